@@ -1,0 +1,1 @@
+"""Measurements that compare libraries, devices and layers."""

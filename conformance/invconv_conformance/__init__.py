@@ -1,0 +1,1 @@
+"""Cases, oracle and laws: what every array library must agree on."""

@@ -1,0 +1,177 @@
+"""What the core asks of an array: library, dtype, device, and whether it may be read."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import Any, TypeAlias
+
+import array_api_compat as compat
+import numpy as np
+
+Array: TypeAlias = Any
+Namespace: TypeAlias = Any
+Shape: TypeAlias = tuple[int, ...]
+
+
+def namespace(*arrays: Array) -> Namespace:
+    """Return the array-API namespace that all arrays (None is passed over) belong to."""
+    return compat.array_namespace(*(a for a in arrays if a is not None))
+
+
+def library_name(x: Array) -> str:
+    """Return the import name of the library of an array: "numpy", "torch", "jax", ..."""
+    name: str = namespace(x).__name__
+    return name.removeprefix("array_api_compat.").partition(".")[0]
+
+
+def device(x: Array) -> Any:
+    """Return what creation functions take as ``device`` to put an array beside ``x``.
+
+    None for JAX: it moves constants to their operands by itself, and a traced array has no device.
+    """
+    return None if compat.is_jax_array(x) else compat.device(x)
+
+
+def constant(values: np.ndarray[Any, Any], like: Array, dtype: Any = None) -> Array:
+    """Copy a host constant into the library and onto the device of ``like``."""
+    return namespace(like).asarray(values, dtype=dtype, device=device(like))
+
+
+def zeros(shape: Shape, like: Array) -> Array:
+    """Return zeros in the library, dtype and device of ``like``."""
+    return namespace(like).zeros(shape, dtype=like.dtype, device=device(like))
+
+
+def identity(size: int, like: Array) -> Array:
+    """Return the identity matrix in the library, dtype and device of ``like``."""
+    return namespace(like).eye(size, dtype=like.dtype, device=device(like))
+
+
+def diagonal_matrix(v: Array) -> Array:
+    """Return diag(v). A non-finite entry stays where it is (0 x inf would spread NaN)."""
+    return namespace(v).where(identity(v.shape[0], v) != 0, v[:, None], zeros((1, 1), v))
+
+
+def scalar(x: Array) -> Array:
+    """Return a true 0-d array: NumPy's reductions give scalars that are none."""
+    return namespace(x).reshape(x, ())
+
+
+def cast(x: Array, dtype: Any) -> Array:
+    """Return ``x`` in another dtype, itself where it has that dtype already."""
+    return x if x.dtype == dtype else namespace(x).astype(x, dtype)
+
+
+def log_abs(x: Array) -> Array:
+    """Return log|x|, -inf at zero and without NumPy's warning there."""
+    xp = namespace(x)
+    with np.errstate(divide="ignore"):
+        return xp.log(xp.abs(x))
+
+
+def is_half(dtype: Any, like: Array) -> bool:
+    """Tell whether ``dtype`` is a 16-bit float (float16, bfloat16), whose work runs in float32."""
+    return bool(namespace(like).finfo(dtype).bits == 16)
+
+
+def readable(x: Array) -> bool:
+    """Tell whether looking at the values of ``x`` costs nothing and is possible.
+
+    True in host memory and outside traced code; never on an accelerator (the host would wait),
+    under ``jax.jit``, ``torch.compile``, ``vmap`` or with fake tensors.
+    """
+    if compat.is_numpy_array(x):
+        return True
+    if compat.is_torch_array(x):
+        torch = sys.modules["torch"]
+        plain = type(x) in (torch.Tensor, torch.nn.Parameter) and x.device.type == "cpu"
+        return (
+            plain
+            and not torch.compiler.is_compiling()
+            and not torch._C._functorch.is_functorch_wrapped_tensor(x)
+        )
+    if compat.is_jax_array(x):
+        traced = isinstance(x, sys.modules["jax"].core.Tracer)
+        return not traced and all(d.platform == "cpu" for d in x.devices())
+    on_host = hasattr(x, "__dlpack_device__") and x.__dlpack_device__()[0] == 1
+    return bool(on_host and x.device == namespace(x).__array_namespace_info__().default_device())
+
+
+def to_numpy(x: Array) -> np.ndarray[Any, Any]:
+    """Copy the values of an array to the host, the only place where the core does so."""
+    if compat.is_torch_array(x):
+        x = x.detach().cpu()
+        return np.array(
+            (x.float() if x.dtype.itemsize == 2 and x.is_floating_point() else x).numpy()
+        )
+    if compat.is_cupy_array(x):
+        return np.array(x.get())
+    if compat.is_numpy_array(x) or compat.is_jax_array(x):
+        half = x.dtype.itemsize == 2 and x.dtype.kind not in "iu"
+        return np.array(x, dtype=np.float32 if half else None)
+    return np.array(np.from_dlpack(x))
+
+
+def to_float(x: Array) -> float:
+    """Return the value of a 0-d array, which the caller knows to be readable."""
+    return float(to_numpy(x))
+
+
+def describe(x: Array) -> str:
+    """Say an array's shape, dtype and library, for messages and reprs."""
+    return f"{tuple(x.shape)} {dtype_name(x.dtype)} {library_name(x)}"
+
+
+def dtype_name(dtype: Any) -> str:
+    """Return "float32" for every library's way to write it."""
+    return getattr(dtype, "name", str(dtype).rpartition(".")[2])
+
+
+def require_array(name: str, x: Any) -> Namespace:
+    """Return the namespace of ``x``, or raise TypeError where it is no array of a library."""
+    if not compat.is_array_api_obj(x):
+        raise TypeError(
+            f"{name}: expected an array of a library that follows the Python array API standard, "
+            f"got {type(x).__name__}; convert it first, for instance with numpy.asarray"
+        )
+    return namespace(x)
+
+
+def require_real(name: str, x: Any) -> None:
+    """Raise TypeError unless ``x`` is an array of a supported real floating dtype."""
+    xp = require_array(name, x)
+    real = xp.isdtype(x.dtype, "real floating")
+    if not real or xp.finfo(x.dtype).bits not in (16, 32, 64):
+        raise TypeError(
+            f"{name}: expected a real floating dtype (float32 or float64; float16 and bfloat16 are "
+            f"computed in float32), got {dtype_name(x.dtype)}; cast it first, nothing is promoted"
+        )
+
+
+def require_alike(name: str, x: Any, like_name: str, like: Array) -> None:
+    """Raise unless ``x`` has the library, dtype and device of ``like``."""
+    require_real(name, x)
+    if library_name(x) != library_name(like):
+        raise TypeError(
+            f"{name}: expected an array of {library_name(like)} as {like_name} is, got one of "
+            f"{library_name(x)}; carry the operator over with conv.asarrays(like=...)"
+        )
+    if x.dtype != like.dtype:
+        raise TypeError(
+            f"{name}: expected dtype {dtype_name(like.dtype)} as {like_name} has, got "
+            f"{dtype_name(x.dtype)}; cast one of them, nothing is promoted silently"
+        )
+    if device(x) != device(like):
+        raise ValueError(
+            f"{name}: expected an array on device {device(like)} as {like_name} is, got one on "
+            f"{device(x)}; move one of them, nothing is moved silently"
+        )
+
+
+def size(shape: Sequence[int]) -> int:
+    """Return the number of elements of a shape, 1 for ()."""
+    total = 1
+    for n in shape:
+        total *= n
+    return total

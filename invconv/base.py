@@ -1,0 +1,313 @@
+"""What every invertible convolution offers, derived from a few pieces that each class supplies.
+
+The pieces work on arrays (B, C, *spatial) in a precision that can be solved in. `_apply` is K x,
+and everything about the bias b is here, once:
+
+    forward   y = K x + b           gradients of <y_bar, y>:  x_bar = K^T y_bar,  b_bar = sum y_bar
+    inverse   x = K^-1 (y - b)      gradients of <x_bar, x>:  y_bar = K^-T x_bar, b_bar = -sum y_bar
+"""
+
+from __future__ import annotations
+
+import warnings
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from invconv import condition
+from invconv.arrays import Array, Shape, cast, dtype_name, namespace, readable, scalar
+from invconv.calls import Call, enter, require_cotangent, require_spatial_shape
+from invconv.errors import IllConditionedWarning
+from invconv.parameters import Parametrised
+from invconv.prepared import Factor, Map, PreparedInverse
+from invconv.primitives import multiply
+
+Gradients = dict[str, Array]
+
+
+@dataclass(frozen=True, eq=False)
+class WithoutBias:
+    """x = solve(y - b)."""
+
+    solve: Map
+    bias: Array
+
+    def __call__(self, y: Array) -> Array:
+        """Solve for x."""
+        return self.solve(y - per_channel(self.bias, y))
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class InvertibleConv(Parametrised, ABC):
+    """An affine map y = K x + b on arrays (*batch, C, *spatial) with exact inverse and log|det K|.
+
+    Arrays of a call are of one library, dtype and device, those of the operator; nothing is moved
+    or promoted. float16 and bfloat16 are computed in float32 and cast at the end.
+    """
+
+    _conditions: dict[tuple[str, Shape], float] = field(default_factory=dict, init=False)
+
+    @property
+    @abstractmethod
+    def channels(self) -> int:
+        """C, the number of channels."""
+
+    @property
+    @abstractmethod
+    def ndim(self) -> int | None:
+        """The number of spatial axes; None for one batch axis and any number of spatial ones."""
+
+    @abstractmethod
+    def transpose(self) -> InvertibleConv:
+        """Return the operator of the transposed matrix, without bias."""
+
+    # The pieces that a class supplies; `invconv.linear` and `invconv.compose` derive most of them.
+
+    @abstractmethod
+    def _apply(self, x: Array) -> Array: ...
+
+    @abstractmethod
+    def _factor_apply(self, shape: Shape) -> Factor: ...
+
+    @abstractmethod
+    def _apply_vjp(self, x: Array, y_bar: Array) -> tuple[Gradients, Array]: ...
+
+    @abstractmethod
+    def _solve_vjp(self, y: Array, x: Array, x_bar: Array) -> tuple[Gradients, Array]: ...
+
+    @abstractmethod
+    def _log_det(self, shape: Shape) -> Array: ...
+
+    @abstractmethod
+    def _log_det_vjp(self, shape: Shape, log_det_bar: Array) -> Gradients: ...
+
+    @abstractmethod
+    def _linear_maps(self, shape: Shape) -> tuple[Map, Map]:
+        """Return x -> K x and y -> K^-1 y, without any bias."""
+
+    @abstractmethod
+    def _condition(self, shape: Shape) -> float:
+        """Return the condition number; the operator is NumPy float64."""
+
+    @abstractmethod
+    def _condition_bound(self, shape: Shape) -> float:
+        """Return a cheap upper bound of the 2-norm condition number, or inf; likewise."""
+
+    # --- values ------------------------------------------------------------------------------
+
+    def forward(self, x: Array) -> Array:
+        """Return y = K x + b.
+
+        Parameters
+        ----------
+        x : array, shape (*batch, C, *spatial)
+
+        Returns
+        -------
+        array, shape (*batch, C, *spatial)
+        """
+        call = enter(self, "x", x)
+        return call.leave(call.conv._forward(call.x))
+
+    def inverse(self, y: Array) -> Array:
+        """Return x with forward(x) = y; short for ``prepare(spatial_shape).inverse(y)``.
+
+        Parameters
+        ----------
+        y : array, shape (*batch, C, *spatial)
+
+        Returns
+        -------
+        array, shape (*batch, C, *spatial)
+
+        Raises
+        ------
+        SingularConvError
+            If the operator is exactly singular (known in host memory, outside traced code only).
+
+        Warns
+        -----
+        IllConditionedWarning
+            If the result has fewer than two right digits.
+        """
+        return self._prepare(enter(self, "y", y).spatial_shape).inverse(y)
+
+    def log_det(self, spatial_shape: Shape) -> Array:
+        """Return log|det K| for one sample on a grid, a 0-d array; -inf if K is singular.
+
+        It has the dtype of the parameters, float32 for float16 and bfloat16.
+        """
+        shape = require_spatial_shape(self, spatial_shape)
+        return scalar(self._in_working_precision()._log_det(shape))
+
+    def forward_and_log_det(self, x: Array) -> tuple[Array, Array]:
+        """Return y = K x + b and log|det K|, the latter broadcast to the batch shape."""
+        call = enter(self, "x", x)
+        y = call.leave(call.conv._forward(call.x))
+        return y, call.broadcast(call.conv._log_det(call.spatial_shape))
+
+    def inverse_and_log_det(self, y: Array) -> tuple[Array, Array]:
+        """Return x = K^-1 (y - b) and log|det K^-1|, the latter broadcast to the batch shape."""
+        return self._prepare(enter(self, "y", y).spatial_shape).inverse_and_log_det(y)
+
+    def prepare(self, spatial_shape: Shape, *, check: bool = True) -> PreparedInverse:
+        """Factor the operator for one grid, to solve often.
+
+        Parameters
+        ----------
+        spatial_shape : tuple of int
+            The grid.
+        check : bool
+            Whether to judge the condition and warn of an inverse that cannot be right. Never
+            done inside traced code nor for arrays on an accelerator.
+
+        Raises
+        ------
+        SingularConvError
+            If the operator is exactly singular (known in host memory, outside traced code only).
+        """
+        return self._prepare(require_spatial_shape(self, spatial_shape), check=check)
+
+    def _prepare(self, shape: Shape, *, check: bool = True) -> PreparedInverse:
+        factor = self._in_working_precision()._factor(shape)
+        if check:
+            self._check_condition(shape, factor)
+        return PreparedInverse(self, shape, factor)
+
+    def _forward(self, x: Array) -> Array:
+        return self._plus_bias(self._apply(x))
+
+    def _forward_after(self, weight: Array, x: Array) -> Array:
+        """Return forward(W x) for a C x C matrix W."""
+        return self._plus_bias(self._apply_after(weight, x))
+
+    def _apply_after(self, weight: Array, x: Array) -> Array:
+        return self._apply(multiply(weight, x))
+
+    def _plus_bias(self, y: Array) -> Array:
+        bias = getattr(self, "bias", None)
+        return y if bias is None else y + per_channel(bias, y)
+
+    def _factor(self, shape: Shape) -> Factor:
+        """Return the factored map with its bias, for arrays of the working precision."""
+        bias = getattr(self, "bias", None)
+        factor = self._factor_apply(shape)
+        if bias is None:
+            return factor
+        return Factor(WithoutBias(factor.solve, bias), factor.log_det, factor.plan)
+
+    # --- condition ---------------------------------------------------------------------------
+
+    def condition(self, spatial_shape: Shape) -> float:
+        """Return the condition number of K on a grid: the factor by which an inverse loses digits.
+
+        In the 2-norm and exact for 1x1 and periodic convolutions; for the others in the 1-norm,
+        exact up to 512 unknowns and a Hager-Higham estimate, from below, beyond. inf if K is
+        singular or its inverse overflows. The values are copied to host memory and the work is
+        done there, in float64.
+        """
+        shape = require_spatial_shape(self, spatial_shape)
+        if ("exact", shape) not in self._conditions:
+            self._conditions["exact", shape] = condition.guarded(self._on_host()._condition, shape)
+        return self._conditions["exact", shape]
+
+    def _on_host(self) -> InvertibleConv:
+        return self.asarrays(np.empty(0))
+
+    def _check_condition(self, shape: Shape, factor: Factor) -> None:
+        """Warn if the inverse that ``factor`` computes cannot be right."""
+        if not all(readable(a) for a in (factor.log_det, *self._arrays().values())):
+            return
+        eps = float(namespace(factor.log_det).finfo(factor.log_det.dtype).eps)
+        if ("bound", shape) not in self._conditions:
+            bound = condition.guarded(self._on_host()._condition_bound, shape)
+            self._conditions["bound", shape] = bound
+        if self._conditions["bound", shape] * eps <= condition.TOLERATED:
+            return
+        number = self.condition(shape)
+        if number * eps > condition.TOLERATED:
+            precision = dtype_name(factor.log_det.dtype)
+            message = condition.describe_loss(self, shape, number, precision, eps)
+            warnings.warn(message, IllConditionedWarning, stacklevel=4)
+
+    # --- derivatives -------------------------------------------------------------------------
+
+    def forward_vjp(
+        self, x: Array, y_bar: Array, log_det_bar: Array | None = None
+    ) -> tuple[Gradients, Array]:
+        """Pull cotangents of `forward_and_log_det` back to the parameters and to x.
+
+        Parameters
+        ----------
+        x, y_bar : array, shape (*batch, C, *spatial)
+            The input, and the cotangent of y.
+        log_det_bar : array, shape batch, optional
+            The cotangent of the log-determinant.
+
+        Returns
+        -------
+        gradients : dict of str to array
+            By the names of `parameters`, of the parameters' shapes.
+        x_bar : array, shape (*batch, C, *spatial)
+        """
+        call = enter(self, "x", x)
+        gradients, x_bar = call.conv._forward_vjp(call.x, call.alike("y_bar", y_bar))
+        return self._finish(call, gradients, log_det_bar, 1), call.leave(x_bar)
+
+    def inverse_vjp(
+        self, y: Array, x_bar: Array, log_det_bar: Array | None = None
+    ) -> tuple[Gradients, Array]:
+        """Pull cotangents of `inverse_and_log_det` back to the parameters and to y.
+
+        Parameters
+        ----------
+        y, x_bar : array, shape (*batch, C, *spatial)
+            The input, and the cotangent of x = inverse(y).
+        log_det_bar : array, shape batch, optional
+            The cotangent of the log-determinant of the inverse, which this direction returns.
+
+        Returns
+        -------
+        gradients : dict of str to array
+            By the names of `parameters`, of the parameters' shapes.
+        y_bar : array, shape (*batch, C, *spatial)
+        """
+        call = enter(self, "y", y)
+        x = call.conv._factor(call.spatial_shape).solve(call.x)
+        gradients, y_bar = call.conv._inverse_vjp(call.x, x, call.alike("x_bar", x_bar))
+        return self._finish(call, gradients, log_det_bar, -1), call.leave(y_bar)
+
+    def _finish(
+        self, call: Call, gradients: Gradients, log_det_bar: Array | None, sign: int
+    ) -> Gradients:
+        """Add what the log-determinant contributes, and cast to the parameters' dtype."""
+        if log_det_bar is not None:
+            require_cotangent(call, log_det_bar)
+            total = namespace(log_det_bar).sum(log_det_bar) * sign
+            more = call.conv._log_det_vjp(call.spatial_shape, total)
+            gradients = gradients | {name: gradients[name] + g for name, g in more.items()}
+        dtype = self._reference()[1].dtype
+        return {name: cast(gradients[name], dtype) for name in self.parameters()}
+
+    def _forward_vjp(self, x: Array, y_bar: Array) -> tuple[Gradients, Array]:
+        gradients, x_bar = self._apply_vjp(x, y_bar)
+        return self._with_bias_gradient(gradients, y_bar, 1), x_bar
+
+    def _inverse_vjp(self, y: Array, x: Array, x_bar: Array) -> tuple[Gradients, Array]:
+        """Pull x_bar back through x = inverse(y)."""
+        bias = getattr(self, "bias", None)
+        linear = y if bias is None else y - per_channel(bias, y)
+        gradients, y_bar = self._solve_vjp(linear, x, x_bar)
+        return self._with_bias_gradient(gradients, y_bar, -1), y_bar
+
+    def _with_bias_gradient(self, gradients: Gradients, y_bar: Array, sign: int) -> Gradients:
+        if getattr(self, "bias", None) is None:
+            return gradients
+        axes = (0, *range(2, y_bar.ndim))
+        return gradients | {"bias": sign * namespace(y_bar).sum(y_bar, axis=axes)}
+
+
+def per_channel(v: Array, x: Array) -> Array:
+    """Shape a vector (C,) so that it broadcasts against (B, C, *spatial)."""
+    return namespace(v).reshape(v, (v.shape[0], *(1,) * (x.ndim - 2)))

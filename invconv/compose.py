@@ -1,0 +1,263 @@
+"""Operators made of operators: a sequence of them, and the inverse of one."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Self
+
+from invconv import condition
+from invconv.arrays import Array, Shape, namespace, require_alike
+from invconv.base import Gradients, InvertibleConv
+from invconv.pointwise import Pointwise
+from invconv.prepared import Factor, Map
+from invconv.primitives import multiply
+
+
+@dataclass(frozen=True, eq=False)
+class BackwardThrough:
+    """x = first^-1(... last^-1(y))."""
+
+    solves: tuple[Map, ...]
+
+    def __call__(self, y: Array) -> Array:
+        """Solve for x, the last step first."""
+        for solve in reversed(self.solves):
+            y = solve(y)
+        return y
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Sequence(InvertibleConv):
+    """Several operators one after the other: log-determinants add up."""
+
+    @abstractmethod
+    def _parts(self) -> Mapping[str, InvertibleConv]: ...
+
+    @property
+    def _steps(self) -> tuple[InvertibleConv, ...]:
+        return tuple(self._parts().values())
+
+    @property
+    def channels(self) -> int:
+        """C, the number of channels."""
+        return self._steps[0].channels
+
+    def _apply(self, x: Array) -> Array:
+        return self._run(x, None)
+
+    def _apply_after(self, weight: Array, x: Array) -> Array:
+        return self._run(x, weight)
+
+    def _run(self, x: Array, weight: Array | None) -> Array:
+        """Run the steps on W x; 1x1 steps without bias gather in W before it is applied."""
+        for step in self._steps:
+            if isinstance(step, Pointwise) and getattr(step, "bias", None) is None:
+                matrix = step.matrix()
+                weight = matrix if weight is None else namespace(x).matmul(matrix, weight)
+            elif weight is None:
+                x = step._forward(x)
+            else:
+                x = step._forward_after(weight, x)
+                weight = None
+        return x if weight is None else multiply(weight, x)
+
+    def _factor_apply(self, shape: Shape) -> Factor:
+        factors = [step._factor(shape) for step in self._steps]
+        log_det = sum((f.log_det for f in factors[1:]), start=factors[0].log_det)
+        plan = {"method": "steps, last first", "steps": [f.plan for f in factors]}
+        return Factor(BackwardThrough(tuple(f.solve for f in factors)), log_det, plan)
+
+    def _linear_maps(self, shape: Shape) -> tuple[Map, Map]:
+        maps = [step._linear_maps(shape) for step in self._steps]
+        forward = BackwardThrough(tuple(apply for apply, _ in reversed(maps)))
+        return forward, BackwardThrough(tuple(solve for _, solve in maps))
+
+    def _trajectory(self, x: Array) -> list[Array]:
+        """Return x and the output of every step."""
+        points = [x]
+        for step in self._steps:
+            points.append(step._forward(points[-1]))
+        return points
+
+    def _apply_vjp(self, x: Array, y_bar: Array) -> tuple[Gradients, Array]:
+        gradients: Gradients = {}
+        inputs = self._trajectory(x)[:-1]
+        steps = list(self._parts().items())
+        for (prefix, step), start in zip(reversed(steps), reversed(inputs), strict=True):
+            more, y_bar = step._forward_vjp(start, y_bar)
+            gradients |= {f"{prefix}.{name}": g for name, g in more.items()}
+        return gradients, y_bar
+
+    def _solve_vjp(self, y: Array, x: Array, x_bar: Array) -> tuple[Gradients, Array]:
+        gradients: Gradients = {}
+        points = [*self._trajectory(x)[:-1], y]
+        for (prefix, step), start, end in zip(
+            self._parts().items(), points[:-1], points[1:], strict=True
+        ):
+            more, x_bar = step._inverse_vjp(end, start, x_bar)
+            gradients |= {f"{prefix}.{name}": g for name, g in more.items()}
+        return gradients, x_bar
+
+    def _log_det(self, shape: Shape) -> Array:
+        first, *others = (step._log_det(shape) for step in self._steps)
+        return sum(others, start=first)
+
+    def _log_det_vjp(self, shape: Shape, log_det_bar: Array) -> Gradients:
+        return {
+            f"{prefix}.{name}": g
+            for prefix, step in self._parts().items()
+            for name, g in step._log_det_vjp(shape, log_det_bar).items()
+        }
+
+    def _condition(self, shape: Shape) -> float:
+        return condition.one_norm(self, shape)
+
+    def _condition_bound(self, shape: Shape) -> float:
+        bound = 1.0
+        for step in self._steps:
+            bound *= step._condition_bound(shape)
+        return bound
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Chain(Sequence):
+    """One operator after another.
+
+    Parameters
+    ----------
+    steps : sequence of InvertibleConv
+        At least one; steps[0] runs first. Their arrays are named "0.weight", "1.kernel", ...
+
+    Notes
+    -----
+    The number of spatial axes is that of the steps that have one; it overrides the None of a 1x1.
+    The condition number is that of the whole map, which is not the product of the steps'.
+
+    Examples
+    --------
+    The paper's flow step mixes channels before it convolves:
+
+    >>> import numpy as np
+    >>> from invconv import Chain, EmergingConv, QRConv1x1
+    >>> rng = np.random.default_rng(0)
+    >>> conv = Chain([QRConv1x1.init(4, rng=rng), EmergingConv.init(4, rng=rng)])
+    >>> x = rng.standard_normal((2, 4, 8, 8))
+    >>> bool(np.allclose(conv.inverse(conv.forward(x)), x))
+    True
+    """
+
+    steps: tuple[InvertibleConv, ...]
+
+    def __post_init__(self) -> None:
+        steps = tuple(self.steps)
+        if not steps:
+            raise ValueError("steps: expected at least one operator, got none")
+        for i, step in enumerate(steps):
+            if not isinstance(step, InvertibleConv):
+                raise TypeError(
+                    f"steps[{i}]: expected an InvertibleConv, got {type(step).__name__}"
+                )
+            require_same(f"steps[{i}]", step, "steps[0]", steps[0])
+        object.__setattr__(self, "steps", steps)
+        if len({step.ndim for step in steps if step.ndim is not None}) > 1:
+            raise ValueError(
+                f"steps: expected one number of spatial axes, got {[s.ndim for s in steps]}"
+            )
+
+    @property
+    def ndim(self) -> int | None:
+        """The number of spatial axes that the steps agree on."""
+        return next((step.ndim for step in self.steps if step.ndim is not None), None)
+
+    def _parts(self) -> Mapping[str, InvertibleConv]:
+        return {str(i): step for i, step in enumerate(self.steps)}
+
+    def _rebuild(self, own: Mapping[str, Any], parts: Mapping[str, Any]) -> Self:
+        return type(self)(tuple(parts.values()))
+
+    def transpose(self) -> Chain:
+        """Return the transposed steps in the opposite order, without biases."""
+        return Chain(tuple(step.transpose() for step in reversed(self.steps)))
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Inverse(InvertibleConv):
+    """Forward and inverse exchanged: forward(x) solves conv(y) = x.
+
+    Parameters
+    ----------
+    conv : InvertibleConv
+        Its arrays are named "conv.kernel", ...
+    """
+
+    conv: InvertibleConv
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.conv, InvertibleConv):
+            raise TypeError(f"conv: expected an InvertibleConv, got {type(self.conv).__name__}")
+
+    @property
+    def channels(self) -> int:
+        """C, the number of channels."""
+        return self.conv.channels
+
+    @property
+    def ndim(self) -> int | None:
+        """The number of spatial axes, or None for any number behind one batch axis."""
+        return self.conv.ndim
+
+    def _parts(self) -> Mapping[str, InvertibleConv]:
+        return {"conv": self.conv}
+
+    def transpose(self) -> Inverse:
+        """Return the inverse of the transposed operator, without bias."""
+        return Inverse(self.conv.transpose())
+
+    def _apply(self, x: Array) -> Array:
+        return self.conv._prepare(tuple(x.shape[2:]))._factor.solve(x)
+
+    def _factor_apply(self, shape: Shape) -> Factor:
+        return Factor(self.conv._forward, self._log_det(shape), {"method": "forward"})
+
+    def _check_condition(self, shape: Shape, factor: Factor) -> None:
+        """Pass: to invert an inverse is to go forward, which loses nothing."""
+
+    def _linear_maps(self, shape: Shape) -> tuple[Map, Map]:
+        apply, solve = self.conv._linear_maps(shape)
+        return solve, apply
+
+    def _apply_vjp(self, x: Array, y_bar: Array) -> tuple[Gradients, Array]:
+        y = self.conv._factor(tuple(x.shape[2:])).solve(x)
+        gradients, x_bar = self.conv._inverse_vjp(x, y, y_bar)
+        return self._renamed(gradients), x_bar
+
+    def _solve_vjp(self, y: Array, x: Array, x_bar: Array) -> tuple[Gradients, Array]:
+        gradients, y_bar = self.conv._forward_vjp(y, x_bar)
+        return self._renamed(gradients), y_bar
+
+    def _log_det(self, shape: Shape) -> Array:
+        return -self.conv._log_det(shape)
+
+    def _log_det_vjp(self, shape: Shape, log_det_bar: Array) -> Gradients:
+        return self._renamed(self.conv._log_det_vjp(shape, -log_det_bar))
+
+    def _renamed(self, gradients: Gradients) -> Gradients:
+        return {f"conv.{name}": g for name, g in gradients.items()}
+
+    def _condition(self, shape: Shape) -> float:
+        return self.conv._condition(shape)
+
+    def _condition_bound(self, shape: Shape) -> float:
+        return self.conv._condition_bound(shape)
+
+
+def require_same(name: str, conv: InvertibleConv, like_name: str, like: InvertibleConv) -> None:
+    """Raise unless two operators agree in channels, library, dtype and device."""
+    if conv.channels != like.channels:
+        raise ValueError(
+            f"{name}: expected {like.channels} channels as {like_name} has, got {conv.channels}"
+        )
+    array_name, array = conv._reference()
+    require_alike(f"{name}.{array_name}", array, like_name, like._reference()[1])

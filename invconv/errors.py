@@ -1,0 +1,13 @@
+"""The error and the warning that are the library's own."""
+
+
+class SingularConvError(ValueError):
+    """The operator is exactly singular, so it has no inverse; its log-determinant is -inf."""
+
+
+class IllConditionedWarning(UserWarning):
+    """The inverse cannot be right in this precision, though the log-determinant may look fine.
+
+    Raised where condition number x eps exceeds 1e-2. The residual K x - y stays tiny even
+    then, so nothing but the condition tells.
+    """

@@ -1,0 +1,64 @@
+"""Operators that are one matrix of their own: all of the base's pieces from a few.
+
+A class supplies ``_apply``, ``_solver``, ``_log_det``, ``_log_det_vjp``, ``_parameter_vjp``,
+``transpose``, ``_condition`` and ``_condition_bound``.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import abstractmethod
+from dataclasses import dataclass
+from typing import Any
+
+from invconv.arrays import Array, Shape, readable, to_float
+from invconv.base import Gradients, InvertibleConv
+from invconv.errors import SingularConvError
+from invconv.prepared import Factor, Map
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Linear(InvertibleConv):
+    """y = K(parameters) x + b."""
+
+    @abstractmethod
+    def transpose(self) -> Linear:
+        """Return the operator of the transposed matrix, without bias."""
+
+    @abstractmethod
+    def _solver(self, shape: Shape) -> Any:
+        """Return a callable y -> K^-1 y with a ``plan``."""
+
+    @abstractmethod
+    def _parameter_vjp(self, x: Array, y_bar: Array) -> Gradients:
+        """Return the gradients of <y_bar, K x> with respect to the parameters of K."""
+
+    def _factor_apply(self, shape: Shape) -> Factor:
+        log_det = self._log_det(shape)
+        self._require_regular(log_det, shape)
+        solver = self._solver(shape)
+        return Factor(solver, log_det, solver.plan)
+
+    def _require_regular(self, log_det: Array, shape: Shape) -> None:
+        if readable(log_det) and to_float(log_det) == -math.inf:
+            grid = " x ".join(map(str, shape))
+            raise SingularConvError(
+                f"{type(self).__name__} is exactly singular on a {grid} grid (log_det is -inf), "
+                f"so it has no inverse: {self._singular_hint}"
+            )
+
+    @property
+    @abstractmethod
+    def _singular_hint(self) -> str:
+        """What to look at when the operator is singular."""
+
+    def _apply_vjp(self, x: Array, y_bar: Array) -> tuple[Gradients, Array]:
+        return self._parameter_vjp(x, y_bar), self.transpose()._apply(y_bar)
+
+    def _solve_vjp(self, y: Array, x: Array, x_bar: Array) -> tuple[Gradients, Array]:
+        # x = K^-1 y, so dx = K^-1 (dy - dK x): y_bar = K^-T x_bar and K_bar = -y_bar x^T.
+        y_bar = self.transpose()._factor_apply(tuple(x.shape[2:])).solve(x_bar)
+        return {name: -g for name, g in self._parameter_vjp(x, y_bar).items()}, y_bar
+
+    def _linear_maps(self, shape: Shape) -> tuple[Map, Map]:
+        return self._apply, self._factor_apply(shape).solve

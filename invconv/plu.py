@@ -1,0 +1,169 @@
+"""The PLU 1x1 convolution of Glow: a determinant that costs nothing."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import KW_ONLY, dataclass
+from typing import Self
+
+import numpy as np
+import scipy.linalg
+
+from invconv.arrays import (
+    Array,
+    Shape,
+    diagonal_matrix,
+    identity,
+    library_name,
+    namespace,
+    readable,
+    require_alike,
+    require_array,
+    size,
+    to_numpy,
+)
+from invconv.base import Gradients
+from invconv.parameters import require_shape
+from invconv.pointwise import Pointwise, TriangularSteps, permutation_matrix, random_orthogonal
+from invconv.settings import optional_ndim, positive_int
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class PLUConv1x1(Pointwise):
+    """A 1x1 convolution with W = P L (U + diag(sign exp(log_scale))).
+
+    log det = N sum(log_scale). The permutation and the sign are neither trained nor given a
+    gradient, so training cannot change the sign of the determinant.
+
+    Parameters
+    ----------
+    permutation : integer array, shape (C,)
+        (P v)[i] = v[permutation[i]].
+    lower : array, shape (C, C)
+        L is its strict lower triangle with a unit diagonal; other entries are ignored.
+    upper : array, shape (C, C)
+        U is its strict upper triangle; other entries are ignored.
+    sign : array, shape (C,)
+        +1 or -1.
+    log_scale : array, shape (C,)
+    bias : array, shape (C,), optional
+    ndim : int or None
+        As for `Conv1x1`.
+    """
+
+    permutation: Array
+    lower: Array
+    upper: Array
+    sign: Array
+    log_scale: Array
+    bias: Array | None = None
+    _: KW_ONLY
+    ndim: int | None = None
+
+    _array_names = ("lower", "upper", "log_scale", "bias")
+    _constant_names = ("permutation", "sign")
+
+    def __post_init__(self) -> None:
+        optional_ndim(self)
+        self._validate_arrays()
+        channels = self.lower.shape[0] if self.lower.ndim else 0
+        for name in ("lower", "upper"):
+            require_shape(name, getattr(self, name), (max(channels, 1),) * 2, "a square matrix")
+        for name in ("permutation", "sign", "log_scale", "bias"):
+            array = getattr(self, name)
+            if array is not None:
+                require_shape(name, array, (channels,), "one number a channel")
+        require_alike("sign", self.sign, "lower", self.lower)
+        xp = require_array("permutation", self.permutation)
+        if library_name(self.permutation) != library_name(self.lower):
+            raise TypeError(
+                f"permutation: expected an array of {library_name(self.lower)} as lower is, "
+                f"got one of {library_name(self.permutation)}"
+            )
+        if not xp.isdtype(self.permutation.dtype, "integral"):
+            raise TypeError(f"permutation: expected integers, got {self.permutation.dtype}")
+        if readable(self.permutation):
+            order = to_numpy(self.permutation).tolist()
+            if sorted(order) != list(range(channels)):
+                raise ValueError(
+                    f"permutation: expected each of 0 to {channels - 1} once, got {order}"
+                )
+        if readable(self.sign) and not (np.abs(to_numpy(self.sign)) == 1).all():
+            raise ValueError(
+                f"sign: expected +1 or -1 a channel, got {to_numpy(self.sign).tolist()}"
+            )
+
+    @classmethod
+    def init(
+        cls,
+        channels: int,
+        *,
+        ndim: int | None = None,
+        rng: np.random.Generator,
+        like: Array | None = None,
+    ) -> Self:
+        """Return the factors of a random rotation; NumPy float64 unless ``like`` is given."""
+        weight = random_orthogonal(positive_int("channels", channels), rng)
+        order, lower, upper = scipy.linalg.lu(weight, p_indices=True)
+        scale = np.diagonal(upper)
+        conv = cls(
+            np.asarray(order, dtype=np.int64),
+            np.tril(lower, -1),
+            np.triu(upper, 1),
+            np.sign(scale),
+            np.log(np.abs(scale)),
+            ndim=ndim,
+        )
+        return conv if like is None else conv.asarrays(like)
+
+    @property
+    def channels(self) -> int:
+        """C, the number of channels."""
+        return int(self.lower.shape[0])
+
+    def _lower(self) -> Array:
+        """Return L, unit lower triangular."""
+        return namespace(self.lower).tril(self.lower, k=-1) + identity(self.channels, self.lower)
+
+    def _scale(self) -> Array:
+        return self.sign * namespace(self.log_scale).exp(self.log_scale)
+
+    def _upper(self) -> Array:
+        """Return U + diag(sign exp(log_scale))."""
+        return namespace(self.upper).triu(self.upper, k=1) + diagonal_matrix(self._scale())
+
+    def matrix(self) -> Array:
+        """Return W, shape (C, C)."""
+        xp = namespace(self.lower)
+        return xp.take(xp.matmul(self._lower(), self._upper()), self.permutation, axis=0)
+
+    def _matrix_vjp(self, matrix_bar: Array) -> Gradients:
+        xp = namespace(matrix_bar)
+        lower, upper = self._lower(), self._upper()
+        product_bar = xp.matmul(self._inverse_permutation(), matrix_bar)
+        upper_bar = xp.matmul(xp.matrix_transpose(lower), product_bar)
+        return {
+            "lower": xp.tril(xp.matmul(product_bar, xp.matrix_transpose(upper)), k=-1),
+            "upper": xp.triu(upper_bar, k=1),
+            "log_scale": xp.linalg.diagonal(upper_bar) * self._scale(),
+        }
+
+    def _inverse_permutation(self) -> Array:
+        """Return P^-1 = P^T as a matrix."""
+        xp = namespace(self.lower)
+        return xp.matrix_transpose(permutation_matrix(self.permutation, self.lower))
+
+    def _log_det(self, shape: Shape) -> Array:
+        # of the map that runs: where exp underflows, the matrix has a zero pivot
+        xp = namespace(self.log_scale)
+        singular = self._scale() == 0
+        logs = xp.where(singular, xp.full_like(self.log_scale, -math.inf), self.log_scale)
+        return size(shape) * xp.sum(logs)
+
+    def _log_det_vjp(self, shape: Shape, log_det_bar: Array) -> Gradients:
+        ones = namespace(self.log_scale).ones_like(self.log_scale)
+        return {"log_scale": size(shape) * log_det_bar * ones}
+
+    def _solver(self, shape: Shape) -> TriangularSteps:
+        steps = ((self._lower(), True), (self._upper(), False))
+        return TriangularSteps(self._inverse_permutation(), steps, "PLU factors")

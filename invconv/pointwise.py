@@ -1,0 +1,188 @@
+"""1x1 convolutions: one C x C matrix at every pixel, in three parametrisations.
+
+    y[:, p] = W x[:, p] + b        log|det| = N log|det W|, N the number of pixels
+
+This file has what they share and the plain one (Kingma & Dhariwal, Glow, 2018); `invconv.plu`
+and `invconv.qr` have the others.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from dataclasses import KW_ONLY, dataclass
+from typing import Any, Self
+
+import numpy as np
+from scipy.stats import ortho_group
+
+from invconv import condition
+from invconv.arrays import Array, Shape, constant, namespace, scalar, size
+from invconv.base import Gradients
+from invconv.linear import Linear
+from invconv.parameters import require_shape
+from invconv.primitives import from_pixel_rows, multiply, pixel_rows, triangular_solve
+from invconv.settings import optional_ndim, positive_int
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Pointwise(Linear):
+    """A C x C matrix W at every pixel."""
+
+    @abstractmethod
+    def matrix(self) -> Array:
+        """Return W, shape (C, C)."""
+
+    @abstractmethod
+    def _matrix_vjp(self, matrix_bar: Array) -> Gradients:
+        """Return the gradients of <matrix_bar, W>."""
+
+    def _apply(self, x: Array) -> Array:
+        return multiply(self.matrix(), x)
+
+    def _parameter_vjp(self, x: Array, y_bar: Array) -> Gradients:
+        xp = namespace(x)
+        rows = xp.matrix_transpose(pixel_rows(x))
+        return self._matrix_vjp(xp.matmul(pixel_rows(y_bar), rows))
+
+    def transpose(self) -> Conv1x1:
+        """Return the plain 1x1 convolution with W^T, without bias."""
+        return Conv1x1(namespace(self.matrix()).matrix_transpose(self.matrix()), ndim=self.ndim)
+
+    def _condition(self, shape: Shape) -> float:
+        return condition.of_matrices(self.matrix())
+
+    def _condition_bound(self, shape: Shape) -> float:
+        return self._condition(shape)
+
+    @property
+    def _singular_hint(self) -> str:
+        return "the C x C matrix has not full rank; change its weights"
+
+
+def random_orthogonal(channels: int, rng: np.random.Generator) -> np.ndarray[Any, Any]:
+    """Return a C x C orthogonal matrix from the uniform (Haar) distribution."""
+    if channels == 1:
+        return np.ones((1, 1))
+    return np.asarray(ortho_group.rvs(channels, random_state=rng))
+
+
+@dataclass(frozen=True, eq=False)
+class TriangularSteps:
+    """Solve by a product with a matrix, then triangular systems, one after the other.
+
+    Attributes
+    ----------
+    first : array, shape (C, C), or None
+        A matrix (orthogonal, or a permutation) to multiply by first.
+    triangles : tuple of (matrix, lower)
+        In the order in which they are solved.
+    method : str
+        For the plan.
+    """
+
+    first: Array | None
+    triangles: tuple[tuple[Array, bool], ...]
+    method: str
+
+    @property
+    def plan(self) -> dict[str, Any]:
+        """How the solve runs."""
+        return {"method": self.method}
+
+    def __call__(self, y: Array) -> Array:
+        """Solve for x, shape (B, C, *spatial)."""
+        rows = pixel_rows(y)
+        if self.first is not None:
+            rows = namespace(rows).matmul(self.first, rows)
+        for matrix, lower in self.triangles:
+            rows = triangular_solve(matrix, rows, lower=lower)
+        return from_pixel_rows(rows, y.shape)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Conv1x1(Pointwise):
+    """A plain 1x1 convolution: any C x C matrix.
+
+    y[:, p] = W x[:, p] + b, log det = N log|det W|. The inverse goes through W = Q R.
+
+    Parameters
+    ----------
+    weight : array, shape (C, C)
+        W.
+    bias : array, shape (C,), optional
+    ndim : int or None
+        The number of spatial axes, with any number of batch axes; None for one batch axis and
+        any number of spatial ones.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> conv = Conv1x1(np.array([[2.0, 1.0], [0.0, 0.5]]))
+    >>> conv.forward(np.ones((1, 2, 3)))
+    array([[[3. , 3. , 3. ],
+            [0.5, 0.5, 0.5]]])
+    >>> float(conv.log_det((3,)))
+    0.0
+    """
+
+    weight: Array
+    bias: Array | None = None
+    _: KW_ONLY
+    ndim: int | None = None
+
+    _array_names = ("weight", "bias")
+
+    def __post_init__(self) -> None:
+        optional_ndim(self)
+        self._validate_arrays()
+        channels = self.weight.shape[0] if self.weight.ndim else 0
+        require_shape("weight", self.weight, (max(channels, 1),) * 2, "a square matrix")
+        if self.bias is not None:
+            require_shape("bias", self.bias, (channels,), "one number a channel")
+
+    @classmethod
+    def init(
+        cls,
+        channels: int,
+        *,
+        ndim: int | None = None,
+        rng: np.random.Generator,
+        like: Array | None = None,
+    ) -> Self:
+        """Return a random rotation, as Glow does; NumPy float64 unless ``like`` is given."""
+        weight = random_orthogonal(positive_int("channels", channels), rng)
+        conv = cls(weight, ndim=ndim)
+        return conv if like is None else conv.asarrays(like)
+
+    @property
+    def channels(self) -> int:
+        """C, the number of channels."""
+        return int(self.weight.shape[0])
+
+    def matrix(self) -> Array:
+        """Return W, shape (C, C)."""
+        return self.weight
+
+    def _matrix_vjp(self, matrix_bar: Array) -> Gradients:
+        return {"weight": matrix_bar}
+
+    def _log_det(self, shape: Shape) -> Array:
+        return scalar(size(shape) * namespace(self.weight).linalg.slogdet(self.weight)[1])
+
+    def _log_det_vjp(self, shape: Shape, log_det_bar: Array) -> Gradients:
+        self._require_regular(self._log_det(shape), shape)
+        xp = namespace(self.weight)
+        inverse = xp.linalg.inv(self.weight)
+        return {"weight": (size(shape) * log_det_bar) * xp.matrix_transpose(inverse)}
+
+    def _solver(self, shape: Shape) -> TriangularSteps:
+        xp = namespace(self.weight)
+        q, r = xp.linalg.qr(self.weight)
+        return TriangularSteps(xp.matrix_transpose(q), ((r, False),), "QR factorisation")
+
+
+def permutation_matrix(permutation: Array, like: Array) -> Array:
+    """Return P with (P v)[i] = v[permutation[i]], in the dtype of ``like``."""
+    xp = namespace(like)
+    columns = constant(np.arange(like.shape[0]), permutation)
+    return xp.astype(permutation[:, None] == columns[None, :], like.dtype)

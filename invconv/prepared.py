@@ -1,0 +1,74 @@
+"""An operator factored for one grid: factor once, solve often."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from invconv.arrays import Array, Shape
+from invconv.calls import Call, enter
+
+if TYPE_CHECKING:
+    from invconv.base import InvertibleConv
+
+Map = Callable[[Array], Array]
+
+
+@dataclass(frozen=True, eq=False)
+class Factor:
+    """An operator factored for one grid.
+
+    Attributes
+    ----------
+    solve : callable
+        (B, C, *spatial) to the same; undoes the map that was factored.
+    log_det : 0-d array
+        log|det| of that map, not of the solve.
+    plan : dict
+        How the solve runs.
+    """
+
+    solve: Map
+    log_det: Array
+    plan: dict[str, Any]
+
+
+@dataclass(frozen=True, eq=False)
+class PreparedInverse:
+    """What `InvertibleConv.prepare` returns. It holds the values the operator had then.
+
+    Attributes
+    ----------
+    conv : InvertibleConv
+    spatial_shape : tuple of int
+        The grid it was factored for.
+    """
+
+    conv: InvertibleConv
+    spatial_shape: Shape
+    _factor: Factor
+
+    @property
+    def plan(self) -> dict[str, Any]:
+        """How the solve runs: the method, and what it chose."""
+        return self._factor.plan
+
+    def inverse(self, y: Array) -> Array:
+        """Return x with conv.forward(x) = y, shape (*batch, C, *spatial)."""
+        call = self._enter(y)
+        return call.leave(self._factor.solve(call.x))
+
+    def inverse_and_log_det(self, y: Array) -> tuple[Array, Array]:
+        """Return `inverse` and log|det K^-1|, the latter broadcast to the batch shape."""
+        call = self._enter(y)
+        return call.leave(self._factor.solve(call.x)), call.broadcast(-self._factor.log_det)
+
+    def _enter(self, y: Array) -> Call:
+        call = enter(self.conv, "y", y)
+        if call.spatial_shape != self.spatial_shape:
+            raise ValueError(
+                f"y: expected the grid {self.spatial_shape} that this inverse was prepared for, "
+                f"got {call.spatial_shape}; prepare another one for it"
+            )
+        return call

@@ -1,0 +1,155 @@
+"""The operations that a library may have a faster way to run, each in pure array-API form.
+
+Arrays are (B, C, *spatial). A native replacement (`invconv.registry`) has the same name,
+signature and result; it says how its library runs the operation, never what the result means.
+The solvers of whole convolutions, primitives too, are in `invconv.wavefront` and
+`invconv.spectrum`.
+"""
+
+from __future__ import annotations
+
+from invconv.arrays import Array, Shape, namespace, size, zeros
+from invconv.registry import Primitive
+from invconv.stencil import Offset, Stencil, reaching
+
+
+@Primitive
+def correlate(stencil: Stencil, x: Array, *, wrap: bool = False) -> Array:
+    """y[b, :, p] = sum over t of taps[t] x[b, :, p + offsets[t]].
+
+    Parameters
+    ----------
+    stencil : Stencil
+        T offsets and C x C matrices.
+    x : array, shape (B, C, *spatial)
+    wrap : bool
+        Whether pixels outside the grid are those of a periodic continuation, or zero.
+
+    Returns
+    -------
+    array, shape (B, C, *spatial)
+    """
+    xp = namespace(x)
+    y = zeros(x.shape, x)
+    for t, shifted in shifts(x, stencil.offsets, wrap):
+        y = y + xp.reshape(xp.matmul(stencil.taps[t, ...], flat(shifted)), x.shape)
+    return y
+
+
+@Primitive
+def correlate_kernel_vjp(
+    x: Array, y_bar: Array, offsets: tuple[Offset, ...], *, wrap: bool = False
+) -> Array:
+    """Return the gradient of <y_bar, correlate(stencil, x)> with respect to the taps.
+
+    taps_bar[t] = sum over b, p of y_bar[b, :, p] x[b, :, p + offsets[t]]^T
+
+    Parameters
+    ----------
+    x, y_bar : array, shape (B, C, *spatial)
+    offsets : tuple of T offsets
+    wrap : bool
+        As in `correlate`.
+
+    Returns
+    -------
+    array, shape (T, C, C)
+    """
+    xp = namespace(x)
+    channels = x.shape[1]
+    grads = [zeros((channels, channels), x)] * len(offsets)
+    y_rows = pixel_rows(y_bar)
+    for t, shifted in shifts(x, offsets, wrap):
+        grads[t] = xp.matmul(y_rows, xp.matrix_transpose(pixel_rows(shifted)))
+    return xp.stack(grads)
+
+
+@Primitive
+def triangular_solve(matrix: Array, rhs: Array, *, lower: bool) -> Array:
+    """Return T^-1 B, by substitution where the library has it.
+
+    Parameters
+    ----------
+    matrix : array, shape (C, C)
+        Triangular: the entries of the other triangle are zero.
+    rhs : array, shape (C, M)
+    lower : bool
+        Which triangle it is.
+
+    Returns
+    -------
+    array, shape (C, M)
+    """
+    return namespace(matrix).linalg.solve(matrix, rhs)
+
+
+def shifts(x: Array, offsets: tuple[Offset, ...], wrap: bool) -> list[tuple[int, Array]]:
+    """Return (t, x[p + offsets[t]]) for each offset that can contribute."""
+    xp = namespace(x)
+    shape = x.shape[2:]
+    axes = tuple(range(2, x.ndim))
+    if wrap:
+        return [
+            (t, xp.roll(x, tuple(-o for o in offset), axis=axes))
+            for t, offset in enumerate(offsets)
+        ]
+    kept = reaching(offsets, shape)
+    low = [max([0, *(-offsets[t][a] for t in kept)]) for a in range(len(shape))]
+    high = [max([0, *(offsets[t][a] for t in kept)]) for a in range(len(shape))]
+    padded = x
+    for axis, before, after in zip(axes, low, high, strict=True):
+        padded = pad_axis(padded, axis, before, after)
+    windows = []
+    for t in kept:
+        starts = [lo + o for lo, o in zip(low, offsets[t], strict=True)]
+        window = tuple(slice(s, s + n) for s, n in zip(starts, shape, strict=True))
+        windows.append((t, padded[(slice(None), slice(None), *window)]))
+    return windows
+
+
+def pad_axis(x: Array, axis: int, before: int, after: int) -> Array:
+    """Put zeros before and after an array along one axis."""
+    if not before and not after:
+        return x
+    shape = list(x.shape)
+    parts = [x]
+    if before:
+        shape[axis] = before
+        parts.insert(0, zeros(tuple(shape), x))
+    if after:
+        shape[axis] = after
+        parts.append(zeros(tuple(shape), x))
+    return namespace(x).concat(parts, axis=axis)
+
+
+def correlate_after(stencil: Stencil, weight: Array, x: Array, *, wrap: bool = False) -> Array:
+    """Return K (W x), as (K W) x where one product a tap is less work than one a pixel."""
+    if stencil.taps.shape[0] < x.shape[0] * size(x.shape[2:]):
+        return correlate(stencil.after(weight), x, wrap=wrap)
+    return correlate(stencil, multiply(weight, x), wrap=wrap)
+
+
+def multiply(matrix: Array, x: Array) -> Array:
+    """Return a C x C matrix applied at every pixel of x (B, C, *spatial)."""
+    xp = namespace(x)
+    return xp.reshape(xp.matmul(matrix, flat(x)), x.shape)
+
+
+def flat(x: Array) -> Array:
+    """(B, C, *spatial) to (B, C, N)."""
+    return namespace(x).reshape(x, (*x.shape[:2], size(x.shape[2:])))
+
+
+def pixel_rows(x: Array) -> Array:
+    """(B, C, *spatial) to (C, B N)."""
+    xp = namespace(x)
+    batch, channels = x.shape[:2]
+    return xp.reshape(xp.permute_dims(flat(x), (1, 0, 2)), (channels, batch * size(x.shape[2:])))
+
+
+def from_pixel_rows(rows: Array, shape: Shape) -> Array:
+    """Undo `pixel_rows`, to an array of ``shape`` (B, C, *spatial)."""
+    xp = namespace(rows)
+    batch, channels = shape[:2]
+    x = xp.permute_dims(xp.reshape(rows, (channels, batch, size(shape[2:]))), (1, 0, 2))
+    return xp.reshape(x, shape)

@@ -1,0 +1,67 @@
+"""Validation of settings that are no arrays: counts, sizes, directions, dilations."""
+
+from __future__ import annotations
+
+import operator
+from typing import Any
+
+
+def positive_int(name: str, value: Any) -> int:
+    """Return ``value`` as an int of at least 1, or raise."""
+    number = _index(name, value, "a positive integer")
+    if number < 1:
+        raise ValueError(f"{name}: expected a positive integer, got {number}")
+    return number
+
+
+def per_axis(name: str, value: Any, ndim: int) -> tuple[int, ...]:
+    """Return one integer per spatial axis, from one integer or a sequence of ``ndim``."""
+    what = f"an integer, or {ndim} of them, one per spatial axis"
+    if hasattr(value, "__index__"):
+        return (_index(name, value, what),) * ndim
+    try:
+        values = tuple(value)
+    except TypeError:
+        raise TypeError(f"{name}: expected {what}, got {value!r}") from None
+    if len(values) != ndim:
+        raise ValueError(f"{name}: expected {what}, got {len(values)}: {value!r}")
+    return tuple(_index(name, v, what) for v in values)
+
+
+def sizes(name: str, value: Any, ndim: int) -> tuple[int, ...]:
+    """Return one integer of at least 1 per spatial axis."""
+    numbers = per_axis(name, value, ndim)
+    if min(numbers, default=1) < 1:
+        raise ValueError(f"{name}: expected at least 1 along every axis, got {value!r}")
+    return numbers
+
+
+def directions(name: str, value: Any, ndim: int) -> tuple[int, ...]:
+    """Return +1 or -1 per spatial axis."""
+    numbers = per_axis(name, value, ndim)
+    if any(n not in (1, -1) for n in numbers):
+        raise ValueError(f"{name}: expected +1 or -1 along every axis, got {value!r}")
+    return numbers
+
+
+def choice(name: str, value: Any, options: tuple[str, ...]) -> None:
+    """Raise unless ``value`` is one of the options."""
+    if value not in options:
+        expected = " or ".join(repr(o) for o in options)
+        raise ValueError(f"{name}: expected {expected}, got {value!r}")
+
+
+def optional_ndim(conv: Any) -> None:
+    """Validate and normalise the ``ndim`` of a 1x1 convolution or actnorm."""
+    if conv.ndim is not None:
+        number = _index("ndim", conv.ndim, "None or a number of spatial axes")
+        if number < 0:
+            raise ValueError(f"ndim: expected None or a number of spatial axes, got {number}")
+        object.__setattr__(conv, "ndim", number)
+
+
+def _index(name: str, value: Any, what: str) -> int:
+    try:
+        return operator.index(value)
+    except TypeError:
+        raise TypeError(f"{name}: expected {what}, got {value!r}") from None

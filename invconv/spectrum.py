@@ -1,0 +1,162 @@
+"""Periodic convolutions in the frequency domain (the paper's section 3.2).
+
+By the convolution theorem a periodic convolution decouples: y_hat(f) = K_hat(f) x_hat(f), one
+C x C matrix a frequency. The images are real, so half of the last axis's frequencies suffice;
+the rest are complex conjugates.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from invconv.arrays import Array, Shape, constant, namespace, readable, size, to_float
+from invconv.registry import Primitive
+
+# An explicit inverse is as good as a solve only where the matrix is well conditioned: its error
+# grows with the square of the condition number.
+_INVERSE_LIMIT = 10.0
+
+
+def complex_dtype(like: Array) -> Any:
+    """Return the complex dtype of the precision of ``like``."""
+    xp = namespace(like)
+    return xp.complex128 if xp.finfo(like.dtype).bits == 64 else xp.complex64
+
+
+def phases(kernel_size: Shape, dilation: Shape, shape: Shape) -> list[np.ndarray[Any, Any]]:
+    """Return, per axis, exp(2 pi i f dilation (t - (k - 1)//2) / n), shape (k, frequencies).
+
+    The product f x offset is reduced modulo n in integers, so that every entry is correctly
+    rounded and a kernel wider than the grid folds onto it.
+    """
+    result = []
+    for axis, (k, d, n) in enumerate(zip(kernel_size, dilation, shape, strict=True)):
+        frequencies = np.arange(n // 2 + 1 if axis == len(shape) - 1 else n)
+        turns = np.outer(d * (np.arange(k) - (k - 1) // 2), frequencies) % n / n
+        result.append(np.exp(2j * np.pi * turns))
+    return result
+
+
+def kernel_spectrum(kernel: Array, dilation: Shape, shape: Shape) -> Array:
+    """Return K_hat(f) = sum over t of K[..., t] exp(2 pi i f . offset(t) / n), shape (F, C, C)."""
+    xp = namespace(kernel)
+    spectrum = xp.astype(kernel, complex_dtype(kernel))
+    for phase in phases(tuple(kernel.shape[2:]), dilation, shape):
+        factor = constant(phase, kernel, complex_dtype(kernel))
+        spectrum = xp.tensordot(spectrum, factor, axes=((2,), (0,)))
+    channels = kernel.shape[0]
+    return xp.permute_dims(xp.reshape(spectrum, (channels, channels, -1)), (2, 0, 1))
+
+
+def multiplicity(shape: Shape) -> np.ndarray[Any, Any]:
+    """Return how often each frequency of the half spectrum occurs in the full one, shape (F,)."""
+    n = shape[-1]
+    last = np.full(n // 2 + 1, 2.0)
+    last[0] = 1.0
+    if n % 2 == 0:
+        last[-1] = 1.0
+    return np.broadcast_to(last, (*shape[:-1], n // 2 + 1)).reshape(-1).copy()
+
+
+def spectral_log_det(spectrum: Array, like: Array, shape: Shape) -> Array:
+    """Return the sum over the full spectrum of log|det K_hat(f)|."""
+    xp = namespace(spectrum)
+    weights = constant(multiplicity(shape), like, like.dtype)
+    return xp.sum(weights * xp.linalg.slogdet(spectrum)[1])
+
+
+def spectral_log_det_vjp(kernel: Array, dilation: Shape, shape: Shape) -> Array:
+    """Return the gradient of the log-determinant with respect to the kernel.
+
+    d/dK[o, c, t] = Re sum over f of K_hat(f)^-1[c, o] exp(2 pi i f . offset(t) / n)
+    """
+    xp = namespace(kernel)
+    channels = kernel.shape[0]
+    inverse = xp.linalg.inv(kernel_spectrum(kernel, dilation, shape))  # (F, C_in, C_out)
+    weights = constant(multiplicity(shape), kernel, complex_dtype(kernel))
+    grad = xp.permute_dims(inverse * weights[:, None, None], (2, 1, 0))
+    frequencies = (*shape[:-1], shape[-1] // 2 + 1)
+    grad = xp.reshape(grad, (channels, channels, *frequencies))
+    for phase in phases(tuple(kernel.shape[2:]), dilation, shape):
+        factor = constant(phase, kernel, complex_dtype(kernel))
+        grad = xp.tensordot(grad, factor, axes=((2,), (1,)))
+    return xp.real(grad)
+
+
+@Primitive
+def spectral_solver(spectrum: Array, shape: Shape) -> Callable[[Array], Array]:
+    """Return the map y -> x, both (B, C, *shape), with x_hat(f) = K_hat(f)^-1 y_hat(f).
+
+    Parameters
+    ----------
+    spectrum : complex array, shape (F, C, C)
+        From `kernel_spectrum`.
+    shape : tuple of int
+        The grid.
+
+    Returns
+    -------
+    callable
+        With a ``plan``, a dict that says how it works; it can be pickled.
+    """
+    return SpectralSolver(spectrum, _stable_inverse(spectrum), shape)
+
+
+def _stable_inverse(spectrum: Array) -> Array | None:
+    """Return the inverse of every matrix where that is as accurate as a solve, else None."""
+    if not readable(spectrum):
+        return None
+    inverse = namespace(spectrum).linalg.inv(spectrum)
+    within = condition_bound(spectrum, inverse) <= _INVERSE_LIMIT * spectrum.shape[-1]
+    return inverse if within else None
+
+
+def condition_bound(spectrum: Array, inverse: Array) -> float:
+    """Return max |K_hat(f)|_F max |K_hat(f)^-1|_F, which bounds the 2-norm condition from above."""
+    xp = namespace(spectrum)
+
+    def largest(matrices: Array) -> float:
+        return math.sqrt(to_float(xp.max(xp.sum(xp.abs(matrices) ** 2, axis=(1, 2)))))
+
+    return largest(spectrum) * largest(inverse)
+
+
+@dataclass(frozen=True, eq=False)
+class SpectralSolver:
+    """FFT, one C x C solve a frequency (or a product with its inverse), inverse FFT."""
+
+    spectrum: Array
+    inverse: Array | None
+    shape: Shape
+
+    @property
+    def plan(self) -> dict[str, Any]:
+        """How the solve runs."""
+        kept = "solve" if self.inverse is None else "cached inverse"
+        return {"method": "spectral", "per frequency": kept, "frequencies": self.spectrum.shape[0]}
+
+    def __call__(self, y: Array) -> Array:
+        """Solve for x, shape (B, C, *shape)."""
+        xp = namespace(y)
+        if y.shape[0] == 0:
+            return y  # torch has no FFT of an empty batch
+        batch, channels = y.shape[:2]
+        y_hat = xp.fft.rfft(y, axis=-1)
+        for axis in range(2, y.ndim - 1):
+            y_hat = xp.fft.fft(y_hat, axis=axis)
+        frequencies = tuple(y_hat.shape[2:])
+        y_hat = xp.reshape(y_hat, (batch, channels, size(frequencies)))
+        y_hat = xp.permute_dims(y_hat, (2, 1, 0))
+        if self.inverse is None:
+            x_hat = xp.linalg.solve(self.spectrum, y_hat)
+        else:
+            x_hat = xp.matmul(self.inverse, y_hat)
+        x_hat = xp.reshape(xp.permute_dims(x_hat, (2, 1, 0)), (batch, channels, *frequencies))
+        for axis in range(2, y.ndim - 1):
+            x_hat = xp.fft.ifft(x_hat, axis=axis)
+        return xp.fft.irfft(x_hat, n=self.shape[-1], axis=-1)

@@ -1,0 +1,209 @@
+"""Solving an autoregressive convolution by wavefronts (the paper's fast inversion, section 3.1).
+
+Pixel p depends on the pixels p + offset that come before it. Number the pixels by
+
+    level(p) = w . (p // dilation)     with w . o > 0 for every offset o in tap units,
+
+counted along the direction of the convolution. The pixels of one level do not depend on each
+other, and since the level is linear, all that a tap reads for one level lies in one earlier
+level. So a solve is one matrix product and one triangular solve per level, for corner and
+raster masks, any direction, dilation and number of axes alike.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from invconv.arrays import Array, Shape, constant, namespace, size, zeros
+from invconv.primitives import from_pixel_rows, pixel_rows, triangular_solve
+from invconv.registry import Primitive
+from invconv.stencil import Offset, Stencil
+
+Ints = np.ndarray[Any, np.dtype[np.int64]]
+
+
+@dataclass(frozen=True, eq=False)
+class CausalStencil:
+    """y[p] = D x[p] + sum over t of taps[t] x[p - direction dilation o_t], zero outside the grid.
+
+    Attributes
+    ----------
+    diagonal : array, shape (C, C)
+        D, triangular.
+    lower : bool
+        Whether D is lower triangular.
+    taps : array, shape (T, C, C)
+    reach : tuple of T offsets
+        o_t, in taps; the first non-zero entry of each is positive.
+    direction, dilation : tuple of int, one per axis
+    slope : tuple of int, one per axis
+        w, with w . o_t > 0 for every t.
+    """
+
+    diagonal: Array
+    lower: bool
+    taps: Array
+    reach: tuple[Offset, ...]
+    direction: tuple[int, ...]
+    dilation: tuple[int, ...]
+    slope: tuple[int, ...]
+
+    @property
+    def offsets(self) -> tuple[Offset, ...]:
+        """In pixels, of every tap but D's."""
+        return tuple(
+            tuple(-s * d * o for s, d, o in zip(self.direction, self.dilation, reach, strict=True))
+            for reach in self.reach
+        )
+
+    def stencil(self) -> Stencil:
+        """Return the whole convolution, D first."""
+        here = (0,) * len(self.direction)
+        taps = namespace(self.taps).concat([self.diagonal[None, ...], self.taps], axis=0)
+        return Stencil((here, *self.offsets), taps)
+
+
+@Primitive
+def causal_solver(stencil: CausalStencil, shape: Shape) -> Callable[[Array], Array]:
+    """Return the map y -> x, both (B, C, *shape), that solves ``stencil.stencil()`` x = y.
+
+    The solver has a ``plan``, a dict that says how it works, and can be pickled.
+    """
+    return WavefrontSolver(stencil, shape)
+
+
+@dataclass(frozen=True, eq=False)
+class WavefrontSolver:
+    """Level after level: x = D^-1 (y - sum of taps[t] x at earlier levels)."""
+
+    causal: CausalStencil
+    shape: Shape
+
+    @property
+    def plan(self) -> dict[str, Any]:
+        """How the solve runs."""
+        return {"method": "wavefront", "levels": len(self._schedule().fronts)}
+
+    def _schedule(self) -> Schedule:
+        c = self.causal
+        return schedule(self.shape, c.reach, c.direction, c.dilation, c.slope)
+
+    def __call__(self, y: Array) -> Array:
+        """Solve for x, shape (B, C, *shape)."""
+        xp = namespace(y)
+        batch, channels = y.shape[:2]
+        order = self._schedule()
+        rows = xp.reshape(pixel_rows(y), (channels, batch, size(self.shape)))
+        rows = xp.take(
+            xp.permute_dims(rows, (0, 2, 1)), constant(order.pixels, y), axis=1
+        )  # (C, pixels by level, B): what a front gathers is contiguous
+        blank = zeros((channels, 1, batch), y)
+        done: list[Array] = []  # of each level, (C, its pixels and a blank one, B)
+        for front in order.fronts:
+            rhs = rows[:, front.start : front.stop, :]
+            pixels = front.stop - front.start
+            rhs = xp.reshape(rhs, (channels, pixels * batch))
+            if front.sources:
+                weights = xp.concat([self.causal.taps[s.tap, ...] for s in front.sources], axis=1)
+                earlier = xp.concat(
+                    [xp.take(done[s.level], constant(s.places, y), axis=1) for s in front.sources],
+                    axis=0,
+                )
+                earlier = xp.reshape(earlier, (len(front.sources) * channels, pixels * batch))
+                rhs = rhs - xp.matmul(weights, earlier)
+            x = triangular_solve(self.causal.diagonal, rhs, lower=self.causal.lower)
+            done.append(xp.concat([xp.reshape(x, (channels, pixels, batch)), blank], axis=1))
+        levels = xp.concat([x[:, :-1, :] for x in done], axis=1)
+        x = xp.take(levels, constant(order.places, y), axis=1)
+        x = xp.reshape(xp.permute_dims(x, (0, 2, 1)), (channels, batch * size(self.shape)))
+        return from_pixel_rows(x, y.shape)
+
+
+@dataclass(frozen=True, eq=False)
+class Source:
+    """What one tap reads for one front: ``places`` in an earlier ``level``, its end for nothing."""
+
+    tap: int
+    level: int
+    places: Ints
+
+
+@dataclass(frozen=True, eq=False)
+class Front:
+    """The pixels start..stop of the level order, and what they depend on."""
+
+    start: int
+    stop: int
+    sources: tuple[Source, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Schedule:
+    """The order of a solve, which depends on no value.
+
+    Attributes
+    ----------
+    pixels : ints, shape (N,)
+        Flat indices of the pixels, level by level.
+    places : ints, shape (N,)
+        Where each pixel is in that order.
+    fronts : tuple of Front
+    """
+
+    pixels: Ints
+    places: Ints
+    fronts: tuple[Front, ...]
+
+
+@functools.lru_cache(maxsize=16)
+def schedule(
+    shape: Shape,
+    reach: tuple[Offset, ...],
+    direction: tuple[int, ...],
+    dilation: tuple[int, ...],
+    slope: tuple[int, ...],
+) -> Schedule:
+    """Return the wavefronts of a grid; the parameters are those of `CausalStencil`."""
+    grid = np.indices(shape).reshape(len(shape), -1)
+    along = [p if s > 0 else n - 1 - p for p, s, n in zip(grid, direction, shape, strict=True)]
+    level = np.sum([w * (p // d) for w, p, d in zip(slope, along, dilation, strict=True)], axis=0)
+    pixels = np.argsort(level, kind="stable")
+    used, starts = np.unique(level[pixels], return_index=True)
+    stops = [*starts[1:], len(pixels)]
+    number = {int(value): i for i, value in enumerate(used)}
+    places = np.empty_like(pixels)
+    places[pixels] = np.arange(len(pixels))
+
+    def sources(front: int) -> tuple[Source, ...]:
+        mine = pixels[starts[front] : stops[front]]
+        found = []
+        for tap, o in enumerate(reach):
+            earlier = number.get(
+                int(used[front]) - sum(w * r for w, r in zip(slope, o, strict=True))
+            )
+            if earlier is None:
+                continue
+            read = [p[mine] - d * r for p, d, r in zip(along, dilation, o, strict=True)]
+            inside = np.all([(r >= 0) & (r < n) for r, n in zip(read, shape, strict=True)], axis=0)
+            if not inside.any():
+                continue
+            there = [
+                np.where(inside, r if s > 0 else n - 1 - r, 0)
+                for r, s, n in zip(read, direction, shape, strict=True)
+            ]
+            place = places[np.ravel_multi_index(there, shape)] - starts[earlier]
+            found.append(
+                Source(tap, earlier, np.where(inside, place, stops[earlier] - starts[earlier]))
+            )
+        return tuple(found)
+
+    fronts = tuple(
+        Front(int(a), int(b), sources(i))
+        for i, (a, b) in enumerate(zip(starts, stops, strict=True))
+    )
+    return Schedule(pixels, places, fronts)
