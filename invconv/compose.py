@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -29,7 +29,7 @@ class BackwardThrough:
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Sequence(InvertibleConv):
+class Composite(InvertibleConv):
     """Several operators one after the other: log-determinants add up."""
 
     @abstractmethod
@@ -122,7 +122,7 @@ class Sequence(InvertibleConv):
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Chain(Sequence):
+class Chain(Composite):
     """One operator after another.
 
     Parameters
@@ -148,7 +148,7 @@ class Chain(Sequence):
     True
     """
 
-    steps: tuple[InvertibleConv, ...]
+    steps: Sequence[InvertibleConv]
 
     def __post_init__(self) -> None:
         steps = tuple(self.steps)

@@ -16,13 +16,13 @@ import numpy as np
 
 from invconv.arrays import Array, require_alike
 from invconv.autoregressive import AutoregressiveConv
-from invconv.compose import Sequence, require_same
+from invconv.compose import Composite, require_same
 from invconv.parameters import require_shape
 from invconv.settings import positive_int, sizes
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class EmergingConv(Sequence):
+class EmergingConv(Composite):
     """``second`` after ``first``, two autoregressive convolutions of opposite directions.
 
     Parameters

@@ -1,0 +1,220 @@
+"""The list of cases: operators, kernels and grids that every library is held to."""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import zlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+import invconv as ic
+
+Shape = tuple[int, ...]
+Build = Callable[[np.random.Generator], ic.InvertibleConv]
+
+
+@dataclass(frozen=True)
+class Case:
+    """An operator on a grid.
+
+    Attributes
+    ----------
+    name : str
+    build : callable
+        Makes the operator, in NumPy float64, from a random generator.
+    spatial_shape : tuple of int
+    batch_shape : tuple of int
+    """
+
+    name: str
+    build: Build
+    spatial_shape: Shape
+    batch_shape: Shape = (2,)
+
+    def rng(self) -> np.random.Generator:
+        """Return the case's own generator, the same on every run."""
+        return np.random.default_rng(zlib.crc32(self.name.encode()))
+
+    def conv(self) -> ic.InvertibleConv:
+        """Return the operator, in NumPy float64."""
+        return self.build(self.rng())
+
+    def images(self, count: int) -> list[np.ndarray[Any, Any]]:
+        """Return random arrays of the input's shape."""
+        rng = self.rng().spawn(1)[0]
+        shape = (*self.batch_shape, self.conv().channels, *self.spatial_shape)
+        return [rng.standard_normal(shape) for _ in range(count)]
+
+
+def perturbed(conv: ic.InvertibleConv, rng: np.random.Generator, scale: float = 0.1) -> Any:
+    """Return a copy with N(0, scale^2) added to every parameter, masked entries too."""
+    return conv.replace(
+        **{
+            name: array + scale * rng.standard_normal(array.shape)
+            for name, array in conv.parameters().items()
+        }
+    )
+
+
+def with_bias(conv: Any, rng: np.random.Generator) -> Any:
+    """Return a copy with a random bias."""
+    return conv.replace(bias=rng.standard_normal(conv.channels))
+
+
+GRIDS: dict[int, Shape] = {1: (7,), 2: (4, 5), 3: (3, 2, 4), 4: (2, 3, 2, 2)}
+
+
+def _autoregressive() -> Iterator[Case]:
+    def build(channels: int, ndim: int, **options: Any) -> Build:
+        return lambda rng: perturbed(
+            ic.AutoregressiveConv.init(channels, ndim=ndim, rng=rng, **options), rng
+        )
+
+    for ndim, grid in GRIDS.items():
+        for direction in itertools.product((1, -1), repeat=ndim):
+            signs = "".join("+" if s > 0 else "-" for s in direction)
+            order = "lower" if sum(direction) >= 0 else "upper"
+            options = {"direction": direction, "channel_order": order}
+            yield Case(f"corner-{ndim}d{signs}", build(2, ndim, **options), grid)
+        for way in (1, -1):
+            raster = build(2, ndim, mask="raster", direction=way, channel_order="upper")
+            yield Case(f"raster-{ndim}d{way:+d}", raster, grid)
+        dilation = (2, 1, 3, 1)[:ndim]
+        yield Case(f"corner-{ndim}d-dilated", build(2, ndim, dilation=dilation), grid)
+    more: list[tuple[str, dict[str, Any], Shape]] = [
+        ("corner-k1", {"kernel_size": 1}, (3, 4)),
+        ("corner-k3", {"kernel_size": 3}, (5, 4)),
+        ("corner-k2x4", {"kernel_size": (2, 4)}, (4, 6)),
+        ("corner-wider-than-grid", {"kernel_size": 4}, (2, 3)),
+        ("corner-one-pixel", {"kernel_size": 2}, (1, 1)),
+        ("corner-one-row", {"kernel_size": 3}, (1, 6)),
+        ("corner-one-column", {"kernel_size": 3}, (6, 1)),
+        ("raster-k3", {"kernel_size": 3, "mask": "raster"}, (4, 6)),
+        (
+            "raster-k2x3-dilated",
+            {"kernel_size": (2, 3), "mask": "raster", "dilation": (1, 2)},
+            (4, 7),
+        ),
+        ("raster-wide-on-narrow", {"kernel_size": 3, "mask": "raster", "direction": -1}, (5, 2)),
+    ]
+    for name, options, grid in more:
+        yield Case(name, build(3, 2, **options), grid)
+    yield Case("corner-one-channel", build(1, 2, kernel_size=2), (4, 4), (3,))
+    yield Case("corner-bias", lambda rng: with_bias(build(3, 2)(rng), rng), (3, 4), (2, 2))
+
+
+def _emerging() -> Iterator[Case]:
+    def build(channels: int, **options: Any) -> Build:
+        return lambda rng: perturbed(ic.EmergingConv.init(channels, rng=rng, **options), rng, 0.05)
+
+    for ndim, grid in GRIDS.items():
+        yield Case(f"emerging-{ndim}d", build(2, ndim=ndim), grid)
+    yield Case("emerging-k5", build(3, kernel_size=5), (4, 5))
+    yield Case("emerging-k1x3", build(3, kernel_size=(1, 3)), (4, 5))
+    yield Case("emerging-dilated", build(2, dilation=(1, 2)), (4, 5), ())
+
+    def biased(rng: np.random.Generator) -> ic.InvertibleConv:
+        conv = with_bias(build(3)(rng), rng)
+        biases = {f"{part}.bias": rng.standard_normal(3) for part in ("first", "second")}
+        replaced: ic.InvertibleConv = conv.replace(**biases)
+        return replaced
+
+    yield Case("emerging-biases", biased, (3, 4), (1, 2, 1))
+
+
+def _periodic() -> Iterator[Case]:
+    def build(channels: int, **options: Any) -> Build:
+        return lambda rng: perturbed(ic.PeriodicConv.init(channels, rng=rng, **options), rng, 0.05)
+
+    for ndim, grid in GRIDS.items():
+        yield Case(f"periodic-{ndim}d", build(2, ndim=ndim), grid)
+    for k in (1, 2, 4, 5, 7):
+        yield Case(f"periodic-k{k}", build(2, kernel_size=k), (5, 4))
+    yield Case("periodic-k2x3", build(3, kernel_size=(2, 3)), (4, 3))
+    yield Case("periodic-even-dilated", build(2, kernel_size=(4, 2), dilation=(1, 3)), (6, 5), ())
+    yield Case("periodic-one-pixel", build(3), (1, 1))
+    yield Case("periodic-one-row", build(2), (1, 6))
+    yield Case("periodic-one-column", build(2), (6, 1))
+    for grid in ((7, 7), (8, 8), (6, 9)):
+        yield Case(f"periodic-{grid[0]}x{grid[1]}", build(1), grid)
+    yield Case("periodic-bias", lambda rng: with_bias(build(3)(rng), rng), (3, 4), (2, 2))
+
+
+def _pointwise() -> Iterator[Case]:
+    classes: list[Any] = [ic.Conv1x1, ic.PLUConv1x1, ic.QRConv1x1, ic.ActNorm]
+    for cls in classes:
+
+        def build(rng: np.random.Generator, cls: Any = cls, ndim: int | None = None) -> Any:
+            return with_bias(perturbed(cls.init(4, ndim=ndim, rng=rng), rng), rng)
+
+        for ndim, grid in GRIDS.items():
+            yield Case(f"{cls.__name__}-{ndim}d".lower(), build, grid)
+        batched = functools.partial(build, ndim=2)
+        yield Case(f"{cls.__name__}-batch-axes".lower(), batched, (2, 3), (2, 1, 2))
+    for m in (0, 1, 2, 6):
+        yield Case(f"qrconv1x1-m{m}", functools.partial(_qr, 3, m), (2, 3))
+    yield Case("conv1x1-one-channel", lambda rng: ic.Conv1x1.init(1, rng=rng), (4,))
+
+
+def _qr(channels: int, m: int, rng: np.random.Generator) -> ic.QRConv1x1:
+    reflectors = rng.standard_normal((m, channels)) * 10.0 ** rng.integers(-3, 4, (m, 1))
+    upper = rng.standard_normal((channels, channels))
+    return ic.QRConv1x1(reflectors, upper, np.exp(rng.standard_normal(channels)))
+
+
+def _composite() -> Iterator[Case]:
+    def flow_step(rng: np.random.Generator) -> ic.InvertibleConv:
+        return ic.Chain(
+            [
+                perturbed(ic.ActNorm.init(3), rng),
+                perturbed(ic.QRConv1x1.init(3, rng=rng), rng),
+                perturbed(ic.EmergingConv.init(3, rng=rng), rng, 0.05),
+            ]
+        )
+
+    def merged(rng: np.random.Generator) -> ic.InvertibleConv:
+        return ic.Chain(
+            [
+                ic.Conv1x1.init(3, rng=rng),
+                ic.PLUConv1x1.init(3, rng=rng),
+                perturbed(ic.PeriodicConv.init(3, rng=rng), rng, 0.05),
+                ic.QRConv1x1.init(3, rng=rng),
+            ]
+        )
+
+    def with_inverse(rng: np.random.Generator) -> ic.InvertibleConv:
+        return ic.Chain(
+            [
+                ic.Inverse(with_bias(perturbed(ic.EmergingConv.init(2, rng=rng), rng, 0.05), rng)),
+                ic.Inverse(ic.Chain([perturbed(ic.PeriodicConv.init(2, rng=rng), rng, 0.05)])),
+                with_bias(ic.Conv1x1.init(2, rng=rng), rng),
+            ]
+        )
+
+    yield Case("chain-flow-step", flow_step, (4, 3))
+    yield Case("chain-flow-step-no-batch", flow_step, (4, 3), ())
+    yield Case("chain-merged", merged, (4, 3))
+    yield Case("chain-merged-one-pixel", merged, (1, 1), (1,))
+    yield Case("chain-inverses", with_inverse, (3, 4))
+    yield Case("chain-1x1", lambda rng: ic.Chain([ic.Conv1x1.init(3, rng=rng)] * 2), (3, 2))
+    for case in (*_periodic(), *_emerging(), *_pointwise()):
+        if case.name in ("periodic-2d", "periodic-bias", "emerging-biases", "qrconv1x1-m2"):
+            build = functools.partial(_inverse_of, case)
+            yield Case(f"inverse-{case.name}", build, case.spatial_shape, case.batch_shape)
+
+
+def _inverse_of(case: Case, rng: np.random.Generator) -> ic.Inverse:
+    return ic.Inverse(case.build(rng))
+
+
+CASES: tuple[Case, ...] = (
+    *_autoregressive(),
+    *_emerging(),
+    *_periodic(),
+    *_pointwise(),
+    *_composite(),
+)
