@@ -209,7 +209,13 @@ class InvertibleConv(Parametrised, ABC):
         """
         shape = require_spatial_shape(self, spatial_shape)
         if ("exact", shape) not in self._conditions:
-            self._conditions["exact", shape] = condition.guarded(self._on_host()._condition, shape)
+            host = self._on_host()
+
+            def number(shape: Shape) -> float:
+                host._linear_maps(shape)  # raises where the operator is exactly singular
+                return host._condition(shape)
+
+            self._conditions["exact", shape] = condition.guarded(number, shape)
         return self._conditions["exact", shape]
 
     def _on_host(self) -> InvertibleConv:

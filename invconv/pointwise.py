@@ -13,7 +13,6 @@ from dataclasses import KW_ONLY, dataclass
 from typing import Any, Self
 
 import numpy as np
-from scipy.stats import ortho_group
 
 from invconv import condition
 from invconv.arrays import Array, Shape, constant, namespace, scalar, size
@@ -61,6 +60,8 @@ class Pointwise(Linear):
 
 def random_orthogonal(channels: int, rng: np.random.Generator) -> np.ndarray[Any, Any]:
     """Return a C x C orthogonal matrix from the uniform (Haar) distribution."""
+    from scipy.stats import ortho_group  # here, since it doubles the time that an import takes
+
     if channels == 1:
         return np.ones((1, 1))
     return np.asarray(ortho_group.rvs(channels, random_state=rng))

@@ -85,20 +85,16 @@ def triangular_solve(matrix: Array, rhs: Array, *, lower: bool) -> Array:
 
 def shifts(x: Array, offsets: tuple[Offset, ...], wrap: bool) -> list[tuple[int, Array]]:
     """Return (t, x[p + offsets[t]]) for each offset that can contribute."""
-    xp = namespace(x)
     shape = x.shape[2:]
-    axes = tuple(range(2, x.ndim))
     if wrap:
-        return [
-            (t, xp.roll(x, tuple(-o for o in offset), axis=axes))
-            for t, offset in enumerate(offsets)
-        ]
+        offsets = tuple(fold(offset, shape) for offset in offsets)
     kept = reaching(offsets, shape)
-    low = [max([0, *(-offsets[t][a] for t in kept)]) for a in range(len(shape))]
-    high = [max([0, *(offsets[t][a] for t in kept)]) for a in range(len(shape))]
-    padded = x
-    for axis, before, after in zip(axes, low, high, strict=True):
-        padded = pad_axis(padded, axis, before, after)
+    padded, low = x, []
+    for a in range(len(shape)):
+        before = max([0, *(-offsets[t][a] for t in kept)])
+        after = max([0, *(offsets[t][a] for t in kept)])
+        padded = (pad_periodic if wrap else pad_zero)(padded, 2 + a, before, after)
+        low.append(before)
     windows = []
     for t in kept:
         starts = [lo + o for lo, o in zip(low, offsets[t], strict=True)]
@@ -107,10 +103,13 @@ def shifts(x: Array, offsets: tuple[Offset, ...], wrap: bool) -> list[tuple[int,
     return windows
 
 
-def pad_axis(x: Array, axis: int, before: int, after: int) -> Array:
+def fold(offset: Offset, shape: Shape) -> Offset:
+    """Return the shortest offset that reaches the same pixel of a periodic grid."""
+    return tuple((o + n // 2) % n - n // 2 for o, n in zip(offset, shape, strict=True))
+
+
+def pad_zero(x: Array, axis: int, before: int, after: int) -> Array:
     """Put zeros before and after an array along one axis."""
-    if not before and not after:
-        return x
     shape = list(x.shape)
     parts = [x]
     if before:
@@ -119,7 +118,19 @@ def pad_axis(x: Array, axis: int, before: int, after: int) -> Array:
     if after:
         shape[axis] = after
         parts.append(zeros(tuple(shape), x))
-    return namespace(x).concat(parts, axis=axis)
+    return namespace(x).concat(parts, axis=axis) if len(parts) > 1 else x
+
+
+def pad_periodic(x: Array, axis: int, before: int, after: int) -> Array:
+    """Continue an array periodically before and after, by at most its length along the axis."""
+    lead = (slice(None),) * axis
+    n = x.shape[axis]
+    parts = [x]
+    if before:
+        parts.insert(0, x[(*lead, slice(n - before, n), ...)])
+    if after:
+        parts.append(x[(*lead, slice(0, after), ...)])
+    return namespace(x).concat(parts, axis=axis) if len(parts) > 1 else x
 
 
 def correlate_after(stencil: Stencil, weight: Array, x: Array, *, wrap: bool = False) -> Array:

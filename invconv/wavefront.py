@@ -19,12 +19,15 @@ from typing import Any
 
 import numpy as np
 
-from invconv.arrays import Array, Shape, constant, namespace, size, zeros
+from invconv.arrays import Array, Shape, constant, namespace, readable, size, to_numpy, zeros
 from invconv.primitives import from_pixel_rows, pixel_rows, triangular_solve
 from invconv.registry import Primitive
 from invconv.stencil import Offset, Stencil
 
 Ints = np.ndarray[Any, np.dtype[np.int64]]
+
+# Up to this condition number of D, D^-1 (in the 1-norm) costs no accuracy that a solve would keep.
+_INVERSE_LIMIT = 10.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,20 +77,36 @@ def causal_solver(stencil: CausalStencil, shape: Shape) -> Callable[[Array], Arr
 
     The solver has a ``plan``, a dict that says how it works, and can be pickled.
     """
-    return WavefrontSolver(stencil, shape)
+    return WavefrontSolver(stencil, stable_inverse(stencil.diagonal), shape)
+
+
+def stable_inverse(diagonal: Array) -> Array | None:
+    """Return D^-1 where a product with it is as accurate as a triangular solve, else None."""
+    if not readable(diagonal):
+        return None
+    matrix = to_numpy(diagonal)
+    inverse = namespace(diagonal).linalg.inv(diagonal)
+    condition = np.linalg.norm(matrix, 1) * np.linalg.norm(to_numpy(inverse), 1)
+    return inverse if condition <= _INVERSE_LIMIT else None
 
 
 @dataclass(frozen=True, eq=False)
 class WavefrontSolver:
-    """Level after level: x = D^-1 (y - sum of taps[t] x at earlier levels)."""
+    """Level after level: x = D^-1 (y - sum of taps[t] x at earlier levels).
+
+    With ``inverse`` = D^-1 at hand, y and the taps are multiplied by it at the start.
+    """
 
     causal: CausalStencil
+    inverse: Array | None
     shape: Shape
 
     @property
     def plan(self) -> dict[str, Any]:
         """How the solve runs."""
-        return {"method": "wavefront", "levels": len(self._schedule().fronts)}
+        corner = "triangular solve" if self.inverse is None else "cached inverse"
+        levels = len(self._schedule().fronts)
+        return {"method": "wavefront", "at the pixel": corner, "levels": levels}
 
     def _schedule(self) -> Schedule:
         c = self.causal
@@ -98,10 +117,12 @@ class WavefrontSolver:
         xp = namespace(y)
         batch, channels = y.shape[:2]
         order = self._schedule()
-        rows = xp.reshape(pixel_rows(y), (channels, batch, size(self.shape)))
-        rows = xp.take(
-            xp.permute_dims(rows, (0, 2, 1)), constant(order.pixels, y), axis=1
-        )  # (C, pixels by level, B): what a front gathers is contiguous
+        rows, taps = pixel_rows(y), self.causal.taps
+        if self.inverse is not None:
+            rows, taps = xp.matmul(self.inverse, rows), xp.matmul(self.inverse, taps)
+        rows = xp.permute_dims(xp.reshape(rows, (channels, batch, size(self.shape))), (0, 2, 1))
+        # (C, pixels by level, B): what a front gathers is contiguous
+        rows = xp.take(rows, constant(order.pixels, y), axis=1)
         blank = zeros((channels, 1, batch), y)
         done: list[Array] = []  # of each level, (C, its pixels and a blank one, B)
         for front in order.fronts:
@@ -109,14 +130,16 @@ class WavefrontSolver:
             pixels = front.stop - front.start
             rhs = xp.reshape(rhs, (channels, pixels * batch))
             if front.sources:
-                weights = xp.concat([self.causal.taps[s.tap, ...] for s in front.sources], axis=1)
+                weights = xp.concat([taps[s.tap, ...] for s in front.sources], axis=1)
                 earlier = xp.concat(
                     [xp.take(done[s.level], constant(s.places, y), axis=1) for s in front.sources],
                     axis=0,
                 )
                 earlier = xp.reshape(earlier, (len(front.sources) * channels, pixels * batch))
                 rhs = rhs - xp.matmul(weights, earlier)
-            x = triangular_solve(self.causal.diagonal, rhs, lower=self.causal.lower)
+            x = rhs
+            if self.inverse is None:
+                x = triangular_solve(self.causal.diagonal, rhs, lower=self.causal.lower)
             done.append(xp.concat([xp.reshape(x, (channels, pixels, batch)), blank], axis=1))
         levels = xp.concat([x[:, :-1, :] for x in done], axis=1)
         x = xp.take(levels, constant(order.places, y), axis=1)

@@ -103,6 +103,14 @@ def _autoregressive() -> Iterator[Case]:
     ]
     for name, options, grid in more:
         yield Case(name, build(3, 2, **options), grid)
+
+    def skewed(rng: np.random.Generator) -> ic.InvertibleConv:
+        conv = build(4, 2)(rng)
+        kernel = conv.parameters()["kernel"].copy()
+        kernel[:, :, 0, 0] += 3 * np.tril(np.ones((4, 4)), -1)
+        return conv.replace(kernel=kernel)
+
+    yield Case("corner-ill-conditioned-at-the-pixel", skewed, (3, 4))
     yield Case("corner-one-channel", build(1, 2, kernel_size=2), (4, 4), (3,))
     yield Case("corner-bias", lambda rng: with_bias(build(3, 2)(rng), rng), (3, 4), (2, 2))
 

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 Array = Any
+Function = Callable[[Array], Array]
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,8 @@ class Library:
         Turns such a name into what the library's creation functions take.
     synchronise : callable
         Waits until an array has been computed.
+    compile : callable
+        Turns a function of arrays into the one that its users would call in a loop.
     """
 
     name: str
@@ -47,6 +50,7 @@ class Library:
     devices: Callable[[], list[str]]
     device: Callable[[str], Any]
     synchronise: Callable[[Array], None] = lambda x: None
+    compile: Callable[[Function], Function] = lambda function: function
 
     def absent(self) -> str | None:
         """Return why the library cannot run here, or None if it can."""
@@ -99,6 +103,13 @@ def _jax_device(name: str) -> Any:
 
     platform, _, index = name.partition(":")
     return jax.devices(platform)[int(index or 0)]
+
+
+def _jax_jit(function: Function) -> Function:
+    import jax
+
+    compiled: Function = jax.jit(function)
+    return compiled
 
 
 def _cupy_devices() -> list[str]:
@@ -164,6 +175,7 @@ LIBRARIES = (
         _jax_devices,
         _jax_device,
         lambda x: x.block_until_ready(),
+        _jax_jit,
     ),
     Library(
         "cupy",
@@ -188,6 +200,12 @@ class Target:
     def __str__(self) -> str:
         """Return "torch-cpu"."""
         return f"{self.library.name}-{self.device}"
+
+    @property
+    def title(self) -> str:
+        """The library's title, with the device where that is not its first."""
+        first = self.device == self.library.devices()[0]
+        return self.library.title if first else f"  on {self.device}"
 
     def asarray(self, values: np.ndarray[Any, Any], dtype: str) -> Array:
         """Copy NumPy values onto the device."""

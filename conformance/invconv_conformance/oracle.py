@@ -14,7 +14,7 @@ import numpy as np
 
 import invconv as ic
 
-Matrix = np.ndarray[Any, np.dtype[np.float64]]
+Matrix = np.ndarray[Any, Any]
 Shape = tuple[int, ...]
 
 

@@ -1,0 +1,174 @@
+"""``invconv demo``: a real image through every kind of convolution, on every installed library."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich import box
+from rich.console import Console
+from rich.progress import Progress
+from rich.table import Table
+
+import invconv as ic
+from invconv.arrays import to_float, to_numpy
+from invconv_benchmarks import images, pictures
+from invconv_benchmarks.timing import median_seconds
+from invconv_conformance import oracle
+from invconv_conformance.cases import perturbed
+from invconv_conformance.libraries import LIBRARIES, Target, targets
+
+Floats = np.ndarray[Any, Any]
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    parser.add_argument("--image", type=Path, help="your own image; default: Hubble's deep field")
+    parser.add_argument(
+        "--out", type=Path, default=Path("invconv-demo.png"), help="the picture to write"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="of the kernels")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One map on one library, device and dtype."""
+
+    name: str
+    target: Target
+    dtype: str
+    log_det: float
+    round_trip: float
+    forward: float
+    inverse: float
+
+
+def maps(channels: int, rng: np.random.Generator) -> dict[str, ic.InvertibleConv]:
+    """Return the paper's convolutions, away from the identity that they start at."""
+    return {
+        "emerging 3x3": perturbed(ic.EmergingConv.init(channels, rng=rng), rng, 0.03),
+        "periodic 3x3": perturbed(ic.PeriodicConv.init(channels, rng=rng), rng, 0.02),
+        "QR 1x1": perturbed(ic.QRConv1x1.init(channels, rng=rng), rng, 0.1),
+    }
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Print the table and write the picture."""
+    console = Console()
+    image = images.hubble() if arguments.image is None else images.read(arguments.image)
+    if not arguments.out.absolute().parent.is_dir():
+        raise ValueError(f"--out: there is no folder {arguments.out.absolute().parent}")
+    x = ic.squeeze(images.tiles(image) - 0.5)
+    grid = tuple(x.shape[2:])
+    console.print(
+        f"{arguments.image or 'Hubble deep field'}: {x.shape[0]} tiles of "
+        f"{images.TILE} x {images.TILE}, squeezed to {x.shape[1]} x {grid[0]} x {grid[1]}"
+    )
+    convs = maps(x.shape[1], np.random.default_rng(arguments.seed))
+    found = targets()
+    with Progress(console=console, transient=True) as progress:
+        dtypes = ("float64", "float32")
+        task = progress.add_task("", total=len(convs) * (len(found) * len(dtypes) + 2))
+
+        def step(text: str) -> None:
+            progress.update(task, advance=1, description=text)
+
+        truth = {}
+        for name, conv in convs.items():
+            step(f"{name}: dense {x[0].size} x {x[0].size} matrix")
+            truth[name] = float(np.linalg.slogdet(oracle.affine(conv, grid)[0])[1])
+        rows = list(measure(convs, x, found, dtypes, step))
+        panels = {}
+        for name, conv in convs.items():
+            step(f"{name}: picture")
+            y = conv.forward(x)
+            panels[name] = tuple(
+                images.assemble(ic.unsqueeze(a) + 0.5, image)
+                for a in (y, conv.asarrays(np.empty(0, np.float32)).inverse(y.astype(np.float32)))
+            )
+        pictures.draw_demo(image, panels, arguments.out)
+    for name in convs:
+        console.print(report(name, [r for r in rows if r.name == name], truth[name]))
+    console.print(NOTES.format(threads=os.cpu_count()), highlight=False)
+    for library in LIBRARIES:
+        if reason := library.absent():
+            console.print(f"not run: {reason}")
+    console.print(f"[bold]{arguments.out}[/]: the image, its image under each map, and back")
+    return 0
+
+
+def measure(
+    convs: dict[str, ic.InvertibleConv],
+    x: Floats,
+    found: list[Target],
+    dtypes: tuple[str, ...],
+    step: Any,
+) -> Iterator[Row]:
+    """Run every map everywhere."""
+    for name, conv in convs.items():
+        for dtype in dtypes:
+            for target in found:
+                step(f"{name}: {target} {dtype}")
+                yield measure_one(name, conv, x, target, dtype)
+
+
+def measure_one(name: str, conv: ic.InvertibleConv, x: Floats, target: Target, dtype: str) -> Row:
+    """Run one map on one library, device and dtype."""
+    images_there = target.asarray(x, dtype)
+    there = conv.asarrays(images_there)
+    prepared = there.prepare(tuple(x.shape[2:]))
+    library = target.library
+    forward, inverse = library.compile(there.forward), library.compile(prepared.inverse)
+    y = forward(images_there)
+    back = to_numpy(inverse(y))
+    return Row(
+        name,
+        target,
+        dtype,
+        to_float(there.log_det(tuple(x.shape[2:]))),
+        float(np.abs(back - to_numpy(images_there)).max()),
+        median_seconds(lambda: forward(images_there), library),
+        median_seconds(lambda: inverse(y), library),
+    )
+
+
+def report(name: str, rows: list[Row], truth: float) -> Table:
+    """Return the table of one map."""
+    table = Table(
+        title=name,
+        title_justify="left",
+        title_style="bold",
+        box=box.SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+        show_edge=False,
+    )
+    for column in ("", "library"):
+        table.add_column(column, no_wrap=True)
+    for column in ("log-det", "- oracle", "others", "error", "fwd/inv"):
+        table.add_column(column, justify="right", no_wrap=True)
+    for i, row in enumerate(rows):
+        others = [r.log_det for r in rows if r.dtype == row.dtype]
+        first = i == 0 or rows[i - 1].dtype != row.dtype
+        table.add_row(
+            row.dtype.replace("float", "f") if first else "",
+            row.target.title,
+            f"{row.log_det:.{17 if row.dtype == 'float64' else 9}g}",
+            f"{row.log_det - truth:+.0e}",
+            f"{max(abs(row.log_det - other) for other in others):.0e}",
+            f"{row.round_trip:.0e}",
+            f"{row.forward * 1e3:.0f}/{row.inverse * 1e3:.0f}",
+        )
+    return table
+
+
+NOTES = """\
+log-det  to full precision, of one tile
+oracle   slogdet of the dense matrix in float64, built from the definition
+others   largest difference from another library in the same dtype
+error    largest of |inverse(forward(x)) - x|
+fwd/inv  ms for all tiles, median of 3, {threads} cores, JAX jitted, first call apart"""

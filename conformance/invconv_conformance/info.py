@@ -1,0 +1,55 @@
+"""``invconv info``: which libraries are here, and what the core needs of one."""
+
+from __future__ import annotations
+
+import argparse
+import platform
+
+from rich.console import Console
+from rich.table import Table
+
+import invconv
+from invconv.registry import PRIMITIVES
+from invconv_conformance.libraries import LIBRARIES
+from invconv_conformance.requirements import required_functions
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Take no options."""
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Print what is installed and what is accelerated."""
+    console = Console()
+    console.print(
+        f"invconv {invconv.__version__}, Python {platform.python_version()}, "
+        f"{platform.system()} {platform.machine()}"
+    )
+    with console.status("importing the libraries"):
+        table = library_table()
+    console.print(table)
+    console.print("What the core needs of a library (Python array API standard):")
+    for extension, names in required_functions().items():
+        title = f"extension {extension}" if extension else "standard"
+        console.print(f"  [bold]{title}[/]: {', '.join(names)}", highlight=False)
+    return 0
+
+
+def library_table() -> Table:
+    """Return the table of libraries."""
+    table = Table("library", "version", "devices", "dtypes", "native primitives (others agnostic)")
+    for library in LIBRARIES:
+        reason = library.absent()
+        if reason:
+            hint = f"; pip install 'invconv\\[{library.extra}]'" if "installed" in reason else ""
+            table.add_row(library.title, "-", f"{reason.partition(': ')[2]}{hint}", "", "")
+            continue
+        native = [name for name, p in PRIMITIVES.items() if p.native(library.name)]
+        table.add_row(
+            library.title,
+            library.version,
+            ", ".join(library.devices()),
+            ", ".join(library.dtypes),
+            ", ".join(native) or "none",
+        )
+    return table

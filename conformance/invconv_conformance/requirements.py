@@ -1,0 +1,41 @@
+"""What the core asks of an array library, read from its source: nothing has to be kept in step."""
+
+from __future__ import annotations
+
+import ast
+from importlib.resources import files
+
+EXTENSIONS = ("fft", "linalg")
+
+
+def required_functions() -> dict[str, list[str]]:
+    """Return the array-API functions that the core calls, by extension ("" for the standard).
+
+    Only the agnostic code counts: a native primitive needs just its own library.
+    """
+    found: dict[str, set[str]] = {"": set(), **{extension: set() for extension in EXTENSIONS}}
+    for source in files("invconv").iterdir():
+        if source.name.endswith(".py") and source.name != "numpy_primitives.py":
+            for node in ast.walk(ast.parse(source.read_text(encoding="utf-8"))):
+                if isinstance(node, ast.Attribute):
+                    _collect(node, found)
+    found[""] -= {*EXTENSIONS, "__name__"}
+    return {extension: sorted(names) for extension, names in found.items()}
+
+
+def _collect(node: ast.Attribute, found: dict[str, set[str]]) -> None:
+    if _is_namespace(node.value):
+        found[""].add(node.attr)
+    elif (
+        isinstance(node.value, ast.Attribute)
+        and _is_namespace(node.value.value)
+        and node.value.attr in EXTENSIONS
+    ):
+        found[node.value.attr].add(node.attr)
+
+
+def _is_namespace(node: ast.expr) -> bool:
+    """Tell whether an expression is ``xp`` or ``namespace(...)``."""
+    if isinstance(node, ast.Call):
+        return isinstance(node.func, ast.Name) and node.func.id == "namespace"
+    return isinstance(node, ast.Name) and node.id == "xp"

@@ -1,0 +1,49 @@
+"""The command line. Every subcommand is a module with `add_arguments` and `run`."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+from collections.abc import Sequence
+
+COMMANDS = {
+    "demo": (
+        "invconv_benchmarks.demo",
+        "demo",
+        "run every kind of convolution on a real image and every installed library",
+    ),
+    "info": (
+        "invconv_conformance.info",
+        "demo",
+        "list libraries, versions, devices, and what the core needs of a library",
+    ),
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a subcommand and return its exit status."""
+    argv = sys.argv[1:] if argv is None else list(argv)
+    parser = argparse.ArgumentParser(prog="invconv", description="Invertible convolutions.")
+    subparsers = parser.add_subparsers(dest="command", required=True, metavar="command")
+    for name, (module_name, extra, summary) in COMMANDS.items():
+        subparser = subparsers.add_parser(name, help=summary, description=summary)
+        if name != next((a for a in argv if not a.startswith("-")), None):
+            continue  # only the command that runs is imported
+        try:
+            module = importlib.import_module(module_name)
+        except ImportError as error:
+            return _fail(f"{name} needs {error.name}: pip install 'invconv[{extra}]'")
+        module.add_arguments(subparser)
+        subparser.set_defaults(run=module.run)
+    arguments = parser.parse_args(argv)
+    try:
+        status: int = arguments.run(arguments)
+    except (OSError, ValueError) as error:
+        return _fail(str(error))
+    return status
+
+
+def _fail(message: str) -> int:
+    print(f"invconv: {message}", file=sys.stderr)
+    return 2
