@@ -203,7 +203,7 @@ class InvertibleConv(Parametrised, ABC):
         """Return the condition number of K on a grid: the factor by which an inverse loses digits.
 
         In the 2-norm and exact for 1x1 and periodic convolutions; for the others in the 1-norm,
-        exact up to 512 unknowns and a Hager-Higham estimate, from below, beyond. inf if K is
+        exact up to 512 unknowns and a Hager-Higham estimate from below beyond. inf if K is
         singular or its inverse overflows. The values are copied to host memory and the work is
         done there, in float64.
         """

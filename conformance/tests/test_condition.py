@@ -27,7 +27,7 @@ def test_the_authors_kernel_warns(dtype: str) -> None:
     conv = authors_conv(dtype)
     x = np.ones((1, 1, 32, 32), dtype)
     for attempt in (lambda: conv.prepare((32, 32)), lambda: conv.inverse(x)):
-        with pytest.warns(ic.IllConditionedWarning) as caught:
+        with pytest.warns(ic.IllConditionedWarning) as caught, np.errstate(all="ignore"):
             attempt()
         text = str(caught[0].message)
         match = re.search(r"AutoregressiveConv on a 32 x 32 grid has condition number (\S+)", text)
@@ -83,7 +83,8 @@ def test_digits_left_follow_the_precision(dtype: str) -> None:
 
 
 def test_numerical_rank_loss_warns() -> None:
-    weight = np.asarray([[1.0, 2, 3], [4, 5, 6], [7, 8, 9]])
+    rotation = ic.Conv1x1.init(3, rng=np.random.default_rng(0)).weight
+    weight = rotation @ np.diag([1.0, 1.0, 1e-20]) @ rotation.T
     with pytest.warns(ic.IllConditionedWarning, match="0 digits"):
         ic.Conv1x1(weight).prepare((4,))
 
@@ -108,7 +109,7 @@ def random_corner(rng: np.random.Generator) -> ic.AutoregressiveConv:
 
 
 @pytest.mark.parametrize("seed", range(40))
-def test_the_estimate_is_between_a_third_of_the_truth_and_the_truth(
+def test_the_estimate_is_between_half_of_the_truth_and_the_truth(
     seed: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     conv = random_corner(np.random.default_rng(seed))
@@ -116,7 +117,8 @@ def test_the_estimate_is_between_a_third_of_the_truth_and_the_truth(
     truth = float(np.linalg.norm(matrix, 1) * np.linalg.norm(np.linalg.inv(matrix), 1))
     monkeypatch.setattr(condition, "_EXACT_UNKNOWNS", 0)
     estimate = conv.condition((7, 9))
-    assert truth / 3 <= estimate <= truth * (1 + 1e-9)
+    slack = 1e-9 + 1e-15 * truth  # the oracle's own inverse is no better
+    assert truth / 2 <= estimate <= truth * (1 + slack)
 
 
 @pytest.mark.parametrize("seed", range(40))
@@ -127,7 +129,9 @@ def test_the_neumann_bound_holds(seed: int) -> None:
     matrix = oracle.affine(conv, (7, 9))[0]
     assert np.linalg.cond(matrix) <= bound * (1 + 1e-9)
     periodic = ic.PeriodicConv(conv.kernel)
-    assert np.linalg.cond(oracle.affine(periodic, (7, 9))[0]) <= periodic._condition_bound((7, 9))
+    assert np.linalg.cond(oracle.affine(periodic, (7, 9))[0]) <= (
+        1 + 1e-9
+    ) * periodic._condition_bound((7, 9))
 
 
 def test_the_neumann_bound_is_what_a_trained_size_uses() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from typing import Any
 
@@ -68,7 +69,7 @@ def trained() -> tuple[list[float], dict[str, Any]]:
 def test_numpy_training_lowers_the_loss(trained: tuple[list[float], dict[str, Any]]) -> None:
     losses, _ = trained
     assert losses[-1] < losses[0] - 0.2
-    assert all(b < a for a, b in zip(losses[:-1], losses[1:], strict=True))
+    assert all(b < a for a, b in itertools.pairwise(losses))
 
 
 def test_torch_takes_the_same_steps(trained: tuple[list[float], dict[str, Any]]) -> None:
