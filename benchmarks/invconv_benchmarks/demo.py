@@ -63,6 +63,11 @@ def run(arguments: argparse.Namespace) -> int:
     image = images.hubble() if arguments.image is None else images.read(arguments.image)
     if not arguments.out.absolute().parent.is_dir():
         raise ValueError(f"--out: there is no folder {arguments.out.absolute().parent}")
+    if arguments.out.suffix not in pictures.FORMATS:
+        raise ValueError(
+            f"--out: expected a name that ends in {' or '.join(pictures.FORMATS)}, "
+            f"got {arguments.out.name!r}"
+        )
     x = ic.squeeze(images.tiles(image) - 0.5)
     grid = tuple(x.shape[2:])
     console.print(
@@ -93,7 +98,9 @@ def run(arguments: argparse.Namespace) -> int:
             )
         pictures.draw_demo(image, panels, arguments.out)
     for name in convs:
+        console.print()
         console.print(report(name, [r for r in rows if r.name == name], truth[name]))
+    console.print()
     console.print(NOTES.format(threads=os.cpu_count()), highlight=False)
     for library in LIBRARIES:
         if reason := library.absent():

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,8 @@ from matplotlib.colors import LogNorm
 
 Floats = np.ndarray[Any, Any]
 
+FORMATS = (".png", ".jpg", ".pdf", ".svg")
+
 
 def draw_demo(image: Floats, panels: dict[str, tuple[Floats, ...]], path: Path) -> None:
     """Draw, a row per map: the image, the image under the map, the reconstruction, its error.
@@ -26,7 +27,7 @@ def draw_demo(image: Floats, panels: dict[str, tuple[Floats, ...]], path: Path) 
     image : array, shape (H, W, 3), in [0, 1]
     panels : dict of str to (mapped, restored), both (H', W', 3)
     path : Path
-        The PNG to write; a half-written one never replaces it.
+        The file to write, one of `FORMATS`; a half-written one never replaces it.
     """
     rows = len(panels)
     height = 3.1 * image.shape[0] / image.shape[1]
@@ -65,14 +66,11 @@ def spread(pixels: Floats) -> Floats:
 
 
 def save(figure: Any, path: Path) -> None:
-    """Write a figure as PNG, at once or not at all."""
-    handle, name = tempfile.mkstemp(suffix=".png", dir=path.absolute().parent)
+    """Write a figure in the format of the file's suffix, at once or not at all."""
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        with os.fdopen(handle, "wb") as file:
-            figure.savefig(file, format="png", dpi=110)
-        os.replace(name, path)
-    except BaseException:
-        os.unlink(name)
-        raise
+        figure.savefig(part, format=path.suffix[1:], dpi=110)
+        os.replace(part, path)
     finally:
+        part.unlink(missing_ok=True)
         plt.close(figure)

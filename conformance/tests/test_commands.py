@@ -59,6 +59,7 @@ def test_demo_on_an_image_of_the_users_own(tmp_path: Path) -> None:
         (["demo", "--image", "text.png"], "--image: text.png cannot be read as an image"),
         (["demo", "--image", "small.png"], "--image: expected at least 32 x 32 pixels, got"),
         (["demo", "--out", "nowhere/picture.png"], "--out: there is no folder"),
+        (["demo", "--out", "picture.tiff"], "--out: expected a name that ends in .png or .jpg"),
         (["dance"], "invalid choice: 'dance'"),
         ([], "the following arguments are required: command"),
     ],

@@ -1,0 +1,50 @@
+"""What the README shows runs, and says what the code says."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import jax
+import pytest
+
+import invconv as ic
+
+jax.config.update("jax_enable_x64", True)
+
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+EXAMPLES = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+
+
+@pytest.mark.parametrize("number", range(len(EXAMPLES)))
+def test_example_runs(number: int) -> None:
+    scope: dict[str, Any] = {}
+    exec(compile(EXAMPLES[number], f"README.md example {number + 1}", "exec"), scope)
+
+
+def test_there_are_examples() -> None:
+    assert len(EXAMPLES) >= 2
+    first_screen = "\n".join(README.splitlines()[:60])
+    assert "pip install" in first_screen
+    for word in ("numpy", "torch", "jax"):
+        assert word in first_screen
+
+
+def test_ci_runs_the_readmes_test_command() -> None:
+    (command,) = re.findall(r"^python -m pip install .*pytest.*$", README, re.MULTILINE)
+    assert command in (ROOT / ".ci" / "run").read_text(encoding="utf-8")
+
+
+def test_every_public_name_is_mentioned() -> None:
+    for name in ic.__all__:
+        assert re.search(rf"\b{name}\b", README), name
+
+
+def test_source_that_the_paper_table_names_exists() -> None:
+    table = README[README.index("## The paper, in the code") :]
+    named = re.findall(r"`(invconv/\w+\.py)`", table)
+    assert len(named) >= 8
+    for path in named:
+        assert (ROOT / path).is_file(), path
