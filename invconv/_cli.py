@@ -7,11 +7,18 @@ import importlib
 import sys
 from collections.abc import Sequence
 
+from invconv import __version__
+
 COMMANDS = {
     "demo": (
         "invconv_benchmarks.demo",
         "demo",
         "run every kind of convolution on a real image and every installed library",
+    ),
+    "conformance": (
+        "invconv_conformance.command",
+        "demo",
+        "check that values, inverses, log-determinants and gradients are right on every library",
     ),
     "info": (
         "invconv_conformance.info",
@@ -24,7 +31,11 @@ COMMANDS = {
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a subcommand and return its exit status."""
     argv = sys.argv[1:] if argv is None else list(argv)
-    parser = argparse.ArgumentParser(prog="invconv", description="Invertible convolutions.")
+    parser = argparse.ArgumentParser(
+        prog="invconv",
+        description="Convolutions with exact inverses and log-determinants, on any array library.",
+    )
+    parser.add_argument("--version", action="version", version=f"invconv {__version__}")
     subparsers = parser.add_subparsers(dest="command", required=True, metavar="command")
     for name, (module_name, extra, summary) in COMMANDS.items():
         subparser = subparsers.add_parser(name, help=summary, description=summary)

@@ -8,7 +8,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from invconv.arrays import Array, Shape, namespace, size, zeros
+from invconv.arrays import Array, Shape, log_of_exp, namespace, size, zeros
 from invconv.base import Gradients, per_channel
 from invconv.linear import Linear
 from invconv.parameters import require_shape
@@ -96,10 +96,8 @@ class ActNorm(Linear):
         return {"log_scale": products * self._scale()}
 
     def _log_det(self, shape: Shape) -> Array:
-        # of the map that runs: where exp underflows, the scale is zero
         xp = namespace(self.log_scale)
-        logs = xp.where(self._scale() == 0, xp.full_like(self.log_scale, -math.inf), self.log_scale)
-        return size(shape) * xp.sum(logs)
+        return size(shape) * xp.sum(log_of_exp(self.log_scale, self._scale()))
 
     def _log_det_vjp(self, shape: Shape, log_det_bar: Array) -> Gradients:
         return {"log_scale": size(shape) * log_det_bar + zeros((self.channels,), self.log_scale)}

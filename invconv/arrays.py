@@ -33,6 +33,21 @@ def device(x: Array) -> Any:
     return None if compat.is_jax_array(x) else compat.device(x)
 
 
+def placement(x: Array) -> Any:
+    """Return the device that an array is bound to, None for a JAX array that JAX may move."""
+    if not compat.is_jax_array(x):
+        return compat.device(x)
+    traced = isinstance(x, sys.modules["jax"].core.Tracer)
+    return None if traced or not x.committed else frozenset(x.devices())
+
+
+def copy_of(x: Array) -> Array:
+    """Return a copy that later edits of ``x`` do not reach, differentiable where ``x`` is."""
+    if compat.is_torch_array(x):
+        return x.clone()
+    return x if compat.is_jax_array(x) else namespace(x).asarray(x, copy=True)
+
+
 def constant(values: np.ndarray[Any, Any], like: Array, dtype: Any = None) -> Array:
     """Copy a host constant into the library and onto the device of ``like``."""
     return namespace(like).asarray(values, dtype=dtype, device=device(like))
@@ -53,9 +68,9 @@ def diagonal_matrix(v: Array) -> Array:
     return namespace(v).where(identity(v.shape[0], v) != 0, v[:, None], zeros((1, 1), v))
 
 
-def scalar(x: Array) -> Array:
-    """Return a true 0-d array: NumPy's reductions give scalars that are none."""
-    return namespace(x).reshape(x, ())
+def as_array(x: Array) -> Array:
+    """Return a true 0-d array where NumPy's arithmetic made a scalar of one."""
+    return np.asarray(x) if isinstance(x, np.generic) else x
 
 
 def cast(x: Array, dtype: Any) -> Array:
@@ -68,6 +83,16 @@ def log_abs(x: Array) -> Array:
     xp = namespace(x)
     with np.errstate(divide="ignore"):
         return xp.log(xp.abs(x))
+
+
+def log_of_exp(log_scale: Array, scale: Array) -> Array:
+    """Return log|scale| for scale = +-exp(log_scale): exactly log_scale, unless exp left the range.
+
+    Where it underflows to zero or overflows, the map that runs has log-determinant -inf or inf.
+    """
+    xp = namespace(scale)
+    in_range = (scale != 0) & xp.isfinite(scale)
+    return xp.where(in_range, log_scale, log_abs(scale))
 
 
 def is_half(dtype: Any, like: Array) -> bool:
@@ -86,11 +111,8 @@ def readable(x: Array) -> bool:
     if compat.is_torch_array(x):
         torch = sys.modules["torch"]
         plain = type(x) in (torch.Tensor, torch.nn.Parameter) and x.device.type == "cpu"
-        return (
-            plain
-            and not torch.compiler.is_compiling()
-            and not torch._C._functorch.is_functorch_wrapped_tensor(x)
-        )
+        transformed = torch._C._functorch.peek_interpreter_stack() is not None
+        return plain and not transformed and not torch.compiler.is_compiling()
     if compat.is_jax_array(x):
         traced = isinstance(x, sys.modules["jax"].core.Tracer)
         return not traced and all(d.platform == "cpu" for d in x.devices())
@@ -109,7 +131,7 @@ def to_numpy(x: Array) -> np.ndarray[Any, Any]:
         return np.array(x.get())
     if compat.is_numpy_array(x) or compat.is_jax_array(x):
         half = x.dtype.itemsize == 2 and x.dtype.kind not in "iu"
-        return np.array(x, dtype=np.float32 if half else None)
+        return np.array(x, dtype=np.float32 if half else np.dtype(x.dtype).newbyteorder("="))
     return np.array(np.from_dlpack(x))
 
 
@@ -125,7 +147,9 @@ def describe(x: Array) -> str:
 
 def dtype_name(dtype: Any) -> str:
     """Return "float32" for every library's way to write it."""
-    return getattr(dtype, "name", str(dtype).rpartition(".")[2])
+    name = getattr(dtype, "name", str(dtype).rpartition(".")[2])
+    foreign = isinstance(dtype, np.dtype) and not dtype.isnative
+    return f"{name} in foreign byte order" if foreign else name
 
 
 def require_array(name: str, x: Any) -> Namespace:
@@ -155,17 +179,20 @@ def require_alike(name: str, x: Any, like_name: str, like: Array) -> None:
     if library_name(x) != library_name(like):
         raise TypeError(
             f"{name}: expected an array of {library_name(like)} as {like_name} is, got one of "
-            f"{library_name(x)}; carry the operator over with conv.asarrays(like=...)"
+            f"{library_name(x)}; convert {name}, or carry an operator over with "
+            f"conv.asarrays(like={name})"
         )
     if x.dtype != like.dtype:
         raise TypeError(
             f"{name}: expected dtype {dtype_name(like.dtype)} as {like_name} has, got "
-            f"{dtype_name(x.dtype)}; cast one of them, nothing is promoted silently"
+            f"{dtype_name(x.dtype)}; nothing is promoted silently: cast {name}, or carry an "
+            f"operator over with conv.asarrays(like={name})"
         )
-    if device(x) != device(like):
+    here, there = placement(x), placement(like)
+    if here != there and here is not None and there is not None:
         raise ValueError(
-            f"{name}: expected an array on device {device(like)} as {like_name} is, got one on "
-            f"{device(x)}; move one of them, nothing is moved silently"
+            f"{name}: expected an array on device {there} as {like_name} is, got one on "
+            f"{here}; move one of them, nothing is moved silently"
         )
 
 

@@ -19,12 +19,12 @@ from typing import Any, Self
 import numpy as np
 
 from invconv import condition
-from invconv.arrays import Array, Shape, diagonal_matrix, log_abs, namespace, scalar, size, zeros
+from invconv.arrays import Array, Shape, diagonal_matrix, log_abs, namespace, size, zeros
 from invconv.base import Gradients
 from invconv.linear import Linear
 from invconv.parameters import require_shape
 from invconv.primitives import correlate, correlate_after, correlate_kernel_vjp
-from invconv.settings import choice, directions, positive_int, sizes
+from invconv.settings import choice, directions, generator, positive_int, sizes
 from invconv.stencil import Offset, kernel_of, tap_indices, taps_of
 from invconv.wavefront import CausalStencil, causal_solver
 
@@ -32,6 +32,10 @@ from invconv.wavefront import CausalStencil, causal_solver
 @dataclass(frozen=True, eq=False, repr=False)
 class AutoregressiveConv(Linear):
     """A convolution whose kernel sees only pixels on one side of each pixel.
+
+    y[p] = sum over t of K[..., t] x[p - direction dilation o(t)] + b, zero outside the grid, and
+    log det = N sum over c of log|K[c, c, at o = 0]| with N pixels. The pixel itself is the first
+    tap of a corner, so a centred point-spread function is not the kernel of one.
 
     Parameters
     ----------
@@ -124,7 +128,7 @@ class AutoregressiveConv(Linear):
         if mask == "raster":
             taps = (taps[0], *(2 * k - 1 for k in taps[1:]))
         conv = cls(
-            0.02 * rng.standard_normal((channels, channels, *taps)),
+            0.02 * generator(rng).standard_normal((channels, channels, *taps)),
             mask=mask,
             direction=direction,
             channel_order=channel_order,
@@ -226,7 +230,7 @@ class AutoregressiveConv(Linear):
         return namespace(self.kernel).linalg.diagonal(self.kernel[(..., *self._centre)])
 
     def _log_det(self, shape: Shape) -> Array:
-        return scalar(size(shape) * namespace(self.kernel).sum(log_abs(self._pivots())))
+        return size(shape) * namespace(self.kernel).sum(log_abs(self._pivots()))
 
     def _log_det_vjp(self, shape: Shape, log_det_bar: Array) -> Gradients:
         self._require_regular(self._log_det(shape), shape)

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from invconv import condition
-from invconv.arrays import Array, Shape, cast, dtype_name, namespace, readable, scalar
+from invconv.arrays import Array, Shape, as_array, cast, copy_of, dtype_name, namespace, readable
 from invconv.calls import Call, enter, require_cotangent, require_spatial_shape
 from invconv.errors import IllConditionedWarning
 from invconv.parameters import Parametrised
@@ -44,6 +44,10 @@ class InvertibleConv(Parametrised, ABC):
 
     Arrays of a call are of one library, dtype and device, those of the operator; nothing is moved
     or promoted. float16 and bfloat16 are computed in float32 and cast at the end.
+
+    An operator remembers condition numbers, nothing else: after its arrays were edited in place
+    (a torch optimiser does), those may be out of date, values and inverses never; a copy by
+    ``replace()`` has forgotten them.
     """
 
     _conditions: dict[tuple[str, Shape], float] = field(default_factory=dict, init=False)
@@ -124,7 +128,7 @@ class InvertibleConv(Parametrised, ABC):
         Raises
         ------
         SingularConvError
-            If the operator is exactly singular (known in host memory, outside traced code only).
+            If the operator has a zero pivot (known in host memory, outside traced code only).
 
         Warns
         -----
@@ -139,7 +143,7 @@ class InvertibleConv(Parametrised, ABC):
         It has the dtype of the parameters, float32 for float16 and bfloat16.
         """
         shape = require_spatial_shape(self, spatial_shape)
-        return scalar(self._in_working_precision()._log_det(shape))
+        return as_array(self._in_working_precision()._log_det(shape))
 
     def forward_and_log_det(self, x: Array) -> tuple[Array, Array]:
         """Return y = K x + b and log|det K|, the latter broadcast to the batch shape."""
@@ -165,15 +169,20 @@ class InvertibleConv(Parametrised, ABC):
         Raises
         ------
         SingularConvError
-            If the operator is exactly singular (known in host memory, outside traced code only).
+            If the operator has a zero pivot (known in host memory, outside traced code only).
         """
-        return self._prepare(require_spatial_shape(self, spatial_shape), check=check)
+        shape = require_spatial_shape(self, spatial_shape)
+        return self._prepare(shape, check=check, held=self._map(copy_of))
 
-    def _prepare(self, shape: Shape, *, check: bool = True) -> PreparedInverse:
-        factor = self._in_working_precision()._factor(shape)
+    def _prepare(
+        self, shape: Shape, *, check: bool = True, held: InvertibleConv | None = None
+    ) -> PreparedInverse:
+        """Factor this operator, or ``held``, a copy of it; what is remembered is kept here."""
+        held = self if held is None else held
+        factor = held._in_working_precision()._factor(shape)
         if check:
             self._check_condition(shape, factor)
-        return PreparedInverse(self, shape, factor)
+        return PreparedInverse(held, shape, factor)
 
     def _forward(self, x: Array) -> Array:
         return self._plus_bias(self._apply(x))
@@ -235,7 +244,7 @@ class InvertibleConv(Parametrised, ABC):
         if number * eps > condition.TOLERATED:
             precision = dtype_name(factor.log_det.dtype)
             message = condition.describe_loss(self, shape, number, precision, eps)
-            warnings.warn(message, IllConditionedWarning, stacklevel=4)
+            warnings.warn(message, IllConditionedWarning, stacklevel=condition.callers_level())
 
     # --- derivatives -------------------------------------------------------------------------
 

@@ -7,7 +7,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from invconv.arrays import Array, Shape, cast, dtype_name, namespace, require_alike, size, zeros
+from invconv.arrays import (
+    Array,
+    Shape,
+    as_array,
+    cast,
+    dtype_name,
+    namespace,
+    require_alike,
+    size,
+    zeros,
+)
 
 if TYPE_CHECKING:
     from invconv.base import InvertibleConv
@@ -45,7 +55,7 @@ class Call:
     def broadcast(self, log_det: Array) -> Array:
         """Return a log-determinant once for every sample."""
         xp = namespace(log_det)
-        return xp.reshape(zeros(self.batch_shape, log_det) + log_det, self.batch_shape)
+        return as_array(xp.reshape(zeros(self.batch_shape, log_det) + log_det, self.batch_shape))
 
 
 def enter(conv: InvertibleConv, name: str, x: Any) -> Call:
@@ -56,9 +66,10 @@ def enter(conv: InvertibleConv, name: str, x: Any) -> Call:
     if batch_axes < 0 or x.ndim <= batch_axes or x.shape[batch_axes] != channels:
         spatial = "any number of spatial axes" if ndim is None else f"{ndim} spatial axes"
         batch = "batch" if ndim is None else "*batch"
+        hint = "; one image without its channel axis is x[None]" if channels == 1 else ""
         raise ValueError(
-            f"{name}: expected shape ({batch}, {channels}, *spatial) with {channels} channels and "
-            f"{spatial}, got {tuple(x.shape)}"
+            f"{name}: expected shape ({batch}, {channels}, *spatial) with {channels} channel(s) "
+            f"and {spatial}, got {tuple(x.shape)}{hint}"
         )
     shape = tuple(x.shape)
     spatial_shape = require_spatial_shape(conv, shape[batch_axes + 1 :], name)
@@ -76,7 +87,10 @@ def require_spatial_shape(
     try:
         sizes = tuple(operator.index(n) for n in shape)
     except TypeError:
-        raise TypeError(f"{name}: expected a tuple of integers, got {shape!r}") from None
+        got = f"an array of shape {tuple(shape.shape)}" if hasattr(shape, "shape") else repr(shape)
+        raise TypeError(
+            f"{name}: expected a tuple of integers such as x.shape[2:], got {got}"
+        ) from None
     if conv.ndim is not None and len(sizes) != conv.ndim:
         raise ValueError(f"{name}: expected {conv.ndim} spatial axes, got {sizes}")
     if any(n < 1 for n in sizes):

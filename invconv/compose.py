@@ -54,7 +54,7 @@ class Composite(InvertibleConv):
         """Run the steps on W x; 1x1 steps without bias gather in W before it is applied."""
         for step in self._steps:
             if isinstance(step, Pointwise) and getattr(step, "bias", None) is None:
-                matrix = step.matrix()
+                matrix = step._matrix()
                 weight = matrix if weight is None else namespace(x).matmul(matrix, weight)
             elif weight is None:
                 x = step._forward(x)
@@ -151,6 +151,8 @@ class Chain(Composite):
     steps: Sequence[InvertibleConv]
 
     def __post_init__(self) -> None:
+        if isinstance(self.steps, InvertibleConv):
+            raise TypeError("steps: expected a list of operators, got one operator; use [conv]")
         steps = tuple(self.steps)
         if not steps:
             raise ValueError("steps: expected at least one operator, got none")
@@ -219,10 +221,14 @@ class Inverse(InvertibleConv):
         return self.conv._prepare(tuple(x.shape[2:]))._factor.solve(x)
 
     def _factor_apply(self, shape: Shape) -> Factor:
+        if isinstance(self.conv, Inverse):
+            return self.conv.conv._factor(shape)
         return Factor(self.conv._forward, self._log_det(shape), {"method": "forward"})
 
     def _check_condition(self, shape: Shape, factor: Factor) -> None:
-        """Pass: to invert an inverse is to go forward, which loses nothing."""
+        """Check only an inverse of an inverse: to go forward loses nothing."""
+        if isinstance(self.conv, Inverse):
+            self.conv.conv._check_condition(shape, factor)
 
     def _linear_maps(self, shape: Shape) -> tuple[Map, Map]:
         apply, solve = self.conv._linear_maps(shape)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from invconv.arrays import Shape, size
+from invconv.arrays import Shape, size, to_numpy
 from invconv.errors import SingularConvError
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ Map = Callable[[Matrix], Matrix]
 
 TOLERATED = 1e-2  # condition x eps beyond which fewer than two digits are right
 _EXACT_UNKNOWNS = 512  # up to here all columns of the inverse are formed
-_RANDOM_STARTS, _CLIMBS = 3, 5
+_RANDOM_STARTS, _CLIMBS = 1, 4
 
 
 class _Overflow(ArithmeticError):
@@ -120,15 +121,29 @@ def map_norm(apply: Map, apply_t: Map, sample: Shape) -> float:
     return best
 
 
+def callers_level() -> int:
+    """Return the ``stacklevel`` at which a warning points to the line that called the library."""
+    level, frame = 1, sys._getframe(1)
+    while frame.f_back is not None and frame.f_globals["__name__"].startswith("invconv."):
+        level, frame = level + 1, frame.f_back
+    return level
+
+
 def describe_loss(
     conv: InvertibleConv, shape: Shape, number: float, precision: str, eps: float
 ) -> str:
-    """Say what is lost, for the warning."""
+    """Say what is lost and what to do, for the warning."""
     grid = " x ".join(map(str, shape)) or "1"
+    name = f"the inverse of {type(conv).__name__} on a {grid} grid"
+    broken = [n for n, a in conv.parameters().items() if not np.isfinite(to_numpy(a)).all()]
+    if broken:
+        return f"{name} has condition number inf: {', '.join(broken)} holds NaN or inf"
     digits = max(0.0, -math.log10(number * eps)) if math.isfinite(number) else 0.0
+    advice = "bring the parameters closer to their initialisation"
+    if eps > 1e-10 and number * 2.0**-52 <= TOLERATED:
+        advice += ", or use float64"
     return (
-        f"the inverse of {type(conv).__name__} on a {grid} grid has condition number {number:.3g} "
-        f"(in float64; at least, where it is an estimate): {digits:.0f} digits are left in "
-        f"{precision} (eps {eps:.1e}), though K x - y and the log-determinant look fine; keep the "
-        f"taps small against the diagonal, use float64, or pass check=False to prepare"
+        f"{name} has condition number {number:.3g}: {digits:.0f} digits are left in {precision} "
+        f"(eps {eps:.1e}), though K x - y and the log-determinant look fine; {advice} "
+        f"(conv.condition says how the number is found; prepare(..., check=False) does not look)"
     )

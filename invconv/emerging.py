@@ -62,7 +62,9 @@ class EmergingConv(Composite):
                 f"got {self.second.ndim}"
             )
         require_same("second", self.second, "first", self.first)
-        one, two = self.first._causal().direction, self.second._causal().direction
+        one, two = self.first.direction, self.second.direction
+        assert isinstance(one, tuple)
+        assert isinstance(two, tuple)
         if any(a != -b for a, b in zip(one, two, strict=True)):
             raise ValueError(f"second: expected the direction opposite to first's {one}, got {two}")
         if self.bias is not None:

@@ -11,10 +11,24 @@ from abc import abstractmethod
 from dataclasses import dataclass
 from typing import Any
 
-from invconv.arrays import Array, Shape, readable, to_float
+from invconv.arrays import Array, Shape, namespace, readable, to_float
 from invconv.base import Gradients, InvertibleConv
 from invconv.errors import SingularConvError
 from invconv.prepared import Factor, Map
+
+
+@dataclass(frozen=True, eq=False)
+class Guarded:
+    """A solve whose result is NaN where the operator is singular, which nobody could look at."""
+
+    solve: Map
+    log_det: Array
+
+    def __call__(self, y: Array) -> Array:
+        """Solve for x."""
+        xp = namespace(self.log_det)
+        nan = xp.full_like(self.log_det, math.nan)
+        return self.solve(y) + xp.where(self.log_det == -math.inf, nan, xp.zeros_like(nan))
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -37,7 +51,8 @@ class Linear(InvertibleConv):
         log_det = self._log_det(shape)
         self._require_regular(log_det, shape)
         solver = self._solver(shape)
-        return Factor(solver, log_det, solver.plan)
+        solve = solver if readable(log_det) else Guarded(solver, log_det)
+        return Factor(solve, log_det, solver.plan)
 
     def _require_regular(self, log_det: Array, shape: Shape) -> None:
         if readable(log_det) and to_float(log_det) == -math.inf:

@@ -10,11 +10,13 @@ from typing import Any, ClassVar, Self
 from invconv.arrays import (
     Array,
     cast,
+    copy_of,
     describe,
     device,
     is_half,
     library_name,
     namespace,
+    placement,
     require_alike,
     require_array,
     require_real,
@@ -116,6 +118,9 @@ class Parametrised:
     def _validate_arrays(self) -> None:
         """Raise unless the trained arrays of this operator's own are real and alike."""
         present = [(n, getattr(self, n)) for n in self._array_names]
+        for name, array in present:
+            if name != "bias":
+                require_real(name, array)
         present = [(n, array) for n, array in present if array is not None]
         for name, array in present:
             require_real(name, array)
@@ -146,10 +151,19 @@ def _carry(array: Array, like: Array) -> Array:
     real = _is_real(array)
     if library_name(array) != library_name(like):
         kind = like.dtype if real else xp.__array_namespace_info__().default_dtypes()["integral"]
-        return xp.asarray(to_numpy(array), dtype=kind, device=device(like))
-    if device(array) != device(like):
-        array = xp.asarray(array, device=device(like))
-    return cast(array, like.dtype) if real else array
+        return _place(xp.asarray(to_numpy(array), dtype=kind, device=device(like)), like)
+    carried = _place(cast(array, like.dtype) if real else array, like)
+    return copy_of(carried) if carried is array else carried
+
+
+def _place(array: Array, like: Array) -> Array:
+    """Return an array on the device that ``like`` is bound to."""
+    there = placement(like)
+    if there is None or placement(array) == there:
+        return array
+    if isinstance(there, frozenset):  # JAX: one device can be followed, a sharding cannot
+        (there,) = there if len(there) == 1 else (None,)
+    return namespace(array).asarray(array, device=there)
 
 
 def require_shape(name: str, array: Array, expected: tuple[int, ...], why: str) -> None:

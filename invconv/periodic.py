@@ -15,13 +15,13 @@ from typing import Any, Self
 import numpy as np
 
 from invconv import condition
-from invconv.arrays import Array, Shape, namespace, scalar, zeros
+from invconv.arrays import Array, Shape, namespace, zeros
 from invconv.autoregressive import require_kernel
 from invconv.base import Gradients
 from invconv.linear import Linear
 from invconv.pointwise import random_orthogonal
 from invconv.primitives import correlate, correlate_after, correlate_kernel_vjp
-from invconv.settings import positive_int, sizes
+from invconv.settings import generator, positive_int, sizes
 from invconv.spectrum import (
     condition_bound,
     kernel_spectrum,
@@ -36,8 +36,13 @@ from invconv.stencil import Stencil, kernel_of, tap_indices, taps_of
 class PeriodicConv(Linear):
     """What a standard convolution with circular padding computes, with its exact inverse.
 
-    Whether it can be inverted depends on the grid: a box filter of width 3 is singular on 6
-    points, and fine on 8.
+    y[p] = sum over t of K[..., t] x[(p + dilation (t - (k - 1)//2)) mod n] + b, which is, as in
+    torch and JAX, a cross-correlation: flip the kernel for a convolution in the sense of
+    scipy.ndimage.convolve. log det = sum over the frequencies f of log|det K_hat(f)|.
+
+    Whether it can be inverted depends on the grid: a box filter of width 3 is fine on 8 points,
+    and on 6 its spectrum has a zero. Rounding may leave a tiny number there, so that the
+    log-determinant is large and negative instead of -inf; the inverse then warns.
 
     Parameters
     ----------
@@ -97,7 +102,7 @@ class PeriodicConv(Linear):
         """
         channels, ndim = positive_int("channels", channels), positive_int("ndim", ndim)
         taps = sizes("kernel_size", kernel_size, ndim)
-        kernel = 0.02 * rng.standard_normal((channels, channels, *taps))
+        kernel = 0.02 * generator(rng).standard_normal((channels, channels, *taps))
         centre = tuple((k - 1) // 2 for k in taps)
         flat = np.ravel_multi_index(centre, taps)
         kernel.reshape(channels, channels, -1)[:, :, flat] += random_orthogonal(channels, rng)
@@ -166,7 +171,7 @@ class PeriodicConv(Linear):
         return {"kernel": kernel_of(taps, self._kernel_size)}
 
     def _log_det(self, shape: Shape) -> Array:
-        return scalar(spectral_log_det(self._spectrum(shape), self.kernel, shape))
+        return spectral_log_det(self._spectrum(shape), self.kernel, shape)
 
     def _log_det_vjp(self, shape: Shape, log_det_bar: Array) -> Gradients:
         self._require_regular(self._log_det(shape), shape)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import KW_ONLY, dataclass
 from typing import Self
 
@@ -12,9 +11,11 @@ import scipy.linalg
 from invconv.arrays import (
     Array,
     Shape,
+    device,
     diagonal_matrix,
     identity,
     library_name,
+    log_of_exp,
     namespace,
     readable,
     require_alike,
@@ -80,6 +81,11 @@ class PLUConv1x1(Pointwise):
                 f"permutation: expected an array of {library_name(self.lower)} as lower is, "
                 f"got one of {library_name(self.permutation)}"
             )
+        if device(self.permutation) != device(self.lower):
+            raise ValueError(
+                f"permutation: expected an array on device {device(self.lower)} as lower is, "
+                f"got one on {device(self.permutation)}"
+            )
         if not xp.isdtype(self.permutation.dtype, "integral"):
             raise TypeError(f"permutation: expected integers, got {self.permutation.dtype}")
         if readable(self.permutation):
@@ -132,8 +138,7 @@ class PLUConv1x1(Pointwise):
         """Return U + diag(sign exp(log_scale))."""
         return namespace(self.upper).triu(self.upper, k=1) + diagonal_matrix(self._scale())
 
-    def matrix(self) -> Array:
-        """Return W, shape (C, C)."""
+    def _matrix(self) -> Array:
         xp = namespace(self.lower)
         return xp.take(xp.matmul(self._lower(), self._upper()), self.permutation, axis=0)
 
@@ -154,11 +159,8 @@ class PLUConv1x1(Pointwise):
         return xp.matrix_transpose(permutation_matrix(self.permutation, self.lower))
 
     def _log_det(self, shape: Shape) -> Array:
-        # of the map that runs: where exp underflows, the matrix has a zero pivot
         xp = namespace(self.log_scale)
-        singular = self._scale() == 0
-        logs = xp.where(singular, xp.full_like(self.log_scale, -math.inf), self.log_scale)
-        return size(shape) * xp.sum(logs)
+        return size(shape) * xp.sum(log_of_exp(self.log_scale, self._scale()))
 
     def _log_det_vjp(self, shape: Shape, log_det_bar: Array) -> Gradients:
         ones = namespace(self.log_scale).ones_like(self.log_scale)

@@ -15,12 +15,12 @@ from typing import Any, Self
 import numpy as np
 
 from invconv import condition
-from invconv.arrays import Array, Shape, constant, namespace, scalar, size
+from invconv.arrays import Array, Shape, cast, constant, namespace, size
 from invconv.base import Gradients
 from invconv.linear import Linear
 from invconv.parameters import require_shape
 from invconv.primitives import from_pixel_rows, multiply, pixel_rows, triangular_solve
-from invconv.settings import optional_ndim, positive_int
+from invconv.settings import generator, optional_ndim, positive_int
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -28,15 +28,19 @@ class Pointwise(Linear):
     """A C x C matrix W at every pixel."""
 
     @abstractmethod
+    def _matrix(self) -> Array:
+        """Return W, shape (C, C), in a precision that can be solved in."""
+
     def matrix(self) -> Array:
-        """Return W, shape (C, C)."""
+        """Return W, shape (C, C), in the parameters' dtype."""
+        return cast(self._in_working_precision()._matrix(), self._reference()[1].dtype)
 
     @abstractmethod
     def _matrix_vjp(self, matrix_bar: Array) -> Gradients:
         """Return the gradients of <matrix_bar, W>."""
 
     def _apply(self, x: Array) -> Array:
-        return multiply(self.matrix(), x)
+        return multiply(self._matrix(), x)
 
     def _parameter_vjp(self, x: Array, y_bar: Array) -> Gradients:
         xp = namespace(x)
@@ -45,10 +49,11 @@ class Pointwise(Linear):
 
     def transpose(self) -> Conv1x1:
         """Return the plain 1x1 convolution with W^T, without bias."""
-        return Conv1x1(namespace(self.matrix()).matrix_transpose(self.matrix()), ndim=self.ndim)
+        matrix = self.matrix()
+        return Conv1x1(namespace(matrix).matrix_transpose(matrix), ndim=self.ndim)
 
     def _condition(self, shape: Shape) -> float:
-        return condition.of_matrices(self.matrix())
+        return condition.of_matrices(self._matrix())
 
     def _condition_bound(self, shape: Shape) -> float:
         return self._condition(shape)
@@ -62,6 +67,7 @@ def random_orthogonal(channels: int, rng: np.random.Generator) -> np.ndarray[Any
     """Return a C x C orthogonal matrix from the uniform (Haar) distribution."""
     from scipy.stats import ortho_group  # here, since it doubles the time that an import takes
 
+    generator(rng)
     if channels == 1:
         return np.ones((1, 1))
     return np.asarray(ortho_group.rvs(channels, random_state=rng))
@@ -160,15 +166,14 @@ class Conv1x1(Pointwise):
         """C, the number of channels."""
         return int(self.weight.shape[0])
 
-    def matrix(self) -> Array:
-        """Return W, shape (C, C)."""
+    def _matrix(self) -> Array:
         return self.weight
 
     def _matrix_vjp(self, matrix_bar: Array) -> Gradients:
         return {"weight": matrix_bar}
 
     def _log_det(self, shape: Shape) -> Array:
-        return scalar(size(shape) * namespace(self.weight).linalg.slogdet(self.weight)[1])
+        return size(shape) * namespace(self.weight).linalg.slogdet(self.weight)[1]
 
     def _log_det_vjp(self, shape: Shape, log_det_bar: Array) -> Gradients:
         self._require_regular(self._log_det(shape), shape)

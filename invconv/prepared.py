@@ -34,7 +34,7 @@ class Factor:
     plan: dict[str, Any]
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class PreparedInverse:
     """What `InvertibleConv.prepare` returns. It holds the values the operator had then.
 
@@ -53,6 +53,10 @@ class PreparedInverse:
     def plan(self) -> dict[str, Any]:
         """How the solve runs: the method, and what it chose."""
         return self._factor.plan
+
+    def __repr__(self) -> str:
+        """Say the plan instead of the factors."""
+        return f"PreparedInverse({self.conv!r}, {self.spatial_shape}, plan={self.plan})"
 
     def inverse(self, y: Array) -> Array:
         """Return x with conv.forward(x) = y, shape (*batch, C, *spatial)."""

@@ -32,7 +32,7 @@ from invconv.base import Gradients
 from invconv.parameters import require_shape
 from invconv.pointwise import Pointwise, TriangularSteps
 from invconv.primitives import triangular_solve
-from invconv.settings import optional_ndim, positive_int
+from invconv.settings import generator, optional_ndim, positive_int
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -91,7 +91,7 @@ class QRConv1x1(Pointwise):
         """Return C random reflections, U = 0, scale 1; NumPy float64 unless ``like`` is given."""
         channels = positive_int("channels", channels)
         conv = cls(
-            rng.standard_normal((channels, channels)),
+            generator(rng).standard_normal((channels, channels)),
             np.zeros((channels, channels)),
             np.ones(channels),
             ndim=ndim,
@@ -133,8 +133,7 @@ class QRConv1x1(Pointwise):
         """Return R = U + diag(scale)."""
         return namespace(self.upper).triu(self.upper, k=1) + diagonal_matrix(self.scale)
 
-    def matrix(self) -> Array:
-        """Return W, shape (C, C)."""
+    def _matrix(self) -> Array:
         return namespace(self.upper).matmul(self._orthogonal(), self._upper())
 
     def _matrix_vjp(self, matrix_bar: Array) -> Gradients:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import operator
 from typing import Any
 
+import numpy as np
+
 
 def positive_int(name: str, value: Any) -> int:
     """Return ``value`` as an int of at least 1, or raise."""
@@ -17,7 +19,7 @@ def positive_int(name: str, value: Any) -> int:
 def per_axis(name: str, value: Any, ndim: int) -> tuple[int, ...]:
     """Return one integer per spatial axis, from one integer or a sequence of ``ndim``."""
     what = f"an integer, or {ndim} of them, one per spatial axis"
-    if hasattr(value, "__index__"):
+    if hasattr(value, "__index__") and not getattr(value, "ndim", 0):
         return (_index(name, value, what),) * ndim
     try:
         values = tuple(value)
@@ -58,6 +60,16 @@ def optional_ndim(conv: Any) -> None:
         if number < 0:
             raise ValueError(f"ndim: expected None or a number of spatial axes, got {number}")
         object.__setattr__(conv, "ndim", number)
+
+
+def generator(rng: Any) -> np.random.Generator:
+    """Return ``rng``, or raise where it is no NumPy generator."""
+    if not isinstance(rng, np.random.Generator):
+        raise TypeError(
+            f"rng: expected a numpy.random.Generator such as numpy.random.default_rng(0), "
+            f"got {type(rng).__name__}"
+        )
+    return rng
 
 
 def _index(name: str, value: Any, what: str) -> int:

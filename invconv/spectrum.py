@@ -31,14 +31,16 @@ def complex_dtype(like: Array) -> Any:
 def phases(kernel_size: Shape, dilation: Shape, shape: Shape) -> list[np.ndarray[Any, Any]]:
     """Return, per axis, exp(2 pi i f dilation (t - (k - 1)//2) / n), shape (k, frequencies).
 
-    The product f x offset is reduced modulo n in integers, so that every entry is correctly
-    rounded and a kernel wider than the grid folds onto it.
+    The product f x offset is reduced modulo n in integers, so that no phase is large, quarter
+    turns are exact, and a kernel wider than the grid folds onto it.
     """
     result = []
     for axis, (k, d, n) in enumerate(zip(kernel_size, dilation, shape, strict=True)):
         frequencies = np.arange(n // 2 + 1 if axis == len(shape) - 1 else n)
-        turns = np.outer(d * (np.arange(k) - (k - 1) // 2), frequencies) % n / n
-        result.append(np.exp(2j * np.pi * turns))
+        steps = np.outer(d * (np.arange(k) - (k - 1) // 2), frequencies) % n
+        quarter = 4 * steps % n == 0  # of a turn, where exp would leave a rounding error for a zero
+        exact = np.asarray([1, 1j, -1, -1j])[4 * steps // n]
+        result.append(np.where(quarter, exact, np.exp(2j * np.pi * steps / n)))
     return result
 
 
@@ -104,13 +106,17 @@ def spectral_solver(spectrum: Array, shape: Shape) -> Callable[[Array], Array]:
     callable
         With a ``plan``, a dict that says how it works; it can be pickled.
     """
-    return SpectralSolver(spectrum, _stable_inverse(spectrum), shape)
+    if readable(spectrum):
+        return SpectralSolver(spectrum, _stable_inverse(spectrum), shape)
+    # a solve may raise at a zero pivot; `Linear` puts NaN where K_hat(f) is singular
+    xp = namespace(spectrum)
+    singular = (xp.linalg.slogdet(spectrum)[1] == -math.inf)[:, None, None]
+    unit = constant(np.eye(spectrum.shape[-1]), spectrum, spectrum.dtype)
+    return SpectralSolver(xp.where(singular, unit, spectrum), None, shape)
 
 
 def _stable_inverse(spectrum: Array) -> Array | None:
     """Return the inverse of every matrix where that is as accurate as a solve, else None."""
-    if not readable(spectrum):
-        return None
     inverse = namespace(spectrum).linalg.inv(spectrum)
     within = condition_bound(spectrum, inverse) <= _INVERSE_LIMIT * spectrum.shape[-1]
     return inverse if within else None
@@ -121,7 +127,8 @@ def condition_bound(spectrum: Array, inverse: Array) -> float:
     xp = namespace(spectrum)
 
     def largest(matrices: Array) -> float:
-        return math.sqrt(to_float(xp.max(xp.sum(xp.abs(matrices) ** 2, axis=(1, 2)))))
+        with np.errstate(over="ignore"):
+            return math.sqrt(to_float(xp.max(xp.sum(xp.abs(matrices) ** 2, axis=(1, 2)))))
 
     return largest(spectrum) * largest(inverse)
 

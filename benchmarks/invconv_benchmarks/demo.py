@@ -30,9 +30,28 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     parser.add_argument("--image", type=Path, help="your own image; default: Hubble's deep field")
     parser.add_argument(
-        "--out", type=Path, default=Path("invconv-demo.png"), help="the picture to write"
+        "--out",
+        type=Path,
+        default=Path("invconv-demo.png"),
+        help="the picture to write, .png, .jpg, .pdf or .svg (default: %(default)s)",
     )
-    parser.add_argument("--seed", type=int, default=0, help="of the kernels")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the kernels (default: 0)")
+
+
+def check_options(arguments: argparse.Namespace) -> None:
+    """Raise ValueError before the work starts, not after it."""
+    folder = arguments.out.absolute().parent
+    if not folder.is_dir():
+        raise ValueError(f"--out: there is no folder {folder}")
+    if not os.access(folder, os.W_OK) or arguments.out.is_dir():
+        raise ValueError(f"--out: {arguments.out} cannot be written")
+    if arguments.out.suffix.lower() not in pictures.FORMATS:
+        raise ValueError(
+            f"--out: expected a name that ends in {' or '.join(pictures.FORMATS)}, "
+            f"got {arguments.out.name!r}"
+        )
+    if arguments.seed < 0:
+        raise ValueError(f"--seed: expected a number of at least 0, got {arguments.seed}")
 
 
 @dataclass(frozen=True)
@@ -49,7 +68,7 @@ class Row:
 
 
 def maps(channels: int, rng: np.random.Generator) -> dict[str, ic.InvertibleConv]:
-    """Return the paper's convolutions, away from the identity that they start at."""
+    """Return the paper's convolutions, moved away from their initialisation."""
     return {
         "emerging 3x3": perturbed(ic.EmergingConv.init(channels, rng=rng), rng, 0.03),
         "periodic 3x3": perturbed(ic.PeriodicConv.init(channels, rng=rng), rng, 0.02),
@@ -61,13 +80,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Print the table and write the picture."""
     console = Console()
     image = images.hubble() if arguments.image is None else images.read(arguments.image)
-    if not arguments.out.absolute().parent.is_dir():
-        raise ValueError(f"--out: there is no folder {arguments.out.absolute().parent}")
-    if arguments.out.suffix not in pictures.FORMATS:
-        raise ValueError(
-            f"--out: expected a name that ends in {' or '.join(pictures.FORMATS)}, "
-            f"got {arguments.out.name!r}"
-        )
+    check_options(arguments)
     x = ic.squeeze(images.tiles(image) - 0.5)
     grid = tuple(x.shape[2:])
     console.print(
@@ -78,7 +91,7 @@ def run(arguments: argparse.Namespace) -> int:
     found = targets()
     with Progress(console=console, transient=True) as progress:
         dtypes = ("float64", "float32")
-        task = progress.add_task("", total=len(convs) * (len(found) * len(dtypes) + 2))
+        task = progress.add_task("", total=len(convs) * (len(found) * len(dtypes) + 1))
 
         def step(text: str) -> None:
             progress.update(task, advance=1, description=text)
@@ -88,15 +101,6 @@ def run(arguments: argparse.Namespace) -> int:
             step(f"{name}: dense {x[0].size} x {x[0].size} matrix")
             truth[name] = float(np.linalg.slogdet(oracle.affine(conv, grid)[0])[1])
         rows = list(measure(convs, x, found, dtypes, step))
-        panels = {}
-        for name, conv in convs.items():
-            step(f"{name}: picture")
-            y = conv.forward(x)
-            panels[name] = tuple(
-                images.assemble(ic.unsqueeze(a) + 0.5, image)
-                for a in (y, conv.asarrays(np.empty(0, np.float32)).inverse(y.astype(np.float32)))
-            )
-        pictures.draw_demo(image, panels, arguments.out)
     for name in convs:
         console.print()
         console.print(report(name, [r for r in rows if r.name == name], truth[name]))
@@ -105,6 +109,13 @@ def run(arguments: argparse.Namespace) -> int:
     for library in LIBRARIES:
         if reason := library.absent():
             console.print(f"not run: {reason}")
+    with console.status("drawing"):
+        panels = {}
+        for name, conv in convs.items():
+            y = conv.forward(x)
+            back = conv.asarrays(np.empty(0, np.float32)).inverse(y.astype(np.float32))
+            panels[name] = tuple(images.assemble(ic.unsqueeze(a) + 0.5, image) for a in (y, back))
+        pictures.draw_demo(image, panels, arguments.out)
     console.print(f"[bold]{arguments.out}[/]: the image, its image under each map, and back")
     return 0
 
@@ -156,7 +167,7 @@ def report(name: str, rows: list[Row], truth: float) -> Table:
     )
     for column in ("", "library"):
         table.add_column(column, no_wrap=True)
-    for column in ("log-det", "- oracle", "others", "error", "fwd/inv"):
+    for column in ("log-det", "- dense", "spread", "error", "ms"):
         table.add_column(column, justify="right", no_wrap=True)
     for i, row in enumerate(rows):
         others = [r.log_det for r in rows if r.dtype == row.dtype]
@@ -164,7 +175,7 @@ def report(name: str, rows: list[Row], truth: float) -> Table:
         table.add_row(
             row.dtype.replace("float", "f") if first else "",
             row.target.title,
-            f"{row.log_det:.{17 if row.dtype == 'float64' else 9}g}",
+            f"{row.log_det:#.{17 if row.dtype == 'float64' else 9}g}",
             f"{row.log_det - truth:+.0e}",
             f"{max(abs(row.log_det - other) for other in others):.0e}",
             f"{row.round_trip:.0e}",
@@ -174,8 +185,8 @@ def report(name: str, rows: list[Row], truth: float) -> Table:
 
 
 NOTES = """\
-log-det  to full precision, of one tile
-oracle   slogdet of the dense matrix in float64, built from the definition
-others   largest difference from another library in the same dtype
+log-det  of one tile, to full precision
+- dense  difference from slogdet of the dense matrix of the float64 kernel, by definition
+spread   largest difference from another library in the same dtype
 error    largest of |inverse(forward(x)) - x|
-fwd/inv  ms for all tiles, median of 3, {threads} cores, JAX jitted, first call apart"""
+ms       forward/inverse of all tiles, median of 3, {threads} cores, JAX jitted, first call apart"""

@@ -33,7 +33,7 @@ def read(path: Path) -> Image:
     try:
         pixels = imread(path)
     except Exception as error:  # every reader has errors of its own
-        raise ValueError(f"--image: {path} cannot be read as an image: {error}") from error
+        raise ValueError(f"--image: {path} cannot be read as an image") from error
     return as_rgb(pixels)
 
 
@@ -45,6 +45,8 @@ def as_rgb(pixels: Image) -> Image:
         raise ValueError(
             f"--image: expected a grey, RGB or RGBA picture, got an array of shape {pixels.shape}"
         )
+    if pixels.dtype.kind == "f" and not (0 <= pixels.min() <= pixels.max() <= 1):
+        raise ValueError("--image: expected floating-point pixels in [0, 1], without NaN")
     if min(pixels.shape[:2]) < TILE:
         raise ValueError(
             f"--image: expected at least {TILE} x {TILE} pixels, got {pixels.shape[:2]}"

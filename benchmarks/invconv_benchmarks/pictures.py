@@ -40,12 +40,17 @@ def draw_demo(image: Floats, panels: dict[str, tuple[Floats, ...]], path: Path) 
         line[0].imshow(stretch(shown))
         line[1].imshow(stretch(spread(mapped)))
         line[2].imshow(stretch(restored.clip(0, 1)))
-        shades = line[3].imshow(error.clip(1e-8), norm=LogNorm(1e-8, 1e-5), cmap="magma")
+        shades = line[3].imshow(error.clip(1e-8), norm=LogNorm(1e-8, 1e-6), cmap="magma")
         line[0].set_ylabel(name, fontsize=13)
     figure.colorbar(
         shades, ax=axes, shrink=0.6, pad=0.01, label="largest error of a pixel's colours"
     )
-    titles = ("image x", "y = forward(x)", "inverse(y), float32", "|inverse(y) - x|")
+    titles = (
+        "image x, in tiles of 32 x 32",
+        "y = forward(x), contrast stretched",
+        "inverse(y), in float32",
+        "|inverse(y) - x|",
+    )
     for axis, title in zip(axes[0], titles, strict=True):
         axis.set_title(title)
     for axis in axes.flat:
@@ -69,7 +74,7 @@ def save(figure: Any, path: Path) -> None:
     """Write a figure in the format of the file's suffix, at once or not at all."""
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        figure.savefig(part, format=path.suffix[1:], dpi=110)
+        figure.savefig(part, format=path.suffix[1:].lower(), dpi=110)
         os.replace(part, path)
     finally:
         part.unlink(missing_ok=True)

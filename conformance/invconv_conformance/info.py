@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import platform
 
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
@@ -28,6 +29,9 @@ def run(arguments: argparse.Namespace) -> int:
     with console.status("importing the libraries"):
         table = library_table()
     console.print(table)
+    for library in LIBRARIES:
+        if library.absent() and library.extra:
+            console.print(f"for {library.title}: pip install 'invconv\\[{library.extra}]'")
     console.print("What the core needs of a library (Python array API standard):")
     for extension, names in required_functions().items():
         title = f"extension {extension}" if extension else "standard"
@@ -37,12 +41,13 @@ def run(arguments: argparse.Namespace) -> int:
 
 def library_table() -> Table:
     """Return the table of libraries."""
-    table = Table("library", "version", "devices", "dtypes", "native primitives (others agnostic)")
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    for column in ("library", "version", "devices", "dtypes", "native primitives"):
+        table.add_column(column, overflow="fold")
     for library in LIBRARIES:
         reason = library.absent()
         if reason:
-            hint = f"; pip install 'invconv\\[{library.extra}]'" if "installed" in reason else ""
-            table.add_row(library.title, "-", f"{reason.partition(': ')[2]}{hint}", "", "")
+            table.add_row(library.title, "-", reason.partition(": ")[2], "", "")
             continue
         native = [name for name, p in PRIMITIVES.items() if p.native(library.name)]
         table.add_row(

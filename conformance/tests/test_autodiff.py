@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import array_api_strict as strict
 import jax
 import numpy as np
 import pytest
@@ -172,3 +173,48 @@ def test_asarrays_stays_differentiable_within_a_library() -> None:
     conv.log_det((3,)).backward()
     assert weight.grad is not None
     assert torch.equal(weight.grad, 3 * torch.eye(2))
+
+
+SINGULAR = {
+    "1x1": ic.Conv1x1(np.ones((2, 2))),
+    "qr": ic.QRConv1x1(np.ones((1, 2)), np.eye(2), np.asarray([0.0, 1.0])),
+    "corner": ic.AutoregressiveConv(np.zeros((2, 2, 2))),
+    "periodic": ic.PeriodicConv(np.ones((2, 2, 3))),
+}
+
+
+@pytest.mark.parametrize("name", SINGULAR)
+def test_a_singular_operator_that_nobody_can_look_at_gives_no_finite_value(name: str) -> None:
+    """Traced by jit, by torch's vmap, and on a device: not finite, and nothing is raised."""
+    host = SINGULAR[name]
+    y = np.ones((3, 1, 2, 5))
+    device = strict.Device("device1")
+    conv = host.asarrays(strict.zeros((), dtype=strict.float64, device=device))
+    on_device = conv.inverse(strict.asarray(y[0], device=device))
+    assert not np.isfinite(to_numpy(on_device)).any()
+    parameters = {n: np.stack([p] * 3) for n, p in host.parameters().items()}
+    for vmap, convert in ((jax.vmap, jnp.asarray), (torch.func.vmap, torch.as_tensor)):
+        there = host.asarrays(convert(y))
+
+        def solve(values: dict[str, Any], y: Any, there: Any = there) -> Any:
+            return there.replace(**values).inverse(y)
+
+        got = vmap(solve)({n: convert(p) for n, p in parameters.items()}, convert(y))
+        assert not np.isfinite(to_numpy(got)).any()
+    jitted = jax.jit(host.asarrays(jnp.asarray(y)).inverse)(jnp.asarray(y[0]))
+    assert not np.isfinite(np.asarray(jitted)).any()
+
+
+@pytest.mark.parametrize("name", ["pluconv1x1-2d", "qrconv1x1-2d"])
+def test_torch_func_grad_with_respect_to_one_parameter(name: str) -> None:
+    case = next(case for case in SELECTED if case.name == name)
+    x = torch.as_tensor(case.images(1)[0])
+    conv = case.conv().asarrays(x)
+
+    def loss(upper: Any) -> Any:
+        return (conv.replace(upper=upper).inverse(x) ** 2).sum()
+
+    got = torch.func.grad(loss)(conv.parameters()["upper"])
+    host_x = case.images(1)[0]
+    expected, _ = case.conv().inverse_vjp(host_x, 2 * case.conv().inverse(host_x))
+    np.testing.assert_allclose(got.numpy(), expected["upper"], rtol=1e-9, atol=1e-9)

@@ -30,7 +30,7 @@ def test_the_authors_kernel_warns(dtype: str) -> None:
         with pytest.warns(ic.IllConditionedWarning) as caught, np.errstate(all="ignore"):
             attempt()
         text = str(caught[0].message)
-        match = re.search(r"AutoregressiveConv on a 32 x 32 grid has condition number (\S+)", text)
+        match = re.search(r"AutoregressiveConv on a 32 x 32 grid has condition number (\S+):", text)
         assert match
         assert float(match[1]) == pytest.approx(1.31e47, rel=5e-3)
         assert f"0 digits are left in {dtype}" in text
@@ -197,3 +197,19 @@ def test_no_check_for_values_that_cannot_be_read() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         conv.prepare((32, 32))
+
+
+def test_the_warning_points_to_the_callers_line() -> None:
+    conv = authors_conv("float64")
+    x = np.ones((1, 1, 32, 32))
+    chain = ic.Chain([conv])
+    for attempt in (
+        lambda: conv.inverse_and_log_det(x),
+        lambda: ic.Inverse(conv).forward(x),
+        lambda: ic.Chain([ic.Inverse(conv)]).forward(x),
+        lambda: ic.Inverse(ic.Inverse(conv)).inverse(x),
+        lambda: chain.inverse(x),
+    ):
+        with pytest.warns(ic.IllConditionedWarning) as caught:
+            attempt()
+        assert caught[0].filename == __file__

@@ -300,3 +300,18 @@ def test_chains_fold_a_1x1_into_the_next_kernel(monkeypatch: pytest.MonkeyPatch)
     np.testing.assert_allclose(chain.forward(x), expected, rtol=1e-12, atol=1e-12)
     over_pixels = [shape for shape in seen if shape == (3, 27)]
     assert len(over_pixels) == 1
+
+
+def test_prepare_keeps_its_values_when_torch_edits_in_place() -> None:
+    y = torch.as_tensor(RNG.standard_normal((1, 2, 4, 4)))
+    for conv in (
+        ic.AutoregressiveConv.init(2, rng=RNG, like=y),
+        ic.PeriodicConv.init(2, rng=RNG, like=y).replace(bias=torch.ones(2, dtype=y.dtype)),
+        ic.ActNorm.init(2, like=y),
+    ):
+        prepared = conv.prepare((4, 4))
+        before = prepared.inverse(y)
+        for array in conv.parameters().values():
+            array.add_(0.5)
+        assert torch.equal(prepared.inverse(y), before)
+        assert not torch.equal(conv.inverse(y), before)

@@ -1,0 +1,6 @@
+"""One thread a process: the arrays are small, and pytest-xdist runs a process a core."""
+
+import os
+
+for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+    os.environ.setdefault(name, "1")

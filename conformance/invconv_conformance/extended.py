@@ -1,0 +1,56 @@
+"""Dense linear algebra in extended precision, which LAPACK does not have."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+Matrix = np.ndarray[Any, Any]
+
+# On x86 it has 64 bits of mantissa; where it is a float64 in disguise, float64 is judged by itself.
+EXTENDED = np.longdouble
+
+
+class ExtendedLU:
+    """P A = L U by Gaussian elimination with partial pivoting."""
+
+    def __init__(self, matrix: Matrix) -> None:
+        lu = np.array(matrix, dtype=EXTENDED)
+        n = len(lu)
+        self.order = np.arange(n)
+        self.sign = 1
+        for k in range(n):
+            pivot = k + int(np.abs(lu[k:, k]).argmax())
+            if pivot != k:
+                lu[[k, pivot]] = lu[[pivot, k]]
+                self.order[[k, pivot]] = self.order[[pivot, k]]
+                self.sign = -self.sign
+            if lu[k, k] != 0:
+                lu[k + 1 :, k] /= lu[k, k]
+                lu[k + 1 :, k + 1 :] -= np.outer(lu[k + 1 :, k], lu[k, k + 1 :])
+        self.lu = lu
+
+    def log_det(self) -> Any:
+        """Return log|det A|, -inf if a pivot is zero."""
+        with np.errstate(divide="ignore"):
+            return np.log(np.abs(np.diagonal(self.lu))).sum()
+
+    def solve(self, rhs: Matrix, *, transposed: bool = False) -> Matrix:
+        """Return A^-1 B, or A^-T B, for B of shape (n, m)."""
+        n = len(self.lu)
+        if transposed:
+            x = np.array(rhs, dtype=EXTENDED)
+            for k in range(n):  # U^T z = B
+                x[k] = (x[k] - self.lu[:k, k] @ x[:k]) / self.lu[k, k]
+            for k in reversed(range(n)):  # L^T w = z
+                x[k] -= self.lu[k + 1 :, k] @ x[k + 1 :]
+            result = np.empty_like(x)
+            result[self.order] = x
+            return result
+        x = np.array(rhs, dtype=EXTENDED)[self.order]
+        for k in range(n):
+            x[k] -= self.lu[k, :k] @ x[:k]
+        for k in reversed(range(n)):
+            x[k] = (x[k] - self.lu[k, k + 1 :] @ x[k + 1 :]) / self.lu[k, k]
+        return x
