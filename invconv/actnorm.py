@@ -9,9 +9,10 @@ from typing import Any, Self
 import numpy as np
 
 from invconv.arrays import Array, Shape, log_of_exp, namespace, size, zeros
-from invconv.base import Gradients, per_channel
+from invconv.base import Gradients
 from invconv.linear import Linear
 from invconv.parameters import require_shape
+from invconv.primitives import per_channel
 from invconv.settings import optional_ndim, positive_int
 
 

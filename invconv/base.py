@@ -13,29 +13,15 @@ import warnings
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 
-import numpy as np
-
 from invconv import condition
 from invconv.arrays import Array, Shape, as_array, cast, copy_of, dtype_name, namespace, readable
 from invconv.calls import Call, enter, require_cotangent, require_spatial_shape
 from invconv.errors import IllConditionedWarning
 from invconv.parameters import Parametrised
-from invconv.prepared import Factor, Map, PreparedInverse
-from invconv.primitives import multiply
+from invconv.prepared import Factor, Map, PreparedInverse, WithoutBias
+from invconv.primitives import multiply, per_channel
 
 Gradients = dict[str, Array]
-
-
-@dataclass(frozen=True, eq=False)
-class WithoutBias:
-    """x = solve(y - b)."""
-
-    solve: Map
-    bias: Array
-
-    def __call__(self, y: Array) -> Array:
-        """Solve for x."""
-        return self.solve(y - per_channel(self.bias, y))
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -218,17 +204,8 @@ class InvertibleConv(Parametrised, ABC):
         """
         shape = require_spatial_shape(self, spatial_shape)
         if ("exact", shape) not in self._conditions:
-            host = self._on_host()
-
-            def number(shape: Shape) -> float:
-                host._linear_maps(shape)  # raises where the operator is exactly singular
-                return host._condition(shape)
-
-            self._conditions["exact", shape] = condition.guarded(number, shape)
+            self._conditions["exact", shape] = condition.number(self, shape)
         return self._conditions["exact", shape]
-
-    def _on_host(self) -> InvertibleConv:
-        return self.asarrays(np.empty(0))
 
     def _check_condition(self, shape: Shape, factor: Factor) -> None:
         """Warn if the inverse that ``factor`` computes cannot be right."""
@@ -236,8 +213,7 @@ class InvertibleConv(Parametrised, ABC):
             return
         eps = float(namespace(factor.log_det).finfo(factor.log_det.dtype).eps)
         if ("bound", shape) not in self._conditions:
-            bound = condition.guarded(self._on_host()._condition_bound, shape)
-            self._conditions["bound", shape] = bound
+            self._conditions["bound", shape] = condition.bound(self, shape)
         if self._conditions["bound", shape] * eps <= condition.TOLERATED:
             return
         number = self.condition(shape)
@@ -321,8 +297,3 @@ class InvertibleConv(Parametrised, ABC):
             return gradients
         axes = (0, *range(2, y_bar.ndim))
         return gradients | {"bias": sign * namespace(y_bar).sum(y_bar, axis=axes)}
-
-
-def per_channel(v: Array, x: Array) -> Array:
-    """Shape a vector (C,) so that it broadcasts against (B, C, *spatial)."""
-    return namespace(v).reshape(v, (v.shape[0], *(1,) * (x.ndim - 2)))

@@ -27,14 +27,30 @@ class _Overflow(ArithmeticError):
     """A solve overflowed."""
 
 
-def guarded(compute: Callable[[Shape], float], shape: Shape) -> float:
-    """Return ``compute(shape)``, and inf where the operator is singular or something overflows."""
+def number(conv: InvertibleConv, shape: Shape) -> float:
+    """Return the condition number of any operator, from its values in host memory."""
+
+    def compute(host: InvertibleConv) -> float:
+        host._linear_maps(shape)  # raises where the operator is exactly singular
+        return host._condition(shape)
+
+    return _guarded(compute, conv)
+
+
+def bound(conv: InvertibleConv, shape: Shape) -> float:
+    """Return a cheap upper bound of the 2-norm condition number of any operator, or inf."""
+    return _guarded(lambda host: host._condition_bound(shape), conv)
+
+
+def _guarded(compute: Callable[[InvertibleConv], float], conv: InvertibleConv) -> float:
+    """Compute on the host in float64; inf where the operator is singular or a solve overflows."""
+    host = conv.asarrays(np.empty(0))
     try:
         with np.errstate(all="ignore"):
-            number = compute(shape)
+            value = compute(host)
     except (SingularConvError, _Overflow, np.linalg.LinAlgError):
         return math.inf
-    return math.inf if math.isnan(number) else number
+    return math.inf if math.isnan(value) else value
 
 
 def of_matrices(matrices: Matrix) -> float:
@@ -124,7 +140,7 @@ def map_norm(apply: Map, apply_t: Map, sample: Shape) -> float:
 def callers_level() -> int:
     """Return the ``stacklevel`` at which a warning points to the line that called the library."""
     level, frame = 1, sys._getframe(1)
-    while frame.f_back is not None and frame.f_globals["__name__"].startswith("invconv."):
+    while frame.f_back is not None and str(frame.f_globals.get("__name__")).startswith("invconv."):
         level, frame = level + 1, frame.f_back
     return level
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from invconv.arrays import Array, Shape
 from invconv.calls import Call, enter
+from invconv.primitives import per_channel
 
 if TYPE_CHECKING:
     from invconv.base import InvertibleConv
@@ -32,6 +33,18 @@ class Factor:
     solve: Map
     log_det: Array
     plan: dict[str, Any]
+
+
+@dataclass(frozen=True, eq=False)
+class WithoutBias:
+    """x = solve(y - b)."""
+
+    solve: Map
+    bias: Array
+
+    def __call__(self, y: Array) -> Array:
+        """Solve for x."""
+        return self.solve(y - per_channel(self.bias, y))
 
 
 @dataclass(frozen=True, eq=False, repr=False)

@@ -168,3 +168,8 @@ def from_pixel_rows(rows: Array, shape: Shape) -> Array:
     batch, channels = shape[:2]
     x = xp.permute_dims(xp.reshape(rows, (channels, batch, size(shape[2:]))), (1, 0, 2))
     return xp.reshape(x, shape)
+
+
+def per_channel(v: Array, x: Array) -> Array:
+    """Shape a vector (C,) so that it broadcasts against (B, C, *spatial)."""
+    return namespace(v).reshape(v, (v.shape[0], *(1,) * (x.ndim - 2)))

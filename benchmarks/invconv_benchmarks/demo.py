@@ -186,7 +186,7 @@ def report(name: str, rows: list[Row], truth: float) -> Table:
 
 NOTES = """\
 log-det  of one tile, to full precision
-- dense  difference from slogdet of the dense matrix of the float64 kernel, by definition
+- dense  difference from slogdet of the dense matrix, from its definition in float64
 spread   largest difference from another library in the same dtype
 error    largest of |inverse(forward(x)) - x|
-ms       forward/inverse of all tiles, median of 3, {threads} cores, JAX jitted, first call apart"""
+ms       forward/inverse, all tiles, median of 3, {threads} cores, without the first call"""

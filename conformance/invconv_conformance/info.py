@@ -30,6 +30,10 @@ def run(arguments: argparse.Namespace) -> int:
         table = library_table()
     console.print(table)
     for library in LIBRARIES:
+        native = [name for name, p in PRIMITIVES.items() if p.native(library.name)]
+        if native and not library.absent():
+            console.print(f"native primitives of {library.title}: {', '.join(native)}")
+    for library in LIBRARIES:
         if library.absent() and library.extra:
             console.print(f"for {library.title}: pip install 'invconv\\[{library.extra}]'")
     console.print("What the core needs of a library (Python array API standard):")
@@ -42,19 +46,17 @@ def run(arguments: argparse.Namespace) -> int:
 def library_table() -> Table:
     """Return the table of libraries."""
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    for column in ("library", "version", "devices", "dtypes", "native primitives"):
+    for column in ("library", "version", "devices", "dtypes"):
         table.add_column(column, overflow="fold")
     for library in LIBRARIES:
         reason = library.absent()
         if reason:
-            table.add_row(library.title, "-", reason.partition(": ")[2], "", "")
+            table.add_row(library.title, "-", reason.partition(": ")[2], "")
             continue
-        native = [name for name, p in PRIMITIVES.items() if p.native(library.name)]
         table.add_row(
             library.title,
             library.version,
             ", ".join(library.devices()),
             ", ".join(library.dtypes),
-            ", ".join(native) or "none",
         )
     return table
