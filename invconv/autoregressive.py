@@ -21,8 +21,7 @@ import numpy as np
 from invconv import condition
 from invconv.arrays import Array, Shape, diagonal_matrix, log_abs, namespace, size, zeros
 from invconv.base import Gradients
-from invconv.linear import Linear
-from invconv.parameters import require_shape
+from invconv.convolution import Convolution
 from invconv.primitives import correlate, correlate_after, correlate_kernel_vjp
 from invconv.settings import choice, directions, generator, positive_int, sizes
 from invconv.stencil import Offset, kernel_of, tap_indices, taps_of
@@ -30,7 +29,7 @@ from invconv.wavefront import CausalStencil, causal_solver
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class AutoregressiveConv(Linear):
+class AutoregressiveConv(Convolution):
     """A convolution whose kernel sees only pixels on one side of each pixel.
 
     y[p] = sum over t of K[..., t] x[p - direction dilation o(t)] + b, zero outside the grid, and
@@ -64,19 +63,14 @@ class AutoregressiveConv(Linear):
     array([[1., 2., 3., 4.]])
     """
 
-    kernel: Array
-    bias: Array | None = None
     _: KW_ONLY
     mask: str = "corner"
     direction: int | tuple[int, ...] = 1
     channel_order: str = "lower"
     dilation: int | tuple[int, ...] = 1
 
-    _array_names = ("kernel", "bias")
-
     def __post_init__(self) -> None:
-        self._validate_arrays()
-        require_kernel(self.kernel, self.bias)
+        super().__post_init__()
         choice("mask", self.mask, ("corner", "raster"))
         choice("channel_order", self.channel_order, ("lower", "upper"))
         direction = directions("direction", self.direction, self.ndim)
@@ -137,20 +131,6 @@ class AutoregressiveConv(Linear):
         conv.kernel[(..., *conv._centre)] += np.eye(channels)
         conv = conv.replace(kernel=conv._kernel_of(conv._causal().stencil().taps))
         return conv if like is None else conv.asarrays(like)
-
-    @property
-    def channels(self) -> int:
-        """C, the number of channels."""
-        return int(self.kernel.shape[0])
-
-    @property
-    def ndim(self) -> int:
-        """The number of spatial axes."""
-        return int(self.kernel.ndim) - 2
-
-    @property
-    def _kernel_size(self) -> Shape:
-        return tuple(self.kernel.shape[2:])
 
     @property
     def _centre(self) -> Offset:
@@ -252,15 +232,3 @@ class AutoregressiveConv(Linear):
     @property
     def _singular_hint(self) -> str:
         return "the kernel has a zero on the diagonal of its C x C matrix at the pixel itself"
-
-
-def require_kernel(kernel: Array, bias: Array | None) -> None:
-    """Raise unless a kernel is (C, C, *k) with at least one spatial axis, and its bias (C,)."""
-    shape = tuple(kernel.shape)
-    if len(shape) < 3 or shape[0] != shape[1] or min(shape) < 1:
-        raise ValueError(
-            f"kernel: expected shape (C, C, *k), as many outputs as inputs and at least one "
-            f"spatial axis, got {shape}"
-        )
-    if bias is not None:
-        require_shape("bias", bias, (shape[0],), "one number a channel")

@@ -16,9 +16,8 @@ import numpy as np
 
 from invconv import condition
 from invconv.arrays import Array, Shape, namespace, zeros
-from invconv.autoregressive import require_kernel
 from invconv.base import Gradients
-from invconv.linear import Linear
+from invconv.convolution import Convolution
 from invconv.pointwise import random_orthogonal
 from invconv.primitives import correlate, correlate_after, correlate_kernel_vjp
 from invconv.settings import generator, positive_int, sizes
@@ -33,7 +32,7 @@ from invconv.stencil import Stencil, kernel_of, tap_indices, taps_of
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class PeriodicConv(Linear):
+class PeriodicConv(Convolution):
     """What a standard convolution with circular padding computes, with its exact inverse.
 
     y[p] = sum over t of K[..., t] x[(p + dilation (t - (k - 1)//2)) mod n] + b, which is, as in
@@ -63,16 +62,11 @@ class PeriodicConv(Linear):
     array([[0., 1., 2., 3., 4., 5., 6., 7.]])
     """
 
-    kernel: Array
-    bias: Array | None = None
     _: KW_ONLY
     dilation: int | tuple[int, ...] = 1
 
-    _array_names = ("kernel", "bias")
-
     def __post_init__(self) -> None:
-        self._validate_arrays()
-        require_kernel(self.kernel, self.bias)
+        super().__post_init__()
         object.__setattr__(self, "dilation", sizes("dilation", self.dilation, self.ndim))
 
     @classmethod
@@ -108,20 +102,6 @@ class PeriodicConv(Linear):
         kernel.reshape(channels, channels, -1)[:, :, flat] += random_orthogonal(channels, rng)
         conv = cls(kernel, dilation=dilation)
         return conv if like is None else conv.asarrays(like)
-
-    @property
-    def channels(self) -> int:
-        """C, the number of channels."""
-        return int(self.kernel.shape[0])
-
-    @property
-    def ndim(self) -> int:
-        """The number of spatial axes."""
-        return int(self.kernel.ndim) - 2
-
-    @property
-    def _kernel_size(self) -> Shape:
-        return tuple(self.kernel.shape[2:])
 
     @property
     def _dilation(self) -> Shape:

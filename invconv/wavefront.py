@@ -196,37 +196,27 @@ def schedule(
     along = [p if s > 0 else n - 1 - p for p, s, n in zip(grid, direction, shape, strict=True)]
     level = np.sum([w * (p // d) for w, p, d in zip(slope, along, dilation, strict=True)], axis=0)
     pixels = np.argsort(level, kind="stable")
-    used, starts = np.unique(level[pixels], return_index=True)
-    stops = [*starts[1:], len(pixels)]
-    number = {int(value): i for i, value in enumerate(used)}
+    levels, starts = np.unique(level[pixels], return_index=True)
+    lengths = np.diff([*starts, len(pixels)])
     places = np.empty_like(pixels)
     places[pixels] = np.arange(len(pixels))
-
-    def sources(front: int) -> tuple[Source, ...]:
-        mine = pixels[starts[front] : stops[front]]
-        found = []
-        for tap, o in enumerate(reach):
-            earlier = number.get(
-                int(used[front]) - sum(w * r for w, r in zip(slope, o, strict=True))
-            )
-            if earlier is None:
-                continue
-            read = [p[mine] - d * r for p, d, r in zip(along, dilation, o, strict=True)]
-            inside = np.all([(r >= 0) & (r < n) for r, n in zip(read, shape, strict=True)], axis=0)
-            if not inside.any():
-                continue
-            there = [
-                np.where(inside, r if s > 0 else n - 1 - r, 0)
-                for r, s, n in zip(read, direction, shape, strict=True)
-            ]
-            place = places[np.ravel_multi_index(there, shape)] - starts[earlier]
-            found.append(
-                Source(tap, earlier, np.where(inside, place, stops[earlier] - starts[earlier]))
-            )
-        return tuple(found)
-
+    sources: list[list[Source]] = [[] for _ in levels]
+    for tap, o in enumerate(reach):
+        drop = sum(w * r for w, r in zip(slope, o, strict=True))
+        earlier = np.searchsorted(levels, levels - drop)  # the front that each front reads
+        read = [p[pixels] - d * r for p, d, r in zip(along, dilation, o, strict=True)]
+        inside = np.all([(r >= 0) & (r < n) for r, n in zip(read, shape, strict=True)], axis=0)
+        there = [
+            np.where(inside, r if s > 0 else n - 1 - r, 0)
+            for r, s, n in zip(read, direction, shape, strict=True)
+        ]
+        place = places[np.ravel_multi_index(there, shape)] - np.repeat(starts[earlier], lengths)
+        place = np.where(inside, place, np.repeat(lengths[earlier], lengths))
+        for i in np.flatnonzero(np.add.reduceat(inside, starts)):
+            mine = place[starts[i] : starts[i] + lengths[i]]
+            sources[i].append(Source(tap, int(earlier[i]), mine))
     fronts = tuple(
-        Front(int(a), int(b), sources(i))
-        for i, (a, b) in enumerate(zip(starts, stops, strict=True))
+        Front(int(start), int(start + length), tuple(found))
+        for start, length, found in zip(starts, lengths, sources, strict=True)
     )
     return Schedule(pixels, places, fronts)
