@@ -186,7 +186,7 @@ def report(name: str, rows: list[Row], truth: float) -> Table:
 
 NOTES = """\
 log-det  of one tile, to full precision
-- dense  difference from slogdet of the dense matrix, from its definition in float64
+- dense  minus slogdet of the dense float64 matrix of the definition
 spread   largest difference from another library in the same dtype
 error    largest of |inverse(forward(x)) - x|
-ms       forward/inverse, all tiles, median of 3, {threads} cores, without the first call"""
+ms       forward/inverse, all tiles, median of 3, {threads} cores, first call apart"""
