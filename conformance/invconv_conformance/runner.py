@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from invconv_conformance.cases import CASES, Case
-from invconv_conformance.laws import LAWS, Law, Measure, Setting
+from invconv_conformance.laws import LAWS, Law
 from invconv_conformance.libraries import Target
+from invconv_conformance.setting import Measure, Setting
 
 # one case of each kind, enough to see within half a minute that a library is wired up
 QUICK = (

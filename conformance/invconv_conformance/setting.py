@@ -1,0 +1,117 @@
+"""A case on a library, device and dtype, and the truth about it in extended precision."""
+
+from __future__ import annotations
+
+import functools
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+import invconv as ic
+from invconv.arrays import to_numpy
+from invconv_conformance import oracle
+from invconv_conformance.bounds import C_FACTOR, EPS, Scales, scales
+from invconv_conformance.cases import Case
+from invconv_conformance.extended import EXTENDED, ExtendedLU
+from invconv_conformance.libraries import Target
+
+Array = Any
+Floats = np.ndarray[Any, Any]
+
+
+@dataclass(frozen=True)
+class Measure:
+    """An error and its bound; ``what`` says of which output."""
+
+    what: str
+    error: float
+    bound: float
+
+
+@dataclass(frozen=True, eq=False)
+class Setting:
+    """A case on a target in a dtype, and the truth about it in extended precision.
+
+    The truth is that of the numbers the library was given, rounded to the dtype.
+    """
+
+    case: Case
+    target: Target
+    dtype: str
+
+    @functools.cached_property
+    def conv(self) -> ic.InvertibleConv:
+        """The operator on the library."""
+        return self.case.conv().asarrays(self.array(np.zeros(())))
+
+    @functools.cached_property
+    def host(self) -> ic.InvertibleConv:
+        """The same numbers in NumPy float64."""
+        return self.conv.asarrays(np.empty(0))
+
+    @functools.cached_property
+    def affine(self) -> tuple[Floats, Floats]:
+        """The dense matrix and shift."""
+        matrix, shift = oracle.affine(self.host, self.case.spatial_shape)
+        return matrix.astype(EXTENDED), shift.astype(EXTENDED)
+
+    @functools.cached_property
+    def lu(self) -> ExtendedLU:
+        """The dense matrix, factored."""
+        return ExtendedLU(self.affine[0])
+
+    @functools.cached_property
+    def scales(self) -> Scales:
+        """What the bounds depend on."""
+        return scales(self.host, self.case.spatial_shape)
+
+    @property
+    def unit(self) -> float:
+        """C m eps."""
+        return C_FACTOR * self.scales.terms * EPS[self.dtype]
+
+    def array(self, values: Floats) -> Array:
+        """Put values on the device."""
+        return self.target.asarray(values, self.dtype)
+
+    @functools.cached_property
+    def images(self) -> tuple[Floats, ...]:
+        """Three random arrays, rounded to the dtype."""
+        return tuple(to_numpy(self.array(x)).astype(np.float64) for x in self.case.images(3))
+
+    @functools.cached_property
+    def image_of_x(self) -> Floats:
+        """K x + b, rounded to the dtype."""
+        y = self.forward(self.images[0]).astype(np.float64)
+        return to_numpy(self.array(y)).astype(np.float64)
+
+    def forward(self, x: Floats) -> Floats:
+        """Return the true K x + b."""
+        rows = x.reshape(-1, len(self.affine[0])).astype(EXTENDED)
+        return (rows @ self.affine[0].T + self.affine[1]).reshape(x.shape)
+
+    def inverse(self, y: Floats) -> Floats:
+        """Return the true K^-1 (y - b)."""
+        rows = y.reshape(-1, len(self.affine[0])).astype(EXTENDED) - self.affine[1]
+        return self.lu.solve(rows.T).T.reshape(y.shape)
+
+    def norm(self, x: Floats) -> Floats:
+        """Return the 2-norm of each sample."""
+        rows = x.reshape(-1, len(self.affine[0]))
+        norms: Floats = np.sqrt((rows.astype(EXTENDED) ** 2).sum(axis=1)).astype(np.float64)
+        return norms
+
+    @property
+    def shift_norm(self) -> float:
+        """|b|."""
+        return float(self.norm(self.affine[1])[0])
+
+    def worst(self, what: str, error: Floats, bound: Floats) -> Measure:
+        """Return the measure of the sample that uses up most of its bound."""
+        if error.size == 0:
+            return Measure(what, 0.0, 1.0)
+        share = np.where(np.isfinite(error), error, math.inf) / bound
+        i = int(share.argmax())
+        return Measure(what, float(error[i]), float(bound[i]))
