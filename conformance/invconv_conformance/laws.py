@@ -82,7 +82,7 @@ def _inverse_bound(s: Setting, x: Floats) -> Floats:
 )
 def inverse_value(s: Setting) -> Iterator[Measure]:
     """Against the dense solve."""
-    for what, y in (("random y", s.images[1]), ("y = K x + b", s.image_of_x)):
+    for what, y in s.outputs.items():
         x = s.inverse(y)
         error = s.norm(_values(s.conv.inverse(s.array(y))) - x)
         yield s.worst(what, error, _inverse_bound(s, x))
@@ -95,7 +95,7 @@ def inverse_value(s: Setting) -> Iterator[Measure]:
 )
 def inverse_residual(s: Setting) -> Iterator[Measure]:
     """Small whatever the condition."""
-    for what, y in (("random y", s.images[1]), ("y = K x + b", s.image_of_x)):
+    for what, y in s.outputs.items():
         x = _values(s.conv.inverse(s.array(y)))
         error = s.norm(s.forward(x) - y)
         yield s.worst(what, error, s.unit * (s.scales.gain * s.norm(x) + s.shift_norm + s.norm(y)))
@@ -122,9 +122,7 @@ def round_trip(s: Setting) -> Iterator[Measure]:
 def log_det_value(s: Setting) -> Iterator[Measure]:
     """Of the operator, and as both directions return it."""
     truth = s.lu.log_det()
-    eps = (
-        max(EPS["float32"], EPS["float64"]) if s.dtype in ("float16", "bfloat16") else EPS[s.dtype]
-    )
+    eps = EPS[s.log_det_dtype]
     bound = C_FACTOR * eps * (s.scales.logs + abs(float(truth)) + 1)
     x = s.array(s.images[0])
     for what, value, sign in (
@@ -180,7 +178,6 @@ def vjp_input(s: Setting) -> Iterator[Measure]:
 def kind(s: Setting) -> Iterator[Measure]:
     """Of values, log-determinants and gradients."""
     x = s.array(s.images[0])
-    half = s.dtype in ("float16", "bfloat16")
     y, log_det = s.conv.forward_and_log_det(x)
     back, inverse_log_det = s.conv.inverse_and_log_det(x)
     gradients, x_bar = s.conv.forward_vjp(x, x)
@@ -189,7 +186,7 @@ def kind(s: Setting) -> Iterator[Measure]:
         yield _truth(dtype_name(array.dtype) == s.dtype, f"dtype of {what}")
         yield _truth(array.device == x.device, f"device of {what}")
     for array in (log_det, inverse_log_det):
-        yield _truth(dtype_name(array.dtype) == ("float32" if half else s.dtype), "log-det dtype")
+        yield _truth(dtype_name(array.dtype) == s.log_det_dtype, "log-det dtype")
         yield _truth(array.device == x.device, "log-det device")
     for what, array in (("y", y), ("x", back), ("x_bar", x_bar)):
         yield _truth(tuple(array.shape) == tuple(x.shape), f"shape of {what}")
@@ -300,8 +297,7 @@ def vjp_parameters(s: Setting) -> Iterator[Measure]:
 
 
 def _cotangent(s: Setting, values: Floats) -> Array:
-    half = s.dtype in ("float16", "bfloat16")
-    return s.target.asarray(values, "float32" if half else s.dtype)
+    return s.target.asarray(values, s.log_det_dtype)
 
 
 def _differences(

@@ -87,6 +87,16 @@ class Setting:
         y = self.forward(self.images[0]).astype(np.float64)
         return to_numpy(self.array(y)).astype(np.float64)
 
+    @property
+    def outputs(self) -> dict[str, Floats]:
+        """What the inverse is judged on: random y, and a y that comes from a random x."""
+        return {"random y": self.images[1], "y = K x + b": self.image_of_x}
+
+    @property
+    def log_det_dtype(self) -> str:
+        """That of a log-determinant, float32 for the half types."""
+        return "float32" if self.dtype in ("float16", "bfloat16") else self.dtype
+
     def forward(self, x: Floats) -> Floats:
         """Return the true K x + b."""
         rows = x.reshape(-1, len(self.affine[0])).astype(EXTENDED)
