@@ -1,0 +1,1 @@
+"""CuPy adapter of invconv."""

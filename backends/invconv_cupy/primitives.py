@@ -1,0 +1,1 @@
+"""CuPy: how the library runs the primitives of the core."""

@@ -1,0 +1,1 @@
+"""JAX: how the library runs the primitives of the core."""

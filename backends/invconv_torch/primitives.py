@@ -1,0 +1,1 @@
+"""PyTorch: how the library runs the primitives of the core."""
