@@ -11,7 +11,8 @@ import pytest
 from invconv.arrays import dtype_name, library_name, to_numpy
 from invconv.registry import PRIMITIVES, agnostic
 from invconv_conformance import oracle
-from invconv_conformance.cases import CASES, Case
+from invconv_conformance.case import Case
+from invconv_conformance.cases import CASES
 from invconv_conformance.libraries import LIBRARIES, Target, targets
 
 # relative error per unit of condition number; for 16 bits, that of rounding the operands
