@@ -67,8 +67,8 @@ def scales(conv: ic.InvertibleConv, shape: Shape) -> Scales:
             math.prod(s.loss for s in found),
             sum(s.logs for s in found),
         )
-    matrix = oracle.affine(conv, shape)[0]
-    values = np.linalg.svd(matrix, compute_uv=False)
+    matrix = oracle.extended(conv, shape)[0]
+    values = np.linalg.svd(matrix.astype(float), compute_uv=False)
     gain, loss = float(values[0]), _inverse_norm(matrix)
     with np.errstate(divide="ignore"):  # a singular operator has a value, and no inverse to bound
         terms, logs = _leaf(conv, shape, float(np.abs(np.log(values)).sum()), gain * loss)

@@ -9,6 +9,7 @@ import traceback
 import warnings
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -89,13 +90,13 @@ def check(law: Law, setting: Setting, column: Column) -> Result:
     return result(status, worst.what, worst.error, worst.bound, seconds)
 
 
-class _strict(warnings.catch_warnings):
-    """NumPy's warnings of overflow or NaN are errors; those of a lost inverse have their own law."""
-
-    def __enter__(self) -> None:
-        super().__enter__()
+@contextmanager
+def _strict() -> Iterator[None]:
+    """Turn NumPy's warnings of overflow or NaN into errors; a lost inverse has a law of its own."""
+    with warnings.catch_warnings():
         warnings.simplefilter("error", RuntimeWarning)
         warnings.simplefilter("ignore", ic.IllConditionedWarning)
+        yield
 
 
 def _outputs(setting: Setting) -> dict[str, Floats]:

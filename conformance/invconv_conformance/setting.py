@@ -70,8 +70,7 @@ class Setting:
     @functools.cached_property
     def affine(self) -> tuple[Floats, Floats]:
         """The dense matrix and shift."""
-        matrix, shift = oracle.affine(self.host, self.case.spatial_shape)
-        return matrix.astype(EXTENDED), shift.astype(EXTENDED)
+        return oracle.extended(self.host, self.case.spatial_shape)
 
     @functools.cached_property
     def lu(self) -> ExtendedLU:

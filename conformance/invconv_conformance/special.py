@@ -57,12 +57,12 @@ def _singular() -> Iterator[Case]:
     yield Case("singular-emerging", pair, (3, 4), singular=True)
     yield Case("singular-periodic", _fixed(ic.PeriodicConv(difference)), (6,), singular=True)
     yield Case("singular-conv1x1", _fixed(ic.Conv1x1(rows)), (2, 3), singular=True)
-    # exp(-1000) is zero in every dtype
-    plu = functools.partial(factors, ic.PLUConv1x1, "log_scale", -1000.0)
+    # exp(-20000) is zero in every dtype, extended precision too
+    plu = functools.partial(factors, ic.PLUConv1x1, "log_scale", -20000.0)
     yield Case("singular-pluconv1x1", plu, (2, 3), singular=True)
     qr = functools.partial(factors, ic.QRConv1x1, "scale", 0.0)
     yield Case("singular-qrconv1x1", qr, (2, 3), singular=True)
-    norm = functools.partial(factors, ic.ActNorm, "log_scale", -1000.0)
+    norm = functools.partial(factors, ic.ActNorm, "log_scale", -20000.0)
     yield Case("singular-actnorm", norm, (2, 3), singular=True)
     yield Case("singular-chain", chain, (3, 3), singular=True)
 
