@@ -47,9 +47,7 @@ class Geometry:
     def transpose(self) -> Geometry:
         """Return that of the transposed operator."""
         flipped = tuple(-s for s in self.direction)
-        return Geometry(
-            not self.lower, self.reach, flipped, self.dilation, self.slope, self.shape
-        )
+        return Geometry(not self.lower, self.reach, flipped, self.dilation, self.slope, self.shape)
 
     @property
     def coarse(self) -> Shape:

@@ -26,7 +26,7 @@ from invconv_conformance.setting import Measure, Setting
 def singular(s: Setting) -> Iterator[Measure]:
     """Of operators that are exactly singular as computed."""
     x = s.array(s.images[0])
-    yield truth(float(values(s.conv.log_det(s.case.spatial_shape))) == -math.inf, "log_det")
+    yield truth(float(values(s.log_det_and_transpose(x)[0])) == -math.inf, "log_det")
     log_det = values(s.conv.forward_and_log_det(x)[1])
     yield truth(bool((log_det == -math.inf).all()), "forward_and_log_det")
     try:
@@ -86,20 +86,17 @@ def warning(s: Setting) -> Iterator[Measure]:
         yield truth(not warned, "a warning without need")
 
 
-@law("no_promotion", "an argument of another dtype or library is a TypeError", "design")
+@law("no_promotion", "an argument of another dtype or library is a TypeError", "design", eager=True)
 def no_promotion(s: Setting) -> Iterator[Measure]:
     """Whatever the library itself would have done with it."""
     x = s.images[0]
     other = "float32" if s.dtype != "float32" else "float64"
-    wrong: dict[str, Any] = {"list": x.tolist(), "dtype": s.target.asarray(x, other)}
-    if (
-        s.target.mode == "eager"
-    ):  # a compiled function has converted these before the core sees them
-        wrong["integers"] = np.ones(x.shape, np.int64)
-        if s.target.library.name != "numpy":
-            wrong["library"] = x.astype("float32")
+    wrong: dict[str, Any] = {"list": x.tolist(), "integers": np.ones(x.shape, np.int64)}
+    wrong["dtype"] = s.target.asarray(x, other)
+    if s.target.library.name != "numpy":
+        wrong["library"] = x.astype("float32")
     for what, argument in wrong.items():
-        for method in (s.conv.forward, s.conv.inverse):
+        for method in (s.plain.forward, s.plain.inverse):
             yield _refuses(what, TypeError, "", method, argument)
 
 

@@ -63,6 +63,19 @@ class Library:
     host: tuple[str, ...] = ("cpu",)
     stranger: Callable[[str], str | None] = lambda device: None
 
+    def columns(self) -> list[Column]:
+        """Return all that the library can be run as.
+
+        Compiled code runs in the precisions that work is done in; a half one only adds casts.
+        """
+        return [
+            Column(self.name, device, mode, dtype)
+            for device in self.devices()
+            for mode in self.modes
+            for dtype in self.dtypes
+            if mode == "eager" or dtype in ("float64", "float32")
+        ]
+
     @property
     def compile(self) -> Callable[[Function], Function]:
         """What the library's users do to a function that they call in a loop."""

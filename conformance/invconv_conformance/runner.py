@@ -108,7 +108,7 @@ def _outputs(setting: Setting) -> dict[str, Floats]:
             found = {
                 "forward": setting.conv.forward(x),
                 "inverse": setting.conv.inverse(y),
-                "log_det": setting.conv.log_det(setting.case.spatial_shape),
+                "log_det": setting.log_det_and_transpose(x)[0],
             }
             return {name: to_numpy(array).astype(float) for name, array in found.items()}
     except Exception:  # the laws have said so already

@@ -55,14 +55,12 @@ def choose(arguments: argparse.Namespace) -> tuple[list[Column], list[str]]:
     """
     found, absent = _libraries(arguments)
     columns = [
-        Column(library.name, device, mode, dtype)
+        column
         for library in found
-        for device in library.devices()
-        for mode in library.modes
-        for dtype in library.dtypes
-        if _asked(arguments.device, device)
-        and _asked(arguments.mode, mode)
-        and _asked(arguments.dtype, dtype)
+        for column in library.columns()
+        if _asked(arguments.device, column.device)
+        and _asked(arguments.mode, column.mode)
+        and _asked(arguments.dtype, column.dtype)
     ]
     if not columns:
         asked = {name: getattr(arguments, name) or "any" for name in ("device", "mode", "dtype")}

@@ -56,11 +56,15 @@ class Setting:
     @functools.cached_property
     def conv(self) -> ic.InvertibleConv | Compiled:
         """The operator as the target's mode runs it."""
-        return self.run(self.plain)
+        if self.target.mode == "eager":
+            return self.plain
+        return Compiled(self.plain, self.case.spatial_shape, self.target.compile)
 
-    def run(self, conv: ic.InvertibleConv) -> ic.InvertibleConv | Compiled:
-        """Return an operator as the target's mode runs it."""
-        return conv if self.target.mode == "eager" else Compiled(conv, self.target.compile)
+    def log_det_and_transpose(self, x: Array) -> tuple[Array, Array]:
+        """Return the log-determinant of one sample, and K^T x."""
+        if isinstance(self.conv, Compiled):
+            return self.conv.log_det_and_transpose(x)
+        return self.conv.log_det(self.case.spatial_shape), self.conv.transpose().forward(x)
 
     @functools.cached_property
     def host(self) -> ic.InvertibleConv:

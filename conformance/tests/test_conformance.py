@@ -32,12 +32,7 @@ def test_every_case_obeys_every_law(library: Any, part: int) -> None:
     reason = library.absent()
     if reason:
         pytest.skip(reason)
-    columns = [
-        Column(library.name, device, mode, dtype)
-        for device in library.devices()
-        for mode in library.modes
-        for dtype in library.dtypes
-    ]
+    columns = library.columns()
     names = [case.name for case in CASES][part::_PARTS]
     found = [o for task in tasks(columns, names, LAWS) for o in perform(task)]
     results, stale = expected.mark([r for o in found for r in o.results], expected.load())
