@@ -132,7 +132,7 @@ def to_numpy(x: Array) -> np.ndarray[Any, Any]:
     if compat.is_numpy_array(x) or compat.is_jax_array(x):
         half = x.dtype.itemsize == 2 and x.dtype.kind not in "iu"
         return np.array(x, dtype=np.float32 if half else np.dtype(x.dtype).newbyteorder("="))
-    return np.array(np.from_dlpack(x))
+    return np.array(np.from_dlpack(x) if hasattr(x, "__dlpack__") else x)
 
 
 def to_float(x: Array) -> float:

@@ -5,13 +5,16 @@ Tests, benchmarks, the demo and ``invconv info`` all read it from here.
 
 from __future__ import annotations
 
+import functools
 import importlib
 import importlib.metadata
 import importlib.util
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from types import ModuleType
+from typing import Any, NamedTuple
 
+import array_api_compat
 import numpy as np
 
 Array = Any
@@ -38,8 +41,12 @@ class Library:
         Turns such a name into what the library's creation functions take.
     synchronise : callable
         Waits until an array has been computed.
-    compile : callable
-        Turns a function of arrays into the one that its users would call in a loop.
+    modes : dict of str to callable
+        The ways to run a function of arrays; each turns one into another. "eager" is the first.
+    host : tuple of str
+        The devices in host memory, whose values the core looks at.
+    stranger : callable
+        Given a device, returns the name of another one to put a misplaced array on, or None.
     """
 
     name: str
@@ -50,7 +57,16 @@ class Library:
     devices: Callable[[], list[str]]
     device: Callable[[str], Any]
     synchronise: Callable[[Array], None] = lambda x: None
-    compile: Callable[[Function], Function] = lambda function: function
+    modes: Mapping[str, Callable[[Function], Function]] = field(
+        default_factory=lambda: {"eager": _as_it_is}
+    )
+    host: tuple[str, ...] = ("cpu",)
+    stranger: Callable[[str], str | None] = lambda device: None
+
+    @property
+    def compile(self) -> Callable[[Function], Function]:
+        """What the library's users do to a function that they call in a loop."""
+        return self.modes.get("jit", _as_it_is)
 
     def absent(self) -> str | None:
         """Return why the library cannot run here, or None if it can."""
@@ -67,14 +83,77 @@ class Library:
 
     def asarray(self, values: np.ndarray[Any, Any], dtype: str, device: str) -> Array:
         """Copy NumPy values into the library."""
-        xp = self._namespace()
+        xp = self.namespace()
         return xp.asarray(values, dtype=getattr(xp, dtype), device=self.device(device))
 
-    def _namespace(self) -> Any:
+    def namespace(self) -> Any:
+        """Return the library's array-API namespace."""
         name = {"jax": "jax.numpy", "array_api_strict": "array_api_strict"}.get(
             self.name, f"array_api_compat.{self.name}"
         )
         return importlib.import_module(name)
+
+
+@dataclass(frozen=True)
+class Unadapted(Library):
+    """An array library that nobody here knows, found by its import name."""
+
+    def absent(self) -> str | None:
+        """Return None: it has been imported."""
+        return None
+
+    @property
+    def version(self) -> str:
+        """The version that the library or its distribution states."""
+        top = self.name.partition(".")[0]
+        try:
+            return importlib.metadata.version(top)
+        except importlib.metadata.PackageNotFoundError:
+            return str(getattr(importlib.import_module(top), "__version__", "unknown"))
+
+    def asarray(self, values: np.ndarray[Any, Any], dtype: str, device: str) -> Array:
+        """Copy NumPy values into the library, onto its default device."""
+        xp = self.namespace()
+        return xp.asarray(values, dtype=getattr(xp, dtype))
+
+    def namespace(self) -> Any:
+        """Return what array-api-compat makes of the library, else the library itself."""
+        return _namespace_of(importlib.import_module(self.name))
+
+
+def _namespace_of(module: ModuleType) -> Any:
+    x = module.asarray(np.zeros(1))
+    return array_api_compat.array_namespace(x) if array_api_compat.is_array_api_obj(x) else module
+
+
+@functools.cache
+def unadapted(name: str) -> Unadapted:
+    """Return a library by its import name, such as "dask.array".
+
+    Raises
+    ------
+    ValueError
+        If it cannot be imported, or has no ``asarray`` or no float64 and float32.
+    """
+    try:
+        xp = _namespace_of(importlib.import_module(name))
+    except ImportError as error:
+        raise ValueError(f"--namespace: cannot import {name}: {error}") from None
+    except AttributeError:
+        raise ValueError(
+            f"--namespace: {name} has no asarray, so it is no array-API namespace; "
+            "expected an import name such as dask.array"
+        ) from None
+    dtypes = tuple(d for d in ("float64", "float32") if hasattr(xp, d))
+    if not dtypes:
+        raise ValueError(f"--namespace: {name} has neither float64 nor float32")
+    return Unadapted(
+        name, name, name, None, dtypes, lambda: ["default"], lambda device: None, host=()
+    )
+
+
+def _as_it_is(function: Function) -> Function:
+    return function
 
 
 def _torch_devices() -> list[str]:
@@ -155,6 +234,8 @@ LIBRARIES = (
         ("float64", "float32"),
         lambda: ["CPU_DEVICE", "device1"],
         _strict_device,
+        host=("CPU_DEVICE",),
+        stranger=lambda device: "device1" if device == "CPU_DEVICE" else "CPU_DEVICE",
     ),
     Library(
         "torch",
@@ -165,6 +246,7 @@ LIBRARIES = (
         _torch_devices,
         lambda name: name,
         _torch_synchronise,
+        stranger=lambda device: "meta",
     ),
     Library(
         "jax",
@@ -175,7 +257,7 @@ LIBRARIES = (
         _jax_devices,
         _jax_device,
         lambda x: x.block_until_ready(),
-        _jax_jit,
+        {"eager": _as_it_is, "jit": _jax_jit},
     ),
     Library(
         "cupy",
@@ -186,20 +268,37 @@ LIBRARIES = (
         _cupy_devices,
         _cupy_device,
         _cupy_synchronise,
+        host=(),
     ),
 )
 
 
+class Column(NamedTuple):
+    """What results are listed under, in words: a library, one of its devices, a mode, a dtype."""
+
+    library: str
+    device: str
+    mode: str
+    dtype: str
+
+    @property
+    def target(self) -> Target:
+        """The library itself."""
+        known = {library.name: library for library in LIBRARIES}
+        return Target(known.get(self.library) or unadapted(self.library), self.device, self.mode)
+
+
 @dataclass(frozen=True)
 class Target:
-    """A library on one of its devices."""
+    """A library on one of its devices, run in one of its modes."""
 
     library: Library
     device: str
+    mode: str = "eager"
 
     def __str__(self) -> str:
         """Return "torch-cpu"."""
-        return f"{self.library.name}-{self.device}"
+        return f"{self.library.name}-{self.device}" + f"-{self.mode}" * (self.mode != "eager")
 
     @property
     def title(self) -> str:
@@ -207,13 +306,22 @@ class Target:
         first = self.device == self.library.devices()[0]
         return self.library.title if first else f"  on {self.device}"
 
+    @property
+    def looks(self) -> bool:
+        """Whether the core may look at values here, and so raise or warn because of them."""
+        return self.mode == "eager" and self.device in self.library.host
+
     def asarray(self, values: np.ndarray[Any, Any], dtype: str) -> Array:
         """Copy NumPy values onto the device."""
         return self.library.asarray(values, dtype, self.device)
 
+    def compile(self, function: Function) -> Function:
+        """Return a function of arrays as the mode runs it."""
+        return self.library.modes[self.mode](function)
+
 
 def targets() -> list[Target]:
-    """Return every library that can run here, on every device that it finds."""
+    """Return every library that can run here, on every device that it finds, eagerly."""
     return [
         Target(library, device)
         for library in LIBRARIES
