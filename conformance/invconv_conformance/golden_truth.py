@@ -1,14 +1,12 @@
 """The true outputs of an operator in extended precision, for the golden file.
 
-Matrices come from the oracle where its float64 entries are exact (a convolution only copies its
-kernel), and from the same definitions in extended precision where they are not. Beside every
-matrix goes an entrywise bound of the sums it was computed from, so that an output can be judged on
-platforms whose longdouble is a float64 as well.
+The oracle's matrices, put together here once more: beside every matrix goes an entrywise bound of
+the sums it was computed from, so that an output can be judged on platforms whose longdouble is a
+float64 as well.
 """
 
 from __future__ import annotations
 
-import itertools
 import math
 from dataclasses import dataclass
 from typing import Any
@@ -79,7 +77,7 @@ def affine(conv: ic.InvertibleConv, shape: Shape) -> Affine:
         return Affine(
             whole.matrix, whole.shift + bias, whole.reach, whole.shift_reach + np.abs(bias)
         )
-    matrix, shift = _matrix(conv, shape), _shift(conv, shape)
+    matrix, shift = oracle.extended(conv, shape)
     return Affine(matrix, shift, np.abs(matrix), np.abs(shift))
 
 
@@ -87,42 +85,6 @@ def _shift(conv: Any, shape: Shape) -> Matrix:
     bias = getattr(conv, "bias", None)
     bias = np.zeros(conv.channels) if bias is None else bias
     return np.repeat(bias.astype(EXTENDED), math.prod(shape))
-
-
-def _matrix(conv: ic.InvertibleConv, shape: Shape) -> Matrix:
-    if isinstance(conv, ic.PeriodicConv):
-        return _periodic(conv, shape)
-    if isinstance(conv, ic.PLUConv1x1):
-        zero, one = np.zeros(conv.channels), np.ones(conv.channels)
-        lower = oracle.plu(conv.permutation, conv.lower, np.diag(zero), one, zero)  # P L, exact
-        weight = lower @ (np.triu(conv.upper, 1) + np.diag(conv.sign * _exp(conv.log_scale)))
-    elif isinstance(conv, ic.QRConv1x1):
-        weight = oracle.qr(conv.reflectors.astype(EXTENDED), conv.upper, conv.scale)
-    elif isinstance(conv, ic.ActNorm):
-        weight = np.diag(_exp(conv.log_scale))
-    else:
-        return oracle.affine(conv, shape)[0].astype(EXTENDED)
-    return np.kron(weight.astype(EXTENDED), np.eye(math.prod(shape)))
-
-
-def _exp(values: Matrix) -> Matrix:
-    result: Matrix = np.exp(values.astype(EXTENDED))
-    return result
-
-
-def _periodic(conv: ic.PeriodicConv, shape: Shape) -> Matrix:
-    """Return the matrix; taps that fold onto one pixel are added up in extended precision."""
-    assert isinstance(conv.dilation, tuple)
-    size = conv.kernel.shape[2:]
-    if all((k - 1) * d < n for k, d, n in zip(size, conv.dilation, shape, strict=True)):
-        return oracle.affine(conv, shape)[0].astype(EXTENDED)
-    unknowns = conv.channels * math.prod(shape)
-    total: Matrix = np.zeros((unknowns, unknowns), EXTENDED)
-    for t in itertools.product(*map(range, size)):
-        one = np.zeros_like(conv.kernel)
-        one[(..., *t)] = conv.kernel[(..., *t)]
-        total = total + oracle.affine(conv.replace(kernel=one), shape)[0]
-    return total
 
 
 def truth(conv: ic.InvertibleConv, shape: Shape, x: Matrix, z: Matrix) -> Truth:
