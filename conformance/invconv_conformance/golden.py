@@ -21,7 +21,8 @@ from rich.progress import track
 
 from invconv_conformance import golden_truth
 from invconv_conformance.bounds import C_FACTOR, EPS, scales
-from invconv_conformance.cases import CASES, Case
+from invconv_conformance.case import Case
+from invconv_conformance.cases import CASES
 from invconv_conformance.golden_files import FOLDER, Golden, read, write
 from invconv_conformance.golden_format import SCHEMA, require
 from invconv_conformance.oracle import Matrix
