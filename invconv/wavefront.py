@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from invconv.arrays import Array, Shape, constant, namespace, readable, size, to_numpy, zeros
+from invconv.arrays import Array, Shape, constant, namespace, readable, size, zeros
 from invconv.primitives import from_pixel_rows, pixel_rows, triangular_solve
 from invconv.registry import Primitive
 from invconv.stencil import Offset, Stencil
@@ -84,10 +84,15 @@ def stable_inverse(diagonal: Array) -> Array | None:
     """Return D^-1 where a product with it is as accurate as a triangular solve, else None."""
     if not readable(diagonal):
         return None
-    matrix = to_numpy(diagonal)
     inverse = namespace(diagonal).linalg.inv(diagonal)
-    condition = np.linalg.norm(matrix, 1) * np.linalg.norm(to_numpy(inverse), 1)
-    return inverse if condition <= _INVERSE_LIMIT else None
+    return inverse if inverse_keeps_accuracy(diagonal, inverse) else None
+
+
+def inverse_keeps_accuracy(matrix: Array, inverse: Array) -> Array:
+    """Tell, as a 0-d bool array, whether a product with D^-1 is as accurate as a solve with D."""
+    xp = namespace(matrix)
+    norm, inverse_norm = (xp.max(xp.sum(xp.abs(m), axis=0)) for m in (matrix, inverse))
+    return norm * inverse_norm <= _INVERSE_LIMIT
 
 
 @dataclass(frozen=True, eq=False)

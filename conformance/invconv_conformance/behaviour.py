@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator
 
 import numpy as np
+from array_api_compat import device
 
 from invconv.arrays import dtype_name, library_name, namespace, to_numpy
 from invconv.registry import PRIMITIVES, agnostic
@@ -24,10 +25,10 @@ def kind(s: Setting) -> Iterator[Measure]:
     for what, array in {"y": y, "x": back, "x_bar": x_bar, **gradients}.items():
         yield truth(library_name(array) == library_name(x), f"library of {what}")
         yield truth(dtype_name(array.dtype) == s.dtype, f"dtype of {what}")
-        yield truth(array.device == x.device, f"device of {what}")
+        yield truth(device(array) == device(x), f"device of {what}")
     for array in (log_det, inverse_log_det):
         yield truth(dtype_name(array.dtype) == s.log_det_dtype, "log-det dtype")
-        yield truth(array.device == x.device, "log-det device")
+        yield truth(device(array) == device(x), "log-det device")
     for what, array in (("y", y), ("x", back), ("x_bar", x_bar)):
         yield truth(tuple(array.shape) == tuple(x.shape), f"shape of {what}")
     for name, array in s.conv.parameters().items():

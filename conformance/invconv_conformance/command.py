@@ -22,7 +22,7 @@ from invconv_conformance.runner import Task, tasks
 from invconv_conformance.runner import run as run_tasks
 from invconv_conformance.selection import choose, select, select_laws
 
-_SHOWN = 10  # failures that the terminal lists; the files have them all
+_SHOWN = 12  # kinds of failure that the terminal lists; the files have them all
 _FILES = ("json", "html", "junit")
 _THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
@@ -105,14 +105,7 @@ def _print(
     console.print("Share of its bound that the worst case of each law uses up:")
     for table in report.summaries(found):
         console.print(table)
-    bad = [r for r in found.results if r.bad]
-    for r in bad[:_SHOWN]:
-        console.print(f"[red]{r.status}[/] {r.law}, {r.case}: ", end="")
-        console.print(r.what, highlight=False, markup=False)
-        console.print(f"  error {r.error:.3g}, bound {r.bound:.3g}", highlight=False)
-        console.print(f"  {r.reproduce}", highlight=False, markup=False, soft_wrap=True)
-    if len(bad) > _SHOWN:
-        console.print(f"and {len(bad) - _SHOWN} more; --json and --html have them all")
+    _print_failures(console, [r for r in found.results if r.bad])
     for name, missing in report.as_json(found)["lacks"].items():
         console.print(f"{name} lacks what the core needs: {', '.join(missing)}", highlight=False)
     for entry in stale:
@@ -120,6 +113,27 @@ def _print(
     for reason in found.not_run:
         console.print(f"not run: {reason}")
     console.print(_totals(found.results), f"{laws} laws on {cases} cases, {found.seconds:.0f} s")
+
+
+def _print_failures(console: Console, bad: list[Result]) -> None:
+    """Print each kind of failure once, with its worst case."""
+    groups: dict[tuple[str, str, str], list[Result]] = {}
+    for r in bad:
+        groups.setdefault(
+            (r.library, r.status, r.what if r.status == "error" else r.law), []
+        ).append(r)
+    for group in list(groups.values())[:_SHOWN]:
+        worst = max(group, key=lambda r: r.share)
+        console.print(f"[red]{worst.status}[/] {worst.law}, {worst.case}: ", end="")
+        console.print(worst.what, highlight=False, markup=False)
+        if worst.status == "fail":
+            console.print(f"  error {worst.error:.3g}, bound {worst.bound:.3g}", highlight=False)
+        if len(group) > 1:
+            laws = ", ".join(dict.fromkeys(r.law for r in group))
+            console.print(f"  {len(group)} times, in {laws}", highlight=False)
+        console.print(f"  {worst.reproduce}", highlight=False, markup=False, soft_wrap=True)
+    if len(groups) > _SHOWN:
+        console.print(f"and {len(groups) - _SHOWN} more kinds; --json and --html have them all")
 
 
 def _totals(results: list[Result]) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import multiprocessing
 import time
-import traceback
 import warnings
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -84,8 +83,8 @@ def check(law: Law, setting: Setting, column: Column) -> Result:
                 if not measure.share <= 1:
                     status = "fail"
     except Exception as error:  # a law that cannot run is a result, not an end
-        last = traceback.format_exception_only(error)[-1].strip()
-        status, worst = "error", Measure(last, np.inf, 1.0)
+        first = next((line for line in str(error).splitlines() if line.strip()), "")
+        status, worst = "error", Measure(f"{type(error).__name__}: {first}", np.inf, 1.0)
     seconds = time.perf_counter() - start
     return result(status, worst.what, worst.error, worst.bound, seconds)
 
