@@ -14,7 +14,7 @@ import numpy as np
 from invconv_conformance.bounds import EPS, scales
 from invconv_conformance.case import Case
 from invconv_conformance.cases import CASES
-from invconv_conformance.libraries import Column
+from invconv_conformance.library import Column
 from invconv_conformance.result import Outcome
 from invconv_conformance.setting import Floats
 

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import numpy as np
 from array_api_compat import device
 
+import invconv as ic
 from invconv.arrays import dtype_name, library_name, namespace, to_numpy
 from invconv.registry import PRIMITIVES, agnostic
 from invconv_conformance.law import law, truth, values
@@ -38,6 +39,11 @@ def kind(s: Setting) -> Iterator[Measure]:
 def no_mutation(s: Setting) -> Iterator[Measure]:
     """Through every method that computes."""
     x = s.array(s.images[0])
+    wanted = s.case.conv().asarrays(x).parameters()  # the setting's may be overwritten by now
+    yield from (
+        truth(np.array_equal(to_numpy(array), to_numpy(wanted[name])), f"{name}, before")
+        for name, array in s.conv.parameters().items()
+    )
     held = {"x": x, **s.conv.parameters()}
     before = {name: to_numpy(array) for name, array in held.items()}
     s.conv.forward_and_log_det(x)
@@ -106,6 +112,50 @@ def layout(s: Setting) -> Iterator[Measure]:
     back = values(strided.inverse(array))
     reach = s.scales.gain * s.norm(back) + s.shift_norm + s.norm(x)
     yield s.worst("K x + b", s.norm(s.forward(back) - x), s.unit * reach)
+
+
+@law(
+    "prepared",
+    "a prepared inverse is the inverse of the values held when it was made",
+    "design",
+    eager=True,
+)
+def prepared(s: Setting) -> Iterator[Measure]:
+    """Whatever is written into the arrays afterwards, where they can be written to."""
+    y = s.array(s.images[1])
+    x, log_det = s.plain.inverse_and_log_det(y)
+    conv = s.case.conv().asarrays(y)
+    made = conv.prepare(s.case.spatial_shape, check=False)
+    for array in conv.parameters().values():
+        try:
+            array[...] = 7.0
+        except TypeError:  # JAX's arrays are never written to
+            continue
+    found, found_log_det = made.inverse_and_log_det(y)
+    yield truth(np.array_equal(to_numpy(found), to_numpy(x)), "inverse")
+    yield truth(np.array_equal(to_numpy(found_log_det), to_numpy(log_det)), "log-determinant")
+    yield truth(isinstance(made.plan.get("method"), str), "plan")
+
+
+@law(
+    "squeeze",
+    "squeeze(x)[c f^2 + i f + j, h, w] = x[c, h f + i, w f + j], and unsqueeze undoes it",
+    "torch's pixel_unshuffle",
+    eager=True,
+)
+def squeeze(s: Setting) -> Iterator[Measure]:
+    """On two-dimensional images of even sizes."""
+    shape = s.case.spatial_shape
+    if len(shape) != 2 or any(n % 2 for n in shape):
+        return
+    x = s.images[0]
+    rows = x.reshape(-1, x.shape[-3], *shape)
+    wanted = np.stack(
+        [rows[:, c, i::2, j::2] for c in range(x.shape[-3]) for i in range(2) for j in range(2)], 1
+    )
+    found = ic.squeeze(s.array(x))
+    yield truth(np.array_equal(values(found).reshape(wanted.shape), wanted), "squeeze")
+    yield truth(np.array_equal(values(ic.unsqueeze(found)), x), "unsqueeze")
 
 
 def _view(array: Array) -> Array:

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 import invconv as ic
-from invconv.arrays import Array, Shape, is_half, namespace
+from invconv.arrays import Array, Shape
 
 Compile = Callable[[Callable[..., Any]], Callable[..., Any]]
 Gradients = dict[str, Array]
@@ -26,11 +26,20 @@ class Compiled:
         The grid.
     compile : callable
         Such as ``jax.jit``.
+    zeros : callable
+        Makes an array of a log-determinant's kind, of a batch's shape.
     """
 
-    def __init__(self, conv: ic.InvertibleConv, spatial_shape: Shape, compile: Compile) -> None:  # noqa: A002
+    def __init__(
+        self,
+        conv: ic.InvertibleConv,
+        spatial_shape: Shape,
+        compile: Compile,  # noqa: A002
+        zeros: Callable[[Shape], Array],
+    ) -> None:
         self.conv = conv
         self.spatial_shape = spatial_shape
+        self._zeros = zeros
         self._program = compile(self._everything)
 
     def _everything(
@@ -48,10 +57,7 @@ class Compiled:
 
     def _run(self, x: Array, bar: Array | None = None, log_det_bar: Array | None = None) -> Any:
         if log_det_bar is None:
-            xp = namespace(x)
-            batch = tuple(x.shape[: x.ndim - 1 - len(self.spatial_shape)])
-            dtype = xp.float32 if is_half(x.dtype, x) else x.dtype
-            log_det_bar = xp.zeros(batch, dtype=dtype)
+            log_det_bar = self._zeros(tuple(x.shape[: x.ndim - 1 - len(self.spatial_shape)]))
         return self._program(self.parameters(), x, x if bar is None else bar, log_det_bar)
 
     def parameters(self) -> dict[str, Array]:

@@ -113,7 +113,7 @@ def _autoregressive(conv: ic.AutoregressiveConv, shape: Shape) -> Matrix:
     kernel, channels = conv.kernel, conv.channels
     assert isinstance(conv.direction, tuple)
     assert isinstance(conv.dilation, tuple)
-    block = np.zeros((channels, *shape, channels, *shape))
+    block = np.zeros((channels, *shape, channels, *shape), EXTENDED)
     for p in _grid(shape):
         for t in _grid(kernel.shape[2:]):
             o = list(t)
@@ -141,7 +141,7 @@ def _autoregressive(conv: ic.AutoregressiveConv, shape: Shape) -> Matrix:
 def _periodic(conv: ic.PeriodicConv, shape: Shape) -> Matrix:
     kernel, channels = conv.kernel, conv.channels
     assert isinstance(conv.dilation, tuple)
-    block = np.zeros((channels, *shape, channels, *shape))
+    block = np.zeros((channels, *shape, channels, *shape), EXTENDED)
     for p in _grid(shape):
         for t in _grid(kernel.shape[2:]):
             source = tuple(

@@ -21,7 +21,8 @@ import invconv
 from invconv_conformance.agreement import Agreement
 from invconv_conformance.bounds import C_FACTOR
 from invconv_conformance.laws import LAWS
-from invconv_conformance.libraries import Column
+from invconv_conformance.libraries import target_of
+from invconv_conformance.library import Column
 from invconv_conformance.requirements import lacking
 from invconv_conformance.result import Result
 
@@ -81,7 +82,7 @@ def _cell(results: list[Result]) -> str:
 
 def as_json(run: Run) -> dict[str, Any]:
     """Return the run as a JSON document, which ``conformance.schema.json`` describes."""
-    libraries = {column.library: column.target.library for column in run.columns}
+    libraries = {column.library: target_of(column).library for column in run.columns}
     return {
         "schema": SCHEMA,
         "invconv": invconv.__version__,

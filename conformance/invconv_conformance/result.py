@@ -5,7 +5,8 @@ from __future__ import annotations
 import shlex
 from dataclasses import dataclass
 
-from invconv_conformance.libraries import LIBRARIES, Column
+from invconv_conformance.libraries import LIBRARIES
+from invconv_conformance.library import Column
 from invconv_conformance.setting import Floats, Measure
 
 

@@ -18,7 +18,8 @@ from invconv.arrays import to_numpy
 from invconv_conformance.cases import CASES
 from invconv_conformance.law import Law
 from invconv_conformance.laws import LAWS
-from invconv_conformance.libraries import Column
+from invconv_conformance.libraries import target_of
+from invconv_conformance.library import Column
 from invconv_conformance.result import Outcome, Result
 from invconv_conformance.setting import Floats, Measure, Setting
 
@@ -60,7 +61,7 @@ def perform(task: Task) -> list[Outcome]:
     for column in task.columns:
         if case.wide and column.dtype == "float16":
             continue
-        setting = Setting(case, column.target, column.dtype)
+        setting = Setting(case, target_of(column), column.dtype)
         results = [check(LAWS[law], setting, column) for law in task.laws]
         outcomes.append(Outcome(column, case.name, results, _outputs(setting)))
     return outcomes

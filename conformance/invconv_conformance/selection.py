@@ -7,7 +7,8 @@ import fnmatch
 
 from invconv_conformance.cases import CASES
 from invconv_conformance.laws import LAWS
-from invconv_conformance.libraries import LIBRARIES, Column, Library, unadapted
+from invconv_conformance.libraries import LIBRARIES
+from invconv_conformance.library import Column, Library, unadapted
 
 # one case of each kind, enough to see within half a minute that a library is wired up
 QUICK = (

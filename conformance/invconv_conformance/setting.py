@@ -58,7 +58,11 @@ class Setting:
         """The operator as the target's mode runs it."""
         if self.target.mode == "eager":
             return self.plain
-        return Compiled(self.plain, self.case.spatial_shape, self.target.compile)
+
+        def zeros(shape: tuple[int, ...]) -> Array:
+            return self.target.asarray(np.zeros(shape), self.log_det_dtype)
+
+        return Compiled(self.plain, self.case.spatial_shape, self.target.compile, zeros)
 
     def log_det_and_transpose(self, x: Array) -> tuple[Array, Array]:
         """Return the log-determinant of one sample, and K^T x."""

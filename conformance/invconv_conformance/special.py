@@ -100,6 +100,21 @@ def _ill_conditioned() -> Iterator[Case]:
         replaced: ic.QRConv1x1 = conv.replace(scale=np.geomspace(1.0, 1e-5, 4), upper=upper)
         return replaced
 
+    def pixel(rng: np.random.Generator) -> ic.AutoregressiveConv:
+        """Return one that is lost where D^-1 is multiplied by instead of solved with."""
+        kernel = 1e-9 * rng.standard_normal((8, 8, 2, 2))
+        kernel[:, :, 0, 0] = np.eye(8) - 9.1 * np.tril(np.ones((8, 8)), -1)
+        return ic.AutoregressiveConv(kernel)
+
+    def frequencies(rng: np.random.Generator) -> ic.PeriodicConv:
+        """Return one that is lost where the spectrum's inverse is multiplied by."""
+        weight = rotations(4, 1e-8, rng).weight
+        kernel = np.zeros((4, 4, 1, 2))
+        kernel[:, :, 0, 0], kernel[:, :, 0, 1] = weight, 0.5 * weight
+        return ic.PeriodicConv(kernel)
+
+    yield Case("ill-pixel", pixel, (2, 3), wide=True)
+    yield Case("ill-frequencies", frequencies, (2, 5), wide=True)
     yield Case("ill-corner", _fixed(one_channel(1.0, -3.0)), (2, 16), wide=True)
     yield Case("ill-corner-in-float64", _fixed(one_channel(1.0, -29.6)), (1, 16), wide=True)
     yield Case("ill-emerging", pair, (2, 12), wide=True)

@@ -18,7 +18,8 @@ from invconv_conformance import expected
 from invconv_conformance.cases import CASES
 from invconv_conformance.extended import ExtendedLU
 from invconv_conformance.laws import LAWS
-from invconv_conformance.libraries import LIBRARIES, Column
+from invconv_conformance.libraries import LIBRARIES
+from invconv_conformance.library import Column
 from invconv_conformance.result import Result
 from invconv_conformance.runner import perform, tasks
 from invconv_conformance.selection import QUICK
