@@ -164,7 +164,7 @@ class PeriodicConv(Convolution):
         if not np.isfinite(self.kernel).all():
             return math.inf
         spectrum = self._spectrum(shape)
-        return condition_bound(spectrum, np.linalg.inv(spectrum))
+        return float(condition_bound(spectrum, np.linalg.inv(spectrum)))
 
     @property
     def _singular_hint(self) -> str:

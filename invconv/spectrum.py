@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from invconv.arrays import Array, Shape, constant, namespace, readable, size, to_float
+from invconv.arrays import Array, Shape, constant, namespace, readable, size
 from invconv.registry import Primitive
 
 # An explicit inverse is as good as a solve only where the matrix is well conditioned: its error
@@ -118,17 +118,21 @@ def spectral_solver(spectrum: Array, shape: Shape) -> Callable[[Array], Array]:
 def _stable_inverse(spectrum: Array) -> Array | None:
     """Return the inverse of every matrix where that is as accurate as a solve, else None."""
     inverse = namespace(spectrum).linalg.inv(spectrum)
-    within = condition_bound(spectrum, inverse) <= _INVERSE_LIMIT * spectrum.shape[-1]
-    return inverse if within else None
+    return inverse if inverses_keep_accuracy(spectrum, inverse) else None
 
 
-def condition_bound(spectrum: Array, inverse: Array) -> float:
+def inverses_keep_accuracy(spectrum: Array, inverse: Array) -> Array:
+    """Tell, as a 0-d bool array, whether products with the inverses are as accurate as solves."""
+    return condition_bound(spectrum, inverse) <= _INVERSE_LIMIT * spectrum.shape[-1]
+
+
+def condition_bound(spectrum: Array, inverse: Array) -> Array:
     """Return max |K_hat(f)|_F max |K_hat(f)^-1|_F, which bounds the 2-norm condition from above."""
     xp = namespace(spectrum)
 
-    def largest(matrices: Array) -> float:
+    def largest(matrices: Array) -> Array:
         with np.errstate(over="ignore"):
-            return math.sqrt(to_float(xp.max(xp.sum(xp.abs(matrices) ** 2, axis=(1, 2)))))
+            return xp.sqrt(xp.max(xp.sum(xp.abs(matrices) ** 2, axis=(1, 2))))
 
     return largest(spectrum) * largest(inverse)
 

@@ -20,12 +20,7 @@ from invconv.primitives import flat
 from invconv.wavefront import CausalStencil, inverse_keeps_accuracy
 from invconv_jax.convolve import PRECISION, correlate
 from invconv_jax.fronts import Geometry
-
-
-@functools.partial(jax.jit, static_argnames="lower")
-def triangular_solve(matrix: Array, rhs: Array, *, lower: bool) -> Array:
-    """See `invconv.primitives.triangular_solve`."""
-    return lax.linalg.triangular_solve(matrix, rhs, left_side=True, lower=lower)
+from invconv_jax.solves import substitute, triangular_solve
 
 
 def causal_solver(stencil: CausalStencil, shape: Shape) -> ScanSolver:
@@ -135,8 +130,10 @@ def _loop(geometry: Geometry, diagonal: Array | None, taps: Array, y: Array) -> 
     """Overwrite y by x, front by front."""
     g = geometry
     count, channels, _ = taps.shape
+    if count == 0 and diagonal is None:
+        return y
     if count == 0:
-        return y if diagonal is None else _at_the_pixel(diagonal, g.lower, y)
+        return jnp.moveaxis(substitute(diagonal, jnp.moveaxis(y, 1, 0), lower=g.lower), 0, 1)
     depth = max(g.drop(o) for o in g.reach)
     before = [max(0, *(o[a] for o in g.reach)) for a in g.others]
     after = [max(0, *(-o[a] for o in g.reach)) for a in g.others]
@@ -155,8 +152,7 @@ def _loop(geometry: Geometry, diagonal: Array | None, taps: Array, y: Array) -> 
         earlier = jnp.concatenate([front(buffer, level, o) for o in g.reach])
         x = front(buffer, level, here) - jnp.tensordot(weights, earlier, 1, precision=PRECISION)
         if diagonal is not None:
-            x = _at_the_pixel(diagonal, g.lower, jnp.moveaxis(x, -1, 0))
-            x = jnp.moveaxis(x, 0, -1)
+            x = substitute(diagonal, x, lower=g.lower)
         if pixels is not None:
             x = jnp.where(pixels[level], x, 0)
         return lax.dynamic_update_slice(buffer, x[None], (level + depth, 0, 0, *before, 0))
@@ -165,15 +161,3 @@ def _loop(geometry: Geometry, diagonal: Array | None, taps: Array, y: Array) -> 
     buffer = lax.fori_loop(0, g.levels, step, jnp.pad(rows, padding))
     inner = (slice(b, b + n) for b, n in zip(before, rows.shape[3:], strict=False))
     return g.leave(buffer[(slice(depth, None), slice(None), slice(None), *inner)])
-
-
-def _at_the_pixel(diagonal: Array, lower: bool, y: Array) -> Array:
-    """Return D^-1 y for y of shape (B, C, ...), by substitution.
-
-    Sample by sample, though one product more is formed: XLA splits a batch of solves between
-    devices, and would gather the right-hand sides of a single one.
-    """
-    matrices = jnp.broadcast_to(diagonal, (y.shape[0], *diagonal.shape))
-    rows = y.reshape(*y.shape[:2], -1)
-    x = lax.linalg.triangular_solve(matrices, rows, left_side=True, lower=lower)
-    return x.reshape(y.shape)

@@ -1,0 +1,140 @@
+"""Functions that XLA runs whole, split between devices along the axes that are a batch to them.
+
+XLA partitions convolutions, products and loops by itself. For a Fourier transform or a triangular
+solve it would gather a batch that is spread over several devices onto each of them. Told that the
+work on one sample is independent of the others, it leaves each sample where it is.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+from jax.experimental.custom_partitioning import custom_partitioning
+from jax.extend.core import Primitive, jaxpr_as_fun
+from jax.interpreters import ad, batching, mlir
+from jax.sharding import NamedSharding, PartitionSpec
+
+from invconv.arrays import Array
+
+Settings = tuple[tuple[str, Any], ...]
+
+
+class SplitByBatch:
+    """A function of arrays whose last one has axes that are a batch, as its result has.
+
+    Calls of it can be compiled, vectorised and, given its transpose, differentiated.
+
+    Parameters
+    ----------
+    name : str
+    function : callable
+        Takes arrays, then hashable settings by name. The last array and the result have one number
+        of axes; what happens at one place of the batch axes is independent of the others.
+    whole : tuple of int
+        The axes that are not a batch: all non-negative, the first ones; or all negative, the last.
+    transpose : callable, optional
+        Of a function that is linear in its only array: takes the cotangent and the settings.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        function: Callable[..., Array],
+        whole: tuple[int, ...],
+        transpose: Callable[..., Array] | None = None,
+    ) -> None:
+        self.function, self.whole = function, whole
+        self.primitive = Primitive(name)
+        self.primitive.def_impl(_run)
+        self.primitive.def_abstract_eval(_type_of_result)
+        mlir.register_lowering(self.primitive, mlir.lower_fun(_run, multiple_results=False))
+        batching.primitive_batchers[self.primitive] = self._vectorise
+        if transpose is not None:
+            ad.deflinear2(
+                self.primitive,
+                lambda bar, x, *, program, settings: [transpose(bar, **dict(settings))],
+            )
+
+    def __call__(self, *arrays: Array, **settings: Any) -> Array:
+        """Run the function."""
+        pairs = tuple(settings.items())
+        types = tuple((tuple(a.shape), a.dtype) for a in arrays)
+        result: Array = self.primitive.bind(
+            *arrays, program=_program(self, types, pairs), settings=pairs
+        )
+        return result
+
+    def _vectorise(
+        self,
+        arrays: tuple[Array, ...],
+        axes: tuple[int | None, ...],
+        *,
+        program: Any,
+        settings: Settings,
+    ) -> tuple[Array, int]:
+        *others, x = arrays
+        if any(axis is not None for axis in axes[:-1]):
+            # every sample has matrices of its own: a batch that XLA splits, or not, by itself
+            function = functools.partial(self.function, **dict(settings))
+            return jax.vmap(function, in_axes=axes)(*arrays), 0
+        front = min(self.whole) < 0
+        there = 0 if front else x.ndim - 1
+        return self(*others, jax.numpy.moveaxis(x, axes[-1], there), **dict(settings)), there
+
+    def spread(self, x: Any) -> PartitionSpec:
+        """Return how the last array, and the result, is spread: its whole axes not at all."""
+        ndim = len(x.shape)
+        spec = (*x.sharding.spec, *(None,) * ndim)[:ndim]
+        whole = {axis % ndim for axis in self.whole}
+        return PartitionSpec(*(None if a in whole else s for a, s in enumerate(spec)))
+
+    def rule(self, types: tuple[tuple[tuple[int, ...], Any], ...]) -> str:
+        """Name every axis of the arrays and the result, those of the batch alike."""
+        *others, ndim = (len(shape) for shape, _ in types)
+        whole = {axis % ndim for axis in self.whole}
+        arrays = [[f"m{i}_{a}" for a in range(rank)] for i, rank in enumerate(others)]
+        x = [f"x{a}" if a in whole else f"b{a}" for a in range(ndim)]
+        y = [f"y{a}" if a in whole else f"b{a}" for a in range(ndim)]
+        return f"{', '.join(' '.join(names) for names in [*arrays, x])} -> {' '.join(y)}"
+
+
+@functools.lru_cache(maxsize=1024)
+def _program(
+    split: SplitByBatch, types: tuple[tuple[tuple[int, ...], Any], ...], settings: Settings
+) -> Any:
+    """Return the function as JAX's intermediate code, with its rules for the partitioner.
+
+    A program in a primitive's settings is where JAX finds out that it needs the devices.
+    """
+
+    def local(*arrays: Array) -> Array:
+        return split.function(*arrays, **dict(settings))
+
+    def partition(mesh: Any, arrays: Any, result: Any) -> tuple[Any, ...]:
+        kept = NamedSharding(mesh, split.spread(arrays[-1]))
+        whole = [NamedSharding(mesh, PartitionSpec()) for _ in arrays[:-1]]
+        return mesh, local, kept, (*whole, kept)
+
+    def infer(mesh: Any, arrays: Any, result: Any) -> NamedSharding:
+        return NamedSharding(mesh, split.spread(arrays[-1]))
+
+    function = custom_partitioning(local)
+    function.def_partition(
+        partition=partition,
+        infer_sharding_from_operands=infer,
+        sharding_rule=split.rule(types),
+    )
+    return jax.make_jaxpr(function)(*(jax.ShapeDtypeStruct(*t) for t in types))
+
+
+def _run(*arrays: Array, program: Any, settings: Settings) -> Array:
+    (result,) = jaxpr_as_fun(program)(*arrays)
+    return result
+
+
+def _type_of_result(*types: Any, program: Any, settings: Settings) -> Any:
+    (result,) = program.out_avals
+    return types[-1].update(shape=result.shape, dtype=result.dtype, weak_type=False)

@@ -1,0 +1,39 @@
+"""Solves with small matrices that leave a batch of right-hand sides where it is."""
+
+from __future__ import annotations
+
+import functools
+
+import jax
+from jax import lax
+from jax import numpy as jnp
+
+from invconv.arrays import Array
+from invconv_jax.partition import SplitByBatch
+
+
+def _substitute(matrix: Array, rhs: Array, *, lower: bool) -> Array:
+    """Solve T x = b for b of shape (C, ...)."""
+    rows = rhs.reshape(rhs.shape[0], -1)
+    x = lax.linalg.triangular_solve(matrix, rows, left_side=True, lower=lower)
+    return x.reshape(rhs.shape)
+
+
+def _eliminate(matrices: Array, rhs: Array) -> Array:
+    """Solve M_f x_f = b_f for b of shape (F, C, B)."""
+    return jnp.linalg.solve(matrices, rhs)
+
+
+substitute = SplitByBatch("invconv_substitute", _substitute, (0,))
+eliminate = SplitByBatch("invconv_eliminate", _eliminate, (0, 1))
+
+
+@functools.partial(jax.jit, static_argnames="lower")
+def triangular_solve(matrix: Array, rhs: Array, *, lower: bool) -> Array:
+    """See `invconv.primitives.triangular_solve`."""
+    return lax.custom_linear_solve(
+        lambda x: jnp.matmul(matrix, x, precision=lax.Precision.HIGHEST),
+        rhs,
+        lambda _, b: substitute(matrix, b, lower=lower),
+        lambda _, b: substitute(matrix.mT, b, lower=not lower),
+    )

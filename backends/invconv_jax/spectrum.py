@@ -1,0 +1,100 @@
+"""Periodic solves: the frequencies are solved with by products, or by elimination."""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+from jax import lax
+from jax import numpy as jnp
+
+from invconv.arrays import Array, Shape, readable
+from invconv.spectrum import inverses_keep_accuracy
+from invconv_jax.convolve import PRECISION
+from invconv_jax.fourier import irfftn, rfftn
+from invconv_jax.solves import eliminate
+
+
+def spectral_solver(spectrum: Array, shape: Shape) -> SpectralSolver:
+    """See `invconv.spectrum.spectral_solver`."""
+    inverse, accurate = _invert(spectrum)
+    if not readable(accurate):
+        return SpectralSolver(spectrum, shape, inverse, accurate)
+    return SpectralSolver(spectrum, shape, inverse if accurate else None, None)
+
+
+@jax.jit
+def _invert(spectrum: Array) -> tuple[Array, Array]:
+    """Return the inverse of every matrix, and whether they may be used."""
+    inverse = jnp.linalg.inv(spectrum)
+    return inverse, inverses_keep_accuracy(spectrum, inverse)
+
+
+@dataclass(frozen=True, eq=False)
+class SpectralSolver:
+    """FFT, one C x C solve a frequency (or a product with its inverse), inverse FFT.
+
+    Attributes
+    ----------
+    spectrum : complex array, shape (F, C, C)
+    shape : tuple of int
+        The grid.
+    inverse : complex array, shape (F, C, C), or None
+        Without it the matrices are solved with at every call.
+    accurate : 0-d bool array, or None
+        Whether it may be used, where only the device knows; None where it may.
+    """
+
+    spectrum: Array
+    shape: Shape
+    inverse: Array | None
+    accurate: Array | None
+
+    @property
+    def plan(self) -> dict[str, Any]:
+        """How the solve runs."""
+        kept = "solve" if self.inverse is None else "cached inverse"
+        if self.accurate is not None:
+            kept = "cached inverse where accurate, else solve"
+        return {"method": "spectral", "per frequency": kept, "frequencies": self.spectrum.shape[0]}
+
+    def __call__(self, y: Array) -> Array:
+        """Solve for x, shape (B, C, *shape)."""
+        return _solve(self.spectrum, self.inverse, self.accurate, y)
+
+
+@jax.jit
+def _solve(spectrum: Array, inverse: Array | None, accurate: Array | None, y: Array) -> Array:
+    batch, channels, *shape = y.shape
+    y_hat = rfftn(y, len(shape))
+    frequencies = y_hat.shape[2:]
+    y_hat = jnp.transpose(y_hat.reshape(batch, channels, -1), (2, 1, 0))
+    # JAX's rule for a linear solve: the solution is all that the derivative keeps
+    x_hat = lax.custom_linear_solve(
+        lambda x: jnp.matmul(spectrum, x, precision=PRECISION),
+        y_hat,
+        lambda _, b: _at_the_frequencies(spectrum, inverse, accurate, b),
+        lambda _, b: _at_the_frequencies(
+            spectrum.mT, None if inverse is None else inverse.mT, accurate, b
+        ),
+    )
+    x_hat = jnp.transpose(x_hat, (2, 1, 0)).reshape(batch, channels, *frequencies)
+    return irfftn(x_hat, len(shape), shape[-1])
+
+
+def _at_the_frequencies(
+    spectrum: Array, inverse: Array | None, accurate: Array | None, y: Array
+) -> Array:
+    """Return K_hat(f)^-1 y(f) for y of shape (F, C, B)."""
+
+    def multiply(y: Array) -> Array:
+        return jnp.matmul(inverse, y, precision=PRECISION)
+
+    def solve(y: Array) -> Array:
+        return eliminate(spectrum, y)
+
+    if inverse is None:
+        return solve(y)
+    return multiply(y) if accurate is None else lax.cond(accurate, multiply, solve, y)
