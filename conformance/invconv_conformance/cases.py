@@ -31,25 +31,25 @@ def _autoregressive() -> Iterator[Case]:
             signs = "".join("+" if s > 0 else "-" for s in direction)
             order = "lower" if sum(direction) >= 0 else "upper"
             options = {"direction": direction, "channel_order": order}
-            yield Case(f"corner-{ndim}d{signs}", build(2, ndim, **options), grid)
+            yield Case(f"corner-{ndim}d{signs}", build(3, ndim, **options), grid)
         for way in (1, -1):
-            raster = build(2, ndim, mask="raster", direction=way, channel_order="upper")
+            raster = build(3, ndim, mask="raster", direction=way, channel_order="upper")
             yield Case(f"raster-{ndim}d{way:+d}", raster, grid)
         dilation = (2, 1, 3, 1)[:ndim]
-        yield Case(f"corner-{ndim}d-dilated", build(2, ndim, dilation=dilation), grid)
+        yield Case(f"corner-{ndim}d-dilated", build(3, ndim, dilation=dilation), grid)
     more: list[tuple[str, dict[str, Any], Shape]] = [
-        ("corner-k1", {"kernel_size": 1}, (3, 4)),
-        ("corner-k3", {"kernel_size": 3}, (5, 4)),
-        ("corner-k2x4", {"kernel_size": (2, 4)}, (4, 6)),
+        ("corner-k1", {"kernel_size": 1}, (4, 5)),
+        ("corner-k3", {"kernel_size": 3}, (4, 5)),
+        ("corner-k2x4", {"kernel_size": (2, 4)}, (4, 5)),
         ("corner-wider-than-grid", {"kernel_size": 4}, (2, 3)),
         ("corner-one-pixel", {"kernel_size": 2}, (1, 1)),
         ("corner-one-row", {"kernel_size": 3}, (1, 6)),
         ("corner-one-column", {"kernel_size": 3}, (6, 1)),
-        ("raster-k3", {"kernel_size": 3, "mask": "raster"}, (4, 6)),
+        ("raster-k3", {"kernel_size": 3, "mask": "raster"}, (4, 5)),
         (
             "raster-k2x3-dilated",
             {"kernel_size": (2, 3), "mask": "raster", "dilation": (1, 2)},
-            (4, 7),
+            (4, 5),
         ),
         ("raster-wide-on-narrow", {"kernel_size": 3, "mask": "raster", "direction": -1}, (5, 2)),
     ]
@@ -57,16 +57,16 @@ def _autoregressive() -> Iterator[Case]:
         yield Case(name, build(3, 2, **options), grid)
 
     def skewed(rng: np.random.Generator) -> ic.InvertibleConv:
-        conv = build(4, 2)(rng)
+        conv = build(3, 2)(rng)
         kernel = conv.parameters()["kernel"].copy()
-        kernel[:, :, 0, 0] += 3 * np.tril(np.ones((4, 4)), -1)
+        kernel[:, :, 0, 0] += 3 * np.tril(np.ones((3, 3)), -1)
         return conv.replace(kernel=kernel)
 
-    yield Case("corner-ill-conditioned-at-the-pixel", skewed, (3, 4))
+    yield Case("corner-ill-conditioned-at-the-pixel", skewed, (4, 5), wide=True)
     yield Case("corner-one-channel", build(1, 2, kernel_size=2), (4, 4), (3,))
-    many = build(2, 2, kernel_size=3)  # more than NumPy forms windows of at a time
+    many = build(3, 2, kernel_size=3)  # more than NumPy forms windows of at a time
     yield Case("corner-many-samples", many, (4, 5), (1500,))
-    yield Case("corner-bias", lambda rng: with_bias(build(3, 2)(rng), rng), (3, 4), (2, 2))
+    yield Case("corner-bias", lambda rng: with_bias(build(3, 2)(rng), rng), (4, 5), (2, 2))
 
 
 def _emerging() -> Iterator[Case]:
@@ -74,10 +74,10 @@ def _emerging() -> Iterator[Case]:
         return lambda rng: perturbed(ic.EmergingConv.init(channels, rng=rng, **options), rng, 0.05)
 
     for ndim, grid in GRIDS.items():
-        yield Case(f"emerging-{ndim}d", build(2, ndim=ndim), grid)
+        yield Case(f"emerging-{ndim}d", build(3, ndim=ndim), grid)
     yield Case("emerging-k5", build(3, kernel_size=5), (4, 5))
     yield Case("emerging-k1x3", build(3, kernel_size=(1, 3)), (4, 5))
-    yield Case("emerging-dilated", build(2, dilation=(1, 2)), (4, 5), ())
+    yield Case("emerging-dilated", build(3, dilation=(1, 2)), (4, 5), ())
 
     def biased(rng: np.random.Generator) -> ic.InvertibleConv:
         conv = with_bias(build(3)(rng), rng)
@@ -85,7 +85,7 @@ def _emerging() -> Iterator[Case]:
         replaced: ic.InvertibleConv = conv.replace(**biases)
         return replaced
 
-    yield Case("emerging-biases", biased, (3, 4), (1, 2, 1))
+    yield Case("emerging-biases", biased, (4, 5), (1, 2, 1))
 
 
 def _periodic() -> Iterator[Case]:
@@ -93,17 +93,17 @@ def _periodic() -> Iterator[Case]:
         return lambda rng: perturbed(ic.PeriodicConv.init(channels, rng=rng, **options), rng, 0.05)
 
     for ndim, grid in GRIDS.items():
-        yield Case(f"periodic-{ndim}d", build(2, ndim=ndim), grid)
+        yield Case(f"periodic-{ndim}d", build(3, ndim=ndim), grid)
     for k in (1, 2, 4, 5, 7):
-        yield Case(f"periodic-k{k}", build(2, kernel_size=k), (5, 4))
-    yield Case("periodic-k2x3", build(3, kernel_size=(2, 3)), (4, 3))
-    yield Case("periodic-even-dilated", build(2, kernel_size=(4, 2), dilation=(1, 3)), (6, 5), ())
+        yield Case(f"periodic-k{k}", build(3, kernel_size=k), (4, 5))
+    yield Case("periodic-k2x3", build(3, kernel_size=(2, 3)), (4, 5))
+    yield Case("periodic-even-dilated", build(3, kernel_size=(4, 2), dilation=(1, 3)), (4, 5), ())
     yield Case("periodic-one-pixel", build(3), (1, 1))
-    yield Case("periodic-one-row", build(2), (1, 6))
-    yield Case("periodic-one-column", build(2), (6, 1))
+    yield Case("periodic-one-row", build(3), (1, 6))
+    yield Case("periodic-one-column", build(3), (6, 1))
     for grid in ((7, 7), (8, 8), (6, 9)):
         yield Case(f"periodic-{grid[0]}x{grid[1]}", build(1), grid)
-    yield Case("periodic-bias", lambda rng: with_bias(build(3)(rng), rng), (3, 4), (2, 2))
+    yield Case("periodic-bias", lambda rng: with_bias(build(3)(rng), rng), (4, 5), (2, 2))
 
 
 def _pointwise() -> Iterator[Case]:
@@ -111,14 +111,14 @@ def _pointwise() -> Iterator[Case]:
     for cls in classes:
 
         def build(rng: np.random.Generator, cls: Any = cls, ndim: int | None = None) -> Any:
-            return with_bias(perturbed(cls.init(4, ndim=ndim, rng=rng), rng), rng)
+            return with_bias(perturbed(cls.init(3, ndim=ndim, rng=rng), rng), rng)
 
         for ndim, grid in GRIDS.items():
             yield Case(f"{cls.__name__}-{ndim}d".lower(), build, grid)
         batched = functools.partial(build, ndim=2)
-        yield Case(f"{cls.__name__}-batch-axes".lower(), batched, (2, 3), (2, 1, 2))
+        yield Case(f"{cls.__name__}-batch-axes".lower(), batched, (4, 5), (2, 1, 2))
     for m in (0, 1, 2, 6):
-        yield Case(f"qrconv1x1-m{m}", functools.partial(_qr, 3, m), (2, 3))
+        yield Case(f"qrconv1x1-m{m}", functools.partial(_qr, 3, m), (4, 5))
     yield Case("conv1x1-one-channel", lambda rng: ic.Conv1x1.init(1, rng=rng), (4,))
 
 
@@ -151,18 +151,18 @@ def _composite() -> Iterator[Case]:
     def with_inverse(rng: np.random.Generator) -> ic.InvertibleConv:
         return ic.Chain(
             [
-                ic.Inverse(with_bias(perturbed(ic.EmergingConv.init(2, rng=rng), rng, 0.05), rng)),
-                ic.Inverse(ic.Chain([perturbed(ic.PeriodicConv.init(2, rng=rng), rng, 0.05)])),
-                with_bias(ic.Conv1x1.init(2, rng=rng), rng),
+                ic.Inverse(with_bias(perturbed(ic.EmergingConv.init(3, rng=rng), rng, 0.05), rng)),
+                ic.Inverse(ic.Chain([perturbed(ic.PeriodicConv.init(3, rng=rng), rng, 0.05)])),
+                with_bias(ic.Conv1x1.init(3, rng=rng), rng),
             ]
         )
 
-    yield Case("chain-flow-step", flow_step, (4, 3))
-    yield Case("chain-flow-step-no-batch", flow_step, (4, 3), ())
-    yield Case("chain-merged", merged, (4, 3))
+    yield Case("chain-flow-step", flow_step, (4, 5))
+    yield Case("chain-flow-step-no-batch", flow_step, (4, 5), ())
+    yield Case("chain-merged", merged, (4, 5))
     yield Case("chain-merged-one-pixel", merged, (1, 1), (1,))
-    yield Case("chain-inverses", with_inverse, (3, 4))
-    yield Case("chain-1x1", lambda rng: ic.Chain([ic.Conv1x1.init(3, rng=rng)] * 2), (3, 2))
+    yield Case("chain-inverses", with_inverse, (4, 5))
+    yield Case("chain-1x1", lambda rng: ic.Chain([ic.Conv1x1.init(3, rng=rng)] * 2), (4, 5))
     for case in (*_periodic(), *_emerging(), *_pointwise()):
         if case.name in ("periodic-2d", "periodic-bias", "emerging-biases", "qrconv1x1-m2"):
             build = functools.partial(_inverse_of, case)

@@ -41,7 +41,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--dtype", help="only these dtypes, such as float64,float32")
     parser.add_argument("--cases", default="*", help='names of cases, such as "periodic-*"')
     parser.add_argument("--laws", default="*", help='ids of laws, such as "vjp.*"')
-    parser.add_argument("--quick", action="store_true", help="one case of each kind")
+    parser.add_argument(
+        "--quick",
+        action="store_true",
+        help="one case of each kind, in float64 and float32 (compiled: float32)",
+    )
     parser.add_argument(
         "--workers", type=int, help="processes; one a core unless --quick or few cases are chosen"
     )
@@ -81,7 +85,8 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _perform(todo: list[Task], workers: int | None, console: Console) -> list[Outcome]:
     """Run the tasks and return what they found, in the order of the tasks."""
-    few = len(todo) <= 20
+    compiling = any(column.library == "jax" for task in todo for column in task.columns)
+    few = len(todo) <= (2 if compiling else 20)  # JAX compiles eager code too
     count = workers or (1 if few else os.cpu_count() or 1)
     if count > 1:
         for name in _THREADS:  # a worker a core: more threads would fight for it

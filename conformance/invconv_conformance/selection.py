@@ -58,10 +58,11 @@ def choose(arguments: argparse.Namespace) -> tuple[list[Column], list[str]]:
     columns = [
         column
         for library in found
-        for column in library.columns()
+        for column in library.columns(every_dtype=arguments.dtype is not None)
         if _asked(arguments.device, column.device)
         and _asked(arguments.mode, column.mode)
         and _asked(arguments.dtype, column.dtype)
+        and (not arguments.quick or arguments.dtype or column.dtype in _quick_dtypes(column.mode))
     ]
     if not columns:
         asked = {name: getattr(arguments, name) or "any" for name in ("device", "mode", "dtype")}
@@ -98,6 +99,11 @@ def _libraries(arguments: argparse.Namespace) -> tuple[list[Library], list[str]]
         else:
             found.append(known[name])
     return found, absent
+
+
+def _quick_dtypes(mode: str) -> tuple[str, ...]:
+    """Return what --quick runs: a compiler takes most of the time, half types add only casts."""
+    return ("float64", "float32") if mode == "eager" else ("float32",)
 
 
 def _asked(wanted: str | None, name: str) -> bool:

@@ -27,18 +27,18 @@ def _fixed(conv: ic.InvertibleConv) -> Build:
 
 def _singular() -> Iterator[Case]:
     """Yield operators whose zero pivot no rounding can hide."""
-    rows = np.asarray([[1.0, 2.0], [2.0, 4.0]])
+    rows = np.asarray([[1.0, 2.0, 0.0], [2.0, 4.0, 0.0], [0.0, 0.0, 1.0]])
     difference = np.asarray([[[1.0, -1.0]]])
 
     def pivot(rng: np.random.Generator) -> ic.AutoregressiveConv:
-        conv = perturbed(ic.AutoregressiveConv.init(2, rng=rng), rng)
+        conv = perturbed(ic.AutoregressiveConv.init(3, rng=rng), rng)
         kernel = conv.kernel.copy()
         kernel[1, 1, 0, 0] = 0.0
         replaced: ic.AutoregressiveConv = conv.replace(kernel=kernel)
         return replaced
 
     def pair(rng: np.random.Generator) -> ic.EmergingConv:
-        conv = perturbed(ic.EmergingConv.init(2, rng=rng), rng, 0.05)
+        conv = perturbed(ic.EmergingConv.init(3, rng=rng), rng, 0.05)
         kernel = conv.second.kernel.copy()
         kernel[0, 0, 0, 0] = 0.0
         replaced: ic.EmergingConv = conv.replace(**{"second.kernel": kernel})
@@ -51,20 +51,20 @@ def _singular() -> Iterator[Case]:
         return conv.replace(**{name: array})
 
     def chain(rng: np.random.Generator) -> ic.Chain:
-        return ic.Chain([with_bias(ic.Conv1x1.init(2, rng=rng), rng), pivot(rng)])
+        return ic.Chain([with_bias(ic.Conv1x1.init(3, rng=rng), rng), pivot(rng)])
 
-    yield Case("singular-corner", pivot, (3, 4), singular=True)
-    yield Case("singular-emerging", pair, (3, 4), singular=True)
+    yield Case("singular-corner", pivot, (4, 5), singular=True)
+    yield Case("singular-emerging", pair, (4, 5), singular=True)
     yield Case("singular-periodic", _fixed(ic.PeriodicConv(difference)), (6,), singular=True)
-    yield Case("singular-conv1x1", _fixed(ic.Conv1x1(rows)), (2, 3), singular=True)
+    yield Case("singular-conv1x1", _fixed(ic.Conv1x1(rows)), (4, 5), singular=True)
     # exp(-20000) is zero in every dtype, extended precision too
     plu = functools.partial(factors, ic.PLUConv1x1, "log_scale", -20000.0)
-    yield Case("singular-pluconv1x1", plu, (2, 3), singular=True)
+    yield Case("singular-pluconv1x1", plu, (4, 5), singular=True)
     qr = functools.partial(factors, ic.QRConv1x1, "scale", 0.0)
-    yield Case("singular-qrconv1x1", qr, (2, 3), singular=True)
+    yield Case("singular-qrconv1x1", qr, (4, 5), singular=True)
     norm = functools.partial(factors, ic.ActNorm, "log_scale", -20000.0)
-    yield Case("singular-actnorm", norm, (2, 3), singular=True)
-    yield Case("singular-chain", chain, (3, 3), singular=True)
+    yield Case("singular-actnorm", norm, (4, 5), singular=True)
+    yield Case("singular-chain", chain, (4, 5), singular=True)
 
 
 def _ill_conditioned() -> Iterator[Case]:
@@ -133,7 +133,7 @@ def _scaled() -> Iterator[Case]:
             def scaled(
                 rng: np.random.Generator, cls: Any = cls, factor: float = factor
             ) -> ic.InvertibleConv:
-                conv = perturbed(cls.init(2, rng=rng), rng, 0.05)
+                conv = perturbed(cls.init(3, rng=rng), rng, 0.05)
                 # of a pair only one factor, so that its product stays in range
                 first = next(iter(conv.parameters()))
                 replaced: ic.InvertibleConv = conv.replace(
@@ -141,10 +141,10 @@ def _scaled() -> Iterator[Case]:
                 )
                 return replaced
 
-            yield Case(f"{name}-{cls.__name__.lower()}", scaled, (3, 4), wide=True)
+            yield Case(f"{name}-{cls.__name__.lower()}", scaled, (4, 5), wide=True)
 
         def log_scaled(rng: np.random.Generator, factor: float = factor) -> ic.ActNorm:
-            shift = np.full(2, np.log(factor))
-            return ic.ActNorm(shift + 0.1 * rng.standard_normal(2), rng.standard_normal(2))
+            shift = np.full(3, np.log(factor))
+            return ic.ActNorm(shift + 0.1 * rng.standard_normal(3), rng.standard_normal(3))
 
-        yield Case(f"{name}-actnorm", log_scaled, (3, 4), wide=True)
+        yield Case(f"{name}-actnorm", log_scaled, (4, 5), wide=True)
