@@ -40,7 +40,8 @@ def blocks_of_noise(shape: tuple[int, ...]) -> da.Array:
     def noise(block_info: Any = None) -> np.ndarray[Any, Any]:
         place = block_info[None]
         rng = np.random.default_rng(place["chunk-location"])
-        return rng.standard_normal(place["chunk-shape"], np.float32)
+        pixels: np.ndarray[Any, Any] = rng.standard_normal(place["chunk-shape"], np.float32)
+        return pixels
 
     chunks = ((BLOCK,) * (shape[0] // BLOCK), *((n,) for n in shape[1:]))
     return da.map_blocks(noise, chunks=chunks, dtype=np.float32, meta=np.empty((0,) * 4, "f4"))
@@ -69,6 +70,8 @@ class Counting:
 
     def __init__(self, prepared: ic.PreparedInverse) -> None:
         self.prepared = prepared
+
+        """Solve, and say the count instead."""
 
     def __call__(self, y: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
         result: np.ndarray[Any, Any] = self.prepared.inverse(y)
