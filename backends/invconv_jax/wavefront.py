@@ -20,7 +20,7 @@ from invconv.primitives import flat
 from invconv.wavefront import CausalStencil, inverse_keeps_accuracy
 from invconv_jax.convolve import PRECISION, correlate
 from invconv_jax.fronts import Geometry
-from invconv_jax.solves import substitute, triangular_solve
+from invconv_jax.solves import matmul, substitute, triangular_solve
 
 
 def causal_solver(stencil: CausalStencil, shape: Shape) -> ScanSolver:
@@ -112,8 +112,8 @@ def _substitute(geometry: Geometry, corner: Corner, taps: Array, y: Array) -> Ar
     """Solve with D^-1 or D, whichever the corner says."""
 
     def multiply(y: Array) -> Array:
-        scaled = jnp.matmul(corner.inverse, flat(y), precision=PRECISION).reshape(y.shape)
-        inner = jnp.matmul(corner.inverse, taps, precision=PRECISION)
+        scaled = matmul(corner.inverse, flat(y)).reshape(y.shape)
+        inner = matmul(corner.inverse, taps)
         return _loop(geometry, None, inner, scaled)
 
     def solve(y: Array) -> Array:
