@@ -23,12 +23,12 @@ def operators() -> Iterator[Any]:
     from invconv_conformance.cases import perturbed
 
     rng = np.random.default_rng(0)
-    for cls in (ic.ActNorm, ic.Conv1x1, ic.PLUConv1x1, ic.QRConv1x1, ic.PeriodicConv):
-        yield perturbed(cls.init(4, rng=rng), rng, 0.05)
-    yield perturbed(ic.EmergingConv.init(4, rng=rng, dilation=2), rng, 0.02)
-    yield perturbed(ic.AutoregressiveConv.init(4, rng=rng, mask="raster"), rng, 0.02)
-    steps = (ic.QRConv1x1.init(4, rng=rng), ic.EmergingConv.init(4, rng=rng))
-    yield ic.Chain([steps[0], ic.Inverse(steps[1])])
+    matrices = (ic.ActNorm, ic.Conv1x1, ic.PLUConv1x1, ic.QRConv1x1)
+    steps = [perturbed(cls.init(4, rng=rng), rng, 0.05) for cls in matrices]
+    emerging = ic.EmergingConv.init(4, rng=rng, dilation=2)
+    yield ic.Chain([*steps, ic.PeriodicConv.init(4, rng=rng), emerging])
+    raster = ic.AutoregressiveConv.init(4, rng=rng, mask="raster")
+    yield ic.Chain([raster, ic.Inverse(ic.PeriodicConv.init(4, rng=rng))])
 
 
 def functions() -> dict[str, Any]:
@@ -87,6 +87,8 @@ def main() -> None:
     for host in operators():
         conv = host.asarrays(x)
         for name, function in functions().items():
+            if explicit and name != "inverse's gradient":
+                continue  # the longest program, of which the others are parts
             check(name, function, conv, x, sharded)
     if not explicit:
         gather = jax.jit(lambda x: jnp.fft.rfft2(x)).lower(sharded).compile().as_text()
