@@ -19,7 +19,7 @@ from invconv.arrays import Array, Shape, cast, constant, namespace, size
 from invconv.base import Gradients
 from invconv.linear import Linear
 from invconv.parameters import require_shape
-from invconv.primitives import from_pixel_rows, multiply, pixel_rows, triangular_solve
+from invconv.primitives import from_pixel_rows, matmul, multiply, pixel_rows, triangular_solve
 from invconv.settings import generator, optional_ndim, positive_int
 
 
@@ -45,7 +45,7 @@ class Pointwise(Linear):
     def _parameter_vjp(self, x: Array, y_bar: Array) -> Gradients:
         xp = namespace(x)
         rows = xp.matrix_transpose(pixel_rows(x))
-        return self._matrix_vjp(xp.matmul(pixel_rows(y_bar), rows))
+        return self._matrix_vjp(matmul(pixel_rows(y_bar), rows))
 
     def transpose(self) -> Conv1x1:
         """Return the plain 1x1 convolution with W^T, without bias."""
@@ -100,7 +100,7 @@ class TriangularSteps:
         """Solve for x, shape (B, C, *spatial)."""
         rows = pixel_rows(y)
         if self.first is not None:
-            rows = namespace(rows).matmul(self.first, rows)
+            rows = matmul(self.first, rows)
         for matrix, lower in self.triangles:
             rows = triangular_solve(matrix, rows, lower=lower)
         return from_pixel_rows(rows, y.shape)
