@@ -96,7 +96,7 @@ def cast(x: Array, dtype: Any) -> Array:
 def log_abs(x: Array) -> Array:
     """Return log|x|, -inf at zero and without NumPy's warning there."""
     xp = namespace(x)
-    if library_name(x) != "numpy":  # torch.compile has no errstate
+    if library_name(x) == "torch":  # torch.compile has no errstate
         return xp.log(xp.abs(x))
     with np.errstate(divide="ignore"):
         return xp.log(xp.abs(x))
