@@ -9,6 +9,7 @@ and `invconv.qr` have the others.
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Callable
 from dataclasses import KW_ONLY, dataclass
 from typing import Any, Self
 
@@ -20,6 +21,7 @@ from invconv.base import Gradients
 from invconv.linear import Linear
 from invconv.parameters import require_shape
 from invconv.primitives import from_pixel_rows, matmul, multiply, pixel_rows, triangular_solve
+from invconv.registry import Primitive
 from invconv.settings import generator, optional_ndim, positive_int
 
 
@@ -106,6 +108,24 @@ class TriangularSteps:
         return from_pixel_rows(rows, y.shape)
 
 
+@Primitive
+def matrix_solver(matrix: Array) -> Callable[[Array], Array]:
+    """Return the map y -> x, both (B, C, *spatial), with x = W^-1 y at every pixel.
+
+    Parameters
+    ----------
+    matrix : array, shape (C, C)
+
+    Returns
+    -------
+    callable
+        With a ``plan``, a dict that says how it works; it can be pickled.
+    """
+    xp = namespace(matrix)
+    q, r = xp.linalg.qr(matrix)
+    return TriangularSteps(xp.matrix_transpose(q), ((r, False),), "QR factorisation")
+
+
 @dataclass(frozen=True, eq=False, repr=False)
 class Conv1x1(Pointwise):
     """A plain 1x1 convolution: any C x C matrix.
@@ -181,10 +201,8 @@ class Conv1x1(Pointwise):
         inverse = xp.linalg.inv(self.weight)
         return {"weight": (size(shape) * log_det_bar) * xp.matrix_transpose(inverse)}
 
-    def _solver(self, shape: Shape) -> TriangularSteps:
-        xp = namespace(self.weight)
-        q, r = xp.linalg.qr(self.weight)
-        return TriangularSteps(xp.matrix_transpose(q), ((r, False),), "QR factorisation")
+    def _solver(self, shape: Shape) -> Any:
+        return matrix_solver(self.weight)
 
 
 def permutation_matrix(permutation: Array, like: Array) -> Array:

@@ -12,7 +12,7 @@ import torch
 from torch.autograd import Function
 
 from invconv import rules
-from invconv.rules import LinearFamily
+from invconv.families import LinearFamily
 from invconv_torch import kernels, ops
 from invconv_torch.kernels import Factor
 from invconv_torch.traced import compiling, traced

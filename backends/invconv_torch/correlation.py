@@ -17,7 +17,6 @@ Tensor: TypeAlias = torch.Tensor
 Shape: TypeAlias = tuple[int, ...]
 
 _WINDOW_BYTES = 2**20  # of windows at a time: as many samples as stay in the cache
-_CROPPED = 2  # up to this padding a few more outputs are cheaper than a padded copy
 _CONV = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
 
 
@@ -78,15 +77,9 @@ def correlate(offsets: tuple[Offset, ...], wrap: bool, taps: Tensor, x: Tensor) 
         return _correlate_windows(offsets, wrap, taps, x)
     kernel = _kernel(grid, taps)
     conv = _CONV[len(shape)]
-    widest = max(*(abs(o) for o in (*grid.low, *grid.high)), 0)
-    if wrap or widest > _CROPPED or max(grid.low) > 0 or min(grid.high) < 0:
-        y: Tensor = conv(_padded(x, grid, wrap), kernel, dilation=grid.spacing)
-        return y
-    padding = [max(-lo, h) for lo, h in zip(grid.low, grid.high, strict=True)]
-    y = conv(x, kernel, padding=padding, dilation=grid.spacing)
-    for axis, (p, lo, n) in enumerate(zip(padding, grid.low, shape, strict=True)):
-        y = y.narrow(2 + axis, p + lo, n)
-    return y
+    if wrap or any(lo != -h for lo, h in zip(grid.low, grid.high, strict=True)):
+        return conv(_padded(x, grid, wrap), kernel, dilation=grid.spacing)
+    return conv(x, kernel, padding=grid.high, dilation=grid.spacing)
 
 
 def correlate_kernel_vjp(

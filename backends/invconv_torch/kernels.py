@@ -6,19 +6,20 @@ from typing import TypeAlias
 
 import torch
 
-from invconv.rules import (
+from invconv.families import (
     CausalFamily,
     LinearFamily,
+    MatrixFamily,
     SpectralFamily,
     StencilFamily,
     TriangularFamily,
 )
 from invconv_torch import correlation
 from invconv_torch.precision import full_precision
-from invconv_torch.solvers import CausalFactor, SpectralFactor
+from invconv_torch.solvers import CausalFactor, MatrixFactor, SpectralFactor
 
 Tensor: TypeAlias = torch.Tensor
-Factor: TypeAlias = CausalFactor | SpectralFactor
+Factor: TypeAlias = CausalFactor | MatrixFactor | SpectralFactor
 
 
 def apply(family: LinearFamily, w: Tensor, x: Tensor) -> Tensor:
@@ -42,6 +43,8 @@ def factor(family: LinearFamily, w: Tensor, shape: tuple[int, ...], quiet: bool)
             return CausalFactor.of(family, w, shape)
         if isinstance(family, SpectralFamily):
             return SpectralFactor.of(family, w, quiet)
+        if isinstance(family, MatrixFamily):
+            return MatrixFactor.of(w)
         return None
 
 

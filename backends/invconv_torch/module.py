@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 import invconv as ic
+from invconv_torch.precision import autocasting
 from invconv_torch.remembered import RememberedInverses
 
 Tensor: TypeAlias = torch.Tensor
@@ -81,7 +82,7 @@ class InvertibleModule(nn.Module):  # type: ignore[misc]
         log_det : tensor, shape (B,)
         """
         kind = x.device.type
-        if not torch.is_autocast_enabled(kind):
+        if not autocasting(kind):
             return self.operator().forward_and_log_det(x)
         with torch.autocast(kind, enabled=False):
             return self.operator().forward_and_log_det(self._cast(x))
@@ -101,7 +102,7 @@ class InvertibleModule(nn.Module):  # type: ignore[misc]
         log_det : tensor, shape (B,)
         """
         kind = z.device.type
-        if not torch.is_autocast_enabled(kind):
+        if not autocasting(kind):
             return self._inverse(z)
         with torch.autocast(kind, enabled=False):
             return self._inverse(self._cast(z))

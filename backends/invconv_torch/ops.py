@@ -13,9 +13,10 @@ from typing import Any, TypeAlias
 
 import torch
 
-from invconv.rules import (
+from invconv.families import (
     CausalFamily,
     LinearFamily,
+    MatrixFamily,
     SpectralFamily,
     StencilFamily,
     TriangularFamily,
@@ -34,8 +35,10 @@ def encode(family: LinearFamily) -> list[int]:
         return [1, family.lower, len(family.direction), *settings, *_flat(family.reach)]
     if isinstance(family, SpectralFamily):
         return [2, *family.shape]
-    assert isinstance(family, TriangularFamily)
-    return [3, family.lower]
+    if isinstance(family, TriangularFamily):
+        return [3, family.lower]
+    assert isinstance(family, MatrixFamily)
+    return [4]
 
 
 def _flat(offsets: tuple[tuple[int, ...], ...]) -> list[int]:
@@ -54,6 +57,8 @@ def _decode(code: tuple[int, ...]) -> LinearFamily:
         return SpectralFamily(tuple(rest))
     if kind == 3:
         return TriangularFamily(bool(rest[0]))
+    if kind == 4:
+        return MatrixFamily()
     flag, ndim, *numbers = rest
     groups = [tuple(numbers[i : i + ndim]) for i in range(0, len(numbers), ndim)]
     if kind == 0:

@@ -9,62 +9,56 @@ from typing import Any
 
 import torch
 
-Switch = tuple[Any, str]
 _REDUCED = ("tf32", "bf16", True)
 
 _lock = threading.Lock()  # the switches are the process's, not the thread's
 _depth: dict[str, int] = {}
-_saved: dict[str, list[tuple[Switch, Any]]] = {}
+_saved: dict[str, list[tuple[Any, str, Any]]] = {}
 
 
-def _switches(device_type: str) -> list[Switch]:
-    """Return (module, attribute) of what may reduce the precision of products on a device."""
-    if device_type == "cpu":
-        modules = [torch.backends.mkldnn]
-    elif device_type == "cuda":
-        modules = [torch.backends.cuda, torch.backends.cudnn]
+def _switches(kind: str) -> list[tuple[Any, str, Any]]:
+    """Return (module, attribute, value to restore) of what reduces precision on a device now."""
+    backends = torch.backends
+    if kind == "cpu":
+        above, modules = backends.mkldnn, [backends.mkldnn]
+    elif kind == "cuda":
+        above, modules = backends.cudnn, [backends.cuda, backends.cudnn]
     else:
         return []
-    parts = [getattr(m, name, None) for m in modules for name in ("matmul", "conv")]
-    new = [(part, "fp32_precision") for part in parts if hasattr(part, "fp32_precision")]
-    if new or device_type == "cpu":
-        return new
-    return [(torch.backends.cuda.matmul, "allow_tf32"), (torch.backends.cudnn, "allow_tf32")]
+    found = []
+    for part in [getattr(m, n, None) for m in modules for n in ("matmul", "conv")]:
+        value = getattr(part, "fp32_precision", "none")
+        # "none" follows the switch above, and only "none" restores one that did
+        follows = value == getattr(above, "fp32_precision", "none")
+        found.append((part, "fp32_precision", "none" if follows else value, value))
+    if kind == "cuda" and not hasattr(backends.cuda.matmul, "fp32_precision"):  # before 2.9
+        for part in (backends.cuda.matmul, backends.cudnn):
+            found.append((part, "allow_tf32", part.allow_tf32, part.allow_tf32))
+    return [(part, name, back) for part, name, back, value in found if value in _REDUCED]
 
 
-def _inherited(switch: Switch) -> str:
-    """Return the value of the switch that one falls back on while it is "none" itself."""
-    module = switch[0]
-    parents = {"mkldnn": torch.backends.mkldnn, "cuda": torch.backends.cudnn}
-    name = "mkldnn" if module in vars(torch.backends.mkldnn).values() else "cuda"
-    value: str = getattr(parents[name], "fp32_precision", "none")
-    return value
-
-
-def _enter(device_type: str) -> None:
+def _enter(kind: str) -> None:
     with _lock:
-        depth = _depth.get(device_type, 0)
-        _depth[device_type] = depth + 1
+        depth = _depth.get(kind, 0)
+        _depth[kind] = depth + 1
         if depth:
             return
-        _saved[device_type] = saved = []
-        for module, name in _switches(device_type):
-            value = getattr(module, name)
-            if value in _REDUCED:
-                # "none" follows the switch above; only that restores a switch which did so
-                back = (
-                    "none" if value is not True and value == _inherited((module, name)) else value
-                )
-                saved.append(((module, name), back))
-                setattr(module, name, False if value is True else "ieee")
+        _saved[kind] = _switches(kind)
+        for module, name, back in _saved[kind]:
+            setattr(module, name, False if back is True else "ieee")
 
 
-def _leave(device_type: str) -> None:
+def _leave(kind: str) -> None:
     with _lock:
-        _depth[device_type] -= 1
-        if _depth[device_type] == 0:
-            for (module, name), value in _saved.pop(device_type):
-                setattr(module, name, value)
+        _depth[kind] -= 1
+        if _depth[kind] == 0:
+            for module, name, back in _saved.pop(kind):
+                setattr(module, name, back)
+
+
+def autocasting(kind: str) -> bool:
+    """Tell whether autocast is on for a type of device (some do not have it)."""
+    return bool(torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind))
 
 
 @contextmanager
@@ -76,7 +70,7 @@ def full_precision(x: torch.Tensor) -> Iterator[None]:
     kind = x.device.type
     _enter(kind)
     try:
-        if torch.is_autocast_enabled(kind):
+        if autocasting(kind):
             with torch.autocast(kind, enabled=False):
                 yield
         else:

@@ -7,9 +7,10 @@ from typing import Any, TypeAlias
 
 import torch
 
-from invconv.rules import (
+from invconv.families import (
     CausalFamily,
     LinearFamily,
+    MatrixFamily,
     SpectralFamily,
     StencilFamily,
     TriangularFamily,
@@ -53,7 +54,7 @@ class Solver:
     family : LinearFamily
     weights : tensor
         w.
-    factor : CausalFactor or SpectralFactor, or None
+    factor : a factor of `invconv_torch.solvers`, or None
         Of A(w), from detached weights; None in traced code, where each solve factors.
     """
 
@@ -69,6 +70,11 @@ class Solver:
     def __call__(self, y: Tensor) -> Tensor:
         """Solve for x, shape (B, C, *shape)."""
         return autodiff.solve(self.family, self.factor, self.weights, y)
+
+
+def matrix_solver(matrix: Tensor) -> Solver:
+    """See `invconv.pointwise.matrix_solver`."""
+    return _solver(MatrixFamily(), matrix, ())
 
 
 def causal_solver(stencil: CausalStencil, shape: tuple[int, ...]) -> Solver:

@@ -10,9 +10,10 @@ from typing import Any, TypeAlias
 import torch
 
 from invconv.arrays import readable
+from invconv.families import CausalFamily, SpectralFamily
 from invconv.pitched import Layout
 from invconv.planes import PitchedSolver
-from invconv.rules import CausalFamily, SpectralFamily
+from invconv.primitives import from_pixel_rows, pixel_rows
 from invconv.spectrum import from_frequencies, stable_spectral_inverse, to_frequencies
 from invconv.wavefront import stable_inverse
 
@@ -178,3 +179,36 @@ class SpectralFactor:
             assert self.lu is not None
             x_hat = torch.linalg.lu_solve(*self.lu, y_hat, adjoint=self.adjoint)
         return from_frequencies(x_hat, self.family.shape)
+
+
+@dataclass(frozen=True, eq=False)
+class MatrixFactor:
+    """The QR factors of a matrix that is applied at every pixel."""
+
+    q: Tensor
+    r: Tensor
+    adjoint: bool = False
+
+    @staticmethod
+    def of(matrix: Tensor) -> MatrixFactor:
+        """Factor a matrix (C, C)."""
+        return MatrixFactor(*torch.linalg.qr(matrix.detach()))
+
+    @property
+    def plan(self) -> dict[str, Any]:
+        """How the solve runs."""
+        return {"method": "QR factorisation"}
+
+    def transpose(self) -> MatrixFactor:
+        """Return the factored transpose."""
+        return replace(self, adjoint=not self.adjoint)
+
+    def solve(self, y: Tensor) -> Tensor:
+        """Return x, shape (B, C, *spatial)."""
+        rows = pixel_rows(y)
+        if self.adjoint:
+            z = torch.linalg.solve_triangular(self.r.mT, rows, upper=False)
+            return from_pixel_rows(torch.matmul(self.q, z), y.shape)
+        rows = torch.matmul(self.q.mT, rows)
+        x = torch.linalg.solve_triangular(self.r, rows, upper=True)
+        return from_pixel_rows(x, y.shape)

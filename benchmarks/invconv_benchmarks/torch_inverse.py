@@ -85,7 +85,7 @@ def images_kept(shape: tuple[int, ...]) -> float:
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
         x, _ = layer.inverse(y)
     del x
-    return sum(kept.values()) / (y.numel() * y.element_size())
+    return float(sum(kept.values()) / (y.numel() * y.element_size()))
 
 
 def main(argv: Sequence[str] | None = None) -> None:
