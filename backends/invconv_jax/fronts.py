@@ -86,7 +86,9 @@ class Geometry:
         ndim = len(self.shape)
         y = jnp.flip(y, self._backward)
         for a, (n, m, d) in enumerate(self._split):
-            y = jnp.pad(y, [(0, m * d - n) if axis == 2 + 2 * a else (0, 0) for axis in range(y.ndim)])
+            y = jnp.pad(
+                y, [(0, m * d - n) if axis == 2 + 2 * a else (0, 0) for axis in range(y.ndim)]
+            )
             y = y.reshape(*y.shape[: 2 + 2 * a], m, d, *y.shape[3 + 2 * a :])
         y = jnp.transpose(y, self._order)
         for axis, a in enumerate(self.others, start=2 + ndim):

@@ -71,9 +71,8 @@ class Counting:
     def __init__(self, prepared: ic.PreparedInverse) -> None:
         self.prepared = prepared
 
-        """Solve, and say the count instead."""
-
     def __call__(self, y: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+        """Solve, and say the count instead."""
         result: np.ndarray[Any, Any] = self.prepared.inverse(y)
         return np.full_like(result, Counting.unpickled)
 
