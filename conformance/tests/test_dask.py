@@ -95,6 +95,9 @@ def test_a_prepared_inverse_travels_once_to_a_worker(client: Client) -> None:
     shared = dask.delayed(Counting(conv.prepare((8, 8))))
     counts = da.map_blocks(_run, y, shared, dtype=y.dtype, meta=y._meta)
     assert float(counts.max().compute()) == 1
+    once = dask.delayed(conv.prepare((8, 8)))
+    x = da.map_blocks(ic.PreparedInverse.inverse, once, y, dtype=y.dtype, meta=y._meta)
+    np.testing.assert_array_equal(x[:2].compute(), conv.inverse(y[:2].compute()))
 
 
 @pytest.mark.parametrize("size", [16, 256])
