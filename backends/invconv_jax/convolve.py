@@ -108,8 +108,8 @@ def _dense(taps: Array, offsets: dict[int, Offset], boxes: list[_Box]) -> Array:
     channels = taps.shape[1]
     sizes: Shape = tuple(box.size for box in boxes)
     kernel = jnp.zeros((*sizes, channels, channels), taps.dtype)
-    places = [
-        [box.place(o[a]) for o in offsets.values()] for a, box in enumerate(boxes)
-    ]
-    kernel = kernel.at[tuple(jnp.asarray(p, int) for p in places)].add(taps[jnp.asarray(list(offsets), int)])
+    places = [[box.place(o[a]) for o in offsets.values()] for a, box in enumerate(boxes)]
+    kernel = kernel.at[tuple(jnp.asarray(p, int) for p in places)].add(
+        taps[jnp.asarray(list(offsets), int)]
+    )
     return jnp.moveaxis(kernel, (-2, -1), (0, 1))
