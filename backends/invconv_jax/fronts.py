@@ -101,7 +101,7 @@ class Geometry:
         x = jnp.moveaxis(x, (0, -1), (-1, 0))
         for axis, a in reversed(list(enumerate(self.others, start=2 + ndim))):
             x = _unskew(x, axis, self.slope[a])
-        x = jnp.transpose(x, np.argsort(self._order))
+        x = jnp.transpose(x, np.argsort(self._order).tolist())
         for a, (n, m, d) in enumerate(self._split):
             x = x.reshape(*x.shape[: 2 + a], m * d, *x.shape[4 + a :])
             x = lax.slice_in_dim(x, 0, n, axis=2 + a)
@@ -119,7 +119,7 @@ class Geometry:
 
     @property
     def _order(self) -> tuple[int, ...]:
-        """Which axes of (B, C, pixels, residues, pixels, residues, ...) come one after the other."""
+        """How to order (B, C, pixels, residues, pixels, residues, ...)."""
         residues = range(3, 3 + 2 * len(self.shape), 2)
         return (0, 1, *residues, *(2 + 2 * a for a in (*self.others, self.line)))
 

@@ -53,7 +53,8 @@ def init(
     >>> jax.vmap(make)(jax.random.split(key, 8)).scale.shape
     (8, 4)
     """
-    draw = functools.partial(cls.init, channels, *args, **settings)
+    make: Any = cls
+    draw = functools.partial(make.init, channels, *args, **settings)
     dtype = jnp.result_type(float) if dtype is None else dtype
     leaves, structure = jax.tree.flatten(draw(rng=np.random.default_rng(0)))
     types = [_type_of(leaf, dtype) for leaf in leaves]

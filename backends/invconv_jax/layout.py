@@ -23,7 +23,8 @@ def channels_last(conv: ic.InvertibleConv) -> ChannelsLast:
     --------
     >>> import invconv, invconv_jax, jax
     >>> conv = invconv_jax.init(jax.random.key(0), invconv.EmergingConv, 3)
-    >>> z, log_det = invconv_jax.channels_last(conv).forward_and_log_det(jax.numpy.ones((2, 8, 8, 3)))
+    >>> x = jax.numpy.ones((2, 8, 8, 3))
+    >>> z, log_det = invconv_jax.channels_last(conv).forward_and_log_det(x)
     >>> z.shape, log_det.shape
     ((2, 8, 8, 3), (2,))
     """

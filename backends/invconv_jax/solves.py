@@ -29,7 +29,7 @@ substitute = SplitByBatch("invconv_substitute", _substitute, (0,))
 eliminate = SplitByBatch("invconv_eliminate", _eliminate, (0, 1))
 
 
-@jax.jit
+@jax.jit  # type: ignore[untyped-decorator]
 def matmul(a: Array, b: Array) -> Array:
     """See `invconv.primitives.matmul`; an accelerator would round to TensorFloat-32 or bfloat16."""
     return jnp.matmul(a, b, precision=lax.Precision.HIGHEST)

@@ -23,7 +23,7 @@ def spectral_solver(spectrum: Array, shape: Shape) -> SpectralSolver:
     return SpectralSolver(spectrum, shape, inverse if accurate else None, None)
 
 
-@jax.jit
+@jax.jit  # type: ignore[untyped-decorator]
 def _invert(spectrum: Array) -> tuple[Array, Array]:
     """Return the inverse of every matrix, and whether they may be used."""
     inverse = jnp.linalg.inv(spectrum)
@@ -63,7 +63,7 @@ class SpectralSolver:
         return _solve(self.spectrum, self.inverse, self.accurate, y)
 
 
-@jax.jit
+@jax.jit  # type: ignore[untyped-decorator]
 def _solve(spectrum: Array, inverse: Array | None, accurate: Array | None, y: Array) -> Array:
     batch, channels, *shape = y.shape
     y_hat = rfftn(y, len(shape))

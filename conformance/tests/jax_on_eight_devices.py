@@ -16,6 +16,7 @@ COLLECTIVES = r"\b(all-gather|all-to-all|collective-permute|reduce-scatter|all-r
 
 
 def operators() -> Iterator[Any]:
+    """Yield chains that have every operator, of NumPy arrays."""
     import numpy as np
 
     import invconv as ic
@@ -32,6 +33,7 @@ def operators() -> Iterator[Any]:
 
 
 def functions() -> dict[str, Any]:
+    """Return functions of an operator and images, by name."""
     import jax
 
     def loss(method: str) -> Any:
@@ -50,6 +52,7 @@ def functions() -> dict[str, Any]:
 
 
 def check(name: str, function: Any, conv: Any, x: Any, sharded: Any) -> None:
+    """Assert that a function of sharded images gathers nothing and gives the same results."""
     import jax
     import numpy as np
 

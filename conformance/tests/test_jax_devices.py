@@ -18,6 +18,7 @@ from jax import numpy as jnp
 import invconv as ic
 import invconv_jax
 from invconv_conformance.cases import CASES
+from invconv_jax import primitives
 
 HERE = Path(__file__).parent
 
@@ -86,21 +87,27 @@ def test_every_operator_is_lowered_for_cuda(case: Any) -> None:
     assert "stablehlo" in lower_for_cuda(value_and_gradients, conv, x)
 
 
-def test_faults_are_seen_when_lowering_for_cuda() -> None:
-    """A host callback, and a library that is there on a CPU only."""
-    x = jnp.ones((2, 2))
+def on_the_host(matrix: Any, rhs: Any, *, lower: bool) -> Any:
+    kind = jax.ShapeDtypeStruct(rhs.shape, rhs.dtype)
+    return jax.pure_callback(np.linalg.solve, kind, matrix, rhs)
 
-    def calls_the_host(x: Any) -> Any:
-        return jax.pure_callback(np.sin, jax.ShapeDtypeStruct(x.shape, x.dtype), x)
 
-    def calls_lapack(x: Any) -> Any:
-        return jax.ffi.ffi_call("lapack_sgetrf_ffi", jax.ShapeDtypeStruct(x.shape, x.dtype))(x)
+def by_lapack(matrix: Any, rhs: Any, *, lower: bool) -> Any:
+    kind = jax.ShapeDtypeStruct(matrix.shape, matrix.dtype)
+    return jax.ffi.ffi_call("lapack_strtri_ffi", kind)(matrix) @ rhs
 
-    lower_for_cuda(lambda x: x @ x, x)
-    for planted in (calls_the_host, calls_lapack):
-        conv = ic.Conv1x1.init(2, rng=np.random.default_rng(0), like=x)
-        with pytest.raises(AssertionError, match="the program for CUDA calls"):
-            lower_for_cuda(lambda x, f=planted: conv.forward(f(x)[None, :, :]), x)
+
+@pytest.mark.parametrize("planted", [on_the_host, by_lapack])
+def test_a_planted_fault_is_seen_when_lowering_for_cuda(
+    planted: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A primitive that calls the host, or a library that is there on a CPU only."""
+    x = jnp.ones((1, 2, 3), "float32")
+    conv = ic.Conv1x1.init(2, rng=np.random.default_rng(0), like=x)
+    lower_for_cuda(conv.inverse, x)
+    monkeypatch.setattr(primitives, "triangular_solve", planted)
+    with pytest.raises((AssertionError, ValueError), match=r"calls \['lapack|platform"):
+        lower_for_cuda(conv.inverse, x)
 
 
 def test_without_jax_the_import_says_what_to_install() -> None:
@@ -113,8 +120,9 @@ def test_without_jax_the_import_says_what_to_install() -> None:
 def test_the_core_imports_the_adapter_when_it_sees_a_jax_array() -> None:
     program = (
         "import sys, invconv, numpy as np, jax\n"
-        "conv = invconv.EmergingConv.init(2, rng=np.random.default_rng(0), like=jax.numpy.ones(()))\n"
-        "conv.forward(jax.numpy.ones((1, 2, 4, 4)))\n"
+        "x = jax.numpy.ones((1, 2, 4, 4))\n"
+        "conv = invconv.EmergingConv.init(2, rng=np.random.default_rng(0), like=x)\n"
+        "conv.forward(x)\n"
         "print(len(jax.tree.leaves(conv)), 'invconv_jax' in sys.modules)\n"
     )
     done = run("-c", program, JAX_PLATFORMS="cpu")

@@ -82,7 +82,7 @@ def test_jit_compiles_once_for_all_values(case: Any) -> None:
     conv, x = on_jax(case)
     traces = []
 
-    @jax.jit
+    @jax.jit  # type: ignore[untyped-decorator]
     def round_trip(conv: Any, x: Any) -> Any:
         traces.append(1)
         return conv.inverse(conv.forward(x))
@@ -100,7 +100,7 @@ def test_gradients_of_an_operator_have_its_structure(case: Any) -> None:
     bar = jnp.asarray(case.images(2)[1])
     log_det_bar = jnp.linspace(-1.0, 2.0, math.prod(case.batch_shape)).reshape(case.batch_shape)
 
-    @jax.jit
+    @jax.jit  # type: ignore[untyped-decorator]
     def gradient(conv: Any) -> Any:
         def loss(conv: Any) -> Any:
             y, log_det = conv.forward_and_log_det(x)
@@ -180,7 +180,7 @@ def test_a_scan_over_stacked_layers_is_a_chain() -> None:
     stacked = jax.vmap(layer)(keys)
     x = jax.random.normal(jax.random.key(1), (2, 3, 6, 5))
 
-    @jax.jit
+    @jax.jit  # type: ignore[untyped-decorator]
     def flow(stacked: Any, x: Any) -> Any:
         def step(carry: Any, layer: Any) -> Any:
             x, total = carry
@@ -219,7 +219,7 @@ def test_init_passes_settings_on() -> None:
     )
     assert conv.kernel.shape == (2, 2, 3, 5, 5)
     assert conv.kernel.dtype == jnp.bfloat16
-    with pytest.raises(ValueError, match="use jax.vmap"):
+    with pytest.raises(ValueError, match=r"use jax\.vmap"):
         invconv_jax.init(jax.random.split(jax.random.key(0)), ic.Conv1x1, 2)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -71,6 +73,20 @@ def test_export(name: str, torch_layer: Build) -> None:
     calls = [str(node.target) for node in exported.graph.nodes]
     assert "invconv.solve.default" in calls  # a solve is one node, whatever the grid
     assert len(calls) < 150
+
+
+def test_compile_before_anything_else_ran_and_in_eval_mode() -> None:
+    """In a process of its own: what is loaded and remembered lazily cannot be traced."""
+    code = """
+import torch, invconv_torch
+layer = invconv_torch.EmergingConv2d(2, mixing="qr").eval()
+x = torch.randn(2, 2, 4, 5)
+got = torch.compile(layer.inverse, fullgraph=True, backend="aot_eager")(x)
+for a, b in zip(got, layer.inverse(x), strict=True):
+    torch.testing.assert_close(a, b)
+"""
+    command = [sys.executable, "-W", "error:Dynamo detected:UserWarning", "-c", code]
+    subprocess.run(command, check=True, timeout=100)
 
 
 def test_compile_of_an_operator_of_the_core() -> None:
