@@ -5,6 +5,7 @@ Tests, benchmarks, the demo and ``invconv info`` all read it from here.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,6 +25,17 @@ def _torch_synchronise(x: Array) -> None:
         import torch
 
         torch.cuda.synchronize(x.device)
+
+
+def _torch_compile(backend: str) -> Callable[[Function], Function]:
+    def compile(function: Function) -> Function:  # noqa: A001
+        import torch
+
+        torch.compiler.reset()  # what was compiled for other operators counts against a limit
+        compiled: Function = torch.compile(function, backend=backend, fullgraph=True, dynamic=False)
+        return compiled
+
+    return compile
 
 
 def _jax_devices() -> list[str]:
@@ -103,6 +115,11 @@ LIBRARIES = (
         _torch_devices,
         lambda name: name,
         _torch_synchronise,
+        {
+            "eager": as_it_is,
+            "aot_eager": _torch_compile("aot_eager"),
+            "inductor": _torch_compile("inductor"),
+        },
         stranger=lambda device: "meta",
     ),
     Library(
