@@ -14,12 +14,8 @@ from typing import Any
 
 import numpy as np
 
-<<<<<<< HEAD
 from invconv.arrays import Array, Shape, constant, namespace, readable, size
-=======
-from invconv.arrays import Array, Shape, constant, namespace, readable, size, to_float
 from invconv.primitives import matmul
->>>>>>> torch
 from invconv.registry import Primitive
 
 # An explicit inverse is as good as a solve only where the matrix is well conditioned: its error
