@@ -6,6 +6,7 @@ take, and which functions a `StridedSolver` calls.
 
 from __future__ import annotations
 
+import functools
 from abc import abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -121,7 +122,12 @@ class StridedSolver(PitchedSolver):
 
     def _substitute(self, rhs: Array) -> Array:
         """Return D^-1 applied to rows (M, C)."""
-        return triangular_solve(self.causal.diagonal, rhs.T, lower=self.causal.lower).T
+        return triangular_solve(self._pivot, rhs.T, lower=self.causal.lower).T
+
+    @functools.cached_property
+    def _pivot(self) -> Array:
+        """D in the order that BLAS wants, which would copy it at every wavefront."""
+        return self.xp.asfortranarray(self.causal.diagonal)
 
     def _views(self, plan: Layout, y: Array) -> Views:
         batch, channels, height, width = y.shape

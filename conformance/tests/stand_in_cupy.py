@@ -1,8 +1,8 @@
 """A stand-in for CuPy that runs on NumPy: what is a host read or a mixed operand there raises here.
 
 `install` writes it as a package ``cupy`` for another process to import. It offers what the core and
-its adapter call, under array-api-compat's own wrappers for CuPy, and counts every call by name and
-form for `tests.test_cupy_names`.
+its adapter call, under array-api-compat's own wrappers for CuPy, and lists every call, by name and
+form, in the file that the environment names as STAND_IN_CALLS.
 
 - Values are out of reach, through ``bool``, ``float``, ``len`` of a mask, ``get``, NumPy or ``in``,
   while a function of the core is running that must not wait.
@@ -12,7 +12,7 @@ form for `tests.test_cupy_names`.
 
 from __future__ import annotations
 
-import atexit
+import functools
 import json
 import os
 import sys
@@ -23,7 +23,6 @@ from typing import Any
 
 import numpy as np
 
-CALLS: set[tuple[str, int, tuple[str, ...]]] = set()
 _ENTRY = "from cupy._stand_in import populate\n\npopulate(globals())\n"
 _MOVERS = {"asarrays", "init", "condition", "to_numpy"}
 
@@ -124,9 +123,17 @@ def _wrap(x: Any) -> Any:
     return ndarray(x) if isinstance(x, (np.ndarray, np.generic)) else x
 
 
+@functools.cache
+def _record(name: str, positional: int, keywords: tuple[str, ...]) -> None:
+    """Add a line to the file of calls, once for each form of a call in a process."""
+    if path := os.environ.get("STAND_IN_CALLS"):
+        with open(path, "a", encoding="utf-8") as file:
+            file.write(json.dumps([name, positional, keywords]) + "\n")
+
+
 def _on_device(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
     def call(*args: Any, **kwargs: Any) -> Any:
-        CALLS.add((name, len(args), tuple(sorted(kwargs))))
+        _record(name, len(args), tuple(sorted(kwargs)))
         plain = [_unwrap(a) for a in args]
         options = {key: _unwrap(value) for key, value in kwargs.items()}
         with np.errstate(all="ignore"):
@@ -144,14 +151,15 @@ for _name in [*_METHODS.split(), *(f"__{o}__" for o in _OPERATORS.split())]:
     setattr(ndarray, _name, _on_device(f"ndarray.{_name}", getattr(np.ndarray, _name)))
 
 
-def asarray(obj: Any, dtype: Any = None, copy: Any = None, **options: Any) -> ndarray:
-    """Return an array, a copy of NumPy's."""
+def asarray(obj: Any, dtype: Any = None, copy: Any = None) -> ndarray:
+    """Return a new array; NumPy's values go onto the device."""
+    _record("cupy.asarray", 1, () if dtype is None else ("dtype",))
     return ndarray(np.array(obj._values if isinstance(obj, ndarray) else obj, dtype=dtype))
 
 
-def empty(shape: Any, dtype: Any = float, **options: Any) -> ndarray:
+def _empty(shape: Any, dtype: Any = float) -> Any:
     """Return what memory may hold."""
-    return ndarray(np.full(shape, 7 if np.dtype(dtype).kind in "iub" else np.nan, dtype))
+    return np.full(shape, 7 if np.dtype(dtype).kind in "iub" else np.nan, dtype)
 
 
 def _as_strided(x: Any, shape: Any = None, strides: Any = None) -> Any:
@@ -228,7 +236,8 @@ def populate(space: dict[str, Any]) -> None:
             space.setdefault(name, value)
         elif callable(value) and not name.startswith("_"):
             space[name] = _on_device(f"cupy.{name}", value)
-    space |= {"ndarray": ndarray, "asarray": asarray, "array": asarray, "empty": empty}
+    space |= {"ndarray": ndarray, "asarray": asarray, "array": asarray}
+    space["empty"] = _on_device("cupy.empty", _empty)
     runtime = _module("cupy.cuda.runtime", getDeviceCount=lambda: 1, CUDARuntimeError=OSError)
     device = _module("cupy.cuda.device", Device=Device)
     space["cuda"] = _module("cupy.cuda", Device=Device, device=device, runtime=runtime)
@@ -247,10 +256,3 @@ def populate(space: dict[str, Any]) -> None:
     solves = _functions("cupyx.scipy.linalg", np, "", solve_triangular=_solve_triangular)
     _module("cupyx.scipy", linalg=_module("cupyx.scipy.linalg", **solves))
     space["__all__"] = [name for name in space if not name.startswith("_")]
-    atexit.register(_report)
-
-
-def _report() -> None:
-    path = os.environ.get("STAND_IN_CALLS")
-    if path:
-        Path(path).write_text(json.dumps(sorted(CALLS)))
