@@ -7,6 +7,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
+import array_api_compat as compat
+
 from invconv.arrays import (
     Array,
     cast,
@@ -137,8 +139,9 @@ class Parametrised:
             if f.name.startswith("_"):
                 continue
             value = getattr(self, f.name)
-            is_array = f.name in (*self._array_names, *self._constant_names)
-            text = f"<{describe(value)}>" if is_array and value is not None else repr(value)
+            # under JAX a tree of the same structure may hold anything in place of its arrays
+            is_array = compat.is_array_api_obj(value)
+            text = f"<{describe(value)}>" if is_array else repr(value)
             shown.append(f"{f.name}={text}")
         return f"{type(self).__name__}({', '.join(shown)})"
 

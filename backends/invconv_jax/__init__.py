@@ -1,10 +1,16 @@
 """JAX adapter of invconv: native primitives, and every operator a pytree.
 
 Importing it registers the operators' classes with JAX. The core imports it by itself when it first
-runs a primitive on a JAX array.
+runs a primitive on a JAX array; import it before you pass an operator to jit, grad or vmap.
 """
 
 try:
     import jax  # noqa: F401
 except ImportError as error:
     raise ImportError("invconv_jax needs JAX: pip install 'invconv[jax]'") from error
+
+from invconv_jax.initialise import init
+from invconv_jax.layout import ChannelsLast, channels_last
+from invconv_jax.pytrees import register
+
+__all__ = ["ChannelsLast", "channels_last", "init", "register"]

@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax
 from jax import lax
 from jax import numpy as jnp
@@ -17,16 +19,16 @@ def _transform(x: Array, *, kind: str, length: int) -> Array:
     return lax.fft(x, kind, (length,))
 
 
-def _transpose(bar: Array, *, kind: str, length: int) -> Array:
+def _transpose(bar: Array, like: Any, *, kind: str, length: int) -> Array:
     """Transpose a transform: a complex one is symmetric, a real one a part of a complex one."""
     if kind in ("fft", "ifft"):
         return _fft(bar, kind=kind, length=length)
-    half = length // 2 + 1
-    if kind == "rfft":
-        real = jax.ShapeDtypeStruct((*bar.shape[:-1], length), bar.real.dtype)
-        return jax.linear_transpose(lambda x: _complex(x)[..., :half], real)(bar)[0]
-    spectrum = jax.ShapeDtypeStruct((*bar.shape[:-1], half), jnp.result_type(bar, jnp.complex64))
-    return jax.linear_transpose(lambda x: _real(x, length), spectrum)(bar)[0]
+
+    def through_complex(x: Array) -> Array:
+        return _complex(x)[..., : length // 2 + 1] if kind == "rfft" else _real(x, length)
+
+    result: Array = jax.linear_transpose(through_complex, like)(bar)[0]
+    return result
 
 
 def _complex(x: Array) -> Array:

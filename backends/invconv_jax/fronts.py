@@ -9,9 +9,10 @@ an earlier front, shifted by a constant.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
+import numpy as np
+from jax import lax
 from jax import numpy as jnp
 
 from invconv.arrays import Array, Shape
@@ -81,35 +82,46 @@ class Geometry:
         return any(o < 0 for offset in self.reach for o in offset)
 
     def enter(self, y: Array) -> Array:
-        """Lay out (B, C, *shape) as (levels, C, residues, *others, B), zero between the pixels."""
+        """Lay out (B, C, *shape) as (levels, C, *residues, *others, B), zero between the pixels."""
         ndim = len(self.shape)
-        y = jnp.flip(y, [2 + a for a, s in enumerate(self.direction) if s < 0])
-        pairs = list(zip(self.coarse, self.dilation, strict=True))
-        padding = [(0, m * d - n) for n, (m, d) in zip(self.shape, pairs, strict=True)]
-        y = jnp.pad(y, [(0, 0), (0, 0), *padding])
-        y = y.reshape(*y.shape[:2], *(size for pair in pairs for size in pair))
-        coarse = [2 + 2 * a for a in (*self.others, self.line)]
-        y = jnp.transpose(y, (0, 1, *range(3, 3 + 2 * ndim, 2), *coarse))
-        y = y.reshape(*y.shape[:2], math.prod(self.dilation), *y.shape[2 + ndim :])
-        for axis, a in enumerate(self.others):
-            y = _skew(y, 3 + axis, self.slope[a])
+        y = jnp.flip(y, self._backward)
+        for a, (n, m, d) in enumerate(self._split):
+            y = jnp.pad(
+                y, [(0, m * d - n) if axis == 2 + 2 * a else (0, 0) for axis in range(y.ndim)]
+            )
+            y = y.reshape(*y.shape[: 2 + 2 * a], m, d, *y.shape[3 + 2 * a :])
+        y = jnp.transpose(y, self._order)
+        for axis, a in enumerate(self.others, start=2 + ndim):
+            y = _skew(y, axis, self.slope[a])
         return jnp.moveaxis(y, (-1, 0), (0, -1))
 
     def leave(self, x: Array) -> Array:
         """Undo `enter`."""
         ndim = len(self.shape)
         x = jnp.moveaxis(x, (0, -1), (-1, 0))
-        for axis, a in reversed(list(enumerate(self.others))):
-            x = _unskew(x, 3 + axis, self.slope[a])
-        x = x.reshape(*x.shape[:2], *self.dilation, *x.shape[3:])
-        order = [*self.others, self.line]
-        axes = [axis for a in range(ndim) for axis in (2 + ndim + order.index(a), 2 + a)]
-        x = jnp.transpose(x, (0, 1, *axes))
-        x = x.reshape(
-            *x.shape[:2], *(m * d for m, d in zip(self.coarse, self.dilation, strict=True))
-        )
-        x = x[(..., *(slice(n) for n in self.shape))]
-        return jnp.flip(x, [2 + a for a, s in enumerate(self.direction) if s < 0])
+        for axis, a in reversed(list(enumerate(self.others, start=2 + ndim))):
+            x = _unskew(x, axis, self.slope[a])
+        x = jnp.transpose(x, np.argsort(self._order).tolist())
+        for a, (n, m, d) in enumerate(self._split):
+            x = x.reshape(*x.shape[: 2 + a], m * d, *x.shape[4 + a :])
+            x = lax.slice_in_dim(x, 0, n, axis=2 + a)
+        return jnp.flip(x, self._backward)
+
+    @property
+    def _backward(self) -> list[int]:
+        """The axes of (B, C, *shape) to flip, so that all directions are +1."""
+        return [2 + a for a, s in enumerate(self.direction) if s < 0]
+
+    @property
+    def _split(self) -> list[tuple[int, int, int]]:
+        """Of every axis: its pixels, and those along it and across it by residue."""
+        return list(zip(self.shape, self.coarse, self.dilation, strict=True))
+
+    @property
+    def _order(self) -> tuple[int, ...]:
+        """How to order (B, C, pixels, residues, pixels, residues, ...)."""
+        residues = range(3, 3 + 2 * len(self.shape), 2)
+        return (0, 1, *residues, *(2 + 2 * a for a in (*self.others, self.line)))
 
 
 def _skew(v: Array, axis: int, slope: int) -> Array:

@@ -36,7 +36,8 @@ class SplitByBatch:
     whole : tuple of int
         The axes that are not a batch: all non-negative, the first ones; or all negative, the last.
     transpose : callable, optional
-        Of a function that is linear in its only array: takes the cotangent and the settings.
+        Of a function that is linear in its only array: takes the cotangent, the array's type and
+        the settings.
     """
 
     def __init__(
@@ -55,7 +56,7 @@ class SplitByBatch:
         if transpose is not None:
             ad.deflinear2(
                 self.primitive,
-                lambda bar, x, *, program, settings: [transpose(bar, **dict(settings))],
+                lambda bar, x, *, program, settings: [transpose(bar, x.aval, **dict(settings))],
             )
 
     def __call__(self, *arrays: Array, **settings: Any) -> Array:

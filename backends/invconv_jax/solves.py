@@ -1,4 +1,4 @@
-"""Solves with small matrices that leave a batch of right-hand sides where it is."""
+"""Products at full precision, and solves with small matrices that leave a batch where it is."""
 
 from __future__ import annotations
 
@@ -20,19 +20,26 @@ def _substitute(matrix: Array, rhs: Array, *, lower: bool) -> Array:
 
 
 def _eliminate(matrices: Array, rhs: Array) -> Array:
-    """Solve M_f x_f = b_f for b of shape (F, C, B)."""
-    return jnp.linalg.solve(matrices, rhs)
+    """Solve M_f x_f = b_f for b of shape (F, C, ...)."""
+    columns = rhs.reshape(*rhs.shape[:2], -1)
+    return jnp.linalg.solve(matrices, columns).reshape(rhs.shape)
 
 
 substitute = SplitByBatch("invconv_substitute", _substitute, (0,))
 eliminate = SplitByBatch("invconv_eliminate", _eliminate, (0, 1))
 
 
+@jax.jit  # type: ignore[untyped-decorator]
+def matmul(a: Array, b: Array) -> Array:
+    """See `invconv.primitives.matmul`; an accelerator would round to TensorFloat-32 or bfloat16."""
+    return jnp.matmul(a, b, precision=lax.Precision.HIGHEST)
+
+
 @functools.partial(jax.jit, static_argnames="lower")
 def triangular_solve(matrix: Array, rhs: Array, *, lower: bool) -> Array:
     """See `invconv.primitives.triangular_solve`."""
     return lax.custom_linear_solve(
-        lambda x: jnp.matmul(matrix, x, precision=lax.Precision.HIGHEST),
+        lambda x: matmul(matrix, x),
         rhs,
         lambda _, b: substitute(matrix, b, lower=lower),
         lambda _, b: substitute(matrix.mT, b, lower=not lower),

@@ -9,11 +9,10 @@ import jax
 from jax import lax
 from jax import numpy as jnp
 
-from invconv.arrays import Array, Shape, readable
+from invconv.arrays import Array, Shape, readable, size
 from invconv.spectrum import inverses_keep_accuracy
-from invconv_jax.convolve import PRECISION
 from invconv_jax.fourier import irfftn, rfftn
-from invconv_jax.solves import eliminate
+from invconv_jax.solves import eliminate, matmul
 
 
 def spectral_solver(spectrum: Array, shape: Shape) -> SpectralSolver:
@@ -24,7 +23,7 @@ def spectral_solver(spectrum: Array, shape: Shape) -> SpectralSolver:
     return SpectralSolver(spectrum, shape, inverse if accurate else None, None)
 
 
-@jax.jit
+@jax.jit  # type: ignore[untyped-decorator]
 def _invert(spectrum: Array) -> tuple[Array, Array]:
     """Return the inverse of every matrix, and whether they may be used."""
     inverse = jnp.linalg.inv(spectrum)
@@ -64,15 +63,15 @@ class SpectralSolver:
         return _solve(self.spectrum, self.inverse, self.accurate, y)
 
 
-@jax.jit
+@jax.jit  # type: ignore[untyped-decorator]
 def _solve(spectrum: Array, inverse: Array | None, accurate: Array | None, y: Array) -> Array:
     batch, channels, *shape = y.shape
     y_hat = rfftn(y, len(shape))
     frequencies = y_hat.shape[2:]
-    y_hat = jnp.transpose(y_hat.reshape(batch, channels, -1), (2, 1, 0))
+    y_hat = jnp.transpose(y_hat.reshape(batch, channels, size(frequencies)), (2, 1, 0))
     # JAX's rule for a linear solve: the solution is all that the derivative keeps
     x_hat = lax.custom_linear_solve(
-        lambda x: jnp.matmul(spectrum, x, precision=PRECISION),
+        lambda x: matmul(spectrum, x),
         y_hat,
         lambda _, b: _at_the_frequencies(spectrum, inverse, accurate, b),
         lambda _, b: _at_the_frequencies(
@@ -89,7 +88,7 @@ def _at_the_frequencies(
     """Return K_hat(f)^-1 y(f) for y of shape (F, C, B)."""
 
     def multiply(y: Array) -> Array:
-        return jnp.matmul(inverse, y, precision=PRECISION)
+        return matmul(inverse, y)
 
     def solve(y: Array) -> Array:
         return eliminate(spectrum, y)

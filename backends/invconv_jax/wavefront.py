@@ -20,7 +20,7 @@ from invconv.primitives import flat
 from invconv.wavefront import CausalStencil, inverse_keeps_accuracy
 from invconv_jax.convolve import PRECISION, correlate
 from invconv_jax.fronts import Geometry
-from invconv_jax.solves import substitute, triangular_solve
+from invconv_jax.solves import matmul, substitute, triangular_solve
 
 
 def causal_solver(stencil: CausalStencil, shape: Shape) -> ScanSolver:
@@ -112,8 +112,8 @@ def _substitute(geometry: Geometry, corner: Corner, taps: Array, y: Array) -> Ar
     """Solve with D^-1 or D, whichever the corner says."""
 
     def multiply(y: Array) -> Array:
-        scaled = jnp.matmul(corner.inverse, flat(y), precision=PRECISION).reshape(y.shape)
-        inner = jnp.matmul(corner.inverse, taps, precision=PRECISION)
+        scaled = matmul(corner.inverse, flat(y)).reshape(y.shape)
+        inner = matmul(corner.inverse, taps)
         return _loop(geometry, None, inner, scaled)
 
     def solve(y: Array) -> Array:
@@ -139,13 +139,14 @@ def _loop(geometry: Geometry, diagonal: Array | None, taps: Array, y: Array) -> 
     after = [max(0, *(-o[a] for o in g.reach)) for a in g.others]
     rows = g.enter(y)
     sizes = (1, *rows.shape[1:])
-    padding = [(depth, 0), (0, 0), (0, 0), *zip(before, after, strict=True), (0, 0)]
+    still = (0,) * (1 + len(g.shape))  # the channels and the residues
+    padding = [(depth, 0), *[(0, 0) for _ in still], *zip(before, after, strict=True), (0, 0)]
     pixels = g.enter(jnp.ones((1, 1, *g.shape), bool)) if g.looks_ahead else None
     weights = jnp.moveaxis(taps, 0, 1).reshape(channels, count * channels)
 
     def front(buffer: Array, level: Any, offset: tuple[int, ...]) -> Array:
         lead = [b - offset[a] for b, a in zip(before, g.others, strict=True)]
-        start = (level + depth - g.drop(offset), 0, 0, *lead, 0)
+        start = (level + depth - g.drop(offset), *still, *lead, 0)
         return lax.dynamic_slice(buffer, start, sizes)[0]
 
     def step(level: Any, buffer: Array) -> Array:
@@ -155,9 +156,9 @@ def _loop(geometry: Geometry, diagonal: Array | None, taps: Array, y: Array) -> 
             x = substitute(diagonal, x, lower=g.lower)
         if pixels is not None:
             x = jnp.where(pixels[level], x, 0)
-        return lax.dynamic_update_slice(buffer, x[None], (level + depth, 0, 0, *before, 0))
+        return lax.dynamic_update_slice(buffer, x[None], (level + depth, *still, *before, 0))
 
     here = (0,) * len(g.shape)
     buffer = lax.fori_loop(0, g.levels, step, jnp.pad(rows, padding))
-    inner = (slice(b, b + n) for b, n in zip(before, rows.shape[3:], strict=False))
-    return g.leave(buffer[(slice(depth, None), slice(None), slice(None), *inner)])
+    inner = [slice(b, b + g.coarse[a]) for b, a in zip(before, g.others, strict=True)]
+    return g.leave(buffer[(slice(depth, None), *[slice(None) for _ in still], *inner)])

@@ -10,10 +10,12 @@
 """
 
 try:
-    import torch as _torch  # noqa: F401
+    import torch as _torch
 except ImportError as error:
     raise ImportError("invconv_torch needs PyTorch: pip install 'invconv[torch]'") from error
 
+from invconv.arrays import namespace
+from invconv.registry import backend
 from invconv_torch.layers import (
     ActNorm,
     AutoregressiveConv1d,
@@ -28,6 +30,11 @@ from invconv_torch.layers import (
     PeriodicConv3d,
 )
 from invconv_torch.module import InvertibleModule
+
+# what the core looks up once must have been looked up when torch.compile traces
+backend("torch")
+namespace(_torch.empty(0))
+namespace(_torch.nn.Parameter(_torch.empty(0)))
 
 __all__ = [
     "ActNorm",

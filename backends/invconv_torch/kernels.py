@@ -50,6 +50,8 @@ def factor(family: LinearFamily, w: Tensor, shape: tuple[int, ...], quiet: bool)
 
 def solve(family: LinearFamily, factored: Factor | None, w: Tensor, y: Tensor) -> Tensor:
     """Return A(w)^-1 y, with the factors if they are there."""
+    if y.numel() == 0:
+        return torch.empty_like(y)
     with full_precision(y):
         if isinstance(family, TriangularFamily):
             return torch.linalg.solve_triangular(w, y, upper=not family.lower)

@@ -170,8 +170,6 @@ class SpectralFactor:
 
     def solve(self, y: Tensor) -> Tensor:
         """Return x, shape (B, C, *shape)."""
-        if y.shape[0] == 0:
-            return torch.empty_like(y)
         y_hat = to_frequencies(y)
         if self.inverse is not None:
             x_hat = torch.matmul(self.inverse.mH if self.adjoint else self.inverse, y_hat)

@@ -1,0 +1,89 @@
+"""Operators from a JAX key: the core's `init`, with JAX's way to make random numbers repeatable."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any, TypeVar
+
+import jax
+import numpy as np
+from jax import numpy as jnp
+
+import invconv as ic
+from invconv.arrays import Array
+
+C = TypeVar("C", bound=ic.InvertibleConv)
+
+
+def init(
+    key: Array, cls: type[C], channels: int, *args: Any, dtype: Any = None, **settings: Any
+) -> C:
+    """Return a random operator of JAX arrays: ``cls.init(channels, ...)`` from a key.
+
+    The numbers are drawn on the host by NumPy, seeded with the key: the same key gives the same
+    operator on every platform. Inside traced code (``jit``, ``vmap`` over keys, ``eval_shape``)
+    that is a host callback.
+
+    Parameters
+    ----------
+    key : array
+        From ``jax.random.key`` or ``jax.random.PRNGKey``.
+    cls : type
+        A class of `invconv` operators with an ``init``.
+    channels : int
+    *args, **settings
+        As for ``cls.init``: kernel_size, ndim, dilation, mask, ...
+    dtype : dtype, optional
+        JAX's default floating dtype unless given.
+
+    Returns
+    -------
+    cls
+
+    Examples
+    --------
+    >>> import invconv, invconv_jax, jax
+    >>> key = jax.random.key(0)
+    >>> invconv_jax.init(key, invconv.PeriodicConv, 3, dilation=2)
+    PeriodicConv(kernel=<(3, 3, 3, 3) float32 jax>, bias=None, dilation=(2, 2))
+
+    Layers to scan over are stacked by vmap:
+
+    >>> make = lambda key: invconv_jax.init(key, invconv.QRConv1x1, 4)
+    >>> jax.vmap(make)(jax.random.split(key, 8)).scale.shape
+    (8, 4)
+    """
+    make: Any = cls
+    draw = functools.partial(make.init, channels, *args, **settings)
+    dtype = jnp.result_type(float) if dtype is None else dtype
+    leaves, structure = jax.tree.flatten(draw(rng=np.random.default_rng(0)))
+    types = [_type_of(leaf, dtype) for leaf in leaves]
+
+    def host(seed: Any) -> list[np.ndarray[Any, Any]]:
+        rng = np.random.default_rng(np.asarray(seed).ravel())
+        drawn = jax.tree.leaves(draw(rng=rng))
+        return [np.asarray(a, dtype=t.dtype) for a, t in zip(drawn, types, strict=True)]
+
+    seed = _seed(key)
+    if isinstance(seed, jax.core.Tracer):
+        arrays = jax.pure_callback(host, types, seed, vmap_method="sequential")
+    else:
+        arrays = [jnp.asarray(a) for a in host(seed)]
+    conv: C = jax.tree.unflatten(structure, arrays)
+    return conv
+
+
+def _seed(key: Array) -> Array:
+    """Return a key's bits."""
+    data = jax.random.key_data(key) if jnp.issubdtype(key.dtype, jax.dtypes.prng_key) else key
+    if data.ndim != 1:
+        raise ValueError(
+            f"key: expected one key, got an array of them of shape {tuple(key.shape)}; "
+            f"use jax.vmap for several"
+        )
+    return data
+
+
+def _type_of(leaf: np.ndarray[Any, Any], dtype: Any) -> jax.ShapeDtypeStruct:
+    kind = dtype if np.issubdtype(leaf.dtype, np.floating) else jnp.result_type(int)
+    return jax.ShapeDtypeStruct(leaf.shape, kind)

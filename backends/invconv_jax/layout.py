@@ -1,0 +1,96 @@
+"""Operators on channels-last data (*batch, *spatial, C), as NHWC networks have them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+from jax import numpy as jnp
+
+import invconv as ic
+from invconv.arrays import Array, Shape
+from invconv.base import Gradients
+
+
+def channels_last(conv: ic.InvertibleConv) -> ChannelsLast:
+    """Return the operator for arrays (*batch, *spatial, C); kernels keep their layout.
+
+    The axes are moved on the way in and out, which XLA does where it can by choosing the layout of
+    the arrays in between.
+
+    Examples
+    --------
+    >>> import invconv, invconv_jax, jax
+    >>> conv = invconv_jax.init(jax.random.key(0), invconv.EmergingConv, 3)
+    >>> x = jax.numpy.ones((2, 8, 8, 3))
+    >>> z, log_det = invconv_jax.channels_last(conv).forward_and_log_det(x)
+    >>> z.shape, log_det.shape
+    ((2, 8, 8, 3), (2,))
+    """
+    return ChannelsLast(conv)
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True, eq=False)
+class ChannelsLast:
+    """An operator whose arrays are (*batch, *spatial, C). It is a pytree, as the operator is."""
+
+    conv: ic.InvertibleConv
+
+    @property
+    def channels(self) -> int:
+        """C, the number of channels."""
+        return self.conv.channels
+
+    @property
+    def ndim(self) -> int | None:
+        """The number of spatial axes, or None for any number behind one batch axis."""
+        return self.conv.ndim
+
+    def forward(self, x: Array) -> Array:
+        """See `InvertibleConv.forward`."""
+        return self._out(self.conv.forward(self._in("x", x)))
+
+    def inverse(self, y: Array) -> Array:
+        """See `InvertibleConv.inverse`."""
+        return self._out(self.conv.inverse(self._in("y", y)))
+
+    def log_det(self, spatial_shape: Shape) -> Array:
+        """See `InvertibleConv.log_det`."""
+        return self.conv.log_det(spatial_shape)
+
+    def forward_and_log_det(self, x: Array) -> tuple[Array, Array]:
+        """See `InvertibleConv.forward_and_log_det`."""
+        y, log_det = self.conv.forward_and_log_det(self._in("x", x))
+        return self._out(y), log_det
+
+    def inverse_and_log_det(self, y: Array) -> tuple[Array, Array]:
+        """See `InvertibleConv.inverse_and_log_det`."""
+        x, log_det = self.conv.inverse_and_log_det(self._in("y", y))
+        return self._out(x), log_det
+
+    def transpose(self) -> ChannelsLast:
+        """See `InvertibleConv.transpose`."""
+        return ChannelsLast(self.conv.transpose())
+
+    def parameters(self) -> Gradients:
+        """See `InvertibleConv.parameters`; names and shapes are those of ``conv``."""
+        return self.conv.parameters()
+
+    def replace(self, **arrays: Any) -> ChannelsLast:
+        """See `InvertibleConv.replace`."""
+        return ChannelsLast(self.conv.replace(**arrays))
+
+    def _in(self, name: str, x: Array) -> Array:
+        spatial = x.ndim - 2 if self.ndim is None else self.ndim
+        if x.ndim < spatial + 1 or spatial < 0 or x.shape[-1] != self.channels:
+            raise ValueError(
+                f"{name}: expected shape (*batch, *spatial, {self.channels}) with {spatial} "
+                f"spatial axes, got {tuple(x.shape)}"
+            )
+        return jnp.moveaxis(x, -1, x.ndim - 1 - spatial)
+
+    def _out(self, y: Array) -> Array:
+        spatial = y.ndim - 2 if self.ndim is None else self.ndim
+        return jnp.moveaxis(y, y.ndim - 1 - spatial, -1)

@@ -1,0 +1,76 @@
+"""Every operator as a pytree: its arrays and parts are children, its settings are static."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any, TypeVar
+
+import jax
+from jax import lax
+from jax.tree_util import GetAttrKey, register_pytree_with_keys
+
+import invconv as ic
+
+C = TypeVar("C", bound=ic.InvertibleConv)
+
+OPERATORS: tuple[type[ic.InvertibleConv], ...] = (
+    ic.ActNorm,
+    ic.AutoregressiveConv,
+    ic.Chain,
+    ic.Conv1x1,
+    ic.EmergingConv,
+    ic.Inverse,
+    ic.PeriodicConv,
+    ic.PLUConv1x1,
+    ic.QRConv1x1,
+)
+
+# Fields that hold operators; the arrays are named by the class itself.
+_PARTS = ("conv", "first", "second", "steps")
+
+
+def register(cls: type[C]) -> type[C]:
+    """Make a class of operators a pytree; `invconv`'s own are registered on import.
+
+    Arrays are leaves, operators that this one is made of are subtrees, and what else there is
+    (mask, direction, ndim, ...) is part of the structure: jit compiles anew when it changes.
+    A tree is put together without validation, so that its leaves may be anything: tracers, arrays
+    with a further axis for vmap or scan, ints for ``in_axes``, None. Constants, such as PLU's sign,
+    have no gradient.
+
+    Parameters
+    ----------
+    cls : type
+        A frozen dataclass; a decorator returns it.
+    """
+    names = [f.name for f in dataclasses.fields(cls) if f.init]
+    children = [n for n in names if n in (*cls._array_names, *cls._constant_names, *_PARTS)]
+    static = [n for n in names if n not in children]
+
+    def flatten(conv: C) -> tuple[list[Any], tuple[Any, ...]]:
+        return [getattr(conv, n) for n in children], tuple(getattr(conv, n) for n in static)
+
+    def flatten_with_keys(conv: C) -> tuple[list[tuple[Any, Any]], tuple[Any, ...]]:
+        values, settings = flatten(conv)
+        return [(GetAttrKey(n), v) for n, v in zip(children, values, strict=True)], settings
+
+    def unflatten(settings: tuple[Any, ...], values: Sequence[Any]) -> C:
+        fields = dict(zip(static, settings, strict=True))
+        fields |= zip(children, values, strict=True)
+        fields |= {n: _without_gradient(fields[n]) for n in cls._constant_names}
+        conv = object.__new__(cls)
+        for name, value in (fields | {"_conditions": {}}).items():
+            object.__setattr__(conv, name, value)
+        return conv
+
+    register_pytree_with_keys(cls, flatten_with_keys, unflatten, flatten)
+    return cls
+
+
+def _without_gradient(leaf: Any) -> Any:
+    return lax.stop_gradient(leaf) if isinstance(leaf, jax.core.Tracer) else leaf
+
+
+for _operator in OPERATORS:
+    register(_operator)
