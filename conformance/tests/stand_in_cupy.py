@@ -4,8 +4,8 @@
 its adapter call, under array-api-compat's own wrappers for CuPy, and lists every call, by name and
 form, in the file that the environment names as STAND_IN_CALLS.
 
-- Values are out of reach, through ``bool``, ``float``, ``len`` of a mask, ``get``, NumPy or ``in``,
-  while a function of the core is running that must not wait.
+- Values are out of reach, through ``bool``, ``float``, ``get``, NumPy, ``in`` or a mask that is an
+  index, while a function of the core is running that must not wait.
 - Operands of NumPy raise, as in CuPy. What `as_strided` and `empty` give is no zeros.
 - Singular matrices do not raise, and stacks do not broadcast in ``linalg.solve``, as in CuPy.
 """
@@ -62,7 +62,7 @@ def _forbidden(name: str) -> Callable[..., Any]:
     return method
 
 
-class ndarray:  # noqa: N801
+class ndarray:
     """An array on the device."""
 
     __array_priority__ = 100
@@ -101,11 +101,12 @@ def _key(key: Any) -> Any:
     return tuple(map(_unwrap, keys)) if isinstance(key, tuple) else _unwrap(key)
 
 
-for _name in "__array__ __bool__ __float__ __int__ __index__ __complex__ __contains__".split():
+_READS = "__array__ __bool__ __float__ __int__ __index__ __complex__ __contains__ __dlpack__"
+_READS += " get item tolist tobytes"
+_ATTRIBUTES = "shape ndim size dtype itemsize nbytes strides"
+for _name in _READS.split():
     setattr(ndarray, _name, _forbidden(_name))
-for _name in "get item tolist tobytes __dlpack__".split():
-    setattr(ndarray, _name, _forbidden(_name))
-for _name in "shape ndim size dtype itemsize nbytes strides".split():
+for _name in _ATTRIBUTES.split():
     setattr(ndarray, _name, property(lambda self, name=_name: getattr(self._values, name)))
 
 
@@ -208,6 +209,8 @@ def _functions(prefix: str, source: Any, names: str, **own: Any) -> dict[str, An
 
 
 class Device:
+    """The only one."""
+
     def __init__(self, number: Any = 0) -> None:
         self.id = 0
 
