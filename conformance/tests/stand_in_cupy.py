@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import functools
 import json
+import operator
 import os
 import sys
 import types
@@ -45,7 +46,7 @@ class HostReadError(AssertionError):
 def _read(how: str) -> None:
     """Raise unless the function of the core that the user called is one that moves arrays."""
     frame, entry = sys._getframe(2), None
-    while frame is not None:  # type: ignore[redundant-expr]
+    while frame is not None:
         if frame.f_globals.get("__name__", "").partition(".")[0] in ("invconv", "invconv_cupy"):
             entry = frame
         frame = frame.f_back  # type: ignore[assignment]
@@ -70,6 +71,7 @@ class ndarray:
     def __init__(self, values: Any) -> None:
         self._values = np.asarray(values)
 
+    dtype: Any
     device = property(lambda self: Device(0))
     T = property(lambda self: ndarray(self._values.T))
 
@@ -107,7 +109,7 @@ _ATTRIBUTES = "shape ndim size dtype itemsize nbytes strides"
 for _name in _READS.split():
     setattr(ndarray, _name, _forbidden(_name))
 for _name in _ATTRIBUTES.split():
-    setattr(ndarray, _name, property(lambda self, name=_name: getattr(self._values, name)))
+    setattr(ndarray, _name, property(operator.attrgetter(f"_values.{_name}")))
 
 
 def _unwrap(x: Any) -> Any:
