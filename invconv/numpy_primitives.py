@@ -1,31 +1,26 @@
-"""NumPy's native primitives: one matrix product on a strided copy of the windows."""
+"""NumPy's native primitives: products of strided views (`invconv.strided`), and BLAS's trsm."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import numpy as np
 from scipy.linalg import get_blas_funcs
 
-from invconv.primitives import shifts
+from invconv import strided
+from invconv.arrays import Namespace, Shape
 from invconv.stencil import Offset, Stencil
+from invconv.wavefront import CausalStencil, stable_inverse
 
 Floats = np.ndarray[Any, Any]
 
-# Windows are formed for as many samples at a time as stay in the cache.
-_WINDOW_BYTES = 2**21
+_WINDOW_BYTES = 2**21  # they stay in the cache
 
 
 def correlate(stencil: Stencil, x: Floats, *, wrap: bool = False) -> Floats:
     """See `invconv.primitives.correlate`."""
-    if not wrap:
-        stencil = stencil.within(x.shape[2:])
-    count, channels = stencil.taps.shape[:2]
-    weights = stencil.taps.transpose(1, 0, 2).reshape(channels, count * channels)
-    y = np.empty(x.shape, x.dtype)
-    for part, windows in _windows(x, stencil.offsets, wrap):
-        np.matmul(weights, windows, out=y[part].reshape(windows.shape[0], channels, -1))
+    y: Floats = strided.correlate(stencil, x, wrap=wrap, window_bytes=_WINDOW_BYTES)
     return y
 
 
@@ -33,12 +28,10 @@ def correlate_kernel_vjp(
     x: Floats, y_bar: Floats, offsets: tuple[Offset, ...], *, wrap: bool = False
 ) -> Floats:
     """See `invconv.primitives.correlate_kernel_vjp`."""
-    channels = x.shape[1]
-    total = np.zeros((channels, len(offsets) * channels), x.dtype)
-    for part, windows in _windows(x, offsets, wrap):
-        rows = y_bar[part].reshape(windows.shape[0], channels, -1)
-        total += np.matmul(rows, windows.transpose(0, 2, 1)).sum(axis=0)
-    return total.reshape(channels, len(offsets), channels).transpose(1, 0, 2)
+    taps_bar: Floats = strided.correlate_kernel_vjp(
+        x, y_bar, offsets, wrap=wrap, window_bytes=_WINDOW_BYTES
+    )
+    return taps_bar
 
 
 def triangular_solve(matrix: Floats, rhs: Floats, *, lower: bool) -> Floats:
@@ -49,14 +42,15 @@ def triangular_solve(matrix: Floats, rhs: Floats, *, lower: bool) -> Floats:
     return x
 
 
-def _windows(x: Floats, offsets: tuple[Offset, ...], wrap: bool) -> Iterator[tuple[slice, Floats]]:
-    """Yield (slice of samples, their windows (b, T C, N)), zero where a tap reaches nothing."""
-    batch, channels, *spatial = x.shape
-    sample = max(1, len(offsets) * channels * int(np.prod(spatial)) * x.itemsize)
-    step = max(1, _WINDOW_BYTES // sample)
-    for start in range(0, batch, step):
-        part = slice(start, min(start + step, batch))
-        block = np.zeros((part.stop - start, len(offsets), channels, *spatial), x.dtype)
-        for t, shifted in shifts(x[part], offsets, wrap):
-            block[:, t] = shifted
-        yield part, block.reshape(part.stop - start, len(offsets) * channels, -1)
+@dataclass(frozen=True, eq=False)
+class Solver(strided.StridedSolver):
+    """The pitched wave on NumPy."""
+
+    xp: ClassVar[Namespace] = np
+    as_strided = staticmethod(np.lib.stride_tricks.as_strided)
+    keeps_workspaces: ClassVar[bool] = True
+
+
+def causal_solver(stencil: CausalStencil, shape: Shape) -> Solver:
+    """See `invconv.wavefront.causal_solver`."""
+    return Solver(stencil, stable_inverse(stencil.diagonal), shape)

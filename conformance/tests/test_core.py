@@ -238,13 +238,14 @@ def test_huge_and_tiny_scales_do_not_overflow_the_log_determinant(scale: float) 
 def test_plans_say_how_a_solve_runs() -> None:
     conv = ic.AutoregressiveConv.init(2, rng=RNG)
     assert conv.prepare((3, 5)).plan == {
-        "method": "wavefront",
+        "method": "pitched wavefront",
         "at the pixel": "cached inverse",
-        "levels": 7,
     }
+    with agnostic():
+        assert conv.prepare((3, 5)).plan["levels"] == 7
     assert ic.PeriodicConv.init(2, rng=RNG).prepare((4, 4)).plan["frequencies"] == 12
     steps = ic.Chain([conv, ic.ActNorm.init(2)]).prepare((3, 5)).plan["steps"]
-    assert [plan["method"] for plan in steps] == ["wavefront", "division"]
+    assert [plan["method"] for plan in steps] == ["pitched wavefront", "division"]
 
 
 def test_a_prepared_inverse_keeps_the_values_it_was_made_of() -> None:
@@ -296,7 +297,7 @@ def test_chains_fold_a_1x1_into_the_next_kernel(monkeypatch: pytest.MonkeyPatch)
         return original(a, b, **options)
 
     expected = periodic.forward(chain.steps[1].forward(chain.steps[0].forward(x)))
-    monkeypatch.setattr("invconv.numpy_primitives.np.matmul", matmul)
+    monkeypatch.setattr(np, "matmul", matmul)
     np.testing.assert_allclose(chain.forward(x), expected, rtol=1e-12, atol=1e-12)
     over_pixels = [shape for shape in seen if shape == (3, 27)]
     assert len(over_pixels) == 1

@@ -1,0 +1,153 @@
+"""The primitives where arrays have strided views and products go into one: NumPy and CuPy.
+
+Both libraries run this same code. A library's module of primitives says how much memory windows may
+take, and which functions a `StridedSolver` calls.
+"""
+
+from __future__ import annotations
+
+import functools
+from abc import abstractmethod
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import ClassVar
+
+from invconv.arrays import Array, Namespace, namespace, size
+from invconv.pitched import Layout
+from invconv.planes import PitchedSolver
+from invconv.primitives import shifts, triangular_solve
+from invconv.stencil import Offset, Stencil
+from invconv.workspaces import Workspaces
+
+
+def correlate(stencil: Stencil, x: Array, *, wrap: bool, window_bytes: int) -> Array:
+    """See `invconv.primitives.correlate`; windows are formed for ``window_bytes`` at a time."""
+    xp = namespace(x)
+    if not wrap:
+        stencil = stencil.within(tuple(x.shape[2:]))
+    count, channels = stencil.taps.shape[:2]
+    weights = xp.reshape(xp.permute_dims(stencil.taps, (1, 0, 2)), (channels, count * channels))
+    y = xp.empty(x.shape, dtype=x.dtype)
+    for part, windows in _windows(x, stencil.offsets, wrap, window_bytes):
+        xp.matmul(weights, windows, out=y[part, ...].reshape(windows.shape[0], channels, -1))
+    return y
+
+
+def correlate_kernel_vjp(
+    x: Array, y_bar: Array, offsets: tuple[Offset, ...], *, wrap: bool, window_bytes: int
+) -> Array:
+    """See `invconv.primitives.correlate_kernel_vjp`, and `correlate` for ``window_bytes``."""
+    xp = namespace(x)
+    channels = x.shape[1]
+    total = xp.zeros((channels, len(offsets) * channels), dtype=x.dtype)
+    for part, windows in _windows(x, offsets, wrap, window_bytes):
+        rows = y_bar[part, ...].reshape(windows.shape[0], channels, -1)
+        total += xp.sum(xp.matmul(rows, xp.matrix_transpose(windows)), axis=0)
+    return xp.permute_dims(xp.reshape(total, (channels, len(offsets), channels)), (1, 0, 2))
+
+
+def _windows(
+    x: Array, offsets: tuple[Offset, ...], wrap: bool, window_bytes: int
+) -> Iterator[tuple[slice, Array]]:
+    """Yield (slice of samples, their windows (b, T C, N)), zero where a tap reaches nothing."""
+    xp = namespace(x)
+    batch, channels, *spatial = x.shape
+    sample = max(1, len(offsets) * channels * size(spatial) * x.itemsize)
+    step = max(1, window_bytes // sample)
+    for start in range(0, batch, step):
+        part = slice(start, min(start + step, batch))
+        shape = (part.stop - start, len(offsets), channels, *spatial)
+        block = xp.zeros(shape, dtype=x.dtype)
+        for t, shifted in shifts(x[part, ...], offsets, wrap):
+            block[:, t, ...] = shifted
+        yield part, xp.reshape(block, (shape[0], shape[1] * channels, size(spatial)))
+
+
+@dataclass(frozen=True, eq=False)
+class Views:
+    """A buffer laid out for a plan.
+
+    Attributes
+    ----------
+    images : array, shape (B, H, W, C)
+        The pixels of the buffer.
+    steps : tuple of (windows, x, two scratch arrays)
+        What each wavefront reads and writes.
+    nbytes : int
+        Of the buffer.
+    """
+
+    images: Array
+    steps: tuple[tuple[tuple[Array, ...], Array, Array, Array], ...]
+    nbytes: int
+
+
+_workspaces: Workspaces[Views] = Workspaces()
+
+
+@dataclass(frozen=True, eq=False)
+class StridedSolver(PitchedSolver):
+    """The pitched wave by products of strided views.
+
+    A library derives from it at the top of a module, so that solvers can be pickled.
+    """
+
+    xp: ClassVar[Namespace]
+    """The library itself: array-api-compat's functions take longer to call than a small product."""
+
+    keeps_workspaces: ClassVar[bool]
+    """Whether a thread reuses its buffers. Not where work is queued: streams may not share one."""
+
+    @staticmethod
+    @abstractmethod
+    def as_strided(x: Array, shape: tuple[int, ...], strides: tuple[int, ...]) -> Array:
+        """Return a view; the strides are in bytes."""
+
+    def _wave(self, plan: Layout, y: Array) -> Array:
+        def make() -> Views:
+            return self._views(plan, y)
+
+        key = (plan, tuple(y.shape), y.dtype)
+        work = _workspaces.get(key, make) if self.keeps_workspaces else make()
+        work.images[...] = y.transpose(0, 2, 3, 1)
+        matmul, add = self.xp.matmul, self.xp.add
+        first, *others = self._weights
+        for (window, *more), x, rhs, term in work.steps:
+            matmul(window, first, out=rhs)
+            for window, matrix in zip(more, others, strict=True):
+                matmul(window, matrix, out=term)
+                add(rhs, term, out=rhs)
+            x[...] = rhs if self.inverse is not None else self._substitute(rhs)
+        return work.images.transpose(0, 3, 1, 2).copy()
+
+    def _substitute(self, rhs: Array) -> Array:
+        """Return D^-1 applied to rows (M, C)."""
+        return triangular_solve(self._pivot, rhs.T, lower=self.causal.lower).T
+
+    @functools.cached_property
+    def _pivot(self) -> Array:
+        """D in the order that BLAS wants, which would copy it at every wavefront."""
+        return self.xp.asfortranarray(self.causal.diagonal)
+
+    def _views(self, plan: Layout, y: Array) -> Views:
+        batch, channels, height, width = y.shape
+        buffer = self.xp.zeros(plan.length, dtype=y.dtype)
+        largest = max(count for _, count in plan.steps)
+        scratch = self.xp.empty((2, largest, channels), dtype=y.dtype)
+
+        def view(place: int, shape: tuple[int, ...], strides: tuple[int, ...]) -> Array:
+            in_bytes = tuple(stride * y.itemsize for stride in strides)
+            return self.as_strided(buffer[place:], shape, in_bytes)
+
+        row = (plan.strides[0], 1)
+        steps = tuple(
+            (
+                tuple(view(place + shift, (count, n), row) for shift, n in plan.windows),
+                view(place, (count, channels), row),
+                scratch[0, :count],
+                scratch[1, :count],
+            )
+            for place, count in plan.steps
+        )
+        images = view(plan.start, (batch, height, width, channels), plan.strides)
+        return Views(images, steps, buffer.nbytes)
