@@ -92,10 +92,9 @@ def layout(
     """
     batch, channels, height, width = shape
     read = rows_read(reach, sign)
-    ahead = max([0, *(-q for a, q in reach if a)])
-    slope = 1 + ahead  # then slope a + q > 0 for every tap, as `invconv.wavefront` wants it
+    slope = 1 + max([0, *(-q for a, q in reach if a)])  # so that slope a + q > 0 for every tap
     depth, padding = read[-1][0], max(abs(q) for _, columns in read for q in columns)
-    pitch = (padding + width) * channels  # what is left of a sample is also right of the one before
+    pitch = (padding + width) * channels  # one gap serves the samples on both its sides
     while pitch * itemsize % _PAGE == 0:
         pitch += channels
     row = batch * pitch + slope * channels
