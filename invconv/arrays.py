@@ -14,9 +14,20 @@ Namespace: TypeAlias = Any
 Shape: TypeAlias = tuple[int, ...]
 
 
+_namespaces: dict[
+    type, Namespace
+] = {}  # by the type of an array: quick, and torch.compile reads it
+
+
 def namespace(*arrays: Array) -> Namespace:
     """Return the array-API namespace that all arrays (None is passed over) belong to."""
-    return compat.array_namespace(*(a for a in arrays if a is not None))
+    found = {type(a): a for a in arrays if a is not None}
+    if len(found) != 1:
+        return compat.array_namespace(*found.values())
+    ((kind, array),) = found.items()
+    if kind not in _namespaces:
+        _namespaces[kind] = compat.array_namespace(array)
+    return _namespaces[kind]
 
 
 def library_name(x: Array) -> str:
@@ -30,22 +41,26 @@ def device(x: Array) -> Any:
 
     None for JAX: it moves constants to their operands by itself, and a traced array has no device.
     """
-    return None if compat.is_jax_array(x) else compat.device(x)
+    library = library_name(x)
+    if library == "torch":
+        return x.device
+    return None if library == "jax" else compat.device(x)
 
 
 def placement(x: Array) -> Any:
     """Return the device that an array is bound to, None for a JAX array that JAX may move."""
-    if not compat.is_jax_array(x):
-        return compat.device(x)
+    if library_name(x) != "jax":
+        return device(x)
     traced = isinstance(x, sys.modules["jax"].core.Tracer)
     return None if traced or not x.committed else frozenset(x.devices())
 
 
 def copy_of(x: Array) -> Array:
     """Return a copy that later edits of ``x`` do not reach, differentiable where ``x`` is."""
-    if compat.is_torch_array(x):
+    library = library_name(x)
+    if library == "torch":
         return x.clone()
-    return x if compat.is_jax_array(x) else namespace(x).asarray(x, copy=True)
+    return x if library == "jax" else namespace(x).asarray(x, copy=True)
 
 
 def constant(values: np.ndarray[Any, Any], like: Array, dtype: Any = None) -> Array:
@@ -81,6 +96,8 @@ def cast(x: Array, dtype: Any) -> Array:
 def log_abs(x: Array) -> Array:
     """Return log|x|, -inf at zero and without NumPy's warning there."""
     xp = namespace(x)
+    if library_name(x) == "torch":  # torch.compile has no errstate
+        return xp.log(xp.abs(x))
     with np.errstate(divide="ignore"):
         return xp.log(xp.abs(x))
 
@@ -106,14 +123,15 @@ def readable(x: Array) -> bool:
     True in host memory and outside traced code; never on an accelerator (the host would wait),
     under ``jax.jit``, ``torch.compile``, ``vmap`` or with fake tensors.
     """
-    if compat.is_numpy_array(x):
+    library = library_name(x)
+    if library == "numpy":
         return True
-    if compat.is_torch_array(x):
+    if library == "torch":
         torch = sys.modules["torch"]
         plain = type(x) in (torch.Tensor, torch.nn.Parameter) and x.device.type == "cpu"
         transformed = torch._C._functorch.peek_interpreter_stack() is not None
         return plain and not transformed and not torch.compiler.is_compiling()
-    if compat.is_jax_array(x):
+    if library == "jax":
         traced = isinstance(x, sys.modules["jax"].core.Tracer)
         return not traced and all(d.platform == "cpu" for d in x.devices())
     on_host = hasattr(x, "__dlpack_device__") and x.__dlpack_device__()[0] == 1
@@ -122,17 +140,18 @@ def readable(x: Array) -> bool:
 
 def to_numpy(x: Array) -> np.ndarray[Any, Any]:
     """Copy the values of an array to the host, the only place where the core does so."""
-    if compat.is_torch_array(x):
+    library = library_name(x)
+    if library == "torch":
         x = x.detach().cpu()
         return np.array(
             (x.float() if x.dtype.itemsize == 2 and x.is_floating_point() else x).numpy()
         )
-    if compat.is_cupy_array(x):
+    if library == "cupy":
         return np.array(x.get())
-    if compat.is_numpy_array(x) or compat.is_jax_array(x):
+    if library in ("numpy", "jax"):
         half = x.dtype.itemsize == 2 and x.dtype.kind not in "iu"
         return np.array(x, dtype=np.float32 if half else np.dtype(x.dtype).newbyteorder("="))
-    return np.array(np.from_dlpack(x))
+    return np.array(np.from_dlpack(x) if hasattr(x, "__dlpack__") else x)
 
 
 def to_float(x: Array) -> float:
@@ -154,7 +173,7 @@ def dtype_name(dtype: Any) -> str:
 
 def require_array(name: str, x: Any) -> Namespace:
     """Return the namespace of ``x``, or raise TypeError where it is no array of a library."""
-    if not compat.is_array_api_obj(x):
+    if type(x) not in _namespaces and not compat.is_array_api_obj(x):
         raise TypeError(
             f"{name}: expected an array of a library that follows the Python array API standard, "
             f"got {type(x).__name__}; convert it first, for instance with numpy.asarray"

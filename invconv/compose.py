@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 from invconv import condition
-from invconv.arrays import Array, Shape, namespace, require_alike
+from invconv.arrays import Array, Shape, require_alike
 from invconv.base import Gradients, InvertibleConv
 from invconv.pointwise import Pointwise
 from invconv.prepared import Factor, Map
-from invconv.primitives import multiply
+from invconv.primitives import matmul, multiply
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,7 +55,7 @@ class Composite(InvertibleConv):
         for step in self._steps:
             if isinstance(step, Pointwise) and getattr(step, "bias", None) is None:
                 matrix = step._matrix()
-                weight = matrix if weight is None else namespace(x).matmul(matrix, weight)
+                weight = matrix if weight is None else matmul(matrix, weight)
             elif weight is None:
                 x = step._forward(x)
             else:

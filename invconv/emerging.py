@@ -79,10 +79,11 @@ class EmergingConv(Composite):
         ndim: int = 2,
         dilation: int | tuple[int, ...] = 1,
         *,
+        mask: str = "corner",
         rng: np.random.Generator,
         like: Array | None = None,
     ) -> Self:
-        """Return the paper's pair: corner kernels, identity + N(0, 0.02^2), directions -1 then +1.
+        """Return the paper's pair: identity + N(0, 0.02^2), directions -1 then +1.
 
         Parameters
         ----------
@@ -93,6 +94,8 @@ class EmergingConv(Composite):
         ndim : int
             The number of spatial axes.
         dilation : int or tuple of int
+        mask : {"corner", "raster"}
+            Of both, as for `AutoregressiveConv`.
         rng : numpy.random.Generator
         like : array, optional
             Whose library, dtype and device to use; NumPy float64 unless given.
@@ -110,6 +113,7 @@ class EmergingConv(Composite):
                 channels,
                 taps,
                 ndim,
+                mask=mask,
                 direction=direction,
                 channel_order=channel_order,
                 dilation=dilation,

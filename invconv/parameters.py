@@ -24,6 +24,7 @@ from invconv.arrays import (
     require_real,
     to_numpy,
 )
+from invconv.registry import backend
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -129,6 +130,7 @@ class Parametrised:
             require_alike(name, array, *present[0])
         for name in self._constant_names:
             require_array(name, getattr(self, name))
+        backend(library_name(present[0][1]))  # loaded here, since a compiler cannot trace an import
 
     def __repr__(self) -> str:
         """Say the shapes of the arrays instead of their values."""

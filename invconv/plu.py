@@ -26,6 +26,7 @@ from invconv.arrays import (
 from invconv.base import Gradients
 from invconv.parameters import require_shape
 from invconv.pointwise import Pointwise, TriangularSteps, permutation_matrix, random_orthogonal
+from invconv.primitives import matmul
 from invconv.settings import optional_ndim, positive_int
 
 
@@ -140,15 +141,15 @@ class PLUConv1x1(Pointwise):
 
     def _matrix(self) -> Array:
         xp = namespace(self.lower)
-        return xp.take(xp.matmul(self._lower(), self._upper()), self.permutation, axis=0)
+        return xp.take(matmul(self._lower(), self._upper()), self.permutation, axis=0)
 
     def _matrix_vjp(self, matrix_bar: Array) -> Gradients:
         xp = namespace(matrix_bar)
         lower, upper = self._lower(), self._upper()
-        product_bar = xp.matmul(self._inverse_permutation(), matrix_bar)
-        upper_bar = xp.matmul(xp.matrix_transpose(lower), product_bar)
+        product_bar = matmul(self._inverse_permutation(), matrix_bar)
+        upper_bar = matmul(xp.matrix_transpose(lower), product_bar)
         return {
-            "lower": xp.tril(xp.matmul(product_bar, xp.matrix_transpose(upper)), k=-1),
+            "lower": xp.tril(matmul(product_bar, xp.matrix_transpose(upper)), k=-1),
             "upper": xp.triu(upper_bar, k=1),
             "log_scale": xp.linalg.diagonal(upper_bar) * self._scale(),
         }

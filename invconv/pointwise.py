@@ -9,6 +9,7 @@ and `invconv.qr` have the others.
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Callable
 from dataclasses import KW_ONLY, dataclass
 from typing import Any, Self
 
@@ -19,7 +20,8 @@ from invconv.arrays import Array, Shape, cast, constant, namespace, size
 from invconv.base import Gradients
 from invconv.linear import Linear
 from invconv.parameters import require_shape
-from invconv.primitives import from_pixel_rows, multiply, pixel_rows, triangular_solve
+from invconv.primitives import from_pixel_rows, matmul, multiply, pixel_rows, triangular_solve
+from invconv.registry import Primitive
 from invconv.settings import generator, optional_ndim, positive_int
 
 
@@ -45,7 +47,7 @@ class Pointwise(Linear):
     def _parameter_vjp(self, x: Array, y_bar: Array) -> Gradients:
         xp = namespace(x)
         rows = xp.matrix_transpose(pixel_rows(x))
-        return self._matrix_vjp(xp.matmul(pixel_rows(y_bar), rows))
+        return self._matrix_vjp(matmul(pixel_rows(y_bar), rows))
 
     def transpose(self) -> Conv1x1:
         """Return the plain 1x1 convolution with W^T, without bias."""
@@ -100,10 +102,28 @@ class TriangularSteps:
         """Solve for x, shape (B, C, *spatial)."""
         rows = pixel_rows(y)
         if self.first is not None:
-            rows = namespace(rows).matmul(self.first, rows)
+            rows = matmul(self.first, rows)
         for matrix, lower in self.triangles:
             rows = triangular_solve(matrix, rows, lower=lower)
         return from_pixel_rows(rows, y.shape)
+
+
+@Primitive
+def matrix_solver(matrix: Array) -> Callable[[Array], Array]:
+    """Return the map y -> x, both (B, C, *spatial), with x = W^-1 y at every pixel.
+
+    Parameters
+    ----------
+    matrix : array, shape (C, C)
+
+    Returns
+    -------
+    callable
+        With a ``plan``, a dict that says how it works; it can be pickled.
+    """
+    xp = namespace(matrix)
+    q, r = xp.linalg.qr(matrix)
+    return TriangularSteps(xp.matrix_transpose(q), ((r, False),), "QR factorisation")
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -181,10 +201,8 @@ class Conv1x1(Pointwise):
         inverse = xp.linalg.inv(self.weight)
         return {"weight": (size(shape) * log_det_bar) * xp.matrix_transpose(inverse)}
 
-    def _solver(self, shape: Shape) -> TriangularSteps:
-        xp = namespace(self.weight)
-        q, r = xp.linalg.qr(self.weight)
-        return TriangularSteps(xp.matrix_transpose(q), ((r, False),), "QR factorisation")
+    def _solver(self, shape: Shape) -> Any:
+        return matrix_solver(self.weight)
 
 
 def permutation_matrix(permutation: Array, like: Array) -> Array:

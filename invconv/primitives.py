@@ -14,6 +14,22 @@ from invconv.stencil import Offset, Stencil, reaching
 
 
 @Primitive
+def matmul(a: Array, b: Array) -> Array:
+    """Return the product A B; a primitive, since libraries differ in how to ask for all digits.
+
+    Parameters
+    ----------
+    a, b : array, shapes (..., N, K) and (..., K, M)
+        Leading axes broadcast.
+
+    Returns
+    -------
+    array, shape (..., N, M)
+    """
+    return namespace(a).matmul(a, b)
+
+
+@Primitive
 def correlate(stencil: Stencil, x: Array, *, wrap: bool = False) -> Array:
     """y[b, :, p] = sum over t of taps[t] x[b, :, p + offsets[t]].
 
@@ -32,7 +48,7 @@ def correlate(stencil: Stencil, x: Array, *, wrap: bool = False) -> Array:
     xp = namespace(x)
     y = zeros(x.shape, x)
     for t, shifted in shifts(x, stencil.offsets, wrap):
-        y = y + xp.reshape(xp.matmul(stencil.taps[t, ...], flat(shifted)), x.shape)
+        y = y + xp.reshape(matmul(stencil.taps[t, ...], flat(shifted)), x.shape)
     return y
 
 
@@ -60,7 +76,7 @@ def correlate_kernel_vjp(
     grads = [zeros((channels, channels), x)] * len(offsets)
     y_rows = pixel_rows(y_bar)
     for t, shifted in shifts(x, offsets, wrap):
-        grads[t] = xp.matmul(y_rows, xp.matrix_transpose(pixel_rows(shifted)))
+        grads[t] = matmul(y_rows, xp.matrix_transpose(pixel_rows(shifted)))
     return xp.stack(grads)
 
 
@@ -140,14 +156,15 @@ def pad_periodic(x: Array, axis: int, before: int, after: int) -> Array:
 def correlate_after(stencil: Stencil, weight: Array, x: Array, *, wrap: bool = False) -> Array:
     """Return K (W x), as (K W) x where one product a tap is less work than one a pixel."""
     if stencil.taps.shape[0] < x.shape[0] * size(x.shape[2:]):
-        return correlate(stencil.after(weight), x, wrap=wrap)
+        taps = matmul(stencil.taps, weight)
+        return correlate(Stencil(stencil.offsets, taps), x, wrap=wrap)
     return correlate(stencil, multiply(weight, x), wrap=wrap)
 
 
 def multiply(matrix: Array, x: Array) -> Array:
     """Return a C x C matrix applied at every pixel of x (B, C, *spatial)."""
     xp = namespace(x)
-    return xp.reshape(xp.matmul(matrix, flat(x)), x.shape)
+    return xp.reshape(matmul(matrix, flat(x)), x.shape)
 
 
 def flat(x: Array) -> Array:

@@ -31,7 +31,7 @@ from invconv.arrays import (
 from invconv.base import Gradients
 from invconv.parameters import require_shape
 from invconv.pointwise import Pointwise, TriangularSteps
-from invconv.primitives import triangular_solve
+from invconv.primitives import matmul, triangular_solve
 from invconv.settings import generator, optional_ndim, positive_int
 
 
@@ -116,7 +116,7 @@ class QRConv1x1(Pointwise):
     def _compact_wy(self, v: Array) -> Array:
         """Return S = T^-1, shape (m, m)."""
         xp = namespace(v)
-        gram = xp.matmul(xp.matrix_transpose(v), v)
+        gram = matmul(xp.matrix_transpose(v), v)
         return xp.triu(gram, k=1) + 0.5 * identity(v.shape[1], v)
 
     def _orthogonal(self) -> Array:
@@ -127,19 +127,19 @@ class QRConv1x1(Pointwise):
         if v.shape[1] == 0:
             return unit
         t_vt = triangular_solve(self._compact_wy(v), xp.matrix_transpose(v), lower=False)
-        return unit - xp.matmul(v, t_vt)
+        return unit - matmul(v, t_vt)
 
     def _upper(self) -> Array:
         """Return R = U + diag(scale)."""
         return namespace(self.upper).triu(self.upper, k=1) + diagonal_matrix(self.scale)
 
     def _matrix(self) -> Array:
-        return namespace(self.upper).matmul(self._orthogonal(), self._upper())
+        return matmul(self._orthogonal(), self._upper())
 
     def _matrix_vjp(self, matrix_bar: Array) -> Gradients:
         xp = namespace(matrix_bar)
-        upper_bar = xp.matmul(xp.matrix_transpose(self._orthogonal()), matrix_bar)
-        q_bar = xp.matmul(matrix_bar, xp.matrix_transpose(self._upper()))
+        upper_bar = matmul(xp.matrix_transpose(self._orthogonal()), matrix_bar)
+        q_bar = matmul(matrix_bar, xp.matrix_transpose(self._upper()))
         return {
             "reflectors": self._reflectors_vjp(q_bar),
             "upper": xp.triu(upper_bar, k=1),
@@ -155,11 +155,11 @@ class QRConv1x1(Pointwise):
         s = self._compact_wy(v)
         t = triangular_solve(s, identity(s.shape[0], s), lower=False)
         t_t, v_t = xp.matrix_transpose(t), xp.matrix_transpose(v)
-        v_bar = -xp.matmul(xp.matmul(q_bar, v), t_t)
-        v_bar = v_bar - xp.matmul(xp.matmul(xp.matrix_transpose(q_bar), v), t)
-        t_bar = -xp.matmul(v_t, xp.matmul(q_bar, v))
-        s_bar = xp.triu(-xp.matmul(t_t, xp.matmul(t_bar, t_t)), k=1)
-        v_bar = v_bar + xp.matmul(v, s_bar + xp.matrix_transpose(s_bar))
+        v_bar = -matmul(matmul(q_bar, v), t_t)
+        v_bar = v_bar - matmul(matmul(xp.matrix_transpose(q_bar), v), t)
+        t_bar = -matmul(v_t, matmul(q_bar, v))
+        s_bar = xp.triu(-matmul(t_t, matmul(t_bar, t_t)), k=1)
+        v_bar = v_bar + matmul(v, s_bar + xp.matrix_transpose(s_bar))
         radial = xp.sum(v * v_bar, axis=0, keepdims=True)
         return xp.matrix_transpose(v_bar - v * radial) / lengths[:, None]
 

@@ -14,6 +14,7 @@ stay agnostic. NumPy's own (`invconv.numpy_primitives`) are registered in the sa
 from __future__ import annotations
 
 import functools
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -27,12 +28,18 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 _forced_agnostic: ContextVar[bool] = ContextVar("invconv_forced_agnostic", default=False)
+_forcing = 0  # how many `agnostic` contexts are open, in any thread: torch.compile cannot look
+_counting = threading.Lock()  # into a ContextVar, and need not while this is zero
+_backends: dict[str, ModuleType | None] = {}
 PRIMITIVES: dict[str, Primitive[..., Any]] = {}
 
 
 @contextmanager
 def agnostic() -> Iterator[None]:
     """Run the pure array-API twin of every primitive inside this context.
+
+    It holds in the thread or task that opened it. torch.compile traces no primitive while one is
+    open.
 
     Examples
     --------
@@ -47,19 +54,27 @@ def agnostic() -> Iterator[None]:
     True
     """
     token = _forced_agnostic.set(True)
+    _count(1)
     try:
         yield
     finally:
+        _count(-1)
         _forced_agnostic.reset(token)
 
 
-@functools.cache
+def _count(step: int) -> None:
+    global _forcing
+    with _counting:
+        _forcing += step
+
+
 def backend(library: str) -> ModuleType | None:
     """Return the module of native primitives registered for a library, imported on first use."""
-    for entry in entry_points(group="invconv.backends", name=library):
-        module: ModuleType = entry.load()
-        return module
-    return None
+    if library not in _backends:
+        entries = iter(entry_points(group="invconv.backends", name=library))
+        entry = next(entries, None)
+        _backends[library] = None if entry is None else entry.load()
+    return _backends[library]
 
 
 class Primitive(Generic[P, R]):
@@ -77,7 +92,7 @@ class Primitive(Generic[P, R]):
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         """Run on the first argument's library: an array, or something with ``taps``."""
-        if _forced_agnostic.get():
+        if _forcing and _forced_agnostic.get():
             return self.agnostic(*args, **kwargs)
         array = getattr(args[0], "taps", args[0])
         native = self.native(library_name(array))

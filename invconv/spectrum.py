@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from invconv.arrays import Array, Shape, constant, namespace, readable, size
+from invconv.primitives import matmul
 from invconv.registry import Primitive
 
 # An explicit inverse is as good as a solve only where the matrix is well conditioned: its error
@@ -50,9 +51,15 @@ def kernel_spectrum(kernel: Array, dilation: Shape, shape: Shape) -> Array:
     spectrum = xp.astype(kernel, complex_dtype(kernel))
     for phase in phases(tuple(kernel.shape[2:]), dilation, shape):
         factor = constant(phase, kernel, complex_dtype(kernel))
-        spectrum = xp.tensordot(spectrum, factor, axes=((2,), (0,)))
+        spectrum = _contract(spectrum, factor)
     channels = kernel.shape[0]
     return xp.permute_dims(xp.reshape(spectrum, (channels, channels, -1)), (2, 0, 1))
+
+
+def _contract(a: Array, factor: Array) -> Array:
+    """Replace axis 2 of ``a`` by a new last axis: sum over t of a[..., t, ...] factor[t, f]."""
+    axes = (0, 1, *range(3, a.ndim), 2)
+    return matmul(namespace(a).permute_dims(a, axes), factor)
 
 
 def multiplicity(shape: Shape) -> np.ndarray[Any, Any]:
@@ -86,7 +93,7 @@ def spectral_log_det_vjp(kernel: Array, dilation: Shape, shape: Shape) -> Array:
     grad = xp.reshape(grad, (channels, channels, *frequencies))
     for phase in phases(tuple(kernel.shape[2:]), dilation, shape):
         factor = constant(phase, kernel, complex_dtype(kernel))
-        grad = xp.tensordot(grad, factor, axes=((2,), (1,)))
+        grad = _contract(grad, xp.matrix_transpose(factor))
     return xp.real(grad)
 
 
@@ -107,7 +114,7 @@ def spectral_solver(spectrum: Array, shape: Shape) -> Callable[[Array], Array]:
         With a ``plan``, a dict that says how it works; it can be pickled.
     """
     if readable(spectrum):
-        return SpectralSolver(spectrum, _stable_inverse(spectrum), shape)
+        return SpectralSolver(spectrum, stable_spectral_inverse(spectrum), shape)
     # a solve may raise at a zero pivot; `Linear` puts NaN where K_hat(f) is singular
     xp = namespace(spectrum)
     singular = (xp.linalg.slogdet(spectrum)[1] == -math.inf)[:, None, None]
@@ -115,7 +122,7 @@ def spectral_solver(spectrum: Array, shape: Shape) -> Callable[[Array], Array]:
     return SpectralSolver(xp.where(singular, unit, spectrum), None, shape)
 
 
-def _stable_inverse(spectrum: Array) -> Array | None:
+def stable_spectral_inverse(spectrum: Array) -> Array | None:
     """Return the inverse of every matrix where that is as accurate as a solve, else None."""
     inverse = namespace(spectrum).linalg.inv(spectrum)
     return inverse if inverses_keep_accuracy(spectrum, inverse) else None
@@ -153,21 +160,41 @@ class SpectralSolver:
 
     def __call__(self, y: Array) -> Array:
         """Solve for x, shape (B, C, *shape)."""
-        xp = namespace(y)
         if y.shape[0] == 0:
             return y  # torch has no FFT of an empty batch
-        batch, channels = y.shape[:2]
-        y_hat = xp.fft.rfft(y, axis=-1)
-        for axis in range(2, y.ndim - 1):
-            y_hat = xp.fft.fft(y_hat, axis=axis)
-        frequencies = tuple(y_hat.shape[2:])
-        y_hat = xp.reshape(y_hat, (batch, channels, size(frequencies)))
-        y_hat = xp.permute_dims(y_hat, (2, 1, 0))
         if self.inverse is None:
-            x_hat = xp.linalg.solve(self.spectrum, y_hat)
+            x_hat = namespace(y).linalg.solve(self.spectrum, to_frequencies(y))
         else:
-            x_hat = xp.matmul(self.inverse, y_hat)
-        x_hat = xp.reshape(xp.permute_dims(x_hat, (2, 1, 0)), (batch, channels, *frequencies))
-        for axis in range(2, y.ndim - 1):
-            x_hat = xp.fft.ifft(x_hat, axis=axis)
-        return xp.fft.irfft(x_hat, n=self.shape[-1], axis=-1)
+            x_hat = matmul(self.inverse, to_frequencies(y))
+        return from_frequencies(x_hat, self.shape)
+
+
+def to_frequencies(x: Array) -> Array:
+    """Return x_hat(f) = sum over p of x[p] exp(-2 pi i f . p / n), half of them.
+
+    Parameters
+    ----------
+    x : array, shape (B, C, *spatial)
+
+    Returns
+    -------
+    complex array, shape (F, C, B)
+    """
+    xp = namespace(x)
+    batch, channels = x.shape[:2]
+    x_hat = xp.fft.rfft(x, axis=-1)
+    for axis in range(2, x.ndim - 1):
+        x_hat = xp.fft.fft(x_hat, axis=axis)
+    x_hat = xp.reshape(x_hat, (batch, channels, size(x_hat.shape[2:])))
+    return xp.permute_dims(x_hat, (2, 1, 0))
+
+
+def from_frequencies(x_hat: Array, shape: Shape) -> Array:
+    """Undo `to_frequencies`, to a grid of ``shape``."""
+    xp = namespace(x_hat)
+    _, channels, batch = x_hat.shape
+    frequencies = (*shape[:-1], shape[-1] // 2 + 1)
+    x_hat = xp.reshape(xp.permute_dims(x_hat, (2, 1, 0)), (batch, channels, *frequencies))
+    for axis in range(2, x_hat.ndim - 1):
+        x_hat = xp.fft.ifft(x_hat, axis=axis)
+    return xp.fft.irfft(x_hat, n=shape[-1], axis=-1)

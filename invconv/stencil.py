@@ -35,10 +35,6 @@ class Stencil:
         negated = tuple(tuple(-o for o in offset) for offset in self.offsets)
         return Stencil(negated, namespace(self.taps).matrix_transpose(self.taps))
 
-    def after(self, weight: Array) -> Stencil:
-        """Return the stencil of x -> K (W x), one product a tap instead of one a pixel."""
-        return Stencil(self.offsets, namespace(self.taps).matmul(self.taps, weight))
-
     def within(self, shape: Shape) -> Stencil:
         """Leave out the taps that reach beyond a zero-padded grid from each of its pixels."""
         kept = reaching(self.offsets, shape)

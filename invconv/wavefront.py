@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from invconv.arrays import Array, Shape, constant, namespace, readable, size, zeros
-from invconv.primitives import from_pixel_rows, pixel_rows, triangular_solve
+from invconv.primitives import from_pixel_rows, matmul, pixel_rows, triangular_solve
 from invconv.registry import Primitive
 from invconv.stencil import Offset, Stencil
 
@@ -124,7 +124,7 @@ class WavefrontSolver:
         order = self._schedule()
         rows, taps = pixel_rows(y), self.causal.taps
         if self.inverse is not None:
-            rows, taps = xp.matmul(self.inverse, rows), xp.matmul(self.inverse, taps)
+            rows, taps = matmul(self.inverse, rows), matmul(self.inverse, taps)
         rows = xp.permute_dims(xp.reshape(rows, (channels, batch, size(self.shape))), (0, 2, 1))
         # (C, pixels by level, B): what a front gathers is contiguous
         rows = xp.take(rows, constant(order.pixels, y), axis=1)
@@ -141,7 +141,7 @@ class WavefrontSolver:
                     axis=0,
                 )
                 earlier = xp.reshape(earlier, (len(front.sources) * channels, pixels * batch))
-                rhs = rhs - xp.matmul(weights, earlier)
+                rhs = rhs - matmul(weights, earlier)
             x = rhs
             if self.inverse is None:
                 x = triangular_solve(self.causal.diagonal, rhs, lower=self.causal.lower)

@@ -1,1 +1,52 @@
-"""PyTorch adapter of invconv."""
+"""PyTorch adapter of invconv: layers, native primitives, and exact derivatives of every order.
+
+>>> import torch
+>>> from invconv_torch import EmergingConv2d
+>>> layer = EmergingConv2d(12, kernel_size=3, mixing="qr")
+>>> z, log_det = layer(torch.zeros(5, 12, 16, 16))
+>>> x, inverse_log_det = layer.inverse(z)
+>>> z.shape, log_det.shape
+(torch.Size([5, 12, 16, 16]), torch.Size([5]))
+"""
+
+try:
+    import torch as _torch
+except ImportError as error:
+    raise ImportError("invconv_torch needs PyTorch: pip install 'invconv[torch]'") from error
+
+from invconv.arrays import namespace
+from invconv.registry import backend
+from invconv_torch.layers import (
+    ActNorm,
+    AutoregressiveConv1d,
+    AutoregressiveConv2d,
+    AutoregressiveConv3d,
+    Conv1x1,
+    EmergingConv1d,
+    EmergingConv2d,
+    EmergingConv3d,
+    PeriodicConv1d,
+    PeriodicConv2d,
+    PeriodicConv3d,
+)
+from invconv_torch.module import InvertibleModule
+
+# what the core looks up once must have been looked up when torch.compile traces
+backend("torch")
+namespace(_torch.empty(0))
+namespace(_torch.nn.Parameter(_torch.empty(0)))
+
+__all__ = [
+    "ActNorm",
+    "AutoregressiveConv1d",
+    "AutoregressiveConv2d",
+    "AutoregressiveConv3d",
+    "Conv1x1",
+    "EmergingConv1d",
+    "EmergingConv2d",
+    "EmergingConv3d",
+    "InvertibleModule",
+    "PeriodicConv1d",
+    "PeriodicConv2d",
+    "PeriodicConv3d",
+]

@@ -20,7 +20,7 @@ from invconv.arrays import to_float, to_numpy
 from invconv_benchmarks import images, pictures
 from invconv_benchmarks.timing import median_seconds
 from invconv_conformance import oracle
-from invconv_conformance.cases import perturbed
+from invconv_conformance.case import perturbed
 from invconv_conformance.libraries import LIBRARIES, Target, targets
 
 Floats = np.ndarray[Any, Any]

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from invconv_conformance.libraries import Library
+from invconv_conformance.library import Library
 
 
 def median_seconds(function: Callable[[], Any], library: Library, rounds: int = 3) -> float:

@@ -11,6 +11,7 @@ behind a product, the cast of a result, the order of the sums.
     inverse    |error| <= c m eps |K| |K^-1| (|x| + |K^-1| |b|)
     log-det    c C eps sum |log terms|, where it is a sum of logs of given numbers;
                + c m eps sum over the matrices of their condition, where it comes from an LU
+               + n |K| |K^-1| times the eps of the oracle's own LU, of n unknowns
 
 |K| is the 2-norm, for a composition the product of its steps' (an intermediate may be that large).
 """
@@ -24,7 +25,8 @@ import numpy as np
 
 import invconv as ic
 from invconv_conformance import oracle
-from invconv_conformance.oracle import Shape
+from invconv_conformance.extended import ExtendedLU
+from invconv_conformance.oracle import Matrix, Shape
 
 C_FACTOR = 10.0
 
@@ -65,10 +67,20 @@ def scales(conv: ic.InvertibleConv, shape: Shape) -> Scales:
             math.prod(s.loss for s in found),
             sum(s.logs for s in found),
         )
-    values = np.linalg.svd(oracle.affine(conv, shape)[0], compute_uv=False)
-    gain, loss = float(values[0]), 1 / float(values[-1])
-    terms, logs = _leaf(conv, shape, float(np.abs(np.log(values)).sum()), gain * loss)
+    matrix = oracle.extended(conv, shape)[0]
+    values = np.linalg.svd(matrix.astype(float), compute_uv=False)
+    gain, loss = float(values[0]), _inverse_norm(matrix)
+    with np.errstate(divide="ignore"):  # a singular operator has a value, and no inverse to bound
+        terms, logs = _leaf(conv, shape, float(np.abs(np.log(values)).sum()), gain * loss)
     return Scales(terms, gain, loss, logs)
+
+
+def _inverse_norm(matrix: Matrix) -> float:
+    """Return |K^-1|, inf if K is singular; the smallest singular value drowns in float64's eps."""
+    lu = ExtendedLU(matrix)
+    if not np.isfinite(lu.log_det()):
+        return math.inf
+    return float(np.linalg.norm(lu.solve(np.eye(len(matrix))).astype(float), 2))
 
 
 def _leaf(

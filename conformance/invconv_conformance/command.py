@@ -1,109 +1,159 @@
-"""``invconv conformance``: the laws, on every library, device and dtype."""
+"""``invconv conformance``: the laws, on every library, device, mode and dtype."""
 
 from __future__ import annotations
 
 import argparse
+import os
+import shlex
+import sys
+import time
 from pathlib import Path
 from xml.etree import ElementTree
 
 from rich.console import Console
-from rich.progress import Progress
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 
-from invconv_conformance import report
-from invconv_conformance.libraries import LIBRARIES, Target, targets
-from invconv_conformance.runner import run as run_laws
-from invconv_conformance.runner import select, select_laws
+from invconv_conformance import expected, report
+from invconv_conformance.agreement import agreement
+from invconv_conformance.libraries import LIBRARIES
+from invconv_conformance.page import as_page
+from invconv_conformance.result import Outcome, Result
+from invconv_conformance.runner import Task, tasks
+from invconv_conformance.runner import run as run_tasks
+from invconv_conformance.selection import choose, select, select_laws
 
-_SHOWN = 10  # failures that the terminal lists; the files have them all
+_SHOWN = 12  # kinds of failure that the terminal lists; the files have them all
+_FILES = ("json", "html", "junit")
+_THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     names = ", ".join(library.name for library in LIBRARIES)
     parser.add_argument(
-        "--library", default="all", help=f"all, or a comma-separated list of {names}"
+        "--library", help=f"all (the default), or a comma-separated list of {names}"
     )
-    parser.add_argument("--device", help="only this device, such as cpu or cuda:0")
-    parser.add_argument("--dtype", help="only this dtype, such as float64")
+    parser.add_argument(
+        "--namespace", help="an array library that nobody adapted, by import name: dask.array"
+    )
+    parser.add_argument("--device", help="only these devices, such as cpu,cuda:0; cuda means all")
+    parser.add_argument("--mode", help="only these modes: eager, jit")
+    parser.add_argument("--dtype", help="only these dtypes, such as float64,float32")
     parser.add_argument("--cases", default="*", help='names of cases, such as "periodic-*"')
     parser.add_argument("--laws", default="*", help='ids of laws, such as "vjp.*"')
-    parser.add_argument("--quick", action="store_true", help="one case of each kind")
+    parser.add_argument(
+        "--quick",
+        action="store_true",
+        help="one case of each kind, in float64 and float32 (compiled: float32)",
+    )
+    parser.add_argument(
+        "--workers", type=int, help="processes; one a core unless --quick or few cases are chosen"
+    )
+    parser.add_argument(
+        "--expected-failures", type=Path, help="a list of known failures, instead of our own"
+    )
     parser.add_argument("--json", type=Path, help="write every result here")
+    parser.add_argument("--html", type=Path, help="write a page to look at here")
     parser.add_argument("--junit", type=Path, help="write a JUnit report here")
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Run the laws, print the table, write the files; 1 if a law failed."""
-    found, absent = choose(arguments)
+    columns, absent = choose(arguments)
     cases, laws = select(arguments.cases, arguments.quick), select_laws(arguments.laws)
-    for option, chosen in (("cases", cases), ("laws", laws)):
-        if not chosen:
-            raise ValueError(f"--{option}: nothing is named {getattr(arguments, option)!r}")
-    for path in (arguments.json, arguments.junit):
+    for name in _FILES:
+        path = getattr(arguments, name)
         if path is not None and not path.absolute().parent.is_dir():
             raise ValueError(f"there is no folder {path.absolute().parent} to write {path.name} in")
+    entries = expected.load(arguments.expected_failures)
+    start = time.perf_counter()
     console = Console()
-    with Progress(console=console, transient=True) as progress:
-        task = progress.add_task("", total=len(found) * len(cases))
-        results = list(
-            run_laws(
-                found,
-                cases,
-                laws,
-                lambda text: progress.update(task, advance=1, description=text),
-            )
-        )
-    console.print("Share of its bound that the worst case of each law uses up:")
-    for table in report.summaries(results):
-        console.print(table)
-    bad = [r for r in results if r.status != "pass"]
-    for r in bad[:_SHOWN]:
-        console.print(f"[red]{r.status}[/] {r.law}, {r.case}: {r.what}", highlight=False)
-        console.print(
-            f"  error {r.error:.3g}, bound {r.bound:.3g}\n  {r.reproduce}", highlight=False
-        )
-    for reason in absent:
-        console.print(f"not run: {reason}")
-    console.print(
-        f"{len(results) - len(bad)} of {len(results)} hold: {len(laws)} laws on {len(cases)} cases"
+    outcomes = _perform(tasks(columns, cases, laws), arguments.workers, console)
+    results, stale = expected.mark([r for o in outcomes for r in o.results], entries)
+    found = report.Run(
+        f"python -m invconv {shlex.join(sys.argv[1:])}",
+        columns,
+        results,
+        absent,
+        agreement(outcomes),
+        time.perf_counter() - start,
     )
+    _print(console, found, stale, len(laws), len(cases))
+    _write(arguments, found)
+    return 1 if stale or any(r.bad for r in results) else 0
+
+
+def _perform(todo: list[Task], workers: int | None, console: Console) -> list[Outcome]:
+    """Run the tasks and return what they found, in the order of the tasks."""
+    compiling = any(column.library == "jax" for task in todo for column in task.columns)
+    few = len(todo) <= (2 if compiling else 20)  # JAX compiles eager code too
+    count = workers or (1 if few else os.cpu_count() or 1)
+    if count > 1:
+        for name in _THREADS:  # a worker a core: more threads would fight for it
+            os.environ.setdefault(name, "1")
+    bars = (BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), "{task.description}")
+    found: list[Outcome] = []
+    with Progress(*bars, console=console, transient=True) as progress:
+        bar = progress.add_task("", total=len(todo))
+        for outcomes in run_tasks(todo, count):
+            found += outcomes
+            last = outcomes[-1] if outcomes else None
+            text = f"{last.column.library} {last.case}" if last else ""
+            progress.update(bar, advance=1, description=text)
+    places = {(task.case, c): i for i, task in enumerate(todo) for c in task.columns}
+    return sorted(found, key=lambda o: places[o.case, o.column])
+
+
+def _print(
+    console: Console, found: report.Run, stale: list[expected.Expected], laws: int, cases: int
+) -> None:
+    console.print("Share of its bound that the worst case of each law uses up:")
+    for table in report.summaries(found):
+        console.print(table)
+    _print_failures(console, [r for r in found.results if r.bad])
+    for name, missing in report.as_json(found)["lacks"].items():
+        console.print(f"{name} lacks what the core needs: {', '.join(missing)}", highlight=False)
+    for entry in stale:
+        console.print(f"[red]no longer fails[/]: {entry}; take it off the list", highlight=False)
+    for reason in found.not_run:
+        console.print(f"not run: {reason}")
+    console.print(_totals(found.results), f"{laws} laws on {cases} cases, {found.seconds:.0f} s")
+
+
+def _print_failures(console: Console, bad: list[Result]) -> None:
+    """Print each kind of failure once, with its worst case."""
+    groups: dict[tuple[str, str, str], list[Result]] = {}
+    for r in bad:
+        groups.setdefault(
+            (r.library, r.status, r.what if r.status == "error" else r.law), []
+        ).append(r)
+    for group in list(groups.values())[:_SHOWN]:
+        worst = max(group, key=lambda r: r.share)
+        console.print(f"[red]{worst.status}[/] {worst.law}, {worst.case}: ", end="")
+        console.print(worst.what, highlight=False, markup=False)
+        if worst.status == "fail":
+            console.print(f"  error {worst.error:.3g}, bound {worst.bound:.3g}", highlight=False)
+        if len(group) > 1:
+            laws = ", ".join(dict.fromkeys(r.law for r in group))
+            console.print(f"  {len(group)} times, in {laws}", highlight=False)
+        console.print(f"  {worst.reproduce}", highlight=False, markup=False, soft_wrap=True)
+    if len(groups) > _SHOWN:
+        console.print(f"and {len(groups) - _SHOWN} more kinds; --json and --html have them all")
+
+
+def _totals(results: list[Result]) -> str:
+    ran = [r for r in results if r.status != "not applicable"]
+    known = sum(r.status == "expected" for r in ran)
+    text = f"{sum(r.status == 'pass' for r in ran)} of {len(ran)} hold"
+    return f"{text}, {known} fail as expected:" if known else f"{text}:"
+
+
+def _write(arguments: argparse.Namespace, found: report.Run) -> None:
+    document = report.as_json(found)
     if arguments.json is not None:
-        report.write(arguments.json, report.dumps(report.as_json(results, absent)))
+        report.write(arguments.json, report.dumps(document))
+    if arguments.html is not None:
+        report.write(arguments.html, as_page(document))
     if arguments.junit is not None:
-        report.write(arguments.junit, ElementTree.tostring(report.as_junit(results), "unicode"))
-    return 1 if bad else 0
-
-
-def choose(arguments: argparse.Namespace) -> tuple[list[tuple[Target, str]], list[str]]:
-    """Return what to run, and why the rest is not run.
-
-    Raises
-    ------
-    ValueError
-        If a library that was asked for by name cannot run, or nothing is left to run.
-    """
-    known = {library.name: library for library in LIBRARIES}
-    names = list(known) if arguments.library == "all" else arguments.library.split(",")
-    absent = []
-    for name in names:
-        if name not in known:
-            raise ValueError(
-                f"--library: expected all, or some of {', '.join(known)}, got {name!r}"
-            )
-        if reason := known[name].absent():
-            if arguments.library != "all":
-                raise ValueError(f"--library: {reason}")
-            absent.append(reason)
-    found = [
-        (target, dtype)
-        for target in targets()
-        if target.library.name in names and arguments.device in (None, target.device)
-        for dtype in target.library.dtypes
-        if arguments.dtype in (None, dtype)
-    ]
-    if not found:
-        raise ValueError(
-            f"nothing to run: --library {arguments.library} has no device and dtype like "
-            f"--device {arguments.device or 'any'} --dtype {arguments.dtype or 'any'}"
-        )
-    return found, absent
+        text = ElementTree.tostring(report.as_junit(found.results), "unicode")
+        report.write(arguments.junit, text)

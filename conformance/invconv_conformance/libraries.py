@@ -5,76 +5,12 @@ Tests, benchmarks, the demo and ``invconv info`` all read it from here.
 
 from __future__ import annotations
 
-import importlib
-import importlib.metadata
-import importlib.util
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-Array = Any
-Function = Callable[[Array], Array]
-
-
-@dataclass(frozen=True)
-class Library:
-    """An array library.
-
-    Attributes
-    ----------
-    name : str
-        Its import name.
-    title, distribution : str
-        How it is written, and how it is installed.
-    extra : str or None
-        The extra of invconv that installs it.
-    dtypes : tuple of str
-        The real floating dtypes that are tested.
-    devices : callable
-        Lists the names of the devices that are there.
-    device : callable
-        Turns such a name into what the library's creation functions take.
-    synchronise : callable
-        Waits until an array has been computed.
-    compile : callable
-        Turns a function of arrays into the one that its users would call in a loop.
-    """
-
-    name: str
-    title: str
-    distribution: str
-    extra: str | None
-    dtypes: tuple[str, ...]
-    devices: Callable[[], list[str]]
-    device: Callable[[str], Any]
-    synchronise: Callable[[Array], None] = lambda x: None
-    compile: Callable[[Function], Function] = lambda function: function
-
-    def absent(self) -> str | None:
-        """Return why the library cannot run here, or None if it can."""
-        if importlib.util.find_spec(self.name) is None:
-            return f"{self.title}: not installed"
-        if not self.devices():
-            return f"{self.title}: not executed, no GPU"
-        return None
-
-    @property
-    def version(self) -> str:
-        """The installed version."""
-        return importlib.metadata.version(self.distribution)
-
-    def asarray(self, values: np.ndarray[Any, Any], dtype: str, device: str) -> Array:
-        """Copy NumPy values into the library."""
-        xp = self._namespace()
-        return xp.asarray(values, dtype=getattr(xp, dtype), device=self.device(device))
-
-    def _namespace(self) -> Any:
-        name = {"jax": "jax.numpy", "array_api_strict": "array_api_strict"}.get(
-            self.name, f"array_api_compat.{self.name}"
-        )
-        return importlib.import_module(name)
+from invconv_conformance.library import Array, Column, Function, Library, as_it_is, unadapted
 
 
 def _torch_devices() -> list[str]:
@@ -155,6 +91,8 @@ LIBRARIES = (
         ("float64", "float32"),
         lambda: ["CPU_DEVICE", "device1"],
         _strict_device,
+        host=("CPU_DEVICE",),
+        stranger=lambda device: "device1" if device == "CPU_DEVICE" else "CPU_DEVICE",
     ),
     Library(
         "torch",
@@ -165,6 +103,7 @@ LIBRARIES = (
         _torch_devices,
         lambda name: name,
         _torch_synchronise,
+        stranger=lambda device: "meta",
     ),
     Library(
         "jax",
@@ -175,7 +114,7 @@ LIBRARIES = (
         _jax_devices,
         _jax_device,
         lambda x: x.block_until_ready(),
-        _jax_jit,
+        {"eager": as_it_is, "jit": _jax_jit},
     ),
     Library(
         "cupy",
@@ -186,20 +125,22 @@ LIBRARIES = (
         _cupy_devices,
         _cupy_device,
         _cupy_synchronise,
+        host=(),
     ),
 )
 
 
 @dataclass(frozen=True)
 class Target:
-    """A library on one of its devices."""
+    """A library on one of its devices, run in one of its modes."""
 
     library: Library
     device: str
+    mode: str = "eager"
 
     def __str__(self) -> str:
         """Return "torch-cpu"."""
-        return f"{self.library.name}-{self.device}"
+        return f"{self.library.name}-{self.device}" + f"-{self.mode}" * (self.mode != "eager")
 
     @property
     def title(self) -> str:
@@ -207,16 +148,33 @@ class Target:
         first = self.device == self.library.devices()[0]
         return self.library.title if first else f"  on {self.device}"
 
+    @property
+    def looks(self) -> bool:
+        """Whether the core may look at values here, and so raise or warn because of them."""
+        return self.mode == "eager" and self.device in self.library.host
+
     def asarray(self, values: np.ndarray[Any, Any], dtype: str) -> Array:
         """Copy NumPy values onto the device."""
         return self.library.asarray(values, dtype, self.device)
 
+    def compile(self, function: Function) -> Function:
+        """Return a function of arrays as the mode runs it."""
+        return self.library.modes[self.mode](function)
+
 
 def targets() -> list[Target]:
-    """Return every library that can run here, on every device that it finds."""
+    """Return every library that can run here, on every device that it finds, eagerly."""
     return [
         Target(library, device)
         for library in LIBRARIES
         if library.absent() is None
         for device in library.devices()
     ]
+
+
+def target_of(column: Column) -> Target:
+    """Return what a column's words stand for."""
+    known = {library.name: library for library in LIBRARIES}
+    return Target(
+        known.get(column.library) or unadapted(column.library), column.device, column.mode
+    )

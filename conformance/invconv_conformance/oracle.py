@@ -1,7 +1,7 @@
 """The dense matrix of every operator, from its definition.
 
-Loops over pixels and taps in NumPy float64, sharing no code with the core: it reads an operator's
-public fields and nothing else. Vectors are (C, *spatial) in C order.
+Loops over pixels and taps in extended precision, sharing no code with the core: it reads an
+operator's public fields, of NumPy float64, and nothing else. Vectors are (C, *spatial) in C order.
 """
 
 from __future__ import annotations
@@ -13,26 +13,39 @@ from typing import Any
 import numpy as np
 
 import invconv as ic
+from invconv_conformance.extended import EXTENDED, ExtendedLU
 
 Matrix = np.ndarray[Any, Any]
 Shape = tuple[int, ...]
 
 
 def affine(conv: ic.InvertibleConv, shape: Shape) -> tuple[Matrix, Matrix]:
-    """Return (K, b) with forward(x) = K x + b, for an operator of NumPy float64 arrays."""
+    """Return (K, b) with forward(x) = K x + b, rounded to float64."""
+    matrix, shift = extended(conv, shape)
+    return matrix.astype(np.float64), shift.astype(np.float64)
+
+
+def extended(conv: ic.InvertibleConv, shape: Shape) -> tuple[Matrix, Matrix]:
+    """Return (K, b) in extended precision."""
     if isinstance(conv, ic.Chain):
-        return _compose([affine(step, shape) for step in conv.steps])
+        return _compose([extended(step, shape) for step in conv.steps])
     if isinstance(conv, ic.Inverse):
-        matrix, shift = affine(conv.conv, shape)
-        inverse = np.linalg.inv(matrix)
+        matrix, shift = extended(conv.conv, shape)
+        inverse = ExtendedLU(matrix).solve(_identity(len(matrix)))
         return inverse, -inverse @ shift
     pixels = math.prod(shape)
     bias = getattr(conv, "bias", None)
-    shift = np.zeros(conv.channels * pixels) if bias is None else np.repeat(bias, pixels)
+    bias = np.zeros(conv.channels) if bias is None else bias
+    shift = np.repeat(bias.astype(EXTENDED), pixels)
     if isinstance(conv, ic.EmergingConv):
-        matrix, inner = _compose([affine(conv.first, shape), affine(conv.second, shape)])
+        parts = [extended(conv.first, shape), extended(conv.second, shape)]
+        matrix, inner = _compose(parts)
         return matrix, inner + shift
-    return _matrix(conv, shape), shift
+    return _matrix(conv, shape).astype(EXTENDED), shift
+
+
+def _identity(size: int) -> Matrix:
+    return np.eye(size, dtype=EXTENDED)
 
 
 def _compose(maps: list[tuple[Matrix, Matrix]]) -> tuple[Matrix, Matrix]:
@@ -54,7 +67,7 @@ def _matrix(conv: ic.InvertibleConv, shape: Shape) -> Matrix:
     elif isinstance(conv, ic.QRConv1x1):
         weight = qr(conv.reflectors, conv.upper, conv.scale)
     elif isinstance(conv, ic.ActNorm):
-        weight = np.diag(np.exp(conv.log_scale))
+        weight = np.diag(np.exp(conv.log_scale.astype(EXTENDED)))
     else:
         raise TypeError(f"the oracle has no definition of {type(conv).__name__}")
     return np.kron(weight, np.eye(math.prod(shape)))
@@ -65,13 +78,15 @@ def plu(
 ) -> Matrix:
     """Return P L (U + diag(sign exp(log_scale)))."""
     channels = len(sign)
-    p, left, right = (np.zeros((channels, channels)) for _ in range(3))
+    p, left, right = (np.zeros((channels, channels), EXTENDED) for _ in range(3))
     for i in range(channels):
         p[i, int(permutation[i])] = 1.0
         for j in range(channels):
             left[i, j] = 1.0 if i == j else (lower[i, j] if j < i else 0.0)
             right[i, j] = (
-                sign[i] * math.exp(log_scale[i]) if i == j else (upper[i, j] if j > i else 0.0)
+                sign[i] * np.exp(log_scale[i].astype(EXTENDED))
+                if i == j
+                else (upper[i, j] if j > i else 0.0)
             )
     return p @ left @ right
 
@@ -79,10 +94,10 @@ def plu(
 def qr(reflectors: Matrix, upper: Matrix, scale: Matrix) -> Matrix:
     """Return H_1 ... H_m (U + diag(scale))."""
     channels = len(scale)
-    q = np.eye(channels)
-    for v in reflectors:
-        q = q @ (np.eye(channels) - 2 * np.outer(v, v) / (v @ v))
-    right = np.zeros((channels, channels))
+    q = _identity(channels)
+    for v in reflectors.astype(EXTENDED):
+        q = q @ (_identity(channels) - 2 * np.outer(v, v) / (v @ v))
+    right = np.zeros((channels, channels), EXTENDED)
     for i in range(channels):
         right[i, i] = scale[i]
         for j in range(i + 1, channels):
@@ -98,7 +113,7 @@ def _autoregressive(conv: ic.AutoregressiveConv, shape: Shape) -> Matrix:
     kernel, channels = conv.kernel, conv.channels
     assert isinstance(conv.direction, tuple)
     assert isinstance(conv.dilation, tuple)
-    block = np.zeros((channels, *shape, channels, *shape))
+    block = np.zeros((channels, *shape, channels, *shape), EXTENDED)
     for p in _grid(shape):
         for t in _grid(kernel.shape[2:]):
             o = list(t)
@@ -126,7 +141,7 @@ def _autoregressive(conv: ic.AutoregressiveConv, shape: Shape) -> Matrix:
 def _periodic(conv: ic.PeriodicConv, shape: Shape) -> Matrix:
     kernel, channels = conv.kernel, conv.channels
     assert isinstance(conv.dilation, tuple)
-    block = np.zeros((channels, *shape, channels, *shape))
+    block = np.zeros((channels, *shape, channels, *shape), EXTENDED)
     for p in _grid(shape):
         for t in _grid(kernel.shape[2:]):
             source = tuple(
@@ -137,8 +152,3 @@ def _periodic(conv: ic.PeriodicConv, shape: Shape) -> Matrix:
                 for inp in range(channels):
                     block[(out, *p, inp, *source)] += kernel[(out, inp, *t)]
     return block.reshape(channels * math.prod(shape), -1)
-
-
-def log_terms(conv: ic.InvertibleConv, shape: Shape) -> float:
-    """Return the sum of |log singular value| over K, the scale of a log-determinant's terms."""
-    return float(np.abs(np.log(np.linalg.svd(affine(conv, shape)[0], compute_uv=False))).sum())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 from importlib.resources import files
+from typing import Any
 
 EXTENSIONS = ("fft", "linalg")
 
@@ -21,6 +22,16 @@ def required_functions() -> dict[str, list[str]]:
                     _collect(node, found)
     found[""] -= {*EXTENSIONS, "__name__"}
     return {extension: sorted(names) for extension, names in found.items()}
+
+
+def lacking(xp: Any) -> list[str]:
+    """Return the functions that the core needs and a namespace has not, such as "linalg.qr"."""
+    missing = []
+    for extension, names in required_functions().items():
+        where = getattr(xp, extension, None) if extension else xp
+        prefix = f"{extension}." if extension else ""
+        missing += [prefix + name for name in names if not hasattr(where, name)]
+    return missing
 
 
 def _collect(node: ast.Attribute, found: dict[str, set[str]]) -> None:

@@ -1,122 +1,116 @@
-"""Run the laws over the cases, and keep what came out."""
+"""Run the laws over the cases, in one process or in several, and keep what came out."""
 
 from __future__ import annotations
 
-import fnmatch
-import math
+import functools
+import multiprocessing
 import time
-import traceback
-from collections.abc import Callable, Iterable, Iterator
+import warnings
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
 
-from invconv_conformance.cases import CASES, Case
-from invconv_conformance.laws import LAWS, Law
-from invconv_conformance.libraries import Target
-from invconv_conformance.setting import Measure, Setting
+import numpy as np
 
-# one case of each kind, enough to see within half a minute that a library is wired up
-QUICK = (
-    "corner-2d+-",
-    "corner-bias",
-    "raster-k2x3-dilated",
-    "emerging-2d",
-    "periodic-even-dilated",
-    "conv1x1-2d",
-    "pluconv1x1-2d",
-    "qrconv1x1-m2",
-    "actnorm-2d",
-    "chain-inverses",
-)
+import invconv as ic
+from invconv.arrays import to_numpy
+from invconv_conformance.cases import CASES
+from invconv_conformance.law import Law
+from invconv_conformance.laws import LAWS
+from invconv_conformance.libraries import target_of
+from invconv_conformance.library import Column
+from invconv_conformance.result import Outcome, Result
+from invconv_conformance.setting import Floats, Measure, Setting
 
 
 @dataclass(frozen=True)
-class Result:
-    """What a law said of a case on a library, device and dtype.
+class Task:
+    """A case on some columns, in words, so that it can go to another process."""
 
-    Attributes
-    ----------
-    status : {"pass", "fail", "error"}
-    what : str
-        The output that used up most of its bound, or the error's last line.
-    error, bound : float
-        Of that output.
-    seconds : float
-    """
-
-    law: str
     case: str
-    library: str
-    device: str
-    dtype: str
-    status: str
-    what: str
-    error: float
-    bound: float
-    seconds: float
-
-    @property
-    def share(self) -> float:
-        """How much of the bound is used up; over 1 is a failure."""
-        return self.error / self.bound if self.bound else math.inf
-
-    @property
-    def reproduce(self) -> str:
-        """The command that runs this law and case alone."""
-        return (
-            f"python -m invconv conformance --library {self.library} --device {self.device} "
-            f"--dtype {self.dtype} --cases '{self.case}' --laws '{self.law}'"
-        )
+    columns: tuple[Column, ...]
+    laws: tuple[str, ...]
 
 
-def select(pattern: str, quick: bool) -> list[Case]:
-    """Return the cases whose names match a pattern such as "periodic-*"."""
-    found = [c for c in CASES if fnmatch.fnmatchcase(c.name, pattern)]
-    return [c for c in found if c.name in QUICK] if quick else found
+def tasks(columns: Iterable[Column], cases: Iterable[str], laws: Iterable[str]) -> list[Task]:
+    """Return one task a library and case: what a process compiles for one dtype serves others."""
+    libraries: dict[str, list[Column]] = {}
+    for column in columns:
+        libraries.setdefault(column.library, []).append(column)
+    ids = tuple(laws)
+    return [Task(case, tuple(mine), ids) for mine in libraries.values() for case in cases]
 
 
-def select_laws(pattern: str) -> list[Law]:
-    """Return the laws whose ids match a pattern."""
-    return [law for law in LAWS.values() if fnmatch.fnmatchcase(law.id, pattern)]
+def run(todo: list[Task], workers: int = 1) -> Iterator[list[Outcome]]:
+    """Yield what each task found, in the order in which they end."""
+    if workers == 1:
+        yield from map(perform, todo)
+        return
+    # torch and JAX hold threads, which a forked process would not have
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(workers, mp_context=context) as pool:
+        for future in as_completed([pool.submit(perform, task) for task in todo]):
+            yield future.result()
 
 
-def run(
-    targets: Iterable[tuple[Target, str]],
-    cases: list[Case],
-    laws: list[Law],
-    step: Callable[[str], Any] = lambda text: None,
-) -> Iterator[Result]:
-    """Yield the result of every law on every case, on each library, device and dtype."""
-    for target, dtype in targets:
-        for case in cases:
-            step(f"{target} {dtype} {case.name}")
-            setting = Setting(case, target, dtype)
-            for law in laws:
-                yield check(law, setting)
+def perform(task: Task) -> list[Outcome]:
+    """Hold a case to the laws on each column."""
+    case = next(c for c in CASES if c.name == task.case)
+    outcomes = []
+    for column in task.columns:
+        if case.wide and column.dtype == "float16":
+            continue
+        setting = Setting(case, target_of(column), column.dtype)
+        results = [check(LAWS[law], setting, column) for law in task.laws]
+        outcomes.append(Outcome(column, case.name, results, _outputs(setting)))
+    return outcomes
 
 
-def check(law: Law, setting: Setting) -> Result:
+def check(law: Law, setting: Setting, column: Column) -> Result:
     """Run one law on one case."""
+    result = functools.partial(Result, law.id, setting.case.name, *column)
+    if not law.applies(setting):
+        return result("not applicable", "", 0.0, 1.0, 0.0)
     start = time.perf_counter()
-    status, worst = "pass", Measure("", 0.0, 1.0)
+    status, worst = "not applicable", Measure("", 0.0, 1.0)
     try:
-        for measure in law.check(setting):
-            if not measure.error * worst.bound <= worst.error * measure.bound:
-                worst = measure
-            if not measure.error <= measure.bound:
-                status = "fail"
+        with _strict():
+            for measure in law.check(setting):
+                if status == "not applicable":
+                    status, worst = "pass", measure
+                if not measure.share <= worst.share:
+                    worst = measure
+                if not measure.share <= 1:
+                    status = "fail"
     except Exception as error:  # a law that cannot run is a result, not an end
-        last = traceback.format_exception_only(error)[-1].strip()
-        status, worst = "error", Measure(last, math.inf, 1.0)
-    return Result(
-        law.id,
-        setting.case.name,
-        setting.target.library.name,
-        setting.target.device,
-        setting.dtype,
-        status,
-        worst.what,
-        worst.error,
-        worst.bound,
-        time.perf_counter() - start,
-    )
+        first = next((line for line in str(error).splitlines() if line.strip()), "")
+        status, worst = "error", Measure(f"{type(error).__name__}: {first}", np.inf, 1.0)
+    seconds = time.perf_counter() - start
+    return result(status, worst.what, worst.error, worst.bound, seconds)
+
+
+@contextmanager
+def _strict() -> Iterator[None]:
+    """Turn NumPy's warnings of overflow or NaN into errors; a lost inverse has a law of its own."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", RuntimeWarning)
+        warnings.simplefilter("ignore", ic.IllConditionedWarning)
+        yield
+
+
+def _outputs(setting: Setting) -> dict[str, Floats]:
+    """Return what libraries are compared by, nothing where it cannot be computed."""
+    if setting.case.singular:
+        return {}
+    x, y = (setting.array(image) for image in setting.images[:2])
+    try:
+        with _strict():
+            found = {
+                "forward": setting.conv.forward(x),
+                "inverse": setting.conv.inverse(y),
+                "log_det": setting.log_det_and_transpose(x)[0],
+            }
+            return {name: to_numpy(array).astype(float) for name, array in found.items()}
+    except Exception:  # the laws have said so already
+        return {}

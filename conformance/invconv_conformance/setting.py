@@ -13,7 +13,8 @@ import invconv as ic
 from invconv.arrays import to_numpy
 from invconv_conformance import oracle
 from invconv_conformance.bounds import C_FACTOR, EPS, Scales, scales
-from invconv_conformance.cases import Case
+from invconv_conformance.case import Case
+from invconv_conformance.compiled import Compiled
 from invconv_conformance.extended import EXTENDED, ExtendedLU
 from invconv_conformance.libraries import Target
 
@@ -29,6 +30,12 @@ class Measure:
     error: float
     bound: float
 
+    @property
+    def share(self) -> float:
+        """How much of the bound is used up, inf for NaN; over 1 is a failure."""
+        share = self.error / self.bound if self.bound else math.inf * self.error
+        return math.inf if math.isnan(share) else share
+
 
 @dataclass(frozen=True, eq=False)
 class Setting:
@@ -42,20 +49,36 @@ class Setting:
     dtype: str
 
     @functools.cached_property
-    def conv(self) -> ic.InvertibleConv:
+    def plain(self) -> ic.InvertibleConv:
         """The operator on the library."""
         return self.case.conv().asarrays(self.array(np.zeros(())))
 
     @functools.cached_property
+    def conv(self) -> ic.InvertibleConv | Compiled:
+        """The operator as the target's mode runs it."""
+        if self.target.mode == "eager":
+            return self.plain
+
+        def zeros(shape: tuple[int, ...]) -> Array:
+            return self.target.asarray(np.zeros(shape), self.log_det_dtype)
+
+        return Compiled(self.plain, self.case.spatial_shape, self.target.compile, zeros)
+
+    def log_det_and_transpose(self, x: Array) -> tuple[Array, Array]:
+        """Return the log-determinant of one sample, and K^T x."""
+        if isinstance(self.conv, Compiled):
+            return self.conv.log_det_and_transpose(x)
+        return self.conv.log_det(self.case.spatial_shape), self.conv.transpose().forward(x)
+
+    @functools.cached_property
     def host(self) -> ic.InvertibleConv:
         """The same numbers in NumPy float64."""
-        return self.conv.asarrays(np.empty(0))
+        return self.plain.asarrays(np.empty(0))
 
     @functools.cached_property
     def affine(self) -> tuple[Floats, Floats]:
         """The dense matrix and shift."""
-        matrix, shift = oracle.affine(self.host, self.case.spatial_shape)
-        return matrix.astype(EXTENDED), shift.astype(EXTENDED)
+        return oracle.extended(self.host, self.case.spatial_shape)
 
     @functools.cached_property
     def lu(self) -> ExtendedLU:
@@ -97,20 +120,21 @@ class Setting:
         """That of a log-determinant, float32 for the half types."""
         return "float32" if self.dtype in ("float16", "bfloat16") else self.dtype
 
+    def rows(self, x: Floats) -> Floats:
+        """Return the samples as rows, in extended precision."""
+        return x.reshape(-1, len(self.affine[0])).astype(EXTENDED)
+
     def forward(self, x: Floats) -> Floats:
         """Return the true K x + b."""
-        rows = x.reshape(-1, len(self.affine[0])).astype(EXTENDED)
-        return (rows @ self.affine[0].T + self.affine[1]).reshape(x.shape)
+        return (self.rows(x) @ self.affine[0].T + self.affine[1]).reshape(x.shape)
 
     def inverse(self, y: Floats) -> Floats:
         """Return the true K^-1 (y - b)."""
-        rows = y.reshape(-1, len(self.affine[0])).astype(EXTENDED) - self.affine[1]
-        return self.lu.solve(rows.T).T.reshape(y.shape)
+        return self.lu.solve((self.rows(y) - self.affine[1]).T).T.reshape(y.shape)
 
     def norm(self, x: Floats) -> Floats:
         """Return the 2-norm of each sample."""
-        rows = x.reshape(-1, len(self.affine[0]))
-        norms: Floats = np.sqrt((rows.astype(EXTENDED) ** 2).sum(axis=1)).astype(np.float64)
+        norms: Floats = np.sqrt((self.rows(x) ** 2).sum(axis=1)).astype(np.float64)
         return norms
 
     @property

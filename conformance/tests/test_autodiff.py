@@ -14,7 +14,8 @@ from jax import numpy as jnp
 
 import invconv as ic
 from invconv.arrays import to_numpy
-from invconv_conformance.cases import CASES, Case, perturbed
+from invconv_conformance.case import Case, perturbed
+from invconv_conformance.cases import CASES
 
 jax.config.update("jax_enable_x64", True)
 

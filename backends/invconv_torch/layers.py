@@ -1,0 +1,256 @@
+"""The layers: the core's operators with the arguments that PyTorch's users expect.
+
+Each is initialised as in the paper, from PyTorch's random generator.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, ClassVar, TypeAlias
+
+import numpy as np
+import torch
+
+import invconv as ic
+from invconv.settings import choice
+from invconv_torch.module import InvertibleModule
+
+Sizes: TypeAlias = int | tuple[int, ...]
+_CONV1X1: dict[str, Callable[..., ic.InvertibleConv]] = {
+    "plain": ic.Conv1x1.init,
+    "plu": ic.PLUConv1x1.init,
+    "qr": ic.QRConv1x1.init,
+}
+
+
+class _Layer(InvertibleModule):
+    """A module that knows how its parameters begin."""
+
+    def __init__(
+        self, init: Callable[..., ic.InvertibleConv], bias: bool, device: Any, dtype: Any
+    ) -> None:
+        self._begin = partial(_begin, init, bias)
+        super().__init__(self._begin(), device=device, dtype=dtype)
+
+    def reset_parameters(self) -> None:
+        """Draw the parameters anew, as at the start."""
+        fresh, own = InvertibleModule(self._begin()).state_dict(), self.state_dict(keep_vars=True)
+        with torch.no_grad():
+            for name, tensor in fresh.items():
+                own[name].copy_(tensor)
+
+
+def _begin(init: Callable[..., ic.InvertibleConv], bias: bool) -> ic.InvertibleConv:
+    seed = int(torch.randint(2**63 - 1, (), device="cpu"))
+    conv = init(rng=np.random.default_rng(seed))
+    return conv.replace(bias=np.zeros(conv.channels) if bias else None)
+
+
+class _AutoregressiveConv(_Layer):
+    """A convolution that sees only pixels on one side of each pixel, zero outside the grid.
+
+    Parameters
+    ----------
+    channels : int
+    kernel_size : int or tuple of int
+        Taps along each axis, the pixel itself included; a raster of 2 has a kernel (2, 3, ...).
+    dilation : int or tuple of int
+    bias : bool
+    mask : {"corner", "raster"}
+        Which pixels it sees; `invconv.AutoregressiveConv` says what they are.
+    direction : int or tuple of int
+        +1 or -1, per axis for corners.
+    channel_order : {"lower", "upper"}
+        Which triangle the C x C matrix at the pixel itself is.
+    device, dtype : optional
+    """
+
+    _ndim: ClassVar[int]
+
+    def __init__(
+        self,
+        channels: int,
+        kernel_size: Sizes = 2,
+        dilation: Sizes = 1,
+        bias: bool = True,
+        mask: str = "corner",
+        direction: Sizes = 1,
+        channel_order: str = "lower",
+        device: Any = None,
+        dtype: Any = None,
+    ) -> None:
+        init = partial(
+            ic.AutoregressiveConv.init,
+            channels,
+            kernel_size,
+            self._ndim,
+            dilation=dilation,
+            mask=mask,
+            direction=direction,
+            channel_order=channel_order,
+        )
+        super().__init__(init, bias, device, dtype)
+
+
+class AutoregressiveConv1d(_AutoregressiveConv):  # noqa: D101 - inherited
+    __doc__ = _AutoregressiveConv.__doc__
+    _ndim = 1
+
+
+class AutoregressiveConv2d(_AutoregressiveConv):  # noqa: D101 - inherited
+    __doc__ = _AutoregressiveConv.__doc__
+    _ndim = 2
+
+
+class AutoregressiveConv3d(_AutoregressiveConv):  # noqa: D101 - inherited
+    __doc__ = _AutoregressiveConv.__doc__
+    _ndim = 3
+
+
+class _EmergingConv(_Layer):
+    """Two autoregressive convolutions of opposite directions: the field of a standard one.
+
+    Parameters
+    ----------
+    channels : int
+    kernel_size : int or tuple of int
+        Of the standard convolution with the same receptive field; odd.
+    dilation : int or tuple of int
+    bias : bool
+        Added last.
+    mask : {"corner", "raster"}
+        Of both.
+    mixing : {"qr", "plu", "plain"} or None
+        The parametrisation of a 1x1 convolution before the pair, as in the paper.
+    device, dtype : optional
+    """
+
+    _ndim: ClassVar[int]
+
+    def __init__(
+        self,
+        channels: int,
+        kernel_size: Sizes = 3,
+        dilation: Sizes = 1,
+        bias: bool = True,
+        mask: str = "corner",
+        mixing: str | None = None,
+        device: Any = None,
+        dtype: Any = None,
+    ) -> None:
+        init = partial(ic.EmergingConv.init, channels, kernel_size, self._ndim, dilation, mask=mask)
+        super().__init__(init, bias, device, dtype)
+        self.mixing = None
+        if mixing is not None:
+            choice("mixing", mixing, ("qr", "plu", "plain"))
+            self.mixing = Conv1x1(channels, mixing, bias=False, device=device, dtype=dtype)
+
+    def operator(self) -> ic.InvertibleConv:
+        """Return the core's operator of the current parameters, differentiable in them."""
+        pair = super().operator()
+        return pair if self.mixing is None else ic.Chain((self.mixing.operator(), pair))
+
+    def reset_parameters(self) -> None:
+        """Draw the parameters anew, as at the start."""
+        super().reset_parameters()
+        if self.mixing is not None:
+            self.mixing.reset_parameters()
+
+
+class EmergingConv1d(_EmergingConv):  # noqa: D101 - inherited
+    __doc__ = _EmergingConv.__doc__
+    _ndim = 1
+
+
+class EmergingConv2d(_EmergingConv):  # noqa: D101 - inherited
+    __doc__ = _EmergingConv.__doc__
+    _ndim = 2
+
+
+class EmergingConv3d(_EmergingConv):  # noqa: D101 - inherited
+    __doc__ = _EmergingConv.__doc__
+    _ndim = 3
+
+
+class _PeriodicConv(_Layer):
+    """A convolution with circular padding.
+
+    Parameters
+    ----------
+    channels : int
+    kernel_size : int or tuple of int
+        Odd, even, or wider than the grid.
+    dilation : int or tuple of int
+    bias : bool
+    device, dtype : optional
+    """
+
+    _ndim: ClassVar[int]
+
+    def __init__(
+        self,
+        channels: int,
+        kernel_size: Sizes = 3,
+        dilation: Sizes = 1,
+        bias: bool = True,
+        device: Any = None,
+        dtype: Any = None,
+    ) -> None:
+        init = partial(ic.PeriodicConv.init, channels, kernel_size, self._ndim, dilation=dilation)
+        super().__init__(init, bias, device, dtype)
+
+
+class PeriodicConv1d(_PeriodicConv):  # noqa: D101 - inherited
+    __doc__ = _PeriodicConv.__doc__
+    _ndim = 1
+
+
+class PeriodicConv2d(_PeriodicConv):  # noqa: D101 - inherited
+    __doc__ = _PeriodicConv.__doc__
+    _ndim = 2
+
+
+class PeriodicConv3d(_PeriodicConv):  # noqa: D101 - inherited
+    __doc__ = _PeriodicConv.__doc__
+    _ndim = 3
+
+
+class Conv1x1(_Layer):
+    """One C x C matrix at every pixel, of any number of spatial axes.
+
+    Parameters
+    ----------
+    channels : int
+    parametrization : {"plain", "plu", "qr"}
+        The matrix itself, or its factors, whose determinant costs nothing.
+    bias : bool
+    device, dtype : optional
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        parametrization: str = "plain",
+        bias: bool = True,
+        device: Any = None,
+        dtype: Any = None,
+    ) -> None:
+        choice("parametrization", parametrization, tuple(_CONV1X1))
+        super().__init__(partial(_CONV1X1[parametrization], channels), bias, device, dtype)
+
+
+class ActNorm(_Layer):
+    """A scale and a shift per channel; the identity at the start.
+
+    Parameters
+    ----------
+    channels : int
+    bias : bool
+    device, dtype : optional
+    """
+
+    def __init__(
+        self, channels: int, bias: bool = True, device: Any = None, dtype: Any = None
+    ) -> None:
+        super().__init__(partial(ic.ActNorm.init, channels), bias, device, dtype)

@@ -1,0 +1,153 @@
+"""An operator of the core as a module of PyTorch."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, TypeAlias
+
+import numpy as np
+import torch
+from torch import nn
+
+import invconv as ic
+from invconv_torch.precision import autocasting
+from invconv_torch.remembered import RememberedInverses
+
+Tensor: TypeAlias = torch.Tensor
+
+
+class InvertibleModule(nn.Module):  # type: ignore[misc]
+    """Any operator of the core with its arrays as parameters.
+
+    The log-determinants are those of the direction that ran, one number a sample, float32 for the
+    half types. Under autocast the work is done in the parameters' dtype, as autocast does for
+    functions that need it; nothing else is promoted.
+
+    In eval mode an inverse is factored once for each of the last grids and reused until a parameter
+    changes. On a CPU the parameters are compared by value, so it is never stale. On an
+    accelerator, where to look would stop it, they are compared by identity and version, which all
+    of PyTorch's own updates change; edits through ``.data`` do not: call ``train()`` and ``eval()``
+    after them. Compiled code and `torch.func` always factor.
+
+    Parameters
+    ----------
+    conv : invconv.InvertibleConv
+        Of NumPy or PyTorch arrays; they are copied.
+    device, dtype : optional
+        Those of ``conv`` if it is of PyTorch arrays, else PyTorch's defaults.
+    """
+
+    def __init__(self, conv: ic.InvertibleConv, *, device: Any = None, dtype: Any = None) -> None:
+        super().__init__()
+        self._inverses: RememberedInverses | None = None
+        self._class = type(conv)
+        parts = conv._parts()
+        self._part_names = tuple(parts)
+        self._settings = {
+            f.name: getattr(conv, f.name)
+            for f in dataclasses.fields(conv)
+            if f.init and f.name not in (*conv._array_names, *conv._constant_names, *parts)
+        }
+        if isinstance(conv, ic.Chain):
+            del self._settings["steps"]
+        for prefix, part in parts.items():
+            assert isinstance(part, ic.InvertibleConv)
+            self.add_module(prefix, InvertibleModule(part, device=device, dtype=dtype))
+        for name in conv._array_names:
+            array = getattr(conv, name)
+            value = None if array is None else nn.Parameter(_tensor(array, device, dtype))
+            self.register_parameter(name, value)
+        for name in conv._constant_names:
+            self.register_buffer(name, _tensor(getattr(conv, name), device, dtype))
+        self._array_names = (*conv._array_names, *conv._constant_names)
+
+    def operator(self) -> ic.InvertibleConv:
+        """Return the core's operator of the current parameters, differentiable in them."""
+        parts = {name: getattr(self, name).operator() for name in self._part_names}
+        if self._class is ic.Chain:
+            return ic.Chain(tuple(parts.values()))
+        arrays = {name: getattr(self, name) for name in self._array_names}
+        return self._class(**arrays, **parts, **self._settings)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Return z = K x + b and log|det K|.
+
+        Parameters
+        ----------
+        x : tensor, shape (B, C, *spatial)
+
+        Returns
+        -------
+        z : tensor, shape (B, C, *spatial)
+        log_det : tensor, shape (B,)
+        """
+        kind = x.device.type
+        if not autocasting(kind):
+            return self.operator().forward_and_log_det(x)
+        with torch.autocast(kind, enabled=False):
+            return self.operator().forward_and_log_det(self._cast(x))
+
+    def inverse(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        """Return x = K^-1 (z - b) and log|det K^-1|.
+
+        Nothing judges the condition number here: ``layer.operator().condition(shape)`` does.
+
+        Parameters
+        ----------
+        z : tensor, shape (B, C, *spatial)
+
+        Returns
+        -------
+        x : tensor, shape (B, C, *spatial)
+        log_det : tensor, shape (B,)
+        """
+        kind = z.device.type
+        if not autocasting(kind):
+            return self._inverse(z)
+        with torch.autocast(kind, enabled=False):
+            return self._inverse(self._cast(z))
+
+    def _inverse(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        conv = self.operator()
+        shape = tuple(z.shape[2:] if conv.ndim is None else z.shape[z.ndim - conv.ndim :])
+        if not self.training and RememberedInverses.apply_to(self, z):
+            if self._inverses is None:
+                self._inverses = RememberedInverses()
+            return self._inverses.run(self, conv, shape, z)
+        return conv.prepare(shape, check=False).inverse_and_log_det(z)
+
+    def _cast(self, x: Tensor) -> Tensor:
+        return x.to(next(self.parameters()).dtype)
+
+    def train(self, mode: bool = True) -> InvertibleModule:
+        """Set the mode, and forget inverses."""
+        self._inverses = None
+        super().train(mode)
+        return self
+
+    def extra_repr(self) -> str:
+        """Say channels, sizes and settings."""
+        conv = self.operator()
+        shown = [str(conv.channels)]
+        if hasattr(self, "kernel"):
+            shown.append(f"kernel_size={tuple(self.kernel.shape[2:])}")
+        shown += [f"{k}={v!r}" for k, v in self._settings.items() if v is not None]
+        if "bias" in self._array_names:
+            shown.append(f"bias={self.bias is not None}")
+        name = "" if type(self).__name__.startswith(self._class.__name__) else self._class.__name__
+        return ", ".join([name, *shown] if name else shown)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave remembered inverses out of pickles and copies."""
+        return self.__dict__ | {"_inverses": None}
+
+
+def _tensor(array: Any, device: Any, dtype: Any) -> Tensor:
+    """Copy an array; integers keep their dtype."""
+    if isinstance(array, torch.Tensor):
+        real = array.is_floating_point()
+        return array.detach().to(device=device, dtype=dtype if real else None, copy=True)
+    values = np.asarray(array)
+    if values.dtype.kind != "f":
+        return torch.tensor(values, device=device)
+    return torch.tensor(values, device=device, dtype=dtype or torch.get_default_dtype())

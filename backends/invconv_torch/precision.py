@@ -1,0 +1,79 @@
+"""Every digit of float32: TF32, bfloat16 passes and autocast never decide a result."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+
+_REDUCED = ("tf32", "bf16", True)
+
+_lock = threading.Lock()  # the switches are the process's, not the thread's
+_depth: dict[str, int] = {}
+_saved: dict[str, list[tuple[Any, str, Any]]] = {}
+
+
+def _switches(kind: str) -> list[tuple[Any, str, Any]]:
+    """Return (module, attribute, value to restore) of what reduces precision on a device now."""
+    backends = torch.backends
+    if kind == "cpu":
+        above, modules = backends.mkldnn, [backends.mkldnn]
+    elif kind == "cuda":
+        above, modules = backends.cudnn, [backends.cuda, backends.cudnn]
+    else:
+        return []
+    found = []
+    for part in [getattr(m, n, None) for m in modules for n in ("matmul", "conv")]:
+        value = getattr(part, "fp32_precision", "none")
+        # "none" follows the switch above, and only "none" restores one that did
+        follows = value == getattr(above, "fp32_precision", "none")
+        found.append((part, "fp32_precision", "none" if follows else value, value))
+    if kind == "cuda" and not hasattr(backends.cuda.matmul, "fp32_precision"):  # before 2.9
+        for part in (backends.cuda.matmul, backends.cudnn):
+            found.append((part, "allow_tf32", part.allow_tf32, part.allow_tf32))
+    return [(part, name, back) for part, name, back, value in found if value in _REDUCED]
+
+
+def _enter(kind: str) -> None:
+    with _lock:
+        depth = _depth.get(kind, 0)
+        _depth[kind] = depth + 1
+        if depth:
+            return
+        _saved[kind] = _switches(kind)
+        for module, name, back in _saved[kind]:
+            setattr(module, name, False if back is True else "ieee")
+
+
+def _leave(kind: str) -> None:
+    with _lock:
+        _depth[kind] -= 1
+        if _depth[kind] == 0:
+            for module, name, back in _saved.pop(kind):
+                setattr(module, name, back)
+
+
+def autocasting(kind: str) -> bool:
+    """Tell whether autocast is on for a type of device (some do not have it)."""
+    return bool(torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind))
+
+
+@contextmanager
+def full_precision(x: torch.Tensor) -> Iterator[None]:
+    """Compute in the dtype of the operands on the device of ``x``, and put everything back.
+
+    Where several threads compute, the last one to leave puts it back.
+    """
+    kind = x.device.type
+    _enter(kind)
+    try:
+        if autocasting(kind):
+            with torch.autocast(kind, enabled=False):
+                yield
+        else:
+            yield
+    finally:
+        _leave(kind)

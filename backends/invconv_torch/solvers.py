@@ -1,0 +1,212 @@
+"""Solves on PyTorch: what is factored once, and how a factored operator runs."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from dataclasses import dataclass, replace
+from typing import Any, TypeAlias
+
+import torch
+
+from invconv.arrays import readable
+from invconv.families import CausalFamily, SpectralFamily
+from invconv.pitched import Layout
+from invconv.planes import PitchedSolver
+from invconv.primitives import from_pixel_rows, pixel_rows
+from invconv.spectrum import from_frequencies, stable_spectral_inverse, to_frequencies
+from invconv.wavefront import stable_inverse
+
+Tensor: TypeAlias = torch.Tensor
+View: TypeAlias = tuple[tuple[Tensor, ...], Tensor, Tensor]
+
+_KEPT_BYTES = 2**26  # of workspace a thread keeps for its next solves
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """A buffer laid out for one plan: the images in it, and (windows, x, scratch) of each step."""
+
+    images: Tensor
+    steps: tuple[View, ...]
+    nbytes: int
+
+
+def _workspace(plan: Layout, y: Tensor) -> Workspace:
+    """Return a zeroed buffer and the views of every step."""
+    batch, channels, height, width = y.shape
+    with torch.inference_mode(False):
+        buffer = torch.zeros(plan.length, dtype=y.dtype, device=y.device)
+        largest = max(count for _, count in plan.steps)
+        scratch = torch.empty((largest, channels), dtype=y.dtype, device=y.device)
+        pitch = plan.strides[0]
+        steps = []
+        for place, count in plan.steps:
+            windows = tuple(
+                buffer.as_strided((count, size), (pitch, 1), place + shift)
+                for shift, size in plan.windows
+            )
+            x = buffer.as_strided((count, channels), (pitch, 1), place)
+            steps.append((windows, x, scratch[:count]))
+        images = buffer.as_strided((batch, height, width, channels), plan.strides, plan.start)
+    return Workspace(images, tuple(steps), buffer.numel() * buffer.element_size())
+
+
+class _Workspaces(threading.local):
+    """The last workspaces of a thread. The views take longer to make than a small solve runs."""
+
+    def __init__(self) -> None:
+        self.kept: OrderedDict[Any, Workspace] = OrderedDict()
+
+    def get(self, plan: Layout, y: Tensor) -> Workspace:
+        """Return a workspace for the plan, a kept one on the CPU (a stream may not share one)."""
+        if type(y) is not torch.Tensor or y.device.type != "cpu":
+            return _workspace(plan, y)
+        key = (plan, tuple(y.shape), y.dtype)
+        found = self.kept.pop(key, None) or _workspace(plan, y)
+        self.kept[key] = found
+        while len(self.kept) > 1 and sum(w.nbytes for w in self.kept.values()) > _KEPT_BYTES:
+            self.kept.popitem(last=False)
+        return found
+
+
+_workspaces = _Workspaces()
+
+
+@dataclass(frozen=True, eq=False)
+class PitchedTorchSolver(PitchedSolver):
+    """The pitched wave with `torch.mm` into strided views."""
+
+    def _wave(self, plan: Layout, y: Tensor) -> Tensor:
+        work = _workspaces.get(plan, y)
+        work.images.copy_(y.permute(0, 2, 3, 1))
+        first, *others = self._weights
+        if self.inverse is None:
+            self._substitute(work.steps, first, others)
+        elif not others:
+            for windows, x, scratch in work.steps:
+                x.copy_(torch.mm(windows[0], first, out=scratch))
+        else:
+            *middle, last = others
+            for windows, x, scratch in work.steps:
+                torch.mm(windows[0], first, out=scratch)
+                for window, matrix in zip(windows[1:-1], middle, strict=True):
+                    scratch.addmm_(window, matrix)
+                torch.addmm(scratch, windows[-1], last, out=x)
+        x = torch.empty_like(y)
+        return x.copy_(work.images.permute(0, 3, 1, 2))
+
+    def _substitute(self, steps: tuple[View, ...], first: Tensor, others: list[Tensor]) -> None:
+        transposed, upper = self.causal.diagonal.mT, self.causal.lower
+        for windows, x, scratch in steps:
+            torch.mm(windows[0], first, out=scratch)
+            for window, matrix in zip(windows[1:], others, strict=True):
+                scratch.addmm_(window, matrix)
+            x.copy_(torch.linalg.solve_triangular(transposed, scratch, upper=upper, left=False))
+
+
+@dataclass(frozen=True, eq=False)
+class CausalFactor:
+    """An autoregressive convolution, factored for a grid."""
+
+    family: CausalFamily
+    weights: Tensor
+    solver: PitchedTorchSolver
+
+    @staticmethod
+    def of(family: CausalFamily, weights: Tensor, shape: tuple[int, ...]) -> CausalFactor:
+        """Factor the convolution with these weights, on detached copies of what it needs."""
+        weights = weights.detach()
+        causal = family.stencil(weights)
+        solver = PitchedTorchSolver(causal, stable_inverse(causal.diagonal), shape)
+        return CausalFactor(family, weights, solver)
+
+    @property
+    def plan(self) -> dict[str, Any]:
+        """How the solve runs."""
+        return self.solver.plan
+
+    def transpose(self) -> CausalFactor:
+        """Return the factored transpose."""
+        family, weights = self.family.transpose(), self.family.adjoint(self.weights)
+        inverse = None if self.solver.inverse is None else self.solver.inverse.mT
+        solver = PitchedTorchSolver(family.stencil(weights), inverse, self.solver.shape)
+        return CausalFactor(family, weights, solver)
+
+    def solve(self, y: Tensor) -> Tensor:
+        """Return x, shape (B, C, *shape)."""
+        return self.solver(y)
+
+
+@dataclass(frozen=True, eq=False)
+class SpectralFactor:
+    """A spectrum with its inverse, or its LU factors (which never raise and never synchronise)."""
+
+    family: SpectralFamily
+    inverse: Tensor | None
+    lu: tuple[Tensor, Tensor] | None
+    adjoint: bool = False
+
+    @staticmethod
+    def of(family: SpectralFamily, spectrum: Tensor, quiet: bool = False) -> SpectralFactor:
+        """Factor a spectrum (F, C, C); ``quiet`` where nobody has looked whether it is singular."""
+        spectrum = spectrum.detach()
+        if readable(spectrum) and not quiet:
+            inverse = stable_spectral_inverse(spectrum)
+            if inverse is not None:
+                return SpectralFactor(family, inverse, None)
+        lu, pivots, _ = torch.linalg.lu_factor_ex(spectrum)
+        return SpectralFactor(family, None, (lu, pivots))
+
+    @property
+    def plan(self) -> dict[str, Any]:
+        """How the solve runs."""
+        kept = "LU factors" if self.inverse is None else "cached inverse"
+        return {"method": "spectral", "per frequency": kept}
+
+    def transpose(self) -> SpectralFactor:
+        """Return the factored transpose."""
+        return replace(self, adjoint=not self.adjoint)
+
+    def solve(self, y: Tensor) -> Tensor:
+        """Return x, shape (B, C, *shape)."""
+        y_hat = to_frequencies(y)
+        if self.inverse is not None:
+            x_hat = torch.matmul(self.inverse.mH if self.adjoint else self.inverse, y_hat)
+        else:
+            assert self.lu is not None
+            x_hat = torch.linalg.lu_solve(*self.lu, y_hat, adjoint=self.adjoint)
+        return from_frequencies(x_hat, self.family.shape)
+
+
+@dataclass(frozen=True, eq=False)
+class MatrixFactor:
+    """The QR factors of a matrix that is applied at every pixel."""
+
+    q: Tensor
+    r: Tensor
+    adjoint: bool = False
+
+    @staticmethod
+    def of(matrix: Tensor) -> MatrixFactor:
+        """Factor a matrix (C, C)."""
+        return MatrixFactor(*torch.linalg.qr(matrix.detach()))
+
+    @property
+    def plan(self) -> dict[str, Any]:
+        """How the solve runs."""
+        return {"method": "QR factorisation"}
+
+    def transpose(self) -> MatrixFactor:
+        """Return the factored transpose."""
+        return replace(self, adjoint=not self.adjoint)
+
+    def solve(self, y: Tensor) -> Tensor:
+        """Return x, shape (B, C, *spatial)."""
+        rows = pixel_rows(y)
+        if self.adjoint:
+            z = torch.linalg.solve_triangular(self.r.mT, rows, upper=False)
+            return from_pixel_rows(torch.matmul(self.q, z), y.shape)
+        rows = torch.matmul(self.q.mT, rows)
+        x = torch.linalg.solve_triangular(self.r, rows, upper=True)
+        return from_pixel_rows(x, y.shape)

@@ -1,0 +1,196 @@
+"""The laws of behaviour: kinds of arrays, bad samples, and what is refused."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+import numpy as np
+from array_api_compat import device
+
+import invconv as ic
+from invconv.arrays import dtype_name, library_name, namespace, to_numpy
+from invconv.registry import PRIMITIVES, agnostic
+from invconv_conformance.law import law, truth, values
+from invconv_conformance.setting import Array, Measure, Setting
+
+
+@law("kind", "results have the library, dtype, device and shape of the argument", "design")
+def kind(s: Setting) -> Iterator[Measure]:
+    """Of values, log-determinants and gradients."""
+    x = s.array(s.images[0])
+    y, log_det = s.conv.forward_and_log_det(x)
+    back, inverse_log_det = s.conv.inverse_and_log_det(x)
+    gradients, x_bar = s.conv.forward_vjp(x, x)
+    for what, array in {"y": y, "x": back, "x_bar": x_bar, **gradients}.items():
+        yield truth(library_name(array) == library_name(x), f"library of {what}")
+        yield truth(dtype_name(array.dtype) == s.dtype, f"dtype of {what}")
+        yield truth(device(array) == device(x), f"device of {what}")
+    for array in (log_det, inverse_log_det):
+        yield truth(dtype_name(array.dtype) == s.log_det_dtype, "log-det dtype")
+        yield truth(device(array) == device(x), "log-det device")
+    for what, array in (("y", y), ("x", back), ("x_bar", x_bar)):
+        yield truth(tuple(array.shape) == tuple(x.shape), f"shape of {what}")
+    for name, array in s.conv.parameters().items():
+        yield truth(tuple(gradients[name].shape) == tuple(array.shape), f"shape of {name}_bar")
+
+
+@law("no_mutation", "arguments and parameters keep their values", "design")
+def no_mutation(s: Setting) -> Iterator[Measure]:
+    """Through every method that computes."""
+    x = s.array(s.images[0])
+    wanted = s.case.conv().asarrays(x).parameters()  # the setting's may be overwritten by now
+    yield from (
+        truth(np.array_equal(to_numpy(array), to_numpy(wanted[name])), f"{name}, before")
+        for name, array in s.conv.parameters().items()
+    )
+    held = {"x": x, **s.conv.parameters()}
+    before = {name: to_numpy(array) for name, array in held.items()}
+    s.conv.forward_and_log_det(x)
+    s.conv.inverse_and_log_det(x)
+    s.conv.forward_vjp(x, x)
+    s.conv.inverse_vjp(x, x)
+    for name, array in held.items():
+        yield truth(np.array_equal(to_numpy(array), before[name]), name)
+
+
+@law("determinism", "two runs are equal bit by bit", "reproducibility")
+def determinism(s: Setting) -> Iterator[Measure]:
+    """Of both directions."""
+    x = s.array(s.images[0])
+    for what in ("forward_and_log_det", "inverse_and_log_det"):
+        first, second = (getattr(s.conv, what)(x) for _ in range(2))
+        for a, b in zip(first, second, strict=True):
+            yield truth(np.array_equal(to_numpy(a), to_numpy(b)), what)
+
+
+@law("isolation", "a NaN or inf in one sample leaves the others as they were", "linearity")
+def isolation(s: Setting) -> Iterator[Measure]:
+    """Bit for bit, and the log-determinant too."""
+    if not s.case.batch_shape or s.images[0].shape[0] < 2:
+        return
+    for bad in (math.nan, math.inf):
+        x = s.images[0].copy()
+        x.reshape(x.shape[0], -1)[0, 0] = bad
+        for what in ("forward", "inverse"):
+            with np.errstate(invalid="ignore"):
+                got = values(getattr(s.conv, what)(s.array(x)))
+            good = values(getattr(s.conv, what)(s.array(s.images[0])))
+            yield truth(np.array_equal(got[1:], good[1:]), f"{what}, {bad}")
+            yield truth(not np.isfinite(got[0]).all(), f"{what}, {bad} is passed on")
+
+
+@law("empty", "an empty batch gives an empty result, and gradients of zero", "linearity")
+def empty(s: Setting) -> Iterator[Measure]:
+    """Where there is a batch axis."""
+    if not s.case.batch_shape:
+        return
+    shape = (0, *s.images[0].shape[1:])
+    x = s.array(np.empty(shape))
+    for what in ("forward_and_log_det", "inverse_and_log_det"):
+        value, log_det = getattr(s.conv, what)(x)
+        yield truth(tuple(value.shape) == shape, what)
+        yield truth(tuple(log_det.shape) == (0, *s.case.batch_shape[1:]), what)
+    gradients, _ = s.conv.forward_vjp(x, x)
+    yield truth(all(not to_numpy(g).any() for g in gradients.values()), "gradients")
+
+
+@law(
+    "layout",
+    "a view with strides, or read-only memory, gives the same values",
+    "design",
+    eager=True,
+)
+def layout(s: Setting) -> Iterator[Measure]:
+    """Of the argument and of the parameters."""
+    x = s.images[0]
+    strided = s.plain.replace(**{n: _view(a) for n, a in s.plain.parameters().items()})
+    array = _view(s.array(x))
+    reach = s.scales.gain * s.norm(x) + s.shift_norm
+    y = values(strided.forward(array))
+    yield s.worst("y", s.norm(y - s.forward(x)), s.unit * reach)
+    back = values(strided.inverse(array))
+    reach = s.scales.gain * s.norm(back) + s.shift_norm + s.norm(x)
+    yield s.worst("K x + b", s.norm(s.forward(back) - x), s.unit * reach)
+
+
+@law(
+    "prepared",
+    "a prepared inverse is the inverse of the values held when it was made",
+    "design",
+    eager=True,
+)
+def prepared(s: Setting) -> Iterator[Measure]:
+    """Whatever is written into the arrays afterwards, where they can be written to."""
+    y = s.array(s.images[1])
+    x, log_det = s.plain.inverse_and_log_det(y)
+    conv = s.case.conv().asarrays(y)
+    made = conv.prepare(s.case.spatial_shape, check=False)
+    for array in conv.parameters().values():
+        try:
+            array[...] = 7.0
+        except TypeError:  # JAX's arrays are never written to
+            continue
+    found, found_log_det = made.inverse_and_log_det(y)
+    yield truth(np.array_equal(to_numpy(found), to_numpy(x)), "inverse")
+    yield truth(np.array_equal(to_numpy(found_log_det), to_numpy(log_det)), "log-determinant")
+    yield truth(isinstance(made.plan.get("method"), str), "plan")
+
+
+@law(
+    "squeeze",
+    "squeeze(x)[c f^2 + i f + j, h, w] = x[c, h f + i, w f + j], and unsqueeze undoes it",
+    "torch's pixel_unshuffle",
+    eager=True,
+)
+def squeeze(s: Setting) -> Iterator[Measure]:
+    """On two-dimensional images of even sizes."""
+    shape = s.case.spatial_shape
+    if len(shape) != 2 or any(n % 2 for n in shape):
+        return
+    x = s.images[0]
+    rows = x.reshape(-1, x.shape[-3], *shape)
+    wanted = np.stack(
+        [rows[:, c, i::2, j::2] for c in range(x.shape[-3]) for i in range(2) for j in range(2)], 1
+    )
+    found = ic.squeeze(s.array(x))
+    yield truth(np.array_equal(values(found).reshape(wanted.shape), wanted), "squeeze")
+    yield truth(np.array_equal(values(ic.unsqueeze(found)), x), "unsqueeze")
+
+
+def _view(array: Array) -> Array:
+    """Return the same values as every other element of a larger array, read-only in NumPy."""
+    xp = namespace(array)
+    view = xp.stack([array, array], axis=-1)[..., 0]
+    if isinstance(view, np.ndarray):
+        view.flags.writeable = False
+    return view
+
+
+@law(
+    "parity",
+    "a native primitive gives what its agnostic twin gives, run by NumPy",
+    "one formula, several ways to run it",
+)
+def parity(s: Setting) -> Iterator[Measure]:
+    """Where the library has native primitives, in the dtypes that they run in."""
+    native = any(p.native(s.target.library.name) for p in PRIMITIVES.values())
+    if not native or s.dtype not in ("float64", "float32"):
+        return
+    x, y, bar = (image.astype(s.dtype) for image in s.images)
+    twin = s.host.asarrays(x)
+    with agnostic():
+        forward, inverse = values(twin.forward(x)), values(twin.inverse(y))
+        gradients, _ = twin.forward_vjp(x, bar)
+    error = s.norm(values(s.conv.forward(s.array(x))) - forward)
+    yield s.worst("y", error, s.unit * (s.scales.gain * s.norm(x) + s.shift_norm))
+    error = s.norm(values(s.conv.inverse(s.array(y))) - inverse)
+    lever = s.unit * s.scales.gain * s.scales.loss
+    yield s.worst("x", error, 2 * lever * (s.norm(inverse) + s.scales.loss * s.shift_norm))
+    found, _ = s.conv.forward_vjp(s.array(x), s.array(bar))
+    for name, gradient in gradients.items():
+        wanted = values(gradient)
+        difference = float(np.sqrt(((values(found[name]) - wanted) ** 2).sum()))
+        size = float(np.linalg.norm(s.norm(x)) * np.linalg.norm(s.norm(bar)))
+        size += float(np.sqrt((wanted**2).sum()))
+        yield Measure(f"{name}_bar", difference, lever * size)

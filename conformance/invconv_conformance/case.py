@@ -1,0 +1,69 @@
+"""What a case is, and what cases are made with."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+import invconv as ic
+
+Shape = tuple[int, ...]
+Build = Callable[[np.random.Generator], ic.InvertibleConv]
+
+
+@dataclass(frozen=True)
+class Case:
+    """An operator on a grid.
+
+    Attributes
+    ----------
+    name : str
+    build : callable
+        Makes the operator, in NumPy float64, from a random generator.
+    spatial_shape : tuple of int
+    batch_shape : tuple of int
+    singular : bool
+        Whether the operator is exactly singular, as computed.
+    wide : bool
+        Whether its numbers leave the range of float16.
+    """
+
+    name: str
+    build: Build
+    spatial_shape: Shape
+    batch_shape: Shape = (2,)
+    singular: bool = False
+    wide: bool = False
+
+    def rng(self) -> np.random.Generator:
+        """Return the case's own generator, the same on every run."""
+        return np.random.default_rng(zlib.crc32(self.name.encode()))
+
+    def conv(self) -> ic.InvertibleConv:
+        """Return the operator, in NumPy float64."""
+        return self.build(self.rng())
+
+    def images(self, count: int) -> list[np.ndarray[Any, Any]]:
+        """Return random arrays of the input's shape."""
+        rng = self.rng().spawn(1)[0]
+        shape = (*self.batch_shape, self.conv().channels, *self.spatial_shape)
+        return [rng.standard_normal(shape) for _ in range(count)]
+
+
+def perturbed(conv: ic.InvertibleConv, rng: np.random.Generator, scale: float = 0.1) -> Any:
+    """Return a copy with N(0, scale^2) added to every parameter, masked entries too."""
+    return conv.replace(
+        **{
+            name: array + scale * rng.standard_normal(array.shape)
+            for name, array in conv.parameters().items()
+        }
+    )
+
+
+def with_bias(conv: Any, rng: np.random.Generator) -> Any:
+    """Return a copy with a random bias."""
+    return conv.replace(bias=rng.standard_normal(conv.channels))

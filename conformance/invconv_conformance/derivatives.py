@@ -1,0 +1,93 @@
+"""The laws of derivatives: exact gradients, in both directions."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+import numpy as np
+
+from invconv_conformance import oracle
+from invconv_conformance.bounds import EPS
+from invconv_conformance.law import law, values
+from invconv_conformance.setting import Array, Floats, Measure, Setting
+
+_DIFFERENCES_HOLD = 1e-10  # condition x eps beyond which the dense differences are no truth
+
+
+@law(
+    "vjp.input",
+    "x_bar = K^T y_bar, and y_bar = K^-T x_bar through the inverse",
+    "linear algebra",
+    singular=True,
+)
+def vjp_input(s: Setting) -> Iterator[Measure]:
+    """Against the dense matrix."""
+    x, y, bar = s.images
+    rows = s.rows(bar)
+    _, x_bar = s.conv.forward_vjp(s.array(x), s.array(bar))
+    error = s.norm(values(x_bar) - (rows @ s.affine[0]).reshape(x.shape))
+    yield s.worst("x_bar", error, s.unit * s.scales.gain * s.norm(bar))
+    if s.case.singular:
+        return
+    _, y_bar = s.conv.inverse_vjp(s.array(y), s.array(bar))
+    truth = s.lu.solve(rows.T, transposed=True).T.reshape(x.shape)
+    bound = s.unit * s.scales.gain * s.scales.loss * s.norm(truth)
+    yield s.worst("y_bar", s.norm(values(y_bar) - truth), bound)
+
+
+@law(
+    "vjp.parameters",
+    "the gradients of <y_bar, K x + b> + s log|det K|, and of the inverse's, by every parameter",
+    "central differences of fourth order of the dense matrix",
+)
+def vjp_parameters(s: Setting) -> Iterator[Measure]:
+    """Along a random direction of each parameter."""
+    if s.scales.gain * s.scales.loss * EPS["float64"] > _DIFFERENCES_HOLD:
+        return
+    x, y, bar = s.images
+    batch = s.case.batch_shape
+    s_bar = np.linspace(-1.0, 2.0, max(1, math.prod(batch))).reshape(batch)
+    gradients = (
+        s.conv.forward_vjp(s.array(x), s.array(bar), _cotangent(s, s_bar))[0],
+        s.conv.inverse_vjp(s.array(y), s.array(bar), _cotangent(s, s_bar))[0],
+    )
+    rng = s.case.rng()
+    for name, array in s.host.parameters().items():
+        direction = rng.standard_normal(array.shape)
+        direction /= max(1.0, float(np.linalg.norm(direction)))
+        truth = _differences(s, name, direction, (x, y, bar, s_bar))
+        for what, found, (slope, size) in zip(
+            ("forward", "inverse"), gradients, truth, strict=True
+        ):
+            terms = values(found[name]) * direction
+            lever = s.scales.gain * s.scales.loss
+            bound = (s.unit * lever + 1e-9) * (size + float(np.abs(terms).sum()))
+            yield Measure(f"{what}, {name}_bar", abs(float(terms.sum()) - slope), bound)
+
+
+def _cotangent(s: Setting, numbers: Floats) -> Array:
+    return s.target.asarray(numbers, s.log_det_dtype)
+
+
+def _differences(
+    s: Setting, name: str, direction: Floats, arrays: tuple[Floats, ...]
+) -> list[tuple[float, float]]:
+    """Return, for both directions, the derivative and the size of the quotient's numbers."""
+    x, y, bar, s_bar = arrays
+    array = s.host.parameters()[name]
+    linear = name.rpartition(".")[2] in ("kernel", "weight")
+    step = (max(1.0, float(np.abs(array).max())) if linear else 1.0) * 1e-3 / (1 + s.scales.loss)
+    slopes, size = np.zeros(2), np.zeros(2)
+    for steps, weight in ((1, 8 / 12), (-1, -8 / 12), (2, -1 / 12), (-2, 1 / 12)):
+        moved = array + steps * step * direction
+        matrix, shift = oracle.affine(s.host.replace(**{name: moved}), s.case.spatial_shape)
+        log_det = float(np.linalg.slogdet(matrix)[1])
+        rows = x.reshape(-1, len(matrix)) @ matrix.T + shift
+        solved = np.linalg.solve(matrix, (y.reshape(-1, len(matrix)) - shift).T).T
+        flat = bar.reshape(-1, len(matrix))
+        values = np.asarray([(flat * rows).sum(), (flat * solved).sum()])
+        values += s_bar.sum() * log_det * np.asarray([1, -1])
+        slopes += weight * values / step
+        size = np.maximum(size, np.abs(values) + np.abs(flat * solved).sum())
+    return [(float(slopes[i]), float(1 + size[i]) * 1e-3 / step) for i in range(2)]

@@ -1,0 +1,111 @@
+"""What a run is to hold: which libraries, devices, modes and dtypes, cases and laws."""
+
+from __future__ import annotations
+
+import argparse
+import fnmatch
+
+from invconv_conformance.cases import CASES
+from invconv_conformance.laws import LAWS
+from invconv_conformance.libraries import LIBRARIES
+from invconv_conformance.library import Column, Library, unadapted
+
+# one case of each kind, enough to see within half a minute that a library is wired up
+QUICK = (
+    "corner-2d+-",
+    "corner-bias",
+    "raster-k2x3-dilated",
+    "emerging-2d",
+    "periodic-even-dilated",
+    "conv1x1-2d",
+    "pluconv1x1-2d",
+    "qrconv1x1-m2",
+    "actnorm-2d",
+    "chain-inverses",
+    "singular-corner",
+    "ill-corner",
+    "tiny-periodicconv",
+)
+
+
+def select(pattern: str, quick: bool) -> list[str]:
+    """Return the names of the cases that match a pattern such as "periodic-*"."""
+    found = [c.name for c in CASES if fnmatch.fnmatchcase(c.name, pattern)]
+    if quick:
+        found = [name for name in found if name in QUICK]
+    if not found:
+        raise ValueError(f"--cases: nothing is named {pattern!r}{' in --quick' * quick}")
+    return found
+
+
+def select_laws(pattern: str) -> list[str]:
+    """Return the ids of the laws that match a pattern."""
+    found = [name for name in LAWS if fnmatch.fnmatchcase(name, pattern)]
+    if not found:
+        raise ValueError(f"--laws: nothing is named {pattern!r}; there are {', '.join(LAWS)}")
+    return found
+
+
+def choose(arguments: argparse.Namespace) -> tuple[list[Column], list[str]]:
+    """Return what to run, and why the rest is not run.
+
+    Raises
+    ------
+    ValueError
+        If a library that was asked for by name cannot run, or nothing is left to run.
+    """
+    found, absent = _libraries(arguments)
+    columns = [
+        column
+        for library in found
+        for column in library.columns(every_dtype=arguments.dtype is not None)
+        if _asked(arguments.device, column.device)
+        and _asked(arguments.mode, column.mode)
+        and _asked(arguments.dtype, column.dtype)
+        and (not arguments.quick or arguments.dtype or column.dtype in _quick_dtypes(column.mode))
+    ]
+    if not columns:
+        asked = {name: getattr(arguments, name) or "any" for name in ("device", "mode", "dtype")}
+        there = ", ".join(device for library in found for device in library.devices())
+        raise ValueError(
+            f"nothing to run with {', '.join(f'--{k} {v}' for k, v in asked.items())}: "
+            f"{', '.join(library.title for library in found)} here has the device(s) {there}"
+        )
+    for library in found:
+        gpu = not library.host or any(d not in library.host for d in library.devices())
+        if library.extra in ("torch", "jax") and not gpu:
+            absent.append(f"{library.title} on CUDA: no GPU")
+    return columns, absent
+
+
+def _libraries(arguments: argparse.Namespace) -> tuple[list[Library], list[str]]:
+    if arguments.namespace is not None:
+        if arguments.library is not None:
+            raise ValueError("--library and --namespace: expected one of them")
+        return [unadapted(arguments.namespace)], []
+    known = {library.name: library for library in LIBRARIES}
+    every = arguments.library in (None, "all")
+    found, absent = [], []
+    for name in known if every else arguments.library.split(","):
+        if name not in known:
+            raise ValueError(
+                f"--library: expected all, or some of {', '.join(known)}, got {name!r}; "
+                f"a library that is not among them is run by --namespace"
+            )
+        if reason := known[name].absent():
+            if not every:
+                raise ValueError(f"--library: {reason}")
+            absent.append(reason)
+        else:
+            found.append(known[name])
+    return found, absent
+
+
+def _quick_dtypes(mode: str) -> tuple[str, ...]:
+    """Return what --quick runs: a compiler takes most of the time, half types add only casts."""
+    return ("float64", "float32") if mode == "eager" else ("float32",)
+
+
+def _asked(wanted: str | None, name: str) -> bool:
+    """Tell whether a name is in a comma-separated list; "cuda" stands for every "cuda:0"."""
+    return wanted is None or any(w in (name, name.partition(":")[0]) for w in wanted.split(","))

@@ -1,0 +1,132 @@
+"""The laws of values: what an operator, its inverse and its log-determinant must equal."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+import numpy as np
+
+import invconv as ic
+from invconv_conformance.bounds import C_FACTOR, EPS
+from invconv_conformance.extended import EXTENDED
+from invconv_conformance.law import law, truth, values
+from invconv_conformance.setting import Array, Floats, Measure, Setting
+
+
+@law(
+    "forward.value",
+    "|forward(x) - (K x + b)| <= c m eps (|K| |x| + |b|)",
+    "the definition",
+    singular=True,
+)
+def forward_value(s: Setting) -> Iterator[Measure]:
+    """Against the dense matrix."""
+    x = s.images[0]
+    error = s.norm(values(s.conv.forward(s.array(x))) - s.forward(x))
+    yield s.worst("y", error, s.unit * (s.scales.gain * s.norm(x) + s.shift_norm))
+
+
+def _inverse_bound(s: Setting, x: Floats) -> Floats:
+    return s.unit * s.scales.gain * s.scales.loss * (s.norm(x) + s.scales.loss * s.shift_norm)
+
+
+@law(
+    "inverse.value",
+    "|inverse(y) - K^-1 (y - b)| <= c m eps |K| |K^-1| |x|, on random y and on y = K x + b",
+    "Higham, Accuracy and Stability of Numerical Algorithms, ch. 7 and 8",
+)
+def inverse_value(s: Setting) -> Iterator[Measure]:
+    """Against the dense solve."""
+    for what, y in s.outputs.items():
+        x = s.inverse(y)
+        error = s.norm(values(s.conv.inverse(s.array(y))) - x)
+        yield s.worst(what, error, _inverse_bound(s, x))
+
+
+@law(
+    "inverse.residual",
+    "|K x + b - y| <= c m eps (|K| |x| + |b| + |y|) for x = inverse(y)",
+    "backward stability of substitution, ibid. ch. 8",
+)
+def inverse_residual(s: Setting) -> Iterator[Measure]:
+    """Small whatever the condition."""
+    for what, y in s.outputs.items():
+        x = values(s.conv.inverse(s.array(y)))
+        error = s.norm(s.forward(x) - y)
+        yield s.worst(what, error, s.unit * (s.scales.gain * s.norm(x) + s.shift_norm + s.norm(y)))
+
+
+@law("round_trip", "inverse(forward(x)) = x and forward(inverse(y)) = y", "invertibility")
+def round_trip(s: Setting) -> Iterator[Measure]:
+    """Both ways, the errors of both directions added up."""
+    x, y = s.images[:2]
+    there = s.conv.forward(s.array(x))
+    error = s.norm(values(s.conv.inverse(there)) - x)
+    yield s.worst("inverse(forward(x))", error, 2 * _inverse_bound(s, x))
+    back = s.conv.inverse(s.array(y))
+    error = s.norm(values(s.conv.forward(back)) - y)
+    reach = s.scales.gain * s.norm(values(back)) + s.shift_norm + s.norm(y)
+    yield s.worst("forward(inverse(y))", error, 2 * s.unit * reach)
+
+
+@law(
+    "log_det.value",
+    "|log_det - log|det K|| <= c eps (C sum |log terms| + m sum of conditions)",
+    "the change of variables formula",
+)
+def log_det_value(s: Setting) -> Iterator[Measure]:
+    """Of the operator, and as its forward returns it."""
+    x = s.array(s.images[0])
+    yield from _log_dets(s, "log_det", s.log_det_and_transpose(x)[0], ())
+    _, log_det = s.conv.forward_and_log_det(x)
+    yield from _log_dets(s, "forward_and_log_det", log_det, s.case.batch_shape)
+
+
+@law(
+    "log_det.inverse",
+    "log|det K^-1| = -log|det K|, with the same bound",
+    "the change of variables formula",
+)
+def log_det_inverse(s: Setting) -> Iterator[Measure]:
+    """As the inverse returns it, and of the inverse as an operator."""
+    x = s.array(s.images[0])
+    _, log_det = s.conv.inverse_and_log_det(x)
+    yield from _log_dets(s, "inverse_and_log_det", log_det, s.case.batch_shape, -1)
+    turned = ic.Inverse(s.plain).log_det(s.case.spatial_shape)
+    yield from _log_dets(s, "Inverse(K).log_det", turned, (), -1)
+
+
+def _log_dets(
+    s: Setting, what: str, found: Array, shape: tuple[int, ...], sign: int = 1
+) -> Iterator[Measure]:
+    exact = s.lu.log_det()
+    bound = C_FACTOR * EPS[s.log_det_dtype] * (s.scales.logs + abs(float(exact)) + 1)
+    bound += len(s.affine[0]) * s.scales.gain * s.scales.loss * float(np.finfo(EXTENDED).eps)
+    yield truth(tuple(found.shape) == shape, f"shape of {what}")
+    if math.prod(shape):
+        yield Measure(what, float(np.abs(values(found) - sign * exact).max()), bound)
+
+
+@law("transpose", "<y, K x> = <K^T y, x>", "the definition of the adjoint", singular=True)
+def transpose(s: Setting) -> Iterator[Measure]:
+    """Against the dense matrix's transpose."""
+    y = s.images[1]
+    rows = s.rows(y) @ s.affine[0]
+    got = values(s.log_det_and_transpose(s.array(y))[1])
+    yield s.worst("K^T y", s.norm(got - rows.reshape(y.shape)), s.unit * s.scales.gain * s.norm(y))
+
+
+@law(
+    "composition",
+    "Chain([K, Inverse(K)]) is the identity with log-determinant 0",
+    "group laws",
+    eager=True,
+)
+def composition(s: Setting) -> Iterator[Measure]:
+    """Of a chain with an operator's own inverse."""
+    chain = ic.Chain([s.plain, ic.Inverse(s.plain)])
+    x = s.images[0]
+    y, log_det = chain.forward_and_log_det(s.array(x))
+    yield s.worst("x", s.norm(values(y) - x), 2 * _inverse_bound(s, x))
+    yield truth(bool((values(log_det) == 0).all()), "log-determinant")

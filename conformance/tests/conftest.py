@@ -1,0 +1,54 @@
+"""The PyTorch layers that the tests go through, small and away from their start."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+TORCH_LAYERS: dict[str, tuple[str, tuple[Any, ...], dict[str, Any], tuple[int, ...]]] = {
+    "autoregressive-1d": ("AutoregressiveConv1d", (2, 3), {"direction": -1}, (4,)),
+    "autoregressive-2d": ("AutoregressiveConv2d", (2,), {"direction": (1, -1)}, (3, 4)),
+    "autoregressive-3d": ("AutoregressiveConv3d", (2,), {"dilation": (1, 2, 1)}, (2, 3, 2)),
+    "raster-2d": ("AutoregressiveConv2d", (2,), {"mask": "raster"}, (3, 4)),
+    "emerging-1d": ("EmergingConv1d", (2,), {}, (4,)),
+    "emerging-2d": ("EmergingConv2d", (2,), {"mixing": "plain"}, (3, 3)),
+    "emerging-3d": ("EmergingConv3d", (2,), {"bias": False}, (2, 2, 2)),
+    "periodic-1d": ("PeriodicConv1d", (2, 2), {}, (4,)),
+    "periodic-2d": ("PeriodicConv2d", (2, (3, 2)), {}, (3, 4)),
+    "periodic-3d": ("PeriodicConv3d", (2, (1, 3, 1)), {}, (2, 3, 2)),
+    "plain": ("Conv1x1", (3,), {}, (2, 2)),
+    "plu": ("Conv1x1", (3, "plu"), {}, (2, 2)),
+    "qr": ("Conv1x1", (3, "qr"), {}, (2, 2)),
+    "actnorm": ("ActNorm", (3,), {}, (2, 2)),
+}
+
+
+@pytest.fixture(params=TORCH_LAYERS)
+def layer_name(request: pytest.FixtureRequest) -> str:
+    """Return the name of each of `TORCH_LAYERS` in turn."""
+    name: str = request.param
+    return name
+
+
+@pytest.fixture
+def torch_layer() -> Callable[..., tuple[Any, Any]]:
+    """Return a function of a name that makes a layer and two images for it."""
+    import torch
+
+    import invconv_torch
+
+    def build(name: str, grid_factor: int = 1, **options: Any) -> tuple[Any, Any]:
+        kind, arguments, settings, grid = TORCH_LAYERS[name]
+        torch.manual_seed(len(name))
+        settings = {"dtype": torch.float64} | settings | options
+        layer = getattr(invconv_torch, kind)(*arguments, **settings)
+        with torch.no_grad():
+            for p in layer.parameters():
+                p.add_(0.1 * torch.randn(p.shape, dtype=torch.float64).to(p))
+        grid = tuple(grid_factor * n for n in grid)
+        images = torch.randn(2, arguments[0], *grid, dtype=torch.float64)
+        return layer, images.to(settings["dtype"])
+
+    return build

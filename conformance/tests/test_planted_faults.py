@@ -1,0 +1,33 @@
+"""The conformance suite catches every fault that is planted into the core."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tests.planted_faults import FAULTS, Fault, judge, judge_sound
+
+
+def _params() -> list[Any]:
+    return [
+        pytest.param(
+            fault,
+            id=fault.name,
+            marks=[pytest.mark.xfail(reason=fault.awaits)] if fault.awaits else [],
+        )
+        for fault in FAULTS
+    ]
+
+
+@pytest.mark.parametrize("fault", _params())
+def test_it_is_caught(fault: Fault) -> None:
+    sound = judge_sound(fault.library, fault.cases)
+    assert sound.status == 0, sound.output
+    verdict = judge(fault)
+    assert verdict.caught, f"laws broken: {verdict.laws}; {verdict.output}"
+
+
+def test_the_faults_are_distinct_and_everywhere() -> None:
+    assert len({fault.name for fault in FAULTS}) == len(FAULTS) >= 25
+    assert len({fault.file for fault in FAULTS}) >= 15

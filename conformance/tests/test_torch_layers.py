@@ -1,0 +1,166 @@
+"""PyTorch layers as modules: arguments, state, dtypes, memory formats, autocast."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+import subprocess
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import invconv as ic
+import invconv_torch as it
+
+Build = Callable[..., tuple[Any, Any]]
+
+
+def assert_same_run(a: Any, b: Any, x: Any) -> None:
+    """Hold that two layers compute the same, bit for bit, both ways."""
+    for method in ("forward", "inverse"):
+        for got, expected in zip(getattr(a, method)(x), getattr(b, method)(x), strict=True):
+            assert torch.equal(got, expected)
+
+
+def test_round_trip_and_shapes(layer_name: str, torch_layer: Build) -> None:
+    layer, x = torch_layer(layer_name)
+    z, log_det = layer(x)
+    back, inverse_log_det = layer.inverse(z)
+    assert z.shape == x.shape
+    assert log_det.shape == inverse_log_det.shape == (2,)
+    torch.testing.assert_close(back, x, rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(inverse_log_det, -log_det, rtol=1e-12, atol=1e-12)
+    assert isinstance(layer.operator(), ic.InvertibleConv)
+
+
+def test_pickle_deepcopy_state_dict(layer_name: str, torch_layer: Build) -> None:
+    layer, x = torch_layer(layer_name)
+    layer.eval().inverse(x)  # what is remembered does not travel
+    for other in (pickle.loads(pickle.dumps(layer)), copy.deepcopy(layer)):
+        assert other._inverses is None
+        assert_same_run(layer, other, x)
+    other, _ = torch_layer(layer_name)
+    with torch.no_grad():
+        for p in other.parameters():
+            p.mul_(1.5)
+    other.load_state_dict(layer.state_dict(), strict=True)
+    assert_same_run(layer, other, x)
+
+
+def test_the_seed_decides_the_start(layer_name: str, torch_layer: Build) -> None:
+    first, _ = torch_layer(layer_name)
+    second, _ = torch_layer(layer_name)
+    torch.manual_seed(3)
+    first.reset_parameters()
+    torch.manual_seed(3)
+    second.reset_parameters()
+    third = copy.deepcopy(second)
+    third.reset_parameters()
+    state = second.state_dict()
+    assert all(torch.equal(t, state[n]) for n, t in first.state_dict().items())
+    if layer_name != "actnorm":
+        assert not all(torch.equal(t, state[n]) for n, t in third.state_dict().items())
+
+
+def test_the_start_is_the_papers() -> None:
+    torch.manual_seed(0)
+    layer = it.EmergingConv2d(24, 3, dtype=torch.float64)
+    first = layer.first.kernel.detach()
+    rest = first.clone()
+    rest[..., 0, 0] -= torch.eye(24)
+    assert 0.015 < rest[rest != 0].std() < 0.025
+    assert layer.first.kernel.shape == (24, 24, 2, 2)
+    centre = it.PeriodicConv2d(24, 3, dtype=torch.float64).kernel.detach()[..., 1, 1]
+    gram = centre @ centre.T
+    assert (gram - torch.eye(24)).abs().max() < 0.4
+    qr = it.Conv1x1(5, "qr")
+    assert torch.equal(qr.scale, torch.ones(5))
+    assert not qr.upper.any()
+    plain = it.Conv1x1(6, dtype=torch.float64).weight.detach()
+    torch.testing.assert_close(plain @ plain.T, torch.eye(6).double())
+    assert layer(torch.zeros(1, 24, 4, 4, dtype=torch.float64))[0].abs().max() == 0  # the bias
+
+
+def test_dtypes_and_devices(layer_name: str, torch_layer: Build) -> None:
+    layer, x = torch_layer(layer_name)
+    for half in (torch.float16, torch.bfloat16):
+        small, y = copy.deepcopy(layer).to(half), x.to(half)
+        single = copy.deepcopy(small).float()
+        for method in ("forward", "inverse"):
+            value, log_det = getattr(small, method)(y)
+            expected, expected_log_det = getattr(single, method)(y.float())
+            assert value.dtype == half
+            assert log_det.dtype == torch.float32
+            assert torch.equal(value, expected.to(half))
+            assert torch.equal(log_det, expected_log_det)
+        value.float().sum().backward()
+        assert all(p.grad is not None and p.grad.dtype == half for p in small.parameters())
+    assert copy.deepcopy(layer).float().double()(x)[0].dtype == torch.float64
+    meta, _ = torch_layer(layer_name)
+    meta = meta.to("meta")
+    assert all(t.is_meta for t in meta.state_dict().values())
+    assert all(t.is_meta for t in meta.forward(x.to("meta")))
+
+
+def test_autocast_factors_in_the_parameters_dtype(layer_name: str, torch_layer: Build) -> None:
+    layer, x = torch_layer(layer_name, dtype=torch.float32)
+    for method in ("forward", "inverse"):
+        call = getattr(layer, method)
+        expected = call(x)
+        half = call(x.bfloat16().float())
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            assert all(torch.equal(a, b) for a, b in zip(call(x), expected, strict=True))
+            assert all(torch.equal(a, b) for a, b in zip(call(x.bfloat16()), half, strict=True))
+    with pytest.raises(TypeError, match="expected dtype float32"):
+        layer(x.bfloat16())
+
+
+def test_channels_last() -> None:
+    torch.manual_seed(0)
+    x = torch.randn(2, 4, 6, 5, dtype=torch.float64)
+    last = x.to(memory_format=torch.channels_last)
+    for layer in (it.AutoregressiveConv2d(4), it.EmergingConv2d(4), it.PeriodicConv2d(4)):
+        layer = layer.double().to(memory_format=torch.channels_last)
+        for method in ("forward", "inverse"):
+            expected = getattr(layer, method)(x)[0]
+            got = getattr(layer, method)(last)[0]
+            torch.testing.assert_close(got, expected, rtol=1e-12, atol=1e-12)
+
+
+def test_arguments_and_repr() -> None:
+    layer = it.EmergingConv2d(4, (3, 5), dilation=(1, 2), mask="raster", mixing="plu", bias=False)
+    text = repr(layer)
+    for shown in ("raster", "dilation=(1, 2)", "PLUConv1x1", "bias=False", "kernel_size=(2, 5)"):
+        assert shown in text
+    names = set(layer.state_dict())
+    assert {"first.kernel", "second.kernel", "mixing.lower", "mixing.permutation"} <= names
+    assert "kernel_size=(2, 2)" in repr(it.AutoregressiveConv2d(3))
+    assert isinstance(layer.operator(), ic.Chain)
+    for bad in ({"mixing": "lu"}, {"mask": "circle"}, {"kernel_size": 2}):
+        with pytest.raises(ValueError, match=next(iter(bad))):
+            it.EmergingConv2d(4, **bad)
+    with pytest.raises(ValueError, match="parametrization"):
+        it.Conv1x1(4, "lu")
+    with pytest.raises(ValueError, match="4 channel"):
+        layer(torch.zeros(1, 3, 8, 8))
+
+
+def test_any_operator_of_the_core_is_a_module() -> None:
+    rng = np.random.default_rng(0)
+    conv = ic.Chain([ic.ActNorm.init(3), ic.Inverse(ic.PeriodicConv.init(3, rng=rng))])
+    layer = it.InvertibleModule(conv, dtype=torch.float64)
+    x = rng.standard_normal((2, 3, 4, 4))
+    np.testing.assert_allclose(layer(torch.tensor(x))[0].detach(), conv.forward(x), atol=1e-12)
+    assert set(dict(layer.named_parameters())) == set(conv.parameters())
+
+
+def test_without_torch_the_import_says_what_to_install() -> None:
+    code = "import sys; sys.modules['torch'] = None\nimport invconv_torch"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode != 0
+    assert "ImportError" in done.stderr
+    assert "pip install 'invconv[torch]'" in done.stderr

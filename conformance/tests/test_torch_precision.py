@@ -1,0 +1,117 @@
+"""TF32 and its like never decide a result, and the user's switches are as they were."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from invconv_torch.precision import full_precision
+
+Build = Callable[..., tuple[Any, Any]]
+PRODUCTS = ("mm", "bmm", "addmm", "baddbmm", "convolution", "convolution_backward", "mv", "dot")
+
+
+def switches() -> dict[str, str]:
+    """Return every switch of the CPU's products."""
+    mkldnn = torch.backends.mkldnn
+    return {
+        "matmul": mkldnn.matmul.fp32_precision,
+        "conv": mkldnn.conv.fp32_precision,
+        "all": mkldnn.fp32_precision,
+    }
+
+
+@pytest.fixture
+def reduced() -> Iterator[None]:
+    """Allow reduced precision, as a user in a hurry does."""
+    torch.set_float32_matmul_precision("medium")
+    torch.backends.mkldnn.conv.fp32_precision = "bf16"
+    yield
+    torch.set_float32_matmul_precision("highest")
+    torch.backends.mkldnn.conv.fp32_precision = "none"
+    torch.backends.mkldnn.matmul.fp32_precision = "none"
+    torch.backends.cuda.matmul.fp32_precision = "none"
+
+
+class Watch(TorchDispatchMode):  # type: ignore[misc]
+    """Records products that run while reduced precision is allowed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.loose: list[str] = []
+        self.products = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Look at the switches when a product runs."""
+        name = func.overloadpacket.__name__
+        if name in PRODUCTS:
+            self.products += 1
+            which = "conv" if name.startswith("conv") else "matmul"
+            if switches()[which] not in ("ieee", "none"):
+                self.loose.append(name)
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.usefixtures("reduced")
+def test_no_product_runs_in_reduced_precision(layer_name: str, torch_layer: Build) -> None:
+    """Forward and inverse, and both their gradients."""
+    layer, x = torch_layer(layer_name, dtype=torch.float32)
+    before = switches()
+    x.requires_grad_()
+    with Watch() as watch:
+        for method in ("forward", "inverse"):
+            y, log_det = getattr(layer, method)(x)
+            ((y**2).sum() + log_det.sum()).backward()
+    assert watch.loose == []
+    assert watch.products or layer_name == "actnorm"
+    assert switches() == before
+    with Watch() as watch:  # it does see one
+        torch.ones(2, 2) @ torch.ones(2, 2)
+    assert watch.loose == ["mm"]
+
+
+@pytest.mark.usefixtures("reduced")
+def test_restored_after_an_error_and_after_threads() -> None:
+    x, before = torch.zeros(2), switches()
+
+    def fail() -> None:
+        with full_precision(x):
+            assert switches()["matmul"] == "ieee"
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail()
+    assert switches() == before
+    inside, leave = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with full_precision(x):
+            inside.set()
+            leave.wait(10)
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    inside.wait(10)
+    with full_precision(x):
+        pass
+    assert switches()["matmul"] == "ieee"  # the other one still computes
+    leave.set()
+    thread.join()
+    assert switches() == before
+
+
+def test_a_switch_that_follows_another_one_still_does() -> None:
+    torch.backends.mkldnn.fp32_precision = "bf16"
+    try:
+        assert switches()["matmul"] == "bf16"
+        with full_precision(torch.zeros(1)):
+            assert switches()["matmul"] == switches()["conv"] == "ieee"
+        assert switches()["matmul"] == "bf16"
+    finally:
+        torch.backends.mkldnn.fp32_precision = "none"
+    assert switches() == {"matmul": "none", "conv": "none", "all": "none"}

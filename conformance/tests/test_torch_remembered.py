@@ -1,0 +1,122 @@
+"""An inverse in eval mode is factored once, and never stale."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+import torch
+from torch.func import functional_call
+
+import invconv as ic
+import invconv_torch as it
+from invconv_torch.remembered import Snapshot
+
+Build = Callable[..., tuple[Any, Any]]
+EDITS: dict[str, Callable[[Any], Any]] = {
+    "in place": lambda p: p.mul_(1.25),
+    ".data": lambda p: p.data.mul_(1.25),
+    "another .data": lambda p: setattr(p, "data", p.data * 1.25),
+    "a NumPy view": lambda p: p.detach().numpy().__imul__(1.25),
+    "copy_": lambda p: p.copy_(1.25 * p),
+}
+
+
+@contextmanager
+def factored(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
+    """Count how often an operator is prepared."""
+    count = [0]
+    prepare = ic.InvertibleConv.prepare
+
+    def counted(*args: Any, **kwargs: Any) -> Any:
+        count[0] += 1
+        return prepare(*args, **kwargs)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ic.InvertibleConv, "prepare", counted)
+        yield count
+
+
+def test_factored_once(layer_name: str, torch_layer: Build, monkeypatch: Any) -> None:
+    layer, x = torch_layer(layer_name)
+    expected = layer.inverse(x)
+    layer.eval()
+    with factored(monkeypatch) as count:
+        for _ in range(3):
+            got = layer.inverse(x)
+        with torch.no_grad():
+            layer.inverse(x)
+        with torch.inference_mode():
+            layer.inverse(x)
+        assert count == [1]
+    for a, b in zip(got, expected, strict=True):
+        assert torch.equal(a, b)
+    with factored(monkeypatch) as count:
+        layer.train().inverse(x)
+        layer.eval().inverse(x)
+        assert count == [2]
+
+
+@pytest.mark.parametrize("edit", EDITS)
+def test_never_stale(layer_name: str, torch_layer: Build, edit: str) -> None:
+    layer, x = torch_layer(layer_name)
+    layer.eval().inverse(x)
+    parameter = max(layer.parameters(), key=lambda p: p.numel() if p.any() else 0)
+    with torch.no_grad():
+        before = layer.inverse(x)[0]
+        EDITS[edit](parameter)
+        got = layer.inverse(x)[0]
+    assert torch.equal(got, layer.train().inverse(x)[0])
+    assert not torch.equal(got, before)
+
+
+def test_optimisers_casts_and_functional_calls_are_seen() -> None:
+    torch.manual_seed(0)
+    layer, x = it.EmergingConv2d(3, mixing="qr").eval(), torch.randn(2, 3, 5, 4)
+    optimiser = torch.optim.SGD(layer.parameters(), 0.1)
+    for _ in range(3):
+        optimiser.zero_grad()
+        y = layer.inverse(x)[0]
+        (y**2).mean().backward()
+        assert torch.equal(y, layer.train().inverse(x)[0])
+        layer.eval()
+        optimiser.step()
+    assert layer.double().inverse(x.double())[0].dtype == torch.float64
+    other = {n: 1.1 * p for n, p in layer.state_dict().items()}
+    got = functional_call(_Inverse(layer), {f"layer.{n}": t for n, t in other.items()}, x.double())
+    fresh = it.EmergingConv2d(3, mixing="qr", dtype=torch.float64)
+    fresh.load_state_dict(other)
+    torch.testing.assert_close(got, fresh.inverse(x.double())[0])
+
+
+class _Inverse(torch.nn.Module):  # type: ignore[misc]
+    def __init__(self, layer: Any) -> None:
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, x: Any) -> Any:
+        return self.layer.inverse(x)[0]
+
+
+def test_versions_decide_off_the_cpu() -> None:
+    """Identity, version and memory, as on an accelerator; edits through .data pass unseen."""
+    layer = it.Conv1x1(3, device="meta")
+    snapshot = Snapshot(layer)
+    assert snapshot.holds(layer)
+    layer.weight.data.mul_(2)
+    assert snapshot.holds(layer)  # the documented limit
+    with torch.no_grad():
+        layer.weight.mul_(2)
+    assert not snapshot.holds(layer)
+
+
+def test_several_grids_are_kept() -> None:
+    layer = it.PeriodicConv2d(2, dtype=torch.float64).eval()
+    for n in (*range(3, 10), 3):
+        x = torch.randn(1, 2, n, 4, dtype=torch.float64)
+        z, _ = layer(x)
+        torch.testing.assert_close(layer.inverse(z)[0], x)
+    assert layer._inverses is not None
+    assert len(layer._inverses._kept) == 4

@@ -1,0 +1,190 @@
+"""Code that PyTorch traces: torch.compile, torch.export, and CUDA tensors without a GPU."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.func import functional_call
+from torch.overrides import TorchFunctionMode
+
+import invconv as ic
+from invconv.registry import agnostic
+
+Build = Callable[..., tuple[Any, Any]]
+
+# PyTorch's own: dynamo makes an instance of Function, export of a deprecated node
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:<class 'torch.autograd.function.Function'>"),
+    pytest.mark.filterwarnings("ignore:`isinstance\\(treespec, LeafSpec\\)`"),
+]
+COMPILED = ("autoregressive-2d", "emerging-2d", "periodic-2d", "plain", "plu", "qr", "actnorm")
+compiled_layers = pytest.mark.parametrize("name", COMPILED)
+directions = pytest.mark.parametrize("direction", ["forward", "inverse"])
+
+
+class Method(torch.nn.Module):  # type: ignore[misc]
+    """A layer whose forward is one of its directions."""
+
+    def __init__(self, layer: Any, direction: str) -> None:
+        super().__init__()
+        self.layer, self.direction = layer, direction
+
+    def forward(self, x: Any) -> Any:
+        """Run the direction."""
+        return getattr(self.layer, self.direction)(x)
+
+
+def gradients(function: Callable[..., Any], layer: Any, x: Any) -> list[Any]:
+    """Return outputs, and gradients by the input and the parameters."""
+    x = x.clone().requires_grad_()
+    y, log_det = function(x)
+    total = (y * y).sum() + (log_det * torch.arange(len(log_det), device=x.device)).sum()
+    grads = torch.autograd.grad(total, (x, *layer.parameters()))
+    return [y.detach(), log_det.detach(), *grads]
+
+
+@compiled_layers
+@directions
+def test_compile_without_graph_breaks(name: str, direction: str, torch_layer: Build) -> None:
+    layer, x = torch_layer(name)
+    torch._dynamo.reset()
+    function = getattr(layer, direction)
+    compiled = torch.compile(function, fullgraph=True, backend="aot_eager")
+    expected = gradients(function, layer, x)
+    for got, wanted in zip(gradients(compiled, layer, x), expected, strict=True):
+        torch.testing.assert_close(got, wanted, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("name", ["emerging-2d", "periodic-2d", "qr"])
+def test_export(name: str, torch_layer: Build) -> None:
+    layer, x = torch_layer(name)
+    for direction in ("forward", "inverse"):
+        module = Method(layer, direction)
+        exported = torch.export.export(module, (x,))
+        for got, wanted in zip(exported.module()(2 * x), module(2 * x), strict=True):
+            torch.testing.assert_close(got, wanted, rtol=1e-10, atol=1e-10)
+    calls = [str(node.target) for node in exported.graph.nodes]
+    assert "invconv.solve.default" in calls  # a solve is one node, whatever the grid
+    assert len(calls) < 150
+
+
+def test_compile_before_anything_else_ran_and_in_eval_mode() -> None:
+    """In a process of its own: what is loaded and remembered lazily cannot be traced."""
+    code = """
+import torch, invconv_torch
+layer = invconv_torch.EmergingConv2d(2, mixing="qr").eval()
+x = torch.randn(2, 2, 4, 5)
+got = torch.compile(layer.inverse, fullgraph=True, backend="aot_eager")(x)
+for a, b in zip(got, layer.inverse(x), strict=True):
+    torch.testing.assert_close(a, b)
+"""
+    command = [sys.executable, "-W", "error:Dynamo detected:UserWarning", "-c", code]
+    subprocess.run(command, check=True, timeout=100)
+
+
+def test_compile_of_an_operator_of_the_core() -> None:
+    rng = np.random.default_rng(0)
+    conv = ic.PeriodicConv.init(2, rng=rng, like=torch.zeros((), dtype=torch.float64))
+    x = torch.randn(1, 2, 4, 5, dtype=torch.float64)
+    torch._dynamo.reset()
+    compiled = torch.compile(conv.inverse_and_log_det, fullgraph=True, backend="aot_eager")
+    for got, wanted in zip(compiled(x), conv.inverse_and_log_det(x), strict=True):
+        torch.testing.assert_close(got, wanted, rtol=1e-10, atol=1e-10)
+
+
+class WithoutDriver(TorchFunctionMode):  # type: ignore[misc]
+    """Says by other operators what PyTorch does to CUDA tensors only after asking the driver."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Run a function, or what amounts to it."""
+        kwargs = kwargs or {}
+        if func is torch.Tensor.__getitem__:
+            return sliced(args[0], args[1] if isinstance(args[1], tuple) else (args[1],))
+        if func is torch.Tensor.copy_:
+            return args[0].zero_().add_(args[1])
+        if func is torch.addmm and "out" in kwargs:
+            return kwargs["out"].zero_().add_(torch.addmm(*args))
+        return func(*args, **kwargs)
+
+
+def sliced(x: Any, index: tuple[Any, ...]) -> Any:
+    """Return x[index] for integers, slices, None and an ellipsis."""
+    if Ellipsis in index:
+        at, axes = index.index(Ellipsis), sum(isinstance(i, int | slice) for i in index)
+        index = (*index[:at], *[slice(None)] * (x.ndim - axes), *index[at + 1 :])
+    axis = 0
+    for item in index:
+        if isinstance(item, int):
+            x = x.select(axis, item)
+            continue
+        if item is None:
+            x = x.unsqueeze(axis)
+        else:
+            x = torch.ops.aten.slice(x, axis, item.start, item.stop, item.step or 1)
+        axis += 1
+    return x
+
+
+class Everything(Method):
+    """A direction, and its gradients by the core's rule.
+
+    Autograd itself looks for the driver as soon as a CUDA tensor needs a gradient.
+    """
+
+    def forward(self, x: Any) -> Any:
+        """Return all that there is to compute."""
+        y, log_det = super().forward(x)
+        conv = self.layer.operator()
+        gradients, x_bar = getattr(conv, f"{self.direction}_vjp")(x, y, log_det)
+        return [y, x_bar, log_det, *gradients.values()]
+
+
+def on_cuda(layer: Any, direction: str, x: Any) -> list[Any]:
+    """Run a direction and its gradient on CUDA tensors that have no memory."""
+    module = Everything(layer, direction)
+    state = module.state_dict()
+    with FakeTensorMode(), WithoutDriver(), torch.no_grad():
+        fake = {n: torch.empty(t.shape, dtype=t.dtype, device="cuda") for n, t in state.items()}
+        image = torch.empty(x.shape, dtype=x.dtype, device="cuda")
+        results: list[Any] = functional_call(module, fake, (image,))
+    return results
+
+
+@directions
+def test_runs_on_cuda_tensors(layer_name: str, direction: str, torch_layer: Build) -> None:
+    """No constant stays on the CPU, and no value is read by the host."""
+    for dtype in (torch.float32, torch.float64, torch.float16):
+        layer, x = torch_layer(layer_name, dtype=dtype)
+        results = on_cuda(layer, direction, x)
+        assert {r.device.type for r in results} == {"cuda"}
+        assert results[0].shape == results[1].shape == x.shape
+        assert results[0].dtype == dtype
+    layer, x = torch_layer(layer_name)
+    with agnostic():
+        results = on_cuda(layer, direction, x)
+    assert {r.device.type for r in results} == {"cuda"}
+
+
+def test_a_planted_cpu_constant_is_caught(torch_layer: Build, monkeypatch: Any) -> None:
+    layer, x = torch_layer("periodic-2d")
+
+    def constant(values: Any, like: Any, dtype: Any = None) -> Any:
+        return torch.asarray(values, dtype=dtype)
+
+    monkeypatch.setattr("invconv.spectrum.constant", constant)
+    with pytest.raises(Exception, match=r"two( different)? devices,? cuda:0(,| and) cpu"):
+        on_cuda(layer, "inverse", x)
+
+
+def test_a_planted_host_read_is_caught(torch_layer: Build, monkeypatch: Any) -> None:
+    layer, x = torch_layer("autoregressive-2d")
+    monkeypatch.setattr("invconv.linear.readable", lambda x: True)
+    with pytest.raises(Exception, match=r"Cannot access data pointer|_local_scalar_dense|\.numpy"):
+        on_cuda(layer, "inverse", x)

@@ -1,0 +1,171 @@
+"""Autoregressive solves of any number of axes, dilation and direction, by the pitched wave in 2-D.
+
+- Of three axes and more, the planes along the first are solved one after the other; what a plane
+  depends on in earlier ones is a correlation.
+- With dilation d, pixels whose coordinates differ modulo d never meet: they are separate images.
+- Directions that differ are made alike by a flip.
+"""
+
+from __future__ import annotations
+
+import functools
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any, Self
+
+from invconv.arrays import Array, Shape, namespace, zeros
+from invconv.pitched import Layout, layout, weights
+from invconv.primitives import correlate
+from invconv.stencil import Stencil
+from invconv.wavefront import CausalStencil
+
+
+@dataclass(frozen=True, eq=False)
+class PitchedSolver(ABC):
+    """The map y -> x, both (B, C, *shape), that solves ``causal.stencil()`` x = y.
+
+    A library supplies `_wave`.
+
+    Attributes
+    ----------
+    causal : CausalStencil
+    inverse : array, shape (C, C), or None
+        D^-1 where it may be used, see `invconv.wavefront.stable_inverse`.
+    shape : tuple of int
+        The grid.
+    """
+
+    causal: CausalStencil
+    inverse: Array | None
+    shape: Shape
+
+    @abstractmethod
+    def _wave(self, plan: Layout, y: Array) -> Array:
+        """Run a plan with `_weights` on images (B, C, H, W)."""
+
+    @property
+    def plan(self) -> dict[str, Any]:
+        """How the solve runs."""
+        corner = "triangular solve" if self.inverse is None else "cached inverse"
+        return {"method": "pitched wavefront", "at the pixel": corner}
+
+    def __call__(self, y: Array) -> Array:
+        """Solve for x, shape (B, C, *shape)."""
+        if 0 in y.shape:
+            return y
+        if len(self.shape) > 2:
+            return self._by_planes(y)
+        xp = namespace(y)
+        if len(self.shape) == 1:
+            return xp.reshape(self._flipped(y[:, :, None, :]), tuple(y.shape))
+        return self._flipped(y)
+
+    @functools.cached_property
+    def _reach(self) -> tuple[tuple[int, int], ...]:
+        """The reach of every tap as (row, column)."""
+        return tuple((o[0], o[1]) if len(o) == 2 else (0, o[0]) for o in self._kept.reach)
+
+    @functools.cached_property
+    def _kept(self) -> CausalStencil:
+        """The stencil without the taps that reach beyond the grid from everywhere."""
+        kept = [t for t, o in enumerate(self.causal.offsets) if self._meets(o)]
+        if len(kept) == len(self.causal.reach):
+            return self.causal
+        return self._only(kept)
+
+    def _meets(self, offset: tuple[int, ...]) -> bool:
+        return all(abs(o) < n for o, n in zip(offset, self.shape, strict=True))
+
+    def _only(self, kept: list[int]) -> CausalStencil:
+        """Return the stencil with some of its taps."""
+        taps = self.causal.taps
+        chosen = [taps[t : t + 1, ...] for t in kept]
+        return replace(
+            self.causal,
+            taps=namespace(taps).concat(chosen, axis=0) if chosen else taps[:0, ...],
+            reach=tuple(self.causal.reach[t] for t in kept),
+        )
+
+    @functools.cached_property
+    def _weights(self) -> list[Array]:
+        kept = self._kept
+        return weights(kept.diagonal, kept.taps, self._reach, self._sign, self.inverse)
+
+    @property
+    def _sign(self) -> int:
+        return self.causal.direction[0]
+
+    def _flipped(self, y: Array) -> Array:
+        if len(set(self.causal.direction)) == 1:
+            return self._undilated(y)
+        xp = namespace(y)
+        return xp.flip(self._undilated(xp.flip(y, axis=3)), axis=3)
+
+    def _undilated(self, y: Array) -> Array:
+        rows, columns = (1, *self.causal.dilation)[-2:]
+
+        def by_rows(part: Array) -> Array:
+            return _each(self._pitched, part, 2, rows)
+
+        return _each(by_rows, y, 3, columns)
+
+    def _pitched(self, y: Array) -> Array:
+        itemsize = namespace(y).finfo(y.dtype).bits // 8
+        return self._wave(layout(tuple(y.shape), self._reach, self._sign, itemsize), y)
+
+    @functools.cached_property
+    def _inside(self) -> Self:
+        """The solver of one plane."""
+        here = self._only([t for t, o in enumerate(self.causal.reach) if o[0] == 0])
+        return type(self)(_without_first_axis(here), self.inverse, self.shape[1:])
+
+    @functools.cached_property
+    def _links(self) -> dict[int, Stencil]:
+        """What a plane takes from the one at a distance, by the distance in planes."""
+        causal, links = self.causal, {}
+        for distance in sorted({o[0] for o in causal.reach if o[0] > 0}):
+            some = self._only([t for t, o in enumerate(causal.reach) if o[0] == distance])
+            offsets = tuple(offset[1:] for offset in some.offsets)
+            links[distance * causal.dilation[0]] = Stencil(offsets, some.taps)
+        return links
+
+    def _by_planes(self, y: Array) -> Array:
+        count, sign = self.shape[0], self._sign
+        planes: list[Any] = [None] * count
+        for i in range(count)[::sign]:
+            rhs = y[:, :, i, ...]
+            for distance, stencil in self._links.items():
+                if 0 <= i - sign * distance < count:
+                    rhs = rhs - correlate(stencil, planes[i - sign * distance])
+            planes[i] = self._inside(rhs)
+        return namespace(y).stack(planes, axis=2)
+
+
+def _each(solve: Callable[[Array], Array], y: Array, axis: int, step: int) -> Array:
+    """Solve every ``step``-th slice along an axis by itself, and put them together again."""
+    if step == 1:
+        return solve(y)
+    xp, lead, count = namespace(y), (slice(None),) * axis, y.shape[axis]
+    parts = [solve(y[(*lead, slice(i, None, step), ...)]) for i in range(min(step, count))]
+    blank = list(parts[0].shape)
+    blank[axis] = 1
+    parts = [
+        p
+        if p.shape[axis] == parts[0].shape[axis]
+        else xp.concat([p, zeros(tuple(blank), p)], axis=axis)
+        for p in parts
+    ]
+    shape = list(y.shape)
+    shape[axis] = -1
+    return xp.reshape(xp.stack(parts, axis=axis + 1), tuple(shape))[(*lead, slice(0, count), ...)]
+
+
+def _without_first_axis(causal: CausalStencil) -> CausalStencil:
+    return replace(
+        causal,
+        reach=tuple(o[1:] for o in causal.reach),
+        direction=causal.direction[1:],
+        dilation=causal.dilation[1:],
+        slope=causal.slope[1:],
+    )
