@@ -106,7 +106,7 @@ def test_a_planted_fault_is_seen_when_lowering_for_cuda(
     conv = ic.Conv1x1.init(2, rng=np.random.default_rng(0), like=x)
     lower_for_cuda(conv.inverse, x)
     monkeypatch.setattr(primitives, "triangular_solve", planted)
-    with pytest.raises((AssertionError, ValueError), match=r"calls \['lapack|platform"):
+    with pytest.raises((AssertionError, ValueError), match=r"lapack|platform"):
         lower_for_cuda(conv.inverse, x)
 
 

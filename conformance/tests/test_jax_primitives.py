@@ -100,8 +100,9 @@ def test_second_derivatives_agree_with_finite_differences(name: str) -> None:
     )
 
 
-@some_cases
-def test_vmap_over_parameters_agrees_with_a_loop(case: Any) -> None:
+@pytest.mark.parametrize("name", ["corner-3d-dilated", "periodic-even-dilated"])
+def test_vmap_over_parameters_agrees_with_a_loop(name: str) -> None:
+    case = next(case for case in CASES if case.name == name)
     images = jnp.asarray(np.stack(case.images(3)))
     conv = case.conv().asarrays(images)
     convs = [jax.tree.map(lambda a, f=f: f * a, conv) for f in (1.0, 0.9, 1.1)]
