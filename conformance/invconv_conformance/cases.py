@@ -118,7 +118,7 @@ def _pointwise() -> Iterator[Case]:
         batched = functools.partial(build, ndim=2)
         yield Case(f"{cls.__name__}-batch-axes".lower(), batched, (4, 5), (2, 1, 2))
     for m in (0, 1, 2, 6):
-        yield Case(f"qrconv1x1-m{m}", functools.partial(_qr, 3, m), (4, 5))
+        yield Case(f"qrconv1x1-m{m}", functools.partial(_qr, 3, m), (4, 5), wide=True)
     yield Case("conv1x1-one-channel", lambda rng: ic.Conv1x1.init(1, rng=rng), (4,))
 
 
@@ -166,7 +166,8 @@ def _composite() -> Iterator[Case]:
     for case in (*_periodic(), *_emerging(), *_pointwise()):
         if case.name in ("periodic-2d", "periodic-bias", "emerging-biases", "qrconv1x1-m2"):
             build = functools.partial(_inverse_of, case)
-            yield Case(f"inverse-{case.name}", build, case.spatial_shape, case.batch_shape)
+            shape, batch = case.spatial_shape, case.batch_shape
+            yield Case(f"inverse-{case.name}", build, shape, batch, wide=case.wide)
 
 
 def _inverse_of(case: Case, rng: np.random.Generator) -> ic.Inverse:

@@ -37,7 +37,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--namespace", help="an array library that nobody adapted, by import name: dask.array"
     )
     parser.add_argument("--device", help="only these devices, such as cpu,cuda:0; cuda means all")
-    parser.add_argument("--mode", help="only these modes: eager, jit")
+    parser.add_argument(
+        "--mode", help="only these modes: eager, jit; torch also aot_eager, inductor"
+    )
     parser.add_argument("--dtype", help="only these dtypes, such as float64,float32")
     parser.add_argument("--cases", default="*", help='names of cases, such as "periodic-*"')
     parser.add_argument("--laws", default="*", help='ids of laws, such as "vjp.*"')

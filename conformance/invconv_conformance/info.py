@@ -30,8 +30,10 @@ def run(arguments: argparse.Namespace) -> int:
         table = library_table()
     console.print(table)
     for library in LIBRARIES:
+        if library.absent():
+            continue
         native = [name for name, p in PRIMITIVES.items() if p.native(library.name)]
-        if native and not library.absent():
+        if native:
             console.print(f"native primitives of {library.title}: {', '.join(native)}")
     for library in LIBRARIES:
         if library.absent() and library.extra:

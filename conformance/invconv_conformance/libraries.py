@@ -120,6 +120,7 @@ LIBRARIES = (
             "aot_eager": _torch_compile("aot_eager"),
             "inductor": _torch_compile("inductor"),
         },
+        slow_modes=("aot_eager", "inductor"),
         stranger=lambda device: "meta",
     ),
     Library(

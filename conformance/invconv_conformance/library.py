@@ -54,6 +54,8 @@ class Library:
         Waits until an array has been computed.
     modes : dict of str to callable
         The ways to run a function of arrays; each turns one into another. "eager" is the first.
+    slow_modes : tuple of str
+        Those that are run only when they are asked for.
     host : tuple of str
         The devices in host memory, whose values the core looks at.
     stranger : callable
@@ -71,14 +73,16 @@ class Library:
     modes: Mapping[str, Callable[[Function], Function]] = field(
         default_factory=lambda: {"eager": as_it_is}
     )
+    slow_modes: tuple[str, ...] = ()
     host: tuple[str, ...] = ("cpu",)
     stranger: Callable[[str], str | None] = lambda device: None
 
-    def columns(self, *, every_dtype: bool = False) -> list[Column]:
+    def columns(self, *, every_dtype: bool = False, every_mode: bool = False) -> list[Column]:
         """Return all that the library can be run as.
 
         Compiled code runs in float32 unless another dtype is asked for: a compiler is slow, and
-        the dtype changes little in what it makes.
+        the dtype changes little in what it makes. A mode that takes minutes an operator is run
+        when it is asked for.
         """
         return [
             Column(self.name, device, mode, dtype)
@@ -86,6 +90,7 @@ class Library:
             for mode in self.modes
             for dtype in self.dtypes
             if mode == "eager" or every_dtype or dtype == "float32"
+            if every_mode or mode not in self.slow_modes
         ]
 
     @property

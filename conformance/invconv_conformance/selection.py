@@ -58,7 +58,9 @@ def choose(arguments: argparse.Namespace) -> tuple[list[Column], list[str]]:
     columns = [
         column
         for library in found
-        for column in library.columns(every_dtype=arguments.dtype is not None)
+        for column in library.columns(
+            every_dtype=arguments.dtype is not None, every_mode=arguments.mode is not None
+        )
         if _asked(arguments.device, column.device)
         and _asked(arguments.mode, column.mode)
         and _asked(arguments.dtype, column.dtype)

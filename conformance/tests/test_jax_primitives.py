@@ -16,7 +16,8 @@ import invconv as ic
 import invconv_jax  # noqa: F401 - makes operators pytrees
 from invconv.registry import PRIMITIVES, agnostic
 from invconv_conformance import oracle
-from invconv_conformance.cases import CASES, perturbed
+from invconv_conformance.case import perturbed
+from invconv_conformance.cases import CASES
 
 jax.config.update("jax_enable_x64", True)
 

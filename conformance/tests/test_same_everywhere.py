@@ -1,4 +1,4 @@
-"""The same operator, carried over, gives the same log-determinants and inverses on every library."""
+"""The same operator, carried over, has the same log-determinant and inverse on every library."""
 
 from __future__ import annotations
 
