@@ -1,6 +1,7 @@
 """JAX: how the library runs the primitives of the core (found through `invconv.registry`)."""
 
 from invconv_jax.convolve import correlate, correlate_kernel_vjp
+from invconv_jax.pointwise import matrix_solver
 from invconv_jax.solves import matmul, triangular_solve
 from invconv_jax.spectrum import spectral_solver
 from invconv_jax.wavefront import causal_solver
@@ -10,6 +11,7 @@ __all__ = [
     "correlate",
     "correlate_kernel_vjp",
     "matmul",
+    "matrix_solver",
     "spectral_solver",
     "triangular_solve",
 ]

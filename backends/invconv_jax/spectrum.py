@@ -17,7 +17,8 @@ from invconv_jax.solves import eliminate, matmul
 
 def spectral_solver(spectrum: Array, shape: Shape) -> SpectralSolver:
     """See `invconv.spectrum.spectral_solver`."""
-    inverse, accurate = _invert(spectrum)
+    # the rule of the solve differentiates it; what it solves with is a constant
+    inverse, accurate = _invert(lax.stop_gradient(spectrum))
     if not readable(accurate):
         return SpectralSolver(spectrum, shape, inverse, accurate)
     return SpectralSolver(spectrum, shape, inverse if accurate else None, None)

@@ -25,7 +25,8 @@ from invconv_jax.solves import matmul, substitute, triangular_solve
 
 def causal_solver(stencil: CausalStencil, shape: Shape) -> ScanSolver:
     """See `invconv.wavefront.causal_solver`."""
-    inverse, accurate = _invert(stencil.diagonal, lower=stencil.lower)
+    # the rule of the solve differentiates it; what it solves with is a constant
+    inverse, accurate = _invert(lax.stop_gradient(stencil.diagonal), lower=stencil.lower)
     if not readable(accurate):
         return ScanSolver(stencil, shape, inverse, accurate)
     return ScanSolver(stencil, shape, inverse if accurate else None, None)

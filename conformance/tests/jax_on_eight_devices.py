@@ -85,7 +85,7 @@ def main() -> None:
     sharding = NamedSharding(mesh, PartitionSpec("batch"))
     x = jnp.asarray(np.random.default_rng(1).standard_normal((16, 4, 5, 6)))
     sharded = jax.device_put(x, sharding)
-    for host in operators():
+    for host in list(operators())[: 1 if explicit else None]:
         conv = host.asarrays(x)
         for name, function in functions().items():
             if explicit and name == "values":

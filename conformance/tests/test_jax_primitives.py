@@ -30,6 +30,7 @@ NAMES = (
     "raster-k2x3-dilated",
     "periodic-even-dilated",
     "periodic-4d",
+    "conv1x1-batch-axes",
     "chain-inverses",
 )
 some_cases = pytest.mark.parametrize(
