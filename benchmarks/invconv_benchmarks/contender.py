@@ -15,6 +15,7 @@ from invconv_benchmarks.suites import Group
 from invconv_conformance.libraries import Target
 
 Array = Any
+Floats = np.ndarray[Any, Any]
 Call = Callable[[], Any]
 
 
@@ -35,6 +36,8 @@ class Contender:
         Plans and returns the call.
     absent : str
         Why it cannot run here, if it cannot.
+    images : callable or None
+        Turns what the call returns into x (B, C, H, W) with K x = y, in NumPy, if it does that.
     """
 
     name: str
@@ -43,6 +46,7 @@ class Contender:
     target: Target
     build: Callable[[], Call]
     absent: str = ""
+    images: Callable[[Any], Floats] | None = None
 
 
 @dataclass(frozen=True)
@@ -63,7 +67,7 @@ class Setup:
         return maps.build(self.group.map, self.group.shape[1])
 
     @functools.cached_property
-    def values(self) -> np.ndarray[Any, Any]:
+    def values(self) -> Floats:
         """Random images, in NumPy."""
         rng = np.random.default_rng(1)
         return rng.standard_normal(self.group.shape, np.float32).astype(self.group.dtype)
@@ -78,15 +82,30 @@ class Setup:
         """The spatial shape."""
         return self.group.shape[2:]
 
-    def asarray(self, values: np.ndarray[Any, Any]) -> Array:
+    def asarray(self, values: Floats) -> Array:
         """Copy NumPy values into the library, in the group's dtype."""
         return self.target.asarray(values, self.group.dtype)
 
     def contender(
-        self, name: str, role: str, does: str, build: Callable[[], Call], absent: str = ""
+        self,
+        name: str,
+        role: str,
+        does: str,
+        build: Callable[[], Call],
+        absent: str = "",
+        images: Callable[[Any], Floats] | None = None,
     ) -> Contender:
         """Return a contender of this library."""
-        return Contender(name, role, does, self.target, build, absent)
+        return Contender(name, role, does, self.target, build, absent, images)
+
+    def residual(self, x: Floats) -> float:
+        """Return ||K x - y|| / (||x|| + ||y||), computed in float64, y being the images.
+
+        With ||K|| before ||x||, which is at least about 1 for these maps, it would be smaller.
+        """
+        x, y = x.astype(np.float64), self.values.astype(np.float64)
+        rest = np.linalg.norm(self.host.forward(x) - y)
+        return float(rest / (np.linalg.norm(x) + np.linalg.norm(y)))
 
     def on_images(self, function: Callable[[Array], Any]) -> Call:
         """Return a call of a function with the images, compiled where the mode compiles."""

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from invconv.arrays import to_numpy
 from invconv_benchmarks.contender import Call, Contender, Setup
 
 Array = Any
@@ -15,21 +16,20 @@ def contenders(setup: Setup) -> list[Contender]:
     """Return one contender for each thing that the group does."""
     build = {
         "forward": lambda: setup.on_images(setup.conv.forward),
-        "inverse": lambda: setup.on_images(
-            setup.conv.prepare(setup.grid, check=False).inverse
-        ),
+        "inverse": lambda: setup.on_images(setup.conv.prepare(setup.grid, check=False).inverse),
         "unprepared": lambda: _unprepared(setup),
         "gradient": lambda: _gradient(setup),
         "matrix": lambda: _matrix(setup),
     }
     found = []
     for does in setup.group.does:
-        absent = ""
         if does == "matrix" and setup.target.library.name != "numpy":
             continue
         if does == "unprepared" and setup.target.mode != "eager":
             continue  # compiled code has no plan to make at run time
-        found.append(setup.contender(f"invconv {does}", "ours", does, build[does], absent))
+        images = to_numpy if does == "inverse" else None
+        name = f"invconv {does}"
+        found.append(setup.contender(name, "ours", does, build[does], images=images))
     return found
 
 

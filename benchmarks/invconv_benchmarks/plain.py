@@ -26,7 +26,9 @@ def contenders(setup: Setup) -> list[Contender]:
     if name == "torch":
         ways = {"F.conv2d": _torch_gradient if gradient else _torch}
     elif name == "jax":
-        ways = {"lax.conv": _jax_gradient} if gradient else {"lax.conv": _jax, "im2col": _jax_im2col}
+        ways = (
+            {"lax.conv": _jax_gradient} if gradient else {"lax.conv": _jax, "im2col": _jax_im2col}
+        )
     elif gradient:
         return []  # no automatic differentiation
     else:
@@ -172,8 +174,7 @@ def shifts(xp: Any, x: Array, w: Array, wrap: bool) -> Array:
             i, j = k - 1 - a, k - 1 - b
             y[:, :, i : i + height, j : j + width] += products[:, a, b]
     if wrap:
-        y = _folded(y, height, width, after)
-        return y
+        return _folded(y, height, width, after)
     return y[:, :, after : after + height, after : after + width]
 
 

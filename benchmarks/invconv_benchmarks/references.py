@@ -11,6 +11,7 @@ import scipy.linalg
 import scipy.sparse
 from scipy.sparse.linalg import spsolve_triangular
 
+from invconv.arrays import to_numpy
 from invconv.registry import agnostic
 from invconv_benchmarks.contender import Call, Contender, Setup
 from invconv_benchmarks.ours import torch_gradient
@@ -49,7 +50,7 @@ def _pixel_by_pixel(setup: Setup) -> list[Contender]:
 
         return run
 
-    return [setup.contender("pixel by pixel", "peer", "inverse", build)]
+    return [setup.contender("pixel by pixel", "peer", "inverse", build, images=to_numpy)]
 
 
 def _matrix(setup: Setup) -> scipy.sparse.csr_array:
@@ -64,7 +65,7 @@ def _matrix(setup: Setup) -> scipy.sparse.csr_array:
                 scipy.sparse.eye_array(height, k=-a), scipy.sparse.eye_array(width, k=-b)
             )
             total = total + scipy.sparse.kron(shift, scipy.sparse.csr_array(tap))
-    return scipy.sparse.csr_array(total).astype(setup.group.dtype)
+    return scipy.sparse.csr_array(total.astype(setup.group.dtype))
 
 
 def _right_hand_sides(setup: Setup) -> Array:
@@ -109,12 +110,16 @@ def _reflections(setup: Setup) -> list[Contender]:
     return _numpy_only(setup, "reflections", "matrix", build)
 
 
-def _numpy_only(
-    setup: Setup, name: str, does: str, build: Callable[[], Call]
-) -> list[Contender]:
+def _numpy_only(setup: Setup, name: str, does: str, build: Callable[[], Call]) -> list[Contender]:
     if setup.target.library.name != "numpy":
         return []
-    return [setup.contender(name, "peer", does, build)]
+
+    def images(rows: Array) -> Array:
+        batch, channels, *grid = setup.group.shape
+        return rows.reshape(-1, channels, batch).transpose(2, 1, 0).reshape(batch, channels, *grid)
+
+    restore = images if does == "inverse" else None
+    return [setup.contender(name, "peer", does, build, images=restore)]
 
 
 def _normflows(setup: Setup) -> list[Contender]:
@@ -169,7 +174,7 @@ def _torch_layers(
 
 
 def _maf(setup: Setup) -> list[Contender]:
-    """Sampling from a masked autoregressive flow of one layer on as many numbers."""
+    """Sample from a masked autoregressive flow of one layer on as many numbers."""
     if setup.target.library.name != "torch":
         return []
 

@@ -114,6 +114,4 @@ def exponent(sizes: Sequence[float], seconds: Sequence[float]) -> Exponent:
         raise ValueError(f"expected at least three sizes, got {len(sizes)}")
     fit = stats.linregress(np.log(sizes), np.log(seconds))
     width = float(stats.t.ppf(0.5 + _LEVEL / 2, len(sizes) - 2))
-    return Exponent(
-        float(fit.slope), width * float(fit.stderr), min(sizes), max(sizes), len(sizes)
-    )
+    return Exponent(float(fit.slope), width * float(fit.stderr), min(sizes), max(sizes), len(sizes))

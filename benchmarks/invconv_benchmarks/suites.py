@@ -96,10 +96,7 @@ def _inverse() -> list[Group]:
     peers = {(64, 12, 16, 16): SOLVERS, (64, 48, 4, 4): (*SOLVERS, "MAF sampling")}
     one = Group("inverse", "corner 2", (1, 12, 16, 16), BOTH, thorough=True)
     return [
-        *(
-            replace(one, shape=s, quick=s in quick, peers=peers.get(s, ()))
-            for s in LIMIT_SHAPES
-        ),
+        *(replace(one, shape=s, quick=s in quick, peers=peers.get(s, ())) for s in LIMIT_SHAPES),
         replace(one, map="corner 3", shape=(64, 12, 16, 16)),
         replace(one, map="corner 3", shape=(16, 48, 64, 64)),
         replace(one, map="emerging 3", shape=(64, 12, 16, 16), quick=True),

@@ -7,7 +7,7 @@ import multiprocessing
 import os
 import signal
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from multiprocessing.connection import Connection
 from typing import Any
@@ -43,7 +43,7 @@ class Job:
     cache: str = ""
 
 
-def run(job: Job) -> Iterator[tuple[str, Any]]:
+def run(job: Job) -> Generator[tuple[str, Any], None, None]:
     """Yield ("pools", …), ("ceiling", …) and ("group", …) messages of a worker process.
 
     A worker that dies, of too little memory perhaps, gives an error for its group, and another
@@ -51,15 +51,16 @@ def run(job: Job) -> Iterator[tuple[str, Any]]:
     """
     left = list(job.groups)
     while left:
-        for kind, message in _messages(replace(job, groups=tuple(left))):
-            yield kind, message
-            if kind == "group":
-                left.pop(0)
+        with contextlib.closing(_messages(replace(job, groups=tuple(left)))) as messages:
+            for kind, message in messages:
+                yield kind, message
+                if kind == "group":
+                    left.pop(0)
         if left:
             yield "group", {"group": asdict(left.pop(0)), "rows": [], "error": "the process died"}
 
 
-def _messages(job: Job) -> Iterator[tuple[str, Any]]:
+def _messages(job: Job) -> Generator[tuple[str, Any], None, None]:
     context = multiprocessing.get_context("spawn")
     here, there = context.Pipe(duplex=False)
     with _environment(job):
@@ -113,9 +114,8 @@ def work(job: Job, out: Connection) -> None:
         for group in job.groups:
             rows = _memory(group, targets) if job.memory else _times(group, targets, job.seconds)
             out.send(("group", {"group": asdict(group), "rows": rows, "error": ""}))
-        pools = [{k: p[k] for k in ("user_api", "internal_api", "version", "num_threads")}
-                 for p in threadpool_info()]
-        out.send(("pools", pools))
+        told = ("user_api", "internal_api", "version", "num_threads")
+        out.send(("pools", [{k: pool[k] for k in told} for pool in threadpool_info()]))
     out.close()
 
 
@@ -167,7 +167,8 @@ def _times(group: Group, targets: list[Any], seconds: float) -> list[dict[str, A
 
     found = _contenders(group, targets)
     return [
-        _name(c) | asdict(t) for c, t in zip(found, measure(found, seconds * len(found)), strict=True)
+        _name(c) | asdict(t)
+        for c, t in zip(found, measure(found, seconds * len(found)), strict=True)
     ]
 
 
@@ -177,13 +178,23 @@ def _memory(group: Group, targets: list[Any]) -> list[dict[str, Any]]:
     rows = []
     tiny = replace(group, shape=(1, group.shape[1], *(min(n, 8) for n in group.shape[2:])))
     for target in targets:
-        for small, contender in zip(
-            _contenders(tiny, [target]), _contenders(group, [target]), strict=True
-        ):
+        few, many = _contenders(tiny, [target]), _contenders(group, [target])
+        for small, contender in zip(few, many, strict=True):
             if contender.absent:
                 continue
             with contextlib.suppress(Exception):  # the timed row says what is wrong
                 if target.mode != "jit":
                     small.build()()  # what a library loads once is not the call's
-                rows.append(_name(contender) | asdict(measure(contender)))
+                found = asdict(measure(contender))
+                rows.append(_name(contender) | found | {"residual": _residual(group, contender)})
     return rows
+
+
+def _residual(group: Group, contender: Any) -> float | None:
+    """Return how far what a contender computes is from solving K x = y, if it does that."""
+    from invconv_benchmarks.contender import Setup
+
+    if contender.images is None or group.axis:
+        return None
+    x = contender.images(contender.build()())
+    return Setup(group, contender.target).residual(x)
