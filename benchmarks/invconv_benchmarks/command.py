@@ -83,7 +83,7 @@ def report(document: result.Document, folder: Path, console: Console) -> None:
     for table in tables.tables(document):
         console.print(table)
         console.print()
-    console.print(_NOTES, highlight=False)
+    console.print(_NOTES, highlight=False, soft_wrap=True)
     for reason in document["not_run"]:
         console.print(f"not run: {reason}")
     for row in document["rows"]:
@@ -197,6 +197,6 @@ def _compare(arguments: argparse.Namespace, console: Console) -> int:
 
 
 _NOTES = """\
-A library's column: the median time, and its ratio to the library's fastest plain convolution, with
-the interval that two runs should agree within. x ours: how much longer the peer takes than invconv
-does in that library. Limits: "unclear" is over the limit, but by less than the spread."""
+A library's column: the median in milliseconds, and its ratio to the library's fastest plain
+convolution, with the spread that two runs should agree within. x ours: how much longer the peer
+takes than invconv in that library. Limits: "unclear" is over one, but by less than the spread."""

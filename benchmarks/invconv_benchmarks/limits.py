@@ -54,8 +54,8 @@ def _verdict(limit: str, row: Row, found: Interval, bound: float, least: bool = 
     kept = found.value >= bound if least else found.value <= bound
     surely = found.high < bound if least else found.low > bound
     what = (
-        f"{row['library']} {row['map']}, {as_text(row['shape'])}, {row['dtype']}, "
-        f"{row['threads']} thread{'s' * (row['threads'] > 1)}"
+        f"{row['library']} {row['map']} {as_text(row['shape'])} "
+        f"{row['dtype'].replace('float', 'f')} {row['threads']} thr"
     )
     if row["device"] != "cpu":
         what += f", {row['device']} {row['mode']}"

@@ -88,7 +88,8 @@ def _label(row: Row) -> str:
 
 
 def _within(tick: float, rows: list[Row]) -> bool:
-    return float(min(r["low"] for r in rows)) / 2 <= tick <= max(r["high"] for r in rows) * 1.5
+    low, high = min(r["low"] for r in rows), max(r["high"] for r in rows)
+    return bool(low / 2 <= tick <= high * 1.5)
 
 
 def _bar(axis: Any, row: Row, labels: list[str], places: list[str]) -> None:

@@ -188,8 +188,10 @@ def select(suite: str, shapes: list[Shape], dtypes: tuple[str, ...], quick: bool
     chosen = [g for g in GROUPS if suite in (g.suite, "all") and (g.quick or not quick)]
     if shapes:
         kept = [g for g in chosen if g.axis == "" and "matrix" not in g.does]
-        chosen = list(dict.fromkeys(replace(g, shape=s, peers=()) for g in kept for s in shapes))
-        chosen = list({(g.suite, g.map, g.shape, g.does): g for g in chosen}.values())
+        first: dict[tuple[str, str, Shape], Group] = {}
+        for g in (replace(g, shape=s, peers=()) for g in kept for s in shapes):
+            first.setdefault((g.suite, g.map, g.shape), g)
+        chosen = list(first.values())
     return [
         replace(g, dtype=dtype)
         for g in chosen

@@ -31,8 +31,7 @@ def tables(document: Document) -> Iterator[Table]:
         yield _peers(peers)
     if document["exponents"]:
         yield exponents(document["exponents"])
-    if document["limits"]:
-        yield limits(document["limits"])
+    yield from limits(document["limits"])
 
 
 def new(title: str, left: tuple[str, ...], right: tuple[str, ...]) -> Table:
@@ -43,10 +42,10 @@ def new(title: str, left: tuple[str, ...], right: tuple[str, ...]) -> Table:
         title_style="bold",
         box=box.SIMPLE_HEAD,
         show_edge=False,
-        padding=(0, 2, 0, 0),
+        padding=(0, 1, 0, 0),
     )
     for name in left:
-        table.add_column(name)
+        table.add_column(name, no_wrap=True)
     for name in right:
         table.add_column(name, justify="right", no_wrap=True)
     return table
@@ -60,11 +59,13 @@ def place(row: Row) -> str:
 
 
 def _ours(title: str, does: str, groups: list[list[Row]]) -> Table:
-    """Return a table with a column a library: milliseconds, and the ratio with its interval."""
+    """Return a table with a column a library: milliseconds, and the ratio with its spread."""
     places = dict.fromkeys(place(r) for g in groups for r in g if r["role"] == "ours")
     table = new(title, ("B x C x H x W",), ("", "thr", *places))
     for group in groups:
         mine = {place(r): r for r in group if r["role"] == "ours" and r["does"] == does}
+        if not mine:
+            continue
         row = group[0]
         cells = [cell(mine[p]) if p in mine else "-" for p in places]
         dtype = row["dtype"].replace("float", "f")
@@ -73,21 +74,22 @@ def _ours(title: str, does: str, groups: list[list[Row]]) -> Table:
 
 
 def cell(row: Row) -> str:
-    """Return "1.2 ms 1.4 (1.3-1.5)": the median, and the ratio with its interval."""
+    """Return "1.2 1.4±0.1": the median in milliseconds, and the ratio with its spread."""
     if not row["passes"]:
         return "failed"
-    time = milliseconds(row["median"])
+    time = f"{1e3 * row['median']:.3g}"
     return time if row["ratio"] is None else f"{time} {ratio(row)}"
 
 
 def milliseconds(seconds: float) -> str:
     """Return three digits."""
-    return f"{1e3 * seconds:.3g} ms" if seconds < 1 else f"{seconds:.3g} s"
+    return f"{1e3 * seconds:.3g} ms" if seconds < 0.9995 else f"{seconds:.3g} s"
 
 
 def ratio(row: Row) -> str:
-    """Return a ratio with the interval that the report states."""
-    return f"{row['ratio']:.3g} ({row['low']:.3g}-{row['high']:.3g})"
+    """Return a ratio with the larger side of the interval that the report states."""
+    spread = max(row["high"] - row["ratio"], row["ratio"] - row["low"])
+    return f"{row['ratio']:.2f}±{spread:.1g}"
 
 
 def memory(row: Row) -> str:
@@ -100,15 +102,14 @@ def memory(row: Row) -> str:
 
 
 def _peers(groups: list[list[Row]]) -> Table:
-    table = new(
-        "what else there is", ("map", "instead"), ("B x C x H x W", "", "thr", "time", "x ours")
-    )
+    right = ("B x C x H x W", "", "thr", "time", "x ours")
+    table = new("what else there is", ("what", "instead"), right)
     for group in groups:
         for row in group:
             if row["role"] == "peer":
-                head = (f"{row['map']} {row['does']}", f"{row['contender']}, {place(row)}")
                 table.add_row(
-                    *head,
+                    f"{row['map']} {row['does']}".replace("unprepared", "inverse"),
+                    row["contender"],
                     as_text(row["shape"]),
                     row["dtype"].replace("float", "f"),
                     str(row["threads"]),
@@ -162,19 +163,17 @@ def size(value: float) -> str:
     )
 
 
-def limits(verdicts: list[dict[str, Any]]) -> Table:
-    """Return the table of limits: pass, miss, or unclear where the spread covers the limit."""
-    table = new("limits of the inverse", ("limit", "row"), ("at most", "value", "verdict"))
+def limits(verdicts: list[dict[str, Any]]) -> Iterator[Table]:
+    """Yield a table a limit: pass, miss, or unclear where the spread covers the limit."""
     colors = {"pass": "green", "miss": "red", "unclear": "yellow"}
     for limit, some in groupby(verdicts, key=lambda v: v["limit"]):
-        for i, v in enumerate(some):
+        mine = list(some)
+        passed = sum(v["verdict"] == "pass" for v in mine)
+        title = f"limit: {limit} ({passed} of {len(mine)} pass)"
+        table = new(title, ("row",), ("limit", "value", "spread", "verdict"))
+        for v in mine:
             color = colors[v["verdict"]]
-            value = f"{v['value']:.3g} ({v['low']:.3g}-{v['high']:.3g})"
-            table.add_row(
-                limit if i == 0 else "",
-                v["what"],
-                f"{v['bound']:g}",
-                value,
-                f"[{color}]{v['verdict']}[/]",
-            )
-    return table
+            spread = f"{v['low']:.3g}-{v['high']:.3g}"
+            verdict = f"[{color}]{v['verdict']}[/]"
+            table.add_row(v["what"], f"{v['bound']:g}", f"{v['value']:.3g}", spread, verdict)
+        yield table
