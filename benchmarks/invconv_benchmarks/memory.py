@@ -32,8 +32,8 @@ class Peak:
     second: int | None
 
 
-def measure(contender: Contender) -> Peak:
-    """Return the peak memory of a contender's calls."""
+def measure(contender: Contender) -> tuple[Peak, Call]:
+    """Return the peak memory of a contender's calls, and the call."""
     target = contender.target
     kept: list[Call] = []
 
@@ -44,7 +44,7 @@ def measure(contender: Contender) -> Peak:
     start = _peak(target, first)
     if target.mode == "jit" or contender.role == "peer":
         start = None
-    return Peak(start, _peak(target, lambda: kept[0]()))
+    return Peak(start, _peak(target, lambda: kept[0]())), kept[0]
 
 
 def _peak(target: Target, call: Call) -> int | None:

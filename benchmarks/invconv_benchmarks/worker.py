@@ -185,16 +185,17 @@ def _memory(group: Group, targets: list[Any]) -> list[dict[str, Any]]:
             with contextlib.suppress(Exception):  # the timed row says what is wrong
                 if target.mode != "jit":
                     small.build()()  # what a library loads once is not the call's
-                found = asdict(measure(contender))
-                rows.append(_name(contender) | found | {"residual": _residual(group, contender)})
+                peak, call = measure(contender)
+                seen = asdict(peak) | {"residual": _residual(group, contender, call)}
+                rows.append(_name(contender) | seen)
     return rows
 
 
-def _residual(group: Group, contender: Any) -> float | None:
+def _residual(group: Group, contender: Any, call: Any) -> float | None:
     """Return how far what a contender computes is from solving K x = y, if it does that."""
     from invconv_benchmarks.contender import Setup
 
     if contender.images is None or group.axis:
         return None
-    x = contender.images(contender.build()())
+    x = contender.images(call())
     return Setup(group, contender.target).residual(x)

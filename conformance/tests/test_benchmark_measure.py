@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import signal
@@ -80,7 +81,7 @@ def test_reflections_form_the_matrix() -> None:
 
 
 def test_absent_peers_say_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(references.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     there = setup("plain", ("forward", "unprepared"), ALL[1], peers=("normflows 1x1",))
     found = references.contenders(there)
     assert [c.absent for c in found] == ["normflows: not installed"] * 2
@@ -202,7 +203,9 @@ def test_control_c_writes_the_report(tmp_path: Path) -> None:
         text=True,
         start_new_session=True,
     )
-    time.sleep(8)
+    while not (tmp_path / "invconv-benchmark").exists() and process.poll() is None:
+        time.sleep(0.1)  # it is made when all is imported and the options are right
+    time.sleep(5)
     os.killpg(process.pid, signal.SIGINT)
     out, errors = process.communicate(timeout=60)
     assert process.returncode == 130, errors
