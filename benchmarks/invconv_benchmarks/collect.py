@@ -62,7 +62,7 @@ class Collector:
         )
         row.pop("samples", None)
         if part["samples"]:
-            row["passes"].append(part["samples"])
+            row["passes"].append([float(f"{s:.5g}") for s in part["samples"]])
         row["error"] = row["error"] or part["error"]
 
     def _add_memory(self, part: Row) -> None:

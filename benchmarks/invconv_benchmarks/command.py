@@ -9,7 +9,14 @@ import sys
 from pathlib import Path
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Column
 
 from invconv_benchmarks import compare, page, plots, result, tables
 from invconv_benchmarks.schedule import Plan, perform
@@ -61,8 +68,9 @@ def run(arguments: argparse.Namespace) -> int:
     if not folder.absolute().parent.is_dir() or (folder.exists() and not folder.is_dir()):
         raise ValueError(f"--out: expected a folder, or a name for one, got {folder}")
     folder.mkdir(exist_ok=True)
-    bars = (BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), "{task.description}")
-    with Progress(*bars, console=console, transient=True) as progress:
+    words = TextColumn("{task.description}", table_column=Column(ratio=1, no_wrap=True))
+    bars = (BarColumn(16), MofNCompleteColumn(), TimeRemainingColumn(compact=True), words)
+    with Progress(*bars, console=console, transient=True, expand=True) as progress:
         bar = progress.add_task("", total=None)
         document = perform(
             plan,

@@ -10,9 +10,9 @@ from typing import Any
 from invconv_benchmarks.contender import Call, Contender, wait
 from invconv_conformance.libraries import Target
 
-# freed memory goes back at once, so that the next call's is seen again; it makes calls slower, so
-# memory is measured in a process of its own
-ENVIRONMENT = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "0"}
+# large arrays that are freed go back at once, so that the next call's are seen again; it makes
+# calls slower, so memory is measured in a process of its own
+ENVIRONMENT = {"MALLOC_MMAP_THRESHOLD_": "524288", "MALLOC_TRIM_THRESHOLD_": "524288"}
 
 
 @dataclass(frozen=True)
@@ -32,29 +32,34 @@ class Peak:
     second: int | None
 
 
-def measure(contender: Contender) -> tuple[Peak, Call]:
-    """Return the peak memory of a contender's calls, and the call."""
-    target = contender.target
-    kept: list[Call] = []
+def measure(contender: Contender) -> tuple[Peak, Any]:
+    """Return the peak memory of a contender's calls, and what the last one returned."""
+    target, kept = contender.target, list[Call]()
 
     def first() -> Any:
         kept.append(contender.build())
         return kept[0]()
 
-    start = _peak(target, first)
-    if target.mode == "jit" or contender.role == "peer":
+    if contender.role == "peer":  # many are slow: one call is enough
+        kept.append(contender.build())
         start = None
-    return Peak(start, _peak(target, lambda: kept[0]())), kept[0]
+    else:
+        start, _ = _peak(target, first)
+        if target.mode == "jit":
+            start = None
+    second, result = _peak(target, lambda: kept[0]())
+    return Peak(start, second), result
 
 
-def _peak(target: Target, call: Call) -> int | None:
+def _peak(target: Target, call: Call) -> tuple[int | None, Any]:
     gc.collect()
     if target.device.startswith("cuda"):
         return _device_peak(target, call)
     before = _reset()
-    wait(target, call())
+    result = call()
+    wait(target, result)
     after = _status("VmHWM")
-    return None if before is None or after is None else max(0, after - before)
+    return (None if before is None or after is None else max(0, after - before)), result
 
 
 def _reset() -> int | None:
@@ -74,23 +79,26 @@ def _status(name: str) -> int | None:
     return next((int(line.split()[1]) * 1024 for line in lines if line.startswith(name)), None)
 
 
-def _device_peak(target: Target, call: Call) -> int | None:
-    """Return the peak on a CUDA device. Not yet run on a GPU."""
+def _device_peak(target: Target, call: Call) -> tuple[int | None, Any]:
+    """Return the peak on a CUDA device, and the result. Not yet run on a GPU."""
     name = target.library.name
     if name == "torch":
         import torch
 
         before = torch.cuda.memory_allocated()
         torch.cuda.reset_peak_memory_stats()
-        wait(target, call())
-        return int(torch.cuda.max_memory_allocated() - before)
+        result = call()
+        wait(target, result)
+        return int(torch.cuda.max_memory_allocated() - before), result
     if name == "cupy":
         import cupy
 
         pool = cupy.get_default_memory_pool()
         pool.free_all_blocks()
         before = pool.total_bytes()
-        wait(target, call())
-        return int(pool.total_bytes() - before)
-    wait(target, call())
-    return None  # JAX's own peak cannot be reset
+        result = call()
+        wait(target, result)
+        return int(pool.total_bytes() - before), result
+    result = call()
+    wait(target, result)
+    return None, result  # JAX's own peak cannot be reset

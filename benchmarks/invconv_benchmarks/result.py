@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -31,7 +32,9 @@ def write(path: Path, document: Document) -> None:
     """Seal a document and write it, at once or not at all."""
     document = json.loads(json.dumps(document, allow_nan=False))
     document["checksum"] = checksum(document)
-    write_text(path, json.dumps(document, indent=1, allow_nan=False) + "\n")
+    text = json.dumps(document, indent=1, allow_nan=False)
+    text = re.sub(r"\[[-+.\de,\s]+\]", lambda m: " ".join(m[0].split()), text)  # a pass a line
+    write_text(path, text + "\n")
 
 
 def write_text(path: Path, text: str) -> None:

@@ -185,17 +185,16 @@ def _memory(group: Group, targets: list[Any]) -> list[dict[str, Any]]:
             with contextlib.suppress(Exception):  # the timed row says what is wrong
                 if target.mode != "jit":
                     small.build()()  # what a library loads once is not the call's
-                peak, call = measure(contender)
-                seen = asdict(peak) | {"residual": _residual(group, contender, call)}
+                peak, result = measure(contender)
+                seen = asdict(peak) | {"residual": _residual(group, contender, result)}
                 rows.append(_name(contender) | seen)
     return rows
 
 
-def _residual(group: Group, contender: Any, call: Any) -> float | None:
+def _residual(group: Group, contender: Any, result: Any) -> float | None:
     """Return how far what a contender computes is from solving K x = y, if it does that."""
     from invconv_benchmarks.contender import Setup
 
     if contender.images is None or group.axis:
         return None
-    x = contender.images(call())
-    return Setup(group, contender.target).residual(x)
+    return Setup(group, contender.target).residual(contender.images(result))
