@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from invconv.arrays import Array, Shape, constant, namespace, readable, size, zeros
+from invconv.arrays import Array, Shape, constant, namespace, readable, size, to_numpy, zeros
 from invconv.primitives import from_pixel_rows, matmul, pixel_rows, triangular_solve
 from invconv.registry import Primitive
 from invconv.stencil import Offset, Stencil
@@ -82,7 +82,8 @@ def causal_solver(stencil: CausalStencil, shape: Shape) -> Callable[[Array], Arr
 
 def stable_inverse(diagonal: Array) -> Array | None:
     """Return D^-1 where a product with it is as accurate as a triangular solve, else None."""
-    if not readable(diagonal):
+    # a zero pivot, which some libraries' inverse raises at, is left to the solve
+    if not readable(diagonal) or (to_numpy(diagonal).diagonal() == 0).any():
         return None
     inverse = namespace(diagonal).linalg.inv(diagonal)
     return inverse if inverse_keeps_accuracy(diagonal, inverse) else None
