@@ -33,14 +33,17 @@ NAMES = (
     "conv1x1-batch-axes",
     "chain-inverses",
 )
-some_cases = pytest.mark.parametrize(
-    "case", [case for case in CASES if case.name in NAMES], ids=lambda case: case.name
-)
+SELECTED = [case for case in CASES if case.name in NAMES]
+some_cases = pytest.mark.parametrize("case", SELECTED, ids=lambda case: case.name)
 
 
 needs_matmul = pytest.mark.skipif(
     "matmul" not in PRIMITIVES, reason="the core's own products are no primitive"
 )
+
+
+def test_every_selected_case_exists() -> None:
+    assert {case.name for case in SELECTED} == set(NAMES)
 
 
 def dense_inverse(case: Any) -> tuple[Floats, Floats]:
