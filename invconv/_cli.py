@@ -20,6 +20,11 @@ COMMANDS = {
         "demo",
         "check that values, inverses, log-determinants and gradients are right on every library",
     ),
+    "benchmark": (
+        "invconv_benchmarks.command",
+        "benchmark",
+        "time forward, inverse and gradient on every library, beside plain convolutions and peers",
+    ),
     "info": (
         "invconv_conformance.info",
         "demo",

@@ -96,8 +96,8 @@ def _ill_conditioned() -> Iterator[Case]:
 
     def scales(rng: np.random.Generator) -> ic.QRConv1x1:
         conv = ic.QRConv1x1.init(4, rng=rng)
-        upper = 0.5 * rng.standard_normal((4, 4))
-        replaced: ic.QRConv1x1 = conv.replace(scale=np.geomspace(1.0, 1e-5, 4), upper=upper)
+        upper = 0.1 * rng.standard_normal((4, 4))
+        replaced: ic.QRConv1x1 = conv.replace(scale=np.geomspace(1.0, 1e-4, 4), upper=upper)
         return replaced
 
     def pixel(rng: np.random.Generator) -> ic.AutoregressiveConv:

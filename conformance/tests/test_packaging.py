@@ -52,8 +52,11 @@ def test_the_wheel_holds_the_packages_and_nothing_large(wheel: Path) -> None:
         names = archive.namelist()
         assert max(entry.file_size for entry in archive.infolist()) < 2**20
     tops = {name.partition("/")[0] for name in names if ".dist-info" not in name}
-    assert tops == {"invconv", "invconv_conformance", "invconv_benchmarks"}
-    assert "invconv/py.typed" in names
+    adapters = {"invconv_torch", "invconv_jax", "invconv_cupy"}
+    assert tops == {"invconv", "invconv_conformance", "invconv_benchmarks", *adapters}
+    assert {f"{top}/py.typed" for top in tops} <= set(names)
+    for data in ("page.html", "conformance.schema.json", "golden/golden-1.npz"):
+        assert f"invconv_conformance/{data}" in names
     assert any(name.endswith("licenses/LICENSE") for name in names)
 
 

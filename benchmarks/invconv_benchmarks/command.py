@@ -1,0 +1,210 @@
+"""``invconv benchmark``: libraries, devices and layers side by side."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shlex
+import sys
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Column
+
+from invconv_benchmarks import compare, page, plots, result, tables
+from invconv_benchmarks.schedule import Plan, perform
+from invconv_benchmarks.suites import SUITES, Shape, select
+from invconv_conformance.libraries import LIBRARIES
+
+_CHECKERS = ("array_api_strict",)  # made to find mistakes, not to be fast
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    parser.add_argument(
+        "suite",
+        nargs="?",
+        default="all",
+        choices=(*SUITES, "all", "compare"),
+        help=f"{', '.join(SUITES)} or all (the default); or compare, with two result files",
+    )
+    parser.add_argument("files", nargs="*", type=Path, help="of compare: the results A and B")
+    names = ", ".join(library.name for library in LIBRARIES)
+    parser.add_argument("--library", help=f"a comma-separated list of {names}; default: all")
+    parser.add_argument("--device", help="only these devices, such as cpu,cuda:0; cuda means all")
+    parser.add_argument("--dtype", help="such as float32,float64 (the default)")
+    parser.add_argument("--threads", help="such as 1,2; default: 1 and all cores, --quick: 1")
+    parser.add_argument(
+        "--shapes", help="B x C x H x W, such as 64x12x16x16,1x3x512x512, instead of the suite's"
+    )
+    parser.add_argument(
+        "--quick", action="store_true", help="under 3 minutes; without it, under 30"
+    )
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=Path("invconv-benchmark"),
+        help="the folder for result.json, index.html and pictures (default: %(default)s)",
+    )
+    parser.add_argument("--all", action="store_true", help="of compare: list what is the same too")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Measure, print the tables and write the files; or compare two results."""
+    console = Console()
+    if arguments.suite == "compare":
+        return _compare(arguments, console)
+    if arguments.files:
+        raise ValueError(f"expected files only after compare, got {arguments.files[0]}")
+    plan = make_plan(arguments)
+    folder = arguments.out
+    if not folder.absolute().parent.is_dir() or (folder.exists() and not folder.is_dir()):
+        raise ValueError(f"--out: expected a folder, or a name for one, got {folder}")
+    folder.mkdir(exist_ok=True)
+    words = TextColumn("{task.description}", table_column=Column(ratio=1, no_wrap=True))
+    bars = (BarColumn(16), MofNCompleteColumn(), TimeRemainingColumn(compact=True), words)
+    with Progress(*bars, console=console, transient=True, expand=True) as progress:
+        bar = progress.add_task("", total=None)
+        document = perform(
+            plan,
+            lambda text, done, total: progress.update(
+                bar, description=text, completed=done, total=total
+            ),
+        )
+    report(document, folder, console)
+    return 0 if document["complete"] else 130
+
+
+def report(document: result.Document, folder: Path, console: Console) -> None:
+    """Write the files of a result and print its tables."""
+    result.write(folder / "result.json", document)
+    document = result.read(folder / "result.json")
+    pictures = plots.draw(document, folder)
+    result.write_text(folder / "index.html", page.as_page(document, pictures))
+    for table in tables.tables(document):
+        console.print(table)
+        console.print()
+    console.print(_NOTES, highlight=False, soft_wrap=True)
+    for reason in document["not_run"]:
+        console.print(f"not run: {reason}")
+    for row in document["rows"]:
+        if row["error"] and row["role"] == "ours":
+            console.print(f"[red]failed[/]: {row['contender']} {row['library']}: {row['error']}")
+    if not document["complete"]:
+        console.print("[yellow]stopped early[/]: this is what was measured until then")
+    console.print(
+        f"{folder}/index.html, result.json and {len(pictures)} pictures: "
+        f"{document['passes']} passes, {document['seconds']:.0f} s"
+    )
+
+
+def make_plan(arguments: argparse.Namespace) -> Plan:
+    """Return what the options ask for.
+
+    Raises
+    ------
+    ValueError
+        If an option cannot be understood, a library that was asked for cannot run, or nothing is
+        left to run.
+    """
+    targets, not_run = _targets(arguments)
+    quick = arguments.quick
+    dtypes = tuple((arguments.dtype or "float32,float64").split(","))
+    for dtype in dtypes:
+        if dtype not in ("float32", "float64"):
+            raise ValueError(f"--dtype: expected some of float32, float64, got {dtype!r}")
+    shapes = [_shape(s) for s in arguments.shapes.split(",")] if arguments.shapes else []
+    groups = tuple(select(arguments.suite, shapes, dtypes, quick))
+    if not groups:
+        raise ValueError(f"the suite {arguments.suite} has nothing to run with these options")
+    return Plan(
+        command=f"python -m invconv {shlex.join(sys.argv[1:])}",
+        groups=groups,
+        targets=targets,
+        threads=_threads(arguments),
+        not_run=not_run,
+        quick=quick,
+        passes=2 if quick else 3,
+        seconds=0.08 if quick else 0.2,
+        deadline=110 if quick else 1500,
+    )
+
+
+def _targets(arguments: argparse.Namespace) -> tuple[tuple[tuple[str, str], ...], tuple[str, ...]]:
+    known = {library.name: library for library in LIBRARIES}
+    asked = arguments.library not in (None, "all")
+    names = arguments.library.split(",") if asked else [n for n in known if n not in _CHECKERS]
+    wanted = (arguments.device or "").split(",")
+    found, absent = [], []
+    for name in names:
+        if name not in known:
+            raise ValueError(f"--library: expected some of {', '.join(known)}, got {name!r}")
+        if reason := known[name].absent():
+            if asked:
+                raise ValueError(f"--library: {reason}")
+            absent.append(reason)
+            continue
+        devices = known[name].devices()
+        found += [
+            (name, d)
+            for d in devices
+            if not arguments.device or d in wanted or d.partition(":")[0] in wanted
+        ]
+        if name in ("torch", "jax") and len(devices) == 1:
+            absent.append(f"{known[name].title} on CUDA: not yet run, no GPU here")
+    if not found:
+        raise ValueError(f"--device: nothing that is installed here has {arguments.device!r}")
+    return tuple(found), tuple(absent)
+
+
+def _threads(arguments: argparse.Namespace) -> tuple[int, ...]:
+    cores = os.cpu_count() or 1
+    if arguments.threads is None:
+        return (1,) if arguments.quick else tuple(sorted({1, cores}))
+    try:
+        found = tuple(sorted({int(t) for t in arguments.threads.split(",")}))
+    except ValueError:
+        found = ()
+    if not found or found[0] < 1 or found[-1] > cores:
+        raise ValueError(
+            f"--threads: expected numbers from 1 to {cores}, such as 1,2, got {arguments.threads!r}"
+        )
+    return found
+
+
+def _shape(text: str) -> Shape:
+    try:
+        shape = tuple(int(n) for n in text.split("x"))
+    except ValueError:
+        shape = ()
+    if len(shape) != 4 or min(shape) < 1:
+        raise ValueError(f"--shapes: expected B x C x H x W such as 64x12x16x16, got {text!r}")
+    return shape
+
+
+def _compare(arguments: argparse.Namespace, console: Console) -> int:
+    if len(arguments.files) != 2:
+        raise ValueError(f"compare: expected two result files, got {len(arguments.files)}")
+    before, after = (
+        result.read(path / "result.json" if path.is_dir() else path) for path in arguments.files
+    )
+    found, notes = compare.changes(before, after)
+    if arguments.all or any(c.verdict != "same" for c in found):
+        console.print(compare.table(found, everything=arguments.all))
+    for note in notes:
+        console.print(note)
+    console.print(compare.summary(found))
+    return 0
+
+
+_NOTES = """\
+A library's column: the median in milliseconds, and its ratio to the library's fastest plain
+convolution, with the spread that two runs should agree within. x ours: how much longer the peer
+takes than invconv in that library. Limits: "unclear" is over one, but by less than the spread."""

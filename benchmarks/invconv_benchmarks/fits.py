@@ -1,0 +1,50 @@
+"""How costs grow: exponents fitted to the scaling suite."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict
+from typing import Any
+
+from invconv_benchmarks import spread
+from invconv_benchmarks.collect import Row
+
+_SERIES = ("axis", "library", "device", "mode", "dtype", "threads", "contender", "does")
+
+
+def size(row: Row) -> float:
+    """Return where a row is on its axis."""
+    batch, channels, height, width = row["shape"]
+    taps = float(row["map"].partition(" ")[2] or 1)
+    return float(
+        {"pixels": height * width, "batch": batch, "channels": channels, "kernel": taps}[
+            row["axis"]
+        ]
+    )
+
+
+def series(rows: list[Row]) -> dict[tuple[Any, ...], list[Row]]:
+    """Return the measured rows of the scaling suite, series by series, by size."""
+    found: dict[tuple[Any, ...], list[Row]] = {}
+    for row in rows:
+        if row["suite"] == "scaling" and row["passes"]:
+            found.setdefault(tuple(row[k] for k in _SERIES), []).append(row)
+    return {name: sorted(points, key=size) for name, points in found.items()}
+
+
+def exponents(rows: list[Row]) -> list[dict[str, Any]]:
+    """Return the exponent of every series of at least three sizes.
+
+    It is fitted twice: over all sizes, and over the larger half, where what a call costs at any
+    size no longer shows.
+    """
+    fits = []
+    for name, points in series(rows).items():
+        sizes, seconds = [size(p) for p in points], [p["median"] for p in points]
+        for part, start in (("all", 0), ("upper half", max(0, math.floor(len(points) / 2) - 1))):
+            if len(sizes) - start < 3:
+                continue
+            fit = spread.exponent(sizes[start:], seconds[start:])
+            head = dict(zip(_SERIES, name, strict=True)) | {"role": points[0]["role"]}
+            fits.append(head | {"range": part} | asdict(fit))
+    return fits

@@ -1,0 +1,188 @@
+"""The limits that the inverse must keep, with a verdict on each row that one speaks of."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from invconv_benchmarks import maps, spread
+from invconv_benchmarks.collect import Row, grouped, same_place
+from invconv_benchmarks.spread import Interval
+from invconv_benchmarks.suites import LIMIT_SHAPES, Group, Shape, as_text
+
+_LARGE = 2**23  # bytes of an input from which its size, not the library's, decides memory
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What became of a limit on a row.
+
+    Attributes
+    ----------
+    limit, what : str
+        The limit, and the row it was measured on.
+    value, low, high : float
+        With the spread that the run states.
+    bound : float
+    verdict : {"pass", "unclear", "miss"}
+        "unclear" is over the limit, but by less than the spread.
+    """
+
+    limit: str
+    what: str
+    value: float
+    low: float
+    high: float
+    bound: float
+    verdict: str
+
+
+def verdicts(rows: list[Row], exponents: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the verdict of every limit on all that was measured."""
+    groups = [g for g in grouped(rows) if g[0]["suite"] == "inverse"]
+    found = [v for group in groups for check in _CHECKS for v in check(group)]
+    found += _growth(exponents)
+    order = list(dict.fromkeys(v.limit for v in found))
+    return [asdict(v) for v in sorted(found, key=lambda v: order.index(v.limit))]
+
+
+def _verdict(limit: str, row: Row, found: Interval, bound: float, least: bool = False) -> Verdict:
+    """Judge an interval by a bound that is not to be exceeded, or with ``least`` to be reached."""
+    kept = found.value >= bound if least else found.value <= bound
+    surely = found.high < bound if least else found.low > bound
+    what = (
+        f"{row['library']} {row['map']} {as_text(row['shape'])} "
+        f"{row['dtype'].replace('float', 'f')} {row['threads']} thr"
+    )
+    if row["device"] != "cpu":
+        what += f", {row['device']} {row['mode']}"
+    verdict = "pass" if kept else "miss" if surely else "unclear"
+    return Verdict(limit, what, found.value, found.low, found.high, bound, verdict)
+
+
+def _ours(group: list[Row], does: str) -> list[Row]:
+    return [r for r in group if r["role"] == "ours" and r["does"] == does and r["passes"]]
+
+
+def _best_forward(row: Row, group: list[Row]) -> Row | None:
+    found = [r for r in group if r["does"] == "forward" and r["passes"] and same_place(r, row)]
+    return min(found, key=lambda r: float(r["median"]), default=None)
+
+
+def _bound(library: str, shape: Shape) -> tuple[str, float] | None:
+    """Return the limit's name and bound for inverse / forward, None where there is none."""
+    batched = shape[0] > 1
+    if library == "numpy":
+        if batched:
+            return "NumPy, batched: inverse / best NumPy forward", 1.2
+        return ("NumPy, B = 1: inverse / best NumPy forward", 2.2) if shape[2] >= 64 else None
+    if library == "torch":
+        if batched:
+            bound = 1.9 if shape == (100, 12, 32, 32) else 1.5
+            return "torch CPU, batched: inverse / F.conv2d", bound
+        return "torch CPU, B = 1: inverse / F.conv2d", 3.0 if shape[2] >= 512 else 5.0
+    if library == "jax":
+        large = shape in ((16, 48, 64, 64), (1, 12, 512, 512))
+        return "JAX CPU: inverse / its best forward", 4.3 if large else 2.6
+    return None
+
+
+def _inverses(group: list[Row]) -> Iterator[Verdict]:
+    shape = tuple(group[0]["shape"])
+    if not group[0]["map"].startswith("corner") or shape not in LIMIT_SHAPES:
+        return
+    for row in _ours(group, "inverse"):
+        found = _bound(row["library"], shape) if row["device"] == "cpu" else None
+        torch = row["library"] == "torch"
+        plain = [r for r in group if r["role"] == "plain" and r["passes"] and same_place(r, row)]
+        forward = next(iter(plain), None) if torch else _best_forward(row, group)
+        if found and forward:
+            name, bound = found
+            yield _verdict(name, row, spread.ratio(row["passes"], forward["passes"]), bound)
+
+
+def _own_forward(group: list[Row]) -> Iterator[Verdict]:
+    name = group[0]["map"]
+    for row in _ours(group, "inverse"):
+        forward = [r for r in _ours(group, "forward") if same_place(r, row)]
+        if not forward:
+            continue
+        found = spread.ratio(row["passes"], forward[0]["passes"])
+        if name.startswith("emerging") and row["library"] == "numpy":
+            yield _verdict("emerging pair, batched: inverse / forward, NumPy", row, found, 1.5)
+        if name.startswith("periodic"):
+            yield _verdict("periodic inverse, prepared / periodic forward", row, found, 1.1)
+
+
+def _qr(group: list[Row]) -> Iterator[Verdict]:
+    peers = [r for r in group if r["contender"] == "reflections" and r["passes"]]
+    for row in _ours(group, "matrix") if peers else []:
+        found = spread.ratio(peers[0]["passes"], row["passes"])
+        yield _verdict("QR, form W: reflections / ours, at least", row, found, 5.0, least=True)
+
+
+def _weight_plan(group: list[Row]) -> Iterator[Verdict]:
+    """Judge the time that new weights add to an inverse, in milliseconds."""
+    corner = group[0]["map"].startswith("corner")
+    for row in _ours(group, "unprepared") if corner else []:
+        prepared = [r for r in _ours(group, "inverse") if same_place(r, row)]
+        if row["library"] != "numpy" or not prepared:
+            continue
+        a, b = (np.concatenate(r["passes"]) for r in (row, prepared[0]))
+        rng = np.random.default_rng(0)
+        many = [np.median(rng.choice(s, (999, len(s))), axis=1) for s in (a, b)]
+        low, high = np.quantile(1e3 * (many[0] - many[1]), [0.025, 0.975])
+        value = 1e3 * float(np.median(a) - np.median(b))
+        found = Interval(value, min(value, float(low)), max(value, float(high)))
+        yield _verdict("weight plan, milliseconds", row, found, 0.15)
+
+
+def _memory(group: list[Row]) -> Iterator[Verdict]:
+    for row in _ours(group, "inverse"):
+        shape, does = tuple(row["shape"]), (row["does"],)
+        size = maps.input_bytes(Group("inverse", row["map"], shape, does, dtype=row["dtype"]))
+        if row["memory"] is None or size < _LARGE or not row["map"].startswith("corner"):
+            continue
+        for call, bound in (("first", 3.0), ("second", 1.3)):
+            peak = row["memory"][call]
+            if peak is not None:
+                found = Interval(peak / size, peak / size, peak / size)
+                yield _verdict(f"peak memory of a {call} call / the input", row, found, bound)
+
+
+def _residuals(group: list[Row]) -> Iterator[Verdict]:
+    for row in _ours(group, "inverse"):
+        kind, _, size = row["map"].partition(" ")
+        if row["residual"] is None or kind not in ("corner", "emerging"):
+            continue
+        k = (int(size) + 1) // 2 if kind == "emerging" else int(size)
+        unit = row["shape"][1] * k**2 * float(np.finfo(row["dtype"]).eps)
+        found = Interval(*[row["residual"] / unit] * 3)
+        yield _verdict("backward error / (C k k eps)", row, found, 1.0)
+
+
+_CHECKS: tuple[Callable[[list[Row]], Iterator[Verdict]], ...] = (
+    _inverses,
+    _own_forward,
+    _qr,
+    _weight_plan,
+    _memory,
+    _residuals,
+)
+_GROWTH = {"batch": 1.1, "pixels": 1.1, "channels": 2.1}
+
+
+def _growth(exponents: list[dict[str, Any]]) -> list[Verdict]:
+    found = []
+    for fit in exponents:
+        if fit["role"] != "ours" or fit["axis"] not in _GROWTH or fit["range"] != "all":
+            continue
+        value, error, bound = fit["value"], fit["error"], _GROWTH[fit["axis"]]
+        what = f"{fit['library']} {fit['does']}, {fit['start']:g} to {fit['stop']:g}"
+        limit = f"exponent of cost in {fit['axis']}"
+        verdict = "pass" if value <= bound else "miss" if value - error > bound else "unclear"
+        found.append(Verdict(limit, what, value, value - error, value + error, bound, verdict))
+    return found

@@ -1,0 +1,86 @@
+"""The calls into invconv that are timed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from invconv.arrays import to_numpy
+from invconv_benchmarks.contender import Call, Contender, Setup
+
+Array = Any
+
+
+def contenders(setup: Setup) -> list[Contender]:
+    """Return one contender for each thing that the group does."""
+    build = {
+        "forward": lambda: setup.on_images(setup.conv.forward),
+        "inverse": lambda: setup.on_images(setup.conv.prepare(setup.grid, check=False).inverse),
+        "unprepared": lambda: _unprepared(setup),
+        "gradient": lambda: _gradient(setup),
+        "matrix": lambda: _matrix(setup),
+    }
+    found = []
+    for does in setup.group.does:
+        if does == "matrix" and setup.target.library.name != "numpy":
+            continue
+        if does == "unprepared" and setup.target.mode != "eager":
+            continue  # compiled code has no plan to make at run time
+        images = to_numpy if does == "inverse" else None
+        name = f"invconv {does}"
+        found.append(setup.contender(name, "ours", does, build[does], images=images))
+    return found
+
+
+def _unprepared(setup: Setup) -> Call:
+    """Return an inverse with new weights, as a training step has."""
+    conv, x, grid = setup.conv, setup.x, setup.grid
+    return lambda: conv.prepare(grid, check=False).inverse(x)
+
+
+def _matrix(setup: Setup) -> Call:
+    conv: Any = setup.conv
+    return lambda: conv.matrix()
+
+
+def _gradient(setup: Setup) -> Call:
+    """Return the inverse and its gradient, by images and parameters."""
+    name = setup.target.library.name
+    if name == "torch":
+        return torch_gradient(setup)
+    if name == "jax":
+        return _jax_gradient(setup)
+    x_bar = setup.asarray(np.roll(setup.values, 1))
+    conv, x = setup.conv, setup.x
+    return lambda: conv.inverse_vjp(x, x_bar)
+
+
+def torch_gradient(setup: Setup) -> Call:
+    """Return `torch.autograd.grad` through the inverse."""
+    import torch
+
+    weights = {n: p.clone().requires_grad_() for n, p in setup.conv.parameters().items()}
+    y = setup.x.clone().requires_grad_()
+    x_bar = setup.asarray(np.roll(setup.values, 1))
+
+    def step() -> Any:
+        conv = setup.conv.replace(**weights)
+        x = conv.prepare(setup.grid, check=False).inverse(y)
+        return torch.autograd.grad(x, (y, *weights.values()), x_bar)
+
+    return step
+
+
+def _jax_gradient(setup: Setup) -> Call:
+    import jax
+
+    conv, x_bar = setup.conv, setup.asarray(np.roll(setup.values, 1))
+
+    def loss(weights: dict[str, Array], y: Array) -> Array:
+        x = conv.replace(**weights).prepare(setup.grid, check=False).inverse(y)
+        return (x * x_bar).sum()
+
+    run = jax.jit(jax.grad(loss, argnums=(0, 1)))
+    weights, y = conv.parameters(), setup.x
+    return lambda: run(weights, y)

@@ -1,0 +1,223 @@
+"""Pictures of a result."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+
+matplotlib.use("Agg")
+
+import matplotlib.pyplot as plt
+import numpy as np
+
+from invconv_benchmarks import fits
+from invconv_benchmarks.collect import Row, grouped
+from invconv_benchmarks.pictures import save
+from invconv_benchmarks.result import Document
+from invconv_benchmarks.suites import as_text
+from invconv_benchmarks.tables import place
+
+COLORS = {"numpy": "#4c78a8", "torch": "#e4572e", "jax": "#2a9d8f", "cupy": "#8e6bbf"}
+_MARKS = {"float32": "o", "float64": "s"}
+
+
+def draw(document: Document, folder: Path) -> dict[str, Path]:
+    """Write the pictures that the result has data for, and return them by their captions."""
+    drawn: dict[str, Path] = {}
+    pictures: tuple[tuple[str, str, Callable[[list[Row]], Any]], ...] = (
+        ("ratios", "Inverse ÷ the library's plain convolution, with the stated spread", _ratios),
+        ("scaling", "Cost against size, with fitted exponents", _scaling),
+        ("accuracy", "Accuracy against speed of the inverse", _accuracy),
+    )
+    for name, caption, make in pictures:
+        figure = make(document["rows"])
+        if figure is not None:
+            path = folder / f"{name}.png"
+            save(figure, path)
+            drawn[caption] = path
+    return drawn
+
+
+def color(row: Row) -> str:
+    """Return the colour of a row's library."""
+    return COLORS.get(row["library"], "#777777")
+
+
+def _ratios(rows: list[Row]) -> Any:
+    rows = [
+        r
+        for r in rows
+        if r["suite"] == "inverse" and (r["role"], r["does"]) == ("ours", "inverse") and r["ratio"]
+    ]
+    panels = sorted({(r["dtype"], r["threads"]) for r in rows})
+    if not panels:
+        return None
+    labels = list(dict.fromkeys(_label(r) for r in rows))
+    places = list(dict.fromkeys(place(r) for r in rows))
+    figure, axes = plt.subplots(
+        1,
+        len(panels),
+        figsize=(2.6 + 3.1 * len(panels), 1.2 + 0.2 * len(labels) * len(places)),
+        sharey=True,
+        squeeze=False,
+        layout="constrained",
+    )
+    for axis, panel in zip(axes[0], panels, strict=True):
+        for row in rows:
+            if (row["dtype"], row["threads"]) == panel:
+                _bar(axis, row, labels, places)
+        axis.axvline(1, color="black", lw=0.8)
+        axis.set_xscale("log")
+        ticks = [t for t in (0.25, 0.5, 1, 2, 4, 8, 16, 32, 64, 128) if _within(t, rows)]
+        axis.set_xticks(ticks, [f"{t:g}" for t in ticks])
+        axis.minorticks_off()
+        axis.set_title(f"{panel[0]}, {panel[1]} thread{'s' * (panel[1] > 1)}", fontsize=10)
+        axis.grid(axis="x", alpha=0.3)
+    axes[0][0].set_yticks(range(len(labels)), labels, fontsize=8)
+    axes[0][0].set_ylim(len(labels) - 0.5, -0.5)
+    figure.supxlabel("inverse ÷ plain convolution of the same library", fontsize=10)
+    _legend(figure, rows)
+    return figure
+
+
+def _label(row: Row) -> str:
+    return f"{row['map']}\n{as_text(row['shape'])}"
+
+
+def _within(tick: float, rows: list[Row]) -> bool:
+    low, high = min(r["low"] for r in rows), max(r["high"] for r in rows)
+    return bool(low / 2 <= tick <= high * 1.5)
+
+
+def _bar(axis: Any, row: Row, labels: list[str], places: list[str]) -> None:
+    height = 0.8 / len(places)
+    y = labels.index(_label(row)) - 0.4 + height * (places.index(place(row)) + 0.5)
+    value = row["ratio"]
+    error = [[value - row["low"]], [row["high"] - value]]
+    axis.barh(y, value - 1, height, left=1, color=color(row), alpha=0.85)
+    axis.errorbar(value, y, xerr=error, color="black", lw=0.8, capsize=1.5)
+
+
+def _legend(figure: Any, rows: list[Row]) -> None:
+    names = {place(r): color(r) for r in rows}
+    handles = [plt.Line2D([], [], color=c, lw=5, label=n) for n, c in names.items()]
+    figure.legend(handles=handles, loc="outside upper center", ncols=len(handles), frameon=False)
+
+
+_AXES = {
+    "pixels": "pixels of an image",
+    "batch": "images",
+    "channels": "channels",
+    "kernel": "taps along an axis",
+}
+
+
+def _scaling(rows: list[Row]) -> Any:
+    series = {
+        name: points
+        for name, points in fits.series(rows).items()
+        if points[0]["role"] == "ours" and len(points) > 1
+    }
+    present = [a for a in _AXES if any(name[0] == a for name in series)]
+    if not present:
+        return None
+    figure, axes = plt.subplots(
+        2,
+        len(present),
+        figsize=(1 + 3.3 * len(present), 6.4),
+        squeeze=False,
+        sharex="col",
+        layout="constrained",
+    )
+    exponents = fits.exponents(rows)
+    for i, does in enumerate(("forward", "inverse")):
+        for j, axis in enumerate(present):
+            mine = [p for name, p in series.items() if (name[0], p[0]["does"]) == (axis, does)]
+            _curves(axes[i][j], mine, exponents)
+            axes[i][j].set_title(f"{does}, {_setting(mine)}", fontsize=9)
+            if i:
+                axes[i][j].set_xlabel(_AXES[axis])
+        axes[i][0].set_ylabel("milliseconds")
+    return figure
+
+
+def _setting(series: list[list[Row]]) -> str:
+    """Say what stays the same along a series."""
+    if not series:
+        return ""
+    first, last = series[0][0], series[0][-1]
+    sizes = ["?" if a != b else str(a) for a, b in zip(first["shape"], last["shape"], strict=True)]
+    name = first["map"] if first["map"] == last["map"] else "corner ?"
+    return f"{name}, {' x '.join(sizes)}"
+
+
+def _curves(axis: Any, series: list[list[Row]], exponents: list[dict[str, Any]]) -> None:
+    keys = ("axis", "library", "device", "mode", "dtype", "threads", "contender")
+    for points in series:
+        first = points[0]
+        fit = next(
+            (
+                f"{e['value']:.2f} ± {e['error']:.2f}"
+                for e in exponents
+                if e["range"] == "all" and all(e[k] == first[k] for k in keys)
+            ),
+            "",
+        )
+        axis.loglog(
+            [fits.size(p) for p in points],
+            [1e3 * p["median"] for p in points],
+            "o-",
+            ms=4,
+            color=color(first),
+            label=f"{place(first)}  {fit}",
+        )
+    axis.grid(alpha=0.3, which="both", lw=0.5)
+    if series:
+        axis.legend(fontsize=7, title="exponent, all sizes", title_fontsize=7)
+
+
+def _accuracy(rows: list[Row]) -> Any:
+    """Scatter the residual against the time a number, for the shapes that have peers."""
+    groups = [
+        g
+        for g in grouped(rows)
+        if g[0]["suite"] == "inverse" and any(r["role"] == "peer" and r["residual"] for r in g)
+    ]
+    shapes = list(dict.fromkeys(tuple(g[0]["shape"]) for g in groups))
+    if not shapes:
+        return None
+    figure, axes = plt.subplots(
+        1, len(shapes), figsize=(1 + 5.2 * len(shapes), 4.6), squeeze=False, layout="constrained"
+    )
+    least = min(r["threads"] for g in groups for r in g)
+    for axis, shape in zip(axes[0], shapes, strict=True):
+        some = [r for g in groups if tuple(g[0]["shape"]) == shape for r in g]
+        some = [r for r in some if r["residual"] and r["passes"] and r["threads"] == least]
+        for number, row in enumerate(sorted(some, key=lambda r: float(r["median"]))):
+            _dot(axis, row, number)
+        axis.set_xscale("log")
+        axis.set_yscale("log")
+        axis.set_title(f"inverse of {some[0]['map']}, {as_text(shape)}", fontsize=10)
+        axis.set_xlabel("milliseconds")
+        axis.set_ylabel("‖K x − y‖ / (‖x‖ + ‖y‖)")
+        axis.grid(alpha=0.3)
+        axis.margins(0.18, 0.18)
+    return figure
+
+
+def _dot(axis: Any, row: Row, number: int) -> None:
+    x, y = 1e3 * row["median"], max(row["residual"], float(np.finfo(np.float64).tiny))
+    ours = row["role"] == "ours"
+    face = color(row) if ours else "white"
+    axis.plot(x, y, _MARKS.get(row["dtype"], "^"), ms=8, mfc=face, mec=color(row), ls="")
+    name = place(row) if ours else f"{row['contender']}, {place(row)}"
+    axis.annotate(
+        name,
+        (x, y),
+        xytext=(6, 6 if number % 2 else -12),
+        textcoords="offset points",
+        fontsize=7,
+    )

@@ -1,0 +1,103 @@
+"""The README's benchmark table, made from the committed results.
+
+``python -m invconv_benchmarks.readme`` writes it, in a clone of the repository.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import invconv
+from invconv_benchmarks.collect import Row
+from invconv_benchmarks.result import Document, read, write_text
+from invconv_benchmarks.suites import LIMIT_SHAPES
+
+START, END = "<!-- benchmark table -->", "<!-- end of benchmark table -->"
+ROOT = Path(__file__).parents[2]
+_COLUMNS = (("numpy", "NumPy"), ("torch", "PyTorch"), ("jax", "JAX"), ("cupy", "CuPy"))
+
+
+def block(results: Sequence[Document]) -> str:
+    """Return the marked block: a table for each machine and device."""
+    parts = [START]
+    for document in results:
+        rows = [r for r in document["rows"] if _shown(r)]
+        if rows:
+            parts += ["", _caption(document), "", *_table(rows)]
+    return "\n".join([*parts, "", END])
+
+
+def _shown(row: Row) -> bool:
+    return (
+        (row["suite"], row["map"], row["does"]) == ("inverse", "corner 2", "inverse")
+        and (row["role"], row["dtype"], row["threads"]) == ("ours", "float32", 1)
+        and tuple(row["shape"]) in LIMIT_SHAPES
+        and row["ratio"] is not None
+    )
+
+
+def _caption(document: Document) -> str:
+    environment = document["environment"]
+    versions = environment["versions"]
+    named = ", ".join(f"{n} {versions[n]}" for n in ("numpy", "torch", "jax"))
+    device = ", ".join(environment["gpus"]) or environment["cpu"]
+    cores = max(1, environment["cores"])
+    busy = max((v for v in document["load"].values() if v is not None), default=0) > cores + 1
+    return (
+        f"Time of the inverse ÷ time of the library's plain convolution: one 2×2 corner, float32, "
+        f"one thread, {device}, {named}, {document['date'][:10]}"
+        f"{', on a machine that was busy with other work' if busy else ''}. "
+        f"In brackets what the run states as its spread."
+    )
+
+
+def _table(rows: list[Row]) -> list[str]:
+    present = [(k, title) for k, title in _COLUMNS if any(r["library"] == k for r in rows)]
+    lines = [
+        "| B, C, H, W | " + " | ".join(title for _, title in present) + " |",
+        "|---" * (1 + len(present)) + "|",
+    ]
+    for shape in LIMIT_SHAPES:
+        mine = {r["library"]: r for r in rows if tuple(r["shape"]) == shape}
+        if mine:
+            cells = [_cell(mine[k]) if k in mine else "–" for k, _ in present]
+            lines.append(f"| {', '.join(map(str, shape))} | " + " | ".join(cells) + " |")
+    return lines
+
+
+def _cell(row: Row) -> str:
+    return f"{row['ratio']:.2g} ({row['low']:.2g}–{row['high']:.2g})"
+
+
+def updated(text: str, results: Sequence[Document]) -> str:
+    """Return the README with the block renewed.
+
+    Raises
+    ------
+    ValueError
+        If the marks are missing.
+    """
+    before, start, rest = text.partition(START)
+    _, end, after = rest.partition(END)
+    if not start or not end:
+        raise ValueError(f"README.md: expected the marks {START} and {END}")
+    return before + block(results) + after
+
+
+def committed() -> list[Document]:
+    """Return the results of this version that are in the repository."""
+    folder = ROOT / "benchmarks" / "results" / invconv.__version__
+    return [read(path) for path in sorted(folder.glob("benchmark-*.json"))]
+
+
+def main() -> int:
+    """Renew the README's block."""
+    path = ROOT / "README.md"
+    write_text(path, updated(path.read_text(encoding="utf-8"), committed()))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

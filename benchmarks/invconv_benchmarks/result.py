@@ -1,0 +1,102 @@
+"""A result file: strict JSON of a fixed schema, with a checksum over all of it.
+
+What is read is validated: a file that was cut off, edited or made by another version is refused.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+
+from invconv_benchmarks import spread
+
+SCHEMA = "invconv-benchmark/1"
+Document = dict[str, Any]
+
+
+def checksum(document: Document) -> str:
+    """Return the SHA-256 of the document without its checksum, as canonical JSON."""
+    rest = {k: v for k, v in document.items() if k != "checksum"}
+    text = json.dumps(rest, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def write(path: Path, document: Document) -> None:
+    """Seal a document and write it, at once or not at all."""
+    document = json.loads(json.dumps(document, allow_nan=False))
+    document["checksum"] = checksum(document)
+    text = json.dumps(document, indent=1, allow_nan=False)
+    text = re.sub(r"\[[-+.\de,\s]+\]", lambda m: " ".join(m[0].split()), text)  # a pass a line
+    write_text(path, text + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file at once or not at all."""
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        part.write_text(text, encoding="utf-8")
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def read(path: Path) -> Document:
+    """Return a result file's document.
+
+    Raises
+    ------
+    ValueError
+        If it is no result file, is cut off, or was changed after it was written.
+    """
+    try:
+        document: Any = json.loads(path.read_text(encoding="utf-8"), parse_constant=_no_constant)
+    except FileNotFoundError:
+        raise ValueError(f"{path}: there is no such file") from None
+    except json.JSONDecodeError as error:
+        raise ValueError(
+            f"{path}: no JSON from line {error.lineno} on; the file is cut off or damaged"
+        ) from None
+    except UnicodeDecodeError:
+        raise ValueError(f"{path}: expected a JSON text, got other bytes") from None
+    found = document.get("schema") if isinstance(document, dict) else None
+    if found != SCHEMA:
+        raise ValueError(f"{path}: expected a result of schema {SCHEMA}, got {found!r}")
+    if document.get("checksum") != checksum(document):
+        raise ValueError(
+            f"{path}: the checksum does not match, so the file was changed after it was written; "
+            "measure again, or restore it"
+        )
+    _validate(path, document)
+    return dict(document)
+
+
+def schema() -> Document:
+    """Return the JSON schema of result files."""
+    text = files("invconv_benchmarks").joinpath("benchmark.schema.json").read_text("utf-8")
+    loaded: Document = json.loads(text)
+    return loaded
+
+
+def _validate(path: Path, document: Document) -> None:
+    """Check the schema, and that the medians are those of the samples."""
+    try:
+        jsonschema.validate(document, schema())
+    except jsonschema.ValidationError as error:
+        place = "/".join(map(str, error.absolute_path)) or "the top"
+        raise ValueError(f"{path}: not of schema {SCHEMA} at {place}: {error.message}") from None
+    for row in document["rows"]:
+        if row["passes"] and list(spread.quantiles(row["passes"])) != [
+            row["p10"], row["median"], row["p90"]
+        ]:  # fmt: skip
+            raise ValueError(f"{path}: {row['contender']}: the median is not that of its samples")
+
+
+def _no_constant(name: str) -> float:
+    raise ValueError(f"expected finite numbers in a result file, got {name}")

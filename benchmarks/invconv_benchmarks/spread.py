@@ -1,0 +1,117 @@
+"""Statistics of samples: quantiles, ratios with their spread, fitted exponents."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from scipy import stats
+
+Passes = Sequence[Sequence[float]]
+
+_RESAMPLES = 999
+_LEVEL = 0.95
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A value and the interval that the report states for it."""
+
+    value: float
+    low: float
+    high: float
+
+    @property
+    def spread(self) -> float:
+        """Half the interval's width, as a part of the value."""
+        return (self.high - self.low) / 2 / self.value
+
+    def overlaps(self, other: Interval) -> bool:
+        """Tell whether the intervals have a value in common."""
+        return self.low <= other.high and other.low <= self.high
+
+
+def quantiles(passes: Passes) -> tuple[float, float, float]:
+    """Return p10, median and p90 of all samples."""
+    p10, median, p90 = np.quantile(np.concatenate(passes), [0.1, 0.5, 0.9])
+    return float(p10), float(median), float(p90)
+
+
+def ratio(ours: Passes, theirs: Passes) -> Interval:
+    """Return the ratio of medians.
+
+    Within a pass the samples of a round belong together, and rounds are drawn anew a thousand times
+    (a 95 % bootstrap interval). Passes run in processes of their own, minutes apart. The interval
+    spans those of all passes, and that of all rounds together: a pass that differs widens it.
+
+    Parameters
+    ----------
+    ours, theirs : sequence of passes, each a sequence of seconds, one a round
+    """
+    pairs = [_paired(a, b) for a, b in zip(ours, theirs, strict=False) if a and b]
+    if not pairs:
+        raise ValueError("expected at least one sample of each")
+    ends = [_bootstrap(a, b) for a, b in pairs]
+    a, b = (np.concatenate([pair[i] for pair in pairs]) for i in range(2))
+    if len(pairs) > 1:
+        ends.append(_bootstrap(a, b))
+    value = float(np.median(a) / np.median(b))
+    lows, highs = zip(*ends, strict=True)
+    return Interval(value, min(value, *lows), max(value, *highs))
+
+
+def _paired(a: Sequence[float], b: Sequence[float]) -> tuple[Any, Any]:
+    count = min(len(a), len(b))
+    return np.asarray(a[:count]), np.asarray(b[:count])
+
+
+def _bootstrap(a: Any, b: Any) -> tuple[float, float]:
+    if len(a) < 3:
+        ratios = a / b
+        return float(ratios.min()), float(ratios.max())
+
+    def statistic(x: Any, y: Any, axis: int = -1) -> Any:
+        return np.median(x, axis=axis) / np.median(y, axis=axis)
+
+    interval = stats.bootstrap(
+        (a, b),
+        statistic,
+        paired=True,
+        vectorized=True,
+        n_resamples=_RESAMPLES,
+        confidence_level=_LEVEL,
+        method="percentile",
+        rng=np.random.default_rng(0),
+    ).confidence_interval
+    return float(interval.low), float(interval.high)
+
+
+@dataclass(frozen=True)
+class Exponent:
+    """A power law seconds = c size^value, fitted between two sizes.
+
+    Attributes
+    ----------
+    value, error : float
+        The exponent, and half its 95 % interval (of the fit alone).
+    start, stop : float
+        The smallest and largest size.
+    points : int
+    """
+
+    value: float
+    error: float
+    start: float
+    stop: float
+    points: int
+
+
+def exponent(sizes: Sequence[float], seconds: Sequence[float]) -> Exponent:
+    """Fit a power law by least squares of the logarithms."""
+    if len(sizes) < 3:
+        raise ValueError(f"expected at least three sizes, got {len(sizes)}")
+    fit = stats.linregress(np.log(sizes), np.log(seconds))
+    width = float(stats.t.ppf(0.5 + _LEVEL / 2, len(sizes) - 2))
+    return Exponent(float(fit.slope), width * float(fit.stderr), min(sizes), max(sizes), len(sizes))

@@ -1,0 +1,199 @@
+"""What is measured: one `Group` a row, all of them in `GROUPS`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+Shape = tuple[int, ...]
+
+SUITES = ("forward", "inverse", "periodic", "pointwise", "gradient", "scaling")
+
+
+@dataclass(frozen=True)
+class Group:
+    """What is measured in turns in one process: a map on images, by every library and its peers.
+
+    Attributes
+    ----------
+    suite : str
+        One of `SUITES`.
+    map : str
+        A name that `invconv_benchmarks.maps.build` knows, such as "corner 2".
+    shape : tuple of int
+        (B, C, H, W).
+    does : tuple of str
+        What is timed: some of "forward", "inverse", "gradient", "unprepared", "matrix".
+    peers : tuple of str
+        What else a user could run, see `invconv_benchmarks.references.PEERS`.
+    quick : bool
+        Whether ``--quick`` runs it.
+    thorough : bool
+        Whether it runs in every dtype and with every number of threads, instead of in the first of
+        the dtypes with the most threads.
+    axis : str
+        Of the scaling suite: what grows along the series that this is a point of.
+    dtype : str
+        Filled in by `select`.
+    """
+
+    suite: str
+    map: str
+    shape: Shape
+    does: tuple[str, ...]
+    peers: tuple[str, ...] = ()
+    quick: bool = False
+    thorough: bool = False
+    axis: str = ""
+    dtype: str = ""
+
+    @property
+    def pixels(self) -> int:
+        """Pixels of one image."""
+        return self.shape[2] * self.shape[3]
+
+    @property
+    def title(self) -> str:
+        """Words for it, unique among the groups of a run."""
+        series = f" ({self.axis})" if self.axis else ""
+        return f"{self.suite}: {self.map}, {as_text(self.shape)}, {self.dtype}{series}"
+
+
+def as_text(shape: Shape) -> str:
+    """Return "64x12x16x16"."""
+    return "x".join(map(str, shape))
+
+
+# the shapes of shared/inverse.md, which issue 6 names its limits for
+LIMIT_SHAPES = (
+    (1, 12, 16, 16),
+    (64, 12, 16, 16),
+    (64, 24, 8, 8),
+    (64, 48, 4, 4),
+    (100, 3, 32, 32),
+    (100, 12, 32, 32),
+    (1, 12, 64, 64),
+    (16, 48, 64, 64),
+    (1, 3, 256, 256),
+    (1, 12, 512, 512),
+)
+BOTH = ("forward", "inverse")
+SOLVERS = ("pixel by pixel", "SciPy sparse solve", "dense solve")
+ONE_BY_ONES = ("normflows 1x1", "nflows 1x1")
+
+
+def _forward() -> list[Group]:
+    shapes = ((64, 12, 16, 16), (100, 3, 32, 32), (16, 48, 64, 64), (1, 12, 512, 512))
+    maps = ("corner 2", "corner 3", "emerging 3")
+    return [
+        Group("forward", m, s, ("forward",), quick=s == shapes[0] and m == "emerging 3")
+        for m in maps
+        for s in shapes
+    ]
+
+
+def _inverse() -> list[Group]:
+    quick = ((64, 12, 16, 16), (64, 48, 4, 4), (1, 12, 64, 64), (16, 48, 64, 64))
+    peers = {(64, 12, 16, 16): SOLVERS, (64, 48, 4, 4): (*SOLVERS, "MAF sampling")}
+    one = Group("inverse", "corner 2", (1, 12, 16, 16), BOTH, thorough=True)
+    return [
+        *(replace(one, shape=s, quick=s in quick, peers=peers.get(s, ())) for s in LIMIT_SHAPES),
+        replace(one, map="corner 3", shape=(64, 12, 16, 16)),
+        replace(one, map="corner 3", shape=(16, 48, 64, 64)),
+        replace(one, map="emerging 3", shape=(64, 12, 16, 16), quick=True),
+        replace(one, map="emerging 3", shape=(16, 48, 64, 64)),
+        replace(one, map="periodic 3", shape=(64, 12, 16, 16), quick=True),
+        replace(one, map="periodic 3", shape=(16, 48, 64, 64)),
+        replace(one, map="qr", shape=(1, 512, 1, 1), does=("matrix",), peers=("reflections",)),
+        replace(one, shape=(1, 12, 8, 8), does=("inverse", "unprepared"), quick=True),
+    ]
+
+
+def _periodic() -> list[Group]:
+    does = ("forward", "inverse", "unprepared")
+    shapes = ((64, 12, 16, 16), (100, 3, 32, 32), (16, 48, 64, 64))
+    return [
+        Group("periodic", m, s, does, quick=s == shapes[0] and m == "periodic 5")
+        for m in ("periodic 3", "periodic 5")
+        for s in shapes
+    ]
+
+
+def _pointwise() -> list[Group]:
+    shapes = ((64, 12, 16, 16), (16, 48, 64, 64), (64, 192, 8, 8))
+    return [
+        Group(
+            "pointwise",
+            m,
+            s,
+            ("forward", "inverse", "unprepared"),
+            ONE_BY_ONES if m in ("plain", "plu") else (),
+            quick=s == shapes[0] and m == "plu",
+        )
+        for m in ("plain", "plu", "qr", "actnorm")
+        for s in shapes
+    ]
+
+
+def _gradient() -> list[Group]:
+    shapes = ((64, 12, 16, 16), (64, 48, 4, 4), (100, 3, 32, 32), (16, 48, 64, 64))
+    return [
+        Group(
+            "gradient",
+            "corner 2",
+            s,
+            ("gradient",),
+            () if s == shapes[-1] else ("autograd through the wavefronts",),
+            quick=s == shapes[1],
+        )
+        for s in shapes
+    ]
+
+
+def _scaling() -> list[Group]:
+    points: list[tuple[str, str, Shape, bool]] = []
+    for n in (64, 128, 256, 512, 1024, 2048, 4096):
+        points.append(("pixels", "corner 2", (1, 3, n, n), n <= 512))
+    for b in (1, 4, 16, 64, 256):
+        points.append(("batch", "corner 2", (b, 12, 16, 16), b <= 64))
+    for c in (4, 8, 16, 32, 64, 128, 256):
+        points.append(("channels", "corner 2", (16, c, 16, 16), c <= 64))
+    for k in (2, 3, 4, 5, 6):
+        points.append(("kernel", f"corner {k}", (16, 12, 32, 32), k <= 4))
+    return [Group("scaling", m, s, BOTH, axis=axis, quick=quick) for axis, m, s, quick in points]
+
+
+GROUPS = (
+    *_inverse(),
+    *_forward(),
+    *_periodic(),
+    *_pointwise(),
+    *_gradient(),
+    *_scaling(),
+)
+
+
+def select(suite: str, shapes: list[Shape], dtypes: tuple[str, ...], quick: bool) -> list[Group]:
+    """Return the groups of a suite, one a dtype.
+
+    Parameters
+    ----------
+    suite : str
+        One of `SUITES`, or "all".
+    shapes : list of (B, C, H, W)
+        Instead of the suite's own; the scaling suite has only its own.
+    dtypes : tuple of str
+    quick : bool
+        Leave out what is not marked as quick, and all dtypes but the first.
+    """
+    chosen = [g for g in GROUPS if suite in (g.suite, "all") and (g.quick or not quick)]
+    if shapes:
+        kept = [g for g in chosen if g.axis == "" and "matrix" not in g.does]
+        first: dict[tuple[str, str, Shape], Group] = {}
+        for g in (replace(g, shape=s, peers=()) for g in kept for s in shapes):
+            first.setdefault((g.suite, g.map, g.shape), g)
+        chosen = list(first.values())
+    return [
+        replace(g, dtype=dtype)
+        for g in chosen
+        for dtype in (dtypes if g.thorough and not quick else dtypes[:1])
+    ]
