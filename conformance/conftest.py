@@ -4,3 +4,6 @@ import os
 
 for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ.setdefault(name, "1")
+
+# XLA compiles thousands of small programs for the tests; how fast they run does not matter.
+os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")

@@ -117,4 +117,3 @@ def share_the_card() -> None:
     import os
 
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
-    os.environ.setdefault("XLA_PYTHON_CLIENT_ALLOCATOR", "platform")

@@ -12,6 +12,7 @@ matplotlib.use("Agg")
 
 import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from invconv_benchmarks import fits
 from invconv_benchmarks.collect import Row, grouped
@@ -107,6 +108,12 @@ def _legend(figure: Any, rows: list[Row]) -> None:
     figure.legend(handles=handles, loc="outside upper center", ncols=len(handles), frameon=False)
 
 
+def _short(scale: Any) -> bool:
+    """Tell whether an axis spans less than two decades."""
+    low, high = scale.get_view_interval()
+    return bool(high < 100 * low)
+
+
 _AXES = {
     "pixels": "pixels of an image",
     "batch": "images",
@@ -166,7 +173,7 @@ def _curves(axis: Any, series: list[list[Row]], exponents: list[dict[str, Any]])
             ),
             "",
         )
-        axis.loglog(
+        axis.plot(
             [fits.size(p) for p in points],
             [1e3 * p["median"] for p in points],
             "o-",
@@ -174,7 +181,13 @@ def _curves(axis: Any, series: list[list[Row]], exponents: list[dict[str, Any]])
             color=color(first),
             label=f"{place(first)}  {fit}",
         )
-    axis.grid(alpha=0.3, which="both", lw=0.5)
+    axis.set_xscale("log")
+    axis.set_yscale("log")
+    for scale in (axis.xaxis, axis.yaxis):
+        scale.set_major_locator(LogLocator(subs=(1, 2, 5) if _short(scale) else (1,)))
+        scale.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        scale.set_minor_formatter(NullFormatter())
+    axis.grid(alpha=0.3, lw=0.5)
     if series:
         axis.legend(fontsize=7, title="exponent, all sizes", title_fontsize=7)
 
@@ -204,7 +217,8 @@ def _accuracy(rows: list[Row]) -> Any:
         axis.set_xlabel("milliseconds")
         axis.set_ylabel("‖K x − y‖ / (‖x‖ + ‖y‖)")
         axis.grid(alpha=0.3)
-        axis.margins(0.18, 0.18)
+        axis.margins(0.4, 0.18)
+        axis.yaxis.set_minor_formatter(NullFormatter())
     return figure
 
 

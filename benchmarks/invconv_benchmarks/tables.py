@@ -102,17 +102,15 @@ def memory(row: Row) -> str:
 
 
 def _peers(groups: list[list[Row]]) -> Table:
-    right = ("B x C x H x W", "", "thr", "time", "x ours")
-    table = new("what else there is", ("what", "instead"), right)
+    table = new("what else there is", ("what", "instead"), ("time", "x ours"))
     for group in groups:
         for row in group:
             if row["role"] == "peer":
+                does = row["does"].replace("unprepared", "inverse")
+                where = f"{as_text(row['shape'])} {row['dtype'].replace('float', 'f')}"
                 table.add_row(
-                    f"{row['map']} {row['does']}".replace("unprepared", "inverse"),
-                    row["contender"],
-                    as_text(row["shape"]),
-                    row["dtype"].replace("float", "f"),
-                    str(row["threads"]),
+                    f"{row['map']} {does} {where}",
+                    f"{row['contender'].replace(' forward', '').replace(' inverse', '')}",
                     *_against_ours(row, group),
                 )
     return table
@@ -135,21 +133,23 @@ def counterpart(row: Row, group: list[Row]) -> Row | None:
 
 def exponents(fits: list[dict[str, Any]]) -> Table:
     """Return the table of fitted exponents."""
-    title = "cost = c size^exponent (+- 95 % of the fit)"
-    table = new(title, ("axis", "library", "what"), ("range", "all sizes", "range", "larger half"))
+    title = "cost = c size^exponent, over all sizes and the larger half (± 95 % of the fit)"
+    table = new(title, ("axis", "library", "what"), ("range", "all", "range", "larger"))
     keys = ("axis", "library", "device", "mode", "contender", "does", "dtype", "threads")
     for _, both in groupby(fits, key=lambda f: tuple(f[k] for k in keys)):
         some = {f["range"]: f for f in both}
         first = next(iter(some.values()))
         cells = [c for name in ("all", "upper half") for c in _fit(some.get(name))]
-        table.add_row(first["axis"], place(first), first["contender"], *cells)
+        table.add_row(
+            first["axis"], place(first), first["contender"].replace("invconv ", ""), *cells
+        )
     return table
 
 
 def _fit(fit: dict[str, Any] | None) -> tuple[str, str]:
     if fit is None:
         return "-", "-"
-    return f"{size(fit['start'])}-{size(fit['stop'])}", f"{fit['value']:.2f} +- {fit['error']:.2f}"
+    return f"{size(fit['start'])}-{size(fit['stop'])}", f"{fit['value']:.2f}±{fit['error']:.1g}"
 
 
 def size(value: float) -> str:
@@ -173,7 +173,8 @@ def limits(verdicts: list[dict[str, Any]]) -> Iterator[Table]:
         table = new(title, ("row",), ("limit", "value", "spread", "verdict"))
         for v in mine:
             color = colors[v["verdict"]]
-            spread = f"{v['low']:.3g}-{v['high']:.3g}"
+            exact = v["low"] == v["high"]
+            spread = "" if exact else f"{v['low']:.3g}-{v['high']:.3g}"
             verdict = f"[{color}]{v['verdict']}[/]"
             table.add_row(v["what"], f"{v['bound']:g}", f"{v['value']:.3g}", spread, verdict)
         yield table

@@ -61,6 +61,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Run the laws, print the table, write the files; 1 if a law failed."""
+    # XLA compiles thousands of small programs here; how fast they run does not matter
+    os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
     columns, absent = choose(arguments)
     cases, laws = select(arguments.cases, arguments.quick), select_laws(arguments.laws)
     for name in _FILES:

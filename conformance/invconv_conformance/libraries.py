@@ -193,6 +193,6 @@ def targets() -> list[Target]:
 def target_of(column: Column) -> Target:
     """Return what a column's words stand for."""
     known = {library.name: library for library in LIBRARIES}
-    return Target(
-        known.get(column.library) or unadapted(column.library), column.device, column.mode
-    )
+    library = known.get(column.library) or unadapted(column.library)
+    library.devices()  # also prepares the library: JAX's float64 is switched on there
+    return Target(library, column.device, column.mode)
