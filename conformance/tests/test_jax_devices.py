@@ -27,7 +27,7 @@ NAMES = (
     "conv1x1-2d",
     "pluconv1x1-2d",
     "qrconv1x1-2d",
-    "corner-4d++++",
+    "corner-4d-++-",
     "raster-k2x3-dilated",
     "emerging-biases",
     "periodic-3d",
@@ -103,7 +103,7 @@ def test_a_planted_fault_is_seen_when_lowering_for_cuda(
 ) -> None:
     """A primitive that calls the host, or a library that is there on a CPU only."""
     x = jnp.ones((1, 2, 3), "float32")
-    conv = ic.Conv1x1.init(2, rng=np.random.default_rng(0), like=x)
+    conv = ic.PLUConv1x1.init(2, rng=np.random.default_rng(0), like=x)
     lower_for_cuda(conv.inverse, x)
     monkeypatch.setattr(primitives, "triangular_solve", planted)
     with pytest.raises((AssertionError, ValueError), match=r"lapack|platform"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 import re
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -33,14 +34,25 @@ NAMES = (
     "conv1x1-batch-axes",
     "chain-inverses",
 )
-some_cases = pytest.mark.parametrize(
-    "case", [case for case in CASES if case.name in NAMES], ids=lambda case: case.name
-)
+SELECTED = [case for case in CASES if case.name in NAMES]
+some_cases = pytest.mark.parametrize("case", SELECTED, ids=lambda case: case.name)
 
 
 needs_matmul = pytest.mark.skipif(
     "matmul" not in PRIMITIVES, reason="the core's own products are no primitive"
 )
+
+
+@pytest.fixture(autouse=True, scope="module")
+def quick_compilation() -> Iterator[None]:
+    """Have XLA spend less on programs that run once."""
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
+
+
+def test_every_selected_case_exists() -> None:
+    assert {case.name for case in SELECTED} == set(NAMES)
 
 
 def dense_inverse(case: Any) -> tuple[Floats, Floats]:
@@ -63,10 +75,13 @@ def test_jacobians_of_the_inverse_are_the_dense_inverse(case: Any) -> None:
 
     row = y.reshape(-1, inverse.shape[0])[0]
     tolerance = 1e-11 * max(1.0, float(np.linalg.cond(inverse)))
-    np.testing.assert_allclose(solve(row), inverse @ row + shift, rtol=0, atol=tolerance)
-    for jacobian in (jax.jacfwd, jax.jacrev):
-        got = jax.jit(jacobian(solve))(row)
-        np.testing.assert_allclose(got, inverse, rtol=0, atol=tolerance)
+    forwards, reverse = jax.jit(lambda row: (jax.jacfwd(solve)(row), jax.jacrev(solve)(row)))(row)
+    for got, wanted in (
+        (solve(row), inverse @ row + shift),
+        (forwards, inverse),
+        (reverse, inverse),
+    ):
+        np.testing.assert_allclose(got, wanted, rtol=0, atol=tolerance)
 
 
 @some_cases
@@ -87,7 +102,7 @@ def test_gradients_of_the_inverse_are_the_cores_own(case: Any) -> None:
         np.testing.assert_allclose(got, wanted, rtol=0, atol=tolerance)
 
 
-@pytest.mark.parametrize("name", ["corner-2d+-", "periodic-even-dilated"])
+@pytest.mark.parametrize("name", ["corner-2d+-", "periodic-1d"])
 def test_second_derivatives_agree_with_finite_differences(name: str) -> None:
     case = next(case for case in CASES if case.name == name)
     y = jnp.asarray(case.images(1)[0])
