@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from typing import Any, TypeVar
 
 import jax
@@ -54,7 +55,12 @@ def init(
     (8, 4)
     """
     make: Any = cls
-    draw = functools.partial(make.init, channels, *args, **settings)
+    conv: C = _drawn(key, functools.partial(make.init, channels, *args, **settings), dtype)
+    return conv
+
+
+def _drawn(key: Array, draw: Callable[..., Any], dtype: Any) -> Any:
+    """Return ``draw(rng=...)`` in JAX arrays, drawn on the host now or when the program runs."""
     dtype = jnp.result_type(float) if dtype is None else dtype
     leaves, structure = jax.tree.flatten(draw(rng=np.random.default_rng(0)))
     types = [_type_of(leaf, dtype) for leaf in leaves]
@@ -69,8 +75,7 @@ def init(
         arrays = jax.pure_callback(host, types, seed, vmap_method="sequential")
     else:
         arrays = [jnp.asarray(a) for a in host(seed)]
-    conv: C = jax.tree.unflatten(structure, arrays)
-    return conv
+    return jax.tree.unflatten(structure, arrays)
 
 
 def _seed(key: Array) -> Array:
