@@ -45,7 +45,7 @@ def init(
     --------
     >>> import invconv, invconv_jax, jax
     >>> key = jax.random.key(0)
-    >>> invconv_jax.init(key, invconv.PeriodicConv, 3, dilation=2)
+    >>> invconv_jax.init(key, invconv.PeriodicConv, 3, dilation=2, dtype="float32")
     PeriodicConv(kernel=<(3, 3, 3, 3) float32 jax>, bias=None, dilation=(2, 2))
 
     Layers to scan over are stacked by vmap:
