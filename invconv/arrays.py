@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Sequence
 from typing import Any, TypeAlias
@@ -109,7 +110,9 @@ def log_of_exp(log_scale: Array, scale: Array) -> Array:
     """
     xp = namespace(scale)
     in_range = (scale != 0) & xp.isfinite(scale)
-    return xp.where(in_range, log_scale, log_abs(scale))
+    # written so, since XLA takes log|exp(x)| for x, which underflow makes wrong
+    beyond = xp.where(scale == 0, xp.full_like(scale, -math.inf), xp.abs(scale))
+    return xp.where(in_range, log_scale, beyond)
 
 
 def is_half(dtype: Any, like: Array) -> bool:
