@@ -25,7 +25,7 @@ import numpy as np
 
 import invconv as ic
 from invconv_conformance import oracle
-from invconv_conformance.extended import ExtendedLU
+from invconv_conformance.extended import EXTENDED, ExtendedLU
 from invconv_conformance.oracle import Matrix, Shape
 
 C_FACTOR = 10.0
@@ -67,7 +67,7 @@ def scales(conv: ic.InvertibleConv, shape: Shape) -> Scales:
             math.prod(s.loss for s in found),
             sum(s.logs for s in found),
         )
-    matrix = oracle.extended(conv, shape)[0]
+    matrix = oracle.affine(conv, shape, EXTENDED)[0]
     values = np.linalg.svd(matrix.astype(float), compute_uv=False)
     gain, loss = float(values[0]), _inverse_norm(matrix)
     with np.errstate(divide="ignore"):  # a singular operator has a value, and no inverse to bound

@@ -77,7 +77,7 @@ def affine(conv: ic.InvertibleConv, shape: Shape) -> Affine:
         return Affine(
             whole.matrix, whole.shift + bias, whole.reach, whole.shift_reach + np.abs(bias)
         )
-    matrix, shift = oracle.extended(conv, shape)
+    matrix, shift = oracle.affine(conv, shape, EXTENDED)
     return Affine(matrix, shift, np.abs(matrix), np.abs(shift))
 
 

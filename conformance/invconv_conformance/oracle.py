@@ -19,29 +19,33 @@ Matrix = np.ndarray[Any, Any]
 Shape = tuple[int, ...]
 
 
-def affine(conv: ic.InvertibleConv, shape: Shape) -> tuple[Matrix, Matrix]:
-    """Return (K, b) with forward(x) = K x + b, rounded to float64."""
-    matrix, shift = extended(conv, shape)
-    return matrix.astype(np.float64), shift.astype(np.float64)
+def affine(conv: ic.InvertibleConv, shape: Shape, dtype: Any = np.float64) -> tuple[Matrix, Matrix]:
+    """Return (K, b) with forward(x) = K x + b.
 
-
-def extended(conv: ic.InvertibleConv, shape: Shape) -> tuple[Matrix, Matrix]:
-    """Return (K, b) in extended precision."""
+    Parameters
+    ----------
+    conv : InvertibleConv
+        Of NumPy float64 arrays.
+    shape : tuple of int
+        The grid.
+    dtype : dtype
+        What matrices are multiplied in: float64 (LAPACK's, for large grids) or ``EXTENDED``.
+    """
     if isinstance(conv, ic.Chain):
-        return _compose([extended(step, shape) for step in conv.steps])
+        return _compose([affine(step, shape, dtype) for step in conv.steps])
     if isinstance(conv, ic.Inverse):
-        matrix, shift = extended(conv.conv, shape)
-        inverse = ExtendedLU(matrix).solve(_identity(len(matrix)))
+        matrix, shift = affine(conv.conv, shape, dtype)
+        inverse = ExtendedLU(matrix).solve(_identity(len(matrix))).astype(dtype)
         return inverse, -inverse @ shift
     pixels = math.prod(shape)
     bias = getattr(conv, "bias", None)
     bias = np.zeros(conv.channels) if bias is None else bias
-    shift = np.repeat(bias.astype(EXTENDED), pixels)
+    shift = np.repeat(bias.astype(dtype), pixels)
     if isinstance(conv, ic.EmergingConv):
-        parts = [extended(conv.first, shape), extended(conv.second, shape)]
+        parts = [affine(conv.first, shape, dtype), affine(conv.second, shape, dtype)]
         matrix, inner = _compose(parts)
         return matrix, inner + shift
-    return _matrix(conv, shape).astype(EXTENDED), shift
+    return _matrix(conv, shape).astype(dtype), shift
 
 
 def _identity(size: int) -> Matrix:

@@ -78,7 +78,7 @@ class Setting:
     @functools.cached_property
     def affine(self) -> tuple[Floats, Floats]:
         """The dense matrix and shift."""
-        return oracle.extended(self.host, self.case.spatial_shape)
+        return oracle.affine(self.host, self.case.spatial_shape, EXTENDED)
 
     @functools.cached_property
     def lu(self) -> ExtendedLU:
