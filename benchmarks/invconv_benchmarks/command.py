@@ -22,6 +22,7 @@ from invconv_benchmarks import compare, page, plots, result, tables
 from invconv_benchmarks.schedule import Plan, perform
 from invconv_benchmarks.suites import SUITES, Shape, select
 from invconv_conformance.libraries import LIBRARIES
+from invconv_conformance.whole_files import write_text
 
 _CHECKERS = ("array_api_strict",)  # made to find mistakes, not to be fast
 
@@ -87,7 +88,7 @@ def report(document: result.Document, folder: Path, console: Console) -> None:
     result.write(folder / "result.json", document)
     document = result.read(folder / "result.json")
     pictures = plots.draw(document, folder)
-    result.write_text(folder / "index.html", page.as_page(document, pictures))
+    write_text(folder / "index.html", page.as_page(document, pictures))
     for table in tables.tables(document):
         console.print(table)
         console.print()

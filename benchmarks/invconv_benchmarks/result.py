@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
 from importlib.resources import files
 from pathlib import Path
@@ -16,6 +15,7 @@ from typing import Any
 import jsonschema
 
 from invconv_benchmarks import spread
+from invconv_conformance.whole_files import write_text
 
 SCHEMA = "invconv-benchmark/1"
 Document = dict[str, Any]
@@ -35,16 +35,6 @@ def write(path: Path, document: Document) -> None:
     text = json.dumps(document, indent=1, allow_nan=False)
     text = re.sub(r"\[[-+.\de,\s]+\]", lambda m: " ".join(m[0].split()), text)  # a pass a line
     write_text(path, text + "\n")
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a file at once or not at all."""
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        part.write_text(text, encoding="utf-8")
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def read(path: Path) -> Document:

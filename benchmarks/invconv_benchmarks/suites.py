@@ -63,7 +63,7 @@ def as_text(shape: Shape) -> str:
     return "x".join(map(str, shape))
 
 
-# the shapes of shared/inverse.md, which issue 6 names its limits for
+# (B, C, H, W) of single images and of batches, as a flow's levels have them
 LIMIT_SHAPES = (
     (1, 12, 16, 16),
     (64, 12, 16, 16),

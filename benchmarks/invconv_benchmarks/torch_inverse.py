@@ -17,16 +17,10 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
+from invconv_benchmarks.suites import LIMIT_SHAPES
 from invconv_torch import AutoregressiveConv2d
 
-SHAPES = (
-    (64, 12, 16, 16),
-    (64, 24, 8, 8),
-    (64, 48, 4, 4),
-    (100, 3, 32, 32),
-    (100, 12, 32, 32),
-    (16, 48, 64, 64),
-)
+SHAPES = tuple(shape for shape in LIMIT_SHAPES if shape[0] > 1)
 
 Step = Callable[[], Any]
 

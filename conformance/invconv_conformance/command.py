@@ -21,6 +21,7 @@ from invconv_conformance.result import Outcome, Result
 from invconv_conformance.runner import Task, tasks
 from invconv_conformance.runner import run as run_tasks
 from invconv_conformance.selection import choose, select, select_laws
+from invconv_conformance.whole_files import write_text
 
 _SHOWN = 12  # kinds of failure that the terminal lists; the files have them all
 _FILES = ("json", "html", "junit")
@@ -155,9 +156,9 @@ def _totals(results: list[Result]) -> str:
 def _write(arguments: argparse.Namespace, found: report.Run) -> None:
     document = report.as_json(found)
     if arguments.json is not None:
-        report.write(arguments.json, report.dumps(document))
+        write_text(arguments.json, report.dumps(document))
     if arguments.html is not None:
-        report.write(arguments.html, as_page(document))
+        write_text(arguments.html, as_page(document))
     if arguments.junit is not None:
         text = ElementTree.tostring(report.as_junit(found.results), "unicode")
-        report.write(arguments.junit, text)
+        write_text(arguments.junit, text)

@@ -6,11 +6,9 @@ import dataclasses
 import datetime
 import json
 import math
-import os
 import platform
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
@@ -150,16 +148,6 @@ def as_junit(results: Iterable[Result]) -> ElementTree.Element:
             elif r.status == "expected":
                 ElementTree.SubElement(case, "skipped", message=f"expected to fail: {r.reason}")
     return suites
-
-
-def write(path: Path, text: str) -> None:
-    """Write a file at once or not at all."""
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        part.write_text(text, encoding="utf-8")
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def dumps(document: dict[str, Any]) -> str:

@@ -282,3 +282,9 @@ def test_a_class_of_ones_own_is_registered() -> None:
     assert type(doubled) is Mine
     assert doubled.ndim == 1
     np.testing.assert_array_equal(doubled.weight, 2 * jnp.eye(2))
+
+
+@pytest.mark.parametrize("key", [0, np.zeros(2, np.uint32)])
+def test_init_asks_for_a_key(key: Any) -> None:
+    with pytest.raises(TypeError, match=r"key: expected a key such as jax.random.key\(0\), got"):
+        invconv_jax.init(key, ic.Conv1x1, 3)

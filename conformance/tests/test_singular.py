@@ -1,0 +1,120 @@
+"""Operators that are exactly singular: minus infinity, an error that says so, and no NaN."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import array_api_strict as strict
+import jax
+import numpy as np
+import pytest
+import torch
+from jax import numpy as jnp
+
+import invconv as ic
+from invconv.arrays import namespace
+
+jax.config.update("jax_enable_x64", True)
+
+RNG = np.random.default_rng(0)
+KERNEL = ic.AutoregressiveConv.init(3, rng=RNG).kernel
+ONE = ic.Conv1x1.init(3, rng=RNG)
+EYE = np.eye(3)
+
+
+def plu(log_scale: Any) -> ic.PLUConv1x1:
+    return ic.PLUConv1x1(np.arange(3), EYE, EYE, np.ones(3), log_scale)
+
+
+LIKE: dict[str, Any] = {
+    "numpy": np.zeros(()),
+    "strict": strict.zeros((), dtype=strict.float64),
+    "torch": torch.zeros((), dtype=torch.float64),
+    "jax": jnp.zeros((), dtype=jnp.float64),
+}
+
+
+def zero_pivot() -> ic.AutoregressiveConv:
+    kernel = KERNEL.copy()
+    kernel[1, 1, 0, 0] = 0
+    return ic.AutoregressiveConv(kernel)
+
+
+SINGULAR: dict[str, Callable[[], ic.InvertibleConv]] = {
+    "zero weight": lambda: ic.Conv1x1(np.zeros((3, 3))),
+    "rank-deficient weight": lambda: ic.Conv1x1(np.asarray([[1.0, 2], [2, 4]])),
+    "PLU": lambda: plu(log_scale=np.asarray([0.0, -math.inf, 0])),
+    "PLU underflow": lambda: plu(log_scale=np.asarray([0.0, -800.0, 0])),
+    "QR": lambda: ic.QRConv1x1(EYE, EYE, np.asarray([1.0, 0, 1])),
+    "actnorm": lambda: ic.ActNorm(np.asarray([0.0, -800.0]), None),
+    "autoregressive": zero_pivot,
+    "emerging": lambda: ic.EmergingConv(
+        zero_pivot(), ic.AutoregressiveConv.init(3, direction=-1, rng=RNG)
+    ),
+    "zero spectrum": lambda: ic.PeriodicConv(np.zeros((2, 2, 3, 3))),
+    "difference": lambda: ic.PeriodicConv(np.asarray([[[[1.0, -1.0]]]])),
+    "chain": lambda: ic.Chain([ONE, zero_pivot()]),
+}
+
+
+@pytest.mark.parametrize("name", SINGULAR)
+@pytest.mark.parametrize("library", LIKE)
+def test_exactly_singular(name: str, library: str) -> None:
+    like = LIKE[library]
+    host = SINGULAR[name]()
+    conv = host.asarrays(like)
+    assert float(conv.log_det((4, 6))) == -math.inf
+    images = namespace(like).ones((1, host.channels, 4, 6), dtype=like.dtype)
+    _, log_det = conv.forward_and_log_det(images)
+    assert float(log_det[0]) == -math.inf
+    attempts: list[Callable[[], Any]] = [
+        lambda: conv.prepare((4, 6)),
+        lambda: conv.prepare((4, 6), check=False),
+        lambda: conv.inverse(images),
+        lambda: conv.inverse_and_log_det(images),
+        lambda: ic.Inverse(conv).forward(images),
+    ]
+    for attempt in attempts:
+        with pytest.raises(ic.SingularConvError, match=r"exactly singular on a 4 x 6 grid .*: \w+"):
+            attempt()
+    assert host.condition((4, 6)) == math.inf
+
+
+def test_singular_gradient_of_the_log_determinant() -> None:
+    x = np.ones((1, 3, 4, 6))
+    with pytest.raises(ic.SingularConvError):
+        zero_pivot().forward_vjp(x, x, np.ones(1))
+    gradients, _ = zero_pivot().forward_vjp(x, x)
+    assert np.isfinite(gradients["kernel"]).all()
+
+
+def test_box_filter_depends_on_the_grid() -> None:
+    """A box of 3 is singular on 6 and 9 points, by its zero at a third of the frequency range."""
+    box = ic.PeriodicConv(np.ones((1, 1, 3)))
+    for n in (6, 9):
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            try:
+                box.prepare((n,))
+            except ic.SingularConvError:
+                continue
+        assert [w.category for w in caught] == [ic.IllConditionedWarning]
+    expected = sum(math.log(abs(1 + 2 * math.cos(2 * math.pi * f / 8))) for f in range(8))
+    assert float(box.log_det((8,))) == pytest.approx(expected, abs=1e-14)
+    box.prepare((8,))
+
+
+def test_scales_out_of_range_are_those_of_the_map_that_ran() -> None:
+    with np.errstate(over="ignore"):
+        assert float(ic.ActNorm(np.asarray([800.0, 0]), None).log_det((2,))) == math.inf
+    assert float(ic.ActNorm(np.asarray([-800.0, 0]), None).log_det((2,))) == -math.inf
+
+
+def test_an_exact_zero_of_the_spectrum_is_found() -> None:
+    """A box of 2 has its zero at the Nyquist frequency, a quarter-turn kernel at n / 4."""
+    for kernel, n in ((np.ones((1, 1, 2)), 4), (np.asarray([[[1.0, 0.0, 1.0]]]), 8)):
+        with pytest.raises(ic.SingularConvError):
+            ic.PeriodicConv(kernel).prepare((n,))
