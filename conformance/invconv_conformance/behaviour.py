@@ -102,7 +102,9 @@ def empty(s: Setting) -> Iterator[Measure]:
     eager=True,
 )
 def layout(s: Setting) -> Iterator[Measure]:
-    """Of the argument and of the parameters."""
+    """Of the argument and of the parameters, where the library has such views."""
+    if not s.target.library.views:
+        return
     x = s.images[0]
     strided = s.plain.replace(**{n: _view(a) for n, a in s.plain.parameters().items()})
     array = _view(s.array(x))

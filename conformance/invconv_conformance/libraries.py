@@ -133,6 +133,7 @@ LIBRARIES = (
         _jax_device,
         lambda x: x.block_until_ready(),
         {"eager": as_it_is, "jit": _jax_jit},
+        views=False,
     ),
     Library(
         "cupy",

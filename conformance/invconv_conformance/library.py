@@ -58,6 +58,8 @@ class Library:
         Those that are run only when they are asked for.
     host : tuple of str
         The devices in host memory, whose values the core looks at.
+    views : bool
+        Whether an array may be a strided or read-only view of another one's memory.
     stranger : callable
         Given a device, returns the name of another one to put a misplaced array on, or None.
     """
@@ -75,6 +77,7 @@ class Library:
     )
     slow_modes: tuple[str, ...] = ()
     host: tuple[str, ...] = ("cpu",)
+    views: bool = True
     stranger: Callable[[str], str | None] = lambda device: None
 
     def columns(self, *, every_dtype: bool = False, every_mode: bool = False) -> list[Column]:
