@@ -7,7 +7,10 @@ import os
 import shlex
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from xml.etree import ElementTree
 
 from rich.console import Console
@@ -26,6 +29,10 @@ from invconv_conformance.whole_files import write_text
 _SHOWN = 12  # kinds of failure that the terminal lists; the files have them all
 _FILES = ("json", "html", "junit")
 _THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+_XLA_CACHE = {  # what one worker compiles serves the others, however small it is
+    "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+    "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "0",
+}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -93,12 +100,9 @@ def _perform(todo: list[Task], workers: int | None, console: Console) -> list[Ou
     compiling = any(column.library == "jax" for task in todo for column in task.columns)
     few = len(todo) <= (2 if compiling else 20)  # JAX compiles eager code too
     count = workers or (1 if few else os.cpu_count() or 1)
-    if count > 1:
-        for name in _THREADS:  # a worker a core: more threads would fight for it
-            os.environ.setdefault(name, "1")
     bars = (BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), "{task.description}")
     found: list[Outcome] = []
-    with Progress(*bars, console=console, transient=True) as progress:
+    with _for_workers(count), Progress(*bars, console=console, transient=True) as progress:
         bar = progress.add_task("", total=len(todo))
         for outcomes in run_tasks(todo, count):
             found += outcomes
@@ -107,6 +111,24 @@ def _perform(todo: list[Task], workers: int | None, console: Console) -> list[Ou
             progress.update(bar, advance=1, description=text)
     places = {(task.case, c): i for i, task in enumerate(todo) for c in task.columns}
     return sorted(found, key=lambda o: places[o.case, o.column])
+
+
+@contextmanager
+def _for_workers(count: int) -> Iterator[None]:
+    """Set what the processes inherit, where the user has not, for as long as they run."""
+    if count == 1:
+        yield
+        return
+    before = dict(os.environ)
+    with TemporaryDirectory(prefix="invconv-") as programs:
+        wanted = dict.fromkeys(_THREADS, "1")  # a worker a core: more threads would fight for it
+        wanted |= _XLA_CACHE | {"JAX_COMPILATION_CACHE_DIR": programs}
+        try:
+            os.environ.update(wanted | before)
+            yield
+        finally:
+            for name in wanted.keys() - before.keys():
+                del os.environ[name]
 
 
 def _print(
