@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 import invconv as ic
-from invconv.arrays import Array, Shape
+from invconv.arrays import Array, Shape, as_array
 
 Compile = Callable[[Callable[..., Any]], Callable[..., Any]]
 Gradients = dict[str, Array]
@@ -58,7 +58,9 @@ class Compiled:
     def _run(self, x: Array, bar: Array | None = None, log_det_bar: Array | None = None) -> Any:
         if log_det_bar is None:
             log_det_bar = self._zeros(tuple(x.shape[: x.ndim - 1 - len(self.spatial_shape)]))
-        return self._program(self.parameters(), x, x if bar is None else bar, log_det_bar)
+        if bar is None or bar is x:  # torch.compile makes a program of its own for one array twice
+            bar = as_array(x + 0)
+        return self._program(self.parameters(), x, bar, log_det_bar)
 
     def parameters(self) -> dict[str, Array]:
         """Return the operator's own."""
