@@ -7,7 +7,6 @@ import pickle
 import subprocess
 import sys
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import array_api_strict as strict
@@ -18,7 +17,7 @@ from torch.nn.functional import pixel_unshuffle
 
 import invconv as ic
 from invconv import registry
-from invconv.registry import PRIMITIVES, agnostic
+from invconv.registry import agnostic
 from invconv_conformance.requirements import required_functions
 
 RNG = np.random.default_rng(0)
@@ -257,23 +256,51 @@ def test_a_prepared_inverse_keeps_the_values_it_was_made_of() -> None:
     np.testing.assert_allclose(conv.inverse(y), y / 5)
 
 
-def test_a_third_party_backend_replaces_a_primitive(monkeypatch: pytest.MonkeyPatch) -> None:
-    calls = []
-    toy = ModuleType("toy")
+@pytest.mark.parametrize(
+    ("library", "title"), [("torch", "PyTorch"), ("jax", "JAX"), ("cupy", "CuPy")]
+)
+def test_without_a_library_its_adapter_says_what_to_install(library: str, title: str) -> None:
+    code = f"import sys; sys.modules[{library!r}] = None; import invconv_{library}"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    message = f"invconv_{library} needs {title}: pip install 'invconv[{library}]'"
+    assert f"ImportError: {message}" in done.stderr
 
-    def correlate(stencil: Any, x: Any, *, wrap: bool = False) -> Any:
-        calls.append(wrap)
-        return PRIMITIVES["correlate"].agnostic(stencil, x, wrap=wrap)
 
-    toy.correlate = correlate  # type: ignore[attr-defined]
-    monkeypatch.setattr(registry, "backend", {"array_api_strict": toy}.get)
+TOY = """
+from invconv.registry import PRIMITIVES
+
+calls = []
+
+
+def correlate(stencil, x, *, wrap=False):
+    calls.append(wrap)
+    return PRIMITIVES["correlate"].agnostic(stencil, x, wrap=wrap)
+"""
+
+
+def test_a_third_party_backend_replaces_a_primitive(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "toy_backend.py").write_text(TOY)
+    information = tmp_path / "toy_backend-1.0.dist-info"
+    information.mkdir()
+    (information / "METADATA").write_text(
+        "Metadata-Version: 2.1\nName: toy-backend\nVersion: 1.0\n"
+    )
+    (information / "entry_points.txt").write_text(
+        "[invconv.backends]\narray_api_strict = toy_backend\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setattr(registry, "_backends", {})  # as in a process that has not looked yet
     x = strict.ones((1, 2, 3, 3), dtype=strict.float64)
     conv = ic.PeriodicConv.init(2, rng=RNG, like=x)
     conv.forward(x)
-    assert calls == [True]
+    toy = sys.modules["toy_backend"]
+    assert toy.calls == [True]
     with agnostic():
         conv.forward(x)
-    assert calls == [True]
+    assert toy.calls == [True]
     conv.inverse(x)  # primitives that the backend leaves out stay agnostic
 
 

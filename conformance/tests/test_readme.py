@@ -19,9 +19,13 @@ EXAMPLES = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 
 
 @pytest.mark.parametrize("number", range(len(EXAMPLES)))
-def test_example_runs(number: int) -> None:
+def test_example_runs(number: int, capsys: pytest.CaptureFixture[str]) -> None:
     scope: dict[str, Any] = {}
     exec(compile(EXAMPLES[number], f"README.md example {number + 1}", "exec"), scope)
+    if "for step in range" in EXAMPLES[number]:  # it trains, so its loss falls
+        losses = [float(line.split()[1]) for line in capsys.readouterr().out.splitlines()]
+        assert len(losses) >= 10
+        assert losses[-1] < losses[0] - 0.1
 
 
 def test_there_are_examples() -> None:
