@@ -20,7 +20,14 @@ from invconv.arrays import Array, Shape, cast, constant, namespace, size
 from invconv.base import Gradients
 from invconv.linear import Linear
 from invconv.parameters import require_shape
-from invconv.primitives import from_pixel_rows, matmul, multiply, pixel_rows, triangular_solve
+from invconv.primitives import (
+    from_pixel_rows,
+    inverse_or_nan,
+    matmul,
+    multiply,
+    pixel_rows,
+    triangular_solve,
+)
 from invconv.registry import Primitive
 from invconv.settings import generator, optional_ndim, positive_int
 
@@ -197,9 +204,9 @@ class Conv1x1(Pointwise):
 
     def _log_det_vjp(self, shape: Shape, log_det_bar: Array) -> Gradients:
         self._require_regular(self._log_det(shape), shape)
-        xp = namespace(self.weight)
-        inverse = xp.linalg.inv(self.weight)
-        return {"weight": (size(shape) * log_det_bar) * xp.matrix_transpose(inverse)}
+        inverse = inverse_or_nan(self.weight)
+        transposed = namespace(inverse).matrix_transpose(inverse)
+        return {"weight": (size(shape) * log_det_bar) * transposed}
 
     def _solver(self, shape: Shape) -> Any:
         return matrix_solver(self.weight)

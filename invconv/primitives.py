@@ -8,7 +8,9 @@ The solvers of whole convolutions, primitives too, are in `invconv.wavefront` an
 
 from __future__ import annotations
 
-from invconv.arrays import Array, Shape, identity, namespace, size, zeros
+import math
+
+from invconv.arrays import Array, Shape, identity, namespace, readable, size, zeros
 from invconv.registry import Primitive
 from invconv.stencil import Offset, Stencil, reaching
 
@@ -101,6 +103,22 @@ def triangular_solve(matrix: Array, rhs: Array, *, lower: bool) -> Array:
     xp = namespace(matrix)
     regular = xp.all(xp.linalg.diagonal(matrix) != 0)
     return xp.linalg.solve(xp.where(regular, matrix, identity(matrix.shape[0], matrix)), rhs)
+
+
+def inverse_or_nan(matrices: Array) -> Array:
+    """Return A^-1 of each matrix (..., C, C); NaN where it is singular and nobody can look."""
+    xp = namespace(matrices)
+    if readable(matrices):
+        return xp.linalg.inv(matrices)
+    singular, regular = split_singular(matrices)
+    return xp.where(singular, xp.full_like(matrices, math.nan), xp.linalg.inv(regular))
+
+
+def split_singular(matrices: Array) -> tuple[Array, Array]:
+    """Return which matrices have a zero pivot, where a library may raise, and 1 in their places."""
+    xp = namespace(matrices)
+    singular = (xp.linalg.slogdet(matrices)[1] == -math.inf)[..., None, None]
+    return singular, xp.where(singular, identity(matrices.shape[-1], matrices), matrices)
 
 
 def shifts(x: Array, offsets: tuple[Offset, ...], wrap: bool) -> list[tuple[int, Array]]:

@@ -7,7 +7,6 @@ the rest are complex conjugates.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -15,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from invconv.arrays import Array, Shape, constant, namespace, readable, size
-from invconv.primitives import matmul
+from invconv.primitives import inverse_or_nan, matmul, split_singular
 from invconv.registry import Primitive
 
 # An explicit inverse is as good as a solve only where the matrix is well conditioned: its error
@@ -86,7 +85,7 @@ def spectral_log_det_vjp(kernel: Array, dilation: Shape, shape: Shape) -> Array:
     """
     xp = namespace(kernel)
     channels = kernel.shape[0]
-    inverse = xp.linalg.inv(kernel_spectrum(kernel, dilation, shape))  # (F, C_in, C_out)
+    inverse = inverse_or_nan(kernel_spectrum(kernel, dilation, shape))  # (F, C_in, C_out)
     weights = constant(multiplicity(shape), kernel, complex_dtype(kernel))
     grad = xp.permute_dims(inverse * weights[:, None, None], (2, 1, 0))
     frequencies = (*shape[:-1], shape[-1] // 2 + 1)
@@ -115,11 +114,8 @@ def spectral_solver(spectrum: Array, shape: Shape) -> Callable[[Array], Array]:
     """
     if readable(spectrum):
         return SpectralSolver(spectrum, stable_spectral_inverse(spectrum), shape)
-    # a solve may raise at a zero pivot; `Linear` puts NaN where K_hat(f) is singular
-    xp = namespace(spectrum)
-    singular = (xp.linalg.slogdet(spectrum)[1] == -math.inf)[:, None, None]
-    unit = constant(np.eye(spectrum.shape[-1]), spectrum, spectrum.dtype)
-    return SpectralSolver(xp.where(singular, unit, spectrum), None, shape)
+    # `Linear` puts NaN where K_hat(f) is singular
+    return SpectralSolver(split_singular(spectrum)[1], None, shape)
 
 
 def stable_spectral_inverse(spectrum: Array) -> Array | None:

@@ -38,6 +38,12 @@ def singular(s: Setting) -> Iterator[Measure]:
     else:
         yield truth(not s.target.looks, "no SingularConvError")
         yield truth(not np.isfinite(got).all(axis=1).any(), "an inverse with finite samples")
+    log_det_bar = s.target.asarray(np.ones(s.case.batch_shape), s.log_det_dtype)
+    try:
+        with np.errstate(divide="ignore", invalid="ignore"):
+            s.conv.forward_vjp(x, x, log_det_bar)
+    except ic.SingularConvError as error:
+        yield truth(s.target.looks and "singular" in str(error), "the gradient of the log_det")
 
 
 @law(
