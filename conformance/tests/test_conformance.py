@@ -42,6 +42,17 @@ def test_every_case_obeys_every_law(library: Any, part: int) -> None:
     assert not stale
 
 
+# of torch's own code
+@pytest.mark.filterwarnings("ignore:<class 'torch.autograd.function.Function'>")
+@pytest.mark.filterwarnings("ignore:`isinstance\\(treespec, LeafSpec\\)`")
+@pytest.mark.parametrize("case", ["corner-bias", "qrconv1x1-m2", "singular-periodic"])
+def test_torch_compiled_obeys_every_law(case: str) -> None:
+    (task,) = tasks([Column("torch", "cpu", "aot_eager", "float32")], [case], LAWS)
+    (outcome,) = perform(task)
+    assert sum(r.status == "pass" for r in outcome.results) >= 4
+    assert not [(r.reproduce, r.what, r.error, r.bound) for r in outcome.results if r.bad]
+
+
 def test_every_law_and_case_says_something() -> None:
     """No law may pass because it never applies."""
     columns = [
