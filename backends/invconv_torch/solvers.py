@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import threading
-from collections import OrderedDict
+import functools
 from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
@@ -16,11 +15,10 @@ from invconv.planes import PitchedSolver
 from invconv.primitives import from_pixel_rows, pixel_rows
 from invconv.spectrum import from_frequencies, stable_spectral_inverse, to_frequencies
 from invconv.wavefront import stable_inverse
+from invconv.workspaces import Workspaces
 
 Tensor: TypeAlias = torch.Tensor
 View: TypeAlias = tuple[tuple[Tensor, ...], Tensor, Tensor]
-
-_KEPT_BYTES = 2**26  # of workspace a thread keeps for its next solves
 
 
 @dataclass(frozen=True)
@@ -52,25 +50,18 @@ def _workspace(plan: Layout, y: Tensor) -> Workspace:
     return Workspace(images, tuple(steps), buffer.numel() * buffer.element_size())
 
 
-class _Workspaces(threading.local):
-    """The last workspaces of a thread. The views take longer to make than a small solve runs."""
-
-    def __init__(self) -> None:
-        self.kept: OrderedDict[Any, Workspace] = OrderedDict()
-
-    def get(self, plan: Layout, y: Tensor) -> Workspace:
-        """Return a workspace for the plan, a kept one on the CPU (a stream may not share one)."""
-        if type(y) is not torch.Tensor or y.device.type != "cpu":
-            return _workspace(plan, y)
-        key = (plan, tuple(y.shape), y.dtype)
-        found = self.kept.pop(key, None) or _workspace(plan, y)
-        self.kept[key] = found
-        while len(self.kept) > 1 and sum(w.nbytes for w in self.kept.values()) > _KEPT_BYTES:
-            self.kept.popitem(last=False)
-        return found
+_workspaces: Workspaces[Workspace] = Workspaces()
 
 
-_workspaces = _Workspaces()
+def _workspace_for(plan: Layout, y: Tensor) -> Workspace:
+    """Return a workspace, a kept one on the CPU; on CUDA, where a stream may not share one, new.
+
+    New memory comes from torch's pool there, in a captured graph from the graph's own.
+    """
+    make = functools.partial(_workspace, plan, y)
+    if type(y) is not torch.Tensor or y.device.type != "cpu":
+        return make()
+    return _workspaces.get((plan, tuple(y.shape), y.dtype), make)
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,7 +69,7 @@ class PitchedTorchSolver(PitchedSolver):
     """The pitched wave with `torch.mm` into strided views."""
 
     def _wave(self, plan: Layout, y: Tensor) -> Tensor:
-        work = _workspaces.get(plan, y)
+        work = _workspace_for(plan, y)
         work.images.copy_(y.permute(0, 2, 3, 1))
         first, *others = self._weights
         if self.inverse is None:

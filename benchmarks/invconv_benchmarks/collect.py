@@ -13,6 +13,7 @@ KEY = (
     "suite", "map", "shape", "axis", "dtype", "threads",
     "contender", "does", "library", "device", "mode",
 )  # fmt: skip
+_PLACE = ("library", "device", "mode")
 
 
 def key(row: Row) -> tuple[Any, ...]:
@@ -46,8 +47,10 @@ class Collector:
         rows = list(self._rows.values())
         for row in rows:
             _summarise(row)
-        for group in grouped(rows):
-            _relate(group, self.ceilings)
+        groups = grouped(rows)
+        between = _between_passes(groups)
+        for group in groups:
+            _relate(group, between, self.ceilings)
         return rows
 
     def _add_ceiling(self, ceiling: Row) -> None:
@@ -100,7 +103,7 @@ def _summarise(row: Row) -> None:
 
 def same_place(row: Row, other: Row) -> bool:
     """Tell whether two rows ran on one library, device and mode."""
-    return all(row[k] == other[k] for k in ("library", "device", "mode"))
+    return all(row[k] == other[k] for k in _PLACE)
 
 
 def baseline(row: Row, group: list[Row]) -> Row | None:
@@ -109,15 +112,33 @@ def baseline(row: Row, group: list[Row]) -> Row | None:
     return min(plain, key=lambda r: float(r["median"]), default=None)
 
 
-def _relate(group: list[Row], ceilings: dict[tuple[Any, ...], Row]) -> None:
+def _place(row: Row) -> tuple[Any, ...]:
+    return tuple(row[k] for k in _PLACE)
+
+
+def _between_passes(groups: list[list[Row]]) -> dict[tuple[Any, ...], float]:
+    """Return what a ratio varies by from pass to pass, for each library, device and mode."""
+    pairs: dict[tuple[Any, ...], list[tuple[spread.Passes, spread.Passes]]] = {}
+    for group in groups:
+        for row in group:
+            plain = baseline(row, group)
+            if row["passes"] and plain is not None and plain is not row:
+                pairs.setdefault(_place(row), []).append((row["passes"], plain["passes"]))
+    return {place: spread.between_passes(found) for place, found in pairs.items()}
+
+
+def _relate(
+    group: list[Row], between: dict[tuple[Any, ...], float], ceilings: dict[tuple[Any, ...], Row]
+) -> None:
     """Fill in what a row is compared with."""
     for row in group:
         plain = baseline(row, group)
+        row["between"] = between.get(_place(row), 0.0)
         row["against"] = row["ratio"] = row["low"] = row["high"] = row["roofline"] = None
         if not row["passes"]:
             continue
         if plain is not None:
-            found = spread.ratio(row["passes"], plain["passes"])
+            found = spread.ratio(row["passes"], plain["passes"], row["between"])
             row["against"] = plain["contender"]
             row["ratio"], row["low"], row["high"] = found.value, found.low, found.high
         place = tuple(row[k] for k in ("library", "device", "dtype", "threads"))

@@ -63,6 +63,10 @@ def _verdict(limit: str, row: Row, found: Interval, bound: float, least: bool = 
     return Verdict(limit, what, found.value, found.low, found.high, bound, verdict)
 
 
+def _ratio(row: Row, other: Row) -> Interval:
+    return spread.ratio(row["passes"], other["passes"], row["between"])
+
+
 def _ours(group: list[Row], does: str) -> list[Row]:
     return [r for r in group if r["role"] == "ours" and r["does"] == does and r["passes"]]
 
@@ -101,7 +105,7 @@ def _inverses(group: list[Row]) -> Iterator[Verdict]:
         forward = next(iter(plain), None) if torch else _best_forward(row, group)
         if found and forward:
             name, bound = found
-            yield _verdict(name, row, spread.ratio(row["passes"], forward["passes"]), bound)
+            yield _verdict(name, row, _ratio(row, forward), bound)
 
 
 def _own_forward(group: list[Row]) -> Iterator[Verdict]:
@@ -110,7 +114,7 @@ def _own_forward(group: list[Row]) -> Iterator[Verdict]:
         forward = [r for r in _ours(group, "forward") if same_place(r, row)]
         if not forward:
             continue
-        found = spread.ratio(row["passes"], forward[0]["passes"])
+        found = _ratio(row, forward[0])
         if name.startswith("emerging") and row["library"] == "numpy":
             yield _verdict("emerging pair, batched: inverse / forward, NumPy", row, found, 1.5)
         if name.startswith("periodic"):
@@ -120,7 +124,7 @@ def _own_forward(group: list[Row]) -> Iterator[Verdict]:
 def _qr(group: list[Row]) -> Iterator[Verdict]:
     peers = [r for r in group if r["contender"] == "reflections" and r["passes"]]
     for row in _ours(group, "matrix") if peers else []:
-        found = spread.ratio(peers[0]["passes"], row["passes"])
+        found = _ratio(peers[0], row)
         yield _verdict("QR, form W: reflections / ours, at least", row, found, 5.0, least=True)
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -39,16 +40,32 @@ def quantiles(passes: Passes) -> tuple[float, float, float]:
     return float(p10), float(median), float(p90)
 
 
-def ratio(ours: Passes, theirs: Passes) -> Interval:
+def between_passes(pairs: Iterable[tuple[Passes, Passes]]) -> float:
+    """Return the standard deviation, from pass to pass, of the logarithm of a ratio of medians.
+
+    One ratio has two or three passes, too few to tell; it is pooled over many.
+    """
+    squares, freedom = 0.0, 0
+    for ours, theirs in pairs:
+        medians = [(np.median(a), np.median(b)) for a, b in zip(ours, theirs, strict=False)]
+        logs = np.log([a / b for a, b in medians])
+        squares += float(((logs - logs.mean()) ** 2).sum())
+        freedom += len(logs) - 1
+    return math.sqrt(squares / freedom) if freedom else 0.0
+
+
+def ratio(ours: Passes, theirs: Passes, between: float = 0.0) -> Interval:
     """Return the ratio of medians.
 
     Within a pass the samples of a round belong together, and rounds are drawn anew a thousand times
     (a 95 % bootstrap interval). Passes run in processes of their own, minutes apart. The interval
-    spans those of all passes, and that of all rounds together: a pass that differs widens it.
+    spans those of all passes, that of all rounds together, and twice what passes differ by.
 
     Parameters
     ----------
     ours, theirs : sequence of passes, each a sequence of seconds, one a round
+    between : float
+        From `between_passes`.
     """
     pairs = [_paired(a, b) for a, b in zip(ours, theirs, strict=False) if a and b]
     if not pairs:
@@ -58,6 +75,7 @@ def ratio(ours: Passes, theirs: Passes) -> Interval:
     if len(pairs) > 1:
         ends.append(_bootstrap(a, b))
     value = float(np.median(a) / np.median(b))
+    ends.append((value * math.exp(-2 * between), value * math.exp(2 * between)))
     lows, highs = zip(*ends, strict=True)
     return Interval(value, min(value, *lows), max(value, *highs))
 

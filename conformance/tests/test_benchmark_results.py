@@ -178,6 +178,16 @@ def test_a_pass_that_differs_widens_the_interval() -> None:
         spread.ratio([[]], [[]])
 
 
+def test_what_passes_differ_by_is_found_and_stated() -> None:
+    logs = 0.1 * np.random.default_rng(0).standard_normal((2000, 2))
+    pairs = [([[2 * np.exp(a)], [2 * np.exp(b)]], [[1.0]] * 2) for a, b in logs]
+    assert spread.between_passes(pairs) == pytest.approx(0.1, rel=0.05)
+    assert spread.between_passes([([[1.0]], [[2.0]])]) == 0  # one pass tells nothing
+    found = spread.ratio([[2.0] * 5] * 2, [[1.0] * 5] * 2, 0.1)
+    assert found.low == pytest.approx(2 * np.exp(-0.2))
+    assert found.high == pytest.approx(2 * np.exp(0.2))
+
+
 @pytest.mark.parametrize("power", [0.5, 1.0, 2.0, 3.1])
 def test_exponent_of_an_exact_power_law(power: float) -> None:
     sizes = [4.0, 16.0, 64.0, 256.0, 16e6]
