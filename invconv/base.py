@@ -20,6 +20,7 @@ from invconv.errors import IllConditionedWarning
 from invconv.parameters import Parametrised
 from invconv.prepared import Factor, Map, PreparedInverse, WithoutBias
 from invconv.primitives import multiply, per_channel
+from invconv.tiles import tile_by_hand
 
 Gradients = dict[str, Array]
 
@@ -141,7 +142,9 @@ class InvertibleConv(Parametrised, ABC):
         """Return x = K^-1 (y - b) and log|det K^-1|, the latter broadcast to the batch shape."""
         return self._prepare(enter(self, "y", y).spatial_shape).inverse_and_log_det(y)
 
-    def prepare(self, spatial_shape: Shape, *, check: bool = True) -> PreparedInverse:
+    def prepare(
+        self, spatial_shape: Shape, *, check: bool = True, tile: tuple[int, int] | None = None
+    ) -> PreparedInverse:
         """Factor the operator for one grid, to solve often.
 
         Parameters
@@ -151,6 +154,10 @@ class InvertibleConv(Parametrised, ABC):
         check : bool
             Whether to judge the condition and warn of an inverse that cannot be right. Never
             done inside traced code nor for arrays on an accelerator.
+        tile : (h, w), optional
+            Of autoregressive convolutions: how many pixels are solved at once, instead of what the
+            planner chooses (`invconv.tiles`). 1 x 1 where it does not divide the grid or would cost
+            accuracy; ``plan`` tells.
 
         Raises
         ------
@@ -158,7 +165,8 @@ class InvertibleConv(Parametrised, ABC):
             If the operator has a zero pivot (known in host memory, outside traced code only).
         """
         shape = require_spatial_shape(self, spatial_shape)
-        return self._prepare(shape, check=check, held=self._map(copy_of))
+        with tile_by_hand(tile):
+            return self._prepare(shape, check=check, held=self._map(copy_of))
 
     def _prepare(
         self, shape: Shape, *, check: bool = True, held: InvertibleConv | None = None

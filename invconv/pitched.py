@@ -1,26 +1,29 @@
 """The pitched layout: an autoregressive solve in place, a few matrix products a wavefront.
 
-Pixels of one anti-diagonal do not depend on each other. All images lie in one flat buffer, channels
-last, with zeros around each: pixel (i, j) of sample b starts at
+The images are cut into tiles of h x w pixels, 1 x 1 at the simplest. Tiles of one anti-diagonal do
+not depend on each other. All images lie in one flat buffer, with zeros around each: the S = h w C
+numbers of tile (i, j) of sample b, column by column, channels last, start at
 
-    start + i row + b pitch + j C        with row = B pitch + slope C,
+    start + i row + b pitch + j S        with row = B pitch + slope S,
 
-so that from the last sample at (i, j) to the first at (i + 1, j - slope), the next pixel of the
+so that from the last sample at (i, j) to the first at (i + 1, j - slope), the next tile of the
 anti-diagonal, it is one pitch, as from sample to sample. So a whole wavefront is *one* strided
-matrix, and so is what a kernel row reads for it: nothing is gathered. The buffer holds y, and x
-overwrites it as the wave passes. With X_a what kernel row a reads, and x itself still y,
+matrix, and so is what a row of tiles reads for it: nothing is gathered. The buffer holds y, and x
+overwrites it as the wave passes. With X_a what is read of the tiles a rows back, x itself still y,
+and T the tile's own triangular matrix,
 
-    x = [X_0 | y] M_0 + X_1 M_1 + ...        M_a = the -(D^-1 tap)^T stacked, and D^-T for y,
+    x = [X_0 | y] M_0 + X_1 M_1 + ...        M_a = the -(T^-1 taps)^T stacked, and T^-T for y,
 
-or, where D^-1 would cost accuracy, the same without D^-1 and a triangular solve at the end.
+or, where T^-1 would cost accuracy, 1 x 1 tiles without it and a triangular solve at the end.
 
-There is no array operation here but in `weights`: a library that has strided views, and matrix
-products into one, can run the plan (`invconv.planes.PitchedSolver`).
+There is no array operation here but in `tile_matrix` and `weights`: a library that has strided
+views, and matrix products into one, can run the plan (`invconv.planes.PitchedSolver`).
 """
 
 from __future__ import annotations
 
 import functools
+import itertools
 from dataclasses import dataclass
 
 from invconv.arrays import Array, identity, namespace, zeros
@@ -29,7 +32,8 @@ from invconv.stencil import Offset
 
 _PAGE = 4096  # bytes: pixels whole pages apart share one set of the cache
 
-Row = tuple[int, tuple[int, ...]]
+Tile = tuple[int, int]
+Row = tuple[int, int, int]
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,38 +48,51 @@ class Layout:
         Of the buffer.
     start : int
         Of pixel (0, 0) of sample 0.
-    strides : tuple of int
-        Of the images as (B, H, W, C); the first is the pitch.
+    shape, strides : tuple of int
+        Of the images in the buffer, as (B, H / h, h, W / w, w, C); the first stride is the pitch.
     windows : tuple of (shift, width)
-        What each of `rows_read` reads, from ``shift`` behind a pixel on.
+        What each of `rows_read` reads, from ``shift`` behind a tile on.
     steps : tuple of (place, count)
-        In the order of the solve: where a wavefront's first pixel starts, and how many (row,
+        In the order of the solve: where a wavefront's first tile starts, and how many (row,
         sample) pairs it has, one pitch apart.
+    size : int
+        S, of a tile.
     """
 
     length: int
     start: int
-    strides: tuple[int, int, int, int]
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]
     windows: tuple[tuple[int, int], ...]
     steps: tuple[tuple[int, int], ...]
+    size: int
 
 
-def rows_read(reach: tuple[Offset, ...], sign: int) -> tuple[Row, ...]:
-    """Return, for each kernel row a, the columns back that are read, as they lie in memory.
+def rows_read(reach: tuple[Offset, ...], sign: int, tile: Tile) -> tuple[Row, ...]:
+    """Return (a, first, end) for each row of tiles that is read, a rows of tiles back.
 
-    Row 0 comes first and holds the pixel itself. There are no gaps, so a window may have columns
+    Its columns of pixels, counted from the tile's own first in memory, are first, ..., end - 1.
+    Row 0 comes first and holds the tile itself. There are no gaps, so a window may have columns
     without a tap; they are of earlier wavefronts too.
     """
+    high, wide = tile
     rows: dict[int, list[int]] = {0: [0]}
     for a, q in reach:
-        rows.setdefault(a, []).append(q)
-    farthest_first = {a: range(max(qs), min(qs) - 1, -1) for a, qs in sorted(rows.items())}
-    return tuple((a, tuple(columns[::sign])) for a, columns in farthest_first.items())
+        for back in {a // high, -(-a // high)}:
+            rows.setdefault(back, []).append(q)
+    return tuple(
+        (a, -max(qs), wide - min(qs)) if sign > 0 else (a, min(qs), wide + max(qs))
+        for a, qs in sorted(rows.items())
+    )
 
 
 @functools.lru_cache(maxsize=64)
 def layout(
-    shape: tuple[int, int, int, int], reach: tuple[Offset, ...], sign: int, itemsize: int
+    shape: tuple[int, int, int, int],
+    reach: tuple[Offset, ...],
+    sign: int,
+    itemsize: int,
+    tile: Tile = (1, 1),
 ) -> Layout:
     """Return the layout of a solve.
 
@@ -89,37 +106,89 @@ def layout(
         +1 where back is upwards and to the left, -1 where it is downwards and to the right.
     itemsize : int
         Bytes of a number.
+    tile : (h, w)
+        Divides (H, W); h is 1 where a tap reaches forwards along its row.
     """
     batch, channels, height, width = shape
-    read = rows_read(reach, sign)
-    slope = 1 + max([0, *(-q for a, q in reach if a)])  # so that slope a + q > 0 for every tap
-    depth, padding = read[-1][0], max(abs(q) for _, columns in read for q in columns)
-    pitch = (padding + width) * channels  # one gap serves the samples on both its sides
+    high, wide = tile
+    rows, columns = height // high, width // wide
+    column, size = high * channels, high * wide * channels
+    read = rows_read(reach, sign, tile)
+    slope = 1 + max([0, *(-(q // wide) for a, q in reach if a)])  # so that every tap is behind
+    depth, padding = read[-1][0], max([0, *(abs(q) for _, q in reach)])
+    pitch = (padding + width) * column  # one gap serves the samples on both its sides
     while pitch * itemsize % _PAGE == 0:
         pitch += channels
-    row = batch * pitch + slope * channels
-    start = depth * row + padding * channels
+    row = batch * pitch + slope * size
+    start = depth * row + padding * column
     windows = tuple(
-        (-sign * (a * row + columns[0] * channels), len(columns) * channels) for a, columns in read
+        (-sign * a * row + first * column, (end - first) * column) for a, first, end in read
     )
     steps = []
-    for level in range(width + slope * (height - 1)):
-        low, high = max(0, -((width - 1 - level) // slope)), min(height - 1, level // slope)
-        place = start + low * row + (level - slope * low) * channels
-        steps.append((place, (high - low + 1) * batch))
+    for level in range(columns + slope * (rows - 1)):
+        low, top = max(0, -((columns - 1 - level) // slope)), min(rows - 1, level // slope)
+        place = start + low * row + (level - slope * low) * size
+        steps.append((place, (top - low + 1) * batch))
     return Layout(
-        length=start + (height + depth) * row + pitch,
+        length=start + (rows + depth) * row + pitch,
         start=start,
-        strides=(pitch, row, channels, 1),
+        shape=(batch, rows, high, columns, wide, channels),
+        strides=(pitch, row, channels, size, column, 1),
         windows=windows,
         steps=tuple(step for step in steps[::sign] if step[1] > 0),
+        size=size,
     )
+
+
+Blocks = dict[Offset, Array]
+
+
+def _blocks(diagonal: Array, taps: Array, reach: tuple[Offset, ...]) -> Blocks:
+    """Return the transposed taps by their (row, column) back, D at (0, 0)."""
+    xp = namespace(taps)
+    found = {place: xp.matrix_transpose(taps[t, ...]) for t, place in enumerate(reach)}
+    return {(0, 0): xp.matrix_transpose(diagonal)} | found
+
+
+def _assembled(blocks: Blocks, sign: int, tile: Tile, back: int, columns: range) -> Array:
+    """Return what pixels in some columns, ``back`` rows of tiles back, do to a tile's pixels.
+
+    The matrix is transposed, as rows of pixels want it: (columns h C, w h C).
+    """
+    high, wide = tile
+    like = blocks[0, 0]
+    xp, blank = namespace(like), zeros(like.shape, like)
+
+    def block(c_from: int, r_from: int, c: int, r: int) -> Array:
+        return blocks.get((back * high + sign * (r - r_from), sign * (c - c_from)), blank)
+
+    return xp.concat(
+        [
+            xp.concat([block(*here, c, r) for c in range(wide) for r in range(high)], axis=1)
+            for here in itertools.product(columns, range(high))
+        ],
+        axis=0,
+    )
+
+
+def tile_matrix(
+    diagonal: Array, taps: Array, reach: tuple[Offset, ...], sign: int, tile: Tile
+) -> Array:
+    """Return T, the convolution's matrix within a tile, (w h C, w h C)."""
+    blocks = _blocks(diagonal, taps, reach)
+    transposed = _assembled(blocks, sign, tile, 0, range(tile[1]))
+    return namespace(taps).matrix_transpose(transposed)
 
 
 def weights(
-    diagonal: Array, taps: Array, reach: tuple[Offset, ...], sign: int, inverse: Array | None
+    diagonal: Array,
+    taps: Array,
+    reach: tuple[Offset, ...],
+    sign: int,
+    tile: Tile,
+    inverse: Array | None,
 ) -> list[Array]:
-    """Return M_0, M_1, ..., one matrix (columns C, C) for each of `rows_read`.
+    """Return M_0, M_1, ..., one matrix (columns h C, w h C) for each of `rows_read`.
 
     Parameters
     ----------
@@ -128,17 +197,21 @@ def weights(
     taps : array, shape (T, C, C)
     reach : tuple of T (row, column)
     sign : int
-    inverse : array, shape (C, C), or None
-        D^-1, or None where a triangular solve follows.
+    tile : (h, w)
+    inverse : array, shape (w h C, w h C), or None
+        T^-1, or None where a triangular solve follows.
     """
     xp = namespace(taps)
-    channels = diagonal.shape[0]
-    blank, own = zeros((channels, channels), taps), identity(channels, taps)
-    if inverse is not None:
-        taps, own = matmul(inverse, taps), xp.matrix_transpose(inverse)
-    transposed = -xp.matrix_transpose(taps)
-    blocks = {(0, 0): own} | {place: transposed[t, ...] for t, place in enumerate(reach)}
-    return [
-        xp.concat([blocks.get((a, q), blank) for q in columns], axis=0)
-        for a, columns in rows_read(reach, sign)
-    ]
+    blocks = _blocks(diagonal, taps, reach)
+    own = identity(diagonal.shape[0], taps) if inverse is None else xp.matrix_transpose(inverse)
+
+    def applied(back: int, columns: range) -> list[Array]:
+        if not columns:
+            return []
+        matrix = -_assembled(blocks, sign, tile, back, columns)
+        return [matrix if inverse is None else matmul(matrix, own)]
+
+    first, *others = rows_read(reach, sign, tile)
+    before, after = range(first[1], 0), range(tile[1], first[2])
+    found = [xp.concat([*applied(0, before), own, *applied(0, after)], axis=0)]
+    return found + [matrix for a, *ends in others for matrix in applied(a, range(*ends))]

@@ -9,16 +9,18 @@
 from __future__ import annotations
 
 import functools
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from typing import Any, Self
+from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar, Self
 
+from invconv import tiles
 from invconv.arrays import Array, Shape, namespace, zeros
-from invconv.pitched import Layout, layout, weights
+from invconv.pitched import Layout, Tile, layout, tile_matrix, weights
 from invconv.primitives import correlate
 from invconv.stencil import Stencil
-from invconv.wavefront import CausalStencil
+from invconv.wavefront import CausalStencil, stable_inverse
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,21 +36,27 @@ class PitchedSolver(ABC):
         D^-1 where it may be used, see `invconv.wavefront.stable_inverse`.
     shape : tuple of int
         The grid.
+    tile : (h, w) or None
+        Chosen by hand, see `invconv.tiles`.
     """
 
     causal: CausalStencil
     inverse: Array | None
     shape: Shape
+    tile: Tile | None = field(default_factory=tiles.by_hand)
+
+    call_seconds: ClassVar[float] = math.inf
+    """What a small matrix product costs beyond its arithmetic; inf for 1 x 1 tiles only."""
 
     @abstractmethod
-    def _wave(self, plan: Layout, y: Array) -> Array:
-        """Run a plan with `_weights` on images (B, C, H, W)."""
+    def _wave(self, plan: Layout, matrices: list[Array], y: Array) -> Array:
+        """Run a plan with the weights M_0, M_1, ... on images (B, C, H, W)."""
 
     @property
     def plan(self) -> dict[str, Any]:
-        """How the solve runs."""
+        """How the solve runs; "tiles" fills with what was chosen for images (B, C, H, W)."""
         corner = "triangular solve" if self.inverse is None else "cached inverse"
-        return {"method": "pitched wavefront", "at the pixel": corner}
+        return {"method": "pitched wavefront", "at the pixel": corner, "tiles": self._tiles}
 
     def __call__(self, y: Array) -> Array:
         """Solve for x, shape (B, C, *shape)."""
@@ -88,9 +96,19 @@ class PitchedSolver(ABC):
         )
 
     @functools.cached_property
-    def _weights(self) -> list[Array]:
-        kept = self._kept
-        return weights(kept.diagonal, kept.taps, self._reach, self._sign, self.inverse)
+    def _weights(self) -> dict[Tile, list[Array] | None]:
+        """The weights for the tiles that were asked for, None where T^-1 would cost accuracy."""
+        return {}
+
+    def _weights_for(self, tile: Tile) -> list[Array] | None:
+        if tile not in self._weights:
+            kept, inverse = self._kept, self.inverse
+            parts = (kept.diagonal, kept.taps, self._reach, self._sign, tile)
+            if tile != (1, 1):
+                inverse = None if inverse is None else stable_inverse(tile_matrix(*parts))
+            usable = inverse is not None or tile == (1, 1)
+            self._weights[tile] = weights(*parts, inverse) if usable else None
+        return self._weights[tile]
 
     @property
     def _sign(self) -> int:
@@ -110,15 +128,23 @@ class PitchedSolver(ABC):
 
         return _each(by_rows, y, 3, columns)
 
+    @functools.cached_property
+    def _tiles(self) -> dict[tuple[int, ...], Tile]:
+        return {}
+
     def _pitched(self, y: Array) -> Array:
-        itemsize = namespace(y).finfo(y.dtype).bits // 8
-        return self._wave(layout(tuple(y.shape), self._reach, self._sign, itemsize), y)
+        shape, itemsize = tuple(y.shape), namespace(y).finfo(y.dtype).bits // 8
+        order = tiles.ranked(shape, self._reach, self.call_seconds, self.tile)
+        usable = ((t, w) for t in order if (w := self._weights_for(t)) is not None)
+        tile, matrices = next(usable)
+        self._tiles[shape] = tile
+        return self._wave(layout(shape, self._reach, self._sign, itemsize, tile), matrices, y)
 
     @functools.cached_property
     def _inside(self) -> Self:
         """The solver of one plane."""
         here = self._only([t for t, o in enumerate(self.causal.reach) if o[0] == 0])
-        return type(self)(_without_first_axis(here), self.inverse, self.shape[1:])
+        return type(self)(_without_first_axis(here), self.inverse, self.shape[1:], self.tile)
 
     @functools.cached_property
     def _links(self) -> dict[int, Stencil]:

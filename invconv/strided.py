@@ -69,7 +69,7 @@ class Views:
 
     Attributes
     ----------
-    images : array, shape (B, H, W, C)
+    images : array, shape (B, H / h, h, W / w, w, C)
         The pixels of the buffer.
     steps : tuple of (windows, x, two scratch arrays)
         What each wavefront reads and writes.
@@ -103,22 +103,37 @@ class StridedSolver(PitchedSolver):
     def as_strided(x: Array, shape: tuple[int, ...], strides: tuple[int, ...]) -> Array:
         """Return a view; the strides are in bytes."""
 
-    def _wave(self, plan: Layout, y: Array) -> Array:
+    def _wave(self, plan: Layout, matrices: list[Array], y: Array) -> Array:
         def make() -> Views:
             return self._views(plan, y)
 
-        key = (plan, tuple(y.shape), y.dtype)
-        work = _workspaces.get(key, make) if self.keeps_workspaces else make()
-        work.images[...] = y.transpose(0, 2, 3, 1)
+        work = _workspaces.get((plan, y.dtype), make) if self.keeps_workspaces else make()
+        batch, rows, high, columns, wide, channels = plan.shape
+        tiled = y.reshape(batch, channels, rows, high, columns, wide)
+        work.images[...] = tiled.transpose(0, 2, 3, 4, 5, 1)
+        self._run(work, matrices)
+        return work.images.transpose(0, 5, 1, 2, 3, 4).copy().reshape(y.shape)
+
+    def _run(self, work: Views, matrices: list[Array]) -> None:
+        """Let the wave pass."""
         matmul, add = self.xp.matmul, self.xp.add
-        first, *others = self._weights
-        for (window, *more), x, rhs, term in work.steps:
-            matmul(window, first, out=rhs)
-            for window, matrix in zip(more, others, strict=True):
+        first, *others = matrices
+        if self.inverse is None or not others:
+            for windows, x, rhs, term in work.steps:
+                matmul(windows[0], first, out=rhs)
+                for window, matrix in zip(windows[1:], others, strict=True):
+                    matmul(window, matrix, out=term)
+                    add(rhs, term, out=rhs)
+                x[...] = rhs if self.inverse is not None else self._substitute(rhs)
+            return
+        *middle, last = others
+        for windows, x, rhs, term in work.steps:
+            matmul(windows[0], first, out=rhs)
+            for window, matrix in zip(windows[1:-1], middle, strict=True):
                 matmul(window, matrix, out=term)
                 add(rhs, term, out=rhs)
-            x[...] = rhs if self.inverse is not None else self._substitute(rhs)
-        return work.images.transpose(0, 3, 1, 2).copy()
+            matmul(windows[-1], last, out=term)
+            add(rhs, term, out=x)
 
     def _substitute(self, rhs: Array) -> Array:
         """Return D^-1 applied to rows (M, C)."""
@@ -130,10 +145,9 @@ class StridedSolver(PitchedSolver):
         return self.xp.asfortranarray(self.causal.diagonal)
 
     def _views(self, plan: Layout, y: Array) -> Views:
-        batch, channels, height, width = y.shape
         buffer = self.xp.zeros(plan.length, dtype=y.dtype)
         largest = max(count for _, count in plan.steps)
-        scratch = self.xp.empty((2, largest, channels), dtype=y.dtype)
+        scratch = self.xp.empty((2, largest, plan.size), dtype=y.dtype)
 
         def view(place: int, shape: tuple[int, ...], strides: tuple[int, ...]) -> Array:
             in_bytes = tuple(stride * y.itemsize for stride in strides)
@@ -143,11 +157,10 @@ class StridedSolver(PitchedSolver):
         steps = tuple(
             (
                 tuple(view(place + shift, (count, n), row) for shift, n in plan.windows),
-                view(place, (count, channels), row),
+                view(place, (count, plan.size), row),
                 scratch[0, :count],
                 scratch[1, :count],
             )
             for place, count in plan.steps
         )
-        images = view(plan.start, (batch, height, width, channels), plan.strides)
-        return Views(images, steps, buffer.nbytes)
+        return Views(view(plan.start, plan.shape, plan.strides), steps, buffer.nbytes)

@@ -1,7 +1,8 @@
 """The kernels with the derivatives of `invconv.rules`, opaque to autograd, torch.func and compile.
 
 Each operation is two classes: one for code that torch.compile traces, which cannot take a class
-with a ``jvp``, and one with it.
+with a ``jvp``, and one with it. To call either costs as much as a small solve, so it is left out
+where nobody watches.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from invconv import rules
 from invconv.families import LinearFamily
 from invconv_torch import kernels, ops
 from invconv_torch.kernels import Factor
-from invconv_torch.traced import compiling, traced
+from invconv_torch.traced import compiling, traced, unwatched
 
 Tensor: TypeAlias = torch.Tensor
 Pair: TypeAlias = tuple[Tensor | None, Tensor | None]
@@ -23,24 +24,32 @@ Pair: TypeAlias = tuple[Tensor | None, Tensor | None]
 
 def apply(family: LinearFamily, w: Tensor, x: Tensor) -> Tensor:
     """Return A(w) x."""
+    if unwatched(w, x):
+        return kernels.apply(family, w, x)
     result: Tensor = (_TracedApply if compiling() else _Apply).apply(family, w, x)
     return result
 
 
 def gram(family: LinearFamily, x: Tensor, y: Tensor) -> Tensor:
     """Return the gradient of <y, A(w) x> with respect to w."""
+    if unwatched(x, y):
+        return kernels.gram(family, x, y)
     result: Tensor = (_TracedGram if compiling() else _Gram).apply(family, x, y)
     return result
 
 
 def solve(family: LinearFamily, factor: Factor | None, w: Tensor, y: Tensor) -> Tensor:
     """Return A(w)^-1 y, with the factors of A(w) if they are there."""
+    if unwatched(w, y):
+        return kernels.solve(family, factor, w, y)
     result: Tensor = (_TracedSolve if compiling() else _Solve).apply(family, factor, w, y)
     return result
 
 
 def matmul(a: Tensor, b: Tensor) -> Tensor:
     """Return A B."""
+    if unwatched(a, b):
+        return kernels.matmul(a, b)
     result: Tensor = (_TracedMatmul if compiling() else _Matmul).apply(a, b)
     return result
 

@@ -1,0 +1,115 @@
+"""Tiles of pixels solved at once: the same inverse, never an unstable one, and a sane choice."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import invconv as ic
+from invconv import tiles
+from invconv.arrays import to_numpy
+from invconv_conformance import oracle
+from invconv_conformance.cases import CASES
+from invconv_conformance.laws import LAWS
+from invconv_conformance.library import Column
+from invconv_conformance.runner import Task, perform
+
+RNG = np.random.default_rng(0)
+TILES = ((1, 2), (1, 3), (2, 1), (2, 2), (2, 4), (4, 2), (6, 8))
+KINDS: tuple[dict[str, Any], ...] = (
+    {"kernel_size": 2, "direction": (1, 1)},
+    {"kernel_size": 2, "direction": (-1, -1)},
+    {"kernel_size": (3, 4), "direction": (1, -1)},
+    {"kernel_size": 3, "direction": (-1, 1), "dilation": (1, 2)},
+    {"kernel_size": 3, "mask": "raster", "direction": 1},
+    {"kernel_size": 5, "mask": "raster", "direction": -1},
+)
+LIKE = {"numpy": np.zeros(()), "torch": torch.zeros((), dtype=torch.float64)}
+
+
+@pytest.mark.parametrize("library", LIKE)
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("kind", KINDS, ids=str)
+def test_every_tile_solves_the_dense_system(
+    kind: dict[str, Any], channels: int, library: str
+) -> None:
+    conv = ic.AutoregressiveConv.init(channels, rng=RNG, **kind)
+    matrix, _ = oracle.affine(conv, (6, 8))
+    y = RNG.standard_normal((2, channels, 6, 8))
+    wanted = np.linalg.solve(matrix, y.reshape(2, -1).T).T.reshape(y.shape)
+    used = set()
+    for tile in TILES:
+        prepared = conv.asarrays(LIKE[library]).prepare((6, 8), check=False, tile=tile)
+        x = to_numpy(prepared.inverse(y if library == "numpy" else torch.as_tensor(y)))
+        np.testing.assert_allclose(x, wanted, rtol=0, atol=1e-13 * np.abs(wanted).max())
+        used |= set(prepared.plan["tiles"].values())
+    assert len(used) >= (2 if "mask" in kind else 3)  # a raster's tiles are one row high
+
+
+def test_a_tile_that_does_not_fit_is_not_used() -> None:
+    conv = ic.AutoregressiveConv.init(2, kernel_size=2, rng=RNG)
+    y = RNG.standard_normal((1, 2, 5, 7))
+    prepared = conv.prepare((5, 7), tile=(2, 2))
+    np.testing.assert_allclose(conv.forward(prepared.inverse(y)), y, atol=1e-12)
+    assert prepared.plan["tiles"] == {(1, 2, 5, 7): (1, 1)}
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("tap", [-1.5, -3.0, -29.6])
+@pytest.mark.parametrize("library", LIKE)
+def test_no_tile_loses_digits_that_substitution_keeps(library: str, tap: float, dtype: str) -> None:
+    """The inverse grows up to 29.6^15: an explicit inverse of a tile would be useless."""
+    kernel = np.zeros((1, 1, 1, 2), dtype)
+    kernel[..., 0, 1], kernel[..., 0, 0] = 1.0, tap
+    conv = ic.AutoregressiveConv(kernel, direction=(1, 1))
+    matrix = oracle.affine(ic.AutoregressiveConv(kernel.astype(float), direction=(1, 1)), (1, 16))[
+        0
+    ]
+    x = RNG.standard_normal((1, 1, 1, 16))
+    images = (x, (matrix @ x.reshape(-1)).reshape(x.shape))
+    for tile in (None, (1, 2), (1, 8), (1, 16)):
+        for values in images:
+            y = values.astype(dtype)
+            like = y if library == "numpy" else torch.as_tensor(y)
+            prepared = conv.asarrays(like).prepare((1, 16), check=False, tile=tile)
+            found = to_numpy(prepared.inverse(like)).astype(np.longdouble).reshape(-1)
+            rest = np.linalg.norm((matrix @ found - y.reshape(-1)).astype(float))
+            size = np.linalg.norm(matrix, 2) * np.linalg.norm(found.astype(float))
+            size += np.linalg.norm(y.astype(float))
+            assert rest <= 2 * np.finfo(dtype).eps * size  # C k eps, with two taps
+
+
+@pytest.mark.parametrize("tile", [(1, 2), (2, 2), (1, 4), (4, 4)])
+@pytest.mark.parametrize("library", ["numpy", "torch"])
+def test_the_laws_hold_with_every_tile(library: str, tile: tuple[int, int]) -> None:
+    names = ("corner", "raster", "emerging", "chain", "ill", "tiny", "huge")
+    columns = tuple(Column(library, "cpu", "eager", d) for d in ("float64", "float32"))
+    laws = tuple(name for name in LAWS if name.startswith(("inverse", "round", "vjp.input")))
+    with tiles.tile_by_hand(tile):
+        found = [
+            result
+            for case in CASES
+            if case.name.startswith(names) and not case.singular
+            for outcome in perform(Task(case.name, columns, laws))
+            for result in outcome.results
+        ]
+    assert sum(r.status == "pass" for r in found) > 400
+    assert not [(r.reproduce, r.what, r.error, r.bound) for r in found if r.bad]
+
+
+def test_the_planner_prefers_few_large_products_where_calls_dominate() -> None:
+    corner, raster = ((0, 1), (1, 0), (1, 1)), ((0, 1), (1, -1), (1, 0), (1, 1))
+    call = 2e-6
+    assert tiles.ranked((64, 48, 4, 4), corner, call) == ((1, 1),)
+    assert tiles.ranked((16, 48, 64, 64), corner, call) == ((1, 1),)
+    high, wide = tiles.ranked((1, 3, 256, 256), corner, call)[0]
+    assert high * wide >= 8
+    assert all(h == 1 for h, _ in tiles.ranked((1, 3, 256, 256), raster, call))
+    assert tiles.ranked((1, 16, 256, 256), corner, 0.0) == ((1, 1),)
+    for shape in ((1, 3, 256, 256), (1, 12, 15, 16)):
+        order = tiles.ranked(shape, corner, call)
+        assert order[-1] == (1, 1)
+        assert all(shape[2] % h == 0 and shape[3] % w == 0 for h, w in order)

@@ -1,0 +1,97 @@
+"""Which tiles an autoregressive solve is cut into: a small model of what each choice costs.
+
+A small product costs mostly the call. Tiles make fewer, larger products of more arithmetic: h x w
+pixels are solved at once by their explicit inverse. That is as accurate as substitution only where
+the tile's matrix is well conditioned, so the model ranks, and the solver takes the first that is.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+
+from invconv.pitched import Tile, rows_read
+from invconv.stencil import Offset
+
+_LARGEST = 128  # numbers of a tile: more, and its inverse costs more than it saves
+_FLOPS = 4e10  # a second, of one core in float32; only how it compares with a call matters
+_LANES = 16  # narrower products leave a processor's vectors part empty
+
+_chosen: ContextVar[Tile | None] = ContextVar("invconv_tile", default=None)
+
+
+@contextmanager
+def tile_by_hand(tile: Tile | None) -> Iterator[None]:
+    """Choose tiles (h, w), instead of the planner, of what is factored inside this context."""
+    token = _chosen.set(tile or _chosen.get())
+    try:
+        yield
+    finally:
+        _chosen.reset(token)
+
+
+def by_hand() -> Tile | None:
+    """Return the tiles that were chosen by hand, if any."""
+    return _chosen.get()
+
+
+@functools.lru_cache(maxsize=256)
+def ranked(
+    shape: tuple[int, int, int, int],
+    reach: tuple[Offset, ...],
+    call_seconds: float,
+    chosen: Tile | None = None,
+) -> tuple[Tile, ...]:
+    """Return tiles (h, w), the fastest first and 1 x 1 last.
+
+    Parameters
+    ----------
+    shape : tuple of int
+        Of the images, (B, C, H, W).
+    reach : tuple of (row, column)
+        How far back each tap reads.
+    call_seconds : float
+        What a small product costs beyond its arithmetic.
+    chosen : (h, w), optional
+        By hand; the first one, if it can be used.
+    """
+    possible = _possible(shape, reach)
+    if chosen is not None:
+        return (chosen, (1, 1)) if chosen in possible else ((1, 1),)
+    if call_seconds == float("inf"):
+        return ((1, 1),)
+    found = sorted(possible, key=lambda tile: _seconds(shape, reach, tile, call_seconds))
+    return tuple(found[: found.index((1, 1)) + 1])
+
+
+def _possible(shape: tuple[int, int, int, int], reach: tuple[Offset, ...]) -> list[Tile]:
+    """Return the tiles that divide the grid; one row high where a tap reaches forwards."""
+    _, channels, height, width = shape
+    skew = any(q < 0 for _, q in reach)
+    return [
+        (h, w)
+        for h in ([1] if skew else _divisors(height))
+        for w in _divisors(width)
+        if h * w == 1 or h * w * channels <= _LARGEST
+    ]
+
+
+def _divisors(n: int) -> list[int]:
+    return [d for d in (1, 2, 3, 4, 5, 6, 7, 8, 12, 16, 32) if n % d == 0]
+
+
+def _seconds(
+    shape: tuple[int, int, int, int], reach: tuple[Offset, ...], tile: Tile, call_seconds: float
+) -> float:
+    batch, channels, height, width = shape
+    high, wide = tile
+    read = rows_read(reach, 1, tile)
+    slope = 1 + max([0, *(-(q // wide) for a, q in reach if a)])
+    steps = width // wide + slope * (height // high - 1)
+    size = high * wide * channels
+    lanes = -(-size // _LANES) * _LANES
+    depth = sum(end - first for _, first, end in read) * high * channels
+    count = batch * (height // high) * (width // wide)
+    return steps * 2 * len(read) * call_seconds + 2 * count * depth * lanes / _FLOPS
