@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import warnings
 from abc import ABC, abstractmethod
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 
 from invconv import condition
@@ -165,7 +166,7 @@ class InvertibleConv(Parametrised, ABC):
             If the operator has a zero pivot (known in host memory, outside traced code only).
         """
         shape = require_spatial_shape(self, spatial_shape)
-        with tile_by_hand(tile):
+        with nullcontext() if tile is None else tile_by_hand(tile):
             return self._prepare(shape, check=check, held=self._map(copy_of))
 
     def _prepare(

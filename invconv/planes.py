@@ -12,7 +12,7 @@ import functools
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, ClassVar, Self
 
 from invconv import tiles
@@ -47,6 +47,11 @@ class PitchedSolver(ABC):
 
     call_seconds: ClassVar[float] = math.inf
     """What a small matrix product costs beyond its arithmetic; inf for 1 x 1 tiles only."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave weights out, which are soon made again; keep what the plan refers to."""
+        kept = {f.name for f in fields(self)} | {"_tiles"}
+        return {name: value for name, value in vars(self).items() if name in kept}
 
     @abstractmethod
     def _wave(self, plan: Layout, matrices: list[Array], y: Array) -> Array:

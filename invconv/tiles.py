@@ -23,9 +23,9 @@ _chosen: ContextVar[Tile | None] = ContextVar("invconv_tile", default=None)
 
 
 @contextmanager
-def tile_by_hand(tile: Tile | None) -> Iterator[None]:
+def tile_by_hand(tile: Tile) -> Iterator[None]:
     """Choose tiles (h, w), instead of the planner, of what is factored inside this context."""
-    token = _chosen.set(tile or _chosen.get())
+    token = _chosen.set(tile)
     try:
         yield
     finally:

@@ -236,10 +236,13 @@ def test_huge_and_tiny_scales_do_not_overflow_the_log_determinant(scale: float) 
 
 def test_plans_say_how_a_solve_runs() -> None:
     conv = ic.AutoregressiveConv.init(2, rng=RNG)
-    assert conv.prepare((3, 5)).plan == {
-        "method": "pitched wavefront",
-        "at the pixel": "cached inverse",
-    }
+    prepared = conv.prepare((3, 5))
+    assert prepared.plan["method"] == "pitched wavefront"
+    assert prepared.plan["at the pixel"] == "cached inverse"
+    copied = pickle.loads(pickle.dumps(prepared))
+    copied.inverse(np.ones((1, 2, 3, 5)))
+    assert list(copied.plan["tiles"]) == [(1, 2, 3, 5)]
+    assert prepared.plan["tiles"] == {}
     with agnostic():
         assert conv.prepare((3, 5)).plan["levels"] == 7
     assert ic.PeriodicConv.init(2, rng=RNG).prepare((4, 4)).plan["frequencies"] == 12
