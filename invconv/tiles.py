@@ -17,6 +17,8 @@ from invconv.stencil import Offset
 
 _LARGEST = 128  # numbers of a tile: more, and its inverse costs more than it saves
 _FLOPS = 4e10  # a second, of one core in float32; only how it compares with a call matters
+_BLOCK_SECONDS = 1.5e-6  # to put a tap into its place in a weight of a tile
+_SOLVES = 8  # that share what a plan costs: a training step needs one, sampling many
 _LANES = 16  # narrower products leave a processor's vectors part empty
 
 _chosen: ContextVar[Tile | None] = ContextVar("invconv_tile", default=None)
@@ -94,4 +96,6 @@ def _seconds(
     lanes = -(-size // _LANES) * _LANES
     depth = sum(end - first for _, first, end in read) * high * channels
     count = batch * (height // high) * (width // wide)
-    return steps * 2 * len(read) * call_seconds + 2 * count * depth * lanes / _FLOPS
+    plan = (depth + size) * size / channels**2 * _BLOCK_SECONDS
+    products = steps * 2 * len(read) * call_seconds + 2 * count * depth * lanes / _FLOPS
+    return plan / _SOLVES + products
