@@ -46,6 +46,7 @@ def _autoregressive() -> Iterator[Case]:
         ("corner-one-row", {"kernel_size": 3}, (1, 6)),
         ("corner-one-column", {"kernel_size": 3}, (6, 1)),
         ("raster-k3", {"kernel_size": 3, "mask": "raster"}, (4, 5)),
+        ("raster-on-11-columns", {"kernel_size": 3, "mask": "raster"}, (3, 11)),  # no tile divides
         (
             "raster-k2x3-dilated",
             {"kernel_size": (2, 3), "mask": "raster", "dilation": (1, 2)},

@@ -207,7 +207,7 @@ def test_control_c_writes_the_report(tmp_path: Path) -> None:
         time.sleep(0.1)  # it is made when all is imported and the options are right
     time.sleep(5)
     os.killpg(process.pid, signal.SIGINT)
-    out, errors = process.communicate(timeout=60)
+    out, errors = process.communicate(timeout=240)
     assert process.returncode == 130, errors
     assert "Traceback" not in errors
     assert "stopped early" in out
