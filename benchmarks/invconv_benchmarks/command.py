@@ -134,7 +134,7 @@ def make_plan(arguments: argparse.Namespace) -> Plan:
         quick=quick,
         passes=2 if quick else 3,
         seconds=0.08 if quick else 0.2,
-        deadline=110 if quick else 1500,
+        deadline=150 if quick else 1500,
     )
 
 

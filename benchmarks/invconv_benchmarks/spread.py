@@ -14,6 +14,7 @@ Passes = Sequence[Sequence[float]]
 
 _RESAMPLES = 999
 _LEVEL = 0.95
+_WIDTH = 3  # standard deviations: results are compared in hundreds of rows at once
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,7 @@ def ratio(ours: Passes, theirs: Passes, between: float = 0.0) -> Interval:
 
     Within a pass the samples of a round belong together, and rounds are drawn anew a thousand times
     (a 95 % bootstrap interval). Passes run in processes of their own, minutes apart. The interval
-    spans those of all passes, that of all rounds together, and twice what passes differ by.
+    spans those of all passes, that of all rounds together, and three times what passes differ by.
 
     Parameters
     ----------
@@ -75,7 +76,7 @@ def ratio(ours: Passes, theirs: Passes, between: float = 0.0) -> Interval:
     if len(pairs) > 1:
         ends.append(_bootstrap(a, b))
     value = float(np.median(a) / np.median(b))
-    ends.append((value * math.exp(-2 * between), value * math.exp(2 * between)))
+    ends.append((value * math.exp(-_WIDTH * between), value * math.exp(_WIDTH * between)))
     lows, highs = zip(*ends, strict=True)
     return Interval(value, min(value, *lows), max(value, *highs))
 

@@ -184,8 +184,8 @@ def test_what_passes_differ_by_is_found_and_stated() -> None:
     assert spread.between_passes(pairs) == pytest.approx(0.1, rel=0.05)
     assert spread.between_passes([([[1.0]], [[2.0]])]) == 0  # one pass tells nothing
     found = spread.ratio([[2.0] * 5] * 2, [[1.0] * 5] * 2, 0.1)
-    assert found.low == pytest.approx(2 * np.exp(-0.2))
-    assert found.high == pytest.approx(2 * np.exp(0.2))
+    assert found.low == pytest.approx(2 * np.exp(-0.3))
+    assert found.high == pytest.approx(2 * np.exp(0.3))
 
 
 @pytest.mark.parametrize("power", [0.5, 1.0, 2.0, 3.1])
