@@ -41,8 +41,9 @@ def exponents(rows: list[Row]) -> list[dict[str, Any]]:
     fits = []
     for name, points in series(rows).items():
         sizes, seconds = [size(p) for p in points], [p["median"] for p in points]
-        for part, start in (("all", 0), ("upper half", max(0, math.floor(len(points) / 2) - 1))):
-            if len(sizes) - start < 3:
+        larger = math.floor(len(points) / 2) - 1
+        for part, start in (("all", 0), ("upper half", larger)):
+            if len(sizes) - start < 3 or (part != "all" and start < 1):
                 continue
             fit = spread.exponent(sizes[start:], seconds[start:])
             head = dict(zip(_SERIES, name, strict=True)) | {"role": points[0]["role"]}

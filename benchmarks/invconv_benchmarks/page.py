@@ -107,7 +107,7 @@ def _limits(verdicts: list[dict[str, Any]]) -> str:
                     escape(v["what"]),
                     f"{v['bound']:g}",
                     f"{v['value']:.3g}",
-                    f"{v['low']:.3g}–{v['high']:.3g}",
+                    "" if v["low"] == v["high"] else f"{v['low']:.3g}–{v['high']:.3g}",
                     f'<span class="{v["verdict"]}">{v["verdict"]}</span>',
                 ),
             )

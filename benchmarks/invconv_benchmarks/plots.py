@@ -12,7 +12,7 @@ matplotlib.use("Agg")
 
 import matplotlib.pyplot as plt
 import numpy as np
-from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLocator
 
 from invconv_benchmarks import fits
 from invconv_benchmarks.collect import Row, grouped
@@ -144,6 +144,9 @@ def _scaling(rows: list[Row]) -> Any:
         for j, axis in enumerate(present):
             mine = [p for name, p in series.items() if (name[0], p[0]["does"]) == (axis, does)]
             _curves(axes[i][j], mine, exponents)
+            if axis == "kernel":
+                axes[i][j].set_xticks(sorted({fits.size(p) for points in mine for p in points}))
+                axes[i][j].xaxis.set_minor_locator(NullLocator())
             axes[i][j].set_title(f"{does}, {_setting(mine)}", fontsize=9)
             if i:
                 axes[i][j].set_xlabel(_AXES[axis])

@@ -102,7 +102,9 @@ def memory(row: Row) -> str:
 
 
 def _peers(groups: list[list[Row]]) -> Table:
-    table = new("what else there is", ("what", "instead"), ("time", "x ours"))
+    table = new("what else there is", ("what", "instead", "in"), ("time", "x ours"))
+    for column in table.columns[:2]:
+        column.no_wrap = False
     for group in groups:
         for row in group:
             if row["role"] == "peer":
@@ -111,6 +113,7 @@ def _peers(groups: list[list[Row]]) -> Table:
                 table.add_row(
                     f"{row['map']} {does} {where}",
                     f"{row['contender'].replace(' forward', '').replace(' inverse', '')}",
+                    place(row),
                     *_against_ours(row, group),
                 )
     return table
@@ -118,7 +121,7 @@ def _peers(groups: list[list[Row]]) -> Table:
 
 def _against_ours(row: Row, group: list[Row]) -> tuple[str, str]:
     if not row["passes"]:
-        return row["error"], ""
+        return row["error"].rpartition(": ")[2], ""
     mine = counterpart(row, group)
     times = f"{row['median'] / mine['median']:.3g}" if mine else "-"
     return milliseconds(row["median"]), times

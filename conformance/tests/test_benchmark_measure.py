@@ -17,7 +17,16 @@ import numpy as np
 import pytest
 
 from invconv.arrays import to_numpy
-from invconv_benchmarks import maps, measure, ours, plain, references, result, schedule
+from invconv_benchmarks import (
+    gemm_share,
+    maps,
+    measure,
+    ours,
+    plain,
+    references,
+    result,
+    schedule,
+)
 from invconv_benchmarks.contender import Contender, Setup
 from invconv_benchmarks.suites import Group
 from invconv_benchmarks.worker import targets_of
@@ -243,3 +252,9 @@ def test_wrong_options(
     assert main(["benchmark", *arguments]) == 2
     assert message in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
+
+
+def test_the_share_of_products_is_a_share() -> None:
+    plain, total, products = gemm_share.measure((2, 3, 8, 8), rounds=3)
+    assert 0 < products < total
+    assert plain > 0
