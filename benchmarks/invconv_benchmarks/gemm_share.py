@@ -1,8 +1,8 @@
 """How much of NumPy's inverse is spent inside matrix products.
 
 ``OMP_NUM_THREADS=1 python -m invconv_benchmarks.gemm_share`` times a prepared inverse of 16 x 48 x
-64 x 64 with a clock around every product, and without. The share is of the run with the clocks; what
-they cost is the difference of the two.
+64 x 64 with a clock around every product, and without. The share is of the run with the clocks;
+what they cost is the difference of the two.
 """
 
 from __future__ import annotations
