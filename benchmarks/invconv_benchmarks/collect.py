@@ -113,11 +113,11 @@ def baseline(row: Row, group: list[Row]) -> Row | None:
 
 
 def _place(row: Row) -> tuple[Any, ...]:
-    return tuple(row[k] for k in _PLACE)
+    return tuple(row[k] for k in (*_PLACE, "threads", "dtype"))
 
 
 def _between_passes(groups: list[list[Row]]) -> dict[tuple[Any, ...], float]:
-    """Return what a ratio varies by from pass to pass, for each library, device and mode."""
+    """Return what a ratio varies by from pass to pass, on each library, in each way to run it."""
     pairs: dict[tuple[Any, ...], list[tuple[spread.Passes, spread.Passes]]] = {}
     for group in groups:
         for row in group:
