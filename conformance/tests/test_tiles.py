@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import invconv as ic
-from invconv import tiles
+from invconv import planes, tiles
 from invconv.arrays import to_numpy
 from invconv_conformance import oracle
 from invconv_conformance.cases import CASES
@@ -57,29 +57,38 @@ def test_a_tile_that_does_not_fit_is_not_used() -> None:
     assert prepared.plan["tiles"] == {(1, 2, 5, 7): (1, 1)}
 
 
+def backward_error(library: str, tap: float, dtype: str, tile: tuple[int, int] | None) -> float:
+    """Return the worse of two normwise backward errors, over C k eps: of random y, of y = K x."""
+    kernel = np.zeros((1, 1, 1, 2), dtype)
+    kernel[..., 0, 0], kernel[..., 0, 1] = 1.0, tap
+    conv = ic.AutoregressiveConv(kernel, direction=(1, 1))
+    matrix, _ = oracle.affine(conv.asarrays(np.zeros(())), (1, 16))
+    x = np.random.default_rng(1).standard_normal(16)
+    errors = []
+    for values in (x, matrix @ x):
+        y = values.astype(dtype).reshape(1, 1, 1, 16)
+        like = y if library == "numpy" else torch.as_tensor(y)
+        prepared = conv.asarrays(like).prepare((1, 16), check=False, tile=tile)
+        found = to_numpy(prepared.inverse(like)).astype(np.longdouble).reshape(-1)
+        rest = np.linalg.norm((matrix @ found - y.reshape(-1)).astype(float))
+        size = np.linalg.norm(matrix, 2) * np.linalg.norm(found.astype(float))
+        size += np.linalg.norm(y.astype(float))
+        errors.append(float(rest / (2 * np.finfo(dtype).eps * size)))
+    return max(errors)
+
+
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("tap", [-1.5, -3.0, -29.6])
 @pytest.mark.parametrize("library", LIKE)
 def test_no_tile_loses_digits_that_substitution_keeps(library: str, tap: float, dtype: str) -> None:
     """The inverse grows up to 29.6^15: an explicit inverse of a tile would be useless."""
-    kernel = np.zeros((1, 1, 1, 2), dtype)
-    kernel[..., 0, 1], kernel[..., 0, 0] = 1.0, tap
-    conv = ic.AutoregressiveConv(kernel, direction=(1, 1))
-    matrix = oracle.affine(ic.AutoregressiveConv(kernel.astype(float), direction=(1, 1)), (1, 16))[
-        0
-    ]
-    x = RNG.standard_normal((1, 1, 1, 16))
-    images = (x, (matrix @ x.reshape(-1)).reshape(x.shape))
     for tile in (None, (1, 2), (1, 8), (1, 16)):
-        for values in images:
-            y = values.astype(dtype)
-            like = y if library == "numpy" else torch.as_tensor(y)
-            prepared = conv.asarrays(like).prepare((1, 16), check=False, tile=tile)
-            found = to_numpy(prepared.inverse(like)).astype(np.longdouble).reshape(-1)
-            rest = np.linalg.norm((matrix @ found - y.reshape(-1)).astype(float))
-            size = np.linalg.norm(matrix, 2) * np.linalg.norm(found.astype(float))
-            size += np.linalg.norm(y.astype(float))
-            assert rest <= 2 * np.finfo(dtype).eps * size  # C k eps, with two taps
+        assert backward_error(library, tap, dtype, tile) <= 1
+
+
+def test_an_unstable_tile_would_be_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(planes, "stable_inverse", np.linalg.inv)
+    assert backward_error("numpy", -3.0, "float32", (1, 16)) > 1e3
 
 
 @pytest.mark.parametrize("tile", [(1, 2), (2, 2), (1, 4), (4, 4)])
