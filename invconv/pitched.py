@@ -86,6 +86,18 @@ def rows_read(reach: tuple[Offset, ...], sign: int, tile: Tile) -> tuple[Row, ..
     )
 
 
+def slope_and_levels(
+    shape: tuple[int, int], reach: tuple[Offset, ...], tile: Tile
+) -> tuple[int, int]:
+    """Return how far, in tiles, a row lags behind the one before, and how many wavefronts pass.
+
+    Tile (i, j) is on level j + slope i, with a slope that puts all that it reads on earlier ones.
+    """
+    (height, width), (high, wide) = shape, tile
+    slope = 1 + max([0, *(-(q // wide) for a, q in reach if a)])
+    return slope, width // wide + slope * (height // high - 1)
+
+
 @functools.lru_cache(maxsize=64)
 def layout(
     shape: tuple[int, int, int, int],
@@ -114,7 +126,7 @@ def layout(
     rows, columns = height // high, width // wide
     column, size = high * channels, high * wide * channels
     read = rows_read(reach, sign, tile)
-    slope = 1 + max([0, *(-(q // wide) for a, q in reach if a)])  # so that every tap is behind
+    slope, levels = slope_and_levels((height, width), reach, tile)
     depth, padding = read[-1][0], max([0, *(abs(q) for _, q in reach)])
     pitch = (padding + width) * column  # one gap serves the samples on both its sides
     while pitch * itemsize % _PAGE == 0:
@@ -125,7 +137,7 @@ def layout(
         (-sign * a * row + first * column, (end - first) * column) for a, first, end in read
     )
     steps = []
-    for level in range(columns + slope * (rows - 1)):
+    for level in range(levels):
         low, top = max(0, -((columns - 1 - level) // slope)), min(rows - 1, level // slope)
         place = start + low * row + (level - slope * low) * size
         steps.append((place, (top - low + 1) * batch))

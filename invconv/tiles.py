@@ -12,7 +12,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 
-from invconv.pitched import Tile, rows_read
+from invconv.pitched import Tile, rows_read, slope_and_levels
+from invconv.settings import sizes
 from invconv.stencil import Offset
 
 _LARGEST = 128  # numbers of a tile: more, and its inverse costs more than it saves
@@ -26,8 +27,15 @@ _chosen: ContextVar[Tile | None] = ContextVar("invconv_tile", default=None)
 
 @contextmanager
 def tile_by_hand(tile: Tile) -> Iterator[None]:
-    """Choose tiles (h, w), instead of the planner, of what is factored inside this context."""
-    token = _chosen.set(tile)
+    """Choose tiles (h, w), instead of the planner, of what is factored inside this context.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If these are not two integers of at least 1.
+    """
+    high, wide = sizes("tile", tile, 2)
+    token = _chosen.set((high, wide))
     try:
         yield
     finally:
@@ -90,8 +98,7 @@ def _seconds(
     batch, channels, height, width = shape
     high, wide = tile
     read = rows_read(reach, 1, tile)
-    slope = 1 + max([0, *(-(q // wide) for a, q in reach if a)])
-    steps = width // wide + slope * (height // high - 1)
+    _, steps = slope_and_levels((height, width), reach, tile)
     size = high * wide * channels
     lanes = -(-size // _LANES) * _LANES
     depth = sum(end - first for _, first, end in read) * high * channels

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import multiprocessing
-import os
 import signal
 import warnings
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import asdict, dataclass, replace
 from multiprocessing.connection import Connection
 from typing import Any
 
+from invconv_benchmarks.memory import ENVIRONMENT
 from invconv_benchmarks.suites import Group
-
-_THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "PJRT_NPROC")
+from invconv_conformance.worker_environment import environment, settings
 
 
 @dataclass(frozen=True)
@@ -63,7 +62,7 @@ def run(job: Job) -> Generator[tuple[str, Any], None, None]:
 def _messages(job: Job) -> Generator[tuple[str, Any], None, None]:
     context = multiprocessing.get_context("spawn")
     here, there = context.Pipe(duplex=False)
-    with _environment(job):
+    with environment(settings(job.threads, job.cache) | (ENVIRONMENT if job.memory else {})):
         process = context.Process(target=work, args=(job, there), daemon=True)
         process.start()
     there.close()
@@ -74,24 +73,6 @@ def _messages(job: Job) -> Generator[tuple[str, Any], None, None]:
     finally:
         process.terminate()
         process.join()
-
-
-@contextlib.contextmanager
-def _environment(job: Job) -> Iterator[None]:
-    from invconv_benchmarks.memory import ENVIRONMENT
-
-    before = dict(os.environ)
-    os.environ.update(dict.fromkeys(_THREADS, str(job.threads)))
-    if job.memory:
-        os.environ.update(ENVIRONMENT)
-    if job.cache:
-        os.environ["JAX_COMPILATION_CACHE_DIR"] = job.cache
-        os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
-    try:
-        yield
-    finally:
-        os.environ.clear()
-        os.environ.update(before)
 
 
 def work(job: Job, out: Connection) -> None:

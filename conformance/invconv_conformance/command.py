@@ -25,14 +25,10 @@ from invconv_conformance.runner import Task, tasks
 from invconv_conformance.runner import run as run_tasks
 from invconv_conformance.selection import choose, select, select_laws
 from invconv_conformance.whole_files import write_text
+from invconv_conformance.worker_environment import environment, settings
 
 _SHOWN = 12  # kinds of failure that the terminal lists; the files have them all
 _FILES = ("json", "html", "junit")
-_THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
-_XLA_CACHE = {  # what one worker compiles serves the others, however small it is
-    "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-    "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "0",
-}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -115,20 +111,14 @@ def _perform(todo: list[Task], workers: int | None, console: Console) -> list[Ou
 
 @contextmanager
 def _for_workers(count: int) -> Iterator[None]:
-    """Set what the processes inherit, where the user has not, for as long as they run."""
+    """Let workers take a core each, where the user has not said otherwise."""
     if count == 1:
         yield
         return
-    before = dict(os.environ)
     with TemporaryDirectory(prefix="invconv-") as programs:
-        wanted = dict.fromkeys(_THREADS, "1")  # a worker a core: more threads would fight for it
-        wanted |= _XLA_CACHE | {"JAX_COMPILATION_CACHE_DIR": programs}
-        try:
-            os.environ.update(wanted | before)
+        wanted = settings(1, programs)
+        with environment({k: v for k, v in wanted.items() if k not in os.environ}):
             yield
-        finally:
-            for name in wanted.keys() - before.keys():
-                del os.environ[name]
 
 
 def _print(

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 import invconv as ic
-from invconv.arrays import Array, Shape, as_array
+from invconv.arrays import Array, Shape, copy_of
 
 Compile = Callable[[Callable[..., Any]], Callable[..., Any]]
 Gradients = dict[str, Array]
@@ -59,7 +59,7 @@ class Compiled:
         if log_det_bar is None:
             log_det_bar = self._zeros(tuple(x.shape[: x.ndim - 1 - len(self.spatial_shape)]))
         if bar is None or bar is x:  # torch.compile makes a program of its own for one array twice
-            bar = as_array(x + 0)
+            bar = copy_of(x)
         return self._program(self.parameters(), x, bar, log_det_bar)
 
     def parameters(self) -> dict[str, Array]:

@@ -57,6 +57,15 @@ def test_a_tile_that_does_not_fit_is_not_used() -> None:
     assert prepared.plan["tiles"] == {(1, 2, 5, 7): (1, 1)}
 
 
+@pytest.mark.parametrize(
+    ("tile", "error"),
+    [((0, 2), ValueError), ((1, 2, 3), ValueError), ("2x2", ValueError), (1.5, TypeError)],
+)
+def test_what_is_no_tile_is_refused(tile: Any, error: type[Exception]) -> None:
+    with pytest.raises(error, match="tile: expected"):
+        ic.AutoregressiveConv.init(2, rng=RNG).prepare((4, 4), tile=tile)
+
+
 def backward_error(library: str, tap: float, dtype: str, tile: tuple[int, int] | None) -> float:
     """Return the worse of two normwise backward errors, over C k eps: of random y, of y = K x."""
     kernel = np.zeros((1, 1, 1, 2), dtype)

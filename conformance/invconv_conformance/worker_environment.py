@@ -1,0 +1,33 @@
+"""What worker processes inherit: how many threads they use, where JAX keeps compiled programs."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+_THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "PJRT_NPROC")
+
+
+def settings(threads: int, cache: str) -> dict[str, str]:
+    """Return the variables for a number of threads and a folder that workers share.
+
+    What one of them compiles serves the others, however little time it took.
+    """
+    found = dict.fromkeys(_THREADS, str(threads))
+    if cache:
+        found["JAX_COMPILATION_CACHE_DIR"] = cache
+        found["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+    return found
+
+
+@contextmanager
+def environment(variables: Mapping[str, str]) -> Iterator[None]:
+    """Set variables for processes that are started inside this context."""
+    before = dict(os.environ)
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
