@@ -6,7 +6,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+import scipy.linalg
 
+import invconv as ic
 from invconv.arrays import to_numpy
 from invconv_conformance import oracle
 from invconv_conformance.case import Case
@@ -26,12 +28,17 @@ def run(case: Case, target: Target, dtype: str) -> tuple[Any, Any]:
 
 
 @pytest.mark.parametrize("dtype", TOLERANCE)
-@pytest.mark.parametrize("case", REGULAR[::3], ids=lambda case: case.name)
+@pytest.mark.parametrize("case", REGULAR, ids=lambda case: case.name)
 def test_log_det_and_inverse(case: Case, dtype: str) -> None:
     numpy, *others = targets()
     log_det, inverse = run(case, numpy, dtype)
-    values = np.linalg.svd(oracle.affine(case.conv(), case.spatial_shape)[0], compute_uv=False)
-    condition, terms = values[0] / values[-1], float(np.abs(np.log(values)).sum())
+    matrix, _ = oracle.affine(case.conv(), case.spatial_shape)
+    values = np.linalg.svd(matrix, compute_uv=False)
+    condition = values[0] / values[-1]
+    # what is added up are logs of pivots; those of a spectrum's matrices are not K's own
+    pivots = np.diagonal(scipy.linalg.lu(matrix, permute_l=True)[1])
+    logs = np.log(values if isinstance(case.conv(), ic.PeriodicConv) else np.abs(pivots))
+    terms = float(np.abs(logs).sum())
     bound = TOLERANCE[dtype] * max(1.0, condition)
     for target in others:
         other_log_det, other_inverse = run(case, target, dtype)
