@@ -202,21 +202,23 @@ def test_quick_end_to_end(tmp_path: Path) -> None:
     assert "6 of 6 ratios agree within the stated spread" in again.stdout
 
 
-def hear_control_c() -> None:
-    """Undo what a shell's background job inherits: it ignores the signal."""
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+HEARING = """
+import os, signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
+os.execv(sys.argv[1], sys.argv[1:])
+"""
 
 
 def test_control_c_writes_the_report(tmp_path: Path) -> None:
+    argv = command("inverse", "--library", "numpy", "--threads", "1", cwd=tmp_path)
     process = subprocess.Popen(
-        command("inverse", "--library", "numpy", "--threads", "1", cwd=tmp_path),
+        [sys.executable, "-c", HEARING, *argv],
         cwd=tmp_path,
         env=environment(tmp_path),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
-        preexec_fn=hear_control_c,
     )
     while not (tmp_path / "invconv-benchmark").exists() and process.poll() is None:
         time.sleep(0.1)  # it is made when all is imported and the options are right
