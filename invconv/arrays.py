@@ -22,6 +22,8 @@ _namespaces: dict[
 
 def namespace(*arrays: Array) -> Namespace:
     """Return the array-API namespace that all arrays (None is passed over) belong to."""
+    if len(arrays) == 1 and type(arrays[0]) in _namespaces:
+        return _namespaces[type(arrays[0])]
     found = {type(a): a for a in arrays if a is not None}
     if len(found) != 1:
         return compat.array_namespace(*found.values())

@@ -13,7 +13,9 @@ from invconv.arrays import (
     as_array,
     cast,
     dtype_name,
+    is_half,
     namespace,
+    placement,
     require_alike,
     size,
     zeros,
@@ -56,6 +58,21 @@ class Call:
         """Return a log-determinant once for every sample."""
         xp = namespace(log_det)
         return as_array(xp.reshape(zeros(self.batch_shape, log_det) + log_det, self.batch_shape))
+
+
+def fits(conv: InvertibleConv, spatial_shape: Shape, x: Any) -> bool:
+    """Tell at little cost that an array (B, C, *spatial) can be used as it is.
+
+    False says only that it must be looked at more closely, by `enter`.
+    """
+    like = conv._reference()[1]
+    return (
+        type(x) is type(like)
+        and x.dtype == like.dtype
+        and x.shape[1:] == (conv.channels, *spatial_shape)
+        and placement(x) == placement(like)
+        and not is_half(like.dtype, like)
+    )
 
 
 def enter(conv: InvertibleConv, name: str, x: Any) -> Call:

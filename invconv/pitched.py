@@ -31,6 +31,8 @@ from invconv.primitives import matmul
 from invconv.stencil import Offset
 
 _PAGE = 4096  # bytes: pixels whole pages apart share one set of the cache
+_BAND = 2**18  # bytes of a sample that stay in the cache
+_FEW = 4  # channels: a loop over no more takes longer to start than to run
 
 Tile = tuple[int, int]
 Row = tuple[int, int, int]
@@ -57,6 +59,11 @@ class Layout:
         sample) pairs it has, one pitch apart.
     size : int
         S, of a tile.
+    entries : tuple of slice
+        Of the channels, in which images are copied in: of few, each by itself.
+    exits : tuple of slice
+        Of the rows of tiles, in which they are copied out: a band of a sample stays in the cache,
+        since it is read once for every channel.
     """
 
     length: int
@@ -66,6 +73,8 @@ class Layout:
     windows: tuple[tuple[int, int], ...]
     steps: tuple[tuple[int, int], ...]
     size: int
+    entries: tuple[slice, ...]
+    exits: tuple[slice, ...]
 
 
 def rows_read(reach: tuple[Offset, ...], sign: int, tile: Tile) -> tuple[Row, ...]:
@@ -149,7 +158,13 @@ def layout(
         windows=windows,
         steps=tuple(step for step in steps[::sign] if step[1] > 0),
         size=size,
+        entries=_slices(channels, 1 if channels <= _FEW else channels),
+        exits=_slices(rows, max(1, _BAND // (columns * size * itemsize))),
     )
+
+
+def _slices(count: int, step: int) -> tuple[slice, ...]:
+    return tuple(slice(i, min(i + step, count)) for i in range(0, count, step))
 
 
 Blocks = dict[Offset, Array]
@@ -157,9 +172,10 @@ Blocks = dict[Offset, Array]
 
 def _blocks(diagonal: Array, taps: Array, reach: tuple[Offset, ...]) -> Blocks:
     """Return the transposed taps by their (row, column) back, D at (0, 0)."""
-    xp = namespace(taps)
-    found = {place: xp.matrix_transpose(taps[t, ...]) for t, place in enumerate(reach)}
-    return {(0, 0): xp.matrix_transpose(diagonal)} | found
+    transpose = namespace(taps).matrix_transpose
+    transposed = transpose(taps)
+    found = {place: transposed[t, ...] for t, place in enumerate(reach)}
+    return {(0, 0): transpose(diagonal)} | found
 
 
 def _assembled(blocks: Blocks, sign: int, tile: Tile, back: int, columns: range) -> Array:

@@ -137,13 +137,23 @@ class PitchedSolver(ABC):
     def _tiles(self) -> dict[tuple[int, ...], Tile]:
         return {}
 
+    @functools.cached_property
+    def _chosen(self) -> dict[tuple[int, ...], tuple[Layout, list[Array]]]:
+        """What was chosen for images (B, C, H, W)."""
+        return {}
+
     def _pitched(self, y: Array) -> Array:
-        shape, itemsize = tuple(y.shape), namespace(y).finfo(y.dtype).bits // 8
+        shape = tuple(y.shape)
+        if shape not in self._chosen:
+            self._chosen[shape] = self._choose(shape, namespace(y).finfo(y.dtype).bits // 8)
+        return self._wave(*self._chosen[shape], y)
+
+    def _choose(self, shape: tuple[int, ...], itemsize: int) -> tuple[Layout, list[Array]]:
         order = tiles.ranked(shape, self._reach, self.call_seconds, self.tile)
         usable = ((t, w) for t in order if (w := self._weights_for(t)) is not None)
         tile, matrices = next(usable)
         self._tiles[shape] = tile
-        return self._wave(layout(shape, self._reach, self._sign, itemsize, tile), matrices, y)
+        return layout(shape, self._reach, self._sign, itemsize, tile), matrices
 
     @functools.cached_property
     def _inside(self) -> Self:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from invconv.arrays import Array, Shape
-from invconv.calls import Call, enter
+from invconv.calls import Call, enter, fits
 from invconv.primitives import per_channel
 
 if TYPE_CHECKING:
@@ -73,6 +73,8 @@ class PreparedInverse:
 
     def inverse(self, y: Array) -> Array:
         """Return x with conv.forward(x) = y, shape (*batch, C, *spatial)."""
+        if fits(self.conv, self.spatial_shape, y):
+            return self._factor.solve(y)
         call = self._enter(y)
         return call.leave(self._factor.solve(call.x))
 

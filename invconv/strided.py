@@ -109,10 +109,16 @@ class StridedSolver(PitchedSolver):
 
         work = _workspaces.get((plan, y.dtype), make) if self.keeps_workspaces else make()
         batch, rows, high, columns, wide, channels = plan.shape
-        tiled = y.reshape(batch, channels, rows, high, columns, wide)
-        work.images[...] = tiled.transpose(0, 2, 3, 4, 5, 1)
+        tiled = (batch, channels, rows, high, columns, wide)
+        source = y.reshape(tiled).transpose(0, 2, 3, 4, 5, 1)
+        for some in plan.entries:
+            work.images[..., some] = source[..., some]
         self._run(work, matrices)
-        return work.images.transpose(0, 5, 1, 2, 3, 4).copy().reshape(y.shape)
+        x = self.xp.empty(tiled, dtype=y.dtype)
+        target = x.transpose(0, 2, 3, 4, 5, 1)
+        for band in plan.exits:
+            target[:, band, ...] = work.images[:, band, ...]
+        return x.reshape(y.shape)
 
     def _run(self, work: Views, matrices: list[Array]) -> None:
         """Let the wave pass."""

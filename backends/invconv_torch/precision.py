@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
 
 _REDUCED = ("tf32", "bf16", True)
 
+_AS_IT_IS = nullcontext()
 _lock = threading.Lock()  # the switches are the process's, not the thread's
 _depth: dict[str, int] = {}
 _saved: dict[str, list[tuple[Any, str, Any]]] = {}
@@ -61,13 +62,19 @@ def autocasting(kind: str) -> bool:
     return bool(torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind))
 
 
-@contextmanager
-def full_precision(x: torch.Tensor) -> Iterator[None]:
+def full_precision(x: torch.Tensor) -> AbstractContextManager[None]:
     """Compute in the dtype of the operands on the device of ``x``, and put everything back.
 
     Where several threads compute, the last one to leave puts it back.
     """
     kind = x.device.type
+    if not _depth.get(kind) and not autocasting(kind) and not _switches(kind):
+        return _AS_IT_IS
+    return _switched(kind)
+
+
+@contextmanager
+def _switched(kind: str) -> Iterator[None]:
     _enter(kind)
     try:
         if autocasting(kind):

@@ -64,9 +64,10 @@ def _workspace_for(plan: Layout, y: Tensor) -> Workspace:
 
 
 def _tiled(plan: Layout, x: Tensor) -> Tensor:
-    """View images (B, C, H, W) as (B, C, H / h, h, W / w, w)."""
-    _, rows, high, columns, wide, _ = plan.shape
-    return x.unflatten(3, (columns, wide)).unflatten(2, (rows, high))
+    """View images (B, C, H, W) as (B, H / h, h, W / w, w, C)."""
+    batch, rows, high, columns, wide, channels = plan.shape
+    tiled = x.view(batch, channels, rows, high, columns, wide)
+    return tiled.permute(0, 2, 3, 4, 5, 1)
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,7 +78,12 @@ class PitchedTorchSolver(PitchedSolver):
 
     def _wave(self, plan: Layout, matrices: list[Tensor], y: Tensor) -> Tensor:
         work = _workspace_for(plan, y)
-        work.images.copy_(_tiled(plan, y).permute(0, 2, 3, 4, 5, 1))
+        images, source = work.images, _tiled(plan, y)
+        if len(plan.entries) == 1 or source.stride(5) == 1:
+            images.copy_(source)
+        else:
+            for some in plan.entries:
+                images[..., some].copy_(source[..., some])
         first, *others = matrices
         if self.inverse is None:
             self._substitute(work.steps, first, others)
@@ -92,7 +98,12 @@ class PitchedTorchSolver(PitchedSolver):
                     scratch.addmm_(window, matrix)
                 torch.addmm(scratch, windows[-1], last, out=x)
         x = torch.empty_like(y)
-        _tiled(plan, x).copy_(work.images.permute(0, 5, 1, 2, 3, 4))
+        target = _tiled(plan, x)
+        if len(plan.exits) == 1:
+            target.copy_(images)
+        else:
+            for band in plan.exits:
+                target[:, band].copy_(images[:, band])
         return x
 
     def _substitute(self, steps: tuple[View, ...], first: Tensor, others: list[Tensor]) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 
 from invconv_benchmarks import maps, spread
 from invconv_benchmarks.collect import Row, grouped, same_place
+from invconv_benchmarks.plain import FFT
 from invconv_benchmarks.spread import Interval
 from invconv_benchmarks.suites import LIMIT_SHAPES, Group, Shape, as_text
 
@@ -108,17 +109,20 @@ def _inverses(group: list[Row]) -> Iterator[Verdict]:
             yield _verdict(name, row, _ratio(row, forward), bound)
 
 
-def _own_forward(group: list[Row]) -> Iterator[Verdict]:
-    name = group[0]["map"]
-    for row in _ours(group, "inverse"):
+def _emerging(group: list[Row]) -> Iterator[Verdict]:
+    for row in _ours(group, "inverse") if group[0]["map"].startswith("emerging") else []:
         forward = [r for r in _ours(group, "forward") if same_place(r, row)]
-        if not forward:
-            continue
-        found = _ratio(row, forward[0])
-        if name.startswith("emerging") and row["library"] == "numpy":
+        if forward and row["library"] == "numpy":
+            found = _ratio(row, forward[0])
             yield _verdict("emerging pair, batched: inverse / forward, NumPy", row, found, 1.5)
-        if name.startswith("periodic"):
-            yield _verdict("periodic inverse, prepared / periodic forward", row, found, 1.1)
+
+
+def _periodic(group: list[Row]) -> Iterator[Verdict]:
+    for row in _ours(group, "inverse") if group[0]["map"].startswith("periodic") else []:
+        for other in group:
+            if other["contender"] == FFT and other["passes"] and same_place(other, row):
+                name = "periodic inverse, prepared / FFT forward, prepared"
+                yield _verdict(name, row, _ratio(row, other), 1.1)
 
 
 def _qr(group: list[Row]) -> Iterator[Verdict]:
@@ -129,10 +133,9 @@ def _qr(group: list[Row]) -> Iterator[Verdict]:
 
 
 def _weight_plan(group: list[Row]) -> Iterator[Verdict]:
-    """Judge the time that new weights add to an inverse, in milliseconds."""
-    corner = group[0]["map"].startswith("corner")
-    for row in _ours(group, "unprepared") if corner else []:
-        prepared = [r for r in _ours(group, "inverse") if same_place(r, row)]
+    """Judge the time that new weights add to an inverse in 1 x 1 tiles, in milliseconds."""
+    for row in _ours(group, "new weights"):
+        prepared = [r for r in _ours(group, "same weights") if same_place(r, row)]
         if row["library"] != "numpy" or not prepared:
             continue
         a, b = (np.concatenate(r["passes"]) for r in (row, prepared[0]))
@@ -170,7 +173,8 @@ def _residuals(group: list[Row]) -> Iterator[Verdict]:
 
 _CHECKS: tuple[Callable[[list[Row]], Iterator[Verdict]], ...] = (
     _inverses,
-    _own_forward,
+    _emerging,
+    _periodic,
     _qr,
     _weight_plan,
     _memory,

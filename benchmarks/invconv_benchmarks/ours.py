@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+import invconv as ic
 from invconv.arrays import to_numpy
 from invconv_benchmarks.contender import Call, Contender, Setup
 
@@ -18,6 +19,8 @@ def contenders(setup: Setup) -> list[Contender]:
         "forward": lambda: setup.on_images(setup.conv.forward),
         "inverse": lambda: setup.on_images(setup.conv.prepare(setup.grid, check=False).inverse),
         "unprepared": lambda: _unprepared(setup),
+        "same weights": lambda: setup.on_images(_in_pixels(setup).inverse),
+        "new weights": lambda: lambda: _in_pixels(setup).inverse(setup.x),
         "gradient": lambda: _gradient(setup),
         "matrix": lambda: _matrix(setup),
     }
@@ -25,7 +28,7 @@ def contenders(setup: Setup) -> list[Contender]:
     for does in setup.group.does:
         if does == "matrix" and setup.target.library.name != "numpy":
             continue
-        if does == "unprepared" and setup.target.mode != "eager":
+        if does in ("unprepared", "new weights") and setup.target.mode != "eager":
             continue  # compiled code has no plan to make at run time
         images = to_numpy if does == "inverse" else None
         name = f"invconv {does}"
@@ -37,6 +40,11 @@ def _unprepared(setup: Setup) -> Call:
     """Return an inverse with new weights, as a training step has."""
     conv, x, grid = setup.conv, setup.x, setup.grid
     return lambda: conv.prepare(grid, check=False).inverse(x)
+
+
+def _in_pixels(setup: Setup) -> ic.PreparedInverse:
+    """Return an inverse in tiles of one pixel, for which new weights cost least."""
+    return setup.conv.prepare(setup.grid, check=False, tile=(1, 1))
 
 
 def _matrix(setup: Setup) -> Call:

@@ -12,9 +12,12 @@ from typing import Any
 
 import numpy as np
 
+from invconv.arrays import namespace, to_numpy
 from invconv_benchmarks.contender import Call, Contender, Setup
 
 Array = Any
+Floats = np.ndarray[Any, Any]
+FFT = "FFT, one GEMM a frequency"
 
 
 def contenders(setup: Setup) -> list[Contender]:
@@ -33,6 +36,8 @@ def contenders(setup: Setup) -> list[Contender]:
         return []  # no automatic differentiation
     else:
         ways = {"im2col, one GEMM": _im2col, "GEMM, then shifts": _shifts}
+    if wraps(setup) and not gradient:
+        ways |= {FFT: _fft}
     if setup.group.axis:  # how costs grow is asked of convolutions that the library has
         ways = {way: build for way, build in ways.items() if way in ("F.conv2d", "lax.conv")}
     does = "gradient" if gradient else "forward"
@@ -138,6 +143,32 @@ def _im2col(setup: Setup) -> Call:
 def _shifts(setup: Setup) -> Call:
     xp, w = setup.target.library.namespace(), kernel(setup)
     return setup.on_images(lambda x: shifts(xp, x, w, wraps(setup)))
+
+
+def _fft(setup: Setup) -> Call:
+    w = to_numpy(kernel(setup))
+    matrices = spectrum(w, setup.grid).astype(np.result_type(w.dtype, np.complex64))
+    known = namespace(setup.x).asarray(matrices)
+    return setup.on_images(lambda x: fft(namespace(x), x, known))
+
+
+def spectrum(w: Floats, grid: tuple[int, ...]) -> Floats:
+    """Return the sum over t of w[..., t] exp(2 pi i f . (t - (k - 1) // 2) / n), (F, C, C)."""
+    channels, k = w.shape[0], w.shape[2]
+    spread = np.zeros((channels, channels, *grid), w.dtype)
+    for a, b in np.ndindex(k, k):
+        spread[:, :, (k - 1) // 2 - a, (k - 1) // 2 - b] = w[:, :, a, b]
+    return np.moveaxis(np.fft.rfft2(spread).reshape(channels, channels, -1), 2, 0)
+
+
+def fft(xp: Any, x: Array, known: Array) -> Array:
+    """Return the circular convolution by real FFTs and a product with each frequency's matrix."""
+    batch, channels, height, width = x.shape
+    x_hat = xp.fft.rfftn(x, axes=(2, 3))
+    frequencies = x_hat.shape[2] * x_hat.shape[3]
+    rows = xp.permute_dims(xp.reshape(x_hat, (batch, channels, frequencies)), (2, 1, 0))
+    y_hat = xp.permute_dims(known @ rows, (2, 1, 0))
+    return xp.fft.irfftn(xp.reshape(y_hat, x_hat.shape), s=(height, width), axes=(2, 3))
 
 
 def im2col(xp: Any, x: Array, w: Array, wrap: bool) -> Array:

@@ -22,7 +22,8 @@ class Group:
     shape : tuple of int
         (B, C, H, W).
     does : tuple of str
-        What is timed: some of "forward", "inverse", "gradient", "unprepared", "matrix".
+        What is timed: some of "forward", "inverse", "gradient", "unprepared", "matrix", "same
+        weights", "new weights".
     peers : tuple of str
         What else a user could run, see `invconv_benchmarks.references.PEERS`.
     quick : bool
@@ -104,7 +105,7 @@ def _inverse() -> list[Group]:
         replace(one, map="periodic 3", shape=(64, 12, 16, 16), quick=True),
         replace(one, map="periodic 3", shape=(16, 48, 64, 64)),
         replace(one, map="qr", shape=(1, 512, 1, 1), does=("matrix",), peers=("reflections",)),
-        replace(one, shape=(1, 12, 8, 8), does=("inverse", "unprepared"), quick=True),
+        replace(one, shape=(1, 12, 8, 8), does=("same weights", "new weights"), quick=True),
     ]
 
 
