@@ -14,6 +14,7 @@ from invconv.periodic import PeriodicConv
 from invconv.plu import PLUConv1x1
 from invconv.pointwise import Conv1x1
 from invconv.prepared import PreparedInverse
+from invconv.promises import bounded
 from invconv.qr import QRConv1x1
 from invconv.squeezing import squeeze, unsqueeze
 
@@ -33,6 +34,7 @@ __all__ = [
     "PreparedInverse",
     "QRConv1x1",
     "SingularConvError",
+    "bounded",
     "squeeze",
     "unsqueeze",
 ]

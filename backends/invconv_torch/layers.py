@@ -28,10 +28,15 @@ class _Layer(InvertibleModule):
     """A module that knows how its parameters begin."""
 
     def __init__(
-        self, init: Callable[..., ic.InvertibleConv], bias: bool, device: Any, dtype: Any
+        self,
+        init: Callable[..., ic.InvertibleConv],
+        bias: bool,
+        max_gain: float | None,
+        device: Any,
+        dtype: Any,
     ) -> None:
         self._begin = partial(_begin, init, bias)
-        super().__init__(self._begin(), device=device, dtype=dtype)
+        super().__init__(self._begin(), max_gain=max_gain, device=device, dtype=dtype)
 
     def reset_parameters(self) -> None:
         """Draw the parameters anew, as at the start."""
@@ -63,6 +68,8 @@ class _AutoregressiveConv(_Layer):
         +1 or -1, per axis for corners.
     channel_order : {"lower", "upper"}
         Which triangle the C x C matrix at the pixel itself is.
+    max_gain : float, optional
+        Of the inverse, for every value of the parameters; see `invconv.bounded`.
     device, dtype : optional
     """
 
@@ -77,6 +84,7 @@ class _AutoregressiveConv(_Layer):
         mask: str = "corner",
         direction: Sizes = 1,
         channel_order: str = "lower",
+        max_gain: float | None = None,
         device: Any = None,
         dtype: Any = None,
     ) -> None:
@@ -90,7 +98,7 @@ class _AutoregressiveConv(_Layer):
             direction=direction,
             channel_order=channel_order,
         )
-        super().__init__(init, bias, device, dtype)
+        super().__init__(init, bias, max_gain, device, dtype)
 
 
 class AutoregressiveConv1d(_AutoregressiveConv):  # noqa: D101 - inherited
@@ -123,6 +131,8 @@ class _EmergingConv(_Layer):
         Of both.
     mixing : {"qr", "plu", "plain"} or None
         The parametrisation of a 1x1 convolution before the pair, as in the paper.
+    max_gain : float, optional
+        Of the inverse, for every value of the parameters; see `invconv.bounded`.
     device, dtype : optional
     """
 
@@ -136,19 +146,19 @@ class _EmergingConv(_Layer):
         bias: bool = True,
         mask: str = "corner",
         mixing: str | None = None,
+        max_gain: float | None = None,
         device: Any = None,
         dtype: Any = None,
     ) -> None:
         init = partial(ic.EmergingConv.init, channels, kernel_size, self._ndim, dilation, mask=mask)
-        super().__init__(init, bias, device, dtype)
+        super().__init__(init, bias, max_gain, device, dtype)
         self.mixing = None
         if mixing is not None:
             choice("mixing", mixing, ("qr", "plu", "plain"))
             self.mixing = Conv1x1(channels, mixing, bias=False, device=device, dtype=dtype)
 
-    def operator(self) -> ic.InvertibleConv:
-        """Return the core's operator of the current parameters, differentiable in them."""
-        pair = super().operator()
+    def _unbounded(self) -> ic.InvertibleConv:
+        pair = super()._unbounded()
         return pair if self.mixing is None else ic.Chain((self.mixing.operator(), pair))
 
     def reset_parameters(self) -> None:
@@ -183,6 +193,8 @@ class _PeriodicConv(_Layer):
         Odd, even, or wider than the grid.
     dilation : int or tuple of int
     bias : bool
+    max_gain : float, optional
+        Of the inverse, for every value of the parameters; see `invconv.bounded`.
     device, dtype : optional
     """
 
@@ -194,11 +206,12 @@ class _PeriodicConv(_Layer):
         kernel_size: Sizes = 3,
         dilation: Sizes = 1,
         bias: bool = True,
+        max_gain: float | None = None,
         device: Any = None,
         dtype: Any = None,
     ) -> None:
         init = partial(ic.PeriodicConv.init, channels, kernel_size, self._ndim, dilation=dilation)
-        super().__init__(init, bias, device, dtype)
+        super().__init__(init, bias, max_gain, device, dtype)
 
 
 class PeriodicConv1d(_PeriodicConv):  # noqa: D101 - inherited
@@ -225,6 +238,8 @@ class Conv1x1(_Layer):
     parametrization : {"plain", "plu", "qr"}
         The matrix itself, or its factors, whose determinant costs nothing.
     bias : bool
+    max_gain : float, optional
+        Of the inverse, for every value of the parameters; see `invconv.bounded`.
     device, dtype : optional
     """
 
@@ -233,11 +248,14 @@ class Conv1x1(_Layer):
         channels: int,
         parametrization: str = "plain",
         bias: bool = True,
+        max_gain: float | None = None,
         device: Any = None,
         dtype: Any = None,
     ) -> None:
         choice("parametrization", parametrization, tuple(_CONV1X1))
-        super().__init__(partial(_CONV1X1[parametrization], channels), bias, device, dtype)
+        super().__init__(
+            partial(_CONV1X1[parametrization], channels), bias, max_gain, device, dtype
+        )
 
 
 class ActNorm(_Layer):
@@ -247,10 +265,17 @@ class ActNorm(_Layer):
     ----------
     channels : int
     bias : bool
+    max_gain : float, optional
+        Of the inverse, for every value of the parameters; see `invconv.bounded`.
     device, dtype : optional
     """
 
     def __init__(
-        self, channels: int, bias: bool = True, device: Any = None, dtype: Any = None
+        self,
+        channels: int,
+        bias: bool = True,
+        max_gain: float | None = None,
+        device: Any = None,
+        dtype: Any = None,
     ) -> None:
-        super().__init__(partial(ic.ActNorm.init, channels), bias, device, dtype)
+        super().__init__(partial(ic.ActNorm.init, channels), bias, max_gain, device, dtype)

@@ -33,12 +33,24 @@ class InvertibleModule(nn.Module):  # type: ignore[misc]
     ----------
     conv : invconv.InvertibleConv
         Of NumPy or PyTorch arrays; they are copied.
+    max_gain : float, optional
+        Of the inverse: parameters are mapped to an operator that keeps it, see `invconv.bounded`.
     device, dtype : optional
         Those of ``conv`` if it is of PyTorch arrays, else PyTorch's defaults.
     """
 
-    def __init__(self, conv: ic.InvertibleConv, *, device: Any = None, dtype: Any = None) -> None:
+    def __init__(
+        self,
+        conv: ic.InvertibleConv,
+        *,
+        max_gain: float | None = None,
+        device: Any = None,
+        dtype: Any = None,
+    ) -> None:
         super().__init__()
+        if max_gain is not None:
+            ic.bounded(conv, max_gain)  # raises where there is no such bound
+        self._max_gain = max_gain
         self._inverses: RememberedInverses | None = None
         self._class = type(conv)
         parts = conv._parts()
@@ -63,6 +75,10 @@ class InvertibleModule(nn.Module):  # type: ignore[misc]
 
     def operator(self) -> ic.InvertibleConv:
         """Return the core's operator of the current parameters, differentiable in them."""
+        conv = self._unbounded()
+        return conv if self._max_gain is None else ic.bounded(conv, self._max_gain)
+
+    def _unbounded(self) -> ic.InvertibleConv:
         parts = {name: getattr(self, name).operator() for name in self._part_names}
         if self._class is ic.Chain:
             return ic.Chain(tuple(parts.values()))
@@ -132,6 +148,8 @@ class InvertibleModule(nn.Module):  # type: ignore[misc]
         if hasattr(self, "kernel"):
             shown.append(f"kernel_size={tuple(self.kernel.shape[2:])}")
         shown += [f"{k}={v!r}" for k, v in self._settings.items() if v is not None]
+        if self._max_gain is not None:
+            shown.append(f"max_gain={self._max_gain}")
         if "bias" in self._array_names:
             shown.append(f"bias={self.bias is not None}")
         name = "" if type(self).__name__.startswith(self._class.__name__) else self._class.__name__
