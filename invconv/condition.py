@@ -140,9 +140,13 @@ def map_norm(apply: Map, apply_t: Map, sample: Shape) -> float:
 def callers_level() -> int:
     """Return the ``stacklevel`` at which a warning points to the line that called the library."""
     level, frame = 1, sys._getframe(1)
-    while frame.f_back is not None and str(frame.f_globals.get("__name__")).startswith("invconv."):
+    while frame.f_back is not None and _ours(str(frame.f_globals.get("__name__"))):
         level, frame = level + 1, frame.f_back
     return level
+
+
+def _ours(module: str) -> bool:
+    return module.partition(".")[0] in ("invconv", "invconv_torch", "invconv_jax", "invconv_cupy")
 
 
 def describe_loss(

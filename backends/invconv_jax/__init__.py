@@ -9,8 +9,9 @@ try:
 except ImportError as error:
     raise ImportError("invconv_jax needs JAX: pip install 'invconv[jax]'") from error
 
+from invconv_jax.guard import ConditionGuard
 from invconv_jax.initialise import init
 from invconv_jax.layout import ChannelsLast, channels_last
 from invconv_jax.pytrees import register
 
-__all__ = ["ChannelsLast", "channels_last", "init", "register"]
+__all__ = ["ChannelsLast", "ConditionGuard", "channels_last", "init", "register"]

@@ -16,6 +16,7 @@ except ImportError as error:
 
 from invconv.arrays import namespace
 from invconv.registry import backend
+from invconv_torch.guard import ConditionGuard
 from invconv_torch.layers import (
     ActNorm,
     AutoregressiveConv1d,
@@ -41,6 +42,7 @@ __all__ = [
     "AutoregressiveConv1d",
     "AutoregressiveConv2d",
     "AutoregressiveConv3d",
+    "ConditionGuard",
     "Conv1x1",
     "EmergingConv1d",
     "EmergingConv2d",

@@ -1,0 +1,79 @@
+"""The core's guard for operators in pytrees."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+
+from invconv.arrays import Shape
+from invconv.base import InvertibleConv
+from invconv.compose import Chain
+from invconv.guard import Guard, LayerCondition
+
+
+class ConditionGuard:
+    """Name the operator in a pytree whose inverse is about to be lost, while it trains.
+
+    Parameters
+    ----------
+    spatial_shape : tuple of int, or a function from names to such
+        On which grid the operators run.
+    digits : float
+        Warn below so many decimal digits; with fewer than two an inverse counts as lost.
+    budget : float
+        The share of the time that may be spent on looking.
+
+    Examples
+    --------
+    >>> import invconv, invconv_jax, jax
+    >>> guard = invconv_jax.ConditionGuard((8, 8))
+    >>> flow = {"mix": invconv_jax.init(jax.random.key(0), invconv.EmergingConv, 3)}
+    >>> guard.step(flow).name  # after a training step, outside jit
+    "['mix']"
+    """
+
+    def __init__(
+        self,
+        spatial_shape: Shape | Callable[[str], Shape],
+        *,
+        digits: float = 3.0,
+        budget: float = 0.01,
+    ) -> None:
+        self._guard = Guard(digits=digits, budget=budget)
+        self._grid = spatial_shape if callable(spatial_shape) else lambda name: spatial_shape
+
+    @property
+    def worst(self) -> LayerCondition | None:
+        """The operator with the fewest digits left, None before the first look."""
+        return self._guard.worst
+
+    def step(self, flow: Any) -> LayerCondition | None:
+        """Look at one operator if there is time for it, and return the worst known.
+
+        Parameters
+        ----------
+        flow : pytree
+            Every operator in it is watched, of a chain each step. Not inside traced code.
+
+        Warns
+        -----
+        IllConditionedWarning
+            That names the operator, once until it has recovered.
+        """
+
+        def operators() -> dict[str, tuple[InvertibleConv, Shape]]:
+            found, _ = jax.tree_util.tree_flatten_with_path(flow, is_leaf=_is_operator)
+            named = {jax.tree_util.keystr(path): leaf for path, leaf in found}
+            return {
+                name or type(leaf).__name__: (leaf, self._grid(name))
+                for name, leaf in named.items()
+                if _is_operator(leaf)
+            }
+
+        return self._guard.step(operators)
+
+
+def _is_operator(node: Any) -> bool:
+    return isinstance(node, InvertibleConv) and not isinstance(node, Chain)

@@ -1,0 +1,90 @@
+"""The core's guard for a model of PyTorch modules."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from invconv.arrays import Shape
+from invconv.base import InvertibleConv
+from invconv.guard import Guard, LayerCondition
+from invconv_torch.module import InvertibleModule
+
+
+class ConditionGuard:
+    """Name the layer of a model whose inverse is about to be lost, while it trains.
+
+    It remembers on which grid each of the model's invertible layers ran last, and now and then
+    judges one of them. Values of a layer on an accelerator are copied to the host for it.
+
+    Parameters
+    ----------
+    model : nn.Module
+        Every `InvertibleModule` in it that is no part of another one is watched.
+    digits : float
+        Warn below so many decimal digits; with fewer than two an inverse counts as lost.
+    budget : float
+        The share of the time that may be spent on looking.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from invconv_torch import ConditionGuard, EmergingConv2d
+    >>> model = torch.nn.Sequential(EmergingConv2d(3))
+    >>> guard = ConditionGuard(model)
+    >>> z, log_det = model(torch.zeros(2, 3, 8, 8))  # a training step, and then:
+    >>> guard.step().name
+    '0'
+    """
+
+    def __init__(self, model: nn.Module, *, digits: float = 3.0, budget: float = 0.01) -> None:
+        self._guard = Guard(digits=digits, budget=budget)
+        self._layers = _outermost(model)
+        self._grids: dict[str, Shape] = {}
+        self._hooks = [
+            layer.register_forward_hook(self._remember(name))
+            for name, layer in self._layers.items()
+        ]
+
+    def _remember(self, name: str) -> Any:
+        @torch.compiler.disable  # type: ignore[untyped-decorator]
+        def hook(layer: InvertibleModule, inputs: tuple[Any, ...], output: Any) -> None:
+            self._grids[name] = tuple(output[0].shape[2:])
+
+        return hook
+
+    @property
+    def worst(self) -> LayerCondition | None:
+        """The layer with the fewest digits left, None before the first look."""
+        return self._guard.worst
+
+    def step(self) -> LayerCondition | None:
+        """Look at one layer if there is time for it, and return the worst known.
+
+        Warns
+        -----
+        IllConditionedWarning
+            That names the layer, once until it has recovered.
+        """
+        return self._guard.step(self._operators)
+
+    def _operators(self) -> dict[str, tuple[InvertibleConv, Shape]]:
+        with torch.no_grad():
+            return {n: (self._layers[n].operator(), grid) for n, grid in self._grids.items()}
+
+    def remove(self) -> None:
+        """Stop to follow the model."""
+        for hook in self._hooks:
+            hook.remove()
+
+
+def _outermost(model: nn.Module, prefix: str = "") -> dict[str, InvertibleModule]:
+    """Return the invertible modules that are no parts of others, by name."""
+    if isinstance(model, InvertibleModule):
+        return {prefix or type(model).__name__: model}
+    found: dict[str, InvertibleModule] = {}
+    for name, child in model.named_children():
+        found |= _outermost(child, f"{prefix}.{name}" if prefix else name)
+    return found

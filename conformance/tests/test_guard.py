@@ -1,0 +1,121 @@
+"""The training guard: it names the layer before its inverse is lost, within its budget."""
+
+from __future__ import annotations
+
+import warnings
+
+import jax
+import numpy as np
+import pytest
+import torch
+
+import invconv as ic
+import invconv_jax as ij
+import invconv_torch as it
+from invconv.guard import Guard
+
+
+class Flow(torch.nn.Module):  # type: ignore[misc]
+    """Two levels, so two grids."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fine = torch.nn.ModuleList([it.ActNorm(3), it.AutoregressiveConv2d(3)])
+        self.coarse = it.EmergingConv2d(12, mixing="qr")
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Return the last level's output."""
+        for layer in self.fine:
+            x, _ = layer(x)
+        z: torch.Tensor = self.coarse(torch.pixel_unshuffle(x, 2))[0]
+        return z
+
+
+def test_it_names_the_layer_before_the_inverse_is_lost() -> None:
+    torch.manual_seed(0)
+    flow, x = Flow(), torch.randn(2, 3, 16, 16)
+    guard = it.ConditionGuard(flow, budget=1.0)
+    weak = flow.fine[1]
+    for _ in range(6):
+        flow(x)
+        assert guard.step() is not None
+    assert set(guard._guard.known) == {"fine.0", "fine.1", "coarse"}
+    assert guard._guard.known["coarse"].spatial_shape == (8, 8)
+    for _ in range(200):  # a training that pulls the taps away from the pixel's own matrix
+        with torch.no_grad():
+            weak.kernel[:, :, 0, 1] -= 0.02 * torch.eye(3)
+            weak.kernel[:, :, 1, 0] -= 0.02 * torch.eye(3)
+        flow(x)
+        with warnings.catch_warnings(record=True) as heard:
+            warnings.simplefilter("always")
+            guard.step()
+        if heard:
+            break
+    (warning,) = heard
+    assert warning.category is ic.IllConditionedWarning
+    assert str(warning.message).startswith("fine.1 (AutoregressiveConv) has condition number")
+    assert warning.filename == __file__
+    assert guard.worst is not None
+    assert guard.worst.name == "fine.1"
+    with torch.no_grad():
+        z, _ = weak(x)
+        back, _ = weak.inverse(z)
+    assert 1e-6 < (back - x).abs().max() < 0.05  # digits are lost, the inverse is not yet
+    guard.remove()
+    flow(torch.randn(2, 3, 8, 8))
+    assert guard._grids["coarse"] == (8, 8)
+
+
+def test_it_warns_once_until_the_layer_recovers() -> None:
+    good, bad = (ic.ActNorm(np.asarray([0.0, s]), None) for s in (0.0, 35.0))
+    guard = Guard(budget=1.0)
+
+    def looks(conv: ic.InvertibleConv) -> int:
+        with warnings.catch_warnings(record=True) as heard:
+            warnings.simplefilter("always")
+            guard.step(lambda: {"norm": (conv, (4,))})
+        return len(heard)
+
+    assert [looks(conv) for conv in (good, bad, bad, good, bad)] == [0, 1, 0, 0, 1]
+
+
+@pytest.mark.parametrize("budget", [0.01, 0.1])
+def test_it_keeps_its_budget(budget: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 0.0
+
+    def look(conv: ic.InvertibleConv, shape: tuple[int, ...]) -> float:
+        nonlocal now
+        now += 0.3
+        return 10.0
+
+    monkeypatch.setattr("invconv.condition.number", look)
+    layers = {f"{i}": (ic.ActNorm.init(2), (4,)) for i in range(5)}
+    guard, asked = Guard(budget=budget, clock=lambda: now), 0
+
+    def operators() -> dict[str, tuple[ic.InvertibleConv, tuple[int, ...]]]:
+        nonlocal asked
+        asked += 1
+        return dict(layers)
+
+    for _ in range(10_000):
+        now += 0.05  # a training step
+        guard.step(operators)
+    assert guard.seconds <= budget * now + 0.3
+    assert guard.seconds > 0.9 * budget * now
+    assert asked == round(guard.seconds / 0.3)
+    assert len(guard.known) == 5
+
+
+def test_jax_names_the_step_of_a_chain() -> None:
+    keys = jax.random.split(jax.random.key(0), 2)
+    good, bad = (ij.init(key, ic.AutoregressiveConv, 2) for key in keys)
+    bad = bad.replace(kernel=bad.kernel.at[:, :, 0, 1].set(-3.0 * jax.numpy.eye(2)))
+    flow = {"scale": ic.Chain([good, bad]), "other": jax.numpy.zeros(3)}
+    guard = ij.ConditionGuard(lambda name: (6, 14), budget=1.0)
+    guard.step(flow)
+    with pytest.warns(ic.IllConditionedWarning, match=r"\['scale'\].steps\[1\].* on a 6 x 14 grid"):
+        guard.step(flow)
+    assert guard.worst is not None
+    assert guard.worst.name == "['scale'].steps[1]"
+    with pytest.raises(ValueError, match="budget: expected a share"):
+        ij.ConditionGuard((4,), budget=0)

@@ -1,0 +1,133 @@
+"""A guard for training: it names the layer whose inverse is about to be lost.
+
+A condition number costs as much as several training steps, so the guard looks at one layer at a
+time, and only when what it has spent is within a share of the time that has passed.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from invconv import condition
+from invconv.arrays import Shape, dtype_name, namespace
+from invconv.base import InvertibleConv
+from invconv.errors import IllConditionedWarning
+
+Layers = Mapping[str, tuple[InvertibleConv, Shape]]
+
+
+@dataclass(frozen=True)
+class LayerCondition:
+    """What the guard knows of a layer.
+
+    Attributes
+    ----------
+    name : str
+    spatial_shape : tuple of int
+        The grid it was judged on.
+    condition : float
+        As `InvertibleConv.condition`.
+    digits : float
+        Decimal digits that are left in the precision in which the layer is solved.
+    """
+
+    name: str
+    spatial_shape: Shape
+    condition: float
+    digits: float
+
+
+class Guard:
+    """Watch the conditions of many layers at a bounded cost.
+
+    The worst layer known and the one that was not looked at for longest take turns.
+
+    Parameters
+    ----------
+    digits : float
+        Warn below so many decimal digits; with fewer than two an inverse counts as lost.
+    budget : float
+        The share of the time since the first call that may be spent on looking.
+    clock : callable
+        Seconds, from any start.
+    """
+
+    def __init__(
+        self,
+        *,
+        digits: float = 3.0,
+        budget: float = 0.01,
+        clock: Callable[[], float] = time.perf_counter,
+    ) -> None:
+        if not 0 < budget <= 1:
+            raise ValueError(f"budget: expected a share above 0, at most 1, got {budget!r}")
+        self.digits, self.budget = digits, budget
+        self.known: dict[str, LayerCondition] = {}
+        self.seconds = 0.0
+        self._clock = clock
+        self._start: float | None = None
+        self._warned: set[str] = set()
+        self._again = False  # whether the worst layer's turn is next
+
+    @property
+    def worst(self) -> LayerCondition | None:
+        """The layer with the fewest digits left, None before the first look."""
+        return min(self.known.values(), key=lambda found: found.digits, default=None)
+
+    def step(self, layers: Callable[[], Layers]) -> LayerCondition | None:
+        """Look at one layer if there is time for it, and return the worst known.
+
+        Parameters
+        ----------
+        layers : callable
+            Returns each layer's operator and grid by its name; called only when there is time.
+
+        Warns
+        -----
+        IllConditionedWarning
+            That names the layer, once until it has recovered.
+        """
+        now = self._clock()
+        if self._start is None:
+            self._start = now
+        if self.seconds <= self.budget * (now - self._start):
+            there = layers()
+            name = self._next(there)
+            if name is not None:
+                self._look(name, *there[name])
+            self.seconds += self._clock() - now
+        return self.worst
+
+    def _next(self, there: Layers) -> str | None:
+        """Return whose turn it is."""
+        self.known = {name: found for name, found in self.known.items() if name in there}
+        new = next((name for name in there if name not in self.known), None)
+        if new is not None or self.worst is None:
+            return new
+        self._again = not self._again
+        return self.worst.name if self._again else next(iter(self.known))
+
+    def _look(self, name: str, conv: InvertibleConv, shape: Shape) -> None:
+        log_det = conv.log_det(shape)
+        eps = float(namespace(log_det).finfo(log_det.dtype).eps)
+        number = condition.number(conv, shape)
+        digits = max(0.0, -math.log10(number * eps)) if math.isfinite(number) else 0.0
+        self.known.pop(name, None)  # so that it is the last in turn
+        self.known[name] = LayerCondition(name, shape, number, digits)
+        if digits >= self.digits:
+            self._warned.discard(name)
+        elif name not in self._warned:
+            self._warned.add(name)
+            grid = " x ".join(map(str, shape))
+            warnings.warn(
+                f"{name} ({type(conv).__name__}) has condition number {number:.3g} on a {grid} "
+                f"grid: {digits:.1f} digits of its inverse are left in "
+                f"{dtype_name(log_det.dtype)}; lower the learning rate, or train it with max_gain "
+                "(invconv.bounded)",
+                IllConditionedWarning,
+                stacklevel=condition.callers_level(),
+            )
