@@ -8,6 +8,7 @@ from invconv.actnorm import ActNorm
 from invconv.autoregressive import AutoregressiveConv
 from invconv.base import InvertibleConv
 from invconv.compose import Chain, Inverse
+from invconv.diagnosis import Diagnosis, diagnose
 from invconv.emerging import EmergingConv
 from invconv.errors import IllConditionedWarning, SingularConvError
 from invconv.periodic import PeriodicConv
@@ -24,6 +25,7 @@ __all__ = [
     "AutoregressiveConv",
     "Chain",
     "Conv1x1",
+    "Diagnosis",
     "EmergingConv",
     "IllConditionedWarning",
     "Inverse",
@@ -33,6 +35,7 @@ __all__ = [
     "PreparedInverse",
     "QRConv1x1",
     "SingularConvError",
+    "diagnose",
     "squeeze",
     "unsqueeze",
 ]

@@ -111,7 +111,7 @@ class Composite(InvertibleConv):
             for name, g in step._log_det_vjp(shape, log_det_bar).items()
         }
 
-    def _condition(self, shape: Shape) -> float:
+    def _condition(self, shape: Shape) -> condition.Condition:
         return condition.one_norm(self, shape)
 
     def _condition_bound(self, shape: Shape) -> float:
@@ -252,7 +252,7 @@ class Inverse(InvertibleConv):
     def _renamed(self, gradients: Gradients) -> Gradients:
         return {f"conv.{name}": g for name, g in gradients.items()}
 
-    def _condition(self, shape: Shape) -> float:
+    def _condition(self, shape: Shape) -> condition.Condition:
         return self.conv._condition(shape)
 
     def _condition_bound(self, shape: Shape) -> float:
