@@ -9,7 +9,8 @@ from invconv.autoregressive import AutoregressiveConv
 from invconv.base import InvertibleConv
 from invconv.compose import Chain, Inverse
 from invconv.emerging import EmergingConv
-from invconv.errors import IllConditionedWarning, SingularConvError
+from invconv.errors import IllConditionedWarning, InvalidFileError, SingularConvError
+from invconv.files import load, save
 from invconv.periodic import PeriodicConv
 from invconv.plu import PLUConv1x1
 from invconv.pointwise import Conv1x1
@@ -26,6 +27,7 @@ __all__ = [
     "Conv1x1",
     "EmergingConv",
     "IllConditionedWarning",
+    "InvalidFileError",
     "Inverse",
     "InvertibleConv",
     "PLUConv1x1",
@@ -33,6 +35,8 @@ __all__ = [
     "PreparedInverse",
     "QRConv1x1",
     "SingularConvError",
+    "load",
+    "save",
     "squeeze",
     "unsqueeze",
 ]

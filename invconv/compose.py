@@ -150,6 +150,8 @@ class Chain(Composite):
 
     steps: Sequence[InvertibleConv]
 
+    _part_names = ("steps",)
+
     def __post_init__(self) -> None:
         if isinstance(self.steps, InvertibleConv):
             raise TypeError("steps: expected a list of operators, got one operator; use [conv]")
@@ -195,6 +197,8 @@ class Inverse(InvertibleConv):
     """
 
     conv: InvertibleConv
+
+    _part_names = ("conv",)
 
     def __post_init__(self) -> None:
         if not isinstance(self.conv, InvertibleConv):
