@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -155,6 +155,8 @@ class Chain(Composite):
     def __post_init__(self) -> None:
         if isinstance(self.steps, InvertibleConv):
             raise TypeError("steps: expected a list of operators, got one operator; use [conv]")
+        if not isinstance(self.steps, Iterable):
+            raise TypeError(f"steps: expected a list of operators, got {self.steps!r}")
         steps = tuple(self.steps)
         if not steps:
             raise ValueError("steps: expected at least one operator, got none")

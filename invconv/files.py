@@ -20,7 +20,15 @@ from typing import Any
 
 import numpy as np
 
-from invconv.arrays import Array, dtype_name, is_half, require_array, require_real, to_numpy
+from invconv.arrays import (
+    Array,
+    dtype_name,
+    is_half,
+    namespace,
+    require_array,
+    require_real,
+    to_numpy,
+)
 from invconv.base import InvertibleConv
 from invconv.description import Json, build, describe, require
 from invconv.errors import InvalidFileError
@@ -106,6 +114,8 @@ def load(path: str | os.PathLike[str], like: Array | None = None) -> InvertibleC
         If it is no such file, or a damaged one.
     TypeError
         If the file holds bfloat16 and ``like`` is not given.
+    ValueError
+        If a number in the file is beyond the range of ``like``'s dtype.
     OSError
         If the file cannot be read; FileNotFoundError if there is none.
 
@@ -139,7 +149,10 @@ def load(path: str | os.PathLike[str], like: Array | None = None) -> InvertibleC
         raise InvalidFileError(f"{name}: {error!s:.500}") from None
     except safetensors.SafetensorError as error:
         raise InvalidFileError(f"{name}: no whole safetensors file: {error!s:.500}") from None
-    return conv if like is None else conv._map(lambda array: from_host(array, like))
+    if like is None:
+        return conv
+    _require_range(conv, like)
+    return conv._map(lambda array: from_host(array, like))
 
 
 class _Stored(Mapping[str, Values]):
@@ -200,6 +213,18 @@ def _require_small_header(name: str) -> None:
         declared = int.from_bytes(file.read(8), "little")
         most = min(_MOST_HEADER_BYTES, os.fstat(file.fileno()).st_size - 8)
     require(declared <= most, f"no safetensors file: a header of {declared} bytes, at most {most}")
+
+
+def _require_range(conv: InvertibleConv, like: Array) -> None:
+    """Raise unless the dtype of ``like`` holds all numbers of a NumPy operator."""
+    largest = float(namespace(like).finfo(like.dtype).max)
+    for name, array in conv.parameters().items():
+        found = float(max(abs(array.min()), abs(array.max()))) if array.size else 0.0
+        if found > largest:
+            raise ValueError(
+                f"like: expected a dtype that holds {name}, up to {found:.3g}, got "
+                f"{dtype_name(like.dtype)}, up to {largest:.3g}"
+            )
 
 
 def _on_host(name: str, array: Any) -> Values:
