@@ -10,7 +10,8 @@ from invconv.base import InvertibleConv
 from invconv.compose import Chain, Inverse
 from invconv.diagnosis import Diagnosis, diagnose
 from invconv.emerging import EmergingConv
-from invconv.errors import IllConditionedWarning, SingularConvError
+from invconv.errors import IllConditionedWarning, InvalidFileError, SingularConvError
+from invconv.files import load, save
 from invconv.periodic import PeriodicConv
 from invconv.plu import PLUConv1x1
 from invconv.pointwise import Conv1x1
@@ -28,6 +29,7 @@ __all__ = [
     "Diagnosis",
     "EmergingConv",
     "IllConditionedWarning",
+    "InvalidFileError",
     "Inverse",
     "InvertibleConv",
     "PLUConv1x1",
@@ -36,6 +38,8 @@ __all__ = [
     "QRConv1x1",
     "SingularConvError",
     "diagnose",
+    "load",
+    "save",
     "squeeze",
     "unsqueeze",
 ]

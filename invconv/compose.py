@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -150,9 +150,13 @@ class Chain(Composite):
 
     steps: Sequence[InvertibleConv]
 
+    _part_names = ("steps",)
+
     def __post_init__(self) -> None:
         if isinstance(self.steps, InvertibleConv):
             raise TypeError("steps: expected a list of operators, got one operator; use [conv]")
+        if not isinstance(self.steps, Iterable):
+            raise TypeError(f"steps: expected a list of operators, got {self.steps!r}")
         steps = tuple(self.steps)
         if not steps:
             raise ValueError("steps: expected at least one operator, got none")
@@ -195,6 +199,8 @@ class Inverse(InvertibleConv):
     """
 
     conv: InvertibleConv
+
+    _part_names = ("conv",)
 
     def __post_init__(self) -> None:
         if not isinstance(self.conv, InvertibleConv):
