@@ -21,6 +21,7 @@ from invconv.errors import IllConditionedWarning
 from invconv.parameters import Parametrised
 from invconv.prepared import Factor, Map, PreparedInverse, WithoutBias
 from invconv.primitives import multiply, per_channel
+from invconv.settings import flag
 from invconv.tiles import tile_by_hand
 
 Gradients = dict[str, Array]
@@ -175,7 +176,7 @@ class InvertibleConv(Parametrised, ABC):
         """Factor this operator, or ``held``, a copy of it; what is remembered is kept here."""
         held = self if held is None else held
         factor = held._in_working_precision()._factor(shape)
-        if check:
+        if flag("check", check):
             self._check_condition(shape, factor)
         return PreparedInverse(held, shape, factor)
 
@@ -259,7 +260,7 @@ class InvertibleConv(Parametrised, ABC):
         return self._finish(call, gradients, log_det_bar, 1), call.leave(x_bar)
 
     def inverse_vjp(
-        self, y: Array, x_bar: Array, log_det_bar: Array | None = None
+        self, y: Array, x_bar: Array, log_det_bar: Array | None = None, *, check: bool = True
     ) -> tuple[Gradients, Array]:
         """Pull cotangents of `inverse_and_log_det` back to the parameters and to y.
 
@@ -269,6 +270,8 @@ class InvertibleConv(Parametrised, ABC):
             The input, and the cotangent of x = inverse(y).
         log_det_bar : array, shape batch, optional
             The cotangent of the log-determinant of the inverse, which this direction returns.
+        check : bool
+            As for `prepare`: an inverse that cannot be right has no right gradient either.
 
         Returns
         -------
@@ -277,7 +280,7 @@ class InvertibleConv(Parametrised, ABC):
         y_bar : array, shape (*batch, C, *spatial)
         """
         call = enter(self, "y", y)
-        x = call.conv._factor(call.spatial_shape).solve(call.x)
+        x = self._prepare(call.spatial_shape, check=check)._factor.solve(call.x)
         gradients, y_bar = call.conv._inverse_vjp(call.x, x, call.alike("x_bar", x_bar))
         return self._finish(call, gradients, log_det_bar, -1), call.leave(y_bar)
 

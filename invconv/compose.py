@@ -241,7 +241,7 @@ class Inverse(InvertibleConv):
         return solve, apply
 
     def _apply_vjp(self, x: Array, y_bar: Array) -> tuple[Gradients, Array]:
-        y = self.conv._factor(tuple(x.shape[2:])).solve(x)
+        y = self._apply(x)
         gradients, x_bar = self.conv._inverse_vjp(x, y, y_bar)
         return self._renamed(gradients), x_bar
 

@@ -57,6 +57,13 @@ def choice(name: str, value: Any, options: tuple[str, ...]) -> None:
         raise ValueError(f"{name}: expected {expected}, got {value!r}")
 
 
+def flag(name: str, value: Any) -> bool:
+    """Return ``value`` if it is True or False, or raise."""
+    if not isinstance(value, (bool, np.bool_)):
+        raise TypeError(f"{name}: expected True or False, got {value!r}")
+    return bool(value)
+
+
 def optional_ndim(conv: Any) -> None:
     """Validate and normalise the ``ndim`` of a 1x1 convolution or actnorm."""
     if conv.ndim is not None:

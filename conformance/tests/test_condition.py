@@ -149,6 +149,16 @@ def test_a_chain_is_judged_as_a_whole() -> None:
     assert chain.condition((3,)) == pytest.approx(1.0)
 
 
+def test_a_gradient_through_an_inverse_that_cannot_be_right_warns() -> None:
+    x = np.ones((1, 1, 32, 32))
+    conv = authors_conv("float64")
+    for call in (conv.inverse_vjp, ic.Inverse(conv).forward_vjp):
+        with pytest.warns(ic.IllConditionedWarning, match="0 digits are left"):
+            call(x, x)
+    conv.inverse_vjp(x, x, check=False)
+    conv.inverse_vjp(x[..., :2, :2], x[..., :2, :2])
+
+
 def test_condition_is_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
     conv = authors_conv("float64")
     first = conv.condition((16, 16))
