@@ -208,12 +208,10 @@ class InvertibleConv(Parametrised, ABC):
         """Return the condition number of K on a grid: the factor by which an inverse loses digits.
 
         In the 2-norm and exact for 1x1 and periodic convolutions; for the others in the 1-norm,
-        exact up to 512 unknowns (of corner kernels as long as the columns of one pixel hold
-        512^2 numbers, 32 x 32 pixels of 12 channels) and a Hager-Higham estimate from below
-        beyond. inf if K is singular or its inverse overflows. The values are copied to host
-        memory and the work is done there, in float64: from about 1e15 on, numbers of plain 1x1s,
-        periodic convolutions and chains say no more than that no digit is certain, and
-        `invconv.diagnose` tells which do.
+        exact up to 512 unknowns (16 x 32 x 32 for corners) and a Hager-Higham estimate from below
+        beyond. inf if K is singular or its inverse overflows. The values are copied to host memory
+        and the work is done there, in float64. `invconv.diagnose` says where rounding may account
+        for the number, which happens from about 1e15 on and where the steps of a chain cancel.
         """
         shape = require_spatial_shape(self, spatial_shape)
         if ("exact", shape) not in self._conditions:
