@@ -8,8 +8,10 @@ from invconv.actnorm import ActNorm
 from invconv.autoregressive import AutoregressiveConv
 from invconv.base import InvertibleConv
 from invconv.compose import Chain, Inverse
+from invconv.diagnosis import Diagnosis, diagnose
 from invconv.emerging import EmergingConv
-from invconv.errors import IllConditionedWarning, SingularConvError
+from invconv.errors import IllConditionedWarning, InvalidFileError, SingularConvError
+from invconv.files import load, save
 from invconv.periodic import PeriodicConv
 from invconv.plu import PLUConv1x1
 from invconv.pointwise import Conv1x1
@@ -25,8 +27,10 @@ __all__ = [
     "AutoregressiveConv",
     "Chain",
     "Conv1x1",
+    "Diagnosis",
     "EmergingConv",
     "IllConditionedWarning",
+    "InvalidFileError",
     "Inverse",
     "InvertibleConv",
     "PLUConv1x1",
@@ -35,6 +39,9 @@ __all__ = [
     "QRConv1x1",
     "SingularConvError",
     "bounded",
+    "diagnose",
+    "load",
+    "save",
     "squeeze",
     "unsqueeze",
 ]

@@ -25,6 +25,11 @@ COMMANDS = {
         "benchmark",
         "time forward, inverse and gradient on every library, beside plain convolutions and peers",
     ),
+    "diagnose": (
+        "invconv_benchmarks.diagnose",
+        "demo",
+        "tell whether the inverse of saved parameters can be trusted, and why not",
+    ),
     "info": (
         "invconv_conformance.info",
         "demo",

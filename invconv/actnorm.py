@@ -8,6 +8,7 @@ from typing import Any, Self
 
 import numpy as np
 
+from invconv import condition
 from invconv.arrays import Array, Shape, log_of_exp, namespace, size, zeros
 from invconv.base import Gradients
 from invconv.linear import Linear
@@ -103,12 +104,13 @@ class ActNorm(Linear):
     def _log_det_vjp(self, shape: Shape, log_det_bar: Array) -> Gradients:
         return {"log_scale": size(shape) * log_det_bar + zeros((self.channels,), self.log_scale)}
 
-    def _condition(self, shape: Shape) -> float:
+    def _condition(self, shape: Shape) -> condition.Condition:
         scale = self._scale()
-        return float(scale.max() / scale.min()) if scale.min() else math.inf
+        value = float(scale.max() / scale.min()) if scale.min() else math.inf
+        return condition.Condition(value, "2-norm", channel=int(scale.argmin()))
 
     def _condition_bound(self, shape: Shape) -> float:
-        return self._condition(shape)
+        return self._condition(shape).value
 
     @property
     def _singular_hint(self) -> str:

@@ -220,8 +220,14 @@ class AutoregressiveConv(Convolution):
             "kernel": self._kernel_of(namespace(here).concat([here[None, ...], others], axis=0))
         }
 
-    def _condition(self, shape: Shape) -> float:
-        return condition.one_norm(self, shape)
+    def _condition(self, shape: Shape) -> condition.Condition:
+        # along an axis that all offsets follow one way, K and K^-1 are triangular and Toeplitz: the
+        # column of a pixel is that of the first pixel, shifted and cut off by the grid
+        assert isinstance(self.direction, tuple)
+        first = [0 if s > 0 else n - 1 for s, n in zip(self.direction, shape, strict=True)]
+        followed = self.ndim if self.mask == "corner" else 1
+        ends = tuple(p if axis < followed else None for axis, p in enumerate(first))
+        return condition.one_norm(self, shape, ends)
 
     def _condition_bound(self, shape: Shape) -> float:
         causal = self._causal()

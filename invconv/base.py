@@ -21,6 +21,7 @@ from invconv.errors import IllConditionedWarning
 from invconv.parameters import Parametrised
 from invconv.prepared import Factor, Map, PreparedInverse, WithoutBias
 from invconv.primitives import multiply, per_channel
+from invconv.settings import flag
 from invconv.tiles import tile_by_hand
 
 Gradients = dict[str, Array]
@@ -79,8 +80,8 @@ class InvertibleConv(Parametrised, ABC):
         """Return x -> K x and y -> K^-1 y, without any bias."""
 
     @abstractmethod
-    def _condition(self, shape: Shape) -> float:
-        """Return the condition number; the operator is NumPy float64."""
+    def _condition(self, shape: Shape) -> condition.Condition:
+        """Return the condition; the operator is NumPy float64."""
 
     @abstractmethod
     def _condition_bound(self, shape: Shape) -> float:
@@ -175,7 +176,7 @@ class InvertibleConv(Parametrised, ABC):
         """Factor this operator, or ``held``, a copy of it; what is remembered is kept here."""
         held = self if held is None else held
         factor = held._in_working_precision()._factor(shape)
-        if check:
+        if flag("check", check):
             self._check_condition(shape, factor)
         return PreparedInverse(held, shape, factor)
 
@@ -207,13 +208,14 @@ class InvertibleConv(Parametrised, ABC):
         """Return the condition number of K on a grid: the factor by which an inverse loses digits.
 
         In the 2-norm and exact for 1x1 and periodic convolutions; for the others in the 1-norm,
-        exact up to 512 unknowns and a Hager-Higham estimate from below beyond. inf if K is
-        singular or its inverse overflows. The values are copied to host memory and the work is
-        done there, in float64.
+        exact up to 512 unknowns (16 x 32 x 32 for corners) and a Hager-Higham estimate from below
+        beyond. inf if K is singular or its inverse overflows. The values are copied to host memory
+        and the work is done there, in float64. `invconv.diagnose` says where rounding may account
+        for the number, which happens from about 1e15 on and where the steps of a chain cancel.
         """
         shape = require_spatial_shape(self, spatial_shape)
         if ("exact", shape) not in self._conditions:
-            self._conditions["exact", shape] = condition.number(self, shape)
+            self._conditions["exact", shape] = condition.number(self, shape).value
         return self._conditions["exact", shape]
 
     def _check_condition(self, shape: Shape, factor: Factor) -> None:
@@ -256,7 +258,7 @@ class InvertibleConv(Parametrised, ABC):
         return self._finish(call, gradients, log_det_bar, 1), call.leave(x_bar)
 
     def inverse_vjp(
-        self, y: Array, x_bar: Array, log_det_bar: Array | None = None
+        self, y: Array, x_bar: Array, log_det_bar: Array | None = None, *, check: bool = True
     ) -> tuple[Gradients, Array]:
         """Pull cotangents of `inverse_and_log_det` back to the parameters and to y.
 
@@ -266,6 +268,8 @@ class InvertibleConv(Parametrised, ABC):
             The input, and the cotangent of x = inverse(y).
         log_det_bar : array, shape batch, optional
             The cotangent of the log-determinant of the inverse, which this direction returns.
+        check : bool
+            As for `prepare`: an inverse that cannot be right has no right gradient either.
 
         Returns
         -------
@@ -274,7 +278,7 @@ class InvertibleConv(Parametrised, ABC):
         y_bar : array, shape (*batch, C, *spatial)
         """
         call = enter(self, "y", y)
-        x = call.conv._factor(call.spatial_shape).solve(call.x)
+        x = self._prepare(call.spatial_shape, check=check)._factor.solve(call.x)
         gradients, y_bar = call.conv._inverse_vjp(call.x, x, call.alike("x_bar", x_bar))
         return self._finish(call, gradients, log_det_bar, -1), call.leave(y_bar)
 

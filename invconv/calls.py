@@ -20,6 +20,7 @@ from invconv.arrays import (
     size,
     zeros,
 )
+from invconv.settings import LARGEST
 
 if TYPE_CHECKING:
     from invconv.base import InvertibleConv
@@ -110,9 +111,10 @@ def require_spatial_shape(
         ) from None
     if conv.ndim is not None and len(sizes) != conv.ndim:
         raise ValueError(f"{name}: expected {conv.ndim} spatial axes, got {sizes}")
-    if any(n < 1 for n in sizes):
+    if not all(1 <= n <= LARGEST for n in sizes):
         raise ValueError(
-            f"{name}: expected at least one pixel along every spatial axis, got {sizes}"
+            f"{name}: expected at least one pixel along every spatial axis, and {LARGEST} at most, "
+            f"got {sizes}"
         )
     return sizes
 

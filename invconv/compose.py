@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -111,7 +111,7 @@ class Composite(InvertibleConv):
             for name, g in step._log_det_vjp(shape, log_det_bar).items()
         }
 
-    def _condition(self, shape: Shape) -> float:
+    def _condition(self, shape: Shape) -> condition.Condition:
         return condition.one_norm(self, shape)
 
     def _condition_bound(self, shape: Shape) -> float:
@@ -150,9 +150,13 @@ class Chain(Composite):
 
     steps: Sequence[InvertibleConv]
 
+    _part_names = ("steps",)
+
     def __post_init__(self) -> None:
         if isinstance(self.steps, InvertibleConv):
             raise TypeError("steps: expected a list of operators, got one operator; use [conv]")
+        if not isinstance(self.steps, Iterable):
+            raise TypeError(f"steps: expected a list of operators, got {self.steps!r}")
         steps = tuple(self.steps)
         if not steps:
             raise ValueError("steps: expected at least one operator, got none")
@@ -196,6 +200,8 @@ class Inverse(InvertibleConv):
 
     conv: InvertibleConv
 
+    _part_names = ("conv",)
+
     def __post_init__(self) -> None:
         if not isinstance(self.conv, InvertibleConv):
             raise TypeError(f"conv: expected an InvertibleConv, got {type(self.conv).__name__}")
@@ -235,7 +241,7 @@ class Inverse(InvertibleConv):
         return solve, apply
 
     def _apply_vjp(self, x: Array, y_bar: Array) -> tuple[Gradients, Array]:
-        y = self.conv._factor(tuple(x.shape[2:])).solve(x)
+        y = self._apply(x)
         gradients, x_bar = self.conv._inverse_vjp(x, y, y_bar)
         return self._renamed(gradients), x_bar
 
@@ -252,7 +258,7 @@ class Inverse(InvertibleConv):
     def _renamed(self, gradients: Gradients) -> Gradients:
         return {f"conv.{name}": g for name, g in gradients.items()}
 
-    def _condition(self, shape: Shape) -> float:
+    def _condition(self, shape: Shape) -> condition.Condition:
         return self.conv._condition(shape)
 
     def _condition_bound(self, shape: Shape) -> float:

@@ -48,6 +48,7 @@ class EmergingConv(Composite):
     bias: Array | None = None
 
     _array_names = ("bias",)
+    _part_names = ("first", "second")
 
     def __post_init__(self) -> None:
         for name in ("first", "second"):

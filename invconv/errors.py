@@ -1,8 +1,12 @@
-"""The error and the warning that are the library's own."""
+"""The errors and the warning that are the library's own."""
 
 
 class SingularConvError(ValueError):
     """The operator is exactly singular, so it has no inverse; its log-determinant is -inf."""
+
+
+class InvalidFileError(ValueError):
+    """A file is damaged, or is none that `invconv.save` wrote; the message says which and why."""
 
 
 class IllConditionedWarning(UserWarning):

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
 import array_api_compat as compat
+import numpy as np
 
 from invconv.arrays import (
     Array,
@@ -33,6 +34,16 @@ class Parametrised:
 
     _array_names: ClassVar[tuple[str, ...]] = ()  # trained, in the order of `parameters`
     _constant_names: ClassVar[tuple[str, ...]] = ()  # neither trained nor given a gradient
+    _part_names: ClassVar[tuple[str, ...]] = ()  # fields that hold operators
+
+    @classmethod
+    def _field_names(cls) -> tuple[list[str], list[str]]:
+        """Return the fields that hold arrays, and those that hold settings (mask, ndim, ...)."""
+        names = [
+            f.name for f in dataclasses.fields(cls) if f.init and f.name not in cls._part_names
+        ]
+        arrays = {*cls._array_names, *cls._constant_names}
+        return [n for n in names if n in arrays], [n for n in names if n not in arrays]
 
     def _parts(self) -> Mapping[str, Parametrised]:
         """Return the operators that this one is made of, by the prefix of their names."""
@@ -152,13 +163,22 @@ def _is_real(array: Array) -> bool:
 
 def _carry(array: Array, like: Array) -> Array:
     """Return ``array`` in the library and device of ``like``, and its dtype if it is real."""
-    xp = namespace(like)
     real = _is_real(array)
     if library_name(array) != library_name(like):
-        kind = like.dtype if real else xp.__array_namespace_info__().default_dtypes()["integral"]
-        return _place(xp.asarray(to_numpy(array), dtype=kind, device=device(like)), like)
+        return from_host(to_numpy(array), like)
     carried = _place(cast(array, like.dtype) if real else array, like)
     return copy_of(carried) if carried is array else carried
+
+
+def from_host(values: np.ndarray[Any, Any], like: Array) -> Array:
+    """Return values in the library and device of ``like``, and its dtype if they are real.
+
+    The result may share the memory of ``values``, which nobody else should hold.
+    """
+    xp = namespace(like)
+    integral = xp.__array_namespace_info__().default_dtypes()["integral"]
+    kind = like.dtype if _is_real(values) else integral
+    return _place(xp.asarray(values, dtype=kind, device=device(like)), like)
 
 
 def _place(array: Array, like: Array) -> Array:

@@ -9,7 +9,7 @@ log|det| = sum over f of log|det K_hat(f)| and x_hat(f) = K_hat(f)^-1 y_hat(f).
 from __future__ import annotations
 
 import math
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import KW_ONLY, dataclass, replace
 from typing import Any, Self
 
 import numpy as np
@@ -157,8 +157,14 @@ class PeriodicConv(Convolution):
         self._require_regular(self._log_det(shape), shape)
         return {"kernel": log_det_bar * spectral_log_det_vjp(self.kernel, self._dilation, shape)}
 
-    def _condition(self, shape: Shape) -> float:
-        return condition.of_matrices(self._spectrum(shape))
+    def _condition(self, shape: Shape) -> condition.Condition:
+        taps = float(np.linalg.norm(taps_of(self.kernel), 2, axis=(1, 2)).sum())
+        rounding = self.channels * taps * condition.EPS["float64"]
+        found = condition.of_spectrum(self._spectrum(shape), rounding)
+        frequencies = (*shape[:-1], shape[-1] // 2 + 1)
+        (worst,) = found.frequency or (0,)
+        place = tuple(map(int, np.unravel_index(worst, frequencies)))
+        return replace(found, frequency=place)
 
     def _condition_bound(self, shape: Shape) -> float:
         if not np.isfinite(self.kernel).all():

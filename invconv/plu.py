@@ -64,6 +64,7 @@ class PLUConv1x1(Pointwise):
 
     _array_names = ("lower", "upper", "log_scale", "bias")
     _constant_names = ("permutation", "sign")
+    _given_factors = True
 
     def __post_init__(self) -> None:
         optional_ndim(self)

@@ -11,7 +11,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import KW_ONLY, dataclass
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 
@@ -35,6 +35,8 @@ from invconv.settings import generator, optional_ndim, positive_int
 @dataclass(frozen=True, eq=False, repr=False)
 class Pointwise(Linear):
     """A C x C matrix W at every pixel."""
+
+    _given_factors: ClassVar[bool] = False  # whether the parameters are factors that are solved in
 
     @abstractmethod
     def _matrix(self) -> Array:
@@ -61,11 +63,12 @@ class Pointwise(Linear):
         matrix = self.matrix()
         return Conv1x1(namespace(matrix).matrix_transpose(matrix), ndim=self.ndim)
 
-    def _condition(self, shape: Shape) -> float:
-        return condition.of_matrices(self._matrix())
+    def _condition(self, shape: Shape) -> condition.Condition:
+        columns = self._solver(shape)(np.eye(self.channels)[..., None])
+        return condition.of_inverse(self._matrix(), columns[..., 0].T, self._given_factors)
 
     def _condition_bound(self, shape: Shape) -> float:
-        return self._condition(shape)
+        return self._condition(shape).value
 
     @property
     def _singular_hint(self) -> str:

@@ -61,6 +61,7 @@ class QRConv1x1(Pointwise):
     ndim: int | None = None
 
     _array_names = ("reflectors", "upper", "scale", "bias")
+    _given_factors = True
 
     def __post_init__(self) -> None:
         optional_ndim(self)

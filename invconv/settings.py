@@ -7,12 +7,14 @@ from typing import Any
 
 import numpy as np
 
+LARGEST = 2**31 - 1  # of any size: so that products of two stay exact in 64 bits
+
 
 def positive_int(name: str, value: Any) -> int:
     """Return ``value`` as an int of at least 1, or raise."""
     number = _index(name, value, "a positive integer")
-    if number < 1:
-        raise ValueError(f"{name}: expected a positive integer, got {number}")
+    if not 1 <= number <= LARGEST:
+        raise ValueError(f"{name}: expected a positive integer up to {LARGEST}, got {number}")
     return number
 
 
@@ -33,8 +35,10 @@ def per_axis(name: str, value: Any, ndim: int) -> tuple[int, ...]:
 def sizes(name: str, value: Any, ndim: int) -> tuple[int, ...]:
     """Return one integer of at least 1 per spatial axis."""
     numbers = per_axis(name, value, ndim)
-    if min(numbers, default=1) < 1:
-        raise ValueError(f"{name}: expected at least 1 along every axis, got {value!r}")
+    if not all(1 <= n <= LARGEST for n in numbers):
+        raise ValueError(
+            f"{name}: expected at least 1 along every axis, {LARGEST} at most, got {value!r}"
+        )
     return numbers
 
 
@@ -48,9 +52,16 @@ def directions(name: str, value: Any, ndim: int) -> tuple[int, ...]:
 
 def choice(name: str, value: Any, options: tuple[str, ...]) -> None:
     """Raise unless ``value`` is one of the options."""
-    if value not in options:
+    if not isinstance(value, str) or value not in options:
         expected = " or ".join(repr(o) for o in options)
         raise ValueError(f"{name}: expected {expected}, got {value!r}")
+
+
+def flag(name: str, value: Any) -> bool:
+    """Return ``value`` if it is True or False, or raise."""
+    if not isinstance(value, (bool, np.bool_)):
+        raise TypeError(f"{name}: expected True or False, got {value!r}")
+    return bool(value)
 
 
 def optional_ndim(conv: Any) -> None:

@@ -11,23 +11,9 @@ from jax import lax
 from jax.tree_util import GetAttrKey, register_pytree_with_keys
 
 import invconv as ic
+from invconv.description import OPERATORS
 
 C = TypeVar("C", bound=ic.InvertibleConv)
-
-OPERATORS: tuple[type[ic.InvertibleConv], ...] = (
-    ic.ActNorm,
-    ic.AutoregressiveConv,
-    ic.Chain,
-    ic.Conv1x1,
-    ic.EmergingConv,
-    ic.Inverse,
-    ic.PeriodicConv,
-    ic.PLUConv1x1,
-    ic.QRConv1x1,
-)
-
-# Fields that hold operators; the arrays are named by the class itself.
-_PARTS = ("conv", "first", "second", "steps")
 
 
 def register(cls: type[C]) -> type[C]:
@@ -44,9 +30,8 @@ def register(cls: type[C]) -> type[C]:
     cls : type
         A frozen dataclass; a decorator returns it.
     """
-    names = [f.name for f in dataclasses.fields(cls) if f.init]
-    children = [n for n in names if n in (*cls._array_names, *cls._constant_names, *_PARTS)]
-    static = [n for n in names if n not in children]
+    static = cls._field_names()[1]
+    children = [f.name for f in dataclasses.fields(cls) if f.init and f.name not in static]
 
     def flatten(conv: C) -> tuple[list[Any], tuple[Any, ...]]:
         return [getattr(conv, n) for n in children], tuple(getattr(conv, n) for n in static)

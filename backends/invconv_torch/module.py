@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -55,13 +54,7 @@ class InvertibleModule(nn.Module):  # type: ignore[misc]
         self._class = type(conv)
         parts = conv._parts()
         self._part_names = tuple(parts)
-        self._settings = {
-            f.name: getattr(conv, f.name)
-            for f in dataclasses.fields(conv)
-            if f.init and f.name not in (*conv._array_names, *conv._constant_names, *parts)
-        }
-        if isinstance(conv, ic.Chain):
-            del self._settings["steps"]
+        self._settings = {name: getattr(conv, name) for name in conv._field_names()[1]}
         for prefix, part in parts.items():
             assert isinstance(part, ic.InvertibleConv)
             self.add_module(prefix, InvertibleModule(part, device=device, dtype=dtype))

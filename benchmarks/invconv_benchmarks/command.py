@@ -18,11 +18,11 @@ from rich.progress import (
 )
 from rich.table import Column
 
+from invconv.whole_files import write_text
 from invconv_benchmarks import compare, page, plots, result, tables
 from invconv_benchmarks.schedule import Plan, perform
 from invconv_benchmarks.suites import SUITES, Shape, select
 from invconv_conformance.libraries import LIBRARIES
-from invconv_conformance.whole_files import write_text
 
 _CHECKERS = ("array_api_strict",)  # made to find mistakes, not to be fast
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,8 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.colors import LogNorm
+
+from invconv.whole_files import replacing
 
 Floats = np.ndarray[Any, Any]
 
@@ -72,10 +73,8 @@ def spread(pixels: Floats) -> Floats:
 
 def save(figure: Any, path: Path) -> None:
     """Write a figure in the format of the file's suffix, at once or not at all."""
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        figure.savefig(part, format=path.suffix[1:].lower(), dpi=110)
-        os.replace(part, path)
+        with replacing(path) as part:
+            figure.savefig(part, format=path.suffix[1:].lower(), dpi=110)
     finally:
-        part.unlink(missing_ok=True)
         plt.close(figure)

@@ -10,10 +10,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import invconv
+from invconv.whole_files import write_text
 from invconv_benchmarks.collect import Row
 from invconv_benchmarks.result import Document, read
 from invconv_benchmarks.suites import LIMIT_SHAPES
-from invconv_conformance.whole_files import write_text
 
 START, END = "<!-- benchmark table -->", "<!-- end of benchmark table -->"
 ROOT = Path(__file__).parents[2]

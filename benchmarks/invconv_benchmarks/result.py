@@ -14,8 +14,8 @@ from typing import Any
 
 import jsonschema
 
+from invconv.whole_files import write_text
 from invconv_benchmarks import spread
-from invconv_conformance.whole_files import write_text
 
 SCHEMA = "invconv-benchmark/1"
 Document = dict[str, Any]

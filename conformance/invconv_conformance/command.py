@@ -16,6 +16,7 @@ from xml.etree import ElementTree
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 
+from invconv.whole_files import write_text
 from invconv_conformance import expected, report
 from invconv_conformance.agreement import agreement
 from invconv_conformance.libraries import LIBRARIES
@@ -24,7 +25,6 @@ from invconv_conformance.result import Outcome, Result
 from invconv_conformance.runner import Task, tasks
 from invconv_conformance.runner import run as run_tasks
 from invconv_conformance.selection import choose, select, select_laws
-from invconv_conformance.whole_files import write_text
 from invconv_conformance.worker_environment import environment, settings
 
 _SHOWN = 12  # kinds of failure that the terminal lists; the files have them all

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import json
 import math
-import os
 import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,13 +14,13 @@ from typing import Any
 import numpy as np
 
 import invconv as ic
+from invconv.description import Json, build, describe
+from invconv.errors import InvalidFileError
+from invconv.whole_files import replacing
 from invconv_conformance.golden_format import (
     CONVENTIONS,
     OPERATORS,
     SCHEMA,
-    Json,
-    build,
-    describe,
     require,
 )
 from invconv_conformance.oracle import Matrix, Shape
@@ -64,18 +63,14 @@ def write(folder: Path, goldens: Sequence[Golden]) -> list[Path]:
     text = _dumps(document | {"cases": cases})
     contents = {".npz": _npz(arrays), ".json": text.encode()}
     for suffix, data in contents.items():
-        part = folder / f".{NAME}{suffix}.{os.getpid()}.part"
-        try:
+        with replacing(folder / f"{NAME}{suffix}") as part:
             part.write_bytes(data)
-            os.replace(part, folder / f"{NAME}{suffix}")
-        finally:
-            part.unlink(missing_ok=True)
     return [folder / f"{NAME}{suffix}" for suffix in contents]
 
 
 def _as_json(golden: Golden, arrays: dict[str, Matrix]) -> Json:
     prefix = f"{golden.name}/"
-    operator = describe(golden.conv, prefix, arrays)
+    operator = describe(golden.conv, arrays, prefix)
     images = {"x": golden.x, "y": golden.outputs["y"], "z": golden.z, "x2": golden.outputs["x2"]}
     arrays |= {prefix + name: image for name, image in images.items()}
     return {
@@ -174,7 +169,10 @@ def _read_case(case: Any, arrays: dict[str, Matrix], used: set[str]) -> Golden:
         all(isinstance(v, float) and math.isfinite(v) for v in found),
         f"{name}: expected finite numbers",
     )
-    conv = build(operator, arrays, used)
+    try:
+        conv = build(operator, arrays, used)
+    except InvalidFileError as error:
+        raise ValueError(f"golden file: {name}: {error}") from None
     outputs = {"y": y, "x2": x2, "log_det": np.asarray(log_det)}
     kept = {n: case[n] for n in numbers}
     return Golden(name, conv, spatial, batch, x, z, outputs, kept, tolerance)

@@ -1,21 +1,11 @@
 """The golden file's format, "invconv-golden/1": how operators are written and read.
 
-An operator is a JSON object that names its class, its settings, its arrays and its parts. The
-reader knows the classes from a table and refuses everything else.
+An operator is a JSON object as in `invconv.description`: class, settings, arrays and parts.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
-
-import numpy as np
-
-import invconv as ic
-
-Arrays = Mapping[str, np.ndarray[Any, Any]]
-Json = dict[str, Any]
+from invconv.description import Json
 
 SCHEMA = "invconv-golden/1"
 
@@ -76,96 +66,7 @@ OPERATORS: dict[str, str] = {
 }
 
 
-@dataclass(frozen=True)
-class Kind:
-    """How a class is written.
-
-    Attributes
-    ----------
-    cls : type
-    arrays : tuple of str
-        Its arrays; those in ``constants`` too.
-    settings : tuple of str
-    parts : tuple of str or None
-        Its operators; None for any number of them, named 0, 1, ...
-    """
-
-    cls: Any
-    arrays: tuple[str, ...] = ()
-    settings: tuple[str, ...] = ()
-    parts: tuple[str, ...] | None = ()
-
-
-KINDS: dict[str, Kind] = {
-    "Conv1x1": Kind(ic.Conv1x1, ("weight", "bias"), ("ndim",)),
-    "PLUConv1x1": Kind(
-        ic.PLUConv1x1, ("permutation", "lower", "upper", "sign", "log_scale", "bias"), ("ndim",)
-    ),
-    "QRConv1x1": Kind(ic.QRConv1x1, ("reflectors", "upper", "scale", "bias"), ("ndim",)),
-    "ActNorm": Kind(ic.ActNorm, ("log_scale", "bias"), ("ndim",)),
-    "AutoregressiveConv": Kind(
-        ic.AutoregressiveConv,
-        ("kernel", "bias"),
-        ("mask", "direction", "channel_order", "dilation"),
-    ),
-    "EmergingConv": Kind(ic.EmergingConv, ("bias",), (), ("first", "second")),
-    "PeriodicConv": Kind(ic.PeriodicConv, ("kernel", "bias"), ("dilation",)),
-    "Chain": Kind(ic.Chain, (), (), None),
-    "Inverse": Kind(ic.Inverse, (), (), ("conv",)),
-}
-
-
 def require(holds: bool, message: str) -> None:
     """Raise ValueError unless something holds."""
     if not holds:
         raise ValueError(f"golden file: {message}")
-
-
-def describe(conv: Any, prefix: str, arrays: dict[str, np.ndarray[Any, Any]]) -> Json:
-    """Return an operator as JSON, and put its arrays into ``arrays`` under "prefix.name"."""
-    name = type(conv).__name__
-    kind = KINDS[name]
-    held = {a: getattr(conv, a) for a in kind.arrays if getattr(conv, a) is not None}
-    settings = {s: getattr(conv, s) for s in kind.settings}
-    for a, array in held.items():
-        arrays[prefix + a] = array
-    if kind.parts is None:
-        parts = {str(i): step for i, step in enumerate(conv.steps)}
-    else:
-        parts = {part: getattr(conv, part) for part in kind.parts}
-    return {
-        "class": name,
-        "settings": {s: list(v) if isinstance(v, tuple) else v for s, v in settings.items()},
-        "arrays": {a: prefix + a for a in held},
-        "parts": {p: describe(part, f"{prefix}{p}.", arrays) for p, part in parts.items()},
-    }
-
-
-def build(description: Any, arrays: Arrays, used: set[str]) -> Any:
-    """Return the operator that JSON describes; the names of its arrays are added to ``used``."""
-    wanted = {"class", "settings", "arrays", "parts"}
-    require(isinstance(description, dict), f"expected an operator, got {description!r}")
-    require(set(description) == wanted, f"an operator has {sorted(wanted)}, not {[*description]}")
-    name, settings = description["class"], description["settings"]
-    require(isinstance(name, str) and name in KINDS, f"unknown class {name!r}")
-    kind = KINDS[name]
-    for what in ("settings", "arrays", "parts"):
-        require(isinstance(description[what], dict), f"{name}: {what} is no object")
-    require(set(settings) == set(kind.settings), f"{name} has the settings {kind.settings}")
-    unknown = set(description["arrays"]) - set(kind.arrays)
-    missing = set(kind.arrays) - set(description["arrays"]) - {"bias"}
-    require(not unknown and not missing, f"{name} has the arrays {kind.arrays}")
-    held: Json = {"bias": None} if "bias" in kind.arrays else {}
-    for symbol, array in description["arrays"].items():
-        require(isinstance(array, str) and array in arrays, f"{name}: no array {array!r}")
-        held[symbol] = arrays[array]
-        used.add(array)
-    parts = {p: build(part, arrays, used) for p, part in description["parts"].items()}
-    names = tuple(map(str, range(len(parts)))) if kind.parts is None else kind.parts
-    require(tuple(parts) == names, f"{name} has the parts {names}, not {tuple(parts)}")
-    try:
-        if kind.parts is None:
-            return kind.cls(tuple(parts.values()))
-        return kind.cls(**held, **settings, **parts)
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"golden file: {name}: {error}") from None

@@ -99,6 +99,12 @@ WRONG: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
         ValueError,
         r"y: expected the grid \(3, 5\) that this inverse was prepared for, got \(4, 5\)",
     ),
+    "grid-huge": (lambda: CORNER.log_det((2**70, 5)), ValueError, r"one pixel .* at most, got"),
+    "check-array": (
+        lambda: CORNER.prepare((4, 5), check=np.ones(2)),  # type: ignore[arg-type]
+        TypeError,
+        r"check: expected True or False, got array",
+    ),
     # the operators
     "kernel-rank": (
         lambda: ic.PeriodicConv(EYE),
@@ -127,6 +133,21 @@ WRONG: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
         r"kernel_size: expected odd sizes, .* got 4",
     ),
     "dilation-0": (lambda: ic.PeriodicConv(KERNEL, dilation=0), ValueError, r"dilation: .* got 0"),
+    "dilation-huge": (
+        lambda: ic.PeriodicConv(KERNEL, dilation=2**63),
+        ValueError,
+        r"dilation: expected at least 1 along every axis, 2147483647 at most, got 92",
+    ),
+    "mask-array": (
+        lambda: ic.AutoregressiveConv(KERNEL, mask=np.ones(2)),  # type: ignore[arg-type]
+        ValueError,
+        r"mask: expected 'corner' or 'raster', got array",
+    ),
+    "steps-none": (
+        lambda: ic.Chain(None),  # type: ignore[arg-type]
+        TypeError,
+        r"steps: expected a list of operators, got None",
+    ),
     "dilation-float": (
         lambda: ic.PeriodicConv(KERNEL, dilation=1.0),  # type: ignore[arg-type]
         TypeError,

@@ -10,6 +10,7 @@ import jax
 import pytest
 
 import invconv as ic
+from invconv._cli import main
 
 jax.config.update("jax_enable_x64", True)
 
@@ -19,7 +20,13 @@ EXAMPLES = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 
 
 @pytest.mark.parametrize("number", range(len(EXAMPLES)))
-def test_example_runs(number: int, capsys: pytest.CaptureFixture[str]) -> None:
+def test_example_runs(
+    number: int,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
     scope: dict[str, Any] = {}
     exec(compile(EXAMPLES[number], f"README.md example {number + 1}", "exec"), scope)
     if "for step in range" in EXAMPLES[number]:  # it trains, so its loss falls
@@ -34,6 +41,16 @@ def test_there_are_examples() -> None:
     assert "pip install" in first_screen
     for word in ("numpy", "torch", "jax"):
         assert word in first_screen
+
+
+def test_the_diagnoses_are_what_the_command_prints(capsys: pytest.CaptureFixture[str]) -> None:
+    section = README[README.index("## When can an inverse be trusted?") :]
+    report, table = re.findall(r"```text\n(.*?)\n```", section, re.DOTALL)[:2]
+    assert main(["diagnose", "--example", "authors", "--grid", "32", "32"]) == 0
+    assert capsys.readouterr().out.strip() == report
+    assert main(["diagnose", "--example", "growth"]) == 0
+    printed = [line.rstrip() for line in capsys.readouterr().out.splitlines()]
+    assert [line for line in table.splitlines() if line not in printed] == []
 
 
 def test_ci_runs_the_readmes_test_command() -> None:

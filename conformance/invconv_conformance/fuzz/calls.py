@@ -1,0 +1,151 @@
+"""Random calls: each ends in a result or in an exception that the documentation names.
+
+What is documented: ValueError, TypeError and SingularConvError that invconv itself raises, and
+IllConditionedWarning. A result that is not finite, of ordinary numbers and without a warning, is
+*silence*, unless the same call in float64 shows that it is right: a log-determinant of -inf, or
+a number beyond the dtype's range.
+"""
+
+from __future__ import annotations
+
+import dis
+import traceback
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from hypothesis import HealthCheck, Phase, given, seed, settings
+
+import invconv as ic
+from invconv.arrays import describe
+from invconv_conformance.fuzz.call import Arr, Call, arrays_of, changed, host_values, made
+from invconv_conformance.fuzz.engine import Batch, Begin, Tally
+from invconv_conformance.fuzz.strategies import calls
+
+_OURS = {"invconv", "invconv_torch", "invconv_jax", "invconv_cupy"}
+_SAME_AS_ARGUMENT = (
+    *("forward", "inverse", "forward_and_log_det", "inverse_and_log_det"),
+    *("prepare.inverse", "prepare.inverse_and_log_det"),
+)
+_DOCUMENTED = (ValueError, TypeError, ic.SingularConvError)
+
+
+class Undocumented(Exception):
+    """A call ended as no documentation says."""
+
+
+def perform(batch: Batch, begin: Begin) -> Tally:
+    """Run one random call after the other; Hypothesis makes the first that fails small."""
+    tally = Tally()
+    shrinking = False
+
+    def one(call: Call) -> None:
+        nonlocal shrinking
+        begin(f"calls --seed {batch.seed} --only {batch.first}: {call}")
+        try:
+            end = judge(call)
+        except Exception:
+            shrinking = True
+            raise
+        if not shrinking:
+            tally.ends[end] += 1
+
+    run = settings(
+        max_examples=batch.count,
+        database=None,
+        deadline=None,
+        phases=(Phase.generate, Phase.shrink),
+        suppress_health_check=list(HealthCheck),
+        report_multiple_bugs=False,
+    )(seed(hash((batch.seed, batch.first)))(given(calls())(one)))
+    try:
+        run()
+    except Exception as error:
+        tally.ends["failed"] += 1
+        known = isinstance(error, Undocumented)
+        told = str(error) if known else "".join(traceback.format_exception(error))
+        tally.failures.append(f"calls --seed {batch.seed} --only {batch.first}: {told}")
+    return tally
+
+
+def judge(call: Call) -> str:
+    """Run a call and say how it ended, or raise Undocumented."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        try:
+            result = call.run()
+        except Exception as error:
+            if type(error) not in _DOCUMENTED or not _is_ours(error):
+                text = "".join(traceback.format_exception(error)[-4:])
+                raise Undocumented(f"{call}\n{text}") from None
+            return type(error).__name__
+    _require_kin(call, result)
+    kinds = {w.category.__name__ for w in caught}
+    if "IllConditionedWarning" in kinds:
+        return "a result with IllConditionedWarning"
+    if not all(a.tame for a in arrays_of(call)):
+        return "a result of NaN, inf, huge or tiny numbers"
+    if not _finite(result):
+        _require_right(call, result)
+        return "a result that is right not to be finite"
+    if kinds:
+        raise Undocumented(f"{call}\n{caught[0].message}")
+    return "a result"
+
+
+def _require_kin(call: Call, result: Any) -> None:
+    """Raise Undocumented unless results are of the argument's library, dtype and shape."""
+    if call.method not in _SAME_AS_ARGUMENT:
+        return
+    argument = made(next(value for name, value in call.arguments if name in ("x", "y")))
+    image, *log_dets = result if isinstance(result, tuple) else (result,)
+    kin = type(image) is type(argument) and image.dtype == argument.dtype
+    if not kin or image.shape != argument.shape:
+        raise Undocumented(f"{call}\nof {describe(argument)} made {describe(image)}")
+    for log_det in log_dets:
+        if type(log_det) is not type(argument):
+            raise Undocumented(f"{call}\nof {describe(argument)} made {describe(log_det)}")
+
+
+def _is_ours(error: Exception) -> bool:
+    """Tell whether invconv raised an exception itself, rather than what it calls."""
+    last = error.__traceback__
+    while last is not None and last.tb_next is not None:
+        last = last.tb_next
+    assert last is not None
+    code = last.tb_frame.f_code
+    raised = dis.opname[code.co_code[last.tb_lasti]] == "RAISE_VARARGS"
+    return raised and Path(code.co_filename).parent.name in _OURS
+
+
+def _finite(result: Any) -> bool:
+    return all(np.isfinite(values).all() for values in host_values(result))
+
+
+def _require_right(call: Call, result: Any) -> None:
+    """Raise Undocumented unless the call in float64 shows that what is not finite is right."""
+    exact = changed(call, _in_float64)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            truth = host_values(exact.run())
+    except Exception as error:
+        raise Undocumented(f"{call}\nsilence, where float64 says: {error}") from None
+    largest = min(_largest(a.dtype) for a in arrays_of(call))
+    for found, right in zip(host_values(result), truth, strict=True):
+        bad = ~np.isfinite(found)
+        with np.errstate(invalid="ignore"):
+            same = (found == right) | (np.abs(right) > 0.9 * largest) & ~np.isnan(found)
+        if (bad & ~same).any():
+            raise Undocumented(f"{call}\nsilence: {found} instead of {right}")
+
+
+def _in_float64(array: Arr) -> Arr:
+    real = "float" in array.dtype
+    return Arr("numpy", "float64" if real else array.dtype, array.shape, array.fill, array.seed)
+
+
+def _largest(dtype: str) -> float:
+    largest = {"float16": 65504.0, "float32": 3.4e38, "bfloat16": 3.4e38}
+    return largest.get(dtype, 1.8e308)

@@ -1,0 +1,64 @@
+"""The files that damage starts from: every operator in every dtype, as `invconv.save` writes it.
+
+``python -m invconv_conformance.fuzz corpus`` makes them anew.
+"""
+
+from __future__ import annotations
+
+import functools
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import invconv as ic
+from invconv_conformance.case import with_bias
+
+FOLDER = Path(__file__).with_name("corpus")
+
+
+def operators() -> dict[str, ic.InvertibleConv]:
+    """Return the operators, of NumPy arrays in float64."""
+    rng = np.random.default_rng(0)
+    corner = ic.AutoregressiveConv.init(2, 2, 2, direction=(1, -1), dilation=(1, 2), rng=rng)
+    raster = ic.AutoregressiveConv.init(2, 2, 2, mask="raster", channel_order="upper", rng=rng)
+    emerging = with_bias(ic.EmergingConv.init(2, rng=rng), rng)
+    qr = ic.QRConv1x1(np.zeros((0, 2)), np.eye(2), np.ones(2), ndim=2)
+    found: dict[str, ic.InvertibleConv] = {
+        "corner": corner,
+        "raster": raster,
+        "emerging": emerging,
+        "periodic": with_bias(ic.PeriodicConv.init(2, (2, 3), dilation=(1, 2), rng=rng), rng),
+        "conv1x1": with_bias(ic.Conv1x1.init(3, rng=rng), rng),
+        "plu": ic.PLUConv1x1.init(3, ndim=1, rng=rng),
+        "qr": ic.QRConv1x1.init(3, rng=rng),
+        "qr-no-reflectors": qr,
+        "actnorm": ic.ActNorm.init(3),
+        "actnorm-no-bias": ic.ActNorm(np.zeros(3), None),
+        "inverse": ic.Inverse(emerging),
+        "chain": ic.Chain([ic.PLUConv1x1.init(2, rng=rng), ic.Inverse(corner), qr, emerging]),
+    }
+    return found
+
+
+def write(folder: Path = FOLDER) -> list[Path]:
+    """Write the corpus: float64, and one operator after the other in the other dtypes."""
+    import torch
+
+    folder.mkdir(exist_ok=True)
+    narrow: list[Any] = [np.empty(0, np.float32), np.empty(0, np.float16)]
+    narrow.append(torch.empty(0, dtype=torch.bfloat16))
+    paths = []
+    for i, (name, conv) in enumerate(operators().items()):
+        like = narrow[i % 3]
+        dtype = str(like.dtype).rpartition(".")[2]
+        for label, kept in ((name, conv), (f"{name}-{dtype}", conv.asarrays(like))):
+            paths.append(folder / f"{label}.safetensors")
+            ic.save(kept, paths[-1])
+    return paths
+
+
+@functools.cache
+def read() -> tuple[bytes, ...]:
+    """Return the files' contents, in the order of their names."""
+    return tuple(path.read_bytes() for path in sorted(FOLDER.glob("*.safetensors")))

@@ -1,0 +1,187 @@
+"""Damage to a parameter file: blind, to its bytes, and knowing, to its header and description."""
+
+from __future__ import annotations
+
+import json
+import struct
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from invconv_conformance.fuzz import corpus
+
+Random = np.random.Generator
+
+_NUMBERS = (-1, 0, 1, 2, 3, 7, 2**31, 2**53, 2**63 - 1, 2**63, 2**64, 2**70, 10**400, 0.5, 1e308)
+_WORDS = ("", "F64", "F32", "F16", "BF16", "I64", "BOOL", "C64", "F8_E4M3", "F4", "corner", "upper")
+_CLASSES = ("Chain", "Inverse", "Conv1x1", "PLUConv1x1", "EmergingConv", "PeriodicConv", "Popen")
+_NAMES = ("kernel", "bias", "conv", "0", "first", "operator", "class", "__metadata__", "__class__")
+_OTHERS: tuple[Any, ...] = (None, True, [], {}, [1, 1], [1, -1], [2**40, 0], [1] * 70, "\x1b[2J\0")
+_JUNK: tuple[Any, ...] = (*_NUMBERS, *_WORDS, *_CLASSES, *_NAMES, *_OTHERS)
+_SPECIAL = (float("nan"), float("inf"), -float("inf"), 0.0, 1e300, 5e-324)
+_DTYPES = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2", "I64": "<i8"}
+
+
+def damaged(rng: Random) -> bytes:
+    """Return a file of the corpus, damaged up to three times; one in fifty is as it was."""
+    seeds = corpus.read()
+    data = seeds[rng.integers(len(seeds))]
+    for _ in range(0 if rng.random() < 0.02 else rng.integers(1, 4)):
+        data = _DAMAGES[rng.integers(len(_DAMAGES))](data, rng)
+    return data
+
+
+def _flip(data: bytes, rng: Random) -> bytes:
+    """Flip some bits anywhere."""
+    return _flipped(data, len(data), rng)
+
+
+def _flip_in_header(data: bytes, rng: Random) -> bytes:
+    """Flip some bits where the header is."""
+    return _flipped(data, min(len(data), 8 + int.from_bytes(data[:8], "little")), rng)
+
+
+def _flipped(data: bytes, end: int, rng: Random) -> bytes:
+    changed = bytearray(data)
+    for _ in range(rng.integers(1, 9) if end else 0):
+        changed[rng.integers(end)] ^= 1 << int(rng.integers(8))
+    return bytes(changed)
+
+
+def _cut(data: bytes, rng: Random) -> bytes:
+    return data[: rng.integers(len(data) + 1)]
+
+
+def _lengthen(data: bytes, rng: Random) -> bytes:
+    return data + rng.bytes(int(rng.integers(1, 64)))
+
+
+def _splice(data: bytes, rng: Random) -> bytes:
+    """Go on as another file does, from anywhere or behind its header."""
+    seeds = corpus.read()
+    other = seeds[rng.integers(len(seeds))]
+    if rng.random() < 0.5:
+        return data[: rng.integers(len(data) + 1)] + other[rng.integers(len(other)) :]
+    header, body = _parse(data), _parse(other)
+    return data if header is None or body is None else _file(header[0], body[1])
+
+
+def _declare(data: bytes, rng: Random) -> bytes:
+    """Change what the file says is the length of its header."""
+    length = int.from_bytes(data[:8], "little") + int(rng.integers(-9, 10))
+    extreme = (0, 1, 2**24, 2**32, 2**63, 2**64 - 1)
+    wanted = length if rng.random() < 0.5 else extreme[rng.integers(len(extreme))]
+    return struct.pack("<Q", wanted % 2**64) + data[8:]
+
+
+def _edit_header(data: bytes, rng: Random) -> bytes:
+    """Change a value somewhere in the header."""
+    parsed = _parse(data)
+    return data if parsed is None else _file(_edited(parsed[0], rng), parsed[1])
+
+
+def _edit_description(data: bytes, rng: Random) -> bytes:
+    """Change a value somewhere in the description."""
+
+    def edit(document: Any) -> Any:
+        return _edited(document, rng)
+
+    return _describe_anew(data, edit)
+
+
+def _nest(data: bytes, rng: Random) -> bytes:
+    """Put the operator into others, many times."""
+    times = int(rng.choice([1, 2, 31, 32, 33, 400, 30000]))
+    nest = '{"class":"Inverse","settings":{},"arrays":{},"parts":{"conv":'
+
+    def edit(document: Any) -> Any:
+        if not isinstance(document, dict):
+            return document
+        inner = json.dumps(document.get("operator"))
+        text = json.dumps({**document, "operator": 0})
+        return text.replace('"operator": 0', f'"operator": {nest * times}{inner}{"}}" * times}')
+
+    return _describe_anew(data, edit)
+
+
+def _describe_anew(data: bytes, edit: Callable[[Any], Any]) -> bytes:
+    parsed = _parse(data)
+    try:
+        header, body = parsed or ({}, b"")
+        new = edit(json.loads(header["__metadata__"]["invconv"]))
+        header["__metadata__"]["invconv"] = new if isinstance(new, str) else json.dumps(new)
+    except (KeyError, TypeError, ValueError, RecursionError):
+        return data  # damaged before, so that there is no description
+    return _file(header, body)
+
+
+def _edited(value: Any, rng: Random) -> Any:
+    """Return JSON with one value replaced, left out, doubled or renamed, anywhere in it."""
+    if not isinstance(value, (dict, list)) or not value or rng.random() < 0.1:
+        return _JUNK[rng.integers(len(_JUNK))]
+    names = list(value) if isinstance(value, dict) else list(range(len(value)))
+    name = names[rng.integers(len(names))]
+    kind = rng.random()
+    if kind < 0.7:
+        value[name] = _edited(value[name], rng)
+    elif kind < 0.8:
+        del value[name]
+    elif isinstance(value, list):
+        value.append(value[name])
+    else:
+        value[_NAMES[rng.integers(len(_NAMES))]] = value[name] if kind < 0.9 else value.pop(name)
+    return value
+
+
+def _edit_numbers(data: bytes, rng: Random) -> bytes:
+    """Put NaN, inf, huge or tiny numbers into an array, or turn its shape."""
+    parsed = _parse(data)
+    try:
+        header, body = parsed or ({}, b"")
+        names = [name for name in header if name != "__metadata__"]
+        entry = header[names[rng.integers(len(names))]]
+        if rng.random() < 0.3:
+            entry["shape"] = [int(n) for n in rng.permutation(entry["shape"])]
+            return _file(header, body)
+        start, stop = entry["data_offsets"]
+        values = np.frombuffer(body[start:stop], _DTYPES[entry["dtype"]]).copy()
+        number = _SPECIAL[rng.integers(len(_SPECIAL))]
+        with np.errstate(all="ignore"):
+            if entry["dtype"] == "BF16":  # the upper half of a float32
+                number = int(np.float32(number).view(np.uint32)) >> 16
+            values[rng.integers(len(values))] = np.asarray(number).astype(values.dtype)
+    except (KeyError, TypeError, ValueError, IndexError, OverflowError):
+        return data  # damaged before, so that there is no such array
+    return _file(header, body[:start] + values.tobytes() + body[stop:])
+
+
+def _parse(data: bytes) -> tuple[Any, bytes] | None:
+    """Return header and body, or None where there are none."""
+    length = int.from_bytes(data[:8], "little")
+    try:
+        header = json.loads(data[8 : 8 + length])
+    except (ValueError, RecursionError, OverflowError):
+        return None
+    return (header, data[8 + length :]) if isinstance(header, dict) else None
+
+
+def _file(header: Any, body: bytes) -> bytes:
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    return struct.pack("<Q", len(text)) + text + body
+
+
+_DAMAGES = (
+    _flip,
+    _flip_in_header,
+    _cut,
+    _lengthen,
+    _splice,
+    _declare,
+    _edit_header,
+    _edit_description,
+    _edit_description,
+    _nest,
+    _edit_numbers,
+)

@@ -1,0 +1,154 @@
+"""Many random items in worker processes; one that hangs or dies is ended, and named."""
+
+from __future__ import annotations
+
+import multiprocessing
+import resource
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from multiprocessing.connection import wait
+from typing import Any
+
+Begin = Callable[[str], None]
+Perform = Callable[["Batch", Begin], "Tally"]
+_LONGEST_TEXT = 4096
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Items that one worker does one after the other.
+
+    Attributes
+    ----------
+    perform : callable
+        ``perform(batch, begin)`` does them and returns a `Tally`; ``begin(text)`` is called before
+        each item, with what repeats it.
+    seed : int
+    first, count : int
+        The numbers of the items.
+    """
+
+    perform: Perform
+    seed: int
+    first: int
+    count: int
+
+
+@dataclass
+class Tally:
+    """How items ended.
+
+    Attributes
+    ----------
+    ends : Counter
+        How many ended how.
+    failures : list of str
+        Those that should not have ended as they did, and how to repeat them.
+    peak : int
+        Bytes of memory that the worker had at most.
+    """
+
+    ends: Counter[str] = field(default_factory=Counter)
+    failures: list[str] = field(default_factory=list)
+    peak: int = 0
+
+
+def batches(perform: Perform, seed: int, count: int, size: int) -> list[Batch]:
+    """Cut ``count`` items into batches."""
+    return [Batch(perform, seed, i, min(size, count - i)) for i in range(0, count, size)]
+
+
+def run(todo: Sequence[Batch], workers: int, longest: float) -> Iterator[tuple[Batch, Tally]]:
+    """Do the batches, and yield each with its tally.
+
+    Parameters
+    ----------
+    todo : sequence of Batch
+    workers : int
+        Processes.
+    longest : float
+        Seconds that an item may take.
+    """
+    waiting = list(reversed(todo))
+    busy = [_Worker(waiting.pop()) for _ in range(min(workers, len(waiting)))]
+    try:
+        while busy:
+            wait([w.pipe for w in busy], timeout=0.2)
+            for worker in list(busy):
+                tally = worker.poll(longest)
+                if tally is None:
+                    continue
+                yield worker.batch, tally
+                busy.remove(worker)
+                if waiting:
+                    busy.append(worker.next(waiting.pop()))
+                else:
+                    worker.end()
+    finally:
+        for worker in busy:
+            worker.end()
+
+
+class _Worker:
+    """A process, the batch it is at, and what it says that it is doing."""
+
+    def __init__(self, batch: Batch) -> None:
+        context = multiprocessing.get_context("spawn")
+        self._began = context.Value("d", 0.0, lock=False)
+        self._doing = context.Array("c", _LONGEST_TEXT, lock=False)
+        self.pipe, theirs = context.Pipe()
+        arguments = (theirs, self._began, self._doing)
+        self._process = context.Process(target=_serve, args=arguments, daemon=True)
+        self._process.start()
+        theirs.close()
+        self._give(batch)
+
+    def _give(self, batch: Batch) -> None:
+        self.batch = batch
+        self.pipe.send(batch)
+
+    def next(self, batch: Batch) -> _Worker:
+        """Return a worker at another batch: this one, if it is alive."""
+        if not self._process.is_alive():
+            return _Worker(batch)
+        self._give(batch)
+        return self
+
+    def poll(self, longest: float) -> Tally | None:
+        """Return what came of the batch, or None while it is being done."""
+        if self.pipe.poll():
+            try:
+                tally: Tally = self.pipe.recv()
+            except EOFError:
+                self._process.join()
+                return self._failed(f"ended the process with {self._process.exitcode}")
+            return tally
+        if self._began.value and time.monotonic() - self._began.value > longest:
+            self.end()
+            return self._failed(f"took more than {longest:g} s")
+        return None
+
+    def _failed(self, what: str) -> Tally:
+        return Tally(Counter({what: 1}), [f"{self._doing.value.decode(errors='replace')} {what}"])
+
+    def end(self) -> None:
+        """End the process."""
+        self._process.kill()
+        self._process.join()
+
+
+def _serve(pipe: Any, began: Any, doing: Any) -> None:
+    """Do one batch after the other."""
+
+    def begin(text: str) -> None:
+        doing.value = text.encode()[: _LONGEST_TEXT - 1]
+        began.value = time.monotonic()
+
+    while True:
+        batch = pipe.recv()
+        tally: Tally = batch.perform(batch, begin)
+        began.value = 0.0
+        tally.peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+        pipe.send(tally)

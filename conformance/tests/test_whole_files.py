@@ -1,0 +1,146 @@
+"""Files are whole: after a kill in mid-write, on a full disk, and whatever else goes wrong."""
+
+from __future__ import annotations
+
+import os
+import random
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import invconv as ic
+from invconv.whole_files import replacing, write_text
+
+NEVER_STOPS = """
+import itertools, sys
+import numpy as np
+import invconv as ic
+weights = [np.full((1500, 1500), value) for value in (1.0, 2.0)]
+for weight in itertools.cycle(weights):
+    ic.save(ic.Conv1x1(weight), sys.argv[1])
+"""
+
+BEYOND_A_LIMIT = """
+import resource, sys
+import numpy as np
+import invconv as ic
+resource.setrlimit(resource.RLIMIT_FSIZE, (2**20, 2**20))
+try:
+    ic.save(ic.Conv1x1(np.full((1000, 1000), 2.0)), sys.argv[1])
+except OSError as error:
+    print(error)
+"""
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_killed_in_mid_write_the_old_file_is_whole(tmp_path: Path) -> None:
+    path = tmp_path / "conv.safetensors"
+    ic.save(ic.Conv1x1(np.full((1500, 1500), 3.0)), path)
+    chance, found, broken_off = random.Random(0), set(), 0
+    for _ in range(6):
+        child = subprocess.Popen([sys.executable, "-c", NEVER_STOPS, path])
+        deadline = time.monotonic() + 60
+        while len(names(tmp_path)) < 2 and time.monotonic() < deadline:
+            time.sleep(1e-4)
+        time.sleep(chance.uniform(0, 0.03))  # into a save, or one of the next
+        child.kill()
+        child.wait()
+        conv = ic.load(path)
+        assert isinstance(conv, ic.Conv1x1)
+        (value,) = np.unique(conv.weight)
+        found.add(float(value))
+        for name in set(names(tmp_path)) - {path.name}:
+            broken_off += 1
+            (tmp_path / name).unlink()
+    assert found <= {1.0, 2.0, 3.0}
+    assert broken_off >= 2  # so that the kills did come in mid-write
+
+
+def test_at_a_limit_of_the_file_size_the_old_file_is_whole(tmp_path: Path) -> None:
+    path = tmp_path / "conv.safetensors"
+    ic.save(ic.Conv1x1(np.eye(3)), path)
+    before = path.read_bytes()
+    done = subprocess.run(
+        [sys.executable, "-c", BEYOND_A_LIMIT, path], check=True, capture_output=True, text=True
+    )
+    assert "cannot be written" in done.stdout
+    assert "File too large" in done.stdout
+    assert path.read_bytes() == before
+    assert names(tmp_path) == [path.name]
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """Return a folder on a file system of one megabyte."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(folder)]
+    try:
+        subprocess.run(mount, check=True, capture_output=True)
+    except (OSError, subprocess.CalledProcessError):
+        pytest.skip("not allowed to mount a file system")
+    yield folder
+    subprocess.run(["umount", str(folder)], check=True)
+
+
+def test_on_a_full_disk_the_old_file_is_whole(small_disk: Path) -> None:
+    path = small_disk / "conv.safetensors"
+    conv = ic.Conv1x1(np.eye(200))
+    ic.save(conv, path)
+    before = path.read_bytes()
+    with pytest.raises(OSError, match="No space left"):
+        ic.save(ic.Conv1x1(np.eye(400)), path)
+    with pytest.raises(OSError, match="No space left"):
+        write_text(path, "x" * 2**20)
+    assert path.read_bytes() == before
+    assert names(small_disk) == [path.name]
+
+
+def test_an_error_in_the_block_leaves_everything_as_it_was(tmp_path: Path) -> None:
+    path = tmp_path / "text"
+    write_text(path, "old")
+
+    def fail() -> None:
+        with replacing(path) as part:
+            part.write_text("new")
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail()
+    assert path.read_text() == "old"
+    assert names(tmp_path) == ["text"]
+
+
+def test_a_link_stays_a_link_and_permissions_stay(tmp_path: Path) -> None:
+    path, link = tmp_path / "conv.safetensors", tmp_path / "link"
+    ic.save(ic.Conv1x1(np.eye(2)), path)
+    plain = tmp_path / "plain"
+    plain.write_text("")
+    assert path.stat().st_mode == plain.stat().st_mode  # as the umask says
+    path.chmod(0o640)
+    link.symlink_to(path.name)
+    ic.save(ic.Conv1x1(np.eye(3)), link)
+    assert link.is_symlink()
+    assert ic.load(path).channels == 3
+    assert path.stat().st_mode & 0o777 == 0o640
+
+
+def test_what_is_no_ordinary_file_is_not_replaced(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with pytest.raises(OSError, match="not an ordinary file"):
+        write_text(pipe, "text")
+    with pytest.raises(OSError, match="not an ordinary file"):
+        write_text(tmp_path, "text")
+    with pytest.raises(FileNotFoundError, match=r"no such folder: .*nowhere"):
+        write_text(tmp_path / "nowhere" / "text", "text")
+    assert pipe.is_fifo()
+    assert names(tmp_path) == ["pipe"]

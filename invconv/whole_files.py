@@ -1,0 +1,60 @@
+"""Files that are written at once or not at all."""
+
+from __future__ import annotations
+
+import errno
+import os
+import secrets
+import shutil
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+@contextmanager
+def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """Yield a new file beside ``path``, which takes its place when the block ends without error.
+
+    A process killed at any moment, a full disk or a power cut leave the old file as it was. A link
+    stays a link, and a file that is there already keeps its permissions.
+
+    Raises
+    ------
+    OSError
+        If the folder is missing, or what is there is no ordinary file; whatever writing raises.
+    """
+    target = Path(os.path.realpath(path))
+    if not target.parent.is_dir():
+        raise FileNotFoundError(errno.ENOENT, "no such folder", str(target.parent))
+    if target.exists() and not target.is_file():
+        raise OSError(errno.EINVAL, "not an ordinary file, so it cannot be replaced", str(path))
+    part = target.with_name(f".{secrets.token_hex(8)}.part")
+    try:
+        part.touch(exist_ok=False)
+        mode = stat.S_IMODE(part.stat().st_mode)
+        yield part
+        part.chmod(mode)  # whoever wrote may have made the file anew, for its owner alone
+        if target.exists():
+            shutil.copymode(target, part)
+        _sync(part, os.O_RDWR)
+        os.replace(part, target)
+        if os.name == "posix":  # elsewhere a folder cannot be opened
+            _sync(target.parent, os.O_RDONLY)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write text so that a file half written never takes the place of a good one."""
+    with replacing(path) as part:
+        part.write_text(text, encoding="utf-8")
+
+
+def _sync(path: Path, flags: int) -> None:
+    """Wait until the disk has a file or a folder."""
+    descriptor = os.open(path, flags)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
