@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 
 _ENTRY = "from cupy._stand_in import populate\n\npopulate(globals())\n"
-_MOVERS = {"asarrays", "init", "condition", "to_numpy"}
+_MOVERS = {"asarrays", "init", "condition", "save", "to_numpy"}
 
 
 def install(folder: Path) -> None:

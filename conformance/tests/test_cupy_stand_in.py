@@ -156,6 +156,26 @@ def test_tf32_decides_no_result(run: Run) -> None:
     assert done.returncode == 0, done.stderr
 
 
+FILES = """\
+import array_api_compat.cupy as xp, numpy as np, sys
+import invconv
+from invconv.arrays import to_numpy
+rng, like = np.random.default_rng(0), xp.empty(0, dtype=xp.float32)
+host = invconv.Chain([invconv.PLUConv1x1.init(2, rng=rng), invconv.EmergingConv.init(2, rng=rng)])
+conv = host.asarrays(like)
+invconv.save(conv, sys.argv[1])
+back = invconv.load(sys.argv[1], like=like)
+for name, array in back._arrays().items():
+    assert type(array) is type(like), name
+    assert np.array_equal(to_numpy(array), to_numpy(conv._arrays()[name])), name
+"""
+
+
+def test_files_are_written_and_read(run: Run, tmp_path: Path) -> None:
+    done = run("-c", FILES, str(tmp_path / "conv.safetensors"))
+    assert done.returncode == 0, done.stderr
+
+
 def test_solvers_can_be_pickled_and_keep_no_buffer(run: Run) -> None:
     code = SOLVE.format(planted="") + (
         "import pickle; from invconv.strided import _workspaces\n"
