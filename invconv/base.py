@@ -9,15 +9,13 @@ and everything about the bias b is here, once:
 
 from __future__ import annotations
 
-import warnings
 from abc import ABC, abstractmethod
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 
-from invconv import condition
-from invconv.arrays import Array, Shape, as_array, cast, copy_of, dtype_name, namespace, readable
+from invconv import checks, condition, precise
+from invconv.arrays import Array, Shape, as_array, cast, copy_of, namespace
 from invconv.calls import Call, enter, require_cotangent, require_spatial_shape
-from invconv.errors import IllConditionedWarning
 from invconv.parameters import Parametrised
 from invconv.prepared import Factor, Map, PreparedInverse, WithoutBias
 from invconv.primitives import multiply, per_channel
@@ -145,7 +143,13 @@ class InvertibleConv(Parametrised, ABC):
         return self._prepare(enter(self, "y", y).spatial_shape).inverse_and_log_det(y)
 
     def prepare(
-        self, spatial_shape: Shape, *, check: bool = True, tile: tuple[int, int] | None = None
+        self,
+        spatial_shape: Shape,
+        *,
+        check: bool = True,
+        tile: tuple[int, int] | None = None,
+        precision: str | None = None,
+        refine: int = 0,
     ) -> PreparedInverse:
         """Factor the operator for one grid, to solve often.
 
@@ -160,6 +164,11 @@ class InvertibleConv(Parametrised, ABC):
             Of autoregressive convolutions: how many pixels are solved at once, instead of what the
             planner chooses (`invconv.tiles`). 1 x 1 where it does not divide the grid or would cost
             accuracy; ``plan`` tells.
+        precision : {"float64", "auto"}, optional
+            To solve data of another dtype in float64 (`invconv.precise`); "auto" does where the
+            condition leaves fewer than three digits without. That of the data unless given.
+        refine : int
+            Steps of iterative refinement, with residuals in float64.
 
         Raises
         ------
@@ -168,17 +177,26 @@ class InvertibleConv(Parametrised, ABC):
         """
         shape = require_spatial_shape(self, spatial_shape)
         with nullcontext() if tile is None else tile_by_hand(tile):
-            return self._prepare(shape, check=check, held=self._map(copy_of))
+            held = self._map(copy_of)
+            wide = precise.chosen(self, shape, precision)
+            return self._prepare(shape, check=check, held=held, wide=wide, refine=refine)
 
     def _prepare(
-        self, shape: Shape, *, check: bool = True, held: InvertibleConv | None = None
+        self,
+        shape: Shape,
+        *,
+        check: bool = True,
+        held: InvertibleConv | None = None,
+        wide: bool = False,
+        refine: int = 0,
     ) -> PreparedInverse:
         """Factor this operator, or ``held``, a copy of it; what is remembered is kept here."""
         held = self if held is None else held
-        factor = held._in_working_precision()._factor(shape)
+        working = held._in_working_precision()
+        factor = (precise.in_float64(working) if wide else working)._factor(shape)
         if flag("check", check):
             self._check_condition(shape, factor)
-        return PreparedInverse(held, shape, factor)
+        return PreparedInverse(held, shape, precise.wrapped(factor, working, shape, refine))
 
     def _forward(self, x: Array) -> Array:
         return self._plus_bias(self._apply(x))
@@ -220,18 +238,7 @@ class InvertibleConv(Parametrised, ABC):
 
     def _check_condition(self, shape: Shape, factor: Factor) -> None:
         """Warn if the inverse that ``factor`` computes cannot be right."""
-        if not all(readable(a) for a in (factor.log_det, *self._arrays().values())):
-            return
-        eps = float(namespace(factor.log_det).finfo(factor.log_det.dtype).eps)
-        if ("bound", shape) not in self._conditions:
-            self._conditions["bound", shape] = condition.bound(self, shape)
-        if self._conditions["bound", shape] * eps <= condition.TOLERATED:
-            return
-        number = self.condition(shape)
-        if number * eps > condition.TOLERATED:
-            precision = dtype_name(factor.log_det.dtype)
-            message = condition.describe_loss(self, shape, number, precision, eps)
-            warnings.warn(message, IllConditionedWarning, stacklevel=condition.callers_level())
+        checks.warn_of_loss(self, shape, factor.log_det)
 
     # --- derivatives -------------------------------------------------------------------------
 

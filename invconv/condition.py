@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
@@ -19,7 +18,6 @@ if TYPE_CHECKING:
 
 Result = TypeVar("Result")
 
-TOLERATED = 1e-2  # condition x eps beyond which fewer than two digits are right
 EPS = {"float32": 2.0**-23, "float64": 2.0**-52}
 UNRESOLVED = 0.1  # share of the smallest singular value that rounding may be, for it to be known
 
@@ -238,35 +236,3 @@ def one_norm(
     exact = gain.exact and loss.exact
     value = gain.value * loss.value
     return Condition(value, "1-norm", exact, channel=channel, pixel=tuple(pixel))
-
-
-def callers_level() -> int:
-    """Return the ``stacklevel`` at which a warning points to the line that called the library."""
-    level, frame = 1, sys._getframe(1)
-    while frame.f_back is not None and _ours(str(frame.f_globals.get("__name__"))):
-        level, frame = level + 1, frame.f_back
-    return level
-
-
-def _ours(module: str) -> bool:
-    return module.partition(".")[0] in ("invconv", "invconv_torch", "invconv_jax", "invconv_cupy")
-
-
-def describe_loss(
-    conv: InvertibleConv, shape: Shape, number: float, precision: str, eps: float
-) -> str:
-    """Say what is lost and what to do, for the warning."""
-    grid = " x ".join(map(str, shape)) or "1"
-    name = f"the inverse of {type(conv).__name__} on a {grid} grid"
-    broken = [n for n, a in conv.parameters().items() if not np.isfinite(to_numpy(a)).all()]
-    if broken:
-        return f"{name} has condition number inf: {', '.join(broken)} holds NaN or inf"
-    advice = "bring the parameters closer to their initialisation"
-    if eps > 1e-10 and number * 2.0**-52 <= TOLERATED:
-        advice += ", or use float64"
-    return (
-        f"{name} has condition number {number:.3g}: "
-        f"{digits_left(number, eps):.0f} digits are left in {precision} "
-        f"(eps {eps:.1e}), though K x - y and the log-determinant look fine; {advice} "
-        f"(conv.condition says how the number is found; prepare(..., check=False) does not look)"
-    )

@@ -6,7 +6,6 @@ time, and only when what it has spent is within a share of the time that has pas
 
 from __future__ import annotations
 
-import math
 import time
 import warnings
 from collections.abc import Callable, Mapping
@@ -15,6 +14,7 @@ from dataclasses import dataclass
 from invconv import condition
 from invconv.arrays import Shape, dtype_name, namespace
 from invconv.base import InvertibleConv
+from invconv.checks import callers_level
 from invconv.errors import IllConditionedWarning
 
 Layers = Mapping[str, tuple[InvertibleConv, Shape]]
@@ -114,8 +114,8 @@ class Guard:
     def _look(self, name: str, conv: InvertibleConv, shape: Shape) -> None:
         log_det = conv.log_det(shape)
         eps = float(namespace(log_det).finfo(log_det.dtype).eps)
-        number = condition.number(conv, shape)
-        digits = max(0.0, -math.log10(number * eps)) if math.isfinite(number) else 0.0
+        number = condition.number(conv, shape).value
+        digits = condition.digits_left(number, eps)
         self.known.pop(name, None)  # so that it is the last in turn
         self.known[name] = LayerCondition(name, shape, number, digits)
         if digits >= self.digits:
@@ -129,5 +129,5 @@ class Guard:
                 f"{dtype_name(log_det.dtype)}; lower the learning rate, or train it with max_gain "
                 "(invconv.bounded)",
                 IllConditionedWarning,
-                stacklevel=condition.callers_level(),
+                stacklevel=callers_level(),
             )

@@ -125,8 +125,11 @@ class Parametrised:
         reference = self._reference()[1]
         if not is_half(reference.dtype, reference):
             return self
-        xp = namespace(reference)
-        real = {n: cast(a, xp.float32) for n, a in self._arrays().items() if _is_real(a)}
+        return self._in_dtype(namespace(reference).float32)
+
+    def _in_dtype(self, dtype: Any) -> Self:
+        """Return this operator with its real arrays in another dtype."""
+        real = {n: cast(a, dtype) for n, a in self._arrays().items() if _is_real(a)}
         return self.replace(**real)
 
     def _validate_arrays(self) -> None:

@@ -12,6 +12,7 @@ import torch
 import invconv as ic
 import invconv_jax as ij
 import invconv_torch as it
+from invconv.condition import Condition
 from invconv.guard import Guard
 
 
@@ -83,10 +84,10 @@ def test_it_warns_once_until_the_layer_recovers() -> None:
 def test_it_keeps_its_budget(budget: float, monkeypatch: pytest.MonkeyPatch) -> None:
     now = 0.0
 
-    def look(conv: ic.InvertibleConv, shape: tuple[int, ...]) -> float:
+    def look(conv: ic.InvertibleConv, shape: tuple[int, ...]) -> Condition:
         nonlocal now
         now += 0.3
-        return 10.0
+        return Condition(10.0, "1-norm")
 
     monkeypatch.setattr("invconv.condition.number", look)
     layers = {f"{i}": (ic.ActNorm.init(2), (4,)) for i in range(5)}

@@ -1,0 +1,71 @@
+"""Warnings of inverses that cannot be right."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from invconv import condition
+from invconv.arrays import Array, Shape, dtype_name, namespace, readable, to_numpy
+from invconv.errors import IllConditionedWarning
+
+if TYPE_CHECKING:
+    from invconv.base import InvertibleConv
+
+TOLERATED = 1e-2  # condition x eps beyond which fewer than two digits are right
+
+
+def exceeds(conv: InvertibleConv, shape: Shape, limit: float) -> bool:
+    """Tell whether the condition number exceeds a limit, by a cheap bound where that is enough.
+
+    Both are remembered by the operator. False where its values cannot be looked at.
+    """
+    if not all(readable(a) for a in conv._arrays().values()):
+        return False
+    if ("bound", shape) not in conv._conditions:
+        conv._conditions["bound", shape] = condition.bound(conv, shape)
+    return conv._conditions["bound", shape] > limit and conv.condition(shape) > limit
+
+
+def warn_of_loss(conv: InvertibleConv, shape: Shape, log_det: Array) -> None:
+    """Warn if the inverse cannot be right in the precision of ``log_det``."""
+    eps = float(namespace(log_det).finfo(log_det.dtype).eps)
+    if readable(log_det) and exceeds(conv, shape, TOLERATED / eps):
+        number, precision = conv.condition(shape), dtype_name(log_det.dtype)
+        message = describe_loss(conv, shape, number, precision, eps)
+        warnings.warn(message, IllConditionedWarning, stacklevel=callers_level())
+
+
+def callers_level() -> int:
+    """Return the ``stacklevel`` at which a warning points to the line that called the library."""
+    level, frame = 1, sys._getframe(1)
+    while frame.f_back is not None and _ours(str(frame.f_globals.get("__name__"))):
+        level, frame = level + 1, frame.f_back
+    return level
+
+
+def _ours(module: str) -> bool:
+    return module.partition(".")[0] in ("invconv", "invconv_torch", "invconv_jax", "invconv_cupy")
+
+
+def describe_loss(
+    conv: InvertibleConv, shape: Shape, number: float, precision: str, eps: float
+) -> str:
+    """Say what is lost and what to do, for the warning."""
+    grid = " x ".join(map(str, shape)) or "1"
+    name = f"the inverse of {type(conv).__name__} on a {grid} grid"
+    broken = [n for n, a in conv.parameters().items() if not np.isfinite(to_numpy(a)).all()]
+    if broken:
+        return f"{name} has condition number inf: {', '.join(broken)} holds NaN or inf"
+    advice = "bring the parameters closer to their initialisation"
+    if eps > 1e-10 and number * 2.0**-52 <= TOLERATED:
+        advice += ", or use float64"
+    return (
+        f"{name} has condition number {number:.3g}: "
+        f"{condition.digits_left(number, eps):.0f} digits are left in {precision} "
+        f"(eps {eps:.1e}), though K x - y and the log-determinant look fine; {advice} "
+        f"(conv.condition says how the number is found; prepare(..., check=False) does not look)"
+    )
