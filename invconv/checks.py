@@ -69,3 +69,12 @@ def describe_loss(
         f"(eps {eps:.1e}), though K x - y and the log-determinant look fine; {advice} "
         f"(conv.condition says how the number is found; prepare(..., check=False) does not look)"
     )
+
+
+def require_invertible(name: str, conv: InvertibleConv, shape: Shape) -> None:
+    """Raise ValueError where an inverse in the operator's precision cannot be right."""
+    log_det = conv.log_det(shape)
+    eps = float(namespace(log_det).finfo(log_det.dtype).eps)
+    if exceeds(conv, shape, TOLERATED / eps):
+        loss = describe_loss(conv, shape, conv.condition(shape), dtype_name(log_det.dtype), eps)
+        raise ValueError(f"{name}: expected an inverse that can be trusted, but {loss}")

@@ -13,5 +13,14 @@ from invconv_jax.guard import ConditionGuard
 from invconv_jax.initialise import init
 from invconv_jax.layout import ChannelsLast, channels_last
 from invconv_jax.pytrees import register
+from invconv_jax.reversible_chain import Reversible, reversible
 
-__all__ = ["ChannelsLast", "ConditionGuard", "channels_last", "init", "register"]
+__all__ = [
+    "ChannelsLast",
+    "ConditionGuard",
+    "Reversible",
+    "channels_last",
+    "init",
+    "register",
+    "reversible",
+]

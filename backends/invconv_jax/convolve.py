@@ -30,11 +30,34 @@ def correlate(stencil: Stencil, x: Array, *, wrap: bool = False) -> Array:
 def correlate_kernel_vjp(
     x: Array, y_bar: Array, offsets: tuple[Offset, ...], *, wrap: bool = False
 ) -> Array:
-    """See `invconv.primitives.correlate_kernel_vjp`; JAX transposes `correlate`."""
-    channels = x.shape[1]
-    taps = jax.ShapeDtypeStruct((len(offsets), channels, channels), x.dtype)
-    transpose = jax.linear_transpose(lambda taps: _correlate(taps, x, offsets, wrap), taps)
-    return transpose(y_bar)[0]
+    """See `invconv.primitives.correlate_kernel_vjp`."""
+    channels, shape = x.shape[1], x.shape[2:]
+    if len(shape) > _CONVOLVED_AXES:  # JAX transposes `correlate`
+        taps = jax.ShapeDtypeStruct((len(offsets), channels, channels), x.dtype)
+        transpose = jax.linear_transpose(lambda taps: _correlate(taps, x, offsets, wrap), taps)
+        return transpose(y_bar)[0]
+    if wrap:
+        offsets = tuple(fold(offset, shape) for offset in offsets)
+    kept = reaching(offsets, shape)
+    boxes = [_Box.around([offsets[t][a] for t in kept]) for a in range(len(shape))]
+    padding = [(0, 0), (0, 0), *((box.before, box.after) for box in boxes)]
+    x = jnp.pad(x, padding, mode="wrap" if wrap else "constant")
+    # a convolution of x with y_bar, where samples are what is summed over
+    found = lax.conv_general_dilated(
+        jnp.moveaxis(x, 0, -1),
+        jnp.moveaxis(y_bar, (0, 1), (-2, -1)),
+        window_strides=tuple(box.step for box in boxes),
+        padding=[(0, 0)] * len(shape),
+        dimension_numbers=_channels_last(len(shape)),
+        precision=PRECISION,
+    )
+    blank = jnp.zeros((channels, channels), x.dtype)
+    places = {
+        t: tuple(box.place(o) for box, o in zip(boxes, offsets[t], strict=True)) for t in kept
+    }
+    return jnp.stack(
+        [found[:, *places[t], :].T if t in places else blank for t in range(len(offsets))]
+    )
 
 
 @functools.partial(jax.jit, static_argnames=("offsets", "wrap"))
@@ -57,14 +80,22 @@ def _convolve(taps: Array, x: Array, offsets: dict[int, Offset], wrap: bool) -> 
     if wrap:
         x = jnp.pad(x, [(0, 0), (0, 0), *padding], mode="wrap")
         padding = [(0, 0)] * ndim
-    return lax.conv_general_dilated(
-        x,
+    y = lax.conv_general_dilated(
+        jnp.moveaxis(x, 1, -1),
         _dense(taps, offsets, boxes),
         window_strides=(1,) * ndim,
         padding=padding,
         rhs_dilation=tuple(box.step for box in boxes),
+        dimension_numbers=_channels_last(ndim),
         precision=PRECISION,
     )
+    return jnp.moveaxis(y, -1, 1)
+
+
+def _channels_last(ndim: int) -> tuple[str, str, str]:
+    """Return the layout for which XLA has a fast convolution on a CPU inside loops too."""
+    spatial = "DHW"[3 - ndim :]
+    return f"N{spatial}C", f"{spatial}IO", f"N{spatial}C"
 
 
 def _axis_by_axis(taps: Array, x: Array, offsets: dict[int, Offset], wrap: bool) -> Array:
@@ -104,7 +135,7 @@ class _Box:
 
 
 def _dense(taps: Array, offsets: dict[int, Offset], boxes: list[_Box]) -> Array:
-    """Return a kernel (C, C, *box) with the taps in their places; those of one place add up."""
+    """Return a kernel (*box, C_in, C_out) of the taps in their places; those of one add up."""
     channels = taps.shape[1]
     sizes: Shape = tuple(box.size for box in boxes)
     kernel = jnp.zeros((*sizes, channels, channels), taps.dtype)
@@ -112,4 +143,4 @@ def _dense(taps: Array, offsets: dict[int, Offset], boxes: list[_Box]) -> Array:
     kernel = kernel.at[tuple(jnp.asarray(p, int) for p in places)].add(
         taps[jnp.asarray(list(offsets), int)]
     )
-    return jnp.moveaxis(kernel, (-2, -1), (0, 1))
+    return jnp.swapaxes(kernel, -2, -1)

@@ -31,6 +31,7 @@ from invconv_torch.layers import (
     PeriodicConv3d,
 )
 from invconv_torch.module import InvertibleModule
+from invconv_torch.reversible import ReversibleChain
 
 # what the core looks up once must have been looked up when torch.compile traces
 backend("torch")
@@ -51,4 +52,5 @@ __all__ = [
     "PeriodicConv1d",
     "PeriodicConv2d",
     "PeriodicConv3d",
+    "ReversibleChain",
 ]

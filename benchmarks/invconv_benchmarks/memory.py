@@ -52,12 +52,23 @@ def measure(contender: Contender) -> tuple[Peak, Any]:
 
 
 def _peak(target: Target, call: Call) -> tuple[int | None, Any]:
-    gc.collect()
     if target.device.startswith("cuda"):
+        gc.collect()
         return _device_peak(target, call)
+
+    def run() -> Any:
+        result = call()
+        wait(target, result)
+        return result
+
+    return peak_of(run)
+
+
+def peak_of(call: Call) -> tuple[int | None, Any]:
+    """Return the peak of the process's memory during a call beyond what it had, and the result."""
+    gc.collect()
     before = _reset()
     result = call()
-    wait(target, result)
     after = _status("VmHWM")
     return (None if before is None or after is None else max(0, after - before)), result
 
