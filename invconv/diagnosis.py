@@ -162,6 +162,9 @@ def diagnose(conv: InvertibleConv, spatial_shape: Shape, dtype: Any = None) -> D
                    or solve in float64, where 6.8 digits are left
                    two digits last for grids of about 17 x 17 in float32, 43 x 43 in float64
     """
+    if not isinstance(conv, InvertibleConv):
+        hint = "; of a torch layer, layer.operator()" if hasattr(conv, "operator") else ""
+        raise TypeError(f"conv: expected an InvertibleConv, got {type(conv).__name__}{hint}")
     shape = require_spatial_shape(conv, spatial_shape)
     precision = _precision(conv._reference()[1].dtype if dtype is None else dtype)
     return _diagnose(conv.asarrays(np.empty(0)), shape, precision)
@@ -190,7 +193,7 @@ def _diagnose(host: InvertibleConv, shape: Shape, precision: str) -> Diagnosis:
     named = tuple((n, _diagnose(s, shape, precision)) for n, s in _steps(host).items())
     loss, cancelled = _carried_on(host, found, shape)
     resolved = found.resolved and all(step.resolved for _, step in named)
-    resolved = resolved and not cancelled * EPS["float64"] > condition.UNRESOLVED
+    resolved = resolved and not min(loss, cancelled) * EPS["float64"] > condition.UNRESOLVED
     if not resolved:
         loss = max(loss, 1 / EPS["float64"])
     carried = loss / found.value if math.isfinite(found.value) else math.inf
@@ -240,8 +243,8 @@ def _carried_on(
 
     The loss is max over i of |P_i^-1| |K_i| |P_(i-1)| in the 1-norm. A step that is an `Inverse` is
     not solved but multiplied by: its result has an error of eps |K_i^-1| |P_i x|, which P_(i-1)^-1
-    carries on. The cancellation is the larger of prod |K_i| / |K| and prod |K_i^-1| / |K^-1|:
-    rounding makes each column of them uncertain by that much times eps.
+    carries on. The cancellation is the larger of prod |K_i| / |K| and prod |K_i^-1| / |K^-1|.
+    Rounding makes |K| and |K^-1| uncertain by no more than eps times the smaller of the two.
     """
     steps = _leaves(host)
     if len(steps) == 1 or not math.isfinite(found.value):

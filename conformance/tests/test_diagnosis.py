@@ -104,6 +104,20 @@ def test_steps_that_undo_each_other_lose_what_they_lose() -> None:
     assert found.digits_float64 <= -math.log10(error) <= found.digits_float64 + 2
 
 
+def test_many_steps_lose_little_each() -> None:
+    """The product of 60 rotations' 1-norms is beyond 1e15, and means nothing."""
+    rng = np.random.default_rng(0)
+    rotations = [ic.QRConv1x1.init(6, rng=rng) for _ in range(60)]
+    assert math.prod(float(np.linalg.norm(r.matrix(), 1)) for r in rotations) > 1e15
+    chain = ic.Chain([*rotations, growing.random_corner(6, 0.1)])
+    found = ic.diagnose(chain, (2, 3), "float32")
+    matrix = oracle.affine(chain, (2, 3))[0]
+    truth = np.linalg.norm(matrix, 1) * np.linalg.norm(np.linalg.inv(matrix), 1)
+    assert found.condition == pytest.approx(truth)
+    assert found.resolved
+    assert found.digits_float32 > 4
+
+
 def test_the_worst_frequency() -> None:
     kernel = np.random.default_rng(3).standard_normal((1, 1, 3, 3))
     found = ic.diagnose(ic.PeriodicConv(kernel), (8, 6))
@@ -188,6 +202,9 @@ def test_dtypes_of_every_library() -> None:
     assert ic.diagnose(conv.asarrays(like), (4, 4)).precision == "float32"
     with pytest.raises(ValueError, match="dtype: expected float32, float64"):
         ic.diagnose(conv, (4, 4), "int32")
+    layer: Any = torch.nn.Identity()
+    with pytest.raises(TypeError, match="conv: expected an InvertibleConv, got Identity"):
+        ic.diagnose(layer, (4, 4))
     with pytest.raises(ValueError, match="expected 2 spatial axes"):
         ic.diagnose(conv, (4,))
 
