@@ -9,8 +9,10 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
+import torch
 
 import invconv as ic
 from invconv import _cli
@@ -104,6 +106,14 @@ def test_steps_that_undo_each_other_lose_what_they_lose() -> None:
     assert found.digits_float64 <= -math.log10(error) <= found.digits_float64 + 2
 
 
+def test_many_steps_of_which_none_is_guilty() -> None:
+    step = ic.ActNorm(np.asarray([2.0, -2.0]), None)
+    found = ic.diagnose(ic.Chain([step] * 5), (4,), "float32")
+    assert found.condition == pytest.approx(math.exp(20))
+    assert found.advice[0].startswith("no step is bad by itself")
+    assert found.advice[1] == "or solve in float64, where 7.0 digits are left"
+
+
 def test_many_steps_lose_little_each() -> None:
     """The product of 60 rotations' 1-norms is beyond 1e15, and means nothing."""
     rng = np.random.default_rng(0)
@@ -190,9 +200,6 @@ def test_an_inverse_is_judged_as_what_it_is_the_inverse_of() -> None:
 
 
 def test_dtypes_of_every_library() -> None:
-    import jax.numpy as jnp
-    import torch
-
     conv = growing.corner(-0.3)
     for dtype in ("float32", np.float32, np.dtype("float32"), torch.float32, jnp.float32):
         assert ic.diagnose(conv, (4, 4), dtype).precision == "float32"
@@ -219,6 +226,10 @@ def test_the_command_reads_files_and_draws(
     out = capsys.readouterr().out
     assert out.startswith(repr(ic.diagnose(conv, (16, 16))))
     assert Path(picture).read_bytes().startswith(b"\x89PNG")
+    half = conv.asarrays(torch.zeros(0, dtype=torch.bfloat16))
+    ic.save(half, tmp_path / "half.safetensors")
+    assert _cli.main(["diagnose", str(tmp_path / "half.safetensors"), "--grid", "16", "16"]) == 0
+    assert capsys.readouterr().out == f"{ic.diagnose(conv, (16, 16))}\n"
     assert _cli.main(["diagnose", "--example", "authors"]) == 0
     assert "condition    1.31e+47 (1-norm, exact)" in capsys.readouterr().out
 
