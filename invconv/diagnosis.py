@@ -249,23 +249,23 @@ def _carried_on(
     steps = _leaves(host)
     if len(steps) == 1 or not math.isfinite(found.value):
         return found.value, 1.0
-    loss, gains, backs = found.value, [1.0], [1.0]
-    own_gains, own_backs = 1.0, 1.0
+    loss, gain_before, back_before = found.value, 1.0, 1.0
+    gains, backs = 1.0, 1.0
     for i, step in enumerate(steps):
         own_gain, own_back = condition.norm_values(step, shape)
         gain, back = condition.norm_values(Chain(steps[: i + 1]), shape)
         if isinstance(step, Inverse):
-            loss = max(loss, backs[-1] * own_back * gain)
+            loss = max(loss, back_before * own_back * gain)
         else:
-            loss = max(loss, back * own_gain * gains[-1])
-        gains, backs = [*gains, gain], [*backs, back]
-        own_gains, own_backs = own_gains * own_gain, own_backs * own_back
-    return loss, max(own_gains / gains[-1], own_backs / backs[-1])
+            loss = max(loss, back * own_gain * gain_before)
+        gain_before, back_before = gain, back
+        gains, backs = gains * own_gain, backs * own_back
+    return loss, max(gains / gain, backs / back)
 
 
 def _growth(conv: InvertibleConv, shape: Shape) -> tuple[float, ...] | None:
     """Return what a pixel more along each axis multiplies |K^-1|_1 by; None on a closed grid."""
-    if any(isinstance(leaf, PeriodicConv) for leaf in _leaves(conv)):
+    if _is_closed(conv):
         return None
     norm = condition.norm_values(conv, shape)[1]
     if not math.isfinite(norm):
@@ -276,6 +276,13 @@ def _growth(conv: InvertibleConv, shape: Shape) -> tuple[float, ...] | None:
         smaller = condition.norm_values(conv, (*shape[:axis], n - fewer, *shape[axis + 1 :]))[1]
         found.append((norm / smaller) ** (1 / max(1, fewer)))
     return tuple(found)
+
+
+def _is_closed(conv: InvertibleConv) -> bool:
+    """Tell whether a part of an operator sees the grid as closed on itself."""
+    return isinstance(conv, PeriodicConv) or any(
+        isinstance(part, InvertibleConv) and _is_closed(part) for part in conv._parts().values()
+    )
 
 
 def impulse_response(conv: InvertibleConv, diagnosis: Diagnosis) -> Array:

@@ -139,6 +139,8 @@ def test_the_worst_frequency() -> None:
     worst = np.argwhere(spectrum <= spectrum.min() * (1 + 1e-9)).tolist()
     assert list(found.frequency) in worst
     assert found.growth is None
+    chain = ic.Chain([ic.Inverse(ic.PeriodicConv(kernel)), growing.corner(-0.3)])
+    assert ic.diagnose(chain, (8, 6)).growth is None
     assert "not defined: the grid is closed" in repr(found)
 
 
