@@ -14,6 +14,7 @@ the others, in extended precision up to `_EXTENDED` unknowns, in float64 beyond.
 from __future__ import annotations
 
 import argparse
+import functools
 import math
 import sys
 from collections.abc import Iterator
@@ -49,11 +50,11 @@ def matrices(conv: ic.InvertibleConv, shape: Shape, dtype: Any) -> tuple[Matrix,
     if isinstance(conv, ic.EmergingConv):
         return matrices(ic.Chain([conv.first, conv.second]), shape, dtype)
     if isinstance(conv, ic.Chain):
-        matrix = inverse = np.eye(conv.channels * math.prod(shape), dtype=dtype)
-        for step in conv.steps:
-            more, less = matrices(step, shape, dtype)
-            matrix, inverse = _on(shape, more, matrix), inverse @ _spread(less, len(inverse))
-        return matrix, inverse
+        unknowns = conv.channels * math.prod(shape)
+        pairs = [matrices(step, shape, dtype) for step in conv.steps]
+        applied = [_spread(matrix, unknowns).astype(dtype) for matrix, _ in pairs]
+        solved = [_spread(inverse, unknowns).astype(dtype) for _, inverse in pairs]
+        return functools.reduce(np.matmul, reversed(applied)), functools.reduce(np.matmul, solved)
     if isinstance(conv, ic.AutoregressiveConv):
         matrix = oracle.affine(conv, shape, dtype)[0]
         return matrix, _triangular_inverse(matrix, _substitution_order(conv, shape))
@@ -62,10 +63,6 @@ def matrices(conv: ic.InvertibleConv, shape: Shape, dtype: Any) -> tuple[Matrix,
         inverse = ExtendedLU(matrix).solve(np.eye(len(matrix), dtype=EXTENDED))
         return matrix.astype(dtype), inverse.astype(dtype)
     return _pointwise(conv)
-
-
-def _on(shape: Shape, matrix: Matrix, columns: Matrix) -> Matrix:
-    return _spread(matrix, len(columns)) @ columns
 
 
 def _spread(matrix: Matrix, unknowns: int) -> Matrix:
