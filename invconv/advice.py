@@ -75,7 +75,7 @@ def _cause(host: InvertibleConv, d: Diagnosis) -> str:
         )
     if isinstance(host, PeriodicConv):
         return "change the kernel or the grid, so that the spectrum stays away from zero there"
-    return f"make the matrix less singular: channel {d.channel} is almost lost"
+    return f"make the matrix less singular: errors in channel {d.channel} grow most"
 
 
 def _largest_grids(host: InvertibleConv, d: Diagnosis) -> list[str]:

@@ -67,7 +67,7 @@ def describe_loss(
         f"{name} has condition number {number:.3g}: "
         f"{condition.digits_left(number, eps):.0f} digits are left in {precision} "
         f"(eps {eps:.1e}), though K x - y and the log-determinant look fine; {advice} "
-        f"(conv.condition says how the number is found; prepare(..., check=False) does not look)"
+        f"(invconv.diagnose says where it comes from; prepare(..., check=False) does not look)"
     )
 
 

@@ -162,6 +162,9 @@ def diagnose(conv: InvertibleConv, spatial_shape: Shape, dtype: Any = None) -> D
                    or solve in float64, where 6.8 digits are left
                    two digits last for grids of about 17 x 17 in float32, 43 x 43 in float64
     """
+    if not isinstance(conv, InvertibleConv):
+        hint = "; of a torch layer, layer.operator()" if hasattr(conv, "operator") else ""
+        raise TypeError(f"conv: expected an InvertibleConv, got {type(conv).__name__}{hint}")
     shape = require_spatial_shape(conv, spatial_shape)
     precision = _precision(conv._reference()[1].dtype if dtype is None else dtype)
     return _diagnose(conv.asarrays(np.empty(0)), shape, precision)
@@ -190,7 +193,7 @@ def _diagnose(host: InvertibleConv, shape: Shape, precision: str) -> Diagnosis:
     named = tuple((n, _diagnose(s, shape, precision)) for n, s in _steps(host).items())
     loss, cancelled = _carried_on(host, found, shape)
     resolved = found.resolved and all(step.resolved for _, step in named)
-    resolved = resolved and not cancelled * EPS["float64"] > condition.UNRESOLVED
+    resolved = resolved and not min(loss, cancelled) * EPS["float64"] > condition.UNRESOLVED
     if not resolved:
         loss = max(loss, 1 / EPS["float64"])
     carried = loss / found.value if math.isfinite(found.value) else math.inf
@@ -240,29 +243,29 @@ def _carried_on(
 
     The loss is max over i of |P_i^-1| |K_i| |P_(i-1)| in the 1-norm. A step that is an `Inverse` is
     not solved but multiplied by: its result has an error of eps |K_i^-1| |P_i x|, which P_(i-1)^-1
-    carries on. The cancellation is the larger of prod |K_i| / |K| and prod |K_i^-1| / |K^-1|:
-    rounding makes each column of them uncertain by that much times eps.
+    carries on. The cancellation is the larger of prod |K_i| / |K| and prod |K_i^-1| / |K^-1|.
+    Rounding makes |K| and |K^-1| uncertain by no more than eps times the smaller of the two.
     """
     steps = _leaves(host)
     if len(steps) == 1 or not math.isfinite(found.value):
         return found.value, 1.0
-    loss, gains, backs = found.value, [1.0], [1.0]
-    own_gains, own_backs = 1.0, 1.0
+    loss, gain_before, back_before = found.value, 1.0, 1.0
+    gains, backs = 1.0, 1.0
     for i, step in enumerate(steps):
         own_gain, own_back = condition.norm_values(step, shape)
         gain, back = condition.norm_values(Chain(steps[: i + 1]), shape)
         if isinstance(step, Inverse):
-            loss = max(loss, backs[-1] * own_back * gain)
+            loss = max(loss, back_before * own_back * gain)
         else:
-            loss = max(loss, back * own_gain * gains[-1])
-        gains, backs = [*gains, gain], [*backs, back]
-        own_gains, own_backs = own_gains * own_gain, own_backs * own_back
-    return loss, max(own_gains / gains[-1], own_backs / backs[-1])
+            loss = max(loss, back * own_gain * gain_before)
+        gain_before, back_before = gain, back
+        gains, backs = gains * own_gain, backs * own_back
+    return loss, max(gains / gain, backs / back)
 
 
 def _growth(conv: InvertibleConv, shape: Shape) -> tuple[float, ...] | None:
     """Return what a pixel more along each axis multiplies |K^-1|_1 by; None on a closed grid."""
-    if any(isinstance(leaf, PeriodicConv) for leaf in _leaves(conv)):
+    if _is_closed(conv):
         return None
     norm = condition.norm_values(conv, shape)[1]
     if not math.isfinite(norm):
@@ -273,6 +276,13 @@ def _growth(conv: InvertibleConv, shape: Shape) -> tuple[float, ...] | None:
         smaller = condition.norm_values(conv, (*shape[:axis], n - fewer, *shape[axis + 1 :]))[1]
         found.append((norm / smaller) ** (1 / max(1, fewer)))
     return tuple(found)
+
+
+def _is_closed(conv: InvertibleConv) -> bool:
+    """Tell whether a part of an operator sees the grid as closed on itself."""
+    return isinstance(conv, PeriodicConv) or any(
+        isinstance(part, InvertibleConv) and _is_closed(part) for part in conv._parts().values()
+    )
 
 
 def impulse_response(conv: InvertibleConv, diagnosis: Diagnosis) -> Array:

@@ -14,9 +14,10 @@ the others, in extended precision up to `_EXTENDED` unknowns, in float64 beyond.
 from __future__ import annotations
 
 import argparse
+import functools
 import math
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,144 +30,16 @@ from rich.table import Table
 import invconv as ic
 from invconv import condition, norms
 from invconv_conformance import oracle
+from invconv_conformance.drawn import FAMILIES
 from invconv_conformance.extended import EXTENDED, ExtendedLU
 
 Matrix = np.ndarray[Any, Any]
 Shape = tuple[int, ...]
-Drawn = tuple[ic.InvertibleConv, Shape]
 
 WITHIN = 3.0
 HOPELESS = 1e13  # below it, float64 has to know
 _BEYOND = 1e300  # where rounding decides whether a number overflows
 _EXTENDED = 300  # unknowns up to which triangular parts are inverted in extended precision
-_SMALL, _LARGE = 200, 1200  # unknowns of most operators, and of the largest; 512 is the threshold
-
-
-def _grid(rng: np.random.Generator, ndim: int, channels: int, largest: int | None = None) -> Shape:
-    """Return a grid of at most ``largest`` unknowns, one in five of more than `_SMALL`."""
-    largest = _LARGE if largest is None else largest
-    low, high = (_SMALL, largest) if largest > _SMALL and rng.random() < 0.2 else (4, _SMALL)
-    pixels = max(1.0, math.exp(rng.uniform(math.log(low), math.log(high))) / channels)
-    shares = rng.dirichlet(np.full(ndim, 3.0))
-    return tuple(max(1, int(pixels**share)) for share in shares)
-
-
-def _scaled(conv: Any, rng: np.random.Generator, largest: float) -> Any:
-    """Return a copy with N(0, s^2) added to every parameter, s up to ``largest``."""
-    scale = largest * 10.0 ** rng.uniform(-2, 0)
-    moved = {n: p + scale * rng.standard_normal(p.shape) for n, p in conv.parameters().items()}
-    return conv.replace(**moved)
-
-
-def _autoregressive(rng: np.random.Generator, mask: str) -> Drawn:
-    ndim, channels = int(rng.integers(1, 4)), int(rng.integers(1, 5))
-    one = int(rng.choice([-1, 1]))
-    corner = tuple(int(s) for s in rng.choice([-1, 1], ndim))
-    conv = ic.AutoregressiveConv.init(
-        channels,
-        tuple(int(k) for k in rng.integers(1, 4, ndim)),
-        ndim,
-        mask=mask,
-        direction=corner if mask == "corner" else one,
-        channel_order=str(rng.choice(["lower", "upper"])),
-        dilation=tuple(int(d) for d in rng.integers(1, 3, ndim)),
-        rng=rng,
-    )
-    return _scaled(conv, rng, 3.0), _grid(rng, ndim, channels)
-
-
-def _emerging(rng: np.random.Generator) -> Drawn:
-    ndim, channels = int(rng.integers(1, 4)), int(rng.integers(1, 5))
-    size = tuple(int(k) for k in rng.choice([1, 3, 5], ndim))
-    dilation = tuple(int(d) for d in rng.integers(1, 3, ndim))
-    mask = str(rng.choice(["corner", "raster"]))
-    conv = ic.EmergingConv.init(channels, size, ndim, dilation, mask=mask, rng=rng)
-    return _scaled(conv, rng, 1.0), _grid(rng, ndim, channels)
-
-
-def _periodic(rng: np.random.Generator) -> Drawn:
-    ndim, channels = int(rng.integers(1, 4)), int(rng.integers(1, 5))
-    size = tuple(int(k) for k in rng.integers(1, 5, ndim))
-    dilation = tuple(int(d) for d in rng.integers(1, 3, ndim))
-    grid = _grid(rng, ndim, channels, _EXTENDED)
-    conv = _scaled(ic.PeriodicConv.init(channels, size, ndim, dilation=dilation, rng=rng), rng, 1.0)
-    spread = all(d * (k - 1) < n for k, d, n in zip(size, dilation, grid, strict=True))
-    if rng.random() < 0.5 and spread:  # what it makes of a constant image almost vanishes
-        kernel = conv.kernel - conv.kernel.mean(axis=tuple(range(2, 2 + ndim)), keepdims=True)
-        kernel.reshape(channels, channels, -1)[:, :, 0] += 10.0 ** rng.uniform(-20, 0)
-        conv = conv.replace(kernel=kernel)
-    return conv, grid
-
-
-def _rotation(rng: np.random.Generator, channels: int) -> Matrix:
-    return np.asarray(ic.Conv1x1.init(channels, rng=rng).weight)
-
-
-def _plain(rng: np.random.Generator) -> Drawn:
-    channels = int(rng.integers(1, 13))
-    values = 10.0 ** rng.uniform(-rng.uniform(0, 18), 0, channels)
-    weight = _rotation(rng, channels) @ np.diag(values) @ _rotation(rng, channels)
-    return ic.Conv1x1(weight), _grid(rng, 2, channels)
-
-
-def _plu(rng: np.random.Generator) -> Drawn:
-    channels = int(rng.integers(1, 13))
-    conv = _scaled(ic.PLUConv1x1.init(channels, rng=rng), rng, 2.0)
-    spread = rng.uniform(0, 50) * rng.standard_normal(channels)
-    return conv.replace(log_scale=conv.log_scale + spread), _grid(rng, 2, channels)
-
-
-def _qr(rng: np.random.Generator) -> Drawn:
-    channels = int(rng.integers(1, 13))
-    conv = _scaled(ic.QRConv1x1.init(channels, rng=rng), rng, 2.0)
-    spread = np.exp(rng.uniform(0, 50) * rng.standard_normal(channels))
-    return conv.replace(scale=conv.scale * spread), _grid(rng, 2, channels)
-
-
-def _actnorm(rng: np.random.Generator) -> Drawn:
-    channels = int(rng.integers(1, 13))
-    log_scale = rng.uniform(0, 200) * rng.standard_normal(channels)
-    return ic.ActNorm(log_scale, None), _grid(rng, 2, channels)
-
-
-def _chain(rng: np.random.Generator) -> Drawn:
-    """Return one to three steps; a 1x1 first, as in the paper, half the time."""
-    family: Callable[[np.random.Generator], Drawn] = [
-        lambda r: _autoregressive(r, "corner"),
-        lambda r: _autoregressive(r, "raster"),
-        _emerging,
-        _periodic,
-    ][int(rng.integers(4))]
-    conv, grid = family(rng)
-    channels = conv.channels
-    steps: list[ic.InvertibleConv] = [conv]
-    if rng.random() < 0.5:
-        steps.insert(0, _scaled(ic.QRConv1x1.init(channels, rng=rng), rng, 0.3))
-    if rng.random() < 0.5:
-        ndim = len(grid)
-        steps.append(_scaled(ic.AutoregressiveConv.init(channels, 2, ndim, rng=rng), rng, 0.5))
-    if rng.random() < 0.2:
-        steps[-1] = ic.Inverse(steps[-1])
-    return ic.Chain(steps), grid
-
-
-def _inverse(rng: np.random.Generator) -> Drawn:
-    conv, grid = FAMILIES[str(rng.choice(list(FAMILIES)[:-1]))](rng)
-    return ic.Inverse(conv), grid
-
-
-FAMILIES: dict[str, Callable[[np.random.Generator], Drawn]] = {
-    "corner": lambda rng: _autoregressive(rng, "corner"),
-    "raster": lambda rng: _autoregressive(rng, "raster"),
-    "EmergingConv": _emerging,
-    "PeriodicConv": _periodic,
-    "Conv1x1": _plain,
-    "PLUConv1x1": _plu,
-    "QRConv1x1": _qr,
-    "ActNorm": _actnorm,
-    "Chain": _chain,
-    "Inverse": _inverse,
-}
 
 
 def matrices(conv: ic.InvertibleConv, shape: Shape, dtype: Any) -> tuple[Matrix, Matrix]:
@@ -177,11 +50,11 @@ def matrices(conv: ic.InvertibleConv, shape: Shape, dtype: Any) -> tuple[Matrix,
     if isinstance(conv, ic.EmergingConv):
         return matrices(ic.Chain([conv.first, conv.second]), shape, dtype)
     if isinstance(conv, ic.Chain):
-        matrix = inverse = np.eye(conv.channels * math.prod(shape), dtype=dtype)
-        for step in conv.steps:
-            more, less = matrices(step, shape, dtype)
-            matrix, inverse = _on(shape, more, matrix), inverse @ _spread(less, len(inverse))
-        return matrix, inverse
+        unknowns = conv.channels * math.prod(shape)
+        pairs = [matrices(step, shape, dtype) for step in conv.steps]
+        applied = [_spread(matrix, unknowns).astype(dtype) for matrix, _ in pairs]
+        solved = [_spread(inverse, unknowns).astype(dtype) for _, inverse in pairs]
+        return functools.reduce(np.matmul, reversed(applied)), functools.reduce(np.matmul, solved)
     if isinstance(conv, ic.AutoregressiveConv):
         matrix = oracle.affine(conv, shape, dtype)[0]
         return matrix, _triangular_inverse(matrix, _substitution_order(conv, shape))
@@ -190,10 +63,6 @@ def matrices(conv: ic.InvertibleConv, shape: Shape, dtype: Any) -> tuple[Matrix,
         inverse = ExtendedLU(matrix).solve(np.eye(len(matrix), dtype=EXTENDED))
         return matrix.astype(dtype), inverse.astype(dtype)
     return _pointwise(conv)
-
-
-def _on(shape: Shape, matrix: Matrix, columns: Matrix) -> Matrix:
-    return _spread(matrix, len(columns)) @ columns
 
 
 def _spread(matrix: Matrix, unknowns: int) -> Matrix:

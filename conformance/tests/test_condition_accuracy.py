@@ -8,8 +8,9 @@ from __future__ import annotations
 import pytest
 
 from invconv import norms
-from tests import condition_accuracy
-from tests.condition_accuracy import FAMILIES, compare
+from invconv_conformance import drawn
+from invconv_conformance.drawn import FAMILIES
+from tests.condition_accuracy import compare
 
 ESTIMATED = ("corner", "raster", "EmergingConv", "Chain")
 
@@ -17,14 +18,14 @@ ESTIMATED = ("corner", "raster", "EmergingConv", "Chain")
 @pytest.fixture(autouse=True)
 def soon_enough(monkeypatch: pytest.MonkeyPatch) -> None:
     """Keep the dense matrices small, with some on the other side of 512 unknowns."""
-    monkeypatch.setattr(condition_accuracy, "_LARGE", 650)
+    monkeypatch.setattr(drawn, "LARGE", 600)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_condition_is_right_or_called_uncertain(family: str) -> None:
     found = list(compare(family, 40, seed=2))
     assert [c for c in found if not c.holds] == []
-    assert sum(c.certain for c in found) > 20
+    assert sum(c.certain for c in found) > len(found) / 2
 
 
 @pytest.mark.parametrize("family", ESTIMATED)
@@ -32,7 +33,7 @@ def test_an_estimate_is_within_a_factor_of_three(
     family: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(norms, "_EXACT_NUMBERS", 0)
-    found = list(compare(family, 25, seed=3))
+    found = list(compare(family, 10 if family == "Chain" else 30, seed=3))
     assert [c for c in found if not c.holds] == []
-    assert sum(c.certain for c in found) > 15
+    assert sum(c.certain for c in found) > len(found) / 2
     assert max(c.ratio for c in found if c.certain) <= 1 + 1e-6  # an estimate from below

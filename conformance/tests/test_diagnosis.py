@@ -9,8 +9,10 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
+import torch
 
 import invconv as ic
 from invconv import _cli
@@ -104,6 +106,28 @@ def test_steps_that_undo_each_other_lose_what_they_lose() -> None:
     assert found.digits_float64 <= -math.log10(error) <= found.digits_float64 + 2
 
 
+def test_many_steps_of_which_none_is_guilty() -> None:
+    step = ic.ActNorm(np.asarray([2.0, -2.0]), None)
+    found = ic.diagnose(ic.Chain([step] * 5), (4,), "float32")
+    assert found.condition == pytest.approx(math.exp(20))
+    assert found.advice[0].startswith("no step is bad by itself")
+    assert found.advice[1] == "or solve in float64, where 7.0 digits are left"
+
+
+def test_many_steps_lose_little_each() -> None:
+    """The product of 60 rotations' 1-norms is beyond 1e15, and means nothing."""
+    rng = np.random.default_rng(0)
+    rotations = [ic.QRConv1x1.init(6, rng=rng) for _ in range(60)]
+    assert math.prod(float(np.linalg.norm(r.matrix(), 1)) for r in rotations) > 1e15
+    chain = ic.Chain([*rotations, growing.random_corner(6, 0.1)])
+    found = ic.diagnose(chain, (2, 3), "float32")
+    matrix = oracle.affine(chain, (2, 3))[0]
+    truth = np.linalg.norm(matrix, 1) * np.linalg.norm(np.linalg.inv(matrix), 1)
+    assert found.condition == pytest.approx(truth)
+    assert found.resolved
+    assert found.digits_float32 > 4
+
+
 def test_the_worst_frequency() -> None:
     kernel = np.random.default_rng(3).standard_normal((1, 1, 3, 3))
     found = ic.diagnose(ic.PeriodicConv(kernel), (8, 6))
@@ -115,6 +139,8 @@ def test_the_worst_frequency() -> None:
     worst = np.argwhere(spectrum <= spectrum.min() * (1 + 1e-9)).tolist()
     assert list(found.frequency) in worst
     assert found.growth is None
+    chain = ic.Chain([ic.Inverse(ic.PeriodicConv(kernel)), growing.corner(-0.3)])
+    assert ic.diagnose(chain, (8, 6)).growth is None
     assert "not defined: the grid is closed" in repr(found)
 
 
@@ -176,9 +202,6 @@ def test_an_inverse_is_judged_as_what_it_is_the_inverse_of() -> None:
 
 
 def test_dtypes_of_every_library() -> None:
-    import jax.numpy as jnp
-    import torch
-
     conv = growing.corner(-0.3)
     for dtype in ("float32", np.float32, np.dtype("float32"), torch.float32, jnp.float32):
         assert ic.diagnose(conv, (4, 4), dtype).precision == "float32"
@@ -188,6 +211,9 @@ def test_dtypes_of_every_library() -> None:
     assert ic.diagnose(conv.asarrays(like), (4, 4)).precision == "float32"
     with pytest.raises(ValueError, match="dtype: expected float32, float64"):
         ic.diagnose(conv, (4, 4), "int32")
+    layer: Any = torch.nn.Identity()
+    with pytest.raises(TypeError, match="conv: expected an InvertibleConv, got Identity"):
+        ic.diagnose(layer, (4, 4))
     with pytest.raises(ValueError, match="expected 2 spatial axes"):
         ic.diagnose(conv, (4,))
 
@@ -202,6 +228,10 @@ def test_the_command_reads_files_and_draws(
     out = capsys.readouterr().out
     assert out.startswith(repr(ic.diagnose(conv, (16, 16))))
     assert Path(picture).read_bytes().startswith(b"\x89PNG")
+    half = conv.asarrays(torch.zeros(0, dtype=torch.bfloat16))
+    ic.save(half, tmp_path / "half.safetensors")
+    assert _cli.main(["diagnose", str(tmp_path / "half.safetensors"), "--grid", "16", "16"]) == 0
+    assert capsys.readouterr().out == f"{ic.diagnose(conv, (16, 16))}\n"
     assert _cli.main(["diagnose", "--example", "authors"]) == 0
     assert "condition    1.31e+47 (1-norm, exact)" in capsys.readouterr().out
 
