@@ -133,7 +133,9 @@ class Chain(Composite):
     Notes
     -----
     The number of spatial axes is that of the steps that have one; it overrides the None of a 1x1.
-    The condition number is that of the whole map, which is not the product of the steps'.
+    The condition number is that of the whole map, which is not the product of the steps'. Where one
+    step is singular and another is the inverse of a singular one, there is no such map: ``log_det``
+    is NaN, ``forward`` and ``inverse`` raise SingularConvError.
 
     Examples
     --------

@@ -118,3 +118,15 @@ def test_an_exact_zero_of_the_spectrum_is_found() -> None:
     for kernel, n in ((np.ones((1, 1, 2)), 4), (np.asarray([[[1.0, 0.0, 1.0]]]), 8)):
         with pytest.raises(ic.SingularConvError):
             ic.PeriodicConv(kernel).prepare((n,))
+
+
+def test_a_chain_that_is_no_map() -> None:
+    """A singular step and the inverse of one: -inf + inf."""
+    zero = ic.Conv1x1(np.zeros((2, 2)))
+    for steps in ([zero, ic.Inverse(zero)], [ic.Inverse(zero), zero]):
+        chain, x = ic.Chain(steps), np.ones((1, 2, 3))
+        with np.errstate(invalid="ignore"):
+            assert math.isnan(float(chain.log_det((3,))))
+        for call in (chain.forward, chain.inverse, chain.inverse_and_log_det):
+            with pytest.raises(ic.SingularConvError, match="Conv1x1 is exactly singular"):
+                call(x)
