@@ -10,9 +10,9 @@ import numpy as np
 
 from invconv import condition
 from invconv.arrays import Array, Shape, log_of_exp, namespace, size, zeros
-from invconv.base import Gradients
 from invconv.linear import Linear
 from invconv.parameters import require_shape
+from invconv.pieces import Gradients
 from invconv.primitives import per_channel
 from invconv.settings import optional_ndim, positive_int
 

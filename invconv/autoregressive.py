@@ -20,8 +20,8 @@ import numpy as np
 
 from invconv import condition
 from invconv.arrays import Array, Shape, diagonal_matrix, log_abs, namespace, size, zeros
-from invconv.base import Gradients
 from invconv.convolution import Convolution
+from invconv.pieces import Gradients
 from invconv.primitives import correlate, correlate_after, correlate_kernel_vjp
 from invconv.settings import choice, directions, generator, positive_int, sizes
 from invconv.stencil import Offset, kernel_of, tap_indices, taps_of

@@ -1,32 +1,21 @@
-"""What every invertible convolution offers, derived from a few pieces that each class supplies.
-
-The pieces work on arrays (B, C, *spatial) in a precision that can be solved in. `_apply` is K x,
-and everything about the bias b is here, once:
-
-    forward   y = K x + b           gradients of <y_bar, y>:  x_bar = K^T y_bar,  b_bar = sum y_bar
-    inverse   x = K^-1 (y - b)      gradients of <x_bar, x>:  y_bar = K^-T x_bar, b_bar = -sum y_bar
-"""
+"""What every invertible convolution offers, derived from the pieces that each class supplies."""
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 
 from invconv import checks, condition, precise
 from invconv.arrays import Array, Shape, as_array, cast, copy_of, namespace
 from invconv.calls import Call, enter, require_cotangent, require_spatial_shape
-from invconv.parameters import Parametrised
-from invconv.prepared import Factor, Map, PreparedInverse, WithoutBias
-from invconv.primitives import multiply, per_channel
+from invconv.pieces import Gradients, Pieces
+from invconv.prepared import Factor, PreparedInverse
 from invconv.settings import flag
 from invconv.tiles import tile_by_hand
 
-Gradients = dict[str, Array]
-
 
 @dataclass(frozen=True, eq=False, repr=False)
-class InvertibleConv(Parametrised, ABC):
+class InvertibleConv(Pieces):
     """An affine map y = K x + b on arrays (*batch, C, *spatial) with exact inverse and log|det K|.
 
     Arrays of a call are of one library, dtype and device, those of the operator; nothing is moved
@@ -38,52 +27,6 @@ class InvertibleConv(Parametrised, ABC):
     """
 
     _conditions: dict[tuple[str, Shape], float] = field(default_factory=dict, init=False)
-
-    @property
-    @abstractmethod
-    def channels(self) -> int:
-        """C, the number of channels."""
-
-    @property
-    @abstractmethod
-    def ndim(self) -> int | None:
-        """The number of spatial axes; None for one batch axis and any number of spatial ones."""
-
-    @abstractmethod
-    def transpose(self) -> InvertibleConv:
-        """Return the operator of the transposed matrix, without bias."""
-
-    # The pieces that a class supplies; `invconv.linear` and `invconv.compose` derive most of them.
-
-    @abstractmethod
-    def _apply(self, x: Array) -> Array: ...
-
-    @abstractmethod
-    def _factor_apply(self, shape: Shape) -> Factor: ...
-
-    @abstractmethod
-    def _apply_vjp(self, x: Array, y_bar: Array) -> tuple[Gradients, Array]: ...
-
-    @abstractmethod
-    def _solve_vjp(self, y: Array, x: Array, x_bar: Array) -> tuple[Gradients, Array]: ...
-
-    @abstractmethod
-    def _log_det(self, shape: Shape) -> Array: ...
-
-    @abstractmethod
-    def _log_det_vjp(self, shape: Shape, log_det_bar: Array) -> Gradients: ...
-
-    @abstractmethod
-    def _linear_maps(self, shape: Shape) -> tuple[Map, Map]:
-        """Return x -> K x and y -> K^-1 y, without any bias."""
-
-    @abstractmethod
-    def _condition(self, shape: Shape) -> condition.Condition:
-        """Return the condition; the operator is NumPy float64."""
-
-    @abstractmethod
-    def _condition_bound(self, shape: Shape) -> float:
-        """Return a cheap upper bound of the 2-norm condition number, or inf; likewise."""
 
     # --- values ------------------------------------------------------------------------------
 
@@ -198,28 +141,6 @@ class InvertibleConv(Parametrised, ABC):
             self._check_condition(shape, factor)
         return PreparedInverse(held, shape, precise.wrapped(factor, working, shape, refine))
 
-    def _forward(self, x: Array) -> Array:
-        return self._plus_bias(self._apply(x))
-
-    def _forward_after(self, weight: Array, x: Array) -> Array:
-        """Return forward(W x) for a C x C matrix W."""
-        return self._plus_bias(self._apply_after(weight, x))
-
-    def _apply_after(self, weight: Array, x: Array) -> Array:
-        return self._apply(multiply(weight, x))
-
-    def _plus_bias(self, y: Array) -> Array:
-        bias = getattr(self, "bias", None)
-        return y if bias is None else y + per_channel(bias, y)
-
-    def _factor(self, shape: Shape) -> Factor:
-        """Return the factored map with its bias, for arrays of the working precision."""
-        bias = getattr(self, "bias", None)
-        factor = self._factor_apply(shape)
-        if bias is None:
-            return factor
-        return Factor(WithoutBias(factor.solve, bias), factor.log_det, factor.plan)
-
     # --- condition ---------------------------------------------------------------------------
 
     def condition(self, spatial_shape: Shape) -> float:
@@ -300,20 +221,3 @@ class InvertibleConv(Parametrised, ABC):
             gradients = gradients | {name: gradients[name] + g for name, g in more.items()}
         dtype = self._reference()[1].dtype
         return {name: cast(gradients[name], dtype) for name in self.parameters()}
-
-    def _forward_vjp(self, x: Array, y_bar: Array) -> tuple[Gradients, Array]:
-        gradients, x_bar = self._apply_vjp(x, y_bar)
-        return self._with_bias_gradient(gradients, y_bar, 1), x_bar
-
-    def _inverse_vjp(self, y: Array, x: Array, x_bar: Array) -> tuple[Gradients, Array]:
-        """Pull x_bar back through x = inverse(y)."""
-        bias = getattr(self, "bias", None)
-        linear = y if bias is None else y - per_channel(bias, y)
-        gradients, y_bar = self._solve_vjp(linear, x, x_bar)
-        return self._with_bias_gradient(gradients, y_bar, -1), y_bar
-
-    def _with_bias_gradient(self, gradients: Gradients, y_bar: Array, sign: int) -> Gradients:
-        if getattr(self, "bias", None) is None:
-            return gradients
-        axes = (0, *range(2, y_bar.ndim))
-        return gradients | {"bias": sign * namespace(y_bar).sum(y_bar, axis=axes)}

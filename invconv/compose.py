@@ -9,7 +9,8 @@ from typing import Any, Self
 
 from invconv import condition
 from invconv.arrays import Array, Shape, require_alike
-from invconv.base import Gradients, InvertibleConv
+from invconv.base import InvertibleConv
+from invconv.pieces import Gradients
 from invconv.pointwise import Pointwise
 from invconv.prepared import Factor, Map
 from invconv.primitives import matmul, multiply

@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from invconv.arrays import Array, Shape, namespace, readable, to_float
-from invconv.base import Gradients, InvertibleConv
+from invconv.base import InvertibleConv
 from invconv.errors import SingularConvError
+from invconv.pieces import Gradients
 from invconv.prepared import Factor, Map
 
 

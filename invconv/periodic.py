@@ -16,8 +16,8 @@ import numpy as np
 
 from invconv import condition
 from invconv.arrays import Array, Shape, namespace, zeros
-from invconv.base import Gradients
 from invconv.convolution import Convolution
+from invconv.pieces import Gradients
 from invconv.pointwise import random_orthogonal
 from invconv.primitives import correlate, correlate_after, correlate_kernel_vjp
 from invconv.settings import generator, positive_int, sizes

@@ -23,8 +23,8 @@ from invconv.arrays import (
     size,
     to_numpy,
 )
-from invconv.base import Gradients
 from invconv.parameters import require_shape
+from invconv.pieces import Gradients
 from invconv.pointwise import Pointwise, TriangularSteps, permutation_matrix, random_orthogonal
 from invconv.primitives import matmul
 from invconv.settings import optional_ndim, positive_int

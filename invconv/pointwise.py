@@ -17,9 +17,9 @@ import numpy as np
 
 from invconv import condition
 from invconv.arrays import Array, Shape, cast, constant, namespace, size
-from invconv.base import Gradients
 from invconv.linear import Linear
 from invconv.parameters import require_shape
+from invconv.pieces import Gradients
 from invconv.primitives import (
     from_pixel_rows,
     inverse_or_nan,

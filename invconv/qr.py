@@ -28,8 +28,8 @@ from invconv.arrays import (
     to_numpy,
     zeros,
 )
-from invconv.base import Gradients
 from invconv.parameters import require_shape
+from invconv.pieces import Gradients
 from invconv.pointwise import Pointwise, TriangularSteps
 from invconv.primitives import matmul, triangular_solve
 from invconv.settings import generator, optional_ndim, positive_int

@@ -10,7 +10,7 @@ from jax import numpy as jnp
 
 import invconv as ic
 from invconv.arrays import Array, Shape
-from invconv.base import Gradients
+from invconv.pieces import Gradients
 
 
 def channels_last(conv: ic.InvertibleConv) -> ChannelsLast:
