@@ -12,6 +12,7 @@ and the inverse is a substitution, pixel after pixel (`invconv.wavefront` does w
 
 from __future__ import annotations
 
+import functools
 import math
 from dataclasses import KW_ONLY, dataclass
 from typing import Any, Self
@@ -139,15 +140,9 @@ class AutoregressiveConv(Convolution):
             return (0,) * self.ndim
         return (0, *((k - 1) // 2 for k in self._kernel_size[1:]))
 
-    def _mask(self) -> tuple[list[int], list[Offset]]:
+    def _mask(self) -> tuple[tuple[int, ...], tuple[Offset, ...]]:
         """Return the flat positions of the taps that are not masked, o = 0 first, and their o."""
-        kept, reach = [], []
-        for position, t in enumerate(tap_indices(self._kernel_size)):
-            o = tuple(i - c for i, c in zip(t, self._centre, strict=True))
-            if o >= (0,) * self.ndim:  # compared entry by entry, so the first non-zero one decides
-                kept.append(position)
-                reach.append(o)
-        return kept, reach
+        return _unmasked(self._kernel_size, self._centre)
 
     def _triangle(self, matrix: Array) -> Array:
         xp = namespace(matrix)
@@ -167,7 +162,7 @@ class AutoregressiveConv(Convolution):
             diagonal=self._triangle(taps[0, ...]),
             lower=self.channel_order == "lower",
             taps=taps[1:, ...],
-            reach=tuple(reach[1:]),
+            reach=reach[1:],
             direction=self.direction,
             dilation=self.dilation,
             slope=tuple(slope),
@@ -238,3 +233,14 @@ class AutoregressiveConv(Convolution):
     @property
     def _singular_hint(self) -> str:
         return "the kernel has a zero on the diagonal of its C x C matrix at the pixel itself"
+
+
+@functools.lru_cache(maxsize=64)
+def _unmasked(kernel_size: Shape, centre: Offset) -> tuple[tuple[int, ...], tuple[Offset, ...]]:
+    kept, reach = [], []
+    for position, t in enumerate(tap_indices(kernel_size)):
+        o = tuple(i - c for i, c in zip(t, centre, strict=True))
+        if o >= (0,) * len(o):  # compared entry by entry, so the first non-zero one decides
+            kept.append(position)
+            reach.append(o)
+    return tuple(kept), tuple(reach)

@@ -6,7 +6,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass, field
 
 from invconv import checks, condition, precise
-from invconv.arrays import Array, Shape, as_array, cast, copy_of, namespace
+from invconv.arrays import Array, Shape, as_array, cast, namespace
 from invconv.calls import Call, enter, require_cotangent, require_spatial_shape
 from invconv.pieces import Gradients, Pieces
 from invconv.prepared import Factor, PreparedInverse
@@ -120,7 +120,7 @@ class InvertibleConv(Pieces):
         """
         shape = require_spatial_shape(self, spatial_shape)
         with nullcontext() if tile is None else tile_by_hand(tile):
-            held = self._map(copy_of)
+            held = self._held()
             wide = precise.chosen(self, shape, precision)
             return self._prepare(shape, check=check, held=held, wide=wide, refine=refine)
 

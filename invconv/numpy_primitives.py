@@ -50,6 +50,7 @@ class Solver(strided.StridedSolver):
     as_strided = staticmethod(np.lib.stride_tricks.as_strided)
     keeps_workspaces: ClassVar[bool] = True
     call_seconds: ClassVar[float] = 1.5e-6
+    multiplies_in: ClassVar[bool] = True
 
 
 def causal_solver(stencil: CausalStencil, shape: Shape) -> Solver:

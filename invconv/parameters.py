@@ -107,6 +107,22 @@ class Parametrised:
         """Return a copy with the function applied to every array."""
         return self.replace(**{name: function(array) for name, array in self._arrays().items()})
 
+    @classmethod
+    def _unchecked(cls, fields: Mapping[str, Any]) -> Self:
+        """Return an operator with these fields, which nobody looks at."""
+        made = object.__new__(cls)
+        for name, value in fields.items():
+            object.__setattr__(made, name, value)
+        return made
+
+    def _held(self) -> Self:
+        """Return a copy with copies of all arrays."""
+        arrays = {n: getattr(self, n) for n in (*self._array_names, *self._constant_names)}
+        own = {n: copy_of(a) for n, a in arrays.items() if a is not None}
+        if parts := self._parts():
+            return self._rebuild(own, {prefix: part._held() for prefix, part in parts.items()})
+        return self._unchecked(vars(self) | own | {"_conditions": {}})
+
     def _reference(self) -> tuple[str, Array]:
         """Return one array, with its name, whose library, dtype and device are those of all."""
         return next(iter(self.parameters().items()))

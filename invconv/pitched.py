@@ -14,7 +14,10 @@ and T the tile's own triangular matrix,
 
     x = [X_0 | y] M_0 + X_1 M_1 + ...        M_a = the -(T^-1 taps)^T stacked, and T^-T for y,
 
-or, where T^-1 would cost accuracy, 1 x 1 tiles without it and a triangular solve at the end.
+or, where T^-1 would cost accuracy, 1 x 1 tiles without it and a triangular solve at the end. Where
+T^-1 y is in the buffer from the start, tiles are not read themselves:
+
+    x = T^-1 y + X_0 M_0 + X_1 M_1 + ...
 
 There is no array operation here but in `tile_matrix` and `weights`: a library that has strided
 views, and matrix products into one, can run the plan (`invconv.planes.PitchedSolver`).
@@ -59,8 +62,11 @@ class Layout:
         sample) pairs it has, one pitch apart.
     size : int
         S, of a tile.
-    entries : tuple of slice
-        Of the channels, in which images are copied in: of few, each by itself.
+    own : bool
+        Whether a tile's window holds the tile itself, still y; else T^-1 y is put into the buffer.
+    entries : tuple of index
+        Of the images, one after the other as they are copied in: few channels each by itself, row
+        by row of the tiles, so that what is copied at once runs along the rows of the images.
     exits : tuple of slice
         Of the rows of tiles, in which they are copied out: a band of a sample stays in the cache,
         since it is read once for every channel.
@@ -73,10 +79,12 @@ class Layout:
     windows: tuple[tuple[int, int], ...]
     steps: tuple[tuple[int, int], ...]
     size: int
-    entries: tuple[slice, ...]
+    own: bool
+    entries: tuple[tuple[slice | int, ...], ...]
     exits: tuple[slice, ...]
 
 
+@functools.lru_cache(maxsize=256)
 def rows_read(reach: tuple[Offset, ...], sign: int, tile: Tile) -> tuple[Row, ...]:
     """Return (a, first, end) for each row of tiles that is read, a rows of tiles back.
 
@@ -93,6 +101,12 @@ def rows_read(reach: tuple[Offset, ...], sign: int, tile: Tile) -> tuple[Row, ..
         (a, -max(qs), wide - min(qs)) if sign > 0 else (a, min(qs), wide + max(qs))
         for a, qs in sorted(rows.items())
     )
+
+
+def _others(row: Row, tile: Tile) -> Row:
+    """Return what row 0 reads besides the tile itself: to the left of it, or to the right."""
+    a, first, end = row
+    return (a, first, 0) if first < 0 else (a, tile[1], end)
 
 
 def slope_and_levels(
@@ -114,6 +128,7 @@ def layout(
     sign: int,
     itemsize: int,
     tile: Tile = (1, 1),
+    own: bool = True,
 ) -> Layout:
     """Return the layout of a solve.
 
@@ -129,6 +144,8 @@ def layout(
         Bytes of a number.
     tile : (h, w)
         Divides (H, W); h is 1 where a tap reaches forwards along its row.
+    own : bool
+        See `Layout`.
     """
     batch, channels, height, width = shape
     high, wide = tile
@@ -143,7 +160,8 @@ def layout(
     row = batch * pitch + slope * size
     start = depth * row + padding * column
     windows = tuple(
-        (-sign * a * row + first * column, (end - first) * column) for a, first, end in read
+        (-sign * a * row + first * column, (end - first) * column)
+        for a, first, end in (read if own else (_others(read[0], tile), *read[1:]))
     )
     steps = []
     for level in range(levels):
@@ -158,8 +176,19 @@ def layout(
         windows=windows,
         steps=tuple(step for step in steps[::sign] if step[1] > 0),
         size=size,
-        entries=_slices(channels, 1 if channels <= _FEW else channels),
+        own=own,
+        entries=_entries(high, channels),
         exits=_slices(rows, max(1, _BAND // (columns * size * itemsize))),
+    )
+
+
+def _entries(high: int, channels: int) -> tuple[tuple[slice | int, ...], ...]:
+    everything = slice(None)
+    if channels > _FEW:
+        return ((everything,),)
+    return tuple(
+        (everything, everything, h, everything, everything, c)
+        for h, c in itertools.product(range(high), range(channels))
     )
 
 
@@ -185,18 +214,22 @@ def _assembled(blocks: Blocks, sign: int, tile: Tile, back: int, columns: range)
     """
     high, wide = tile
     like = blocks[0, 0]
-    xp, blank = namespace(like), zeros(like.shape, like)
+    blank = zeros(like.shape, like)
 
     def block(c_from: int, r_from: int, c: int, r: int) -> Array:
         return blocks.get((back * high + sign * (r - r_from), sign * (c - c_from)), blank)
 
-    return xp.concat(
+    return _joined(
         [
-            xp.concat([block(*here, c, r) for c in range(wide) for r in range(high)], axis=1)
+            _joined([block(*here, c, r) for c in range(wide) for r in range(high)], axis=1)
             for here in itertools.product(columns, range(high))
         ],
         axis=0,
     )
+
+
+def _joined(parts: list[Array], axis: int) -> Array:
+    return namespace(parts[0]).concat(parts, axis=axis) if len(parts) > 1 else parts[0]
 
 
 def tile_matrix(
@@ -215,6 +248,7 @@ def weights(
     sign: int,
     tile: Tile,
     inverse: Array | None,
+    own: bool = True,
 ) -> list[Array]:
     """Return M_0, M_1, ..., one matrix (columns h C, w h C) for each of `rows_read`.
 
@@ -228,18 +262,21 @@ def weights(
     tile : (h, w)
     inverse : array, shape (w h C, w h C), or None
         T^-1, or None where a triangular solve follows.
+    own : bool
+        See `Layout`.
     """
-    xp = namespace(taps)
     blocks = _blocks(diagonal, taps, reach)
-    own = identity(diagonal.shape[0], taps) if inverse is None else xp.matrix_transpose(inverse)
+    transpose = namespace(taps).matrix_transpose
+    solved = identity(diagonal.shape[0], taps) if inverse is None else transpose(inverse)
 
     def applied(back: int, columns: range) -> list[Array]:
         if not columns:
             return []
         matrix = -_assembled(blocks, sign, tile, back, columns)
-        return [matrix if inverse is None else matmul(matrix, own)]
+        return [matrix if inverse is None else matmul(matrix, solved)]
 
     first, *others = rows_read(reach, sign, tile)
     before, after = range(first[1], 0), range(tile[1], first[2])
-    found = [xp.concat([*applied(0, before), own, *applied(0, after)], axis=0)]
+    here = [solved] if own else []
+    found = [_joined([*applied(0, before), *here, *applied(0, after)], axis=0)]
     return found + [matrix for a, *ends in others for matrix in applied(a, range(*ends))]

@@ -22,6 +22,8 @@ from invconv.primitives import correlate
 from invconv.stencil import Stencil
 from invconv.wavefront import CausalStencil, stable_inverse
 
+_CHANNELS, _ROW = 24, 1024  # channels, and numbers of a row, from which D^-1 y is copied in faster
+
 
 @dataclass(frozen=True, eq=False)
 class PitchedSolver(ABC):
@@ -48,9 +50,12 @@ class PitchedSolver(ABC):
     call_seconds: ClassVar[float] = math.inf
     """What a small matrix product costs beyond its arithmetic; inf for 1 x 1 tiles only."""
 
+    multiplies_in: ClassVar[bool] = False
+    """Whether a product D^-1 y can put large images into the buffer faster than a copy does."""
+
     def __getstate__(self) -> dict[str, Any]:
         """Leave weights out, which are soon made again; keep what the plan refers to."""
-        kept = {f.name for f in fields(self)} | {"_tiles"}
+        kept = {f.name for f in fields(self)} | {"_tiles", "_first"}
         return {name: value for name, value in vars(self).items() if name in kept}
 
     @abstractmethod
@@ -59,9 +64,14 @@ class PitchedSolver(ABC):
 
     @property
     def plan(self) -> dict[str, Any]:
-        """How the solve runs; "tiles" fills with what was chosen for images (B, C, H, W)."""
+        """How the solve runs.
+
+        "tiles" fills with what was chosen for images (B, C, H, W), "D^-1 y first" with those whose
+        pixels are solved on the way into the buffer.
+        """
         corner = "triangular solve" if self.inverse is None else "cached inverse"
-        return {"method": "pitched wavefront", "at the pixel": corner, "tiles": self._tiles}
+        method = {"method": "pitched wavefront", "at the pixel": corner}
+        return method | {"tiles": self._tiles, "D^-1 y first": self._first}
 
     def __call__(self, y: Array) -> Array:
         """Solve for x, shape (B, C, *shape)."""
@@ -100,20 +110,28 @@ class PitchedSolver(ABC):
             reach=tuple(self.causal.reach[t] for t in kept),
         )
 
+    def _own(self, shape: tuple[int, ...], tile: Tile) -> bool:
+        """Choose `invconv.pitched.Layout.own` for images (B, C, H, W)."""
+        if self.inverse is None or tile != (1, 1) or not self.multiplies_in:
+            return True
+        _, channels, _, width = shape
+        alone = not any(a == 0 for a, _ in self._reach)  # only D reads the pixel's own row
+        return alone or channels < _CHANNELS or channels * width < _ROW
+
     @functools.cached_property
-    def _weights(self) -> dict[Tile, list[Array] | None]:
-        """The weights for the tiles that were asked for, None where T^-1 would cost accuracy."""
+    def _weights(self) -> dict[tuple[Tile, bool], list[Array] | None]:
+        """The weights for what was asked for, None where T^-1 would cost accuracy."""
         return {}
 
-    def _weights_for(self, tile: Tile) -> list[Array] | None:
-        if tile not in self._weights:
+    def _weights_for(self, tile: Tile, own: bool) -> list[Array] | None:
+        if (tile, own) not in self._weights:
             kept, inverse = self._kept, self.inverse
             parts = (kept.diagonal, kept.taps, self._reach, self._sign, tile)
             if tile != (1, 1):
                 inverse = None if inverse is None else stable_inverse(tile_matrix(*parts))
             usable = inverse is not None or tile == (1, 1)
-            self._weights[tile] = weights(*parts, inverse) if usable else None
-        return self._weights[tile]
+            self._weights[tile, own] = weights(*parts, inverse, own) if usable else None
+        return self._weights[tile, own]
 
     @property
     def _sign(self) -> int:
@@ -138,6 +156,10 @@ class PitchedSolver(ABC):
         return {}
 
     @functools.cached_property
+    def _first(self) -> set[tuple[int, ...]]:
+        return set()
+
+    @functools.cached_property
     def _chosen(self) -> dict[tuple[int, ...], tuple[Layout, list[Array]]]:
         """What was chosen for images (B, C, H, W)."""
         return {}
@@ -149,11 +171,13 @@ class PitchedSolver(ABC):
         return self._wave(*self._chosen[shape], y)
 
     def _choose(self, shape: tuple[int, ...], itemsize: int) -> tuple[Layout, list[Array]]:
-        order = tiles.ranked(shape, self._reach, self.call_seconds, self.tile)
-        usable = ((t, w) for t in order if (w := self._weights_for(t)) is not None)
-        tile, matrices = next(usable)
+        order = tiles.ranked(shape, self._reach, self.call_seconds, itemsize, self.tile)
+        choices = ((tile, self._own(shape, tile)) for tile in order)
+        usable = ((c, w) for c in choices if (w := self._weights_for(*c)) is not None)
+        (tile, own), matrices = next(usable)
         self._tiles[shape] = tile
-        return layout(shape, self._reach, self._sign, itemsize, tile), matrices
+        self._first.update(() if own else (shape,))
+        return layout(shape, self._reach, self._sign, itemsize, tile, own), matrices
 
     @functools.cached_property
     def _inside(self) -> Self:

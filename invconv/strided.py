@@ -111,9 +111,12 @@ class StridedSolver(PitchedSolver):
         batch, rows, high, columns, wide, channels = plan.shape
         tiled = (batch, channels, rows, high, columns, wide)
         source = y.reshape(tiled).transpose(0, 2, 3, 4, 5, 1)
-        for some in plan.entries:
-            work.images[..., some] = source[..., some]
-        self._run(work, matrices)
+        if plan.own:
+            for some in plan.entries:
+                work.images[some] = source[some]
+            self._run(work, matrices)
+        else:
+            self._add(work, matrices, source)
         x = self.xp.empty(tiled, dtype=y.dtype)
         target = x.transpose(0, 2, 3, 4, 5, 1)
         for band in plan.exits:
@@ -140,6 +143,19 @@ class StridedSolver(PitchedSolver):
                 add(rhs, term, out=rhs)
             matmul(windows[-1], last, out=term)
             add(rhs, term, out=x)
+
+    def _add(self, work: Views, matrices: list[Array], y: Array) -> None:
+        """Put D^-1 y into the buffer, and let the wave pass."""
+        assert self.inverse is not None
+        matmul, add = self.xp.matmul, self.xp.add
+        matmul(y[:, :, 0, :, 0, :], self.inverse.T, out=work.images[:, :, 0, :, 0, :])
+        first, *others = matrices
+        for windows, x, total, term in work.steps:
+            matmul(windows[0], first, out=total)
+            for window, matrix in zip(windows[1:], others, strict=True):
+                matmul(window, matrix, out=term)
+                add(total, term, out=total)
+            add(x, total, out=x)
 
     def _substitute(self, rhs: Array) -> Array:
         """Return D^-1 applied to rows (M, C)."""

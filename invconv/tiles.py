@@ -17,10 +17,10 @@ from invconv.settings import sizes
 from invconv.stencil import Offset
 
 _LARGEST = 128  # numbers of a tile: more, and its inverse costs more than it saves
-_FLOPS = 4e10  # a second, of one core in float32; only how it compares with a call matters
+_BYTES = 1.8e11  # a second, of numbers in and out of multiplications: 90 GFLOP/s in float32
 _BLOCK_SECONDS = 1.5e-6  # to put a tap into its place in a weight of a tile
 _SOLVES = 8  # that share what a plan costs: a training step needs one, sampling many
-_LANES = 16  # narrower products leave a processor's vectors part empty
+_VECTOR = 64  # bytes: narrower products leave a processor's vectors part empty
 
 _chosen: ContextVar[Tile | None] = ContextVar("invconv_tile", default=None)
 
@@ -52,6 +52,7 @@ def ranked(
     shape: tuple[int, int, int, int],
     reach: tuple[Offset, ...],
     call_seconds: float,
+    itemsize: int,
     chosen: Tile | None = None,
 ) -> tuple[Tile, ...]:
     """Return tiles (h, w), the fastest first and 1 x 1 last.
@@ -64,6 +65,8 @@ def ranked(
         How far back each tap reads.
     call_seconds : float
         What a small product costs beyond its arithmetic.
+    itemsize : int
+        Bytes of a number.
     chosen : (h, w), optional
         By hand; the first one, if it can be used.
     """
@@ -72,7 +75,7 @@ def ranked(
         return (chosen, (1, 1)) if chosen in possible else ((1, 1),)
     if call_seconds == float("inf"):
         return ((1, 1),)
-    found = sorted(possible, key=lambda tile: _seconds(shape, reach, tile, call_seconds))
+    found = sorted(possible, key=lambda tile: _seconds(shape, reach, tile, call_seconds, itemsize))
     return tuple(found[: found.index((1, 1)) + 1])
 
 
@@ -93,16 +96,20 @@ def _divisors(n: int) -> list[int]:
 
 
 def _seconds(
-    shape: tuple[int, int, int, int], reach: tuple[Offset, ...], tile: Tile, call_seconds: float
+    shape: tuple[int, int, int, int],
+    reach: tuple[Offset, ...],
+    tile: Tile,
+    call_seconds: float,
+    itemsize: int,
 ) -> float:
     batch, channels, height, width = shape
     high, wide = tile
     read = rows_read(reach, 1, tile)
     _, steps = slope_and_levels((height, width), reach, tile)
     size = high * wide * channels
-    lanes = -(-size // _LANES) * _LANES
+    row_bytes = -(-size * itemsize // _VECTOR) * _VECTOR
     depth = sum(end - first for _, first, end in read) * high * channels
     count = batch * (height // high) * (width // wide)
     plan = (depth + size) * size / channels**2 * _BLOCK_SECONDS
-    products = steps * 2 * len(read) * call_seconds + 2 * count * depth * lanes / _FLOPS
+    products = steps * 2 * len(read) * call_seconds + count * depth * row_bytes / _BYTES
     return plan / _SOLVES + products

@@ -44,10 +44,7 @@ def register(cls: type[C]) -> type[C]:
         fields = dict(zip(static, settings, strict=True))
         fields |= zip(children, values, strict=True)
         fields |= {n: _without_gradient(fields[n]) for n in cls._constant_names}
-        conv = object.__new__(cls)
-        for name, value in (fields | {"_conditions": {}}).items():
-            object.__setattr__(conv, name, value)
-        return conv
+        return cls._unchecked(fields | {"_conditions": {}})
 
     register_pytree_with_keys(cls, flatten_with_keys, unflatten, flatten)
     return cls

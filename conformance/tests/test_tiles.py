@@ -49,6 +49,22 @@ def test_every_tile_solves_the_dense_system(
     assert len(used) >= (2 if "mask" in kind else 3)  # a raster's tiles are one row high
 
 
+@pytest.mark.parametrize("library", LIKE)
+@pytest.mark.parametrize("kind", KINDS, ids=str)
+@pytest.mark.usefixtures("solved_first")
+def test_solving_the_pixel_first_solves_the_dense_system(
+    kind: dict[str, Any], library: str
+) -> None:
+    conv = ic.AutoregressiveConv.init(3, rng=RNG, **kind)
+    matrix, _ = oracle.affine(conv, (6, 8))
+    y = RNG.standard_normal((2, 3, 6, 8))
+    wanted = np.linalg.solve(matrix, y.reshape(2, -1).T).T.reshape(y.shape)
+    prepared = conv.asarrays(LIKE[library]).prepare((6, 8), check=False, tile=(1, 1))
+    x = to_numpy(prepared.inverse(y if library == "numpy" else torch.as_tensor(y)))
+    np.testing.assert_allclose(x, wanted, rtol=0, atol=1e-13 * np.abs(wanted).max())
+    assert prepared.plan["D^-1 y first"]
+
+
 def test_a_tile_that_does_not_fit_is_not_used() -> None:
     conv = ic.AutoregressiveConv.init(2, kernel_size=2, rng=RNG)
     y = RNG.standard_normal((1, 2, 5, 7))
@@ -100,9 +116,26 @@ def test_an_unstable_tile_would_be_seen(monkeypatch: pytest.MonkeyPatch) -> None
     assert backward_error("numpy", -3.0, "float32", (1, 16)) > 1e3
 
 
+@pytest.fixture
+def solved_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let D^-1 y be put into the buffer, as for large images, wherever that can be."""
+    monkeypatch.setattr(planes, "_CHANNELS", 0)
+    monkeypatch.setattr(planes, "_ROW", 0)
+
+
 @pytest.mark.parametrize("tile", [(1, 2), (2, 2), (1, 4), (4, 4)])
 @pytest.mark.parametrize("library", ["numpy", "torch"])
 def test_the_laws_hold_with_every_tile(library: str, tile: tuple[int, int]) -> None:
+    hold_the_laws(library, tile)
+
+
+@pytest.mark.usefixtures("solved_first")
+@pytest.mark.parametrize("library", ["numpy", "torch"])
+def test_the_laws_hold_where_the_pixel_is_solved_first(library: str) -> None:
+    hold_the_laws(library, (1, 1))
+
+
+def hold_the_laws(library: str, tile: tuple[int, int]) -> None:
     names = ("corner", "raster", "emerging", "chain", "ill", "tiny", "huge")
     columns = tuple(Column(library, "cpu", "eager", d) for d in ("float64", "float32"))
     laws = tuple(name for name in LAWS if name.startswith(("inverse", "round", "vjp.input")))
@@ -121,13 +154,13 @@ def test_the_laws_hold_with_every_tile(library: str, tile: tuple[int, int]) -> N
 def test_the_planner_prefers_few_large_products_where_calls_dominate() -> None:
     corner, raster = ((0, 1), (1, 0), (1, 1)), ((0, 1), (1, -1), (1, 0), (1, 1))
     call = 2e-6
-    assert tiles.ranked((64, 48, 4, 4), corner, call) == ((1, 1),)
-    assert tiles.ranked((16, 48, 64, 64), corner, call) == ((1, 1),)
-    high, wide = tiles.ranked((1, 3, 256, 256), corner, call)[0]
+    assert tiles.ranked((64, 48, 4, 4), corner, call, 4) == ((1, 1),)
+    assert tiles.ranked((16, 48, 64, 64), corner, call, 4) == ((1, 1),)
+    high, wide = tiles.ranked((1, 3, 256, 256), corner, call, 4)[0]
     assert high * wide >= 8
-    assert all(h == 1 for h, _ in tiles.ranked((1, 3, 256, 256), raster, call))
-    assert tiles.ranked((1, 16, 256, 256), corner, 0.0) == ((1, 1),)
+    assert all(h == 1 for h, _ in tiles.ranked((1, 3, 256, 256), raster, call, 4))
+    assert tiles.ranked((1, 16, 256, 256), corner, 0.0, 4) == ((1, 1),)
     for shape in ((1, 3, 256, 256), (1, 12, 15, 16)):
-        order = tiles.ranked(shape, corner, call)
+        order = tiles.ranked(shape, corner, call, 4)
         assert order[-1] == (1, 1)
         assert all(shape[2] % h == 0 and shape[3] % w == 0 for h, w in order)
