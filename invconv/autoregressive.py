@@ -12,7 +12,6 @@ and the inverse is a substitution, pixel after pixel (`invconv.wavefront` does w
 
 from __future__ import annotations
 
-import functools
 import math
 from dataclasses import KW_ONLY, dataclass
 from typing import Any, Self
@@ -142,7 +141,13 @@ class AutoregressiveConv(Convolution):
 
     def _mask(self) -> tuple[tuple[int, ...], tuple[Offset, ...]]:
         """Return the flat positions of the taps that are not masked, o = 0 first, and their o."""
-        return _unmasked(self._kernel_size, self._centre)
+        kept, reach = [], []
+        for position, t in enumerate(tap_indices(self._kernel_size)):
+            o = tuple(i - c for i, c in zip(t, self._centre, strict=True))
+            if o >= (0,) * self.ndim:  # compared entry by entry, so the first non-zero one decides
+                kept.append(position)
+                reach.append(o)
+        return tuple(kept), tuple(reach)
 
     def _triangle(self, matrix: Array) -> Array:
         xp = namespace(matrix)
@@ -233,14 +238,3 @@ class AutoregressiveConv(Convolution):
     @property
     def _singular_hint(self) -> str:
         return "the kernel has a zero on the diagonal of its C x C matrix at the pixel itself"
-
-
-@functools.lru_cache(maxsize=64)
-def _unmasked(kernel_size: Shape, centre: Offset) -> tuple[tuple[int, ...], tuple[Offset, ...]]:
-    kept, reach = [], []
-    for position, t in enumerate(tap_indices(kernel_size)):
-        o = tuple(i - c for i, c in zip(t, centre, strict=True))
-        if o >= (0,) * len(o):  # compared entry by entry, so the first non-zero one decides
-            kept.append(position)
-            reach.append(o)
-    return tuple(kept), tuple(reach)
