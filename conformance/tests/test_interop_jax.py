@@ -68,7 +68,7 @@ def in_flowjax(conv: Any, event: Shape) -> Flow:
     part = interop.FlowjaxBijection(conv, event)
     flow = distributions.Transformed(distributions.StandardNormal(event), part)
 
-    def batched(run: Callable[..., Any]) -> Callable[[Any], Any]:
+    def batched(run: Any) -> Any:
         return jax.vmap(jax.vmap(run))
 
     return Flow(

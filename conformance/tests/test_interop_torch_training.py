@@ -244,7 +244,7 @@ def test_the_number_of_axes() -> None:
     with pytest.raises(ValueError, match="ndim: expected 0 or more"):
         interop.TorchTransform(open_ended, ndim=-1)
     with pytest.raises(TypeError, match=r"ndim: expected a number of spatial axes, got 2\.0"):
-        interop.TorchTransform(open_ended, ndim=2.0)
+        interop.TorchTransform(open_ended, ndim=2.0)  # type: ignore[arg-type]
     vectors = interop.TorchTransform(open_ended, ndim=0)
     assert vectors(torch.randn(4, 5, 3)).shape == (4, 5, 3)
     assert vectors(torch.randn(0, 3)).shape == (0, 3)
