@@ -16,6 +16,8 @@ import invconv as ic
 import invconv_jax
 from invconv_jax import interop
 
+jax.config.update("jax_enable_x64", True)
+
 equinox: Any = pytest.importorskip("equinox")
 optax: Any = pytest.importorskip("optax")
 
@@ -33,14 +35,14 @@ def quick_compilation() -> Iterator[None]:
 
 def data() -> Any:
     """Draw from a distribution of known entropy: sums along a row, a map of determinant 1."""
-    return jax.random.normal(jax.random.key(0), (256, *EVENT), "float32").cumsum(-1)
+    return jax.random.normal(jax.random.key(0), (256, *EVENT)).cumsum(-1)
 
 
 def operators() -> list[Any]:
     """Return an actnorm, the paper's step, and a periodic convolution."""
     keys = jax.random.split(jax.random.key(1), 4)
     classes: tuple[Any, ...] = (ic.ActNorm, ic.QRConv1x1, ic.EmergingConv, ic.PeriodicConv)
-    made = [invconv_jax.init(k, c, 4, dtype="float32") for k, c in zip(keys, classes, strict=True)]
+    made = [invconv_jax.init(k, c, 4) for k, c in zip(keys, classes, strict=True)]
     return [made[0], ic.Chain(made[1:3]), made[3]]
 
 
@@ -120,7 +122,7 @@ def test_flowjax_trains() -> None:
     from flowjax.train import fit_to_data
 
     actnorm, emerging, periodic = (interop.FlowjaxBijection(c, EVENT) for c in operators())
-    affine = Invert(Affine(jnp.zeros(EVENT, "float32"), jnp.ones(EVENT, "float32")))
+    affine = Invert(Affine(jnp.zeros(EVENT), jnp.ones(EVENT)))
     # a chain applies its first bijection first, to latent variables
     flow = Transformed(StandardNormal(EVENT), Chain([periodic, emerging, affine, actnorm]))
     x = data()
