@@ -171,19 +171,19 @@ def test_freia_refuses_other_inputs() -> None:
 
 def test_pyro_trains() -> None:
     pyro = pytest.importorskip("pyro")
+    from pyro.distributions import ComposeTransformModule, TransformModule
     from pyro.distributions import TransformedDistribution as Transformed
-    from pyro.distributions import TransformModule
     from pyro.infer import SVI, Trace_ELBO
 
     x, transforms = data(), [interop.PyroTransform(layer, ndim=2) for layer in layers()[::-1]]
     assert all(isinstance(t, TransformModule) for t in transforms)
-    flow = torch.nn.ModuleList(transforms)
+    flow = ComposeTransformModule(transforms)
 
     def model(x: Any) -> None:
         pyro.module("flow", flow)
         base = pyro.distributions.Normal(torch.zeros(EVENT), 1.0).to_event(3)
         with pyro.plate("samples", len(x)):
-            pyro.sample("x", Transformed(base, transforms), obs=x)
+            pyro.sample("x", Transformed(base, [flow]), obs=x)
 
     pyro.clear_param_store()
     pyro.set_rng_seed(0)
