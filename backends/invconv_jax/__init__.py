@@ -9,6 +9,7 @@ try:
 except ImportError as error:
     raise ImportError("invconv_jax needs JAX: pip install 'invconv[jax]'") from error
 
+from invconv_jax import interop
 from invconv_jax.guard import ConditionGuard
 from invconv_jax.initialise import init
 from invconv_jax.layout import ChannelsLast, channels_last
@@ -21,6 +22,7 @@ __all__ = [
     "Reversible",
     "channels_last",
     "init",
+    "interop",
     "register",
     "reversible",
 ]

@@ -16,6 +16,7 @@ except ImportError as error:
 
 from invconv.arrays import namespace
 from invconv.registry import backend
+from invconv_torch import interop
 from invconv_torch.guard import ConditionGuard
 from invconv_torch.layers import (
     ActNorm,
@@ -53,4 +54,5 @@ __all__ = [
     "PeriodicConv2d",
     "PeriodicConv3d",
     "ReversibleChain",
+    "interop",
 ]

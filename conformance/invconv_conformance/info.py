@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import importlib
 import platform
+from importlib import metadata
 
 from rich import box
 from rich.console import Console
@@ -29,6 +31,7 @@ def run(arguments: argparse.Namespace) -> int:
     with console.status("importing the libraries"):
         table = library_table()
     console.print(table)
+    console.print(drop_in_table())
     for library in LIBRARIES:
         if library.absent():
             continue
@@ -62,3 +65,25 @@ def library_table() -> Table:
             ", ".join(library.dtypes),
         )
     return table
+
+
+def drop_in_table() -> Table:
+    """Return the table of drop-ins for flow libraries, without importing those."""
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    for column in ("flow library", "version", "drop-in"):
+        table.add_column(column, overflow="fold")
+    for adapter in ("invconv_torch", "invconv_jax"):
+        try:
+            interop = importlib.import_module(f"{adapter}.interop")
+        except ImportError:
+            continue  # the array library is absent, which the other table says
+        for name, drop_in in interop.DROP_INS.items():
+            table.add_row(drop_in.package, _version(drop_in.package), f"{adapter}.interop.{name}")
+    return table
+
+
+def _version(package: str) -> str:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return "not installed"

@@ -1,11 +1,13 @@
-"""The PyTorch layers that the tests go through, small and away from their start."""
+"""What several test files need: small PyTorch layers away from their start, and true densities."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
+import scipy.stats
 
 TORCH_LAYERS: dict[str, tuple[str, tuple[Any, ...], dict[str, Any], tuple[int, ...]]] = {
     "autoregressive-1d": ("AutoregressiveConv1d", (2, 3), {"direction": -1}, (4,)),
@@ -52,3 +54,20 @@ def torch_layer() -> Callable[..., tuple[Any, Any]]:
         return layer, images.to(settings["dtype"])
 
     return build
+
+
+@pytest.fixture
+def gaussian() -> Callable[..., tuple[Any, Any, Any]]:
+    """Return a function of a NumPy operator and a grid: K, b and the density of x = K^-1 (z - b).
+
+    z is N(0, I), so x is N(-K^-1 b, (K' K)^-1); K is built pixel by pixel.
+    """
+    from invconv_conformance import oracle
+
+    def density(conv: Any, grid: tuple[int, ...]) -> tuple[Any, Any, Any]:
+        matrix, shift = oracle.affine(conv, grid)
+        inverse = np.linalg.inv(matrix)
+        normal = scipy.stats.multivariate_normal(-inverse @ shift, inverse @ inverse.T)
+        return matrix, shift, normal
+
+    return density

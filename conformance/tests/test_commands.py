@@ -78,6 +78,8 @@ def test_info(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     for word in ("NumPy", "PyTorch", "JAX", "CuPy", "extension linalg", "slogdet", "device1"):
         assert word in done.stdout
+    for word in ("nflows", "numpyro", "invconv_jax.interop.FlowjaxBijection"):
+        assert word in done.stdout
 
 
 def test_help_lists_the_commands(tmp_path: Path) -> None:

@@ -1,0 +1,28 @@
+"""Drop-ins for flow libraries: an operator as what each of them is made of.
+
+Each takes an operator of the core of JAX arrays, or one in `invconv_jax.channels_last` or
+`invconv_jax.reversible`. It is a pytree whose leaves are the operator's arrays, so it trains as the
+library's own do. The operator's ``forward`` turns data into latent variables, z = K x + b,
+whichever direction a library calls forward, so the same operator has the same density in all of
+them. For the other way round, pass an `invconv.Inverse`.
+
+A library is imported when its drop-in is first used.
+"""
+
+from typing import TYPE_CHECKING
+
+from invconv.dropins import DropIn, lazily
+
+if TYPE_CHECKING:
+    from invconv_jax.interop.for_distrax import DistraxBijector
+    from invconv_jax.interop.for_flowjax import FlowjaxBijection
+    from invconv_jax.interop.for_numpyro import NumpyroTransform
+
+DROP_INS = {
+    "DistraxBijector": DropIn("for_distrax", "distrax"),
+    "FlowjaxBijection": DropIn("for_flowjax", "flowjax"),
+    "NumpyroTransform": DropIn("for_numpyro", "numpyro"),
+}
+__getattr__ = lazily(__name__, DROP_INS)
+
+__all__ = ["DistraxBijector", "FlowjaxBijection", "NumpyroTransform"]

@@ -1,0 +1,60 @@
+"""An operator as a bijector of distrax (DeepMind)."""
+
+from __future__ import annotations
+
+from typing import Any, Self
+
+import distrax
+
+from invconv.arrays import Array
+from invconv.dropins import event_ndim, on_batch
+
+
+class DistraxBijector(distrax.Bijector):  # type: ignore[misc]
+    """An operator for ``distrax.Transformed``, ``Chain``, ``Block`` and ``Inverse``.
+
+    ``forward`` is latent to data, as everywhere in distrax: the operator's *inverse*. The Jacobian
+    is constant, so means, modes and entropies of transformed distributions are known. The leaves of
+    the pytree are the operator's arrays.
+
+    Parameters
+    ----------
+    conv : InvertibleConv
+    ndim : int, optional
+        The number of spatial axes, where the operator leaves it open, as 1x1 convolutions do. A
+        sample has ndim + 1 axes; there may be any number of batch axes.
+    """
+
+    def __init__(self, conv: Any, *, ndim: int | None = None) -> None:
+        axes = event_ndim(getattr(conv, "ndim", None), ndim)
+        super().__init__(event_ndims_in=axes, is_constant_jacobian=True)
+        self._conv = conv
+
+    @property
+    def conv(self) -> Any:
+        """The operator, x -> z."""
+        return self._conv
+
+    def forward_and_log_det(self, x: Array) -> tuple[Array, Array]:
+        """Return K^-1 (x - b) and log|det K^-1|, shape batch, of latent x."""
+        return on_batch(self._conv.inverse_and_log_det, x, self.event_ndims_in)
+
+    def inverse_and_log_det(self, y: Array) -> tuple[Array, Array]:
+        """Return K y + b and log|det K|, shape batch, of data y."""
+        return on_batch(self._conv.forward_and_log_det, y, self.event_ndims_in)
+
+    def same_as(self, other: distrax.Bijector) -> bool:
+        """Tell whether another bijector has the same operator."""
+        return type(other) is DistraxBijector and other.conv is self.conv
+
+    def tree_flatten(self) -> tuple[tuple[Any], int]:
+        """Return the operator, and what is static: distrax's own depends on the leaves' values."""
+        return (self._conv,), self.event_ndims_in
+
+    @classmethod
+    def tree_unflatten(cls, aux_data: int, children: tuple[Any]) -> Self:
+        """Undo `tree_flatten`."""
+        bijector = object.__new__(cls)
+        distrax.Bijector.__init__(bijector, event_ndims_in=aux_data, is_constant_jacobian=True)
+        (bijector._conv,) = children
+        return bijector

@@ -1,0 +1,71 @@
+"""An operator as a transform of NumPyro (D. Phan, N. Pradhan, M. Jankowiak)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+from jax import numpy as jnp
+from numpyro.distributions import constraints
+from numpyro.distributions.transforms import Transform
+from numpyro.distributions.util import array_equiv
+
+from invconv.arrays import Array
+from invconv.dropins import event_ndim, on_batch
+
+
+class NumpyroTransform(Transform):  # type: ignore[misc]
+    """An operator for ``numpyro.distributions.TransformedDistribution``.
+
+    The transform is latent to data, as everywhere in NumPyro: the operator's *inverse*.
+
+    Parameters
+    ----------
+    conv : InvertibleConv
+    ndim : int, optional
+        The number of spatial axes, where the operator leaves it open, as 1x1 convolutions do. A
+        sample has ``event_dim`` = ndim + 1 axes; there may be any number of batch axes.
+    """
+
+    def __init__(self, conv: Any, *, ndim: int | None = None) -> None:
+        self._axes = event_ndim(getattr(conv, "ndim", None), ndim)
+        self.conv = conv
+
+    @property
+    def domain(self) -> Any:
+        """Latent variables: real arrays of ndim + 1 axes."""
+        return constraints.independent(constraints.real, self._axes)
+
+    codomain = domain
+
+    def __call__(self, x: Array) -> Array:
+        """Return K^-1 (x - b) of latent x."""
+        return self.call_with_intermediates(x)[0]
+
+    def call_with_intermediates(self, x: Array) -> tuple[Array, Array]:
+        """Return K^-1 (x - b) and log|det K^-1|, shape batch."""
+        return on_batch(self.conv.inverse_and_log_det, x, self._axes)
+
+    def _inverse(self, y: Array) -> Array:
+        return on_batch(self.conv.forward_and_log_det, y, self._axes)[0]
+
+    def log_abs_det_jacobian(self, x: Array, y: Array, intermediates: Any = None) -> Array:
+        """Return log|det dy/dx| = -log|det K|, shape batch, of latent x and data y."""
+        if intermediates is not None:
+            return intermediates
+        return -on_batch(self.conv.forward_and_log_det, y, self._axes)[1]  # XLA drops the value
+
+    def tree_flatten(self) -> tuple[tuple[Any], tuple[tuple[str], dict[str, int]]]:
+        """Return the operator, whose arrays are the leaves, and what is static."""
+        return (self.conv,), (("conv",), {"_axes": self._axes})
+
+    def eq(self, other: object, static: bool = False) -> Any:
+        """Tell whether another transform has an operator of the same kind with the same arrays."""
+        if not isinstance(other, NumpyroTransform):
+            return False
+        leaves, structure = jax.tree.flatten(self)
+        others, other_structure = jax.tree.flatten(other)
+        if structure != other_structure:
+            return False
+        equal = [array_equiv(a, b, static=static) for a, b in zip(leaves, others, strict=True)]
+        return all(equal) if static else jnp.stack(jnp.asarray(equal)).all()

@@ -1,0 +1,41 @@
+"""Drop-ins for flow libraries: a layer or an operator as what each of them is made of.
+
+Each takes a layer of `invconv_torch` (or any module with ``forward(x) -> (z, log_det)`` and
+``inverse(z) -> (x, log_det)``), which it trains, or an operator of the core, of which it makes one.
+The layer's ``forward`` turns data into latent variables, z = K x + b, whichever direction a library
+calls forward, so the same layer has the same density in all of them. For the other way round, pass
+an `invconv.Inverse`.
+
+A library is imported when its drop-in is first used.
+"""
+
+from typing import TYPE_CHECKING
+
+from invconv.dropins import DropIn, lazily
+
+if TYPE_CHECKING:
+    from invconv_torch.interop.for_distributions import TorchTransform
+    from invconv_torch.interop.for_freia import FreiaModule
+    from invconv_torch.interop.for_nflows import NflowsTransform
+    from invconv_torch.interop.for_normflows import NormflowsFlow
+    from invconv_torch.interop.for_pyro import PyroTransform
+    from invconv_torch.interop.for_zuko import ZukoTransform
+
+DROP_INS = {
+    "FreiaModule": DropIn("for_freia", "FrEIA"),
+    "NflowsTransform": DropIn("for_nflows", "nflows"),
+    "NormflowsFlow": DropIn("for_normflows", "normflows"),
+    "PyroTransform": DropIn("for_pyro", "pyro-ppl"),
+    "TorchTransform": DropIn("for_distributions", "torch"),
+    "ZukoTransform": DropIn("for_zuko", "zuko"),
+}
+__getattr__ = lazily(__name__, DROP_INS)
+
+__all__ = [
+    "FreiaModule",
+    "NflowsTransform",
+    "NormflowsFlow",
+    "PyroTransform",
+    "TorchTransform",
+    "ZukoTransform",
+]

@@ -1,0 +1,81 @@
+"""A layer as a transform of torch.distributions."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from typing import TypeAlias
+
+import torch
+from torch import nn
+from torch.distributions import Transform, constraints
+
+from invconv.dropins import batch_and_event, event_ndim, on_batch
+from invconv_torch.interop.layer import Layer, layer_of, ndim_of
+from invconv_torch.module import InvertibleModule
+from invconv_torch.precision import autocasting
+
+Tensor: TypeAlias = torch.Tensor
+
+
+class TorchTransform(Transform, nn.Module):  # type: ignore[misc]
+    """A layer for ``torch.distributions.TransformedDistribution``.
+
+    It is a module too, with the layer's parameters. The transform is latent to data, as
+    `TransformedDistribution` wants it: the layer's *inverse*; ``.inv`` is the layer itself.
+
+    Parameters
+    ----------
+    conv : layer or InvertibleConv
+    ndim : int, optional
+        The number of spatial axes, where the layer leaves it open, as 1x1 convolutions do. A sample
+        has ``event_dim`` = ndim + 1 axes; there may be any number of batch axes.
+    cache_size : {0, 1}
+        Whether to remember the last (z, x), as torch.distributions says; not while training, where
+        the parameters change.
+
+    Examples
+    --------
+    >>> from torch.distributions import Normal, TransformedDistribution
+    >>> from invconv_torch import EmergingConv2d
+    >>> from invconv_torch.interop import TorchTransform
+    >>> base = Normal(torch.zeros(3, 8, 8), 1.0)
+    >>> flow = TransformedDistribution(base, [TorchTransform(EmergingConv2d(3))])
+    >>> flow.log_prob(flow.sample((5,))).shape
+    torch.Size([5])
+    """
+
+    bijective = True
+
+    def __init__(self, conv: Layer, *, ndim: int | None = None, cache_size: int = 0) -> None:
+        super().__init__(cache_size=cache_size)
+        self.layer = layer_of(conv)
+        self._axes = event_ndim(ndim_of(self.layer), ndim)
+        self.domain = self.codomain = constraints.independent(constraints.real, self._axes)
+
+    def _call(self, x: Tensor) -> Tensor:
+        return on_batch(self.layer.inverse, x, self._axes)[0]
+
+    def _inverse(self, y: Tensor) -> Tensor:
+        return on_batch(self.layer, y, self._axes)[0]
+
+    def log_abs_det_jacobian(self, x: Tensor, y: Tensor) -> Tensor:
+        """Return log|det dy/dx| = -log|det K|, shape batch, of latent x and data y."""
+        if not isinstance(self.layer, InvertibleModule):
+            return -on_batch(self.layer, y, self._axes)[1]
+        batch, event = batch_and_event(y, self._axes)
+        kind = y.device.type
+        with torch.autocast(kind, enabled=False) if autocasting(kind) else nullcontext():
+            return -self.layer.operator().log_det(event[1:]).repeat(batch)
+
+    def with_cache(self, cache_size: int = 1) -> TorchTransform:
+        """Return this transform of the same layer with another size of the cache."""
+        if cache_size == self._cache_size:
+            return self
+        return type(self)(self.layer, ndim=self._axes - 1, cache_size=cache_size)
+
+    def __repr__(self) -> str:
+        text: str = nn.Module.__repr__(self)
+        return text
+
+    def __hash__(self) -> int:
+        return object.__hash__(self)

@@ -1,0 +1,41 @@
+"""A layer as a transform of nflows (C. Durkan, A. Bekasov, I. Murray, G. Papamakarios)."""
+
+from __future__ import annotations
+
+from typing import TypeAlias
+
+import torch
+from nflows.transforms.base import Transform
+
+from invconv_torch.interop.layer import Layer, layer_of, viewable
+
+Tensor: TypeAlias = torch.Tensor
+
+
+class NflowsTransform(Transform):  # type: ignore[misc]
+    """A layer for ``nflows.flows.Flow`` and ``nflows.transforms.CompositeTransform``.
+
+    ``forward`` is data to latent, as everywhere in nflows: the layer's own. A context is ignored.
+
+    Parameters
+    ----------
+    conv : layer or InvertibleConv
+
+    Examples
+    --------
+    >>> from invconv_torch import EmergingConv2d
+    >>> from invconv_torch.interop import NflowsTransform
+    >>> z, log_det = NflowsTransform(EmergingConv2d(3))(torch.zeros(2, 3, 8, 8))
+    """
+
+    def __init__(self, conv: Layer) -> None:
+        super().__init__()
+        self.layer = layer_of(conv)
+
+    def forward(self, inputs: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Return z = K x + b and log|det K|, one a sample."""
+        return viewable(self.layer(inputs))
+
+    def inverse(self, inputs: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Return x = K^-1 (z - b) and log|det K^-1|, one a sample."""
+        return viewable(self.layer.inverse(inputs))

@@ -1,0 +1,42 @@
+"""A layer as a flow of normflows (V. Stimper et al., JOSS 8(86), 2023)."""
+
+from __future__ import annotations
+
+from typing import TypeAlias
+
+import torch
+from normflows.flows import Flow
+
+from invconv_torch.interop.layer import Layer, layer_of, viewable
+
+Tensor: TypeAlias = torch.Tensor
+
+
+class NormflowsFlow(Flow):  # type: ignore[misc]
+    """A layer for ``normflows.NormalizingFlow`` and its kin.
+
+    ``forward`` is latent to data, as everywhere in normflows: the layer's *inverse*. A context is
+    ignored.
+
+    Parameters
+    ----------
+    conv : layer or InvertibleConv
+
+    Examples
+    --------
+    >>> from invconv_torch import EmergingConv2d
+    >>> from invconv_torch.interop import NormflowsFlow
+    >>> z, log_det = NormflowsFlow(EmergingConv2d(3)).inverse(torch.zeros(2, 3, 8, 8))
+    """
+
+    def __init__(self, conv: Layer) -> None:
+        super().__init__()
+        self.layer = layer_of(conv)
+
+    def forward(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Return x = K^-1 (z - b) and log|det K^-1|, one a sample."""
+        return viewable(self.layer.inverse(z))
+
+    def inverse(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Return K x + b and log|det K|, one a sample, of data that normflows also names z."""
+        return viewable(self.layer(z))

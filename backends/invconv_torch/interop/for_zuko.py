@@ -1,0 +1,39 @@
+"""A layer as a lazy transform of zuko (F. Rozet et al.)."""
+
+from __future__ import annotations
+
+from typing import TypeAlias
+
+import torch
+from torch.distributions import Transform
+from zuko.lazy import LazyTransform
+
+from invconv_torch.interop.for_distributions import TorchTransform
+from invconv_torch.interop.layer import Layer
+
+Tensor: TypeAlias = torch.Tensor
+
+
+class ZukoTransform(LazyTransform):  # type: ignore[misc]
+    """A layer for ``zuko.lazy.Flow``: data to latent, as everywhere in zuko, the layer's own.
+
+    Parameters
+    ----------
+    conv : layer or InvertibleConv
+    ndim : int, optional
+        The number of spatial axes, where the layer leaves it open, as 1x1 convolutions do.
+
+    Examples
+    --------
+    >>> from invconv_torch import EmergingConv2d
+    >>> from invconv_torch.interop import ZukoTransform
+    >>> z, log_det = ZukoTransform(EmergingConv2d(3))().call_and_ladj(torch.zeros(2, 3, 8, 8))
+    """
+
+    def __init__(self, conv: Layer, *, ndim: int | None = None) -> None:
+        super().__init__()
+        self.transform = TorchTransform(conv, ndim=ndim)
+
+    def forward(self, c: Tensor | None = None) -> Transform:
+        """Return the transform x -> z = K x + b; a context is ignored."""
+        return self.transform.inv
