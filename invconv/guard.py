@@ -10,6 +10,7 @@ import time
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from numbers import Real
 
 from invconv import condition
 from invconv.arrays import Shape, dtype_name, namespace
@@ -17,6 +18,7 @@ from invconv.base import InvertibleConv
 from invconv.checks import callers_level
 from invconv.errors import IllConditionedWarning
 
+MOST_DIGITS = 15  # float64 has 15.7
 Layers = Mapping[str, tuple[InvertibleConv, Shape]]
 
 
@@ -54,6 +56,11 @@ class Guard:
         The share of the time since the first call that may be spent on looking.
     clock : callable
         Seconds, from any start.
+
+    Raises
+    ------
+    ValueError
+        If a number is out of range.
     """
 
     def __init__(
@@ -63,8 +70,10 @@ class Guard:
         budget: float = 0.01,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
-        if not 0 < budget <= 1:
+        if not (isinstance(budget, Real) and 0 < budget <= 1):
             raise ValueError(f"budget: expected a share above 0, at most 1, got {budget!r}")
+        if not (isinstance(digits, Real) and 0 <= digits <= MOST_DIGITS):
+            raise ValueError(f"digits: expected a number from 0 to {MOST_DIGITS}, got {digits!r}")
         self.digits, self.budget = digits, budget
         self.known: dict[str, LayerCondition] = {}
         self.seconds = 0.0

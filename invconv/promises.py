@@ -29,13 +29,14 @@ from invconv.actnorm import ActNorm
 from invconv.arrays import Array, diagonal_matrix, identity, namespace
 from invconv.autoregressive import AutoregressiveConv
 from invconv.base import InvertibleConv
-from invconv.compose import Chain
+from invconv.compose import Chain, Inverse
 from invconv.emerging import EmergingConv
 from invconv.periodic import PeriodicConv
 from invconv.plu import PLUConv1x1
 from invconv.pointwise import Conv1x1
 from invconv.primitives import matmul
 from invconv.qr import QRConv1x1
+from invconv.settings import instead
 from invconv.stencil import kernel_of, tap_indices, taps_of
 
 C = TypeVar("C", bound=InvertibleConv)
@@ -85,7 +86,7 @@ def bounded(conv: C, max_gain: float) -> C:
     ('2e+09', '4.6')
     """
     if not isinstance(max_gain, Real) or not 1 < max_gain <= sys.float_info.max:
-        raise ValueError(f"max_gain: expected a finite number above 1, got {max_gain!r}")
+        raise ValueError(f"max_gain: expected a finite number above 1, got {max_gain!r:.80}")
     _require_rule(conv)
     working = conv._in_working_precision()
     found: C = _RULES[type(conv)](working, float(max_gain))
@@ -97,7 +98,7 @@ def _require_rule(conv: InvertibleConv) -> None:
     if type(conv) in _RULES:
         return
     known = ", ".join(sorted(cls.__name__ for cls in _RULES))
-    hint = "; of a torch layer, layer.operator()" if hasattr(conv, "operator") else ""
+    hint = "; bound what it is the inverse of" if isinstance(conv, Inverse) else instead(conv)
     raise TypeError(f"conv: expected one of {known}, got {type(conv).__name__}{hint}")
 
 
