@@ -22,7 +22,6 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Callable
-from numbers import Real
 from typing import Any, TypeVar
 
 from invconv.actnorm import ActNorm
@@ -36,7 +35,7 @@ from invconv.plu import PLUConv1x1
 from invconv.pointwise import Conv1x1
 from invconv.primitives import matmul
 from invconv.qr import QRConv1x1
-from invconv.settings import instead
+from invconv.settings import instead, is_number
 from invconv.stencil import kernel_of, tap_indices, taps_of
 
 C = TypeVar("C", bound=InvertibleConv)
@@ -85,7 +84,7 @@ def bounded(conv: C, max_gain: float) -> C:
     >>> f"{conv.inverse(y)[0, -1]:.0e}", f"{bounded(conv, 10).inverse(y)[0, -1]:.1f}"
     ('2e+09', '4.6')
     """
-    if not isinstance(max_gain, Real) or not 1 < max_gain <= sys.float_info.max:
+    if not is_number(max_gain) or not 1 < max_gain <= sys.float_info.max:
         raise ValueError(f"max_gain: expected a finite number above 1, got {max_gain!r:.80}")
     _require_rule(conv)
     working = conv._in_working_precision()

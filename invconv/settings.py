@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Iterable
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -82,6 +83,11 @@ def generator(rng: Any) -> np.random.Generator:
             f"got {type(rng).__name__}"
         )
     return rng
+
+
+def is_number(value: Any) -> bool:
+    """Tell whether ``value`` is a real number, of Python or NumPy."""
+    return isinstance(value, Real)
 
 
 def instead(value: Any) -> str:

@@ -103,7 +103,7 @@ def test_it_keeps_its_budget(budget: float, monkeypatch: pytest.MonkeyPatch) -> 
     for _ in range(10_000):
         now += 0.05  # a training step
         guard.step(operators)
-    assert guard.seconds <= budget * now + 0.3
+        assert guard.seconds <= max(0.3, budget * now)  # the first look always
     assert guard.seconds > 0.9 * budget * now
     assert asked == round(guard.seconds / 0.3)
     assert len(guard.known) == 5
