@@ -147,7 +147,7 @@ def _growth(d: Diagnosis) -> str:
     """Say the growth along each axis, and the digits that a pixel costs."""
     if d.growth is None:
         return "not defined: " + ("see above" if d.trouble else "the grid is closed")
-    if max(d.growth) < _GROWING:
+    if max(d.growth, default=1.0) < _GROWING:
         return "none: a larger grid loses no more"
     return ", ".join(
         f"{g:.3g} a pixel along axis {axis} ({math.log10(g):.2f} digits)"

@@ -178,7 +178,8 @@ def dtype_name(dtype: Any) -> str:
 
 def require_array(name: str, x: Any) -> Namespace:
     """Return the namespace of ``x``, or raise TypeError where it is no array of a library."""
-    if type(x) not in _namespaces and not compat.is_array_api_obj(x):
+    # a class of arrays passes for one, as it has their methods
+    if type(x) not in _namespaces and (isinstance(x, type) or not compat.is_array_api_obj(x)):
         raise TypeError(
             f"{name}: expected an array of a library that follows the Python array API standard, "
             f"got {type(x).__name__}; convert it first, for instance with numpy.asarray"

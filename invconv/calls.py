@@ -98,6 +98,11 @@ def enter(conv: InvertibleConv, name: str, x: Any) -> Call:
     return Call(working, name, x, flat, shape[:batch_axes])
 
 
+def grid_of(conv: InvertibleConv, shape: Sequence[int]) -> Shape:
+    """Return the grid of an array of a shape that an operator takes, (*batch, C, *spatial)."""
+    return tuple(shape[2 if conv.ndim is None else len(shape) - conv.ndim :])
+
+
 def require_spatial_shape(
     conv: InvertibleConv, shape: Sequence[Any], name: str = "spatial_shape"
 ) -> Shape:

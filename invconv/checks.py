@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from invconv import condition
-from invconv.arrays import Array, Shape, dtype_name, namespace, readable, to_numpy
+from invconv.arrays import Array, Shape, dtype_name, is_half, namespace, readable, to_numpy
 from invconv.errors import IllConditionedWarning
 
 if TYPE_CHECKING:
@@ -37,6 +37,13 @@ def warn_of_loss(conv: InvertibleConv, shape: Shape, log_det: Array) -> None:
         number, precision = conv.condition(shape), dtype_name(log_det.dtype)
         message = describe_loss(conv, shape, number, precision, eps)
         warnings.warn(message, IllConditionedWarning, stacklevel=callers_level())
+
+
+def solved_in(conv: InvertibleConv) -> tuple[str, float]:
+    """Return the precision in which an operator is solved, "float32" or "float64", and its eps."""
+    like = conv._reference()[1]
+    name = "float32" if is_half(like.dtype, like) else dtype_name(like.dtype)
+    return name, condition.EPS[name]
 
 
 def callers_level() -> int:
@@ -73,8 +80,7 @@ def describe_loss(
 
 def require_invertible(name: str, conv: InvertibleConv, shape: Shape) -> None:
     """Raise ValueError where an inverse in the operator's precision cannot be right."""
-    log_det = conv.log_det(shape)
-    eps = float(namespace(log_det).finfo(log_det.dtype).eps)
+    precision, eps = solved_in(conv)
     if exceeds(conv, shape, TOLERATED / eps):
-        loss = describe_loss(conv, shape, conv.condition(shape), dtype_name(log_det.dtype), eps)
+        loss = describe_loss(conv, shape, conv.condition(shape), precision, eps)
         raise ValueError(f"{name}: expected an inverse that can be trusted, but {loss}")

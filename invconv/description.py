@@ -23,6 +23,7 @@ from invconv.periodic import PeriodicConv
 from invconv.plu import PLUConv1x1
 from invconv.pointwise import Conv1x1
 from invconv.qr import QRConv1x1
+from invconv.settings import instead
 
 Json = dict[str, Any]
 
@@ -57,7 +58,7 @@ def describe(
     if cls not in OPERATORS:
         raise TypeError(
             f"conv: expected one of the operators {', '.join(_CLASSES)}, got {cls.__name__}"
-            + ("; pass its operator()" if hasattr(conv, "operator") else "")
+            f"{instead(conv)}"
         )
     if depth > DEEPEST:
         raise ValueError(f"conv: expected operators nested {DEEPEST} deep at most")

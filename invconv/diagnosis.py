@@ -32,6 +32,7 @@ from invconv.calls import require_spatial_shape
 from invconv.compose import Chain, Composite, Inverse
 from invconv.condition import EPS
 from invconv.periodic import PeriodicConv
+from invconv.settings import instead
 
 
 @dataclass(frozen=True, repr=False)
@@ -163,8 +164,8 @@ def diagnose(conv: InvertibleConv, spatial_shape: Shape, dtype: Any = None) -> D
                    two digits last for grids of about 17 x 17 in float32, 43 x 43 in float64
     """
     if not isinstance(conv, InvertibleConv):
-        hint = "; of a torch layer, layer.operator()" if hasattr(conv, "operator") else ""
-        raise TypeError(f"conv: expected an InvertibleConv, got {type(conv).__name__}{hint}")
+        got = f"{type(conv).__name__}{instead(conv)}"
+        raise TypeError(f"conv: expected an InvertibleConv, got {got}")
     shape = require_spatial_shape(conv, spatial_shape)
     precision = _precision(conv._reference()[1].dtype if dtype is None else dtype)
     return _diagnose(conv.asarrays(np.empty(0)), shape, precision)

@@ -68,7 +68,7 @@ def save(conv: InvertibleConv, path: str | os.PathLike[str]) -> None:
     OSError
         If the file cannot be written.
     """
-    safetensors = _safetensors()
+    safetensors, target = _safetensors(), _named(path)
     arrays: dict[str, Array] = {}
     document = {"schema": SCHEMA, "operator": describe(conv, arrays)}
     metadata = {_KEY: json.dumps(document, separators=(",", ":"))}
@@ -84,11 +84,11 @@ def save(conv: InvertibleConv, path: str | os.PathLike[str]) -> None:
         raise ValueError(f"conv: cannot be saved: {error}") from None
     for name, array in arrays.items():
         values[name] = _to_be_written(values[name], array)
-    with replacing(path) as part:
+    with replacing(target) as part:
         try:
             safetensors.numpy.save_file(values, part, metadata)
         except safetensors.SafetensorError as error:
-            raise OSError(f"{os.fspath(path)}: cannot be written: {error}") from None
+            raise OSError(f"{target}: cannot be written: {error}") from None
 
 
 def load(path: str | os.PathLike[str], like: Array | None = None) -> InvertibleConv:
@@ -131,10 +131,9 @@ def load(path: str | os.PathLike[str], like: Array | None = None) -> InvertibleC
     >>> bool((conv.forward(x) == same.forward(x)).all())
     True
     """
-    safetensors = _safetensors()
+    safetensors, name = _safetensors(), _named(path)
     if like is not None:
         require_real("like", like)
-    name = os.fspath(path)
     try:
         _require_small_header(name)
         with safetensors.safe_open(name, framework="np", backend="pread") as file:
@@ -153,6 +152,19 @@ def load(path: str | os.PathLike[str], like: Array | None = None) -> InvertibleC
         return conv
     _require_range(conv, like)
     return conv._map(lambda array: from_host(array, like))
+
+
+def _named(path: Any) -> str:
+    """Return a path as text, or raise where it is none."""
+    if not isinstance(path, (str, bytes, os.PathLike)):
+        raise TypeError(
+            f"path: expected the name of a file, as text or a pathlib.Path, got "
+            f"{type(path).__name__}"
+        )
+    name = os.fsdecode(path)
+    if not name or "\0" in name:
+        raise ValueError(f"path: expected the name of a file, got {name!r}")
+    return name
 
 
 class _Stored(Mapping[str, Values]):

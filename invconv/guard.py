@@ -1,7 +1,7 @@
 """A guard for training: it names the layer whose inverse is about to be lost.
 
 A condition number costs as much as several training steps, so the guard looks at one layer at a
-time, and only when what it has spent is within a share of the time that has passed.
+time, and only when it may spend what the costliest look so far has cost.
 """
 
 from __future__ import annotations
@@ -12,11 +12,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from invconv import condition
-from invconv.arrays import Shape, dtype_name, namespace
+from invconv.arrays import Shape
 from invconv.base import InvertibleConv
-from invconv.checks import callers_level
+from invconv.calls import require_spatial_shape
+from invconv.checks import callers_level, solved_in
 from invconv.errors import IllConditionedWarning
+from invconv.settings import is_number
 
+MOST_DIGITS = 15  # float64 has 15.7
 Layers = Mapping[str, tuple[InvertibleConv, Shape]]
 
 
@@ -51,9 +54,15 @@ class Guard:
     digits : float
         Warn below so many decimal digits; with fewer than two an inverse counts as lost.
     budget : float
-        The share of the time since the first call that may be spent on looking.
+        The share of the time since the first call that may be spent on looking; the first call
+        always looks, and with 1 every call does.
     clock : callable
         Seconds, from any start.
+
+    Raises
+    ------
+    ValueError
+        If a number is out of range.
     """
 
     def __init__(
@@ -63,11 +72,14 @@ class Guard:
         budget: float = 0.01,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
-        if not 0 < budget <= 1:
+        if not (is_number(budget) and 0 < budget <= 1):
             raise ValueError(f"budget: expected a share above 0, at most 1, got {budget!r}")
+        if not (is_number(digits) and 0 <= digits <= MOST_DIGITS):
+            raise ValueError(f"digits: expected a number from 0 to {MOST_DIGITS}, got {digits!r}")
         self.digits, self.budget = digits, budget
         self.known: dict[str, LayerCondition] = {}
         self.seconds = 0.0
+        self._costliest = 0.0
         self._clock = clock
         self._start: float | None = None
         self._warned: set[str] = set()
@@ -94,12 +106,15 @@ class Guard:
         now = self._clock()
         if self._start is None:
             self._start = now
-        if self.seconds <= self.budget * (now - self._start):
+        allowed = self.budget * (now - self._start)
+        if self.budget == 1 or self.seconds + self._costliest <= allowed:
             there = layers()
             name = self._next(there)
             if name is not None:
                 self._look(name, *there[name])
-            self.seconds += self._clock() - now
+            cost = self._clock() - now
+            self.seconds += cost
+            self._costliest = max(self._costliest, cost)
         return self.worst
 
     def _next(self, there: Layers) -> str | None:
@@ -112,8 +127,8 @@ class Guard:
         return self.worst.name if self._again else next(iter(self.known))
 
     def _look(self, name: str, conv: InvertibleConv, shape: Shape) -> None:
-        log_det = conv.log_det(shape)
-        eps = float(namespace(log_det).finfo(log_det.dtype).eps)
+        shape = require_spatial_shape(conv, shape)
+        precision, eps = solved_in(conv)
         number = condition.number(conv, shape).value
         digits = condition.digits_left(number, eps)
         self.known.pop(name, None)  # so that it is the last in turn
@@ -125,9 +140,8 @@ class Guard:
             grid = " x ".join(map(str, shape))
             warnings.warn(
                 f"{name} ({type(conv).__name__}) has condition number {number:.3g} on a {grid} "
-                f"grid: {digits:.1f} digits of its inverse are left in "
-                f"{dtype_name(log_det.dtype)}; lower the learning rate, or train it with max_gain "
-                "(invconv.bounded)",
+                f"grid: {digits:.1f} digits of its inverse are left in {precision}; lower the "
+                "learning rate, or train it with max_gain (invconv.bounded)",
                 IllConditionedWarning,
                 stacklevel=callers_level(),
             )

@@ -20,6 +20,7 @@ is not, and close: the inf-norm is 5 at the paper's initialisation with C = 48, 
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -27,13 +28,14 @@ from invconv.actnorm import ActNorm
 from invconv.arrays import Array, diagonal_matrix, identity, namespace
 from invconv.autoregressive import AutoregressiveConv
 from invconv.base import InvertibleConv
-from invconv.compose import Chain
+from invconv.compose import Chain, Inverse
 from invconv.emerging import EmergingConv
 from invconv.periodic import PeriodicConv
 from invconv.plu import PLUConv1x1
 from invconv.pointwise import Conv1x1
 from invconv.primitives import matmul
 from invconv.qr import QRConv1x1
+from invconv.settings import instead, is_number
 from invconv.stencil import kernel_of, tap_indices, taps_of
 
 C = TypeVar("C", bound=InvertibleConv)
@@ -44,10 +46,11 @@ _SQUARINGS = 4  # of A^T A: a Schatten norm of order 2^(1 + 4), too large by C^(
 def bounded(conv: C, max_gain: float) -> C:
     """Return an operator of the same class whose inverse has a 2-norm of at most ``max_gain``.
 
-    That holds at every image size and for every value of ``conv``'s arrays, to rounding, as long
-    as the norms of the arrays do not overflow: ``|x - x'| <= max_gain |y - y'|`` for the inverses
-    x, x' of y, y'. So train the arrays of ``conv`` freely and use ``bounded(conv, max_gain)`` in
-    its place; it is differentiable, and close to ``conv`` where that is far below the bound.
+    That holds at every image size and for every value of ``conv``'s arrays, to rounding in their
+    dtype (half types are mapped in float32), as long as the norms of the arrays do not overflow:
+    ``|x - x'| <= max_gain |y - y'|`` for the inverses x, x' of y, y'. So train the arrays of
+    ``conv`` freely and use ``bounded(conv, max_gain)`` in its place; it is differentiable, and
+    close to ``conv`` where that is far below the bound.
 
     Of a chain, each of its n steps has the gain ``max_gain ** (1 / n)``. Diagonals become positive:
     an autoregressive kernel's and QR's scale are taken as 1 plus a small number, whose exponential
@@ -81,13 +84,21 @@ def bounded(conv: C, max_gain: float) -> C:
     >>> f"{conv.inverse(y)[0, -1]:.0e}", f"{bounded(conv, 10).inverse(y)[0, -1]:.1f}"
     ('2e+09', '4.6')
     """
-    if not isinstance(max_gain, (int, float)) or not 1 < max_gain < math.inf:
-        raise ValueError(f"max_gain: expected a finite number above 1, got {max_gain!r}")
-    if type(conv) not in _RULES:
-        known = ", ".join(sorted(cls.__name__ for cls in _RULES))
-        raise TypeError(f"conv: expected one of {known}, got {type(conv).__name__}")
-    found: C = _RULES[type(conv)](conv, float(max_gain))
-    return found
+    if not is_number(max_gain) or not 1 < max_gain <= sys.float_info.max:
+        raise ValueError(f"max_gain: expected a finite number above 1, got {max_gain!r:.80}")
+    _require_rule(conv)
+    working = conv._in_working_precision()
+    found: C = _RULES[type(conv)](working, float(max_gain))
+    return found if working is conv else found._in_dtype(conv._reference()[1].dtype)
+
+
+def _require_rule(conv: InvertibleConv) -> None:
+    """Raise TypeError for what has no parametrisation that is bounded."""
+    if type(conv) in _RULES:
+        return
+    known = ", ".join(sorted(cls.__name__ for cls in _RULES))
+    hint = "; bound what it is the inverse of" if isinstance(conv, Inverse) else instead(conv)
+    raise TypeError(f"conv: expected one of {known}, got {type(conv).__name__}{hint}")
 
 
 def norm_bound(matrices: Array) -> Array:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import operator
+from collections.abc import Iterable
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -81,6 +83,23 @@ def generator(rng: Any) -> np.random.Generator:
             f"got {type(rng).__name__}"
         )
     return rng
+
+
+def is_number(value: Any) -> bool:
+    """Tell whether ``value`` is a real number, of Python or NumPy."""
+    return isinstance(value, Real)
+
+
+def instead(value: Any) -> str:
+    """Say what to pass instead of what is no operator but holds one, or ""."""
+    if hasattr(value, "operator"):
+        return "; of a torch layer pass layer.operator()"
+    for name in ("chain", "conv"):  # reversible chains, prepared inverses
+        if hasattr(value, name):
+            return f"; pass its .{name}"
+    if isinstance(value, Iterable) and not isinstance(value, str) and not hasattr(value, "dtype"):
+        return "; of several make a Chain([...]) of operators"
+    return ""
 
 
 def _index(name: str, value: Any, what: str) -> int:

@@ -11,6 +11,7 @@ from invconv.arrays import Shape
 from invconv.base import InvertibleConv
 from invconv.compose import Chain
 from invconv.guard import Guard, LayerCondition
+from invconv_jax.pytrees import require_values
 
 
 class ConditionGuard:
@@ -57,6 +58,11 @@ class ConditionGuard:
         flow : pytree
             Every operator in it is watched, of a chain each step. Not inside traced code.
 
+        Raises
+        ------
+        TypeError, ValueError
+            If there is no operator in it, or one inside traced code.
+
         Warns
         -----
         IllConditionedWarning
@@ -65,12 +71,16 @@ class ConditionGuard:
 
         def operators() -> dict[str, tuple[InvertibleConv, Shape]]:
             found, _ = jax.tree_util.tree_flatten_with_path(flow, is_leaf=_is_operator)
-            named = {jax.tree_util.keystr(path): leaf for path, leaf in found}
-            return {
-                name or type(leaf).__name__: (leaf, self._grid(name))
-                for name, leaf in named.items()
+            named = {
+                jax.tree_util.keystr(path) or type(leaf).__name__: leaf
+                for path, leaf in found
                 if _is_operator(leaf)
             }
+            if not named:
+                raise ValueError("flow: expected a pytree with operators of invconv, got none")
+            for name, conv in named.items():
+                require_values("flow", f"{name}.", conv)
+            return {name: (conv, self._grid(name)) for name, conv in named.items()}
 
         return self._guard.step(operators)
 

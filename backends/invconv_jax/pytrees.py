@@ -50,6 +50,15 @@ def register(cls: type[C]) -> type[C]:
     return cls
 
 
+def require_values(argument: str, where: str, conv: ic.InvertibleConv) -> None:
+    """Raise TypeError where an operator's values are not known, since it is being traced."""
+    for name, array in conv.parameters().items():
+        if isinstance(array, jax.core.Tracer):
+            raise TypeError(
+                f"{argument}: expected values, got a traced {where}{name}; call this outside jit"
+            )
+
+
 def _without_gradient(leaf: Any) -> Any:
     return lax.stop_gradient(leaf) if isinstance(leaf, jax.core.Tracer) else leaf
 

@@ -7,36 +7,45 @@ Without Storing Activations, NeurIPS 2017.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 import jax
 import numpy as np
+from jax import numpy as jnp
 
-from invconv.arrays import Array, Shape
+from invconv.arrays import Array, Shape, describe
 from invconv.base import InvertibleConv
-from invconv.calls import require_spatial_shape
-from invconv.checks import require_invertible
+from invconv.calls import grid_of, require_spatial_shape
+from invconv.checks import TOLERATED, require_invertible
 from invconv.compose import Chain
+from invconv_jax.pytrees import require_values
 
 Steps = tuple[InvertibleConv, ...]
 
 
 def reversible(chain: Chain, spatial_shape: Shape) -> Reversible:
-    """Return a chain that keeps only its output for the gradient, whatever its depth.
+    """Return a chain that keeps only its input and output for the gradient, whatever its depth.
 
     The backward pass inverts each step and differentiates it: about twice the time. Gradients are
-    those of the stored version up to rounding, which the condition of the steps amplifies. Steps
-    that differ in nothing but their values (chains of such too) run in a loop, whose memory does
-    not grow with depth and which compiles once; of others XLA decides what is kept at a time.
+    those of the stored version up to rounding, which the condition of the steps amplifies. If what
+    is recomputed of the input is not the input, an inverse was lost while training, and gradients
+    are NaN instead of wrong: compiled code cannot raise. Steps that differ in nothing but their
+    values (chains of such too) run in a loop, whose memory does not grow with depth and which
+    compiles once; of others XLA decides what is kept at a time.
 
     Parameters
     ----------
     chain : Chain
+        Of JAX arrays.
     spatial_shape : tuple of int
-        The grid, on which each step's inverse is judged; not inside traced code. Judge again
-        after long training, or watch with `ConditionGuard`.
+        The grid, on which each step's inverse is judged, on the host. Judge again after long
+        training, or watch with `ConditionGuard`.
 
     Raises
     ------
+    TypeError
+        If it is no chain, or not of JAX arrays, or inside traced code, where no value is known.
     ValueError
         If a step's inverse cannot be right on this grid, with the step's number.
 
@@ -48,21 +57,46 @@ def reversible(chain: Chain, spatial_shape: Shape) -> Reversible:
     >>> flow = invconv_jax.reversible(chain, (8, 8))
     >>> z, log_det = flow.forward_and_log_det(jax.numpy.ones((2, 3, 8, 8)))
     """
+    if not isinstance(chain, Chain):
+        raise TypeError(f"chain: expected an invconv.Chain, got {type(chain).__name__}")
+    for name, array in chain.parameters().items():
+        if not isinstance(array, jax.Array):
+            raise TypeError(
+                f"chain: expected arrays of JAX, got {describe(array)} as {name}; "
+                "chain.asarrays(like=...) carries it over"
+            )
+    require_values("chain", "", chain)
     shape = require_spatial_shape(chain, spatial_shape)
     for i, step in enumerate(chain.steps):
-        require_invertible(f"steps[{i}]", step, shape)
-    return Reversible(chain)
+        wide = step._reference()[1].dtype == np.float64
+        host = step.asarrays(np.empty(0, np.float64 if wide else np.float32))
+        require_invertible(f"steps[{i}]", host, shape)
+    return Reversible(chain, shape)
 
 
-@jax.tree_util.register_dataclass
+@partial(jax.tree_util.register_dataclass, data_fields=["chain"], meta_fields=["spatial_shape"])
 @dataclass(frozen=True, eq=False)
 class Reversible:
-    """What `reversible` returns; a pytree, as the chain is."""
+    """What `reversible` returns; a pytree, as the chain is.
+
+    Attributes
+    ----------
+    chain : Chain
+    spatial_shape : tuple of int
+        The grid on which it was judged, and the only one that it takes.
+    """
 
     chain: Chain
+    spatial_shape: Shape
 
     def forward_and_log_det(self, x: Array) -> tuple[Array, Array]:
         """See `InvertibleConv.forward_and_log_det`."""
+        grid = grid_of(self.chain, x.shape)
+        if grid != self.spatial_shape:
+            raise ValueError(
+                f"x: expected the grid {self.spatial_shape} on which this chain was judged, got "
+                f"{grid}; reversible(flow.chain, {grid}) judges it there"
+            )
         result: tuple[Array, Array] = _run(tuple(self.chain.steps), x)
         return result
 
@@ -88,32 +122,47 @@ def _forward(steps: Steps, x: Array) -> tuple[Array, Array]:
 _run = jax.custom_vjp(_forward)
 
 
-def _remember(steps: Steps, x: Array) -> tuple[tuple[Array, Array], tuple[Steps, Array]]:
+def _remember(steps: Steps, x: Array) -> tuple[tuple[Array, Array], tuple[Steps, Array, Array]]:
     z, total = _forward(steps, x)
-    return (z, total), (steps, z)
+    return (z, total), (steps, x, z)
 
 
-def _backward(kept: tuple[Steps, Array], bars: tuple[Array, Array]) -> tuple[Steps, Array]:
-    (steps, z), (z_bar, total_bar) = kept, bars
+def _backward(kept: tuple[Steps, Array, Array], bars: tuple[Array, Array]) -> tuple[Steps, Array]:
+    steps, x, z = kept
+    again, (gradients, x_bar) = _pull_back(steps, z, bars)
+    lost = ~(jnp.linalg.norm(again - x) <= TOLERATED * jnp.linalg.norm(x))
+    return jax.tree.map(lambda g: _nan_where(lost, g), (gradients, x_bar))  # type: ignore[no-any-return]
+
+
+def _nan_where(lost: Array, gradient: Array) -> Array:
+    if gradient.dtype == jax.dtypes.float0:
+        return gradient
+    return jnp.where(lost, jnp.nan, gradient)
+
+
+def _pull_back(
+    steps: Steps, z: Array, bars: tuple[Array, Array]
+) -> tuple[Array, tuple[Steps, Array]]:
+    """Return the chain's input, recomputed from its output z, and the gradients."""
+    z_bar, total_bar = bars
 
     def backward(
         carried: tuple[Array, Array], step: InvertibleConv
     ) -> tuple[tuple[Array, Array], InvertibleConv]:
         z, z_bar = carried
-        shape = tuple(z.shape[2:] if step.ndim is None else z.shape[z.ndim - step.ndim :])
-        x = step.prepare(shape, check=False).inverse(z)
+        x = step.prepare(grid_of(step, z.shape), check=False).inverse(z)
         gradients, x_bar = step.forward_vjp(x, z_bar, total_bar)
         return (x, x_bar), _like_tree(step, gradients)
 
     if _alike(steps):
-        (_, x_bar), stacked = jax.lax.scan(backward, (z, z_bar), _stacked(steps), reverse=True)
+        (x, x_bar), stacked = jax.lax.scan(backward, (z, z_bar), _stacked(steps), reverse=True)
         parts = [jax.tree.map(lambda a, i=i: a[i], stacked) for i in range(len(steps))]
-        return tuple(parts), x_bar
+        return x, (tuple(parts), x_bar)
     gradients: list[InvertibleConv] = []
     for step in reversed(steps):
         (z, z_bar), gradient = backward((z, z_bar), step)
         gradients.append(gradient)
-    return tuple(reversed(gradients)), z_bar
+    return z, (tuple(reversed(gradients)), z_bar)
 
 
 _run.defvjp(_remember, _backward)
@@ -121,15 +170,16 @@ _run.defvjp(_remember, _backward)
 
 def _like_tree(step: InvertibleConv, gradients: dict[str, Array]) -> InvertibleConv:
     """Put gradients by name where the parameters are in the pytree; constants have none."""
-    names = {id(array): name for name, array in step.parameters().items()}
 
-    def gradient(leaf: Array) -> Array:
-        if id(leaf) in names:
-            return gradients[names[id(leaf)]]
-        real = jax.numpy.issubdtype(leaf.dtype, jax.numpy.floating)
+    def gradient(path: tuple[Any, ...], leaf: Array) -> Array:
+        keys = (str(getattr(key, "name", getattr(key, "idx", ""))) for key in path)
+        name = ".".join(key for key in keys if key != "steps")
+        if name in gradients:
+            return gradients[name]
+        real = jnp.issubdtype(leaf.dtype, jnp.floating)
         return np.zeros(leaf.shape, leaf.dtype if real else jax.dtypes.float0)
 
-    tree: InvertibleConv = jax.tree.map(gradient, step)
+    tree: InvertibleConv = jax.tree_util.tree_map_with_path(gradient, step)
     return tree
 
 
@@ -143,5 +193,5 @@ def _alike(steps: Steps) -> bool:
 
 
 def _stacked(steps: Steps) -> InvertibleConv:
-    stacked: InvertibleConv = jax.tree.map(lambda *arrays: jax.numpy.stack(arrays), *steps)
+    stacked: InvertibleConv = jax.tree.map(lambda *arrays: jnp.stack(arrays), *steps)
     return stacked

@@ -9,6 +9,7 @@ from torch import nn
 
 from invconv.arrays import Shape
 from invconv.base import InvertibleConv
+from invconv.calls import grid_of
 from invconv.guard import Guard, LayerCondition
 from invconv_torch.module import InvertibleModule
 
@@ -28,6 +29,11 @@ class ConditionGuard:
     budget : float
         The share of the time that may be spent on looking.
 
+    Raises
+    ------
+    TypeError, ValueError
+        If the model is no module or has no invertible layer, or a number is out of range.
+
     Examples
     --------
     >>> import torch
@@ -40,18 +46,24 @@ class ConditionGuard:
     """
 
     def __init__(self, model: nn.Module, *, digits: float = 3.0, budget: float = 0.01) -> None:
+        if not isinstance(model, nn.Module):
+            raise TypeError(f"model: expected a torch.nn.Module, got {type(model).__name__}")
         self._guard = Guard(digits=digits, budget=budget)
         self._layers = _outermost(model)
-        self._grids: dict[str, Shape] = {}
+        if not self._layers:
+            raise ValueError(
+                f"model: expected a module with layers of invconv_torch in it, got "
+                f"{type(model).__name__} without any"
+            )
+        self._shapes: dict[str, Shape] = {}
         self._hooks = [
             layer.register_forward_hook(self._remember(name))
             for name, layer in self._layers.items()
         ]
 
     def _remember(self, name: str) -> Any:
-        @torch.compiler.disable  # type: ignore[untyped-decorator]
         def hook(layer: InvertibleModule, inputs: tuple[Any, ...], output: Any) -> None:
-            self._grids[name] = tuple(output[0].shape[2:])
+            self._shapes[name] = tuple(output[0].shape)
 
         return hook
 
@@ -72,7 +84,8 @@ class ConditionGuard:
 
     def _operators(self) -> dict[str, tuple[InvertibleConv, Shape]]:
         with torch.no_grad():
-            return {n: (self._layers[n].operator(), grid) for n, grid in self._grids.items()}
+            found = {name: (self._layers[name].operator(), s) for name, s in self._shapes.items()}
+        return {name: (conv, grid_of(conv, shape)) for name, (conv, shape) in found.items()}
 
     def remove(self) -> None:
         """Stop to follow the model."""

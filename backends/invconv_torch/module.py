@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 import invconv as ic
+from invconv.calls import grid_of
 from invconv_torch.precision import autocasting
 from invconv_torch.remembered import RememberedInverses
 
@@ -90,7 +91,7 @@ class InvertibleModule(nn.Module):  # type: ignore[misc]
         z : tensor, shape (B, C, *spatial)
         log_det : tensor, shape (B,)
         """
-        kind = x.device.type
+        kind = device_kind("x", x)
         if not autocasting(kind):
             return self.operator().forward_and_log_det(x)
         with torch.autocast(kind, enabled=False):
@@ -110,7 +111,7 @@ class InvertibleModule(nn.Module):  # type: ignore[misc]
         x : tensor, shape (B, C, *spatial)
         log_det : tensor, shape (B,)
         """
-        kind = z.device.type
+        kind = device_kind("z", z)
         if not autocasting(kind):
             return self._inverse(z)
         with torch.autocast(kind, enabled=False):
@@ -118,7 +119,7 @@ class InvertibleModule(nn.Module):  # type: ignore[misc]
 
     def _inverse(self, z: Tensor) -> tuple[Tensor, Tensor]:
         conv = self.operator()
-        shape = tuple(z.shape[2:] if conv.ndim is None else z.shape[z.ndim - conv.ndim :])
+        shape = grid_of(conv, z.shape)
         if not self.training and RememberedInverses.apply_to(self, z):
             if self._inverses is None:
                 self._inverses = RememberedInverses()
@@ -151,6 +152,13 @@ class InvertibleModule(nn.Module):  # type: ignore[misc]
     def __getstate__(self) -> dict[str, Any]:
         """Leave remembered inverses out of pickles and copies."""
         return self.__dict__ | {"_inverses": None}
+
+
+def device_kind(name: str, x: Any) -> str:
+    """Return the kind of device that a tensor is on ("cpu", "cuda"), or raise for what is none."""
+    if not isinstance(x, torch.Tensor):
+        raise TypeError(f"{name}: expected a torch.Tensor, got {type(x).__name__}")
+    return str(x.device.type)
 
 
 def _tensor(array: Any, device: Any, dtype: Any) -> Tensor:

@@ -7,6 +7,7 @@ Without Storing Activations, NeurIPS 2017.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, TypeAlias
 
 import torch
@@ -15,8 +16,11 @@ from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
 from invconv.arrays import Shape, readable
+from invconv.base import InvertibleConv
+from invconv.calls import grid_of
 from invconv.checks import TOLERATED, require_invertible
-from invconv_torch.module import InvertibleModule
+from invconv_torch.module import InvertibleModule, device_kind
+from invconv_torch.precision import autocasting
 from invconv_torch.traced import traced
 
 Tensor: TypeAlias = torch.Tensor
@@ -29,14 +33,21 @@ class ReversibleChain(nn.ModuleList):  # type: ignore[misc]
     differentiates it: about twice the time. Gradients are those of the stored version up to
     rounding, which the condition of the layers amplifies. So a layer whose inverse cannot be
     right is refused, when a grid is first seen, and if what is recomputed of the input is not the
-    input, the backward pass raises instead of returning a wrong gradient. Neither is looked at on
-    an accelerator, where it would make the host wait; `ConditionGuard` does it there now and then.
+    input, the backward pass raises instead of returning a wrong gradient. On an accelerator, where
+    to look at numbers would make the host wait, neither is done, and the gradient of the input
+    becomes NaN instead, as it does in compiled code; `ConditionGuard` names the layer.
 
     Parameters
     ----------
     layers : iterable of nn.Module
-        Each with ``forward(x) -> (z, log_det)`` and ``inverse(z) -> (x, log_det)``, one
-        log-determinant a sample: layers of this package, couplings, ... They must be deterministic.
+        At least one; each with ``forward(x) -> (z, log_det)`` and ``inverse(z) -> (x, log_det)``,
+        one log-determinant a sample: layers of this package, couplings, ... They must be
+        deterministic.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If something else is among them, or nothing.
 
     Examples
     --------
@@ -48,8 +59,8 @@ class ReversibleChain(nn.ModuleList):  # type: ignore[misc]
     """
 
     def __init__(self, layers: Iterable[nn.Module]) -> None:
-        super().__init__(layers)
-        self._seen: set[Shape] = set()
+        super().__init__(_invertible(layers))
+        self._seen: set[tuple[int, Shape]] = set()
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Return z and the sum of the log-determinants, one a sample.
@@ -59,42 +70,56 @@ class ReversibleChain(nn.ModuleList):  # type: ignore[misc]
         ValueError
             If a layer's inverse cannot be right on this grid, with the layer's name.
         """
-        self._require_invertible(x)
         weights = [p for p in self.parameters() if p.requires_grad]
-        result: tuple[Tensor, Tensor] = _Reversible.apply(list(self), x, *weights)
+        result: tuple[Tensor, Tensor] = _Reversible.apply(self, x, *weights)
         return result
 
     def inverse(self, z: Tensor) -> tuple[Tensor, Tensor]:
         """Return x and the sum of the log-determinants of the inverses; activations are stored."""
-        total = None
+        log_dets = []
         for layer in reversed(self):
             z, log_det = layer.inverse(z)
-            total = log_det if total is None else total + log_det
-        assert total is not None
-        return z, total
+            log_dets.append(log_det)
+        return z, sum(log_dets[1:], start=log_dets[0])
 
-    def _require_invertible(self, x: Tensor) -> None:
-        """Judge every layer on a grid that was not seen before."""
-        grid = tuple(x.shape[2:])
-        if grid in self._seen or traced():
+    def judge(self, i: int, x: Tensor) -> None:
+        """Raise ValueError if layer i cannot invert on the grid of its input, once a grid."""
+        layer, key = self[i], (i, tuple(x.shape[1:]))
+        if key in self._seen or traced():
             return
-        for name, layer in self.named_children():
-            if isinstance(layer, InvertibleModule):
-                with torch.no_grad():
-                    require_invertible(f"layer {name}", layer.operator(), grid)
-        self._seen.add(grid)
+        if isinstance(layer, InvertibleModule):
+            with torch.no_grad():
+                conv = layer.operator()
+                require_invertible(f"layer {i}", conv, grid_of(conv, x.shape))
+        self._seen.add(key)
+
+
+def _invertible(layers: Iterable[nn.Module]) -> list[nn.Module]:
+    """Return layers in a list, or raise unless each can be inverted."""
+    what = "modules with forward(x) -> (z, log_det) and inverse(z) -> (x, log_det)"
+    if not isinstance(layers, Iterable):
+        raise TypeError(f"layers: expected {what}, in a list, got one {type(layers).__name__}")
+    found = list(layers)
+    if not found:
+        raise ValueError(f"layers: expected {what}, at least one, got none")
+    for i, layer in enumerate(found):
+        if not (isinstance(layer, nn.Module) and callable(getattr(layer, "inverse", None))):
+            hint = "; InvertibleModule(conv) is one" if isinstance(layer, InvertibleConv) else ""
+            raise TypeError(f"layers: expected {what}, got {type(layer).__name__} at {i}{hint}")
+    return found
 
 
 class _Reversible(Function):  # type: ignore[misc]
     @staticmethod
-    def forward(ctx: Any, layers: list[nn.Module], x: Tensor, *weights: Tensor) -> Any:
-        z, total = x, torch.zeros((), dtype=x.dtype, device=x.device)
-        for layer in layers:
+    def forward(ctx: Any, chain: ReversibleChain, x: Tensor, *weights: Tensor) -> Any:
+        z, log_dets = x, []
+        for i, layer in enumerate(chain):
+            chain.judge(i, z)
             z, log_det = layer(z)
-            total = total + log_det
-        ctx.layers = layers
+            log_dets.append(log_det)
+        ctx.layers, ctx.autocast = list(chain), _autocast(device_kind("x", x))
         ctx.save_for_backward(x, z, *weights)
-        return z, total
+        return z, sum(log_dets[1:], start=log_dets[0])
 
     @staticmethod
     @once_differentiable  # type: ignore[untyped-decorator]
@@ -103,10 +128,11 @@ class _Reversible(Function):  # type: ignore[misc]
         gradients: dict[int, Tensor] = {}
         for layer in reversed(ctx.layers):
             own = [p for p in layer.parameters() if p.requires_grad]
-            x = layer.inverse(z)[0]
-            with torch.enable_grad():
-                x = x.detach().requires_grad_()
-                outputs = zip(layer(x), (z_bar, log_det_bar), strict=True)
+            with ctx.autocast:
+                x = layer.inverse(z)[0]
+                with torch.enable_grad():
+                    x = x.detach().requires_grad_()
+                    outputs = zip(layer(x), (z_bar, log_det_bar), strict=True)
             traced_outputs, bars = zip(
                 *((o, b) for o, b in outputs if o.requires_grad), strict=True
             )
@@ -116,18 +142,36 @@ class _Reversible(Function):  # type: ignore[misc]
                     earlier = gradients.get(id(weight))
                     gradients[id(weight)] = gradient if earlier is None else earlier + gradient
             z = x.detach()
-        _require_same(start, z)
-        return None, z_bar, *(gradients.get(id(weight)) for weight in weights)
+        trust = _trust(start, z)
+        found = [z_bar, *(gradients.get(id(weight)) for weight in weights)]
+        return None, *(g if g is None or trust is None else g * trust for g in found)
 
 
-def _require_same(x: Tensor, again: Tensor) -> None:
-    """Raise unless the input was recomputed."""
-    if not readable(x) or x.numel() == 0:
-        return
-    error = float((again - x).norm() / x.norm()) if x.any() else float(again.norm())
-    if not error <= TOLERATED:
+def _autocast(kind: str) -> AbstractContextManager[Any]:
+    """Return the context that autocasts as it is done now."""
+    if not torch.amp.is_autocast_available(kind):
+        return nullcontext()
+    enabled, dtype = autocasting(kind), torch.get_autocast_dtype(kind)
+    return torch.autocast(kind, dtype, enabled)  # type: ignore[no-any-return]
+
+
+def _trust(x: Tensor, again: Tensor) -> Tensor | None:
+    """Return what gradients are to be multiplied by: None for 1, or NaN if they would be wrong.
+
+    Raises
+    ------
+    RuntimeError
+        In place of the NaN, where it is possible to look.
+    """
+    if x.numel() == 0:
+        return None
+    error = (again - x).norm() / torch.where(x.norm() > 0, x.norm(), 1)
+    if not readable(x):
+        return torch.where(error <= TOLERATED, 1.0, torch.nan)
+    if not float(error) <= TOLERATED:
         raise RuntimeError(
             f"ReversibleChain: the input that was recomputed for the gradient differs from the "
-            f"input by {error:.1e} of its norm, so the gradient would be wrong: a layer's inverse "
-            f"is lost. Use the layers without ReversibleChain, or with max_gain"
+            f"input by {float(error):.1e} of its norm, so the gradient would be wrong: a layer's "
+            "inverse is lost. Use the layers without ReversibleChain, or with max_gain"
         )
+    return None

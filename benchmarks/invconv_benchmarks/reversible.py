@@ -2,8 +2,9 @@
 
 ``python -m invconv_benchmarks.reversible`` takes the gradient of the likelihood of 16x12x32x32
 images under a chain of emerging convolutions, with one thread. Memory is what a gradient needs
-at its peak beyond images and parameters: in PyTorch as Linux counts it, in JAX as XLA's compiler
-plans it (its compile time is given apart). Times are medians of interleaved calls.
+at its peak beyond images and parameters: in PyTorch as Linux counts it, of a second gradient in a
+process of its own, in JAX as XLA's compiler plans it (its compile time is given apart). Times are
+medians of interleaved calls.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from invconv_benchmarks import memory
 SHAPE = (16, 12, 32, 32)
 IMAGE_BYTES = 4 * SHAPE[0] * SHAPE[1] * SHAPE[2] * SHAPE[3]
 ROUNDS = 5
+VERSIONS = ("stored", "reversible")
 
 
 def _torch_steps(depth: int) -> dict[str, Callable[[], Any]]:
@@ -92,26 +94,47 @@ def medians(steps: dict[str, Callable[[], Any]]) -> dict[str, float]:
     return {name: statistics.median(s) for name, s in samples.items()}
 
 
+def _torch_peak(version: str, depth: int) -> int | None:
+    """Return the peak bytes of a gradient, measured in a process of its own."""
+    environment = os.environ | memory.ENVIRONMENT
+    command = [sys.executable, "-m", "invconv_benchmarks.reversible", "--depth", str(depth)]
+    done = subprocess.run(
+        [*command, "--peak-of", version], env=environment, check=True, capture_output=True
+    )
+    peak = int(done.stdout)
+    return peak if peak >= 0 else None
+
+
+def _print_peak(version: str, depth: int) -> None:
+    """Print the peak bytes of a second gradient, -1 where nothing can tell."""
+    step = _torch_steps(depth)[version]
+    step()  # layers are judged, oneDNN plans
+    peak, _ = memory.peak_of(step)
+    print(-1 if peak is None else peak)
+
+
 def measure(library: str, depth: int) -> Table:
     """Return memory and time of both versions."""
+    peaks: dict[str, int | None] = {}
     compiled: dict[str, tuple[int, float]] = {}
     if library == "jax":
         steps, compiled = _jax_steps(depth)
+        peaks |= {name: size for name, (size, _) in compiled.items()}
     else:
+        peaks |= {version: _torch_peak(version, depth) for version in VERSIONS}
         steps = _torch_steps(depth)
     for step in steps.values():
         step()
-    peaks = {n: compiled[n][0] if compiled else memory.peak_of(s)[0] for n, s in steps.items()}
     seconds = medians(steps)
     table = Table(
-        "version", "peak, in images", "seconds", "compile, s", title=f"{library}, {depth}"
+        "version", "peak, in images", "seconds", "compile, s", title=f"{library}, {depth} layers"
     )
     for name in steps:
         peak = peaks[name]
         images = "unknown" if peak is None else f"{peak / IMAGE_BYTES:.1f}"
         compile_seconds = f"{compiled[name][1]:.1f}" if compiled else ""
         table.add_row(name, images, f"{seconds[name]:.3f}", compile_seconds)
-    stored, ours = peaks["stored"], peaks["reversible"]
+    stored, ours = (peaks[version] for version in VERSIONS)
     share = "unknown" if not (stored and ours) else f"1/{stored / ours:.1f}"
     table.add_row("ratio", share, f"{seconds['reversible'] / seconds['stored']:.2f}", "")
     return table
@@ -122,13 +145,17 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, prog="invconv_benchmarks.reversible")
     parser.add_argument("--depth", type=int, default=64)
     parser.add_argument("--library", choices=("torch", "jax"), help="instead of both")
+    parser.add_argument("--peak-of", choices=VERSIONS, help="print PyTorch's bytes, nothing else")
     arguments = parser.parse_args(argv)
+    if arguments.peak_of:
+        _print_peak(arguments.peak_of, arguments.depth)
+        return
     if arguments.library:
         Console().print(measure(arguments.library, arguments.depth))
         return
     for library in ("torch", "jax"):
         command = [sys.executable, "-m", "invconv_benchmarks.reversible", "--library", library]
-        environment = os.environ | memory.ENVIRONMENT | {"OMP_NUM_THREADS": "1"}
+        environment = os.environ | {"OMP_NUM_THREADS": "1"}
         depth = ["--depth", str(arguments.depth)]
         subprocess.run([*command, *depth], env=environment, check=True)
 

@@ -172,7 +172,7 @@ class Own(ic.Conv1x1):
     ("make", "error", "message"),
     [
         (lambda: np.eye(2), TypeError, "conv: expected one of the operators ActNorm, .* ndarray"),
-        (lambda: invconv_torch.ActNorm(2), TypeError, r"got ActNorm; pass its operator\(\)"),
+        (lambda: invconv_torch.ActNorm(2), TypeError, r"got ActNorm; .* layer.operator\(\)"),
         (lambda: Own(np.eye(2)), TypeError, "got Own"),
         (lambda: ic.Conv1x1(np.eye(2) * np.nan), ValueError, "weight: expected finite numbers"),
         (lambda: nested(DEEPEST + 1), ValueError, f"nested {DEEPEST} deep at most"),

@@ -116,6 +116,133 @@ def test_torch_refuses_a_layer_whose_inverse_is_lost() -> None:
         chain(torch.randn(1, 2, 24, 23))
 
 
+def no_inverse() -> None:
+    it.ReversibleChain([it.ActNorm(2), torch.nn.Linear(2, 2)])  # found at once, not after an epoch
+
+
+@pytest.mark.parametrize(
+    ("make", "error", "message"),
+    [
+        (lambda: it.ReversibleChain([]), ValueError, "layers: expected modules .* got none"),
+        (no_inverse, TypeError, "layers: expected modules with forward.* got Linear at 1"),
+        (lambda: it.ReversibleChain(it.ActNorm(2)), TypeError, "in a list, got one ActNorm"),
+        (
+            lambda: it.ReversibleChain([ic.ActNorm.init(2)]),
+            TypeError,
+            r"got ActNorm at 0; InvertibleModule\(conv\) is one",
+        ),
+        (
+            lambda: it.ReversibleChain([it.ActNorm(2)])(np.zeros((1, 2, 3))),
+            TypeError,
+            "x: expected a torch.Tensor, got ndarray",
+        ),
+        (
+            lambda: it.ReversibleChain([it.ActNorm(2)])(torch.zeros(1, 3, 4)),
+            ValueError,
+            r"x: expected shape \(batch, 2, \*spatial\)",
+        ),
+        (lambda: ij.reversible([], (4,)), TypeError, "chain: expected an invconv.Chain, got list"),
+        (
+            lambda: ij.reversible(ic.Chain([ic.ActNorm.init(2)]), (4,)),
+            TypeError,
+            "chain: expected arrays of JAX, got .* numpy as 0.log_scale",
+        ),
+        (lambda: ij.reversible(jax_chains()["one"], 4), TypeError, "spatial_shape: expected a tup"),
+        (
+            lambda: jax.jit(lambda c: ij.reversible(c, (4, 4)).chain)(jax_chains()["one"]),
+            TypeError,
+            "got a traced 0.weight; call this outside jit",
+        ),
+        (
+            lambda: ij.reversible(jax_chains()["one"], (4, 4)).forward_and_log_det(
+                jnp.zeros((1, 4, 5, 4))
+            ),
+            ValueError,
+            r"expected the grid \(4, 4\) on which this chain was judged, got \(5, 4\); reversible",
+        ),
+    ],
+)
+def test_what_cannot_be_reversed_is_refused(
+    make: Callable[[], Any], error: type[Exception], message: str
+) -> None:
+    with pytest.raises(error, match=message):
+        make()
+
+
+def test_torch_judges_every_layer_on_its_own_grid() -> None:
+    class Squeeze(torch.nn.Module):  # type: ignore[misc]
+        def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+            return torch.pixel_unshuffle(x, 2), x.new_zeros(x.shape[0])
+
+        def inverse(self, z: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+            return torch.pixel_shuffle(z, 2), z.new_zeros(z.shape[0])
+
+    weak = it.AutoregressiveConv2d(4)
+    with torch.no_grad():
+        weak.kernel[:, :, 0, 1] = -1.5 * torch.eye(4)
+        weak.kernel[:, :, 1, 0] = -1.5 * torch.eye(4)
+    chain = it.ReversibleChain([it.ActNorm(1), Squeeze(), weak])
+    chain(torch.randn(1, 1, 8, 8))[0].sum().backward()  # 4 x 4 are few enough pixels, 8 x 8 not
+    with pytest.raises(ValueError, match=r"layer 2: .* on a 8 x 8 grid has condition number"):
+        chain(torch.randn(1, 1, 16, 16))
+
+
+def test_torch_recomputes_as_autocast_computed() -> None:
+    class Mixed(Coupling):
+        def __init__(self) -> None:
+            super().__init__()
+            self.net = torch.nn.Conv2d(2, 2, 3, padding=1)  # which autocast runs in bfloat16
+
+    torch.manual_seed(0)
+    chain = it.ReversibleChain([it.ActNorm(4), Mixed(), Mixed()])
+    x = torch.randn(SHAPE)
+    with torch.autocast("cpu", torch.bfloat16):
+        found, expected = loss_of(chain(x)), loss_of(stored(list(chain), x))
+    for a, b in zip(
+        torch.autograd.grad(found, chain.parameters()),
+        torch.autograd.grad(expected, chain.parameters()),
+        strict=True,
+    ):
+        assert (a - b).norm() < 1e-2 * b.norm()
+
+
+def test_a_gradient_that_would_be_wrong_is_nan_where_nobody_can_raise(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    chain = it.ReversibleChain([it.ActNorm(2), it.AutoregressiveConv2d(2)])
+    x = torch.randn(1, 2, 24, 24, requires_grad=True)
+    monkeypatch.setattr("invconv_torch.reversible.readable", lambda x: False)  # as on a GPU
+    wanted = [x, *chain.parameters()]
+    assert all(g.isfinite().all() for g in torch.autograd.grad(chain(x)[0].sum(), wanted))
+    with torch.no_grad():
+        chain[1].kernel[:, :, 0, 1] = -2 * torch.eye(2)
+    assert all(g.isnan().all() for g in torch.autograd.grad(chain(x)[0].sum(), wanted))
+
+    flow = ij.reversible(ic.Chain([ic.AutoregressiveConv(jnp.eye(2)[:, :, None] * 1.0)] * 2), (64,))
+    image = jax.random.normal(jax.random.key(0), (1, 2, 64), "float64")
+    gradient = jax.jit(jax.grad(lambda flow, x: flow.forward_and_log_det(x)[0].sum(), (0, 1)))
+    assert all(jnp.isfinite(g).all() for g in jax.tree.leaves(gradient(flow, image)))
+    grown = jax.tree.map(lambda k: jnp.concat([k, -3 * k], axis=-1), flow)
+    assert all(jnp.isnan(g).all() for g in jax.tree.leaves(gradient(grown, image)))
+
+
+def test_jax_gradients_of_an_array_that_is_used_twice() -> None:
+    kernel = 0.1 * jax.random.normal(jax.random.key(0), (2, 2, 2, 2), "float64")
+    kernel = kernel.at[:, :, 0, 0].set(jnp.eye(2))
+    there = ic.AutoregressiveConv(kernel, direction=-1)
+    step = ic.EmergingConv(there, ic.AutoregressiveConv(kernel))
+    x = jax.random.normal(jax.random.key(1), (2, 2, 5, 5), "float64")
+
+    def loss(flow: Any) -> Any:
+        return loss_of(flow.forward_and_log_det(x))
+
+    chain = ic.Chain([step])
+    expected = jax.grad(loss)(chain).parameters()
+    found = jax.grad(loss)(ij.reversible(chain, (5, 5))).chain.parameters()
+    for name, gradient in expected.items():
+        np.testing.assert_allclose(found[name], gradient, rtol=1e-9)
+
+
 def jax_chains() -> dict[str, ic.Chain]:
     keys = iter(jax.random.split(jax.random.key(0), 32))
 

@@ -76,11 +76,14 @@ def judge(call: Call) -> str:
         warnings.simplefilter("always")
         try:
             result = call.run()
+            text = repr(result) if isinstance(result, ic.Diagnosis) else ""
         except Exception as error:
             if type(error) not in _DOCUMENTED or not _is_ours(error):
                 text = "".join(traceback.format_exception(error)[-4:])
                 raise Undocumented(f"{call}\n{text}") from None
             return type(error).__name__
+    if "nan" in text and all(a.tame for a in arrays_of(call)):
+        raise Undocumented(f"{call}\n{text}")
     _require_kin(call, result)
     kinds = {w.category.__name__ for w in caught}
     if "IllConditionedWarning" in kinds:

@@ -115,8 +115,11 @@ class Draw:
         if method.endswith("forward") or method == "forward_and_log_det":
             return (("x", image if self.one_of(True, False) else self.image()),)
         if method.startswith("prepare."):
-            tile = self.one_of((), ("tile", (1, 2)), ("check", False))
-            return (shape, ("y", image), *([tile] if tile else []))
+            option = self.one_of(
+                *((), ("tile", (1, 2)), ("check", False), ("precision", "float64")),
+                *(("precision", "auto"), ("refine", 1)),
+            )
+            return (shape, ("y", image), *([option] if option else []))
         if method.startswith("inverse") and not method.endswith("vjp"):
             return (("y", image if self.one_of(True, False) else self.image()),)
         if method == "forward_vjp":
@@ -142,7 +145,12 @@ _METHODS = ("forward", "inverse", "forward_and_log_det", "inverse_and_log_det", 
 
 def _function(d: Draw) -> Call:
     """Return a call of what is no method of an operator."""
-    kind = d.one_of("squeeze", "unsqueeze", "init")
+    kind = d.one_of("squeeze", "unsqueeze", "init", "bounded", "diagnose", "diagnose")
+    if kind == "bounded":
+        return Call("invconv", kind, (("conv", d.operator()), ("max_gain", d.one_of(1.5, 10, 1e9))))
+    if kind == "diagnose":
+        dtype = ("dtype", d.one_of(None, "float16", "float32", "float64"))
+        return Call("invconv", kind, (("conv", d.operator()), ("spatial_shape", d.grid), dtype))
     if kind != "init":
         image = d.array(2, 4 * d.channels, *(2 * n for n in d.grid))
         return Call("invconv", kind, (("x", image), ("factor", d.one_of(1, 2)), ("ndim", d.ndim)))
