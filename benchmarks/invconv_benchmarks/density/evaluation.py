@@ -1,25 +1,27 @@
-"""What a trained model is worth: bits a dimension, reconstructions, samples that invert back."""
+"""What a trained model is worth: bits a dimension, and round trips of images and of samples."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
 import torch
 
-from invconv_benchmarks.density import checkpoint
+from invconv_benchmarks.density import checkpoint, round_trip
 from invconv_benchmarks.density.architecture import build
 from invconv_benchmarks.density.checkpoint import Checkpoint
 from invconv_benchmarks.density.dataset import Dataset, noise_of_test
-from invconv_benchmarks.density.dequantise import dequantise, quantise
+from invconv_benchmarks.density.dequantise import dequantise
 from invconv_benchmarks.density.model import DensityModel
+from invconv_benchmarks.density.round_trip import RoundTrip
 
 Tensor: TypeAlias = torch.Tensor
 Floats = np.ndarray[Any, Any]
 
-SAMPLE_SEED = 0
+SAMPLE_SEED = 0  # of the noise, the same for every model with latents of the same shapes
 
 
 def restore(path: Path, device: str = "cpu") -> tuple[Checkpoint, DensityModel]:
@@ -63,84 +65,28 @@ def bits_per_dim(model: DensityModel, data: Dataset, batch: int = 100, draw: int
     return np.concatenate(parts)
 
 
-@dataclass(frozen=True)
-class Reconstruction:
-    """Test images, encoded and decoded.
-
-    Attributes
-    ----------
-    images, restored : uint8 array, shape (N, C, H, W)
-    error : array, shape (N,)
-        The largest of an image, in units of a pixel's 256 values.
-    """
-
-    images: Floats
-    restored: Floats
-    error: Floats
+def images_of_test(model: DensityModel, data: Dataset, count: int) -> Tensor:
+    """Return the first test images as the model takes them, (count, C, H, W)."""
+    images, noise = torch.from_numpy(data.test[:count]), noise_of_test(data)[:count]
+    return dequantise(images, torch.from_numpy(noise)).to(next(model.parameters()).device)
 
 
-@torch.no_grad()  # type: ignore[untyped-decorator]
-def reconstruct(model: DensityModel, data: Dataset, count: int = 100) -> Reconstruction:
-    """Encode and decode the first test images."""
-    device = next(model.parameters()).device
-    images = torch.from_numpy(data.test[:count])
-    x = dequantise(images, torch.from_numpy(noise_of_test(data)[:count])).to(device)
-    zs, _ = model.encode(x)
-    back = model.decode(zs)
-    error = 256 * (back - x).abs().amax(dim=(1, 2, 3))
-    return Reconstruction(
-        data.test[:count], quantise(back).cpu().numpy(), error.double().cpu().numpy()
-    )
+def round_trips(
+    model: DensityModel, data: Dataset, images: int, samples: int, temperature: float = 1.0
+) -> dict[str, dict[str, Any]]:
+    """Return what became of "images" and "samples" on their way through the model and back."""
+    generator = torch.Generator().manual_seed(SAMPLE_SEED)
+    trips = {
+        "images": round_trip.reconstruct(model, images_of_test(model, data, images)),
+        "samples": round_trip.resample(model, samples, generator, temperature),
+    }
+    return {name: _without_nan(trip) for name, trip in trips.items()}
 
 
-@dataclass(frozen=True)
-class Samples:
-    """Samples of a model, and whether they are what they should be.
-
-    Attributes
-    ----------
-    pixels : uint8 array, shape (N, C, H, W)
-        What is out of range becomes the nearest pixel value; not finite, black.
-    finite, in_range : int
-        How many are, all over the image.
-    back : int
-        How many of those in range are encoded to the noise they came from, within `tolerance`.
-    worst : float or None
-        The largest difference from its noise, over those in range.
-    """
-
-    pixels: Floats
-    finite: int
-    in_range: int
-    back: int
-    worst: float | None
-
-
-TOLERANCE = 1e-2  # of N(0, 1) noise, in float32
-
-
-@torch.no_grad()  # type: ignore[untyped-decorator]
-def draw(
-    model: DensityModel, count: int, temperature: float = 1.0, seed: int = SAMPLE_SEED
-) -> Samples:
-    """Draw samples, and invert back those that are images.
-
-    The same seed gives models with latents of the same shapes the same noise.
-    """
-    latents = model.draw_latents(count, torch.Generator().manual_seed(seed))
-    zs = [temperature * z for z in latents]
-    x = model.decode(zs)
-    finite = torch.isfinite(x).flatten(1).all(dim=1)
-    within = ((x >= -0.5) & (x < 0.5)).flatten(1).all(dim=1)
-    errors = torch.zeros(0)
-    if bool(within.any()):
-        again, _ = model.encode(x[within])
-        pairs = zip(again, zs, strict=True)
-        errors = torch.stack([(a - z[within]).abs().flatten(1).amax(1) for a, z in pairs]).amax(0)
-    return Samples(
-        quantise(torch.nan_to_num(x, nan=-0.5)).cpu().numpy(),
-        int(finite.sum()),
-        int(within.sum()),
-        int((errors <= TOLERANCE).sum()),
-        float(errors.max()) if len(errors) else None,
-    )
+def _without_nan(trip: RoundTrip) -> dict[str, Any]:
+    """Return the attributes by name, None where there is no number, and "non_finite"."""
+    values = asdict(trip) | {"non_finite": trip.non_finite}
+    return {
+        name: None if isinstance(v, float) and not math.isfinite(v) else v
+        for name, v in values.items()
+    }

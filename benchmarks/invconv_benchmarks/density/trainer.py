@@ -190,7 +190,7 @@ class _Loss(nn.Module):  # type: ignore[misc]
 
 def _difference(stored: Checkpoint, trainer: Trainer) -> str:
     def flat(settings: dict[str, Any]) -> dict[str, Any]:
-        return settings | settings["architecture"] | settings["training"]
+        return {**settings, **settings["architecture"], **settings["training"]}
 
     then, now = flat(stored.recipe.settings), flat(trainer.recipe.settings)
     names = [n for n in now if n not in ("architecture", "training") and then.get(n) != now[n]]

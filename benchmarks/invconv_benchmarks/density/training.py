@@ -123,7 +123,6 @@ def _add(pending: dict[str, float], last: StepReport, seconds: float) -> None:
     """Take a step into the sums since the last measurement."""
     for name, value in (("count", 1), ("bits", last.bits_per_dim), ("seconds", seconds)):
         pending[name] = pending.get(name, 0.0) + value
-    pending["fastest"] = min(pending.get("fastest", seconds), seconds)
     pending["norm"] = max(pending.get("norm", 0.0), last.gradient_norm)
 
 
@@ -145,8 +144,7 @@ def _measure(
         "train": sums["bits"] / sums["count"],
         "test": bits,
         "gradient_norm": sums["norm"],
-        "seconds": sums["seconds"],
-        "fastest": sums["fastest"],
+        "seconds_per_step": sums["seconds"] / sums["count"],
         "worst_layer": worst.name if worst else None,
         "condition": worst.condition if worst else None,
     }
