@@ -18,8 +18,8 @@ bits/dim      of {test} test tiles, averaged parameters: mean ± standard deviat
 from plain    the difference from the plain 1×1, seed by seed: mean ± standard deviation
 step          of training on one thread, median, while another run had the other core
 samples       100 of them, on one thread
-back          of {samples} samples those in range everywhere, and before the stroke, how many of these
-              are encoded to the noise they came from, within the bound of float32's rounding
+back          of {samples} samples ({fewer} of MAF): how many are in range everywhere, and before the stroke how many
+              of these return to their noise within the bound of float32's rounding
 paper         {of}:
               other images and larger models, not to be compared with the rest"""
 
@@ -33,12 +33,13 @@ def tables(document: Mapping[str, Any]) -> Iterator[Table]:
 
 def notes(document: Mapping[str, Any]) -> str:
     """Say what the columns are."""
-    samples = next((r["samples"]["count"] for r in document["rows"] if r["samples"]), 0)
+    trips = [row["samples"] for row in document["rows"] if row["samples"]]
     count = len(document["seeds"])
     return _NOTES.format(
         test=document["data"]["test"],
         seeds=f"{count} seeds" if count > 1 else "one seed",
-        samples=samples,
+        samples=max((trip["count"] for trip in trips), default=0),
+        fewer=min((trip["count"] for trip in trips), default=0),
         of=document["paper"].get("of", "no numbers"),
     )
 
@@ -82,7 +83,9 @@ def _spread(value: Mapping[str, Any] | None, absent: str, sign: str) -> str:
     if value is None:
         return absent
     text = f"{value['mean']:{sign}.3f}"
-    return text if value["std"] is None else f"{text} ± {f'{value['std']:.3f}'.lstrip('0')}"
+    if value["std"] is None:
+        return text
+    return f"{text} ± " + f"{value['std']:.3f}".removeprefix("0")
 
 
 def _sweep(entries: list[Mapping[str, Any]]) -> Table:
