@@ -43,13 +43,15 @@ def model_of(
 ) -> DensityModel:
     """Return a model that is initialised on real images and then moved away from its start."""
     settings = {"levels": 2, "depth": 2, "width": 8} | settings
-    model = build(Architecture(mixing, **settings), (3, size, size), seed=3).to(dtype)
+    model = build(Architecture(mixing, **settings), (3, size, size), seed=3)
+    model.to(dtype)
     model.initialise(images(64, size, dtype))
     generator = torch.Generator().manual_seed(4)
     with torch.no_grad():
         for p in model.parameters():
             p.add_(spread * torch.randn(p.shape, generator=generator, dtype=torch.float64).to(p))
-    return model.eval()
+    model.eval()
+    return model
 
 
 @mixings

@@ -160,7 +160,8 @@ def _terms(layer: nn.Module) -> int:
 
 
 def _in_float64(model: DensityModel) -> DensityModel:
-    return copy.deepcopy(model).double().eval()
+    twin: DensityModel = copy.deepcopy(model).double().eval()
+    return twin
 
 
 def _repeated(x: Tensor) -> Tensor:
