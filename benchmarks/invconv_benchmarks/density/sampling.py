@@ -70,6 +70,8 @@ class _Contender:
     def measure(self) -> None:
         start = time.perf_counter()
         self.run()
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
         self.samples.append((time.perf_counter() - start) / self.share)
 
     @property
@@ -90,7 +92,7 @@ def time_sampling(
     Parameters
     ----------
     models : mapping of str to DensityModel
-        By the names that are reported; on the CPU.
+        By the names that are reported.
     count : int
         Samples at a time.
     repeats : int
