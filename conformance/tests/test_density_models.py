@@ -145,6 +145,7 @@ def test_real_images_come_back_from_their_noise(mixing: str) -> None:
     model = model_of(mixing, size, spread=0.03, depth=4)
     found = round_trip.reconstruct(model, images(4, size))
     assert found.count == found.in_range == 4
+    assert found.numbers_outside == 0
     assert found.holds, found
     assert found.bound < 1e-2, found
 
@@ -160,6 +161,20 @@ def test_samples_go_back_to_their_noise(mixing: str) -> None:
     assert found.holds, found
     assert found.outside_within == found.outside, found
     assert found.bound < 1e-1, found
+
+
+def test_samples_that_are_no_images_are_counted_apart() -> None:
+    model = model_of("plain", 8, spread=0.0)
+    found = round_trip.resample(model, 8, torch.Generator().manual_seed(0), temperature=2.0)
+    assert found.outside == found.outside_within == 8
+    assert 0 < found.numbers_outside < 1
+    assert 0 < found.share < 1
+    with torch.no_grad():
+        model.layers["level1_step0_actnorm"].log_scale.fill_(-90.0)  # the inverse: times e^90
+    found = round_trip.resample(model, 8, torch.Generator().manual_seed(0))
+    assert found.non_finite == 8
+    assert found.holds
+    assert math.isnan(found.error)
 
 
 def test_the_bound_follows_the_condition_and_not_a_wrong_inverse() -> None:
