@@ -43,13 +43,15 @@ def model_of(
 ) -> DensityModel:
     """Return a model that is initialised on real images and then moved away from its start."""
     settings = {"levels": 2, "depth": 2, "width": 8} | settings
-    model = build(Architecture(mixing, **settings), (3, size, size), seed=3).to(dtype)
+    model = build(Architecture(mixing, **settings), (3, size, size), seed=3)
+    model.to(dtype)
     model.initialise(images(64, size, dtype))
     generator = torch.Generator().manual_seed(4)
     with torch.no_grad():
         for p in model.parameters():
             p.add_(spread * torch.randn(p.shape, generator=generator, dtype=torch.float64).to(p))
-    return model.eval()
+    model.eval()
+    return model
 
 
 @mixings
@@ -94,11 +96,56 @@ def test_layers_undo_themselves_with_the_opposite_log_determinant(mixing: str) -
 
 
 @mixings
+def test_gradients_go_through_sampling(mixing: str) -> None:
+    """The Jacobian of decode is the inverse of that of encode."""
+    model, x = model_of(mixing, 4, torch.float64, 0.05), images(1, 4, torch.float64)
+    sizes = [math.prod(shape) for shape in model.latent_shapes]
+
+    def encode(flat: Any) -> Any:
+        return torch.cat([z.flatten() for z in model.encode(flat.reshape(1, 3, 4, 4))[0]])
+
+    def decode(flat: Any) -> Any:
+        pieces = zip(flat.split(sizes), model.latent_shapes, strict=True)
+        return model.decode([z.reshape(1, *shape) for z, shape in pieces]).flatten()
+
+    there = torch.autograd.functional.jacobian(encode, x.flatten())
+    back = torch.autograd.functional.jacobian(decode, encode(x).detach())
+    identity = torch.eye(48, dtype=torch.float64)
+    torch.testing.assert_close(back @ there, identity, rtol=0, atol=1e-8)
+
+
+@mixings
+def test_nothing_is_made_on_another_device_or_in_another_dtype(mixing: str) -> None:
+    model = build(Architecture(mixing, 2, 2, 4), (3, 4, 4), seed=0)
+    for device, dtype in (("meta", torch.float32), ("cpu", torch.float64)):
+        model.to(device=device, dtype=dtype)
+        zs, log_det = model.encode(torch.zeros(2, 3, 4, 4, device=device, dtype=dtype))
+        with torch.no_grad():
+            results = [*zs, log_det, model.decode(zs), model.log_prob(model.decode(zs))]
+        assert {(r.device.type, r.dtype) for r in results} == {(device, dtype)}
+        model = build(Architecture(mixing, 2, 2, 4), (3, 4, 4), seed=0)
+
+
+@mixings
+def test_autocast_trains_in_full_precision_but_for_the_networks(mixing: str) -> None:
+    model, x = model_of(mixing, 8, spread=0.02), images(4, 8)
+    expected = model.log_prob(x)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = model.log_prob(x)
+    assert found.dtype == torch.float32
+    assert 0 < ((found - expected).abs() / model.dimensions).max() < 0.05
+    found.sum().backward()
+    gradients = [p.grad for p in model.parameters()]
+    assert all(g is not None and torch.isfinite(g).all() for g in gradients)
+
+
+@mixings
 def test_real_images_come_back_from_their_noise(mixing: str) -> None:
     size = 8 if mixing == "maf" else 32
     model = model_of(mixing, size, spread=0.03, depth=4)
     found = round_trip.reconstruct(model, images(4, size))
     assert found.count == found.in_range == 4
+    assert found.numbers_outside == 0
     assert found.holds, found
     assert found.bound < 1e-2, found
 
@@ -114,6 +161,20 @@ def test_samples_go_back_to_their_noise(mixing: str) -> None:
     assert found.holds, found
     assert found.outside_within == found.outside, found
     assert found.bound < 1e-1, found
+
+
+def test_samples_that_are_no_images_are_counted_apart() -> None:
+    model = model_of("plain", 8, spread=0.0)
+    found = round_trip.resample(model, 8, torch.Generator().manual_seed(0), temperature=2.0)
+    assert found.outside == found.outside_within == 8
+    assert 0 < found.numbers_outside < 1
+    assert 0 < found.share < 1
+    with torch.no_grad():
+        model.layers["level1_step0_actnorm"].log_scale.fill_(-90.0)  # the inverse: times e^90
+    found = round_trip.resample(model, 8, torch.Generator().manual_seed(0))
+    assert found.non_finite == 8
+    assert found.holds
+    assert math.isnan(found.error)
 
 
 def test_the_bound_follows_the_condition_and_not_a_wrong_inverse() -> None:

@@ -36,10 +36,10 @@ def network(inputs: int, width: int, outputs: int) -> nn.Sequential:
 
 
 def shift_and_scale(h: Tensor, like: Tensor, floor: float) -> tuple[Tensor, Tensor]:
-    """Return shift and scale, in the dtype of ``like``, from a network's output (B, 2 C, H, W).
+    """Return shift and scale from a network's output (B, 2 C, H, W).
 
-    Under autocast the network may run in half precision; what it says is then exact all the same,
-    forward and backward, as the same rounded numbers are used.
+    They have the dtype of ``like``: under autocast the network may run in half precision, but the
+    map and its log-determinant are computed from the same full numbers.
     """
     shift, h = h.to(like.dtype).chunk(2, dim=1)
     return shift, floor + (1 - floor) * torch.sigmoid(h + 2)

@@ -25,9 +25,13 @@ from invconv_torch import ActNorm
 
 Tensor: TypeAlias = torch.Tensor
 
+_SEEN = (3, 3, 3, 0)  # pixels left, right, above and below that three convolutions see
+
 
 class MaskedConv2d(nn.Conv2d):  # type: ignore[misc]
-    """A 3x3 convolution that sees earlier pixels, and of the pixel itself earlier channels.
+    """What a 3x3 convolution sees of the rows above, the pixels to the left, and the pixel itself.
+
+    Its kernel has the two rows that are not all masked.
 
     Parameters
     ----------
@@ -38,15 +42,19 @@ class MaskedConv2d(nn.Conv2d):  # type: ignore[misc]
     mask: Tensor
 
     def __init__(self, sees: Tensor, seen: Tensor) -> None:
-        super().__init__(len(seen), len(sees), 3, padding=1)
-        mask = torch.zeros(3, 3, len(sees), len(seen), dtype=torch.bool)
-        mask[0] = mask[1, 0] = True
+        super().__init__(len(seen), len(sees), (2, 3))
+        mask = torch.ones(2, 3, len(sees), len(seen), dtype=torch.bool)
         mask[1, 1] = seen < sees[:, None]
+        mask[1, 2] = False
         self.register_buffer("mask", mask.permute(2, 3, 0, 1).contiguous(), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the outputs, shape (B, C_out, H, W)."""
-        return F.conv2d(x, self.weight * self.mask, self.bias, padding=1)
+        return F.conv2d(x, self.masked_weight(), self.bias, padding=1)[:, :, :-1]
+
+    def masked_weight(self) -> Tensor:
+        """Return the kernel, zero where it is masked."""
+        return self.weight * self.mask
 
 
 class AutoregressiveAffine(nn.Module):  # type: ignore[misc]
@@ -56,29 +64,22 @@ class AutoregressiveAffine(nn.Module):  # type: ignore[misc]
     ----------
     channels : int
     width : int
-        Of the network, three masked 3x3 convolutions.
+        Of the network, three masked convolutions.
     floor : float
         The least scale.
     backwards : bool
         Whether the last number comes first.
     """
 
-    reach = 3  # pixels around one that the network sees
-
     def __init__(self, channels: int, width: int, floor: float, backwards: bool) -> None:
         super().__init__()
         own = torch.arange(channels)
         hidden = torch.arange(width) * channels // width  # sees channels below its number
-        outputs = own.repeat(2)
-        last = MaskedConv2d(outputs + 1, hidden)
+        last = MaskedConv2d(own.repeat(2) + 1, hidden)
         nn.init.zeros_(last.weight)
         nn.init.zeros_(last.bias)
-        self.net = nn.Sequential(
-            MaskedConv2d(hidden, own),
-            nn.ReLU(),
-            MaskedConv2d(hidden + 1, hidden),
-            nn.ReLU(),
-            last,
+        self.convs = nn.ModuleList(
+            [MaskedConv2d(hidden, own), MaskedConv2d(hidden + 1, hidden), last]
         )
         self.floor = floor
         self.backwards = backwards
@@ -95,20 +96,43 @@ class AutoregressiveAffine(nn.Module):  # type: ignore[misc]
         One pass a number, over the pixels that the network sees of it.
         """
         z = self._turned(z)
-        x, log_det = torch.zeros_like(z), z.new_zeros(len(z))
+        x, log_det = F.pad(torch.zeros_like(z), _SEEN), z.new_zeros(len(z))
+        inside = F.pad(z.new_ones(z.shape[2:]), _SEEN)
+        weights = [conv.masked_weight() for conv in self.convs]
         for i, j in itertools.product(range(z.shape[2]), range(z.shape[3])):
-            top, left = max(0, i - self.reach), max(0, j - self.reach)
+            window = slice(i, i + 4), slice(j, j + 7)
             for c in range(z.shape[1]):
-                seen = x[:, :, top : i + 1, left : j + self.reach + 1]
-                shift, scale = (a[:, c, i - top, j - left] for a in self.shift_and_scale(seen))
+                shift, scale = self._at(x[:, :, *window], inside[window], weights)
                 x = x.clone() if torch.is_grad_enabled() else x  # autograd needs the older ones
-                x[:, c, i, j] = z[:, c, i, j] / scale - shift
-                log_det = log_det - scale.log()
-        return self._turned(x), log_det
+                x[:, c, i + 3, j + 3] = z[:, c, i, j] / scale[:, c] - shift[:, c]
+                log_det = log_det - scale[:, c].log()
+        return self._turned(x[:, :, 3:, 3:-3]), log_det
 
     def shift_and_scale(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Return what the network says of each number of x, both of the shape of x."""
-        return shift_and_scale(self.net(x), x, self.floor)
+        *hidden, last = self.convs
+        h = x
+        for conv in hidden:
+            h = torch.relu(conv(h))
+        return shift_and_scale(last(h), x, self.floor)
+
+    def _at(self, x: Tensor, inside: Tensor, weights: list[Tensor]) -> tuple[Tensor, Tensor]:
+        """Return the same, of shape (B, C), of the last row's middle pixel of a window.
+
+        Parameters
+        ----------
+        x : tensor, shape (B, C, 4, 7)
+        inside : tensor, shape (4, 7)
+            1 for pixels of the image, 0 for what is outside, where the network sees zeros.
+        weights : list of tensor
+            The masked kernels.
+        """
+        h = x
+        for conv, weight in zip(self.convs, weights, strict=True):
+            h = F.conv2d(h, weight, conv.bias)
+            inside = inside[1:, 1:-1]
+            h = torch.relu(h) * inside if conv is not self.convs[-1] else h
+        return shift_and_scale(h[:, :, 0, 0], x, self.floor)
 
     def _turned(self, x: Tensor) -> Tensor:
         return x.flip((1, 2, 3)) if self.backwards else x

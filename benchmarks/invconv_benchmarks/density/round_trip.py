@@ -47,10 +47,13 @@ class RoundTrip:
         Those that are finite, but leave that range somewhere.
     outside_within : int
         Of these, those that came back within their bound.
+    numbers_outside : float
+        The share of the numbers of finite ones that are outside the range: of a dark image, nearly
+        every sample has a few.
     error, bound : float
-        The largest of those in range; NaN if there are none.
+        The largest of those that are finite; NaN if there are none.
     share : float
-        The largest share of its bound that one in range used up.
+        The largest share of its bound that one of them used up.
     """
 
     count: int
@@ -58,6 +61,7 @@ class RoundTrip:
     in_range_within: int
     outside: int
     outside_within: int
+    numbers_outside: float
     error: float
     bound: float
     share: float
@@ -160,7 +164,8 @@ def _terms(layer: nn.Module) -> int:
 
 
 def _in_float64(model: DensityModel) -> DensityModel:
-    return copy.deepcopy(model).double().eval()
+    twin: DensityModel = copy.deepcopy(model).double().eval()
+    return twin
 
 
 def _repeated(x: Tensor) -> Tensor:
@@ -185,11 +190,12 @@ def _largest_of(found: Sequence[Tensor], exact: Sequence[Tensor]) -> Tensor:
 
 def _judged(x: Tensor, error: Tensor, bound: Tensor) -> RoundTrip:
     finite = torch.isfinite(x).flatten(1).all(dim=1)
-    image = ((x >= -0.5) & (x < 0.5)).flatten(1).all(dim=1)
-    within, outside = error <= bound, finite & ~image
+    ranged = ((x >= -0.5) & (x < 0.5)).flatten(1)
+    image, within = ranged.all(dim=1), error <= bound
+    outside = finite & ~image
 
     def largest(values: Tensor) -> float:
-        return float(values[image].max()) if image.any() else math.nan
+        return float(values[finite].max()) if finite.any() else math.nan
 
     return RoundTrip(
         len(x),
@@ -197,6 +203,7 @@ def _judged(x: Tensor, error: Tensor, bound: Tensor) -> RoundTrip:
         in_range_within=int((image & within).sum()),
         outside=int(outside.sum()),
         outside_within=int((outside & within).sum()),
+        numbers_outside=float((~ranged[finite]).double().mean()),
         error=largest(error),
         bound=largest(bound),
         share=largest(error / bound),
