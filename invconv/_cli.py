@@ -25,6 +25,11 @@ COMMANDS = {
         "benchmark",
         "time forward, inverse and gradient on every library, beside plain convolutions and peers",
     ),
+    "density": (
+        "invconv_benchmarks.density.command",
+        "density",
+        "train, sample from and compare density models with every mixing layer, as in the paper",
+    ),
     "diagnose": (
         "invconv_benchmarks.diagnose",
         "demo",

@@ -45,6 +45,27 @@ def read(path: Path) -> Document:
     ValueError
         If it is no result file, is cut off, or was changed after it was written.
     """
+    document = read_sealed(path, SCHEMA, "benchmark.schema.json")
+    _require_medians(path, document)
+    return document
+
+
+def read_sealed(path: Path, name: str, schema_file: str) -> Document:
+    """Return the document of a file that `write` wrote, checked against its checksum and schema.
+
+    Parameters
+    ----------
+    path : Path
+    name : str
+        Of the schema, in the document.
+    schema_file : str
+        In this package.
+
+    Raises
+    ------
+    ValueError
+        If it is no such file, is cut off, or was changed after it was written.
+    """
     try:
         document: Any = json.loads(path.read_text(encoding="utf-8"), parse_constant=_no_constant)
     except FileNotFoundError:
@@ -56,31 +77,30 @@ def read(path: Path) -> Document:
     except UnicodeDecodeError:
         raise ValueError(f"{path}: expected a JSON text, got other bytes") from None
     found = document.get("schema") if isinstance(document, dict) else None
-    if found != SCHEMA:
-        raise ValueError(f"{path}: expected a result of schema {SCHEMA}, got {found!r}")
+    if found != name:
+        raise ValueError(f"{path}: expected a result of schema {name}, got {found!r}")
     if document.get("checksum") != checksum(document):
         raise ValueError(
             f"{path}: the checksum does not match, so the file was changed after it was written; "
             "measure again, or restore it"
         )
-    _validate(path, document)
+    try:
+        jsonschema.validate(document, schema(schema_file))
+    except jsonschema.ValidationError as error:
+        place = "/".join(map(str, error.absolute_path)) or "the top"
+        raise ValueError(f"{path}: not of schema {name} at {place}: {error.message}") from None
     return dict(document)
 
 
-def schema() -> Document:
+def schema(file: str = "benchmark.schema.json") -> Document:
     """Return the JSON schema of result files."""
-    text = files("invconv_benchmarks").joinpath("benchmark.schema.json").read_text("utf-8")
+    text = files("invconv_benchmarks").joinpath(file).read_text("utf-8")
     loaded: Document = json.loads(text)
     return loaded
 
 
-def _validate(path: Path, document: Document) -> None:
-    """Check the schema, and that the medians are those of the samples."""
-    try:
-        jsonschema.validate(document, schema())
-    except jsonschema.ValidationError as error:
-        place = "/".join(map(str, error.absolute_path)) or "the top"
-        raise ValueError(f"{path}: not of schema {SCHEMA} at {place}: {error.message}") from None
+def _require_medians(path: Path, document: Document) -> None:
+    """Check that the medians are those of the samples."""
     for row in document["rows"]:
         if row["passes"] and list(spread.quantiles(row["passes"])) != [
             row["p10"], row["median"], row["p90"]

@@ -1,0 +1,5 @@
+"""The paper's experiments: density models of images, one for every way to mix channels.
+
+E. Hoogeboom, R. van den Berg, M. Welling, Emerging Convolutions for Generative Normalizing Flows,
+ICML 2019.
+"""

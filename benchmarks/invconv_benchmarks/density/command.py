@@ -1,0 +1,231 @@
+"""``invconv density``: train, sample from, evaluate and compare density models of images."""
+
+from __future__ import annotations
+
+import argparse
+import signal
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from invconv_benchmarks.density import compare, evaluation, grid
+from invconv_benchmarks.density.architecture import MIXINGS
+from invconv_benchmarks.density.compare import Comparison
+from invconv_benchmarks.density.display import Display
+from invconv_benchmarks.density.processes import joined
+from invconv_benchmarks.density.recipe import PRECISIONS, Recipe, load_preset, preset_names
+from invconv_benchmarks.density.training import train
+from invconv_benchmarks.density.users_data import NAMES, load
+
+_ABOUT = "presets: " + ", ".join(preset_names())
+_CHANGES = ("data", "levels", "depth", "width", "steps", "batch", "learning_rate", "precision")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    verbs = parser.add_subparsers(
+        dest="verb", required=True, metavar="train|sample|evaluate|compare"
+    )
+    one = verbs.add_parser("train", help="train one model, or go on where it stopped")
+    one.add_argument("--mixing", default="emerging", choices=MIXINGS, help="default: %(default)s")
+    one.add_argument("--seed", type=int, default=0)
+    one.add_argument("--device", default="cpu", help="such as cuda (default: %(default)s)")
+    one.add_argument(
+        "--out", type=Path, help="the folder of the checkpoint (default: invconv-density-PRESET-…)"
+    )
+    _add_settings(one, "hubble")
+    one.set_defaults(verb_run=_train)
+    for name, does, what in (
+        ("sample", _sample, "draw samples from a checkpoint into a picture"),
+        ("evaluate", _evaluate, "bits/dim of the test set, and round trips"),
+    ):
+        verb = verbs.add_parser(name, help=what)
+        verb.add_argument("run", type=Path, help="the folder of a run, or its checkpoint")
+        verb.add_argument("--device", default="cpu", help="such as cuda (default: %(default)s)")
+        verb.add_argument(
+            "--temperature", type=float, default=1.0, help="of the noise (default: %(default)s)"
+        )
+        verb.set_defaults(verb_run=does)
+        if name == "sample":
+            verb.add_argument("--count", type=int, default=64, help="default: %(default)s")
+            verb.add_argument("--seed", type=int, default=0, help="of the noise")
+            verb.add_argument("--stretch", action="store_true", help="brighten what is dark")
+            verb.add_argument("--out", type=Path, default=Path("samples.png"))
+        else:
+            verb.add_argument("--path", type=Path, help="of the data, if they are yours")
+            verb.add_argument(
+                "--count", type=int, default=100, help="of images and samples that go and return"
+            )
+    several = verbs.add_parser("compare", help="train every mixing layer on equal terms")
+    several.add_argument("--quick", action="store_true", help="minutes: one seed, few steps")
+    several.add_argument("--seeds", help="such as 0,1,2 (the default; with --quick: 0)")
+    several.add_argument(
+        "--learning-rates", default="", help="tried beside the preset's, such as 3e-3,1e-2,3e-2"
+    )
+    several.add_argument("--workers", type=int, default=2, help="processes (default: %(default)s)")
+    several.add_argument("--out", type=Path, help="the folder of the runs and the result")
+    _add_settings(several, None)
+    several.set_defaults(verb_run=_compare)
+
+
+def _add_settings(parser: argparse.ArgumentParser, preset: str | None) -> None:
+    parser.add_argument("--preset", default=preset, help=f"{_ABOUT}; or a .toml file")
+    parser.add_argument("--data", choices=NAMES, help="instead of the preset's")
+    parser.add_argument("--path", type=Path, help="of the data, if they are yours")
+    for name in ("levels", "depth", "width", "steps", "batch"):
+        parser.add_argument(f"--{name}", type=int, help="instead of the preset's")
+    parser.add_argument("--learning-rate", type=float, help="instead of the preset's")
+    parser.add_argument(
+        "--precision", choices=PRECISIONS, help="inside the couplings' networks; default: float32"
+    )
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Do what was asked for."""
+    status: int = arguments.verb_run(arguments)
+    return status
+
+
+def _changes(arguments: argparse.Namespace) -> dict[str, Any]:
+    return {name: getattr(arguments, name) for name in _CHANGES}
+
+
+def _train(arguments: argparse.Namespace) -> int:
+    preset = load_preset(arguments.preset)
+    recipe = preset.recipe(arguments.mixing, arguments.seed, **_changes(arguments))
+    name = f"{arguments.mixing}-seed{recipe.seed}"
+    folder = arguments.out or Path(f"invconv-density-{preset.name}") / name
+    data = load(recipe.data, arguments.path)
+    console = Console(stderr=False)
+    with joined(arguments.device) as (processes, device), _stopping() as stopped:
+        if not processes.first:
+            train(recipe, data, folder, device=device, processes=processes)
+            return 0
+        console.print(f"{_words(recipe)}: {len(data)} tiles an epoch", highlight=False)
+        total = recipe.training.length(len(data))
+        with Display(console, total) as display:
+            trainer = train(
+                recipe,
+                data,
+                folder,
+                report=lambda progress: display.show(name, progress),
+                should_stop=lambda: bool(stopped) and processes.size == 1,
+                device=device,
+                processes=processes,
+            )
+    if trainer.step < trainer.steps:
+        console.print(
+            f"stopped after {trainer.step} of {trainer.steps} steps; the same command goes on"
+        )
+        return 130
+    console.print(f"{folder}: {trainer.history[-1]['test']:.4f} bits/dim of the test tiles")
+    return 0
+
+
+def _words(recipe: Recipe) -> str:
+    return f"{recipe.preset}, {recipe.architecture.mixing}, seed {recipe.seed}"
+
+
+@contextmanager
+def _stopping() -> Iterator[list[int]]:
+    """Yield a list that gets an entry when the user or the system asks the process to end."""
+    asked: list[int] = []
+
+    def hear(number: int, frame: object) -> None:
+        if asked:  # asked twice: at once
+            raise KeyboardInterrupt
+        asked.append(number)
+
+    before = {kind: signal.signal(kind, hear) for kind in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield asked
+    finally:
+        for kind, handler in before.items():
+            signal.signal(kind, handler)
+
+
+def _sample(arguments: argparse.Namespace) -> int:
+    if arguments.count < 1 or arguments.temperature < 0:
+        raise ValueError("expected a --count of at least 1 and a --temperature of at least 0")
+    stored, model = evaluation.restore(arguments.run, arguments.device)
+    generator = torch.Generator().manual_seed(arguments.seed)
+    samples = model.sample(arguments.count, generator, arguments.temperature)
+    finite = torch.isfinite(samples).flatten(1).all(dim=1)
+    within = ((samples >= -0.5) & (samples < 0.5)).flatten(1).all(dim=1)
+    grid.write(samples, arguments.out, bright=arguments.stretch)
+    Console().print(
+        f"{arguments.out}: {arguments.count} samples of {_words(stored.recipe)}, step "
+        f"{stored.step}; {int(finite.sum())} are finite, {int(within.sum())} in range everywhere",
+        highlight=False,
+        soft_wrap=True,
+    )
+    return 0
+
+
+def _evaluate(arguments: argparse.Namespace) -> int:
+    if arguments.count < 1:
+        raise ValueError(f"--count: expected at least 1, got {arguments.count}")
+    stored, model = evaluation.restore(arguments.run, arguments.device)
+    data = load(stored.recipe.data, arguments.path)
+    if data.fingerprint != stored.data:
+        raise ValueError(f"--path: {stored.recipe.data} there has other images than the run had")
+    bits = evaluation.bits_per_dim(model, data)
+    table = Table(title=f"{_words(stored.recipe)}, step {stored.step} of {stored.steps}")
+    for name in ("", "of", "in range", "back within the bound", "largest error", "bound"):
+        table.add_column(name, justify="left" if not name else "right")
+    trips = evaluation.round_trips(
+        model, data, arguments.count, arguments.count, arguments.temperature
+    )
+    for name, trip in trips.items():
+        numbers = [trip[k] for k in ("error", "bound")]
+        shown = ["–" if value is None else f"{value:.1e}" for value in numbers]
+        counts = [str(trip[k]) for k in ("count", "in_range", "in_range_within")]
+        table.add_row(name, *counts, *shown)
+    console = Console()
+    console.print(table)
+    error = bits.std(ddof=1) / len(bits) ** 0.5
+    console.print(
+        f"{bits.mean():.4f} bits/dim of {len(bits)} test images (± {error:.4f} over the images); "
+        f"{trips['samples']['non_finite']} samples are not finite, "
+        f"{trips['samples']['outside']} leave the range somewhere",
+        highlight=False,
+        soft_wrap=True,
+    )
+    return 0
+
+
+def _compare(arguments: argparse.Namespace) -> int:
+    preset = load_preset(arguments.preset or ("hubble-quick" if arguments.quick else "hubble"))
+    comparison = Comparison(
+        preset=preset,
+        changes=_changes(arguments),
+        seeds=_numbers("--seeds", arguments.seeds or ("0" if arguments.quick else "0,1,2"), int),
+        rates=_numbers("--learning-rates", arguments.learning_rates, float),
+        path=arguments.path,
+        folder=arguments.out or Path(f"invconv-density-{preset.name}"),
+        workers=arguments.workers,
+        quick=arguments.quick,
+    )
+    if comparison.workers < 1 or not comparison.seeds:
+        raise ValueError("expected at least one of --workers and of --seeds")
+    console = Console()
+    data = load(comparison.jobs()[0].recipe.data, comparison.path)
+    comparison.folder.mkdir(parents=True, exist_ok=True)
+    document = compare.perform(comparison, data, console)
+    if document is None:
+        console.print("interrupted: the same command goes on from here")
+        return 130
+    compare.show(document, comparison.folder, console)
+    return 0
+
+
+def _numbers(option: str, text: str, kind: type[Any]) -> Sequence[Any]:
+    try:
+        return tuple(dict.fromkeys(kind(part) for part in text.split(",") if part))
+    except ValueError:
+        raise ValueError(f"{option}: expected numbers with commas between, got {text!r}") from None

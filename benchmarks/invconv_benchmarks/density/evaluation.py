@@ -1,0 +1,92 @@
+"""What a trained model is worth: bits a dimension, and round trips of images and of samples."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+import torch
+
+from invconv_benchmarks.density import checkpoint, round_trip
+from invconv_benchmarks.density.architecture import build
+from invconv_benchmarks.density.checkpoint import Checkpoint
+from invconv_benchmarks.density.dataset import Dataset, noise_of_test
+from invconv_benchmarks.density.dequantise import dequantise
+from invconv_benchmarks.density.model import DensityModel
+from invconv_benchmarks.density.round_trip import RoundTrip
+
+Tensor: TypeAlias = torch.Tensor
+Floats = np.ndarray[Any, Any]
+
+SAMPLE_SEED = 0  # of the noise, the same for every model with latents of the same shapes
+
+
+def restore(path: Path, device: str = "cpu") -> tuple[Checkpoint, DensityModel]:
+    """Return a checkpoint of a file or a run's folder, and the model with the average parameters.
+
+    Raises
+    ------
+    ValueError
+        If it is none, or damaged.
+    """
+    path = path / checkpoint.NAME if path.is_dir() else path
+    stored = checkpoint.read(path)
+    model = build(stored.recipe.architecture, stored.image_shape, seed=0)
+    try:
+        checkpoint.load_into(model.state_dict(), stored.part("average"), "average")
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
+    return stored, model.requires_grad_(False).eval().to(device)
+
+
+@torch.no_grad()  # type: ignore[untyped-decorator]
+def bits_per_dim(model: DensityModel, data: Dataset, batch: int = 100, draw: int = 0) -> Floats:
+    """Return bits a dimension of each test image, float64; the noise is the same for every model.
+
+    Parameters
+    ----------
+    model : DensityModel
+    data : Dataset
+    batch : int
+        Images at a time.
+    draw : int
+        Which noise.
+    """
+    device = next(model.parameters()).device
+    noise = noise_of_test(data, draw)
+    parts = []
+    for start in range(0, len(data.test), batch):
+        some = slice(start, start + batch)
+        images, numbers = (torch.from_numpy(a[some]).to(device) for a in (data.test, noise))
+        parts.append(model.bits_per_dim(images, numbers).double().cpu().numpy())
+    return np.concatenate(parts)
+
+
+def images_of_test(model: DensityModel, data: Dataset, count: int) -> Tensor:
+    """Return the first test images as the model takes them, (count, C, H, W)."""
+    images, noise = torch.from_numpy(data.test[:count]), noise_of_test(data)[:count]
+    return dequantise(images, torch.from_numpy(noise)).to(next(model.parameters()).device)
+
+
+def round_trips(
+    model: DensityModel, data: Dataset, images: int, samples: int, temperature: float = 1.0
+) -> dict[str, dict[str, Any]]:
+    """Return what became of "images" and "samples" on their way through the model and back."""
+    generator = torch.Generator().manual_seed(SAMPLE_SEED)
+    trips = {
+        "images": round_trip.reconstruct(model, images_of_test(model, data, images)),
+        "samples": round_trip.resample(model, samples, generator, temperature),
+    }
+    return {name: _without_nan(trip) for name, trip in trips.items()}
+
+
+def _without_nan(trip: RoundTrip) -> dict[str, Any]:
+    """Return the attributes by name, None where there is no number, and "non_finite"."""
+    values = asdict(trip) | {"non_finite": trip.non_finite}
+    return {
+        name: None if isinstance(v, float) and not math.isfinite(v) else v
+        for name, v in values.items()
+    }

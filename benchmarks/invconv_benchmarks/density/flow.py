@@ -1,0 +1,47 @@
+"""The flow of the paper: Glow, with any mixing layer between its couplings.
+
+    squeeze, [actnorm, mixing, affine coupling] x depth, split;  and again, a level deeper
+
+D. P. Kingma, P. Dhariwal, Glow, NeurIPS 2018; E. Hoogeboom, R. van den Berg, M. Welling, Emerging
+Convolutions for Generative Normalizing Flows, ICML 2019.
+"""
+
+from __future__ import annotations
+
+from torch import nn
+
+from invconv_benchmarks.density.architecture import Architecture
+from invconv_benchmarks.density.coupling import AffineCoupling
+from invconv_benchmarks.density.multiscale import Split, Squeeze
+from invconv_torch import ActNorm, Conv1x1, EmergingConv2d, PeriodicConv2d
+
+
+def mixing(architecture: Architecture, channels: int) -> nn.Module:
+    """Return the layer that mixes channels; actnorm before it has the bias."""
+    match architecture.mixing:
+        case "emerging":
+            size = architecture.kernel_size
+            return EmergingConv2d(channels, size, bias=False, mixing="plain")
+        case "periodic":
+            return PeriodicConv2d(channels, architecture.kernel_size, bias=False)
+        case parametrization:
+            return Conv1x1(channels, parametrization, bias=False)
+
+
+def layers(architecture: Architecture, shape: tuple[int, int, int]) -> dict[str, nn.Module]:
+    """Return the layers by name, in the order in which an image (C, H, W) meets them."""
+    channels, found = shape[0], {}
+    for level in range(architecture.levels):
+        found[f"level{level}_squeeze"] = Squeeze()
+        channels *= 4
+        for step in range(architecture.depth):
+            at = f"level{level}_step{step}"
+            found[f"{at}_actnorm"] = ActNorm(channels)
+            found[f"{at}_mixing"] = mixing(architecture, channels)
+            found[f"{at}_coupling"] = AffineCoupling(
+                channels, architecture.width, architecture.scale_floor
+            )
+        if level < architecture.levels - 1:
+            found[f"level{level}_split"] = Split(channels)
+            channels //= 2
+    return found

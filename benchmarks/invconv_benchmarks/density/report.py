@@ -1,0 +1,156 @@
+"""A comparison in words and tables, for the terminal and for the README."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from rich import box
+from rich.table import Table
+
+from invconv_benchmarks.density.summary import best, findings, title
+
+Row = Mapping[str, Any]
+
+_NOTES = """\
+numbers       parameters
+bits/dim      of {test} test tiles, averaged parameters: mean ± standard deviation over {seeds}
+from plain    the difference from the plain 1×1, seed by seed: mean ± standard deviation
+step          of training on one thread, median, while another run had the other core
+samples       100 of them, on one thread
+back          of {samples} samples ({fewer} of MAF): how many are in range everywhere, and before the stroke how many
+              of these return to their noise within the bound of float32's rounding
+paper         {of}:
+              other images and larger models, not to be compared with the rest"""
+
+
+def tables(document: Mapping[str, Any]) -> Iterator[Table]:
+    """Yield the table of all rows, and that of the learning rates if there are several."""
+    yield _table(document)
+    if document["sweep"]:
+        yield _sweep(document["sweep"])
+
+
+def notes(document: Mapping[str, Any]) -> str:
+    """Say what the columns are."""
+    trips = [row["samples"] for row in document["rows"] if row["samples"]]
+    count = len(document["seeds"])
+    return _NOTES.format(
+        test=document["data"]["test"],
+        seeds=f"{count} seeds" if count > 1 else "one seed",
+        samples=max((trip["count"] for trip in trips), default=0),
+        fewer=min((trip["count"] for trip in trips), default=0),
+        of=document["paper"].get("of", "no numbers"),
+    )
+
+
+def _table(document: Mapping[str, Any]) -> Table:
+    settings = document["training"]
+    table = Table(
+        title=f"{document['data']['name']}, {settings['steps']} steps of {settings['batch']}, "
+        f"learning rate {settings['learning_rate']:g}",
+        title_justify="left",
+        title_style="bold",
+        box=box.SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+        show_edge=False,
+    )
+    table.add_column("", no_wrap=True)
+    for name in ("numbers", "bits/dim", "from plain", "step", "samples", "back", "paper"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for row in document["rows"]:
+        cells = _cells(row, document["paper"])
+        table.add_row(title(row["mixing"]), *cells[:-1], f"[dim]{cells[-1]}[/]")
+    return table
+
+
+def _cells(row: Row, paper: Mapping[str, str]) -> list[str]:
+    """Return what all tables show of a row, after its name."""
+    stopped = any(run["error"] for run in row["runs"])
+    trip, time = row["samples"], row["sampling"]
+    return [
+        f"{row['parameters']:,}".replace(",", " ") if row["parameters"] else "–",
+        _spread(row["bits"], "stopped" if stopped else "–", ""),
+        _spread(row["difference"], "–", "+"),
+        f"{1e3 * row['seconds_per_step']:.0f} ms" if row["seconds_per_step"] else "–",
+        f"{time['seconds']:.2g} s" if time else "–",
+        f"{trip['in_range_within']}/{trip['in_range']}" if trip else "–",
+        paper.get(row["mixing"], "–"),
+    ]
+
+
+def _spread(value: Mapping[str, Any] | None, absent: str, sign: str) -> str:
+    if value is None:
+        return absent
+    text = f"{value['mean']:{sign}.3f}"
+    if value["std"] is None:
+        return text
+    return f"{text} ± " + f"{value['std']:.3f}".removeprefix("0")
+
+
+def _sweep(entries: list[Mapping[str, Any]]) -> Table:
+    rates = sorted({entry["learning_rate"] for entry in entries})
+    table = Table(
+        title=f"bits/dim by learning rate, seed {entries[0]['seed']}",
+        title_justify="left",
+        title_style="bold",
+        box=box.SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+        show_edge=False,
+    )
+    table.add_column("", no_wrap=True)
+    for rate in rates:
+        table.add_column(f"{rate:g}", justify="right", no_wrap=True)
+    for mixing, cells in _by_rate(entries, rates).items():
+        table.add_row(title(mixing), *cells)
+    return table
+
+
+def _by_rate(entries: list[Mapping[str, Any]], rates: list[float]) -> dict[str, list[str]]:
+    """Return each row's cells, the best one starred."""
+    there = {(e["mixing"], e["learning_rate"]): e["bits"] for e in entries}
+    winners = best(entries)
+
+    def cell(mixing: str, rate: float) -> str:
+        if (mixing, rate) not in there:
+            return "–"
+        bits = there[mixing, rate]
+        if bits is None:
+            return "stopped"
+        return f"{bits:.3f}{'*' if winners[mixing][1] == rate else ''}"
+
+    mixings = dict.fromkeys(entry["mixing"] for entry in entries)
+    return {mixing: [cell(mixing, rate) for rate in rates] for mixing in mixings}
+
+
+def markdown(document: Mapping[str, Any]) -> list[str]:
+    """Return the lines of the README's tables and of what was found."""
+    environment, settings = document["environment"], document["training"]
+    seeds = len(document["seeds"])
+    lines = [
+        f"{document['data']['name'].capitalize()}, {document['data']['test']} test tiles, "
+        f"{settings['steps']} steps of {settings['batch']} tiles, "
+        f"{seeds} seed{'s' * (seeds > 1)}, one thread a run, {environment['cpu']}, "
+        f"torch {environment['versions']['torch']}, {document['date'][:10]}. Mean ± standard "
+        "deviation over seeds; differences are paired: the same tiles, order and noise.",
+        "",
+        "| | parameters | bits/dim | from plain | a step | 100 samples "
+        f"| the paper, **other images**: {document['paper'].get('of', '–')} |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for row in document["rows"]:
+        cells = _cells(row, document["paper"])
+        lines.append(f"| {title(row['mixing'])} | {' | '.join(cells[:5] + cells[6:])} |")
+    if document["sweep"]:
+        rates = sorted({entry["learning_rate"] for entry in document["sweep"]})
+        lines += [
+            "",
+            f"bits/dim by learning rate, seed {document['sweep'][0]['seed']}, * the best:",
+        ]
+        lines += ["", f"| | {' | '.join(f'{rate:g}' for rate in rates)} |"]
+        lines.append("|---" * (1 + len(rates)) + "|")
+        lines += [
+            f"| {title(mixing)} | {' | '.join(cells)} |"
+            for mixing, cells in _by_rate(document["sweep"], rates).items()
+        ]
+    return [*lines, "", *(f"- {sentence}" for sentence in findings(document))]
