@@ -35,10 +35,12 @@ from invconv.stencil import Offset
 
 _PAGE = 4096  # bytes: pixels whole pages apart share one set of the cache
 _BAND = 2**18  # bytes of a sample that stay in the cache
+_ALL = slice(None)
 _FEW = 4  # channels: a loop over no more takes longer to start than to run
 
 Tile = tuple[int, int]
 Row = tuple[int, int, int]
+Index = tuple[slice | int, ...]
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,11 +67,13 @@ class Layout:
     own : bool
         Whether a tile's window holds the tile itself, still y; else T^-1 y is put into the buffer.
     entries : tuple of index
-        Of the images, one after the other as they are copied in: few channels each by itself, row
-        by row of the tiles, so that what is copied at once runs along the rows of the images.
-    exits : tuple of slice
-        Of the rows of tiles, in which they are copied out: a band of a sample stays in the cache,
-        since it is read once for every channel.
+        Of the images, one after the other as they are copied in: row by row of the tiles, so that
+        what is copied at once runs along the rows of the images; of few channels each by itself.
+    exits : tuple of index
+        Of the images as they are copied out: row by row of the tiles in bands of rows that stay in
+        the cache, since they are read once for every channel.
+    bands : tuple of slice
+        Those bands.
     """
 
     length: int
@@ -80,8 +84,9 @@ class Layout:
     steps: tuple[tuple[int, int], ...]
     size: int
     own: bool
-    entries: tuple[tuple[slice | int, ...], ...]
-    exits: tuple[slice, ...]
+    entries: tuple[Index, ...]
+    exits: tuple[Index, ...]
+    bands: tuple[slice, ...]
 
 
 @functools.lru_cache(maxsize=256)
@@ -168,6 +173,7 @@ def layout(
         low, top = max(0, -((columns - 1 - level) // slope)), min(rows - 1, level // slope)
         place = start + low * row + (level - slope * low) * size
         steps.append((place, (top - low + 1) * batch))
+    bands = _slices(rows, max(1, _BAND // (columns * size * itemsize)))
     return Layout(
         length=start + (rows + depth) * row + pitch,
         start=start,
@@ -178,18 +184,14 @@ def layout(
         size=size,
         own=own,
         entries=_entries(high, channels),
-        exits=_slices(rows, max(1, _BAND // (columns * size * itemsize))),
+        exits=tuple((_ALL, band, h) for band, h in itertools.product(bands, range(high))),
+        bands=bands,
     )
 
 
-def _entries(high: int, channels: int) -> tuple[tuple[slice | int, ...], ...]:
-    everything = slice(None)
-    if channels > _FEW:
-        return ((everything,),)
-    return tuple(
-        (everything, everything, h, everything, everything, c)
-        for h, c in itertools.product(range(high), range(channels))
-    )
+def _entries(high: int, channels: int) -> tuple[Index, ...]:
+    some = range(channels) if channels <= _FEW else (_ALL,)
+    return tuple((_ALL, _ALL, h, _ALL, _ALL, c) for h, c in itertools.product(range(high), some))
 
 
 def _slices(count: int, step: int) -> tuple[slice, ...]:

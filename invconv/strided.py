@@ -119,8 +119,8 @@ class StridedSolver(PitchedSolver):
             self._add(work, matrices, source)
         x = self.xp.empty(tiled, dtype=y.dtype)
         target = x.transpose(0, 2, 3, 4, 5, 1)
-        for band in plan.exits:
-            target[:, band, ...] = work.images[:, band, ...]
+        for some in plan.exits:
+            target[some] = work.images[some]
         return x.reshape(y.shape)
 
     def _run(self, work: Views, matrices: list[Array]) -> None:
