@@ -276,3 +276,13 @@ def test_autocast_leaves_the_density_as_it_is() -> None:
     with torch.autocast("cpu", dtype=torch.bfloat16):
         assert torch.equal(transform.log_abs_det_jacobian(x, x), expected)
         torch.testing.assert_close(flow.log_prob(x).float(), flow.log_prob(x))
+
+
+@pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")  # dynamo's
+def test_a_density_compiles() -> None:
+    transform = interop.TorchTransform(it.EmergingConv2d(2))
+    base = Normal(torch.zeros(2, 4, 4), 1.0, validate_args=False)
+    flow = TransformedDistribution(base, [transform], validate_args=False)
+    x = torch.randn(3, 2, 4, 4)
+    compiled = torch.compile(flow.log_prob, backend="aot_eager", fullgraph=True)
+    torch.testing.assert_close(compiled(x), flow.log_prob(x))
