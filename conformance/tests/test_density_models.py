@@ -177,6 +177,14 @@ def test_samples_that_are_no_images_are_counted_apart() -> None:
     assert math.isnan(found.error)
 
 
+def test_a_bound_that_overflows_is_kept_by_none() -> None:
+    x, inf = torch.zeros(3, 1, 1, 1), math.inf
+    found = round_trip._judged(x, torch.tensor([1.0, 1.0, inf]), torch.tensor([2.0, inf, inf]))
+    assert (found.in_range, found.in_range_within) == (3, 1)
+    assert found.share == inf
+    assert not found.holds
+
+
 def test_the_bound_follows_the_condition_and_not_a_wrong_inverse() -> None:
     model, x = model_of("plain", 8, spread=0.0), images(4, 8)
     bounds = round_trip.image_bounds(model, x)
@@ -199,17 +207,21 @@ class _OffCoupling(AffineCoupling):
         return x + 1e-3, log_det
 
 
-def test_the_scale_floor_bounds_what_a_coupling_divides_by() -> None:
-    floors = {}
+@pytest.mark.parametrize("layer", ["level0_step0_coupling", "level0_split"])
+def test_the_scale_floor_bounds_what_a_sample_is_divided_by(layer: str) -> None:
+    """A network that leaves what it was trained on: scales of e^-20, or of the floor."""
+    largest = {}
     for floor in (0.0, 0.1):
-        model = model_of("plain", 8, torch.float64, scale_floor=floor)
-        coupling = model.layers["level0_step0_coupling"]
+        model = build(Architecture("plain", 2, 1, 8, scale_floor=floor), (3, 8, 8), seed=0)
+        part = model.layers[layer]
         with torch.no_grad():
-            coupling.net[-1].bias.fill_(-20.0)
-            z = torch.ones(1, 12, 4, 4, dtype=torch.float64)
-            floors[floor] = coupling.inverse(z)[0].abs().max().item()
-    assert floors[0.1] < 40
-    assert floors[0.0] > 1e6
+            last = part.prior if layer == "level0_split" else part.net[-1]
+            last.bias[6:].fill_(20.0 if layer == "level0_split" else -20.0)
+            ones = torch.ones(1, 6, 4, 4)
+            whole = (ones, ones) if layer == "level0_split" else torch.cat((ones, ones), dim=1)
+            largest[floor] = part.inverse(whole)[0].max().item()
+    assert largest[0.1] == pytest.approx(10, rel=1e-5)
+    assert largest[0.0] > 1e7
 
 
 def test_maf_sees_only_earlier_numbers() -> None:

@@ -59,7 +59,7 @@ class Flow:
     image_shape : tuple of int
         (C, H, W).
     floor : float
-        The least scale of a coupling.
+        The least scale of a coupling or a prior.
     """
 
     levels: tuple[Level, ...]
@@ -80,9 +80,9 @@ class Flow:
                 total = total + log_det + jnp.log(scale).sum(axis=(1, 2, 3))
             if level.prior is not None:
                 x, left = jnp.split(x, 2, axis=1)
-                mean, log_scale = jnp.split(_convolve(level.prior, x), 2, axis=1)
-                zs.append((left - mean) * jnp.exp(-log_scale))
-                total = total - log_scale.sum(axis=(1, 2, 3))
+                mean, scale = _mean_and_scale(level.prior, x, self.floor)
+                zs.append((left - mean) * scale)
+                total = total + jnp.log(scale).sum(axis=(1, 2, 3))
         return [*zs, x], total
 
     @jax.jit  # type: ignore[untyped-decorator]
@@ -91,8 +91,8 @@ class Flow:
         *left, x = zs
         for level in reversed(self.levels):
             if level.prior is not None:
-                mean, log_scale = jnp.split(_convolve(level.prior, x), 2, axis=1)
-                x = jnp.concatenate([x, left.pop() * jnp.exp(log_scale) + mean], axis=1)
+                mean, scale = _mean_and_scale(level.prior, x, self.floor)
+                x = jnp.concatenate([x, left.pop() / scale + mean], axis=1)
             for step in reversed(level.steps):
                 kept, changed = jnp.split(x, 2, axis=1)
                 shift, scale = _shift_and_scale(step.network, kept, self.floor)
@@ -277,3 +277,8 @@ def _shift_and_scale(network: Sequence[Conv], x: Array, floor: float) -> tuple[A
         x = jax.nn.relu(_convolve(conv, x))
     shift, h = jnp.split(_convolve(last, x), 2, axis=1)
     return shift, floor + (1 - floor) * jax.nn.sigmoid(h + 2)
+
+
+def _mean_and_scale(prior: Conv, x: Array, floor: float) -> tuple[Array, Array]:
+    mean, h = jnp.split(_convolve(prior, x), 2, axis=1)
+    return mean, floor + (1 - floor) * jnp.exp(-h)
