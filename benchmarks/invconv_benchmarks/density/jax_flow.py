@@ -66,6 +66,17 @@ class Flow:
     image_shape: tuple[int, int, int]
     floor: float
 
+    @property
+    def latent_shapes(self) -> list[tuple[int, int, int]]:
+        """The shape (C, H, W) of each piece of noise."""
+        channels, height, width = self.image_shape
+        shapes = []
+        for level in self.levels:
+            kept = 4 * channels if level.prior is None else 2 * channels
+            channels, height, width = kept, height // 2, width // 2
+            shapes.append((channels, height, width))
+        return shapes
+
     @jax.jit  # type: ignore[untyped-decorator]
     def encode(self, x: Array) -> tuple[list[Array], Array]:
         """Return the noise of images (B, C, H, W), and log|det dz/dx|, shape (B,)."""
@@ -174,21 +185,22 @@ def from_arrays(
         )
     channels, height, width = architecture.require_fits(image_shape)
     given = _Given(arrays)
-    levels = []
-    for level in range(architecture.levels):
-        channels *= 4
-        steps = [
-            _step(architecture, channels, given, f"layers.level{level}_step{step}")
-            for step in range(architecture.depth)
-        ]
-        prior = None
-        if level < architecture.levels - 1:
-            name = f"layers.level{level}_split.prior"
-            prior = given.conv(name, channels, channels // 2, 3)
-            channels //= 2
-        levels.append(Level(tuple(steps), prior))
+    levels = [  # each has twice the channels of the one before
+        _level(architecture, 4 * channels * 2**level, given, level)
+        for level in range(architecture.levels)
+    ]
     given.require_none_left()
-    return Flow(tuple(levels), (image_shape[0], height, width), architecture.scale_floor)
+    return Flow(tuple(levels), (channels, height, width), architecture.scale_floor)
+
+
+def _level(architecture: Architecture, channels: int, given: _Given, level: int) -> Level:
+    at, half = f"layers.level{level}", channels // 2
+    steps = [
+        _step(architecture, channels, given, f"{at}_step{step}")
+        for step in range(architecture.depth)
+    ]
+    last = level == architecture.levels - 1
+    return Level(tuple(steps), None if last else given.conv(f"{at}_split.prior", channels, half, 3))
 
 
 def _step(architecture: Architecture, channels: int, given: _Given, at: str) -> Step:
