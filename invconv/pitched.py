@@ -27,6 +27,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from invconv.arrays import Array, identity, namespace, zeros
@@ -190,7 +191,7 @@ def layout(
 
 
 def _entries(high: int, channels: int) -> tuple[Index, ...]:
-    some = range(channels) if channels <= _FEW else (_ALL,)
+    some: Iterable[slice | int] = range(channels) if channels <= _FEW else (_ALL,)
     return tuple((_ALL, _ALL, h, _ALL, _ALL, c) for h, c in itertools.product(range(high), some))
 
 
