@@ -10,7 +10,7 @@ from invconv.arrays import Array, Shape, as_array, cast, namespace
 from invconv.calls import Call, enter, require_cotangent, require_spatial_shape
 from invconv.pieces import Gradients, Pieces
 from invconv.prepared import Factor, PreparedInverse
-from invconv.settings import flag
+from invconv.settings import count, flag
 from invconv.tiles import tile_by_hand
 
 
@@ -118,7 +118,7 @@ class InvertibleConv(Pieces):
         SingularConvError
             If the operator has a zero pivot (known in host memory, outside traced code only).
         """
-        shape = require_spatial_shape(self, spatial_shape)
+        shape, refine = require_spatial_shape(self, spatial_shape), count("refine", refine)
         with nullcontext() if tile is None else tile_by_hand(tile):
             held = self._held()
             wide = precise.chosen(self, shape, precision)

@@ -69,7 +69,7 @@ class Guard:
         self,
         *,
         digits: float = 3.0,
-        budget: float = 0.01,
+        budget: float = 0.005,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         if not (is_number(budget) and 0 < budget <= 1):
@@ -112,10 +112,10 @@ class Guard:
             name = self._next(there)
             if name is not None:
                 self._look(name, *there[name])
-            cost = self._clock() - now
-            self.seconds += cost
-            self._costliest = max(self._costliest, cost)
-        return self.worst
+            self._costliest = max(self._costliest, self._clock() - now)
+        worst = self.worst
+        self.seconds += self._clock() - now  # glances at the clock count, too
+        return worst
 
     def _next(self, there: Layers) -> str | None:
         """Return whose turn it is."""

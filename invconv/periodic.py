@@ -158,6 +158,8 @@ class PeriodicConv(Convolution):
         return {"kernel": log_det_bar * spectral_log_det_vjp(self.kernel, self._dilation, shape)}
 
     def _condition(self, shape: Shape) -> condition.Condition:
+        if not np.isfinite(self.kernel).all():
+            raise condition.SolveOverflowError
         taps = float(np.linalg.norm(taps_of(self.kernel), 2, axis=(1, 2)).sum())
         rounding = self.channels * taps * condition.EPS["float64"]
         found = condition.of_spectrum(self._spectrum(shape), rounding)

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from invconv.arrays import Array, Shape, cast, library_name, namespace
 from invconv.checks import exceeds
 from invconv.prepared import Factor, Map
-from invconv.settings import choice, positive_int
+from invconv.settings import choice
 
 if TYPE_CHECKING:
     from invconv.base import InvertibleConv
@@ -96,7 +96,6 @@ def wrapped(factor: Factor, working: InvertibleConv, shape: Shape, refine: int) 
         factor = Factor(Wide(factor.solve), cast(factor.log_det, dtype), plan)
     if refine == 0:
         return factor
-    steps, linear = positive_int("refine", refine), working._linear_maps(shape)[1]
-    plan = factor.plan | {"refinement steps": steps}
-    solve = Refined(factor.solve, linear, in_float64(working), steps)
+    linear, plan = working._linear_maps(shape)[1], factor.plan | {"refinement steps": refine}
+    solve = Refined(factor.solve, linear, in_float64(working), refine)
     return Factor(solve, factor.log_det, plan)

@@ -101,7 +101,9 @@ def triangular_solve(matrix: Array, rhs: Array, *, lower: bool) -> Array:
     # Some libraries raise at a zero pivot. Whoever could look has looked by now (`Linear`), so that
     # here the values do not matter, as long as nothing is raised.
     xp = namespace(matrix)
-    regular = xp.all(xp.linalg.diagonal(matrix) != 0)
+    finite = xp.all(xp.isfinite(matrix))
+    regular = finite & xp.all(xp.linalg.diagonal(matrix) != 0)
+    rhs = xp.where(finite, rhs, xp.full_like(rhs, math.nan))  # elimination may take inf for a zero
     return xp.linalg.solve(xp.where(regular, matrix, identity(matrix.shape[0], matrix)), rhs)
 
 

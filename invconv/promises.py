@@ -177,8 +177,9 @@ def _taps(taps: Array, inverse_norm: Array, gain: float) -> Array:
 
 def _autoregressive(conv: AutoregressiveConv, gain: float) -> AutoregressiveConv:
     causal = conv._causal()
-    block, inverse_norm = _diagonal_block(causal.diagonal, gain ** (1 / 3))
-    taps = _taps(causal.taps, inverse_norm, gain ** (2 / 3)) if causal.reach else causal.taps
+    own = gain ** (1 / 3) if causal.reach else gain
+    block, inverse_norm = _diagonal_block(causal.diagonal, own)
+    taps = _taps(causal.taps, inverse_norm, gain / own) if causal.reach else causal.taps
     taps = namespace(taps).concat([block[None, ...], taps], axis=0)
     return conv.replace(kernel=conv._kernel_of(taps))
 
@@ -187,11 +188,12 @@ def _periodic(conv: PeriodicConv, gain: float) -> PeriodicConv:
     size = conv._kernel_size
     centre = tap_indices(size).index(tuple((k - 1) // 2 for k in size))
     taps = taps_of(conv.kernel)
-    block, inverse_norm = _matrix(taps[centre, ...], gain ** (1 / 3))
     others = [taps[:centre, ...], taps[centre + 1 :, ...]]
     rest = namespace(taps).concat(others, axis=0)
+    own = gain ** (1 / 3) if rest.shape[0] else gain
+    block, inverse_norm = _matrix(taps[centre, ...], own)
     if rest.shape[0]:
-        rest = _taps(rest, inverse_norm, gain ** (2 / 3))
+        rest = _taps(rest, inverse_norm, gain / own)
     parts = [rest[:centre, ...], block[None, ...], rest[centre:, ...]]
     return conv.replace(kernel=kernel_of(namespace(taps).concat(parts, axis=0), size))
 

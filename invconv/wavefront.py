@@ -82,8 +82,12 @@ def causal_solver(stencil: CausalStencil, shape: Shape) -> Callable[[Array], Arr
 
 def stable_inverse(diagonal: Array) -> Array | None:
     """Return D^-1 where a product with it is as accurate as a triangular solve, else None."""
-    # a zero pivot, which some libraries' inverse raises at, is left to the solve
-    if not readable(diagonal) or (to_numpy(diagonal).diagonal() == 0).any():
+    if not readable(diagonal):
+        return None
+    # |D|_1 max 1/|d_cc| <= |D|_1 |D^-1|_1, since 1/d_cc are on the diagonal of D^-1: where that is
+    # too much, for a zero pivot or an inf at the latest, a library's inverse might raise
+    values = np.abs(to_numpy(diagonal))
+    if not values.sum(axis=0).max() < _INVERSE_LIMIT * values.diagonal().min():
         return None
     inverse = namespace(diagonal).linalg.inv(diagonal)
     return inverse if inverse_keeps_accuracy(diagonal, inverse) else None

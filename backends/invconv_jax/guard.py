@@ -40,7 +40,7 @@ class ConditionGuard:
         spatial_shape: Shape | Callable[[str], Shape],
         *,
         digits: float = 3.0,
-        budget: float = 0.01,
+        budget: float = 0.005,
     ) -> None:
         self._guard = Guard(digits=digits, budget=budget)
         self._grid = spatial_shape if callable(spatial_shape) else lambda name: spatial_shape

@@ -45,7 +45,7 @@ class ConditionGuard:
     '0'
     """
 
-    def __init__(self, model: nn.Module, *, digits: float = 3.0, budget: float = 0.01) -> None:
+    def __init__(self, model: nn.Module, *, digits: float = 3.0, budget: float = 0.005) -> None:
         if not isinstance(model, nn.Module):
             raise TypeError(f"model: expected a torch.nn.Module, got {type(model).__name__}")
         self._guard = Guard(digits=digits, budget=budget)

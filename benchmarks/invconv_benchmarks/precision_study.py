@@ -197,14 +197,16 @@ def picture(found: list[Point], path: Path) -> None:
     """Draw error against condition, a panel a task, with the bounds as lines."""
     import matplotlib.pyplot as plt
 
-    figure, axes = plt.subplots(1, 2, figsize=(11, 5), sharex=True, sharey=True, dpi=110)
+    figure, axes = plt.subplots(
+        1, 2, figsize=(11, 5.4), sharex=True, sharey=True, dpi=110, layout="constrained"
+    )
     numbers = np.logspace(0, 20, 200)
     for axis, task in zip(axes, ("sampling", "round trip"), strict=True):
-        for name in ("float32", "float64"):
-            line = np.clip(numbers * float(np.finfo(name).eps), None, 10)
-            axis.loglog(numbers, line, color="0.6", lw=1, zorder=1)
-            axis.annotate(f"condition x eps of {name}", (1e3, line[30] * 3), color="0.4", size=8,
-                          rotation=39, rotation_mode="anchor")  # fmt: skip
+        solved = {m.inside if task == "sampling" else m.dtype for m in METHODS}
+        for eps, name in sorted((float(np.finfo(name).eps), name) for name in solved):
+            axis.loglog(numbers, np.clip(numbers * eps, None, 10), color="0.6", lw=1, zorder=1)
+            axis.annotate(f"{name}'s", (4.0, 9 * eps), color="0.4", size=8,
+                          rotation=35, rotation_mode="anchor")  # fmt: skip
         for i, method in enumerate(METHODS):
             for family, marker in zip(FAMILIES, "o^sD", strict=True):
                 mine = [p for p in found if (p.task, p.method, p.family) == (task, method, family)]
@@ -217,10 +219,10 @@ def picture(found: list[Point], path: Path) -> None:
         axis.grid(alpha=0.2)
     axes[0].set_ylabel("largest error / largest value")
     axes[0].text(1.5e13, 1.4e-2, "two digits left", color="tab:red", size=8)
-    axes[0].legend(fontsize=8, loc="center right", framealpha=0.9)
+    handles, labels = axes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, fontsize=9, loc="outside lower center", ncols=len(METHODS) // 2)
     markers = ", ".join(f"{m} {f}" for f, m in zip(FAMILIES, "●▲■◆", strict=True))
-    figure.suptitle(f"What an inverse keeps   ({markers})", fontsize=11)
-    figure.tight_layout()
+    figure.suptitle(f"What an inverse keeps   ({markers}; lines: condition x eps)", fontsize=11)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path)
     plt.close(figure)

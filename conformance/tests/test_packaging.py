@@ -23,6 +23,12 @@ wrong: str = conv.channels
 """
 
 
+@pytest.fixture(autouse=True)
+def nothing_from_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keep the developer's PYTHONPATH from shadowing what is installed."""
+    monkeypatch.delenv("PYTHONPATH", raising=False)
+
+
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("wheel")

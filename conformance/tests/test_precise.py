@@ -118,8 +118,8 @@ def test_what_is_no_setting_is_refused() -> None:
     conv, _, _ = hard()
     with pytest.raises(ValueError, match="precision: expected 'float64' or 'auto', got 'float32'"):
         conv.prepare(GRID, precision="float32")
-    for wrong in (-1, 1.5, "2"):
-        with pytest.raises((ValueError, TypeError), match="refine: expected a positive integer"):
+    for wrong in (-1, 1.5, "2", np.ones(2)):
+        with pytest.raises((ValueError, TypeError), match="refine: expected a number of times"):
             conv.prepare(GRID, check=False, refine=wrong)  # type: ignore[arg-type]
 
 

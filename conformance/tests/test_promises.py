@@ -29,14 +29,30 @@ FAMILIES: dict[str, Callable[[np.random.Generator], Operator]] = {
     ),
     "one channel": lambda rng: ic.AutoregressiveConv.init(1, 3, rng=rng),
     "dilated": lambda rng: ic.AutoregressiveConv.init(2, 2, dilation=2, rng=rng),
+    "two directions": lambda rng: ic.AutoregressiveConv.init(2, (2, 3), direction=(1, -1), rng=rng),
+    "no other tap": lambda rng: ic.AutoregressiveConv.init(3, 1, rng=rng),
     "emerging": lambda rng: ic.EmergingConv.init(2, 3, rng=rng),
+    "emerging, rasters": lambda rng: ic.EmergingConv.init(2, 3, mask="raster", rng=rng),
+    "emerging, dilated": lambda rng: ic.EmergingConv.init(1, (5, 3), dilation=(1, 2), rng=rng),
     "periodic": lambda rng: ic.PeriodicConv.init(2, 3, rng=rng),
     "periodic, wide": lambda rng: ic.PeriodicConv.init(2, 6, rng=rng),
+    "periodic, dilated": lambda rng: ic.PeriodicConv.init(2, (2, 3), dilation=(2, 1), rng=rng),
+    "periodic, one tap": lambda rng: ic.PeriodicConv.init(3, 1, rng=rng),
     "plain": lambda rng: ic.Conv1x1.init(4, ndim=2, rng=rng),
     "plu": lambda rng: ic.PLUConv1x1.init(4, ndim=2, rng=rng),
     "qr": lambda rng: ic.QRConv1x1.init(4, ndim=2, rng=rng),
+    "qr, one reflector": lambda rng: ic.QRConv1x1(
+        rng.standard_normal((1, 4)), np.eye(4), np.ones(4), ndim=2
+    ),
     "chain": lambda rng: ic.Chain(
         [ic.QRConv1x1.init(2, rng=rng), ic.AutoregressiveConv.init(2, 2, rng=rng)]
+    ),
+    "chain of chains": lambda rng: ic.Chain(
+        [
+            ic.ActNorm.init(2),
+            ic.Chain([ic.PLUConv1x1.init(2, rng=rng), ic.PeriodicConv.init(2, rng=rng)]),
+            ic.Conv1x1.init(2, rng=rng),
+        ]
     ),
 }
 
@@ -95,7 +111,13 @@ def test_the_search_breaks_what_has_no_promise(family: str) -> None:
 LAYERS: dict[str, Callable[[], it.InvertibleModule]] = {
     "actnorm": lambda: it.ActNorm(3, max_gain=MAX_GAIN),
     "corner": lambda: it.AutoregressiveConv2d(3, max_gain=MAX_GAIN),
-    "emerging": lambda: it.EmergingConv2d(3, mixing="qr", max_gain=MAX_GAIN),
+    "raster, upper": lambda: it.AutoregressiveConv2d(
+        3, mask="raster", channel_order="upper", direction=-1, max_gain=MAX_GAIN
+    ),
+    "emerging": lambda: it.EmergingConv2d(3, max_gain=MAX_GAIN),
+    "emerging, qr": lambda: it.EmergingConv2d(3, mixing="qr", max_gain=MAX_GAIN),
+    "emerging, plu": lambda: it.EmergingConv2d(3, mixing="plu", max_gain=MAX_GAIN),
+    "emerging, plain": lambda: it.EmergingConv2d(3, mixing="plain", max_gain=MAX_GAIN),
     "periodic": lambda: it.PeriodicConv2d(3, max_gain=MAX_GAIN),
     "plain": lambda: it.Conv1x1(3, "plain", max_gain=MAX_GAIN),
     "plu": lambda: it.Conv1x1(3, "plu", max_gain=MAX_GAIN),
@@ -198,6 +220,26 @@ def test_jax_trains_through_it() -> None:
     assert last < first - 1
     host = ic.bounded(conv.asarrays(torch.empty(0, dtype=torch.float64)), MAX_GAIN)
     assert gain(host) <= MAX_GAIN * (1 + 1e-5)
+    there = ic.bounded(conv, MAX_GAIN)
+    image = np.random.default_rng(1).standard_normal((1, 2, 256, 256))
+    far = there.asarrays(image).forward(image)  # in float64, so that the rounding is known
+    back = np.asarray(there.inverse(jax.numpy.asarray(far, "float32")), np.float64)
+    size = float(np.linalg.norm(far) / np.linalg.norm(image))
+    error = np.linalg.norm(back - image) / np.linalg.norm(image)
+    assert error < 100 * np.finfo(np.float32).eps * MAX_GAIN * size
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_half_types_keep_the_promise_to_rounding(family: str, dtype: str) -> None:
+    rng = np.random.default_rng(0)
+    conv = FAMILIES[family](rng)
+    wild = {n: p + 3 * rng.standard_normal(p.shape) for n, p in conv.parameters().items()}
+    half = conv.replace(**wild).asarrays(torch.empty(0, dtype=getattr(torch, dtype)))
+    bounded = ic.bounded(half, MAX_GAIN)
+    assert {p.dtype for p in bounded.parameters().values()} == {getattr(torch, dtype)}
+    host = bounded.asarrays(torch.empty(0, dtype=torch.float64))
+    assert gain(host) <= MAX_GAIN * (1 + 0.1)
 
 
 def test_what_cannot_be_promised_is_refused() -> None:

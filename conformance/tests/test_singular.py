@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import warnings
 from collections.abc import Callable
@@ -130,3 +131,26 @@ def test_a_chain_that_is_no_map() -> None:
         for call in (chain.forward, chain.inverse, chain.inverse_and_log_det):
             with pytest.raises(ic.SingularConvError, match="Conv1x1 is exactly singular"):
                 call(x)
+
+
+@pytest.mark.filterwarnings("ignore")  # of NumPy, of what overflows, and of what is lost
+@pytest.mark.parametrize("number", [np.inf, np.nan, 1e300])
+@pytest.mark.parametrize("library", LIKE)
+@pytest.mark.parametrize(
+    "cls", ["AutoregressiveConv", "EmergingConv", "PeriodicConv", "PLUConv1x1"]
+)
+def test_one_number_out_of_range_is_no_error_of_the_library(
+    cls: str, library: str, number: float, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Elimination may take the pivots beside a large number for zeros, and raise."""
+    conv = getattr(ic, cls).init(2, rng=np.random.default_rng(0))
+    y = LIKE[library] + namespace(LIKE[library]).ones((1, 2, 3, 4), dtype=LIKE[library].dtype)
+    for name, array in conv.parameters().items():
+        for place in range(array.size):
+            there = array.copy()
+            there.reshape(-1)[place] = number
+            broken = conv.replace(**{name: there}).asarrays(LIKE[library])
+            for use in (broken.inverse, lambda y, conv=broken: conv.inverse_vjp(y, y)):
+                with contextlib.suppress(ic.SingularConvError):
+                    use(y)
+    assert capfd.readouterr().err == ""  # nor a message of LAPACK's

@@ -32,8 +32,19 @@ _WILD: dict[str, Callable[[np.random.Generator, tuple[int, ...]], Any]] = {
     "inf": lambda rng, shape: np.full(shape, np.inf),
     "huge": lambda rng, shape: 1e30 * rng.standard_normal(shape),
     "tiny": lambda rng, shape: 1e-30 * rng.standard_normal(shape),
+    "one inf": lambda rng, shape: _with_one(np.inf, rng, shape),
+    "one nan": lambda rng, shape: _with_one(np.nan, rng, shape),
+    "one huge": lambda rng, shape: _with_one(1e30, rng, shape),
 }
 FILLS = (*_TAME, *_WILD)
+
+
+def _with_one(number: float, rng: np.random.Generator, shape: tuple[int, ...]) -> Any:
+    """Return what is near the identity, but for one number anywhere."""
+    values = np.asarray(_near_identity(rng, shape))
+    if values.size:
+        values.reshape(-1)[rng.integers(values.size)] = number
+    return values
 
 
 def _near_identity(rng: np.random.Generator, shape: tuple[int, ...]) -> Any:

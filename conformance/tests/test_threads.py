@@ -1,0 +1,67 @@
+"""One prepared inverse in many threads: each gets what it would have got alone, bit for bit."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import torch
+
+import invconv as ic
+import invconv_torch as it
+from invconv.arrays import to_numpy
+
+THREADS, ROUNDS, GRID = 8, 10, (12, 12)
+LIKE: dict[str, Any] = {
+    "numpy": np.empty(0, np.float32),
+    "torch": torch.empty(0),
+    "jax": jnp.empty(0, "float32"),
+}
+OPERATORS: dict[str, Callable[[np.random.Generator], ic.InvertibleConv]] = {
+    "corner": lambda rng: ic.AutoregressiveConv.init(4, 2, rng=rng),
+    "raster": lambda rng: ic.AutoregressiveConv.init(4, 2, mask="raster", rng=rng),
+    "dilated": lambda rng: ic.AutoregressiveConv.init(4, 3, dilation=2, rng=rng),
+    "emerging": lambda rng: ic.EmergingConv.init(4, rng=rng),
+    "periodic": lambda rng: ic.PeriodicConv.init(4, rng=rng),
+    "plu": lambda rng: ic.PLUConv1x1.init(4, rng=rng),
+    "qr": lambda rng: ic.QRConv1x1.init(4, rng=rng),
+    "chain": lambda rng: ic.Chain(
+        [ic.QRConv1x1.init(4, rng=rng), ic.EmergingConv.init(4, rng=rng)]
+    ),
+}
+
+
+def assert_threads_agree(solve: Callable[[Any], Any], images: list[Any]) -> None:
+    """Solve every image in turn, then all in threads, many times."""
+    expected = [to_numpy(solve(y)) for y in images]
+    with ThreadPoolExecutor(THREADS) as pool:
+        found = list(pool.map(lambda y: to_numpy(solve(y)), images * ROUNDS))
+    for i, x in enumerate(found):
+        assert np.array_equal(x, expected[i % len(images)]), f"image {i % len(images)}"
+
+
+@pytest.mark.parametrize("settings", [{}, {"precision": "float64"}, {"refine": 1}], ids=str)
+@pytest.mark.parametrize("library", LIKE)
+@pytest.mark.parametrize("name", OPERATORS)
+def test_threads_share_a_prepared_inverse(name: str, library: str, settings: Any) -> None:
+    if library == "jax" and settings:
+        pytest.skip("float64 is the process's choice in JAX")
+    rng = np.random.default_rng(0)
+    conv = OPERATORS[name](rng).asarrays(LIKE[library])
+    prepared = conv.prepare(GRID, **settings)
+    batches = (1, 2, 3, 8) * 2  # buffers of several sizes
+    images = [rng.standard_normal((b, 4, *GRID)).astype(np.float32) for b in batches]
+    carry = {"numpy": np.asarray, "torch": torch.as_tensor, "jax": jnp.asarray}[library]
+    assert_threads_agree(prepared.inverse, [carry(y) for y in images])
+
+
+def test_threads_share_a_layer_in_eval_mode() -> None:
+    """Which factors when it is first asked, on two grids in turn."""
+    layer = it.EmergingConv2d(4, mixing="plu").eval()
+    images = [torch.randn(2, 4, n, 12) for n in (12, 8) * 4]
+    with torch.no_grad():
+        assert_threads_agree(lambda y: layer.inverse(y)[0], images)
