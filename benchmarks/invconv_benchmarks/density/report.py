@@ -18,15 +18,16 @@ bits/dim      of {test} test tiles, averaged parameters: mean ± standard deviat
 from plain    the difference from the plain 1×1, seed by seed: mean ± standard deviation
 step          of training on one thread, median, while another run had the other core
 samples       100 of them, on one thread
-back          of {samples} samples ({fewer} of MAF): how many are in range everywhere, and before the stroke how many
-              of these return to their noise within the bound of float32's rounding
+back          of {samples} samples ({fewer} of MAF): how many are in range everywhere, and before
+              the stroke how many of these return to their noise within float32's bound
 paper         {of}:
               other images and larger models, not to be compared with the rest"""
 
 
 def tables(document: Mapping[str, Any]) -> Iterator[Table]:
-    """Yield the table of all rows, and that of the learning rates if there are several."""
+    """Yield the table of all rows, that of sampling, and that of the learning rates, if any."""
     yield _table(document)
+    yield _sampling(document["sampling"])
     if document["sweep"]:
         yield _sweep(document["sweep"])
 
@@ -46,9 +47,22 @@ def notes(document: Mapping[str, Any]) -> str:
 
 def _table(document: Mapping[str, Any]) -> Table:
     settings = document["training"]
+    table = _empty(
+        f"{document['data']['name']}, {settings['steps']} steps of {settings['batch']}, "
+        f"learning rate {settings['learning_rate']:g}"
+    )
+    for name in ("numbers", "bits/dim", "from plain", "step", "samples", "back", "paper"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for row in document["rows"]:
+        cells = _cells(row, document)
+        table.add_row(title(row["mixing"]), *cells[:-1], f"[dim]{cells[-1]}[/]")
+    return table
+
+
+def _empty(name: str) -> Table:
+    """Return a table with a column for the rows' names."""
     table = Table(
-        title=f"{document['data']['name']}, {settings['steps']} steps of {settings['batch']}, "
-        f"learning rate {settings['learning_rate']:g}",
+        title=name,
         title_justify="left",
         title_style="bold",
         box=box.SIMPLE_HEAD,
@@ -56,27 +70,39 @@ def _table(document: Mapping[str, Any]) -> Table:
         show_edge=False,
     )
     table.add_column("", no_wrap=True)
-    for name in ("numbers", "bits/dim", "from plain", "step", "samples", "back", "paper"):
-        table.add_column(name, justify="right", no_wrap=True)
-    for row in document["rows"]:
-        cells = _cells(row, document["paper"])
-        table.add_row(title(row["mixing"]), *cells[:-1], f"[dim]{cells[-1]}[/]")
     return table
 
 
-def _cells(row: Row, paper: Mapping[str, str]) -> list[str]:
+def _cells(row: Row, document: Mapping[str, Any]) -> list[str]:
     """Return what all tables show of a row, after its name."""
     stopped = any(run["error"] for run in row["runs"])
-    trip, time = row["samples"], row["sampling"]
+    times = (time for time in document["sampling"] if time["model"] == row["mixing"])
+    trip, time = row["samples"], next(times, None)
     return [
         f"{row['parameters']:,}".replace(",", " ") if row["parameters"] else "–",
         _spread(row["bits"], "stopped" if stopped else "–", ""),
         _spread(row["difference"], "–", "+"),
         f"{1e3 * row['seconds_per_step']:.0f} ms" if row["seconds_per_step"] else "–",
-        f"{time['seconds']:.2g} s" if time else "–",
+        _seconds(time) if time else "–",
         f"{trip['in_range_within']}/{trip['in_range']}" if trip else "–",
-        paper.get(row["mixing"], "–"),
+        document["paper"].get(row["mixing"], "–"),
     ]
+
+
+def _seconds(time: Mapping[str, Any]) -> str:
+    seconds = time["seconds"]
+    return f"{1e3 * seconds:.0f} ms" if seconds < 1 else f"{seconds:#.2g} s".replace(". ", " ")
+
+
+def _sampling(times: list[Mapping[str, Any]]) -> Table:
+    table = _empty(f"Time for {times[0]['count'] if times else 0} samples, one thread")
+    table.add_column("method", no_wrap=True)
+    table.add_column("time", justify="right", no_wrap=True)
+    table.add_column("measured", justify="right", no_wrap=True)
+    for time in times:
+        share = f"{time['share']:.1%} of it" if time["share"] < 1 else f"{time['repeats']} times"
+        table.add_row(title(time["model"]), time["method"], _seconds(time), share)
+    return table
 
 
 def _spread(value: Mapping[str, Any] | None, absent: str, sign: str) -> str:
@@ -90,15 +116,7 @@ def _spread(value: Mapping[str, Any] | None, absent: str, sign: str) -> str:
 
 def _sweep(entries: list[Mapping[str, Any]]) -> Table:
     rates = sorted({entry["learning_rate"] for entry in entries})
-    table = Table(
-        title=f"bits/dim by learning rate, seed {entries[0]['seed']}",
-        title_justify="left",
-        title_style="bold",
-        box=box.SIMPLE_HEAD,
-        padding=(0, 1, 0, 0),
-        show_edge=False,
-    )
-    table.add_column("", no_wrap=True)
+    table = _empty(f"bits/dim by learning rate, seed {entries[0]['seed']}")
     for rate in rates:
         table.add_column(f"{rate:g}", justify="right", no_wrap=True)
     for mixing, cells in _by_rate(entries, rates).items():
@@ -139,8 +157,14 @@ def markdown(document: Mapping[str, Any]) -> list[str]:
         "|---|---|---|---|---|---|---|",
     ]
     for row in document["rows"]:
-        cells = _cells(row, document["paper"])
+        cells = _cells(row, document)
         lines.append(f"| {title(row['mixing'])} | {' | '.join(cells[:5] + cells[6:])} |")
+    slow = [
+        f"{title(time['model'])}, {time['method']}: {_seconds(time)}"
+        for time in document["sampling"]
+        if time["model"] in ("emerging", "maf")
+    ]
+    lines += ["", f"Time for {document['sampling'][0]['count']} samples: {'; '.join(slow)}."]
     if document["sweep"]:
         rates = sorted({entry["learning_rate"] for entry in document["sweep"]})
         lines += [
