@@ -45,7 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         ("evaluate", _evaluate, "bits/dim of the test set, and round trips"),
     ):
         verb = verbs.add_parser(name, help=what)
-        verb.add_argument("run", type=Path, help="the folder of a run, or its checkpoint")
+        verb.add_argument("of", type=Path, help="the folder of a run, or its checkpoint")
         verb.add_argument("--device", default="cpu", help="such as cuda (default: %(default)s)")
         verb.add_argument(
             "--temperature", type=float, default=1.0, help="of the noise (default: %(default)s)"
@@ -152,7 +152,7 @@ def _stopping() -> Iterator[list[int]]:
 def _sample(arguments: argparse.Namespace) -> int:
     if arguments.count < 1 or arguments.temperature < 0:
         raise ValueError("expected a --count of at least 1 and a --temperature of at least 0")
-    stored, model = evaluation.restore(arguments.run, arguments.device)
+    stored, model = evaluation.restore(arguments.of, arguments.device)
     generator = torch.Generator().manual_seed(arguments.seed)
     samples = model.sample(arguments.count, generator, arguments.temperature)
     finite = torch.isfinite(samples).flatten(1).all(dim=1)
@@ -170,7 +170,7 @@ def _sample(arguments: argparse.Namespace) -> int:
 def _evaluate(arguments: argparse.Namespace) -> int:
     if arguments.count < 1:
         raise ValueError(f"--count: expected at least 1, got {arguments.count}")
-    stored, model = evaluation.restore(arguments.run, arguments.device)
+    stored, model = evaluation.restore(arguments.of, arguments.device)
     data = load(stored.recipe.data, arguments.path)
     if data.fingerprint != stored.data:
         raise ValueError(f"--path: {stored.recipe.data} there has other images than the run had")

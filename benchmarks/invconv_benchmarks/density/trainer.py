@@ -117,7 +117,7 @@ class Trainer:
         self._optimiser.step()
         self.step += 1
         self._update_average()
-        return StepReport(float(loss), float(norm), rate)
+        return StepReport(float(loss.detach()), float(norm), rate)
 
     @torch.no_grad()  # type: ignore[untyped-decorator]
     def _update_average(self) -> None:
