@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch", reason="torch is not installed")
@@ -52,7 +53,7 @@ def names(folder: Path) -> list[str]:
 
 def test_killed_in_mid_write_and_resumed_nothing_is_lost(tmp_path: Path) -> None:
     """A checkpoint a step, and a kill while one is being written; then again, and to the end."""
-    folder, chance, steps = tmp_path / "run", random.Random(0), []
+    folder, chance, steps = tmp_path / "run", random.Random(0), list[int]()
     for _ in range(2):
         child = subprocess.Popen([sys.executable, "-c", TRAINS_AND_WRITES, folder])
         deadline = time.monotonic() + 100
@@ -120,7 +121,7 @@ def test_a_checkpoint_of_another_run_or_of_other_images_is_refused(
     message = r"seed was 0 and is 1, learning_rate was 0.01 and is 0.5; choose another folder"
     with pytest.raises(ValueError, match=message):
         train(other, DIGITS, tmp_path)
-    changed = DIGITS.train.copy()
+    changed = np.asarray(DIGITS.train).copy()
     changed[0] ^= 1
     images: Any = type(DIGITS)("digits", changed, DIGITS.test)
     with pytest.raises(ValueError, match="the checkpoint is of a run on other images"):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from rich import box
@@ -94,7 +94,7 @@ def _seconds(time: Mapping[str, Any]) -> str:
     return f"{1e3 * seconds:.0f} ms" if seconds < 1 else f"{seconds:#.2g} s".replace(". ", " ")
 
 
-def _sampling(times: list[Mapping[str, Any]]) -> Table:
+def _sampling(times: Sequence[Mapping[str, Any]]) -> Table:
     table = _empty(f"Time for {times[0]['count'] if times else 0} samples, one thread")
     table.add_column("method", no_wrap=True)
     table.add_column("time", justify="right", no_wrap=True)
@@ -114,7 +114,7 @@ def _spread(value: Mapping[str, Any] | None, absent: str, sign: str) -> str:
     return f"{text} ± " + f"{value['std']:.3f}".removeprefix("0")
 
 
-def _sweep(entries: list[Mapping[str, Any]]) -> Table:
+def _sweep(entries: Sequence[Mapping[str, Any]]) -> Table:
     rates = sorted({entry["learning_rate"] for entry in entries})
     table = _empty(f"bits/dim by learning rate, seed {entries[0]['seed']}")
     for rate in rates:
@@ -124,7 +124,7 @@ def _sweep(entries: list[Mapping[str, Any]]) -> Table:
     return table
 
 
-def _by_rate(entries: list[Mapping[str, Any]], rates: list[float]) -> dict[str, list[str]]:
+def _by_rate(entries: Sequence[Mapping[str, Any]], rates: Sequence[float]) -> dict[str, list[str]]:
     """Return each row's cells, the best one starred."""
     there = {(e["mixing"], e["learning_rate"]): e["bits"] for e in entries}
     winners = best(entries)
