@@ -115,18 +115,6 @@ def test_gradients_go_through_sampling(mixing: str) -> None:
 
 
 @mixings
-def test_nothing_is_made_on_another_device_or_in_another_dtype(mixing: str) -> None:
-    model = build(Architecture(mixing, 2, 2, 4), (3, 4, 4), seed=0)
-    for device, dtype in (("meta", torch.float32), ("cpu", torch.float64)):
-        model.to(device=device, dtype=dtype)
-        zs, log_det = model.encode(torch.zeros(2, 3, 4, 4, device=device, dtype=dtype))
-        with torch.no_grad():
-            results = [*zs, log_det, model.decode(zs), model.log_prob(model.decode(zs))]
-        assert {(r.device.type, r.dtype) for r in results} == {(device, dtype)}
-        model = build(Architecture(mixing, 2, 2, 4), (3, 4, 4), seed=0)
-
-
-@mixings
 def test_autocast_trains_in_full_precision_but_for_the_networks(mixing: str) -> None:
     model, x = model_of(mixing, 8, spread=0.02), images(4, 8)
     expected = model.log_prob(x)
@@ -177,6 +165,14 @@ def test_samples_that_are_no_images_are_counted_apart() -> None:
     assert math.isnan(found.error)
 
 
+def test_a_bound_that_overflows_is_kept_by_none() -> None:
+    x, inf = torch.zeros(3, 1, 1, 1), math.inf
+    found = round_trip._judged(x, torch.tensor([1.0, 1.0, inf]), torch.tensor([2.0, inf, inf]))
+    assert (found.in_range, found.in_range_within) == (3, 1)
+    assert found.share == inf
+    assert not found.holds
+
+
 def test_the_bound_follows_the_condition_and_not_a_wrong_inverse() -> None:
     model, x = model_of("plain", 8, spread=0.0), images(4, 8)
     bounds = round_trip.image_bounds(model, x)
@@ -197,19 +193,6 @@ class _OffCoupling(AffineCoupling):
     def inverse(self, z: Any) -> tuple[Any, Any]:
         x, log_det = super().inverse(z)
         return x + 1e-3, log_det
-
-
-def test_the_scale_floor_bounds_what_a_coupling_divides_by() -> None:
-    floors = {}
-    for floor in (0.0, 0.1):
-        model = model_of("plain", 8, torch.float64, scale_floor=floor)
-        coupling = model.layers["level0_step0_coupling"]
-        with torch.no_grad():
-            coupling.net[-1].bias.fill_(-20.0)
-            z = torch.ones(1, 12, 4, 4, dtype=torch.float64)
-            floors[floor] = coupling.inverse(z)[0].abs().max().item()
-    assert floors[0.1] < 40
-    assert floors[0.0] > 1e6
 
 
 def test_maf_sees_only_earlier_numbers() -> None:
@@ -283,24 +266,6 @@ def test_bits_per_dim_of_known_densities() -> None:
         model.bits_per_dim(pixels, noise[:1])
 
 
-def test_the_seed_decides_parameters_and_samples() -> None:
-    state = torch.random.get_rng_state()
-    first, second, third = (
-        build(Architecture("emerging", 1, 1, 4), (3, 4, 4), s) for s in (0, 0, 1)
-    )
-    assert torch.equal(torch.random.get_rng_state(), state)
-    pairs = list(zip(first.parameters(), second.parameters(), strict=True))
-    assert all(torch.equal(a, b) for a, b in pairs)
-    assert not torch.equal(
-        first.layers["level0_step0_mixing"].first.kernel,
-        third.layers["level0_step0_mixing"].first.kernel,
-    )
-    samples = [first.sample(2, torch.Generator().manual_seed(s), 0.7) for s in (0, 0, 1)]
-    assert torch.equal(samples[0], samples[1])
-    assert not torch.equal(samples[0], samples[2])
-    assert not first.sample(1, torch.Generator(), 0.0).any()  # noise 0 at the start: a grey image
-
-
 def test_the_first_bad_layer_has_a_name() -> None:
     model, x = model_of("periodic", 8), images(2, 8)
     assert model.first_non_finite(x) is None
@@ -314,44 +279,3 @@ def test_the_first_bad_layer_has_a_name() -> None:
     guarded = guard.step()
     assert guarded is not None
     assert guarded.name in names
-
-
-@pytest.mark.parametrize(
-    ("settings", "message"),
-    [
-        ({"mixing": "lu"}, "mixing"),
-        ({"levels": 0}, "levels"),
-        ({"depth": 1.5}, "depth"),
-        ({"width": -1}, "width"),
-        ({"kernel_size": 4}, "kernel_size: expected an odd number"),
-        ({"scale_floor": 1.0}, "scale_floor"),
-        ({"colour": 1}, "architecture: expected"),
-    ],
-)
-def test_what_is_no_architecture_is_refused(settings: dict[str, Any], message: str) -> None:
-    good = Architecture("emerging", 2, 4, 32).to_dict()
-    assert Architecture.from_dict(good) == Architecture("emerging", 2, 4, 32)
-    with pytest.raises((ValueError, TypeError), match=message):
-        Architecture.from_dict(good | settings)
-
-
-def test_what_does_not_fit_is_refused() -> None:
-    architecture = Architecture("plain", 3, 1, 4)
-    with pytest.raises(ValueError, match="multiples of 8"):
-        build(architecture, (3, 12, 16), 0)
-    with pytest.raises(ValueError, match=r"\(C, H, W\)"):
-        build(architecture, (16, 16), 0)
-    model = build(architecture, (3, 8, 8), 0)
-    with pytest.raises(ValueError, match="x: expected shape"):
-        model.log_prob(torch.zeros(1, 3, 16, 16))
-    with pytest.raises(ValueError, match="zs: expected"):
-        model.decode([torch.zeros(1, 3, 8, 8)])
-
-
-@mixings
-def test_depth_one_and_odd_depths(mixing: str) -> None:
-    for depth in (1, 3):
-        model = build(Architecture(mixing, 2, depth, 4), (1, 8, 4), seed=0)
-        x = torch.rand(2, 1, 8, 4) - 0.5
-        with torch.no_grad():
-            torch.testing.assert_close(model.decode(model.encode(x)[0]), x, rtol=0, atol=1e-4)

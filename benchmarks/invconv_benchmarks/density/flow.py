@@ -42,6 +42,6 @@ def layers(architecture: Architecture, shape: tuple[int, int, int]) -> dict[str,
                 channels, architecture.width, architecture.scale_floor
             )
         if level < architecture.levels - 1:
-            found[f"level{level}_split"] = Split(channels)
+            found[f"level{level}_split"] = Split(channels, architecture.scale_floor)
             channels //= 2
     return found

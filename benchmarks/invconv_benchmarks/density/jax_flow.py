@@ -59,12 +59,23 @@ class Flow:
     image_shape : tuple of int
         (C, H, W).
     floor : float
-        The least scale of a coupling.
+        The least scale of a coupling or a prior.
     """
 
     levels: tuple[Level, ...]
     image_shape: tuple[int, int, int]
     floor: float
+
+    @property
+    def latent_shapes(self) -> list[tuple[int, int, int]]:
+        """The shape (C, H, W) of each piece of noise."""
+        channels, height, width = self.image_shape
+        shapes = []
+        for level in self.levels:
+            kept = 4 * channels if level.prior is None else 2 * channels
+            channels, height, width = kept, height // 2, width // 2
+            shapes.append((channels, height, width))
+        return shapes
 
     @jax.jit  # type: ignore[untyped-decorator]
     def encode(self, x: Array) -> tuple[list[Array], Array]:
@@ -80,9 +91,9 @@ class Flow:
                 total = total + log_det + jnp.log(scale).sum(axis=(1, 2, 3))
             if level.prior is not None:
                 x, left = jnp.split(x, 2, axis=1)
-                mean, log_scale = jnp.split(_convolve(level.prior, x), 2, axis=1)
-                zs.append((left - mean) * jnp.exp(-log_scale))
-                total = total - log_scale.sum(axis=(1, 2, 3))
+                mean, scale = _mean_and_scale(level.prior, x, self.floor)
+                zs.append((left - mean) * scale)
+                total = total + jnp.log(scale).sum(axis=(1, 2, 3))
         return [*zs, x], total
 
     @jax.jit  # type: ignore[untyped-decorator]
@@ -91,8 +102,8 @@ class Flow:
         *left, x = zs
         for level in reversed(self.levels):
             if level.prior is not None:
-                mean, log_scale = jnp.split(_convolve(level.prior, x), 2, axis=1)
-                x = jnp.concatenate([x, left.pop() * jnp.exp(log_scale) + mean], axis=1)
+                mean, scale = _mean_and_scale(level.prior, x, self.floor)
+                x = jnp.concatenate([x, left.pop() / scale + mean], axis=1)
             for step in reversed(level.steps):
                 kept, changed = jnp.split(x, 2, axis=1)
                 shift, scale = _shift_and_scale(step.network, kept, self.floor)
@@ -174,21 +185,22 @@ def from_arrays(
         )
     channels, height, width = architecture.require_fits(image_shape)
     given = _Given(arrays)
-    levels = []
-    for level in range(architecture.levels):
-        channels *= 4
-        steps = [
-            _step(architecture, channels, given, f"layers.level{level}_step{step}")
-            for step in range(architecture.depth)
-        ]
-        prior = None
-        if level < architecture.levels - 1:
-            name = f"layers.level{level}_split.prior"
-            prior = given.conv(name, channels, channels // 2, 3)
-            channels //= 2
-        levels.append(Level(tuple(steps), prior))
+    levels = [  # each has twice the channels of the one before
+        _level(architecture, 4 * channels * 2**level, given, level)
+        for level in range(architecture.levels)
+    ]
     given.require_none_left()
-    return Flow(tuple(levels), (image_shape[0], height, width), architecture.scale_floor)
+    return Flow(tuple(levels), (channels, height, width), architecture.scale_floor)
+
+
+def _level(architecture: Architecture, channels: int, given: _Given, level: int) -> Level:
+    at, half = f"layers.level{level}", channels // 2
+    steps = [
+        _step(architecture, channels, given, f"{at}_step{step}")
+        for step in range(architecture.depth)
+    ]
+    last = level == architecture.levels - 1
+    return Level(tuple(steps), None if last else given.conv(f"{at}_split.prior", channels, half, 3))
 
 
 def _step(architecture: Architecture, channels: int, given: _Given, at: str) -> Step:
@@ -277,3 +289,8 @@ def _shift_and_scale(network: Sequence[Conv], x: Array, floor: float) -> tuple[A
         x = jax.nn.relu(_convolve(conv, x))
     shift, h = jnp.split(_convolve(last, x), 2, axis=1)
     return shift, floor + (1 - floor) * jax.nn.sigmoid(h + 2)
+
+
+def _mean_and_scale(prior: Conv, x: Array, floor: float) -> tuple[Array, Array]:
+    mean, h = jnp.split(_convolve(prior, x), 2, axis=1)
+    return mean, floor + (1 - floor) * jnp.exp(-h)

@@ -30,34 +30,41 @@ class Squeeze(nn.Module):  # type: ignore[misc]
 class Split(nn.Module):  # type: ignore[misc]
     """The second half of the channels leaves, in units of a learned normal distribution.
 
-    z = (x_2 - mean(x_1)) exp(-log_scale(x_1)), so that log N(x_2; mean, exp(log_scale)) is
-    log N(z; 0, 1) plus the log-determinant, -sum of log_scale. Both begin at 0.
+    z = (x_2 - mean(x_1)) scale(x_1), so that log N(x_2; mean, 1 / scale) is log N(z; 0, 1) plus
+    the log-determinant, sum of log scale, where
+
+        scale = floor + (1 - floor) exp(-h)
+
+    begins at 1, and mean at 0. Glow's floor is 0: samples, which are divided by it, may explode.
 
     Parameters
     ----------
     channels : int
         An even number.
+    floor : float
+        The least scale.
     """
 
-    def __init__(self, channels: int) -> None:
+    def __init__(self, channels: int, floor: float) -> None:
         super().__init__()
         self.prior = nn.Conv2d(channels // 2, channels, 3, padding=1)
         nn.init.zeros_(self.prior.weight)
         nn.init.zeros_(self.prior.bias)
+        self.floor = floor
 
     def forward(self, x: Tensor) -> tuple[tuple[Tensor, Tensor], Tensor]:
         """Return what stays and z, both of shape (B, C / 2, H, W), and the log-determinants."""
         kept, left = x.chunk(2, dim=1)
-        mean, log_scale = self._prior(kept)
-        return (kept, (left - mean) * torch.exp(-log_scale)), -log_scale.sum(dim=(1, 2, 3))
+        mean, scale = self._mean_and_scale(kept)
+        return (kept, (left - mean) * scale), scale.log().sum(dim=(1, 2, 3))
 
     def inverse(self, kept_and_z: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
         """Return x, shape (B, C, H, W), and the log-determinants of the inverse, shape (B,)."""
         kept, z = kept_and_z
-        mean, log_scale = self._prior(kept)
-        x = torch.cat((kept, z * torch.exp(log_scale) + mean), dim=1)
-        return x, log_scale.sum(dim=(1, 2, 3))
+        mean, scale = self._mean_and_scale(kept)
+        x = torch.cat((kept, z / scale + mean), dim=1)
+        return x, -scale.log().sum(dim=(1, 2, 3))
 
-    def _prior(self, kept: Tensor) -> tuple[Tensor, Tensor]:
-        mean, log_scale = self.prior(kept).to(kept.dtype).chunk(2, dim=1)
-        return mean, log_scale
+    def _mean_and_scale(self, kept: Tensor) -> tuple[Tensor, Tensor]:
+        mean, h = self.prior(kept).to(kept.dtype).chunk(2, dim=1)
+        return mean, self.floor + (1 - self.floor) * torch.exp(-h)

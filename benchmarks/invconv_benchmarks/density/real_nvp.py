@@ -88,6 +88,6 @@ def layers(architecture: Architecture, shape: tuple[int, int, int]) -> dict[str,
                 channels, hidden, floor, swapped=(step - checkerboards) % 2 == 1
             )
         if level < architecture.levels - 1:
-            found[f"level{level}_split"] = Split(channels)
+            found[f"level{level}_split"] = Split(channels, floor)
             channels //= 2
     return found

@@ -53,7 +53,7 @@ class RoundTrip:
     error, bound : float
         The largest of those that are finite; NaN if there are none.
     share : float
-        The largest share of its bound that one of them used up.
+        The largest share of its bound that one of them used up; inf if a bound is not finite.
     """
 
     count: int
@@ -191,7 +191,8 @@ def _largest_of(found: Sequence[Tensor], exact: Sequence[Tensor]) -> Tensor:
 def _judged(x: Tensor, error: Tensor, bound: Tensor) -> RoundTrip:
     finite = torch.isfinite(x).flatten(1).all(dim=1)
     ranged = ((x >= -0.5) & (x < 0.5)).flatten(1)
-    image, within = ranged.all(dim=1), error <= bound
+    image = ranged.all(dim=1)
+    within = (error <= bound) & torch.isfinite(bound)
     outside = finite & ~image
 
     def largest(values: Tensor) -> float:
@@ -206,5 +207,5 @@ def _judged(x: Tensor, error: Tensor, bound: Tensor) -> RoundTrip:
         numbers_outside=float((~ranged[finite]).double().mean()),
         error=largest(error),
         bound=largest(bound),
-        share=largest(error / bound),
+        share=largest(torch.where(torch.isfinite(bound), error / bound, math.inf)),
     )
