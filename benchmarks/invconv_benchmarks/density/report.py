@@ -8,6 +8,7 @@ from typing import Any
 from rich import box
 from rich.table import Table
 
+from invconv_benchmarks.density.evaluation import NEAR
 from invconv_benchmarks.density.summary import best, findings, title
 
 Row = Mapping[str, Any]
@@ -18,8 +19,7 @@ bits/dim      of {test} test tiles, averaged parameters: mean ± standard deviat
 from plain    the difference from the plain 1×1, seed by seed: mean ± standard deviation
 step          of training on one thread, median, while another run had the other core
 samples       100 of them, on one thread
-back          of {samples} samples ({fewer} of MAF): how many are in range everywhere, and before
-              the stroke how many of these return to their noise within float32's bound
+back          of {samples} samples ({fewer} of MAF), those within {near:g} of their noise again
 paper         {of}:
               other images and larger models, not to be compared with the rest"""
 
@@ -41,6 +41,7 @@ def notes(document: Mapping[str, Any]) -> str:
         seeds=f"{count} seeds" if count > 1 else "one seed",
         samples=max((trip["count"] for trip in trips), default=0),
         fewer=min((trip["count"] for trip in trips), default=0),
+        near=NEAR,
         of=document["paper"].get("of", "no numbers"),
     )
 
@@ -84,14 +85,20 @@ def _cells(row: Row, document: Mapping[str, Any]) -> list[str]:
         _spread(row["difference"], "–", "+"),
         f"{1e3 * row['seconds_per_step']:.0f} ms" if row["seconds_per_step"] else "–",
         _seconds(time) if time else "–",
-        f"{trip['in_range_within']}/{trip['in_range']}" if trip else "–",
+        f"{trip['returned']}/{trip['count']}" if trip else "–",
         document["paper"].get(row["mixing"], "–"),
     ]
 
 
 def _seconds(time: Mapping[str, Any]) -> str:
-    seconds = time["seconds"]
-    return f"{1e3 * seconds:.0f} ms" if seconds < 1 else f"{seconds:#.2g} s".replace(". ", " ")
+    seconds: float = time["seconds"]
+    if seconds < 1:
+        return f"{1e3 * seconds:.0f} ms"
+    return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
+
+
+def _part(time: Mapping[str, Any]) -> str:
+    return f" (from {time['share']:.1%} of the work)" if time["share"] < 1 else ""
 
 
 def _sampling(times: Sequence[Mapping[str, Any]]) -> Table:
@@ -160,7 +167,7 @@ def markdown(document: Mapping[str, Any]) -> list[str]:
         cells = _cells(row, document)
         lines.append(f"| {title(row['mixing'])} | {' | '.join(cells[:5] + cells[6:])} |")
     slow = [
-        f"{title(time['model'])}, {time['method']}: {_seconds(time)}"
+        f"{title(time['model'])}, {time['method']}: {_seconds(time)}{_part(time)}"
         for time in document["sampling"]
         if time["model"] in ("emerging", "maf")
     ]

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from invconv_benchmarks.density.architecture import MIXINGS
+from invconv_benchmarks.density.evaluation import NEAR
 from invconv_benchmarks.density.outcome import Job, Outcome
 
 BASELINE = "plain"
@@ -148,15 +149,18 @@ def _round_trips(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     def total(name: str, what: str) -> int:
         return sum(trip[what] for trip in trips[name])
 
+    outside = [trip["numbers_outside"] for trip in trips["samples"]]
     worst = max(trip["error"] for trip in trips["images"])
     return [
         f"Reconstruction: {total('images', 'in_range_within')} of {total('images', 'count')} test "
         "tiles come back from their noise within the bound of float32's rounding, the worst to "
         f"{256 * worst:.1g} of one of 256 values.",
-        f"Samples: of {total('samples', 'count')}, {total('samples', 'non_finite')} are not finite "
-        f"and {total('samples', 'outside')} leave the range of pixels somewhere; of the other "
-        f"{total('samples', 'in_range')}, {total('samples', 'in_range_within')} return to their "
-        "noise within the bound.",
+        f"Samples: of {total('samples', 'count')}, {total('samples', 'non_finite')} not finite; "
+        f"{total('samples', 'in_range')} are in range everywhere, and "
+        f"{total('samples', 'in_range_within')} of these return to their noise within the bound; "
+        f"{total('samples', 'outside')} leave the range, in {min(outside):.1%} to "
+        f"{max(outside):.1%} of their numbers, as the images are dark. In all, "
+        f"{total('samples', 'returned')} return to within {NEAR:g}.",
     ]
 
 
