@@ -21,7 +21,7 @@ torch = pytest.importorskip("torch", reason="torch is not installed")
 from matplotlib.image import imread  # noqa: E402
 
 from invconv._cli import main  # noqa: E402
-from invconv_benchmarks.density import checkpoint, comparison_file, report, summary  # noqa: E402
+from invconv_benchmarks.density import checkpoint, comparison_file, readme, report, summary  # noqa: E402
 from invconv_benchmarks.density.architecture import MIXINGS, build  # noqa: E402
 from invconv_benchmarks.density.dataset import noise_of_test  # noqa: E402
 from invconv_benchmarks.density.outcome import Job  # noqa: E402
@@ -249,3 +249,35 @@ def test_learning_rates_are_compared_at_each_ones_best() -> None:
     assert "stopped: emerging 3×3 at 0.03" in sentence
     cells = report._by_rate(entries, [0.01, 0.03])
     assert cells == {"plain": ["3.800", "3.750*"], "emerging": ["3.740*", "stopped"]}
+
+
+def test_a_run_that_is_asked_to_end_saves_itself_and_goes_on(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "invconv", "density", "train", "--preset", "digits"]
+    command += ["--steps", "100000", "--mixing", "plain", "--out", str(tmp_path)]
+    folders = [ROOT / name for name in (".", "backends", "conformance", "benchmarks")]
+    paths = os.pathsep.join([*map(str, folders), os.environ.get("PYTHONPATH", "")])
+    process = subprocess.Popen(
+        command,
+        env=os.environ | {"PYTHONPATH": paths, "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    assert "1500 tiles an epoch" in process.stdout.readline()
+    time.sleep(2)
+    process.send_signal(signal.SIGTERM)
+    out, _ = process.communicate(timeout=100)
+    assert process.returncode == 130
+    (step,) = re.findall(r"stopped after (\d+) of 100000 steps; the same command goes on", out)
+    assert checkpoint.read(tmp_path / checkpoint.NAME).step == int(step)
+
+
+def test_the_readme_shows_the_committed_comparison() -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert readme.updated(text) == text
+    document = readme.committed()
+    assert (ROOT / "benchmarks" / "results" / document["invconv"]).is_dir()
+    for picture in re.findall(r"\((benchmarks/results/[^)]*density[^)]*)\)", text):
+        assert (ROOT / picture).is_file()
+    with pytest.raises(ValueError, match="expected the marks <!-- density table -->"):
+        readme.updated("nothing")
