@@ -17,7 +17,7 @@ from invconv_benchmarks.density import compare, evaluation, grid
 from invconv_benchmarks.density.architecture import MIXINGS
 from invconv_benchmarks.density.compare import Comparison
 from invconv_benchmarks.density.display import Display
-from invconv_benchmarks.density.processes import joined
+from invconv_benchmarks.density.processes import Processes, joined
 from invconv_benchmarks.density.recipe import PRECISIONS, Recipe, load_preset, preset_names
 from invconv_benchmarks.density.training import train
 from invconv_benchmarks.density.users_data import NAMES, load
@@ -101,8 +101,8 @@ def _train(arguments: argparse.Namespace) -> int:
     name = f"{arguments.mixing}-seed{recipe.seed}"
     folder = arguments.out or Path(f"invconv-density-{preset.name}") / name
     data = load(recipe.data, arguments.path)
-    console = Console(stderr=False)
-    with joined(arguments.device) as (processes, device), _stopping() as stopped:
+    console = Console()
+    with joined(arguments.device) as (processes, device), _stopping(processes) as stopped:
         if not processes.first:
             train(recipe, data, folder, device=device, processes=processes)
             return 0
@@ -114,7 +114,7 @@ def _train(arguments: argparse.Namespace) -> int:
                 data,
                 folder,
                 report=lambda progress: display.show(name, progress),
-                should_stop=lambda: bool(stopped) and processes.size == 1,
+                should_stop=lambda: bool(stopped),
                 device=device,
                 processes=processes,
             )
@@ -132,9 +132,15 @@ def _words(recipe: Recipe) -> str:
 
 
 @contextmanager
-def _stopping() -> Iterator[list[int]]:
-    """Yield a list that gets an entry when the user or the system asks the process to end."""
+def _stopping(processes: Processes) -> Iterator[list[int]]:
+    """Yield a list that gets an entry when the user or the system asks the process to end.
+
+    Of several processes none can stop alone: they end at once, and go on from their checkpoint.
+    """
     asked: list[int] = []
+    if processes.size > 1:
+        yield asked
+        return
 
     def hear(number: int, frame: object) -> None:
         if asked:  # asked twice: at once
