@@ -92,6 +92,7 @@ def perform(comparison: Comparison, data: Dataset, console: Console) -> dict[str
         f"{len(jobs)} runs, {comparison.workers} at a time, in {comparison.folder}: interrupted, "
         "the same command goes on from there",
         highlight=False,
+        soft_wrap=True,
     )
     with Display(console, sum(lengths.values())) as display:
 
