@@ -145,6 +145,29 @@ def test_a_nan_stops_the_run_with_the_layers_name(
     assert train(run, DIGITS, tmp_path).step == run.training.steps  # it can go on
 
 
+def test_a_model_that_makes_no_numbers_is_not_saved(tmp_path: Path) -> None:
+    run = recipe("plain", steps=20)
+    train(run, DIGITS, tmp_path, should_stop=iter([False] * 4 + [True]).__next__)
+    before = (tmp_path / checkpoint.NAME).read_bytes()
+    asked = iter([False, True])
+
+    def spoil_and_stop() -> bool:
+        if stop := next(asked):
+            with torch.no_grad():
+                trainers[0].model.layers["level0_step0_coupling"].net[0].weight.fill_(3e38)
+        return stop
+
+    trainers: list[Trainer] = []
+    original = Trainer.resume
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            Trainer, "resume", lambda self, c: (trainers.append(self), original(self, c))[1]
+        )
+        with pytest.raises(DivergedError, match=r"step 5: layer layers.level0_step0_coupling has"):
+            train(run, DIGITS, tmp_path, should_stop=spoil_and_stop)
+    assert (tmp_path / checkpoint.NAME).read_bytes() == before
+
+
 def test_a_gradient_that_is_not_finite_is_of_a_layer_too() -> None:
     trainer = Trainer(recipe("plain"), DIGITS)
     layer = trainer.model.layers["level1_step0_mixing"]

@@ -40,6 +40,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     _add_settings(one, "hubble")
     one.set_defaults(verb_run=_train)
+    _add_for_checkpoints(verbs)
+    several = verbs.add_parser("compare", help="train every mixing layer on equal terms")
+    several.add_argument("--quick", action="store_true", help="minutes: one seed, few steps")
+    several.add_argument("--seeds", help="such as 0,1,2 (the default; with --quick: 0)")
+    several.add_argument(
+        "--learning-rates", default="", help="tried beside the preset's, such as 3e-3,1e-2,3e-2"
+    )
+    several.add_argument("--workers", type=int, default=2, help="processes (default: %(default)s)")
+    several.add_argument("--out", type=Path, help="the folder of the runs and the result")
+    _add_settings(several, None)
+    several.set_defaults(verb_run=_compare)
+
+
+def _add_for_checkpoints(verbs: Any) -> None:
+    """Declare what one can do with a checkpoint."""
     for name, does, what in (
         ("sample", _sample, "draw samples from a checkpoint into a picture"),
         ("evaluate", _evaluate, "bits/dim of the test set, and round trips"),
@@ -61,16 +76,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             verb.add_argument(
                 "--count", type=int, default=100, help="of images and samples that go and return"
             )
-    several = verbs.add_parser("compare", help="train every mixing layer on equal terms")
-    several.add_argument("--quick", action="store_true", help="minutes: one seed, few steps")
-    several.add_argument("--seeds", help="such as 0,1,2 (the default; with --quick: 0)")
-    several.add_argument(
-        "--learning-rates", default="", help="tried beside the preset's, such as 3e-3,1e-2,3e-2"
-    )
-    several.add_argument("--workers", type=int, default=2, help="processes (default: %(default)s)")
-    several.add_argument("--out", type=Path, help="the folder of the runs and the result")
-    _add_settings(several, None)
-    several.set_defaults(verb_run=_compare)
 
 
 def _add_settings(parser: argparse.ArgumentParser, preset: str | None) -> None:
@@ -222,7 +227,10 @@ def _compare(arguments: argparse.Namespace) -> int:
     console = Console()
     data = load(comparison.jobs()[0].recipe.data, comparison.path)
     comparison.folder.mkdir(parents=True, exist_ok=True)
-    document = compare.perform(comparison, data, console)
+    try:
+        document = compare.perform(comparison, data, console)
+    except KeyboardInterrupt:
+        document = None
     if document is None:
         console.print("interrupted: the same command goes on from here")
         return 130

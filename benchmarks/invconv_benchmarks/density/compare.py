@@ -88,40 +88,32 @@ def perform(comparison: Comparison, data: Dataset, console: Console) -> dict[str
     start, load = time.monotonic(), {"start": environment.load()}
     jobs = comparison.jobs()
     lengths = {job.name: job.recipe.training.length(len(data)) for job in jobs}
-    console.print(
-        f"{len(jobs)} runs, {comparison.workers} at a time, in {comparison.folder}: interrupted, "
-        "the same command goes on from there",
-        highlight=False,
-        soft_wrap=True,
-    )
     with Display(console, sum(lengths.values())) as display:
-
-        def finished(name: str, outcome: Outcome) -> None:
-            display.finish(name, _ending(outcome), lengths[name])
-
+        display.say(
+            f"{len(jobs)} runs, {comparison.workers} at a time, in {comparison.folder}: "
+            "interrupted, the same command goes on from there"
+        )
         outcomes = run(
             jobs,
             (data.name, comparison.path),
             comparison.folder,
             comparison.workers,
             display.show,
-            finished,
+            lambda name, outcome: display.finish(name, _ending(outcome), lengths[name]),
         )
         if len(outcomes) < len(jobs):
             return None
         sampling, galleries = _sampled(jobs, outcomes, comparison.folder, data, display.say)
-    load["end"] = environment.load()
     document = {
         **_head(comparison, data, jobs[0]),
         "seconds": round(time.monotonic() - start, 1),
-        "load": load,
+        "load": load | {"end": environment.load()},
         "rows": summary.rows(jobs, outcomes),
         "sampling": sampling,
         "sweep": summary.sweep(jobs, outcomes),
     }
-    path = comparison.folder / "result.json"
-    comparison_file.write(path, document)
-    document = comparison_file.read(path)
+    comparison_file.write(comparison.folder / "result.json", document)
+    document = comparison_file.read(comparison.folder / "result.json")
     picture.draw(document, galleries, comparison.folder / "comparison.png")
     return document
 
