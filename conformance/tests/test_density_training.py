@@ -154,15 +154,18 @@ def test_a_model_that_makes_no_numbers_is_not_saved(tmp_path: Path) -> None:
     def spoil_and_stop() -> bool:
         if stop := next(asked):
             with torch.no_grad():
-                trainers[0].model.layers["level0_step0_coupling"].net[0].weight.fill_(3e38)
+                trainers[0].model.layers["level0_step0_coupling"].net[-1].weight.fill_(3e38)
         return stop
 
     trainers: list[Trainer] = []
     original = Trainer.resume
+
+    def remember(self: Trainer, stored: checkpoint.Checkpoint) -> None:
+        trainers.append(self)
+        original(self, stored)
+
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(
-            Trainer, "resume", lambda self, c: (trainers.append(self), original(self, c))[1]
-        )
+        patch.setattr(Trainer, "resume", remember)
         with pytest.raises(DivergedError, match=r"step 5: layer layers.level0_step0_coupling has"):
             train(run, DIGITS, tmp_path, should_stop=spoil_and_stop)
     assert (tmp_path / checkpoint.NAME).read_bytes() == before
