@@ -227,6 +227,7 @@ def _compare(arguments: argparse.Namespace) -> int:
     console = Console()
     data = load(comparison.jobs()[0].recipe.data, comparison.path)
     comparison.folder.mkdir(parents=True, exist_ok=True)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # ended is interrupted
     try:
         document = compare.perform(comparison, data, console)
     except KeyboardInterrupt:
