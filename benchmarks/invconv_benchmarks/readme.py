@@ -80,11 +80,28 @@ def updated(text: str, results: Sequence[Document]) -> str:
     ValueError
         If the marks are missing.
     """
-    before, start, rest = text.partition(START)
-    _, end, after = rest.partition(END)
-    if not start or not end:
-        raise ValueError(f"README.md: expected the marks {START} and {END}")
-    return before + block(results) + after
+    return replaced(text, START, END, block(results))
+
+
+def replaced(text: str, start: str, end: str, new: str) -> str:
+    """Return a text with another block in place of the one between two marks.
+
+    Parameters
+    ----------
+    text, start, end : str
+    new : str
+        With its marks.
+
+    Raises
+    ------
+    ValueError
+        If the marks are missing.
+    """
+    before, found_start, rest = text.partition(start)
+    _, found_end, after = rest.partition(end)
+    if not found_start or not found_end:
+        raise ValueError(f"README.md: expected the marks {start} and {end}")
+    return before + new + after
 
 
 def committed() -> list[Document]:

@@ -63,6 +63,8 @@ def test_the_wheel_holds_the_packages_and_nothing_large(wheel: Path) -> None:
     assert {f"{top}/py.typed" for top in tops} <= set(names)
     for data in ("page.html", "conformance.schema.json", "golden/golden-1.npz"):
         assert f"invconv_conformance/{data}" in names
+    for data in ("comparison.schema.json", "presets/hubble.toml", "presets/cifar10.toml"):
+        assert f"invconv_benchmarks/density/{data}" in names
     assert any(name.endswith("licenses/LICENSE") for name in names)
 
 

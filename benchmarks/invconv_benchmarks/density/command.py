@@ -17,7 +17,7 @@ from invconv_benchmarks.density import compare, evaluation, grid
 from invconv_benchmarks.density.architecture import MIXINGS
 from invconv_benchmarks.density.compare import Comparison
 from invconv_benchmarks.density.display import Display
-from invconv_benchmarks.density.processes import joined
+from invconv_benchmarks.density.processes import Processes, joined
 from invconv_benchmarks.density.recipe import PRECISIONS, Recipe, load_preset, preset_names
 from invconv_benchmarks.density.training import train
 from invconv_benchmarks.density.users_data import NAMES, load
@@ -40,12 +40,27 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     _add_settings(one, "hubble")
     one.set_defaults(verb_run=_train)
+    _add_for_checkpoints(verbs)
+    several = verbs.add_parser("compare", help="train every mixing layer on equal terms")
+    several.add_argument("--quick", action="store_true", help="minutes: one seed, few steps")
+    several.add_argument("--seeds", help="such as 0,1,2 (the default; with --quick: 0)")
+    several.add_argument(
+        "--learning-rates", default="", help="tried beside the preset's, such as 3e-3,1e-2,3e-2"
+    )
+    several.add_argument("--workers", type=int, default=2, help="processes (default: %(default)s)")
+    several.add_argument("--out", type=Path, help="the folder of the runs and the result")
+    _add_settings(several, None)
+    several.set_defaults(verb_run=_compare)
+
+
+def _add_for_checkpoints(verbs: Any) -> None:
+    """Declare what one can do with a checkpoint."""
     for name, does, what in (
         ("sample", _sample, "draw samples from a checkpoint into a picture"),
         ("evaluate", _evaluate, "bits/dim of the test set, and round trips"),
     ):
         verb = verbs.add_parser(name, help=what)
-        verb.add_argument("run", type=Path, help="the folder of a run, or its checkpoint")
+        verb.add_argument("of", type=Path, help="the folder of a run, or its checkpoint")
         verb.add_argument("--device", default="cpu", help="such as cuda (default: %(default)s)")
         verb.add_argument(
             "--temperature", type=float, default=1.0, help="of the noise (default: %(default)s)"
@@ -61,16 +76,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             verb.add_argument(
                 "--count", type=int, default=100, help="of images and samples that go and return"
             )
-    several = verbs.add_parser("compare", help="train every mixing layer on equal terms")
-    several.add_argument("--quick", action="store_true", help="minutes: one seed, few steps")
-    several.add_argument("--seeds", help="such as 0,1,2 (the default; with --quick: 0)")
-    several.add_argument(
-        "--learning-rates", default="", help="tried beside the preset's, such as 3e-3,1e-2,3e-2"
-    )
-    several.add_argument("--workers", type=int, default=2, help="processes (default: %(default)s)")
-    several.add_argument("--out", type=Path, help="the folder of the runs and the result")
-    _add_settings(several, None)
-    several.set_defaults(verb_run=_compare)
 
 
 def _add_settings(parser: argparse.ArgumentParser, preset: str | None) -> None:
@@ -101,8 +106,8 @@ def _train(arguments: argparse.Namespace) -> int:
     name = f"{arguments.mixing}-seed{recipe.seed}"
     folder = arguments.out or Path(f"invconv-density-{preset.name}") / name
     data = load(recipe.data, arguments.path)
-    console = Console(stderr=False)
-    with joined(arguments.device) as (processes, device), _stopping() as stopped:
+    console = Console()
+    with joined(arguments.device) as (processes, device), _stopping(processes) as stopped:
         if not processes.first:
             train(recipe, data, folder, device=device, processes=processes)
             return 0
@@ -114,7 +119,7 @@ def _train(arguments: argparse.Namespace) -> int:
                 data,
                 folder,
                 report=lambda progress: display.show(name, progress),
-                should_stop=lambda: bool(stopped) and processes.size == 1,
+                should_stop=lambda: bool(stopped),
                 device=device,
                 processes=processes,
             )
@@ -132,9 +137,15 @@ def _words(recipe: Recipe) -> str:
 
 
 @contextmanager
-def _stopping() -> Iterator[list[int]]:
-    """Yield a list that gets an entry when the user or the system asks the process to end."""
+def _stopping(processes: Processes) -> Iterator[list[int]]:
+    """Yield a list that gets an entry when the user or the system asks the process to end.
+
+    Of several processes none can stop alone: they end at once, and go on from their checkpoint.
+    """
     asked: list[int] = []
+    if processes.size > 1:
+        yield asked
+        return
 
     def hear(number: int, frame: object) -> None:
         if asked:  # asked twice: at once
@@ -152,7 +163,7 @@ def _stopping() -> Iterator[list[int]]:
 def _sample(arguments: argparse.Namespace) -> int:
     if arguments.count < 1 or arguments.temperature < 0:
         raise ValueError("expected a --count of at least 1 and a --temperature of at least 0")
-    stored, model = evaluation.restore(arguments.run, arguments.device)
+    stored, model = evaluation.restore(arguments.of, arguments.device)
     generator = torch.Generator().manual_seed(arguments.seed)
     samples = model.sample(arguments.count, generator, arguments.temperature)
     finite = torch.isfinite(samples).flatten(1).all(dim=1)
@@ -170,7 +181,7 @@ def _sample(arguments: argparse.Namespace) -> int:
 def _evaluate(arguments: argparse.Namespace) -> int:
     if arguments.count < 1:
         raise ValueError(f"--count: expected at least 1, got {arguments.count}")
-    stored, model = evaluation.restore(arguments.run, arguments.device)
+    stored, model = evaluation.restore(arguments.of, arguments.device)
     data = load(stored.recipe.data, arguments.path)
     if data.fingerprint != stored.data:
         raise ValueError(f"--path: {stored.recipe.data} there has other images than the run had")
@@ -216,7 +227,11 @@ def _compare(arguments: argparse.Namespace) -> int:
     console = Console()
     data = load(comparison.jobs()[0].recipe.data, comparison.path)
     comparison.folder.mkdir(parents=True, exist_ok=True)
-    document = compare.perform(comparison, data, console)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # ended is interrupted
+    try:
+        document = compare.perform(comparison, data, console)
+    except KeyboardInterrupt:
+        document = None
     if document is None:
         console.print("interrupted: the same command goes on from here")
         return 130

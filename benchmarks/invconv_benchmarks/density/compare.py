@@ -6,21 +6,27 @@ import datetime
 import shlex
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from rich.console import Console
 
 import invconv
 from invconv_benchmarks import environment
 from invconv_benchmarks.density import comparison_file, evaluation, picture, report, summary
+from invconv_benchmarks.density.architecture import MIXINGS
 from invconv_benchmarks.density.dataset import Dataset
 from invconv_benchmarks.density.display import Display
+from invconv_benchmarks.density.model import DensityModel
 from invconv_benchmarks.density.outcome import Job, Outcome
 from invconv_benchmarks.density.recipe import Preset
+from invconv_benchmarks.density.sampling import time_sampling
 from invconv_benchmarks.density.workers import run
+
+Say = Callable[[str], None]
 
 THREADS = 1
 # slowest first, so that the workers end at about the same time
@@ -82,40 +88,32 @@ def perform(comparison: Comparison, data: Dataset, console: Console) -> dict[str
     start, load = time.monotonic(), {"start": environment.load()}
     jobs = comparison.jobs()
     lengths = {job.name: job.recipe.training.length(len(data)) for job in jobs}
-    console.print(
-        f"{len(jobs)} runs, {comparison.workers} at a time, in {comparison.folder}: interrupted, "
-        "the same command goes on from there",
-        highlight=False,
-    )
     with Display(console, sum(lengths.values())) as display:
-
-        def finished(name: str, outcome: Outcome) -> None:
-            display.finish(name, _ending(outcome), lengths[name])
-
+        display.say(
+            f"{len(jobs)} runs, {comparison.workers} at a time, in {comparison.folder}: "
+            "interrupted, the same command goes on from there"
+        )
         outcomes = run(
             jobs,
             (data.name, comparison.path),
             comparison.folder,
             comparison.workers,
             display.show,
-            finished,
+            lambda name, outcome: display.finish(name, _ending(outcome), lengths[name]),
         )
         if len(outcomes) < len(jobs):
             return None
-        display.say("sampling, one model after the other")
-        sampling, galleries = _sampled(jobs, outcomes, comparison.folder, data)
-    load["end"] = environment.load()
-    rows = summary.rows(jobs, outcomes)
+        sampling, galleries = _sampled(jobs, outcomes, comparison.folder, data, display.say)
     document = {
         **_head(comparison, data, jobs[0]),
         "seconds": round(time.monotonic() - start, 1),
-        "load": load,
-        "rows": [row | {"sampling": sampling.get(row["mixing"])} for row in rows],
+        "load": load | {"end": environment.load()},
+        "rows": summary.rows(jobs, outcomes),
+        "sampling": sampling,
         "sweep": summary.sweep(jobs, outcomes),
     }
-    path = comparison.folder / "result.json"
-    comparison_file.write(path, document)
-    document = comparison_file.read(path)
+    comparison_file.write(comparison.folder / "result.json", document)
+    document = comparison_file.read(comparison.folder / "result.json")
     picture.draw(document, galleries, comparison.folder / "comparison.png")
     return document
 
@@ -166,29 +164,26 @@ def show(document: Mapping[str, Any], folder: Path, console: Console) -> None:
 
 
 def _sampled(
-    jobs: Sequence[Job], outcomes: Mapping[str, Outcome], folder: Path, data: Dataset
-) -> tuple[dict[str, dict[str, Any]], dict[str, picture.Gallery]]:
+    jobs: Sequence[Job], outcomes: Mapping[str, Outcome], folder: Path, data: Dataset, say: Say
+) -> tuple[list[dict[str, Any]], dict[str, picture.Gallery]]:
     """Time samples of the first seed's models on one thread, and reconstruct and sample some."""
-    import torch
+    models: dict[str, DensityModel] = {}
+    for job in jobs:
+        mixing = job.recipe.architecture.mixing
+        if mixing not in models and outcomes[job.name]["bits"] and not job.sweep:
+            models[mixing] = evaluation.restore(folder / job.name)[1]
+    models = {mixing: models[mixing] for mixing in MIXINGS if mixing in models}
+    said: set[str] = set()
 
-    times, galleries = {}, {}
+    def begin(text: str) -> None:
+        if text not in said:
+            said.add(text)
+            say(f"sampling from {text}")
+
     threads = torch.get_num_threads()
     torch.set_num_threads(THREADS)
     try:
-        for job in jobs:
-            mixing = job.recipe.architecture.mixing
-            if mixing not in galleries and outcomes[job.name]["bits"] and not job.sweep:
-                _, model = evaluation.restore(folder / job.name)
-                times[mixing] = _timed(model)
-                galleries[mixing] = picture.gallery(model, data)
+        times = time_sampling(models, progress=begin)
+        return times, {mixing: picture.gallery(model, data) for mixing, model in models.items()}
     finally:
         torch.set_num_threads(threads)
-    return times, galleries
-
-
-def _timed(model: Any) -> dict[str, Any]:
-    import torch
-
-    start = time.perf_counter()
-    model.sample(100, torch.Generator().manual_seed(0))
-    return {"count": 100, "seconds": time.perf_counter() - start}

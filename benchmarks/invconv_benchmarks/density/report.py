@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from rich import box
 from rich.table import Table
 
+from invconv_benchmarks.density.evaluation import NEAR
 from invconv_benchmarks.density.summary import best, findings, title
 
 Row = Mapping[str, Any]
@@ -18,15 +19,15 @@ bits/dim      of {test} test tiles, averaged parameters: mean ± standard deviat
 from plain    the difference from the plain 1×1, seed by seed: mean ± standard deviation
 step          of training on one thread, median, while another run had the other core
 samples       100 of them, on one thread
-back          of {samples} samples ({fewer} of MAF): how many are in range everywhere, and before the stroke how many
-              of these return to their noise within the bound of float32's rounding
+back          of {samples} samples ({fewer} of MAF), those within {near:g} of their noise again
 paper         {of}:
               other images and larger models, not to be compared with the rest"""
 
 
 def tables(document: Mapping[str, Any]) -> Iterator[Table]:
-    """Yield the table of all rows, and that of the learning rates if there are several."""
+    """Yield the table of all rows, that of sampling, and that of the learning rates, if any."""
     yield _table(document)
+    yield _sampling(document["sampling"])
     if document["sweep"]:
         yield _sweep(document["sweep"])
 
@@ -40,15 +41,29 @@ def notes(document: Mapping[str, Any]) -> str:
         seeds=f"{count} seeds" if count > 1 else "one seed",
         samples=max((trip["count"] for trip in trips), default=0),
         fewer=min((trip["count"] for trip in trips), default=0),
+        near=NEAR,
         of=document["paper"].get("of", "no numbers"),
     )
 
 
 def _table(document: Mapping[str, Any]) -> Table:
     settings = document["training"]
+    table = _empty(
+        f"{document['data']['name']}, {settings['steps']} steps of {settings['batch']}, "
+        f"learning rate {settings['learning_rate']:g}"
+    )
+    for name in ("numbers", "bits/dim", "from plain", "step", "samples", "back", "paper"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for row in document["rows"]:
+        cells = _cells(row, document)
+        table.add_row(title(row["mixing"]), *cells[:-1], f"[dim]{cells[-1]}[/]")
+    return table
+
+
+def _empty(name: str) -> Table:
+    """Return a table with a column for the rows' names."""
     table = Table(
-        title=f"{document['data']['name']}, {settings['steps']} steps of {settings['batch']}, "
-        f"learning rate {settings['learning_rate']:g}",
+        title=name,
         title_justify="left",
         title_style="bold",
         box=box.SIMPLE_HEAD,
@@ -56,27 +71,45 @@ def _table(document: Mapping[str, Any]) -> Table:
         show_edge=False,
     )
     table.add_column("", no_wrap=True)
-    for name in ("numbers", "bits/dim", "from plain", "step", "samples", "back", "paper"):
-        table.add_column(name, justify="right", no_wrap=True)
-    for row in document["rows"]:
-        cells = _cells(row, document["paper"])
-        table.add_row(title(row["mixing"]), *cells[:-1], f"[dim]{cells[-1]}[/]")
     return table
 
 
-def _cells(row: Row, paper: Mapping[str, str]) -> list[str]:
+def _cells(row: Row, document: Mapping[str, Any]) -> list[str]:
     """Return what all tables show of a row, after its name."""
     stopped = any(run["error"] for run in row["runs"])
-    trip, time = row["samples"], row["sampling"]
+    times = (time for time in document["sampling"] if time["model"] == row["mixing"])
+    trip, time = row["samples"], next(times, None)
     return [
         f"{row['parameters']:,}".replace(",", " ") if row["parameters"] else "–",
         _spread(row["bits"], "stopped" if stopped else "–", ""),
         _spread(row["difference"], "–", "+"),
         f"{1e3 * row['seconds_per_step']:.0f} ms" if row["seconds_per_step"] else "–",
-        f"{time['seconds']:.2g} s" if time else "–",
-        f"{trip['in_range_within']}/{trip['in_range']}" if trip else "–",
-        paper.get(row["mixing"], "–"),
+        _seconds(time) if time else "–",
+        f"{trip['returned']}/{trip['count']}" if trip else "–",
+        document["paper"].get(row["mixing"], "–"),
     ]
+
+
+def _seconds(time: Mapping[str, Any]) -> str:
+    seconds: float = time["seconds"]
+    if seconds < 1:
+        return f"{1e3 * seconds:.0f} ms"
+    return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
+
+
+def _part(time: Mapping[str, Any]) -> str:
+    return f" (from {time['share']:.1%} of the work)" if time["share"] < 1 else ""
+
+
+def _sampling(times: Sequence[Mapping[str, Any]]) -> Table:
+    table = _empty(f"Time for {times[0]['count'] if times else 0} samples, one thread")
+    table.add_column("method", no_wrap=True)
+    table.add_column("time", justify="right", no_wrap=True)
+    table.add_column("measured", justify="right", no_wrap=True)
+    for time in times:
+        share = f"{time['share']:.1%} of it" if time["share"] < 1 else f"{time['repeats']} times"
+        table.add_row(title(time["model"]), time["method"], _seconds(time), share)
+    return table
 
 
 def _spread(value: Mapping[str, Any] | None, absent: str, sign: str) -> str:
@@ -88,17 +121,9 @@ def _spread(value: Mapping[str, Any] | None, absent: str, sign: str) -> str:
     return f"{text} ± " + f"{value['std']:.3f}".removeprefix("0")
 
 
-def _sweep(entries: list[Mapping[str, Any]]) -> Table:
+def _sweep(entries: Sequence[Mapping[str, Any]]) -> Table:
     rates = sorted({entry["learning_rate"] for entry in entries})
-    table = Table(
-        title=f"bits/dim by learning rate, seed {entries[0]['seed']}",
-        title_justify="left",
-        title_style="bold",
-        box=box.SIMPLE_HEAD,
-        padding=(0, 1, 0, 0),
-        show_edge=False,
-    )
-    table.add_column("", no_wrap=True)
+    table = _empty(f"bits/dim by learning rate, seed {entries[0]['seed']}")
     for rate in rates:
         table.add_column(f"{rate:g}", justify="right", no_wrap=True)
     for mixing, cells in _by_rate(entries, rates).items():
@@ -106,7 +131,7 @@ def _sweep(entries: list[Mapping[str, Any]]) -> Table:
     return table
 
 
-def _by_rate(entries: list[Mapping[str, Any]], rates: list[float]) -> dict[str, list[str]]:
+def _by_rate(entries: Sequence[Mapping[str, Any]], rates: Sequence[float]) -> dict[str, list[str]]:
     """Return each row's cells, the best one starred."""
     there = {(e["mixing"], e["learning_rate"]): e["bits"] for e in entries}
     winners = best(entries)
@@ -139,8 +164,14 @@ def markdown(document: Mapping[str, Any]) -> list[str]:
         "|---|---|---|---|---|---|---|",
     ]
     for row in document["rows"]:
-        cells = _cells(row, document["paper"])
+        cells = _cells(row, document)
         lines.append(f"| {title(row['mixing'])} | {' | '.join(cells[:5] + cells[6:])} |")
+    slow = [
+        f"{title(time['model'])}, {time['method']}: {_seconds(time)}{_part(time)}"
+        for time in document["sampling"]
+        if time["model"] in ("emerging", "maf")
+    ]
+    lines += ["", f"Time for {document['sampling'][0]['count']} samples: {'; '.join(slow)}."]
     if document["sweep"]:
         rates = sorted({entry["learning_rate"] for entry in document["sweep"]})
         lines += [

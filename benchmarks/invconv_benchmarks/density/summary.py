@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from invconv_benchmarks.density.architecture import MIXINGS
+from invconv_benchmarks.density.evaluation import NEAR
 from invconv_benchmarks.density.outcome import Job, Outcome
 
 BASELINE = "plain"
@@ -136,7 +137,31 @@ def findings(document: Mapping[str, Any]) -> list[str]:
                 said.append(f"{title(row['mixing'])}, seed {run['seed']}, stopped: {run['error']}.")
     if document["sweep"]:
         said.append(_rates(document["sweep"]))
-    return said
+    return [*said, *_round_trips(document["rows"])]
+
+
+def _round_trips(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Say how many images and samples came back; none is left out of the counts."""
+    trips = {name: [r[name] for r in rows if r[name]] for name in ("images", "samples")}
+    if not trips["images"]:
+        return []
+
+    def total(name: str, what: str) -> int:
+        return sum(trip[what] for trip in trips[name])
+
+    outside = [trip["numbers_outside"] for trip in trips["samples"]]
+    worst = max(trip["error"] for trip in trips["images"])
+    return [
+        f"Reconstruction: {total('images', 'in_range_within')} of {total('images', 'count')} test "
+        "tiles come back from their noise within the bound of float32's rounding, the worst to "
+        f"{256 * worst:.1g} of one of 256 values.",
+        f"Samples: of {total('samples', 'count')}, {total('samples', 'non_finite')} not finite; "
+        f"{total('samples', 'in_range')} are in range everywhere, and "
+        f"{total('samples', 'in_range_within')} of these return to their noise within the bound; "
+        f"{total('samples', 'outside')} leave the range, in {min(outside):.1%} to "
+        f"{max(outside):.1%} of their numbers, as the images are dark. In all, "
+        f"{total('samples', 'returned')} return to within {NEAR:g}.",
+    ]
 
 
 def _verdict(difference: Mapping[str, Any]) -> str:
@@ -151,7 +176,7 @@ def _verdict(difference: Mapping[str, Any]) -> str:
     spread_text = f"{mean:+.3f} ± {difference['std']:.3f} over {count} seeds ({tiles})"
     if lower in (0, count) and abs(mean) > difference["std"]:
         return f"{side} plain in every seed, {spread_text}"
-    return f"level with plain, {spread_text}, lower in {lower}"
+    return f"level with plain, {spread_text}, lower in {lower} of them"
 
 
 def _rates(entries: Sequence[Mapping[str, Any]]) -> str:

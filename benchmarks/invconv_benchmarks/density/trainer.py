@@ -117,7 +117,22 @@ class Trainer:
         self._optimiser.step()
         self.step += 1
         self._update_average()
-        return StepReport(float(loss), float(norm), rate)
+        return StepReport(float(loss.detach()), float(norm), rate)
+
+    @torch.no_grad()  # type: ignore[untyped-decorator]
+    def require_finite(self) -> None:
+        """Raise unless the model still makes numbers of its last batch: what is saved is good.
+
+        Raises
+        ------
+        DivergedError
+            That names the layer.
+        """
+        images, noise = self._tensors(self.batches, max(0, self.step - 1), self.part)
+        bits = self.model.bits_per_dim(images, noise).mean()
+        require_finite(
+            self.model, dequantise(images, noise), bits, torch.zeros_like(bits), self.step
+        )
 
     @torch.no_grad()  # type: ignore[untyped-decorator]
     def _update_average(self) -> None:

@@ -154,4 +154,5 @@ def _measure(
 
 def _save(trainer: Trainer, path: Path, processes: Processes) -> None:
     if processes.first:
+        trainer.require_finite()
         checkpoint.write(path, trainer.checkpoint())

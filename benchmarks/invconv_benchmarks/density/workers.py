@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import queue
 import signal
+import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -109,6 +110,7 @@ def _begin(messages: Any, stop: Any) -> None:
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent hears it, and tells us
     torch.set_num_threads(1)
+    threading.Thread(target=_end_with_the_parent, daemon=True).start()
     messages.cancel_join_thread()  # nobody may be there to read the last ones
     _messages, _stop = messages, stop
 
@@ -123,14 +125,15 @@ def _perform(job: Job, data: tuple[str, Path | None], folder: Path) -> Outcome |
             _messages.put((job.name, progress))
             last = now
 
-    return perform(job, _data(*data), folder / job.name, report, _told_to_stop)
+    return perform(job, _data(*data), folder / job.name, report, lambda: bool(_stop.is_set()))
 
 
-def _told_to_stop() -> bool:
+def _end_with_the_parent() -> None:
+    """Wait until the parent has died; nobody is there then to hear what comes out."""
     parent = multiprocessing.parent_process()
-    if parent is not None and not parent.is_alive():
-        os._exit(1)  # nobody is there to hear what comes out; checkpoints are whole at any moment
-    return bool(_stop.is_set())
+    if parent is not None:
+        parent.join()
+        os._exit(1)  # files are whole at any moment
 
 
 @lru_cache(maxsize=1)
