@@ -17,6 +17,7 @@ import numpy as np
 from invconv import condition
 from invconv.arrays import Array, Shape, namespace, zeros
 from invconv.convolution import Convolution
+from invconv.norms import SolveOverflowError
 from invconv.pieces import Gradients
 from invconv.pointwise import random_orthogonal
 from invconv.primitives import correlate, correlate_after, correlate_kernel_vjp
@@ -159,7 +160,7 @@ class PeriodicConv(Convolution):
 
     def _condition(self, shape: Shape) -> condition.Condition:
         if not np.isfinite(self.kernel).all():
-            raise condition.SolveOverflowError
+            raise SolveOverflowError
         taps = float(np.linalg.norm(taps_of(self.kernel), 2, axis=(1, 2)).sum())
         rounding = self.channels * taps * condition.EPS["float64"]
         found = condition.of_spectrum(self._spectrum(shape), rounding)
