@@ -182,6 +182,17 @@ def test_what_cannot_be_reversed_is_refused(
         make()
 
 
+def test_torch_lets_nan_in_and_out() -> None:
+    chain = it.ReversibleChain([it.ActNorm(2), it.AutoregressiveConv2d(2)])
+    x = torch.randn(2, 2, 4, 4)
+    x[0, 0, 0, 0] = torch.nan
+    x.requires_grad_()
+    gradients = torch.autograd.grad(chain(x)[0].square().sum(), [x, chain[0].log_scale])
+    assert gradients[0][1].isfinite().all()
+    assert gradients[0][0].isnan().any()
+    assert gradients[1].isnan().any()
+
+
 def test_torch_judges_every_layer_on_its_own_grid() -> None:
     class Squeeze(torch.nn.Module):  # type: ignore[misc]
         def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
