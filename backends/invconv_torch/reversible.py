@@ -166,9 +166,10 @@ def _trust(x: Tensor, again: Tensor) -> Tensor | None:
     if x.numel() == 0:
         return None
     error = (again - x).norm() / torch.where(x.norm() > 0, x.norm(), 1)
+    right = (error <= TOLERATED) | ~x.norm().isfinite()  # NaN in, NaN out, and no inverse's fault
     if not readable(x):
-        return torch.where(error <= TOLERATED, 1.0, torch.nan)
-    if not float(error) <= TOLERATED:
+        return torch.where(right, 1.0, torch.nan)
+    if not bool(right):
         raise RuntimeError(
             f"ReversibleChain: the input that was recomputed for the gradient differs from the "
             f"input by {float(error):.1e} of its norm, so the gradient would be wrong: a layer's "

@@ -181,6 +181,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Condition numbers of random operators.")
     parser.add_argument("--count", type=int, default=500, help="operators a family")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--family", choices=FAMILIES, action="append", help="only this one (again)")
     parser.add_argument("--estimate", action="store_true", help="estimate on small grids, too")
     arguments = parser.parse_args()
     if arguments.estimate:
@@ -189,7 +190,7 @@ def main() -> int:
     for column in ("family", "smallest", "largest", "true, up to", "estimates", "uncertain"):
         table.add_column(column, justify="left" if column == "family" else "right")
     off: list[Comparison] = []
-    for family in track(FAMILIES, "comparing"):
+    for family in track(arguments.family or list(FAMILIES), "comparing"):
         found = list(compare(family, arguments.count, arguments.seed))
         table.add_row(family, *summary(found))
         off += [c for c in found if not c.holds]

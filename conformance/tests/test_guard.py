@@ -124,15 +124,16 @@ def test_jax_names_the_step_of_a_chain() -> None:
     assert guard.worst.name == "['scale'].steps[1]"
 
 
-guard_of: Any = ij.ConditionGuard  # untyped, for what a type checker would refuse
-guard_of_model: Any = it.ConditionGuard
+def wrong(value: Any) -> Any:
+    """Return what type checkers would refuse."""
+    return value
 
 
 @pytest.mark.parametrize(
     ("make", "error", "message"),
     [
         (lambda: ij.ConditionGuard((4,), budget=0), ValueError, "budget: expected a share above 0"),
-        (lambda: guard_of((4,), budget="1 %"), ValueError, "budget: .* got '1 %'"),
+        (lambda: ij.ConditionGuard((4,), budget=wrong("1 %")), ValueError, "budget: .* got '1 %'"),
         (
             lambda: ij.ConditionGuard((4,), digits=-1),
             ValueError,
@@ -140,7 +141,11 @@ guard_of_model: Any = it.ConditionGuard
         ),
         (lambda: ij.ConditionGuard((4,), digits=np.nan), ValueError, "digits: expected a number"),
         (lambda: ij.ConditionGuard((4,)).step({"a": 1}), ValueError, "flow: expected a pytree"),
-        (lambda: guard_of(None).step(ic.ActNorm.init(2)), TypeError, "spatial_shape: exp"),
+        (
+            lambda: ij.ConditionGuard(wrong(None)).step(ic.ActNorm.init(2)),
+            TypeError,
+            "spatial_shape: exp",
+        ),
         (
             lambda: jax.jit(ij.ConditionGuard((4,)).step)(ic.ActNorm(jax.numpy.ones(2), None)),
             TypeError,
@@ -152,7 +157,11 @@ guard_of_model: Any = it.ConditionGuard
             "model: expected a torch.nn.Mod",
         ),
         (lambda: it.ConditionGuard(torch.nn.Linear(2, 2)), ValueError, "got Linear without any"),
-        (lambda: guard_of_model(it.ActNorm(2), digits="3"), ValueError, "digits: .* got '3'"),
+        (
+            lambda: it.ConditionGuard(it.ActNorm(2), digits=wrong("3")),
+            ValueError,
+            "digits: .* got '3'",
+        ),
     ],
 )
 def test_what_cannot_be_guarded_is_refused(

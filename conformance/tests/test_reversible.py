@@ -116,11 +116,13 @@ def test_torch_refuses_a_layer_whose_inverse_is_lost() -> None:
         chain(torch.randn(1, 2, 24, 23))
 
 
+def wrong(value: Any) -> Any:
+    """Return what type checkers would refuse."""
+    return value
+
+
 def no_inverse() -> None:
     it.ReversibleChain([it.ActNorm(2), torch.nn.Linear(2, 2)])  # found at once, not after an epoch
-
-
-reversible: Any = ij.reversible  # untyped, for what a type checker would refuse
 
 
 @pytest.mark.parametrize(
@@ -144,13 +146,21 @@ reversible: Any = ij.reversible  # untyped, for what a type checker would refuse
             ValueError,
             r"x: expected shape \(batch, 2, \*spatial\)",
         ),
-        (lambda: reversible([], (4,)), TypeError, "chain: expected an invconv.Chain, got list"),
+        (
+            lambda: ij.reversible(wrong([]), (4,)),
+            TypeError,
+            "chain: expected an invconv.Chain, got list",
+        ),
         (
             lambda: ij.reversible(ic.Chain([ic.ActNorm.init(2)]), (4,)),
             TypeError,
             "chain: expected arrays of JAX, got .* numpy as 0.log_scale",
         ),
-        (lambda: reversible(jax_chains()["one"], 4), TypeError, "spatial_shape: expected a tup"),
+        (
+            lambda: ij.reversible(jax_chains()["one"], wrong(4)),
+            TypeError,
+            "spatial_shape: expected a tup",
+        ),
         (
             lambda: jax.jit(lambda c: ij.reversible(c, (4, 4)).chain)(jax_chains()["one"]),
             TypeError,
@@ -170,6 +180,17 @@ def test_what_cannot_be_reversed_is_refused(
 ) -> None:
     with pytest.raises(error, match=message):
         make()
+
+
+def test_torch_lets_nan_in_and_out() -> None:
+    chain = it.ReversibleChain([it.ActNorm(2), it.AutoregressiveConv2d(2)])
+    x = torch.randn(2, 2, 4, 4)
+    x[0, 0, 0, 0] = torch.nan
+    x.requires_grad_()
+    gradients = torch.autograd.grad(chain(x)[0].square().sum(), [x, chain[0].log_scale])
+    assert gradients[0][1].isfinite().all()
+    assert gradients[0][0].isnan().any()
+    assert gradients[1].isnan().any()
 
 
 def test_torch_judges_every_layer_on_its_own_grid() -> None:
@@ -283,6 +304,38 @@ def test_jax_gradients_are_those_of_the_stored_version(name: str) -> None:
     for key, gradient in found[0].chain.parameters().items():
         np.testing.assert_allclose(gradient, named[key], rtol=1e-9, atol=1e-9)
     np.testing.assert_allclose(found[1], expected[1], rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("library", ["torch", "jax"])
+@pytest.mark.parametrize("strength", [0.05, 0.2, 0.3, 0.35])
+def test_float32_gradients_are_as_right_as_the_condition_says(
+    strength: float, library: str
+) -> None:
+    """Against float64 and stored activations, for chains that lose one to five digits."""
+    rng = np.random.default_rng(0)
+    kernels = strength * rng.standard_normal((4, 3, 3, 2, 2))
+    kernels[:, :, :, 0, 0] = np.eye(3)
+    chain = ic.Chain([ic.AutoregressiveConv(kernel) for kernel in kernels])
+    x, z_bar = rng.standard_normal((2, 4, 3, 8, 8))
+    expected, x_bar = chain.forward_vjp(x, z_bar)
+    loss = ic.diagnose(chain, (8, 8), "float32").loss
+    found: list[Any]
+    if library == "torch":
+        like = torch.empty(0)
+        flow = it.ReversibleChain([it.InvertibleModule(s.asarrays(like)) for s in chain.steps])
+        image = torch.as_tensor(x, dtype=torch.float32).requires_grad_()
+        bar = torch.as_tensor(z_bar, dtype=torch.float32)
+        found = list(torch.autograd.grad(flow(image)[0], [*flow.parameters(), image], bar))
+    else:
+        there = ij.reversible(chain.asarrays(jnp.empty(0, "float32")), (8, 8))
+        pull = jax.vjp(
+            lambda flow, x: flow.forward_and_log_det(x)[0], there, jnp.asarray(x, "float32")
+        )[1]
+        flow_bar, image_bar = pull(jnp.asarray(z_bar, "float32"))
+        found = [*flow_bar.chain.parameters().values(), image_bar]
+    assert 1 < loss < 1e-2 * 2**23
+    for a, b in zip(found, [*expected.values(), x_bar], strict=True):
+        assert np.linalg.norm(np.asarray(a) - b) <= 2 * loss * 2.0**-23 * np.linalg.norm(b)
 
 
 def test_jax_memory_does_not_grow_with_depth() -> None:
