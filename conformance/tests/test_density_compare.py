@@ -48,7 +48,7 @@ def compare(folder: Path, *more: str) -> subprocess.Popen[str]:
 def compared(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     """Return the folder of a comparison that was interrupted and went on, and what was printed."""
     folder = tmp_path_factory.mktemp("comparison")
-    first = compare(folder)
+    first = compare(folder, "--workers", "1")
     deadline = time.monotonic() + 100
     while not list(folder.glob("*/outcome.json")) and time.monotonic() < deadline:
         time.sleep(0.05)
@@ -131,7 +131,7 @@ def test_another_comparison_in_the_same_folder_is_refused(
     shutil.copytree(compared[0], tmp_path / "copy")
     shutil.rmtree(tmp_path / "copy" / "maf-seed0")
     before = (tmp_path / "copy" / "result.json").read_bytes()
-    process = compare(tmp_path / "copy", "--width", "4")
+    process = compare(tmp_path / "copy", "--width", "4", "--workers", "1")
     out, error = process.communicate(timeout=100)
     assert process.returncode == 2, out
     assert "the checkpoint is of another run: width was 8 and is 4" in error
