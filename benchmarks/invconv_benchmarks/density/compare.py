@@ -114,7 +114,7 @@ def perform(comparison: Comparison, data: Dataset, console: Console) -> dict[str
     }
     comparison_file.write(comparison.folder / "result.json", document)
     document = comparison_file.read(comparison.folder / "result.json")
-    picture.draw(document, galleries, comparison.folder / "comparison.png")
+    picture.draw(document, galleries, comparison.folder / "comparison.jpg")
     return document
 
 
@@ -160,7 +160,7 @@ def show(document: Mapping[str, Any], folder: Path, console: Console) -> None:
     console.print()
     for sentence in summary.findings(document):
         console.print(sentence, highlight=False, soft_wrap=True)
-    console.print(f"{folder}/result.json and comparison.png: {document['seconds']:.0f} s")
+    console.print(f"{folder}/result.json and comparison.jpg: {document['seconds']:.0f} s")
 
 
 def _sampled(

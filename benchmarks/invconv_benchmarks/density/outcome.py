@@ -18,6 +18,7 @@ from invconv_benchmarks.density.trainer import Trainer
 from invconv_benchmarks.density.training import Progress, train
 
 NAME = "outcome.json"
+SCHEMA = "invconv-density-outcome/2"  # one of another version is evaluated again, not trained
 IMAGES, SAMPLES = 16, 100  # that go through a model and back;
 FEWER = {"maf": (4, 10)}  # where a sample takes a pass a number
 
@@ -53,7 +54,7 @@ def perform(
 
     A run that diverged is finished, too: it would diverge again.
     """
-    identity = {"recipe": job.recipe.to_dict(), "data": data.fingerprint}
+    identity = {"schema": SCHEMA, "recipe": job.recipe.to_dict(), "data": data.fingerprint}
     known = _read(folder / NAME, identity)
     if known is not None:
         return known

@@ -138,7 +138,7 @@ def _tiles(figure: Any, rows: list[Any], galleries: Mapping[str, Gallery]) -> No
     for axis in axes.flat:
         axis.set_xticks([])
         axis.set_yticks([])
-    titles = ("test tiles", "reconstructed", "error", "samples, temperature 1")
+    titles = ("test tiles, brightened", "reconstructed", "error", "samples, brightened")
     for axis, text in zip(axes[0], titles, strict=True):
         axis.set_title(text, fontsize=10)
     if shades is not None:

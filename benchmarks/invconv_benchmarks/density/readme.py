@@ -36,10 +36,11 @@ def committed() -> Document:
 
 def block(document: Document) -> str:
     """Return the marked block: the tables, what was found, and the picture."""
-    picture = f"benchmarks/results/{invconv.__version__}/{_name(document)}.png"
+    picture = f"benchmarks/results/{invconv.__version__}/{_name(document)}.jpg"
     caption = (
         "Learning curves of all models; differences from the plain 1x1, seed by seed; test tiles, "
-        "their reconstructions and the error; samples: dark noise with coloured blobs"
+        "their reconstructions and the error; samples: dark noise with "
+        "coloured blobs, some of them out of range"
     )
     lines = report.markdown(document)
     return "\n".join([START, "", *lines, "", f"![{caption}]({picture})", "", END])
@@ -58,7 +59,7 @@ def commit(run: Path) -> None:
         If the result is damaged or was changed.
     """
     document = comparison_file.read(run / "result.json")
-    copies = (("result.json", "json"), ("comparison.png", "png"))
+    copies = (("result.json", "json"), ("comparison.jpg", "jpg"))
     for source, suffix in copies:
         with replacing(FOLDER / f"{_name(document)}.{suffix}") as part:
             part.write_bytes((run / source).read_bytes())

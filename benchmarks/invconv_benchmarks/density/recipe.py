@@ -228,8 +228,8 @@ def load_preset(name: str) -> Preset:
 
 
 def _training(values: Mapping[str, Any]) -> Mapping[str, Any]:
-    known = {field.name for field in dataclasses.fields(Training)}
-    if unknown := set(values) - known:
+    known = [field.name for field in dataclasses.fields(Training)]
+    if unknown := set(values) - set(known):
         raise ValueError(f"training: expected some of {', '.join(known)}, got {sorted(unknown)}")
     for name in ("batch", "learning_rate"):
         if name not in values:

@@ -14,12 +14,11 @@ from invconv_benchmarks.density.summary import best, findings, title
 Row = Mapping[str, Any]
 
 _NOTES = """\
-numbers       parameters
 bits/dim      of {test} test tiles, averaged parameters: mean ± standard deviation over {seeds}
 from plain    the difference from the plain 1×1, seed by seed: mean ± standard deviation
-step          of training on one thread, median, while another run had the other core
-samples       100 of them, on one thread
-back          of {samples} samples ({fewer} of MAF), those within {near:g} of their noise again
+ms/step       of training on one thread, median, while another run had the other core
+100 of        time for 100 samples, on one thread
+back          the share of {samples} samples ({fewer} of MAF) within {near:g} of their noise again
 paper         {of}:
               other images and larger models, not to be compared with the rest"""
 
@@ -52,7 +51,7 @@ def _table(document: Mapping[str, Any]) -> Table:
         f"{document['data']['name']}, {settings['steps']} steps of {settings['batch']}, "
         f"learning rate {settings['learning_rate']:g}"
     )
-    for name in ("numbers", "bits/dim", "from plain", "step", "samples", "back", "paper"):
+    for name in ("params", "bits/dim", "from plain", "ms/step", "100 of", "back", "paper"):
         table.add_column(name, justify="right", no_wrap=True)
     for row in document["rows"]:
         cells = _cells(row, document)
@@ -67,7 +66,7 @@ def _empty(name: str) -> Table:
         title_justify="left",
         title_style="bold",
         box=box.SIMPLE_HEAD,
-        padding=(0, 1, 0, 0),
+        padding=0,
         show_edge=False,
     )
     table.add_column("", no_wrap=True)
@@ -83,9 +82,9 @@ def _cells(row: Row, document: Mapping[str, Any]) -> list[str]:
         f"{row['parameters']:,}".replace(",", " ") if row["parameters"] else "–",
         _spread(row["bits"], "stopped" if stopped else "–", ""),
         _spread(row["difference"], "–", "+"),
-        f"{1e3 * row['seconds_per_step']:.0f} ms" if row["seconds_per_step"] else "–",
+        f"{1e3 * row['seconds_per_step']:.0f}" if row["seconds_per_step"] else "–",
         _seconds(time) if time else "–",
-        f"{trip['returned']}/{trip['count']}" if trip else "–",
+        f"{trip['returned'] / trip['count']:.0%}" if trip else "–",
         document["paper"].get(row["mixing"], "–"),
     ]
 
@@ -116,6 +115,8 @@ def _spread(value: Mapping[str, Any] | None, absent: str, sign: str) -> str:
     if value is None:
         return absent
     text = f"{value['mean']:{sign}.3f}"
+    if sign and abs(value["mean"]) < 1:
+        text = text.replace("0", "", 1)
     if value["std"] is None:
         return text
     return f"{text} ± " + f"{value['std']:.3f}".removeprefix("0")
@@ -148,6 +149,12 @@ def _by_rate(entries: Sequence[Mapping[str, Any]], rates: Sequence[float]) -> di
     return {mixing: [cell(mixing, rate) for rate in rates] for mixing in mixings}
 
 
+def _busy(document: Mapping[str, Any]) -> str:
+    most = max((v for v in document["load"].values() if v is not None), default=0)
+    busy = most > document["environment"]["cores"] + 1
+    return ", **on a machine that was busy with other work: its times mean little**" if busy else ""
+
+
 def markdown(document: Mapping[str, Any]) -> list[str]:
     """Return the lines of the README's tables and of what was found."""
     environment, settings = document["environment"], document["training"]
@@ -156,10 +163,11 @@ def markdown(document: Mapping[str, Any]) -> list[str]:
         f"{document['data']['name'].capitalize()}, {document['data']['test']} test tiles, "
         f"{settings['steps']} steps of {settings['batch']} tiles, "
         f"{seeds} seed{'s' * (seeds > 1)}, one thread a run, {environment['cpu']}, "
-        f"torch {environment['versions']['torch']}, {document['date'][:10]}. Mean ± standard "
-        "deviation over seeds; differences are paired: the same tiles, order and noise.",
+        f"torch {environment['versions']['torch']}, {document['date'][:10]}{_busy(document)}. "
+        "Mean ± standard deviation over seeds; differences are paired: the same tiles, order and "
+        "noise.",
         "",
-        "| | parameters | bits/dim | from plain | a step | 100 samples "
+        "| | parameters | bits/dim | from plain | ms a step | 100 samples "
         f"| the paper, **other images**: {document['paper'].get('of', '–')} |",
         "|---|---|---|---|---|---|---|",
     ]

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-from skimage.transform import resize
 
 from invconv_benchmarks.density.dataset import Bytes, Dataset
 from invconv_benchmarks.density.picture_files import found, read_all, read_npz, require_memory
@@ -121,6 +120,8 @@ def _galaxy(path: Path) -> Dataset:
 
 def _galaxy_tile(image: Bytes) -> Bytes:
     """Return 32 x 32 pixels, as the authors do, edges that fade to black included."""
+    from skimage.transform import resize
+
     small = resize(np.moveaxis(image, 0, -1), (64, 64), mode="constant", anti_aliasing=True)
     small = np.minimum(np.floor(256 * small), 255).reshape(32, 2, 32, 2, 3).mean(axis=(1, 3))
     return np.moveaxis(np.floor(small).astype(np.uint8), -1, 0)
