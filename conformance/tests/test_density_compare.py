@@ -52,7 +52,7 @@ def compared(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     deadline = time.monotonic() + 100
     while not list(folder.glob("*/outcome.json")) and time.monotonic() < deadline:
         time.sleep(0.05)
-    first.send_signal(signal.SIGINT)
+    first.send_signal(signal.SIGTERM)
     out, error = first.communicate(timeout=100)
     assert first.returncode == 130, out + error
     assert "the same command goes on" in out
