@@ -116,6 +116,7 @@ def _differences(axis: Any, document: Mapping[str, Any]) -> None:
     axis.set_yticks(range(len(rows)), [title(row["mixing"]) for row in rows])
     axis.set_ylim(len(rows) - 0.5, -0.5)
     axis.set_xlabel("bits/dim from the plain 1×1, seed by seed")
+    axis.locator_params(axis="x", nbins=5)
     axis.set_title("paired differences; dots: each seed", fontsize=10)
     axis.grid(axis="x", alpha=0.3)
 
