@@ -223,7 +223,11 @@ def _require_small_header(name: str) -> None:
         require(os.path.isfile(name), "not an ordinary file")
     with open(name, "rb") as file:
         declared = int.from_bytes(file.read(8), "little")
-        most = min(_MOST_HEADER_BYTES, os.fstat(file.fileno()).st_size - 8)
+        size = os.fstat(file.fileno()).st_size
+    require(
+        size >= 8, f"no safetensors file: {size} bytes, which is less than the size of a header"
+    )
+    most = min(_MOST_HEADER_BYTES, size - 8)
     require(declared <= most, f"no safetensors file: a header of {declared} bytes, at most {most}")
 
 

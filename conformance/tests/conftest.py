@@ -1,8 +1,10 @@
-"""What several test files need: small PyTorch layers away from their start, and true densities."""
+"""What several test files need: small PyTorch layers, true densities, a disk that is soon full."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -71,3 +73,17 @@ def gaussian() -> Callable[..., tuple[Any, Any, Any]]:
         return matrix, shift, normal
 
     return density
+
+
+@pytest.fixture
+def small_disk(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Path]:
+    """Return a folder on a file system of its own, of the size that is the parameter ("1m")."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", f"size={request.param}", "tmpfs", str(folder)]
+    try:
+        subprocess.run(mount, check=True, capture_output=True)
+    except (OSError, subprocess.CalledProcessError):
+        pytest.skip("not allowed to mount a file system")
+    yield folder
+    subprocess.run(["umount", str(folder)], check=True)

@@ -140,20 +140,8 @@ def test_nan_in_a_checkpoint_is_refused(done: bytes, tmp_path: Path) -> None:
         train(RECIPE, DIGITS, tmp_path)
 
 
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """Return a folder on a file system that holds one checkpoint, and not two."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=60k", "tmpfs", str(folder)]
-    try:
-        subprocess.run(mount, check=True, capture_output=True)
-    except (OSError, subprocess.CalledProcessError):
-        pytest.skip("not allowed to mount a file system")
-    yield folder
-    subprocess.run(["umount", str(folder)], check=True)
-
-
+# room for one checkpoint, and not for two
+@pytest.mark.parametrize("small_disk", ["60k"], indirect=True)
 def test_on_a_full_disk_the_last_checkpoint_stays_and_the_run_goes_on_elsewhere(
     small_disk: Path, done: bytes, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

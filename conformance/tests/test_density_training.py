@@ -120,18 +120,25 @@ def damaged(step: int, change: Any) -> Any:
     return report
 
 
-@pytest.mark.parametrize("layer", ["level0_step0_actnorm", "level1_step0_mixing"])
-def test_a_nan_stops_the_run_with_the_layers_name(
-    layer: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    run, trainers = recipe("periodic"), []
+@pytest.fixture
+def trainers(monkeypatch: pytest.MonkeyPatch) -> list[Trainer]:
+    """Return a list of the trainers that the test makes, the first one first."""
+    found: list[Trainer] = []
     made = Trainer.__init__
 
     def remember(self: Trainer, *arguments: Any) -> None:
         made(self, *arguments)
-        trainers.append(self)
+        found.append(self)
 
     monkeypatch.setattr(Trainer, "__init__", remember)
+    return found
+
+
+@pytest.mark.parametrize("layer", ["level0_step0_actnorm", "level1_step0_mixing"])
+def test_a_nan_stops_the_run_with_the_layers_name(
+    layer: str, tmp_path: Path, trainers: list[Trainer]
+) -> None:
+    run = recipe("periodic")
 
     def spoil() -> None:
         with torch.no_grad():
@@ -142,7 +149,6 @@ def test_a_nan_stops_the_run_with_the_layers_name(
     kept = checkpoint.read(tmp_path / checkpoint.NAME)
     assert kept.step == 6
     assert all(bool(torch.isfinite(t).all()) for t in kept.tensors.values())
-    monkeypatch.undo()
     assert train(run, DIGITS, tmp_path).step == run.training.steps  # it can go on
 
 
@@ -154,14 +160,14 @@ def test_a_model_that_makes_no_numbers_is_not_saved(tmp_path: Path) -> None:
     def spoil_and_stop() -> bool:
         if stop := next(asked):
             with torch.no_grad():
-                trainers[0].model.layers["level0_step0_coupling"].net[-1].weight.fill_(3e38)
+                resumed[0].model.layers["level0_step0_coupling"].net[-1].weight.fill_(3e38)
         return stop
 
-    trainers: list[Trainer] = []
+    resumed: list[Trainer] = []
     original = Trainer.resume
 
     def remember(self: Trainer, stored: checkpoint.Checkpoint) -> None:
-        trainers.append(self)
+        resumed.append(self)
         original(self, stored)
 
     with pytest.MonkeyPatch.context() as patch:
@@ -185,17 +191,8 @@ def test_a_gradient_that_is_not_finite_is_of_a_layer_too() -> None:
 
 
 def test_a_lost_inverse_stops_the_run_with_the_layers_name(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, trainers: list[Trainer]
 ) -> None:
-    trainers = []
-    made = Trainer.__init__
-
-    def remember(self: Trainer, *arguments: Any) -> None:
-        made(self, *arguments)
-        trainers.append(self)
-
-    monkeypatch.setattr(Trainer, "__init__", remember)
-
     def spoil() -> None:
         with torch.no_grad():
             weight = trainers[0].model.layers["level0_step0_mixing"].weight

@@ -71,7 +71,8 @@ EMERGING: Json = {"class": "EmergingConv", "settings": {}, "arrays": {}, "parts"
 CORNER: Json = {"mask": "corner", "direction": 1, "channel_order": "lower", "dilation": 1}
 
 HOSTILE: dict[str, tuple[bytes, str]] = {
-    "empty": (b"", "a header of 0 bytes, at most -8"),
+    "empty": (b"", "no safetensors file: 0 bytes, which is less than the size of a header"),
+    "five bytes": (b"junk\n", "no safetensors file: 5 bytes, which is less than"),
     "a pickle": (pickle.dumps(Evil()), "no safetensors file: a header of"),
     "text": (b"import os; os.mkdir('harm')", "no safetensors file: a header of"),
     "header beyond the file": (packed(b"{}", length=2**62), "a header of 4611686018427387904"),

@@ -7,7 +7,6 @@ import random
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -77,20 +76,7 @@ def test_at_a_limit_of_the_file_size_the_old_file_is_whole(tmp_path: Path) -> No
     assert names(tmp_path) == [path.name]
 
 
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """Return a folder on a file system of one megabyte."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(folder)]
-    try:
-        subprocess.run(mount, check=True, capture_output=True)
-    except (OSError, subprocess.CalledProcessError):
-        pytest.skip("not allowed to mount a file system")
-    yield folder
-    subprocess.run(["umount", str(folder)], check=True)
-
-
+@pytest.mark.parametrize("small_disk", ["1m"], indirect=True)
 def test_on_a_full_disk_the_old_file_is_whole(small_disk: Path) -> None:
     path = small_disk / "conv.safetensors"
     conv = ic.Conv1x1(np.eye(200))

@@ -203,7 +203,8 @@ def _evaluate(arguments: argparse.Namespace) -> int:
     console.print(
         f"{bits.mean():.4f} bits/dim of {len(bits)} test images (± {error:.4f} over the images); "
         f"{trips['samples']['non_finite']} samples are not finite, "
-        f"{trips['samples']['outside']} leave the range somewhere",
+        f"{trips['samples']['outside']} leave the range somewhere, of which "
+        f"{trips['samples']['outside_within']} are back within their bound",
         highlight=False,
         soft_wrap=True,
     )
