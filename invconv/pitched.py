@@ -30,16 +30,16 @@ import itertools
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from invconv.arrays import Array, identity, namespace, zeros
+from invconv.arrays import Array, identity, namespace
 from invconv.primitives import matmul
 from invconv.stencil import Offset
+from invconv.tile_matrices import Pixels, Tile, between
 
 _PAGE = 4096  # bytes: pixels whole pages apart share one set of the cache
 _BAND = 2**18  # bytes of a sample that stay in the cache
 _ALL = slice(None)
 _FEW = 4  # channels: a loop over no more takes longer to start than to run
 
-Tile = tuple[int, int]
 Row = tuple[int, int, int]
 Index = tuple[slice | int, ...]
 
@@ -184,13 +184,17 @@ def layout(
         steps=tuple(step for step in steps[::sign] if step[1] > 0),
         size=size,
         own=own,
-        entries=_entries(high, channels),
+        entries=by_rows(high, channels),
         exits=tuple((_ALL, band, h) for band, h in itertools.product(bands, range(high))),
         bands=bands,
     )
 
 
-def _entries(high: int, channels: int) -> tuple[Index, ...]:
+def by_rows(high: int, channels: int) -> tuple[Index, ...]:
+    """Return indices of images (B, H / h, h, W / w, w, C), row by row of the tiles.
+
+    What is copied at once runs along the rows of the images; of few channels each by itself.
+    """
     some: Iterable[slice | int] = range(channels) if channels <= _FEW else (_ALL,)
     return tuple((_ALL, _ALL, h, _ALL, _ALL, c) for h, c in itertools.product(range(high), some))
 
@@ -199,49 +203,17 @@ def _slices(count: int, step: int) -> tuple[slice, ...]:
     return tuple(slice(i, min(i + step, count)) for i in range(0, count, step))
 
 
-Blocks = dict[Offset, Array]
-
-
-def _blocks(diagonal: Array, taps: Array, reach: tuple[Offset, ...]) -> Blocks:
-    """Return the transposed taps by their (row, column) back, D at (0, 0)."""
-    transpose = namespace(taps).matrix_transpose
-    transposed = transpose(taps)
-    found = {place: transposed[t, ...] for t, place in enumerate(reach)}
-    return {(0, 0): transpose(diagonal)} | found
-
-
-def _assembled(blocks: Blocks, sign: int, tile: Tile, back: int, columns: range) -> Array:
-    """Return what pixels in some columns, ``back`` rows of tiles back, do to a tile's pixels.
-
-    The matrix is transposed, as rows of pixels want it: (columns h C, w h C).
-    """
-    high, wide = tile
-    like = blocks[0, 0]
-    blank = zeros(like.shape, like)
-
-    def block(c_from: int, r_from: int, c: int, r: int) -> Array:
-        return blocks.get((back * high + sign * (r - r_from), sign * (c - c_from)), blank)
-
-    return _joined(
-        [
-            _joined([block(*here, c, r) for c in range(wide) for r in range(high)], axis=1)
-            for here in itertools.product(columns, range(high))
-        ],
-        axis=0,
-    )
-
-
-def _joined(parts: list[Array], axis: int) -> Array:
-    return namespace(parts[0]).concat(parts, axis=axis) if len(parts) > 1 else parts[0]
+def _pixels(tile: Tile, columns: range, rows_back: int = 0) -> Pixels:
+    """Return pixels of some columns, column by column, so many rows up from the tile's own."""
+    return tuple((r - rows_back, c) for c in columns for r in range(tile[0]))
 
 
 def tile_matrix(
     diagonal: Array, taps: Array, reach: tuple[Offset, ...], sign: int, tile: Tile
 ) -> Array:
     """Return T, the convolution's matrix within a tile, (w h C, w h C)."""
-    blocks = _blocks(diagonal, taps, reach)
-    transposed = _assembled(blocks, sign, tile, 0, range(tile[1]))
-    return namespace(taps).matrix_transpose(transposed)
+    inside = _pixels(tile, range(tile[1]))
+    return namespace(taps).matrix_transpose(between(diagonal, taps, reach, sign, inside, inside))
 
 
 def weights(
@@ -268,18 +240,19 @@ def weights(
     own : bool
         See `Layout`.
     """
-    blocks = _blocks(diagonal, taps, reach)
-    transpose = namespace(taps).matrix_transpose
-    solved = identity(diagonal.shape[0], taps) if inverse is None else transpose(inverse)
-
-    def applied(back: int, columns: range) -> list[Array]:
-        if not columns:
-            return []
-        matrix = -_assembled(blocks, sign, tile, back, columns)
-        return [matrix if inverse is None else matmul(matrix, solved)]
-
+    xp, inside = namespace(taps), _pixels(tile, range(tile[1]))
+    solved = identity(diagonal.shape[0], taps) if inverse is None else xp.matrix_transpose(inverse)
     first, *others = rows_read(reach, sign, tile)
-    before, after = range(first[1], 0), range(tile[1], first[2])
-    here = [solved] if own else []
-    found = [_joined([*applied(0, before), *here, *applied(0, after)], axis=0)]
-    return found + [matrix for a, *ends in others for matrix in applied(a, range(*ends))]
+    read = [
+        _pixels(tile, range(first[1], 0)),
+        _pixels(tile, range(tile[1], first[2])),
+        *(_pixels(tile, range(*ends), sign * a * tile[0]) for a, *ends in others),
+    ]
+    matrix = -between(diagonal, taps, reach, sign, sum(read, ()), inside)
+    if inverse is not None:
+        matrix = matmul(matrix, solved)
+    ends = [c * diagonal.shape[0] for c in itertools.accumulate(map(len, read), initial=0)]
+    before, after, *above = (matrix[i:j, :] for i, j in itertools.pairwise(ends))
+    here = [before, solved, after] if own else [before, after]
+    here = [part for part in here if part.shape[0]] or [before]
+    return [xp.concat(here, axis=0) if len(here) > 1 else here[0], *above]

@@ -15,11 +15,14 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, ClassVar, Self
 
-from invconv import tiles
+from invconv import pitched, relay, tiles
 from invconv.arrays import Array, Shape, namespace, zeros
-from invconv.pitched import Layout, Tile, layout, tile_matrix, weights
+from invconv.pitched import Layout
 from invconv.primitives import correlate
+from invconv.relay import Relay
 from invconv.stencil import Stencil
+from invconv.tile_matrices import Tile
+from invconv.tiles import Choice
 from invconv.wavefront import CausalStencil, stable_inverse
 
 _CHANNELS, _ROW = 24, 1024  # channels, and numbers of a row, from which D^-1 y is copied in faster
@@ -29,7 +32,7 @@ _CHANNELS, _ROW = 24, 1024  # channels, and numbers of a row, from which D^-1 y 
 class PitchedSolver(ABC):
     """The map y -> x, both (B, C, *shape), that solves ``causal.stencil()`` x = y.
 
-    A library supplies `_wave`.
+    A library supplies `_wave` and `_relay`.
 
     Attributes
     ----------
@@ -55,23 +58,33 @@ class PitchedSolver(ABC):
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave weights out, which are soon made again; keep what the plan refers to."""
-        kept = {f.name for f in fields(self)} | {"_tiles", "_first"}
+        kept = {f.name for f in fields(self)} | {"_tiles", "_relays", "_first"}
         return {name: value for name, value in vars(self).items() if name in kept}
 
     @abstractmethod
     def _wave(self, plan: Layout, matrices: list[Array], y: Array) -> Array:
         """Run a plan with the weights M_0, M_1, ... on images (B, C, H, W)."""
 
+    @abstractmethod
+    def _relay(self, plan: Relay, matrix: Array, y: Array) -> Array:
+        """Run a plan with the weights M on one image (1, C, H, W)."""
+
     @property
     def plan(self) -> dict[str, Any]:
         """How the solve runs.
 
-        "tiles" fills with what was chosen for images (B, C, H, W), "D^-1 y first" with those whose
-        pixels are solved on the way into the buffer.
+        "tiles" fills with what was chosen for images (B, C, H, W), "one product a wavefront" with
+        those that run as a relay, "D^-1 y first" with those whose pixels are solved on the way into
+        the buffer.
         """
         corner = "triangular solve" if self.inverse is None else "cached inverse"
-        method = {"method": "pitched wavefront", "at the pixel": corner}
-        return method | {"tiles": self._tiles, "D^-1 y first": self._first}
+        return {
+            "method": "pitched wavefront",
+            "at the pixel": corner,
+            "tiles": self._tiles,
+            "one product a wavefront": self._relays,
+            "D^-1 y first": self._first,
+        }
 
     def __call__(self, y: Array) -> Array:
         """Solve for x, shape (B, C, *shape)."""
@@ -119,19 +132,25 @@ class PitchedSolver(ABC):
         return alone or channels < _CHANNELS or channels * width < _ROW
 
     @functools.cached_property
-    def _weights(self) -> dict[tuple[Tile, bool], list[Array] | None]:
+    def _weights(self) -> dict[tuple[Choice, bool], list[Array] | None]:
         """The weights for what was asked for, None where T^-1 would cost accuracy."""
         return {}
 
-    def _weights_for(self, tile: Tile, own: bool) -> list[Array] | None:
-        if (tile, own) not in self._weights:
-            kept, inverse = self._kept, self.inverse
-            parts = (kept.diagonal, kept.taps, self._reach, self._sign, tile)
-            if tile != (1, 1):
-                inverse = None if inverse is None else stable_inverse(tile_matrix(*parts))
-            usable = inverse is not None or tile == (1, 1)
-            self._weights[tile, own] = weights(*parts, inverse, own) if usable else None
-        return self._weights[tile, own]
+    def _weights_for(self, choice: Choice, own: bool) -> list[Array] | None:
+        if (choice, own) not in self._weights:
+            self._weights[choice, own] = self._new_weights(choice, own)
+        return self._weights[choice, own]
+
+    def _new_weights(self, choice: Choice, own: bool) -> list[Array] | None:
+        kept, inverse = self._kept, self.inverse
+        parts = (kept.diagonal, kept.taps, self._reach, self._sign, choice.tile)
+        if choice.tile != (1, 1) and inverse is not None:
+            here = relay if choice.relay else pitched
+            inverse = stable_inverse(here.tile_matrix(*parts))
+        if choice.relay:
+            return None if inverse is None else [relay.weights(*parts, inverse)]
+        usable = inverse is not None or choice.tile == (1, 1)
+        return pitched.weights(*parts, inverse, own) if usable else None
 
     @property
     def _sign(self) -> int:
@@ -156,11 +175,15 @@ class PitchedSolver(ABC):
         return {}
 
     @functools.cached_property
+    def _relays(self) -> set[tuple[int, ...]]:
+        return set()
+
+    @functools.cached_property
     def _first(self) -> set[tuple[int, ...]]:
         return set()
 
     @functools.cached_property
-    def _chosen(self) -> dict[tuple[int, ...], tuple[Layout, list[Array]]]:
+    def _chosen(self) -> dict[tuple[int, ...], tuple[Layout | Relay, list[Array]]]:
         """What was chosen for images (B, C, H, W)."""
         return {}
 
@@ -168,16 +191,23 @@ class PitchedSolver(ABC):
         shape = tuple(y.shape)
         if shape not in self._chosen:
             self._chosen[shape] = self._choose(shape, namespace(y).finfo(y.dtype).bits // 8)
-        return self._wave(*self._chosen[shape], y)
+        plan, matrices = self._chosen[shape]
+        if isinstance(plan, Relay):
+            return self._relay(plan, matrices[0], y)
+        return self._wave(plan, matrices, y)
 
-    def _choose(self, shape: tuple[int, ...], itemsize: int) -> tuple[Layout, list[Array]]:
+    def _choose(self, shape: tuple[int, ...], itemsize: int) -> tuple[Layout | Relay, list[Array]]:
         order = tiles.ranked(shape, self._reach, self.call_seconds, itemsize, self.tile)
-        choices = ((tile, self._own(shape, tile)) for tile in order)
+        choices = ((choice, self._own(shape, choice.tile)) for choice in order)
         usable = ((c, w) for c in choices if (w := self._weights_for(*c)) is not None)
-        (tile, own), matrices = next(usable)
-        self._tiles[shape] = tile
+        (choice, own), matrices = next(usable)
+        asked = (shape, self._reach, self._sign, itemsize, choice.tile)
+        self._tiles[shape] = choice.tile
+        if choice.relay:
+            self._relays.add(shape)
+            return relay.relay(*asked), matrices
         self._first.update(() if own else (shape,))
-        return layout(shape, self._reach, self._sign, itemsize, tile, own), matrices
+        return pitched.layout(*asked, own), matrices
 
     @functools.cached_property
     def _inside(self) -> Self:

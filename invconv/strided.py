@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import functools
 from abc import abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar, TypeVar
 
 from invconv.arrays import Array, Namespace, namespace, size
 from invconv.pitched import Layout
 from invconv.planes import PitchedSolver
 from invconv.primitives import shifts, triangular_solve
+from invconv.relay import Relay
 from invconv.stencil import Offset, Stencil
 from invconv.workspaces import Workspaces
 
@@ -63,6 +64,10 @@ def _windows(
         yield part, xp.reshape(block, (shape[0], shape[1] * channels, size(spatial)))
 
 
+P = TypeVar("P", Layout, Relay)
+V = TypeVar("V")
+
+
 @dataclass(frozen=True, eq=False)
 class Views:
     """A buffer laid out for a plan.
@@ -82,7 +87,26 @@ class Views:
     nbytes: int
 
 
-_workspaces: Workspaces[Views] = Workspaces()
+@dataclass(frozen=True, eq=False)
+class RelayViews:
+    """A buffer laid out for a relay.
+
+    Attributes
+    ----------
+    given, found : array, shape (1, H / h, h, W / w, w, C)
+        y and x.
+    steps : tuple of (what is read, what is found)
+    nbytes : int
+        Of the buffer.
+    """
+
+    given: Array
+    found: Array
+    steps: tuple[tuple[Array, Array], ...]
+    nbytes: int
+
+
+_workspaces: Workspaces[Any] = Workspaces()
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,24 +128,37 @@ class StridedSolver(PitchedSolver):
         """Return a view; the strides are in bytes."""
 
     def _wave(self, plan: Layout, matrices: list[Array], y: Array) -> Array:
-        def make() -> Views:
-            return self._views(plan, y)
-
-        work = _workspaces.get((plan, y.dtype), make) if self.keeps_workspaces else make()
-        batch, rows, high, columns, wide, channels = plan.shape
-        tiled = (batch, channels, rows, high, columns, wide)
-        source = y.reshape(tiled).transpose(0, 2, 3, 4, 5, 1)
+        work = self._workspace(plan, y, self._views)
+        tiled, source = _tiled(plan.shape, y)
         if plan.own:
             for some in plan.entries:
                 work.images[some] = source[some]
             self._run(work, matrices)
         else:
             self._add(work, matrices, source)
-        x = self.xp.empty(tiled, dtype=y.dtype)
-        target = x.transpose(0, 2, 3, 4, 5, 1)
+        x, target = _tiled(plan.shape, self.xp.empty(tiled.shape, dtype=y.dtype))
         for some in plan.exits:
             target[some] = work.images[some]
         return x.reshape(y.shape)
+
+    def _relay(self, plan: Relay, matrix: Array, y: Array) -> Array:
+        work = self._workspace(plan, y, self._relay_views)
+        tiled, source = _tiled(plan.shape, y)
+        for some in plan.copies:
+            work.given[some] = source[some]
+        matmul = self.xp.matmul
+        for reads, finds in work.steps:
+            matmul(reads, matrix, out=finds)
+        x, target = _tiled(plan.shape, self.xp.empty(tiled.shape, dtype=y.dtype))
+        for some in plan.copies:
+            target[some] = work.found[some]
+        return x.reshape(y.shape)
+
+    def _workspace(self, plan: P, y: Array, make: Callable[[P, Array], V]) -> V:
+        if not self.keeps_workspaces:
+            return make(plan, y)
+        found: V = _workspaces.get((plan, y.dtype), lambda: make(plan, y))
+        return found
 
     def _run(self, work: Views, matrices: list[Array]) -> None:
         """Let the wave pass."""
@@ -170,19 +207,44 @@ class StridedSolver(PitchedSolver):
         buffer = self.xp.zeros(plan.length, dtype=y.dtype)
         largest = max(count for _, count in plan.steps)
         scratch = self.xp.empty((2, largest, plan.size), dtype=y.dtype)
-
-        def view(place: int, shape: tuple[int, ...], strides: tuple[int, ...]) -> Array:
-            in_bytes = tuple(stride * y.itemsize for stride in strides)
-            return self.as_strided(buffer[place:], shape, in_bytes)
-
         row = (plan.strides[0], 1)
         steps = tuple(
             (
-                tuple(view(place + shift, (count, n), row) for shift, n in plan.windows),
-                view(place, (count, plan.size), row),
-                scratch[0, :count],
-                scratch[1, :count],
+                tuple(
+                    self._view(buffer, p + shift, (n, size), row) for shift, size in plan.windows
+                ),
+                self._view(buffer, p, (n, plan.size), row),
+                scratch[0, :n],
+                scratch[1, :n],
             )
-            for place, count in plan.steps
+            for p, n in plan.steps
         )
-        return Views(view(plan.start, plan.shape, plan.strides), steps, buffer.nbytes)
+        images = self._view(buffer, plan.start, plan.shape, plan.strides)
+        return Views(images, steps, buffer.nbytes)
+
+    def _relay_views(self, plan: Relay, y: Array) -> RelayViews:
+        buffer = self.xp.zeros(plan.length, dtype=y.dtype)
+        row = (plan.record, 1)
+        steps = tuple(
+            (
+                self._view(buffer, reads, (n, plan.reads), row),
+                self._view(buffer, finds, (n, plan.finds), row),
+            )
+            for reads, finds, n in plan.steps
+        )
+        given, found = (
+            self._view(buffer, place, plan.shape, plan.strides) for place in (plan.entry, plan.exit)
+        )
+        return RelayViews(given, found, steps, buffer.nbytes)
+
+    def _view(
+        self, buffer: Array, place: int, shape: tuple[int, ...], strides: tuple[int, ...]
+    ) -> Array:
+        return self.as_strided(buffer[place:], shape, tuple(s * buffer.itemsize for s in strides))
+
+
+def _tiled(shape: tuple[int, ...], x: Array) -> tuple[Array, Array]:
+    """View images as (B, C, H / h, h, W / w, w) and as ``shape``, (B, H / h, h, W / w, w, C)."""
+    batch, rows, high, columns, wide, channels = shape
+    tiled = x.reshape((batch, channels, rows, high, columns, wide))
+    return tiled, tiled.transpose(0, 2, 3, 4, 5, 1)

@@ -1,8 +1,9 @@
-"""Which tiles an autoregressive solve is cut into: a small model of what each choice costs.
+"""Which tiles an autoregressive solve is cut into, and how they lie in memory: a small cost model.
 
 A small product costs mostly the call. Tiles make fewer, larger products of more arithmetic: h x w
 pixels are solved at once by their explicit inverse. That is as accurate as substitution only where
 the tile's matrix is well conditioned, so the model ranks, and the solver takes the first that is.
+Tiles of one image may run as a relay (`invconv.relay`), else they lie in the pitched layout.
 """
 
 from __future__ import annotations
@@ -11,10 +12,13 @@ import functools
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from typing import NamedTuple
 
-from invconv.pitched import Tile, rows_read, slope_and_levels
+from invconv import relay
+from invconv.pitched import rows_read, slope_and_levels
 from invconv.settings import sizes
 from invconv.stencil import Offset
+from invconv.tile_matrices import Tile
 
 _LARGEST = 128  # numbers of a tile: more, and its inverse costs more than it saves
 _BYTES = 1.8e11  # a second, of numbers in and out of multiplications: 90 GFLOP/s in float32
@@ -47,6 +51,16 @@ def by_hand() -> Tile | None:
     return _chosen.get()
 
 
+class Choice(NamedTuple):
+    """Tiles (h, w), and whether they run as a relay."""
+
+    tile: Tile
+    relay: bool
+
+
+_SAFE = Choice((1, 1), relay=False)  # needs no inverse
+
+
 @functools.lru_cache(maxsize=256)
 def ranked(
     shape: tuple[int, int, int, int],
@@ -54,8 +68,8 @@ def ranked(
     call_seconds: float,
     itemsize: int,
     chosen: Tile | None = None,
-) -> tuple[Tile, ...]:
-    """Return tiles (h, w), the fastest first and 1 x 1 last.
+) -> tuple[Choice, ...]:
+    """Return choices, the fastest first; the last one can always be used.
 
     Parameters
     ----------
@@ -70,13 +84,16 @@ def ranked(
     chosen : (h, w), optional
         By hand; the first one, if it can be used.
     """
-    possible = _possible(shape, reach)
+    tiles = _possible(shape, reach)
     if chosen is not None:
-        return (chosen, (1, 1)) if chosen in possible else ((1, 1),)
-    if call_seconds == float("inf"):
-        return ((1, 1),)
-    found = sorted(possible, key=lambda tile: _seconds(shape, reach, tile, call_seconds, itemsize))
-    return tuple(found[: found.index((1, 1)) + 1])
+        tiles = [t for t in tiles if t == chosen] or [(1, 1)]
+    elif call_seconds == float("inf"):
+        return (_SAFE,)
+    found = [Choice(tile, relay=False) for tile in tiles]
+    found += [Choice(t, relay=True) for t in tiles if relay.possible(shape, reach, itemsize, t)]
+    found.sort(key=lambda choice: _seconds(shape, reach, choice, call_seconds, itemsize))
+    stop = found.index(_SAFE) if _SAFE in found else len(found)
+    return (*found[:stop], _SAFE)
 
 
 def _possible(shape: tuple[int, int, int, int], reach: tuple[Offset, ...]) -> list[Tile]:
@@ -98,18 +115,22 @@ def _divisors(n: int) -> list[int]:
 def _seconds(
     shape: tuple[int, int, int, int],
     reach: tuple[Offset, ...],
-    tile: Tile,
+    choice: Choice,
     call_seconds: float,
     itemsize: int,
 ) -> float:
     batch, channels, height, width = shape
-    high, wide = tile
-    read = rows_read(reach, 1, tile)
-    _, steps = slope_and_levels((height, width), reach, tile)
-    size = high * wide * channels
-    row_bytes = -(-size * itemsize // _VECTOR) * _VECTOR
-    depth = sum(end - first for _, first, end in read) * high * channels
+    (high, wide), alone = choice
     count = batch * (height // high) * (width // wide)
-    plan = (depth + size) * size / channels**2 * _BLOCK_SECONDS
-    products = steps * 2 * len(read) * call_seconds + count * depth * row_bytes / _BYTES
+    if alone:
+        pixels, found, _ = relay.sizes(reach, choice.tile)
+        steps, calls = height // high + width // wide - 1, 1
+    else:
+        read = rows_read(reach, 1, choice.tile)
+        pixels, found = sum(end - first for _, first, end in read) * high, high * wide
+        _, steps = slope_and_levels((height, width), reach, choice.tile)
+        calls = 2 * len(read)
+    row_bytes = -(-found * channels * itemsize // _VECTOR) * _VECTOR
+    plan = (pixels + high * wide) * high * wide * _BLOCK_SECONDS
+    products = steps * calls * call_seconds + count * pixels * channels * row_bytes / _BYTES
     return plan / _SOLVES + products

@@ -87,10 +87,12 @@ def stable_inverse(diagonal: Array) -> Array | None:
     # |D|_1 max 1/|d_cc| <= |D|_1 |D^-1|_1, since 1/d_cc are on the diagonal of D^-1: where that is
     # too much, for a zero pivot or an inf at the latest, a library's inverse might raise
     values = np.abs(to_numpy(diagonal))
-    if not values.sum(axis=0).max() < _INVERSE_LIMIT * values.diagonal().min():
+    norm = values.sum(axis=0).max()
+    if not norm < _INVERSE_LIMIT * values.diagonal().min():
         return None
     inverse = namespace(diagonal).linalg.inv(diagonal)
-    return inverse if inverse_keeps_accuracy(diagonal, inverse) else None
+    inverse_norm = np.abs(to_numpy(inverse)).sum(axis=0).max()
+    return inverse if norm * inverse_norm <= _INVERSE_LIMIT else None
 
 
 def inverse_keeps_accuracy(matrix: Array, inverse: Array) -> Array:

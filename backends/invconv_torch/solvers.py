@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, TypeAlias
+from typing import Any, ClassVar, TypeAlias, TypeVar
 
 import torch
 
 from invconv.arrays import readable
 from invconv.families import CausalFamily, SpectralFamily
-from invconv.pitched import Layout, Tile
+from invconv.pitched import Layout
 from invconv.planes import PitchedSolver
 from invconv.primitives import from_pixel_rows, pixel_rows
+from invconv.relay import Relay
 from invconv.spectrum import from_frequencies, stable_spectral_inverse, to_frequencies
+from invconv.tile_matrices import Tile
 from invconv.wavefront import stable_inverse
 from invconv.workspaces import Workspaces
 
@@ -35,6 +38,34 @@ class Workspace:
     nbytes: int
 
 
+@dataclass(frozen=True)
+class RelayWorkspace:
+    """A buffer laid out for a relay: y and x in it, and (what is read, what is found) of a step."""
+
+    given: Tensor
+    found: Tensor
+    steps: tuple[tuple[Tensor, Tensor], ...]
+    nbytes: int
+
+
+def _relay_workspace(plan: Relay, y: Tensor) -> RelayWorkspace:
+    """Return a zeroed buffer and the views of every step."""
+    with torch.inference_mode(False):
+        buffer = torch.zeros(plan.length, dtype=y.dtype, device=y.device)
+        row = (plan.record, 1)
+        steps = tuple(
+            (
+                buffer.as_strided((count, plan.reads), row, reads),
+                buffer.as_strided((count, plan.finds), row, finds),
+            )
+            for reads, finds, count in plan.steps
+        )
+        given, found = (
+            buffer.as_strided(plan.shape, plan.strides, at) for at in (plan.entry, plan.exit)
+        )
+    return RelayWorkspace(given, found, steps, buffer.numel() * buffer.element_size())
+
+
 def _workspace(plan: Layout, width: int, y: Tensor) -> Workspace:
     """Return a zeroed buffer and the views of every step, with sums of so many columns."""
     with torch.inference_mode(False):
@@ -54,21 +85,22 @@ def _workspace(plan: Layout, width: int, y: Tensor) -> Workspace:
     return Workspace(images, tuple(steps), buffer.numel() * buffer.element_size())
 
 
-_workspaces: Workspaces[Workspace] = Workspaces()
+_workspaces: Workspaces[Any] = Workspaces()
+W = TypeVar("W")
 
 
-def _workspace_for(plan: Layout, width: int, y: Tensor) -> Workspace:
+def _kept(key: Hashable, make: Callable[[], W], y: Tensor) -> W:
     """Return a workspace, a kept one on the CPU; on CUDA, where a stream may not share one, new.
 
     New memory comes from torch's pool there, in a captured graph from the graph's own.
     """
-    make = functools.partial(_workspace, plan, width, y)
     if type(y) is not torch.Tensor or y.device.type != "cpu":
         return make()
-    return _workspaces.get((plan, width, y.dtype), make)
+    found: W = _workspaces.get((key, y.dtype), make)
+    return found
 
 
-def _tiled(plan: Layout, x: Tensor) -> Tensor:
+def _tiled(plan: Layout | Relay, x: Tensor) -> Tensor:
     """View images (B, C, H, W) as (B, H / h, h, W / w, w, C)."""
     batch, rows, high, columns, wide, channels = plan.shape
     tiled = x.view(batch, channels, rows, high, columns, wide)
@@ -82,15 +114,18 @@ class PitchedTorchSolver(PitchedSolver):
     call_seconds: ClassVar[float] = 2e-6
     multiplies_in: ClassVar[bool] = True
 
-    def _choose(self, shape: tuple[int, ...], itemsize: int) -> tuple[Layout, list[Tensor]]:
+    def _choose(self, shape: tuple[int, ...], itemsize: int) -> tuple[Layout | Relay, list[Tensor]]:
         plan, matrices = super()._choose(shape, itemsize)
+        if isinstance(plan, Relay) or not plan.own or matrices[0].device.type != "cpu":
+            return plan, matrices
         more = _LANES.get(matrices[0].dtype, 0) - plan.size
-        if plan.own and more > 0 and matrices[0].device.type == "cpu":
+        if more > 0:
             matrices = [torch.nn.functional.pad(m, (0, more)) for m in matrices]
         return plan, matrices
 
     def _wave(self, plan: Layout, matrices: list[Tensor], y: Tensor) -> Tensor:
-        work = _workspace_for(plan, matrices[0].shape[1], y)
+        width = matrices[0].shape[1]
+        work = _kept((plan, width), functools.partial(_workspace, plan, width, y), y)
         if plan.own:
             source = _tiled(plan, y)
             for some in plan.entries:
@@ -102,6 +137,19 @@ class PitchedTorchSolver(PitchedSolver):
         target = _tiled(plan, x)
         for some in plan.exits:
             target[some].copy_(work.images[some])
+        return x
+
+    def _relay(self, plan: Relay, matrix: Tensor, y: Tensor) -> Tensor:
+        work = _kept(plan, functools.partial(_relay_workspace, plan, y), y)
+        source = _tiled(plan, y)
+        for some in plan.copies:
+            work.given[some].copy_(source[some])
+        for reads, finds in work.steps:
+            torch.mm(reads, matrix, out=finds)
+        x = torch.empty_like(y)
+        target = _tiled(plan, x)
+        for some in plan.copies:
+            target[some].copy_(work.found[some])
         return x
 
     def _own(self, shape: tuple[int, ...], tile: Tile) -> bool:

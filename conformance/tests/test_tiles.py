@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 import torch
 
 import invconv as ic
-from invconv import planes, tiles
+from invconv import planes, relay, tiles
 from invconv.arrays import to_numpy
 from invconv_conformance import oracle
 from invconv_conformance.cases import CASES
@@ -65,6 +66,38 @@ def test_solving_the_pixel_first_solves_the_dense_system(
     assert prepared.plan["D^-1 y first"]
 
 
+@pytest.mark.parametrize("library", LIKE)
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("kind", KINDS, ids=str)
+@pytest.mark.usefixtures("relayed")
+def test_a_relay_of_tiles_solves_the_dense_system(
+    kind: dict[str, Any], channels: int, library: str
+) -> None:
+    conv = ic.AutoregressiveConv.init(channels, rng=RNG, **kind)
+    for grid in ((6, 8), (12, 4), (1, 8), (8, 1)):
+        matrix, _ = oracle.affine(conv, grid)
+        relays = set()
+        for tile in (*TILES, (1, 1), (3, 4), (6, 4)):
+            prepared = conv.asarrays(LIKE[library]).prepare(grid, check=False, tile=tile)
+            for _ in range(2):  # the second time in a buffer that was used
+                y = RNG.standard_normal((1, channels, *grid))
+                wanted = np.linalg.solve(matrix, y.reshape(-1)).reshape(y.shape)
+                x = to_numpy(prepared.inverse(y if library == "numpy" else torch.as_tensor(y)))
+                np.testing.assert_allclose(x, wanted, rtol=0, atol=1e-13 * np.abs(wanted).max())
+            relays |= {prepared.plan["tiles"][k] for k in prepared.plan["one product a wavefront"]}
+        assert len(relays) >= (0 if "mask" in kind or 1 in grid else 1)
+
+
+def test_a_relay_stops_where_its_memory_would_be_large() -> None:
+    reach = ((0, 1), (1, 0), (1, 1))
+    assert relay.possible((1, 12, 64, 64), reach, 4, (1, 1))
+    assert not relay.possible((1, 12, 512, 512), reach, 4, (2, 2))
+    assert not relay.possible((2, 12, 64, 64), reach, 4, (1, 1))
+    for tile in ((1, 1), (2, 4)):
+        plan = relay.relay((1, 12, 64, 64), reach, 1, 4, tile)
+        assert plan.length * 4 <= 2**23
+
+
 def test_a_tile_that_does_not_fit_is_not_used() -> None:
     conv = ic.AutoregressiveConv.init(2, kernel_size=2, rng=RNG)
     y = RNG.standard_normal((1, 2, 5, 7))
@@ -117,6 +150,15 @@ def test_an_unstable_tile_would_be_seen(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 @pytest.fixture
+def relayed(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Let everything run as a relay that can."""
+    tiles.ranked.cache_clear()
+    monkeypatch.setattr(tiles, "_seconds", lambda *arguments: not arguments[2].relay)
+    yield
+    tiles.ranked.cache_clear()
+
+
+@pytest.fixture
 def solved_first(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let D^-1 y be put into the buffer, as for large images, wherever that can be."""
     monkeypatch.setattr(planes, "_CHANNELS", 0)
@@ -126,6 +168,13 @@ def solved_first(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("tile", [(1, 2), (2, 2), (1, 4), (4, 4)])
 @pytest.mark.parametrize("library", ["numpy", "torch"])
 def test_the_laws_hold_with_every_tile(library: str, tile: tuple[int, int]) -> None:
+    hold_the_laws(library, tile)
+
+
+@pytest.mark.usefixtures("relayed")
+@pytest.mark.parametrize("tile", [(1, 1), (2, 4)])
+@pytest.mark.parametrize("library", ["numpy", "torch"])
+def test_the_laws_hold_in_relays(library: str, tile: tuple[int, int]) -> None:
     hold_the_laws(library, tile)
 
 
@@ -153,14 +202,16 @@ def hold_the_laws(library: str, tile: tuple[int, int]) -> None:
 
 def test_the_planner_prefers_few_large_products_where_calls_dominate() -> None:
     corner, raster = ((0, 1), (1, 0), (1, 1)), ((0, 1), (1, -1), (1, 0), (1, 1))
-    call = 2e-6
-    assert tiles.ranked((64, 48, 4, 4), corner, call, 4) == ((1, 1),)
-    assert tiles.ranked((16, 48, 64, 64), corner, call, 4) == ((1, 1),)
-    high, wide = tiles.ranked((1, 3, 256, 256), corner, call, 4)[0]
+    call, pixels = 2e-6, tiles.Choice((1, 1), relay=False)
+    assert tiles.ranked((64, 48, 4, 4), corner, call, 4) == (pixels,)
+    assert tiles.ranked((16, 48, 64, 64), corner, call, 4) == (pixels,)
+    assert tiles.ranked((1, 12, 512, 512), corner, call, 4) == (pixels,)
+    (high, wide), alone = tiles.ranked((1, 3, 256, 256), corner, call, 4)[0]
     assert high * wide >= 8
-    assert all(h == 1 for h, _ in tiles.ranked((1, 3, 256, 256), raster, call, 4))
-    assert tiles.ranked((1, 16, 256, 256), corner, 0.0, 4) == ((1, 1),)
+    assert alone
+    assert all(c.tile[0] == 1 for c in tiles.ranked((1, 3, 256, 256), raster, call, 4))
+    assert not any(c.relay for c in tiles.ranked((1, 3, 256, 256), raster, call, 4))
     for shape in ((1, 3, 256, 256), (1, 12, 15, 16)):
         order = tiles.ranked(shape, corner, call, 4)
-        assert order[-1] == (1, 1)
-        assert all(shape[2] % h == 0 and shape[3] % w == 0 for h, w in order)
+        assert order[-1] == pixels
+        assert all(shape[2] % h == 0 and shape[3] % w == 0 for (h, w), _ in order)

@@ -1,0 +1,230 @@
+"""The relay layout: an autoregressive solve of one image, a single matrix product a wavefront.
+
+A small product costs mostly the call, so there should be few. A tile of h x w pixels reads p rows
+of the tile above it and q columns of the tile to its left, and the corner between them, which the
+tile to its left has read too and passes on. On wavefront d, with y what is given and x what is
+found, tile i from the top has a record in memory, and its result goes to the next wavefront's:
+
+    reads   [ above | y | left ]       p x w, h x w and (p + h) x q pixels
+    finds   [ strip | x ]              (p + h) x q and h x w pixels, = reads M
+
+The strip, what was passed on above the last q columns of x, is ``left`` for the tile to the right
+on wavefront d + 1. The last p rows of x are ``above`` for the tile below it, i + 1 on the same
+wavefront, if records are so far apart that the end of one tile's result is the start of the next
+tile's record. So nothing is copied or added between products: with the records of a wavefront as
+the rows of one strided matrix, and its results as those of another, the wave passes by
+
+    finds_d = reads_d M        d = 0, 1, ..., H / h + W / w - 2.
+
+Where x is sought upwards and to the left, all this is mirrored in memory, pixel by pixel.
+"""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+
+import numpy as np
+
+from invconv.arrays import Array, constant, identity, namespace
+from invconv.pitched import Index, by_rows
+from invconv.primitives import matmul
+from invconv.stencil import Offset
+from invconv.tile_matrices import Ints, Pixels, Tile, between
+
+_LARGEST = 2**23  # bytes of a buffer; it is a few times as large as the image
+_PAGE = 4096  # bytes: records whole pages apart share one set of the cache
+
+
+@dataclass(frozen=True, eq=False)
+class Relay:
+    """Where everything lies in the buffer, counted in numbers, not bytes.
+
+    `relay` returns the same object for the same question, so it is compared by identity.
+
+    Attributes
+    ----------
+    length : int
+        Of the buffer.
+    shape, strides : tuple of int
+        Of y and of x in the buffer, as (1, H / h, h, W / w, w, C).
+    entry, exit : int
+        Where the first pixel of y and of x is.
+    record : int
+        From one record to the next.
+    reads, finds : int
+        How many numbers a tile reads and finds.
+    steps : tuple of (reads, finds, count)
+        In the order of the solve: where a wavefront's first record and first result are, and how
+        many there are.
+    copies : tuple of index
+        Of the images, as they are copied in and out.
+    """
+
+    length: int
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]
+    entry: int
+    exit: int
+    record: int
+    reads: int
+    finds: int
+    steps: tuple[tuple[int, int, int], ...]
+    copies: tuple[Index, ...]
+
+
+def depths(reach: tuple[Offset, ...]) -> tuple[int, int]:
+    """Return p and q, how many rows up and columns to the left the taps reach."""
+    return max([0, *(a for a, _ in reach)]), max([0, *(q for _, q in reach)])
+
+
+def sizes(reach: tuple[Offset, ...], tile: Tile) -> tuple[int, int, int]:
+    """Return how many pixels a tile reads and finds, and from one record to the next."""
+    (p, q), (high, wide) = depths(reach), tile
+    strip = (p + high) * q
+    return (p + high) * wide + strip, strip + high * wide, 2 * high * wide + strip
+
+
+def possible(
+    shape: tuple[int, int, int, int], reach: tuple[Offset, ...], itemsize: int, tile: Tile
+) -> bool:
+    """Tell whether tiles of (h, w) pixels, which divide (H, W), can run so.
+
+    There must be one image, no tap that reaches forwards along its row, and none that reaches
+    beyond the next tile; and a buffer that stays in the cache.
+    """
+    batch, channels, height, width = shape
+    (p, q), (high, wide) = depths(reach), tile
+    if batch > 1 or p > high or q > wide or any(column < 0 for _, column in reach):
+        return False
+    tiles = (height // high, width // wide)
+    return _length(tiles, sizes(reach, tile)[2]) * channels * itemsize <= _LARGEST
+
+
+def _length(tiles: tuple[int, int], record: int) -> int:
+    """Return the pixels of a buffer: the records of all wavefronts, and one more for their results.
+
+    A wavefront has as many records as the shorter side has tiles, and one where its results end.
+    """
+    return (sum(tiles) * (min(tiles) + 1) + max(tiles) + 1) * record
+
+
+@functools.lru_cache(maxsize=64)
+def relay(
+    shape: tuple[int, int, int, int],
+    reach: tuple[Offset, ...],
+    sign: int,
+    itemsize: int,
+    tile: Tile,
+) -> Relay:
+    """Return the layout of a solve; the parameters are those of `invconv.pitched.layout`."""
+    _, channels, height, width = shape
+    p, (high, wide) = depths(reach)[0], tile
+    rows, columns = height // high, width // wide
+    reads, finds, record = sizes(reach, tile)
+    record += record * channels * itemsize % _PAGE == 0
+    level = (min(rows, columns) + 1) * record
+    length = _length((rows, columns), record)
+    result = level + (p + high) * wide  # from a record to the strip that its tile finds
+    inside = (level + record, wide, level, 1)  # strides of tile rows, rows, tiles and pixels
+
+    def mirrored(place: int, size: int) -> int:
+        return place if sign > 0 else length - place - size
+
+    extent = 1 + sum((n - 1) * s for n, s in zip((rows, high, columns, wide), inside, strict=True))
+    steps = []
+    for d in range(rows + columns - 1):
+        low, top = max(0, d - columns + 1), min(rows - 1, d)
+        here = d * level + (low if sign > 0 else top) * record
+        places = mirrored(here, reads), mirrored(here + result, finds)
+        steps.append((places[0] * channels, places[1] * channels, top - low + 1))
+    return Relay(
+        length=length * channels,
+        shape=(1, rows, high, columns, wide, channels),
+        strides=(length * channels, *(s * channels for s in inside), 1),
+        entry=mirrored(p * wide, extent) * channels,
+        exit=mirrored(result + finds - high * wide, extent) * channels,
+        record=record * channels,
+        reads=reads * channels,
+        finds=finds * channels,
+        steps=tuple(steps),
+        copies=by_rows(high, channels),
+    )
+
+
+def _block(rows: range, columns: range) -> Pixels:
+    return tuple((r, c) for r in rows for c in columns)
+
+
+@functools.lru_cache(maxsize=256)
+def _pixels(reach: tuple[Offset, ...], sign: int, tile: Tile) -> tuple[Pixels, Pixels, Pixels]:
+    """Return what a tile reads and finds, in the order of memory, and the tile row by row.
+
+    Pixels are (row, column), counted from the tile's first one.
+    """
+    (p, q), (high, wide) = depths(reach), tile
+    inside = _block(range(high), range(wide))
+    reads = (
+        *_block(range(-p, 0), range(wide)),
+        *inside,
+        *_block(range(-p, high), range(-q, 0)),
+    )
+    finds = (*_block(range(-p, high), range(wide - q, wide)), *inside)
+    if sign > 0:
+        return reads, finds, inside
+
+    def mirrored(pixels: Pixels) -> Pixels:
+        return tuple((high - 1 - r, wide - 1 - c) for r, c in reversed(pixels))
+
+    return mirrored(reads), mirrored(finds), inside
+
+
+@functools.lru_cache(maxsize=256)
+def _columns(reach: tuple[Offset, ...], sign: int, tile: Tile) -> Ints:
+    """Return, for each pixel that is found, its place among the tile's and then those read."""
+    reads, finds, inside = _pixels(reach, sign, tile)
+    found = [inside.index(p) if p in inside else len(inside) + reads.index(p) for p in finds]
+    return np.asarray(found)
+
+
+def tile_matrix(
+    diagonal: Array, taps: Array, reach: tuple[Offset, ...], sign: int, tile: Tile
+) -> Array:
+    """Return T, the convolution's matrix within a tile, for its pixels row by row."""
+    inside = _pixels(reach, sign, tile)[2]
+    return namespace(taps).matrix_transpose(between(diagonal, taps, reach, sign, inside, inside))
+
+
+def weights(
+    diagonal: Array,
+    taps: Array,
+    reach: tuple[Offset, ...],
+    sign: int,
+    tile: Tile,
+    inverse: Array,
+) -> Array:
+    """Return M, shape (reads C, finds C).
+
+    Parameters
+    ----------
+    diagonal : array, shape (C, C)
+        D.
+    taps : array, shape (T, C, C)
+    reach : tuple of T (row, column)
+    sign : int
+    tile : (h, w)
+    inverse : array, shape (h w C, h w C)
+        T^-1, for the pixels of a tile row by row.
+    """
+    xp, channels = namespace(taps), diagonal.shape[0]
+    reads, finds, inside = _pixels(reach, sign, tile)
+    passed = identity(len(reads) * channels, taps)
+    start = reads.index(inside[0]) * channels
+    stop = start + len(inside) * channels
+    # x = T^-1 (y - taps x_read), transposed: y less what the pixels around do, then T^-T
+    around = -between(diagonal, taps, reach, sign, reads, inside)
+    rest = xp.concat([around[:start, :], passed[start:stop, start:stop], around[stop:, :]], axis=0)
+    found = xp.concat([matmul(rest, xp.matrix_transpose(inverse)), passed], axis=1)
+    by_pixel = xp.reshape(found, (len(reads) * channels, len(inside) + len(reads), channels))
+    chosen = xp.take(by_pixel, constant(_columns(reach, sign, tile), taps), axis=1)
+    return xp.reshape(chosen, (len(reads) * channels, len(finds) * channels))
