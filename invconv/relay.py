@@ -33,6 +33,7 @@ from invconv.stencil import Offset
 from invconv.tile_matrices import Ints, Pixels, Tile, between
 
 _LARGEST = 2**23  # bytes of a buffer; it is a few times as large as the image
+_FEW = 1024  # pixels: copying them at once costs less than the calls for each row of a tile
 _PAGE = 4096  # bytes: records whole pages apart share one set of the cache
 
 
@@ -58,7 +59,7 @@ class Relay:
         In the order of the solve: where a wavefront's first record and first result are, and how
         many there are.
     copies : tuple of index
-        Of the images, as they are copied in and out.
+        Of the images, as they are copied in and out; a small one at once.
     """
 
     length: int
@@ -148,7 +149,7 @@ def relay(
         reads=reads * channels,
         finds=finds * channels,
         steps=tuple(steps),
-        copies=by_rows(high, channels),
+        copies=((),) if height * width <= _FEW else by_rows(high, channels),
     )
 
 

@@ -22,7 +22,10 @@ from invconv.tile_matrices import Tile
 
 _LARGEST = 128  # numbers of a tile: more, and its inverse costs more than it saves
 _BYTES = 1.8e11  # a second, of numbers in and out of multiplications: 90 GFLOP/s in float32
-_BLOCK_SECONDS = 1.5e-6  # to put a tap into its place in a weight of a tile
+_WEIGHT_SECONDS = 1.3e-8  # to make another number of the weights
+_IN_PLACE = 0.65  # of a call, where nothing is added or copied after it
+_RUN_SECONDS = 5e-9  # to copy another run of pixels in and out: a tile's row
+_PIXEL_SECONDS = 1.5e-9  # to copy another pixel in and out where a tile's row is no longer
 _SOLVES = 8  # that share what a plan costs: a training step needs one, sampling many
 _VECTOR = 64  # bytes: narrower products leave a processor's vectors part empty
 
@@ -124,13 +127,17 @@ def _seconds(
     count = batch * (height // high) * (width // wide)
     if alone:
         pixels, found, _ = relay.sizes(reach, choice.tile)
-        steps, calls = height // high + width // wide - 1, 1
+        steps, calls = height // high + width // wide - 1, _IN_PLACE
+        copies = count * high * channels * (_RUN_SECONDS if wide > 1 else _PIXEL_SECONDS)
     else:
         read = rows_read(reach, 1, choice.tile)
         pixels, found = sum(end - first for _, first, end in read) * high, high * wide
         _, steps = slope_and_levels((height, width), reach, choice.tile)
-        calls = 2 * len(read)
-    row_bytes = -(-found * channels * itemsize // _VECTOR) * _VECTOR
-    plan = (pixels + high * wide) * high * wide * _BLOCK_SECONDS
-    products = steps * calls * call_seconds + count * pixels * channels * row_bytes / _BYTES
-    return plan / _SOLVES + products
+        calls, copies = 2.0 * len(read), 0.0
+    vectors = -(-found * channels * itemsize // _VECTOR)
+    if alone and found * channels * itemsize < _VECTOR:
+        vectors = 2  # MKL takes twice as long for narrow products; the pitched layout pads them
+    row_bytes = vectors * _VECTOR
+    plan = pixels * found * channels**2 * _WEIGHT_SECONDS
+    products = (count + alone * steps) * pixels * channels * row_bytes / _BYTES
+    return plan / _SOLVES + steps * calls * call_seconds + products + copies

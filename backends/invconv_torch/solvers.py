@@ -40,10 +40,13 @@ class Workspace:
 
 @dataclass(frozen=True)
 class RelayWorkspace:
-    """A buffer laid out for a relay: y and x in it, and (what is read, what is found) of a step."""
+    """A buffer laid out for a relay: y and x in it, and (what is read, what is found) of a step.
 
-    given: Tensor
-    found: Tensor
+    y and x are as they are copied.
+    """
+
+    given: tuple[Tensor, ...]
+    found: tuple[Tensor, ...]
     steps: tuple[tuple[Tensor, Tensor], ...]
     nbytes: int
 
@@ -60,9 +63,8 @@ def _relay_workspace(plan: Relay, y: Tensor) -> RelayWorkspace:
             )
             for reads, finds, count in plan.steps
         )
-        given, found = (
-            buffer.as_strided(plan.shape, plan.strides, at) for at in (plan.entry, plan.exit)
-        )
+        images = (buffer.as_strided(plan.shape, plan.strides, at) for at in (plan.entry, plan.exit))
+        given, found = (tuple(whole[some] for some in plan.copies) for whole in images)
     return RelayWorkspace(given, found, steps, buffer.numel() * buffer.element_size())
 
 
@@ -142,14 +144,14 @@ class PitchedTorchSolver(PitchedSolver):
     def _relay(self, plan: Relay, matrix: Tensor, y: Tensor) -> Tensor:
         work = _kept(plan, functools.partial(_relay_workspace, plan, y), y)
         source = _tiled(plan, y)
-        for some in plan.copies:
-            work.given[some].copy_(source[some])
+        for some, given in zip(plan.copies, work.given, strict=True):
+            given.copy_(source[some])
         for reads, finds in work.steps:
             torch.mm(reads, matrix, out=finds)
         x = torch.empty_like(y)
         target = _tiled(plan, x)
-        for some in plan.copies:
-            target[some].copy_(work.found[some])
+        for some, found in zip(plan.copies, work.found, strict=True):
+            target[some].copy_(found)
         return x
 
     def _own(self, shape: tuple[int, ...], tile: Tile) -> bool:
