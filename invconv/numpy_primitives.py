@@ -11,10 +11,12 @@ from scipy.linalg import get_blas_funcs
 from invconv import strided
 from invconv.arrays import Namespace, Shape
 from invconv.stencil import Offset, Stencil
+from invconv.tiles import Costs
 from invconv.wavefront import CausalStencil, stable_inverse
 
 Floats = np.ndarray[Any, Any]
 
+_COSTS = Costs(call=1.5e-6, solves_first=True)
 _WINDOW_BYTES = 2**21  # they stay in the cache
 
 
@@ -49,8 +51,11 @@ class Solver(strided.StridedSolver):
     xp: ClassVar[Namespace] = np
     as_strided = staticmethod(np.lib.stride_tricks.as_strided)
     keeps_workspaces: ClassVar[bool] = True
-    call_seconds: ClassVar[float] = 1.5e-6
-    multiplies_in: ClassVar[bool] = True
+
+    @property
+    def costs(self) -> Costs:
+        """What products cost here."""
+        return _COSTS
 
 
 def causal_solver(stencil: CausalStencil, shape: Shape) -> Solver:

@@ -37,6 +37,7 @@ from invconv.tile_matrices import Pixels, Tile, between
 
 _PAGE = 4096  # bytes: pixels whole pages apart share one set of the cache
 _BAND = 2**18  # bytes of a sample that stay in the cache
+_CHUNK = 2**21  # bytes of images that are multiplied at once
 _ALL = slice(None)
 _FEW = 4  # channels: a loop over no more takes longer to start than to run
 
@@ -73,8 +74,8 @@ class Layout:
     exits : tuple of index
         Of the images as they are copied out: row by row of the tiles in bands of rows that stay in
         the cache, since they are read once for every channel.
-    bands : tuple of slice
-        Those bands.
+    chunks : tuple of (slice of samples, slice of rows of tiles)
+        Of the images, as T^-1 y is put in: bands of one sample or some whole ones.
     """
 
     length: int
@@ -87,7 +88,7 @@ class Layout:
     own: bool
     entries: tuple[Index, ...]
     exits: tuple[Index, ...]
-    bands: tuple[slice, ...]
+    chunks: tuple[tuple[slice, slice], ...]
 
 
 @functools.lru_cache(maxsize=256)
@@ -186,7 +187,7 @@ def layout(
         own=own,
         entries=by_rows(high, channels),
         exits=tuple((_ALL, band, h) for band, h in itertools.product(bands, range(high))),
-        bands=bands,
+        chunks=_chunks(batch, rows, columns * size * itemsize),
     )
 
 
@@ -197,6 +198,12 @@ def by_rows(high: int, channels: int) -> tuple[Index, ...]:
     """
     some: Iterable[slice | int] = range(channels) if channels <= _FEW else (_ALL,)
     return tuple((_ALL, _ALL, h, _ALL, _ALL, c) for h, c in itertools.product(range(high), some))
+
+
+def _chunks(batch: int, rows: int, row_bytes: int) -> tuple[tuple[slice, slice], ...]:
+    samples = max(1, _CHUNK // (rows * row_bytes))
+    bands = [_ALL] if samples > 1 else _slices(rows, max(1, _CHUNK // row_bytes))
+    return tuple(itertools.product(_slices(batch, samples), bands))
 
 
 def _slices(count: int, step: int) -> tuple[slice, ...]:

@@ -9,11 +9,10 @@
 from __future__ import annotations
 
 import functools
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields, replace
-from typing import Any, ClassVar, Self
+from typing import Any, Self
 
 from invconv import pitched, relay, tiles
 from invconv.arrays import Array, Shape, namespace, zeros
@@ -22,10 +21,8 @@ from invconv.primitives import correlate
 from invconv.relay import Relay
 from invconv.stencil import Stencil
 from invconv.tile_matrices import Tile
-from invconv.tiles import Choice
+from invconv.tiles import Choice, Costs
 from invconv.wavefront import CausalStencil, stable_inverse
-
-_CHANNELS, _ROW = 24, 1024  # channels, and numbers of a row, from which D^-1 y is copied in faster
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,11 +47,10 @@ class PitchedSolver(ABC):
     shape: Shape
     tile: Tile | None = field(default_factory=tiles.by_hand)
 
-    call_seconds: ClassVar[float] = math.inf
-    """What a small matrix product costs beyond its arithmetic; inf for 1 x 1 tiles only."""
-
-    multiplies_in: ClassVar[bool] = False
-    """Whether a product D^-1 y can put large images into the buffer faster than a copy does."""
+    @property
+    def costs(self) -> Costs:
+        """What products cost here."""
+        return Costs()
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave weights out, which are soon made again; keep what the plan refers to."""
@@ -63,7 +59,10 @@ class PitchedSolver(ABC):
 
     @abstractmethod
     def _wave(self, plan: Layout, matrices: list[Array], y: Array) -> Array:
-        """Run a plan with the weights M_0, M_1, ... on images (B, C, H, W)."""
+        """Run a plan with the weights M_0, M_1, ... on images (B, C, H, W).
+
+        Where T^-1 y goes into the buffer, T^-T comes before them.
+        """
 
     @abstractmethod
     def _relay(self, plan: Relay, matrix: Array, y: Array) -> Array:
@@ -74,8 +73,8 @@ class PitchedSolver(ABC):
         """How the solve runs.
 
         "tiles" fills with what was chosen for images (B, C, H, W), "one product a wavefront" with
-        those that run as a relay, "D^-1 y first" with those whose pixels are solved on the way into
-        the buffer.
+        those that run as a relay, "T^-1 y first" with those whose tiles are solved on the way into
+        the buffer, before what they read is taken off.
         """
         corner = "triangular solve" if self.inverse is None else "cached inverse"
         return {
@@ -83,7 +82,7 @@ class PitchedSolver(ABC):
             "at the pixel": corner,
             "tiles": self._tiles,
             "one product a wavefront": self._relays,
-            "D^-1 y first": self._first,
+            "T^-1 y first": self._first,
         }
 
     def __call__(self, y: Array) -> Array:
@@ -123,34 +122,36 @@ class PitchedSolver(ABC):
             reach=tuple(self.causal.reach[t] for t in kept),
         )
 
-    def _own(self, shape: tuple[int, ...], tile: Tile) -> bool:
-        """Choose `invconv.pitched.Layout.own` for images (B, C, H, W)."""
-        if self.inverse is None or tile != (1, 1) or not self.multiplies_in:
-            return True
-        _, channels, _, width = shape
-        alone = not any(a == 0 for a, _ in self._reach)  # only D reads the pixel's own row
-        return alone or channels < _CHANNELS or channels * width < _ROW
-
     @functools.cached_property
-    def _weights(self) -> dict[tuple[Choice, bool], list[Array] | None]:
+    def _weights(self) -> dict[Choice, list[Array] | None]:
         """The weights for what was asked for, None where T^-1 would cost accuracy."""
         return {}
 
-    def _weights_for(self, choice: Choice, own: bool) -> list[Array] | None:
-        if (choice, own) not in self._weights:
-            self._weights[choice, own] = self._new_weights(choice, own)
-        return self._weights[choice, own]
+    def _weights_for(self, choice: Choice) -> list[Array] | None:
+        if choice not in self._weights:
+            self._weights[choice] = self._new_weights(choice)
+        return self._weights[choice]
 
-    def _new_weights(self, choice: Choice, own: bool) -> list[Array] | None:
-        kept, inverse = self._kept, self.inverse
-        parts = (kept.diagonal, kept.taps, self._reach, self._sign, choice.tile)
-        if choice.tile != (1, 1) and inverse is not None:
-            here = relay if choice.relay else pitched
-            inverse = stable_inverse(here.tile_matrix(*parts))
-        if choice.relay:
-            return None if inverse is None else [relay.weights(*parts, inverse)]
-        usable = inverse is not None or choice.tile == (1, 1)
-        return pitched.weights(*parts, inverse, own) if usable else None
+    def _new_weights(self, choice: Choice) -> list[Array] | None:
+        inverse = self._inverse_for(choice)
+        parts = (self._kept.diagonal, self._kept.taps, self._reach, self._sign, choice.tile)
+        if inverse is None:
+            return pitched.weights(*parts, None) if choice == tiles.SAFE else None
+        if choice.way == "relay":
+            return [relay.weights(*parts, inverse)]
+        own = choice.way == "pitched"
+        found = pitched.weights(*parts, inverse, own)
+        return found if own else [namespace(inverse).matrix_transpose(inverse), *found]
+
+    def _inverse_for(self, choice: Choice) -> Array | None:
+        """Return T^-1, if it keeps accuracy."""
+        if choice.tile == (1, 1) or self.inverse is None:
+            return self.inverse
+        here = relay if choice.way == "relay" else pitched
+        kept = self._kept
+        return stable_inverse(
+            here.tile_matrix(kept.diagonal, kept.taps, self._reach, self._sign, choice.tile)
+        )
 
     @property
     def _sign(self) -> int:
@@ -197,17 +198,17 @@ class PitchedSolver(ABC):
         return self._wave(plan, matrices, y)
 
     def _choose(self, shape: tuple[int, ...], itemsize: int) -> tuple[Layout | Relay, list[Array]]:
-        order = tiles.ranked(shape, self._reach, self.call_seconds, itemsize, self.tile)
-        choices = ((choice, self._own(shape, choice.tile)) for choice in order)
-        usable = ((c, w) for c in choices if (w := self._weights_for(*c)) is not None)
-        (choice, own), matrices = next(usable)
+        order = tiles.ranked(shape, self._reach, self.costs, itemsize, self.tile)
+        usable = ((c, w) for c in order if (w := self._weights_for(c)) is not None)
+        choice, matrices = next(usable)
         asked = (shape, self._reach, self._sign, itemsize, choice.tile)
         self._tiles[shape] = choice.tile
-        if choice.relay:
+        if choice.way == "relay":
             self._relays.add(shape)
             return relay.relay(*asked), matrices
-        self._first.update(() if own else (shape,))
-        return pitched.layout(*asked, own), matrices
+        if choice.way == "solved first":
+            self._first.add(shape)
+        return pitched.layout(*asked, choice.way == "pitched"), matrices
 
     @functools.cached_property
     def _inside(self) -> Self:

@@ -183,10 +183,9 @@ class StridedSolver(PitchedSolver):
 
     def _add(self, work: Views, matrices: list[Array], y: Array) -> None:
         """Put D^-1 y into the buffer, and let the wave pass."""
-        assert self.inverse is not None
         matmul, add = self.xp.matmul, self.xp.add
-        matmul(y[:, :, 0, :, 0, :], self.inverse.T, out=work.images[:, :, 0, :, 0, :])
-        first, *others = matrices
+        inverse, first, *others = matrices
+        matmul(y[:, :, 0, :, 0, :], inverse, out=work.images[:, :, 0, :, 0, :])
         for windows, x, total, term in work.steps:
             matmul(windows[0], first, out=total)
             for window, matrix in zip(windows[1:], others, strict=True):

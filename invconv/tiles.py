@@ -9,10 +9,12 @@ Tiles of one image may run as a relay (`invconv.relay`), else they lie in the pi
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import NamedTuple
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
 
 from invconv import relay
 from invconv.pitched import rows_read, slope_and_levels
@@ -28,6 +30,8 @@ _RUN_SECONDS = 5e-9  # to copy another run of pixels in and out: a tile's row
 _PIXEL_SECONDS = 1.5e-9  # to copy another pixel in and out where a tile's row is no longer
 _SOLVES = 8  # that share what a plan costs: a training step needs one, sampling many
 _VECTOR = 64  # bytes: narrower products leave a processor's vectors part empty
+_NARROW = 4  # vectors that a row costs in a product of very few columns
+_CHANNELS, _ROW = 24, 1024  # channels, and numbers of a row, from which T^-1 y is no slower to add
 
 _chosen: ContextVar[Tile | None] = ContextVar("invconv_tile", default=None)
 
@@ -54,21 +58,46 @@ def by_hand() -> Tile | None:
     return _chosen.get()
 
 
+Way = Literal["pitched", "solved first", "relay"]
+
+
 class Choice(NamedTuple):
-    """Tiles (h, w), and whether they run as a relay."""
+    """Tiles (h, w), and how they run: see `invconv.pitched` with `own` and without, and `relay`."""
 
     tile: Tile
-    relay: bool
+    way: Way
 
 
-_SAFE = Choice((1, 1), relay=False)  # needs no inverse
+SAFE = Choice((1, 1), "pitched")  # needs no inverse
+
+
+@dataclass(frozen=True)
+class Costs:
+    """What a library's products cost.
+
+    Attributes
+    ----------
+    call : float
+        Seconds that a small product takes beyond its arithmetic; inf for 1 x 1 tiles only.
+    solves_first : bool
+        Whether a product T^-1 y can put images into the buffer as fast as a copy does.
+    adds : bool
+        Whether products can be added to what is there.
+    narrow : int
+        Columns of a product below which it takes several times as long.
+    """
+
+    call: float = math.inf
+    solves_first: bool = False
+    adds: bool = False
+    narrow: int = 0
 
 
 @functools.lru_cache(maxsize=256)
 def ranked(
     shape: tuple[int, int, int, int],
     reach: tuple[Offset, ...],
-    call_seconds: float,
+    costs: Costs,
     itemsize: int,
     chosen: Tile | None = None,
 ) -> tuple[Choice, ...]:
@@ -80,8 +109,7 @@ def ranked(
         Of the images, (B, C, H, W).
     reach : tuple of (row, column)
         How far back each tap reads.
-    call_seconds : float
-        What a small product costs beyond its arithmetic.
+    costs : Costs
     itemsize : int
         Bytes of a number.
     chosen : (h, w), optional
@@ -90,13 +118,27 @@ def ranked(
     tiles = _possible(shape, reach)
     if chosen is not None:
         tiles = [t for t in tiles if t == chosen] or [(1, 1)]
-    elif call_seconds == float("inf"):
-        return (_SAFE,)
-    found = [Choice(tile, relay=False) for tile in tiles]
-    found += [Choice(t, relay=True) for t in tiles if relay.possible(shape, reach, itemsize, t)]
-    found.sort(key=lambda choice: _seconds(shape, reach, choice, call_seconds, itemsize))
-    stop = found.index(_SAFE) if _SAFE in found else len(found)
-    return (*found[:stop], _SAFE)
+    elif costs.call == math.inf:
+        return (SAFE,)
+    found = [
+        Choice(t, "solved first" if _first(shape, reach, t, costs) else "pitched") for t in tiles
+    ]
+    found += [Choice(t, "relay") for t in tiles if relay.possible(shape, reach, itemsize, t)]
+    found.sort(key=lambda choice: _seconds(shape, reach, choice, costs, itemsize))
+    # where D^-1 keeps accuracy a pixel can be solved in any way, and where not, no tile
+    stop = next((i for i, choice in enumerate(found, 1) if choice.tile == (1, 1)), len(found))
+    return (*(choice for choice in found[:stop] if choice != SAFE), SAFE)
+
+
+def _first(
+    shape: tuple[int, int, int, int], reach: tuple[Offset, ...], tile: Tile, costs: Costs
+) -> bool:
+    """Tell whether T^-1 y should be put into the buffer instead of y."""
+    _, channels, _, width = shape
+    alone = not any(a == 0 for a, _ in reach)  # only T reads a tile's own row
+    if not costs.solves_first or alone or tile[0] > 1:
+        return False
+    return costs.adds or (tile == (1, 1) and channels >= _CHANNELS and channels * width >= _ROW)
 
 
 def _possible(shape: tuple[int, int, int, int], reach: tuple[Offset, ...]) -> list[Tile]:
@@ -119,25 +161,28 @@ def _seconds(
     shape: tuple[int, int, int, int],
     reach: tuple[Offset, ...],
     choice: Choice,
-    call_seconds: float,
+    costs: Costs,
     itemsize: int,
 ) -> float:
     batch, channels, height, width = shape
-    (high, wide), alone = choice
-    count = batch * (height // high) * (width // wide)
-    if alone:
+    high, wide = choice.tile
+    count, inside = batch * (height // high) * (width // wide), high * wide
+    rows, calls, copies = count, 1.0, 0.0
+    if choice.way == "relay":
         pixels, found, _ = relay.sizes(reach, choice.tile)
         steps, calls = height // high + width // wide - 1, _IN_PLACE
         copies = count * high * channels * (_RUN_SECONDS if wide > 1 else _PIXEL_SECONDS)
+        rows += steps  # reading the weights takes as long as another row
     else:
         read = rows_read(reach, 1, choice.tile)
-        pixels, found = sum(end - first for _, first, end in read) * high, high * wide
+        pixels, found = sum(end - first for _, first, end in read) * high, inside
         _, steps = slope_and_levels((height, width), reach, choice.tile)
-        calls, copies = 2.0 * len(read), 0.0
+        calls = len(read) * (_IN_PLACE if choice.way == "solved first" and costs.adds else 2.0)
     vectors = -(-found * channels * itemsize // _VECTOR)
-    if alone and found * channels * itemsize < _VECTOR:
-        vectors = 2  # MKL takes twice as long for narrow products; the pitched layout pads them
-    row_bytes = vectors * _VECTOR
-    plan = pixels * found * channels**2 * _WEIGHT_SECONDS
-    products = (count + alone * steps) * pixels * channels * row_bytes / _BYTES
-    return plan / _SOLVES + steps * calls * call_seconds + products + copies
+    if found * channels < costs.narrow:
+        vectors = _NARROW
+    elif costs.narrow and found * channels * itemsize < _VECTOR:
+        vectors = 2
+    weights = pixels * found * channels**2 * _WEIGHT_SECONDS
+    products = rows * pixels * channels * vectors * _VECTOR / _BYTES
+    return weights / _SOLVES + steps * calls * costs.call + products + copies

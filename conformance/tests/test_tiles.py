@@ -63,7 +63,7 @@ def test_solving_the_pixel_first_solves_the_dense_system(
     prepared = conv.asarrays(LIKE[library]).prepare((6, 8), check=False, tile=(1, 1))
     x = to_numpy(prepared.inverse(y if library == "numpy" else torch.as_tensor(y)))
     np.testing.assert_allclose(x, wanted, rtol=0, atol=1e-13 * np.abs(wanted).max())
-    assert prepared.plan["D^-1 y first"]
+    assert prepared.plan["T^-1 y first"]
 
 
 @pytest.mark.parametrize("library", LIKE)
@@ -153,16 +153,19 @@ def test_an_unstable_tile_would_be_seen(monkeypatch: pytest.MonkeyPatch) -> None
 def relayed(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Let everything run as a relay that can."""
     tiles.ranked.cache_clear()
-    monkeypatch.setattr(tiles, "_seconds", lambda *arguments: not arguments[2].relay)
+    monkeypatch.setattr(tiles, "_seconds", lambda *arguments: arguments[2].way != "relay")
     yield
     tiles.ranked.cache_clear()
 
 
 @pytest.fixture
-def solved_first(monkeypatch: pytest.MonkeyPatch) -> None:
+def solved_first(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Let D^-1 y be put into the buffer, as for large images, wherever that can be."""
-    monkeypatch.setattr(planes, "_CHANNELS", 0)
-    monkeypatch.setattr(planes, "_ROW", 0)
+    monkeypatch.setattr(tiles, "_CHANNELS", 0)
+    monkeypatch.setattr(tiles, "_ROW", 0)
+    tiles.ranked.cache_clear()
+    yield
+    tiles.ranked.cache_clear()
 
 
 @pytest.mark.parametrize("tile", [(1, 2), (2, 2), (1, 4), (4, 4)])
@@ -202,16 +205,23 @@ def hold_the_laws(library: str, tile: tuple[int, int]) -> None:
 
 def test_the_planner_prefers_few_large_products_where_calls_dominate() -> None:
     corner, raster = ((0, 1), (1, 0), (1, 1)), ((0, 1), (1, -1), (1, 0), (1, 1))
-    call, pixels = 2e-6, tiles.Choice((1, 1), relay=False)
-    assert tiles.ranked((64, 48, 4, 4), corner, call, 4) == (pixels,)
-    assert tiles.ranked((16, 48, 64, 64), corner, call, 4) == (pixels,)
-    assert tiles.ranked((1, 12, 512, 512), corner, call, 4) == (pixels,)
-    (high, wide), alone = tiles.ranked((1, 3, 256, 256), corner, call, 4)[0]
+    costs = tiles.Costs(call=2e-6)
+    assert tiles.ranked((64, 48, 4, 4), corner, costs, 4) == (tiles.SAFE,)
+    assert tiles.ranked((16, 48, 64, 64), corner, costs, 4) == (tiles.SAFE,)
+    assert tiles.ranked((1, 12, 512, 512), corner, costs, 4) == (tiles.SAFE,)
+    (high, wide), way = tiles.ranked((1, 3, 256, 256), corner, costs, 4)[0]
     assert high * wide >= 8
-    assert alone
-    assert all(c.tile[0] == 1 for c in tiles.ranked((1, 3, 256, 256), raster, call, 4))
-    assert not any(c.relay for c in tiles.ranked((1, 3, 256, 256), raster, call, 4))
+    assert way == "relay"
+    assert all(c.tile[0] == 1 for c in tiles.ranked((1, 3, 256, 256), raster, costs, 4))
+    assert {c.way for c in tiles.ranked((1, 3, 256, 256), raster, costs, 4)} == {"pitched"}
     for shape in ((1, 3, 256, 256), (1, 12, 15, 16)):
-        order = tiles.ranked(shape, corner, call, 4)
-        assert order[-1] == pixels
+        order = tiles.ranked(shape, corner, costs, 4)
+        assert order[-1] == tiles.SAFE
         assert all(shape[2] % h == 0 and shape[3] % w == 0 for (h, w), _ in order)
+    adding = tiles.Costs(call=2e-6, solves_first=True, adds=True)
+    tile, way = tiles.ranked((100, 3, 32, 32), corner, adding, 4)[0]
+    assert (tile[0], way) == (1, "solved first")
+    assert tiles.ranked((16, 48, 64, 64), corner, adding, 4) == (
+        tiles.Choice((1, 1), "solved first"),
+        tiles.SAFE,
+    )
