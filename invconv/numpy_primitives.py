@@ -1,4 +1,4 @@
-"""NumPy's native primitives: products of strided views (`invconv.strided`), and BLAS's trsm."""
+"""NumPy's native primitives: products into strided views and of windows, and BLAS's trsm."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import numpy as np
 from scipy.linalg import get_blas_funcs
 
-from invconv import strided
+from invconv import strided, windows
 from invconv.arrays import Namespace, Shape
 from invconv.stencil import Offset, Stencil
 from invconv.tiles import Costs
@@ -22,7 +22,9 @@ _WINDOW_BYTES = 2**21  # they stay in the cache
 
 def correlate(stencil: Stencil, x: Floats, *, wrap: bool = False) -> Floats:
     """See `invconv.primitives.correlate`."""
-    y: Floats = strided.correlate(stencil, x, wrap=wrap, window_bytes=_WINDOW_BYTES)
+    y: Floats = windows.correlate(
+        stencil, x, wrap=wrap, window_bytes=_WINDOW_BYTES, memory=windows.kept
+    )
     return y
 
 
@@ -30,8 +32,8 @@ def correlate_kernel_vjp(
     x: Floats, y_bar: Floats, offsets: tuple[Offset, ...], *, wrap: bool = False
 ) -> Floats:
     """See `invconv.primitives.correlate_kernel_vjp`."""
-    taps_bar: Floats = strided.correlate_kernel_vjp(
-        x, y_bar, offsets, wrap=wrap, window_bytes=_WINDOW_BYTES
+    taps_bar: Floats = windows.correlate_kernel_vjp(
+        x, y_bar, offsets, wrap=wrap, window_bytes=_WINDOW_BYTES, memory=windows.kept
     )
     return taps_bar
 

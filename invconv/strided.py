@@ -1,68 +1,23 @@
-"""The primitives where arrays have strided views and products go into one: NumPy and CuPy.
+"""Autoregressive solves where arrays have strided views and products go into one: NumPy and CuPy.
 
-Both libraries run this same code. A library's module of primitives says how much memory windows may
-take, and which functions a `StridedSolver` calls.
+Both libraries run this same code. A library's module of primitives says which functions a
+`StridedSolver` calls.
 """
 
 from __future__ import annotations
 
 import functools
 from abc import abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar, TypeVar
 
-from invconv.arrays import Array, Namespace, namespace, size
+from invconv.arrays import Array, Namespace
 from invconv.pitched import Layout
 from invconv.planes import PitchedSolver
-from invconv.primitives import shifts, triangular_solve
+from invconv.primitives import triangular_solve
 from invconv.relay import Relay
-from invconv.stencil import Offset, Stencil
 from invconv.workspaces import Workspaces
-
-
-def correlate(stencil: Stencil, x: Array, *, wrap: bool, window_bytes: int) -> Array:
-    """See `invconv.primitives.correlate`; windows are formed for ``window_bytes`` at a time."""
-    xp = namespace(x)
-    if not wrap:
-        stencil = stencil.within(tuple(x.shape[2:]))
-    count, channels = stencil.taps.shape[:2]
-    weights = xp.reshape(xp.permute_dims(stencil.taps, (1, 0, 2)), (channels, count * channels))
-    y = xp.empty(x.shape, dtype=x.dtype)
-    for part, windows in _windows(x, stencil.offsets, wrap, window_bytes):
-        xp.matmul(weights, windows, out=y[part, ...].reshape(windows.shape[0], channels, -1))
-    return y
-
-
-def correlate_kernel_vjp(
-    x: Array, y_bar: Array, offsets: tuple[Offset, ...], *, wrap: bool, window_bytes: int
-) -> Array:
-    """See `invconv.primitives.correlate_kernel_vjp`, and `correlate` for ``window_bytes``."""
-    xp = namespace(x)
-    channels = x.shape[1]
-    total = xp.zeros((channels, len(offsets) * channels), dtype=x.dtype)
-    for part, windows in _windows(x, offsets, wrap, window_bytes):
-        rows = y_bar[part, ...].reshape(windows.shape[0], channels, -1)
-        total += xp.sum(xp.matmul(rows, xp.matrix_transpose(windows)), axis=0)
-    return xp.permute_dims(xp.reshape(total, (channels, len(offsets), channels)), (1, 0, 2))
-
-
-def _windows(
-    x: Array, offsets: tuple[Offset, ...], wrap: bool, window_bytes: int
-) -> Iterator[tuple[slice, Array]]:
-    """Yield (slice of samples, their windows (b, T C, N)), zero where a tap reaches nothing."""
-    xp = namespace(x)
-    batch, channels, *spatial = x.shape
-    sample = max(1, len(offsets) * channels * size(spatial) * x.itemsize)
-    step = max(1, window_bytes // sample)
-    for start in range(0, batch, step):
-        part = slice(start, min(start + step, batch))
-        shape = (part.stop - start, len(offsets), channels, *spatial)
-        block = xp.zeros(shape, dtype=x.dtype)
-        for t, shifted in shifts(x[part, ...], offsets, wrap):
-            block[:, t, ...] = shifted
-        yield part, xp.reshape(block, (shape[0], shape[1] * channels, size(spatial)))
-
 
 P = TypeVar("P", Layout, Relay)
 V = TypeVar("V")

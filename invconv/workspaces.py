@@ -32,7 +32,9 @@ class Workspaces(threading.local, Generic[W]):
 
     def get(self, key: Hashable, make: Callable[[], W]) -> W:
         """Return the workspace kept under a key, or a new one."""
-        found = self._kept.pop(key, None) or make()
+        found = self._kept.pop(key, None)
+        if found is None:
+            found = make()
         self._kept[key] = found
         while len(self._kept) > 1 and sum(w.nbytes for w in self._kept.values()) > _KEPT_BYTES:
             self._kept.popitem(last=False)

@@ -8,7 +8,7 @@ from typing import Any, ClassVar, TypeAlias
 import cupy
 from cupy.lib.stride_tricks import as_strided
 
-from invconv import strided
+from invconv import strided, windows
 from invconv.stencil import Offset, Stencil
 from invconv.wavefront import CausalStencil, stable_inverse
 from invconv_cupy.precision import full_precision
@@ -27,7 +27,7 @@ def matmul(a: Array, b: Array) -> Array:
 def correlate(stencil: Stencil, x: Array, *, wrap: bool = False) -> Array:
     """See `invconv.primitives.correlate`."""
     with full_precision():
-        return strided.correlate(stencil, x, wrap=wrap, window_bytes=_WINDOW_BYTES)
+        return windows.correlate(stencil, x, wrap=wrap, window_bytes=_WINDOW_BYTES)
 
 
 def correlate_kernel_vjp(
@@ -35,7 +35,7 @@ def correlate_kernel_vjp(
 ) -> Array:
     """See `invconv.primitives.correlate_kernel_vjp`."""
     with full_precision():
-        return strided.correlate_kernel_vjp(
+        return windows.correlate_kernel_vjp(
             x, y_bar, offsets, wrap=wrap, window_bytes=_WINDOW_BYTES
         )
 

@@ -1,4 +1,4 @@
-"""The code that NumPy and CuPy share (`invconv.strided`), on NumPy against the dense oracle."""
+"""The code that NumPy and CuPy share, on NumPy against the dense oracle."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import invconv as ic
-from invconv import numpy_primitives, strided
+from invconv import numpy_primitives, windows
 from invconv.primitives import correlate as correlate_primitive
 from invconv.registry import agnostic
 from invconv.workspaces import Workspaces
@@ -86,9 +86,9 @@ def test_correlations_do_not_depend_on_how_many_samples_run_at_a_time(wrap: bool
         expected = correlate_primitive(stencil, x, wrap=wrap)
     for window_bytes in (1, 2 * 9 * 2 * 24 * 8, 2**28):
         options: Any = {"wrap": wrap, "window_bytes": window_bytes}
-        y = strided.correlate(stencil, x, **options)
+        y = windows.correlate(stencil, x, **options)
         np.testing.assert_allclose(y, expected, rtol=1e-12, atol=1e-12)
-        taps_bar = strided.correlate_kernel_vjp(x, y_bar, stencil.offsets, **options)
+        taps_bar = windows.correlate_kernel_vjp(x, y_bar, stencil.offsets, **options)
         np.testing.assert_allclose(
             np.vdot(taps_bar, stencil.taps), np.vdot(y_bar, expected), rtol=1e-12
         )
