@@ -27,7 +27,6 @@ from __future__ import annotations
 
 import functools
 import itertools
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 from invconv.arrays import Array, identity, namespace
@@ -196,8 +195,13 @@ def by_rows(high: int, channels: int) -> tuple[Index, ...]:
 
     What is copied at once runs along the rows of the images; of few channels each by itself.
     """
-    some: Iterable[slice | int] = range(channels) if channels <= _FEW else (_ALL,)
+    some = channels_at_once(channels)
     return tuple((_ALL, _ALL, h, _ALL, _ALL, c) for h, c in itertools.product(range(high), some))
+
+
+def channels_at_once(channels: int) -> tuple[slice | int, ...]:
+    """Return indices of channels: each by itself if there are few, else all."""
+    return tuple(range(channels)) if channels <= _FEW else (_ALL,)
 
 
 def _chunks(batch: int, rows: int, row_bytes: int) -> tuple[tuple[slice, slice], ...]:

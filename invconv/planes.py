@@ -65,8 +65,8 @@ class PitchedSolver(ABC):
         """
 
     @abstractmethod
-    def _relay(self, plan: Relay, matrix: Array, y: Array) -> Array:
-        """Run a plan with the weights M on one image (1, C, H, W)."""
+    def _relay(self, plan: Relay, matrices: list[Array], y: Array) -> Array:
+        """Run a plan with the weights M, the only ones, on one image (1, C, H, W)."""
 
     @property
     def plan(self) -> dict[str, Any]:
@@ -194,7 +194,7 @@ class PitchedSolver(ABC):
             self._chosen[shape] = self._choose(shape, namespace(y).finfo(y.dtype).bits // 8)
         plan, matrices = self._chosen[shape]
         if isinstance(plan, Relay):
-            return self._relay(plan, matrices[0], y)
+            return self._relay(plan, matrices, y)
         return self._wave(plan, matrices, y)
 
     def _choose(self, shape: tuple[int, ...], itemsize: int) -> tuple[Layout | Relay, list[Array]]:

@@ -1,152 +1,232 @@
-"""Autoregressive solves where arrays have strided views and products go into one: NumPy and CuPy.
+"""Waves where arrays have strided views, and products go into one: NumPy, CuPy, PyTorch's CPU.
 
-Both libraries run this same code. A library's module of primitives says which functions a
-`StridedSolver` calls.
+They run the plans of `invconv.pitched` and `invconv.relay`. What is called for a plan is found out
+once: the views into a buffer take longer to make than a small solve takes to run.
 """
 
 from __future__ import annotations
 
 import functools
-from abc import abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, ClassVar, TypeVar
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
 
 from invconv.arrays import Array, Namespace
-from invconv.pitched import Layout
+from invconv.pitched import Layout, channels_at_once
 from invconv.planes import PitchedSolver
 from invconv.primitives import triangular_solve
 from invconv.relay import Relay
 from invconv.workspaces import Workspaces
 
-P = TypeVar("P", Layout, Relay)
-V = TypeVar("V")
+Call = Callable[[], object]
+Chunk = tuple[tuple[slice, slice], Array, Call, Array, Array]
 
 
 @dataclass(frozen=True, eq=False)
-class Views:
-    """A buffer laid out for a plan.
+class Work:
+    """A buffer, the calls that let a wave pass through it, and the memory that both refer to.
 
     Attributes
     ----------
-    images : array, shape (B, H / h, h, W / w, w, C)
-        The pixels of the buffer.
-    steps : tuple of (windows, x, two scratch arrays)
-        What each wavefront reads and writes.
+    given, found : array
+        The images y and x in the buffer, as the plan has them.
+    weights : list of array
+        Theirs, where the calls look for them.
+    calls : list of (calls, rows, x)
+        Of each wavefront. Its x is to be copied from rows, if there are any.
+    chunks : list of (index of images, pixels, call, solved, images)
+        Of `invconv.pitched.Layout.chunks`, where tiles are solved on the way into the buffer: which
+        images go into which pixels, the call that solves them, and what goes to where after it.
     nbytes : int
-        Of the buffer.
-    """
-
-    images: Array
-    steps: tuple[tuple[tuple[Array, ...], Array, Array, Array], ...]
-    nbytes: int
-
-
-@dataclass(frozen=True, eq=False)
-class RelayViews:
-    """A buffer laid out for a relay.
-
-    Attributes
-    ----------
-    given, found : array, shape (1, H / h, h, W / w, w, C)
-        y and x.
-    steps : tuple of (what is read, what is found)
-    nbytes : int
-        Of the buffer.
     """
 
     given: Array
     found: Array
-    steps: tuple[tuple[Array, Array], ...]
+    weights: list[Array]
+    calls: list[tuple[list[Call], Array | None, Array]]
     nbytes: int
+    chunks: list[Chunk] = field(default_factory=list)
 
 
-_workspaces: Workspaces[Any] = Workspaces()
+@dataclass(frozen=True, eq=False)
+class Strided:
+    """A library.
+
+    Attributes
+    ----------
+    xp : namespace
+        The library itself: array-api-compat's functions take longer to call than a small product.
+    as_strided : callable
+        Returns a view of an array with a shape and strides in bytes.
+    product : callable
+        As `invconv.blas.product`.
+    keeps : bool
+        Whether a thread keeps its buffers. Not where work is queued: streams may not share one.
+    """
+
+    xp: Namespace
+    as_strided: Callable[[Array, tuple[int, ...], tuple[int, ...]], Array]
+    product: Callable[..., Call]
+    keeps: bool
+    _kept: Workspaces[Any] = field(default_factory=Workspaces)
+
+    def pitched(
+        self,
+        plan: Layout,
+        weights: list[Array],
+        y: Array,
+        x: Array,
+        substitute: Callable[[Array], Array] | None,
+    ) -> None:
+        """Put the solution x of the images y into ``x``.
+
+        Parameters
+        ----------
+        plan : Layout
+        weights : list of array
+            M_0, M_1, ..., after T^-T where T^-1 y goes into the buffer.
+        y, x : array, shape (B, C, H, W)
+        substitute : callable or None
+            Solves with D in rows, where the weights do not.
+        """
+        solved = substitute is None
+        work = self._work((plan, solved), weights, lambda w: self._pitched_work(plan, w, solved))
+        source = _tiled(plan.shape, y)
+        if plan.own:
+            for some in plan.entries:
+                work.given[some] = source[some]
+        elif work.chunks:
+            self._solve_tiles(work, y)
+        else:
+            inverse = work.weights[0]
+            self.xp.matmul(source[:, :, 0, :, 0, :], inverse, out=work.given[:, :, 0, :, 0, :])
+        for calls, rows, found in work.calls:
+            for call in calls:
+                call()
+            if rows is not None:
+                found[...] = rows if substitute is None else substitute(rows)
+        target = _tiled(plan.shape, x)
+        for some in plan.exits:
+            target[some] = work.found[some]
+
+    def relay(self, plan: Relay, weights: list[Array], y: Array, x: Array) -> None:
+        """Put the solution x of one image y into ``x``."""
+        work = self._work(plan, weights, lambda w: self._relay_work(plan, w))
+        source, target = _tiled(plan.shape, y), _tiled(plan.shape, x)
+        for some in plan.copies:
+            work.given[some] = source[some]
+        for (call,), _, _ in work.calls:
+            call()
+        for some in plan.copies:
+            target[some] = work.found[some]
+
+    def _work(self, plan: Any, weights: list[Array], make: Callable[[list[Array]], Work]) -> Work:
+        if not self.keeps:
+            return make(weights)
+        room = [self.xp.empty(w.shape, dtype=w.dtype) for w in weights]
+        work: Work = self._kept.get((plan, weights[0].dtype), lambda: make(room))
+        for kept, new in zip(work.weights, weights, strict=True):
+            kept[...] = new
+        return work
+
+    def _solve_tiles(self, work: Work, y: Array) -> None:
+        """Put T^-1 y into the buffer."""
+        for (samples, band), pixels, solve, solved, inside in work.chunks:
+            source = y[samples, :, band].transpose(0, 2, 3, 1)
+            for some in channels_at_once(y.shape[1]):
+                pixels[..., some] = source[..., some]
+            solve()
+            inside[...] = solved
+
+    def _pitched_work(self, plan: Layout, weights: list[Array], solved: bool) -> Work:
+        buffer = self.xp.zeros(plan.length, dtype=weights[0].dtype)
+        images = self._view(buffer, plan.start, plan.shape, plan.strides)
+        chunks = [] if plan.own or plan.shape[4] == 1 else self._chunks(plan, images, weights[0])
+        products = weights if plan.own else weights[1:]
+        largest = max(count for _, count in plan.steps)
+        scratch = self.xp.empty((largest if plan.own else 0, plan.size), dtype=buffer.dtype)
+        row = (plan.strides[0], 1)
+        steps = []
+        for place, count in plan.steps:
+            x = self._view(buffer, place, (count, plan.size), row)
+            windows = [self._view(buffer, place + s, (count, k), row) for s, k in plan.windows]
+            rows, calls = (scratch[:count] if plan.own else x), []
+            for i, (window, matrix) in enumerate(zip(windows, products, strict=True)):
+                if matrix.shape[0] > 0:
+                    last = solved and 0 < i == len(products) - 1
+                    plus = rows if i > 0 or not plan.own else None
+                    calls.append(self.product(window, matrix, x if last else rows, plus))
+            copied = plan.own and not (solved and len(products) > 1)
+            steps.append((calls, rows if copied else None, x))
+        nbytes = (
+            buffer.nbytes + scratch.nbytes + sum(2 * solved.nbytes for *_, solved, _ in chunks[:1])
+        )
+        return Work(images, images, weights, steps, nbytes, chunks)
+
+    def _chunks(self, plan: Layout, images: Array, inverse: Array) -> list[Chunk]:
+        parts = [images[samples, band, 0] for samples, band in plan.chunks]
+        room = self.xp.empty((2, max(part.size for part in parts)), dtype=images.dtype)
+        chunks = []
+        for chunk, part in zip(plan.chunks, parts, strict=True):
+            given, solved = (numbers[: part.size] for numbers in room)
+            rows = [numbers.reshape(-1, plan.size) for numbers in (given, solved)]
+            pixels = given.reshape(*part.shape[:2], -1, plan.shape[5])
+            solve = self.product(rows[0], inverse, rows[1])
+            chunks.append((chunk, pixels, solve, solved.reshape(part.shape), part))
+        return chunks
+
+    def _relay_work(self, plan: Relay, weights: list[Array]) -> Work:
+        buffer = self.xp.zeros(plan.length, dtype=weights[0].dtype)
+        row = (plan.record, 1)
+        calls = []
+        for reads, finds, count in plan.steps:
+            read = self._view(buffer, reads, (count, plan.reads), row)
+            found = self._view(buffer, finds, (count, plan.finds), row)
+            calls.append(([self.product(read, weights[0], found)], None, found))
+        given, found = (
+            self._view(buffer, place, plan.shape, plan.strides) for place in (plan.entry, plan.exit)
+        )
+        return Work(given, found, weights, calls, buffer.nbytes)
+
+    def _view(
+        self, buffer: Array, place: int, shape: tuple[int, ...], strides: tuple[int, ...]
+    ) -> Array:
+        return self.as_strided(buffer[place:], shape, tuple(s * buffer.itemsize for s in strides))
+
+
+def _tiled(shape: tuple[int, ...], x: Array) -> Array:
+    """View images (B, C, H, W) as ``shape``, (B, H / h, h, W / w, w, C)."""
+    batch, rows, high, columns, wide, channels = shape
+    return x.reshape((batch, channels, rows, high, columns, wide)).transpose(0, 2, 3, 4, 5, 1)
+
+
+def general_product(xp: Namespace) -> Callable[..., Call]:
+    """Return what `invconv.blas.product` is, by a library's matmul and add."""
+
+    def product(a: Array, b: Array, out: Array, plus: Array | None = None) -> Call:
+        if plus is None:
+            return functools.partial(xp.matmul, a, b, out=out)
+        return lambda: xp.add(plus, xp.matmul(a, b), out=out)
+
+    return product
 
 
 @dataclass(frozen=True, eq=False)
 class StridedSolver(PitchedSolver):
-    """The pitched wave by products of strided views.
+    """The waves of a library, which derives from this at the top of a module: for pickle."""
 
-    A library derives from it at the top of a module, so that solvers can be pickled.
-    """
-
-    xp: ClassVar[Namespace]
-    """The library itself: array-api-compat's functions take longer to call than a small product."""
-
-    keeps_workspaces: ClassVar[bool]
-    """Whether a thread reuses its buffers. Not where work is queued: streams may not share one."""
-
-    @staticmethod
-    @abstractmethod
-    def as_strided(x: Array, shape: tuple[int, ...], strides: tuple[int, ...]) -> Array:
-        """Return a view; the strides are in bytes."""
+    library: ClassVar[Strided]
 
     def _wave(self, plan: Layout, matrices: list[Array], y: Array) -> Array:
-        work = self._workspace(plan, y, self._views)
-        tiled, source = _tiled(plan.shape, y)
-        if plan.own:
-            for some in plan.entries:
-                work.images[some] = source[some]
-            self._run(work, matrices)
-        else:
-            self._add(work, matrices, source)
-        x, target = _tiled(plan.shape, self.xp.empty(tiled.shape, dtype=y.dtype))
-        for some in plan.exits:
-            target[some] = work.images[some]
-        return x.reshape(y.shape)
+        x = self.library.xp.empty(y.shape, dtype=y.dtype)
+        substitute = self._substitute if self.inverse is None else None
+        self.library.pitched(plan, matrices, y, x, substitute)
+        return x
 
-    def _relay(self, plan: Relay, matrix: Array, y: Array) -> Array:
-        work = self._workspace(plan, y, self._relay_views)
-        tiled, source = _tiled(plan.shape, y)
-        for some in plan.copies:
-            work.given[some] = source[some]
-        matmul = self.xp.matmul
-        for reads, finds in work.steps:
-            matmul(reads, matrix, out=finds)
-        x, target = _tiled(plan.shape, self.xp.empty(tiled.shape, dtype=y.dtype))
-        for some in plan.copies:
-            target[some] = work.found[some]
-        return x.reshape(y.shape)
-
-    def _workspace(self, plan: P, y: Array, make: Callable[[P, Array], V]) -> V:
-        if not self.keeps_workspaces:
-            return make(plan, y)
-        found: V = _workspaces.get((plan, y.dtype), lambda: make(plan, y))
-        return found
-
-    def _run(self, work: Views, matrices: list[Array]) -> None:
-        """Let the wave pass."""
-        matmul, add = self.xp.matmul, self.xp.add
-        first, *others = matrices
-        if self.inverse is None or not others:
-            for windows, x, rhs, term in work.steps:
-                matmul(windows[0], first, out=rhs)
-                for window, matrix in zip(windows[1:], others, strict=True):
-                    matmul(window, matrix, out=term)
-                    add(rhs, term, out=rhs)
-                x[...] = rhs if self.inverse is not None else self._substitute(rhs)
-            return
-        *middle, last = others
-        for windows, x, rhs, term in work.steps:
-            matmul(windows[0], first, out=rhs)
-            for window, matrix in zip(windows[1:-1], middle, strict=True):
-                matmul(window, matrix, out=term)
-                add(rhs, term, out=rhs)
-            matmul(windows[-1], last, out=term)
-            add(rhs, term, out=x)
-
-    def _add(self, work: Views, matrices: list[Array], y: Array) -> None:
-        """Put D^-1 y into the buffer, and let the wave pass."""
-        matmul, add = self.xp.matmul, self.xp.add
-        inverse, first, *others = matrices
-        matmul(y[:, :, 0, :, 0, :], inverse, out=work.images[:, :, 0, :, 0, :])
-        for windows, x, total, term in work.steps:
-            matmul(windows[0], first, out=total)
-            for window, matrix in zip(windows[1:], others, strict=True):
-                matmul(window, matrix, out=term)
-                add(total, term, out=total)
-            add(x, total, out=x)
+    def _relay(self, plan: Relay, matrices: list[Array], y: Array) -> Array:
+        x = self.library.xp.empty(y.shape, dtype=y.dtype)
+        self.library.relay(plan, matrices, y, x)
+        return x
 
     def _substitute(self, rhs: Array) -> Array:
         """Return D^-1 applied to rows (M, C)."""
@@ -155,50 +235,4 @@ class StridedSolver(PitchedSolver):
     @functools.cached_property
     def _pivot(self) -> Array:
         """D in the order that BLAS wants, which would copy it at every wavefront."""
-        return self.xp.asfortranarray(self.causal.diagonal)
-
-    def _views(self, plan: Layout, y: Array) -> Views:
-        buffer = self.xp.zeros(plan.length, dtype=y.dtype)
-        largest = max(count for _, count in plan.steps)
-        scratch = self.xp.empty((2, largest, plan.size), dtype=y.dtype)
-        row = (plan.strides[0], 1)
-        steps = tuple(
-            (
-                tuple(
-                    self._view(buffer, p + shift, (n, size), row) for shift, size in plan.windows
-                ),
-                self._view(buffer, p, (n, plan.size), row),
-                scratch[0, :n],
-                scratch[1, :n],
-            )
-            for p, n in plan.steps
-        )
-        images = self._view(buffer, plan.start, plan.shape, plan.strides)
-        return Views(images, steps, buffer.nbytes)
-
-    def _relay_views(self, plan: Relay, y: Array) -> RelayViews:
-        buffer = self.xp.zeros(plan.length, dtype=y.dtype)
-        row = (plan.record, 1)
-        steps = tuple(
-            (
-                self._view(buffer, reads, (n, plan.reads), row),
-                self._view(buffer, finds, (n, plan.finds), row),
-            )
-            for reads, finds, n in plan.steps
-        )
-        given, found = (
-            self._view(buffer, place, plan.shape, plan.strides) for place in (plan.entry, plan.exit)
-        )
-        return RelayViews(given, found, steps, buffer.nbytes)
-
-    def _view(
-        self, buffer: Array, place: int, shape: tuple[int, ...], strides: tuple[int, ...]
-    ) -> Array:
-        return self.as_strided(buffer[place:], shape, tuple(s * buffer.itemsize for s in strides))
-
-
-def _tiled(shape: tuple[int, ...], x: Array) -> tuple[Array, Array]:
-    """View images as (B, C, H / h, h, W / w, w) and as ``shape``, (B, H / h, h, W / w, w, C)."""
-    batch, rows, high, columns, wide, channels = shape
-    tiled = x.reshape((batch, channels, rows, high, columns, wide))
-    return tiled, tiled.transpose(0, 2, 3, 4, 5, 1)
+        return self.library.xp.asfortranarray(self.causal.diagonal)

@@ -30,8 +30,6 @@ _RUN_SECONDS = 5e-9  # to copy another run of pixels in and out: a tile's row
 _PIXEL_SECONDS = 1.5e-9  # to copy another pixel in and out where a tile's row is no longer
 _SOLVES = 8  # that share what a plan costs: a training step needs one, sampling many
 _VECTOR = 64  # bytes: narrower products leave a processor's vectors part empty
-_NARROW = 4  # vectors that a row costs in a product of very few columns
-_CHANNELS, _ROW = 24, 1024  # channels, and numbers of a row, from which T^-1 y is no slower to add
 
 _chosen: ContextVar[Tile | None] = ContextVar("invconv_tile", default=None)
 
@@ -79,18 +77,12 @@ class Costs:
     ----------
     call : float
         Seconds that a small product takes beyond its arithmetic; inf for 1 x 1 tiles only.
-    solves_first : bool
-        Whether a product T^-1 y can put images into the buffer as fast as a copy does.
     adds : bool
         Whether products can be added to what is there.
-    narrow : int
-        Columns of a product below which it takes several times as long.
     """
 
     call: float = math.inf
-    solves_first: bool = False
     adds: bool = False
-    narrow: int = 0
 
 
 @functools.lru_cache(maxsize=256)
@@ -120,9 +112,7 @@ def ranked(
         tiles = [t for t in tiles if t == chosen] or [(1, 1)]
     elif costs.call == math.inf:
         return (SAFE,)
-    found = [
-        Choice(t, "solved first" if _first(shape, reach, t, costs) else "pitched") for t in tiles
-    ]
+    found = [Choice(t, "solved first" if _first(reach, t, costs) else "pitched") for t in tiles]
     found += [Choice(t, "relay") for t in tiles if relay.possible(shape, reach, itemsize, t)]
     found.sort(key=lambda choice: _seconds(shape, reach, choice, costs, itemsize))
     # where D^-1 keeps accuracy a pixel can be solved in any way, and where not, no tile
@@ -130,15 +120,10 @@ def ranked(
     return (*(choice for choice in found[:stop] if choice != SAFE), SAFE)
 
 
-def _first(
-    shape: tuple[int, int, int, int], reach: tuple[Offset, ...], tile: Tile, costs: Costs
-) -> bool:
+def _first(reach: tuple[Offset, ...], tile: Tile, costs: Costs) -> bool:
     """Tell whether T^-1 y should be put into the buffer instead of y."""
-    _, channels, _, width = shape
     alone = not any(a == 0 for a, _ in reach)  # only T reads a tile's own row
-    if not costs.solves_first or alone or tile[0] > 1:
-        return False
-    return costs.adds or (tile == (1, 1) and channels >= _CHANNELS and channels * width >= _ROW)
+    return costs.adds and tile[0] == 1 and not alone
 
 
 def _possible(shape: tuple[int, int, int, int], reach: tuple[Offset, ...]) -> list[Tile]:
@@ -179,10 +164,6 @@ def _seconds(
         _, steps = slope_and_levels((height, width), reach, choice.tile)
         calls = len(read) * (_IN_PLACE if choice.way == "solved first" and costs.adds else 2.0)
     vectors = -(-found * channels * itemsize // _VECTOR)
-    if found * channels < costs.narrow:
-        vectors = _NARROW
-    elif costs.narrow and found * channels * itemsize < _VECTOR:
-        vectors = 2
     weights = pixels * found * channels**2 * _WEIGHT_SECONDS
     products = rows * pixels * channels * vectors * _VECTOR / _BYTES
     return weights / _SOLVES + steps * calls * costs.call + products + copies

@@ -48,13 +48,14 @@ def triangular_solve(matrix: Array, rhs: Array, *, lower: bool) -> Array:
     return solve_triangular(matrix, rhs, lower=lower)
 
 
+STRIDED = strided.Strided(cupy, as_strided, strided.general_product(cupy), keeps=False)
+
+
 @dataclass(frozen=True, eq=False)
 class Solver(strided.StridedSolver):
-    """The pitched wave on CuPy."""
+    """The waves on CuPy."""
 
-    xp: ClassVar[Any] = cupy
-    as_strided = staticmethod(as_strided)
-    keeps_workspaces: ClassVar[bool] = False
+    library: ClassVar[strided.Strided] = STRIDED
 
     def __call__(self, y: Array) -> Array:
         """Solve for x, shape (B, C, *shape)."""

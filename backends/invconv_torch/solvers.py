@@ -9,6 +9,7 @@ import torch
 
 from invconv.arrays import readable
 from invconv.families import CausalFamily, SpectralFamily
+from invconv.numpy_primitives import COSTS, STRIDED, Floats
 from invconv.pitched import Layout
 from invconv.planes import PitchedSolver
 from invconv.primitives import from_pixel_rows, pixel_rows
@@ -20,41 +21,51 @@ from invconv_torch import waves
 
 Tensor: TypeAlias = torch.Tensor
 
-_CPU = Costs(call=2e-6, solves_first=True, adds=True, narrow=12)
 _ELSEWHERE = Costs(call=2e-6)
-_LANES = {torch.float32: 16, torch.float64: 12}  # products of fewer columns take MKL twice as long
 
 
 @dataclass(frozen=True, eq=False)
 class PitchedTorchSolver(PitchedSolver):
-    """The pitched wave with `torch.mm` into strided views."""
+    """The waves: NumPy's in a tensor's own memory on the CPU, elsewhere torch's."""
 
     @property
     def costs(self) -> Costs:
         """What products cost here."""
-        return _CPU if self.causal.taps.device.type == "cpu" else _ELSEWHERE
-
-    def _choose(self, shape: tuple[int, ...], itemsize: int) -> tuple[Layout | Relay, list[Tensor]]:
-        plan, matrices = super()._choose(shape, itemsize)
-        if isinstance(plan, Relay) or not plan.own or matrices[0].device.type != "cpu":
-            return plan, matrices
-        more = _LANES.get(matrices[0].dtype, 0) - plan.size
-        if more > 0:
-            matrices = [torch.nn.functional.pad(m, (0, more)) for m in matrices]
-        return plan, matrices
+        return COSTS if _on_host(self.causal.taps) else _ELSEWHERE
 
     def _wave(self, plan: Layout, matrices: list[Tensor], y: Tensor) -> Tensor:
-        if not plan.own:
-            return waves.solved_first(plan, matrices, y)
-        return waves.pitched(plan, matrices, y, self._substitute if self.inverse is None else None)
+        substitute = self._substitute if self.inverse is None else None
+        if not _on_host(y):
+            return waves.pitched(plan, matrices, y, substitute)
+        x = torch.empty_like(y, memory_format=torch.contiguous_format)
+        in_memory = None if substitute is None else self._substitute_in_memory
+        STRIDED.pitched(plan, [_memory(m) for m in matrices], _memory(y), _memory(x), in_memory)
+        return x
 
-    def _relay(self, plan: Relay, matrix: Tensor, y: Tensor) -> Tensor:
-        return waves.relayed(plan, matrix, y)
+    def _relay(self, plan: Relay, matrices: list[Tensor], y: Tensor) -> Tensor:
+        if not _on_host(y):
+            return waves.relayed(plan, matrices[0], y)
+        x = torch.empty_like(y, memory_format=torch.contiguous_format)
+        STRIDED.relay(plan, [_memory(m) for m in matrices], _memory(y), _memory(x))
+        return x
 
     def _substitute(self, rhs: Tensor) -> Tensor:
         """Return D^-1 applied to rows (M, C)."""
         transposed, upper = self.causal.diagonal.mT, self.causal.lower
         return torch.linalg.solve_triangular(transposed, rhs, upper=upper, left=False)
+
+    def _substitute_in_memory(self, rhs: Floats) -> Floats:
+        return _memory(self._substitute(torch.from_numpy(rhs)))
+
+
+def _on_host(x: Tensor) -> bool:
+    return str(x.device.type) == "cpu"
+
+
+def _memory(x: Tensor) -> Floats:
+    """Return the numbers of a tensor, where they are."""
+    numbers: Floats = x.numpy(force=True)  # which copies nothing on the CPU
+    return numbers
 
 
 @dataclass(frozen=True, eq=False)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pickle
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import SimpleNamespace
 from typing import Any, ClassVar
 
@@ -15,6 +15,7 @@ import invconv as ic
 from invconv import numpy_primitives, windows
 from invconv.primitives import correlate as correlate_primitive
 from invconv.registry import agnostic
+from invconv.strided import Strided, general_product
 from invconv.workspaces import Workspaces
 from invconv_conformance.case import Case, with_bias
 from invconv_conformance.cases import CASES
@@ -25,9 +26,11 @@ EPS = np.finfo(np.float64).eps
 
 @dataclass(frozen=True, eq=False)
 class NothingKept(numpy_primitives.Solver):
-    """NumPy's solver as CuPy has it: a new buffer for every solve."""
+    """NumPy's solver as CuPy has it: a new buffer for every solve, and no BLAS called by hand."""
 
-    keeps_workspaces: ClassVar[bool] = False
+    library: ClassVar[Strided] = replace(
+        numpy_primitives.STRIDED, product=general_product(np), keeps=False
+    )
 
 
 def _autoregressive() -> list[Case]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -10,13 +11,14 @@ import pytest
 import torch
 
 import invconv as ic
-from invconv import planes, relay, tiles
+from invconv import numpy_primitives, planes, relay, tiles
 from invconv.arrays import to_numpy
 from invconv_conformance import oracle
 from invconv_conformance.cases import CASES
 from invconv_conformance.laws import LAWS
 from invconv_conformance.library import Column
 from invconv_conformance.runner import Task, perform
+from invconv_torch import solvers
 
 RNG = np.random.default_rng(0)
 TILES = ((1, 2), (1, 3), (2, 1), (2, 2), (2, 4), (4, 2), (6, 8))
@@ -28,42 +30,43 @@ KINDS: tuple[dict[str, Any], ...] = (
     {"kernel_size": 3, "mask": "raster", "direction": 1},
     {"kernel_size": 5, "mask": "raster", "direction": -1},
 )
-LIKE = {"numpy": np.zeros(()), "torch": torch.zeros((), dtype=torch.float64)}
+DEVICE = "torch as on a device"
+LIKE = {
+    "numpy": np.zeros(()),
+    "torch": torch.zeros((), dtype=torch.float64),
+    DEVICE: torch.zeros((), dtype=torch.float64),
+}
 
 
+@pytest.fixture(autouse=True)
+def as_on_a_device(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let torch run its own waves on the CPU."""
+    if DEVICE in getattr(request.node, "callspec", SimpleNamespace(params={})).params.values():
+        monkeypatch.setattr(solvers, "_on_host", lambda x: False)
+
+
+@pytest.mark.parametrize("adds", [True, False], ids=["solved first", "in the window"])
 @pytest.mark.parametrize("library", LIKE)
-@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("channels", [1, 3, 6])
 @pytest.mark.parametrize("kind", KINDS, ids=str)
 def test_every_tile_solves_the_dense_system(
-    kind: dict[str, Any], channels: int, library: str
+    kind: dict[str, Any], channels: int, library: str, adds: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(numpy_primitives, "COSTS", tiles.Costs(call=1e-6, adds=adds))
+    monkeypatch.setattr(solvers, "COSTS", tiles.Costs(call=1e-6, adds=adds))
     conv = ic.AutoregressiveConv.init(channels, rng=RNG, **kind)
     matrix, _ = oracle.affine(conv, (6, 8))
     y = RNG.standard_normal((2, channels, 6, 8))
     wanted = np.linalg.solve(matrix, y.reshape(2, -1).T).T.reshape(y.shape)
     used = set()
-    for tile in TILES:
+    for tile in (*TILES, (1, 1)):
         prepared = conv.asarrays(LIKE[library]).prepare((6, 8), check=False, tile=tile)
         x = to_numpy(prepared.inverse(y if library == "numpy" else torch.as_tensor(y)))
         np.testing.assert_allclose(x, wanted, rtol=0, atol=1e-13 * np.abs(wanted).max())
         used |= set(prepared.plan["tiles"].values())
+        one_row = used and max(h for h, _ in prepared.plan["tiles"].values()) == 1
+        assert bool(prepared.plan["T^-1 y first"]) == bool(one_row and adds and library != DEVICE)
     assert len(used) >= (2 if "mask" in kind else 3)  # a raster's tiles are one row high
-
-
-@pytest.mark.parametrize("library", LIKE)
-@pytest.mark.parametrize("kind", KINDS, ids=str)
-@pytest.mark.usefixtures("solved_first")
-def test_solving_the_pixel_first_solves_the_dense_system(
-    kind: dict[str, Any], library: str
-) -> None:
-    conv = ic.AutoregressiveConv.init(3, rng=RNG, **kind)
-    matrix, _ = oracle.affine(conv, (6, 8))
-    y = RNG.standard_normal((2, 3, 6, 8))
-    wanted = np.linalg.solve(matrix, y.reshape(2, -1).T).T.reshape(y.shape)
-    prepared = conv.asarrays(LIKE[library]).prepare((6, 8), check=False, tile=(1, 1))
-    x = to_numpy(prepared.inverse(y if library == "numpy" else torch.as_tensor(y)))
-    np.testing.assert_allclose(x, wanted, rtol=0, atol=1e-13 * np.abs(wanted).max())
-    assert prepared.plan["T^-1 y first"]
 
 
 @pytest.mark.parametrize("library", LIKE)
@@ -158,38 +161,22 @@ def relayed(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     tiles.ranked.cache_clear()
 
 
-@pytest.fixture
-def solved_first(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Let D^-1 y be put into the buffer, as for large images, wherever that can be."""
-    monkeypatch.setattr(tiles, "_CHANNELS", 0)
-    monkeypatch.setattr(tiles, "_ROW", 0)
-    tiles.ranked.cache_clear()
-    yield
-    tiles.ranked.cache_clear()
-
-
-@pytest.mark.parametrize("tile", [(1, 2), (2, 2), (1, 4), (4, 4)])
-@pytest.mark.parametrize("library", ["numpy", "torch"])
+@pytest.mark.parametrize("tile", [(1, 1), (1, 2), (2, 2), (1, 4), (4, 4)])
+@pytest.mark.parametrize("library", LIKE)
 def test_the_laws_hold_with_every_tile(library: str, tile: tuple[int, int]) -> None:
     hold_the_laws(library, tile)
 
 
 @pytest.mark.usefixtures("relayed")
 @pytest.mark.parametrize("tile", [(1, 1), (2, 4)])
-@pytest.mark.parametrize("library", ["numpy", "torch"])
+@pytest.mark.parametrize("library", LIKE)
 def test_the_laws_hold_in_relays(library: str, tile: tuple[int, int]) -> None:
     hold_the_laws(library, tile)
 
 
-@pytest.mark.usefixtures("solved_first")
-@pytest.mark.parametrize("library", ["numpy", "torch"])
-def test_the_laws_hold_where_the_pixel_is_solved_first(library: str) -> None:
-    hold_the_laws(library, (1, 1))
-
-
 def hold_the_laws(library: str, tile: tuple[int, int]) -> None:
     names = ("corner", "raster", "emerging", "chain", "ill", "tiny", "huge")
-    columns = tuple(Column(library, "cpu", "eager", d) for d in ("float64", "float32"))
+    columns = tuple(Column(library.split()[0], "cpu", "eager", d) for d in ("float64", "float32"))
     laws = tuple(name for name in LAWS if name.startswith(("inverse", "round", "vjp.input")))
     with tiles.tile_by_hand(tile):
         found = [
@@ -218,7 +205,7 @@ def test_the_planner_prefers_few_large_products_where_calls_dominate() -> None:
         order = tiles.ranked(shape, corner, costs, 4)
         assert order[-1] == tiles.SAFE
         assert all(shape[2] % h == 0 and shape[3] % w == 0 for (h, w), _ in order)
-    adding = tiles.Costs(call=2e-6, solves_first=True, adds=True)
+    adding = tiles.Costs(call=2e-6, adds=True)
     tile, way = tiles.ranked((100, 3, 32, 32), corner, adding, 4)[0]
     assert (tile[0], way) == (1, "solved first")
     assert tiles.ranked((16, 48, 64, 64), corner, adding, 4) == (

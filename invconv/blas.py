@@ -1,0 +1,97 @@
+"""BLAS's gemm on views of NumPy arrays: C = A B + C in place, which `numpy.matmul` cannot do.
+
+SciPy offers the function itself, with a description of what it takes, to compiled code
+(`scipy.linalg.cython_blas`); called through ctypes it takes less time than a call of `matmul`.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+from typing import Any
+
+import numpy as np
+from scipy.linalg import cython_blas
+
+from invconv.strided import Call, general_product
+
+Floats = np.ndarray[Any, Any]
+
+_LETTERS = {"float32": "s", "float64": "d"}
+_TAKES = "char, char, int, int, int, {0}, {0}, int, {0}, int, {0}, {0}, int"
+
+
+_GENERAL = general_product(np)
+
+_letter = ctypes.c_char(b"N")  # neither A nor B is transposed
+_PLAIN = ctypes.addressof(_letter)
+
+
+@functools.cache
+def _gemm(dtype: np.dtype[Any]) -> Any:
+    """Return the function for numbers of a type, None where it takes something else than known."""
+    letter = _LETTERS[dtype.name]
+    functions: dict[str, Any] = dict(cython_blas.__pyx_capi__)
+    capsule = functions[f"{letter}gemm"]
+    name, pointer = ctypes.pythonapi.PyCapsule_GetName, ctypes.pythonapi.PyCapsule_GetPointer
+    name.restype, name.argtypes = ctypes.c_char_p, [ctypes.py_object]
+    pointer.restype, pointer.argtypes = ctypes.c_void_p, [ctypes.py_object, ctypes.c_char_p]
+    signature = name(capsule)
+    number = f"__pyx_t_5scipy_6linalg_11cython_blas_{letter}"
+    if signature.decode().replace(" *", "") != f"void ({_TAKES.format(number)})":
+        return None
+    return ctypes.CFUNCTYPE(None, *[ctypes.c_void_p] * 13)(pointer(capsule, signature))
+
+
+def product(a: Floats, b: Floats, out: Floats, plus: Floats | None = None) -> Call:
+    """Return the call that puts A B into ``out``, with what else is in ``plus`` added to it.
+
+    The arrays stay where they are: the call is for the values that they have when it is made.
+
+    Parameters
+    ----------
+    a : array, shape (M, K)
+        The numbers of a row one after the other, as in all of them.
+    b : array, shape (K, N)
+    out : array, shape (M, N)
+        Apart from the other two.
+    plus : array, shape (M, N), optional
+        ``out`` itself, or scratch memory that may be overwritten.
+    """
+    gemm = _gemm(out.dtype)
+    if gemm is None or any(_pitch(x) < x.shape[1] for x in (a, b, out)):
+        return _GENERAL(a, b, out, plus)  # gemm takes no rows that overlap
+    total = out if plus is None else plus
+    here, arguments = _by_reference(a, b, total, plus is not None)
+    call = functools.partial(gemm, *arguments)
+    call.reads = (here, a, b, total)  # type: ignore[attr-defined]  # at addresses: let them live
+    return call if total is out else functools.partial(_then_copy, call, out, total)
+
+
+def _by_reference(a: Floats, b: Floats, out: Floats, add: bool) -> tuple[Any, list[int]]:
+    """Return memory for sizes and scalars, and what gemm takes, addresses all.
+
+    Rows are its columns: it is asked for out^T = B^T A^T.
+    """
+    (m, k), n = a.shape, b.shape[1]
+    integers = np.asarray([n, m, k, *(_pitch(x) for x in (b, a, out))], dtype=np.intc)
+    scalars = np.asarray([1, add], dtype=out.dtype)
+    n_, m_, k_, *of = range(
+        integers.ctypes.data, integers.ctypes.data + integers.nbytes, integers.itemsize
+    )
+    one = scalars.ctypes.data
+    beta = one + scalars.itemsize
+    data = [x.ctypes.data for x in (b, a, out)]
+    factors = [one, data[0], of[0], data[1], of[1], beta, data[2], of[2]]
+    return (integers, scalars), [_PLAIN, _PLAIN, n_, m_, k_, *factors]
+
+
+def _pitch(rows: Floats) -> int:
+    """Return how many numbers it is from one row to the next; of one row, anything will do."""
+    count, size = rows.shape
+    return rows.strides[0] // rows.itemsize if count > 1 else size
+
+
+def _then_copy(call: Call, out: Floats, total: Floats) -> None:
+    call()
+    out[...] = total
