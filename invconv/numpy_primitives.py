@@ -16,7 +16,7 @@ from invconv.wavefront import CausalStencil, stable_inverse
 
 Floats = np.ndarray[Any, Any]
 
-COSTS = Costs(call=1.2e-6, adds=True)
+COSTS = Costs(call=1e-6, adds=True)
 _WINDOW_BYTES = 2**21  # they stay in the cache
 
 

@@ -35,8 +35,7 @@ from invconv.stencil import Offset
 from invconv.tile_matrices import Pixels, Tile, between
 
 _PAGE = 4096  # bytes: pixels whole pages apart share one set of the cache
-_BAND = 2**18  # bytes of a sample that stay in the cache
-_CHUNK = 2**21  # bytes of images that are multiplied at once
+_BAND = 2**18  # bytes that stay in the cache
 _ALL = slice(None)
 _FEW = 4  # channels: a loop over no more takes longer to start than to run
 
@@ -205,8 +204,8 @@ def channels_at_once(channels: int) -> tuple[slice | int, ...]:
 
 
 def _chunks(batch: int, rows: int, row_bytes: int) -> tuple[tuple[slice, slice], ...]:
-    samples = max(1, _CHUNK // (rows * row_bytes))
-    bands = [_ALL] if samples > 1 else _slices(rows, max(1, _CHUNK // row_bytes))
+    samples = max(1, _BAND // (rows * row_bytes))
+    bands = [_ALL] if samples > 1 else _slices(rows, max(1, _BAND // row_bytes))
     return tuple(itertools.product(_slices(batch, samples), bands))
 
 
