@@ -22,7 +22,7 @@ Call = Callable[[], object]
 Chunk = tuple[tuple[slice, slice], Array, Call, Array, Array]
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class Work:
     """A buffer, the calls that let a wave pass through it, and the memory that both refer to.
 
@@ -38,6 +38,8 @@ class Work:
         Of `invconv.pitched.Layout.chunks`, where tiles are solved on the way into the buffer: which
         images go into which pixels, the call that solves them, and what goes to where after it.
     nbytes : int
+    loaded : list of array or None
+        Whose values ``weights`` are.
     """
 
     given: Array
@@ -46,6 +48,7 @@ class Work:
     calls: list[tuple[list[Call], Array | None, Array]]
     nbytes: int
     chunks: list[Chunk] = field(default_factory=list)
+    loaded: list[Array] | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -123,10 +126,15 @@ class Strided:
     def _work(self, plan: Any, weights: list[Array], make: Callable[[list[Array]], Work]) -> Work:
         if not self.keeps:
             return make(weights)
-        room = [self.xp.empty(w.shape, dtype=w.dtype) for w in weights]
-        work: Work = self._kept.get((plan, weights[0].dtype), lambda: make(room))
-        for kept, new in zip(work.weights, weights, strict=True):
-            kept[...] = new
+
+        def new() -> Work:
+            return make([self.xp.empty(w.shape, dtype=w.dtype) for w in weights])
+
+        work: Work = self._kept.get((plan, weights[0].dtype), new)
+        if work.loaded is not weights:
+            for kept, given in zip(work.weights, weights, strict=True):
+                kept[...] = given
+            work.loaded = weights
         return work
 
     def _solve_tiles(self, work: Work, y: Array) -> None:

@@ -52,6 +52,8 @@ def solve(family: LinearFamily, factored: Factor | None, w: Tensor, y: Tensor) -
     """Return A(w)^-1 y, with the factors if they are there."""
     if y.numel() == 0:
         return torch.empty_like(y)
+    if isinstance(factored, CausalFactor):  # which sees to its precision
+        return factored.solve(y)
     with full_precision(y):
         if isinstance(family, TriangularFamily):
             return torch.linalg.solve_triangular(w, y, upper=not family.lower)

@@ -18,6 +18,7 @@ from invconv.spectrum import from_frequencies, stable_spectral_inverse, to_frequ
 from invconv.tiles import Costs
 from invconv.wavefront import stable_inverse
 from invconv_torch import waves
+from invconv_torch.precision import full_precision
 
 Tensor: TypeAlias = torch.Tensor
 
@@ -33,20 +34,28 @@ class PitchedTorchSolver(PitchedSolver):
         """What products cost here."""
         return COSTS if _on_host(self.causal.taps) else _ELSEWHERE
 
-    def _wave(self, plan: Layout, matrices: list[Tensor], y: Tensor) -> Tensor:
-        substitute = self._substitute if self.inverse is None else None
+    def _choose(self, shape: tuple[int, ...], itemsize: int) -> tuple[Layout | Relay, list[Any]]:
+        taps = self.causal.taps
+        with full_precision(taps):
+            plan, matrices = super()._choose(shape, itemsize)
+        return plan, [_memory(m) for m in matrices] if _on_host(taps) else matrices
+
+    def _wave(self, plan: Layout, matrices: list[Any], y: Tensor) -> Tensor:
         if not _on_host(y):
-            return waves.pitched(plan, matrices, y, substitute)
+            with full_precision(y):
+                substitute = self._substitute if self.inverse is None else None
+                return waves.pitched(plan, matrices, y, substitute)
         x = torch.empty_like(y, memory_format=torch.contiguous_format)
-        in_memory = None if substitute is None else self._substitute_in_memory
-        STRIDED.pitched(plan, [_memory(m) for m in matrices], _memory(y), _memory(x), in_memory)
+        in_memory = self._substitute_in_memory if self.inverse is None else None
+        STRIDED.pitched(plan, matrices, _memory(y), _memory(x), in_memory)
         return x
 
-    def _relay(self, plan: Relay, matrices: list[Tensor], y: Tensor) -> Tensor:
+    def _relay(self, plan: Relay, matrices: list[Any], y: Tensor) -> Tensor:
         if not _on_host(y):
-            return waves.relayed(plan, matrices[0], y)
+            with full_precision(y):
+                return waves.relayed(plan, matrices[0], y)
         x = torch.empty_like(y, memory_format=torch.contiguous_format)
-        STRIDED.relay(plan, [_memory(m) for m in matrices], _memory(y), _memory(x))
+        STRIDED.relay(plan, matrices, _memory(y), _memory(x))
         return x
 
     def _substitute(self, rhs: Tensor) -> Tensor:
