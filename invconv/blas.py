@@ -43,10 +43,10 @@ def _gemm(dtype: np.dtype[Any]) -> Any:
     return ctypes.CFUNCTYPE(None, *[ctypes.c_void_p] * 13)(pointer(capsule, signature))
 
 
-def product(a: Floats, b: Floats, out: Floats, plus: Floats | None = None) -> Call:
-    """Return the call that puts A B into ``out``, with what else is in ``plus`` added to it.
+def product(a: Floats, b: Floats, out: Floats, plus: Floats | None = None) -> list[Call]:
+    """Return the calls that put A B into ``out``, with what else is in ``plus`` added to it.
 
-    The arrays stay where they are: the call is for the values that they have when it is made.
+    The arrays stay where they are: calls are for the values that they have when they are made.
 
     Parameters
     ----------
@@ -65,7 +65,7 @@ def product(a: Floats, b: Floats, out: Floats, plus: Floats | None = None) -> Ca
     here, arguments = _by_reference(a, b, total, plus is not None)
     call = functools.partial(gemm, *arguments)
     call.reads = (here, a, b, total)  # type: ignore[attr-defined]  # at addresses: let them live
-    return call if total is out else functools.partial(_then_copy, call, out, total)
+    return [call] if total is out else [call, functools.partial(np.copyto, out, total)]
 
 
 def _by_reference(a: Floats, b: Floats, out: Floats, add: bool) -> tuple[Any, list[int]]:
@@ -90,8 +90,3 @@ def _pitch(rows: Floats) -> int:
     """Return how many numbers it is from one row to the next; of one row, anything will do."""
     count, size = rows.shape
     return rows.strides[0] // rows.itemsize if count > 1 else size
-
-
-def _then_copy(call: Call, out: Floats, total: Floats) -> None:
-    call()
-    out[...] = total

@@ -61,19 +61,34 @@ class Call:
         return as_array(xp.reshape(zeros(self.batch_shape, log_det) + log_det, self.batch_shape))
 
 
-def fits(conv: InvertibleConv, spatial_shape: Shape, x: Any) -> bool:
-    """Tell at little cost that an array (B, C, *spatial) can be used as it is.
+@dataclass(frozen=True, eq=False)
+class Fitting:
+    """Tells at little cost that an array can be used as it is.
 
     False says only that it must be looked at more closely, by `enter`.
     """
-    like = conv._reference()[1]
-    return (
-        type(x) is type(like)
-        and x.dtype == like.dtype
-        and x.shape[1:] == (conv.channels, *spatial_shape)
-        and placement(x) == placement(like)
-        and not is_half(like.dtype, like)
-    )
+
+    kind: Any
+    dtype: Any
+    place: Any
+    shape: Shape
+
+    @staticmethod
+    def of(conv: InvertibleConv, spatial_shape: Shape) -> Fitting | None:
+        """Return what tells for (B, C, *spatial); None where every array has to be cast."""
+        like = conv._reference()[1]
+        if is_half(like.dtype, like):
+            return None
+        return Fitting(type(like), like.dtype, placement(like), (conv.channels, *spatial_shape))
+
+    def __call__(self, x: Any) -> bool:
+        """Tell whether it can."""
+        return (
+            type(x) is self.kind
+            and x.dtype == self.dtype
+            and tuple(x.shape[1:]) == self.shape
+            and placement(x) == self.place
+        )
 
 
 def enter(conv: InvertibleConv, name: str, x: Any) -> Call:

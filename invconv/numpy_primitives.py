@@ -46,7 +46,7 @@ def triangular_solve(matrix: Floats, rhs: Floats, *, lower: bool) -> Floats:
     return x
 
 
-STRIDED = strided.Strided(np, np.lib.stride_tricks.as_strided, blas.product, keeps=True)
+STRIDED = strided.Strided(np, np.lib.stride_tricks.as_strided, blas.product, np.matmul, keeps=True)
 
 
 @dataclass(frozen=True, eq=False)

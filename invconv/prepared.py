@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from invconv.arrays import Array, Shape
-from invconv.calls import Call, enter, fits
+from invconv.calls import Call, Fitting, enter
 from invconv.primitives import per_channel
 
 if TYPE_CHECKING:
@@ -73,7 +74,7 @@ class PreparedInverse:
 
     def inverse(self, y: Array) -> Array:
         """Return x with conv.forward(x) = y, shape (*batch, C, *spatial)."""
-        if fits(self.conv, self.spatial_shape, y):
+        if self._fitting and self._fitting(y):
             return self._factor.solve(y)
         call = self._enter(y)
         return call.leave(self._factor.solve(call.x))
@@ -82,6 +83,14 @@ class PreparedInverse:
         """Return `inverse` and log|det K^-1|, the latter broadcast to the batch shape."""
         call = self._enter(y)
         return call.leave(self._factor.solve(call.x)), call.broadcast(-self._factor.log_det)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave out what names devices."""
+        return {name: value for name, value in vars(self).items() if name != "_fitting"}
+
+    @functools.cached_property
+    def _fitting(self) -> Fitting | None:
+        return Fitting.of(self.conv, self.spatial_shape)
 
     def _enter(self, y: Array) -> Call:
         call = enter(self.conv, "y", y)

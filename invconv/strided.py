@@ -12,14 +12,14 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from invconv.arrays import Array, Namespace
-from invconv.pitched import Layout, channels_at_once
+from invconv.pitched import Index, Layout, channels_at_once
 from invconv.planes import PitchedSolver
 from invconv.primitives import triangular_solve
 from invconv.relay import Relay
 from invconv.workspaces import Workspaces
 
 Call = Callable[[], object]
-Chunk = tuple[tuple[slice, slice], Array, Call, Array, Array]
+Chunk = tuple[tuple[slice, slice], Array, list[Call], Array, Array]
 
 
 @dataclass(eq=False)
@@ -32,11 +32,13 @@ class Work:
         The images y and x in the buffer, as the plan has them.
     weights : list of array
         Theirs, where the calls look for them.
-    calls : list of (calls, rows, x)
-        Of each wavefront. Its x is to be copied from rows, if there are any.
-    chunks : list of (index of images, pixels, call, solved, images)
+    calls : list
+        What is to be called.
+    steps : list of (calls, rows, x)
+        Instead, what is to be called for each wavefront before x is copied from rows.
+    chunks : list of (index of images, pixels, calls, solved, images)
         Of `invconv.pitched.Layout.chunks`, where tiles are solved on the way into the buffer: which
-        images go into which pixels, the call that solves them, and what goes to where after it.
+        images go into which pixels, the calls that solve them, and what goes where after that.
     nbytes : int
     loaded : list of array or None
         Whose values ``weights`` are.
@@ -45,7 +47,8 @@ class Work:
     given: Array
     found: Array
     weights: list[Array]
-    calls: list[tuple[list[Call], Array | None, Array]]
+    calls: list[Call]
+    steps: list[tuple[list[Call], Array, Array]]
     nbytes: int
     chunks: list[Chunk] = field(default_factory=list)
     loaded: list[Array] | None = None
@@ -62,14 +65,17 @@ class Strided:
     as_strided : callable
         Returns a view of an array with a shape and strides in bytes.
     product : callable
-        As `invconv.blas.product`.
+        Returns the calls that put a product somewhere, as `invconv.blas.product` does.
+    matmul : callable
+        Puts pixels (B, H, W, C) times a matrix into its third argument.
     keeps : bool
         Whether a thread keeps its buffers. Not where work is queued: streams may not share one.
     """
 
     xp: Namespace
     as_strided: Callable[[Array, tuple[int, ...], tuple[int, ...]], Array]
-    product: Callable[..., Call]
+    product: Callable[..., list[Call]]
+    matmul: Callable[[Array, Array, Array], object]
     keeps: bool
     _kept: Workspaces[Any] = field(default_factory=Workspaces)
 
@@ -96,32 +102,27 @@ class Strided:
         work = self._work((plan, solved), weights, lambda w: self._pitched_work(plan, w, solved))
         source = _tiled(plan.shape, y)
         if plan.own:
-            for some in plan.entries:
-                work.given[some] = source[some]
+            _copy(work.given, source, plan.entries)
         elif work.chunks:
             self._solve_tiles(work, y)
         else:
             inverse = work.weights[0]
-            self.xp.matmul(source[:, :, 0, :, 0, :], inverse, out=work.given[:, :, 0, :, 0, :])
-        for calls, rows, found in work.calls:
+            self.matmul(source[:, :, 0, :, 0, :], inverse, work.given[:, :, 0, :, 0, :])
+        for call in work.calls:
+            call()
+        for calls, rows, found in work.steps:
             for call in calls:
                 call()
-            if rows is not None:
-                found[...] = rows if substitute is None else substitute(rows)
-        target = _tiled(plan.shape, x)
-        for some in plan.exits:
-            target[some] = work.found[some]
+            found[...] = rows if substitute is None else substitute(rows)
+        _copy(_tiled(plan.shape, x), work.found, plan.exits)
 
     def relay(self, plan: Relay, weights: list[Array], y: Array, x: Array) -> None:
         """Put the solution x of one image y into ``x``."""
         work = self._work(plan, weights, lambda w: self._relay_work(plan, w))
-        source, target = _tiled(plan.shape, y), _tiled(plan.shape, x)
-        for some in plan.copies:
-            work.given[some] = source[some]
-        for (call,), _, _ in work.calls:
+        _copy(work.given, _tiled(plan.shape, y), plan.copies)
+        for call in work.calls:
             call()
-        for some in plan.copies:
-            target[some] = work.found[some]
+        _copy(_tiled(plan.shape, x), work.found, plan.copies)
 
     def _work(self, plan: Any, weights: list[Array], make: Callable[[list[Array]], Work]) -> Work:
         if not self.keeps:
@@ -139,11 +140,12 @@ class Strided:
 
     def _solve_tiles(self, work: Work, y: Array) -> None:
         """Put T^-1 y into the buffer."""
-        for (samples, band), pixels, solve, solved, inside in work.chunks:
+        for (samples, band), pixels, calls, solved, inside in work.chunks:
             source = y[samples, :, band].transpose(0, 2, 3, 1)
             for some in channels_at_once(y.shape[1]):
                 pixels[..., some] = source[..., some]
-            solve()
+            for call in calls:
+                call()
             inside[...] = solved
 
     def _pitched_work(self, plan: Layout, weights: list[Array], solved: bool) -> Work:
@@ -154,22 +156,24 @@ class Strided:
         largest = max(count for _, count in plan.steps)
         scratch = self.xp.empty((largest if plan.own else 0, plan.size), dtype=buffer.dtype)
         row = (plan.strides[0], 1)
-        steps = []
+        together = list[Call]()
+        steps = list[tuple[list[Call], Array, Array]]()
         for place, count in plan.steps:
             x = self._view(buffer, place, (count, plan.size), row)
             windows = [self._view(buffer, place + s, (count, k), row) for s, k in plan.windows]
-            rows, calls = (scratch[:count] if plan.own else x), []
+            rows, calls = (scratch[:count] if plan.own else x), list[Call]()
             for i, (window, matrix) in enumerate(zip(windows, products, strict=True)):
                 if matrix.shape[0] > 0:
                     last = solved and 0 < i == len(products) - 1
                     plus = rows if i > 0 or not plan.own else None
-                    calls.append(self.product(window, matrix, x if last else rows, plus))
-            copied = plan.own and not (solved and len(products) > 1)
-            steps.append((calls, rows if copied else None, x))
-        nbytes = (
-            buffer.nbytes + scratch.nbytes + sum(2 * solved.nbytes for *_, solved, _ in chunks[:1])
-        )
-        return Work(images, images, weights, steps, nbytes, chunks)
+                    calls += self.product(window, matrix, x if last else rows, plus)
+            if plan.own and not (solved and len(products) > 1):
+                steps.append((calls, rows, x))
+            else:
+                together += calls
+        copied_in = sum(2 * solved.nbytes for *_, solved, _ in chunks[:1])
+        nbytes = buffer.nbytes + scratch.nbytes + copied_in
+        return Work(images, images, weights, together, steps, nbytes, chunks)
 
     def _chunks(self, plan: Layout, images: Array, inverse: Array) -> list[Chunk]:
         parts = [images[samples, band, 0] for samples, band in plan.chunks]
@@ -186,20 +190,25 @@ class Strided:
     def _relay_work(self, plan: Relay, weights: list[Array]) -> Work:
         buffer = self.xp.zeros(plan.length, dtype=weights[0].dtype)
         row = (plan.record, 1)
-        calls = []
+        calls = list[Call]()
         for reads, finds, count in plan.steps:
             read = self._view(buffer, reads, (count, plan.reads), row)
             found = self._view(buffer, finds, (count, plan.finds), row)
-            calls.append(([self.product(read, weights[0], found)], None, found))
+            calls += self.product(read, weights[0], found)
         given, found = (
             self._view(buffer, place, plan.shape, plan.strides) for place in (plan.entry, plan.exit)
         )
-        return Work(given, found, weights, calls, buffer.nbytes)
+        return Work(given, found, weights, calls, [], buffer.nbytes)
 
     def _view(
         self, buffer: Array, place: int, shape: tuple[int, ...], strides: tuple[int, ...]
     ) -> Array:
         return self.as_strided(buffer[place:], shape, tuple(s * buffer.itemsize for s in strides))
+
+
+def _copy(target: Array, source: Array, pieces: tuple[Index, ...]) -> None:
+    for some in pieces:
+        target[some] = source[some]
 
 
 def _tiled(shape: tuple[int, ...], x: Array) -> Array:
@@ -208,13 +217,13 @@ def _tiled(shape: tuple[int, ...], x: Array) -> Array:
     return x.reshape((batch, channels, rows, high, columns, wide)).transpose(0, 2, 3, 4, 5, 1)
 
 
-def general_product(xp: Namespace) -> Callable[..., Call]:
+def general_product(xp: Namespace) -> Callable[..., list[Call]]:
     """Return what `invconv.blas.product` is, by a library's matmul and add."""
 
-    def product(a: Array, b: Array, out: Array, plus: Array | None = None) -> Call:
+    def product(a: Array, b: Array, out: Array, plus: Array | None = None) -> list[Call]:
         if plus is None:
-            return functools.partial(xp.matmul, a, b, out=out)
-        return lambda: xp.add(plus, xp.matmul(a, b), out=out)
+            return [functools.partial(xp.matmul, a, b, out=out)]
+        return [lambda: xp.add(plus, xp.matmul(a, b), out=out)]
 
     return product
 

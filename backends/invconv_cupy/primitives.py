@@ -48,7 +48,7 @@ def triangular_solve(matrix: Array, rhs: Array, *, lower: bool) -> Array:
     return solve_triangular(matrix, rhs, lower=lower)
 
 
-STRIDED = strided.Strided(cupy, as_strided, strided.general_product(cupy), keeps=False)
+STRIDED = strided.Strided(cupy, as_strided, strided.general_product(cupy), cupy.matmul, keeps=False)
 
 
 @dataclass(frozen=True, eq=False)

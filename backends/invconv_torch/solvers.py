@@ -9,7 +9,7 @@ import torch
 
 from invconv.arrays import readable
 from invconv.families import CausalFamily, SpectralFamily
-from invconv.numpy_primitives import COSTS, STRIDED, Floats
+from invconv.numpy_primitives import COSTS, Floats
 from invconv.pitched import Layout
 from invconv.planes import PitchedSolver
 from invconv.primitives import from_pixel_rows, pixel_rows
@@ -18,6 +18,7 @@ from invconv.spectrum import from_frequencies, stable_spectral_inverse, to_frequ
 from invconv.tiles import Costs
 from invconv.wavefront import stable_inverse
 from invconv_torch import waves
+from invconv_torch.in_memory import IN_MEMORY, SMALL, memory
 from invconv_torch.precision import full_precision
 
 Tensor: TypeAlias = torch.Tensor
@@ -38,7 +39,7 @@ class PitchedTorchSolver(PitchedSolver):
         taps = self.causal.taps
         with full_precision(taps):
             plan, matrices = super()._choose(shape, itemsize)
-        return plan, [_memory(m) for m in matrices] if _on_host(taps) else matrices
+        return plan, [memory(m) for m in matrices] if _on_host(taps) else matrices
 
     def _wave(self, plan: Layout, matrices: list[Any], y: Tensor) -> Tensor:
         if not _on_host(y):
@@ -47,7 +48,8 @@ class PitchedTorchSolver(PitchedSolver):
                 return waves.pitched(plan, matrices, y, substitute)
         x = torch.empty_like(y, memory_format=torch.contiguous_format)
         in_memory = self._substitute_in_memory if self.inverse is None else None
-        STRIDED.pitched(plan, matrices, _memory(y), _memory(x), in_memory)
+        with full_precision(y):
+            IN_MEMORY.pitched(plan, matrices, memory(y), memory(x), in_memory)
         return x
 
     def _relay(self, plan: Relay, matrices: list[Any], y: Tensor) -> Tensor:
@@ -55,7 +57,11 @@ class PitchedTorchSolver(PitchedSolver):
             with full_precision(y):
                 return waves.relayed(plan, matrices[0], y)
         x = torch.empty_like(y, memory_format=torch.contiguous_format)
-        STRIDED.relay(plan, matrices, _memory(y), _memory(x))
+        if len(plan.steps) * matrices[0].size <= SMALL:  # no product is torch's
+            IN_MEMORY.relay(plan, matrices, memory(y), memory(x))
+            return x
+        with full_precision(y):
+            IN_MEMORY.relay(plan, matrices, memory(y), memory(x))
         return x
 
     def _substitute(self, rhs: Tensor) -> Tensor:
@@ -64,17 +70,11 @@ class PitchedTorchSolver(PitchedSolver):
         return torch.linalg.solve_triangular(transposed, rhs, upper=upper, left=False)
 
     def _substitute_in_memory(self, rhs: Floats) -> Floats:
-        return _memory(self._substitute(torch.from_numpy(rhs)))
+        return memory(self._substitute(torch.from_numpy(rhs)))
 
 
 def _on_host(x: Tensor) -> bool:
     return str(x.device.type) == "cpu"
-
-
-def _memory(x: Tensor) -> Floats:
-    """Return the numbers of a tensor, where they are."""
-    numbers: Floats = x.numpy(force=True)  # which copies nothing on the CPU
-    return numbers
 
 
 @dataclass(frozen=True, eq=False)
