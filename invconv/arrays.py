@@ -45,6 +45,8 @@ def device(x: Array) -> Any:
     None for JAX: it moves constants to their operands by itself, and a traced array has no device.
     """
     library = library_name(x)
+    if library == "numpy":
+        return "cpu"
     if library == "torch":
         return x.device
     return None if library == "jax" else compat.device(x)

@@ -104,13 +104,14 @@ class PitchedSolver(ABC):
     @functools.cached_property
     def _kept(self) -> CausalStencil:
         """The stencil without the taps that reach beyond the grid from everywhere."""
-        kept = [t for t, o in enumerate(self.causal.offsets) if self._meets(o)]
+        kept = [t for t, o in enumerate(self.causal.reach) if self._meets(o)]
         if len(kept) == len(self.causal.reach):
             return self.causal
         return self._only(kept)
 
-    def _meets(self, offset: tuple[int, ...]) -> bool:
-        return all(abs(o) < n for o, n in zip(offset, self.shape, strict=True))
+    def _meets(self, reach: tuple[int, ...]) -> bool:
+        along = zip(reach, self.causal.dilation, self.shape, strict=True)
+        return all(abs(o) * d < n for o, d, n in along)
 
     def _only(self, kept: list[int]) -> CausalStencil:
         """Return the stencil with some of its taps."""

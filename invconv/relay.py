@@ -219,13 +219,13 @@ def weights(
     """
     xp, channels = namespace(taps), diagonal.shape[0]
     reads, finds, inside = _pixels(reach, sign, tile)
-    passed = identity(len(reads) * channels, taps)
     start = reads.index(inside[0]) * channels
     stop = start + len(inside) * channels
-    # x = T^-1 (y - taps x_read), transposed: y less what the pixels around do, then T^-T
-    around = -between(diagonal, taps, reach, sign, reads, inside)
-    rest = xp.concat([around[:start, :], passed[start:stop, start:stop], around[stop:, :]], axis=0)
-    found = xp.concat([matmul(rest, xp.matrix_transpose(inverse)), passed], axis=1)
+    # x = T^-1 (y - taps x_read), transposed: what the pixels around do is taken off y
+    solved = xp.matrix_transpose(inverse)
+    around = matmul(between(diagonal, taps, reach, sign, reads, inside), -solved)
+    found = xp.concat([around[:start, :], solved, around[stop:, :]], axis=0)
+    found = xp.concat([found, identity(len(reads) * channels, taps)], axis=1)
     by_pixel = xp.reshape(found, (len(reads) * channels, len(inside) + len(reads), channels))
     chosen = xp.take(by_pixel, constant(_columns(reach, sign, tile), taps), axis=1)
     return xp.reshape(chosen, (len(reads) * channels, len(finds) * channels))
