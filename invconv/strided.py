@@ -77,7 +77,7 @@ class Strided:
     product: Callable[..., list[Call]]
     matmul: Callable[[Array, Array, Array], object]
     keeps: bool
-    _kept: Workspaces[Any] = field(default_factory=Workspaces)
+    _kept: Workspaces[Any] = field(default_factory=Workspaces, init=False)
 
     def pitched(
         self,

@@ -10,33 +10,42 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable
-from typing import Any
+from dataclasses import replace
 from unittest import mock
 
 import numpy as np
 
 import invconv as ic
-from invconv.numpy_primitives import Solver
+from invconv.numpy_primitives import STRIDED, Floats, Solver
+from invconv.strided import Call
 
 SHAPE = (16, 48, 64, 64)
 ROUNDS = 15
 
 
-class Counted:
-    """NumPy with a clock in its matrix product."""
+class Clock:
+    """The seconds that are spent in NumPy's products."""
 
     def __init__(self) -> None:
         self.seconds = 0.0
 
-    def __getattr__(self, name: str) -> Any:
-        return getattr(np, name)
+    def timed(self, call: Call) -> Call:
+        """Return the call with a clock around it."""
 
-    def matmul(self, *args: Any, **kwargs: Any) -> Any:
-        """Return the product, and count its time."""
-        start = time.perf_counter()
-        result = np.matmul(*args, **kwargs)
-        self.seconds += time.perf_counter() - start
-        return result
+        def run() -> None:
+            start = time.perf_counter()
+            call()
+            self.seconds += time.perf_counter() - start
+
+        return run
+
+    def matmul(self, *arrays: Floats) -> None:
+        """Form a product now."""
+        self.timed(lambda: np.matmul(*arrays))()
+
+    def product(self, *arrays: Floats | None) -> list[Call]:
+        """Return the calls that form a product."""
+        return [self.timed(call) for call in STRIDED.product(*arrays)]
 
 
 def measure(shape: tuple[int, ...] = SHAPE, rounds: int = ROUNDS) -> tuple[float, float, float]:
@@ -45,18 +54,21 @@ def measure(shape: tuple[int, ...] = SHAPE, rounds: int = ROUNDS) -> tuple[float
     y = rng.standard_normal(shape, np.float32)
     conv = ic.AutoregressiveConv.init(shape[1], kernel_size=2, rng=rng, like=y)
     prepared = conv.prepare(shape[2:], check=False)
-    samples = []
+    clock, samples = Clock(), []
+    counted = replace(STRIDED, matmul=clock.matmul, product=clock.product)
     prepared.inverse(y)
+    with mock.patch.object(Solver, "library", counted):
+        prepared.inverse(y)  # which finds out what to call
     for _ in range(rounds):
-        counted = Counted()
         plain = _seconds(lambda: prepared.inverse(y))
-        with mock.patch.object(Solver, "xp", counted):
-            samples.append((plain, _seconds(lambda: prepared.inverse(y)), counted.seconds))
+        clock.seconds = 0.0
+        with mock.patch.object(Solver, "library", counted):
+            samples.append((plain, _seconds(lambda: prepared.inverse(y)), clock.seconds))
     plain, total, products = (statistics.median(s) for s in zip(*samples, strict=True))
     return plain, total, products
 
 
-def _seconds(call: Callable[[], Any]) -> float:
+def _seconds(call: Callable[[], object]) -> float:
     start = time.perf_counter()
     call()
     return time.perf_counter() - start

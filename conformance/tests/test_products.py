@@ -1,0 +1,132 @@
+"""Products into views of a buffer: what is put there, and that nothing else is touched."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.lib.stride_tricks import as_strided
+
+import invconv as ic
+from invconv import blas
+from invconv.numpy_primitives import STRIDED
+from invconv.strided import general_product
+from invconv_torch import in_memory
+
+Floats = np.ndarray[Any, Any]
+PRODUCTS: dict[str, Callable[..., Any]] = {
+    "BLAS": blas.product,
+    "NumPy": general_product(np),
+    "in memory": in_memory.IN_MEMORY.product,
+}
+
+
+def rows(buffer: Floats, start: int, pitch: int, shape: tuple[int, int]) -> Floats:
+    """Return rows that lie so far apart in a buffer."""
+    size = buffer.itemsize
+    return as_strided(buffer[start:], shape, (pitch * size, size))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("plus", ["nothing", "itself", "scratch"])
+@pytest.mark.parametrize("shape", [(1, 3, 5), (7, 1, 4), (40, 6, 3), (300, 24, 12)], ids=str)
+@pytest.mark.parametrize("name", PRODUCTS)
+def test_a_product_goes_where_it_should(
+    name: str, shape: tuple[int, int, int], plus: str, dtype: str
+) -> None:
+    (m, k, n), rng = shape, np.random.default_rng(0)
+    pitch = k + n + 2
+    buffer = rng.standard_normal(m * pitch).astype(dtype)
+    a, out = rows(buffer, 0, pitch, (m, k)), rows(buffer, k + 1, pitch, (m, n))
+    b, scratch = rng.standard_normal((k, n)).astype(dtype), rng.standard_normal((m, n))
+    added = {"nothing": None, "itself": out, "scratch": scratch.astype(dtype)}[plus]
+    wanted = buffer.astype(np.longdouble)
+    total = a.astype(np.longdouble) @ b + (0 if added is None else added)
+    rows(wanted, k + 1, pitch, (m, n))[...] = total
+    calls = PRODUCTS[name](a, b, out, added)
+    for call in calls:
+        call()
+    bound = 4 * (k + 1) * np.finfo(dtype).eps
+    assert np.abs(buffer - wanted).max() <= bound * np.abs(wanted).max()
+
+
+def test_calls_are_for_the_values_at_the_time() -> None:
+    a, b, out = np.ones((2, 3)), np.ones((3, 4)), np.zeros((2, 4))
+    (call,) = blas.product(a, b, out)
+    a *= 2
+    b[1:] = 0
+    call()
+    np.testing.assert_array_equal(out, np.full((2, 4), 2.0))
+
+
+def test_what_blas_does_not_take_is_multiplied_all_the_same(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    values = np.arange(12.0)
+    overlapping = rows(values, 0, 2, (4, 5))  # rows that share numbers
+    b, out = np.random.default_rng(0).standard_normal((5, 3)), np.empty((4, 3))
+    for call in blas.product(overlapping, b, out):
+        call()
+    np.testing.assert_allclose(out, overlapping.copy() @ b)
+    blas._gemm.cache_clear()
+    monkeypatch.setattr(blas, "_TAKES", "something else than {0}")
+    try:
+        assert blas._gemm(out.dtype) is None
+        again = np.empty((4, 3))
+        for call in blas.product(overlapping.copy(), b, again):
+            call()
+    finally:
+        blas._gemm.cache_clear()
+    np.testing.assert_allclose(again, out)
+
+
+@pytest.fixture
+def two_threads() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.usefixtures("two_threads")
+@pytest.mark.parametrize(("small", "large"), [(2**8, 2**40), (2**8, 2**9), (1, 2**40)])
+def test_products_in_parts_and_in_torchs_threads(
+    small: int, large: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(in_memory, "SMALL", small)
+    monkeypatch.setattr(in_memory, "_LARGE", large)
+    rng = np.random.default_rng(0)
+    a, b, plus = (rng.standard_normal(s) for s in ((50, 4), (4, 3), (50, 3)))
+    for added in (None, plus.copy()):
+        out = np.empty((50, 3))
+        for call in in_memory.IN_MEMORY.product(a, b, out, added):
+            call()
+        np.testing.assert_allclose(out, a @ b + (0 if added is None else plus), rtol=1e-12)
+    pixels = rng.standard_normal((2, 5, 4, 6)).transpose(0, 1, 3, 2)
+    found = np.empty((2, 5, 6, 3))
+    in_memory.IN_MEMORY.matmul(pixels, b, found)
+    np.testing.assert_allclose(found, pixels @ b, rtol=1e-12)
+
+
+@pytest.mark.usefixtures("two_threads")
+def test_autocast_does_not_reach_the_products_that_are_torchs() -> None:
+    rng = np.random.default_rng(0)
+    conv = ic.AutoregressiveConv.init(48, 2, rng=rng, like=torch.empty(0))
+    y = torch.as_tensor(rng.standard_normal((64, 48, 16, 16)), dtype=torch.float32)
+    prepared = conv.prepare((16, 16), check=False)
+    x = prepared.inverse(y)
+    used = [w for w in in_memory.IN_MEMORY._kept._kept.values() if w.given.shape[0] == 64]
+    calls = [call for work in used for call in work.calls]
+    assert any(isinstance(c, functools.partial) and c.func is torch.addmm for c in calls)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert torch.equal(prepared.inverse(y), x)
+    wanted = conv.asarrays(np.zeros(())).inverse(y.numpy().astype(float))
+    np.testing.assert_allclose(x.numpy(), wanted, rtol=0, atol=1e-4)
+
+
+def test_numpy_and_torch_do_not_share_what_a_thread_keeps() -> None:
+    assert in_memory.IN_MEMORY._kept is not STRIDED._kept
