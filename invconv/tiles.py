@@ -23,7 +23,7 @@ from invconv.stencil import Offset
 from invconv.tile_matrices import Tile
 
 _LARGEST = 128  # numbers of a tile: more, and its inverse costs more than it saves
-# seconds, fitted to the times of 420 choices in NumPy on an AMD EPYC: they tell 90 % within 22 %
+# seconds, fitted to times in NumPy on an AMD EPYC; `python -m invconv_benchmarks.planner` compares
 _NUMBER_BYTE = 5.9e-12  # to multiply with another byte of the weights, in whole vectors
 _WEIGHT_BYTE = 1.5e-12  # to read another byte of the weights for a product
 _WEIGHT = 1.3e-8  # to make another number of the weights

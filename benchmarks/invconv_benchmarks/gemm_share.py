@@ -60,15 +60,16 @@ def measure(shape: tuple[int, ...] = SHAPE, rounds: int = ROUNDS) -> tuple[float
     with mock.patch.object(Solver, "library", counted):
         prepared.inverse(y)  # which finds out what to call
     for _ in range(rounds):
-        plain = _seconds(lambda: prepared.inverse(y))
+        plain = seconds(lambda: prepared.inverse(y))
         clock.seconds = 0.0
         with mock.patch.object(Solver, "library", counted):
-            samples.append((plain, _seconds(lambda: prepared.inverse(y)), clock.seconds))
+            samples.append((plain, seconds(lambda: prepared.inverse(y)), clock.seconds))
     plain, total, products = (statistics.median(s) for s in zip(*samples, strict=True))
     return plain, total, products
 
 
-def _seconds(call: Callable[[], object]) -> float:
+def seconds(call: Callable[[], object]) -> float:
+    """Return what a call takes."""
     start = time.perf_counter()
     call()
     return time.perf_counter() - start

@@ -23,6 +23,7 @@ from invconv_benchmarks import (
     measure,
     ours,
     plain,
+    planner,
     references,
     result,
     schedule,
@@ -266,3 +267,10 @@ def test_the_share_of_products_is_a_share() -> None:
     plain, total, products = gemm_share.measure((2, 3, 8, 8), rounds=3)
     assert 0 < products < total
     assert plain > 0
+
+
+def test_the_planner_is_held_to_what_it_could_have_chosen() -> None:
+    (one,) = planner.measure(((2, 3, 8, 8),), ("float32",))
+    assert one.name == "2x3x8x8 f32"
+    assert one.seconds >= one.least > 0
+    assert one.ratio == one.seconds / one.least
