@@ -46,6 +46,15 @@ class PitchedSolver(ABC):
     inverse: Array | None
     shape: Shape
     tile: Tile | None = field(default_factory=tiles.by_hand)
+    _tiles: dict[tuple[int, ...], Tile] = field(default_factory=dict, init=False)
+    _relays: set[tuple[int, ...]] = field(default_factory=set, init=False)
+    _first: set[tuple[int, ...]] = field(default_factory=set, init=False)
+    # what was chosen for images (B, C, H, W), and weights that were asked for, None where T^-1
+    # would cost accuracy
+    _chosen: dict[tuple[int, ...], tuple[Layout | Relay, list[Array]]] = field(
+        default_factory=dict, init=False
+    )
+    _weights: dict[Choice, list[Array] | None] = field(default_factory=dict, init=False)
 
     @property
     def costs(self) -> Costs:
@@ -54,8 +63,8 @@ class PitchedSolver(ABC):
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave weights out, which are soon made again; keep what the plan refers to."""
-        kept = {f.name for f in fields(self)} | {"_tiles", "_relays", "_first"}
-        return {name: value for name, value in vars(self).items() if name in kept}
+        kept = {f.name: vars(self)[f.name] for f in fields(self)}
+        return kept | {"_chosen": {}, "_weights": {}}
 
     @abstractmethod
     def _wave(self, plan: Layout, matrices: list[Array], y: Array) -> Array:
@@ -123,11 +132,6 @@ class PitchedSolver(ABC):
             reach=tuple(self.causal.reach[t] for t in kept),
         )
 
-    @functools.cached_property
-    def _weights(self) -> dict[Choice, list[Array] | None]:
-        """The weights for what was asked for, None where T^-1 would cost accuracy."""
-        return {}
-
     def _weights_for(self, choice: Choice) -> list[Array] | None:
         if choice not in self._weights:
             self._weights[choice] = self._new_weights(choice)
@@ -172,27 +176,10 @@ class PitchedSolver(ABC):
 
         return _each(by_rows, y, 3, columns)
 
-    @functools.cached_property
-    def _tiles(self) -> dict[tuple[int, ...], Tile]:
-        return {}
-
-    @functools.cached_property
-    def _relays(self) -> set[tuple[int, ...]]:
-        return set()
-
-    @functools.cached_property
-    def _first(self) -> set[tuple[int, ...]]:
-        return set()
-
-    @functools.cached_property
-    def _chosen(self) -> dict[tuple[int, ...], tuple[Layout | Relay, list[Array]]]:
-        """What was chosen for images (B, C, H, W)."""
-        return {}
-
     def _pitched(self, y: Array) -> Array:
         shape = tuple(y.shape)
         if shape not in self._chosen:
-            self._chosen[shape] = self._choose(shape, namespace(y).finfo(y.dtype).bits // 8)
+            self._chosen[shape] = self._choose(shape, y.dtype.itemsize)
         plan, matrices = self._chosen[shape]
         if isinstance(plan, Relay):
             return self._relay(plan, matrices, y)

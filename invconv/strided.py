@@ -54,6 +54,12 @@ class Work:
     loaded: list[Array] | None = None
 
 
+def copy_in_pieces(target: Array, source: Array, pieces: tuple[Index, ...]) -> None:
+    """Copy images into others."""
+    for some in pieces:
+        target[some] = source[some]
+
+
 @dataclass(frozen=True, eq=False)
 class Strided:
     """A library.
@@ -70,6 +76,8 @@ class Strided:
         Puts pixels (B, H, W, C) times a matrix into its third argument.
     keeps : bool
         Whether a thread keeps its buffers. Not where work is queued: streams may not share one.
+    copy : callable
+        Does what `copy_in_pieces` does.
     """
 
     xp: Namespace
@@ -77,6 +85,7 @@ class Strided:
     product: Callable[..., list[Call]]
     matmul: Callable[[Array, Array, Array], object]
     keeps: bool
+    copy: Callable[[Array, Array, tuple[Index, ...]], None] = copy_in_pieces
     _kept: Workspaces[Any] = field(default_factory=Workspaces, init=False)
 
     def pitched(
@@ -102,7 +111,7 @@ class Strided:
         work = self._work((plan, solved), weights, lambda w: self._pitched_work(plan, w, solved))
         source = _tiled(plan.shape, y)
         if plan.own:
-            _copy(work.given, source, plan.entries)
+            self.copy(work.given, source, plan.entries)
         elif work.chunks:
             self._solve_tiles(work, y)
         else:
@@ -114,15 +123,15 @@ class Strided:
             for call in calls:
                 call()
             found[...] = rows if substitute is None else substitute(rows)
-        _copy(_tiled(plan.shape, x), work.found, plan.exits)
+        self.copy(_tiled(plan.shape, x), work.found, plan.exits)
 
     def relay(self, plan: Relay, weights: list[Array], y: Array, x: Array) -> None:
         """Put the solution x of one image y into ``x``."""
         work = self._work(plan, weights, lambda w: self._relay_work(plan, w))
-        _copy(work.given, _tiled(plan.shape, y), plan.copies)
+        self.copy(work.given, _tiled(plan.shape, y), plan.copies)
         for call in work.calls:
             call()
-        _copy(_tiled(plan.shape, x), work.found, plan.copies)
+        self.copy(_tiled(plan.shape, x), work.found, plan.copies)
 
     def _work(self, plan: Any, weights: list[Array], make: Callable[[list[Array]], Work]) -> Work:
         if not self.keeps:
@@ -204,11 +213,6 @@ class Strided:
         self, buffer: Array, place: int, shape: tuple[int, ...], strides: tuple[int, ...]
     ) -> Array:
         return self.as_strided(buffer[place:], shape, tuple(s * buffer.itemsize for s in strides))
-
-
-def _copy(target: Array, source: Array, pieces: tuple[Index, ...]) -> None:
-    for some in pieces:
-        target[some] = source[some]
 
 
 def _tiled(shape: tuple[int, ...], x: Array) -> Array:

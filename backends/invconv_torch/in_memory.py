@@ -16,12 +16,13 @@ import torch
 
 from invconv import blas
 from invconv.numpy_primitives import STRIDED, Floats
-from invconv.strided import Call
+from invconv.pitched import Index
+from invconv.strided import Call, copy_in_pieces
 
 Tensor: TypeAlias = torch.Tensor
 
 SMALL = 2**18  # multiplications of a product that are BLAS's
-_LARGE = 2**20  # of one that is better shared out
+_LARGE = 2**20  # of one that is better shared out, and numbers that are better copied so
 _ROWS = 16  # of a product, from which it takes as long as its share of a larger one
 
 
@@ -29,6 +30,13 @@ def memory(x: Tensor) -> Floats:
     """Return the numbers of a tensor on the CPU, where they are."""
     numbers: Floats = x.numpy(force=True)  # whatever autograd says: nothing is copied
     return numbers
+
+
+def _copy(target: Floats, source: Floats, pieces: tuple[Index, ...]) -> None:
+    if torch.get_num_threads() > 1 and target.size > _LARGE:
+        torch.from_numpy(target).copy_(torch.from_numpy(source))
+    else:
+        copy_in_pieces(target, source, pieces)
 
 
 def _matmul(a: Floats, b: Floats, out: Floats) -> None:
@@ -59,4 +67,4 @@ def _product(a: Floats, b: Floats, out: Floats, plus: Floats | None = None) -> l
     return [functools.partial(torch.addmm, torch.from_numpy(plus), left, right, out=x)]
 
 
-IN_MEMORY = replace(STRIDED, product=_product, matmul=_matmul)
+IN_MEMORY = replace(STRIDED, product=_product, matmul=_matmul, copy=_copy)
