@@ -145,4 +145,5 @@ def test_the_study_stays_within_its_bound(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(precision_study, "FAMILIES", few)
     found = list(precision_study.points())
     assert len(found) == 2 * len(precision_study.METHODS) * sum(len(s) for _, _, s in few.values())
-    assert max(precision_study.share(found).values()) < 1
+    # the bound has no constant: near the identity it is one rounding, and a sum has a few
+    assert max(precision_study.share(found).values()) < 2
