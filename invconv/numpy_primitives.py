@@ -46,7 +46,12 @@ def triangular_solve(matrix: Floats, rhs: Floats, *, lower: bool) -> Floats:
     return x
 
 
-STRIDED = strided.Strided(np, np.lib.stride_tricks.as_strided, blas.product, np.matmul, keeps=True)
+def _as_strided(x: Floats, shape: tuple[int, ...], strides: tuple[int, ...]) -> Floats:
+    """Return a view, which NumPy refuses where it would leave the array (and `as_strided` not)."""
+    return np.ndarray(shape, x.dtype, x, strides=strides)
+
+
+STRIDED = strided.Strided(np, _as_strided, blas.product, np.matmul, keeps=True)
 
 
 @dataclass(frozen=True, eq=False)
