@@ -142,9 +142,10 @@ class AutoregressiveConv(Convolution):
     def _mask(self) -> tuple[tuple[int, ...], tuple[Offset, ...]]:
         """Return the flat positions of the taps that are not masked, o = 0 first, and their o."""
         kept, reach = [], []
+        centre, here = self._centre, (0,) * self.ndim
         for position, t in enumerate(tap_indices(self._kernel_size)):
-            o = tuple(i - c for i, c in zip(t, self._centre, strict=True))
-            if o >= (0,) * self.ndim:  # compared entry by entry, so the first non-zero one decides
+            o = tuple(i - c for i, c in zip(t, centre, strict=True))
+            if o >= here:  # compared entry by entry, so the first non-zero one decides
                 kept.append(position)
                 reach.append(o)
         return tuple(kept), tuple(reach)
