@@ -76,9 +76,8 @@ def _by_reference(a: Floats, b: Floats, out: Floats, add: bool) -> tuple[Any, li
     (m, k), n = a.shape, b.shape[1]
     integers = np.asarray([n, m, k, *(_pitch(x) for x in (b, a, out))], dtype=np.intc)
     scalars = np.asarray([1, add], dtype=out.dtype)
-    n_, m_, k_, *of = range(
-        integers.ctypes.data, integers.ctypes.data + integers.nbytes, integers.itemsize
-    )
+    at = integers.ctypes.data
+    n_, m_, k_, *of = range(at, at + integers.nbytes, integers.itemsize)
     one = scalars.ctypes.data
     beta = one + scalars.itemsize
     data = [x.ctypes.data for x in (b, a, out)]
