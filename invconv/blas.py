@@ -20,7 +20,6 @@ Floats = np.ndarray[Any, Any]
 _LETTERS = {"float32": "s", "float64": "d"}
 _TAKES = "char, char, int, int, int, {0}, {0}, int, {0}, int, {0}, {0}, int"
 
-
 _GENERAL = general_product(np)
 
 _letter = ctypes.c_char(b"N")  # neither A nor B is transposed
@@ -30,9 +29,11 @@ _PLAIN = ctypes.addressof(_letter)
 @functools.cache
 def _gemm(dtype: np.dtype[Any]) -> Any:
     """Return the function for numbers of a type, None where it takes something else than known."""
-    letter = _LETTERS[dtype.name]
+    letter = _LETTERS.get(dtype.name, "")
     functions: dict[str, Any] = dict(cython_blas.__pyx_capi__)
-    capsule = functions[f"{letter}gemm"]
+    capsule = functions.get(f"{letter}gemm")
+    if capsule is None or not dtype.isnative:
+        return None
     name, pointer = ctypes.pythonapi.PyCapsule_GetName, ctypes.pythonapi.PyCapsule_GetPointer
     name.restype, name.argtypes = ctypes.c_char_p, [ctypes.py_object]
     pointer.restype, pointer.argtypes = ctypes.c_void_p, [ctypes.py_object, ctypes.c_char_p]

@@ -84,6 +84,18 @@ def test_what_blas_does_not_take_is_multiplied_all_the_same(
     np.testing.assert_allclose(again, out)
 
 
+def test_blas_has_numbers_of_two_types_in_the_machines_order() -> None:
+    assert blas._gemm(np.dtype("float32")) is not None
+    assert blas._gemm(np.dtype("float64")) is not None
+    assert blas._gemm(np.dtype("float64").newbyteorder()) is None
+    assert blas._gemm(np.dtype(np.longdouble)) is None
+    a, b = np.ones((2, 3), np.longdouble), np.ones((3, 4), np.longdouble)
+    out = np.zeros((2, 4), np.longdouble)
+    for call in blas.product(a, b, out):
+        call()
+    np.testing.assert_array_equal(out, 3)
+
+
 @pytest.fixture
 def two_threads() -> Iterator[None]:
     before = torch.get_num_threads()
