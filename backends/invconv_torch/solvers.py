@@ -74,7 +74,7 @@ class PitchedTorchSolver(PitchedSolver):
 
 
 def _on_host(x: Tensor) -> bool:
-    return str(x.device.type) == "cpu"
+    return bool(x.device.type == "cpu")
 
 
 @dataclass(frozen=True, eq=False)
