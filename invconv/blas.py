@@ -2,6 +2,10 @@
 
 SciPy offers the function itself, with a description of what it takes, to compiled code
 (`scipy.linalg.cython_blas`); called through ctypes it takes less time than a call of `matmul`.
+
+BLAS shares large products out among threads, from some 2^19 multiplications on. These wait for work
+in a loop, as those of NumPy's own BLAS and of PyTorch do, and threads of two libraries get in each
+other's way for milliseconds. So gemm is asked for products that are too small to be shared out.
 """
 
 from __future__ import annotations
@@ -13,7 +17,7 @@ from typing import Any
 import numpy as np
 from scipy.linalg import cython_blas
 
-from invconv.strided import Call, general_product
+from invconv.strided import Call, Product, general_product
 
 Floats = np.ndarray[Any, Any]
 
@@ -21,6 +25,9 @@ _LETTERS = {"float32": "s", "float64": "d"}
 _TAKES = "char, char, int, int, int, {0}, {0}, int, {0}, int, {0}, {0}, int"
 
 _GENERAL = general_product(np)
+
+SMALL = 2**18  # multiplications
+_ROWS = 16  # of a product, from which it takes as long as its share of a larger one
 
 _letter = ctypes.c_char(b"N")  # neither A nor B is transposed
 _PLAIN = ctypes.addressof(_letter)
@@ -44,7 +51,14 @@ def _gemm(dtype: np.dtype[Any]) -> Any:
     return ctypes.CFUNCTYPE(None, *[ctypes.c_void_p] * 13)(pointer(capsule, signature))
 
 
-def product(a: Floats, b: Floats, out: Floats, plus: Floats | None = None) -> list[Call]:
+def product(
+    a: Floats,
+    b: Floats,
+    out: Floats,
+    plus: Floats | None = None,
+    *,
+    otherwise: Product = _GENERAL,
+) -> list[Call]:
     """Return the calls that put A B into ``out``, with what else is in ``plus`` added to it.
 
     The arrays stay where they are: calls are for the values that they have when they are made.
@@ -58,15 +72,29 @@ def product(a: Floats, b: Floats, out: Floats, plus: Floats | None = None) -> li
         Apart from the other two.
     plus : array, shape (M, N), optional
         ``out`` itself, or scratch memory that may be overwritten.
+    otherwise : callable
+        Does it where gemm cannot, which takes no rows that overlap, or would share it out.
     """
-    gemm = _gemm(out.dtype)
-    if gemm is None or any(_pitch(x) < x.shape[1] for x in (a, b, out)):
-        return _GENERAL(a, b, out, plus)  # gemm takes no rows that overlap
-    total = out if plus is None else plus
-    here, arguments = _by_reference(a, b, total, plus is not None)
-    call = functools.partial(gemm, *arguments)
+    rows = SMALL // max(1, b.size)
+    fit = all(_pitch(x) >= x.shape[1] for x in (a, b, out))
+    if _gemm(out.dtype) is None or not fit or rows < min(len(out), _ROWS):
+        return otherwise(a, b, out, plus)
+    calls = []
+    for i in range(0, len(out), rows):
+        some = slice(i, i + rows)
+        x = out[some]
+        total = x if plus is None or plus is out else plus[some]
+        calls.append(_call(a[some], b, total, plus is not None))
+        if total is not x:
+            calls.append(functools.partial(np.copyto, x, total))
+    return calls
+
+
+def _call(a: Floats, b: Floats, total: Floats, add: bool) -> Call:
+    here, arguments = _by_reference(a, b, total, add)
+    call = functools.partial(_gemm(total.dtype), *arguments)
     call.reads = (here, a, b, total)  # type: ignore[attr-defined]  # at addresses: let them live
-    return [call] if total is out else [call, functools.partial(np.copyto, out, total)]
+    return call
 
 
 def _by_reference(a: Floats, b: Floats, out: Floats, add: bool) -> tuple[Any, list[int]]:

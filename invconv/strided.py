@@ -19,6 +19,7 @@ from invconv.relay import Relay
 from invconv.workspaces import Workspaces
 
 Call = Callable[[], object]
+Product = Callable[[Array, Array, Array, Array | None], list[Call]]
 Chunk = tuple[tuple[slice, slice], Array, list[Call], Array, Array]
 
 
@@ -82,7 +83,7 @@ class Strided:
 
     xp: Namespace
     as_strided: Callable[[Array, tuple[int, ...], tuple[int, ...]], Array]
-    product: Callable[..., list[Call]]
+    product: Product
     matmul: Callable[[Array, Array, Array], object]
     keeps: bool
     copy: Callable[[Array, Array, tuple[Index, ...]], None] = copy_in_pieces
@@ -192,7 +193,7 @@ class Strided:
             given, solved = (numbers[: part.size] for numbers in room)
             rows = [numbers.reshape(-1, plan.size) for numbers in (given, solved)]
             pixels = given.reshape(*part.shape[:2], -1, plan.shape[5])
-            solve = self.product(rows[0], inverse, rows[1])
+            solve = self.product(rows[0], inverse, rows[1], None)
             chunks.append((chunk, pixels, solve, solved.reshape(part.shape), part))
         return chunks
 
@@ -203,7 +204,7 @@ class Strided:
         for reads, finds, count in plan.steps:
             read = self._view(buffer, reads, (count, plan.reads), row)
             found = self._view(buffer, finds, (count, plan.finds), row)
-            calls += self.product(read, weights[0], found)
+            calls += self.product(read, weights[0], found, None)
         given, found = (
             self._view(buffer, place, plan.shape, plan.strides) for place in (plan.entry, plan.exit)
         )
@@ -221,7 +222,7 @@ def _tiled(shape: tuple[int, ...], x: Array) -> Array:
     return x.reshape((batch, channels, rows, high, columns, wide)).transpose(0, 2, 3, 4, 5, 1)
 
 
-def general_product(xp: Namespace) -> Callable[..., list[Call]]:
+def general_product(xp: Namespace) -> Product:
     """Return what `invconv.blas.product` is, by a library's matmul and add."""
 
     def product(a: Array, b: Array, out: Array, plus: Array | None = None) -> list[Call]:

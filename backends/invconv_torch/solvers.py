@@ -8,6 +8,7 @@ from typing import Any, TypeAlias
 import torch
 
 from invconv.arrays import readable
+from invconv.blas import SMALL
 from invconv.families import CausalFamily, SpectralFamily
 from invconv.numpy_primitives import COSTS, Floats
 from invconv.pitched import Layout
@@ -18,7 +19,7 @@ from invconv.spectrum import from_frequencies, stable_spectral_inverse, to_frequ
 from invconv.tiles import Costs
 from invconv.wavefront import stable_inverse
 from invconv_torch import waves
-from invconv_torch.in_memory import IN_MEMORY, SMALL, memory
+from invconv_torch.in_memory import IN_MEMORY, memory
 from invconv_torch.precision import full_precision
 
 Tensor: TypeAlias = torch.Tensor

@@ -109,7 +109,7 @@ def two_threads() -> Iterator[None]:
 def test_products_in_parts_and_in_torchs_threads(
     small: int, large: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(in_memory, "SMALL", small)
+    monkeypatch.setattr(blas, "SMALL", small)
     monkeypatch.setattr(in_memory, "_LARGE", large)
     rng = np.random.default_rng(0)
     a, b, plus = (rng.standard_normal(s) for s in ((50, 4), (4, 3), (50, 3)))
