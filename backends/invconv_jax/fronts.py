@@ -76,6 +76,10 @@ class Geometry:
         """Return how many levels earlier the pixels are that a tap reads."""
         return sum(w * o for w, o in zip(self.slope, offset, strict=True))
 
+    def halo(self, axis: int) -> int:
+        """Return how many pixels along an axis a tap reaches back."""
+        return self.dilation[axis] * max((offset[axis] for offset in self.reach), default=0)
+
     @property
     def looks_ahead(self) -> bool:
         """Whether a tap reads along an axis against its direction, as rasters do."""

@@ -17,7 +17,9 @@ from jax import numpy as jnp
 
 from invconv.arrays import Array, Shape, readable
 from invconv.primitives import flat
+from invconv.stencil import Stencil
 from invconv.wavefront import CausalStencil, inverse_keeps_accuracy
+from invconv_jax.bands import Bands, solve_in_bands
 from invconv_jax.convolve import PRECISION, correlate
 from invconv_jax.fronts import Geometry
 from invconv_jax.solves import matmul, substitute, triangular_solve
@@ -71,8 +73,10 @@ class ScanSolver:
     def __call__(self, y: Array) -> Array:
         """Solve for x, shape (B, C, *shape)."""
         c = self.causal
+        geometry = Geometry.of(c, self.shape)
+        bands = Bands.of(geometry, y.shape, y.dtype.itemsize)
         corner = Corner(c.diagonal, self.inverse, self.accurate)
-        return _solve(Geometry.of(c, self.shape), corner, c.taps, y)
+        return _solve(geometry, bands, corner, c.taps, y)
 
 
 @functools.partial(
@@ -94,22 +98,28 @@ class Corner:
         return Corner(self.diagonal.mT, inverse, self.accurate)
 
 
-@functools.partial(jax.jit, static_argnums=0)
-def _solve(geometry: Geometry, corner: Corner, taps: Array, y: Array) -> Array:
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _solve(geometry: Geometry, bands: Bands, corner: Corner, taps: Array, y: Array) -> Array:
     """Return x, with the derivatives of a linear solve."""
     g = geometry
     causal = CausalStencil(
         corner.diagonal, g.lower, taps, g.reach, g.direction, g.dilation, g.slope
     )
+    earlier = Stencil(causal.offsets, taps)
+
+    def solve(geometry: Geometry, corner: Corner, earlier: Stencil, rhs: Array) -> Array:
+        at_once = functools.partial(_substitute, corner, earlier.taps)
+        return solve_in_bands(at_once, geometry, bands, earlier, rhs)
+
     return lax.custom_linear_solve(
         lambda x: correlate(causal.stencil(), x),
         y,
-        lambda _, b: _substitute(g, corner, taps, b),
-        lambda _, b: _substitute(g.transpose(), corner.transpose(), taps.mT, b),
+        lambda _, b: solve(g, corner, earlier, b),
+        lambda _, b: solve(g.transpose(), corner.transpose(), earlier.transpose(), b),
     )
 
 
-def _substitute(geometry: Geometry, corner: Corner, taps: Array, y: Array) -> Array:
+def _substitute(corner: Corner, taps: Array, geometry: Geometry, y: Array) -> Array:
     """Solve with D^-1 or D, whichever the corner says."""
 
     def multiply(y: Array) -> Array:
