@@ -18,6 +18,10 @@ Floats = np.ndarray[Any, Any]
 
 COSTS = Costs(call=1e-6, adds=True)
 _WINDOW_BYTES = 2**21  # they stay in the cache
+# numbers from which trsm shares B out among threads, which get in others' way, see `invconv.blas`;
+# a solve with a larger B is done in pieces, unless they are too many for what it takes
+_SHARED_OUT = 1024
+_PIECES = 16
 
 
 def correlate(stencil: Stencil, x: Floats, *, wrap: bool = False) -> Floats:
@@ -41,9 +45,17 @@ def correlate_kernel_vjp(
 def triangular_solve(matrix: Floats, rhs: Floats, *, lower: bool) -> Floats:
     """See `invconv.primitives.triangular_solve`."""
     trsm = get_blas_funcs("trsm", (matrix, rhs))
-    # X^T T^T = B^T, since the transpose of a row-major B is what BLAS takes without a copy
-    x: Floats = trsm(1.0, matrix, rhs.T, side=1, lower=lower, trans_a=1).T
-    return x
+
+    def solve(part: Floats) -> Floats:
+        # X^T T^T = B^T, since the transpose of a row-major B is what BLAS takes without a copy
+        x: Floats = trsm(1.0, matrix, part.T, side=1, lower=lower, trans_a=1).T
+        return x
+
+    step = max(1, (_SHARED_OUT - 1) // max(1, len(matrix)))
+    starts = range(0, rhs.shape[1], step)
+    if not 1 < len(starts) <= _PIECES:
+        return solve(rhs)
+    return np.concatenate([solve(rhs[:, i : i + step]) for i in starts], axis=1)
 
 
 def _as_strided(x: Floats, shape: tuple[int, ...], strides: tuple[int, ...]) -> Floats:

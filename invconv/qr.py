@@ -3,10 +3,12 @@
 W = Q (U + diag(scale)) with Q = H_1 H_2 ... H_m a product of Householder reflections
 H_i = I - 2 v_i v_i^T / (v_i^T v_i), so log|det W| = sum log|scale|.
 
-The product is formed at once by its compact WY form (Schreiber & Van Loan, 1989): with the unit
-vectors v_i as the columns of V,
+The product is formed by its compact WY form (Schreiber & Van Loan, 1989): with the unit vectors v_i
+as the columns of V,
 
-    Q = I - V T V^T,    T^-1 = S = striu(V^T V) + I / 2.
+    Q = I - V T V^T,    T^-1 = S = striu(V^T V) + I / 2,
+
+for a block of reflections at a time, since S costs the square of their number.
 """
 
 from __future__ import annotations
@@ -19,7 +21,6 @@ import numpy as np
 from invconv.arrays import (
     Array,
     Shape,
-    diagonal_matrix,
     identity,
     log_abs,
     namespace,
@@ -33,6 +34,8 @@ from invconv.pieces import Gradients
 from invconv.pointwise import Pointwise, TriangularSteps
 from invconv.primitives import matmul, triangular_solve
 from invconv.settings import generator, optional_ndim, positive_int
+
+_BLOCK = 96  # reflections that one T joins
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -120,22 +123,34 @@ class QRConv1x1(Pointwise):
         gram = matmul(xp.matrix_transpose(v), v)
         return xp.triu(gram, k=1) + 0.5 * identity(v.shape[1], v)
 
-    def _orthogonal(self) -> Array:
-        """Return Q = I - V T V^T."""
+    def _triangle(self, v: Array) -> Array:
+        """Return T, shape (m, m)."""
+        s = self._compact_wy(v)
+        return triangular_solve(s, identity(s.shape[0], s), lower=False)
+
+    def _reflected(self, matrix: Array) -> Array:
+        """Return Q times a matrix (C, M)."""
         v, _ = self._directions()
         xp = namespace(v)
-        unit = identity(self.channels, v)
-        if v.shape[1] == 0:
-            return unit
-        t_vt = triangular_solve(self._compact_wy(v), xp.matrix_transpose(v), lower=False)
-        return unit - matmul(v, t_vt)
+        count = v.shape[1]
+        for start in reversed(range(0, count, _BLOCK)):
+            block = v[:, start : min(start + _BLOCK, count)]
+            t = self._triangle(block)
+            matrix = matrix - matmul(block, matmul(t, matmul(xp.matrix_transpose(block), matrix)))
+        return matrix
+
+    def _orthogonal(self) -> Array:
+        """Return Q."""
+        return self._reflected(identity(self.channels, self.upper))
 
     def _upper(self) -> Array:
         """Return R = U + diag(scale)."""
-        return namespace(self.upper).triu(self.upper, k=1) + diagonal_matrix(self.scale)
+        xp = namespace(self.upper)
+        on_diagonal = identity(self.channels, self.upper) != 0
+        return xp.where(on_diagonal, self.scale[:, None], xp.triu(self.upper, k=1))
 
     def _matrix(self) -> Array:
-        return matmul(self._orthogonal(), self._upper())
+        return self._reflected(self._upper())
 
     def _matrix_vjp(self, matrix_bar: Array) -> Gradients:
         xp = namespace(matrix_bar)
@@ -153,8 +168,7 @@ class QRConv1x1(Pointwise):
         if self.reflectors.shape[0] == 0:
             return self.reflectors
         v, lengths = self._directions()
-        s = self._compact_wy(v)
-        t = triangular_solve(s, identity(s.shape[0], s), lower=False)
+        t = self._triangle(v)
         t_t, v_t = xp.matrix_transpose(t), xp.matrix_transpose(v)
         v_bar = -matmul(matmul(q_bar, v), t_t)
         v_bar = v_bar - matmul(matmul(xp.matrix_transpose(q_bar), v), t)
