@@ -15,9 +15,9 @@ Namespace: TypeAlias = Any
 Shape: TypeAlias = tuple[int, ...]
 
 
-_namespaces: dict[
-    type, Namespace
-] = {}  # by the type of an array: quick, and torch.compile reads it
+# by the type of an array: quick, and torch.compile reads them
+_namespaces: dict[type, Namespace] = {}
+_library_names: dict[type, str] = {}
 
 
 def namespace(*arrays: Array) -> Namespace:
@@ -35,8 +35,10 @@ def namespace(*arrays: Array) -> Namespace:
 
 def library_name(x: Array) -> str:
     """Return the import name of the library of an array: "numpy", "torch", "jax", ..."""
-    name: str = namespace(x).__name__
-    return name.removeprefix("array_api_compat.").partition(".")[0]
+    if type(x) not in _library_names:
+        name: str = namespace(x).__name__
+        _library_names[type(x)] = name.removeprefix("array_api_compat.").partition(".")[0]
+    return _library_names[type(x)]
 
 
 def device(x: Array) -> Any:

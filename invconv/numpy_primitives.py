@@ -12,7 +12,7 @@ from invconv import blas, strided, windows
 from invconv.arrays import Shape
 from invconv.stencil import Offset, Stencil
 from invconv.tiles import Costs
-from invconv.wavefront import CausalStencil, stable_inverse
+from invconv.wavefront import CausalStencil, inverse_at_the_pixel
 
 Floats = np.ndarray[Any, Any]
 
@@ -80,4 +80,4 @@ class Solver(strided.StridedSolver):
 
 def causal_solver(stencil: CausalStencil, shape: Shape) -> Solver:
     """See `invconv.wavefront.causal_solver`."""
-    return Solver(stencil, stable_inverse(stencil.diagonal), shape)
+    return Solver(stencil, inverse_at_the_pixel(stencil), shape)

@@ -125,7 +125,10 @@ class Parametrised:
 
     def _reference(self) -> tuple[str, Array]:
         """Return one array, with its name, whose library, dtype and device are those of all."""
-        return next(iter(self.parameters().items()))
+        for prefix, part in self._parts().items():
+            name, array = part._reference()
+            return f"{prefix}.{name}", array
+        return next((n, a) for n in self._array_names if (a := getattr(self, n)) is not None)
 
     def asarrays(self, like: Array) -> Self:
         """Return a copy in the library, dtype and device of ``like``.

@@ -23,14 +23,17 @@ from __future__ import annotations
 
 import functools
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
-from invconv.arrays import Array, constant, identity, namespace
+from invconv.arrays import Array, constant, namespace
 from invconv.pitched import Index, by_rows
 from invconv.primitives import matmul
 from invconv.stencil import Offset
-from invconv.tile_matrices import Ints, Pixels, Tile, between
+from invconv.tile_matrices import Pixels, Tile, between
+
+Floats = np.ndarray[Any, Any]
 
 _LARGEST = 2**23  # bytes of a buffer; it is a few times as large as the image
 _FEW = 1024  # pixels: copying them at once costs less than the calls for each row of a tile
@@ -180,12 +183,14 @@ def _pixels(reach: tuple[Offset, ...], sign: int, tile: Tile) -> tuple[Pixels, P
     return mirrored(reads), mirrored(finds), inside
 
 
-@functools.lru_cache(maxsize=256)
-def _columns(reach: tuple[Offset, ...], sign: int, tile: Tile) -> Ints:
-    """Return, for each pixel that is found, its place among the tile's and then those read."""
+@functools.lru_cache(maxsize=32)
+def _kept(reach: tuple[Offset, ...], sign: int, tile: Tile, channels: int) -> tuple[Floats, Floats]:
+    """Return the columns of M that copy pixels from where they are read, around the tile's own."""
     reads, finds, inside = _pixels(reach, sign, tile)
-    found = [inside.index(p) if p in inside else len(inside) + reads.index(p) for p in finds]
-    return np.asarray(found)
+    start = finds.index(inside[0])  # in memory too, a tile's pixels follow each other row by row
+    copied = np.asarray([[p == q for q in finds] for p in reads], float)
+    columns = np.kron(copied, np.eye(channels))
+    return columns[:, : start * channels], columns[:, (start + len(inside)) * channels :]
 
 
 def tile_matrix(
@@ -218,14 +223,13 @@ def weights(
         T^-1, for the pixels of a tile row by row.
     """
     xp, channels = namespace(taps), diagonal.shape[0]
-    reads, finds, inside = _pixels(reach, sign, tile)
-    start = reads.index(inside[0]) * channels
-    stop = start + len(inside) * channels
+    reads, _, inside = _pixels(reach, sign, tile)
     # x = T^-1 (y - taps x_read), transposed: what the pixels around do is taken off y
     solved = xp.matrix_transpose(inverse)
     around = matmul(between(diagonal, taps, reach, sign, reads, inside), -solved)
-    found = xp.concat([around[:start, :], solved, around[stop:, :]], axis=0)
-    found = xp.concat([found, identity(len(reads) * channels, taps)], axis=1)
-    by_pixel = xp.reshape(found, (len(reads) * channels, len(inside) + len(reads), channels))
-    chosen = xp.take(by_pixel, constant(_columns(reach, sign, tile), taps), axis=1)
-    return xp.reshape(chosen, (len(reads) * channels, len(finds) * channels))
+    start = reads.index(inside[0]) * channels
+    parts = [around[:start, :], solved, around[start + solved.shape[0] :, :]]
+    found = xp.concat(parts, axis=0)
+    # the other pixels that are found are those of them that were read
+    before, after = (constant(c, taps, taps.dtype) for c in _kept(reach, sign, tile, channels))
+    return xp.concat([before, found, after], axis=1)

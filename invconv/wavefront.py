@@ -19,7 +19,17 @@ from typing import Any
 
 import numpy as np
 
-from invconv.arrays import Array, Shape, constant, namespace, readable, size, to_numpy, zeros
+from invconv.arrays import (
+    Array,
+    Shape,
+    constant,
+    identity,
+    namespace,
+    readable,
+    size,
+    to_numpy,
+    zeros,
+)
 from invconv.primitives import from_pixel_rows, matmul, pixel_rows, triangular_solve
 from invconv.registry import Primitive
 from invconv.stencil import Offset, Stencil
@@ -77,20 +87,36 @@ def causal_solver(stencil: CausalStencil, shape: Shape) -> Callable[[Array], Arr
 
     The solver has a ``plan``, a dict that says how it works, and can be pickled.
     """
-    return WavefrontSolver(stencil, stable_inverse(stencil.diagonal), shape)
+    return WavefrontSolver(stencil, inverse_at_the_pixel(stencil), shape)
 
 
-def stable_inverse(diagonal: Array) -> Array | None:
+def inverse_at_the_pixel(stencil: CausalStencil) -> Array | None:
     """Return D^-1 where a product with it is as accurate as a triangular solve, else None."""
-    if not readable(diagonal):
+    return stable_inverse(
+        stencil.diagonal,
+        lambda d: triangular_solve(d, identity(d.shape[0], d), lower=stencil.lower),
+    )
+
+
+def stable_inverse(matrix: Array, invert: Callable[[Array], Array] | None = None) -> Array | None:
+    """Return A^-1 where a product with it is as accurate as a solve, else None.
+
+    Parameters
+    ----------
+    matrix : array, shape (n, n)
+        Of triangular blocks on its diagonal, and nothing on one side of them.
+    invert : callable, optional
+        A way that knows more of it.
+    """
+    if not readable(matrix):
         return None
-    # |D|_1 max 1/|d_cc| <= |D|_1 |D^-1|_1, since 1/d_cc are on the diagonal of D^-1: where that is
+    # |A|_1 max 1/|a_ii| <= |A|_1 |A^-1|_1, since 1/a_ii are on the diagonal of A^-1: where that is
     # too much, for a zero pivot or an inf at the latest, a library's inverse might raise
-    values = np.abs(to_numpy(diagonal))
+    values = np.abs(to_numpy(matrix))
     norm = values.sum(axis=0).max()
     if not norm < _INVERSE_LIMIT * values.diagonal().min():
         return None
-    inverse = namespace(diagonal).linalg.inv(diagonal)
+    inverse = (invert or namespace(matrix).linalg.inv)(matrix)
     inverse_norm = np.abs(to_numpy(inverse)).sum(axis=0).max()
     return inverse if norm * inverse_norm <= _INVERSE_LIMIT else None
 

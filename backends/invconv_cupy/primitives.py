@@ -10,7 +10,7 @@ from cupy.lib.stride_tricks import as_strided
 
 from invconv import strided, windows
 from invconv.stencil import Offset, Stencil
-from invconv.wavefront import CausalStencil, stable_inverse
+from invconv.wavefront import CausalStencil, inverse_at_the_pixel
 from invconv_cupy.precision import full_precision
 
 Array: TypeAlias = Any
@@ -65,4 +65,4 @@ class Solver(strided.StridedSolver):
 
 def causal_solver(stencil: CausalStencil, shape: tuple[int, ...]) -> Solver:
     """See `invconv.wavefront.causal_solver`."""
-    return Solver(stencil, stable_inverse(stencil.diagonal), shape)
+    return Solver(stencil, inverse_at_the_pixel(stencil), shape)

@@ -17,7 +17,7 @@ from invconv.primitives import from_pixel_rows, pixel_rows
 from invconv.relay import Relay
 from invconv.spectrum import from_frequencies, stable_spectral_inverse, to_frequencies
 from invconv.tiles import Costs
-from invconv.wavefront import stable_inverse
+from invconv.wavefront import inverse_at_the_pixel
 from invconv_torch import waves
 from invconv_torch.in_memory import IN_MEMORY, memory
 from invconv_torch.precision import full_precision
@@ -91,7 +91,7 @@ class CausalFactor:
         """Factor the convolution with these weights, on detached copies of what it needs."""
         weights = weights.detach()
         causal = family.stencil(weights)
-        solver = PitchedTorchSolver(causal, stable_inverse(causal.diagonal), shape)
+        solver = PitchedTorchSolver(causal, inverse_at_the_pixel(causal), shape)
         return CausalFactor(family, weights, solver)
 
     @property

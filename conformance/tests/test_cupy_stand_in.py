@@ -104,8 +104,8 @@ def _from_source(path: str, name: str) -> inspect.Signature:
 
 PLANTED = {
     "a host read": ("invconv.wavefront.readable = lambda x: True", "HostReadError"),
-    "a copy to the host": ("p.stable_inverse = lambda d: d.get()", "HostReadError"),
-    "an operand of NumPy": ("p.stable_inverse = lambda d: np.eye(2)", "Unsupported type"),
+    "a copy to the host": ("p.inverse_at_the_pixel = lambda c: c.diagonal.get()", "HostReadError"),
+    "an operand of NumPy": ("p.inverse_at_the_pixel = lambda c: np.eye(2)", "Unsupported type"),
 }
 
 SOLVE = """\
