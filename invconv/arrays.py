@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import sys
 from collections.abc import Sequence
@@ -18,6 +19,7 @@ Shape: TypeAlias = tuple[int, ...]
 # by the type of an array: quick, and torch.compile reads them
 _namespaces: dict[type, Namespace] = {}
 _library_names: dict[type, str] = {}
+_halves: dict[tuple[str, Any], bool] = {}  # by a library's dtype
 
 
 def namespace(*arrays: Array) -> Namespace:
@@ -67,6 +69,8 @@ def copy_of(x: Array) -> Array:
     library = library_name(x)
     if library == "torch":
         return x.clone()
+    if library == "numpy":
+        return np.array(x)
     return x if library == "jax" else namespace(x).asarray(x, copy=True)
 
 
@@ -85,6 +89,20 @@ def zeros(shape: Shape, like: Array) -> Array:
 def identity(size: int, like: Array) -> Array:
     """Return the identity matrix in the library, dtype and device of ``like``."""
     return namespace(like).eye(size, dtype=like.dtype, device=device(like))
+
+
+def triangle(x: Array, *, lower: bool) -> Array:
+    """Return one triangle of a matrix, with its diagonal."""
+    xp = namespace(x)
+    if library_name(x) == "numpy":  # its own makes the mask each time
+        below = _below(x.shape[0])
+        return np.where(below if lower else below.T, x, x.dtype.type(0))
+    return xp.tril(x) if lower else xp.triu(x)
+
+
+@functools.lru_cache(maxsize=64)
+def _below(size: int) -> np.ndarray[Any, Any]:
+    return np.tri(size, dtype=bool)
 
 
 def diagonal_matrix(v: Array) -> Array:
@@ -125,7 +143,10 @@ def log_of_exp(log_scale: Array, scale: Array) -> Array:
 
 def is_half(dtype: Any, like: Array) -> bool:
     """Tell whether ``dtype`` is a 16-bit float (float16, bfloat16), whose work runs in float32."""
-    return bool(namespace(like).finfo(dtype).bits == 16)
+    key = library_name(like), dtype
+    if key not in _halves:
+        _halves[key] = bool(namespace(like).finfo(dtype).bits == 16)
+    return _halves[key]
 
 
 def readable(x: Array) -> bool:
@@ -159,6 +180,8 @@ def to_numpy(x: Array) -> np.ndarray[Any, Any]:
         )
     if library == "cupy":
         return np.array(x.get())
+    if type(x) is np.ndarray and x.dtype.isnative and x.dtype.itemsize != 2:
+        return np.array(x)
     if library in ("numpy", "jax"):
         half = x.dtype.itemsize == 2 and x.dtype.kind not in "iu"
         return np.array(x, dtype=np.float32 if half else np.dtype(x.dtype).newbyteorder("="))
@@ -167,7 +190,7 @@ def to_numpy(x: Array) -> np.ndarray[Any, Any]:
 
 def to_float(x: Array) -> float:
     """Return the value of a 0-d array, which the caller knows to be readable."""
-    return float(to_numpy(x))
+    return float(x) if isinstance(x, np.generic) else float(to_numpy(x))
 
 
 def describe(x: Array) -> str:
@@ -177,7 +200,7 @@ def describe(x: Array) -> str:
 
 def dtype_name(dtype: Any) -> str:
     """Return "float32" for every library's way to write it."""
-    name = getattr(dtype, "name", str(dtype).rpartition(".")[2])
+    name = dtype.name if hasattr(dtype, "name") else str(dtype).rpartition(".")[2]
     foreign = isinstance(dtype, np.dtype) and not dtype.isnative
     return f"{name} in foreign byte order" if foreign else name
 

@@ -19,13 +19,27 @@ from typing import Any, Self
 import numpy as np
 
 from invconv import condition
-from invconv.arrays import Array, Shape, diagonal_matrix, log_abs, namespace, size, zeros
+from invconv.arrays import Array, Shape, diagonal_matrix, log_abs, namespace, size, triangle, zeros
 from invconv.convolution import Convolution
 from invconv.pieces import Gradients
 from invconv.primitives import correlate, correlate_after, correlate_kernel_vjp
 from invconv.settings import choice, directions, generator, positive_int, sizes
 from invconv.stencil import Offset, kernel_of, tap_indices, taps_of
 from invconv.wavefront import CausalStencil, causal_solver
+
+Mask = tuple[tuple[int, ...], tuple[Offset, ...]]
+_masks: dict[tuple[Shape, Offset], Mask] = {}  # a dict, since torch.compile reads it
+
+
+def _unmasked(kernel_size: Shape, centre: Offset) -> Mask:
+    kept, reach = [], []
+    here = (0,) * len(centre)
+    for position, t in enumerate(tap_indices(kernel_size)):
+        o = tuple(i - c for i, c in zip(t, centre, strict=True))
+        if o >= here:  # compared entry by entry, so the first non-zero one decides
+            kept.append(position)
+            reach.append(o)
+    return tuple(kept), tuple(reach)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -139,20 +153,15 @@ class AutoregressiveConv(Convolution):
             return (0,) * self.ndim
         return (0, *((k - 1) // 2 for k in self._kernel_size[1:]))
 
-    def _mask(self) -> tuple[tuple[int, ...], tuple[Offset, ...]]:
+    def _mask(self) -> Mask:
         """Return the flat positions of the taps that are not masked, o = 0 first, and their o."""
-        kept, reach = [], []
-        centre, here = self._centre, (0,) * self.ndim
-        for position, t in enumerate(tap_indices(self._kernel_size)):
-            o = tuple(i - c for i, c in zip(t, centre, strict=True))
-            if o >= here:  # compared entry by entry, so the first non-zero one decides
-                kept.append(position)
-                reach.append(o)
-        return tuple(kept), tuple(reach)
+        key = self._kernel_size, self._centre
+        if key not in _masks:
+            _masks[key] = _unmasked(*key)
+        return _masks[key]
 
     def _triangle(self, matrix: Array) -> Array:
-        xp = namespace(matrix)
-        return xp.tril(matrix) if self.channel_order == "lower" else xp.triu(matrix)
+        return triangle(matrix, lower=self.channel_order == "lower")
 
     def _causal(self) -> CausalStencil:
         kept, reach = self._mask()

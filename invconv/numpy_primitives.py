@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
-from scipy.linalg import get_blas_funcs
+from scipy.linalg import get_blas_funcs, get_lapack_funcs
 
 from invconv import blas, strided, windows
 from invconv.arrays import Shape
 from invconv.stencil import Offset, Stencil
 from invconv.tiles import Costs
-from invconv.wavefront import CausalStencil, inverse_at_the_pixel
+from invconv.wavefront import CausalStencil, stable_inverse
 
 Floats = np.ndarray[Any, Any]
 
@@ -80,4 +81,12 @@ class Solver(strided.StridedSolver):
 
 def causal_solver(stencil: CausalStencil, shape: Shape) -> Solver:
     """See `invconv.wavefront.causal_solver`."""
-    return Solver(stencil, inverse_at_the_pixel(stencil), shape)
+    inverse = stable_inverse(stencil.diagonal, functools.partial(_invert, lower=stencil.lower))
+    return Solver(stencil, inverse, shape)
+
+
+def _invert(matrix: Floats, *, lower: bool) -> Floats:
+    """Return the inverse of a regular triangular matrix."""
+    trtri: Any = get_lapack_funcs("trtri", (matrix,))
+    inverse: Floats = trtri(matrix.T, lower=not lower)[0].T
+    return inverse

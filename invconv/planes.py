@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import functools
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, Self
 
@@ -19,7 +19,7 @@ from invconv.arrays import Array, Shape, namespace, zeros
 from invconv.pitched import Layout
 from invconv.primitives import correlate
 from invconv.relay import Relay
-from invconv.stencil import Stencil
+from invconv.stencil import Offset, Stencil
 from invconv.tile_matrices import Tile
 from invconv.tiles import Choice, Costs
 from invconv.wavefront import CausalStencil, stable_inverse
@@ -105,24 +105,20 @@ class PitchedSolver(ABC):
             return xp.reshape(self._flipped(y[:, :, None, :]), tuple(y.shape))
         return self._flipped(y)
 
-    @functools.cached_property
+    @property
     def _reach(self) -> tuple[tuple[int, int], ...]:
-        """The reach of every tap as (row, column)."""
-        return tuple((o[0], o[1]) if len(o) == 2 else (0, o[0]) for o in self._kept.reach)
+        """The reach of every tap that is kept, as (row, column)."""
+        causal = self.causal
+        return _kept(causal.reach, causal.dilation, self.shape)[1]
 
-    @functools.cached_property
+    @property
     def _kept(self) -> CausalStencil:
         """The stencil without the taps that reach beyond the grid from everywhere."""
-        kept = [t for t, o in enumerate(self.causal.reach) if self._meets(o)]
-        if len(kept) == len(self.causal.reach):
-            return self.causal
-        return self._only(kept)
+        causal = self.causal
+        kept, _ = _kept(causal.reach, causal.dilation, self.shape)
+        return causal if len(kept) == len(causal.reach) else self._only(kept)
 
-    def _meets(self, reach: tuple[int, ...]) -> bool:
-        along = zip(reach, self.causal.dilation, self.shape, strict=True)
-        return all(abs(o) * d < n for o, d, n in along)
-
-    def _only(self, kept: list[int]) -> CausalStencil:
+    def _only(self, kept: Sequence[int]) -> CausalStencil:
         """Return the stencil with some of its taps."""
         taps = self.causal.taps
         chosen = [taps[t : t + 1, ...] for t in kept]
@@ -224,6 +220,20 @@ class PitchedSolver(ABC):
                     rhs = rhs - correlate(stencil, planes[i - sign * distance])
             planes[i] = self._inside(rhs)
         return namespace(y).stack(planes, axis=2)
+
+
+@functools.lru_cache(maxsize=256)
+def _kept(
+    reach: tuple[Offset, ...], dilation: tuple[int, ...], shape: Shape
+) -> tuple[tuple[int, ...], tuple[tuple[int, int], ...]]:
+    """Return which taps connect two pixels of a grid, and their reach as (row, column)."""
+    kept = tuple(
+        t
+        for t, tap in enumerate(reach)
+        if all(abs(o) * d < n for o, d, n in zip(tap, dilation, shape, strict=True))
+    )
+    rows = (reach[t] if len(shape) > 1 else (0, *reach[t]) for t in kept)
+    return kept, tuple((o[0], o[1]) for o in rows)
 
 
 def _each(solve: Callable[[Array], Array], y: Array, axis: int, step: int) -> Array:

@@ -31,7 +31,7 @@ from invconv.arrays import Array, constant, namespace
 from invconv.pitched import Index, by_rows
 from invconv.primitives import matmul
 from invconv.stencil import Offset
-from invconv.tile_matrices import Pixels, Tile, between
+from invconv.tile_matrices import Ints, Pixels, Tile, between
 
 Floats = np.ndarray[Any, Any]
 
@@ -184,13 +184,17 @@ def _pixels(reach: tuple[Offset, ...], sign: int, tile: Tile) -> tuple[Pixels, P
 
 
 @functools.lru_cache(maxsize=32)
-def _kept(reach: tuple[Offset, ...], sign: int, tile: Tile, channels: int) -> tuple[Floats, Floats]:
-    """Return the columns of M that copy pixels from where they are read, around the tile's own."""
+def _columns(
+    reach: tuple[Offset, ...], sign: int, tile: Tile, channels: int, itemsize: int
+) -> tuple[Ints, Floats]:
+    """Return the order in which the tile's pixels are found, and the columns of M for the others.
+
+    The others, which are found as they were read, are all before the tile's, or after them.
+    """
     reads, finds, inside = _pixels(reach, sign, tile)
-    start = finds.index(inside[0])  # in memory too, a tile's pixels follow each other row by row
-    copied = np.asarray([[p == q for q in finds] for p in reads], float)
-    columns = np.kron(copied, np.eye(channels))
-    return columns[:, : start * channels], columns[:, (start + len(inside)) * channels :]
+    own = np.asarray([inside.index(p) for p in finds if p in inside])
+    copied = np.asarray([[p == q for q in finds if q not in inside] for p in reads], float)
+    return own, np.kron(copied, np.eye(channels)).astype(f"f{itemsize}")
 
 
 def tile_matrix(
@@ -230,6 +234,9 @@ def weights(
     start = reads.index(inside[0]) * channels
     parts = [around[:start, :], solved, around[start + solved.shape[0] :, :]]
     found = xp.concat(parts, axis=0)
-    # the other pixels that are found are those of them that were read
-    before, after = (constant(c, taps, taps.dtype) for c in _kept(reach, sign, tile, channels))
-    return xp.concat([before, found, after], axis=1)
+    own, columns = _columns(reach, sign, tile, channels, taps.dtype.itemsize)
+    by_pixel = xp.reshape(found, (len(reads) * channels, len(inside), channels))
+    found = xp.take(by_pixel, constant(own, taps), axis=1)
+    found = xp.reshape(found, (len(reads) * channels, len(own) * channels))
+    kept = constant(columns, taps)
+    return xp.concat([kept, found] if sign > 0 else [found, kept], axis=1)

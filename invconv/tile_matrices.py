@@ -16,12 +16,14 @@ Ints = np.ndarray[Any, np.dtype[np.int64]]
 
 
 @functools.lru_cache(maxsize=512)
-def _taps(reach: tuple[Offset, ...], sign: int, sources: Pixels, targets: Pixels) -> Ints:
-    """Return the tap from each source to each target: 0 for D, T + 1 for none."""
+def _taps(
+    reach: tuple[Offset, ...], sign: int, sources: Pixels, targets: Pixels
+) -> tuple[Ints, bool]:
+    """Return the tap from each source to each target, 0 for D, T + 1 for none; if any has none."""
     known = {(0, 0): 0} | {(sign * a, sign * q): 1 + t for t, (a, q) in enumerate(reach)}
     none = len(reach) + 1
     found = [known.get((i - r, j - c), none) for r, c in sources for i, j in targets]
-    return np.asarray(found, dtype=np.int64)
+    return np.asarray(found, dtype=np.int64), none in found
 
 
 def between(
@@ -47,8 +49,11 @@ def between(
         Counted from anywhere.
     """
     xp, channels = namespace(taps), diagonal.shape[0]
-    known = xp.concat([diagonal[None, ...], taps, zeros((1, channels, channels), taps)], axis=0)
-    chosen = xp.take(known, constant(_taps(reach, sign, sources, targets), taps), axis=0)
+    found, some_none = _taps(reach, sign, sources, targets)
+    known = [diagonal[None, ...], taps]
+    if some_none:
+        known.append(zeros((1, channels, channels), taps))
+    chosen = xp.take(xp.concat(known, axis=0), constant(found, taps), axis=0)
     blocks = xp.reshape(chosen, (len(sources), len(targets), channels, channels))
     # a source's channels are the columns of its taps
     return xp.reshape(
