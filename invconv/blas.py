@@ -1,18 +1,20 @@
 """BLAS's gemm on views of NumPy arrays: C = A B + C in place, which `numpy.matmul` cannot do.
 
-SciPy offers the function itself, with a description of what it takes, to compiled code
-(`scipy.linalg.cython_blas`); called through ctypes it takes less time than a call of `matmul`.
+It is that of the BLAS that `numpy.matmul` itself calls, found by its name among what NumPy is
+linked to, and tried out before it is trusted. Through ctypes it takes less time than `matmul`.
 
-BLAS shares large products out among threads, from some 2^19 multiplications on. These wait for work
-in a loop, as those of NumPy's own BLAS and of PyTorch do, and threads of two libraries get in each
-other's way for milliseconds. So gemm is asked for products that are too small to be shared out.
+Where it is not found, as on Windows, it is that of SciPy, which offers its own with a description
+of what it takes (`scipy.linalg.cython_blas`). BLAS shares large products out among threads. These
+wait for work in a loop, and threads of two libraries get in each other's way for milliseconds. So
+SciPy's gemm is asked only for products that are too small to be shared out.
 """
 
 from __future__ import annotations
 
 import ctypes
 import functools
-from typing import Any
+import importlib
+from typing import Any, NamedTuple
 
 import numpy as np
 from scipy.linalg import cython_blas
@@ -22,24 +24,66 @@ from invconv.strided import Call, Product, general_product
 Floats = np.ndarray[Any, Any]
 
 _LETTERS = {"float32": "s", "float64": "d"}
+_LINKED = "numpy._core._multiarray_umath"  # where NumPy's matmul is
+# in NumPy's wheels; in OpenBLAS with 64-bit integers; in any BLAS, most often with 32-bit ones
+_NAMES = ("scipy_{}gemm_64_", "{}gemm_64_", "{}gemm_")
 _TAKES = "char, char, int, int, int, {0}, {0}, int, {0}, int, {0}, {0}, int"
+_FUNCTION = ctypes.CFUNCTYPE(None, *[ctypes.c_void_p] * 13)  # all arguments are addresses
 
 _GENERAL = general_product(np)
 
-SMALL = 2**18  # multiplications
+SMALL = 2**18  # multiplications of a product that no BLAS shares out
 _ROWS = 16  # of a product, from which it takes as long as its share of a larger one
 
 _letter = ctypes.c_char(b"N")  # neither A nor B is transposed
 _PLAIN = ctypes.addressof(_letter)
 
 
+class Gemm(NamedTuple):
+    """The function, and the most multiplications that it is asked for at once."""
+
+    function: Any
+    largest: float
+
+
 @functools.cache
-def _gemm(dtype: np.dtype[Any]) -> Any:
-    """Return the function for numbers of a type, None where it takes something else than known."""
-    letter = _LETTERS.get(dtype.name, "")
+def _gemm(dtype: np.dtype[Any]) -> Gemm | None:
+    """Return the function for numbers of a type, None where there is none."""
+    letter = _LETTERS.get(dtype.name)
+    if letter is None or not dtype.isnative:
+        return None
+    if (function := _of_numpy(letter, dtype)) is not None:
+        return Gemm(function, np.inf)
+    if (function := _of_scipy(letter)) is not None:
+        return Gemm(function, SMALL)
+    return None
+
+
+def _of_numpy(letter: str, dtype: np.dtype[Any]) -> Any:
+    try:
+        linked = ctypes.CDLL(importlib.import_module(_LINKED).__file__)
+    except (ImportError, OSError):
+        return None
+    named = (getattr(linked, name.format(letter), None) for name in _NAMES)
+    usable = (_FUNCTION(ctypes.cast(f, ctypes.c_void_p).value or 0) for f in named if f)
+    return next((f for f in usable if _multiplies(f, dtype)), None)
+
+
+def _multiplies(function: Any, dtype: np.dtype[Any]) -> bool:
+    """Try a function out, integers of its kind included."""
+    a, b = (np.arange(1, n * 7 + 1, dtype=dtype).reshape(-1, 7) for n in (2, 3))
+    a, b, out = a[:, :3], b[:, :4], np.ones((2, 7), dtype)
+    wanted = out.copy()
+    wanted[:, :4] += a @ b
+    _, arguments = _by_reference(a, b, out[:, :4], True)
+    function(*arguments)
+    return np.array_equal(out, wanted)
+
+
+def _of_scipy(letter: str) -> Any:
     functions: dict[str, Any] = dict(cython_blas.__pyx_capi__)
     capsule = functions.get(f"{letter}gemm")
-    if capsule is None or not dtype.isnative:
+    if capsule is None:
         return None
     name, pointer = ctypes.pythonapi.PyCapsule_GetName, ctypes.pythonapi.PyCapsule_GetPointer
     name.restype, name.argtypes = ctypes.c_char_p, [ctypes.py_object]
@@ -48,7 +92,7 @@ def _gemm(dtype: np.dtype[Any]) -> Any:
     number = f"__pyx_t_5scipy_6linalg_11cython_blas_{letter}"
     if signature.decode().replace(" *", "") != f"void ({_TAKES.format(number)})":
         return None
-    return ctypes.CFUNCTYPE(None, *[ctypes.c_void_p] * 13)(pointer(capsule, signature))
+    return _FUNCTION(pointer(capsule, signature))
 
 
 def product(
@@ -58,6 +102,7 @@ def product(
     plus: Floats | None = None,
     *,
     otherwise: Product = _GENERAL,
+    largest: float = np.inf,
 ) -> list[Call]:
     """Return the calls that put A B into ``out``, with what else is in ``plus`` added to it.
 
@@ -73,26 +118,31 @@ def product(
     plus : array, shape (M, N), optional
         ``out`` itself, or scratch memory that may be overwritten.
     otherwise : callable
-        Does it where gemm cannot, which takes no rows that overlap, or would share it out.
+        Does it where gemm cannot, which takes no rows that overlap, or is not to.
+    largest : float
+        Multiplications that gemm is asked for at once, at most.
     """
-    rows = SMALL // max(1, b.size)
+    gemm = _gemm(out.dtype)
     fit = all(_pitch(x) >= x.shape[1] for x in (a, b, out))
-    if _gemm(out.dtype) is None or not fit or rows < min(len(out), _ROWS):
+    if gemm is None or not fit:
+        return otherwise(a, b, out, plus)
+    rows = int(min(len(out), min(largest, gemm.largest) / max(1, b.size)))
+    if rows < min(len(out), _ROWS):
         return otherwise(a, b, out, plus)
     calls = []
     for i in range(0, len(out), rows):
         some = slice(i, i + rows)
         x = out[some]
         total = x if plus is None or plus is out else plus[some]
-        calls.append(_call(a[some], b, total, plus is not None))
+        calls.append(_call(gemm.function, a[some], b, total, plus is not None))
         if total is not x:
             calls.append(functools.partial(np.copyto, x, total))
     return calls
 
 
-def _call(a: Floats, b: Floats, total: Floats, add: bool) -> Call:
+def _call(function: Any, a: Floats, b: Floats, total: Floats, add: bool) -> Call:
     here, arguments = _by_reference(a, b, total, add)
-    call = functools.partial(_gemm(total.dtype), *arguments)
+    call = functools.partial(function, *arguments)
     call.reads = (here, a, b, total)  # type: ignore[attr-defined]  # at addresses: let them live
     return call
 
@@ -103,7 +153,9 @@ def _by_reference(a: Floats, b: Floats, out: Floats, add: bool) -> tuple[Any, li
     Rows are its columns: it is asked for out^T = B^T A^T.
     """
     (m, k), n = a.shape, b.shape[1]
-    integers = np.asarray([n, m, k, *(_pitch(x) for x in (b, a, out))], dtype=np.intc)
+    # who reads 32 bits finds them first, on machines that put the lowest ones first: all that
+    # SciPy and NumPy are made for; `_multiplies` would tell
+    integers = np.asarray([n, m, k, *(_pitch(x) for x in (b, a, out))], dtype=np.int64)
     scalars = np.asarray([1, add], dtype=out.dtype)
     at = integers.ctypes.data
     n_, m_, k_, *of = range(at, at + integers.nbytes, integers.itemsize)

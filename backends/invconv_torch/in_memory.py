@@ -1,6 +1,6 @@
 """NumPy's waves in the memory of tensors on the CPU, in torch's own threads.
 
-What is more than `invconv.blas` asks of gemm is torch's.
+What BLAS would share out among its own threads is torch's (see `invconv.blas`).
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def _matmul(a: Floats, b: Floats, out: Floats) -> None:
 def _product(a: Floats, b: Floats, out: Floats, plus: Floats | None = None) -> list[Call]:
     if torch.get_num_threads() > 1 and len(out) * b.size > _LARGE:
         return _torch_product(a, b, out, plus)
-    return blas.product(a, b, out, plus, otherwise=_torch_product)
+    return blas.product(a, b, out, plus, otherwise=_torch_product, largest=blas.SMALL)
 
 
 def _torch_product(a: Floats, b: Floats, out: Floats, plus: Floats | None) -> list[Call]:

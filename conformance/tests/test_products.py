@@ -20,6 +20,7 @@ from invconv_torch import in_memory
 Floats = np.ndarray[Any, Any]
 PRODUCTS: dict[str, Callable[..., Any]] = {
     "BLAS": blas.product,
+    "SciPy's BLAS": blas.product,
     "NumPy": general_product(np),
     "in memory": in_memory.IN_MEMORY.product,
 }
@@ -31,13 +32,27 @@ def rows(buffer: Floats, start: int, pitch: int, shape: tuple[int, int]) -> Floa
     return as_strided(buffer[start:], shape, (pitch * size, size))
 
 
+@pytest.fixture
+def without_numpys_blas(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    blas._gemm.cache_clear()
+    monkeypatch.setattr(blas, "_of_numpy", lambda letter, dtype: None)
+    yield
+    blas._gemm.cache_clear()
+
+
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("plus", ["nothing", "itself", "scratch"])
 @pytest.mark.parametrize("shape", [(1, 3, 5), (7, 1, 4), (40, 6, 3), (300, 24, 12)], ids=str)
 @pytest.mark.parametrize("name", PRODUCTS)
 def test_a_product_goes_where_it_should(
-    name: str, shape: tuple[int, int, int], plus: str, dtype: str
+    name: str,
+    shape: tuple[int, int, int],
+    plus: str,
+    dtype: str,
+    request: pytest.FixtureRequest,
 ) -> None:
+    if name == "SciPy's BLAS":
+        request.getfixturevalue("without_numpys_blas")
     (m, k, n), rng = shape, np.random.default_rng(0)
     pitch = k + n + 2
     buffer = rng.standard_normal(m * pitch).astype(dtype)
@@ -63,6 +78,36 @@ def test_calls_are_for_the_values_at_the_time() -> None:
     np.testing.assert_array_equal(out, np.full((2, 4), 2.0))
 
 
+@pytest.mark.usefixtures("without_numpys_blas")
+def test_scipys_gemm_is_asked_for_small_products_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(blas, "SMALL", 2**8)
+    rng = np.random.default_rng(0)
+    a, b, out = rng.standard_normal((50, 3)), rng.standard_normal((3, 4)), np.empty((50, 4))
+    calls = blas.product(a, b, out)
+    assert len(calls) == 3  # of 21 rows, 252 multiplications, at most
+    for call in calls:
+        call()
+    np.testing.assert_allclose(out, a @ b)
+    b, out = rng.standard_normal((3, 400)), np.empty((50, 400))
+    (call,) = blas.product(a, b, out)
+    assert not hasattr(call, "reads")  # matmul's
+    call()
+    np.testing.assert_allclose(out, a @ b)
+
+
+def test_a_function_that_does_something_else_is_not_gemm(monkeypatch: pytest.MonkeyPatch) -> None:
+    dtype = np.dtype("float64")
+    if blas._of_numpy("d", dtype) is None:
+        pytest.skip("NumPy's BLAS is not found by its name here")
+    assert not blas._multiplies(blas._of_numpy("s", np.dtype("float32")), dtype)
+    assert not blas._multiplies(lambda *arguments: None, dtype)
+    monkeypatch.setattr(blas, "_NAMES", ("no_such_{}gemm",))
+    assert blas._of_numpy("d", dtype) is None
+    monkeypatch.setattr(blas, "_LINKED", "no_such_module")
+    assert blas._of_numpy("d", dtype) is None
+
+
+@pytest.mark.usefixtures("without_numpys_blas")
 def test_what_blas_does_not_take_is_multiplied_all_the_same(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
