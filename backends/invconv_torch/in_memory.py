@@ -19,7 +19,8 @@ from invconv.strided import Call, copy_in_pieces
 
 Tensor: TypeAlias = torch.Tensor
 
-_LARGE = 2**20  # multiplications, or numbers, that are better shared out
+_LARGE = 2**20  # multiplications that are better shared out
+_MANY = 2**16  # numbers that are better copied by all threads
 
 
 def memory(x: Tensor) -> Floats:
@@ -29,7 +30,7 @@ def memory(x: Tensor) -> Floats:
 
 
 def _copy(target: Floats, source: Floats, pieces: tuple[Index, ...]) -> None:
-    if torch.get_num_threads() > 1 and target.size > _LARGE:
+    if torch.get_num_threads() > 1 and target.size > _MANY:
         torch.from_numpy(target).copy_(torch.from_numpy(source))
     else:
         copy_in_pieces(target, source, pieces)
