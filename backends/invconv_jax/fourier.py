@@ -1,4 +1,4 @@
-"""Fourier transforms of one axis, the last one, that leave a batch where it is.
+"""Fourier transforms of the last axes that leave a batch where it is.
 
 `lax.fft` would gather a batch that is spread over devices, hence `SplitByBatch`.
 """
@@ -47,16 +47,14 @@ def _real(x: Array, length: int) -> Array:
 _fft = SplitByBatch("invconv_fft", _transform, (-1,), _transpose)
 
 
-def rfftn(x: Array, ndim: int) -> Array:
-    """Return half the spectrum of real x along its last ``ndim`` axes."""
+def _rfft_by_axes(x: Array, ndim: int) -> Array:
     x = _fft(x, kind="rfft", length=x.shape[-1])
     for axis in range(x.ndim - ndim, x.ndim - 1):
         x = _along(x, axis, "fft")
     return x
 
 
-def irfftn(x: Array, ndim: int, length: int) -> Array:
-    """Undo `rfftn`, to ``length`` points along the last axis."""
+def _irfft_by_axes(x: Array, ndim: int, length: int) -> Array:
     for axis in range(x.ndim - ndim, x.ndim - 1):
         x = _along(x, axis, "ifft")
     return _fft(x, kind="irfft", length=length)
@@ -65,3 +63,49 @@ def irfftn(x: Array, ndim: int, length: int) -> Array:
 def _along(x: Array, axis: int, kind: str) -> Array:
     x = jnp.moveaxis(x, axis, -1)
     return jnp.moveaxis(_fft(x, kind=kind, length=x.shape[-1]), -1, axis)
+
+
+def _transform_together(x: Array, *, kind: str, lengths: tuple[int, ...]) -> Array:
+    return lax.fft(x, kind, lengths)
+
+
+def _transpose_together(bar: Array, like: Any, *, kind: str, lengths: tuple[int, ...]) -> Array:
+    def by_axes(x: Array) -> Array:
+        if kind == "rfft":
+            return _rfft_by_axes(x, len(lengths))
+        return _irfft_by_axes(x, len(lengths), lengths[-1])
+
+    result: Array = jax.linear_transpose(by_axes, like)(bar)[0]
+    return result
+
+
+# axes that XLA transforms at once, which is faster than one after the other
+_MOST = 3
+_together = {
+    n: SplitByBatch(
+        f"invconv_fft_of_{n}_axes",
+        _transform_together,
+        tuple(range(-n, 0)),
+        _transpose_together,
+    )
+    for n in range(1, _MOST + 1)
+}
+
+
+def rfftn(x: Array, ndim: int) -> Array:
+    """Return half the spectrum of real x along its last ``ndim`` axes."""
+    last = min(ndim, _MOST)
+    lengths = tuple(x.shape[x.ndim - last :])
+    x = _together[last](x, kind="rfft", lengths=lengths)
+    for axis in range(x.ndim - ndim, x.ndim - last):
+        x = _along(x, axis, "fft")
+    return x
+
+
+def irfftn(x: Array, ndim: int, length: int) -> Array:
+    """Undo `rfftn`, to ``length`` points along the last axis."""
+    last = min(ndim, _MOST)
+    for axis in range(x.ndim - ndim, x.ndim - last):
+        x = _along(x, axis, "ifft")
+    lengths = (*x.shape[x.ndim - last : -1], length)
+    return _together[last](x, kind="irfft", lengths=lengths)
