@@ -15,97 +15,68 @@ from invconv.arrays import Array
 from invconv_jax.partition import SplitByBatch
 
 
-def _transform(x: Array, *, kind: str, length: int) -> Array:
-    return lax.fft(x, kind, (length,))
+def _transform(x: Array, *, kind: str, lengths: tuple[int, ...]) -> Array:
+    return lax.fft(x, kind, lengths)
 
 
-def _transpose(bar: Array, like: Any, *, kind: str, length: int) -> Array:
+def _transpose(bar: Array, like: Any, *, kind: str, lengths: tuple[int, ...]) -> Array:
     """Transpose a transform: a complex one is symmetric, a real one a part of a complex one."""
     if kind in ("fft", "ifft"):
-        return _fft(bar, kind=kind, length=length)
+        return _fft(bar, kind, *lengths)
+    length = lengths[-1]
 
-    def through_complex(x: Array) -> Array:
+    def part(x: Array) -> Array:
+        if len(lengths) > 1:
+            ndim = len(lengths)
+            return rfftn(x, ndim, 1) if kind == "rfft" else irfftn(x, ndim, length, 1)
         return _complex(x)[..., : length // 2 + 1] if kind == "rfft" else _real(x, length)
 
-    result: Array = jax.linear_transpose(through_complex, like)(bar)[0]
+    result: Array = jax.linear_transpose(part, like)(bar)[0]
     return result
 
 
 def _complex(x: Array) -> Array:
     """Return the whole spectrum of real x."""
     x = lax.complex(x, jnp.zeros_like(x))
-    return _fft(x, kind="fft", length=x.shape[-1])
+    return _fft(x, "fft", x.shape[-1])
 
 
 def _real(x: Array, length: int) -> Array:
     """Return what `irfft` returns, through the whole spectrum: x and its mirror image."""
     mirrored = jnp.conj(x[..., 1 : (length + 1) // 2][..., ::-1])
     whole = jnp.concatenate([x, mirrored], axis=-1)
-    return jnp.real(_fft(whole, kind="ifft", length=length))
+    return jnp.real(_fft(whole, "ifft", length))
 
 
-_fft = SplitByBatch("invconv_fft", _transform, (-1,), _transpose)
-
-
-def _rfft_by_axes(x: Array, ndim: int) -> Array:
-    x = _fft(x, kind="rfft", length=x.shape[-1])
-    for axis in range(x.ndim - ndim, x.ndim - 1):
-        x = _along(x, axis, "fft")
-    return x
-
-
-def _irfft_by_axes(x: Array, ndim: int, length: int) -> Array:
-    for axis in range(x.ndim - ndim, x.ndim - 1):
-        x = _along(x, axis, "ifft")
-    return _fft(x, kind="irfft", length=length)
-
-
-def _along(x: Array, axis: int, kind: str) -> Array:
-    x = jnp.moveaxis(x, axis, -1)
-    return jnp.moveaxis(_fft(x, kind=kind, length=x.shape[-1]), -1, axis)
-
-
-def _transform_together(x: Array, *, kind: str, lengths: tuple[int, ...]) -> Array:
-    return lax.fft(x, kind, lengths)
-
-
-def _transpose_together(bar: Array, like: Any, *, kind: str, lengths: tuple[int, ...]) -> Array:
-    def by_axes(x: Array) -> Array:
-        if kind == "rfft":
-            return _rfft_by_axes(x, len(lengths))
-        return _irfft_by_axes(x, len(lengths), lengths[-1])
-
-    result: Array = jax.linear_transpose(by_axes, like)(bar)[0]
-    return result
-
-
-# axes that XLA transforms at once, which is faster than one after the other
-_MOST = 3
-_together = {
-    n: SplitByBatch(
-        f"invconv_fft_of_{n}_axes",
-        _transform_together,
-        tuple(range(-n, 0)),
-        _transpose_together,
-    )
+_MOST = 3  # axes that XLA transforms at once, which is faster than one after the other
+_transforms = {
+    n: SplitByBatch(f"invconv_fft_of_{n}", _transform, tuple(range(-n, 0)), _transpose)
     for n in range(1, _MOST + 1)
 }
 
 
-def rfftn(x: Array, ndim: int) -> Array:
-    """Return half the spectrum of real x along its last ``ndim`` axes."""
-    last = min(ndim, _MOST)
-    lengths = tuple(x.shape[x.ndim - last :])
-    x = _together[last](x, kind="rfft", lengths=lengths)
+def _fft(x: Array, kind: str, *lengths: int) -> Array:
+    """Transform the last axes, one for each length."""
+    return _transforms[len(lengths)](x, kind=kind, lengths=lengths)
+
+
+def rfftn(x: Array, ndim: int, at_once: int = _MOST) -> Array:
+    """Return half the spectrum of real x along its last ``ndim`` axes, ``at_once`` together."""
+    last = min(ndim, at_once)
+    x = _fft(x, "rfft", *x.shape[x.ndim - last :])
     for axis in range(x.ndim - ndim, x.ndim - last):
         x = _along(x, axis, "fft")
     return x
 
 
-def irfftn(x: Array, ndim: int, length: int) -> Array:
+def irfftn(x: Array, ndim: int, length: int, at_once: int = _MOST) -> Array:
     """Undo `rfftn`, to ``length`` points along the last axis."""
-    last = min(ndim, _MOST)
+    last = min(ndim, at_once)
     for axis in range(x.ndim - ndim, x.ndim - last):
         x = _along(x, axis, "ifft")
-    lengths = (*x.shape[x.ndim - last : -1], length)
-    return _together[last](x, kind="irfft", lengths=lengths)
+    return _fft(x, "irfft", *x.shape[x.ndim - last : -1], length)
+
+
+def _along(x: Array, axis: int, kind: str) -> Array:
+    x = jnp.moveaxis(x, axis, -1)
+    return jnp.moveaxis(_fft(x, kind, x.shape[-1]), -1, axis)
