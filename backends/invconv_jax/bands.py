@@ -1,9 +1,9 @@
 """Large images on a CPU are solved band by band: the work that one needs fits into a cache.
 
-A band is a few rows of every image of the batch. Less what the rows before it give to its first
-rows, its right-hand side is that of a small image of its own. The loop over the bands writes into
-one array, the result, so a solve needs the memory of a band besides it. On an accelerator, where
-every step of a loop costs a launch, the whole image is solved at once.
+A band is a few rows of every image of the batch. With the rows before it that its taps reach,
+solved already, it is a small image of its own. The loop over the bands writes into one array, the
+result, so a solve needs the memory of a band besides it. On an accelerator, where every step of a
+loop costs a launch, the whole image is solved at once.
 """
 
 from __future__ import annotations
@@ -17,8 +17,6 @@ from jax import lax
 from jax import numpy as jnp
 
 from invconv.arrays import Array, Shape
-from invconv.stencil import Stencil
-from invconv_jax.convolve import correlate
 from invconv_jax.fronts import Geometry
 
 _WHOLE = 2**22  # bytes of images up to which one solve is faster than several
@@ -52,18 +50,14 @@ class Bands:
         rows, halo = g.shape[axis], g.halo(axis)
         size = math.prod(y_shape) * itemsize
         wanted = min(_MOST, size // _BAND) if size > _WHOLE else 1
-        height = max(math.ceil(rows / max(1, wanted)), halo)
+        height = max(rows // max(1, wanted), halo, 1)
         if rows - height < halo:  # all that the taps of the last band reach is to be before it
             return cls(axis, rows, 1)
         return cls(axis, height, math.ceil(rows / height))
 
 
 def solve_in_bands(
-    solve: Callable[[Geometry, Array], Array],
-    geometry: Geometry,
-    bands: Bands,
-    taps: Stencil,
-    y: Array,
+    solve: Callable[[Geometry, Array], Array], geometry: Geometry, bands: Bands, y: Array
 ) -> Array:
     """Solve for x, shape (B, C, *shape).
 
@@ -73,37 +67,31 @@ def solve_in_bands(
         Takes a geometry and a right-hand side, and solves it at once.
     geometry : Geometry
     bands : Bands
-    taps : Stencil
-        The convolution without the pixel itself.
     y : array, shape (B, C, *shape)
     """
-    if bands.count == 1 or not taps.offsets:
+    if bands.count == 1 or not geometry.reach:
         return solve(geometry, y)
 
-    def banded(taps: Array, y: Array) -> Array:
-        return _banded(solve, geometry, bands, Stencil(offsets, taps), y)
+    def banded(y: Array) -> Array:
+        return _banded(solve, geometry, bands, y)
 
-    def whole(_: Array, y: Array) -> Array:
+    def whole(y: Array) -> Array:
         return solve(geometry, y)
 
-    offsets = taps.offsets
-    return lax.platform_dependent(taps.taps, y, cpu=banded, default=whole)
+    return lax.platform_dependent(y, cpu=banded, default=whole)
 
 
 def _banded(
-    solve: Callable[[Geometry, Array], Array],
-    geometry: Geometry,
-    bands: Bands,
-    taps: Stencil,
-    y: Array,
+    solve: Callable[[Geometry, Array], Array], geometry: Geometry, bands: Bands, y: Array
 ) -> Array:
     height, axis = bands.height, 2 + bands.axis
     rows, halo = y.shape[axis], geometry.halo(bands.axis)
     upwards = geometry.direction[bands.axis] < 0
-    grid = tuple(height if 2 + a == axis else n for a, n in enumerate(geometry.shape))
-    band = dataclasses.replace(geometry, shape=grid)
-    rest = [(0, 0, 0)] * y.ndim
-    rest[axis] = (height - halo, 0, 0) if upwards else (0, height - halo, 0)
+    band = dataclasses.replace(
+        geometry,
+        shape=_with(geometry.shape, bands.axis, height + halo),
+        solved=_with((0,) * len(geometry.shape), bands.axis, halo // geometry.dilation[bands.axis]),
+    )
 
     def step(i: Array, x: Array) -> Array:
         passed = jnp.minimum(i * height, rows - height)
@@ -111,12 +99,13 @@ def _banded(
         # there is nothing before the first band; what is read in its place is zero still
         before = start + height if upwards else start - halo
         known = lax.dynamic_slice_in_dim(x, before, halo, axis)
-        blank = jnp.zeros_like(known)
-        around = jnp.concatenate([blank, known] if upwards else [known, blank], axis)
-        given = correlate(taps, around)
-        given = lax.slice_in_dim(given, *((0, halo) if upwards else (halo, 2 * halo)), axis=axis)
-        given = lax.pad(given, jnp.zeros((), y.dtype), rest)
-        found = solve(band, lax.dynamic_slice_in_dim(y, start, height, axis) - given)
+        given = lax.dynamic_slice_in_dim(y, start, height, axis)
+        found = solve(band, jnp.concatenate([given, known] if upwards else [known, given], axis))
+        found = lax.slice_in_dim(found, *((0, height) if upwards else (halo, None)), axis=axis)
         return lax.dynamic_update_slice_in_dim(x, found, start, axis)
 
     return lax.fori_loop(0, bands.count, step, jnp.zeros_like(y))
+
+
+def _with(sizes: tuple[int, ...], axis: int, size: int) -> tuple[int, ...]:
+    return (*sizes[:axis], size, *sizes[axis + 1 :])

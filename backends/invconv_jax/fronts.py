@@ -1,23 +1,32 @@
-"""How a causal solve lays an image out: one contiguous row per wavefront, no gather.
+"""Where the pixels of a causal solve are: a front in one column of a flat, padded image.
 
-With all directions +1 and all dilations 1 (`Layout.enter` flips and splits the image so that this
-holds), pixel p belongs to the front level(p) = w . p. Along one axis, the line, w is 1: there
-p_line = level - (w . p without it), so that a pixel is known by its level and its other
-coordinates. In an array (levels, *other axes), what a tap reads for a whole front is one block of
-an earlier front, shifted by a constant.
+With all directions +1 and all dilations 1 (`invconv_jax.images` flips and splits the image so that
+this holds), pixel p belongs to the front level(p) = slope . p, whose pixels do not depend on each
+other. Along one axis, the line, the slope is 1. The lines lie one after the other in flat memory,
+with zeros between them, and line i, in two dimensions, starts at i pitch. With
+
+    pitch = columns + slope[i],    q, r = divmod(level, columns),
+
+pixel (i, j) is at i pitch + j = (i + q) columns + r. So in rows of ``columns`` numbers a front is
+part of one column, r, from row q on, and so is all that a tap reads for it. Transposed, each is one
+block of memory: nothing is gathered. Of more axes each has a pitch, of so many rows and its slope.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import functools
+import itertools
+import math
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
-from jax import lax
-from jax import numpy as jnp
 
-from invconv.arrays import Array, Shape
+from invconv.arrays import Shape
 from invconv.stencil import Offset
 from invconv.wavefront import CausalStencil
+
+_ALIGNED = 8  # numbers: XLA transposes rows of multiples several times as fast
 
 
 @dataclass(frozen=True)
@@ -30,6 +39,9 @@ class Geometry:
         As in `invconv.wavefront.CausalStencil`.
     shape : tuple of int
         The grid.
+    solved : tuple of int
+        How many pixels along each axis, first in its direction, are x already: in each residue
+        class. Empty if none are.
     """
 
     lower: bool
@@ -38,6 +50,7 @@ class Geometry:
     dilation: tuple[int, ...]
     slope: tuple[int, ...]
     shape: Shape
+    solved: tuple[int, ...] = ()
 
     @classmethod
     def of(cls, causal: CausalStencil, shape: Shape) -> Geometry:
@@ -72,77 +85,117 @@ class Geometry:
         """The number of fronts."""
         return 1 + sum(w * (n - 1) for w, n in zip(self.slope, self.coarse, strict=True))
 
-    def drop(self, offset: Offset) -> int:
-        """Return how many levels earlier the pixels are that a tap reads."""
-        return sum(w * o for w, o in zip(self.slope, offset, strict=True))
+    @property
+    def start(self) -> tuple[int, ...]:
+        """The first pixel that is to be solved."""
+        return self.solved or (0,) * len(self.shape)
 
     def halo(self, axis: int) -> int:
         """Return how many pixels along an axis a tap reaches back."""
         return self.dilation[axis] * max((offset[axis] for offset in self.reach), default=0)
 
+    def margin(self, axis: int) -> int:
+        """Return how many zeros an axis has after its pixels, before them for what comes next."""
+        return max((abs(offset[axis]) for offset in self.reach), default=0)
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where the pixels of a grid are in flat memory, counted in numbers.
+
+    Attributes
+    ----------
+    geometry : Geometry
+    columns : int
+        Numbers of a row.
+    pitches : tuple of int
+        For each axis of the grid: from a pixel to the next.
+    lead : int
+        Zeros before the first pixel: as many as a tap reads back.
+    """
+
+    geometry: Geometry
+    columns: int
+    pitches: tuple[int, ...]
+    lead: int
+
+    @classmethod
+    def of(cls, geometry: Geometry) -> Places:
+        """Put the lines of a grid as close together as their taps allow."""
+        g = geometry
+        pitches = {g.line: 1}
+        inner = g.coarse[g.line] + g.margin(g.line)
+        columns = max(1, inner - g.slope[g.others[-1]]) if g.others else inner
+        if columns > 8 * _ALIGNED:
+            columns = _ALIGNED * math.ceil(columns / _ALIGNED)
+        for axis in reversed(g.others):
+            rows = math.ceil((inner - g.slope[axis]) / columns)
+            pitches[axis] = rows * columns + g.slope[axis]
+            inner = (g.coarse[axis] + g.margin(axis)) * pitches[axis]
+        places = cls(g, columns, tuple(pitches[a] for a in range(len(g.shape))), 0)
+        furthest = max((places.back(o) for o in g.reach), default=0)
+        return replace(places, lead=max(0, furthest - places.back(g.start)))
+
+    def back(self, offset: Offset) -> int:
+        """Return how far back a tap reads."""
+        return sum(p * o for p, o in zip(self.pitches, offset, strict=True))
+
+    def front(self, level: Any) -> tuple[Any, Any]:
+        """Return (row, column) of a front's first number."""
+        g = self.geometry
+        first = sum(g.start[a] * (self.pitches[a] - g.slope[a]) for a in g.others)
+        place = self.lead + first + level
+        return place // self.columns, place % self.columns
+
+    def earlier(self, front: tuple[Any, Any], offset: Offset) -> tuple[Any, Any]:
+        """Return (row, column) of the first number that a tap reads for a front."""
+        (row, column), (rows, columns) = front, divmod(self.back(offset), self.columns)
+        borrowed = column < columns  # XLA runs a division as a program of its own
+        return row - rows - borrowed, column - columns + self.columns * borrowed
+
+    @functools.cached_property
+    def lines(self) -> dict[tuple[int, ...], int]:
+        """The row of each line that is to be solved, less that of the first, in a front."""
+        g = self.geometry
+        strides = [(self.pitches[a] - g.slope[a]) // self.columns for a in g.others]
+        first = [g.start[a] for a in g.others]
+        indices = itertools.product(*(range(g.start[a], g.coarse[a]) for a in g.others))
+        return {
+            index: sum(s * (i - f) for s, i, f in zip(strides, index, first, strict=True))
+            for index in indices
+        }
+
     @property
-    def looks_ahead(self) -> bool:
-        """Whether a tap reads along an axis against its direction, as rasters do."""
-        return any(o < 0 for offset in self.reach for o in offset)
-
-    def enter(self, y: Array) -> Array:
-        """Lay out (B, C, *shape) as (levels, C, *residues, *others, B), zero between the pixels."""
-        ndim = len(self.shape)
-        y = jnp.flip(y, self._backward)
-        for a, (n, m, d) in enumerate(self._split):
-            y = jnp.pad(
-                y, [(0, m * d - n) if axis == 2 + 2 * a else (0, 0) for axis in range(y.ndim)]
-            )
-            y = y.reshape(*y.shape[: 2 + 2 * a], m, d, *y.shape[3 + 2 * a :])
-        y = jnp.transpose(y, self._order)
-        for axis, a in enumerate(self.others, start=2 + ndim):
-            y = _skew(y, axis, self.slope[a])
-        return jnp.moveaxis(y, (-1, 0), (0, -1))
-
-    def leave(self, x: Array) -> Array:
-        """Undo `enter`."""
-        ndim = len(self.shape)
-        x = jnp.moveaxis(x, (0, -1), (-1, 0))
-        for axis, a in reversed(list(enumerate(self.others, start=2 + ndim))):
-            x = _unskew(x, axis, self.slope[a])
-        x = jnp.transpose(x, np.argsort(self._order).tolist())
-        for a, (n, m, d) in enumerate(self._split):
-            x = x.reshape(*x.shape[: 2 + a], m * d, *x.shape[4 + a :])
-            x = lax.slice_in_dim(x, 0, n, axis=2 + a)
-        return jnp.flip(x, self._backward)
+    def count(self) -> int:
+        """How many rows there are from the first line to the last in a front."""
+        return 1 + max(self.lines.values())
 
     @property
-    def _backward(self) -> list[int]:
-        """The axes of (B, C, *shape) to flip, so that all directions are +1."""
-        return [2 + a for a, s in enumerate(self.direction) if s < 0]
+    def rows(self) -> int:
+        """How many there are, to hold all that is read and written."""
+        g = self.geometry
+        last = self.front(g.levels - 1)
+        read = max(last[0], *(self.earlier(last, o)[0] for o in g.reach)) + self.count
+        pixels = max(p * n for p, n in zip(self.pitches, g.coarse, strict=True))
+        return int(max(read, math.ceil((self.lead + pixels) / self.columns)))
 
-    @property
-    def _split(self) -> list[tuple[int, int, int]]:
-        """Of every axis: its pixels, and those along it and across it by residue."""
-        return list(zip(self.shape, self.coarse, self.dilation, strict=True))
+    def levels(self, batch: int) -> tuple[Any, Any]:
+        """Return at which level the line of each row of a front begins, and how long it is.
 
-    @property
-    def _order(self) -> tuple[int, ...]:
-        """How to order (B, C, pixels, residues, pixels, residues, ...)."""
-        residues = range(3, 3 + 2 * len(self.shape), 2)
-        return (0, 1, *residues, *(2 + 2 * a for a in (*self.others, self.line)))
-
-
-def _skew(v: Array, axis: int, slope: int) -> Array:
-    """Move row i of the last axis right by slope x i, i counted along ``axis``."""
-    v = jnp.moveaxis(v, axis, -2)
-    *lead, n, m = v.shape
-    width = m + slope * (n - 1)
-    # with rows that are longer by the slope than those that are read back, each starts later
-    v = jnp.pad(v, [(0, 0)] * (v.ndim - 1) + [(0, width + slope - m)])
-    v = v.reshape(*lead, n * (width + slope))[..., : n * width].reshape(*lead, n, width)
-    return jnp.moveaxis(v, -2, axis)
-
-
-def _unskew(v: Array, axis: int, slope: int) -> Array:
-    """Undo `_skew`."""
-    v = jnp.moveaxis(v, axis, -2)
-    *lead, n, width = v.shape
-    v = v.reshape(*lead, n * width)
-    v = jnp.pad(v, [(0, 0)] * len(lead) + [(0, n * slope)]).reshape(*lead, n, width + slope)
-    return jnp.moveaxis(v[..., : width - slope * (n - 1)], -2, axis)
+        Both are to be broadcast to (count, batch x residues). Where no line is to be solved it is
+        beyond the last level.
+        """
+        g = self.geometry
+        residues = list(np.ndindex(g.dilation))
+        first = np.full((self.count, len(residues)), g.levels, np.int32)
+        length = np.empty(len(residues), np.uint32)
+        for r, residue in enumerate(residues):
+            size = [-(-(n - i) // d) for n, i, d in zip(g.shape, residue, g.dilation, strict=True)]
+            length[r] = max(0, size[g.line] - g.start[g.line])
+            for index, row in self.lines.items():
+                if all(i < size[a] for i, a in zip(index, g.others, strict=True)):
+                    steps = zip(index, g.others, strict=True)
+                    first[row, r] = g.start[g.line] + sum(g.slope[a] * i for i, a in steps)
+        if len(residues) == 1:
+            return first, length[0]
+        return np.tile(first, (1, batch)), np.tile(length, batch)

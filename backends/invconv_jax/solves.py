@@ -11,6 +11,8 @@ from jax import numpy as jnp
 from invconv.arrays import Array
 from invconv_jax.partition import SplitByBatch
 
+_FEW = 4  # channels: a product is slower to call than to write out
+
 
 def _substitute(matrix: Array, rhs: Array, *, lower: bool) -> Array:
     """Solve T x = b for b of shape (C, ...)."""
@@ -44,3 +46,14 @@ def triangular_solve(matrix: Array, rhs: Array, *, lower: bool) -> Array:
         lambda _, b: substitute(matrix, b, lower=lower),
         lambda _, b: substitute(matrix.mT, b, lower=not lower),
     )
+
+
+def combine(matrices: Array, parts: list[Array]) -> Array:
+    """Return the sum of matrices (T, C, C) times T parts (C, ...)."""
+    count, channels, _ = matrices.shape
+    if channels > _FEW or matrices.dtype.itemsize < 4:  # a product adds up in float32 at least
+        weights = jnp.moveaxis(matrices, 0, 1).reshape(channels, count * channels)
+        return jnp.tensordot(weights, jnp.concatenate(parts), 1, precision=lax.Precision.HIGHEST)
+    columns = matrices.reshape(*matrices.shape, *[1] * (parts[0].ndim - 1))
+    terms = [columns[t, :, c] * part[c] for t, part in enumerate(parts) for c in range(channels)]
+    return functools.reduce(jnp.add, terms)

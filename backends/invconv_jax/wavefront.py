@@ -1,6 +1,6 @@
 """Causal solves: a loop over wavefronts that is compiled once, whatever the image size.
 
-The loop overwrites its right-hand side front by front, in the layout of `invconv_jax.fronts`.
+The loop overwrites its right-hand side front by front, at the places of `invconv_jax.fronts`.
 JAX differentiates it by the rule for a linear solve (`lax.custom_linear_solve`), which keeps the
 solution and nothing else.
 """
@@ -12,17 +12,18 @@ from dataclasses import dataclass
 from typing import Any
 
 import jax
+import numpy as np
 from jax import lax
 from jax import numpy as jnp
 
 from invconv.arrays import Array, Shape, readable
 from invconv.primitives import flat
-from invconv.stencil import Stencil
 from invconv.wavefront import CausalStencil, inverse_keeps_accuracy
 from invconv_jax.bands import Bands, solve_in_bands
-from invconv_jax.convolve import PRECISION, correlate
-from invconv_jax.fronts import Geometry
-from invconv_jax.solves import matmul, substitute, triangular_solve
+from invconv_jax.convolve import correlate
+from invconv_jax.fronts import Geometry, Places
+from invconv_jax.images import enter, leave
+from invconv_jax.solves import combine, matmul, substitute, triangular_solve
 
 
 def causal_solver(stencil: CausalStencil, shape: Shape) -> ScanSolver:
@@ -105,17 +106,16 @@ def _solve(geometry: Geometry, bands: Bands, corner: Corner, taps: Array, y: Arr
     causal = CausalStencil(
         corner.diagonal, g.lower, taps, g.reach, g.direction, g.dilation, g.slope
     )
-    earlier = Stencil(causal.offsets, taps)
 
-    def solve(geometry: Geometry, corner: Corner, earlier: Stencil, rhs: Array) -> Array:
-        at_once = functools.partial(_substitute, corner, earlier.taps)
-        return solve_in_bands(at_once, geometry, bands, earlier, rhs)
+    def solve(geometry: Geometry, corner: Corner, taps: Array, rhs: Array) -> Array:
+        at_once = functools.partial(_substitute, corner, taps)
+        return solve_in_bands(at_once, geometry, bands, rhs)
 
     return lax.custom_linear_solve(
         lambda x: correlate(causal.stencil(), x),
         y,
-        lambda _, b: solve(g, corner, earlier, b),
-        lambda _, b: solve(g.transpose(), corner.transpose(), earlier.transpose(), b),
+        lambda _, b: solve(g, corner, taps, b),
+        lambda _, b: solve(g.transpose(), corner.transpose(), taps.mT, b),
     )
 
 
@@ -123,12 +123,10 @@ def _substitute(corner: Corner, taps: Array, geometry: Geometry, y: Array) -> Ar
     """Solve with D^-1 or D, whichever the corner says."""
 
     def multiply(y: Array) -> Array:
-        scaled = matmul(corner.inverse, flat(y)).reshape(y.shape)
-        inner = matmul(corner.inverse, taps)
-        return _loop(geometry, None, inner, scaled)
+        return _loop(geometry, corner.inverse, True, taps, y)
 
     def solve(y: Array) -> Array:
-        return _loop(geometry, corner.diagonal, taps, y)
+        return _loop(geometry, corner.diagonal, False, taps, y)
 
     if corner.inverse is None:
         return solve(y)
@@ -137,39 +135,33 @@ def _substitute(corner: Corner, taps: Array, geometry: Geometry, y: Array) -> Ar
     return lax.cond(corner.accurate, multiply, solve, y)
 
 
-def _loop(geometry: Geometry, diagonal: Array | None, taps: Array, y: Array) -> Array:
-    """Overwrite y by x, front by front."""
+def _loop(geometry: Geometry, matrix: Array, inverted: bool, taps: Array, y: Array) -> Array:
+    """Overwrite y by x, front by front, with D^-1 for a matrix if it is inverted, else D."""
     g = geometry
     count, channels, _ = taps.shape
-    if count == 0 and diagonal is None:
-        return y
+    if count == 0 and inverted:
+        return matmul(matrix, flat(y)).reshape(y.shape)
     if count == 0:
-        return jnp.moveaxis(substitute(diagonal, jnp.moveaxis(y, 1, 0), lower=g.lower), 0, 1)
-    depth = max(g.drop(o) for o in g.reach)
-    before = [max(0, *(o[a] for o in g.reach)) for a in g.others]
-    after = [max(0, *(-o[a] for o in g.reach)) for a in g.others]
-    rows = g.enter(y)
-    sizes = (1, *rows.shape[1:])
-    still = (0,) * (1 + len(g.shape))  # the channels and the residues
-    padding = [(depth, 0), *[(0, 0) for _ in still], *zip(before, after, strict=True), (0, 0)]
-    pixels = g.enter(jnp.ones((1, 1, *g.shape), bool)) if g.looks_ahead else None
-    weights = jnp.moveaxis(taps, 0, 1).reshape(channels, count * channels)
+        return jnp.moveaxis(substitute(matrix, jnp.moveaxis(y, 1, 0), lower=g.lower), 0, 1)
+    places = Places.of(g)
+    buffer = enter(places, y)
+    first, length = places.levels(len(y))
+    sizes = (channels, 1, places.count, buffer.shape[-1])
+    reads, weights = g.reach, -taps
+    if inverted:
+        reads = ((0,) * len(g.shape), *reads)
+        weights = jnp.concatenate([matrix[None], matmul(matrix, weights)])
 
-    def front(buffer: Array, level: Any, offset: tuple[int, ...]) -> Array:
-        lead = [b - offset[a] for b, a in zip(before, g.others, strict=True)]
-        start = (level + depth - g.drop(offset), *still, *lead, 0)
-        return lax.dynamic_slice(buffer, start, sizes)[0]
+    def window(buffer: Array, place: tuple[Any, Any]) -> Array:
+        return lax.dynamic_slice(buffer, (0, place[1], place[0], 0), sizes)[:, 0]
 
     def step(level: Any, buffer: Array) -> Array:
-        earlier = jnp.concatenate([front(buffer, level, o) for o in g.reach])
-        x = front(buffer, level, here) - jnp.tensordot(weights, earlier, 1, precision=PRECISION)
-        if diagonal is not None:
-            x = substitute(diagonal, x, lower=g.lower)
-        if pixels is not None:
-            x = jnp.where(pixels[level], x, 0)
-        return lax.dynamic_update_slice(buffer, x[None], (level + depth, *still, *before, 0))
+        row, column = front = places.front(level)
+        y = window(buffer, front)
+        x = combine(weights, [window(buffer, places.earlier(front, o)) for o in reads])
+        x = x if inverted else substitute(matrix, y + x, lower=g.lower)
+        passed = (level - first).astype(np.uint32)  # very many of a line that is yet to begin
+        x = jnp.where(passed < length, x, y)
+        return lax.dynamic_update_slice(buffer, x[:, None], (0, column, row, 0))
 
-    here = (0,) * len(g.shape)
-    buffer = lax.fori_loop(0, g.levels, step, jnp.pad(rows, padding))
-    inner = [slice(b, b + g.coarse[a]) for b, a in zip(before, g.others, strict=True)]
-    return g.leave(buffer[(slice(depth, None), *[slice(None) for _ in still], *inner)])
+    return leave(places, lax.fori_loop(int(first.min()), g.levels, step, buffer))

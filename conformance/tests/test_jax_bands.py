@@ -83,7 +83,7 @@ def test_a_large_solve_needs_a_third_of_its_input_beside_the_result(
     y = jax.ShapeDtypeStruct(shape, np.float32)
     compiled = jax.jit(conv.prepare(shape[2:], check=False).inverse).lower(y).compile()
     memory = compiled.memory_analysis()
-    assert memory.temp_size_in_bytes <= 0.3 * 4 * np.prod(shape)
+    assert memory.temp_size_in_bytes <= 0.34 * 4 * np.prod(shape)
 
 
 def test_small_images_are_solved_at_once() -> None:
