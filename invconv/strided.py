@@ -110,7 +110,7 @@ class Strided:
         """
         solved = substitute is None
         work = self._work((plan, solved), weights, lambda w: self._pitched_work(plan, w, solved))
-        source = tiled(plan.shape, y)
+        source = _tiled(plan.shape, y)
         if plan.own:
             self.copy(work.given, source, plan.entries)
         elif work.chunks:
@@ -124,15 +124,15 @@ class Strided:
             for call in calls:
                 call()
             found[...] = rows if substitute is None else substitute(rows)
-        self.copy(tiled(plan.shape, x), work.found, plan.exits)
+        self.copy(_tiled(plan.shape, x), work.found, plan.exits)
 
     def relay(self, plan: Relay, weights: list[Array], y: Array, x: Array) -> None:
         """Put the solution x of one image y into ``x``."""
         work = self._work(plan, weights, lambda w: self._relay_work(plan, w))
-        self.copy(work.given, tiled(plan.shape, y), plan.copies)
+        self.copy(work.given, _tiled(plan.shape, y), plan.copies)
         for call in work.calls:
             call()
-        self.copy(tiled(plan.shape, x), work.found, plan.copies)
+        self.copy(_tiled(plan.shape, x), work.found, plan.copies)
 
     def _work(self, plan: Any, weights: list[Array], make: Callable[[list[Array]], Work]) -> Work:
         if not self.keeps:
@@ -216,7 +216,7 @@ class Strided:
         return self.as_strided(buffer[place:], shape, tuple(s * buffer.itemsize for s in strides))
 
 
-def tiled(shape: tuple[int, ...], x: Array) -> Array:
+def _tiled(shape: tuple[int, ...], x: Array) -> Array:
     """View images (B, C, H, W) as ``shape``, (B, H / h, h, W / w, w, C)."""
     batch, rows, high, columns, wide, channels = shape
     return x.reshape((batch, channels, rows, high, columns, wide)).transpose(0, 2, 3, 4, 5, 1)

@@ -6,7 +6,7 @@ What BLAS would share out among its own threads is torch's (see `invconv.blas`).
 from __future__ import annotations
 
 import functools
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import TypeAlias
 
 import numpy as np
@@ -15,13 +15,12 @@ import torch
 from invconv import blas
 from invconv.numpy_primitives import STRIDED, Floats
 from invconv.pitched import Index
-from invconv.strided import Call, Strided, Work, copy_in_pieces, tiled
+from invconv.strided import Call, copy_in_pieces
 
 Tensor: TypeAlias = torch.Tensor
 
 _LARGE = 2**20  # multiplications that are better shared out
-_MANY = 2**16  # numbers that are better copied by all threads
-_FIT = 2**20  # numbers that stay in the cache when they are copied twice
+_MANY = 2**18  # numbers that are better copied by all threads, which wait for more in a loop
 
 
 def memory(x: Tensor) -> Floats:
@@ -60,17 +59,4 @@ def _torch_product(a: Floats, b: Floats, out: Floats, plus: Floats | None) -> li
     return [functools.partial(torch.addmm, torch.from_numpy(plus), left, right, out=x)]
 
 
-@dataclass(frozen=True, eq=False)
-class _InMemory(Strided):
-    """NumPy's, but what is worth it is done by torch's threads."""
-
-    def _solve_tiles(self, work: Work, y: Floats) -> None:
-        if torch.get_num_threads() == 1 or not _MANY < y.size <= _FIT:
-            super()._solve_tiles(work, y)
-            return
-        given, inverse = torch.from_numpy(work.given), torch.from_numpy(work.weights[0])
-        tiles = torch.from_numpy(tiled(work.given.shape, y)).contiguous()
-        given.copy_(torch.mm(tiles.view(-1, len(inverse)), inverse).view(given.shape))
-
-
-IN_MEMORY = _InMemory(np, STRIDED.as_strided, _product, _matmul, STRIDED.keeps, _copy)
+IN_MEMORY = replace(STRIDED, product=_product, matmul=_matmul, copy=_copy)

@@ -185,33 +185,5 @@ def test_autocast_does_not_reach_the_products_that_are_torchs() -> None:
     np.testing.assert_allclose(x.numpy(), wanted, rtol=0, atol=1e-4)
 
 
-@pytest.mark.usefixtures("two_threads")
-@pytest.mark.parametrize("direction", [1, -1])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_tiles_of_many_pixels_are_solved_by_torchs_threads(
-    dtype: torch.dtype, direction: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    multiply, sizes = torch.mm, []
-
-    def counted(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-        sizes.append(a.numel())
-        return multiply(a, b)
-
-    monkeypatch.setattr(torch, "mm", counted)
-    rng = np.random.default_rng(0)
-    like = torch.empty(0, dtype=dtype)
-    conv = ic.AutoregressiveConv.init(3, 2, direction=direction, rng=rng, like=like)
-    y = torch.as_tensor(rng.standard_normal((40, 3, 32, 32)), dtype=dtype)
-    prepared = conv.prepare((32, 32), check=False)
-    x = prepared.inverse(y)
-    assert tuple(y.shape) in prepared.plan["T^-1 y first"]
-    assert sizes == [y.numel()]
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        assert torch.equal(prepared.inverse(y), x)
-    again = conv.asarrays(np.zeros(())).forward(x.numpy().astype(float))
-    eps = torch.finfo(dtype).eps
-    np.testing.assert_allclose(again, y.numpy(), rtol=0, atol=100 * eps)
-
-
 def test_numpy_and_torch_do_not_share_what_a_thread_keeps() -> None:
     assert in_memory.IN_MEMORY._kept is not STRIDED._kept
