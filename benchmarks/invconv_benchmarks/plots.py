@@ -22,7 +22,7 @@ from invconv_benchmarks.suites import as_text
 from invconv_benchmarks.tables import place
 
 COLORS = {"numpy": "#4c78a8", "torch": "#e4572e", "jax": "#2a9d8f", "cupy": "#8e6bbf"}
-_MARKS = {"float32": "o", "float64": "s"}
+_MARKS = ("s", "D", "^", "v", "P", "X")
 
 
 def draw(document: Document, folder: Path) -> dict[str, Path]:
@@ -212,29 +212,32 @@ def _accuracy(rows: list[Row]) -> Any:
     for axis, shape in zip(axes[0], shapes, strict=True):
         some = [r for g in groups if tuple(g[0]["shape"]) == shape for r in g]
         some = [r for r in some if r["residual"] and r["passes"] and r["threads"] == least]
-        for number, row in enumerate(sorted(some, key=lambda r: float(r["median"]))):
-            _dot(axis, row, number)
+        dots = {_name(r): _dot(axis, r, some) for r in some}
+        for dtype in dict.fromkeys(r["dtype"] for r in some):
+            level = max(float(r["residual"]) for r in some if r["dtype"] == dtype)
+            axis.text(0.01, level, dtype, transform=axis.get_yaxis_transform(), fontsize=8)
         axis.set_xscale("log")
         axis.set_yscale("log")
         axis.set_title(f"inverse of {some[0]['map']}, {as_text(shape)}", fontsize=10)
         axis.set_xlabel("milliseconds")
         axis.set_ylabel("‖K x − y‖ / (‖x‖ + ‖y‖)")
         axis.grid(alpha=0.3)
-        axis.margins(0.4, 0.18)
+        axis.margins(0.2, 0.1)
         axis.yaxis.set_minor_formatter(NullFormatter())
+        axis.legend(dots.values(), dots.keys(), fontsize=8, loc="center right")
     return figure
 
 
-def _dot(axis: Any, row: Row, number: int) -> None:
+def _name(row: Row) -> str:
+    return place(row) if row["role"] == "ours" else f"{row['contender']}, {place(row)}"
+
+
+def _dot(axis: Any, row: Row, rows: list[Row]) -> Any:
+    """Draw a row, ours full, each kind of peer by a mark of its own; return it for the legend."""
     x, y = 1e3 * row["median"], max(row["residual"], float(np.finfo(np.float64).tiny))
-    ours = row["role"] == "ours"
-    face = color(row) if ours else "white"
-    axis.plot(x, y, _MARKS.get(row["dtype"], "^"), ms=8, mfc=face, mec=color(row), ls="")
-    name = place(row) if ours else f"{row['contender']}, {place(row)}"
-    axis.annotate(
-        name,
-        (x, y),
-        xytext=(6, 6 if number % 2 else -12),
-        textcoords="offset points",
-        fontsize=7,
-    )
+    peers = list(dict.fromkeys(r["contender"] for r in rows if r["role"] != "ours"))
+    if row["role"] == "ours":
+        mark, face = "o", color(row)
+    else:
+        mark, face = _MARKS[peers.index(row["contender"]) % len(_MARKS)], "white"
+    return axis.plot(x, y, mark, ms=8, mfc=face, mec=color(row), ls="")[0]
