@@ -150,8 +150,9 @@ class Places:
     def earlier(self, front: tuple[Any, Any], offset: Offset) -> tuple[Any, Any]:
         """Return (row, column) of the first number that a tap reads for a front."""
         (row, column), (rows, columns) = front, divmod(self.back(offset), self.columns)
-        borrowed = column < columns  # XLA runs a division as a program of its own
-        return row - rows - borrowed, column - columns + self.columns * borrowed
+        column = column - columns
+        borrowed = column >> 31  # -1 where it is negative; a division is a step of its own to XLA
+        return row - rows + borrowed, column - self.columns * borrowed
 
     @functools.cached_property
     def lines(self) -> dict[tuple[int, ...], int]:

@@ -164,4 +164,5 @@ def _loop(geometry: Geometry, matrix: Array, inverted: bool, taps: Array, y: Arr
         x = jnp.where(passed < length, x, y)
         return lax.dynamic_update_slice(buffer, x[:, None], (0, column, row, 0))
 
-    return leave(places, lax.fori_loop(int(first.min()), g.levels, step, buffer))
+    levels = first.min(), np.int32(g.levels)
+    return leave(places, lax.fori_loop(*levels, step, buffer))

@@ -245,6 +245,17 @@ def test_forward_and_gradients_agree_with_autodiff_of_agnostic_code() -> None:
         np.testing.assert_allclose(a, b, rtol=1e-10, atol=1e-10)
 
 
+@pytest.mark.parametrize("mask", ["corner", "raster"])
+@pytest.mark.parametrize("x64", [False, True])
+def test_nothing_is_promoted(x64: bool, mask: str) -> None:
+    conv = ic.AutoregressiveConv.init(2, 3, mask=mask, rng=np.random.default_rng(0))
+    y = np.random.default_rng(1).standard_normal((2, 2, 5, 6)).astype(np.float32)
+    with jax.enable_x64(x64), jax.numpy_dtype_promotion("strict"):
+        x = jax.jit(lambda conv, y: conv.inverse(y))(conv.asarrays(y), jnp.asarray(y))
+    assert x.dtype == np.float32
+    np.testing.assert_allclose(conv.forward(np.asarray(x, float)), y, rtol=0, atol=1e-5)
+
+
 @pytest.mark.parametrize("shape", [(0, 2, 4, 3), (2, 2, 1, 1)])
 def test_empty_batches_and_single_pixels(shape: tuple[int, ...]) -> None:
     for cls in (ic.EmergingConv, ic.PeriodicConv, ic.QRConv1x1):
