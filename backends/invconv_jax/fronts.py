@@ -183,8 +183,8 @@ class Places:
     def levels(self, batch: int) -> tuple[Any, Any]:
         """Return at which level the line of each row of a front begins, and how long it is.
 
-        Both are to be broadcast to (count, batch x residues). Where no line is to be solved it is
-        beyond the last level.
+        Both are to be broadcast to (1, count, batch x residues). Where no line is to be solved it
+        is beyond the last level.
         """
         g = self.geometry
         residues = list(np.ndindex(g.dilation))
@@ -198,5 +198,5 @@ class Places:
                     steps = zip(index, g.others, strict=True)
                     first[row, r] = g.start[g.line] + sum(g.slope[a] * i for i, a in steps)
         if len(residues) == 1:
-            return first, length[0]
-        return np.tile(first, (1, batch)), np.tile(length, batch)
+            return first[None], length[None, None]
+        return np.tile(first, (1, 1, batch)), np.tile(length, (1, 1, batch))

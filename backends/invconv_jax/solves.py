@@ -55,5 +55,7 @@ def combine(matrices: Array, parts: list[Array]) -> Array:
         weights = jnp.moveaxis(matrices, 0, 1).reshape(channels, count * channels)
         return jnp.tensordot(weights, jnp.concatenate(parts), 1, precision=lax.Precision.HIGHEST)
     columns = matrices.reshape(*matrices.shape, *[1] * (parts[0].ndim - 1))
-    terms = [columns[t, :, c] * part[c] for t, part in enumerate(parts) for c in range(channels)]
+    terms = [
+        columns[t, :, c] * part[c : c + 1] for t, part in enumerate(parts) for c in range(channels)
+    ]
     return functools.reduce(jnp.add, terms)

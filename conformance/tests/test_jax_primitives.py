@@ -250,7 +250,8 @@ def test_forward_and_gradients_agree_with_autodiff_of_agnostic_code() -> None:
 def test_nothing_is_promoted(x64: bool, mask: str) -> None:
     conv = ic.AutoregressiveConv.init(2, 3, mask=mask, rng=np.random.default_rng(0))
     y = np.random.default_rng(1).standard_normal((2, 2, 5, 6)).astype(np.float32)
-    with jax.enable_x64(x64), jax.numpy_dtype_promotion("strict"):
+    strict = (jax.numpy_dtype_promotion("strict"), jax.numpy_rank_promotion("raise"))
+    with jax.enable_x64(x64), strict[0], strict[1]:
         x = jax.jit(lambda conv, y: conv.inverse(y))(conv.asarrays(y), jnp.asarray(y))
     assert x.dtype == np.float32
     np.testing.assert_allclose(conv.forward(np.asarray(x, float)), y, rtol=0, atol=1e-5)
