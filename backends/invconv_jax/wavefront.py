@@ -138,6 +138,8 @@ def _substitute(corner: Corner, taps: Array, geometry: Geometry, y: Array) -> Ar
 def _loop(geometry: Geometry, matrix: Array, inverted: bool, taps: Array, y: Array) -> Array:
     """Overwrite y by x, front by front, with D^-1 for a matrix if it is inverted, else D."""
     g = geometry
+    if y.size == 0:
+        return y
     count, channels, _ = taps.shape
     if count == 0 and inverted:
         return matmul(matrix, flat(y)).reshape(y.shape)
