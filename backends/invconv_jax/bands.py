@@ -19,7 +19,7 @@ from jax import numpy as jnp
 from invconv.arrays import Array, Shape
 from invconv_jax.fronts import Geometry
 
-_WHOLE = 2**23  # bytes of images up to which one solve is faster than several
+_WHOLE = 8 * 10**6  # bytes of images up to which one solve is faster than several
 _BAND = 2**19  # bytes of one band's images
 _MOST = 16  # bands: a band's workspace is three to four times as large as its part of the images
 

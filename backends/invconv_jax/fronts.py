@@ -121,13 +121,19 @@ class Places:
 
     @classmethod
     def of(cls, geometry: Geometry) -> Places:
-        """Put the lines of a grid as close together as their taps allow."""
+        """Put the lines of a grid so far apart that they need the least memory."""
+        g = geometry
+        least = g.coarse[g.line] + g.margin(g.line) - sum(g.slope[a] for a in g.others[-1:])
+        step = _ALIGNED if least > 8 * _ALIGNED else 1
+        least = step * math.ceil(max(1, least) / step)
+        found = (cls._in_rows_of(g, least + i * step) for i in range(_ALIGNED))
+        return min(found, key=lambda places: places.rows * places.columns)
+
+    @classmethod
+    def _in_rows_of(cls, geometry: Geometry, columns: int) -> Places:
         g = geometry
         pitches = {g.line: 1}
         inner = g.coarse[g.line] + g.margin(g.line)
-        columns = max(1, inner - g.slope[g.others[-1]]) if g.others else inner
-        if columns > 8 * _ALIGNED:
-            columns = _ALIGNED * math.ceil(columns / _ALIGNED)
         for axis in reversed(g.others):
             rows = math.ceil((inner - g.slope[axis]) / columns)
             pitches[axis] = rows * columns + g.slope[axis]
@@ -177,7 +183,7 @@ class Places:
         g = self.geometry
         last = self.front(g.levels - 1)
         read = max(last[0], *(self.earlier(last, o)[0] for o in g.reach)) + self.count
-        pixels = max(p * n for p, n in zip(self.pitches, g.coarse, strict=True))
+        pixels = 1 + self.back(tuple(n - 1 for n in g.coarse))
         return int(max(read, math.ceil((self.lead + pixels) / self.columns)))
 
     def levels(self, batch: int) -> tuple[Any, Any]:

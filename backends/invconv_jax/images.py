@@ -81,7 +81,9 @@ def _crop(places: Places, flat: Array) -> Array:
     x = flat[..., places.lead :]
     for axis in g.others:
         size, pitch = g.coarse[axis], places.pitches[axis]
-        x = x[..., : size * pitch].reshape(*x.shape[:-1], size, pitch)
+        last, kept = (size - 1) * pitch, min(pitch, x.shape[-1] - (size - 1) * pitch)
+        lines = x[..., :last].reshape(*x.shape[:-1], size - 1, pitch)[..., :kept]
+        x = jnp.concatenate([lines, x[..., None, last : last + kept]], axis=-2)
     return x[..., : g.coarse[g.line]]
 
 

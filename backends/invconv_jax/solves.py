@@ -49,13 +49,11 @@ def triangular_solve(matrix: Array, rhs: Array, *, lower: bool) -> Array:
 
 
 def combine(matrices: Array, parts: list[Array]) -> Array:
-    """Return the sum of matrices (T, C, C) times T parts (C, ...)."""
+    """Return the sum of matrices (T, C, C) times T parts (C, M, N)."""
     count, channels, _ = matrices.shape
     if channels > _FEW or matrices.dtype.itemsize < 4:  # a product adds up in float32 at least
         weights = jnp.moveaxis(matrices, 0, 1).reshape(channels, count * channels)
         return jnp.tensordot(weights, jnp.concatenate(parts), 1, precision=lax.Precision.HIGHEST)
-    columns = matrices.reshape(*matrices.shape, *[1] * (parts[0].ndim - 1))
-    terms = [
-        columns[t, :, c] * part[c : c + 1] for t, part in enumerate(parts) for c in range(channels)
-    ]
+    pairs = zip(matrices[..., None], parts, strict=True)
+    terms = (m[:, c : c + 1] * part[c : c + 1] for m, part in pairs for c in range(channels))
     return functools.reduce(jnp.add, terms)

@@ -149,22 +149,28 @@ def _loop(geometry: Geometry, matrix: Array, inverted: bool, taps: Array, y: Arr
     buffer = enter(places, y)
     first, length = places.levels(len(y))
     sizes = (channels, 1, places.count, buffer.shape[-1])
-    reads, weights = g.reach, -taps
+    weights = -taps
     if inverted:
-        reads = ((0,) * len(g.shape), *reads)
         weights = jnp.concatenate([matrix[None], matmul(matrix, weights)])
 
+    def at(place: tuple[Any, Any]) -> list[Any]:
+        row, column = (i.astype(np.uint32) for i in place)  # JAX would look for negative ones
+        return [np.uint32(0), column, row, np.uint32(0)]
+
     def window(buffer: Array, place: tuple[Any, Any]) -> Array:
-        return lax.dynamic_slice(buffer, (0, place[1], place[0], 0), sizes)[:, 0]
+        return lax.dynamic_slice(buffer, at(place), sizes)[:, 0]
 
     def step(level: Any, buffer: Array) -> Array:
-        row, column = front = places.front(level)
+        front = places.front(level)
         y = window(buffer, front)
-        x = combine(weights, [window(buffer, places.earlier(front, o)) for o in reads])
-        x = x if inverted else substitute(matrix, y + x, lower=g.lower)
+        earlier = [window(buffer, places.earlier(front, o)) for o in g.reach]
+        if inverted:
+            x = combine(weights, [y, *earlier])
+        else:
+            x = substitute(matrix, y + combine(weights, earlier), lower=g.lower)
         passed = (level - first).astype(np.uint32)  # very many of a line that is yet to begin
         x = jnp.where(passed < length, x, y)
-        return lax.dynamic_update_slice(buffer, x[:, None], (0, column, row, 0))
+        return lax.dynamic_update_slice(buffer, x[:, None], at(front))
 
     levels = first.min(), np.int32(g.levels)
     return leave(places, lax.fori_loop(*levels, step, buffer))

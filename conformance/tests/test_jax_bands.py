@@ -72,7 +72,7 @@ def test_the_laws_hold_in_bands(hold_the_laws: Callable[..., None]) -> None:
     hold_the_laws("jax", ("float32",))
 
 
-@pytest.mark.parametrize("shape", [(16, 48, 64, 64), (1, 12, 512, 512), (180, 12, 32, 32)], ids=str)
+@pytest.mark.parametrize("shape", [(16, 48, 64, 64), (1, 12, 512, 512), (170, 12, 32, 32)], ids=str)
 @pytest.mark.parametrize("kernel_size", [2, 3])
 def test_a_large_solve_needs_a_third_of_its_input_beside_the_result(
     shape: tuple[int, ...], kernel_size: int
@@ -83,7 +83,7 @@ def test_a_large_solve_needs_a_third_of_its_input_beside_the_result(
     y = jax.ShapeDtypeStruct(shape, np.float32)
     compiled = jax.jit(conv.prepare(shape[2:], check=False).inverse).lower(y).compile()
     memory = compiled.memory_analysis()
-    assert memory.temp_size_in_bytes <= 0.34 * 4 * np.prod(shape)
+    assert memory.temp_size_in_bytes <= 0.3 * 4 * np.prod(shape)
 
 
 def test_small_images_are_solved_at_once() -> None:
