@@ -158,7 +158,7 @@ def _loop(geometry: Geometry, matrix: Array, inverted: bool, taps: Array, y: Arr
         return [np.uint32(0), column, row, np.uint32(0)]
 
     def window(buffer: Array, place: tuple[Any, Any]) -> Array:
-        return lax.dynamic_slice(buffer, at(place), sizes)[:, 0]
+        return lax.squeeze(lax.dynamic_slice(buffer, at(place), sizes), (1,))
 
     def step(level: Any, buffer: Array) -> Array:
         front = places.front(level)
