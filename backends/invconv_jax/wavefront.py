@@ -153,9 +153,11 @@ def _loop(geometry: Geometry, matrix: Array, inverted: bool, taps: Array, y: Arr
     if inverted:
         weights = jnp.concatenate([matrix[None], matmul(matrix, weights)])
 
+    zero = jnp.zeros((), np.uint32)  # unsigned: JAX would see whether indices are negative
+
     def at(place: tuple[Any, Any]) -> list[Any]:
-        row, column = (i.astype(np.uint32) for i in place)  # JAX would look for negative ones
-        return [np.uint32(0), column, row, np.uint32(0)]
+        row, column = (i.astype(np.uint32) for i in place)
+        return [zero, column, row, zero]
 
     def window(buffer: Array, place: tuple[Any, Any]) -> Array:
         return lax.squeeze(lax.dynamic_slice(buffer, at(place), sizes), (1,))
