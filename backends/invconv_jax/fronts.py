@@ -14,8 +14,6 @@ block of memory: nothing is gathered. Of more axes each has a pitch, of so many 
 
 from __future__ import annotations
 
-import functools
-import itertools
 import math
 from dataclasses import dataclass, replace
 from typing import Any
@@ -160,22 +158,18 @@ class Places:
         borrowed = column >> 31  # -1 where it is negative; a division is a step of its own to XLA
         return row - rows + borrowed, column - self.columns * borrowed
 
-    @functools.cached_property
-    def lines(self) -> dict[tuple[int, ...], int]:
-        """The row of each line that is to be solved, less that of the first, in a front."""
+    @property
+    def strides(self) -> list[int]:
+        """From a line to the next along each other axis: how many rows, in one front."""
         g = self.geometry
-        strides = [(self.pitches[a] - g.slope[a]) // self.columns for a in g.others]
-        first = [g.start[a] for a in g.others]
-        indices = itertools.product(*(range(g.start[a], g.coarse[a]) for a in g.others))
-        return {
-            index: sum(s * (i - f) for s, i, f in zip(strides, index, first, strict=True))
-            for index in indices
-        }
+        return [(self.pitches[a] - g.slope[a]) // self.columns for a in g.others]
 
     @property
     def count(self) -> int:
         """How many rows there are from the first line to the last in a front."""
-        return 1 + max(self.lines.values())
+        g = self.geometry
+        lines = (g.coarse[a] - 1 - g.start[a] for a in g.others)
+        return 1 + sum(s * n for s, n in zip(self.strides, lines, strict=True))
 
     @property
     def rows(self) -> int:
@@ -194,15 +188,18 @@ class Places:
         """
         g = self.geometry
         residues = list(np.ndindex(g.dilation))
+        others = np.asarray(g.others, int)
+        start, coarse, slope = (np.asarray(n)[others] for n in (g.start, g.coarse, g.slope))
+        lines = np.indices(coarse - start).reshape(len(others), math.prod(coarse - start))
+        rows = np.asarray(self.strides, int) @ lines
+        lines += start[:, None]
         first = np.full((self.count, len(residues)), g.levels, np.int32)
         length = np.empty(len(residues), np.uint32)
         for r, residue in enumerate(residues):
-            size = [-(-(n - i) // d) for n, i, d in zip(g.shape, residue, g.dilation, strict=True)]
+            size = -(-(np.asarray(g.shape) - residue) // g.dilation)
             length[r] = max(0, size[g.line] - g.start[g.line])
-            for index, row in self.lines.items():
-                if all(i < size[a] for i, a in zip(index, g.others, strict=True)):
-                    steps = zip(index, g.others, strict=True)
-                    first[row, r] = g.start[g.line] + sum(g.slope[a] * i for i, a in steps)
+            there = (lines < size[others, None]).all(axis=0)
+            first[rows[there], r] = g.start[g.line] + slope @ lines[:, there]
         if len(residues) == 1:
             return first[None], length[None, None]
         return np.tile(first, (1, 1, batch)), np.tile(length, (1, 1, batch))

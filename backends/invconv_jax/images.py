@@ -76,7 +76,7 @@ def _pad(places: Places, y: Array) -> Array:
 
 
 def _crop(places: Places, flat: Array) -> Array:
-    """Undo `_pad`, of flat memory."""
+    """Undo `_pad`, of flat memory that may end with the last pixel."""
     g = places.geometry
     x = flat[..., places.lead :]
     for axis in g.others:

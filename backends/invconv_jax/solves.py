@@ -51,7 +51,7 @@ def triangular_solve(matrix: Array, rhs: Array, *, lower: bool) -> Array:
 def combine(matrices: Array, parts: list[Array]) -> Array:
     """Return the sum of matrices (T, C, C) times T parts (C, M, N)."""
     count, channels, _ = matrices.shape
-    if channels > _FEW or matrices.dtype.itemsize < 4:  # a product adds up in float32 at least
+    if channels > _FEW:
         weights = jnp.moveaxis(matrices, 0, 1).reshape(channels, count * channels)
         return jnp.tensordot(weights, jnp.concatenate(parts), 1, precision=lax.Precision.HIGHEST)
     pairs = zip(matrices[..., None], parts, strict=True)
