@@ -28,7 +28,7 @@ _LINKED = "numpy._core._multiarray_umath"  # where NumPy's matmul is
 # in NumPy's wheels; in OpenBLAS with 64-bit integers; in any BLAS, most often with 32-bit ones
 _NAMES = ("scipy_{}gemm_64_", "{}gemm_64_", "{}gemm_")
 _TAKES = "char, char, int, int, int, {0}, {0}, int, {0}, int, {0}, {0}, int"
-_FUNCTION = ctypes.CFUNCTYPE(None, *[ctypes.c_void_p] * 13)  # all arguments are addresses
+_FUNCTION = ctypes.CFUNCTYPE(None)  # of declared types, it would convert every argument anew
 
 _GENERAL = general_product(np)
 
@@ -36,7 +36,7 @@ SMALL = 2**18  # multiplications of a product that no BLAS shares out
 _ROWS = 16  # of a product, from which it takes as long as its share of a larger one
 
 _letter = ctypes.c_char(b"N")  # neither A nor B is transposed
-_PLAIN = ctypes.addressof(_letter)
+_PLAIN = ctypes.byref(_letter)
 
 
 class Gemm(NamedTuple):
@@ -147,8 +147,8 @@ def _call(function: Any, a: Floats, b: Floats, total: Floats, add: bool) -> Call
     return call
 
 
-def _by_reference(a: Floats, b: Floats, out: Floats, add: bool) -> tuple[Any, list[int]]:
-    """Return memory for sizes and scalars, and what gemm takes, addresses all.
+def _by_reference(a: Floats, b: Floats, out: Floats, add: bool) -> tuple[Any, list[Any]]:
+    """Return memory for sizes and scalars, and the references that gemm takes.
 
     Rows are its columns: it is asked for out^T = B^T A^T.
     """
@@ -163,7 +163,12 @@ def _by_reference(a: Floats, b: Floats, out: Floats, add: bool) -> tuple[Any, li
     beta = one + scalars.itemsize
     data = [x.ctypes.data for x in (b, a, out)]
     factors = [one, data[0], of[0], data[1], of[1], beta, data[2], of[2]]
-    return (integers, scalars), [_PLAIN, _PLAIN, n_, m_, k_, *factors]
+    found = [_reference(address) for address in (n_, m_, k_, *factors)]
+    return (integers, scalars), [_PLAIN, _PLAIN, *found]
+
+
+def _reference(address: int) -> Any:
+    return ctypes.byref(ctypes.c_char.from_address(address))
 
 
 def _pitch(rows: Floats) -> int:

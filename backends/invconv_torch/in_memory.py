@@ -6,6 +6,7 @@ What BLAS would share out among its own threads is torch's (see `invconv.blas`).
 from __future__ import annotations
 
 import functools
+import math
 from dataclasses import replace
 from typing import TypeAlias
 
@@ -20,7 +21,10 @@ from invconv.strided import Call, copy_in_pieces
 Tensor: TypeAlias = torch.Tensor
 
 _LARGE = 2**20  # multiplications that are better shared out
+_ROW = 2**17  # the same of a row of pixels, of which NumPy multiplies one after the other
+_WIDE = 16  # columns from which torch's products are as fast as any
 _MANY = 2**18  # numbers that are better copied by all threads, which wait for more in a loop
+_BAND = 2**18  # numbers that stay in the cache
 
 
 def memory(x: Tensor) -> Floats:
@@ -37,17 +41,25 @@ def _copy(target: Floats, source: Floats, pieces: tuple[Index, ...]) -> None:
 
 
 def _matmul(a: Floats, b: Floats, out: Floats) -> None:
-    """Multiply by the matrix ``b`` from the right."""
-    if a.shape[-2] * b.size <= blas.SMALL:
+    """Multiply images by the matrix ``b`` from the right, pixel by pixel."""
+    _, rows, columns, channels = a.shape
+    if columns * b.size <= (_ROW if torch.get_num_threads() > 1 else blas.SMALL):
         np.matmul(a, b, out=out)
         return
-    matrices = torch.from_numpy(b).expand(a.shape[-3], *b.shape)
-    for index in np.ndindex(a.shape[:-3]):
-        torch.bmm(torch.from_numpy(a[index]), matrices, out=torch.from_numpy(out[index]))
+    matrix, band = torch.from_numpy(b), max(1, _BAND // (columns * channels))
+    for image, found in zip(a, out, strict=True):
+        for i in range(0, rows, band):
+            some = torch.from_numpy(image[i : i + band])
+            product = torch.mm(some.reshape(-1, channels), matrix)
+            torch.from_numpy(found[i : i + band]).copy_(product.view(some.shape))
 
 
 def _product(a: Floats, b: Floats, out: Floats, plus: Floats | None = None) -> list[Call]:
-    if torch.get_num_threads() > 1 and len(out) * b.size > _LARGE:
+    if torch.get_num_threads() > 1:
+        most: float = _LARGE
+    else:
+        most = blas.SMALL if b.shape[1] >= _WIDE else math.inf
+    if len(out) * b.size > most:
         return _torch_product(a, b, out, plus)
     return blas.product(a, b, out, plus, otherwise=_torch_product, largest=blas.SMALL)
 
