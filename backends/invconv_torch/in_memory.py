@@ -20,9 +20,9 @@ from invconv.strided import Call, copy_in_pieces
 
 Tensor: TypeAlias = torch.Tensor
 
-_LARGE = 2**20  # multiplications that are better shared out
-_ROW = 2**17  # the same of a row of pixels, of which NumPy multiplies one after the other
-_WIDE = 16  # columns from which torch's products are as fast as any
+_LARGE = 2**20  # multiplications of few columns that are better shared out
+_ROW = 2**17  # multiplications of a row of pixels, which NumPy makes in one thread
+_WIDE = 32  # columns from which torch's products of many multiplications are as fast as any
 _MANY = 2**18  # numbers that are better copied by all threads, which wait for more in a loop
 _BAND = 2**18  # numbers that stay in the cache
 
@@ -55,10 +55,10 @@ def _matmul(a: Floats, b: Floats, out: Floats) -> None:
 
 
 def _product(a: Floats, b: Floats, out: Floats, plus: Floats | None = None) -> list[Call]:
-    if torch.get_num_threads() > 1:
-        most: float = _LARGE
+    if b.shape[1] >= _WIDE:
+        most: float = blas.SMALL
     else:
-        most = blas.SMALL if b.shape[1] >= _WIDE else math.inf
+        most = _LARGE if torch.get_num_threads() > 1 else math.inf
     if len(out) * b.size > most:
         return _torch_product(a, b, out, plus)
     return blas.product(a, b, out, plus, otherwise=_torch_product, largest=blas.SMALL)
@@ -68,7 +68,9 @@ def _torch_product(a: Floats, b: Floats, out: Floats, plus: Floats | None) -> li
     x, left, right = (torch.from_numpy(array) for array in (out, a, b))
     if plus is None:
         return [functools.partial(torch.mm, left, right, out=x)]
-    return [functools.partial(torch.addmm, torch.from_numpy(plus), left, right, out=x)]
+    # of another tensor in the same memory, addmm would make a copy
+    total = x if plus is out else torch.from_numpy(plus)
+    return [functools.partial(torch.addmm, total, left, right, out=x)]
 
 
 IN_MEMORY = replace(STRIDED, product=_product, matmul=_matmul, copy=_copy)

@@ -24,6 +24,7 @@ PRODUCTS: dict[str, Callable[..., Any]] = {
     "NumPy": general_product(np),
     "in memory": in_memory.IN_MEMORY.product,
 }
+SHAPES = [(1, 3, 5), (7, 1, 4), (40, 6, 3), (300, 24, 12), (300, 24, 40)]
 
 
 def rows(buffer: Floats, start: int, pitch: int, shape: tuple[int, int]) -> Floats:
@@ -42,7 +43,7 @@ def without_numpys_blas(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("plus", ["nothing", "itself", "scratch"])
-@pytest.mark.parametrize("shape", [(1, 3, 5), (7, 1, 4), (40, 6, 3), (300, 24, 12)], ids=str)
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
 @pytest.mark.parametrize("name", PRODUCTS)
 def test_a_product_goes_where_it_should(
     name: str,
@@ -66,6 +67,30 @@ def test_a_product_goes_where_it_should(
     for call in calls:
         call()
     bound = 4 * (k + 1) * np.finfo(dtype).eps
+    assert np.abs(buffer - wanted).max() <= bound * np.abs(wanted).max()
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("shape", [(2, 5, 6, 7), (2, 40, 7, 90), (1, 80, 90, 50)], ids=str)
+def test_pixels_are_multiplied_where_they_should_be(
+    shape: tuple[int, int, int, int], threads: int, dtype: str
+) -> None:
+    batch, channels, height, width = shape
+    rng = np.random.default_rng(0)
+    images = rng.standard_normal((batch, channels, height, 2 * width)).astype(dtype)[..., ::2]
+    matrix = rng.standard_normal((channels, channels)).astype(dtype)
+    buffer = np.zeros((batch, height + 1, width + 2, channels), dtype)
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        inside = buffer[:, 1:, 1:-1]
+        in_memory.IN_MEMORY.matmul(images.transpose(0, 2, 3, 1), matrix, inside)
+    finally:
+        torch.set_num_threads(before)
+    wanted = np.zeros_like(buffer, dtype=np.longdouble)
+    wanted[:, 1:, 1:-1] = np.einsum("bchw,cd->bhwd", images.astype(np.longdouble), matrix)
+    bound = 4 * channels * np.finfo(dtype).eps
     assert np.abs(buffer - wanted).max() <= bound * np.abs(wanted).max()
 
 
