@@ -17,7 +17,7 @@ from invconv.wavefront import CausalStencil, stable_inverse
 
 Floats = np.ndarray[Any, Any]
 
-COSTS = Costs(call=1e-6, adds=True)
+COSTS = Costs(call=6e-7, adds=True)
 _WINDOW_BYTES = 2**21  # they stay in the cache
 # numbers from which trsm shares B out among threads, which get in others' way, see `invconv.blas`;
 # a solve with a larger B is done in pieces, unless they are too many for what it takes
