@@ -62,6 +62,8 @@ class Layout:
     steps : tuple of (place, count)
         In the order of the solve: where a wavefront's first tile starts, and how many (row,
         sample) pairs it has, one pitch apart.
+    longest : int
+        How many the longest wavefront has.
     size : int
         S, of a tile.
     own : bool
@@ -82,6 +84,7 @@ class Layout:
     strides: tuple[int, ...]
     windows: tuple[tuple[int, int], ...]
     steps: tuple[tuple[int, int], ...]
+    longest: int
     size: int
     own: bool
     entries: tuple[Index, ...]
@@ -181,6 +184,7 @@ def layout(
         strides=(pitch, row, channels, size, column, 1),
         windows=windows,
         steps=tuple(step for step in steps[::sign] if step[1] > 0),
+        longest=max(count for _, count in steps),
         size=size,
         own=own,
         entries=by_rows(high, channels),

@@ -163,8 +163,7 @@ class Strided:
         images = self._view(buffer, plan.start, plan.shape, plan.strides)
         chunks = [] if plan.own or plan.shape[4] == 1 else self._chunks(plan, images, weights[0])
         products = weights if plan.own else weights[1:]
-        largest = max(count for _, count in plan.steps)
-        scratch = self.xp.empty((largest if plan.own else 0, plan.size), dtype=buffer.dtype)
+        scratch = self.xp.empty((plan.longest if plan.own else 0, plan.size), dtype=buffer.dtype)
         row = (plan.strides[0], 1)
         together = list[Call]()
         steps = list[tuple[list[Call], Array, Array]]()

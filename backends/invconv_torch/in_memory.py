@@ -6,7 +6,6 @@ What BLAS would share out among its own threads is torch's (see `invconv.blas`).
 from __future__ import annotations
 
 import functools
-import math
 from dataclasses import replace
 from typing import TypeAlias
 
@@ -15,14 +14,14 @@ import torch
 
 from invconv import blas
 from invconv.numpy_primitives import STRIDED, Floats
-from invconv.pitched import Index
-from invconv.strided import Call, copy_in_pieces
+from invconv.pitched import Index, Layout
+from invconv.strided import Call, Strided, copy_in_pieces
 
 Tensor: TypeAlias = torch.Tensor
 
-_LARGE = 2**20  # multiplications of few columns that are better shared out
+_LARGE = 3 * 2**18  # multiplications of a plan's largest product, from which all are torch's
 _ROW = 2**17  # multiplications of a row of pixels, which NumPy makes in one thread
-_WIDE = 32  # columns from which torch's products of many multiplications are as fast as any
+_WIDE = 32  # columns from which torch's products in one thread are as fast as any
 _MANY = 2**18  # numbers that are better copied by all threads, which wait for more in a loop
 _BAND = 2**18  # numbers that stay in the cache
 
@@ -49,22 +48,16 @@ def _matmul(a: Floats, b: Floats, out: Floats) -> None:
     matrix, band = torch.from_numpy(b), max(1, _BAND // (columns * channels))
     for image, found in zip(a, out, strict=True):
         for i in range(0, rows, band):
-            some = torch.from_numpy(image[i : i + band])
-            product = torch.mm(some.reshape(-1, channels), matrix)
-            torch.from_numpy(found[i : i + band]).copy_(product.view(some.shape))
+            pixels = torch.from_numpy(image[i : i + band]).reshape(-1, channels)
+            target = torch.from_numpy(found[i : i + band])
+            target.copy_(torch.mm(pixels, matrix).view(target.shape))
 
 
 def _product(a: Floats, b: Floats, out: Floats, plus: Floats | None = None) -> list[Call]:
-    if b.shape[1] >= _WIDE:
-        most: float = blas.SMALL
-    else:
-        most = _LARGE if torch.get_num_threads() > 1 else math.inf
-    if len(out) * b.size > most:
-        return _torch_product(a, b, out, plus)
     return blas.product(a, b, out, plus, otherwise=_torch_product, largest=blas.SMALL)
 
 
-def _torch_product(a: Floats, b: Floats, out: Floats, plus: Floats | None) -> list[Call]:
+def _torch_product(a: Floats, b: Floats, out: Floats, plus: Floats | None = None) -> list[Call]:
     x, left, right = (torch.from_numpy(array) for array in (out, a, b))
     if plus is None:
         return [functools.partial(torch.mm, left, right, out=x)]
@@ -74,3 +67,18 @@ def _torch_product(a: Floats, b: Floats, out: Floats, plus: Floats | None) -> li
 
 
 IN_MEMORY = replace(STRIDED, product=_product, matmul=_matmul, copy=_copy)
+"""With products of NumPy's BLAS, each in one thread."""
+
+IN_THREADS = replace(IN_MEMORY, product=_torch_product)
+"""With torch's own products, in all of its threads."""
+
+
+def fastest(plan: Layout, matrices: list[Floats]) -> Strided:
+    """Return how a plan with these weights runs.
+
+    All products are made in one way: threads of one library wait in a loop for the next product,
+    and are in the way of another library's.
+    """
+    largest = plan.longest * max(matrix.size for matrix in matrices)
+    narrow = plan.size < _WIDE and torch.get_num_threads() == 1
+    return IN_THREADS if largest > _LARGE and not narrow else IN_MEMORY

@@ -19,7 +19,7 @@ from invconv.spectrum import from_frequencies, stable_spectral_inverse, to_frequ
 from invconv.tiles import Costs
 from invconv.wavefront import inverse_at_the_pixel
 from invconv_torch import waves
-from invconv_torch.in_memory import IN_MEMORY, memory
+from invconv_torch.in_memory import IN_MEMORY, fastest, memory
 from invconv_torch.precision import full_precision
 
 Tensor: TypeAlias = torch.Tensor
@@ -50,7 +50,7 @@ class PitchedTorchSolver(PitchedSolver):
         x = torch.empty_like(y, memory_format=torch.contiguous_format)
         in_memory = self._substitute_in_memory if self.inverse is None else None
         with full_precision(y):
-            IN_MEMORY.pitched(plan, matrices, memory(y), memory(x), in_memory)
+            fastest(plan, matrices).pitched(plan, matrices, memory(y), memory(x), in_memory)
         return x
 
     def _relay(self, plan: Relay, matrices: list[Any], y: Tensor) -> Tensor:

@@ -38,7 +38,7 @@ def pitched(
     buffer, source, x = _images(plan, y)
     images = buffer.as_strided(plan.shape, plan.strides, plan.start)
     images.copy_(source)
-    scratch = buffer.new_empty((max(count for _, count in plan.steps), plan.size))
+    scratch = buffer.new_empty((plan.longest, plan.size))
     first, *others = matrices
     row = (plan.strides[0], 1)
     for place, count in plan.steps:

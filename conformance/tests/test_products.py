@@ -23,6 +23,7 @@ PRODUCTS: dict[str, Callable[..., Any]] = {
     "SciPy's BLAS": blas.product,
     "NumPy": general_product(np),
     "in memory": in_memory.IN_MEMORY.product,
+    "in threads": in_memory.IN_THREADS.product,
 }
 SHAPES = [(1, 3, 5), (7, 1, 4), (40, 6, 3), (300, 24, 12), (300, 24, 40)]
 
@@ -175,12 +176,12 @@ def two_threads() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("two_threads")
-@pytest.mark.parametrize(("small", "large"), [(2**8, 2**40), (2**8, 2**9), (1, 2**40)])
+@pytest.mark.parametrize("small", [2**8, 1])
 def test_products_in_parts_and_in_torchs_threads(
-    small: int, large: int, monkeypatch: pytest.MonkeyPatch
+    small: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(blas, "SMALL", small)
-    monkeypatch.setattr(in_memory, "_LARGE", large)
+    monkeypatch.setattr(in_memory, "_ROW", small)
     rng = np.random.default_rng(0)
     a, b, plus = (rng.standard_normal(s) for s in ((50, 4), (4, 3), (50, 3)))
     for added in (None, plus.copy()):
@@ -195,13 +196,32 @@ def test_products_in_parts_and_in_torchs_threads(
 
 
 @pytest.mark.usefixtures("two_threads")
+def test_large_products_are_torchs_if_its_threads_or_columns_are_many() -> None:
+    rng, kept = np.random.default_rng(0), in_memory.IN_THREADS._kept
+    torchs = []
+    for channels, batch in ((12, 100), (48, 10), (12, 10)):
+        conv = ic.AutoregressiveConv.init(channels, rng=rng)
+        y = rng.standard_normal((batch, channels, 32, 32))
+        prepared, x = conv.asarrays(torch.as_tensor(y)).prepare((32, 32)), conv.inverse(y)
+        for threads in (1, 2):
+            torch.set_num_threads(threads)
+            kept._kept.clear()
+            found = prepared.inverse(torch.as_tensor(y)).numpy()
+            np.testing.assert_allclose(found, x, rtol=0, atol=1e-12)
+            torchs.append((channels, batch, threads, len(kept._kept) > 0))
+    assert [way for way in torchs if way[-1]] == [
+        (12, 100, 2, True), (48, 10, 1, True), (48, 10, 2, True)
+    ]  # fmt: skip
+
+
+@pytest.mark.usefixtures("two_threads")
 def test_autocast_does_not_reach_the_products_that_are_torchs() -> None:
     rng = np.random.default_rng(0)
     conv = ic.AutoregressiveConv.init(48, 2, rng=rng, like=torch.empty(0))
     y = torch.as_tensor(rng.standard_normal((64, 48, 16, 16)), dtype=torch.float32)
     prepared = conv.prepare((16, 16), check=False)
     x = prepared.inverse(y)
-    used = [w for w in in_memory.IN_MEMORY._kept._kept.values() if w.given.shape[0] == 64]
+    used = [w for w in in_memory.IN_THREADS._kept._kept.values() if w.given.shape[0] == 64]
     calls = [call for work in used for call in work.calls]
     assert any(isinstance(c, functools.partial) and c.func is torch.addmm for c in calls)
     with torch.autocast("cpu", dtype=torch.bfloat16):
@@ -212,3 +232,4 @@ def test_autocast_does_not_reach_the_products_that_are_torchs() -> None:
 
 def test_numpy_and_torch_do_not_share_what_a_thread_keeps() -> None:
     assert in_memory.IN_MEMORY._kept is not STRIDED._kept
+    assert in_memory.IN_THREADS._kept is not in_memory.IN_MEMORY._kept
