@@ -35,8 +35,9 @@ _GENERAL = general_product(np)
 SMALL = 2**18  # multiplications of a product that no BLAS shares out
 _ROWS = 16  # of a product, from which it takes as long as its share of a larger one
 
-_letter = ctypes.c_char(b"N")  # neither A nor B is transposed
-_PLAIN = ctypes.byref(_letter)
+_PLAIN = ctypes.byref(ctypes.c_char(b"N"))  # neither A nor B is transposed
+_SIZES = ctypes.c_int64 * 6
+_SIZE = ctypes.sizeof(ctypes.c_int64)
 
 
 class Gemm(NamedTuple):
@@ -75,8 +76,7 @@ def _multiplies(function: Any, dtype: np.dtype[Any]) -> bool:
     a, b, out = a[:, :3], b[:, :4], np.ones((2, 7), dtype)
     wanted = out.copy()
     wanted[:, :4] += a @ b
-    _, arguments = _by_reference(a, b, out[:, :4], True)
-    function(*arguments)
+    function(*_by_reference(a, b, out[:, :4], True))
     return np.array_equal(out, wanted)
 
 
@@ -141,34 +141,34 @@ def product(
 
 
 def _call(function: Any, a: Floats, b: Floats, total: Floats, add: bool) -> Call:
-    here, arguments = _by_reference(a, b, total, add)
-    call = functools.partial(function, *arguments)
-    call.reads = (here, a, b, total)  # type: ignore[attr-defined]  # at addresses: let them live
+    call = functools.partial(function, *_by_reference(a, b, total, add))
+    call.reads = (a, b, total)  # type: ignore[attr-defined]  # at addresses: let them live
     return call
 
 
-def _by_reference(a: Floats, b: Floats, out: Floats, add: bool) -> tuple[Any, list[Any]]:
-    """Return memory for sizes and scalars, and the references that gemm takes.
+def _by_reference(a: Floats, b: Floats, out: Floats, add: bool) -> list[Any]:
+    """Return what gemm takes, references all. They keep sizes and scalars alive, but not arrays.
 
     Rows are its columns: it is asked for out^T = B^T A^T.
     """
     (m, k), n = a.shape, b.shape[1]
     # who reads 32 bits finds them first, on machines that put the lowest ones first: all that
     # SciPy and NumPy are made for; `_multiplies` would tell
-    integers = np.asarray([n, m, k, *(_pitch(x) for x in (b, a, out))], dtype=np.int64)
-    scalars = np.asarray([1, add], dtype=out.dtype)
-    at = integers.ctypes.data
-    n_, m_, k_, *of = range(at, at + integers.nbytes, integers.itemsize)
-    one = scalars.ctypes.data
-    beta = one + scalars.itemsize
-    data = [x.ctypes.data for x in (b, a, out)]
-    factors = [one, data[0], of[0], data[1], of[1], beta, data[2], of[2]]
-    found = [_reference(address) for address in (n_, m_, k_, *factors)]
-    return (integers, scalars), [_PLAIN, _PLAIN, *found]
+    sizes = _SIZES(n, m, k, *(_pitch(x) for x in (b, a, out)))
+    n_, m_, k_, *of = (ctypes.byref(sizes, i) for i in range(0, ctypes.sizeof(sizes), _SIZE))
+    data = [ctypes.byref(ctypes.c_char.from_address(_address(x))) for x in (b, a, out)]
+    one, beta = _scalar(out.dtype, 1), _scalar(out.dtype, int(add))
+    return [_PLAIN, _PLAIN, n_, m_, k_, one, data[0], of[0], data[1], of[1], beta, data[2], of[2]]
 
 
-def _reference(address: int) -> Any:
-    return ctypes.byref(ctypes.c_char.from_address(address))
+@functools.cache
+def _scalar(dtype: np.dtype[Any], value: int) -> Any:
+    return ctypes.byref(np.ctypeslib.as_ctypes_type(dtype)(value))
+
+
+def _address(x: Floats) -> int:
+    address: int = x.__array_interface__["data"][0]
+    return address
 
 
 def _pitch(rows: Floats) -> int:
