@@ -20,7 +20,7 @@ from rich.table import Column
 
 from invconv.whole_files import write_text
 from invconv_benchmarks import compare, page, plots, result, tables
-from invconv_benchmarks.schedule import Plan, perform
+from invconv_benchmarks.schedule import Plan, Step, perform
 from invconv_benchmarks.suites import SUITES, Shape, select
 from invconv_conformance.libraries import LIBRARIES
 
@@ -72,15 +72,24 @@ def run(arguments: argparse.Namespace) -> int:
     words = TextColumn("{task.description}", table_column=Column(ratio=1, no_wrap=True))
     bars = (BarColumn(16), MofNCompleteColumn(), TimeRemainingColumn(compact=True), words)
     with Progress(*bars, console=console, transient=True, expand=True) as progress:
-        bar = progress.add_task("", total=None)
-        document = perform(
-            plan,
-            lambda text, done, total: progress.update(
-                bar, description=text, completed=done, total=total
-            ),
-        )
+        document = perform(plan, _shown(progress))
     report(document, folder, console)
     return 0 if document["complete"] else 130
+
+
+def _shown(progress: Progress) -> Step:
+    """Return what shows how far a run is: a bar, or without a terminal a line for each pass."""
+    bar, said = progress.add_task("", total=None), ""
+
+    def step(text: str, done: int, total: int) -> None:
+        nonlocal said
+        progress.update(bar, description=text, completed=done, total=total)
+        part = text.partition(":")[0]
+        if part != said and not progress.console.is_terminal:
+            progress.console.print(f"{done} of {total} groups done; {part}")
+        said = part
+
+    return step
 
 
 def report(document: result.Document, folder: Path, console: Console) -> None:

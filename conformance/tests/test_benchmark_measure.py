@@ -181,6 +181,12 @@ def test_quick_end_to_end(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert "periodic: periodic 5, inverse" in done.stdout
     assert "…" not in done.stdout
+    told = [line for line in done.stdout.splitlines() if "groups done" in line]
+    assert [line.partition("; ")[2] for line in told] == [
+        "pass 1, 1 thr",
+        "memory",
+        "pass 2, 1 thr",
+    ]
     folder = tmp_path / "invconv-benchmark"
     document = result.read(folder / "result.json")
     assert document["complete"]
