@@ -1,6 +1,7 @@
 """NumPy's waves in the memory of tensors on the CPU, in torch's own threads.
 
-What BLAS would share out among its own threads is torch's (see `invconv.blas`).
+A plan's products are NumPy's BLAS's, in parts too small for its threads, or all are torch's: the
+threads of two libraries get in each other's way (see `invconv.blas`).
 """
 
 from __future__ import annotations
