@@ -37,7 +37,6 @@ _ROWS = 16  # of a product, from which it takes as long as its share of a larger
 
 _PLAIN = ctypes.byref(ctypes.c_char(b"N"))  # neither A nor B is transposed
 _SIZES = ctypes.c_int64 * 6
-_SIZE = ctypes.sizeof(ctypes.c_int64)
 
 
 class Gemm(NamedTuple):
@@ -155,7 +154,7 @@ def _by_reference(a: Floats, b: Floats, out: Floats, add: bool) -> list[Any]:
     # who reads 32 bits finds them first, on machines that put the lowest ones first: all that
     # SciPy and NumPy are made for; `_multiplies` would tell
     sizes = _SIZES(n, m, k, *(_pitch(x) for x in (b, a, out)))
-    n_, m_, k_, *of = (ctypes.byref(sizes, i) for i in range(0, ctypes.sizeof(sizes), _SIZE))
+    n_, m_, k_, *of = (ctypes.byref(sizes, i) for i in range(0, ctypes.sizeof(sizes), 8))
     data = [ctypes.byref(ctypes.c_char.from_address(_address(x))) for x in (b, a, out)]
     one, beta = _scalar(out.dtype, 1), _scalar(out.dtype, int(add))
     return [_PLAIN, _PLAIN, n_, m_, k_, one, data[0], of[0], data[1], of[1], beta, data[2], of[2]]

@@ -14,7 +14,7 @@ import invconv as ic
 from invconv import numpy_primitives, planes, relay, tiles
 from invconv.arrays import to_numpy
 from invconv_conformance import oracle
-from invconv_torch import solvers
+from invconv_torch import in_memory, solvers
 
 RNG = np.random.default_rng(0)
 TILES = ((1, 2), (1, 3), (2, 1), (2, 2), (2, 4), (4, 2), (6, 8))
@@ -174,6 +174,20 @@ def test_the_laws_hold_in_relays(
 ) -> None:
     with tiles.tile_by_hand(tile):
         hold_the_laws(library.split()[0], ("float64", "float32"))
+
+
+@pytest.mark.parametrize("tile", [(1, 1), (2, 2), (1, 4)])
+def test_the_laws_hold_with_torchs_products(
+    tile: tuple[int, int],
+    monkeypatch: pytest.MonkeyPatch,
+    hold_the_laws: Callable[..., None],
+) -> None:
+    monkeypatch.setattr(in_memory, "_LARGE", 0)
+    monkeypatch.setattr(in_memory, "_WIDE", 0)
+    in_memory.IN_THREADS._kept._kept.clear()
+    with tiles.tile_by_hand(tile):
+        hold_the_laws("torch", ("float64", "float32"))
+    assert in_memory.IN_THREADS._kept._kept
 
 
 def test_the_planner_prefers_few_large_products_where_calls_dominate() -> None:
