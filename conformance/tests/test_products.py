@@ -12,7 +12,7 @@ import torch
 from numpy.lib.stride_tricks import as_strided
 
 import invconv as ic
-from invconv import blas
+from invconv import blas, primitives
 from invconv.numpy_primitives import STRIDED
 from invconv.strided import general_product
 from invconv_torch import in_memory
@@ -189,6 +189,23 @@ def test_products_in_parts_and_in_torchs_threads(
     found = np.empty((2, 5, 6, 3))
     in_memory.IN_MEMORY.matmul(pixels, b, found)
     np.testing.assert_allclose(found, pixels @ b, rtol=1e-12)
+
+
+@pytest.mark.parametrize("solved", ["a row", "on the way in"])
+def test_numpys_products_do_not_warn_of_what_blas_reads_beside_them(solved: str) -> None:
+    """NumPy warns if a flag is up, whoever raised it; here it is inf - inf, a warning here too."""
+    rng = np.random.default_rng(0)
+    a, b = np.array([[np.inf, -np.inf]], np.float32), np.ones((2, 1), np.float32)
+    with pytest.raises(RuntimeWarning, match="invalid value encountered in matmul"):
+        np.matmul(a, b)
+    assert np.isnan(primitives.matmul(a, b))
+    conv = ic.AutoregressiveConv.init(2, rng=rng, like=a)
+    y = np.broadcast_to(a[0, :, None, None], (3, 2, 8, 8)).copy()
+    assert np.isnan(conv.forward(y)).any()
+    for _, gradient in conv.forward_vjp(y, y, np.zeros(3, np.float32))[0].items():
+        assert not np.isfinite(gradient).all()
+    tile = (1, 1) if solved == "a row" else (2, 2)
+    assert np.isnan(conv.prepare((8, 8), tile=tile, check=False).inverse(y)).any()
 
 
 @pytest.mark.usefixtures("two_threads")
