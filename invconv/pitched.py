@@ -91,6 +91,11 @@ class Layout:
     exits: tuple[Index, ...]
     chunks: tuple[tuple[slice, slice], ...]
 
+    @functools.cached_property
+    def weights_size(self) -> int:
+        """How many numbers the largest matrix has."""
+        return self.size * max(self.size, *(width for _, width in self.windows))
+
 
 @functools.lru_cache(maxsize=256)
 def rows_read(reach: tuple[Offset, ...], sign: int, tile: Tile) -> tuple[Row, ...]:

@@ -98,6 +98,8 @@ class PitchedSolver(ABC):
         """Solve for x, shape (B, C, *shape)."""
         if 0 in y.shape:
             return y
+        if self._plain:
+            return self._pitched(y)
         if len(self.shape) > 2:
             return self._by_planes(y)
         xp = namespace(y)
@@ -105,13 +107,19 @@ class PitchedSolver(ABC):
             return xp.reshape(self._flipped(y[:, :, None, :]), tuple(y.shape))
         return self._flipped(y)
 
-    @property
+    @functools.cached_property
+    def _plain(self) -> bool:
+        """Whether images are solved as they are."""
+        causal = self.causal
+        return len(self.shape) == 2 and len(set(causal.direction)) == 1 == max(causal.dilation)
+
+    @functools.cached_property
     def _reach(self) -> tuple[tuple[int, int], ...]:
         """The reach of every tap that is kept, as (row, column)."""
         causal = self.causal
         return _kept(causal.reach, causal.dilation, self.shape)[1]
 
-    @property
+    @functools.cached_property
     def _kept(self) -> CausalStencil:
         """The stencil without the taps that reach beyond the grid from everywhere."""
         causal = self.causal

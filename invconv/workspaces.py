@@ -32,10 +32,11 @@ class Workspaces(threading.local, Generic[W]):
 
     def get(self, key: Hashable, make: Callable[[], W]) -> W:
         """Return the workspace kept under a key, or a new one."""
-        found = self._kept.pop(key, None)
-        if found is None:
-            found = make()
-        self._kept[key] = found
+        found = self._kept.get(key)
+        if found is not None:
+            self._kept.move_to_end(key)
+            return found
+        found = self._kept[key] = make()
         while len(self._kept) > 1 and sum(w.nbytes for w in self._kept.values()) > _KEPT_BYTES:
             self._kept.popitem(last=False)
         return found

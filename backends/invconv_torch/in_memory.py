@@ -17,6 +17,7 @@ from invconv import blas
 from invconv.numpy_primitives import STRIDED, Floats
 from invconv.pitched import Index, Layout
 from invconv.strided import Call, Strided, copy_in_pieces
+from invconv_torch.precision import full_precision
 
 Tensor: TypeAlias = torch.Tensor
 
@@ -47,15 +48,27 @@ def _matmul(a: Floats, b: Floats, out: Floats) -> None:
         np.matmul(a, b, out=out)
         return
     matrix, band = torch.from_numpy(b), max(1, _BAND // (columns * channels))
-    for image, found in zip(a, out, strict=True):
-        for i in range(0, rows, band):
-            pixels = torch.from_numpy(image[i : i + band]).reshape(-1, channels)
-            target = torch.from_numpy(found[i : i + band])
-            target.copy_(torch.mm(pixels, matrix).view(target.shape))
+    with full_precision(matrix):
+        for image, found in zip(a, out, strict=True):
+            for i in range(0, rows, band):
+                pixels = torch.from_numpy(image[i : i + band]).reshape(-1, channels)
+                target = torch.from_numpy(found[i : i + band])
+                target.copy_(torch.mm(pixels, matrix).view(target.shape))
 
 
 def _product(a: Floats, b: Floats, out: Floats, plus: Floats | None = None) -> list[Call]:
-    return blas.product(a, b, out, plus, otherwise=_torch_product, largest=blas.SMALL)
+    return blas.product(a, b, out, plus, otherwise=_alone, largest=blas.SMALL)
+
+
+def _alone(a: Floats, b: Floats, out: Floats, plus: Floats | None = None) -> list[Call]:
+    """Return torch's calls, each of which sees to its precision: to look costs more than BLAS."""
+    x = torch.from_numpy(out)
+
+    def run(call: Call) -> None:
+        with full_precision(x):
+            call()
+
+    return [functools.partial(run, call) for call in _torch_product(a, b, out, plus)]
 
 
 def _torch_product(a: Floats, b: Floats, out: Floats, plus: Floats | None = None) -> list[Call]:
@@ -68,18 +81,17 @@ def _torch_product(a: Floats, b: Floats, out: Floats, plus: Floats | None = None
 
 
 IN_MEMORY = replace(STRIDED, product=_product, matmul=_matmul, copy=_copy)
-"""With products of NumPy's BLAS, each in one thread."""
+"""With products of NumPy's BLAS, each in one thread; the few that are torch's see to precision."""
 
 IN_THREADS = replace(IN_MEMORY, product=_torch_product)
-"""With torch's own products, in all of its threads."""
+"""With torch's own products, in all of its threads; who runs them sees to their precision."""
 
 
-def fastest(plan: Layout, matrices: list[Floats]) -> Strided:
-    """Return how a plan with these weights runs.
+def fastest(plan: Layout) -> Strided:
+    """Return how a plan runs.
 
     All products are made in one way: threads of one library wait in a loop for the next product,
     and are in the way of another library's.
     """
-    largest = plan.longest * max(matrix.size for matrix in matrices)
     narrow = plan.size < _WIDE and torch.get_num_threads() == 1
-    return IN_THREADS if largest > _LARGE and not narrow else IN_MEMORY
+    return IN_THREADS if plan.longest * plan.weights_size > _LARGE and not narrow else IN_MEMORY

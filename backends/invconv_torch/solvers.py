@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
 import torch
 
 from invconv.arrays import readable
-from invconv.blas import SMALL
 from invconv.families import CausalFamily, SpectralFamily
 from invconv.numpy_primitives import COSTS, Floats
 from invconv.pitched import Layout
@@ -48,9 +48,10 @@ class PitchedTorchSolver(PitchedSolver):
                 substitute = self._substitute if self.inverse is None else None
                 return waves.pitched(plan, matrices, y, substitute)
         x = torch.empty_like(y, memory_format=torch.contiguous_format)
+        way = fastest(plan)
         in_memory = self._substitute_in_memory if self.inverse is None else None
-        with full_precision(y):
-            fastest(plan, matrices).pitched(plan, matrices, memory(y), memory(x), in_memory)
+        with nullcontext() if way is IN_MEMORY and in_memory is None else full_precision(y):
+            way.pitched(plan, matrices, memory(y), memory(x), in_memory)
         return x
 
     def _relay(self, plan: Relay, matrices: list[Any], y: Tensor) -> Tensor:
@@ -58,11 +59,7 @@ class PitchedTorchSolver(PitchedSolver):
             with full_precision(y):
                 return waves.relayed(plan, matrices[0], y)
         x = torch.empty_like(y, memory_format=torch.contiguous_format)
-        if len(plan.steps) * matrices[0].size <= SMALL:  # no product is torch's
-            IN_MEMORY.relay(plan, matrices, memory(y), memory(x))
-            return x
-        with full_precision(y):
-            IN_MEMORY.relay(plan, matrices, memory(y), memory(x))
+        IN_MEMORY.relay(plan, matrices, memory(y), memory(x))
         return x
 
     def _substitute(self, rhs: Tensor) -> Tensor:

@@ -243,6 +243,18 @@ def test_autocast_does_not_reach_the_products_that_are_torchs() -> None:
     np.testing.assert_allclose(x.numpy(), wanted, rtol=0, atol=1e-4)
 
 
+def test_autocast_does_not_reach_a_product_that_is_torchs_by_itself() -> None:
+    rng = np.random.default_rng(0)
+    a, b = (rng.standard_normal(s).astype("float32") for s in ((40, 9000), (9000, 2)))
+    out = np.empty((40, 2), np.float32)
+    calls = in_memory.IN_MEMORY.product(a, b, out, None)
+    assert not any(hasattr(call, "reads") for call in calls)  # as those of BLAS have
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        for call in calls:
+            call()
+    np.testing.assert_allclose(out, a.astype(float) @ b.astype(float), rtol=0, atol=2e-3)
+
+
 def test_numpy_and_torch_do_not_share_what_a_thread_keeps() -> None:
     assert in_memory.IN_MEMORY._kept is not STRIDED._kept
     assert in_memory.IN_THREADS._kept is not in_memory.IN_MEMORY._kept
