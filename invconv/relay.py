@@ -22,6 +22,7 @@ Where x is sought upwards and to the left, all this is mirrored in memory, pixel
 from __future__ import annotations
 
 import functools
+import itertools
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,7 +32,7 @@ from invconv.arrays import Array, constant, namespace
 from invconv.pitched import Index, by_rows
 from invconv.primitives import matmul
 from invconv.stencil import Offset
-from invconv.tile_matrices import Ints, Pixels, Tile, between
+from invconv.tile_matrices import Pixels, Tile, between
 
 Floats = np.ndarray[Any, Any]
 
@@ -186,15 +187,18 @@ def _pixels(reach: tuple[Offset, ...], sign: int, tile: Tile) -> tuple[Pixels, P
 @functools.lru_cache(maxsize=32)
 def _columns(
     reach: tuple[Offset, ...], sign: int, tile: Tile, channels: int, itemsize: int
-) -> tuple[Ints, Floats]:
-    """Return the order in which the tile's pixels are found, and the columns of M for the others.
+) -> tuple[tuple[slice, ...], Floats]:
+    """Return which columns of the tile's M are found one after the other, and M for the others.
 
     The others, which are found as they were read, are all before the tile's, or after them.
     """
     reads, finds, inside = _pixels(reach, sign, tile)
-    own = np.asarray([inside.index(p) for p in finds if p in inside])
+    own = [inside.index(p) for p in finds if p in inside]
+    starts = [i for i, n in enumerate(own) if i == 0 or n != own[i - 1] + 1]
+    runs = [own[i:j] for i, j in itertools.pairwise([*starts, len(own)])]
+    columns = tuple(slice(run[0] * channels, (run[-1] + 1) * channels) for run in runs)
     copied = np.asarray([[p == q for q in finds if q not in inside] for p in reads], float)
-    return own, np.kron(copied, np.eye(channels)).astype(f"f{itemsize}")
+    return columns, np.kron(copied, np.eye(channels)).astype(f"f{itemsize}")
 
 
 def tile_matrix(
@@ -234,9 +238,6 @@ def weights(
     start = reads.index(inside[0]) * channels
     parts = [around[:start, :], solved, around[start + solved.shape[0] :, :]]
     found = xp.concat(parts, axis=0)
-    own, columns = _columns(reach, sign, tile, channels, taps.dtype.itemsize)
-    by_pixel = xp.reshape(found, (len(reads) * channels, len(inside), channels))
-    found = xp.take(by_pixel, constant(own, taps), axis=1)
-    found = xp.reshape(found, (len(reads) * channels, len(own) * channels))
-    kept = constant(columns, taps)
-    return xp.concat([kept, found] if sign > 0 else [found, kept], axis=1)
+    columns, copies = _columns(reach, sign, tile, channels, taps.dtype.itemsize)
+    own, kept = [found[:, some] for some in columns], constant(copies, taps)
+    return xp.concat([kept, *own] if sign > 0 else [*own, kept], axis=1)
