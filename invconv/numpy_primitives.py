@@ -19,6 +19,7 @@ from invconv.arrays import Shape
 from invconv.stencil import Offset, Stencil
 from invconv.tiles import Costs
 from invconv.wavefront import CausalStencil, stable_inverse
+from invconv.workspaces import Workspaces
 
 Floats = np.ndarray[Any, Any]
 
@@ -28,6 +29,8 @@ _WINDOW_BYTES = 2**21  # they stay in the cache
 # a solve with a larger B is done in pieces, unless they are too many for what it takes
 _SHARED_OUT = 1024
 _PIECES = 16
+
+_ROOMS: Workspaces[Floats] = Workspaces()
 
 _quiet = np.errstate(invalid="ignore")
 
@@ -42,9 +45,7 @@ def matmul(a: Floats, b: Floats) -> Floats:
 @_quiet
 def correlate(stencil: Stencil, x: Floats, *, wrap: bool = False) -> Floats:
     """See `invconv.primitives.correlate`."""
-    y: Floats = windows.correlate(
-        stencil, x, wrap=wrap, window_bytes=_WINDOW_BYTES, memory=windows.kept
-    )
+    y: Floats = windows.correlate(stencil, x, wrap=wrap, window_bytes=_WINDOW_BYTES, rooms=_ROOMS)
     return y
 
 
@@ -54,7 +55,7 @@ def correlate_kernel_vjp(
 ) -> Floats:
     """See `invconv.primitives.correlate_kernel_vjp`."""
     taps_bar: Floats = windows.correlate_kernel_vjp(
-        x, y_bar, offsets, wrap=wrap, window_bytes=_WINDOW_BYTES, memory=windows.kept
+        x, y_bar, offsets, wrap=wrap, window_bytes=_WINDOW_BYTES, rooms=_ROOMS
     )
     return taps_bar
 

@@ -35,6 +35,7 @@ from invconv.stencil import Offset
 from invconv.tile_matrices import Pixels, Tile, between
 
 _PAGE = 4096  # bytes: pixels whole pages apart share one set of the cache
+_LINE = 64  # bytes
 _BAND = 2**18  # bytes that stay in the cache
 _ALL = slice(None)
 _FEW = 4  # channels: a loop over no more takes longer to start than to run
@@ -168,8 +169,8 @@ def layout(
     slope, levels = slope_and_levels((height, width), reach, tile)
     depth, padding = read[-1][0], max([0, *(abs(q) for _, q in reach)])
     pitch = (padding + width) * column  # one gap serves the samples on both its sides
-    while pitch * itemsize % _PAGE == 0:
-        pitch += channels
+    if pitch * itemsize % _PAGE == 0:
+        pitch += _LINE // itemsize
     row = batch * pitch + slope * size
     start = depth * row + padding * column
     windows = tuple(

@@ -29,7 +29,7 @@ R = TypeVar("R")
 
 _forced_agnostic: ContextVar[bool] = ContextVar("invconv_forced_agnostic", default=False)
 _forcing = 0  # how many `agnostic` contexts are open, in any thread: torch.compile cannot look
-_counting = threading.Lock()  # into a ContextVar, and need not while this is zero
+_counting = threading.RLock()  # into a ContextVar, and need not while this is zero
 _backends: dict[str, ModuleType | None] = {}
 PRIMITIVES: dict[str, Primitive[..., Any]] = {}
 

@@ -38,7 +38,6 @@ Floats = np.ndarray[Any, Any]
 
 _LARGEST = 2**23  # bytes of a buffer; it is a few times as large as the image
 _FEW = 1024  # pixels: copying them at once costs less than the calls for each row of a tile
-_PAGE = 4096  # bytes: records whole pages apart share one set of the cache
 
 
 @dataclass(frozen=True, eq=False)
@@ -127,7 +126,6 @@ def relay(
     p, (high, wide) = depths(reach)[0], tile
     rows, columns = height // high, width // wide
     reads, finds, record = sizes(reach, tile)
-    record += record * channels * itemsize % _PAGE == 0
     level = (min(rows, columns) + 1) * record
     length = _length((rows, columns), record)
     result = level + (p + high) * wide  # from a record to the strip that its tile finds

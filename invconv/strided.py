@@ -7,7 +7,7 @@ once: the views into a buffer take longer to make than a small solve takes to ru
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -21,6 +21,8 @@ from invconv.workspaces import Workspaces
 Call = Callable[[], object]
 Product = Callable[[Array, Array, Array, Array | None], list[Call]]
 Chunk = tuple[tuple[slice, slice], Array, list[Call], Array, Array]
+
+_CALL_BYTES = 2**11  # of views and arguments, for each call
 
 
 @dataclass(eq=False)
@@ -41,8 +43,11 @@ class Work:
         Of `invconv.pitched.Layout.chunks`, where tiles are solved on the way into the buffer: which
         images go into which pixels, the calls that solve them, and what goes where after that.
     nbytes : int
+        Of the buffer and what belongs to it; then of all that is kept, about.
     loaded : list of array or None
-        Whose values ``weights`` are.
+        Whose values ``weights`` are; they live as long as this.
+    key : hashable
+        What it is kept under.
     """
 
     given: Array
@@ -53,6 +58,13 @@ class Work:
     nbytes: int
     chunks: list[Chunk] = field(default_factory=list)
     loaded: list[Array] | None = None
+    key: Hashable = None
+
+    def __post_init__(self) -> None:
+        """Count the weights, here and where they are from, and what calls refer to."""
+        calls = [self.calls, *(c for c, *_ in self.steps), *(c for _, _, c, *_ in self.chunks)]
+        self.nbytes += 2 * sum(w.nbytes for w in self.weights)
+        self.nbytes += _CALL_BYTES * (sum(map(len, calls)) + len(self.steps))
 
 
 def copy_in_pieces(target: Array, source: Array, pieces: tuple[Index, ...]) -> None:
@@ -125,6 +137,7 @@ class Strided:
                 call()
             found[...] = rows if substitute is None else substitute(rows)
         self.copy(_tiled(plan.shape, x), work.found, plan.exits)
+        self._keep(work)
 
     def relay(self, plan: Relay, weights: list[Array], y: Array, x: Array) -> None:
         """Put the solution x of one image y into ``x``."""
@@ -133,6 +146,7 @@ class Strided:
         for call in work.calls:
             call()
         self.copy(_tiled(plan.shape, x), work.found, plan.copies)
+        self._keep(work)
 
     def _work(self, plan: Any, weights: list[Array], make: Callable[[list[Array]], Work]) -> Work:
         if not self.keeps:
@@ -141,12 +155,17 @@ class Strided:
         def new() -> Work:
             return make([self.xp.empty(w.shape, dtype=w.dtype) for w in weights])
 
-        work: Work = self._kept.get((plan, weights[0].dtype), new)
+        key = plan, weights[0].dtype
+        work: Work = self._kept.take(key, new)
         if work.loaded is not weights:
             for kept, given in zip(work.weights, weights, strict=True):
                 kept[...] = given
-            work.loaded = weights
+            work.loaded, work.key = weights, key
         return work
+
+    def _keep(self, work: Work) -> None:
+        if self.keeps:
+            self._kept.give_back(work.key, work)
 
     def _solve_tiles(self, work: Work, y: Array) -> None:
         """Put T^-1 y into the buffer."""

@@ -7,31 +7,19 @@ few samples at a time, or for a band of one sample's rows, so that it stays in t
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 from invconv.arrays import Array, namespace, size
 from invconv.stencil import Offset, Stencil
 from invconv.workspaces import Workspaces
 
-Make = Callable[[int, Array], Array]
 Band = tuple[slice, slice, Array]
-
-_kept: Workspaces[Any] = Workspaces()
-
-
-def new(count: int, like: Array) -> Array:
-    """Return an array of so many numbers, of any value."""
-    return namespace(like).empty(count, dtype=like.dtype)
-
-
-def kept(count: int, like: Array) -> Array:
-    """Return the thread's own array of so many numbers: new memory takes long to get."""
-    return _kept.get((count, like.dtype), lambda: new(count, like))
+Rooms = Workspaces[Any] | None
 
 
 def correlate(
-    stencil: Stencil, x: Array, *, wrap: bool, window_bytes: int, memory: Make = new
+    stencil: Stencil, x: Array, *, wrap: bool, window_bytes: int, rooms: Rooms = None
 ) -> Array:
     """See `invconv.primitives.correlate`.
 
@@ -40,8 +28,8 @@ def correlate(
     stencil, x, wrap
     window_bytes : int
         Windows that are formed at a time.
-    memory : {`new`, `kept`}
-        Where.
+    rooms : Workspaces, optional
+        Where, instead of in new memory, which takes long to get.
     """
     xp = namespace(x)
     if not wrap:
@@ -49,7 +37,7 @@ def correlate(
     count, channels = stencil.taps.shape[:2]
     weights = xp.reshape(xp.permute_dims(stencil.taps, (1, 0, 2)), (channels, count * channels))
     y = xp.empty((x.shape[0], channels, size(x.shape[2:])), dtype=x.dtype)
-    for part, pixels, windows in _windows(x, stencil.offsets, wrap, window_bytes, memory):
+    for part, pixels, windows in _windows(x, stencil.offsets, wrap, window_bytes, rooms):
         xp.matmul(weights, windows, out=y[part, :, pixels])
     return xp.reshape(y, x.shape)
 
@@ -61,21 +49,21 @@ def correlate_kernel_vjp(
     *,
     wrap: bool,
     window_bytes: int,
-    memory: Make = new,
+    rooms: Rooms = None,
 ) -> Array:
     """See `invconv.primitives.correlate_kernel_vjp`, and `correlate` for the rest."""
     xp = namespace(x)
     channels = x.shape[1]
     total = xp.zeros((channels, len(offsets) * channels), dtype=x.dtype)
     rows = xp.reshape(y_bar, (*x.shape[:2], size(x.shape[2:])))
-    for part, pixels, windows in _windows(x, offsets, wrap, window_bytes, memory):
+    for part, pixels, windows in _windows(x, offsets, wrap, window_bytes, rooms):
         products = xp.matmul(rows[part, :, pixels], xp.matrix_transpose(windows))
         total += xp.sum(products, axis=0)
     return xp.permute_dims(xp.reshape(total, (channels, len(offsets), channels)), (1, 0, 2))
 
 
 def _windows(
-    x: Array, offsets: tuple[Offset, ...], wrap: bool, window_bytes: int, memory: Make
+    x: Array, offsets: tuple[Offset, ...], wrap: bool, window_bytes: int, rooms: Rooms
 ) -> Iterator[Band]:
     """Yield (samples, pixels, their windows (b, T C, N)), zero where a tap reads nothing.
 
@@ -88,7 +76,12 @@ def _windows(
     row_bytes = len(offsets) * channels * inner * x.itemsize
     samples = max(1, min(batch, window_bytes // (row_bytes * rows)))
     high = rows if samples > 1 else max(1, min(rows, window_bytes // row_bytes))
-    room = memory(samples * len(offsets) * channels * high * inner, x)
+    key = samples * len(offsets) * channels * high * inner, x.dtype
+
+    def new() -> Array:
+        return namespace(x).empty(key[0], dtype=key[1])
+
+    room = new() if rooms is None else rooms.take(key, new)
     for first, top in itertools.product(range(0, batch, samples), range(0, rows, high)):
         part = slice(first, min(first + samples, batch))
         count, bottom = part.stop - first, min(top + high, rows)
@@ -99,6 +92,8 @@ def _windows(
             _copy(x[part, ...], start, block[:, t, ...], wrap)
         pixels = slice(top * inner, bottom * inner)
         yield part, pixels, block.reshape(count, len(offsets) * channels, -1)
+    if rooms is not None:
+        rooms.give_back(key, room)
 
 
 def _copy(x: Array, start: Offset, window: Array, wrap: bool) -> None:

@@ -24,19 +24,27 @@ W = TypeVar("W", bound=Sized)
 class Workspaces(threading.local, Generic[W]):
     """The workspaces that a thread used last, up to 64 MiB but at least one.
 
-    The views into a buffer take longer to make than a small solve takes to run.
+    The views into a buffer take longer to make than a small solve takes to run. Who takes a
+    workspace has it alone: a signal's handler or a destructor that runs meanwhile takes another.
+    Who is interrupted does not give it back.
     """
 
     def __init__(self) -> None:
         self._kept: OrderedDict[Hashable, W] = OrderedDict()
 
-    def get(self, key: Hashable, make: Callable[[], W]) -> W:
-        """Return the workspace kept under a key, or a new one."""
-        found = self._kept.get(key)
+    def take(self, key: Hashable, make: Callable[[], W]) -> W:
+        """Return the workspace that was given back under a key, or a new one."""
+        found = self._kept.pop(key, None)
         if found is not None:
-            self._kept.move_to_end(key)
             return found
-        found = self._kept[key] = make()
-        while len(self._kept) > 1 and sum(w.nbytes for w in self._kept.values()) > _KEPT_BYTES:
+        made = make()
+        while self._kept and self._nbytes() + made.nbytes > _KEPT_BYTES:
             self._kept.popitem(last=False)
-        return found
+        return made
+
+    def give_back(self, key: Hashable, workspace: W) -> None:
+        """Keep a workspace under a key."""
+        self._kept[key] = workspace
+
+    def _nbytes(self) -> int:
+        return sum(w.nbytes for w in self._kept.values())

@@ -11,7 +11,7 @@ from cupy._core import get_compute_type, set_compute_type
 from cupy._core._routines_linalg import COMPUTE_TYPE_DEFAULT
 
 # CuPy has one setting for all threads, so the first to enter changes it and the last puts it back.
-_counting = threading.Lock()
+_counting = threading.RLock()
 _inside = 0
 _outside: Any = COMPUTE_TYPE_DEFAULT
 

@@ -72,11 +72,12 @@ def _alone(a: Floats, b: Floats, out: Floats, plus: Floats | None = None) -> lis
 
 
 def _torch_product(a: Floats, b: Floats, out: Floats, plus: Floats | None = None) -> list[Call]:
-    x, left, right = (torch.from_numpy(array) for array in (out, a, b))
+    with torch.inference_mode(False):  # else they would be of no use outside that mode
+        x, left, right = (torch.from_numpy(array) for array in (out, a, b))
+        # of another tensor in the same memory, addmm would make a copy
+        total = x if plus is None or plus is out else torch.from_numpy(plus)
     if plus is None:
         return [functools.partial(torch.mm, left, right, out=x)]
-    # of another tensor in the same memory, addmm would make a copy
-    total = x if plus is out else torch.from_numpy(plus)
     return [functools.partial(torch.addmm, total, left, right, out=x)]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -12,7 +13,8 @@ import torch
 _REDUCED = ("tf32", "bf16", True)
 
 _AS_IT_IS = nullcontext()
-_lock = threading.Lock()  # the switches are the process's, not the thread's
+# the switches are the process's, not the thread's, which a signal's handler may interrupt anywhere
+_lock = threading.RLock()
 _depth: dict[str, int] = {}
 _saved: dict[str, list[tuple[Any, str, Any]]] = {}
 
@@ -41,20 +43,37 @@ def _switches(kind: str) -> list[tuple[Any, str, Any]]:
 def _enter(kind: str) -> None:
     with _lock:
         depth = _depth.get(kind, 0)
+        if not depth:
+            found = _switches(kind)
+            for module, name, back in found:
+                setattr(module, name, False if back is True else "ieee")
+            _saved[kind] = found
         _depth[kind] = depth + 1
-        if depth:
-            return
-        _saved[kind] = _switches(kind)
-        for module, name, back in _saved[kind]:
-            setattr(module, name, False if back is True else "ieee")
 
 
 def _leave(kind: str) -> None:
     with _lock:
-        _depth[kind] -= 1
+        _depth[kind] = max(0, _depth.get(kind, 0) - 1)
         if _depth[kind] == 0:
-            for module, name, back in _saved.pop(kind):
-                setattr(module, name, back)
+            _restore(kind)
+
+
+def _restore(kind: str) -> None:
+    for module, name, back in _saved.pop(kind, []):
+        setattr(module, name, back)
+
+
+def _forked() -> None:
+    """Put back what other threads changed, which a child process does not have."""
+    global _lock
+    _lock = threading.RLock()
+    for kind in list(_saved):
+        _restore(kind)
+    _depth.clear()
+
+
+if hasattr(os, "register_at_fork"):  # not on Windows
+    os.register_at_fork(after_in_child=_forked)
 
 
 def autocasting(kind: str) -> bool:
@@ -68,9 +87,9 @@ def full_precision(x: torch.Tensor) -> AbstractContextManager[None]:
     Where several threads compute, the last one to leave puts it back.
     """
     kind = x.device.type
-    if not _depth.get(kind) and not autocasting(kind) and not _switches(kind):
-        return _AS_IT_IS
-    return _switched(kind)
+    with _lock:  # nobody changes the switches while they are looked at
+        plain = not _depth.get(kind) and not autocasting(kind) and not _switches(kind)
+    return _AS_IT_IS if plain else _switched(kind)
 
 
 @contextmanager

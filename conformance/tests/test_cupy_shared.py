@@ -155,11 +155,25 @@ def test_workspaces_are_let_go_of_oldest_first() -> None:
         made.append(None)
         return SimpleNamespace(nbytes=2**25)
 
-    first = kept.get("a", make)
-    kept.get("b", make)
-    assert kept.get("a", make) is first
-    kept.get("c", make)  # and "b" goes, which was used longest ago
-    assert kept.get("a", make) is first
+    def use(key: str) -> Any:
+        taken = kept.take(key, make)
+        kept.give_back(key, taken)
+        return taken
+
+    first = use("a")
+    use("b")
+    assert use("a") is first
+    use("c")  # and "b" goes, which was used longest ago
+    assert use("a") is first
     assert len(made) == 3
-    kept.get("b", make)
+    use("b")
     assert len(made) == 4
+
+
+def test_a_workspace_counts_what_it_keeps_alive() -> None:
+    rng, kept = np.random.default_rng(0), numpy_primitives.STRIDED._kept
+    kept._kept.clear()
+    conv = ic.AutoregressiveConv.init(48, 3, rng=rng)
+    conv.prepare((4, 4), check=False).inverse(rng.standard_normal((2, 48, 4, 4)))
+    (work,) = kept._kept.values()
+    assert 2 * conv.kernel.nbytes < work.nbytes < 4 * conv.kernel.nbytes

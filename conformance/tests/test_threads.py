@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
+import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -57,6 +60,68 @@ def test_threads_share_a_prepared_inverse(name: str, library: str, settings: Any
     images = [rng.standard_normal((b, 4, *GRID)).astype(np.float32) for b in batches]
     carry = {"numpy": np.asarray, "torch": torch.as_tensor, "jax": jnp.asarray}[library]
     assert_threads_agree(prepared.inverse, [carry(y) for y in images])
+
+
+def _at_every_line(run: Callable[[], Any], do: Callable[[int], None]) -> Any:
+    """Run something, and something else in this thread before each line on its way."""
+    lines, outside = itertools.count(), sys.gettrace()
+
+    def trace(frame: Any, event: str, argument: Any) -> Any:
+        do(next(lines))  # while nothing is traced
+        return trace
+
+    sys.settrace(trace)
+    try:
+        return run()
+    finally:
+        sys.settrace(outside)
+
+
+@pytest.mark.parametrize("library", ["numpy", "torch"])
+@pytest.mark.parametrize("batch", [1, 4])
+@pytest.mark.parametrize("method", ["forward", "inverse"])
+def test_a_solve_within_a_solve(method: str, batch: int, library: str) -> None:
+    """As a signal's handler or a destructor may begin one, with the same buffers."""
+    rng = np.random.default_rng(0)
+    conv = ic.AutoregressiveConv.init(3, 2, rng=rng).asarrays(LIKE[library])
+    a, b = rng.standard_normal((2, batch, 3, 4, 4)).astype(np.float32)
+    carry = {"numpy": np.asarray, "torch": torch.as_tensor}[library]
+    run = conv.forward if method == "forward" else conv.prepare((4, 4), check=False).inverse
+    wanted, count = to_numpy(run(carry(a))), 0
+
+    def within(line: int) -> None:
+        nonlocal count
+        run(carry(b))
+        count += 1
+
+    found = _at_every_line(lambda: run(carry(a)), within)
+    assert np.array_equal(to_numpy(found), wanted)
+    assert count > 50
+
+
+# of a generator that is closed by an interrupt
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.parametrize("batch", [1, 4])
+def test_what_was_interrupted_leaves_no_trace(batch: int) -> None:
+    """Two operators take turns in one buffer; the second is interrupted wherever it can be."""
+    rng = np.random.default_rng(0)
+    first, second = (
+        ic.AutoregressiveConv.init(3, 2, rng=rng).prepare((4, 4), check=False) for _ in range(2)
+    )
+    y = rng.standard_normal((batch, 3, 4, 4))
+    wanted = first.inverse(y)
+    lines: list[int] = []
+    _at_every_line(lambda: second.inverse(y), lines.append)
+    assert len(lines) > 50
+    for last in lines:
+
+        def interrupt(line: int, last: int = last) -> None:
+            if line == last:
+                raise KeyboardInterrupt
+
+        with contextlib.suppress(KeyboardInterrupt):
+            _at_every_line(lambda: second.inverse(y), interrupt)
+        assert np.array_equal(first.inverse(y), wanted), last
 
 
 def test_threads_share_a_layer_in_eval_mode() -> None:

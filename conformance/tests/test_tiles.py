@@ -87,6 +87,24 @@ def test_a_relay_of_tiles_solves_the_dense_system(
         assert len(relays) >= (0 if "mask" in kind or 1 in grid else 1)
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("tile", [(1, 1), (2, 1), (2, 2)], ids=str)
+@pytest.mark.parametrize("kernel_size", [(2, 1), (2, 2), (1, 3)], ids=str)
+def test_memory_in_whole_pages_is_no_trap(
+    kernel_size: tuple[int, int], tile: tuple[int, int], dtype: str
+) -> None:
+    """Pixels, records or rows that are whole pages apart would share one set of the cache."""
+    for batch, channels in ((1, 32), (1, 64), (1, 128), (1, 256), (1, 512), (1, 1024), (2, 1024)):
+        kernel = 0.1 / channels * RNG.standard_normal((channels, channels, *kernel_size))
+        kernel[:, :, 0, 0] = np.eye(channels)
+        conv = ic.AutoregressiveConv(kernel.astype(dtype))
+        x = RNG.standard_normal((batch, channels, 4, 6)).astype(dtype)
+        y = conv.forward(x)
+        for way in (None, tile):
+            found = conv.prepare((4, 6), check=False, tile=way).inverse(y)
+            assert np.abs(found - x).max() < 50 * np.finfo(dtype).eps, (batch, channels, way)
+
+
 def test_a_relay_stops_where_its_memory_would_be_large() -> None:
     reach = ((0, 1), (1, 0), (1, 1))
     assert relay.possible((1, 12, 64, 64), reach, 4, (1, 1))

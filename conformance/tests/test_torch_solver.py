@@ -12,6 +12,7 @@ import torch
 import invconv as ic
 from invconv.pitched import layout
 from invconv.registry import agnostic
+from invconv_torch import in_memory
 
 
 def random_operator(rng: np.random.Generator) -> tuple[ic.AutoregressiveConv, tuple[int, ...]]:
@@ -47,6 +48,17 @@ def test_equals_the_agnostic_twin(seed: int) -> None:
     with torch.inference_mode():
         assert torch.equal(prepared.inverse(y), prepared.inverse(y.clone()))
     torch.testing.assert_close(prepared.inverse(y), expected, rtol=0, atol=scale)
+
+
+def test_what_inference_mode_leaves_can_be_used_outside() -> None:
+    rng = np.random.default_rng(0)
+    in_memory.IN_THREADS._kept._kept.clear()
+    first, second = (ic.AutoregressiveConv.init(48, 2, rng=rng, like=torch.zeros(0)) for _ in "ab")
+    y = torch.as_tensor(rng.standard_normal((64, 48, 16, 16)), dtype=torch.float32)
+    with torch.inference_mode():
+        first.inverse(y)
+    assert in_memory.IN_THREADS._kept._kept, "torch's products were meant"
+    torch.testing.assert_close(second.forward(second.inverse(y)), y, rtol=1e-4, atol=1e-4)
 
 
 def test_samples_do_not_lie_whole_pages_apart() -> None:
