@@ -174,10 +174,8 @@ def to_numpy(x: Array) -> np.ndarray[Any, Any]:
     """Copy the values of an array to the host, the only place where the core does so."""
     library = library_name(x)
     if library == "torch":
-        x = x.detach().cpu()
-        return np.array(
-            (x.float() if x.dtype.itemsize == 2 and x.is_floating_point() else x).numpy()
-        )
+        half = x.dtype.itemsize == 2 and x.is_floating_point()
+        return np.array((x.float() if half else x).numpy(force=True))
     if library == "cupy":
         return np.array(x.get())
     if type(x) is np.ndarray and x.dtype.isnative and x.dtype.itemsize != 2:
@@ -207,6 +205,10 @@ def dtype_name(dtype: Any) -> str:
 
 def require_array(name: str, x: Any) -> Namespace:
     """Return the namespace of ``x``, or raise TypeError where it is no array of a library."""
+    if isinstance(x, np.ma.MaskedArray):
+        raise TypeError(
+            f"{name}: expected an array without a mask, got one; x.filled(0) has none"
+        )
     # a class of arrays passes for one, as it has their methods
     if type(x) not in _namespaces and (isinstance(x, type) or not compat.is_array_api_obj(x)):
         raise TypeError(

@@ -64,6 +64,11 @@ class InvertibleConv(Pieces):
         -----
         IllConditionedWarning
             If the result has fewer than two right digits.
+
+        Notes
+        -----
+        NaN and inf in a sample stay in it. There they may reach pixels that do not depend on them,
+        those that are solved at once (tiles, frequencies).
         """
         return self._prepare(enter(self, "y", y).spatial_shape).inverse(y)
 

@@ -40,6 +40,9 @@ class PeriodicConv(Convolution):
     torch and JAX, a cross-correlation: flip the kernel for a convolution in the sense of
     scipy.ndimage.convolve. log det = sum over the frequencies f of log|det K_hat(f)|.
 
+    For even sizes torch's padding="same" starts dilation // 2 pixels further back along an axis:
+    its result is this one rolled by +dilation // 2.
+
     Whether it can be inverted depends on the grid: a box filter of width 3 is fine on 8 points,
     and on 6 its spectrum has a zero. Rounding may leave a tiny number there, so that the
     log-determinant is large and negative instead of -inf; the inverse then warns.

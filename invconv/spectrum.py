@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from invconv.arrays import Array, Shape, constant, namespace, readable, size
+from invconv.arrays import Array, Shape, constant, device, namespace, readable, size
 from invconv.primitives import inverse_or_nan, matmul, split_singular
 from invconv.registry import Primitive
 
@@ -134,10 +134,10 @@ def condition_bound(spectrum: Array, inverse: Array) -> Array:
     xp = namespace(spectrum)
 
     def largest(matrices: Array) -> Array:
-        with np.errstate(over="ignore"):
-            return xp.sqrt(xp.max(xp.sum(xp.abs(matrices) ** 2, axis=(1, 2))))
+        return xp.sqrt(xp.max(xp.sum(xp.abs(matrices) ** 2, axis=(1, 2))))
 
-    return largest(spectrum) * largest(inverse)
+    with np.errstate(over="ignore", under="ignore", invalid="ignore"):  # inf or NaN is no bound
+        return largest(spectrum) * largest(inverse)
 
 
 @dataclass(frozen=True, eq=False)
@@ -178,6 +178,9 @@ def to_frequencies(x: Array) -> Array:
     """
     xp = namespace(x)
     batch, channels = x.shape[:2]
+    if batch == 0:  # of which torch has no transform
+        count = size(x.shape[2:-1]) * (x.shape[-1] // 2 + 1)
+        return xp.zeros((count, channels, 0), dtype=complex_dtype(x), device=device(x))
     x_hat = xp.fft.rfft(x, axis=-1)
     for axis in range(2, x.ndim - 1):
         x_hat = xp.fft.fft(x_hat, axis=axis)

@@ -133,7 +133,7 @@ class Places:
         pitches = {g.line: 1}
         inner = g.coarse[g.line] + g.margin(g.line)
         for axis in reversed(g.others):
-            rows = math.ceil((inner - g.slope[axis]) / columns)
+            rows = max(1, math.ceil((inner - g.slope[axis]) / columns))  # lines share no row
             pitches[axis] = rows * columns + g.slope[axis]
             inner = (g.coarse[axis] + g.margin(axis)) * pitches[axis]
         places = cls(g, columns, tuple(pitches[a] for a in range(len(g.shape))), 0)

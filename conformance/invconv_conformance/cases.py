@@ -53,9 +53,14 @@ def _autoregressive() -> Iterator[Case]:
             (4, 5),
         ),
         ("raster-wide-on-narrow", {"kernel_size": 3, "mask": "raster", "direction": -1}, (5, 2)),
+        ("raster-on-one-column", {"kernel_size": 3, "mask": "raster"}, (6, 1)),
+        ("raster-dilated-beyond", {"mask": "raster", "dilation": (2, 4)}, (5, 4)),
     ]
     for name, options, grid in more:
         yield Case(name, build(3, 2, **options), grid)
+
+    plane = build(3, 3, mask="raster", dilation=2)
+    yield Case("raster-3d-dilated-beyond", plane, (3, 4, 2))
 
     def skewed(rng: np.random.Generator) -> ic.InvertibleConv:
         conv = build(3, 2)(rng)

@@ -386,3 +386,31 @@ def test_foreign_byte_order() -> None:
         CORNER.forward(foreign)
     conv = ic.Conv1x1(EYE.astype(">f8")).asarrays(torch.zeros((), dtype=torch.float64))
     assert torch.equal(conv.weight, torch.eye(3, dtype=torch.float64))
+
+
+def test_a_mask_is_not_dropped() -> None:
+    conv = ic.EmergingConv.init(3, rng=np.random.default_rng(0))
+    hidden = np.ma.masked_invalid(np.full((1, 3, 4, 4), np.nan))
+    for function in (conv.forward, conv.inverse, conv.prepare((4, 4)).inverse):
+        with pytest.raises(TypeError, match=r"without a mask.*filled"):
+            function(hidden)
+    with pytest.raises(TypeError, match="without a mask"):
+        ic.Conv1x1(np.ma.masked_equal(np.eye(3), 1))
+
+
+@pytest.mark.parametrize("scale", [1e200, 1e-200])
+def test_a_kernel_of_any_scale_makes_no_noise(scale: float) -> None:
+    conv = ic.PeriodicConv(scale * np.eye(3)[:, :, None, None])
+    x = conv.inverse(np.ones((1, 3, 8, 8)))
+    np.testing.assert_allclose(x, 1 / scale, rtol=1e-14)
+
+
+def test_parameters_may_be_views_that_torch_negates_lazily() -> None:
+    rng = np.random.default_rng(0)
+    pairs = torch.as_tensor(0.02 * rng.standard_normal((3, 3, 2, 2, 2)))
+    pairs[:, :, 0, 0, 1] -= torch.eye(3)
+    kernel = torch.view_as_complex(pairs).conj().imag
+    assert kernel.is_neg()
+    conv = ic.AutoregressiveConv(kernel)
+    x = torch.as_tensor(rng.standard_normal((2, 3, 5, 4)))
+    torch.testing.assert_close(conv.inverse(conv.forward(x)), x, rtol=1e-12, atol=1e-12)

@@ -202,6 +202,24 @@ def test_an_ill_conditioned_frequency_is_eliminated() -> None:
         np.testing.assert_allclose(conv.forward(solve(y)), y, rtol=0, atol=1e-14)
 
 
+def test_thin_grids() -> None:
+    """On which a tap reaches past whole axes, and a front has one pixel of a line."""
+    rng = np.random.default_rng(0)
+    for _ in range(30):
+        ndim = int(rng.integers(1, 4))
+        grid = tuple(map(int, rng.choice([1, 1, 2, 3, 5], ndim)))
+        mask = str(rng.choice(["corner", "raster"]))
+        dilation = tuple(map(int, rng.integers(1, 5, ndim)))
+        host = perturbed(
+            ic.AutoregressiveConv.init(2, 3, ndim, mask=mask, dilation=dilation, rng=rng), rng
+        )
+        matrix, _ = oracle.affine(host, grid)
+        y = rng.standard_normal((2, 2, *grid))
+        wanted = np.linalg.solve(matrix, y.reshape(2, -1).T).T.reshape(y.shape)
+        found = host.asarrays(jnp.zeros(())).inverse(jnp.asarray(y))
+        np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-11, err_msg=f"{host} {grid}")
+
+
 def test_nan_stays_in_its_sample() -> None:
     rng = np.random.default_rng(0)
     for host in (

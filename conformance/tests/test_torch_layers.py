@@ -64,6 +64,19 @@ def test_the_seed_decides_the_start(layer_name: str, torch_layer: Build) -> None
         assert not all(torch.equal(t, state[n]) for n, t in third.state_dict().items())
 
 
+def test_the_gradients_of_an_empty_batch_are_zero(layer_name: str, torch_layer: Build) -> None:
+    layer, images = torch_layer(layer_name)
+    for function in (layer.forward, layer.inverse):
+        x = images[:0].detach().requires_grad_()
+        y, log_det = function(x)
+        (y.sum() + log_det.sum()).backward()
+        assert x.grad is not None
+        assert x.grad.shape == x.shape
+        gradients = [p.grad for p in layer.parameters() if p.grad is not None]
+        assert gradients
+        assert not any(g.any() for g in gradients)
+
+
 def test_the_start_is_the_papers() -> None:
     torch.manual_seed(0)
     layer = it.EmergingConv2d(24, 3, dtype=torch.float64)
