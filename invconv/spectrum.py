@@ -181,9 +181,7 @@ def to_frequencies(x: Array) -> Array:
     if batch == 0:  # of which torch has no transform
         count = size(x.shape[2:-1]) * (x.shape[-1] // 2 + 1)
         return xp.zeros((count, channels, 0), dtype=complex_dtype(x), device=device(x))
-    x_hat = xp.fft.rfft(x, axis=-1)
-    for axis in range(2, x.ndim - 1):
-        x_hat = xp.fft.fft(x_hat, axis=axis)
+    x_hat = xp.fft.rfftn(x, axes=tuple(range(2, x.ndim)))
     x_hat = xp.reshape(x_hat, (batch, channels, size(x_hat.shape[2:])))
     return xp.permute_dims(x_hat, (2, 1, 0))
 
@@ -194,6 +192,4 @@ def from_frequencies(x_hat: Array, shape: Shape) -> Array:
     _, channels, batch = x_hat.shape
     frequencies = (*shape[:-1], shape[-1] // 2 + 1)
     x_hat = xp.reshape(xp.permute_dims(x_hat, (2, 1, 0)), (batch, channels, *frequencies))
-    for axis in range(2, x_hat.ndim - 1):
-        x_hat = xp.fft.ifft(x_hat, axis=axis)
-    return xp.fft.irfft(x_hat, n=shape[-1], axis=-1)
+    return xp.fft.irfftn(x_hat, s=shape, axes=tuple(range(2, x_hat.ndim)))
