@@ -37,10 +37,11 @@ def namespace(*arrays: Array) -> Namespace:
 
 def library_name(x: Array) -> str:
     """Return the import name of the library of an array: "numpy", "torch", "jax", ..."""
-    if type(x) not in _library_names:
+    kind = type(x)
+    if kind not in _library_names:
         name: str = namespace(x).__name__
-        _library_names[type(x)] = name.removeprefix("array_api_compat.").partition(".")[0]
-    return _library_names[type(x)]
+        _library_names[kind] = name.removeprefix("array_api_compat.").partition(".")[0]
+    return _library_names[kind]
 
 
 def device(x: Array) -> Any:

@@ -27,11 +27,15 @@ from invconv.settings import choice, directions, generator, positive_int, sizes
 from invconv.stencil import Offset, kernel_of, tap_indices, taps_of
 from invconv.wavefront import CausalStencil, causal_solver
 
-Mask = tuple[tuple[int, ...], tuple[Offset, ...]]
+Mask = tuple[tuple[int, ...], tuple[Offset, ...], tuple[int, ...]]
 _masks: dict[tuple[Shape, Offset], Mask] = {}  # a dict, since torch.compile reads it
 
 
 def _unmasked(kernel_size: Shape, centre: Offset) -> Mask:
+    slope = [1] * len(centre)
+    for axis in reversed(range(len(centre))):
+        later = range(axis + 1, len(centre))  # a raster reaches as far back as its centre is
+        slope[axis] = 1 + sum(slope[j] * centre[j] for j in later)
     kept, reach = [], []
     here = (0,) * len(centre)
     for position, t in enumerate(tap_indices(kernel_size)):
@@ -39,7 +43,7 @@ def _unmasked(kernel_size: Shape, centre: Offset) -> Mask:
         if o >= here:  # compared entry by entry, so the first non-zero one decides
             kept.append(position)
             reach.append(o)
-    return tuple(kept), tuple(reach)
+    return tuple(kept), tuple(reach), tuple(slope)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -154,7 +158,7 @@ class AutoregressiveConv(Convolution):
         return (0, *((k - 1) // 2 for k in self._kernel_size[1:]))
 
     def _mask(self) -> Mask:
-        """Return the flat positions of the taps that are not masked, o = 0 first, and their o."""
+        """Return the flat positions of unmasked taps, o = 0 first, their o, and the slope."""
         key = self._kernel_size, self._centre
         if key not in _masks:
             _masks[key] = _unmasked(*key)
@@ -164,13 +168,8 @@ class AutoregressiveConv(Convolution):
         return triangle(matrix, lower=self.channel_order == "lower")
 
     def _causal(self) -> CausalStencil:
-        kept, reach = self._mask()
+        kept, reach, slope = self._mask()
         taps = taps_of(self.kernel, kept)
-        radius = self._centre  # how far a raster reaches back along each axis
-        slope = [1] * self.ndim
-        for axis in reversed(range(self.ndim)):
-            later = range(axis + 1, self.ndim)
-            slope[axis] = 1 + sum(slope[j] * radius[j] for j in later)
         assert isinstance(self.direction, tuple)
         assert isinstance(self.dilation, tuple)
         return CausalStencil(
@@ -180,7 +179,7 @@ class AutoregressiveConv(Convolution):
             reach=reach[1:],
             direction=self.direction,
             dilation=self.dilation,
-            slope=tuple(slope),
+            slope=slope,
         )
 
     def _kernel_of(self, taps: Array) -> Array:
