@@ -207,7 +207,10 @@ def dtype_name(dtype: Any) -> str:
 def require_array(name: str, x: Any) -> Namespace:
     """Return the namespace of ``x``, or raise TypeError where it is no array of a library."""
     if isinstance(x, np.ma.MaskedArray):
-        raise TypeError(f"{name}: expected an array without a mask, got one; x.filled(0) has none")
+        raise TypeError(
+            f"{name}: expected an array without a mask, got a masked array, whose mask would be "
+            "lost; say what its hidden entries are, for instance with .filled(0)"
+        )
     # a class of arrays passes for one, as it has their methods
     if type(x) not in _namespaces and (isinstance(x, type) or not compat.is_array_api_obj(x)):
         raise TypeError(

@@ -152,15 +152,18 @@ class Strided:
         if not self.keeps:
             return make(weights)
 
-        def new() -> Work:
-            return make([self.xp.empty(w.shape, dtype=w.dtype) for w in weights])
-
         key = plan, weights[0].dtype
+
+        def new() -> Work:
+            made = make([self.xp.empty(w.shape, dtype=w.dtype) for w in weights])
+            made.key = key
+            return made
+
         work: Work = self._kept.take(key, new)
         if work.loaded is not weights:
             for kept, given in zip(work.weights, weights, strict=True):
                 kept[...] = given
-            work.loaded, work.key = weights, key
+            work.loaded = weights
         return work
 
     def _keep(self, work: Work) -> None:

@@ -57,11 +57,15 @@ def _matmul(a: Floats, b: Floats, out: Floats) -> None:
 
 
 def _product(a: Floats, b: Floats, out: Floats, plus: Floats | None = None) -> list[Call]:
-    return blas.product(a, b, out, plus, otherwise=_alone, largest=blas.SMALL)
+    return blas.product(a, b, out, plus, otherwise=_precise_product, largest=blas.SMALL)
 
 
-def _alone(a: Floats, b: Floats, out: Floats, plus: Floats | None = None) -> list[Call]:
-    """Return torch's calls, each of which sees to its precision: to look costs more than BLAS."""
+def _precise_product(a: Floats, b: Floats, out: Floats, plus: Floats | None = None) -> list[Call]:
+    """Return torch's calls, each at full precision by itself.
+
+    A plan that runs in memory has few such calls, mostly none: it does not look at the switches,
+    which takes as long as several products.
+    """
     x = torch.from_numpy(out)
 
     def run(call: Call) -> None:
