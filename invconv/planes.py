@@ -147,7 +147,7 @@ class PitchedSolver(ABC):
         if inverse is None:
             return pitched.weights(*parts, None) if choice == tiles.SAFE else None
         if choice.way == "relay":
-            return [relay.weights(*parts, inverse)]
+            return [relay.weights(*parts[1:], inverse)]
         own = choice.way == "pitched"
         found = pitched.weights(*parts, inverse, own)
         return found if own else [namespace(inverse).matrix_transpose(inverse), *found]

@@ -24,7 +24,7 @@ from __future__ import annotations
 import functools
 import itertools
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -182,21 +182,35 @@ def _pixels(reach: tuple[Offset, ...], sign: int, tile: Tile) -> tuple[Pixels, P
     return mirrored(reads), mirrored(finds), inside
 
 
-@functools.lru_cache(maxsize=32)
-def _columns(
-    reach: tuple[Offset, ...], sign: int, tile: Tile, channels: int, itemsize: int
-) -> tuple[tuple[slice, ...], Floats]:
-    """Return which columns of the tile's M are found one after the other, and M for the others.
+class Constants(NamedTuple):
+    """What all M of a relay have in common.
 
-    The others, which are found as they were read, are all before the tile's, or after them.
+    Attributes
+    ----------
+    columns : tuple of slice
+        Which columns of the tile are found one after the other.
+    copies : array, shape (reads C, strip C)
+        M for the others, which are found as they were read.
+    minus_one : array, shape (C, C)
     """
+
+    columns: tuple[slice, ...]
+    copies: Floats
+    minus_one: Floats
+
+
+@functools.lru_cache(maxsize=32)
+def _constants(
+    reach: tuple[Offset, ...], sign: int, tile: Tile, channels: int, itemsize: int
+) -> Constants:
     reads, finds, inside = _pixels(reach, sign, tile)
     own = [inside.index(p) for p in finds if p in inside]
     starts = [i for i, n in enumerate(own) if i == 0 or n != own[i - 1] + 1]
     runs = [own[i:j] for i, j in itertools.pairwise([*starts, len(own)])]
     columns = tuple(slice(run[0] * channels, (run[-1] + 1) * channels) for run in runs)
-    copied = np.asarray([[p == q for q in finds if q not in inside] for p in reads], float)
-    return columns, np.kron(copied, np.eye(channels)).astype(f"f{itemsize}")
+    one = np.eye(channels, dtype=f"f{itemsize}")
+    copied = np.asarray([[p == q for q in finds if q not in inside] for p in reads], one.dtype)
+    return Constants(columns, np.kron(copied, one), -one)
 
 
 def tile_matrix(
@@ -208,7 +222,6 @@ def tile_matrix(
 
 
 def weights(
-    diagonal: Array,
     taps: Array,
     reach: tuple[Offset, ...],
     sign: int,
@@ -219,8 +232,6 @@ def weights(
 
     Parameters
     ----------
-    diagonal : array, shape (C, C)
-        D.
     taps : array, shape (T, C, C)
     reach : tuple of T (row, column)
     sign : int
@@ -228,14 +239,11 @@ def weights(
     inverse : array, shape (h w C, h w C)
         T^-1, for the pixels of a tile row by row.
     """
-    xp, channels = namespace(taps), diagonal.shape[0]
-    reads, _, inside = _pixels(reach, sign, tile)
-    # x = T^-1 (y - taps x_read), transposed: what the pixels around do is taken off y
-    solved = xp.matrix_transpose(inverse)
-    around = matmul(between(diagonal, taps, reach, sign, reads, inside), -solved)
-    start = reads.index(inside[0]) * channels
-    parts = [around[:start, :], solved, around[start + solved.shape[0] :, :]]
-    found = xp.concat(parts, axis=0)
-    columns, copies = _columns(reach, sign, tile, channels, taps.dtype.itemsize)
+    xp, (reads, _, inside) = namespace(taps), _pixels(reach, sign, tile)
+    columns, copies, minus_one = _constants(reach, sign, tile, taps.shape[1], taps.dtype.itemsize)
+    # x = T^-1 (y - taps x_read), transposed
+    known = between(constant(minus_one, taps), taps, reach, sign, reads, inside, apart=True)
+    found = matmul(known, -xp.matrix_transpose(inverse))
     own, kept = [found[:, some] for some in columns], constant(copies, taps)
+    # what is only copied comes before the tile, or after it
     return xp.concat([kept, *own] if sign > 0 else [*own, kept], axis=1)

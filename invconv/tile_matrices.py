@@ -17,12 +17,18 @@ Ints = np.ndarray[Any, np.dtype[np.int64]]
 
 @functools.lru_cache(maxsize=512)
 def _taps(
-    reach: tuple[Offset, ...], sign: int, sources: Pixels, targets: Pixels
+    reach: tuple[Offset, ...], sign: int, sources: Pixels, targets: Pixels, apart: bool
 ) -> tuple[Ints, bool]:
     """Return the tap from each source to each target, 0 for D, T + 1 for none; if any has none."""
     known = {(0, 0): 0} | {(sign * a, sign * q): 1 + t for t, (a, q) in enumerate(reach)}
     none = len(reach) + 1
-    found = [known.get((i - r, j - c), none) for r, c in sources for i, j in targets]
+    found = [
+        none
+        if apart and (r, c) in targets and (r, c) != (i, j)
+        else known.get((i - r, j - c), none)
+        for r, c in sources
+        for i, j in targets
+    ]
     return np.asarray(found, dtype=np.int64), none in found
 
 
@@ -33,6 +39,8 @@ def between(
     sign: int,
     sources: Pixels,
     targets: Pixels,
+    *,
+    apart: bool = False,
 ) -> Array:
     """Return the transposed matrix (sources C, targets C), as rows of pixels want it.
 
@@ -47,9 +55,11 @@ def between(
         +1 where back is upwards and to the left, -1 where it is downwards and to the right.
     sources, targets : tuple of (row, column)
         Counted from anywhere.
+    apart : bool
+        Whether targets do nothing to each other.
     """
     xp, channels = namespace(taps), diagonal.shape[0]
-    found, some_none = _taps(reach, sign, sources, targets)
+    found, some_none = _taps(reach, sign, sources, targets, apart)
     known = [diagonal[None, ...], taps]
     if some_none:
         known.append(zeros((1, channels, channels), taps))
