@@ -24,6 +24,8 @@ _WANTED = 2.0  # digits, below which `inverse` warns
 _GROWING = 1.01  # per pixel, and
 _GROWS = 0.5  # digits over a grid, from which the size of the grid is worth a word
 _REFINEMENTS = 4
+_FARTHEST = 4  # times the grid, up to which its growth is trusted
+_LASTS = "two digits last"
 _WIDTH = 96
 
 
@@ -47,14 +49,16 @@ def what_to_do(host: InvertibleConv, d: Diagnosis) -> tuple[str, ...]:
 def beyond_range(host: InvertibleConv, d: Diagnosis, smaller: Diagnosis) -> Diagnosis:
     """Complete the diagnosis of an inverse that overflows by that of the same on half the grid."""
     trouble = d.trouble
-    if smaller.growth is not None and math.isfinite(smaller.condition):
+    known = not any(map(math.isnan, smaller.growth or ()))
+    if smaller.growth is not None and known and math.isfinite(smaller.condition):
         pixels = zip(d.spatial_shape, smaller.spatial_shape, smaller.growth, strict=True)
-        more = sum((n - m) * math.log10(g) for n, m, g in pixels)
+        more = sum((n - m) * math.log10(g) for n, m, g in pixels if n > m)
         exponent = math.log10(smaller.condition) + more
         grid = _grid(smaller.spatial_shape)
         trouble += f"; about 1e+{exponent:.0f}, by its growth on a grid of {grid}"
     d = replace(d, growth=smaller.growth, trouble=trouble)
-    return replace(d, advice=(_cause(host, d), *smaller.advice[-1:]))
+    lasts = [text for text in smaller.advice if text.startswith(_LASTS)]
+    return replace(d, advice=(_cause(host, d), *lasts))
 
 
 def _cause(host: InvertibleConv, d: Diagnosis) -> str:
@@ -69,13 +73,16 @@ def _cause(host: InvertibleConv, d: Diagnosis) -> str:
     if isinstance(host, AutoregressiveConv):
         causal = host._causal()
         rho = condition.neumann_ratio(causal.diagonal, causal.taps)
+        if not math.isfinite(rho):
+            return "bring D, the matrix of the pixel itself, closer to 1: D^-1 overflows"
         return (
             f"make the other taps smaller against those of the pixel itself: |D^-1| sum |taps| is "
             f"{rho:.3g}, and below 1 the inverse is safe on every grid"
         )
     if isinstance(host, PeriodicConv):
         return "change the kernel or the grid, so that the spectrum stays away from zero there"
-    return f"make the matrix less singular: errors in channel {d.channel} grow most"
+    most = "" if d.channel is None else f": errors in channel {d.channel} grow most"
+    return f"make the matrix less singular{most}"
 
 
 def _largest_grids(host: InvertibleConv, d: Diagnosis) -> list[str]:
@@ -85,9 +92,11 @@ def _largest_grids(host: InvertibleConv, d: Diagnosis) -> list[str]:
     guess, which Newton's method improves.
     """
     per_grid = sum(
-        n * math.log10(g) for n, g in zip(d.spatial_shape, d.growth or (), strict=False) if g > 1
+        n * math.log10(g)
+        for n, g in zip(d.spatial_shape, d.growth or (), strict=False)
+        if not g <= 1  # one that is not known makes all of it unknown
     )
-    if per_grid < _GROWS or not math.isfinite(d.loss):
+    if not per_grid >= _GROWS or not math.isfinite(d.loss):
         return []
     found = []
     for precision, eps in condition.EPS.items():
@@ -97,9 +106,9 @@ def _largest_grids(host: InvertibleConv, d: Diagnosis) -> list[str]:
                 break
             there = condition.number(host, _scaled(d.spatial_shape, scale)).value
             scale -= (_WANTED + math.log10(there * d.loss / d.condition * eps)) / per_grid
-        if scale > 0:
+        if 0 < scale <= _FARTHEST:
             found.append(f"{_grid(_scaled(d.spatial_shape, scale))} in {precision}")
-    return [f"two digits last for grids of about {', '.join(found)}"] if found else []
+    return [f"{_LASTS} for grids of about {', '.join(found)}"] if found else []
 
 
 def _scaled(shape: Sequence[int], scale: float) -> tuple[int, ...]:
@@ -147,13 +156,17 @@ def _growth(d: Diagnosis) -> str:
     """Say the growth along each axis, and the digits that a pixel costs."""
     if d.growth is None:
         return "not defined: " + ("see above" if d.trouble else "the grid is closed")
-    if max(d.growth, default=1.0) < _GROWING:
+    if all(g < _GROWING for g in d.growth):
         return "none: a larger grid loses no more"
-    return ", ".join(
+    found = [
         f"{g:.3g} a pixel along axis {axis} ({math.log10(g):.2f} digits)"
         for axis, g in enumerate(d.growth)
         if g >= _GROWING
-    )
+    ]
+    short = [str(axis) for axis, g in enumerate(d.growth) if math.isnan(g)]
+    if short:
+        found.append(f"not known along axis {' and '.join(short)}, too short for all taps")
+    return ", ".join(found)
 
 
 def _worst(d: Diagnosis) -> str:
@@ -167,7 +180,7 @@ def _worst(d: Diagnosis) -> str:
 
 
 def _step(name: str, d: Diagnosis) -> str:
-    growth = "-" if d.growth is None else ", ".join(f"{g:.3g}" for g in d.growth)
+    growth = ", ".join("?" if math.isnan(g) else f"{g:.3g}" for g in d.growth or ()) or "-"
     return (
         f"{name + ' ' + d.name:28.28}{d.condition:>10.3g}  "
         f"{d.digits_float32:>7.1f} {d.digits_float64:>7.1f}  {growth}"

@@ -9,7 +9,7 @@ from invconv import checks, condition, precise
 from invconv.arrays import Array, Shape, as_array, cast, namespace
 from invconv.calls import Call, enter, require_cotangent, require_spatial_shape
 from invconv.pieces import Gradients, Pieces
-from invconv.prepared import Factor, PreparedInverse
+from invconv.prepared import PreparedInverse
 from invconv.settings import count, flag
 from invconv.tiles import tile_by_hand
 
@@ -41,8 +41,12 @@ class InvertibleConv(Pieces):
         -------
         array, shape (*batch, C, *spatial)
         """
-        call = enter(self, "x", x)
-        return call.leave(call.conv._forward(call.x))
+        return self._forward_of(enter(self, "x", x))
+
+    def _forward_of(self, call: Call) -> Array:
+        y = call.conv._forward(call.x)
+        self._check_forward(call.spatial_shape, y)
+        return call.leave(y)
 
     def inverse(self, y: Array) -> Array:
         """Return x with forward(x) = y; short for ``prepare(spatial_shape).inverse(y)``.
@@ -83,7 +87,7 @@ class InvertibleConv(Pieces):
     def forward_and_log_det(self, x: Array) -> tuple[Array, Array]:
         """Return y = K x + b and log|det K|, the latter broadcast to the batch shape."""
         call = enter(self, "x", x)
-        y = call.leave(call.conv._forward(call.x))
+        y = self._forward_of(call)
         return y, call.broadcast(call.conv._log_det(call.spatial_shape))
 
     def inverse_and_log_det(self, y: Array) -> tuple[Array, Array]:
@@ -143,7 +147,7 @@ class InvertibleConv(Pieces):
         working = held._in_working_precision()
         factor = (precise.in_float64(working) if wide else working)._factor(shape)
         if flag("check", check):
-            self._check_condition(shape, factor)
+            self._check_inverse(shape, factor.log_det)
         return PreparedInverse(held, shape, precise.wrapped(factor, working, shape, refine))
 
     # --- condition ---------------------------------------------------------------------------
@@ -162,9 +166,12 @@ class InvertibleConv(Pieces):
             self._conditions["exact", shape] = condition.number(self, shape).value
         return self._conditions["exact", shape]
 
-    def _check_condition(self, shape: Shape, factor: Factor) -> None:
-        """Warn if the inverse that ``factor`` computes cannot be right."""
-        checks.warn_of_loss(self, shape, factor.log_det)
+    def _check_inverse(self, shape: Shape, result: Array) -> None:
+        """Warn if an inverse that gave such a result cannot be right in its dtype."""
+        checks.warn_of_loss(self, shape, result)
+
+    def _check_forward(self, shape: Shape, result: Array) -> None:
+        """Warn if the way forward contains an inverse that cannot be right."""
 
     # --- derivatives -------------------------------------------------------------------------
 
@@ -188,6 +195,7 @@ class InvertibleConv(Pieces):
         """
         call = enter(self, "x", x)
         gradients, x_bar = call.conv._forward_vjp(call.x, call.alike("y_bar", y_bar))
+        self._check_forward(call.spatial_shape, x_bar)
         return self._finish(call, gradients, log_det_bar, 1), call.leave(x_bar)
 
     def inverse_vjp(
@@ -212,6 +220,8 @@ class InvertibleConv(Pieces):
         """
         call = enter(self, "y", y)
         x = self._prepare(call.spatial_shape, check=check)._factor.solve(call.x)
+        if check:
+            self._check_forward(call.spatial_shape, x)
         gradients, y_bar = call.conv._inverse_vjp(call.x, x, call.alike("x_bar", x_bar))
         return self._finish(call, gradients, log_det_bar, -1), call.leave(y_bar)
 

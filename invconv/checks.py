@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from invconv import condition
-from invconv.arrays import Array, Shape, dtype_name, is_half, namespace, readable, to_numpy
+from invconv.arrays import Array, Shape, namespace, readable, to_numpy
 from invconv.errors import IllConditionedWarning
 
 if TYPE_CHECKING:
@@ -30,19 +30,22 @@ def exceeds(conv: InvertibleConv, shape: Shape, limit: float) -> bool:
     return conv._conditions["bound", shape] > limit and conv.condition(shape) > limit
 
 
-def warn_of_loss(conv: InvertibleConv, shape: Shape, log_det: Array) -> None:
-    """Warn if the inverse cannot be right in the precision of ``log_det``."""
-    eps = float(namespace(log_det).finfo(log_det.dtype).eps)
-    if readable(log_det) and exceeds(conv, shape, TOLERATED / eps):
-        number, precision = conv.condition(shape), dtype_name(log_det.dtype)
+def warn_of_loss(conv: InvertibleConv, shape: Shape, result: Array) -> None:
+    """Warn if an inverse that gave such a result cannot be right in its dtype."""
+    precision, eps = _precision_of(result)
+    if readable(result) and exceeds(conv, shape, TOLERATED / eps):
+        number = conv.condition(shape)
         message = describe_loss(conv, shape, number, precision, eps)
         warnings.warn(message, IllConditionedWarning, stacklevel=callers_level())
 
 
 def solved_in(conv: InvertibleConv) -> tuple[str, float]:
     """Return the precision in which an operator is solved, "float32" or "float64", and its eps."""
-    like = conv._reference()[1]
-    name = "float32" if is_half(like.dtype, like) else dtype_name(like.dtype)
+    return _precision_of(conv._reference()[1])
+
+
+def _precision_of(like: Array) -> tuple[str, float]:
+    name = "float64" if namespace(like).finfo(like.dtype).bits == 64 else "float32"
     return name, condition.EPS[name]
 
 
@@ -70,10 +73,13 @@ def describe_loss(
     advice = "bring the parameters closer to their initialisation"
     if eps > 1e-10 and number * 2.0**-52 <= TOLERATED:
         advice += ", or use float64"
+    with np.errstate(all="ignore"):
+        fine = np.isfinite(to_numpy(conv.log_det(shape)))
+    though = ", though K x - y and the log-determinant look fine" if fine else ""
     return (
         f"{name} has condition number {number:.3g}: "
         f"{condition.digits_left(number, eps):.0f} digits are left in {precision} "
-        f"(eps {eps:.1e}), though K x - y and the log-determinant look fine; {advice} "
+        f"(eps {eps:.1e}){though}; {advice} "
         f"(invconv.diagnose says where it comes from; prepare(..., check=False) does not look)"
     )
 

@@ -29,6 +29,12 @@ class BackwardThrough:
         return y
 
 
+def _one_after_another(maps: Sequence[tuple[Map, Map]]) -> tuple[Map, Map]:
+    """Return the map of all steps and its inverse, from those of each."""
+    forward = BackwardThrough(tuple(apply for apply, _ in reversed(maps)))
+    return forward, BackwardThrough(tuple(solve for _, solve in maps))
+
+
 @dataclass(frozen=True, eq=False, repr=False)
 class Composite(InvertibleConv):
     """Several operators one after the other: log-determinants add up."""
@@ -51,6 +57,10 @@ class Composite(InvertibleConv):
     def _apply_after(self, weight: Array, x: Array) -> Array:
         return self._run(x, weight)
 
+    def _check_forward(self, shape: Shape, result: Array) -> None:
+        for step in self._steps:
+            step._check_forward(shape, result)
+
     def _run(self, x: Array, weight: Array | None) -> Array:
         """Run the steps on W x; 1x1 steps without bias gather in W before it is applied."""
         for step in self._steps:
@@ -71,9 +81,11 @@ class Composite(InvertibleConv):
         return Factor(BackwardThrough(tuple(f.solve for f in factors)), log_det, plan)
 
     def _linear_maps(self, shape: Shape) -> tuple[Map, Map]:
-        maps = [step._linear_maps(shape) for step in self._steps]
-        forward = BackwardThrough(tuple(apply for apply, _ in reversed(maps)))
-        return forward, BackwardThrough(tuple(solve for _, solve in maps))
+        return _one_after_another([step._linear_maps(shape) for step in self._steps])
+
+    def _transposed_maps(self, shape: Shape) -> tuple[Map, Map]:
+        maps = [step._transposed_maps(shape) for step in reversed(self._steps)]
+        return _one_after_another(maps)
 
     def _trajectory(self, x: Array) -> list[Array]:
         """Return x and the output of every step."""
@@ -134,6 +146,8 @@ class Chain(Composite):
     Notes
     -----
     The number of spatial axes is that of the steps that have one; it overrides the None of a 1x1.
+    1x1 steps without bias are multiplied first, with each other and with the kernel that follows:
+    no product of them may leave the range of the dtype.
     The condition number is that of the whole map, which is not the product of the steps'. Where one
     step is singular and another is the inverse of a singular one, there is no such map: ``log_det``
     is NaN, ``forward`` and ``inverse`` raise SingularConvError.
@@ -227,20 +241,25 @@ class Inverse(InvertibleConv):
         return Inverse(self.conv.transpose())
 
     def _apply(self, x: Array) -> Array:
-        return self.conv._prepare(tuple(x.shape[2:]))._factor.solve(x)
+        return self.conv._factor(tuple(x.shape[2:])).solve(x)
 
     def _factor_apply(self, shape: Shape) -> Factor:
         if isinstance(self.conv, Inverse):
             return self.conv.conv._factor(shape)
         return Factor(self.conv._forward, self._log_det(shape), {"method": "forward"})
 
-    def _check_condition(self, shape: Shape, factor: Factor) -> None:
-        """Check only an inverse of an inverse: to go forward loses nothing."""
-        if isinstance(self.conv, Inverse):
-            self.conv.conv._check_condition(shape, factor)
+    def _check_inverse(self, shape: Shape, result: Array) -> None:
+        self.conv._check_forward(shape, result)
+
+    def _check_forward(self, shape: Shape, result: Array) -> None:
+        self.conv._check_inverse(shape, result)
 
     def _linear_maps(self, shape: Shape) -> tuple[Map, Map]:
         apply, solve = self.conv._linear_maps(shape)
+        return solve, apply
+
+    def _transposed_maps(self, shape: Shape) -> tuple[Map, Map]:
+        apply, solve = self.conv._transposed_maps(shape)
         return solve, apply
 
     def _apply_vjp(self, x: Array, y_bar: Array) -> tuple[Gradients, Array]:

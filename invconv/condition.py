@@ -212,7 +212,10 @@ def neumann_ratio(diagonal: Matrix, taps: Matrix) -> float:
 
 
 def _neumann_norms(diagonal: Matrix, taps: Matrix) -> tuple[float, float]:
-    inverse_norm = float(np.linalg.norm(np.linalg.inv(diagonal), 2))
+    try:
+        inverse_norm = float(np.linalg.norm(np.linalg.inv(diagonal), 2))
+    except np.linalg.LinAlgError:  # a zero pivot, or one that overflows
+        inverse_norm = math.inf
     return inverse_norm, float(np.linalg.norm(taps, 2, axis=(1, 2)).sum())
 
 

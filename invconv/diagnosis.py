@@ -27,8 +27,10 @@ import numpy as np
 
 from invconv import advice, condition
 from invconv.arrays import Array, Shape, dtype_name, to_float
+from invconv.autoregressive import AutoregressiveConv
 from invconv.base import InvertibleConv
 from invconv.calls import require_spatial_shape
+from invconv.checks import solved_in
 from invconv.compose import Chain, Composite, Inverse
 from invconv.condition import EPS
 from invconv.periodic import PeriodicConv
@@ -60,8 +62,8 @@ class Diagnosis:
     typical : float
         How far rounding errors move the worst pixel of a typical image.
     growth : tuple of float, one per axis, or None
-        What one more pixel along an axis multiplies |K^-1| by; None on a grid that is closed, where
-        it follows no such law.
+        What one more pixel along an axis multiplies |K^-1| by, NaN where the grid is too short for
+        all taps; None on a grid that is closed, where it follows no such law.
     channel, pixel, frequency : int, tuple of int, tuple of int, or None
         Where an error in y harms x most: a column of K^-1; of periodic convolutions a frequency, in
         periods along each axis of the grid.
@@ -167,7 +169,7 @@ def diagnose(conv: InvertibleConv, spatial_shape: Shape, dtype: Any = None) -> D
         got = f"{type(conv).__name__}{instead(conv)}"
         raise TypeError(f"conv: expected an InvertibleConv, got {got}")
     shape = require_spatial_shape(conv, spatial_shape)
-    precision = _precision(conv._reference()[1].dtype if dtype is None else dtype)
+    precision = solved_in(conv)[0] if dtype is None else _precision(dtype)
     return _diagnose(conv.asarrays(np.empty(0)), shape, precision)
 
 
@@ -273,10 +275,25 @@ def _growth(conv: InvertibleConv, shape: Shape) -> tuple[float, ...] | None:
         return None
     found = []
     for axis, n in enumerate(shape):
+        if n <= _reach(conv, axis):
+            found.append(math.nan)
+            continue
         fewer = n // 2
         smaller = condition.norm_values(conv, (*shape[:axis], n - fewer, *shape[axis + 1 :]))[1]
         found.append((norm / smaller) ** (1 / max(1, fewer)))
     return tuple(found)
+
+
+def _reach(conv: InvertibleConv, axis: int) -> int:
+    """Return how many pixels along an axis the farthest tap of any part reaches."""
+    inside = [_reach(step, axis) for step in (*_steps(conv).values(), *_turned_round(conv))]
+    if isinstance(conv, AutoregressiveConv):
+        inside += [abs(offset[axis]) for offset in conv._causal().offsets]
+    return max(inside, default=0)
+
+
+def _turned_round(conv: InvertibleConv) -> list[InvertibleConv]:
+    return [conv.conv] if isinstance(conv, Inverse) else []
 
 
 def _is_closed(conv: InvertibleConv) -> bool:

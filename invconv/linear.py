@@ -32,6 +32,11 @@ class Guarded:
         return self.solve(y) + xp.where(self.log_det == -math.inf, nan, xp.zeros_like(nan))
 
 
+def guarded(solve: Map, log_det: Array) -> Map:
+    """Return a solve that is `Guarded` where nobody could look."""
+    return solve if readable(log_det) else Guarded(solve, log_det)
+
+
 @dataclass(frozen=True, eq=False, repr=False)
 class Linear(InvertibleConv):
     """y = K(parameters) x + b."""
@@ -52,8 +57,7 @@ class Linear(InvertibleConv):
         log_det = self._log_det(shape)
         self._require_regular(log_det, shape)
         solver = self._solver(shape)
-        solve = solver if readable(log_det) else Guarded(solver, log_det)
-        return Factor(solve, log_det, solver.plan)
+        return Factor(guarded(solver, log_det), log_det, solver.plan)
 
     def _require_regular(self, log_det: Array, shape: Shape) -> None:
         if readable(log_det) and to_float(log_det) == -math.inf:
@@ -73,7 +77,7 @@ class Linear(InvertibleConv):
 
     def _solve_vjp(self, y: Array, x: Array, x_bar: Array) -> tuple[Gradients, Array]:
         # x = K^-1 y, so dx = K^-1 (dy - dK x): y_bar = K^-T x_bar and K_bar = -y_bar x^T.
-        y_bar = self.transpose()._factor_apply(tuple(x.shape[2:])).solve(x_bar)
+        y_bar = self._transposed_maps(tuple(x.shape[2:]))[1](x_bar)
         return {name: -g for name, g in self._parameter_vjp(x, y_bar).items()}, y_bar
 
     def _linear_maps(self, shape: Shape) -> tuple[Map, Map]:

@@ -47,7 +47,7 @@ def norms(
     columns = numbers.reshape(-1)
     if len(columns) * size(sample) <= _EXACT_NUMBERS:
         return _exact_norm(apply, columns, sample), _exact_norm(solve, columns, sample)
-    apply_t, solve_t = conv.transpose()._linear_maps(shape)
+    apply_t, solve_t = conv._transposed_maps(shape)
     return map_norm(apply, apply_t, sample), map_norm(solve, solve_t, sample)
 
 

@@ -65,6 +65,10 @@ class Pieces(Parametrised, ABC):
     def _linear_maps(self, shape: Shape) -> tuple[Map, Map]:
         """Return x -> K x and y -> K^-1 y, without any bias."""
 
+    def _transposed_maps(self, shape: Shape) -> tuple[Map, Map]:
+        """Return x -> K^T x and y -> K^-T y."""
+        return self.transpose()._linear_maps(shape)
+
     @abstractmethod
     def _condition(self, shape: Shape) -> condition.Condition:
         """Return the condition; the operator is NumPy float64."""

@@ -23,15 +23,17 @@ from invconv.arrays import (
     size,
     to_numpy,
 )
+from invconv.factored import Factored
 from invconv.parameters import require_shape
 from invconv.pieces import Gradients
-from invconv.pointwise import Pointwise, TriangularSteps, permutation_matrix, random_orthogonal
+from invconv.pointwise import permutation_matrix, random_orthogonal
 from invconv.primitives import matmul
 from invconv.settings import optional_ndim, positive_int
+from invconv.triangular_steps import TriangularSteps
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class PLUConv1x1(Pointwise):
+class PLUConv1x1(Factored):
     """A 1x1 convolution with W = P L (U + diag(sign exp(log_scale))).
 
     log det = N sum(log_scale). The permutation and the sign are neither trained nor given a
@@ -64,7 +66,6 @@ class PLUConv1x1(Pointwise):
 
     _array_names = ("lower", "upper", "log_scale", "bias")
     _constant_names = ("permutation", "sign")
-    _given_factors = True
 
     def __post_init__(self) -> None:
         optional_ndim(self)
@@ -148,9 +149,14 @@ class PLUConv1x1(Pointwise):
         xp = namespace(matrix_bar)
         lower, upper = self._lower(), self._upper()
         product_bar = matmul(self._inverse_permutation(), matrix_bar)
-        upper_bar = matmul(xp.matrix_transpose(lower), product_bar)
+        lower_bar = matmul(product_bar, xp.matrix_transpose(upper))
+        return self._factors_vjp(lower_bar, matmul(xp.matrix_transpose(lower), product_bar))
+
+    def _factors_vjp(self, lower_bar: Array, upper_bar: Array) -> Gradients:
+        """Return the gradients of <lower_bar, L> + <upper_bar, U + diag(sign exp(log_scale))>."""
+        xp = namespace(lower_bar)
         return {
-            "lower": xp.tril(matmul(product_bar, xp.matrix_transpose(upper)), k=-1),
+            "lower": xp.tril(lower_bar, k=-1),
             "upper": xp.triu(upper_bar, k=1),
             "log_scale": xp.linalg.diagonal(upper_bar) * self._scale(),
         }
@@ -171,3 +177,7 @@ class PLUConv1x1(Pointwise):
     def _solver(self, shape: Shape) -> TriangularSteps:
         steps = ((self._lower(), True), (self._upper(), False))
         return TriangularSteps(self._inverse_permutation(), steps, "PLU factors")
+
+    def _steps_vjp(self, first_bar: Array, triangle_bars: list[Array]) -> Gradients:
+        lower_bar, upper_bar = triangle_bars
+        return self._factors_vjp(lower_bar, upper_bar)

@@ -3,7 +3,7 @@
     y[:, p] = W x[:, p] + b        log|det| = N log|det W|, N the number of pixels
 
 This file has what they share and the plain one (Kingma & Dhariwal, Glow, 2018); `invconv.plu`
-and `invconv.qr` have the others.
+and `invconv.qr` have the others, `invconv.factored` what those two share.
 """
 
 from __future__ import annotations
@@ -20,16 +20,10 @@ from invconv.arrays import Array, Shape, cast, constant, namespace, size
 from invconv.linear import Linear
 from invconv.parameters import require_shape
 from invconv.pieces import Gradients
-from invconv.primitives import (
-    from_pixel_rows,
-    inverse_or_nan,
-    matmul,
-    multiply,
-    pixel_rows,
-    triangular_solve,
-)
+from invconv.primitives import inverse_or_nan, matmul, multiply, pixel_rows
 from invconv.registry import Primitive
 from invconv.settings import generator, optional_ndim, positive_int
+from invconv.triangular_steps import TriangularSteps
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -83,39 +77,6 @@ def random_orthogonal(channels: int, rng: np.random.Generator) -> np.ndarray[Any
     if channels == 1:
         return np.ones((1, 1))
     return np.asarray(ortho_group.rvs(channels, random_state=rng))
-
-
-@dataclass(frozen=True, eq=False)
-class TriangularSteps:
-    """Solve by a product with a matrix, then triangular systems, one after the other.
-
-    Attributes
-    ----------
-    first : array, shape (C, C), or None
-        A matrix (orthogonal, or a permutation) to multiply by first.
-    triangles : tuple of (matrix, lower)
-        In the order in which they are solved.
-    method : str
-        For the plan.
-    """
-
-    first: Array | None
-    triangles: tuple[tuple[Array, bool], ...]
-    method: str
-
-    @property
-    def plan(self) -> dict[str, Any]:
-        """How the solve runs."""
-        return {"method": self.method}
-
-    def __call__(self, y: Array) -> Array:
-        """Solve for x, shape (B, C, *spatial)."""
-        rows = pixel_rows(y)
-        if self.first is not None:
-            rows = matmul(self.first, rows)
-        for matrix, lower in self.triangles:
-            rows = triangular_solve(matrix, rows, lower=lower)
-        return from_pixel_rows(rows, y.shape)
 
 
 @Primitive

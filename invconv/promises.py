@@ -40,6 +40,7 @@ from invconv.stencil import kernel_of, tap_indices, taps_of
 
 C = TypeVar("C", bound=InvertibleConv)
 
+_ROOM = 1e-9  # above 1: less, and the shares that many factors get of it round to nothing
 _SQUARINGS = 4  # of A^T A: a Schatten norm of order 2^(1 + 4), too large by C^(1/32) at most
 
 
@@ -73,7 +74,7 @@ def bounded(conv: C, max_gain: float) -> C:
     TypeError
         For an operator without such a parametrisation.
     ValueError
-        Unless ``max_gain`` is finite and more than 1.
+        Unless ``max_gain`` is finite and more than 1, by 1e-9 at least.
 
     Examples
     --------
@@ -84,12 +85,20 @@ def bounded(conv: C, max_gain: float) -> C:
     >>> f"{conv.inverse(y)[0, -1]:.0e}", f"{bounded(conv, 10).inverse(y)[0, -1]:.1f}"
     ('2e+09', '4.6')
     """
-    if not is_number(max_gain) or not 1 < max_gain <= sys.float_info.max:
-        raise ValueError(f"max_gain: expected a finite number above 1, got {max_gain!r:.80}")
-    _require_rule(conv)
+    if not is_number(max_gain) or not 1 + _ROOM <= max_gain <= sys.float_info.max:
+        raise ValueError(
+            f"max_gain: expected a finite number above 1, by {_ROOM:g} at least, "
+            f"got {max_gain!r:.80}"
+        )
     working = conv._in_working_precision()
-    found: C = _RULES[type(conv)](working, float(max_gain))
+    found: C = _bounded(working, float(max_gain))
     return found if working is conv else found._in_dtype(conv._reference()[1].dtype)
+
+
+def _bounded(conv: C, gain: float) -> C:
+    _require_rule(conv)
+    found: C = _RULES[type(conv)](conv, gain)
+    return found
 
 
 def _require_rule(conv: InvertibleConv) -> None:
@@ -228,7 +237,7 @@ def _emerging(conv: EmergingConv, gain: float) -> EmergingConv:
 
 
 def _chain(conv: Chain, gain: float) -> Chain:
-    return Chain([bounded(step, gain ** (1 / len(conv.steps))) for step in conv.steps])
+    return Chain([_bounded(step, gain ** (1 / len(conv.steps))) for step in conv.steps])
 
 
 _RULES: dict[type[InvertibleConv], Callable[[Any, float], Any]] = {

@@ -29,17 +29,18 @@ from invconv.arrays import (
     to_numpy,
     zeros,
 )
+from invconv.factored import Factored
 from invconv.parameters import require_shape
 from invconv.pieces import Gradients
-from invconv.pointwise import Pointwise, TriangularSteps
 from invconv.primitives import matmul, triangular_solve
 from invconv.settings import generator, optional_ndim, positive_int
+from invconv.triangular_steps import TriangularSteps
 
 _BLOCK = 96  # reflections that one T joins
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class QRConv1x1(Pointwise):
+class QRConv1x1(Factored):
     """A 1x1 convolution with W = Q (U + diag(scale)), Q a product of Householder reflections.
 
     log det = N sum(log|scale|).
@@ -64,7 +65,6 @@ class QRConv1x1(Pointwise):
     ndim: int | None = None
 
     _array_names = ("reflectors", "upper", "scale", "bias")
-    _given_factors = True
 
     def __post_init__(self) -> None:
         optional_ndim(self)
@@ -156,6 +156,11 @@ class QRConv1x1(Pointwise):
         xp = namespace(matrix_bar)
         upper_bar = matmul(xp.matrix_transpose(self._orthogonal()), matrix_bar)
         q_bar = matmul(matrix_bar, xp.matrix_transpose(self._upper()))
+        return self._factors_vjp(q_bar, upper_bar)
+
+    def _factors_vjp(self, q_bar: Array, upper_bar: Array) -> Gradients:
+        """Return the gradients of <q_bar, Q> + <upper_bar, U + diag(scale)>."""
+        xp = namespace(q_bar)
         return {
             "reflectors": self._reflectors_vjp(q_bar),
             "upper": xp.triu(upper_bar, k=1),
@@ -188,3 +193,7 @@ class QRConv1x1(Pointwise):
     def _solver(self, shape: Shape) -> TriangularSteps:
         q_t = namespace(self.upper).matrix_transpose(self._orthogonal())
         return TriangularSteps(q_t, ((self._upper(), False),), "QR factors")
+
+    def _steps_vjp(self, first_bar: Array, triangle_bars: list[Array]) -> Gradients:
+        (upper_bar,) = triangle_bars
+        return self._factors_vjp(namespace(first_bar).matrix_transpose(first_bar), upper_bar)

@@ -7,6 +7,7 @@ the rest are complex conjugates.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -113,6 +114,9 @@ def spectral_solver(spectrum: Array, shape: Shape) -> Callable[[Array], Array]:
         With a ``plan``, a dict that says how it works; it can be pickled.
     """
     if readable(spectrum):
+        xp = namespace(spectrum)
+        if not xp.all(xp.isfinite(spectrum)):  # which a library's inverse might take for singular
+            return SpectralSolver(spectrum, xp.full_like(spectrum, math.nan), shape)
         return SpectralSolver(spectrum, stable_spectral_inverse(spectrum), shape)
     # `Linear` puts NaN where K_hat(f) is singular
     return SpectralSolver(split_singular(spectrum)[1], None, shape)

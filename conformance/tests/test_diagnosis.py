@@ -249,3 +249,35 @@ def test_wrong_arguments(
 ) -> None:
     assert _cli.main(["diagnose", *arguments]) == 2
     assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("conv", "grid", "growth"),
+    [
+        (growing.corner(-0.9), (1, 1), "not known along axis 0 and 1, too short for all taps"),
+        (growing.corner(-0.9), (1, 9), "axis 1 (0.04 digits), not known along axis 0"),
+        (ic.AutoregressiveConv(np.ones((1, 1, 2)), dilation=8), (8,), "not known along axis 0"),
+        (ic.Conv1x1(np.eye(2)), (1,), "none: a larger grid loses no more"),
+    ],
+)
+def test_growth_that_no_tap_has_shown_is_not_known(
+    conv: ic.InvertibleConv, grid: Shape, growth: str
+) -> None:
+    found = ic.diagnose(conv, grid)
+    assert growth in " ".join(repr(found).split())
+    assert not any("two digits last" in text for text in found.advice)
+
+
+def test_what_overflows_is_said_once() -> None:
+    kernel = np.asarray([[[1e-200], [0]], [[1e200], [1e-200]]])
+    found = ic.diagnose(ic.AutoregressiveConv(kernel), (4,))
+    assert found.advice == ("bring D, the matrix of the pixel itself, closer to 1: D^-1 overflows",)
+    found = ic.diagnose(ic.Conv1x1(np.diag([1e-200, 1e200])), (8, 8))
+    assert found.advice == ("make the matrix less singular",)
+    far = ic.AutoregressiveConv(np.asarray([[[1, 1e200]]]))
+    assert not any("nothing on this grid" in text for text in ic.diagnose(far, (4,)).advice)
+
+
+def test_foreign_byte_order_is_diagnosed() -> None:
+    conv = ic.Conv1x1(np.eye(2).astype(np.dtype(np.float32).newbyteorder()))
+    assert ic.diagnose(conv, (2,)).precision == "float32"
