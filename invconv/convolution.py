@@ -41,4 +41,4 @@ class Convolution(Linear):
 
     @property
     def _kernel_size(self) -> Shape:
-        return tuple(self.kernel.shape[2:])
+        return tuple(int(n) for n in self.kernel.shape[2:])  # tracers have their own integers

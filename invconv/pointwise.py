@@ -20,7 +20,7 @@ from invconv.arrays import Array, Shape, cast, constant, namespace, size
 from invconv.linear import Linear
 from invconv.parameters import require_shape
 from invconv.pieces import Gradients
-from invconv.primitives import inverse_or_nan, matmul, multiply, pixel_rows
+from invconv.primitives import inverse_or_nan, log_abs_det, matmul, multiply, pixel_rows
 from invconv.registry import Primitive
 from invconv.settings import generator, optional_ndim, positive_int
 from invconv.triangular_steps import TriangularSteps
@@ -164,7 +164,7 @@ class Conv1x1(Pointwise):
         return {"weight": matrix_bar}
 
     def _log_det(self, shape: Shape) -> Array:
-        return size(shape) * namespace(self.weight).linalg.slogdet(self.weight)[1]
+        return size(shape) * log_abs_det(self.weight)
 
     def _log_det_vjp(self, shape: Shape, log_det_bar: Array) -> Gradients:
         self._require_regular(self._log_det(shape), shape)

@@ -107,6 +107,12 @@ def triangular_solve(matrix: Array, rhs: Array, *, lower: bool) -> Array:
     return xp.linalg.solve(xp.where(regular, matrix, identity(matrix.shape[0], matrix)), rhs)
 
 
+@Primitive
+def log_abs_det(matrices: Array) -> Array:
+    """Return log|det A| of each matrix (..., C, C), -inf where it is singular."""
+    return namespace(matrices).linalg.slogdet(matrices)[1]
+
+
 def inverse_or_nan(matrices: Array) -> Array:
     """Return A^-1 of each matrix (..., C, C); NaN where it is singular and nobody can look."""
     xp = namespace(matrices)

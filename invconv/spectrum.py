@@ -15,12 +15,13 @@ from typing import Any
 import numpy as np
 
 from invconv.arrays import Array, Shape, constant, device, namespace, readable, size
-from invconv.primitives import inverse_or_nan, matmul, split_singular
+from invconv.primitives import inverse_or_nan, log_abs_det, matmul, split_singular
 from invconv.registry import Primitive
 
 # An explicit inverse is as good as a solve only where the matrix is well conditioned: its error
 # grows with the square of the condition number.
 _INVERSE_LIMIT = 10.0
+_TURN = 2j * np.pi  # here, since torch.compile takes pi for an input in dynamic code
 
 
 def complex_dtype(like: Array) -> Any:
@@ -36,12 +37,12 @@ def phases(kernel_size: Shape, dilation: Shape, shape: Shape) -> list[np.ndarray
     turns are exact, and a kernel wider than the grid folds onto it.
     """
     result = []
-    for axis, (k, d, n) in enumerate(zip(kernel_size, dilation, shape, strict=True)):
+    for axis, (k, d, n) in enumerate(zip(kernel_size, dilation, map(int, shape), strict=True)):
         frequencies = np.arange(n // 2 + 1 if axis == len(shape) - 1 else n)
         steps = np.outer(d * (np.arange(k) - (k - 1) // 2), frequencies) % n
         quarter = 4 * steps % n == 0  # of a turn, where exp would leave a rounding error for a zero
         exact = np.asarray([1, 1j, -1, -1j])[4 * steps // n]
-        result.append(np.where(quarter, exact, np.exp(2j * np.pi * steps / n)))
+        result.append(np.where(quarter, exact, np.exp(_TURN * steps / n)))
     return result
 
 
@@ -49,7 +50,7 @@ def kernel_spectrum(kernel: Array, dilation: Shape, shape: Shape) -> Array:
     """Return K_hat(f) = sum over t of K[..., t] exp(2 pi i f . offset(t) / n), shape (F, C, C)."""
     xp = namespace(kernel)
     spectrum = xp.astype(kernel, complex_dtype(kernel))
-    for phase in phases(tuple(kernel.shape[2:]), dilation, shape):
+    for phase in phases(tuple(map(int, kernel.shape[2:])), dilation, shape):
         factor = constant(phase, kernel, complex_dtype(kernel))
         spectrum = _contract(spectrum, factor)
     channels = kernel.shape[0]
@@ -76,7 +77,7 @@ def spectral_log_det(spectrum: Array, like: Array, shape: Shape) -> Array:
     """Return the sum over the full spectrum of log|det K_hat(f)|."""
     xp = namespace(spectrum)
     weights = constant(multiplicity(shape), like, like.dtype)
-    return xp.sum(weights * xp.linalg.slogdet(spectrum)[1])
+    return xp.sum(weights * log_abs_det(spectrum))
 
 
 def spectral_log_det_vjp(kernel: Array, dilation: Shape, shape: Shape) -> Array:

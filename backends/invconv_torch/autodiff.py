@@ -16,7 +16,7 @@ from invconv import rules
 from invconv.families import LinearFamily
 from invconv_torch import kernels, ops
 from invconv_torch.kernels import Factor
-from invconv_torch.traced import compiling, traced, unwatched
+from invconv_torch.traced import compiling, refuse_nested_forward_mode, traced, unwatched
 
 Tensor: TypeAlias = torch.Tensor
 Pair: TypeAlias = tuple[Tensor | None, Tensor | None]
@@ -26,7 +26,7 @@ def apply(family: LinearFamily, w: Tensor, x: Tensor) -> Tensor:
     """Return A(w) x."""
     if unwatched(w, x):
         return kernels.apply(family, w, x)
-    result: Tensor = (_TracedApply if compiling() else _Apply).apply(family, w, x)
+    result: Tensor = _way(_TracedApply, _Apply).apply(family, w, x)
     return result
 
 
@@ -34,7 +34,7 @@ def gram(family: LinearFamily, x: Tensor, y: Tensor) -> Tensor:
     """Return the gradient of <y, A(w) x> with respect to w."""
     if unwatched(x, y):
         return kernels.gram(family, x, y)
-    result: Tensor = (_TracedGram if compiling() else _Gram).apply(family, x, y)
+    result: Tensor = _way(_TracedGram, _Gram).apply(family, x, y)
     return result
 
 
@@ -42,7 +42,7 @@ def solve(family: LinearFamily, factor: Factor | None, w: Tensor, y: Tensor) -> 
     """Return A(w)^-1 y, with the factors of A(w) if they are there."""
     if unwatched(w, y):
         return kernels.solve(family, factor, w, y)
-    result: Tensor = (_TracedSolve if compiling() else _Solve).apply(family, factor, w, y)
+    result: Tensor = _way(_TracedSolve, _Solve).apply(family, factor, w, y)
     return result
 
 
@@ -50,8 +50,15 @@ def matmul(a: Tensor, b: Tensor) -> Tensor:
     """Return A B."""
     if unwatched(a, b):
         return kernels.matmul(a, b)
-    result: Tensor = (_TracedMatmul if compiling() else _Matmul).apply(a, b)
+    result: Tensor = _way(_TracedMatmul, _Matmul).apply(a, b)
     return result
+
+
+def _way(in_compiled_code: type[Function], elsewhere: type[Function]) -> type[Function]:
+    if compiling():
+        return in_compiled_code
+    refuse_nested_forward_mode()
+    return elsewhere
 
 
 def _save(ctx: Any, *tensors: Tensor) -> None:

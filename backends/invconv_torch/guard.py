@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -57,15 +58,9 @@ class ConditionGuard:
             )
         self._shapes: dict[str, Shape] = {}
         self._hooks = [
-            layer.register_forward_hook(self._remember(name))
+            layer.register_forward_hook(_Remember(name, self._shapes))
             for name, layer in self._layers.items()
         ]
-
-    def _remember(self, name: str) -> Any:
-        def hook(layer: InvertibleModule, inputs: tuple[Any, ...], output: Any) -> None:
-            self._shapes[name] = tuple(output[0].shape)
-
-        return hook
 
     @property
     def worst(self) -> LayerCondition | None:
@@ -91,6 +86,17 @@ class ConditionGuard:
         """Stop to follow the model."""
         for hook in self._hooks:
             hook.remove()
+
+
+@dataclass(frozen=True)
+class _Remember:
+    """A hook that notes the shape of a layer's output; a class, so that models can be pickled."""
+
+    name: str
+    shapes: dict[str, Shape]
+
+    def __call__(self, layer: InvertibleModule, inputs: tuple[Any, ...], output: Any) -> None:
+        self.shapes[self.name] = tuple(output[0].shape)
 
 
 def _outermost(model: nn.Module, prefix: str = "") -> dict[str, InvertibleModule]:

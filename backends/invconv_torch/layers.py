@@ -40,7 +40,14 @@ class _Layer(InvertibleModule):
 
     def reset_parameters(self) -> None:
         """Draw the parameters anew, as at the start."""
-        fresh, own = InvertibleModule(self._begin()).state_dict(), self.state_dict(keep_vars=True)
+        dtype = self.operator()._reference()[1].dtype
+        fresh = InvertibleModule(self._begin(), dtype=dtype).state_dict()
+        own = self.state_dict(keep_vars=True)
+        if missing := fresh.keys() - own.keys():
+            raise RuntimeError(
+                f"reset_parameters: expected parameters named {', '.join(sorted(missing))}, which "
+                "this layer computes from others; reset those"
+            )
         with torch.no_grad():
             for name, tensor in fresh.items():
                 own[name].copy_(tensor)

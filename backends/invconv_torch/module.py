@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 import invconv as ic
-from invconv.calls import grid_of
+from invconv.calls import enter
 from invconv_torch.precision import autocasting
 from invconv_torch.remembered import RememberedInverses
 
@@ -119,7 +119,7 @@ class InvertibleModule(nn.Module):  # type: ignore[misc]
 
     def _inverse(self, z: Tensor) -> tuple[Tensor, Tensor]:
         conv = self.operator()
-        shape = grid_of(conv, z.shape)
+        shape = enter(conv, "z", z).spatial_shape
         if not self.training and RememberedInverses.apply_to(self, z):
             if self._inverses is None:
                 self._inverses = RememberedInverses()
@@ -127,7 +127,7 @@ class InvertibleModule(nn.Module):  # type: ignore[misc]
         return conv.prepare(shape, check=False).inverse_and_log_det(z)
 
     def _cast(self, x: Tensor) -> Tensor:
-        return x.to(next(self.parameters()).dtype)
+        return x.to(self.operator()._reference()[1].dtype)
 
     def train(self, mode: bool = True) -> InvertibleModule:
         """Set the mode, and forget inverses."""

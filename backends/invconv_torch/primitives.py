@@ -18,7 +18,7 @@ from invconv.families import (
 from invconv.stencil import Offset, Stencil
 from invconv.wavefront import CausalStencil
 from invconv_torch import autodiff, kernels
-from invconv_torch.traced import traced
+from invconv_torch.traced import in_forward_mode, traced
 
 Tensor: TypeAlias = torch.Tensor
 
@@ -43,6 +43,15 @@ def correlate_kernel_vjp(
 def triangular_solve(matrix: Tensor, rhs: Tensor, *, lower: bool) -> Tensor:
     """See `invconv.primitives.triangular_solve`."""
     return autodiff.solve(TriangularFamily(lower), None, matrix, rhs)
+
+
+def log_abs_det(matrices: Tensor) -> Tensor:
+    """See `invconv.primitives.log_abs_det`."""
+    if not in_forward_mode():
+        return torch.linalg.slogdet(matrices)[1]
+    # the derivative that slogdet has in forward mode has none itself: PyTorch takes it for zero
+    factors = torch.linalg.lu_factor_ex(matrices)[0]
+    return factors.diagonal(dim1=-2, dim2=-1).abs().log().sum(-1)
 
 
 @dataclass(frozen=True, eq=False)

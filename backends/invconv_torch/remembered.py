@@ -37,7 +37,10 @@ class Snapshot:
 
 
 def _tensors(module: nn.Module) -> list[Tensor]:
-    return [*module.parameters(), *module.buffers()]
+    """Return parameters, buffers, and tensors that somebody put in their places."""
+    parts = [*module.modules()]
+    plain = [t for part in parts for t in vars(part).values() if torch.is_tensor(t)]
+    return [*module.parameters(), *module.buffers(), *plain]
 
 
 def _version(t: Tensor) -> tuple[int, int]:

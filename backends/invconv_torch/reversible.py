@@ -14,6 +14,7 @@ import torch
 from torch import nn
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
+from torch.func import functional_call
 
 from invconv.arrays import Shape, readable
 from invconv.base import InvertibleConv
@@ -24,6 +25,7 @@ from invconv_torch.precision import autocasting
 from invconv_torch.traced import traced
 
 Tensor: TypeAlias = torch.Tensor
+Places: TypeAlias = tuple[tuple[int, str], ...]  # a layer's, and the name of a weight in it
 
 
 class ReversibleChain(nn.ModuleList):  # type: ignore[misc]
@@ -35,7 +37,8 @@ class ReversibleChain(nn.ModuleList):  # type: ignore[misc]
     right is refused, when a grid is first seen, and if what is recomputed of the input is not the
     input, the backward pass raises instead of returning a wrong gradient. On an accelerator, where
     to look at numbers would make the host wait, neither is done, and the gradient of the input
-    becomes NaN instead, as it does in compiled code; `ConditionGuard` names the layer.
+    becomes NaN instead; `ConditionGuard` names the layer. torch.compile runs it with breaks in the
+    graph, not with ``fullgraph=True``.
 
     Parameters
     ----------
@@ -70,8 +73,14 @@ class ReversibleChain(nn.ModuleList):  # type: ignore[misc]
         ValueError
             If a layer's inverse cannot be right on this grid, with the layer's name.
         """
-        weights = [p for p in self.parameters() if p.requires_grad]
-        result: tuple[Tensor, Tensor] = _Reversible.apply(self, x, *weights)
+        named = [
+            (i, name, weight)
+            for i, layer in enumerate(self)
+            for name, weight in layer.named_parameters(remove_duplicate=False)
+        ]
+        places = tuple((i, name) for i, name, _ in named)
+        weights = (weight for *_, weight in named)
+        result: tuple[Tensor, Tensor] = _Reversible.apply(self, places, x, *weights)
         return result
 
     def inverse(self, z: Tensor) -> tuple[Tensor, Tensor]:
@@ -111,13 +120,16 @@ def _invertible(layers: Iterable[nn.Module]) -> list[nn.Module]:
 
 class _Reversible(Function):  # type: ignore[misc]
     @staticmethod
-    def forward(ctx: Any, chain: ReversibleChain, x: Tensor, *weights: Tensor) -> Any:
+    def forward(
+        ctx: Any, chain: ReversibleChain, places: Places, x: Tensor, *weights: Tensor
+    ) -> Any:
         z, log_dets = x, []
         for i, layer in enumerate(chain):
             chain.judge(i, z)
             z, log_det = layer(z)
             log_dets.append(log_det)
-        ctx.layers, ctx.autocast = list(chain), _autocast(device_kind("x", x))
+        ctx.layers, ctx.places = list(chain), places
+        ctx.autocast = _autocast(device_kind("x", x))
         ctx.save_for_backward(x, z, *weights)
         return z, sum(log_dets[1:], start=log_dets[0])
 
@@ -125,26 +137,47 @@ class _Reversible(Function):  # type: ignore[misc]
     @once_differentiable  # type: ignore[untyped-decorator]
     def backward(ctx: Any, z_bar: Tensor, log_det_bar: Tensor) -> tuple[Any, ...]:
         start, z, *weights = ctx.saved_tensors
-        gradients: dict[int, Tensor] = {}
-        for layer in reversed(ctx.layers):
-            own = [p for p in layer.parameters() if p.requires_grad]
+        # the modules may hold other weights by now, and those that were saved may be copies
+        own: list[dict[str, Tensor]] = [{} for _ in ctx.layers]
+        for (i, name), weight, wanted in zip(
+            ctx.places, weights, ctx.needs_input_grad[3:], strict=True
+        ):
+            own[i][name] = weight.detach().requires_grad_(wanted)
+        gradients: dict[tuple[int, str], Tensor | None] = {}
+        for i, layer in reversed(list(enumerate(ctx.layers))):
+            trained = {name: weight for name, weight in own[i].items() if weight.requires_grad}
             with ctx.autocast:
-                x = layer.inverse(z)[0]
+                x = functional_call(_Backwards(layer), _within(own[i]), (z,))[0]
                 with torch.enable_grad():
                     x = x.detach().requires_grad_()
-                    outputs = zip(layer(x), (z_bar, log_det_bar), strict=True)
-            traced_outputs, bars = zip(
-                *((o, b) for o, b in outputs if o.requires_grad), strict=True
+                    outputs = zip(
+                        functional_call(layer, own[i], (x,)), (z_bar, log_det_bar), strict=True
+                    )
+            found, bars = zip(*((o, b) for o, b in outputs if o.requires_grad), strict=True)
+            z_bar, *more = torch.autograd.grad(
+                found, (x, *trained.values()), bars, allow_unused=True
             )
-            z_bar, *found = torch.autograd.grad(traced_outputs, (x, *own), bars, allow_unused=True)
-            for weight, gradient in zip(own, found, strict=True):
-                if gradient is not None:
-                    earlier = gradients.get(id(weight))
-                    gradients[id(weight)] = gradient if earlier is None else earlier + gradient
+            gradients |= {(i, name): g for name, g in zip(trained, more, strict=True)}
             z = x.detach()
         trust = _trust(start, z)
-        found = [z_bar, *(gradients.get(id(weight)) for weight in weights)]
-        return None, *(g if g is None or trust is None else g * trust for g in found)
+        every = [z_bar, *(gradients.get(place) for place in ctx.places)]
+        return None, None, *(g if g is None or trust is None else g * trust for g in every)
+
+
+class _Backwards(nn.Module):  # type: ignore[misc]
+    """A layer that runs backwards when it is called."""
+
+    def __init__(self, layer: nn.Module) -> None:
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        found: tuple[Tensor, Tensor] = self.layer.inverse(z)
+        return found
+
+
+def _within(weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {f"layer.{name}": weight for name, weight in weights.items()}
 
 
 def _autocast(kind: str) -> AbstractContextManager[Any]:
@@ -165,8 +198,12 @@ def _trust(x: Tensor, again: Tensor) -> Tensor | None:
     """
     if x.numel() == 0:
         return None
-    error = (again - x).norm() / torch.where(x.norm() > 0, x.norm(), 1)
-    right = (error <= TOLERATED) | ~x.norm().isfinite()  # NaN in, NaN out, and no inverse's fault
+    x, again = (t if t.dtype.itemsize > 2 else t.float() for t in (x, again))
+    largest = x.abs().max()
+    unit = torch.where(largest > 0, largest, 1)  # so that no square leaves the range
+    norm = (x / unit).norm()
+    error = ((again - x) / unit).norm() / torch.where(norm > 0, norm, 1)
+    right = (error <= TOLERATED) | ~largest.isfinite()  # NaN in, NaN out, and no inverse's fault
     if not readable(x):
         return torch.where(right, 1.0, torch.nan)
     if not bool(right):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -182,3 +184,16 @@ def test_it_follows_a_compiled_model() -> None:
         found = guard.step()
         assert found is not None
         assert found.spatial_shape == (n, 7)
+
+
+def test_a_watched_model_can_be_pickled_and_copied() -> None:
+    model = torch.nn.Sequential(it.EmergingConv2d(3))
+    guard = it.ConditionGuard(model)
+    again = pickle.loads(pickle.dumps(model))
+    average = copy.deepcopy(model)
+    x = torch.randn(1, 3, 8, 8)
+    for other in (again, average):
+        torch.testing.assert_close(other(x), model(x))
+    found = guard.step()
+    assert found is not None
+    assert found.spatial_shape == (8, 8)

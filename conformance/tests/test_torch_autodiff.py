@@ -137,3 +137,39 @@ def test_an_inverse_keeps_one_image(name: str, torch_layer: Build) -> None:
         y, _ = layer.inverse(x)
     steps = 2 if name.startswith("emerging") else 1
     assert sum(kept.values()) <= 1.3 * steps * y.numel() * y.element_size()
+
+
+@pytest.mark.parametrize("name", ["plain", "periodic-2d"])
+def test_log_determinants_have_second_derivatives_in_every_order_of_modes(
+    name: str, torch_layer: Build
+) -> None:
+    """PyTorch's slogdet gives zero for reverse over forward mode."""
+    layer, x = torch_layer(name)
+    key, weight = next((n, p.detach()) for n, p in layer.named_parameters() if n != "bias")
+    v = torch.randn_like(weight)
+
+    def log_det(w: Any) -> Any:
+        return functional_call(layer, {key: w}, (x,))[1].sum()
+
+    hessian = torch.autograd.functional.hessian(log_det, weight)
+    expected = (hessian * v).sum(tuple(range(weight.ndim, 2 * weight.ndim)))
+    found = torch.func.grad(lambda w: torch.func.jvp(log_det, (w,), (v,))[1])(weight)
+    torch.testing.assert_close(found, expected)
+    found = torch.func.jvp(torch.func.grad(log_det), (weight,), (v,))[1]
+    torch.testing.assert_close(found, expected)
+
+
+@directions
+@pytest.mark.parametrize("name", ["autoregressive-2d", "qr"])
+def test_forward_mode_of_forward_mode_is_refused(
+    name: str, direction: str, torch_layer: Build
+) -> None:
+    """PyTorch would drop derivatives without a word."""
+    layer, x = torch_layer(name)
+    f, _ = as_function(layer, direction)
+
+    def once(x: Any) -> Any:
+        return torch.func.jvp(lambda x: f(x, *layer.parameters())[0], (x,), (x,))[1]
+
+    with pytest.raises(NotImplementedError, match="use jacfwd of jacrev"):
+        torch.func.jvp(once, (x,), (x,))

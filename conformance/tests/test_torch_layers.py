@@ -167,3 +167,33 @@ def test_any_operator_of_the_core_is_a_module() -> None:
     x = rng.standard_normal((2, 3, 4, 4))
     np.testing.assert_allclose(layer(torch.tensor(x))[0].detach(), conv.forward(x), atol=1e-12)
     assert set(dict(layer.named_parameters())) == set(conv.parameters())
+
+
+def test_a_reset_draws_in_the_dtype_of_the_layer() -> None:
+    torch.manual_seed(1)
+    layer = it.Conv1x1(3, dtype=torch.float64)
+    first = layer.weight.detach().clone()
+    torch.manual_seed(1)
+    layer.reset_parameters()
+    assert torch.equal(layer.weight, first)
+    torch.nn.utils.parametrizations.orthogonal(layer, "weight")
+    with pytest.raises(RuntimeError, match="reset_parameters: expected parameters named weight"):
+        layer.reset_parameters()
+
+
+def test_an_inverse_names_its_own_argument() -> None:
+    layer = it.EmergingConv2d(3).eval()
+    with pytest.raises(ValueError, match=r"^z: expected shape"):
+        layer.inverse(torch.zeros(3))
+    with pytest.raises(TypeError, match=r"^z: expected dtype float32"):
+        layer.inverse(torch.zeros(1, 3, 4, 4, dtype=torch.float64))
+
+
+def test_autocast_of_a_layer_without_parameters() -> None:
+    layer = it.Conv1x1(3, bias=False)
+    weight = layer.weight.detach()
+    del layer.weight
+    layer.register_buffer("weight", weight)
+    with torch.autocast("cpu", torch.bfloat16):
+        z, _ = layer(torch.ones(1, 3, 2, 2, dtype=torch.bfloat16))
+    assert z.dtype == torch.float32

@@ -120,3 +120,17 @@ def test_several_grids_are_kept() -> None:
         torch.testing.assert_close(layer.inverse(z)[0], x)
     assert layer._inverses is not None
     assert len(layer._inverses._kept) == 4
+
+
+def test_a_tensor_in_place_of_a_parameter_is_never_stale() -> None:
+    """As hypernetworks, and PyTorch's first weight_norm and prune, put one there."""
+    layer = it.Conv1x1(3, bias=False, dtype=torch.float64).eval()
+    weight = layer.weight.detach().clone()
+    del layer.weight
+    x = torch.randn(2, 3, 4, 4, dtype=torch.float64)
+    for scale in (1.0, 2.0, 3.0):
+        layer.weight = scale * weight
+        z, log_det = layer(x)
+        back, other = layer.inverse(z)
+        torch.testing.assert_close(back, x)
+        torch.testing.assert_close(other, -log_det)

@@ -15,6 +15,7 @@ from torch.func import functional_call
 from torch.overrides import TorchFunctionMode
 
 import invconv as ic
+import invconv_torch as it
 from invconv.registry import agnostic
 
 Build = Callable[..., tuple[Any, Any]]
@@ -188,3 +189,28 @@ def test_a_planted_host_read_is_caught(torch_layer: Build, monkeypatch: Any) -> 
     monkeypatch.setattr("invconv.linear.readable", lambda x: True)
     with pytest.raises(Exception, match=r"Cannot access data pointer|_local_scalar_dense|\.numpy"):
         on_cuda(layer, "inverse", x)
+
+
+@compiled_layers
+@directions
+@pytest.mark.parametrize("mode", [True, False])
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")
+def test_a_jit_trace_computes(name: str, direction: str, mode: bool, torch_layer: Build) -> None:
+    layer, x = torch_layer(name)
+    layer.train(mode)
+    with torch.no_grad():
+        traced = torch.jit.trace(Method(layer, direction), x)
+        other = torch.randn_like(x)
+        for got, expected in zip(traced(other), getattr(layer, direction)(other), strict=True):
+            torch.testing.assert_close(got, expected)
+
+
+@directions
+def test_a_periodic_layer_compiles_with_dynamic_shapes(direction: str) -> None:
+    layer = it.PeriodicConv2d(3, 2)
+    run = getattr(layer, direction)
+    compiled = torch.compile(run, backend="aot_eager", fullgraph=True, dynamic=True)
+    for grid in ((8, 8), (6, 10)):
+        x = torch.randn(2, 3, *grid)
+        torch.testing.assert_close(compiled(x), run(x))
