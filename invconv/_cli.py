@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import io
+import os
 import sys
 from collections.abc import Sequence
 
@@ -45,7 +47,26 @@ COMMANDS = {
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a subcommand and return its exit status."""
-    argv = sys.argv[1:] if argv is None else list(argv)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # what a terminal cannot show ends no command
+            stream.reconfigure(errors="replace")
+    try:
+        status = _run(sys.argv[1:] if argv is None else list(argv))
+        sys.stdout.flush()
+    except BrokenPipeError:  # who reads has read enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except (OSError, ValueError) as error:
+        return _fail(str(error))
+    except MemoryError as error:
+        return _fail(f"not enough memory for this: {error}")
+    except KeyboardInterrupt:
+        print("invconv: interrupted", file=sys.stderr)
+        return 130
+    return status
+
+
+def _run(argv: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(
         prog="invconv",
         description="Convolutions with exact inverses and log-determinants, on any array library.",
@@ -63,10 +84,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         module.add_arguments(subparser)
         subparser.set_defaults(run=module.run)
     arguments = parser.parse_args(argv)
-    try:
-        status: int = arguments.run(arguments)
-    except (OSError, ValueError) as error:
-        return _fail(str(error))
+    status: int = arguments.run(arguments)
     return status
 
 

@@ -172,7 +172,9 @@ def _growth(d: Diagnosis) -> str:
 def _worst(d: Diagnosis) -> str:
     """Say where an error does most harm."""
     if d.frequency is not None:
-        return f"errors with {_grid(d.frequency)} periods across the grid"
+        pairs = zip(d.frequency, d.spatial_shape, strict=True)
+        periods = [f if 2 * f <= n else f - n for f, n in pairs]
+        return f"errors with {_grid(periods)} periods across the grid"
     if d.channel is None:
         return "-"
     place = "at any pixel" if d.pixel is None else f"at pixel {d.pixel}"

@@ -73,7 +73,7 @@ class AutoregressiveConv(Convolution):
 
     Examples
     --------
-    A running sum, and its inverse, a difference:
+    A difference, whose inverse is a running sum:
 
     >>> import numpy as np
     >>> conv = AutoregressiveConv(np.asarray([[[1.0, -1.0]]]))

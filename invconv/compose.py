@@ -14,6 +14,7 @@ from invconv.pieces import Gradients
 from invconv.pointwise import Pointwise
 from invconv.prepared import Factor, Map
 from invconv.primitives import matmul, multiply
+from invconv.settings import instead
 
 
 @dataclass(frozen=True, eq=False)
@@ -181,6 +182,7 @@ class Chain(Composite):
             if not isinstance(step, InvertibleConv):
                 raise TypeError(
                     f"steps[{i}]: expected an InvertibleConv, got {type(step).__name__}"
+                    f"{instead(step)}"
                 )
             require_same(f"steps[{i}]", step, "steps[0]", steps[0])
         object.__setattr__(self, "steps", steps)
@@ -221,7 +223,8 @@ class Inverse(InvertibleConv):
 
     def __post_init__(self) -> None:
         if not isinstance(self.conv, InvertibleConv):
-            raise TypeError(f"conv: expected an InvertibleConv, got {type(self.conv).__name__}")
+            got = f"{type(self.conv).__name__}{instead(self.conv)}"
+            raise TypeError(f"conv: expected an InvertibleConv, got {got}")
 
     @property
     def channels(self) -> int:

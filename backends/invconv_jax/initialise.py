@@ -55,6 +55,10 @@ def init(
     (8, 4)
     """
     make: Any = cls
+    if not (isinstance(cls, type) and issubclass(cls, ic.InvertibleConv) and hasattr(cls, "init")):
+        raise TypeError(f"cls: expected a class of invconv with an init, got {cls!r:.80}")
+    if "rng" in settings:
+        raise TypeError("rng: expected none, since the numbers come from the key")
     conv: C = _drawn(key, functools.partial(make.init, channels, *args, **settings), dtype)
     return conv
 
@@ -62,6 +66,11 @@ def init(
 def _drawn(key: Array, draw: Callable[..., Any], dtype: Any) -> Any:
     """Return ``draw(rng=...)`` in JAX arrays, drawn on the host now or when the program runs."""
     dtype = jnp.result_type(float) if dtype is None else dtype
+    if jax.dtypes.canonicalize_dtype(dtype) != jnp.dtype(dtype):
+        raise ValueError(
+            f"dtype: JAX has no {jnp.dtype(dtype)} here; "
+            'jax.config.update("jax_enable_x64", True) brings it'
+        )
     leaves, structure = jax.tree.flatten(draw(rng=np.random.default_rng(0)))
     types = [_type_of(leaf, dtype) for leaf in leaves]
 

@@ -10,6 +10,7 @@ from torch import nn
 
 import invconv as ic
 from invconv.calls import enter
+from invconv.settings import instead
 from invconv_torch.precision import autocasting
 from invconv_torch.remembered import RememberedInverses
 
@@ -48,6 +49,9 @@ class InvertibleModule(nn.Module):  # type: ignore[misc]
         dtype: Any = None,
     ) -> None:
         super().__init__()
+        if not isinstance(conv, ic.InvertibleConv):
+            got = f"{type(conv).__name__}{instead(conv)}"
+            raise TypeError(f"conv: expected an InvertibleConv, got {got}")
         if max_gain is not None:
             ic.bounded(conv, max_gain)  # raises where there is no such bound
         self._max_gain = max_gain
@@ -157,7 +161,8 @@ class InvertibleModule(nn.Module):  # type: ignore[misc]
 def device_kind(name: str, x: Any) -> str:
     """Return the kind of device that a tensor is on ("cpu", "cuda"), or raise for what is none."""
     if not isinstance(x, torch.Tensor):
-        raise TypeError(f"{name}: expected a torch.Tensor, got {type(x).__name__}")
+        pair = "; a layer returns (z, log_det), of which z goes on" if isinstance(x, tuple) else ""
+        raise TypeError(f"{name}: expected a torch.Tensor, got {type(x).__name__}{pair}")
     return str(x.device.type)
 
 

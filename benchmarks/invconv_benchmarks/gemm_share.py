@@ -7,6 +7,7 @@ what they cost is the difference of the two.
 
 from __future__ import annotations
 
+import argparse
 import statistics
 import time
 from collections.abc import Callable
@@ -77,6 +78,7 @@ def seconds(call: Callable[[], object]) -> float:
 
 def main() -> None:
     """Print the share."""
+    argparse.ArgumentParser(description=__doc__).parse_args()
     plain, total, products = measure()
     print(f"NumPy {np.__version__}, {' x '.join(map(str, SHAPE))}, float32, one 2 x 2 corner")
     print(

@@ -6,6 +6,7 @@ highest for images of many shapes, and prints what it chose beside the fastest.
 
 from __future__ import annotations
 
+import argparse
 import functools
 import statistics
 from collections.abc import Iterator
@@ -87,6 +88,7 @@ def _in_turns(
 
 def main() -> None:
     """Print a line for each shape and dtype, and what the choices cost in the mean."""
+    argparse.ArgumentParser(description=__doc__).parse_args()
     table = new("", ("images", "chosen", "fastest"), ("ms", "least", "ratio"))
     found = []
     for one in measure((*LIMIT_SHAPES, *MORE_SHAPES), ("float32", "float64")):

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -112,6 +113,7 @@ def committed() -> list[Document]:
 
 def main() -> int:
     """Renew the README's block."""
+    argparse.ArgumentParser(description=__doc__).parse_args()
     path = ROOT / "README.md"
     write_text(path, updated(path.read_text(encoding="utf-8"), committed()))
     return 0

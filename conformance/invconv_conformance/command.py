@@ -73,6 +73,11 @@ def run(arguments: argparse.Namespace) -> int:
         path = getattr(arguments, name)
         if path is not None and not path.absolute().parent.is_dir():
             raise ValueError(f"there is no folder {path.absolute().parent} to write {path.name} in")
+    paths = [p.absolute() for p in (getattr(arguments, name) for name in _FILES) if p is not None]
+    if len(set(paths)) < len(paths) or any(p.is_dir() for p in paths):
+        raise ValueError("expected a file for each of --json, --html and --junit, each another one")
+    if arguments.workers is not None and arguments.workers < 1:
+        raise ValueError(f"--workers: expected at least 1, got {arguments.workers}")
     entries = expected.load(arguments.expected_failures)
     start = time.perf_counter()
     console = Console()
@@ -86,8 +91,8 @@ def run(arguments: argparse.Namespace) -> int:
         agreement(outcomes),
         time.perf_counter() - start,
     )
-    _print(console, found, stale, len(laws), len(cases))
     _write(arguments, found)
+    _print(console, found, stale, len(laws), len(cases))
     return 1 if stale or any(r.bad for r in results) else 0
 
 

@@ -6,6 +6,7 @@ exits with 1 if one was not caught. The faults are in ``planted_faults.toml``.
 
 from __future__ import annotations
 
+import argparse
 import functools
 import json
 import os
@@ -141,6 +142,7 @@ def _conformance(folder: Path, fault: Fault) -> Verdict:
 
 def main() -> int:
     """Judge every fault; 0 if all are caught."""
+    argparse.ArgumentParser(description=__doc__).parse_args()
     console = Console(highlight=False)
     table = Table("fault", "in", "caught by", title_justify="left")
     caught = 0

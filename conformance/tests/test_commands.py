@@ -12,6 +12,9 @@ import pytest
 from matplotlib.image import imread
 from skimage.io import imsave
 
+from invconv import _cli
+from invconv_conformance import info
+
 
 def invconv(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
@@ -87,3 +90,63 @@ def test_help_lists_the_commands(tmp_path: Path) -> None:
     assert done.returncode == 0
     assert "demo" in done.stdout
     assert "info" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["conformance", "--json", "a", "--html", "a"], "each another one"),
+        (["conformance", "--json", "."], "expected a file for each of --json"),
+        (["conformance", "--workers", "0"], "--workers: expected at least 1, got 0"),
+        (["density", "train", "--device", "nowhere"], "--device: PyTorch cannot use 'nowhere'"),
+        (["density", "sample", ".", "--temperature", "nan"], "a --temperature of at least 0"),
+    ],
+)
+def test_what_cannot_be_is_said_before_the_work(
+    arguments: list[str], message: str, tmp_path: Path
+) -> None:
+    done = invconv(*arguments, cwd=tmp_path)
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert not [p for p in tmp_path.iterdir() if not p.name.startswith(".")]  # ~/.cache
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "message"),
+    [
+        (KeyboardInterrupt(), 130, "invconv: interrupted\n"),
+        (MemoryError("224 GiB"), 2, "invconv: not enough memory for this: 224 GiB\n"),
+        (OSError("no space"), 2, "invconv: no space\n"),
+    ],
+)
+def test_no_traceback_for_what_is_no_fault_of_ours(
+    error: BaseException,
+    status: int,
+    message: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def run(arguments: object) -> int:
+        raise error
+
+    monkeypatch.setattr(info, "run", run)
+    assert _cli.main(["info"]) == status
+    assert capsys.readouterr().err == message
+
+
+def test_a_reader_who_has_read_enough_ends_it_quietly(tmp_path: Path) -> None:
+    command = f"{sys.executable} -m invconv diagnose --example growth | head -1"
+    done = subprocess.run(command, shell=True, cwd=tmp_path, capture_output=True, check=True)
+    assert done.stdout.startswith(b"z = K x")
+    assert done.stderr == b""
+
+
+def test_what_a_terminal_cannot_show_is_replaced(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "invconv", "diagnose", "--example", "growth"],
+        cwd=tmp_path,
+        capture_output=True,
+        check=True,
+        env={"PATH": "/usr/bin:/bin", "PYTHONIOENCODING": "ascii", "HOME": str(tmp_path)},
+    )
+    assert done.stdout.decode("ascii").count("the authors' issue  ") == 2

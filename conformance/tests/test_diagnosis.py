@@ -281,3 +281,12 @@ def test_what_overflows_is_said_once() -> None:
 def test_foreign_byte_order_is_diagnosed() -> None:
     conv = ic.Conv1x1(np.eye(2).astype(np.dtype(np.float32).newbyteorder()))
     assert ic.diagnose(conv, (2,)).precision == "float32"
+
+
+def test_frequencies_are_said_up_to_half_the_grid() -> None:
+    """Of a 3 x 1 kernel 1, 0, 0 - its own frequency's phase, zero but for rounding at one f."""
+    kernel = np.asarray([1.0, -2 * math.cos(2 * math.pi * 5 / 16), 1.001]).reshape(1, 1, 3, 1)
+    found = ic.diagnose(ic.PeriodicConv(kernel), (16, 4))
+    assert found.frequency is not None
+    assert found.frequency[0] in (5, 11)
+    assert re.search("errors with -?5 x 0 periods", repr(found))

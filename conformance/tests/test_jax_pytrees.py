@@ -288,3 +288,21 @@ def test_a_class_of_ones_own_is_registered() -> None:
 def test_init_asks_for_a_key(key: Any) -> None:
     with pytest.raises(TypeError, match=r"key: expected a key such as jax.random.key\(0\), got"):
         invconv_jax.init(key, ic.Conv1x1, 3)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "settings", "error", "message"),
+    [
+        (("ActNorm", 3), {}, TypeError, "cls: expected a class of invconv with an init, got 'A"),
+        ((ic.Chain, 3), {}, TypeError, "cls: expected a class of invconv"),
+        ((ic.ActNorm, 3), {"rng": np.random.default_rng(0)}, TypeError, "come from the key"),
+    ],
+)
+def test_init_says_what_it_takes(arguments: Any, settings: Any, error: Any, message: str) -> None:
+    with pytest.raises(error, match=message):
+        invconv_jax.init(jax.random.key(0), *arguments, **settings)
+
+
+def test_init_promotes_nothing_silently() -> None:
+    with jax.enable_x64(False), pytest.raises(ValueError, match="dtype: JAX has no float64 here"):
+        invconv_jax.init(jax.random.key(0), ic.ActNorm, 3, dtype="float64")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import signal
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -100,7 +101,17 @@ def _changes(arguments: argparse.Namespace) -> dict[str, Any]:
     return {name: getattr(arguments, name) for name in _CHANGES}
 
 
+def _require_device(device: str) -> None:
+    """Raise ValueError before the work, where PyTorch cannot use a device."""
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        first = str(error).splitlines()[0]
+        raise ValueError(f"--device: PyTorch cannot use {device!r} here: {first}") from None
+
+
 def _train(arguments: argparse.Namespace) -> int:
+    _require_device(arguments.device)
     preset = load_preset(arguments.preset)
     recipe = preset.recipe(arguments.mixing, arguments.seed, **_changes(arguments))
     name = f"{arguments.mixing}-seed{recipe.seed}"
@@ -161,8 +172,9 @@ def _stopping(processes: Processes) -> Iterator[list[int]]:
 
 
 def _sample(arguments: argparse.Namespace) -> int:
-    if arguments.count < 1 or arguments.temperature < 0:
+    if arguments.count < 1 or not 0 <= arguments.temperature < math.inf:
         raise ValueError("expected a --count of at least 1 and a --temperature of at least 0")
+    _require_device(arguments.device)
     stored, model = evaluation.restore(arguments.of, arguments.device)
     generator = torch.Generator().manual_seed(arguments.seed)
     samples = model.sample(arguments.count, generator, arguments.temperature)
@@ -181,6 +193,7 @@ def _sample(arguments: argparse.Namespace) -> int:
 def _evaluate(arguments: argparse.Namespace) -> int:
     if arguments.count < 1:
         raise ValueError(f"--count: expected at least 1, got {arguments.count}")
+    _require_device(arguments.device)
     stored, model = evaluation.restore(arguments.of, arguments.device)
     data = load(stored.recipe.data, arguments.path)
     if data.fingerprint != stored.data:
