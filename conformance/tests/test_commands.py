@@ -149,4 +149,4 @@ def test_what_a_terminal_cannot_show_is_replaced(tmp_path: Path) -> None:
         check=True,
         env={"PATH": "/usr/bin:/bin", "PYTHONIOENCODING": "ascii", "HOME": str(tmp_path)},
     )
-    assert done.stdout.decode("ascii").count("the authors' issue  ") == 2
+    assert done.stdout.decode("ascii").count("the authors' issue  ") == 3
