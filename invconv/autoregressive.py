@@ -25,17 +25,13 @@ from invconv.pieces import Gradients
 from invconv.primitives import correlate, correlate_after, correlate_kernel_vjp
 from invconv.settings import choice, directions, generator, positive_int, sizes
 from invconv.stencil import Offset, kernel_of, tap_indices, taps_of
-from invconv.wavefront import CausalStencil, causal_solver
+from invconv.wavefront import CausalStencil, causal_solver, least_slope
 
 Mask = tuple[tuple[int, ...], tuple[Offset, ...], tuple[int, ...]]
 _masks: dict[tuple[Shape, Offset], Mask] = {}  # a dict, since torch.compile reads it
 
 
 def _unmasked(kernel_size: Shape, centre: Offset) -> Mask:
-    slope = [1] * len(centre)
-    for axis in reversed(range(len(centre))):
-        later = range(axis + 1, len(centre))  # a raster reaches as far back as its centre is
-        slope[axis] = 1 + sum(slope[j] * centre[j] for j in later)
     kept, reach = [], []
     here = (0,) * len(centre)
     for position, t in enumerate(tap_indices(kernel_size)):
@@ -43,7 +39,7 @@ def _unmasked(kernel_size: Shape, centre: Offset) -> Mask:
         if o >= here:  # compared entry by entry, so the first non-zero one decides
             kept.append(position)
             reach.append(o)
-    return tuple(kept), tuple(reach), tuple(slope)
+    return tuple(kept), tuple(reach), least_slope(reach, len(centre))
 
 
 @dataclass(frozen=True, eq=False, repr=False)

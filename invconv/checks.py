@@ -15,6 +15,7 @@ from invconv.errors import IllConditionedWarning
 if TYPE_CHECKING:
     from invconv.base import InvertibleConv
 
+ROUNDING = 64.0  # eps of the output that a recomputed input, perhaps zero, may be off by
 TOLERATED = 1e-2  # condition x eps beyond which fewer than two digits are right
 
 

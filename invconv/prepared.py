@@ -52,6 +52,8 @@ class WithoutBias:
 class PreparedInverse:
     """What `InvertibleConv.prepare` returns. It holds the values the operator had then.
 
+    JAX's arrays, which nobody can edit, are not copied for it: do not donate them.
+
     Attributes
     ----------
     conv : InvertibleConv

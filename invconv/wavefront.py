@@ -13,8 +13,8 @@ raster masks, any direction, dilation and number of axes alike.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -32,7 +32,7 @@ from invconv.arrays import (
 )
 from invconv.primitives import from_pixel_rows, matmul, pixel_rows, triangular_solve
 from invconv.registry import Primitive
-from invconv.stencil import Offset, Stencil
+from invconv.stencil import Offset, Stencil, reaching
 
 Ints = np.ndarray[Any, np.dtype[np.int64]]
 
@@ -74,11 +74,37 @@ class CausalStencil:
             for reach in self.reach
         )
 
+    def within(self, shape: Shape) -> CausalStencil:
+        """Return the same map on a grid, without what reaches beyond it from everywhere.
+
+        A dilation longer than the grid is as long as it.
+        """
+        kept = reaching(self.offsets, shape)
+        taps = [self.taps[t : t + 1, ...] for t in kept]
+        reach = tuple(self.reach[t] for t in kept)
+        return replace(
+            self,
+            taps=namespace(self.taps).concat(taps, axis=0) if taps else self.taps[:0, ...],
+            reach=reach,
+            dilation=tuple(min(d, n) for d, n in zip(self.dilation, shape, strict=True)),
+            slope=least_slope(reach, len(shape)),
+        )
+
     def stencil(self) -> Stencil:
         """Return the whole convolution, D first."""
         here = (0,) * len(self.direction)
         taps = namespace(self.taps).concat([self.diagonal[None, ...], self.taps], axis=0)
         return Stencil((here, *self.offsets), taps)
+
+
+def least_slope(reach: Sequence[Offset], ndim: int) -> tuple[int, ...]:
+    """Return w with w . o > 0 for every offset o, whose first non-zero entry is positive."""
+    back = [max([0, *(-o[axis] for o in reach)]) for axis in range(ndim)]
+    slope = [1] * ndim
+    for axis in reversed(range(ndim - 1)):
+        later = zip(slope[axis + 1 :], back[axis + 1 :], strict=True)
+        slope[axis] = 1 + sum(w * b for w, b in later)
+    return tuple(slope)
 
 
 @Primitive

@@ -59,6 +59,8 @@ def init(
         raise TypeError(f"cls: expected a class of invconv with an init, got {cls!r:.80}")
     if "rng" in settings:
         raise TypeError("rng: expected none, since the numbers come from the key")
+    if "like" in settings:
+        raise TypeError("like: expected none, since JAX places the arrays; dtype= says their dtype")
     conv: C = _drawn(key, functools.partial(make.init, channels, *args, **settings), dtype)
     return conv
 
@@ -66,6 +68,8 @@ def init(
 def _drawn(key: Array, draw: Callable[..., Any], dtype: Any) -> Any:
     """Return ``draw(rng=...)`` in JAX arrays, drawn on the host now or when the program runs."""
     dtype = jnp.result_type(float) if dtype is None else dtype
+    if not jnp.issubdtype(dtype, jnp.floating):
+        raise TypeError(f"dtype: expected a real floating dtype, got {dtype!r}")
     if jax.dtypes.canonicalize_dtype(dtype) != jnp.dtype(dtype):
         raise ValueError(
             f"dtype: JAX has no {jnp.dtype(dtype)} here; "

@@ -16,8 +16,8 @@ from jax import numpy as jnp
 
 from invconv.arrays import Array, Shape, describe
 from invconv.base import InvertibleConv
-from invconv.calls import grid_of, require_spatial_shape
-from invconv.checks import TOLERATED, require_invertible
+from invconv.calls import enter, grid_of, require_spatial_shape
+from invconv.checks import ROUNDING, TOLERATED, require_invertible
 from invconv.compose import Chain
 from invconv_jax.pytrees import require_values
 
@@ -89,6 +89,16 @@ class Reversible:
     chain: Chain
     spatial_shape: Shape
 
+    @property
+    def channels(self) -> int:
+        """C, the number of channels."""
+        return self.chain.channels
+
+    @property
+    def ndim(self) -> int:
+        """The number of spatial axes."""
+        return len(self.spatial_shape)
+
     def forward_and_log_det(self, x: Array) -> tuple[Array, Array]:
         """See `InvertibleConv.forward_and_log_det`."""
         grid = grid_of(self.chain, x.shape)
@@ -97,8 +107,10 @@ class Reversible:
                 f"x: expected the grid {self.spatial_shape} on which this chain was judged, got "
                 f"{grid}; reversible(flow.chain, {grid}) judges it there"
             )
-        result: tuple[Array, Array] = _run(tuple(self.chain.steps), x)
-        return result
+        call = enter(self.chain, "x", x)
+        assert isinstance(call.conv, Chain)
+        z, log_det = _run(tuple(call.conv.steps), call.x)
+        return call.leave(z), log_det.reshape(call.batch_shape)
 
     def inverse_and_log_det(self, y: Array) -> tuple[Array, Array]:
         """See `InvertibleConv.inverse_and_log_det`; activations are stored."""
@@ -130,8 +142,16 @@ def _remember(steps: Steps, x: Array) -> tuple[tuple[Array, Array], tuple[Steps,
 def _backward(kept: tuple[Steps, Array, Array], bars: tuple[Array, Array]) -> tuple[Steps, Array]:
     steps, x, z = kept
     again, (gradients, x_bar) = _pull_back(steps, z, bars)
-    lost = ~(jnp.linalg.norm(again - x) <= TOLERATED * jnp.linalg.norm(x))
+    lost = _lost(x, again, z)
     return jax.tree.map(lambda g: _nan_where(lost, g), (gradients, x_bar))  # type: ignore[no-any-return]
+
+
+def _lost(x: Array, again: Array, z: Array) -> Array:
+    """Tell whether an input that was recomputed from z is not the input, beyond rounding."""
+    largest = jnp.maximum(jnp.abs(x).max(initial=0), jnp.abs(z).max(initial=0))
+    unit = jnp.where(largest > 0, largest, 1)  # so that no square leaves the range
+    error, size, end = (jnp.linalg.norm((a / unit).ravel()) for a in (again - x, x, z))
+    return ~(error <= TOLERATED * size + ROUNDING * jnp.finfo(x.dtype).eps * end)
 
 
 def _nan_where(lost: Array, gradient: Array) -> Array:

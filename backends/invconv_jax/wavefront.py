@@ -28,6 +28,7 @@ from invconv_jax.solves import combine, matmul, substitute, triangular_solve
 
 def causal_solver(stencil: CausalStencil, shape: Shape) -> ScanSolver:
     """See `invconv.wavefront.causal_solver`."""
+    stencil = stencil.within(shape)
     # the rule of the solve differentiates it; what it solves with is a constant
     inverse, accurate = _invert(lax.stop_gradient(stencil.diagonal), lower=stencil.lower)
     if not readable(accurate):
@@ -156,7 +157,7 @@ def _loop(geometry: Geometry, matrix: Array, inverted: bool, taps: Array, y: Arr
     zero = jnp.zeros((), np.uint32)  # unsigned: JAX would see whether indices are negative
 
     def at(place: tuple[Any, Any]) -> list[Any]:
-        row, column = (i.astype(np.uint32) for i in place)
+        row, column = (jnp.asarray(i).astype(np.uint32) for i in place)
         return [zero, column, row, zero]
 
     def window(buffer: Array, place: tuple[Any, Any]) -> Array:
@@ -170,7 +171,8 @@ def _loop(geometry: Geometry, matrix: Array, inverted: bool, taps: Array, y: Arr
             x = combine(weights, [y, *earlier])
         else:
             x = substitute(matrix, y + combine(weights, earlier), lower=g.lower)
-        passed = (level - first).astype(np.uint32)  # very many of a line that is yet to begin
+        # very many of a line that is yet to begin
+        passed = jnp.asarray(level - first).astype(np.uint32)
         x = jnp.where(passed < length, x, y)
         return lax.dynamic_update_slice(buffer, x[:, None], at(front))
 

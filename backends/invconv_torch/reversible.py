@@ -19,7 +19,7 @@ from torch.func import functional_call
 from invconv.arrays import Shape, readable
 from invconv.base import InvertibleConv
 from invconv.calls import grid_of
-from invconv.checks import TOLERATED, require_invertible
+from invconv.checks import ROUNDING, TOLERATED, require_invertible
 from invconv_torch.module import InvertibleModule, device_kind
 from invconv_torch.precision import autocasting
 from invconv_torch.traced import traced
@@ -136,7 +136,8 @@ class _Reversible(Function):  # type: ignore[misc]
     @staticmethod
     @once_differentiable  # type: ignore[untyped-decorator]
     def backward(ctx: Any, z_bar: Tensor, log_det_bar: Tensor) -> tuple[Any, ...]:
-        start, z, *weights = ctx.saved_tensors
+        start, end, *weights = ctx.saved_tensors
+        z = end
         # the modules may hold other weights by now, and those that were saved may be copies
         own: list[dict[str, Tensor]] = [{} for _ in ctx.layers]
         for (i, name), weight, wanted in zip(
@@ -159,7 +160,7 @@ class _Reversible(Function):  # type: ignore[misc]
             )
             gradients |= {(i, name): g for name, g in zip(trained, more, strict=True)}
             z = x.detach()
-        trust = _trust(start, z)
+        trust = _trust(start, z, end)
         every = [z_bar, *(gradients.get(place) for place in ctx.places)]
         return None, None, *(g if g is None or trust is None else g * trust for g in every)
 
@@ -188,7 +189,7 @@ def _autocast(kind: str) -> AbstractContextManager[Any]:
     return torch.autocast(kind, dtype, enabled)  # type: ignore[no-any-return]
 
 
-def _trust(x: Tensor, again: Tensor) -> Tensor | None:
+def _trust(x: Tensor, again: Tensor, z: Tensor) -> Tensor | None:
     """Return what gradients are to be multiplied by: None for 1, or NaN if they would be wrong.
 
     Raises
@@ -198,18 +199,19 @@ def _trust(x: Tensor, again: Tensor) -> Tensor | None:
     """
     if x.numel() == 0:
         return None
-    x, again = (t if t.dtype.itemsize > 2 else t.float() for t in (x, again))
-    largest = x.abs().max()
+    eps = torch.finfo(x.dtype).eps
+    x, again, z = (t if t.dtype.itemsize > 2 else t.float() for t in (x, again, z))
+    largest = torch.maximum(x.abs().max(), z.abs().max())
     unit = torch.where(largest > 0, largest, 1)  # so that no square leaves the range
-    norm = (x / unit).norm()
-    error = ((again - x) / unit).norm() / torch.where(norm > 0, norm, 1)
-    right = (error <= TOLERATED) | ~largest.isfinite()  # NaN in, NaN out, and no inverse's fault
+    error, size, end = (((t / unit).norm()) for t in (again - x, x, z))
+    right = error <= TOLERATED * size + ROUNDING * eps * end
+    right = right | ~largest.isfinite()  # NaN in, NaN out, and no inverse's fault
     if not readable(x):
         return torch.where(right, 1.0, torch.nan)
     if not bool(right):
         raise RuntimeError(
             f"ReversibleChain: the input that was recomputed for the gradient differs from the "
-            f"input by {float(error):.1e} of its norm, so the gradient would be wrong: a layer's "
-            "inverse is lost. Use the layers without ReversibleChain, or with max_gain"
+            f"input by {float(error / size):.1e} of its norm, so the gradient would be wrong: "
+            "a layer's inverse is lost. Use the layers without ReversibleChain, or with max_gain"
         )
     return None

@@ -31,7 +31,7 @@ def draw(shown: Shown, path: Path) -> None:
         The file to write, one of `pictures.FORMATS`.
     """
     count = len(shown)
-    figure = plt.figure(figsize=(2.7 * count + 4.8, 4.1), layout="constrained")
+    figure = plt.figure(figsize=(2.7 * count + 4.8, 4.4), layout="constrained")
     left, right = figure.subfigures(1, 2, width_ratios=[2.7 * count, 4.8])
     axes = left.subplots(1, count, squeeze=False)[0]
     for axis, (title, conv, diagnosis), color in zip(axes, shown, _COLORS, strict=False):

@@ -281,3 +281,42 @@ def test_empty_batches_and_single_pixels(shape: tuple[int, ...]) -> None:
         conv = cls.init(2, rng=np.random.default_rng(0), like=jnp.zeros(()))
         x = jnp.ones(shape)
         np.testing.assert_allclose(conv.inverse(conv.forward(x)), x, rtol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("kernel_size", "dilation", "grid"),
+    [
+        ((16, 16), 1, (3, 3)),
+        (2, 400, (4, 4)),
+        ((3, 2), (7, 1), (4, 5)),
+        ((2, 3, 5, 5), 3, (2, 4, 4, 4)),
+    ],
+)
+@pytest.mark.parametrize("mask", ["corner", "raster"])
+def test_taps_and_dilations_beyond_the_grid_cost_nothing(
+    kernel_size: Any, dilation: Any, grid: tuple[int, ...], mask: str
+) -> None:
+    """Once they were compiled one after the other, for minutes."""
+    rng = np.random.default_rng(0)
+    conv = ic.AutoregressiveConv.init(
+        2, kernel_size, len(grid), dilation=dilation, mask=mask, rng=rng
+    )
+    y = rng.standard_normal((2, 2, *grid))
+    found = conv.asarrays(jnp.zeros(0)).inverse(jnp.asarray(y))
+    np.testing.assert_allclose(found, conv.inverse(y), rtol=1e-10, atol=1e-10)
+
+
+def test_without_jit_it_computes_the_same() -> None:
+    conv = ic.AutoregressiveConv.init(2, rng=np.random.default_rng(0)).asarrays(jnp.zeros(0))
+    y = jnp.asarray(np.random.default_rng(1).standard_normal((1, 2, 3, 4)))
+    expected = conv.inverse(y)
+    with jax.disable_jit():
+        np.testing.assert_allclose(conv.inverse(y), expected, rtol=1e-12)
+
+
+def test_ranks_are_not_promoted() -> None:
+    rng = np.random.default_rng(0)
+    conv = ic.EmergingConv.init(2, rng=rng).replace(bias=np.ones(2))
+    chain = ic.Chain([ic.ActNorm.init(2), conv]).asarrays(jnp.zeros(0))
+    with jax.numpy_rank_promotion("raise"):
+        chain.inverse(chain.forward(jnp.ones((2, 2, 4, 4))))

@@ -296,6 +296,8 @@ def test_init_asks_for_a_key(key: Any) -> None:
         (("ActNorm", 3), {}, TypeError, "cls: expected a class of invconv with an init, got 'A"),
         ((ic.Chain, 3), {}, TypeError, "cls: expected a class of invconv"),
         ((ic.ActNorm, 3), {"rng": np.random.default_rng(0)}, TypeError, "come from the key"),
+        ((ic.ActNorm, 3), {"like": jnp.zeros(0, jnp.bfloat16)}, TypeError, "dtype= says"),
+        ((ic.ActNorm, 3), {"dtype": "int32"}, TypeError, "expected a real floating dtype"),
     ],
 )
 def test_init_says_what_it_takes(arguments: Any, settings: Any, error: Any, message: str) -> None:
