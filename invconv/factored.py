@@ -5,8 +5,8 @@ from __future__ import annotations
 from abc import abstractmethod
 from dataclasses import dataclass
 
-from invconv.arrays import Array, Shape
-from invconv.linear import guarded
+from invconv.arrays import Array, Shape, readable
+from invconv.linear import guarded, nan_where_singular
 from invconv.pieces import Gradients
 from invconv.pointwise import Pointwise
 from invconv.prepared import Map
@@ -32,6 +32,7 @@ class Factored(Pointwise):
 
     def _solve_vjp(self, y: Array, x: Array, x_bar: Array) -> tuple[Gradients, Array]:
         shape = tuple(x.shape[2:])
-        solver = self._solver(shape)
-        x_bar = guarded(lambda bar: bar, self._log_det(shape))(x_bar)
+        solver, log_det = self._solver(shape), self._log_det(shape)
+        if not readable(log_det):
+            x_bar = nan_where_singular(x_bar, log_det)
         return self._steps_vjp(*solver.vjp(y, x_bar)), solver.transposed(x_bar)

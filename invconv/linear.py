@@ -27,14 +27,19 @@ class Guarded:
 
     def __call__(self, y: Array) -> Array:
         """Solve for x."""
-        xp = namespace(self.log_det)
-        nan = xp.full_like(self.log_det, math.nan)
-        return self.solve(y) + xp.where(self.log_det == -math.inf, nan, xp.zeros_like(nan))
+        return nan_where_singular(self.solve(y), self.log_det)
 
 
 def guarded(solve: Map, log_det: Array) -> Map:
     """Return a solve that is `Guarded` where nobody could look."""
     return solve if readable(log_det) else Guarded(solve, log_det)
+
+
+def nan_where_singular(x: Array, log_det: Array) -> Array:
+    """Return x, or NaN where the log-determinant is -inf."""
+    xp = namespace(log_det)
+    nan = xp.full_like(log_det, math.nan)
+    return x + xp.where(log_det == -math.inf, nan, xp.zeros_like(nan))
 
 
 @dataclass(frozen=True, eq=False, repr=False)
