@@ -49,7 +49,8 @@ class Bands:
         axis = max((a for a, a_ahead in enumerate(ahead) if not a_ahead), key=g.shape.__getitem__)
         rows, halo = g.shape[axis], g.halo(axis)
         size = math.prod(y_shape) * itemsize
-        wanted = min(_MOST, size // _BAND) if size > _WHOLE else 1
+        known = isinstance(size, int)  # not where a program is exported for any batch
+        wanted = min(_MOST, size // _BAND) if known and size > _WHOLE else 1
         height = max(rows // max(1, wanted), halo, 1)
         if rows - height < halo:  # all that the taps of the last band reach is to be before it
             return cls(axis, rows, 1)

@@ -52,13 +52,13 @@ def _arrange(geometry: Geometry, y: Array) -> Array:
         y = _lengthen(y, 2 + 2 * a, m * d)
         y = y.reshape(*y.shape[: 2 + 2 * a], m, d, *y.shape[3 + 2 * a :])
     y = jnp.transpose(y, _order(g))
-    return y.reshape(len(y) * math.prod(g.dilation), *y.shape[1 + len(g.shape) :])
+    return y.reshape(y.shape[0] * math.prod(g.dilation), *y.shape[1 + len(g.shape) :])
 
 
 def _rearrange(geometry: Geometry, x: Array) -> Array:
     """Undo `_arrange`."""
     g = geometry
-    x = x.reshape(len(x) // math.prod(g.dilation), *g.dilation, *x.shape[1:])
+    x = x.reshape(x.shape[0] // math.prod(g.dilation), *g.dilation, *x.shape[1:])
     x = jnp.transpose(x, np.argsort(_order(g)).tolist())
     for a, (n, m, d) in enumerate(_split(g)):
         x = x.reshape(*x.shape[: 2 + a], m * d, *x.shape[4 + a :])

@@ -148,7 +148,7 @@ def _loop(geometry: Geometry, matrix: Array, inverted: bool, taps: Array, y: Arr
         return jnp.moveaxis(substitute(matrix, jnp.moveaxis(y, 1, 0), lower=g.lower), 0, 1)
     places = Places.of(g)
     buffer = enter(places, y)
-    first, length = places.levels(len(y))
+    first, length = places.levels(y.shape[0])
     sizes = (channels, 1, places.count, buffer.shape[-1])
     weights = -taps
     if inverted:

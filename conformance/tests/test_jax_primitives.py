@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import jax
+import jax.export
 import numpy as np
 import pytest
 from jax import numpy as jnp
@@ -320,3 +321,15 @@ def test_ranks_are_not_promoted() -> None:
     chain = ic.Chain([ic.ActNorm.init(2), conv]).asarrays(jnp.zeros(0))
     with jax.numpy_rank_promotion("raise"):
         chain.inverse(chain.forward(jnp.ones((2, 2, 4, 4))))
+
+
+@pytest.mark.parametrize("mask", ["corner", "raster"])
+def test_an_inverse_is_exported_for_any_batch(mask: str) -> None:
+    conv = ic.AutoregressiveConv.init(3, mask=mask, rng=np.random.default_rng(0))
+    conv = conv.asarrays(jnp.zeros(0))
+    (batch,) = jax.export.symbolic_shape("b")
+    shape = jax.ShapeDtypeStruct((batch, 3, 4, 5), jnp.zeros(0).dtype)
+    exported = jax.export.export(jax.jit(conv.inverse))(shape)
+    for count in (1, 3):
+        y = jnp.asarray(np.random.default_rng(count).standard_normal((count, 3, 4, 5)))
+        np.testing.assert_allclose(exported.call(y), conv.inverse(y), rtol=1e-12)
