@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from contextlib import nullcontext
 from dataclasses import dataclass, field
+from typing import Any
 
 from invconv import checks, condition, precise
 from invconv.arrays import Array, Shape, as_array, cast, namespace
 from invconv.calls import Call, enter, require_cotangent, require_spatial_shape
 from invconv.pieces import Gradients, Pieces
 from invconv.prepared import PreparedInverse
-from invconv.settings import count, flag
+from invconv.settings import count, flag, instead
 from invconv.tiles import tile_by_hand
 
 
@@ -236,3 +237,11 @@ class InvertibleConv(Pieces):
             gradients = gradients | {name: gradients[name] + g for name, g in more.items()}
         dtype = self._reference()[1].dtype
         return {name: cast(gradients[name], dtype) for name in self.parameters()}
+
+
+def require_operator(name: str, value: Any) -> None:
+    """Raise TypeError unless a value is an operator."""
+    if not isinstance(value, InvertibleConv):
+        raise TypeError(
+            f"{name}: expected an InvertibleConv, got {type(value).__name__}{instead(value)}"
+        )

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from invconv import condition
-from invconv.arrays import Array, Shape, namespace, readable, to_numpy
+from invconv.arrays import Array, Shape, cast, is_half, namespace, readable, to_numpy
 from invconv.errors import IllConditionedWarning
 
 if TYPE_CHECKING:
     from invconv.base import InvertibleConv
 
-ROUNDING = 64.0  # eps of the output that a recomputed input, perhaps zero, may be off by
+_ROUNDING = 64.0  # eps of the output that a recomputed input, perhaps zero, may be off by
 TOLERATED = 1e-2  # condition x eps beyond which fewer than two digits are right
 
 
@@ -83,6 +83,31 @@ def describe_loss(
         f"(eps {eps:.1e}){though}; {advice} "
         f"(invconv.diagnose says where it comes from; prepare(..., check=False) does not look)"
     )
+
+
+def relative_error(x: Array, again: Array, z: Array) -> tuple[Array, Array]:
+    """Compare an input that was recomputed from an output with the input.
+
+    Parameters
+    ----------
+    x, again, z : array
+        The input, what was recomputed of it, and the output.
+
+    Returns
+    -------
+    error : 0-d array
+        |again - x| / |x| in the 2-norm.
+    right : 0-d bool array
+        Whether that is tolerated, or no more than the rounding of z; False where any is NaN.
+    """
+    xp = namespace(x)
+    eps = xp.finfo(x.dtype).eps
+    if is_half(x.dtype, x):
+        x, again, z = (cast(a, xp.float32) for a in (x, again, z))
+    largest = xp.max(xp.stack([xp.max(xp.abs(a)) for a in (x, z)]))
+    unit = xp.where(largest > 0, largest, xp.ones_like(largest))  # no square leaves the range
+    off, size, end = (xp.sqrt(xp.sum((a / unit) ** 2)) for a in (again - x, x, z))
+    return off / size, off <= TOLERATED * size + _ROUNDING * eps * end
 
 
 def require_invertible(name: str, conv: InvertibleConv, shape: Shape) -> None:

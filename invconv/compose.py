@@ -9,12 +9,11 @@ from typing import Any, Self
 
 from invconv import condition
 from invconv.arrays import Array, Shape, require_alike
-from invconv.base import InvertibleConv
+from invconv.base import InvertibleConv, require_operator
 from invconv.pieces import Gradients
 from invconv.pointwise import Pointwise
 from invconv.prepared import Factor, Map
 from invconv.primitives import matmul, multiply
-from invconv.settings import instead
 
 
 @dataclass(frozen=True, eq=False)
@@ -179,11 +178,7 @@ class Chain(Composite):
         if not steps:
             raise ValueError("steps: expected at least one operator, got none")
         for i, step in enumerate(steps):
-            if not isinstance(step, InvertibleConv):
-                raise TypeError(
-                    f"steps[{i}]: expected an InvertibleConv, got {type(step).__name__}"
-                    f"{instead(step)}"
-                )
+            require_operator(f"steps[{i}]", step)
             require_same(f"steps[{i}]", step, "steps[0]", steps[0])
         object.__setattr__(self, "steps", steps)
         if len({step.ndim for step in steps if step.ndim is not None}) > 1:
@@ -222,9 +217,7 @@ class Inverse(InvertibleConv):
     _part_names = ("conv",)
 
     def __post_init__(self) -> None:
-        if not isinstance(self.conv, InvertibleConv):
-            got = f"{type(self.conv).__name__}{instead(self.conv)}"
-            raise TypeError(f"conv: expected an InvertibleConv, got {got}")
+        require_operator("conv", self.conv)
 
     @property
     def channels(self) -> int:

@@ -28,13 +28,12 @@ import numpy as np
 from invconv import advice, condition
 from invconv.arrays import Array, Shape, dtype_name, to_float
 from invconv.autoregressive import AutoregressiveConv
-from invconv.base import InvertibleConv
+from invconv.base import InvertibleConv, require_operator
 from invconv.calls import require_spatial_shape
 from invconv.checks import solved_in
 from invconv.compose import Chain, Composite, Inverse
 from invconv.condition import EPS
 from invconv.periodic import PeriodicConv
-from invconv.settings import instead
 
 
 @dataclass(frozen=True, repr=False)
@@ -165,9 +164,7 @@ def diagnose(conv: InvertibleConv, spatial_shape: Shape, dtype: Any = None) -> D
                    or solve in float64, where 6.8 digits are left
                    two digits last for grids of about 17 x 17 in float32, 43 x 43 in float64
     """
-    if not isinstance(conv, InvertibleConv):
-        got = f"{type(conv).__name__}{instead(conv)}"
-        raise TypeError(f"conv: expected an InvertibleConv, got {got}")
+    require_operator("conv", conv)
     shape = require_spatial_shape(conv, spatial_shape)
     precision = solved_in(conv)[0] if dtype is None else _precision(dtype)
     return _diagnose(conv.asarrays(np.empty(0)), shape, precision)

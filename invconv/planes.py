@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import functools
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, Self
 
@@ -124,17 +124,7 @@ class PitchedSolver(ABC):
         """The stencil without the taps that reach beyond the grid from everywhere."""
         causal = self.causal
         kept, _ = _kept(causal.reach, causal.dilation, self.shape)
-        return causal if len(kept) == len(causal.reach) else self._only(kept)
-
-    def _only(self, kept: Sequence[int]) -> CausalStencil:
-        """Return the stencil with some of its taps."""
-        taps = self.causal.taps
-        chosen = [taps[t : t + 1, ...] for t in kept]
-        return replace(
-            self.causal,
-            taps=namespace(taps).concat(chosen, axis=0) if chosen else taps[:0, ...],
-            reach=tuple(self.causal.reach[t] for t in kept),
-        )
+        return causal if len(kept) == len(causal.reach) else self.causal.only(kept)
 
     def _weights_for(self, choice: Choice) -> list[Array] | None:
         if choice not in self._weights:
@@ -205,7 +195,7 @@ class PitchedSolver(ABC):
     @functools.cached_property
     def _inside(self) -> Self:
         """The solver of one plane."""
-        here = self._only([t for t, o in enumerate(self.causal.reach) if o[0] == 0])
+        here = self.causal.only([t for t, o in enumerate(self.causal.reach) if o[0] == 0])
         return type(self)(_without_first_axis(here), self.inverse, self.shape[1:], self.tile)
 
     @functools.cached_property
@@ -213,7 +203,7 @@ class PitchedSolver(ABC):
         """What a plane takes from the one at a distance, by the distance in planes."""
         causal, links = self.causal, {}
         for distance in sorted({o[0] for o in causal.reach if o[0] > 0}):
-            some = self._only([t for t, o in enumerate(causal.reach) if o[0] == distance])
+            some = self.causal.only([t for t, o in enumerate(causal.reach) if o[0] == distance])
             offsets = tuple(offset[1:] for offset in some.offsets)
             links[distance * causal.dilation[0]] = Stencil(offsets, some.taps)
         return links

@@ -79,15 +79,17 @@ class CausalStencil:
 
         A dilation longer than the grid is as long as it.
         """
-        kept = reaching(self.offsets, shape)
+        kept = self.only(reaching(self.offsets, shape))
+        dilation = tuple(min(d, n) for d, n in zip(self.dilation, shape, strict=True))
+        return replace(kept, dilation=dilation, slope=least_slope(kept.reach, len(shape)))
+
+    def only(self, kept: Sequence[int]) -> CausalStencil:
+        """Return the stencil with some of its taps."""
         taps = [self.taps[t : t + 1, ...] for t in kept]
-        reach = tuple(self.reach[t] for t in kept)
         return replace(
             self,
             taps=namespace(self.taps).concat(taps, axis=0) if taps else self.taps[:0, ...],
-            reach=reach,
-            dilation=tuple(min(d, n) for d, n in zip(self.dilation, shape, strict=True)),
-            slope=least_slope(reach, len(shape)),
+            reach=tuple(self.reach[t] for t in kept),
         )
 
     def stencil(self) -> Stencil:

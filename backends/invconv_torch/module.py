@@ -9,8 +9,8 @@ import torch
 from torch import nn
 
 import invconv as ic
+from invconv.base import require_operator
 from invconv.calls import enter
-from invconv.settings import instead
 from invconv_torch.precision import autocasting
 from invconv_torch.remembered import RememberedInverses
 
@@ -49,9 +49,7 @@ class InvertibleModule(nn.Module):  # type: ignore[misc]
         dtype: Any = None,
     ) -> None:
         super().__init__()
-        if not isinstance(conv, ic.InvertibleConv):
-            got = f"{type(conv).__name__}{instead(conv)}"
-            raise TypeError(f"conv: expected an InvertibleConv, got {got}")
+        require_operator("conv", conv)
         if max_gain is not None:
             ic.bounded(conv, max_gain)  # raises where there is no such bound
         self._max_gain = max_gain

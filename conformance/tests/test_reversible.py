@@ -494,3 +494,12 @@ def test_torch_an_input_of_zero_has_a_gradient() -> None:
     expected = torch.autograd.grad(loss_of(stored(layers, x)), weights)
     for a, b in zip(got, expected, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4)
+
+
+def test_torch_an_output_that_overflows_gives_no_gradient() -> None:
+    """Of a finite input: that is the layers' fault, and finite numbers would be wrong."""
+    layer = it.ActNorm(3)
+    torch.nn.init.constant_(layer.log_scale, 100.0)
+    z, _ = it.ReversibleChain([layer])(torch.randn(2, 3, 4, 4))
+    with pytest.raises(RuntimeError, match="the gradient would be wrong"):
+        z.sum().backward()
