@@ -68,10 +68,11 @@ def choose(arguments: argparse.Namespace) -> tuple[list[Column], list[str]]:
     ]
     if not columns:
         asked = {name: getattr(arguments, name) or "any" for name in ("device", "mode", "dtype")}
-        there = ", ".join(device for library in found for device in library.devices())
+        every = [c for lib in found for c in lib.columns(every_dtype=True, every_mode=True)]
+        there = [f"{k} {', '.join(dict.fromkeys(getattr(c, k) for c in every))}" for k in asked]
         raise ValueError(
             f"nothing to run with {', '.join(f'--{k} {v}' for k, v in asked.items())}: "
-            f"{', '.join(library.title for library in found)} here has the device(s) {there}"
+            f"{', '.join(library.title for library in found)} here has {'; '.join(there)}"
         )
     for library in found:
         gpu = not library.host or any(d not in library.host for d in library.devices())
