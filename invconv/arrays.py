@@ -77,9 +77,23 @@ def copy_of(x: Array) -> Array:
 
 def constant(values: np.ndarray[Any, Any], like: Array, dtype: Any = None) -> Array:
     """Return a host constant in the library and on the device of ``like``."""
-    if dtype is None and library_name(like) == "numpy":
+    library = library_name(like)
+    if dtype is None and library == "numpy":
         return values
+    if library == "torch" and like.device.type != "cpu" and _plain_tensor(like):
+        modes = sys.modules["torch"]._C._len_torch_dispatch_stack()
+        if not modes:
+            return _kept(values.tobytes(), values.dtype, values.shape, dtype, like.device)
     return namespace(like).asarray(values, dtype=dtype, device=device(like))
+
+
+@functools.lru_cache(maxsize=256)
+def _kept(content: bytes, kind: np.dtype[Any], shape: Shape, dtype: Any, place: Any) -> Array:
+    """Copy a constant to a device of torch, once: it waits for all that was queued there before."""
+    torch = sys.modules["torch"]
+    values = np.frombuffer(content, kind).reshape(shape).copy()
+    with torch.inference_mode(False):  # else it would be of no use outside that mode
+        return torch.asarray(values, dtype=dtype, device=place)
 
 
 def zeros(shape: Shape, like: Array) -> Array:
@@ -160,15 +174,20 @@ def readable(x: Array) -> bool:
     if library == "numpy":
         return True
     if library == "torch":
-        torch = sys.modules["torch"]
-        plain = type(x) in (torch.Tensor, torch.nn.Parameter) and x.device.type == "cpu"
-        transformed = torch._C._functorch.peek_interpreter_stack() is not None
-        return plain and not transformed and not torch.compiler.is_compiling()
+        return _plain_tensor(x) and bool(x.device.type == "cpu")
     if library == "jax":
         traced = isinstance(x, sys.modules["jax"].core.Tracer)
         return not traced and all(d.platform == "cpu" for d in x.devices())
     on_host = hasattr(x, "__dlpack_device__") and x.__dlpack_device__()[0] == 1
     return bool(on_host and x.device == namespace(x).__array_namespace_info__().default_device())
+
+
+def _plain_tensor(x: Array) -> bool:
+    """Tell whether a tensor of torch is what it looks like: not traced, fake or transformed."""
+    torch = sys.modules["torch"]
+    plain = type(x) in (torch.Tensor, torch.nn.Parameter)
+    transformed = torch._C._functorch.peek_interpreter_stack() is not None
+    return plain and not transformed and not torch.compiler.is_compiling()
 
 
 def to_numpy(x: Array) -> np.ndarray[Any, Any]:

@@ -48,7 +48,13 @@ def triangular_solve(matrix: Array, rhs: Array, *, lower: bool) -> Array:
     return solve_triangular(matrix, rhs, lower=lower)
 
 
-STRIDED = strided.Strided(cupy, as_strided, strided.general_product(cupy), cupy.matmul, keeps=False)
+def _matmul_into(a: Array, b: Array, out: Array) -> Array:
+    return cupy.matmul(a, b, out=out)  # which it takes by name only
+
+
+STRIDED = strided.Strided(
+    cupy, as_strided, strided.general_product(cupy), _matmul_into, keeps=False
+)
 
 
 @dataclass(frozen=True, eq=False)

@@ -27,8 +27,8 @@ class InvertibleModule(nn.Module):  # type: ignore[misc]
     In eval mode an inverse is factored once for each of the last grids and reused until a parameter
     changes. On a CPU the parameters are compared by value, so it is never stale. On an
     accelerator, where to look would stop it, they are compared by identity and version, which all
-    of PyTorch's own updates change; edits through ``.data`` do not: call ``train()`` and ``eval()``
-    after them. Compiled code and `torch.func` always factor.
+    of PyTorch's own updates change; edits through ``.data``, replayed graphs and FSDP do not: call
+    ``train()`` and ``eval()`` after them. Compiled code and `torch.func` always factor.
 
     Parameters
     ----------

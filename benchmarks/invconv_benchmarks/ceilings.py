@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
-from invconv_benchmarks.contender import wait
+from invconv_benchmarks.contender import Call, wait
+from invconv_benchmarks.gpu import clock
 from invconv_conformance.libraries import Target
 
-_ORDER = 1024  # of the matrices
-_BYTES = 2**26  # of what is copied, beyond the caches
+# the order of the matrices, the bytes that are copied (beyond the caches), and calls in a row
+_ON_CPU = 1024, 2**26, 1
+_ON_GPU = 8192, 2**30, 10  # else it is the launch that is timed
 _ROUNDS = 7
 
 
@@ -21,25 +21,21 @@ def ceilings(target: Target, dtype: str) -> dict[str, Any]:
 
     The best of several rounds: a ceiling is what was reached at least once.
     """
-    values = np.random.default_rng(0).standard_normal((_ORDER, _ORDER))
+    order, nbytes, calls = _ON_GPU if target.device.startswith("cuda") else _ON_CPU
+    values = np.random.default_rng(0).standard_normal((order, order), np.float32)
     matrix = target.asarray(values, dtype)
-    numbers = target.asarray(np.ones(_BYTES // np.dtype(dtype).itemsize), dtype)
+    numbers = target.asarray(np.ones(nbytes // np.dtype(dtype).itemsize, dtype), dtype)
     product = target.compile(lambda a: a @ a)
     copy = target.compile(lambda a: -a)  # a copy that no compiler leaves out
     return {
         "library": target.library.name,
         "device": target.device,
         "dtype": dtype,
-        "gemm_flops": 2 * _ORDER**3 / _best(target, lambda: product(matrix)),
-        "copy_bytes": 2 * _BYTES / _best(target, lambda: copy(numbers)),
+        "gemm_flops": 2 * order**3 / _best(target, lambda: product(matrix), calls),
+        "copy_bytes": 2 * nbytes / _best(target, lambda: copy(numbers), calls),
     }
 
 
-def _best(target: Target, call: Callable[[], Any]) -> float:
+def _best(target: Target, call: Call, calls: int) -> float:
     wait(target, call())
-    times = []
-    for _ in range(_ROUNDS):
-        start = time.perf_counter()
-        wait(target, call())
-        times.append(time.perf_counter() - start)
-    return min(times)
+    return min(clock(target)(call, calls) for _ in range(_ROUNDS))

@@ -23,6 +23,7 @@ from invconv_benchmarks import compare, page, plots, result, tables
 from invconv_benchmarks.schedule import Plan, Step, perform
 from invconv_benchmarks.suites import SUITES, Shape, select
 from invconv_conformance.libraries import LIBRARIES
+from invconv_conformance.worker_environment import share_the_card
 
 _CHECKERS = ("array_api_strict",)  # made to find mistakes, not to be fast
 
@@ -64,6 +65,7 @@ def run(arguments: argparse.Namespace) -> int:
         return _compare(arguments, console)
     if arguments.files:
         raise ValueError(f"expected files only after compare, got {arguments.files[0]}")
+    share_the_card()
     plan = make_plan(arguments)
     folder = arguments.out
     if not folder.absolute().parent.is_dir() or (folder.exists() and not folder.is_dir()):

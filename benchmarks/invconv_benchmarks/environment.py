@@ -60,8 +60,8 @@ def _gpus() -> list[str]:
 
 
 def _versions() -> dict[str, str]:
-    names = [*(library.distribution for library in LIBRARIES), *_OTHERS]
-    found = {}
+    libraries = (library.installed_as or library.distribution for library in LIBRARIES)
+    found, names = {}, [*libraries, *_OTHERS]
     for name in names:
         try:
             found[name] = importlib.metadata.version(name)

@@ -1,4 +1,7 @@
-"""Clocks and captured graphs on CUDA devices. Not yet run on a GPU."""
+"""Clocks and captured graphs on CUDA devices. Not yet run on a GPU.
+
+Only PyTorch's calls are captured: CuPy refuses products in a graph.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,7 @@ Clock = Callable[[Call, int], float]
 def clock(target: Target) -> Clock:
     """Return a function of (call, number of calls) that gives the mean seconds of a call."""
     if target.device.startswith("cuda") and target.library.name == "torch":
-        return _torch_events
+        return lambda call, count: _torch_events(target, call, count)
     if target.library.name == "cupy":
         return _cupy_events
     return lambda call, count: _wall_clock(target, call, count)
@@ -29,15 +32,16 @@ def _wall_clock(target: Target, call: Call, count: int) -> float:
     return (time.perf_counter() - start) / count
 
 
-def _torch_events(call: Call, count: int) -> float:
+def _torch_events(target: Target, call: Call, count: int) -> float:
     import torch
 
-    start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-    start.record()
-    for _ in range(count):
-        call()
-    end.record()
-    end.synchronize()
+    with torch.cuda.device(target.device):
+        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        start.record()
+        for _ in range(count):
+            call()
+        end.record()
+        end.synchronize()
     return float(start.elapsed_time(end)) / 1e3 / count
 
 
@@ -54,12 +58,11 @@ class GraphTarget(Target):
 
     def compile(self, function: Callable[[Any], Any]) -> Callable[[Any], Any]:
         """Return a function that replays what ``function`` did with its first argument."""
-        capture = {"torch": _torch_graph, "cupy": _cupy_graph}[self.library.name]
         replays: dict[int, Callable[[], Any]] = {}
 
         def run(x: Any) -> Any:
             if id(x) not in replays:
-                replays[id(x)] = capture(function, x)
+                replays[id(x)] = _torch_graph(function, x)
             return replays[id(x)]()
 
         return run
@@ -70,50 +73,38 @@ def with_graphs(targets: list[Target]) -> list[Target]:
     found = []
     for target in targets:
         found.append(target)
-        if target.device.startswith("cuda") and target.library.name in ("torch", "cupy"):
+        if target.device.startswith("cuda") and target.library.name == "torch":
             found.append(GraphTarget(**vars(replace(target, mode="graph"))))
     return found
+
+
+def full_precision(target: Target) -> None:
+    """Let a library multiply float32 with all its digits, in peers too: ours always does."""
+    if target.library.name == "torch":
+        import torch
+
+        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+    elif target.library.name == "jax":
+        import jax
+
+        jax.config.update("jax_default_matmul_precision", "highest")
 
 
 def _torch_graph(function: Callable[[Any], Any], x: Any) -> Callable[[], Any]:
     import torch
 
-    side = torch.cuda.Stream()
-    side.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(side):
-        function(x)  # plans and workspaces are made outside of the graph
-    torch.cuda.current_stream().wait_stream(side)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        result = function(x)
+    with torch.cuda.device(x.device):
+        side = torch.cuda.Stream()
+        side.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(side):
+            function(x)  # plans and workspaces are made outside of the graph
+        torch.cuda.current_stream().wait_stream(side)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            result = function(x)
 
     def replay() -> Any:
         graph.replay()
         return result
 
     return replay
-
-
-def _cupy_graph(function: Callable[[Any], Any], x: Any) -> Callable[[], Any]:
-    import cupy
-
-    stream = cupy.cuda.Stream(non_blocking=True)
-    with stream:
-        function(x)
-        stream.begin_capture()
-        result = function(x)
-        graph = stream.end_capture()
-
-    def replay() -> Any:
-        graph.launch(stream)
-        stream.synchronize()
-        return result
-
-    return replay
-
-
-def share_the_card() -> None:
-    """Let CuPy, PyTorch and JAX allocate from one card as they need it; call it before JAX."""
-    import os
-
-    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")

@@ -96,11 +96,12 @@ def _device_peak(target: Target, call: Call) -> tuple[int | None, Any]:
     if name == "torch":
         import torch
 
-        before = torch.cuda.memory_allocated()
-        torch.cuda.reset_peak_memory_stats()
+        device = target.device
+        before = torch.cuda.memory_allocated(device)
+        torch.cuda.reset_peak_memory_stats(device)
         result = call()
         wait(target, result)
-        return int(torch.cuda.max_memory_allocated() - before), result
+        return int(torch.cuda.max_memory_allocated(device) - before), result
     if name == "cupy":
         import cupy
 

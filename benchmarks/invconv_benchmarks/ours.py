@@ -30,6 +30,8 @@ def contenders(setup: Setup) -> list[Contender]:
             continue
         if does in ("unprepared", "new weights") and setup.target.mode != "eager":
             continue  # compiled code has no plan to make at run time
+        if does == "gradient" and setup.target.mode == "graph":
+            continue  # what is captured are calls of images
         images = to_numpy if does == "inverse" else None
         name = f"invconv {does}"
         found.append(setup.contender(name, "ours", does, build[does], images=images))

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from invconv.arrays import namespace, to_numpy
+from invconv.arrays import constant, namespace, to_numpy
 from invconv_benchmarks.contender import Call, Contender, Setup
 
 Array = Any
@@ -22,9 +22,11 @@ FFT = "FFT, one GEMM a frequency"
 
 def contenders(setup: Setup) -> list[Contender]:
     """Return the plain convolutions of the setup's library."""
+    name, gradient = setup.target.library.name, "gradient" in setup.group.does
     if setup.group.does == ("matrix",) or setup.group.map == "actnorm":
         return []
-    name, gradient = setup.target.library.name, "gradient" in setup.group.does
+    if gradient and setup.target.mode == "graph":
+        return []  # what is captured are calls of images
     ways: dict[str, Callable[[Setup], Call]]
     if name == "torch":
         ways = {"F.conv2d": _torch_gradient if gradient else _torch}
@@ -148,7 +150,7 @@ def _shifts(setup: Setup) -> Call:
 def _fft(setup: Setup) -> Call:
     w = to_numpy(kernel(setup))
     matrices = spectrum(w, setup.grid).astype(np.result_type(w.dtype, np.complex64))
-    known = namespace(setup.x).asarray(matrices)
+    known = constant(matrices, setup.x)
     return setup.on_images(lambda x: fft(namespace(x), x, known))
 
 

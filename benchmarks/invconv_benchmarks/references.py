@@ -23,7 +23,7 @@ def contenders(setup: Setup) -> list[Contender]:
     """Return the peers of a group that belong to the setup's library."""
     return [
         contender
-        for name in setup.group.peers
+        for name in setup.group.peers * (setup.target.mode != "graph")  # peers are not captured
         for contender in PEERS[name](setup)
         if contender.target == setup.target
     ]

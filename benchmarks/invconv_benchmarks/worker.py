@@ -79,12 +79,13 @@ def work(job: Job, out: Connection) -> None:
     """Do a job in this process and send what is found."""
     from threadpoolctl import threadpool_info, threadpool_limits
 
-    from invconv_benchmarks.gpu import share_the_card
+    from invconv_benchmarks.gpu import full_precision
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent hears it, and keeps what there is
     warnings.simplefilter("ignore")
-    share_the_card()
     targets = targets_of(job.targets)
+    for target in targets:
+        full_precision(target)
     if any(t.library.name == "torch" for t in targets):
         import torch
 

@@ -25,9 +25,10 @@ from invconv_conformance.result import Outcome, Result
 from invconv_conformance.runner import Task, tasks
 from invconv_conformance.runner import run as run_tasks
 from invconv_conformance.selection import choose, select, select_laws
-from invconv_conformance.worker_environment import environment, settings
+from invconv_conformance.worker_environment import environment, settings, share_the_card
 
 _SHOWN = 12  # kinds of failure that the terminal lists; the files have them all
+_ON_A_GPU = 4  # workers, each of which takes some of its memory for itself
 _FILES = ("json", "html", "junit")
 
 
@@ -53,7 +54,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="one case of each kind, in float64 and float32 (compiled: float32)",
     )
     parser.add_argument(
-        "--workers", type=int, help="processes; one a core unless --quick or few cases are chosen"
+        "--workers",
+        type=int,
+        help="processes; one a core unless --quick or few cases are chosen, or a GPU",
     )
     parser.add_argument(
         "--expected-failures", type=Path, help="a list of known failures, instead of our own"
@@ -67,6 +70,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Run the laws, print the table, write the files; 1 if a law failed."""
     # XLA compiles thousands of small programs here; how fast they run does not matter
     os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
+    share_the_card()
     columns, absent = choose(arguments)
     cases, laws = select(arguments.cases, arguments.quick), select_laws(arguments.laws)
     for name in _FILES:
@@ -100,7 +104,9 @@ def _perform(todo: list[Task], workers: int | None, console: Console) -> list[Ou
     """Run the tasks and return what they found, in the order of the tasks."""
     compiling = any(column.library == "jax" for task in todo for column in task.columns)
     few = len(todo) <= (2 if compiling else 20)  # JAX compiles eager code too
-    count = workers or (1 if few else os.cpu_count() or 1)
+    on_gpu = any(column.device.startswith("cuda") for task in todo for column in task.columns)
+    most = min(os.cpu_count() or 1, _ON_A_GPU if on_gpu else sys.maxsize)
+    count = workers or (1 if few else most)
     bars = (BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), "{task.description}")
     found: list[Outcome] = []
     with _for_workers(count), Progress(*bars, console=console, transient=True) as progress:

@@ -38,19 +38,22 @@ def _torch_compile(backend: str) -> Callable[[Function], Function]:
     return compile
 
 
+_JAX_PLATFORMS = {"gpu": "cuda"}  # as the other libraries call it, and JAX where it is asked for
+
+
 def _jax_devices() -> list[str]:
     import jax
 
     jax.config.update("jax_enable_x64", True)  # without it JAX has no float64 to compare
-    gpus = [d for d in jax.devices() if d.platform != "cpu"]
-    return ["cpu", *(f"{d.platform}:{d.id}" for d in gpus)]
+    names = ((_JAX_PLATFORMS.get(d.platform, d.platform), d.id) for d in jax.devices())
+    return ["cpu", *(f"{platform}:{index}" for platform, index in names if platform != "cpu")]
 
 
 def _jax_device(name: str) -> Any:
     import jax
 
     platform, _, index = name.partition(":")
-    return jax.devices(platform)[int(index or 0)]
+    return next(d for d in jax.devices(platform) if d.id == int(index or 0))
 
 
 def _jax_jit(function: Function) -> Function:

@@ -110,9 +110,20 @@ class Library:
         return None
 
     @property
+    def installed_as(self) -> str | None:
+        """The distribution that is installed, which for CuPy depends on the CUDA, or None."""
+        if _is_installed(self.distribution):
+            return self.distribution
+        top = self.name.partition(".")[0]
+        return next(iter(importlib.metadata.packages_distributions().get(top, ())), None)
+
+    @property
     def version(self) -> str:
-        """The installed version."""
-        return importlib.metadata.version(self.distribution)
+        """The installed version, which the distribution states or else the library."""
+        if (distribution := self.installed_as) is not None:
+            return importlib.metadata.version(distribution)
+        top = self.name.partition(".")[0]
+        return str(getattr(importlib.import_module(top), "__version__", "unknown"))
 
     def asarray(self, values: np.ndarray[Any, Any], dtype: str, device: str) -> Array:
         """Copy NumPy values into the library."""
@@ -135,15 +146,6 @@ class Unadapted(Library):
         """Return None: it has been imported."""
         return None
 
-    @property
-    def version(self) -> str:
-        """The version that the library or its distribution states."""
-        top = self.name.partition(".")[0]
-        try:
-            return importlib.metadata.version(top)
-        except importlib.metadata.PackageNotFoundError:
-            return str(getattr(importlib.import_module(top), "__version__", "unknown"))
-
     def asarray(self, values: np.ndarray[Any, Any], dtype: str, device: str) -> Array:
         """Copy NumPy values into the library, onto its default device."""
         xp = self.namespace()
@@ -152,6 +154,14 @@ class Unadapted(Library):
     def namespace(self) -> Any:
         """Return what array-api-compat makes of the library, else the library itself."""
         return _namespace_of(importlib.import_module(self.name))
+
+
+def _is_installed(distribution: str) -> bool:
+    try:
+        importlib.metadata.distribution(distribution)
+    except importlib.metadata.PackageNotFoundError:
+        return False
+    return True
 
 
 def _namespace_of(module: ModuleType) -> Any:

@@ -21,6 +21,14 @@ def settings(threads: int, cache: str) -> dict[str, str]:
     return found
 
 
+def share_the_card() -> None:
+    """Let CuPy, PyTorch and JAX, here and in workers, take a GPU's memory as they need it.
+
+    JAX takes three quarters of it when it first looks for devices: call this before.
+    """
+    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+
+
 @contextmanager
 def environment(variables: Mapping[str, str]) -> Iterator[None]:
     """Set variables for processes that are started inside this context."""

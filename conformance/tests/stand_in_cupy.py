@@ -29,14 +29,12 @@ _MOVERS = {"asarrays", "init", "condition", "save", "to_numpy"}
 
 
 def install(folder: Path) -> None:
-    """Write the packages cupy and cupyx, and the distribution that they are of."""
-    for name in ("cupy", "cupyx", "cupy_cuda12x-14.dist-info"):
+    """Write the packages cupy and cupyx."""
+    for name in ("cupy", "cupyx"):
         (folder / name).mkdir()
     (folder / "cupy" / "_stand_in.py").write_text(Path(__file__).read_text(encoding="utf-8"))
     (folder / "cupy" / "__init__.py").write_text(_ENTRY)
     (folder / "cupyx" / "__init__.py").write_text("import cupy\n")
-    metadata = "Metadata-Version: 2.1\nName: cupy-cuda12x\nVersion: 14\n"
-    (folder / "cupy_cuda12x-14.dist-info" / "METADATA").write_text(metadata)
 
 
 class HostReadError(AssertionError):
@@ -165,6 +163,11 @@ def _empty(shape: Any, dtype: Any = float) -> Any:
     return np.full(shape, 7 if np.dtype(dtype).kind in "iub" else np.nan, dtype)
 
 
+def _matmul(a: Any, b: Any, /, **options: Any) -> Any:
+    """Take ``out`` by name only."""
+    return np.matmul(a, b, **options)
+
+
 def _as_strided(x: Any, shape: Any = None, strides: Any = None) -> Any:
     return np.lib.stride_tricks.as_strided(x, shape, strides)
 
@@ -220,7 +223,8 @@ class Device:
         return isinstance(other, Device)
 
     def __hash__(self) -> int:
-        return 0
+        """Refuse, as CuPy does."""
+        raise TypeError("unhashable type: 'Device'")
 
     def __enter__(self) -> Device:
         return self
@@ -242,6 +246,7 @@ def populate(space: dict[str, Any]) -> None:
         elif callable(value) and not name.startswith("_"):
             space[name] = _on_device(f"cupy.{name}", value)
     space |= {"ndarray": ndarray, "asarray": asarray, "array": asarray}
+    space["matmul"] = _on_device("cupy.matmul", _matmul)
     space["empty"] = _on_device("cupy.empty", _empty)
     runtime = _module("cupy.cuda.runtime", getDeviceCount=lambda: 1, CUDARuntimeError=OSError)
     device = _module("cupy.cuda.device", Device=Device)

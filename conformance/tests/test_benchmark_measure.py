@@ -31,6 +31,7 @@ from invconv_benchmarks import (
 from invconv_benchmarks.contender import Contender, Setup
 from invconv_benchmarks.suites import Group
 from invconv_benchmarks.worker import targets_of
+from tests.gpus import without_gpu
 
 NUMPY = ("numpy", "cpu")
 ALL = (NUMPY, ("torch", "cpu"), ("jax", "cpu"))
@@ -246,8 +247,8 @@ def test_control_c_writes_the_report(tmp_path: Path) -> None:
         (["--threads", "0"], "--threads: expected numbers from 1 to"),
         (["--shapes", "3x3"], "--shapes: expected B x C x H x W"),
         (["--library", "abacus"], "--library: expected some of"),
-        (["--library", "cupy"], "--library: CuPy: not"),
-        (["--device", "cuda"], "--device: nothing that is installed here has 'cuda'"),
+        pytest.param(["--library", "cupy"], "--library: CuPy: not", marks=without_gpu),
+        (["--device", "tpu:7"], "--device: nothing that is installed here has 'tpu:7'"),
         (["--out", "nowhere/there"], "--out: expected a folder"),
         (["compare", "a.json"], "compare: expected two result files, got 1"),
         (["compare", "a.json", "b.json"], "a.json: there is no such file"),

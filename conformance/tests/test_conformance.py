@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from invconv_conformance.library import Column
 from invconv_conformance.result import Result
 from invconv_conformance.runner import perform, tasks
 from invconv_conformance.selection import QUICK
+from tests.gpus import without_gpu
 
 _PARTS = 6  # of the list of cases, so that processes share the work
 
@@ -141,11 +143,20 @@ def test_what_is_not_run_does_not_make_an_entry_stale() -> None:
     assert expected.mark([result], [entry]) == ([result], [])
 
 
+def test_a_library_of_another_distribution_has_a_version() -> None:
+    """As CuPy has, which comes as cupy-cuda12x, cupy-cuda13x and others."""
+    (numpy,) = [library for library in LIBRARIES if library.name == "numpy"]
+    other = replace(numpy, distribution="numpy-cuda99")
+    assert (other.installed_as, other.version) == ("numpy", np.__version__)
+    alone = replace(other, name="math")
+    assert (alone.installed_as, alone.version) == (None, "unknown")
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         (["--library", "nupmy"], "--library: expected all, or some of numpy, array_api_strict"),
-        (["--library", "cupy"], "--library: CuPy: not"),
+        pytest.param(["--library", "cupy"], "--library: CuPy: not", marks=without_gpu),
         (["--cases", "emergent-*"], "--cases: nothing is named 'emergent-*'"),
         (["--laws", "murphy"], "--laws: nothing is named 'murphy'"),
         (["--library", "numpy", "--device", "cuda:0"], "nothing to run with --device cuda:0"),

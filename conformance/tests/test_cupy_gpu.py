@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import invconv as ic
-from invconv_conformance.libraries import LIBRARIES
+from tests.gpus import CUPY
 
 pytestmark = pytest.mark.gpu
 
@@ -18,8 +18,7 @@ pytestmark = pytest.mark.gpu
 @pytest.fixture(scope="module", autouse=True)
 def cupy() -> Any:
     """Return CuPy, or skip the module where it cannot run."""
-    (library,) = [library for library in LIBRARIES if library.name == "cupy"]
-    if reason := library.absent():
+    if reason := CUPY.absent():
         pytest.skip("no GPU" if "no GPU" in reason else reason)
     import cupy
 

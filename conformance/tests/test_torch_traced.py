@@ -16,6 +16,7 @@ from torch.overrides import TorchFunctionMode
 
 import invconv as ic
 import invconv_torch as it
+from invconv.arrays import constant
 from invconv.registry import agnostic
 
 Build = Callable[..., tuple[Any, Any]]
@@ -214,3 +215,28 @@ def test_a_periodic_layer_compiles_with_dynamic_shapes(direction: str) -> None:
     for grid in ((8, 8), (6, 10)):
         x = torch.randn(2, 3, *grid)
         torch.testing.assert_close(compiled(x), run(x))
+
+
+def test_a_constant_is_copied_to_a_device_once() -> None:
+    """As on CUDA, which waits for each copy; device "meta" stands for it."""
+    values, there = np.arange(6.0).reshape(2, 3), torch.zeros(1, device="meta")
+    with torch.inference_mode():
+        first = constant(values, there)
+    assert (first.shape, first.dtype, first.device.type) == ((2, 3), torch.float64, "meta")
+    assert not first.is_inference()
+    assert constant(values.copy(), there) is first
+    for other in (values.T, values.astype(np.float32), values + 1):
+        found = constant(other, there)
+        assert found is not first
+        assert tuple(found.shape) == other.shape
+    assert constant(values, there, torch.complex64).dtype == torch.complex64
+
+
+def test_what_is_traced_leaves_no_constant_behind() -> None:
+    values, there = np.arange(5.0), torch.zeros(1, device="meta")
+    with FakeTensorMode():
+        assert type(constant(values, torch.zeros(1, device="meta"))) is not torch.Tensor
+        constant(values, there)
+    traced = torch.func.vmap(lambda x: constant(values, x) + x)(torch.zeros(2, 1, device="meta"))
+    assert traced.shape == (2, 5)
+    assert type(constant(values, there)) is torch.Tensor
