@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, astuple, dataclass
 from typing import Any
 
 import numpy as np
@@ -138,12 +138,8 @@ def _weight_plan(group: list[Row]) -> Iterator[Verdict]:
         prepared = [r for r in _ours(group, "same weights") if same_place(r, row)]
         if row["library"] != "numpy" or not prepared:
             continue
-        a, b = (np.concatenate(r["passes"]) for r in (row, prepared[0]))
-        rng = np.random.default_rng(0)
-        many = [np.median(rng.choice(s, (999, len(s))), axis=1) for s in (a, b)]
-        low, high = np.quantile(1e3 * (many[0] - many[1]), [0.025, 0.975])
-        value = 1e3 * float(np.median(a) - np.median(b))
-        found = Interval(value, min(value, float(low)), max(value, float(high)))
+        seconds = spread.difference(row["passes"], prepared[0]["passes"])
+        found = Interval(*(1e3 * s for s in astuple(seconds)))
         yield _verdict("weight plan, milliseconds", row, found, 0.15)
 
 

@@ -1,9 +1,9 @@
-"""Statistics of samples: quantiles, ratios with their spread, fitted exponents."""
+"""Statistics of samples: quantiles, ratios and differences with their spread, fitted exponents."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +11,7 @@ import numpy as np
 from scipy import stats
 
 Passes = Sequence[Sequence[float]]
+Compare = Callable[[Any, Any], Any]
 
 _RESAMPLES = 999
 _LEVEL = 0.95
@@ -68,15 +69,35 @@ def ratio(ours: Passes, theirs: Passes, between: float = 0.0) -> Interval:
     between : float
         From `between_passes`.
     """
+    value, ends = _spans(ours, theirs, np.divide)
+    ends.append((value * math.exp(-_WIDTH * between), value * math.exp(_WIDTH * between)))
+    return _around(value, ends)
+
+
+def difference(ours: Passes, theirs: Passes) -> Interval:
+    """Return the difference of medians; its interval is found as that of `ratio`.
+
+    What passes differ by is told from these passes alone.
+    """
+    value, ends = _spans(ours, theirs, np.subtract)
+    each = [np.median(a) - np.median(b) for a, b in zip(ours, theirs, strict=False) if a and b]
+    between = float(np.std(each, ddof=1)) if len(each) > 1 else 0.0
+    return _around(value, [*ends, (value - _WIDTH * between, value + _WIDTH * between)])
+
+
+def _spans(ours: Passes, theirs: Passes, of: Compare) -> tuple[float, list[tuple[float, float]]]:
+    """Compare medians; return what was found, and an interval of each pass and of all together."""
     pairs = [_paired(a, b) for a, b in zip(ours, theirs, strict=False) if a and b]
     if not pairs:
         raise ValueError("expected at least one sample of each")
-    ends = [_bootstrap(a, b) for a, b in pairs]
+    ends = [_bootstrap(a, b, of) for a, b in pairs]
     a, b = (np.concatenate([pair[i] for pair in pairs]) for i in range(2))
     if len(pairs) > 1:
-        ends.append(_bootstrap(a, b))
-    value = float(np.median(a) / np.median(b))
-    ends.append((value * math.exp(-_WIDTH * between), value * math.exp(_WIDTH * between)))
+        ends.append(_bootstrap(a, b, of))
+    return float(of(np.median(a), np.median(b))), ends
+
+
+def _around(value: float, ends: Sequence[tuple[float, float]]) -> Interval:
     lows, highs = zip(*ends, strict=True)
     return Interval(value, min(value, *lows), max(value, *highs))
 
@@ -86,13 +107,13 @@ def _paired(a: Sequence[float], b: Sequence[float]) -> tuple[Any, Any]:
     return np.asarray(a[:count]), np.asarray(b[:count])
 
 
-def _bootstrap(a: Any, b: Any) -> tuple[float, float]:
+def _bootstrap(a: Any, b: Any, of: Compare) -> tuple[float, float]:
     if len(a) < 3:
-        ratios = a / b
-        return float(ratios.min()), float(ratios.max())
+        each = of(a, b)
+        return float(each.min()), float(each.max())
 
     def statistic(x: Any, y: Any, axis: int = -1) -> Any:
-        return np.median(x, axis=axis) / np.median(y, axis=axis)
+        return of(np.median(x, axis=axis), np.median(y, axis=axis))
 
     interval = stats.bootstrap(
         (a, b),

@@ -188,6 +188,19 @@ def test_what_passes_differ_by_is_found_and_stated() -> None:
     assert found.high == pytest.approx(2 * np.exp(0.3))
 
 
+def test_a_difference_holds_the_truth_where_passes_drift() -> None:
+    """Each pass is off by 0.02, so that one of rounds alone would mostly leave it out."""
+    rng, held = np.random.default_rng(0), 0
+    for _ in range(100):
+        offsets = 0.14 + 0.02 * rng.standard_normal(3)
+        ours = [(1 + d + 0.005 * rng.standard_normal(40)).tolist() for d in offsets]
+        theirs = [(1 + 0.005 * rng.standard_normal(40)).tolist() for _ in offsets]
+        found = spread.difference(ours, theirs)
+        held += found.low <= 0.14 <= found.high
+    assert held >= 90
+    assert spread.difference([[3.0, 3.0, 3.0]], [[1.0, 1.0, 1.0]]) == spread.Interval(2, 2, 2)
+
+
 @pytest.mark.parametrize("power", [0.5, 1.0, 2.0, 3.1])
 def test_exponent_of_an_exact_power_law(power: float) -> None:
     sizes = [4.0, 16.0, 64.0, 256.0, 16e6]
