@@ -117,6 +117,21 @@ class Guard:
         self.seconds += self._clock() - now  # glances at the clock count, too
         return worst
 
+    def look_at_all(self, layers: Callable[[], Layers]) -> LayerCondition | None:
+        """Look at every layer, whatever time it takes, and return the worst.
+
+        The parameter and the warning are those of `step`, whose budget it uses up.
+        """
+        now = self._clock()
+        if self._start is None:
+            self._start = now
+        there = layers()
+        self.known = {}
+        for name, (conv, shape) in there.items():
+            self._look(name, conv, shape)
+        self.seconds += self._clock() - now
+        return self.worst
+
     def _next(self, there: Layers) -> str | None:
         """Return whose turn it is."""
         self.known = {name: found for name, found in self.known.items() if name in there}

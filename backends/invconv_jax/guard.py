@@ -68,21 +68,27 @@ class ConditionGuard:
         IllConditionedWarning
             That names the operator, once until it has recovered.
         """
+        return self._guard.step(lambda: self._operators(flow))
 
-        def operators() -> dict[str, tuple[InvertibleConv, Shape]]:
-            found, _ = jax.tree_util.tree_flatten_with_path(flow, is_leaf=_is_operator)
-            named = {
-                jax.tree_util.keystr(path) or type(leaf).__name__: leaf
-                for path, leaf in found
-                if _is_operator(leaf)
-            }
-            if not named:
-                raise ValueError("flow: expected a pytree with operators of invconv, got none")
-            for name, conv in named.items():
-                require_values("flow", f"{name}.", conv)
-            return {name: (conv, self._grid(name)) for name, conv in named.items()}
+    def look_at_all(self, flow: Any) -> LayerCondition | None:
+        """Look at every operator, whatever time it takes, and return the worst.
 
-        return self._guard.step(operators)
+        All else is as of `step`.
+        """
+        return self._guard.look_at_all(lambda: self._operators(flow))
+
+    def _operators(self, flow: Any) -> dict[str, tuple[InvertibleConv, Shape]]:
+        found, _ = jax.tree_util.tree_flatten_with_path(flow, is_leaf=_is_operator)
+        named = {
+            jax.tree_util.keystr(path) or type(leaf).__name__: leaf
+            for path, leaf in found
+            if _is_operator(leaf)
+        }
+        if not named:
+            raise ValueError("flow: expected a pytree with operators of invconv, got none")
+        for name, conv in named.items():
+            require_values("flow", f"{name}.", conv)
+        return {name: (conv, self._grid(name)) for name, conv in named.items()}
 
 
 def _is_operator(node: Any) -> bool:

@@ -77,6 +77,16 @@ class ConditionGuard:
         """
         return self._guard.step(self._operators)
 
+    def look_at_all(self) -> LayerCondition | None:
+        """Look at every layer that has run, whatever time it takes, and return the worst.
+
+        Warns
+        -----
+        IllConditionedWarning
+            As `step` does.
+        """
+        return self._guard.look_at_all(self._operators)
+
     def _operators(self) -> dict[str, tuple[InvertibleConv, Shape]]:
         with torch.no_grad():
             found = {name: (self._layers[name].operator(), s) for name, s in self._shapes.items()}

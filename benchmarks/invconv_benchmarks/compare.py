@@ -45,7 +45,8 @@ class Change:
 
 def changes(before: Document, after: Document) -> tuple[list[Change], list[str]]:
     """Return the rows of both results, and why others are not compared."""
-    same = before["environment"]["cpu"] == after["environment"]["cpu"]
+    there = [document["environment"] for document in (before, after)]
+    alike = {name: there[0][name] == there[1][name] for name in ("cpu", "gpus")}
     old = {key(r): r for r in before["rows"]}
     new = {key(r): r for r in after["rows"]}
     found, notes = [], Counter[str]()
@@ -58,10 +59,10 @@ def changes(before: Document, after: Document) -> tuple[list[Change], list[str]]
             notes["not measured in one of them"] += 1
         elif row["role"] != "plain" and row["ratio"] is not None and was["ratio"] is not None:
             found.append(Change(row, "ratio", _ratio(was), _ratio(row)))
-        elif same:
+        elif alike["cpu"] and (row["device"] == "cpu" or alike["gpus"]):
             found.append(Change(row, "time", _time(was), _time(row)))
         else:
-            notes["times of different processors"] += 1
+            notes["times of different processors or GPUs"] += 1
     notes["only in the first result"] = len(old.keys() - new.keys())
     return found, [f"{count} rows not compared: {why}" for why, count in notes.items() if count]
 

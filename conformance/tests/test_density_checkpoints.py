@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import math
 import random
 import signal
 import subprocess
@@ -16,8 +18,11 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="torch is not installed")
 
+import safetensors  # noqa: E402
+from safetensors.torch import save_file  # noqa: E402
+
 from invconv._cli import main  # noqa: E402
-from invconv_benchmarks.density import checkpoint  # noqa: E402
+from invconv_benchmarks.density import checkpoint, evaluation  # noqa: E402
 from invconv_benchmarks.density.recipe import load_preset  # noqa: E402
 from invconv_benchmarks.density.training import train  # noqa: E402
 from invconv_benchmarks.density.users_data import load  # noqa: E402
@@ -72,6 +77,11 @@ def test_killed_in_mid_write_and_resumed_nothing_is_lost(tmp_path: Path) -> None
     whole = train(RECIPE, DIGITS, tmp_path / "whole").checkpoint()
     for name, tensor in whole.tensors.items():
         assert torch.equal(tensor, resumed.tensors[name]), name
+    timeless = [
+        [{k: v for k, v in entry.items() if k != "seconds_per_step"} for entry in run.history]
+        for run in (whole, resumed)
+    ]
+    assert timeless[0] == timeless[1]
 
 
 @pytest.fixture(scope="module")
@@ -106,10 +116,43 @@ def test_a_flipped_bit_anywhere_is_found(done: bytes, tmp_path: Path) -> None:
     path, chance = tmp_path / checkpoint.NAME, random.Random(0)
     for _ in range(40):
         content = bytearray(done)
-        content[chance.randrange(len(done) // 2, len(done))] ^= 1 << chance.randrange(8)
+        content[chance.randrange(len(done))] ^= 1 << chance.randrange(8)
         path.write_bytes(content)
         with pytest.raises(ValueError, match=r"checkpoint\.safetensors: no "):
             checkpoint.read(path)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"step": 7}, "changed or damaged"),
+        ({"history": []}, "changed or damaged"),
+        ({"step": -5}, "expected a step from 0 to 60, got -5"),
+        ({"step": math.inf}, "cannot convert float infinity"),
+        ({"history": ["a"]}, "expected objects as history"),
+        ({"image_shape": [1, 2**20, 2**20]}, "for images of 1 x 1048576 x 1048576"),
+        ({"width": 300_000}, "describes a model of at least 90000000000"),
+    ],
+)
+def test_a_description_that_was_changed_takes_no_memory(
+    change: dict[str, Any], message: str, done: bytes, tmp_path: Path
+) -> None:
+    """Those that the message does not call changed have a right digest."""
+    path = tmp_path / checkpoint.NAME
+    path.write_bytes(done)
+    with safetensors.safe_open(path, framework="pt") as file:
+        text = file.metadata()["invconv-density"]
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    description = json.loads(text)
+    digest = description.pop("digest")
+    wide = description["recipe"]["architecture"] if "width" in change else description
+    wide.update(change)
+    if "changed" not in message:
+        digest = checkpoint._digest(description, tensors)
+    text = json.dumps(description | {"digest": digest})
+    save_file(tensors, path, {"invconv-density": text})
+    with pytest.raises(ValueError, match=message):
+        evaluation.restore(path)
 
 
 def test_a_checkpoint_of_another_run_or_of_other_images_is_refused(

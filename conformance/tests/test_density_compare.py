@@ -235,6 +235,29 @@ def test_a_run_that_stopped_is_reported_and_its_seed_is_left_out_of_pairs() -> N
     assert expected in sentences
 
 
+def test_one_test_tile_and_trips_without_a_finite_number_are_no_error() -> None:
+    (one,) = said(plain=[[3.0]], emerging=[[2.9]])[1:]
+    assert one == "emerging 3×3: 0.100 bits/dim below plain in one seed (one test tile)."
+    jobs, found = outcomes(plain=[[3.0, 4.0]])
+    counts = dict.fromkeys(("in_range", "in_range_within", "returned"), 0)
+    lost = counts | {"count": 2, "non_finite": 2, "error": None, "numbers_outside": None}
+    found["plain0"] |= {"images": lost, "samples": lost}
+    images, samples = summary.findings({"rows": summary.rows(jobs, found), "sweep": []})[-2:]
+    assert images.endswith("0 of 2 test tiles come back from their noise within the bound of "
+                           "float32's rounding.")  # fmt: skip
+    assert "of 2, 2 are not finite" in samples
+
+
+def test_a_papers_number_that_is_no_text_is_refused_before_the_work(tmp_path: Path) -> None:
+    preset = tmp_path / "own.toml"
+    preset.write_text(
+        'data = "digits"\n[architecture]\nlevels = 1\ndepth = 1\nwidth = 4\n[training]\n'
+        "batch = 8\nlearning_rate = 1e-3\nsteps = 2\n[paper]\nplain = 3.46\n"
+    )
+    with pytest.raises(ValueError, match="paper: plain: expected bits/dim as printed"):
+        load_preset(str(preset))
+
+
 def test_learning_rates_are_compared_at_each_ones_best() -> None:
     entries = [
         {"mixing": m, "learning_rate": rate, "seed": 0, "bits": bits, "error": error}

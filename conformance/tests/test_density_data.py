@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import struct
+import tracemalloc
+import zipfile
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -231,6 +235,36 @@ def test_npz_files_that_are_something_else(tmp_path: Path) -> None:
     refused("train.npz: the file is damaged")
 
 
+def test_damaged_npz_files_are_refused_whatever_is_damaged(tmp_path: Path) -> None:
+    np.savez(tmp_path / "test.npz", images=numbers(2, 32, 32, 3))
+    train, rng = tmp_path / "train.npz", np.random.default_rng(0)
+    np.savez_compressed(train, images=numbers(3, 32, 32, 3) // 64)
+    whole = train.read_bytes()
+    for _ in range(300):
+        content = bytearray(whole)
+        for place in rng.integers(0, len(whole), 3):
+            content[place] ^= 1 << int(rng.integers(8))
+        train.write_bytes(content)
+        with contextlib.suppress(ValueError):  # else nothing that matters was hit
+            load("folder", tmp_path)
+
+
+def test_a_header_that_claims_to_be_long_takes_no_memory(tmp_path: Path) -> None:
+    np.savez(tmp_path / "test.npz", images=numbers(2, 32, 32, 3))
+    size = 2**28
+    with zipfile.ZipFile(tmp_path / "train.npz", "w", zipfile.ZIP_DEFLATED) as archive:
+        head = np.lib.format.MAGIC_PREFIX + bytes([2, 0]) + struct.pack("<I", size)
+        with archive.open("images.npy", "w", force_zip64=True) as file:
+            file.write(head)
+            for _ in range(size // 2**20):
+                file.write(b" " * 2**20)
+    tracemalloc.start()
+    with pytest.raises(ValueError, match="no npz file, damaged or cut off"):
+        load("folder", tmp_path)
+    assert tracemalloc.get_traced_memory()[1] < 2**24
+    tracemalloc.stop()
+
+
 def test_imagenet_as_png_files_and_as_npz_files(tmp_path: Path) -> None:
     pixels = [picture(tmp_path / "train_32x32" / f"{n}.png", 32, 32) for n in range(3)]
     picture(tmp_path / "valid_32x32" / "0.png", 32, 32)
@@ -243,8 +277,11 @@ def test_imagenet_as_png_files_and_as_npz_files(tmp_path: Path) -> None:
     other.mkdir()
     rows = numbers(4, 3 * 64 * 64)
     np.savez(other / "train_data_batch_1.npz", data=rows[:3], labels=np.arange(3))
-    np.savez(other / "train_data_batch_2.npz", data=rows[3:], labels=np.arange(1))
     np.savez(other / "val_data.npz", data=rows, labels=np.arange(4))
+    with pytest.raises(ValueError, match=r"nor train_data_batch_2.npz, train.*_10.npz; imagenet64"):
+        load("imagenet64", other)
+    for n in range(2, 11):
+        np.savez(other / f"train_data_batch_{n}.npz", data=rows[3:], labels=np.arange(1))
     found = load("imagenet64", other)
     np.testing.assert_array_equal(found.tile(3).ravel(), rows[3])
     with pytest.raises(ValueError, match=r"'data' of bytes \(N, 3072\), got uint8.*12288"):

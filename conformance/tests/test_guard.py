@@ -67,7 +67,12 @@ def test_it_names_the_layer_before_the_inverse_is_lost() -> None:
         back, _ = weak.inverse(z)
     assert 1e-6 < (back - x).abs().max() < 0.05  # digits are lost, the inverse is not yet
     guard.remove()
+    stingy = it.ConditionGuard(flow, budget=1e-9)
     flow(torch.randn(2, 3, 8, 8))
+    assert stingy.step() is not None  # has looked at one
+    all_of_them = stingy.look_at_all()
+    assert all_of_them is not None
+    assert all_of_them.name == "fine.1"
     assert guard._shapes["coarse"] == (2, 12, 8, 8)
 
 

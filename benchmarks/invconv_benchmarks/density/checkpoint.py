@@ -21,7 +21,7 @@ from safetensors.torch import save_file
 from invconv.whole_files import replacing
 from invconv_benchmarks.density.recipe import Recipe
 
-SCHEMA = "invconv-density-checkpoint/1"
+SCHEMA = "invconv-density-checkpoint/2"
 NAME = "checkpoint.safetensors"
 _KEY = "invconv-density"
 _DESCRIPTION = {
@@ -86,8 +86,8 @@ def write(path: Path, checkpoint: Checkpoint) -> None:
         "steps": checkpoint.steps,
         "history": checkpoint.history,
         "pending": checkpoint.pending,
-        "digest": _digest(tensors),
     }
+    description["digest"] = _digest(description, tensors)
     text = json.dumps(description, allow_nan=False)
     try:
         with replacing(path) as part:
@@ -119,7 +119,7 @@ def read(path: Path) -> Checkpoint:
         ) from None
     try:
         return _checked(metadata, tensors)
-    except (ValueError, TypeError, KeyError) as error:
+    except (ValueError, TypeError, KeyError, RecursionError, OverflowError) as error:
         raise ValueError(f"{path}: no checkpoint of this version: {error!s:.300}") from None
 
 
@@ -131,15 +131,20 @@ def _checked(metadata: Mapping[str, str], tensors: Mapping[str, Tensor]) -> Chec
         raise ValueError(f"expected the schema {SCHEMA}")
     if set(description) != _DESCRIPTION:
         raise ValueError(f"expected {sorted(_DESCRIPTION)}, got {sorted(description)}")
-    if description["digest"] != _digest(tensors):
-        raise ValueError("the digest is not that of its numbers: they were changed or damaged")
+    if description.pop("digest") != _digest(description, tensors):
+        raise ValueError("the digest is not that of its contents: they were changed or damaged")
     channels, height, width = description["image_shape"]
+    step, steps = int(description["step"]), int(description["steps"])
+    if not 0 <= step <= steps:
+        raise ValueError(f"expected a step from 0 to {steps}, got {step}")
+    if not all(isinstance(entry, dict) for entry in description["history"]):
+        raise TypeError("expected objects as history")
     return Checkpoint(
         Recipe.from_dict(description["recipe"]),
         (int(channels), int(height), int(width)),
         str(description["data"]),
-        int(description["step"]),
-        int(description["steps"]),
+        step,
+        steps,
         list(description["history"]),
         dict(description["pending"]),
         tensors,
@@ -170,8 +175,8 @@ def load_into(own: Mapping[str, Tensor], stored: Mapping[str, Tensor], what: str
             tensor.copy_(other)
 
 
-def _digest(tensors: Mapping[str, Tensor]) -> str:
-    digest = hashlib.blake2b(digest_size=16)
+def _digest(description: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> str:
+    digest = hashlib.blake2b(json.dumps(description, sort_keys=True).encode(), digest_size=16)
     for name, tensor in sorted(tensors.items()):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
         digest.update(tensor.contiguous().flatten().view(torch.uint8).numpy().data)

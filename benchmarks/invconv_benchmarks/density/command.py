@@ -20,6 +20,7 @@ from invconv_benchmarks.density.compare import Comparison
 from invconv_benchmarks.density.display import Display
 from invconv_benchmarks.density.processes import Processes, joined
 from invconv_benchmarks.density.recipe import PRECISIONS, Recipe, load_preset, preset_names
+from invconv_benchmarks.density.summary import standard_error
 from invconv_benchmarks.density.training import train
 from invconv_benchmarks.density.users_data import NAMES, load
 
@@ -212,9 +213,10 @@ def _evaluate(arguments: argparse.Namespace) -> int:
         table.add_row(name, *counts, *shown)
     console = Console()
     console.print(table)
-    error = bits.std(ddof=1) / len(bits) ** 0.5
+    error = standard_error(bits)
+    spread = "one of them" if error is None else f"± {error:.4f} over the images"
     console.print(
-        f"{bits.mean():.4f} bits/dim of {len(bits)} test images (± {error:.4f} over the images); "
+        f"{bits.mean():.4f} bits/dim of {len(bits)} test images ({spread}); "
         f"{trips['samples']['non_finite']} samples are not finite, "
         f"{trips['samples']['outside']} leave the range somewhere, of which "
         f"{trips['samples']['outside_within']} are back within their bound",

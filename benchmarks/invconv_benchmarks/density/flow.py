@@ -4,6 +4,18 @@
 
 D. P. Kingma, P. Dhariwal, Glow, NeurIPS 2018; E. Hoogeboom, R. van den Berg, M. Welling, Emerging
 Convolutions for Generative Normalizing Flows, ICML 2019.
+
+Where the code of the paper's authors (github.com/ehoogeboom/emerging) does something else:
+
+- Priors: theirs of the last level is learned, too, for CIFAR-10 and ImageNet, and for galaxies none
+  is; here those of splits are, and that of the last level is N(0, 1).
+- The couplings' networks: theirs have actnorm after both hidden convolutions, a channel that marks
+  the image's edges, and learned factors after the last convolution; here they are three plain
+  convolutions.
+- The second decay of their Adamax depends on the steps of an epoch; here it is PyTorch's, 0.999.
+- They report the parameters as they are at the best test loss; here Polyak's average at the end.
+- Galaxies: they move 64 x 64 pixels by parts of a pixel and mirror the edges; here 32 x 32 are
+  moved by whole pixels, and the edges are repeated.
 """
 
 from __future__ import annotations

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 from typing import Any, TypeAlias
 
 import torch
@@ -50,30 +51,40 @@ def _finite(layer: torch.nn.Module) -> bool:
 
 
 class Watch:
-    """Conditions of the invertible layers while a model trains, in 1 % of its time."""
+    """Conditions of the invertible layers while a model trains: glances, and looks at all."""
 
     def __init__(self, model: DensityModel) -> None:
         self._guard = ConditionGuard(model)
         self.warnings: list[str] = []
 
+    def glance(self, step: int) -> LayerCondition | None:
+        """Return the worst layer known, in little time: of what the clock decides, none ends."""
+        return self._noting(step, self._guard.step)
+
     def look(self, step: int) -> LayerCondition | None:
-        """Return the worst layer known.
+        """Return the worst of all layers.
 
         Raises
         ------
         DivergedError
             If fewer than two digits of its inverse are left.
         """
-        with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always", IllConditionedWarning)
-            worst = self._guard.step()
-        self.warnings += [f"step {step}: {_text(warning)}" for warning in caught]
+        worst = self._noting(step, self._guard.look_at_all)
         if worst is not None and worst.digits < _LOST:
             raise DivergedError(
                 f"step {step}: the inverse of layer {worst.name} is lost: condition number "
                 f"{worst.condition:.3g} on a grid of {' x '.join(map(str, worst.spatial_shape))}; "
                 "the last checkpoint is kept. Lower the learning rate"
             )
+        return worst
+
+    def _noting(
+        self, step: int, look: Callable[[], LayerCondition | None]
+    ) -> LayerCondition | None:
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always", IllConditionedWarning)
+            worst = look()
+        self.warnings += [f"step {step}: {_text(warning)}" for warning in caught]
         return worst
 
     def remove(self) -> None:

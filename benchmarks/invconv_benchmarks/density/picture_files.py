@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import os
+import tokenize
 import zipfile
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -18,6 +21,12 @@ SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
 _FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF")
 _MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr")  # of 8 bits at most
 _MOST_PIXELS = 2**27
+_HEADER = 10_000  # bytes of an array's header, at most, as in NumPy
+# what zipfile and NumPy raise for files that are damaged
+_DAMAGE = (
+    zipfile.BadZipFile, zlib.error, tokenize.TokenError,
+    OSError, ValueError, EOFError, NotImplementedError, RuntimeError,
+)  # fmt: skip
 
 
 def found(folder: Path) -> list[Path]:
@@ -96,7 +105,7 @@ def read_npz(paths: Sequence[Path], key: str, layout: str, row: tuple[int, ...])
         try:
             with np.load(path, allow_pickle=False) as file:
                 out[start : start + shape[0]] = file[key]
-        except (zipfile.BadZipFile, OSError, ValueError, EOFError) as error:
+        except _DAMAGE as error:
             raise ValueError(f"{path}: the file is damaged or cut off: {error}") from None
         start += shape[0]
     return out
@@ -107,16 +116,17 @@ def _shape(path: Path, key: str, layout: str, row: tuple[int, ...]) -> tuple[int
     wanted = f"expected an array {key!r} of {layout}"
     try:
         with zipfile.ZipFile(path) as archive, archive.open(f"{key}.npy") as file:
-            version = np.lib.format.read_magic(file)
+            start = io.BytesIO(file.read(_HEADER))  # however long it claims to be
+            version = np.lib.format.read_magic(start)
             read = np.lib.format.read_array_header_1_0
             if version != (1, 0):
                 read = np.lib.format.read_array_header_2_0
-            shape, _, dtype = read(file)
+            shape, _, dtype = read(start)
             declared = archive.getinfo(f"{key}.npy").file_size
-            size = int(np.prod(shape, dtype=object)) + file.tell()
+            size = int(np.prod(shape, dtype=object)) + start.tell()
     except KeyError:
         raise ValueError(f"{path}: {wanted}, but there is none of that name") from None
-    except (zipfile.BadZipFile, ValueError, EOFError) as error:
+    except _DAMAGE as error:
         raise ValueError(f"{path}: no npz file, damaged or cut off: {error}") from None
     if (
         dtype != np.uint8

@@ -223,6 +223,9 @@ def load_preset(name: str) -> Preset:
     comment = [line[1:].strip() for line in text.splitlines() if line.startswith("#")]
     tables = {key: _table(key, values[key]) for key in ("architecture", "training", "paper")}
     preset = Preset(Path(name).stem, " ".join(comment), values["data"], **tables)
+    for mixing, bits in preset.paper.items():
+        if not isinstance(bits, str):
+            raise ValueError(f'paper: {mixing}: expected bits/dim as printed, "3.46", got {bits!r}')
     preset.recipe("plain")  # raises where a value is wrong
     return preset
 

@@ -14,6 +14,8 @@ from invconv_benchmarks.density.outcome import Job, Outcome
 
 BASELINE = "plain"
 
+Floats = np.ndarray[Any, Any]
+
 
 def rows(jobs: Sequence[Job], outcomes: Mapping[str, Outcome]) -> list[dict[str, Any]]:
     """Return a row for each mixing layer of the runs that are no sweep.
@@ -61,6 +63,11 @@ def _row(
     }
 
 
+def standard_error(values: Floats) -> float | None:
+    """Return that of the mean, None of one value."""
+    return float(values.std(ddof=1) / len(values) ** 0.5) if len(values) > 1 else None
+
+
 def spread(values: Sequence[float]) -> dict[str, Any] | None:
     """Return mean and standard deviation (None of one value), None of no value."""
     if not values:
@@ -90,7 +97,7 @@ def _difference(
         "each": each,
         "lower": sum(d < 0 for d in each),
         # of the mean over the test tiles: how much other tiles of the same kind would change it
-        "tiles_error": float(tiles.std(ddof=1) / len(tiles) ** 0.5),
+        "tiles_error": standard_error(tiles),
     }
 
 
@@ -151,25 +158,28 @@ def _round_trips(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     def total(name: str, what: str) -> int:
         return sum(trip[what] for trip in trips[name])
 
-    outside = [trip["numbers_outside"] for trip in trips["samples"]]
-    worst = max(trip["error"] for trip in trips["images"])
+    # None where nothing finite came back, which the counts say
+    outside = [t["numbers_outside"] for t in trips["samples"] if t["numbers_outside"] is not None]
+    errors = [trip["error"] for trip in trips["images"] if trip["error"] is not None]
+    worst = f", the worst to {256 * max(errors):.1g} of one of 256 values" if errors else ""
+    beyond = f"{min(outside):.1%} to {max(outside):.1%}" if outside else "none"
     inside = total("samples", "in_range")
     return [
         f"Reconstruction: {total('images', 'in_range_within')} of {total('images', 'count')} test "
-        "tiles come back from their noise within the bound of float32's rounding, the worst to "
-        f"{256 * worst:.1g} of one of 256 values.",
+        f"tiles come back from their noise within the bound of float32's rounding{worst}.",
         f"Samples: of {total('samples', 'count')}, {total('samples', 'non_finite')} are not "
         f"finite, {total('samples', 'returned')} return to within {NEAR:g} of their noise. "
         f"{inside} are in range everywhere"
         + (f", {total('samples', 'in_range_within')} of them within the bound" if inside else "")
-        + f"; {min(outside):.1%} to {max(outside):.1%} of the numbers are not, as images are dark.",
+        + f"; {beyond} of the numbers are not, as images are dark.",
     ]
 
 
 def _verdict(difference: Mapping[str, Any]) -> str:
     mean, count, lower = difference["mean"], difference["count"], difference["lower"]
     side = "below" if mean < 0 else "above"
-    tiles = f"± {difference['tiles_error']:.3f} over the test tiles"
+    error = difference["tiles_error"]
+    tiles = "one test tile" if error is None else f"± {error:.3f} over the test tiles"
     if count == 1:
         return f"{abs(mean):.3f} bits/dim {side} plain in one seed ({tiles})"
     spread_text = f"{mean:+.3f} ± {difference['std']:.3f} over {count} seeds ({tiles})"

@@ -95,9 +95,9 @@ def train(
             start = time.perf_counter()
             last = trainer.advance()
             _add(trainer.pending, last, time.perf_counter() - start)
-            worst = watch.look(trainer.step)
-            measured = None
+            worst, measured = watch.glance(trainer.step), None
             if trainer.step % every == 0 or trainer.step == trainer.steps:
+                worst = watch.look(trainer.step)
                 measured = _measure(trainer, worst, processes)
             if measured or time.monotonic() - saved > seconds:
                 _save(trainer, path, processes)

@@ -85,10 +85,12 @@ def _imagenet(path: Path, side: int) -> Dataset:
     if all(folder.is_dir() for folder in folders):
         train, test = (_small_images(folder, side) for folder in folders)
         return Dataset(name, train, test)
-    batches = sorted(path.glob("train_data_batch_*.npz"))
+    batches = [path / f"train_data_batch_{n}.npz" for n in range(1, 11)]
     test_file = path / "val_data.npz"
-    if not batches or not test_file.is_file():
-        raise FileNotFoundError(f"{path} has neither {folders[0].name}/ nor the npz files")
+    absent = [file.name for file in (*batches, test_file) if not file.is_file()]
+    if absent:
+        without = f"and {folders[1].name}/, nor {', '.join(absent)}"
+        raise FileNotFoundError(f"{path} has neither {folders[0].name}/ {without}")
     row, layout = (3 * side * side,), f"bytes (N, {3 * side * side})"
     train, test = (
         read_npz(files, "data", layout, row).reshape(-1, 3, side, side)
@@ -114,7 +116,7 @@ def _galaxy(path: Path) -> Dataset:
         np.stack([_galaxy_tile(image) for image in read_all(paths, smallest=64)])
         for paths in (parts["training"], parts["validation"] + parts["test"])
     )
-    # moved, flipped and turned as the authors do
+    # moved, flipped and turned about as the authors do, see `invconv_benchmarks.density.flow`
     return Dataset("galaxy", train, test, symmetry="all", shift=3)
 
 
@@ -139,7 +141,7 @@ def _folder(path: Path) -> Dataset:
     if not paths and not held_out:
         everything = found(path)
         held_out = everything[::10]
-        paths = [p for p in everything if p not in held_out]
+        paths = [p for i, p in enumerate(everything) if i % 10]
     if not paths or not held_out:
         raise FileNotFoundError(f"there are not enough images in {path}")
     train_images, test_images = (read_all(some, smallest=TILE) for some in (paths, held_out))
