@@ -236,13 +236,21 @@ def require_array(name: str, x: Any) -> Namespace:
             f"{name}: expected an array of a library that follows the Python array API standard, "
             f"got {type(x).__name__}; convert it first, for instance with numpy.asarray"
         )
+    if library_name(x) == "torch":
+        torch = sys.modules["torch"]
+        if x.is_nested or x.layout is not torch.strided:
+            kind = "a nested tensor" if x.is_nested else f"one of layout {x.layout}"
+            raise TypeError(f"{name}: expected a dense tensor, got {kind}; convert it first")
     return namespace(x)
 
 
 def require_real(name: str, x: Any) -> None:
     """Raise TypeError unless ``x`` is an array of a supported real floating dtype."""
     xp = require_array(name, x)
-    real = xp.isdtype(x.dtype, "real floating")
+    try:
+        real = xp.isdtype(x.dtype, "real floating")
+    except TypeError:  # NumPy's, of records
+        real = False
     if not real or xp.finfo(x.dtype).bits not in (16, 32, 64):
         raise TypeError(
             f"{name}: expected a real floating dtype (float32 or float64; float16 and bfloat16 are "

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -77,7 +77,7 @@ class Fitting:
     def of(conv: InvertibleConv, spatial_shape: Shape) -> Fitting | None:
         """Return what tells for (B, C, *spatial); None where every array has to be cast."""
         like = conv._reference()[1]
-        if is_half(like.dtype, like):
+        if is_half(like.dtype, like) or not getattr(like.dtype, "isnative", True):
             return None
         return Fitting(type(like), like.dtype, placement(like), (conv.channels, *spatial_shape))
 
@@ -123,6 +123,8 @@ def require_spatial_shape(
 ) -> Shape:
     """Return a grid as a tuple of ints, or raise where the operator has no such grid."""
     try:
+        if isinstance(shape, Set | Mapping):  # in no order, or one of names
+            raise TypeError
         sizes = tuple(operator.index(n) for n in shape)
     except TypeError:
         got = f"an array of shape {tuple(shape.shape)}" if hasattr(shape, "shape") else repr(shape)

@@ -15,7 +15,7 @@ from typing import Any, Self
 import numpy as np
 
 from invconv import condition
-from invconv.arrays import Array, Shape, namespace, zeros
+from invconv.arrays import Array, Shape, cast, namespace, zeros
 from invconv.convolution import Convolution
 from invconv.norms import SolveOverflowError
 from invconv.pieces import Gradients
@@ -136,7 +136,8 @@ class PeriodicConv(Convolution):
                 shape = list(kernel.shape)
                 shape[axis] = 1
                 kernel = xp.concat([kernel, zeros(tuple(shape), kernel)], axis=axis)
-        return PeriodicConv(kernel, dilation=self.dilation)
+        # NumPy joins arrays in its own byte order
+        return PeriodicConv(cast(kernel, self.kernel.dtype), dilation=self.dilation)
 
     def _spectrum(self, shape: Shape) -> Array:
         return kernel_spectrum(self.kernel, self._dilation, shape)

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from invconv.arrays import Array, Shape
@@ -64,6 +63,10 @@ class PreparedInverse:
     conv: InvertibleConv
     spatial_shape: Shape
     _factor: Factor
+    _fitting: Fitting | None = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_fitting", Fitting.of(self.conv, self.spatial_shape))
 
     @property
     def plan(self) -> dict[str, Any]:
@@ -90,9 +93,10 @@ class PreparedInverse:
         """Leave out what names devices."""
         return {name: value for name, value in vars(self).items() if name != "_fitting"}
 
-    @functools.cached_property
-    def _fitting(self) -> Fitting | None:
-        return Fitting.of(self.conv, self.spatial_shape)
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Name the devices that are here."""
+        vars(self).update(state)
+        self.__post_init__()
 
     def _enter(self, y: Array) -> Call:
         call = enter(self.conv, "y", y)

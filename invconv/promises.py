@@ -20,7 +20,6 @@ is not, and close: the inf-norm is 5 at the paper's initialisation with C = 48, 
 from __future__ import annotations
 
 import math
-import sys
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -35,7 +34,7 @@ from invconv.plu import PLUConv1x1
 from invconv.pointwise import Conv1x1
 from invconv.primitives import matmul
 from invconv.qr import QRConv1x1
-from invconv.settings import instead, is_number
+from invconv.settings import finite_or_nan, instead
 from invconv.stencil import kernel_of, tap_indices, taps_of
 
 C = TypeVar("C", bound=InvertibleConv)
@@ -85,13 +84,14 @@ def bounded(conv: C, max_gain: float) -> C:
     >>> f"{conv.inverse(y)[0, -1]:.0e}", f"{bounded(conv, 10).inverse(y)[0, -1]:.1f}"
     ('2e+09', '4.6')
     """
-    if not is_number(max_gain) or not 1 + _ROOM <= max_gain <= sys.float_info.max:
+    gain = finite_or_nan(max_gain)
+    if not gain >= 1 + _ROOM:
         raise ValueError(
             f"max_gain: expected a finite number above 1, by {_ROOM:g} at least, "
             f"got {max_gain!r:.80}"
         )
     working = conv._in_working_precision()
-    found: C = _bounded(working, float(max_gain))
+    found: C = _bounded(working, gain)
     return found if working is conv else found._in_dtype(conv._reference()[1].dtype)
 
 

@@ -21,6 +21,7 @@ import numpy as np
 from invconv.arrays import (
     Array,
     Shape,
+    copy_of,
     identity,
     log_abs,
     namespace,
@@ -164,14 +165,14 @@ class QRConv1x1(Factored):
         return {
             "reflectors": self._reflectors_vjp(q_bar),
             "upper": xp.triu(upper_bar, k=1),
-            "scale": xp.linalg.diagonal(upper_bar),
+            "scale": copy_of(xp.linalg.diagonal(upper_bar)),  # NumPy's is a view, and read-only
         }
 
     def _reflectors_vjp(self, q_bar: Array) -> Array:
         """Pull back through Q = I - V T V^T, T = S^-1, S = striu(V^T V) + I/2, V = v / |v|."""
         xp = namespace(q_bar)
         if self.reflectors.shape[0] == 0:
-            return self.reflectors
+            return copy_of(self.reflectors)
         v, lengths = self._directions()
         t = self._triangle(v)
         t_t, v_t = xp.matrix_transpose(t), xp.matrix_transpose(v)

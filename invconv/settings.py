@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import operator
 from collections.abc import Iterable
 from numbers import Real
@@ -98,6 +99,15 @@ def generator(rng: Any) -> np.random.Generator:
 def is_number(value: Any) -> bool:
     """Tell whether ``value`` is a real number, of Python or NumPy."""
     return isinstance(value, Real)
+
+
+def finite_or_nan(value: Any) -> float:
+    """Return a real number as a float; NaN where it is none, or none that is finite."""
+    try:
+        number = float(value) if is_number(value) else math.nan
+    except OverflowError:  # an integer beyond all floats
+        return math.nan
+    return number if math.isfinite(number) else math.nan
 
 
 def instead(value: Any) -> str:

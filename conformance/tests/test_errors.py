@@ -388,6 +388,37 @@ def test_foreign_byte_order() -> None:
     assert torch.equal(conv.weight, torch.eye(3, dtype=torch.float64))
 
 
+@pytest.mark.parametrize("refine", [0, 1])
+@pytest.mark.parametrize("kind", [ic.EmergingConv, ic.PeriodicConv, ic.QRConv1x1, ic.PLUConv1x1])
+def test_foreign_byte_order_is_kept(kind: Any, refine: int) -> None:
+    conv = kind.init(3, rng=np.random.default_rng(0))
+    foreign = conv.asarrays(np.empty(0, ">f8"))
+    y = np.random.default_rng(1).standard_normal((2, 3, 4, 5))
+    x = foreign.prepare((4, 5), refine=refine).inverse(y.astype(">f8"))
+    assert x.dtype == np.dtype(">f8")
+    np.testing.assert_allclose(x, conv.inverse(y), rtol=1e-9, atol=1e-9)
+    both = ic.Chain([ic.Conv1x1(np.eye(3).astype(">f8")), foreign]).transpose()
+    assert {p.dtype for p in both.parameters().values()} == {np.dtype(">f8")}
+
+
+def test_tensors_that_are_not_dense_are_named() -> None:
+    conv = ic.Conv1x1(torch.eye(3))
+    x = torch.ones(2, 3, 4, 4)
+    with pytest.raises(TypeError, match=r"x: expected a dense tensor, got one of layout .*coo"):
+        conv.forward(x.to_sparse())
+    with pytest.raises(TypeError, match="x: expected a dense tensor, got a nested tensor"):
+        conv.forward(torch.nested.nested_tensor([*x], layout=torch.jagged))
+
+
+def test_records_and_grids_in_no_order_are_named() -> None:
+    conv = ic.Conv1x1(np.eye(3))
+    with pytest.raises(TypeError, match="x: expected a real floating dtype"):
+        conv.forward(np.rec.array(np.zeros((2, 3, 4), [("a", "f8")])))
+    for grid in ({4, 5}, {4: 1, 5: 2}):
+        with pytest.raises(TypeError, match="spatial_shape: expected a tuple of integers"):
+            conv.log_det(grid)  # type: ignore[arg-type]
+
+
 def test_a_mask_is_not_dropped() -> None:
     conv = ic.EmergingConv.init(3, rng=np.random.default_rng(0))
     hidden = np.ma.masked_invalid(np.full((1, 3, 4, 4), np.nan))

@@ -99,6 +99,9 @@ def test_compile_of_an_operator_of_the_core() -> None:
     compiled = torch.compile(conv.inverse_and_log_det, fullgraph=True, backend="aot_eager")
     for got, wanted in zip(compiled(x), conv.inverse_and_log_det(x), strict=True):
         torch.testing.assert_close(got, wanted, rtol=1e-10, atol=1e-10)
+    for inverse in (conv.inverse, conv.prepare((4, 5)).inverse):
+        got = torch.compile(inverse, fullgraph=True, backend="aot_eager")(x)
+        torch.testing.assert_close(got, conv.inverse(x), rtol=1e-10, atol=1e-10)
 
 
 class WithoutDriver(TorchFunctionMode):  # type: ignore[misc]
