@@ -22,17 +22,23 @@ def kind(s: Setting) -> Iterator[Measure]:
     y, log_det = s.conv.forward_and_log_det(x)
     back, inverse_log_det = s.conv.inverse_and_log_det(x)
     gradients, x_bar = s.conv.forward_vjp(x, x)
-    for what, array in {"y": y, "x": back, "x_bar": x_bar, **gradients}.items():
+    inverse_gradients, y_bar = s.conv.inverse_vjp(x, x)
+    arrays = {"y": y, "x": back, "x_bar": x_bar, "y_bar": y_bar}
+    arrays |= {f"forward's {name}_bar": g for name, g in gradients.items()}
+    arrays |= {f"inverse's {name}_bar": g for name, g in inverse_gradients.items()}
+    for what, array in arrays.items():
         yield truth(library_name(array) == library_name(x), f"library of {what}")
         yield truth(dtype_name(array.dtype) == s.dtype, f"dtype of {what}")
         yield truth(device(array) == device(x), f"device of {what}")
-    for array in (log_det, inverse_log_det):
+    for array in (log_det, inverse_log_det, s.log_det_and_transpose(x)[0]):
+        yield truth(library_name(array) == library_name(x), "library of the log-det")
         yield truth(dtype_name(array.dtype) == s.log_det_dtype, "log-det dtype")
         yield truth(device(array) == device(x), "log-det device")
-    for what, array in (("y", y), ("x", back), ("x_bar", x_bar)):
-        yield truth(tuple(array.shape) == tuple(x.shape), f"shape of {what}")
+    for what in ("y", "x", "x_bar", "y_bar"):
+        yield truth(tuple(arrays[what].shape) == tuple(x.shape), f"shape of {what}")
     for name, array in s.conv.parameters().items():
-        yield truth(tuple(gradients[name].shape) == tuple(array.shape), f"shape of {name}_bar")
+        for found in (gradients, inverse_gradients):
+            yield truth(tuple(found[name].shape) == tuple(array.shape), f"shape of {name}_bar")
 
 
 @law("no_mutation", "arguments and parameters keep their values", "design")
@@ -54,14 +60,23 @@ def no_mutation(s: Setting) -> Iterator[Measure]:
         yield truth(np.array_equal(to_numpy(array), before[name]), name)
 
 
-@law("determinism", "two runs are equal bit by bit", "reproducibility")
+@law("determinism", "two runs are equal bit by bit, whatever ran between", "reproducibility")
 def determinism(s: Setting) -> Iterator[Measure]:
-    """Of both directions."""
-    x = s.array(s.images[0])
-    for what in ("forward_and_log_det", "inverse_and_log_det"):
-        first, second = (getattr(s.conv, what)(x) for _ in range(2))
-        for a, b in zip(first, second, strict=True):
-            yield truth(np.array_equal(to_numpy(a), to_numpy(b)), what)
+    """Of both directions and their gradients; no result is in memory that another call uses."""
+    x, other = (s.array(image) for image in s.images[:2])
+    for what in ("forward_and_log_det", "inverse_and_log_det", "forward_vjp", "inverse_vjp"):
+
+        def run(image: Array, what: str = what) -> list[Array]:
+            arguments = (image, image) if what.endswith("vjp") else (image,)
+            one, two = getattr(s.conv, what)(*arguments)
+            return [*one.values(), two] if isinstance(one, dict) else [one, two]
+
+        kept = run(x)
+        first = [to_numpy(array) for array in kept]
+        run(other)
+        for array, again, was in zip(kept, run(x), first, strict=True):
+            yield truth(np.array_equal(to_numpy(array), was), f"{what} keeps its result")
+            yield truth(np.array_equal(to_numpy(again), was), what)
 
 
 @law("isolation", "a NaN or inf in one sample leaves the others as they were", "linearity")
@@ -69,15 +84,17 @@ def isolation(s: Setting) -> Iterator[Measure]:
     """Bit for bit, and the log-determinant too."""
     if not s.case.batch_shape or s.images[0].shape[0] < 2:
         return
-    for bad in (math.nan, math.inf):
+    for bad, place in ((math.nan, 0), (math.inf, -1)):
         x = s.images[0].copy()
-        x.reshape(x.shape[0], -1)[0, 0] = bad
-        for what in ("forward", "inverse"):
+        x.reshape(x.shape[0], -1)[place, 0] = bad
+        others = slice(1, None) if place == 0 else slice(-1)
+        for what in ("forward_and_log_det", "inverse_and_log_det"):
             with np.errstate(invalid="ignore"):
-                got = values(getattr(s.conv, what)(s.array(x)))
-            good = values(getattr(s.conv, what)(s.array(s.images[0])))
-            yield truth(np.array_equal(got[1:], good[1:]), f"{what}, {bad}")
-            yield truth(not np.isfinite(got[0]).all(), f"{what}, {bad} is passed on")
+                got, log_det = map(values, getattr(s.conv, what)(s.array(x)))
+            good, wanted = map(values, getattr(s.conv, what)(s.array(s.images[0])))
+            yield truth(np.array_equal(got[others], good[others]), f"{what}, {bad}")
+            yield truth(np.array_equal(log_det, wanted), f"log-determinant of {what}, {bad}")
+            yield truth(not np.isfinite(got[place]).all(), f"{what}, {bad} is passed on")
 
 
 @law("empty", "an empty batch gives an empty result, and gradients of zero", "linearity")
@@ -91,8 +108,12 @@ def empty(s: Setting) -> Iterator[Measure]:
         value, log_det = getattr(s.conv, what)(x)
         yield truth(tuple(value.shape) == shape, what)
         yield truth(tuple(log_det.shape) == (0, *s.case.batch_shape[1:]), what)
-    gradients, _ = s.conv.forward_vjp(x, x)
-    yield truth(all(not to_numpy(g).any() for g in gradients.values()), "gradients")
+    for what in ("forward_vjp", "inverse_vjp"):
+        gradients, x_bar = getattr(s.conv, what)(x, x)
+        yield truth(tuple(x_bar.shape) == shape, f"{what}, by the image")
+        for name, array in s.conv.parameters().items():
+            found = to_numpy(gradients[name])
+            yield truth(found.shape == tuple(array.shape) and not found.any(), f"{what}, {name}")
 
 
 @law(
@@ -110,10 +131,19 @@ def layout(s: Setting) -> Iterator[Measure]:
     array = _view(s.array(x))
     reach = s.scales.gain * s.norm(x) + s.shift_norm
     y = values(strided.forward(array))
-    yield s.worst("y", s.norm(y - s.forward(x)), s.unit * reach)
+    yield s.worst("y", s.norm(y - s.forward(x)), s.unit * reach + s.cast(s.norm(y)))
     back = values(strided.inverse(array))
     reach = s.scales.gain * s.norm(back) + s.shift_norm + s.norm(x)
-    yield s.worst("K x + b", s.norm(s.forward(back) - x), s.unit * reach)
+    bound = s.unit * reach + s.scales.gain * s.cast(s.norm(back))
+    yield s.worst("K x + b", s.norm(s.forward(back) - x), bound)
+    for what in ("forward_vjp", "inverse_vjp"):
+        found, _ = getattr(strided, what)(array, array)
+        for name, wanted in getattr(s.plain, what)(s.array(x), s.array(x))[0].items():
+            error = np.abs(values(found[name]) - values(wanted)).max(initial=0)
+            size = float(np.abs(values(wanted)).max(initial=0)) + float(s.norm(x) @ s.norm(x))
+            lever = (s.scales.gain * s.scales.loss) ** 2
+            most = s.unit * lever * size + float(s.cast(np.asarray(size)))
+            yield Measure(f"{what}, {name}_bar", float(error), most)
 
 
 @law(
@@ -137,6 +167,11 @@ def prepared(s: Setting) -> Iterator[Measure]:
     yield truth(np.array_equal(to_numpy(found), to_numpy(x)), "inverse")
     yield truth(np.array_equal(to_numpy(found_log_det), to_numpy(log_det)), "log-determinant")
     yield truth(isinstance(made.plan.get("method"), str), "plan")
+    refined = s.plain.prepare(s.case.spatial_shape, check=False, refine=1).inverse(y)
+    error = s.norm(s.forward(values(refined)) - s.images[1])
+    reach = s.scales.gain * s.norm(values(refined)) + s.shift_norm + s.norm(s.images[1])
+    lost = s.scales.gain * s.cast(s.norm(values(refined)))
+    yield s.worst("K x + b, refined", error, s.unit * reach + lost)
 
 
 @law(
@@ -176,7 +211,8 @@ def _view(array: Array) -> Array:
 )
 def parity(s: Setting) -> Iterator[Measure]:
     """Where the library has native primitives, in the dtypes that they run in."""
-    native = any(p.native(s.target.library.name) for p in PRIMITIVES.values())
+    library = library_name(s.array(s.images[0]))
+    native = any(p.native(library) for p in PRIMITIVES.values())
     if not native or s.dtype not in ("float64", "float32"):
         return
     x, y, bar = (image.astype(s.dtype) for image in s.images)

@@ -13,6 +13,9 @@ behind a product, the cast of a result, the order of the sums.
                + c m eps sum over the matrices of their condition, where it comes from an LU
                + n |K| |K^-1| times the eps of the oracle's own LU, of n unknowns
 
+The half types are computed in float32, whose eps it is then; the cast of a result adds the half
+type's own eps times its norm.
+
 |K| is the 2-norm, for a composition the product of its steps' (an intermediate may be that large).
 """
 
@@ -30,6 +33,8 @@ from invconv_conformance.oracle import Matrix, Shape
 
 C_FACTOR = 10.0
 
+# the smallest number of a half type, below which a cast gives 0
+LEAST = {"float16": 2.0**-24, "bfloat16": 2.0**-133}
 EPS = {"float64": 2.0**-52, "float32": 2.0**-23, "float16": 2.0**-10, "bfloat16": 2.0**-7}
 
 

@@ -25,15 +25,20 @@ def vjp_input(s: Setting) -> Iterator[Measure]:
     """Against the dense matrix."""
     x, y, bar = s.images
     rows = s.rows(bar)
-    _, x_bar = s.conv.forward_vjp(s.array(x), s.array(bar))
-    error = s.norm(values(x_bar) - (rows @ s.affine[0]).reshape(x.shape))
-    yield s.worst("x_bar", error, s.unit * s.scales.gain * s.norm(bar))
+    wanted = (rows @ s.affine[0]).reshape(x.shape)
+    bound = s.unit * s.scales.gain * s.norm(bar) + s.cast(s.norm(wanted))
+    # K does not depend on x, so that the log-determinant adds nothing
+    more = (None,) if s.case.singular else (None, _cotangent(s, np.ones(s.case.batch_shape)))
+    for log_det_bar in more:
+        _, x_bar = s.conv.forward_vjp(s.array(x), s.array(bar), log_det_bar)
+        yield s.worst("x_bar", s.norm(values(x_bar) - wanted), bound)
     if s.case.singular:
         return
-    _, y_bar = s.conv.inverse_vjp(s.array(y), s.array(bar))
     truth = s.lu.solve(rows.T, transposed=True).T.reshape(x.shape)
-    bound = s.unit * s.scales.gain * s.scales.loss * s.norm(truth)
-    yield s.worst("y_bar", s.norm(values(y_bar) - truth), bound)
+    bound = s.unit * s.scales.gain * s.scales.loss * s.norm(truth) + s.cast(s.norm(truth))
+    for log_det_bar in more:
+        _, y_bar = s.conv.inverse_vjp(s.array(y), s.array(bar), log_det_bar)
+        yield s.worst("y_bar", s.norm(values(y_bar) - truth), bound)
 
 
 @law(
@@ -48,21 +53,24 @@ def vjp_parameters(s: Setting) -> Iterator[Measure]:
     x, y, bar = s.images
     batch = s.case.batch_shape
     s_bar = np.linspace(-1.0, 2.0, max(1, math.prod(batch))).reshape(batch)
-    gradients = (
-        s.conv.forward_vjp(s.array(x), s.array(bar), _cotangent(s, s_bar))[0],
-        s.conv.inverse_vjp(s.array(y), s.array(bar), _cotangent(s, s_bar))[0],
-    )
+    gradients = [
+        (f"{what}{' and log_det' * (c is not None)}", method(s.array(image), s.array(bar), c)[0])
+        for what, method, image in (
+            ("forward", s.conv.forward_vjp, x),
+            ("inverse", s.conv.inverse_vjp, y),
+        )
+        for c in (None, _cotangent(s, s_bar))
+    ]
     rng = s.case.rng()
     for name, array in s.host.parameters().items():
         direction = rng.standard_normal(array.shape)
         direction /= max(1.0, float(np.linalg.norm(direction)))
         truth = _differences(s, name, direction, (x, y, bar, s_bar))
-        for what, found, (slope, size) in zip(
-            ("forward", "inverse"), gradients, truth, strict=True
-        ):
+        for (what, found), (slope, size) in zip(gradients, truth, strict=True):
             terms = values(found[name]) * direction
             lever = s.scales.gain * s.scales.loss
-            bound = (s.unit * lever + 1e-9) * (size + float(np.abs(terms).sum()))
+            reach = float(np.abs(terms).sum())
+            bound = (s.unit * lever + 1e-9) * (size + reach) + float(s.cast(np.asarray(reach)))
             yield Measure(f"{what}, {name}_bar", abs(float(terms.sum()) - slope), bound)
 
 
@@ -73,12 +81,15 @@ def _cotangent(s: Setting, numbers: Floats) -> Array:
 def _differences(
     s: Setting, name: str, direction: Floats, arrays: tuple[Floats, ...]
 ) -> list[tuple[float, float]]:
-    """Return, for both directions, the derivative and the size of the quotient's numbers."""
+    """Return the derivative and the size of the quotient's numbers.
+
+    Of the forward, of it with the log-determinant, of the inverse, and of it with its own.
+    """
     x, y, bar, s_bar = arrays
     array = s.host.parameters()[name]
     linear = name.rpartition(".")[2] in ("kernel", "weight")
     step = (max(1.0, float(np.abs(array).max())) if linear else 1.0) * 1e-3 / (1 + s.scales.loss)
-    slopes, size = np.zeros(2), np.zeros(2)
+    slopes, size = np.zeros(4), np.zeros(4)
     for steps, weight in ((1, 8 / 12), (-1, -8 / 12), (2, -1 / 12), (-2, 1 / 12)):
         moved = array + steps * step * direction
         matrix, shift = oracle.affine(s.host.replace(**{name: moved}), s.case.spatial_shape)
@@ -86,8 +97,8 @@ def _differences(
         rows = x.reshape(-1, len(matrix)) @ matrix.T + shift
         solved = np.linalg.solve(matrix, (y.reshape(-1, len(matrix)) - shift).T).T
         flat = bar.reshape(-1, len(matrix))
-        values = np.asarray([(flat * rows).sum(), (flat * solved).sum()])
-        values += s_bar.sum() * log_det * np.asarray([1, -1])
+        values = np.repeat([(flat * rows).sum(), (flat * solved).sum()], 2)
+        values += s_bar.sum() * log_det * np.asarray([0, 1, 0, -1])
         slopes += weight * values / step
         size = np.maximum(size, np.abs(values) + np.abs(flat * solved).sum())
-    return [(float(slopes[i]), float(1 + size[i]) * 1e-3 / step) for i in range(2)]
+    return [(float(slopes[i]), float(1 + size[i]) * 1e-3 / step) for i in range(4)]

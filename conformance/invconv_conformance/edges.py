@@ -41,9 +41,19 @@ def singular(s: Setting) -> Iterator[Measure]:
     log_det_bar = s.target.asarray(np.ones(s.case.batch_shape), s.log_det_dtype)
     try:
         with np.errstate(divide="ignore", invalid="ignore"):
-            s.conv.forward_vjp(x, x, log_det_bar)
+            gradients, _ = s.conv.forward_vjp(x, x, log_det_bar)
     except ic.SingularConvError as error:
         yield truth(s.target.looks and "singular" in str(error), "the gradient of the log_det")
+    else:
+        # PLU's is a sum of parameters: its gradient is there, whatever they are
+        summed = "log_scale" in gradients
+        yield truth(summed or not s.target.looks, "no SingularConvError of the gradient")
+        finite = all(np.isfinite(values(g)).all() for g in gradients.values())
+        yield truth(summed or not finite, "a finite gradient of a log_det of -inf")
+    if s.target.looks:
+        yield _refuses(
+            "a gradient of its inverse", ic.SingularConvError, "", s.conv.inverse_vjp, x, x
+        )
 
 
 @law(
@@ -103,9 +113,16 @@ def no_promotion(s: Setting) -> Iterator[Measure]:
     wrong["dtype"] = s.target.asarray(x, other)
     if s.target.library.name != "numpy":
         wrong["library"] = x.astype("float32")
+    good = s.array(x)
     for what, argument in wrong.items():
         for method in (s.plain.forward, s.plain.inverse):
             yield _refuses(what, TypeError, "", method, argument)
+        for pull in (s.plain.forward_vjp, s.plain.inverse_vjp):
+            yield _refuses(f"{what} as a cotangent", TypeError, "", pull, good, argument)
+    promoted = "float64" if s.log_det_dtype == "float32" else "float32"
+    log_det_bar = s.target.asarray(np.ones(s.case.batch_shape), promoted)
+    for pull in (s.plain.forward_vjp, s.plain.inverse_vjp):
+        yield _refuses("log_det_bar's dtype", TypeError, "", pull, good, good, log_det_bar)
 
 
 @law("no_transfer", "an argument on another device is a ValueError", "design", eager=True)

@@ -12,7 +12,7 @@ import numpy as np
 import invconv as ic
 from invconv.arrays import to_numpy
 from invconv_conformance import oracle
-from invconv_conformance.bounds import C_FACTOR, EPS, Scales, scales
+from invconv_conformance.bounds import C_FACTOR, EPS, LEAST, Scales, scales
 from invconv_conformance.case import Case
 from invconv_conformance.compiled import Compiled
 from invconv_conformance.extended import EXTENDED, ExtendedLU
@@ -92,8 +92,15 @@ class Setting:
 
     @property
     def unit(self) -> float:
-        """C m eps."""
-        return C_FACTOR * self.scales.terms * EPS[self.dtype]
+        """C m eps, of the dtype that is computed in."""
+        return C_FACTOR * self.scales.terms * EPS[self.log_det_dtype]
+
+    def cast(self, size: Floats) -> Floats:
+        """Return what is lost by the cast to a half type of arrays with these 2-norms, else 0."""
+        if self.dtype == self.log_det_dtype:
+            return np.zeros_like(size)
+        least = LEAST[self.dtype] * math.sqrt(len(self.affine[0]))
+        return EPS[self.dtype] * size + least
 
     def array(self, values: Floats) -> Array:
         """Put values on the device."""
