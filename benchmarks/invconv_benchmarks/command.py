@@ -113,7 +113,8 @@ def report(document: result.Document, folder: Path, console: Console) -> None:
         console.print("[yellow]stopped early[/]: this is what was measured until then")
     console.print(
         f"{folder}/index.html, result.json and {len(pictures)} pictures: "
-        f"{document['passes']} passes, {document['seconds']:.0f} s"
+        f"{document['passes']} passes, {document['seconds']:.0f} s",
+        markup=False,
     )
 
 

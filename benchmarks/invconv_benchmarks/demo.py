@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from rich import box
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import Progress
 from rich.table import Table
 
@@ -116,7 +117,9 @@ def run(arguments: argparse.Namespace) -> int:
             back = conv.asarrays(np.empty(0, np.float32)).inverse(y.astype(np.float32))
             panels[name] = tuple(images.assemble(ic.unsqueeze(a) + 0.5, image) for a in (y, back))
         pictures.draw_demo(image, panels, arguments.out)
-    console.print(f"[bold]{arguments.out}[/]: the image, its image under each map, and back")
+    console.print(
+        f"[bold]{escape(str(arguments.out))}[/]: the image, its image under each map, and back"
+    )
     return 0
 
 

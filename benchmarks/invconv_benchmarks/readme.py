@@ -25,9 +25,10 @@ def block(results: Sequence[Document]) -> str:
     """Return the marked block: a table for each machine and device."""
     parts = [START]
     for document in results:
-        rows = [r for r in document["rows"] if _shown(r)]
-        if rows:
-            parts += ["", _caption(document), "", *_table(rows)]
+        shown = [r for r in document["rows"] if _shown(r)]
+        for place in dict.fromkeys(map(_place, shown)):
+            rows = [r for r in shown if _place(r) == place]
+            parts += ["", _caption(document, *place), "", *_table(rows)]
     return "\n".join([*parts, "", END])
 
 
@@ -40,11 +41,17 @@ def _shown(row: Row) -> bool:
     )
 
 
-def _caption(document: Document) -> str:
+def _place(row: Row) -> tuple[bool, bool]:
+    """Return whether a row is of a GPU, and whether it replays a captured graph there."""
+    return row["device"] != "cpu", row["mode"] == "graph"
+
+
+def _caption(document: Document, gpu: bool, graph: bool) -> str:
     environment = document["environment"]
     versions = environment["versions"]
     named = ", ".join(f"{n} {versions[n]}" for n in ("numpy", "torch", "jax"))
-    device = ", ".join(environment["gpus"]) or environment["cpu"]
+    device = ", ".join(environment["gpus"]) if gpu else environment["cpu"]
+    device += ", in a captured graph" * graph
     cores = max(1, environment["cores"])
     busy = max((v for v in document["load"].values() if v is not None), default=0) > cores + 1
     return (

@@ -65,8 +65,11 @@ def _condition(case: Case) -> float:
 
 
 def difference(x: Floats, y: Floats, quantity: str, dtype: str) -> float:
-    """Return the difference of two results in eps x max|result|, inf if one is not finite."""
-    if not (np.isfinite(x).all() and np.isfinite(y).all()):
+    """Return the difference of two results in eps x max|result|.
+
+    It is inf if one is not finite, or they have different shapes.
+    """
+    if x.shape != y.shape or not (np.isfinite(x).all() and np.isfinite(y).all()):
         return float("inf")
     half = quantity == "log_det" and dtype in ("float16", "bfloat16")
     scale = max(float(np.abs(x).max(initial=0)), float(np.abs(y).max(initial=0)))

@@ -9,10 +9,13 @@ from __future__ import annotations
 import dataclasses
 import fnmatch
 import tomllib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 
+from invconv_conformance.cases import CASES
+from invconv_conformance.laws import LAWS
 from invconv_conformance.result import Result
 
 
@@ -42,6 +45,11 @@ class Expected:
         names = ("library", "law", "case", "device", "mode", "dtype")
         return all(fnmatch.fnmatchcase(getattr(result, n), getattr(self, n)) for n in names)
 
+    def covered_by(self, cases: Sequence[str], laws: Sequence[str]) -> bool:
+        """Tell whether these are all the cases and laws that it speaks of."""
+        mine = [c.name for c in CASES if fnmatch.fnmatchcase(c.name, self.case)]
+        return set(mine) <= set(cases) and set(fnmatch.filter(LAWS, self.law)) <= set(laws)
+
 
 def load(path: Path | None = None) -> list[Expected]:
     """Return the entries of a file, of the one that ships unless a path is given.
@@ -53,9 +61,16 @@ def load(path: Path | None = None) -> list[Expected]:
     """
     source = files("invconv_conformance") / "expected_failures.toml" if path is None else path
     try:
-        entries = tomllib.loads(source.read_text(encoding="utf-8")).get("expected", [])
-        return [Expected(**entry) for entry in entries]
-    except (tomllib.TOMLDecodeError, TypeError, OSError) as error:
+        document = tomllib.loads(source.read_text(encoding="utf-8"))
+        if unknown := set(document) - {"expected"}:
+            raise TypeError(f"expected tables [[expected]], got {', '.join(sorted(unknown))}")
+        entries = [Expected(**entry) for entry in document.get("expected", [])]
+        for entry in entries:
+            for name, value in vars(entry).items():
+                if not isinstance(value, str):
+                    raise TypeError(f"{name}: expected a text, got {value!r}")
+        return entries
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, TypeError, OSError) as error:
         raise ValueError(f"expected failures: {source} cannot be used: {error}") from None
 
 

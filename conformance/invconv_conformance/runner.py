@@ -6,8 +6,9 @@ import functools
 import multiprocessing
 import time
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -42,16 +43,37 @@ def tasks(columns: Iterable[Column], cases: Iterable[str], laws: Iterable[str]) 
     return [Task(case, tuple(mine), ids) for mine in libraries.values() for case in cases]
 
 
-def run(todo: list[Task], workers: int = 1) -> Iterator[list[Outcome]]:
+def run(todo: list[Task], workers: int = 1) -> Generator[list[Outcome]]:
     """Yield what each task found, in the order in which they end."""
     if workers == 1:
         yield from map(perform, todo)
         return
     # torch and JAX hold threads, which a forked process would not have
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, mp_context=context) as pool:
-        for future in as_completed([pool.submit(perform, task) for task in todo]):
-            yield future.result()
+    pool = ProcessPoolExecutor(workers, mp_context=context)
+    try:
+        waiting = {pool.submit(perform, task): task for task in todo}
+        for future in as_completed(waiting):
+            try:
+                yield future.result()
+            except BrokenProcessPool as error:  # of all that were waiting, too
+                yield _lost(waiting[future], error)
+    finally:  # whoever is interrupted does not wait for the rest
+        pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _lost(task: Task, error: BrokenProcessPool) -> list[Outcome]:
+    """Return an error for each law, of a process that died."""
+    what = f"a worker died, of too little memory perhaps: {error}"
+    return [
+        Outcome(
+            column,
+            task.case,
+            [Result(law, task.case, *column, "error", what, np.inf, 1.0, 0.0) for law in task.laws],
+            {},
+        )
+        for column in task.columns
+    ]
 
 
 def perform(task: Task) -> list[Outcome]:

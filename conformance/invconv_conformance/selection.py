@@ -55,6 +55,7 @@ def choose(arguments: argparse.Namespace) -> tuple[list[Column], list[str]]:
         If a library that was asked for by name cannot run, or nothing is left to run.
     """
     found, absent = _libraries(arguments)
+    _require_known(arguments, found)
     columns = [
         column
         for library in found
@@ -75,21 +76,40 @@ def choose(arguments: argparse.Namespace) -> tuple[list[Column], list[str]]:
             f"{', '.join(library.title for library in found)} here has {'; '.join(there)}"
         )
     for library in found:
+        if arguments.library not in (None, "all") and library.name not in {
+            c.library for c in columns
+        }:
+            absent.append(f"{library.title}: has nothing of what was asked for")
         gpu = not library.host or any(d not in library.host for d in library.devices())
         if library.extra in ("torch", "jax") and not gpu:
             absent.append(f"{library.title} on CUDA: no GPU")
     return columns, absent
 
 
+def _require_known(arguments: argparse.Namespace, found: list[Library]) -> None:
+    """Raise where a word is that of no device, mode or dtype of these libraries."""
+    every = [c for lib in found for c in lib.columns(every_dtype=True, every_mode=True)]
+    for name in ("device", "mode", "dtype"):
+        known = list(dict.fromkeys(getattr(c, name) for c in every))
+        for word in (getattr(arguments, name) or known[0]).split(","):
+            if not any(_asked(word, one) for one in known):
+                raise ValueError(f"--{name}: expected some of {', '.join(known)}, got {word!r}")
+
+
 def _libraries(arguments: argparse.Namespace) -> tuple[list[Library], list[str]]:
+    known = {library.name: library for library in LIBRARIES}
     if arguments.namespace is not None:
         if arguments.library is not None:
             raise ValueError("--library and --namespace: expected one of them")
+        if arguments.namespace in known:
+            raise ValueError(
+                f"--namespace: {arguments.namespace} has an adapter: use --library "
+                f"{arguments.namespace}"
+            )
         return [unadapted(arguments.namespace)], []
-    known = {library.name: library for library in LIBRARIES}
     every = arguments.library in (None, "all")
     found, absent = [], []
-    for name in known if every else arguments.library.split(","):
+    for name in known if every else dict.fromkeys(arguments.library.split(",")):
         if name not in known:
             raise ValueError(
                 f"--library: expected all, or some of {', '.join(known)}, got {name!r}; "

@@ -135,8 +135,17 @@ def transpose(s: Setting) -> Iterator[Measure]:
     wanted = rows.reshape(y.shape)
     bound = s.unit * s.scales.gain * s.norm(y) + s.cast(s.norm(wanted))
     yield s.worst("K^T y", s.norm(got - wanted), bound)
-    if s.case.singular or s.target.mode != "eager":
-        return
+
+
+@law(
+    "transpose.inverse",
+    "log|det K^T| = log|det K|, and |inverse(y) - K^-T y| <= c m eps |K| |K^-1| |x|",
+    "the definition of the adjoint",
+    eager=True,
+)
+def transpose_inverse(s: Setting) -> Iterator[Measure]:
+    """Of the transpose as an operator."""
+    y = s.images[1]
     turned = s.plain.transpose()
     if s.dtype == s.log_det_dtype:  # the matrix of two factors is rounded, too much in a half type
         gap = abs(float(values(turned.log_det(s.case.spatial_shape)) - s.lu.log_det()))

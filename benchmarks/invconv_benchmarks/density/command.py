@@ -140,7 +140,8 @@ def _train(arguments: argparse.Namespace) -> int:
             f"stopped after {trainer.step} of {trainer.steps} steps; the same command goes on"
         )
         return 130
-    console.print(f"{folder}: {trainer.history[-1]['test']:.4f} bits/dim of the test tiles")
+    ended = f"{folder}: {trainer.history[-1]['test']:.4f} bits/dim of the test tiles"
+    console.print(ended, markup=False)
     return 0
 
 
@@ -186,6 +187,7 @@ def _sample(arguments: argparse.Namespace) -> int:
         f"{arguments.out}: {arguments.count} samples of {_words(stored.recipe)}, step "
         f"{stored.step}; {int(finite.sum())} are finite, {int(within.sum())} in range everywhere",
         highlight=False,
+        markup=False,
         soft_wrap=True,
     )
     return 0

@@ -160,7 +160,8 @@ def show(document: Mapping[str, Any], folder: Path, console: Console) -> None:
     console.print()
     for sentence in summary.findings(document):
         console.print(sentence, highlight=False, soft_wrap=True)
-    console.print(f"{folder}/result.json and comparison.jpg: {document['seconds']:.0f} s")
+    ended = f"{folder}/result.json and comparison.jpg: {document['seconds']:.0f} s"
+    console.print(ended, markup=False)
 
 
 def _sampled(
