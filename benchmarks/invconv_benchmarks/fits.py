@@ -35,8 +35,8 @@ def series(rows: list[Row]) -> dict[tuple[Any, ...], list[Row]]:
 def exponents(rows: list[Row]) -> list[dict[str, Any]]:
     """Return the exponent of every series of at least three sizes.
 
-    It is fitted twice: over all sizes, and over the larger half, where what a call costs at any
-    size no longer shows.
+    It is fitted twice: over all sizes, and over the "upper half", half of them and one more, where
+    what a call costs at any size no longer shows.
     """
     fits = []
     for name, points in series(rows).items():

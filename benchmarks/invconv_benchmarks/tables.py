@@ -136,7 +136,7 @@ def counterpart(row: Row, group: list[Row]) -> Row | None:
 
 def exponents(fits: list[dict[str, Any]]) -> Table:
     """Return the table of fitted exponents."""
-    title = "cost = c size^exponent, over all sizes and the larger half (± 95 % of the fit)"
+    title = "cost = c size^exponent, over all sizes and the larger ones (± 95 % of the fit)"
     table = new(title, ("axis", "library", "what"), ("range", "all", "range", "larger"))
     keys = ("axis", "library", "device", "mode", "contender", "does", "dtype", "threads")
     for _, both in groupby(fits, key=lambda f: tuple(f[k] for k in keys)):

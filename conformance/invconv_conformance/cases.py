@@ -58,6 +58,7 @@ def _autoregressive() -> Iterator[Case]:
     ]
     for name, options, grid in more:
         yield Case(name, build(3, 2, **options), grid)
+    yield Case("corner-9-channels-on-20", build(9, 1, kernel_size=3), (20,))
 
     plane = build(3, 3, mask="raster", dilation=2)
     yield Case("raster-3d-dilated-beyond", plane, (3, 4, 2))
@@ -83,6 +84,7 @@ def _emerging() -> Iterator[Case]:
         yield Case(f"emerging-{ndim}d", build(3, ndim=ndim), grid)
     yield Case("emerging-k5", build(3, kernel_size=5), (4, 5))
     yield Case("emerging-k1x3", build(3, kernel_size=(1, 3)), (4, 5))
+    yield Case("emerging-raster", build(3, mask="raster"), (4, 5))
     yield Case("emerging-dilated", build(3, dilation=(1, 2)), (4, 5), ())
 
     def biased(rng: np.random.Generator) -> ic.InvertibleConv:

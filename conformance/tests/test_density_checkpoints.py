@@ -74,6 +74,7 @@ def test_killed_in_mid_write_and_resumed_nothing_is_lost(tmp_path: Path) -> None
         assert written <= stored.step < 60
         steps.append(stored.step)
     resumed = train(RECIPE, DIGITS, folder).checkpoint()
+    assert names(folder) == [checkpoint.NAME]  # nothing is left of what was half written
     whole = train(RECIPE, DIGITS, tmp_path / "whole").checkpoint()
     for name, tensor in whole.tensors.items():
         assert torch.equal(tensor, resumed.tensors[name]), name

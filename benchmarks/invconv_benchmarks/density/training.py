@@ -84,6 +84,9 @@ def train(
     """
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / checkpoint.NAME
+    if processes.first:
+        for left in folder.glob(".*.part"):  # by a run that was killed while it wrote
+            left.unlink()
     trainer = Trainer(recipe, data, device, processes)
     if path.exists():
         _resume(trainer, path)
