@@ -74,6 +74,37 @@ def vjp_parameters(s: Setting) -> Iterator[Measure]:
             yield Measure(f"{what}, {name}_bar", abs(float(terms.sum()) - slope), bound)
 
 
+@law(
+    "autodiff",
+    "the library's own automatic differentiation gives the same gradients",
+    "the chain rule",
+    eager=True,
+)
+def autodiff(s: Setting) -> Iterator[Measure]:
+    """Of both directions with their log-determinants, beside the core's rules."""
+    pullback = s.target.library.pullback
+    if pullback is None:
+        return
+    bar, log_det_bar = s.array(s.images[2]), _cotangent(s, np.ones(s.case.batch_shape))
+    lever = s.unit * (s.scales.gain * s.scales.loss) ** 2
+    for what in ("forward", "inverse"):
+        x = s.array(s.images[what == "inverse"])
+
+        def run(parameters: dict[str, Array], x: Array, what: str = what) -> tuple[Array, ...]:
+            conv = s.plain.replace(**parameters)
+            found: tuple[Array, ...] = getattr(conv, f"{what}_and_log_det")(x)
+            return found
+
+        found, x_bar = pullback(run, s.plain.parameters(), x, (bar, log_det_bar))
+        wanted, wanted_x_bar = getattr(s.plain, f"{what}_vjp")(x, bar, log_det_bar)
+        pairs = {f"{name}_bar": (found[name], wanted[name]) for name in wanted}
+        for name, (one, other) in (pairs | {"x_bar": (x_bar, wanted_x_bar)}).items():
+            error = float(np.abs(values(one) - values(other)).max(initial=0))
+            size = float(np.abs(values(other)).max(initial=0))
+            size += float(np.linalg.norm(values(x)) * np.linalg.norm(values(bar)))
+            yield Measure(f"{what}, {name}", error, lever * size + float(s.cast(np.asarray(size))))
+
+
 def _cotangent(s: Setting, numbers: Floats) -> Array:
     return s.target.asarray(numbers, s.log_det_dtype)
 

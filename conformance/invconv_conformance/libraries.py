@@ -11,7 +11,15 @@ from typing import Any
 
 import numpy as np
 
-from invconv_conformance.library import Array, Column, Function, Library, as_it_is, unadapted
+from invconv_conformance.library import (
+    Array,
+    Column,
+    Function,
+    Library,
+    Parameters,
+    as_it_is,
+    unadapted,
+)
 
 
 def _torch_devices() -> list[str]:
@@ -36,6 +44,39 @@ def _torch_compile(backend: str) -> Callable[[Function], Function]:
         return compiled
 
     return compile
+
+
+def _torch_pullback(
+    function: Callable[[Parameters, Array], tuple[Array, ...]],
+    parameters: Parameters,
+    x: Array,
+    cotangents: tuple[Array, ...],
+) -> tuple[Parameters, Array]:
+    import torch
+
+    leaves = [array.detach().clone().requires_grad_() for array in (*parameters.values(), x)]
+    results = function(dict(zip(parameters, leaves, strict=False)), leaves[-1])
+    *gradients, x_bar = torch.autograd.grad(
+        results,
+        leaves,
+        cotangents,
+        materialize_grads=True,  # an array of no entries is not used
+    )
+    return dict(zip(parameters, gradients, strict=True)), x_bar
+
+
+def _jax_pullback(
+    function: Callable[[Parameters, Array], tuple[Array, ...]],
+    parameters: Parameters,
+    x: Array,
+    cotangents: tuple[Array, ...],
+) -> tuple[Parameters, Array]:
+    import jax
+
+    # one program takes less time to compile than all of its steps
+    run = jax.jit(lambda p, x, cotangents: jax.vjp(function, p, x)[1](cotangents))
+    gradients, x_bar = run(parameters, x, cotangents)
+    return gradients, x_bar
 
 
 _JAX_PLATFORMS = {"gpu": "cuda"}  # as the other libraries call it, and JAX where it is asked for
@@ -125,6 +166,7 @@ LIBRARIES = (
         },
         slow_modes=("aot_eager", "inductor"),
         stranger=lambda device: "meta",
+        pullback=_torch_pullback,
     ),
     Library(
         "jax",
@@ -137,6 +179,7 @@ LIBRARIES = (
         lambda x: x.block_until_ready(),
         {"eager": as_it_is, "jit": _jax_jit},
         views=False,
+        pullback=_jax_pullback,
     ),
     Library(
         "cupy",

@@ -16,6 +16,11 @@ import numpy as np
 
 Array = Any
 Function = Callable[[Array], Array]
+Parameters = dict[str, Array]
+Pullback = Callable[
+    [Callable[[Parameters, Array], tuple[Array, ...]], Parameters, Array, tuple[Array, ...]],
+    tuple[Parameters, Array],
+]
 
 
 class Column(NamedTuple):
@@ -62,6 +67,9 @@ class Library:
         Whether an array may be a strided or read-only view of another one's memory.
     stranger : callable
         Given a device, returns the name of another one to put a misplaced array on, or None.
+    pullback : callable or None
+        Its automatic differentiation: takes a function of (parameters, x), those, and cotangents of
+        what it returns, and gives the gradients by the parameters and by x.
     """
 
     name: str
@@ -79,6 +87,7 @@ class Library:
     host: tuple[str, ...] = ("cpu",)
     views: bool = True
     stranger: Callable[[str], str | None] = lambda device: None
+    pullback: Pullback | None = None
 
     def columns(self, *, every_dtype: bool = False, every_mode: bool = False) -> list[Column]:
         """Return all that the library can be run as.

@@ -75,10 +75,9 @@ def choose(arguments: argparse.Namespace) -> tuple[list[Column], list[str]]:
             f"nothing to run with {', '.join(f'--{k} {v}' for k, v in asked.items())}: "
             f"{', '.join(library.title for library in found)} here has {'; '.join(there)}"
         )
+    chosen = {column.library for column in columns}
     for library in found:
-        if arguments.library not in (None, "all") and library.name not in {
-            c.library for c in columns
-        }:
+        if arguments.library not in (None, "all") and library.name not in chosen:
             absent.append(f"{library.title}: has nothing of what was asked for")
         gpu = not library.host or any(d not in library.host for d in library.devices())
         if library.extra in ("torch", "jax") and not gpu:
