@@ -13,7 +13,13 @@ import invconv as ic
 from invconv.registry import agnostic
 from invconv_conformance import oracle
 
-often = settings(max_examples=200, deadline=None, suppress_health_check=list(HealthCheck))
+# the same examples each time; `python -m invconv_conformance.fuzz calls` looks for new ones
+often = settings(
+    max_examples=200,
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=list(HealthCheck),
+)
 EPS_BOUND = {"float64": 1e-12, "float32": 2e-6}
 
 
@@ -118,7 +124,13 @@ def test_random_operator(
     norm = float(np.linalg.norm(expected))
     assert float(np.linalg.norm(y - expected)) <= bound * norm
     assert float(np.linalg.norm(back - x)) <= 3 * bound * float(np.linalg.norm(x))
-    terms = float(np.abs(np.log(np.linalg.svd(matrix, compute_uv=False))).sum())
-    assert np.all(np.abs(log_det - np.linalg.slogdet(matrix)[1]) <= bound * max(1.0, terms))
+    singular_values = np.linalg.svd(matrix, compute_uv=False)
+    terms = float(np.abs(np.log(singular_values)).sum())
+    rounding = bound * max(1.0, terms)
+    if isinstance(host, ic.PeriodicConv):
+        # taps that fall onto one pixel may cancel; the rounding of each stays, in every logarithm
+        reach = float(np.abs(host.kernel).sum() / singular_values[-1])
+        rounding += float(np.finfo(dtype).eps) * len(matrix) * reach
+    assert np.all(np.abs(log_det - np.linalg.slogdet(matrix)[1]) <= rounding)
     assert log_det.shape == tuple(batch)
     assert y.dtype == back.dtype == log_det.dtype == np.dtype(dtype)
