@@ -81,14 +81,17 @@ def constant(values: np.ndarray[Any, Any], like: Array, dtype: Any = None) -> Ar
     if dtype is None and library == "numpy":
         return values
     if library == "torch" and like.device.type != "cpu" and _plain_tensor(like):
-        modes = sys.modules["torch"]._C._len_torch_dispatch_stack()
-        if not modes:
-            return _kept(values.tobytes(), values.dtype, values.shape, dtype, like.device)
+        watched = sys.modules["torch"]._C._len_torch_dispatch_stack() > 0  # by a mode that traces
+        if not watched:
+            key = values.tobytes(), values.dtype, values.shape
+            return _constant_on_device(*key, dtype, like.device)
     return namespace(like).asarray(values, dtype=dtype, device=device(like))
 
 
 @functools.lru_cache(maxsize=256)
-def _kept(content: bytes, kind: np.dtype[Any], shape: Shape, dtype: Any, place: Any) -> Array:
+def _constant_on_device(
+    content: bytes, kind: np.dtype[Any], shape: Shape, dtype: Any, place: Any
+) -> Array:
     """Copy a constant to a device of torch, once: it waits for all that was queued there before."""
     torch = sys.modules["torch"]
     values = np.frombuffer(content, kind).reshape(shape).copy()
