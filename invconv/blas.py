@@ -1,7 +1,8 @@
 """BLAS's gemm on views of NumPy arrays: C = A B + C in place, which `numpy.matmul` cannot do.
 
 It is that of the BLAS that `numpy.matmul` itself calls, found by its name among what NumPy is
-linked to, and tried out before it is trusted. Through ctypes it takes less time than `matmul`.
+linked to, and tried out before it is trusted. Through ctypes it takes less time than `matmul`, and
+many calls can be made in one (`invconv.replay`).
 
 Where it is not found, as on Windows, it is that of SciPy, which offers its own with a description
 of what it takes (`scipy.linalg.cython_blas`). BLAS shares large products out among threads. These
@@ -19,7 +20,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy.linalg import cython_blas
 
-from invconv.strided import Call, Product, general_product
+from invconv.replay import Call, Step, Steps
+from invconv.strided import Product, general_product
 
 Floats = np.ndarray[Any, Any]
 
@@ -35,8 +37,9 @@ _GENERAL = general_product(np)
 SMALL = 2**18  # multiplications of a product that no BLAS shares out
 _ROWS = 16  # of a product, from which it takes as long as its share of a larger one
 
-_PLAIN = ctypes.byref(ctypes.c_char(b"N"))  # neither A nor B is transposed
+_PLAIN, _TRANSPOSED = ctypes.c_char(b"N"), ctypes.c_char(b"T")
 _SIZES = ctypes.c_int64 * 6
+_A, _OUT = 8, 11  # where they are among the arguments
 
 
 class Gemm(NamedTuple):
@@ -75,7 +78,7 @@ def _multiplies(function: Any, dtype: np.dtype[Any]) -> bool:
     a, b, out = a[:, :3], b[:, :4], np.ones((2, 7), dtype)
     wanted = out.copy()
     wanted[:, :4] += a @ b
-    function(*_by_reference(a, b, out[:, :4], True))
+    _call(function, a, b, out[:, :4], True)()
     return np.array_equal(out, wanted)
 
 
@@ -122,13 +125,12 @@ def product(
         Multiplications that gemm is asked for at once, at most.
     """
     gemm = _gemm(out.dtype)
-    fit = all(_pitch(x) >= x.shape[1] for x in (a, b, out))
-    if gemm is None or not fit:
+    if gemm is None or not all(map(_fits, (a, b, out))):
         return otherwise(a, b, out, plus)
     rows = int(min(len(out), min(largest, gemm.largest) / max(1, b.size)))
     if rows < min(len(out), _ROWS):
         return otherwise(a, b, out, plus)
-    calls = []
+    calls = list[Call]()
     for i in range(0, len(out), rows):
         some = slice(i, i + rows)
         x = out[some]
@@ -139,35 +141,64 @@ def product(
     return calls
 
 
-def _call(function: Any, a: Floats, b: Floats, total: Floats, add: bool) -> Call:
-    call = functools.partial(function, *_by_reference(a, b, total, add))
-    call.reads = (a, b, total)  # type: ignore[attr-defined]  # at addresses: let them live
-    return call
+def stacked_product(a: Floats, b: Floats, out: Floats) -> Steps | None:
+    """Return the calls that put products A B into ``out``, for this ``a`` or for another one.
 
+    Parameters
+    ----------
+    a : array, shape (L, L', M, K)
+        The numbers of each row one after the other, or those of each column.
+    b : array, shape (K, N)
+    out : array, shape (L, L', M, N)
 
-def _by_reference(a: Floats, b: Floats, out: Floats, add: bool) -> list[Any]:
-    """Return what gemm takes, references all. They keep sizes and scalars alive, but not arrays.
-
-    Rows are its columns: it is asked for out^T = B^T A^T.
+    Returns
+    -------
+    Steps or None
+        None where gemm cannot do it.
     """
-    (m, k), n = a.shape, b.shape[1]
+    gemm, first = _gemm(out.dtype), a[0, 0]
+    fit = _fits(first) or _fits(first.T)
+    if gemm is None or not (fit and _fits(b) and _fits(out[0, 0])):
+        return None
+    if len(first) * b.size > min(SMALL, gemm.largest):
+        return None
+    step = _call(gemm.function, first, b, out[0, 0], add=False)
+    shifts = np.zeros((*a.shape[:2], len(step.addresses)), np.int64)
+    for argument, array in ((_A, a), (_OUT, out)):
+        high, low = (np.arange(n) * s for n, s in zip(a.shape[:2], array.strides[:2], strict=True))
+        shifts[..., 1 + argument] = high[:, None] + low
+    return Steps(step, shifts.reshape(-1, shifts.shape[-1]), _A)
+
+
+def _call(function: Any, a: Floats, b: Floats, out: Floats, add: bool) -> Step:
+    """Return the call of gemm, whose columns are our rows: it is asked for out^T = B^T A^T."""
+    (m, k), n, in_rows = a.shape, b.shape[1], _fits(a)
     # who reads 32 bits finds them first, on machines that put the lowest ones first: all that
     # SciPy and NumPy are made for; `_multiplies` would tell
-    sizes = _SIZES(n, m, k, *(_pitch(x) for x in (b, a, out)))
-    n_, m_, k_, *of = (ctypes.byref(sizes, i) for i in range(0, ctypes.sizeof(sizes), 8))
-    data = [ctypes.byref(ctypes.c_char.from_address(_address(x))) for x in (b, a, out)]
+    sizes = _SIZES(n, m, k, *(_pitch(x) for x in (b, a if in_rows else a.T, out)))
     one, beta = _scalar(out.dtype, 1), _scalar(out.dtype, int(add))
-    return [_PLAIN, _PLAIN, n_, m_, k_, one, data[0], of[0], data[1], of[1], beta, data[2], of[2]]
+    at = ctypes.addressof
+    start = at(sizes)
+    n_, m_, k_, ldb, lda, ldout = range(start, start + ctypes.sizeof(sizes), 8)
+    letters = [at(_PLAIN), at(_PLAIN if in_rows else _TRANSPOSED)]
+    matrices = [_address(b), ldb, _address(a), lda, at(beta), _address(out), ldout]
+    reads = (a, b, out, sizes, one, beta)
+    return Step.of(function, [*letters, n_, m_, k_, at(one), *matrices], reads)
 
 
 @functools.cache
 def _scalar(dtype: np.dtype[Any], value: int) -> Any:
-    return ctypes.byref(np.ctypeslib.as_ctypes_type(dtype)(value))
+    return np.ctypeslib.as_ctypes_type(dtype)(value)
 
 
 def _address(x: Floats) -> int:
     address: int = x.__array_interface__["data"][0]
     return address
+
+
+def _fits(x: Floats) -> bool:
+    """Tell whether the numbers of each row are one after the other, and no two rows overlap."""
+    return (x.shape[1] == 1 or x.strides[1] == x.itemsize) and _pitch(x) >= x.shape[1]
 
 
 def _pitch(rows: Floats) -> int:

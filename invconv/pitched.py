@@ -37,6 +37,7 @@ from invconv.tile_matrices import Pixels, Tile, between
 _PAGE = 4096  # bytes: pixels whole pages apart share one set of the cache
 _LINE = 64  # bytes
 _BAND = 2**18  # bytes that stay in the cache
+_SHARED = 2**20  # bytes that do in those of some threads together
 _ALL = slice(None)
 _FEW = 4  # channels: a loop over no more takes longer to start than to run
 
@@ -53,11 +54,15 @@ class Layout:
     Attributes
     ----------
     length : int
-        Of the buffer.
+        Of the buffer of a part.
+    parts : tuple of slice
+        Of the images: parts of the batch, of as many samples each but for the last, that have
+        buffers of their own and do not wait for each other.
     start : int
         Of pixel (0, 0) of sample 0.
     shape, strides : tuple of int
-        Of the images in the buffer, as (B, H / h, h, W / w, w, C); the first stride is the pitch.
+        Of a part's images in its buffer, as (B, H / h, h, W / w, w, C); the first stride is the
+        pitch.
     windows : tuple of (shift, width)
         What each of `rows_read` reads, from ``shift`` behind a tile on.
     steps : tuple of (place, count)
@@ -76,10 +81,11 @@ class Layout:
         Of the images as they are copied out: row by row of the tiles in bands of rows that stay in
         the cache, since they are read once for every channel.
     chunks : tuple of (slice of samples, slice of rows of tiles)
-        Of the images, as T^-1 y is put in: bands of one sample or some whole ones.
+        Of a part's images, as T^-1 y is put in: bands of one sample or some whole ones.
     """
 
     length: int
+    parts: tuple[slice, ...]
     start: int
     shape: tuple[int, ...]
     strides: tuple[int, ...]
@@ -143,6 +149,7 @@ def layout(
     itemsize: int,
     tile: Tile = (1, 1),
     own: bool = True,
+    parts: int = 1,
 ) -> Layout:
     """Return the layout of a solve.
 
@@ -160,8 +167,11 @@ def layout(
         Divides (H, W); h is 1 where a tap reaches forwards along its row.
     own : bool
         See `Layout`.
+    parts : int
+        At most so many.
     """
-    batch, channels, height, width = shape
+    whole, channels, height, width = shape
+    batch = -(-whole // parts)
     high, wide = tile
     rows, columns = height // high, width // wide
     column, size = high * channels, high * wide * channels
@@ -185,6 +195,7 @@ def layout(
     bands = _slices(rows, max(1, _BAND // (columns * size * itemsize)))
     return Layout(
         length=start + (rows + depth) * row + pitch,
+        parts=_slices(whole, batch),
         start=start,
         shape=(batch, rows, high, columns, wide, channels),
         strides=(pitch, row, channels, size, column, 1),
@@ -195,7 +206,7 @@ def layout(
         own=own,
         entries=by_rows(high, channels),
         exits=tuple((_ALL, band, h) for band, h in itertools.product(bands, range(high))),
-        chunks=_chunks(batch, rows, columns * size * itemsize),
+        chunks=_chunks(batch, rows, columns * size * itemsize, _BAND if parts == 1 else _SHARED),
     )
 
 
@@ -213,9 +224,9 @@ def channels_at_once(channels: int) -> tuple[slice | int, ...]:
     return tuple(range(channels)) if channels <= _FEW else (_ALL,)
 
 
-def _chunks(batch: int, rows: int, row_bytes: int) -> tuple[tuple[slice, slice], ...]:
-    samples = max(1, _BAND // (rows * row_bytes))
-    bands = [_ALL] if samples > 1 else _slices(rows, max(1, _BAND // row_bytes))
+def _chunks(batch: int, rows: int, row_bytes: int, most: int) -> tuple[tuple[slice, slice], ...]:
+    samples = max(1, most // (rows * row_bytes))
+    bands = [_ALL] if samples > 1 else _slices(rows, max(1, most // row_bytes))
     return tuple(itertools.product(_slices(batch, samples), bands))
 
 

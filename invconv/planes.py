@@ -49,9 +49,10 @@ class PitchedSolver(ABC):
     _tiles: dict[tuple[int, ...], Tile] = field(default_factory=dict, init=False)
     _relays: set[tuple[int, ...]] = field(default_factory=set, init=False)
     _first: set[tuple[int, ...]] = field(default_factory=set, init=False)
-    # what was chosen for images (B, C, H, W), and weights that were asked for, None where T^-1
-    # would cost accuracy
-    _chosen: dict[tuple[int, ...], tuple[Layout | Relay, list[Array]]] = field(
+    _in_parts: dict[tuple[int, ...], int] = field(default_factory=dict, init=False)
+    # what was chosen for images (B, C, H, W) in so many parts, and weights that were asked for,
+    # None where T^-1 would cost accuracy
+    _chosen: dict[tuple[tuple[int, ...], int], tuple[Layout | Relay, list[Array]]] = field(
         default_factory=dict, init=False
     )
     _weights: dict[Choice, list[Array] | None] = field(default_factory=dict, init=False)
@@ -83,7 +84,8 @@ class PitchedSolver(ABC):
 
         "tiles" fills with what was chosen for images (B, C, H, W), "one product a wavefront" with
         those that run as a relay, "T^-1 y first" with those whose tiles are solved on the way into
-        the buffer, before what they read is taken off.
+        the buffer, before what they read is taken off, "parts" with the number of parts of a batch
+        that threads solve at the same time, if they do.
         """
         corner = "triangular solve" if self.inverse is None else "cached inverse"
         return {
@@ -92,6 +94,7 @@ class PitchedSolver(ABC):
             "tiles": self._tiles,
             "one product a wavefront": self._relays,
             "T^-1 y first": self._first,
+            "parts": self._in_parts,
         }
 
     def __call__(self, y: Array) -> Array:
@@ -171,15 +174,21 @@ class PitchedSolver(ABC):
         return _each(by_rows, y, 3, columns)
 
     def _pitched(self, y: Array) -> Array:
-        shape = tuple(y.shape)
-        if shape not in self._chosen:
-            self._chosen[shape] = self._choose(shape, y.dtype.itemsize)
-        plan, matrices = self._chosen[shape]
+        asked = tuple(y.shape), self._parts(y)
+        if asked not in self._chosen:
+            self._chosen[asked] = self._choose(*asked, y.dtype.itemsize)
+        plan, matrices = self._chosen[asked]
         if isinstance(plan, Relay):
             return self._relay(plan, matrices, y)
         return self._wave(plan, matrices, y)
 
-    def _choose(self, shape: tuple[int, ...], itemsize: int) -> tuple[Layout | Relay, list[Array]]:
+    def _parts(self, y: Array) -> int:
+        """Return how many parts of a batch can be solved at the same time."""
+        return 1
+
+    def _choose(
+        self, shape: tuple[int, ...], parts: int, itemsize: int
+    ) -> tuple[Layout | Relay, list[Array]]:
         order = tiles.ranked(shape, self._reach, self.costs, itemsize, self.tile)
         usable = ((c, w) for c in order if (w := self._weights_for(c)) is not None)
         choice, matrices = next(usable)
@@ -188,9 +197,13 @@ class PitchedSolver(ABC):
         if choice.way == "relay":
             self._relays.add(shape)
             return relay.relay(*asked), matrices
-        if choice.way == "solved first":
-            self._first.add(shape)
-        return pitched.layout(*asked, choice.way == "pitched"), matrices
+        if choice.way == "pitched":
+            return pitched.layout(*asked), matrices
+        self._first.add(shape)
+        plan = pitched.layout(*asked, own=False, parts=parts)
+        if len(plan.parts) > 1:
+            self._in_parts[shape] = len(plan.parts)
+        return plan, matrices
 
     @functools.cached_property
     def _inside(self) -> Self:

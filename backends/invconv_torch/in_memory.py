@@ -1,7 +1,8 @@
 """NumPy's waves in the memory of tensors on the CPU, in torch's own threads.
 
-A plan's products are NumPy's BLAS's, in parts too small for its threads, or all are torch's: the
-threads of two libraries get in each other's way (see `invconv.blas`).
+Torch's threads share out the parts of a batch, and each makes its products by NumPy's BLAS, too
+small ones for that to use threads too: those of two libraries get in each other's way (see
+`invconv.blas`). Of one image, products are so too, or if they are large they are torch's.
 """
 
 from __future__ import annotations
@@ -16,16 +17,18 @@ import torch
 from invconv import blas
 from invconv.numpy_primitives import STRIDED, Floats
 from invconv.pitched import Index, Layout
-from invconv.strided import Call, Strided, copy_in_pieces
+from invconv.replay import Call, loops
+from invconv.strided import Strided, copy_in_pieces
+from invconv.team import Team
 from invconv_torch.precision import full_precision
 
 Tensor: TypeAlias = torch.Tensor
 
 _LARGE = 3 * 2**18  # multiplications of a plan's largest product, from which all are torch's
 _ROW = 2**17  # multiplications of a row of pixels, which NumPy makes in one thread
-_WIDE = 32  # columns from which torch's products in one thread are as fast as any
-_MANY = 2**18  # numbers that are better copied by all threads, which wait for more in a loop
+_MANY = 2**15  # numbers that are better copied by all threads
 _BAND = 2**18  # numbers that stay in the cache
+_SHARED = 2**15  # numbers of images that are shared out among threads
 
 
 def memory(x: Tensor) -> Floats:
@@ -85,11 +88,23 @@ def _torch_product(a: Floats, b: Floats, out: Floats, plus: Floats | None = None
     return [functools.partial(torch.addmm, total, left, right, out=x)]
 
 
-IN_MEMORY = replace(STRIDED, product=_product, matmul=_matmul, copy=_copy)
+TEAM = Team.of(torch._C.__file__, torch.get_num_threads)
+
+IN_MEMORY = replace(
+    STRIDED, product=_product, matmul=_matmul, copy=_copy, team=TEAM, stacked=blas.stacked_product
+)
 """With products of NumPy's BLAS, each in one thread; the few that are torch's see to precision."""
 
 IN_THREADS = replace(IN_MEMORY, product=_torch_product)
 """With torch's own products, in all of its threads; who runs them sees to their precision."""
+
+
+def parts(y: Tensor) -> int:
+    """Return how many parts of a batch torch's threads are to solve at the same time."""
+    threads: int = torch.get_num_threads()
+    if threads == 1 or y.numel() < _SHARED or TEAM is None or loops() is None:
+        return 1
+    return min(threads, len(y))
 
 
 def fastest(plan: Layout) -> Strided:
@@ -98,5 +113,5 @@ def fastest(plan: Layout) -> Strided:
     All products are made in one way: threads of one library wait in a loop for the next product,
     and are in the way of another library's.
     """
-    narrow = plan.size < _WIDE and torch.get_num_threads() == 1
-    return IN_THREADS if plan.longest * plan.weights_size > _LARGE and not narrow else IN_MEMORY
+    alone = len(plan.parts) == 1 and torch.get_num_threads() > 1
+    return IN_THREADS if alone and plan.longest * plan.weights_size > _LARGE else IN_MEMORY

@@ -19,7 +19,7 @@ from invconv.spectrum import from_frequencies, stable_spectral_inverse, to_frequ
 from invconv.tiles import Costs
 from invconv.wavefront import inverse_at_the_pixel
 from invconv_torch import waves
-from invconv_torch.in_memory import IN_MEMORY, fastest, memory
+from invconv_torch.in_memory import IN_MEMORY, fastest, memory, parts
 from invconv_torch.precision import full_precision
 
 Tensor: TypeAlias = torch.Tensor
@@ -36,10 +36,15 @@ class PitchedTorchSolver(PitchedSolver):
         """What products cost here."""
         return COSTS if _on_host(self.causal.taps) else _ELSEWHERE
 
-    def _choose(self, shape: tuple[int, ...], itemsize: int) -> tuple[Layout | Relay, list[Any]]:
+    def _parts(self, y: Tensor) -> int:
+        return parts(y) if _on_host(y) else 1
+
+    def _choose(
+        self, shape: tuple[int, ...], parts: int, itemsize: int
+    ) -> tuple[Layout | Relay, list[Any]]:
         taps = self.causal.taps
         with full_precision(taps):
-            plan, matrices = super()._choose(shape, itemsize)
+            plan, matrices = super()._choose(shape, parts, itemsize)
         return plan, [memory(m) for m in matrices] if _on_host(taps) else matrices
 
     def _wave(self, plan: Layout, matrices: list[Any], y: Tensor) -> Tensor:

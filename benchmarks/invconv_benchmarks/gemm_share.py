@@ -18,7 +18,7 @@ import numpy as np
 
 import invconv as ic
 from invconv.numpy_primitives import STRIDED, Floats, Solver
-from invconv.strided import Call
+from invconv.replay import Call
 
 SHAPE = (16, 48, 64, 64)
 ROUNDS = 15

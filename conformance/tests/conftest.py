@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import scipy.stats
+import torch
 
 from invconv_conformance.cases import CASES
 from invconv_conformance.laws import LAWS
@@ -116,3 +117,11 @@ def hold_the_laws() -> Callable[[str, Sequence[str]], None]:
         assert not [(r.reproduce, r.what, r.error, r.bound) for r in found if r.bad]
 
     return hold
+
+
+@pytest.fixture
+def two_threads() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)

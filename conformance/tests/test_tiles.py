@@ -194,6 +194,7 @@ def test_the_laws_hold_in_relays(
         hold_the_laws(library.split()[0], ("float64", "float32"))
 
 
+@pytest.mark.usefixtures("two_threads")
 @pytest.mark.parametrize("tile", [(1, 1), (2, 2), (1, 4)])
 def test_the_laws_hold_with_torchs_products(
     tile: tuple[int, int],
@@ -201,7 +202,7 @@ def test_the_laws_hold_with_torchs_products(
     hold_the_laws: Callable[..., None],
 ) -> None:
     monkeypatch.setattr(in_memory, "_LARGE", 0)
-    monkeypatch.setattr(in_memory, "_WIDE", 0)
+    monkeypatch.setattr(in_memory, "TEAM", None)
     in_memory.IN_THREADS._kept._kept.clear()
     with tiles.tile_by_hand(tile):
         hold_the_laws("torch", ("float64", "float32"))

@@ -50,7 +50,9 @@ def test_equals_the_agnostic_twin(seed: int) -> None:
     torch.testing.assert_close(prepared.inverse(y), expected, rtol=0, atol=scale)
 
 
-def test_what_inference_mode_leaves_can_be_used_outside() -> None:
+@pytest.mark.usefixtures("two_threads")
+def test_what_inference_mode_leaves_can_be_used_outside(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(in_memory, "TEAM", None)
     rng = np.random.default_rng(0)
     in_memory.IN_THREADS._kept._kept.clear()
     first, second = (ic.AutoregressiveConv.init(48, 2, rng=rng, like=torch.zeros(0)) for _ in "ab")
