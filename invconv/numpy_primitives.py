@@ -16,6 +16,7 @@ from scipy.linalg import get_blas_funcs, get_lapack_funcs
 
 from invconv import blas, strided, windows
 from invconv.arrays import Shape
+from invconv.replay import loops
 from invconv.stencil import Offset, Stencil
 from invconv.tiles import Costs
 from invconv.wavefront import CausalStencil, stable_inverse
@@ -23,7 +24,8 @@ from invconv.workspaces import Workspaces
 
 Floats = np.ndarray[Any, Any]
 
-COSTS = Costs(call=6e-7, adds=True)
+COSTS = Costs(call=1.5e-7, adds=True)
+ONE_BY_ONE = Costs(call=6e-7, adds=True)  # without `invconv.replay.loops`
 _WINDOW_BYTES = 2**21  # they stay in the cache
 # numbers from which trsm shares B out among threads, which get in others' way, see `invconv.blas`;
 # a solve with a larger B is done in pieces, unless they are too many for what it takes
@@ -99,7 +101,12 @@ class Solver(strided.StridedSolver):
     @property
     def costs(self) -> Costs:
         """What products cost here."""
-        return COSTS
+        return costs()
+
+
+def costs() -> Costs:
+    """Return what products cost: in one call with others, or each by itself."""
+    return ONE_BY_ONE if loops() is None else COSTS
 
 
 def causal_solver(stencil: CausalStencil, shape: Shape) -> Solver:

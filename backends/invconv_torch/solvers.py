@@ -10,7 +10,7 @@ import torch
 
 from invconv.arrays import readable
 from invconv.families import CausalFamily, SpectralFamily
-from invconv.numpy_primitives import COSTS, Floats
+from invconv.numpy_primitives import Floats, costs
 from invconv.pitched import Layout
 from invconv.planes import PitchedSolver
 from invconv.primitives import from_pixel_rows, pixel_rows
@@ -34,7 +34,7 @@ class PitchedTorchSolver(PitchedSolver):
     @property
     def costs(self) -> Costs:
         """What products cost here."""
-        return COSTS if _on_host(self.causal.taps) else _ELSEWHERE
+        return costs() if _on_host(self.causal.taps) else _ELSEWHERE
 
     def _parts(self, y: Tensor) -> int:
         return parts(y) if _on_host(y) else 1

@@ -18,7 +18,7 @@ from rich.console import Console
 
 import invconv as ic
 from invconv import tiles
-from invconv.numpy_primitives import COSTS, Floats
+from invconv.numpy_primitives import Floats, costs
 from invconv.tiles import Choice
 from invconv_benchmarks import maps
 from invconv_benchmarks.gemm_share import seconds
@@ -61,7 +61,7 @@ def measure(shapes: tuple[Shape, ...], dtypes: tuple[str, ...]) -> Iterator[Foun
             y = np.random.default_rng(0).standard_normal(shape).astype(dtype)
             conv = maps.build("corner 2", shape[1]).asarrays(y)
             sizes = (shape[0], shape[1], shape[2], shape[3])
-            order = tiles.ranked(sizes, ((0, 1), (1, 0), (1, 1)), COSTS, y.itemsize)
+            order = tiles.ranked(sizes, ((0, 1), (1, 0), (1, 1)), costs(), y.itemsize)
             times = _in_turns(conv, y, order[:RANKS])
             (chosen, seconds), *_ = times.items()
             fastest = min(times, key=lambda choice: times[choice])

@@ -49,7 +49,6 @@ def test_every_tile_solves_the_dense_system(
     kind: dict[str, Any], channels: int, library: str, adds: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(numpy_primitives, "COSTS", tiles.Costs(call=1e-6, adds=adds))
-    monkeypatch.setattr(solvers, "COSTS", tiles.Costs(call=1e-6, adds=adds))
     conv = ic.AutoregressiveConv.init(channels, rng=RNG, **kind)
     matrix, _ = oracle.affine(conv, (6, 8))
     y = RNG.standard_normal((2, channels, 6, 8))
