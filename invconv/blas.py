@@ -142,12 +142,13 @@ def product(
 
 
 def stacked_product(a: Floats, b: Floats, out: Floats) -> Steps | None:
-    """Return the calls that put products A B into ``out``, for this ``a`` or for another one.
+    """Return the calls that put products A B into ``out``, of an ``a`` that each run gives.
 
     Parameters
     ----------
     a : array, shape (L, L', M, K)
-        The numbers of each row one after the other, or those of each column.
+        The numbers of each row one after the other, or those of each column. What is given has
+        its strides.
     b : array, shape (K, N)
     out : array, shape (L, L', M, N)
 
@@ -163,6 +164,7 @@ def stacked_product(a: Floats, b: Floats, out: Floats) -> Steps | None:
     if len(first) * b.size > min(SMALL, gemm.largest):
         return None
     step = _call(gemm.function, first, b, out[0, 0], add=False)
+    step.reads = step.reads[1:]  # ``a`` is not kept: each run has its own
     shifts = np.zeros((*a.shape[:2], len(step.addresses)), np.int64)
     for argument, array in ((_A, a), (_OUT, out)):
         high, low = (np.arange(n) * s for n, s in zip(a.shape[:2], array.strides[:2], strict=True))

@@ -144,7 +144,7 @@ class Steps(NamedTuple):
     shifts : array of int64, shape (n, 14)
         What is added to its addresses, the function's first.
     given : int
-        Which of its arguments are in an array that may be another one in each run.
+        Which of its arguments are in an array that each run gives, and start where it does.
     """
 
     step: Step
@@ -182,7 +182,7 @@ def keeping(function: Any, arguments: list[Any], reads: list[Any]) -> Call:
 def table_of(steps: Sequence[Step | Steps]) -> np.ndarray[Any, Any]:
     """Return the addresses of calls, in order, as int64 of shape (n, 14)."""
     rows = [
-        np.asarray(step.addresses)[None]
+        np.asarray(step.addresses, np.int64)[None]
         if isinstance(step, Step)
         else step.step.addresses + step.shifts
         for step in steps

@@ -81,7 +81,7 @@ class Program:
                 self._given.append((table[argument], first.shifts[argument]))
 
     def read(self, arrays: list[np.ndarray[Any, Any]]) -> None:
-        """Read other arrays, one for each part, with the strides of those that it was made for."""
+        """Let the next run read these arrays, one for each part, wherever Steps are given one."""
         for (addresses, shifts), array in zip(self._given, arrays, strict=True):
             addresses[:] = array.__array_interface__["data"][0] + shifts
 

@@ -29,6 +29,7 @@ _ROW = 2**17  # multiplications of a row of pixels, which NumPy makes in one thr
 _MANY = 2**15  # numbers that are better copied by all threads
 _BAND = 2**18  # numbers that stay in the cache
 _SHARED = 2**15  # numbers of images that are shared out among threads
+_MOST = 64  # threads that NumPy's OpenBLAS has memory for
 
 
 def memory(x: Tensor) -> Floats:
@@ -104,7 +105,7 @@ def parts(y: Tensor) -> int:
     threads: int = torch.get_num_threads()
     if threads == 1 or y.numel() < _SHARED or TEAM is None or loops() is None:
         return 1
-    return min(threads, len(y))
+    return min(threads, len(y), _MOST)
 
 
 def fastest(plan: Layout) -> Strided:

@@ -11,7 +11,7 @@ from typing import Any
 
 from invconv_conformance.libraries import LIBRARIES
 
-_OTHERS = ("scipy", "array-api-compat", "threadpoolctl", "normflows", "nflows")
+_OTHERS = ("scipy", "array-api-compat", "llvmlite", "threadpoolctl", "normflows", "nflows")
 
 
 def environment() -> dict[str, Any]:

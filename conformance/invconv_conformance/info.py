@@ -13,6 +13,7 @@ from rich.table import Table
 
 import invconv
 from invconv.registry import PRIMITIVES
+from invconv.replay import loops
 from invconv_conformance.libraries import LIBRARIES
 from invconv_conformance.requirements import required_functions
 
@@ -38,6 +39,7 @@ def run(arguments: argparse.Namespace) -> int:
         native = [name for name, p in PRIMITIVES.items() if p.native(library.name)]
         if native:
             console.print(f"native primitives of {library.title}: {', '.join(native)}")
+    console.print(f"products of a wave: {_products()}", highlight=False)
     for library in LIBRARIES:
         if library.absent() and library.extra:
             console.print(f"for {library.title}: pip install 'invconv\\[{library.extra}]'")
@@ -46,6 +48,20 @@ def run(arguments: argparse.Namespace) -> int:
         title = f"extension {extension}" if extension else "standard"
         console.print(f"  [bold]{title}[/]: {', '.join(names)}", highlight=False)
     return 0
+
+
+def _products() -> str:
+    if loops() is None:
+        return "one call each; pip install 'invconv\\[fast]' for all in one"
+    shared = "" if _torchs_team() is None else ", batches shared out among torch's threads"
+    return f"all in one call (llvmlite {_version('llvmlite')}){shared}"
+
+
+def _torchs_team() -> object:
+    try:
+        return importlib.import_module("invconv_torch.in_memory").TEAM
+    except ImportError:
+        return None
 
 
 def library_table() -> Table:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import importlib
 import math
+import weakref
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -197,6 +198,19 @@ def test_parts_read_images_however_they_lie() -> None:
         wanted = conv.asarrays(np.zeros(0)).inverse(y.numpy())
         np.testing.assert_allclose(prepared.inverse(y).numpy(), wanted, rtol=0, atol=1e-12)
         assert y.shape == (5, 12, 6, 8), name
+
+
+@pytest.mark.usefixtures("three_threads")
+def test_parts_do_not_keep_the_images() -> None:
+    conv = ic.AutoregressiveConv.init(12, rng=RNG, like=torch.zeros(0))
+    prepared = conv.prepare((6, 9))
+    y = torch.zeros(5, 12, 6, 9)
+    images = weakref.ref(y)
+    prepared.inverse(y)
+    assert prepared.plan["parts"]
+    del y
+    gc.collect()
+    assert images() is None
 
 
 @pytest.mark.usefixtures("three_threads")
