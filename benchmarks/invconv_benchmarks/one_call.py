@@ -66,7 +66,7 @@ def ratio(first: Callable[[], float], second: Callable[[], float]) -> float:
     rounds = int(np.clip(SECONDS / (first() + second()), 5, 301))
     samples = [(first(), second()) for _ in range(rounds)]
     a, b = (statistics.median(taken) for taken in zip(*samples, strict=True))
-    return a / b
+    return float(a / b)
 
 
 def main() -> None:
