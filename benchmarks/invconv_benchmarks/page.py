@@ -147,6 +147,7 @@ def _exponents(fits: list[dict[str, Any]]) -> str:
     return table(head, rows, 4) if rows else _none()
 
 
+_POOL = ("internal_api", "version", "architecture", "num_threads")
 _HEAD = (
     "map", "shape", "", "threads", "library", "what", "median", "p10–p90", "÷ plain", "spread",
     "roofline", "memory", "residual", "first", "samples",
@@ -210,9 +211,7 @@ def _machine(document: Document) -> str:
         ),
         "thread pools": "; ".join(
             f"{threads} thr: "
-            + ", ".join(
-                f"{p['internal_api']} {p['version'] or ''} {p['num_threads']}" for p in pools
-            )
+            + ", ".join(" ".join(str(p[k]) for k in _POOL if p.get(k) is not None) for p in pools)
             for threads, pools in document["pools"].items()
         ),
     }

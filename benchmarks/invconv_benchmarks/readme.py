@@ -50,6 +50,8 @@ def _caption(document: Document, gpu: bool, graph: bool) -> str:
     environment = document["environment"]
     versions = environment["versions"]
     named = ", ".join(f"{n} {versions[n]}" for n in ("numpy", "torch", "jax"))
+    kernels = {p.get("architecture") for pools in document["pools"].values() for p in pools}
+    named += "".join(f", OpenBLAS's kernels for {kernel}" for kernel in kernels - {None})
     device = ", ".join(environment["gpus"]) if gpu else environment["cpu"]
     device += ", in a captured graph" * graph
     cores = max(1, environment["cores"])

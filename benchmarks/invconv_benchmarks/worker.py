@@ -96,8 +96,8 @@ def work(job: Job, out: Connection) -> None:
         for group in job.groups:
             rows = _memory(group, targets) if job.memory else _times(group, targets, job.seconds)
             out.send(("group", {"group": asdict(group), "rows": rows, "error": ""}))
-        told = ("user_api", "internal_api", "version", "num_threads")
-        out.send(("pools", [{k: pool[k] for k in told} for pool in threadpool_info()]))
+        told = ("user_api", "internal_api", "version", "architecture", "num_threads")
+        out.send(("pools", [{k: pool.get(k) for k in told} for pool in threadpool_info()]))
     out.close()
 
 
