@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import platform
+from collections.abc import Iterator
 from importlib import metadata
 
 from rich import box
@@ -16,6 +17,8 @@ from invconv.registry import PRIMITIVES
 from invconv.replay import loops
 from invconv_conformance.libraries import LIBRARIES
 from invconv_conformance.requirements import required_functions
+
+_NARROW = ("Haswell", "Zen")  # OpenBLAS's kernels for AVX2
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -40,6 +43,8 @@ def run(arguments: argparse.Namespace) -> int:
         if native:
             console.print(f"native primitives of {library.title}: {', '.join(native)}")
     console.print(f"products of a wave: {_products()}", highlight=False)
+    for line in _kernels():
+        console.print(line, highlight=False)
     for library in LIBRARIES:
         if library.absent() and library.extra:
             console.print(f"for {library.title}: pip install 'invconv\\[{library.extra}]'")
@@ -55,6 +60,28 @@ def _products() -> str:
         return "one call each; pip install 'invconv\\[fast]' for all in one"
     shared = "" if _torchs_team() is None else ", batches shared out among torch's threads"
     return f"all in one call (llvmlite {_version('llvmlite')}){shared}"
+
+
+def _kernels() -> Iterator[str]:
+    """Yield which kernels OpenBLAS took, if that can be told, and which it could have taken."""
+    try:
+        from threadpoolctl import threadpool_info
+    except ImportError:
+        return
+    pools = [pool for pool in threadpool_info() if pool["internal_api"] == "openblas"]
+    for kernels in sorted({str(pool["architecture"]) for pool in pools}):
+        yield f"OpenBLAS's kernels: {kernels}"
+        if kernels in _NARROW and _wide_vectors():
+            yield (
+                "  this processor has AVX-512, which they do not use: with OPENBLAS_CORETYPE=SkylakeX "
+                "in the environment, products may take half the time"
+            )
+
+
+def _wide_vectors() -> bool:
+    """Tell whether the processor has all that OpenBLAS's kernels for AVX-512 use."""
+    features = importlib.import_module("numpy._core._multiarray_umath").__cpu_features__
+    return any(features.get(name, False) for name in ("AVX512_SKX", "X86_V4"))
 
 
 def _torchs_team() -> object:
