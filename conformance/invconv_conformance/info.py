@@ -73,8 +73,8 @@ def _kernels() -> Iterator[str]:
         yield f"OpenBLAS's kernels: {kernels}"
         if kernels in _NARROW and _wide_vectors():
             yield (
-                "  this processor has AVX-512, which they do not use: with OPENBLAS_CORETYPE=SkylakeX "
-                "in the environment, products may take half the time"
+                "  this processor has AVX-512, which they do not use: with "
+                "OPENBLAS_CORETYPE=SkylakeX in the environment, products may take half the time"
             )
 
 
