@@ -22,6 +22,7 @@ from rich.console import Console
 import invconv as ic
 from invconv import numpy_primitives, replay, team
 from invconv.numpy_primitives import STRIDED
+from invconv_benchmarks import memory
 from invconv_benchmarks.gemm_share import seconds
 from invconv_benchmarks.suites import LIMIT_SHAPES, Shape, as_text
 from invconv_benchmarks.tables import new
@@ -75,8 +76,13 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1, help="of PyTorch (default: 1)")
     torch.set_num_threads(parser.parse_args().threads)
     console = Console()
-    if replay.loops() is None:
+    taken, found = memory.peak_of(lambda: (seconds(replay.loops), replay.loops()))
+    if found[1] is None:
         raise SystemExit('llvmlite is not installed: pip install "invconv[fast]"')
+    console.print(
+        f"loading llvmlite and compiling, once a process: {1e3 * found[0]:.0f} ms"
+        + ("" if taken is None else f", {taken / 1e6:.0f} MB")
+    )
     table = new("", ("images",), ("NumPy", "PyTorch"))
     with console.status("measuring"):
         for shape in LIMIT_SHAPES:
