@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy.linalg import cython_blas
 
-from invconv.replay import Call, Step, Steps
+from invconv.replay import STEP_BYTES, Call, Step, Steps
 from invconv.strided import Product, general_product
 
 Floats = np.ndarray[Any, Any]
@@ -35,7 +35,7 @@ _FUNCTION = ctypes.CFUNCTYPE(None)  # of declared types, it would convert every 
 _GENERAL = general_product(np)
 
 SMALL = 2**18  # multiplications of a product that no BLAS shares out
-_ROWS = 16  # of a product, from which it takes as long as its share of a larger one
+ROWS = 16  # of a product, from which it takes as long as its share of a larger one
 
 _PLAIN, _TRANSPOSED = ctypes.c_char(b"N"), ctypes.c_char(b"T")
 _SIZES = ctypes.c_int64 * 6
@@ -128,7 +128,7 @@ def product(
     if gemm is None or not all(map(_fits, (a, b, out))):
         return otherwise(a, b, out, plus)
     rows = int(min(len(out), min(largest, gemm.largest) / max(1, b.size)))
-    if rows < min(len(out), _ROWS):
+    if rows < min(len(out), ROWS):
         return otherwise(a, b, out, plus)
     calls = list[Call]()
     for i in range(0, len(out), rows):
@@ -155,21 +155,24 @@ def stacked_product(a: Floats, b: Floats, out: Floats) -> Steps | None:
     Returns
     -------
     Steps or None
-        None where gemm cannot do it.
+        None where gemm cannot do it, or takes so little at once that addresses are more.
     """
     gemm, first = _gemm(out.dtype), a[0, 0]
     fit = _fits(first) or _fits(first.T)
     if gemm is None or not (fit and _fits(b) and _fits(out[0, 0])):
         return None
-    if len(first) * b.size > min(SMALL, gemm.largest):
+    if len(first) * b.size > min(SMALL, gemm.largest) or first.nbytes < STEP_BYTES:
         return None
     step = _call(gemm.function, first, b, out[0, 0], add=False)
     step.reads = step.reads[1:]  # ``a`` is not kept: each run has its own
-    shifts = np.zeros((*a.shape[:2], len(step.addresses)), np.int64)
-    for argument, array in ((_A, a), (_OUT, out)):
-        high, low = (np.arange(n) * s for n, s in zip(a.shape[:2], array.strides[:2], strict=True))
-        shifts[..., 1 + argument] = high[:, None] + low
-    return Steps(step, shifts.reshape(-1, shifts.shape[-1]), _A)
+    return Steps(step, {_A: _shifts(a), _OUT: _shifts(out)}, _A)
+
+
+def _shifts(stack: Floats) -> Floats:
+    """Return how far each matrix of a stack is from the first, in bytes."""
+    high, low = (np.arange(n) * s for n, s in zip(stack.shape[:2], stack.strides[:2], strict=True))
+    shifts: Floats = (high[:, None] + low).reshape(-1)
+    return shifts
 
 
 def _call(function: Any, a: Floats, b: Floats, out: Floats, add: bool) -> Step:
@@ -184,7 +187,7 @@ def _call(function: Any, a: Floats, b: Floats, out: Floats, add: bool) -> Step:
     n_, m_, k_, ldb, lda, ldout = range(start, start + ctypes.sizeof(sizes), 8)
     letters = [at(_PLAIN), at(_PLAIN if in_rows else _TRANSPOSED)]
     matrices = [_address(b), ldb, _address(a), lda, at(beta), _address(out), ldout]
-    reads = (a, b, out, sizes, one, beta)
+    reads = (a, b, out, sizes, one, beta, _PLAIN, _TRANSPOSED)
     return Step.of(function, [*letters, n_, m_, k_, at(one), *matrices], reads)
 
 

@@ -84,8 +84,8 @@ class PitchedSolver(ABC):
 
         "tiles" fills with what was chosen for images (B, C, H, W), "one product a wavefront" with
         those that run as a relay, "T^-1 y first" with those whose tiles are solved on the way into
-        the buffer, before what they read is taken off, "parts" with the number of parts of a batch
-        that threads solve at the same time, if they do.
+        the buffer, before what they read is taken off, "parts" with how many parts of a batch
+        threads solved at the same time, if they ever did.
         """
         corner = "triangular solve" if self.inverse is None else "cached inverse"
         return {
@@ -180,6 +180,8 @@ class PitchedSolver(ABC):
         plan, matrices = self._chosen[asked]
         if isinstance(plan, Relay):
             return self._relay(plan, matrices, y)
+        if len(plan.parts) != self._in_parts.get(asked[0], 1):
+            self._in_parts[asked[0]] = len(plan.parts)
         return self._wave(plan, matrices, y)
 
     def _parts(self, y: Array) -> int:
@@ -200,10 +202,7 @@ class PitchedSolver(ABC):
         if choice.way == "pitched":
             return pitched.layout(*asked), matrices
         self._first.add(shape)
-        plan = pitched.layout(*asked, own=False, parts=parts)
-        if len(plan.parts) > 1:
-            self._in_parts[shape] = len(plan.parts)
-        return plan, matrices
+        return pitched.layout(*asked, own=False, parts=parts), matrices
 
     @functools.cached_property
     def _inside(self) -> Self:

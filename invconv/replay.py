@@ -15,6 +15,7 @@ from __future__ import annotations
 import ctypes
 import functools
 import itertools
+import mmap
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -25,6 +26,8 @@ Call = Callable[[], object]
 
 _ARGUMENTS = 13  # of gemm, all of them addresses
 _NUMBERS = range(_ARGUMENTS)
+_OLDEST = (0, 45)  # llvmlite, as in pyproject.toml
+STEP_BYTES = 8 * (1 + _ARGUMENTS)  # of the addresses of a call
 _LOOPS = f"""
 %call = type {{ ptr, [{_ARGUMENTS} x ptr] }}
 %part = type {{ ptr, i64 }}
@@ -95,12 +98,20 @@ class Loops(NamedTuple):
 @functools.cache
 def loops() -> Loops | None:
     """Compile the loops, which takes some milliseconds; return None where llvmlite is not there."""
-    if sys.maxsize < 2**63 - 1:  # the loops are for addresses of 64 bits
+    if sys.maxsize < 2**63 - 1 or not _may_make_code():  # they are for addresses of 64 bits
         return None
     try:
-        from llvmlite import binding
-    except (ImportError, OSError):
+        return _compiled()
+    except Exception:  # whatever it is: do without
         return None
+
+
+def _compiled() -> Loops:
+    import llvmlite
+    from llvmlite import binding
+
+    if tuple(map(int, llvmlite.__version__.split(".")[:2])) < _OLDEST:
+        raise ImportError(f"llvmlite {llvmlite.__version__} reads other code")
     binding.initialize_native_target()
     binding.initialize_native_asmprinter()
     code = binding.parse_assembly(_LOOPS)
@@ -109,6 +120,21 @@ def loops() -> Loops | None:
     engine.finalize_object()
     run, share = (engine.get_function_address(name) for name in ("run", "share"))
     return Loops(ctypes.CFUNCTYPE(None)(run), share, engine)
+
+
+def _may_make_code() -> bool:
+    """Tell whether memory that was written to may be executed: some systems forbid it.
+
+    LLVM would not tell.
+    """
+    try:
+        mprotect = ctypes.CDLL(None).mprotect
+    except (OSError, AttributeError, TypeError):  # not where systems have none
+        return True
+    page = mmap.mmap(-1, mmap.PAGESIZE)
+    start = ctypes.c_void_p(ctypes.addressof(ctypes.c_char.from_buffer(page)))
+    read_and_execute = 1 | 4
+    return bool(mprotect(start, ctypes.c_size_t(mmap.PAGESIZE), read_and_execute) == 0)
 
 
 class Step(functools.partial[object]):
@@ -141,15 +167,27 @@ class Steps(NamedTuple):
     Attributes
     ----------
     step : Step
-    shifts : array of int64, shape (n, 14)
-        What is added to its addresses, the function's first.
+    shifts : dict of int to array of int64, shape (n,)
+        What is added to some of its arguments.
     given : int
         Which of its arguments are in an array that each run gives, and start where it does.
     """
 
     step: Step
-    shifts: np.ndarray[Any, Any]
+    shifts: dict[int, np.ndarray[Any, Any]]
     given: int
+
+    @property
+    def times(self) -> int:
+        """How many times."""
+        return len(self.shifts[self.given])
+
+    def table(self) -> np.ndarray[Any, Any]:
+        """Return the addresses of all calls."""
+        table = np.tile(np.asarray(self.step.addresses, np.int64), (self.times, 1))
+        for argument, shifts in self.shifts.items():
+            table[:, 1 + argument] += shifts
+        return table
 
 
 def in_turn(calls: list[Call]) -> list[Call]:
@@ -182,9 +220,7 @@ def keeping(function: Any, arguments: list[Any], reads: list[Any]) -> Call:
 def table_of(steps: Sequence[Step | Steps]) -> np.ndarray[Any, Any]:
     """Return the addresses of calls, in order, as int64 of shape (n, 14)."""
     rows = [
-        np.asarray(step.addresses, np.int64)[None]
-        if isinstance(step, Step)
-        else step.step.addresses + step.shifts
+        np.asarray(step.addresses, np.int64)[None] if isinstance(step, Step) else step.table()
         for step in steps
     ]
     return np.concatenate(rows)

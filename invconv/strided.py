@@ -87,7 +87,7 @@ class Strided:
             Solves with D in rows, where the weights do not.
         """
         solved = substitute is None
-        strides = y.strides if len(plan.parts) > 1 else None
+        strides = y.strides if len(plan.parts) > 1 and plan.shape[4] == 1 else None
         work = self._work(
             (plan, solved, strides), weights, lambda w: pitched_work(self, plan, w, solved, y)
         )

@@ -70,21 +70,26 @@ class Program:
         tables = [table_of(steps) for steps in parts]
         ends = itertools.chain.from_iterable((t.ctypes.data, len(t)) for t in tables)
         program = np.asarray([team.thread, team.threads, len(parts), *ends], np.int64)
-        arguments = [ctypes.c_void_p(loops.share), pointer(program), ctypes.c_uint(team.size())]
-        self._run = keeping(
-            team.parallel, [*arguments, ctypes.c_uint(0)], [loops, program, tables, parts]
-        )
-        self._given = list[tuple[Any, Any]]()
-        for table, (first, *_) in zip(tables, parts, strict=True):
-            if isinstance(first, Steps):
-                argument = slice(0, len(first.shifts)), 1 + first.given
-                self._given.append((table[argument], first.shifts[argument]))
+        self._size, self._threads = team.size, ctypes.c_uint()
+        arguments = [ctypes.c_void_p(loops.share), pointer(program), self._threads]
+        steps = [s.step if isinstance(s, Steps) else s for part in parts for s in part]
+        reads = [loops, program, tables, steps]
+        self._run = keeping(team.parallel, [*arguments, ctypes.c_uint(0)], reads)
+        self.nbytes = sum(table.nbytes for table in tables)
+        self._given = list[tuple[Any, int]]()  # addresses, and what they are counted from
+        for table, part in zip(tables, parts, strict=True):
+            if part and isinstance(part[0], Steps):
+                column = table[: part[0].times, 1 + part[0].given]
+                self._given.append((column, int(column[0])))  # which is the array's own address
 
     def read(self, arrays: list[np.ndarray[Any, Any]]) -> None:
         """Let the next run read these arrays, one for each part, wherever Steps are given one."""
-        for (addresses, shifts), array in zip(self._given, arrays, strict=True):
-            addresses[:] = array.__array_interface__["data"][0] + shifts
+        for i, ((addresses, before), array) in enumerate(zip(self._given, arrays, strict=True)):
+            now = array.__array_interface__["data"][0]
+            addresses += now - before
+            self._given[i] = addresses, now
 
     def __call__(self) -> None:
         """Run it."""
+        self._threads.value = self._size()
         self._run()

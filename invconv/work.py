@@ -36,6 +36,8 @@ class Part:
     chunks : list of (index of images, pixels, calls, solved, images)
         Of `invconv.pitched.Layout.chunks`, where tiles are solved on the way into the buffer: which
         images go into which pixels, the calls that solve them, and what goes where after that.
+    count : int
+        Of all calls, before they were put together.
     """
 
     given: Array
@@ -43,6 +45,7 @@ class Part:
     calls: list[Call]
     steps: list[tuple[list[Call], Array, Array]] = field(default_factory=list)
     chunks: list[Chunk] = field(default_factory=list)
+    count: int = 0
 
 
 @dataclass(eq=False)
@@ -52,7 +55,7 @@ class Work:
     Attributes
     ----------
     parts : list of Part
-        Their calls are counted here, and not made: those of the work itself are.
+        Their calls are not made: those of the work itself are.
     weights : list of array
         Theirs, where the calls look for them.
     calls : list
@@ -78,9 +81,8 @@ class Work:
     def __post_init__(self) -> None:
         """Count the weights, here and where they are from, and what calls refer to."""
         self.nbytes += 2 * sum(w.nbytes for w in self.weights)
-        for part in self.parts:
-            calls = [part.calls, *(c for c, *_ in part.steps), *(c for _, _, c, *_ in part.chunks)]
-            self.nbytes += _CALL_BYTES * (sum(map(len, calls)) + len(part.steps))
+        self.nbytes += _CALL_BYTES * sum(part.count for part in self.parts)
+        self.nbytes += sum(call.nbytes for call in self.calls if isinstance(call, Program))
 
 
 def tiled(shape: tuple[int, ...], x: Array) -> Array:
@@ -100,7 +102,8 @@ def relay_work(library: Strided, plan: Relay, weights: list[Array]) -> Work:
     given, found = (
         _view(library, buffer, place, plan.shape, plan.strides) for place in (plan.entry, plan.exit)
     )
-    return Work([Part(given, found, calls)], weights, in_turn(calls), None, buffer.nbytes)
+    parts = [Part(given, found, calls, count=len(calls))]
+    return Work(parts, weights, in_turn(calls), None, buffer.nbytes)
 
 
 def pitched_work(
@@ -128,6 +131,7 @@ def pitched_work(
         images = _view(library, memory, plan.start, plan.shape, plan.strides)
         parts.append(Part(images, images, []))
         for calls, rows, x in _waves(library, plan, memory, products, scratch, solved):
+            parts[-1].count += len(calls)
             if plan.own and not (solved and len(products) > 1):
                 parts[-1].steps.append((in_turn(calls), rows, x))
             else:
@@ -137,7 +141,7 @@ def pitched_work(
         room = library.xp.empty((2, largest), dtype=buffer.dtype)
         nbytes += room.nbytes
         for part in parts:
-            part.chunks += _chunks(library, plan, part.given, room, weights[0])
+            _add_chunks(library, plan, part, room, weights[0])
     calls, reads = _together(library, plan, parts, weights[0], y)
     return Work(parts, weights, calls, reads, nbytes)
 
@@ -164,22 +168,19 @@ def _waves(
         yield calls, rows, x
 
 
-def _chunks(
-    library: Strided, plan: Layout, images: Array, room: Array, inverse: Array
-) -> list[Chunk]:
-    """Return the chunks of a part; ``room`` is for the largest, before it is solved and after."""
-    chunks = list[Chunk]()
+def _add_chunks(library: Strided, plan: Layout, part: Part, room: Array, inverse: Array) -> None:
+    """Add the chunks of a part; ``room`` is for the largest, before it is solved and after."""
+    team = library.team if len(plan.parts) > 1 else None
     for chunk in plan.chunks:
-        part = images[*chunk, 0]
-        given, solved = (numbers[: part.size] for numbers in room)
+        images = part.given[*chunk, 0]
+        given, solved = (numbers[: images.size] for numbers in room)
         rows = [numbers.reshape(-1, plan.size) for numbers in (given, solved)]
-        pixels = given.reshape(*part.shape[:2], -1, plan.shape[5])
+        pixels = given.reshape(*images.shape[:2], -1, plan.shape[5])
         pieces = library.product(rows[0], inverse, rows[1], None)
-        team = library.team if len(plan.parts) > 1 else None
+        part.count += len(pieces)
         program = None if team is None else team.program([[piece] for piece in pieces])
         solve = in_turn(pieces) if program is None else list[Call]([program])
-        chunks.append((chunk, pixels, solve, solved.reshape(part.shape), part))
-    return chunks
+        part.chunks.append((chunk, pixels, solve, solved.reshape(images.shape), images))
 
 
 def _together(

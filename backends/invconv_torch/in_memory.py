@@ -108,6 +108,11 @@ def parts(y: Tensor) -> int:
     return min(threads, len(y), _MOST)
 
 
+def in_small_products(plan: Layout) -> bool:
+    """Tell whether all products of a plan can be made in pieces that BLAS does not share out."""
+    return plan.weights_size * blas.ROWS <= blas.SMALL
+
+
 def fastest(plan: Layout) -> Strided:
     """Return how a plan runs.
 

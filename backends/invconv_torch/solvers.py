@@ -19,7 +19,7 @@ from invconv.spectrum import from_frequencies, stable_spectral_inverse, to_frequ
 from invconv.tiles import Costs
 from invconv.wavefront import inverse_at_the_pixel
 from invconv_torch import waves
-from invconv_torch.in_memory import IN_MEMORY, fastest, memory, parts
+from invconv_torch.in_memory import IN_MEMORY, fastest, in_small_products, memory, parts
 from invconv_torch.precision import full_precision
 
 Tensor: TypeAlias = torch.Tensor
@@ -45,6 +45,8 @@ class PitchedTorchSolver(PitchedSolver):
         taps = self.causal.taps
         with full_precision(taps):
             plan, matrices = super()._choose(shape, parts, itemsize)
+            if isinstance(plan, Layout) and not in_small_products(plan):
+                plan, matrices = super()._choose(shape, 1, itemsize)
         return plan, [memory(m) for m in matrices] if _on_host(taps) else matrices
 
     def _wave(self, plan: Layout, matrices: list[Any], y: Tensor) -> Tensor:

@@ -5,10 +5,14 @@ from __future__ import annotations
 import gc
 import importlib
 import math
+import subprocess
+import sys
+import textwrap
 import weakref
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import llvmlite.binding
 import numpy as np
 import pytest
 import torch
@@ -118,7 +122,7 @@ def test_threads_that_are_not_openmps_are_not_used() -> None:
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_stacked_products_go_where_they_should(dtype: str, order: str) -> None:
     assert in_memory.TEAM is not None
-    shapes = {"rows": (2, 3, 5, 4), "columns": (2, 4, 3, 5), "neither": (2, 3, 5, 8)}
+    shapes = {"rows": (2, 3, 9, 4), "columns": (2, 4, 3, 9), "neither": (2, 3, 9, 8)}
     views: dict[str, Callable[[Floats], Floats]] = {
         "rows": lambda x: x,
         "columns": lambda x: x.transpose(0, 2, 3, 1),
@@ -126,7 +130,7 @@ def test_stacked_products_go_where_they_should(dtype: str, order: str) -> None:
     }
     first, second = (RNG.standard_normal(shapes[order]).astype(dtype) for _ in "ab")
     matrix = RNG.standard_normal((4, 6)).astype(dtype)
-    buffer = np.full((2, 4, 7, 6), np.pi, dtype)
+    buffer = np.full((2, 4, 11, 6), np.pi, dtype)
     out = buffer[:, 1:, 1:-1]
     steps = blas.stacked_product(views[order](first), matrix, out)
     if order == "neither":
@@ -241,6 +245,88 @@ def test_small_batches_and_one_thread_are_not_shared_out() -> None:
         torch.set_num_threads(before)
 
 
+@pytest.mark.usefixtures("three_threads")
+def test_threads_are_as_many_as_torch_is_to_use_at_the_time() -> None:
+    conv = ic.AutoregressiveConv.init(12, rng=RNG, like=torch.zeros(0))
+    prepared = conv.prepare((6, 10))
+    y = torch.zeros(2, 12, 6, 10)
+    programs = []
+    for threads in (3, 2, 4):
+        torch.set_num_threads(threads)
+        prepared.inverse(y)
+        kept = in_memory.IN_MEMORY._kept._kept.values()
+        programs += [w.reads for w in kept if w.parts[0].given.shape == (1, 6, 1, 10, 1, 12)]
+        assert programs[-1]._threads.value == threads
+    assert len(set(map(id, programs))) == 1
+    torch.set_num_threads(1)
+    prepared.inverse(y)
+    assert prepared.plan["parts"] == {(2, 12, 6, 10): 1}
+
+
+@pytest.mark.usefixtures("three_threads")
+def test_what_blas_would_share_out_itself_is_not_in_parts() -> None:
+    conv = ic.AutoregressiveConv.init(96, 3, rng=RNG, like=torch.zeros(0))
+    prepared = conv.prepare((8, 8))
+    y = torch.as_tensor(RNG.standard_normal((4, 96, 8, 8)), dtype=torch.float32)
+    x = prepared.inverse(y)
+    assert not prepared.plan["parts"]
+    wanted = conv.asarrays(np.zeros(0)).inverse(y.numpy().astype(float))
+    np.testing.assert_allclose(x.numpy(), wanted, rtol=0, atol=1e-4 * np.abs(wanted).max())
+
+
+@pytest.mark.usefixtures("three_threads")
+def test_addresses_are_counted_and_take_less_memory_than_images() -> None:
+    for shape in ((64, 1, 32, 11), (64, 12, 32, 11)):
+        conv = ic.AutoregressiveConv.init(shape[1], rng=RNG, like=torch.zeros(0))
+        in_memory.IN_MEMORY._kept._kept.clear()
+        conv.prepare(shape[2:], tile=(1, 1)).inverse(torch.zeros(shape))
+        (work,) = in_memory.IN_MEMORY._kept._kept.values()
+        (program,) = work.calls
+        assert work.nbytes > program.nbytes + sum(part.given.nbytes for part in work.parts)
+        assert (work.reads is program) == (shape[1] > 1)
+        waves = sum(part.count for part in work.parts)
+        rows = 0 if work.reads is None else shape[0] * shape[2]
+        assert program.nbytes == replay.STEP_BYTES * (waves + rows)
+        assert program.nbytes < 4 * math.prod(shape) + replay.STEP_BYTES * waves
+
+
 @pytest.mark.usefixtures("three_threads", "no_llvmlite")
 def test_nothing_is_shared_out_without_llvmlite() -> None:
     assert in_memory.parts(torch.zeros(64, 12, 8, 8)) == 1
+
+
+@pytest.mark.parametrize("error", [RuntimeError, OSError, ImportError])
+def test_a_compiler_that_fails_is_done_without(
+    error: type[Exception], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(code: str) -> None:
+        raise error("LLVM IR parsing error")
+
+    monkeypatch.setattr(llvmlite.binding, "parse_assembly", fail)
+    replay.loops.cache_clear()
+    try:
+        assert replay.loops() is None
+    finally:
+        replay.loops.cache_clear()
+
+
+def test_a_system_that_forbids_new_code_is_done_without() -> None:
+    code = """
+        import ctypes, sys
+        import numpy as np
+        import invconv
+        from invconv.replay import loops
+        pr_set_mdwe, refuse_exec_gain = 65, 1
+        if ctypes.CDLL(None).prctl(pr_set_mdwe, refuse_exec_gain, 0, 0, 0):
+            sys.exit("not known here")
+        conv = invconv.AutoregressiveConv.init(3, rng=np.random.default_rng(0))
+        x = np.ones((2, 3, 6, 6))
+        assert np.allclose(conv.inverse(conv.forward(x)), x)
+        print(loops())
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True
+    )
+    if "not known here" in done.stderr or sys.platform != "linux":
+        pytest.skip("no memory-deny-write-execute here")
+    assert (done.returncode, done.stdout) == (0, "None\n"), done.stderr
