@@ -181,15 +181,15 @@ class Chain(Composite):
             require_operator(f"steps[{i}]", step)
             require_same(f"steps[{i}]", step, "steps[0]", steps[0])
         object.__setattr__(self, "steps", steps)
-        if len({step.ndim for step in steps if step.ndim is not None}) > 1:
-            raise ValueError(
-                f"steps: expected one number of spatial axes, got {[s.ndim for s in steps]}"
-            )
+        ndims = [step.ndim for step in steps]
+        if len({*ndims} - {None}) > 1:
+            raise ValueError(f"steps: expected one number of spatial axes, got {ndims}")
 
     @property
     def ndim(self) -> int | None:
         """The number of spatial axes that the steps agree on."""
-        return next((step.ndim for step in self.steps if step.ndim is not None), None)
+        # a step may be a chain: to ask twice would take twice as long at every level
+        return next((n for step in self.steps if (n := step.ndim) is not None), None)
 
     def _parts(self) -> Mapping[str, InvertibleConv]:
         return {str(i): step for i, step in enumerate(self.steps)}

@@ -39,6 +39,16 @@ def lazily(package: str, drop_ins: Mapping[str, DropIn]) -> Callable[[str], Any]
     return getattribute
 
 
+def require_conv(conv: Any) -> None:
+    """Raise unless something runs both ways with log-determinants, as operators do."""
+    both = ("forward_and_log_det", "inverse_and_log_det")
+    if not all(callable(getattr(conv, name, None)) for name in both):
+        raise TypeError(
+            f"conv: expected an operator of invconv, got {type(conv).__name__}; of a layer of "
+            f"invconv_torch, its operator in JAX: layer.operator().asarrays(like=jax_array)"
+        )
+
+
 def event_ndim(own: int | None, ndim: int | None) -> int:
     """Return how many axes a sample has, its channels included.
 
@@ -92,6 +102,6 @@ def batch_and_event(x: Array, axes: int) -> tuple[tuple[int, ...], tuple[int, ..
     shape = tuple(x.shape)
     if len(shape) < axes:
         raise ValueError(
-            f"expected shape (*batch, C, *spatial) with {axes - 1} spatial axes, got {shape}"
+            f"x: expected shape (*batch, C, *spatial) with {axes - 1} spatial axes, got {shape}"
         )
     return shape[: len(shape) - axes], shape[len(shape) - axes :]

@@ -48,7 +48,8 @@ class PLUConv1x1(Factored):
     upper : array, shape (C, C)
         U is its strict upper triangle; other entries are ignored.
     sign : array, shape (C,)
-        +1 or -1.
+        Only whether a number is positive or negative counts: what else changes it, such as an
+        optimiser's weight decay where it is a leaf like others, changes nothing.
     log_scale : array, shape (C,)
     bias : array, shape (C,), optional
     ndim : int or None
@@ -97,9 +98,10 @@ class PLUConv1x1(Factored):
                 raise ValueError(
                     f"permutation: expected each of 0 to {channels - 1} once, got {order}"
                 )
-        if readable(self.sign) and not (np.abs(to_numpy(self.sign)) == 1).all():
+        if readable(self.sign) and not (np.abs(to_numpy(self.sign)) > 0).all():
             raise ValueError(
-                f"sign: expected +1 or -1 a channel, got {to_numpy(self.sign).tolist()}"
+                f"sign: expected a positive or negative number a channel, as +1 or -1, got "
+                f"{to_numpy(self.sign).tolist()}"
             )
 
     @classmethod
@@ -135,7 +137,8 @@ class PLUConv1x1(Factored):
         return namespace(self.lower).tril(self.lower, k=-1) + identity(self.channels, self.lower)
 
     def _scale(self) -> Array:
-        return self.sign * namespace(self.log_scale).exp(self.log_scale)
+        xp = namespace(self.log_scale)
+        return xp.sign(self.sign) * xp.exp(self.log_scale)
 
     def _upper(self) -> Array:
         """Return U + diag(sign exp(log_scale))."""

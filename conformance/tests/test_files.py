@@ -209,3 +209,13 @@ def test_a_large_file_is_in_memory_once(tmp_path: Path) -> None:
     assert os.path.getsize(large) > 2**28
     for library in ("numpy", "torch", "jax"):
         assert 0.9 < loading.peak(large, library) < 1.1, library
+
+
+def test_chains_of_chains_take_no_longer_at_each_level(tmp_path: Path) -> None:
+    conv: ic.InvertibleConv = ic.EmergingConv.init(2, rng=np.random.default_rng(0))
+    x = np.random.default_rng(1).standard_normal((1, 2, 4, 4))
+    wanted = conv.forward(x)
+    for _ in range(DEEPEST - 2):  # twice as long at each would be half an hour
+        conv = ic.Chain([conv])
+    ic.save(conv, tmp_path / "deep.safetensors")
+    np.testing.assert_array_equal(ic.load(tmp_path / "deep.safetensors").forward(x), wanted)

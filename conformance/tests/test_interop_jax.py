@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 import pytest
+import torch
 from jax import numpy as jnp
 
 import invconv as ic
@@ -234,3 +235,23 @@ def test_ndim_must_be_said_where_it_is_open() -> None:
         pytest.importorskip(package)
         with pytest.raises(ValueError, match="ndim: expected the number of spatial axes"):
             getattr(interop, name)(mixing)
+
+
+@pytest.mark.parametrize("name", ["DistraxBijector", "FlowjaxBijection", "NumpyroTransform"])
+def test_what_is_no_operator_is_refused_at_once(name: str) -> None:
+    refused: list[Any] = [3, [], torch.nn.Identity()]
+    for wrong in refused:
+        arguments = ((3, 4, 4),) if name == "FlowjaxBijection" else ()
+        more = {} if name == "FlowjaxBijection" else {"ndim": 2}
+        with pytest.raises(TypeError, match="conv: expected an operator of invconv, got"):
+            getattr(interop, name)(wrong, *arguments, **more)
+
+
+def test_a_shape_that_is_not_the_operators_is_refused_at_once() -> None:
+    conv = invconv_jax.init(jax.random.key(0), ic.EmergingConv, 2)
+    with pytest.raises(ValueError, match=r"shape: expected .* 2 channels, got"):
+        interop.FlowjaxBijection(conv, (3, 4, 4))
+    refused: list[Any] = [5, (), (2, 4.0, 4), None]
+    for wrong in refused:
+        with pytest.raises(TypeError, match="shape: expected"):
+            interop.FlowjaxBijection(conv, wrong)

@@ -232,3 +232,13 @@ def test_what_is_no_layer_is_refused(library: str) -> None:
     for wrong in (torch.nn.Linear(2, 2), np.eye(2)):
         with pytest.raises(TypeError, match="conv: expected a layer"):
             LIBRARIES[library](wrong, (2, 4, 3))
+
+
+def test_a_log_determinant_of_what_does_not_fit_is_refused() -> None:
+    transform = interop.TorchTransform(it.EmergingConv2d(3))
+    for wrong, message in (
+        (torch.zeros(2, 4, 4, 4), "channel"),
+        (torch.zeros(2, 3, 4, 4, dtype=torch.float64), "dtype"),
+    ):
+        with pytest.raises((TypeError, ValueError), match=message):
+            transform.log_abs_det_jacobian(wrong, wrong)

@@ -2,9 +2,11 @@
 
 Each takes an operator of the core of JAX arrays, or one in `invconv_jax.channels_last` or
 `invconv_jax.reversible`. It is a pytree whose leaves are the operator's arrays, so it trains as the
-library's own do. The operator's ``forward`` turns data into latent variables, z = K x + b,
-whichever direction a library calls forward, so the same operator has the same density in all of
-them. For the other way round, pass an `invconv.Inverse`.
+library's own do. (`PLUConv1x1` has integers among them, which optax and NumPyro's inference do not
+take: make ``conv.parameters()`` the parameters, and the operator ``conv.replace(**parameters)`` of
+them. flowjax leaves integers out by itself.) The operator's ``forward`` turns data into latent
+variables, z = K x + b, whichever direction a library calls forward, so the same operator has the
+same density in all of them. For the other way round, pass an `invconv.Inverse`.
 
 A library is imported when its drop-in is first used.
 """

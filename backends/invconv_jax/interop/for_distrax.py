@@ -7,7 +7,7 @@ from typing import Any, Self
 import distrax
 
 from invconv.arrays import Array
-from invconv.dropins import event_ndim, on_batch
+from invconv.dropins import event_ndim, on_batch, require_conv
 
 
 class DistraxBijector(distrax.Bijector):  # type: ignore[misc]
@@ -26,6 +26,7 @@ class DistraxBijector(distrax.Bijector):  # type: ignore[misc]
     """
 
     def __init__(self, conv: Any, *, ndim: int | None = None) -> None:
+        require_conv(conv)
         axes = event_ndim(getattr(conv, "ndim", None), ndim)
         super().__init__(event_ndims_in=axes, is_constant_jacobian=True)
         self._conv = conv

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import operator
 from typing import Any, ClassVar
 
 import equinox
 from flowjax.bijections import AbstractBijection
 
+from invconv import InvertibleConv
 from invconv.arrays import Array, Shape
-from invconv.dropins import event_ndim, on_batch
+from invconv.dropins import event_ndim, on_batch, require_conv
 
 
 class FlowjaxBijection(AbstractBijection):  # type: ignore[misc]
@@ -29,8 +31,19 @@ class FlowjaxBijection(AbstractBijection):  # type: ignore[misc]
     cond_shape: ClassVar[None] = None
 
     def __init__(self, conv: Any, shape: Shape) -> None:
-        self.shape = tuple(shape)
+        require_conv(conv)
+        try:
+            self.shape = tuple(map(operator.index, shape))
+        except TypeError:
+            self.shape = ()
+        if not self.shape:
+            raise TypeError(f"shape: expected (C, *spatial) of one sample, got {shape!r}")
         event_ndim(getattr(conv, "ndim", None), len(self.shape) - 1)  # raises where it cannot be
+        if isinstance(conv, InvertibleConv) and self.shape[0] != conv.channels:
+            raise ValueError(
+                f"shape: expected (C, *spatial) with the operator's {conv.channels} channels, got "
+                f"{self.shape}"
+            )
         self.conv = conv
 
     def transform_and_log_det(

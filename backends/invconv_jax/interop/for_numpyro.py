@@ -11,7 +11,7 @@ from numpyro.distributions.transforms import Transform
 from numpyro.distributions.util import array_equiv
 
 from invconv.arrays import Array
-from invconv.dropins import event_ndim, on_batch
+from invconv.dropins import event_ndim, on_batch, require_conv
 
 
 class NumpyroTransform(Transform):  # type: ignore[misc]
@@ -28,6 +28,7 @@ class NumpyroTransform(Transform):  # type: ignore[misc]
     """
 
     def __init__(self, conv: Any, *, ndim: int | None = None) -> None:
+        require_conv(conv)
         self._axes = event_ndim(getattr(conv, "ndim", None), ndim)
         self.conv = conv
 

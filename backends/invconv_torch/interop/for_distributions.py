@@ -9,6 +9,8 @@ import torch
 from torch import nn
 from torch.distributions import Transform, constraints
 
+from invconv.arrays import size
+from invconv.calls import enter
 from invconv.dropins import batch_and_event, event_ndim, on_batch
 from invconv_torch.interop.layer import Layer, layer_of, ndim_of
 from invconv_torch.module import InvertibleModule
@@ -64,8 +66,11 @@ class TorchTransform(Transform, nn.Module):  # type: ignore[misc]
             return -on_batch(self.layer, y, self._axes)[1]
         batch, event = batch_and_event(y, self._axes)
         kind = y.device.type
+        conv = self.layer.operator()
+        if not autocasting(kind):
+            enter(conv, "y", y.reshape(size(batch), *event))  # which refuses what does not fit
         with torch.autocast(kind, enabled=False) if autocasting(kind) else nullcontext():
-            return -self.layer.operator().log_det(event[1:]).repeat(batch)
+            return -conv.log_det(event[1:]).repeat(batch)
 
     def with_cache(self, cache_size: int = 1) -> TorchTransform:
         """Return this transform of the same layer with another size of the cache."""
