@@ -25,6 +25,7 @@ from invconv.tile_matrices import Tile
 _LARGEST = 128  # numbers of a tile: more, and its inverse costs more than it saves
 # seconds, fitted to times in NumPy on an AMD EPYC; `python -m invconv_benchmarks.planner` compares
 _NUMBER_BYTE = 5.9e-12  # to multiply with another byte of the weights, in whole vectors
+_ROW = 5e-10  # to multiply another row, a tile, however narrow
 _WEIGHT_BYTE = 1.5e-12  # to read another byte of the weights for a product
 _WEIGHT = 1.3e-8  # to make another number of the weights
 _RUN = 4.7e-9  # to copy another run of pixels, a tile's row, in and out of a relay
@@ -158,6 +159,7 @@ def _seconds(
     tiles, numbers = batch * (height // high) * (width // wide), math.prod(shape)
     if choice.way == "relay":
         pixels, found, _ = relay.sizes(reach, choice.tile)
+        rows = tiles
         calls = steps = height // high + width // wide - 1
         copies = tiles * high * channels * (_RUN if wide > 1 else _PIXEL)
         alone = 0
@@ -165,7 +167,7 @@ def _seconds(
         read = rows_read(reach, 1, choice.tile)
         pixels, found = sum(end - first for _, first, end in read) * high, high * wide
         _, steps = slope_and_levels((height, width), reach, choice.tile)
-        calls = steps * len(read)
+        calls, rows = steps * len(read), tiles * len(read)
         if choice.way == "pitched":
             alone, copies = 0, numbers * _OWN + tiles * _FOUND
         else:
@@ -176,4 +178,4 @@ def _seconds(
     reading = steps * (pixels - alone) * weights * itemsize * _WEIGHT_BYTE
     making = pixels * weights * _WEIGHT / _SOLVES
     calling = calls * costs.call * (1 if costs.adds or choice.way == "relay" else 2)
-    return products + reading + making + calling + copies
+    return products + rows * _ROW + reading + making + calling + copies
