@@ -138,7 +138,8 @@ class PLUConv1x1(Factored):
 
     def _scale(self) -> Array:
         xp = namespace(self.log_scale)
-        return xp.sign(self.sign) * xp.exp(self.log_scale)
+        scale = xp.exp(self.log_scale)
+        return xp.where(self.sign < 0, -scale, scale)
 
     def _upper(self) -> Array:
         """Return U + diag(sign exp(log_scale))."""
