@@ -25,9 +25,13 @@ import numpy as np
 Call = Callable[[], object]
 
 _ARGUMENTS = 13  # of gemm, all of them addresses
-_NUMBERS = range(_ARGUMENTS)
 _OLDEST = (0, 45)  # llvmlite, as in pyproject.toml
 STEP_BYTES = 8 * (1 + _ARGUMENTS)  # of the addresses of a call
+_LOAD = """
+  %p{0} = getelementptr %call, ptr %call, i64 0, i32 1, i64 {0}
+  %a{0} = load ptr, ptr %p{0}"""
+_LOADS = "".join(map(_LOAD.format, range(_ARGUMENTS)))
+_LOADED = ", ".join(f"ptr %a{n}" for n in range(_ARGUMENTS))
 _LOOPS = f"""
 %call = type {{ ptr, [{_ARGUMENTS} x ptr] }}
 %part = type {{ ptr, i64 }}
@@ -41,16 +45,8 @@ next:
   br i1 %more, label %make, label %done
 make:
   %call = getelementptr %call, ptr %calls, i64 %i
-  %function = load ptr, ptr %call
-  {
-    '''
-  '''.join(f"%p{n} = getelementptr %call, ptr %call, i64 0, i32 1, i64 {n}" for n in _NUMBERS)
-}
-  {
-    '''
-  '''.join(f"%a{n} = load ptr, ptr %p{n}" for n in _NUMBERS)
-}
-  call void %function({", ".join(f"ptr %a{n}" for n in _NUMBERS)})
+  %function = load ptr, ptr %call{_LOADS}
+  call void %function({_LOADED})
   %after = add i64 %i, 1
   br label %next
 done:

@@ -45,7 +45,7 @@ class PitchedTorchSolver(PitchedSolver):
         taps = self.causal.taps
         with full_precision(taps):
             plan, matrices = super()._choose(shape, parts, itemsize)
-            if isinstance(plan, Layout) and not in_small_products(plan):
+            if parts > 1 and isinstance(plan, Layout) and not in_small_products(plan):
                 plan, matrices = super()._choose(shape, 1, itemsize)
         return plan, [memory(m) for m in matrices] if _on_host(taps) else matrices
 
