@@ -133,7 +133,7 @@ def _qr(group: list[Row]) -> Iterator[Verdict]:
 
 
 def _weight_plan(group: list[Row]) -> Iterator[Verdict]:
-    """Judge the time that new weights add to an inverse in 1 x 1 tiles, in milliseconds."""
+    """Judge the time that new weights add to an inverse, in milliseconds."""
     for row in _ours(group, "new weights"):
         prepared = [r for r in _ours(group, "same weights") if same_place(r, row)]
         if row["library"] != "numpy" or not prepared:

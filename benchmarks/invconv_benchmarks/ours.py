@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 
-import invconv as ic
 from invconv.arrays import to_numpy
 from invconv_benchmarks.contender import Call, Contender, Setup
 
@@ -17,10 +16,10 @@ def contenders(setup: Setup) -> list[Contender]:
     """Return one contender for each thing that the group does."""
     build = {
         "forward": lambda: setup.on_images(setup.conv.forward),
-        "inverse": lambda: setup.on_images(setup.conv.prepare(setup.grid, check=False).inverse),
+        "inverse": lambda: _prepared(setup),
         "unprepared": lambda: _unprepared(setup),
-        "same weights": lambda: setup.on_images(_in_pixels(setup).inverse),
-        "new weights": lambda: lambda: _in_pixels(setup).inverse(setup.x),
+        "same weights": lambda: _prepared(setup),
+        "new weights": lambda: _unprepared(setup),
         "gradient": lambda: _gradient(setup),
         "matrix": lambda: _matrix(setup),
     }
@@ -38,15 +37,14 @@ def contenders(setup: Setup) -> list[Contender]:
     return found
 
 
+def _prepared(setup: Setup) -> Call:
+    return setup.on_images(setup.conv.prepare(setup.grid, check=False).inverse)
+
+
 def _unprepared(setup: Setup) -> Call:
     """Return an inverse with new weights, as a training step has."""
     conv, x, grid = setup.conv, setup.x, setup.grid
     return lambda: conv.prepare(grid, check=False).inverse(x)
-
-
-def _in_pixels(setup: Setup) -> ic.PreparedInverse:
-    """Return an inverse in tiles of one pixel, for which new weights cost least."""
-    return setup.conv.prepare(setup.grid, check=False, tile=(1, 1))
 
 
 def _matrix(setup: Setup) -> Call:

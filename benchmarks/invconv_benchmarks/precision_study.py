@@ -57,7 +57,6 @@ class Method:
 
 METHODS = (
     Method("float32", "float32", "float32", {}),
-    Method("float32, tiles of one pixel", "float32", "float32", {"tile": (1, 1)}),
     Method("float32, refined once", "float32", "float32", {"refine": 1}),
     Method("float32, float64 inside", "float32", "float64", {"precision": "float64"}),
     Method("float64", "float64", "float64", {}),
@@ -220,7 +219,7 @@ def picture(found: list[Point], path: Path) -> None:
     axes[0].set_ylabel("largest error / largest value")
     axes[0].text(1.5e13, 1.4e-2, "two digits left", color="tab:red", size=8)
     handles, labels = axes[0].get_legend_handles_labels()
-    figure.legend(handles, labels, fontsize=9, loc="outside lower center", ncols=len(METHODS) // 2)
+    figure.legend(handles, labels, fontsize=9, loc="outside lower center", ncols=3)
     markers = ", ".join(f"{m} {f}" for f, m in zip(FAMILIES, "●▲■◆", strict=True))
     figure.suptitle(f"What an inverse keeps   ({markers}; lines: condition x eps)", fontsize=11)
     path.parent.mkdir(parents=True, exist_ok=True)

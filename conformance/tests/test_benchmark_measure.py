@@ -15,21 +15,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 
 from invconv.arrays import to_numpy
-from invconv_benchmarks import (
-    gemm_share,
-    maps,
-    measure,
-    one_call,
-    ours,
-    plain,
-    planner,
-    references,
-    result,
-    schedule,
-)
+from invconv_benchmarks import maps, measure, ours, plain, references, result, schedule
 from invconv_benchmarks.contender import Contender, Setup
 from invconv_benchmarks.suites import Group
 from invconv_benchmarks.worker import targets_of
@@ -270,31 +258,3 @@ def test_wrong_options(
     assert main(["benchmark", *arguments]) == 2
     assert message in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
-
-
-def test_the_share_of_products_is_a_share() -> None:
-    plain, total, products = gemm_share.measure((2, 3, 8, 8), rounds=3)
-    assert 0 < products < total
-    assert plain > 0
-
-
-@pytest.mark.parametrize("like", [np.zeros(0, "float32"), torch.zeros(0)], ids=["NumPy", "PyTorch"])
-def test_calls_one_by_one_are_made_one_by_one(like: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(one_call, "SECONDS", 0.0)
-    conv = maps.build("corner 2", 5).asarrays(like)
-    x = np.random.default_rng(0).standard_normal((3, 5, 6, 7)).astype("float32")
-    y = conv.forward(x if isinstance(like, np.ndarray) else torch.from_numpy(x))
-    assert one_call.gain(conv, y) > 0
-    library = one_call._NUMPY if isinstance(like, np.ndarray) else one_call._TORCH
-    kept = [w for w in library._kept._kept.values() if w.parts[0].given.shape[0] == 3]
-    assert kept
-    assert all(len(work.calls) > 5 for work in kept)
-    with one_call.one_by_one():
-        np.testing.assert_allclose(conv.inverse(y), x, rtol=0, atol=1e-5)
-
-
-def test_the_planner_is_held_to_what_it_could_have_chosen() -> None:
-    (one,) = planner.measure(((2, 3, 8, 8),), ("float32",))
-    assert one.name == "2x3x8x8 f32"
-    assert one.seconds >= one.least > 0
-    assert one.ratio == one.seconds / one.least
