@@ -19,7 +19,7 @@ from rich.progress import (
 from rich.table import Column
 
 from invconv.whole_files import write_text
-from invconv_benchmarks import compare, page, plots, result, tables
+from invconv_benchmarks import compare, fits, page, plots, result, tables
 from invconv_benchmarks.schedule import Plan, Step, perform
 from invconv_benchmarks.suites import SUITES, Shape, select
 from invconv_conformance.libraries import LIBRARIES
@@ -104,6 +104,8 @@ def report(document: result.Document, folder: Path, console: Console) -> None:
         console.print(table)
         console.print()
     console.print(_NOTES, highlight=False, soft_wrap=True)
+    if unstated := fits.unstated(document["rows"]):
+        console.print(unstated, highlight=False, soft_wrap=True)
     for reason in document["not_run"]:
         console.print(f"not run: {reason}")
     for row in document["rows"]:
@@ -220,4 +222,5 @@ def _compare(arguments: argparse.Namespace, console: Console) -> int:
 _NOTES = """\
 A library's column: the median in milliseconds, and its ratio to the library's fastest plain
 convolution, with the spread that two runs should agree within. x ours: how much longer the peer
-takes than invconv in that library. Limits: "unclear" is over one, but by less than the spread."""
+takes than invconv in that library. Limits: "pass" where the whole spread keeps it, "miss" where
+none of it does, else "unclear"."""

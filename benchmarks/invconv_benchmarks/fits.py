@@ -8,6 +8,7 @@ from typing import Any
 
 from invconv_benchmarks import spread
 from invconv_benchmarks.collect import Row
+from invconv_benchmarks.spread import LEAST_SIZES
 
 _SERIES = ("axis", "library", "device", "mode", "dtype", "threads", "contender", "does")
 
@@ -33,7 +34,7 @@ def series(rows: list[Row]) -> dict[tuple[Any, ...], list[Row]]:
 
 
 def exponents(rows: list[Row]) -> list[dict[str, Any]]:
-    """Return the exponent of every series of at least three sizes.
+    """Return the exponent of every series of at least `spread.LEAST_SIZES` sizes.
 
     It is fitted twice: over all sizes, and over the "upper half", half of them and one more, where
     what a call costs at any size no longer shows.
@@ -43,9 +44,20 @@ def exponents(rows: list[Row]) -> list[dict[str, Any]]:
         sizes, seconds = [size(p) for p in points], [p["median"] for p in points]
         larger = math.floor(len(points) / 2) - 1
         for part, start in (("all", 0), ("upper half", larger)):
-            if len(sizes) - start < 3 or (part != "all" and start < 1):
+            if len(sizes) - start < LEAST_SIZES or (part != "all" and start < 1):
                 continue
             fit = spread.exponent(sizes[start:], seconds[start:])
             head = dict(zip(_SERIES, name, strict=True)) | {"role": points[0]["role"]}
             fits.append(head | {"range": part} | asdict(fit))
     return fits
+
+
+def unstated(rows: list[Row]) -> str:
+    """Return why some axes have no exponent, "" if all that were measured have one."""
+    sizes: dict[str, int] = {}
+    for name, points in series(rows).items():
+        sizes[name[0]] = max(sizes.get(name[0], 0), len(points))
+    few = [f"{axis} ({count})" for axis, count in sizes.items() if count < LEAST_SIZES]
+    if not few:
+        return ""
+    return f"no exponents in {', '.join(few)}: they are fitted to at least {LEAST_SIZES} sizes"

@@ -29,7 +29,7 @@ class Verdict:
         With the spread that the run states.
     bound : float
     verdict : {"pass", "unclear", "miss"}
-        "unclear" is over the limit, but by less than the spread.
+        "pass" where the whole spread keeps the limit, "miss" where none of it does.
     """
 
     limit: str
@@ -52,15 +52,13 @@ def verdicts(rows: list[Row], exponents: list[dict[str, Any]]) -> list[dict[str,
 
 def _verdict(limit: str, row: Row, found: Interval, bound: float, least: bool = False) -> Verdict:
     """Judge an interval by a bound that is not to be exceeded, or with ``least`` to be reached."""
-    kept = found.value >= bound if least else found.value <= bound
-    surely = found.high < bound if least else found.low > bound
     what = (
         f"{row['library']} {row['map']} {as_text(row['shape'])} "
         f"{row['dtype'].replace('float', 'f')} {row['threads']} thr"
     )
     if row["device"] != "cpu":
         what += f", {row['device']} {row['mode']}"
-    verdict = "pass" if kept else "miss" if surely else "unclear"
+    verdict = found.verdict(bound, least=least)
     return Verdict(limit, what, found.value, found.low, found.high, bound, verdict)
 
 
@@ -187,6 +185,8 @@ def _growth(exponents: list[dict[str, Any]]) -> list[Verdict]:
         value, error, bound = fit["value"], fit["error"], _GROWTH[fit["axis"]]
         what = f"{fit['library']} {fit['does']}, {fit['start']:g} to {fit['stop']:g}"
         limit = f"exponent of cost in {fit['axis']}"
-        verdict = "pass" if value <= bound else "miss" if value - error > bound else "unclear"
-        found.append(Verdict(limit, what, value, value - error, value + error, bound, verdict))
+        stated = Interval(value, value - error, value + error)
+        found.append(
+            Verdict(limit, what, value, stated.low, stated.high, bound, stated.verdict(bound))
+        )
     return found

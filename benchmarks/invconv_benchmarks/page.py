@@ -10,7 +10,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from invconv_benchmarks import tables
+from invconv_benchmarks import fits, tables
 from invconv_benchmarks.collect import Row, grouped
 from invconv_benchmarks.result import Document
 from invconv_benchmarks.suites import as_text
@@ -36,7 +36,7 @@ def as_page(document: Document, pictures: dict[str, Path]) -> str:
         "lead": _lead(document),
         "limits": _limits(document["limits"]),
         "pictures": "".join(_picture(c, p) for c, p in pictures.items()) or _none(),
-        "exponents": _exponents(document["exponents"]),
+        "exponents": _exponents(document["exponents"], fits.unstated(document["rows"])),
         "rows": "".join(_suites(document["rows"])) or _none(),
         "command": escape(document["command"]),
         "machine": _machine(document),
@@ -57,7 +57,8 @@ def _lead(document: Document) -> str:
         verdicts = [v["verdict"] for v in document["limits"]]
         notes.append(
             f"Limits: {verdicts.count('pass')} passed, {verdicts.count('miss')} missed, "
-            f"{verdicts.count('unclear')} over the limit by less than the spread."
+            f"{verdicts.count('unclear')} unclear: a limit passes where the whole spread keeps it, "
+            "and is missed where none of it does."
         )
     loads = [v for v in document["load"].values() if v is not None]
     if max(loads, default=0) > document["environment"]["cores"] + 1:
@@ -127,7 +128,7 @@ def _picture(caption: str, path: Path) -> str:
     )
 
 
-def _exponents(fits: list[dict[str, Any]]) -> str:
+def _exponents(fitted: list[dict[str, Any]], unstated: str) -> str:
     rows = [
         (
             "ours" if f["role"] == "ours" else "",
@@ -141,10 +142,11 @@ def _exponents(fits: list[dict[str, Any]]) -> str:
                 f"{f['value']:.2f} ± {f['error']:.2f}",
             ),
         )
-        for f in fits
+        for f in fitted
     ]
     head = ("axis", "library", "what", "fitted to", "range", "points", "exponent")
-    return table(head, rows, 4) if rows else _none()
+    note = f'<p class="soft">{escape(unstated.capitalize())}.</p>' if unstated else ""
+    return (table(head, rows, 4) if rows else "") + note or _none()
 
 
 _POOL = ("internal_api", "version", "architecture", "num_threads")

@@ -13,6 +13,7 @@ from scipy import stats
 Passes = Sequence[Sequence[float]]
 Compare = Callable[[Any, Any], Any]
 
+LEAST_SIZES = 5  # that an exponent is fitted to
 _RESAMPLES = 999
 _LEVEL = 0.95
 _WIDTH = 3  # standard deviations: results are compared in hundreds of rows at once
@@ -30,6 +31,18 @@ class Interval:
     def spread(self) -> float:
         """Half the interval's width, as a part of the value."""
         return (self.high - self.low) / 2 / self.value
+
+    def verdict(self, bound: float, *, least: bool = False) -> str:
+        """Judge it by a bound that is not to be exceeded, or with ``least`` to be reached.
+
+        Returns
+        -------
+        {"pass", "unclear", "miss"}
+            "pass" where all of the interval keeps the bound, "miss" where none of it does.
+        """
+        low, high = (-self.high, -self.low) if least else (self.low, self.high)
+        bound = -bound if least else bound
+        return "pass" if high <= bound else "miss" if low > bound else "unclear"
 
     def overlaps(self, other: Interval) -> bool:
         """Tell whether the intervals have a value in common."""
@@ -149,9 +162,15 @@ class Exponent:
 
 
 def exponent(sizes: Sequence[float], seconds: Sequence[float]) -> Exponent:
-    """Fit a power law by least squares of the logarithms."""
-    if len(sizes) < 3:
-        raise ValueError(f"expected at least three sizes, got {len(sizes)}")
+    """Fit a power law by least squares of the logarithms.
+
+    Raises
+    ------
+    ValueError
+        For fewer than `LEAST_SIZES`, whose interval is so wide that it excludes nothing.
+    """
+    if len(sizes) < LEAST_SIZES:
+        raise ValueError(f"expected at least {LEAST_SIZES} sizes, got {len(sizes)}")
     fit = stats.linregress(np.log(sizes), np.log(seconds))
     width = float(stats.t.ppf(0.5 + _LEVEL / 2, len(sizes) - 2))
     return Exponent(float(fit.slope), width * float(fit.stderr), min(sizes), max(sizes), len(sizes))

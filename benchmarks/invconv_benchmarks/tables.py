@@ -167,7 +167,7 @@ def size(value: float) -> str:
 
 
 def limits(verdicts: list[dict[str, Any]]) -> Iterator[Table]:
-    """Yield a table a limit: pass, miss, or unclear where the spread covers the limit."""
+    """Yield a table a limit: pass or miss where the whole spread agrees, else unclear."""
     colors = {"pass": "green", "miss": "red", "unclear": "yellow"}
     for limit, some in groupby(verdicts, key=lambda v: v["limit"]):
         mine = list(some)

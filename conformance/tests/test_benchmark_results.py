@@ -1,100 +1,17 @@
-"""Benchmark results: statistics, refused files, comparisons, limits, the README's table."""
+"""Benchmark results: refused files, comparisons, the page, the README's table."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import pytest
 
-from invconv_benchmarks import compare, fits, limits, page, plots, readme, result, spread, tables
-from invconv_benchmarks.collect import Collector
+from invconv_benchmarks import compare, page, plots, readme, result, tables
 from invconv_benchmarks.suites import GROUPS, LIMIT_SHAPES, SUITES, select
+from tests.made_results import document, named, written
 
 ROOT = Path(__file__).parents[2]
-HEAD = {"suite": "inverse", "map": "corner 2", "shape": (64, 12, 16, 16), "axis": ""}
-PLACE = {"library": "numpy", "device": "cpu", "mode": "eager"}
-
-
-def row(contender: str, role: str, does: str, samples: list[float], **changes: Any) -> Any:
-    times = {"plan": 1e-3, "first": 2e-3, "calls": 1, "samples": samples, "error": ""}
-    return {"contender": contender, "role": role, "does": does, **PLACE, **times} | changes
-
-
-def message(rows: list[Any], **changes: Any) -> Any:
-    return {"group": HEAD | {"dtype": "float32"} | changes, "rows": rows, "error": ""}
-
-
-def samples(center: float, noise: float = 0.01, count: int = 30, seed: int = 0) -> list[float]:
-    factors = 1 + noise * np.random.default_rng(seed).standard_normal(count)
-    return [float(center * f) for f in factors]
-
-
-def document(inverse: float = 1.3e-3, noise: float = 0.01, seed: int = 0) -> Any:
-    found = Collector()
-    ceiling = {"library": "numpy", "device": "cpu", "dtype": "float32"}
-    found.add("ceiling", ceiling | {"gemm_flops": 1e11, "copy_bytes": 1e10}, 1, memory=False)
-    for number in range(2):
-        parts = [
-            row("invconv forward", "ours", "forward", samples(1.1e-3, noise, seed=seed + number)),
-            row("invconv inverse", "ours", "inverse", samples(inverse, noise, seed=seed + 9)),
-            row("im2col", "plain", "forward", samples(1e-3, noise, seed=seed + 20 + number)),
-            row("slow one", "peer", "inverse", samples(1.0, noise, 2)),
-            row("absent one", "peer", "inverse", [], plan=None, first=None, error="not installed"),
-        ]
-        found.add("group", message(parts), 1, memory=False)
-    peak = {"first": 10**6, "second": 5 * 10**5, "residual": 1e-7}
-    seen = [
-        row("invconv inverse", "ours", "inverse", []) | peak,
-        row("slow one", "peer", "inverse", []) | peak,
-    ]
-    found.add("group", message(seen), 2, memory=True)
-    for n in (4, 8, 16, 32):
-        for does, power in (("forward", 1.0), ("inverse", 1.5)):
-            part = [row(f"invconv {does}", "ours", does, [1e-6 * n ** (2 * power)] * 3)]
-            place = {"suite": "scaling", "shape": (1, 3, n, n), "axis": "pixels"}
-            found.add("group", message(part, **place), 1, memory=False)
-    rows = found.rows()
-    exponents = fits.exponents(rows)
-    return {
-        "schema": result.SCHEMA,
-        "invconv": "0.1.0",
-        "date": "2026-01-01T00:00:00+00:00",
-        "command": "python -m invconv benchmark <inverse>",
-        "seconds": 1.0,
-        "complete": True,
-        "quick": False,
-        "passes": 2,
-        "environment": {
-            "cpu": "a processor",
-            "cores": 2,
-            "memory_bytes": 2**34,
-            "gpus": [],
-            "platform": "Linux",
-            "python": "3.11",
-            "versions": {"numpy": "2", "torch": "2", "jax": "0"},
-            "commit": "abc",
-        },
-        "load": {"start": 0.1, "end": 9.0},
-        "not_run": ["CuPy: not installed"],
-        "pools": {},
-        "ceilings": list(found.ceilings.values()),
-        "rows": rows,
-        "exponents": exponents,
-        "limits": limits.verdicts(rows, exponents),
-    }
-
-
-def written(folder: Path, **options: Any) -> tuple[Path, Any]:
-    path = folder / "result.json"
-    result.write(path, document(**options))
-    return path, result.read(path)
-
-
-def named(rows: list[Any], contender: str) -> Any:
-    return next(r for r in rows if r["contender"] == contender and not r["axis"])
 
 
 def test_a_result_comes_back_as_it_was(tmp_path: Path) -> None:
@@ -158,68 +75,6 @@ def test_a_sealed_file_with_wrong_contents_is_refused(tmp_path: Path) -> None:
         result.read(path)
 
 
-def test_ratio_of_samples_that_drift_together() -> None:
-    drift = np.linspace(1, 3, 40)
-    a, b = drift * 2 * np.asarray(samples(1, 0.01, 40)), drift * np.asarray(samples(1, 0.01, 40, 1))
-    found = spread.ratio([a.tolist()], [b.tolist()])
-    assert found.low <= found.value <= found.high
-    assert found.value == pytest.approx(2, rel=0.05)
-    assert spread.ratio([[2.0, 4.0]], [[1.0]]) == spread.Interval(2, 2, 2)
-
-
-def test_a_pass_that_differs_widens_the_interval() -> None:
-    base = [samples(1, count=20, seed=1), samples(1, count=20, seed=2)]
-    same = spread.ratio([samples(2), samples(2, seed=3)], base)
-    other = spread.ratio([samples(2), samples(3, seed=3)], base)
-    assert same.spread < 0.05
-    assert other.low < 2.05
-    assert other.high > 2.95
-    with pytest.raises(ValueError, match="at least one sample"):
-        spread.ratio([[]], [[]])
-
-
-def test_what_passes_differ_by_is_found_and_stated() -> None:
-    logs = 0.1 * np.random.default_rng(0).standard_normal((2000, 2))
-    pairs = [([[2 * np.exp(a)], [2 * np.exp(b)]], [[1.0]] * 2) for a, b in logs]
-    assert spread.between_passes(pairs) == pytest.approx(0.1, rel=0.05)
-    assert spread.between_passes([([[1.0]], [[2.0]])]) == 0  # one pass tells nothing
-    found = spread.ratio([[2.0] * 5] * 2, [[1.0] * 5] * 2, 0.1)
-    assert found.low == pytest.approx(2 * np.exp(-0.3))
-    assert found.high == pytest.approx(2 * np.exp(0.3))
-
-
-def test_a_difference_holds_the_truth_where_passes_drift() -> None:
-    """Each pass is off by 0.02, so that one of rounds alone would mostly leave it out."""
-    rng, held = np.random.default_rng(0), 0
-    for _ in range(100):
-        offsets = 0.14 + 0.02 * rng.standard_normal(3)
-        ours = [(1 + d + 0.005 * rng.standard_normal(40)).tolist() for d in offsets]
-        theirs = [(1 + 0.005 * rng.standard_normal(40)).tolist() for _ in offsets]
-        found = spread.difference(ours, theirs)
-        held += found.low <= 0.14 <= found.high
-    assert held >= 90
-    assert spread.difference([[3.0, 3.0, 3.0]], [[1.0, 1.0, 1.0]]) == spread.Interval(2, 2, 2)
-
-
-@pytest.mark.parametrize("power", [0.5, 1.0, 2.0, 3.1])
-def test_exponent_of_an_exact_power_law(power: float) -> None:
-    sizes = [4.0, 16.0, 64.0, 256.0, 16e6]
-    fit = spread.exponent(sizes, [3e-7 * n**power for n in sizes])
-    assert fit.value == pytest.approx(power, abs=1e-9)
-    assert fit.error < 1e-6
-    assert (fit.start, fit.stop, fit.points) == (4, 16e6, 5)
-    with pytest.raises(ValueError, match="at least three sizes"):
-        spread.exponent([1, 2], [1, 2])
-
-
-def test_exponents_of_a_result() -> None:
-    found = {(e["does"], e["range"]): e for e in document()["exponents"]}
-    assert found["forward", "all"]["value"] == pytest.approx(1)
-    assert found["inverse", "all"]["value"] == pytest.approx(1.5)
-    assert found["inverse", "upper half"]["points"] == 3
-    assert found["inverse", "all"]["stop"] == 32**2
-
-
 def test_compare_sees_changes_and_only_those(tmp_path: Path) -> None:
     before = document()
     found, notes = compare.changes(before, document(seed=50))
@@ -244,18 +99,6 @@ def test_compare_of_two_machines_compares_ratios_alone() -> None:
     assert {c.measure for c in found} == {"ratio"}
     assert any("times of different processors" in note for note in notes)
     assert any("only in the first result" in note for note in notes)
-
-
-def test_limits_have_verdicts() -> None:
-    found = {v["limit"]: v for v in document()["limits"]}
-    numpy = found["NumPy, batched: inverse / best NumPy forward"]
-    assert numpy["verdict"] == "miss"
-    assert numpy["bound"] == 1.2
-    assert found["backward error / (C k k eps)"]["verdict"] == "pass"
-    growth = [v for v in document()["limits"] if v["limit"] == "exponent of cost in pixels"]
-    assert [v["verdict"] for v in growth] == ["pass", "miss"]
-    unclear = {v["limit"]: v for v in document(inverse=1.21e-3, noise=0.2)["limits"]}
-    assert unclear["NumPy, batched: inverse / best NumPy forward"]["verdict"] == "unclear"
 
 
 def test_the_page_holds_everything_and_escapes_words(tmp_path: Path) -> None:

@@ -1,0 +1,104 @@
+"""A result of made-up samples, for the tests of reports."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from invconv_benchmarks import fits, limits, result
+from invconv_benchmarks.collect import Collector
+
+HEAD = {"suite": "inverse", "map": "corner 2", "shape": (64, 12, 16, 16), "axis": ""}
+PLACE = {"library": "numpy", "device": "cpu", "mode": "eager"}
+ENVIRONMENT = {
+    "cpu": "a processor",
+    "cores": 2,
+    "memory_bytes": 2**34,
+    "gpus": [],
+    "platform": "Linux",
+    "python": "3.11",
+    "versions": {"numpy": "2", "torch": "2", "jax": "0"},
+    "commit": "abc",
+}
+
+
+def row(contender: str, role: str, does: str, samples: list[float], **changes: Any) -> Any:
+    """Return what a worker sends of a contender."""
+    times = {"plan": 1e-3, "first": 2e-3, "calls": 1, "samples": samples, "error": ""}
+    return {"contender": contender, "role": role, "does": does, **PLACE, **times} | changes
+
+
+def message(rows: list[Any], **changes: Any) -> Any:
+    """Return what a worker sends of a group."""
+    return {"group": HEAD | {"dtype": "float32"} | changes, "rows": rows, "error": ""}
+
+
+def samples(center: float, noise: float = 0.01, count: int = 30, seed: int = 0) -> list[float]:
+    """Return seconds around a centre."""
+    factors = 1 + noise * np.random.default_rng(seed).standard_normal(count)
+    return [float(center * f) for f in factors]
+
+
+def document(inverse: float = 1.3e-3, noise: float = 0.01, seed: int = 0) -> Any:
+    """Return a result of one group in two passes, and of a series over image sizes."""
+    found = Collector()
+    ceiling = {"library": "numpy", "device": "cpu", "dtype": "float32"}
+    found.add("ceiling", ceiling | {"gemm_flops": 1e11, "copy_bytes": 1e10}, 1, memory=False)
+    _add_group(found, inverse, noise, seed)
+    for n in (4, 8, 12, 16, 20, 24, 32):
+        for does, power in (("forward", 1.0), ("inverse", 1.5)):
+            part = [row(f"invconv {does}", "ours", does, [1e-6 * n ** (2 * power)] * 3)]
+            place = {"suite": "scaling", "shape": (1, 3, n, n), "axis": "pixels"}
+            found.add("group", message(part, **place), 1, memory=False)
+    rows = found.rows()
+    exponents = fits.exponents(rows)
+    return {
+        "schema": result.SCHEMA,
+        "invconv": "0.1.0",
+        "date": "2026-01-01T00:00:00+00:00",
+        "command": "python -m invconv benchmark <inverse>",
+        "seconds": 1.0,
+        "complete": True,
+        "quick": False,
+        "passes": 2,
+        "environment": dict(ENVIRONMENT),
+        "load": {"start": 0.1, "end": 9.0},
+        "not_run": ["CuPy: not installed"],
+        "pools": {},
+        "ceilings": list(found.ceilings.values()),
+        "rows": rows,
+        "exponents": exponents,
+        "limits": limits.verdicts(rows, exponents),
+    }
+
+
+def _add_group(found: Collector, inverse: float, noise: float, seed: int) -> None:
+    for number in range(2):
+        parts = [
+            row("invconv forward", "ours", "forward", samples(1.1e-3, noise, seed=seed + number)),
+            row("invconv inverse", "ours", "inverse", samples(inverse, noise, seed=seed + 9)),
+            row("im2col", "plain", "forward", samples(1e-3, noise, seed=seed + 20 + number)),
+            row("slow one", "peer", "inverse", samples(1.0, noise, 2)),
+            row("absent one", "peer", "inverse", [], plan=None, first=None, error="not installed"),
+        ]
+        found.add("group", message(parts), 1, memory=False)
+    peak = {"first": 10**6, "second": 5 * 10**5, "residual": 1e-7}
+    seen = [
+        row("invconv inverse", "ours", "inverse", []) | peak,
+        row("slow one", "peer", "inverse", []) | peak,
+    ]
+    found.add("group", message(seen), 2, memory=True)
+
+
+def written(folder: Path, **options: Any) -> tuple[Path, Any]:
+    """Write a result, and return its path and what is read from there."""
+    path = folder / "result.json"
+    result.write(path, document(**options))
+    return path, result.read(path)
+
+
+def named(rows: list[Any], contender: str) -> Any:
+    """Return a contender's row outside of series."""
+    return next(r for r in rows if r["contender"] == contender and not r["axis"])
