@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import asdict
 from typing import Any
 
 from invconv_benchmarks import maps, spread
+from invconv_benchmarks.plain import CONV2D
+from invconv_benchmarks.spread import Interval
 from invconv_benchmarks.suites import Group
 
 Row = dict[str, Any]
@@ -48,10 +51,18 @@ class Collector:
         for row in rows:
             _summarise(row)
         groups = grouped(rows)
-        between = _between_passes(groups)
+        own, common = Comparison(groups, baseline), Comparison(groups, yardstick)
         for group in groups:
-            _relate(group, between, self.ceilings)
+            for row in group:
+                _relate(row, own, common)
+                row["roofline"] = self._roofline(row)
         return rows
+
+    def _roofline(self, row: Row) -> float | None:
+        place = tuple(row[k] for k in ("library", "device", "dtype", "threads"))
+        if not row["passes"] or place not in self.ceilings:
+            return None
+        return _least_seconds(row, self.ceilings[place]) / float(row["median"])
 
     def _add_ceiling(self, ceiling: Row) -> None:
         place = tuple(ceiling[k] for k in ("library", "device", "dtype", "threads"))
@@ -112,38 +123,66 @@ def baseline(row: Row, group: list[Row]) -> Row | None:
     return min(plain, key=lambda r: float(r["median"]), default=None)
 
 
+def yardstick(row: Row, group: list[Row]) -> Row | None:
+    """Return PyTorch's F.conv2d, by which all libraries are measured, on the row's device."""
+    graph = row["mode"] == "graph"
+    found = (r for r in group if r["contender"] == CONV2D and r["device"] == row["device"])
+    return next((r for r in found if r["passes"] and (r["mode"] == "graph") == graph), None)
+
+
+class Comparison:
+    """Ratios of rows to one of their group, with what passes differ by pooled over all of a place.
+
+    Parameters
+    ----------
+    groups : list of lists of rows
+        All of a result, from `grouped`.
+    to : callable
+        `baseline` or `yardstick`: returns that one, or None.
+    """
+
+    def __init__(self, groups: list[list[Row]], to: Callable[[Row, list[Row]], Row | None]) -> None:
+        self._others: dict[tuple[Any, ...], Row] = {}
+        pairs: dict[tuple[Any, ...], list[tuple[spread.Passes, spread.Passes]]] = {}
+        for group in groups:
+            for row in group:
+                other = to(row, group)
+                if row["passes"] and other is not None:
+                    self._others[key(row)] = other
+                    if other is not row:
+                        pair = row["passes"], other["passes"]
+                        pairs.setdefault(_place(row), []).append(pair)
+        self._between = {place: spread.between_passes(found) for place, found in pairs.items()}
+
+    def between(self, row: Row) -> float:
+        """Return the standard deviation of the logarithm of the row's ratio from pass to pass."""
+        return self._between.get(_place(row), 0.0)
+
+    def other(self, row: Row) -> Row | None:
+        """Return what the row is compared with."""
+        return self._others.get(key(row))
+
+    def ratio(self, row: Row) -> Interval | None:
+        """Return the ratio, if both were measured."""
+        other = self.other(row)
+        if other is None:
+            return None
+        return spread.ratio(row["passes"], other["passes"], self.between(row))
+
+
 def _place(row: Row) -> tuple[Any, ...]:
     return tuple(row[k] for k in (*_PLACE, "threads", "dtype"))
 
 
-def _between_passes(groups: list[list[Row]]) -> dict[tuple[Any, ...], float]:
-    """Return what a ratio varies by from pass to pass, on each library, in each way to run it."""
-    pairs: dict[tuple[Any, ...], list[tuple[spread.Passes, spread.Passes]]] = {}
-    for group in groups:
-        for row in group:
-            plain = baseline(row, group)
-            if row["passes"] and plain is not None and plain is not row:
-                pairs.setdefault(_place(row), []).append((row["passes"], plain["passes"]))
-    return {place: spread.between_passes(found) for place, found in pairs.items()}
-
-
-def _relate(
-    group: list[Row], between: dict[tuple[Any, ...], float], ceilings: dict[tuple[Any, ...], Row]
-) -> None:
+def _relate(row: Row, own: Comparison, common: Comparison) -> None:
     """Fill in what a row is compared with."""
-    for row in group:
-        plain = baseline(row, group)
-        row["between"] = between.get(_place(row), 0.0)
-        row["against"] = row["ratio"] = row["low"] = row["high"] = row["roofline"] = None
-        if not row["passes"]:
-            continue
-        if plain is not None:
-            found = spread.ratio(row["passes"], plain["passes"], row["between"])
-            row["against"] = plain["contender"]
-            row["ratio"], row["low"], row["high"] = found.value, found.low, found.high
-        place = tuple(row[k] for k in ("library", "device", "dtype", "threads"))
-        if place in ceilings:
-            row["roofline"] = _least_seconds(row, ceilings[place]) / row["median"]
+    plain, found, measured = own.other(row), own.ratio(row), common.ratio(row)
+    row["between"] = own.between(row)
+    row["against"] = plain and plain["contender"]
+    row["ratio"], row["low"], row["high"] = (
+        (found.value, found.low, found.high) if found else (None, None, None)
+    )
+    row["yardstick"] = asdict(measured) if measured else None
 
 
 def _least_seconds(row: Row, ceiling: Row) -> float:

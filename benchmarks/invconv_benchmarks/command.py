@@ -220,7 +220,8 @@ def _compare(arguments: argparse.Namespace, console: Console) -> int:
 
 
 _NOTES = """\
-A library's column: the median in milliseconds, and its ratio to the library's fastest plain
-convolution, with the spread that two runs should agree within. x ours: how much longer the peer
-takes than invconv in that library. Limits: "pass" where the whole spread keeps it, "miss" where
+÷ plain: the ratio to the library's fastest plain convolution; ÷ F.conv2d: to PyTorch's, on images
+padded beforehand, in the same run; with the spread that two runs should agree within. roofline: the
+least time at the measured ceilings, as a share. x ours: how much longer the peer takes than invconv
+in that library. Limits: "pass" where the whole spread keeps it, "miss" where
 none of it does, else "unclear"."""

@@ -12,7 +12,9 @@ from typing import Any
 
 from invconv_benchmarks import fits, tables
 from invconv_benchmarks.collect import Row, grouped
+from invconv_benchmarks.plain import CONV2D
 from invconv_benchmarks.result import Document
+from invconv_benchmarks.spread import Interval
 from invconv_benchmarks.suites import as_text
 
 
@@ -152,7 +154,7 @@ def _exponents(fitted: list[dict[str, Any]], unstated: str) -> str:
 _POOL = ("internal_api", "version", "architecture", "num_threads")
 _HEAD = (
     "map", "shape", "", "threads", "library", "what", "median", "p10–p90", "÷ plain", "spread",
-    "roofline", "memory", "residual", "first", "samples",
+    f"÷ {CONV2D}", "spread", "roofline", "memory", "residual", "first", "samples",
 )  # fmt: skip
 
 
@@ -179,20 +181,25 @@ def _cells(row: Row) -> tuple[str, ...]:
         escape(row["contender"]),
     )
     if not row["passes"]:
-        return (*head, escape(row["error"]), *("",) * 8)
-    has = row["ratio"] is not None
+        return (*head, escape(row["error"]), *("",) * (len(_HEAD) - 7))
     return (
         *head,
         tables.milliseconds(row["median"]),
         f"{1e3 * row['p10']:.3g}–{1e3 * row['p90']:.3g}",
-        f"{row['ratio']:.3g}" if has else "–",
-        f"{row['low']:.3g}–{row['high']:.3g}" if has else "–",
+        *_stated(tables.own_ratio(row)),
+        *_stated(tables.common_ratio(row)),
         f"{row['roofline']:.0%}" if row["roofline"] is not None else "–",
         tables.memory(row).replace("-", "–"),
         f"{row['residual']:.1e}" if row["residual"] is not None else "–",
         tables.milliseconds((row["plan"] or 0) + (row["first"] or 0)),
         "+".join(str(len(samples)) for samples in row["passes"]),
     )
+
+
+def _stated(found: Interval | None) -> tuple[str, str]:
+    if found is None:
+        return "–", "–"
+    return f"{found.value:.3g}", f"{found.low:.3g}–{found.high:.3g}"
 
 
 def _machine(document: Document) -> str:

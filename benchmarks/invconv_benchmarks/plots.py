@@ -17,9 +17,10 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLoca
 from invconv_benchmarks import fits
 from invconv_benchmarks.collect import Row, grouped
 from invconv_benchmarks.pictures import save
+from invconv_benchmarks.plain import CONV2D
 from invconv_benchmarks.result import Document
 from invconv_benchmarks.suites import as_text
-from invconv_benchmarks.tables import place
+from invconv_benchmarks.tables import common_ratio, own_ratio, place
 
 COLORS = {"numpy": "#4c78a8", "torch": "#e4572e", "jax": "#2a9d8f", "cupy": "#8e6bbf"}
 _MARKS = ("s", "D", "^", "v", "P", "X")
@@ -29,7 +30,12 @@ def draw(document: Document, folder: Path) -> dict[str, Path]:
     """Write the pictures that the result has data for, and return them by their captions."""
     drawn: dict[str, Path] = {}
     pictures: tuple[tuple[str, str, Callable[[list[Row]], Any]], ...] = (
-        ("ratios", "Inverse ÷ the library's plain convolution, with the stated spread", _ratios),
+        (
+            "ratios",
+            "Inverse ÷ the library's plain convolution (bars) and ÷ PyTorch's F.conv2d (diamonds), "
+            "with the stated spread",
+            _ratios,
+        ),
         ("scaling", "Cost against size, with fitted exponents", _scaling),
         ("accuracy", "Accuracy against speed of the inverse", _accuracy),
     )
@@ -79,7 +85,7 @@ def _ratios(rows: list[Row]) -> Any:
         axis.grid(axis="x", alpha=0.3)
     axes[0][0].set_yticks(range(len(labels)), labels, fontsize=8)
     axes[0][0].set_ylim(len(labels) - 0.5, -0.5)
-    figure.supxlabel("inverse ÷ plain convolution of the same library", fontsize=10)
+    figure.supxlabel("inverse ÷ plain convolution of the same library; ◇: ÷ F.conv2d", fontsize=10)
     _legend(figure, rows)
     return figure
 
@@ -89,7 +95,8 @@ def _label(row: Row) -> str:
 
 
 def _within(tick: float, rows: list[Row]) -> bool:
-    low, high = min(r["low"] for r in rows), max(r["high"] for r in rows)
+    found = [r for row in rows for r in (own_ratio(row), common_ratio(row)) if r]
+    low, high = min(r.low for r in found), max(r.high for r in found)
     return bool(low / 2 <= tick <= high * 1.5)
 
 
@@ -100,6 +107,13 @@ def _bar(axis: Any, row: Row, labels: list[str], places: list[str]) -> None:
     error = [[value - row["low"]], [row["high"] - value]]
     axis.barh(y, value - 1, height, left=1, color=color(row), alpha=0.85)
     axis.errorbar(value, y, xerr=error, color="black", lw=0.8, capsize=1.5)
+    common = common_ratio(row)
+    if common is not None:
+        sides = [[common.value - common.low], [common.high - common.value]]
+        paint, sides = color(row), [[common.value - common.low], [common.high - common.value]]
+        axis.errorbar(
+            common.value, y, xerr=sides, fmt="D", ms=3.5, mfc="white", mec=paint, ecolor=paint
+        )
 
 
 def _legend(figure: Any, rows: list[Row]) -> None:
@@ -126,7 +140,7 @@ def _scaling(rows: list[Row]) -> Any:
     series = {
         name: points
         for name, points in fits.series(rows).items()
-        if points[0]["role"] == "ours" and len(points) > 1
+        if (points[0]["role"] == "ours" or points[0]["contender"] == CONV2D) and len(points) > 1
     }
     present = [a for a in _AXES if any(name[0] == a for name in series)]
     if not present:
@@ -142,7 +156,11 @@ def _scaling(rows: list[Row]) -> Any:
     exponents = fits.exponents(rows)
     for i, does in enumerate(("forward", "inverse")):
         for j, axis in enumerate(present):
-            mine = [p for name, p in series.items() if (name[0], p[0]["does"]) == (axis, does)]
+            mine = [
+                p
+                for name, p in series.items()
+                if name[0] == axis and (p[0]["does"] == does or p[0]["contender"] == CONV2D)
+            ]
             _curves(axes[i][j], mine, exponents)
             if axis == "kernel":
                 axes[i][j].set_xticks(sorted({fits.size(p) for points in mine for p in points}))
@@ -176,13 +194,14 @@ def _curves(axis: Any, series: list[list[Row]], exponents: list[dict[str, Any]])
             ),
             "",
         )
+        plain = first["contender"] == CONV2D
         axis.plot(
             [fits.size(p) for p in points],
             [1e3 * p["median"] for p in points],
-            "o-",
+            "--" if plain else "o-",
             ms=4,
-            color=color(first),
-            label=f"{place(first)}  {fit}",
+            color="black" if plain else color(first),
+            label=f"{CONV2D if plain else place(first)}  {fit}",
         )
     axis.set_xscale("log")
     axis.set_yscale("log")
@@ -210,9 +229,10 @@ def _accuracy(rows: list[Row]) -> Any:
     )
     least = min(r["threads"] for g in groups for r in g)
     for axis, shape in zip(axes[0], shapes, strict=True):
-        some = [r for g in groups if tuple(g[0]["shape"]) == shape for r in g]
-        some = [r for r in some if r["residual"] and r["passes"] and r["threads"] == least]
-        dots = {_name(r): _dot(axis, r, some) for r in some}
+        here = [r for g in groups if tuple(g[0]["shape"]) == shape for r in g]
+        here = [r for r in here if r["passes"] and r["threads"] == least]
+        some = [r for r in here if r["residual"]]
+        dots = {_name(r): _dot(axis, r, some) for r in some} | _lines(axis, here)
         for dtype in dict.fromkeys(r["dtype"] for r in some):
             level = max(float(r["residual"]) for r in some if r["dtype"] == dtype)
             axis.text(0.01, level, dtype, transform=axis.get_yaxis_transform(), fontsize=8)
@@ -226,6 +246,15 @@ def _accuracy(rows: list[Row]) -> Any:
         axis.yaxis.set_minor_formatter(NullFormatter())
         axis.legend(dots.values(), dots.keys(), fontsize=8, loc="center right")
     return figure
+
+
+def _lines(axis: Any, rows: list[Row]) -> dict[str, Any]:
+    """Draw the yardstick's times, a kind of line a dtype; return them for the legend."""
+    kinds = zip((r for r in rows if r["contender"] == CONV2D), ("--", ":", "-."), strict=False)
+    return {
+        f"{CONV2D}, {row['dtype']}": axis.axvline(1e3 * row["median"], color="black", lw=1, ls=kind)
+        for row, kind in kinds
+    }
 
 
 def _name(row: Row) -> str:

@@ -12,9 +12,11 @@ from pathlib import Path
 
 import invconv
 from invconv.whole_files import write_text
-from invconv_benchmarks.collect import Row
+from invconv_benchmarks.collect import Comparison, Row, grouped, yardstick
+from invconv_benchmarks.plain import CONV2D
 from invconv_benchmarks.result import Document, read
-from invconv_benchmarks.suites import LIMIT_SHAPES
+from invconv_benchmarks.spread import Interval
+from invconv_benchmarks.suites import LIMIT_SHAPES, Shape
 
 START, END = "<!-- benchmark table -->", "<!-- end of benchmark table -->"
 ROOT = Path(__file__).parents[2]
@@ -25,10 +27,11 @@ def block(results: Sequence[Document]) -> str:
     """Return the marked block: a table for each machine and device."""
     parts = [START]
     for document in results:
+        common = Comparison(grouped(document["rows"]), yardstick)
         shown = [r for r in document["rows"] if _shown(r)]
         for place in dict.fromkeys(map(_place, shown)):
             rows = [r for r in shown if _place(r) == place]
-            parts += ["", _caption(document, *place), "", *_table(rows)]
+            parts += ["", _caption(document, *place), "", *_table(rows, common)]
     return "\n".join([*parts, "", END])
 
 
@@ -57,29 +60,35 @@ def _caption(document: Document, gpu: bool, graph: bool) -> str:
     cores = max(1, environment["cores"])
     busy = max((v for v in document["load"].values() if v is not None), default=0) > cores + 1
     return (
-        f"Time of the inverse ÷ time of the library's plain convolution: one 2×2 corner, float32, "
-        f"one thread, {device}, {named}, {document['date'][:10]}"
+        f"Time of the inverse ÷ time of the library's plain convolution, and ÷ that of PyTorch's "
+        f"`{CONV2D}`, on images padded beforehand: one 2×2 corner, float32, one thread, "
+        f"{device}, {named}, {document['date'][:10]}"
         f"{', on a machine that was busy with other work' if busy else ''}. "
         f"In brackets what the run states as its spread."
     )
 
 
-def _table(rows: list[Row]) -> list[str]:
-    present = [(k, title) for k, title in _COLUMNS if any(r["library"] == k for r in rows)]
-    lines = [
-        "| B, C, H, W | " + " | ".join(title for _, title in present) + " |",
-        "|---" * (1 + len(present)) + "|",
-    ]
+def _table(rows: list[Row], common: Comparison) -> list[str]:
+    """Return a table with two columns a library, one where its plain convolution is F.conv2d."""
+    ratios: dict[str, dict[Shape, Interval]] = {}
+    for library, title in _COLUMNS:
+        for row in rows:
+            if row["library"] == library:
+                shape, own = tuple(row["shape"]), Interval(row["ratio"], row["low"], row["high"])
+                if row["against"] != CONV2D:
+                    ratios.setdefault(f"{title} ÷ its own", {})[shape] = own
+                if found := common.ratio(row):
+                    ratios.setdefault(f"{title} ÷ {CONV2D}", {})[shape] = found
+    lines = [f"| B, C, H, W | {' | '.join(ratios)} |", "|---" * (1 + len(ratios)) + "|"]
     for shape in LIMIT_SHAPES:
-        mine = {r["library"]: r for r in rows if tuple(r["shape"]) == shape}
-        if mine:
-            cells = [_cell(mine[k]) if k in mine else "–" for k, _ in present]
-            lines.append(f"| {', '.join(map(str, shape))} | " + " | ".join(cells) + " |")
+        cells = [_cell(column.get(shape)) for column in ratios.values()]
+        if any(shape in column for column in ratios.values()):
+            lines.append(f"| {', '.join(map(str, shape))} | {' | '.join(cells)} |")
     return lines
 
 
-def _cell(row: Row) -> str:
-    return f"{row['ratio']:.2g} ({row['low']:.2g}–{row['high']:.2g})"
+def _cell(found: Interval | None) -> str:
+    return "–" if found is None else f"{found.value:.2g} ({found.low:.2g}–{found.high:.2g})"
 
 
 def updated(text: str, results: Sequence[Document]) -> str:

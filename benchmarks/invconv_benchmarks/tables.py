@@ -11,7 +11,9 @@ from rich.table import Table
 
 from invconv_benchmarks import maps
 from invconv_benchmarks.collect import Row, grouped
+from invconv_benchmarks.plain import CONV2D
 from invconv_benchmarks.result import Document
+from invconv_benchmarks.spread import Interval
 from invconv_benchmarks.suites import Group, as_text
 from invconv_conformance.libraries import LIBRARIES
 
@@ -59,26 +61,32 @@ def place(row: Row) -> str:
 
 
 def _ours(title: str, does: str, groups: list[list[Row]]) -> Table:
-    """Return a table with a column a library: milliseconds, and the ratio with its spread."""
-    places = dict.fromkeys(place(r) for g in groups for r in g if r["role"] == "ours")
-    table = new(title, ("B x C x H x W",), ("", "thr", *places))
+    """Return a table with a line a library: milliseconds, and ratios with their spread."""
+    columns = ("ms", "÷ plain", f"÷ {CONV2D}", "roofline")
+    table = new(title, ("B x C x H x W", "", "thr", "library"), columns)
     for group in groups:
-        mine = {place(r): r for r in group if r["role"] == "ours" and r["does"] == does}
-        if not mine:
-            continue
-        row = group[0]
-        cells = [cell(mine[p]) if p in mine else "-" for p in places]
-        dtype = row["dtype"].replace("float", "f")
-        table.add_row(as_text(row["shape"]), dtype, str(row["threads"]), *cells)
+        mine = [r for r in group if r["role"] == "ours" and r["does"] == does]
+        for i, row in enumerate(mine):
+            where = as_text(row["shape"]), row["dtype"].replace("float", "f"), str(row["threads"])
+            table.add_row(*(("", "", "") if i else where), place(row), *_numbers(row))
     return table
 
 
-def cell(row: Row) -> str:
-    """Return "1.2 1.4±0.1": the median in milliseconds, and the ratio with its spread."""
+def _numbers(row: Row) -> tuple[str, ...]:
     if not row["passes"]:
-        return "failed"
-    time = f"{1e3 * row['median']:.3g}"
-    return time if row["ratio"] is None else f"{time} {ratio(row)}"
+        return ("failed", "-", "-", "-")
+    share = "-" if row["roofline"] is None else f"{row['roofline']:.0%}"
+    return f"{1e3 * row['median']:.3g}", ratio(own_ratio(row)), ratio(common_ratio(row)), share
+
+
+def own_ratio(row: Row) -> Interval | None:
+    """Return the ratio to the library's fastest plain convolution."""
+    return None if row["ratio"] is None else Interval(row["ratio"], row["low"], row["high"])
+
+
+def common_ratio(row: Row) -> Interval | None:
+    """Return the ratio to PyTorch's F.conv2d in the same run."""
+    return Interval(**row["yardstick"]) if row["yardstick"] else None
 
 
 def milliseconds(seconds: float) -> str:
@@ -86,10 +94,11 @@ def milliseconds(seconds: float) -> str:
     return f"{1e3 * seconds:.3g} ms" if seconds < 0.9995 else f"{seconds:.3g} s"
 
 
-def ratio(row: Row) -> str:
+def ratio(found: Interval | None) -> str:
     """Return a ratio with the larger side of the interval that the report states."""
-    spread = max(row["high"] - row["ratio"], row["ratio"] - row["low"])
-    return f"{row['ratio']:.2f}±{spread:.1g}"
+    if found is None:
+        return "-"
+    return f"{found.value:.2f}±{max(found.high - found.value, found.value - found.low):.1g}"
 
 
 def memory(row: Row) -> str:
@@ -102,7 +111,7 @@ def memory(row: Row) -> str:
 
 
 def _peers(groups: list[list[Row]]) -> Table:
-    table = new("what else there is", ("what", "instead", "in"), ("time", "x ours"))
+    table = new("what else there is", ("what", "instead", "in"), ("time", "x ours", f"÷ {CONV2D}"))
     for column in table.columns[:2]:
         column.no_wrap = False
     for group in groups:
@@ -119,12 +128,12 @@ def _peers(groups: list[list[Row]]) -> Table:
     return table
 
 
-def _against_ours(row: Row, group: list[Row]) -> tuple[str, str]:
+def _against_ours(row: Row, group: list[Row]) -> tuple[str, str, str]:
     if not row["passes"]:
-        return row["error"].rpartition(": ")[2], ""
-    mine = counterpart(row, group)
+        return row["error"].rpartition(": ")[2], "", ""
+    mine, common = counterpart(row, group), common_ratio(row)
     times = f"{row['median'] / mine['median']:.3g}" if mine else "-"
-    return milliseconds(row["median"]), times
+    return milliseconds(row["median"]), times, f"{common.value:.3g}" if common else "-"
 
 
 def counterpart(row: Row, group: list[Row]) -> Row | None:

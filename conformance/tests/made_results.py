@@ -75,11 +75,13 @@ def document(inverse: float = 1.3e-3, noise: float = 0.01, seed: int = 0) -> Any
 
 
 def _add_group(found: Collector, inverse: float, noise: float, seed: int) -> None:
+    conv2d = [samples(1.5e-3, noise, seed=seed + 30 + number) for number in range(2)]
     for number in range(2):
         parts = [
             row("invconv forward", "ours", "forward", samples(1.1e-3, noise, seed=seed + number)),
             row("invconv inverse", "ours", "inverse", samples(inverse, noise, seed=seed + 9)),
             row("im2col", "plain", "forward", samples(1e-3, noise, seed=seed + 20 + number)),
+            row("F.conv2d", "plain", "forward", conv2d[number], library="torch"),
             row("slow one", "peer", "inverse", samples(1.0, noise, 2)),
             row("absent one", "peer", "inverse", [], plan=None, first=None, error="not installed"),
         ]

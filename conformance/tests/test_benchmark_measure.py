@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from invconv.arrays import to_numpy
 from invconv_benchmarks import maps, measure, ours, plain, references, result, schedule
@@ -53,6 +54,17 @@ def test_plain_convolutions_agree(name: str) -> None:
     assert len(found) == (8 if name.startswith("periodic") else 5)
     for y in found:
         np.testing.assert_allclose(y, found[0], atol=1e-12)
+
+
+@pytest.mark.parametrize("name", ["corner 2", "periodic 3"])
+@pytest.mark.parametrize("does", ["forward", "gradient"])
+def test_no_clock_sees_the_yardstick_pad(
+    name: str, does: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = plain.contenders(setup(name, (does,), ALL[1]))
+    (call,) = [c.build() for c in found if c.name == plain.CONV2D]
+    monkeypatch.setattr(torch.nn.functional, "pad", None)
+    call()
 
 
 @pytest.mark.parametrize("target", ALL)

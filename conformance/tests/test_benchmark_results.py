@@ -20,6 +20,11 @@ def test_a_result_comes_back_as_it_was(tmp_path: Path) -> None:
     assert inverse["against"] == "im2col"
     assert inverse["low"] <= inverse["ratio"] <= inverse["high"]
     assert inverse["ratio"] == pytest.approx(1.3, rel=0.02)
+    common = inverse["yardstick"]
+    assert common["low"] < common["value"] < common["high"]
+    assert common["value"] == pytest.approx(1.3 / 1.5, rel=0.02)
+    assert named(read["rows"], "F.conv2d")["yardstick"]["value"] == 1
+    assert all(r["yardstick"] is None for r in read["rows"] if r["axis"])  # PyTorch did not run
     assert [len(p) for p in inverse["passes"]] == [30, 30]
     assert inverse["memory"] == {"first": 10**6, "second": 5 * 10**5}
     assert 0 < inverse["roofline"] < 1
@@ -137,7 +142,9 @@ def test_readme_block_is_renewed_from_results(tmp_path: Path) -> None:
     new = readme.updated(old, [read])
     assert new.startswith("before\n")
     assert new.endswith("\nafter")
-    assert "| 64, 12, 16, 16 | 1.3 (" in new
+    assert "| B, C, H, W | NumPy ÷ its own | NumPy ÷ F.conv2d |" in new
+    (line,) = [line for line in new.splitlines() if line.startswith("| 64, 12, 16, 16 |")]
+    assert [cell.split()[0] for cell in line.split("|")[2:-1]] == ["1.3", "0.87"]
     assert readme.updated(new, [read]) == new
     with pytest.raises(ValueError, match="expected the marks"):
         readme.updated("no marks", [read])
