@@ -1,0 +1,155 @@
+"""Copies between images in memory and the kernel's buffer, where vectors hold the lanes.
+
+Lane l of the vector at position t is the number t - skew l of line l: lines are images, or rows of
+one image that lag behind each other by the skew. A square of `lanes` lines and as many positions is
+read row by row, transposed in registers, and stored vector by vector; or the other way round.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from llvmlite import ir
+
+from invconv.kernels.ir import I32, VOID, Int, Value, Writer
+
+_AHEAD = 4  # vectors by which memory is asked for that is going to be written
+
+POINTERS = ("lines", "z")
+INTEGERS = (
+    "lines_there",
+    "line_step",
+    "channel_stride",
+    "skew",
+    "start",
+    "count",
+    "width",
+    "place",
+    "channel_step",
+    "step",
+    "run",
+    "gap",
+    "channels",
+)
+
+
+def write_copy(w: Writer, name: str) -> None:
+    """Write the function "enter" or "leave": copy positions of lines into the buffer, or back.
+
+    Its arguments:
+
+    lines, z
+        Line 0 from its position 0 on, and the buffer.
+    lines_there, line_step, channel_stride
+        How many lines there are, and what is between them and between channels, less the skew.
+    skew, start, count, width
+        Positions ``start`` to ``start + count`` are copied; a line has the numbers 0 to width - 1,
+        and zeros enter where it has none.
+    place, channel_step, step, run, gap
+        Position ``start`` is at ``place`` in the buffer; then, ``step`` apart, ``run`` positions
+        and a gap, and so on.
+    """
+    into = name == "enter"
+    with w.function(name, POINTERS, INTEGERS, inside=True) as a:
+        with w.loop(0, a["channels"]) as c, w.loop(0, a["count"], w.lanes) as j:
+            places = _places(w, a, a["place"] + c * a["channel_step"], j)
+            t = a["start"] + j
+            last = t - a["skew"] * (w.lanes - 1)
+            whole = [
+                a["lines_there"].is_(">=", w.lanes),
+                (j + w.lanes).is_("<=", a["count"]),
+                t.least(last).is_(">=", 0),
+                (t.most(last) + w.lanes).is_("<=", a["width"]),
+            ]
+            all_there = whole[0]
+            for condition in whole[1:]:
+                all_there = w.b.and_(all_there, condition)
+            rows = [
+                w.at(a["lines"], c * a["channel_stride"] + a["line_step"] * line + t)
+                for line in range(w.lanes)
+            ]
+            with w.b.if_else(all_there, likely=True) as (then, otherwise):
+                with then:
+                    (_enter_whole if into else _leave_whole)(w, a["z"], rows, places)
+                with otherwise:
+                    masks = _masks(w, a, t, j)
+                    here = [(j + i).is_("<", a["count"]) for i in range(w.lanes)]
+                    edge = _enter_edge if into else _leave_edge
+                    edge(w, a["z"], rows, masks, places, here)
+
+
+def _places(w: Writer, a: dict[str, Any], start: Int, j: Int) -> list[Int]:
+    """Return where the positions from ``j`` on are in the buffer."""
+    place = start + j * a["step"] + j // a["run"] * a["gap"]
+    left = a["run"] - j % a["run"]
+    found = []
+    for _ in range(w.lanes):
+        found.append(place)
+        left = left - 1
+        ended = left.is_("==", 0)
+        place = place + a["step"] + a["gap"].if_(ended, 0)
+        left = a["run"].if_(ended, left)
+    return found
+
+
+def _masks(w: Writer, a: dict[str, Any], t: Int, j: Int) -> list[Value]:
+    """Return, for each line, which of the positions from t on it has and are to be copied."""
+    kind = ir.VectorType(I32, w.lanes)
+    iota = w.indices(range(w.lanes))
+    masks = []
+    for line in range(w.lanes):
+        first = t - a["skew"] * line
+        width = a["width"].if_(w.int(line).is_("<", a["lines_there"]), 0)
+        end = (width - first).least(a["count"] - j)
+        low, high = (w.splat(w.b.trunc(n.value, I32), kind) for n in (-first, end))
+        inside = w.b.icmp_signed(">=", iota, low), w.b.icmp_signed("<", iota, high)
+        masks.append(w.b.and_(*inside))
+    return masks
+
+
+def _enter_whole(w: Writer, z: Value, rows: list[Value], places: list[Int]) -> None:
+    found = []
+    for row in rows:
+        found.append(w.b.load(row, typ=w.vector))
+        found[-1].align = w.itemsize
+    for vector, place in zip(w.transposed(found), places, strict=True):
+        w.store(vector, z, place)
+
+
+def _enter_edge(
+    w: Writer,
+    z: Value,
+    rows: list[Value],
+    masks: list[Value],
+    places: list[Int],
+    here: list[Value],
+) -> None:
+    found = [w.masked_load(row, mask) for row, mask in zip(rows, masks, strict=True)]
+    for vector, place, there in zip(w.transposed(found), places, here, strict=True):
+        with w.b.if_then(there):
+            w.store(vector, z, place)
+
+
+def _leave_whole(w: Writer, z: Value, rows: list[Value], places: list[Int]) -> None:
+    found = w.transposed([w.load(z, place) for place in places])
+    for row in rows:
+        ahead = w.b.gep(row, [I32(_AHEAD * w.lanes)], source_etype=w.number)
+        w.call("llvm.prefetch.p0", VOID, ahead, I32(1), I32(3), I32(1))
+    for vector, row in zip(found, rows, strict=True):
+        w.b.store(vector, row, align=w.itemsize)
+
+
+def _leave_edge(
+    w: Writer,
+    z: Value,
+    rows: list[Value],
+    masks: list[Value],
+    places: list[Int],
+    here: list[Value],
+) -> None:
+    # positions that do not count read the first one, which is there
+    found = [
+        w.load(z, place.if_(there, places[0])) for place, there in zip(places, here, strict=True)
+    ]
+    for vector, row, mask in zip(w.transposed(found), rows, masks, strict=True):
+        w.masked_store(vector, row, mask)

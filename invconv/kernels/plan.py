@@ -1,0 +1,123 @@
+"""How a compiled solve goes through an image: which pixels are in the lanes, and what lies where.
+
+A `Geometry` is all that a solve depends on besides values. Two ways lead through it:
+
+- `invconv.kernels.images`: the lanes are images of a batch, pixel after pixel.
+- `invconv.kernels.rows`: the lanes are rows of one image. Row l lags behind row l - 1 by so many
+  pixels that what it reads is there: the lanes are a wavefront.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from invconv.stencil import Offset, reaching
+
+Shape = tuple[int, ...]
+BAND = 2**18  # bytes of a buffer that stay in the cache
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """What a solve depends on besides values, for grids of at least two axes.
+
+    Attributes
+    ----------
+    channels : int
+    shape : tuple of int
+        The grid.
+    reach : tuple of offsets
+        How many pixels back each tap reads, counted along `direction`, that of the pixel itself
+        first.
+    order : tuple of int
+        Which matrix each of these taps has.
+    direction : tuple of int
+    lower : bool
+        Whether D is lower triangular.
+    lanes, most : int
+        Of a vector, and how many output channels may be solved at once.
+    itemsize : int
+        Bytes of a number.
+    """
+
+    channels: int
+    shape: Shape
+    reach: tuple[Offset, ...]
+    order: tuple[int, ...]
+    direction: tuple[int, ...]
+    lower: bool
+    lanes: int
+    most: int
+    itemsize: int
+
+    @property
+    def blocks(self) -> int:
+        """How many blocks of output channels are solved one after the other."""
+        return -(-self.channels // self.most)
+
+    @property
+    def block(self) -> int:
+        """Output channels of a block."""
+        return -(-self.channels // self.blocks)
+
+    @property
+    def single(self) -> bool:
+        """Whether one block has all channels."""
+        return self.blocks == 1
+
+    @property
+    def pixels(self) -> int:
+        """Pixels of an image."""
+        return math.prod(self.shape)
+
+    @property
+    def spare(self) -> int:
+        """How many numbers the sums of a pixel are."""
+        return self.blocks * self.block * self.lanes
+
+    @property
+    def margins(self) -> tuple[int, ...]:
+        """How far a tap reads along each axis, either way."""
+        return tuple(max(abs(o[a]) for o in self.reach) for a in range(len(self.shape)))
+
+
+def geometry_of(
+    *,
+    channels: int,
+    shape: Shape,
+    reach: tuple[Offset, ...],
+    direction: tuple[int, ...],
+    dilation: tuple[int, ...],
+    lower: bool,
+    lanes: int,
+    most: int,
+    itemsize: int,
+) -> Geometry:
+    """Return the geometry of a causal stencil (`invconv.wavefront.CausalStencil`) on a grid."""
+    pixels = [tuple(d * o for d, o in zip(dilation, offset, strict=True)) for offset in reach]
+    kept = tap_order(pixels, shape)
+    offsets = [(0,) * len(shape), *(pixels[t] for t in kept)]
+    if len(shape) == 1:  # an image of one row
+        shape, direction = (1, *shape), (1, *direction)
+        offsets = [(0, *o) for o in offsets]
+    return Geometry(
+        channels,
+        shape,
+        tuple(offsets),
+        (0, *(1 + t for t in kept)),
+        direction,
+        lower,
+        lanes,
+        most,
+        itemsize,
+    )
+
+
+def tap_order(pixels: list[Offset], shape: Shape) -> list[int]:
+    """Return the taps that reach a pixel of the grid, in the order in which they are added up.
+
+    The tap that reads the pixel that was solved last comes last: its result may still be on its
+    way to memory.
+    """
+    return sorted(reaching(pixels, shape), key=lambda t: tuple(-o for o in pixels[t]))

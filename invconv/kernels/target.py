@@ -1,0 +1,55 @@
+"""The processor that a kernel is compiled for."""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Target:
+    """A processor.
+
+    Attributes
+    ----------
+    triple, cpu, features : str
+        As LLVM names them.
+    bits : int
+        Of a vector.
+    registers : int
+        How many vectors they hold.
+    fma : bool
+        Whether it multiplies and adds with one rounding.
+    """
+
+    triple: str
+    cpu: str
+    features: str
+    bits: int
+    registers: int
+    fma: bool
+
+    @property
+    def most_channels(self) -> int:
+        """How many sums stay in registers, beside a vector that is read and a weight."""
+        return 24 if self.registers == 32 else 12
+
+
+@functools.cache
+def host() -> Target:
+    """Return this processor: AVX-512, AVX2 with FMA, or else vectors of 128 bits."""
+    from llvmlite import binding
+
+    found = binding.get_host_cpu_features()
+    triple = str(binding.get_process_triple())
+    has = {name for name, there in found.items() if there}
+    arm = triple.startswith(("aarch64", "arm64"))
+    bits = 512 if "avx512f" in has else 256 if {"avx2", "fma"} <= has else 128
+    return Target(
+        triple,
+        str(binding.get_host_cpu_name()),
+        str(found.flatten()),
+        bits,
+        registers=32 if arm or bits == 512 else 16,
+        fma=arm or "fma" in has,
+    )

@@ -1,0 +1,82 @@
+"""Threads of the process that solve parts of the same work, and sleep while there is none."""
+
+from __future__ import annotations
+
+import operator
+import os
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+
+_MOST = 64
+_number = 1  # on NumPy's arrays
+_pool: ThreadPoolExecutor | None = None
+
+
+def set_num_threads(n: int) -> None:
+    """Set how many threads the compiled kernel uses on NumPy arrays: 1 unless set.
+
+    For PyTorch's tensors ``torch.set_num_threads`` says so.
+
+    Parameters
+    ----------
+    n : int
+        At least 1.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If ``n`` is not an integer, or is less than 1.
+
+    Examples
+    --------
+    >>> import invconv
+    >>> invconv.set_num_threads(1)
+    """
+    global _number
+    if isinstance(n, bool):
+        raise TypeError("n: expected an integer, got a bool")
+    try:
+        count = operator.index(n)
+    except TypeError:
+        raise TypeError(f"n: expected an integer, got {type(n).__name__}") from None
+    if count < 1:
+        raise ValueError(f"n: expected at least 1 thread, got {count}")
+    _number = count
+
+
+def number() -> int:
+    """Return how many threads the kernel uses on NumPy arrays."""
+    return min(_number, _MOST)
+
+
+def together(work: Callable[[], object], threads: int) -> None:
+    """Call ``work`` in this thread, and in others beside it, until all have returned.
+
+    The work must be such that this thread alone could finish it: others may come late or never.
+    """
+    others: list[Future[object]] = []
+    for _ in range(min(threads, _MOST) - 1):
+        others.append(_threads().submit(work))
+    try:
+        work()
+    finally:
+        for other in others:
+            if not other.cancel():  # it has begun
+                other.result()
+
+
+def _threads() -> ThreadPoolExecutor:
+    global _pool
+    if _pool is None:
+        _pool = ThreadPoolExecutor(min(_MOST, 2 * (os.cpu_count() or 1)), "invconv")
+    return _pool
+
+
+def _forget() -> None:
+    """Forget the pool in a child of fork: its threads stayed in the parent."""
+    global _pool
+    _pool = None
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget)
