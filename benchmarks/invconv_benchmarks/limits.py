@@ -10,10 +10,26 @@ import numpy as np
 
 from invconv_benchmarks import maps, spread
 from invconv_benchmarks.collect import Row, grouped, same_place
-from invconv_benchmarks.plain import FFT
+from invconv_benchmarks.plain import CONV2D, FFT
 from invconv_benchmarks.spread import Interval
 from invconv_benchmarks.suites import LIMIT_SHAPES, Group, Shape, as_text
+from invconv_benchmarks.tables import TITLES
 
+# inverse / F.conv2d of a 2 x 2 corner with one thread in NumPy, in float32 and float64
+_AGAINST_CONV2D: dict[Shape, tuple[float, float]] = {
+    (1, 12, 16, 16): (3.0, 3.0),
+    (64, 12, 16, 16): (0.8, 0.8),
+    (64, 24, 8, 8): (0.6, 0.75),
+    (64, 48, 4, 4): (0.8, 0.9),
+    (100, 3, 32, 32): (0.4, 0.6),
+    (100, 12, 32, 32): (0.85, 0.4),
+    (1, 12, 64, 64): (1.0, 1.0),
+    (16, 48, 64, 64): (1.3, 0.6),
+    (1, 3, 256, 256): (0.6, 0.8),
+    (1, 12, 512, 512): (1.1, 0.4),
+}
+_TIMES = {"numpy": 1.0, "torch": 1.1, "jax": 1.4}  # that, for each library
+_JAX_CALL = 6.0  # at the first shape, where a call of JAX is most of it
 _LARGE = 2**23  # bytes of an input from which its size, not the library's, decides memory
 
 
@@ -70,41 +86,24 @@ def _ours(group: list[Row], does: str) -> list[Row]:
     return [r for r in group if r["role"] == "ours" and r["does"] == does and r["passes"]]
 
 
-def _best_forward(row: Row, group: list[Row]) -> Row | None:
-    found = [r for r in group if r["does"] == "forward" and r["passes"] and same_place(r, row)]
-    return min(found, key=lambda r: float(r["median"]), default=None)
-
-
-def _bound(library: str, shape: Shape) -> tuple[str, float] | None:
-    """Return the limit's name and bound for inverse / forward, None where there is none."""
-    batched = shape[0] > 1
-    if library == "numpy":
-        if batched:
-            return "NumPy, batched: inverse / best NumPy forward", 1.2
-        return ("NumPy, B = 1: inverse / best NumPy forward", 2.2) if shape[2] >= 64 else None
-    if library == "torch":
-        if batched:
-            bound = 1.9 if shape == (100, 12, 32, 32) else 1.5
-            return "torch CPU, batched: inverse / F.conv2d", bound
-        return "torch CPU, B = 1: inverse / F.conv2d", 3.0 if shape[2] >= 512 else 5.0
-    if library == "jax":
-        large = shape in ((16, 48, 64, 64), (1, 12, 512, 512))
-        return "JAX CPU: inverse / its best forward", 4.3 if large else 2.6
-    return None
+def _bound(row: Row) -> float | None:
+    """Return the limit of a corner's inverse ÷ F.conv2d, None where there is none."""
+    shape, library = tuple(row["shape"]), row["library"]
+    dtype = {"float32": 0, "float64": 1}.get(row["dtype"])
+    if shape not in _AGAINST_CONV2D or library not in _TIMES or dtype is None:
+        return None
+    if library == "jax" and shape == LIMIT_SHAPES[0]:
+        return _JAX_CALL
+    return _TIMES[library] * _AGAINST_CONV2D[shape][dtype]
 
 
 def _inverses(group: list[Row]) -> Iterator[Verdict]:
-    shape = tuple(group[0]["shape"])
-    if not group[0]["map"].startswith("corner") or shape not in LIMIT_SHAPES:
-        return
     for row in _ours(group, "inverse"):
-        found = _bound(row["library"], shape) if row["device"] == "cpu" else None
-        torch = row["library"] == "torch"
-        plain = [r for r in group if r["role"] == "plain" and r["passes"] and same_place(r, row)]
-        forward = next(iter(plain), None) if torch else _best_forward(row, group)
-        if found and forward:
-            name, bound = found
-            yield _verdict(name, row, _ratio(row, forward), bound)
+        alone = row["map"] == "corner 2" and row["threads"] == 1 and row["device"] == "cpu"
+        bound, found = _bound(row), row["yardstick"]
+        if alone and bound and found:
+            name = f"{TITLES[row['library']]}, one thread: inverse / {CONV2D}"
+            yield _verdict(name, row, Interval(**found), bound)
 
 
 def _emerging(group: list[Row]) -> Iterator[Verdict]:

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from invconv.arrays import to_numpy
+from invconv.numpy_primitives import causal_solver
 from invconv_benchmarks.contender import Call, Contender, Setup
 
 Array = Any
@@ -17,6 +18,7 @@ def contenders(setup: Setup) -> list[Contender]:
     build = {
         "forward": lambda: setup.on_images(setup.conv.forward),
         "inverse": lambda: _prepared(setup),
+        "kernel": lambda: _kernel(setup),
         "unprepared": lambda: _unprepared(setup),
         "same weights": lambda: _prepared(setup),
         "new weights": lambda: _unprepared(setup),
@@ -25,20 +27,27 @@ def contenders(setup: Setup) -> list[Contender]:
     }
     found = []
     for does in setup.group.does:
-        if does == "matrix" and setup.target.library.name != "numpy":
+        if does in ("matrix", "kernel") and setup.target.library.name != "numpy":
             continue
         if does in ("unprepared", "new weights") and setup.target.mode != "eager":
             continue  # compiled code has no plan to make at run time
         if does == "gradient" and setup.target.mode == "graph":
             continue  # what is captured are calls of images
-        images = to_numpy if does == "inverse" else None
-        name = f"invconv {does}"
+        images = to_numpy if does in ("inverse", "kernel") else None
+        name = does if does == "kernel" else f"invconv {does}"
         found.append(setup.contender(name, "ours", does, build[does], images=images))
     return found
 
 
 def _prepared(setup: Setup) -> Call:
     return setup.on_images(setup.conv.prepare(setup.grid, check=False).inverse)
+
+
+def _kernel(setup: Setup) -> Call:
+    """Return the solve alone, on NumPy's memory, without the operator's checks and bias."""
+    conv: Any = setup.conv
+    solve, y = causal_solver(conv._causal(), setup.grid), setup.x
+    return lambda: solve(y)
 
 
 def _unprepared(setup: Setup) -> Call:

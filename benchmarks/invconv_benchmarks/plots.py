@@ -231,7 +231,7 @@ def _accuracy(rows: list[Row]) -> Any:
     for axis, shape in zip(axes[0], shapes, strict=True):
         here = [r for g in groups if tuple(g[0]["shape"]) == shape for r in g]
         here = [r for r in here if r["passes"] and r["threads"] == least]
-        some = [r for r in here if r["residual"]]
+        some = [r for r in here if r["residual"] and r["does"] != "kernel"]
         dots = {_name(r): _dot(axis, r, some) for r in some} | _lines(axis, here)
         for dtype in dict.fromkeys(r["dtype"] for r in some):
             level = max(float(r["residual"]) for r in some if r["dtype"] == dtype)

@@ -22,8 +22,8 @@ class Group:
     shape : tuple of int
         (B, C, H, W).
     does : tuple of str
-        What is timed: some of "forward", "inverse", "gradient", "unprepared", "matrix", "same
-        weights", "new weights".
+        What is timed: some of "forward", "inverse", "kernel", "gradient", "unprepared", "matrix",
+        "same weights", "new weights".
     peers : tuple of str
         What else a user could run, see `invconv_benchmarks.references.PEERS`.
     quick : bool
@@ -96,10 +96,11 @@ def _inverse() -> list[Group]:
     quick = ((64, 12, 16, 16), (64, 48, 4, 4), (1, 12, 64, 64), (16, 48, 64, 64))
     peers = {(64, 12, 16, 16): SOLVERS, (64, 48, 4, 4): (*SOLVERS, "MAF sampling")}
     one = Group("inverse", "corner 2", (1, 12, 16, 16), BOTH, thorough=True)
+    corner = replace(one, does=(*BOTH, "kernel"))
     return [
-        *(replace(one, shape=s, quick=s in quick, peers=peers.get(s, ())) for s in LIMIT_SHAPES),
-        replace(one, map="corner 3", shape=(64, 12, 16, 16)),
-        replace(one, map="corner 3", shape=(16, 48, 64, 64)),
+        *(replace(corner, shape=s, quick=s in quick, peers=peers.get(s, ())) for s in LIMIT_SHAPES),
+        replace(corner, map="corner 3", shape=(64, 12, 16, 16)),
+        replace(corner, map="corner 3", shape=(16, 48, 64, 64)),
         replace(one, map="emerging 3", shape=(64, 12, 16, 16), quick=True),
         replace(one, map="emerging 3", shape=(16, 48, 64, 64)),
         replace(one, map="periodic 3", shape=(64, 12, 16, 16), quick=True),

@@ -44,6 +44,16 @@ def test_our_contenders_run_and_invert(name: str, target: tuple[str, str]) -> No
     np.testing.assert_allclose(to_numpy(calls["forward"]()), to_numpy(y))
 
 
+@pytest.mark.parametrize("name", ["corner 2", "corner 3"])
+@pytest.mark.parametrize("target", ALL)
+def test_the_kernel_alone_solves_on_numpys_memory(name: str, target: tuple[str, str]) -> None:
+    there = setup(name, ("kernel",), target)
+    found = ours.contenders(there)
+    assert [c.name for c in found] == ["kernel"] * (target == NUMPY)
+    for contender in found:
+        assert there.residual(contender.build()()) < 1e-14
+
+
 @pytest.mark.parametrize("name", ["corner 2", "corner 3", "periodic 2", "periodic 3", "plain"])
 def test_plain_convolutions_agree(name: str) -> None:
     found = [
