@@ -38,6 +38,8 @@ class Contender:
         Why it cannot run here, if it cannot.
     images : callable or None
         Turns what the call returns into x (B, C, H, W) with K x = y, in NumPy, if it does that.
+    before : callable or None
+        Is called when its turn comes, before the clock starts: a setting that it needs.
     """
 
     name: str
@@ -47,6 +49,7 @@ class Contender:
     build: Callable[[], Call]
     absent: str = ""
     images: Callable[[Any], Floats] | None = None
+    before: Call | None = None
 
 
 @dataclass(frozen=True)

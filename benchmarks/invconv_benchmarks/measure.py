@@ -74,6 +74,7 @@ def _start(runner: _Runner) -> None:
     """Plan, make the first calls, and find out how many calls a sample needs."""
     target, timing = runner.contender.target, runner.timing
     try:
+        _set(runner.contender)
         start = time.perf_counter()
         call = runner.contender.build()
         timing.plan = time.perf_counter() - start
@@ -99,6 +100,13 @@ def _sample(runner: _Runner) -> float:
     """Return the mean time of a call, after one that is not counted where calls are short."""
     target, call = runner.contender.target, runner.call
     assert call is not None
+    _set(runner.contender)
     if runner.estimate < _LONG:
         wait(target, call())  # others have been here: what they left in the cache is not ours
     return clock(target)(call, runner.timing.calls)
+
+
+def _set(contender: Contender) -> None:
+    """Make the settings that a contender needs, as its turn comes."""
+    if contender.before is not None:
+        contender.before()

@@ -80,16 +80,14 @@ def work(job: Job, out: Connection) -> None:
     from threadpoolctl import threadpool_info, threadpool_limits
 
     from invconv_benchmarks.gpu import full_precision
+    from invconv_benchmarks.threads import set_number
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent hears it, and keeps what there is
     warnings.simplefilter("ignore")
     targets = targets_of(job.targets)
     for target in targets:
         full_precision(target)
-    if any(t.library.name == "torch" for t in targets):
-        import torch
-
-        torch.set_num_threads(job.threads)
+        set_number(target.library.name, job.threads)
     with threadpool_limits(job.threads):
         if not job.memory:
             _send_ceilings(job, targets, out)
