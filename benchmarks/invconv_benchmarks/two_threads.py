@@ -112,8 +112,9 @@ def _samples(library: str, group: Group, seconds: float) -> _Samples:
         passes = [measure.measure(both, 2 * seconds) for _ in range(_PASSES)]
     finally:
         threads.set_number(library, before)
-    for timing in (t for timings in passes for t in timings if t.error):
-        raise RuntimeError(f"{library}, {group.title}: {timing.error}")
+    errors = [timing.error for timings in passes for timing in timings if timing.error]
+    if errors:
+        raise RuntimeError(f"{library}, {group.title}: {errors[0]}")
     one, two = ([timings[i].samples for timings in passes] for i in range(2))
     return _Samples(group, library, one, two)
 

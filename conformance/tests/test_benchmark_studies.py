@@ -33,7 +33,7 @@ def test_once_a_process_is_judged_by_all_processes() -> None:
     verdicts = [c.seconds.verdict(c.bound) for c in found if c.bound is not None]
     assert verdicts == ["pass", "pass", "unclear", "miss"]
     shown = first_solve.table(found)
-    assert [list(column.cells)[0] for column in shown.columns] == [
+    assert [next(iter(column.cells)) for column in shown.columns] == [
         "float64, 12 channels: the first solve", "250", "200-290", "300", "pass",
     ]  # fmt: skip
 
