@@ -12,6 +12,7 @@ from invconv.diagnosis import Diagnosis, diagnose
 from invconv.emerging import EmergingConv
 from invconv.errors import IllConditionedWarning, InvalidFileError, SingularConvError
 from invconv.files import load, save
+from invconv.kernels.threads import set_num_threads
 from invconv.periodic import PeriodicConv
 from invconv.plu import PLUConv1x1
 from invconv.pointwise import Conv1x1
@@ -42,6 +43,7 @@ __all__ = [
     "diagnose",
     "load",
     "save",
+    "set_num_threads",
     "squeeze",
     "unsqueeze",
 ]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,7 +11,6 @@ from invconv.calls import Call, enter, require_cotangent, require_spatial_shape
 from invconv.pieces import Gradients, Pieces
 from invconv.prepared import PreparedInverse
 from invconv.settings import count, flag, instead
-from invconv.tiles import tile_by_hand
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -73,7 +71,7 @@ class InvertibleConv(Pieces):
         Notes
         -----
         NaN and inf in a sample stay in it. There they may reach pixels that do not depend on them,
-        those that are solved at once (tiles, frequencies).
+        those that are solved at once (frequencies, channels).
         """
         return self._prepare(enter(self, "y", y).spatial_shape).inverse(y)
 
@@ -100,7 +98,6 @@ class InvertibleConv(Pieces):
         spatial_shape: Shape,
         *,
         check: bool = True,
-        tile: tuple[int, int] | None = None,
         precision: str | None = None,
         refine: int = 0,
     ) -> PreparedInverse:
@@ -113,10 +110,6 @@ class InvertibleConv(Pieces):
         check : bool
             Whether to judge the condition and warn of an inverse that cannot be right. Never
             done inside traced code nor for arrays on an accelerator.
-        tile : (h, w), optional
-            Of autoregressive convolutions: how many pixels are solved at once, instead of what the
-            planner chooses (`invconv.tiles`). 1 x 1 where it does not divide the grid or would cost
-            accuracy; ``plan`` tells.
         precision : {"float64", "auto"}, optional
             To solve data of another dtype in float64 (`invconv.precise`); "auto" does where the
             condition leaves fewer than three digits without. That of the data unless given.
@@ -129,10 +122,9 @@ class InvertibleConv(Pieces):
             If the operator has a zero pivot (known in host memory, outside traced code only).
         """
         shape, refine = require_spatial_shape(self, spatial_shape), count("refine", refine)
-        with nullcontext() if tile is None else tile_by_hand(tile):
-            held = self._held()
-            wide = precise.chosen(self, shape, precision)
-            return self._prepare(shape, check=check, held=held, wide=wide, refine=refine)
+        held = self._held()
+        wide = precise.chosen(self, shape, precision)
+        return self._prepare(shape, check=check, held=held, wide=wide, refine=refine)
 
     def _prepare(
         self,

@@ -1,4 +1,4 @@
-"""NumPy's native primitives: products into strided views and of windows, and BLAS's trsm.
+"""NumPy's native primitives: the compiled kernel, products of windows, and BLAS's trsm.
 
 No product says "invalid value encountered in matmul": on AVX-512, OpenBLAS's sgemv (0.3.31) reads
 memory for a matrix of five columns that nothing was written to. The result is right, but depending
@@ -8,27 +8,25 @@ on what was there NumPy warns.
 from __future__ import annotations
 
 import functools
-from dataclasses import dataclass
-from typing import Any, ClassVar
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from scipy.linalg import get_blas_funcs, get_lapack_funcs
 
-from invconv import blas, strided, windows
+from invconv import windows
 from invconv.arrays import Shape
-from invconv.replay import loops
+from invconv.kernels import compiled, threads
+from invconv.kernels.pitched import NUMPY, PitchedSolver
 from invconv.stencil import Offset, Stencil
-from invconv.tiles import Costs
 from invconv.wavefront import CausalStencil, stable_inverse
 from invconv.workspaces import Workspaces
 
 Floats = np.ndarray[Any, Any]
 
-COSTS = Costs(call=1.5e-7, adds=True)
-ONE_BY_ONE = Costs(call=6e-7, adds=True)  # without `invconv.replay.loops`
 _WINDOW_BYTES = 2**21  # they stay in the cache
-# numbers from which trsm shares B out among threads, which get in others' way, see `invconv.blas`;
-# a solve with a larger B is done in pieces, unless they are too many for what it takes
+# Above this size BLAS's trsm uses threads, which get in others' way: split B to stay below it,
+# unless that makes too many pieces.
 _SHARED_OUT = 1024
 _PIECES = 16
 
@@ -78,41 +76,60 @@ def triangular_solve(matrix: Floats, rhs: Floats, *, lower: bool) -> Floats:
     return np.concatenate([solve(rhs[:, i : i + step]) for i in starts], axis=1)
 
 
-def _as_strided(x: Floats, shape: tuple[int, ...], strides: tuple[int, ...]) -> Floats:
-    """Return a view, which NumPy refuses where it would leave the array (and `as_strided` not)."""
-    return np.ndarray(shape, x.dtype, x, strides=strides)
-
-
-STRIDED = strided.Strided(np, _as_strided, blas.product, np.matmul, keeps=True)
-
-
 @dataclass(frozen=True, eq=False)
-class Solver(strided.StridedSolver):
-    """The waves on NumPy."""
+class CompiledSolver:
+    """The map y -> x, both (B, C, *shape), that solves ``causal.stencil()`` x = y, in one call.
 
-    library: ClassVar[strided.Strided] = STRIDED
+    Attributes
+    ----------
+    causal : CausalStencil
+    shape : tuple of int
+        The grid.
+    """
 
-    @_quiet
-    def __call__(self, y: Floats) -> Floats:
-        """Solve for x, shape (B, C, *shape)."""
-        x: Floats = super().__call__(y)
-        return x
+    causal: CausalStencil
+    shape: Shape
+    _factored: compiled.CompiledSolve = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        c = self.causal
+        matrices = np.concatenate([c.diagonal[None], c.taps])
+        factored = compiled.compiled_solve(
+            matrices.astype(matrices.dtype.newbyteorder("="), copy=False),
+            self.shape,
+            c.reach,
+            c.direction,
+            c.dilation,
+            c.lower,
+        )
+        object.__setattr__(self, "_factored", factored)
 
     @property
-    def costs(self) -> Costs:
-        """What products cost here."""
-        return costs()
+    def plan(self) -> dict[str, Any]:
+        """How the solve runs."""
+        return self._factored.plan
+
+    def __call__(self, y: Floats) -> Floats:
+        """Solve for x, shape (B, C, *shape)."""
+        if y.size == 0:
+            return y
+        given = np.ascontiguousarray(y, y.dtype.newbyteorder("="))
+        x = np.empty(y.shape, given.dtype)
+        addresses = compiled.address_of(given), compiled.address_of(x)
+        self._factored.solve(*addresses, len(y), threads.number(), given, x)
+        return x.astype(y.dtype, copy=False)
+
+    def __reduce__(self) -> Any:
+        """Leave the weights out: another processor lays them out in another way."""
+        return causal_solver, (self.causal, self.shape)
 
 
-def costs() -> Costs:
-    """Return what products cost: in one call with others, or each by itself."""
-    return ONE_BY_ONE if loops() is None else COSTS
-
-
-def causal_solver(stencil: CausalStencil, shape: Shape) -> Solver:
+def causal_solver(stencil: CausalStencil, shape: Shape) -> CompiledSolver | PitchedSolver:
     """See `invconv.wavefront.causal_solver`."""
+    if compiled.available(stencil.taps.dtype.itemsize):
+        return CompiledSolver(stencil, shape)
     inverse = stable_inverse(stencil.diagonal, functools.partial(_invert, lower=stencil.lower))
-    return Solver(stencil, inverse, shape)
+    return PitchedSolver(stencil, inverse, shape, NUMPY)
 
 
 def _invert(matrix: Floats, *, lower: bool) -> Floats:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
@@ -10,109 +9,70 @@ import torch
 
 from invconv.arrays import readable
 from invconv.families import CausalFamily, SpectralFamily
-from invconv.numpy_primitives import Floats, costs
-from invconv.pitched import Layout
-from invconv.planes import PitchedSolver
+from invconv.kernels.compiled import CompiledSolve, available, compiled_solve
+from invconv.kernels.pitched import PitchedSolver
 from invconv.primitives import from_pixel_rows, pixel_rows
-from invconv.relay import Relay
 from invconv.spectrum import from_frequencies, stable_spectral_inverse, to_frequencies
-from invconv.tiles import Costs
 from invconv.wavefront import inverse_at_the_pixel
-from invconv_torch import waves
-from invconv_torch.in_memory import IN_MEMORY, fastest, in_small_products, memory, parts
-from invconv_torch.precision import full_precision
+from invconv_torch.waves import TORCH
 
 Tensor: TypeAlias = torch.Tensor
-
-_ELSEWHERE = Costs(call=2e-6)
-
-
-@dataclass(frozen=True, eq=False)
-class PitchedTorchSolver(PitchedSolver):
-    """The waves: NumPy's in a tensor's own memory on the CPU, elsewhere torch's."""
-
-    @property
-    def costs(self) -> Costs:
-        """What products cost here."""
-        return costs() if _on_host(self.causal.taps) else _ELSEWHERE
-
-    def _parts(self, y: Tensor) -> int:
-        return parts(y) if _on_host(y) else 1
-
-    def _choose(
-        self, shape: tuple[int, ...], parts: int, itemsize: int
-    ) -> tuple[Layout | Relay, list[Any]]:
-        taps = self.causal.taps
-        with full_precision(taps):
-            plan, matrices = super()._choose(shape, parts, itemsize)
-            if parts > 1 and isinstance(plan, Layout) and not in_small_products(plan):
-                plan, matrices = super()._choose(shape, 1, itemsize)
-        return plan, [memory(m) for m in matrices] if _on_host(taps) else matrices
-
-    def _wave(self, plan: Layout, matrices: list[Any], y: Tensor) -> Tensor:
-        if not _on_host(y):
-            with full_precision(y):
-                substitute = self._substitute if self.inverse is None else None
-                return waves.pitched(plan, matrices, y, substitute)
-        x = torch.empty_like(y, memory_format=torch.contiguous_format)
-        way = fastest(plan)
-        in_memory = self._substitute_in_memory if self.inverse is None else None
-        with nullcontext() if way is IN_MEMORY and in_memory is None else full_precision(y):
-            way.pitched(plan, matrices, memory(y), memory(x), in_memory)
-        return x
-
-    def _relay(self, plan: Relay, matrices: list[Any], y: Tensor) -> Tensor:
-        if not _on_host(y):
-            with full_precision(y):
-                return waves.relayed(plan, matrices[0], y)
-        x = torch.empty_like(y, memory_format=torch.contiguous_format)
-        IN_MEMORY.relay(plan, matrices, memory(y), memory(x))
-        return x
-
-    def _substitute(self, rhs: Tensor) -> Tensor:
-        """Return D^-1 applied to rows (M, C)."""
-        transposed, upper = self.causal.diagonal.mT, self.causal.lower
-        return torch.linalg.solve_triangular(transposed, rhs, upper=upper, left=False)
-
-    def _substitute_in_memory(self, rhs: Floats) -> Floats:
-        return memory(self._substitute(torch.from_numpy(rhs)))
-
-
-def _on_host(x: Tensor) -> bool:
-    return bool(x.device.type == "cpu")
 
 
 @dataclass(frozen=True, eq=False)
 class CausalFactor:
-    """An autoregressive convolution, factored for a grid."""
+    """An autoregressive convolution, factored for a grid.
+
+    Attributes
+    ----------
+    family : CausalFamily
+    weights : tensor
+    shape : tuple of int
+        The grid.
+    state : CompiledSolve or PitchedSolver
+        The compiled kernel on tensors in host memory, where it runs; wavefronts elsewhere.
+    """
 
     family: CausalFamily
     weights: Tensor
-    solver: PitchedTorchSolver
+    shape: tuple[int, ...]
+    state: CompiledSolve | PitchedSolver
 
     @staticmethod
     def of(family: CausalFamily, weights: Tensor, shape: tuple[int, ...]) -> CausalFactor:
         """Factor the convolution with these weights, on detached copies of what it needs."""
         weights = weights.detach()
+        if weights.device.type == "cpu" and available(weights.element_size()):
+            f = family
+            state = compiled_solve(
+                weights.numpy(force=True), shape, f.reach, f.direction, f.dilation, f.lower
+            )
+            return CausalFactor(family, weights, shape, state)
         causal = family.stencil(weights)
-        solver = PitchedTorchSolver(causal, inverse_at_the_pixel(causal), shape)
-        return CausalFactor(family, weights, solver)
+        inverse = inverse_at_the_pixel(causal)
+        return CausalFactor(family, weights, shape, PitchedSolver(causal, inverse, shape, TORCH))
 
     @property
     def plan(self) -> dict[str, Any]:
         """How the solve runs."""
-        return self.solver.plan
+        return self.state.plan
 
     def transpose(self) -> CausalFactor:
         """Return the factored transpose."""
-        family, weights = self.family.transpose(), self.family.adjoint(self.weights)
-        inverse = None if self.solver.inverse is None else self.solver.inverse.mT
-        solver = PitchedTorchSolver(family.stencil(weights), inverse, self.solver.shape)
-        return CausalFactor(family, weights, solver)
+        return self.of(self.family.transpose(), self.family.adjoint(self.weights), self.shape)
 
     def solve(self, y: Tensor) -> Tensor:
         """Return x, shape (B, C, *shape)."""
-        return self.solver(y)
+        if isinstance(self.state, PitchedSolver):
+            return self.state(y)
+        y = y.detach().resolve_neg().contiguous()
+        x = torch.empty_like(y)
+        self.state.solve(y.data_ptr(), x.data_ptr(), len(y), torch.get_num_threads(), y, x)
+        return x
+
+    def __reduce__(self) -> Any:
+        """Leave the state out: another processor lays weights out in another way."""
+        return CausalFactor.of, (self.family, self.weights, self.shape)
 
 
 @dataclass(frozen=True, eq=False)

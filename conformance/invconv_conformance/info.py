@@ -13,8 +13,9 @@ from rich.console import Console
 from rich.table import Table
 
 import invconv
+from invconv.kernels import machine
+from invconv.kernels.target import host
 from invconv.registry import PRIMITIVES
-from invconv.replay import loops
 from invconv_conformance.libraries import LIBRARIES
 from invconv_conformance.requirements import required_functions
 
@@ -42,7 +43,7 @@ def run(arguments: argparse.Namespace) -> int:
         native = [name for name, p in PRIMITIVES.items() if p.native(library.name)]
         if native:
             console.print(f"native primitives of {library.title}: {', '.join(native)}")
-    console.print(f"products of a wave: {_products()}", highlight=False)
+    console.print(f"autoregressive inverses on the CPU: {_kernel()}", highlight=False)
     for line in _kernels():
         console.print(line, highlight=False)
     for library in LIBRARIES:
@@ -55,11 +56,16 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _products() -> str:
-    if loops() is None:
-        return "one call each; pip install 'invconv\\[fast]' for all in one"
-    shared = "" if _torchs_team() is None else ", batches shared out among torch's threads"
-    return f"all in one call (llvmlite {_version('llvmlite')}){shared}"
+def _kernel() -> str:
+    """Say which way autoregressive convolutions are solved in host memory, and why."""
+    reason = machine.reason()
+    if reason is not None:
+        return f"wavefronts of matrix products, since {reason}".replace("[", "\\[")
+    target = host()
+    return (
+        f"one compiled kernel (llvmlite {_version('llvmlite')}, {target.cpu}, "
+        f"vectors of {target.bits} bits)"
+    )
 
 
 def _kernels() -> Iterator[str]:
@@ -82,13 +88,6 @@ def _wide_vectors() -> bool:
     """Tell whether the processor has all that OpenBLAS's kernels for AVX-512 use."""
     features = importlib.import_module("numpy._core._multiarray_umath").__cpu_features__
     return any(features.get(name, False) for name in ("AVX512_SKX", "X86_V4"))
-
-
-def _torchs_team() -> object:
-    try:
-        return importlib.import_module("invconv_torch.in_memory").TEAM
-    except ImportError:
-        return None
 
 
 def library_table() -> Table:

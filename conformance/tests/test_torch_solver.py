@@ -1,4 +1,4 @@
-"""The pitched solve on PyTorch against the agnostic wavefronts, over random settings."""
+"""The compiled solve on PyTorch against the agnostic wavefronts, over random settings."""
 
 from __future__ import annotations
 
@@ -10,9 +10,7 @@ import pytest
 import torch
 
 import invconv as ic
-from invconv.pitched import layout
 from invconv.registry import agnostic
-from invconv_torch import in_memory
 
 
 def random_operator(rng: np.random.Generator) -> tuple[ic.AutoregressiveConv, tuple[int, ...]]:
@@ -42,34 +40,12 @@ def test_equals_the_agnostic_twin(seed: int) -> None:
     with agnostic():
         expected = conv.inverse(y)
     prepared = conv.prepare(grid)
-    assert prepared.plan["method"] == "pitched wavefront"
+    assert prepared.plan["method"] == "compiled kernel"
     scale = float(expected.abs().max()) * 1e-12
     torch.testing.assert_close(prepared.inverse(y), expected, rtol=0, atol=scale)
     with torch.inference_mode():
         assert torch.equal(prepared.inverse(y), prepared.inverse(y.clone()))
     torch.testing.assert_close(prepared.inverse(y), expected, rtol=0, atol=scale)
-
-
-@pytest.mark.usefixtures("two_threads")
-def test_what_inference_mode_leaves_can_be_used_outside(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(in_memory, "TEAM", None)
-    rng = np.random.default_rng(0)
-    in_memory.IN_THREADS._kept._kept.clear()
-    first, second = (ic.AutoregressiveConv.init(48, 2, rng=rng, like=torch.zeros(0)) for _ in "ab")
-    y = torch.as_tensor(rng.standard_normal((64, 48, 16, 16)), dtype=torch.float32)
-    with torch.inference_mode():
-        first.inverse(y)
-    assert in_memory.IN_THREADS._kept._kept, "torch's products were meant"
-    torch.testing.assert_close(second.forward(second.inverse(y)), y, rtol=1e-4, atol=1e-4)
-
-
-def test_samples_do_not_lie_whole_pages_apart() -> None:
-    plan = layout((2, 8, 5, 63), ((0, 1), (1, 0), (1, 1)), 1, 8)
-    assert plan.strides[0] == 8 * 65
-    rng = np.random.default_rng(0)
-    x = torch.as_tensor(rng.standard_normal((2, 8, 5, 63)))
-    conv = ic.AutoregressiveConv.init(8, rng=rng, like=x)
-    torch.testing.assert_close(conv.inverse(conv.forward(x)), x, rtol=1e-11, atol=1e-11)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])

@@ -4,154 +4,140 @@ from __future__ import annotations
 
 import ctypes
 import functools
-import itertools
-import math
 import threading
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from invconv.kernels import images, machine, rows, threads, weights
-from invconv.kernels.plan import Geometry
-from invconv.kernels.program import Header, Segment, names, numbers
-from invconv.kernels.target import Target
+from invconv.kernels import machine, threads, weights
+from invconv.kernels.assembly import best_lanes, program
+from invconv.kernels.plan import Geometry, Shape, geometry_of
+from invconv.kernels.target import Target, host
+from invconv.stencil import Offset
 
-Ints = np.ndarray[Any, np.dtype[np.int64]]
 Floats = np.ndarray[Any, Any]
 
-_WORTH = 2**20  # multiplications from which other threads are asked to help
 _KEPT = 2**25  # bytes of a buffer that a thread keeps
-_ALIGNED = 64  # bytes
+_ALIGNED = 64  # bytes: vectors do not lie across two lines of the cache
+# seconds, about: to copy a float32 in and out, to multiply one, and from which on threads share
+_COPY, _MULTIPLY, _SHARED = 3.5e-10, 1.25e-11, 5e-4
+
+_PREPARE = ctypes.CFUNCTYPE(None, *[ctypes.c_void_p] * 4)
+_SOLVE = ctypes.CFUNCTYPE(None, *[ctypes.c_void_p] * 7, ctypes.c_int64)
+
+
+def available(itemsize: int) -> bool:
+    """Tell whether the kernel runs here; `invconv.kernels.machine.reason` says why it does not."""
+    return itemsize in (4, 8) and machine.reason() is None
 
 
 @dataclass(frozen=True, eq=False)
-class Program:
-    """The numbers that a solve goes by, and what its buffer needs.
+class CompiledSolve:
+    """A causal stencil on a grid, factored: its weights, and all that the kernel goes by.
 
     Attributes
     ----------
-    numbers : array of int64
-    header : Header
+    geometry : Geometry
+    target : Target
+    weights : array
+        As `invconv.kernels.weights` lays them out.
     """
 
-    numbers: Ints
-    header: Header
+    geometry: Geometry
+    target: Target
+    weights: Floats
 
-    def units(self, batch: int) -> int:
-        """Return into how many units of work a batch falls."""
-        return -(-batch // self.header.images) * self.header.units
+    @property
+    def plan(self) -> dict[str, Any]:
+        """How the solve runs."""
+        corner = "triangular solve" if self.weights[-1] else "cached inverse"
+        return {
+            "method": "compiled kernel",
+            "at the pixel": corner,
+            "vectors": f"{self.geometry.lanes} numbers of {8 * self.geometry.itemsize} bits",
+        }
+
+    def solve(self, y: int, x: int, batch: int, workers: int, *keeps: object) -> None:
+        """Solve images at the address ``y``, and put the results at ``x``.
+
+        Parameters
+        ----------
+        y, x : int
+            Addresses of contiguous arrays (batch, C, *shape) of the stencil's dtype.
+        batch : int
+        workers : int
+            Threads at most: few images are solved by one.
+        *keeps
+            What must not be freed while another thread may still be at work.
+        """
+        run = _run(self.geometry, self.target, batch, workers)
+        shared = np.zeros(1 + run.units, np.int64)
+        given = y, x, address_of(self.weights), run.program, address_of(shared)
+
+        def work(*_: object) -> None:
+            memory, buffer = _BUFFER.take(run.size)
+            run.solve(*given, memory, run.sums, batch)
+            _BUFFER.keep(buffer)
+
+        if run.workers == 1:
+            work()
+        else:
+            # after an interrupt the others go on for a while: they have what they use
+            threads.together(functools.partial(work, self, run, shared, keeps), run.workers)
 
 
-@functools.lru_cache(maxsize=64)
-def program(g: Geometry, lanes: str, shared: bool) -> Program:
-    """Return the program of a solve.
+def compiled_solve(
+    matrices: Floats,
+    shape: Shape,
+    reach: tuple[Offset, ...],
+    direction: tuple[int, ...],
+    dilation: tuple[int, ...],
+    lower: bool,
+    target: Target | None = None,
+) -> CompiledSolve:
+    """Factor a causal stencil on a grid.
 
     Parameters
     ----------
-    g : Geometry
-    lanes : {"images", "rows"}
-    shared : bool
-        Whether several threads may solve one image.
+    matrices : array, shape (1 + T, C, C)
+        Float32 or float64: D, then the taps'.
+    shape : tuple of int
+        The grid.
+    reach, direction, dilation, lower
+        As in `invconv.wavefront.CausalStencil`.
+    target : Target, optional
+        This processor unless given.
     """
-    if lanes == "images":
-        header, offsets = images.header(g), images.offsets(g)
-        masks, body = np.zeros((0, g.lanes), np.int8), images.segments(g)
-    else:
-        header, offsets = rows.header(g, shared), rows.offsets(g, shared)
-        masks, body = rows.masks(g, shared), rows.segments(g, shared)
-    if not header.masked:
-        masks = masks[:0]
-    packed = np.zeros(-(-masks.size // 8) * 8, np.int8)
-    packed[: masks.size] = masks.ravel()
-    size, taps = len(names(Header)), len(g.reach)
-    header = replace(
-        header,
-        segments=len(body[0]),
-        channels=g.channels,
-        pixels=g.pixels,
-        taps=taps,
-        lower=g.lower,
-        block=g.block,
-        blocks=g.blocks,
-        order=size,
-        offsets=size + taps,
-        keep=size + taps * (1 + len(offsets)),
-        body=size + taps * (1 + len(offsets)) + packed.size // 8,
-    )
-    found = np.concatenate(
-        [
-            np.asarray([*numbers(header), *g.order, *itertools.chain(*offsets)], np.int64),
-            packed.view(np.int64),
-            np.asarray([numbers(s) for unit in body for s in unit], np.int64).ravel(),
-        ]
-    )
-    found.setflags(write=False)
-    return Program(found, header)
-
-
-@functools.lru_cache(maxsize=256)
-def lanes_for(g: Geometry, batch: int, workers: int) -> str:
-    """Return what should be in the lanes for a batch: what leaves fewer lanes and threads idle."""
-    by_images = -(--(-batch // g.lanes) // workers) * g.pixels
-    if not rows.possible(g):
-        return "images"
-    strips = rows.Strips(g, shared=False)
-    levels = sum(map(strips.levels, range(strips.count)))
-    planes = math.prod(g.shape[:-2])
-    if planes > 1 or workers == 1:
-        by_rows = -(-batch // workers) * planes * levels
-    else:
-        by_rows = -(-batch * levels // workers)
-    return "images" if by_images <= 1.05 * by_rows else "rows"
-
-
-class Buffer(threading.local):
-    """The memory that a thread solves in, kept from one solve to the next up to 32 MiB."""
-
-    def __init__(self) -> None:
-        self._memory = np.empty(0, np.int8)
-
-    def address(self, size: int) -> tuple[int, Floats]:
-        """Return the address of so many bytes, and what keeps them."""
-        memory = self._memory
-        if memory.size < size + _ALIGNED:
-            memory = np.empty(size + _ALIGNED, np.int8)
-            if memory.size <= _KEPT:
-                self._memory = memory
-        start = address_of(memory)
-        return start + -start % _ALIGNED, memory
-
-
-_BUFFER = Buffer()
-
-
-def address_of(array: Floats) -> int:
-    """Return where an array's first number is."""
-    found: int = array.__array_interface__["data"][0]
-    return found
+    matrices = np.ascontiguousarray(matrices)
+    target, channels, itemsize = target or host(), matrices.shape[1], matrices.dtype.itemsize
+    lanes = target.bits // 8 // itemsize
+    settings = shape, reach, direction, dilation, lower, lanes, target.most_channels, itemsize
+    g = geometry_of(channels, *settings)
+    taps = len(g.reach)
+    found = np.empty(weights.weights_size(channels, taps, g.block, g.blocks), matrices.dtype)
+    scratch = np.empty(weights.scratch_size(channels, taps, lanes), matrices.dtype)
+    numbers = program(g, "images", False).numbers
+    prepare = _functions(target, itemsize, g.block, g.single).prepare
+    prepare(*map(address_of, (matrices, found, numbers, scratch)))
+    return CompiledSolve(g, target, found)
 
 
 @dataclass(frozen=True, eq=False)
-class Functions:
+class _Functions:
     """The compiled functions, as ctypes has them, and what keeps their code."""
 
     prepare: Any
     solve: Any
     sums: int
-    code: tuple[Any, ...]
-
-
-_PREPARE = ctypes.CFUNCTYPE(None, *[ctypes.c_void_p] * 4, ctypes.c_int64)
-_SOLVE = ctypes.CFUNCTYPE(None, *[ctypes.c_void_p] * 7, ctypes.c_int64)
+    code: tuple[machine.Code, ...]
 
 
 @functools.lru_cache(maxsize=256)
-def functions(target: Target, itemsize: int, block: int, single: bool) -> Functions:
-    """Compile what a solve calls."""
+def _functions(target: Target, itemsize: int, block: int, single: bool) -> _Functions:
     shared = machine.shared(target, itemsize)
     sums = machine.sums(target, itemsize, block, single)
-    return Functions(
+    return _Functions(
         _PREPARE(shared.addresses["prepare"]),
         _SOLVE(shared.addresses["solve"]),
         sums.addresses["sums"],
@@ -159,51 +145,59 @@ def functions(target: Target, itemsize: int, block: int, single: bool) -> Functi
     )
 
 
-def fold(target: Target, g: Geometry, matrices: Floats) -> Floats:
-    """Return the kernel's weights (`invconv.kernels.weights`) of matrices (1 + T, C, C), D first."""
-    call = functions(target, g.itemsize, g.block, g.single)
-    matrices = np.ascontiguousarray(matrices)
-    found = np.empty(weights.weights_size(g.channels, len(g.reach), g.block, g.blocks), matrices.dtype)
-    scratch = np.empty(weights.scratch_size(g.channels, len(g.reach), g.lanes), matrices.dtype)
-    numbers = program(g, "images", False).numbers
-    call.prepare(*map(address_of, (matrices, found, numbers, scratch)), 0)
-    return found
+@dataclass(frozen=True, eq=False)
+class _Run:
+    """What solves of a batch of one size have in common."""
+
+    solve: Any
+    sums: int
+    program: int
+    keeps: tuple[Any, ...]
+    units: int
+    size: int
+    workers: int
 
 
-def solve(target: Target, g: Geometry, packed: Floats, y: int, x: int, batch: int, workers: int) -> None:
-    """Solve a batch of images at the address ``y`` into those at ``x``.
-
-    Parameters
-    ----------
-    target : Target
-    g : Geometry
-    packed : array
-        From `fold`.
-    y, x : int
-        Addresses of contiguous arrays (B, C, *shape).
-    batch : int
-    workers : int
-        Threads at most.
-    """
-    call = functions(target, g.itemsize, g.block, g.single)
-    if batch * g.pixels * g.channels**2 * len(g.reach) < _WORTH:
+@functools.lru_cache(maxsize=256)
+def _run(g: Geometry, target: Target, batch: int, workers: int) -> _Run:
+    numbers = batch * g.channels * g.pixels
+    seconds = numbers * (_COPY + _MULTIPLY * g.channels * len(g.reach)) * g.itemsize / 4
+    if seconds * 512 / target.bits < _SHARED:
         workers = 1
-    way = lanes_for(g, batch, workers)
-    found = program(g, way, workers > 1)
-    units = found.units(batch)
-    shared = np.zeros(1 + units, np.int64)
-    given = (y, x, address_of(packed), address_of(found.numbers), address_of(shared))
-    size = found.header.size * g.itemsize
-
-    def work() -> None:
-        memory, keep = _BUFFER.address(size)
-        call.solve(*given, memory, call.sums, batch)
-        del keep
-
-    if workers == 1 or units == 1:
-        work()
-    else:
-        threads.together(work, min(workers, units))
+    call = _functions(target, g.itemsize, g.block, g.single)
+    found = program(g, best_lanes(g, batch, workers), workers > 1)
+    units, size = found.units(batch), found.header.size * g.itemsize
+    place = address_of(found.numbers)
+    return _Run(call.solve, call.sums, place, (call, found), units, size, min(workers, units))
 
 
-_ = Segment
+class _Buffers(threading.local):
+    """The memory that a thread solves in, kept from one solve to the next, up to 32 MiB.
+
+    It has one user at a time: a signal's handler that solves meanwhile finds none, and makes one.
+    """
+
+    def __init__(self) -> None:
+        self._kept: Floats | None = None
+
+    def take(self, size: int) -> tuple[int, Floats]:
+        """Return the address of so many bytes, and the array that has them."""
+        found, self._kept = self._kept, None
+        if found is None or found.size < size + _ALIGNED:
+            found = np.empty(size + _ALIGNED, np.int8)
+        start = address_of(found)
+        return start + -start % _ALIGNED, found
+
+    def keep(self, buffer: Floats) -> None:
+        """Keep a buffer for the next solve."""
+        if buffer.size <= _KEPT:
+            self._kept = buffer
+
+
+_BUFFER = _Buffers()
+
+
+def address_of(array: Floats) -> int:
+    """Return where an array's first number is."""
+    found: int = array.__array_interface__["data"][0]
+    return found

@@ -7,6 +7,7 @@ read row by row, transposed in registers, and stored vector by vector; or the ot
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 from llvmlite import ir
@@ -50,32 +51,36 @@ def write_copy(w: Writer, name: str) -> None:
         and a gap, and so on.
     """
     into = name == "enter"
-    with w.function(name, POINTERS, INTEGERS, inside=True) as a:
-        with w.loop(0, a["channels"]) as c, w.loop(0, a["count"], w.lanes) as j:
-            places = _places(w, a, a["place"] + c * a["channel_step"], j)
-            t = a["start"] + j
-            last = t - a["skew"] * (w.lanes - 1)
-            whole = [
-                a["lines_there"].is_(">=", w.lanes),
-                (j + w.lanes).is_("<=", a["count"]),
-                t.least(last).is_(">=", 0),
-                (t.most(last) + w.lanes).is_("<=", a["width"]),
-            ]
-            all_there = whole[0]
-            for condition in whole[1:]:
-                all_there = w.b.and_(all_there, condition)
-            rows = [
-                w.at(a["lines"], c * a["channel_stride"] + a["line_step"] * line + t)
-                for line in range(w.lanes)
-            ]
-            with w.b.if_else(all_there, likely=True) as (then, otherwise):
-                with then:
-                    (_enter_whole if into else _leave_whole)(w, a["z"], rows, places)
-                with otherwise:
-                    masks = _masks(w, a, t, j)
-                    here = [(j + i).is_("<", a["count"]) for i in range(w.lanes)]
-                    edge = _enter_edge if into else _leave_edge
-                    edge(w, a["z"], rows, masks, places, here)
+    with (
+        w.function(name, POINTERS, INTEGERS, inside=True) as a,
+        w.loop(0, a["channels"]) as c,
+        w.loop(0, a["count"], w.lanes) as j,
+    ):
+        places = _places(w, a, a["place"] + c * a["channel_step"], j)
+        t = a["start"] + j
+        rows = [
+            w.at(a["lines"], c * a["channel_stride"] + a["line_step"] * line + t)
+            for line in range(w.lanes)
+        ]
+        with w.b.if_else(_all_there(w, a, t, j), likely=True) as (then, otherwise):
+            with then:
+                (_enter_whole if into else _leave_whole)(w, a["z"], rows, places)
+            with otherwise:
+                here = [(j + i).is_("<", a["count"]) for i in range(w.lanes)]
+                edge = _enter_edge if into else _leave_edge
+                edge(w, a["z"], rows, _masks(w, a, t, j), places, here)
+
+
+def _all_there(w: Writer, a: dict[str, Any], t: Int, j: Int) -> Value:
+    """Return whether every line has all of the positions from t on, and they are to be copied."""
+    last = t - a["skew"] * (w.lanes - 1)
+    conditions = (
+        a["lines_there"].is_(">=", w.lanes),
+        (j + w.lanes).is_("<=", a["count"]),
+        t.least(last).is_(">=", 0),
+        (t.most(last) + w.lanes).is_("<=", a["width"]),
+    )
+    return functools.reduce(w.b.and_, conditions)
 
 
 def _places(w: Writer, a: dict[str, Any], start: Int, j: Int) -> list[Int]:
@@ -99,7 +104,7 @@ def _masks(w: Writer, a: dict[str, Any], t: Int, j: Int) -> list[Value]:
     masks = []
     for line in range(w.lanes):
         first = t - a["skew"] * line
-        width = a["width"].if_(w.int(line).is_("<", a["lines_there"]), 0)
+        width = a["width"].if_(w.integer(line).is_("<", a["lines_there"]), 0)
         end = (width - first).least(a["count"] - j)
         low, high = (w.splat(w.b.trunc(n.value, I32), kind) for n in (-first, end))
         inside = w.b.icmp_signed(">=", iota, low), w.b.icmp_signed("<", iota, high)

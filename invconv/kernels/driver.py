@@ -1,8 +1,8 @@
 """The loop of a solve: units of work, taken in order by as many threads as come.
 
 A thread that takes a unit waits until the unit before it, of the same image, has solved what this
-one reads. Units are taken in an order in which that unit was taken before, and whoever took it is at
-work, so one thread alone finishes too. Units of different images do not wait for each other.
+one reads. That unit was taken earlier, and the thread that took it is at work, so one thread alone
+finishes too. Units of different images do not wait for each other.
 """
 
 from __future__ import annotations
@@ -20,10 +20,9 @@ POINTERS = ("y", "x", "weights", "program", "shared", "z", "sums")
 
 def write_fold(w: Writer) -> None:
     """Write the function "prepare" of (matrices, weights, program, scratch)."""
-    with w.function(
-        "prepare", ("matrices", "weights", "program", "scratch"), ("images",), inside=False
-    ) as a:
-        h = _record(w, Header, a["program"], w.int(0))
+    pointers = ("matrices", "weights", "program", "scratch")
+    with w.function("prepare", pointers, inside=False) as a:
+        h = _record(w, Header, a["program"], w.integer(0))
         first, step = _channels(w, h)
         order = _entries(w, a["program"], h["order"])
         integers = h["taps"], h["channels"], h["block"], h["blocks"], first, step
@@ -38,14 +37,14 @@ def write_solve(w: Writer) -> None:
     the function of `invconv.kernels.sums`.
     """
     with w.function("solve", POINTERS, ("images",), inside=False) as a:
-        h = _record(w, Header, a["program"], w.int(0))
+        h = _record(w, Header, a["program"], w.integer(0))
         w.clear(a["z"], h["cleared"])
         groups = (a["images"] + (h["images"] - 1)) // h["images"]
         total = groups * h["units"]
         unit = w.variable(I64)
         w.b.store(_next(w, a["shared"]).value, unit)
         with w.loop(0, total):
-            taken = w.int(w.b.load(unit, typ=I64))
+            taken = w.integer(w.b.load(unit, typ=I64))
             with w.b.if_then(taken.is_("<", total)):
                 _unit(w, a, h, taken % groups, taken // groups)
                 w.b.store(_next(w, a["shared"]).value, unit)
@@ -102,7 +101,7 @@ def _segment(w: Writer, a: dict[str, Any], h: dict[str, Int], s: dict[str, Int])
 def _solve_pixels(w: Writer, a: dict[str, Any], h: dict[str, Int], s: dict[str, Int]) -> None:
     diagonal = h["blocks"] * h["block"] * h["taps"] * h["channels"]
     flag = w.load(a["weights"], diagonal + h["channels"] * h["channels"], w.number)
-    substitute = w.int(w.b.zext(w.b.fcmp_ordered("!=", flag, w.number(0.0)), I64))
+    substitute = w.integer(w.b.zext(w.b.fcmp_ordered("!=", flag, w.number(0.0)), I64))
     first, step = _channels(w, h)
     pointers = (
         a["z"],
@@ -128,7 +127,8 @@ def _solve_pixels(w: Writer, a: dict[str, Any], h: dict[str, Int], s: dict[str, 
         h["masked"],
     )
     kind = ir.FunctionType(VOID, [POINTER] * len(pointers) + [I64] * len(integers))
-    assert len(pointers) == len(sums.POINTERS) and len(integers) == len(sums.INTEGERS)
+    assert len(pointers) == len(sums.POINTERS)
+    assert len(integers) == len(sums.INTEGERS)
     w.b.call(w.typed(a["sums"], kind), [*pointers, *(n.value for n in integers)])
 
 
@@ -157,17 +157,17 @@ def _rows_above(w: Writer, a: dict[str, Any], h: dict[str, Int], s: dict[str, In
 def _channels(w: Writer, h: dict[str, Int]) -> tuple[Int, Int]:
     """Return the first channel that a substitution solves, and the step to the next."""
     lower = h["lower"].is_("!=", 0)
-    return w.int(0).if_(lower, h["channels"] - 1), w.int(1).if_(lower, -1)
+    return w.integer(0).if_(lower, h["channels"] - 1), w.integer(1).if_(lower, -1)
 
 
 def _next(w: Writer, shared: Value) -> Int:
-    return w.int(w.b.atomic_rmw("add", shared, I64(1), "monotonic"))
+    return w.integer(w.b.atomic_rmw("add", shared, I64(1), "monotonic"))
 
 
 def _wait(w: Writer, shared: Value, place: Int, needed: Int) -> None:
     address = w.b.gep(shared, [place.value], source_etype=I64)
     with w.repeat_while() as condition:
-        done = w.int(w.b.load_atomic(address, "acquire", 8, typ=I64))
+        done = w.integer(w.b.load_atomic(address, "acquire", 8, typ=I64))
         condition.append(done.is_("<", needed))
 
 

@@ -128,14 +128,12 @@ def _band(window: Window, first: int) -> Iterator[Segment]:
     downwards = g.direction[0] > 0
     top = first if downwards else g.shape[0] - first - slices  # in memory
     shift = (window.behind if downwards else window.slices - slices) - top  # to the buffer
-    if len(g.shape) == 2:
-        rows, outer = slices, [()]
-    else:
+    rows, outer = slices, [tuple[int, ...]()]
+    if len(g.shape) > 2:
         rows = g.shape[-2]
         axes = [range(top, top + slices), *map(range, g.shape[1:-2])]
-        outer = list(
-            itertools.product(*(axis[::s] for axis, s in zip(axes, g.direction, strict=False)))
-        )
+        ordered = (axis[::s] for axis, s in zip(axes, g.direction, strict=False))
+        outer = list(itertools.product(*ordered))
     for index in outer:
         start = (*index, 0, 0) if index else (top, 0)
         last = (*index, rows - 1, 0) if index else (top + rows - 1, 0)

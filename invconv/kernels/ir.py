@@ -119,20 +119,20 @@ class Writer:
         self.b = ir.IRBuilder(function.append_basic_block())
         given = dict(zip(pointers, function.args, strict=False))
         numbers = function.args[len(pointers) :]
-        yield given | {n: self.int(v) for n, v in zip(integers, numbers, strict=True)}
+        yield given | {n: self.integer(v) for n, v in zip(integers, numbers, strict=True)}
         self.b.ret_void()
 
     @contextmanager
     def loop(self, start: Number, stop: Number, step: Number = 1) -> Iterator[Int]:
         """Write the body of ``for i in range(start, stop, step)``, for a step > 0."""
         i = self.variable(I64)
-        self.b.store(self.int(start).value, i)
+        self.b.store(self.integer(start).value, i)
         test, body, after = (self.b.function.append_basic_block() for _ in range(3))
         self.b.branch(test)
         self.b.position_at_end(test)
-        self.b.cbranch(self.int(self.b.load(i, typ=I64)).is_("<", stop), body, after)
+        self.b.cbranch(self.integer(self.b.load(i, typ=I64)).is_("<", stop), body, after)
         self.b.position_at_end(body)
-        now = self.int(self.b.load(i, typ=I64))
+        now = self.integer(self.b.load(i, typ=I64))
         yield now
         self.b.store((now + step).value, i)
         self.b.branch(test)
@@ -164,7 +164,7 @@ class Writer:
 
     def call_inside(self, name: str, pointers: Sequence[Value], integers: Sequence[Number]) -> None:
         """Call a function that `function` wrote."""
-        values = [self.int(n).value for n in integers]
+        values = [self.integer(n).value for n in integers]
         self.b.call(self.module.globals[name], [*pointers, *values])
 
     def typed(self, address: Value, kind: Any) -> Value:
@@ -173,7 +173,7 @@ class Writer:
 
     # --- numbers ------------------------------------------------------------------------------
 
-    def int(self, value: Any) -> Int:
+    def integer(self, value: Any) -> Int:
         """Return an integer, a constant or a value, as `Int`."""
         if isinstance(value, Int):
             return value
@@ -181,12 +181,12 @@ class Writer:
 
     def at(self, pointer: Value, place: Number) -> Value:
         """Return the address of a number of an array."""
-        return self.b.gep(pointer, [self.int(place).value], source_etype=self.number)
+        return self.b.gep(pointer, [self.integer(place).value], source_etype=self.number)
 
     def entry(self, pointer: Value, place: Number) -> Int:
         """Return an entry of an array of integers."""
-        address = self.b.gep(pointer, [self.int(place).value], source_etype=I64)
-        return self.int(self.b.load(address, typ=I64))
+        address = self.b.gep(pointer, [self.integer(place).value], source_etype=I64)
+        return self.integer(self.b.load(address, typ=I64))
 
     def load(self, pointer: Value, place: Number, kind: Any = None) -> Value:
         """Return the vector, or something of another kind, that starts at a place."""
@@ -256,4 +256,3 @@ class Writer:
                     v[i], v[i + half] = (self.b.shuffle_vector(*pair, m) for m in (low, high))
             half //= 2
         return v
-

@@ -74,7 +74,7 @@ def shared(target: Target, itemsize: int) -> Code:
 
     writer = Writer(target, itemsize)
     write_module(writer)
-    return compiled(str(writer.module), target, ("prepare", "solve"))
+    return compiled(str(writer.module), target, ("prepare", "solve"), thorough=False)
 
 
 @functools.lru_cache(maxsize=256)
@@ -85,30 +85,40 @@ def sums(target: Target, itemsize: int, block: int, single: bool) -> Code:
 
     writer = Writer(target, itemsize)
     write_sums(writer, block, single)
-    return compiled(str(writer.module), target, ("sums",))
+    return compiled(str(writer.module), target, ("sums",), thorough=True)
 
 
-def compiled(text: str, target: Target, names: tuple[str, ...]) -> Code:
+def compiled(text: str, target: Target, names: tuple[str, ...], *, thorough: bool) -> Code:
     """Compile a module for this processor, and return its functions."""
     from llvmlite import binding
 
     module = binding.parse_assembly(text)
-    machine = optimised(module, target)
+    machine = optimised(module, target, thorough=thorough)
     engine = binding.create_mcjit_compiler(module, machine)
     engine.finalize_object()
     return Code({name: engine.get_function_address(name) for name in names}, engine)
 
 
-def optimised(module: Any, target: Target) -> Any:
-    """Optimise a module in place, and return the machine that it is for."""
+def optimised(module: Any, target: Target, *, thorough: bool) -> Any:
+    """Optimise a module in place, and return the machine that it is for.
+
+    Straight code, such as the copies, is written as it is to run: variables in registers are all
+    that is wanting, and every further pass over so much code takes long. Short loops are worth
+    LLVM's whole pipeline.
+    """
     from llvmlite import binding
 
     binding.initialize_native_target()
     binding.initialize_native_asmprinter()
     machine = binding.Target.from_triple(target.triple).create_target_machine(
-        cpu=target.cpu, features=target.features, opt=2
+        cpu=target.cpu, features=target.features, opt=2 if thorough else 1
     )
-    options = binding.PipelineTuningOptions(speed_level=2)
-    builder = binding.create_pass_builder(machine, options)
-    builder.getModulePassManager().run(module, builder)
+    builder = binding.create_pass_builder(machine, binding.PipelineTuningOptions(speed_level=2))
+    if thorough:
+        passes = builder.getModulePassManager()
+    else:
+        passes = binding.create_new_module_pass_manager()
+        passes.add_sroa_pass()
+        passes.add_simplify_cfg_pass()
+    passes.run(module, builder)
     return machine

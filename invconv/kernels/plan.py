@@ -9,6 +9,7 @@ A `Geometry` is all that a solve depends on besides values. Two ways lead throug
 
 from __future__ import annotations
 
+import functools
 import math
 from dataclasses import dataclass
 
@@ -18,9 +19,11 @@ Shape = tuple[int, ...]
 BAND = 2**18  # bytes of a buffer that stay in the cache
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Geometry:
     """What a solve depends on besides values, for grids of at least two axes.
+
+    `geometry_of` returns the same object for the same question, so it is compared by identity.
 
     Attributes
     ----------
@@ -82,8 +85,8 @@ class Geometry:
         return tuple(max(abs(o[a]) for o in self.reach) for a in range(len(self.shape)))
 
 
+@functools.lru_cache(maxsize=256)
 def geometry_of(
-    *,
     channels: int,
     shape: Shape,
     reach: tuple[Offset, ...],

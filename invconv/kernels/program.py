@@ -1,7 +1,7 @@
 """The numbers that a compiled solve goes by: a header, segments, offsets. All are 64-bit integers.
 
-A solve is some *units*: the units of one image, or of as many images as there are lanes, follow each
-other, and each is some *segments*: what is copied in, solved, and copied out at a time.
+A solve is some *units*: those of one image, or of as many images as there are lanes, follow each
+other. A unit is some *segments*: what is copied in, solved, and copied out at a time.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class Header:
         How many numbers of the buffer are zero at first, where the room of a pixel's sums is, and
         how long the buffer is.
     order, offsets, keep, body : int
-        Where, in the program, the order of the taps, their offsets, the masks, and the segments are.
+        Where the order of the taps, their offsets, the masks, and the segments are in the program.
     """
 
     images: int = 0

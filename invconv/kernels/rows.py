@@ -146,9 +146,10 @@ class Strips:
 
 
 def possible(g: Geometry) -> bool:
-    """Tell whether rows can be the lanes: no tap reads below, or further above than there are lanes.
+    """Tell whether rows can be the lanes.
 
-    A buffer for whole planes must not be too large.
+    No tap may read below, or further above than there are lanes, and a buffer for whole planes must
+    not be too large.
     """
     strips = Strips(g, shared=False)
     ups = [o[-2] for o in g.reach]
@@ -194,9 +195,9 @@ def offsets(g: Geometry, shared: bool) -> list[list[int]]:
     return found
 
 
-def masks(g: Geometry, shared: bool) -> np.ndarray[tuple[int, int], np.dtype[np.int8]]:
+def masks(g: Geometry) -> np.ndarray[tuple[int, int], np.dtype[np.int8]]:
     """Return, for each level, which lanes are inside the grid."""
-    s = Strips(g, shared)
+    s = Strips(g, shared=False)
     column = np.arange(s.levels(0))[:, None] - s.lag * np.arange(g.lanes)
     return ((column >= 0) & (column < g.shape[-1])).astype(np.int8)
 

@@ -1,8 +1,9 @@
 """The arithmetic of the kernel: sums over taps and channels, pixel after pixel.
 
-    x[p] = sum over t of W_t z[p - o_t],   z = y at o_0 = 0, x elsewhere;   W_0 = D^-1, W_t = -D^-1 K_t
+    x[p] = sum over t of W_t z[p - o_t]    with z = y at o_0 = 0, x elsewhere,
 
-or, where D^-1 would cost accuracy, the same with W_0 = 1 and W_t = -K_t, and then D x = that.
+and W_0 = D^-1, W_t = -D^-1 K_t; or, where D^-1 would cost accuracy, W_0 = 1 and W_t = -K_t, and the
+sum is D x[p].
 
 The order of the sums is this, whatever the lanes hold, and every kernel keeps to it, so that they
 agree bit for bit. For each output channel:
@@ -20,6 +21,7 @@ A pixel that a tap would read outside the grid is a zero that is read; it change
 from __future__ import annotations
 
 import functools
+import itertools
 from typing import Any
 
 from llvmlite import ir
@@ -70,14 +72,17 @@ def write_sums(w: Writer, block: int, single: bool) -> None:
     single : bool
         Whether these are all channels.
     """
-    with w.function("sums", POINTERS, INTEGERS, inside=False) as a:
-        with w.loop(0, a["rows"]) as row, w.loop(0, a["columns"]) as column:
-            here = a["at"] + row * a["row_step"] + column * a["column_step"]
-            _sum(w, a, here, block, single)
-            with w.b.if_then(a["substitute"].is_("!=", 0), likely=False):
-                _substitute(w, a, here)
-            with w.b.if_then(a["masked"].is_("!=", 0), likely=False):
-                _mask(w, a, here, row * a["columns"] + column)
+    with (
+        w.function("sums", POINTERS, INTEGERS, inside=False) as a,
+        w.loop(0, a["rows"]) as row,
+        w.loop(0, a["columns"]) as column,
+    ):
+        here = a["at"] + row * a["row_step"] + column * a["column_step"]
+        _sum(w, a, here, block, single)
+        with w.b.if_then(a["substitute"].is_("!=", 0), likely=False):
+            _substitute(w, a, here)
+        with w.b.if_then(a["masked"].is_("!=", 0), likely=False):
+            _mask(w, a, here, row * a["columns"] + column)
 
 
 def _sum(w: Writer, a: dict[str, Any], here: Int, block: int, single: bool) -> None:
@@ -87,12 +92,12 @@ def _sum(w: Writer, a: dict[str, Any], here: Int, block: int, single: bool) -> N
     weight, place = w.variable(I64), w.variable(I64)
     w.b.store(I64(0), weight)
     with w.loop(0, 1 if single else a["channels"], block) as channel:
-        for variable in sum(sums, []):
+        for variable in itertools.chain(*sums):
             w.b.store(w.zero, variable)
         with w.loop(0, a["taps"]) as tap:
             w.b.store((here + w.entry(a["offsets"], tap)).value, place)
             with w.loop(0, a["channels"], unrolled):
-                k, i = (w.int(w.b.load(v, typ=I64)) for v in (weight, place))
+                k, i = (w.integer(w.b.load(v, typ=I64)) for v in (weight, place))
                 for u in range(unrolled):
                     z = w.load(a["z"], i + a["channel_step"] * u)
                     for o, variable in enumerate(sums[u % count]):

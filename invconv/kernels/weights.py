@@ -38,7 +38,9 @@ def write_weights(w: Writer) -> None:
         a["row"] = ((a["taps"] * a["channels"]) + (w.lanes - 1)) // w.lanes * w.lanes
         _right_hand_sides(w, a)
         _substitute(w, a)
-        condition = w.b.fmul(_norm(w, a, a["matrices"], a["channels"]), _norm(w, a, a["scratch"], a["row"]))
+        condition = w.b.fmul(
+            _norm(w, a, a["matrices"], a["channels"]), _norm(w, a, a["scratch"], a["row"])
+        )
         accurate = w.b.fcmp_ordered("<=", condition, w.number(LIMIT))
         with w.b.if_then(w.b.not_(accurate)):
             _right_hand_sides(w, a)
@@ -74,7 +76,9 @@ def _substitute(w: Writer, a: dict[str, Any]) -> None:
             with w.loop(0, a["row"], w.lanes) as k:
                 known = w.load(a["scratch"], m * a["row"] + k)
                 place = o * a["row"] + k
-                w.store(w.fma(w.splat(entry), known, w.load(a["scratch"], place)), a["scratch"], place)
+                w.store(
+                    w.fma(w.splat(entry), known, w.load(a["scratch"], place)), a["scratch"], place
+                )
         with w.loop(0, a["row"], w.lanes) as k:
             place = o * a["row"] + k
             x = w.b.fdiv(w.load(a["scratch"], place), w.splat(pivot))

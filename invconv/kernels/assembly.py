@@ -1,0 +1,103 @@
+"""The program of a solve: header, offsets, masks and segments in one array of integers."""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import math
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import numpy as np
+
+from invconv.kernels import images, rows
+from invconv.kernels.plan import Geometry
+from invconv.kernels.program import Header, names, numbers
+
+Ints = np.ndarray[Any, np.dtype[np.int64]]
+Lanes = Literal["images", "rows"]
+
+
+@dataclass(frozen=True, eq=False)
+class Program:
+    """The numbers that a solve goes by.
+
+    Attributes
+    ----------
+    numbers : array of int64
+        Read by the compiled code, so it is never edited.
+    header : Header
+        Its first numbers.
+    """
+
+    numbers: Ints
+    header: Header
+
+    def units(self, batch: int) -> int:
+        """Return into how many units of work a batch falls."""
+        return -(-batch // self.header.images) * self.header.units
+
+
+@functools.lru_cache(maxsize=64)
+def program(g: Geometry, lanes: Lanes, shared: bool) -> Program:
+    """Return the program of a solve, for any batch.
+
+    Parameters
+    ----------
+    g : Geometry
+    lanes : {"images", "rows"}
+        What is in the lanes of a vector.
+    shared : bool
+        Whether several threads may solve one image.
+    """
+    if lanes == "images":
+        header, offsets, body = images.header(g), images.offsets(g), images.segments(g)
+    else:
+        header, offsets = rows.header(g, shared), rows.offsets(g, shared)
+        body = rows.segments(g, shared)
+    masks = _whole_integers(rows.masks(g)) if header.masked else np.zeros(0, np.int64)
+    first, taps = len(names(Header)), len(g.reach)
+    after_offsets = first + taps * (1 + len(offsets))
+    header = replace(
+        header,
+        segments=len(body[0]),
+        channels=g.channels,
+        pixels=g.pixels,
+        taps=taps,
+        lower=g.lower,
+        block=g.block,
+        blocks=g.blocks,
+        order=first,
+        offsets=first + taps,
+        keep=after_offsets,
+        body=after_offsets + masks.size,
+    )
+    start = [*numbers(header), *g.order, *itertools.chain(*offsets)]
+    segments = [numbers(segment) for unit in body for segment in unit]
+    found = np.concatenate([np.asarray(start, np.int64), masks, np.ravel(segments)])
+    found.setflags(write=False)
+    return Program(found, header)
+
+
+def _whole_integers(masks: np.ndarray[Any, Any]) -> Ints:
+    """Return bytes as 64-bit integers, with zeros at the end."""
+    padded = np.zeros(-(-masks.size // 8) * 8, np.int8)
+    padded[: masks.size] = masks.ravel()
+    return padded.view(np.int64)
+
+
+@functools.lru_cache(maxsize=256)
+def best_lanes(g: Geometry, batch: int, workers: int) -> Lanes:
+    """Return what should be in the lanes for a batch: whatever leaves fewer of them idle."""
+    groups = -(-batch // g.lanes)
+    by_images = -(-groups // workers) * g.pixels
+    if not rows.possible(g):
+        return "images"
+    strips = rows.Strips(g, shared=False)
+    levels = sum(map(strips.levels, range(strips.count)))
+    planes = math.prod(g.shape[:-2])
+    if len(g.shape) > 2:
+        by_rows = -(-batch // workers) * planes * levels
+    else:
+        by_rows = -(-batch * levels // workers)
+    return "images" if by_images <= 1.05 * by_rows else "rows"
