@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any, ClassVar, TypeAlias
+from contextlib import AbstractContextManager
+from typing import Any, TypeAlias
 
 import cupy
 from cupy.lib.stride_tricks import as_strided
 
-from invconv import strided, windows
+from invconv import windows
+from invconv.kernels.pitched import PitchedSolver, StridedOps
 from invconv.stencil import Offset, Stencil
 from invconv.wavefront import CausalStencil, inverse_at_the_pixel
 from invconv_cupy.precision import full_precision
@@ -48,27 +49,22 @@ def triangular_solve(matrix: Array, rhs: Array, *, lower: bool) -> Array:
     return solve_triangular(matrix, rhs, lower=lower)
 
 
+def _strided_view(x: Array, shape: tuple[int, ...], strides: tuple[int, ...], start: int) -> Array:
+    flat = x.reshape(-1)[start:]  # a view, since x is contiguous
+    return as_strided(flat, shape, tuple(s * x.itemsize for s in strides))
+
+
 def _matmul_into(a: Array, b: Array, out: Array) -> Array:
     return cupy.matmul(a, b, out=out)  # which it takes by name only
 
 
-STRIDED = strided.Strided(
-    cupy, as_strided, strided.general_product(cupy), _matmul_into, keeps=False
-)
+def _exact(x: Array) -> AbstractContextManager[None]:
+    return full_precision()
 
 
-@dataclass(frozen=True, eq=False)
-class Solver(strided.StridedSolver):
-    """The waves on CuPy."""
-
-    library: ClassVar[strided.Strided] = STRIDED
-
-    def __call__(self, y: Array) -> Array:
-        """Solve for x, shape (B, C, *shape)."""
-        with full_precision():
-            return super().__call__(y)
+CUPY = StridedOps(_strided_view, _matmul_into, _exact)
 
 
-def causal_solver(stencil: CausalStencil, shape: tuple[int, ...]) -> Solver:
+def causal_solver(stencil: CausalStencil, shape: tuple[int, ...]) -> PitchedSolver:
     """See `invconv.wavefront.causal_solver`."""
-    return Solver(stencil, inverse_at_the_pixel(stencil), shape)
+    return PitchedSolver(stencil, inverse_at_the_pixel(stencil), shape, CUPY)

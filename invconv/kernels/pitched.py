@@ -1,0 +1,198 @@
+"""The plain wavefront: an autoregressive solve by one matrix product a wavefront, on any library.
+
+It runs where no compiled kernel does. All images lie in one flat buffer, channels last, with zeros
+around each. In two dimensions the C numbers of pixel (i, j) of sample b, one of B, start at
+
+    start + i row + b pitch + j C        with row = B pitch + slope C,
+
+so that from the last sample at (i, j) to the first at (i + 1, j - slope), the next pixel of the
+wavefront, it is one pitch, as from sample to sample. So a whole wavefront is *one* strided matrix,
+and what a tap reads for it is another one, a fixed distance before it: nothing is gathered by
+index. The buffer holds y, and x overwrites it as the wave passes:
+
+    x = [y at the pixel, x at every tap] M        M = D^-T above the -(D^-1 taps)^T
+
+or, where D^-1 would cost accuracy, the same without it and a triangular solve at the end.
+
+- Where the two directions differ, the slope is negative: nothing is flipped.
+- Of more axes, the planes of the last two follow each other in the same buffer.
+- With dilation d, pixels whose coordinates differ modulo d never meet: they are separate images.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from invconv.arrays import Array, Shape, device, identity, namespace, zeros
+from invconv.kernels.pitched_layout import Layout, layout, order_in_memory
+from invconv.primitives import matmul, triangular_solve
+from invconv.wavefront import CausalStencil
+
+_FEW = 8  # channels: a loop over no more takes longer to start than to run
+_SHORT = 16  # numbers: of longer runs a copy takes no longer than their bytes do
+
+
+def assign(target: Array, source: Array) -> None:
+    """Copy an array into another one."""
+    target[...] = source
+
+
+def substitute(diagonal: Array, rows: Array, lower: bool) -> Array:
+    """Return D^-1 applied to every row (M, C)."""
+    return triangular_solve(diagonal, rows.T, lower=lower).T
+
+
+@dataclass(frozen=True)
+class StridedOps:
+    """What a library must have, in functions at the top of a module: for pickle.
+
+    Attributes
+    ----------
+    as_strided : callable
+        (x, shape, strides, start): a view of the memory of ``x``. The last two count numbers.
+    matmul : callable
+        (a, b, out): puts the product A B into ``out``, whose rows need not follow each other.
+    exact : callable
+        (x): a context in which products on the device of ``x`` keep all digits.
+    copy : callable
+        (target, source): copies images (B, C, *shape), or pixels (M, C), into others.
+    copy_runs : callable
+        (target, source): copies (M, runs, run), where the numbers of a run follow each other.
+    substitute : callable
+        (D, rows, lower): solves for every row (M, C) by substitution with D.
+    """
+
+    as_strided: Callable[[Array, tuple[int, ...], tuple[int, ...], int], Array]
+    matmul: Callable[[Array, Array, Array], object]
+    exact: Callable[[Array], AbstractContextManager[object]]
+    copy: Callable[[Array, Array], object] = assign
+    copy_runs: Callable[[Array, Array], object] = assign
+    substitute: Callable[[Array, Array, bool], Array] = substitute
+
+
+@dataclass(frozen=True, eq=False)
+class PitchedSolver:
+    """The map y -> x, both (B, C, *shape), that solves ``causal.stencil()`` x = y.
+
+    Attributes
+    ----------
+    causal : CausalStencil
+    inverse : array, shape (C, C), or None
+        D^-1 where it may be used, see `invconv.wavefront.inverse_at_the_pixel`.
+    shape : tuple of int
+        The grid.
+    ops : StridedOps
+        Of the library of the arrays.
+    """
+
+    causal: CausalStencil
+    inverse: Array | None
+    shape: Shape
+    ops: StridedOps
+    # the stencil without taps that reach beyond the grid, and M
+    _kept: CausalStencil = field(init=False, repr=False)
+    _weights: Array = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        kept = self.causal.within(self.shape)
+        object.__setattr__(self, "_kept", kept)
+        object.__setattr__(self, "_weights", _weights(kept, self.inverse))
+
+    @property
+    def plan(self) -> dict[str, Any]:
+        """How the solve runs; "levels" is how many wavefronts follow each other."""
+        corner = "triangular solve" if self.inverse is None else "cached inverse"
+        shapes = [np.broadcast_to(0, self.shape)[part].shape for part in self._residues()]
+        levels = sum(len(self._layout((1, 1, *shape)).steps) for shape in shapes)
+        return {"method": "pitched wavefront", "at the pixel": corner, "levels": levels}
+
+    def __call__(self, y: Array) -> Array:
+        """Solve for x, shape (B, C, *shape)."""
+        if 0 in y.shape:
+            return y
+        x = namespace(y).empty(y.shape, dtype=y.dtype, device=device(y))
+        with self.ops.exact(y):
+            for part in self._residues():
+                self._wave(y[part], x[part])
+        return x
+
+    def _residues(self) -> list[tuple[Any, ...]]:
+        """Return an index of the pixels of each residue class modulo the dilation."""
+        every = [[slice(i, None, d) for i in range(d)] for d in self._kept.dilation]
+        return [(..., *part) for part in itertools.product(*every)]
+
+    def _layout(self, shape: tuple[int, ...]) -> Layout:
+        return layout(shape, self._kept.reach, self._kept.direction)
+
+    def _wave(self, y: Array, x: Array) -> None:
+        """Put the solution of images without dilation into ``x``."""
+        ops, causal, weights, shape = self.ops, self.causal, self._weights, tuple(y.shape)
+        plan, (depth, channels) = self._layout(shape), weights.shape
+        buffer = zeros((plan.length,), y)
+        images = ops.as_strided(buffer, shape, plan.strides, plan.start)
+        ops.copy(images, y)
+        read = zeros((plan.longest, depth), y)  # [y, x at every tap] of a wavefront
+        targets, column = [], 0
+        for _, _, many, run in plan.blocks:
+            kept = ops.as_strided(read, (plan.longest, many, run), (depth, run, 1), column)
+            targets.append(kept)
+            column += many * run
+        for place, count in plan.steps:
+            for target, (shift, step, many, run) in zip(targets, plan.blocks, strict=True):
+                part, strides = (count, many, run), (plan.pitch, step, 1)
+                ops.copy_runs(target[:count], ops.as_strided(buffer, part, strides, place + shift))
+            front = ops.as_strided(buffer, (count, channels), (plan.pitch, 1), place)
+            ops.matmul(read[:count], weights, front)
+            if self.inverse is None:
+                ops.copy(front, ops.substitute(causal.diagonal, front, causal.lower))
+        ops.copy(x, images)
+
+
+def _weights(causal: CausalStencil, inverse: Array | None) -> Array:
+    """Return M, ((1 + T) C, C), as `order_in_memory` says."""
+    xp, taps = namespace(causal.taps), -causal.taps
+    here = identity(causal.diagonal.shape[0], taps) if inverse is None else inverse
+    if inverse is not None and causal.reach:
+        taps = matmul(inverse, taps)
+    order = order_in_memory(causal.reach, causal.direction)
+    parts = [here if t < 0 else taps[t, ...] for t, _ in order]
+    return xp.concat([xp.matrix_transpose(part) for part in parts], axis=0)
+
+
+def _as_strided(
+    x: np.ndarray[Any, Any], shape: tuple[int, ...], strides: tuple[int, ...], start: int
+) -> np.ndarray[Any, Any]:
+    """Return a view, which NumPy refuses where it would leave the array."""
+    size = x.itemsize
+    return np.ndarray(shape, x.dtype, x, start * size, [s * size for s in strides])
+
+
+def _quiet(x: np.ndarray[Any, Any]) -> np.errstate:
+    """Let no product warn: see `invconv.numpy_primitives`, and an inverse may grow beyond range."""
+    return np.errstate(invalid="ignore", over="ignore")
+
+
+def _channel_by_channel(target: np.ndarray[Any, Any], source: np.ndarray[Any, Any]) -> None:
+    """Copy images; of few channels one by one, since NumPy's inner loop would run over them."""
+    if target.shape[1] > _FEW:
+        target[...] = source
+        return
+    for channel in range(target.shape[1]):
+        target[:, channel] = source[:, channel]
+
+
+def _short_runs(target: np.ndarray[Any, Any], source: np.ndarray[Any, Any]) -> None:
+    """Copy runs of numbers; short ones each as if it were one number, in a third of the time."""
+    if target.shape[-1] <= _SHORT:
+        run = f"V{target.shape[-1] * target.itemsize}"
+        target, source = target.view(run), source.view(run)
+    target[...] = source
+
+
+NUMPY = StridedOps(_as_strided, np.matmul, _quiet, _channel_by_channel, _short_runs)
