@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from invconv.kernels import machine, threads, weights
+from invconv.kernels import machine, threads
 from invconv.kernels.assembly import best_lanes, program
 from invconv.kernels.plan import Geometry, Shape, geometry_of
 from invconv.kernels.target import Target, host
@@ -111,12 +111,8 @@ def compiled_solve(
     """
     matrices = np.ascontiguousarray(matrices)
     target, channels, itemsize = target or host(), matrices.shape[1], matrices.dtype.itemsize
-    lanes = target.bits // 8 // itemsize
-    settings = shape, reach, direction, dilation, lower, lanes, target.most_channels, itemsize
-    g = geometry_of(channels, *settings)
-    taps = len(g.reach)
-    found = np.empty(weights.weights_size(channels, taps, g.block, g.blocks), matrices.dtype)
-    scratch = np.empty(weights.scratch_size(channels, taps, lanes), matrices.dtype)
+    g = geometry_of(channels, shape, reach, direction, dilation, lower, itemsize, target)
+    found, scratch = np.empty(g.weights, matrices.dtype), np.empty(g.scratch, matrices.dtype)
     numbers = program(g, "images", False).numbers
     prepare = _functions(target, itemsize, g.block, g.single).prepare
     prepare(*map(address_of, (matrices, found, numbers, scratch)))

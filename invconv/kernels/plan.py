@@ -13,6 +13,7 @@ import functools
 import math
 from dataclasses import dataclass
 
+from invconv.kernels.target import Target
 from invconv.stencil import Offset, reaching
 
 Shape = tuple[int, ...]
@@ -80,6 +81,17 @@ class Geometry:
         return self.blocks * self.block * self.lanes
 
     @property
+    def weights(self) -> int:
+        """How many numbers the weights are (`invconv.kernels.weights`)."""
+        taps = len(self.reach)
+        return self.blocks * self.block * taps * self.channels + self.channels**2 + 1
+
+    @property
+    def scratch(self) -> int:
+        """How many numbers of room the weights are made in."""
+        return self.channels * -(-len(self.reach) * self.channels // self.lanes) * self.lanes
+
+    @property
     def margins(self) -> tuple[int, ...]:
         """How far a tap reads along each axis, either way."""
         return tuple(max(abs(o[a]) for o in self.reach) for a in range(len(self.shape)))
@@ -93,9 +105,8 @@ def geometry_of(
     direction: tuple[int, ...],
     dilation: tuple[int, ...],
     lower: bool,
-    lanes: int,
-    most: int,
     itemsize: int,
+    target: Target,
 ) -> Geometry:
     """Return the geometry of a causal stencil (`invconv.wavefront.CausalStencil`) on a grid."""
     pixels = [tuple(d * o for d, o in zip(dilation, offset, strict=True)) for offset in reach]
@@ -111,8 +122,8 @@ def geometry_of(
         (0, *(1 + t for t in kept)),
         direction,
         lower,
-        lanes,
-        most,
+        target.bits // 8 // itemsize,
+        target.most_channels,
         itemsize,
     )
 

@@ -112,13 +112,3 @@ def _pack(w: Writer, a: dict[str, Any]) -> None:
         entry = w.load(a["scratch"], channel.if_(there, 0) * a["row"] + k, w.number)
         number = w.b.select(there, entry, w.number(0.0))
         w.store(number, a["weights"], (b * taps * channels + k) * block + o)
-
-
-def weights_size(channels: int, taps: int, block: int, blocks: int) -> int:
-    """Return how many numbers the weights are."""
-    return blocks * block * taps * channels + channels**2 + 1
-
-
-def scratch_size(channels: int, taps: int, lanes: int) -> int:
-    """Return how many numbers of room `write_weights` needs."""
-    return channels * (-(-taps * channels // lanes) * lanes)
