@@ -1,4 +1,4 @@
-"""Correlations on PyTorch: its convolution, or one product on windows where that is faster."""
+"""Correlations on PyTorch: its convolution, the compiled kernel or products on windows."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from typing import TypeAlias
 import torch
 import torch.nn.functional as F
 
+from invconv.kernels.compiled import available
+from invconv.kernels.correlation import compiled_correlation
 from invconv.primitives import fold, pad_periodic, shifts
 from invconv.stencil import Offset, reaching
 
@@ -17,6 +19,8 @@ Tensor: TypeAlias = torch.Tensor
 Shape: TypeAlias = tuple[int, ...]
 
 _WINDOW_BYTES = 2**20  # of windows at a time: as many samples as stay in the cache
+_FEW = 2**13  # numbers of images for which the compiled kernel takes longer to call
+_SHORT = 64  # products of a sum, up to which it beats PyTorch's float32 convolution
 _CONV = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
 
 
@@ -73,6 +77,8 @@ def correlate(offsets: tuple[Offset, ...], wrap: bool, taps: Tensor, x: Tensor) 
     grid = grid_of(offsets, wrap, shape)
     if grid is None or x.numel() == 0:
         return torch.zeros_like(x)
+    if _prefers_kernel(x, len(grid.taps)):
+        return _correlate_compiled(offsets, wrap, taps, x)
     if _prefers_windows(x, grid):
         return _correlate_windows(offsets, wrap, taps, x)
     kernel = _kernel(grid, taps)
@@ -103,6 +109,29 @@ def correlate_kernel_vjp(
     for t, place in zip(grid.taps, grid.places, strict=True):
         grads[t] = flat[place]
     return torch.stack(grads)
+
+
+def _prefers_kernel(x: Tensor, taps: int) -> bool:
+    """Whether the compiled kernel is the faster one by a fifth or more.
+
+    `python -m invconv_benchmarks.forward` measures it: on float64 images, and on float32 ones
+    whose sums are short; small images take longer to call for than to convolve.
+    """
+    if x.device.type != "cpu" or x.numel() < _FEW or not x.is_contiguous():
+        return False
+    if not available(x.element_size()):
+        return False
+    return x.dtype == torch.float64 or taps * x.shape[1] <= _SHORT
+
+
+def _correlate_compiled(offsets: tuple[Offset, ...], wrap: bool, taps: Tensor, x: Tensor) -> Tensor:
+    found = compiled_correlation(x.shape[1], tuple(x.shape[2:]), offsets, wrap, x.element_size())
+    assert found is not None, "some tap reaches a pixel"
+    x, taps = x.detach().resolve_neg(), taps.detach().resolve_neg().contiguous()
+    y = torch.empty_like(x)
+    addresses = taps.data_ptr(), x.data_ptr(), y.data_ptr()
+    found.run(*addresses, len(x), torch.get_num_threads(), taps, x, y)
+    return y
 
 
 def _prefers_windows(x: Tensor, grid: Grid) -> bool:

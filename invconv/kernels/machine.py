@@ -77,6 +77,17 @@ def shared(target: Target, itemsize: int) -> Code:
     return compiled(str(writer.module), target, ("prepare", "solve"), thorough=False)
 
 
+@functools.lru_cache(maxsize=64)
+def correlation(target: Target, itemsize: int) -> Code:
+    """Compile the rest of a correlation."""
+    from invconv.kernels.correlation_driver import write_correlation
+    from invconv.kernels.ir import Writer
+
+    writer = Writer(target, itemsize)
+    write_correlation(writer)
+    return compiled(str(writer.module), target, ("correlate",), thorough=False)
+
+
 @functools.lru_cache(maxsize=256)
 def sums(target: Target, itemsize: int, block: int, single: bool) -> Code:
     """Compile the sums of a block of output channels."""

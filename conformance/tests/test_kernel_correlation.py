@@ -1,0 +1,156 @@
+"""Compiled correlations against sums over shifted images, written out in float64."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import invconv as ic
+from invconv.kernels import correlation
+from invconv.kernels.compiled import address_of
+from invconv.kernels.correlation import compiled_correlation
+from invconv.kernels.target import Target, host
+from invconv.stencil import Offset
+from invconv_torch.correlation import correlate
+
+Floats = np.ndarray[Any, Any]
+
+
+@pytest.fixture
+def always_shared(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let threads share out correlations of any size."""
+    monkeypatch.setattr(correlation, "_SHARED", 0.0)
+
+
+def correlated(
+    taps: Floats,
+    offsets: tuple[Offset, ...],
+    x: Floats,
+    wrap: bool,
+    workers: int = 1,
+    target: Target | None = None,
+) -> Floats:
+    """Return the kernel's result, from memory that is not zero where nothing is written."""
+    found = compiled_correlation(x.shape[1], x.shape[2:], offsets, wrap, x.itemsize, target)
+    if found is None:
+        return np.zeros_like(x)
+    y = np.full_like(x, np.nan)
+    found.run(*map(address_of, (taps, x, y)), len(x), workers, taps, x, y)
+    return y
+
+
+def expected(taps: Floats, offsets: tuple[Offset, ...], x: Floats, wrap: bool) -> Floats:
+    """Return the sum over taps of their matrix times the image, shifted pixel by pixel."""
+    y = np.zeros(x.shape)
+    for matrix, offset in zip(taps.astype("float64"), offsets, strict=True):
+        for p in itertools.product(*map(range, x.shape[2:])):
+            there: Any = tuple(i + o for i, o in zip(p, offset, strict=True))
+            if wrap:
+                there = tuple(i % n for i, n in zip(there, x.shape[2:], strict=True))
+            if all(0 <= i < n for i, n in zip(there, x.shape[2:], strict=True)):
+                pixel: Any = (..., *p)
+                y[pixel] += x[(..., *there)].astype("float64") @ matrix.T
+    return y
+
+
+def random_case(rng: np.random.Generator) -> tuple[Floats, tuple[Offset, ...], Floats]:
+    ndim = int(rng.integers(1, 5))
+    most = {1: 40, 2: 12, 3: 6, 4: 4}[ndim]
+    grid = tuple(int(n) for n in rng.integers(1, most, ndim))
+    count, channels = int(rng.integers(1, 6)), int(rng.choice([1, 2, 3, 9, 12, 25, 50]))
+    offsets = tuple(tuple(int(o) for o in rng.integers(-4, 5, ndim)) for _ in range(count))
+    dtype = str(rng.choice(["float32", "float64"]))
+    x = rng.standard_normal((int(rng.choice([1, 2, 9, 21])), channels, *grid)).astype(dtype)
+    return rng.standard_normal((count, channels, channels)).astype(dtype), offsets, x
+
+
+@pytest.mark.parametrize("wrap", [False, True], ids=["zeros", "periodic"])
+@pytest.mark.parametrize("seed", range(40))
+@pytest.mark.usefixtures("always_shared")
+def test_sums_over_shifted_images(seed: int, wrap: bool) -> None:
+    taps, offsets, x = random_case(np.random.default_rng(seed))
+    y, wanted = correlated(taps, offsets, x, wrap), expected(taps, offsets, x, wrap)
+    scale = np.abs(taps).sum(axis=(0, 2)).max() * np.abs(x).max()
+    assert np.abs(y - wanted).max() <= 4 * np.finfo(x.dtype).eps * scale
+    assert np.array_equal(correlated(taps, offsets, x, wrap, workers=2), y)
+    assert np.array_equal(correlated(taps, offsets, x[-1:], wrap), y[-1:])
+
+
+@pytest.mark.parametrize("wrap", [False, True], ids=["zeros", "periodic"])
+@pytest.mark.parametrize("shape", [(2, 12, 300, 40), (1, 3, 40, 700), (2, 3, 70, 16, 20)])
+@pytest.mark.usefixtures("always_shared")
+def test_bands_of_large_images(shape: tuple[int, ...], wrap: bool) -> None:
+    """Against PyTorch's convolution, which pads with zeros or in a circle."""
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal(shape)
+    ndim, channels = len(shape) - 2, shape[1]
+    kernel = rng.standard_normal((channels, channels, *[3] * ndim))
+    mode = "circular" if wrap else "zeros"
+    layer = getattr(torch.nn, f"Conv{ndim}d")(
+        channels, channels, 3, padding=1, padding_mode=mode, bias=False, dtype=torch.float64
+    )
+    with torch.no_grad():
+        layer.weight.copy_(torch.from_numpy(kernel))
+        wanted = layer(torch.from_numpy(x)).numpy()
+    offsets = tuple(itertools.product((-1, 0, 1), repeat=ndim))
+    taps = np.ascontiguousarray(np.moveaxis(kernel.reshape(channels, channels, -1), -1, 0))
+    y = correlated(taps, offsets, x, wrap)
+    np.testing.assert_allclose(y, wanted, rtol=1e-11, atol=1e-11)
+    assert np.array_equal(correlated(taps, offsets, x, wrap, workers=2), y)
+
+
+@pytest.mark.parametrize("bits", [128, 256])
+@pytest.mark.parametrize("seed", range(6))
+def test_narrower_vectors(seed: int, bits: int) -> None:
+    target = dataclasses.replace(host(), bits=bits, registers=16)
+    taps, offsets, x = random_case(np.random.default_rng(seed))
+    y = correlated(taps, offsets, x, wrap=True, target=target)
+    scale = np.abs(taps).sum(axis=(0, 2)).max() * np.abs(x).max()
+    wanted = expected(taps, offsets, x, wrap=True)
+    assert np.abs(y - wanted).max() <= 4 * np.finfo(x.dtype).eps * scale
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_nan_reaches_the_pixels_that_read_it_and_no_others(bad: float) -> None:
+    rng = np.random.default_rng(0)
+    x, taps = rng.standard_normal((9, 3, 5, 6)), rng.standard_normal((2, 3, 3))
+    offsets = ((0, -1), (1, 0))
+    good = correlated(taps, offsets, x, False)
+    x[4, :, 2, 5] = bad
+    found = correlated(taps, offsets, x, False)
+    reached = np.zeros(x.shape, bool)
+    reached[4, :, 1, 5] = True  # the pixel to the right would be outside the grid
+    assert not np.isfinite(found[reached]).any()
+    assert np.array_equal(found[~reached], good[~reached])
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("wrap", [False, True])
+def test_torch_takes_the_kernel_for_large_images(dtype: torch.dtype, wrap: bool) -> None:
+    """It, PyTorch's convolution and the core agree; a view's layout does not matter."""
+    torch.manual_seed(0)
+    x = torch.randn(20, 4, 16, 16, dtype=dtype)
+    offsets, taps = ((0, 0), (0, -1), (-1, 0)), torch.randn(3, 4, 4, dtype=dtype)
+    assert x.numel() >= 2**13
+    y = correlate(offsets, wrap, taps, x)
+    last = x.to(memory_format=torch.channels_last)
+    torch.testing.assert_close(correlate(offsets, wrap, taps, last), y)
+    wanted = expected(taps.numpy(), offsets, x.numpy(), wrap)
+    torch.testing.assert_close(y, torch.as_tensor(wanted, dtype=dtype))
+    negative = torch._neg_view(x)  # negated when somebody reads it
+    assert torch.equal(correlate(offsets, wrap, taps, negative), -y)
+
+
+def test_a_forward_in_foreign_byte_order_keeps_it() -> None:
+    rng = np.random.default_rng(0)
+    conv = ic.PeriodicConv.init(3, rng=rng)
+    x = rng.standard_normal((2, 3, 5, 5))
+    foreign = np.dtype("float64").newbyteorder()
+    swapped = conv.replace(**{n: p.astype(foreign) for n, p in conv.parameters().items()})
+    y = swapped.forward(x.astype(foreign))
+    assert np.array_equal(y, conv.forward(x))
