@@ -18,6 +18,7 @@ from invconv import windows
 from invconv.arrays import Shape
 from invconv.kernels import compiled, threads
 from invconv.kernels.correlation import compiled_correlation
+from invconv.kernels.gram import compiled_kernel_vjp
 from invconv.kernels.pitched import NUMPY, PitchedSolver
 from invconv.stencil import Offset, Stencil
 from invconv.wavefront import CausalStencil, stable_inverse
@@ -70,6 +71,11 @@ def correlate_kernel_vjp(
     x: Floats, y_bar: Floats, offsets: tuple[Offset, ...], *, wrap: bool = False
 ) -> Floats:
     """See `invconv.primitives.correlate_kernel_vjp`."""
+    if x.size and compiled.available(x.dtype.itemsize):
+        native = x.dtype.newbyteorder("=")
+        given, bar = (np.ascontiguousarray(a, native) for a in (x, y_bar))
+        found = compiled_kernel_vjp(given, bar, offsets, wrap, threads.number())
+        return found.astype(x.dtype, copy=False)
     taps_bar: Floats = windows.correlate_kernel_vjp(
         x, y_bar, offsets, wrap=wrap, window_bytes=_WINDOW_BYTES, rooms=_ROOMS
     )

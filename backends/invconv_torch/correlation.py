@@ -12,6 +12,7 @@ import torch.nn.functional as F
 
 from invconv.kernels.compiled import available
 from invconv.kernels.correlation import compiled_correlation
+from invconv.kernels.gram import compiled_kernel_vjp
 from invconv.primitives import fold, pad_periodic, shifts
 from invconv.stencil import Offset, reaching
 
@@ -21,6 +22,7 @@ Shape: TypeAlias = tuple[int, ...]
 _WINDOW_BYTES = 2**20  # of windows at a time: as many samples as stay in the cache
 _FEW = 2**13  # numbers of images for which the compiled kernel takes longer to call
 _SHORT = 64  # products of a sum, up to which it beats PyTorch's float32 convolution
+_NARROW, _LARGE = 16, 64  # channels, pixels: see `_prefers_compiled_vjp`
 _CONV = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
 
 
@@ -96,6 +98,8 @@ def correlate_kernel_vjp(
     grid = grid_of(offsets, wrap, shape)
     if grid is None or x.numel() == 0:
         return x.new_zeros((len(offsets), channels, channels))
+    if _prefers_compiled_vjp(x):
+        return _compiled_vjp(offsets, wrap, x, y_bar)
     if _prefers_windows(x, grid):
         return _windows_vjp(offsets, wrap, x, y_bar)
     axes = len(shape)
@@ -121,7 +125,7 @@ def _prefers_kernel(x: Tensor, taps: int) -> bool:
         return False
     if not available(x.element_size()):
         return False
-    return x.dtype == torch.float64 or taps * x.shape[1] <= _SHORT
+    return bool(x.dtype == torch.float64 or taps * x.shape[1] <= _SHORT)
 
 
 def _correlate_compiled(offsets: tuple[Offset, ...], wrap: bool, taps: Tensor, x: Tensor) -> Tensor:
@@ -132,6 +136,24 @@ def _correlate_compiled(offsets: tuple[Offset, ...], wrap: bool, taps: Tensor, x
     addresses = taps.data_ptr(), x.data_ptr(), y.data_ptr()
     found.run(*addresses, len(x), torch.get_num_threads(), taps, x, y)
     return y
+
+
+def _prefers_compiled_vjp(x: Tensor) -> bool:
+    """Whether the compiled gradient by the taps is the faster one by a fifth or more.
+
+    `python -m invconv_benchmarks.forward` measures it: on images of few channels, and on float64
+    ones of 8 x 8 and larger.
+    """
+    if x.device.type != "cpu" or x.numel() < _FEW or not available(x.element_size()):
+        return False
+    large = x.dtype == torch.float64 and x[0, 0].numel() >= _LARGE
+    return bool(large or x.shape[1] <= _NARROW)
+
+
+def _compiled_vjp(offsets: tuple[Offset, ...], wrap: bool, x: Tensor, y_bar: Tensor) -> Tensor:
+    images, bars = (a.contiguous().numpy(force=True) for a in (x, y_bar))
+    workers: int = torch.get_num_threads()
+    return torch.from_numpy(compiled_kernel_vjp(images, bars, offsets, wrap, workers))
 
 
 def _prefers_windows(x: Tensor, grid: Grid) -> bool:

@@ -11,9 +11,10 @@ import pytest
 import torch
 
 import invconv as ic
-from invconv.kernels import correlation
+from invconv.kernels import correlation, gram
 from invconv.kernels.compiled import address_of
 from invconv.kernels.correlation import compiled_correlation
+from invconv.kernels.gram import compiled_kernel_vjp
 from invconv.kernels.target import Target, host
 from invconv.stencil import Offset
 from invconv_torch.correlation import correlate
@@ -25,6 +26,7 @@ Floats = np.ndarray[Any, Any]
 def always_shared(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let threads share out correlations of any size."""
     monkeypatch.setattr(correlation, "_SHARED", 0.0)
+    monkeypatch.setattr(gram, "_SHARED", 0.0)
 
 
 def correlated(
@@ -102,6 +104,27 @@ def test_bands_of_large_images(shape: tuple[int, ...], wrap: bool) -> None:
     y = correlated(taps, offsets, x, wrap)
     np.testing.assert_allclose(y, wanted, rtol=1e-11, atol=1e-11)
     assert np.array_equal(correlated(taps, offsets, x, wrap, workers=2), y)
+
+
+@pytest.mark.parametrize("bits", [128, 256, None])
+@pytest.mark.parametrize("wrap", [False, True], ids=["zeros", "periodic"])
+@pytest.mark.parametrize("seed", range(25))
+@pytest.mark.usefixtures("always_shared")
+def test_the_gradient_by_the_taps(seed: int, wrap: bool, bits: int | None) -> None:
+    """<y_bar, correlate(taps, x)> is linear in each tap: its value for a unit is the gradient."""
+    rng = np.random.default_rng(seed)
+    taps, offsets, x = random_case(rng)
+    target = host() if bits is None else dataclasses.replace(host(), bits=bits, registers=16)
+    y_bar = np.asarray(rng.standard_normal(x.shape), x.dtype)
+    for workers in (1, 2):
+        found = compiled_kernel_vjp(x, y_bar, offsets, wrap, workers, target)
+        for _ in range(4):
+            place = tuple(int(rng.integers(n)) for n in taps.shape)
+            unit = np.zeros(taps.shape)
+            unit[place] = 1.0
+            terms = np.asarray(y_bar, "float64") * expected(unit, offsets, x, wrap)
+            bound = 20 * np.finfo(x.dtype).eps * np.sqrt(x[:, 0].size) * 4
+            assert abs(found[place] - terms.sum()) <= bound
 
 
 @pytest.mark.parametrize("bits", [128, 256])

@@ -76,9 +76,9 @@ class CompiledSolve:
         given = y, x, address_of(self.weights), run.program, address_of(shared)
 
         def work(*_: object) -> None:
-            memory, buffer = _BUFFER.take(run.size)
+            memory, buffer = BUFFERS.take(run.size)
             run.solve(*given, memory, run.sums, batch)
-            _BUFFER.keep(buffer)
+            BUFFERS.keep(buffer)
 
         if run.workers == 1:
             work()
@@ -190,7 +190,7 @@ class _Buffers(threading.local):
             self._kept = buffer
 
 
-_BUFFER = _Buffers()
+BUFFERS = _Buffers()
 
 
 def address_of(array: Floats) -> int:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from invconv.kernels import machine, threads
-from invconv.kernels.compiled import _BUFFER, address_of
+from invconv.kernels.compiled import BUFFERS, address_of
 from invconv.kernels.correlation_plan import CorrelationProgram, correlation_program
 from invconv.kernels.plan import Shape
 from invconv.kernels.target import Target, host
@@ -62,9 +62,9 @@ class CompiledCorrelation:
         given = x, y, taps, address_of(self.program.numbers), address_of(shared)
 
         def work(*_: object) -> None:
-            memory, buffer = _BUFFER.take(h.size * self.itemsize)
+            memory, buffer = BUFFERS.take(h.size * self.itemsize)
             self.call(*given, memory, self.sums, batch)
-            _BUFFER.keep(buffer)
+            BUFFERS.keep(buffer)
 
         if min(workers, units) == 1:
             work()

@@ -12,6 +12,7 @@ from llvmlite import ir
 
 from invconv.kernels import sums
 from invconv.kernels.correlation_plan import Band, CorrelationHeader
+from invconv.kernels.driver import load_record, next_unit
 from invconv.kernels.ir import I1, I32, I64, POINTER, VOID, Int, Value, Writer
 
 POINTERS = ("x", "y", "taps", "program", "shared", "z", "sums")
@@ -22,52 +23,62 @@ def write_correlation(w: Writer) -> None:
 
     ``taps`` is (T, C, C); the others are as for "solve" of `invconv.kernels.driver`.
     """
-    _write_run(w)
+    write_run(w)
     with w.function("correlate", POINTERS, ("images",), inside=False) as a:
-        h = _record(w, CorrelationHeader, a["program"], w.integer(0))
+        h = load_record(w, CorrelationHeader, a["program"], w.integer(0))
         _pack(w, a, h)
         w.clear(a["z"], h["out"])
         groups = (a["images"] + (h["images"] - 1)) // h["images"]
         total = groups * h["bands"]
         unit = w.variable(I64)
-        w.b.store(_next(w, a["shared"]).value, unit)
+        w.b.store(next_unit(w, a["shared"]).value, unit)
         with w.loop(0, total):
             taken = w.integer(w.b.load(unit, typ=I64))
             with w.b.if_then(taken.is_("<", total)):
                 _band(w, a, h, taken % groups * h["images"], taken // groups)
-                w.b.store(_next(w, a["shared"]).value, unit)
+                w.b.store(next_unit(w, a["shared"]).value, unit)
 
 
 def _band(w: Writer, a: dict[str, Any], h: dict[str, Int], image: Int, number: Int) -> None:
     """Write what correlates a band of some images."""
-    band = _record(w, Band, a["program"], h["body"] + number * len(fields(Band)))
+    band = load_record(w, Band, a["program"], h["body"] + number * len(fields(Band)))
     here = (a["images"] - image).least(h["images"])
-    out = w.at(a["z"], h["out"])
-    with w.loop(0, here) as i, w.loop(0, h["channels"]) as c:
-        place = ((image + i) * h["channels"] + c) * h["pixels"]
-        buffer = i * h["image_step"] + c * h["channel_step"]
-        with w.loop(0, band["reads"]) as n:
-            source, target, count = (
-                w.entry(a["program"], band["read"] + n * 3 + k) for k in range(3)
-            )
-            inside = source.is_(">=", 0)
-            there = w.at(a["x"], place + source.if_(inside, 0))
-            w.call_inside(
-                "copy_run",
-                [w.at(a["z"], buffer + target), there],
-                [count, w.integer(w.b.zext(inside, I64))],
-            )
+    place = image * h["channels"] * h["pixels"]
+    copy_pieces(w, a["program"], h, band, here, w.at(a["x"], place), a["z"], "read")
     _sums(w, a, h, band, here)
-    with w.loop(0, here) as i, w.loop(0, h["channels"]) as c:
-        place = ((image + i) * h["channels"] + c) * h["pixels"]
-        buffer = i * h["image_step"] + c * h["channel_step"]
-        with w.loop(0, band["writes"]) as n:
-            source, target, count = (
-                w.entry(a["program"], band["written"] + n * 3 + k) for k in range(3)
-            )
-            w.call_inside(
-                "copy_run", [w.at(a["y"], place + target), w.at(out, buffer + source)], [count, 1]
-            )
+    out = w.at(a["z"], h["out"])
+    copy_pieces(w, a["program"], h, band, here, w.at(a["y"], place), out, "written")
+
+
+def copy_pieces(
+    w: Writer,
+    program: Value,
+    h: dict[str, Int],
+    band: dict[str, Int],
+    images: Int,
+    memory: Value,
+    buffer: Value,
+    what: str,
+    *,
+    back: bool = False,
+) -> None:
+    """Write the copies of a band: what is "read", or "written", between memory and a buffer.
+
+    With ``back`` what would be written is copied into the buffer instead.
+    """
+    count = band["reads" if what == "read" else "writes"]
+    with w.loop(0, images) as i, w.loop(0, h["channels"]) as c, w.loop(0, count) as n:
+        source, target, size = (w.entry(program, band[what] + n * 3 + k) for k in range(3))
+        if what == "written":
+            source, target = target, source
+        there = source.is_(">=", 0)
+        in_memory = w.at(memory, (i * h["channels"] + c) * h["pixels"] + source.if_(there, 0))
+        in_buffer = w.at(buffer, i * h["image_step"] + c * h["channel_step"] + target)
+        if what == "read" or back:
+            flag = w.integer(w.b.zext(there, I64))
+            w.call_inside("copy_run", [in_buffer, in_memory], [size, flag])
+        else:
+            w.call_inside("copy_run", [in_memory, in_buffer], [size, 1])
 
 
 def _sums(w: Writer, a: dict[str, Any], h: dict[str, Int], band: dict[str, Int], here: Int) -> None:
@@ -117,7 +128,7 @@ def _pack(w: Writer, a: dict[str, Any], h: dict[str, Int]) -> None:
             w.store(w.b.select(there, entry, w.number(0.0)), a["z"], place)
 
 
-def _write_run(w: Writer) -> None:
+def write_run(w: Writer) -> None:
     """Write the function "copy_run": copy numbers that follow each other, or zeros."""
     with w.function("copy_run", ("target", "source"), ("count", "there"), inside=True) as a:
         there = a["there"].is_("!=", 0)
@@ -135,11 +146,3 @@ def _write_run(w: Writer) -> None:
                     given = w.b.and_(mask, w.splat(there, ir.VectorType(I1, w.lanes)))
                     vector = w.masked_load(w.at(a["source"], j), given)
                     w.masked_store(vector, w.at(a["target"], j), mask)
-
-
-def _next(w: Writer, shared: Value) -> Int:
-    return w.integer(w.b.atomic_rmw("add", shared, I64(1), "monotonic"))
-
-
-def _record(w: Writer, record: type, program: Value, start: Int) -> dict[str, Int]:
-    return {f.name: w.entry(program, start + i) for i, f in enumerate(fields(record))}

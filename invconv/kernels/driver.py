@@ -22,7 +22,7 @@ def write_fold(w: Writer) -> None:
     """Write the function "prepare" of (matrices, weights, program, scratch)."""
     pointers = ("matrices", "weights", "program", "scratch")
     with w.function("prepare", pointers, inside=False) as a:
-        h = _record(w, Header, a["program"], w.integer(0))
+        h = load_record(w, Header, a["program"], w.integer(0))
         first, step = _channels(w, h)
         order = _entries(w, a["program"], h["order"])
         integers = h["taps"], h["channels"], h["block"], h["blocks"], first, step
@@ -37,17 +37,17 @@ def write_solve(w: Writer) -> None:
     the function of `invconv.kernels.sums`.
     """
     with w.function("solve", POINTERS, ("images",), inside=False) as a:
-        h = _record(w, Header, a["program"], w.integer(0))
+        h = load_record(w, Header, a["program"], w.integer(0))
         w.clear(a["z"], h["cleared"])
         groups = (a["images"] + (h["images"] - 1)) // h["images"]
         total = groups * h["units"]
         unit = w.variable(I64)
-        w.b.store(_next(w, a["shared"]).value, unit)
+        w.b.store(next_unit(w, a["shared"]).value, unit)
         with w.loop(0, total):
             taken = w.integer(w.b.load(unit, typ=I64))
             with w.b.if_then(taken.is_("<", total)):
                 _unit(w, a, h, taken % groups, taken // groups)
-                w.b.store(_next(w, a["shared"]).value, unit)
+                w.b.store(next_unit(w, a["shared"]).value, unit)
 
 
 def _unit(w: Writer, a: dict[str, Any], h: dict[str, Int], group: Int, unit: Int) -> None:
@@ -59,7 +59,7 @@ def _unit(w: Writer, a: dict[str, Any], h: dict[str, Int], group: Int, unit: Int
     size = len(names(Segment))
     with w.loop(0, h["segments"]) as i:
         place = h["body"] + (unit * h["segments"] + i) * size
-        s = _record(w, Segment, a["program"], place)
+        s = load_record(w, Segment, a["program"], place)
         with w.b.if_then(s["clear_count"].is_(">", 0)):
             w.clear(w.at(a["z"], s["clear"]), s["clear_count"])
         with w.b.if_then(s["needed"].is_(">", 0)):
@@ -160,7 +160,8 @@ def _channels(w: Writer, h: dict[str, Int]) -> tuple[Int, Int]:
     return w.integer(0).if_(lower, h["channels"] - 1), w.integer(1).if_(lower, -1)
 
 
-def _next(w: Writer, shared: Value) -> Int:
+def next_unit(w: Writer, shared: Value) -> Int:
+    """Write what takes the next unit of work, which no other thread has then."""
     return w.integer(w.b.atomic_rmw("add", shared, I64(1), "monotonic"))
 
 
@@ -171,7 +172,7 @@ def _wait(w: Writer, shared: Value, place: Int, needed: Int) -> None:
         condition.append(done.is_("<", needed))
 
 
-def _record(w: Writer, record: type, program: Value, start: Int) -> dict[str, Int]:
+def load_record(w: Writer, record: type, program: Value, start: Int) -> dict[str, Int]:
     """Load the numbers of a record of `invconv.kernels.program`."""
     return {name: w.entry(program, start + i) for i, name in enumerate(names(record))}
 

@@ -106,13 +106,20 @@ class Writer:
 
     @contextmanager
     def function(
-        self, name: str, pointers: Sequence[str], integers: Sequence[str] = (), *, inside: bool
+        self,
+        name: str,
+        pointers: Sequence[str],
+        integers: Sequence[str] = (),
+        *,
+        inside: bool,
+        result: Any = VOID,
     ) -> Iterator[dict[str, Any]]:
         """Write a function, of pointers and then integers, inside this context.
 
         Yields the arguments by name. One that is only called ``inside`` the module may be inlined.
+        A result, if there is one, is zero.
         """
-        kind = ir.FunctionType(VOID, [POINTER] * len(pointers) + [I64] * len(integers))
+        kind = ir.FunctionType(result, [POINTER] * len(pointers) + [I64] * len(integers))
         function = ir.Function(self.module, kind, name)
         if inside:
             function.linkage = "internal"
@@ -120,7 +127,7 @@ class Writer:
         given = dict(zip(pointers, function.args, strict=False))
         numbers = function.args[len(pointers) :]
         yield given | {n: self.integer(v) for n, v in zip(integers, numbers, strict=True)}
-        self.b.ret_void()
+        self.b.ret_void() if result == VOID else self.b.ret(ir.Constant(result, None))
 
     @contextmanager
     def loop(self, start: Number, stop: Number, step: Number = 1) -> Iterator[Int]:
@@ -188,6 +195,11 @@ class Writer:
         address = self.b.gep(pointer, [self.integer(place).value], source_etype=I64)
         return self.integer(self.b.load(address, typ=I64))
 
+    def link(self, pointer: Value, place: int) -> Value:
+        """Return an entry of an array of addresses."""
+        address = self.b.gep(pointer, [I64(place)], source_etype=POINTER)
+        return self.b.load(address, typ=POINTER)
+
     def load(self, pointer: Value, place: Number, kind: Any = None) -> Value:
         """Return the vector, or something of another kind, that starts at a place."""
         found = self.b.load(self.at(pointer, place), typ=kind or self.vector)
@@ -230,6 +242,18 @@ class Writer:
         if not self.target.fma:
             return self.b.fadd(self.b.fmul(a, b), c)
         return self.call(f"llvm.fma.v{self.lanes}{self.suffix}", self.vector, a, b, c)
+
+    def sum(self, vector: Value) -> Value:
+        """Return the sum of a vector's numbers: of its halves, of their halves, and so on."""
+        width = self.lanes
+        while width > 1:
+            width //= 2
+            halves = (
+                self.b.shuffle_vector(vector, vector, self.indices(range(start, start + width)))
+                for start in (0, width)
+            )
+            vector = self.b.fadd(*halves)
+        return self.b.extract_element(vector, I32(0))
 
     def masked_load(self, address: Value, mask: Value) -> Value:
         """Return a vector with zeros where the mask is not set; nothing is read there."""
