@@ -29,7 +29,7 @@ _SOLVE = ctypes.CFUNCTYPE(None, *[ctypes.c_void_p] * 7, ctypes.c_int64)
 
 def available(itemsize: int) -> bool:
     """Tell whether the kernel runs here; `invconv.kernels.machine.reason` says why it does not."""
-    return itemsize in (4, 8) and machine.reason() is None
+    return machine.reason(itemsize) is None
 
 
 @dataclass(frozen=True, eq=False)

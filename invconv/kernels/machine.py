@@ -30,8 +30,10 @@ class Code:
 
 
 @functools.cache
-def reason() -> str | None:
-    """Return why nothing can be compiled here, or None where it can."""
+def reason(itemsize: int = 4) -> str | None:
+    """Return why there is no kernel for numbers of so many bytes here, or None where there is."""
+    if itemsize not in (4, 8):
+        return f"the kernel is for float32 and float64, not for numbers of {itemsize} bytes"
     if sys.maxsize < 2**63 - 1:
         return "this Python has addresses of 32 bits"
     if sys.byteorder != "little":
@@ -43,7 +45,7 @@ def reason() -> str | None:
 
         if tuple(map(int, llvmlite.__version__.split(".")[:2])) < _OLDEST:
             return f"llvmlite {llvmlite.__version__} is too old: 0.45 is the oldest that serves"
-        shared(host(), 4)
+        shared(host(), itemsize)
     except ImportError:
         return "llvmlite is not installed: pip install 'invconv[fast]'"
     except Exception as error:  # whatever LLVM says of a processor: the plain way runs
