@@ -20,9 +20,7 @@ Tensor: TypeAlias = torch.Tensor
 Shape: TypeAlias = tuple[int, ...]
 
 _WINDOW_BYTES = 2**20  # of windows at a time: as many samples as stay in the cache
-_FEW = 2**13  # numbers of images for which the compiled kernel takes longer to call
-_SHORT = 64  # products of a sum, up to which it beats PyTorch's float32 convolution
-_NARROW, _LARGE = 16, 64  # channels, pixels: see `_prefers_compiled_vjp`
+_FEW, _NARROW = 256, 24  # pixels and channels: see `prefers_kernel`
 _CONV = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
 
 
@@ -79,12 +77,17 @@ def correlate(offsets: tuple[Offset, ...], wrap: bool, taps: Tensor, x: Tensor) 
     grid = grid_of(offsets, wrap, shape)
     if grid is None or x.numel() == 0:
         return torch.zeros_like(x)
-    if _prefers_kernel(x, len(grid.taps)):
-        return _correlate_compiled(offsets, wrap, taps, x)
+    if prefers_kernel(x):
+        return correlate_compiled(offsets, wrap, taps, x)
     if _prefers_windows(x, grid):
         return _correlate_windows(offsets, wrap, taps, x)
+    return convolution(grid, wrap, taps, x)
+
+
+def convolution(grid: Grid, wrap: bool, taps: Tensor, x: Tensor) -> Tensor:
+    """Return the correlation by PyTorch's own convolution."""
     kernel = _kernel(grid, taps)
-    conv = _CONV[len(shape)]
+    conv = _CONV[x.ndim - 2]
     if wrap or any(lo != -h for lo, h in zip(grid.low, grid.high, strict=True)):
         return conv(_padded(x, grid, wrap), kernel, dilation=grid.spacing)
     return conv(x, kernel, padding=grid.high, dilation=grid.spacing)
@@ -98,39 +101,48 @@ def correlate_kernel_vjp(
     grid = grid_of(offsets, wrap, shape)
     if grid is None or x.numel() == 0:
         return x.new_zeros((len(offsets), channels, channels))
-    if _prefers_compiled_vjp(x):
-        return _compiled_vjp(offsets, wrap, x, y_bar)
+    if prefers_kernel(x):
+        return compiled_vjp(offsets, wrap, x, y_bar)
     if _prefers_windows(x, grid):
         return _windows_vjp(offsets, wrap, x, y_bar)
-    axes = len(shape)
+    return convolution_vjp(grid, len(offsets), wrap, x, y_bar)
+
+
+def convolution_vjp(grid: Grid, count: int, wrap: bool, x: Tensor, y_bar: Tensor) -> Tensor:
+    """Return the gradient by ``count`` taps by PyTorch's own convolution."""
+    axes, channels = x.ndim - 2, x.shape[1]
     like = x.new_empty((channels, channels, *grid.size))
     zero, one = [0] * axes, [1] * axes
     operands = (y_bar, _padded(x, grid, wrap), like, None)
     how = (one, zero, list(grid.spacing), False, zero, 1, (False, True, False))
     _, kernel_bar, _ = torch.ops.aten.convolution_backward(*operands, *how)
     flat = kernel_bar.reshape(channels, channels, -1).permute(2, 0, 1)
-    grads = [x.new_zeros((channels, channels))] * len(offsets)
+    grads = [x.new_zeros((channels, channels))] * count
     for t, place in zip(grid.taps, grid.places, strict=True):
         grads[t] = flat[place]
     return torch.stack(grads)
 
 
-def _prefers_kernel(x: Tensor, taps: int) -> bool:
-    """Whether the compiled kernel is the faster one by a fifth or more.
+def prefers_kernel(x: Tensor) -> bool:
+    """Whether the compiled kernel is the faster one by a fifth, forward and gradient.
 
-    `python -m invconv_benchmarks.forward` measures it: on float64 images, and on float32 ones
-    whose sums are short; small images take longer to call for than to convolve.
+    ``python -m invconv_benchmarks.torch_convolutions`` compares them: PyTorch's own convolution is
+    faster in float32 only, with many channels on few pixels, which leave vectors half empty.
     """
-    if x.device.type != "cpu" or x.numel() < _FEW or not x.is_contiguous():
+    if not in_host_memory(x) or not x.is_contiguous() or not available(x.element_size()):
         return False
-    if not available(x.element_size()):
-        return False
-    return bool(x.dtype == torch.float64 or taps * x.shape[1] <= _SHORT)
+    return bool(x.dtype == torch.float64 or x[0, 0].numel() >= _FEW or x.shape[1] <= _NARROW)
 
 
-def _correlate_compiled(offsets: tuple[Offset, ...], wrap: bool, taps: Tensor, x: Tensor) -> Tensor:
+def in_host_memory(x: Tensor) -> bool:
+    """Tell whether a tensor's numbers are in host memory; fake ones have none."""
+    return bool(x.device.type == "cpu" and type(x) in (Tensor, torch.nn.Parameter))
+
+
+def correlate_compiled(offsets: tuple[Offset, ...], wrap: bool, taps: Tensor, x: Tensor) -> Tensor:
+    """Return the correlation by the compiled kernel; some tap reaches a pixel."""
     found = compiled_correlation(x.shape[1], tuple(x.shape[2:]), offsets, wrap, x.element_size())
-    assert found is not None, "some tap reaches a pixel"
+    assert found is not None
     x, taps = x.detach().resolve_neg(), taps.detach().resolve_neg().contiguous()
     y = torch.empty_like(x)
     addresses = taps.data_ptr(), x.data_ptr(), y.data_ptr()
@@ -138,19 +150,8 @@ def _correlate_compiled(offsets: tuple[Offset, ...], wrap: bool, taps: Tensor, x
     return y
 
 
-def _prefers_compiled_vjp(x: Tensor) -> bool:
-    """Whether the compiled gradient by the taps is the faster one by a fifth or more.
-
-    `python -m invconv_benchmarks.forward` measures it: on images of few channels, and on float64
-    ones of 8 x 8 and larger.
-    """
-    if x.device.type != "cpu" or x.numel() < _FEW or not available(x.element_size()):
-        return False
-    large = x.dtype == torch.float64 and x[0, 0].numel() >= _LARGE
-    return bool(large or x.shape[1] <= _NARROW)
-
-
-def _compiled_vjp(offsets: tuple[Offset, ...], wrap: bool, x: Tensor, y_bar: Tensor) -> Tensor:
+def compiled_vjp(offsets: tuple[Offset, ...], wrap: bool, x: Tensor, y_bar: Tensor) -> Tensor:
+    """Return the gradient by the taps by the compiled kernel."""
     images, bars = (a.contiguous().numpy(force=True) for a in (x, y_bar))
     workers: int = torch.get_num_threads()
     return torch.from_numpy(compiled_kernel_vjp(images, bars, offsets, wrap, workers))

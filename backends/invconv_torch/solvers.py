@@ -14,6 +14,7 @@ from invconv.kernels.pitched import PitchedSolver
 from invconv.primitives import from_pixel_rows, pixel_rows
 from invconv.spectrum import from_frequencies, stable_spectral_inverse, to_frequencies
 from invconv.wavefront import inverse_at_the_pixel
+from invconv_torch.correlation import in_host_memory
 from invconv_torch.waves import TORCH
 
 Tensor: TypeAlias = torch.Tensor
@@ -42,7 +43,7 @@ class CausalFactor:
     def of(family: CausalFamily, weights: Tensor, shape: tuple[int, ...]) -> CausalFactor:
         """Factor the convolution with these weights, on detached copies of what it needs."""
         weights = weights.detach()
-        if weights.device.type == "cpu" and available(weights.element_size()):
+        if in_host_memory(weights) and available(weights.element_size()):
             f = family
             state = compiled_solve(
                 weights.numpy(force=True), shape, f.reach, f.direction, f.dilation, f.lower
