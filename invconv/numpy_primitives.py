@@ -1,4 +1,4 @@
-"""NumPy's native primitives: the compiled kernel, products of windows, and BLAS's trsm.
+"""NumPy's native primitives: the compiled kernel, products, and BLAS's trsm.
 
 No product says "invalid value encountered in matmul": on AVX-512, OpenBLAS's sgemv (0.3.31) reads
 memory for a matrix of five columns that nothing was written to. The result is right, but depending
@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from scipy.linalg import get_blas_funcs, get_lapack_funcs
 
-from invconv import windows
+from invconv import primitives
 from invconv.arrays import Shape
 from invconv.kernels import compiled, threads
 from invconv.kernels.correlation import compiled_correlation
@@ -22,17 +22,13 @@ from invconv.kernels.gram import compiled_kernel_vjp
 from invconv.kernels.pitched import NUMPY, PitchedSolver
 from invconv.stencil import Offset, Stencil
 from invconv.wavefront import CausalStencil, stable_inverse
-from invconv.workspaces import Workspaces
 
 Floats = np.ndarray[Any, Any]
 
-_WINDOW_BYTES = 2**21  # they stay in the cache
 # Above this size BLAS's trsm uses threads, which get in others' way: split B to stay below it,
 # unless that makes too many pieces.
 _SHARED_OUT = 1024
 _PIECES = 16
-
-_ROOMS: Workspaces[Floats] = Workspaces()
 
 _quiet = np.errstate(invalid="ignore")
 
@@ -44,16 +40,11 @@ def matmul(a: Floats, b: Floats) -> Floats:
     return product
 
 
-@_quiet
 def correlate(stencil: Stencil, x: Floats, *, wrap: bool = False) -> Floats:
     """See `invconv.primitives.correlate`."""
-    if x.size and compiled.available(x.dtype.itemsize):
-        return _compiled_correlate(stencil, x, wrap)
-    y: Floats = windows.correlate(stencil, x, wrap=wrap, window_bytes=_WINDOW_BYTES, rooms=_ROOMS)
-    return y
-
-
-def _compiled_correlate(stencil: Stencil, x: Floats, wrap: bool) -> Floats:
+    if not x.size or not compiled.available(x.dtype.itemsize):
+        by_taps: Floats = primitives.correlate.agnostic(stencil, x, wrap=wrap)
+        return by_taps
     native = x.dtype.newbyteorder("=")
     settings = x.shape[1], x.shape[2:], stencil.offsets, wrap, x.dtype.itemsize
     found = compiled_correlation(*settings)
@@ -66,20 +57,17 @@ def _compiled_correlate(stencil: Stencil, x: Floats, wrap: bool) -> Floats:
     return y.astype(x.dtype, copy=False)
 
 
-@_quiet
 def correlate_kernel_vjp(
     x: Floats, y_bar: Floats, offsets: tuple[Offset, ...], *, wrap: bool = False
 ) -> Floats:
     """See `invconv.primitives.correlate_kernel_vjp`."""
-    if x.size and compiled.available(x.dtype.itemsize):
-        native = x.dtype.newbyteorder("=")
-        given, bar = (np.ascontiguousarray(a, native) for a in (x, y_bar))
-        found = compiled_kernel_vjp(given, bar, offsets, wrap, threads.number())
-        return found.astype(x.dtype, copy=False)
-    taps_bar: Floats = windows.correlate_kernel_vjp(
-        x, y_bar, offsets, wrap=wrap, window_bytes=_WINDOW_BYTES, rooms=_ROOMS
-    )
-    return taps_bar
+    if not x.size or not compiled.available(x.dtype.itemsize):
+        by_taps = primitives.correlate_kernel_vjp.agnostic(x, y_bar, offsets, wrap=wrap)
+        return np.asarray(by_taps)
+    native = x.dtype.newbyteorder("=")
+    given, bar = (np.ascontiguousarray(a, native) for a in (x, y_bar))
+    found = compiled_kernel_vjp(given, bar, offsets, wrap, threads.number())
+    return found.astype(x.dtype, copy=False)
 
 
 def triangular_solve(matrix: Floats, rhs: Floats, *, lower: bool) -> Floats:

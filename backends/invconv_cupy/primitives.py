@@ -8,37 +8,17 @@ from typing import Any, TypeAlias
 import cupy
 from cupy.lib.stride_tricks import as_strided
 
-from invconv import windows
 from invconv.kernels.pitched import PitchedSolver, StridedOps
-from invconv.stencil import Offset, Stencil
 from invconv.wavefront import CausalStencil, inverse_at_the_pixel
 from invconv_cupy.precision import full_precision
 
 Array: TypeAlias = Any
-
-_WINDOW_BYTES = 2**28  # enough to fill a GPU, and a small part of its memory
 
 
 def matmul(a: Array, b: Array) -> Array:
     """See `invconv.primitives.matmul`."""
     with full_precision():
         return cupy.matmul(a, b)
-
-
-def correlate(stencil: Stencil, x: Array, *, wrap: bool = False) -> Array:
-    """See `invconv.primitives.correlate`."""
-    with full_precision():
-        return windows.correlate(stencil, x, wrap=wrap, window_bytes=_WINDOW_BYTES)
-
-
-def correlate_kernel_vjp(
-    x: Array, y_bar: Array, offsets: tuple[Offset, ...], *, wrap: bool = False
-) -> Array:
-    """See `invconv.primitives.correlate_kernel_vjp`."""
-    with full_precision():
-        return windows.correlate_kernel_vjp(
-            x, y_bar, offsets, wrap=wrap, window_bytes=_WINDOW_BYTES
-        )
 
 
 def triangular_solve(matrix: Array, rhs: Array, *, lower: bool) -> Array:

@@ -1,4 +1,4 @@
-"""Correlations on PyTorch: its convolution, the compiled kernel or products on windows."""
+"""Correlations on PyTorch: by the compiled kernel on the CPU, or by its own convolution."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from typing import TypeAlias
 import torch
 import torch.nn.functional as F
 
+from invconv import primitives
 from invconv.kernels.compiled import available
 from invconv.kernels.correlation import compiled_correlation
 from invconv.kernels.gram import compiled_kernel_vjp
-from invconv.primitives import fold, pad_periodic, shifts
-from invconv.stencil import Offset, reaching
+from invconv.primitives import fold, pad_periodic
+from invconv.stencil import Offset, Stencil, reaching
 
 Tensor: TypeAlias = torch.Tensor
 Shape: TypeAlias = tuple[int, ...]
 
-_WINDOW_BYTES = 2**20  # of windows at a time: as many samples as stay in the cache
 _FEW, _NARROW = 256, 24  # pixels and channels: see `prefers_kernel`
 _CONV = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
 
@@ -79,8 +79,8 @@ def correlate(offsets: tuple[Offset, ...], wrap: bool, taps: Tensor, x: Tensor) 
         return torch.zeros_like(x)
     if prefers_kernel(x):
         return correlate_compiled(offsets, wrap, taps, x)
-    if _prefers_windows(x, grid):
-        return _correlate_windows(offsets, wrap, taps, x)
+    if not _has_convolution(x, grid):
+        return primitives.correlate.agnostic(Stencil(offsets, taps), x, wrap=wrap)
     return convolution(grid, wrap, taps, x)
 
 
@@ -103,8 +103,8 @@ def correlate_kernel_vjp(
         return x.new_zeros((len(offsets), channels, channels))
     if prefers_kernel(x):
         return compiled_vjp(offsets, wrap, x, y_bar)
-    if _prefers_windows(x, grid):
-        return _windows_vjp(offsets, wrap, x, y_bar)
+    if not _has_convolution(x, grid):
+        return primitives.correlate_kernel_vjp.agnostic(x, y_bar, offsets, wrap=wrap)
     return convolution_vjp(grid, len(offsets), wrap, x, y_bar)
 
 
@@ -157,16 +157,9 @@ def compiled_vjp(offsets: tuple[Offset, ...], wrap: bool, x: Tensor, y_bar: Tens
     return torch.from_numpy(compiled_kernel_vjp(images, bars, offsets, wrap, workers))
 
 
-def _prefers_windows(x: Tensor, grid: Grid) -> bool:
-    """Whether the product on windows is the faster one (measured, on a CPU), or the only one.
-
-    PyTorch has no convolution of four axes, and its float64 one is slow on a CPU once it leaves
-    the cache; a grid with few taps in it would be mostly zeros.
-    """
-    if x.ndim - 2 not in _CONV or math.prod(grid.size) > 4 * len(grid.taps):
-        return True
-    large = x.numel() * x.element_size() > _WINDOW_BYTES // 2
-    return bool(large and x.device.type == "cpu" and x.dtype == torch.float64)
+def _has_convolution(x: Tensor, grid: Grid) -> bool:
+    """Whether PyTorch has a convolution for it: not of four axes, nor with most taps missing."""
+    return x.ndim - 2 in _CONV and math.prod(grid.size) <= 4 * len(grid.taps)
 
 
 def _kernel(grid: Grid, taps: Tensor) -> Tensor:
@@ -193,38 +186,3 @@ def _padded(x: Tensor, grid: Grid, wrap: bool) -> Tensor:
         crop = [(-lo, h) for lo, h in zip(grid.low, grid.high, strict=True)]
     sides = [side for pair in reversed(crop) for side in pair]
     return F.pad(x, sides) if any(sides) else x
-
-
-def _windows(offsets: tuple[Offset, ...], wrap: bool, x: Tensor) -> tuple[list[int], Tensor]:
-    """Return the taps that count and what they read, (B, T C, N)."""
-    found = shifts(x, offsets, wrap)
-    windows = torch.cat([window for _, window in found], dim=1)
-    return [t for t, _ in found], windows.reshape(x.shape[0], -1, math.prod(x.shape[2:]))
-
-
-def _parts(offsets: tuple[Offset, ...], x: Tensor) -> list[slice]:
-    sample = len(offsets) * x[0].numel() * x.element_size()
-    step = max(1, _WINDOW_BYTES // sample) if x.device.type == "cpu" else len(x)
-    return [slice(i, min(i + step, len(x))) for i in range(0, len(x), step)]
-
-
-def _correlate_windows(offsets: tuple[Offset, ...], wrap: bool, taps: Tensor, x: Tensor) -> Tensor:
-    channels = x.shape[1]
-    y = torch.empty(x.shape, dtype=x.dtype, device=x.device)
-    for part in _parts(offsets, x):
-        kept, windows = _windows(offsets, wrap, x[part])
-        weights = torch.cat([taps[t] for t in kept], dim=1)
-        torch.matmul(weights, windows, out=y[part].reshape(-1, channels, windows.shape[2]))
-    return y
-
-
-def _windows_vjp(offsets: tuple[Offset, ...], wrap: bool, x: Tensor, y_bar: Tensor) -> Tensor:
-    channels = x.shape[1]
-    grads = [x.new_zeros((channels, channels)) for _ in offsets]
-    for part in _parts(offsets, x):
-        kept, windows = _windows(offsets, wrap, x[part])
-        rows = y_bar[part].reshape(windows.shape[0], channels, windows.shape[2])
-        total = torch.matmul(rows, windows.mT).sum(dim=0)
-        for t, grad in zip(kept, total.split(channels, dim=1), strict=True):
-            grads[t] += grad
-    return torch.stack(grads)

@@ -1,24 +1,15 @@
-"""The correlations that NumPy and CuPy share; NumPy's solves are stable, and keep no one's values.
-
-The solves of CuPy, which NumPy has too where no kernel is compiled, are in `tests.test_pitched`.
-"""
+"""NumPy's solves are stable, and keep no values of one call for the next."""
 
 from __future__ import annotations
 
 import pickle
 import threading
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 
 import invconv as ic
-from invconv import windows
-from invconv.primitives import correlate as correlate_primitive
-from invconv.registry import agnostic
-from invconv.workspaces import Workspaces
-from invconv_conformance.case import with_bias
 
 
 @pytest.mark.parametrize("left", [-1.5, -3.0, -29.6])
@@ -40,24 +31,6 @@ def test_an_ill_conditioned_pixel_is_solved_with_and_not_inverted() -> None:
     kernel[2, 2, 0, 0] = 1e-3
     ill = conv.replace(kernel=kernel)
     assert ill.prepare((4, 4)).plan["at the pixel"] == "triangular solve"
-
-
-@pytest.mark.parametrize("wrap", [False, True])
-def test_correlations_do_not_depend_on_how_many_samples_run_at_a_time(wrap: bool) -> None:
-    rng = np.random.default_rng(0)
-    conv = with_bias(ic.PeriodicConv.init(2, 3, rng=rng), rng)
-    x, y_bar = rng.standard_normal((2, 5, 2, 4, 6))
-    stencil = conv._stencil()
-    with agnostic():
-        expected = correlate_primitive(stencil, x, wrap=wrap)
-    for window_bytes in (1, 2 * 9 * 2 * 24 * 8, 2**28):
-        options: Any = {"wrap": wrap, "window_bytes": window_bytes}
-        y = windows.correlate(stencil, x, **options)
-        np.testing.assert_allclose(y, expected, rtol=1e-12, atol=1e-12)
-        taps_bar = windows.correlate_kernel_vjp(x, y_bar, stencil.offsets, **options)
-        np.testing.assert_allclose(
-            np.vdot(taps_bar, stencil.taps), np.vdot(y_bar, expected), rtol=1e-12
-        )
 
 
 def test_solvers_can_be_pickled_without_their_buffers() -> None:
@@ -108,26 +81,3 @@ def test_threads_have_buffers_of_their_own() -> None:
     for thread in threads:
         thread.join()
     assert not wrong
-
-
-def test_workspaces_are_let_go_of_oldest_first() -> None:
-    kept: Workspaces[Any] = Workspaces()
-    made: list[None] = []
-
-    def make() -> Any:
-        made.append(None)
-        return SimpleNamespace(nbytes=2**25)
-
-    def use(key: str) -> Any:
-        taken = kept.take(key, make)
-        kept.give_back(key, taken)
-        return taken
-
-    first = use("a")
-    use("b")
-    assert use("a") is first
-    use("c")  # and "b" goes, which was used longest ago
-    assert use("a") is first
-    assert len(made) == 3
-    use("b")
-    assert len(made) == 4
