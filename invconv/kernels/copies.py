@@ -12,7 +12,7 @@ from typing import Any
 
 from llvmlite import ir
 
-from invconv.kernels.ir import I32, VOID, Int, Value, Writer
+from invconv.kernels.ir import I32, I64, VOID, Int, Value, Writer
 
 _AHEAD = 4  # vectors by which memory is asked for that is going to be written
 
@@ -51,24 +51,25 @@ def write_copy(w: Writer, name: str) -> None:
         and a gap, and so on.
     """
     into = name == "enter"
-    with (
-        w.function(name, POINTERS, INTEGERS, inside=True) as a,
-        w.loop(0, a["channels"]) as c,
-        w.loop(0, a["count"], w.lanes) as j,
-    ):
-        places = _places(w, a, a["place"] + c * a["channel_step"], j)
-        t = a["start"] + j
-        rows = [
-            w.at(a["lines"], c * a["channel_stride"] + a["line_step"] * line + t)
-            for line in range(w.lanes)
-        ]
-        with w.b.if_else(_all_there(w, a, t, j), likely=True) as (then, otherwise):
-            with then:
-                (_enter_whole if into else _leave_whole)(w, a["z"], rows, places)
-            with otherwise:
-                here = [(j + i).is_("<", a["count"]) for i in range(w.lanes)]
-                edge = _enter_edge if into else _leave_edge
-                edge(w, a["z"], rows, _masks(w, a, t, j), places, here)
+    with w.function(name, POINTERS, INTEGERS, inside=True) as a, w.loop(0, a["channels"]) as c:
+        place, left = w.variable(I64), w.variable(I64)
+        w.b.store((a["place"] + c * a["channel_step"]).value, place)
+        w.b.store(a["run"].value, left)
+        with w.loop(0, a["count"], w.lanes) as j:
+            places = _places(w, a, place, left)
+            t = a["start"] + j
+            rows = [
+                w.at(a["lines"], c * a["channel_stride"] + a["line_step"] * line + t)
+                for line in range(w.lanes)
+            ]
+            with w.b.if_else(_all_there(w, a, t, j), likely=True) as (then, otherwise):
+                with then:
+                    (_enter_whole if into else _leave_whole)(w, a["z"], rows, places)
+                with otherwise:
+                    here = [(j + i).is_("<", a["count"]) for i in range(w.lanes)]
+                    edge = _enter_edge if into else _leave_edge
+                    masks, starts = _masks(w, a, t, j, rows)
+                    edge(w, a["z"], starts, masks, places, here)
 
 
 def _all_there(w: Writer, a: dict[str, Any], t: Int, j: Int) -> Value:
@@ -83,10 +84,13 @@ def _all_there(w: Writer, a: dict[str, Any], t: Int, j: Int) -> Value:
     return functools.reduce(w.b.and_, conditions)
 
 
-def _places(w: Writer, a: dict[str, Any], start: Int, j: Int) -> list[Int]:
-    """Return where the positions from ``j`` on are in the buffer."""
-    place = start + j * a["step"] + j // a["run"] * a["gap"]
-    left = a["run"] - j % a["run"]
+def _places(w: Writer, a: dict[str, Any], first: Value, run: Value) -> list[Int]:
+    """Return where the next positions are in the buffer.
+
+    ``first`` and ``run`` are variables: where the next one is, and how many there are before the
+    gap. They go on from one call to the next, which is cheaper than to divide.
+    """
+    place, left = (w.integer(w.b.load(variable, typ=I64)) for variable in (first, run))
     found = []
     for _ in range(w.lanes):
         found.append(place)
@@ -94,22 +98,32 @@ def _places(w: Writer, a: dict[str, Any], start: Int, j: Int) -> list[Int]:
         ended = left.is_("==", 0)
         place = place + a["step"] + a["gap"].if_(ended, 0)
         left = a["run"].if_(ended, left)
+    w.b.store(place.value, first)
+    w.b.store(left.value, run)
     return found
 
 
-def _masks(w: Writer, a: dict[str, Any], t: Int, j: Int) -> list[Value]:
-    """Return, for each line, which of the positions from t on it has and are to be copied."""
+def _masks(
+    w: Writer, a: dict[str, Any], t: Int, j: Int, rows: list[Value]
+) -> tuple[list[Value], list[Value]]:
+    """Return, for each line, which of the positions from t on it has and are to be copied.
+
+    Also return where they are in memory. Of a line that has none that is the start of line 0:
+    a processor takes long to find out that nothing is to be read where no memory is.
+    """
     kind = ir.VectorType(I32, w.lanes)
     iota = w.indices(range(w.lanes))
-    masks = []
-    for line in range(w.lanes):
+    masks, places = [], []
+    for line, row in enumerate(rows):
         first = t - a["skew"] * line
         width = a["width"].if_(w.integer(line).is_("<", a["lines_there"]), 0)
-        end = (width - first).least(a["count"] - j)
-        low, high = (w.splat(w.b.trunc(n.value, I32), kind) for n in (-first, end))
+        start, end = -first, (width - first).least(a["count"] - j)
+        low, high = (w.splat(w.b.trunc(n.value, I32), kind) for n in (start, end))
         inside = w.b.icmp_signed(">=", iota, low), w.b.icmp_signed("<", iota, high)
         masks.append(w.b.and_(*inside))
-    return masks
+        some = w.b.and_(start.is_("<", w.lanes), end.is_(">", start.most(0)))
+        places.append(w.b.select(some, row, a["lines"]))
+    return masks, places
 
 
 def _enter_whole(w: Writer, z: Value, rows: list[Value], places: list[Int]) -> None:
