@@ -37,9 +37,6 @@ class Geometry:
         As in `invconv.wavefront.CausalStencil`.
     shape : tuple of int
         The grid.
-    solved : tuple of int
-        How many pixels along each axis, first in its direction, are x already: in each residue
-        class. Empty if none are.
     """
 
     lower: bool
@@ -48,7 +45,6 @@ class Geometry:
     dilation: tuple[int, ...]
     slope: tuple[int, ...]
     shape: Shape
-    solved: tuple[int, ...] = ()
 
     @classmethod
     def of(cls, causal: CausalStencil, shape: Shape) -> Geometry:
@@ -82,15 +78,6 @@ class Geometry:
     def levels(self) -> int:
         """The number of fronts."""
         return 1 + sum(w * (n - 1) for w, n in zip(self.slope, self.coarse, strict=True))
-
-    @property
-    def start(self) -> tuple[int, ...]:
-        """The first pixel that is to be solved."""
-        return self.solved or (0,) * len(self.shape)
-
-    def halo(self, axis: int) -> int:
-        """Return how many pixels along an axis a tap reaches back."""
-        return self.dilation[axis] * max((offset[axis] for offset in self.reach), default=0)
 
     def margin(self, axis: int) -> int:
         """Return how many zeros an axis has after its pixels, before them for what comes next."""
@@ -137,8 +124,7 @@ class Places:
             pitches[axis] = rows * columns + g.slope[axis]
             inner = (g.coarse[axis] + g.margin(axis)) * pitches[axis]
         places = cls(g, columns, tuple(pitches[a] for a in range(len(g.shape))), 0)
-        furthest = max((places.back(o) for o in g.reach), default=0)
-        return replace(places, lead=max(0, furthest - places.back(g.start)))
+        return replace(places, lead=max((places.back(o) for o in g.reach), default=0))
 
     def back(self, offset: Offset) -> int:
         """Return how far back a tap reads."""
@@ -146,9 +132,7 @@ class Places:
 
     def front(self, level: Any) -> tuple[Any, Any]:
         """Return (row, column) of a front's first number."""
-        g = self.geometry
-        first = sum(g.start[a] * (self.pitches[a] - g.slope[a]) for a in g.others)
-        place = self.lead + first + level
+        place = self.lead + level
         return place // self.columns, place % self.columns
 
     def earlier(self, front: tuple[Any, Any], offset: Offset) -> tuple[Any, Any]:
@@ -168,7 +152,7 @@ class Places:
     def count(self) -> int:
         """How many rows there are from the first line to the last in a front."""
         g = self.geometry
-        lines = (g.coarse[a] - 1 - g.start[a] for a in g.others)
+        lines = (g.coarse[a] - 1 for a in g.others)
         return 1 + sum(s * n for s, n in zip(self.strides, lines, strict=True))
 
     @property
@@ -183,23 +167,22 @@ class Places:
     def levels(self, batch: int) -> tuple[Any, Any]:
         """Return at which level the line of each row of a front begins, and how long it is.
 
-        Both are to be broadcast to (1, count, batch x residues). Where no line is to be solved it
-        is beyond the last level.
+        Both are to be broadcast to (1, count, batch x residues). Where no line is it is beyond the
+        last level.
         """
         g = self.geometry
         residues = list(np.ndindex(g.dilation))
         others = np.asarray(g.others, int)
-        start, coarse, slope = (np.asarray(n)[others] for n in (g.start, g.coarse, g.slope))
-        lines = np.indices(coarse - start).reshape(len(others), math.prod(coarse - start))
+        coarse, slope = (np.asarray(n)[others] for n in (g.coarse, g.slope))
+        lines = np.indices(coarse).reshape(len(others), math.prod(coarse))
         rows = np.asarray(self.strides, int) @ lines
-        lines += start[:, None]
         first = np.full((self.count, len(residues)), g.levels, np.int32)
         length = np.empty(len(residues), np.uint32)
         for r, residue in enumerate(residues):
             size = -(-(np.asarray(g.shape) - residue) // g.dilation)
-            length[r] = max(0, size[g.line] - g.start[g.line])
+            length[r] = max(0, size[g.line])
             there = (lines < size[others, None]).all(axis=0)
-            first[rows[there], r] = g.start[g.line] + slope @ lines[:, there]
+            first[rows[there], r] = slope @ lines[:, there]
         if len(residues) == 1:
             return first[None], length[None, None]
         return np.tile(first, (1, 1, batch)), np.tile(length, (1, 1, batch))

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 
-import jax
 import numpy as np
 from jax import lax
 from jax import numpy as jnp
-from jax.experimental.xla_metadata import set_xla_metadata
 
 from invconv.arrays import Array
 from invconv_jax.fronts import Geometry, Places
@@ -18,7 +15,7 @@ from invconv_jax.fronts import Geometry, Places
 def enter(places: Places, y: Array) -> Array:
     """Lay out images (B, C, *shape), zero between the pixels."""
     size, lead = places.rows * places.columns, places.lead
-    flat = _flatten(_alone(lambda y: _pad(places, _arrange(places.geometry, y)), y))
+    flat = _flatten(_pad(places, _arrange(places.geometry, y)))
     flat = _lengthen(flat[..., : size - lead], -1, size, before=lead)
     rows = flat.reshape(*flat.shape[:-1], places.rows, places.columns)
     return jnp.transpose(rows, (1, 3, 2, 0))
@@ -27,21 +24,7 @@ def enter(places: Places, y: Array) -> Array:
 def leave(places: Places, x: Array) -> Array:
     """Undo `enter`."""
     rows = jnp.transpose(x, (3, 0, 2, 1))
-    return _alone(lambda x: _rearrange(places.geometry, _crop(places, x)), _flatten(rows))
-
-
-def _alone(function: Callable[[Array], Array], x: Array) -> Array:
-    """Call a function that a CPU is to compile by itself.
-
-    Fused with what is before and after, it would find the place of each number by divisions.
-    """
-
-    def alone(x: Array) -> Array:
-        with set_xla_metadata(inlineable="false"):
-            result: Array = jax.jit(function)(x)
-        return result
-
-    return lax.platform_dependent(x, cpu=alone, default=function)
+    return _rearrange(places.geometry, _crop(places, _flatten(rows)))
 
 
 def _arrange(geometry: Geometry, y: Array) -> Array:

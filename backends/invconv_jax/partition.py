@@ -51,7 +51,7 @@ class SplitByBatch:
         self.primitive = Primitive(name)
         self.primitive.def_impl(_run)
         self.primitive.def_abstract_eval(_type_of_result)
-        mlir.register_lowering(self.primitive, mlir.lower_fun(_run, multiple_results=False))
+        mlir.register_lowering(self.primitive, self._lower)
         batching.primitive_batchers[self.primitive] = self._vectorise
         if transpose is not None:
             ad.deflinear2(
@@ -67,6 +67,13 @@ class SplitByBatch:
             *arrays, program=_program(self, types, pairs), settings=pairs
         )
         return result
+
+    def _lower(self, context: Any, *arrays: Any, program: Any, settings: Settings) -> Any:
+        if is_exported(context):  # XLA splits it, or not, by itself: no Python goes along
+            run = functools.partial(self.function, **dict(settings))
+        else:
+            run = functools.partial(_run, program=program, settings=settings)
+        return mlir.lower_fun(run, multiple_results=False)(context, *arrays)
 
     def _vectorise(
         self,
@@ -100,6 +107,11 @@ class SplitByBatch:
         x = [f"x{a}" if a in whole else f"b{a}" for a in range(ndim)]
         y = [f"y{a}" if a in whole else f"b{a}" for a in range(ndim)]
         return f"{', '.join(' '.join(names) for names in [*arrays, x])} -> {' '.join(y)}"
+
+
+def is_exported(context: Any) -> bool:
+    """Tell whether what is lowered is to run in other processes."""
+    return bool(context.module_context.lowering_parameters.for_export)
 
 
 @functools.lru_cache(maxsize=1024)

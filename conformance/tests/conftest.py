@@ -1,9 +1,9 @@
-"""What several test files need: PyTorch layers, true densities, a disk soon full, laws."""
+"""What several test files need: PyTorch layers, true densities, a disk soon full."""
 
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +11,6 @@ import numpy as np
 import pytest
 import scipy.stats
 import torch
-
-from invconv_conformance.cases import CASES
-from invconv_conformance.laws import LAWS
-from invconv_conformance.library import Column
-from invconv_conformance.runner import Task, perform
 
 TORCH_LAYERS: dict[str, tuple[str, tuple[Any, ...], dict[str, Any], tuple[int, ...]]] = {
     "autoregressive-1d": ("AutoregressiveConv1d", (2, 3), {"direction": -1}, (4,)),
@@ -93,30 +88,6 @@ def small_disk(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Path]
         pytest.skip("not allowed to mount a file system")
     yield folder
     subprocess.run(["umount", str(folder)], check=True)
-
-
-@pytest.fixture
-def hold_the_laws() -> Callable[[str, Sequence[str]], None]:
-    """Return what asserts the laws of an inverse on a library's CPU: for tests that force a choice.
-
-    It takes the library and the dtypes.
-    """
-
-    def hold(library: str, dtypes: Sequence[str]) -> None:
-        names = ("corner", "raster", "emerging", "chain", "ill", "tiny", "huge")
-        columns = tuple(Column(library, "cpu", "eager", dtype) for dtype in dtypes)
-        laws = tuple(name for name in LAWS if name.startswith(("inverse", "round", "vjp.input")))
-        found = [
-            result
-            for case in CASES
-            if case.name.startswith(names) and not case.singular
-            for outcome in perform(Task(case.name, columns, laws))
-            for result in outcome.results
-        ]
-        assert sum(r.status == "pass" for r in found) > 200 * len(dtypes)
-        assert not [(r.reproduce, r.what, r.error, r.bound) for r in found if r.bad]
-
-    return hold
 
 
 @pytest.fixture

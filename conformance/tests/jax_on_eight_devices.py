@@ -59,6 +59,7 @@ def check(name: str, function: Any, conv: Any, x: Any, sharded: Any) -> None:
     if name == "gradients":
         found.pop("all-reduce", None)  # a parameter's gradient is a sum over the batch
     assert not found, f"{type(conv).__name__}, {name}: {dict(found)}"
+    assert 'custom_call_target="invconv_' in compiled.as_text()
     got, expected = compiled(conv, sharded), jax.jit(function)(conv, x)
     for a, b in zip(jax.tree.leaves(got), jax.tree.leaves(expected), strict=True):
         if a.shape == x.shape:

@@ -145,7 +145,7 @@ def test_products_on_images_are_asked_for_at_full_precision(cls: Any) -> None:
     conv = cls.init(4, rng=np.random.default_rng(0), like=jnp.zeros((), "float32"))
     x = jax.ShapeDtypeStruct((2, 4, 6, 6), "float32")
     for function in (conv.forward, conv.inverse):
-        text = jax.jit(function).lower(x).as_text()
+        text = jax.export.export(jax.jit(function), platforms=["cuda"])(x).mlir_module()
         products = re.findall(r"stablehlo\.(?:dot_general|convolution).*", text)
         assert products
         assert all("HIGHEST" in product for product in products), products

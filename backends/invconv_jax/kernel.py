@@ -1,0 +1,146 @@
+"""Causal solves by the compiled kernel of the core, which XLA calls on a CPU without Python.
+
+A program that JAX compiles for another platform, or exports, has the loop of `invconv_jax.scan` in
+its place: there is a kernel of our own in this process only.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import threading
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import numpy as np
+from jax import lax
+from jax import numpy as jnp
+from jax.extend.core import Primitive
+from jax.interpreters import batching, mlir
+
+from invconv.arrays import Array
+from invconv.kernels import xla
+from invconv.kernels.compiled import CompiledSolve
+from invconv.kernels.plan import geometry_of
+from invconv.kernels.target import host
+from invconv_jax.fronts import Geometry
+from invconv_jax.partition import SplitByBatch, is_exported
+from invconv_jax.scan import Scan
+
+
+@functools.partial(jax.tree_util.register_dataclass, data_fields=["weights"], meta_fields=[])
+@dataclass(frozen=True, eq=False)
+class Kernel:
+    """Pixel after pixel, by the compiled kernel.
+
+    Attributes
+    ----------
+    weights : array, or None
+        As `invconv.kernels.weights` lays them out; None where every call makes them anew.
+    """
+
+    weights: Array | None
+
+    @staticmethod
+    def of(factored: CompiledSolve, matrices: Array) -> Kernel:
+        """Put the weights beside the matrices that they were made of."""
+        weights = jnp.asarray(factored.weights)
+        if matrices.committed and matrices.is_fully_replicated:
+            weights = jax.device_put(weights, matrices.sharding)
+        return Kernel(weights)
+
+    def transpose(self) -> Kernel:
+        """Return that of the transposed matrices."""
+        return Kernel(None)
+
+    def solve(self, geometry: Geometry, matrices: Array, y: Array) -> Array:
+        """Return x, shape (B, C, *shape), for D and the taps (1 + T, C, C)."""
+        if not isinstance(y.shape[0], int):  # a program that is exported for any batch
+            return _by_scan(matrices, y, geometry=geometry)
+        if y.size == 0:
+            return y
+        arrays = (matrices, y) if self.weights is None else (matrices, self.weights, y)
+        return _split(len(geometry.shape))(*arrays, geometry=geometry)
+
+
+@functools.cache
+def _split(ndim: int) -> SplitByBatch:
+    return SplitByBatch("invconv_kernel", _solve, tuple(range(-1 - ndim, 0)))
+
+
+def _solve(*arrays: Array, geometry: Geometry) -> Array:
+    """Solve images of any number of batch axes, all on one device."""
+    *others, y = arrays
+    images = y.reshape(-1, *y.shape[-1 - len(geometry.shape) :])
+    x: Array = _one_batch.bind(*others, images, geometry=geometry)
+    return x.reshape(y.shape)
+
+
+def _by_scan(matrices: Array, *others: Array, geometry: Geometry) -> Array:
+    way = Scan.of(matrices[0], geometry.lower)
+    return way.solve(geometry, matrices, others[-1])
+
+
+def _by_kernel(*arrays: Array, geometry: Geometry) -> Array:
+    given, y = arrays[-2:]
+    g, itemsize, target = geometry, y.dtype.itemsize, host()
+    settings = g.shape, g.reach, g.direction, g.dilation, g.lower, itemsize, target
+    compiled = geometry_of(y.shape[1], *settings)
+    call = xla.call(compiled, target, y.shape[0])
+    with _lock:
+        _register(call.name, xla.handler(target, itemsize, compiled.block, compiled.single))
+    memory = jax.ShapeDtypeStruct((call.memory,), np.uint8)
+    run = jax.ffi.ffi_call(call.name, (jax.ShapeDtypeStruct(y.shape, y.dtype), memory))
+    x: Array = run(given, y, program=call.program, room=call.room)[0]
+    return x
+
+
+_lock = threading.Lock()  # XLA refuses a second handler of a name
+
+
+@functools.cache
+def _register(name: str, code: Any) -> None:
+    """Tell XLA where a handler is. It may be at work until the process ends: the code stays."""
+    ctypes.pythonapi.Py_IncRef(ctypes.py_object(code))
+    capsule = jax.ffi.pycapsule(code.addresses["handler"])
+    jax.ffi.register_ffi_target(name, capsule, platform="cpu")
+
+
+def _lower_for_cpu(context: Any, *arrays: Any, geometry: Geometry) -> Any:
+    way = _by_scan if is_exported(context) else _by_kernel
+    return mlir.lower_fun(way, multiple_results=False)(context, *arrays, geometry=geometry)
+
+
+def _vectorise(
+    arrays: tuple[Array, ...], axes: tuple[int | None, ...], *, geometry: Geometry
+) -> tuple[Array, int]:
+    """Solve with as many matrices as there are: the kernel with one after the other."""
+
+    def one_by_one(*arrays: Array) -> Array:
+        pairs = list(zip(arrays, axes, strict=True))
+        batch = [jnp.moveaxis(array, axis, 0) for array, axis in pairs if axis is not None]
+
+        def solve(parts: list[Array]) -> Array:
+            left = iter(parts)
+            each = (array if axis is None else next(left) for array, axis in pairs)
+            x: Array = _one_batch.bind(*each, geometry=geometry)
+            return x
+
+        return lax.map(solve, batch)
+
+    at_once = jax.vmap(functools.partial(_by_scan, geometry=geometry), in_axes=axes)
+    return lax.platform_dependent(*arrays, cpu=one_by_one, default=at_once), 0
+
+
+def _run(*arrays: Array, geometry: Geometry) -> Array:
+    on_cpu = all(device.platform == "cpu" for device in arrays[-1].devices())
+    return (_by_kernel if on_cpu else _by_scan)(*arrays, geometry=geometry)
+
+
+_one_batch = Primitive("invconv_kernel_call")
+_one_batch.def_impl(_run)
+_one_batch.def_abstract_eval(lambda *types, geometry: types[-1].update(weak_type=False))
+mlir.register_lowering(_one_batch, mlir.lower_fun(_by_scan, multiple_results=False))
+mlir.register_lowering(_one_batch, _lower_for_cpu, platform="cpu")
+batching.primitive_batchers[_one_batch] = _vectorise

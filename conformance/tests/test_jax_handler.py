@@ -1,0 +1,84 @@
+"""The handler through which XLA calls the kernel: threads, processes, memory, another processor."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+from jax import numpy as jnp
+from llvmlite import binding
+
+import invconv as ic
+import invconv_jax  # noqa: F401 - makes operators pytrees
+from invconv.kernels import machine, target
+from invconv.kernels.handler import write_handler
+from invconv.kernels.ir import Writer
+
+jax.config.update("jax_enable_x64", True)
+
+RNG = np.random.default_rng(0)
+
+
+def convolution(channels: int) -> ic.AutoregressiveConv:
+    return ic.AutoregressiveConv.init(channels, rng=RNG)
+
+
+@pytest.mark.parametrize("shape", [(16, 48, 64, 64), (1, 12, 512, 512), (170, 12, 32, 32)], ids=str)
+def test_a_large_solve_needs_a_third_of_its_input_beside_the_result(shape: tuple[int, ...]) -> None:
+    conv = convolution(shape[1]).asarrays(jnp.zeros((), np.float32))
+    y = jax.ShapeDtypeStruct(shape, np.float32)
+    compiled = jax.jit(conv.prepare(shape[2:], check=False).inverse).lower(y).compile()
+    assert compiled.memory_analysis().temp_size_in_bytes <= 0.3 * 4 * np.prod(shape)
+
+
+def test_threads_that_need_a_new_handler_at_once() -> None:
+    hosts = [convolution(channels) for channels in (7, 7, 7, 9, 9, 9)]
+    y = [RNG.standard_normal((1, host.channels, 3, 4)) for host in hosts]
+
+    def solve(host: ic.AutoregressiveConv, y: Any) -> Any:
+        return jax.jit(lambda conv, y: conv.inverse(y))(host.asarrays(jnp.zeros(())), y)
+
+    with ThreadPoolExecutor(6) as pool:
+        found = list(pool.map(solve, hosts, y))
+    for host, given, x in zip(hosts, y, found, strict=True):
+        np.testing.assert_array_equal(x, host.inverse(given))
+
+
+def test_programs_on_a_disk_find_the_handler_in_another_process(tmp_path: Path) -> None:
+    """Its address, which differs, is not in the program."""
+    program = (
+        "import jax, numpy as np, invconv as ic, invconv_jax\n"
+        "conv = ic.AutoregressiveConv.init(3, rng=np.random.default_rng(0))\n"
+        "y = np.ones((2, 3, 4, 5)); jax.config.update('jax_enable_x64', True)\n"
+        "found = jax.jit(lambda c, y: c.inverse(y))(conv.asarrays(jax.numpy.zeros(())), y)\n"
+        "assert np.array_equal(found, conv.inverse(y))\n"
+    )
+    settings = {
+        "JAX_COMPILATION_CACHE_DIR": str(tmp_path),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+        "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
+        "PYTHONPATH": os.pathsep.join(sys.path),
+    }
+    kept = []
+    for _ in range(2):
+        subprocess.run([sys.executable, "-c", program], check=True, env=os.environ | settings)
+        kept.append({p.name for p in tmp_path.iterdir() if not p.name.endswith("-atime")})
+    assert kept[0] == kept[1] != set()
+
+
+def test_the_handler_is_compiled_for_aarch64() -> None:
+    arm = target.Target("aarch64-unknown-linux-gnu", "neoverse-n1", "", 128, 32, fma=True)
+    writer = Writer(arm, 4)
+    write_handler(writer, {"prepare": 1 << 40, "solve": 2 << 40, "sums": 3 << 40})
+    binding.initialize_all_targets()
+    binding.initialize_all_asmprinters()
+    module = binding.parse_assembly(str(writer.module))
+    text = machine.optimised(module, arm, thorough=False).emit_assembly(module)
+    assert text.lower().count("fpcr") == 3
