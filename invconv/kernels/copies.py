@@ -1,7 +1,7 @@
 """Copies between images in memory and the kernel's buffer, where vectors hold the lanes.
 
 Lane l of the vector at position t is the number t - skew l of line l: lines are images, or rows of
-one image that lag behind each other by the skew. A square of `lanes` lines and as many positions is
+one image that lag behind each other by the skew. A square of some lines and as many positions is
 read row by row, transposed in registers, and stored vector by vector; or the other way round.
 """
 
@@ -14,6 +14,9 @@ from llvmlite import ir
 
 from invconv.kernels.ir import I32, I64, VOID, Int, Value, Writer
 
+# Lines of a square at most. Images often lie whole pages apart, which a cache keeps in one set: it
+# holds eight at the least.
+_SIDES = {"images": 8, "rows": 64}
 _AHEAD = 4  # vectors by which memory is asked for that is going to be written
 
 POINTERS = ("lines", "z")
@@ -34,10 +37,10 @@ INTEGERS = (
 )
 
 
-def write_copy(w: Writer, name: str) -> None:
-    """Write the function "enter" or "leave": copy positions of lines into the buffer, or back.
+def write_copy(w: Writer, name: str, what: str) -> None:
+    """Write a function, such as "enter_rows": "enter" copies lines into the buffer, "leave" back.
 
-    Its arguments:
+    The lines are "images" or "rows". Its arguments:
 
     lines, z
         Line 0 from its position 0 on, and the buffer.
@@ -48,32 +51,46 @@ def write_copy(w: Writer, name: str) -> None:
         and zeros enter where it has none.
     place, channel_step, step, run, gap
         Position ``start`` is at ``place`` in the buffer; then, ``step`` apart, ``run`` positions
-        and a gap, and so on.
+        and a gap, and so on. Rows have no gaps.
     """
-    into = name == "enter"
-    with w.function(name, POINTERS, INTEGERS, inside=True) as a, w.loop(0, a["channels"]) as c:
-        place, left = w.variable(I64), w.variable(I64)
-        w.b.store((a["place"] + c * a["channel_step"]).value, place)
-        w.b.store(a["run"].value, left)
-        with w.loop(0, a["count"], w.lanes) as j:
-            places = _places(w, a, place, left)
-            t = a["start"] + j
-            rows = [
-                w.at(a["lines"], c * a["channel_stride"] + a["line_step"] * line + t)
-                for line in range(w.lanes)
-            ]
-            with w.b.if_else(_all_there(w, a, t, j), likely=True) as (then, otherwise):
-                with then:
-                    (_enter_whole if into else _leave_whole)(w, a["z"], rows, places)
-                with otherwise:
-                    here = [(j + i).is_("<", a["count"]) for i in range(w.lanes)]
-                    edge = _enter_edge if into else _leave_edge
-                    masks, starts = _masks(w, a, t, j, rows)
-                    edge(w, a["z"], starts, masks, places, here)
+    with w.function(f"{name}_{what}", POINTERS, INTEGERS, inside=True) as a:
+        side = min(w.lanes, _SIDES[what])
+        narrow = w.narrowed(side)
+        with w.loop(0, a["channels"]) as c, w.loop(0, w.lanes, side) as lane:
+            lines = w.at(a["lines"], c * a["channel_stride"] + lane * a["line_step"])
+            start = a["place"] + c * a["channel_step"] + lane
+            there = a["lines_there"] - lane
+            part = a | {"safe": a["lines"], "lines": lines, "lines_there": there}
+            _copy_lines(narrow, part, start, lane, into=name == "enter", gaps=what == "images")
 
 
-def _all_there(w: Writer, a: dict[str, Any], t: Int, j: Int) -> Value:
-    """Return whether every line has all of the positions from t on, and they are to be copied."""
+def _copy_lines(
+    w: Writer, a: dict[str, Any], start: Int, lane: Int, *, into: bool, gaps: bool
+) -> None:
+    """Write the copy of as many lines as a square has, from line ``lane`` on, of one channel."""
+    place, left = w.variable(I64), w.variable(I64)
+    w.b.store(start.value, place)
+    w.b.store(a["run"].value, left)
+    with w.loop(0, a["count"], w.lanes) as j:
+        places = _places(w, a, place, left, gaps=gaps)
+        t = a["start"] + j
+        rows = [w.at(a["lines"], t)]
+        for _ in range(1, w.lanes):
+            rows.append(w.at(rows[-1], a["line_step"]))
+        a = a | {"first": t - a["skew"] * lane}
+        with w.b.if_else(_all_there(w, a, j), likely=True) as (then, otherwise):
+            with then:
+                (_enter_whole if into else _leave_whole)(w, a["z"], rows, places)
+            with otherwise:
+                here = [(j + i).is_("<", a["count"]) for i in range(w.lanes)]
+                masks, starts = _masks(w, a, j, rows)
+                edge = _enter_edge if into else _leave_edge
+                edge(w, a["z"], starts, masks, places, here)
+
+
+def _all_there(w: Writer, a: dict[str, Any], j: Int) -> Value:
+    """Return whether every line has all of its positions, and they are to be copied."""
+    t = a["first"]
     last = t - a["skew"] * (w.lanes - 1)
     conditions = (
         a["lines_there"].is_(">=", w.lanes),
@@ -84,29 +101,32 @@ def _all_there(w: Writer, a: dict[str, Any], t: Int, j: Int) -> Value:
     return functools.reduce(w.b.and_, conditions)
 
 
-def _places(w: Writer, a: dict[str, Any], first: Value, run: Value) -> list[Int]:
+def _places(w: Writer, a: dict[str, Any], first: Value, run: Value, *, gaps: bool) -> list[Int]:
     """Return where the next positions are in the buffer.
 
     ``first`` and ``run`` are variables: where the next one is, and how many there are before the
-    gap. They go on from one call to the next, which is cheaper than to divide.
+    gap, if there are ``gaps``. They go on from one call to the next, which is cheaper than to
+    divide.
     """
     place, left = (w.integer(w.b.load(variable, typ=I64)) for variable in (first, run))
     found = []
     for _ in range(w.lanes):
         found.append(place)
-        left = left - 1
-        ended = left.is_("==", 0)
-        place = place + a["step"] + a["gap"].if_(ended, 0)
-        left = a["run"].if_(ended, left)
+        place = place + a["step"]
+        if gaps:
+            left = left - 1
+            ended = left.is_("==", 0)
+            place = place + a["gap"].if_(ended, 0)
+            left = a["run"].if_(ended, left)
     w.b.store(place.value, first)
     w.b.store(left.value, run)
     return found
 
 
 def _masks(
-    w: Writer, a: dict[str, Any], t: Int, j: Int, rows: list[Value]
+    w: Writer, a: dict[str, Any], j: Int, rows: list[Value]
 ) -> tuple[list[Value], list[Value]]:
-    """Return, for each line, which of the positions from t on it has and are to be copied.
+    """Return, for each line, which of its positions it has and are to be copied.
 
     Also return where they are in memory. Of a line that has none that is the start of line 0:
     a processor takes long to find out that nothing is to be read where no memory is.
@@ -115,14 +135,14 @@ def _masks(
     iota = w.indices(range(w.lanes))
     masks, places = [], []
     for line, row in enumerate(rows):
-        first = t - a["skew"] * line
+        first = a["first"] - a["skew"] * line
         width = a["width"].if_(w.integer(line).is_("<", a["lines_there"]), 0)
         start, end = -first, (width - first).least(a["count"] - j)
         low, high = (w.splat(w.b.trunc(n.value, I32), kind) for n in (start, end))
         inside = w.b.icmp_signed(">=", iota, low), w.b.icmp_signed("<", iota, high)
         masks.append(w.b.and_(*inside))
         some = w.b.and_(start.is_("<", w.lanes), end.is_(">", start.most(0)))
-        places.append(w.b.select(some, row, a["lines"]))
+        places.append(w.b.select(some, row, a["safe"]))
     return masks, places
 
 

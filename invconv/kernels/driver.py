@@ -91,11 +91,21 @@ def _segment(w: Writer, a: dict[str, Any], h: dict[str, Int], s: dict[str, Int])
         h["gap"],
         h["channels"],
     )
-    w.call_inside("enter", [w.at(a["y"], s["memory"]), a["z"]], copied)
+    _copy(w, h, "enter", w.at(a["y"], s["memory"]), a["z"], copied)
     with w.b.if_then(h["above"].is_(">", 0)):
         _rows_above(w, a, h, s)
     _solve_pixels(w, a, h, s)
-    w.call_inside("leave", [w.at(a["x"], s["memory"]), a["z"]], copied)
+    _copy(w, h, "leave", w.at(a["x"], s["memory"]), a["z"], copied)
+
+
+def _copy(
+    w: Writer, h: dict[str, Int], name: str, lines: Value, z: Value, numbers: tuple[Int, ...]
+) -> None:
+    with w.b.if_else(h["images"].is_(">", 1)) as (of_images, of_rows):
+        with of_images:
+            w.call_inside(f"{name}_images", [lines, z], numbers)
+        with of_rows:
+            w.call_inside(f"{name}_rows", [lines, z], numbers)
 
 
 def _solve_pixels(w: Writer, a: dict[str, Any], h: dict[str, Int], s: dict[str, Int]) -> None:
@@ -183,8 +193,9 @@ def _entries(w: Writer, program: Value, place: Int) -> Value:
 
 def write_module(w: Writer) -> None:
     """Write all that does not depend on the number of channels."""
-    copies.write_copy(w, "enter")
-    copies.write_copy(w, "leave")
+    for name in ("enter", "leave"):
+        for what in ("images", "rows"):
+            copies.write_copy(w, name, what)
     weights.write_weights(w)
     write_fold(w)
     write_solve(w)

@@ -6,9 +6,10 @@ type of their own; every load says what it loads.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, TypeAlias
+from typing import Any, Self, TypeAlias
 
 from llvmlite import ir
 
@@ -94,13 +95,21 @@ class Writer:
 
     def __init__(self, target: Target, itemsize: int) -> None:
         self.target, self.itemsize = target, itemsize
-        self.lanes = target.bits // 8 // itemsize
         self.number = ir.FloatType() if itemsize == 4 else ir.DoubleType()
-        self.vector = ir.VectorType(self.number, self.lanes)
+        self._set_lanes(target.bits // 8 // itemsize)
         self.suffix = f"f{8 * itemsize}"
         self.module = ir.Module()
         self.module.triple = target.triple
         self.b: Any = None
+
+    def _set_lanes(self, lanes: int) -> None:
+        self.lanes, self.vector = lanes, ir.VectorType(self.number, lanes)
+
+    def narrowed(self, lanes: int) -> Self:
+        """Return a writer of the function that is being written, with shorter vectors."""
+        other = copy.copy(self)
+        other._set_lanes(lanes)
+        return other
 
     # --- control ------------------------------------------------------------------------------
 

@@ -167,7 +167,6 @@ def header(g: Geometry, shared: bool) -> Header:
         skew=skew,
         width=wide,
         step=along * s.level,
-        run=2**40,
         channel_step=s.channel_step,
         column_step=s.level,
         above=s.above,
