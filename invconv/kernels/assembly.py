@@ -1,4 +1,4 @@
-"""The program of a solve: header, offsets, masks and segments in one array of integers."""
+"""The program of a solve: header, lists of taps, masks, segments in one array of integers."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any, Literal
 import numpy as np
 
 from invconv.kernels import images, rows
-from invconv.kernels.plan import Geometry
+from invconv.kernels.plan import Geometry, TapList
 from invconv.kernels.program import Header, names, numbers
 
 Ints = np.ndarray[Any, np.dtype[np.int64]]
@@ -51,13 +51,13 @@ def program(g: Geometry, lanes: Lanes, shared: bool) -> Program:
         Whether several threads may solve one image.
     """
     if lanes == "images":
-        header, offsets, body = images.header(g), images.offsets(g), images.segments(g)
+        header, lists, body = images.header(g), images.lists(g), images.segments(g)
     else:
-        header, offsets = rows.header(g, shared), rows.offsets(g, shared)
+        header, lists = rows.header(g, shared), rows.lists(g, shared)
         body = rows.segments(g, shared)
     masks = _whole_integers(rows.masks(g)) if header.masked else np.zeros(0, np.int64)
     first, taps = len(names(Header)), len(g.reach)
-    after_offsets = first + taps * (1 + len(offsets))
+    after_lists = first + taps + len(lists) * (1 + 2 * taps)
     header = replace(
         header,
         segments=len(body[0]),
@@ -68,15 +68,22 @@ def program(g: Geometry, lanes: Lanes, shared: bool) -> Program:
         block=g.block,
         blocks=g.blocks,
         order=first,
-        offsets=first + taps,
-        keep=after_offsets,
-        body=after_offsets + masks.size,
+        lists=first + taps,
+        keep=after_lists,
+        body=after_lists + masks.size,
     )
-    start = [*numbers(header), *g.order, *itertools.chain(*offsets)]
+    start = [*numbers(header), *g.order, *itertools.chain(*(_filled(found, g) for found in lists))]
     segments = [numbers(segment) for unit in body for segment in unit]
     found = np.concatenate([np.asarray(start, np.int64), masks, np.ravel(segments)])
     found.setflags(write=False)
     return Program(found, header)
+
+
+def _filled(taps: TapList, g: Geometry) -> list[int]:
+    """Return a list of taps as `invconv.kernels.sums` reads it, as long as that of all taps."""
+    size = g.block * g.channels  # weights of a tap and a block
+    pairs = [n for tap, distance in taps for n in (tap * size, distance)]
+    return [len(taps), *pairs, *[0] * (2 * len(g.reach) - len(pairs))]
 
 
 def _whole_integers(masks: np.ndarray[Any, Any]) -> Ints:

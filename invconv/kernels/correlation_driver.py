@@ -82,7 +82,7 @@ def copy_pieces(
 
 
 def _sums(w: Writer, a: dict[str, Any], h: dict[str, Int], band: dict[str, Int], here: Int) -> None:
-    offsets = w.b.gep(a["program"], [h["offsets"].value], source_etype=I64)
+    taps = w.b.gep(a["program"], [h["taps_read"].value], source_etype=I64)
     positions = (here - 1) * h["image_step"] + band["positions"]
     columns = (positions + (w.lanes - 1)) // w.lanes
     weights = w.at(a["z"], h["weights"])
@@ -92,8 +92,8 @@ def _sums(w: Writer, a: dict[str, Any], h: dict[str, Int], band: dict[str, Int],
         weights,
         weights,
         w.at(a["z"], h["spare"]),
-        offsets,
-        offsets,
+        taps,
+        taps,
     )
     zero = w.integer(0)
     integers = (
@@ -105,6 +105,9 @@ def _sums(w: Writer, a: dict[str, Any], h: dict[str, Int], band: dict[str, Int],
         h["taps"],
         h["channels"],
         h["channel_step"],
+        zero,
+        zero,
+        zero,
         zero,
         zero,
         zero,

@@ -114,9 +114,9 @@ class CorrelationHeader:
         Numbers from channel to channel in the buffer.
     out, spare, weights, size : int
         Where results, the sums of a pixel and the weights are, and how long the buffer is.
-    bands, order, offsets, body : int
-        How many bands an image has; where, in the program, it says which matrix each tap has, how
-        far it reads, and what the bands are.
+    bands, order, taps_read, body : int
+        How many bands an image has; where, in the program, it says which matrix each tap has, the
+        list of taps for `invconv.kernels.sums`, and what the bands are.
     """
 
     channels: int
@@ -133,7 +133,7 @@ class CorrelationHeader:
     size: int
     bands: int
     order: int
-    offsets: int
+    taps_read: int
     body: int
 
 
@@ -207,10 +207,12 @@ def correlation_program(
         at, end = written[0][0], written[-1][0] + written[-1][2]
         body.append(Band(place, len(read), place + 3 * len(read), len(written), at, end - at))
         pieces += [*read, *written]
+    size = header.block * channels  # weights of a tap and a block
     numbers = [
         *astuple(header),
         *kept,
-        *(grid.flat(offsets[t]) for t in kept),
+        len(kept),
+        *itertools.chain(*((i * size, grid.flat(offsets[t])) for i, t in enumerate(kept))),
         *itertools.chain(*map(astuple, body)),
         *itertools.chain(*pieces),
     ]
@@ -254,6 +256,6 @@ def _header(
         size=weights + blocks * block * taps * channels,
         bands=-(-n // rows),
         order=first,
-        offsets=first + taps,
-        body=first + 2 * taps,
+        taps_read=first + taps,
+        body=first + taps + 1 + 2 * taps,
     )

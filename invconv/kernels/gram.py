@@ -80,7 +80,7 @@ def _products(
         w.loop(0, channels, outputs) as first,
         w.loop(0, channels, inputs) as start,
     ):
-        offset = w.entry(a["program"], h["offsets"] + t)
+        offset = w.entry(a["program"], h["taps_read"] + t * 2 + 2)
         # channels that are not there are the last one again, and are not added
         rows = [(first + o).least(last) * h["channel_step"] for o in range(outputs)]
         columns = [(start + k).least(last) * h["channel_step"] + offset for k in range(inputs)]

@@ -12,8 +12,10 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from invconv.kernels.plan import BAND, Geometry
+from invconv.kernels.plan import BAND, Geometry, TapList
 from invconv.kernels.program import Header, Segment
+
+_LISTS = 16  # of taps at most: more, and a program is long
 
 
 @dataclass(frozen=True)
@@ -87,17 +89,35 @@ def header(g: Geometry) -> Header:
         channel_step=g.lanes,
         row_step=g.direction[-2] * window.strides[-2] * window.pixel,
         column_step=g.direction[-1] * window.pixel,
+        last_row=_last(g)[0],
+        last_column=_last(g)[1],
         cleared=window.size,
         spare=window.size,
         size=window.size + g.spare,
     )
 
 
-def offsets(g: Geometry) -> list[list[int]]:
-    """Return how far in the buffer each tap reads: one list, for all segments."""
+def lists(g: Geometry) -> list[TapList]:
+    """Return the taps that read something, for each of the first rows and columns, and the others.
+
+    How far each reads in the buffer goes with it.
+    """
     window = Window.of(g)
     scale = [-s * n * window.pixel for s, n in zip(g.direction, window.strides, strict=True)]
-    return [[sum(f * o for f, o in zip(scale, reach, strict=True)) for reach in g.reach]]
+    far = [sum(f * o for f, o in zip(scale, reach, strict=True)) for reach in g.reach]
+    last = _last(g)
+    if last == (0, 0):
+        return [list(enumerate(far))]
+    return [
+        [(t, far[t]) for t, o in enumerate(g.reach) if o[-2] <= row and o[-1] <= column]
+        for row, column in itertools.product(*(range(n + 1) for n in last))
+    ]
+
+
+def _last(g: Geometry) -> tuple[int, int]:
+    """Return up to which row and column pixels have lists of their own."""
+    last = tuple(max(o[a] for o in g.reach) for a in (-2, -1))
+    return (last[0], last[1]) if math.prod(n + 1 for n in last) <= _LISTS else (0, 0)
 
 
 def segments(g: Geometry) -> list[list[Segment]]:
@@ -144,6 +164,7 @@ def _band(window: Window, first: int) -> Iterator[Segment]:
             count=rows * g.shape[-1],
             place=window.place(_shifted(start, shift)),
             at=window.place(_shifted(pixel, shift)),
+            top=first if len(g.shape) == 2 else 0,
             rows=rows,
             columns=g.shape[-1],
         )

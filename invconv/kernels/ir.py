@@ -121,12 +121,13 @@ class Writer:
         integers: Sequence[str] = (),
         *,
         inside: bool,
+        constant: Sequence[str] = (),
         result: Any = VOID,
     ) -> Iterator[dict[str, Any]]:
         """Write a function, of pointers and then integers, inside this context.
 
         Yields the arguments by name. One that is only called ``inside`` the module may be inlined.
-        A result, if there is one, is zero.
+        Nothing is written where ``constant`` pointers read. A result, if there is one, is zero.
         """
         kind = ir.FunctionType(result, [POINTER] * len(pointers) + [I64] * len(integers))
         function = ir.Function(self.module, kind, name)
@@ -134,6 +135,8 @@ class Writer:
             function.linkage = "internal"
         self.b = ir.IRBuilder(function.append_basic_block())
         given = dict(zip(pointers, function.args, strict=False))
+        for pointer in constant:
+            given[pointer].add_attribute("noalias")
         numbers = function.args[len(pointers) :]
         yield given | {n: self.integer(v) for n, v in zip(integers, numbers, strict=True)}
         self.b.ret_void() if result == VOID else self.b.ret(ir.Constant(result, None))

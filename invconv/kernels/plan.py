@@ -17,6 +17,7 @@ from invconv.kernels.target import Target
 from invconv.stencil import Offset, reaching
 
 Shape = tuple[int, ...]
+TapList = list[tuple[int, int]]  # of taps that read something: which one, and how far away
 BAND = 2**18  # bytes of a buffer that stay in the cache
 
 

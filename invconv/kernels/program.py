@@ -1,4 +1,4 @@
-"""The numbers that a compiled solve goes by: a header, segments, offsets. All are 64-bit integers.
+"""The numbers that a compiled solve goes by: header, lists of taps, segments; 64-bit integers.
 
 A solve is some *units*: those of one image, or of as many images as there are lanes, follow each
 other. A unit is some *segments*: what is copied in, solved, and copied out at a time.
@@ -43,8 +43,11 @@ class Header:
     cleared, spare, size : int
         How many numbers of the buffer are zero at first, where the room of a pixel's sums is, and
         how long the buffer is.
-    order, offsets, keep, body : int
-        Where the order of the taps, their offsets, the masks, and the segments are in the program.
+    last_row, last_column : int
+        Up to which row and column the taps that read something differ from pixel to pixel.
+    order, lists, keep, body : int
+        Where the order of the taps, the lists of `invconv.kernels.sums`, the masks, and the
+        segments are in the program.
     """
 
     images: int = 0
@@ -74,8 +77,10 @@ class Header:
     cleared: int = 0
     spare: int = 0
     size: int = 0
+    last_row: int = 0
+    last_column: int = 0
     order: int = 0
-    offsets: int = 0
+    lists: int = 0
     keep: int = 0
     body: int = 0
 
@@ -94,10 +99,10 @@ class Segment:
         Where line 0 starts in a channel of an image, and how many lines there are.
     start, count, place : int
         Positions of the lines that are copied, and where the first one is in the buffer.
-    at, rows, columns : int
-        Where the first pixel is that is solved, and how many there are.
-    offsets : int
-        Which offsets the taps have: where they start among all.
+    at, top, rows, columns : int
+        Where the first pixel is that is solved, in which row of the grid, and how many there are.
+    lists : int
+        Which lists the taps are in: where they start among all.
     keep : int
         Where the masks of the first column are.
     first, low, level : int
@@ -120,9 +125,10 @@ class Segment:
     count: int = 0
     place: int = 0
     at: int = 0
+    top: int = 0
     rows: int = 0
     columns: int = 0
-    offsets: int = 0
+    lists: int = 0
     keep: int = 0
     first: int = 0
     low: int = 0

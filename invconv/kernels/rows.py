@@ -18,7 +18,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from invconv.kernels.plan import BAND, Geometry
+from invconv.kernels.plan import BAND, Geometry, TapList
 from invconv.kernels.program import Header, Segment
 
 _LARGEST = 2**26  # bytes of a buffer
@@ -180,15 +180,15 @@ def header(g: Geometry, shared: bool) -> Header:
     )
 
 
-def offsets(g: Geometry, shared: bool) -> list[list[int]]:
-    """Return how far in the buffer each tap reads, from a plane in each of the slots."""
-    s, found = Strips(g, shared), []
+def lists(g: Geometry, shared: bool) -> list[TapList]:
+    """Return all taps, and how far each reads in the buffer, from a plane in each of the slots."""
+    s, found = Strips(g, shared), list[TapList]()
     for slot in range(s.slots):
         earlier = [(slot - s.planes_back(o)) % s.slots for o in g.reach]
         found.append(
             [
-                (there - slot) * s.slot_size - back * s.level - o[-2]
-                for there, back, o in zip(earlier, s.levels_back, g.reach, strict=True)
+                (t, (earlier[t] - slot) * s.slot_size - s.levels_back[t] * s.level - o[-2])
+                for t, o in enumerate(g.reach)
             ]
         )
     return found
@@ -279,7 +279,7 @@ def _segment(
         at=origin,
         rows=1,
         columns=count,
-        offsets=slot * len(g.reach),
+        lists=slot * (1 + 2 * len(g.reach)),
         keep=first * g.lanes // 8,
         first=strip > 0,
         low=-s.back if first == 0 else 0,

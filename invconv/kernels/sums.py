@@ -15,7 +15,8 @@ agree bit for bit. For each output channel:
 4. D x = s by columns: for each channel, in the order of the substitution, x = s / D[c, c], and then
    for each later channel m: s_m becomes fma(-D[m, c], x, s_m).
 
-A pixel that a tap would read outside the grid is a zero that is read; it changes no sum.
+A tap that would read a pixel outside the grid reads a zero there, or is left out: its product
+changes no sum.
 """
 
 from __future__ import annotations
@@ -26,12 +27,13 @@ from typing import Any
 
 from llvmlite import ir
 
-from invconv.kernels.ir import I8, I64, Int, Writer
+from invconv.kernels.ir import I8, I64, Int, Value, Writer
 
 _UNROLLED = 8  # channels at most, so that the code stays short
 _HIDDEN = 12  # sums at once that hide how long an addition takes
 
-POINTERS = ("z", "out", "w", "diagonal", "spare", "offsets", "keep")
+POINTERS = ("z", "out", "w", "diagonal", "spare", "lists", "keep")
+_READ = ("w", "diagonal", "lists", "keep")
 INTEGERS = (
     "at",
     "rows",
@@ -41,6 +43,9 @@ INTEGERS = (
     "taps",
     "channels",
     "channel_step",
+    "top",
+    "last_row",
+    "last_column",
     "substitute",
     "first",
     "order",
@@ -62,7 +67,10 @@ def write_sums(w: Writer, block: int, single: bool) -> None:
 
     The pixels are ``rows`` rows of ``columns``, in this order; every number of a pixel is a vector
     in z, ``channel_step`` apart from channel to channel. The results replace it, or go to the same
-    place of ``out``.
+    place of ``out``. The first row is row ``top`` of the grid; rows and columns up to ``last_row``
+    and ``last_column``, and then all others alike, have lists of their own of the taps that read
+    something: how many there are, and for each where its weights are in a block's and how far away
+    it reads.
 
     Parameters
     ----------
@@ -73,39 +81,51 @@ def write_sums(w: Writer, block: int, single: bool) -> None:
         Whether these are all channels.
     """
     with (
-        w.function("sums", POINTERS, INTEGERS, inside=False) as a,
+        w.function("sums", POINTERS, INTEGERS, inside=False, constant=_READ) as a,
         w.loop(0, a["rows"]) as row,
         w.loop(0, a["columns"]) as column,
     ):
         here = a["at"] + row * a["row_step"] + column * a["column_step"]
-        _sum(w, a, here, block, single)
+        _sum(w, a | {"taps read": _taps(w, a, row, column)}, here, block, single)
         with w.b.if_then(a["substitute"].is_("!=", 0), likely=False):
             _substitute(w, a, here)
         with w.b.if_then(a["masked"].is_("!=", 0), likely=False):
             _mask(w, a, here, row * a["columns"] + column)
 
 
+def _taps(w: Writer, a: dict[str, Any], row: Int, column: Int) -> Value:
+    """Return the list of a pixel's taps."""
+    number = (a["top"] + row).least(a["last_row"]) * (a["last_column"] + 1)
+    number = number + column.least(a["last_column"])
+    place = number * (a["taps"] * 2 + 1)
+    return w.b.gep(a["lists"], [place.value], source_etype=I64)
+
+
 def _sum(w: Writer, a: dict[str, Any], here: Int, block: int, single: bool) -> None:
     """Write steps 1 to 3."""
     unrolled, count = _unrolled(block, single), accumulators(block, single)
     sums = [[w.variable(w.vector) for _ in range(block)] for _ in range(count)]
-    weight, place = w.variable(I64), w.variable(I64)
-    w.b.store(I64(0), weight)
+    weight, place, taps = w.variable(I64), w.variable(I64), a["taps read"]
     with w.loop(0, 1 if single else a["channels"], block) as channel:
+        before = channel * (a["taps"] * a["channels"])  # weights of the blocks before this one
+        w.b.store(before.value, weight)
+        some_missing = w.entry(taps, 0).is_("<", a["taps"])
         for variable in itertools.chain(*sums):
             w.b.store(w.zero, variable)
-        with w.loop(0, a["taps"]) as tap:
-            w.b.store((here + w.entry(a["offsets"], tap)).value, place)
+        with w.loop(0, w.entry(taps, 0)) as i:
+            with w.b.if_then(some_missing):  # else they follow each other, and nothing waits
+                w.b.store((before + w.entry(taps, i * 2 + 1)).value, weight)
+            w.b.store((here + w.entry(taps, i * 2 + 2)).value, place)
             with w.loop(0, a["channels"], unrolled):
-                k, i = (w.integer(w.b.load(v, typ=I64)) for v in (weight, place))
+                k, z_place = (w.integer(w.b.load(v, typ=I64)) for v in (weight, place))
                 for u in range(unrolled):
-                    z = w.load(a["z"], i + a["channel_step"] * u)
+                    z = w.load(a["z"], z_place + a["channel_step"] * u)
                     for o, variable in enumerate(sums[u % count]):
                         number = w.load(a["w"], k + (u * block + o), w.number)
                         total = w.fma(w.splat(number), z, w.b.load(variable, typ=w.vector))
                         w.b.store(total, variable)
                 w.b.store((k + unrolled * block).value, weight)
-                w.b.store((i + a["channel_step"] * unrolled).value, place)
+                w.b.store((z_place + a["channel_step"] * unrolled).value, place)
         for o in range(block):
             parts = (w.b.load(variables[o], typ=w.vector) for variables in sums)
             total = functools.reduce(w.b.fadd, parts)
