@@ -12,7 +12,7 @@ from invconv.arrays import Array, Shape, require_alike
 from invconv.base import InvertibleConv, require_operator
 from invconv.pieces import Gradients
 from invconv.pointwise import Pointwise
-from invconv.prepared import Factor, Map
+from invconv.prepared import Factor, Map, Plan
 from invconv.primitives import matmul, multiply
 
 
@@ -77,7 +77,7 @@ class Composite(InvertibleConv):
     def _factor_apply(self, shape: Shape) -> Factor:
         factors = [step._factor(shape) for step in self._steps]
         log_det = sum((f.log_det for f in factors[1:]), start=factors[0].log_det)
-        plan = {"method": "steps, last first", "steps": [f.plan for f in factors]}
+        plan = Plan({"method": "steps, last first"}, steps=tuple(f.runs for f in factors))
         return Factor(BackwardThrough(tuple(f.solve for f in factors)), log_det, plan)
 
     def _linear_maps(self, shape: Shape) -> tuple[Map, Map]:
@@ -242,7 +242,7 @@ class Inverse(InvertibleConv):
     def _factor_apply(self, shape: Shape) -> Factor:
         if isinstance(self.conv, Inverse):
             return self.conv.conv._factor(shape)
-        return Factor(self.conv._forward, self._log_det(shape), {"method": "forward"})
+        return Factor(self.conv._forward, self._log_det(shape), Plan({"method": "forward"}))
 
     def _check_inverse(self, shape: Shape, result: Array) -> None:
         self.conv._check_forward(shape, result)

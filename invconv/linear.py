@@ -62,7 +62,7 @@ class Linear(InvertibleConv):
         log_det = self._log_det(shape)
         self._require_regular(log_det, shape)
         solver = self._solver(shape)
-        return Factor(guarded(solver, log_det), log_det, solver.plan)
+        return Factor(guarded(solver, log_det), log_det, solver)
 
     def _require_regular(self, log_det: Array, shape: Shape) -> None:
         if readable(log_det) and to_float(log_det) == -math.inf:

@@ -97,7 +97,7 @@ class Pieces(Parametrised, ABC):
         factor = self._factor_apply(shape)
         if bias is None:
             return factor
-        return Factor(WithoutBias(factor.solve, bias), factor.log_det, factor.plan)
+        return Factor(WithoutBias(factor.solve, bias), factor.log_det, factor.runs)
 
     def _forward_vjp(self, x: Array, y_bar: Array) -> tuple[Gradients, Array]:
         gradients, x_bar = self._apply_vjp(x, y_bar)

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from invconv.arrays import Array, Shape, cast, library_name, namespace
 from invconv.checks import exceeds
-from invconv.prepared import Factor, Map
+from invconv.prepared import Factor, Map, Plan
 from invconv.settings import choice
 
 if TYPE_CHECKING:
@@ -92,10 +92,10 @@ def wrapped(factor: Factor, working: InvertibleConv, shape: Shape, refine: int) 
     """Return a factor of ``working``, perhaps in float64, for data in its own dtype."""
     dtype = working._reference()[1].dtype
     if factor.log_det.dtype != dtype:
-        plan = factor.plan | {"precision": "float64"}
+        plan = Plan({"precision": "float64"}, factor.runs)
         factor = Factor(Wide(factor.solve), cast(factor.log_det, dtype), plan)
     if refine == 0:
         return factor
-    linear, plan = working._linear_maps(shape)[1], factor.plan | {"refinement steps": refine}
+    linear = working._linear_maps(shape)[1]
     solve = Refined(factor.solve, linear, in_float64(working), refine)
-    return Factor(solve, factor.log_det, plan)
+    return Factor(solve, factor.log_det, Plan({"refinement steps": refine}, factor.runs))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from invconv.arrays import Array, Shape
 from invconv.calls import Call, Fitting, enter
@@ -14,6 +14,39 @@ if TYPE_CHECKING:
     from invconv.base import InvertibleConv
 
 Map = Callable[[Array], Array]
+
+
+class Planned(Protocol):
+    """What runs a solve."""
+
+    @property
+    def plan(self) -> dict[str, Any]:
+        """How the solve runs."""
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """A plan that asks others for theirs each time: what is unpickled may run in another way.
+
+    Attributes
+    ----------
+    own : dict
+        What there is to say besides.
+    of : Planned or None
+        Whose plan it adds to.
+    steps : tuple of Planned
+        Whose plans are listed as "steps".
+    """
+
+    own: dict[str, Any]
+    of: Planned | None = None
+    steps: tuple[Planned, ...] = ()
+
+    @property
+    def plan(self) -> dict[str, Any]:
+        """How the solve runs."""
+        plan = (self.of.plan if self.of else {}) | self.own
+        return plan | {"steps": [step.plan for step in self.steps]} if self.steps else plan
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,13 +59,13 @@ class Factor:
         (B, C, *spatial) to the same; undoes the map that was factored.
     log_det : 0-d array
         log|det| of that map, not of the solve.
-    plan : dict
-        How the solve runs.
+    runs : Planned
+        Knows how the solve runs.
     """
 
     solve: Map
     log_det: Array
-    plan: dict[str, Any]
+    runs: Planned
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,7 +104,7 @@ class PreparedInverse:
     @property
     def plan(self) -> dict[str, Any]:
         """How the solve runs: the method, and what it chose."""
-        return self._factor.plan
+        return self._factor.runs.plan
 
     def __repr__(self) -> str:
         """Say the plan instead of the factors."""

@@ -46,7 +46,7 @@ def _autoregressive() -> Iterator[Case]:
         ("corner-one-row", {"kernel_size": 3}, (1, 6)),
         ("corner-one-column", {"kernel_size": 3}, (6, 1)),
         ("raster-k3", {"kernel_size": 3, "mask": "raster"}, (4, 5)),
-        ("raster-on-11-columns", {"kernel_size": 3, "mask": "raster"}, (3, 11)),  # no tile divides
+        ("raster-on-11-columns", {"kernel_size": 3, "mask": "raster"}, (3, 11)),
         (
             "raster-k2x3-dilated",
             {"kernel_size": (2, 3), "mask": "raster", "dilation": (1, 2)},
@@ -59,6 +59,7 @@ def _autoregressive() -> Iterator[Case]:
     for name, options, grid in more:
         yield Case(name, build(3, 2, **options), grid)
     yield Case("corner-9-channels-on-20", build(9, 1, kernel_size=3), (20,))
+    yield from _beyond_one_vector()
 
     plane = build(3, 3, mask="raster", dilation=2)
     yield Case("raster-3d-dilated-beyond", plane, (3, 4, 2))
@@ -71,9 +72,29 @@ def _autoregressive() -> Iterator[Case]:
 
     yield Case("corner-ill-conditioned-at-the-pixel", skewed, (4, 5), wide=True)
     yield Case("corner-one-channel", build(1, 2, kernel_size=2), (4, 4), (3,))
-    many = build(3, 2, kernel_size=3)  # more than NumPy forms windows of at a time
+    many = build(3, 2, kernel_size=3)
     yield Case("corner-many-samples", many, (4, 5), (1500,))
     yield Case("corner-bias", lambda rng: with_bias(build(3, 2)(rng), rng), (4, 5), (2, 2))
+
+
+def _beyond_one_vector() -> Iterator[Case]:
+    """Yield cases that no vector holds at once: 16 numbers are the most that one has."""
+
+    def build(channels: int, ndim: int = 2, scale: float = 0.1, **options: Any) -> Build:
+        return lambda rng: perturbed(
+            ic.AutoregressiveConv.init(channels, ndim=ndim, rng=rng, **options), rng, scale
+        )
+
+    rows = build(2, kernel_size=(3, 2), direction=(1, -1))
+    yield Case("corner-on-18-rows", rows, (18, 4))
+    raster = build(2, mask="raster", direction=-1)
+    yield Case("raster-on-18-rows", raster, (18, 6))  # wide enough for rows in the lanes
+    planes = build(2, 3, direction=(1, -1, 1), channel_order="upper")
+    yield Case("corner-3d-on-18-rows", planes, (2, 18, 2))
+    yield Case("corner-17-images", build(3, direction=-1), (3, 4), (17,))
+    # no processor has registers for the sums of 25 channels: they are solved in blocks
+    blocks = build(25, scale=0.02, channel_order="upper")
+    yield Case("corner-25-channels", blocks, (2, 2))
 
 
 def _emerging() -> Iterator[Case]:

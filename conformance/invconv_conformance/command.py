@@ -24,7 +24,7 @@ from invconv_conformance.page import as_page
 from invconv_conformance.result import Outcome, Result
 from invconv_conformance.runner import Task, tasks
 from invconv_conformance.runner import run as run_tasks
-from invconv_conformance.selection import choose, select, select_laws
+from invconv_conformance.selection import choose, quickly, select, select_laws
 from invconv_conformance.worker_environment import environment, settings, share_the_card
 
 _SHOWN = 12  # kinds of failure that the terminal lists; the files have them all
@@ -85,7 +85,10 @@ def run(arguments: argparse.Namespace) -> int:
     entries = expected.load(arguments.expected_failures)
     start = time.perf_counter()
     console = Console()
-    outcomes = _perform(tasks(columns, cases, laws), arguments.workers, console)
+    todo = tasks(columns, cases, laws)
+    if arguments.quick:
+        todo = quickly(todo)
+    outcomes = _perform(todo, arguments.workers, console)
     results, stale = expected.mark([r for o in outcomes for r in o.results], entries)
     partly = arguments.quick or arguments.device or arguments.mode or arguments.dtype
     stale = [] if partly else [e for e in stale if e.covered_by(cases, laws)]
@@ -99,7 +102,7 @@ def run(arguments: argparse.Namespace) -> int:
     )
     if all(r.status == "not applicable" for r in results):
         raise ValueError("these laws say nothing of these cases here: nothing was checked")
-    _print(console, found, stale, len(laws), len(cases))
+    _print(console, found, stale, len(laws), len({task.case for task in todo}))
     _write(arguments, found)
     return 1 if stale or any(r.bad for r in results) else 0
 

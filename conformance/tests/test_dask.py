@@ -97,7 +97,7 @@ def test_a_prepared_inverse_travels_once_to_a_worker(client: Client) -> None:
     assert float(counts.max().compute()) == 1
     once = dask.delayed(conv.prepare((8, 8)))
     x = da.map_blocks(ic.PreparedInverse.inverse, once, y, dtype=y.dtype, meta=y._meta)
-    block = y[:BLOCK].compute()  # a whole one: for other batches the planner may choose other tiles
+    block = y[:BLOCK].compute()
     np.testing.assert_array_equal(x[:BLOCK].compute(), conv.inverse(block))
 
 

@@ -9,7 +9,7 @@ from tests.planted_faults import FAULTS, Fault, judge, judge_sound
 
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.name)
 def test_it_is_caught(fault: Fault) -> None:
-    sound = judge_sound(fault.library, fault.cases)
+    sound = judge_sound(fault.sound)
     assert sound.status == 0, sound.output
     verdict = judge(fault)
     assert verdict.caught, f"laws broken: {verdict.laws}; {verdict.output}"

@@ -116,7 +116,7 @@ class Draw:
             return (("x", image if self.one_of(True, False) else self.image()),)
         if method.startswith("prepare."):
             option = self.one_of(
-                *((), ("tile", (1, 2)), ("check", False), ("precision", "float64")),
+                *((), ("check", False), ("precision", "float64")),
                 *(("precision", "auto"), ("refine", 1)),
             )
             return (shape, ("y", image), *([option] if option else []))

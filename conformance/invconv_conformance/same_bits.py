@@ -1,0 +1,129 @@
+"""The law of the compiled kernel: one order of the sums, whatever else runs and whoever asks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+
+import invconv as ic
+from invconv.arrays import to_numpy
+from invconv.kernels import compiled, threads
+from invconv_conformance.case import Shape
+from invconv_conformance.law import law, truth
+from invconv_conformance.setting import Floats, Measure, Setting
+
+_SAMPLES = 35  # of a batch: more than two vectors have lanes, and some are left over
+_FULL = 32  # of a batch that leaves no lane idle
+# of one channel: more than a buffer holds at a time
+_LARGE = {1: (9000,), 2: (50, 1500), 3: (7, 20, 90), 4: (3, 5, 20, 30)}
+_WIDE = (50, 36000)  # a second thread comes before the first one has done it all
+_THREADS = 2
+_ROUNDS = 10  # so that threads meet in different places
+
+Solve = Callable[[Floats], Floats]
+
+
+@law(
+    "same_bits",
+    "the compiled kernel gives an image's inverse the same bits alone, in a batch, in any thread, "
+    "in every library",
+    "one order of the sums",
+    eager=True,
+)
+def same_bits(s: Setting) -> Iterator[Measure]:
+    """Where every step of a prepared inverse is the kernel."""
+    shape = s.case.spatial_shape
+    made = s.plain.prepare(shape, check=False)
+    if s.dtype not in ("float32", "float64") or not _is_kernel(made.plan):
+        return
+
+    def solve(images: Floats) -> Floats:
+        return to_numpy(made.inverse(s.array(images)))
+
+    channels = s.plain.channels
+    images = s.images[1].astype(s.dtype).reshape(-1, channels, *shape)[:_SAMPLES]
+    wanted = np.concatenate([solve(image[None]) for image in images])
+    batch = np.resize(images, (_SAMPLES, channels, *shape))
+    yield truth(_same(solve(batch), np.resize(wanted, batch.shape)), "in a batch")
+    with ThreadPoolExecutor(_THREADS) as pool:
+        found = pool.map(solve, [image[None] for image in images] * _THREADS)
+        everywhere = [_same(x[0], wanted[i % len(images)]) for i, x in enumerate(found)]
+    yield truth(all(everywhere), "alone, in any thread")
+    if s.target.library.name != "numpy":
+        host = s.plain.asarrays(np.zeros(0, s.dtype)).prepare(shape, check=False)
+        yield truth(_same(host.inverse(images), wanted), "in NumPy")
+    else:
+        yield from _large(s)
+        if len(shape) == 2:
+            yield from _shared(s)
+
+
+def _large(s: Setting) -> Iterator[Measure]:
+    """Solve images that go through a buffer in parts, alone and in a batch that fills vectors."""
+    grid = _LARGE[len(s.case.spatial_shape)]
+    solve, y = _two_images(s, grid)
+    wanted = np.concatenate([solve(image[None]) for image in y])
+    batch, everywhere = (np.concatenate([two] * (_FULL // 2)) for two in (y, wanted))
+    yield truth(_same(solve(batch), everywhere), "large, in a batch")
+    with _shared_out():
+        yield truth(_same(solve(batch), everywhere), "large, in a batch that threads share")
+
+
+def _shared(s: Setting) -> Iterator[Measure]:
+    """Solve an image whose rows threads share."""
+    solve, y = _two_images(s, _WIDE)
+    wanted = [solve(image[None])[0] for image in y]
+    with _shared_out():
+        found = (_same(solve(y[i : i + 1])[0], wanted[i]) for i in (0, 1) * _ROUNDS)
+        yield truth(all(found), "wide, shared by threads")
+
+
+def _two_images(s: Setting, grid: Shape) -> tuple[Solve, Floats]:
+    """Return a solve on a grid, its last axis for one channel, and two images for it.
+
+    They are to be solved in turn: none finds its own solution in memory that is used again.
+    """
+    channels = s.plain.channels
+    grid = (*grid[:-1], max(2, grid[-1] // channels))
+    made = s.plain.prepare(grid, check=False)
+    y = np.resize(s.case.rng().standard_normal(9973), (2, channels, *grid)).astype(s.dtype)
+
+    def solve(images: Floats) -> Floats:
+        with np.errstate(over="ignore", invalid="ignore"):  # of inverses that grow
+            return to_numpy(made.inverse(images))
+
+    return solve, y
+
+
+def _is_kernel(plan: dict[str, Any]) -> bool:
+    """Tell whether all that a plan does is the compiled kernel's work."""
+    steps = plan.get("steps")
+    return all(map(_is_kernel, steps)) if steps else plan["method"] == "compiled kernel"
+
+
+def _same(x: Floats, y: Floats) -> bool:
+    """Tell whether two arrays have the same numbers, bit for bit but for the kind of a NaN."""
+    if x.tobytes() == y.tobytes():
+        return True
+    numbers = ~np.isnan(x)
+    signs = np.array_equal(np.signbit(x[numbers]), np.signbit(y[numbers]))
+    return signs and np.array_equal(x, y, equal_nan=True)
+
+
+@contextmanager
+def _shared_out() -> Iterator[None]:
+    """Let threads share solves of any size, inside this context."""
+    before, number = compiled._SHARED, threads.number()
+    compiled._SHARED = 0.0
+    compiled._run.cache_clear()
+    ic.set_num_threads(_THREADS)
+    try:
+        yield
+    finally:
+        ic.set_num_threads(number)
+        compiled._SHARED = before
+        compiled._run.cache_clear()
