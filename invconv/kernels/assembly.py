@@ -52,8 +52,9 @@ def program(g: Geometry, lanes: Lanes, shared: bool) -> Program:
     """
     if lanes == "images":
         header, lists, body = images.header(g), images.lists(g), images.segments(g)
+        places = images.places(g)
     else:
-        header, lists = rows.header(g, shared), rows.lists(g, shared)
+        header, lists, places = rows.header(g, shared), rows.lists(g, shared), list[int]()
         body = rows.segments(g, shared)
     masks = _whole_integers(rows.masks(g)) if header.masked else np.zeros(0, np.int64)
     first, taps = len(names(Header)), len(g.reach)
@@ -69,10 +70,12 @@ def program(g: Geometry, lanes: Lanes, shared: bool) -> Program:
         blocks=g.blocks,
         order=first,
         lists=first + taps,
-        keep=after_lists,
-        body=after_lists + masks.size,
+        places=after_lists,
+        keep=after_lists + len(places),
+        body=after_lists + len(places) + masks.size,
     )
-    start = [*numbers(header), *g.order, *itertools.chain(*(_filled(found, g) for found in lists))]
+    taps_read = itertools.chain(*(_filled(found, g) for found in lists))
+    start = [*numbers(header), *g.order, *taps_read, *places]
     segments = [numbers(segment) for unit in body for segment in unit]
     found = np.concatenate([np.asarray(start, np.int64), masks, np.ravel(segments)])
     found.setflags(write=False)

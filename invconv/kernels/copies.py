@@ -12,14 +12,14 @@ from typing import Any
 
 from llvmlite import ir
 
-from invconv.kernels.ir import I32, I64, VOID, Int, Value, Writer
+from invconv.kernels.ir import I32, VOID, Int, Value, Writer
 
 # Lines of a square at most. Images often lie whole pages apart, which a cache keeps in one set: it
 # holds eight at the least.
 _SIDES = {"images": 8, "rows": 64}
 _AHEAD = 4  # vectors by which memory is asked for that is going to be written
 
-POINTERS = ("lines", "z")
+POINTERS = ("lines", "z", "places")
 INTEGERS = (
     "lines_there",
     "line_step",
@@ -31,8 +31,6 @@ INTEGERS = (
     "place",
     "channel_step",
     "step",
-    "run",
-    "gap",
     "channels",
 )
 
@@ -42,16 +40,17 @@ def write_copy(w: Writer, name: str, what: str) -> None:
 
     The lines are "images" or "rows". Its arguments:
 
-    lines, z
-        Line 0 from its position 0 on, and the buffer.
+    lines, z, places
+        Line 0 from its position 0 on; the buffer; and, of images, how far in the buffer each of the
+        positions that are copied is from the first one.
     lines_there, line_step, channel_stride
         How many lines there are, and what is between them and between channels, less the skew.
     skew, start, count, width
         Positions ``start`` to ``start + count`` are copied; a line has the numbers 0 to width - 1,
         and zeros enter where it has none.
-    place, channel_step, step, run, gap
-        Position ``start`` is at ``place`` in the buffer; then, ``step`` apart, ``run`` positions
-        and a gap, and so on. Rows have no gaps.
+    place, channel_step, step
+        Position ``start`` is at ``place`` in the buffer, and channels are ``channel_step`` apart,
+        as the positions of rows are ``step``.
     """
     with w.function(f"{name}_{what}", POINTERS, INTEGERS, inside=True) as a:
         side = min(w.lanes, _SIDES[what])
@@ -61,19 +60,21 @@ def write_copy(w: Writer, name: str, what: str) -> None:
             start = a["place"] + c * a["channel_step"] + lane
             there = a["lines_there"] - lane
             part = a | {"safe": a["lines"], "lines": lines, "lines_there": there}
-            _copy_lines(narrow, part, start, lane, into=name == "enter", gaps=what == "images")
+            _copy_lines(narrow, part, start, lane, into=name == "enter", what=what)
 
 
 def _copy_lines(
-    w: Writer, a: dict[str, Any], start: Int, lane: Int, *, into: bool, gaps: bool
+    w: Writer, a: dict[str, Any], start: Int, lane: Int, *, into: bool, what: str
 ) -> None:
     """Write the copy of as many lines as a square has, from line ``lane`` on, of one channel."""
-    place, left = w.variable(I64), w.variable(I64)
-    w.b.store(start.value, place)
-    w.b.store(a["run"].value, left)
     with w.loop(0, a["count"], w.lanes) as j:
-        places = _places(w, a, place, left, gaps=gaps)
         t = a["start"] + j
+        if what == "images":
+            places = [start + w.entry(a["places"], j + i) for i in range(w.lanes)]
+        else:
+            places = [start + j * a["step"]]
+            for _ in range(1, w.lanes):
+                places.append(places[-1] + a["step"])
         rows = [w.at(a["lines"], t)]
         for _ in range(1, w.lanes):
             rows.append(w.at(rows[-1], a["line_step"]))
@@ -99,28 +100,6 @@ def _all_there(w: Writer, a: dict[str, Any], j: Int) -> Value:
         (t.most(last) + w.lanes).is_("<=", a["width"]),
     )
     return functools.reduce(w.b.and_, conditions)
-
-
-def _places(w: Writer, a: dict[str, Any], first: Value, run: Value, *, gaps: bool) -> list[Int]:
-    """Return where the next positions are in the buffer.
-
-    ``first`` and ``run`` are variables: where the next one is, and how many there are before the
-    gap, if there are ``gaps``. They go on from one call to the next, which is cheaper than to
-    divide.
-    """
-    place, left = (w.integer(w.b.load(variable, typ=I64)) for variable in (first, run))
-    found = []
-    for _ in range(w.lanes):
-        found.append(place)
-        place = place + a["step"]
-        if gaps:
-            left = left - 1
-            ended = left.is_("==", 0)
-            place = place + a["gap"].if_(ended, 0)
-            left = a["run"].if_(ended, left)
-    w.b.store(place.value, first)
-    w.b.store(left.value, run)
-    return found
 
 
 def _masks(

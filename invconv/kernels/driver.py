@@ -87,25 +87,28 @@ def _segment(w: Writer, a: dict[str, Any], h: dict[str, Int], s: dict[str, Int])
         s["place"],
         h["channel_step"],
         h["step"],
-        h["run"],
-        h["gap"],
         h["channels"],
     )
-    _copy(w, h, "enter", w.at(a["y"], s["memory"]), a["z"], copied)
+    places = _entries(w, a["program"], h["places"])
+    _copy(w, h, "enter", (w.at(a["y"], s["memory"]), a["z"], places), copied)
     with w.b.if_then(h["above"].is_(">", 0)):
         _rows_above(w, a, h, s)
     _solve_pixels(w, a, h, s)
-    _copy(w, h, "leave", w.at(a["x"], s["memory"]), a["z"], copied)
+    _copy(w, h, "leave", (w.at(a["x"], s["memory"]), a["z"], places), copied)
 
 
 def _copy(
-    w: Writer, h: dict[str, Int], name: str, lines: Value, z: Value, numbers: tuple[Int, ...]
+    w: Writer,
+    h: dict[str, Int],
+    name: str,
+    pointers: tuple[Value, ...],
+    numbers: tuple[Int, ...],
 ) -> None:
     with w.b.if_else(h["images"].is_(">", 1)) as (of_images, of_rows):
         with of_images:
-            w.call_inside(f"{name}_images", [lines, z], numbers)
+            w.call_inside(f"{name}_images", pointers, numbers)
         with of_rows:
-            w.call_inside(f"{name}_rows", [lines, z], numbers)
+            w.call_inside(f"{name}_rows", pointers, numbers)
 
 
 def _solve_pixels(w: Writer, a: dict[str, Any], h: dict[str, Int], s: dict[str, Int]) -> None:

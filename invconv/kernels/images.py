@@ -83,9 +83,6 @@ def header(g: Geometry) -> Header:
         units=1,
         line_step=g.channels * g.pixels,
         width=2**40,
-        step=window.pixel,
-        run=g.shape[-1],
-        gap=g.margins[-1] * window.pixel,
         channel_step=g.lanes,
         row_step=g.direction[-2] * window.strides[-2] * window.pixel,
         column_step=g.direction[-1] * window.pixel,
@@ -95,6 +92,18 @@ def header(g: Geometry) -> Header:
         spare=window.size,
         size=window.size + g.spare,
     )
+
+
+def places(g: Geometry) -> list[int]:
+    """Return how far in the buffer each pixel of a segment is from the first one.
+
+    Zeros follow, for the rest of a vector.
+    """
+    window = Window.of(g)
+    rows = g.shape[-2] if len(g.shape) > 2 else min(window.slices, g.shape[0])
+    pixels = itertools.product(range(rows), range(g.shape[-1]))
+    found = [(i * window.strides[-2] + j) * window.pixel for i, j in pixels]
+    return [*found, *[0] * g.lanes]
 
 
 def lists(g: Geometry) -> list[TapList]:

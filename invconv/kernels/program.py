@@ -28,9 +28,8 @@ class Header:
     line_step, skew, width : int
         Of `invconv.kernels.copies`: from line to line in memory less the skew; the skew; and how
         long a line is, the longest integer for a whole image.
-    step, run, gap, channel_step : int
-        In the buffer: from position to position, positions before a gap, the gap, and from channel
-        to channel.
+    step, channel_step : int
+        In the buffer: from position to position of a row, and from channel to channel.
     row_step, column_step : int
         In the buffer, in the order of the solve.
     above, above_step, lag : int
@@ -45,9 +44,9 @@ class Header:
         how long the buffer is.
     last_row, last_column : int
         Up to which row and column the taps that read something differ from pixel to pixel.
-    order, lists, keep, body : int
-        Where the order of the taps, the lists of `invconv.kernels.sums`, the masks, and the
-        segments are in the program.
+    order, lists, places, keep, body : int
+        Where the order of the taps, the lists of `invconv.kernels.sums`, the places of
+        `invconv.kernels.copies`, the masks, and the segments are in the program.
     """
 
     images: int = 0
@@ -63,8 +62,6 @@ class Header:
     skew: int = 0
     width: int = 0
     step: int = 0
-    run: int = 0
-    gap: int = 0
     channel_step: int = 0
     row_step: int = 0
     column_step: int = 0
@@ -81,6 +78,7 @@ class Header:
     last_column: int = 0
     order: int = 0
     lists: int = 0
+    places: int = 0
     keep: int = 0
     body: int = 0
 
@@ -129,6 +127,7 @@ class Segment:
     rows: int = 0
     columns: int = 0
     lists: int = 0
+    places: int = 0
     keep: int = 0
     first: int = 0
     low: int = 0
