@@ -1,0 +1,207 @@
+"""The compiled kernel and threads: beside others, after a fork, interrupted, copied, bounded."""
+
+from __future__ import annotations
+
+import copy
+import itertools
+import pickle
+import signal
+import subprocess
+import sys
+import textwrap
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import invconv as ic
+from invconv.arrays import to_numpy
+from invconv.kernels import compiled, threads
+
+GRID = (40, 300)
+LIKE: dict[str, Any] = {"numpy": np.empty(0, np.float32), "torch": torch.empty(0)}
+CARRY: dict[str, Callable[[Any], Any]] = {"numpy": np.asarray, "torch": torch.as_tensor}
+
+libraries = pytest.mark.parametrize("library", LIKE)
+
+
+@pytest.fixture
+def shared_out(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Let two threads share a solve of any size."""
+    monkeypatch.setattr(compiled, "_SHARED", 0.0)
+    compiled._run.cache_clear()
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    ic.set_num_threads(2)
+    yield
+    ic.set_num_threads(1)
+    torch.set_num_threads(before)
+    compiled._run.cache_clear()
+
+
+def prepared(library: str) -> ic.PreparedInverse:
+    """Return the inverse of a pair, whose rows and images threads share."""
+    conv = ic.EmergingConv.init(3, rng=np.random.default_rng(0)).asarrays(LIKE[library])
+    return conv.prepare(GRID, check=False)
+
+
+def images(library: str, count: int) -> list[Any]:
+    """Return batches of one image, of few, and of more than a vector holds."""
+    rng = np.random.default_rng(1)
+    shapes = [(b, 3, *GRID) for b in (1, 2, 17)]
+    found = [rng.standard_normal(shapes[i % 3]).astype(np.float32) for i in range(count)]
+    return [CARRY[library](y) for y in found]
+
+
+def alone(made: ic.PreparedInverse, batches: list[Any]) -> list[Any]:
+    """Return what one thread gives, image by image."""
+    return [
+        np.concatenate([to_numpy(made.inverse(y[i : i + 1])) for i in range(len(y))])
+        for y in batches
+    ]
+
+
+@libraries
+@pytest.mark.usefixtures("shared_out")
+def test_sixteen_threads_that_each_have_two(library: str) -> None:
+    made, batches = prepared(library), images(library, 6)
+    wanted = alone(made, batches)
+    with ThreadPoolExecutor(16) as pool:
+        found = list(pool.map(lambda y: to_numpy(made.inverse(y)), batches * 8))
+    for i, x in enumerate(found):
+        assert np.array_equal(x, wanted[i % len(batches)]), i
+    assert threads._pool is not None
+
+
+@libraries
+@pytest.mark.usefixtures("shared_out")
+def test_copies_while_others_solve(library: str) -> None:
+    """Copied, pickled and printed, it is what it was, and so are its copies."""
+    made, batches = prepared(library), images(library, 3)
+    wanted = alone(made, batches)
+    ways: list[Callable[[Any], Any]] = [
+        copy.deepcopy,
+        copy.copy,
+        lambda p: pickle.loads(pickle.dumps(p)),
+    ]
+    with ThreadPoolExecutor(8) as pool:
+        solves = [pool.submit(made.inverse, batches[i % 3]) for i in range(90)]
+        for i, way in zip(range(12), itertools.cycle(ways), strict=False):
+            copied = way(made)
+            assert repr(copied) == repr(made)
+            assert np.array_equal(to_numpy(copied.inverse(batches[i % 3])), wanted[i % 3])
+        for i, solve in enumerate(solves):
+            assert np.array_equal(to_numpy(solve.result()), wanted[i % 3]), i
+
+
+@libraries
+@pytest.mark.usefixtures("shared_out")
+def test_interrupted_while_threads_solve(library: str) -> None:
+    """Whenever the interrupt comes, the next solve is right, and the threads still come."""
+
+    def interrupt(number: int, frame: Any) -> None:
+        raise KeyboardInterrupt
+
+    made, batches = prepared(library), images(library, 3)
+    wanted, count = alone(made, batches), 0
+    before = signal.signal(signal.SIGALRM, interrupt)
+    try:
+        for i in range(150):
+            y, x = batches[i % 3], wanted[i % 3]
+            try:
+                signal.setitimer(signal.ITIMER_REAL, 1e-5 * (1 + i))
+                made.inverse(y)
+                signal.setitimer(signal.ITIMER_REAL, 0)
+            except KeyboardInterrupt:
+                count += 1
+            assert np.array_equal(to_numpy(made.inverse(y)), x), i
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    assert count > 20
+    assert all(thread.is_alive() for thread in threads._threads()._threads)
+
+
+def run(code: str) -> str:
+    """Run a program in a process of its own, and return what it prints."""
+    command = [sys.executable, "-W", "error", "-c", textwrap.dedent(code)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs fork")
+@libraries
+def test_a_child_of_fork_solves_with_threads_of_its_own(library: str) -> None:
+    """In the child none of its parent's threads is there."""
+    code = """
+        import os, signal, sys, warnings
+        import numpy as np
+        import invconv
+        from invconv.kernels import compiled, threads
+        warnings.simplefilter("ignore", DeprecationWarning)  # of fork beside threads
+        compiled._SHARED = 0.0
+        invconv.set_num_threads(2)
+        y = np.random.default_rng(0).standard_normal((20, 3, 30, 40))
+        if "LIBRARY" == "torch":
+            import torch
+            import invconv_torch
+            torch.set_num_threads(2)
+            y = torch.as_tensor(y)
+        rng = np.random.default_rng(0)
+        made = invconv.AutoregressiveConv.init(3, rng=rng, like=y).prepare((30, 40))
+        x = np.asarray(made.inverse(y))
+        pool = threads._pool
+        assert pool is not None
+        child = os.fork()
+        if child == 0:
+            signal.alarm(30)
+            same = threads._pool is None and np.array_equal(made.inverse(y), x)
+            own = threads._pool is not None and threads._pool is not pool
+            sys.stderr.write(f"{same} {own}")
+            os._exit(0 if same and own else 1)
+        print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+        assert np.array_equal(made.inverse(y), x)
+        assert threads._pool is pool
+    """
+    assert run(code.replace("LIBRARY", library)) == "0\n"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+@libraries
+@pytest.mark.parametrize("count", [1, 2])
+def test_memory_after_four_hundred_batch_sizes(count: int, library: str) -> None:
+    """Through `inverse`, which factors anew each time; a thread keeps 32 MiB at most."""
+    code = """
+        import gc, os
+        import numpy as np
+        import invconv
+        from invconv.kernels import compiled
+        if COUNT > 1:
+            compiled._SHARED = 0.0
+        invconv.set_num_threads(COUNT)
+        like, make = np.empty(0, np.float32), lambda shape: np.ones(shape, np.float32)
+        if "LIBRARY" == "torch":
+            import torch
+            import invconv_torch
+            torch.set_num_threads(COUNT)
+            like, make = torch.empty(0), torch.ones
+        conv = invconv.EmergingConv.init(4, rng=np.random.default_rng(0), like=like)
+
+        def resident():
+            gc.collect()
+            with open("/proc/self/statm") as file:
+                return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+        for batch in (400, 1):
+            conv.inverse(make((batch, 4, 16, 16)))
+        before = resident()
+        for batch in range(1, 401):
+            conv.inverse(make((batch, 4, 16, 16)))
+        print((resident() - before) // 2**20)
+    """
+    grown = int(run(code.replace("COUNT", str(count)).replace("LIBRARY", library)))
+    assert grown <= count * compiled._KEPT // 2**20
