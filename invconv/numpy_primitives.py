@@ -17,9 +17,9 @@ from scipy.linalg import get_blas_funcs, get_lapack_funcs
 from invconv import primitives
 from invconv.arrays import Shape
 from invconv.kernels import compiled, threads
-from invconv.kernels.correlation import compiled_correlation
-from invconv.kernels.gram import compiled_kernel_vjp
-from invconv.kernels.pitched import NUMPY, PitchedSolver
+from invconv.kernels.correlate.correlation import compiled_correlation
+from invconv.kernels.correlate.gram import compiled_kernel_vjp
+from invconv.kernels.plain.pitched import NUMPY, PitchedSolver
 from invconv.stencil import Offset, Stencil
 from invconv.wavefront import CausalStencil, stable_inverse
 

@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 import cupy
 from cupy.lib.stride_tricks import as_strided
 
-from invconv.kernels.pitched import PitchedSolver, StridedOps
+from invconv.kernels.plain.pitched import PitchedSolver, StridedOps
 from invconv.wavefront import CausalStencil, inverse_at_the_pixel
 from invconv_cupy.precision import full_precision
 

@@ -22,8 +22,8 @@ from jax.interpreters import batching, mlir
 from invconv.arrays import Array
 from invconv.kernels import xla
 from invconv.kernels.compiled import CompiledSolve
+from invconv.kernels.compiler.target import host
 from invconv.kernels.plan import geometry_of
-from invconv.kernels.target import host
 from invconv_jax.fronts import Geometry
 from invconv_jax.partition import SplitByBatch, is_exported
 from invconv_jax.scan import Scan

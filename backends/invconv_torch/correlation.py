@@ -12,8 +12,8 @@ import torch.nn.functional as F
 
 from invconv import primitives
 from invconv.kernels.compiled import available
-from invconv.kernels.correlation import compiled_correlation
-from invconv.kernels.gram import compiled_kernel_vjp
+from invconv.kernels.correlate.correlation import compiled_correlation
+from invconv.kernels.correlate.gram import compiled_kernel_vjp
 from invconv.primitives import fold, pad_periodic
 from invconv.stencil import Offset, Stencil, reaching
 

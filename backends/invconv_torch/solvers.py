@@ -10,7 +10,7 @@ import torch
 from invconv.arrays import readable
 from invconv.families import CausalFamily, SpectralFamily
 from invconv.kernels.compiled import CompiledSolve, available, compiled_solve
-from invconv.kernels.pitched import PitchedSolver
+from invconv.kernels.plain.pitched import PitchedSolver
 from invconv.primitives import from_pixel_rows, pixel_rows
 from invconv.spectrum import from_frequencies, stable_spectral_inverse, to_frequencies
 from invconv.wavefront import inverse_at_the_pixel

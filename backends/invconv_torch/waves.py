@@ -1,4 +1,4 @@
-"""What the plain wavefront of `invconv.kernels.pitched` needs of PyTorch.
+"""What the plain wavefront of `invconv.kernels.plain.pitched` needs of PyTorch.
 
 For devices: on the CPU other ways run on a tensor's memory. Buffers come from torch's pool, in a
 captured graph from the graph's own, since streams may not share one. Nothing here waits for a
@@ -11,7 +11,7 @@ from typing import TypeAlias
 
 import torch
 
-from invconv.kernels.pitched import StridedOps
+from invconv.kernels.plain.pitched import StridedOps
 from invconv_torch.precision import full_precision
 
 Tensor: TypeAlias = torch.Tensor

@@ -14,7 +14,7 @@ from rich.table import Table
 
 import invconv
 from invconv.kernels import machine
-from invconv.kernels.target import host
+from invconv.kernels.compiler.target import host
 from invconv.registry import PRIMITIVES
 from invconv_conformance.libraries import LIBRARIES
 from invconv_conformance.requirements import required_functions

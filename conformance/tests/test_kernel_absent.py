@@ -18,7 +18,9 @@ from llvmlite import binding
 
 import invconv as ic
 from invconv.arrays import to_numpy
-from invconv.kernels import machine, target
+from invconv.kernels import machine
+from invconv.kernels.compiler import target
+from invconv.kernels.correlate import correlation
 from invconv_conformance import info
 from invconv_conformance.cases import CASES
 from invconv_conformance.laws import LAWS
@@ -73,7 +75,7 @@ ABSENT: dict[str, tuple[Patch, str]] = {
 
 def forget() -> None:
     """Let the next question about this processor be a new one."""
-    for known in (machine.reason, machine.shared, machine.sums, machine.correlation, target.host):
+    for known in (machine.reason, machine.shared, machine.sums, correlation.code, target.host):
         known.cache_clear()
 
 

@@ -11,11 +11,11 @@ import pytest
 import torch
 
 import invconv as ic
-from invconv.kernels import correlation, gram
 from invconv.kernels.compiled import address_of
-from invconv.kernels.correlation import compiled_correlation
-from invconv.kernels.gram import compiled_kernel_vjp
-from invconv.kernels.target import Target, host
+from invconv.kernels.compiler.target import Target, host
+from invconv.kernels.correlate import correlation, gram
+from invconv.kernels.correlate.correlation import compiled_correlation
+from invconv.kernels.correlate.gram import compiled_kernel_vjp
 from invconv.stencil import Offset
 from invconv_torch.correlation import correlate
 

@@ -13,9 +13,9 @@ from llvmlite import binding
 import invconv as ic
 from invconv.kernels import assembly, compiled, machine, rows, sums, threads
 from invconv.kernels.compiled import CompiledSolve, address_of, compiled_solve
+from invconv.kernels.compiler.ir import Writer
+from invconv.kernels.compiler.target import Target, host
 from invconv.kernels.driver import write_module
-from invconv.kernels.ir import Writer
-from invconv.kernels.target import Target, host
 from invconv_conformance.oracle import affine
 
 Floats = np.ndarray[Any, Any]

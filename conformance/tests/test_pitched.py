@@ -1,4 +1,4 @@
-"""The plain wavefront (`invconv.kernels.pitched`) by itself, against the dense oracle.
+"""The plain wavefront (`invconv.kernels.plain.pitched`) by itself, against the dense oracle.
 
 Its operations are NumPy's, or PyTorch's on tensors of the CPU. CuPy's run in the conformance suite
 on a stand-in for it (`tests.test_cupy_stand_in`).
@@ -15,7 +15,7 @@ import torch
 
 import invconv as ic
 from invconv.arrays import to_numpy
-from invconv.kernels.pitched import NUMPY, PitchedSolver
+from invconv.kernels.plain.pitched import NUMPY, PitchedSolver
 from invconv.wavefront import inverse_at_the_pixel
 from invconv_conformance.cases import CASES
 from invconv_conformance.oracle import affine

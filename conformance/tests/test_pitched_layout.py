@@ -16,8 +16,8 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 import invconv as ic
 from invconv.arrays import to_numpy
-from invconv.kernels import pitched_layout
-from invconv.kernels.pitched import NUMPY, PitchedSolver, StridedOps
+from invconv.kernels.plain import layout as pitched_layout
+from invconv.kernels.plain.pitched import NUMPY, PitchedSolver, StridedOps
 from invconv.stencil import Offset
 from invconv_torch.waves import TORCH
 from tests.test_pitched import OPS, Shape, draw, folded, solved, solver_of

@@ -1,4 +1,4 @@
-"""How a solve or a correlation runs: the compiled kernel for the CPU, and the plain wavefront.
+"""How a causal solve runs: the compiled kernel for the CPU, and rooms for what it is made of.
 
-May import `invconv.arrays` and what is below it, and llvmlite inside functions; nothing above.
+May import `invconv.arrays` and stencils, and llvmlite inside functions; nothing above.
 """

@@ -12,8 +12,8 @@ import numpy as np
 
 from invconv.kernels import machine, threads
 from invconv.kernels.assembly import best_lanes, program
+from invconv.kernels.compiler.target import Target, host
 from invconv.kernels.plan import Geometry, Shape, geometry_of
-from invconv.kernels.target import Target, host
 from invconv.stencil import Offset
 
 Floats = np.ndarray[Any, Any]

@@ -12,7 +12,7 @@ from typing import Any
 
 from llvmlite import ir
 
-from invconv.kernels.ir import I32, VOID, Int, Value, Writer
+from invconv.kernels.compiler.ir import I32, VOID, Int, Value, Writer
 
 # Lines of a square at most. Images often lie whole pages apart, which a cache keeps in one set: it
 # holds eight at the least.

@@ -12,7 +12,7 @@ from typing import Any
 from llvmlite import ir
 
 from invconv.kernels import copies, sums, weights
-from invconv.kernels.ir import I64, POINTER, VOID, Int, Value, Writer
+from invconv.kernels.compiler.ir import I64, POINTER, VOID, Int, Value, Writer
 from invconv.kernels.program import Header, Segment, names
 
 POINTERS = ("y", "x", "weights", "program", "shared", "z", "sums")

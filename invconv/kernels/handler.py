@@ -20,7 +20,7 @@ from contextlib import contextmanager
 from llvmlite import ir
 
 from invconv.kernels import driver
-from invconv.kernels.ir import I32, I64, POINTER, VOID, Int, Value, Writer
+from invconv.kernels.compiler.ir import I32, I64, POINTER, VOID, Int, Value, Writer
 
 ALIGNED = 64  # bytes: vectors do not lie across two lines of the cache
 

@@ -9,7 +9,7 @@ import sys
 from dataclasses import dataclass
 from typing import Any
 
-from invconv.kernels.target import Target, host
+from invconv.kernels.compiler.target import Target, host
 
 _OLDEST = (0, 45)  # llvmlite, as in pyproject.toml
 
@@ -71,29 +71,18 @@ def _may_make_code() -> bool:
 @functools.lru_cache(maxsize=64)
 def shared(target: Target, itemsize: int) -> Code:
     """Compile what does not depend on the number of channels: "prepare" and "solve"."""
+    from invconv.kernels.compiler.ir import Writer
     from invconv.kernels.driver import write_module
-    from invconv.kernels.ir import Writer
 
     writer = Writer(target, itemsize)
     write_module(writer)
     return compiled(str(writer.module), target, ("prepare", "solve"), thorough=False)
 
 
-@functools.lru_cache(maxsize=64)
-def correlation(target: Target, itemsize: int) -> Code:
-    """Compile the rest of a correlation."""
-    from invconv.kernels.correlation_driver import write_correlation
-    from invconv.kernels.ir import Writer
-
-    writer = Writer(target, itemsize)
-    write_correlation(writer)
-    return compiled(str(writer.module), target, ("correlate",), thorough=False)
-
-
 @functools.lru_cache(maxsize=256)
 def sums(target: Target, itemsize: int, block: int, single: bool) -> Code:
     """Compile the sums of a block of output channels."""
-    from invconv.kernels.ir import Writer
+    from invconv.kernels.compiler.ir import Writer
     from invconv.kernels.sums import write_sums
 
     writer = Writer(target, itemsize)

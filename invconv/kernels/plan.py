@@ -13,7 +13,7 @@ import functools
 import math
 from dataclasses import dataclass
 
-from invconv.kernels.target import Target
+from invconv.kernels.compiler.target import Target
 from invconv.stencil import Offset, reaching
 
 Shape = tuple[int, ...]

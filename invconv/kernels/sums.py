@@ -27,7 +27,7 @@ from typing import Any
 
 from llvmlite import ir
 
-from invconv.kernels.ir import I8, I64, Int, Value, Writer
+from invconv.kernels.compiler.ir import I8, I64, Int, Value, Writer
 
 _UNROLLED = 8  # channels at most, so that the code stays short
 _HIDDEN = 12  # sums at once that hide how long an addition takes

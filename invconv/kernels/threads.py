@@ -52,17 +52,20 @@ def number() -> int:
 def together(work: Callable[[], object], threads: int) -> None:
     """Call ``work`` in this thread, and in others beside it, until all have returned.
 
-    The work must be such that this thread alone could finish it: others may come late or never.
+    The work must be such that this thread alone could finish it: others may come late or never. It
+    must hold what it uses, since after an interrupt others may be at work for a while.
     """
     others: list[Future[object]] = []
-    for _ in range(min(threads, _MOST) - 1):
-        others.append(_threads().submit(work))
     try:
+        for _ in range(min(threads, _MOST) - 1):
+            others.append(_threads().submit(work))
         work()
-    finally:
         for other in others:
             if not other.cancel():  # it has begun
                 other.result()
+    except BaseException:
+        _forget()  # an interrupt may have left a lock of the pool taken
+        raise
 
 
 def _threads() -> ThreadPoolExecutor:
@@ -73,10 +76,10 @@ def _threads() -> ThreadPoolExecutor:
 
 
 def _forget() -> None:
-    """Forget the pool in a child of fork: its threads stayed in the parent."""
+    """Forget the pool; the next solve starts another one."""
     global _pool
     _pool = None
 
 
-if hasattr(os, "register_at_fork"):
+if hasattr(os, "register_at_fork"):  # not on Windows; the pool's threads stay in the parent
     os.register_at_fork(after_in_child=_forget)

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from invconv.kernels.ir import Int, Value, Writer
+from invconv.kernels.compiler.ir import Int, Value, Writer
 
 LIMIT = 10.0  # of the 1-norm condition number of D, up to which D^-1 costs no accuracy
 

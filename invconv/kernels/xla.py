@@ -9,8 +9,8 @@ import numpy as np
 
 from invconv.kernels import machine
 from invconv.kernels.assembly import Ints, best_lanes, program
+from invconv.kernels.compiler.target import Target
 from invconv.kernels.plan import Geometry
-from invconv.kernels.target import Target
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,8 +58,8 @@ def call(g: Geometry, target: Target, batch: int) -> Call:
 @functools.cache
 def handler(target: Target, itemsize: int, block: int, single: bool) -> machine.Code:
     """Compile the handler of the calls with a block of output channels."""
+    from invconv.kernels.compiler.ir import Writer
     from invconv.kernels.handler import write_handler
-    from invconv.kernels.ir import Writer
 
     parts = machine.shared(target, itemsize), machine.sums(target, itemsize, block, single)
     writer = Writer(target, itemsize)

@@ -2,7 +2,7 @@
 
 taps_bar[t] = sum over b, p of y_bar[b, :, p] x[b, :, p + offset_t]^T
 
-Both lie in buffers as a correlation's images and results do (`invconv.kernels.correlation_plan`),
+Both lie in buffers as a correlation's images and results do (`invconv.kernels.correlate.plan`),
 so that for every tap a vector of pixels of the one meets the same vector of the other, a distance
 away. Some output and input channels at a time have their sums in registers.
 """
@@ -19,12 +19,12 @@ import numpy as np
 
 from invconv.kernels import machine, threads
 from invconv.kernels.compiled import BUFFERS, address_of
-from invconv.kernels.correlation_plan import Band, CorrelationHeader, correlation_program
-from invconv.kernels.target import Target, host
+from invconv.kernels.compiler.target import Target, host
+from invconv.kernels.correlate.plan import Band, CorrelationHeader, correlation_program
 from invconv.stencil import Offset
 
 if TYPE_CHECKING:
-    from invconv.kernels.ir import Int, Writer
+    from invconv.kernels.compiler.ir import Int, Writer
 
 Floats = np.ndarray[Any, Any]
 
@@ -39,7 +39,7 @@ def write_gram(w: Writer, outputs: int, inputs: int) -> None:
     ``total`` is (T, C, C), and is added to; ``z`` is a buffer. The sums of so many output channels
     and input channels are in registers at once.
     """
-    from invconv.kernels.correlation_driver import copy_pieces, write_run
+    from invconv.kernels.correlate.driver import copy_pieces, write_run
     from invconv.kernels.driver import load_record
 
     write_run(w)
@@ -107,7 +107,7 @@ def _products(
 
 @functools.lru_cache(maxsize=64)
 def _code(target: Target, itemsize: int, outputs: int, inputs: int) -> tuple[Any, machine.Code]:
-    from invconv.kernels.ir import Writer
+    from invconv.kernels.compiler.ir import Writer
 
     writer = Writer(target, itemsize)
     write_gram(writer, outputs, inputs)

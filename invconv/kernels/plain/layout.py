@@ -1,7 +1,7 @@
 """Where the images of the plain wavefront lie in its buffer, and in what order they are solved.
 
-See `invconv.kernels.pitched`. There is no array here: only sizes, places and distances, counted in
-numbers.
+See `invconv.kernels.plain.pitched`. There is no array here: only sizes, places and distances,
+counted in numbers.
 """
 
 from __future__ import annotations

@@ -30,7 +30,7 @@ from typing import Any
 import numpy as np
 
 from invconv.arrays import Array, Shape, device, identity, namespace, zeros
-from invconv.kernels.pitched_layout import Layout, layout, order_in_memory
+from invconv.kernels.plain.layout import Layout, layout, order_in_memory
 from invconv.primitives import matmul, triangular_solve
 from invconv.wavefront import CausalStencil
 

@@ -11,9 +11,9 @@ from typing import Any
 from llvmlite import ir
 
 from invconv.kernels import sums
-from invconv.kernels.correlation_plan import Band, CorrelationHeader
+from invconv.kernels.compiler.ir import I1, I32, I64, POINTER, VOID, Int, Value, Writer
+from invconv.kernels.correlate.plan import Band, CorrelationHeader
 from invconv.kernels.driver import load_record, next_unit
-from invconv.kernels.ir import I1, I32, I64, POINTER, VOID, Int, Value, Writer
 
 POINTERS = ("x", "y", "taps", "program", "shared", "z", "sums")
 

@@ -11,9 +11,9 @@ import numpy as np
 
 from invconv.kernels import machine, threads
 from invconv.kernels.compiled import BUFFERS, address_of
-from invconv.kernels.correlation_plan import CorrelationProgram, correlation_program
+from invconv.kernels.compiler.target import Target, host
+from invconv.kernels.correlate.plan import CorrelationProgram, correlation_program
 from invconv.kernels.plan import Shape
-from invconv.kernels.target import Target, host
 from invconv.stencil import Offset
 
 _CORRELATE = ctypes.CFUNCTYPE(None, *[ctypes.c_void_p] * 7, ctypes.c_int64)
@@ -89,9 +89,20 @@ def compiled_correlation(
     if program is None:
         return None
     h = program.header
-    shared = machine.correlation(target, itemsize)
+    shared = code(target, itemsize)
     sums = machine.sums(target, itemsize, h.block, h.blocks == 1)
     call = _CORRELATE(shared.addresses["correlate"])
     return CompiledCorrelation(
         target, program, itemsize, call, sums.addresses["sums"], (shared, sums)
     )
+
+
+@functools.lru_cache(maxsize=64)
+def code(target: Target, itemsize: int) -> machine.Code:
+    """Compile what does not depend on the number of channels: "correlate"."""
+    from invconv.kernels.compiler.ir import Writer
+    from invconv.kernels.correlate.driver import write_correlation
+
+    writer = Writer(target, itemsize)
+    write_correlation(writer)
+    return machine.compiled(str(writer.module), target, ("correlate",), thorough=False)

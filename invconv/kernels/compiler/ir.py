@@ -13,7 +13,7 @@ from typing import Any, Self, TypeAlias
 
 from llvmlite import ir
 
-from invconv.kernels.target import Target
+from invconv.kernels.compiler.target import Target
 
 Value: TypeAlias = Any
 Number: TypeAlias = "Int | int"
