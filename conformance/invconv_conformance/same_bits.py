@@ -19,7 +19,7 @@ from invconv_conformance.setting import Floats, Measure, Setting
 _SAMPLES = 35  # of a batch: more than two vectors have lanes, and some are left over
 _FULL = 32  # of a batch that leaves no lane idle
 # of one channel: more than a buffer holds at a time, so wide or so tall
-_LARGE = {
+_LARGE: dict[int, list[Shape]] = {
     1: [(9000,)],
     2: [(20, 9000), (700, 64)],
     3: [(7, 20, 90)],
