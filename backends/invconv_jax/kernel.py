@@ -89,7 +89,9 @@ def _by_kernel(*arrays: Array, geometry: Geometry) -> Array:
     compiled = geometry_of(y.shape[1], *settings)
     call = xla.call(compiled, target, y.shape[0])
     with _lock:
-        _register(call.name, xla.handler(target, itemsize, compiled.block, compiled.single))
+        _register(
+            call.name, xla.handler(target, itemsize, compiled.block, compiled.single, call.lanes)
+        )
     memory = jax.ShapeDtypeStruct((call.memory,), np.uint8)
     run = jax.ffi.ffi_call(call.name, (jax.ShapeDtypeStruct(y.shape, y.dtype), memory))
     x: Array = run(given, y, program=call.program, room=call.room)[0]

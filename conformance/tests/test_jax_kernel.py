@@ -265,7 +265,7 @@ def test_the_scan_substitutes_and_takes_weights_of_each_image() -> None:
     y = images(3, 2, 4, 5, 4)
     found = jax.jit(jax.vmap(lambda conv, y: conv.inverse(y)))(stack, y)
     for host, given, x in zip(hosts, y, found, strict=True):
-        wanted = dense_solution(host, given)
-        np.testing.assert_allclose(x, wanted, rtol=0, atol=1e-8 * np.abs(wanted).max())
-        residual = np.abs(host.forward(np.asarray(x)) - given).max()
-        assert residual <= 1e-13 * np.abs(host.kernel).sum() * np.abs(x).max()
+        # substitution is backward stable in every pixel, whatever the condition: up to 1e80 here
+        residual = np.abs(host.forward(np.asarray(x)) - given)
+        size = host.replace(kernel=np.abs(host.kernel)).forward(np.abs(x))
+        assert (residual <= 1e-13 * size).all()

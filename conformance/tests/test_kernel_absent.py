@@ -75,7 +75,14 @@ ABSENT: dict[str, tuple[Patch, str]] = {
 
 def forget() -> None:
     """Let the next question about this processor be a new one."""
-    for known in (machine.reason, machine.shared, machine.sums, correlation.code, target.host):
+    for known in (
+        machine.reason,
+        machine.prepare,
+        machine.solve,
+        machine.sums,
+        correlation.code,
+        target.host,
+    ):
         known.cache_clear()
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,7 @@ from invconv.kernels import assembly, compiled, machine, rows, sums, threads
 from invconv.kernels.compiled import CompiledSolve, address_of, compiled_solve
 from invconv.kernels.compiler.ir import Writer
 from invconv.kernels.compiler.target import Target, host
-from invconv.kernels.driver import write_module
+from invconv.kernels.driver import write_solve_module, write_weights_module
 from invconv_conformance.oracle import affine
 
 Floats = np.ndarray[Any, Any]
@@ -174,13 +174,21 @@ def test_code_for_aarch64_multiplies_and_adds_in_vectors(itemsize: int) -> None:
     """It is compiled and looked at; it has not run."""
     binding.initialize_all_targets()
     binding.initialize_all_asmprinters()
-    for write in (write_module, lambda w: sums.write_sums(w, 12, single=True)):
+    modules: dict[str, Callable[[Writer], None]] = {
+        "weights": write_weights_module,
+        "images": lambda w: write_solve_module(w, "images"),
+        "rows": lambda w: write_solve_module(w, "rows"),
+        "sums": lambda w: sums.write_sums(w, 12, single=True),
+    }
+    for name, write in modules.items():
         writer = Writer(AARCH64, itemsize)
         write(writer)
         module = binding.parse_assembly(str(writer.module))
         code = machine.optimised(module, AARCH64, thorough=True).emit_assembly(module)
-        assert "fmla\tv" in code
-        assert ("v0.4s" if itemsize == 4 else "v0.2d") in code
+        assert ("fmla\tv" in code) == (name in ("weights", "sums"))
+        transposes = "zip1\tv" in code or "trn1\tv" in code
+        assert transposes == (name in ("images", "rows"))
+        assert (".4s" if itemsize == 4 else ".2d") in code
         assert "fmaf" not in code, "no call of the C library"
 
 

@@ -114,31 +114,9 @@ def compiled_solve(
     g = geometry_of(channels, shape, reach, direction, dilation, lower, itemsize, target)
     found, scratch = np.empty(g.weights, matrices.dtype), np.empty(g.scratch, matrices.dtype)
     numbers = program(g, "images", False).numbers
-    prepare = _functions(target, itemsize, g.block, g.single).prepare
+    prepare = _PREPARE(machine.prepare(target, itemsize).addresses["prepare"])
     prepare(*map(address_of, (matrices, found, numbers, scratch)))
     return CompiledSolve(g, target, found)
-
-
-@dataclass(frozen=True, eq=False)
-class _Functions:
-    """The compiled functions, as ctypes has them, and what keeps their code."""
-
-    prepare: Any
-    solve: Any
-    sums: int
-    code: tuple[machine.Code, ...]
-
-
-@functools.lru_cache(maxsize=256)
-def _functions(target: Target, itemsize: int, block: int, single: bool) -> _Functions:
-    shared = machine.shared(target, itemsize)
-    sums = machine.sums(target, itemsize, block, single)
-    return _Functions(
-        _PREPARE(shared.addresses["prepare"]),
-        _SOLVE(shared.addresses["solve"]),
-        sums.addresses["sums"],
-        (shared, sums),
-    )
 
 
 @dataclass(frozen=True, eq=False)
@@ -160,11 +138,20 @@ def _run(g: Geometry, target: Target, batch: int, workers: int) -> _Run:
     seconds = numbers * (_COPY + _MULTIPLY * g.channels * len(g.reach)) * g.itemsize / 4
     if seconds * 512 / target.bits < _SHARED:
         workers = 1
-    call = _functions(target, g.itemsize, g.block, g.single)
-    found = program(g, best_lanes(g, batch, workers), workers > 1)
-    units, size = found.units(batch), found.header.size * g.itemsize
-    place = address_of(found.numbers)
-    return _Run(call.solve, call.sums, place, (call, found), units, size, min(workers, units))
+    lanes = best_lanes(g, batch, workers)
+    found = program(g, lanes, workers > 1)
+    solve = machine.solve(target, g.itemsize, lanes)
+    sums = machine.sums(target, g.itemsize, g.block, g.single)
+    units = found.units(batch)
+    return _Run(
+        solve=_SOLVE(solve.addresses["solve"]),
+        sums=sums.addresses["sums"],
+        program=address_of(found.numbers),
+        keeps=(found, solve, sums),
+        units=units,
+        size=found.header.size * g.itemsize,
+        workers=min(workers, units),
+    )
 
 
 class _Buffers(threading.local):

@@ -29,9 +29,10 @@ def write_fold(w: Writer) -> None:
         w.call_inside("fold", [a["matrices"], order, a["weights"], a["scratch"]], integers)
 
 
-def write_solve(w: Writer) -> None:
+def write_solve(w: Writer, what: str) -> None:
     """Write the function "solve" of `POINTERS` and the number of images.
 
+    ``what`` is in the lanes: "images" or "rows".
     ``shared`` is the next unit that is not taken, and for each unit how many columns are solved:
     zeros at first, the same memory for all threads. ``z`` is a buffer of one thread. ``sums`` is
     the function of `invconv.kernels.sums`.
@@ -46,7 +47,7 @@ def write_solve(w: Writer) -> None:
         with w.loop(0, total):
             taken = w.integer(w.b.load(unit, typ=I64))
             with w.b.if_then(taken.is_("<", total)):
-                _unit(w, a, h, taken % groups, taken // groups)
+                _unit(w, a | {"what": what}, h, taken % groups, taken // groups)
                 w.b.store(next_unit(w, a["shared"]).value, unit)
 
 
@@ -74,8 +75,9 @@ def _unit(w: Writer, a: dict[str, Any], h: dict[str, Int], group: Int, unit: Int
 
 def _segment(w: Writer, a: dict[str, Any], h: dict[str, Int], s: dict[str, Int]) -> None:
     """Write what copies in, solves and copies out."""
-    here = (a["images"] - a["image"]).least(h["images"])
-    lines = here.if_(h["images"].is_(">", 1), s["lines"])
+    what, lines = a["what"], s["lines"]
+    if what == "images":
+        lines = (a["images"] - a["image"]).least(h["images"])
     copied = (
         lines,
         h["line_step"],
@@ -90,25 +92,11 @@ def _segment(w: Writer, a: dict[str, Any], h: dict[str, Int], s: dict[str, Int])
         h["channels"],
     )
     places = _entries(w, a["program"], h["places"])
-    _copy(w, h, "enter", (w.at(a["y"], s["memory"]), a["z"], places), copied)
+    w.call_inside(f"enter_{what}", (w.at(a["y"], s["memory"]), a["z"], places), copied)
     with w.b.if_then(h["above"].is_(">", 0)):
         _rows_above(w, a, h, s)
     _solve_pixels(w, a, h, s)
-    _copy(w, h, "leave", (w.at(a["x"], s["memory"]), a["z"], places), copied)
-
-
-def _copy(
-    w: Writer,
-    h: dict[str, Int],
-    name: str,
-    pointers: tuple[Value, ...],
-    numbers: tuple[Int, ...],
-) -> None:
-    with w.b.if_else(h["images"].is_(">", 1)) as (of_images, of_rows):
-        with of_images:
-            w.call_inside(f"{name}_images", pointers, numbers)
-        with of_rows:
-            w.call_inside(f"{name}_rows", pointers, numbers)
+    w.call_inside(f"leave_{what}", (w.at(a["x"], s["memory"]), a["z"], places), copied)
 
 
 def _solve_pixels(w: Writer, a: dict[str, Any], h: dict[str, Int], s: dict[str, Int]) -> None:
@@ -197,11 +185,14 @@ def _entries(w: Writer, program: Value, place: Int) -> Value:
     return w.b.gep(program, [place.value], source_etype=I64)
 
 
-def write_module(w: Writer) -> None:
-    """Write all that does not depend on the number of channels."""
-    for name in ("enter", "leave"):
-        for what in ("images", "rows"):
-            copies.write_copy(w, name, what)
+def write_weights_module(w: Writer) -> None:
+    """Write "prepare", and what it calls."""
     weights.write_weights(w)
     write_fold(w)
-    write_solve(w)
+
+
+def write_solve_module(w: Writer, what: str) -> None:
+    """Write "solve" with images or rows in the lanes, and what it calls but for the sums."""
+    copies.write_copy(w, "enter", what)
+    copies.write_copy(w, "leave", what)
+    write_solve(w, what)

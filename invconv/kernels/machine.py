@@ -45,7 +45,7 @@ def reason(itemsize: int = 4) -> str | None:
 
         if tuple(map(int, llvmlite.__version__.split(".")[:2])) < _OLDEST:
             return f"llvmlite {llvmlite.__version__} is too old: 0.45 is the oldest that serves"
-        shared(host(), itemsize)
+        prepare(host(), itemsize)
     except ImportError:
         return "llvmlite is not installed: pip install 'invconv[fast]'"
     except Exception as error:  # whatever LLVM says of a processor: the plain way runs
@@ -69,14 +69,25 @@ def _may_make_code() -> bool:
 
 
 @functools.lru_cache(maxsize=64)
-def shared(target: Target, itemsize: int) -> Code:
-    """Compile what does not depend on the number of channels: "prepare" and "solve"."""
+def prepare(target: Target, itemsize: int) -> Code:
+    """Compile what makes the weights: "prepare"."""
     from invconv.kernels.compiler.ir import Writer
-    from invconv.kernels.driver import write_module
+    from invconv.kernels.driver import write_weights_module
 
     writer = Writer(target, itemsize)
-    write_module(writer)
-    return compiled(str(writer.module), target, ("prepare", "solve"), thorough=False)
+    write_weights_module(writer)
+    return compiled(str(writer.module), target, ("prepare",), thorough=False)
+
+
+@functools.lru_cache(maxsize=64)
+def solve(target: Target, itemsize: int, lanes: str) -> Code:
+    """Compile "solve" with "images" or "rows" in the lanes, all but for the sums."""
+    from invconv.kernels.compiler.ir import Writer
+    from invconv.kernels.driver import write_solve_module
+
+    writer = Writer(target, itemsize)
+    write_solve_module(writer, lanes)
+    return compiled(str(writer.module), target, ("solve",), thorough=False)
 
 
 @functools.lru_cache(maxsize=256)

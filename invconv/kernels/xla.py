@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from invconv.kernels import machine
-from invconv.kernels.assembly import Ints, best_lanes, program
+from invconv.kernels.assembly import Ints, Lanes, best_lanes, program
 from invconv.kernels.compiler.target import Target
 from invconv.kernels.plan import Geometry
 
@@ -21,6 +21,7 @@ class Call:
     ----------
     name : str
         Of the handler: the same in every process, so that XLA may keep the program on a disk.
+    lanes : {"images", "rows"}
     program : array of int64
         What the kernel goes by.
     room : array of int64
@@ -31,6 +32,7 @@ class Call:
     """
 
     name: str
+    lanes: Lanes
     program: Ints
     room: Ints
     memory: int
@@ -41,14 +43,16 @@ def call(g: Geometry, target: Target, batch: int) -> Call:
     """Return the call that solves a batch of images."""
     from invconv.kernels.handler import ALIGNED
 
-    found = program(g, best_lanes(g, batch, 1), False)
+    lanes = best_lanes(g, batch, 1)
+    found = program(g, lanes, False)
     words = 1 + found.units(batch)
     numbers = found.header.size, g.weights, g.scratch
     sizes = [*(n * g.itemsize for n in numbers), words * 8]
     *places, memory = np.cumsum([-(-size // ALIGNED) * ALIGNED for size in sizes])
     blocks = "all" if g.single else "some"
     return Call(
-        f"invconv_{target.bits}_f{8 * g.itemsize}_{g.block}_{blocks}",
+        f"invconv_{target.bits}_f{8 * g.itemsize}_{g.block}_{blocks}_{lanes}",
+        lanes,
         found.numbers,
         np.asarray([batch, *places, words], np.int64),
         int(memory) + ALIGNED,
@@ -56,13 +60,17 @@ def call(g: Geometry, target: Target, batch: int) -> Call:
 
 
 @functools.cache
-def handler(target: Target, itemsize: int, block: int, single: bool) -> machine.Code:
+def handler(target: Target, itemsize: int, block: int, single: bool, lanes: Lanes) -> machine.Code:
     """Compile the handler of the calls with a block of output channels."""
     from invconv.kernels.compiler.ir import Writer
     from invconv.kernels.handler import write_handler
 
-    parts = machine.shared(target, itemsize), machine.sums(target, itemsize, block, single)
+    parts = (
+        machine.prepare(target, itemsize),
+        machine.solve(target, itemsize, lanes),
+        machine.sums(target, itemsize, block, single),
+    )
     writer = Writer(target, itemsize)
-    write_handler(writer, parts[0].addresses | parts[1].addresses)
+    write_handler(writer, {name: a for part in parts for name, a in part.addresses.items()})
     code = machine.compiled(str(writer.module), target, ("handler",), thorough=False)
     return machine.Code(code.addresses, (code, parts))
