@@ -126,6 +126,7 @@ class CompiledSolver:
         given = np.ascontiguousarray(y, y.dtype.newbyteorder("="))
         x = np.empty(y.shape, given.dtype)
         addresses = compiled.address_of(given), compiled.address_of(x)
+        self._factored.require(y.shape, y.itemsize)
         self._factored.solve(*addresses, len(y), threads.number(), given, x)
         return x.astype(y.dtype, copy=False)
 

@@ -68,6 +68,7 @@ class CausalFactor:
             return self.state(y)
         y = y.detach().resolve_neg().contiguous()
         x = torch.empty_like(y)
+        self.state.require(tuple(y.shape), y.element_size())
         self.state.solve(y.data_ptr(), x.data_ptr(), len(y), torch.get_num_threads(), y, x)
         return x
 

@@ -229,6 +229,15 @@ def test_nan_stays_in_its_image_and_before_nothing(lanes: str) -> None:
         assert np.isnan(found[7, :, 9, 9]).all()
 
 
+def test_images_of_another_size_are_not_read() -> None:
+    """A call that let such images through would read memory that is not theirs."""
+    state = factored(ic.AutoregressiveConv.init(3, rng=np.random.default_rng(0)), (4, 5), "float32")
+    state.require((7, 3, 4, 5), 4)
+    for shape, itemsize in (((7, 2, 4, 5), 4), ((7, 3, 4, 6), 4), ((7, 3, 4, 5), 8)):
+        with pytest.raises(ValueError, match="expected 3 channels of 20 pixels of 4 bytes"):
+            state.require(shape, itemsize)
+
+
 def test_memory_stays_bounded_over_many_batch_sizes() -> None:
     """Programs, runs and buffers are kept in caches of bounded size."""
     conv = ic.AutoregressiveConv.init(3, 2, rng=np.random.default_rng(0))

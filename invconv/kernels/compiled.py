@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import functools
+import math
 import threading
 from dataclasses import dataclass
 from typing import Any
@@ -57,6 +58,16 @@ class CompiledSolve:
             "at the pixel": corner,
             "vectors": f"{self.geometry.lanes} numbers of {8 * self.geometry.itemsize} bits",
         }
+
+    def require(self, shape: Shape, itemsize: int) -> None:
+        """Raise ValueError unless images are such as the kernel will read: it looks at no shape."""
+        g = self.geometry
+        pixels = math.prod(shape[2:])
+        if (shape[1], pixels, itemsize) != (g.channels, g.pixels, g.itemsize):
+            raise ValueError(
+                f"y: expected {g.channels} channels of {g.pixels} pixels of {g.itemsize} bytes, "
+                f"got {shape[1]} of {pixels} of {itemsize}"
+            )
 
     def solve(self, y: int, x: int, batch: int, workers: int, *keeps: object) -> None:
         """Solve images at the address ``y``, and put the results at ``x``.
