@@ -16,6 +16,7 @@ from invconv.base import InvertibleConv
 from invconv.errors import SingularConvError
 from invconv.pieces import Gradients
 from invconv.prepared import Factor, Map
+from invconv.registry import Primitive
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,6 +36,7 @@ def guarded(solve: Map, log_det: Array) -> Map:
     return solve if readable(log_det) else Guarded(solve, log_det)
 
 
+@Primitive
 def nan_where_singular(x: Array, log_det: Array) -> Array:
     """Return x, or NaN where the log-determinant is -inf."""
     xp = namespace(log_det)

@@ -2,7 +2,7 @@
 
 from invconv_jax.convolve import correlate, correlate_kernel_vjp
 from invconv_jax.pointwise import matrix_solver
-from invconv_jax.solves import matmul, triangular_solve
+from invconv_jax.solves import matmul, nan_where_singular, triangular_solve
 from invconv_jax.spectrum import spectral_solver
 from invconv_jax.wavefront import causal_solver
 
@@ -12,6 +12,7 @@ __all__ = [
     "correlate_kernel_vjp",
     "matmul",
     "matrix_solver",
+    "nan_where_singular",
     "spectral_solver",
     "triangular_solve",
 ]

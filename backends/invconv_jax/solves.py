@@ -48,6 +48,22 @@ def triangular_solve(matrix: Array, rhs: Array, *, lower: bool) -> Array:
     )
 
 
+@jax.custom_jvp  # type: ignore[untyped-decorator]
+def nan_where_singular(x: Array, log_det: Array) -> Array:
+    """See `invconv.linear.nan_where_singular`.
+
+    Differentiated as it is, the choice would keep an image of zeros for the gradient.
+    """
+    return jnp.where(log_det == -jnp.inf, jnp.full_like(log_det, jnp.nan), x)
+
+
+@nan_where_singular.defjvp  # type: ignore[untyped-decorator]
+def _(primals: tuple[Array, Array], tangents: tuple[Array, Array]) -> tuple[Array, Array]:
+    x, log_det = primals
+    scale = jnp.where(log_det == -jnp.inf, jnp.full_like(log_det, jnp.nan), 1)
+    return nan_where_singular(x, log_det), tangents[0] * scale
+
+
 def combine(matrices: Array, parts: list[Array]) -> Array:
     """Return the sum of matrices (T, C, C) times T parts (C, M, N)."""
     count, channels, _ = matrices.shape
