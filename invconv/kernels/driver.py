@@ -7,6 +7,8 @@ finishes too. Units of different images do not wait for each other.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from llvmlite import ir
@@ -32,23 +34,17 @@ def write_fold(w: Writer) -> None:
 def write_solve(w: Writer, what: str) -> None:
     """Write the function "solve" of `POINTERS` and the number of images.
 
-    ``what`` is in the lanes: "images" or "rows".
-    ``shared`` is the next unit that is not taken, and for each unit how many columns are solved:
-    zeros at first, the same memory for all threads. ``z`` is a buffer of one thread. ``sums`` is
-    the function of `invconv.kernels.sums`.
+    ``what`` is in the lanes: "images" or "rows". ``shared`` is the next unit that is not taken, and
+    for each unit how many columns are solved: zeros at first, the same memory for all threads.
+    ``z`` is a buffer of one thread. ``sums`` is the function of `invconv.kernels.sums`.
     """
     with w.function("solve", POINTERS, ("images",), inside=False) as a:
         h = load_record(w, Header, a["program"], w.integer(0))
         w.clear(a["z"], h["cleared"])
         groups = (a["images"] + (h["images"] - 1)) // h["images"]
         total = groups * h["units"]
-        unit = w.variable(I64)
-        w.b.store(next_unit(w, a["shared"]).value, unit)
-        with w.loop(0, total):
-            taken = w.integer(w.b.load(unit, typ=I64))
-            with w.b.if_then(taken.is_("<", total)):
-                _unit(w, a | {"what": what}, h, taken % groups, taken // groups)
-                w.b.store(next_unit(w, a["shared"]).value, unit)
+        with each_unit(w, a["shared"], total) as taken:
+            _unit(w, a | {"what": what}, h, taken % groups, taken // groups)
 
 
 def _unit(w: Writer, a: dict[str, Any], h: dict[str, Int], group: Int, unit: Int) -> None:
@@ -164,9 +160,16 @@ def _channels(w: Writer, h: dict[str, Int]) -> tuple[Int, Int]:
     return w.integer(0).if_(lower, h["channels"] - 1), w.integer(1).if_(lower, -1)
 
 
-def next_unit(w: Writer, shared: Value) -> Int:
-    """Write what takes the next unit of work, which no other thread has then."""
-    return w.integer(w.b.atomic_rmw("add", shared, I64(1), "monotonic"))
+@contextmanager
+def each_unit(w: Writer, shared: Value, total: Int) -> Iterator[Int]:
+    """Write what is done for each unit of work that this thread takes, and no other has then."""
+    unit = w.variable(I64)
+    w.b.store(w.b.atomic_rmw("add", shared, I64(1), "monotonic"), unit)
+    with w.loop(0, total):
+        taken = w.integer(w.b.load(unit, typ=I64))
+        with w.b.if_then(taken.is_("<", total)):
+            yield taken
+            w.b.store(w.b.atomic_rmw("add", shared, I64(1), "monotonic"), unit)
 
 
 def _wait(w: Writer, shared: Value, place: Int, needed: Int) -> None:

@@ -13,7 +13,7 @@ from llvmlite import ir
 from invconv.kernels import sums
 from invconv.kernels.compiler.ir import I1, I32, I64, POINTER, VOID, Int, Value, Writer
 from invconv.kernels.correlate.plan import Band, CorrelationHeader
-from invconv.kernels.driver import load_record, next_unit
+from invconv.kernels.driver import each_unit, load_record
 
 POINTERS = ("x", "y", "taps", "program", "shared", "z", "sums")
 
@@ -30,13 +30,8 @@ def write_correlation(w: Writer) -> None:
         w.clear(a["z"], h["out"])
         groups = (a["images"] + (h["images"] - 1)) // h["images"]
         total = groups * h["bands"]
-        unit = w.variable(I64)
-        w.b.store(next_unit(w, a["shared"]).value, unit)
-        with w.loop(0, total):
-            taken = w.integer(w.b.load(unit, typ=I64))
-            with w.b.if_then(taken.is_("<", total)):
-                _band(w, a, h, taken % groups * h["images"], taken // groups)
-                w.b.store(next_unit(w, a["shared"]).value, unit)
+        with each_unit(w, a["shared"], total) as taken:
+            _band(w, a, h, taken % groups * h["images"], taken // groups)
 
 
 def _band(w: Writer, a: dict[str, Any], h: dict[str, Int], image: Int, number: Int) -> None:
