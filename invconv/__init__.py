@@ -4,22 +4,22 @@ After E. Hoogeboom, R. van den Berg, M. Welling, Emerging Convolutions for Gener
 Flows, ICML 2019 (arXiv 1901.11137).
 """
 
-from invconv.actnorm import ActNorm
-from invconv.autoregressive import AutoregressiveConv
-from invconv.base import InvertibleConv
-from invconv.compose import Chain, Inverse
-from invconv.diagnosis import Diagnosis, diagnose
-from invconv.emerging import EmergingConv
-from invconv.errors import IllConditionedWarning, InvalidFileError, SingularConvError
-from invconv.files import load, save
-from invconv.kernels.threads import set_num_threads
-from invconv.periodic import PeriodicConv
-from invconv.plu import PLUConv1x1
-from invconv.pointwise import Conv1x1
-from invconv.prepared import PreparedInverse
-from invconv.promises import bounded
-from invconv.qr import QRConv1x1
-from invconv.squeezing import squeeze, unsqueeze
+from invconv.arrays.errors import IllConditionedWarning, InvalidFileError, SingularConvError
+from invconv.files.operator_files import load, save
+from invconv.kernels.cpu.threads import set_num_threads
+from invconv.operators.autoregressive import AutoregressiveConv
+from invconv.operators.base.operator import InvertibleConv
+from invconv.operators.base.prepared import PreparedInverse
+from invconv.operators.chain import Chain, Inverse
+from invconv.operators.emerging import EmergingConv
+from invconv.operators.periodic import PeriodicConv
+from invconv.operators.pointwise.actnorm import ActNorm
+from invconv.operators.pointwise.conv1x1 import Conv1x1
+from invconv.operators.pointwise.plu import PLUConv1x1
+from invconv.operators.pointwise.qr import QRConv1x1
+from invconv.operators.squeezing import squeeze, unsqueeze
+from invconv.stability.bounded import bounded
+from invconv.stability.diagnosis import Diagnosis, diagnose
 
 __version__ = "0.1.0"
 

@@ -1,4 +1,4 @@
-"""CuPy: how the library runs the primitives of the core (found through `invconv.registry`)."""
+"""CuPy: how the library runs the primitives of the core (found by `invconv.arrays.registry`)."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ import cupy
 from cupy.lib.stride_tricks import as_strided
 
 from invconv.kernels.plain.pitched import PitchedSolver, StridedOps
-from invconv.wavefront import CausalStencil, inverse_at_the_pixel
+from invconv.kernels.wavefront import CausalStencil, inverse_at_the_pixel
 from invconv_cupy.precision import full_precision
 
 Array: TypeAlias = Any
 
 
 def matmul(a: Array, b: Array) -> Array:
-    """See `invconv.primitives.matmul`."""
+    """See `invconv.kernels.primitives.matmul`."""
     with full_precision():
         return cupy.matmul(a, b)
 
 
 def triangular_solve(matrix: Array, rhs: Array, *, lower: bool) -> Array:
-    """See `invconv.primitives.triangular_solve`."""
+    """See `invconv.kernels.primitives.triangular_solve`."""
     # here, since it loads cuBLAS, which is missing where there is no GPU
     from cupyx.scipy.linalg import solve_triangular
 
@@ -46,5 +46,5 @@ CUPY = StridedOps(_strided_view, _matmul_into, _exact)
 
 
 def causal_solver(stencil: CausalStencil, shape: tuple[int, ...]) -> PitchedSolver:
-    """See `invconv.wavefront.causal_solver`."""
+    """See `invconv.kernels.wavefront.causal_solver`."""
     return PitchedSolver(stencil, inverse_at_the_pixel(stencil), shape, CUPY)

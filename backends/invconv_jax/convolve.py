@@ -10,9 +10,9 @@ import jax
 from jax import lax
 from jax import numpy as jnp
 
-from invconv.arrays import Array, Shape
-from invconv.primitives import fold
-from invconv.stencil import Offset, Stencil, reaching
+from invconv.arrays.namespaces import Array, Shape
+from invconv.arrays.stencil import Offset, Stencil, reaching
+from invconv.kernels.primitives import fold
 
 # A product in TensorFloat-32 or bfloat16 would decide the result; the default allows both.
 PRECISION = lax.Precision.HIGHEST
@@ -22,7 +22,7 @@ _CONVOLVED_AXES = 3
 
 
 def correlate(stencil: Stencil, x: Array, *, wrap: bool = False) -> Array:
-    """See `invconv.primitives.correlate`."""
+    """See `invconv.kernels.primitives.correlate`."""
     return _correlate(stencil.taps, x, stencil.offsets, wrap)
 
 
@@ -30,7 +30,7 @@ def correlate(stencil: Stencil, x: Array, *, wrap: bool = False) -> Array:
 def correlate_kernel_vjp(
     x: Array, y_bar: Array, offsets: tuple[Offset, ...], *, wrap: bool = False
 ) -> Array:
-    """See `invconv.primitives.correlate_kernel_vjp`."""
+    """See `invconv.kernels.primitives.correlate_kernel_vjp`."""
     channels, shape = x.shape[1], x.shape[2:]
     if len(shape) > _CONVOLVED_AXES:  # JAX transposes `correlate`
         taps = jax.ShapeDtypeStruct((len(offsets), channels, channels), x.dtype)

@@ -11,7 +11,7 @@ import jax
 from jax import lax
 from jax import numpy as jnp
 
-from invconv.arrays import Array
+from invconv.arrays.namespaces import Array
 from invconv_jax.partition import SplitByBatch
 
 

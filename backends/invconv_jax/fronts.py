@@ -20,9 +20,9 @@ from typing import Any
 
 import numpy as np
 
-from invconv.arrays import Shape
-from invconv.stencil import Offset
-from invconv.wavefront import CausalStencil
+from invconv.arrays.namespaces import Shape
+from invconv.arrays.stencil import Offset
+from invconv.kernels.wavefront import CausalStencil
 
 _ALIGNED = 8  # numbers: XLA transposes rows of multiples several times as fast
 
@@ -34,7 +34,7 @@ class Geometry:
     Attributes
     ----------
     lower, reach, direction, dilation, slope
-        As in `invconv.wavefront.CausalStencil`.
+        As in `invconv.kernels.wavefront.CausalStencil`.
     shape : tuple of int
         The grid.
     """

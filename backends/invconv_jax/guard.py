@@ -7,10 +7,10 @@ from typing import Any
 
 import jax
 
-from invconv.arrays import Shape
-from invconv.base import InvertibleConv
-from invconv.compose import Chain
-from invconv.guard import Guard, LayerCondition
+from invconv.arrays.namespaces import Shape
+from invconv.operators.base.operator import InvertibleConv
+from invconv.operators.chain import Chain
+from invconv.stability.guard import Guard, LayerCondition
 from invconv_jax.pytrees import require_values
 
 

@@ -8,7 +8,7 @@ import numpy as np
 from jax import lax
 from jax import numpy as jnp
 
-from invconv.arrays import Array
+from invconv.arrays.namespaces import Array
 from invconv_jax.fronts import Geometry, Places
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from jax import numpy as jnp
 
 import invconv as ic
-from invconv.arrays import Array
+from invconv.arrays.namespaces import Array
 
 C = TypeVar("C", bound=ic.InvertibleConv)
 

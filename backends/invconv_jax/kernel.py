@@ -19,11 +19,11 @@ from jax import numpy as jnp
 from jax.extend.core import Primitive
 from jax.interpreters import batching, mlir
 
-from invconv.arrays import Array
-from invconv.kernels import xla
-from invconv.kernels.compiled import CompiledSolve
-from invconv.kernels.compiler.target import host
-from invconv.kernels.plan import geometry_of
+from invconv.arrays.namespaces import Array
+from invconv.kernels.cpu import xla
+from invconv.kernels.cpu.compiled import CompiledSolve
+from invconv.kernels.cpu.compiler.target import host
+from invconv.kernels.cpu.plan import geometry_of
 from invconv_jax.fronts import Geometry
 from invconv_jax.partition import SplitByBatch, is_exported
 from invconv_jax.scan import Scan
@@ -37,7 +37,7 @@ class Kernel:
     Attributes
     ----------
     weights : array, or None
-        As `invconv.kernels.weights` lays them out; None where every call makes them anew.
+        As `invconv.kernels.cpu.weights` lays them out; None where every call makes them anew.
     """
 
     weights: Array | None

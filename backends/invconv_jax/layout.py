@@ -9,8 +9,8 @@ import jax
 from jax import numpy as jnp
 
 import invconv as ic
-from invconv.arrays import Array, Shape
-from invconv.pieces import Gradients
+from invconv.arrays.namespaces import Array, Shape
+from invconv.operators.base.protocol import Gradients
 
 
 def channels_last(conv: ic.InvertibleConv) -> ChannelsLast:

@@ -17,7 +17,7 @@ from jax.extend.core import Primitive, jaxpr_as_fun
 from jax.interpreters import ad, batching, mlir
 from jax.sharding import NamedSharding, PartitionSpec
 
-from invconv.arrays import Array
+from invconv.arrays.namespaces import Array
 
 Settings = tuple[tuple[str, Any], ...]
 

@@ -9,13 +9,13 @@ import jax
 from jax import lax
 from jax import numpy as jnp
 
-from invconv.arrays import Array
-from invconv.primitives import from_pixel_rows, pixel_rows
+from invconv.arrays.namespaces import Array
+from invconv.kernels.primitives import from_pixel_rows, pixel_rows
 from invconv_jax.solves import matmul, substitute
 
 
 def matrix_solver(matrix: Array) -> MatrixSolver:
-    """See `invconv.pointwise.matrix_solver`."""
+    """See `invconv.operators.pointwise.conv1x1.matrix_solver`."""
     # the rule of the solve differentiates it; what it solves with is a constant
     q, r = jnp.linalg.qr(lax.stop_gradient(matrix))
     return MatrixSolver(matrix, q, r)

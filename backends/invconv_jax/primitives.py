@@ -1,4 +1,4 @@
-"""JAX: how the library runs the primitives of the core (found through `invconv.registry`)."""
+"""JAX: how the library runs the primitives of the core (found by `invconv.arrays.registry`)."""
 
 from invconv_jax.convolve import correlate, correlate_kernel_vjp
 from invconv_jax.pointwise import matrix_solver

@@ -11,7 +11,7 @@ from jax import lax
 from jax.tree_util import GetAttrKey, register_pytree_with_keys
 
 import invconv as ic
-from invconv.description import OPERATORS
+from invconv.files.description import OPERATORS
 
 C = TypeVar("C", bound=ic.InvertibleConv)
 

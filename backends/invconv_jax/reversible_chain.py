@@ -14,11 +14,11 @@ import jax
 import numpy as np
 from jax import numpy as jnp
 
-from invconv.arrays import Array, Shape, describe
-from invconv.base import InvertibleConv
-from invconv.calls import enter, grid_of, require_spatial_shape
-from invconv.checks import relative_error, require_invertible
-from invconv.compose import Chain
+from invconv.arrays.namespaces import Array, Shape, describe
+from invconv.operators.base.calls import enter, grid_of, require_spatial_shape
+from invconv.operators.base.checks import relative_error, require_invertible
+from invconv.operators.base.operator import InvertibleConv
+from invconv.operators.chain import Chain
 from invconv_jax.pytrees import require_values
 
 Steps = tuple[InvertibleConv, ...]

@@ -15,9 +15,9 @@ import numpy as np
 from jax import lax
 from jax import numpy as jnp
 
-from invconv.arrays import Array, readable
-from invconv.primitives import flat
-from invconv.wavefront import inverse_keeps_accuracy
+from invconv.arrays.namespaces import Array, readable
+from invconv.kernels.primitives import flat
+from invconv.kernels.wavefront import inverse_keeps_accuracy
 from invconv_jax.fronts import Geometry, Places
 from invconv_jax.images import enter, leave
 from invconv_jax.solves import combine, matmul, substitute, triangular_solve

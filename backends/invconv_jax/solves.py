@@ -8,7 +8,7 @@ import jax
 from jax import lax
 from jax import numpy as jnp
 
-from invconv.arrays import Array
+from invconv.arrays.namespaces import Array
 from invconv_jax.partition import SplitByBatch
 
 _FEW = 4  # channels: a product is slower to call than to write out
@@ -33,13 +33,13 @@ eliminate = SplitByBatch("invconv_eliminate", _eliminate, (0, 1))
 
 @jax.jit  # type: ignore[untyped-decorator]
 def matmul(a: Array, b: Array) -> Array:
-    """See `invconv.primitives.matmul`; an accelerator would round to TensorFloat-32 or bfloat16."""
+    """See `invconv.kernels.primitives.matmul`; accelerators would round to fewer bits."""
     return jnp.matmul(a, b, precision=lax.Precision.HIGHEST)
 
 
 @functools.partial(jax.jit, static_argnames="lower")
 def triangular_solve(matrix: Array, rhs: Array, *, lower: bool) -> Array:
-    """See `invconv.primitives.triangular_solve`."""
+    """See `invconv.kernels.primitives.triangular_solve`."""
     return lax.custom_linear_solve(
         lambda x: matmul(matrix, x),
         rhs,
@@ -50,7 +50,7 @@ def triangular_solve(matrix: Array, rhs: Array, *, lower: bool) -> Array:
 
 @jax.custom_jvp  # type: ignore[untyped-decorator]
 def nan_where_singular(x: Array, log_det: Array) -> Array:
-    """See `invconv.linear.nan_where_singular`.
+    """See `invconv.operators.base.linear.nan_where_singular`.
 
     Differentiated as it is, the choice would keep an image of zeros for the gradient.
     """

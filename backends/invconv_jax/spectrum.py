@@ -9,14 +9,14 @@ import jax
 from jax import lax
 from jax import numpy as jnp
 
-from invconv.arrays import Array, Shape, readable, size
-from invconv.spectrum import inverses_keep_accuracy
+from invconv.arrays.namespaces import Array, Shape, readable, size
+from invconv.kernels.spectrum import inverses_keep_accuracy
 from invconv_jax.fourier import irfftn, rfftn
 from invconv_jax.solves import eliminate, matmul
 
 
 def spectral_solver(spectrum: Array, shape: Shape) -> SpectralSolver:
-    """See `invconv.spectrum.spectral_solver`."""
+    """See `invconv.kernels.spectrum.spectral_solver`."""
     # the rule of the solve differentiates it; what it solves with is a constant
     inverse, accurate = _invert(lax.stop_gradient(spectrum))
     if not readable(accurate):

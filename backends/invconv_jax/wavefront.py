@@ -14,9 +14,9 @@ import jax
 import numpy as np
 from jax import lax
 
-from invconv.arrays import Array, Shape, readable
-from invconv.kernels.compiled import available, compiled_solve
-from invconv.wavefront import CausalStencil
+from invconv.arrays.namespaces import Array, Shape, readable
+from invconv.kernels.cpu.compiled import available, compiled_solve
+from invconv.kernels.wavefront import CausalStencil
 from invconv_jax.convolve import correlate
 from invconv_jax.fronts import Geometry
 from invconv_jax.kernel import Kernel
@@ -24,7 +24,7 @@ from invconv_jax.scan import Scan
 
 
 def causal_solver(stencil: CausalStencil, shape: Shape) -> CausalSolver:
-    """See `invconv.wavefront.causal_solver`."""
+    """See `invconv.kernels.wavefront.causal_solver`."""
     c = stencil.within(shape)
     geometry, matrices = Geometry.of(c, shape), c.stencil().taps
     traced = isinstance(matrices, jax.core.Tracer)

@@ -14,8 +14,8 @@ try:
 except ImportError as error:
     raise ImportError("invconv_torch needs PyTorch: pip install 'invconv[torch]'") from error
 
-from invconv.arrays import namespace
-from invconv.registry import backend
+from invconv.arrays.namespaces import namespace
+from invconv.arrays.registry import backend
 from invconv_torch import interop
 from invconv_torch.guard import ConditionGuard
 from invconv_torch.layers import (

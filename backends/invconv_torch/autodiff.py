@@ -1,4 +1,4 @@
-"""The kernels with the derivatives of `invconv.rules`, opaque to autograd, torch.func and compile.
+"""The kernels with the derivatives of `kernels.rules`, opaque to autograd, torch.func and compile.
 
 Each operation is two classes: one for code that torch.compile traces, which cannot take a class
 with a ``jvp``, and one with it. To call either costs as much as a small solve, so it is left out
@@ -12,8 +12,8 @@ from typing import Any, TypeAlias
 import torch
 from torch.autograd import Function
 
-from invconv import rules
-from invconv.families import LinearFamily
+from invconv.kernels import rules
+from invconv.kernels.families import LinearFamily
 from invconv_torch import kernels, ops
 from invconv_torch.kernels import Factor
 from invconv_torch.traced import compiling, refuse_nested_forward_mode, traced, unwatched

@@ -10,12 +10,12 @@ from typing import TypeAlias
 import torch
 import torch.nn.functional as F
 
-from invconv import primitives
-from invconv.kernels.compiled import available
-from invconv.kernels.correlate.correlation import compiled_correlation
-from invconv.kernels.correlate.gram import compiled_kernel_vjp
-from invconv.primitives import fold, pad_periodic
-from invconv.stencil import Offset, Stencil, reaching
+from invconv.arrays.stencil import Offset, Stencil, reaching
+from invconv.kernels import primitives
+from invconv.kernels.cpu.compiled import available
+from invconv.kernels.cpu.correlate.correlation import compiled_correlation
+from invconv.kernels.cpu.correlate.gram import compiled_kernel_vjp
+from invconv.kernels.primitives import fold, pad_periodic
 
 Tensor: TypeAlias = torch.Tensor
 Shape: TypeAlias = tuple[int, ...]
@@ -72,7 +72,7 @@ def grid_of(offsets: tuple[Offset, ...], wrap: bool, shape: Shape) -> Grid | Non
 
 
 def correlate(offsets: tuple[Offset, ...], wrap: bool, taps: Tensor, x: Tensor) -> Tensor:
-    """See `invconv.primitives.correlate`."""
+    """See `invconv.kernels.primitives.correlate`."""
     shape = tuple(x.shape[2:])
     grid = grid_of(offsets, wrap, shape)
     if grid is None or x.numel() == 0:
@@ -96,7 +96,7 @@ def convolution(grid: Grid, wrap: bool, taps: Tensor, x: Tensor) -> Tensor:
 def correlate_kernel_vjp(
     offsets: tuple[Offset, ...], wrap: bool, x: Tensor, y_bar: Tensor
 ) -> Tensor:
-    """See `invconv.primitives.correlate_kernel_vjp`."""
+    """See `invconv.kernels.primitives.correlate_kernel_vjp`."""
     shape, channels = tuple(x.shape[2:]), x.shape[1]
     grid = grid_of(offsets, wrap, shape)
     if grid is None or x.numel() == 0:

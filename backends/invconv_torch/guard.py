@@ -8,10 +8,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from invconv.arrays import Shape
-from invconv.base import InvertibleConv
-from invconv.calls import grid_of
-from invconv.guard import Guard, LayerCondition
+from invconv.arrays.namespaces import Shape
+from invconv.operators.base.calls import grid_of
+from invconv.operators.base.operator import InvertibleConv
+from invconv.stability.guard import Guard, LayerCondition
 from invconv_torch.module import InvertibleModule
 
 

@@ -6,7 +6,7 @@ from typing import TypeAlias
 
 import torch
 
-from invconv.families import (
+from invconv.kernels.families import (
     CausalFamily,
     LinearFamily,
     MatrixFamily,

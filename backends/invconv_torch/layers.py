@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 import invconv as ic
-from invconv.settings import choice
+from invconv.arrays.settings import choice
 from invconv_torch.module import InvertibleModule
 
 Sizes: TypeAlias = int | tuple[int, ...]

@@ -9,8 +9,8 @@ import torch
 from torch import nn
 
 import invconv as ic
-from invconv.base import require_operator
-from invconv.calls import enter
+from invconv.operators.base.calls import enter
+from invconv.operators.base.operator import require_operator
 from invconv_torch.precision import autocasting
 from invconv_torch.remembered import RememberedInverses
 

@@ -13,7 +13,7 @@ from typing import Any, TypeAlias
 
 import torch
 
-from invconv.families import (
+from invconv.kernels.families import (
     CausalFamily,
     LinearFamily,
     MatrixFamily,
@@ -68,7 +68,7 @@ def _decode(code: tuple[int, ...]) -> LinearFamily:
 
 @torch.library.custom_op("invconv::apply", mutates_args=())  # type: ignore[untyped-decorator]
 def apply(family: list[int], w: Tensor, x: Tensor) -> Tensor:
-    """Return A(w) x; see `invconv.rules`."""
+    """Return A(w) x; see `invconv.kernels.rules`."""
     return _own(kernels.apply(decode(family), w, x), x)
 
 

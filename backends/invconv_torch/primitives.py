@@ -7,7 +7,8 @@ from typing import Any, TypeAlias
 
 import torch
 
-from invconv.families import (
+from invconv.arrays.stencil import Offset, Stencil
+from invconv.kernels.families import (
     CausalFamily,
     LinearFamily,
     MatrixFamily,
@@ -15,8 +16,7 @@ from invconv.families import (
     StencilFamily,
     TriangularFamily,
 )
-from invconv.stencil import Offset, Stencil
-from invconv.wavefront import CausalStencil
+from invconv.kernels.wavefront import CausalStencil
 from invconv_torch import autodiff, kernels
 from invconv_torch.traced import in_forward_mode, traced
 
@@ -24,29 +24,29 @@ Tensor: TypeAlias = torch.Tensor
 
 
 def matmul(a: Tensor, b: Tensor) -> Tensor:
-    """See `invconv.primitives.matmul`."""
+    """See `invconv.kernels.primitives.matmul`."""
     return autodiff.matmul(a, b)
 
 
 def correlate(stencil: Stencil, x: Tensor, *, wrap: bool = False) -> Tensor:
-    """See `invconv.primitives.correlate`."""
+    """See `invconv.kernels.primitives.correlate`."""
     return autodiff.apply(StencilFamily(stencil.offsets, wrap), stencil.taps, x)
 
 
 def correlate_kernel_vjp(
     x: Tensor, y_bar: Tensor, offsets: tuple[Offset, ...], *, wrap: bool = False
 ) -> Tensor:
-    """See `invconv.primitives.correlate_kernel_vjp`."""
+    """See `invconv.kernels.primitives.correlate_kernel_vjp`."""
     return autodiff.gram(StencilFamily(offsets, wrap), x, y_bar)
 
 
 def triangular_solve(matrix: Tensor, rhs: Tensor, *, lower: bool) -> Tensor:
-    """See `invconv.primitives.triangular_solve`."""
+    """See `invconv.kernels.primitives.triangular_solve`."""
     return autodiff.solve(TriangularFamily(lower), None, matrix, rhs)
 
 
 def log_abs_det(matrices: Tensor) -> Tensor:
-    """See `invconv.primitives.log_abs_det`."""
+    """See `invconv.kernels.primitives.log_abs_det`."""
     if not in_forward_mode():
         return torch.linalg.slogdet(matrices)[1]
     # the derivative that slogdet has in forward mode has none itself: PyTorch takes it for zero
@@ -82,17 +82,17 @@ class Solver:
 
 
 def matrix_solver(matrix: Tensor) -> Solver:
-    """See `invconv.pointwise.matrix_solver`."""
+    """See `invconv.operators.pointwise.conv1x1.matrix_solver`."""
     return _solver(MatrixFamily(), matrix, ())
 
 
 def causal_solver(stencil: CausalStencil, shape: tuple[int, ...]) -> Solver:
-    """See `invconv.wavefront.causal_solver`."""
+    """See `invconv.kernels.wavefront.causal_solver`."""
     return _solver(*CausalFamily.of(stencil), shape)
 
 
 def spectral_solver(spectrum: Tensor, shape: tuple[int, ...]) -> Solver:
-    """See `invconv.spectrum.spectral_solver`."""
+    """See `invconv.kernels.spectrum.spectral_solver`."""
     return _solver(SpectralFamily(shape), spectrum, shape)
 
 

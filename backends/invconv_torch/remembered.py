@@ -10,7 +10,7 @@ from torch import nn
 from torch.autograd import Function, forward_ad
 
 import invconv as ic
-from invconv.prepared import PreparedInverse
+from invconv.operators.base.prepared import PreparedInverse
 from invconv_torch.traced import traced
 
 Tensor: TypeAlias = torch.Tensor

@@ -16,10 +16,10 @@ from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 from torch.func import functional_call
 
-from invconv.arrays import Shape, readable
-from invconv.base import InvertibleConv
-from invconv.calls import grid_of
-from invconv.checks import relative_error, require_invertible
+from invconv.arrays.namespaces import Shape, readable
+from invconv.operators.base.calls import grid_of
+from invconv.operators.base.checks import relative_error, require_invertible
+from invconv.operators.base.operator import InvertibleConv
 from invconv_torch.module import InvertibleModule, device_kind
 from invconv_torch.precision import autocasting
 from invconv_torch.traced import traced

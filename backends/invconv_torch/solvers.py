@@ -7,13 +7,13 @@ from typing import Any, TypeAlias
 
 import torch
 
-from invconv.arrays import readable
-from invconv.families import CausalFamily, SpectralFamily
-from invconv.kernels.compiled import CompiledSolve, available, compiled_solve
+from invconv.arrays.namespaces import readable
+from invconv.kernels.cpu.compiled import CompiledSolve, available, compiled_solve
+from invconv.kernels.families import CausalFamily, SpectralFamily
 from invconv.kernels.plain.pitched import PitchedSolver
-from invconv.primitives import from_pixel_rows, pixel_rows
-from invconv.spectrum import from_frequencies, stable_spectral_inverse, to_frequencies
-from invconv.wavefront import inverse_at_the_pixel
+from invconv.kernels.primitives import from_pixel_rows, pixel_rows
+from invconv.kernels.spectrum import from_frequencies, stable_spectral_inverse, to_frequencies
+from invconv.kernels.wavefront import inverse_at_the_pixel
 from invconv_torch.correlation import in_host_memory
 from invconv_torch.waves import TORCH
 

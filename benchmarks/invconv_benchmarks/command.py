@@ -18,7 +18,7 @@ from rich.progress import (
 )
 from rich.table import Column
 
-from invconv.whole_files import write_text
+from invconv.files.whole_files import write_text
 from invconv_benchmarks import compare, fits, page, plots, result, tables
 from invconv_benchmarks.schedule import Plan, Step, perform
 from invconv_benchmarks.suites import SUITES, Shape, select

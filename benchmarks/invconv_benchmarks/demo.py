@@ -17,7 +17,7 @@ from rich.progress import Progress
 from rich.table import Table
 
 import invconv as ic
-from invconv.arrays import to_float, to_numpy
+from invconv.arrays.namespaces import to_float, to_numpy
 from invconv_benchmarks import images, pictures
 from invconv_benchmarks.timing import median_seconds
 from invconv_conformance import oracle

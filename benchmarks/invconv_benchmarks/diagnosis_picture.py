@@ -11,7 +11,7 @@ import numpy as np
 from matplotlib.colors import LogNorm
 
 import invconv as ic
-from invconv.diagnosis import impulse_response
+from invconv.stability.diagnosis import impulse_response
 from invconv_benchmarks.pictures import Floats, save
 
 Shown = Sequence[tuple[str, ic.InvertibleConv, ic.Diagnosis]]

@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from invconv.arrays import to_numpy
-from invconv.numpy_primitives import causal_solver
+from invconv.arrays.namespaces import to_numpy
+from invconv.kernels.numpy_primitives import causal_solver
 from invconv_benchmarks.contender import Call, Contender, Setup
 
 Array = Any

@@ -13,7 +13,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.colors import LogNorm
 
-from invconv.whole_files import replacing
+from invconv.files.whole_files import replacing
 
 Floats = np.ndarray[Any, Any]
 

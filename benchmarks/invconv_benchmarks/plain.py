@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from invconv.arrays import constant, namespace, to_numpy
+from invconv.arrays.namespaces import constant, namespace, to_numpy
 from invconv_benchmarks.contender import Call, Contender, Setup
 
 Array = Any

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import invconv
-from invconv.whole_files import write_text
+from invconv.files.whole_files import write_text
 from invconv_benchmarks.collect import Comparison, Row, grouped, yardstick
 from invconv_benchmarks.plain import CONV2D
 from invconv_benchmarks.result import Document, read

@@ -11,8 +11,8 @@ import scipy.linalg
 import scipy.sparse
 from scipy.sparse.linalg import spsolve_triangular
 
-from invconv.arrays import to_numpy
-from invconv.registry import agnostic
+from invconv.arrays.namespaces import to_numpy
+from invconv.arrays.registry import agnostic
 from invconv_benchmarks.contender import Call, Contender, Setup
 from invconv_benchmarks.ours import torch_gradient
 

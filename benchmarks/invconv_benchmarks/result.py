@@ -14,7 +14,7 @@ from typing import Any
 
 import jsonschema
 
-from invconv.whole_files import write_text
+from invconv.files.whole_files import write_text
 from invconv_benchmarks import spread
 
 SCHEMA = "invconv-benchmark/1"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from invconv.kernels import threads
+from invconv.kernels.cpu import threads
 
 
 def number(library: str) -> int:

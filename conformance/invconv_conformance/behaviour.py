@@ -9,8 +9,8 @@ import numpy as np
 from array_api_compat import device
 
 import invconv as ic
-from invconv.arrays import dtype_name, library_name, namespace, to_numpy
-from invconv.registry import PRIMITIVES, agnostic
+from invconv.arrays.namespaces import dtype_name, library_name, namespace, to_numpy
+from invconv.arrays.registry import PRIMITIVES, agnostic
 from invconv_conformance.law import law, truth, values
 from invconv_conformance.setting import Array, Measure, Setting
 

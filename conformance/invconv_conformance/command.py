@@ -16,7 +16,7 @@ from xml.etree import ElementTree
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 
-from invconv.whole_files import write_text
+from invconv.files.whole_files import write_text
 from invconv_conformance import expected, report
 from invconv_conformance.agreement import agreement
 from invconv_conformance.libraries import LIBRARIES

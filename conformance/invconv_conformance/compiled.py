@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 import invconv as ic
-from invconv.arrays import Array, Shape, copy_of
+from invconv.arrays.namespaces import Array, Shape, copy_of
 
 Compile = Callable[[Callable[..., Any]], Callable[..., Any]]
 Gradients = dict[str, Array]

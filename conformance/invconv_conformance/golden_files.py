@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 
 import invconv as ic
-from invconv.description import Json, build, describe
-from invconv.errors import InvalidFileError
-from invconv.whole_files import replacing
+from invconv.arrays.errors import InvalidFileError
+from invconv.files.description import Json, build, describe
+from invconv.files.whole_files import replacing
 from invconv_conformance.golden_format import (
     CONVENTIONS,
     OPERATORS,

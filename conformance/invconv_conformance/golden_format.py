@@ -1,11 +1,11 @@
 """The golden file's format, "invconv-golden/1": how operators are written and read.
 
-An operator is a JSON object as in `invconv.description`: class, settings, arrays and parts.
+An operator is a JSON object as in `invconv.files.description`: class, settings, arrays and parts.
 """
 
 from __future__ import annotations
 
-from invconv.description import Json
+from invconv.files.description import Json
 
 SCHEMA = "invconv-golden/1"
 

@@ -13,9 +13,9 @@ from rich.console import Console
 from rich.table import Table
 
 import invconv
-from invconv.kernels import machine
-from invconv.kernels.compiler.target import host
-from invconv.registry import PRIMITIVES
+from invconv.arrays.registry import PRIMITIVES
+from invconv.kernels.cpu import machine
+from invconv.kernels.cpu.compiler.target import host
 from invconv_conformance.libraries import LIBRARIES
 from invconv_conformance.requirements import required_functions
 

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from invconv.arrays import to_numpy
+from invconv.arrays.namespaces import to_numpy
 from invconv_conformance.extended import EXTENDED
 from invconv_conformance.setting import Array, Floats, Measure, Setting
 

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import ast
+from collections.abc import Iterator
 from importlib.resources import files
+from importlib.resources.abc import Traversable
 from typing import Any
 
 EXTENSIONS = ("fft", "linalg")
+_NATIVE = {"numpy_primitives.py", "cpu", "plain"}  # of libraries that are known
 
 
 def required_functions() -> dict[str, list[str]]:
@@ -15,13 +18,21 @@ def required_functions() -> dict[str, list[str]]:
     Only the agnostic code counts: a native primitive needs just its own library.
     """
     found: dict[str, set[str]] = {"": set(), **{extension: set() for extension in EXTENSIONS}}
-    for source in files("invconv").iterdir():
-        if source.name.endswith(".py") and source.name != "numpy_primitives.py":
-            for node in ast.walk(ast.parse(source.read_text(encoding="utf-8"))):
-                if isinstance(node, ast.Attribute):
-                    _collect(node, found)
+    for source in _agnostic(files("invconv")):
+        for node in ast.walk(ast.parse(source.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Attribute):
+                _collect(node, found)
     found[""] -= {*EXTENSIONS, "__name__"}
     return {extension: sorted(names) for extension, names in found.items()}
+
+
+def _agnostic(folder: Traversable) -> Iterator[Traversable]:
+    """Yield the source files below a folder that any array library runs."""
+    for entry in folder.iterdir():
+        if entry.is_dir() and entry.name not in _NATIVE:
+            yield from _agnostic(entry)
+        elif entry.name.endswith(".py") and entry.name not in _NATIVE:
+            yield entry
 
 
 def lacking(xp: Any) -> list[str]:

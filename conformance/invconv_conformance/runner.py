@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 
 import invconv as ic
-from invconv.arrays import to_numpy
+from invconv.arrays.namespaces import to_numpy
 from invconv_conformance.cases import CASES
 from invconv_conformance.law import Law
 from invconv_conformance.laws import LAWS

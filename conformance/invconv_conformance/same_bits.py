@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 import invconv as ic
-from invconv.arrays import to_numpy
-from invconv.kernels import compiled, threads
+from invconv.arrays.namespaces import to_numpy
+from invconv.kernels.cpu import compiled, threads
 from invconv_conformance.case import Shape
 from invconv_conformance.law import law, truth
 from invconv_conformance.setting import Floats, Measure, Setting

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import fnmatch
 
-from invconv.registry import PRIMITIVES
+from invconv.arrays.registry import PRIMITIVES
 from invconv_conformance.cases import CASES
 from invconv_conformance.laws import LAWS
 from invconv_conformance.libraries import LIBRARIES

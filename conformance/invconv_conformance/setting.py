@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 import invconv as ic
-from invconv.arrays import to_numpy
+from invconv.arrays.namespaces import to_numpy
 from invconv_conformance import oracle
 from invconv_conformance.bounds import C_FACTOR, EPS, LEAST, Scales, scales
 from invconv_conformance.case import Case

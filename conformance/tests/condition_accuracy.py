@@ -28,7 +28,7 @@ from rich.progress import track
 from rich.table import Table
 
 import invconv as ic
-from invconv import condition, norms
+from invconv.trust import condition, norms
 from invconv_conformance import oracle
 from invconv_conformance.drawn import FAMILIES
 from invconv_conformance.extended import EXTENDED, ExtendedLU

@@ -147,7 +147,9 @@ def _copy() -> tempfile.TemporaryDirectory[str]:
     info = to / "invconv-0.dist-info"
     info.mkdir()
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: invconv\nVersion: 0\n")
-    (info / "entry_points.txt").write_text("[invconv.backends]\nnumpy = invconv.numpy_primitives\n")
+    (info / "entry_points.txt").write_text(
+        "[invconv.backends]\nnumpy = invconv.kernels.numpy_primitives\n"
+    )
     return folder
 
 

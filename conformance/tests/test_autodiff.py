@@ -13,7 +13,7 @@ import torch
 from jax import numpy as jnp
 
 import invconv as ic
-from invconv.arrays import to_numpy
+from invconv.arrays.namespaces import to_numpy
 from invconv_conformance.case import Case, perturbed
 from invconv_conformance.cases import CASES
 

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 import torch
 
-from invconv.arrays import to_numpy
+from invconv.arrays.namespaces import to_numpy
 from invconv_benchmarks import maps, measure, ours, plain, references, result, schedule
 from invconv_benchmarks.contender import Contender, Setup
 from invconv_benchmarks.suites import Group

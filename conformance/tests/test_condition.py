@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import invconv as ic
-from invconv import condition, norms
+from invconv.trust import condition, norms
 from invconv_conformance import oracle
 
 # the authors' open issue "Numerical stability of inverse"; the masked entry is ignored

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import pytest
 
-from invconv import norms
+from invconv.trust import norms
 from invconv_conformance import drawn
 from invconv_conformance.drawn import FAMILIES
 from tests.condition_accuracy import compare

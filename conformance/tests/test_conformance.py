@@ -14,8 +14,8 @@ import jsonschema
 import numpy as np
 import pytest
 
-from invconv import numpy_primitives
 from invconv._cli import main
+from invconv.kernels import numpy_primitives
 from invconv_conformance import expected, runner
 from invconv_conformance.agreement import difference
 from invconv_conformance.cases import CASES

@@ -16,8 +16,8 @@ import torch
 from torch.nn.functional import pixel_unshuffle
 
 import invconv as ic
-from invconv import registry
-from invconv.registry import agnostic
+from invconv.arrays import registry
+from invconv.arrays.registry import agnostic
 from invconv_conformance.requirements import required_functions
 
 RNG = np.random.default_rng(0)
@@ -41,7 +41,7 @@ def test_importing_the_core_imports_no_framework() -> None:
 
 
 def test_the_core_names_no_framework_in_an_import() -> None:
-    for path in Path(ic.__file__).parent.glob("*.py"):
+    for path in Path(ic.__file__).parent.rglob("*.py"):
         for line in path.read_text().splitlines():
             words = line.split()
             if words[:1] in (["import"], ["from"]):
@@ -268,7 +268,7 @@ def test_without_a_library_its_adapter_says_what_to_install(library: str, title:
 
 
 TOY = """
-from invconv.registry import PRIMITIVES
+from invconv.arrays.registry import PRIMITIVES
 
 calls = []
 
@@ -307,7 +307,7 @@ def test_a_third_party_backend_replaces_a_primitive(
 def test_numpys_own_primitives_are_registered_as_any_others() -> None:
     backend = registry.backend("numpy")
     assert backend is not None
-    assert backend.__name__ == "invconv.numpy_primitives"
+    assert backend.__name__ == "invconv.kernels.numpy_primitives"
     assert registry.backend("no_such_library") is None
 
 

@@ -103,14 +103,14 @@ def _from_source(path: str, name: str) -> inspect.Signature:
 
 
 PLANTED = {
-    "a host read": ("invconv.wavefront.readable = lambda x: True", "HostReadError"),
+    "a host read": ("invconv.kernels.wavefront.readable = lambda x: True", "HostReadError"),
     "a copy to the host": ("p.inverse_at_the_pixel = lambda c: c.diagonal.get()", "HostReadError"),
     "an operand of NumPy": ("p.inverse_at_the_pixel = lambda c: np.eye(2)", "Unsupported type"),
 }
 
 SOLVE = """\
 import array_api_compat.cupy as xp, numpy as np
-import invconv, invconv.wavefront, invconv_cupy.primitives as p
+import invconv, invconv.kernels.wavefront, invconv_cupy.primitives as p
 y = xp.asarray(np.ones((1, 2, 3, 3)))
 conv = invconv.AutoregressiveConv.init(2, rng=np.random.default_rng(0), like=y)
 {planted}
@@ -159,7 +159,7 @@ def test_tf32_decides_no_result(run: Run) -> None:
 FILES = """\
 import array_api_compat.cupy as xp, numpy as np, sys
 import invconv
-from invconv.arrays import to_numpy
+from invconv.arrays.namespaces import to_numpy
 rng, like = np.random.default_rng(0), xp.empty(0, dtype=xp.float32)
 host = invconv.Chain([invconv.PLUConv1x1.init(2, rng=rng), invconv.EmergingConv.init(2, rng=rng)])
 conv = host.asarrays(like)

@@ -19,8 +19,8 @@ from jax import numpy as jnp
 
 import invconv as ic
 import invconv_torch
-from invconv.arrays import library_name
-from invconv.description import DEEPEST, describe
+from invconv.arrays.namespaces import library_name
+from invconv.files.description import DEEPEST, describe
 from invconv_benchmarks import loading
 from invconv_conformance.fuzz.corpus import operators
 

@@ -16,8 +16,8 @@ import torch
 import invconv as ic
 import invconv_jax as ij
 import invconv_torch as it
-from invconv.condition import Condition
-from invconv.guard import Guard
+from invconv.stability.guard import Guard
+from invconv.trust.condition import Condition
 
 
 class Flow(torch.nn.Module):  # type: ignore[misc]
@@ -98,7 +98,7 @@ def test_it_keeps_its_budget(budget: float, monkeypatch: pytest.MonkeyPatch) -> 
         now += 0.3
         return Condition(10.0, "1-norm")
 
-    monkeypatch.setattr("invconv.condition.number", look)
+    monkeypatch.setattr("invconv.trust.condition.number", look)
     layers = {f"{i}": (ic.ActNorm.init(2), (4,)) for i in range(5)}
     guard, asked = Guard(budget=budget, clock=lambda: now), 0
 

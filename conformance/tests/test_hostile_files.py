@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 import invconv as ic
-from invconv.description import DEEPEST
+from invconv.files.description import DEEPEST
 
 Json = dict[str, Any]
 WEIGHT = np.asarray([[1.0, 2.0], [0.0, 3.0]])

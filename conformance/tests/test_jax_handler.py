@@ -17,10 +17,10 @@ from llvmlite import binding
 
 import invconv as ic
 import invconv_jax  # noqa: F401 - makes operators pytrees
-from invconv.kernels import machine
-from invconv.kernels.compiler import target
-from invconv.kernels.compiler.ir import Writer
-from invconv.kernels.handler import write_handler
+from invconv.kernels.cpu import machine
+from invconv.kernels.cpu.compiler import target
+from invconv.kernels.cpu.compiler.ir import Writer
+from invconv.kernels.cpu.handler import write_handler
 
 jax.config.update("jax_enable_x64", True)
 

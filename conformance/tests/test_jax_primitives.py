@@ -16,7 +16,7 @@ from jax.test_util import check_grads
 
 import invconv as ic
 import invconv_jax  # noqa: F401 - makes operators pytrees
-from invconv.registry import PRIMITIVES, agnostic
+from invconv.arrays.registry import PRIMITIVES, agnostic
 from invconv_conformance import oracle
 from invconv_conformance.case import perturbed
 from invconv_conformance.cases import CASES

@@ -17,10 +17,10 @@ import torch
 from llvmlite import binding
 
 import invconv as ic
-from invconv.arrays import to_numpy
-from invconv.kernels import machine
-from invconv.kernels.compiler import target
-from invconv.kernels.correlate import correlation
+from invconv.arrays.namespaces import to_numpy
+from invconv.kernels.cpu import machine
+from invconv.kernels.cpu.compiler import target
+from invconv.kernels.cpu.correlate import correlation
 from invconv_conformance import info
 from invconv_conformance.cases import CASES
 from invconv_conformance.laws import LAWS
@@ -203,7 +203,7 @@ def test_a_system_that_forbids_new_code_is_done_without(library: str) -> None:
         conv = conv.asarrays(y)
         assert np.allclose(conv.inverse(y), x)
         print(conv.prepare((6, 6)).plan["method"])
-        print(invconv.kernels.machine.reason())
+        print(invconv.kernels.cpu.machine.reason())
     """
     run = [sys.executable, "-c", textwrap.dedent(code)]
     done = subprocess.run(run, capture_output=True, text=True)

@@ -11,12 +11,12 @@ import pytest
 import torch
 
 import invconv as ic
-from invconv.kernels.compiled import address_of
-from invconv.kernels.compiler.target import Target, host
-from invconv.kernels.correlate import correlation, gram
-from invconv.kernels.correlate.correlation import compiled_correlation
-from invconv.kernels.correlate.gram import compiled_kernel_vjp
-from invconv.stencil import Offset
+from invconv.arrays.stencil import Offset
+from invconv.kernels.cpu.compiled import address_of
+from invconv.kernels.cpu.compiler.target import Target, host
+from invconv.kernels.cpu.correlate import correlation, gram
+from invconv.kernels.cpu.correlate.correlation import compiled_correlation
+from invconv.kernels.cpu.correlate.gram import compiled_kernel_vjp
 from invconv_torch.correlation import correlate
 
 Floats = np.ndarray[Any, Any]

@@ -18,8 +18,8 @@ import pytest
 import torch
 
 import invconv as ic
-from invconv.arrays import to_numpy
-from invconv.kernels import compiled, threads
+from invconv.arrays.namespaces import to_numpy
+from invconv.kernels.cpu import compiled, threads
 
 GRID = (40, 300)
 LIKE: dict[str, Any] = {"numpy": np.empty(0, np.float32), "torch": torch.empty(0)}
@@ -141,7 +141,8 @@ def test_a_child_of_fork_solves_with_threads_of_its_own(library: str) -> None:
         import os, signal, sys, warnings
         import numpy as np
         import invconv
-        from invconv.kernels import compiled, threads
+        from invconv.kernels.cpu import compiled
+        from invconv.kernels.cpu import threads
         warnings.simplefilter("ignore", DeprecationWarning)  # of fork beside threads
         compiled._SHARED = 0.0
         invconv.set_num_threads(2)
@@ -179,7 +180,7 @@ def test_memory_after_four_hundred_batch_sizes(count: int, library: str) -> None
         import gc, os
         import numpy as np
         import invconv
-        from invconv.kernels import compiled
+        from invconv.kernels.cpu import compiled
         if COUNT > 1:
             compiled._SHARED = 0.0
         invconv.set_num_threads(COUNT)

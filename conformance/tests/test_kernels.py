@@ -11,11 +11,11 @@ import pytest
 from llvmlite import binding
 
 import invconv as ic
-from invconv.kernels import assembly, compiled, machine, rows, sums, threads
-from invconv.kernels.compiled import CompiledSolve, address_of, compiled_solve
-from invconv.kernels.compiler.ir import Writer
-from invconv.kernels.compiler.target import Target, host
-from invconv.kernels.driver import write_solve_module, write_weights_module
+from invconv.kernels.cpu import assembly, compiled, machine, rows, sums, threads
+from invconv.kernels.cpu.compiled import CompiledSolve, address_of, compiled_solve
+from invconv.kernels.cpu.compiler.ir import Writer
+from invconv.kernels.cpu.compiler.target import Target, host
+from invconv.kernels.cpu.driver import write_solve_module, write_weights_module
 from invconv_conformance.oracle import affine
 
 Floats = np.ndarray[Any, Any]

@@ -71,8 +71,8 @@ def test_the_wheel_holds_the_packages_and_nothing_large(wheel: Path) -> None:
 def test_the_wheel_imports_and_runs_from_an_empty_folder(outside: Path, tmp_path: Path) -> None:
     code = (
         "import invconv, invconv_conformance, invconv_benchmarks;"
-        "from invconv.registry import backend;"
-        "assert backend('numpy').__name__ == 'invconv.numpy_primitives';"
+        "from invconv.arrays.registry import backend;"
+        "assert backend('numpy').__name__ == 'invconv.kernels.numpy_primitives';"
         "print(invconv.__file__)"
     )
     python = outside / "bin" / "python"

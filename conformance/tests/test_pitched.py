@@ -14,9 +14,9 @@ import pytest
 import torch
 
 import invconv as ic
-from invconv.arrays import to_numpy
+from invconv.arrays.namespaces import to_numpy
 from invconv.kernels.plain.pitched import NUMPY, PitchedSolver
-from invconv.wavefront import inverse_at_the_pixel
+from invconv.kernels.wavefront import inverse_at_the_pixel
 from invconv_conformance.cases import CASES
 from invconv_conformance.oracle import affine
 from invconv_torch.waves import TORCH

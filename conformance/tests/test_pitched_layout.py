@@ -15,10 +15,10 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 import invconv as ic
-from invconv.arrays import to_numpy
+from invconv.arrays.namespaces import to_numpy
+from invconv.arrays.stencil import Offset
 from invconv.kernels.plain import layout as pitched_layout
 from invconv.kernels.plain.pitched import NUMPY, PitchedSolver, StridedOps
-from invconv.stencil import Offset
 from invconv_torch.waves import TORCH
 from tests.test_pitched import OPS, Shape, draw, folded, solved, solver_of
 from tests.test_torch_traced import WithoutDriver

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 import invconv as ic
-from invconv.arrays import to_numpy
+from invconv.arrays.namespaces import to_numpy
 from invconv_benchmarks import precision_study
 from invconv_conformance.substitution import substitute
 

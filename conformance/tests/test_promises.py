@@ -12,8 +12,8 @@ import torch
 
 import invconv as ic
 import invconv_torch as it
-from invconv.arrays import to_numpy
-from invconv.promises import norm_bound
+from invconv.arrays.namespaces import to_numpy
+from invconv.stability.bounded import norm_bound
 
 jax.config.update("jax_enable_x64", True)
 

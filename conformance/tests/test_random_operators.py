@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import invconv as ic
-from invconv.registry import agnostic
+from invconv.arrays.registry import agnostic
 from invconv_conformance import oracle
 
 # the same examples each time; `python -m invconv_conformance.fuzz calls` looks for new ones

@@ -9,7 +9,7 @@ import pytest
 import scipy.linalg
 
 import invconv as ic
-from invconv.arrays import to_numpy
+from invconv.arrays.namespaces import to_numpy
 from invconv_conformance import oracle
 from invconv_conformance.case import Case
 from invconv_conformance.cases import CASES

@@ -16,7 +16,7 @@ import torch
 from jax import numpy as jnp
 
 import invconv as ic
-from invconv.arrays import namespace
+from invconv.arrays.namespaces import namespace
 
 jax.config.update("jax_enable_x64", True)
 

@@ -16,7 +16,7 @@ import torch
 
 import invconv as ic
 import invconv_torch as it
-from invconv.arrays import to_numpy
+from invconv.arrays.namespaces import to_numpy
 
 THREADS, ROUNDS, GRID = 8, 10, (12, 12)
 LIKE: dict[str, Any] = {

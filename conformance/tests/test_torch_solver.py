@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import invconv as ic
-from invconv.registry import agnostic
+from invconv.arrays.registry import agnostic
 
 
 def random_operator(rng: np.random.Generator) -> tuple[ic.AutoregressiveConv, tuple[int, ...]]:

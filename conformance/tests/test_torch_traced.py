@@ -16,8 +16,8 @@ from torch.overrides import TorchFunctionMode
 
 import invconv as ic
 import invconv_torch as it
-from invconv.arrays import constant
-from invconv.registry import agnostic
+from invconv.arrays.namespaces import constant
+from invconv.arrays.registry import agnostic
 
 Build = Callable[..., tuple[Any, Any]]
 
@@ -183,14 +183,14 @@ def test_a_planted_cpu_constant_is_caught(torch_layer: Build, monkeypatch: Any) 
     def constant(values: Any, like: Any, dtype: Any = None) -> Any:
         return torch.asarray(values, dtype=dtype)
 
-    monkeypatch.setattr("invconv.spectrum.constant", constant)
+    monkeypatch.setattr("invconv.kernels.spectrum.constant", constant)
     with pytest.raises(Exception, match=r"two( different)? devices,? cuda:0(,| and) cpu"):
         on_cuda(layer, "inverse", x)
 
 
 def test_a_planted_host_read_is_caught(torch_layer: Build, monkeypatch: Any) -> None:
     layer, x = torch_layer("autoregressive-2d")
-    monkeypatch.setattr("invconv.linear.readable", lambda x: True)
+    monkeypatch.setattr("invconv.operators.base.linear.readable", lambda x: True)
     with pytest.raises(Exception, match=r"Cannot access data pointer|_local_scalar_dense|\.numpy"):
         on_cuda(layer, "inverse", x)
 

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 import invconv as ic
-from invconv.whole_files import replacing, write_text
+from invconv.files.whole_files import replacing, write_text
 
 NEVER_STOPS = """
 import itertools, sys

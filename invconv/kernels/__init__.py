@@ -1,4 +1,4 @@
-"""How a causal solve runs: the compiled kernel for the CPU, and rooms for what it is made of.
+"""How a solve or a correlation runs: the agnostic twins, and what is faster on a library.
 
-May import `invconv.arrays` and stencils, and llvmlite inside functions; nothing above.
+Imports `invconv.arrays` only. `cpu` is the compiled kernel, `plain` what runs without it.
 """

@@ -13,7 +13,7 @@ A library is imported when its drop-in is first used.
 
 from typing import TYPE_CHECKING
 
-from invconv.dropins import DropIn, lazily
+from invconv.operators.dropins import DropIn, lazily
 
 if TYPE_CHECKING:
     from invconv_jax.interop.for_distrax import DistraxBijector

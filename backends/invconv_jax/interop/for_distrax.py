@@ -6,8 +6,8 @@ from typing import Any, Self
 
 import distrax
 
-from invconv.arrays import Array
-from invconv.dropins import event_ndim, on_batch, require_conv
+from invconv.arrays.namespaces import Array
+from invconv.operators.dropins import event_ndim, on_batch, require_conv
 
 
 class DistraxBijector(distrax.Bijector):  # type: ignore[misc]

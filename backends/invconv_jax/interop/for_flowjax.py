@@ -9,8 +9,8 @@ import equinox
 from flowjax.bijections import AbstractBijection
 
 from invconv import InvertibleConv
-from invconv.arrays import Array, Shape
-from invconv.dropins import event_ndim, on_batch, require_conv
+from invconv.arrays.namespaces import Array, Shape
+from invconv.operators.dropins import event_ndim, on_batch, require_conv
 
 
 class FlowjaxBijection(AbstractBijection):  # type: ignore[misc]

@@ -10,8 +10,8 @@ from numpyro.distributions import constraints
 from numpyro.distributions.transforms import Transform
 from numpyro.distributions.util import array_equiv
 
-from invconv.arrays import Array
-from invconv.dropins import event_ndim, on_batch, require_conv
+from invconv.arrays.namespaces import Array
+from invconv.operators.dropins import event_ndim, on_batch, require_conv
 
 
 class NumpyroTransform(Transform):  # type: ignore[misc]

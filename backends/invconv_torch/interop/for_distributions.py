@@ -9,9 +9,9 @@ import torch
 from torch import nn
 from torch.distributions import Transform, constraints
 
-from invconv.arrays import size
-from invconv.calls import enter
-from invconv.dropins import batch_and_event, event_ndim, on_batch
+from invconv.arrays.namespaces import size
+from invconv.operators.base.calls import enter
+from invconv.operators.dropins import batch_and_event, event_ndim, on_batch
 from invconv_torch.interop.layer import Layer, layer_of, ndim_of
 from invconv_torch.module import InvertibleModule
 from invconv_torch.precision import autocasting

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from invconv.settings import choice, positive_int
+from invconv.arrays.settings import choice, positive_int
 
 if TYPE_CHECKING:
     from invconv_benchmarks.density.model import DensityModel

@@ -18,7 +18,7 @@ import safetensors
 import torch
 from safetensors.torch import save_file
 
-from invconv.whole_files import replacing
+from invconv.files.whole_files import replacing
 from invconv_benchmarks.density.recipe import Recipe
 
 SCHEMA = "invconv-density-checkpoint/2"

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from invconv.whole_files import replacing
+from invconv.files.whole_files import replacing
 from invconv_benchmarks.density.dequantise import quantise
 from invconv_benchmarks.pictures import stretch
 

@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 import torch
 
 from invconv import IllConditionedWarning
-from invconv.guard import LayerCondition
+from invconv.stability.guard import LayerCondition
 from invconv_benchmarks.density.model import DensityModel
 from invconv_torch import ConditionGuard
 

@@ -21,7 +21,7 @@ from jax import numpy as jnp
 
 import invconv as ic
 import invconv_jax  # noqa: F401 - registers the operators as pytrees
-from invconv.arrays import Array
+from invconv.arrays.namespaces import Array
 from invconv_benchmarks.density.architecture import Architecture
 
 Arrays: TypeAlias = Mapping[str, np.ndarray[Any, Any]]

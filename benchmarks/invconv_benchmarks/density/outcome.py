@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from invconv.whole_files import write_text
+from invconv.files.whole_files import write_text
 from invconv_benchmarks.density import evaluation
 from invconv_benchmarks.density.dataset import Dataset
 from invconv_benchmarks.density.health import DivergedError

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import invconv
-from invconv.whole_files import replacing, write_text
+from invconv.files.whole_files import replacing, write_text
 from invconv_benchmarks.density import comparison_file, report
 from invconv_benchmarks.density.comparison_file import Document
 from invconv_benchmarks.readme import ROOT, replaced

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from invconv.guard import LayerCondition
+from invconv.stability.guard import LayerCondition
 from invconv_benchmarks.density import checkpoint, evaluation
 from invconv_benchmarks.density.dataset import Dataset
 from invconv_benchmarks.density.health import DivergedError, Watch

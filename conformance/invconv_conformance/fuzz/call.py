@@ -11,7 +11,7 @@ import array_api_compat
 import numpy as np
 
 import invconv as ic
-from invconv.arrays import to_numpy
+from invconv.arrays.namespaces import to_numpy
 
 LIBRARIES: dict[str, tuple[str, ...]] = {
     "numpy": ("float64", "float32", "float16", "int64", "complex128", "bool", "longdouble"),

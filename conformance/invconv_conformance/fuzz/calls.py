@@ -18,8 +18,8 @@ import numpy as np
 from hypothesis import HealthCheck, Phase, given, seed, settings
 
 import invconv as ic
-from invconv.arrays import describe
-from invconv.checks import TOLERATED
+from invconv.arrays.namespaces import describe
+from invconv.operators.base.checks import TOLERATED
 from invconv_conformance.fuzz.call import Arr, Call, arrays_of, changed, host_values, made
 from invconv_conformance.fuzz.engine import Batch, Begin, Tally
 from invconv_conformance.fuzz.strategies import calls

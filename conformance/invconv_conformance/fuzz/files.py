@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 import invconv as ic
-from invconv.description import build, describe
+from invconv.files.description import build, describe
 from invconv_conformance.fuzz.damage import damaged
 from invconv_conformance.fuzz.engine import Batch, Begin, Tally
 

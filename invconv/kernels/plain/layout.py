@@ -10,7 +10,7 @@ import functools
 import itertools
 from dataclasses import dataclass, replace
 
-from invconv.stencil import Offset
+from invconv.arrays.stencil import Offset
 
 _POWER = 512  # numbers: pixels so far apart, or multiples of it, share few sets of the cache
 _LINE = 16  # numbers: a line of the cache, or two

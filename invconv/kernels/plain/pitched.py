@@ -29,10 +29,10 @@ from typing import Any
 
 import numpy as np
 
-from invconv.arrays import Array, Shape, device, identity, namespace, zeros
+from invconv.arrays.namespaces import Array, Shape, device, identity, namespace, zeros
 from invconv.kernels.plain.layout import Layout, layout, order_in_memory
-from invconv.primitives import matmul, triangular_solve
-from invconv.wavefront import CausalStencil
+from invconv.kernels.primitives import matmul, triangular_solve
+from invconv.kernels.wavefront import CausalStencil
 
 _FEW = 8  # channels: a loop over no more takes longer to start than to run
 _SHORT = 16  # numbers: of longer runs a copy takes no longer than their bytes do
@@ -84,7 +84,7 @@ class PitchedSolver:
     ----------
     causal : CausalStencil
     inverse : array, shape (C, C), or None
-        D^-1 where it may be used, see `invconv.wavefront.inverse_at_the_pixel`.
+        D^-1 where it may be used, see `invconv.kernels.wavefront.inverse_at_the_pixel`.
     shape : tuple of int
         The grid.
     ops : StridedOps
@@ -174,7 +174,7 @@ def _as_strided(
 
 
 def _quiet(x: np.ndarray[Any, Any]) -> np.errstate:
-    """Let no product warn: see `invconv.numpy_primitives`, and an inverse may grow beyond range."""
+    """Let no product warn: see `kernels.numpy_primitives`, and an inverse may grow beyond range."""
     return np.errstate(invalid="ignore", over="ignore")
 
 

@@ -1,0 +1,4 @@
+"""What the core asks of an array library: namespaces, dtypes, stencils, the registry, settings.
+
+Imports nothing else of this library.
+"""

@@ -1,0 +1,99 @@
+"""How the core finds a library's native primitives, and how to do without them.
+
+A primitive is a function of the core, written once in pure array-API operations: its
+*agnostic twin*. A library may replace it by a native one. Whoever adapts a library names a
+module in the entry-point group ``invconv.backends`` under the library's import name::
+
+    [project.entry-points."invconv.backends"]
+    torch = "invconv_torch.primitives"
+
+and defines functions there with the primitives' names and signatures; those it leaves out
+stay agnostic. NumPy's own (`invconv.kernels.numpy_primitives`) are registered in the same way.
+"""
+
+from __future__ import annotations
+
+import functools
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from importlib.metadata import entry_points
+from types import ModuleType
+from typing import Any, Generic, ParamSpec, TypeVar
+
+from invconv.arrays.namespaces import library_name
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+_forced_agnostic: ContextVar[bool] = ContextVar("invconv_forced_agnostic", default=False)
+_forcing = 0  # how many `agnostic` contexts are open, in any thread: torch.compile cannot look
+_counting = threading.RLock()  # into a ContextVar, and need not while this is zero
+_backends: dict[str, ModuleType | None] = {}
+PRIMITIVES: dict[str, Primitive[..., Any]] = {}
+
+
+@contextmanager
+def agnostic() -> Iterator[None]:
+    """Run the pure array-API twin of every primitive inside this context.
+
+    It holds in the thread or task that opened it. torch.compile traces no primitive while one is
+    open.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from invconv import PeriodicConv
+    >>> from invconv.arrays.registry import agnostic
+    >>> rng = np.random.default_rng(0)
+    >>> conv, x = PeriodicConv.init(2, rng=rng), rng.standard_normal((1, 2, 4, 5))
+    >>> with agnostic():
+    ...     y = conv.forward(x)
+    >>> bool(np.allclose(y, conv.forward(x)))
+    True
+    """
+    token = _forced_agnostic.set(True)
+    _count(1)
+    try:
+        yield
+    finally:
+        _count(-1)
+        _forced_agnostic.reset(token)
+
+
+def _count(step: int) -> None:
+    global _forcing
+    with _counting:
+        _forcing += step
+
+
+def backend(library: str) -> ModuleType | None:
+    """Return the module of native primitives registered for a library, imported on first use."""
+    if library not in _backends:
+        entries = iter(entry_points(group="invconv.backends", name=library))
+        entry = next(entries, None)
+        _backends[library] = None if entry is None else entry.load()
+    return _backends[library]
+
+
+class Primitive(Generic[P, R]):
+    """A function with an agnostic twin; calling it runs the native one of the array's library."""
+
+    def __init__(self, function: Callable[P, R]) -> None:
+        self.agnostic = function
+        self.name = function.__name__
+        functools.update_wrapper(self, function)
+        PRIMITIVES[self.name] = self
+
+    def native(self, library: str) -> Callable[P, R] | None:
+        """Return the native function registered for a library, or None."""
+        return getattr(backend(library), self.name, None)
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        """Run on the first argument's library: an array, or something with ``taps``."""
+        if _forcing and _forced_agnostic.get():
+            return self.agnostic(*args, **kwargs)
+        array = getattr(args[0], "taps", args[0])
+        native = self.native(library_name(array))
+        return (native or self.agnostic)(*args, **kwargs)

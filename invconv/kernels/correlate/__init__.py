@@ -1,4 +1,0 @@
-"""Correlations and their gradients by the taps as compiled functions: forwards that need no solve.
-
-May import `invconv.kernels` and `invconv.kernels.compiler`, and stencils.
-"""

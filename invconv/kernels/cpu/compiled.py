@@ -1,0 +1,197 @@
+"""Solves of causal stencils by the compiled kernel, on arrays in host memory."""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import math
+import threading
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from invconv.arrays.stencil import Offset
+from invconv.kernels.cpu import machine, threads
+from invconv.kernels.cpu.assembly import best_lanes, program
+from invconv.kernels.cpu.compiler.target import Target, host
+from invconv.kernels.cpu.plan import Geometry, Shape, geometry_of
+
+Floats = np.ndarray[Any, Any]
+
+_KEPT = 2**25  # bytes of a buffer that a thread keeps
+_ALIGNED = 64  # bytes: vectors do not lie across two lines of the cache
+# seconds, about: to copy a float32 in and out, to multiply one, and from which on threads share
+_COPY, _MULTIPLY, _SHARED = 3.5e-10, 1.25e-11, 5e-4
+
+_PREPARE = ctypes.CFUNCTYPE(None, *[ctypes.c_void_p] * 4)
+_SOLVE = ctypes.CFUNCTYPE(None, *[ctypes.c_void_p] * 7, ctypes.c_int64)
+
+
+def available(itemsize: int) -> bool:
+    """Tell whether the kernel runs here; `machine.reason` says why it does not."""
+    return machine.reason(itemsize) is None
+
+
+@dataclass(frozen=True, eq=False)
+class CompiledSolve:
+    """A causal stencil on a grid, factored: its weights, and all that the kernel goes by.
+
+    Attributes
+    ----------
+    geometry : Geometry
+    target : Target
+    weights : array
+        As `invconv.kernels.cpu.weights` lays them out.
+    """
+
+    geometry: Geometry
+    target: Target
+    weights: Floats
+
+    @property
+    def plan(self) -> dict[str, Any]:
+        """How the solve runs."""
+        corner = "triangular solve" if self.weights[-1] else "cached inverse"
+        return {
+            "method": "compiled kernel",
+            "at the pixel": corner,
+            "vectors": f"{self.geometry.lanes} numbers of {8 * self.geometry.itemsize} bits",
+        }
+
+    def require(self, shape: Shape, itemsize: int) -> None:
+        """Raise ValueError unless images are such as the kernel will read: it looks at no shape."""
+        g = self.geometry
+        pixels = math.prod(shape[2:])
+        if (shape[1], pixels, itemsize) != (g.channels, g.pixels, g.itemsize):
+            raise ValueError(
+                f"y: expected {g.channels} channels of {g.pixels} pixels of {g.itemsize} bytes, "
+                f"got {shape[1]} of {pixels} of {itemsize}"
+            )
+
+    def solve(self, y: int, x: int, batch: int, workers: int, *keeps: object) -> None:
+        """Solve images at the address ``y``, and put the results at ``x``.
+
+        Parameters
+        ----------
+        y, x : int
+            Addresses of contiguous arrays (batch, C, *shape) of the stencil's dtype.
+        batch : int
+        workers : int
+            Threads at most: few images are solved by one.
+        *keeps
+            What must not be freed while another thread may still be at work.
+        """
+        run = _run(self.geometry, self.target, batch, workers)
+        shared = np.zeros(1 + run.units, np.int64)
+        given = y, x, address_of(self.weights), run.program, address_of(shared)
+
+        def work(*_: object) -> None:
+            memory, buffer = BUFFERS.take(run.size)
+            run.solve(*given, memory, run.sums, batch)
+            BUFFERS.keep(buffer)
+
+        if run.workers == 1:
+            work()
+        else:
+            # after an interrupt the others go on for a while: they have what they use
+            threads.together(functools.partial(work, self, run, shared, keeps), run.workers)
+
+
+def compiled_solve(
+    matrices: Floats,
+    shape: Shape,
+    reach: tuple[Offset, ...],
+    direction: tuple[int, ...],
+    dilation: tuple[int, ...],
+    lower: bool,
+    target: Target | None = None,
+) -> CompiledSolve:
+    """Factor a causal stencil on a grid.
+
+    Parameters
+    ----------
+    matrices : array, shape (1 + T, C, C)
+        Float32 or float64: D, then the taps'.
+    shape : tuple of int
+        The grid.
+    reach, direction, dilation, lower
+        As in `invconv.kernels.wavefront.CausalStencil`.
+    target : Target, optional
+        This processor unless given.
+    """
+    matrices = np.ascontiguousarray(matrices)
+    target, channels, itemsize = target or host(), matrices.shape[1], matrices.dtype.itemsize
+    g = geometry_of(channels, shape, reach, direction, dilation, lower, itemsize, target)
+    found, scratch = np.empty(g.weights, matrices.dtype), np.empty(g.scratch, matrices.dtype)
+    numbers = program(g, "images", False).numbers
+    prepare = _PREPARE(machine.prepare(target, itemsize).addresses["prepare"])
+    prepare(*map(address_of, (matrices, found, numbers, scratch)))
+    return CompiledSolve(g, target, found)
+
+
+@dataclass(frozen=True, eq=False)
+class _Run:
+    """What solves of a batch of one size have in common."""
+
+    solve: Any
+    sums: int
+    program: int
+    keeps: tuple[Any, ...]
+    units: int
+    size: int
+    workers: int
+
+
+@functools.lru_cache(maxsize=256)
+def _run(g: Geometry, target: Target, batch: int, workers: int) -> _Run:
+    numbers = batch * g.channels * g.pixels
+    seconds = numbers * (_COPY + _MULTIPLY * g.channels * len(g.reach)) * g.itemsize / 4
+    if seconds * 512 / target.bits < _SHARED:
+        workers = 1
+    lanes = best_lanes(g, batch, workers)
+    found = program(g, lanes, workers > 1)
+    solve = machine.solve(target, g.itemsize, lanes)
+    sums = machine.sums(target, g.itemsize, g.block, g.single)
+    units = found.units(batch)
+    return _Run(
+        solve=_SOLVE(solve.addresses["solve"]),
+        sums=sums.addresses["sums"],
+        program=address_of(found.numbers),
+        keeps=(found, solve, sums),
+        units=units,
+        size=found.header.size * g.itemsize,
+        workers=min(workers, units),
+    )
+
+
+class _Buffers(threading.local):
+    """The memory that a thread solves in, kept from one solve to the next, up to 32 MiB.
+
+    It has one user at a time: a signal's handler that solves meanwhile finds none, and makes one.
+    """
+
+    def __init__(self) -> None:
+        self._kept: Floats | None = None
+
+    def take(self, size: int) -> tuple[int, Floats]:
+        """Return the address of so many bytes, and the array that has them."""
+        found, self._kept = self._kept, None
+        if found is None or found.size < size + _ALIGNED:
+            found = np.empty(size + _ALIGNED, np.int8)
+        start = address_of(found)
+        return start + -start % _ALIGNED, found
+
+    def keep(self, buffer: Floats) -> None:
+        """Keep a buffer for the next solve."""
+        if buffer.size <= _KEPT:
+            self._kept = buffer
+
+
+BUFFERS = _Buffers()
+
+
+def address_of(array: Floats) -> int:
+    """Return where an array's first number is."""
+    found: int = array.__array_interface__["data"][0]
+    return found

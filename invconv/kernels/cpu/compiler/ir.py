@@ -1,0 +1,294 @@
+"""A writer of functions in LLVM's intermediate representation: integers, loops, vectors.
+
+What a kernel says is then `here = at + r * rs` instead of calls of an IR builder. Pointers have no
+type of their own; every load says what it loads.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, Self, TypeAlias
+
+from llvmlite import ir
+
+from invconv.kernels.cpu.compiler.target import Target
+
+Value: TypeAlias = Any
+Number: TypeAlias = "Int | int"
+
+I1, I8, I32, I64 = (ir.IntType(bits) for bits in (1, 8, 32, 64))
+POINTER, VOID = ir.PointerType(), ir.VoidType()
+
+
+class Int:
+    """A 64-bit integer of the function that is being written, with Python's operators."""
+
+    def __init__(self, builder: ir.IRBuilder, value: Value) -> None:
+        self.builder, self.value = builder, value
+
+    def _other(self, other: Number) -> Value:
+        return other.value if isinstance(other, Int) else I64(other)
+
+    def _do(self, operation: str, other: Number) -> Int:
+        function = getattr(self.builder, operation)
+        return Int(self.builder, function(self.value, self._other(other)))
+
+    def __add__(self, other: Number) -> Int:
+        """Return self + other."""
+        return self._do("add", other)
+
+    def __sub__(self, other: Number) -> Int:
+        """Return self - other."""
+        return self._do("sub", other)
+
+    def __mul__(self, other: Number) -> Int:
+        """Return self * other."""
+        return self._do("mul", other)
+
+    def __floordiv__(self, other: Number) -> Int:
+        """Return self // other of numbers that are not negative."""
+        return self._do("udiv", other)
+
+    def __mod__(self, other: Number) -> Int:
+        """Return self % other of numbers that are not negative."""
+        return self._do("urem", other)
+
+    def __neg__(self) -> Int:
+        """Return -self."""
+        return Int(self.builder, self.builder.neg(self.value))
+
+    def is_(self, relation: str, other: Number) -> Value:
+        """Return the truth of ``self relation other``, such as "<"."""
+        return self.builder.icmp_signed(relation, self.value, self._other(other))
+
+    def least(self, other: Number) -> Int:
+        """Return the smaller of the two."""
+        return self.if_(self.is_("<", other), other)
+
+    def most(self, other: Number) -> Int:
+        """Return the larger of the two."""
+        return self.if_(self.is_(">", other), other)
+
+    def if_(self, condition: Value, otherwise: Number) -> Int:
+        """Return self where the condition holds."""
+        chosen = self.builder.select(condition, self.value, self._other(otherwise))
+        return Int(self.builder, chosen)
+
+
+class Writer:
+    """Writes a module of functions on numbers of one dtype, for one processor.
+
+    Parameters
+    ----------
+    target : Target
+    itemsize : int
+        4 for float32, 8 for float64.
+
+    Attributes
+    ----------
+    lanes : int
+        How many numbers a vector has.
+    number, vector : types
+    """
+
+    def __init__(self, target: Target, itemsize: int) -> None:
+        self.target, self.itemsize = target, itemsize
+        self.number = ir.FloatType() if itemsize == 4 else ir.DoubleType()
+        self._set_lanes(target.bits // 8 // itemsize)
+        self.suffix = f"f{8 * itemsize}"
+        self.module = ir.Module()
+        self.module.triple = target.triple
+        self.b: Any = None
+
+    def _set_lanes(self, lanes: int) -> None:
+        self.lanes, self.vector = lanes, ir.VectorType(self.number, lanes)
+
+    def narrowed(self, lanes: int) -> Self:
+        """Return a writer of the function that is being written, with shorter vectors."""
+        other = copy.copy(self)
+        other._set_lanes(lanes)
+        return other
+
+    # --- control ------------------------------------------------------------------------------
+
+    @contextmanager
+    def function(
+        self,
+        name: str,
+        pointers: Sequence[str],
+        integers: Sequence[str] = (),
+        *,
+        inside: bool,
+        constant: Sequence[str] = (),
+        result: Any = VOID,
+    ) -> Iterator[dict[str, Any]]:
+        """Write a function, of pointers and then integers, inside this context.
+
+        Yields the arguments by name. One that is only called ``inside`` the module may be inlined.
+        Nothing is written where ``constant`` pointers read. A result, if there is one, is zero.
+        """
+        kind = ir.FunctionType(result, [POINTER] * len(pointers) + [I64] * len(integers))
+        function = ir.Function(self.module, kind, name)
+        if inside:
+            function.linkage = "internal"
+        self.b = ir.IRBuilder(function.append_basic_block())
+        given = dict(zip(pointers, function.args, strict=False))
+        for pointer in constant:
+            given[pointer].add_attribute("noalias")
+        numbers = function.args[len(pointers) :]
+        yield given | {n: self.integer(v) for n, v in zip(integers, numbers, strict=True)}
+        self.b.ret_void() if result == VOID else self.b.ret(ir.Constant(result, None))
+
+    @contextmanager
+    def loop(self, start: Number, stop: Number, step: Number = 1) -> Iterator[Int]:
+        """Write the body of ``for i in range(start, stop, step)``, for a step > 0."""
+        i = self.variable(I64)
+        self.b.store(self.integer(start).value, i)
+        test, body, after = (self.b.function.append_basic_block() for _ in range(3))
+        self.b.branch(test)
+        self.b.position_at_end(test)
+        self.b.cbranch(self.integer(self.b.load(i, typ=I64)).is_("<", stop), body, after)
+        self.b.position_at_end(body)
+        now = self.integer(self.b.load(i, typ=I64))
+        yield now
+        self.b.store((now + step).value, i)
+        self.b.branch(test)
+        self.b.position_at_end(after)
+
+    @contextmanager
+    def repeat_while(self) -> Iterator[list[Value]]:
+        """Write a loop's body, which puts the condition for another turn into the list."""
+        body, after = (self.b.function.append_basic_block() for _ in range(2))
+        self.b.branch(body)
+        self.b.position_at_end(body)
+        condition: list[Value] = []
+        yield condition
+        self.b.cbranch(condition[0], body, after)
+        self.b.position_at_end(after)
+
+    def variable(self, kind: Any) -> Value:
+        """Return the address of a new local variable."""
+        with self.b.goto_entry_block():
+            return self.b.alloca(kind)
+
+    def call(self, name: str, result: Any, *arguments: Value) -> Value:
+        """Call a function of the module, or an intrinsic, by its name."""
+        function = self.module.globals.get(name)
+        if function is None:
+            kind = ir.FunctionType(result, [a.type for a in arguments])
+            function = ir.Function(self.module, kind, name)
+        return self.b.call(function, arguments)
+
+    def call_inside(self, name: str, pointers: Sequence[Value], integers: Sequence[Number]) -> None:
+        """Call a function that `function` wrote."""
+        values = [self.integer(n).value for n in integers]
+        self.b.call(self.module.globals[name], [*pointers, *values])
+
+    def typed(self, address: Value, kind: Any) -> Value:
+        """Return an address that says what is there, as indirect calls and atomic stores ask."""
+        return self.b.inttoptr(self.b.ptrtoint(address, I64), kind.as_pointer())
+
+    # --- numbers ------------------------------------------------------------------------------
+
+    def integer(self, value: Any) -> Int:
+        """Return an integer, a constant or a value, as `Int`."""
+        if isinstance(value, Int):
+            return value
+        return Int(self.b, value if isinstance(value, ir.Value) else I64(value))
+
+    def at(self, pointer: Value, place: Number) -> Value:
+        """Return the address of a number of an array."""
+        return self.b.gep(pointer, [self.integer(place).value], source_etype=self.number)
+
+    def entry(self, pointer: Value, place: Number) -> Int:
+        """Return an entry of an array of integers."""
+        address = self.b.gep(pointer, [self.integer(place).value], source_etype=I64)
+        return self.integer(self.b.load(address, typ=I64))
+
+    def link(self, pointer: Value, place: int) -> Value:
+        """Return an entry of an array of addresses."""
+        address = self.b.gep(pointer, [I64(place)], source_etype=POINTER)
+        return self.b.load(address, typ=POINTER)
+
+    def load(self, pointer: Value, place: Number, kind: Any = None) -> Value:
+        """Return the vector, or something of another kind, that starts at a place."""
+        found = self.b.load(self.at(pointer, place), typ=kind or self.vector)
+        found.align = self.itemsize
+        return found
+
+    def store(self, value: Value, pointer: Value, place: Number) -> None:
+        """Put a vector or a number at a place."""
+        self.b.store(value, self.at(pointer, place), align=self.itemsize)
+
+    def move(self, target: Value, source: Value, count: Int) -> None:
+        """Copy numbers between arrays that may overlap."""
+        size = (count * self.itemsize).value
+        self.call("llvm.memmove.p0.p0.i64", VOID, target, source, size, I1(0))
+
+    def clear(self, target: Value, count: Int) -> None:
+        """Set numbers to zero."""
+        size = (count * self.itemsize).value
+        self.call("llvm.memset.p0.i64", VOID, target, I8(0), size, I1(0))
+
+    # --- vectors ------------------------------------------------------------------------------
+
+    @property
+    def zero(self) -> Value:
+        """A vector of zeros."""
+        return ir.Constant(self.vector, None)
+
+    def indices(self, values: Sequence[int]) -> Value:
+        """Return a constant vector of 32-bit integers."""
+        return ir.Constant(ir.VectorType(I32, len(values)), list(values))
+
+    def splat(self, value: Value, kind: Any = None) -> Value:
+        """Return a vector with a number in every lane."""
+        blank = ir.Constant(kind or self.vector, ir.Undefined)
+        one = self.b.insert_element(blank, value, I32(0))
+        return self.b.shuffle_vector(one, blank, self.indices([0] * self.lanes))
+
+    def fma(self, a: Value, b: Value, c: Value) -> Value:
+        """Return a b + c of vectors, rounded once where the processor can."""
+        if not self.target.fma:
+            return self.b.fadd(self.b.fmul(a, b), c)
+        return self.call(f"llvm.fma.v{self.lanes}{self.suffix}", self.vector, a, b, c)
+
+    def sum(self, vector: Value) -> Value:
+        """Return the sum of a vector's numbers: of its halves, of their halves, and so on."""
+        width = self.lanes
+        while width > 1:
+            width //= 2
+            halves = (
+                self.b.shuffle_vector(vector, vector, self.indices(range(start, start + width)))
+                for start in (0, width)
+            )
+            vector = self.b.fadd(*halves)
+        return self.b.extract_element(vector, I32(0))
+
+    def masked_load(self, address: Value, mask: Value) -> Value:
+        """Return a vector with zeros where the mask is not set; nothing is read there."""
+        name = f"llvm.masked.load.v{self.lanes}{self.suffix}.p0"
+        return self.call(name, self.vector, address, I32(self.itemsize), mask, self.zero)
+
+    def masked_store(self, value: Value, address: Value, mask: Value) -> None:
+        """Put the lanes where the mask is set; nothing is written elsewhere."""
+        name = f"llvm.masked.store.v{self.lanes}{self.suffix}.p0"
+        self.call(name, VOID, value, address, I32(self.itemsize), mask)
+
+    def transposed(self, rows: Sequence[Value]) -> list[Value]:
+        """Return the columns of a square of numbers, given as its rows, without memory.
+
+        Swap the off-diagonal quarters of the square, then of its quarters, and so on.
+        """
+        v, n, half = list(rows), self.lanes, self.lanes // 2
+        while half:
+            low = self.indices([i + n - half if i & half else i for i in range(n)])
+            high = self.indices([i + n if i & half else i + half for i in range(n)])
+            for i in range(n):
+                if not i & half:
+                    pair = v[i], v[i + half]
+                    v[i], v[i + half] = (self.b.shuffle_vector(*pair, m) for m in (low, high))
+            half //= 2
+        return v

@@ -1,0 +1,173 @@
+"""Copies between images in memory and the kernel's buffer, where vectors hold the lanes.
+
+Lane l of the vector at position t is the number t - skew l of line l: lines are images, or rows of
+one image that lag behind each other by the skew. A square of some lines and as many positions is
+read row by row, transposed in registers, and stored vector by vector; or the other way round.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+from llvmlite import ir
+
+from invconv.kernels.cpu.compiler.ir import I32, VOID, Int, Value, Writer
+
+# Lines of a square at most. Images often lie whole pages apart, which a cache keeps in one set: it
+# holds eight at the least.
+_SIDES = {"images": 8, "rows": 64}
+_AHEAD = 4  # vectors by which memory is asked for that is going to be written
+
+POINTERS = ("lines", "z", "places")
+INTEGERS = (
+    "lines_there",
+    "line_step",
+    "channel_stride",
+    "skew",
+    "start",
+    "count",
+    "width",
+    "place",
+    "channel_step",
+    "step",
+    "channels",
+)
+
+
+def write_copy(w: Writer, name: str, what: str) -> None:
+    """Write a function, such as "enter_rows": "enter" copies lines into the buffer, "leave" back.
+
+    The lines are "images" or "rows". Its arguments:
+
+    lines, z, places
+        Line 0 from its position 0 on; the buffer; and, of images, how far in the buffer each of the
+        positions that are copied is from the first one.
+    lines_there, line_step, channel_stride
+        How many lines there are, and what is between them and between channels, less the skew.
+    skew, start, count, width
+        Positions ``start`` to ``start + count`` are copied; a line has the numbers 0 to width - 1,
+        and zeros enter where it has none.
+    place, channel_step, step
+        Position ``start`` is at ``place`` in the buffer, and channels are ``channel_step`` apart,
+        as the positions of rows are ``step``.
+    """
+    with w.function(f"{name}_{what}", POINTERS, INTEGERS, inside=True) as a:
+        side = min(w.lanes, _SIDES[what])
+        narrow = w.narrowed(side)
+        with w.loop(0, a["channels"]) as c, w.loop(0, w.lanes, side) as lane:
+            lines = w.at(a["lines"], c * a["channel_stride"] + lane * a["line_step"])
+            start = a["place"] + c * a["channel_step"] + lane
+            there = a["lines_there"] - lane
+            part = a | {"safe": a["lines"], "lines": lines, "lines_there": there}
+            _copy_lines(narrow, part, start, lane, into=name == "enter", what=what)
+
+
+def _copy_lines(
+    w: Writer, a: dict[str, Any], start: Int, lane: Int, *, into: bool, what: str
+) -> None:
+    """Write the copy of as many lines as a square has, from line ``lane`` on, of one channel."""
+    with w.loop(0, a["count"], w.lanes) as j:
+        t = a["start"] + j
+        if what == "images":
+            places = [start + w.entry(a["places"], j + i) for i in range(w.lanes)]
+        else:
+            places = [start + j * a["step"]]
+            for _ in range(1, w.lanes):
+                places.append(places[-1] + a["step"])
+        rows = [w.at(a["lines"], t)]
+        for _ in range(1, w.lanes):
+            rows.append(w.at(rows[-1], a["line_step"]))
+        a = a | {"first": t - a["skew"] * lane}
+        with w.b.if_else(_all_there(w, a, j), likely=True) as (then, otherwise):
+            with then:
+                (_enter_whole if into else _leave_whole)(w, a["z"], rows, places)
+            with otherwise:
+                here = [(j + i).is_("<", a["count"]) for i in range(w.lanes)]
+                masks, starts = _masks(w, a, j, rows)
+                edge = _enter_edge if into else _leave_edge
+                edge(w, a["z"], starts, masks, places, here)
+
+
+def _all_there(w: Writer, a: dict[str, Any], j: Int) -> Value:
+    """Return whether every line has all of its positions, and they are to be copied."""
+    t = a["first"]
+    last = t - a["skew"] * (w.lanes - 1)
+    conditions = (
+        a["lines_there"].is_(">=", w.lanes),
+        (j + w.lanes).is_("<=", a["count"]),
+        t.least(last).is_(">=", 0),
+        (t.most(last) + w.lanes).is_("<=", a["width"]),
+    )
+    return functools.reduce(w.b.and_, conditions)
+
+
+def _masks(
+    w: Writer, a: dict[str, Any], j: Int, rows: list[Value]
+) -> tuple[list[Value], list[Value]]:
+    """Return, for each line, which of its positions it has and are to be copied.
+
+    Also return where they are in memory. Of a line that has none that is the start of line 0:
+    a processor takes long to find out that nothing is to be read where no memory is.
+    """
+    kind = ir.VectorType(I32, w.lanes)
+    iota = w.indices(range(w.lanes))
+    masks, places = [], []
+    for line, row in enumerate(rows):
+        first = a["first"] - a["skew"] * line
+        width = a["width"].if_(w.integer(line).is_("<", a["lines_there"]), 0)
+        start, end = -first, (width - first).least(a["count"] - j)
+        low, high = (w.splat(w.b.trunc(n.value, I32), kind) for n in (start, end))
+        inside = w.b.icmp_signed(">=", iota, low), w.b.icmp_signed("<", iota, high)
+        masks.append(w.b.and_(*inside))
+        some = w.b.and_(start.is_("<", w.lanes), end.is_(">", start.most(0)))
+        places.append(w.b.select(some, row, a["safe"]))
+    return masks, places
+
+
+def _enter_whole(w: Writer, z: Value, rows: list[Value], places: list[Int]) -> None:
+    found = []
+    for row in rows:
+        found.append(w.b.load(row, typ=w.vector))
+        found[-1].align = w.itemsize
+    for vector, place in zip(w.transposed(found), places, strict=True):
+        w.store(vector, z, place)
+
+
+def _enter_edge(
+    w: Writer,
+    z: Value,
+    rows: list[Value],
+    masks: list[Value],
+    places: list[Int],
+    here: list[Value],
+) -> None:
+    found = [w.masked_load(row, mask) for row, mask in zip(rows, masks, strict=True)]
+    for vector, place, there in zip(w.transposed(found), places, here, strict=True):
+        with w.b.if_then(there):
+            w.store(vector, z, place)
+
+
+def _leave_whole(w: Writer, z: Value, rows: list[Value], places: list[Int]) -> None:
+    found = w.transposed([w.load(z, place) for place in places])
+    for row in rows:
+        ahead = w.b.gep(row, [I32(_AHEAD * w.lanes)], source_etype=w.number)
+        w.call("llvm.prefetch.p0", VOID, ahead, I32(1), I32(3), I32(1))
+    for vector, row in zip(found, rows, strict=True):
+        w.b.store(vector, row, align=w.itemsize)
+
+
+def _leave_edge(
+    w: Writer,
+    z: Value,
+    rows: list[Value],
+    masks: list[Value],
+    places: list[Int],
+    here: list[Value],
+) -> None:
+    # positions that do not count read the first one, which is there
+    found = [
+        w.load(z, place.if_(there, places[0])) for place, there in zip(places, here, strict=True)
+    ]
+    for vector, row, mask in zip(w.transposed(found), rows, masks, strict=True):
+        w.masked_store(vector, row, mask)

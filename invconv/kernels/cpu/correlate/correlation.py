@@ -1,0 +1,108 @@
+"""Correlations by the compiled kernel, on arrays in host memory."""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from invconv.arrays.stencil import Offset
+from invconv.kernels.cpu import machine, threads
+from invconv.kernels.cpu.compiled import BUFFERS, address_of
+from invconv.kernels.cpu.compiler.target import Target, host
+from invconv.kernels.cpu.correlate.plan import CorrelationProgram, correlation_program
+from invconv.kernels.cpu.plan import Shape
+
+_CORRELATE = ctypes.CFUNCTYPE(None, *[ctypes.c_void_p] * 7, ctypes.c_int64)
+_COPY, _MULTIPLY, _SHARED = 2e-10, 1.25e-11, 5e-4  # seconds, as in `invconv.kernels.cpu.compiled`
+
+
+@dataclass(frozen=True, eq=False)
+class CompiledCorrelation:
+    """A correlation on a grid, for any taps and images.
+
+    Attributes
+    ----------
+    target : Target
+    program : CorrelationProgram
+    call : object
+        The compiled function.
+    sums : int
+    code : tuple
+        What keeps the functions.
+    """
+
+    target: Target
+    program: CorrelationProgram
+    itemsize: int
+    call: Any
+    sums: int
+    code: tuple[machine.Code, ...]
+
+    def run(self, taps: int, x: int, y: int, batch: int, workers: int, *keeps: object) -> None:
+        """Correlate images at the address ``x``, and put the results at ``y``.
+
+        Parameters
+        ----------
+        taps, x, y : int
+            Addresses of contiguous arrays (T, C, C), (batch, C, *shape) and the same.
+        batch, workers, *keeps
+            As for `invconv.kernels.cpu.compiled.CompiledSolve.solve`.
+        """
+        h = self.program.header
+        numbers = batch * h.channels * h.pixels
+        seconds = numbers * (_COPY + _MULTIPLY * h.channels * h.taps) * self.itemsize / 4
+        if seconds * 512 / self.target.bits < _SHARED:
+            workers = 1
+        units = -(-batch // h.images) * h.bands
+        shared = np.zeros(1, np.int64)
+        given = x, y, taps, address_of(self.program.numbers), address_of(shared)
+
+        def work(*_: object) -> None:
+            memory, buffer = BUFFERS.take(h.size * self.itemsize)
+            self.call(*given, memory, self.sums, batch)
+            BUFFERS.keep(buffer)
+
+        if min(workers, units) == 1:
+            work()
+        else:
+            threads.together(functools.partial(work, self, shared, keeps), min(workers, units))
+
+
+@functools.lru_cache(maxsize=256)
+def compiled_correlation(
+    channels: int,
+    shape: Shape,
+    offsets: tuple[Offset, ...],
+    wrap: bool,
+    itemsize: int,
+    target: Target | None = None,
+) -> CompiledCorrelation | None:
+    """Return the correlation with taps at some offsets; None where no tap reaches a pixel."""
+    target = target or host()
+    lanes = target.bits // 8 // itemsize
+    settings = channels, shape, offsets, wrap, lanes, target.most_channels, itemsize
+    program = correlation_program(*settings)
+    if program is None:
+        return None
+    h = program.header
+    shared = code(target, itemsize)
+    sums = machine.sums(target, itemsize, h.block, h.blocks == 1)
+    call = _CORRELATE(shared.addresses["correlate"])
+    return CompiledCorrelation(
+        target, program, itemsize, call, sums.addresses["sums"], (shared, sums)
+    )
+
+
+@functools.lru_cache(maxsize=64)
+def code(target: Target, itemsize: int) -> machine.Code:
+    """Compile what does not depend on the number of channels: "correlate"."""
+    from invconv.kernels.cpu.compiler.ir import Writer
+    from invconv.kernels.cpu.correlate.driver import write_correlation
+
+    writer = Writer(target, itemsize)
+    write_correlation(writer)
+    return machine.compiled(str(writer.module), target, ("correlate",), thorough=False)

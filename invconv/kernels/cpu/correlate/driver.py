@@ -1,0 +1,146 @@
+"""The loop of a correlation: bands of images, copied in, summed by `cpu.sums`, and out.
+
+y[b, :, p] = sum over t of taps[t] x[b, :, p + offset_t]
+"""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from typing import Any
+
+from llvmlite import ir
+
+from invconv.kernels.cpu import sums
+from invconv.kernels.cpu.compiler.ir import I1, I32, I64, POINTER, VOID, Int, Value, Writer
+from invconv.kernels.cpu.correlate.plan import Band, CorrelationHeader
+from invconv.kernels.cpu.driver import each_unit, load_record
+
+POINTERS = ("x", "y", "taps", "program", "shared", "z", "sums")
+
+
+def write_correlation(w: Writer) -> None:
+    """Write the function "correlate" of `POINTERS` and the number of images.
+
+    ``taps`` is (T, C, C); the others are as for "solve" of `invconv.kernels.cpu.driver`.
+    """
+    write_run(w)
+    with w.function("correlate", POINTERS, ("images",), inside=False) as a:
+        h = load_record(w, CorrelationHeader, a["program"], w.integer(0))
+        _pack(w, a, h)
+        w.clear(a["z"], h["out"])
+        groups = (a["images"] + (h["images"] - 1)) // h["images"]
+        total = groups * h["bands"]
+        with each_unit(w, a["shared"], total) as taken:
+            _band(w, a, h, taken % groups * h["images"], taken // groups)
+
+
+def _band(w: Writer, a: dict[str, Any], h: dict[str, Int], image: Int, number: Int) -> None:
+    """Write what correlates a band of some images."""
+    band = load_record(w, Band, a["program"], h["body"] + number * len(fields(Band)))
+    here = (a["images"] - image).least(h["images"])
+    place = image * h["channels"] * h["pixels"]
+    copy_pieces(w, a["program"], h, band, here, w.at(a["x"], place), a["z"], "read")
+    _sums(w, a, h, band, here)
+    out = w.at(a["z"], h["out"])
+    copy_pieces(w, a["program"], h, band, here, w.at(a["y"], place), out, "written")
+
+
+def copy_pieces(
+    w: Writer,
+    program: Value,
+    h: dict[str, Int],
+    band: dict[str, Int],
+    images: Int,
+    memory: Value,
+    buffer: Value,
+    what: str,
+    *,
+    back: bool = False,
+) -> None:
+    """Write the copies of a band: what is "read", or "written", between memory and a buffer.
+
+    With ``back`` what would be written is copied into the buffer instead.
+    """
+    count = band["reads" if what == "read" else "writes"]
+    with w.loop(0, images) as i, w.loop(0, h["channels"]) as c, w.loop(0, count) as n:
+        source, target, size = (w.entry(program, band[what] + n * 3 + k) for k in range(3))
+        if what == "written":
+            source, target = target, source
+        there = source.is_(">=", 0)
+        in_memory = w.at(memory, (i * h["channels"] + c) * h["pixels"] + source.if_(there, 0))
+        in_buffer = w.at(buffer, i * h["image_step"] + c * h["channel_step"] + target)
+        if what == "read" or back:
+            flag = w.integer(w.b.zext(there, I64))
+            w.call_inside("copy_run", [in_buffer, in_memory], [size, flag])
+        else:
+            w.call_inside("copy_run", [in_memory, in_buffer], [size, 1])
+
+
+def _sums(w: Writer, a: dict[str, Any], h: dict[str, Int], band: dict[str, Int], here: Int) -> None:
+    taps = w.b.gep(a["program"], [h["taps_read"].value], source_etype=I64)
+    positions = (here - 1) * h["image_step"] + band["positions"]
+    columns = (positions + (w.lanes - 1)) // w.lanes
+    weights = w.at(a["z"], h["weights"])
+    pointers = (
+        a["z"],
+        w.at(a["z"], h["out"]),
+        weights,
+        weights,
+        w.at(a["z"], h["spare"]),
+        taps,
+        taps,
+    )
+    zero = w.integer(0)
+    integers = (
+        band["at"],
+        w.integer(1),
+        zero,
+        columns,
+        w.integer(w.lanes),
+        h["taps"],
+        h["channels"],
+        h["channel_step"],
+        zero,
+        zero,
+        zero,
+        zero,
+        zero,
+        zero,
+        zero,
+    )
+    kind = ir.FunctionType(VOID, [POINTER] * len(pointers) + [I64] * len(integers))
+    assert len(integers) == len(sums.INTEGERS)
+    w.b.call(w.typed(a["sums"], kind), [*pointers, *(n.value for n in integers)])
+
+
+def _pack(w: Writer, a: dict[str, Any], h: dict[str, Int]) -> None:
+    """Write the weights as `invconv.kernels.cpu.weights` has them, zero for channels not there."""
+    channels, block, taps = h["channels"], h["block"], h["taps"]
+    with w.loop(0, h["blocks"]) as b, w.loop(0, taps) as t:
+        matrix = w.entry(a["program"], h["order"] + t) * channels * channels
+        with w.loop(0, channels) as k, w.loop(0, block) as o:
+            channel = b * block + o
+            there = channel.is_("<", channels)
+            entry = w.load(a["taps"], matrix + channel.if_(there, 0) * channels + k, w.number)
+            place = h["weights"] + ((b * taps + t) * channels + k) * block + o
+            w.store(w.b.select(there, entry, w.number(0.0)), a["z"], place)
+
+
+def write_run(w: Writer) -> None:
+    """Write the function "copy_run": copy numbers that follow each other, or zeros."""
+    with w.function("copy_run", ("target", "source"), ("count", "there"), inside=True) as a:
+        there = a["there"].is_("!=", 0)
+        kind = ir.VectorType(I32, w.lanes)
+        iota = w.indices(range(w.lanes))
+        with w.loop(0, a["count"], w.lanes) as j:
+            left = a["count"] - j
+            whole = w.b.and_(there, left.is_(">=", w.lanes))
+            with w.b.if_else(whole) as (then, otherwise):
+                with then:
+                    w.store(w.load(a["source"], j), a["target"], j)
+                with otherwise:
+                    count = w.splat(w.b.trunc(left.least(w.lanes).value, I32), kind)
+                    mask = w.b.icmp_signed("<", iota, count)
+                    given = w.b.and_(mask, w.splat(there, ir.VectorType(I1, w.lanes)))
+                    vector = w.masked_load(w.at(a["source"], j), given)
+                    w.masked_store(vector, w.at(a["target"], j), mask)

@@ -1,0 +1,168 @@
+"""The gradient of a correlation by its taps, compiled: products of pixels, summed over images.
+
+taps_bar[t] = sum over b, p of y_bar[b, :, p] x[b, :, p + offset_t]^T
+
+Both lie in buffers as a correlation's images and results do (`invconv.kernels.cpu.correlate.plan`),
+so that for every tap a vector of pixels of the one meets the same vector of the other, a distance
+away. Some output and input channels at a time have their sums in registers.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import itertools
+from dataclasses import fields
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from invconv.arrays.stencil import Offset
+from invconv.kernels.cpu import machine, threads
+from invconv.kernels.cpu.compiled import BUFFERS, address_of
+from invconv.kernels.cpu.compiler.target import Target, host
+from invconv.kernels.cpu.correlate.plan import Band, CorrelationHeader, correlation_program
+
+if TYPE_CHECKING:
+    from invconv.kernels.cpu.compiler.ir import Int, Writer
+
+Floats = np.ndarray[Any, Any]
+
+_GRAM = ctypes.CFUNCTYPE(None, *[ctypes.c_void_p] * 5, ctypes.c_int64)
+_MULTIPLY, _SHARED = 1.25e-11, 5e-4  # seconds, as in `invconv.kernels.cpu.compiled`
+POINTERS = ("x", "y_bar", "total", "program", "z")
+
+
+def write_gram(w: Writer, outputs: int, inputs: int) -> None:
+    """Write the function "gram" of `POINTERS` and the number of images.
+
+    ``total`` is (T, C, C), and is added to; ``z`` is a buffer. The sums of so many output channels
+    and input channels are in registers at once.
+    """
+    from invconv.kernels.cpu.correlate.driver import copy_pieces, write_run
+    from invconv.kernels.cpu.driver import load_record
+
+    write_run(w)
+    with w.function("gram", POINTERS, ("images",), inside=False) as a:
+        h = load_record(w, CorrelationHeader, a["program"], w.integer(0))
+        w.clear(a["z"], h["spare"])
+        out = w.at(a["z"], h["out"])
+        with w.loop(0, a["images"], h["images"]) as image, w.loop(0, h["bands"]) as number:
+            band = load_record(w, Band, a["program"], h["body"] + number * len(fields(Band)))
+            here = (a["images"] - image).least(h["images"])
+            place = image * h["channels"] * h["pixels"]
+            images = w.at(a["x"], place), a["z"]
+            copy_pieces(w, a["program"], h, band, here, *images, "read")
+            bars = w.at(a["y_bar"], place), out
+            copy_pieces(w, a["program"], h, band, here, *bars, "written", back=True)
+            positions = (here - 1) * h["image_step"] + band["positions"]
+            with w.loop(0, h["channels"]) as c:  # the last vector ends in zeros
+                end = c * h["channel_step"] + band["at"] + positions
+                w.clear(w.at(out, end), w.integer(w.lanes))
+            _products(w, a, h, band["at"], positions, outputs, inputs)
+
+
+def _products(
+    w: Writer,
+    a: dict[str, Any],
+    h: dict[str, Int],
+    at: Int,
+    positions: Int,
+    outputs: int,
+    inputs: int,
+) -> None:
+    """Write the products of all pairs of channels, for each tap."""
+    channels, last = h["channels"], h["channels"] - 1
+    out = w.at(a["z"], h["out"])
+    sums = [[w.variable(w.vector) for _ in range(inputs)] for _ in range(outputs)]
+    with (
+        w.loop(0, h["taps"]) as t,
+        w.loop(0, channels, outputs) as first,
+        w.loop(0, channels, inputs) as start,
+    ):
+        offset = w.entry(a["program"], h["taps_read"] + t * 2 + 2)
+        # channels that are not there are the last one again, and are not added
+        rows = [(first + o).least(last) * h["channel_step"] for o in range(outputs)]
+        columns = [(start + k).least(last) * h["channel_step"] + offset for k in range(inputs)]
+        for variable in (v for row in sums for v in row):
+            w.b.store(w.zero, variable)
+        with w.loop(0, positions, w.lanes) as j:
+            place = at + j
+            bars = [w.load(out, row + place) for row in rows]
+            for k, column in enumerate(columns):
+                x = w.load(a["z"], column + place)
+                for o, bar in enumerate(bars):
+                    total = w.fma(bar, x, w.b.load(sums[o][k], typ=w.vector))
+                    w.b.store(total, sums[o][k])
+        matrix = w.entry(a["program"], h["order"] + t) * channels * channels
+        for o in range(outputs):
+            for k in range(inputs):
+                inside = (first + o).is_("<", channels), (start + k).is_("<", channels)
+                with w.b.if_then(w.b.and_(*inside)):
+                    entry = matrix + (first + o) * channels + (start + k)
+                    total = w.sum(w.b.load(sums[o][k], typ=w.vector))
+                    known = w.load(a["total"], entry, w.number)
+                    w.store(w.b.fadd(known, total), a["total"], entry)
+
+
+@functools.lru_cache(maxsize=64)
+def _code(target: Target, itemsize: int, outputs: int, inputs: int) -> tuple[Any, machine.Code]:
+    from invconv.kernels.cpu.compiler.ir import Writer
+
+    writer = Writer(target, itemsize)
+    write_gram(writer, outputs, inputs)
+    code = machine.compiled(str(writer.module), target, ("gram",), thorough=True)
+    return _GRAM(code.addresses["gram"]), code
+
+
+def compiled_kernel_vjp(
+    x: Floats,
+    y_bar: Floats,
+    offsets: tuple[Offset, ...],
+    wrap: bool,
+    workers: int = 1,
+    target: Target | None = None,
+) -> Floats:
+    """Return the gradient of <y_bar, correlate(taps, x)> by the taps, shape (T, C, C).
+
+    Parameters
+    ----------
+    x, y_bar : array, shape (B, C, *spatial)
+        Contiguous.
+    offsets : tuple of T offsets
+    wrap : bool
+        As in `invconv.kernels.primitives.correlate`.
+    workers : int
+        Threads at most; each sums over a part of the batch.
+    target : Target, optional
+        This processor unless given.
+    """
+    target, channels, itemsize = target or host(), x.shape[1], x.itemsize
+    lanes = target.bits // 8 // itemsize
+    settings = channels, x.shape[2:], offsets, wrap, lanes, target.most_channels, itemsize
+    found = correlation_program(*settings)
+    seconds = x.size * _MULTIPLY * channels * len(offsets) * itemsize / 4 * 512 / target.bits
+    parts = min(workers, len(x)) if seconds >= _SHARED else 1
+    totals = np.zeros((parts, len(offsets), channels, channels), x.dtype)
+    if found is None:
+        return np.zeros_like(totals[0])
+    wide = target.registers == 32
+    gram, _ = _code(
+        target, itemsize, min(channels, 4 if wide else 3), min(channels, 6 if wide else 4)
+    )
+    take, numbers = itertools.count().__next__, address_of(found.numbers)
+
+    def work() -> None:
+        memory, buffer = BUFFERS.take(found.header.size * itemsize)
+        while (i := take()) < parts:
+            some = slice(len(x) * i // parts, len(x) * (i + 1) // parts)
+            given = map(address_of, (x[some], y_bar[some], totals[i]))
+            gram(*given, numbers, memory, some.stop - some.start)
+        BUFFERS.keep(buffer)
+
+    if parts == 1:
+        work()
+    else:
+        threads.together(work, parts)
+    total: Floats = totals.sum(axis=0)
+    return total

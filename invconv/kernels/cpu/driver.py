@@ -1,0 +1,201 @@
+"""The loop of a solve: units of work, taken in order by as many threads as come.
+
+A thread that takes a unit waits until the unit before it, of the same image, has solved what this
+one reads. That unit was taken earlier, and the thread that took it is at work, so one thread alone
+finishes too. Units of different images do not wait for each other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from llvmlite import ir
+
+from invconv.kernels.cpu import copies, sums, weights
+from invconv.kernels.cpu.compiler.ir import I64, POINTER, VOID, Int, Value, Writer
+from invconv.kernels.cpu.program import Header, Segment, names
+
+POINTERS = ("y", "x", "weights", "program", "shared", "z", "sums")
+
+
+def write_fold(w: Writer) -> None:
+    """Write the function "prepare" of (matrices, weights, program, scratch)."""
+    pointers = ("matrices", "weights", "program", "scratch")
+    with w.function("prepare", pointers, inside=False) as a:
+        h = load_record(w, Header, a["program"], w.integer(0))
+        first, step = _channels(w, h)
+        order = _entries(w, a["program"], h["order"])
+        integers = h["taps"], h["channels"], h["block"], h["blocks"], first, step
+        w.call_inside("fold", [a["matrices"], order, a["weights"], a["scratch"]], integers)
+
+
+def write_solve(w: Writer, what: str) -> None:
+    """Write the function "solve" of `POINTERS` and the number of images.
+
+    ``what`` is in the lanes: "images" or "rows". ``shared`` is the next unit that is not taken, and
+    for each unit how many columns are solved: zeros at first, the same memory for all threads.
+    ``z`` is a buffer of one thread. ``sums`` is the function of `invconv.kernels.cpu.sums`.
+    """
+    with w.function("solve", POINTERS, ("images",), inside=False) as a:
+        h = load_record(w, Header, a["program"], w.integer(0))
+        w.clear(a["z"], h["cleared"])
+        groups = (a["images"] + (h["images"] - 1)) // h["images"]
+        total = groups * h["units"]
+        with each_unit(w, a["shared"], total) as taken:
+            _unit(w, a | {"what": what}, h, taken % groups, taken // groups)
+
+
+def _unit(w: Writer, a: dict[str, Any], h: dict[str, Int], group: Int, unit: Int) -> None:
+    """Write one unit's work; ``group`` is the image, or those in the lanes."""
+    image = group * h["images"]
+    progress = group * h["units"] + unit + 1
+    plane = image * h["channels"] * h["pixels"]
+    a = a | {"image": image, "y": w.at(a["y"], plane), "x": w.at(a["x"], plane)}
+    size = len(names(Segment))
+    with w.loop(0, h["segments"]) as i:
+        place = h["body"] + (unit * h["segments"] + i) * size
+        s = load_record(w, Segment, a["program"], place)
+        with w.b.if_then(s["clear_count"].is_(">", 0)):
+            w.clear(w.at(a["z"], s["clear"]), s["clear_count"])
+        with w.b.if_then(s["needed"].is_(">", 0)):
+            _wait(w, a["shared"], progress - 1, s["needed"])
+        with w.b.if_then(s["move_count"].is_(">", 0)):
+            w.move(w.at(a["z"], s["move_to"]), w.at(a["z"], s["move_from"]), s["move_count"])
+        _segment(w, a, h, s)
+        with w.b.if_then(s["done"].is_(">", 0)):
+            address = w.b.gep(a["shared"], [progress.value], source_etype=I64)
+            w.b.store_atomic(s["done"].value, w.typed(address, I64), "release", 8)
+
+
+def _segment(w: Writer, a: dict[str, Any], h: dict[str, Int], s: dict[str, Int]) -> None:
+    """Write what copies in, solves and copies out."""
+    what, lines = a["what"], s["lines"]
+    if what == "images":
+        lines = (a["images"] - a["image"]).least(h["images"])
+    copied = (
+        lines,
+        h["line_step"],
+        h["pixels"],
+        h["skew"],
+        s["start"],
+        s["count"],
+        h["width"],
+        s["place"],
+        h["channel_step"],
+        h["step"],
+        h["channels"],
+    )
+    places = _entries(w, a["program"], h["places"])
+    w.call_inside(f"enter_{what}", (w.at(a["y"], s["memory"]), a["z"], places), copied)
+    with w.b.if_then(h["above"].is_(">", 0)):
+        _rows_above(w, a, h, s)
+    _solve_pixels(w, a, h, s)
+    w.call_inside(f"leave_{what}", (w.at(a["x"], s["memory"]), a["z"], places), copied)
+
+
+def _solve_pixels(w: Writer, a: dict[str, Any], h: dict[str, Int], s: dict[str, Int]) -> None:
+    diagonal = h["blocks"] * h["block"] * h["taps"] * h["channels"]
+    flag = w.load(a["weights"], diagonal + h["channels"] * h["channels"], w.number)
+    substitute = w.integer(w.b.zext(w.b.fcmp_ordered("!=", flag, w.number(0.0)), I64))
+    first, step = _channels(w, h)
+    pointers = (
+        a["z"],
+        a["z"],
+        a["weights"],
+        w.at(a["weights"], diagonal),
+        w.at(a["z"], h["spare"]),
+        _entries(w, a["program"], h["lists"] + s["lists"]),
+        _entries(w, a["program"], h["keep"] + s["keep"]),
+    )
+    integers = (
+        s["at"],
+        s["rows"],
+        h["row_step"],
+        s["columns"],
+        h["column_step"],
+        h["taps"],
+        h["channels"],
+        h["channel_step"],
+        s["top"],
+        h["last_row"],
+        h["last_column"],
+        substitute,
+        first,
+        step,
+        h["masked"],
+    )
+    kind = ir.FunctionType(VOID, [POINTER] * len(pointers) + [I64] * len(integers))
+    assert len(pointers) == len(sums.POINTERS)
+    assert len(integers) == len(sums.INTEGERS)
+    w.b.call(w.typed(a["sums"], kind), [*pointers, *(n.value for n in integers)])
+
+
+def _rows_above(w: Writer, a: dict[str, Any], h: dict[str, Int], s: dict[str, Int]) -> None:
+    """Write the copy of what a strip reads of the rows above it, which are solved already.
+
+    They are before lane 0, so that a tap that reads ``up`` rows above reads ``up`` lanes before.
+    """
+    solved = w.at(a["x"], s["memory"])
+    with (
+        w.loop(1, h["above"] + 1) as up,
+        w.loop(0, h["channels"]) as c,
+        w.loop(s["low"], s["count"]) as level,
+    ):
+        column = s["level"] + level + h["lag"] * up
+        there = w.b.and_(column.is_(">=", 0), column.is_("<", h["wide"]))
+        there = w.b.and_(there, s["first"].is_("!=", 0))
+        in_memory = column.if_(h["along"].is_(">", 0), h["wide"] - 1 - column)
+        place = c * h["pixels"] + h["above_step"] * up + in_memory
+        number = w.load(solved, place.if_(there, 0), w.number)
+        number = w.b.select(there, number, w.number(0.0))
+        step = h["step"].if_(h["along"].is_(">", 0), -h["step"])
+        w.store(number, a["z"], s["origin"] + level * step + c * h["channel_step"] - up)
+
+
+def _channels(w: Writer, h: dict[str, Int]) -> tuple[Int, Int]:
+    """Return the first channel that a substitution solves, and the step to the next."""
+    lower = h["lower"].is_("!=", 0)
+    return w.integer(0).if_(lower, h["channels"] - 1), w.integer(1).if_(lower, -1)
+
+
+@contextmanager
+def each_unit(w: Writer, shared: Value, total: Int) -> Iterator[Int]:
+    """Write what is done for each unit of work that this thread takes, and no other has then."""
+    unit = w.variable(I64)
+    w.b.store(w.b.atomic_rmw("add", shared, I64(1), "monotonic"), unit)
+    with w.loop(0, total):
+        taken = w.integer(w.b.load(unit, typ=I64))
+        with w.b.if_then(taken.is_("<", total)):
+            yield taken
+            w.b.store(w.b.atomic_rmw("add", shared, I64(1), "monotonic"), unit)
+
+
+def _wait(w: Writer, shared: Value, place: Int, needed: Int) -> None:
+    address = w.b.gep(shared, [place.value], source_etype=I64)
+    with w.repeat_while() as condition:
+        done = w.integer(w.b.load_atomic(address, "acquire", 8, typ=I64))
+        condition.append(done.is_("<", needed))
+
+
+def load_record(w: Writer, record: type, program: Value, start: Int) -> dict[str, Int]:
+    """Load the numbers of a record of `invconv.kernels.cpu.program`."""
+    return {name: w.entry(program, start + i) for i, name in enumerate(names(record))}
+
+
+def _entries(w: Writer, program: Value, place: Int) -> Value:
+    return w.b.gep(program, [place.value], source_etype=I64)
+
+
+def write_weights_module(w: Writer) -> None:
+    """Write "prepare", and what it calls."""
+    weights.write_weights(w)
+    write_fold(w)
+
+
+def write_solve_module(w: Writer, what: str) -> None:
+    """Write "solve" with images or rows in the lanes, and what it calls but for the sums."""
+    copies.write_copy(w, "enter", what)
+    copies.write_copy(w, "leave", what)
+    write_solve(w, what)

@@ -1,0 +1,187 @@
+"""The lanes are images of a batch: where pixels are in the buffer, and the segments of a solve.
+
+A pixel has C vectors. The buffer has some slices of the grid along the first axis, with zeros
+around the pixels of the other axes: one gap serves what is before it and what is behind it. The
+slices that the taps still read are copied to where the next slices expect them.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+from invconv.kernels.cpu.plan import BAND, Geometry, TapList
+from invconv.kernels.cpu.program import Header, Segment
+
+_LISTS = 16  # of taps at most: more, and a program is long
+
+
+@dataclass(frozen=True)
+class Window:
+    """Some slices of a grid in the buffer.
+
+    Attributes
+    ----------
+    geometry : Geometry
+    slices : int
+        That are solved at a time, besides those that they read.
+    """
+
+    geometry: Geometry
+    slices: int
+
+    @classmethod
+    def of(cls, g: Geometry) -> Window:
+        """Take as many slices as stay in the cache."""
+        one = cls(g, 1)
+        size = one.strides[0] * one.pixel * g.itemsize
+        return cls(g, max(1, min(g.shape[0], BAND // size)))
+
+    @property
+    def pixel(self) -> int:
+        """Numbers of a pixel."""
+        return self.geometry.channels * self.geometry.lanes
+
+    @property
+    def strides(self) -> tuple[int, ...]:
+        """Pixels from one to the next along each axis."""
+        g, strides = self.geometry, [1]
+        for n, margin in zip(g.shape[:0:-1], g.margins[:0:-1], strict=True):
+            strides.insert(0, strides[0] * (n + margin))
+        return tuple(strides)
+
+    @property
+    def lead(self) -> int:
+        """Pixels before the first slice and after the last, that taps may read."""
+        pairs = zip(self.geometry.margins[1:], self.strides[1:], strict=True)
+        return sum(margin * stride for margin, stride in pairs)
+
+    @property
+    def behind(self) -> int:
+        """How many solved slices taps read."""
+        return self.geometry.margins[0]
+
+    @property
+    def size(self) -> int:
+        """Numbers of the buffer."""
+        pixels = 2 * self.lead + (self.slices + self.behind) * self.strides[0]
+        return pixels * self.pixel
+
+    def place(self, index: tuple[int, ...]) -> int:
+        """Return where a pixel is, its slice counted in the buffer."""
+        pairs = zip(index, self.strides, strict=True)
+        return (self.lead + sum(i * stride for i, stride in pairs)) * self.pixel
+
+
+def header(g: Geometry) -> Header:
+    """Return what the segments have in common."""
+    window = Window.of(g)
+    return Header(
+        images=g.lanes,
+        units=1,
+        line_step=g.channels * g.pixels,
+        width=2**40,
+        channel_step=g.lanes,
+        row_step=g.direction[-2] * window.strides[-2] * window.pixel,
+        column_step=g.direction[-1] * window.pixel,
+        last_row=_last(g)[0],
+        last_column=_last(g)[1],
+        cleared=window.size,
+        spare=window.size,
+        size=window.size + g.spare,
+    )
+
+
+def places(g: Geometry) -> list[int]:
+    """Return how far in the buffer each pixel of a segment is from the first one.
+
+    Zeros follow, for the rest of a vector.
+    """
+    window = Window.of(g)
+    rows = g.shape[-2] if len(g.shape) > 2 else min(window.slices, g.shape[0])
+    pixels = itertools.product(range(rows), range(g.shape[-1]))
+    found = [(i * window.strides[-2] + j) * window.pixel for i, j in pixels]
+    return [*found, *[0] * g.lanes]
+
+
+def lists(g: Geometry) -> list[TapList]:
+    """Return the taps that read something, for each of the first rows and columns, and the others.
+
+    How far each reads in the buffer goes with it.
+    """
+    window = Window.of(g)
+    scale = [-s * n * window.pixel for s, n in zip(g.direction, window.strides, strict=True)]
+    far = [sum(f * o for f, o in zip(scale, reach, strict=True)) for reach in g.reach]
+    last = _last(g)
+    if last == (0, 0):
+        return [list(enumerate(far))]
+    return [
+        [(t, far[t]) for t, o in enumerate(g.reach) if o[-2] <= row and o[-1] <= column]
+        for row, column in itertools.product(*(range(n + 1) for n in last))
+    ]
+
+
+def _last(g: Geometry) -> tuple[int, int]:
+    """Return up to which row and column pixels have lists of their own."""
+    last = tuple(max(o[a] for o in g.reach) for a in (-2, -1))
+    return (last[0], last[1]) if math.prod(n + 1 for n in last) <= _LISTS else (0, 0)
+
+
+def segments(g: Geometry) -> list[list[Segment]]:
+    """Return the segments of the only unit, in the order of the solve."""
+    window, found = Window.of(g), list[Segment]()
+    for first in range(0, g.shape[0], window.slices):
+        band = _band(window, first)
+        found += [replace(next(band), **_before(window, first)), *band]
+    return [found]
+
+
+def _before(window: Window, first: int) -> dict[str, int]:
+    """Return what happens before a band: solved slices are put where it reads them."""
+    upwards = window.geometry.direction[0] < 0
+    count = window.behind * window.strides[0] * window.pixel
+    here, there = window.slices * window.strides[0] * window.pixel, 0
+    here, there = (there, here) if upwards else (here, there)
+    lead = window.lead * window.pixel
+    if first > 0:
+        return {"move_to": lead + there, "move_from": lead + here, "move_count": count}
+    return {"clear": lead + there, "clear_count": count}
+
+
+def _band(window: Window, first: int) -> Iterator[Segment]:
+    """Yield the segments of the slices from ``first`` on, counted along the direction."""
+    g = window.geometry
+    slices = min(window.slices, g.shape[0] - first)
+    downwards = g.direction[0] > 0
+    top = first if downwards else g.shape[0] - first - slices  # in memory
+    shift = (window.behind if downwards else window.slices - slices) - top  # to the buffer
+    rows, outer = slices, [tuple[int, ...]()]
+    if len(g.shape) > 2:
+        rows = g.shape[-2]
+        axes = [range(top, top + slices), *map(range, g.shape[1:-2])]
+        ordered = (axis[::s] for axis, s in zip(axes, g.direction, strict=False))
+        outer = list(itertools.product(*ordered))
+    for index in outer:
+        start = (*index, 0, 0) if index else (top, 0)
+        last = (*index, rows - 1, 0) if index else (top + rows - 1, 0)
+        row = start if g.direction[-2] > 0 else last
+        pixel = (*row[:-1], 0 if g.direction[-1] > 0 else g.shape[-1] - 1)
+        yield Segment(
+            memory=_flat(start, g.shape),
+            count=rows * g.shape[-1],
+            place=window.place(_shifted(start, shift)),
+            at=window.place(_shifted(pixel, shift)),
+            top=first if len(g.shape) == 2 else 0,
+            rows=rows,
+            columns=g.shape[-1],
+        )
+
+
+def _shifted(index: tuple[int, ...], shift: int) -> tuple[int, ...]:
+    return (index[0] + shift, *index[1:])
+
+
+def _flat(index: tuple[int, ...], shape: tuple[int, ...]) -> int:
+    return sum(i * math.prod(shape[a + 1 :]) for a, i in enumerate(index))

@@ -1,0 +1,137 @@
+"""From a kernel's description to machine code, and why there may be none."""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import mmap
+import sys
+from dataclasses import dataclass
+from typing import Any
+
+from invconv.kernels.cpu.compiler.target import Target, host
+
+_OLDEST = (0, 45)  # llvmlite, as in pyproject.toml
+
+
+@dataclass(frozen=True, eq=False)
+class Code:
+    """Compiled functions.
+
+    Attributes
+    ----------
+    addresses : dict of str to int
+    engine : object
+        Keeps the code.
+    """
+
+    addresses: dict[str, int]
+    engine: Any
+
+
+@functools.cache
+def reason(itemsize: int = 4) -> str | None:
+    """Return why there is no kernel for numbers of so many bytes here, or None where there is."""
+    if itemsize not in (4, 8):
+        return f"the kernel is for float32 and float64, not for numbers of {itemsize} bytes"
+    if sys.maxsize < 2**63 - 1:
+        return "this Python has addresses of 32 bits"
+    if sys.byteorder != "little":
+        return "this processor puts the highest byte first"
+    if not _may_make_code():
+        return "this system forbids new machine code"
+    try:
+        import llvmlite
+
+        if tuple(map(int, llvmlite.__version__.split(".")[:2])) < _OLDEST:
+            return f"llvmlite {llvmlite.__version__} is too old: 0.45 is the oldest that serves"
+        prepare(host(), itemsize)
+    except ImportError:
+        return "llvmlite is not installed: pip install 'invconv[fast]'"
+    except Exception as error:  # whatever LLVM says of a processor: the plain way runs
+        return f"llvmlite could not compile for this processor: {error}"
+    return None
+
+
+def _may_make_code() -> bool:
+    """Tell whether memory that was written to may be executed: some systems forbid it.
+
+    LLVM would not tell.
+    """
+    try:
+        mprotect = ctypes.CDLL(None).mprotect
+    except (OSError, AttributeError, TypeError):  # not where systems have none
+        return True
+    page = mmap.mmap(-1, mmap.PAGESIZE)
+    start = ctypes.c_void_p(ctypes.addressof(ctypes.c_char.from_buffer(page)))
+    read_and_execute = 1 | 4
+    return bool(mprotect(start, ctypes.c_size_t(mmap.PAGESIZE), read_and_execute) == 0)
+
+
+@functools.lru_cache(maxsize=64)
+def prepare(target: Target, itemsize: int) -> Code:
+    """Compile what makes the weights: "prepare"."""
+    from invconv.kernels.cpu.compiler.ir import Writer
+    from invconv.kernels.cpu.driver import write_weights_module
+
+    writer = Writer(target, itemsize)
+    write_weights_module(writer)
+    return compiled(str(writer.module), target, ("prepare",), thorough=False)
+
+
+@functools.lru_cache(maxsize=64)
+def solve(target: Target, itemsize: int, lanes: str) -> Code:
+    """Compile "solve" with "images" or "rows" in the lanes, all but for the sums."""
+    from invconv.kernels.cpu.compiler.ir import Writer
+    from invconv.kernels.cpu.driver import write_solve_module
+
+    writer = Writer(target, itemsize)
+    write_solve_module(writer, lanes)
+    return compiled(str(writer.module), target, ("solve",), thorough=False)
+
+
+@functools.lru_cache(maxsize=256)
+def sums(target: Target, itemsize: int, block: int, single: bool) -> Code:
+    """Compile the sums of a block of output channels."""
+    from invconv.kernels.cpu.compiler.ir import Writer
+    from invconv.kernels.cpu.sums import write_sums
+
+    writer = Writer(target, itemsize)
+    write_sums(writer, block, single)
+    return compiled(str(writer.module), target, ("sums",), thorough=True)
+
+
+def compiled(text: str, target: Target, names: tuple[str, ...], *, thorough: bool) -> Code:
+    """Compile a module for this processor, and return its functions."""
+    from llvmlite import binding
+
+    module = binding.parse_assembly(text)
+    machine = optimised(module, target, thorough=thorough)
+    engine = binding.create_mcjit_compiler(module, machine)
+    engine.finalize_object()
+    return Code({name: engine.get_function_address(name) for name in names}, engine)
+
+
+def optimised(module: Any, target: Target, *, thorough: bool) -> Any:
+    """Optimise a module in place, and return the machine that it is for.
+
+    Straight code, such as the copies, is written as it is to run: variables in registers are all
+    that is wanting, and every further pass over so much code takes long. Short loops are worth
+    LLVM's whole pipeline.
+    """
+    from llvmlite import binding
+
+    binding.initialize_native_target()
+    binding.initialize_native_asmprinter()
+    machine = binding.Target.from_triple(target.triple).create_target_machine(
+        cpu=target.cpu, features=target.features, opt=2 if thorough else 1
+    )
+    builder = binding.create_pass_builder(machine, binding.PipelineTuningOptions(speed_level=2))
+    if thorough:
+        passes = builder.getModulePassManager()
+    else:
+        passes = binding.create_new_module_pass_manager()
+        passes.add_sroa_pass()
+        passes.add_simplify_cfg_pass()
+    passes.run(module, builder)
+    return machine

@@ -1,0 +1,138 @@
+"""How a compiled solve goes through an image: which pixels are in the lanes, and what lies where.
+
+A `Geometry` is all that a solve depends on besides values. Two ways lead through it:
+
+- `cpu.images`: the lanes are images of a batch, pixel after pixel.
+- `cpu.rows`: the lanes are rows of one image. Row l lags behind row l - 1 by so many
+  pixels that what it reads is there: the lanes are a wavefront.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from dataclasses import dataclass
+
+from invconv.arrays.stencil import Offset, reaching
+from invconv.kernels.cpu.compiler.target import Target
+
+Shape = tuple[int, ...]
+TapList = list[tuple[int, int]]  # of taps that read something: which one, and how far away
+BAND = 2**18  # bytes of a buffer that stay in the cache
+
+
+@dataclass(frozen=True, eq=False)
+class Geometry:
+    """What a solve depends on besides values, for grids of at least two axes.
+
+    `geometry_of` returns the same object for the same question, so it is compared by identity.
+
+    Attributes
+    ----------
+    channels : int
+    shape : tuple of int
+        The grid.
+    reach : tuple of offsets
+        How many pixels back each tap reads, counted along `direction`, that of the pixel itself
+        first.
+    order : tuple of int
+        Which matrix each of these taps has.
+    direction : tuple of int
+    lower : bool
+        Whether D is lower triangular.
+    lanes, most : int
+        Of a vector, and how many output channels may be solved at once.
+    itemsize : int
+        Bytes of a number.
+    """
+
+    channels: int
+    shape: Shape
+    reach: tuple[Offset, ...]
+    order: tuple[int, ...]
+    direction: tuple[int, ...]
+    lower: bool
+    lanes: int
+    most: int
+    itemsize: int
+
+    @property
+    def blocks(self) -> int:
+        """How many blocks of output channels are solved one after the other."""
+        return -(-self.channels // self.most)
+
+    @property
+    def block(self) -> int:
+        """Output channels of a block."""
+        return -(-self.channels // self.blocks)
+
+    @property
+    def single(self) -> bool:
+        """Whether one block has all channels."""
+        return self.blocks == 1
+
+    @property
+    def pixels(self) -> int:
+        """Pixels of an image."""
+        return math.prod(self.shape)
+
+    @property
+    def spare(self) -> int:
+        """How many numbers the sums of a pixel are."""
+        return self.blocks * self.block * self.lanes
+
+    @property
+    def weights(self) -> int:
+        """How many numbers the weights are (`invconv.kernels.cpu.weights`)."""
+        taps = len(self.reach)
+        return self.blocks * self.block * taps * self.channels + self.channels**2 + 1
+
+    @property
+    def scratch(self) -> int:
+        """How many numbers of room the weights are made in."""
+        return self.channels * -(-len(self.reach) * self.channels // self.lanes) * self.lanes
+
+    @property
+    def margins(self) -> tuple[int, ...]:
+        """How far a tap reads along each axis, either way."""
+        return tuple(max(abs(o[a]) for o in self.reach) for a in range(len(self.shape)))
+
+
+@functools.lru_cache(maxsize=256)
+def geometry_of(
+    channels: int,
+    shape: Shape,
+    reach: tuple[Offset, ...],
+    direction: tuple[int, ...],
+    dilation: tuple[int, ...],
+    lower: bool,
+    itemsize: int,
+    target: Target,
+) -> Geometry:
+    """Return the geometry of a causal stencil (`kernels.wavefront.CausalStencil`) on a grid."""
+    pixels = [tuple(d * o for d, o in zip(dilation, offset, strict=True)) for offset in reach]
+    kept = tap_order(pixels, shape)
+    offsets = [(0,) * len(shape), *(pixels[t] for t in kept)]
+    if len(shape) == 1:  # an image of one row
+        shape, direction = (1, *shape), (1, *direction)
+        offsets = [(0, *o) for o in offsets]
+    return Geometry(
+        channels,
+        shape,
+        tuple(offsets),
+        (0, *(1 + t for t in kept)),
+        direction,
+        lower,
+        target.bits // 8 // itemsize,
+        target.most_channels,
+        itemsize,
+    )
+
+
+def tap_order(pixels: list[Offset], shape: Shape) -> list[int]:
+    """Return the taps that reach a pixel of the grid, in the order in which they are added up.
+
+    The tap that reads the pixel that was solved last comes last: its result may still be on its
+    way to memory.
+    """
+    return sorted(reaching(pixels, shape), key=lambda t: tuple(-o for o in pixels[t]))

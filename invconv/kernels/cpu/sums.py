@@ -1,0 +1,167 @@
+"""The arithmetic of the kernel: sums over taps and channels, pixel after pixel.
+
+    x[p] = sum over t of W_t z[p - o_t]    with z = y at o_0 = 0, x elsewhere,
+
+and W_0 = D^-1, W_t = -D^-1 K_t; or, where D^-1 would cost accuracy, W_0 = 1 and W_t = -K_t, and the
+sum is D x[p].
+
+The order of the sums is this, whatever the lanes hold, and every kernel keeps to it, so that they
+agree bit for bit. For each output channel:
+
+1. There are `accumulators` sums, each zero at first.
+2. For each tap, in the order of `cpu.plan.tap_order`, and for each input channel k from
+   0 to C - 1: the sum number (k mod accumulators) becomes fma(weight, z, sum).
+3. The sums are added from the first to the last.
+4. D x = s by columns: for each channel, in the order of the substitution, x = s / D[c, c], and then
+   for each later channel m: s_m becomes fma(-D[m, c], x, s_m).
+
+A tap that would read a pixel outside the grid reads a zero there, or is left out: its product
+changes no sum.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+from typing import Any
+
+from llvmlite import ir
+
+from invconv.kernels.cpu.compiler.ir import I8, I64, Int, Value, Writer
+
+_UNROLLED = 8  # channels at most, so that the code stays short
+_HIDDEN = 12  # sums at once that hide how long an addition takes
+
+POINTERS = ("z", "out", "w", "diagonal", "spare", "lists", "keep")
+_READ = ("w", "diagonal", "lists", "keep")
+INTEGERS = (
+    "at",
+    "rows",
+    "row_step",
+    "columns",
+    "column_step",
+    "taps",
+    "channels",
+    "channel_step",
+    "top",
+    "last_row",
+    "last_column",
+    "substitute",
+    "first",
+    "order",
+    "masked",
+)
+
+
+def accumulators(block: int, single: bool) -> int:
+    """Return into how many sums the products of an output channel go."""
+    return min(_unrolled(block, single), max(1, _HIDDEN // block))
+
+
+def _unrolled(block: int, single: bool) -> int:
+    return block if single and block <= _UNROLLED else 1
+
+
+def write_sums(w: Writer, block: int, single: bool) -> None:
+    """Write the function "sums": it solves some pixels, ``block`` output channels at a time.
+
+    The pixels are ``rows`` rows of ``columns``, in this order; every number of a pixel is a vector
+    in z, ``channel_step`` apart from channel to channel. The results replace it, or go to the same
+    place of ``out``. The first row is row ``top`` of the grid; rows and columns up to ``last_row``
+    and ``last_column``, and then all others alike, have lists of their own of the taps that read
+    something: how many there are, and for each where its weights are in a block's and how far away
+    it reads.
+
+    Parameters
+    ----------
+    w : Writer
+    block : int
+        Output channels whose sums are in registers at once.
+    single : bool
+        Whether these are all channels.
+    """
+    with (
+        w.function("sums", POINTERS, INTEGERS, inside=False, constant=_READ) as a,
+        w.loop(0, a["rows"]) as row,
+        w.loop(0, a["columns"]) as column,
+    ):
+        here = a["at"] + row * a["row_step"] + column * a["column_step"]
+        _sum(w, a | {"taps read": _taps(w, a, row, column)}, here, block, single)
+        with w.b.if_then(a["substitute"].is_("!=", 0), likely=False):
+            _substitute(w, a, here)
+        with w.b.if_then(a["masked"].is_("!=", 0), likely=False):
+            _mask(w, a, here, row * a["columns"] + column)
+
+
+def _taps(w: Writer, a: dict[str, Any], row: Int, column: Int) -> Value:
+    """Return the list of a pixel's taps."""
+    number = (a["top"] + row).least(a["last_row"]) * (a["last_column"] + 1)
+    number = number + column.least(a["last_column"])
+    place = number * (a["taps"] * 2 + 1)
+    return w.b.gep(a["lists"], [place.value], source_etype=I64)
+
+
+def _sum(w: Writer, a: dict[str, Any], here: Int, block: int, single: bool) -> None:
+    """Write steps 1 to 3."""
+    unrolled, count = _unrolled(block, single), accumulators(block, single)
+    sums = [[w.variable(w.vector) for _ in range(block)] for _ in range(count)]
+    weight, place, taps = w.variable(I64), w.variable(I64), a["taps read"]
+    with w.loop(0, 1 if single else a["channels"], block) as channel:
+        before = channel * (a["taps"] * a["channels"])  # weights of the blocks before this one
+        w.b.store(before.value, weight)
+        some_missing = w.entry(taps, 0).is_("<", a["taps"])
+        for variable in itertools.chain(*sums):
+            w.b.store(w.zero, variable)
+        with w.loop(0, w.entry(taps, 0)) as i:
+            with w.b.if_then(some_missing):  # else they follow each other, and nothing waits
+                w.b.store((before + w.entry(taps, i * 2 + 1)).value, weight)
+            w.b.store((here + w.entry(taps, i * 2 + 2)).value, place)
+            with w.loop(0, a["channels"], unrolled):
+                k, z_place = (w.integer(w.b.load(v, typ=I64)) for v in (weight, place))
+                for u in range(unrolled):
+                    z = w.load(a["z"], z_place + a["channel_step"] * u)
+                    for o, variable in enumerate(sums[u % count]):
+                        number = w.load(a["w"], k + (u * block + o), w.number)
+                        total = w.fma(w.splat(number), z, w.b.load(variable, typ=w.vector))
+                        w.b.store(total, variable)
+                w.b.store((k + unrolled * block).value, weight)
+                w.b.store((z_place + a["channel_step"] * unrolled).value, place)
+        for o in range(block):
+            parts = (w.b.load(variables[o], typ=w.vector) for variables in sums)
+            total = functools.reduce(w.b.fadd, parts)
+            if single:
+                w.store(total, a["out"], here + a["channel_step"] * o)
+            else:  # other blocks still read this pixel
+                w.store(total, a["spare"], (channel + o) * w.lanes)
+    if not single:
+        with w.loop(0, a["channels"]) as c:
+            total = w.load(a["spare"], c * w.lanes)
+            w.store(total, a["out"], here + c * a["channel_step"])
+
+
+def _substitute(w: Writer, a: dict[str, Any], here: Int) -> None:
+    """Write step 4."""
+    with w.loop(0, a["channels"]) as i:
+        c = a["first"] + i * a["order"]
+        place = here + c * a["channel_step"]
+        pivot = w.load(a["diagonal"], c * a["channels"] + c, w.number)
+        x = w.b.fdiv(w.load(a["out"], place), w.splat(pivot))
+        w.store(x, a["out"], place)
+        with w.loop(i + 1, a["channels"]) as j:
+            m = a["first"] + j * a["order"]
+            there = here + m * a["channel_step"]
+            entry = w.load(a["diagonal"], m * a["channels"] + c, w.number)
+            s = w.fma(w.splat(w.b.fneg(entry)), x, w.load(a["out"], there))
+            w.store(s, a["out"], there)
+
+
+def _mask(w: Writer, a: dict[str, Any], here: Int, step: Int) -> None:
+    """Write zeros into the lanes that are outside the grid, for taps that read ahead in a row."""
+    bytes_ = ir.VectorType(I8, w.lanes)
+    address = w.b.gep(a["keep"], [(step * w.lanes).value], source_etype=I8)
+    kept = w.b.load(address, typ=bytes_)
+    kept.align = 1
+    mask = w.b.icmp_signed("!=", kept, ir.Constant(bytes_, None))
+    with w.loop(0, a["channels"]) as c:
+        place = here + c * a["channel_step"]
+        w.store(w.b.select(mask, w.load(a["out"], place), w.zero), a["out"], place)

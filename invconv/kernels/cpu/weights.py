@@ -1,0 +1,114 @@
+"""The kernel's weights, from the matrices of a convolution: D^-1 folded in, if that is accurate.
+
+With D the triangular C x C matrix at the pixel itself and K_t those of the other taps, the weights
+are W_0 = D^-1 and W_t = -D^-1 K_t, all found by substitution. A product with D^-1 is as accurate as
+substitution at every pixel where |D|_1 |D^-1|_1 is at most 10. Otherwise W_0 = 1 and W_t = -K_t,
+and the kernel substitutes. The weights of a block of output channels lie together, those of one
+input channel of one tap next to each other; after all blocks there is D, and then one number, 1
+where the kernel is to substitute.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from invconv.kernels.cpu.compiler.ir import Int, Value, Writer
+
+LIMIT = 10.0  # of the 1-norm condition number of D, up to which D^-1 costs no accuracy
+
+POINTERS = ("matrices", "order", "weights", "scratch")
+INTEGERS = ("taps", "channels", "block", "blocks", "first", "step")
+
+
+def write_weights(w: Writer) -> None:
+    """Write the function "fold".
+
+    Its arguments:
+
+    matrices, order
+        D, then K_t, each C x C; and which of them each tap of the kernel has, D's first.
+    weights, scratch
+        Where the weights go, and room for C rows of taps C numbers, each in whole vectors.
+    taps, channels, block, blocks
+        How many there are; output channels are solved in blocks.
+    first, step
+        Of the channels in the order of the substitution.
+    """
+    with w.function("fold", POINTERS, INTEGERS, inside=True) as a:
+        a["row"] = ((a["taps"] * a["channels"]) + (w.lanes - 1)) // w.lanes * w.lanes
+        _right_hand_sides(w, a)
+        _substitute(w, a)
+        condition = w.b.fmul(
+            _norm(w, a, a["matrices"], a["channels"]), _norm(w, a, a["scratch"], a["row"])
+        )
+        accurate = w.b.fcmp_ordered("<=", condition, w.number(LIMIT))
+        with w.b.if_then(w.b.not_(accurate)):
+            _right_hand_sides(w, a)
+        _pack(w, a)
+        flag = w.b.select(accurate, w.number(0.0), w.number(1.0))
+        size = a["blocks"] * a["block"] * a["taps"] * a["channels"]
+        square = a["channels"] * a["channels"]
+        w.move(w.at(a["weights"], size), w.at(a["matrices"], 0), square)
+        w.store(flag, a["weights"], size + square)
+
+
+def _right_hand_sides(w: Writer, a: dict[str, Any]) -> None:
+    """Write [1 | -K_1 | -K_2 ...] to the scratch."""
+    channels = a["channels"]
+    w.clear(a["scratch"], channels * a["row"])
+    with w.loop(0, channels) as o:
+        w.store(w.number(1.0), a["scratch"], o * a["row"] + o)
+        with w.loop(1, a["taps"]) as t:
+            matrix = w.entry(a["order"], t) * channels * channels + o * channels
+            with w.loop(0, channels) as k:
+                entry = w.b.fneg(w.load(a["matrices"], matrix + k, w.number))
+                w.store(entry, a["scratch"], o * a["row"] + t * channels + k)
+
+
+def _substitute(w: Writer, a: dict[str, Any]) -> None:
+    """Solve with D in the scratch, row after row."""
+    with w.loop(0, a["channels"]) as i:
+        o = a["first"] + i * a["step"]
+        pivot = w.load(a["matrices"], o * a["channels"] + o, w.number)
+        with w.loop(0, i) as j:
+            m = a["first"] + j * a["step"]
+            entry = w.b.fneg(w.load(a["matrices"], o * a["channels"] + m, w.number))
+            with w.loop(0, a["row"], w.lanes) as k:
+                known = w.load(a["scratch"], m * a["row"] + k)
+                place = o * a["row"] + k
+                w.store(
+                    w.fma(w.splat(entry), known, w.load(a["scratch"], place)), a["scratch"], place
+                )
+        with w.loop(0, a["row"], w.lanes) as k:
+            place = o * a["row"] + k
+            x = w.b.fdiv(w.load(a["scratch"], place), w.splat(pivot))
+            w.store(x, a["scratch"], place)
+
+
+def _norm(w: Writer, a: dict[str, Any], matrix: Value, row: Int) -> Value:
+    """Return the largest sum of magnitudes in one of the first C columns."""
+    largest, total = w.variable(w.number), w.variable(w.number)
+    absolute = f"llvm.fabs.{w.suffix}"
+    w.b.store(w.number(0.0), largest)
+    with w.loop(0, a["channels"]) as k:
+        w.b.store(w.number(0.0), total)
+        with w.loop(0, a["channels"]) as o:
+            size = w.call(absolute, w.number, w.load(matrix, o * row + k, w.number))
+            w.b.store(w.b.fadd(w.b.load(total, typ=w.number), size), total)
+        now, known = w.b.load(total, typ=w.number), w.b.load(largest, typ=w.number)
+        # NaN, of which no comparison holds, is to stay
+        larger = w.b.fcmp_unordered(">", now, known)
+        take = w.b.and_(larger, w.b.fcmp_ordered("ord", known, known))
+        w.b.store(w.b.select(take, now, known), largest)
+    return w.b.load(largest, typ=w.number)
+
+
+def _pack(w: Writer, a: dict[str, Any]) -> None:
+    """Write the weights of each block, with zeros for channels that are not there."""
+    taps, channels, block = a["taps"], a["channels"], a["block"]
+    with w.loop(0, a["blocks"]) as b, w.loop(0, taps * channels) as k, w.loop(0, block) as o:
+        channel = b * block + o
+        there = channel.is_("<", channels)
+        entry = w.load(a["scratch"], channel.if_(there, 0) * a["row"] + k, w.number)
+        number = w.b.select(there, entry, w.number(0.0))
+        w.store(number, a["weights"], (b * taps * channels + k) * block + o)

@@ -1,0 +1,218 @@
+"""The operations that a library may have a faster way to run, each in pure array-API form.
+
+Arrays are (B, C, *spatial). A native replacement (`invconv.arrays.registry`) has the same name,
+signature and result; it says how its library runs the operation, never what the result means.
+The solvers of whole convolutions, primitives too, are in `invconv.kernels.wavefront` and
+`invconv.kernels.spectrum`.
+"""
+
+from __future__ import annotations
+
+import math
+
+from invconv.arrays.namespaces import Array, Shape, identity, namespace, readable, size, zeros
+from invconv.arrays.registry import Primitive
+from invconv.arrays.stencil import Offset, Stencil, reaching
+
+
+@Primitive
+def matmul(a: Array, b: Array) -> Array:
+    """Return the product A B; a primitive, since libraries differ in how to ask for all digits.
+
+    Parameters
+    ----------
+    a, b : array, shapes (..., N, K) and (..., K, M)
+        Leading axes broadcast.
+
+    Returns
+    -------
+    array, shape (..., N, M)
+    """
+    return namespace(a).matmul(a, b)
+
+
+@Primitive
+def correlate(stencil: Stencil, x: Array, *, wrap: bool = False) -> Array:
+    """y[b, :, p] = sum over t of taps[t] x[b, :, p + offsets[t]].
+
+    Parameters
+    ----------
+    stencil : Stencil
+        T offsets and C x C matrices.
+    x : array, shape (B, C, *spatial)
+    wrap : bool
+        Whether pixels outside the grid are those of a periodic continuation, or zero.
+
+    Returns
+    -------
+    array, shape (B, C, *spatial)
+    """
+    xp = namespace(x)
+    y = zeros(x.shape, x)
+    for t, shifted in shifts(x, stencil.offsets, wrap):
+        y = y + xp.reshape(matmul(stencil.taps[t, ...], flat(shifted)), x.shape)
+    return y
+
+
+@Primitive
+def correlate_kernel_vjp(
+    x: Array, y_bar: Array, offsets: tuple[Offset, ...], *, wrap: bool = False
+) -> Array:
+    """Return the gradient of <y_bar, correlate(stencil, x)> with respect to the taps.
+
+    taps_bar[t] = sum over b, p of y_bar[b, :, p] x[b, :, p + offsets[t]]^T
+
+    Parameters
+    ----------
+    x, y_bar : array, shape (B, C, *spatial)
+    offsets : tuple of T offsets
+    wrap : bool
+        As in `correlate`.
+
+    Returns
+    -------
+    array, shape (T, C, C)
+    """
+    xp = namespace(x)
+    channels = x.shape[1]
+    grads = [zeros((channels, channels), x)] * len(offsets)
+    y_rows = pixel_rows(y_bar)
+    for t, shifted in shifts(x, offsets, wrap):
+        grads[t] = matmul(y_rows, xp.matrix_transpose(pixel_rows(shifted)))
+    return xp.stack(grads)
+
+
+@Primitive
+def triangular_solve(matrix: Array, rhs: Array, *, lower: bool) -> Array:
+    """Return T^-1 B, by substitution where the library has it.
+
+    Parameters
+    ----------
+    matrix : array, shape (C, C)
+        Triangular: the entries of the other triangle are zero.
+    rhs : array, shape (C, M)
+    lower : bool
+        Which triangle it is.
+
+    Returns
+    -------
+    array, shape (C, M)
+    """
+    # Some libraries raise at a zero pivot. Whoever could look has looked by now (`Linear`), so that
+    # here the values do not matter, as long as nothing is raised.
+    xp = namespace(matrix)
+    finite = xp.all(xp.isfinite(matrix))
+    regular = finite & xp.all(xp.linalg.diagonal(matrix) != 0)
+    rhs = xp.where(finite, rhs, xp.full_like(rhs, math.nan))  # elimination may take inf for a zero
+    return xp.linalg.solve(xp.where(regular, matrix, identity(matrix.shape[0], matrix)), rhs)
+
+
+@Primitive
+def log_abs_det(matrices: Array) -> Array:
+    """Return log|det A| of each matrix (..., C, C), -inf where it is singular."""
+    return namespace(matrices).linalg.slogdet(matrices)[1]
+
+
+def inverse_or_nan(matrices: Array) -> Array:
+    """Return A^-1 of each matrix (..., C, C); NaN where it is singular and nobody can look."""
+    xp = namespace(matrices)
+    if readable(matrices):
+        return xp.linalg.inv(matrices)
+    singular, regular = split_singular(matrices)
+    return xp.where(singular, xp.full_like(matrices, math.nan), xp.linalg.inv(regular))
+
+
+def split_singular(matrices: Array) -> tuple[Array, Array]:
+    """Return which matrices have a zero pivot, where a library may raise, and 1 in their places."""
+    xp = namespace(matrices)
+    singular = (xp.linalg.slogdet(matrices)[1] == -math.inf)[..., None, None]
+    return singular, xp.where(singular, identity(matrices.shape[-1], matrices), matrices)
+
+
+def shifts(x: Array, offsets: tuple[Offset, ...], wrap: bool) -> list[tuple[int, Array]]:
+    """Return (t, x[p + offsets[t]]) for each offset that can contribute."""
+    shape = x.shape[2:]
+    if wrap:
+        offsets = tuple(fold(offset, shape) for offset in offsets)
+    kept = reaching(offsets, shape)
+    padded, low = x, []
+    for a in range(len(shape)):
+        before = max([0, *(-offsets[t][a] for t in kept)])
+        after = max([0, *(offsets[t][a] for t in kept)])
+        padded = (pad_periodic if wrap else pad_zero)(padded, 2 + a, before, after)
+        low.append(before)
+    windows = []
+    for t in kept:
+        starts = [lo + o for lo, o in zip(low, offsets[t], strict=True)]
+        window = tuple(slice(s, s + n) for s, n in zip(starts, shape, strict=True))
+        windows.append((t, padded[(slice(None), slice(None), *window)]))
+    return windows
+
+
+def fold(offset: Offset, shape: Shape) -> Offset:
+    """Return the shortest offset that reaches the same pixel of a periodic grid."""
+    return tuple((o + n // 2) % n - n // 2 for o, n in zip(offset, shape, strict=True))
+
+
+def pad_zero(x: Array, axis: int, before: int, after: int) -> Array:
+    """Put zeros before and after an array along one axis."""
+    shape = list(x.shape)
+    parts = [x]
+    if before:
+        shape[axis] = before
+        parts.insert(0, zeros(tuple(shape), x))
+    if after:
+        shape[axis] = after
+        parts.append(zeros(tuple(shape), x))
+    return namespace(x).concat(parts, axis=axis) if len(parts) > 1 else x
+
+
+def pad_periodic(x: Array, axis: int, before: int, after: int) -> Array:
+    """Continue an array periodically before and after, by at most its length along the axis."""
+    lead = (slice(None),) * axis
+    n = x.shape[axis]
+    parts = [x]
+    if before:
+        parts.insert(0, x[(*lead, slice(n - before, n), ...)])
+    if after:
+        parts.append(x[(*lead, slice(0, after), ...)])
+    return namespace(x).concat(parts, axis=axis) if len(parts) > 1 else x
+
+
+def correlate_after(stencil: Stencil, weight: Array, x: Array, *, wrap: bool = False) -> Array:
+    """Return K (W x), as (K W) x where one product a tap is less work than one a pixel."""
+    if stencil.taps.shape[0] < x.shape[0] * size(x.shape[2:]):
+        taps = matmul(stencil.taps, weight)
+        return correlate(Stencil(stencil.offsets, taps), x, wrap=wrap)
+    return correlate(stencil, multiply(weight, x), wrap=wrap)
+
+
+def multiply(matrix: Array, x: Array) -> Array:
+    """Return a C x C matrix applied at every pixel of x (B, C, *spatial)."""
+    xp = namespace(x)
+    return xp.reshape(matmul(matrix, flat(x)), x.shape)
+
+
+def flat(x: Array) -> Array:
+    """(B, C, *spatial) to (B, C, N)."""
+    return namespace(x).reshape(x, (*x.shape[:2], size(x.shape[2:])))
+
+
+def pixel_rows(x: Array) -> Array:
+    """(B, C, *spatial) to (C, B N)."""
+    xp = namespace(x)
+    batch, channels = x.shape[:2]
+    return xp.reshape(xp.permute_dims(flat(x), (1, 0, 2)), (channels, batch * size(x.shape[2:])))
+
+
+def from_pixel_rows(rows: Array, shape: Shape) -> Array:
+    """Undo `pixel_rows`, to an array of ``shape`` (B, C, *spatial)."""
+    xp = namespace(rows)
+    batch, channels = shape[:2]
+    x = xp.permute_dims(xp.reshape(rows, (channels, batch, size(shape[2:]))), (1, 0, 2))
+    return xp.reshape(x, shape)
+
+
+def per_channel(v: Array, x: Array) -> Array:
+    """Shape a vector (C,) so that it broadcasts against (B, C, *spatial), of as many axes."""
+    return namespace(v).reshape(v, (1, v.shape[0], *(1,) * (x.ndim - 2)))

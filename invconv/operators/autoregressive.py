@@ -1,0 +1,254 @@
+"""Autoregressive convolutions: a masked kernel makes the matrix triangular (the paper's 3.1).
+
+    y[p] = sum over t of K[..., t] x[p - direction dilation o(t)] + b,    zero outside the grid
+
+With every offset o(t) on one side of the pixel, K is block triangular in the order of the
+pixels, and at o = 0 the C x C matrix itself is triangular. So
+
+    log|det| = N sum over c of log|K[c, c, at 0]|,    N the number of pixels,
+
+and the inverse is a substitution, pixel after pixel (`kernels.wavefront` does whole wavefronts).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import KW_ONLY, dataclass
+from typing import Any, Self
+
+import numpy as np
+
+from invconv.arrays.namespaces import (
+    Array,
+    Shape,
+    diagonal_matrix,
+    log_abs,
+    namespace,
+    size,
+    triangle,
+    zeros,
+)
+from invconv.arrays.settings import choice, directions, generator, positive_int, sizes
+from invconv.arrays.stencil import Offset, kernel_of, tap_indices, taps_of
+from invconv.kernels.primitives import correlate, correlate_after, correlate_kernel_vjp
+from invconv.kernels.wavefront import CausalStencil, causal_solver, least_slope
+from invconv.operators.base.protocol import Gradients
+from invconv.operators.convolution import Convolution
+from invconv.trust import condition
+
+Mask = tuple[tuple[int, ...], tuple[Offset, ...], tuple[int, ...]]
+_masks: dict[tuple[Shape, Offset], Mask] = {}  # a dict, since torch.compile reads it
+
+
+def _unmasked(kernel_size: Shape, centre: Offset) -> Mask:
+    kept, reach = [], []
+    here = (0,) * len(centre)
+    for position, t in enumerate(tap_indices(kernel_size)):
+        o = tuple(i - c for i, c in zip(t, centre, strict=True))
+        if o >= here:  # compared entry by entry, so the first non-zero one decides
+            kept.append(position)
+            reach.append(o)
+    return tuple(kept), tuple(reach), least_slope(reach, len(centre))
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class AutoregressiveConv(Convolution):
+    """A convolution whose kernel sees only pixels on one side of each pixel.
+
+    y[p] = sum over t of K[..., t] x[p - direction dilation o(t)] + b, zero outside the grid, and
+    log det = N sum over c of log|K[c, c, at o = 0]| with N pixels. The pixel itself is the first
+    tap of a corner, so a centred point-spread function is not the kernel of one.
+
+    Parameters
+    ----------
+    kernel : array, shape (C, C, *k)
+        Masked entries are ignored.
+    bias : array, shape (C,), optional
+    mask : {"corner", "raster"}
+        "corner": o(t) = t, so that all offsets are >= 0 along every axis.
+        "raster": o(t) = (t_0, t_1 - (k_1 - 1)/2, ...), and offsets whose first non-zero entry is
+        negative are masked (PixelCNN's half-plane); all sizes but the first are odd. In one
+        dimension it is a corner.
+    direction : int or tuple of int
+        +1 or -1, per axis for corners, one for all axes for a raster.
+    channel_order : {"lower", "upper"}
+        Which triangle the C x C matrix at o = 0 is; the other one is masked.
+    dilation : int or tuple of int
+        Per axis.
+
+    Examples
+    --------
+    A difference, whose inverse is a running sum:
+
+    >>> import numpy as np
+    >>> conv = AutoregressiveConv(np.asarray([[[1.0, -1.0]]]))
+    >>> conv.inverse(np.ones((1, 4)))
+    array([[1., 2., 3., 4.]])
+    """
+
+    _: KW_ONLY
+    mask: str = "corner"
+    direction: int | tuple[int, ...] = 1
+    channel_order: str = "lower"
+    dilation: int | tuple[int, ...] = 1
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        choice("mask", self.mask, ("corner", "raster"))
+        choice("channel_order", self.channel_order, ("lower", "upper"))
+        direction = directions("direction", self.direction, self.ndim)
+        object.__setattr__(self, "direction", direction)
+        object.__setattr__(self, "dilation", sizes("dilation", self.dilation, self.ndim))
+        if self.mask == "raster":
+            if any(k % 2 == 0 for k in self._kernel_size[1:]):
+                raise ValueError(
+                    "kernel: a raster mask needs an odd size along every axis but the first, "
+                    f"got {self._kernel_size}"
+                )
+            if len(set(direction)) > 1:
+                raise ValueError(
+                    f"direction: a raster mask has one direction for all axes, got {direction}"
+                )
+
+    @classmethod
+    def init(
+        cls,
+        channels: int,
+        kernel_size: int | tuple[int, ...] = 2,
+        ndim: int = 2,
+        *,
+        mask: str = "corner",
+        direction: int | tuple[int, ...] = 1,
+        channel_order: str = "lower",
+        dilation: int | tuple[int, ...] = 1,
+        rng: np.random.Generator,
+        like: Array | None = None,
+    ) -> Self:
+        """Return the identity + N(0, 0.02^2), as in the paper.
+
+        Parameters
+        ----------
+        channels : int
+        kernel_size : int or tuple of int
+            Taps along each axis, the pixel itself included; a raster of 2 has a kernel (2, 3, ...).
+        ndim : int
+            The number of spatial axes.
+        mask, direction, channel_order, dilation
+            As for the class.
+        rng : numpy.random.Generator
+        like : array, optional
+            Whose library, dtype and device to use; NumPy float64 unless given.
+        """
+        channels, ndim = positive_int("channels", channels), positive_int("ndim", ndim)
+        choice("mask", mask, ("corner", "raster"))
+        taps = sizes("kernel_size", kernel_size, ndim)
+        if mask == "raster":
+            taps = (taps[0], *(2 * k - 1 for k in taps[1:]))
+        conv = cls(
+            0.02 * generator(rng).standard_normal((channels, channels, *taps)),
+            mask=mask,
+            direction=direction,
+            channel_order=channel_order,
+            dilation=dilation,
+        )
+        conv.kernel[(..., *conv._centre)] += np.eye(channels)
+        conv = conv.replace(kernel=conv._kernel_of(conv._causal().stencil().taps))
+        return conv if like is None else conv.asarrays(like)
+
+    @property
+    def _centre(self) -> Offset:
+        """The index of the tap with o = 0."""
+        if self.mask == "corner":
+            return (0,) * self.ndim
+        return (0, *((k - 1) // 2 for k in self._kernel_size[1:]))
+
+    def _mask(self) -> Mask:
+        """Return the flat positions of unmasked taps, o = 0 first, their o, and the slope."""
+        key = self._kernel_size, self._centre
+        if key not in _masks:
+            _masks[key] = _unmasked(*key)
+        return _masks[key]
+
+    def _triangle(self, matrix: Array) -> Array:
+        return triangle(matrix, lower=self.channel_order == "lower")
+
+    def _causal(self) -> CausalStencil:
+        kept, reach, slope = self._mask()
+        taps = taps_of(self.kernel, kept)
+        assert isinstance(self.direction, tuple)
+        assert isinstance(self.dilation, tuple)
+        return CausalStencil(
+            diagonal=self._triangle(taps[0, ...]),
+            lower=self.channel_order == "lower",
+            taps=taps[1:, ...],
+            reach=reach[1:],
+            direction=self.direction,
+            dilation=self.dilation,
+            slope=slope,
+        )
+
+    def _kernel_of(self, taps: Array) -> Array:
+        """Put unmasked taps, o = 0 first, where they are in the kernel."""
+        return kernel_of(taps, self._kernel_size, self._mask()[0])
+
+    def transpose(self) -> AutoregressiveConv:
+        """Return the operator of K^T: flipped direction, transposed matrices, the other order."""
+        xp = namespace(self.kernel)
+        axes = (1, 0, *range(2, self.kernel.ndim))
+        return AutoregressiveConv(
+            xp.permute_dims(self.kernel, axes),
+            mask=self.mask,
+            direction=tuple(-s for s in self._causal().direction),
+            channel_order="upper" if self.channel_order == "lower" else "lower",
+            dilation=self.dilation,
+        )
+
+    def _apply(self, x: Array) -> Array:
+        return correlate(self._causal().stencil(), x)
+
+    def _apply_after(self, weight: Array, x: Array) -> Array:
+        return correlate_after(self._causal().stencil(), weight, x)
+
+    def _solver(self, shape: Shape) -> Any:
+        return causal_solver(self._causal(), shape)
+
+    def _parameter_vjp(self, x: Array, y_bar: Array) -> Gradients:
+        xp = namespace(x)
+        offsets = self._causal().stencil().offsets
+        taps = correlate_kernel_vjp(x, y_bar, offsets)
+        taps = xp.concat([self._triangle(taps[0, ...])[None, ...], taps[1:, ...]], axis=0)
+        return {"kernel": self._kernel_of(taps)}
+
+    def _pivots(self) -> Array:
+        """Return K[c, c, at 0], shape (C,)."""
+        return namespace(self.kernel).linalg.diagonal(self.kernel[(..., *self._centre)])
+
+    def _log_det(self, shape: Shape) -> Array:
+        return size(shape) * namespace(self.kernel).sum(log_abs(self._pivots()))
+
+    def _log_det_vjp(self, shape: Shape, log_det_bar: Array) -> Gradients:
+        self._require_regular(self._log_det(shape), shape)
+        here = diagonal_matrix(size(shape) * log_det_bar / self._pivots())
+        others = zeros((len(self._mask()[0]) - 1, *here.shape), here)
+        return {
+            "kernel": self._kernel_of(namespace(here).concat([here[None, ...], others], axis=0))
+        }
+
+    def _condition(self, shape: Shape) -> condition.Condition:
+        # along an axis that all offsets follow one way, K and K^-1 are triangular and Toeplitz: the
+        # column of a pixel is that of the first pixel, shifted and cut off by the grid
+        assert isinstance(self.direction, tuple)
+        first = [0 if s > 0 else n - 1 for s, n in zip(self.direction, shape, strict=True)]
+        followed = self.ndim if self.mask == "corner" else 1
+        ends = tuple(p if axis < followed else None for axis, p in enumerate(first))
+        return condition.one_norm(self, shape, ends)
+
+    def _condition_bound(self, shape: Shape) -> float:
+        causal = self._causal()
+        if not all(np.isfinite(a).all() for a in (causal.diagonal, causal.taps)):
+            return math.inf
+        return condition.neumann_bound(causal.diagonal, causal.taps)
+
+    @property
+    def _singular_hint(self) -> str:
+        return "the kernel has a zero on the diagonal of its C x C matrix at the pixel itself"

@@ -1,0 +1,151 @@
+"""From a user's arrays (*batch, C, *spatial) to the core's (B, C, *spatial), and back."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Mapping, Sequence, Set
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from invconv.arrays.namespaces import (
+    Array,
+    Shape,
+    as_array,
+    cast,
+    dtype_name,
+    is_half,
+    namespace,
+    placement,
+    require_alike,
+    size,
+    zeros,
+)
+from invconv.arrays.settings import LARGEST
+
+if TYPE_CHECKING:
+    from invconv.operators.base.operator import InvertibleConv
+
+
+@dataclass(frozen=True, eq=False)
+class Call:
+    """A validated call: the operator and its argument in the precision that is computed in."""
+
+    conv: InvertibleConv
+    name: str
+    original: Array
+    x: Array
+    batch_shape: Shape
+
+    @property
+    def spatial_shape(self) -> Shape:
+        """The grid."""
+        return tuple(self.x.shape[2:])
+
+    def alike(self, name: str, x: Any) -> Array:
+        """Flatten another argument, which must be like the first one."""
+        require_alike(name, x, self.name, self.original)
+        if tuple(x.shape) != tuple(self.original.shape):
+            raise ValueError(
+                f"{name}: expected the shape of {self.name}, {tuple(self.original.shape)}, "
+                f"got {tuple(x.shape)}"
+            )
+        return namespace(x).reshape(cast(x, self.x.dtype), tuple(self.x.shape))
+
+    def leave(self, y: Array) -> Array:
+        """Return a result in the shape and dtype of the argument."""
+        return namespace(y).reshape(cast(y, self.original.dtype), tuple(self.original.shape))
+
+    def broadcast(self, log_det: Array) -> Array:
+        """Return a log-determinant once for every sample."""
+        xp = namespace(log_det)
+        return as_array(xp.reshape(zeros(self.batch_shape, log_det) + log_det, self.batch_shape))
+
+
+@dataclass(frozen=True, eq=False)
+class Fitting:
+    """Tells at little cost that an array can be used as it is.
+
+    False says only that it must be looked at more closely, by `enter`.
+    """
+
+    kind: Any
+    dtype: Any
+    place: Any
+    shape: Shape
+
+    @staticmethod
+    def of(conv: InvertibleConv, spatial_shape: Shape) -> Fitting | None:
+        """Return what tells for (B, C, *spatial); None where every array has to be cast."""
+        like = conv._reference()[1]
+        if is_half(like.dtype, like) or not getattr(like.dtype, "isnative", True):
+            return None
+        return Fitting(type(like), like.dtype, placement(like), (conv.channels, *spatial_shape))
+
+    def __call__(self, x: Any) -> bool:
+        """Tell whether it can."""
+        return (
+            type(x) is self.kind
+            and x.dtype == self.dtype
+            and tuple(x.shape[1:]) == self.shape
+            and placement(x) == self.place
+        )
+
+
+def enter(conv: InvertibleConv, name: str, x: Any) -> Call:
+    """Validate an argument and flatten its batch axes."""
+    require_alike(name, x, *conv._reference())
+    channels, ndim = conv.channels, conv.ndim
+    batch_axes = 1 if ndim is None else x.ndim - 1 - ndim
+    if batch_axes < 0 or x.ndim <= batch_axes or x.shape[batch_axes] != channels:
+        spatial = "any number of spatial axes" if ndim is None else f"{ndim} spatial axes"
+        batch = "batch" if ndim is None else "*batch"
+        hint = "; one image without its channel axis is x[None]" if channels == 1 else ""
+        raise ValueError(
+            f"{name}: expected shape ({batch}, {channels}, *spatial) with {channels} channel(s) "
+            f"and {spatial}, got {tuple(x.shape)}{hint}"
+        )
+    shape = tuple(x.shape)
+    spatial_shape = require_spatial_shape(conv, shape[batch_axes + 1 :], name)
+    working = conv._in_working_precision()
+    flat = namespace(x).reshape(
+        cast(x, working._reference()[1].dtype), (size(shape[:batch_axes]), channels, *spatial_shape)
+    )
+    return Call(working, name, x, flat, shape[:batch_axes])
+
+
+def grid_of(conv: InvertibleConv, shape: Sequence[int]) -> Shape:
+    """Return the grid of an array of a shape that an operator takes, (*batch, C, *spatial)."""
+    return tuple(shape[2 if conv.ndim is None else len(shape) - conv.ndim :])
+
+
+def require_spatial_shape(
+    conv: InvertibleConv, shape: Sequence[Any], name: str = "spatial_shape"
+) -> Shape:
+    """Return a grid as a tuple of ints, or raise where the operator has no such grid."""
+    try:
+        if isinstance(shape, Set | Mapping):  # in no order, or one of names
+            raise TypeError
+        sizes = tuple(operator.index(n) for n in shape)
+    except TypeError:
+        got = f"an array of shape {tuple(shape.shape)}" if hasattr(shape, "shape") else repr(shape)
+        raise TypeError(
+            f"{name}: expected a tuple of integers such as x.shape[2:], got {got}"
+        ) from None
+    if conv.ndim is not None and len(sizes) != conv.ndim:
+        raise ValueError(f"{name}: expected {conv.ndim} spatial axes, got {sizes}")
+    if not all(1 <= n <= LARGEST for n in sizes):
+        raise ValueError(
+            f"{name}: expected at least one pixel along every spatial axis, and {LARGEST} at most, "
+            f"got {sizes}"
+        )
+    return sizes
+
+
+def require_cotangent(call: Call, log_det_bar: Any) -> None:
+    """Raise unless a log-determinant's cotangent has the batch's shape and the log-det's dtype."""
+    require_alike("log_det_bar", log_det_bar, "the log-determinant", call.x)
+    if tuple(log_det_bar.shape) != call.batch_shape:
+        raise ValueError(
+            f"log_det_bar: expected the batch shape {call.batch_shape}, one number a sample, "
+            f"got {tuple(log_det_bar.shape)} of {dtype_name(log_det_bar.dtype)}"
+        )

@@ -1,0 +1,241 @@
+"""What every invertible convolution offers, derived from the pieces that each class supplies."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from invconv.arrays.namespaces import Array, Shape, as_array, cast, namespace
+from invconv.arrays.settings import count, flag, instead
+from invconv.operators.base import checks
+from invconv.operators.base.calls import Call, enter, require_cotangent, require_spatial_shape
+from invconv.operators.base.prepared import PreparedInverse
+from invconv.operators.base.protocol import Gradients, Pieces
+from invconv.solve import precise
+from invconv.trust import condition
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class InvertibleConv(Pieces):
+    """An affine map y = K x + b on arrays (*batch, C, *spatial) with exact inverse and log|det K|.
+
+    Arrays of a call are of one library, dtype and device, those of the operator; nothing is moved
+    or promoted. float16 and bfloat16 are computed in float32 and cast at the end.
+
+    An operator remembers condition numbers, nothing else: after its arrays were edited in place
+    (a torch optimiser does), those may be out of date, values and inverses never; a copy by
+    ``replace()`` has forgotten them.
+    """
+
+    _conditions: dict[tuple[str, Shape], float] = field(default_factory=dict, init=False)
+
+    # --- values ------------------------------------------------------------------------------
+
+    def forward(self, x: Array) -> Array:
+        """Return y = K x + b.
+
+        Parameters
+        ----------
+        x : array, shape (*batch, C, *spatial)
+
+        Returns
+        -------
+        array, shape (*batch, C, *spatial)
+        """
+        return self._forward_of(enter(self, "x", x))
+
+    def _forward_of(self, call: Call) -> Array:
+        y = call.conv._forward(call.x)
+        self._check_forward(call.spatial_shape, y)
+        return call.leave(y)
+
+    def inverse(self, y: Array) -> Array:
+        """Return x with forward(x) = y; short for ``prepare(spatial_shape).inverse(y)``.
+
+        Parameters
+        ----------
+        y : array, shape (*batch, C, *spatial)
+
+        Returns
+        -------
+        array, shape (*batch, C, *spatial)
+
+        Raises
+        ------
+        SingularConvError
+            If the operator has a zero pivot (known in host memory, outside traced code only).
+
+        Warns
+        -----
+        IllConditionedWarning
+            If the result has fewer than two right digits.
+
+        Notes
+        -----
+        NaN and inf in a sample stay in it. There they may reach pixels that do not depend on them,
+        those that are solved at once (frequencies, channels).
+        """
+        return self._prepare(enter(self, "y", y).spatial_shape).inverse(y)
+
+    def log_det(self, spatial_shape: Shape) -> Array:
+        """Return log|det K| for one sample on a grid, a 0-d array; -inf if K is singular.
+
+        It has the dtype of the parameters, float32 for float16 and bfloat16.
+        """
+        shape = require_spatial_shape(self, spatial_shape)
+        return as_array(self._in_working_precision()._log_det(shape))
+
+    def forward_and_log_det(self, x: Array) -> tuple[Array, Array]:
+        """Return y = K x + b and log|det K|, the latter broadcast to the batch shape."""
+        call = enter(self, "x", x)
+        y = self._forward_of(call)
+        return y, call.broadcast(call.conv._log_det(call.spatial_shape))
+
+    def inverse_and_log_det(self, y: Array) -> tuple[Array, Array]:
+        """Return x = K^-1 (y - b) and log|det K^-1|, the latter broadcast to the batch shape."""
+        return self._prepare(enter(self, "y", y).spatial_shape).inverse_and_log_det(y)
+
+    def prepare(
+        self,
+        spatial_shape: Shape,
+        *,
+        check: bool = True,
+        precision: str | None = None,
+        refine: int = 0,
+    ) -> PreparedInverse:
+        """Factor the operator for one grid, to solve often.
+
+        Parameters
+        ----------
+        spatial_shape : tuple of int
+            The grid.
+        check : bool
+            Whether to judge the condition and warn of an inverse that cannot be right. Never
+            done inside traced code nor for arrays on an accelerator.
+        precision : {"float64", "auto"}, optional
+            To solve data of another dtype in float64 (`solve.precise`); "auto" does where the
+            condition leaves fewer than three digits without. That of the data unless given.
+        refine : int
+            Steps of iterative refinement, with residuals in float64.
+
+        Raises
+        ------
+        SingularConvError
+            If the operator has a zero pivot (known in host memory, outside traced code only).
+        """
+        shape, refine = require_spatial_shape(self, spatial_shape), count("refine", refine)
+        held = self._held()
+        wide = precise.chosen(self, shape, precision)
+        return self._prepare(shape, check=check, held=held, wide=wide, refine=refine)
+
+    def _prepare(
+        self,
+        shape: Shape,
+        *,
+        check: bool = True,
+        held: InvertibleConv | None = None,
+        wide: bool = False,
+        refine: int = 0,
+    ) -> PreparedInverse:
+        """Factor this operator, or ``held``, a copy of it; what is remembered is kept here."""
+        held = self if held is None else held
+        working = held._in_working_precision()
+        factor = (precise.in_float64(working) if wide else working)._factor(shape)
+        if flag("check", check):
+            self._check_inverse(shape, factor.log_det)
+        return PreparedInverse(held, shape, precise.wrapped(factor, working, shape, refine))
+
+    # --- condition ---------------------------------------------------------------------------
+
+    def condition(self, spatial_shape: Shape) -> float:
+        """Return the condition number of K on a grid: the factor by which an inverse loses digits.
+
+        In the 2-norm and exact for 1x1 and periodic convolutions; for the others in the 1-norm,
+        exact up to 512 unknowns (16 x 32 x 32 for corners) and a Hager-Higham estimate from below
+        beyond. inf if K is singular or its inverse overflows. The values are copied to host memory
+        and the work is done there, in float64. `invconv.diagnose` says where rounding may account
+        for the number, which happens from about 1e15 on and where the steps of a chain cancel.
+        """
+        shape = require_spatial_shape(self, spatial_shape)
+        if ("exact", shape) not in self._conditions:
+            self._conditions["exact", shape] = condition.number(self, shape).value
+        return self._conditions["exact", shape]
+
+    def _check_inverse(self, shape: Shape, result: Array) -> None:
+        """Warn if an inverse that gave such a result cannot be right in its dtype."""
+        checks.warn_of_loss(self, shape, result)
+
+    def _check_forward(self, shape: Shape, result: Array) -> None:
+        """Warn if the way forward contains an inverse that cannot be right."""
+
+    # --- derivatives -------------------------------------------------------------------------
+
+    def forward_vjp(
+        self, x: Array, y_bar: Array, log_det_bar: Array | None = None
+    ) -> tuple[Gradients, Array]:
+        """Pull cotangents of `forward_and_log_det` back to the parameters and to x.
+
+        Parameters
+        ----------
+        x, y_bar : array, shape (*batch, C, *spatial)
+            The input, and the cotangent of y.
+        log_det_bar : array, shape batch, optional
+            The cotangent of the log-determinant.
+
+        Returns
+        -------
+        gradients : dict of str to array
+            By the names of `parameters`, of the parameters' shapes.
+        x_bar : array, shape (*batch, C, *spatial)
+        """
+        call = enter(self, "x", x)
+        gradients, x_bar = call.conv._forward_vjp(call.x, call.alike("y_bar", y_bar))
+        self._check_forward(call.spatial_shape, x_bar)
+        return self._finish(call, gradients, log_det_bar, 1), call.leave(x_bar)
+
+    def inverse_vjp(
+        self, y: Array, x_bar: Array, log_det_bar: Array | None = None, *, check: bool = True
+    ) -> tuple[Gradients, Array]:
+        """Pull cotangents of `inverse_and_log_det` back to the parameters and to y.
+
+        Parameters
+        ----------
+        y, x_bar : array, shape (*batch, C, *spatial)
+            The input, and the cotangent of x = inverse(y).
+        log_det_bar : array, shape batch, optional
+            The cotangent of the log-determinant of the inverse, which this direction returns.
+        check : bool
+            As for `prepare`: an inverse that cannot be right has no right gradient either.
+
+        Returns
+        -------
+        gradients : dict of str to array
+            By the names of `parameters`, of the parameters' shapes.
+        y_bar : array, shape (*batch, C, *spatial)
+        """
+        call = enter(self, "y", y)
+        x = self._prepare(call.spatial_shape, check=check)._factor.solve(call.x)
+        if check:
+            self._check_forward(call.spatial_shape, x)
+        gradients, y_bar = call.conv._inverse_vjp(call.x, x, call.alike("x_bar", x_bar))
+        return self._finish(call, gradients, log_det_bar, -1), call.leave(y_bar)
+
+    def _finish(
+        self, call: Call, gradients: Gradients, log_det_bar: Array | None, sign: int
+    ) -> Gradients:
+        """Add what the log-determinant contributes, and cast to the parameters' dtype."""
+        if log_det_bar is not None:
+            require_cotangent(call, log_det_bar)
+            total = namespace(log_det_bar).sum(log_det_bar) * sign
+            more = call.conv._log_det_vjp(call.spatial_shape, total)
+            gradients = gradients | {name: gradients[name] + g for name, g in more.items()}
+        dtype = self._reference()[1].dtype
+        return {name: cast(gradients[name], dtype) for name in self.parameters()}
+
+
+def require_operator(name: str, value: Any) -> None:
+    """Raise TypeError unless a value is an operator."""
+    if not isinstance(value, InvertibleConv):
+        raise TypeError(
+            f"{name}: expected an InvertibleConv, got {type(value).__name__}{instead(value)}"
+        )

@@ -1,0 +1,221 @@
+"""The arrays that an operator holds: naming, replacing, and carrying them to another library."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, Self
+
+import array_api_compat as compat
+import numpy as np
+
+from invconv.arrays.namespaces import (
+    Array,
+    cast,
+    copy_of,
+    describe,
+    device,
+    is_half,
+    library_name,
+    namespace,
+    placement,
+    require_alike,
+    require_array,
+    require_real,
+    to_numpy,
+)
+from invconv.arrays.registry import backend
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Parametrised:
+    """A frozen dataclass whose fields hold arrays, or other such objects (its parts)."""
+
+    _array_names: ClassVar[tuple[str, ...]] = ()  # trained, in the order of `parameters`
+    _constant_names: ClassVar[tuple[str, ...]] = ()  # neither trained nor given a gradient
+    _part_names: ClassVar[tuple[str, ...]] = ()  # fields that hold operators
+
+    @classmethod
+    def _field_names(cls) -> tuple[list[str], list[str]]:
+        """Return the fields that hold arrays, and those that hold settings (mask, ndim, ...)."""
+        names = [
+            f.name for f in dataclasses.fields(cls) if f.init and f.name not in cls._part_names
+        ]
+        arrays = {*cls._array_names, *cls._constant_names}
+        return [n for n in names if n in arrays], [n for n in names if n not in arrays]
+
+    def _parts(self) -> Mapping[str, Parametrised]:
+        """Return the operators that this one is made of, by the prefix of their names."""
+        return {}
+
+    def _rebuild(self, own: Mapping[str, Any], parts: Mapping[str, Any]) -> Self:
+        """Return a copy with other arrays of its own, and with other parts."""
+        return dataclasses.replace(self, **own, **parts)
+
+    def parameters(self) -> dict[str, Array]:
+        """Return the trained arrays by name: "kernel", "first.kernel", "0.weight".
+
+        A bias that is absent is left out.
+        """
+        found = {
+            f"{prefix}.{name}": array
+            for prefix, part in self._parts().items()
+            for name, array in part.parameters().items()
+        }
+        own = {name: getattr(self, name) for name in self._array_names}
+        return found | {name: array for name, array in own.items() if array is not None}
+
+    def replace(self, **arrays: Array) -> Self:
+        """Return a copy with other arrays, named as in `parameters`.
+
+        A bias that is absent may be added, and one that is there removed with None. Names with
+        a dot are passed as ``conv.replace(**{"first.kernel": kernel})``.
+        """
+        own: dict[str, Array] = {}
+        inner: dict[str, dict[str, Array]] = {}
+        parts = self._parts()
+        for name, array in arrays.items():
+            prefix, dot, rest = name.partition(".")
+            if name in (*self._array_names, *self._constant_names):
+                own[name] = array
+            elif dot and prefix in parts:
+                inner.setdefault(prefix, {})[rest] = array
+            else:
+                raise ValueError(
+                    f"replace: {type(self).__name__} has no array named {name!r}; "
+                    f"it has {', '.join(self._names())}"
+                )
+        return self._rebuild(
+            own, {prefix: part.replace(**inner.get(prefix, {})) for prefix, part in parts.items()}
+        )
+
+    def _names(self) -> list[str]:
+        """Return every name that `replace` knows."""
+        inner = [f"{p}.{name}" for p, part in self._parts().items() for name in part._names()]
+        return [*inner, *self._array_names, *self._constant_names]
+
+    def _arrays(self) -> dict[str, Array]:
+        """Return all arrays, constants too."""
+        inner = {
+            f"{p}.{n}": a for p, part in self._parts().items() for n, a in part._arrays().items()
+        }
+        own = {n: getattr(self, n) for n in (*self._array_names, *self._constant_names)}
+        return inner | {n: a for n, a in own.items() if a is not None}
+
+    def _map(self, function: Callable[[Array], Array]) -> Self:
+        """Return a copy with the function applied to every array."""
+        return self.replace(**{name: function(array) for name, array in self._arrays().items()})
+
+    @classmethod
+    def _unchecked(cls, fields: Mapping[str, Any]) -> Self:
+        """Return an operator with these fields, which nobody looks at."""
+        made = object.__new__(cls)
+        vars(made).update(fields)
+        return made
+
+    def _held(self) -> Self:
+        """Return a copy with copies of all arrays."""
+        arrays = {n: getattr(self, n) for n in (*self._array_names, *self._constant_names)}
+        own = {n: copy_of(a) for n, a in arrays.items() if a is not None}
+        if parts := self._parts():
+            return self._rebuild(own, {prefix: part._held() for prefix, part in parts.items()})
+        return self._unchecked(vars(self) | own | {"_conditions": {}})
+
+    def _reference(self) -> tuple[str, Array]:
+        """Return one array, with its name, whose library, dtype and device are those of all."""
+        for prefix, part in self._parts().items():
+            name, array = part._reference()
+            return f"{prefix}.{name}", array
+        for name in self._array_names:  # a generator would take twice as long
+            if (array := getattr(self, name)) is not None:
+                return name, array
+        raise AssertionError("an operator has an array of its own, or a part")
+
+    def asarrays(self, like: Array) -> Self:
+        """Return a copy in the library, dtype and device of ``like``.
+
+        Within one library the result stays differentiable with respect to this operator's
+        arrays; between two the values travel through host memory.
+        """
+        require_real("like", like)
+        return self._map(lambda array: _carry(array, like))
+
+    def _in_working_precision(self) -> Self:
+        """Return this operator with half-precision arrays in float32, in which they are used."""
+        reference = self._reference()[1]
+        if not is_half(reference.dtype, reference):
+            return self
+        return self._in_dtype(namespace(reference).float32)
+
+    def _in_dtype(self, dtype: Any) -> Self:
+        """Return this operator with its real arrays in another dtype."""
+        real = {n: cast(a, dtype) for n, a in self._arrays().items() if _is_real(a)}
+        return self.replace(**real)
+
+    def _validate_arrays(self) -> None:
+        """Raise unless the trained arrays of this operator's own are real and alike."""
+        present = [(n, getattr(self, n)) for n in self._array_names]
+        for name, array in present:
+            if name != "bias":
+                require_real(name, array)
+        present = [(n, array) for n, array in present if array is not None]
+        for name, array in present:
+            require_real(name, array)
+            require_alike(name, array, *present[0])
+        for name in self._constant_names:
+            require_array(name, getattr(self, name))
+        backend(library_name(present[0][1]))  # loaded here, since a compiler cannot trace an import
+
+    def __repr__(self) -> str:
+        """Say the shapes of the arrays instead of their values."""
+        shown = []
+        for f in dataclasses.fields(self):
+            if f.name.startswith("_"):
+                continue
+            value = getattr(self, f.name)
+            # under JAX a tree of the same structure may hold anything in place of its arrays
+            is_array = compat.is_array_api_obj(value)
+            text = f"<{describe(value)}>" if is_array else repr(value)
+            shown.append(f"{f.name}={text}")
+        return f"{type(self).__name__}({', '.join(shown)})"
+
+
+def _is_real(array: Array) -> bool:
+    return bool(namespace(array).isdtype(array.dtype, "real floating"))
+
+
+def _carry(array: Array, like: Array) -> Array:
+    """Return ``array`` in the library and device of ``like``, and its dtype if it is real."""
+    real = _is_real(array)
+    if library_name(array) != library_name(like):
+        return from_host(to_numpy(array), like)
+    carried = _place(cast(array, like.dtype) if real else array, like)
+    return copy_of(carried) if carried is array else carried
+
+
+def from_host(values: np.ndarray[Any, Any], like: Array) -> Array:
+    """Return values in the library and device of ``like``, and its dtype if they are real.
+
+    The result may share the memory of ``values``, which nobody else should hold.
+    """
+    xp = namespace(like)
+    integral = xp.__array_namespace_info__().default_dtypes()["integral"]
+    kind = like.dtype if _is_real(values) else integral
+    return _place(xp.asarray(values, dtype=kind, device=device(like)), like)
+
+
+def _place(array: Array, like: Array) -> Array:
+    """Return an array on the device that ``like`` is bound to."""
+    there = placement(like)
+    if there is None or placement(array) == there:
+        return array
+    if isinstance(there, frozenset):  # JAX: one device can be followed, a sharding cannot
+        (there,) = there if len(there) == 1 else (None,)
+    return namespace(array).asarray(array, device=there)
+
+
+def require_shape(name: str, array: Array, expected: tuple[int, ...], why: str) -> None:
+    """Raise ValueError unless an array has the expected shape."""
+    if tuple(array.shape) != expected:
+        raise ValueError(f"{name}: expected shape {expected} ({why}), got {tuple(array.shape)}")

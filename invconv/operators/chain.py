@@ -1,0 +1,293 @@
+"""Operators made of operators: a sequence of them, and the inverse of one."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Self
+
+from invconv.arrays.namespaces import Array, Shape, require_alike
+from invconv.kernels.primitives import matmul, multiply
+from invconv.operators.base.operator import InvertibleConv, require_operator
+from invconv.operators.base.prepared import Factor, Map, Plan
+from invconv.operators.base.protocol import Gradients
+from invconv.operators.pointwise.conv1x1 import Pointwise
+from invconv.trust import condition
+
+
+@dataclass(frozen=True, eq=False)
+class BackwardThrough:
+    """x = first^-1(... last^-1(y))."""
+
+    solves: tuple[Map, ...]
+
+    def __call__(self, y: Array) -> Array:
+        """Solve for x, the last step first."""
+        for solve in reversed(self.solves):
+            y = solve(y)
+        return y
+
+
+def _one_after_another(maps: Sequence[tuple[Map, Map]]) -> tuple[Map, Map]:
+    """Return the map of all steps and its inverse, from those of each."""
+    forward = BackwardThrough(tuple(apply for apply, _ in reversed(maps)))
+    return forward, BackwardThrough(tuple(solve for _, solve in maps))
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Composite(InvertibleConv):
+    """Several operators one after the other: log-determinants add up."""
+
+    @abstractmethod
+    def _parts(self) -> Mapping[str, InvertibleConv]: ...
+
+    @property
+    def _steps(self) -> tuple[InvertibleConv, ...]:
+        return tuple(self._parts().values())
+
+    @property
+    def channels(self) -> int:
+        """C, the number of channels."""
+        return self._steps[0].channels
+
+    def _apply(self, x: Array) -> Array:
+        return self._run(x, None)
+
+    def _apply_after(self, weight: Array, x: Array) -> Array:
+        return self._run(x, weight)
+
+    def _check_forward(self, shape: Shape, result: Array) -> None:
+        for step in self._steps:
+            step._check_forward(shape, result)
+
+    def _run(self, x: Array, weight: Array | None) -> Array:
+        """Run the steps on W x; 1x1 steps without bias gather in W before it is applied."""
+        for step in self._steps:
+            if isinstance(step, Pointwise) and getattr(step, "bias", None) is None:
+                matrix = step._matrix()
+                weight = matrix if weight is None else matmul(matrix, weight)
+            elif weight is None:
+                x = step._forward(x)
+            else:
+                x = step._forward_after(weight, x)
+                weight = None
+        return x if weight is None else multiply(weight, x)
+
+    def _factor_apply(self, shape: Shape) -> Factor:
+        factors = [step._factor(shape) for step in self._steps]
+        log_det = sum((f.log_det for f in factors[1:]), start=factors[0].log_det)
+        plan = Plan({"method": "steps, last first"}, steps=tuple(f.runs for f in factors))
+        return Factor(BackwardThrough(tuple(f.solve for f in factors)), log_det, plan)
+
+    def _linear_maps(self, shape: Shape) -> tuple[Map, Map]:
+        return _one_after_another([step._linear_maps(shape) for step in self._steps])
+
+    def _transposed_maps(self, shape: Shape) -> tuple[Map, Map]:
+        maps = [step._transposed_maps(shape) for step in reversed(self._steps)]
+        return _one_after_another(maps)
+
+    def _trajectory(self, x: Array) -> list[Array]:
+        """Return x and the output of every step."""
+        points = [x]
+        for step in self._steps:
+            points.append(step._forward(points[-1]))
+        return points
+
+    def _apply_vjp(self, x: Array, y_bar: Array) -> tuple[Gradients, Array]:
+        gradients: Gradients = {}
+        inputs = self._trajectory(x)[:-1]
+        steps = list(self._parts().items())
+        for (prefix, step), start in zip(reversed(steps), reversed(inputs), strict=True):
+            more, y_bar = step._forward_vjp(start, y_bar)
+            gradients |= {f"{prefix}.{name}": g for name, g in more.items()}
+        return gradients, y_bar
+
+    def _solve_vjp(self, y: Array, x: Array, x_bar: Array) -> tuple[Gradients, Array]:
+        gradients: Gradients = {}
+        points = [*self._trajectory(x)[:-1], y]
+        for (prefix, step), start, end in zip(
+            self._parts().items(), points[:-1], points[1:], strict=True
+        ):
+            more, x_bar = step._inverse_vjp(end, start, x_bar)
+            gradients |= {f"{prefix}.{name}": g for name, g in more.items()}
+        return gradients, x_bar
+
+    def _log_det(self, shape: Shape) -> Array:
+        first, *others = (step._log_det(shape) for step in self._steps)
+        return sum(others, start=first)
+
+    def _log_det_vjp(self, shape: Shape, log_det_bar: Array) -> Gradients:
+        return {
+            f"{prefix}.{name}": g
+            for prefix, step in self._parts().items()
+            for name, g in step._log_det_vjp(shape, log_det_bar).items()
+        }
+
+    def _condition(self, shape: Shape) -> condition.Condition:
+        return condition.one_norm(self, shape)
+
+    def _condition_bound(self, shape: Shape) -> float:
+        bound = 1.0
+        for step in self._steps:
+            bound *= step._condition_bound(shape)
+        return bound
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Chain(Composite):
+    """One operator after another.
+
+    Parameters
+    ----------
+    steps : sequence of InvertibleConv
+        At least one; steps[0] runs first. Their arrays are named "0.weight", "1.kernel", ...
+
+    Notes
+    -----
+    The number of spatial axes is that of the steps that have one; it overrides the None of a 1x1.
+    1x1 steps without bias are multiplied first, with each other and with the kernel that follows:
+    no product of them may leave the range of the dtype.
+    The condition number is that of the whole map, which is not the product of the steps'. Where one
+    step is singular and another is the inverse of a singular one, there is no such map: ``log_det``
+    is NaN, ``forward`` and ``inverse`` raise SingularConvError.
+
+    Examples
+    --------
+    The paper's flow step mixes channels before it convolves:
+
+    >>> import numpy as np
+    >>> from invconv import Chain, EmergingConv, QRConv1x1
+    >>> rng = np.random.default_rng(0)
+    >>> conv = Chain([QRConv1x1.init(4, rng=rng), EmergingConv.init(4, rng=rng)])
+    >>> x = rng.standard_normal((2, 4, 8, 8))
+    >>> bool(np.allclose(conv.inverse(conv.forward(x)), x))
+    True
+    """
+
+    steps: Sequence[InvertibleConv]
+
+    _part_names = ("steps",)
+
+    def __post_init__(self) -> None:
+        if isinstance(self.steps, InvertibleConv):
+            raise TypeError("steps: expected a list of operators, got one operator; use [conv]")
+        if not isinstance(self.steps, Iterable):
+            raise TypeError(f"steps: expected a list of operators, got {self.steps!r}")
+        steps = tuple(self.steps)
+        if not steps:
+            raise ValueError("steps: expected at least one operator, got none")
+        for i, step in enumerate(steps):
+            require_operator(f"steps[{i}]", step)
+            require_same(f"steps[{i}]", step, "steps[0]", steps[0])
+        object.__setattr__(self, "steps", steps)
+        ndims = [step.ndim for step in steps]
+        if len({*ndims} - {None}) > 1:
+            raise ValueError(f"steps: expected one number of spatial axes, got {ndims}")
+
+    @property
+    def ndim(self) -> int | None:
+        """The number of spatial axes that the steps agree on."""
+        # a step may be a chain: to ask twice would take twice as long at every level
+        return next((n for step in self.steps if (n := step.ndim) is not None), None)
+
+    def _parts(self) -> Mapping[str, InvertibleConv]:
+        return {str(i): step for i, step in enumerate(self.steps)}
+
+    def _rebuild(self, own: Mapping[str, Any], parts: Mapping[str, Any]) -> Self:
+        return type(self)(tuple(parts.values()))
+
+    def transpose(self) -> Chain:
+        """Return the transposed steps in the opposite order, without biases."""
+        return Chain(tuple(step.transpose() for step in reversed(self.steps)))
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Inverse(InvertibleConv):
+    """Forward and inverse exchanged: forward(x) solves conv(y) = x.
+
+    Parameters
+    ----------
+    conv : InvertibleConv
+        Its arrays are named "conv.kernel", ...
+    """
+
+    conv: InvertibleConv
+
+    _part_names = ("conv",)
+
+    def __post_init__(self) -> None:
+        require_operator("conv", self.conv)
+
+    @property
+    def channels(self) -> int:
+        """C, the number of channels."""
+        return self.conv.channels
+
+    @property
+    def ndim(self) -> int | None:
+        """The number of spatial axes, or None for any number behind one batch axis."""
+        return self.conv.ndim
+
+    def _parts(self) -> Mapping[str, InvertibleConv]:
+        return {"conv": self.conv}
+
+    def transpose(self) -> Inverse:
+        """Return the inverse of the transposed operator, without bias."""
+        return Inverse(self.conv.transpose())
+
+    def _apply(self, x: Array) -> Array:
+        return self.conv._factor(tuple(x.shape[2:])).solve(x)
+
+    def _factor_apply(self, shape: Shape) -> Factor:
+        if isinstance(self.conv, Inverse):
+            return self.conv.conv._factor(shape)
+        return Factor(self.conv._forward, self._log_det(shape), Plan({"method": "forward"}))
+
+    def _check_inverse(self, shape: Shape, result: Array) -> None:
+        self.conv._check_forward(shape, result)
+
+    def _check_forward(self, shape: Shape, result: Array) -> None:
+        self.conv._check_inverse(shape, result)
+
+    def _linear_maps(self, shape: Shape) -> tuple[Map, Map]:
+        apply, solve = self.conv._linear_maps(shape)
+        return solve, apply
+
+    def _transposed_maps(self, shape: Shape) -> tuple[Map, Map]:
+        apply, solve = self.conv._transposed_maps(shape)
+        return solve, apply
+
+    def _apply_vjp(self, x: Array, y_bar: Array) -> tuple[Gradients, Array]:
+        y = self._apply(x)
+        gradients, x_bar = self.conv._inverse_vjp(x, y, y_bar)
+        return self._renamed(gradients), x_bar
+
+    def _solve_vjp(self, y: Array, x: Array, x_bar: Array) -> tuple[Gradients, Array]:
+        gradients, y_bar = self.conv._forward_vjp(y, x_bar)
+        return self._renamed(gradients), y_bar
+
+    def _log_det(self, shape: Shape) -> Array:
+        return -self.conv._log_det(shape)
+
+    def _log_det_vjp(self, shape: Shape, log_det_bar: Array) -> Gradients:
+        return self._renamed(self.conv._log_det_vjp(shape, -log_det_bar))
+
+    def _renamed(self, gradients: Gradients) -> Gradients:
+        return {f"conv.{name}": g for name, g in gradients.items()}
+
+    def _condition(self, shape: Shape) -> condition.Condition:
+        return self.conv._condition(shape)
+
+    def _condition_bound(self, shape: Shape) -> float:
+        return self.conv._condition_bound(shape)
+
+
+def require_same(name: str, conv: InvertibleConv, like_name: str, like: InvertibleConv) -> None:
+    """Raise unless two operators agree in channels, library, dtype and device."""
+    if conv.channels != like.channels:
+        raise ValueError(
+            f"{name}: expected {like.channels} channels as {like_name} has, got {conv.channels}"
+        )
+    array_name, array = conv._reference()
+    require_alike(f"{name}.{array_name}", array, like_name, like._reference()[1])

@@ -1,0 +1,44 @@
+"""What the convolutions with a kernel (C, C, *k) share."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from invconv.arrays.namespaces import Array, Shape
+from invconv.operators.base.linear import Linear
+from invconv.operators.base.parameters import require_shape
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Convolution(Linear):
+    """A linear map with a kernel, and a bias."""
+
+    kernel: Array
+    bias: Array | None = None
+
+    _array_names = ("kernel", "bias")
+
+    def __post_init__(self) -> None:
+        self._validate_arrays()
+        shape = tuple(self.kernel.shape)
+        if len(shape) < 3 or shape[0] != shape[1] or min(shape) < 1:
+            raise ValueError(
+                f"kernel: expected shape (C, C, *k), as many outputs as inputs and at least one "
+                f"spatial axis, got {shape}"
+            )
+        if self.bias is not None:
+            require_shape("bias", self.bias, (shape[0],), "one number a channel")
+
+    @property
+    def channels(self) -> int:
+        """C, the number of channels."""
+        return int(self.kernel.shape[0])
+
+    @property
+    def ndim(self) -> int:
+        """The number of spatial axes."""
+        return int(self.kernel.ndim) - 2
+
+    @property
+    def _kernel_size(self) -> Shape:
+        return tuple(int(n) for n in self.kernel.shape[2:])  # tracers have their own integers

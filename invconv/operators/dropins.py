@@ -1,0 +1,107 @@
+"""What the drop-ins for flow libraries share: `invconv_torch.interop` and `invconv_jax.interop`.
+
+In all of them an operator's ``forward`` turns data into latent variables, z = K x + b, whichever
+direction a library calls forward: the density of x is p(K x + b) |det K| everywhere.
+"""
+
+from __future__ import annotations
+
+import importlib
+import operator
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+from invconv.arrays.namespaces import Array, size
+
+
+class DropIn(NamedTuple):
+    """Where a drop-in's class is defined, and what it needs."""
+
+    module: str
+    package: str  # as pip knows it
+
+
+def lazily(package: str, drop_ins: Mapping[str, DropIn]) -> Callable[[str], Any]:
+    """Return a ``__getattr__`` for a package that imports a drop-in's library at its first use."""
+
+    def getattribute(name: str) -> Any:
+        if name not in drop_ins:
+            raise AttributeError(f"module {package!r} has no attribute {name!r}")
+        module, needed = drop_ins[name]
+        try:
+            return getattr(importlib.import_module(f"{package}.{module}"), name)
+        except ImportError as error:
+            raise ImportError(
+                f"{name} needs {needed}, which cannot be imported ({error}): "
+                f"pip install {needed}, or 'invconv[interop]' for every flow library"
+            ) from error
+
+    return getattribute
+
+
+def require_conv(conv: Any) -> None:
+    """Raise unless something runs both ways with log-determinants, as operators do."""
+    both = ("forward_and_log_det", "inverse_and_log_det")
+    if not all(callable(getattr(conv, name, None)) for name in both):
+        raise TypeError(
+            f"conv: expected an operator of invconv, got {type(conv).__name__}; of a layer of "
+            f"invconv_torch, its operator in JAX: layer.operator().asarrays(like=jax_array)"
+        )
+
+
+def event_ndim(own: int | None, ndim: int | None) -> int:
+    """Return how many axes a sample has, its channels included.
+
+    Parameters
+    ----------
+    own, ndim : int or None
+        The number of spatial axes that an operator has, and the one that the user says.
+    """
+    if ndim is None:
+        ndim = own
+    if ndim is None:
+        raise ValueError(
+            "ndim: expected the number of spatial axes, which this operator leaves open "
+            "(2 for images), got None"
+        )
+    try:
+        number = operator.index(ndim)
+    except TypeError:
+        raise TypeError(f"ndim: expected a number of spatial axes, got {ndim!r}") from None
+    if number < 0 or own not in (None, number):
+        expected = "0 or more spatial axes" if own is None else f"the operator's, {own}"
+        raise ValueError(f"ndim: expected {expected}, got {number}")
+    return number + 1
+
+
+def on_batch(
+    run: Callable[[Array], tuple[Array, Array]], x: Array, axes: int
+) -> tuple[Array, Array]:
+    """Run a ``*_and_log_det`` that takes one batch axis on any number of them.
+
+    Parameters
+    ----------
+    run : callable
+        From (B, C, *spatial) to the same shape and the log-determinants (B,).
+    x : array, shape (*batch, C, *spatial)
+    axes : int
+        From `event_ndim`.
+
+    Returns
+    -------
+    y : array, shape (*batch, C, *spatial)
+    log_det : array, shape batch
+    """
+    batch, event = batch_and_event(x, axes)
+    y, log_det = run(x.reshape((size(batch), *event)))
+    return y.reshape(x.shape), log_det.reshape(batch)
+
+
+def batch_and_event(x: Array, axes: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Split the shape of an array of samples that have so many axes."""
+    shape = tuple(x.shape)
+    if len(shape) < axes:
+        raise ValueError(
+            f"x: expected shape (*batch, C, *spatial) with {axes - 1} spatial axes, got {shape}"
+        )
+    return shape[: len(shape) - axes], shape[len(shape) - axes :]

@@ -1,0 +1,137 @@
+"""Emerging convolutions: two autoregressive ones make a standard one (the paper's section 3.1).
+
+    y = K_2 (K_1 x),    log|det| = log|det K_1| + log|det K_2|
+
+K_1 and K_2 look in opposite directions, so the receptive field of the pair is that of a standard
+d x d convolution.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+
+from invconv.arrays.namespaces import Array, require_alike
+from invconv.arrays.settings import positive_int, sizes
+from invconv.operators.autoregressive import AutoregressiveConv
+from invconv.operators.base.parameters import require_shape
+from invconv.operators.chain import Composite, require_same
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class EmergingConv(Composite):
+    """``second`` after ``first``, two autoregressive convolutions of opposite directions.
+
+    Parameters
+    ----------
+    first, second : AutoregressiveConv
+        Their arrays are named "first.kernel", "second.kernel"; they may have biases of their own.
+    bias : array, shape (C,), optional
+        Added last.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> rng = np.random.default_rng(0)
+    >>> conv = EmergingConv.init(12, kernel_size=3, rng=rng)
+    >>> x = rng.standard_normal((5, 12, 16, 16))
+    >>> z, log_det = conv.forward_and_log_det(x)
+    >>> bool(np.allclose(conv.inverse(z), x)), log_det.shape
+    (True, (5,))
+    """
+
+    first: AutoregressiveConv
+    second: AutoregressiveConv
+    bias: Array | None = None
+
+    _array_names = ("bias",)
+    _part_names = ("first", "second")
+
+    def __post_init__(self) -> None:
+        for name in ("first", "second"):
+            part = getattr(self, name)
+            if not isinstance(part, AutoregressiveConv):
+                raise TypeError(
+                    f"{name}: expected an AutoregressiveConv, got {type(part).__name__}"
+                )
+        if self.first.ndim != self.second.ndim:
+            raise ValueError(
+                f"second: expected {self.first.ndim} spatial axes as first has, "
+                f"got {self.second.ndim}"
+            )
+        require_same("second", self.second, "first", self.first)
+        one, two = self.first.direction, self.second.direction
+        assert isinstance(one, tuple)
+        assert isinstance(two, tuple)
+        if any(a != -b for a, b in zip(one, two, strict=True)):
+            raise ValueError(f"second: expected the direction opposite to first's {one}, got {two}")
+        if self.bias is not None:
+            require_alike("bias", self.bias, "first.kernel", self.first.kernel)
+            require_shape("bias", self.bias, (self.channels,), "one number a channel")
+
+    @classmethod
+    def init(
+        cls,
+        channels: int,
+        kernel_size: int | tuple[int, ...] = 3,
+        ndim: int = 2,
+        dilation: int | tuple[int, ...] = 1,
+        *,
+        mask: str = "corner",
+        rng: np.random.Generator,
+        like: Array | None = None,
+    ) -> Self:
+        """Return the paper's pair: identity + N(0, 0.02^2), directions -1 then +1.
+
+        Parameters
+        ----------
+        channels : int
+        kernel_size : int or tuple of int
+            Of the standard convolution with the same receptive field; odd. Each of the pair has
+            (kernel_size + 1)/2 taps an axis.
+        ndim : int
+            The number of spatial axes.
+        dilation : int or tuple of int
+        mask : {"corner", "raster"}
+            Of both, as for `AutoregressiveConv`.
+        rng : numpy.random.Generator
+        like : array, optional
+            Whose library, dtype and device to use; NumPy float64 unless given.
+        """
+        field = sizes("kernel_size", kernel_size, positive_int("ndim", ndim))
+        if any(k % 2 == 0 for k in field):
+            raise ValueError(
+                f"kernel_size: expected odd sizes, since two corners of k make one of 2 k - 1, "
+                f"got {kernel_size!r}"
+            )
+        taps = tuple((k + 1) // 2 for k in field)
+
+        def factor(direction: int, channel_order: str) -> AutoregressiveConv:
+            return AutoregressiveConv.init(
+                channels,
+                taps,
+                ndim,
+                mask=mask,
+                direction=direction,
+                channel_order=channel_order,
+                dilation=dilation,
+                rng=rng,
+                like=like,
+            )
+
+        return cls(factor(-1, "lower"), factor(1, "upper"))
+
+    @property
+    def ndim(self) -> int:
+        """The number of spatial axes."""
+        return self.first.ndim
+
+    def _parts(self) -> Mapping[str, AutoregressiveConv]:
+        return {"first": self.first, "second": self.second}
+
+    def transpose(self) -> EmergingConv:
+        """Return the transposed parts in the opposite order, without biases."""
+        return EmergingConv(self.second.transpose(), self.first.transpose())

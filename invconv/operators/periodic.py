@@ -1,0 +1,184 @@
+"""Periodic convolutions: invertible with any kernel, on a grid that closes on itself (section 3.2).
+
+    y[p] = sum over t of K[..., t] x[(p + dilation (t - (k - 1)//2)) mod n] + b
+
+In the frequency domain this is one C x C matrix K_hat(f) a frequency (`kernels.spectrum`), so
+log|det| = sum over f of log|det K_hat(f)| and x_hat(f) = K_hat(f)^-1 y_hat(f).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import KW_ONLY, dataclass, replace
+from typing import Any, Self
+
+import numpy as np
+
+from invconv.arrays.namespaces import Array, Shape, cast, namespace, zeros
+from invconv.arrays.settings import generator, positive_int, sizes
+from invconv.arrays.stencil import Stencil, kernel_of, tap_indices, taps_of
+from invconv.kernels.primitives import correlate, correlate_after, correlate_kernel_vjp
+from invconv.kernels.spectrum import (
+    condition_bound,
+    kernel_spectrum,
+    spectral_log_det,
+    spectral_log_det_vjp,
+    spectral_solver,
+)
+from invconv.operators.base.protocol import Gradients
+from invconv.operators.convolution import Convolution
+from invconv.operators.pointwise.conv1x1 import random_orthogonal
+from invconv.trust import condition
+from invconv.trust.norms import SolveOverflowError
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class PeriodicConv(Convolution):
+    """What a standard convolution with circular padding computes, with its exact inverse.
+
+    y[p] = sum over t of K[..., t] x[(p + dilation (t - (k - 1)//2)) mod n] + b, which is, as in
+    torch and JAX, a cross-correlation: flip the kernel for a convolution in the sense of
+    scipy.ndimage.convolve. log det = sum over the frequencies f of log|det K_hat(f)|.
+
+    For even sizes torch's padding="same" starts dilation // 2 pixels further back along an axis:
+    its result is this one rolled by +dilation // 2.
+
+    Whether it can be inverted depends on the grid: a box filter of width 3 is fine on 8 points,
+    and on 6 its spectrum has a zero. Rounding may leave a tiny number there, so that the
+    log-determinant is large and negative instead of -inf; the inverse then warns.
+
+    Parameters
+    ----------
+    kernel : array, shape (C, C, *k)
+        Of any size along each axis: odd, even, wider than the grid.
+    bias : array, shape (C,), optional
+    dilation : int or tuple of int
+        Per axis.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> box = PeriodicConv(np.ones((1, 1, 3)))
+    >>> y = box.forward(np.arange(8.0)[None, :])
+    >>> y
+    array([[ 8.,  3.,  6.,  9., 12., 15., 18., 13.]])
+    >>> np.round(box.inverse(y), 12) + 0.0
+    array([[0., 1., 2., 3., 4., 5., 6., 7.]])
+    """
+
+    _: KW_ONLY
+    dilation: int | tuple[int, ...] = 1
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        object.__setattr__(self, "dilation", sizes("dilation", self.dilation, self.ndim))
+
+    @classmethod
+    def init(
+        cls,
+        channels: int,
+        kernel_size: int | tuple[int, ...] = 3,
+        ndim: int = 2,
+        *,
+        dilation: int | tuple[int, ...] = 1,
+        rng: np.random.Generator,
+        like: Array | None = None,
+    ) -> Self:
+        """Return a random rotation at the centre tap + N(0, 0.02^2), as in the paper.
+
+        Parameters
+        ----------
+        channels : int
+        kernel_size : int or tuple of int
+            Per axis.
+        ndim : int
+            The number of spatial axes.
+        dilation : int or tuple of int
+        rng : numpy.random.Generator
+        like : array, optional
+            Whose library, dtype and device to use; NumPy float64 unless given.
+        """
+        channels, ndim = positive_int("channels", channels), positive_int("ndim", ndim)
+        taps = sizes("kernel_size", kernel_size, ndim)
+        kernel = 0.02 * generator(rng).standard_normal((channels, channels, *taps))
+        centre = tuple((k - 1) // 2 for k in taps)
+        flat = np.ravel_multi_index(centre, taps)
+        kernel.reshape(channels, channels, -1)[:, :, flat] += random_orthogonal(channels, rng)
+        conv = cls(kernel, dilation=dilation)
+        return conv if like is None else conv.asarrays(like)
+
+    @property
+    def _dilation(self) -> Shape:
+        assert isinstance(self.dilation, tuple)
+        return self.dilation
+
+    def _offsets(self) -> tuple[tuple[int, ...], ...]:
+        size, dilation = self._kernel_size, self._dilation
+        return tuple(
+            tuple(d * (i - (k - 1) // 2) for i, k, d in zip(t, size, dilation, strict=True))
+            for t in tap_indices(size)
+        )
+
+    def _stencil(self) -> Stencil:
+        return Stencil(self._offsets(), taps_of(self.kernel))
+
+    def transpose(self) -> PeriodicConv:
+        """Return the operator of K^T: flipped taps, transposed matrices.
+
+        The centre of an even axis is its left middle, which a flip moves to the right; one zero
+        tap behind the flipped ones brings it back.
+        """
+        xp = namespace(self.kernel)
+        axes = tuple(range(2, self.kernel.ndim))
+        kernel = xp.flip(xp.permute_dims(self.kernel, (1, 0, *axes)), axis=axes)
+        for axis, k in zip(axes, self._kernel_size, strict=True):
+            if k % 2 == 0:
+                shape = list(kernel.shape)
+                shape[axis] = 1
+                kernel = xp.concat([kernel, zeros(tuple(shape), kernel)], axis=axis)
+        # NumPy joins arrays in its own byte order
+        return PeriodicConv(cast(kernel, self.kernel.dtype), dilation=self.dilation)
+
+    def _spectrum(self, shape: Shape) -> Array:
+        return kernel_spectrum(self.kernel, self._dilation, shape)
+
+    def _apply(self, x: Array) -> Array:
+        return correlate(self._stencil(), x, wrap=True)
+
+    def _apply_after(self, weight: Array, x: Array) -> Array:
+        return correlate_after(self._stencil(), weight, x, wrap=True)
+
+    def _solver(self, shape: Shape) -> Any:
+        return spectral_solver(self._spectrum(shape), shape)
+
+    def _parameter_vjp(self, x: Array, y_bar: Array) -> Gradients:
+        taps = correlate_kernel_vjp(x, y_bar, self._offsets(), wrap=True)
+        return {"kernel": kernel_of(taps, self._kernel_size)}
+
+    def _log_det(self, shape: Shape) -> Array:
+        return spectral_log_det(self._spectrum(shape), self.kernel, shape)
+
+    def _log_det_vjp(self, shape: Shape, log_det_bar: Array) -> Gradients:
+        self._require_regular(self._log_det(shape), shape)
+        return {"kernel": log_det_bar * spectral_log_det_vjp(self.kernel, self._dilation, shape)}
+
+    def _condition(self, shape: Shape) -> condition.Condition:
+        if not np.isfinite(self.kernel).all():
+            raise SolveOverflowError
+        taps = float(np.linalg.norm(taps_of(self.kernel), 2, axis=(1, 2)).sum())
+        rounding = self.channels * taps * condition.EPS["float64"]
+        found = condition.of_spectrum(self._spectrum(shape), rounding)
+        frequencies = (*shape[:-1], shape[-1] // 2 + 1)
+        (worst,) = found.frequency or (0,)
+        place = tuple(map(int, np.unravel_index(worst, frequencies)))
+        return replace(found, frequency=place)
+
+    def _condition_bound(self, shape: Shape) -> float:
+        if not np.isfinite(self.kernel).all():
+            return math.inf
+        spectrum = self._spectrum(shape)
+        return float(condition_bound(spectrum, np.linalg.inv(spectrum)))
+
+    @property
+    def _singular_hint(self) -> str:
+        return "K_hat(f) is singular at a frequency f; change the kernel or the grid size"

@@ -1,0 +1,117 @@
+"""Activation normalisation (Glow): a scale and a shift per channel."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import KW_ONLY, dataclass
+from typing import Any, Self
+
+import numpy as np
+
+from invconv.arrays.namespaces import Array, Shape, log_of_exp, namespace, size, zeros
+from invconv.arrays.settings import optional_ndim, positive_int
+from invconv.kernels.primitives import per_channel
+from invconv.operators.base.linear import Linear
+from invconv.operators.base.parameters import require_shape
+from invconv.operators.base.protocol import Gradients
+from invconv.trust import condition
+
+
+@dataclass(frozen=True, eq=False)
+class Division:
+    """x = y / scale, per channel."""
+
+    scale: Array
+
+    @property
+    def plan(self) -> dict[str, Any]:
+        """How the solve runs."""
+        return {"method": "division"}
+
+    def __call__(self, y: Array) -> Array:
+        """Solve for x, shape (B, C, *spatial)."""
+        return y / per_channel(self.scale, y)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class ActNorm(Linear):
+    """y = exp(log_scale) x + bias, per channel; log det = N sum(log_scale).
+
+    Parameters
+    ----------
+    log_scale : array, shape (C,)
+    bias : array, shape (C,), or None
+    ndim : int or None
+        As for `Conv1x1`.
+    """
+
+    log_scale: Array
+    bias: Array | None
+    _: KW_ONLY
+    ndim: int | None = None
+
+    _array_names = ("log_scale", "bias")
+
+    def __post_init__(self) -> None:
+        optional_ndim(self)
+        self._validate_arrays()
+        channels = self.log_scale.shape[0] if self.log_scale.ndim else 0
+        for name in ("log_scale", "bias"):
+            array = getattr(self, name)
+            if array is not None:
+                require_shape(name, array, (max(channels, 1),), "one number a channel")
+
+    @classmethod
+    def init(
+        cls,
+        channels: int,
+        *,
+        ndim: int | None = None,
+        rng: np.random.Generator | None = None,
+        like: Array | None = None,
+    ) -> Self:
+        """Return the identity (nothing is random); NumPy float64 unless ``like`` is given."""
+        channels = positive_int("channels", channels)
+        conv = cls(np.zeros(channels), np.zeros(channels), ndim=ndim)
+        return conv if like is None else conv.asarrays(like)
+
+    @property
+    def channels(self) -> int:
+        """C, the number of channels."""
+        return int(self.log_scale.shape[0])
+
+    def transpose(self) -> ActNorm:
+        """Return the same scaling, without bias."""
+        return ActNorm(self.log_scale, None, ndim=self.ndim)
+
+    def _scale(self) -> Array:
+        return namespace(self.log_scale).exp(self.log_scale)
+
+    def _apply(self, x: Array) -> Array:
+        return per_channel(self._scale(), x) * x
+
+    def _solver(self, shape: Shape) -> Division:
+        return Division(self._scale())
+
+    def _parameter_vjp(self, x: Array, y_bar: Array) -> Gradients:
+        products = namespace(x).sum(x * y_bar, axis=(0, *range(2, x.ndim)))
+        return {"log_scale": products * self._scale()}
+
+    def _log_det(self, shape: Shape) -> Array:
+        xp = namespace(self.log_scale)
+        return size(shape) * xp.sum(log_of_exp(self.log_scale, self._scale()))
+
+    def _log_det_vjp(self, shape: Shape, log_det_bar: Array) -> Gradients:
+        return {"log_scale": size(shape) * log_det_bar + zeros((self.channels,), self.log_scale)}
+
+    def _condition(self, shape: Shape) -> condition.Condition:
+        scale = self._scale()
+        value = float(scale.max() / scale.min()) if scale.min() else math.inf
+        return condition.Condition(value, "2-norm", channel=int(scale.argmin()))
+
+    def _condition_bound(self, shape: Shape) -> float:
+        return self._condition(shape).value
+
+    @property
+    def _singular_hint(self) -> str:
+        return "exp(log_scale) is zero for a channel; raise log_scale"

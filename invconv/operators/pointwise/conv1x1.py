@@ -1,0 +1,183 @@
+"""1x1 convolutions: one C x C matrix at every pixel, in three parametrisations.
+
+    y[:, p] = W x[:, p] + b        log|det| = N log|det W|, N the number of pixels
+
+This file has what they share and the plain one (Kingma & Dhariwal, Glow, 2018); `plu`
+and `qr` have the others, `factored` what those two share.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable
+from dataclasses import KW_ONLY, dataclass
+from typing import Any, ClassVar, Self
+
+import numpy as np
+
+from invconv.arrays.namespaces import Array, Shape, cast, constant, namespace, size
+from invconv.arrays.registry import Primitive
+from invconv.arrays.settings import generator, optional_ndim, positive_int
+from invconv.kernels.primitives import inverse_or_nan, log_abs_det, matmul, multiply, pixel_rows
+from invconv.kernels.triangular_steps import TriangularSteps
+from invconv.operators.base.linear import Linear
+from invconv.operators.base.parameters import require_shape
+from invconv.operators.base.protocol import Gradients
+from invconv.trust import condition
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Pointwise(Linear):
+    """A C x C matrix W at every pixel."""
+
+    _given_factors: ClassVar[bool] = False  # whether the parameters are factors that are solved in
+
+    @abstractmethod
+    def _matrix(self) -> Array:
+        """Return W, shape (C, C), in a precision that can be solved in."""
+
+    def matrix(self) -> Array:
+        """Return W, shape (C, C), in the parameters' dtype."""
+        return cast(self._in_working_precision()._matrix(), self._reference()[1].dtype)
+
+    @abstractmethod
+    def _matrix_vjp(self, matrix_bar: Array) -> Gradients:
+        """Return the gradients of <matrix_bar, W>."""
+
+    def _apply(self, x: Array) -> Array:
+        return multiply(self._matrix(), x)
+
+    def _parameter_vjp(self, x: Array, y_bar: Array) -> Gradients:
+        xp = namespace(x)
+        rows = xp.matrix_transpose(pixel_rows(x))
+        return self._matrix_vjp(matmul(pixel_rows(y_bar), rows))
+
+    def transpose(self) -> Conv1x1:
+        """Return the plain 1x1 convolution with W^T, without bias."""
+        matrix = self.matrix()
+        return Conv1x1(namespace(matrix).matrix_transpose(matrix), ndim=self.ndim)
+
+    def _condition(self, shape: Shape) -> condition.Condition:
+        columns = self._solver(shape)(np.eye(self.channels)[..., None])
+        return condition.of_inverse(self._matrix(), columns[..., 0].T, self._given_factors)
+
+    def _condition_bound(self, shape: Shape) -> float:
+        return self._condition(shape).value
+
+    @property
+    def _singular_hint(self) -> str:
+        return "the C x C matrix has not full rank; change its weights"
+
+
+def random_orthogonal(channels: int, rng: np.random.Generator) -> np.ndarray[Any, Any]:
+    """Return a C x C orthogonal matrix from the uniform (Haar) distribution."""
+    from scipy.stats import ortho_group  # here, since it doubles the time that an import takes
+
+    generator(rng)
+    if channels == 1:
+        return np.ones((1, 1))
+    return np.asarray(ortho_group.rvs(channels, random_state=rng))
+
+
+@Primitive
+def matrix_solver(matrix: Array) -> Callable[[Array], Array]:
+    """Return the map y -> x, both (B, C, *spatial), with x = W^-1 y at every pixel.
+
+    Parameters
+    ----------
+    matrix : array, shape (C, C)
+
+    Returns
+    -------
+    callable
+        With a ``plan``, a dict that says how it works; it can be pickled.
+    """
+    xp = namespace(matrix)
+    q, r = xp.linalg.qr(matrix)
+    return TriangularSteps(xp.matrix_transpose(q), ((r, False),), "QR factorisation")
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Conv1x1(Pointwise):
+    """A plain 1x1 convolution: any C x C matrix.
+
+    y[:, p] = W x[:, p] + b, log det = N log|det W|. The inverse goes through W = Q R.
+
+    Parameters
+    ----------
+    weight : array, shape (C, C)
+        W.
+    bias : array, shape (C,), optional
+    ndim : int or None
+        The number of spatial axes, with any number of batch axes; None for one batch axis and
+        any number of spatial ones.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> conv = Conv1x1(np.array([[2.0, 1.0], [0.0, 0.5]]))
+    >>> conv.forward(np.ones((1, 2, 3)))
+    array([[[3. , 3. , 3. ],
+            [0.5, 0.5, 0.5]]])
+    >>> float(conv.log_det((3,)))
+    0.0
+    """
+
+    weight: Array
+    bias: Array | None = None
+    _: KW_ONLY
+    ndim: int | None = None
+
+    _array_names = ("weight", "bias")
+
+    def __post_init__(self) -> None:
+        optional_ndim(self)
+        self._validate_arrays()
+        channels = self.weight.shape[0] if self.weight.ndim else 0
+        require_shape("weight", self.weight, (max(channels, 1),) * 2, "a square matrix")
+        if self.bias is not None:
+            require_shape("bias", self.bias, (channels,), "one number a channel")
+
+    @classmethod
+    def init(
+        cls,
+        channels: int,
+        *,
+        ndim: int | None = None,
+        rng: np.random.Generator,
+        like: Array | None = None,
+    ) -> Self:
+        """Return a random rotation, as Glow does; NumPy float64 unless ``like`` is given."""
+        weight = random_orthogonal(positive_int("channels", channels), rng)
+        conv = cls(weight, ndim=ndim)
+        return conv if like is None else conv.asarrays(like)
+
+    @property
+    def channels(self) -> int:
+        """C, the number of channels."""
+        return int(self.weight.shape[0])
+
+    def _matrix(self) -> Array:
+        return self.weight
+
+    def _matrix_vjp(self, matrix_bar: Array) -> Gradients:
+        return {"weight": matrix_bar}
+
+    def _log_det(self, shape: Shape) -> Array:
+        return size(shape) * log_abs_det(self.weight)
+
+    def _log_det_vjp(self, shape: Shape, log_det_bar: Array) -> Gradients:
+        self._require_regular(self._log_det(shape), shape)
+        inverse = inverse_or_nan(self.weight)
+        transposed = namespace(inverse).matrix_transpose(inverse)
+        return {"weight": (size(shape) * log_det_bar) * transposed}
+
+    def _solver(self, shape: Shape) -> Any:
+        return matrix_solver(self.weight)
+
+
+def permutation_matrix(permutation: Array, like: Array) -> Array:
+    """Return P with (P v)[i] = v[permutation[i]], in the dtype of ``like``."""
+    xp = namespace(like)
+    columns = constant(np.arange(like.shape[0]), permutation)
+    return xp.astype(permutation[:, None] == columns[None, :], like.dtype)

@@ -1,0 +1,187 @@
+"""The PLU 1x1 convolution of Glow: a determinant that costs nothing."""
+
+from __future__ import annotations
+
+from dataclasses import KW_ONLY, dataclass
+from typing import Self
+
+import numpy as np
+import scipy.linalg
+
+from invconv.arrays.namespaces import (
+    Array,
+    Shape,
+    device,
+    diagonal_matrix,
+    identity,
+    library_name,
+    log_of_exp,
+    namespace,
+    readable,
+    require_alike,
+    require_array,
+    size,
+    to_numpy,
+)
+from invconv.arrays.settings import optional_ndim, positive_int
+from invconv.kernels.primitives import matmul
+from invconv.kernels.triangular_steps import TriangularSteps
+from invconv.operators.base.parameters import require_shape
+from invconv.operators.base.protocol import Gradients
+from invconv.operators.pointwise.conv1x1 import permutation_matrix, random_orthogonal
+from invconv.operators.pointwise.factored import Factored
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class PLUConv1x1(Factored):
+    """A 1x1 convolution with W = P L (U + diag(sign exp(log_scale))).
+
+    log det = N sum(log_scale). The permutation and the sign are neither trained nor given a
+    gradient, so training cannot change the sign of the determinant.
+
+    Parameters
+    ----------
+    permutation : integer array, shape (C,)
+        (P v)[i] = v[permutation[i]].
+    lower : array, shape (C, C)
+        L is its strict lower triangle with a unit diagonal; other entries are ignored.
+    upper : array, shape (C, C)
+        U is its strict upper triangle; other entries are ignored.
+    sign : array, shape (C,)
+        Only whether a number is positive or negative counts: what else changes it, such as an
+        optimiser's weight decay where it is a leaf like others, changes nothing.
+    log_scale : array, shape (C,)
+    bias : array, shape (C,), optional
+    ndim : int or None
+        As for `Conv1x1`.
+    """
+
+    permutation: Array
+    lower: Array
+    upper: Array
+    sign: Array
+    log_scale: Array
+    bias: Array | None = None
+    _: KW_ONLY
+    ndim: int | None = None
+
+    _array_names = ("lower", "upper", "log_scale", "bias")
+    _constant_names = ("permutation", "sign")
+
+    def __post_init__(self) -> None:
+        optional_ndim(self)
+        self._validate_arrays()
+        channels = self.lower.shape[0] if self.lower.ndim else 0
+        for name in ("lower", "upper"):
+            require_shape(name, getattr(self, name), (max(channels, 1),) * 2, "a square matrix")
+        for name in ("permutation", "sign", "log_scale", "bias"):
+            array = getattr(self, name)
+            if array is not None:
+                require_shape(name, array, (channels,), "one number a channel")
+        require_alike("sign", self.sign, "lower", self.lower)
+        xp = require_array("permutation", self.permutation)
+        if library_name(self.permutation) != library_name(self.lower):
+            raise TypeError(
+                f"permutation: expected an array of {library_name(self.lower)} as lower is, "
+                f"got one of {library_name(self.permutation)}"
+            )
+        if device(self.permutation) != device(self.lower):
+            raise ValueError(
+                f"permutation: expected an array on device {device(self.lower)} as lower is, "
+                f"got one on {device(self.permutation)}"
+            )
+        if not xp.isdtype(self.permutation.dtype, "integral"):
+            raise TypeError(f"permutation: expected integers, got {self.permutation.dtype}")
+        if readable(self.permutation):
+            order = to_numpy(self.permutation).tolist()
+            if sorted(order) != list(range(channels)):
+                raise ValueError(
+                    f"permutation: expected each of 0 to {channels - 1} once, got {order}"
+                )
+        if readable(self.sign) and not (np.abs(to_numpy(self.sign)) > 0).all():
+            raise ValueError(
+                f"sign: expected a positive or negative number a channel, as +1 or -1, got "
+                f"{to_numpy(self.sign).tolist()}"
+            )
+
+    @classmethod
+    def init(
+        cls,
+        channels: int,
+        *,
+        ndim: int | None = None,
+        rng: np.random.Generator,
+        like: Array | None = None,
+    ) -> Self:
+        """Return the factors of a random rotation; NumPy float64 unless ``like`` is given."""
+        weight = random_orthogonal(positive_int("channels", channels), rng)
+        order, lower, upper = scipy.linalg.lu(weight, p_indices=True)
+        scale = np.diagonal(upper)
+        conv = cls(
+            np.asarray(order, dtype=np.int64),
+            np.tril(lower, -1),
+            np.triu(upper, 1),
+            np.sign(scale),
+            np.log(np.abs(scale)),
+            ndim=ndim,
+        )
+        return conv if like is None else conv.asarrays(like)
+
+    @property
+    def channels(self) -> int:
+        """C, the number of channels."""
+        return int(self.lower.shape[0])
+
+    def _lower(self) -> Array:
+        """Return L, unit lower triangular."""
+        return namespace(self.lower).tril(self.lower, k=-1) + identity(self.channels, self.lower)
+
+    def _scale(self) -> Array:
+        xp = namespace(self.log_scale)
+        scale = xp.exp(self.log_scale)
+        return xp.where(self.sign < 0, -scale, scale)
+
+    def _upper(self) -> Array:
+        """Return U + diag(sign exp(log_scale))."""
+        return namespace(self.upper).triu(self.upper, k=1) + diagonal_matrix(self._scale())
+
+    def _matrix(self) -> Array:
+        xp = namespace(self.lower)
+        return xp.take(matmul(self._lower(), self._upper()), self.permutation, axis=0)
+
+    def _matrix_vjp(self, matrix_bar: Array) -> Gradients:
+        xp = namespace(matrix_bar)
+        lower, upper = self._lower(), self._upper()
+        product_bar = matmul(self._inverse_permutation(), matrix_bar)
+        lower_bar = matmul(product_bar, xp.matrix_transpose(upper))
+        return self._factors_vjp(lower_bar, matmul(xp.matrix_transpose(lower), product_bar))
+
+    def _factors_vjp(self, lower_bar: Array, upper_bar: Array) -> Gradients:
+        """Return the gradients of <lower_bar, L> + <upper_bar, U + diag(sign exp(log_scale))>."""
+        xp = namespace(lower_bar)
+        return {
+            "lower": xp.tril(lower_bar, k=-1),
+            "upper": xp.triu(upper_bar, k=1),
+            "log_scale": xp.linalg.diagonal(upper_bar) * self._scale(),
+        }
+
+    def _inverse_permutation(self) -> Array:
+        """Return P^-1 = P^T as a matrix."""
+        xp = namespace(self.lower)
+        return xp.matrix_transpose(permutation_matrix(self.permutation, self.lower))
+
+    def _log_det(self, shape: Shape) -> Array:
+        xp = namespace(self.log_scale)
+        return size(shape) * xp.sum(log_of_exp(self.log_scale, self._scale()))
+
+    def _log_det_vjp(self, shape: Shape, log_det_bar: Array) -> Gradients:
+        ones = namespace(self.log_scale).ones_like(self.log_scale)
+        return {"log_scale": size(shape) * log_det_bar * ones}
+
+    def _solver(self, shape: Shape) -> TriangularSteps:
+        steps = ((self._lower(), True), (self._upper(), False))
+        return TriangularSteps(self._inverse_permutation(), steps, "PLU factors")
+
+    def _steps_vjp(self, first_bar: Array, triangle_bars: list[Array]) -> Gradients:
+        lower_bar, upper_bar = triangle_bars
+        return self._factors_vjp(lower_bar, upper_bar)

@@ -1,0 +1,314 @@
+"""When an inverse can be trusted: what `diagnose` measures and says.
+
+Four numbers tell, all found in float64 on the host:
+
+    condition   |K| |K^-1|: how far an error of y, relative to y, may move x = K^-1 y, relative to x
+    loss        the same for the errors that are made on the way, step after step. With
+                P_i = K_i ... K_1 the first i steps, step i is solved with an error of eps |K_i|
+                times its result P_(i-1) x, which P_i^-1 carries on:
+                max over i of |P_i^-1| |K_i| |P_(i-1)|  >=  condition; of one step, the condition
+    typical     what a typical image loses, not the worst one: the largest error of a pixel of x, in
+                units of eps, when K x is rounded, for x of independent N(0, 1) numbers; of steps,
+                times loss / condition (`invconv.trust.condition.typical_loss`)
+    growth      g_a = (|K^-1| / |K^-1| on a grid with m pixels fewer along axis a)^(1/m), m half of
+                them: what one more pixel along the axis multiplies the loss by
+
+so that -log10(loss eps) digits are left at worst, -log10(typical eps) in the worst pixel of a
+typical image, and log10 g_a of them go with every pixel.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from invconv.arrays.namespaces import Array, Shape, dtype_name, to_float
+from invconv.operators.autoregressive import AutoregressiveConv
+from invconv.operators.base.calls import require_spatial_shape
+from invconv.operators.base.checks import solved_in
+from invconv.operators.base.operator import InvertibleConv, require_operator
+from invconv.operators.chain import Chain, Composite, Inverse
+from invconv.operators.periodic import PeriodicConv
+from invconv.stability import advice
+from invconv.trust import condition
+from invconv.trust.condition import EPS
+
+
+@dataclass(frozen=True, repr=False)
+class Diagnosis:
+    """What `diagnose` found; its repr is a block of text.
+
+    Attributes
+    ----------
+    name : str
+        Of the operator's class.
+    spatial_shape : tuple of int
+    precision : str
+        "float32" or "float64", in which the inverse runs.
+    log_det : float
+    condition : float
+        |K| |K^-1|, as `InvertibleConv.condition`; inf if K is singular or the inverse overflows.
+    norm : str
+        Which norm that is in: "1-norm" or "2-norm".
+    exact : bool
+        Whether the condition is the number itself; else an estimate from below.
+    resolved : bool
+        False where rounding in float64 alone may account for the condition: no digit is certain.
+    loss : float
+        How far the errors of the inverse as it runs, step after step, are carried on at worst.
+    typical : float
+        How far rounding errors move the worst pixel of a typical image.
+    growth : tuple of float, one per axis, or None
+        What one more pixel along an axis multiplies |K^-1| by, NaN where the grid is too short for
+        all taps; None on a grid that is closed, where it follows no such law.
+    channel, pixel, frequency : int, tuple of int, tuple of int, or None
+        Where an error in y harms x most: a column of K^-1; of periodic convolutions a frequency, in
+        periods along each axis of the grid.
+    trouble : str
+        Why the condition is inf or not resolved, else "".
+    steps : tuple of (str, Diagnosis)
+        The same of each step, by the names that `parameters` gives them.
+    advice : tuple of str
+        What to do about it.
+    """
+
+    name: str
+    spatial_shape: Shape
+    precision: str
+    log_det: float
+    condition: float
+    norm: str
+    exact: bool
+    resolved: bool
+    loss: float
+    typical: float
+    growth: tuple[float, ...] | None
+    channel: int | None
+    pixel: Shape | None
+    frequency: Shape | None
+    trouble: str = ""
+    steps: tuple[tuple[str, Diagnosis], ...] = ()
+    advice: tuple[str, ...] = ()
+
+    @property
+    def digits_float32(self) -> float:
+        """How many of float32's 6.9 decimal digits are left at worst."""
+        return condition.digits_left(self.loss, EPS["float32"])
+
+    @property
+    def digits_float64(self) -> float:
+        """How many of float64's 15.7 decimal digits are left at worst."""
+        return condition.digits_left(self.loss, EPS["float64"])
+
+    @property
+    def typical_float32(self) -> float:
+        """How many of float32's digits are left in the worst pixel of a typical image."""
+        return condition.digits_left(self.typical, EPS["float32"])
+
+    @property
+    def typical_float64(self) -> float:
+        """How many of float64's digits are left in the worst pixel of a typical image."""
+        return condition.digits_left(self.typical, EPS["float64"])
+
+    @property
+    def digits(self) -> float:
+        """How many digits are left in ``precision`` at worst."""
+        return condition.digits_left(self.loss, EPS[self.precision])
+
+    def __repr__(self) -> str:
+        """Return the report."""
+        return advice.report(self)
+
+
+def diagnose(conv: InvertibleConv, spatial_shape: Shape, dtype: Any = None) -> Diagnosis:
+    """Find out when the inverse of an operator can be trusted, and why not.
+
+    Parameters
+    ----------
+    conv : InvertibleConv
+        Of any library; the values are copied to host memory and judged in float64.
+    spatial_shape : tuple of int
+        The grid.
+    dtype : dtype or str, optional
+        In which the inverse is to run; that of the parameters unless given. float16 and bfloat16
+        are solved in float32.
+
+    Returns
+    -------
+    Diagnosis
+
+    Raises
+    ------
+    ValueError, TypeError
+        If the operator has no such grid or the dtype is none that it can run in.
+
+    Examples
+    --------
+    A kernel that looks harmless, on a grid of 32 x 32 and in float32:
+
+    >>> import numpy as np
+    >>> from invconv import AutoregressiveConv, diagnose
+    >>> kernel = np.asarray([[[[1.0, -0.5], [-0.5, -0.5]]]])
+    >>> diagnose(AutoregressiveConv(kernel), (32, 32), "float32")
+    AutoregressiveConv on a grid of 32 x 32: no digit is left in float32
+      log-det      0
+      condition    7.73e+08 (1-norm, exact)
+      digits left  0.0 of 6.9 in float32,  6.8 of 15.7 in float64, at worst
+                   0.2 of 6.9 in float32,  8.9 of 15.7 in float64, for a typical image
+      growth       1.63 a pixel along axis 0 (0.21 digits), 1.63 a pixel along axis 1 (0.21 digits)
+      worst        errors in channel 0 at pixel (0, 0)
+      to do        make the other taps smaller against those of the pixel itself: |D^-1| sum |taps|
+                   is 1.5, and below 1 the inverse is safe on every grid
+                   or solve in float64, where 6.8 digits are left
+                   two digits last for grids of about 17 x 17 in float32, 43 x 43 in float64
+    """
+    require_operator("conv", conv)
+    shape = require_spatial_shape(conv, spatial_shape)
+    precision = solved_in(conv)[0] if dtype is None else _precision(dtype)
+    return _diagnose(conv.asarrays(np.empty(0)), shape, precision)
+
+
+def _precision(dtype: Any) -> str:
+    """Return "float32" or "float64", the precision that arrays of a dtype are solved in."""
+    if isinstance(dtype, str):
+        name = dtype
+    else:
+        name = dtype.__name__ if isinstance(dtype, type) else dtype_name(dtype)
+    if name in ("float16", "bfloat16"):
+        return "float32"
+    if name not in EPS:
+        raise ValueError(
+            f"dtype: expected float32, float64, or a half type (solved in float32), got {name}"
+        )
+    return name
+
+
+def _diagnose(host: InvertibleConv, shape: Shape, precision: str) -> Diagnosis:
+    if isinstance(host, Inverse):  # it loses when it goes forward what the other does backward
+        inner = _diagnose(host.conv, shape, precision)
+        return replace(inner, name=f"Inverse of {inner.name}", log_det=-inner.log_det)
+    found = condition.number(host, shape)
+    named = tuple((n, _diagnose(s, shape, precision)) for n, s in _steps(host).items())
+    loss, cancelled = _carried_on(host, found, shape)
+    resolved = found.resolved and all(step.resolved for _, step in named)
+    resolved = resolved and not min(loss, cancelled) * EPS["float64"] > condition.UNRESOLVED
+    if not resolved:
+        loss = max(loss, 1 / EPS["float64"])
+    carried = loss / found.value if math.isfinite(found.value) else math.inf
+    with np.errstate(all="ignore"):
+        log_det = to_float(host.log_det(shape))
+    diagnosis = Diagnosis(
+        name=type(host).__name__,
+        spatial_shape=shape,
+        precision=precision,
+        log_det=log_det,
+        condition=found.value,
+        norm=found.norm,
+        exact=found.exact and resolved,
+        resolved=resolved,
+        loss=loss,
+        typical=min(loss, condition.typical_loss(host, shape) * carried),
+        growth=_growth(host, shape),
+        channel=found.channel,
+        pixel=found.pixel,
+        frequency=found.frequency,
+        trouble=found.trouble or ("" if resolved else advice.UNRESOLVED),
+        steps=named,
+    )
+    if found.trouble == condition.OVERFLOW and max(shape) > 1:
+        return advice.beyond_range(host, diagnosis, _diagnose(host, _half(shape), precision))
+    return replace(diagnosis, advice=advice.what_to_do(host, diagnosis))
+
+
+def _half(shape: Shape) -> Shape:
+    return tuple(max(1, n // 2) for n in shape)
+
+
+def _steps(host: InvertibleConv) -> dict[str, InvertibleConv]:
+    return dict(host._parts()) if isinstance(host, Composite) else {}
+
+
+def _leaves(host: InvertibleConv) -> list[InvertibleConv]:
+    """Return the steps that are none of others, the first first."""
+    steps = _steps(host).values()
+    return [leaf for step in steps for leaf in _leaves(step)] if steps else [host]
+
+
+def _carried_on(
+    host: InvertibleConv, found: condition.Condition, shape: Shape
+) -> tuple[float, float]:
+    """Return the loss, and by how much the steps cancel, of an operator in steps.
+
+    The loss is max over i of |P_i^-1| |K_i| |P_(i-1)| in the 1-norm. A step that is an `Inverse` is
+    not solved but multiplied by: its result has an error of eps |K_i^-1| |P_i x|, which P_(i-1)^-1
+    carries on. The cancellation is the larger of prod |K_i| / |K| and prod |K_i^-1| / |K^-1|.
+    Rounding makes |K| and |K^-1| uncertain by no more than eps times the smaller of the two.
+    """
+    steps = _leaves(host)
+    if len(steps) == 1 or not math.isfinite(found.value):
+        return found.value, 1.0
+    loss, gain_before, back_before = found.value, 1.0, 1.0
+    gains, backs = 1.0, 1.0
+    for i, step in enumerate(steps):
+        own_gain, own_back = condition.norm_values(step, shape)
+        gain, back = condition.norm_values(Chain(steps[: i + 1]), shape)
+        if isinstance(step, Inverse):
+            loss = max(loss, back_before * own_back * gain)
+        else:
+            loss = max(loss, back * own_gain * gain_before)
+        gain_before, back_before = gain, back
+        gains, backs = gains * own_gain, backs * own_back
+    return loss, max(gains / gain, backs / back)
+
+
+def _growth(conv: InvertibleConv, shape: Shape) -> tuple[float, ...] | None:
+    """Return what a pixel more along each axis multiplies |K^-1|_1 by; None on a closed grid."""
+    if _is_closed(conv):
+        return None
+    norm = condition.norm_values(conv, shape)[1]
+    if not math.isfinite(norm):
+        return None
+    found = []
+    for axis, n in enumerate(shape):
+        if n <= _reach(conv, axis):
+            found.append(math.nan)
+            continue
+        fewer = n // 2
+        smaller = condition.norm_values(conv, (*shape[:axis], n - fewer, *shape[axis + 1 :]))[1]
+        found.append((norm / smaller) ** (1 / max(1, fewer)))
+    return tuple(found)
+
+
+def _reach(conv: InvertibleConv, axis: int) -> int:
+    """Return how many pixels along an axis the farthest tap of any part reaches."""
+    inside = [_reach(step, axis) for step in (*_steps(conv).values(), *_turned_round(conv))]
+    if isinstance(conv, AutoregressiveConv):
+        inside += [abs(offset[axis]) for offset in conv._causal().offsets]
+    return max(inside, default=0)
+
+
+def _turned_round(conv: InvertibleConv) -> list[InvertibleConv]:
+    return [conv.conv] if isinstance(conv, Inverse) else []
+
+
+def _is_closed(conv: InvertibleConv) -> bool:
+    """Tell whether a part of an operator sees the grid as closed on itself."""
+    return isinstance(conv, PeriodicConv) or any(
+        isinstance(part, InvertibleConv) and _is_closed(part) for part in conv._parts().values()
+    )
+
+
+def impulse_response(conv: InvertibleConv, diagnosis: Diagnosis) -> Array:
+    """Return the column of K^-1 that the diagnosis calls the worst, shape (C, *spatial).
+
+    That of the grid's middle where all pixels are alike.
+    """
+    shape = diagnosis.spatial_shape
+    pixel = diagnosis.pixel or tuple(n // 2 for n in shape)
+    unit = np.zeros((1, conv.channels, *shape))
+    unit[(0, diagnosis.channel or 0, *pixel)] = 1.0
+    with np.errstate(all="ignore"):
+        return conv.asarrays(unit)._linear_maps(shape)[1](unit)[0]

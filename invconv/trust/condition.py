@@ -1,0 +1,241 @@
+"""How many digits an inverse is good for: condition numbers, in NumPy float64."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeVar
+
+import numpy as np
+
+from invconv.arrays.errors import SingularConvError
+from invconv.arrays.namespaces import Shape, to_numpy
+from invconv.trust.norms import Matrix, SolveOverflowError, norms
+
+if TYPE_CHECKING:
+    from invconv.operators.base.operator import InvertibleConv
+
+Result = TypeVar("Result")
+
+EPS = {"float32": 2.0**-23, "float64": 2.0**-52}
+UNRESOLVED = 0.1  # share of the smallest singular value that rounding may be, for it to be known
+
+_IMAGES = 9
+_ROUNDING = math.sqrt(3 * 0.375 / math.log(2) / 12)  # +-0.37, of root mean square 0.21
+
+OVERFLOW = "the inverse, or its condition number, is beyond the range of float64 (1.8e308)"
+
+
+FAILURES = (
+    SingularConvError,
+    SolveOverflowError,
+    np.linalg.LinAlgError,
+)  # no finite condition number
+
+
+@dataclass(frozen=True)
+class Condition:
+    """A condition number |K| |K^-1|, and where it comes from.
+
+    Attributes
+    ----------
+    value : float
+        inf if K is singular or its inverse overflows.
+    norm : {"1-norm", "2-norm"}
+    exact : bool
+        Whether it is the number itself; else an estimate from below.
+    resolved : bool
+        False where rounding alone may account for the smallest singular value, so that ``value``
+        says no more than that no digit of a float64 inverse is certain.
+    channel, pixel : int, tuple of int, or None
+        Where an error in y harms x = K^-1 y most: the largest column of K^-1.
+    frequency : tuple of int, or None
+        The same of a periodic convolution, in periods along each axis of the grid.
+    trouble : str
+        Why ``value`` is inf.
+    """
+
+    value: float
+    norm: str
+    exact: bool = True
+    resolved: bool = True
+    channel: int | None = None
+    pixel: Shape | None = None
+    frequency: Shape | None = None
+    trouble: str = ""
+
+
+def number(conv: InvertibleConv, shape: Shape) -> Condition:
+    """Return the condition of any operator, from its values in host memory."""
+
+    def compute(host: InvertibleConv) -> Condition:
+        host._linear_maps(shape)  # raises where the operator is exactly singular
+        found = host._condition(shape)
+        if not math.isfinite(found.value):
+            raise SolveOverflowError
+        return found
+
+    try:
+        return _on_host(compute, conv)
+    except SingularConvError as error:
+        trouble = str(error)
+    except (SolveOverflowError, np.linalg.LinAlgError):
+        broken = [n for n, a in conv.parameters().items() if not np.isfinite(to_numpy(a)).all()]
+        trouble = f"{', '.join(broken)} holds NaN or inf" if broken else OVERFLOW
+    return Condition(math.inf, "any norm", trouble=trouble)
+
+
+def bound(conv: InvertibleConv, shape: Shape) -> float:
+    """Return a cheap upper bound of the 2-norm condition number of any operator, or inf."""
+    try:
+        value = _on_host(lambda host: host._condition_bound(shape), conv)
+    except FAILURES:
+        return math.inf
+    return math.inf if math.isnan(value) else value
+
+
+def norm_values(conv: InvertibleConv, shape: Shape) -> tuple[float, float]:
+    """Return or estimate |K|_1 and |K^-1|_1, (inf, inf) where K is singular or one overflows."""
+    try:
+        gain, back = _on_host(lambda host: norms(host, shape), conv)
+    except FAILURES:
+        return math.inf, math.inf
+    return gain.value, back.value
+
+
+def typical_loss(conv: InvertibleConv, shape: Shape) -> float:
+    """Return what rounding K x does to the worst pixel of a typical x, in units of eps.
+
+    The median, over a few images x of independent N(0, 1) numbers, of max |K^-1 (y r)|, where
+    y = K x and the relative rounding errors r eps are independent and uniform. Their root mean
+    square is 0.21 eps: rounding adds an error of 2^e eps/sqrt(12) to a number m 2^e, on the average
+    over 1 <= m < 2 by Benford's law.
+    """
+
+    def compute(host: InvertibleConv) -> float:
+        apply, solve = host._linear_maps(shape)
+        rng = np.random.default_rng(0)
+        y = apply(rng.standard_normal((_IMAGES, host.channels, *shape)))
+        error = np.abs(solve(y * rng.uniform(-_ROUNDING, _ROUNDING, y.shape)))
+        return float(np.median(error.reshape(_IMAGES, -1).max(axis=1)))
+
+    try:
+        found = _on_host(compute, conv)
+    except FAILURES:
+        return math.inf
+    return math.inf if math.isnan(found) else found
+
+
+def _on_host(compute: Callable[[InvertibleConv], Result], conv: InvertibleConv) -> Result:
+    with np.errstate(all="ignore"):
+        return compute(conv.asarrays(np.empty(0)))
+
+
+def digits_left(number: float, eps: float) -> float:
+    """Return -log10(number x eps), the decimal digits that a condition number leaves, at least 0.
+
+    Parameters
+    ----------
+    number : float
+    eps : float
+        Of the precision: 2^-23 leaves 6.9 digits where nothing is lost, 2^-52 leaves 15.7.
+    """
+    return max(0.0, -math.log10(max(1.0, number) * eps)) if math.isfinite(number) else 0.0
+
+
+def of_spectrum(matrices: Matrix, rounding: float) -> Condition:
+    """Return the largest over the smallest singular value of a block-diagonal matrix.
+
+    Parameters
+    ----------
+    matrices : array, shape (F, C, C)
+        The blocks, one a frequency.
+    rounding : float
+        How far rounding may have moved a singular value.
+
+    Returns
+    -------
+    Condition
+        Its ``frequency`` is (f,), the place of the worst block.
+    """
+    if not np.isfinite(matrices).all():
+        raise SolveOverflowError
+    values = np.linalg.svd(matrices, compute_uv=False)
+    smallest = float(values.min())
+    value = float(values.max()) / smallest if smallest else math.inf
+    resolved = rounding < UNRESOLVED * smallest
+    worst = int(values.min(axis=1).argmin())
+    return Condition(value, "2-norm", resolved=resolved, frequency=(worst,))
+
+
+def of_inverse(matrix: Matrix, inverse: Matrix, resolved: bool) -> Condition:
+    """Return |W|_2 |W^-1|_2, both given: products of triangular inverses keep small factors exact.
+
+    Parameters
+    ----------
+    matrix, inverse : array, shape (C, C)
+    resolved : bool
+        Whether the inverse comes from factors that are given, so that it is right at any condition.
+    """
+    if not (np.isfinite(matrix).all() and np.isfinite(inverse).all()):
+        raise SolveOverflowError
+    value = float(np.linalg.norm(matrix, 2)) * float(np.linalg.norm(inverse, 2))
+    channel = int(np.abs(inverse).sum(axis=0).argmax())
+    known = resolved or value * len(matrix) * EPS["float64"] < UNRESOLVED
+    return Condition(value, "2-norm", resolved=known, channel=channel)
+
+
+def neumann_bound(diagonal: Matrix, taps: Matrix) -> float:
+    """Bound the 2-norm condition number of a convolution at every grid size, or return inf.
+
+    K = D (I + D^-1 R), where R has the taps other than D. Each tap is a shift times a matrix, so
+    |R| <= sum |taps|; if rho = |D^-1| sum |taps| < 1 then |K^-1| <= |D^-1| / (1 - rho).
+
+    Parameters
+    ----------
+    diagonal : array, shape (C, C)
+        D.
+    taps : array, shape (T, C, C)
+        The other taps.
+    """
+    inverse_norm, rest = _neumann_norms(diagonal, taps)
+    rho = inverse_norm * rest
+    if not rho < 1:
+        return math.inf
+    return inverse_norm / (1 - rho) * (float(np.linalg.norm(diagonal, 2)) + rest)
+
+
+def neumann_ratio(diagonal: Matrix, taps: Matrix) -> float:
+    """Return rho = |D^-1| sum |taps| of `neumann_bound`."""
+    return math.prod(_neumann_norms(diagonal, taps))
+
+
+def _neumann_norms(diagonal: Matrix, taps: Matrix) -> tuple[float, float]:
+    try:
+        inverse_norm = float(np.linalg.norm(np.linalg.inv(diagonal), 2))
+    except np.linalg.LinAlgError:  # a zero pivot, or one that overflows
+        inverse_norm = math.inf
+    return inverse_norm, float(np.linalg.norm(taps, 2, axis=(1, 2)).sum())
+
+
+def one_norm(
+    conv: InvertibleConv, shape: Shape, first: tuple[int | None, ...] | None = None
+) -> Condition:
+    """Return |K|_1 |K^-1|_1, exactly on a small grid and by an estimate from below beyond.
+
+    Parameters
+    ----------
+    conv : InvertibleConv
+        Of NumPy float64 arrays.
+    shape : tuple of int
+        The grid.
+    first : tuple of int or None, one per axis, optional
+        Where along an axis the pixels are whose columns hold all others', shifted; None where
+        they may be anywhere.
+    """
+    gain, loss = norms(conv, shape, first)
+    channel, *pixel = map(int, np.unravel_index(loss.column, (conv.channels, *shape)))
+    exact = gain.exact and loss.exact
+    value = gain.value * loss.value
+    return Condition(value, "1-norm", exact, channel=channel, pixel=tuple(pixel))
