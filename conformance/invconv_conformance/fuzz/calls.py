@@ -11,7 +11,6 @@ from __future__ import annotations
 import dis
 import traceback
 import warnings
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -118,9 +117,9 @@ def _is_ours(error: Exception) -> bool:
     while last is not None and last.tb_next is not None:
         last = last.tb_next
     assert last is not None
-    code = last.tb_frame.f_code
+    code, module = last.tb_frame.f_code, str(last.tb_frame.f_globals.get("__name__"))
     raised = dis.opname[code.co_code[last.tb_lasti]] == "RAISE_VARARGS"
-    return raised and Path(code.co_filename).parent.name in _OURS
+    return raised and module.partition(".")[0] in _OURS
 
 
 def _finite(result: Any) -> bool:
