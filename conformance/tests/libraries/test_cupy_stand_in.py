@@ -19,7 +19,7 @@ from typing import Any
 
 import pytest
 
-from tests.stand_in_cupy import install
+from tests.libraries.stand_in_cupy import install
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 

@@ -21,7 +21,7 @@ from invconv_benchmarks.density.trainer import Trainer  # noqa: E402
 from invconv_benchmarks.density.training import Progress, train  # noqa: E402
 from invconv_benchmarks.density.users_data import load  # noqa: E402
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 DIGITS = load("digits")
 
 

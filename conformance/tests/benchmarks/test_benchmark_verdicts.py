@@ -10,7 +10,7 @@ import pytest
 from invconv_benchmarks import fits, limits, page, spread
 from invconv_benchmarks.collect import Collector
 from invconv_benchmarks.suites import LIMIT_SHAPES
-from tests.made_results import document, message, row, samples
+from tests.benchmarks.made_results import document, message, row, samples
 
 
 def test_ratio_of_samples_that_drift_together() -> None:

@@ -1,6 +1,6 @@
 """Plant faults into the core, one at a time, and show that the conformance suite catches each.
 
-``python conformance/tests/planted_faults.py`` prints which law on which case caught what, and
+``python conformance/tests/suite/planted_faults.py`` prints which law on which case caught what, and
 exits with 1 if one was not caught. The faults are in ``planted_faults.toml``.
 """
 
@@ -24,7 +24,7 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 _LONGEST = 120  # seconds, for a fault that never ends
 
 

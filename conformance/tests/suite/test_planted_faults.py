@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.planted_faults import FAULTS, Fault, judge, judge_sound
+from tests.suite.planted_faults import FAULTS, Fault, judge, judge_sound
 
 
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.name)

@@ -22,7 +22,7 @@ from invconv_benchmarks import maps, measure, ours, plain, references, result, s
 from invconv_benchmarks.contender import Contender, Setup
 from invconv_benchmarks.suites import Group
 from invconv_benchmarks.worker import targets_of
-from tests.gpus import without_gpu
+from tests.libraries.gpus import without_gpu
 
 NUMPY = ("numpy", "cpu")
 ALL = (NUMPY, ("torch", "cpu"), ("jax", "cpu"))

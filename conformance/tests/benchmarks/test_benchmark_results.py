@@ -9,9 +9,9 @@ import pytest
 
 from invconv_benchmarks import compare, page, plots, readme, result, tables
 from invconv_benchmarks.suites import GROUPS, LIMIT_SHAPES, SUITES, select
-from tests.made_results import document, named, written
+from tests.benchmarks.made_results import document, named, written
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 def test_a_result_comes_back_as_it_was(tmp_path: Path) -> None:

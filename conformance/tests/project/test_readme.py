@@ -14,7 +14,7 @@ from invconv._cli import main
 
 jax.config.update("jax_enable_x64", True)
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 EXAMPLES = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 

@@ -15,7 +15,7 @@ from skimage.io import imsave
 
 from invconv import _cli
 from invconv_conformance import info
-from tests.gpus import CUPY
+from tests.libraries.gpus import CUPY
 
 
 def invconv(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:

@@ -14,7 +14,7 @@ from jax import numpy as jnp
 import invconv as ic
 import invconv_jax as ij
 import invconv_torch as it
-from tests.test_reversible import SHAPE, loss_of, stored, torch_layers
+from tests.on_torch.test_reversible import SHAPE, loss_of, stored, torch_layers
 
 jax.config.update("jax_enable_x64", True)
 

@@ -28,7 +28,7 @@ from invconv_benchmarks.density.outcome import Job  # noqa: E402
 from invconv_benchmarks.density.recipe import load_preset  # noqa: E402
 from invconv_benchmarks.density.users_data import load  # noqa: E402
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 OPTIONS = ["density", "compare", "--preset", "digits", "--seeds", "0,1", "--steps", "3"]
 
 

@@ -1,6 +1,6 @@
 """Condition numbers of random operators: within a factor 3 of the truth, or called uncertain.
 
-``python conformance/tests/condition_accuracy.py`` does the same for 500 of every family.
+``python conformance/tests/stability/condition_accuracy.py`` does the same for 500 of every family.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import pytest
 from invconv.trust import norms
 from invconv_conformance import drawn
 from invconv_conformance.drawn import FAMILIES
-from tests.condition_accuracy import compare
+from tests.stability.condition_accuracy import compare
 
 ESTIMATED = ("corner", "raster", "EmergingConv", "Chain")
 

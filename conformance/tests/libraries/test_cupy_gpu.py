@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import invconv as ic
-from tests.gpus import CUPY
+from tests.libraries.gpus import CUPY
 
 pytestmark = pytest.mark.gpu
 

@@ -20,8 +20,8 @@ from invconv.arrays.stencil import Offset
 from invconv.kernels.plain import layout as pitched_layout
 from invconv.kernels.plain.pitched import NUMPY, PitchedSolver, StridedOps
 from invconv_torch.waves import TORCH
-from tests.test_pitched import OPS, Shape, draw, folded, solved, solver_of
-from tests.test_torch_traced import WithoutDriver
+from tests.kernels.test_pitched import OPS, Shape, draw, folded, solved, solver_of
+from tests.on_torch.test_torch_traced import WithoutDriver
 
 
 def test_the_plan_counts_the_wavefronts() -> None:

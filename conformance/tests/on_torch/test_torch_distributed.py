@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 def test_two_processes_train_as_one() -> None:
@@ -16,7 +16,7 @@ def test_two_processes_train_as_one() -> None:
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
     command += ["--standalone"]
     done = subprocess.run(
-        [*command, "conformance/tests/torch_ddp.py"],
+        [*command, "conformance/tests/on_torch/torch_ddp.py"],
         cwd=ROOT,
         env=os.environ | {"PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1"},
         capture_output=True,

@@ -1,9 +1,9 @@
 """Hold `conv.condition` against the true condition numbers of random operators of every family.
 
-``python conformance/tests/condition_accuracy.py`` prints, a line per family, the smallest and the
-largest ratio of the two over 500 operators, how many of the numbers are estimates, and how many
-`diagnose` calls uncertain; it exits with 1 where a ratio leaves [1/3, 3], or where a number is
-called uncertain though the condition is below 1e13. With ``--estimate`` no number is exact that
+``python conformance/tests/stability/condition_accuracy.py`` prints, a line per family, the smallest
+and the largest ratio of the two over 500 operators, how many of the numbers are estimates, and how
+many `diagnose` calls uncertain; it exits with 1 where a ratio leaves [1/3, 3], or where a number
+is called uncertain though the condition is below 1e13. With ``--estimate`` no number is exact that
 could be estimated.
 
 The truth is the norm of the dense matrix of the definition (`oracle`) times that of its inverse,

@@ -26,7 +26,7 @@ from invconv_conformance.library import Column
 from invconv_conformance.result import Result
 from invconv_conformance.runner import Task, perform, tasks
 from invconv_conformance.selection import QUICK, QUICK_KERNEL
-from tests.gpus import without_gpu
+from tests.libraries.gpus import without_gpu
 
 _PARTS = 6  # of the list of cases, so that processes share the work
 

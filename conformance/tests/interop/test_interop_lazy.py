@@ -13,7 +13,7 @@ import pytest
 import invconv_jax.interop
 import invconv_torch.interop
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 PACKAGES: tuple[Any, ...] = (invconv_torch.interop, invconv_jax.interop)
 FLOW_LIBRARIES = {"FrEIA", "distrax", "flowjax", "nflows", "normflows", "numpyro", "pyro", "zuko"}
 

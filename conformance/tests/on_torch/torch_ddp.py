@@ -2,7 +2,7 @@
 
 From the root of the repository, on two processes::
 
-    torchrun --standalone --nproc-per-node 2 conformance/tests/torch_ddp.py
+    torchrun --standalone --nproc-per-node 2 conformance/tests/on_torch/torch_ddp.py
 
 With ``--backend nccl`` each process takes a GPU of its own.
 """
