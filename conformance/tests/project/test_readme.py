@@ -65,7 +65,7 @@ def test_every_public_name_is_mentioned() -> None:
 
 def test_source_that_the_paper_table_names_exists() -> None:
     table = README[README.index("## The paper, in the code") :]
-    named = re.findall(r"`(invconv/\w+\.py)`", table)
+    named = re.findall(r"`(invconv/[\w/]+\.py)`", table)
     assert len(named) >= 8
     for path in named:
         assert (ROOT / path).is_file(), path
