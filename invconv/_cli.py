@@ -19,7 +19,7 @@ COMMANDS = {
     ),
     "conformance": (
         "invconv_conformance.command",
-        "demo",
+        "conformance",
         "check that values, inverses, log-determinants and gradients are right on every library",
     ),
     "benchmark": (

@@ -20,7 +20,7 @@ from invconv.files.whole_files import write_text
 from invconv_conformance import expected, report
 from invconv_conformance.agreement import agreement
 from invconv_conformance.libraries import LIBRARIES
-from invconv_conformance.page import as_page
+from invconv_conformance.pages.conformance import as_page
 from invconv_conformance.result import Outcome, Result
 from invconv_conformance.runner import Task, tasks
 from invconv_conformance.runner import run as run_tasks
