@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from invconv_conformance.pages.conformance import as_page, cells, percent, share, short
+from invconv_conformance.pages.conformance import as_page, cells, share
+from invconv_conformance.pages.words import percent, short
 
 HOSTILE = "</script><script>alert('x')</script><!--&amp;\u2028\u2029"
 
@@ -166,7 +167,12 @@ def test_a_share_beyond_any_bound_is_the_worst() -> None:
 
 
 def test_no_name_becomes_an_element() -> None:
-    agreement = {"a": HOSTILE, "b": HOSTILE + "2", "dtype": HOSTILE, "quantity": HOSTILE}
+    agreement: dict[str, Any] = {
+        "a": HOSTILE,
+        "b": HOSTILE + "2",
+        "dtype": HOSTILE,
+        "quantity": HOSTILE,
+    }
     agreement |= {"case": HOSTILE, "difference": 2.0, "condition": 3.0}
     plain: dict[str, Any] = dict.fromkeys(agreement, "x")
     plain |= {"b": "y", "difference": 2.0, "condition": 3.0}
