@@ -217,8 +217,8 @@ def _detail(name: str, result: Found, at: str) -> Line:
             Styled(status, kind),
             Styled(result["case"], "code"),
             result["what"] + (f" ({result['reason']})" if result.get("reason") else ""),
-            Styled(result["reproduce"], "code"),
             *numbers,
+            Styled(result["reproduce"], "text code"),
         ),
         id=at,
     )
