@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import math
 import signal
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -14,15 +14,16 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from invconv_benchmarks.density import compare, evaluation, grid
-from invconv_benchmarks.density.architecture import MIXINGS
-from invconv_benchmarks.density.compare import Comparison
-from invconv_benchmarks.density.display import Display
-from invconv_benchmarks.density.processes import Processes, joined
-from invconv_benchmarks.density.recipe import PRECISIONS, Recipe, load_preset, preset_names
-from invconv_benchmarks.density.summary import standard_error
-from invconv_benchmarks.density.training import train
-from invconv_benchmarks.density.users_data import NAMES, load
+from invconv_benchmarks.density.compare.comparison import Comparison, perform, show
+from invconv_benchmarks.density.compare.summary import standard_error
+from invconv_benchmarks.density.data.users_data import NAMES, load
+from invconv_benchmarks.density.evaluation import evaluation, grid
+from invconv_benchmarks.density.models.architecture import MIXINGS
+from invconv_benchmarks.density.recipes.recipe import PRECISIONS, Recipe, load_preset, preset_names
+from invconv_benchmarks.density.training.display import Display
+from invconv_benchmarks.density.training.loop import train
+from invconv_benchmarks.density.training.processes import Processes, joined
+from invconv_benchmarks.options import numbers, words
 
 _ABOUT = "presets: " + ", ".join(preset_names())
 _CHANGES = ("data", "levels", "depth", "width", "steps", "batch", "learning_rate", "precision")
@@ -45,9 +46,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     _add_for_checkpoints(verbs)
     several = verbs.add_parser("compare", help="train every mixing layer on equal terms")
     several.add_argument("--quick", action="store_true", help="minutes: one seed, few steps")
-    several.add_argument("--seeds", help="such as 0,1,2 (the default; with --quick: 0)")
+    several.add_argument("--seeds", type=words, help="such as 0,1,2 (the default; with --quick: 0)")
     several.add_argument(
-        "--learning-rates", default="", help="tried beside the preset's, such as 3e-3,1e-2,3e-2"
+        "--learning-rates",
+        type=words,
+        default=(),
+        help="tried beside the preset's, such as 3e-3,1e-2,3e-2",
     )
     several.add_argument("--workers", type=int, default=2, help="processes (default: %(default)s)")
     several.add_argument("--out", type=Path, help="the folder of the runs and the result")
@@ -233,8 +237,8 @@ def _compare(arguments: argparse.Namespace) -> int:
     comparison = Comparison(
         preset=preset,
         changes=_changes(arguments),
-        seeds=_numbers("--seeds", arguments.seeds or ("0" if arguments.quick else "0,1,2"), int),
-        rates=_numbers("--learning-rates", arguments.learning_rates, float),
+        seeds=numbers("--seeds", arguments.seeds or ("0" if arguments.quick else "012"), int),
+        rates=numbers("--learning-rates", arguments.learning_rates, float),
         path=arguments.path,
         folder=arguments.out or Path(f"invconv-density-{preset.name}"),
         workers=arguments.workers,
@@ -247,18 +251,11 @@ def _compare(arguments: argparse.Namespace) -> int:
     comparison.folder.mkdir(parents=True, exist_ok=True)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # ended is interrupted
     try:
-        document = compare.perform(comparison, data, console)
+        document = perform(comparison, data, console)
     except KeyboardInterrupt:
         document = None
     if document is None:
         console.print("interrupted: the same command goes on from here")
         return 130
-    compare.show(document, comparison.folder, console)
+    show(document, comparison.folder, console)
     return 0
-
-
-def _numbers(option: str, text: str, kind: type[Any]) -> Sequence[Any]:
-    try:
-        return tuple(dict.fromkeys(kind(part) for part in text.split(",") if part))
-    except ValueError:
-        raise ValueError(f"{option}: expected numbers with commas between, got {text!r}") from None

@@ -18,10 +18,17 @@ import pytest
 import torch
 
 from invconv.arrays.namespaces import to_numpy
-from invconv_benchmarks import maps, measure, ours, plain, references, result, schedule
-from invconv_benchmarks.contender import Contender, Setup
-from invconv_benchmarks.suites import Group
-from invconv_benchmarks.worker import targets_of
+from invconv_benchmarks.contenders import ours, plain, references
+from invconv_benchmarks.contenders.everyone import targets_of
+from invconv_benchmarks.contenders.setup import Setup
+from invconv_benchmarks.measure import turns
+from invconv_benchmarks.measure.contender import Contender
+from invconv_benchmarks.results import result
+from invconv_benchmarks.results.messages import Sizes, Times
+from invconv_benchmarks.runs import schedule
+from invconv_benchmarks.runs.worker import Job, run
+from invconv_benchmarks.suites import maps
+from invconv_benchmarks.suites.group import Group
 from tests.libraries.gpus import without_gpu
 
 NUMPY = ("numpy", "cpu")
@@ -108,7 +115,7 @@ def test_absent_peers_say_so(monkeypatch: pytest.MonkeyPatch) -> None:
     there = setup("plain", ("forward", "unprepared"), ALL[1], peers=("normflows 1x1",))
     found = references.contenders(there)
     assert [c.absent for c in found] == ["normflows: not installed"] * 2
-    assert [t.error for t in measure.measure(found, 0.01)] == ["normflows: not installed"] * 2
+    assert [t.error for t in turns.measure(found, 0.01)] == ["normflows: not installed"] * 2
 
 
 def test_contenders_take_turns() -> None:
@@ -126,7 +133,7 @@ def test_contenders_take_turns() -> None:
         raise RuntimeError("no such thing\nsecond line")
 
     bad = setup("corner 2", ()).contender("bad", "ours", "forward", broken)
-    found = measure.measure([contender("a"), bad, contender("b")], 0.05)
+    found = turns.measure([contender("a"), bad, contender("b")], 0.05)
     assert "aabb" * 3 in "".join(order)  # each sample after an untimed call
     assert found[1].error == "RuntimeError: no such thing"
     assert len(found[0].samples) >= 5
@@ -143,15 +150,31 @@ def test_arithmetic_is_counted() -> None:
         maps.build("square", 3)
 
 
-def test_a_worker_that_dies_costs_one_group() -> None:
-    from invconv_benchmarks.worker import Job, run
+class Deadly(Group):
+    """A group that ends the process that receives it."""
 
+    def __reduce__(self) -> Any:
+        return os._exit, (1,)
+
+
+@pytest.mark.parametrize("memory", [False, True])
+def test_a_worker_that_dies_costs_one_group(memory: bool) -> None:
+    good = Group("inverse", "corner 2", (1, 2, 3, 3), ("inverse",), dtype="float32")
+    groups = (good, Deadly(**vars(good)), good)
+    job = Job(groups, (NUMPY,), 1, 0.01, memory)
+    found = [m for m in run(job) if isinstance(m, Times | Sizes)]
+    assert [bool(m.rows) for m in found] == [True, False, True]
+    if not memory:
+        assert found[1] == Times(groups[1], [], "the process died")
+
+
+def test_what_fails_in_a_worker_costs_one_row() -> None:
     good = Group("inverse", "corner 2", (1, 2, 3, 3), ("inverse",), dtype="float32")
     bad = replace(good, does=("inverse", "matrix"), map="no such map")
-    found = [m for k, m in run(Job((bad, good), (NUMPY,), 1, 0.01)) if k == "group"]
-    assert [bool(m["rows"]) for m in found] == [True, True]
-    assert "expected the name of a map" in found[0]["rows"][0]["error"]
-    assert found[1]["rows"][0]["samples"]
+    found = [m for m in run(Job((bad, good), (NUMPY,), 1, 0.01)) if isinstance(m, Times)]
+    assert [bool(m.rows) for m in found] == [True, True]
+    assert "expected the name of a map" in found[0].rows[0][1].error
+    assert found[1].rows[0][1].samples
 
 
 def test_stopping_keeps_what_was_measured(tmp_path: Path) -> None:
@@ -165,11 +188,11 @@ def test_stopping_keeps_what_was_measured(tmp_path: Path) -> None:
         if done == 2 and text != "stopping":
             raise KeyboardInterrupt
 
-    document = schedule.perform(plan, step)
-    assert document["complete"] is False
-    assert {tuple(r["shape"]) for r in document["rows"]} == {(1, 2, 3, 3), (1, 2, 4, 4)}
-    result.write(tmp_path / "result.json", document)
-    assert result.read(tmp_path / "result.json")["passes"] == 1
+    found = schedule.perform(plan, step)
+    assert found.complete is False
+    assert {r.shape for r in found.rows} == {(1, 2, 3, 3), (1, 2, 4, 4)}
+    result.write(tmp_path / "result.json", found)
+    assert result.read(tmp_path / "result.json").passes == 1
 
 
 def command(*arguments: str, cwd: Path) -> list[str]:
@@ -201,14 +224,14 @@ def test_quick_end_to_end(tmp_path: Path) -> None:
         "pass 2, 1 thr",
     ]
     folder = tmp_path / "invconv-benchmark"
-    document = result.read(folder / "result.json")
-    assert document["complete"]
-    mine = [r for r in document["rows"] if r["role"] == "ours"]
-    assert {(r["library"], r["does"]) for r in mine} == {
+    found = result.read(folder / "result.json")
+    assert found.complete
+    mine = [r for r in found.rows if r.role == "ours"]
+    assert {(r.library, r.does) for r in mine} == {
         (name, does) for name in ("numpy", "torch") for does in ("forward", "inverse", "unprepared")
     }
-    assert all(r["memory"] is not None and r["ratio"] > 0 for r in mine)
-    assert document["pools"]["1"]
+    assert all(r.memory is not None and r.ratio and r.ratio.value > 0 for r in mine)
+    assert found.pools["1"]
     assert (folder / "index.html").read_text().startswith("<!doctype html>")
     again = subprocess.run(
         command("compare", str(folder), str(folder / "result.json"), cwd=tmp_path),

@@ -7,30 +7,40 @@ from pathlib import Path
 
 import pytest
 
-from invconv_benchmarks import compare, page, plots, readme, result, tables
-from invconv_benchmarks.suites import GROUPS, LIMIT_SHAPES, SUITES, select
-from tests.benchmarks.made_results import document, named, written
+from invconv_benchmarks.measure.memory import Peak
+from invconv_benchmarks.report import changes, page, plots, readme, tables
+from invconv_benchmarks.results import result, sealed
+from invconv_benchmarks.suites.group import LIMIT_SHAPES, SUITES
+from invconv_benchmarks.suites.groups import GROUPS, select
+from tests.benchmarks.made_results import made, named, written
 
 ROOT = Path(__file__).parents[3]
 
 
 def test_a_result_comes_back_as_it_was(tmp_path: Path) -> None:
     path, read = written(tmp_path)
-    inverse = named(read["rows"], "invconv inverse")
-    assert inverse["against"] == "im2col"
-    assert inverse["low"] <= inverse["ratio"] <= inverse["high"]
-    assert inverse["ratio"] == pytest.approx(1.3, rel=0.02)
-    common = inverse["yardstick"]
-    assert common["low"] < common["value"] < common["high"]
-    assert common["value"] == pytest.approx(1.3 / 1.5, rel=0.02)
-    assert named(read["rows"], "F.conv2d")["yardstick"]["value"] == 1
-    assert all(r["yardstick"] is None for r in read["rows"] if r["axis"])  # PyTorch did not run
-    assert [len(p) for p in inverse["passes"]] == [30, 30]
-    assert inverse["memory"] == {"first": 10**6, "second": 5 * 10**5}
-    assert 0 < inverse["roofline"] < 1
-    assert named(read["rows"], "absent one")["error"] == "not installed"
+    assert read == made()
+    inverse = named(read.rows, "invconv inverse")
+    assert inverse.against == "im2col"
+    assert inverse.ratio is not None
+    assert inverse.ratio.low <= inverse.ratio.value <= inverse.ratio.high
+    assert inverse.ratio.value == pytest.approx(1.3, rel=0.02)
+    common = inverse.yardstick
+    assert common is not None
+    assert common.low < common.value < common.high
+    assert common.value == pytest.approx(1.3 / 1.5, rel=0.02)
+    conv2d = named(read.rows, "F.conv2d").yardstick
+    assert conv2d is not None
+    assert conv2d.value == 1
+    assert all(r.yardstick is None for r in read.rows if r.axis)  # PyTorch did not run
+    assert [len(p) for p in inverse.passes] == [30, 30]
+    assert inverse.memory == Peak(10**6, 5 * 10**5)
+    assert inverse.roofline is not None
+    assert 0 < inverse.roofline < 1
+    assert named(read.rows, "absent one").error == "not installed"
     assert not list(tmp_path.glob(".*"))
-    assert result.checksum(read) == json.loads(path.read_text())["checksum"]
+    document = json.loads(path.read_text())
+    assert sealed.checksum(read.to_json()) == sealed.checksum(document) == document["checksum"]
 
 
 def test_a_file_that_was_cut_off_is_refused(tmp_path: Path) -> None:
@@ -63,14 +73,14 @@ def test_a_file_that_was_changed_is_refused(
 
 def test_a_sealed_file_with_wrong_contents_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "result.json"
-    wrong = document()
+    wrong = made().to_json()
     wrong["rows"][0]["median"] *= 2
-    result.write(path, wrong)
+    sealed.write(path, wrong)
     with pytest.raises(ValueError, match="the median is not that of its samples"):
         result.read(path)
-    wrong = document()
+    wrong = made().to_json()
     del wrong["rows"][0]["passes"]
-    result.write(path, wrong)
+    sealed.write(path, wrong)
     with pytest.raises(ValueError, match=r"not of schema .* at rows/0"):
         result.read(path)
     with pytest.raises(ValueError, match="there is no such file"):
@@ -81,26 +91,26 @@ def test_a_sealed_file_with_wrong_contents_is_refused(tmp_path: Path) -> None:
 
 
 def test_compare_sees_changes_and_only_those(tmp_path: Path) -> None:
-    before = document()
-    found, notes = compare.changes(before, document(seed=50))
+    before = made()
+    found, notes = changes.changes(before, made(seed=50))
     assert {c.verdict for c in found} == {"same"}
     assert notes == ["1 rows not compared: not measured in one of them"]
-    slow, _ = compare.changes(before, document(inverse=2e-3))
-    verdicts = {c.row["contender"]: (c.measure, c.verdict) for c in slow if not c.row["axis"]}
+    slow, _ = changes.changes(before, made(inverse=2e-3))
+    verdicts = {c.row.contender: (c.measure, c.verdict) for c in slow if not c.row.axis}
     assert verdicts["invconv inverse"] == ("ratio", "slower")
     assert verdicts["invconv forward"] == ("ratio", "same")
     assert verdicts["im2col"] == ("time", "same")
-    fast, _ = compare.changes(document(inverse=2e-3), before)
-    assert "1 faster, 0 slower" in compare.summary(fast)
-    noisy, _ = compare.changes(document(noise=0.5), document(inverse=1.5e-3, noise=0.5))
+    fast, _ = changes.changes(made(inverse=2e-3), before)
+    assert "1 faster, 0 slower" in changes.summary(fast)
+    noisy, _ = changes.changes(made(noise=0.5), made(inverse=1.5e-3, noise=0.5))
     assert {c.verdict for c in noisy} == {"same"}
 
 
 def test_compare_of_two_machines_compares_ratios_alone() -> None:
-    other = document()
-    other["environment"]["cpu"] = "another processor"
-    other["rows"] = [r for r in other["rows"] if r["contender"] != "slow one"]
-    found, notes = compare.changes(document(), other)
+    other = made()
+    other.environment["cpu"] = "another processor"
+    other.rows[:] = [r for r in other.rows if r.contender != "slow one"]
+    found, notes = changes.changes(made(), other)
     assert {c.measure for c in found} == {"ratio"}
     assert any("times of different processors" in note for note in notes)
     assert any("only in the first result" in note for note in notes)
@@ -154,5 +164,5 @@ def test_the_readme_shows_the_committed_results() -> None:
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     assert readme.committed()
     assert readme.updated(text, readme.committed()) == text, (
-        "run python -m invconv_benchmarks.readme"
+        "run python -m invconv_benchmarks.report.readme"
     )

@@ -9,11 +9,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from invconv_benchmarks import first_solve, ours, threads, two_threads
-from invconv_benchmarks.contender import Setup
-from invconv_benchmarks.spread import Interval
-from invconv_benchmarks.suites import Group
-from invconv_benchmarks.two_threads import Found
+from invconv_benchmarks.contenders import ours
+from invconv_benchmarks.contenders.setup import Setup
+from invconv_benchmarks.measure import threads
+from invconv_benchmarks.measure.spread import Interval
+from invconv_benchmarks.studies import first_solve, two_threads
+from invconv_benchmarks.studies.two_threads import Found
+from invconv_benchmarks.suites.group import Group
 
 GROUP = Group("inverse", "corner 2", (1, 2, 3, 3), ("inverse",), dtype="float32")
 

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from invconv_benchmarks import fits, limits, page, spread
-from invconv_benchmarks.collect import Collector
-from invconv_benchmarks.suites import LIMIT_SHAPES
-from tests.benchmarks.made_results import document, message, row, samples
+from invconv_benchmarks.measure import spread
+from invconv_benchmarks.report import page
+from invconv_benchmarks.results import fits, limits
+from invconv_benchmarks.results.collect import Collector
+from invconv_benchmarks.suites.group import LIMIT_SHAPES
+from tests.benchmarks.made_results import made, message, row, samples
 
 
 def test_ratio_of_samples_that_drift_together() -> None:
@@ -93,50 +95,42 @@ def test_a_verdict_is_of_the_whole_spread(
     [(0.93, 6.25, "unclear"), (0.93, 0.1, "pass"), (1.05, 0.2, "unclear"), (1.4, 0.2, "miss")],
 )
 def test_an_exponent_passes_where_its_spread_does(value: float, error: float, verdict: str) -> None:
-    fit: dict[str, Any] = {
-        "role": "ours",
-        "axis": "batch",
-        "range": "all",
-        "library": "numpy",
-        "does": "inverse",
-    }
-    fit |= {"start": 4.0, "stop": 64.0, "value": value, "error": error}
-    (found,) = limits.verdicts([], [fit])
-    assert found["verdict"] == verdict
-    assert found["bound"] == 1.1
+    stated = {"value": value, "error": error, "start": 4.0, "stop": 64.0}
+    (found,) = limits.verdicts([], [replace(made().exponents[0], axis="batch", **stated)])
+    assert found.verdict == verdict
+    assert found.bound == 1.1
 
 
 def test_four_sizes_give_no_exponent() -> None:
-    rows = [r for r in document()["rows"] if not r["axis"] or r["shape"][2] <= 16]
+    rows = [r for r in made().rows if not r.axis or r.shape[2] <= 16]
     assert fits.exponents(rows) == []
     assert fits.unstated(rows) == "no exponents in pixels (4): they are fitted to at least 5 sizes"
-    assert fits.unstated(document()["rows"]) == ""
-    assert "No exponents in pixels (4)" in page.as_page(
-        document() | {"rows": rows, "exponents": []}, {}
-    )
+    assert fits.unstated(made().rows) == ""
+    few = replace(made(), rows=rows, exponents=[])
+    assert "No exponents in pixels (4)" in page.as_page(few, {})
 
 
 def test_exponents_of_a_result() -> None:
-    found = {(e["does"], e["range"]): e for e in document()["exponents"]}
-    assert found["forward", "all"]["value"] == pytest.approx(1)
-    assert found["inverse", "all"]["value"] == pytest.approx(1.5)
-    assert found["inverse", "upper half"]["points"] == 5
-    assert found["inverse", "all"]["stop"] == 32**2
+    found = {(e.does, e.range): e for e in made().exponents}
+    assert found["forward", "all"].value == pytest.approx(1)
+    assert found["inverse", "all"].value == pytest.approx(1.5)
+    assert found["inverse", "upper half"].points == 5
+    assert found["inverse", "all"].stop == 32**2
 
 
 def test_limits_have_verdicts() -> None:
-    found = {v["limit"]: v for v in document()["limits"]}
+    found = {v.limit: v for v in made().limits}
     name = "NumPy, one thread: inverse / F.conv2d"
-    assert found[name]["verdict"] == "miss"
-    assert found[name]["value"] == pytest.approx(1.3 / 1.5, rel=0.02)
-    assert found[name]["bound"] == 0.8
-    assert found["backward error / (C k k eps)"]["verdict"] == "pass"
-    growth = [v for v in document()["limits"] if v["limit"] == "exponent of cost in pixels"]
-    assert [v["verdict"] for v in growth] == ["pass", "miss"]
-    unclear = {v["limit"]: v for v in document(inverse=1.15e-3, noise=0.2)["limits"]}
-    assert unclear[name]["verdict"] == "unclear"
-    kept = {v["limit"]: v for v in document(inverse=1.0e-3)["limits"]}
-    assert kept[name]["verdict"] == "pass"
+    assert found[name].verdict == "miss"
+    assert found[name].value == pytest.approx(1.3 / 1.5, rel=0.02)
+    assert found[name].bound == 0.8
+    assert found["backward error / (C k k eps)"].verdict == "pass"
+    growth = [v for v in made().limits if v.limit == "exponent of cost in pixels"]
+    assert [v.verdict for v in growth] == ["pass", "miss"]
+    unclear = {v.limit: v for v in made(inverse=1.15e-3, noise=0.2).limits}
+    assert unclear[name].verdict == "unclear"
+    kept = {v.limit: v for v in made(inverse=1.0e-3).limits}
+    assert kept[name].verdict == "pass"
 
 
 # inverse / F.conv2d at most, in float32 and float64: as the issue that set the limits states them
@@ -157,15 +151,15 @@ def test_the_limits_against_conv2d(library: str, times: float) -> None:
                         row("F.conv2d", "plain", "forward", [1e-3] * 9, library="torch"),
                     ]
                     place = {"shape": shape, "dtype": dtype}
-                    found.add("group", message(rows, **place), 1, memory=False)
-                    found.add("group", message(rows, **place), 2, memory=False)  # has no limit
+                    found.add(message(rows, **place), 1)
+                    found.add(message(rows, **place), 2)  # has no limit
                 (one,) = limits.verdicts(found.rows(), [])
-                assert one["verdict"] == verdict
-                assert one["value"] == pytest.approx(value * one["bound"])
+                assert one.verdict == verdict
+                assert one.value == pytest.approx(value * one.bound)
 
 
 def test_without_the_yardstick_there_is_no_verdict() -> None:
     found = Collector()
     rows = [row("invconv inverse", "ours", "inverse", [1e-3] * 9)]
-    found.add("group", message(rows), 1, memory=False)
+    found.add(message(rows), 1)
     assert limits.verdicts(found.rows(), []) == []

@@ -8,7 +8,8 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="torch is not installed")
 
-from invconv_benchmarks.density.architecture import MIXINGS, Architecture, build  # noqa: E402
+from invconv_benchmarks.density.models.architecture import MIXINGS, Architecture  # noqa: E402
+from invconv_benchmarks.density.models.build import build  # noqa: E402
 
 mixings = pytest.mark.parametrize("mixing", MIXINGS)
 

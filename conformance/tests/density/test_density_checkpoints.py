@@ -22,10 +22,11 @@ import safetensors  # noqa: E402
 from safetensors.torch import save_file  # noqa: E402
 
 from invconv._cli import main  # noqa: E402
-from invconv_benchmarks.density import checkpoint, evaluation  # noqa: E402
-from invconv_benchmarks.density.recipe import load_preset  # noqa: E402
-from invconv_benchmarks.density.training import train  # noqa: E402
-from invconv_benchmarks.density.users_data import load  # noqa: E402
+from invconv_benchmarks.density.data.users_data import load  # noqa: E402
+from invconv_benchmarks.density.evaluation import evaluation  # noqa: E402
+from invconv_benchmarks.density.recipes import checkpoint  # noqa: E402
+from invconv_benchmarks.density.recipes.recipe import load_preset  # noqa: E402
+from invconv_benchmarks.density.training.loop import train  # noqa: E402
 
 DIGITS = load("digits")
 RECIPE = load_preset("digits").recipe("plain", steps=60)

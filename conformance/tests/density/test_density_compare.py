@@ -21,12 +21,14 @@ torch = pytest.importorskip("torch", reason="torch is not installed")
 from matplotlib.image import imread  # noqa: E402
 
 from invconv._cli import main  # noqa: E402
-from invconv_benchmarks.density import checkpoint, comparison_file, readme, report, summary  # noqa: E402
-from invconv_benchmarks.density.architecture import MIXINGS, build  # noqa: E402
-from invconv_benchmarks.density.dataset import noise_of_test  # noqa: E402
-from invconv_benchmarks.density.outcome import Job  # noqa: E402
-from invconv_benchmarks.density.recipe import load_preset  # noqa: E402
-from invconv_benchmarks.density.users_data import load  # noqa: E402
+from invconv_benchmarks.density.compare import comparison_file, readme, report, summary  # noqa: E402
+from invconv_benchmarks.density.compare.outcome import Job  # noqa: E402
+from invconv_benchmarks.density.data.dataset import noise_of_test  # noqa: E402
+from invconv_benchmarks.density.data.users_data import load  # noqa: E402
+from invconv_benchmarks.density.models.architecture import MIXINGS  # noqa: E402
+from invconv_benchmarks.density.models.build import build  # noqa: E402
+from invconv_benchmarks.density.recipes import checkpoint  # noqa: E402
+from invconv_benchmarks.density.recipes.recipe import load_preset  # noqa: E402
 
 ROOT = Path(__file__).parents[3]
 OPTIONS = ["density", "compare", "--preset", "digits", "--seeds", "0,1", "--steps", "3"]

@@ -15,8 +15,8 @@ import pytest
 from PIL import Image
 from skimage import data as skimage_data
 
-from invconv_benchmarks.density.dataset import Batches, Dataset, noise_of_test
-from invconv_benchmarks.density.users_data import LAYOUTS, load
+from invconv_benchmarks.density.data.dataset import Batches, Dataset, noise_of_test
+from invconv_benchmarks.density.data.users_data import LAYOUTS, load
 
 RNG = np.random.default_rng(0)
 

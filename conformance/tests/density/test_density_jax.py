@@ -14,9 +14,10 @@ pytest.importorskip("safetensors", reason="safetensors is not installed")
 
 from safetensors.torch import save_file  # noqa: E402
 
-from invconv_benchmarks.density import jax_flow  # noqa: E402
-from invconv_benchmarks.density.architecture import Architecture, build  # noqa: E402
-from invconv_benchmarks.density.round_trip import image_bounds, noise_bounds  # noqa: E402
+from invconv_benchmarks.density.evaluation.round_trip import image_bounds, noise_bounds  # noqa: E402
+from invconv_benchmarks.density.models import jax_flow  # noqa: E402
+from invconv_benchmarks.density.models.architecture import Architecture  # noqa: E402
+from invconv_benchmarks.density.models.build import build  # noqa: E402
 
 SHAPE = (3, 8, 8)
 GLOW = ("plain", "plu", "qr", "emerging", "periodic")

@@ -13,10 +13,12 @@ pytest.importorskip("skimage", reason="scikit-image is not installed")
 
 from skimage.data import hubble_deep_field  # noqa: E402
 
-from invconv_benchmarks.density import dequantise, round_trip  # noqa: E402
-from invconv_benchmarks.density.architecture import MIXINGS, Architecture, build  # noqa: E402
-from invconv_benchmarks.density.coupling import AffineCoupling  # noqa: E402
-from invconv_benchmarks.density.model import DensityModel  # noqa: E402
+from invconv_benchmarks.density.data import dequantise  # noqa: E402
+from invconv_benchmarks.density.evaluation import round_trip  # noqa: E402
+from invconv_benchmarks.density.models.architecture import MIXINGS, Architecture  # noqa: E402
+from invconv_benchmarks.density.models.build import build  # noqa: E402
+from invconv_benchmarks.density.models.coupling import AffineCoupling  # noqa: E402
+from invconv_benchmarks.density.models.model import DensityModel  # noqa: E402
 from invconv_torch import ActNorm, ConditionGuard  # noqa: E402
 
 mixings = pytest.mark.parametrize("mixing", MIXINGS)

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from invconv_benchmarks.density.architecture import MIXINGS
-from invconv_benchmarks.density.recipe import Recipe, Training, load_preset, preset_names
+from invconv_benchmarks.density.models.architecture import MIXINGS
+from invconv_benchmarks.density.recipes.recipe import Recipe, Training, load_preset, preset_names
 
 # arXiv 1901.11137, the tables: levels, depth, and bits/dim of Real NVP, plain, periodic, emerging
 PAPER = {

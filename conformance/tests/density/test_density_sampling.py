@@ -11,10 +11,11 @@ import pytest
 torch = pytest.importorskip("torch", reason="torch is not installed")
 
 import invconv as ic  # noqa: E402
-from invconv_benchmarks.density import sampling  # noqa: E402
-from invconv_benchmarks.density.architecture import MIXINGS, Architecture, build  # noqa: E402
-from invconv_conformance import oracle  # noqa: E402
-from invconv_conformance.case import perturbed  # noqa: E402
+from invconv_benchmarks.density.evaluation import sampling  # noqa: E402
+from invconv_benchmarks.density.models.architecture import MIXINGS, Architecture  # noqa: E402
+from invconv_benchmarks.density.models.build import build  # noqa: E402
+from invconv_conformance.cases.case import perturbed  # noqa: E402
+from invconv_conformance.truth import oracle  # noqa: E402
 
 
 def model_of(mixing: str) -> Any:

@@ -14,12 +14,12 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="torch is not installed")
 
-from invconv_benchmarks.density import checkpoint  # noqa: E402
-from invconv_benchmarks.density.health import DivergedError  # noqa: E402
-from invconv_benchmarks.density.recipe import Recipe, load_preset  # noqa: E402
-from invconv_benchmarks.density.trainer import Trainer  # noqa: E402
-from invconv_benchmarks.density.training import Progress, train  # noqa: E402
-from invconv_benchmarks.density.users_data import load  # noqa: E402
+from invconv_benchmarks.density.data.users_data import load  # noqa: E402
+from invconv_benchmarks.density.recipes import checkpoint  # noqa: E402
+from invconv_benchmarks.density.recipes.recipe import Recipe, load_preset  # noqa: E402
+from invconv_benchmarks.density.training.health import DivergedError  # noqa: E402
+from invconv_benchmarks.density.training.loop import Progress, train  # noqa: E402
+from invconv_benchmarks.density.training.trainer import Trainer  # noqa: E402
 
 ROOT = Path(__file__).parents[3]
 DIGITS = load("digits")
@@ -229,7 +229,7 @@ def test_two_processes_train_as_one(tmp_path: Path) -> None:
 
 
 def test_a_batch_that_two_processes_cannot_share() -> None:
-    from invconv_benchmarks.density.processes import Processes
+    from invconv_benchmarks.density.training.processes import Processes
 
     parts = [Processes(rank, 4).part(12) for rank in range(4)]
     assert [list(range(12))[part] for part in parts] == [

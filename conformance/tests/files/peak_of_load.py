@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 import invconv as ic
-from invconv_benchmarks import memory
+from invconv_benchmarks.measure import memory
 
 
 def main(library: str, path: str) -> None:

@@ -61,9 +61,13 @@ def test_the_wheel_holds_the_packages_and_nothing_large(wheel: Path) -> None:
     adapters = {"invconv_torch", "invconv_jax", "invconv_cupy"}
     assert tops == {"invconv", "invconv_conformance", "invconv_benchmarks", *adapters}
     assert {f"{top}/py.typed" for top in tops} <= set(names)
-    for data in ("page.html", "conformance.schema.json", "golden/golden-1.npz"):
+    pages = ("pages/base.html", "pages/conformance.html")
+    for data in (*pages, "conformance.schema.json", "golden/golden-1.npz"):
         assert f"invconv_conformance/{data}" in names
-    for data in ("comparison.schema.json", "presets/hubble.toml", "presets/cifar10.toml"):
+    for data in ("report/page.html", "results/benchmark.schema.json"):
+        assert f"invconv_benchmarks/{data}" in names
+    presets = ("recipes/presets/hubble.toml", "recipes/presets/cifar10.toml")
+    for data in ("compare/comparison.schema.json", *presets):
         assert f"invconv_benchmarks/density/{data}" in names
     assert any(name.endswith("licenses/LICENSE") for name in names)
 

@@ -16,11 +16,11 @@ import torch
 
 import invconv as ic
 from invconv import _cli
-from invconv_benchmarks import growing
-from invconv_benchmarks.growing import Shape
-from invconv_conformance import oracle
-from invconv_conformance.extended import EXTENDED
-from invconv_conformance.substitution import convolve, substitute
+from invconv_benchmarks.demo import growing
+from invconv_benchmarks.demo.growing import Shape
+from invconv_conformance.truth import oracle
+from invconv_conformance.truth.extended import EXTENDED
+from invconv_conformance.truth.substitution import convolve, substitute
 
 GROWTH = list(growing.examples())
 EPS = 2.0**-23

@@ -13,8 +13,8 @@ import torch
 
 import invconv as ic
 from invconv.arrays.namespaces import to_numpy
-from invconv_benchmarks import precision_study
-from invconv_conformance.substitution import substitute
+from invconv_benchmarks.studies import precision
+from invconv_conformance.truth.substitution import substitute
 
 jax.config.update("jax_enable_x64", True)
 
@@ -140,11 +140,11 @@ def test_jax_without_float64_says_so() -> None:
 def test_the_study_stays_within_its_bound(monkeypatch: pytest.MonkeyPatch) -> None:
     few = {
         name: (build, sizes[:1], strengths[::3])
-        for name, (build, sizes, strengths) in precision_study.FAMILIES.items()
+        for name, (build, sizes, strengths) in precision.FAMILIES.items()
     }
-    monkeypatch.setattr(precision_study, "FAMILIES", few)
-    found = list(precision_study.points())
-    assert len(found) == 2 * len(precision_study.METHODS) * sum(len(s) for _, _, s in few.values())
-    assert max(precision_study.share([p for p in found if p.condition > 2]).values()) < 1
+    monkeypatch.setattr(precision, "FAMILIES", few)
+    found = list(precision.points())
+    assert len(found) == 2 * len(precision.METHODS) * sum(len(s) for _, _, s in few.values())
+    assert max(precision.share([p for p in found if p.condition > 2]).values()) < 1
     # so near the identity the bound is one rounding, and a sum may have two
-    assert max(precision_study.share(found).values()) < 2
+    assert max(precision.share(found).values()) < 2

@@ -1,0 +1,99 @@
+"""One run of a comparison, from its first step to what is reported of it."""
+
+from __future__ import annotations
+
+import json
+import statistics
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from invconv.files.whole_files import write_text
+from invconv_benchmarks.density.data.dataset import Dataset
+from invconv_benchmarks.density.evaluation import evaluation
+from invconv_benchmarks.density.recipes.recipe import Recipe
+from invconv_benchmarks.density.training.health import DivergedError
+from invconv_benchmarks.density.training.loop import Progress, train
+from invconv_benchmarks.density.training.trainer import Trainer
+
+NAME = "outcome.json"
+SCHEMA = "invconv-density-outcome/2"  # one of another version is evaluated again, not trained
+IMAGES, SAMPLES = 16, 100  # that go through a model and back;
+FEWER = {"maf": (4, 10)}  # where a sample takes a pass a number
+
+Outcome = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Job:
+    """A run of a comparison.
+
+    Attributes
+    ----------
+    name : str
+        Of its folder.
+    recipe : Recipe
+    sweep : bool
+        Whether it is there for its learning rate alone, and is not sampled from.
+    """
+
+    name: str
+    recipe: Recipe
+    sweep: bool = False
+
+
+def perform(
+    job: Job,
+    data: Dataset,
+    folder: Path,
+    report: Callable[[Progress], None],
+    should_stop: Callable[[], bool],
+) -> Outcome | None:
+    """Train and evaluate, from where it was left; return what was found, None if told to stop.
+
+    A run that diverged is finished, too: it would diverge again.
+    """
+    identity = {"schema": SCHEMA, "recipe": job.recipe.to_dict(), "data": data.fingerprint}
+    known = _read(folder / NAME, identity)
+    if known is not None:
+        return known
+    found: Outcome = {"error": None, "bits": None, "images": None, "samples": None}
+    try:
+        trainer = train(
+            job.recipe, data, folder, report=report, should_stop=should_stop, seconds=30
+        )
+    except DivergedError as error:
+        found["error"] = str(error)
+    else:
+        if trainer.step < trainer.steps:
+            return None
+        found |= _evaluated(trainer, data, sweep=job.sweep)
+    found = identity | found
+    write_text(folder / NAME, json.dumps(found, allow_nan=False) + "\n")
+    return found
+
+
+def _evaluated(trainer: Trainer, data: Dataset, *, sweep: bool) -> Outcome:
+    found: Outcome = {
+        "parameters": sum(p.numel() for p in trainer.model.parameters()),
+        "bits": [float(b) for b in evaluation.bits_per_dim(trainer.average, data)],
+        "history": trainer.history,
+        "seconds_per_step": statistics.median(
+            entry["seconds_per_step"] for entry in trainer.history
+        ),
+    }
+    if not sweep:
+        counts = FEWER.get(trainer.recipe.architecture.mixing, (IMAGES, SAMPLES))
+        found |= evaluation.round_trips(trainer.average, data, *counts)
+    return found
+
+
+def _read(path: Path, identity: dict[str, Any]) -> Outcome | None:
+    """Return a finished run's outcome; None if there is none, or not a whole one of this run."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, json.JSONDecodeError, UnicodeDecodeError):
+        return None
+    same = isinstance(found, dict) and all(found.get(k) == v for k, v in identity.items())
+    return found if same else None
