@@ -17,17 +17,17 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 
 from invconv.files.whole_files import write_text
-from invconv_conformance import expected, report
-from invconv_conformance.agreement import agreement
-from invconv_conformance.libraries import LIBRARIES
+from invconv_conformance.libraries.environment import environment, settings, share_the_card
+from invconv_conformance.libraries.table import LIBRARIES
 from invconv_conformance.pages.conformance import as_page
-from invconv_conformance.result import Outcome, Result
-from invconv_conformance.runner import Task, tasks
-from invconv_conformance.runner import run as run_tasks
-from invconv_conformance.selection import choose, quickly, select, select_laws
-from invconv_conformance.worker_environment import environment, settings, share_the_card
+from invconv_conformance.report import documents, terminal
+from invconv_conformance.report.agreement import agreement
+from invconv_conformance.run import expected
+from invconv_conformance.run.result import Outcome
+from invconv_conformance.run.runner import Task, tasks
+from invconv_conformance.run.runner import run as run_tasks
+from invconv_conformance.run.selection import choose, quickly, select, select_laws
 
-_SHOWN = 12  # kinds of failure that the terminal lists; the files have them all
 _ON_A_GPU = 4  # workers, each of which takes some of its memory for itself
 _FILES = ("json", "html", "junit")
 
@@ -92,7 +92,7 @@ def run(arguments: argparse.Namespace) -> int:
     results, stale = expected.mark([r for o in outcomes for r in o.results], entries)
     partly = arguments.quick or arguments.device or arguments.mode or arguments.dtype
     stale = [] if partly else [e for e in stale if e.covered_by(cases, laws)]
-    found = report.Run(
+    found = documents.Run(
         f"python -m invconv {shlex.join(sys.argv[1:])}",
         columns,
         results,
@@ -102,7 +102,7 @@ def run(arguments: argparse.Namespace) -> int:
     )
     if all(r.status == "not applicable" for r in results):
         raise ValueError("these laws say nothing of these cases here: nothing was checked")
-    _print(console, found, stale, len(laws), len({task.case for task in todo}))
+    terminal.show(console, found, stale, len(laws), len({task.case for task in todo}))
     _write(arguments, found)
     return 1 if stale or any(r.bad for r in results) else 0
 
@@ -140,56 +140,12 @@ def _for_workers(count: int) -> Iterator[None]:
             yield
 
 
-def _print(
-    console: Console, found: report.Run, stale: list[expected.Expected], laws: int, cases: int
-) -> None:
-    console.print("Share of its bound that the worst case of each law uses up:")
-    for table in report.summaries(found):
-        console.print(table)
-    _print_failures(console, [r for r in found.results if r.bad])
-    for name, missing in report.as_json(found)["lacks"].items():
-        console.print(f"{name} lacks what the core needs: {', '.join(missing)}", highlight=False)
-    for entry in stale:
-        console.print(f"[red]no longer fails[/]: {entry}; take it off the list", highlight=False)
-    for reason in found.not_run:
-        console.print(f"not run: {reason}")
-    console.print(_totals(found.results), f"{laws} laws on {cases} cases, {found.seconds:.0f} s")
-
-
-def _print_failures(console: Console, bad: list[Result]) -> None:
-    """Print each kind of failure once, with its worst case."""
-    groups: dict[tuple[str, str, str], list[Result]] = {}
-    for r in bad:
-        groups.setdefault(
-            (r.library, r.status, r.what if r.status == "error" else r.law), []
-        ).append(r)
-    for group in list(groups.values())[:_SHOWN]:
-        worst = max(group, key=lambda r: r.share)
-        console.print(f"[red]{worst.status}[/] {worst.law}, {worst.case}: ", end="")
-        console.print(worst.what, highlight=False, markup=False)
-        if worst.status == "fail":
-            console.print(f"  error {worst.error:.3g}, bound {worst.bound:.3g}", highlight=False)
-        if len(group) > 1:
-            laws = ", ".join(dict.fromkeys(r.law for r in group))
-            console.print(f"  {len(group)} times, in {laws}", highlight=False)
-        console.print(f"  {worst.reproduce}", highlight=False, markup=False, soft_wrap=True)
-    if len(groups) > _SHOWN:
-        console.print(f"and {len(groups) - _SHOWN} more kinds; --json and --html have them all")
-
-
-def _totals(results: list[Result]) -> str:
-    ran = [r for r in results if r.status != "not applicable"]
-    known = sum(r.status == "expected" for r in ran)
-    text = f"{sum(r.status == 'pass' for r in ran)} of {len(ran)} hold"
-    return f"{text}, {known} fail as expected:" if known else f"{text}:"
-
-
-def _write(arguments: argparse.Namespace, found: report.Run) -> None:
-    document = report.as_json(found)
+def _write(arguments: argparse.Namespace, found: documents.Run) -> None:
+    document = documents.as_json(found)
     if arguments.json is not None:
-        write_text(arguments.json, report.dumps(document))
+        write_text(arguments.json, documents.dumps(document))
     if arguments.html is not None:
         write_text(arguments.html, as_page(document))
     if arguments.junit is not None:
-        text = ElementTree.tostring(report.as_junit(found.results), "unicode")
+        text = ElementTree.tostring(documents.as_junit(found.results), "unicode")
         write_text(arguments.junit, text)

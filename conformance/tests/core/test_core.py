@@ -18,7 +18,7 @@ from torch.nn.functional import pixel_unshuffle
 import invconv as ic
 from invconv.arrays import registry
 from invconv.arrays.registry import agnostic
-from invconv_conformance.requirements import required_functions
+from invconv_conformance.libraries.requirements import required_functions
 
 RNG = np.random.default_rng(0)
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 import invconv as ic
 from invconv.arrays.registry import agnostic
-from invconv_conformance import oracle
+from invconv_conformance.truth import oracle
 
 # the same examples each time; `python -m invconv_conformance.fuzz calls` looks for new ones
 often = settings(

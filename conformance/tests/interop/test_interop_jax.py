@@ -14,8 +14,8 @@ from jax import numpy as jnp
 
 import invconv as ic
 import invconv_jax
-from invconv_conformance.case import Case
 from invconv_conformance.cases import CASES
+from invconv_conformance.cases.case import Case
 from invconv_jax import interop
 
 jax.config.update("jax_enable_x64", True)

@@ -12,8 +12,8 @@ import torch
 
 import invconv as ic
 import invconv_torch as it
-from invconv_conformance.case import Case
 from invconv_conformance.cases import CASES
+from invconv_conformance.cases.case import Case
 from invconv_torch import interop
 
 Shape = tuple[int, ...]

@@ -24,8 +24,8 @@ from invconv.kernels.cpu.correlate import correlation
 from invconv_conformance import info
 from invconv_conformance.cases import CASES
 from invconv_conformance.laws import LAWS
-from invconv_conformance.library import Column
-from invconv_conformance.runner import Task, perform
+from invconv_conformance.libraries.library import Column
+from invconv_conformance.run.runner import Task, perform
 
 LIKE: dict[str, Any] = {"numpy": np.empty(0), "torch": torch.empty(0, dtype=torch.float64)}
 Patch = Callable[[pytest.MonkeyPatch], None]

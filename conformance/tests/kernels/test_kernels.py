@@ -16,7 +16,7 @@ from invconv.kernels.cpu.compiled import CompiledSolve, address_of, compiled_sol
 from invconv.kernels.cpu.compiler.ir import Writer
 from invconv.kernels.cpu.compiler.target import Target, host
 from invconv.kernels.cpu.driver import write_solve_module, write_weights_module
-from invconv_conformance.oracle import affine
+from invconv_conformance.truth.oracle import affine
 
 Floats = np.ndarray[Any, Any]
 AARCH64 = Target("aarch64-unknown-linux-gnu", "neoverse-n1", "", 128, registers=32, fma=True)

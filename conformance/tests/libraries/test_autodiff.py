@@ -14,8 +14,8 @@ from jax import numpy as jnp
 
 import invconv as ic
 from invconv.arrays.namespaces import to_numpy
-from invconv_conformance.case import Case, perturbed
 from invconv_conformance.cases import CASES
+from invconv_conformance.cases.case import Case, perturbed
 
 jax.config.update("jax_enable_x64", True)
 

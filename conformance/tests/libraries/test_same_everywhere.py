@@ -10,10 +10,10 @@ import scipy.linalg
 
 import invconv as ic
 from invconv.arrays.namespaces import to_numpy
-from invconv_conformance import oracle
-from invconv_conformance.case import Case
 from invconv_conformance.cases import CASES
+from invconv_conformance.cases.case import Case
 from invconv_conformance.libraries import Target, targets
+from invconv_conformance.truth import oracle
 
 TOLERANCE = {"float64": 1e-13, "float32": 2e-6}
 REGULAR = [case for case in CASES if not case.singular and not case.name.startswith("ill-")]

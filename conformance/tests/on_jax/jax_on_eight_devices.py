@@ -21,7 +21,7 @@ def operators() -> Iterator[Any]:
 
     import invconv as ic
     import invconv_jax  # noqa: F401 - makes operators pytrees
-    from invconv_conformance.case import perturbed
+    from invconv_conformance.cases.case import perturbed
 
     rng = np.random.default_rng(0)
     matrices = (ic.ActNorm, ic.Conv1x1, ic.PLUConv1x1, ic.QRConv1x1)

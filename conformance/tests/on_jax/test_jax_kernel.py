@@ -14,7 +14,7 @@ from jax import numpy as jnp
 import invconv as ic
 import invconv_jax  # noqa: F401 - makes operators pytrees
 from invconv.kernels.cpu import machine
-from invconv_conformance import oracle
+from invconv_conformance.truth import oracle
 
 jax.config.update("jax_enable_x64", True)
 

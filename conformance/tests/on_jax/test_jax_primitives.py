@@ -17,9 +17,9 @@ from jax.test_util import check_grads
 import invconv as ic
 import invconv_jax  # noqa: F401 - makes operators pytrees
 from invconv.arrays.registry import PRIMITIVES, agnostic
-from invconv_conformance import oracle
-from invconv_conformance.case import perturbed
 from invconv_conformance.cases import CASES
+from invconv_conformance.cases.case import perturbed
+from invconv_conformance.truth import oracle
 
 jax.config.update("jax_enable_x64", True)
 

@@ -13,9 +13,9 @@ from jax import numpy as jnp
 
 import invconv as ic
 import invconv_jax
-from invconv_conformance import oracle
-from invconv_conformance.case import perturbed
 from invconv_conformance.cases import CASES
+from invconv_conformance.cases.case import perturbed
+from invconv_conformance.truth import oracle
 
 jax.config.update("jax_enable_x64", True)
 

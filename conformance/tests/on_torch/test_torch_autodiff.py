@@ -11,7 +11,7 @@ import torch
 from torch.autograd import gradcheck, gradgradcheck
 from torch.func import functional_call
 
-from invconv_conformance import oracle
+from invconv_conformance.truth import oracle
 
 # what PyTorch's own forward mode imports
 pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit.script:DeprecationWarning")

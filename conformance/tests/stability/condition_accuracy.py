@@ -29,9 +29,9 @@ from rich.table import Table
 
 import invconv as ic
 from invconv.trust import condition, norms
-from invconv_conformance import oracle
-from invconv_conformance.drawn import FAMILIES
-from invconv_conformance.extended import EXTENDED, ExtendedLU
+from invconv_conformance.cases.drawn import FAMILIES
+from invconv_conformance.truth import oracle
+from invconv_conformance.truth.extended import EXTENDED, ExtendedLU
 
 Matrix = np.ndarray[Any, Any]
 Shape = tuple[int, ...]

@@ -12,7 +12,7 @@ import pytest
 
 import invconv as ic
 from invconv.trust import condition, norms
-from invconv_conformance import oracle
+from invconv_conformance.truth import oracle
 
 # the authors' open issue "Numerical stability of inverse"; the masked entry is ignored
 AUTHORS = np.asarray([[[[9.0, 0.0462, -1.3683], [0.0, 0.0, 0.0]]]])

@@ -8,8 +8,8 @@ from __future__ import annotations
 import pytest
 
 from invconv.trust import norms
-from invconv_conformance import drawn
-from invconv_conformance.drawn import FAMILIES
+from invconv_conformance.cases import drawn
+from invconv_conformance.cases.drawn import FAMILIES
 from tests.stability.condition_accuracy import compare
 
 ESTIMATED = ("corner", "raster", "EmergingConv", "Chain")

@@ -16,16 +16,16 @@ import pytest
 
 from invconv._cli import main
 from invconv.kernels import numpy_primitives
-from invconv_conformance import expected, runner
-from invconv_conformance.agreement import difference
 from invconv_conformance.cases import CASES
-from invconv_conformance.extended import ExtendedLU
+from invconv_conformance.cases.quick import QUICK, QUICK_KERNEL
 from invconv_conformance.laws import LAWS
 from invconv_conformance.libraries import LIBRARIES
-from invconv_conformance.library import Column
-from invconv_conformance.result import Result
-from invconv_conformance.runner import Task, perform, tasks
-from invconv_conformance.selection import QUICK, QUICK_KERNEL
+from invconv_conformance.libraries.library import Column
+from invconv_conformance.report.agreement import difference
+from invconv_conformance.run import expected, runner
+from invconv_conformance.run.result import Result
+from invconv_conformance.run.runner import Task, perform, tasks
+from invconv_conformance.truth.extended import ExtendedLU
 from tests.libraries.gpus import without_gpu
 
 _PARTS = 6  # of the list of cases, so that processes share the work

@@ -1,33 +1,20 @@
-"""Golden vectors: inputs, parameters and outputs in a file that any language can read.
-
-``python -m invconv_conformance.golden`` recomputes every output of the shipped file from its
-parameters, by the definition in extended precision and by the core, and fails where one moved.
-``--write FOLDER`` makes the files anew.
-"""
+"""Which cases are golden vectors, how they are made, and which outputs have moved."""
 
 from __future__ import annotations
 
-import argparse
 import math
-import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 import numpy as np
-from rich.console import Console
-from rich.progress import track
 
 import invconv as ic
-from invconv_conformance import oracle
-from invconv_conformance.bounds import C_FACTOR, EPS, scales
-from invconv_conformance.case import Case
-from invconv_conformance.cases import CASES
-from invconv_conformance.extended import EXTENDED, ExtendedLU
-from invconv_conformance.golden_files import FOLDER, Golden, read, write
-from invconv_conformance.golden_format import SCHEMA, require
-from invconv_conformance.oracle import Matrix, Shape
+from invconv_conformance.cases.case import Case
+from invconv_conformance.golden.files import Golden
+from invconv_conformance.truth import oracle
+from invconv_conformance.truth.bounds import C_FACTOR, EPS, scales
+from invconv_conformance.truth.extended import EXTENDED, ExtendedLU
+from invconv_conformance.truth.oracle import Matrix, Shape
 
 _SAME = 1e-6  # relative, of conditions and tolerances, which need no more digits
 
@@ -164,42 +151,3 @@ def _by_core(golden: Golden, tolerance: dict[str, float]) -> Iterator[str]:
                 f"{what} by the core is off by {float(error):.3g}, "
                 f"over the bound {tolerance[what]:.3g}"
             )
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Check the files, or write them; 1 if a value moved, 2 if they cannot be read."""
-    parser = argparse.ArgumentParser(
-        prog="python -m invconv_conformance.golden", description=__doc__
-    )
-    parser.add_argument("--folder", type=Path, default=FOLDER, help="check the files here")
-    parser.add_argument("--write", type=Path, metavar="FOLDER", help="make new files there")
-    arguments = parser.parse_args(argv)
-    console = Console(soft_wrap=True, highlight=False)
-    try:
-        if arguments.write is not None:
-            require(arguments.write.is_dir(), f"there is no folder {arguments.write}")
-            cases, names = {case.name: case for case in CASES}, SELECTION.split()
-            require(set(names) <= set(cases), f"no case {sorted(set(names) - set(cases))}")
-            goldens = [make(cases[name]) for name in _progress(names, console)]
-            for path in write(arguments.write, goldens):
-                console.print(f"{path}: {path.stat().st_size} bytes", markup=False)
-            return 0
-        goldens = read(arguments.folder)
-    except (OSError, ValueError) as error:
-        print(error, file=sys.stderr)
-        return 2
-    lines = [line for golden in _progress(goldens, console) for line in moved(golden)]
-    for line in lines:
-        console.print(f"moved: {line}", markup=False)
-    kinds = len({type(golden.conv) for golden in goldens})
-    verdict = f"{len(lines)} moved" if lines else "none moved"
-    console.print(f"{SCHEMA}: {len(goldens)} cases of {kinds} operators, {verdict}")
-    return 1 if lines else 0
-
-
-def _progress(items: Sequence[Any], console: Console) -> Any:
-    return track(items, "golden vectors", console=console, transient=True)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

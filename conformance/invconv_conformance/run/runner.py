@@ -16,13 +16,13 @@ import numpy as np
 
 import invconv as ic
 from invconv.arrays.namespaces import to_numpy
-from invconv_conformance.cases import CASES
-from invconv_conformance.law import Law
-from invconv_conformance.laws import LAWS
-from invconv_conformance.libraries import target_of
-from invconv_conformance.library import Column
-from invconv_conformance.result import Outcome, Result
-from invconv_conformance.setting import Floats, Measure, Setting
+from invconv_conformance.cases.table import CASES
+from invconv_conformance.laws.law import Law
+from invconv_conformance.laws.setting import Floats, Measure, Setting
+from invconv_conformance.laws.table import LAWS
+from invconv_conformance.libraries.library import Column
+from invconv_conformance.libraries.table import target_of
+from invconv_conformance.run.result import Outcome, Result
 
 
 @dataclass(frozen=True)

@@ -8,10 +8,10 @@ from collections.abc import Iterator
 import numpy as np
 
 import invconv as ic
-from invconv_conformance.bounds import C_FACTOR, EPS
-from invconv_conformance.extended import EXTENDED
-from invconv_conformance.law import law, truth, values
-from invconv_conformance.setting import Array, Floats, Measure, Setting
+from invconv_conformance.laws.law import law, truth, values
+from invconv_conformance.laws.setting import Array, Floats, Measure, Setting
+from invconv_conformance.truth.bounds import C_FACTOR, EPS
+from invconv_conformance.truth.extended import EXTENDED
 
 
 @law(

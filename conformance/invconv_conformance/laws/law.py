@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from invconv.arrays.namespaces import to_numpy
-from invconv_conformance.extended import EXTENDED
-from invconv_conformance.setting import Array, Floats, Measure, Setting
+from invconv_conformance.laws.setting import Array, Floats, Measure, Setting
+from invconv_conformance.truth.extended import EXTENDED
 
 
 @dataclass(frozen=True)

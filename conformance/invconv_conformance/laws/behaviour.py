@@ -11,8 +11,8 @@ from array_api_compat import device
 import invconv as ic
 from invconv.arrays.namespaces import dtype_name, library_name, namespace, to_numpy
 from invconv.arrays.registry import PRIMITIVES, agnostic
-from invconv_conformance.law import law, truth, values
-from invconv_conformance.setting import Array, Measure, Setting
+from invconv_conformance.laws.law import law, truth, values
+from invconv_conformance.laws.setting import Array, Measure, Setting
 
 
 @law("kind", "results have the library, dtype, device and shape of the argument", "design")

@@ -1,4 +1,4 @@
-"""What a run found: a table to look at, JSON, HTML and JUnit to keep."""
+"""What a run found, and its documents: JSON and JUnit."""
 
 from __future__ import annotations
 
@@ -7,22 +7,19 @@ import datetime
 import json
 import math
 import platform
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 from xml.etree import ElementTree
 
-from rich import box
-from rich.table import Table
-
 import invconv
-from invconv_conformance.agreement import Agreement
-from invconv_conformance.bounds import C_FACTOR
-from invconv_conformance.laws import LAWS
-from invconv_conformance.libraries import target_of
-from invconv_conformance.library import Column
-from invconv_conformance.requirements import lacking
-from invconv_conformance.result import Result
+from invconv_conformance.laws.table import LAWS
+from invconv_conformance.libraries.library import Column
+from invconv_conformance.libraries.requirements import lacking
+from invconv_conformance.libraries.table import target_of
+from invconv_conformance.report.agreement import Agreement
+from invconv_conformance.run.result import Result
+from invconv_conformance.truth.bounds import C_FACTOR
 
 SCHEMA = "invconv-conformance/1"
 
@@ -49,33 +46,6 @@ class Run:
     not_run: list[str]
     agreement: list[Agreement]
     seconds: float
-
-
-def summaries(run: Run) -> Iterator[Table]:
-    """Yield a table a library: how much of its bound the worst case of a law uses up."""
-    for name in dict.fromkeys(column.library for column in run.columns):
-        columns = [column for column in run.columns if column.library == name]
-        table = Table(box=box.SIMPLE_HEAD, title=name, title_justify="left", title_style="bold")
-        table.add_column("law", no_wrap=True)
-        for column in columns:
-            mode = "" if column.mode == "eager" else f" {column.mode}"
-            table.add_column(f"{column.device}{mode}\n{column.dtype}", justify="right")
-        mine = [r for r in run.results if r.library == name]
-        for law in dict.fromkeys(r.law for r in mine):
-            rows = [r for r in mine if r.law == law]
-            table.add_row(law, *(_cell([r for r in rows if r.column == c]) for c in columns))
-        yield table
-
-
-def _cell(results: list[Result]) -> str:
-    bad = sum(r.bad for r in results)
-    if bad:
-        return f"[red]{bad} fail[/]"
-    held = [r for r in results if r.status == "pass"]
-    known = len([r for r in results if r.status == "expected"])
-    worst = max((r.share for r in held), default=None)
-    text = "-" if worst is None else f"{worst:.1%}" if worst else "ok"
-    return f"{text} ({known} known)" if known else text
 
 
 def as_json(run: Run) -> dict[str, Any]:

@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 
 import invconv as ic
-from invconv_conformance.extended import EXTENDED
-from invconv_conformance.oracle import Matrix, Shape
+from invconv_conformance.truth.extended import EXTENDED
+from invconv_conformance.truth.oracle import Matrix, Shape
 
 
 def convolve(conv: ic.AutoregressiveConv, x: Matrix) -> Matrix:

@@ -6,8 +6,8 @@ error, and the bound that it must keep, in the same units. A law about behaviour
 
 from __future__ import annotations
 
-from invconv_conformance import behaviour, derivatives, edges, same_bits, values
-from invconv_conformance.law import Law
+from invconv_conformance.laws import behaviour, derivatives, edges, same_bits, values
+from invconv_conformance.laws.law import Law
 
 LAWS: dict[str, Law] = {
     law.id: law

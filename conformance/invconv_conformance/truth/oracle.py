@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 import invconv as ic
-from invconv_conformance.extended import EXTENDED, ExtendedLU
+from invconv_conformance.truth.extended import EXTENDED, ExtendedLU
 
 Matrix = np.ndarray[Any, Any]
 Shape = tuple[int, ...]

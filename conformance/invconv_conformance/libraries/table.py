@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from invconv_conformance.library import (
+from invconv_conformance.libraries.library import (
     Array,
     Column,
     Function,

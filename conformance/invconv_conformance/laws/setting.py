@@ -11,12 +11,12 @@ import numpy as np
 
 import invconv as ic
 from invconv.arrays.namespaces import to_numpy
-from invconv_conformance import oracle
-from invconv_conformance.bounds import C_FACTOR, EPS, LEAST, Scales, scales
-from invconv_conformance.case import Case
-from invconv_conformance.compiled import Compiled
-from invconv_conformance.extended import EXTENDED, ExtendedLU
-from invconv_conformance.libraries import Target
+from invconv_conformance.cases.case import Case
+from invconv_conformance.laws.compiled import Compiled
+from invconv_conformance.libraries.table import Target
+from invconv_conformance.truth import oracle
+from invconv_conformance.truth.bounds import C_FACTOR, EPS, LEAST, Scales, scales
+from invconv_conformance.truth.extended import EXTENDED, ExtendedLU
 
 Array = Any
 Floats = np.ndarray[Any, Any]

@@ -17,15 +17,15 @@ import invconv as ic
 from invconv.arrays.errors import InvalidFileError
 from invconv.files.description import Json, build, describe
 from invconv.files.whole_files import replacing
-from invconv_conformance.golden_format import (
+from invconv_conformance.golden.format import (
     CONVENTIONS,
     OPERATORS,
     SCHEMA,
     require,
 )
-from invconv_conformance.oracle import Matrix, Shape
+from invconv_conformance.truth.oracle import Matrix, Shape
 
-FOLDER = Path(__file__).with_name("golden")
+FOLDER = Path(__file__).parent
 NAME = "golden-1"
 _MOST_BYTES = 4 * 2**20  # of all arrays, so that a forged archive cannot fill the memory
 

@@ -12,9 +12,9 @@ import numpy as np
 import invconv as ic
 from invconv.arrays.namespaces import to_numpy
 from invconv.kernels.cpu import compiled, threads
-from invconv_conformance.case import Shape
-from invconv_conformance.law import law, truth
-from invconv_conformance.setting import Floats, Measure, Setting
+from invconv_conformance.cases.case import Shape
+from invconv_conformance.laws.law import law, truth
+from invconv_conformance.laws.setting import Floats, Measure, Setting
 
 _SAMPLES = 35  # of a batch: more than two vectors have lanes, and some are left over
 _FULL = 32  # of a batch that leaves no lane idle

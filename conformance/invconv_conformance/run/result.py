@@ -5,9 +5,9 @@ from __future__ import annotations
 import shlex
 from dataclasses import dataclass
 
-from invconv_conformance.libraries import LIBRARIES
-from invconv_conformance.library import Column
-from invconv_conformance.setting import Floats, Measure
+from invconv_conformance.laws.setting import Floats, Measure
+from invconv_conformance.libraries.library import Column
+from invconv_conformance.libraries.table import LIBRARIES
 
 
 @dataclass(frozen=True)

@@ -6,39 +6,12 @@ import argparse
 import fnmatch
 
 from invconv.arrays.registry import PRIMITIVES
-from invconv_conformance.cases import CASES
-from invconv_conformance.laws import LAWS
-from invconv_conformance.libraries import LIBRARIES
-from invconv_conformance.library import Column, Library, as_it_is, unadapted
-from invconv_conformance.runner import Task
-
-# one case of each kind, enough to see within half a minute that a library is wired up
-QUICK = (
-    "corner-2d+-",
-    "corner-bias",
-    "raster-k2x3-dilated",
-    "emerging-2d",
-    "periodic-even-dilated",
-    "conv1x1-2d",
-    "pluconv1x1-2d",
-    "qrconv1x1-m2",
-    "actnorm-2d",
-    "chain-inverses",
-    "singular-corner",
-    "ill-corner",
-    "tiny-periodicconv",
-)
-# what a kernel may get wrong besides, where there is one and cases are not compiled for seconds
-QUICK_KERNEL = (
-    "corner-on-18-rows",
-    "raster-on-18-rows",
-    "corner-3d-on-18-rows",
-    "corner-17-images",
-    "corner-25-channels",
-    "corner-4d-++-",
-    "raster-3d+1",
-    "ill-pixel",
-)
+from invconv_conformance.cases.quick import QUICK, QUICK_KERNEL
+from invconv_conformance.cases.table import CASES
+from invconv_conformance.laws.table import LAWS
+from invconv_conformance.libraries.library import Column, Library, as_it_is, unadapted
+from invconv_conformance.libraries.table import LIBRARIES
+from invconv_conformance.run.runner import Task
 
 
 def select(pattern: str, quick: bool) -> list[str]:

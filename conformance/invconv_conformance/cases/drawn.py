@@ -1,6 +1,6 @@
 """Random operators of every family, well and badly conditioned, up to overflow, on random grids.
 
-Where `invconv_conformance.cases` lists operators, this draws them: for claims of the kind "of 500
+Where `CASES` lists operators, this draws them: for claims of the kind "of 500
 random operators". Most grids are small enough for a dense matrix in extended precision.
 """
 
@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 import invconv as ic
-from invconv_conformance.oracle import Matrix, Shape
+from invconv_conformance.truth.oracle import Matrix, Shape
 
 Drawn = tuple[ic.InvertibleConv, Shape]
 

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 
 import invconv as ic
-from invconv_conformance.bounds import EPS
-from invconv_conformance.extended import EXTENDED
-from invconv_conformance.law import law, truth, values
-from invconv_conformance.setting import Measure, Setting
+from invconv_conformance.laws.law import law, truth, values
+from invconv_conformance.laws.setting import Measure, Setting
+from invconv_conformance.truth.bounds import EPS
+from invconv_conformance.truth.extended import EXTENDED
 
 
 @law(

@@ -27,9 +27,9 @@ from dataclasses import dataclass
 import numpy as np
 
 import invconv as ic
-from invconv_conformance import oracle
-from invconv_conformance.extended import EXTENDED, ExtendedLU
-from invconv_conformance.oracle import Matrix, Shape
+from invconv_conformance.truth import oracle
+from invconv_conformance.truth.extended import EXTENDED, ExtendedLU
+from invconv_conformance.truth.oracle import Matrix, Shape
 
 C_FACTOR = 10.0
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 import invconv as ic
-from invconv_conformance.case import Build, Case, perturbed, with_bias
+from invconv_conformance.cases.case import Build, Case, perturbed, with_bias
 
 _FACTOR = 2.0**50  # with it and its square, float32 stays in range
 

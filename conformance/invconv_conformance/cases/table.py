@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 import invconv as ic
-from invconv_conformance.case import Build, Case, Shape, perturbed, with_bias
-from invconv_conformance.special import special_cases
+from invconv_conformance.cases.case import Build, Case, Shape, perturbed, with_bias
+from invconv_conformance.cases.special import special_cases
 
 GRIDS: dict[int, Shape] = {1: (7,), 2: (4, 5), 3: (3, 2, 4), 4: (2, 3, 2, 2)}
 

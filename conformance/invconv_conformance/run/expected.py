@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 
-from invconv_conformance.cases import CASES
-from invconv_conformance.laws import LAWS
-from invconv_conformance.result import Result
+from invconv_conformance.cases.table import CASES
+from invconv_conformance.laws.table import LAWS
+from invconv_conformance.run.result import Result
 
 
 @dataclass(frozen=True)

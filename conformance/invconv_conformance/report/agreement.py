@@ -11,12 +11,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from invconv_conformance.bounds import EPS, scales
-from invconv_conformance.case import Case
-from invconv_conformance.cases import CASES
-from invconv_conformance.library import Column
-from invconv_conformance.result import Outcome
-from invconv_conformance.setting import Floats
+from invconv_conformance.cases.case import Case
+from invconv_conformance.cases.table import CASES
+from invconv_conformance.laws.setting import Floats
+from invconv_conformance.libraries.library import Column
+from invconv_conformance.run.result import Outcome
+from invconv_conformance.truth.bounds import EPS, scales
 
 QUANTITIES = ("log_det", "forward", "inverse")
 

@@ -7,10 +7,10 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from invconv_conformance import oracle
-from invconv_conformance.bounds import EPS
-from invconv_conformance.law import law, values
-from invconv_conformance.setting import Array, Floats, Measure, Setting
+from invconv_conformance.laws.law import law, values
+from invconv_conformance.laws.setting import Array, Floats, Measure, Setting
+from invconv_conformance.truth import oracle
+from invconv_conformance.truth.bounds import EPS
 
 _DIFFERENCES_HOLD = 1e-10  # condition x eps beyond which the dense differences are no truth
 
