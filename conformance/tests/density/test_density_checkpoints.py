@@ -35,9 +35,9 @@ TRAINS_AND_WRITES = """
 import sys
 from pathlib import Path
 import torch
-from invconv_benchmarks.density.recipe import load_preset
-from invconv_benchmarks.density.training import train
-from invconv_benchmarks.density.users_data import load
+from invconv_benchmarks.density.recipes.recipe import load_preset
+from invconv_benchmarks.density.training.loop import train
+from invconv_benchmarks.density.data.users_data import load
 torch.set_num_threads(1)
 recipe = load_preset("digits").recipe("plain", steps=60)
 train(recipe, load("digits"), Path(sys.argv[1]), seconds=0)
