@@ -213,19 +213,18 @@ def _evaluate(arguments: argparse.Namespace) -> int:
         model, data, arguments.count, arguments.count, arguments.temperature
     )
     for name, trip in trips.items():
-        numbers = [trip[k] for k in ("error", "bound")]
-        shown = ["–" if value is None else f"{value:.1e}" for value in numbers]
-        counts = [str(trip[k]) for k in ("count", "in_range", "in_range_within")]
+        shown = ["–" if v is None else f"{v:.1e}" for v in (trip.error, trip.bound)]
+        counts = map(str, (trip.count, trip.in_range, trip.in_range_within))
         table.add_row(name, *counts, *shown)
     console = Console()
     console.print(table)
-    error = standard_error(bits)
+    error, samples = standard_error(bits), trips["samples"]
     spread = "one of them" if error is None else f"± {error:.4f} over the images"
     console.print(
         f"{bits.mean():.4f} bits/dim of {len(bits)} test images ({spread}); "
-        f"{trips['samples']['non_finite']} samples are not finite, "
-        f"{trips['samples']['outside']} leave the range somewhere, of which "
-        f"{trips['samples']['outside_within']} are back within their bound",
+        f"{samples.non_finite} samples are not finite, "
+        f"{samples.outside} leave the range somewhere, of which "
+        f"{samples.outside_within} are back within their bound",
         highlight=False,
         soft_wrap=True,
     )
@@ -251,11 +250,11 @@ def _compare(arguments: argparse.Namespace) -> int:
     comparison.folder.mkdir(parents=True, exist_ok=True)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # ended is interrupted
     try:
-        document = perform(comparison, data, console)
+        found = perform(comparison, data, console)
     except KeyboardInterrupt:
-        document = None
-    if document is None:
+        found = None
+    if found is None:
         console.print("interrupted: the same command goes on from here")
         return 130
-    show(document, comparison.folder, console)
+    show(found, comparison.folder, console)
     return 0

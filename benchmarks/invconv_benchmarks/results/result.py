@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict, dataclass, fields
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 from invconv_benchmarks.measure import spread
 from invconv_benchmarks.measure.ceilings import Ceiling
-from invconv_benchmarks.results import sealed
+from invconv_benchmarks.results import row, sealed
 from invconv_benchmarks.results.fits import Fit
 from invconv_benchmarks.results.limits import Verdict
+from invconv_benchmarks.results.records import structured
 from invconv_benchmarks.results.row import Row
 from invconv_benchmarks.results.sealed import Document
 
@@ -71,26 +70,16 @@ class Result:
         """The larger load of start and end."""
         return max((v for v in self.load.values() if v is not None), default=0.0)
 
-    def to_json(self) -> Document:
-        """Return the document of schema ``invconv-benchmark/1``, without its checksum."""
-        kept = {f.name: getattr(self, f.name) for f in fields(self)}
-        tables = {name: [asdict(x) for x in kept[name]] for name in _RECORDS}
-        return {"schema": SCHEMA, **kept, **tables, "rows": [row.to_json() for row in self.rows]}
 
-    @classmethod
-    def from_json(cls, document: Document) -> Result:
-        """Undo `to_json`."""
-        kept = {f.name: document[f.name] for f in fields(cls)}
-        records = {name: [kind(**x) for x in kept[name]] for name, kind in _RECORDS.items()}
-        return cls(**kept | records | {"rows": [Row.from_json(row) for row in kept["rows"]]})
-
-
-_RECORDS: dict[str, type] = {"ceilings": Ceiling, "exponents": Fit, "limits": Verdict}
+def as_document(result: Result) -> Document:
+    """Return the document of schema ``invconv-benchmark/1``, without its checksum."""
+    rows = [row.as_json(r) for r in result.rows]
+    return {"schema": SCHEMA} | asdict(result) | {"rows": rows}
 
 
 def write(path: Path, result: Result) -> None:
     """Write a result with its checksum, at once or not at all."""
-    sealed.write(path, result.to_json())
+    sealed.write(path, as_document(result))
 
 
 def read(path: Path) -> Result:
@@ -101,9 +90,12 @@ def read(path: Path) -> Result:
     ValueError
         If it is no result file, is cut off, or was changed after it was written.
     """
-    schema = json.loads(files(__package__).joinpath("benchmark.schema.json").read_text("utf-8"))
-    result = Result.from_json(sealed.read(path, SCHEMA, schema))
-    for row in result.rows:
-        if row.passes and spread.quantiles(row.passes) != (row.p10, row.median, row.p90):
-            raise ValueError(f"{path}: {row.contender}: the median is not that of its samples")
+    document = sealed.read(path, sealed.schema(__package__, "benchmark.schema.json"))
+    rows = [row.nested(values) for values in document["rows"]]
+    kept = {f.name: document[f.name] for f in fields(Result)}
+    result: Result = structured(Result, kept | {"rows": rows})
+    for found in result.rows:
+        quantiles = found.p10, found.median, found.p90
+        if found.passes and spread.quantiles(found.passes) != quantiles:
+            raise ValueError(f"{path}: {found.contender}: the median is not that of its samples")
     return result

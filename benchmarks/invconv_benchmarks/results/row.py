@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from invconv_benchmarks.measure.memory import Peak
@@ -111,26 +111,19 @@ class Row:
         assert self.median is not None
         return self.median
 
-    def to_json(self) -> dict[str, Any]:
-        """Return what a result file holds of it: the ratio is three numbers there."""
-        found = asdict(self)
-        ratio = found.pop("ratio") or dict.fromkeys(("value", "low", "high"))
-        return found | {"ratio": ratio["value"], "low": ratio["low"], "high": ratio["high"]}
 
-    @classmethod
-    def from_json(cls, values: dict[str, Any]) -> Row:
-        """Undo `to_json`; older files have no yardstick."""
-        known = {f.name: values[f.name] for f in fields(cls) if f.name in values}
-        ratio, memory, yardstick = values["ratio"], values["memory"], values.get("yardstick")
-        return cls(
-            **known
-            | {
-                "shape": tuple(values["shape"]),
-                "ratio": None if ratio is None else Interval(ratio, values["low"], values["high"]),
-                "memory": memory and Peak(**memory),
-                "yardstick": yardstick and Interval(**yardstick),
-            }
-        )
+def as_json(row: Row) -> dict[str, Any]:
+    """Return what a result file holds of a row: the ratio is three numbers there."""
+    found = asdict(row)
+    ratio = found.pop("ratio") or dict.fromkeys(("value", "low", "high"))
+    return found | {"ratio": ratio["value"], "low": ratio["low"], "high": ratio["high"]}
+
+
+def nested(values: dict[str, Any]) -> dict[str, Any]:
+    """Return a file's row with the ratio's three numbers in one place, as `Row` has them."""
+    found = dict(values)
+    ratio = {"value": found["ratio"], "low": found.pop("low"), "high": found.pop("high")}
+    return found | {"ratio": None if ratio["value"] is None else ratio}
 
 
 def grouped(rows: Sequence[Row]) -> list[list[Row]]:

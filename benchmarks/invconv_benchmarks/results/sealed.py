@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -34,22 +35,21 @@ def write(path: Path, document: Document) -> None:
     write_text(path, text + "\n")
 
 
-def read(path: Path, name: str, schema: Document) -> Document:
+def read(path: Path, schema: Document) -> Document:
     """Return the document of a file that `write` wrote, checked against its checksum and schema.
 
     Parameters
     ----------
     path : Path
-    name : str
-        Of the schema, in the document.
     schema : dict
-        The JSON schema.
+        The JSON schema, which has a name as the constant of "schema".
 
     Raises
     ------
     ValueError
         If it is no such file, is cut off, or was changed after it was written.
     """
+    name = schema["properties"]["schema"]["const"]
     try:
         document: Any = json.loads(path.read_text(encoding="utf-8"), parse_constant=_no_constant)
     except FileNotFoundError:
@@ -74,6 +74,12 @@ def read(path: Path, name: str, schema: Document) -> Document:
         place = "/".join(map(str, error.absolute_path)) or "the top"
         raise ValueError(f"{path}: not of schema {name} at {place}: {error.message}") from None
     return dict(document)
+
+
+def schema(package: str, name: str) -> Document:
+    """Return the JSON schema in a file of a package."""
+    loaded: Document = json.loads(files(package).joinpath(name).read_text("utf-8"))
+    return loaded
 
 
 def _no_constant(name: str) -> float:

@@ -102,7 +102,9 @@ def _add_group(found: Collector, inverse: float, noise: float, seed: int) -> Non
         found.add(message(parts), 1)
     names = (("invconv inverse", "ours"), ("slow one", "peer"))
     labels = [row(name, role, "inverse", [])[0] for name, role in names]
-    sizes = [(label, Peak(10**6, 5 * 10**5), 1e-7) for label in labels]
+    sizes: list[tuple[Label, Peak, float | None]] = [
+        (label, Peak(10**6, 5 * 10**5), 1e-7) for label in labels
+    ]
     found.add(Sizes(replace(HEAD, dtype="float32"), sizes), 2)
 
 

@@ -95,8 +95,8 @@ def test_a_verdict_is_of_the_whole_spread(
     [(0.93, 6.25, "unclear"), (0.93, 0.1, "pass"), (1.05, 0.2, "unclear"), (1.4, 0.2, "miss")],
 )
 def test_an_exponent_passes_where_its_spread_does(value: float, error: float, verdict: str) -> None:
-    stated = {"value": value, "error": error, "start": 4.0, "stop": 64.0}
-    (found,) = limits.verdicts([], [replace(made().exponents[0], axis="batch", **stated)])
+    fit = replace(made().exponents[0], axis="batch", value=value, error=error)
+    (found,) = limits.verdicts([], [fit])
     assert found.verdict == verdict
     assert found.bound == 1.1
 

@@ -10,8 +10,8 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -21,14 +21,16 @@ torch = pytest.importorskip("torch", reason="torch is not installed")
 from matplotlib.image import imread  # noqa: E402
 
 from invconv._cli import main  # noqa: E402
-from invconv_benchmarks.density.compare import comparison_file, readme, report, summary  # noqa: E402
-from invconv_benchmarks.density.compare.outcome import Job  # noqa: E402
+from invconv_benchmarks.density.compare import readme, report, result, summary  # noqa: E402
+from invconv_benchmarks.density.compare.outcome import Job, Outcome  # noqa: E402
 from invconv_benchmarks.density.data.dataset import noise_of_test  # noqa: E402
 from invconv_benchmarks.density.data.users_data import load  # noqa: E402
+from invconv_benchmarks.density.evaluation.evaluation import Trip  # noqa: E402
 from invconv_benchmarks.density.models.architecture import MIXINGS  # noqa: E402
 from invconv_benchmarks.density.models.build import build  # noqa: E402
 from invconv_benchmarks.density.recipes import checkpoint  # noqa: E402
 from invconv_benchmarks.density.recipes.recipe import load_preset  # noqa: E402
+from invconv_benchmarks.results import sealed  # noqa: E402
 
 ROOT = Path(__file__).parents[3]
 OPTIONS = ["density", "compare", "--preset", "digits", "--seeds", "0,1", "--steps", "3"]
@@ -70,10 +72,10 @@ def compared(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
 
 def test_the_result_has_every_row_and_what_the_models_say(compared: tuple[Path, str]) -> None:
     folder, out = compared
-    document = comparison_file.read(folder / "result.json")
-    assert [row["mixing"] for row in document["rows"]] == list(MIXINGS)
-    assert document["threads"] == 1
-    assert (document["training"]["steps"], document["seeds"]) == (3, [0, 1])
+    found = result.read(folder / "result.json")
+    assert [row.mixing for row in found.rows] == list(MIXINGS)
+    assert found.threads == 1
+    assert (found.training["steps"], found.seeds) == (3, [0, 1])
     data, means = load("digits"), {}
     for mixing in ("plain", "maf"):  # again, from the files, in float64, with scipy-free formulas
         for seed in (0, 1):
@@ -84,19 +86,25 @@ def test_the_result_has_every_row_and_what_the_models_say(compared: tuple[Path, 
             with torch.no_grad():
                 nats = -model.double().log_prob(x).mean() / 64
             means[mixing, seed] = float(nats) / np.log(2) + 8
-    rows = {row["mixing"]: row for row in document["rows"]}
+    rows = {row.mixing: row for row in found.rows}
     for mixing in ("plain", "maf"):
         expected = [means[mixing, seed] for seed in (0, 1)]
-        assert rows[mixing]["bits"]["mean"] == pytest.approx(np.mean(expected), abs=1e-5)
-        assert rows[mixing]["bits"]["std"] == pytest.approx(np.std(expected, ddof=1), abs=1e-5)
+        bits = rows[mixing].bits
+        assert bits is not None
+        assert bits.mean == pytest.approx(np.mean(expected), abs=1e-5)
+        assert bits.std == pytest.approx(np.std(expected, ddof=1), abs=1e-5)
     pairs = [means["maf", seed] - means["plain", seed] for seed in (0, 1)]
-    assert rows["maf"]["difference"]["each"] == pytest.approx(pairs, abs=1e-5)
+    difference = rows["maf"].difference
+    assert difference is not None
+    assert difference.each == pytest.approx(pairs, abs=1e-5)
     assert "100 samples" in out
-    for row in document["rows"]:
-        assert row["images"]["count"] == row["images"]["in_range_within"]
-        assert row["samples"]["non_finite"] == 0
-        assert f"{summary.title(row['mixing'])}" in out
-    methods = {(time["model"], time["method"]) for time in document["sampling"]}
+    for row in found.rows:
+        assert row.images is not None
+        assert row.samples is not None
+        assert row.images.count == row.images.in_range_within
+        assert row.samples.non_finite == 0
+        assert f"{summary.title(row.mixing)}" in out
+    methods = {(time.model, time.method) for time in found.sampling}
     assert len(methods) == 9  # emerging and MAF have two
     assert imread(folder / "comparison.jpg").shape[0] > 500
     assert "…" not in out
@@ -116,15 +124,15 @@ def test_a_result_that_was_changed_is_refused(compared: tuple[Path, str], tmp_pa
     text = (compared[0] / "result.json").read_text()
     path.write_text(text.replace('"quick": false', '"quick": true'))
     with pytest.raises(ValueError, match="the checksum does not match"):
-        comparison_file.read(path)
+        result.read(path)
     path.write_text(text[: len(text) // 2])
     with pytest.raises(ValueError, match="the file is cut off or damaged"):
-        comparison_file.read(path)
+        result.read(path)
     document = json.loads(text)
     del document["sweep"]
-    comparison_file.write(path, document)
+    sealed.write(path, document)
     with pytest.raises(ValueError, match=r"not of schema invconv-density/1.*'sweep'"):
-        comparison_file.read(path)
+        result.read(path)
 
 
 def test_another_comparison_in_the_same_folder_is_refused(
@@ -145,12 +153,12 @@ def test_evaluate_and_sample(
     compared: tuple[Path, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder, _ = compared
-    document = comparison_file.read(folder / "result.json")
-    (row,) = (row for row in document["rows"] if row["mixing"] == "qr")
+    found = result.read(folder / "result.json")
+    (row,) = (row for row in found.rows if row.mixing == "qr")
     assert main(["density", "evaluate", str(folder / "qr-seed1"), "--count", "4"]) == 0
     out = capsys.readouterr().out
     (bits,) = re.findall(r"([\d.]+) bits/dim of 297 test images", out)
-    assert float(bits) == pytest.approx(row["runs"][1]["bits"], abs=1e-4)
+    assert float(bits) == pytest.approx(row.runs[1].bits, abs=1e-4)
     path = tmp_path / "grid.png"
     run = str(folder / "qr-seed1" / checkpoint.NAME)
     assert main(["density", "sample", run, "--count", "5", "--out", str(path)]) == 0
@@ -186,27 +194,21 @@ def test_wrong_arguments(
     assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == []
 
 
-def outcomes(**by_mixing: list[list[float]]) -> tuple[list[Job], dict[str, Any]]:
+def outcomes(**by_mixing: list[list[float]]) -> tuple[list[Job], dict[str, Outcome]]:
     """Return the jobs and outcomes of runs with these bits/dim of two tiles, seed by seed."""
     jobs, found = [], {}
     for mixing, seeds in by_mixing.items():
         for seed, bits in enumerate(seeds):
             job = Job(f"{mixing}{seed}", load_preset("digits").recipe(mixing, seed))
             jobs.append(job)
-            found[job.name] = {
-                "bits": bits or None,
-                "error": None if bits else "step 3: layer a has a non-finite output",
-                "parameters": 5,
-                "seconds_per_step": 0.1,
-                "images": None,
-                "samples": None,
-            }
+            error = None if bits else "step 3: layer a has a non-finite output"
+            found[job.name] = Outcome(error, 5, bits or None, seconds_per_step=0.1)
     return jobs, found
 
 
 def said(**by_mixing: list[list[float]]) -> list[str]:
     jobs, found = outcomes(**by_mixing)
-    return summary.findings({"rows": summary.rows(jobs, found), "sweep": []})
+    return summary.findings(summary.rows(jobs, found), [])
 
 
 def test_what_is_said_follows_the_numbers_whichever_way_they_come_out() -> None:
@@ -230,9 +232,10 @@ def test_what_is_said_follows_the_numbers_whichever_way_they_come_out() -> None:
 def test_a_run_that_stopped_is_reported_and_its_seed_is_left_out_of_pairs() -> None:
     jobs, found = outcomes(plain=[[3.0, 4.0], [3.1, 4.1]], periodic=[[3.5, 4.5], []])
     rows = summary.rows(jobs, found)
-    assert rows[1]["difference"]["each"] == [0.5]
-    assert rows[1]["runs"][1]["bits"] is None
-    sentences = summary.findings({"rows": rows, "sweep": []})
+    assert rows[1].difference is not None
+    assert rows[1].difference.each == [0.5]
+    assert rows[1].runs[1].bits is None
+    sentences = summary.findings(rows, [])
     expected = "periodic 3×3, seed 1, stopped: step 3: layer a has a non-finite output."
     assert expected in sentences
 
@@ -241,10 +244,10 @@ def test_one_test_tile_and_trips_without_a_finite_number_are_no_error() -> None:
     (one,) = said(plain=[[3.0]], emerging=[[2.9]])[1:]
     assert one == "emerging 3×3: 0.100 bits/dim below plain in one seed (one test tile)."
     jobs, found = outcomes(plain=[[3.0, 4.0]])
-    counts = dict.fromkeys(("in_range", "in_range_within", "returned"), 0)
-    lost = counts | {"count": 2, "non_finite": 2, "error": None, "numbers_outside": None}
-    found["plain0"] |= {"images": lost, "samples": lost}
-    images, samples = summary.findings({"rows": summary.rows(jobs, found), "sweep": []})[-2:]
+    lost = Trip(2, 0, 0, 0, 0, non_finite=2, numbers_outside=None, error=None, bound=None,
+                share=None, returned=0)  # fmt: skip
+    found["plain0"] = replace(found["plain0"], images=lost, samples=lost)
+    images, samples = summary.findings(summary.rows(jobs, found), [])[-2:]
     assert images.endswith("0 of 2 test tiles come back from their noise within the bound of "
                            "float32's rounding.")  # fmt: skip
     assert "of 2, 2 are not finite" in samples
@@ -262,14 +265,14 @@ def test_a_papers_number_that_is_no_text_is_refused_before_the_work(tmp_path: Pa
 
 def test_learning_rates_are_compared_at_each_ones_best() -> None:
     entries = [
-        {"mixing": m, "learning_rate": rate, "seed": 0, "bits": bits, "error": error}
+        result.Rate(m, rate, 0, bits, error)
         for m, rate, bits, error in (
             ("plain", 0.01, 3.80, None), ("plain", 0.03, 3.75, None),
             ("emerging", 0.01, 3.74, None), ("emerging", 0.03, None, "step 9: ..."),
         )
     ]  # fmt: skip
     assert summary.best(entries) == {"plain": (3.75, 0.03), "emerging": (3.74, 0.01)}
-    (sentence,) = summary.findings({"rows": [], "sweep": entries})
+    (sentence,) = summary.findings([], entries)
     assert "emerging is then -0.010 from plain" in sentence
     assert "stopped: emerging 3×3 at 0.03" in sentence
     cells = report._by_rate(entries, [0.01, 0.03])
@@ -300,8 +303,7 @@ def test_a_run_that_is_asked_to_end_saves_itself_and_goes_on(tmp_path: Path) -> 
 def test_the_readme_shows_the_committed_comparison() -> None:
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     assert readme.updated(text) == text
-    document = readme.committed()
-    assert (ROOT / "benchmarks" / "results" / document["invconv"]).is_dir()
+    assert (ROOT / "benchmarks" / "results" / readme.committed().invconv).is_dir()
     for picture in re.findall(r"\((benchmarks/results/[^)]*density[^)]*)\)", text):
         assert (ROOT / picture).is_file()
     with pytest.raises(ValueError, match="expected the marks <!-- density table -->"):

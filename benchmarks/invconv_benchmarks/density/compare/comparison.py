@@ -15,12 +15,13 @@ import torch
 from rich.console import Console
 
 import invconv
-from invconv_benchmarks.density.compare import comparison_file, picture, report, summary
+from invconv_benchmarks.density.compare import picture, report, result, summary
 from invconv_benchmarks.density.compare.outcome import Job, Outcome
+from invconv_benchmarks.density.compare.result import Result
 from invconv_benchmarks.density.compare.workers import run
 from invconv_benchmarks.density.data.dataset import Dataset
 from invconv_benchmarks.density.evaluation import evaluation
-from invconv_benchmarks.density.evaluation.sampling import time_sampling
+from invconv_benchmarks.density.evaluation.sampling import SamplingTime, time_sampling
 from invconv_benchmarks.density.models.architecture import MIXINGS
 from invconv_benchmarks.density.models.model import DensityModel
 from invconv_benchmarks.density.recipes.recipe import Preset
@@ -78,7 +79,7 @@ class Comparison:
         return found
 
 
-def perform(comparison: Comparison, data: Dataset, console: Console) -> dict[str, Any] | None:
+def perform(comparison: Comparison, data: Dataset, console: Console) -> Result | None:
     """Train what is not yet trained, write the result and the picture; None if interrupted.
 
     Raises
@@ -88,6 +89,42 @@ def perform(comparison: Comparison, data: Dataset, console: Console) -> dict[str
     """
     start, load = time.monotonic(), {"start": environment.load()}
     jobs = comparison.jobs()
+    outcomes, sampling, galleries = _run(comparison, jobs, data, console)
+    if len(outcomes) < len(jobs):
+        return None
+    architecture, training = jobs[0].recipe.architecture.to_dict(), jobs[0].recipe.training
+    del architecture["mixing"]
+    found = Result(
+        invconv=invconv.__version__,
+        date=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        command=f"python -m invconv {shlex.join(sys.argv[1:])}",
+        environment=environment.environment(),
+        workers=comparison.workers,
+        threads=THREADS,
+        quick=comparison.quick,
+        preset=comparison.preset.name,
+        about=comparison.preset.about,
+        data=_described(data),
+        architecture=architecture,
+        training=asdict(training) | {"steps": training.length(len(data))},
+        seeds=list(comparison.seeds),
+        paper=dict(comparison.preset.paper),
+        seconds=round(time.monotonic() - start, 1),
+        load=load | {"end": environment.load()},
+        rows=summary.rows(jobs, outcomes),
+        sampling=sampling,
+        sweep=summary.sweep(jobs, outcomes),
+    )
+    result.write(comparison.folder / "result.json", found)
+    found = result.read(comparison.folder / "result.json")
+    picture.draw(found, galleries, comparison.folder / "comparison.jpg")
+    return found
+
+
+def _run(
+    comparison: Comparison, jobs: Sequence[Job], data: Dataset, console: Console
+) -> tuple[dict[str, Outcome], list[SamplingTime], dict[str, picture.Gallery]]:
+    """Train, and sample from what was trained; fewer outcomes than jobs if interrupted."""
     lengths = {job.name: job.recipe.training.length(len(data)) for job in jobs}
     with Display(console, sum(lengths.values())) as display:
         display.say(
@@ -103,76 +140,42 @@ def perform(comparison: Comparison, data: Dataset, console: Console) -> dict[str
             lambda name, outcome: display.finish(name, _ending(outcome), lengths[name]),
         )
         if len(outcomes) < len(jobs):
-            return None
-        sampling, galleries = _sampled(jobs, outcomes, comparison.folder, data, display.say)
-    document = {
-        **_head(comparison, data, jobs[0]),
-        "seconds": round(time.monotonic() - start, 1),
-        "load": load | {"end": environment.load()},
-        "rows": summary.rows(jobs, outcomes),
-        "sampling": sampling,
-        "sweep": summary.sweep(jobs, outcomes),
-    }
-    comparison_file.write(comparison.folder / "result.json", document)
-    document = comparison_file.read(comparison.folder / "result.json")
-    picture.draw(document, galleries, comparison.folder / "comparison.jpg")
-    return document
+            return outcomes, [], {}
+        return outcomes, *_sampled(jobs, outcomes, comparison.folder, data, display.say)
 
 
 def _ending(outcome: Outcome) -> str:
-    if outcome["error"]:
-        return f"[red]stopped[/] at {outcome['error']}"
-    return f"{sum(outcome['bits']) / len(outcome['bits']):.3f} bits/dim"
+    if outcome.error:
+        return f"[red]stopped[/] at {outcome.error}"
+    return f"{outcome.mean:.3f} bits/dim"
 
 
-def _head(comparison: Comparison, data: Dataset, job: Job) -> dict[str, Any]:
-    architecture = job.recipe.architecture.to_dict()
-    del architecture["mixing"]
-    return {
-        "schema": comparison_file.SCHEMA,
-        "invconv": invconv.__version__,
-        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "command": f"python -m invconv {shlex.join(sys.argv[1:])}",
-        "environment": environment.environment(),
-        "workers": comparison.workers,
-        "threads": THREADS,
-        "quick": comparison.quick,
-        "preset": comparison.preset.name,
-        "about": comparison.preset.about,
-        "data": {
-            "name": data.name,
-            "fingerprint": data.fingerprint,
-            "train": len(data),
-            "test": len(data.test),
-        },
-        "architecture": architecture,
-        "training": asdict(job.recipe.training) | {"steps": job.recipe.training.length(len(data))},
-        "seeds": list(comparison.seeds),
-        "paper": dict(comparison.preset.paper),
-    }
+def _described(data: Dataset) -> dict[str, Any]:
+    sizes = {"train": len(data), "test": len(data.test)}
+    return {"name": data.name, "fingerprint": data.fingerprint, **sizes}
 
 
-def show(document: Mapping[str, Any], folder: Path, console: Console) -> None:
+def show(found: Result, folder: Path, console: Console) -> None:
     """Print what was found."""
-    for table in report.tables(document):
+    for table in report.tables(found):
         console.print(table)
         console.print()
-    console.print(report.notes(document), highlight=False, soft_wrap=True)
+    console.print(report.notes(found), highlight=False, soft_wrap=True)
     console.print()
-    for sentence in summary.findings(document):
+    for sentence in summary.findings(found.rows, found.sweep):
         console.print(sentence, highlight=False, soft_wrap=True)
-    ended = f"{folder}/result.json and comparison.jpg: {document['seconds']:.0f} s"
+    ended = f"{folder}/result.json and comparison.jpg: {found.seconds:.0f} s"
     console.print(ended, markup=False)
 
 
 def _sampled(
     jobs: Sequence[Job], outcomes: Mapping[str, Outcome], folder: Path, data: Dataset, say: Say
-) -> tuple[list[dict[str, Any]], dict[str, picture.Gallery]]:
+) -> tuple[list[SamplingTime], dict[str, picture.Gallery]]:
     """Time samples of the first seed's models on one thread, and reconstruct and sample some."""
     models: dict[str, DensityModel] = {}
     for job in jobs:
         mixing = job.recipe.architecture.mixing
-        if mixing not in models and outcomes[job.name]["bits"] and not job.sweep:
+        if mixing not in models and outcomes[job.name].bits and not job.sweep:
             models[mixing] = evaluation.restore(folder / job.name)[1]
     models = {mixing: models[mixing] for mixing in MIXINGS if mixing in models}
     said: set[str] = set()

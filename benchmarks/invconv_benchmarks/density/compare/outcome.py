@@ -5,24 +5,56 @@ from __future__ import annotations
 import json
 import statistics
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from invconv.files.whole_files import write_text
 from invconv_benchmarks.density.data.dataset import Dataset
 from invconv_benchmarks.density.evaluation import evaluation
+from invconv_benchmarks.density.evaluation.evaluation import Trip
 from invconv_benchmarks.density.recipes.recipe import Recipe
 from invconv_benchmarks.density.training.health import DivergedError
 from invconv_benchmarks.density.training.loop import Progress, train
 from invconv_benchmarks.density.training.trainer import Trainer
+from invconv_benchmarks.results.records import structured
 
 NAME = "outcome.json"
 SCHEMA = "invconv-density-outcome/2"  # one of another version is evaluated again, not trained
 IMAGES, SAMPLES = 16, 100  # that go through a model and back;
 FEWER = {"maf": (4, 10)}  # where a sample takes a pass a number
 
-Outcome = dict[str, Any]
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a run ended with.
+
+    Attributes
+    ----------
+    error : str or None
+        What stopped it; the rest is then None.
+    parameters : int or None
+    bits : list of float or None
+        Bits/dim of each test tile.
+    history : list of dict
+        What was measured on the way.
+    seconds_per_step : float or None
+    images, samples : Trip or None
+        Not of a run that is there for its learning rate.
+    """
+
+    error: str | None = None
+    parameters: int | None = None
+    bits: list[float] | None = None
+    history: list[dict[str, Any]] = field(default_factory=list)
+    seconds_per_step: float | None = None
+    images: Trip | None = None
+    samples: Trip | None = None
+
+    @property
+    def mean(self) -> float | None:
+        """The mean of the bits/dim."""
+        return statistics.fmean(self.bits) if self.bits else None
 
 
 @dataclass(frozen=True)
@@ -58,35 +90,33 @@ def perform(
     known = _read(folder / NAME, identity)
     if known is not None:
         return known
-    found: Outcome = {"error": None, "bits": None, "images": None, "samples": None}
     try:
         trainer = train(
             job.recipe, data, folder, report=report, should_stop=should_stop, seconds=30
         )
     except DivergedError as error:
-        found["error"] = str(error)
+        found = Outcome(error=str(error))
     else:
         if trainer.step < trainer.steps:
             return None
-        found |= _evaluated(trainer, data, sweep=job.sweep)
-    found = identity | found
-    write_text(folder / NAME, json.dumps(found, allow_nan=False) + "\n")
+        found = _evaluated(trainer, data, sweep=job.sweep)
+    write_text(folder / NAME, json.dumps(identity | asdict(found), allow_nan=False) + "\n")
     return found
 
 
 def _evaluated(trainer: Trainer, data: Dataset, *, sweep: bool) -> Outcome:
-    found: Outcome = {
-        "parameters": sum(p.numel() for p in trainer.model.parameters()),
-        "bits": [float(b) for b in evaluation.bits_per_dim(trainer.average, data)],
-        "history": trainer.history,
-        "seconds_per_step": statistics.median(
-            entry["seconds_per_step"] for entry in trainer.history
-        ),
-    }
+    trips: dict[str, Trip] = {}
     if not sweep:
         counts = FEWER.get(trainer.recipe.architecture.mixing, (IMAGES, SAMPLES))
-        found |= evaluation.round_trips(trainer.average, data, *counts)
-    return found
+        trips = evaluation.round_trips(trainer.average, data, *counts)
+    return Outcome(
+        parameters=sum(p.numel() for p in trainer.model.parameters()),
+        bits=[float(b) for b in evaluation.bits_per_dim(trainer.average, data)],
+        history=trainer.history,
+        seconds_per_step=statistics.median(e["seconds_per_step"] for e in trainer.history),
+        images=trips.get("images"),
+        samples=trips.get("samples"),
+    )
 
 
 def _read(path: Path, identity: dict[str, Any]) -> Outcome | None:
@@ -95,5 +125,8 @@ def _read(path: Path, identity: dict[str, Any]) -> Outcome | None:
         found = json.loads(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, json.JSONDecodeError, UnicodeDecodeError):
         return None
-    same = isinstance(found, dict) and all(found.get(k) == v for k, v in identity.items())
-    return found if same else None
+    if not isinstance(found, dict) or any(found.get(k) != v for k, v in identity.items()):
+        return None
+    kept = {k: v for k, v in found.items() if k not in identity}
+    outcome: Outcome = structured(Outcome, kept)
+    return outcome

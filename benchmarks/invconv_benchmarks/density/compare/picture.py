@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from matplotlib.colors import LogNorm
 
+from invconv_benchmarks.density.compare.result import Result
 from invconv_benchmarks.density.compare.summary import BASELINE, title
 from invconv_benchmarks.density.data.dataset import Dataset
 from invconv_benchmarks.density.data.dequantise import quantise
@@ -69,29 +70,29 @@ def gallery(model: DensityModel, data: Dataset) -> Gallery:
     )
 
 
-def draw(document: Mapping[str, Any], galleries: Mapping[str, Gallery], path: Path) -> None:
+def draw(result: Result, galleries: Mapping[str, Gallery], path: Path) -> None:
     """Write the picture; a half-written one never replaces a good one."""
-    rows = [row for row in document["rows"] if row["mixing"] in galleries]
+    rows = [row for row in result.rows if row.mixing in galleries]
     figure = plt.figure(figsize=(13.4, 4.6 + 0.75 * len(rows)), layout="constrained")
     above, below = figure.subfigures(2, 1, height_ratios=[4.2, 0.4 + 0.75 * len(rows)])
     curves, differences = above.subplots(1, 2, width_ratios=[1.5, 1])
-    _curves(curves, document)
-    _differences(differences, document)
+    _curves(curves, result)
+    _differences(differences, result)
     _tiles(below, rows, galleries)
     save(figure, path)
 
 
-def _curves(axis: Any, document: Mapping[str, Any]) -> None:
+def _curves(axis: Any, result: Result) -> None:
     last = []
-    for row in document["rows"]:
-        runs = [run["history"] for run in row["runs"] if run["history"]]
+    for row in result.rows:
+        runs = [run.history for run in row.runs if run.history]
         if not runs:
             continue
         length = min(len(run) for run in runs)
         steps = [entry["step"] for entry in runs[0][:length]]
         values = np.asarray([[entry["test"] for entry in run[:length]] for run in runs])
-        color = COLORS.get(row["mixing"], "black")
-        axis.plot(steps, values.mean(axis=0), color=color, label=title(row["mixing"]))
+        color = COLORS.get(row.mixing, "black")
+        axis.plot(steps, values.mean(axis=0), color=color, label=title(row.mixing))
         axis.fill_between(steps, values.min(axis=0), values.max(axis=0), color=color, alpha=0.15)
         last += [values[:, -1].min(), np.median(values)]
     if last:
@@ -104,17 +105,17 @@ def _curves(axis: Any, document: Mapping[str, Any]) -> None:
     axis.legend(fontsize=8)
 
 
-def _differences(axis: Any, document: Mapping[str, Any]) -> None:
-    rows = [row for row in document["rows"] if row["difference"]]
-    for y, row in enumerate(rows):
-        difference, color = row["difference"], COLORS.get(row["mixing"], "black")
+def _differences(axis: Any, result: Result) -> None:
+    shown = [(row.mixing, row.difference) for row in result.rows if row.difference]
+    for y, (mixing, difference) in enumerate(shown):
+        color = COLORS.get(mixing, "black")
         axis.errorbar(
-            difference["mean"], y, xerr=difference["std"] or None, color=color, fmt="o", capsize=3
+            difference.mean, y, xerr=difference.std or None, color=color, fmt="o", capsize=3
         )
-        axis.plot(difference["each"], [y + 0.18] * len(difference["each"]), ".", color=color, ms=4)
+        axis.plot(difference.each, [y + 0.18] * len(difference.each), ".", color=color, ms=4)
     axis.axvline(0, color=COLORS[BASELINE], lw=0.8)
-    axis.set_yticks(range(len(rows)), [title(row["mixing"]) for row in rows])
-    axis.set_ylim(len(rows) - 0.5, -0.5)
+    axis.set_yticks(range(len(shown)), [title(mixing) for mixing, _ in shown])
+    axis.set_ylim(len(shown) - 0.5, -0.5)
     axis.set_xlabel("bits/dim from the plain 1×1, seed by seed")
     axis.locator_params(axis="x", nbins=5)
     axis.set_title("paired differences; dots: each seed", fontsize=10)
@@ -126,7 +127,7 @@ def _tiles(figure: Any, rows: list[Any], galleries: Mapping[str, Gallery]) -> No
     axes = figure.subplots(len(rows), 4, width_ratios=widths, squeeze=False)
     shades = None
     for line, row in zip(axes, rows, strict=True):
-        found = galleries[row["mixing"]]
+        found = galleries[row.mixing]
         for axis, pixels in zip(line[[0, 1, 3]], (found.images, found.restored, found.samples),
                                 strict=True):  # fmt: skip
             axis.imshow(stretch(_strip(pixels) / 255), cmap="gray")
@@ -135,7 +136,7 @@ def _tiles(figure: Any, rows: list[Any], galleries: Mapping[str, Gallery]) -> No
             norm=LogNorm(1e-5, 1),
             cmap="magma",
         )
-        line[0].set_ylabel(title(row["mixing"]), rotation=0, ha="right", va="center")
+        line[0].set_ylabel(title(row.mixing), rotation=0, ha="right", va="center")
     for axis in axes.flat:
         axis.set_xticks([])
         axis.set_yticks([])

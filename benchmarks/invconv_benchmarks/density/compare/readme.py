@@ -12,15 +12,15 @@ from pathlib import Path
 
 import invconv
 from invconv.files.whole_files import replacing, write_text
-from invconv_benchmarks.density.compare import comparison_file, report
+from invconv_benchmarks.density.compare import report, result
+from invconv_benchmarks.density.compare.result import Result
 from invconv_benchmarks.report.readme import ROOT, replaced
-from invconv_benchmarks.results.sealed import Document
 
 START, END = "<!-- density table -->", "<!-- end of density table -->"
 FOLDER = ROOT / "benchmarks" / "results" / invconv.__version__
 
 
-def committed() -> Document:
+def committed() -> Result:
     """Return the result that is shown: with most seeds, of those of this version.
 
     Raises
@@ -28,26 +28,26 @@ def committed() -> Document:
     ValueError
         If there is none.
     """
-    found = [comparison_file.read(path) for path in sorted(FOLDER.glob("density-*.json"))]
+    found = [result.read(path) for path in sorted(FOLDER.glob("density-*.json"))]
     if not found:
         raise ValueError(f"{FOLDER}: there is no density-*.json")
-    return max(found, key=lambda document: (len(document["seeds"]), document["training"]["steps"]))
+    return max(found, key=lambda r: (len(r.seeds), r.training["steps"]))
 
 
-def block(document: Document) -> str:
+def block(found: Result) -> str:
     """Return the marked block: the tables, what was found, and the picture."""
-    picture = f"benchmarks/results/{invconv.__version__}/{_name(document)}.jpg"
+    picture = f"benchmarks/results/{invconv.__version__}/{_name(found)}.jpg"
     caption = (
         "Learning curves of all models; differences from the plain 1x1, seed by seed; test tiles, "
         "their reconstructions and the error; samples: dark noise with "
         "coloured blobs, some of them out of range"
     )
-    lines = report.markdown(document)
+    lines = report.markdown(found)
     return "\n".join([START, "", *lines, "", f"![{caption}]({picture})", "", END])
 
 
-def _name(document: Document) -> str:
-    return f"density-{document['preset']}"
+def _name(found: Result) -> str:
+    return f"density-{found.preset}"
 
 
 def commit(run: Path) -> None:
@@ -58,10 +58,10 @@ def commit(run: Path) -> None:
     ValueError
         If the result is damaged or was changed.
     """
-    document = comparison_file.read(run / "result.json")
+    found = result.read(run / "result.json")
     copies = (("result.json", "json"), ("comparison.jpg", "jpg"))
     for source, suffix in copies:
-        with replacing(FOLDER / f"{_name(document)}.{suffix}") as part:
+        with replacing(FOLDER / f"{_name(found)}.{suffix}") as part:
             part.write_bytes((run / source).read_bytes())
 
 

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
 
 from rich import box
 from rich.table import Table
 
+from invconv_benchmarks.density.compare.result import Rate, Result, Row, Spread
 from invconv_benchmarks.density.compare.summary import best, findings, title
 from invconv_benchmarks.density.evaluation.evaluation import NEAR
-
-Row = Mapping[str, Any]
+from invconv_benchmarks.density.evaluation.sampling import SamplingTime
 
 _NOTES = """\
 bits/dim      of {test} test tiles, averaged parameters: mean ± standard deviation over {seeds}
@@ -23,39 +22,39 @@ paper         {of}:
               other images and larger models, not to be compared with the rest"""
 
 
-def tables(document: Mapping[str, Any]) -> Iterator[Table]:
+def tables(result: Result) -> Iterator[Table]:
     """Yield the table of all rows, that of sampling, and that of the learning rates, if any."""
-    yield _table(document)
-    yield _sampling(document["sampling"])
-    if document["sweep"]:
-        yield _sweep(document["sweep"])
+    yield _table(result)
+    yield _sampling(result.sampling)
+    if result.sweep:
+        yield _sweep(result.sweep)
 
 
-def notes(document: Mapping[str, Any]) -> str:
+def notes(result: Result) -> str:
     """Say what the columns are."""
-    trips = [row["samples"] for row in document["rows"] if row["samples"]]
-    count = len(document["seeds"])
+    trips = [row.samples for row in result.rows if row.samples]
+    count = len(result.seeds)
     return _NOTES.format(
-        test=document["data"]["test"],
+        test=result.data["test"],
         seeds=f"{count} seeds" if count > 1 else "one seed",
-        samples=max((trip["count"] for trip in trips), default=0),
-        fewer=min((trip["count"] for trip in trips), default=0),
+        samples=max((trip.count for trip in trips), default=0),
+        fewer=min((trip.count for trip in trips), default=0),
         near=NEAR,
-        of=document["paper"].get("of", "no numbers"),
+        of=result.paper.get("of", "no numbers"),
     )
 
 
-def _table(document: Mapping[str, Any]) -> Table:
-    settings = document["training"]
+def _table(result: Result) -> Table:
+    settings = result.training
     table = _empty(
-        f"{document['data']['name']}, {settings['steps']} steps of {settings['batch']}, "
+        f"{result.data['name']}, {settings['steps']} steps of {settings['batch']}, "
         f"learning rate {settings['learning_rate']:g}"
     )
     for name in ("params", "bits/dim", "from plain", "ms/step", "100 of", "back", "paper"):
         table.add_column(name, justify="right", no_wrap=True)
-    for row in document["rows"]:
-        cells = _cells(row, document)
-        table.add_row(title(row["mixing"]), *cells[:-1], f"[dim]{cells[-1]}[/]")
+    for row in result.rows:
+        cells = _cells(row, result)
+        table.add_row(title(row.mixing), *cells[:-1], f"[dim]{cells[-1]}[/]")
     return table
 
 
@@ -73,58 +72,58 @@ def _empty(name: str) -> Table:
     return table
 
 
-def _cells(row: Row, document: Mapping[str, Any]) -> list[str]:
+def _cells(row: Row, result: Result) -> list[str]:
     """Return what all tables show of a row, after its name."""
-    stopped = any(run["error"] for run in row["runs"])
-    times = (time for time in document["sampling"] if time["model"] == row["mixing"])
-    trip, time = row["samples"], next(times, None)
+    stopped = any(run.error for run in row.runs)
+    times = (time for time in result.sampling if time.model == row.mixing)
+    trip, time = row.samples, next(times, None)
     return [
-        f"{row['parameters']:,}".replace(",", " ") if row["parameters"] else "–",
-        _spread(row["bits"], "stopped" if stopped else "–", ""),
-        _spread(row["difference"], "–", "+"),
-        f"{1e3 * row['seconds_per_step']:.0f}" if row["seconds_per_step"] else "–",
+        f"{row.parameters:,}".replace(",", " ") if row.parameters else "–",
+        _spread(row.bits, "stopped" if stopped else "–", ""),
+        _spread(row.difference, "–", "+"),
+        f"{1e3 * row.seconds_per_step:.0f}" if row.seconds_per_step else "–",
         _seconds(time) if time else "–",
-        f"{trip['returned'] / trip['count']:.0%}" if trip else "–",
-        document["paper"].get(row["mixing"], "–"),
+        f"{(trip.returned or 0) / trip.count:.0%}" if trip else "–",
+        result.paper.get(row.mixing, "–"),
     ]
 
 
-def _seconds(time: Mapping[str, Any]) -> str:
-    seconds: float = time["seconds"]
+def _seconds(time: SamplingTime) -> str:
+    seconds: float = time.seconds
     if seconds < 1:
         return f"{1e3 * seconds:.0f} ms"
     return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
 
 
-def _part(time: Mapping[str, Any]) -> str:
-    return f" (from {time['share']:.1%} of the work)" if time["share"] < 1 else ""
+def _part(time: SamplingTime) -> str:
+    return f" (from {time.share:.1%} of the work)" if time.share < 1 else ""
 
 
-def _sampling(times: Sequence[Mapping[str, Any]]) -> Table:
-    table = _empty(f"Time for {times[0]['count'] if times else 0} samples, one thread")
+def _sampling(times: Sequence[SamplingTime]) -> Table:
+    table = _empty(f"Time for {times[0].count if times else 0} samples, one thread")
     table.add_column("method", no_wrap=True)
     table.add_column("time", justify="right", no_wrap=True)
     table.add_column("measured", justify="right", no_wrap=True)
     for time in times:
-        share = f"{time['share']:.1%} of it" if time["share"] < 1 else f"{time['repeats']} times"
-        table.add_row(title(time["model"]), time["method"], _seconds(time), share)
+        share = f"{time.share:.1%} of it" if time.share < 1 else f"{time.repeats} times"
+        table.add_row(title(time.model), time.method, _seconds(time), share)
     return table
 
 
-def _spread(value: Mapping[str, Any] | None, absent: str, sign: str) -> str:
+def _spread(value: Spread | None, absent: str, sign: str) -> str:
     if value is None:
         return absent
-    text = f"{value['mean']:{sign}.3f}"
-    if sign and abs(value["mean"]) < 1:
+    text = f"{value.mean:{sign}.3f}"
+    if sign and abs(value.mean) < 1:
         text = text.replace("0", "", 1)
-    if value["std"] is None:
+    if value.std is None:
         return text
-    return f"{text} ± " + f"{value['std']:.3f}".removeprefix("0")
+    return f"{text} ± " + f"{value.std:.3f}".removeprefix("0")
 
 
-def _sweep(entries: Sequence[Mapping[str, Any]]) -> Table:
-    rates = sorted({entry["learning_rate"] for entry in entries})
-    table = _empty(f"bits/dim by learning rate, seed {entries[0]['seed']}")
+def _sweep(entries: Sequence[Rate]) -> Table:
+    rates = sorted({entry.learning_rate for entry in entries})
+    table = _empty(f"bits/dim by learning rate, seed {entries[0].seed}")
     for rate in rates:
         table.add_column(f"{rate:g}", justify="right", no_wrap=True)
     for mixing, cells in _by_rate(entries, rates).items():
@@ -132,9 +131,9 @@ def _sweep(entries: Sequence[Mapping[str, Any]]) -> Table:
     return table
 
 
-def _by_rate(entries: Sequence[Mapping[str, Any]], rates: Sequence[float]) -> dict[str, list[str]]:
+def _by_rate(entries: Sequence[Rate], rates: Sequence[float]) -> dict[str, list[str]]:
     """Return each row's cells, the best one starred."""
-    there = {(e["mixing"], e["learning_rate"]): e["bits"] for e in entries}
+    there = {(e.mixing, e.learning_rate): e.bits for e in entries}
     winners = best(entries)
 
     def cell(mixing: str, rate: float) -> str:
@@ -145,51 +144,51 @@ def _by_rate(entries: Sequence[Mapping[str, Any]], rates: Sequence[float]) -> di
             return "stopped"
         return f"{bits:.3f}{'*' if winners[mixing][1] == rate else ''}"
 
-    mixings = dict.fromkeys(entry["mixing"] for entry in entries)
+    mixings = dict.fromkeys(entry.mixing for entry in entries)
     return {mixing: [cell(mixing, rate) for rate in rates] for mixing in mixings}
 
 
-def _busy(document: Mapping[str, Any]) -> str:
-    most = max((v for v in document["load"].values() if v is not None), default=0)
-    busy = most > document["environment"]["cores"] + 1
+def _busy(result: Result) -> str:
+    most = max((v for v in result.load.values() if v is not None), default=0)
+    busy = most > result.environment["cores"] + 1
     return ", **on a machine that was busy with other work: its times mean little**" if busy else ""
 
 
-def markdown(document: Mapping[str, Any]) -> list[str]:
+def markdown(result: Result) -> list[str]:
     """Return the lines of the README's tables and of what was found."""
-    environment, settings = document["environment"], document["training"]
-    seeds = len(document["seeds"])
+    environment, settings = result.environment, result.training
+    seeds = len(result.seeds)
     lines = [
-        f"{document['data']['name'].capitalize()}, {document['data']['test']} test tiles, "
+        f"{result.data['name'].capitalize()}, {result.data['test']} test tiles, "
         f"{settings['steps']} steps of {settings['batch']} tiles, "
         f"{seeds} seed{'s' * (seeds > 1)}, one thread a run, {environment['cpu']}, "
-        f"torch {environment['versions']['torch']}, {document['date'][:10]}{_busy(document)}. "
+        f"torch {environment['versions']['torch']}, {result.date[:10]}{_busy(result)}. "
         "Mean ± standard deviation over seeds; differences are paired: the same tiles, order and "
         "noise.",
         "",
         "| | parameters | bits/dim | from plain | ms a step | 100 samples "
-        f"| the paper, **other images**: {document['paper'].get('of', '–')} |",
+        f"| the paper, **other images**: {result.paper.get('of', '–')} |",
         "|---|---|---|---|---|---|---|",
     ]
-    for row in document["rows"]:
-        cells = _cells(row, document)
-        lines.append(f"| {title(row['mixing'])} | {' | '.join(cells[:5] + cells[6:])} |")
+    for row in result.rows:
+        cells = _cells(row, result)
+        lines.append(f"| {title(row.mixing)} | {' | '.join(cells[:5] + cells[6:])} |")
     slow = [
-        f"{title(time['model'])}, {time['method']}: {_seconds(time)}{_part(time)}"
-        for time in document["sampling"]
-        if time["model"] in ("emerging", "maf")
+        f"{title(time.model)}, {time.method}: {_seconds(time)}{_part(time)}"
+        for time in result.sampling
+        if time.model in ("emerging", "maf")
     ]
-    lines += ["", f"Time for {document['sampling'][0]['count']} samples: {'; '.join(slow)}."]
-    if document["sweep"]:
-        rates = sorted({entry["learning_rate"] for entry in document["sweep"]})
+    lines += ["", f"Time for {result.sampling[0].count} samples: {'; '.join(slow)}."]
+    if result.sweep:
+        rates = sorted({entry.learning_rate for entry in result.sweep})
         lines += [
             "",
-            f"bits/dim by learning rate, seed {document['sweep'][0]['seed']}, * the best:",
+            f"bits/dim by learning rate, seed {result.sweep[0].seed}, * the best:",
         ]
         lines += ["", f"| | {' | '.join(f'{rate:g}' for rate in rates)} |"]
         lines.append("|---" * (1 + len(rates)) + "|")
         lines += [
             f"| {title(mixing)} | {' | '.join(cells)} |"
-            for mixing, cells in _by_rate(document["sweep"], rates).items()
+            for mixing, cells in _by_rate(result.sweep, rates).items()
         ]
-    return [*lines, "", *(f"- {sentence}" for sentence in findings(document))]
+    return [*lines, "", *(f"- {sentence}" for sentence in findings(result.rows, result.sweep))]

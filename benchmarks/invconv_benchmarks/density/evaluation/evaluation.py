@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -90,22 +90,45 @@ def images_of_test(model: DensityModel, data: Dataset, count: int) -> Tensor:
     return dequantise(images, torch.from_numpy(noise)).to(next(model.parameters()).device)
 
 
+@dataclass(frozen=True)
+class Trip:
+    """How many images or samples came back, as JSON has it: None where there is no number.
+
+    Attributes
+    ----------
+    count, in_range, in_range_within, outside, outside_within, non_finite : int
+        As of a `RoundTrip`.
+    numbers_outside, error, bound, share : float or None
+        As of a `RoundTrip`.
+    returned : int or None
+        Of samples, those that came back within `NEAR` of their noise.
+    """
+
+    count: int
+    in_range: int
+    in_range_within: int
+    outside: int
+    outside_within: int
+    non_finite: int
+    numbers_outside: float | None
+    error: float | None
+    bound: float | None
+    share: float | None
+    returned: int | None = None
+
+
 def round_trips(
     model: DensityModel, data: Dataset, images: int, samples: int, temperature: float = 1.0
-) -> dict[str, dict[str, Any]]:
+) -> dict[str, Trip]:
     """Return what became of "images" and "samples" on their way through the model and back.
 
     Of samples that leave the range far behind the rounding's bound may be large, or overflow:
     "returned" counts those that come back within `NEAR` of their noise.
     """
     generator = torch.Generator().manual_seed(SAMPLE_SEED)
-    trips = {
-        "images": round_trip.reconstruct(model, images_of_test(model, data, images)),
-        "samples": round_trip.resample(model, samples, generator, temperature),
-    }
-    found = {name: _without_nan(trip) for name, trip in trips.items()}
-    found["samples"]["returned"] = _returned(model, samples, temperature)
-    return found
+    there = round_trip.reconstruct(model, images_of_test(model, data, images))
+    back = round_trip.resample(model, samples, generator, temperature)
+    return {"images": _trip(there), "samples": _trip(back, _returned(model, samples, temperature))}
 
 
 @torch.no_grad()  # type: ignore[untyped-decorator]
@@ -117,10 +140,9 @@ def _returned(model: DensityModel, count: int, temperature: float) -> int:
     return int((torch.stack(errors).amax(dim=0) <= NEAR).sum())
 
 
-def _without_nan(trip: RoundTrip) -> dict[str, Any]:
-    """Return the attributes by name, None where there is no number, and "non_finite"."""
-    values = asdict(trip) | {"non_finite": trip.non_finite}
-    return {
-        name: None if isinstance(v, float) and not math.isfinite(v) else v
-        for name, v in values.items()
-    }
+def _trip(found: RoundTrip, returned: int | None = None) -> Trip:
+    values = asdict(found)
+    for name, value in values.items():
+        if isinstance(value, float) and not math.isfinite(value):
+            values[name] = None
+    return Trip(**values, non_finite=found.non_finite, returned=returned)

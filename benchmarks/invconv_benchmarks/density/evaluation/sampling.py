@@ -10,7 +10,7 @@ import copy
 import itertools
 import statistics
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import torch
@@ -87,7 +87,7 @@ def time_sampling(
     repeats: int = 3,
     temperature: float = 1.0,
     progress: Callable[[str], None] = lambda text: None,
-) -> list[dict[str, Any]]:
+) -> list[SamplingTime]:
     """Time each model's ways to sample; they take turns, after a first call that is not counted.
 
     Parameters
@@ -103,8 +103,8 @@ def time_sampling(
 
     Returns
     -------
-    list of dict
-        `SamplingTime` as JSON, in the order of the models.
+    list of SamplingTime
+        In the order of the models.
     """
     contenders = [
         contender
@@ -116,7 +116,7 @@ def time_sampling(
             if turn == 0 or not contender.slow:
                 progress(f"{contender.model}: {contender.method}")
                 contender.measure()
-    return [asdict(_result(contender, count)) for contender in contenders]
+    return [_result(contender, count) for contender in contenders]
 
 
 def _result(contender: _Contender, count: int) -> SamplingTime:
