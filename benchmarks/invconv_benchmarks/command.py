@@ -42,6 +42,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help=f"{', '.join(SUITES)} or all (the default); or compare, with two result files",
     )
     parser.add_argument("files", nargs="*", type=Path, help="of compare: the results A and B")
+    _add_choices(parser)
+    parser.add_argument(
+        "--quick", action="store_true", help="under 3 minutes; without it, under 30"
+    )
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=Path("invconv-benchmark"),
+        help="the folder for result.json, index.html and pictures (default: %(default)s)",
+    )
+    parser.add_argument("--all", action="store_true", help="of compare: list what is the same too")
+
+
+def _add_choices(parser: argparse.ArgumentParser) -> None:
+    """Declare what is measured, and where."""
     names = ", ".join(library.name for library in LIBRARIES)
     parser.add_argument(
         "--library", type=words, help=f"a comma-separated list of {names}; default: all"
@@ -64,16 +79,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=(),
         help="B x C x H x W, such as 64x12x16x16,1x3x512x512, instead of the suite's",
     )
-    parser.add_argument(
-        "--quick", action="store_true", help="under 3 minutes; without it, under 30"
-    )
-    parser.add_argument(
-        "--out",
-        type=Path,
-        default=Path("invconv-benchmark"),
-        help="the folder for result.json, index.html and pictures (default: %(default)s)",
-    )
-    parser.add_argument("--all", action="store_true", help="of compare: list what is the same too")
 
 
 def run(arguments: argparse.Namespace) -> int:

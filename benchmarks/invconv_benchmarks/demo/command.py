@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rich import box
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import Progress
@@ -21,6 +20,7 @@ from invconv.arrays.namespaces import to_float, to_numpy
 from invconv_benchmarks.demo import images, picture
 from invconv_benchmarks.measure import timing
 from invconv_benchmarks.report import figures
+from invconv_benchmarks.report.tables import new
 from invconv_conformance.cases.case import perturbed
 from invconv_conformance.libraries.table import LIBRARIES, Target, targets
 from invconv_conformance.truth import oracle
@@ -90,19 +90,7 @@ def run(arguments: argparse.Namespace) -> int:
         f"{images.TILE} x {images.TILE}, squeezed to {x.shape[1]} x {grid[0]} x {grid[1]}"
     )
     convs = maps(x.shape[1], np.random.default_rng(arguments.seed))
-    found = targets()
-    with Progress(console=console, transient=True) as progress:
-        dtypes = ("float64", "float32")
-        task = progress.add_task("", total=len(convs) * (len(found) * len(dtypes) + 1))
-
-        def step(text: str) -> None:
-            progress.update(task, advance=1, description=text)
-
-        truth = {}
-        for name, conv in convs.items():
-            step(f"{name}: dense {x[0].size} x {x[0].size} matrix")
-            truth[name] = float(np.linalg.slogdet(oracle.affine(conv, grid)[0])[1])
-        rows = list(measure(convs, x, found, dtypes, step))
+    rows, truth = _measured(convs, x, console)
     for name in convs:
         console.print()
         console.print(report(name, [r for r in rows if r.name == name], truth[name]))
@@ -112,16 +100,41 @@ def run(arguments: argparse.Namespace) -> int:
         if reason := library.absent():
             console.print(f"not run: {reason}")
     with console.status("drawing"):
-        panels = {}
-        for name, conv in convs.items():
-            y = conv.forward(x)
-            back = conv.asarrays(np.empty(0, np.float32)).inverse(y.astype(np.float32))
-            panels[name] = tuple(images.assemble(ic.unsqueeze(a) + 0.5, image) for a in (y, back))
-        picture.draw_demo(image, panels, arguments.out)
+        picture.draw_demo(image, _panels(convs, x, image), arguments.out)
     console.print(
         f"[bold]{escape(str(arguments.out))}[/]: the image, its image under each map, and back"
     )
     return 0
+
+
+def _measured(
+    convs: dict[str, ic.InvertibleConv], x: Floats, console: Console
+) -> tuple[list[Row], dict[str, float]]:
+    """Return the rows of all maps, and the log-determinants of their dense matrices."""
+    found, dtypes, truth = targets(), ("float64", "float32"), {}
+    with Progress(console=console, transient=True) as progress:
+        task = progress.add_task("", total=len(convs) * (len(found) * len(dtypes) + 1))
+
+        def step(text: str) -> None:
+            progress.update(task, advance=1, description=text)
+
+        for name, conv in convs.items():
+            step(f"{name}: dense {x[0].size} x {x[0].size} matrix")
+            matrix, _ = oracle.affine(conv, tuple(x.shape[2:]))
+            truth[name] = float(np.linalg.slogdet(matrix)[1])
+        return list(measure(convs, x, found, dtypes, step)), truth
+
+
+def _panels(
+    convs: dict[str, ic.InvertibleConv], x: Floats, image: Floats
+) -> dict[str, tuple[Floats, ...]]:
+    """Return the image under each map and its reconstruction in float32, by the map's name."""
+    panels = {}
+    for name, conv in convs.items():
+        y = conv.forward(x)
+        back = conv.asarrays(np.empty(0, np.float32)).inverse(y.astype(np.float32))
+        panels[name] = tuple(images.assemble(ic.unsqueeze(a) + 0.5, image) for a in (y, back))
+    return panels
 
 
 def measure(
@@ -166,18 +179,7 @@ def measure_one(name: str, conv: ic.InvertibleConv, x: Floats, target: Target, d
 
 def report(name: str, rows: list[Row], truth: float) -> Table:
     """Return the table of one map."""
-    table = Table(
-        title=name,
-        title_justify="left",
-        title_style="bold",
-        box=box.SIMPLE_HEAD,
-        padding=(0, 1, 0, 0),
-        show_edge=False,
-    )
-    for column in ("", "library"):
-        table.add_column(column, no_wrap=True)
-    for column in ("log-det", "- dense", "spread", "error", "ms"):
-        table.add_column(column, justify="right", no_wrap=True)
+    table = new(name, ("", "library"), ("log-det", "- dense", "spread", "error", "ms"))
     for i, row in enumerate(rows):
         others = [r.log_det for r in rows if r.dtype == row.dtype]
         first = i == 0 or rows[i - 1].dtype != row.dtype

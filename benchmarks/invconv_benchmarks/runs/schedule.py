@@ -6,7 +6,7 @@ import contextlib
 import datetime
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import invconv
@@ -74,26 +74,9 @@ def perform(plan: Plan, step: Step) -> Result:
         Is told, before each group and at the end: what comes next, how many groups are done, and of
         how many.
     """
-    start, found, complete, passes = time.monotonic(), Collector(), False, 0
-    loads = {"start": environment.load()}
+    start, found, loads = time.monotonic(), Collector(), {"start": environment.load()}
     with tempfile.TemporaryDirectory(prefix="invconv-") as cache:
-        jobs = list(plan.jobs(cache))
-        total, done = sum(len(job.groups) for _, job in jobs), 0
-        try:
-            for number, job in jobs:
-                step(_words(number, job, job.groups[0]), done, total)
-                with contextlib.closing(run(job)) as messages:
-                    for message in messages:
-                        found.add(message, job.threads)
-                        if isinstance(message, Times | Sizes):
-                            done += 1
-                            step(_words(number, job, message.group), done, total)
-                            if number > 1 and time.monotonic() - start > plan.deadline:
-                                raise TimeoutError
-                passes = max(passes, number)
-                complete = complete or number == 0
-        except (KeyboardInterrupt, TimeoutError):
-            step("stopping", done, total)
+        passes = _measure(plan, list(plan.jobs(cache)), found, step)
     loads["end"] = environment.load()
     rows = found.rows()
     exponents = fits.exponents(rows)
@@ -102,9 +85,9 @@ def perform(plan: Plan, step: Step) -> Result:
         date=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         command=plan.command,
         seconds=round(time.monotonic() - start, 1),
-        complete=complete,
+        complete=0 in passes,
         quick=plan.quick,
-        passes=max(1, passes),
+        passes=max({1} | passes),
         environment=environment.environment(),
         load=loads,
         not_run=list(plan.not_run),
@@ -114,6 +97,27 @@ def perform(plan: Plan, step: Step) -> Result:
         exponents=exponents,
         limits=limits.verdicts(rows, exponents),
     )
+
+
+def _measure(plan: Plan, jobs: Sequence[tuple[int, Job]], found: Collector, step: Step) -> set[int]:
+    """Run the jobs until the user stops it or time is up; return the passes that were completed."""
+    start, passes = time.monotonic(), set[int]()
+    total, done = sum(len(job.groups) for _, job in jobs), 0
+    try:
+        for number, job in jobs:
+            step(_words(number, job, job.groups[0]), done, total)
+            with contextlib.closing(run(job)) as messages:
+                for message in messages:
+                    found.add(message, job.threads)
+                    if isinstance(message, Times | Sizes):
+                        done += 1
+                        step(_words(number, job, message.group), done, total)
+                        if number > 1 and time.monotonic() - start > plan.deadline:
+                            raise TimeoutError
+            passes.add(number)
+    except (KeyboardInterrupt, TimeoutError):
+        step("stopping", done, total)
+    return passes
 
 
 def _words(number: int, job: Job, group: Group) -> str:

@@ -83,14 +83,8 @@ def train(
     DivergedError
         That names the layer; the last checkpoint is from before.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / checkpoint.NAME
-    if processes.first:
-        for left in folder.glob(".*.part"):  # by a run that was killed while it wrote
-            left.unlink()
-    trainer = Trainer(recipe, data, device, processes)
-    if path.exists():
-        _resume(trainer, path)
+    path, trainer = folder / checkpoint.NAME, Trainer(recipe, data, device, processes)
+    _resume(trainer, path, processes)
     watch, every = Watch(trainer.model), -(-trainer.steps // MEASUREMENTS)
     report(Progress(trainer.step, trainer.steps, None, None, None, []))
     saved = time.monotonic()
@@ -115,12 +109,18 @@ def train(
     return trainer
 
 
-def _resume(trainer: Trainer, path: Path) -> None:
-    try:
-        trainer.resume(checkpoint.read(path))
-    except ValueError as error:
-        prefix = "" if str(path) in str(error) else f"{path}: "
-        raise ValueError(f"{prefix}{error}; choose another folder, or delete it") from None
+def _resume(trainer: Trainer, path: Path, processes: Processes) -> None:
+    """Go on from a checkpoint, if there is one; make its folder, if there is none."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if processes.first:
+        for left in path.parent.glob(".*.part"):  # by a run that was killed while it wrote
+            left.unlink()
+    if path.exists():
+        try:
+            trainer.resume(checkpoint.read(path))
+        except ValueError as error:
+            prefix = "" if str(path) in str(error) else f"{path}: "
+            raise ValueError(f"{prefix}{error}; choose another folder, or delete it") from None
 
 
 def _add(pending: dict[str, float], last: StepReport, seconds: float) -> None:
