@@ -1,4 +1,4 @@
 """Random damage to parameter files, and random calls: each ends in a result or a documented error.
 
-Imports `cases`. The parameter files that damage starts from are in `corpus/`.
+Imports `cases` and `libraries`. The parameter files that damage starts from are in `corpus/`.
 """

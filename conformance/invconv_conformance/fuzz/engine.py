@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import multiprocessing
-import resource
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from multiprocessing.connection import wait
 from typing import Any
+
+from invconv_conformance.libraries.environment import peak_memory
 
 Begin = Callable[[str], None]
 Perform = Callable[["Batch", Begin], "Tally"]
@@ -150,5 +151,5 @@ def _serve(pipe: Any, began: Any, doing: Any) -> None:
         batch = pipe.recv()
         tally: Tally = batch.perform(batch, begin)
         began.value = 0.0
-        tally.peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+        tally.peak = peak_memory()
         pipe.send(tally)

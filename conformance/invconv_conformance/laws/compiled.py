@@ -52,6 +52,7 @@ class Compiled:
             "forward_vjp": conv.forward_vjp(x, bar, log_det_bar),
             "inverse_vjp": conv.inverse_vjp(x, bar, log_det_bar),
             "log_det": conv.log_det(self.spatial_shape),
+            "log_det_of_inverse": ic.Inverse(conv).log_det(self.spatial_shape),
             "transpose": conv.transpose().forward(x),
         }
 
@@ -98,3 +99,7 @@ class Compiled:
         """Return the log-determinant of one sample, and K^T x."""
         found = self._run(x)
         return found["log_det"], found["transpose"]
+
+    def log_det_of_inverse(self, x: Array) -> Array:
+        """Return the log-determinant of the inverse as an operator, for one sample."""
+        return self._run(x)["log_det_of_inverse"]

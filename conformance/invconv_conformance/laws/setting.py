@@ -70,6 +70,12 @@ class Setting:
             return self.conv.log_det_and_transpose(x)
         return self.conv.log_det(self.case.spatial_shape), self.conv.transpose().forward(x)
 
+    def log_det_of_inverse(self, x: Array) -> Array:
+        """Return the log-determinant of the inverse as an operator, for one sample."""
+        if isinstance(self.conv, Compiled):
+            return self.conv.log_det_of_inverse(x)
+        return ic.Inverse(self.plain).log_det(self.case.spatial_shape)
+
     @functools.cached_property
     def host(self) -> ic.InvertibleConv:
         """The same numbers in NumPy float64."""

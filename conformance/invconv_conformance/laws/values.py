@@ -105,8 +105,7 @@ def log_det_inverse(s: Setting) -> Iterator[Measure]:
     x = s.array(s.images[0])
     _, log_det = s.conv.inverse_and_log_det(x)
     yield from _log_dets(s, "inverse_and_log_det", log_det, s.case.batch_shape, -1)
-    turned = ic.Inverse(s.plain).log_det(s.case.spatial_shape)
-    yield from _log_dets(s, "Inverse(K).log_det", turned, (), -1)
+    yield from _log_dets(s, "Inverse(K).log_det", s.log_det_of_inverse(x), (), -1)
 
 
 def _log_dets(

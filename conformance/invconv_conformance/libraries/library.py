@@ -63,6 +63,10 @@ class Library:
         Those that are run only when they are asked for.
     host : tuple of str
         The devices in host memory, whose values the core looks at.
+    compiles_eagerly : bool
+        Whether eager code is compiled too, operation by operation, which takes most of its time.
+    forget : callable
+        Frees the memory of all programs that were compiled.
     views : bool
         Whether an array may be a strided or read-only view of another one's memory.
     stranger : callable
@@ -85,6 +89,8 @@ class Library:
     )
     slow_modes: tuple[str, ...] = ()
     host: tuple[str, ...] = ("cpu",)
+    compiles_eagerly: bool = False
+    forget: Callable[[], None] = lambda: None
     views: bool = True
     stranger: Callable[[str], str | None] = lambda device: None
     pullback: Pullback | None = None

@@ -104,6 +104,12 @@ def _jax_jit(function: Function) -> Function:
     return compiled
 
 
+def _jax_forget() -> None:
+    import jax
+
+    jax.clear_caches()
+
+
 def _cupy_devices() -> list[str]:
     import cupy
 
@@ -178,6 +184,8 @@ LIBRARIES = (
         _jax_device,
         lambda x: x.block_until_ready(),
         {"eager": as_it_is, "jit": _jax_jit},
+        compiles_eagerly=True,
+        forget=_jax_forget,
         views=False,
         pullback=_jax_pullback,
     ),
@@ -193,6 +201,8 @@ LIBRARIES = (
         host=(),
     ),
 )
+
+COMPILING_EAGERLY = {library.name for library in LIBRARIES if library.compiles_eagerly}
 
 
 @dataclass(frozen=True)

@@ -38,6 +38,8 @@ class Run:
         What is absent, and why.
     agreement : list of Agreement
     seconds : float
+    peak : int
+        The most bytes of memory that a process had, 0 where that is not known.
     """
 
     command: str
@@ -46,6 +48,7 @@ class Run:
     not_run: list[str]
     agreement: list[Agreement]
     seconds: float
+    peak: int = 0
 
 
 def as_json(run: Run) -> dict[str, Any]:

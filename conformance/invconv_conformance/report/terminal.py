@@ -27,7 +27,9 @@ def show(console: Console, found: Run, stale: list[Expected], laws: int, cases: 
         console.print(f"[red]no longer fails[/]: {entry}; take it off the list", highlight=False)
     for reason in found.not_run:
         console.print(f"not run: {reason}")
-    console.print(_totals(found.results), f"{laws} laws on {cases} cases, {found.seconds:.0f} s")
+    memory = f", {found.peak / 2**20:.0f} MiB in a process at most" if found.peak else ""
+    ran = f"{laws} laws on {cases} cases, {found.seconds:.0f} s{memory}"
+    console.print(_totals(found.results), ran)
 
 
 def _print_failures(console: Console, bad: list[Result]) -> None:

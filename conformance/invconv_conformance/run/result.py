@@ -68,9 +68,20 @@ class Result:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a case gave on a column: what the laws said, and outputs to compare with others'."""
+    """What a case gave on a column.
+
+    Attributes
+    ----------
+    results : list of Result
+        What the laws said.
+    outputs : dict of str to array
+        What is compared with other columns.
+    peak : int
+        The most bytes of memory that the process had until then, 0 where that is not known.
+    """
 
     column: Column
     case: str
     results: list[Result]
     outputs: dict[str, Floats]
+    peak: int = 0

@@ -10,7 +10,7 @@ from invconv_conformance.cases.quick import QUICK, QUICK_KERNEL
 from invconv_conformance.cases.table import CASES
 from invconv_conformance.laws.table import LAWS
 from invconv_conformance.libraries.library import Column, Library, as_it_is, unadapted
-from invconv_conformance.libraries.table import LIBRARIES
+from invconv_conformance.libraries.table import COMPILING_EAGERLY, LIBRARIES
 from invconv_conformance.run.runner import Task
 
 
@@ -40,6 +40,20 @@ def quickly(todo: list[Task]) -> list[Task]:
     return [t for t in todo if t.case in QUICK or t.columns[0].library in kernels]
 
 
+def few_eager(todo: list[Task]) -> list[str]:
+    """Return a line for each library of which only some cases run eagerly (see `tasks`)."""
+    lines = []
+    for library in (one for one in LIBRARIES if one.compiles_eagerly):
+        mine = [task for task in todo if task.columns[0].library == library.name]
+        eager = sum(any(c.mode == "eager" for c in task.columns) for task in mine)
+        if 0 < eager < len(mine):
+            lines.append(
+                f"{library.title}, eager: {len(mine) - eager} of {len(mine)} cases, which run "
+                f"compiled; --library {library.name} --mode eager runs them"
+            )
+    return lines
+
+
 def choose(arguments: argparse.Namespace) -> tuple[list[Column], list[str]]:
     """Return what to run, and why the rest is not run.
 
@@ -59,10 +73,13 @@ def choose(arguments: argparse.Namespace) -> tuple[list[Column], list[str]]:
         if _asked(arguments.device, column.device)
         and _asked(arguments.mode, column.mode)
         and _asked(arguments.dtype, column.dtype)
-        and (not arguments.quick or arguments.dtype or column.dtype in _quick_dtypes(column.mode))
+        and (not arguments.quick or arguments.dtype or column.dtype in _quick_dtypes(column))
     ]
     if not columns:
-        asked = {name: getattr(arguments, name) or "any" for name in ("device", "mode", "dtype")}
+        asked = {
+            name: ",".join(getattr(arguments, name) or ["any"])
+            for name in ("device", "mode", "dtype")
+        }
         every = [c for lib in found for c in lib.columns(every_dtype=True, every_mode=True)]
         there = [f"{k} {', '.join(dict.fromkeys(getattr(c, k) for c in every))}" for k in asked]
         raise ValueError(
@@ -71,7 +88,7 @@ def choose(arguments: argparse.Namespace) -> tuple[list[Column], list[str]]:
         )
     chosen = {column.library for column in columns}
     for library in found:
-        if arguments.library not in (None, "all") and library.name not in chosen:
+        if arguments.library not in (None, ("all",)) and library.name not in chosen:
             absent.append(f"{library.title}: has nothing of what was asked for")
         gpu = not library.host or any(d not in library.host for d in library.devices())
         if library.extra in ("torch", "jax") and not gpu:
@@ -84,8 +101,8 @@ def _require_known(arguments: argparse.Namespace, found: list[Library]) -> None:
     every = [c for lib in found for c in lib.columns(every_dtype=True, every_mode=True)]
     for name in ("device", "mode", "dtype"):
         known = list(dict.fromkeys(getattr(c, name) for c in every))
-        for word in (getattr(arguments, name) or known[0]).split(","):
-            if not any(_asked(word, one) for one in known):
+        for word in getattr(arguments, name) or ():
+            if not any(_asked((word,), one) for one in known):
                 raise ValueError(f"--{name}: expected some of {', '.join(known)}, got {word!r}")
 
 
@@ -100,9 +117,9 @@ def _libraries(arguments: argparse.Namespace) -> tuple[list[Library], list[str]]
                 f"{arguments.namespace}"
             )
         return [unadapted(arguments.namespace)], []
-    every = arguments.library in (None, "all")
+    every = arguments.library in (None, ("all",))
     found, absent = [], []
-    for name in known if every else dict.fromkeys(arguments.library.split(",")):
+    for name in known if every else arguments.library:
         if name not in known:
             raise ValueError(
                 f"--library: expected all, or some of {', '.join(known)}, got {name!r}; "
@@ -117,11 +134,17 @@ def _libraries(arguments: argparse.Namespace) -> tuple[list[Library], list[str]]
     return found, absent
 
 
-def _quick_dtypes(mode: str) -> tuple[str, ...]:
-    """Return what --quick runs: a compiler takes most of the time, half types add only casts."""
-    return ("float64", "float32") if mode == "eager" else ("float32",)
+def _quick_dtypes(column: Column) -> tuple[str, ...]:
+    """Return the dtypes that --quick runs of a library in a mode.
+
+    Half types add only casts. A compiler takes most of the time: of a library that compiles eager
+    code too, eager code runs in float64, and compiled code in float32.
+    """
+    if column.mode != "eager":
+        return ("float32",)
+    return ("float64",) if column.library in COMPILING_EAGERLY else ("float64", "float32")
 
 
-def _asked(wanted: str | None, name: str) -> bool:
-    """Tell whether a name is in a comma-separated list; "cuda" stands for every "cuda:0"."""
-    return wanted is None or any(w in (name, name.partition(":")[0]) for w in wanted.split(","))
+def _asked(wanted: tuple[str, ...] | None, name: str) -> bool:
+    """Tell whether a name is one of those wanted; "cuda" stands for every "cuda:0"."""
+    return wanted is None or any(word in (name, name.partition(":")[0]) for word in wanted)
