@@ -10,15 +10,16 @@ import argparse
 import fnmatch
 import functools
 import json
+import multiprocessing
+import multiprocessing.context
 import os
 import shutil
-import subprocess
 import sys
 import tempfile
 import tomllib
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from rich.console import Console
 from rich.progress import track
@@ -26,6 +27,25 @@ from rich.table import Table
 
 ROOT = Path(__file__).parents[3]
 _LONGEST = 120  # seconds, for a fault that never ends
+# what the suite imports that is not ours; what is missing here is imported in every fork
+_PRELOADED = [
+    *("array_api_compat.numpy", "array_api_strict", "jinja2", "llvmlite.binding", "numpy"),
+    *("rich.console", "rich.progress", "rich.table", "scipy.linalg", "tests.suite.planted_faults"),
+]
+
+
+class Stage(NamedTuple):
+    """A part of the suite: some dtypes, or all, and the laws of a pattern."""
+
+    dtypes: tuple[str, ...]
+    laws: str
+
+
+_STAGES = (
+    Stage(("float64",), "[!s]*"),  # all laws but the one that takes longest: same_bits
+    Stage(("float64",), "[sk]*"),
+    Stage((), "*"),
+)
 
 
 @dataclass(frozen=True)
@@ -74,7 +94,7 @@ class Fault:
         found = text.count(self.old)
         if found != 1:
             raise ValueError(f"{self.name}: expected `old` once in {self.file}, found it {found} x")
-        path.write_text(text.replace(self.old, self.new), encoding="utf-8")
+        _rewrite(path, text.replace(self.old, self.new))
 
 
 def _without_kernel(core: Path) -> None:
@@ -84,7 +104,14 @@ def _without_kernel(core: Path) -> None:
     text = path.read_text(encoding="utf-8")
     if text.count(known) != 1:
         raise ValueError(f"expected `{known}` once in {path}")
-    path.write_text(text.replace(known, future), encoding="utf-8")
+    _rewrite(path, text.replace(known, future))
+
+
+def _rewrite(path: Path, text: str) -> None:
+    """Write a module, and forget what was compiled of it."""
+    path.write_text(text, encoding="utf-8")
+    for compiled in (path.parent / "__pycache__").glob(f"{path.stem}.*.pyc"):
+        compiled.unlink()
 
 
 @dataclass(frozen=True)
@@ -124,26 +151,32 @@ def load() -> tuple[Fault, ...]:
 FAULTS = load()
 
 
-def judge(fault: Fault) -> Verdict:
-    """Plant a fault and run the suite."""
-    with _copy() as folder:
-        fault.plant(Path(folder) / "invconv")
-        return _conformance(Path(folder), fault)
+def judge(fault: Fault) -> tuple[Verdict, Verdict]:
+    """Run the suite without a fault and with it: what is quick, then more until it is caught."""
+    for stage in _STAGES:
+        verdict = _judge(fault, stage)
+        if verdict.caught and judge_sound(fault.sound, stage).status == 0:
+            break
+    return judge_sound(fault.sound, stage), verdict
 
 
 @functools.cache
-def judge_sound(sound: Fault) -> Verdict:
+def judge_sound(sound: Fault, stage: Stage) -> Verdict:
     """Run the suite on the core as it is, in the way of `Fault.sound`."""
+    return _judge(sound, stage)
+
+
+def _judge(fault: Fault, stage: Stage) -> Verdict:
     with _copy() as folder:
-        sound.plant(Path(folder) / "invconv")
-        return _conformance(Path(folder), sound)
+        fault.plant(Path(folder) / "invconv")
+        return _conformance(Path(folder), fault, stage)
 
 
 def _copy() -> tempfile.TemporaryDirectory[str]:
     """Return a folder with a copy of the core, NumPy's primitives registered."""
     folder = tempfile.TemporaryDirectory(prefix="invconv-fault-")
     to = Path(folder.name)
-    shutil.copytree(ROOT / "invconv", to / "invconv", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(ROOT / "invconv", to / "invconv")
     info = to / "invconv-0.dist-info"
     info.mkdir()
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: invconv\nVersion: 0\n")
@@ -153,24 +186,53 @@ def _copy() -> tempfile.TemporaryDirectory[str]:
     return folder
 
 
-def _conformance(folder: Path, fault: Fault) -> Verdict:
-    report = folder / "report.json"
-    options = ["--library", fault.library, "--cases", fault.cases, "--json", str(report)]
-    options += ["--workers", "1", *(["--quick"] if fault.quick else [])]
-    done = subprocess.run(
-        [sys.executable, "-m", "invconv", "conformance", *options],
-        cwd=folder,
-        env=os.environ
-        | {"PYTHONPATH": os.pathsep.join([str(folder), str(ROOT / "conformance")])}
-        | {"PYTHONDONTWRITEBYTECODE": "1", "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=_LONGEST,
-    )
-    results = json.loads(report.read_text())["results"] if report.exists() else []
+def _conformance(folder: Path, fault: Fault, stage: Stage) -> Verdict:
+    """Run the suite on a copy of the core, in a fork of a process that has imported the rest."""
+    report, output = folder / "report.json", folder / "output.txt"
+    process = _server().Process(target=_in_fork, args=(folder, report, output, fault, stage))
+    process.start()
+    process.join(_LONGEST)
+    if process.exitcode is None:
+        process.kill()
+        raise TimeoutError(f"{fault.name}: the suite did not end within {_LONGEST} s")
+    results = json.loads(report.read_text()) if report.exists() else []
     held = tuple(r for r in results if r["status"] != "not applicable")
-    return Verdict(done.returncode, held, (done.stdout + done.stderr).strip())
+    return Verdict(process.exitcode, held, output.read_text().strip())
+
+
+@functools.cache
+def _server() -> multiprocessing.context.ForkServerContext:
+    """Return what starts processes as forks of one that has imported all but the core."""
+    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+        os.environ.setdefault(name, "1")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(_PRELOADED)
+    return context
+
+
+def _in_fork(folder: Path, report: Path, output: Path, fault: Fault, stage: Stage) -> None:
+    """Run the suite on the copy of the core in a folder; exit with 1 where a law broke."""
+    with output.open("w", encoding="utf-8") as file:
+        for stream in (sys.stdout, sys.stderr):
+            os.dup2(file.fileno(), stream.fileno())
+    imported = [name for name in sys.modules if name.partition(".")[0].startswith("invconv")]
+    assert not imported, f"expected a process without the core, which has {imported}"
+    os.chdir(folder)
+    sys.path[:0] = [str(folder), str(ROOT / "conformance")]
+    sys.dont_write_bytecode = True
+    from invconv_conformance.laws.table import LAWS
+    from invconv_conformance.libraries.table import LIBRARIES
+    from invconv_conformance.run.runner import perform, tasks
+    from invconv_conformance.run.selection import select
+
+    assert str(sys.modules["invconv"].__file__).startswith(str(folder))
+    (library,) = (one for one in LIBRARIES if one.name == fault.library)
+    columns = [c for c in library.columns() if not stage.dtypes or c.dtype in stage.dtypes]
+    laws = fnmatch.filter(LAWS, stage.laws)
+    todo = tasks(columns, select(fault.cases, fault.quick), laws)
+    results = [asdict(r) for task in todo for o in perform(task) for r in o.results]
+    report.write_text(json.dumps(results))
+    sys.exit(any(r["status"] in ("fail", "error") for r in results))
 
 
 def main() -> int:
@@ -182,8 +244,7 @@ def main() -> int:
     table = Table("fault", "in", "caught by", title_justify="left")
     caught = 0
     for fault in track(chosen, "planted faults", console=console, transient=True):
-        sound = judge_sound(fault.sound)
-        verdict = judge(fault)
+        sound, verdict = judge(fault)
         if sound.status == 0 and verdict.caught:
             caught += 1
             others = f" and {len(verdict.laws) - 1} more" if len(verdict.laws) > 1 else ""

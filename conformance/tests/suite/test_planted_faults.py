@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from tests.suite.planted_faults import FAULTS, Fault, judge, judge_sound
+from tests.suite.planted_faults import FAULTS, Fault, judge
 
 
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.name)
 def test_it_is_caught(fault: Fault) -> None:
-    sound = judge_sound(fault.sound)
+    sound, verdict = judge(fault)
     assert sound.status == 0, sound.output
-    verdict = judge(fault)
     assert verdict.caught, f"laws broken: {verdict.laws}; {verdict.output}"
 
 
