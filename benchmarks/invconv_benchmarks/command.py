@@ -29,7 +29,7 @@ from invconv_benchmarks.suites.groups import select
 from invconv_conformance.libraries.environment import share_the_card
 from invconv_conformance.libraries.table import LIBRARIES
 
-_CHECKERS = ("array_api_strict",)  # made to find mistakes, not to be fast
+_CHECKERS = ("array_api_strict",)  # these libraries are made to find mistakes, not to be fast
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -18,7 +18,7 @@ def targets_of(names: Sequence[tuple[str, str]]) -> list[Target]:
     found = []
     for name, device in names:
         library = known[name]
-        library.devices()  # JAX learns of float64 here
+        library.devices()  # this enables float64 in JAX
         found.append(Target(library, device, "jit" if "jit" in library.modes else "eager"))
     return with_graphs(found)
 

@@ -33,7 +33,7 @@ def contenders(setup: Setup) -> list[Contender]:
         if does in ("unprepared", "new weights") and setup.target.mode != "eager":
             continue  # compiled code has no plan to make at run time
         if does == "gradient" and setup.target.mode == "graph":
-            continue  # what is captured are calls of images
+            continue  # a graph captures calls of images only
         images = to_numpy if does in ("inverse", "kernel") else None
         name = does if does == "kernel" else f"invconv {does}"
         found.append(setup.contender(name, "ours", does, build[does], images=images))

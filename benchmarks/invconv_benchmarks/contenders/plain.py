@@ -1,4 +1,4 @@
-"""What a layer that cannot be undone would cost: a plain convolution of the same library.
+"""Plain convolutions of each library: the layer that ours is compared with.
 
 Its kernel has as many taps as ours: for an emerging pair, whose factors have (k + 1)/2 taps an
 axis, k, which is the same receptive field. Where a library has several ways, all are timed, and
@@ -20,7 +20,7 @@ from invconv_benchmarks.measure.contender import Call, Contender
 Array = Any
 Floats = np.ndarray[Any, Any]
 FFT = "FFT, one GEMM a frequency"
-CONV2D = "F.conv2d"  # what all libraries are measured by
+CONV2D = "F.conv2d"  # the yardstick of all libraries
 
 
 def contenders(setup: Setup) -> list[Contender]:
@@ -29,7 +29,7 @@ def contenders(setup: Setup) -> list[Contender]:
     if setup.group.does == ("matrix",) or setup.group.map == "actnorm":
         return []
     if gradient and setup.target.mode == "graph":
-        return []  # what is captured are calls of images
+        return []  # a graph captures calls of images only
     ways: dict[str, Callable[[Setup], Call]]
     if name == "torch":
         ways = {CONV2D: _torch_gradient if gradient else _torch}
@@ -43,7 +43,7 @@ def contenders(setup: Setup) -> list[Contender]:
         ways = {"im2col, one GEMM": _im2col, "GEMM, then shifts": _shifts}
     if wraps(setup) and not gradient:
         ways |= {FFT: _fft}
-    if setup.group.axis:  # how costs grow is asked of convolutions that the library has
+    if setup.group.axis:  # the scaling suite compares with the library's own convolution only
         ways = {way: build for way, build in ways.items() if way in (CONV2D, "lax.conv")}
     does = "gradient" if gradient else "forward"
     return [

@@ -1,4 +1,4 @@
-"""What a user could run instead of invconv: the peers, each with a reason where it cannot run."""
+"""Peers: what a user could run instead of invconv. A peer that cannot run says why."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The picture of a diagnosis: how an error spreads through the inverse, and what a grid leaves."""
+"""The picture of a diagnosis: the inverse's impulse response, and the digits left by grid size."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from invconv_benchmarks.report.figures import Floats, save
 
 Shown = Sequence[tuple[str, ic.InvertibleConv, ic.Diagnosis]]
 
-_LIMIT = 1e7  # times which an error of float32's eps is as large as the image
-_SIZES = 10  # grids of the curves, at most
+_LIMIT = 1e7  # an error of float32's eps times this is as large as the image
+_SIZES = 10  # the most grids that a curve has
 _COLORS = ("tab:blue", "tab:orange", "tab:red", "tab:green", "tab:purple")
 
 
@@ -58,7 +58,7 @@ def draw(shown: Shown, path: Path) -> None:
 def _response(axis: Any, conv: ic.InvertibleConv, diagnosis: ic.Diagnosis) -> Any:
     """Show the largest |x| over the channels, and over the axes before the last two."""
     response = np.abs(impulse_response(conv, diagnosis))
-    response = np.where(np.isfinite(response), response, np.inf)  # it overflowed
+    response = np.where(np.isfinite(response), response, np.inf)  # an overflow
     flat = response.reshape(-1, *response.shape[-2:]) if response.ndim > 2 else response[:, None, :]
     image: Floats = flat.max(axis=0)
     pixel = diagnosis.pixel or tuple(n // 2 for n in diagnosis.spatial_shape)

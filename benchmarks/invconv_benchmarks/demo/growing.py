@@ -1,4 +1,4 @@
-"""Kernels whose inverse grows along the image, or does not; what is lost, predicted and measured.
+"""Kernels whose inverse does or does not grow along the image, and the digits that it loses.
 
 The question of a flow that is trained in float32: z = K x is rounded to float32, and then inverted
 without any further error. How far is the result from x?
@@ -57,7 +57,7 @@ def examples() -> Iterator[tuple[str, ic.AutoregressiveConv, Shape]]:
 
 @dataclass(frozen=True)
 class Loss:
-    """What is right after z = K x was changed.
+    """The digits of x that are right after z = K x was changed.
 
     Attributes
     ----------
@@ -76,7 +76,7 @@ class Loss:
 
 
 def measure(conv: ic.AutoregressiveConv, diagnosis: ic.Diagnosis) -> Loss:
-    """Invert in extended precision what was rounded, and what was changed where it harms most."""
+    """Invert a rounded z, and a z that was changed where it harms most, in extended precision."""
     shape = diagnosis.spatial_shape
     x = np.random.default_rng(0).standard_normal((conv.channels, *shape)).astype(EXTENDED)
     z = convolve(conv, x)

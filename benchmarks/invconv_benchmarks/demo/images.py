@@ -32,7 +32,7 @@ def read(path: Path) -> Image:
         raise ValueError(f"--image: expected an image file, but there is no file {path}")
     try:
         pixels = imread(path)
-    except Exception as error:  # every reader has errors of its own
+    except Exception as error:  # each image reader raises errors of its own
         raise ValueError(f"--image: {path} cannot be read as an image") from error
     return as_rgb(pixels)
 

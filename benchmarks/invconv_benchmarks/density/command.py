@@ -165,7 +165,7 @@ def _stopping(processes: Processes) -> Iterator[list[int]]:
         return
 
     def hear(number: int, frame: object) -> None:
-        if asked:  # asked twice: at once
+        if asked:  # a second signal ends the process at once
             raise KeyboardInterrupt
         asked.append(number)
 
@@ -248,7 +248,7 @@ def _compare(arguments: argparse.Namespace) -> int:
     console = Console()
     data = load(comparison.jobs()[0].recipe.data, comparison.path)
     comparison.folder.mkdir(parents=True, exist_ok=True)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # ended is interrupted
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # SIGTERM interrupts, as Ctrl-C does
     try:
         found = perform(comparison, data, console)
     except KeyboardInterrupt:

@@ -1,4 +1,4 @@
-"""What the machine can do at best through a library: a large matrix product, a large copy."""
+"""The best rates that a library reaches here: of a large matrix product, and of a large copy."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from invconv_conformance.libraries.table import Target
 
 # the order of the matrices, the bytes that are copied (beyond the caches), and calls in a row
 _ON_CPU = 1024, 2**26, 1
-_ON_GPU = 8192, 2**30, 10  # else it is the launch that is timed
+_ON_GPU = 8192, 2**30, 10  # fewer calls would time the launch
 _ROUNDS = 7
 
 
@@ -39,7 +39,7 @@ class Ceiling:
 
     @property
     def place(self) -> tuple[str, str, str, int]:
-        """What it is the ceiling of."""
+        """The library, device, dtype and number of threads."""
         return self.library, self.device, self.dtype, self.threads
 
     def best(self, other: Ceiling) -> Ceiling:
@@ -58,7 +58,7 @@ def ceiling(target: Target, dtype: str, threads: int) -> Ceiling:
     matrix = target.asarray(values, dtype)
     numbers = target.asarray(np.ones(nbytes // np.dtype(dtype).itemsize, dtype), dtype)
     product = target.compile(lambda a: a @ a)
-    copy = target.compile(lambda a: -a)  # a copy that no compiler leaves out
+    copy = target.compile(lambda a: -a)  # a copy that compilers cannot remove
     return Ceiling(
         target.library.name,
         target.device,

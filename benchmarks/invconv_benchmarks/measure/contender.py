@@ -1,4 +1,4 @@
-"""What is timed: a call, who makes it, and what it stands for."""
+"""A call to time, its name, and its role in the comparison."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Call = Callable[[], Any]
 
 @dataclass(frozen=True)
 class Label:
-    """What a contender is called, does, and runs on.
+    """A contender's name, what it does, and where it runs.
 
     Attributes
     ----------
@@ -70,14 +70,14 @@ class Contender:
 
     @property
     def label(self) -> Label:
-        """What is reported of it."""
+        """The label that reports show."""
         target = self.target
         place = target.library.name, target.device, target.mode
         return Label(self.name, self.role, self.does, *place)
 
 
 def wait(target: Target, result: Any) -> None:
-    """Wait until what a call returned is there."""
+    """Wait until the arrays that a call returned are computed."""
     for part in result if isinstance(result, (tuple, list)) else (result,):
         if isinstance(part, dict):
             wait(target, list(part.values()))

@@ -1,4 +1,4 @@
-"""What a run was made with: machine, versions, commit."""
+"""A description of the machine, the versions and the commit that a run was made with."""
 
 from __future__ import annotations
 

@@ -28,7 +28,7 @@ def clock(target: Target) -> Clock:
 def _wall_clock(target: Target, call: Call, count: int) -> float:
     start = time.perf_counter()
     for _ in range(count):
-        wait(target, call())  # every call: JAX would start them side by side
+        wait(target, call())  # wait for every call: JAX would run several at a time
     return (time.perf_counter() - start) / count
 
 
@@ -79,7 +79,7 @@ def with_graphs(targets: list[Target]) -> list[Target]:
 
 
 def full_precision(target: Target) -> None:
-    """Let a library multiply float32 with all its digits, in peers too: ours always does."""
+    """Make a library multiply float32 at full precision in peers too, as ours always does."""
     if target.library.name == "torch":
         import torch
 
@@ -97,7 +97,7 @@ def _torch_graph(function: Callable[[Any], Any], x: Any) -> Callable[[], Any]:
         side = torch.cuda.Stream()
         side.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(side):
-            function(x)  # plans and workspaces are made outside of the graph
+            function(x)  # make plans and workspaces outside of the graph
         torch.cuda.current_stream().wait_stream(side)
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph):

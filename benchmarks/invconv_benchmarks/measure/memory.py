@@ -17,7 +17,7 @@ ENVIRONMENT = {"MALLOC_MMAP_THRESHOLD_": "524288", "MALLOC_TRIM_THRESHOLD_": "52
 
 @dataclass(frozen=True)
 class Peak:
-    """Bytes beyond what was there before, result included; None where nothing can tell.
+    """Bytes beyond those in use before the call, its result included; None where unknown.
 
     Attributes
     ----------
@@ -40,7 +40,7 @@ def measure(contender: Contender) -> tuple[Peak, Any]:
         kept.append(contender.build())
         return kept[0]()
 
-    if contender.role == "peer":  # many are slow: one call is enough
+    if contender.role == "peer":  # peers can be slow, so one call is measured
         kept.append(contender.build())
         start = None
     else:
@@ -74,7 +74,7 @@ def peak_of(call: Call) -> tuple[int | None, Any]:
 
 
 def _reset() -> int | None:
-    """Forget the highest mark, and return what is in use."""
+    """Reset the peak of the resident set, and return its present size."""
     try:
         Path("/proc/self/clear_refs").write_text("5")
     except OSError:

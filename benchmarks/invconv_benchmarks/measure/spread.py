@@ -13,7 +13,7 @@ from scipy import stats
 Passes = Sequence[Sequence[float]]
 Compare = Callable[[Any, Any], Any]
 
-LEAST_SIZES = 5  # that an exponent is fitted to
+LEAST_SIZES = 5  # the least number of sizes that an exponent is fitted to
 _RESAMPLES = 999
 _LEVEL = 0.95
 _WIDTH = 3  # standard deviations: results are compared in hundreds of rows at once

@@ -1,4 +1,4 @@
-"""How many threads the solves of a library use on the CPU."""
+"""The number of threads that a library's solves use on the CPU."""
 
 from __future__ import annotations
 

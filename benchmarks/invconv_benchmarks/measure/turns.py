@@ -1,4 +1,4 @@
-"""Times of calls that take turns, so that a machine that drifts hurts all alike."""
+"""Times of calls that take turns, so that changes of the machine's speed affect all alike."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from invconv_benchmarks.measure.contender import Call, Contender, wait
 from invconv_benchmarks.measure.gpu import clock
 from invconv_benchmarks.measure.timing import seconds as seconds_of
 
-_SAMPLE = 1e-3  # seconds that a sample lasts at least: short calls are repeated
+_SAMPLE = 1e-3  # a sample lasts at least so many seconds: short calls are repeated
 _LEAST, _MOST = 5, 40  # rounds
-_LONG = 0.1  # seconds from which a call needs no other one to fill the cache before it
+_LONG = 0.1  # a call of fewer seconds is preceded by one that fills the cache
 
 
 @dataclass
 class Timing:
-    """What one pass of a contender took, in seconds.
+    """The seconds that a contender took in one pass.
 
     Attributes
     ----------
@@ -67,7 +67,7 @@ def measure(contenders: list[Contender], seconds: float) -> list[Timing]:
 def _rounds(runner: _Runner, share: float) -> int:
     cost = runner.estimate * (runner.timing.calls + (runner.estimate < _LONG))
     if runner.estimate > 4 * share:
-        return 2  # a peer so slow that its noise does not matter
+        return 2  # this peer is so slow that its noise does not matter
     return int(min(_MOST, max(_LEAST, share / max(cost, 1e-9))))
 
 
@@ -83,7 +83,7 @@ def _start(runner: _Runner) -> None:
         runner.estimate = seconds_of(lambda: wait(target, call()))
         if runner.estimate < _LONG:
             runner.estimate = seconds_of(lambda: wait(target, call()))
-    except Exception as error:  # a library's own; the row says what
+    except Exception as error:  # any error of a library; the row reports it
         lines = str(error).strip().splitlines() or [""]
         timing.error = f"{type(error).__name__}: {lines[0][:200]}"
         return
@@ -97,7 +97,7 @@ def _sample(runner: _Runner) -> float:
     assert call is not None
     _set(runner.contender)
     if runner.estimate < _LONG:
-        wait(target, call())  # others have been here: what they left in the cache is not ours
+        wait(target, call())  # the cache holds the data of other contenders
     return clock(target)(call, runner.timing.calls)
 
 

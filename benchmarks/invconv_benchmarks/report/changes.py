@@ -1,4 +1,4 @@
-"""Two results side by side: what changed by more than both say their spread is."""
+"""Two results side by side: the rows whose stated spreads do not overlap."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Change:
 
     @property
     def verdict(self) -> str:
-        """What to say of it."""
+        """One of "same", where the intervals overlap, "faster" and "slower"."""
         if self.before.overlaps(self.after):
             return "same"
         return "faster" if self.after.value < self.before.value else "slower"
@@ -67,7 +67,7 @@ def changes(before: Result, after: Result) -> tuple[list[Change], list[str]]:
 
 
 def _time(row: Row) -> Interval:
-    """Return the median with p10 and p90: what a machine does to a time is no sampling error."""
+    """Return the median with p10 and p90: a time varies by more than its sampling error."""
     assert row.p10 is not None
     assert row.p90 is not None
     return Interval(row.seconds, row.p10, row.p90)

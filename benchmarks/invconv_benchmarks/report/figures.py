@@ -20,7 +20,7 @@ FORMATS = (".png", ".jpg", ".pdf", ".svg")
 
 
 def stretch(pixels: Floats) -> Floats:
-    """Brighten what is dark, as astronomers do."""
+    """Brighten dark pixels by arcsinh, as astronomers do."""
     return np.asarray(np.arcsinh(8 * pixels) / np.arcsinh(8.0)).clip(0, 1)
 
 

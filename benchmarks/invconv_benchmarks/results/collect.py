@@ -1,4 +1,4 @@
-"""From what worker processes tell to the rows of a result."""
+"""Collects the messages of worker processes into the rows of a result."""
 
 from __future__ import annotations
 

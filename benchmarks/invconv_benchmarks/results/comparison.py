@@ -1,4 +1,4 @@
-"""Ratios of rows to what they are compared with, and the spread that is stated for them."""
+"""Ratios of rows to a plain convolution, and the spread that is stated for them."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def yardstick(row: Row, group: list[Row]) -> Row | None:
 
 
 class Comparison:
-    """Ratios of rows to one of their group, with what passes differ by pooled over all of a place.
+    """Ratios of rows to one row of their group. Their variance between passes is pooled by place.
 
     Parameters
     ----------

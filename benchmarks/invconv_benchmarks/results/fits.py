@@ -1,4 +1,4 @@
-"""How costs grow: exponents fitted to the scaling suite."""
+"""Exponents of cost against size, fitted to the scaling suite."""
 
 from __future__ import annotations
 

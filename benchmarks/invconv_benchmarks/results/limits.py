@@ -28,14 +28,18 @@ _AGAINST_CONV2D: dict[Shape, tuple[float, float]] = {
     (1, 3, 256, 256): (0.6, 0.8),
     (1, 12, 512, 512): (1.1, 0.4),
 }
-_TIMES = {"numpy": 1.0, "torch": 1.1, "jax": 1.4}  # that, for each library
-_JAX_CALL = 6.0  # at the first shape, where a call of JAX is most of it
-_LARGE = 2**23  # bytes of an input from which its size, not the library's, decides memory
+_TIMES = {
+    "numpy": 1.0,
+    "torch": 1.1,
+    "jax": 1.4,
+}  # each library's limit is that of NumPy times this
+_JAX_CALL = 6.0  # the limit at the first shape, where the overhead of JAX's call dominates
+_LARGE = 2**23  # in inputs of fewer bytes the library's own memory dominates
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What became of a limit on a row.
+    """A limit, and how a row compares with it.
 
     Attributes
     ----------

@@ -1,4 +1,4 @@
-"""What a worker process tells of its measurements."""
+"""The messages of a worker process: times, memory, ceilings and thread pools."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Times:
 
 @dataclass(frozen=True)
 class Sizes:
-    """How much memory the contenders of a group took, and the residual of what solves."""
+    """The memory that the contenders of a group took, and the residuals of those that solve."""
 
     group: Group
     rows: list[tuple[Label, Peak, float | None]] = field(default_factory=list)

@@ -20,7 +20,7 @@ SCHEMA = "invconv-benchmark/1"
 
 @dataclass(frozen=True)
 class Result:
-    """What a run found.
+    """The result of a run.
 
     Attributes
     ----------

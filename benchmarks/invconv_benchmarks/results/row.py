@@ -1,4 +1,4 @@
-"""A row of a result: what was measured of a contender, and what it is compared with."""
+"""A row of a result: the measurements of a contender, and its comparison with others."""
 
 from __future__ import annotations
 
@@ -81,12 +81,12 @@ class Row:
 
     @property
     def key(self) -> Key:
-        """What identifies a row within a result, and across results."""
+        """The attributes that identify a row within a result, and across results."""
         return (*self.turns, self.contender, self.does, *self.place)
 
     @property
     def turns(self) -> Key:
-        """What rows that were measured in turns have in common."""
+        """The attributes that rows measured in turns have in common."""
         return self.suite, self.map, self.shape, self.axis, self.dtype, self.threads
 
     @property

@@ -27,11 +27,13 @@ def checksum(document: Document) -> str:
 
 
 def write(path: Path, document: Document) -> None:
-    """Seal a document and write it, at once or not at all."""
+    """Write a document with its checksum, at once or not at all."""
     document = json.loads(json.dumps(document, allow_nan=False))
     document["checksum"] = checksum(document)
     text = json.dumps(document, indent=1, allow_nan=False)
-    text = re.sub(r"\[[-+.\de,\s]+\]", lambda m: " ".join(m[0].split()), text)  # a pass a line
+    text = re.sub(
+        r"\[[-+.\de,\s]+\]", lambda m: " ".join(m[0].split()), text
+    )  # the samples of a pass stand in one line
     write_text(path, text + "\n")
 
 

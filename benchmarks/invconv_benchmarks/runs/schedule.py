@@ -1,4 +1,4 @@
-"""A run: passes of worker processes, until all is measured, time is up or the user stops it."""
+"""The schedule of a run: passes of worker processes, until time is up or the user stops it."""
 
 from __future__ import annotations
 

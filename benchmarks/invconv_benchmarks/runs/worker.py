@@ -1,4 +1,4 @@
-"""A process that measures: its threads are limited before a library is loaded."""
+"""A worker process that measures. Its threads are limited before a library is loaded."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _POOL = ("user_api", "internal_api", "version", "architecture", "num_threads")
 
 @dataclass(frozen=True)
 class Job:
-    """What a worker is to do.
+    """The work of one worker process.
 
     Attributes
     ----------
@@ -81,7 +81,9 @@ _targets: list[Target] = []
 
 def _begin(names: Sequence[tuple[str, str]], threads: int) -> None:
     """Prepare a worker process."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends it; the parent keeps what there is
+    signal.signal(
+        signal.SIGINT, signal.SIG_DFL
+    )  # Ctrl-C ends this process; the parent keeps earlier results
     warnings.simplefilter("ignore")
     _targets[:] = targets_of(names)
     for target in _targets:
@@ -117,9 +119,9 @@ def _sizes(group: Group, target: Target) -> Iterator[tuple[Label, memory.Peak, f
     for small, contender in zip(few, many, strict=True):
         if contender.absent:
             continue
-        with contextlib.suppress(Exception):  # the timed row says what is wrong
+        with contextlib.suppress(Exception):  # the row of times reports the error
             if target.mode != "jit":
-                small.build()()  # what a library loads once is not the call's
+                small.build()()  # loads code and tables that a library needs once
             peak, result = memory.measure(contender)
             yield contender.label, peak, _residual(group, contender, result)
 

@@ -1,4 +1,4 @@
-"""What the first solve of a process costs, and each further kernel that it compiles.
+"""The time that the first solve of a process takes, and each further kernel that it compiles.
 
 ``python -m invconv_benchmarks.studies.first_solve`` starts processes, one after another, that
 import NumPy and invconv and then prepare and solve. A call is timed twice: what the first takes
@@ -26,7 +26,7 @@ from invconv_benchmarks.measure import processes, timing
 from invconv_benchmarks.measure.spread import Interval
 from invconv_benchmarks.report.tables import new
 
-CHANNELS = (12, 3, 24, 48)  # the first of them in the first solve
+CHANNELS = (12, 3, 24, 48)  # the first solve has the first of them
 DTYPES = ("float32", "float64")
 FIRST, FURTHER = 0.3, 0.1  # seconds at most: of the first solve, of each further block of channels
 _GRID = (16, 16)
@@ -37,7 +37,7 @@ Seconds = dict[Step, float]
 
 @dataclass(frozen=True)
 class Cost:
-    """What was paid once.
+    """A time that is spent once in a process.
 
     Attributes
     ----------

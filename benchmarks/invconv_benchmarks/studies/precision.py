@@ -1,4 +1,4 @@
-"""How many digits an inverse keeps: error against condition number, for every method.
+"""The error of an inverse against the condition number, for every method.
 
 ``python -m invconv_benchmarks.studies.precision`` inverts kernels that grow from harmless to
 hopeless, twice: "sampling" solves K x = y for a random y and a kernel that every precision holds

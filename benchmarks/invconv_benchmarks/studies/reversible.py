@@ -1,4 +1,4 @@
-"""What backpropagation without stored activations costs, beside the stored version.
+"""Memory and time of backpropagation with and without stored activations.
 
 ``python -m invconv_benchmarks.studies.reversible`` takes the gradient of the likelihood of
 16x12x32x32 images under a chain of emerging convolutions, with one thread. Memory is what a
@@ -85,7 +85,7 @@ def _jax_steps(depth: int) -> tuple[dict[str, Callable[[], Any]], dict[str, tupl
 
 @dataclass(frozen=True)
 class Cost:
-    """What a gradient costs in one version.
+    """Memory and time of a gradient in one version.
 
     Attributes
     ----------

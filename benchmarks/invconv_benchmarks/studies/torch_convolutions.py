@@ -1,4 +1,4 @@
-"""Which convolution PyTorch should run on the CPU: its own, or the compiled kernel.
+"""PyTorch's own convolution and the compiled kernel on the CPU: which is faster, and which runs.
 
 ``python -m invconv_benchmarks.studies.torch_convolutions`` times both, forward and gradient by the
 kernel, in turns in one process with one thread, and says which of them `invconv_torch.correlation`
@@ -40,7 +40,7 @@ _PASSES = 3
 
 @dataclass(frozen=True)
 class Found:
-    """What the kernel gains over PyTorch's own convolution.
+    """The speed-up of the kernel over PyTorch's own convolution.
 
     Attributes
     ----------

@@ -1,4 +1,4 @@
-"""What a second thread gains an inverse, in NumPy and in PyTorch.
+"""The speed-up of an inverse by a second thread, in NumPy and in PyTorch.
 
 ``python -m invconv_benchmarks.studies.two_threads`` times prepared inverses of one 2 x 2 corner at
 the ten shapes of the limits, with one thread and with two in turns, in one process. A solve of more
@@ -36,7 +36,7 @@ _PASSES = 3
 
 @dataclass(frozen=True)
 class Found:
-    """What a second thread gains at a shape.
+    """The speed-up by a second thread at a shape.
 
     Attributes
     ----------
@@ -60,7 +60,7 @@ class Found:
 
     @property
     def verdict(self) -> str:
-        """What became of that."""
+        """Whether the speed-up reaches the bound."""
         return self.gain.verdict(self.bound, least=True)
 
 
@@ -89,7 +89,9 @@ def compare(shapes: Sequence[Shape], dtypes: Sequence[str], seconds: float) -> l
         for shape in shapes
     ]
     shown = track(jobs, "measuring", console=Console(stderr=True), transient=True)
-    with threadpool_limits(1, user_api="blas"):  # threads of other pools that wait are in the way
+    with threadpool_limits(
+        1, user_api="blas"
+    ):  # waiting threads of other pools would slow this one down
         samples = [_samples(library, group, seconds) for library, group in shown]
     between = {
         library: spread.between_passes((s.one, s.two) for s in samples if s.library == library)

@@ -1,4 +1,4 @@
-"""What is measured: groups of maps and shapes, and the arithmetic that a map needs.
+"""Groups of maps and shapes to measure, and the arithmetic that a map needs.
 
 May import the core alone.
 """

@@ -1,4 +1,4 @@
-"""A group: what is measured in turns in one process."""
+"""A group: a map on images that all contenders run in turns in one process."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ SUITES = ("forward", "inverse", "periodic", "pointwise", "gradient", "scaling")
 
 @dataclass(frozen=True)
 class Group:
-    """What is measured in turns in one process: a map on images, by every library and its peers.
+    """A map on images, which all libraries and peers run in turns in one process.
 
     Attributes
     ----------

@@ -1,4 +1,4 @@
-"""One run of a comparison, from its first step to what is reported of it."""
+"""One run of a comparison: it is trained and evaluated, and its outcome is kept in a file."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from invconv_benchmarks.density.training.trainer import Trainer
 from invconv_benchmarks.results.records import structured
 
 NAME = "outcome.json"
-SCHEMA = "invconv-density-outcome/2"  # one of another version is evaluated again, not trained
-IMAGES, SAMPLES = 16, 100  # that go through a model and back;
-FEWER = {"maf": (4, 10)}  # where a sample takes a pass a number
+SCHEMA = "invconv-density-outcome/2"  # a run with another one is evaluated again, not trained
+IMAGES, SAMPLES = 16, 100  # the number that goes through a model and back
+FEWER = {"maf": (4, 10)}  # a sample of MAF takes one pass for each number
 
 
 @dataclass(frozen=True)

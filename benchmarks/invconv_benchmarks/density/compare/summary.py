@@ -1,4 +1,4 @@
-"""What a comparison found: statistics over seeds, paired where the question is who is better."""
+"""Statistics of a comparison over seeds, paired by seed where two models are compared."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Runs of a comparison in processes of one thread: a second thread buys nothing at this size."""
+"""Runs of a comparison in processes of one thread each: models of this size gain nothing by two."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def run(
                 "the same command goes on from the last checkpoints"
             ) from None
         finally:
-            stop.set()  # what still runs saves itself
+            stop.set()  # runs that go on save themselves and end
             pool.shutdown(wait=True, cancel_futures=True)
     return done
 
@@ -102,9 +102,9 @@ def _begin(messages: Any, stop: Any) -> None:
     global _messages, _stop
     import torch
 
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent hears it, and tells us
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent sets `stop` instead
     torch.set_num_threads(1)
-    messages.cancel_join_thread()  # nobody may be there to read the last ones
+    messages.cancel_join_thread()  # do not wait until the parent has read all messages
     _messages, _stop = messages, stop
 
 

@@ -17,7 +17,7 @@ import numpy as np
 Bytes = np.ndarray[Any, np.dtype[np.uint8]]
 Floats = np.ndarray[Any, np.dtype[np.float32]]
 
-_FLIPS, _SHIFTS, _NOISE, _ORDER, _TEST = range(5)  # what a generator is for
+_FLIPS, _SHIFTS, _NOISE, _ORDER, _TEST = range(5)  # the purposes of the random generators
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,4 +1,4 @@
-"""Images in files that somebody else made: sizes and kinds are checked before memory is taken."""
+"""Images in the user's files: their sizes and kinds are checked before memory is allocated."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a trained model is worth: bits a dimension, and round trips of images and of samples."""
+"""Evaluation of a trained model: bits/dim, and round trips of images and of samples."""
 
 from __future__ import annotations
 

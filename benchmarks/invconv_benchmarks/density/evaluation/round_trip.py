@@ -1,4 +1,4 @@
-"""What rounding may cost on the way through a model and back, and what it does cost.
+"""Rounding errors of a model's round trip: a bound for them, and how large they are.
 
 A layer y = f(x) is computed as f(x) + e, and its inverse as x with f(x) = y + e. An entry of y is
 a sum of n products; with rounding errors that are independent and have mean 0 (N. J. Higham,

@@ -1,4 +1,4 @@
-"""What a sample costs: exact inverses, beside inverting one pixel or one number at a time.
+"""The time that samples take: by exact inverses, and one pixel or one number at a time.
 
 Without wavefronts one inverts an autoregressive convolution pixel after pixel, with one forward a
 pixel; a masked autoregressive flow has no other way, and needs one pass a number.
@@ -28,8 +28,8 @@ EXACT = "exact inverse"
 PIXEL_BY_PIXEL = "one forward a pixel"
 NUMBER_BY_NUMBER = "one pass a number, of what it sees"
 WHOLE_IMAGES = "one pass a number, of the whole image"
-_PATIENCE = 5.0  # seconds from which a call is measured once, and its first time counts
-_PASSES = 5  # that are measured where there are too many
+_PATIENCE = 5.0  # a call of more seconds is measured once, without a warm-up
+_PASSES = 5  # the number of passes that are measured where all would take too long
 
 
 @dataclass(frozen=True)

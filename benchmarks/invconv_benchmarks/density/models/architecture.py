@@ -1,4 +1,4 @@
-"""What a density model is: all that one needs to know to build it, and nothing of its training."""
+"""The architecture of a density model: all that is needed to build one, without its training."""
 
 from __future__ import annotations
 

@@ -46,7 +46,7 @@ def shift_and_scale(h: Tensor, like: Tensor, floor: float) -> tuple[Tensor, Tens
 
 
 class AffineCoupling(nn.Module):  # type: ignore[misc]
-    """Scale and shift one half of the channels by what the other half says.
+    """Scale and shift one half of the channels by numbers that a network makes of the other half.
 
     Parameters
     ----------

@@ -29,7 +29,7 @@ _SEEN = (3, 3, 3, 0)  # pixels left, right, above and below that three convoluti
 
 
 class MaskedConv2d(nn.Conv2d):  # type: ignore[misc]
-    """What a 3x3 convolution sees of the rows above, the pixels to the left, and the pixel itself.
+    """A 3x3 convolution that sees the row above, the pixel to the left, and part of its own pixel.
 
     Its kernel has the two rows that are not all masked.
 
@@ -103,7 +103,7 @@ class AutoregressiveAffine(nn.Module):  # type: ignore[misc]
             window = slice(i, i + 4), slice(j, j + 7)
             for c in range(z.shape[1]):
                 shift, scale = self._at(x[:, :, *window], inside[window], weights)
-                x = x.clone() if torch.is_grad_enabled() else x  # autograd needs the older ones
+                x = x.clone() if torch.is_grad_enabled() else x  # autograd needs the earlier values
                 x[:, c, i + 3, j + 3] = z[:, c, i, j] / scale[:, c] - shift[:, c]
                 log_det = log_det - scale[:, c].log()
         return self._turned(x[:, :, 3:, 3:-3]), log_det

@@ -21,7 +21,7 @@ Watch: TypeAlias = Callable[[str, Tensor], Tensor]
 
 
 class DensityModel(nn.Module):  # type: ignore[misc]
-    """Layers one after the other; what a `Split` lets go, and what is left at the end, is noise.
+    """Layers one after the other. The outputs of each `Split` and of the last layer are the noise.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Between the levels of a flow: pixels become channels, and half of the channels are done.
+"""Layers between the levels of a flow: a squeeze, and a split that outputs half of the channels.
 
 L. Dinh, J. Sohl-Dickstein, S. Bengio, Density Estimation Using Real NVP, ICLR 2017, section 3.6.
 """

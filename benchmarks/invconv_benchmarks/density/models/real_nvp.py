@@ -1,4 +1,4 @@
-"""Real NVP: couplings with masks that take turns, and nothing that mixes.
+"""Real NVP: couplings with alternating masks, without a layer that mixes channels.
 
 L. Dinh, J. Sohl-Dickstein, S. Bengio, Density Estimation Using Real NVP, ICLR 2017. A level is
 

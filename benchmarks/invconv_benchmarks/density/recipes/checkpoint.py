@@ -1,4 +1,4 @@
-"""Checkpoints: safetensors files that are written whole or not at all, and read with suspicion.
+"""Checkpoints: safetensors files that are written whole or not at all, and checked when read.
 
 A file holds the model, the average of its parameters and the optimiser's state, and in its
 metadata one entry of JSON: the recipe, the step, the data's fingerprint and the history. No

@@ -1,4 +1,4 @@
-"""What a run is: data, architecture, training and seed; presets are files that one can read."""
+"""The recipe of a run: data, architecture, training and seed. Presets are TOML files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How far runs are: bars on a terminal, lines in a log."""
+"""The progress of runs: bars on a terminal, lines in a log."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ class Display:
             self.say(f"{name:16} {progress.step:>6}/{progress.steps}  {_words(progress)}")
 
     def finish(self, name: str, text: str, steps: int) -> None:
-        """Say how a run ended; without its name having been shown, it was done before."""
+        """Say how a run ended. A run that `show` never showed was finished earlier."""
         if name in self._tasks:
             self._bars.remove_task(self._tasks.pop(name))
         else:

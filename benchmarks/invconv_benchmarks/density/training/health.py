@@ -1,4 +1,4 @@
-"""What stops a run: a number that is none, or a layer whose inverse is lost; the layer is named."""
+"""Checks that stop a run: numbers that are not finite, and layers whose inverse is lost."""
 
 from __future__ import annotations
 

@@ -113,7 +113,7 @@ def _resume(trainer: Trainer, path: Path, processes: Processes) -> None:
     """Go on from a checkpoint, if there is one; make its folder, if there is none."""
     path.parent.mkdir(parents=True, exist_ok=True)
     if processes.first:
-        for left in path.parent.glob(".*.part"):  # by a run that was killed while it wrote
+        for left in path.parent.glob(".*.part"):  # of a run that was killed while it wrote
             left.unlink()
     if path.exists():
         try:

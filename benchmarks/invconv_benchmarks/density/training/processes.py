@@ -1,4 +1,4 @@
-"""Who takes part in a run: one process, or several that torchrun starts."""
+"""The processes that train a run: one, or several that torchrun starts."""
 
 from __future__ import annotations
 

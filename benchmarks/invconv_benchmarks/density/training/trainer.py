@@ -25,7 +25,7 @@ Tensor: TypeAlias = torch.Tensor
 
 @dataclass(frozen=True)
 class StepReport:
-    """What a step was like.
+    """The loss, the gradient's norm and the learning rate of a step.
 
     Attributes
     ----------
@@ -136,7 +136,7 @@ class Trainer:
 
     @torch.no_grad()  # type: ignore[untyped-decorator]
     def _update_average(self) -> None:
-        # what was long ago counts less at first, as in TensorFlow's moving average
+        # early steps weigh less at first, as in TensorFlow's moving average
         keep = min(self.recipe.training.average, (1 + self.step) / (10 + self.step))
         pairs = zip(self.average.parameters(), self.model.parameters(), strict=True)
         for average, parameter in pairs:
