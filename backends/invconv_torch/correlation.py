@@ -126,8 +126,9 @@ def convolution_vjp(grid: Grid, count: int, wrap: bool, x: Tensor, y_bar: Tensor
 def prefers_kernel(x: Tensor) -> bool:
     """Whether the compiled kernel is the faster one by a fifth, forward and gradient.
 
-    ``python -m invconv_benchmarks.studies.torch_convolutions`` compares them: PyTorch's own convolution is
-    faster in float32 only, with many channels on few pixels, which leave vectors half empty.
+    ``python -m invconv_benchmarks.studies.torch_convolutions`` compares them: PyTorch's own
+    convolution is faster in float32 only, with many channels on few pixels, which leave vectors
+    half empty.
     """
     if not in_host_memory(x) or not x.is_contiguous() or not available(x.element_size()):
         return False
