@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import multiprocessing
 import time
 import warnings
@@ -25,6 +26,10 @@ from invconv_conformance.libraries.environment import peak_memory
 from invconv_conformance.libraries.library import Column
 from invconv_conformance.libraries.table import COMPILING_EAGERLY, target_of
 from invconv_conformance.run.result import Outcome, Result
+
+# JAX keeps every program that it compiled, up to 200 MB a case, and some serve the next case too.
+_REMEMBERED = 4  # cases after which a process forgets its programs
+_performed = itertools.count(1)  # cases, by this process
 
 
 @dataclass(frozen=True)
@@ -101,7 +106,8 @@ def perform(task: Task) -> list[Outcome]:
         setting = Setting(case, target_of(column), column.dtype)
         results = [check(LAWS[law], setting, column) for law in task.laws]
         outcomes.append(Outcome(column, case.name, results, _outputs(setting), peak_memory()))
-    target_of(task.columns[0]).library.forget()  # JAX would keep every program: 150 MB a case
+    if next(_performed) % _REMEMBERED == 0:
+        target_of(task.columns[0]).library.forget()
     return outcomes
 
 
