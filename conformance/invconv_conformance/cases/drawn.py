@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 import invconv as ic
-from invconv_conformance.truth.oracle import Matrix, Shape
+from invconv_conformance.cases.case import Shape
 
 Drawn = tuple[ic.InvertibleConv, Shape]
 
@@ -77,7 +77,7 @@ def _periodic(rng: np.random.Generator) -> Drawn:
     return conv, grid
 
 
-def _rotation(rng: np.random.Generator, channels: int) -> Matrix:
+def _rotation(rng: np.random.Generator, channels: int) -> np.ndarray[Any, Any]:
     return np.asarray(ic.Conv1x1.init(channels, rng=rng).weight)
 
 

@@ -67,61 +67,66 @@ def _singular() -> Iterator[Case]:
     yield Case("singular-chain", chain, (4, 5), singular=True)
 
 
+def _one_channel(*taps: float, **options: Any) -> ic.AutoregressiveConv:
+    return ic.AutoregressiveConv(np.asarray(taps).reshape(1, 1, 1, -1), **options)
+
+
+def _rotations(channels: int, smallest: float, rng: np.random.Generator) -> ic.Conv1x1:
+    left, right = (ic.Conv1x1.init(channels, rng=rng).weight for _ in range(2))
+    return ic.Conv1x1((left * np.geomspace(1.0, smallest, channels)) @ right)
+
+
+def _pair(rng: np.random.Generator) -> ic.EmergingConv:
+    first = _one_channel(1.0, -1.5, direction=-1)
+    return ic.EmergingConv(first, _one_channel(1.0, -1.5, channel_order="upper"))
+
+
+def _triangle(rng: np.random.Generator) -> ic.AutoregressiveConv:
+    kernel = 0.1 * rng.standard_normal((5, 5, 2, 2))
+    kernel[:, :, 0, 0] = np.eye(5) - 9 * np.tril(np.ones((5, 5)), -1)
+    return ic.AutoregressiveConv(kernel)
+
+
+def _spectrum(rng: np.random.Generator) -> ic.PeriodicConv:
+    kernel = np.zeros((3, 3, 1, 2))
+    kernel[:, :, 0, 0] = np.eye(3)
+    kernel[:, :, 0, 1] = np.eye(3) * (1.0 - 2.0**-7) + 0.1 * np.triu(rng.standard_normal((3, 3)), 1)
+    return ic.PeriodicConv(kernel)
+
+
+def _scales(rng: np.random.Generator) -> ic.QRConv1x1:
+    conv = ic.QRConv1x1.init(4, rng=rng)
+    upper = 0.1 * rng.standard_normal((4, 4))
+    replaced: ic.QRConv1x1 = conv.replace(scale=np.geomspace(1.0, 1e-4, 4), upper=upper)
+    return replaced
+
+
+def _pixel(rng: np.random.Generator) -> ic.AutoregressiveConv:
+    """Return one that is lost where D^-1 is multiplied by instead of solved with."""
+    kernel = 1e-9 * rng.standard_normal((8, 8, 2, 2))
+    kernel[:, :, 0, 0] = np.eye(8) - 9.1 * np.tril(np.ones((8, 8)), -1)
+    return ic.AutoregressiveConv(kernel)
+
+
+def _frequencies(rng: np.random.Generator) -> ic.PeriodicConv:
+    """Return one that is lost where the spectrum's inverse is multiplied by."""
+    weight = _rotations(4, 1e-8, rng).weight
+    kernel = np.zeros((4, 4, 1, 2))
+    kernel[:, :, 0, 0], kernel[:, :, 0, 1] = weight, 0.5 * weight
+    return ic.PeriodicConv(kernel)
+
+
 def _ill_conditioned() -> Iterator[Case]:
     """Yield operators whose inverse float32 cannot carry, and some that float64 cannot."""
-
-    def one_channel(*taps: float, **options: Any) -> ic.AutoregressiveConv:
-        return ic.AutoregressiveConv(np.asarray(taps).reshape(1, 1, 1, -1), **options)
-
-    def rotations(channels: int, smallest: float, rng: np.random.Generator) -> ic.Conv1x1:
-        left, right = (ic.Conv1x1.init(channels, rng=rng).weight for _ in range(2))
-        return ic.Conv1x1((left * np.geomspace(1.0, smallest, channels)) @ right)
-
-    def pair(rng: np.random.Generator) -> ic.EmergingConv:
-        first = one_channel(1.0, -1.5, direction=-1)
-        return ic.EmergingConv(first, one_channel(1.0, -1.5, channel_order="upper"))
-
-    def triangle(rng: np.random.Generator) -> ic.AutoregressiveConv:
-        kernel = 0.1 * rng.standard_normal((5, 5, 2, 2))
-        kernel[:, :, 0, 0] = np.eye(5) - 9 * np.tril(np.ones((5, 5)), -1)
-        return ic.AutoregressiveConv(kernel)
-
-    def spectrum(rng: np.random.Generator) -> ic.PeriodicConv:
-        kernel = np.zeros((3, 3, 1, 2))
-        kernel[:, :, 0, 0] = np.eye(3)
-        kernel[:, :, 0, 1] = np.eye(3) * (1.0 - 2.0**-7) + 0.1 * np.triu(
-            rng.standard_normal((3, 3)), 1
-        )
-        return ic.PeriodicConv(kernel)
-
-    def scales(rng: np.random.Generator) -> ic.QRConv1x1:
-        conv = ic.QRConv1x1.init(4, rng=rng)
-        upper = 0.1 * rng.standard_normal((4, 4))
-        replaced: ic.QRConv1x1 = conv.replace(scale=np.geomspace(1.0, 1e-4, 4), upper=upper)
-        return replaced
-
-    def pixel(rng: np.random.Generator) -> ic.AutoregressiveConv:
-        """Return one that is lost where D^-1 is multiplied by instead of solved with."""
-        kernel = 1e-9 * rng.standard_normal((8, 8, 2, 2))
-        kernel[:, :, 0, 0] = np.eye(8) - 9.1 * np.tril(np.ones((8, 8)), -1)
-        return ic.AutoregressiveConv(kernel)
-
-    def frequencies(rng: np.random.Generator) -> ic.PeriodicConv:
-        """Return one that is lost where the spectrum's inverse is multiplied by."""
-        weight = rotations(4, 1e-8, rng).weight
-        kernel = np.zeros((4, 4, 1, 2))
-        kernel[:, :, 0, 0], kernel[:, :, 0, 1] = weight, 0.5 * weight
-        return ic.PeriodicConv(kernel)
-
-    yield Case("ill-pixel", pixel, (2, 3), wide=True)
-    yield Case("ill-frequencies", frequencies, (2, 5), wide=True)
-    yield Case("ill-corner", _fixed(one_channel(1.0, -3.0)), (2, 16), wide=True)
-    yield Case("ill-corner-in-float64", _fixed(one_channel(1.0, -29.6)), (1, 16), wide=True)
-    yield Case("ill-emerging", pair, (2, 12), wide=True)
-    yield Case("ill-triangle", triangle, (2, 3), wide=True)
-    yield Case("ill-periodic", spectrum, (2, 8), wide=True)
-    yield Case("ill-conv1x1", functools.partial(rotations, 4, 1e-6), (2, 3), wide=True)
-    yield Case("ill-qrconv1x1", scales, (2, 3), wide=True)
+    yield Case("ill-pixel", _pixel, (2, 3), wide=True)
+    yield Case("ill-frequencies", _frequencies, (2, 5), wide=True)
+    yield Case("ill-corner", _fixed(_one_channel(1.0, -3.0)), (2, 16), wide=True)
+    yield Case("ill-corner-in-float64", _fixed(_one_channel(1.0, -29.6)), (1, 16), wide=True)
+    yield Case("ill-emerging", _pair, (2, 12), wide=True)
+    yield Case("ill-triangle", _triangle, (2, 3), wide=True)
+    yield Case("ill-periodic", _spectrum, (2, 8), wide=True)
+    yield Case("ill-conv1x1", functools.partial(_rotations, 4, 1e-6), (2, 3), wide=True)
+    yield Case("ill-qrconv1x1", _scales, (2, 3), wide=True)
 
 
 def _scaled() -> Iterator[Case]:
