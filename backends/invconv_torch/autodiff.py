@@ -1,12 +1,14 @@
 """The kernels with the derivatives of `kernels.rules`, opaque to autograd, torch.func and compile.
 
-Each operation is two classes: one for code that torch.compile traces, which cannot take a class
-with a ``jvp``, and one with it. To call either costs as much as a small solve, so it is left out
-where nobody watches.
+One autograd Function takes a rule: what runs, and its two derivatives. It comes in two classes:
+torch.compile cannot trace one with a ``jvp``. To call either costs as much as a small solve, so it
+is left out where nobody watches.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import torch
@@ -15,170 +17,147 @@ from torch.autograd import Function
 from invconv.kernels import rules
 from invconv.kernels.families import LinearFamily
 from invconv_torch import kernels, ops
-from invconv_torch.kernels import Factor
+from invconv_torch.solvers import Factor
 from invconv_torch.traced import compiling, refuse_nested_forward_mode, traced, unwatched
 
 Tensor: TypeAlias = torch.Tensor
 Pair: TypeAlias = tuple[Tensor | None, Tensor | None]
+Settings: TypeAlias = tuple[Any, ...]
+
+
+@dataclass(frozen=True)
+class Rule:
+    """An operation on two tensors, and its derivatives.
+
+    Attributes
+    ----------
+    run : callable
+        (*settings, a, b) to the result, in plain PyTorch.
+    traced : callable
+        The same as one node of a graph (`invconv_torch.ops`).
+    saved : tuple of int
+        Which of (a, b, result) the derivatives need.
+    vjp : callable
+        (settings, saved, cotangent, wanted) to the cotangents of a and b.
+    jvp : callable
+        (settings, saved, a_dot, b_dot) to the tangent of the result.
+    """
+
+    run: Callable[..., Tensor]
+    traced: Callable[..., Tensor]
+    saved: tuple[int, ...]
+    vjp: Callable[[Settings, Any, Tensor, Any], Pair]
+    jvp: Callable[[Settings, Any, Tensor | None, Tensor | None], Tensor | None]
+
+
+class _Traced(Function):  # type: ignore[misc]
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(rule: Rule, settings: Settings, a: Tensor, b: Tensor) -> Tensor:
+        return (rule.traced if traced() else rule.run)(*settings, a, b)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: Any, output: Tensor) -> None:
+        ctx.rule, ctx.settings, a, b = inputs
+        tensors = a, b, output
+        kept = tuple(tensors[i] for i in ctx.rule.saved)
+        ctx.save_for_backward(*kept)
+        ctx.save_for_forward(*kept)
+
+    @staticmethod
+    def backward(ctx: Any, bar: Tensor) -> tuple[Any, ...]:
+        pair = ctx.rule.vjp(ctx.settings, ctx.saved_tensors, bar, ctx.needs_input_grad[2:])
+        return None, None, *pair
+
+
+class _Eager(_Traced):
+    @staticmethod
+    def jvp(ctx: Any, _: None, __: None, a: Tensor | None, b: Tensor | None) -> Tensor | None:
+        return ctx.rule.jvp(ctx.settings, ctx.saved_tensors, a, b)
+
+
+def _record(rule: Rule, settings: Settings, a: Tensor, b: Tensor) -> Tensor:
+    way = _Traced
+    if not compiling():
+        refuse_nested_forward_mode()
+        way = _Eager
+    result: Tensor = way.apply(rule, settings, a, b)
+    return result
 
 
 def apply(family: LinearFamily, w: Tensor, x: Tensor) -> Tensor:
     """Return A(w) x."""
     if unwatched(w, x):
         return kernels.apply(family, w, x)
-    result: Tensor = _way(_TracedApply, _Apply).apply(family, w, x)
-    return result
+    return _record(_APPLY, (family,), w, x)
 
 
 def gram(family: LinearFamily, x: Tensor, y: Tensor) -> Tensor:
     """Return the gradient of <y, A(w) x> with respect to w."""
     if unwatched(x, y):
         return kernels.gram(family, x, y)
-    result: Tensor = _way(_TracedGram, _Gram).apply(family, x, y)
-    return result
+    return _record(_GRAM, (family,), x, y)
 
 
 def solve(family: LinearFamily, factor: Factor | None, w: Tensor, y: Tensor) -> Tensor:
     """Return A(w)^-1 y, with the factors of A(w) if they are there."""
     if unwatched(w, y):
         return kernels.solve(family, factor, w, y)
-    result: Tensor = _way(_TracedSolve, _Solve).apply(family, factor, w, y)
-    return result
+    return _record(_SOLVE, (family, factor), w, y)
 
 
 def matmul(a: Tensor, b: Tensor) -> Tensor:
     """Return A B."""
     if unwatched(a, b):
         return kernels.matmul(a, b)
-    result: Tensor = _way(_TracedMatmul, _Matmul).apply(a, b)
-    return result
+    return _record(_MATMUL, (), a, b)
 
 
-def _way(in_compiled_code: type[Function], elsewhere: type[Function]) -> type[Function]:
-    if compiling():
-        return in_compiled_code
-    refuse_nested_forward_mode()
-    return elsewhere
+def _solve_vjp(settings: Settings, saved: Any, x_bar: Tensor, wanted: Any) -> Pair:
+    (family, factor), (w, x) = settings, saved
+    transposed = None if factor is None else factor.transpose()
+
+    def solve_transposed(rhs: Tensor) -> Tensor:
+        return solve(family.transpose(), transposed, family.adjoint(w), rhs)
+
+    return rules.solve_vjp(family, solve_transposed, x, x_bar, wanted)
 
 
-def _save(ctx: Any, *tensors: Tensor) -> None:
-    ctx.save_for_backward(*tensors)
-    ctx.save_for_forward(*tensors)
+def _solve_jvp(settings: Settings, saved: Any, w_dot: Any, y_dot: Any) -> Tensor | None:
+    (family, factor), (w, x) = settings, saved
+
+    def again(rhs: Tensor) -> Tensor:
+        return solve(family, factor, w, rhs)
+
+    return rules.solve_jvp(family, again, x, w_dot, y_dot)
 
 
-class _TracedApply(Function):  # type: ignore[misc]
-    generate_vmap_rule = True
-
-    @staticmethod
-    def forward(family: LinearFamily, w: Tensor, x: Tensor) -> Tensor:
-        if traced():
-            return ops.apply(ops.encode(family), w, x)
-        return kernels.apply(family, w, x)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: Any, output: Tensor) -> None:
-        ctx.family, *tensors = inputs
-        _save(ctx, *tensors)
-
-    @staticmethod
-    def backward(ctx: Any, y_bar: Tensor) -> tuple[None, Tensor | None, Tensor | None]:
-        w, x = ctx.saved_tensors
-        return None, *rules.apply_vjp(ctx.family, w, x, y_bar, ctx.needs_input_grad[1:])
-
-
-class _Apply(_TracedApply):
-    @staticmethod
-    def jvp(ctx: Any, family: None, w_dot: Tensor | None, x_dot: Tensor | None) -> Tensor | None:
-        w, x = ctx.saved_tensors
-        return rules.apply_jvp(ctx.family, w, x, w_dot, x_dot)
-
-
-class _TracedGram(Function):  # type: ignore[misc]
-    generate_vmap_rule = True
-
-    @staticmethod
-    def forward(family: LinearFamily, x: Tensor, y: Tensor) -> Tensor:
-        if traced():
-            return ops.gram(ops.encode(family), x, y)
-        return kernels.gram(family, x, y)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: Any, output: Tensor) -> None:
-        ctx.family, *tensors = inputs
-        _save(ctx, *tensors)
-
-    @staticmethod
-    def backward(ctx: Any, g_bar: Tensor) -> tuple[None, Tensor | None, Tensor | None]:
-        x, y = ctx.saved_tensors
-        return None, *rules.gram_vjp(ctx.family, x, y, g_bar, ctx.needs_input_grad[1:])
-
-
-class _Gram(_TracedGram):
-    @staticmethod
-    def jvp(ctx: Any, family: None, x_dot: Tensor | None, y_dot: Tensor | None) -> Tensor | None:
-        x, y = ctx.saved_tensors
-        return rules.gram_jvp(ctx.family, x, y, x_dot, y_dot)
-
-
-class _TracedSolve(Function):  # type: ignore[misc]
-    generate_vmap_rule = True
-
-    @staticmethod
-    def forward(family: LinearFamily, factor: Factor | None, w: Tensor, y: Tensor) -> Tensor:
-        if traced():
-            return ops.solve(ops.encode(family), w, y)
-        return kernels.solve(family, factor, w, y)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: Any, output: Tensor) -> None:
-        ctx.family, ctx.factor, w, _ = inputs
-        _save(ctx, w, output)
-
-    @staticmethod
-    def backward(ctx: Any, x_bar: Tensor) -> tuple[None, None, Tensor | None, Tensor | None]:
-        w, x = ctx.saved_tensors
-        family, factor = ctx.family.transpose(), ctx.factor
-        factor = None if factor is None else factor.transpose()
-
-        def solve_transposed(rhs: Tensor) -> Tensor:
-            return solve(family, factor, ctx.family.adjoint(w), rhs)
-
-        wanted = ctx.needs_input_grad[2:]
-        return None, None, *rules.solve_vjp(ctx.family, solve_transposed, x, x_bar, wanted)
-
-
-class _Solve(_TracedSolve):
-    @staticmethod
-    def jvp(
-        ctx: Any, family: None, factor: None, w_dot: Tensor | None, y_dot: Tensor | None
-    ) -> Tensor | None:
-        w, x = ctx.saved_tensors
-
-        def again(rhs: Tensor) -> Tensor:
-            return solve(ctx.family, ctx.factor, w, rhs)
-
-        return rules.solve_jvp(ctx.family, again, x, w_dot, y_dot)
-
-
-class _TracedMatmul(Function):  # type: ignore[misc]
-    generate_vmap_rule = True
-
-    @staticmethod
-    def forward(a: Tensor, b: Tensor) -> Tensor:
-        return ops.matmul(a, b) if traced() else kernels.matmul(a, b)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: Any, output: Tensor) -> None:
-        _save(ctx, *inputs)
-
-    @staticmethod
-    def backward(ctx: Any, y_bar: Tensor) -> Pair:
-        a, b = ctx.saved_tensors
-        return rules.matmul_vjp(a, b, y_bar, ctx.needs_input_grad)
-
-
-class _Matmul(_TracedMatmul):
-    @staticmethod
-    def jvp(ctx: Any, a_dot: Tensor | None, b_dot: Tensor | None) -> Tensor | None:
-        a, b = ctx.saved_tensors
-        return rules.matmul_jvp(a, b, a_dot, b_dot)
+_APPLY = Rule(
+    kernels.apply,
+    lambda family, w, x: ops.apply(family.text, w, x),
+    (0, 1),
+    lambda settings, saved, bar, wanted: rules.apply_vjp(*settings, *saved, bar, wanted),
+    lambda settings, saved, w, x: rules.apply_jvp(*settings, *saved, w, x),
+)
+_GRAM = Rule(
+    kernels.gram,
+    lambda family, x, y: ops.gram(family.text, x, y),
+    (0, 1),
+    lambda settings, saved, bar, wanted: rules.gram_vjp(*settings, *saved, bar, wanted),
+    lambda settings, saved, x, y: rules.gram_jvp(*settings, *saved, x, y),
+)
+_SOLVE = Rule(
+    kernels.solve,
+    lambda family, factor, w, y: ops.solve(family.text, w, y),
+    (0, 2),
+    _solve_vjp,
+    _solve_jvp,
+)
+_MATMUL = Rule(
+    kernels.matmul,
+    ops.matmul,
+    (0, 1),
+    lambda settings, saved, bar, wanted: rules.matmul_vjp(*saved, bar, wanted),
+    lambda settings, saved, a, b: rules.matmul_jvp(*saved, a, b),
+)

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 import invconv as ic
-from invconv.operators.base.calls import enter
+from invconv.operators.base.calls import as_batch
 from invconv.operators.base.operator import require_operator
 from invconv_torch.precision import autocasting
 from invconv_torch.remembered import RememberedInverses
@@ -121,7 +121,7 @@ class InvertibleModule(nn.Module):  # type: ignore[misc]
 
     def _inverse(self, z: Tensor) -> tuple[Tensor, Tensor]:
         conv = self.operator()
-        shape = enter(conv, "z", z).spatial_shape
+        shape = as_batch(conv, "z", z).spatial_shape
         if not self.training and RememberedInverses.apply_to(self, z):
             if self._inverses is None:
                 self._inverses = RememberedInverses()

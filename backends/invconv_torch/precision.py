@@ -40,7 +40,7 @@ def _switches(kind: str) -> list[tuple[Any, str, Any]]:
     return [(part, name, back) for part, name, back, value in found if value in _REDUCED]
 
 
-def _enter(kind: str) -> None:
+def _as_batch(kind: str) -> None:
     with _lock:
         depth = _depth.get(kind, 0)
         if not depth:
@@ -94,7 +94,7 @@ def full_precision(x: torch.Tensor) -> AbstractContextManager[None]:
 
 @contextmanager
 def _switched(kind: str) -> Iterator[None]:
-    _enter(kind)
+    _as_batch(kind)
     try:
         if autocasting(kind):
             with torch.autocast(kind, enabled=False):

@@ -9,23 +9,40 @@ import torch
 
 from invconv.arrays.stencil import Offset, Stencil
 from invconv.kernels.families import (
-    CausalFamily,
     LinearFamily,
-    MatrixFamily,
-    SpectralFamily,
+    ScaleFamily,
     StencilFamily,
     TriangularFamily,
 )
-from invconv.kernels.wavefront import CausalStencil
 from invconv_torch import autodiff, kernels
+from invconv_torch.solvers import Factor
 from invconv_torch.traced import in_forward_mode, traced
 
 Tensor: TypeAlias = torch.Tensor
+_TRIANGLES = {lower: TriangularFamily(lower) for lower in (False, True)}
 
 
 def matmul(a: Tensor, b: Tensor) -> Tensor:
     """See `invconv.kernels.primitives.matmul`."""
     return autodiff.matmul(a, b)
+
+
+def apply(family: LinearFamily, w: Tensor, x: Tensor) -> Tensor:
+    """See `invconv.kernels.maps.apply`."""
+    return family.apply(w, x) if isinstance(family, ScaleFamily) else autodiff.apply(family, w, x)
+
+
+def gram(family: LinearFamily, x: Tensor, y: Tensor) -> Tensor:
+    """See `invconv.kernels.maps.gram`."""
+    return family.gram(x, y) if isinstance(family, ScaleFamily) else autodiff.gram(family, x, y)
+
+
+def factor(family: LinearFamily, w: Tensor, shape: tuple[int, ...]) -> Any:
+    """See `invconv.kernels.maps.factor`."""
+    if isinstance(family, ScaleFamily | TriangularFamily):
+        return family.factor(w, shape)
+    known = None if traced() else kernels.factor(family, w.detach(), shape, quiet=False)
+    return Solver(family, w, known)
 
 
 def correlate(stencil: Stencil, x: Tensor, *, wrap: bool = False) -> Tensor:
@@ -42,7 +59,7 @@ def correlate_kernel_vjp(
 
 def triangular_solve(matrix: Tensor, rhs: Tensor, *, lower: bool) -> Tensor:
     """See `invconv.kernels.primitives.triangular_solve`."""
-    return autodiff.solve(TriangularFamily(lower), None, matrix, rhs)
+    return autodiff.solve(_TRIANGLES[lower], None, matrix, rhs)
 
 
 def log_abs_det(matrices: Tensor) -> Tensor:
@@ -69,7 +86,7 @@ class Solver:
 
     family: LinearFamily
     weights: Tensor
-    factor: kernels.Factor | None
+    factor: Factor | None
 
     @property
     def plan(self) -> dict[str, Any]:
@@ -79,23 +96,3 @@ class Solver:
     def __call__(self, y: Tensor) -> Tensor:
         """Solve for x, shape (B, C, *shape)."""
         return autodiff.solve(self.family, self.factor, self.weights, y)
-
-
-def matrix_solver(matrix: Tensor) -> Solver:
-    """See `invconv.operators.pointwise.conv1x1.matrix_solver`."""
-    return _solver(MatrixFamily(), matrix, ())
-
-
-def causal_solver(stencil: CausalStencil, shape: tuple[int, ...]) -> Solver:
-    """See `invconv.kernels.wavefront.causal_solver`."""
-    return _solver(*CausalFamily.of(stencil), shape)
-
-
-def spectral_solver(spectrum: Tensor, shape: tuple[int, ...]) -> Solver:
-    """See `invconv.kernels.spectrum.spectral_solver`."""
-    return _solver(SpectralFamily(shape), spectrum, shape)
-
-
-def _solver(family: LinearFamily, weights: Tensor, shape: tuple[int, ...]) -> Solver:
-    factor = None if traced() else kernels.factor(family, weights.detach(), shape, quiet=False)
-    return Solver(family, weights, factor)

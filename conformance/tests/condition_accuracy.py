@@ -207,7 +207,7 @@ def summary(found: list[Comparison]) -> tuple[str, ...]:
         f"{min(c.ratio for c in certain):.3f}",
         f"{max(c.ratio for c in certain):.3f}",
         f"{max(c.truth for c in certain):.0e}",
-        str(sum(not condition.number(c.conv, c.shape).exact for c in certain)),
+        str(sum(not conditions.number(c.conv, c.shape).exact for c in certain)),
         f"{len(found) - len(certain)} of {len(found)}",
     )
 

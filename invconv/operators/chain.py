@@ -9,30 +9,28 @@ from typing import Any, Self
 
 from invconv.arrays.namespaces import Array, Shape, require_alike
 from invconv.kernels.primitives import matmul, multiply
+from invconv.operators.base.conditions import in_one_norm
 from invconv.operators.base.operator import InvertibleConv, require_operator
-from invconv.operators.base.prepared import Factor, Map, Plan
 from invconv.operators.base.protocol import Gradients
 from invconv.operators.pointwise.conv1x1 import Pointwise
-from invconv.trust import condition
-
-
-@dataclass(frozen=True, eq=False)
-class BackwardThrough:
-    """x = first^-1(... last^-1(y))."""
-
-    solves: tuple[Map, ...]
-
-    def __call__(self, y: Array) -> Array:
-        """Solve for x, the last step first."""
-        for solve in reversed(self.solves):
-            y = solve(y)
-        return y
+from invconv.solve.state import Forward, Map, State, one_after_another
+from invconv.trust.condition import Condition
 
 
 def _one_after_another(maps: Sequence[tuple[Map, Map]]) -> tuple[Map, Map]:
     """Return the map of all steps and its inverse, from those of each."""
-    forward = BackwardThrough(tuple(apply for apply, _ in reversed(maps)))
-    return forward, BackwardThrough(tuple(solve for _, solve in maps))
+
+    def forward(x: Array) -> Array:
+        for apply, _ in maps:
+            x = apply(x)
+        return x
+
+    def backward(y: Array) -> Array:
+        for _, solve in reversed(maps):
+            y = solve(y)
+        return y
+
+    return forward, backward
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -74,11 +72,8 @@ class Composite(InvertibleConv):
                 weight = None
         return x if weight is None else multiply(weight, x)
 
-    def _factor_apply(self, shape: Shape) -> Factor:
-        factors = [step._factor(shape) for step in self._steps]
-        log_det = sum((f.log_det for f in factors[1:]), start=factors[0].log_det)
-        plan = Plan({"method": "steps, last first"}, steps=tuple(f.runs for f in factors))
-        return Factor(BackwardThrough(tuple(f.solve for f in factors)), log_det, plan)
+    def _factor(self, shape: Shape) -> State:
+        return one_after_another([step._factor(shape) for step in self._steps], self._bias)
 
     def _linear_maps(self, shape: Shape) -> tuple[Map, Map]:
         return _one_after_another([step._linear_maps(shape) for step in self._steps])
@@ -124,8 +119,8 @@ class Composite(InvertibleConv):
             for name, g in step._log_det_vjp(shape, log_det_bar).items()
         }
 
-    def _condition(self, shape: Shape) -> condition.Condition:
-        return condition.one_norm(self, shape)
+    def _condition(self, shape: Shape) -> Condition:
+        return in_one_norm(self, shape)
 
     def _condition_bound(self, shape: Shape) -> float:
         bound = 1.0
@@ -197,6 +192,9 @@ class Chain(Composite):
     def _rebuild(self, own: Mapping[str, Any], parts: Mapping[str, Any]) -> Self:
         return type(self)(tuple(parts.values()))
 
+    def _with(self, own: Mapping[str, Any], parts: Sequence[Any] = ()) -> Self:
+        return self._unchecked({"steps": tuple(parts) or self.steps})
+
     def transpose(self) -> Chain:
         """Return the transposed steps in the opposite order, without biases."""
         return Chain(tuple(step.transpose() for step in reversed(self.steps)))
@@ -239,10 +237,10 @@ class Inverse(InvertibleConv):
     def _apply(self, x: Array) -> Array:
         return self.conv._factor(tuple(x.shape[2:])).solve(x)
 
-    def _factor_apply(self, shape: Shape) -> Factor:
+    def _factor(self, shape: Shape) -> State:
         if isinstance(self.conv, Inverse):
             return self.conv.conv._factor(shape)
-        return Factor(self.conv._forward, self._log_det(shape), Plan({"method": "forward"}))
+        return State(Forward(self.conv._forward), self._log_det(shape))
 
     def _check_inverse(self, shape: Shape, result: Array) -> None:
         self.conv._check_forward(shape, result)
@@ -276,7 +274,7 @@ class Inverse(InvertibleConv):
     def _renamed(self, gradients: Gradients) -> Gradients:
         return {f"conv.{name}": g for name, g in gradients.items()}
 
-    def _condition(self, shape: Shape) -> condition.Condition:
+    def _condition(self, shape: Shape) -> Condition:
         return self.conv._condition(shape)
 
     def _condition_bound(self, shape: Shape) -> float:

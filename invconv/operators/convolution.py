@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from invconv.arrays.namespaces import Array, Shape
 from invconv.operators.base.linear import Linear
 from invconv.operators.base.parameters import require_shape
+from invconv.operators.base.protocol import Gradients
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -38,6 +39,12 @@ class Convolution(Linear):
     def ndim(self) -> int:
         """The number of spatial axes."""
         return int(self.kernel.ndim) - 2
+
+    def _weights(self) -> Array:
+        return self.kernel
+
+    def _weights_vjp(self, w_bar: Array) -> Gradients:
+        return {"kernel": w_bar}
 
     @property
     def _kernel_size(self) -> Shape:

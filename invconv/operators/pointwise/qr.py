@@ -153,7 +153,7 @@ class QRConv1x1(Factored):
     def _matrix(self) -> Array:
         return self._reflected(self._upper())
 
-    def _matrix_vjp(self, matrix_bar: Array) -> Gradients:
+    def _weights_vjp(self, matrix_bar: Array) -> Gradients:
         xp = namespace(matrix_bar)
         upper_bar = matmul(xp.matrix_transpose(self._orthogonal()), matrix_bar)
         q_bar = matmul(matrix_bar, xp.matrix_transpose(self._upper()))
@@ -188,10 +188,10 @@ class QRConv1x1(Factored):
         return size(shape) * namespace(self.scale).sum(log_abs(self.scale))
 
     def _log_det_vjp(self, shape: Shape, log_det_bar: Array) -> Gradients:
-        self._require_regular(self._log_det(shape), shape)
+        self._regular_log_det(shape)
         return {"scale": size(shape) * log_det_bar / self.scale}
 
-    def _solver(self, shape: Shape) -> TriangularSteps:
+    def _steps(self) -> TriangularSteps:
         q_t = namespace(self.upper).matrix_transpose(self._orthogonal())
         return TriangularSteps(q_t, ((self._upper(), False),), "QR factors")
 
