@@ -12,17 +12,15 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import torch
-from torch.autograd import Function
+from torch.autograd import Function, forward_ad
 
 from invconv.kernels import rules
-from invconv.kernels.families import LinearFamily
 from invconv_torch import kernels, ops
-from invconv_torch.solvers import Factor
-from invconv_torch.traced import compiling, refuse_nested_forward_mode, traced, unwatched
+from invconv_torch.traced import Watch, refuse_nested_forward_mode, traced, watch
 
 Tensor: TypeAlias = torch.Tensor
 Pair: TypeAlias = tuple[Tensor | None, Tensor | None]
-Settings: TypeAlias = tuple[Any, ...]
+Settings: TypeAlias = Any  # a family, with its factors where there are any
 
 
 @dataclass(frozen=True)
@@ -32,11 +30,11 @@ class Rule:
     Attributes
     ----------
     run : callable
-        (*settings, a, b) to the result, in plain PyTorch.
+        (settings, a, b) to the result, in plain PyTorch; the settings are no tensors.
     traced : callable
         The same as one node of a graph (`invconv_torch.ops`).
-    saved : tuple of int
-        Which of (a, b, result) the derivatives need.
+    keeps_result : bool
+        Whether the derivatives need a and the result, instead of a and b.
     vjp : callable
         (settings, saved, cotangent, wanted) to the cotangents of a and b.
     jvp : callable
@@ -45,73 +43,70 @@ class Rule:
 
     run: Callable[..., Tensor]
     traced: Callable[..., Tensor]
-    saved: tuple[int, ...]
+    keeps_result: bool
     vjp: Callable[[Settings, Any, Tensor, Any], Pair]
     jvp: Callable[[Settings, Any, Tensor | None, Tensor | None], Tensor | None]
+
+
+Operation: TypeAlias = tuple[Rule, Settings]
 
 
 class _Traced(Function):  # type: ignore[misc]
     generate_vmap_rule = True
 
     @staticmethod
-    def forward(rule: Rule, settings: Settings, a: Tensor, b: Tensor) -> Tensor:
-        return (rule.traced if traced() else rule.run)(*settings, a, b)
+    def forward(operation: Operation, a: Tensor, b: Tensor) -> Tensor:
+        rule, settings = operation
+        return (rule.traced if traced() else rule.run)(settings, a, b)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: Any, output: Tensor) -> None:
-        ctx.rule, ctx.settings, a, b = inputs
-        tensors = a, b, output
-        kept = tuple(tensors[i] for i in ctx.rule.saved)
+        (ctx.rule, ctx.settings), a, b = inputs
+        kept = a, output if ctx.rule.keeps_result else b
         ctx.save_for_backward(*kept)
         ctx.save_for_forward(*kept)
 
     @staticmethod
     def backward(ctx: Any, bar: Tensor) -> tuple[Any, ...]:
-        pair = ctx.rule.vjp(ctx.settings, ctx.saved_tensors, bar, ctx.needs_input_grad[2:])
-        return None, None, *pair
+        pair = ctx.rule.vjp(ctx.settings, ctx.saved_tensors, bar, ctx.needs_input_grad[1:])
+        return None, *pair
 
 
 class _Eager(_Traced):
     @staticmethod
-    def jvp(ctx: Any, _: None, __: None, a: Tensor | None, b: Tensor | None) -> Tensor | None:
+    def jvp(ctx: Any, _: None, a: Tensor | None, b: Tensor | None) -> Tensor | None:
         return ctx.rule.jvp(ctx.settings, ctx.saved_tensors, a, b)
 
 
-def _record(rule: Rule, settings: Settings, a: Tensor, b: Tensor) -> Tensor:
-    way = _Traced
-    if not compiling():
+class _Plain(_Eager):
+    """The same outside torch.func: for one with a setup_context PyTorch reads signatures."""
+
+    @staticmethod
+    def forward(ctx: Any, operation: Operation, a: Tensor, b: Tensor) -> Tensor:
+        ctx.rule, ctx.settings = rule, settings = operation
+        output = rule.run(settings, a, b)
+        kept = a, output if rule.keeps_result else b
+        ctx.save_for_backward(*kept)
+        if forward_ad._current_level >= 0:
+            ctx.save_for_forward(*kept)
+        return output
+
+    setup_context = Function.setup_context
+
+
+def run(rule: Rule, settings: Settings, a: Tensor, b: Tensor) -> Tensor:
+    """Run an operation, and record its derivatives where anybody wants them."""
+    watched = watch(a, b)
+    if watched is Watch.NOBODY:
+        return rule.run(settings, a, b)
+    way: type[_Traced] = _Plain
+    if watched is Watch.COMPILER:
+        way = _Traced
+    elif watched is Watch.TRANSFORMS:
         refuse_nested_forward_mode()
         way = _Eager
-    result: Tensor = way.apply(rule, settings, a, b)
+    result: Tensor = way.apply((rule, settings), a, b)
     return result
-
-
-def apply(family: LinearFamily, w: Tensor, x: Tensor) -> Tensor:
-    """Return A(w) x."""
-    if unwatched(w, x):
-        return kernels.apply(family, w, x)
-    return _record(_APPLY, (family,), w, x)
-
-
-def gram(family: LinearFamily, x: Tensor, y: Tensor) -> Tensor:
-    """Return the gradient of <y, A(w) x> with respect to w."""
-    if unwatched(x, y):
-        return kernels.gram(family, x, y)
-    return _record(_GRAM, (family,), x, y)
-
-
-def solve(family: LinearFamily, factor: Factor | None, w: Tensor, y: Tensor) -> Tensor:
-    """Return A(w)^-1 y, with the factors of A(w) if they are there."""
-    if unwatched(w, y):
-        return kernels.solve(family, factor, w, y)
-    return _record(_SOLVE, (family, factor), w, y)
-
-
-def matmul(a: Tensor, b: Tensor) -> Tensor:
-    """Return A B."""
-    if unwatched(a, b):
-        return kernels.matmul(a, b)
-    return _record(_MATMUL, (), a, b)
 
 
 def _solve_vjp(settings: Settings, saved: Any, x_bar: Tensor, wanted: Any) -> Pair:
@@ -119,7 +114,7 @@ def _solve_vjp(settings: Settings, saved: Any, x_bar: Tensor, wanted: Any) -> Pa
     transposed = None if factor is None else factor.transpose()
 
     def solve_transposed(rhs: Tensor) -> Tensor:
-        return solve(family.transpose(), transposed, family.adjoint(w), rhs)
+        return run(SOLVE, (family.transpose(), transposed), family.adjoint(w), rhs)
 
     return rules.solve_vjp(family, solve_transposed, x, x_bar, wanted)
 
@@ -128,36 +123,36 @@ def _solve_jvp(settings: Settings, saved: Any, w_dot: Any, y_dot: Any) -> Tensor
     (family, factor), (w, x) = settings, saved
 
     def again(rhs: Tensor) -> Tensor:
-        return solve(family, factor, w, rhs)
+        return run(SOLVE, (family, factor), w, rhs)
 
     return rules.solve_jvp(family, again, x, w_dot, y_dot)
 
 
-_APPLY = Rule(
+APPLY = Rule(
     kernels.apply,
     lambda family, w, x: ops.apply(family.text, w, x),
-    (0, 1),
-    lambda settings, saved, bar, wanted: rules.apply_vjp(*settings, *saved, bar, wanted),
-    lambda settings, saved, w, x: rules.apply_jvp(*settings, *saved, w, x),
+    False,
+    lambda settings, saved, bar, wanted: rules.apply_vjp(settings, *saved, bar, wanted),
+    lambda settings, saved, w, x: rules.apply_jvp(settings, *saved, w, x),
 )
-_GRAM = Rule(
+GRAM = Rule(
     kernels.gram,
     lambda family, x, y: ops.gram(family.text, x, y),
-    (0, 1),
-    lambda settings, saved, bar, wanted: rules.gram_vjp(*settings, *saved, bar, wanted),
-    lambda settings, saved, x, y: rules.gram_jvp(*settings, *saved, x, y),
+    False,
+    lambda settings, saved, bar, wanted: rules.gram_vjp(settings, *saved, bar, wanted),
+    lambda settings, saved, x, y: rules.gram_jvp(settings, *saved, x, y),
 )
-_SOLVE = Rule(
+SOLVE = Rule(
     kernels.solve,
-    lambda family, factor, w, y: ops.solve(family.text, w, y),
-    (0, 2),
+    lambda factored, w, y: ops.solve(factored[0].text, w, y),
+    True,
     _solve_vjp,
     _solve_jvp,
 )
-_MATMUL = Rule(
+MATMUL = Rule(
     kernels.matmul,
-    ops.matmul,
-    (0, 1),
+    lambda _, a, b: ops.matmul(a, b),
+    False,
     lambda settings, saved, bar, wanted: rules.matmul_vjp(*saved, bar, wanted),
     lambda settings, saved, a, b: rules.matmul_jvp(*saved, a, b),
 )

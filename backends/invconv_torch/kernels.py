@@ -9,16 +9,17 @@ from typing import TypeAlias
 
 import torch
 
-from invconv.arrays.stencil import kernel_of, taps_of
 from invconv.kernels.families import (
     CausalFamily,
     CircularFamily,
     LinearFamily,
     MatrixFamily,
+    ScaleFamily,
     StencilFamily,
     TriangularFamily,
 )
 from invconv_torch import correlation
+from invconv_torch.correlation import convolve, convolve_vjp, prefers_kernel
 from invconv_torch.precision import full_precision
 from invconv_torch.solvers import CausalFactor, Factor, MatrixFactor, SpectralFactor
 
@@ -28,9 +29,12 @@ _CORRELATIONS = (CausalFamily, CircularFamily, StencilFamily)
 
 def apply(family: LinearFamily, w: Tensor, x: Tensor) -> Tensor:
     """Return A(w) x."""
+    if isinstance(family, _CORRELATIONS):  # which see to their precision
+        correlate = correlation.correlate_compiled if prefers_kernel(x) else convolve
+        return correlate(family.offsets, family.wrap, _taps(family, w), x)
+    if isinstance(family, ScaleFamily):
+        return w.view(-1, *[1] * (x.ndim - 2)) * x
     with full_precision(x):
-        if isinstance(family, _CORRELATIONS):
-            return correlation.correlate(family.offsets, wraps(family), _taps(family, w), x)
         if isinstance(family, MatrixFamily):
             return torch.matmul(w, x.flatten(2)).view(x.shape)
         assert isinstance(family, TriangularFamily)
@@ -39,10 +43,12 @@ def apply(family: LinearFamily, w: Tensor, x: Tensor) -> Tensor:
 
 def gram(family: LinearFamily, x: Tensor, y: Tensor) -> Tensor:
     """Return the gradient of <y, A(w) x> with respect to w."""
+    if isinstance(family, _CORRELATIONS):
+        correlate_vjp = correlation.compiled_vjp if prefers_kernel(x) else convolve_vjp
+        return _kernel(family, correlate_vjp(family.offsets, family.wrap, x, y))
+    if isinstance(family, ScaleFamily):
+        return (x * y).sum((0, *range(2, x.ndim)))
     with full_precision(x):
-        if isinstance(family, _CORRELATIONS):
-            bars = correlation.correlate_kernel_vjp(family.offsets, wraps(family), x, y)
-            return _kernel(family, bars)
         if isinstance(family, MatrixFamily):
             return torch.einsum("bcn,bdn->cd", y.flatten(2), x.flatten(2))
         assert isinstance(family, TriangularFamily)
@@ -50,20 +56,14 @@ def gram(family: LinearFamily, x: Tensor, y: Tensor) -> Tensor:
         return full.tril() if family.lower else full.triu()
 
 
-def wraps(family: LinearFamily) -> bool:
-    """Tell whether a correlation is periodic."""
-    return isinstance(family, CircularFamily) or (isinstance(family, StencilFamily) and family.wrap)
-
-
 def _taps(family: LinearFamily, w: Tensor) -> Tensor:
     """Return the taps (T, C, C) of a correlation, without those that are masked."""
     if isinstance(family, StencilFamily):
         return w
-    if isinstance(family, CircularFamily):
-        return taps_of(w)
-    assert isinstance(family, CausalFamily)
-    taps: Tensor = taps_of(w, family.first).clone(memory_format=torch.contiguous_format)
-    _mask(family, taps[0])
+    taps = w.flatten(2).permute(2, 0, 1)
+    if isinstance(family, CausalFamily):
+        taps = taps[family.first :].clone(memory_format=torch.contiguous_format)
+        (taps[0].tril_ if family.lower else taps[0].triu_)()
     return taps
 
 
@@ -72,17 +72,12 @@ def _kernel(family: LinearFamily, taps: Tensor) -> Tensor:
     if isinstance(family, StencilFamily):
         return taps
     if isinstance(family, CausalFamily):
-        _mask(family, taps[0])
+        (taps[0].tril_ if family.lower else taps[0].triu_)()
+        if family.first:
+            blank = taps.new_zeros((family.first, *taps.shape[1:]))
+            taps = torch.cat([blank, taps])
     assert isinstance(family, CausalFamily | CircularFamily)
-    kernel: Tensor = kernel_of(taps, family.kernel_size)
-    return kernel
-
-
-def _mask(family: CausalFamily, matrix: Tensor) -> None:
-    if family.lower:
-        matrix.tril_()
-    else:
-        matrix.triu_()
+    return taps.permute(1, 2, 0).reshape(*taps.shape[1:], *family.kernel_size)
 
 
 def factor(family: LinearFamily, w: Tensor, shape: tuple[int, ...], quiet: bool) -> Factor | None:
@@ -97,22 +92,23 @@ def factor(family: LinearFamily, w: Tensor, shape: tuple[int, ...], quiet: bool)
         return None
 
 
-def solve(family: LinearFamily, factored: Factor | None, w: Tensor, y: Tensor) -> Tensor:
-    """Return A(w)^-1 y, with the factors if they are there."""
+def solve(factored: tuple[LinearFamily, Factor | None], w: Tensor, y: Tensor) -> Tensor:
+    """Return A(w)^-1 y for a family, with the factors of A(w) if they are there."""
+    family, factors = factored
     if y.numel() == 0:
         return torch.empty_like(y)
-    if isinstance(factored, CausalFactor):  # which sees to its precision
-        return factored.solve(y)
+    if isinstance(factors, CausalFactor):  # which sees to its precision
+        return factors.solve(y)
     with full_precision(y):
         if isinstance(family, TriangularFamily):
             return torch.linalg.solve_triangular(w, y, upper=not family.lower)
-        if factored is None:
-            factored = factor(family, w, tuple(y.shape[2:]), quiet=True)
-        assert factored is not None
-        return factored.solve(y)
+        if factors is None:
+            factors = factor(family, w, tuple(y.shape[2:]), quiet=True)
+        assert factors is not None
+        return factors.solve(y)
 
 
-def matmul(a: Tensor, b: Tensor) -> Tensor:
+def matmul(_: None, a: Tensor, b: Tensor) -> Tensor:
     """Return A B."""
     with full_precision(a):
         return torch.matmul(a, b)

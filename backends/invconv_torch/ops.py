@@ -18,6 +18,7 @@ from invconv.kernels.families import (
     CausalFamily,
     CircularFamily,
     MatrixFamily,
+    ScaleFamily,
     StencilFamily,
     TriangularFamily,
 )
@@ -26,7 +27,14 @@ from invconv_torch import kernels
 Tensor: TypeAlias = torch.Tensor
 
 
-_KINDS = (CausalFamily, CircularFamily, MatrixFamily, StencilFamily, TriangularFamily)
+_KINDS = (
+    CausalFamily,
+    CircularFamily,
+    MatrixFamily,
+    ScaleFamily,
+    StencilFamily,
+    TriangularFamily,
+)
 _BY_NAME = {kind.__name__: kind for kind in _KINDS}
 
 
@@ -55,13 +63,13 @@ def gram(family: str, x: Tensor, y: Tensor) -> Tensor:
 @torch.library.custom_op("invconv::solve", mutates_args=())  # type: ignore[untyped-decorator]
 def solve(family: str, w: Tensor, y: Tensor) -> Tensor:
     """Return A(w)^-1 y."""
-    return _own(kernels.solve(family_of(family), None, w, y), y)
+    return _own(kernels.solve((family_of(family), None), w, y), y)
 
 
 @torch.library.custom_op("invconv::matmul", mutates_args=())  # type: ignore[untyped-decorator]
 def matmul(a: Tensor, b: Tensor) -> Tensor:
     """Return A B."""
-    return _own(kernels.matmul(a, b), a)
+    return _own(kernels.matmul(None, a, b), a)
 
 
 def _own(result: Tensor, argument: Tensor) -> Tensor:
@@ -87,6 +95,8 @@ def _(family: str, x: Tensor, y: Tensor) -> Tensor:
         return x.new_empty((len(known.offsets), x.shape[1], x.shape[1]))
     if isinstance(known, TriangularFamily):
         return x.new_empty((x.shape[0], x.shape[0]))
+    if isinstance(known, ScaleFamily):
+        return x.new_empty(x.shape[1])
     kernel_size = () if isinstance(known, MatrixFamily) else known.kernel_size
     return x.new_empty((x.shape[1], x.shape[1], *kernel_size))
 

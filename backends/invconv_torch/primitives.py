@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -14,7 +15,8 @@ from invconv.kernels.families import (
     StencilFamily,
     TriangularFamily,
 )
-from invconv_torch import autodiff, kernels
+from invconv_torch import kernels
+from invconv_torch.autodiff import APPLY, GRAM, MATMUL, SOLVE, run
 from invconv_torch.solvers import Factor
 from invconv_torch.traced import in_forward_mode, traced
 
@@ -24,17 +26,12 @@ _TRIANGLES = {lower: TriangularFamily(lower) for lower in (False, True)}
 
 def matmul(a: Tensor, b: Tensor) -> Tensor:
     """See `invconv.kernels.primitives.matmul`."""
-    return autodiff.matmul(a, b)
+    return run(MATMUL, None, a, b)
 
 
-def apply(family: LinearFamily, w: Tensor, x: Tensor) -> Tensor:
-    """See `invconv.kernels.maps.apply`."""
-    return family.apply(w, x) if isinstance(family, ScaleFamily) else autodiff.apply(family, w, x)
-
-
-def gram(family: LinearFamily, x: Tensor, y: Tensor) -> Tensor:
-    """See `invconv.kernels.maps.gram`."""
-    return family.gram(x, y) if isinstance(family, ScaleFamily) else autodiff.gram(family, x, y)
+# See `invconv.kernels.maps`.
+apply = functools.partial(run, APPLY)  # of a family, its weights and x
+gram = functools.partial(run, GRAM)  # of a family, x and y
 
 
 def factor(family: LinearFamily, w: Tensor, shape: tuple[int, ...]) -> Any:
@@ -47,19 +44,19 @@ def factor(family: LinearFamily, w: Tensor, shape: tuple[int, ...]) -> Any:
 
 def correlate(stencil: Stencil, x: Tensor, *, wrap: bool = False) -> Tensor:
     """See `invconv.kernels.primitives.correlate`."""
-    return autodiff.apply(StencilFamily(stencil.offsets, wrap), stencil.taps, x)
+    return run(APPLY, StencilFamily(stencil.offsets, wrap), stencil.taps, x)
 
 
 def correlate_kernel_vjp(
     x: Tensor, y_bar: Tensor, offsets: tuple[Offset, ...], *, wrap: bool = False
 ) -> Tensor:
     """See `invconv.kernels.primitives.correlate_kernel_vjp`."""
-    return autodiff.gram(StencilFamily(offsets, wrap), x, y_bar)
+    return run(GRAM, StencilFamily(offsets, wrap), x, y_bar)
 
 
 def triangular_solve(matrix: Tensor, rhs: Tensor, *, lower: bool) -> Tensor:
     """See `invconv.kernels.primitives.triangular_solve`."""
-    return autodiff.solve(_TRIANGLES[lower], None, matrix, rhs)
+    return run(SOLVE, (_TRIANGLES[lower], None), matrix, rhs)
 
 
 def log_abs_det(matrices: Tensor) -> Tensor:
@@ -95,4 +92,4 @@ class Solver:
 
     def __call__(self, y: Tensor) -> Tensor:
         """Solve for x, shape (B, C, *shape)."""
-        return autodiff.solve(self.family, self.factor, self.weights, y)
+        return run(SOLVE, (self.family, self.factor), self.weights, y)

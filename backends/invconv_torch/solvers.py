@@ -71,10 +71,10 @@ class CausalFactor:
         """Return x, shape (B, C, *shape)."""
         if isinstance(self.state, PitchedSolver):
             return self.state(y)
-        y = y.detach().resolve_neg().contiguous()
+        y = y.resolve_neg().contiguous()
         x = torch.empty_like(y)
         self.state.require(tuple(y.shape), y.element_size())
-        self.state.solve(y.data_ptr(), x.data_ptr(), len(y), torch.get_num_threads(), y, x)
+        self.state.solve(y.data_ptr(), x.data_ptr(), y.shape[0], torch.get_num_threads(), y, x)
         return x
 
     def __reduce__(self) -> Any:

@@ -28,7 +28,8 @@ from rich.progress import track
 from rich.table import Table
 
 import invconv as ic
-from invconv.trust import condition, norms
+from invconv.operators.base import conditions
+from invconv.trust import norms
 from invconv_conformance import oracle
 from invconv_conformance.drawn import FAMILIES
 from invconv_conformance.extended import EXTENDED, ExtendedLU

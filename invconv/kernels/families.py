@@ -99,6 +99,7 @@ class CausalFamily:
     direction: tuple[int, ...]
     dilation: tuple[int, ...]
     lower: bool
+    wrap: ClassVar[bool] = False
     first: int = field(init=False, repr=False, compare=False)
     reach: tuple[Offset, ...] = field(init=False, repr=False, compare=False)
     offsets: tuple[Offset, ...] = field(init=False, repr=False, compare=False)
@@ -234,6 +235,7 @@ class CircularFamily:
 
     kernel_size: Shape
     dilation: tuple[int, ...]
+    wrap: ClassVar[bool] = True
     offsets: tuple[Offset, ...] = field(init=False, repr=False, compare=False)
     text: str = field(init=False, repr=False, compare=False)
 

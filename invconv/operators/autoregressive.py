@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import KW_ONLY, dataclass
+from functools import cached_property
 from typing import Self
 
 import numpy as np
@@ -21,10 +22,12 @@ import numpy as np
 from invconv.arrays.namespaces import (
     Array,
     Shape,
+    diagonal,
     diagonal_matrix,
     log_abs,
     namespace,
     size,
+    total,
     zeros,
 )
 from invconv.arrays.settings import choice, directions, generator, positive_int, sizes
@@ -149,7 +152,7 @@ class AutoregressiveConv(Convolution):
             return (0,) * self.ndim
         return (0, *((k - 1) // 2 for k in self._kernel_size[1:]))
 
-    @property
+    @cached_property
     def _family(self) -> CausalFamily:
         assert isinstance(self.direction, tuple)
         assert isinstance(self.dilation, tuple)
@@ -175,10 +178,10 @@ class AutoregressiveConv(Convolution):
 
     def _pivots(self) -> Array:
         """Return K[c, c, at 0], shape (C,)."""
-        return namespace(self.kernel).linalg.diagonal(self.kernel[(..., *self._centre)])
+        return diagonal(self.kernel[(..., *self._family.centre)])
 
     def _log_det(self, shape: Shape) -> Array:
-        return size(shape) * namespace(self.kernel).sum(log_abs(self._pivots()))
+        return size(shape) * total(log_abs(self._pivots()))
 
     def _log_det_vjp(self, shape: Shape, log_det_bar: Array) -> Gradients:
         self._regular_log_det(shape)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Self
 
 from invconv.arrays.namespaces import Array, Shape, require_alike
@@ -12,7 +13,6 @@ from invconv.kernels.primitives import matmul, multiply
 from invconv.operators.base.conditions import in_one_norm
 from invconv.operators.base.operator import InvertibleConv, require_operator
 from invconv.operators.base.protocol import Gradients
-from invconv.operators.pointwise.conv1x1 import Pointwise
 from invconv.solve.state import Forward, Map, State, one_after_another
 from invconv.trust.condition import Condition
 
@@ -40,30 +40,35 @@ class Composite(InvertibleConv):
     @abstractmethod
     def _parts(self) -> Mapping[str, InvertibleConv]: ...
 
-    @property
+    @cached_property
     def _steps(self) -> tuple[InvertibleConv, ...]:
         return tuple(self._parts().values())
 
-    @property
+    @cached_property
     def channels(self) -> int:
         """C, the number of channels."""
         return self._steps[0].channels
 
-    def _apply(self, x: Array) -> Array:
-        return self._run(x, None)
-
     def _apply_after(self, weight: Array, x: Array) -> Array:
-        return self._run(x, weight)
+        return self._apply(x, weight)
+
+    def _prime(self) -> None:
+        super()._prime()
+        _ = self._inverts_forward
+
+    @cached_property
+    def _inverts_forward(self) -> bool:  # type: ignore[override]
+        return any(step._inverts_forward for step in self._steps)
 
     def _check_forward(self, shape: Shape, result: Array) -> None:
         for step in self._steps:
             step._check_forward(shape, result)
 
-    def _run(self, x: Array, weight: Array | None) -> Array:
+    def _apply(self, x: Array, weight: Array | None = None) -> Array:
         """Run the steps on W x; 1x1 steps without bias gather in W before it is applied."""
         for step in self._steps:
-            if isinstance(step, Pointwise) and getattr(step, "bias", None) is None:
-                matrix = step._matrix()
+            if step._pointwise and getattr(step, "bias", None) is None:
+                matrix = step._weights()
                 weight = matrix if weight is None else matmul(matrix, weight)
             elif weight is None:
                 x = step._forward(x)
@@ -73,7 +78,9 @@ class Composite(InvertibleConv):
         return x if weight is None else multiply(weight, x)
 
     def _factor(self, shape: Shape) -> State:
-        return one_after_another([step._factor(shape) for step in self._steps], self._bias)
+        return one_after_another(
+            [step._factor(shape) for step in self._steps], getattr(self, "bias", None)
+        )
 
     def _linear_maps(self, shape: Shape) -> tuple[Map, Map]:
         return _one_after_another([step._linear_maps(shape) for step in self._steps])
@@ -109,8 +116,11 @@ class Composite(InvertibleConv):
         return gradients, x_bar
 
     def _log_det(self, shape: Shape) -> Array:
-        first, *others = (step._log_det(shape) for step in self._steps)
-        return sum(others, start=first)
+        steps = self._steps
+        total = steps[0]._log_det(shape)
+        for step in steps[1:]:
+            total = total + step._log_det(shape)
+        return total
 
     def _log_det_vjp(self, shape: Shape, log_det_bar: Array) -> Gradients:
         return {
@@ -180,7 +190,7 @@ class Chain(Composite):
         if len({*ndims} - {None}) > 1:
             raise ValueError(f"steps: expected one number of spatial axes, got {ndims}")
 
-    @property
+    @cached_property
     def ndim(self) -> int | None:
         """The number of spatial axes that the steps agree on."""
         # a step may be a chain: to ask twice would take twice as long at every level
@@ -193,7 +203,7 @@ class Chain(Composite):
         return type(self)(tuple(parts.values()))
 
     def _with(self, own: Mapping[str, Any], parts: Sequence[Any] = ()) -> Self:
-        return self._unchecked({"steps": tuple(parts) or self.steps})
+        return self._unchecked({"steps": tuple(parts) or self.steps})  # it has no other field
 
     def transpose(self) -> Chain:
         """Return the transposed steps in the opposite order, without biases."""
@@ -213,6 +223,7 @@ class Inverse(InvertibleConv):
     conv: InvertibleConv
 
     _part_names = ("conv",)
+    _inverts_forward = True
 
     def __post_init__(self) -> None:
         require_operator("conv", self.conv)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 from invconv.arrays.namespaces import Array, Shape
 from invconv.operators.base.linear import Linear
@@ -30,12 +31,12 @@ class Convolution(Linear):
         if self.bias is not None:
             require_shape("bias", self.bias, (shape[0],), "one number a channel")
 
-    @property
+    @cached_property
     def channels(self) -> int:
         """C, the number of channels."""
         return int(self.kernel.shape[0])
 
-    @property
+    @cached_property
     def ndim(self) -> int:
         """The number of spatial axes."""
         return int(self.kernel.ndim) - 2
@@ -48,4 +49,4 @@ class Convolution(Linear):
 
     @property
     def _kernel_size(self) -> Shape:
-        return tuple(int(n) for n in self.kernel.shape[2:])  # tracers have their own integers
+        return tuple(self.kernel.shape[2:])

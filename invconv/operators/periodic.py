@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import KW_ONLY, dataclass, replace
+from functools import cached_property
 from typing import Self
 
 import numpy as np
@@ -107,7 +108,7 @@ class PeriodicConv(Convolution):
         conv = cls(kernel, dilation=dilation)
         return conv if like is None else conv.asarrays(like)
 
-    @property
+    @cached_property
     def _family(self) -> CircularFamily:
         assert isinstance(self.dilation, tuple)
         return circular_family(self._kernel_size, self.dilation)

@@ -25,6 +25,10 @@ class ConditionCache:
             self._known[kind, shape] = found
         return found
 
+    def get(self, kind: str, shape: Shape) -> float | None:
+        """Return a number that was computed, or None."""
+        return self._known.get((kind, shape))
+
     def knows(self, kind: str, shape: Shape) -> bool:
         """Tell whether a number was computed."""
         return (kind, shape) in self._known

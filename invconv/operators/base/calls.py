@@ -66,7 +66,8 @@ class Call:
 
     def broadcast(self, log_det: Array) -> Array:
         """Return a log-determinant once for every sample."""
-        return as_array(zeros(self.batch_shape, log_det) + log_det)
+        every = zeros(self.batch_shape, log_det) + log_det
+        return every if self.batch_shape else as_array(every)
 
 
 def fits(conv: Protocol, x: Any) -> bool:

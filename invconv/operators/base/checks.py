@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import warnings
+from typing import Any
 
 import numpy as np
 
@@ -31,9 +32,15 @@ def solved_in(conv: Protocol) -> tuple[str, float]:
     return _precision_of(conv._reference()[1])
 
 
+_precisions: dict[Any, tuple[str, float]] = {}  # by dtype
+
+
 def _precision_of(like: Array) -> tuple[str, float]:
-    name = "float64" if namespace(like).finfo(like.dtype).bits == 64 else "float32"
-    return name, EPS[name]
+    found = _precisions.get(like.dtype)
+    if found is None:
+        name = "float64" if namespace(like).finfo(like.dtype).bits == 64 else "float32"
+        found = _precisions[like.dtype] = name, EPS[name]
+    return found
 
 
 def callers_level() -> int:

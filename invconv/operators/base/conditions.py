@@ -118,7 +118,9 @@ def exceeds(conv: Protocol, shape: Shape, limit: float) -> bool:
 
     The operator remembers both. False where its values cannot be looked at.
     """
-    if not all(readable(a) for a in conv._arrays().values()):
-        return False
-    cheap = conv._conditions.find("bound", shape, lambda: bound(conv, shape))
+    cheap = conv._conditions.get("bound", shape)
+    if cheap is None:
+        if not all(readable(a) for a in conv._arrays().values()):
+            return False
+        cheap = conv._conditions.find("bound", shape, lambda: bound(conv, shape))
     return cheap > limit and remembered(conv, shape) > limit

@@ -49,6 +49,10 @@ class Linear(InvertibleConv):
     def transpose(self) -> Linear:
         """Return the operator of the transposed matrix, without bias."""
 
+    def _prime(self) -> None:
+        super()._prime()
+        _ = self._family
+
     def _apply(self, x: Array) -> Array:
         return maps.apply(self._family, self._weights(), x)
 
@@ -61,7 +65,7 @@ class Linear(InvertibleConv):
 
     def _factor(self, shape: Shape) -> State:
         log_det, known = self._regular_log_det(shape)
-        return State(self._solver(shape), log_det, self._bias, guarded=not known)
+        return State(self._solver(shape), log_det, getattr(self, "bias", None), guarded=not known)
 
     def _factor_transposed(self, shape: Shape) -> State:
         log_det, known = self._regular_log_det(shape)

@@ -47,11 +47,10 @@ class InvertibleConv(Protocol):
         -------
         array, shape (*batch, C, *spatial)
         """
-        return self._forward_of(as_batch(self, "x", x))
-
-    def _forward_of(self, call: Call) -> Array:
+        call = as_batch(self, "x", x)
         y = call.conv._forward(call.x)
-        self._check_forward(call.spatial_shape, y)
+        if self._inverts_forward:
+            self._check_forward(call.spatial_shape, y)
         return call.restore_shape(y)
 
     def inverse(self, y: Array) -> Array:
@@ -94,8 +93,11 @@ class InvertibleConv(Protocol):
     def forward_and_log_det(self, x: Array) -> tuple[Array, Array]:
         """Return y = K x + b and log|det K|, the latter broadcast to the batch shape."""
         call = as_batch(self, "x", x)
-        y = self._forward_of(call)
-        return y, call.broadcast(call.conv._log_det(call.spatial_shape))
+        y = call.conv._forward(call.x)
+        if self._inverts_forward:
+            self._check_forward(call.spatial_shape, y)
+        y = call.restore_shape(y)
+        return y, call.broadcast(call.conv._log_det(tuple(call.x.shape[2:])))
 
     def inverse_and_log_det(self, y: Array) -> tuple[Array, Array]:
         """Return x = K^-1 (y - b) and log|det K^-1|, the latter broadcast to the batch shape."""

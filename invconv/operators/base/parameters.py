@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, ClassVar, Self
 
 import array_api_compat as compat
@@ -36,7 +37,10 @@ class Parametrised:
     _constant_names: ClassVar[tuple[str, ...]] = ()  # neither trained nor given a gradient
     _part_names: ClassVar[tuple[str, ...]] = ()  # fields that hold operators
 
-    _conditions: ConditionCache = field(default_factory=ConditionCache, init=False)
+    @cached_property
+    def _conditions(self) -> ConditionCache:
+        """The condition numbers that were computed."""
+        return ConditionCache()
 
     @classmethod
     def _field_names(cls) -> tuple[list[str], list[str]]:
@@ -113,7 +117,7 @@ class Parametrised:
     def _unchecked(cls, fields: Mapping[str, Any]) -> Self:
         """Return an operator with these fields, which nobody looks at."""
         made = object.__new__(cls)
-        vars(made).update(fields, _conditions=ConditionCache())
+        made.__dict__.update(fields)
         return made
 
     def _with(self, own: Mapping[str, Any], parts: Sequence[Any] = ()) -> Self:
@@ -126,7 +130,15 @@ class Parametrised:
         parts : sequence of operators, optional
             In the order of ``_parts()``; none keeps its own.
         """
-        return self._unchecked(vars(self) | own | dict(zip(self._part_names, parts, strict=False)))
+        made = object.__new__(type(self))
+        fields = made.__dict__
+        fields.update(self.__dict__)
+        fields.update(own)
+        if parts:
+            fields.update(zip(self._part_names, parts, strict=True))
+        for remembered in ("_conditions", "_steps"):  # of the old arrays and parts
+            fields.pop(remembered, None)
+        return made
 
     def _held(self) -> Self:
         """Return a copy with copies of all arrays."""
@@ -138,9 +150,10 @@ class Parametrised:
 
     def _reference(self) -> tuple[str, Array]:
         """Return one array, with its name, whose library, dtype and device are those of all."""
-        for prefix, part in self._parts().items():
-            name, array = part._reference()
-            return f"{prefix}.{name}", array
+        if self._part_names:
+            for prefix, part in self._parts().items():
+                name, array = part._reference()
+                return f"{prefix}.{name}", array
         for name in self._array_names:  # a generator would take twice as long
             if (array := getattr(self, name)) is not None:
                 return name, array

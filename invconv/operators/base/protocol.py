@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from typing import ClassVar
 
 from invconv.arrays.namespaces import Array, Shape, namespace
 from invconv.kernels.primitives import multiply, per_channel
@@ -41,6 +42,15 @@ class Protocol(Parametrised, ABC):
     @abstractmethod
     def transpose(self) -> Protocol:
         """Return the operator of the transposed matrix, without bias."""
+
+    # whether K is one matrix at every pixel, which `operators.chain` gathers with the next step
+    _pointwise: ClassVar[bool] = False
+    # whether the way forward contains an inverse, whose condition has to be looked at
+    _inverts_forward: ClassVar[bool] = False
+
+    def _prime(self) -> None:
+        """Compute what depends on no value, so that copies by ``_with`` have it."""
+        _ = self.channels, self.ndim
 
     @abstractmethod
     def _apply(self, x: Array) -> Array:
@@ -83,22 +93,16 @@ class Protocol(Parametrised, ABC):
         """Return a cheap upper bound of the 2-norm condition number, or inf; likewise."""
 
     def _forward(self, x: Array) -> Array:
-        return self._plus_bias(self._apply(x))
+        y, bias = self._apply(x), getattr(self, "bias", None)
+        return y if bias is None else y + per_channel(bias, y)
 
     def _forward_after(self, weight: Array, x: Array) -> Array:
         """Return forward(W x) for a C x C matrix W."""
-        return self._plus_bias(self._apply_after(weight, x))
+        y, bias = self._apply_after(weight, x), getattr(self, "bias", None)
+        return y if bias is None else y + per_channel(bias, y)
 
     def _apply_after(self, weight: Array, x: Array) -> Array:
         return self._apply(multiply(weight, x))
-
-    @property
-    def _bias(self) -> Array | None:
-        return getattr(self, "bias", None)
-
-    def _plus_bias(self, y: Array) -> Array:
-        bias = self._bias
-        return y if bias is None else y + per_channel(bias, y)
 
     def _forward_vjp(self, x: Array, y_bar: Array) -> tuple[Gradients, Array]:
         gradients, x_bar = self._apply_vjp(x, y_bar)
@@ -106,13 +110,13 @@ class Protocol(Parametrised, ABC):
 
     def _inverse_vjp(self, y: Array, x: Array, x_bar: Array) -> tuple[Gradients, Array]:
         """Pull x_bar back through x = inverse(y)."""
-        bias = self._bias
+        bias = getattr(self, "bias", None)
         linear = y if bias is None else y - per_channel(bias, y)
         gradients, y_bar = self._solve_vjp(linear, x, x_bar)
         return self._with_bias_gradient(gradients, y_bar, -1), y_bar
 
     def _with_bias_gradient(self, gradients: Gradients, y_bar: Array, sign: int) -> Gradients:
-        if self._bias is None:
+        if getattr(self, "bias", None) is None:
             return gradients
         axes = (0, *range(2, y_bar.ndim))
         return gradients | {"bias": sign * namespace(y_bar).sum(y_bar, axis=axes)}

@@ -28,6 +28,7 @@ from invconv.trust import condition
 class Pointwise(Linear):
     """A C x C matrix W at every pixel."""
 
+    _pointwise = True
     _given_factors: ClassVar[bool] = False  # whether the parameters are factors that are solved in
 
     @abstractmethod
