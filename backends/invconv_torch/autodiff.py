@@ -82,7 +82,9 @@ class _Plain(_Eager):
     """The same outside torch.func: for one with a setup_context PyTorch reads signatures."""
 
     @staticmethod
-    def forward(ctx: Any, operation: Operation, a: Tensor, b: Tensor) -> Tensor:
+    def forward(  # type: ignore[override]  # as PyTorch calls it where there is no setup_context
+        ctx: Any, operation: Operation, a: Tensor, b: Tensor
+    ) -> Tensor:
         ctx.rule, ctx.settings = rule, settings = operation
         output = rule.run(settings, a, b)
         kept = a, output if rule.keeps_result else b
@@ -132,15 +134,15 @@ APPLY = Rule(
     kernels.apply,
     lambda family, w, x: ops.apply(family.text, w, x),
     False,
-    lambda settings, saved, bar, wanted: rules.apply_vjp(settings, *saved, bar, wanted),
-    lambda settings, saved, w, x: rules.apply_jvp(settings, *saved, w, x),
+    lambda settings, saved, bar, wanted: rules.apply_vjp(settings, saved[0], saved[1], bar, wanted),
+    lambda settings, saved, w, x: rules.apply_jvp(settings, saved[0], saved[1], w, x),
 )
 GRAM = Rule(
     kernels.gram,
     lambda family, x, y: ops.gram(family.text, x, y),
     False,
-    lambda settings, saved, bar, wanted: rules.gram_vjp(settings, *saved, bar, wanted),
-    lambda settings, saved, x, y: rules.gram_jvp(settings, *saved, x, y),
+    lambda settings, saved, bar, wanted: rules.gram_vjp(settings, saved[0], saved[1], bar, wanted),
+    lambda settings, saved, x, y: rules.gram_jvp(settings, saved[0], saved[1], x, y),
 )
 SOLVE = Rule(
     kernels.solve,
@@ -153,6 +155,6 @@ MATMUL = Rule(
     kernels.matmul,
     lambda _, a, b: ops.matmul(a, b),
     False,
-    lambda settings, saved, bar, wanted: rules.matmul_vjp(*saved, bar, wanted),
-    lambda settings, saved, a, b: rules.matmul_jvp(*saved, a, b),
+    lambda settings, saved, bar, wanted: rules.matmul_vjp(saved[0], saved[1], bar, wanted),
+    lambda settings, saved, a, b: rules.matmul_jvp(saved[0], saved[1], a, b),
 )

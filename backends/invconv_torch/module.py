@@ -100,14 +100,16 @@ class InvertibleModule(nn.Module):  # type: ignore[misc]
             # without tensors: they may hold a graph
             self._static = static._with(dict.fromkeys(arrays), [None] * len(parts))
             self._kinds = kinds
-        return self._static._with(arrays, parts)
+        current: ic.InvertibleConv = self._static._with(arrays, parts)
+        return current
 
     def _validated(self, arrays: dict[str, Any], parts: list[Any]) -> ic.InvertibleConv:
         if self._class is ic.Chain:
             return ic.Chain(parts)
-        return self._class(
+        made: ic.InvertibleConv = self._class(
             **arrays, **dict(zip(self._part_names, parts, strict=True)), **self._settings
         )
+        return made
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Return z = K x + b and log|det K|.

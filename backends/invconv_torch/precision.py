@@ -91,8 +91,12 @@ def full_precision(x: torch.Tensor) -> AbstractContextManager[None]:
     Where several threads compute, the last one to leave puts it back.
     """
     kind = x.device.type
-    quick = kind == "cpu" and _getter and not _depth and not torch.is_autocast_enabled("cpu")
-    if quick and not {_getter("mkldnn", "matmul"), _getter("mkldnn", "conv")} & _REDUCED:
+    quick = kind == "cpu" and not _depth and not torch.is_autocast_enabled("cpu")
+    if (
+        quick
+        and _getter
+        and not {_getter("mkldnn", "matmul"), _getter("mkldnn", "conv")} & _REDUCED
+    ):
         return _AS_IT_IS
     with _lock:  # nobody changes the switches while they are looked at
         plain = not _depth.get(kind) and not autocasting(kind) and not _switches(kind)

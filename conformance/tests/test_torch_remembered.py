@@ -12,7 +12,7 @@ from torch.func import functional_call
 
 import invconv as ic
 import invconv_torch as it
-from invconv_torch.remembered import Snapshot
+from invconv_torch.remembered import Kept
 
 Build = Callable[..., tuple[Any, Any]]
 EDITS: dict[str, Callable[[Any], Any]] = {
@@ -103,13 +103,14 @@ class _Inverse(torch.nn.Module):  # type: ignore[misc]
 def test_versions_decide_off_the_cpu() -> None:
     """Identity, version and memory, as on an accelerator; edits through .data pass unseen."""
     layer = it.Conv1x1(3, device="meta")
-    snapshot = Snapshot(layer)
-    assert snapshot.holds(layer)
+    tensors = [layer.weight]
+    kept = Kept.of(layer.operator().prepare((2, 2), check=False), tensors)
+    assert kept.holds(tensors)
     layer.weight.data.mul_(2)
-    assert snapshot.holds(layer)  # the documented limit
+    assert kept.holds(tensors)  # the documented limit
     with torch.no_grad():
         layer.weight.mul_(2)
-    assert not snapshot.holds(layer)
+    assert not kept.holds(tensors)
 
 
 def test_several_grids_are_kept() -> None:

@@ -347,7 +347,7 @@ def same_kind(x: Any, like: Array) -> bool:
         return bool(x.device == like.device and x.layout == like.layout and not x.is_nested)
     if library == "numpy":
         return type(x) is np.ndarray and bool(x.dtype.isnative)
-    return placement(x) == placement(like)
+    return bool(placement(x) == placement(like))
 
 
 def size(shape: Sequence[int]) -> int:

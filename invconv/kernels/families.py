@@ -26,19 +26,9 @@ from invconv.kernels.primitives import (
     pixel_rows,
     triangular_solve,
 )
+from invconv.kernels.solver import Solver
 from invconv.kernels.spectrum import kernel_spectrum, spectral_solver
 from invconv.kernels.wavefront import CausalStencil, causal_solver, least_slope
-
-
-class Solver(Protocol):
-    """A factored matrix: y -> A^-1 y for y (B, C, *spatial). It can be pickled."""
-
-    @property
-    def plan(self) -> dict[str, Any]:
-        """How the solve runs."""
-
-    def __call__(self, y: Array) -> Array:
-        """Solve for x."""
 
 
 class LinearFamily(Protocol):

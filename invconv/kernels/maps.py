@@ -11,7 +11,8 @@ from __future__ import annotations
 
 from invconv.arrays.namespaces import Array, Shape
 from invconv.arrays.registry import Primitive
-from invconv.kernels.families import LinearFamily, Solver
+from invconv.kernels.families import LinearFamily
+from invconv.kernels.solver import Solver
 
 
 def _apply(family: LinearFamily, w: Array, x: Array) -> Array:

@@ -7,7 +7,6 @@ where the values cannot be looked at, each pixel is solved with factors of W.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +16,7 @@ import scipy.linalg
 from invconv.arrays.namespaces import Array, from_host, namespace, readable, recorded, to_numpy
 from invconv.arrays.registry import Primitive
 from invconv.kernels.primitives import multiply
+from invconv.kernels.solver import Solver
 from invconv.kernels.triangular_steps import TriangularSteps
 
 Matrix = np.ndarray[Any, np.dtype[np.float64]]
@@ -51,7 +51,7 @@ class Product:
 
 
 @Primitive
-def matrix_solver(matrix: Array) -> Callable[[Array], Array]:
+def matrix_solver(matrix: Array) -> Solver:
     """Return the map y -> x, both (B, C, *spatial), with x = W^-1 y at every pixel.
 
     Parameters

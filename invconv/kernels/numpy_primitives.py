@@ -21,8 +21,9 @@ from invconv.kernels.cpu import compiled, threads
 from invconv.kernels.cpu.correlate.correlation import compiled_correlation
 from invconv.kernels.cpu.correlate.gram import compiled_kernel_vjp
 from invconv.kernels.cpu.machine import reason
-from invconv.kernels.families import CausalFamily, LinearFamily, Solver
+from invconv.kernels.families import CausalFamily, LinearFamily
 from invconv.kernels.plain.pitched import NUMPY, PitchedSolver
+from invconv.kernels.solver import Solver
 from invconv.kernels.wavefront import CausalStencil, stable_inverse
 
 Floats = np.ndarray[Any, Any]

@@ -137,7 +137,7 @@ class EmergingConv(Composite):
         return self.first.ndim
 
     @property
-    def _steps(self) -> tuple[InvertibleConv, ...]:  # type: ignore[override]
+    def _steps(self) -> tuple[InvertibleConv, ...]:
         return self.first, self.second
 
     def _reference(self) -> tuple[str, Array]:

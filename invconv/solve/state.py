@@ -15,8 +15,8 @@ from typing import Any
 
 from invconv.arrays.namespaces import Array, cast, namespace
 from invconv.arrays.registry import Primitive
-from invconv.kernels.families import Solver
 from invconv.kernels.primitives import per_channel
+from invconv.kernels.solver import Solver
 
 Map = Callable[[Array], Array]
 

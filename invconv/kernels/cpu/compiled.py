@@ -137,7 +137,7 @@ def compiled_solve(
     target, channels, itemsize = target or host(), matrices.shape[1], matrices.dtype.itemsize
     g = geometry_of(channels, shape, reach, direction, dilation, lower, itemsize, target)
     factored = CompiledSolve(g, target, np.empty(g.weights, matrices.dtype))
-    prepare, numbers = _prepare(g, target)
+    prepare, numbers, _ = _prepare(g, target)
     scratch = BUFFERS.take(g.scratch * itemsize)
     prepare(address_of(matrices), factored._weights, numbers, scratch[0])
     BUFFERS.keep(scratch)
@@ -145,13 +145,10 @@ def compiled_solve(
 
 
 @functools.lru_cache(maxsize=256)
-def _prepare(g: Geometry, target: Target) -> tuple[Any, int]:
-    """Return the function that lays out weights, and the address of its program."""
-    code = machine.prepare(target, g.itemsize)
-    run = _PREPARE(code.addresses["prepare"])
-    numbers = program(g, "images", False).numbers
-    run.keeps = code, numbers
-    return run, address_of(numbers)
+def _prepare(g: Geometry, target: Target) -> tuple[Any, int, object]:
+    """Return the function that lays out weights, its program's address, and what keeps both."""
+    code, numbers = machine.prepare(target, g.itemsize), program(g, "images", False).numbers
+    return _PREPARE(code.addresses["prepare"]), address_of(numbers), (code, numbers)
 
 
 @dataclass(frozen=True, eq=False)

@@ -66,7 +66,7 @@ def describe_loss(conv: Protocol, shape: Shape, number: float, precision: str, e
     if eps > 1e-10 and number * 2.0**-52 <= TOLERATED:
         advice += ", or use float64"
     with np.errstate(all="ignore"):
-        fine = np.isfinite(to_numpy(conv.log_det(shape)))
+        fine = np.isfinite(to_numpy(conv._in_working_precision()._log_det(shape)))
     though = ", though K x - y and the log-determinant look fine" if fine else ""
     return (
         f"{name} has condition number {number:.3g}: "

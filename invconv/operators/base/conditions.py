@@ -97,7 +97,8 @@ def in_one_norm(
 
     The parameters are those of `invconv.trust.norms.norms`.
     """
-    return one_norm(*_maps(conv, shape), first)
+    maps, transposed, sample = _maps(conv, shape)
+    return one_norm(maps, transposed, sample, first)
 
 
 def _maps(conv: Protocol, shape: Shape) -> Any:

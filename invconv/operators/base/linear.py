@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from invconv.arrays.errors import SingularConvError
 from invconv.arrays.namespaces import Array, Shape, readable, to_float
 from invconv.kernels import maps, rules
-from invconv.kernels.families import LinearFamily, Solver
+from invconv.kernels.families import LinearFamily
+from invconv.kernels.solver import Solver
 from invconv.operators.base.operator import InvertibleConv
 from invconv.operators.base.protocol import Gradients
 from invconv.solve.state import Map, State

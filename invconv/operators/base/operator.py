@@ -8,6 +8,7 @@ primitive of `invconv.kernels.maps`.
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,6 +34,10 @@ class InvertibleConv(Protocol):
     (a torch optimiser does), those may be out of date, values and inverses never; a copy by
     ``replace()`` has forgotten them.
     """
+
+    @abstractmethod
+    def transpose(self) -> InvertibleConv:
+        """Return the operator of the transposed matrix, without bias."""
 
     # --- values ------------------------------------------------------------------------------
 

@@ -7,7 +7,6 @@ from typing import Any
 
 from invconv.arrays.namespaces import Array, Shape
 from invconv.operators.base.calls import Call, as_batch, fits
-from invconv.operators.base.protocol import Protocol
 from invconv.solve.state import State
 
 
@@ -24,7 +23,7 @@ class PreparedInverse:
         The grid it was factored for.
     """
 
-    conv: Protocol
+    conv: Any  # an InvertibleConv, whose module imports this one
     spatial_shape: Shape
     _state: State
 

@@ -48,6 +48,10 @@ class Protocol(Parametrised, ABC):
     # whether the way forward contains an inverse, whose condition has to be looked at
     _inverts_forward: ClassVar[bool] = False
 
+    def _matrix(self) -> Array:
+        """Return the C x C matrix of a pointwise map."""
+        raise NotImplementedError
+
     def _prime(self) -> None:
         """Compute what depends on no value, so that copies by ``_with`` have it."""
         _ = self.channels, self.ndim

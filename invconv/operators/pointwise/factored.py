@@ -6,8 +6,8 @@ from abc import abstractmethod
 from dataclasses import dataclass
 
 from invconv.arrays.namespaces import Array, Shape
-from invconv.kernels.families import Solver
 from invconv.kernels.matrices import solver_of_steps
+from invconv.kernels.solver import Solver
 from invconv.kernels.triangular_steps import Transposed, TriangularSteps
 from invconv.operators.base.protocol import Gradients
 from invconv.operators.pointwise.conv1x1 import Pointwise
