@@ -76,7 +76,7 @@ def accurate_inverse(matrix: Array) -> Array | None:
     """Return W^-1 where a product with it is as accurate as a solve, else None."""
     values = to_numpy(matrix).astype(np.float64, copy=False)
     try:
-        inverse = scipy.linalg.inv(values, check_finite=False)
+        inverse = np.linalg.inv(values)
     except np.linalg.LinAlgError:
         return None
     return _accurate(values, inverse, matrix)

@@ -14,11 +14,11 @@ from __future__ import annotations
 
 import math
 from dataclasses import KW_ONLY, dataclass
-from functools import cached_property
 from typing import Self
 
 import numpy as np
 
+from invconv.arrays.derived import derived
 from invconv.arrays.namespaces import (
     Array,
     Shape,
@@ -100,6 +100,8 @@ class AutoregressiveConv(Convolution):
                     f"direction: a raster mask has one direction for all axes, got {direction}"
                 )
 
+        _ = self._family  # torch.compile can look it up, and not make one
+
     @classmethod
     def init(
         cls,
@@ -152,7 +154,7 @@ class AutoregressiveConv(Convolution):
             return (0,) * self.ndim
         return (0, *((k - 1) // 2 for k in self._kernel_size[1:]))
 
-    @cached_property
+    @derived
     def _family(self) -> CausalFamily:
         assert isinstance(self.direction, tuple)
         assert isinstance(self.dilation, tuple)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any, Self
 
+from invconv.arrays.derived import derived
 from invconv.arrays.namespaces import Array, Shape, require_alike
 from invconv.kernels.primitives import matmul, multiply
 from invconv.operators.base.conditions import in_one_norm
@@ -40,11 +40,11 @@ class Composite(InvertibleConv):
     @abstractmethod
     def _parts(self) -> Mapping[str, InvertibleConv]: ...
 
-    @cached_property
+    @derived
     def _steps(self) -> tuple[InvertibleConv, ...]:
         return tuple(self._parts().values())
 
-    @cached_property
+    @derived
     def channels(self) -> int:
         """C, the number of channels."""
         return self._steps[0].channels
@@ -56,7 +56,7 @@ class Composite(InvertibleConv):
         super()._prime()
         _ = self._inverts_forward
 
-    @cached_property
+    @derived
     def _inverts_forward(self) -> bool:  # type: ignore[override]
         return any(step._inverts_forward for step in self._steps)
 
@@ -190,9 +190,9 @@ class Chain(Composite):
         if len({*ndims} - {None}) > 1:
             raise ValueError(f"steps: expected one number of spatial axes, got {ndims}")
 
-    @cached_property
+    @derived
     def ndim(self) -> int | None:
-        """The number of spatial axes that the steps agree on."""
+        """Return the number of spatial axes that the steps agree on."""
         # a step may be a chain: to ask twice would take twice as long at every level
         return next((n for step in self.steps if (n := step.ndim) is not None), None)
 

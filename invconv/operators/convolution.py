@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
 
+from invconv.arrays.derived import derived
 from invconv.arrays.namespaces import Array, Shape
 from invconv.operators.base.linear import Linear
 from invconv.operators.base.parameters import require_shape
@@ -31,14 +31,14 @@ class Convolution(Linear):
         if self.bias is not None:
             require_shape("bias", self.bias, (shape[0],), "one number a channel")
 
-    @cached_property
+    @derived
     def channels(self) -> int:
         """C, the number of channels."""
         return int(self.kernel.shape[0])
 
-    @cached_property
+    @derived
     def ndim(self) -> int:
-        """The number of spatial axes."""
+        """Return the number of spatial axes."""
         return int(self.kernel.ndim) - 2
 
     def _weights(self) -> Array:
@@ -49,4 +49,4 @@ class Convolution(Linear):
 
     @property
     def _kernel_size(self) -> Shape:
-        return tuple(self.kernel.shape[2:])
+        return tuple(map(int, self.kernel.shape[2:]))  # a tracer may have its own integers

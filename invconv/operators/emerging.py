@@ -10,11 +10,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Self
 
 import numpy as np
 
+from invconv.arrays.derived import derived
 from invconv.arrays.namespaces import Array, require_alike
 from invconv.arrays.settings import positive_int, sizes
 from invconv.operators.autoregressive import AutoregressiveConv
@@ -126,14 +126,14 @@ class EmergingConv(Composite):
 
         return cls(factor(-1, "lower"), factor(1, "upper"))
 
-    @cached_property
+    @derived
     def channels(self) -> int:
         """C, the number of channels."""
         return self.first.channels
 
-    @cached_property
+    @derived
     def ndim(self) -> int:
-        """The number of spatial axes."""
+        """Return the number of spatial axes."""
         return self.first.ndim
 
     @property

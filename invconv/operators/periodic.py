@@ -10,11 +10,11 @@ from __future__ import annotations
 
 import math
 from dataclasses import KW_ONLY, dataclass, replace
-from functools import cached_property
 from typing import Self
 
 import numpy as np
 
+from invconv.arrays.derived import derived
 from invconv.arrays.namespaces import Array, Shape, cast
 from invconv.arrays.settings import generator, positive_int, sizes
 from invconv.arrays.stencil import Stencil, taps_of
@@ -73,6 +73,7 @@ class PeriodicConv(Convolution):
     def __post_init__(self) -> None:
         super().__post_init__()
         object.__setattr__(self, "dilation", sizes("dilation", self.dilation, self.ndim))
+        _ = self._family  # torch.compile can look it up, and not make one
 
     @classmethod
     def init(
@@ -108,7 +109,7 @@ class PeriodicConv(Convolution):
         conv = cls(kernel, dilation=dilation)
         return conv if like is None else conv.asarrays(like)
 
-    @cached_property
+    @derived
     def _family(self) -> CircularFamily:
         assert isinstance(self.dilation, tuple)
         return circular_family(self._kernel_size, self.dilation)

@@ -9,7 +9,16 @@ from typing import Any
 import numpy as np
 
 from invconv.arrays.errors import IllConditionedWarning
-from invconv.arrays.namespaces import Array, Shape, cast, is_half, namespace, readable, to_numpy
+from invconv.arrays.namespaces import (
+    Array,
+    Shape,
+    cast,
+    is_half,
+    library_name,
+    namespace,
+    readable,
+    to_numpy,
+)
 from invconv.operators.base.conditions import exceeds, remembered
 from invconv.operators.base.protocol import Protocol
 from invconv.trust.condition import EPS, digits_left
@@ -32,14 +41,15 @@ def solved_in(conv: Protocol) -> tuple[str, float]:
     return _precision_of(conv._reference()[1])
 
 
-_precisions: dict[Any, tuple[str, float]] = {}  # by dtype
+_precisions: dict[Any, tuple[str, float]] = {}  # by library and dtype
 
 
 def _precision_of(like: Array) -> tuple[str, float]:
-    found = _precisions.get(like.dtype)
+    key = library_name(like), like.dtype
+    found = _precisions.get(key)
     if found is None:
         name = "float64" if namespace(like).finfo(like.dtype).bits == 64 else "float32"
-        found = _precisions[like.dtype] = name, EPS[name]
+        found = _precisions[key] = name, EPS[name]
     return found
 
 

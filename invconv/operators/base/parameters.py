@@ -5,11 +5,11 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any, ClassVar, Self
 
 import array_api_compat as compat
 
+from invconv.arrays.derived import derived
 from invconv.arrays.namespaces import (
     Array,
     cast,
@@ -37,9 +37,9 @@ class Parametrised:
     _constant_names: ClassVar[tuple[str, ...]] = ()  # neither trained nor given a gradient
     _part_names: ClassVar[tuple[str, ...]] = ()  # fields that hold operators
 
-    @cached_property
+    @derived
     def _conditions(self) -> ConditionCache:
-        """The condition numbers that were computed."""
+        """Return the condition numbers that were computed."""
         return ConditionCache()
 
     @classmethod
