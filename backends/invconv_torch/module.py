@@ -73,7 +73,7 @@ class InvertibleModule(nn.Module):  # type: ignore[misc]
 
     def operator(self) -> ic.InvertibleConv:
         """Return the core's operator of the current parameters, differentiable in them."""
-        conv = self._unbounded(torch.compiler.is_compiling())
+        conv = self._unbounded(torch.compiler.is_compiling() or torch._C._is_tracing())
         return conv if self._max_gain is None else ic.bounded(conv, self._max_gain)
 
     def _unbounded(self, traced: bool) -> ic.InvertibleConv:

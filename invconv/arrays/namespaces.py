@@ -132,14 +132,14 @@ def diagonal_matrix(v: Array) -> Array:
 
 def diagonal(matrix: Array) -> Array:
     """Return the diagonal of a matrix, by an array's own method where it has one: it is quicker."""
-    own = getattr(matrix, "diagonal", None)
-    return own() if own else namespace(matrix).linalg.diagonal(matrix)
+    if hasattr(matrix, "diagonal"):
+        return matrix.diagonal()
+    return namespace(matrix).linalg.diagonal(matrix)
 
 
 def total(v: Array) -> Array:
     """Return the sum of a vector, by an array's own method where it has one: it is quicker."""
-    own = getattr(v, "sum", None)
-    return own() if own else namespace(v).sum(v)
+    return v.sum() if hasattr(v, "sum") else namespace(v).sum(v)
 
 
 def as_array(x: Array) -> Array:
@@ -154,13 +154,13 @@ def cast(x: Array, dtype: Any) -> Array:
 
 def log_abs(x: Array) -> Array:
     """Return log|x|, -inf at zero and without NumPy's warning there."""
-    if isinstance(x, np.ndarray):
-        if x.all():
-            return np.log(np.abs(x))
-        with np.errstate(divide="ignore"):
-            return np.log(np.abs(x))
+    if isinstance(x, np.ndarray) and x.all():  # to change errstate takes as long
+        return np.log(np.abs(x))
     xp = namespace(x)
-    return xp.log(xp.abs(x))
+    if _library_names.get(type(x)) == "torch":  # torch.compile has no errstate
+        return xp.log(xp.abs(x))
+    with np.errstate(divide="ignore"):
+        return xp.log(xp.abs(x))
 
 
 def log_of_exp(log_scale: Array, scale: Array) -> Array:

@@ -158,10 +158,11 @@ class StencilFamily:
 
     offsets: tuple[Offset, ...]
     wrap: bool
-    text: str = field(init=False, repr=False, compare=False)
 
-    def __post_init__(self) -> None:
-        vars(self).update(text=repr(self))
+    @property
+    def text(self) -> str:
+        """What `repr` says."""
+        return f"StencilFamily(offsets={self.offsets}, wrap={self.wrap})"
 
     def apply(self, w: Array, x: Array) -> Array:
         """See `LinearFamily`."""
