@@ -16,9 +16,9 @@ from invconv.kernels.families import (
     TriangularFamily,
 )
 from invconv_torch import kernels
-from invconv_torch.autodiff import APPLY, GRAM, MATMUL, SOLVE, run
+from invconv_torch.autodiff import APPLY, GRAM, MATMUL, SOLVE, formed, run
 from invconv_torch.solvers import Factor
-from invconv_torch.traced import in_forward_mode, traced
+from invconv_torch.traced import Watch, in_forward_mode, traced, watch
 
 Tensor: TypeAlias = torch.Tensor
 _TRIANGLES = {lower: TriangularFamily(lower) for lower in (False, True)}
@@ -66,6 +66,16 @@ def log_abs_det(matrices: Tensor) -> Tensor:
     # the derivative that slogdet has in forward mode has none itself: PyTorch takes it for zero
     factors = torch.linalg.lu_factor_ex(matrices)[0]
     return factors.diagonal(dim1=-2, dim2=-1).abs().log().sum(-1)
+
+
+def matrix_of(like: Tensor, conv: Any) -> Tensor:
+    """See `invconv.operators.pointwise.factored.matrix_of`."""
+    tensors = [t for name, t in conv.parameters().items() if name != "bias"]
+    recorded = any(t.requires_grad for t in tensors)
+    if not recorded or watch(like, tensors[0]) is not Watch.AUTOGRAD or in_forward_mode():
+        matrix: Tensor = conv._matrix()
+        return matrix
+    return formed(conv, tensors)
 
 
 @dataclass(frozen=True, eq=False)

@@ -68,7 +68,7 @@ class Composite(InvertibleConv):
         """Run the steps on W x; 1x1 steps without bias gather in W before it is applied."""
         for step in self._steps:
             if step._pointwise and getattr(step, "bias", None) is None:
-                matrix = step._matrix()
+                matrix = step._weights()
                 weight = matrix if weight is None else matmul(matrix, weight)
             elif weight is None:
                 x = step._forward(x)

@@ -48,8 +48,8 @@ class Protocol(Parametrised, ABC):
     # whether the way forward contains an inverse, whose condition has to be looked at
     _inverts_forward: ClassVar[bool] = False
 
-    def _matrix(self) -> Array:
-        """Return the C x C matrix of a pointwise map."""
+    def _weights(self) -> Array:
+        """Return what the map is linear in: the C x C matrix of a pointwise one."""
         raise NotImplementedError
 
     def _prime(self) -> None:
