@@ -13,13 +13,13 @@ from invconv import __version__
 
 COMMANDS = {
     "demo": (
-        "invconv_benchmarks.demo",
+        "invconv_benchmarks.demo.command",
         "demo",
         "run every kind of convolution on a real image and every installed library",
     ),
     "conformance": (
         "invconv_conformance.command",
-        "demo",
+        "conformance",
         "check that values, inverses, log-determinants and gradients are right on every library",
     ),
     "benchmark": (
@@ -33,7 +33,7 @@ COMMANDS = {
         "train, sample from and compare density models with every mixing layer, as in the paper",
     ),
     "diagnose": (
-        "invconv_benchmarks.diagnose",
+        "invconv_benchmarks.demo.diagnose",
         "demo",
         "tell whether the inverse of saved parameters can be trusted, and why not",
     ),

@@ -124,8 +124,9 @@ def convolution_vjp(grid: Grid, count: int, wrap: bool, x: Tensor, y_bar: Tensor
 def prefers_kernel(x: Tensor) -> bool:
     """Whether the compiled kernel is the faster one by a fifth, forward and gradient.
 
-    ``python -m invconv_benchmarks.torch_convolutions`` compares them: PyTorch's own convolution is
-    faster in float32 only, with many channels on few pixels, which leave vectors half empty.
+    ``python -m invconv_benchmarks.studies.torch_convolutions`` compares them: PyTorch's own
+    convolution is faster in float32 only, with many channels on few pixels, which leave vectors
+    half empty.
     """
     if x.device.type != "cpu" or type(x) not in _PLAIN or not x.is_contiguous():
         return False

@@ -19,13 +19,17 @@ from rich.progress import (
 from rich.table import Column
 
 from invconv.files.whole_files import write_text
-from invconv_benchmarks import compare, fits, page, plots, result, tables
-from invconv_benchmarks.schedule import Plan, Step, perform
-from invconv_benchmarks.suites import SUITES, Shape, select
-from invconv_conformance.libraries import LIBRARIES
-from invconv_conformance.worker_environment import share_the_card
+from invconv_benchmarks.options import numbers, words
+from invconv_benchmarks.report import changes, page, plots, tables
+from invconv_benchmarks.results import fits, result
+from invconv_benchmarks.results.result import Result
+from invconv_benchmarks.runs.schedule import Plan, Step, perform
+from invconv_benchmarks.suites.group import SUITES, Shape
+from invconv_benchmarks.suites.groups import select
+from invconv_conformance.libraries.environment import share_the_card
+from invconv_conformance.libraries.table import LIBRARIES
 
-_CHECKERS = ("array_api_strict",)  # made to find mistakes, not to be fast
+_CHECKERS = ("array_api_strict",)  # these libraries are made to find mistakes, not to be fast
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -38,14 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help=f"{', '.join(SUITES)} or all (the default); or compare, with two result files",
     )
     parser.add_argument("files", nargs="*", type=Path, help="of compare: the results A and B")
-    names = ", ".join(library.name for library in LIBRARIES)
-    parser.add_argument("--library", help=f"a comma-separated list of {names}; default: all")
-    parser.add_argument("--device", help="only these devices, such as cpu,cuda:0; cuda means all")
-    parser.add_argument("--dtype", help="such as float32,float64 (the default)")
-    parser.add_argument("--threads", help="such as 1,2; default: 1 and all cores, --quick: 1")
-    parser.add_argument(
-        "--shapes", help="B x C x H x W, such as 64x12x16x16,1x3x512x512, instead of the suite's"
-    )
+    _add_choices(parser)
     parser.add_argument(
         "--quick", action="store_true", help="under 3 minutes; without it, under 30"
     )
@@ -56,6 +53,32 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="the folder for result.json, index.html and pictures (default: %(default)s)",
     )
     parser.add_argument("--all", action="store_true", help="of compare: list what is the same too")
+
+
+def _add_choices(parser: argparse.ArgumentParser) -> None:
+    """Declare what is measured, and where."""
+    names = ", ".join(library.name for library in LIBRARIES)
+    parser.add_argument(
+        "--library", type=words, help=f"a comma-separated list of {names}; default: all"
+    )
+    parser.add_argument(
+        "--device", type=words, help="only these devices, such as cpu,cuda:0; cuda means all"
+    )
+    parser.add_argument(
+        "--dtype",
+        type=words,
+        default=("float32", "float64"),
+        help="such as float32,float64 (the default)",
+    )
+    parser.add_argument(
+        "--threads", type=words, help="such as 1,2; default: 1 and all cores, --quick: 1"
+    )
+    parser.add_argument(
+        "--shapes",
+        type=words,
+        default=(),
+        help="B x C x H x W, such as 64x12x16x16,1x3x512x512, instead of the suite's",
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -74,9 +97,9 @@ def run(arguments: argparse.Namespace) -> int:
     words = TextColumn("{task.description}", table_column=Column(ratio=1, no_wrap=True))
     bars = (BarColumn(16), MofNCompleteColumn(), TimeRemainingColumn(compact=True), words)
     with Progress(*bars, console=console, transient=True, expand=True) as progress:
-        document = perform(plan, _shown(progress))
-    report(document, folder, console)
-    return 0 if document["complete"] else 130
+        found = perform(plan, _shown(progress))
+    report(found, folder, console)
+    return 0 if found.complete else 130
 
 
 def _shown(progress: Progress) -> Step:
@@ -94,28 +117,28 @@ def _shown(progress: Progress) -> Step:
     return step
 
 
-def report(document: result.Document, folder: Path, console: Console) -> None:
+def report(found: Result, folder: Path, console: Console) -> None:
     """Write the files of a result and print its tables."""
-    result.write(folder / "result.json", document)
-    document = result.read(folder / "result.json")
-    pictures = plots.draw(document, folder)
-    write_text(folder / "index.html", page.as_page(document, pictures))
-    for table in tables.tables(document):
+    result.write(folder / "result.json", found)
+    found = result.read(folder / "result.json")
+    pictures = plots.draw(found, folder)
+    write_text(folder / "index.html", page.as_page(found, pictures))
+    for table in tables.tables(found):
         console.print(table)
         console.print()
     console.print(_NOTES, highlight=False, soft_wrap=True)
-    if unstated := fits.unstated(document["rows"]):
+    if unstated := fits.unstated(found.rows):
         console.print(unstated, highlight=False, soft_wrap=True)
-    for reason in document["not_run"]:
+    for reason in found.not_run:
         console.print(f"not run: {reason}")
-    for row in document["rows"]:
-        if row["error"] and row["role"] == "ours":
-            console.print(f"[red]failed[/]: {row['contender']} {row['library']}: {row['error']}")
-    if not document["complete"]:
+    for row in found.rows:
+        if row.error and row.role == "ours":
+            console.print(f"[red]failed[/]: {row.contender} {row.library}: {row.error}")
+    if not found.complete:
         console.print("[yellow]stopped early[/]: this is what was measured until then")
     console.print(
         f"{folder}/index.html, result.json and {len(pictures)} pictures: "
-        f"{document['passes']} passes, {document['seconds']:.0f} s",
+        f"{found.passes} passes, {found.seconds:.0f} s",
         markup=False,
     )
 
@@ -131,12 +154,11 @@ def make_plan(arguments: argparse.Namespace) -> Plan:
     """
     targets, not_run = _targets(arguments)
     quick = arguments.quick
-    dtypes = tuple((arguments.dtype or "float32,float64").split(","))
-    for dtype in dtypes:
+    for dtype in arguments.dtype:
         if dtype not in ("float32", "float64"):
             raise ValueError(f"--dtype: expected some of float32, float64, got {dtype!r}")
-    shapes = [_shape(s) for s in arguments.shapes.split(",")] if arguments.shapes else []
-    groups = tuple(select(arguments.suite, shapes, dtypes, quick))
+    shapes = [_shape(s) for s in arguments.shapes]
+    groups = tuple(select(arguments.suite, shapes, arguments.dtype, quick))
     if not groups:
         raise ValueError(f"the suite {arguments.suite} has nothing to run with these options")
     return Plan(
@@ -154,9 +176,9 @@ def make_plan(arguments: argparse.Namespace) -> Plan:
 
 def _targets(arguments: argparse.Namespace) -> tuple[tuple[tuple[str, str], ...], tuple[str, ...]]:
     known = {library.name: library for library in LIBRARIES}
-    asked = arguments.library not in (None, "all")
-    names = arguments.library.split(",") if asked else [n for n in known if n not in _CHECKERS]
-    wanted = (arguments.device or "").split(",")
+    asked = arguments.library not in (None, ("all",))
+    names = arguments.library if asked else [n for n in known if n not in _CHECKERS]
+    wanted = arguments.device or ()
     found, absent = [], []
     for name in names:
         if name not in known:
@@ -168,14 +190,12 @@ def _targets(arguments: argparse.Namespace) -> tuple[tuple[tuple[str, str], ...]
             continue
         devices = known[name].devices()
         found += [
-            (name, d)
-            for d in devices
-            if not arguments.device or d in wanted or d.partition(":")[0] in wanted
+            (name, d) for d in devices if not wanted or d in wanted or d.partition(":")[0] in wanted
         ]
         if name in ("torch", "jax") and len(devices) == 1:
             absent.append(f"{known[name].title} on CUDA: not yet run, no GPU here")
     if not found:
-        raise ValueError(f"--device: nothing that is installed here has {arguments.device!r}")
+        raise ValueError(f"--device: nothing that is installed here has {','.join(wanted)!r}")
     return tuple(found), tuple(absent)
 
 
@@ -183,15 +203,11 @@ def _threads(arguments: argparse.Namespace) -> tuple[int, ...]:
     cores = os.cpu_count() or 1
     if arguments.threads is None:
         return (1,) if arguments.quick else tuple(sorted({1, cores}))
-    try:
-        found = tuple(sorted({int(t) for t in arguments.threads.split(",")}))
-    except ValueError:
-        found = ()
+    found = sorted(numbers("--threads", arguments.threads, int))
     if not found or found[0] < 1 or found[-1] > cores:
-        raise ValueError(
-            f"--threads: expected numbers from 1 to {cores}, such as 1,2, got {arguments.threads!r}"
-        )
-    return found
+        got = ",".join(arguments.threads)
+        raise ValueError(f"--threads: expected numbers from 1 to {cores}, such as 1,2, got {got!r}")
+    return tuple(found)
 
 
 def _shape(text: str) -> Shape:
@@ -210,12 +226,12 @@ def _compare(arguments: argparse.Namespace, console: Console) -> int:
     before, after = (
         result.read(path / "result.json" if path.is_dir() else path) for path in arguments.files
     )
-    found, notes = compare.changes(before, after)
+    found, notes = changes.changes(before, after)
     if arguments.all or any(c.verdict != "same" for c in found):
-        console.print(compare.table(found, everything=arguments.all))
+        console.print(changes.table(found, everything=arguments.all))
     for note in notes:
         console.print(note)
-    console.print(compare.summary(found))
+    console.print(changes.summary(found))
     return 0
 
 

@@ -17,17 +17,18 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 
 from invconv.files.whole_files import write_text
-from invconv_conformance import expected, report
-from invconv_conformance.agreement import agreement
-from invconv_conformance.libraries import LIBRARIES
-from invconv_conformance.page import as_page
-from invconv_conformance.result import Outcome, Result
-from invconv_conformance.runner import Task, tasks
-from invconv_conformance.runner import run as run_tasks
-from invconv_conformance.selection import choose, quickly, select, select_laws
-from invconv_conformance.worker_environment import environment, settings, share_the_card
+from invconv_conformance.arguments import words
+from invconv_conformance.libraries.environment import environment, settings, share_the_card
+from invconv_conformance.libraries.table import COMPILING_EAGERLY, LIBRARIES
+from invconv_conformance.pages.conformance import as_page
+from invconv_conformance.report import documents, terminal
+from invconv_conformance.report.agreement import agreement
+from invconv_conformance.run import expected
+from invconv_conformance.run.result import Outcome
+from invconv_conformance.run.runner import Task, tasks
+from invconv_conformance.run.runner import run as run_tasks
+from invconv_conformance.run.selection import choose, few_eager, quickly, select, select_laws
 
-_SHOWN = 12  # kinds of failure that the terminal lists; the files have them all
 _ON_A_GPU = 4  # workers, each of which takes some of its memory for itself
 _FILES = ("json", "html", "junit")
 
@@ -36,22 +37,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     names = ", ".join(library.name for library in LIBRARIES)
     parser.add_argument(
-        "--library", help=f"all (the default), or a comma-separated list of {names}"
+        "--library", type=words, help=f"all (the default), or some of {names}, with commas between"
     )
     parser.add_argument(
         "--namespace", help="an array library that nobody adapted, by import name: dask.array"
     )
-    parser.add_argument("--device", help="only these devices, such as cpu,cuda:0; cuda means all")
     parser.add_argument(
-        "--mode", help="only these modes: eager, jit; torch also aot_eager, inductor"
+        "--device", type=words, help="only these devices, such as cpu,cuda:0; cuda means all"
     )
-    parser.add_argument("--dtype", help="only these dtypes, such as float64,float32")
+    parser.add_argument(
+        "--mode", type=words, help="only these modes: eager, jit; torch also aot_eager, inductor"
+    )
+    parser.add_argument("--dtype", type=words, help="only these dtypes, such as float64,float32")
     parser.add_argument("--cases", default="*", help='names of cases, such as "periodic-*"')
     parser.add_argument("--laws", default="*", help='ids of laws, such as "vjp.*"')
     parser.add_argument(
         "--quick",
         action="store_true",
-        help="one case of each kind, in float64 and float32 (compiled: float32)",
+        help="one case of each kind, in float64 and float32 (compiled: float32; "
+        "eager JAX, which compiles too: float64)",
     )
     parser.add_argument(
         "--workers",
@@ -73,13 +77,7 @@ def run(arguments: argparse.Namespace) -> int:
     share_the_card()
     columns, absent = choose(arguments)
     cases, laws = select(arguments.cases, arguments.quick), select_laws(arguments.laws)
-    for name in _FILES:
-        path = getattr(arguments, name)
-        if path is not None and not path.absolute().parent.is_dir():
-            raise ValueError(f"there is no folder {path.absolute().parent} to write {path.name} in")
-    paths = [p.absolute() for p in (getattr(arguments, name) for name in _FILES) if p is not None]
-    if len(set(paths)) < len(paths) or any(p.is_dir() for p in paths):
-        raise ValueError("expected a file for each of --json, --html and --junit, each another one")
+    _require_places(arguments)
     if arguments.workers is not None and arguments.workers < 1:
         raise ValueError(f"--workers: expected at least 1, got {arguments.workers}")
     entries = expected.load(arguments.expected_failures)
@@ -88,29 +86,41 @@ def run(arguments: argparse.Namespace) -> int:
     todo = tasks(columns, cases, laws)
     if arguments.quick:
         todo = quickly(todo)
+    absent += few_eager(todo)
     outcomes = _perform(todo, arguments.workers, console)
     results, stale = expected.mark([r for o in outcomes for r in o.results], entries)
     partly = arguments.quick or arguments.device or arguments.mode or arguments.dtype
     stale = [] if partly else [e for e in stale if e.covered_by(cases, laws)]
-    found = report.Run(
+    found = documents.Run(
         f"python -m invconv {shlex.join(sys.argv[1:])}",
         columns,
         results,
         absent,
         agreement(outcomes),
         time.perf_counter() - start,
+        max((outcome.peak for outcome in outcomes), default=0),
     )
     if all(r.status == "not applicable" for r in results):
         raise ValueError("these laws say nothing of these cases here: nothing was checked")
-    _print(console, found, stale, len(laws), len({task.case for task in todo}))
+    terminal.show(console, found, stale, len(laws), len({task.case for task in todo}))
     _write(arguments, found)
     return 1 if stale or any(r.bad for r in results) else 0
 
 
+def _require_places(arguments: argparse.Namespace) -> None:
+    """Raise unless each file that is to be written has a folder, and a path of its own."""
+    paths = [p.absolute() for p in (getattr(arguments, name) for name in _FILES) if p is not None]
+    for path in paths:
+        if not path.parent.is_dir():
+            raise ValueError(f"there is no folder {path.parent} to write {path.name} in")
+    if len(set(paths)) < len(paths) or any(p.is_dir() for p in paths):
+        raise ValueError("expected a file for each of --json, --html and --junit, each another one")
+
+
 def _perform(todo: list[Task], workers: int | None, console: Console) -> list[Outcome]:
     """Run the tasks and return what they found, in the order of the tasks."""
-    compiling = any(column.library == "jax" for task in todo for column in task.columns)
-    few = len(todo) <= (2 if compiling else 20)  # JAX compiles eager code too
+    slow = any(column.library in COMPILING_EAGERLY for task in todo for column in task.columns)
+    few = len(todo) <= (2 if slow else 20)
     on_gpu = any(column.device.startswith("cuda") for task in todo for column in task.columns)
     most = min(os.cpu_count() or 1, _ON_A_GPU if on_gpu else sys.maxsize)
     count = workers or (1 if few else most)
@@ -140,56 +150,12 @@ def _for_workers(count: int) -> Iterator[None]:
             yield
 
 
-def _print(
-    console: Console, found: report.Run, stale: list[expected.Expected], laws: int, cases: int
-) -> None:
-    console.print("Share of its bound that the worst case of each law uses up:")
-    for table in report.summaries(found):
-        console.print(table)
-    _print_failures(console, [r for r in found.results if r.bad])
-    for name, missing in report.as_json(found)["lacks"].items():
-        console.print(f"{name} lacks what the core needs: {', '.join(missing)}", highlight=False)
-    for entry in stale:
-        console.print(f"[red]no longer fails[/]: {entry}; take it off the list", highlight=False)
-    for reason in found.not_run:
-        console.print(f"not run: {reason}")
-    console.print(_totals(found.results), f"{laws} laws on {cases} cases, {found.seconds:.0f} s")
-
-
-def _print_failures(console: Console, bad: list[Result]) -> None:
-    """Print each kind of failure once, with its worst case."""
-    groups: dict[tuple[str, str, str], list[Result]] = {}
-    for r in bad:
-        groups.setdefault(
-            (r.library, r.status, r.what if r.status == "error" else r.law), []
-        ).append(r)
-    for group in list(groups.values())[:_SHOWN]:
-        worst = max(group, key=lambda r: r.share)
-        console.print(f"[red]{worst.status}[/] {worst.law}, {worst.case}: ", end="")
-        console.print(worst.what, highlight=False, markup=False)
-        if worst.status == "fail":
-            console.print(f"  error {worst.error:.3g}, bound {worst.bound:.3g}", highlight=False)
-        if len(group) > 1:
-            laws = ", ".join(dict.fromkeys(r.law for r in group))
-            console.print(f"  {len(group)} times, in {laws}", highlight=False)
-        console.print(f"  {worst.reproduce}", highlight=False, markup=False, soft_wrap=True)
-    if len(groups) > _SHOWN:
-        console.print(f"and {len(groups) - _SHOWN} more kinds; --json and --html have them all")
-
-
-def _totals(results: list[Result]) -> str:
-    ran = [r for r in results if r.status != "not applicable"]
-    known = sum(r.status == "expected" for r in ran)
-    text = f"{sum(r.status == 'pass' for r in ran)} of {len(ran)} hold"
-    return f"{text}, {known} fail as expected:" if known else f"{text}:"
-
-
-def _write(arguments: argparse.Namespace, found: report.Run) -> None:
-    document = report.as_json(found)
+def _write(arguments: argparse.Namespace, found: documents.Run) -> None:
+    document = documents.as_json(found)
     if arguments.json is not None:
-        write_text(arguments.json, report.dumps(document))
+        write_text(arguments.json, documents.dumps(document))
     if arguments.html is not None:
         write_text(arguments.html, as_page(document))
     if arguments.junit is not None:
-        text = ElementTree.tostring(report.as_junit(found.results), "unicode")
+        text = ElementTree.tostring(documents.as_junit(found.results), "unicode")
         write_text(arguments.junit, text)

@@ -16,8 +16,8 @@ import invconv
 from invconv.arrays.registry import PRIMITIVES
 from invconv.kernels.cpu import machine
 from invconv.kernels.cpu.compiler.target import host
-from invconv_conformance.libraries import LIBRARIES
-from invconv_conformance.requirements import required_functions
+from invconv_conformance.libraries.requirements import required_functions
+from invconv_conformance.libraries.table import LIBRARIES
 
 _NARROW = ("Haswell", "Zen")  # OpenBLAS's kernels for AVX2
 

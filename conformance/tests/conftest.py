@@ -65,7 +65,7 @@ def gaussian() -> Callable[..., tuple[Any, Any, Any]]:
 
     z is N(0, I), so x is N(-K^-1 b, (K' K)^-1); K is built pixel by pixel.
     """
-    from invconv_conformance import oracle
+    from invconv_conformance.truth import oracle
 
     def density(conv: Any, grid: tuple[int, ...]) -> tuple[Any, Any, Any]:
         matrix, shift = oracle.affine(conv, grid)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import math
 import signal
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -14,15 +14,16 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from invconv_benchmarks.density import compare, evaluation, grid
-from invconv_benchmarks.density.architecture import MIXINGS
-from invconv_benchmarks.density.compare import Comparison
-from invconv_benchmarks.density.display import Display
-from invconv_benchmarks.density.processes import Processes, joined
-from invconv_benchmarks.density.recipe import PRECISIONS, Recipe, load_preset, preset_names
-from invconv_benchmarks.density.summary import standard_error
-from invconv_benchmarks.density.training import train
-from invconv_benchmarks.density.users_data import NAMES, load
+from invconv_benchmarks.density.compare.comparison import Comparison, perform, show
+from invconv_benchmarks.density.compare.summary import standard_error
+from invconv_benchmarks.density.data.users_data import NAMES, load
+from invconv_benchmarks.density.evaluation import evaluation, grid
+from invconv_benchmarks.density.models.architecture import MIXINGS
+from invconv_benchmarks.density.recipes.recipe import PRECISIONS, Recipe, load_preset, preset_names
+from invconv_benchmarks.density.training.display import Display
+from invconv_benchmarks.density.training.loop import train
+from invconv_benchmarks.density.training.processes import Processes, joined
+from invconv_benchmarks.options import numbers, words
 
 _ABOUT = "presets: " + ", ".join(preset_names())
 _CHANGES = ("data", "levels", "depth", "width", "steps", "batch", "learning_rate", "precision")
@@ -45,9 +46,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     _add_for_checkpoints(verbs)
     several = verbs.add_parser("compare", help="train every mixing layer on equal terms")
     several.add_argument("--quick", action="store_true", help="minutes: one seed, few steps")
-    several.add_argument("--seeds", help="such as 0,1,2 (the default; with --quick: 0)")
+    several.add_argument("--seeds", type=words, help="such as 0,1,2 (the default; with --quick: 0)")
     several.add_argument(
-        "--learning-rates", default="", help="tried beside the preset's, such as 3e-3,1e-2,3e-2"
+        "--learning-rates",
+        type=words,
+        default=(),
+        help="tried beside the preset's, such as 3e-3,1e-2,3e-2",
     )
     several.add_argument("--workers", type=int, default=2, help="processes (default: %(default)s)")
     several.add_argument("--out", type=Path, help="the folder of the runs and the result")
@@ -161,7 +165,7 @@ def _stopping(processes: Processes) -> Iterator[list[int]]:
         return
 
     def hear(number: int, frame: object) -> None:
-        if asked:  # asked twice: at once
+        if asked:  # a second signal ends the process at once
             raise KeyboardInterrupt
         asked.append(number)
 
@@ -209,19 +213,18 @@ def _evaluate(arguments: argparse.Namespace) -> int:
         model, data, arguments.count, arguments.count, arguments.temperature
     )
     for name, trip in trips.items():
-        numbers = [trip[k] for k in ("error", "bound")]
-        shown = ["–" if value is None else f"{value:.1e}" for value in numbers]
-        counts = [str(trip[k]) for k in ("count", "in_range", "in_range_within")]
+        shown = ["–" if v is None else f"{v:.1e}" for v in (trip.error, trip.bound)]
+        counts = map(str, (trip.count, trip.in_range, trip.in_range_within))
         table.add_row(name, *counts, *shown)
     console = Console()
     console.print(table)
-    error = standard_error(bits)
+    error, samples = standard_error(bits), trips["samples"]
     spread = "one of them" if error is None else f"± {error:.4f} over the images"
     console.print(
         f"{bits.mean():.4f} bits/dim of {len(bits)} test images ({spread}); "
-        f"{trips['samples']['non_finite']} samples are not finite, "
-        f"{trips['samples']['outside']} leave the range somewhere, of which "
-        f"{trips['samples']['outside_within']} are back within their bound",
+        f"{samples.non_finite} samples are not finite, "
+        f"{samples.outside} leave the range somewhere, of which "
+        f"{samples.outside_within} are back within their bound",
         highlight=False,
         soft_wrap=True,
     )
@@ -233,8 +236,8 @@ def _compare(arguments: argparse.Namespace) -> int:
     comparison = Comparison(
         preset=preset,
         changes=_changes(arguments),
-        seeds=_numbers("--seeds", arguments.seeds or ("0" if arguments.quick else "0,1,2"), int),
-        rates=_numbers("--learning-rates", arguments.learning_rates, float),
+        seeds=numbers("--seeds", arguments.seeds or ("0" if arguments.quick else "012"), int),
+        rates=numbers("--learning-rates", arguments.learning_rates, float),
         path=arguments.path,
         folder=arguments.out or Path(f"invconv-density-{preset.name}"),
         workers=arguments.workers,
@@ -245,20 +248,13 @@ def _compare(arguments: argparse.Namespace) -> int:
     console = Console()
     data = load(comparison.jobs()[0].recipe.data, comparison.path)
     comparison.folder.mkdir(parents=True, exist_ok=True)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # ended is interrupted
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # SIGTERM interrupts, as Ctrl-C does
     try:
-        document = compare.perform(comparison, data, console)
+        found = perform(comparison, data, console)
     except KeyboardInterrupt:
-        document = None
-    if document is None:
+        found = None
+    if found is None:
         console.print("interrupted: the same command goes on from here")
         return 130
-    compare.show(document, comparison.folder, console)
+    show(found, comparison.folder, console)
     return 0
-
-
-def _numbers(option: str, text: str, kind: type[Any]) -> Sequence[Any]:
-    try:
-        return tuple(dict.fromkeys(kind(part) for part in text.split(",") if part))
-    except ValueError:
-        raise ValueError(f"{option}: expected numbers with commas between, got {text!r}") from None

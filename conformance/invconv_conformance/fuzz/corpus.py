@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 import invconv as ic
-from invconv_conformance.case import with_bias
+from invconv_conformance.cases.case import with_bias
 
 FOLDER = Path(__file__).with_name("corpus")
 

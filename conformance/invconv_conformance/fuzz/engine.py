@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import multiprocessing
-import resource
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
-from multiprocessing.connection import wait
 from typing import Any
+
+from invconv_conformance.libraries.environment import peak_memory
 
 Begin = Callable[[str], None]
 Perform = Callable[["Batch", Begin], "Tally"]
@@ -75,7 +77,7 @@ def run(todo: Sequence[Batch], workers: int, longest: float) -> Iterator[tuple[B
     busy = [_Worker(waiting.pop()) for _ in range(min(workers, len(waiting)))]
     try:
         while busy:
-            wait([w.pipe for w in busy], timeout=0.2)
+            wait([w.future for w in busy], timeout=0.2, return_when=FIRST_COMPLETED)
             for worker in list(busy):
                 tally = worker.poll(longest)
                 if tally is None:
@@ -92,39 +94,40 @@ def run(todo: Sequence[Batch], workers: int, longest: float) -> Iterator[tuple[B
 
 
 class _Worker:
-    """A process, the batch it is at, and what it says that it is doing."""
+    """A pool of one process, which can be killed alone, and what the process says that it does."""
 
     def __init__(self, batch: Batch) -> None:
         context = multiprocessing.get_context("spawn")
         self._began = context.Value("d", 0.0, lock=False)
         self._doing = context.Array("c", _LONGEST_TEXT, lock=False)
-        self.pipe, theirs = context.Pipe()
-        arguments = (theirs, self._began, self._doing)
-        self._process = context.Process(target=_serve, args=arguments, daemon=True)
-        self._process.start()
-        theirs.close()
+        shared = (self._began, self._doing)
+        self._pool = ProcessPoolExecutor(1, context, initializer=_share, initargs=shared)
+        others = set(multiprocessing.active_children())
         self._give(batch)
+        (self._process,) = set(multiprocessing.active_children()) - others
 
     def _give(self, batch: Batch) -> None:
         self.batch = batch
-        self.pipe.send(batch)
+        self.future = self._pool.submit(_perform, batch)
 
     def next(self, batch: Batch) -> _Worker:
-        """Return a worker at another batch: this one, if it is alive."""
+        """Return a worker at another batch: this one, if its process is alive."""
         if not self._process.is_alive():
+            self.end()
             return _Worker(batch)
         self._give(batch)
         return self
 
     def poll(self, longest: float) -> Tally | None:
-        """Return what came of the batch, or None while it is being done."""
-        if self.pipe.poll():
+        """Return the tally of the batch, or None while it runs."""
+        if self.future.done():
             try:
-                tally: Tally = self.pipe.recv()
-            except EOFError:
+                return self.future.result()
+            except BrokenProcessPool:
                 self._process.join()
                 return self._failed(f"ended the process with {self._process.exitcode}")
-            return tally
+            except Exception as error:  # the judge itself failed, on an item that has a name
+                return self._failed(f"raised {error!r}")
         if self._began.value and time.monotonic() - self._began.value > longest:
             self.end()
             return self._failed(f"took more than {longest:g} s")
@@ -137,18 +140,23 @@ class _Worker:
         """End the process."""
         self._process.kill()
         self._process.join()
+        self._pool.shutdown(cancel_futures=True)
 
 
-def _serve(pipe: Any, began: Any, doing: Any) -> None:
-    """Do one batch after the other."""
+_shared: dict[str, Any] = {}  # in a worker process: when its item began, and what repeats it
 
-    def begin(text: str) -> None:
-        doing.value = text.encode()[: _LONGEST_TEXT - 1]
-        began.value = time.monotonic()
 
-    while True:
-        batch = pipe.recv()
-        tally: Tally = batch.perform(batch, begin)
-        began.value = 0.0
-        tally.peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-        pipe.send(tally)
+def _share(began: Any, doing: Any) -> None:
+    _shared.update(began=began, doing=doing)
+
+
+def _begin(text: str) -> None:
+    _shared["doing"].value = text.encode()[: _LONGEST_TEXT - 1]
+    _shared["began"].value = time.monotonic()
+
+
+def _perform(batch: Batch) -> Tally:
+    tally = batch.perform(batch, _begin)
+    _shared["began"].value = 0.0
+    tally.peak = peak_memory()
+    return tally

@@ -1,0 +1,104 @@
+"""The calls into invconv that are timed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from invconv.arrays.namespaces import to_numpy
+from invconv.kernels.numpy_primitives import causal_solver
+from invconv_benchmarks.contenders.setup import Setup
+from invconv_benchmarks.measure.contender import Call, Contender
+
+Array = Any
+
+
+def contenders(setup: Setup) -> list[Contender]:
+    """Return one contender for each thing that the group does."""
+    build = {
+        "forward": lambda: setup.on_images(setup.conv.forward),
+        "inverse": lambda: _prepared(setup),
+        "kernel": lambda: _kernel(setup),
+        "unprepared": lambda: _unprepared(setup),
+        "same weights": lambda: _prepared(setup),
+        "new weights": lambda: _unprepared(setup),
+        "gradient": lambda: _gradient(setup),
+        "matrix": lambda: _matrix(setup),
+    }
+    found = []
+    for does in setup.group.does:
+        if does in ("matrix", "kernel") and setup.target.library.name != "numpy":
+            continue
+        if does in ("unprepared", "new weights") and setup.target.mode != "eager":
+            continue  # compiled code has no plan to make at run time
+        if does == "gradient" and setup.target.mode == "graph":
+            continue  # a graph captures calls of images only
+        images = to_numpy if does in ("inverse", "kernel") else None
+        name = does if does == "kernel" else f"invconv {does}"
+        found.append(setup.contender(name, "ours", does, build[does], images=images))
+    return found
+
+
+def _prepared(setup: Setup) -> Call:
+    return setup.on_images(setup.conv.prepare(setup.grid, check=False).inverse)
+
+
+def _kernel(setup: Setup) -> Call:
+    """Return the solve alone, on NumPy's memory, without the operator's checks and bias."""
+    conv: Any = setup.conv
+    solve, y = causal_solver(conv._causal(), setup.grid), setup.x
+    return lambda: solve(y)
+
+
+def _unprepared(setup: Setup) -> Call:
+    """Return an inverse with new weights, as a training step has."""
+    conv, x, grid = setup.conv, setup.x, setup.grid
+    return lambda: conv.prepare(grid, check=False).inverse(x)
+
+
+def _matrix(setup: Setup) -> Call:
+    conv: Any = setup.conv
+    return lambda: conv.matrix()
+
+
+def _gradient(setup: Setup) -> Call:
+    """Return the inverse and its gradient, by images and parameters."""
+    name = setup.target.library.name
+    if name == "torch":
+        return torch_gradient(setup)
+    if name == "jax":
+        return _jax_gradient(setup)
+    x_bar = setup.asarray(np.roll(setup.values, 1))
+    conv, x = setup.conv, setup.x
+    return lambda: conv.inverse_vjp(x, x_bar)
+
+
+def torch_gradient(setup: Setup) -> Call:
+    """Return `torch.autograd.grad` through the inverse."""
+    import torch
+
+    weights = {n: p.clone().requires_grad_() for n, p in setup.conv.parameters().items()}
+    y = setup.x.clone().requires_grad_()
+    x_bar = setup.asarray(np.roll(setup.values, 1))
+
+    def step() -> Any:
+        conv = setup.conv.replace(**weights)
+        x = conv.prepare(setup.grid, check=False).inverse(y)
+        return torch.autograd.grad(x, (y, *weights.values()), x_bar)
+
+    return step
+
+
+def _jax_gradient(setup: Setup) -> Call:
+    import jax
+
+    conv, x_bar = setup.conv, setup.asarray(np.roll(setup.values, 1))
+
+    def loss(weights: dict[str, Array], y: Array) -> Array:
+        x = conv.replace(**weights).prepare(setup.grid, check=False).inverse(y)
+        return (x * x_bar).sum()
+
+    run = jax.jit(jax.grad(loss, argnums=(0, 1)))
+    weights, y = conv.parameters(), setup.x
+    return lambda: run(weights, y)

@@ -1,0 +1,121 @@
+"""``invconv diagnose``: whether the inverse of saved parameters can be trusted, and why not."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import invconv as ic
+from invconv_benchmarks.demo import growing
+
+_Shown = tuple[str, ic.InvertibleConv, tuple[int, ...], str | None]
+
+_PICTURED = (
+    ("taps -0.3: errors fade", growing.corner(-0.3)),
+    ("taps -0.5: errors grow", growing.corner(-0.5)),
+    ("the authors' issue", growing.authors()),
+)
+
+
+_GROWTH = """\
+z = K x is rounded to float32 and inverted exactly. How many digits of x are left, as diagnose says
+and as measured in extended precision: at worst (an error of eps |z| where it harms most), and in
+the worst pixel of an image of N(0, 1) numbers, whose error is in the last column.
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("file", nargs="?", type=Path, help="an operator that invconv.save wrote")
+    what.add_argument(
+        "--example",
+        choices=("authors", "growth"),
+        help="instead of a file: the kernel of the authors' open issue, or a table of kernels "
+        "whose inverse grows along the image or not, with what is lost, predicted and measured",
+    )
+    parser.add_argument(
+        "--grid", type=int, nargs="+", metavar="N", help="pixels along each axis, as in 32 32"
+    )
+    parser.add_argument(
+        "--dtype",
+        choices=("float16", "bfloat16", "float32", "float64"),
+        help="in which to invert (default: that of the file)",
+    )
+    parser.add_argument(
+        "--picture",
+        type=Path,
+        help="draw the inverse's impulse response, and the digits left against the grid's size",
+    )
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Print the diagnosis, and draw it if asked to."""
+    if arguments.example == "growth":
+        if arguments.grid or arguments.dtype:
+            raise ValueError(
+                "--grid and --dtype: the growth example has its own, and is in float32"
+            )
+        print_growth()
+        shown: list[_Shown] = [(t, conv, (32, 32), "float32") for t, conv in _PICTURED]
+    else:
+        conv, name, dtype = _operator(arguments)
+        grid = tuple(arguments.grid or ((32, 32) if arguments.example else ()))
+        if not grid:
+            raise ValueError("--grid: expected pixels along each axis, as in --grid 32 32")
+        print(ic.diagnose(conv, grid, dtype))
+        shown = [(name, conv, grid, dtype)]
+    if arguments.picture is not None:
+        draw, formats = _pictures()
+        if arguments.picture.suffix.lower() not in formats:
+            raise ValueError(
+                f"--picture: expected a name that ends in {' or '.join(formats)}, "
+                f"got {arguments.picture.name!r}"
+            )
+        draw(
+            [(t, c, ic.diagnose(c, grid, dtype)) for t, c, grid, dtype in shown], arguments.picture
+        )
+        print(f"{arguments.picture}: the response of the inverse to an error, and digits left")
+    return 0
+
+
+def _operator(arguments: argparse.Namespace) -> tuple[ic.InvertibleConv, str, str | None]:
+    """Return what to diagnose, what to call it, and in which dtype."""
+    if arguments.example:
+        return growing.authors(), "the authors' issue", arguments.dtype or "float32"
+    path = arguments.file
+    try:
+        return ic.load(path), path.name, arguments.dtype
+    except ImportError as error:
+        raise ValueError(f"{path} cannot be read: {error}") from None
+    except TypeError:  # bfloat16, which NumPy has not; it is solved in float32 anyway
+        return ic.load(path, like=np.empty(0, np.float32)), path.name, arguments.dtype
+
+
+def _pictures() -> tuple[Any, tuple[str, ...]]:
+    """Return the function that draws, and the formats that it knows."""
+    try:
+        from invconv_benchmarks.demo import diagnosis_picture
+        from invconv_benchmarks.report import figures
+    except ImportError as error:
+        raise ValueError(f"--picture needs {error.name}: pip install 'invconv[demo]'") from None
+    return diagnosis_picture.draw, figures.FORMATS
+
+
+def print_growth() -> None:
+    """Print the table of what is lost, predicted and measured."""
+    print(_GROWTH)
+    print(f"{'':28}{'':>10}{'':>11}   {'at worst':^15}   {'typical':^15}")
+    pair = f"{'said':>6} {'measured':>8}"
+    print(f"{'kernel':28}{'grid':>10}{'condition':>11}   {pair}   {pair}   {'error':>7}")
+    for name, conv, grid in growing.examples():
+        d = ic.diagnose(conv, grid, "float32")
+        found = growing.measure(conv, d)
+        print(
+            f"{name:28}{'{} x {}'.format(*grid):>10}{d.condition:>11.2g}   "
+            f"{d.digits_float32:>6.1f} {found.worst:>8.1f}   "
+            f"{d.typical_float32:>6.1f} {found.typical:>8.1f}   {found.largest:>7.0e}"
+        )

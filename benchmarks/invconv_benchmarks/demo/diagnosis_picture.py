@@ -1,0 +1,122 @@
+"""The picture of a diagnosis: the inverse's impulse response, and the digits left by grid size."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.colors import LogNorm
+
+import invconv as ic
+from invconv.stability.diagnosis import impulse_response
+from invconv_benchmarks.report.figures import Floats, save
+
+Shown = Sequence[tuple[str, ic.InvertibleConv, ic.Diagnosis]]
+
+_LIMIT = 1e7  # an error of float32's eps times this is as large as the image
+_SIZES = 10  # the most grids that a curve has
+_COLORS = ("tab:blue", "tab:orange", "tab:red", "tab:green", "tab:purple")
+
+
+def draw(shown: Shown, path: Path) -> None:
+    """Draw a panel for each operator and one with the digits left of all.
+
+    Parameters
+    ----------
+    shown : sequence of (title, operator, diagnosis)
+    path : Path
+        The file to write, one of `pictures.FORMATS`.
+    """
+    count = len(shown)
+    figure = plt.figure(figsize=(2.7 * count + 4.8, 4.4), layout="constrained")
+    left, right = figure.subfigures(1, 2, width_ratios=[2.7 * count, 4.8])
+    axes = left.subplots(1, count, squeeze=False)[0]
+    for axis, (title, conv, diagnosis), color in zip(axes, shown, _COLORS, strict=False):
+        shades = _response(axis, conv, diagnosis)
+        axis.set_title(title, fontsize=11, color=color)
+    bar = left.colorbar(
+        shades,
+        ax=list(axes),
+        orientation="horizontal",
+        fraction=0.06,
+        aspect=16 * count,
+        extend="both",
+    )
+    bar.set_label(
+        "an error of y at + is multiplied by this"
+        + (" " if count > 1 else "\n")
+        + "in x (grey: by 0)",
+        fontsize=9,
+    )
+    _digits(right.subplots(), shown)
+    save(figure, path)
+
+
+def _response(axis: Any, conv: ic.InvertibleConv, diagnosis: ic.Diagnosis) -> Any:
+    """Show the largest |x| over the channels, and over the axes before the last two."""
+    response = np.abs(impulse_response(conv, diagnosis))
+    response = np.where(np.isfinite(response), response, np.inf)  # an overflow
+    flat = response.reshape(-1, *response.shape[-2:]) if response.ndim > 2 else response[:, None, :]
+    image: Floats = flat.max(axis=0)
+    pixel = diagnosis.pixel or tuple(n // 2 for n in diagnosis.spatial_shape)
+    row, column = (0, *pixel)[-2:]
+    shades = axis.imshow(
+        np.where(image > 0, image.clip(1 / _LIMIT, _LIMIT), np.nan),
+        norm=LogNorm(1 / _LIMIT, _LIMIT),
+        cmap=plt.get_cmap("RdBu_r").with_extremes(bad="0.85"),
+        aspect="auto" if len(diagnosis.spatial_shape) == 1 else "equal",
+    )
+    axis.plot(column, row, "k+", ms=9, mew=2)
+    axis.set_xticks([])
+    axis.set_yticks([])
+    axis.set_xlabel(_caption(diagnosis), fontsize=9)
+    return shades
+
+
+def _caption(d: ic.Diagnosis) -> str:
+    grid = " x ".join(map(str, d.spatial_shape))
+    digits = d.digits_float32 if d.precision == "float32" else d.digits_float64
+    return (
+        f"{grid}: condition {d.condition:.2g}\n{digits:.1f} digits left in {d.precision} at worst"
+    )
+
+
+def _digits(axis: Any, shown: Shown) -> None:
+    """Plot the digits left at worst against the longest axis, the grid's shape being kept."""
+    axis.axhspan(0, 2, color="0.88")
+    axis.text(
+        0.98,
+        1,
+        "the inverse warns",
+        transform=axis.get_yaxis_transform(),
+        ha="right",
+        va="center",
+        fontsize=9,
+    )
+    for (_, conv, diagnosis), color in zip(shown, _COLORS, strict=False):
+        sides, found = [], []
+        for grid in _grids(diagnosis.spatial_shape):
+            sides.append(max(grid))
+            found.append(ic.diagnose(conv, grid, diagnosis.precision))
+        axis.plot(sides, [d.digits_float64 for d in found], color=color, ls="--", lw=1.5)
+        axis.plot(sides, [d.digits_float32 for d in found], color=color, lw=2)
+    axis.plot([], [], "k-", lw=2, label="in float32")
+    axis.plot([], [], "k--", lw=1.5, label="in float64")
+    axis.set_xlabel("pixels along the longest axis")
+    axis.set_title("digits left at worst", fontsize=11)
+    axis.set_ylim(0, 18.5)
+    axis.set_yticks(range(0, 17, 2))
+    axis.set_xlim(left=1)
+    axis.grid(alpha=0.3)
+    axis.legend(fontsize=9, loc="upper center", ncols=2, frameon=False)
+
+
+def _grids(shape: tuple[int, ...]) -> list[tuple[int, ...]]:
+    """Return grids of about the same shape, up to this one."""
+    longest = max(shape)
+    some = np.concatenate([np.arange(1, 8), np.linspace(1, longest, _SIZES)])
+    sides = np.unique(some[some <= longest].round().astype(int))
+    return [tuple(max(1, round(n * int(side) / longest)) for n in shape) for side in sides]

@@ -1,0 +1,194 @@
+"""All mixing layers on equal terms: the same tiles in the same order, noise, seeds and steps."""
+
+from __future__ import annotations
+
+import datetime
+import shlex
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+
+import invconv
+from invconv_benchmarks.density.compare import picture, report, result, summary
+from invconv_benchmarks.density.compare.outcome import Job, Outcome
+from invconv_benchmarks.density.compare.result import Result
+from invconv_benchmarks.density.compare.workers import run
+from invconv_benchmarks.density.data.dataset import Dataset
+from invconv_benchmarks.density.evaluation import evaluation
+from invconv_benchmarks.density.evaluation.sampling import SamplingTime, time_sampling
+from invconv_benchmarks.density.models.architecture import MIXINGS
+from invconv_benchmarks.density.models.model import DensityModel
+from invconv_benchmarks.density.recipes.recipe import Preset
+from invconv_benchmarks.density.training.display import Display
+from invconv_benchmarks.measure import environment
+
+Say = Callable[[str], None]
+
+THREADS = 1
+# slowest first, so that the workers end at about the same time
+_ORDER = ("maf", "real_nvp", "periodic", "emerging", "qr", "plu", "plain")
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What is compared.
+
+    Attributes
+    ----------
+    preset : Preset
+    changes : mapping
+        As `Preset.recipe` takes them, the same for every row.
+    seeds : sequence of int
+    rates : sequence of float
+        Learning rates that are tried beside the preset's, with the first seed.
+    path : Path or None
+        Of the user's data.
+    folder : Path
+    workers : int
+    quick : bool
+    """
+
+    preset: Preset
+    changes: Mapping[str, Any]
+    seeds: Sequence[int]
+    rates: Sequence[float]
+    path: Path | None
+    folder: Path
+    workers: int
+    quick: bool
+
+    def jobs(self) -> list[Job]:
+        """Return all runs, in the order in which they begin."""
+        found = [
+            Job(f"{mixing}-seed{seed}", self.preset.recipe(mixing, seed, **self.changes))
+            for seed in self.seeds
+            for mixing in _ORDER
+        ]
+        own = found[0].recipe.training.learning_rate
+        for rate in sorted(set(self.rates) - {own}):
+            changes = {**self.changes, "learning_rate": rate}
+            for mixing in _ORDER:
+                recipe = self.preset.recipe(mixing, self.seeds[0], **changes)
+                found.append(Job(f"{mixing}-seed{recipe.seed}-rate{rate:g}", recipe, sweep=True))
+        return found
+
+
+def perform(comparison: Comparison, data: Dataset, console: Console) -> Result | None:
+    """Train what is not yet trained, write the result and the picture; None if interrupted.
+
+    Raises
+    ------
+    ValueError, OSError
+        If a run cannot go on, or a file cannot be written. What is done stays done.
+    """
+    start, load = time.monotonic(), {"start": environment.load()}
+    jobs = comparison.jobs()
+    outcomes, sampling, galleries = _run(comparison, jobs, data, console)
+    if len(outcomes) < len(jobs):
+        return None
+    architecture, training = jobs[0].recipe.architecture.to_dict(), jobs[0].recipe.training
+    del architecture["mixing"]
+    found = Result(
+        invconv=invconv.__version__,
+        date=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        command=f"python -m invconv {shlex.join(sys.argv[1:])}",
+        environment=environment.environment(),
+        workers=comparison.workers,
+        threads=THREADS,
+        quick=comparison.quick,
+        preset=comparison.preset.name,
+        about=comparison.preset.about,
+        data=_described(data),
+        architecture=architecture,
+        training=asdict(training) | {"steps": training.length(len(data))},
+        seeds=list(comparison.seeds),
+        paper=dict(comparison.preset.paper),
+        seconds=round(time.monotonic() - start, 1),
+        load=load | {"end": environment.load()},
+        rows=summary.rows(jobs, outcomes),
+        sampling=sampling,
+        sweep=summary.sweep(jobs, outcomes),
+    )
+    result.write(comparison.folder / "result.json", found)
+    found = result.read(comparison.folder / "result.json")
+    picture.draw(found, galleries, comparison.folder / "comparison.jpg")
+    return found
+
+
+def _run(
+    comparison: Comparison, jobs: Sequence[Job], data: Dataset, console: Console
+) -> tuple[dict[str, Outcome], list[SamplingTime], dict[str, picture.Gallery]]:
+    """Train, and sample from what was trained; fewer outcomes than jobs if interrupted."""
+    lengths = {job.name: job.recipe.training.length(len(data)) for job in jobs}
+    with Display(console, sum(lengths.values())) as display:
+        display.say(
+            f"{len(jobs)} runs, {comparison.workers} at a time, in {comparison.folder}: "
+            "interrupted, the same command goes on from there"
+        )
+        outcomes = run(
+            jobs,
+            (data.name, comparison.path),
+            comparison.folder,
+            comparison.workers,
+            display.show,
+            lambda name, outcome: display.finish(name, _ending(outcome), lengths[name]),
+        )
+        if len(outcomes) < len(jobs):
+            return outcomes, [], {}
+        return outcomes, *_sampled(jobs, outcomes, comparison.folder, data, display.say)
+
+
+def _ending(outcome: Outcome) -> str:
+    if outcome.error:
+        return f"[red]stopped[/] at {outcome.error}"
+    return f"{outcome.mean:.3f} bits/dim"
+
+
+def _described(data: Dataset) -> dict[str, Any]:
+    sizes = {"train": len(data), "test": len(data.test)}
+    return {"name": data.name, "fingerprint": data.fingerprint, **sizes}
+
+
+def show(found: Result, folder: Path, console: Console) -> None:
+    """Print what was found."""
+    for table in report.tables(found):
+        console.print(table)
+        console.print()
+    console.print(report.notes(found), highlight=False, soft_wrap=True)
+    console.print()
+    for sentence in summary.findings(found.rows, found.sweep):
+        console.print(sentence, highlight=False, soft_wrap=True)
+    ended = f"{folder}/result.json and comparison.jpg: {found.seconds:.0f} s"
+    console.print(ended, markup=False)
+
+
+def _sampled(
+    jobs: Sequence[Job], outcomes: Mapping[str, Outcome], folder: Path, data: Dataset, say: Say
+) -> tuple[list[SamplingTime], dict[str, picture.Gallery]]:
+    """Time samples of the first seed's models on one thread, and reconstruct and sample some."""
+    models: dict[str, DensityModel] = {}
+    for job in jobs:
+        mixing = job.recipe.architecture.mixing
+        if mixing not in models and outcomes[job.name].bits and not job.sweep:
+            models[mixing] = evaluation.restore(folder / job.name)[1]
+    models = {mixing: models[mixing] for mixing in MIXINGS if mixing in models}
+    said: set[str] = set()
+
+    def begin(text: str) -> None:
+        if text not in said:
+            said.add(text)
+            say(f"sampling from {text}")
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(THREADS)
+    try:
+        times = time_sampling(models, progress=begin)
+        return times, {mixing: picture.gallery(model, data) for mixing, model in models.items()}
+    finally:
+        torch.set_num_threads(threads)

@@ -1,0 +1,4 @@
+"""Images: data sets that packages ship, the user's files, batches, and their dequantisation.
+
+May import nothing of ours.
+"""

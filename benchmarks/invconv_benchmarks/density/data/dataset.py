@@ -1,0 +1,163 @@
+"""Images to train and test on, and the batches of a run.
+
+What a step sees is a function of the seed and the step alone: no generator has a state that a
+checkpoint would have to keep, every model sees the same, and so do several processes together.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from typing import Any, Literal
+
+import numpy as np
+
+Bytes = np.ndarray[Any, np.dtype[np.uint8]]
+Floats = np.ndarray[Any, np.dtype[np.float32]]
+
+_FLIPS, _SHIFTS, _NOISE, _ORDER, _TEST = range(5)  # the purposes of the random generators
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """Training images of any size, from which tiles are cut, and the tiles of the test.
+
+    Attributes
+    ----------
+    name : str
+    train : sequence of uint8 arrays, each (C, H, W), or one array (N, C, H, W)
+    test : uint8 array, shape (N, C, S, S)
+    grid : int
+        Tiles are cut at multiples of so many pixels.
+    symmetry : {"none", "horizontal", "all"}
+        Tiles are flipped at random, or brought into one of the square's eight positions.
+    shift : int
+        Tiles are moved by up to so many pixels each way, their edges repeated.
+    """
+
+    name: str
+    train: Sequence[Bytes] | Bytes
+    test: Bytes
+    grid: int = 1
+    symmetry: Literal["none", "horizontal", "all"] = "none"
+    shift: int = 0
+
+    def __post_init__(self) -> None:
+        if not len(self.train) or not len(self.test):
+            raise ValueError(
+                f"{self.name}: expected images to train and to test on, got {len(self.train)} "
+                f"and {len(self.test)}"
+            )
+        channels, height, width = self.test.shape[1:]
+        sizes = _sizes(self.train)
+        if height != width or (sizes[:, 0] != channels).any() or (sizes[:, 1:] < height).any():
+            raise ValueError(
+                f"{self.name}: expected square tiles and training images of as many channels, no "
+                f"smaller, got {self.test.shape[1:]} and {tuple(sizes.min(axis=0).tolist())}"
+            )
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """(C, S, S)."""
+        channels, height, width = self.test.shape[1:]
+        return channels, height, width
+
+    @cached_property
+    def _ends(self) -> np.ndarray[Any, np.dtype[np.int64]]:
+        """The number of places for a tile in the first images, for each number of them."""
+        across = (_sizes(self.train)[:, 1:] - self.image_shape[1]) // self.grid + 1
+        return np.asarray(np.cumsum(across.prod(axis=1)), dtype=np.int64)
+
+    def __len__(self) -> int:
+        """Return the number of places from which a training tile can be cut: an epoch."""
+        return int(self._ends[-1])
+
+    def tile(self, place: int) -> Bytes:
+        """Return the training tile at a place, (C, S, S)."""
+        image = int(np.searchsorted(self._ends, place, side="right"))
+        region, side = self.train[image], self.image_shape[1]
+        columns = (region.shape[2] - side) // self.grid + 1
+        place -= int(self._ends[image - 1]) if image else 0
+        top, left = (self.grid * n for n in divmod(place, columns))
+        return region[:, top : top + side, left : left + side]
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """A digest of every image and setting: a run goes on only with the same data."""
+        digest = hashlib.blake2b(digest_size=16)
+        digest.update(repr((self.grid, self.symmetry, self.shift, self.test.shape)).encode())
+        for region in (*self.train, self.test):
+            digest.update(repr(region.shape).encode())
+            digest.update(np.ascontiguousarray(region).data)
+        return digest.hexdigest()
+
+
+def _sizes(images: Sequence[Bytes] | Bytes) -> np.ndarray[Any, np.dtype[np.int64]]:
+    if isinstance(images, np.ndarray):
+        return np.broadcast_to(np.asarray(images.shape[1:]), (len(images), 3))
+    return np.asarray([image.shape for image in images])
+
+
+@dataclass(frozen=True)
+class Batches:
+    """The training data of a run: batch and noise of each step.
+
+    Every tile is seen once an epoch, in an order of its own.
+
+    Attributes
+    ----------
+    data : Dataset
+    size : int
+        Images a step.
+    seed : int
+    """
+
+    data: Dataset
+    size: int
+    seed: int
+
+    def images(self, step: int, part: slice = slice(None)) -> Bytes:
+        """Return the tiles of a step, (B, C, S, S); of a process, its part of them."""
+        count = len(self.data)
+        seen = range(step * self.size, (step + 1) * self.size)
+        places = [int(_order(count, self.seed, n // count)[n % count]) for n in seen]
+        flips = self._numbers(_FLIPS, step).integers(8, size=self.size)
+        shifts = self._numbers(_SHIFTS, step).integers(
+            -self.data.shift, self.data.shift + 1, size=(self.size, 2)
+        )
+        chosen = list(zip(places, flips, shifts, strict=True))[part]
+        return np.stack([self._changed(self.data.tile(p), int(f), s) for p, f, s in chosen])
+
+    def noise(self, step: int, part: slice = slice(None)) -> Floats:
+        """Return the noise of a step in [0, 1), of the shape of its images."""
+        shape = (self.size, *self.data.image_shape)
+        return np.asarray(self._numbers(_NOISE, step).random(shape, dtype=np.float32))[part]
+
+    def _numbers(self, purpose: int, step: int) -> np.random.Generator:
+        return np.random.default_rng([self.seed, purpose, step])
+
+    def _changed(self, tile: Bytes, flip: int, shift: Any) -> Bytes:
+        if self.data.shift:
+            most, side = self.data.shift, tile.shape[1]
+            wide = np.pad(tile, ((0, 0), (most, most), (most, most)), mode="edge")
+            top, left = (most + int(s) for s in shift)
+            tile = wide[:, top : top + side, left : left + side]
+        if flip & 1 and self.data.symmetry != "none":
+            tile = tile[:, :, ::-1]
+        if self.data.symmetry == "all":
+            tile = tile[:, ::-1] if flip & 2 else tile
+            tile = tile.transpose(0, 2, 1) if flip & 4 else tile
+        return tile
+
+
+def noise_of_test(data: Dataset, draw: int = 0) -> Floats:
+    """Return noise for all test tiles, the same for every model."""
+    numbers = np.random.default_rng([draw, _TEST])
+    return np.asarray(numbers.random(data.test.shape, dtype=np.float32))
+
+
+@lru_cache(maxsize=4)
+def _order(count: int, seed: int, epoch: int) -> np.ndarray[Any, np.dtype[np.int64]]:
+    return np.random.default_rng([seed, _ORDER, epoch]).permutation(count)

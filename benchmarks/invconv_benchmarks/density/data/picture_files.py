@@ -1,0 +1,157 @@
+"""Images in the user's files: their sizes and kinds are checked before memory is allocated."""
+
+from __future__ import annotations
+
+import io
+import os
+import tokenize
+import zipfile
+import zlib
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+from rich.progress import track
+
+from invconv_benchmarks.density.data.dataset import Bytes
+from invconv_benchmarks.density.data.shipped import planes
+
+SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
+_FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF")
+_MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr")  # of 8 bits at most
+_MOST_PIXELS = 2**27
+_HEADER = 10_000  # bytes of an array's header, at most, as in NumPy
+# what zipfile and NumPy raise for files that are damaged
+_DAMAGE = (
+    zipfile.BadZipFile, zlib.error, tokenize.TokenError,
+    OSError, ValueError, EOFError, NotImplementedError, RuntimeError,
+)  # fmt: skip
+
+
+def found(folder: Path) -> list[Path]:
+    """Return the image files of a folder, by name; hidden ones and others are passed over."""
+    names = folder.iterdir() if folder.is_dir() else ()
+    return sorted(p for p in names if p.suffix.lower() in SUFFIXES and p.name[0] != ".")
+
+
+def read_all(paths: Sequence[Path], *, smallest: int = 1, exactly: int = 0) -> list[Bytes]:
+    """Read RGB images, each (3, H, W).
+
+    Parameters
+    ----------
+    paths : sequence of Path
+    smallest : int
+        Pixels that each side must have.
+    exactly : int
+        If given, pixels of each side.
+
+    Raises
+    ------
+    ValueError
+        That names the file that is no image, is cut off, or has another size.
+    """
+    shown = track(paths, description=f"reading {len(paths)} images", transient=True)
+    return [_read(path, smallest, exactly) for path in (shown if len(paths) > 500 else paths)]
+
+
+def _read(path: Path, smallest: int, exactly: int) -> Bytes:
+    try:
+        with Image.open(path, formats=_FORMATS) as image:
+            width, height = image.size
+            if exactly and (width, height) != (exactly, exactly):
+                raise ValueError(f"expected {exactly} x {exactly} pixels, got {width} x {height}")
+            if min(width, height) < smallest or width * height > _MOST_PIXELS:
+                raise ValueError(
+                    f"expected at least {smallest} x {smallest} pixels and at most {_MOST_PIXELS} "
+                    f"in all, got {width} x {height}"
+                )
+            if image.mode not in _MODES:
+                raise ValueError(f"expected 8 bits a colour, got Pillow's mode {image.mode!r}")
+            return planes(np.asarray(image.convert("RGB")))
+    except UnidentifiedImageError:
+        raise ValueError(f"{path}: not an image of {', '.join(_FORMATS)}") from None
+    except (ValueError, Image.DecompressionBombError) as error:
+        raise ValueError(f"{path}: {error}") from None
+    except (OSError, SyntaxError, EOFError) as error:  # Pillow's for damaged files
+        raise ValueError(f"{path}: the image is damaged or cut off: {error}") from None
+
+
+def read_npz(paths: Sequence[Path], key: str, layout: str, row: tuple[int, ...]) -> Bytes:
+    """Read one array of bytes from several npz files, put together along the first axis.
+
+    Parameters
+    ----------
+    paths : sequence of Path
+    key : str
+        The array's name in each file.
+    layout : str
+        What it must be, in words.
+    row : tuple of int
+        The other axes; -1 for any size, but the same in all files.
+
+    Raises
+    ------
+    ValueError
+        That names the file and says what it holds instead. Nothing in a file is run (no pickle).
+    """
+    shapes = [_shape(path, key, layout, row) for path in paths]
+    if len({shape[1:] for shape in shapes}) != 1:
+        raise ValueError(f"{paths[0].parent}: expected one size in all files, got {shapes}")
+    require_memory(sum(int(np.prod(shape)) for shape in shapes), paths[0].parent)
+    out = np.empty((sum(shape[0] for shape in shapes), *shapes[0][1:]), np.uint8)
+    start = 0
+    for path, shape in zip(paths, shapes, strict=True):
+        try:
+            with np.load(path, allow_pickle=False) as file:
+                out[start : start + shape[0]] = file[key]
+        except _DAMAGE as error:
+            raise ValueError(f"{path}: the file is damaged or cut off: {error}") from None
+        start += shape[0]
+    return out
+
+
+def _shape(path: Path, key: str, layout: str, row: tuple[int, ...]) -> tuple[int, ...]:
+    """Return the shape that an array's header declares, if the file can hold it."""
+    wanted = f"expected an array {key!r} of {layout}"
+    try:
+        with zipfile.ZipFile(path) as archive, archive.open(f"{key}.npy") as file:
+            start = io.BytesIO(file.read(_HEADER))  # however long it claims to be
+            version = np.lib.format.read_magic(start)
+            read = np.lib.format.read_array_header_1_0
+            if version != (1, 0):
+                read = np.lib.format.read_array_header_2_0
+            shape, _, dtype = read(start)
+            declared = archive.getinfo(f"{key}.npy").file_size
+            size = int(np.prod(shape, dtype=object)) + start.tell()
+    except KeyError:
+        raise ValueError(f"{path}: {wanted}, but there is none of that name") from None
+    except _DAMAGE as error:
+        raise ValueError(f"{path}: no npz file, damaged or cut off: {error}") from None
+    if (
+        dtype != np.uint8
+        or len(shape) != 1 + len(row)
+        or any(want not in (-1, got) for want, got in zip(row, shape[1:], strict=True))
+    ):
+        raise ValueError(f"{path}: {wanted}, got {dtype} of shape {shape}")
+    if size != declared:
+        raise ValueError(f"{path}: {key!r} declares {size} bytes and has {declared}")
+    return tuple(int(n) for n in shape)
+
+
+def require_memory(size: int, path: Path) -> None:
+    """Raise unless the machine can hold so many bytes of images.
+
+    Raises
+    ------
+    ValueError
+        If it has not as much memory; where the system does not tell, nothing is raised.
+    """
+    try:
+        there = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (ValueError, OSError, AttributeError):
+        return
+    if size > there:
+        raise ValueError(
+            f"{path}: the images take {size / 1e9:.1f} GB, and this machine has {there / 1e9:.1f}"
+        )

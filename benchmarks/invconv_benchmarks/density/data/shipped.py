@@ -1,0 +1,77 @@
+"""Real images that ordinary packages ship, split by region: nothing is downloaded."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from invconv_benchmarks.density.data.dataset import Bytes, Dataset
+
+TILE = 32
+_JPEG = 8  # tiles off the grid of a JPEG's blocks cost .05 bits/dim, as much as a layer may gain
+
+
+def hubble() -> Dataset:
+    """Return the Hubble deep field (NASA, public domain): trained on its left three quarters."""
+    from skimage.data import hubble_deep_field
+
+    image = planes(hubble_deep_field())
+    test = tiles(image[:, :, 800:], TILE)
+    return Dataset("hubble", [image[:, :, :768]], test, grid=_JPEG, symmetry="horizontal")
+
+
+def photos() -> Dataset:
+    """Return photographs of scikit-image and scikit-learn, each split into a left and a right part.
+
+    The last fifth of the columns of tiles is for the test; one column between is left out. A split
+    by photograph would measure how much they differ instead.
+    """
+    train, test = [], []
+    for photograph in _photographs():
+        image = planes(photograph)
+        columns = image.shape[2] // TILE
+        first = TILE * (columns - columns // 5)
+        train.append(image[:, :, : first - TILE])
+        test.append(tiles(image[:, :, first:], TILE))
+    return Dataset("photos", train, np.concatenate(test), grid=_JPEG, symmetry="horizontal")
+
+
+def _photographs() -> Iterator[Any]:
+    from skimage import data
+
+    for name in ("astronaut", "chelsea", "coffee", "rocket"):
+        yield getattr(data, name)()
+    yield data.stereo_motorcycle()[0]  # the other view shows the same, further to the left
+    yield from _scikit_learn("photos").load_sample_images().images
+
+
+def digits() -> Dataset:
+    """Return scikit-learn's handwritten digits, 8 x 8 in 17 shades of grey: small, for tests."""
+    images = (_scikit_learn("digits").load_digits().images * 15).astype(np.uint8)[:, None]
+    return Dataset("digits", images[:1500], images[1500:])
+
+
+def _scikit_learn(name: str) -> Any:
+    try:
+        import sklearn.datasets
+    except ImportError as error:
+        raise ValueError(
+            f"--data {name}: the images are scikit-learn's: pip install scikit-learn"
+        ) from error
+    return sklearn.datasets
+
+
+def planes(image: Any) -> Bytes:
+    """Return (C, H, W) of (H, W, C)."""
+    return np.ascontiguousarray(np.moveaxis(image, -1, 0))
+
+
+def tiles(image: Bytes, side: int) -> Bytes:
+    """Cut (C, H, W) into tiles (N, C, side, side) that do not overlap; the rest is left out."""
+    channels, rows, columns = image.shape[0], image.shape[1] // side, image.shape[2] // side
+    cut = image[:, : rows * side, : columns * side].reshape(channels, rows, side, columns, side)
+    return np.ascontiguousarray(
+        cut.transpose(1, 3, 0, 2, 4).reshape(rows * columns, channels, side, side)
+    )

@@ -1,0 +1,161 @@
+"""Data sets from a path of the user's: those of the paper, and a folder of any images."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from invconv_benchmarks.density.data.dataset import Bytes, Dataset
+from invconv_benchmarks.density.data.picture_files import found, read_all, read_npz, require_memory
+from invconv_benchmarks.density.data.shipped import TILE, digits, hubble, photos, tiles
+
+SHIPPED: dict[str, Callable[[], Dataset]] = {"hubble": hubble, "photos": photos, "digits": digits}
+
+LAYOUTS = {
+    "cifar10": "the binary version of CIFAR-10, cifar-10-binary.tar.gz of "
+    "https://www.cs.toronto.edu/~kriz/cifar.html, unpacked: data_batch_1.bin to data_batch_5.bin "
+    "and test_batch.bin, 10000 times 3073 bytes each",
+    "imagenet32": "the small ImageNet of van den Oord et al. (2016), which the paper used, "
+    "unpacked: train_32x32/ and valid_32x32/ with PNG files; or, of another downsampling, whose "
+    "bits/dim are others, train_data_batch_1.npz to _10.npz and val_data.npz of "
+    "https://image-net.org (Chrabaszcz et al., 2017)",
+    "imagenet64": "as imagenet32, with train_64x64/ and valid_64x64/, or npz files of 64 x 64",
+    "galaxy": "the galaxies of https://github.com/SpaceML/merger_transfer_learning, which the "
+    "paper used: the folder galaxy_mergers/noninteracting with training/, validation/ and test/",
+    "folder": "train/ and test/ with images (a tile of a larger one is cut at random), or "
+    "train.npz and test.npz with an array 'images' of bytes (N, H, W, 3), or images alone, "
+    "every tenth of which is for the test",
+}
+NAMES = (*SHIPPED, *LAYOUTS)
+
+_CIFAR_ROWS, _CIFAR_ROW = 10_000, 1 + 3 * 32 * 32
+
+
+def load(name: str, path: Path | None = None) -> Dataset:
+    """Return a data set by its name.
+
+    Raises
+    ------
+    ValueError
+        If there is none of that name, a path is missing or superfluous, or a file is not as it
+        must be: the message says where the data come from and what layout is expected.
+    """
+    if name in SHIPPED:
+        if path is not None:
+            raise ValueError(f"--path: {name} comes with a package and takes no path")
+        return SHIPPED[name]()
+    if name not in LAYOUTS:
+        raise ValueError(f"--data: expected one of {', '.join(NAMES)}, got {name!r}")
+    if path is None or not path.is_dir():
+        there = "none was given" if path is None else f"there is no folder {path}"
+        raise ValueError(f"--path: {name} needs {LAYOUTS[name]}; {there}")
+    try:
+        return _LOADERS[name](path)
+    except FileNotFoundError as error:
+        raise ValueError(f"--path: {error}; {name} needs {LAYOUTS[name]}") from None
+
+
+def _cifar10(path: Path) -> Dataset:
+    train = [_cifar_file(path / f"data_batch_{n}.bin") for n in range(1, 6)]
+    test = _cifar_file(path / "test_batch.bin")
+    # as the authors move and flip them
+    return Dataset("cifar10", np.concatenate(train), test, symmetry="horizontal", shift=3)
+
+
+def _cifar_file(path: Path) -> Bytes:
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no file {path}")
+    size, expected = path.stat().st_size, _CIFAR_ROWS * _CIFAR_ROW
+    if size != expected:
+        raise ValueError(
+            f"{path}: expected {expected} bytes, {_CIFAR_ROWS} times a label and an image of "
+            f"3 x 32 x 32, got {size}; it is no file of CIFAR-10's binary version, or cut off"
+        )
+    rows = np.fromfile(path, np.uint8).reshape(_CIFAR_ROWS, _CIFAR_ROW)
+    if rows[:, 0].max() > 9:
+        raise ValueError(f"{path}: expected labels from 0 to 9, got {rows[:, 0].max()}")
+    return rows[:, 1:].reshape(_CIFAR_ROWS, 3, 32, 32)
+
+
+def _imagenet(path: Path, side: int) -> Dataset:
+    name = f"imagenet{side}"
+    folders = [path / f"{part}_{side}x{side}" for part in ("train", "valid")]
+    if all(folder.is_dir() for folder in folders):
+        train, test = (_small_images(folder, side) for folder in folders)
+        return Dataset(name, train, test)
+    batches = [path / f"train_data_batch_{n}.npz" for n in range(1, 11)]
+    test_file = path / "val_data.npz"
+    absent = [file.name for file in (*batches, test_file) if not file.is_file()]
+    if absent:
+        without = f"and {folders[1].name}/, nor {', '.join(absent)}"
+        raise FileNotFoundError(f"{path} has neither {folders[0].name}/ {without}")
+    row, layout = (3 * side * side,), f"bytes (N, {3 * side * side})"
+    train, test = (
+        read_npz(files, "data", layout, row).reshape(-1, 3, side, side)
+        for files in (batches, [test_file])
+    )
+    return Dataset(name, train, test)
+
+
+def _small_images(folder: Path, side: int) -> Bytes:
+    paths = found(folder)
+    if not paths:
+        raise FileNotFoundError(f"there are no images in {folder}")
+    require_memory(len(paths) * 3 * side * side, folder)
+    return np.stack(read_all(paths, exactly=side))
+
+
+def _galaxy(path: Path) -> Dataset:
+    parts = {name: found(path / name) for name in ("training", "validation", "test")}
+    for name, paths in parts.items():
+        if not paths:
+            raise FileNotFoundError(f"there are no images in {path / name}")
+    train, test = (
+        np.stack([_galaxy_tile(image) for image in read_all(paths, smallest=64)])
+        for paths in (parts["training"], parts["validation"] + parts["test"])
+    )
+    # moved, flipped and turned about as the authors do, see `models.flow`
+    return Dataset("galaxy", train, test, symmetry="all", shift=3)
+
+
+def _galaxy_tile(image: Bytes) -> Bytes:
+    """Return 32 x 32 pixels, as the authors do, edges that fade to black included."""
+    from skimage.transform import resize
+
+    small = resize(np.moveaxis(image, 0, -1), (64, 64), mode="constant", anti_aliasing=True)
+    small = np.minimum(np.floor(256 * small), 255).reshape(32, 2, 32, 2, 3).mean(axis=(1, 3))
+    return np.moveaxis(np.floor(small).astype(np.uint8), -1, 0)
+
+
+def _folder(path: Path) -> Dataset:
+    if (path / "train.npz").is_file() and (path / "test.npz").is_file():
+        layout = "bytes (N, H, W, 3)"
+        train, test = (
+            np.ascontiguousarray(np.moveaxis(read_npz([p], "images", layout, (-1, -1, 3)), -1, 1))
+            for p in (path / "train.npz", path / "test.npz")
+        )
+        return Dataset("folder", train, _cut(test))
+    paths, held_out = found(path / "train"), found(path / "test")
+    if not paths and not held_out:
+        everything = found(path)
+        held_out = everything[::10]
+        paths = [p for i, p in enumerate(everything) if i % 10]
+    if not paths or not held_out:
+        raise FileNotFoundError(f"there are not enough images in {path}")
+    train_images, test_images = (read_all(some, smallest=TILE) for some in (paths, held_out))
+    return Dataset("folder", train_images, _cut(test_images), symmetry="horizontal")
+
+
+def _cut(images: Bytes | list[Bytes]) -> Bytes:
+    return np.concatenate([tiles(image, TILE) for image in images])
+
+
+_LOADERS: dict[str, Callable[[Path], Dataset]] = {
+    "cifar10": _cifar10,
+    "imagenet32": lambda path: _imagenet(path, 32),
+    "imagenet64": lambda path: _imagenet(path, 64),
+    "galaxy": _galaxy,
+    "folder": _folder,
+}

@@ -1,0 +1,43 @@
+"""Samples as a picture."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import TypeAlias
+
+import numpy as np
+import torch
+from PIL import Image
+
+from invconv.files.whole_files import replacing
+from invconv_benchmarks.density.data.dequantise import quantise
+from invconv_benchmarks.report.figures import stretch
+
+Tensor: TypeAlias = torch.Tensor
+
+
+def write(samples: Tensor, path: Path, *, bright: bool = False) -> None:
+    """Write samples (N, C, H, W) in rows and columns as a PNG file; what is not finite is black.
+
+    Raises
+    ------
+    ValueError
+        If the file's name does not end in .png.
+    OSError
+        If it cannot be written.
+    """
+    if path.suffix != ".png":
+        raise ValueError(f"--out: expected a name that ends in .png, got {path}")
+    tiles = quantise(torch.nan_to_num(samples, nan=-0.5)).cpu().numpy()
+    count, channels, height, width = tiles.shape
+    columns = math.ceil(math.sqrt(count))
+    rows = math.ceil(count / columns)
+    sheet = np.zeros((rows * columns, channels, height, width), np.uint8)
+    sheet[:count] = tiles
+    sheet = sheet.reshape(rows, columns, channels, height, width).transpose(0, 3, 1, 4, 2)
+    pixels = sheet.reshape(rows * height, columns * width, channels)
+    if bright:
+        pixels = np.asarray(255 * stretch(pixels / 255)).astype(np.uint8)
+    with replacing(path) as part:
+        Image.fromarray(pixels if channels == 3 else pixels[:, :, 0]).save(part, format="PNG")

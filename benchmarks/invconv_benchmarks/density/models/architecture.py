@@ -1,0 +1,103 @@
+"""The architecture of a density model: all that is needed to build one, without its training."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from invconv.arrays.settings import choice, positive_int
+
+MIXINGS = ("plain", "plu", "qr", "emerging", "periodic", "real_nvp", "maf")
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """A density model of images of any size.
+
+    Attributes
+    ----------
+    mixing : str
+        One of `MIXINGS`. The first five are Glow's flow with that layer between its couplings: a
+        1x1 convolution that is a matrix, Glow's PLU or the paper's QR, an emerging convolution
+        after a 1x1, or a periodic one. "real_nvp" has masks in place of a mixing layer, "maf" is
+        a masked autoregressive flow.
+    levels : int
+        How often the image is halved; a masked autoregressive flow does not.
+    depth : int
+        Steps a level; of a masked autoregressive flow, layers.
+    width : int
+        Channels inside the networks.
+    kernel_size : int
+        Taps along each axis of an emerging or periodic convolution; odd.
+    scale_floor : float
+        The least factor of an affine layer, at least 0 and below 1. The paper's is 0, but a sample
+        is divided by the factors: above 0 it cannot explode there.
+    """
+
+    mixing: str
+    levels: int
+    depth: int
+    width: int
+    kernel_size: int = 3
+    scale_floor: float = 0.1
+
+    def __post_init__(self) -> None:
+        choice("mixing", self.mixing, MIXINGS)
+        for name in ("levels", "depth", "width", "kernel_size"):
+            object.__setattr__(self, name, positive_int(name, getattr(self, name)))
+        if self.kernel_size % 2 == 0:
+            raise ValueError(f"kernel_size: expected an odd number, got {self.kernel_size}")
+        floor = self.scale_floor
+        if isinstance(floor, bool) or not isinstance(floor, int | float) or not 0 <= floor < 1:
+            raise ValueError(
+                f"scale_floor: expected a number of at least 0 and below 1, got {floor!r}"
+            )
+
+    @property
+    def multiscale(self) -> bool:
+        """Whether it has levels."""
+        return self.mixing != "maf"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the attributes by name, of which JSON can be made."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Architecture:
+        """Undo `to_dict`.
+
+        Raises
+        ------
+        ValueError
+            If a name is unknown or missing, or a value is out of range.
+        TypeError
+            If a value is of another type.
+        """
+        known = {field.name: field.default for field in dataclasses.fields(cls)}
+        needed = {name for name, default in known.items() if default is dataclasses.MISSING}
+        if not needed <= set(values) <= set(known):
+            raise ValueError(
+                f"architecture: expected {', '.join(known)}, got {', '.join(map(str, values))}"
+            )
+        return cls(**values)
+
+    def require_fits(self, image_shape: tuple[int, ...]) -> tuple[int, int, int]:
+        """Return an image's shape (C, H, W).
+
+        Raises
+        ------
+        ValueError
+            If it is none, or cannot be halved as often as there are levels.
+        """
+        if len(image_shape) != 3 or min(image_shape) < 1:
+            raise ValueError(f"image_shape: expected (C, H, W), got {tuple(image_shape)}")
+        channels, height, width = map(int, image_shape)
+        unit = 2**self.levels
+        if self.multiscale and (height % unit or width % unit):
+            raise ValueError(
+                f"image_shape: with levels={self.levels} expected a height and a width that are "
+                f"multiples of {unit}, got {height} x {width}"
+            )
+        return channels, height, width

@@ -1,0 +1,96 @@
+"""Checks that stop a run: numbers that are not finite, and layers whose inverse is lost."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from typing import Any, TypeAlias
+
+import torch
+
+from invconv import IllConditionedWarning
+from invconv.stability.guard import LayerCondition
+from invconv_benchmarks.density.models.model import DensityModel
+from invconv_torch import ConditionGuard
+
+Tensor: TypeAlias = torch.Tensor
+
+_LOST = 2.0  # digits: with fewer an inverse cannot be right
+
+
+class DivergedError(ValueError):
+    """A run that cannot go on; its last checkpoint is from before."""
+
+
+def require_finite(model: DensityModel, x: Tensor, loss: Tensor, norm: Tensor, step: int) -> None:
+    """Raise unless the loss and the norm of its gradient are finite.
+
+    Raises
+    ------
+    DivergedError
+        That names the first layer whose output is not, else the last layer, from where gradients
+        come, whose gradient is not.
+    """
+    if bool(torch.isfinite(loss) & torch.isfinite(norm)):
+        return
+    layer = model.first_non_finite(x)
+    what = "output"
+    if layer is None:
+        what = "gradient"
+        layer = next((n for n, part in reversed(model.steps()) if not _finite(part)), None)
+    found = f"layer {layer} has a non-finite {what}" if layer else "the sum of all layers overflows"
+    raise DivergedError(
+        f"step {step}: {found}; the checkpoint before it is kept. Lower the learning rate, or "
+        "train with a floor of the coupling's scale"
+    )
+
+
+def _finite(layer: torch.nn.Module) -> bool:
+    gradients = [p.grad for p in layer.parameters() if p.grad is not None]
+    return all(bool(torch.isfinite(g).all()) for g in gradients)
+
+
+class Watch:
+    """Conditions of the invertible layers while a model trains: glances, and looks at all."""
+
+    def __init__(self, model: DensityModel) -> None:
+        self._guard = ConditionGuard(model)
+        self.warnings: list[str] = []
+
+    def glance(self, step: int) -> LayerCondition | None:
+        """Return the worst layer known, in little time: of what the clock decides, none ends."""
+        return self._noting(step, self._guard.step)
+
+    def look(self, step: int) -> LayerCondition | None:
+        """Return the worst of all layers.
+
+        Raises
+        ------
+        DivergedError
+            If fewer than two digits of its inverse are left.
+        """
+        worst = self._noting(step, self._guard.look_at_all)
+        if worst is not None and worst.digits < _LOST:
+            raise DivergedError(
+                f"step {step}: the inverse of layer {worst.name} is lost: condition number "
+                f"{worst.condition:.3g} on a grid of {' x '.join(map(str, worst.spatial_shape))}; "
+                "the last checkpoint is kept. Lower the learning rate"
+            )
+        return worst
+
+    def _noting(
+        self, step: int, look: Callable[[], LayerCondition | None]
+    ) -> LayerCondition | None:
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always", IllConditionedWarning)
+            worst = look()
+        self.warnings += [f"step {step}: {_text(warning)}" for warning in caught]
+        return worst
+
+    def remove(self) -> None:
+        """Stop to follow the model."""
+        self._guard.remove()
+
+
+def _text(warning: Any) -> str:
+    return str(warning.message)

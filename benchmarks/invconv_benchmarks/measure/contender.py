@@ -1,0 +1,85 @@
+"""A call to time, its name, and its role in the comparison."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from invconv_conformance.libraries.table import Target
+
+Floats = np.ndarray[Any, Any]
+Call = Callable[[], Any]
+
+
+@dataclass(frozen=True)
+class Label:
+    """A contender's name, what it does, and where it runs.
+
+    Attributes
+    ----------
+    contender : str
+        Its name.
+    role, does : str
+        As of a `Contender`.
+    library, device, mode : str
+        Of its target.
+    """
+
+    contender: str
+    role: str
+    does: str
+    library: str
+    device: str
+    mode: str
+
+
+@dataclass(frozen=True)
+class Contender:
+    """A call to time.
+
+    Attributes
+    ----------
+    name : str
+    role : {"ours", "plain", "peer"}
+        Ours; a plain convolution of the same library, which cannot be undone; what a user would
+        pick instead of ours.
+    does : str
+        Which of the group's ``does`` it does.
+    target : Target
+    build : callable
+        Plans and returns the call.
+    absent : str
+        Why it cannot run here, if it cannot.
+    images : callable or None
+        Turns what the call returns into x (B, C, H, W) with K x = y, in NumPy, if it does that.
+    before : callable or None
+        Is called when its turn comes, before the clock starts: a setting that it needs.
+    """
+
+    name: str
+    role: str
+    does: str
+    target: Target
+    build: Callable[[], Call]
+    absent: str = ""
+    images: Callable[[Any], Floats] | None = None
+    before: Call | None = None
+
+    @property
+    def label(self) -> Label:
+        """The label that reports show."""
+        target = self.target
+        place = target.library.name, target.device, target.mode
+        return Label(self.name, self.role, self.does, *place)
+
+
+def wait(target: Target, result: Any) -> None:
+    """Wait until the arrays that a call returned are computed."""
+    for part in result if isinstance(result, (tuple, list)) else (result,):
+        if isinstance(part, dict):
+            wait(target, list(part.values()))
+        else:
+            target.library.synchronise(part)

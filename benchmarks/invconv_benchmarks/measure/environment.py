@@ -1,0 +1,88 @@
+"""A description of the machine, the versions and the commit that a run was made with."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+import subprocess
+from pathlib import Path
+from typing import Any
+
+from invconv_conformance.libraries.table import LIBRARIES
+
+_OTHERS = ("scipy", "array-api-compat", "llvmlite", "threadpoolctl", "normflows", "nflows")
+
+
+def environment() -> dict[str, Any]:
+    """Return a JSON object that describes machine and software."""
+    return {
+        "cpu": _cpu(),
+        "cores": len(os.sched_getaffinity(0))
+        if hasattr(os, "sched_getaffinity")
+        else os.cpu_count() or 1,
+        "memory_bytes": _memory(),
+        "gpus": _gpus(),
+        "platform": platform.platform(),
+        "python": platform.python_version(),
+        "versions": _versions(),
+        "commit": _commit(),
+    }
+
+
+def load() -> float | None:
+    """Return how many processes wanted to run during the last minute, if the system tells."""
+    try:
+        return round(os.getloadavg()[0], 2)
+    except (OSError, AttributeError):
+        return None
+
+
+def _cpu() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(names, platform.machine())
+
+
+def _memory() -> int | None:
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (ValueError, OSError, AttributeError):
+        return None
+
+
+def _gpus() -> list[str]:
+    command = ["nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader"]
+    return (_output(command) or "").splitlines()
+
+
+def _versions() -> dict[str, str]:
+    libraries = (library.installed_as or library.distribution for library in LIBRARIES)
+    found, names = {}, [*libraries, *_OTHERS]
+    for name in names:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            found[name] = "not installed"
+    return found
+
+
+def _commit() -> str:
+    """Return the commit of the working tree that this file is in, "+" if files were changed."""
+    folder = Path(__file__).parents[1]
+    commit = _output(["git", "-C", str(folder), "rev-parse", "--short=12", "HEAD"])
+    if not commit or not _output(["git", "-C", str(folder), "ls-files", __file__]):
+        return "not in a repository"
+    changed = _output(["git", "-C", str(folder), "status", "--porcelain", "-uno"])
+    return commit + ("+" if changed else "")
+
+
+def _output(command: list[str]) -> str | None:
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip()

@@ -1,0 +1,110 @@
+"""Clocks and captured graphs on CUDA devices. Not yet run on a GPU.
+
+Only PyTorch's calls are captured: CuPy refuses products in a graph.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+from invconv_benchmarks.measure.contender import Call, wait
+from invconv_conformance.libraries.table import Target
+
+Clock = Callable[[Call, int], float]
+
+
+def clock(target: Target) -> Clock:
+    """Return a function of (call, number of calls) that gives the mean seconds of a call."""
+    if target.device.startswith("cuda") and target.library.name == "torch":
+        return lambda call, count: _torch_events(target, call, count)
+    if target.library.name == "cupy":
+        return _cupy_events
+    return lambda call, count: _wall_clock(target, call, count)
+
+
+def _wall_clock(target: Target, call: Call, count: int) -> float:
+    start = time.perf_counter()
+    for _ in range(count):
+        wait(target, call())  # wait for every call: JAX would run several at a time
+    return (time.perf_counter() - start) / count
+
+
+def _torch_events(target: Target, call: Call, count: int) -> float:
+    import torch
+
+    with torch.cuda.device(target.device):
+        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        start.record()
+        for _ in range(count):
+            call()
+        end.record()
+        end.synchronize()
+    return float(start.elapsed_time(end)) / 1e3 / count
+
+
+def _cupy_events(call: Call, count: int) -> float:
+    from cupyx.profiler import benchmark
+
+    times = benchmark(call, n_repeat=count, n_warmup=0)
+    return float(times.gpu_times.mean())
+
+
+@dataclass(frozen=True)
+class GraphTarget(Target):
+    """A CUDA device whose calls are captured once in a graph and replayed."""
+
+    def compile(self, function: Callable[[Any], Any]) -> Callable[[Any], Any]:
+        """Return a function that replays what ``function`` did with its first argument."""
+        replays: dict[int, Callable[[], Any]] = {}
+
+        def run(x: Any) -> Any:
+            if id(x) not in replays:
+                replays[id(x)] = _torch_graph(function, x)
+            return replays[id(x)]()
+
+        return run
+
+
+def with_graphs(targets: list[Target]) -> list[Target]:
+    """Return targets, and each that can capture graphs a second time in mode "graph"."""
+    found = []
+    for target in targets:
+        found.append(target)
+        if target.device.startswith("cuda") and target.library.name == "torch":
+            found.append(GraphTarget(**vars(replace(target, mode="graph"))))
+    return found
+
+
+def full_precision(target: Target) -> None:
+    """Make a library multiply float32 at full precision in peers too, as ours always does."""
+    if target.library.name == "torch":
+        import torch
+
+        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+    elif target.library.name == "jax":
+        import jax
+
+        jax.config.update("jax_default_matmul_precision", "highest")
+
+
+def _torch_graph(function: Callable[[Any], Any], x: Any) -> Callable[[], Any]:
+    import torch
+
+    with torch.cuda.device(x.device):
+        side = torch.cuda.Stream()
+        side.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(side):
+            function(x)  # make plans and workspaces outside of the graph
+        torch.cuda.current_stream().wait_stream(side)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            result = function(x)
+
+    def replay() -> Any:
+        graph.replay()
+        return result
+
+    return replay

@@ -1,0 +1,33 @@
+"""Writing figures, and brightening images."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+
+matplotlib.use("Agg")
+
+import matplotlib.pyplot as plt
+import numpy as np
+
+from invconv.files.whole_files import replacing
+
+Floats = np.ndarray[Any, Any]
+
+FORMATS = (".png", ".jpg", ".pdf", ".svg")
+
+
+def stretch(pixels: Floats) -> Floats:
+    """Brighten dark pixels by arcsinh, as astronomers do."""
+    return np.asarray(np.arcsinh(8 * pixels) / np.arcsinh(8.0)).clip(0, 1)
+
+
+def save(figure: Any, path: Path) -> None:
+    """Write a figure in the format of the file's suffix, at once or not at all."""
+    try:
+        with replacing(path) as part:
+            figure.savefig(part, format=path.suffix[1:].lower(), dpi=110)
+    finally:
+        plt.close(figure)

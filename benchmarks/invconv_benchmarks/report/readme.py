@@ -1,0 +1,139 @@
+"""The README's benchmark table, made from the committed results.
+
+``python -m invconv_benchmarks.report.readme`` writes it, in a clone of the repository.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import invconv
+from invconv.files.whole_files import write_text
+from invconv_benchmarks.contenders.plain import CONV2D
+from invconv_benchmarks.measure.spread import Interval
+from invconv_benchmarks.results.comparison import Comparison, yardstick
+from invconv_benchmarks.results.result import Result, read
+from invconv_benchmarks.results.row import Row, grouped
+from invconv_benchmarks.suites.group import LIMIT_SHAPES, Shape
+
+START, END = "<!-- benchmark table -->", "<!-- end of benchmark table -->"
+ROOT = Path(__file__).parents[3]
+_COLUMNS = (("numpy", "NumPy"), ("torch", "PyTorch"), ("jax", "JAX"), ("cupy", "CuPy"))
+
+
+def block(results: Sequence[Result]) -> str:
+    """Return the marked block: a table for each machine and device."""
+    parts = [START]
+    for result in results:
+        common = Comparison(grouped(result.rows), yardstick)
+        shown = [r for r in result.rows if _shown(r)]
+        for place in dict.fromkeys(map(_place, shown)):
+            rows = [r for r in shown if _place(r) == place]
+            parts += ["", _caption(result, *place), "", *_table(rows, common)]
+    return "\n".join([*parts, "", END])
+
+
+def _shown(row: Row) -> bool:
+    return (
+        (row.suite, row.map, row.does) == ("inverse", "corner 2", "inverse")
+        and (row.role, row.dtype, row.threads) == ("ours", "float32", 1)
+        and row.shape in LIMIT_SHAPES
+        and row.ratio is not None
+    )
+
+
+def _place(row: Row) -> tuple[bool, bool]:
+    """Return whether a row is of a GPU, and whether it replays a captured graph there."""
+    return row.device != "cpu", row.mode == "graph"
+
+
+def _caption(result: Result, gpu: bool, graph: bool) -> str:
+    environment = result.environment
+    versions = environment["versions"]
+    named = ", ".join(f"{n} {versions[n]}" for n in ("numpy", "torch", "jax"))
+    kernels = {p.get("architecture") for pools in result.pools.values() for p in pools}
+    named += "".join(f", OpenBLAS's kernels for {kernel}" for kernel in kernels - {None})
+    device = ", ".join(environment["gpus"]) if gpu else environment["cpu"]
+    device += ", in a captured graph" * graph
+    return (
+        f"Time of the inverse ÷ time of the library's plain convolution, and ÷ that of PyTorch's "
+        f"`{CONV2D}`, on images padded beforehand: one 2×2 corner, float32, one thread, "
+        f"{device}, {named}, {result.date[:10]}"
+        f"{', on a machine that was busy with other work' if result.busy else ''}. "
+        f"In brackets what the run states as its spread."
+    )
+
+
+def _table(rows: list[Row], common: Comparison) -> list[str]:
+    """Return a table with two columns a library, one where its plain convolution is F.conv2d."""
+    ratios: dict[str, dict[Shape, Interval]] = {}
+    for library, title in _COLUMNS:
+        for row in rows:
+            if row.library == library:
+                if row.against != CONV2D and row.ratio is not None:
+                    ratios.setdefault(f"{title} ÷ its own", {})[row.shape] = row.ratio
+                if found := common.ratio(row):
+                    ratios.setdefault(f"{title} ÷ {CONV2D}", {})[row.shape] = found
+    lines = [f"| B, C, H, W | {' | '.join(ratios)} |", "|---" * (1 + len(ratios)) + "|"]
+    for shape in LIMIT_SHAPES:
+        cells = [_cell(column.get(shape)) for column in ratios.values()]
+        if any(shape in column for column in ratios.values()):
+            lines.append(f"| {', '.join(map(str, shape))} | {' | '.join(cells)} |")
+    return lines
+
+
+def _cell(found: Interval | None) -> str:
+    return "–" if found is None else f"{found.value:.2g} ({found.low:.2g}–{found.high:.2g})"
+
+
+def updated(text: str, results: Sequence[Result]) -> str:
+    """Return the README with the block renewed.
+
+    Raises
+    ------
+    ValueError
+        If the marks are missing.
+    """
+    return replaced(text, START, END, block(results))
+
+
+def replaced(text: str, start: str, end: str, new: str) -> str:
+    """Return a text with another block in place of the one between two marks.
+
+    Parameters
+    ----------
+    text, start, end : str
+    new : str
+        With its marks.
+
+    Raises
+    ------
+    ValueError
+        If the marks are missing.
+    """
+    before, found_start, rest = text.partition(start)
+    _, found_end, after = rest.partition(end)
+    if not found_start or not found_end:
+        raise ValueError(f"README.md: expected the marks {start} and {end}")
+    return before + new + after
+
+
+def committed() -> list[Result]:
+    """Return the results of this version that are in the repository."""
+    folder = ROOT / "benchmarks" / "results" / invconv.__version__
+    return [read(path) for path in sorted(folder.glob("benchmark-*.json"))]
+
+
+def main() -> int:
+    """Renew the README's block."""
+    argparse.ArgumentParser(description=__doc__).parse_args()
+    path = ROOT / "README.md"
+    write_text(path, updated(path.read_text(encoding="utf-8"), committed()))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,88 @@
+"""Files of strict JSON with a fixed schema and a checksum over all of it.
+
+What is read is validated: a file that was cut off, edited or made by another version is refused.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+
+from invconv.files.whole_files import write_text
+
+Document = dict[str, Any]
+
+
+def checksum(document: Document) -> str:
+    """Return the SHA-256 of the document without its checksum, as canonical JSON."""
+    rest = {k: v for k, v in document.items() if k != "checksum"}
+    text = json.dumps(rest, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def write(path: Path, document: Document) -> None:
+    """Write a document with its checksum, at once or not at all."""
+    document = json.loads(json.dumps(document, allow_nan=False))
+    document["checksum"] = checksum(document)
+    text = json.dumps(document, indent=1, allow_nan=False)
+    text = re.sub(
+        r"\[[-+.\de,\s]+\]", lambda m: " ".join(m[0].split()), text
+    )  # the samples of a pass stand in one line
+    write_text(path, text + "\n")
+
+
+def read(path: Path, schema: Document) -> Document:
+    """Return the document of a file that `write` wrote, checked against its checksum and schema.
+
+    Parameters
+    ----------
+    path : Path
+    schema : dict
+        The JSON schema, which has a name as the constant of "schema".
+
+    Raises
+    ------
+    ValueError
+        If it is no such file, is cut off, or was changed after it was written.
+    """
+    name = schema["properties"]["schema"]["const"]
+    try:
+        document: Any = json.loads(path.read_text(encoding="utf-8"), parse_constant=_no_constant)
+    except FileNotFoundError:
+        raise ValueError(f"{path}: there is no such file") from None
+    except json.JSONDecodeError as error:
+        raise ValueError(
+            f"{path}: no JSON from line {error.lineno} on; the file is cut off or damaged"
+        ) from None
+    except UnicodeDecodeError:
+        raise ValueError(f"{path}: expected a JSON text, got other bytes") from None
+    found = document.get("schema") if isinstance(document, dict) else None
+    if found != name:
+        raise ValueError(f"{path}: expected a result of schema {name}, got {found!r}")
+    if document.get("checksum") != checksum(document):
+        raise ValueError(
+            f"{path}: the checksum does not match, so the file was changed after it was written; "
+            "measure again, or restore it"
+        )
+    try:
+        jsonschema.validate(document, schema)
+    except jsonschema.ValidationError as error:
+        place = "/".join(map(str, error.absolute_path)) or "the top"
+        raise ValueError(f"{path}: not of schema {name} at {place}: {error.message}") from None
+    return dict(document)
+
+
+def schema(package: str, name: str) -> Document:
+    """Return the JSON schema in a file of a package."""
+    loaded: Document = json.loads(files(package).joinpath(name).read_text("utf-8"))
+    return loaded
+
+
+def _no_constant(name: str) -> float:
+    raise ValueError(f"expected finite numbers in a result file, got {name}")

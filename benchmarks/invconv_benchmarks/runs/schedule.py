@@ -1,0 +1,125 @@
+"""The schedule of a run: passes of worker processes, until time is up or the user stops it."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import invconv
+from invconv_benchmarks.measure import environment
+from invconv_benchmarks.results import fits, limits
+from invconv_benchmarks.results.collect import Collector
+from invconv_benchmarks.results.messages import Sizes, Times
+from invconv_benchmarks.results.result import Result
+from invconv_benchmarks.runs.worker import Job, run
+from invconv_benchmarks.suites.group import Group
+
+Step = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What to measure.
+
+    Attributes
+    ----------
+    command : str
+        What was typed.
+    groups : tuple of Group
+    targets : tuple of (library, device)
+    threads : tuple of int
+    not_run : tuple of str
+        What is absent, and why.
+    quick : bool
+    passes : int
+        How often each group is measured, each time in another process.
+    seconds : float
+        For the rounds of a contender in a pass.
+    deadline : float
+        Seconds after which no more passes begin; the first one, and memory, are always done.
+    """
+
+    command: str
+    groups: tuple[Group, ...]
+    targets: tuple[tuple[str, str], ...]
+    threads: tuple[int, ...]
+    not_run: tuple[str, ...]
+    quick: bool
+    passes: int
+    seconds: float
+    deadline: float
+
+    def jobs(self, cache: str) -> Iterator[tuple[int, Job]]:
+        """Yield (pass, job): the first pass, memory as pass 0, and the other passes."""
+        most = max(self.threads)
+        for number in (1, 0, *range(2, self.passes + 1)):
+            for threads in self.threads if number else (most,):
+                groups = tuple(g for g in self.groups if g.thorough or threads == most)
+                if groups:
+                    job = Job(groups, self.targets, threads, self.seconds, number == 0, cache)
+                    yield number, job
+
+
+def perform(plan: Plan, step: Step) -> Result:
+    """Measure, and return the result.
+
+    Parameters
+    ----------
+    plan : Plan
+    step : callable
+        Is told, before each group and at the end: what comes next, how many groups are done, and of
+        how many.
+    """
+    start, found, loads = time.monotonic(), Collector(), {"start": environment.load()}
+    with tempfile.TemporaryDirectory(prefix="invconv-") as cache:
+        passes = _measure(plan, list(plan.jobs(cache)), found, step)
+    loads["end"] = environment.load()
+    rows = found.rows()
+    exponents = fits.exponents(rows)
+    return Result(
+        invconv=invconv.__version__,
+        date=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        command=plan.command,
+        seconds=round(time.monotonic() - start, 1),
+        complete=0 in passes,
+        quick=plan.quick,
+        passes=max({1} | passes),
+        environment=environment.environment(),
+        load=loads,
+        not_run=list(plan.not_run),
+        pools=found.pools,
+        ceilings=list(found.ceilings.values()),
+        rows=rows,
+        exponents=exponents,
+        limits=limits.verdicts(rows, exponents),
+    )
+
+
+def _measure(plan: Plan, jobs: Sequence[tuple[int, Job]], found: Collector, step: Step) -> set[int]:
+    """Run the jobs until the user stops it or time is up; return the passes that were completed."""
+    start, passes = time.monotonic(), set[int]()
+    total, done = sum(len(job.groups) for _, job in jobs), 0
+    try:
+        for number, job in jobs:
+            step(_words(number, job, job.groups[0]), done, total)
+            with contextlib.closing(run(job)) as messages:
+                for message in messages:
+                    found.add(message, job.threads)
+                    if isinstance(message, Times | Sizes):
+                        done += 1
+                        step(_words(number, job, message.group), done, total)
+                        if number > 1 and time.monotonic() - start > plan.deadline:
+                            raise TimeoutError
+            passes.add(number)
+    except (KeyboardInterrupt, TimeoutError):
+        step("stopping", done, total)
+    return passes
+
+
+def _words(number: int, job: Job, group: Group) -> str:
+    kind = "memory" if job.memory else f"pass {number}, {job.threads} thr"
+    return f"{kind}: {group.title}"

@@ -1,0 +1,177 @@
+"""The laws at the edge: singular operators, lost digits, and arguments that are refused."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+
+import invconv as ic
+from invconv_conformance.laws.law import law, truth, values
+from invconv_conformance.laws.setting import Measure, Setting
+from invconv_conformance.truth.bounds import EPS
+from invconv_conformance.truth.extended import EXTENDED
+
+
+@law(
+    "singular",
+    "log_det = -inf; the inverse is a SingularConvError, or not finite where nobody may look",
+    "design",
+    regular=False,
+    singular=True,
+)
+def singular(s: Setting) -> Iterator[Measure]:
+    """Of operators that are exactly singular as computed."""
+    x = s.array(s.images[0])
+    yield truth(float(values(s.log_det_and_transpose(x)[0])) == -math.inf, "log_det")
+    log_det = values(s.conv.forward_and_log_det(x)[1])
+    yield truth(bool((log_det == -math.inf).all()), "forward_and_log_det")
+    try:
+        with np.errstate(divide="ignore", invalid="ignore"):  # array-api-strict is NumPy inside
+            got = values(s.conv.inverse(x))
+        got = got.reshape(len(s.norm(s.images[0])), -1)
+    except ic.SingularConvError as error:
+        yield truth("singular" in str(error), "the message")
+    else:
+        yield truth(not s.target.looks, "no SingularConvError")
+        yield truth(not np.isfinite(got).all(axis=1).any(), "an inverse with finite samples")
+    log_det_bar = s.target.asarray(np.ones(s.case.batch_shape), s.log_det_dtype)
+    try:
+        with np.errstate(divide="ignore", invalid="ignore"):
+            gradients, _ = s.conv.forward_vjp(x, x, log_det_bar)
+    except ic.SingularConvError as error:
+        yield truth(s.target.looks and "singular" in str(error), "the gradient of the log_det")
+    else:
+        # PLU's is a sum of parameters: its gradient is there, whatever they are
+        summed = "log_scale" in gradients
+        yield truth(summed or not s.target.looks, "no SingularConvError of the gradient")
+        finite = all(np.isfinite(values(g)).all() for g in gradients.values())
+        yield truth(summed or not finite, "a finite gradient of a log_det of -inf")
+    if s.target.looks:
+        yield _refuses(
+            "a gradient of its inverse", ic.SingularConvError, "", s.conv.inverse_vjp, x, x
+        )
+
+
+@law(
+    "condition",
+    "condition(shape) is |K| |K^-1|, in the 2-norm or in the 1-norm",
+    "N. J. Higham, ibid. ch. 15; exact up to 512 unknowns",
+    eager=True,
+)
+def condition(s: Setting) -> Iterator[Measure]:
+    """Against the dense matrix and its inverse in extended precision; another grid has its own."""
+    fresh = s.plain.replace()  # without the numbers that other laws made it remember
+    fresh.condition((1,) * len(s.case.spatial_shape))
+    found = fresh.condition(s.case.spatial_shape)
+    errors = [abs(found / number - 1) for number in _conditions(s)]
+    lost = max(_conditions(s)) * EPS["float64"]
+    yield Measure("condition", min(errors), 1e-9 + 1e2 * lost)
+    cheap = s.host._condition_bound(s.case.spatial_shape)
+    yield truth(cheap >= _conditions(s)[1] * (1 - 1e-9 - 1e2 * lost), "the bound from above")
+
+
+def _conditions(s: Setting) -> tuple[float, float]:
+    """Return the condition numbers in the 1-norm and in the 2-norm."""
+    matrix = s.affine[0]
+    inverse = s.lu.solve(np.eye(len(matrix), dtype=EXTENDED))
+    one = float(np.abs(matrix).sum(axis=0).max() * np.abs(inverse).sum(axis=0).max())
+    two = float(np.linalg.norm(matrix.astype(float), 2) * np.linalg.norm(inverse.astype(float), 2))
+    return one, two
+
+
+@law(
+    "warning",
+    "an inverse warns if and only if condition x eps > 1e-2",
+    "design",
+    eager=True,
+)
+def warning(s: Setting) -> Iterator[Measure]:
+    """Where the core may look at values; elsewhere it never does."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", ic.IllConditionedWarning)
+        s.plain.replace().inverse(s.array(s.images[0]))
+    warned = any(issubclass(w.category, ic.IllConditionedWarning) for w in caught)
+    lost = [number * EPS[s.log_det_dtype] for number in _conditions(s)]
+    if not s.target.looks:
+        yield truth(not warned, "a warning where the core may not look")
+    elif min(lost) > 1.1e-2:
+        yield truth(warned, "no warning")
+    elif max(lost) < 0.9e-2:
+        yield truth(not warned, "a warning without need")
+
+
+@law("no_promotion", "an argument of another dtype or library is a TypeError", "design", eager=True)
+def no_promotion(s: Setting) -> Iterator[Measure]:
+    """Whatever the library itself would have done with it."""
+    x = s.images[0]
+    other = "float32" if s.dtype != "float32" else "float64"
+    wrong: dict[str, Any] = {"list": x.tolist(), "integers": np.ones(x.shape, np.int64)}
+    wrong["dtype"] = s.target.asarray(x, other)
+    if s.target.library.name != "numpy":
+        wrong["library"] = x.astype("float32")
+    good = s.array(x)
+    for what, argument in wrong.items():
+        for method in (s.plain.forward, s.plain.inverse):
+            yield _refuses(what, TypeError, "", method, argument)
+        for pull in (s.plain.forward_vjp, s.plain.inverse_vjp):
+            yield _refuses(f"{what} as a cotangent", TypeError, "", pull, good, argument)
+    promoted = "float64" if s.log_det_dtype == "float32" else "float32"
+    log_det_bar = s.target.asarray(np.ones(s.case.batch_shape), promoted)
+    for pull in (s.plain.forward_vjp, s.plain.inverse_vjp):
+        yield _refuses("log_det_bar's dtype", TypeError, "", pull, good, good, log_det_bar)
+
+
+@law("no_transfer", "an argument on another device is a ValueError", "design", eager=True)
+def no_transfer(s: Setting) -> Iterator[Measure]:
+    """Where the library has another device."""
+    elsewhere = s.target.library.stranger(s.target.device)
+    if elsewhere is None:
+        return
+    x = s.target.library.asarray(s.images[0], s.dtype, elsewhere)
+    for method in (s.plain.forward, s.plain.inverse):
+        yield _refuses(f"an array on {elsewhere}", ValueError, "device", method, x)
+
+
+@law(
+    "errors",
+    "a wrong argument is a ValueError that names it and says what was expected",
+    "design",
+    eager=True,
+)
+def errors(s: Setting) -> Iterator[Measure]:
+    """Shapes, grids, names, cotangents."""
+    x, conv, shape = s.array(s.images[0]), s.plain, s.case.spatial_shape
+    batch = s.case.batch_shape
+    more = s.array(np.ones((*batch, conv.channels + 1, *shape)))
+    empty = s.array(np.ones((*batch, conv.channels, *(0 for _ in shape))))
+    larger = s.array(np.ones((*batch, conv.channels, *(n + 1 for n in shape))))
+    long = s.target.asarray(np.ones((*batch, 3)), s.log_det_dtype)
+    prepared = conv.prepare(shape, check=False)
+    calls: dict[str, tuple[Callable[..., Any], tuple[Any, ...], str]] = {
+        "channels": (conv.forward, (more,), "x: expected shape"),
+        "channels of y": (conv.inverse, (more,), "y: expected shape"),
+        "no pixels": (conv.forward, (empty,), "x: expected at least one pixel"),
+        "an empty grid": (conv.log_det, ((0,) * len(shape),), "at least one pixel"),
+        "another grid": (prepared.inverse, (larger,), "y: expected the grid"),
+        "y_bar": (conv.forward_vjp, (x, larger), "y_bar: expected the shape of x"),
+        "x_bar": (conv.inverse_vjp, (x, larger), "x_bar: expected the shape of y"),
+        "log_det_bar": (conv.forward_vjp, (x, x, long), "log_det_bar: expected the batch shape"),
+    }
+    if conv.ndim is not None:
+        calls["axes"] = (conv.log_det, ((2,) * (conv.ndim + 1),), "spatial axes")
+    for what, (function, arguments, message) in calls.items():
+        yield _refuses(what, ValueError, message, function, *arguments)
+
+
+def _refuses(
+    what: str, kind: type[Exception], message: str, function: Callable[..., Any], *arguments: Any
+) -> Measure:
+    try:
+        function(*arguments)
+    except kind as error:
+        return truth(message in str(error), f"{what}: the message")
+    return truth(False, f"{what} is taken")

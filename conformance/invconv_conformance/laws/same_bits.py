@@ -1,0 +1,145 @@
+"""The law of the compiled kernel: one order of the sums, whatever else runs and whoever asks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+
+import invconv as ic
+from invconv.arrays.namespaces import to_numpy
+from invconv.kernels.cpu import compiled, threads
+from invconv_conformance.cases.case import Shape
+from invconv_conformance.laws.law import law, truth
+from invconv_conformance.laws.setting import Floats, Measure, Setting
+
+_SAMPLES = 35  # of a batch: more than two vectors have lanes, and some are left over
+_FULL = 32  # of a batch that leaves no lane idle
+# of one channel: more than a buffer holds at a time, so wide or so tall
+_LARGE: dict[int, list[Shape]] = {
+    1: [(9000,)],
+    2: [(20, 9000), (700, 64)],
+    3: [(7, 20, 90)],
+    4: [(3, 5, 20, 30)],
+}
+_WIDE = (50, 36000)  # a second thread comes before the first one has done it all
+_THREADS = 2
+_ROUNDS = 10  # so that threads meet in different places
+
+Solve = Callable[[Floats], Floats]
+
+
+@law(
+    "same_bits",
+    "the compiled kernel gives an image's inverse the same bits alone, in a batch, in any thread, "
+    "in every library and mode",
+    "one order of the sums",
+)
+def same_bits(s: Setting) -> Iterator[Measure]:
+    """Where every step of a prepared inverse is the kernel; the bits are those that NumPy has."""
+    shape, channels = s.case.spatial_shape, s.plain.channels
+    if s.dtype not in ("float32", "float64"):
+        return
+    images = s.images[1].astype(s.dtype).reshape(-1, channels, *shape)
+    host = s.plain.asarrays(images).prepare(shape, check=False)
+    if not _is_kernel(host.plan):  # then it is no library's; JAX would compile it to say so
+        return
+    made = s.plain.prepare(shape, check=False)
+    if not _is_kernel(made.plan):
+        return
+    wanted = np.concatenate([host.inverse(image[None]) for image in images[:_SAMPLES]])
+    if s.target.mode == "eager":
+        yield from _however_called(s, made, images[:_SAMPLES], wanted)
+    else:
+        found = to_numpy(s.conv.inverse(s.array(s.images[1])))
+        yield truth(_same(found.reshape(images.shape)[:_SAMPLES], wanted), "in compiled code")
+    if s.target.library.name == "numpy":
+        for grid in _LARGE[len(shape)]:
+            yield from _large(s, grid)
+        if len(shape) == 2:
+            yield from _shared(s)
+
+
+def _however_called(
+    s: Setting, made: ic.PreparedInverse, images: Floats, wanted: Floats
+) -> Iterator[Measure]:
+    """Solve images in a batch, and one by one in several threads."""
+
+    def solve(some: Floats) -> Floats:
+        return to_numpy(made.inverse(s.array(some)))
+
+    batch, everywhere = (np.resize(a, (_SAMPLES, *a.shape[1:])) for a in (images, wanted))
+    yield truth(_same(solve(batch), everywhere), "in a batch")
+    with ThreadPoolExecutor(_THREADS) as pool:
+        found = pool.map(solve, [image[None] for image in images] * _THREADS)
+        same = [_same(x[0], wanted[i % len(images)]) for i, x in enumerate(found)]
+    yield truth(all(same), "alone, in any thread")
+
+
+def _large(s: Setting, grid: Shape) -> Iterator[Measure]:
+    """Solve images that go through a buffer in parts, alone and in a batch that fills vectors."""
+    solve, y = _two_images(s, grid)
+    wanted = np.concatenate([solve(image[None]) for image in y])
+    batch, everywhere = (np.concatenate([two] * (_FULL // 2)) for two in (y, wanted))
+    yield truth(_same(solve(batch), everywhere), "large, in a batch")
+    with _shared_out():
+        yield truth(_same(solve(batch), everywhere), "large, in a batch that threads share")
+
+
+def _shared(s: Setting) -> Iterator[Measure]:
+    """Solve an image whose rows threads share."""
+    solve, y = _two_images(s, _WIDE)
+    wanted = [solve(image[None])[0] for image in y]
+    with _shared_out():
+        found = (_same(solve(y[i : i + 1])[0], wanted[i]) for i in (0, 1) * _ROUNDS)
+        yield truth(all(found), "wide, shared by threads")
+
+
+def _two_images(s: Setting, grid: Shape) -> tuple[Solve, Floats]:
+    """Return a solve on a grid, its last axis for one channel, and two images for it.
+
+    They are to be solved in turn: none finds its own solution in memory that is used again.
+    """
+    channels = s.plain.channels
+    grid = (*grid[:-1], max(2, grid[-1] // channels))
+    made = s.plain.prepare(grid, check=False)
+    y = np.resize(s.case.rng().standard_normal(9973), (2, channels, *grid)).astype(s.dtype)
+
+    def solve(images: Floats) -> Floats:
+        with np.errstate(over="ignore", invalid="ignore"):  # of inverses that grow
+            return to_numpy(made.inverse(images))
+
+    return solve, y
+
+
+def _is_kernel(plan: dict[str, Any]) -> bool:
+    """Tell whether all that a plan does is the compiled kernel's work."""
+    steps = plan.get("steps")
+    return all(map(_is_kernel, steps)) if steps else plan["method"] == "compiled kernel"
+
+
+def _same(x: Floats, y: Floats) -> bool:
+    """Tell whether two arrays have the same numbers, bit for bit but for the kind of a NaN."""
+    if x.tobytes() == y.tobytes():
+        return True
+    numbers = ~np.isnan(x)
+    signs = np.array_equal(np.signbit(x[numbers]), np.signbit(y[numbers]))
+    return signs and np.array_equal(x, y, equal_nan=True)
+
+
+@contextmanager
+def _shared_out() -> Iterator[None]:
+    """Let threads share solves of any size, inside this context."""
+    before, number = compiled._SHARED, threads.number()
+    compiled._SHARED = 0.0
+    compiled._run.cache_clear()
+    ic.set_num_threads(_THREADS)
+    try:
+        yield
+    finally:
+        ic.set_num_threads(number)
+        compiled._SHARED = before
+        compiled._run.cache_clear()

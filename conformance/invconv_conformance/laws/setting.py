@@ -1,0 +1,164 @@
+"""A case on a library, device and dtype, and the truth about it in extended precision."""
+
+from __future__ import annotations
+
+import functools
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+import invconv as ic
+from invconv.arrays.namespaces import to_numpy
+from invconv_conformance.cases.case import Case
+from invconv_conformance.laws.compiled import Compiled
+from invconv_conformance.libraries.table import Target
+from invconv_conformance.truth import oracle
+from invconv_conformance.truth.bounds import C_FACTOR, EPS, LEAST, Scales, scales
+from invconv_conformance.truth.extended import EXTENDED, ExtendedLU
+
+Array = Any
+Floats = np.ndarray[Any, Any]
+
+
+@dataclass(frozen=True)
+class Measure:
+    """An error and its bound; ``what`` says of which output."""
+
+    what: str
+    error: float
+    bound: float
+
+    @property
+    def share(self) -> float:
+        """How much of the bound is used up, inf for NaN; over 1 is a failure."""
+        share = self.error / self.bound if self.bound else math.inf * self.error
+        return math.inf if math.isnan(share) else share
+
+
+@dataclass(frozen=True, eq=False)
+class Setting:
+    """A case on a target in a dtype, and the truth about it in extended precision.
+
+    The truth is that of the numbers the library was given, rounded to the dtype.
+    """
+
+    case: Case
+    target: Target
+    dtype: str
+
+    @functools.cached_property
+    def plain(self) -> ic.InvertibleConv:
+        """The operator on the library."""
+        return self.case.conv().asarrays(self.array(np.zeros(())))
+
+    @functools.cached_property
+    def conv(self) -> ic.InvertibleConv | Compiled:
+        """The operator as the target's mode runs it."""
+        if self.target.mode == "eager":
+            return self.plain
+
+        def zeros(shape: tuple[int, ...]) -> Array:
+            return self.target.asarray(np.zeros(shape), self.log_det_dtype)
+
+        return Compiled(self.plain, self.case.spatial_shape, self.target.compile, zeros)
+
+    def log_det_and_transpose(self, x: Array) -> tuple[Array, Array]:
+        """Return the log-determinant of one sample, and K^T x."""
+        if isinstance(self.conv, Compiled):
+            return self.conv.log_det_and_transpose(x)
+        return self.conv.log_det(self.case.spatial_shape), self.conv.transpose().forward(x)
+
+    def log_det_of_inverse(self, x: Array) -> Array:
+        """Return the log-determinant of the inverse as an operator, for one sample."""
+        if isinstance(self.conv, Compiled):
+            return self.conv.log_det_of_inverse(x)
+        return ic.Inverse(self.plain).log_det(self.case.spatial_shape)
+
+    @functools.cached_property
+    def host(self) -> ic.InvertibleConv:
+        """The same numbers in NumPy float64."""
+        return self.plain.asarrays(np.empty(0))
+
+    @functools.cached_property
+    def affine(self) -> tuple[Floats, Floats]:
+        """The dense matrix and shift."""
+        return oracle.affine(self.host, self.case.spatial_shape, EXTENDED)
+
+    @functools.cached_property
+    def lu(self) -> ExtendedLU:
+        """The dense matrix, factored."""
+        return ExtendedLU(self.affine[0])
+
+    @functools.cached_property
+    def scales(self) -> Scales:
+        """What the bounds depend on."""
+        return scales(self.host, self.case.spatial_shape)
+
+    @property
+    def unit(self) -> float:
+        """C m eps, of the dtype that is computed in."""
+        return C_FACTOR * self.scales.terms * EPS[self.log_det_dtype]
+
+    def cast(self, size: Floats) -> Floats:
+        """Return what is lost by the cast to a half type of arrays with these 2-norms, else 0."""
+        if self.dtype == self.log_det_dtype:
+            return np.zeros_like(size)
+        least = LEAST[self.dtype] * math.sqrt(len(self.affine[0]))
+        return EPS[self.dtype] * size + least
+
+    def array(self, values: Floats) -> Array:
+        """Put values on the device."""
+        return self.target.asarray(values, self.dtype)
+
+    @functools.cached_property
+    def images(self) -> tuple[Floats, ...]:
+        """Three random arrays, rounded to the dtype."""
+        return tuple(to_numpy(self.array(x)).astype(np.float64) for x in self.case.images(3))
+
+    @functools.cached_property
+    def image_of_x(self) -> Floats:
+        """K x + b, rounded to the dtype."""
+        y = self.forward(self.images[0]).astype(np.float64)
+        return to_numpy(self.array(y)).astype(np.float64)
+
+    @property
+    def outputs(self) -> dict[str, Floats]:
+        """What the inverse is judged on: random y, and a y that comes from a random x."""
+        return {"random y": self.images[1], "y = K x + b": self.image_of_x}
+
+    @property
+    def log_det_dtype(self) -> str:
+        """That of a log-determinant, float32 for the half types."""
+        return "float32" if self.dtype in ("float16", "bfloat16") else self.dtype
+
+    def rows(self, x: Floats) -> Floats:
+        """Return the samples as rows, in extended precision."""
+        return x.reshape(-1, len(self.affine[0])).astype(EXTENDED)
+
+    def forward(self, x: Floats) -> Floats:
+        """Return the true K x + b."""
+        return (self.rows(x) @ self.affine[0].T + self.affine[1]).reshape(x.shape)
+
+    def inverse(self, y: Floats) -> Floats:
+        """Return the true K^-1 (y - b)."""
+        return self.lu.solve((self.rows(y) - self.affine[1]).T).T.reshape(y.shape)
+
+    def norm(self, x: Floats) -> Floats:
+        """Return the 2-norm of each sample."""
+        norms: Floats = np.sqrt((self.rows(x) ** 2).sum(axis=1)).astype(np.float64)
+        return norms
+
+    @property
+    def shift_norm(self) -> float:
+        """|b|."""
+        return float(self.norm(self.affine[1])[0])
+
+    def worst(self, what: str, error: Floats, bound: Floats) -> Measure:
+        """Return the measure of the sample that uses up most of its bound."""
+        if error.size == 0:
+            return Measure(what, 0.0, 1.0)
+        share = np.where(np.isfinite(error), error, math.inf) / bound
+        i = int(share.argmax())
+        return Measure(what, float(error[i]), float(bound[i]))

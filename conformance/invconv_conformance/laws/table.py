@@ -1,0 +1,17 @@
+"""The laws: what an operator must do on every library, device and dtype, each with its bound.
+
+A law takes a `Setting` (a case on a library, device, mode and dtype) and yields `Measure`s: an
+error, and the bound that it must keep, in the same units. A law about behaviour measures 0 or 1.
+"""
+
+from __future__ import annotations
+
+from invconv_conformance.laws import behaviour, derivatives, edges, same_bits, values
+from invconv_conformance.laws.law import Law
+
+LAWS: dict[str, Law] = {
+    law.id: law
+    for module in (values, derivatives, edges, behaviour, same_bits)
+    for law in vars(module).values()
+    if isinstance(law, Law)
+}

@@ -1,0 +1,52 @@
+"""Processes: the threads and the folder of compiled programs that workers get, and their memory."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+_THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "PJRT_NPROC")
+
+
+def settings(threads: int, cache: str) -> dict[str, str]:
+    """Return the variables for a number of threads and a folder that workers share.
+
+    What one of them compiles serves the others, however little time it took.
+    """
+    found = dict.fromkeys(_THREADS, str(threads))
+    if cache:
+        found["JAX_COMPILATION_CACHE_DIR"] = cache
+        found["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+    return found
+
+
+def share_the_card() -> None:
+    """Let CuPy, PyTorch and JAX, here and in workers, take a GPU's memory as they need it.
+
+    JAX takes three quarters of it when it first looks for devices: call this before.
+    """
+    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+
+
+def peak_memory() -> int:
+    """Return the most bytes of memory that this process has had, 0 where that is not known."""
+    try:
+        import resource
+    except ImportError:  # on Windows
+        return 0
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return most if sys.platform == "darwin" else most * 1024
+
+
+@contextmanager
+def environment(variables: Mapping[str, str]) -> Iterator[None]:
+    """Set variables for processes that are started inside this context."""
+    before = dict(os.environ)
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)

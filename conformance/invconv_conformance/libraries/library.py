@@ -1,0 +1,210 @@
+"""What an array library is to the conformance suite, the demo and the benchmarks."""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import importlib.metadata
+import importlib.util
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from types import ModuleType
+from typing import Any, NamedTuple
+
+import array_api_compat
+import numpy as np
+
+Array = Any
+Function = Callable[[Array], Array]
+Parameters = dict[str, Array]
+Pullback = Callable[
+    [Callable[[Parameters, Array], tuple[Array, ...]], Parameters, Array, tuple[Array, ...]],
+    tuple[Parameters, Array],
+]
+
+
+class Column(NamedTuple):
+    """What results are listed under, in words: a library, one of its devices, a mode, a dtype."""
+
+    library: str
+    device: str
+    mode: str
+    dtype: str
+
+
+def as_it_is(function: Function) -> Function:
+    """Return a function as it is, which is eager."""
+    return function
+
+
+@dataclass(frozen=True)
+class Library:
+    """An array library.
+
+    Attributes
+    ----------
+    name : str
+        Its import name.
+    title, distribution : str
+        How it is written, and how it is installed.
+    extra : str or None
+        The extra of invconv that installs it.
+    dtypes : tuple of str
+        The real floating dtypes that are tested.
+    devices : callable
+        Lists the names of the devices that are there.
+    device : callable
+        Turns such a name into what the library's creation functions take.
+    synchronise : callable
+        Waits until an array has been computed.
+    modes : dict of str to callable
+        The ways to run a function of arrays; each turns one into another. "eager" is the first.
+    slow_modes : tuple of str
+        Those that are run only when they are asked for.
+    host : tuple of str
+        The devices in host memory, whose values the core looks at.
+    compiles_eagerly : bool
+        Whether eager code is compiled too, operation by operation, which takes most of its time.
+    forget : callable
+        Frees the memory of all programs that were compiled.
+    views : bool
+        Whether an array may be a strided or read-only view of another one's memory.
+    stranger : callable
+        Given a device, returns the name of another one to put a misplaced array on, or None.
+    pullback : callable or None
+        Its automatic differentiation: takes a function of (parameters, x), those, and cotangents of
+        what it returns, and gives the gradients by the parameters and by x.
+    """
+
+    name: str
+    title: str
+    distribution: str
+    extra: str | None
+    dtypes: tuple[str, ...]
+    devices: Callable[[], list[str]]
+    device: Callable[[str], Any]
+    synchronise: Callable[[Array], None] = lambda x: None
+    modes: Mapping[str, Callable[[Function], Function]] = field(
+        default_factory=lambda: {"eager": as_it_is}
+    )
+    slow_modes: tuple[str, ...] = ()
+    host: tuple[str, ...] = ("cpu",)
+    compiles_eagerly: bool = False
+    forget: Callable[[], None] = lambda: None
+    views: bool = True
+    stranger: Callable[[str], str | None] = lambda device: None
+    pullback: Pullback | None = None
+
+    def columns(self, *, every_dtype: bool = False, every_mode: bool = False) -> list[Column]:
+        """Return all that the library can be run as.
+
+        Compiled code runs in float32 unless another dtype is asked for: a compiler is slow, and
+        the dtype changes little in what it makes. A mode that takes minutes an operator is run
+        when it is asked for.
+        """
+        return [
+            Column(self.name, device, mode, dtype)
+            for device in self.devices()
+            for mode in self.modes
+            for dtype in self.dtypes
+            if mode == "eager" or every_dtype or dtype == "float32"
+            if every_mode or mode not in self.slow_modes
+        ]
+
+    @property
+    def compile(self) -> Callable[[Function], Function]:
+        """What the library's users do to a function that they call in a loop."""
+        return self.modes.get("jit", as_it_is)
+
+    def absent(self) -> str | None:
+        """Return why the library cannot run here, or None if it can."""
+        if importlib.util.find_spec(self.name) is None:
+            return f"{self.title}: not installed"
+        if not self.devices():
+            return f"{self.title}: not executed, no GPU"
+        return None
+
+    @property
+    def installed_as(self) -> str | None:
+        """The distribution that is installed, which for CuPy depends on the CUDA, or None."""
+        if _is_installed(self.distribution):
+            return self.distribution
+        top = self.name.partition(".")[0]
+        return next(iter(importlib.metadata.packages_distributions().get(top, ())), None)
+
+    @property
+    def version(self) -> str:
+        """The installed version, which the distribution states or else the library."""
+        if (distribution := self.installed_as) is not None:
+            return importlib.metadata.version(distribution)
+        top = self.name.partition(".")[0]
+        return str(getattr(importlib.import_module(top), "__version__", "unknown"))
+
+    def asarray(self, values: np.ndarray[Any, Any], dtype: str, device: str) -> Array:
+        """Copy NumPy values into the library."""
+        xp = self.namespace()
+        return xp.asarray(values, dtype=getattr(xp, dtype), device=self.device(device))
+
+    def namespace(self) -> Any:
+        """Return the library's array-API namespace."""
+        name = {"jax": "jax.numpy", "array_api_strict": "array_api_strict"}.get(
+            self.name, f"array_api_compat.{self.name}"
+        )
+        return importlib.import_module(name)
+
+
+@dataclass(frozen=True)
+class Unadapted(Library):
+    """An array library that nobody here knows, found by its import name."""
+
+    def absent(self) -> str | None:
+        """Return None: it has been imported."""
+        return None
+
+    def asarray(self, values: np.ndarray[Any, Any], dtype: str, device: str) -> Array:
+        """Copy NumPy values into the library, onto its default device."""
+        xp = self.namespace()
+        return xp.asarray(values, dtype=getattr(xp, dtype))
+
+    def namespace(self) -> Any:
+        """Return what array-api-compat makes of the library, else the library itself."""
+        return _namespace_of(importlib.import_module(self.name))
+
+
+def _is_installed(distribution: str) -> bool:
+    try:
+        importlib.metadata.distribution(distribution)
+    except importlib.metadata.PackageNotFoundError:
+        return False
+    return True
+
+
+def _namespace_of(module: ModuleType) -> Any:
+    x = module.asarray(np.zeros(1))
+    return array_api_compat.array_namespace(x) if array_api_compat.is_array_api_obj(x) else module
+
+
+@functools.cache
+def unadapted(name: str) -> Unadapted:
+    """Return a library by its import name, such as "dask.array".
+
+    Raises
+    ------
+    ValueError
+        If it cannot be imported, or has no ``asarray`` or no float64 and float32.
+    """
+    try:
+        xp = _namespace_of(importlib.import_module(name))
+    except ImportError as error:
+        raise ValueError(f"--namespace: cannot import {name}: {error}") from None
+    except AttributeError:
+        raise ValueError(
+            f"--namespace: {name} has no asarray, so it is no array-API namespace; "
+            "expected an import name such as dask.array"
+        ) from None
+    dtypes = tuple(d for d in ("float64", "float32") if hasattr(xp, d))
+    if not dtypes:
+        raise ValueError(f"--namespace: {name} has neither float64 nor float32")
+    return Unadapted(
+        name, name, name, None, dtypes, lambda: ["default"], lambda device: None, host=()
+    )

@@ -1,0 +1,50 @@
+"""Counts, shares and numbers as the page of a conformance run shows them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+_STATUS = {
+    "pass": ("check holds", "checks hold"),
+    "fail": ("fails", "fail"),
+    "error": ("ends in an error", "end in an error"),
+    "expected": ("fails as expected", "fail as expected"),
+    "not applicable": ("does not apply", "do not apply"),
+}
+
+
+def tally(counts: Mapping[str, int]) -> list[str]:
+    """Return words for each status that occurs, such as "3 checks hold"."""
+    found = {status: counts.get(status, 0) for status in _STATUS}
+    if not any(found.values()):
+        return ["0 checks hold"]
+    return [f"{n:,} {_STATUS[status][n != 1]}" for status, n in found.items() if n]
+
+
+def percent(value: float) -> str:
+    """Return a share in percent, rounded down from 10 % on."""
+    number = 100 * value
+    if number == 0:
+        return "0"
+    if number < 0.01:
+        return "<0.01%"
+    digits = 2 if number < 1 else 1 if number < 10 else 0
+    return f"{number if digits else math.floor(number):.{digits}f}%"
+
+
+def short(value: float | None) -> str:
+    """Return three digits; None, which stands for an infinite number, is "∞"."""
+    if value is None:
+        return "∞"
+    if value and not 1e-3 <= abs(value) < 1e5:
+        digits, _, power = f"{value:.2e}".partition("e")
+        return f"{digits}e{int(power)}".replace("-", "−")
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:#.3g}" if value else "0"
+
+
+def shade(value: float, lowest: int) -> str:
+    """Return the CSS class of a colour, two for each decade from ``lowest`` on."""
+    if value <= 0:
+        return "s0"
+    return f"s{min(8, max(0, math.ceil(2 * (math.log10(value) - lowest) - 1e-9)))}"

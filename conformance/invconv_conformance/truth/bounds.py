@@ -1,0 +1,111 @@
+"""How far a computed result may be from the true one: derived, not tuned.
+
+With eps the unit roundoff's double, and m the length of the longest sum that a result goes
+through (C prod(k) for a convolution, C for a C x C matrix, log2 N more for an FFT; the sum over
+the steps of a composition), a sum of products has a forward and backward error of at most about
+m eps. ``C_FACTOR`` is the only constant, and stands for what the count leaves out: the solve
+behind a product, the cast of a result, the order of the sums.
+
+    forward    |error| <= c m eps (|K| |x| + |b|)
+    residual   |K x + b - y| <= c m eps (|K| |x| + |b| + |y|)
+    inverse    |error| <= c m eps |K| |K^-1| (|x| + |K^-1| |b|)
+    log-det    c C eps sum |log terms|, where it is a sum of logs of given numbers;
+               + c m eps sum over the matrices of their condition, where it comes from an LU
+               + n |K| |K^-1| times the eps of the oracle's own LU, of n unknowns
+
+The half types are computed in float32, whose eps it is then; the cast of a result adds the half
+type's own eps times its norm.
+
+|K| is the 2-norm, for a composition the product of its steps' (an intermediate may be that large).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+import invconv as ic
+from invconv_conformance.truth import oracle
+from invconv_conformance.truth.extended import EXTENDED, ExtendedLU
+from invconv_conformance.truth.oracle import Matrix, Shape
+
+C_FACTOR = 10.0
+
+# the smallest number of a half type, below which a cast gives 0
+LEAST = {"float16": 2.0**-24, "bfloat16": 2.0**-133}
+EPS = {"float64": 2.0**-52, "float32": 2.0**-23, "float16": 2.0**-10, "bfloat16": 2.0**-7}
+
+
+@dataclass(frozen=True)
+class Scales:
+    """What the bounds of an operator on a grid depend on.
+
+    Attributes
+    ----------
+    terms : float
+        m.
+    gain, loss : float
+        |K| and |K^-1|.
+    logs : float
+        The bound of the log-determinant's error, in units of c eps.
+    """
+
+    terms: float
+    gain: float
+    loss: float
+    logs: float
+
+
+def scales(conv: ic.InvertibleConv, shape: Shape) -> Scales:
+    """Return the scales of an operator of NumPy float64 arrays."""
+    if isinstance(conv, ic.Inverse):
+        s = scales(conv.conv, shape)
+        return Scales(s.terms, s.loss, s.gain, s.logs)
+    if isinstance(conv, ic.Chain | ic.EmergingConv):
+        parts = conv.steps if isinstance(conv, ic.Chain) else (conv.first, conv.second)
+        found = [scales(part, shape) for part in parts]
+        return Scales(
+            sum(s.terms for s in found),
+            math.prod(s.gain for s in found),
+            math.prod(s.loss for s in found),
+            sum(s.logs for s in found),
+        )
+    matrix = oracle.affine(conv, shape, EXTENDED)[0]
+    values = np.linalg.svd(matrix.astype(float), compute_uv=False)
+    gain, loss = float(values[0]), _inverse_norm(matrix)
+    with np.errstate(divide="ignore"):  # a singular operator has a value, and no inverse to bound
+        terms, logs = _leaf(conv, shape, float(np.abs(np.log(values)).sum()), gain * loss)
+    return Scales(terms, gain, loss, logs)
+
+
+def _inverse_norm(matrix: Matrix) -> float:
+    """Return |K^-1|, inf if K is singular; the smallest singular value drowns in float64's eps."""
+    lu = ExtendedLU(matrix)
+    if not np.isfinite(lu.log_det()):
+        return math.inf
+    return float(np.linalg.norm(lu.solve(np.eye(len(matrix))).astype(float), 2))
+
+
+def _leaf(
+    conv: ic.InvertibleConv, shape: Shape, log_values: float, condition: float
+) -> tuple[float, float]:
+    """Return m and the log-determinant's scale of one matrix."""
+    channels, pixels = conv.channels, math.prod(shape)
+    if isinstance(conv, ic.AutoregressiveConv):
+        centre = (0, *((k - 1) // 2 for k in conv.kernel.shape[3:]))
+        if conv.mask == "corner":
+            centre = (0,) * len(shape)
+        pivots = [conv.kernel[(c, c, *centre)] for c in range(channels)]
+        terms = channels * math.prod(conv.kernel.shape[2:])
+        return terms, channels * pixels * float(np.abs(np.log(np.abs(pivots))).sum())
+    if isinstance(conv, ic.PeriodicConv):
+        terms = channels * math.prod(conv.kernel.shape[2:]) + math.log2(2 * pixels)
+        return terms, channels * log_values + terms * pixels * condition
+    if isinstance(conv, ic.QRConv1x1):
+        terms = channels * (1 + conv.reflectors.shape[0])
+        return terms, channels * pixels * float(np.abs(np.log(np.abs(conv.scale))).sum())
+    if isinstance(conv, ic.PLUConv1x1 | ic.ActNorm):
+        return 2 * channels, channels * pixels * float(np.abs(conv.log_scale).sum())
+    return channels, channels * (log_values + pixels * condition)

@@ -1,0 +1,158 @@
+"""The dense matrix of every operator, from its definition.
+
+Loops over pixels and taps in extended precision, sharing no code with the core: it reads an
+operator's public fields, of NumPy float64, and nothing else. Vectors are (C, *spatial) in C order.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from typing import Any
+
+import numpy as np
+
+import invconv as ic
+from invconv_conformance.truth.extended import EXTENDED, ExtendedLU
+
+Matrix = np.ndarray[Any, Any]
+Shape = tuple[int, ...]
+
+
+def affine(conv: ic.InvertibleConv, shape: Shape, dtype: Any = np.float64) -> tuple[Matrix, Matrix]:
+    """Return (K, b) with forward(x) = K x + b.
+
+    Parameters
+    ----------
+    conv : InvertibleConv
+        Of NumPy float64 arrays.
+    shape : tuple of int
+        The grid.
+    dtype : dtype
+        What matrices are multiplied in: float64 (LAPACK's, for large grids) or ``EXTENDED``.
+    """
+    if isinstance(conv, ic.Chain):
+        return _compose([affine(step, shape, dtype) for step in conv.steps])
+    if isinstance(conv, ic.Inverse):
+        matrix, shift = affine(conv.conv, shape, dtype)
+        inverse = ExtendedLU(matrix).solve(_identity(len(matrix))).astype(dtype)
+        return inverse, -inverse @ shift
+    pixels = math.prod(shape)
+    bias = getattr(conv, "bias", None)
+    bias = np.zeros(conv.channels) if bias is None else bias
+    shift = np.repeat(bias.astype(dtype), pixels)
+    if isinstance(conv, ic.EmergingConv):
+        parts = [affine(conv.first, shape, dtype), affine(conv.second, shape, dtype)]
+        matrix, inner = _compose(parts)
+        return matrix, inner + shift
+    return _matrix(conv, shape).astype(dtype), shift
+
+
+def _identity(size: int) -> Matrix:
+    return np.eye(size, dtype=EXTENDED)
+
+
+def _compose(maps: list[tuple[Matrix, Matrix]]) -> tuple[Matrix, Matrix]:
+    matrix, shift = maps[0]
+    for next_matrix, next_shift in maps[1:]:
+        matrix, shift = next_matrix @ matrix, next_matrix @ shift + next_shift
+    return matrix, shift
+
+
+def _matrix(conv: ic.InvertibleConv, shape: Shape) -> Matrix:
+    if isinstance(conv, ic.AutoregressiveConv):
+        return _autoregressive(conv, shape)
+    if isinstance(conv, ic.PeriodicConv):
+        return _periodic(conv, shape)
+    if isinstance(conv, ic.Conv1x1):
+        weight = conv.weight
+    elif isinstance(conv, ic.PLUConv1x1):
+        weight = plu(conv.permutation, conv.lower, conv.upper, conv.sign, conv.log_scale)
+    elif isinstance(conv, ic.QRConv1x1):
+        weight = qr(conv.reflectors, conv.upper, conv.scale)
+    elif isinstance(conv, ic.ActNorm):
+        weight = np.diag(np.exp(conv.log_scale.astype(EXTENDED)))
+    else:
+        raise TypeError(f"the oracle has no definition of {type(conv).__name__}")
+    return np.kron(weight, np.eye(math.prod(shape)))
+
+
+def plu(
+    permutation: Matrix, lower: Matrix, upper: Matrix, sign: Matrix, log_scale: Matrix
+) -> Matrix:
+    """Return P L (U + diag(sign exp(log_scale)))."""
+    channels = len(sign)
+    p, left, right = (np.zeros((channels, channels), EXTENDED) for _ in range(3))
+    for i in range(channels):
+        p[i, int(permutation[i])] = 1.0
+        for j in range(channels):
+            left[i, j] = 1.0 if i == j else (lower[i, j] if j < i else 0.0)
+            right[i, j] = (
+                sign[i] * np.exp(log_scale[i].astype(EXTENDED))
+                if i == j
+                else (upper[i, j] if j > i else 0.0)
+            )
+    return p @ left @ right
+
+
+def qr(reflectors: Matrix, upper: Matrix, scale: Matrix) -> Matrix:
+    """Return H_1 ... H_m (U + diag(scale))."""
+    channels = len(scale)
+    q = _identity(channels)
+    for v in reflectors.astype(EXTENDED):
+        q = q @ (_identity(channels) - 2 * np.outer(v, v) / (v @ v))
+    right = np.zeros((channels, channels), EXTENDED)
+    for i in range(channels):
+        right[i, i] = scale[i]
+        for j in range(i + 1, channels):
+            right[i, j] = upper[i, j]
+    return q @ right
+
+
+def _grid(shape: Shape) -> list[Shape]:
+    return list(itertools.product(*map(range, shape)))
+
+
+def _autoregressive(conv: ic.AutoregressiveConv, shape: Shape) -> Matrix:
+    kernel, channels = conv.kernel, conv.channels
+    assert isinstance(conv.direction, tuple)
+    assert isinstance(conv.dilation, tuple)
+    block = np.zeros((channels, *shape, channels, *shape), EXTENDED)
+    for p in _grid(shape):
+        for t in _grid(kernel.shape[2:]):
+            o = list(t)
+            if conv.mask == "raster":
+                for axis in range(1, len(t)):
+                    o[axis] = t[axis] - (kernel.shape[2 + axis] - 1) // 2
+            leading = next((i for i in o if i != 0), 0)
+            if leading < 0:
+                continue
+            source = tuple(
+                i - s * d * j
+                for i, s, d, j in zip(p, conv.direction, conv.dilation, o, strict=True)
+            )
+            if any(i < 0 or i >= n for i, n in zip(source, shape, strict=True)):
+                continue
+            for out in range(channels):
+                for inp in range(channels):
+                    masked = inp > out if conv.channel_order == "lower" else inp < out
+                    if not any(o) and masked:
+                        continue
+                    block[(out, *p, inp, *source)] += kernel[(out, inp, *t)]
+    return block.reshape(channels * math.prod(shape), -1)
+
+
+def _periodic(conv: ic.PeriodicConv, shape: Shape) -> Matrix:
+    kernel, channels = conv.kernel, conv.channels
+    assert isinstance(conv.dilation, tuple)
+    block = np.zeros((channels, *shape, channels, *shape), EXTENDED)
+    for p in _grid(shape):
+        for t in _grid(kernel.shape[2:]):
+            source = tuple(
+                (i + d * (j - (k - 1) // 2)) % n
+                for i, j, k, d, n in zip(p, t, kernel.shape[2:], conv.dilation, shape, strict=True)
+            )
+            for out in range(channels):
+                for inp in range(channels):
+                    block[(out, *p, inp, *source)] += kernel[(out, inp, *t)]
+    return block.reshape(channels * math.prod(shape), -1)

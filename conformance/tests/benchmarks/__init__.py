@@ -1,0 +1,4 @@
+"""Benchmarks: what is measured, how results are read, and what is said of them.
+
+Imports invconv_benchmarks.
+"""

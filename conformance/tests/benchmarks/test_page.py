@@ -1,0 +1,206 @@
+"""The report's page: what it holds, and that nothing in it can break out or be loaded."""
+
+from __future__ import annotations
+
+import math
+import re
+from html.parser import HTMLParser
+from typing import Any
+
+import pytest
+
+from invconv_conformance.pages.conformance import as_page, cells, share
+from invconv_conformance.pages.words import percent, short
+
+HOSTILE = "</script><script>alert('x')</script><!--&amp;\u2028\u2029"
+
+
+def result(case: str, error: float | None, status: str = "pass", **others: Any) -> dict[str, Any]:
+    fields = {
+        "law": "forward.value",
+        "case": case,
+        "library": "torch",
+        "device": "cpu",
+        "mode": "eager",
+        "dtype": "float64",
+        "status": status,
+        "what": "y",
+        "error": error,
+        "bound": 1e-12,
+        "seconds": 0.1,
+        "reproduce": f"python -m invconv conformance --library torch --cases '{case}'",
+    }
+    return fields | others
+
+
+def document(*results: dict[str, Any], **others: Any) -> dict[str, Any]:
+    columns = {
+        (r["library"], r["device"], r["mode"], r["dtype"]): {
+            "title": "PyTorch",
+            "version": "2.13.0",
+            **{k: r[k] for k in ("library", "device", "mode", "dtype")},
+        }
+        for r in results
+    }
+    fields = {
+        "schema": "invconv-conformance/1",
+        "invconv": "0.1.0",
+        "date": "2026-11-24T19:40:00+00:00",
+        "python": "3.11.7",
+        "platform": "Linux",
+        "command": "python -m invconv conformance --html report.html",
+        "seconds": 1.5,
+        "c": 10.0,
+        "columns": list(columns.values()),
+        "not_run": ["CuPy: not executed, no GPU"],
+        "lacks": {},
+        "laws": {"forward.value": {"definition": "|f(x) - K x| <= c m eps", "source": "it is"}},
+        "results": list(results),
+        "agreement": [],
+    }
+    return fields | others
+
+
+class Elements(HTMLParser):
+    """The elements of a page, its style, and the text of the elements that are shown."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.style = ""
+        self.texts: list[str] = []
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        """Keep an element."""
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_data(self, data: str) -> None:
+        """Keep the text of the style, or of an element that is shown."""
+        if self.lasttag == "style" and not self.style:
+            self.style = data
+        elif data.strip():
+            self.texts.append(data.strip())
+
+
+def test_the_page_holds_the_worst_case_and_all_that_fails() -> None:
+    passes = [result(f"case-{i}", i * 1e-15) for i in range(500)]
+    bad = [
+        result("known", 4e-12, "expected", reason="https://github.com/jax-ml/jax/issues/1"),
+        result("raises", None, "error", what="ValueError: no"),
+        result("over", 2e-12, "fail"),
+        result("infinite", None, "fail"),
+    ]
+    run = document(*passes, *bad, result("none", 0.0, "not applicable"))
+    (cell,) = cells(run)
+    assert (cell.law, cell.column) == ("forward.value", 0)
+    counts = {"pass": 500, "expected": 1, "error": 1, "fail": 2, "not applicable": 1}
+    assert cell.counts == counts
+    assert cell.worst == passes[-1]
+    assert cell.share == pytest.approx(0.499)
+    assert [found["case"] for found in cell.bad] == ["infinite", "over", "raises", "known"]
+    shown = Elements(as_page(run)).texts
+    for text in (passes[-1]["reproduce"], "case-499", "49%", "ValueError: no", "200%", "✕ 3"):
+        assert text in shown
+    links = [a.get("href") for tag, a in Elements(as_page(run)).tags if tag == "a"]
+    assert "https://github.com/jax-ml/jax/issues/1" in links
+    cases = [text for text in shown if text in {r["case"] for r in bad} | {"case-499"}]
+    assert cases == ["case-499", "infinite", "over", "raises", "known"]
+    assert "case-498" not in as_page(run)
+    (lead,) = [text for text in shown if text.startswith("500 checks hold")]
+    said = "2 fail; 1 ends in an error; 1 fails as expected; 1 does not apply"
+    assert lead == f"500 checks hold; {said}. Not run: CuPy: not executed, no GPU."
+
+
+def test_every_law_and_column_has_its_own_cell() -> None:
+    results = [
+        result("a", 1e-13, law=law, mode=mode, dtype=dtype)
+        for law in ("forward.value", "kind")
+        for mode in ("eager", "jit")
+        for dtype in ("float64", "float32")
+    ]
+    found = cells(document(*results))
+    assert len({(c.law, c.column) for c in found}) == len(found) == 8
+    assert {c.column for c in found} == set(range(4))
+    tags = Elements(as_page(document(*results))).tags
+    links = [a["href"] for tag, a in tags if tag == "a" and "cell" in (a.get("class") or "")]
+    places = {f"#{a['id']}" for _, a in tags if a.get("id")}
+    assert len(set(links)) == 8
+    assert set(links) <= places
+
+
+@pytest.mark.parametrize(
+    ("error", "bound", "expected"),
+    [(1.0, 4.0, 0.25), (0.0, 0.0, 0.0), (None, 1.0, None), (1.0, 0.0, None), (1e300, 1e-300, None)],
+)
+def test_share(error: float | None, bound: float, expected: float | None) -> None:
+    assert share({"error": error, "bound": bound}) == expected
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (0, "0"),
+        (5e-5, "<0.01%"),
+        (0.00456, "0.46%"),
+        (0.0456, "4.6%"),
+        (0.999, "99%"),
+        (2.5, "250%"),
+    ],
+)
+def test_percent(value: float, text: str) -> None:
+    assert percent(value) == text
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(None, "∞"), (0, "0"), (1.5, "1.50"), (1234.5, "1,234"), (1e-5, "1.00e−5"), (2e7, "2.00e7")],
+)
+def test_short(value: float | None, text: str) -> None:
+    assert short(value) == text
+
+
+def test_a_share_beyond_any_bound_is_the_worst() -> None:
+    (cell,) = cells(document(result("a", 1e-13), result("b", None), result("c", 1e-13)))
+    assert cell.worst is not None
+    assert (cell.worst["case"], cell.share) == ("b", math.inf)
+
+
+def test_no_name_becomes_an_element() -> None:
+    agreement: dict[str, Any] = {
+        "a": HOSTILE,
+        "b": HOSTILE + "2",
+        "dtype": HOSTILE,
+        "quantity": HOSTILE,
+    }
+    agreement |= {"case": HOSTILE, "difference": 2.0, "condition": 3.0}
+    plain: dict[str, Any] = dict.fromkeys(agreement, "x")
+    plain |= {"b": "y", "difference": 2.0, "condition": 3.0}
+
+    def page(name: str, entry: dict[str, Any]) -> Elements:
+        bad = result(name, 2e-12, "fail", what=name, reproduce=name, law=name, reason=name)
+        laws = {name: {"definition": name, "source": name}}
+        others = {"not_run": [name], "lacks": {name: [name]}, "agreement": [entry]}
+        return Elements(as_page(document(bad, laws=laws, platform=name, command=name, **others)))
+
+    held, usual = page(HOSTILE, agreement), page("x", plain)
+    hidden = [{k: v for k, v in a.items() if k != "title"} for _, a in held.tags]
+    assert hidden == [{k: v for k, v in a.items() if k != "title"} for _, a in usual.tags]
+    assert [tag for tag, _ in held.tags] == [tag for tag, _ in usual.tags]
+    assert held.style == usual.style
+    assert held.texts.count(HOSTILE.strip()) >= 10
+    assert "{{ run }}" in " ".join(page("{{ run }}", plain).texts)  # no name is a template
+
+
+def test_the_page_loads_and_runs_nothing() -> None:
+    elements = Elements(as_page(document(result("a", 1e-13))))
+    policies = [a.get("content") for tag, a in elements.tags if tag == "meta" and "http-equiv" in a]
+    assert policies == ["default-src 'none'; img-src data:; style-src 'unsafe-inline'"]
+    loading = {"img", "iframe", "object", "embed", "audio", "video", "source", "form", "base"}
+    assert not (loading | {"script"}) & {tag for tag, _ in elements.tags}
+    for _, attributes in elements.tags:
+        assert "src" not in attributes
+        assert (attributes.get("href") or "#").startswith(("#", "data:,"))
+        assert not [name for name in attributes if name.startswith("on")]
+    assert elements.style
+    assert not re.search(r"url\(|@import|@font-face", elements.style)

@@ -1,0 +1,348 @@
+"""The core's own promises: parameters, plans, seams, and what it needs of a library."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import array_api_strict as strict
+import numpy as np
+import pytest
+import torch
+from torch.nn.functional import pixel_unshuffle
+
+import invconv as ic
+from invconv.arrays import registry
+from invconv.arrays.registry import agnostic
+from invconv_conformance.libraries.requirements import required_functions
+
+RNG = np.random.default_rng(0)
+
+
+def test_every_public_name_is_defined_and_documented() -> None:
+    for name in ic.__all__:
+        assert getattr(ic, name).__doc__, name
+    assert ic.__all__ == sorted(ic.__all__, key=lambda n: (n.lower() == n, n))
+
+
+def test_importing_the_core_imports_no_framework() -> None:
+    code = (
+        "import sys, invconv, numpy as np;"
+        "conv = invconv.EmergingConv.init(2, rng=np.random.default_rng(0));"
+        "conv.inverse(conv.forward(np.ones((1, 2, 3, 3))));"
+        "found = {'torch', 'jax', 'cupy', 'rich', 'matplotlib', 'skimage'} & set(sys.modules);"
+        "assert not found, found"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_the_core_names_no_framework_in_an_import() -> None:
+    for path in Path(ic.__file__).parent.rglob("*.py"):
+        for line in path.read_text().splitlines():
+            words = line.split()
+            if words[:1] in (["import"], ["from"]):
+                assert words[1].partition(".")[0] not in {"torch", "jax", "cupy"}, (path, line)
+
+
+def test_required_functions_exist_in_the_standard() -> None:
+    required = required_functions()
+    assert {"matmul", "take", "concat"} <= set(required[""])
+    assert required["linalg"] == ["diagonal", "inv", "qr", "slogdet", "solve"]
+    assert required["fft"] == ["irfftn", "rfftn"]
+    for extension, names in required.items():
+        where: Any = getattr(strict, extension) if extension else strict
+        for name in names:
+            assert hasattr(where, name), name
+
+
+@pytest.mark.parametrize("version", ["2023.12", "2024.12"])
+def test_no_float64_and_older_standards(version: str) -> None:
+    """A library without float64 (array-api-strict's no_float64 device) runs the whole core."""
+    with strict.ArrayAPIStrictFlags(api_version=version):
+        like = strict.zeros((), dtype=strict.float32, device=strict.Device("no_float64"))
+        chain = ic.Chain(
+            [
+                ic.ActNorm.init(3),
+                ic.PLUConv1x1.init(3, rng=RNG),
+                ic.QRConv1x1.init(3, rng=RNG),
+                ic.Conv1x1.init(3, rng=RNG),
+                ic.EmergingConv.init(3, rng=RNG),
+                ic.PeriodicConv.init(3, rng=RNG),
+            ]
+        ).asarrays(like)
+        x = strict.asarray(
+            RNG.standard_normal((2, 3, 4, 5)), dtype=strict.float32, device=like.device
+        )
+        y, log_det = chain.forward_and_log_det(x)
+        back = chain.inverse(y)
+        gradients, _ = chain.forward_vjp(x, y, log_det)
+        chain.inverse_vjp(y, x, log_det)
+        assert float(strict.max(strict.abs(back - x))) < 1e-5
+        assert {g.dtype for g in gradients.values()} == {strict.float32}
+        assert {g.device for g in gradients.values()} == {like.device}
+
+
+def test_parameters_and_replace() -> None:
+    conv = ic.EmergingConv.init(2, rng=RNG)
+    assert list(conv.parameters()) == ["first.kernel", "second.kernel"]
+    biased = conv.replace(bias=np.ones(2), **{"first.bias": np.ones(2)})
+    assert list(biased.parameters()) == ["first.kernel", "first.bias", "second.kernel", "bias"]
+    assert list(biased.replace(bias=None).parameters())[-1] == "second.kernel"
+    assert biased.replace(**biased.parameters()).first.kernel is conv.first.kernel
+    chain = ic.Chain([ic.PLUConv1x1.init(2, rng=RNG), ic.Inverse(conv)])
+    assert list(chain.parameters()) == [
+        "0.lower",
+        "0.upper",
+        "0.log_scale",
+        "1.conv.first.kernel",
+        "1.conv.second.kernel",
+    ]
+    assert chain.ndim == 2
+    assert chain.channels == 2
+    replaced = chain.replace(**{"0.permutation": np.asarray([1, 0])})
+    assert replaced.steps[0].permutation.tolist() == [1, 0]  # type: ignore[attr-defined]
+
+
+def test_operators_are_frozen_compare_by_identity_and_print_shapes() -> None:
+    conv = ic.PeriodicConv.init(2, rng=RNG)
+    with pytest.raises(AttributeError):
+        conv.kernel = conv.kernel  # type: ignore[misc]
+    assert conv != ic.PeriodicConv(conv.kernel)
+    assert len({conv, conv}) == 1
+    assert repr(conv) == (
+        "PeriodicConv(kernel=<(2, 2, 3, 3) float64 numpy>, bias=None, dilation=(1, 1))"
+    )
+
+
+def test_pickle_and_copies() -> None:
+    chain = ic.Chain([ic.QRConv1x1.init(2, rng=RNG), ic.EmergingConv.init(2, rng=RNG)])
+    y = RNG.standard_normal((1, 2, 4, 4))
+    prepared = chain.prepare((4, 4))
+    for other in (pickle.loads(pickle.dumps(chain)), copy.deepcopy(chain)):
+        np.testing.assert_array_equal(other.inverse(y), chain.inverse(y))
+    np.testing.assert_array_equal(
+        pickle.loads(pickle.dumps(prepared)).inverse(y), prepared.inverse(y)
+    )
+
+
+def test_init_is_the_papers_and_reproducible() -> None:
+    conv = ic.EmergingConv.init(12, kernel_size=5, rng=np.random.default_rng(3))
+    again = ic.EmergingConv.init(12, kernel_size=5, rng=np.random.default_rng(3))
+    assert conv.first.kernel.shape == (12, 12, 3, 3)
+    assert (conv.first.direction, conv.second.direction) == ((-1, -1), (1, 1))
+    assert (conv.first.channel_order, conv.second.channel_order) == ("lower", "upper")
+    np.testing.assert_array_equal(conv.first.kernel, again.first.kernel)
+    noise = conv.first.kernel[:, :, 1:, 1:]
+    assert 0.018 < noise.std() < 0.022
+    corner = conv.first.kernel[:, :, 0, 0]
+    assert np.abs(corner - np.eye(12)).max() < 0.1
+    assert not np.triu(corner, 1).any()
+    periodic = ic.PeriodicConv.init(24, rng=RNG).kernel
+    centre = periodic[:, :, 1, 1]
+    assert np.abs(centre @ centre.T - np.eye(24)).max() < 0.3
+    assert 0.018 < periodic[:, :, 0, :].std() < 0.022
+    qr = ic.QRConv1x1.init(5, rng=RNG)
+    np.testing.assert_allclose(qr.matrix() @ qr.matrix().T, np.eye(5), atol=1e-14)
+    assert float(qr.log_det((8, 8))) == 0.0
+    for cls in (ic.Conv1x1, ic.PLUConv1x1):
+        weight = cls.init(6, rng=RNG).matrix()
+        np.testing.assert_allclose(weight @ weight.T, np.eye(6), atol=1e-14)
+    like = torch.zeros((), dtype=torch.float32)
+    assert ic.PLUConv1x1.init(3, rng=RNG, like=like).permutation.dtype == torch.int64
+    raster = ic.AutoregressiveConv.init(2, (2, 2), mask="raster", rng=RNG)
+    assert raster.kernel.shape == (2, 2, 2, 3)
+    assert not raster.kernel[:, :, 0, 0].any()
+
+
+def test_an_emerging_pair_has_the_receptive_field_of_a_standard_convolution() -> None:
+    conv = ic.EmergingConv.init(2, kernel_size=3, rng=RNG)
+    x = np.zeros((2, 7, 7))
+    x[:, 3, 3] = 1.0
+    seen = np.abs(conv.forward(x)).max(axis=0) > 0
+    expected = np.zeros((7, 7), bool)
+    expected[2:5, 2:5] = True
+    np.testing.assert_array_equal(seen, expected)
+
+
+@pytest.mark.parametrize(("is_upper", "mask"), [(0, "square"), (1, "square"), (0, "raster")])
+def test_the_authors_layout(is_upper: int, mask: str) -> None:
+    """Their masked convolution (NHWC, HWIO kernels, 'SAME' padding) is ours after a transpose."""
+    k, channels = 3, 2
+    hwio = RNG.standard_normal((k, k, channels, channels))
+    centre = (k - 1) // 2
+    allowed = np.zeros((k, k), bool)
+    allowed[centre + 1 :, :] = True  # theirs, before any flip: below, and right in the same row
+    allowed[centre, centre + 1 :] = True
+    if mask == "square":
+        allowed[:, :centre] = False
+    masked = hwio * allowed[:, :, None, None]
+    masked[centre, centre] = np.triu(hwio[centre, centre])  # (in, out): lower as (out, in)
+    if is_upper:
+        masked = masked[::-1, ::-1].copy()
+        masked[centre, centre] = np.tril(hwio[centre, centre])
+    x = RNG.standard_normal((1, 5, 6, channels))
+    padded = np.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
+    y = sum(padded[:, i : i + 5, j : j + 6] @ masked[i, j] for i in range(k) for j in range(k))
+
+    kernel = hwio.transpose(3, 2, 0, 1)
+    if is_upper:
+        kernel = masked.transpose(3, 2, 0, 1)[:, :, ::-1, ::-1]
+    kernel = kernel[:, :, centre:, centre:] if mask == "square" else kernel[:, :, centre:, :]
+    conv = ic.AutoregressiveConv(
+        kernel.copy(),
+        mask="corner" if mask == "square" else "raster",
+        direction=1 if is_upper else -1,
+        channel_order="upper" if is_upper else "lower",
+    )
+    np.testing.assert_allclose(conv.forward(x.transpose(0, 3, 1, 2)), y.transpose(0, 3, 1, 2))
+
+
+def test_squeeze_is_torchs_pixel_unshuffle() -> None:
+    x = RNG.standard_normal((2, 3, 6, 4))
+    np.testing.assert_array_equal(ic.squeeze(x), pixel_unshuffle(torch.as_tensor(x), 2).numpy())
+    for ndim, shape in ((1, (3, 6)), (2, (2, 1, 4, 6)), (3, (2, 2, 4, 2)), (4, (1, 2, 2, 2, 4))):
+        x = RNG.standard_normal(shape)
+        there = ic.squeeze(x, 2, ndim=ndim)
+        assert there.shape[len(shape) - ndim - 1] == shape[len(shape) - ndim - 1] * 2**ndim
+        np.testing.assert_array_equal(ic.unsqueeze(there, 2, ndim=ndim), x)
+
+
+def test_periodic_is_torchs_circular_convolution() -> None:
+    conv = ic.PeriodicConv.init(3, rng=RNG)
+    x = RNG.standard_normal((2, 3, 5, 6))
+    layer = torch.nn.Conv2d(3, 3, 3, padding="same", padding_mode="circular", bias=False).double()
+    layer.weight.data = torch.as_tensor(conv.kernel)
+    expected = layer(torch.as_tensor(x)).detach().numpy()
+    np.testing.assert_allclose(conv.forward(x), expected, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("scale", [1e-150, 1e150])
+def test_huge_and_tiny_scales_do_not_overflow_the_log_determinant(scale: float) -> None:
+    grid, logs = (16, 16), 256 * 4 * np.log(scale)
+    weight = ic.Conv1x1.init(4, rng=RNG).weight * scale
+    for conv in (
+        ic.Conv1x1(weight),
+        ic.PeriodicConv(weight[:, :, None, None]),
+        ic.AutoregressiveConv(np.eye(4)[:, :, None, None] * scale),
+        ic.QRConv1x1(RNG.standard_normal((4, 4)) * scale, np.eye(4), np.full(4, scale)),
+        ic.ActNorm(np.full(4, np.log(scale)), None),
+    ):
+        assert float(conv.log_det(grid)) == pytest.approx(logs, rel=1e-12)
+
+
+def test_plans_say_how_a_solve_runs() -> None:
+    conv = ic.AutoregressiveConv.init(2, rng=RNG)
+    prepared = conv.prepare((3, 5))
+    assert prepared.plan["method"] == "compiled kernel"
+    assert prepared.plan["at the pixel"] == "cached inverse"
+    assert pickle.loads(pickle.dumps(prepared)).plan == prepared.plan
+    with agnostic():
+        assert conv.prepare((3, 5)).plan["levels"] == 7
+    assert ic.PeriodicConv.init(2, rng=RNG).prepare((4, 4)).plan["frequencies"] == 12
+    steps = ic.Chain([conv, ic.ActNorm.init(2)]).prepare((3, 5)).plan["steps"]
+    assert [plan["method"] for plan in steps] == ["compiled kernel", "division"]
+
+
+def test_a_prepared_inverse_keeps_the_values_it_was_made_of() -> None:
+    conv = ic.Conv1x1(np.eye(2))
+    prepared = conv.prepare((3,))
+    y = np.ones((1, 2, 3))
+    conv.weight[...] = 5 * np.eye(2)
+    np.testing.assert_array_equal(prepared.inverse(y), y)
+    np.testing.assert_allclose(conv.inverse(y), y / 5)
+
+
+@pytest.mark.parametrize(
+    ("library", "title"), [("torch", "PyTorch"), ("jax", "JAX"), ("cupy", "CuPy")]
+)
+def test_without_a_library_its_adapter_says_what_to_install(library: str, title: str) -> None:
+    code = f"import sys; sys.modules[{library!r}] = None; import invconv_{library}"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    message = f"invconv_{library} needs {title}: pip install 'invconv[{library}]'"
+    assert f"ImportError: {message}" in done.stderr
+
+
+TOY = """
+from invconv.arrays.registry import PRIMITIVES
+
+calls = []
+
+
+def correlate(stencil, x, *, wrap=False):
+    calls.append(wrap)
+    return PRIMITIVES["correlate"].agnostic(stencil, x, wrap=wrap)
+"""
+
+
+def test_a_third_party_backend_replaces_a_primitive(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "toy_backend.py").write_text(TOY)
+    information = tmp_path / "toy_backend-1.0.dist-info"
+    information.mkdir()
+    (information / "METADATA").write_text(
+        "Metadata-Version: 2.1\nName: toy-backend\nVersion: 1.0\n"
+    )
+    (information / "entry_points.txt").write_text(
+        "[invconv.backends]\narray_api_strict = toy_backend\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    for cache in ("_backends", "_modules"):
+        monkeypatch.setattr(registry, cache, {})  # as in a process that has not looked yet
+    x = strict.ones((1, 2, 3, 3), dtype=strict.float64)
+    conv = ic.PeriodicConv.init(2, rng=RNG, like=x)
+    conv.forward(x)
+    toy = sys.modules["toy_backend"]
+    assert toy.calls == [True]
+    with agnostic():
+        conv.forward(x)
+    assert toy.calls == [True]
+    conv.inverse(x)  # primitives that the backend leaves out stay agnostic
+
+
+def test_numpys_own_primitives_are_registered_as_any_others() -> None:
+    backend = registry.backend("numpy")
+    assert backend is not None
+    assert backend.__name__ == "invconv.kernels.numpy_primitives"
+    assert registry.backend("no_such_library") is None
+
+
+def test_chains_fold_a_1x1_into_the_next_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
+    """X -> K (W x) runs as one convolution with the taps K W."""
+    periodic = ic.PeriodicConv.init(3, rng=RNG)
+    chain = ic.Chain([ic.Conv1x1.init(3, rng=RNG), ic.QRConv1x1.init(3, rng=RNG), periodic])
+    x = RNG.standard_normal((2, 3, 8, 8))
+    seen, operands = [], []
+    original = np.matmul
+
+    def matmul(a: Any, b: Any, **options: Any) -> Any:
+        seen.append(a.shape)
+        operands.append(b.shape)
+        return original(a, b, **options)
+
+    expected = periodic.forward(chain.steps[1].forward(chain.steps[0].forward(x)))
+    monkeypatch.setattr(np, "matmul", matmul)
+    np.testing.assert_allclose(chain.forward(x), expected, rtol=1e-12, atol=1e-12)
+    assert set(seen) <= {(3, 3), (9, 3, 3)}, "products of C x C matrices only"
+    assert (9, 3, 3) in seen
+    assert all(np.prod(shape) < 3 * 64 for shape in operands), "none over pixels"
+
+
+def test_prepare_keeps_its_values_when_torch_edits_in_place() -> None:
+    y = torch.as_tensor(RNG.standard_normal((1, 2, 4, 4)))
+    for conv in (
+        ic.AutoregressiveConv.init(2, rng=RNG, like=y),
+        ic.PeriodicConv.init(2, rng=RNG, like=y).replace(bias=torch.ones(2, dtype=y.dtype)),
+        ic.ActNorm.init(2, like=y),
+    ):
+        prepared = conv.prepare((4, 4))
+        before = prepared.inverse(y)
+        for array in conv.parameters().values():
+            array.add_(0.5)
+        assert torch.equal(prepared.inverse(y), before)
+        assert not torch.equal(conv.inverse(y), before)

@@ -1,0 +1,223 @@
+"""Operators in files: every class, library and dtype comes back exactly as it was."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import array_api_strict as strict
+import jax
+import ml_dtypes
+import numpy as np
+import pytest
+import safetensors.numpy
+import torch
+from jax import numpy as jnp
+
+import invconv as ic
+import invconv_torch
+from invconv.arrays.namespaces import library_name
+from invconv.files.description import DEEPEST, describe
+from invconv_conformance.fuzz.corpus import operators
+
+jax.config.update("jax_enable_x64", True)
+
+OPERATORS = operators()
+DTYPES = ("float64", "float32", "float16", "bfloat16")
+MAKERS: dict[str, Callable[[str], Any]] = {
+    "numpy": lambda dtype: np.empty(0, dtype),
+    "torch": lambda dtype: torch.empty(0, dtype=getattr(torch, dtype)),
+    "jax": lambda dtype: jnp.empty(0, dtype=dtype),
+    "array_api_strict": lambda dtype: strict.empty(0, dtype=getattr(strict, dtype)),
+}
+ROUTES = [
+    (dtype, source, target)
+    for dtype in DTYPES
+    for source in MAKERS
+    for target in MAKERS
+    if not ("numpy" in (source, target) and dtype == "bfloat16")
+    if not ("array_api_strict" in (source, target) and "float" + dtype[-2:] == "float16")
+]
+
+
+def bits(array: Any) -> Any:
+    """Return the values of an array of any library, as NumPy and exactly, by no code of ours."""
+    if library_name(array) == "torch":
+        return array.to(torch.float64 if array.is_floating_point() else torch.int64).numpy()
+    if library_name(array) == "array_api_strict":
+        return np.from_dlpack(array)
+    return np.asarray(array).astype(np.int64 if array.dtype.kind == "i" else np.float64)
+
+
+def assert_same(found: ic.InvertibleConv, expected: ic.InvertibleConv) -> None:
+    assert type(found) is type(expected)
+    assert describe(found, {}) == describe(expected, {})
+    ours, theirs = found._arrays(), expected._arrays()
+    assert list(ours) == list(theirs)
+    for name, array in ours.items():
+        assert np.array_equal(bits(array), bits(theirs[name])), name
+
+
+@pytest.mark.parametrize(("dtype", "source", "target"), ROUTES)
+def test_every_operator_comes_back_exactly(
+    dtype: str, source: str, target: str, tmp_path: Path
+) -> None:
+    path, like = tmp_path / "conv.safetensors", MAKERS[target](dtype)
+    for host in OPERATORS.values():
+        conv = host.asarrays(MAKERS[source](dtype))
+        ic.save(conv, path)
+        back = ic.load(path, like=like)
+        assert_same(back, conv)
+        for array in back.parameters().values():
+            assert library_name(array) == target
+            assert array.dtype == like.dtype
+
+
+@pytest.mark.parametrize("name", OPERATORS)
+def test_every_library_writes_the_same_bytes(name: str, tmp_path: Path) -> None:
+    written: dict[str, set[bytes]] = {dtype: set() for dtype in DTYPES}
+    for dtype, source, _ in ROUTES:
+        path = tmp_path / "conv.safetensors"
+        ic.save(OPERATORS[name].asarrays(MAKERS[source](dtype)), path)
+        written[dtype].add(path.read_bytes())
+    assert [len(contents) for contents in written.values()] == [1] * len(DTYPES)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_safetensors_own_reader_finds_the_parameters(dtype: str, tmp_path: Path) -> None:
+    path = tmp_path / "conv.safetensors"
+    conv = OPERATORS["chain"].asarrays(MAKERS["torch"](dtype))
+    ic.save(conv, path)
+    found = safetensors.numpy.load_file(path)
+    assert set(found) == set(conv._arrays())
+    assert set(found) - set(conv.parameters()) == {"0.permutation", "0.sign"}
+    for name, array in conv._arrays().items():
+        assert np.array_equal(found[name].astype(np.float64), bits(array)), name
+    kind = np.dtype(ml_dtypes.bfloat16 if dtype == "bfloat16" else dtype)
+    assert {array.dtype for name, array in found.items() if name != "0.permutation"} == {kind}
+
+
+def test_without_like_arrays_are_numpys_in_the_dtype_of_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "conv.safetensors"
+    for dtype in ("float64", "float32", "float16"):
+        ic.save(OPERATORS["emerging"].asarrays(MAKERS["jax"](dtype)), path)
+        for array in ic.load(path).parameters().values():
+            assert isinstance(array, np.ndarray)
+            assert array.dtype == dtype
+            assert array.flags.writeable
+
+
+def test_bfloat16_needs_like(tmp_path: Path) -> None:
+    path = tmp_path / "conv.safetensors"
+    conv = OPERATORS["plu"].asarrays(MAKERS["torch"]("bfloat16"))
+    ic.save(conv, path)
+    with pytest.raises(TypeError, match=r"like: .*conv\.safetensors holds bfloat16, which NumPy"):
+        ic.load(path)
+    assert_same(ic.load(path, like=np.empty(0, np.float32)), conv)
+
+
+def test_like_may_be_of_another_dtype_as_in_asarrays(tmp_path: Path) -> None:
+    path, like = tmp_path / "conv.safetensors", torch.empty(0, dtype=torch.float32)
+    ic.save(OPERATORS["chain"], path)
+    assert_same(ic.load(path, like=like), OPERATORS["chain"].asarrays(like))
+    ic.save(ic.ActNorm(np.asarray([1e300]), None), path)
+    with pytest.raises(ValueError, match=r"like: .*log_scale, up to 1e\+300, got float32"):
+        ic.load(path, like=like)
+    with pytest.raises(TypeError, match="like: expected a real floating dtype"):
+        ic.load(path, like=np.zeros(1, int))
+
+
+def test_odd_memory_is_written_in_order(tmp_path: Path) -> None:
+    path, weight = tmp_path / "conv.safetensors", np.arange(36.0).reshape(6, 6)
+    for odd in (np.asfortranarray(weight[:3, :3]), weight[::2, ::-2], weight[:3, :3].astype(">f8")):
+        ic.save(ic.Conv1x1(odd), path)
+        assert np.array_equal(safetensors.numpy.load_file(path)["weight"], odd.astype(float))
+    ic.save(ic.Conv1x1(torch.tensor(weight).T), path)
+    assert np.array_equal(safetensors.numpy.load_file(path)["weight"], weight.T)
+
+
+def test_a_trained_torch_layer_runs_in_jax(tmp_path: Path) -> None:
+    path, x = tmp_path / "conv.safetensors", torch.randn(2, 3, 6, 5, dtype=torch.float64)
+    layer = invconv_torch.EmergingConv2d(3, mixing="plu", dtype=torch.float64)
+    ic.save(layer.operator(), path)
+    y = ic.load(path, like=jnp.empty(0)).inverse(jnp.asarray(x.numpy()))
+    expected, _ = layer.inverse(x)
+    assert np.allclose(y, expected.detach().numpy(), rtol=0, atol=1e-12)
+    again = invconv_torch.InvertibleModule(ic.load(path, like=x))
+    assert torch.equal(again.inverse(x)[0], expected)
+
+
+def nested(depth: int) -> ic.InvertibleConv:
+    conv: ic.InvertibleConv = OPERATORS["conv1x1"]
+    for _ in range(depth - 1):
+        conv = ic.Inverse(conv)
+    return conv
+
+
+def stacked() -> ic.InvertibleConv:
+    conv = ic.Conv1x1(jnp.eye(2))
+    stack: ic.InvertibleConv = jax.tree.map(lambda a: jnp.stack([a, a]), conv)
+    return stack
+
+
+class Own(ic.Conv1x1):
+    """A class that is not invconv's."""
+
+
+@pytest.mark.parametrize(
+    ("make", "error", "message"),
+    [
+        (lambda: np.eye(2), TypeError, "conv: expected one of the operators ActNorm, .* ndarray"),
+        (lambda: invconv_torch.ActNorm(2), TypeError, r"got ActNorm; .* layer.operator\(\)"),
+        (lambda: Own(np.eye(2)), TypeError, "got Own"),
+        (lambda: ic.Conv1x1(np.eye(2) * np.nan), ValueError, "weight: expected finite numbers"),
+        (lambda: nested(DEEPEST + 1), ValueError, f"nested {DEEPEST} deep at most"),
+        (stacked, ValueError, r"cannot be saved: Conv1x1: weight: expected shape \(2, 2\)"),
+        (lambda: ic.Chain([ic.ActNorm.init(1)] * 9000), ValueError, "16384 arrays at most"),
+    ],
+)
+def test_what_cannot_be_read_again_is_not_written(
+    make: Callable[[], Any], error: type[Exception], message: str, tmp_path: Path
+) -> None:
+    with pytest.raises(error, match=message):
+        ic.save(make(), tmp_path / "conv.safetensors")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_deepest_operator_comes_back(tmp_path: Path) -> None:
+    ic.save(nested(DEEPEST), tmp_path / "conv.safetensors")
+    assert_same(ic.load(tmp_path / "conv.safetensors"), nested(DEEPEST))
+
+
+def test_without_safetensors_the_error_says_what_to_install(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "safetensors", None)
+    for call in (lambda path: ic.save(OPERATORS["qr"], path), ic.load):
+        with pytest.raises(ImportError, match=r"pip install 'invconv\[files\]'"):
+            call(tmp_path / "conv.safetensors")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_a_large_file_is_in_memory_once(tmp_path: Path) -> None:
+    large = tmp_path / "large.safetensors"
+    ic.save(ic.Conv1x1(np.eye(8192, dtype=np.float32)), large)
+    assert os.path.getsize(large) > 2**28
+    for library in ("numpy", "torch", "jax"):
+        command = [sys.executable, str(Path(__file__).with_name("peak_of_load.py")), library, large]
+        done = subprocess.run(command, check=True, capture_output=True, text=True)
+        assert 0.9 < float(done.stdout) < 1.1, library
+
+
+def test_chains_of_chains_take_no_longer_at_each_level(tmp_path: Path) -> None:
+    conv: ic.InvertibleConv = ic.EmergingConv.init(2, rng=np.random.default_rng(0))
+    x = np.random.default_rng(1).standard_normal((1, 2, 4, 4))
+    wanted = conv.forward(x)
+    for _ in range(DEEPEST - 2):  # twice as long at each would be half an hour
+        conv = ic.Chain([conv])
+    ic.save(conv, tmp_path / "deep.safetensors")
+    np.testing.assert_array_equal(ic.load(tmp_path / "deep.safetensors").forward(x), wanted)

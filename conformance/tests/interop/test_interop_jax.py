@@ -1,0 +1,257 @@
+"""The drop-ins for JAX's flow libraries, in the real packages, against dense matrices."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+import pytest
+import torch
+from jax import numpy as jnp
+
+import invconv as ic
+import invconv_jax
+from invconv_conformance.cases import CASES
+from invconv_conformance.cases.case import Case
+from invconv_jax import interop
+
+jax.config.update("jax_enable_x64", True)
+
+Shape = tuple[int, ...]
+NAMES = (
+    "raster-1d-1",
+    "emerging-biases",
+    "periodic-bias",
+    "periodic-3d",
+    "conv1x1-2d",
+    "pluconv1x1-1d",
+    "actnorm-2d",
+    "chain-flow-step",
+    "inverse-emerging-biases",
+)
+SELECTED = [case for case in CASES if case.name in NAMES]
+every_case = pytest.mark.parametrize("case", SELECTED, ids=lambda case: case.name)
+
+
+class Flow(NamedTuple):
+    """What a library makes of an operator, in the library's own terms."""
+
+    part: Any  # the drop-in, a pytree
+    log_prob: Callable[[Any], Any]
+    sample: Callable[[Any, Shape], Any]
+    to_latent: Callable[[Any], tuple[Any, Any]]
+    to_data: Callable[[Any], tuple[Any, Any]]
+
+
+def in_distrax(conv: Any, event: Shape) -> Flow:
+    distrax = pytest.importorskip("distrax")
+    part = interop.DistraxBijector(conv, ndim=len(event) - 1)
+    return distrax_flow(distrax, part, event)
+
+
+def distrax_flow(distrax: Any, part: Any, event: Shape) -> Flow:
+    normal = distrax.Normal(jnp.zeros(event), jnp.ones(event))
+    flow = distrax.Transformed(distrax.Independent(normal, len(event)), part)
+    return Flow(
+        part,
+        flow.log_prob,
+        lambda key, shape: flow.sample(seed=key, sample_shape=shape),
+        part.inverse_and_log_det,
+        part.forward_and_log_det,
+    )
+
+
+def in_flowjax(conv: Any, event: Shape) -> Flow:
+    distributions = pytest.importorskip("flowjax.distributions")
+    part = interop.FlowjaxBijection(conv, event)
+    flow = distributions.Transformed(distributions.StandardNormal(event), part)
+
+    def batched(run: Any) -> Any:
+        return jax.vmap(jax.vmap(run))
+
+    return Flow(
+        part,
+        flow.log_prob,
+        flow.sample,
+        batched(part.inverse_and_log_det),
+        batched(part.transform_and_log_det),
+    )
+
+
+def in_numpyro(conv: Any, event: Shape) -> Flow:
+    distributions = pytest.importorskip("numpyro.distributions")
+    part = interop.NumpyroTransform(conv, ndim=len(event) - 1)
+    base = distributions.Normal(0, 1).expand(event)
+    flow = distributions.TransformedDistribution(base, part, validate_args=True)
+
+    def run(t: Any, a: Any) -> tuple[Any, Any]:
+        b = t(a)
+        return b, t.log_abs_det_jacobian(a, b)
+
+    return Flow(
+        part, flow.log_prob, flow.sample, lambda x: run(part.inv, x), lambda z: run(part, z)
+    )
+
+
+LIBRARIES = {"distrax": in_distrax, "flowjax": in_flowjax, "numpyro": in_numpyro}
+every_library = pytest.mark.parametrize("library", LIBRARIES)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def quick_compilation() -> Iterator[None]:
+    """Have XLA spend less on programs that run once."""
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
+
+
+def made(library: str, case: Case) -> tuple[Flow, Any, Shape]:
+    conv = case.conv().asarrays(jnp.zeros(1))
+    event = (conv.channels, *case.spatial_shape)
+    return LIBRARIES[library](conv, event), conv, event
+
+
+def flat(a: Any, event: Shape) -> Any:
+    return np.asarray(a).reshape(-1, math.prod(event))
+
+
+def normal(seed: int, *shape: int) -> Any:
+    return jax.random.normal(jax.random.key(seed), shape)
+
+
+def test_every_selected_case_exists() -> None:
+    assert {case.name for case in SELECTED} == set(NAMES)
+
+
+@every_library
+@every_case
+def test_values_and_directions(library: str, case: Case, gaussian: Any) -> None:
+    flow, _, event = made(library, case)
+    matrix, shift, _ = gaussian(case.conv(), case.spatial_shape)
+    log_det = np.linalg.slogdet(matrix)[1]
+    x = normal(0, 2, 3, *event)
+    for run, expected, total in (
+        (flow.to_latent, flat(x, event) @ matrix.T + shift, log_det),
+        (flow.to_data, np.linalg.solve(matrix, (flat(x, event) - shift).T).T, -log_det),
+    ):
+        ways = (run, jax.jit(run)) if case.name == "periodic-bias" else (jax.jit(run),)
+        for way in ways:
+            y, found = way(x)
+            assert y.shape == x.shape
+            np.testing.assert_allclose(flat(y, event), expected, rtol=1e-8, atol=1e-8)
+            assert found.shape == (2, 3)
+            np.testing.assert_allclose(found, total, rtol=1e-9, atol=1e-9)
+
+
+@every_library
+@every_case
+def test_the_density_is_that_of_the_gaussian(library: str, case: Case, gaussian: Any) -> None:
+    flow, _, event = made(library, case)
+    matrix, shift, truth = gaussian(case.conv(), case.spatial_shape)
+    x = jax.jit(lambda key: flow.sample(key, (200, 3)))(jax.random.key(1))
+    assert x.shape == (200, 3, *event)
+    z = flat(x, event) @ matrix.T + shift  # N(0, I) if the samples are from the density
+    assert abs(z.mean(0)).max() < 0.25  # six standard deviations
+    assert abs(np.cov(z.T) - np.eye(z.shape[1])).max() < 0.35
+    for points in (x[0], normal(2, 5, *event)):
+        expected = truth.logpdf(flat(points, event))
+        np.testing.assert_allclose(jax.jit(flow.log_prob)(points), expected, rtol=1e-8)
+    assert flow.log_prob(points[0]).shape == ()
+
+
+@every_library
+@pytest.mark.parametrize("name", ["pluconv1x1-1d", "chain-flow-step", "inverse-emerging-biases"])
+def test_gradients_reach_the_operator(library: str, name: str, gaussian: Any) -> None:
+    (case,) = (case for case in SELECTED if case.name == name)
+    _, conv, event = made(library, case)
+    x, h = normal(3, 3, *event), 1e-5
+    rng = np.random.default_rng(0)
+    way = {n: rng.standard_normal(a.shape) for n, a in case.conv().parameters().items()}
+
+    def density(parameters: dict[str, Any]) -> Any:
+        return LIBRARIES[library](conv.replace(**parameters), event).log_prob(x).sum()
+
+    def truth(step: float) -> float:
+        moved = {n: a + step * way[n] for n, a in case.conv().parameters().items()}
+        there = gaussian(case.conv().replace(**moved), case.spatial_shape)[2]
+        return float(there.logpdf(flat(x, event)).sum())
+
+    gradients = jax.jit(jax.grad(density))(conv.parameters())
+    slope = sum(float((gradients[n] * way[n]).sum()) for n in way)
+    assert slope == pytest.approx((truth(h) - truth(-h)) / (2 * h), rel=1e-4, abs=1e-4)
+
+
+@every_library
+def test_a_drop_in_is_a_tree_of_the_operators_arrays(library: str) -> None:
+    conv = made(library, SELECTED[0])[1]
+    event = (conv.channels, 4)
+    part = LIBRARIES[library](conv, event).part
+    leaves, structure = jax.tree.flatten(part)
+    assert [id(leaf) for leaf in leaves] == [id(leaf) for leaf in jax.tree.leaves(conv)]
+    again = jax.tree.unflatten(structure, leaves)
+    assert type(again) is type(part)
+    assert jax.tree.structure(again) == structure
+    doubled = jax.tree.map(lambda a: 2 * a, part)  # K and b twice
+    np.testing.assert_allclose(
+        doubled.conv.forward(normal(0, 1, *event)), 2 * conv.forward(normal(0, 1, *event))
+    )
+    assert not any(jax.tree.leaves(jax.tree.map(lambda leaf: False, part)))  # masks, as optax has
+    x = jnp.zeros(event)
+    run = {"distrax": "inverse", "flowjax": "inverse", "numpyro": "_inverse"}[library]
+    got = jax.jit(lambda part, x: getattr(part, run)(x))(part, x)
+    np.testing.assert_allclose(got, conv.forward(x))
+
+
+@every_library
+def test_channels_last_and_reversible(library: str) -> None:
+    keys = jax.random.split(jax.random.key(0), 3)
+    chain = ic.Chain([invconv_jax.init(key, ic.EmergingConv, 2) for key in keys])
+    x = normal(0, 5, 2, 4, 4)
+    expected = jax.jit(LIBRARIES[library](chain, (2, 4, 4)).log_prob)(x)
+    kept = LIBRARIES[library](invconv_jax.reversible(chain, (4, 4)), (2, 4, 4))
+    np.testing.assert_allclose(jax.jit(kept.log_prob)(x), expected)
+    last = LIBRARIES[library](invconv_jax.channels_last(chain), (4, 4, 2))
+    np.testing.assert_allclose(jax.jit(last.log_prob)(jnp.moveaxis(x, 1, -1)), expected)
+
+
+@every_library
+def test_the_number_of_axes(library: str) -> None:
+    emerging = invconv_jax.init(jax.random.key(0), ic.EmergingConv, 3)
+    with pytest.raises(ValueError, match="ndim: expected the operator's, 2, got 1"):
+        LIBRARIES[library](emerging, (3, 4))
+    mixing = invconv_jax.init(jax.random.key(0), ic.QRConv1x1, 3)
+    vectors = LIBRARIES[library](mixing, (3,))
+    assert vectors.log_prob(normal(0, 4, 3)).shape == (4,)
+    with pytest.raises((TypeError, ValueError)):
+        vectors.log_prob(normal(0, 4, 2))
+
+
+def test_ndim_must_be_said_where_it_is_open() -> None:
+    mixing = invconv_jax.init(jax.random.key(0), ic.QRConv1x1, 3)
+    for package, name in (("distrax", "DistraxBijector"), ("numpyro", "NumpyroTransform")):
+        pytest.importorskip(package)
+        with pytest.raises(ValueError, match="ndim: expected the number of spatial axes"):
+            getattr(interop, name)(mixing)
+
+
+@pytest.mark.parametrize("name", ["DistraxBijector", "FlowjaxBijection", "NumpyroTransform"])
+def test_what_is_no_operator_is_refused_at_once(name: str) -> None:
+    refused: list[Any] = [3, [], torch.nn.Identity()]
+    for wrong in refused:
+        arguments = ((3, 4, 4),) if name == "FlowjaxBijection" else ()
+        more = {} if name == "FlowjaxBijection" else {"ndim": 2}
+        with pytest.raises(TypeError, match="conv: expected an operator of invconv, got"):
+            getattr(interop, name)(wrong, *arguments, **more)
+
+
+def test_a_shape_that_is_not_the_operators_is_refused_at_once() -> None:
+    conv = invconv_jax.init(jax.random.key(0), ic.EmergingConv, 2)
+    with pytest.raises(ValueError, match=r"shape: expected .* 2 channels, got"):
+        interop.FlowjaxBijection(conv, (3, 4, 4))
+    refused: list[Any] = [5, (), (2, 4.0, 4), None]
+    for wrong in refused:
+        with pytest.raises(TypeError, match="shape: expected"):
+            interop.FlowjaxBijection(conv, wrong)

@@ -1,0 +1,72 @@
+"""The adapters import no flow library before one is asked for, and say what is missing."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import invconv_jax.interop
+import invconv_torch.interop
+
+ROOT = Path(__file__).parents[3]
+PACKAGES: tuple[Any, ...] = (invconv_torch.interop, invconv_jax.interop)
+FLOW_LIBRARIES = {"FrEIA", "distrax", "flowjax", "nflows", "normflows", "numpyro", "pyro", "zuko"}
+
+
+def python(code: str) -> str:
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    return done.stdout.strip()
+
+
+def test_adapters_import_no_flow_library() -> None:
+    code = (
+        "import sys, invconv_torch, invconv_jax;"
+        "invconv_torch.interop, invconv_jax.interop;"
+        "print(*{name.partition('.')[0] for name in sys.modules})"
+    )
+    loaded = set(python(code).split())
+    assert {"torch", "jax"} <= loaded
+    assert loaded & (FLOW_LIBRARIES | {"equinox", "tensorflow_probability"}) == set()
+
+
+@pytest.mark.parametrize("package", PACKAGES, ids=lambda package: package.__name__)
+def test_names_are_listed_and_found(package: Any) -> None:
+    assert sorted(package.DROP_INS) == sorted(package.__all__)
+    for name, drop_in in package.DROP_INS.items():
+        pytest.importorskip(f"{package.__name__}.{drop_in.module}", exc_type=ImportError)
+        assert getattr(package, name).__name__ == name
+    with pytest.raises(AttributeError, match="has no attribute 'NoSuchFlow'"):
+        _ = package.NoSuchFlow
+
+
+def test_the_extra_brings_them_all() -> None:
+    needed = {d.package for p in PACKAGES for d in p.DROP_INS.values()} - {"torch"}
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    extra = project["optional-dependencies"]["interop"]
+    assert {line.partition(">")[0] for line in extra} == needed
+
+
+@pytest.mark.parametrize(
+    ("adapter", "name", "library"),
+    [
+        ("invconv_torch", "NflowsTransform", "nflows"),
+        ("invconv_torch", "PyroTransform", "pyro"),
+        ("invconv_jax", "DistraxBijector", "distrax"),
+    ],
+)
+def test_a_missing_library_is_named(adapter: str, name: str, library: str) -> None:
+    code = (
+        f"import sys; sys.modules['{library}'] = None\n"
+        f"import {adapter}.interop\n"
+        f"try: {adapter}.interop.{name}\n"
+        f"except ImportError as error: print(error)"
+    )
+    message = python(code)
+    pip = {"pyro": "pyro-ppl"}.get(library, library)
+    assert message.startswith(f"{name} needs {pip}, which cannot be imported (")
+    assert f"pip install {pip}, or 'invconv[interop]'" in message

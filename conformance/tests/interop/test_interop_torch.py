@@ -1,0 +1,244 @@
+"""The drop-ins for PyTorch's flow libraries, in the real packages, against dense matrices."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+import torch
+
+import invconv as ic
+import invconv_torch as it
+from invconv_conformance.cases import CASES
+from invconv_conformance.cases.case import Case
+from invconv_torch import interop
+
+Shape = tuple[int, ...]
+NAMES = (
+    "corner-1d-dilated",
+    "raster-2d-1",
+    "emerging-biases",
+    "periodic-bias",
+    "periodic-3d",
+    "conv1x1-2d",
+    "pluconv1x1-1d",
+    "qrconv1x1-3d",
+    "actnorm-2d",
+    "chain-flow-step",
+    "inverse-emerging-biases",
+)
+SELECTED = [case for case in CASES if case.name in NAMES]
+every_case = pytest.mark.parametrize("case", SELECTED, ids=lambda case: case.name)
+
+
+class Flow(NamedTuple):
+    """What a library makes of a layer, in the library's own terms."""
+
+    log_prob: Callable[[Any], Any]
+    sample: Callable[[int], Any]
+    to_latent: Callable[[Any], tuple[Any, Any]]
+    to_data: Callable[[Any], tuple[Any, Any]]
+
+
+def in_torch(layer: Any, event: Shape, of: Any = torch.distributions, kind: Any = None) -> Flow:
+    transform = (kind or interop.TorchTransform)(layer, ndim=len(event) - 1)
+    base = of.Normal(torch.zeros(event), 1.0, validate_args=True)
+    flow = of.TransformedDistribution(base, [transform], validate_args=True)
+
+    def run(t: Any, a: Any) -> tuple[Any, Any]:
+        b = t(a)
+        return b, t.log_abs_det_jacobian(a, b)
+
+    return Flow(
+        flow.log_prob,
+        lambda n: flow.sample((n,)),
+        lambda x: run(transform.inv, x),
+        lambda z: run(transform, z),
+    )
+
+
+def in_pyro(layer: Any, event: Shape) -> Flow:
+    distributions = pytest.importorskip("pyro.distributions")
+    return in_torch(layer, event, distributions, interop.PyroTransform)
+
+
+def in_zuko(layer: Any, event: Shape) -> Flow:
+    zuko = pytest.importorskip("zuko")
+    normal = zuko.distributions.DiagNormal
+    base = zuko.lazy.UnconditionalDistribution(
+        normal, torch.zeros(event), torch.ones(event), ndims=len(event), buffer=True
+    )
+    transform = interop.ZukoTransform(layer, ndim=len(event) - 1)
+    flow = zuko.lazy.Flow([transform], base)
+    return Flow(
+        lambda x: flow().log_prob(x),
+        lambda n: flow().sample((n,)),
+        lambda x: transform().call_and_ladj(x),
+        lambda z: transform.inv().call_and_ladj(z),
+    )
+
+
+def in_nflows(layer: Any, event: Shape) -> Flow:
+    flows = pytest.importorskip("nflows.flows.base")
+    from nflows.distributions import StandardNormal
+
+    transform = interop.NflowsTransform(layer)
+    flow = flows.Flow(transform, StandardNormal(event))
+    return Flow(flow.log_prob, flow.sample, transform, transform.inverse)
+
+
+def in_normflows(layer: Any, event: Shape) -> Flow:
+    normflows = pytest.importorskip("normflows")
+    step = interop.NormflowsFlow(layer)
+    base = normflows.distributions.DiagGaussian(event, trainable=False)
+    flow = normflows.NormalizingFlow(base, [step])
+    return Flow(flow.log_prob, lambda n: flow.sample(n)[0], step.inverse, step)
+
+
+def in_freia(layer: Any, event: Shape) -> Flow:
+    framework = pytest.importorskip("FrEIA.framework")
+    flow = framework.SequenceINN(*event)
+    flow.append(interop.FreiaModule, conv=layer)
+
+    def log_prob(x: Any) -> Any:
+        z, log_det = flow(x)
+        return -(z**2 + math.log(2 * math.pi)).sum(tuple(range(1, z.ndim))) / 2 + log_det
+
+    return Flow(
+        log_prob,
+        lambda n: flow(torch.randn(n, *event), rev=True)[0],
+        flow,
+        lambda z: flow(z, rev=True),
+    )
+
+
+LIBRARIES = {
+    "torch": in_torch,
+    "pyro": in_pyro,
+    "zuko": in_zuko,
+    "nflows": in_nflows,
+    "normflows": in_normflows,
+    "FrEIA": in_freia,
+}
+every_library = pytest.mark.parametrize("library", LIBRARIES)
+BATCHED = ("torch", "pyro", "zuko")  # take any number of batch axes
+
+
+@pytest.fixture(autouse=True)
+def in_float64() -> Iterator[None]:
+    torch.set_default_dtype(torch.float64)
+    torch.manual_seed(0)
+    yield
+    torch.set_default_dtype(torch.float32)
+
+
+def made(library: str, case: Case) -> tuple[Flow, Any, Shape]:
+    layer = it.InvertibleModule(case.conv())
+    event = (case.conv().channels, *case.spatial_shape)
+    return LIBRARIES[library](layer, event), layer, event
+
+
+def flat(a: Any, event: Shape) -> Any:
+    return a.detach().numpy().reshape(-1, math.prod(event))
+
+
+def test_every_selected_case_exists() -> None:
+    assert {case.name for case in SELECTED} == set(NAMES)
+
+
+@every_library
+@every_case
+def test_values_and_directions(library: str, case: Case, gaussian: Any) -> None:
+    flow, _, event = made(library, case)
+    matrix, shift, _ = gaussian(case.conv(), case.spatial_shape)
+    log_det = np.linalg.slogdet(matrix)[1]
+    batch = (2, 3) if library in BATCHED else (4,)
+    x = torch.randn(*batch, *event)
+    for run, expected, total in (
+        (flow.to_latent, flat(x, event) @ matrix.T + shift, log_det),
+        (flow.to_data, np.linalg.solve(matrix, (flat(x, event) - shift).T).T, -log_det),
+    ):
+        y, found = run(x)
+        assert y.shape == x.shape
+        np.testing.assert_allclose(flat(y, event), expected, rtol=1e-8, atol=1e-8)
+        assert found.shape == batch
+        np.testing.assert_allclose(found.detach().numpy(), total, rtol=1e-9, atol=1e-9)
+
+
+@every_library
+@every_case
+def test_the_density_is_that_of_the_gaussian(library: str, case: Case, gaussian: Any) -> None:
+    flow, _, event = made(library, case)
+    matrix, shift, normal = gaussian(case.conv(), case.spatial_shape)
+    torch.manual_seed(1)
+    x = flow.sample(5)
+    assert x.shape == (5, *event)
+    torch.manual_seed(1)
+    noise = flat(torch.randn(5, *event), event)
+    np.testing.assert_allclose(flat(x, event) @ matrix.T + shift, noise, atol=1e-7)
+    for points in (x, torch.randn(5, *event)):
+        expected = normal.logpdf(flat(points, event))
+        np.testing.assert_allclose(flow.log_prob(points).detach().numpy(), expected, rtol=1e-7)
+
+
+@every_library
+@every_case
+def test_gradients_reach_the_parameters(library: str, case: Case, gaussian: Any) -> None:
+    flow, layer, event = made(library, case)
+    x = torch.randn(3, *event)
+    flow.log_prob(x).sum().backward()
+    rng, h = np.random.default_rng(0), 1e-5
+    conv = case.conv()
+    way = {name: rng.standard_normal(a.shape) for name, a in conv.parameters().items()}
+    ends = [
+        conv.replace(**{name: a + s * h * way[name] for name, a in conv.parameters().items()})
+        for s in (-1, 1)
+    ]
+    low, high = (
+        gaussian(c, case.spatial_shape)[2].logpdf(flat(x, event)).sum().item() for c in ends
+    )
+    gradients = dict(layer.named_parameters())
+    slope = sum((gradients[name].grad.numpy() * way[name]).sum() for name in way)
+    assert slope == pytest.approx((high - low) / (2 * h), rel=1e-4, abs=1e-4)
+
+
+@every_library
+def test_an_operator_becomes_a_trainable_layer(library: str) -> None:
+    conv = ic.PeriodicConv.init(2, rng=np.random.default_rng(0))
+    flow = LIBRARIES[library](conv, (2, 4, 3))
+    x = torch.randn(3, 2, 4, 3)
+    assert flow.log_prob(x).requires_grad
+    z = conv.forward(x.numpy())
+    torch.testing.assert_close(flow.to_latent(x)[0].detach().numpy(), z)
+
+
+@every_library
+def test_reversible_chains_and_bounded_layers(library: str) -> None:
+    steps = [it.ActNorm(2), it.EmergingConv2d(2, max_gain=3.0)]
+    x = torch.randn(3, 2, 4, 4)
+    flow = LIBRARIES[library](it.ReversibleChain(steps), (2, 4, 4))
+    density = flow.log_prob(x)
+    density.sum().backward()
+    assert all(p.grad is not None for step in steps for p in step.parameters())
+    chain = it.InvertibleModule(ic.Chain([step.operator() for step in steps]))
+    torch.testing.assert_close(LIBRARIES[library](chain, (2, 4, 4)).log_prob(x), density)
+
+
+@every_library
+def test_what_is_no_layer_is_refused(library: str) -> None:
+    for wrong in (torch.nn.Linear(2, 2), np.eye(2)):
+        with pytest.raises(TypeError, match="conv: expected a layer"):
+            LIBRARIES[library](wrong, (2, 4, 3))
+
+
+def test_a_log_determinant_of_what_does_not_fit_is_refused() -> None:
+    transform = interop.TorchTransform(it.EmergingConv2d(3))
+    for wrong, message in (
+        (torch.zeros(2, 4, 4, 4), "channel"),
+        (torch.zeros(2, 3, 4, 4, dtype=torch.float16), "dtype"),
+    ):
+        with pytest.raises((TypeError, ValueError), match=message):
+            transform.log_abs_det_jacobian(wrong, wrong)

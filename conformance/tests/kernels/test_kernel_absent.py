@@ -1,0 +1,213 @@
+"""Where the compiled kernel cannot run, the plain way does, and `info` says why."""
+
+from __future__ import annotations
+
+import pickle
+import subprocess
+import sys
+import textwrap
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import llvmlite
+import numpy as np
+import pytest
+import torch
+from llvmlite import binding
+
+import invconv as ic
+from invconv.arrays.namespaces import to_numpy
+from invconv.kernels.cpu import machine
+from invconv.kernels.cpu.compiler import target
+from invconv.kernels.cpu.correlate import correlation
+from invconv_conformance import info
+from invconv_conformance.cases import CASES
+from invconv_conformance.laws import LAWS
+from invconv_conformance.libraries.library import Column
+from invconv_conformance.run.runner import Task, perform
+
+LIKE: dict[str, Any] = {"numpy": np.empty(0), "torch": torch.empty(0, dtype=torch.float64)}
+Patch = Callable[[pytest.MonkeyPatch], None]
+
+libraries = pytest.mark.parametrize("library", LIKE)
+
+
+def fail(*arguments: Any, **options: Any) -> Any:
+    raise RuntimeError("LLVM says no")
+
+
+ABSENT: dict[str, tuple[Patch, str]] = {
+    "no llvmlite": (
+        lambda m: m.setitem(sys.modules, "llvmlite", None),
+        "llvmlite is not installed: pip install 'invconv[fast]'",
+    ),
+    "an old llvmlite": (
+        lambda m: m.setattr(llvmlite, "__version__", "0.40.1"),
+        "llvmlite 0.40.1 is too old",
+    ),
+    "an llvmlite of no version": (
+        lambda m: m.setattr(llvmlite, "__version__", "unknown"),
+        "llvmlite could not compile for this processor",
+    ),
+    "a system that forbids new code": (
+        lambda m: m.setattr(machine, "_may_make_code", lambda: False),
+        "this system forbids new machine code",
+    ),
+    "a processor that LLVM cannot tell": (
+        lambda m: m.setattr(binding, "get_host_cpu_features", fail),
+        "could not compile for this processor: LLVM says no",
+    ),
+    "a compiler that fails": (
+        lambda m: m.setattr(binding, "parse_assembly", fail),
+        "could not compile for this processor: LLVM says no",
+    ),
+    "a processor of 32 bits": (
+        lambda m: m.setattr(sys, "maxsize", 2**31 - 1),
+        "addresses of 32 bits",
+    ),
+    "the highest byte first": (
+        lambda m: m.setattr(sys, "byteorder", "big"),
+        "puts the highest byte first",
+    ),
+}
+
+
+def forget() -> None:
+    """Let the next question about this processor be a new one."""
+    for known in (
+        machine.reason,
+        machine.prepare,
+        machine.solve,
+        machine.sums,
+        correlation.code,
+        target.host,
+    ):
+        known.cache_clear()
+
+
+@pytest.fixture
+def forgetful(monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.MonkeyPatch]:
+    """Return a monkeypatch inside which, and after which, this processor is looked at anew."""
+    forget()
+    yield monkeypatch
+    monkeypatch.undo()
+    forget()
+
+
+def corner(library: str) -> tuple[ic.InvertibleConv, Any, Any]:
+    """Return a convolution, and x and y = K x."""
+    rng = np.random.default_rng(0)
+    conv = ic.AutoregressiveConv.init(3, 2, direction=(1, -1), rng=rng)
+    x = rng.standard_normal((2, 3, 5, 6))
+    y = conv.forward(x)
+    like = LIKE[library]
+    return conv.asarrays(like), x, y if library == "numpy" else torch.as_tensor(y)
+
+
+@libraries
+@pytest.mark.parametrize("how", ABSENT)
+def test_the_plain_way_runs(how: str, library: str, forgetful: pytest.MonkeyPatch) -> None:
+    conv, x, y = corner(library)
+    patch, words = ABSENT[how]
+    patch(forgetful)
+    forget()
+    prepared = conv.prepare((5, 6))
+    assert prepared.plan["method"] == "pitched wavefront"
+    assert np.abs(to_numpy(prepared.inverse(y)) - x).max() < 1e-12
+    reason = machine.reason()
+    assert reason is not None
+    assert words in reason
+    assert words in info._kernel().replace("\\[", "[")
+    assert np.abs(to_numpy(conv.forward(prepared.inverse(y))) - to_numpy(y)).max() < 1e-12
+
+
+@libraries
+def test_a_processor_of_an_unknown_name_runs_the_kernel(
+    library: str, forgetful: pytest.MonkeyPatch
+) -> None:
+    """LLVM knows what it can do all the same."""
+    forgetful.setattr(binding, "get_host_cpu_name", lambda: "generic")
+    conv, x, y = corner(library)
+    forget()
+    prepared = conv.prepare((5, 6))
+    assert prepared.plan["method"] == "compiled kernel"
+    assert np.abs(to_numpy(prepared.inverse(y)) - x).max() < 1e-12
+    assert machine.reason() is None
+    assert "generic" in info._kernel()
+
+
+@libraries
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_the_laws_hold_without_llvmlite(
+    dtype: str, library: str, forgetful: pytest.MonkeyPatch
+) -> None:
+    forgetful.setitem(sys.modules, "llvmlite", None)
+    assert machine.reason() is not None
+    names = ("corner", "raster", "emerging", "chain", "ill", "tiny", "huge")
+    laws = tuple(n for n in LAWS if n.startswith(("forward", "inverse", "vjp.", "same", "iso")))
+    results = [
+        result
+        for case in CASES
+        if case.name.startswith(names) and not case.singular
+        for outcome in perform(Task(case.name, (Column(library, "cpu", "eager", dtype),), laws))
+        for result in outcome.results
+    ]
+    assert not [(r.reproduce, r.what, r.error, r.bound) for r in results if r.bad]
+    assert sum(r.status == "pass" for r in results) > 300
+    assert not [r for r in results if r.law == "same_bits" and r.status == "pass"]
+
+
+@libraries
+def test_a_prepared_inverse_goes_where_there_is_no_llvmlite(library: str, tmp_path: Path) -> None:
+    conv, x, y = corner(library)
+    prepared = conv.prepare((5, 6))
+    assert prepared.plan["method"] == "compiled kernel"
+    (tmp_path / "prepared").write_bytes(pickle.dumps((prepared, y, x)))
+    code = """
+        import pickle, sys
+        import numpy as np
+        sys.modules["llvmlite"] = None
+        with open("prepared", "rb") as file:
+            prepared, y, x = pickle.load(file)
+        print(prepared.plan["method"], prepared.plan == prepared.conv.prepare((5, 6)).plan)
+        assert np.abs(np.asarray(prepared.inverse(y)) - x).max() < 1e-12
+        with open("returned", "wb") as file:
+            pickle.dump(prepared, file)
+    """
+    run = [sys.executable, "-c", textwrap.dedent(code)]
+    done = subprocess.run(run, cwd=tmp_path, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, "pitched wavefront True\n"), done.stderr
+    returned = pickle.loads((tmp_path / "returned").read_bytes())
+    assert np.abs(to_numpy(returned.inverse(y)) - x).max() < 1e-12
+
+
+@libraries
+def test_a_system_that_forbids_new_code_is_done_without(library: str) -> None:
+    """Linux can be told so, from then on, for a process."""
+    code = f"""
+        import ctypes, sys
+        import numpy as np
+        import invconv
+        if "{library}" == "torch":
+            import torch
+            import invconv_torch
+        pr_set_mdwe, refuse_exec_gain = 65, 1
+        if ctypes.CDLL(None).prctl(pr_set_mdwe, refuse_exec_gain, 0, 0, 0):
+            sys.exit("not known here")
+        conv = invconv.AutoregressiveConv.init(3, rng=np.random.default_rng(0))
+        x = np.ones((2, 3, 6, 6))
+        y = conv.forward(x)
+        if "{library}" == "torch":
+            y = torch.as_tensor(y)
+        conv = conv.asarrays(y)
+        assert np.allclose(conv.inverse(y), x)
+        print(conv.prepare((6, 6)).plan["method"])
+        print(invconv.kernels.cpu.machine.reason())
+    """
+    run = [sys.executable, "-c", textwrap.dedent(code)]
+    done = subprocess.run(run, capture_output=True, text=True)
+    if "not known here" in done.stderr or sys.platform != "linux":
+        pytest.skip("no memory-deny-write-execute here")
+    wanted = "pitched wavefront\nthis system forbids new machine code\n"
+    assert (done.returncode, done.stdout) == (0, wanted), done.stderr

@@ -1,0 +1,266 @@
+"""The compiled kernel by itself: the dense oracle, its sums written out, other processors."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+from llvmlite import binding
+
+import invconv as ic
+from invconv.kernels.cpu import assembly, compiled, machine, rows, sums, threads
+from invconv.kernels.cpu.compiled import CompiledSolve, address_of, compiled_solve
+from invconv.kernels.cpu.compiler.ir import Writer
+from invconv.kernels.cpu.compiler.target import Target, host
+from invconv.kernels.cpu.driver import write_solve_module, write_weights_module
+from invconv_conformance.truth.oracle import affine
+
+Floats = np.ndarray[Any, Any]
+AARCH64 = Target("aarch64-unknown-linux-gnu", "neoverse-n1", "", 128, registers=32, fma=True)
+
+
+def narrower(bits: int, fma: bool = True) -> Target:
+    """Return this processor with narrower vectors."""
+    return dataclasses.replace(host(), bits=bits, registers=16, fma=fma and host().fma)
+
+
+def factored(
+    conv: ic.AutoregressiveConv, grid: tuple[int, ...], dtype: str, target: Target | None = None
+) -> CompiledSolve:
+    """Factor a convolution of NumPy arrays."""
+    c = conv._causal()
+    matrices = np.concatenate([c.diagonal[None], c.taps]).astype(dtype)
+    return compiled_solve(matrices, grid, c.reach, c.direction, c.dilation, c.lower, target)
+
+
+def solved(state: CompiledSolve, y: Floats, workers: int = 1) -> Floats:
+    """Return the solution, from memory that is not zero where nothing is written."""
+    y = np.ascontiguousarray(y)
+    x = np.full_like(y, np.nan)
+    state.solve(address_of(y), address_of(x), len(y), workers, y, x)
+    return x
+
+
+@pytest.fixture(params=["images", "rows"])
+def lanes(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """Force what is in the lanes, where it can be, and threads for solves of any size."""
+
+    def chosen(g: Any, batch: int, workers: int) -> str:
+        return request.param if rows.possible(g) else "images"
+
+    monkeypatch.setattr(compiled, "best_lanes", chosen)
+    monkeypatch.setattr(compiled, "_SHARED", 0.0)
+    compiled._run.cache_clear()
+    yield request.param
+    compiled._run.cache_clear()
+
+
+def random_case(
+    rng: np.random.Generator, largest: int = 4
+) -> tuple[ic.AutoregressiveConv, tuple[int, ...]]:
+    """Return a well conditioned convolution, and a grid that may be thinner than its reach."""
+    ndim = int(rng.integers(1, largest + 1))
+    mask = str(rng.choice(["corner", "raster"]))
+    direction = rng.choice([-1, 1], ndim)
+    conv = ic.AutoregressiveConv.init(
+        int(rng.choice([1, 2, 3, 5, 8, 9, 13])),
+        tuple(int(k) for k in rng.integers(1, 4, ndim)),
+        ndim,
+        mask=mask,
+        direction=int(direction[0]) if mask == "raster" else tuple(map(int, direction)),
+        channel_order=str(rng.choice(["lower", "upper"])),
+        dilation=tuple(int(d) for d in rng.integers(1, 4, ndim)),
+        rng=rng,
+    )
+    terms = conv.channels * len(conv._family.reach)
+    moved = 0.3 / np.sqrt(terms) * rng.standard_normal(conv.kernel.shape)
+    most = {1: 50, 2: 21, 3: 6, 4: 4}[ndim]
+    return conv.replace(kernel=conv.kernel + moved), tuple(map(int, rng.integers(1, most, ndim)))
+
+
+def backward_error(conv: ic.AutoregressiveConv, x: Floats, y: Floats) -> float:
+    """Return |K x - y| over |K| |x| + |y|, in the largest norm; K is the dense oracle's."""
+    matrix, _ = affine(conv, y.shape[2:])
+    flat_x, flat_y = (a.reshape(len(a), -1).astype("float64") for a in (x, y))
+    left = np.abs(flat_x @ matrix.T - flat_y).max(axis=1)
+    norm = np.abs(matrix).sum(axis=1).max()
+    return float((left / (norm * np.abs(flat_x).max(axis=1) + np.abs(flat_y).max(axis=1))).max())
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_solves_what_the_dense_matrix_says(seed: int, lanes: str) -> None:
+    rng = np.random.default_rng(seed)
+    conv, grid = random_case(rng)
+    dtype = str(rng.choice(["float32", "float64"]))
+    y = rng.standard_normal((int(rng.choice([1, 3, 17, 33])), conv.channels, *grid)).astype(dtype)
+    state = factored(conv, grid, dtype)
+    x = solved(state, y)
+    assert backward_error(conv, x, y) < 4 * conv.channels * np.finfo(dtype).eps
+    assert np.array_equal(solved(state, y, workers=2), x)
+    assert np.array_equal(solved(state, y[-1:]), x[-1:])
+
+
+@pytest.mark.parametrize("channels", [1, 2, 7, 12, 24, 25, 48, 96, 200, 512])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_any_number_of_channels(channels: int, dtype: str, lanes: str) -> None:
+    rng = np.random.default_rng(channels)
+    conv = ic.AutoregressiveConv.init(channels, 2, rng=rng, channel_order="upper")
+    y = rng.standard_normal((2, channels, 3, 4)).astype(dtype)
+    x = solved(factored(conv, (3, 4), dtype), y).astype("float64")
+    left = np.abs(conv.forward(x) - y).max()
+    assert left < 50 * np.finfo(dtype).eps * np.abs(x).max()
+
+
+@pytest.mark.parametrize("shape", [(3, 40, 300), (2, 300, 40), (40, 3, 64, 700)])
+@pytest.mark.parametrize("direction", [(1, 1), (-1, 1), (1, -1), (-1, -1)])
+def test_large_images_go_through_in_bands(
+    shape: tuple[int, ...], direction: tuple[int, int], lanes: str
+) -> None:
+    """A strip has parts and a batch has bands; taps read across where one ends."""
+    rng = np.random.default_rng(0)
+    shape = shape if len(shape) == 4 else (1, *shape)
+    conv = ic.AutoregressiveConv.init(shape[1], (3, 2), direction=direction, dilation=2, rng=rng)
+    y = rng.standard_normal(shape).astype("float32")
+    state = factored(conv, shape[2:], "float32")
+    x = solved(state, y)
+    assert np.abs(conv.forward(x.astype("float64")) - y).max() < 1e-5
+    for _ in range(3):
+        assert np.array_equal(solved(state, y, workers=2), x)
+
+
+def test_the_sums_are_in_the_order_that_is_written_down(lanes: str) -> None:
+    """Step by step in Python, with products and sums rounded once (exact in longdouble)."""
+    if np.finfo(np.longdouble).nmant < 63 or not host().fma:
+        pytest.skip("needs a longdouble of 64 bits and a processor with FMA")
+    rng = np.random.default_rng(0)
+    conv = ic.AutoregressiveConv.init(5, 2, rng=rng)
+    state = factored(conv, (3, 4), "float32")
+    g, y = state.geometry, rng.standard_normal((1, 5, 3, 4)).astype("float32")
+    weights = state.weights[: 4 * 5 * 5].reshape(4, 5, 5)  # tap, input, output
+    count, x = sums.accumulators(g.block, g.single), np.zeros_like(y[0])
+    for i, j in np.ndindex(3, 4):
+        partial = np.zeros((count, 5), np.float32)
+        for tap, (a, b) in enumerate(g.reach):
+            there = i >= a and j >= b
+            z = (y[0] if tap == 0 else x)[:, i - a, j - b] if there else np.zeros(5, np.float32)
+            for k in range(5):
+                exact = weights[tap, k].astype(np.longdouble) * z[k] + partial[k % count]
+                partial[k % count] = exact.astype(np.float32)
+        total = partial[0]
+        for part in partial[1:]:
+            total = total + part
+        x[:, i, j] = total
+    assert np.array_equal(solved(state, y)[0], x)
+
+
+@pytest.mark.parametrize("bits", [128, 256])
+@pytest.mark.parametrize("fma", [True, False])
+@pytest.mark.parametrize("seed", range(8))
+def test_narrower_vectors(seed: int, bits: int, fma: bool, lanes: str) -> None:
+    """SSE and AVX2, which this processor has too; without FMA a product is rounded by itself."""
+    rng = np.random.default_rng(seed)
+    conv, grid = random_case(rng)
+    for dtype in ("float32", "float64"):
+        y = rng.standard_normal((5, conv.channels, *grid)).astype(dtype)
+        x = solved(factored(conv, grid, dtype, narrower(bits, fma)), y)
+        assert backward_error(conv, x, y) < 4 * conv.channels * np.finfo(dtype).eps
+
+
+@pytest.mark.parametrize("itemsize", [4, 8])
+def test_code_for_aarch64_multiplies_and_adds_in_vectors(itemsize: int) -> None:
+    """It is compiled and looked at; it has not run."""
+    binding.initialize_all_targets()
+    binding.initialize_all_asmprinters()
+    modules: dict[str, Callable[[Writer], None]] = {
+        "weights": write_weights_module,
+        "images": lambda w: write_solve_module(w, "images"),
+        "rows": lambda w: write_solve_module(w, "rows"),
+        "sums": lambda w: sums.write_sums(w, 12, single=True),
+    }
+    for name, write in modules.items():
+        writer = Writer(AARCH64, itemsize)
+        write(writer)
+        module = binding.parse_assembly(str(writer.module))
+        code = machine.optimised(module, AARCH64, thorough=True).emit_assembly(module)
+        assert ("fmla\tv" in code) == (name in ("weights", "sums"))
+        transposes = "zip1\tv" in code or "trn1\tv" in code
+        assert transposes == (name in ("images", "rows"))
+        assert (".4s" if itemsize == 4 else ".2d") in code
+        assert "fmaf" not in code, "no call of the C library"
+
+
+def test_substitution_where_the_inverse_at_the_pixel_would_cost_digits(lanes: str) -> None:
+    rng = np.random.default_rng(0)
+    for order, triangle in (("lower", np.tril), ("upper", np.triu)):
+        kernel = 0.1 * rng.standard_normal((6, 6, 2, 2))
+        kernel[:, :, 0, 0] = triangle(3 * rng.standard_normal((6, 6))) * (1 - np.eye(6)) + np.eye(6)
+        conv = ic.AutoregressiveConv(kernel, channel_order=order)
+        for dtype in ("float32", "float64"):
+            state = factored(conv, (5, 7), dtype)
+            assert state.plan["at the pixel"] == "triangular solve"
+            y = rng.standard_normal((3, 6, 5, 7)).astype(dtype)
+            x = solved(state, y)
+            assert backward_error(conv, x, y) < 10 * np.finfo(dtype).eps
+
+
+@pytest.mark.parametrize("pivot", [0.0, np.nan])
+def test_a_bad_pivot_gives_no_finite_numbers(pivot: float, lanes: str) -> None:
+    kernel = np.eye(3)[:, :, None, None] * np.ones((1, 1, 2, 2))
+    kernel[1, 1, 0, 0] = pivot
+    state = factored(ic.AutoregressiveConv(kernel), (4, 4), "float64")
+    assert not np.isfinite(solved(state, np.ones((2, 3, 4, 4)))[:, 1]).any()
+
+
+def test_nan_stays_in_its_image_and_before_nothing(lanes: str) -> None:
+    rng = np.random.default_rng(0)
+    for mask in ("corner", "raster"):
+        conv = ic.AutoregressiveConv.init(3, 2, mask=mask, rng=rng)
+        y = rng.standard_normal((20, 3, 19, 21))
+        bad = y.copy()
+        bad[7, :, 9, 9] = np.nan
+        state = factored(conv, (19, 21), "float64")
+        good, found = solved(state, y), solved(state, bad)
+        others = np.arange(20) != 7
+        assert np.array_equal(found[others], good[others])
+        assert np.array_equal(found[7, :, :9], good[7, :, :9])
+        assert np.isnan(found[7, :, 9, 9]).all()
+
+
+def test_images_of_another_size_are_not_read() -> None:
+    """A call that let such images through would read memory that is not theirs."""
+    state = factored(ic.AutoregressiveConv.init(3, rng=np.random.default_rng(0)), (4, 5), "float32")
+    state.require((7, 3, 4, 5), 4)
+    for shape, itemsize in (((7, 2, 4, 5), 4), ((7, 3, 4, 6), 4), ((7, 3, 4, 5), 8)):
+        with pytest.raises(ValueError, match="expected 3 channels of 20 pixels of 4 bytes"):
+            state.require(shape, itemsize)
+
+
+def test_memory_stays_bounded_over_many_batch_sizes() -> None:
+    """Programs, runs and buffers are kept in caches of bounded size."""
+    conv = ic.AutoregressiveConv.init(3, 2, rng=np.random.default_rng(0))
+    state = factored(conv, (8, 8), "float32")
+    for batch in range(1, 401):
+        solved(state, np.zeros((batch, 3, 8, 8), "float32"))
+    assert compiled._run.cache_info().currsize <= 256
+    assert assembly.program.cache_info().currsize <= 64
+    kept = compiled.BUFFERS._kept
+    assert kept is not None
+    assert kept[1].nbytes <= compiled._KEPT
+
+
+@pytest.mark.parametrize(
+    ("wrong", "error", "words"),
+    [
+        (0, ValueError, "at least 1 thread, got 0"),
+        (-3, ValueError, "at least 1 thread, got -3"),
+        (1.5, TypeError, "expected an integer, got float"),
+        (True, TypeError, "expected an integer, got a bool"),
+    ],
+)
+def test_a_wrong_number_of_threads(wrong: Any, error: type[Exception], words: str) -> None:
+    with pytest.raises(error, match=words):
+        ic.set_num_threads(wrong)
+    assert threads.number() == 1

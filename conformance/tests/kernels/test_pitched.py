@@ -1,0 +1,235 @@
+"""The plain wavefront (`invconv.kernels.plain.pitched`) by itself, against the dense oracle.
+
+Its operations are NumPy's, or PyTorch's on tensors of the CPU. CuPy's run in the conformance suite
+on a stand-in for it (`tests.test_cupy_stand_in`).
+"""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import invconv as ic
+from invconv.arrays.namespaces import to_numpy
+from invconv.kernels.plain.pitched import NUMPY, PitchedSolver
+from invconv.kernels.wavefront import inverse_at_the_pixel
+from invconv_conformance.cases import CASES
+from invconv_conformance.truth.oracle import affine
+from invconv_torch.waves import TORCH
+
+OPS = {"numpy": NUMPY, "torch": TORCH}
+Shape = tuple[int, ...]
+Matrix = np.ndarray[Any, Any]
+
+libraries = pytest.mark.parametrize("library", OPS)
+folded = pytest.mark.parametrize("folded", [True, False], ids=["D folded", "D solved"])
+
+
+def like(library: str, dtype: str) -> Any:
+    """Return an array of a library and dtype."""
+    values = np.zeros((), dtype)
+    return values if library == "numpy" else torch.as_tensor(values)
+
+
+def solver_of(
+    conv: ic.AutoregressiveConv, grid: Shape, library: str, dtype: str, folded: bool
+) -> PitchedSolver:
+    """Return the plain wavefront for a convolution of NumPy float64 arrays."""
+    causal = conv.asarrays(like(library, dtype))._causal()
+    inverse = None
+    if folded:
+        inverse = np.linalg.inv(to_numpy(causal.diagonal).astype("float64")).astype(dtype)
+        inverse = inverse if library == "numpy" else torch.as_tensor(inverse)
+    return PitchedSolver(causal, inverse, grid, OPS[library])
+
+
+def solved(solver: PitchedSolver, y: Matrix) -> Matrix:
+    """Return the solution for values of NumPy, in the solver's library and dtype."""
+    here = solver.causal.diagonal
+    values = y.astype(str(here.dtype).rpartition(".")[2])
+    return to_numpy(solver(values if solver.ops is NUMPY else torch.as_tensor(values)))
+
+
+def backward_error(matrix: Matrix, x: Matrix, y: Matrix) -> float:
+    """Return the largest |K x - y| of a sample over |K| |x| + |y|, in the largest norm."""
+    x, y = (a.reshape(len(a), -1).astype("float64") for a in (x, y))
+    left = np.abs(x @ matrix.T - y).max(axis=1)
+    norm = np.abs(matrix).sum(axis=1).max()
+    size = norm * np.abs(x).max(axis=1) + np.abs(y).max(axis=1)
+    return float((left / size).max())
+
+
+def draw(seed: int) -> tuple[ic.AutoregressiveConv, Shape, np.random.Generator]:
+    """Return a convolution and a grid, with any setting there is."""
+    rng = np.random.default_rng(seed)
+    ndim = 1 + seed % 4
+    largest = (12, 9, 5, 4)[ndim - 1]
+    mask = str(rng.choice(["corner", "raster"]))
+    direction = tuple(int(s) for s in rng.choice([-1, 1], ndim))
+    conv = ic.AutoregressiveConv.init(
+        int(rng.integers(1, 5 if ndim < 4 else 3)),
+        tuple(int(k) for k in rng.integers(1, 4 if ndim < 4 else 3, ndim)),
+        ndim,
+        mask=mask,
+        direction=direction[0] if mask == "raster" else direction,
+        channel_order=str(rng.choice(["lower", "upper"])),
+        dilation=tuple(int(d) for d in rng.choice([1, 1, 2, 3, 7], ndim)),
+        rng=rng,
+    )
+    moved = conv.kernel + 0.2 * rng.standard_normal(conv.kernel.shape)
+    return conv.replace(kernel=moved), tuple(map(int, rng.integers(1, largest + 1, ndim))), rng
+
+
+@libraries
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("seed", range(120))
+def test_any_setting_solves_the_dense_system(seed: int, dtype: str, library: str) -> None:
+    conv, grid, rng = draw(seed)
+    # the arrays in float64 hold what those of the dtype do
+    conv = conv.replace(kernel=conv.kernel.astype(dtype).astype("float64"))
+    matrix, _ = affine(conv, grid)
+    causal = conv.asarrays(like(library, dtype))._causal()
+    inverse = None if seed % 5 < 2 else inverse_at_the_pixel(causal)
+    solver = PitchedSolver(causal, inverse, grid, OPS[library])
+    y = rng.standard_normal((int(rng.integers(1, 4)), conv.channels, *grid)).astype(dtype)
+    for right_side in (y, (y.reshape(len(y), -1) @ matrix.T).reshape(y.shape).astype(dtype)):
+        before = right_side.copy()
+        x = solved(solver, right_side)
+        assert (x.dtype, x.shape) == (right_side.dtype, right_side.shape)
+        assert backward_error(matrix, x, right_side) <= 5 * len(matrix) * np.finfo(dtype).eps
+        np.testing.assert_array_equal(right_side, before)
+
+
+@libraries
+@folded
+def test_every_case_solves_the_dense_system(folded: bool, library: str) -> None:
+    found = 0
+    for case in CASES:
+        conv: Any = case.conv()
+        if not isinstance(conv, ic.AutoregressiveConv) or case.singular:
+            continue
+        if folded and np.linalg.cond(conv._causal().diagonal) > 10:
+            continue
+        matrix, _ = affine(conv.replace(), case.spatial_shape)
+        solver = solver_of(conv.replace(), case.spatial_shape, library, "float64", folded)
+        y = case.rng().standard_normal((3, conv.channels, *case.spatial_shape))
+        for right_side in (y, (y.reshape(3, -1) @ matrix.T).reshape(y.shape)):
+            error = backward_error(matrix, solved(solver, right_side), right_side)
+            assert error <= 20 * len(matrix) * np.finfo("float64").eps, case.name
+        found += 1
+    assert found > 25
+
+
+@libraries
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_an_ill_conditioned_pixel_is_solved_with(dtype: str, library: str) -> None:
+    """With D^-1 folded in, the residual would grow with the condition of D, here 4e5."""
+    rng = np.random.default_rng(0)
+    kernel = 1e-6 * rng.standard_normal((10, 10, 2, 2))
+    kernel[:, :, 0, 0] = np.eye(10) - np.tril(np.full((10, 10), 2.0), -1)
+    conv = ic.AutoregressiveConv(kernel.astype(dtype).astype("float64"))
+    causal = conv.asarrays(like(library, dtype))._causal()
+    assert inverse_at_the_pixel(causal) is None
+    solver = PitchedSolver(causal, None, (5, 6), OPS[library])
+    assert solver.plan["at the pixel"] == "triangular solve"
+    matrix, _ = affine(conv, (5, 6))
+    y = (rng.standard_normal((2, 300)) @ matrix.T).reshape(2, 10, 5, 6).astype(dtype)
+    assert backward_error(matrix, solved(solver, y), y) <= 4 * np.finfo(dtype).eps
+    wrong = solver_of(conv, (5, 6), library, dtype, folded=True)
+    assert backward_error(matrix, solved(wrong, y), y) > 20 * np.finfo(dtype).eps
+
+
+@libraries
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("left", [-1.5, -3.0, -29.6])
+def test_growing_inverses_are_backward_stable(left: float, dtype: str, library: str) -> None:
+    """The inverse grows up to 29.6^15."""
+    kernel = np.array([1.0, left]).reshape(1, 1, 1, 2).astype(dtype).astype("float64")
+    conv = ic.AutoregressiveConv(kernel)
+    matrix, _ = affine(conv, (3, 16))
+    solver = solver_of(conv, (3, 16), library, dtype, folded=True)
+    x = np.random.default_rng(0).standard_normal((2, 1, 3, 16))
+    for y in (x, (x.reshape(2, -1) @ matrix.T).reshape(x.shape)):
+        y = y.astype(dtype)
+        assert backward_error(matrix, solved(solver, y), y) <= 4 * np.finfo(dtype).eps
+
+
+def depends(matrix: Matrix, pixels: int) -> Matrix:
+    """Return which pixel of a solution depends on which of y, through any number of taps."""
+    channels = len(matrix) // pixels
+    blocks = matrix.reshape(channels, pixels, channels, pixels) != 0
+    step: Matrix = blocks.any(axis=(0, 2))
+    while True:
+        more = (step.astype(int) @ step.astype(int)) > 0
+        if (more == step).all():
+            return step
+        step = more
+
+
+@libraries
+@folded
+@pytest.mark.parametrize("seed", range(40))
+def test_nan_reaches_only_what_depends_on_it(seed: int, folded: bool, library: str) -> None:
+    conv, grid, rng = draw(seed)
+    solver = solver_of(conv, grid, library, "float64", folded)
+    y = rng.standard_normal((3, conv.channels, *grid))
+    clean, pixels = solved(solver, y), int(np.prod(grid))
+    reached = depends(affine(conv, grid)[0], pixels)
+    for pixel in rng.integers(0, pixels, 4):
+        spoilt = y.copy()
+        spoilt.reshape(3, conv.channels, pixels)[1, 0, pixel] = np.nan
+        x = solved(solver, spoilt)
+        np.testing.assert_array_equal(x[[0, 2]], clean[[0, 2]])
+        found = np.isnan(x[1]).reshape(conv.channels, pixels).any(axis=0)
+        assert found[pixel]
+        assert not (found & ~reached[:, pixel]).any()
+        np.testing.assert_array_equal(x[1][~np.isnan(x[1])], clean[1][~np.isnan(x[1])])
+
+
+@libraries
+@pytest.mark.parametrize("mask", ["corner", "raster"])
+def test_grids_thinner_than_the_reach(mask: str, library: str) -> None:
+    conv: Any = ic.AutoregressiveConv.init(
+        2, 5, 2, mask=mask, dilation=(1, 3), direction=-1, rng=np.random.default_rng(0)
+    )
+    for grid in itertools.product((1, 2, 3, 5), (1, 2, 4, 7)):
+        matrix, _ = affine(conv, grid)
+        y = np.random.default_rng(1).standard_normal((2, 2, *grid))
+        solver = solver_of(conv, grid, library, "float64", folded=True)
+        assert backward_error(matrix, solved(solver, y), y) <= 1e-14, grid
+
+
+@libraries
+def test_what_is_empty_stays_empty(library: str) -> None:
+    conv: Any = ic.AutoregressiveConv.init(2, 2, 2, rng=np.random.default_rng(0))
+    for batch, grid in ((0, (3, 4)), (2, (0, 4)), (2, (3, 0))):
+        y = np.zeros((batch, 2, *grid))
+        solver = solver_of(conv, grid, library, "float64", folded=True)
+        assert solved(solver, y).shape == y.shape
+
+
+@libraries
+@pytest.mark.parametrize("shape", [(1, 32, 4, 7), (1, 512, 4, 6), (2, 64, 3, 15), (70, 8, 5, 63)])
+def test_many_channels_and_images_a_power_of_two_wide(shape: Shape, library: str) -> None:
+    rng = np.random.default_rng(0)
+    kernel = 0.1 / shape[1] * rng.standard_normal((shape[1], shape[1], 2, 2))
+    kernel[:, :, 0, 0] = np.eye(shape[1])
+    conv = ic.AutoregressiveConv(kernel)
+    x = rng.standard_normal(shape)
+    solver = solver_of(conv, shape[2:], library, "float64", folded=True)
+    assert np.abs(solved(solver, conv.forward(x)) - x).max() < 1e-13
+
+
+@libraries
+def test_images_need_not_be_contiguous(library: str) -> None:
+    conv: Any = ic.AutoregressiveConv.init(3, 2, 2, direction=(1, -1), rng=np.random.default_rng(0))
+    y = np.random.default_rng(1).standard_normal((4, 5, 6, 3)).transpose(0, 3, 1, 2)
+    solver = solver_of(conv, (5, 6), library, "float64", folded=True)
+    wide = np.concatenate([y, y], axis=3)[..., ::2][..., :3]
+    narrow = solver_of(conv, (5, 3), library, "float64", folded=True)
+    for some, images in ((solver, y), (narrow, wide)):
+        np.testing.assert_array_equal(solved(some, images), solved(some, images.copy()))

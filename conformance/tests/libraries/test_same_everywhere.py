@@ -1,0 +1,46 @@
+"""The same operator, carried over, has the same log-determinant and inverse on every library."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import scipy.linalg
+
+import invconv as ic
+from invconv.arrays.namespaces import to_numpy
+from invconv_conformance.cases import CASES
+from invconv_conformance.cases.case import Case
+from invconv_conformance.libraries import Target, targets
+from invconv_conformance.truth import oracle
+
+TOLERANCE = {"float64": 1e-13, "float32": 2e-6}
+REGULAR = [case for case in CASES if not case.singular and not case.name.startswith("ill-")]
+
+
+def run(case: Case, target: Target, dtype: str) -> tuple[Any, Any]:
+    conv = case.conv().asarrays(target.asarray(np.zeros(()), dtype))
+    y = target.asarray(case.images(1)[0].astype(dtype), dtype)
+    log_det = conv.log_det(case.spatial_shape)
+    inverse = conv.prepare(case.spatial_shape, check=False).inverse(y)
+    return to_numpy(log_det).astype(float), to_numpy(inverse).astype(float)
+
+
+@pytest.mark.parametrize("dtype", TOLERANCE)
+@pytest.mark.parametrize("case", REGULAR, ids=lambda case: case.name)
+def test_log_det_and_inverse(case: Case, dtype: str) -> None:
+    numpy, *others = targets()
+    log_det, inverse = run(case, numpy, dtype)
+    matrix, _ = oracle.affine(case.conv(), case.spatial_shape)
+    values = np.linalg.svd(matrix, compute_uv=False)
+    condition = values[0] / values[-1]
+    # what is added up are logs of pivots; those of a spectrum's matrices are not K's own
+    pivots = np.diagonal(scipy.linalg.lu(matrix, permute_l=True)[1])
+    logs = np.log(values if isinstance(case.conv(), ic.PeriodicConv) else np.abs(pivots))
+    terms = float(np.abs(logs).sum())
+    bound = TOLERANCE[dtype] * max(1.0, condition)
+    for target in others:
+        other_log_det, other_inverse = run(case, target, dtype)
+        assert abs(other_log_det - log_det) <= bound * max(terms, 1e-300), target
+        assert np.linalg.norm(other_inverse - inverse) <= bound * np.linalg.norm(inverse), target

@@ -1,0 +1,335 @@
+"""JAX's native primitives: derivatives, vectorisation, accuracy and cost."""
+
+from __future__ import annotations
+
+import pickle
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+import jax.export
+import numpy as np
+import pytest
+from jax import numpy as jnp
+from jax.test_util import check_grads
+
+import invconv as ic
+import invconv_jax  # noqa: F401 - makes operators pytrees
+from invconv.arrays.registry import PRIMITIVES, agnostic
+from invconv_conformance.cases import CASES
+from invconv_conformance.cases.case import perturbed
+from invconv_conformance.truth import oracle
+
+jax.config.update("jax_enable_x64", True)
+
+Floats = np.ndarray[Any, Any]
+
+NAMES = (
+    "corner-2d+-",
+    "corner-3d-dilated",
+    "corner-ill-conditioned-at-the-pixel",
+    "raster-k2x3-dilated",
+    "periodic-even-dilated",
+    "periodic-4d",
+    "conv1x1-batch-axes",
+    "chain-inverses",
+)
+SELECTED = [case for case in CASES if case.name in NAMES]
+some_cases = pytest.mark.parametrize("case", SELECTED, ids=lambda case: case.name)
+
+
+needs_matmul = pytest.mark.skipif(
+    "matmul" not in PRIMITIVES, reason="the core's own products are no primitive"
+)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def quick_compilation() -> Iterator[None]:
+    """Have XLA spend less on programs that run once."""
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
+
+
+def test_every_selected_case_exists() -> None:
+    assert {case.name for case in SELECTED} == set(NAMES)
+
+
+def dense_inverse(case: Any) -> tuple[Floats, Floats]:
+    """Return K^-1 and the solution K^-1 (y - b) for y = 0."""
+    matrix, shift = oracle.affine(case.conv(), case.spatial_shape)
+    inverse = np.linalg.inv(matrix)
+    return inverse, -inverse @ shift
+
+
+@some_cases
+def test_jacobians_of_the_inverse_are_the_dense_inverse(case: Any) -> None:
+    inverse, shift = dense_inverse(case)
+    y = jnp.asarray(case.images(1)[0])
+    sample = y.shape[len(case.batch_shape) :]
+    conv = case.conv().asarrays(y)
+
+    def solve(row: Any) -> Any:
+        one = row.reshape((*(1 for _ in case.batch_shape), *sample))
+        return conv.inverse(one).reshape(-1)
+
+    row = y.reshape(-1, inverse.shape[0])[0]
+    tolerance = 1e-11 * max(1.0, float(np.linalg.cond(inverse)))
+    forwards, reverse = jax.jit(lambda row: (jax.jacfwd(solve)(row), jax.jacrev(solve)(row)))(row)
+    for got, wanted in (
+        (solve(row), inverse @ row + shift),
+        (forwards, inverse),
+        (reverse, inverse),
+    ):
+        np.testing.assert_allclose(got, wanted, rtol=0, atol=tolerance)
+
+
+@some_cases
+def test_gradients_of_the_inverse_are_the_cores_own(case: Any) -> None:
+    y, bar = case.images(2)
+    conv = case.conv().asarrays(jnp.asarray(y))
+
+    @jax.jit  # type: ignore[untyped-decorator]
+    def pull(parameters: dict[str, Any], y: Any) -> Any:
+        return jax.vjp(lambda p, y: conv.replace(**p).inverse(y), parameters, y)[1](bar)
+
+    gradients, y_bar = pull(conv.parameters(), jnp.asarray(y))
+    expected, expected_y_bar = case.conv().inverse_vjp(y, bar)
+    scale = max(1.0, case.conv().condition(case.spatial_shape)) ** 2
+    for name, wanted in (expected | {"y": expected_y_bar}).items():
+        got = y_bar if name == "y" else gradients[name]
+        tolerance = 1e-12 * scale * max(1.0, np.abs(wanted).max())
+        np.testing.assert_allclose(got, wanted, rtol=0, atol=tolerance)
+
+
+@pytest.mark.parametrize("name", ["corner-2d+-", "periodic-1d"])
+def test_second_derivatives_agree_with_finite_differences(name: str) -> None:
+    case = next(case for case in CASES if case.name == name)
+    y = jnp.asarray(case.images(1)[0])
+    conv = case.conv().asarrays(y)
+
+    @jax.jit  # type: ignore[untyped-decorator]
+    def loss(kernel: Any, y: Any) -> Any:
+        return jnp.tanh(conv.replace(kernel=kernel).inverse(y)).sum()
+
+    check_grads(
+        loss, (conv.parameters()["kernel"], y), order=2, modes=("rev",), atol=1e-4, rtol=1e-4
+    )
+
+
+@pytest.mark.parametrize("name", ["corner-3d-dilated", "periodic-even-dilated"])
+def test_vmap_over_parameters_agrees_with_a_loop(name: str) -> None:
+    case = next(case for case in CASES if case.name == name)
+    images = jnp.asarray(np.stack(case.images(3)))
+    conv = case.conv().asarrays(images)
+    convs = [jax.tree.map(lambda a, f=f: f * a, conv) for f in (1.0, 0.9, 1.1)]
+    stacked = jax.tree.map(lambda *arrays: jnp.stack(arrays), *convs)
+    for method in ("forward", "inverse"):
+        got = jax.vmap(lambda c, x, m=method: getattr(c, m)(x))(stacked, images)
+        for one, image, result in zip(convs, images, got, strict=True):
+            expected = getattr(one, method)(image)
+            np.testing.assert_allclose(result, expected, rtol=0, atol=1e-9 * abs(expected).max())
+
+
+@pytest.mark.parametrize(
+    "cls",
+    [
+        ic.EmergingConv,
+        pytest.param(ic.PeriodicConv, marks=needs_matmul),
+        pytest.param(ic.QRConv1x1, marks=needs_matmul),
+    ],
+)
+def test_products_on_images_are_asked_for_at_full_precision(cls: Any) -> None:
+    """Else an accelerator computes them in TensorFloat-32 or bfloat16."""
+    conv = cls.init(4, rng=np.random.default_rng(0), like=jnp.zeros((), "float32"))
+    x = jax.ShapeDtypeStruct((2, 4, 6, 6), "float32")
+    for function in (conv.forward, conv.inverse):
+        text = jax.export.export(jax.jit(function), platforms=["cuda"])(x).mlir_module()
+        products = re.findall(r"stablehlo\.(?:dot_general|convolution).*", text)
+        assert products
+        assert all("HIGHEST" in product for product in products), products
+
+
+def test_the_program_does_not_grow_with_the_image() -> None:
+    conv = ic.EmergingConv.init(3, kernel_size=5, rng=np.random.default_rng(0), like=jnp.zeros(()))
+    sizes = []
+    for n in (8, 128):
+        text = jax.jit(conv.inverse).lower(jax.ShapeDtypeStruct((2, 3, n, n), float)).as_text()
+        sizes.append(len(text.splitlines()))
+    assert sizes[0] == sizes[1] < 2000
+
+
+def test_the_gradient_of_an_inverse_stores_one_image() -> None:
+    """What the forward pass of x = K^-1 y keeps is x and things of the kernel's size."""
+    x = jnp.zeros((16, 3, 32, 32))
+    conv = ic.AutoregressiveConv.init(3, rng=np.random.default_rng(0), like=x)
+
+    def kept(y: Any, kernel: Any) -> Any:
+        return jax.vjp(lambda k, y: conv.replace(kernel=k).inverse(y), kernel, y)[1]
+
+    residuals = jax.tree.leaves(jax.eval_shape(kept, x, conv.kernel))
+    images = [r for r in residuals if np.prod(r.shape) >= x.size]
+    assert len(images) == 1
+    assert sum(int(np.prod(r.shape)) for r in residuals) < 1.05 * x.size
+
+
+@pytest.mark.parametrize("traced", [False, True])
+def test_an_ill_conditioned_corner_is_solved_backward_stably(traced: bool) -> None:
+    """The residual is at the level of rounding though cond(D) is 1e8."""
+    rng = np.random.default_rng(0)
+    kernel = 0.1 * rng.standard_normal((12, 12, 2, 2))
+    kernel[:, :, 0, 0] = np.tril(rng.standard_normal((12, 12)), -1) + np.diag(
+        np.logspace(0, -6, 12)
+    )
+    conv = ic.AutoregressiveConv(jnp.asarray(kernel))
+    x = jnp.asarray(rng.standard_normal((2, 12, 3, 3)))
+    y = conv.forward(x)
+    prepared = conv.prepare((3, 3), check=False)
+    got = jax.jit(conv.inverse)(y) if traced else prepared.inverse(y)
+    residual = jnp.linalg.norm(conv.forward(got) - y)
+    scale = np.linalg.norm(oracle.affine(conv.asarrays(kernel), (3, 3))[0], 2)
+    assert residual <= 1e-14 * scale * jnp.linalg.norm(got)
+    assert prepared.plan["at the pixel"] == "triangular solve"
+
+
+def test_an_ill_conditioned_frequency_is_eliminated() -> None:
+    kernel = jnp.asarray([[[1.0, 1.0 + 1e-9, 1.0]]])
+    conv = ic.PeriodicConv(kernel)
+    y = conv.forward(jnp.asarray(np.random.default_rng(0).standard_normal((2, 1, 6))))
+    prepared = conv.prepare((6,), check=False)
+    assert prepared.plan["per frequency"] == "solve"
+    for solve in (prepared.inverse, jax.jit(conv.inverse)):
+        np.testing.assert_allclose(conv.forward(solve(y)), y, rtol=0, atol=1e-14)
+
+
+def test_thin_grids() -> None:
+    """On which a tap reaches past whole axes, and a front has one pixel of a line."""
+    rng = np.random.default_rng(0)
+    for _ in range(30):
+        ndim = int(rng.integers(1, 4))
+        grid = tuple(map(int, rng.choice([1, 1, 2, 3, 5], ndim)))
+        mask = str(rng.choice(["corner", "raster"]))
+        dilation = tuple(map(int, rng.integers(1, 5, ndim)))
+        host = perturbed(
+            ic.AutoregressiveConv.init(2, 3, ndim, mask=mask, dilation=dilation, rng=rng), rng
+        )
+        matrix, _ = oracle.affine(host, grid)
+        y = rng.standard_normal((2, 2, *grid))
+        wanted = np.linalg.solve(matrix, y.reshape(2, -1).T).T.reshape(y.shape)
+        found = host.asarrays(jnp.zeros(())).inverse(jnp.asarray(y))
+        np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-11, err_msg=f"{host} {grid}")
+
+
+def test_nan_stays_in_its_sample() -> None:
+    rng = np.random.default_rng(0)
+    for host in (
+        ic.EmergingConv.init(3, rng=rng),
+        ic.AutoregressiveConv.init(3, rng=rng, mask="raster"),
+        ic.PeriodicConv.init(3, rng=rng),
+    ):
+        conv = host.asarrays(jnp.zeros(()))
+        x = jnp.asarray(rng.standard_normal((3, 3, 5, 4))).at[1, 0, 2, 2].set(jnp.nan)
+        for function in (conv.forward, jax.jit(conv.inverse)):
+            y = function(x)
+            assert jnp.isnan(y[1]).any()
+            assert jnp.isfinite(y[0]).all()
+            assert jnp.isfinite(y[2]).all()
+
+
+def test_a_prepared_inverse_can_be_pickled() -> None:
+    for cls in (ic.EmergingConv, ic.PeriodicConv):
+        conv = cls.init(2, rng=np.random.default_rng(0), like=jnp.zeros(()))
+        y = jnp.ones((1, 2, 4, 4))
+        prepared = conv.prepare((4, 4))
+        again = pickle.loads(pickle.dumps(prepared))
+        assert again.plan == prepared.plan
+        np.testing.assert_array_equal(again.inverse(y), prepared.inverse(y))
+
+
+def test_forward_and_gradients_agree_with_autodiff_of_agnostic_code() -> None:
+    rng = np.random.default_rng(0)
+    steps = [ic.QRConv1x1.init(2, rng=rng), ic.AutoregressiveConv.init(2, rng=rng)]
+    host = perturbed(ic.Chain(steps), rng)
+    x = jnp.asarray(rng.standard_normal((2, 2, 3, 2)))
+    conv = host.asarrays(x)
+
+    def loss(conv: Any) -> Any:
+        return jnp.tanh(conv.inverse(x)).sum() + jnp.tanh(conv.forward(x)).sum()
+
+    native = jax.jit(jax.grad(loss))(conv)
+    with agnostic():
+        expected = jax.jit(jax.grad(lambda conv: loss(conv)))(conv)
+    for a, b in zip(jax.tree.leaves(native), jax.tree.leaves(expected), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("mask", ["corner", "raster"])
+@pytest.mark.parametrize("x64", [False, True])
+def test_nothing_is_promoted(x64: bool, mask: str) -> None:
+    conv = ic.AutoregressiveConv.init(2, 3, mask=mask, rng=np.random.default_rng(0))
+    y = np.random.default_rng(1).standard_normal((2, 2, 5, 6)).astype(np.float32)
+    strict = (jax.numpy_dtype_promotion("strict"), jax.numpy_rank_promotion("raise"))
+    with jax.enable_x64(x64), strict[0], strict[1]:
+        x = jax.jit(lambda conv, y: conv.inverse(y))(conv.asarrays(y), jnp.asarray(y))
+    assert x.dtype == np.float32
+    np.testing.assert_allclose(conv.forward(np.asarray(x, float)), y, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("shape", [(0, 2, 4, 3), (2, 2, 1, 1)])
+def test_empty_batches_and_single_pixels(shape: tuple[int, ...]) -> None:
+    for cls in (ic.EmergingConv, ic.PeriodicConv, ic.QRConv1x1):
+        conv = cls.init(2, rng=np.random.default_rng(0), like=jnp.zeros(()))
+        x = jnp.ones(shape)
+        np.testing.assert_allclose(conv.inverse(conv.forward(x)), x, rtol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("kernel_size", "dilation", "grid"),
+    [
+        ((16, 16), 1, (3, 3)),
+        (2, 400, (4, 4)),
+        ((3, 2), (7, 1), (4, 5)),
+        ((2, 3, 5, 5), 3, (2, 4, 4, 4)),
+    ],
+)
+@pytest.mark.parametrize("mask", ["corner", "raster"])
+def test_taps_and_dilations_beyond_the_grid_cost_nothing(
+    kernel_size: Any, dilation: Any, grid: tuple[int, ...], mask: str
+) -> None:
+    """Once they were compiled one after the other, for minutes."""
+    rng = np.random.default_rng(0)
+    conv = ic.AutoregressiveConv.init(
+        2, kernel_size, len(grid), dilation=dilation, mask=mask, rng=rng
+    )
+    y = rng.standard_normal((2, 2, *grid))
+    found = conv.asarrays(jnp.zeros(0)).inverse(jnp.asarray(y))
+    np.testing.assert_allclose(found, conv.inverse(y), rtol=1e-10, atol=1e-10)
+
+
+def test_without_jit_it_computes_the_same() -> None:
+    conv = ic.AutoregressiveConv.init(2, rng=np.random.default_rng(0)).asarrays(jnp.zeros(0))
+    y = jnp.asarray(np.random.default_rng(1).standard_normal((1, 2, 3, 4)))
+    expected = conv.inverse(y)
+    with jax.disable_jit():
+        np.testing.assert_allclose(conv.inverse(y), expected, rtol=1e-12)
+
+
+def test_ranks_are_not_promoted() -> None:
+    rng = np.random.default_rng(0)
+    conv = ic.EmergingConv.init(2, rng=rng).replace(bias=np.ones(2))
+    chain = ic.Chain([ic.ActNorm.init(2), conv]).asarrays(jnp.zeros(0))
+    with jax.numpy_rank_promotion("raise"):
+        chain.inverse(chain.forward(jnp.ones((2, 2, 4, 4))))
+
+
+@pytest.mark.parametrize("mask", ["corner", "raster"])
+def test_an_inverse_is_exported_for_any_batch(mask: str) -> None:
+    conv = ic.AutoregressiveConv.init(3, mask=mask, rng=np.random.default_rng(0))
+    conv = conv.asarrays(jnp.zeros(0))
+    (batch,) = jax.export.symbolic_shape("b")
+    shape = jax.ShapeDtypeStruct((batch, 3, 4, 5), jnp.zeros(0).dtype)
+    exported = jax.export.export(jax.jit(conv.inverse))(shape)
+    for count in (1, 3):
+        y = jnp.asarray(np.random.default_rng(count).standard_normal((count, 3, 4, 5)))
+        np.testing.assert_allclose(exported.call(y), conv.inverse(y), rtol=1e-12)

@@ -1,0 +1,310 @@
+"""Operators as JAX pytrees: transformations, odd leaves, keys, channels-last data."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+from jax import numpy as jnp
+
+import invconv as ic
+import invconv_jax
+from invconv_conformance.cases import CASES
+from invconv_conformance.cases.case import perturbed
+from invconv_conformance.truth import oracle
+
+jax.config.update("jax_enable_x64", True)
+
+NAMES = (
+    "actnorm-2d",
+    "conv1x1-2d",
+    "pluconv1x1-2d",
+    "qrconv1x1-2d",
+    "corner-bias",
+    "raster-k3",
+    "emerging-biases",
+    "periodic-bias",
+    "chain-flow-step",
+    "inverse-emerging-biases",
+)
+VECTORISED = ("conv1x1-2d", "pluconv1x1-2d", "emerging-biases", "periodic-bias")
+SELECTED = [case for case in CASES if case.name in NAMES]
+some_cases = pytest.mark.parametrize("case", SELECTED, ids=lambda case: case.name)
+
+CLASSES = (
+    ic.ActNorm,
+    ic.Conv1x1,
+    ic.PLUConv1x1,
+    ic.QRConv1x1,
+    ic.AutoregressiveConv,
+    ic.EmergingConv,
+    ic.PeriodicConv,
+)
+every_class = pytest.mark.parametrize("cls", CLASSES, ids=lambda cls: cls.__name__)
+
+
+def on_jax(case: Any) -> tuple[Any, Any]:
+    x = jnp.asarray(case.images(1)[0])
+    return case.conv().asarrays(x), x
+
+
+@pytest.fixture(autouse=True, scope="module")
+def quick_compilation() -> Iterator[None]:
+    """Have XLA spend less on programs that run once."""
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
+
+
+def test_every_selected_case_exists() -> None:
+    assert {case.name for case in SELECTED} == set(NAMES)
+
+
+@some_cases
+def test_a_tree_and_its_arrays(case: Any) -> None:
+    conv, x = on_jax(case)
+    leaves, structure = jax.tree.flatten(conv)
+    assert {id(leaf) for leaf in leaves} == {id(array) for array in conv._arrays().values()}
+    again = jax.tree.unflatten(structure, leaves)
+    assert type(again) is type(conv)
+    assert repr(again) == repr(conv)
+    np.testing.assert_array_equal(again.forward(x), conv.forward(x))
+    paths = [jax.tree_util.keystr(path) for path, _ in jax.tree_util.tree_leaves_with_path(conv)]
+    assert len(set(paths)) == len(leaves)
+
+
+@some_cases
+@pytest.mark.parametrize(
+    "change", [np.shape, id, lambda leaf: None, lambda leaf: object(), lambda leaf: leaf[None]]
+)
+def test_leaves_may_be_anything(case: Any, change: Any) -> None:
+    conv, _ = on_jax(case)
+    changed = jax.tree.map(change, conv)
+    assert type(changed) is type(conv)
+    assert repr(changed).startswith(type(conv).__name__)
+
+
+@some_cases
+def test_jit_compiles_once_for_all_values(case: Any) -> None:
+    conv, x = on_jax(case)
+    traces = []
+
+    @jax.jit  # type: ignore[untyped-decorator]
+    def round_trip(conv: Any, x: Any) -> Any:
+        traces.append(1)
+        return conv.inverse(conv.forward(x))
+
+    for factor in (1, 1.1):
+        moved = conv.replace(**{n: factor * a for n, a in conv.parameters().items()})
+        np.testing.assert_allclose(round_trip(moved, x), x, rtol=0, atol=1e-9)
+    assert len(traces) == 1
+
+
+@some_cases
+def test_gradients_of_an_operator_have_its_structure(case: Any) -> None:
+    """Against the core's own vjp; constants get no gradient."""
+    conv, x = on_jax(case)
+    bar = jnp.asarray(case.images(2)[1])
+    log_det_bar = jnp.linspace(-1.0, 2.0, math.prod(case.batch_shape)).reshape(case.batch_shape)
+
+    @jax.jit  # type: ignore[untyped-decorator]
+    def gradient(conv: Any) -> Any:
+        def loss(conv: Any) -> Any:
+            y, log_det = conv.forward_and_log_det(x)
+            return (y * bar).sum() + (log_det * log_det_bar).sum()
+
+        return jax.grad(loss, allow_int=True)(conv)
+
+    got = gradient(conv)
+    assert type(got) is type(conv)
+    expected, _ = case.conv().forward_vjp(*(np.asarray(a) for a in (x, bar, log_det_bar)))
+    found = {name: array for name, array in got._arrays().items() if name in expected}
+    for name, wanted in expected.items():
+        scale = max(1.0, np.abs(wanted).max()) * max(1.0, conv.condition(case.spatial_shape))
+        np.testing.assert_allclose(found[name], wanted, rtol=0, atol=1e-11 * scale)
+    if isinstance(conv, ic.PLUConv1x1):
+        assert not np.asarray(got.sign).any()
+        assert got.permutation.dtype == jax.dtypes.float0
+
+
+@some_cases
+def test_jacobians_in_the_parameters(case: Any) -> None:
+    """Forwards, in reverse and by finite differences of the dense matrix's log-determinant."""
+    conv, _ = on_jax(case)
+    parameters = conv.parameters()
+
+    def log_det(parameters: Any) -> Any:
+        return conv.replace(**parameters).log_det(case.spatial_shape)
+
+    forwards = jax.jit(jax.jacfwd(log_det))(parameters)
+    reverse = jax.jit(jax.jacrev(log_det))(parameters)
+    host, rng, step = case.conv(), case.rng(), 1e-5
+    for name, array in host.parameters().items():
+        direction = rng.standard_normal(array.shape)
+        ends = []
+        for sign in (1, -1):
+            moved = host.replace(**{name: array + sign * step * direction})
+            ends.append(np.linalg.slogdet(oracle.affine(moved, case.spatial_shape)[0])[1])
+        wanted = (ends[0] - ends[1]) / (2 * step)
+        for got in (forwards[name], reverse[name]):
+            assert abs((got * direction).sum() - wanted) < 1e-6 * max(1.0, abs(wanted))
+
+
+@pytest.mark.parametrize(
+    "case",
+    [case for case in SELECTED if case.name in VECTORISED],
+    ids=lambda case: case.name,
+)
+def test_vmap_over_data_parameters_and_both(case: Any) -> None:
+    conv, x = on_jax(case)
+    convs = [jax.tree.map(lambda a, f=f: (f * a).astype(a.dtype), conv) for f in (1, 1.05)]
+    if isinstance(conv, ic.PLUConv1x1):  # integers and signs are not to be scaled
+        convs = [conv.replace(lower=f * conv.lower) for f in (1, 1.05)]
+    stacked = jax.tree.map(lambda *a: jnp.stack(a), *convs)
+    images = jnp.stack([x, 2 * x + 1])
+    axes = jax.tree.map(lambda leaf: 0, conv)
+
+    def solve(conv: Any, x: Any) -> Any:
+        return conv.inverse_and_log_det(x)[0]
+
+    both = jax.jit(jax.vmap(solve, in_axes=(axes, 0)))(stacked, images)
+    data = jax.jit(jax.vmap(solve, in_axes=(None, 0)))(conv, images)
+    parameters = jax.jit(jax.vmap(solve, in_axes=(0, None)))(stacked, x)
+    for i in range(2):
+        for got, one, image in (
+            (both, convs[i], images[i]),
+            (data, conv, images[i]),
+            (parameters, convs[i], x),
+        ):
+            wanted = solve(one, image)
+            np.testing.assert_allclose(got[i], wanted, rtol=0, atol=1e-9 * abs(wanted).max())
+
+
+def test_a_scan_over_stacked_layers_is_a_chain() -> None:
+    keys = jax.random.split(jax.random.key(0), 4)
+
+    def layer(key: Any) -> ic.Chain:
+        one, two = jax.random.split(key)
+        steps = invconv_jax.init(one, ic.PLUConv1x1, 3), invconv_jax.init(two, ic.EmergingConv, 3)
+        return ic.Chain(steps)
+
+    stacked = jax.vmap(layer)(keys)
+    x = jax.random.normal(jax.random.key(1), (2, 3, 6, 5))
+
+    @jax.jit  # type: ignore[untyped-decorator]
+    def flow(stacked: Any, x: Any) -> Any:
+        def step(carry: Any, layer: Any) -> Any:
+            x, total = carry
+            x, log_det = layer.forward_and_log_det(x)
+            return (x, total + log_det), None
+
+        return jax.lax.scan(step, (x, jnp.zeros(2)), stacked)[0]
+
+    chain = ic.Chain([layer(key) for key in keys])
+    for got, wanted in zip(flow(stacked, x), chain.forward_and_log_det(x), strict=True):
+        np.testing.assert_allclose(got, wanted, rtol=0, atol=1e-12)
+    gradient = jax.grad(lambda s: flow(s, x)[0].sum(), allow_int=True)(stacked)
+    assert gradient.steps[1].first.kernel.shape == (4, 3, 3, 2, 2)
+    assert not gradient.steps[0].sign.any()
+
+
+@every_class
+def test_init_depends_on_the_key_alone(cls: Any) -> None:
+    key = jax.random.key(3)
+    conv = invconv_jax.init(key, cls, 4)
+    again = invconv_jax.init(jax.random.key(3), cls, 4)
+    traced = jax.jit(lambda key: invconv_jax.init(key, cls, 4))(key)
+    raw = invconv_jax.init(jax.random.key_data(key), cls, 4)
+    for other in (again, traced, raw):
+        assert type(other) is cls
+        for a, b in zip(jax.tree.leaves(conv), jax.tree.leaves(other), strict=True):
+            np.testing.assert_array_equal(a, b)
+    different = jax.tree.leaves(invconv_jax.init(jax.random.key(4), cls, 4))
+    alike = [bool((a == b).all()) for a, b in zip(jax.tree.leaves(conv), different, strict=True)]
+    assert all(alike) == (cls is ic.ActNorm)
+
+
+def test_init_passes_settings_on() -> None:
+    conv = invconv_jax.init(
+        jax.random.key(0), ic.AutoregressiveConv, 2, 3, ndim=3, mask="raster", dtype="bfloat16"
+    )
+    assert conv.kernel.shape == (2, 2, 3, 5, 5)
+    assert conv.kernel.dtype == jnp.bfloat16
+    with pytest.raises(ValueError, match=r"use jax\.vmap"):
+        invconv_jax.init(jax.random.split(jax.random.key(0)), ic.Conv1x1, 2)
+
+
+@pytest.mark.parametrize(
+    "case",
+    [case for case in SELECTED if case.name in ("actnorm-2d", "periodic-bias", "emerging-biases")],
+    ids=lambda case: case.name,
+)
+def test_channels_last(case: Any) -> None:
+    conv, x = on_jax(case)
+    axis = x.ndim - 1 - len(case.spatial_shape)
+    nhwc = jnp.moveaxis(x, axis, -1)
+    last = invconv_jax.channels_last(conv)
+    assert (last.channels, last.ndim) == (conv.channels, conv.ndim)
+    assert last.log_det(case.spatial_shape) == conv.log_det(case.spatial_shape)
+    for method in ("forward", "inverse"):
+        got = jax.jit(lambda op, x, m=method: getattr(op, m)(x))(last, nhwc)
+        wanted = jnp.moveaxis(getattr(conv, method)(x), axis, -1)
+        np.testing.assert_allclose(got, wanted, rtol=0, atol=1e-12 * abs(wanted).max())
+        value, log_det = getattr(last, f"{method}_and_log_det")(nhwc)
+        np.testing.assert_allclose(value, wanted, rtol=0, atol=1e-12 * abs(wanted).max())
+        assert log_det.shape == case.batch_shape
+    with pytest.raises(ValueError, match="spatial"):
+        last.forward(nhwc[..., :1] if conv.channels > 1 else nhwc[..., 0])
+
+
+def test_channels_last_parameters() -> None:
+    rng = np.random.default_rng(0)
+    conv = perturbed(ic.PeriodicConv.init(3, rng=rng), rng).asarrays(jnp.zeros(()))
+    last = invconv_jax.channels_last(conv)
+    doubled = last.replace(kernel=2 * last.parameters()["kernel"])
+    x = jnp.asarray(rng.standard_normal((2, 5, 4, 3)))
+    np.testing.assert_allclose(doubled.forward(x), 2 * last.forward(x), rtol=1e-12)
+    inner = (last.transpose().forward(x) * x).sum()
+    np.testing.assert_allclose(inner, (x * last.forward(x)).sum(), rtol=1e-10)
+
+
+def test_a_class_of_ones_own_is_registered() -> None:
+    @invconv_jax.register
+    class Mine(ic.Conv1x1):
+        pass
+
+    conv = Mine(jnp.eye(2), ndim=1)
+    doubled = jax.jit(lambda conv: jax.tree.map(lambda a: 2 * a, conv))(conv)
+    assert type(doubled) is Mine
+    assert doubled.ndim == 1
+    np.testing.assert_array_equal(doubled.weight, 2 * jnp.eye(2))
+
+
+@pytest.mark.parametrize("key", [0, np.zeros(2, np.uint32)])
+def test_init_asks_for_a_key(key: Any) -> None:
+    with pytest.raises(TypeError, match=r"key: expected a key such as jax.random.key\(0\), got"):
+        invconv_jax.init(key, ic.Conv1x1, 3)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "settings", "error", "message"),
+    [
+        (("ActNorm", 3), {}, TypeError, "cls: expected a class of invconv with an init, got 'A"),
+        ((ic.Chain, 3), {}, TypeError, "cls: expected a class of invconv"),
+        ((ic.ActNorm, 3), {"rng": np.random.default_rng(0)}, TypeError, "come from the key"),
+        ((ic.ActNorm, 3), {"like": jnp.zeros(0, jnp.bfloat16)}, TypeError, "dtype= says"),
+        ((ic.ActNorm, 3), {"dtype": "int32"}, TypeError, "expected a real floating dtype"),
+    ],
+)
+def test_init_says_what_it_takes(arguments: Any, settings: Any, error: Any, message: str) -> None:
+    with pytest.raises(error, match=message):
+        invconv_jax.init(jax.random.key(0), *arguments, **settings)
+
+
+def test_init_promotes_nothing_silently() -> None:
+    with jax.enable_x64(False), pytest.raises(ValueError, match="dtype: JAX has no float64 here"):
+        invconv_jax.init(jax.random.key(0), ic.ActNorm, 3, dtype="float64")

@@ -1,0 +1,4 @@
+"""PyTorch: layers, derivatives, compiled and distributed programs, reversible chains.
+
+Imports invconv, invconv_torch and PyTorch.
+"""

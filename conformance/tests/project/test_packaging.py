@@ -1,0 +1,109 @@
+"""The wheel as a user installs it: imports, types, size, contents."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import sysconfig
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[3]
+
+CONSUMER = """\
+import numpy as np
+import invconv
+
+conv = invconv.EmergingConv.init(3, rng=np.random.default_rng(0))
+gradients: dict[str, object] = conv.forward_vjp(np.ones((1, 3, 4, 4)), np.ones((1, 3, 4, 4)))[0]
+axes: int = conv.ndim
+wrong: str = conv.channels
+"""
+
+
+@pytest.fixture(autouse=True)
+def nothing_from_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keep the developer's PYTHONPATH from shadowing what is installed."""
+    monkeypatch.delenv("PYTHONPATH", raising=False)
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("wheel")
+    build = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(out)]
+    subprocess.run([*build, str(ROOT)], check=True, capture_output=True)
+    (found,) = out.glob("*.whl")
+    return found
+
+
+@pytest.fixture(scope="module")
+def outside(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return an environment with the wheel installed and our dependencies at hand."""
+    folder = tmp_path_factory.mktemp("environment")
+    subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
+    python = folder / "bin" / "python"
+    subprocess.run(
+        [python, "-m", "pip", "install", "-q", "--no-deps", "--no-index", wheel], check=True
+    )
+    (site,) = folder.glob("lib/*/site-packages")
+    (site / "dependencies.pth").write_text(sysconfig.get_path("purelib") + "\n")
+    return folder
+
+
+def test_the_wheel_holds_the_packages_and_nothing_large(wheel: Path) -> None:
+    assert wheel.stat().st_size < 2**20
+    with zipfile.ZipFile(wheel) as archive:
+        names = archive.namelist()
+        assert max(entry.file_size for entry in archive.infolist()) < 2**20
+    tops = {name.partition("/")[0] for name in names if ".dist-info" not in name}
+    adapters = {"invconv_torch", "invconv_jax", "invconv_cupy"}
+    assert tops == {"invconv", "invconv_conformance", "invconv_benchmarks", *adapters}
+    assert {f"{top}/py.typed" for top in tops} <= set(names)
+    pages = ("pages/base.html", "pages/conformance.html")
+    for data in (*pages, "conformance.schema.json", "golden/golden-1.npz"):
+        assert f"invconv_conformance/{data}" in names
+    for data in ("report/page.html", "results/benchmark.schema.json"):
+        assert f"invconv_benchmarks/{data}" in names
+    presets = ("recipes/presets/hubble.toml", "recipes/presets/cifar10.toml")
+    for data in ("compare/comparison.schema.json", *presets):
+        assert f"invconv_benchmarks/density/{data}" in names
+    assert any(name.endswith("licenses/LICENSE") for name in names)
+
+
+def test_the_wheel_imports_and_runs_from_an_empty_folder(outside: Path, tmp_path: Path) -> None:
+    code = (
+        "import invconv, invconv_conformance, invconv_benchmarks;"
+        "from invconv.arrays.registry import backend;"
+        "assert backend('numpy').__name__ == 'invconv.kernels.numpy_primitives';"
+        "print(invconv.__file__)"
+    )
+    python = outside / "bin" / "python"
+    done = subprocess.run(
+        [python, "-c", code], cwd=tmp_path, check=True, capture_output=True, text=True
+    )
+    assert done.stdout.startswith(str(outside))
+    done = subprocess.run(
+        [outside / "bin" / "invconv", "info"],
+        cwd=tmp_path,
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    assert "NumPy" in done.stdout
+
+
+def test_the_wheel_type_checks_from_outside(outside: Path, tmp_path: Path) -> None:
+    (tmp_path / "consumer.py").write_text(CONSUMER)
+    python = str(outside / "bin" / "python")
+    done = subprocess.run(
+        [sys.executable, "-m", "mypy", "--strict", "--python-executable", python, "consumer.py"],
+        cwd=tmp_path,
+        check=False,
+        capture_output=True,
+        text=True,
+    )
+    errors = [line for line in done.stdout.splitlines() if ": error:" in line]
+    assert len(errors) == 1, done.stdout
+    assert errors[0].startswith("consumer.py:7: error: Incompatible types in assignment")

@@ -1,0 +1,279 @@
+"""When an inverse cannot be right: the warning, and the condition numbers behind it."""
+
+from __future__ import annotations
+
+import math
+import re
+import warnings
+from typing import Any
+
+import numpy as np
+import pytest
+
+import invconv as ic
+from invconv.operators.base import conditions
+from invconv.trust import norms
+from invconv.trust.condition import Condition
+from invconv_conformance.truth import oracle
+
+# the authors' open issue "Numerical stability of inverse"; the masked entry is ignored
+AUTHORS = np.asarray([[[[9.0, 0.0462, -1.3683], [0.0, 0.0, 0.0]]]])
+
+
+def authors_conv(dtype: str) -> ic.AutoregressiveConv:
+    return ic.AutoregressiveConv(AUTHORS.astype(dtype), mask="raster", direction=-1)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_the_authors_kernel_warns(dtype: str) -> None:
+    conv = authors_conv(dtype)
+    x = np.ones((1, 1, 32, 32), dtype)
+    for attempt in (lambda: conv.prepare((32, 32)), lambda: conv.inverse(x)):
+        with pytest.warns(ic.IllConditionedWarning) as caught, np.errstate(all="ignore"):
+            attempt()
+        text = str(caught[0].message)
+        match = re.search(r"AutoregressiveConv on a 32 x 32 grid has condition number (\S+):", text)
+        assert match
+        assert float(match[1]) == pytest.approx(1.31e47, rel=5e-3)
+        assert f"0 digits are left in {dtype}" in text
+        assert caught[0].filename == __file__
+    assert math.isfinite(float(conv.log_det((32, 32))))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        conv.prepare((32, 32), check=False)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_the_authors_kernel_overflows_at_width_256(dtype: str) -> None:
+    assert authors_conv(dtype).condition((32, 256)) == math.inf
+    with pytest.warns(ic.IllConditionedWarning, match="condition number inf"):
+        authors_conv(dtype).prepare((32, 256))
+
+
+@pytest.mark.parametrize("channels", [1, 12, 48, 96])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_the_papers_initialisation_gives_no_warning(channels: int, dtype: str) -> None:
+    rng = np.random.default_rng(channels)
+    like = np.empty(0, dtype)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for conv in (
+            ic.EmergingConv.init(channels, rng=rng, like=like),
+            ic.PeriodicConv.init(channels, rng=rng, like=like),
+            ic.QRConv1x1.init(channels, rng=rng, like=like),
+            ic.Chain(
+                [
+                    ic.QRConv1x1.init(channels, rng=rng, like=like),
+                    ic.EmergingConv.init(channels, rng=rng, like=like),
+                ]
+            ),
+        ):
+            conv.prepare((64, 64))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64", "float16"])
+def test_digits_left_follow_the_precision(dtype: str) -> None:
+    """Condition 1e6: about one digit in float32, where halves are solved, ten in float64."""
+    conv = ic.Conv1x1(np.diag([1e3, 1e-3]).astype(dtype))
+    if dtype == "float64":
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            conv.prepare((4,))
+    else:
+        with pytest.warns(ic.IllConditionedWarning, match=r"1 digits are left in float32"):
+            conv.prepare((4,))
+
+
+def test_numerical_rank_loss_warns() -> None:
+    rotation = ic.Conv1x1.init(3, rng=np.random.default_rng(0)).weight
+    weight = rotation @ np.diag([1.0, 1.0, 1e-20]) @ rotation.T
+    with pytest.warns(ic.IllConditionedWarning, match="0 digits"):
+        ic.Conv1x1(weight).prepare((4,))
+
+
+def test_parameters_that_are_no_numbers_warn_and_do_not_crash() -> None:
+    for conv in (
+        ic.Conv1x1(np.full((2, 2), math.nan)),
+        ic.PeriodicConv(np.full((2, 2, 3), math.nan)),
+        ic.AutoregressiveConv(np.full((2, 2, 3), math.nan)),
+        ic.Chain([ic.PeriodicConv(np.full((2, 2, 3), math.inf))]),
+    ):
+        assert conv.condition((5,)) == math.inf
+        with pytest.warns(ic.IllConditionedWarning, match="inf"), np.errstate(all="ignore"):
+            assert np.isnan(conv.inverse(np.ones((1, 2, 5)))).all()
+
+
+def random_corner(rng: np.random.Generator) -> ic.AutoregressiveConv:
+    channels = int(rng.integers(1, 5))
+    scale = float(rng.choice([0.05, 0.2, 0.5]))
+    conv = ic.AutoregressiveConv.init(channels, rng=rng)
+    return conv.replace(kernel=conv.kernel + scale * rng.standard_normal(conv.kernel.shape))
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_the_estimate_is_between_half_of_the_truth_and_the_truth(
+    seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    conv = random_corner(np.random.default_rng(seed))
+    matrix = oracle.affine(conv, (7, 9))[0]
+    truth = float(np.linalg.norm(matrix, 1) * np.linalg.norm(np.linalg.inv(matrix), 1))
+    monkeypatch.setattr(norms, "_EXACT_NUMBERS", 0)
+    estimate = conv.condition((7, 9))
+    slack = 1e-9 + 1e-15 * truth  # the oracle's own inverse is no better
+    assert truth / 2 <= estimate <= truth * (1 + slack)
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_the_neumann_bound_holds(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    conv = random_corner(rng)
+    bound = conv._condition_bound((7, 9))
+    matrix = oracle.affine(conv, (7, 9))[0]
+    assert np.linalg.cond(matrix) <= bound * (1 + 1e-9)
+    periodic = ic.PeriodicConv(conv.kernel)
+    assert np.linalg.cond(oracle.affine(periodic, (7, 9))[0]) <= (
+        1 + 1e-9
+    ) * periodic._condition_bound((7, 9))
+
+
+def test_the_neumann_bound_is_what_a_trained_size_uses() -> None:
+    conv = ic.AutoregressiveConv.init(12, rng=np.random.default_rng(0))
+    assert math.isfinite(conv._condition_bound((64, 64)))
+    conv.prepare((64, 64))
+    assert not conv._conditions.knows("exact", (64, 64))
+
+
+def test_a_chain_is_judged_as_a_whole() -> None:
+    """A map and its inverse: each is hopeless in float32, the whole is the identity."""
+    conv = ic.Conv1x1(np.diag([1e6, 1e-6]))
+    chain = ic.Chain([conv, ic.Inverse(conv)])
+    assert conv.condition((3,)) == pytest.approx(1e12)
+    assert chain.condition((3,)) == pytest.approx(1.0)
+
+
+def test_a_gradient_through_an_inverse_that_cannot_be_right_warns() -> None:
+    x = np.ones((1, 1, 32, 32))
+    conv = authors_conv("float64")
+    for call in (conv.inverse_vjp, ic.Inverse(conv).forward_vjp):
+        with pytest.warns(ic.IllConditionedWarning, match="0 digits are left"):
+            call(x, x)
+    conv.inverse_vjp(x, x, check=False)
+    conv.inverse_vjp(x[..., :2, :2], x[..., :2, :2])
+
+
+def test_condition_is_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+    conv = authors_conv("float64")
+    first = conv.condition((16, 16))
+    monkeypatch.setattr(conditions, "one_norm", lambda *a: pytest.fail("computed again"))
+    assert conv.condition((16, 16)) == first
+
+
+@pytest.mark.parametrize(
+    ("tap", "size", "low", "high"),
+    [(-0.3, 64, 0, 2e-6), (-0.5, 8, 0, 6e-6), (-0.5, 32, 0.06, 6), (-0.5, 64, 3e7, 3e9)],
+)
+def test_the_growth_of_rounding_errors(tap: float, size: int, low: float, high: float) -> None:
+    """Rounding z to float32 and inverting exactly: the table of the project's facts."""
+    kernel = np.full((1, 1, 2, 2), tap)
+    kernel[0, 0, 0, 0] = 1.0
+    conv = ic.AutoregressiveConv(kernel)
+    x = np.random.default_rng(0).standard_normal((1, 1, size, size))
+    z = conv.forward(x).astype(np.float32).astype(np.float64)
+    back = conv.prepare((size, size), check=False).inverse(z)
+    assert low <= float(np.abs(back - x).max()) <= high
+
+
+@pytest.mark.parametrize("tap", [-1.5, -3.0, -29.6])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_the_solve_is_backward_stable(tap: float, dtype: str) -> None:
+    """|K x - y| / (|K| |x| + |y|) <= C prod(k) eps, on y = K x and on random y."""
+    kernel = np.zeros((1, 1, 2, 2), dtype)
+    kernel[0, 0, 0] = [1.0, tap]
+    conv = ic.AutoregressiveConv(kernel)
+    exact = ic.AutoregressiveConv(kernel.astype(np.longdouble).astype(np.float64))
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((4, 1, 6, 16)).astype(dtype)
+    eps = float(np.finfo(dtype).eps)
+    for y in (conv.forward(x), x):
+        got = conv.prepare((6, 16), check=False).inverse(y).astype(np.float64)
+        residual = np.abs(exact.forward(got) - y).max()
+        scale = (1 + abs(tap)) * np.abs(got).max() + np.abs(y).max()
+        assert residual <= 4 * eps * scale
+
+
+def test_no_check_for_values_that_cannot_be_read() -> None:
+    import array_api_strict as strict
+
+    like = strict.zeros((), dtype=strict.float64, device=strict.Device("device1"))
+    conv: Any = authors_conv("float64").asarrays(like)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        conv.prepare((32, 32))
+
+
+def test_the_warning_points_to_the_callers_line() -> None:
+    conv = authors_conv("float64")
+    x = np.ones((1, 1, 32, 32))
+    chain = ic.Chain([conv])
+    for attempt in (
+        lambda: conv.inverse_and_log_det(x),
+        lambda: ic.Inverse(conv).forward(x),
+        lambda: ic.Chain([ic.Inverse(conv)]).forward(x),
+        lambda: ic.Inverse(ic.Inverse(conv)).inverse(x),
+        lambda: chain.inverse(x),
+    ):
+        with pytest.warns(ic.IllConditionedWarning) as caught:
+            attempt()
+        assert caught[0].filename == __file__
+
+
+def shrinking() -> ic.Conv1x1:
+    return ic.Conv1x1(np.diag([1, 1e-6]).astype(np.float32))
+
+
+def test_who_does_not_look_does_not_look_at_inverses_inside_either() -> None:
+    one = np.ones((1, 2, 2, 2), np.float32)
+    chain = ic.Chain([ic.Inverse(shrinking()), ic.ActNorm.init(2, like=one)])
+    with pytest.warns(ic.IllConditionedWarning):
+        chain.inverse_vjp(one, one)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        chain.inverse_vjp(one, one, check=False)
+        chain.prepare((2, 2), check=False).inverse(one)
+    for call in (
+        chain.forward,
+        ic.Inverse(shrinking()).forward,
+        ic.Inverse(chain.steps[0]).inverse,
+    ):
+        with pytest.warns(ic.IllConditionedWarning, match="the inverse of Conv1x1"):
+            call(one)
+
+
+def test_the_condition_of_half_types_is_remembered_going_forward(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    calls: list[object] = []
+    number = conditions.number
+
+    def counted(conv: ic.InvertibleConv, shape: tuple[int, ...]) -> Condition:
+        calls.append(conv)
+        return number(conv, shape)
+
+    monkeypatch.setattr(conditions, "number", counted)
+    conv = ic.AutoregressiveConv(np.asarray([[[1, -1.2]]], np.float16))
+    for _ in range(3):
+        ic.Chain([ic.Inverse(conv)]).forward(np.ones((1, 1, 9), np.float16))
+    assert len(calls) == 1
+
+
+def test_the_warning_says_fine_only_of_what_is_fine() -> None:
+    with pytest.warns(ic.IllConditionedWarning) as found, np.errstate(over="ignore"):
+        ic.ActNorm(np.asarray([800.0, 0]), None).inverse(np.ones((1, 2, 2)))
+    assert "look fine" not in str(found[0].message)
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+def test_a_spectrum_out_of_range_is_no_error_of_the_library() -> None:
+    conv = ic.PeriodicConv(np.asarray([[[1e308, 1e308]]]))
+    with pytest.warns(ic.IllConditionedWarning, match="condition number inf"):
+        assert np.isnan(conv.inverse(np.ones((1, 1, 2)))).all()

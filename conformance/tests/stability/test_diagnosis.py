@@ -1,0 +1,292 @@
+"""`diagnose`: the digits it promises, against extended precision, and what it says."""
+
+from __future__ import annotations
+
+import math
+import re
+import warnings
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import torch
+
+import invconv as ic
+from invconv import _cli
+from invconv_benchmarks.demo import growing
+from invconv_benchmarks.demo.growing import Shape
+from invconv_conformance.truth import oracle
+from invconv_conformance.truth.extended import EXTENDED
+from invconv_conformance.truth.substitution import convolve, substitute
+
+GROWTH = list(growing.examples())
+EPS = 2.0**-23
+
+
+def test_the_authors_condition_is_that_of_exact_fractions() -> None:
+    """Along a row, K^-1's response to the last pixel is 1.3683^k / 0.0462^(k + 1)."""
+    pixel, before = (Fraction(float(k)) for k in (0.0462, 1.3683))
+    for n in (2, 4, 32, 60):
+        truth = (pixel + before) * sum(before**k / pixel ** (k + 1) for k in range(n))
+        found = ic.diagnose(growing.authors(), (n, n), "float32")
+        assert found.condition == pytest.approx(float(truth), rel=1e-12)
+        assert (found.norm, found.exact, found.resolved) == ("1-norm", True, True)
+        for digits, eps in ((found.digits_float32, EPS), (found.digits_float64, 2.0**-52)):
+            assert digits == pytest.approx(max(0.0, -math.log10(float(truth) * eps)), abs=1e-9)
+        assert found.growth == pytest.approx((1, 1.3683 / 0.0462), rel=0.04)
+
+
+@pytest.mark.parametrize(("name", "conv", "grid"), GROWTH, ids=lambda v: str(v).replace(" ", ""))
+def test_the_growth_table(name: str, conv: ic.AutoregressiveConv, grid: Shape) -> None:
+    """As many digits are left at worst as said, and about as many of a typical image."""
+    found = ic.diagnose(conv, grid, "float32")
+    measured = growing.measure(conv, found)
+    slack = 0.01 if found.exact else math.log10(3)
+    assert measured.worst == pytest.approx(found.digits_float32, abs=slack)
+    assert min(measured.typical, 6.9) == pytest.approx(found.typical_float32, abs=0.8)
+    assert measured.typical >= found.digits_float32 - slack  # no image is worse than the worst
+
+
+@pytest.mark.parametrize("options", [{}, {"mask": "raster", "direction": -1, "dilation": (1, 2)}])
+def test_substitution_is_the_dense_matrixs(options: dict[str, Any]) -> None:
+    """What the table is measured with, against elimination."""
+    rng = np.random.default_rng(0)
+    conv = ic.AutoregressiveConv.init(2, rng=rng, channel_order="upper", **options)
+    conv = conv.replace(kernel=conv.kernel + 0.2 * rng.standard_normal(conv.kernel.shape))
+    matrix = oracle.affine(conv, (4, 5), EXTENDED)[0]
+    x = rng.standard_normal((2, 4, 5)).astype(EXTENDED)
+    y = convolve(conv, x)
+    assert np.abs(matrix @ x.reshape(-1) - y.reshape(-1)).max() < 1e-15
+    assert np.abs(substitute(conv, y) - x).max() < 1e-14
+
+
+@pytest.mark.parametrize("conv", [growing.corner(-0.5), growing.authors()])
+def test_two_digits_last_as_far_as_it_says(conv: ic.AutoregressiveConv) -> None:
+    advice = ic.diagnose(conv, (32, 32), "float32").advice[-1]
+    match = re.fullmatch(
+        r"two digits last for grids of about (\d+) x \1 in float32, (\d+) x \2 in float64", advice
+    )
+    assert match
+    for side, digits in ((match[1], "digits_float32"), (match[2], "digits_float64")):
+        n = int(side)
+        assert getattr(ic.diagnose(conv, (n, n)), digits) > 1.2
+        assert getattr(ic.diagnose(conv, (n + n // 4 + 1,) * 2), digits) < 2
+
+
+def test_the_guilty_step_is_named() -> None:
+    rng = np.random.default_rng(0)
+    emerging = ic.EmergingConv.init(1, rng=rng)
+    emerging = emerging.replace(**{"second.kernel": growing.corner(-0.5).kernel})
+    chain = ic.Chain([ic.QRConv1x1.init(1, rng=rng), emerging])
+    found = ic.diagnose(chain, (32, 32), "float32")
+    assert [name for name, _ in found.steps] == ["0", "1"]
+    assert [name for name, _ in found.steps[1][1].steps] == ["first", "second"]
+    assert "look at step 1, EmergingConv: look at step second" in found.advice[0]
+    assert "float64, where 6.8 digits" in found.advice[1]
+    assert found.growth == pytest.approx((1.63, 1.63), abs=0.01)
+
+
+def test_steps_that_undo_each_other_lose_what_they_lose() -> None:
+    """The condition of the whole is 1; the digits are those of what runs, step after step."""
+    rng = np.random.default_rng(0)
+    left, right = (ic.Conv1x1.init(4, rng=rng).weight for _ in range(2))
+    conv = ic.Conv1x1(left @ np.diag([1e5, 1.0, 1.0, 1e-5]) @ right)
+    chain = ic.Chain([conv, ic.Inverse(conv)])
+    found = ic.diagnose(chain, (8, 8))
+    assert found.condition == pytest.approx(1, abs=1e-4)
+    assert 1e10 < found.loss < 1e11
+    assert 4.5 < found.digits_float64 < 6
+    x = rng.standard_normal((1, 4, 8, 8))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        error = np.abs(chain.inverse(chain.forward(x)) - x).sum() / np.abs(x).sum()
+    assert found.digits_float64 <= -math.log10(error) <= found.digits_float64 + 2
+
+
+def test_many_steps_of_which_none_is_guilty() -> None:
+    step = ic.ActNorm(np.asarray([2.0, -2.0]), None)
+    found = ic.diagnose(ic.Chain([step] * 5), (4,), "float32")
+    assert found.condition == pytest.approx(math.exp(20))
+    assert found.advice[0].startswith("no step is bad by itself")
+    assert found.advice[1] == "or solve in float64, where 7.0 digits are left"
+
+
+def test_many_steps_lose_little_each() -> None:
+    """The product of 60 rotations' 1-norms is beyond 1e15, and means nothing."""
+    rng = np.random.default_rng(0)
+    rotations = [ic.QRConv1x1.init(6, rng=rng) for _ in range(60)]
+    assert math.prod(float(np.linalg.norm(r.matrix(), 1)) for r in rotations) > 1e15
+    chain = ic.Chain([*rotations, growing.random_corner(6, 0.1)])
+    found = ic.diagnose(chain, (2, 3), "float32")
+    matrix = oracle.affine(chain, (2, 3))[0]
+    truth = np.linalg.norm(matrix, 1) * np.linalg.norm(np.linalg.inv(matrix), 1)
+    assert found.condition == pytest.approx(truth)
+    assert found.resolved
+    assert found.digits_float32 > 4
+
+
+def test_the_worst_frequency() -> None:
+    kernel = np.random.default_rng(3).standard_normal((1, 1, 3, 3))
+    found = ic.diagnose(ic.PeriodicConv(kernel), (8, 6))
+    spread = np.zeros((8, 6))
+    spread[:3, :3] = kernel[0, 0]
+    spectrum = np.abs(np.fft.rfft2(spread))  # a shift changes phases only, a flip conjugates
+    assert found.condition == pytest.approx(spectrum.max() / spectrum.min())
+    assert found.frequency is not None
+    worst = np.argwhere(spectrum <= spectrum.min() * (1 + 1e-9)).tolist()
+    assert list(found.frequency) in worst
+    assert found.growth is None
+    chain = ic.Chain([ic.Inverse(ic.PeriodicConv(kernel)), growing.corner(-0.3)])
+    assert ic.diagnose(chain, (8, 6)).growth is None
+    assert "not defined: the grid is closed" in repr(found)
+
+
+def test_the_worst_channel_and_pixel() -> None:
+    scales = ic.diagnose(ic.ActNorm(np.asarray([0.0, -3.0, 2.0]), None), (4,))
+    assert (scales.channel, scales.pixel) == (1, None)
+    conv = ic.EmergingConv.init(2, rng=np.random.default_rng(0))
+    found = ic.diagnose(conv, (5, 6))
+    inverse = np.linalg.inv(oracle.affine(conv, (5, 6))[0])
+    sums = np.abs(inverse).sum(axis=0).reshape(2, 5, 6)
+    assert found.pixel is not None
+    assert sums[(found.channel, *found.pixel)] == pytest.approx(sums.max())
+
+
+@pytest.mark.parametrize(
+    ("conv", "words"),
+    [
+        (ic.Conv1x1(np.full((2, 2), math.nan)), "weight holds NaN or inf"),
+        (ic.Conv1x1(np.zeros((2, 2))), "Conv1x1 is exactly singular on a 8 grid"),
+        (ic.PeriodicConv(np.ones((1, 1, 2))), "PeriodicConv is exactly singular"),
+        (ic.ActNorm(np.asarray([0.0, -1e4]), None), "exactly singular"),
+        (ic.ActNorm(np.asarray([500.0, -500.0]), None), "beyond the range of float64"),
+        (ic.AutoregressiveConv(np.asarray([[[1.0, -1e60]]])), "beyond the range of float64"),
+        (ic.Chain([ic.PeriodicConv(np.full((2, 2, 3), math.inf))]), "0.kernel holds NaN or inf"),
+    ],
+)
+def test_no_number_without_an_explanation(conv: ic.InvertibleConv, words: str) -> None:
+    with np.errstate(all="ignore"):
+        found = ic.diagnose(conv, (8,), "float32")
+    assert found.condition == math.inf
+    assert found.digits_float32 == found.digits_float64 == found.typical_float64 == 0
+    assert words in found.trouble
+    text = repr(found)
+    assert text.startswith(f"{type(conv).__name__} on a grid of 8: no digit is left in float32")
+    assert "nan" not in text.replace("log-det      nan", "")
+
+
+def test_beyond_the_range_it_is_continued() -> None:
+    found = ic.diagnose(growing.authors(), (32, 256))
+    assert found.condition == math.inf
+    truth = 255 * math.log10(1.3683 / 0.0462) - math.log10(0.0462) + math.log10(1.4145)
+    assert f"about 1e+{truth:.0f}, by its growth on a grid of 16 x 128" in found.trouble
+    assert found.growth == pytest.approx((1, 29.617), rel=1e-3)
+
+
+def test_a_tiny_number_in_place_of_a_zero_is_not_believed() -> None:
+    found = ic.diagnose(ic.PeriodicConv(np.ones((1, 1, 3))), (9,))
+    assert not found.resolved
+    assert not found.exact
+    assert found.digits_float64 == 0
+    assert "not resolved" in repr(found)
+
+
+def test_an_inverse_is_judged_as_what_it_is_the_inverse_of() -> None:
+    conv = growing.corner(-0.5)
+    found = ic.diagnose(ic.Inverse(conv), (16, 16))
+    assert found.condition == ic.diagnose(conv, (16, 16)).condition
+    assert found.name == "Inverse of AutoregressiveConv"
+
+
+def test_dtypes_of_every_library() -> None:
+    conv = growing.corner(-0.3)
+    for dtype in ("float32", np.float32, np.dtype("float32"), torch.float32, jnp.float32):
+        assert ic.diagnose(conv, (4, 4), dtype).precision == "float32"
+    assert ic.diagnose(conv, (4, 4), torch.bfloat16).precision == "float32"
+    assert ic.diagnose(conv, (4, 4)).precision == "float64"
+    like = torch.zeros(0, dtype=torch.float32)
+    assert ic.diagnose(conv.asarrays(like), (4, 4)).precision == "float32"
+    with pytest.raises(ValueError, match="dtype: expected float32, float64"):
+        ic.diagnose(conv, (4, 4), "int32")
+    layer: Any = torch.nn.Identity()
+    with pytest.raises(TypeError, match="conv: expected an InvertibleConv, got Identity"):
+        ic.diagnose(layer, (4, 4))
+    with pytest.raises(ValueError, match="expected 2 spatial axes"):
+        ic.diagnose(conv, (4,))
+
+
+def test_the_command_reads_files_and_draws(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    conv = growing.corner(-0.5).asarrays(np.empty(0, np.float32))
+    ic.save(conv, tmp_path / "conv.safetensors")
+    file, picture = str(tmp_path / "conv.safetensors"), str(tmp_path / "picture.png")
+    assert _cli.main(["diagnose", file, "--grid", "16", "16", "--picture", picture]) == 0
+    out = capsys.readouterr().out
+    assert out.startswith(repr(ic.diagnose(conv, (16, 16))))
+    assert Path(picture).read_bytes().startswith(b"\x89PNG")
+    half = conv.asarrays(torch.zeros(0, dtype=torch.bfloat16))
+    ic.save(half, tmp_path / "half.safetensors")
+    assert _cli.main(["diagnose", str(tmp_path / "half.safetensors"), "--grid", "16", "16"]) == 0
+    assert capsys.readouterr().out == f"{ic.diagnose(conv, (16, 16))}\n"
+    assert _cli.main(["diagnose", "--example", "authors"]) == 0
+    assert "condition    1.31e+47 (1-norm, exact)" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["none.safetensors", "--grid", "4"], "none.safetensors"),
+        (["--example", "authors", "--picture", "a.tiff"], "--picture: expected a name that ends"),
+        (["--example", "growth", "--dtype", "float64"], "the growth example has its own"),
+    ],
+)
+def test_wrong_arguments(
+    arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert _cli.main(["diagnose", *arguments]) == 2
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("conv", "grid", "growth"),
+    [
+        (growing.corner(-0.9), (1, 1), "not known along axis 0 and 1, too short for all taps"),
+        (growing.corner(-0.9), (1, 9), "axis 1 (0.04 digits), not known along axis 0"),
+        (ic.AutoregressiveConv(np.ones((1, 1, 2)), dilation=8), (8,), "not known along axis 0"),
+        (ic.Conv1x1(np.eye(2)), (1,), "none: a larger grid loses no more"),
+    ],
+)
+def test_growth_that_no_tap_has_shown_is_not_known(
+    conv: ic.InvertibleConv, grid: Shape, growth: str
+) -> None:
+    found = ic.diagnose(conv, grid)
+    assert growth in " ".join(repr(found).split())
+    assert not any("two digits last" in text for text in found.advice)
+
+
+def test_what_overflows_is_said_once() -> None:
+    kernel = np.asarray([[[1e-200], [0]], [[1e200], [1e-200]]])
+    found = ic.diagnose(ic.AutoregressiveConv(kernel), (4,))
+    assert found.advice == ("bring D, the matrix of the pixel itself, closer to 1: D^-1 overflows",)
+    found = ic.diagnose(ic.Conv1x1(np.diag([1e-200, 1e200])), (8, 8))
+    assert found.advice == ("make the matrix less singular",)
+    far = ic.AutoregressiveConv(np.asarray([[[1, 1e200]]]))
+    assert not any("nothing on this grid" in text for text in ic.diagnose(far, (4,)).advice)
+
+
+def test_foreign_byte_order_is_diagnosed() -> None:
+    conv = ic.Conv1x1(np.eye(2).astype(np.dtype(np.float32).newbyteorder()))
+    assert ic.diagnose(conv, (2,)).precision == "float32"
+
+
+def test_frequencies_are_said_up_to_half_the_grid() -> None:
+    """Of a 3 x 1 kernel 1, 0, 0 - its own frequency's phase, zero but for rounding at one f."""
+    kernel = np.asarray([1.0, -2 * math.cos(2 * math.pi * 5 / 16), 1.001]).reshape(1, 1, 3, 1)
+    found = ic.diagnose(ic.PeriodicConv(kernel), (16, 4))
+    assert found.frequency is not None
+    assert found.frequency[0] in (5, 11)
+    assert re.search("errors with -?5 x 0 periods", repr(found))
