@@ -57,7 +57,7 @@ class Composite(InvertibleConv):
         _ = self._inverts_forward
 
     @derived
-    def _inverts_forward(self) -> bool:  # type: ignore[override]
+    def _inverts_forward(self) -> bool:
         return any(step._inverts_forward for step in self._steps)
 
     def _check_forward(self, shape: Shape, result: Array) -> None:
