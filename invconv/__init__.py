@@ -19,7 +19,8 @@ from invconv.operators.pointwise.plu import PLUConv1x1
 from invconv.operators.pointwise.qr import QRConv1x1
 from invconv.operators.squeezing import squeeze, unsqueeze
 from invconv.stability.bounded import bounded
-from invconv.stability.diagnosis import Diagnosis, diagnose
+from invconv.stability.diagnosis import diagnose
+from invconv.stability.report import Diagnosis
 
 __version__ = "0.1.0"
 

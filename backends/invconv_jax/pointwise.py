@@ -15,7 +15,7 @@ from invconv_jax.solves import matmul, substitute
 
 
 def matrix_solver(matrix: Array) -> MatrixSolver:
-    """See `invconv.operators.pointwise.conv1x1.matrix_solver`."""
+    """See `invconv.kernels.matrices.matrix_solver`."""
     # the rule of the solve differentiates it; what it solves with is a constant
     q, r = jnp.linalg.qr(lax.stop_gradient(matrix))
     return MatrixSolver(matrix, q, r)

@@ -44,7 +44,7 @@ def register(cls: type[C]) -> type[C]:
         fields = dict(zip(static, settings, strict=True))
         fields |= zip(children, values, strict=True)
         fields |= {n: _without_gradient(fields[n]) for n in cls._constant_names}
-        return cls._unchecked(fields | {"_conditions": {}})
+        return cls._unchecked(fields)
 
     register_pytree_with_keys(cls, flatten_with_keys, unflatten, flatten)
     return cls

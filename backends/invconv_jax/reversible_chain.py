@@ -15,7 +15,7 @@ import numpy as np
 from jax import numpy as jnp
 
 from invconv.arrays.namespaces import Array, Shape, describe
-from invconv.operators.base.calls import enter, grid_of, require_spatial_shape
+from invconv.operators.base.calls import as_batch, grid_of, require_spatial_shape
 from invconv.operators.base.checks import relative_error, require_invertible
 from invconv.operators.base.operator import InvertibleConv
 from invconv.operators.chain import Chain
@@ -107,10 +107,10 @@ class Reversible:
                 f"x: expected the grid {self.spatial_shape} on which this chain was judged, got "
                 f"{grid}; reversible(flow.chain, {grid}) judges it there"
             )
-        call = enter(self.chain, "x", x)
+        call = as_batch(self.chain, "x", x)
         assert isinstance(call.conv, Chain)
         z, log_det = _run(tuple(call.conv.steps), call.x)
-        return call.leave(z), log_det.reshape(call.batch_shape)
+        return call.restore_shape(z), log_det.reshape(call.batch_shape)
 
     def inverse_and_log_det(self, y: Array) -> tuple[Array, Array]:
         """See `InvertibleConv.inverse_and_log_det`; activations are stored."""

@@ -50,7 +50,7 @@ def triangular_solve(matrix: Array, rhs: Array, *, lower: bool) -> Array:
 
 @jax.custom_jvp  # type: ignore[untyped-decorator]
 def nan_where_singular(x: Array, log_det: Array) -> Array:
-    """See `invconv.operators.base.linear.nan_where_singular`.
+    """See `invconv.solve.state.nan_where_singular`.
 
     Differentiated as it is, the choice would keep an image of zeros for the gradient.
     """

@@ -1,184 +1,186 @@
 """The kernels with the derivatives of `kernels.rules`, opaque to autograd, torch.func and compile.
 
-Each operation is two classes: one for code that torch.compile traces, which cannot take a class
-with a ``jvp``, and one with it. To call either costs as much as a small solve, so it is left out
-where nobody watches.
+One autograd Function takes a rule: what runs, and its two derivatives. It comes in two classes:
+torch.compile cannot trace one with a ``jvp``. To call either costs as much as a small solve, so it
+is left out where nobody watches.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import torch
-from torch.autograd import Function
+from torch.autograd import Function, forward_ad
 
 from invconv.kernels import rules
-from invconv.kernels.families import LinearFamily
 from invconv_torch import kernels, ops
-from invconv_torch.kernels import Factor
-from invconv_torch.traced import compiling, refuse_nested_forward_mode, traced, unwatched
+from invconv_torch.traced import Watch, refuse_nested_forward_mode, traced, watch
 
 Tensor: TypeAlias = torch.Tensor
 Pair: TypeAlias = tuple[Tensor | None, Tensor | None]
+Settings: TypeAlias = Any  # a family, with its factors where there are any
 
 
-def apply(family: LinearFamily, w: Tensor, x: Tensor) -> Tensor:
-    """Return A(w) x."""
-    if unwatched(w, x):
-        return kernels.apply(family, w, x)
-    result: Tensor = _way(_TracedApply, _Apply).apply(family, w, x)
-    return result
+@dataclass(frozen=True)
+class Rule:
+    """An operation on two tensors, and its derivatives.
+
+    Attributes
+    ----------
+    run : callable
+        (settings, a, b) to the result, in plain PyTorch; the settings are no tensors.
+    traced : callable
+        The same as one node of a graph (`invconv_torch.ops`).
+    keeps_result : bool
+        Whether the derivatives need a and the result, instead of a and b.
+    vjp : callable
+        (settings, saved, cotangent, wanted) to the cotangents of a and b.
+    jvp : callable
+        (settings, saved, a_dot, b_dot) to the tangent of the result.
+    """
+
+    run: Callable[..., Tensor]
+    traced: Callable[..., Tensor]
+    keeps_result: bool
+    vjp: Callable[[Settings, Any, Tensor, Any], Pair]
+    jvp: Callable[[Settings, Any, Tensor | None, Tensor | None], Tensor | None]
 
 
-def gram(family: LinearFamily, x: Tensor, y: Tensor) -> Tensor:
-    """Return the gradient of <y, A(w) x> with respect to w."""
-    if unwatched(x, y):
-        return kernels.gram(family, x, y)
-    result: Tensor = _way(_TracedGram, _Gram).apply(family, x, y)
-    return result
+Operation: TypeAlias = tuple[Rule, Settings]
 
 
-def solve(family: LinearFamily, factor: Factor | None, w: Tensor, y: Tensor) -> Tensor:
-    """Return A(w)^-1 y, with the factors of A(w) if they are there."""
-    if unwatched(w, y):
-        return kernels.solve(family, factor, w, y)
-    result: Tensor = _way(_TracedSolve, _Solve).apply(family, factor, w, y)
-    return result
-
-
-def matmul(a: Tensor, b: Tensor) -> Tensor:
-    """Return A B."""
-    if unwatched(a, b):
-        return kernels.matmul(a, b)
-    result: Tensor = _way(_TracedMatmul, _Matmul).apply(a, b)
-    return result
-
-
-def _way(in_compiled_code: type[Function], elsewhere: type[Function]) -> type[Function]:
-    if compiling():
-        return in_compiled_code
-    refuse_nested_forward_mode()
-    return elsewhere
-
-
-def _save(ctx: Any, *tensors: Tensor) -> None:
-    ctx.save_for_backward(*tensors)
-    ctx.save_for_forward(*tensors)
-
-
-class _TracedApply(Function):  # type: ignore[misc]
+class _Traced(Function):  # type: ignore[misc]
     generate_vmap_rule = True
 
     @staticmethod
-    def forward(family: LinearFamily, w: Tensor, x: Tensor) -> Tensor:
-        if traced():
-            return ops.apply(ops.encode(family), w, x)
-        return kernels.apply(family, w, x)
+    def forward(operation: Operation, a: Tensor, b: Tensor) -> Tensor:
+        rule, settings = operation
+        return (rule.traced if traced() else rule.run)(settings, a, b)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: Any, output: Tensor) -> None:
-        ctx.family, *tensors = inputs
-        _save(ctx, *tensors)
+        (ctx.rule, ctx.settings), a, b = inputs
+        kept = a, output if ctx.rule.keeps_result else b
+        ctx.save_for_backward(*kept)
+        ctx.save_for_forward(*kept)
 
     @staticmethod
-    def backward(ctx: Any, y_bar: Tensor) -> tuple[None, Tensor | None, Tensor | None]:
-        w, x = ctx.saved_tensors
-        return None, *rules.apply_vjp(ctx.family, w, x, y_bar, ctx.needs_input_grad[1:])
+    def backward(ctx: Any, bar: Tensor) -> tuple[Any, ...]:
+        pair = ctx.rule.vjp(ctx.settings, ctx.saved_tensors, bar, ctx.needs_input_grad[1:])
+        return None, *pair
 
 
-class _Apply(_TracedApply):
+class _Eager(_Traced):
     @staticmethod
-    def jvp(ctx: Any, family: None, w_dot: Tensor | None, x_dot: Tensor | None) -> Tensor | None:
-        w, x = ctx.saved_tensors
-        return rules.apply_jvp(ctx.family, w, x, w_dot, x_dot)
+    def jvp(ctx: Any, _: None, a: Tensor | None, b: Tensor | None) -> Tensor | None:
+        return ctx.rule.jvp(ctx.settings, ctx.saved_tensors, a, b)
 
 
-class _TracedGram(Function):  # type: ignore[misc]
-    generate_vmap_rule = True
-
-    @staticmethod
-    def forward(family: LinearFamily, x: Tensor, y: Tensor) -> Tensor:
-        if traced():
-            return ops.gram(ops.encode(family), x, y)
-        return kernels.gram(family, x, y)
+class _Plain(_Eager):
+    """The same outside torch.func: for one with a setup_context PyTorch reads signatures."""
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: Any, output: Tensor) -> None:
-        ctx.family, *tensors = inputs
-        _save(ctx, *tensors)
+    def forward(  # type: ignore[override]  # as PyTorch calls it where there is no setup_context
+        ctx: Any, operation: Operation, a: Tensor, b: Tensor
+    ) -> Tensor:
+        ctx.rule, ctx.settings = rule, settings = operation
+        output = rule.run(settings, a, b)
+        kept = a, output if rule.keeps_result else b
+        ctx.save_for_backward(*kept)
+        if forward_ad._current_level >= 0:
+            ctx.save_for_forward(*kept)
+        return output
+
+    setup_context = Function.setup_context
+
+
+def run(rule: Rule, settings: Settings, a: Tensor, b: Tensor) -> Tensor:
+    """Run an operation, and record its derivatives where anybody wants them."""
+    watched = watch(a, b)
+    if watched is Watch.NOBODY:
+        return rule.run(settings, a, b)
+    way: type[_Traced] = _Plain
+    if watched is Watch.COMPILER:
+        way = _Traced
+    elif watched is Watch.TRANSFORMS:
+        refuse_nested_forward_mode()
+        way = _Eager
+    result: Tensor = way.apply((rule, settings), a, b)
+    return result
+
+
+def _solve_vjp(settings: Settings, saved: Any, x_bar: Tensor, wanted: Any) -> Pair:
+    (family, factor), (w, x) = settings, saved
+    transposed = None if factor is None else factor.transpose()
+
+    def solve_transposed(rhs: Tensor) -> Tensor:
+        return run(SOLVE, (family.transpose(), transposed), family.adjoint(w), rhs)
+
+    return rules.solve_vjp(family, solve_transposed, x, x_bar, wanted)
+
+
+def _solve_jvp(settings: Settings, saved: Any, w_dot: Any, y_dot: Any) -> Tensor | None:
+    (family, factor), (w, x) = settings, saved
+
+    def again(rhs: Tensor) -> Tensor:
+        return run(SOLVE, (family, factor), w, rhs)
+
+    return rules.solve_jvp(family, again, x, w_dot, y_dot)
+
+
+APPLY = Rule(
+    kernels.apply,
+    lambda family, w, x: ops.apply(family.text, w, x),
+    False,
+    lambda settings, saved, bar, wanted: rules.apply_vjp(settings, saved[0], saved[1], bar, wanted),
+    lambda settings, saved, w, x: rules.apply_jvp(settings, saved[0], saved[1], w, x),
+)
+GRAM = Rule(
+    kernels.gram,
+    lambda family, x, y: ops.gram(family.text, x, y),
+    False,
+    lambda settings, saved, bar, wanted: rules.gram_vjp(settings, saved[0], saved[1], bar, wanted),
+    lambda settings, saved, x, y: rules.gram_jvp(settings, saved[0], saved[1], x, y),
+)
+SOLVE = Rule(
+    kernels.solve,
+    lambda factored, w, y: ops.solve(factored[0].text, w, y),
+    True,
+    _solve_vjp,
+    _solve_jvp,
+)
+MATMUL = Rule(
+    kernels.matmul,
+    lambda _, a, b: ops.matmul(a, b),
+    False,
+    lambda settings, saved, bar, wanted: rules.matmul_vjp(saved[0], saved[1], bar, wanted),
+    lambda settings, saved, a, b: rules.matmul_jvp(saved[0], saved[1], a, b),
+)
+
+
+class _Formed(Function):  # type: ignore[misc]
+    """The matrix of a factored 1x1 convolution, with the derivative that the core has for it.
+
+    Recorded as it is, it would be some thirty operations.
+    """
 
     @staticmethod
-    def backward(ctx: Any, g_bar: Tensor) -> tuple[None, Tensor | None, Tensor | None]:
-        x, y = ctx.saved_tensors
-        return None, *rules.gram_vjp(ctx.family, x, y, g_bar, ctx.needs_input_grad[1:])
-
-
-class _Gram(_TracedGram):
-    @staticmethod
-    def jvp(ctx: Any, family: None, x_dot: Tensor | None, y_dot: Tensor | None) -> Tensor | None:
-        x, y = ctx.saved_tensors
-        return rules.gram_jvp(ctx.family, x, y, x_dot, y_dot)
-
-
-class _TracedSolve(Function):  # type: ignore[misc]
-    generate_vmap_rule = True
+    def forward(ctx: Any, conv: Any, *tensors: Tensor) -> Tensor:
+        names = [name for name in conv.parameters() if name != "bias"]
+        ctx.conv, ctx.names = conv._with(dict.fromkeys(names)), names
+        ctx.save_for_backward(*tensors)
+        return conv._matrix()
 
     @staticmethod
-    def forward(family: LinearFamily, factor: Factor | None, w: Tensor, y: Tensor) -> Tensor:
-        if traced():
-            return ops.solve(ops.encode(family), w, y)
-        return kernels.solve(family, factor, w, y)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: Any, output: Tensor) -> None:
-        ctx.family, ctx.factor, w, _ = inputs
-        _save(ctx, w, output)
-
-    @staticmethod
-    def backward(ctx: Any, x_bar: Tensor) -> tuple[None, None, Tensor | None, Tensor | None]:
-        w, x = ctx.saved_tensors
-        family, factor = ctx.family.transpose(), ctx.factor
-        factor = None if factor is None else factor.transpose()
-
-        def solve_transposed(rhs: Tensor) -> Tensor:
-            return solve(family, factor, ctx.family.adjoint(w), rhs)
-
-        wanted = ctx.needs_input_grad[2:]
-        return None, None, *rules.solve_vjp(ctx.family, solve_transposed, x, x_bar, wanted)
+    def backward(ctx: Any, bar: Tensor) -> tuple[Any, ...]:
+        conv = ctx.conv._with(dict(zip(ctx.names, ctx.saved_tensors, strict=True)))
+        gradients = conv._weights_vjp(bar)
+        return None, *(gradients[name] for name in ctx.names)
 
 
-class _Solve(_TracedSolve):
-    @staticmethod
-    def jvp(
-        ctx: Any, family: None, factor: None, w_dot: Tensor | None, y_dot: Tensor | None
-    ) -> Tensor | None:
-        w, x = ctx.saved_tensors
-
-        def again(rhs: Tensor) -> Tensor:
-            return solve(ctx.family, ctx.factor, w, rhs)
-
-        return rules.solve_jvp(ctx.family, again, x, w_dot, y_dot)
-
-
-class _TracedMatmul(Function):  # type: ignore[misc]
-    generate_vmap_rule = True
-
-    @staticmethod
-    def forward(a: Tensor, b: Tensor) -> Tensor:
-        return ops.matmul(a, b) if traced() else kernels.matmul(a, b)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: Any, output: Tensor) -> None:
-        _save(ctx, *inputs)
-
-    @staticmethod
-    def backward(ctx: Any, y_bar: Tensor) -> Pair:
-        a, b = ctx.saved_tensors
-        return rules.matmul_vjp(a, b, y_bar, ctx.needs_input_grad)
-
-
-class _Matmul(_TracedMatmul):
-    @staticmethod
-    def jvp(ctx: Any, a_dot: Tensor | None, b_dot: Tensor | None) -> Tensor | None:
-        a, b = ctx.saved_tensors
-        return rules.matmul_jvp(a, b, a_dot, b_dot)
+def formed(conv: Any, tensors: list[Tensor]) -> Tensor:
+    """Return W of an operator whose trained arrays, but for the bias, are these tensors."""
+    matrix: Tensor = _Formed.apply(conv, *tensors)
+    return matrix

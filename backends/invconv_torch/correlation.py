@@ -12,15 +12,17 @@ import torch.nn.functional as F
 
 from invconv.arrays.stencil import Offset, Stencil, reaching
 from invconv.kernels import primitives
-from invconv.kernels.cpu.compiled import available
 from invconv.kernels.cpu.correlate.correlation import compiled_correlation
 from invconv.kernels.cpu.correlate.gram import compiled_kernel_vjp
+from invconv.kernels.cpu.machine import reason
 from invconv.kernels.primitives import fold, pad_periodic
+from invconv_torch.precision import full_precision
 
 Tensor: TypeAlias = torch.Tensor
 Shape: TypeAlias = tuple[int, ...]
 
 _FEW, _NARROW = 256, 24  # pixels and channels: see `prefers_kernel`
+_PLAIN = (Tensor, torch.nn.Parameter)
 _CONV = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
 
 
@@ -71,16 +73,14 @@ def grid_of(offsets: tuple[Offset, ...], wrap: bool, shape: Shape) -> Grid | Non
     return Grid(taps, tuple(places), low, high, spacing, size)
 
 
-def correlate(offsets: tuple[Offset, ...], wrap: bool, taps: Tensor, x: Tensor) -> Tensor:
-    """See `invconv.kernels.primitives.correlate`."""
-    shape = tuple(x.shape[2:])
-    grid = grid_of(offsets, wrap, shape)
+def convolve(offsets: tuple[Offset, ...], wrap: bool, taps: Tensor, x: Tensor) -> Tensor:
+    """Return the correlation by PyTorch's own operations."""
+    grid = grid_of(offsets, wrap, tuple(x.shape[2:]))
     if grid is None or x.numel() == 0:
         return torch.zeros_like(x)
-    if prefers_kernel(x):
-        return correlate_compiled(offsets, wrap, taps, x)
     if not _has_convolution(x, grid):
-        return primitives.correlate.agnostic(Stencil(offsets, taps), x, wrap=wrap)
+        with full_precision(x):
+            return primitives.correlate.agnostic(Stencil(offsets, taps), x, wrap=wrap)
     return convolution(grid, wrap, taps, x)
 
 
@@ -88,23 +88,20 @@ def convolution(grid: Grid, wrap: bool, taps: Tensor, x: Tensor) -> Tensor:
     """Return the correlation by PyTorch's own convolution."""
     kernel = _kernel(grid, taps)
     conv = _CONV[x.ndim - 2]
-    if wrap or any(lo != -h for lo, h in zip(grid.low, grid.high, strict=True)):
-        return conv(_padded(x, grid, wrap), kernel, dilation=grid.spacing)
-    return conv(x, kernel, padding=grid.high, dilation=grid.spacing)
+    with full_precision(x):
+        if wrap or any(lo != -h for lo, h in zip(grid.low, grid.high, strict=True)):
+            return conv(_padded(x, grid, wrap), kernel, dilation=grid.spacing)
+        return conv(x, kernel, padding=grid.high, dilation=grid.spacing)
 
 
-def correlate_kernel_vjp(
-    offsets: tuple[Offset, ...], wrap: bool, x: Tensor, y_bar: Tensor
-) -> Tensor:
-    """See `invconv.kernels.primitives.correlate_kernel_vjp`."""
-    shape, channels = tuple(x.shape[2:]), x.shape[1]
-    grid = grid_of(offsets, wrap, shape)
+def convolve_vjp(offsets: tuple[Offset, ...], wrap: bool, x: Tensor, y_bar: Tensor) -> Tensor:
+    """Return the gradient by the taps by PyTorch's own operations."""
+    grid, channels = grid_of(offsets, wrap, tuple(x.shape[2:])), x.shape[1]
     if grid is None or x.numel() == 0:
         return x.new_zeros((len(offsets), channels, channels))
-    if prefers_kernel(x):
-        return compiled_vjp(offsets, wrap, x, y_bar)
     if not _has_convolution(x, grid):
-        return primitives.correlate_kernel_vjp.agnostic(x, y_bar, offsets, wrap=wrap)
+        with full_precision(x):
+            return primitives.correlate_kernel_vjp.agnostic(x, y_bar, offsets, wrap=wrap)
     return convolution_vjp(grid, len(offsets), wrap, x, y_bar)
 
 
@@ -115,7 +112,8 @@ def convolution_vjp(grid: Grid, count: int, wrap: bool, x: Tensor, y_bar: Tensor
     zero, one = [0] * axes, [1] * axes
     operands = (y_bar, _padded(x, grid, wrap), like, None)
     how = (one, zero, list(grid.spacing), False, zero, 1, (False, True, False))
-    _, kernel_bar, _ = torch.ops.aten.convolution_backward(*operands, *how)
+    with full_precision(x):
+        _, kernel_bar, _ = torch.ops.aten.convolution_backward(*operands, *how)
     flat = kernel_bar.reshape(channels, channels, -1).permute(2, 0, 1)
     grads = [x.new_zeros((channels, channels))] * count
     for t, place in zip(grid.taps, grid.places, strict=True):
@@ -130,24 +128,28 @@ def prefers_kernel(x: Tensor) -> bool:
     convolution is faster in float32 only, with many channels on few pixels, which leave vectors
     half empty.
     """
-    if not in_host_memory(x) or not x.is_contiguous() or not available(x.element_size()):
+    if x.device.type != "cpu" or type(x) not in _PLAIN or not x.is_contiguous():
         return False
-    return bool(x.dtype == torch.float64 or x[0, 0].numel() >= _FEW or x.shape[1] <= _NARROW)
+    if x.numel() == 0 or reason(x.element_size()) is not None:
+        return False
+    pixels = math.prod(x.shape[2:])
+    return bool(x.dtype == torch.float64 or pixels >= _FEW or x.shape[1] <= _NARROW)
 
 
 def in_host_memory(x: Tensor) -> bool:
     """Tell whether a tensor's numbers are in host memory; fake ones have none."""
-    return bool(x.device.type == "cpu" and type(x) in (Tensor, torch.nn.Parameter))
+    return bool(x.device.type == "cpu" and type(x) in _PLAIN)
 
 
 def correlate_compiled(offsets: tuple[Offset, ...], wrap: bool, taps: Tensor, x: Tensor) -> Tensor:
-    """Return the correlation by the compiled kernel; some tap reaches a pixel."""
+    """Return the correlation by the compiled kernel."""
     found = compiled_correlation(x.shape[1], tuple(x.shape[2:]), offsets, wrap, x.element_size())
-    assert found is not None
-    x, taps = x.detach().resolve_neg(), taps.detach().resolve_neg().contiguous()
+    if found is None:  # no tap reaches a pixel
+        return torch.zeros_like(x)
+    x, taps = x.resolve_neg(), taps.resolve_neg().contiguous()
     y = torch.empty_like(x)
     addresses = taps.data_ptr(), x.data_ptr(), y.data_ptr()
-    found.run(*addresses, len(x), torch.get_num_threads(), taps, x, y)
+    found.run(*addresses, x.shape[0], torch.get_num_threads(), taps, x, y)
     return y
 
 

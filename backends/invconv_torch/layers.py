@@ -16,6 +16,7 @@ import invconv as ic
 from invconv.arrays.settings import choice
 from invconv_torch.module import InvertibleModule
 
+Tensor: TypeAlias = torch.Tensor
 Sizes: TypeAlias = int | tuple[int, ...]
 _CONV1X1: dict[str, Callable[..., ic.InvertibleConv]] = {
     "plain": ic.Conv1x1.init,
@@ -161,14 +162,28 @@ class _EmergingConv(_Layer):
     ) -> None:
         init = partial(ic.EmergingConv.init, channels, kernel_size, self._ndim, dilation, mask=mask)
         super().__init__(init, bias, max_gain, device, dtype)
+        self._chain_kinds: list[Any] | None = None
         self.mixing = None
         if mixing is not None:
             choice("mixing", mixing, ("qr", "plu", "plain"))
             self.mixing = Conv1x1(channels, mixing, bias=False, device=device, dtype=dtype)
 
-    def _unbounded(self) -> ic.InvertibleConv:
-        pair = super()._unbounded()
-        return pair if self.mixing is None else ic.Chain((self.mixing.operator(), pair))
+    def _unbounded(self, traced: bool) -> ic.InvertibleConv:
+        pair = super()._unbounded(traced)
+        if self.mixing is None:
+            return pair
+        steps = self.mixing._unbounded(traced), pair
+        kinds = [self.mixing._kinds, self._kinds]
+        if traced or kinds != self._chain_kinds:
+            chain = ic.Chain(steps)
+            self._chain_kinds = kinds
+            return chain
+        return ic.Chain._unchecked({"steps": steps})
+
+    def _collect(self, found: list[Tensor]) -> None:
+        if self.mixing is not None:
+            self.mixing._collect(found)
+        super()._collect(found)
 
     def reset_parameters(self) -> None:
         """Draw the parameters anew, as at the start."""

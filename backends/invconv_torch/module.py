@@ -9,10 +9,10 @@ import torch
 from torch import nn
 
 import invconv as ic
-from invconv.operators.base.calls import enter
+from invconv.operators.base.calls import as_batch
 from invconv.operators.base.operator import require_operator
 from invconv_torch.precision import autocasting
-from invconv_torch.remembered import RememberedInverses
+from invconv_torch.remembered import RememberedInverses, differentiable, may_be_kept
 
 Tensor: TypeAlias = torch.Tensor
 
@@ -55,6 +55,8 @@ class InvertibleModule(nn.Module):  # type: ignore[misc]
         self._max_gain = max_gain
         self._inverses: RememberedInverses | None = None
         self._class = type(conv)
+        self._static: Any = None  # the operator that was validated last,
+        self._kinds: list[Any] | None = None  # and of which kind its tensors were
         parts = conv._parts()
         self._part_names = tuple(parts)
         self._settings = {name: getattr(conv, name) for name in conv._field_names()[1]}
@@ -71,15 +73,43 @@ class InvertibleModule(nn.Module):  # type: ignore[misc]
 
     def operator(self) -> ic.InvertibleConv:
         """Return the core's operator of the current parameters, differentiable in them."""
-        conv = self._unbounded()
+        conv = self._unbounded(torch.compiler.is_compiling() or torch._C._is_tracing())
         return conv if self._max_gain is None else ic.bounded(conv, self._max_gain)
 
-    def _unbounded(self) -> ic.InvertibleConv:
-        parts = {name: getattr(self, name).operator() for name in self._part_names}
+    def _unbounded(self, traced: bool) -> ic.InvertibleConv:
+        """Return the operator before ``max_gain``: the current tensors in its static part.
+
+        The static part is what was validated last; tensors of the same dtypes, devices and shapes
+        are not looked at again. Code that torch.compile traces validates anew, once.
+        """
+        own, modules = self._parameters, self._modules
+        arrays, parts, kinds = {}, [], []
+        for name in self._array_names:
+            tensor = own[name] if name in own else getattr(self, name)
+            arrays[name] = tensor
+            if tensor is not None:
+                kinds.append((tensor.dtype, tensor.device, tensor.shape))
+        for name in self._part_names:
+            parts.append(modules[name]._unbounded(traced))
+            kinds.append(modules[name]._kinds)
+        if traced:
+            return self._validated(arrays, parts)
+        if kinds != self._kinds:
+            static = self._validated(arrays, parts)
+            static._prime()
+            # without tensors: they may hold a graph
+            self._static = static._with(dict.fromkeys(arrays), [None] * len(parts))
+            self._kinds = kinds
+        current: ic.InvertibleConv = self._static._with(arrays, parts)
+        return current
+
+    def _validated(self, arrays: dict[str, Any], parts: list[Any]) -> ic.InvertibleConv:
         if self._class is ic.Chain:
-            return ic.Chain(tuple(parts.values()))
-        arrays = {name: getattr(self, name) for name in self._array_names}
-        return self._class(**arrays, **parts, **self._settings)
+            return ic.Chain(parts)
+        made: ic.InvertibleConv = self._class(
+            **arrays, **dict(zip(self._part_names, parts, strict=True)), **self._settings
+        )
+        return made
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Return z = K x + b and log|det K|.
@@ -120,13 +150,36 @@ class InvertibleModule(nn.Module):  # type: ignore[misc]
             return self._inverse(self._cast(z))
 
     def _inverse(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        if self.training:
+            conv = self.operator()
+            shape = as_batch(conv, "z", z).spatial_shape
+            return conv.prepare(shape, check=False).inverse_and_log_det(z)
+        tensors: list[Tensor] = []
+        self._collect(tensors)
+        shape, recorded = tuple(z.shape[2:]), torch.is_grad_enabled()
+        keep = may_be_kept(tensors, z)
+        if keep and self._inverses is None:
+            self._inverses = RememberedInverses()
+        prepared = self._inverses.find(shape, tensors) if keep and self._inverses else None
+        if prepared is not None and not recorded:
+            return prepared.inverse_and_log_det(z)
         conv = self.operator()
-        shape = enter(conv, "z", z).spatial_shape
-        if not self.training and RememberedInverses.apply_to(self, z):
-            if self._inverses is None:
-                self._inverses = RememberedInverses()
-            return self._inverses.run(self, conv, shape, z)
-        return conv.prepare(shape, check=False).inverse_and_log_det(z)
+        shape = as_batch(conv, "z", z).spatial_shape
+        if not keep or self._inverses is None:
+            return conv.prepare(shape, check=False).inverse_and_log_det(z)
+        if prepared is None:
+            prepared = self._inverses.prepare(conv, shape, tensors)
+        return differentiable(prepared, conv, z) if recorded else prepared.inverse_and_log_det(z)
+
+    def _collect(self, found: list[Tensor]) -> None:
+        """Append all tensors that the operator is made of."""
+        own = self._parameters
+        for name in self._array_names:
+            tensor = own[name] if name in own else getattr(self, name)
+            if tensor is not None:
+                found.append(tensor)
+        for name in self._part_names:
+            self._modules[name]._collect(found)
 
     def _cast(self, x: Tensor) -> Tensor:
         return x.to(self.operator()._reference()[1].dtype)
@@ -153,7 +206,7 @@ class InvertibleModule(nn.Module):  # type: ignore[misc]
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave remembered inverses out of pickles and copies."""
-        return self.__dict__ | {"_inverses": None}
+        return self.__dict__ | {"_inverses": None, "_static": None, "_kinds": None}
 
 
 def device_kind(name: str, x: Any) -> str:

@@ -2,22 +2,23 @@
 
 torch.compile and torch.export neither look into these nor unroll a solve, and the switches of
 `invconv_torch.precision` work when the graph runs, not when it is made. Families of matrices
-travel as lists of integers, which is what an operator may take.
+travel as text, which is what an operator may take.
 """
 
 from __future__ import annotations
 
+import ast
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, TypeAlias
 
 import torch
 
 from invconv.kernels.families import (
     CausalFamily,
-    LinearFamily,
+    CircularFamily,
     MatrixFamily,
-    SpectralFamily,
+    ScaleFamily,
     StencilFamily,
     TriangularFamily,
 )
@@ -26,68 +27,49 @@ from invconv_torch import kernels
 Tensor: TypeAlias = torch.Tensor
 
 
-def encode(family: LinearFamily) -> list[int]:
-    """Write a family as integers."""
-    if isinstance(family, StencilFamily):
-        return [0, family.wrap, len(family.offsets[0]), *_flat(family.offsets)]
-    if isinstance(family, CausalFamily):
-        settings = (*family.direction, *family.dilation, *family.slope)
-        return [1, family.lower, len(family.direction), *settings, *_flat(family.reach)]
-    if isinstance(family, SpectralFamily):
-        return [2, *family.shape]
-    if isinstance(family, TriangularFamily):
-        return [3, family.lower]
-    assert isinstance(family, MatrixFamily)
-    return [4]
-
-
-def _flat(offsets: tuple[tuple[int, ...], ...]) -> list[int]:
-    return [o for offset in offsets for o in offset]
-
-
-def decode(code: Sequence[int]) -> LinearFamily:
-    """Undo `encode`."""
-    return _decode(tuple(code))
+_KINDS = (
+    CausalFamily,
+    CircularFamily,
+    MatrixFamily,
+    ScaleFamily,
+    StencilFamily,
+    TriangularFamily,
+)
+_BY_NAME = {kind.__name__: kind for kind in _KINDS}
 
 
 @functools.lru_cache(maxsize=256)
-def _decode(code: tuple[int, ...]) -> LinearFamily:
-    kind, *rest = code
-    if kind == 2:
-        return SpectralFamily(tuple(rest))
-    if kind == 3:
-        return TriangularFamily(bool(rest[0]))
-    if kind == 4:
-        return MatrixFamily()
-    flag, ndim, *numbers = rest
-    groups = [tuple(numbers[i : i + ndim]) for i in range(0, len(numbers), ndim)]
-    if kind == 0:
-        return StencilFamily(tuple(groups), bool(flag))
-    return CausalFamily(bool(flag), tuple(groups[3:]), *groups[:3])
+def family_of(text: str) -> Any:
+    """Return the family whose ``text`` this is, such as "TriangularFamily(lower=True)"."""
+    call = ast.parse(text, mode="eval").body
+    assert isinstance(call, ast.Call)
+    assert isinstance(call.func, ast.Name)
+    settings = {str(k.arg): ast.literal_eval(k.value) for k in call.keywords}
+    return _BY_NAME[call.func.id](**settings)
 
 
 @torch.library.custom_op("invconv::apply", mutates_args=())  # type: ignore[untyped-decorator]
-def apply(family: list[int], w: Tensor, x: Tensor) -> Tensor:
+def apply(family: str, w: Tensor, x: Tensor) -> Tensor:
     """Return A(w) x; see `invconv.kernels.rules`."""
-    return _own(kernels.apply(decode(family), w, x), x)
+    return _own(kernels.apply(family_of(family), w, x), x)
 
 
 @torch.library.custom_op("invconv::gram", mutates_args=())  # type: ignore[untyped-decorator]
-def gram(family: list[int], x: Tensor, y: Tensor) -> Tensor:
+def gram(family: str, x: Tensor, y: Tensor) -> Tensor:
     """Return the gradient of <y, A(w) x> with respect to w."""
-    return _own(kernels.gram(decode(family), x, y), x)
+    return _own(kernels.gram(family_of(family), x, y), x)
 
 
 @torch.library.custom_op("invconv::solve", mutates_args=())  # type: ignore[untyped-decorator]
-def solve(family: list[int], w: Tensor, y: Tensor) -> Tensor:
+def solve(family: str, w: Tensor, y: Tensor) -> Tensor:
     """Return A(w)^-1 y."""
-    return _own(kernels.solve(decode(family), None, w, y), y)
+    return _own(kernels.solve((family_of(family), None), w, y), y)
 
 
 @torch.library.custom_op("invconv::matmul", mutates_args=())  # type: ignore[untyped-decorator]
 def matmul(a: Tensor, b: Tensor) -> Tensor:
     """Return A B."""
-    return _own(kernels.matmul(a, b), a)
+    return _own(kernels.matmul(None, a, b), a)
 
 
 def _own(result: Tensor, argument: Tensor) -> Tensor:
@@ -97,20 +79,26 @@ def _own(result: Tensor, argument: Tensor) -> Tensor:
 
 
 @apply.register_fake  # type: ignore[untyped-decorator]
-def _(family: list[int], w: Tensor, x: Tensor) -> Tensor:
+def _(family: str, w: Tensor, x: Tensor) -> Tensor:
     return x.new_empty(x.shape)
 
 
 @solve.register_fake  # type: ignore[untyped-decorator]
-def _(family: list[int], w: Tensor, y: Tensor) -> Tensor:
+def _(family: str, w: Tensor, y: Tensor) -> Tensor:
     return y.new_empty(y.shape)
 
 
 @gram.register_fake  # type: ignore[untyped-decorator]
-def _(family: list[int], x: Tensor, y: Tensor) -> Tensor:
-    known = decode(family)
-    assert isinstance(known, StencilFamily)
-    return x.new_empty((len(known.offsets), x.shape[1], x.shape[1]))
+def _(family: str, x: Tensor, y: Tensor) -> Tensor:
+    known = family_of(family)
+    if isinstance(known, StencilFamily):
+        return x.new_empty((len(known.offsets), x.shape[1], x.shape[1]))
+    if isinstance(known, TriangularFamily):
+        return x.new_empty((x.shape[0], x.shape[0]))
+    if isinstance(known, ScaleFamily):
+        return x.new_empty(x.shape[1])
+    kernel_size = () if isinstance(known, MatrixFamily) else known.kernel_size
+    return x.new_empty((x.shape[1], x.shape[1], *kernel_size))
 
 
 @matmul.register_fake  # type: ignore[untyped-decorator]
@@ -138,9 +126,9 @@ def _on_images(operator: Callable[..., Tensor]) -> Callable[..., Any]:
     """Return a vmap rule that makes one batch of images where the weights are not mapped over."""
 
     def rule(
-        info: Any, in_dims: tuple[Any, ...], family: list[int], w: Tensor, x: Tensor
+        info: Any, in_dims: tuple[Any, ...], family: str, w: Tensor, x: Tensor
     ) -> tuple[Tensor, int]:
-        if isinstance(in_dims[1], int) or isinstance(decode(family), TriangularFamily):
+        if isinstance(in_dims[1], int) or isinstance(family_of(family), TriangularFamily):
             alone: tuple[Tensor, int] = _one_by_one(operator)(info, in_dims, family, w, x)
             return alone
         images = x.movedim(in_dims[2], 0)

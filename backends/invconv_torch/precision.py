@@ -10,11 +10,14 @@ from typing import Any
 
 import torch
 
-_REDUCED = ("tf32", "bf16", True)
+_REDUCED = {"tf32", "bf16", True}
 
+_AUTOCAST = ("cpu", "cuda")
 _AS_IT_IS = nullcontext()
 # the switches are the process's, not the thread's, which a signal's handler may interrupt anywhere
 _lock = threading.RLock()
+# the same switches, read without PyTorch's properties, which take as long as a small product
+_getter = getattr(torch._C, "_get_fp32_precision_getter", None)
 _depth: dict[str, int] = {}
 _saved: dict[str, list[tuple[Any, str, Any]]] = {}
 
@@ -40,7 +43,7 @@ def _switches(kind: str) -> list[tuple[Any, str, Any]]:
     return [(part, name, back) for part, name, back, value in found if value in _REDUCED]
 
 
-def _enter(kind: str) -> None:
+def _as_batch(kind: str) -> None:
     with _lock:
         depth = _depth.get(kind, 0)
         if not depth:
@@ -78,7 +81,8 @@ if hasattr(os, "register_at_fork"):  # not on Windows
 
 def autocasting(kind: str) -> bool:
     """Tell whether autocast is on for a type of device (some do not have it)."""
-    return bool(torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind))
+    known = kind in _AUTOCAST or torch.amp.is_autocast_available(kind)
+    return bool(known and torch.is_autocast_enabled(kind))
 
 
 def full_precision(x: torch.Tensor) -> AbstractContextManager[None]:
@@ -87,6 +91,13 @@ def full_precision(x: torch.Tensor) -> AbstractContextManager[None]:
     Where several threads compute, the last one to leave puts it back.
     """
     kind = x.device.type
+    quick = kind == "cpu" and not _depth and not torch.is_autocast_enabled("cpu")
+    if (
+        quick
+        and _getter
+        and not {_getter("mkldnn", "matmul"), _getter("mkldnn", "conv")} & _REDUCED
+    ):
+        return _AS_IT_IS
     with _lock:  # nobody changes the switches while they are looked at
         plain = not _depth.get(kind) and not autocasting(kind) and not _switches(kind)
     return _AS_IT_IS if plain else _switched(kind)
@@ -94,7 +105,7 @@ def full_precision(x: torch.Tensor) -> AbstractContextManager[None]:
 
 @contextmanager
 def _switched(kind: str) -> Iterator[None]:
-    _enter(kind)
+    _as_batch(kind)
     try:
         if autocasting(kind):
             with torch.autocast(kind, enabled=False):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -9,40 +10,53 @@ import torch
 
 from invconv.arrays.stencil import Offset, Stencil
 from invconv.kernels.families import (
-    CausalFamily,
     LinearFamily,
-    MatrixFamily,
-    SpectralFamily,
+    ScaleFamily,
     StencilFamily,
     TriangularFamily,
 )
-from invconv.kernels.wavefront import CausalStencil
-from invconv_torch import autodiff, kernels
-from invconv_torch.traced import in_forward_mode, traced
+from invconv_torch import kernels
+from invconv_torch.autodiff import APPLY, GRAM, MATMUL, SOLVE, formed, run
+from invconv_torch.solvers import Factor
+from invconv_torch.traced import Watch, in_forward_mode, traced, watch
 
 Tensor: TypeAlias = torch.Tensor
+_TRIANGLES = {lower: TriangularFamily(lower) for lower in (False, True)}
 
 
 def matmul(a: Tensor, b: Tensor) -> Tensor:
     """See `invconv.kernels.primitives.matmul`."""
-    return autodiff.matmul(a, b)
+    return run(MATMUL, None, a, b)
+
+
+# See `invconv.kernels.maps`.
+apply = functools.partial(run, APPLY)  # of a family, its weights and x
+gram = functools.partial(run, GRAM)  # of a family, x and y
+
+
+def factor(family: LinearFamily, w: Tensor, shape: tuple[int, ...]) -> Any:
+    """See `invconv.kernels.maps.factor`."""
+    if isinstance(family, ScaleFamily | TriangularFamily):
+        return family.factor(w, shape)
+    known = None if traced() else kernels.factor(family, w.detach(), shape, quiet=False)
+    return Solver(family, w, known)
 
 
 def correlate(stencil: Stencil, x: Tensor, *, wrap: bool = False) -> Tensor:
     """See `invconv.kernels.primitives.correlate`."""
-    return autodiff.apply(StencilFamily(stencil.offsets, wrap), stencil.taps, x)
+    return run(APPLY, StencilFamily(stencil.offsets, wrap), stencil.taps, x)
 
 
 def correlate_kernel_vjp(
     x: Tensor, y_bar: Tensor, offsets: tuple[Offset, ...], *, wrap: bool = False
 ) -> Tensor:
     """See `invconv.kernels.primitives.correlate_kernel_vjp`."""
-    return autodiff.gram(StencilFamily(offsets, wrap), x, y_bar)
+    return run(GRAM, StencilFamily(offsets, wrap), x, y_bar)
 
 
 def triangular_solve(matrix: Tensor, rhs: Tensor, *, lower: bool) -> Tensor:
     """See `invconv.kernels.primitives.triangular_solve`."""
-    return autodiff.solve(TriangularFamily(lower), None, matrix, rhs)
+    return run(SOLVE, (_TRIANGLES[lower], None), matrix, rhs)
 
 
 def log_abs_det(matrices: Tensor) -> Tensor:
@@ -52,6 +66,16 @@ def log_abs_det(matrices: Tensor) -> Tensor:
     # the derivative that slogdet has in forward mode has none itself: PyTorch takes it for zero
     factors = torch.linalg.lu_factor_ex(matrices)[0]
     return factors.diagonal(dim1=-2, dim2=-1).abs().log().sum(-1)
+
+
+def matrix_of(like: Tensor, conv: Any) -> Tensor:
+    """See `invconv.operators.pointwise.factored.matrix_of`."""
+    tensors = [t for name, t in conv.parameters().items() if name != "bias"]
+    recorded = any(t.requires_grad for t in tensors)
+    if not recorded or watch(like, tensors[0]) is not Watch.AUTOGRAD or in_forward_mode():
+        matrix: Tensor = conv._matrix()
+        return matrix
+    return formed(conv, tensors)
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,7 +93,7 @@ class Solver:
 
     family: LinearFamily
     weights: Tensor
-    factor: kernels.Factor | None
+    factor: Factor | None
 
     @property
     def plan(self) -> dict[str, Any]:
@@ -78,24 +102,4 @@ class Solver:
 
     def __call__(self, y: Tensor) -> Tensor:
         """Solve for x, shape (B, C, *shape)."""
-        return autodiff.solve(self.family, self.factor, self.weights, y)
-
-
-def matrix_solver(matrix: Tensor) -> Solver:
-    """See `invconv.operators.pointwise.conv1x1.matrix_solver`."""
-    return _solver(MatrixFamily(), matrix, ())
-
-
-def causal_solver(stencil: CausalStencil, shape: tuple[int, ...]) -> Solver:
-    """See `invconv.kernels.wavefront.causal_solver`."""
-    return _solver(*CausalFamily.of(stencil), shape)
-
-
-def spectral_solver(spectrum: Tensor, shape: tuple[int, ...]) -> Solver:
-    """See `invconv.kernels.spectrum.spectral_solver`."""
-    return _solver(SpectralFamily(shape), spectrum, shape)
-
-
-def _solver(family: LinearFamily, weights: Tensor, shape: tuple[int, ...]) -> Solver:
-    factor = None if traced() else kernels.factor(family, weights.detach(), shape, quiet=False)
-    return Solver(family, weights, factor)
+        return run(SOLVE, (self.family, self.factor), self.weights, y)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import torch
@@ -17,72 +18,93 @@ Tensor: TypeAlias = torch.Tensor
 Shape: TypeAlias = tuple[int, ...]
 
 _GRIDS = 4  # how many are kept for a module
+_PLAIN = (torch.Tensor, nn.Parameter)
 
 
-class Snapshot:
-    """What a module's tensors were: their values on a CPU, else who they were and which version."""
-
-    def __init__(self, module: nn.Module) -> None:
-        self._tensors = [
-            t.detach().clone() if t.device.type == "cpu" else (t, *_version(t))
-            for t in _tensors(module)
-        ]
-
-    def holds(self, module: nn.Module) -> bool:
-        """Tell whether the module's tensors are still the same."""
-        now = _tensors(module)
-        return len(now) == len(self._tensors) and all(
-            _same(was, t) for was, t in zip(self._tensors, now, strict=True)
-        )
+def may_be_kept(tensors: list[Tensor], z: Tensor) -> bool:
+    """Tell whether tensors are what they look like: not traced, and with no tangent."""
+    if traced() or type(z) not in _PLAIN:
+        return False
+    if forward_ad._current_level < 0:
+        return True
+    return all(forward_ad.unpack_dual(t).tangent is None for t in (z, *tensors))
 
 
-def _tensors(module: nn.Module) -> list[Tensor]:
-    """Return parameters, buffers, and tensors that somebody put in their places."""
-    parts = [*module.modules()]
-    plain = [t for part in parts for t in vars(part).values() if torch.is_tensor(t)]
-    return [*module.parameters(), *module.buffers(), *plain]
+@dataclass(frozen=True, eq=False)
+class Kept:
+    """A prepared inverse, and what the tensors were that it was made of.
+
+    Attributes
+    ----------
+    prepared : PreparedInverse
+    tensors : list
+        On a CPU their values, else who they were and in which version.
+    """
+
+    prepared: PreparedInverse
+    tensors: list[Any]
+
+    @staticmethod
+    def of(prepared: PreparedInverse, tensors: list[Tensor]) -> Kept:
+        """Take note of what the tensors are now."""
+        was = [t.detach().clone() if t.device.type == "cpu" else (t, *_version(t)) for t in tensors]
+        return Kept(prepared, was)
+
+    def holds(self, tensors: list[Tensor]) -> bool:
+        """Tell whether the tensors are still the same."""
+        if len(tensors) != len(self.tensors):
+            return False
+        for was, t in zip(self.tensors, tensors, strict=True):
+            if isinstance(was, tuple):
+                same = was[0] is t and was[1:] == _version(t)
+            else:
+                alike = was.dtype == t.dtype and was.device == t.device
+                same = alike and torch.equal(was, t)
+            if not same:
+                return False
+        return True
 
 
 def _version(t: Tensor) -> tuple[int, int]:
     return t.data_ptr(), 0 if t.is_inference() else t._version
 
 
-def _same(was: Any, t: Tensor) -> bool:
-    if isinstance(was, tuple):
-        return was[0] is t and was[1:] == _version(t)
-    alike = was.dtype == t.dtype and was.device == t.device and was.shape == t.shape
-    return bool(alike and torch.equal(was, t))
-
-
 class RememberedInverses:
     """The last inverses of a module, by grid."""
 
     def __init__(self) -> None:
-        self._kept: OrderedDict[Shape, tuple[Snapshot, PreparedInverse]] = OrderedDict()
+        self._kept: OrderedDict[Shape, Kept] = OrderedDict()
 
-    @staticmethod
-    def apply_to(module: nn.Module, z: Tensor) -> bool:
-        """Tell whether tensors are what they look like: not traced, and with no tangent."""
-        if traced() or type(z) not in (torch.Tensor, nn.Parameter):
-            return False
-        return all(forward_ad.unpack_dual(t).tangent is None for t in (z, *_tensors(module)))
+    def find(self, shape: Shape, tensors: list[Tensor]) -> PreparedInverse | None:
+        """Return the inverse for a grid, or None where it was made of other tensors."""
+        kept = self._kept.get(shape)
+        if kept is None or not kept.holds(tensors):
+            return None
+        self._kept.move_to_end(shape)
+        return kept.prepared
 
-    def run(
-        self, module: nn.Module, conv: ic.InvertibleConv, shape: Shape, z: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """Return ``conv.inverse_and_log_det(z)`` for ``conv``, the module's operator."""
-        kept = self._kept.pop(shape, None)
-        if kept is None or not kept[0].holds(module):
-            with torch.inference_mode(False), torch.no_grad():
-                kept = Snapshot(module), conv.prepare(shape, check=False)
+    def prepare(
+        self, conv: ic.InvertibleConv, shape: Shape, tensors: list[Tensor]
+    ) -> PreparedInverse:
+        """Factor the operator that is made of the tensors, and keep it."""
+        with torch.inference_mode(False), torch.no_grad():
+            kept = Kept.of(conv.prepare(shape, check=False), tensors)
         self._kept[shape] = kept
+        self._kept.move_to_end(shape)
         if len(self._kept) > _GRIDS:
             self._kept.popitem(last=False)
-        named = conv.parameters()
-        result: tuple[Tensor, Tensor] = _Prepared.apply(
-            kept[1], conv, tuple(named), z, *named.values()
-        )
-        return result
+        return kept.prepared
+
+
+def differentiable(
+    prepared: PreparedInverse, conv: ic.InvertibleConv, z: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Return ``prepared.inverse_and_log_det(z)``, differentiable in all its arrays."""
+    named = conv.parameters()
+    result: tuple[Tensor, Tensor] = _Prepared.apply(
+        prepared, conv, tuple(named), z, *named.values()
+    )
+    return result
 
 
 class _Prepared(Function):  # type: ignore[misc]

@@ -9,10 +9,16 @@ import torch
 
 from invconv.arrays.namespaces import readable
 from invconv.kernels.cpu.compiled import CompiledSolve, available, compiled_solve
-from invconv.kernels.families import CausalFamily, SpectralFamily
+from invconv.kernels.families import CausalFamily, CircularFamily
+from invconv.kernels.matrices import accurate_inverse
 from invconv.kernels.plain.pitched import PitchedSolver
 from invconv.kernels.primitives import from_pixel_rows, pixel_rows
-from invconv.kernels.spectrum import from_frequencies, stable_spectral_inverse, to_frequencies
+from invconv.kernels.spectrum import (
+    from_frequencies,
+    kernel_spectrum,
+    stable_spectral_inverse,
+    to_frequencies,
+)
 from invconv.kernels.wavefront import inverse_at_the_pixel
 from invconv_torch.correlation import in_host_memory
 from invconv_torch.waves import TORCH
@@ -43,13 +49,12 @@ class CausalFactor:
     def of(family: CausalFamily, weights: Tensor, shape: tuple[int, ...]) -> CausalFactor:
         """Factor the convolution with these weights, on detached copies of what it needs."""
         weights = weights.detach()
-        if in_host_memory(weights) and available(weights.element_size()):
-            f = family
-            state = compiled_solve(
-                weights.numpy(force=True), shape, f.reach, f.direction, f.dilation, f.lower
-            )
-            return CausalFactor(family, weights, shape, state)
         causal = family.stencil(weights)
+        if in_host_memory(weights) and available(weights.element_size()):
+            c = causal
+            matrices = torch.cat([c.diagonal[None], c.taps]).numpy(force=True)
+            state = compiled_solve(matrices, shape, c.reach, c.direction, c.dilation, c.lower)
+            return CausalFactor(family, weights, shape, state)
         inverse = inverse_at_the_pixel(causal)
         return CausalFactor(family, weights, shape, PitchedSolver(causal, inverse, shape, TORCH))
 
@@ -66,10 +71,10 @@ class CausalFactor:
         """Return x, shape (B, C, *shape)."""
         if isinstance(self.state, PitchedSolver):
             return self.state(y)
-        y = y.detach().resolve_neg().contiguous()
+        y = y.resolve_neg().contiguous()
         x = torch.empty_like(y)
         self.state.require(tuple(y.shape), y.element_size())
-        self.state.solve(y.data_ptr(), x.data_ptr(), len(y), torch.get_num_threads(), y, x)
+        self.state.solve(y.data_ptr(), x.data_ptr(), y.shape[0], torch.get_num_threads(), y, x)
         return x
 
     def __reduce__(self) -> Any:
@@ -81,21 +86,23 @@ class CausalFactor:
 class SpectralFactor:
     """A spectrum with its inverse, or its LU factors (which never raise and never synchronise)."""
 
-    family: SpectralFamily
+    shape: tuple[int, ...]
     inverse: Tensor | None
     lu: tuple[Tensor, Tensor] | None
     adjoint: bool = False
 
     @staticmethod
-    def of(family: SpectralFamily, spectrum: Tensor, quiet: bool = False) -> SpectralFactor:
-        """Factor a spectrum (F, C, C); ``quiet`` where nobody has looked whether it is singular."""
-        spectrum = spectrum.detach()
+    def of(
+        family: CircularFamily, kernel: Tensor, shape: tuple[int, ...], quiet: bool = False
+    ) -> SpectralFactor:
+        """Factor a kernel's spectrum; ``quiet`` where nobody has looked whether it is singular."""
+        spectrum = kernel_spectrum(kernel.detach(), family.dilation, shape)
         if readable(spectrum) and not quiet:
             inverse = stable_spectral_inverse(spectrum)
             if inverse is not None:
-                return SpectralFactor(family, inverse, None)
+                return SpectralFactor(shape, inverse, None)
         lu, pivots, _ = torch.linalg.lu_factor_ex(spectrum)
-        return SpectralFactor(family, None, (lu, pivots))
+        return SpectralFactor(shape, None, (lu, pivots))
 
     @property
     def plan(self) -> dict[str, Any]:
@@ -115,26 +122,41 @@ class SpectralFactor:
         else:
             assert self.lu is not None
             x_hat = torch.linalg.lu_solve(*self.lu, y_hat, adjoint=self.adjoint)
-        return from_frequencies(x_hat, self.family.shape)
+        return from_frequencies(x_hat, self.shape)
 
 
 @dataclass(frozen=True, eq=False)
 class MatrixFactor:
-    """The QR factors of a matrix that is applied at every pixel."""
+    """A matrix W that is applied at every pixel: its inverse, or its LU factors.
 
-    q: Tensor
-    r: Tensor
+    The inverse of a float32 matrix is formed in float64, on any device; that of a float64 one is
+    used where it is as accurate as a solve, which only the host can tell.
+    """
+
+    inverse: Tensor | None
+    lu: tuple[Tensor, Tensor] | None
     adjoint: bool = False
 
     @staticmethod
-    def of(matrix: Tensor) -> MatrixFactor:
-        """Factor a matrix (C, C)."""
-        return MatrixFactor(*torch.linalg.qr(matrix.detach()))
+    def of(matrix: Tensor, quiet: bool = False) -> MatrixFactor:
+        """Factor a matrix (C, C); ``quiet`` where nobody has looked whether it is singular."""
+        matrix = matrix.detach()
+        if readable(matrix) and not quiet:
+            inverse = accurate_inverse(matrix)
+        elif matrix.dtype == torch.float32 and matrix.device.type in ("cpu", "cuda"):
+            inverse = torch.linalg.inv_ex(matrix.double()).inverse.float()
+        else:
+            inverse = None
+        if inverse is not None:
+            return MatrixFactor(inverse, None)
+        lu, pivots, _ = torch.linalg.lu_factor_ex(matrix)
+        return MatrixFactor(None, (lu, pivots))
 
     @property
     def plan(self) -> dict[str, Any]:
         """How the solve runs."""
-        return {"method": "QR factorisation"}
+        kept = "LU factors" if self.inverse is None else "product with the inverse"
+        return {"method": "LU factorisation", "at the pixel": kept}
 
     def transpose(self) -> MatrixFactor:
         """Return the factored transpose."""
@@ -142,10 +164,15 @@ class MatrixFactor:
 
     def solve(self, y: Tensor) -> Tensor:
         """Return x, shape (B, C, *spatial)."""
-        rows = pixel_rows(y)
-        if self.adjoint:
-            z = torch.linalg.solve_triangular(self.r.mT, rows, upper=False)
-            return from_pixel_rows(torch.matmul(self.q, z), y.shape)
-        rows = torch.matmul(self.q.mT, rows)
-        x = torch.linalg.solve_triangular(self.r, rows, upper=True)
-        return from_pixel_rows(x, y.shape)
+        rows = y.flatten(2)
+        if self.inverse is not None:
+            matrix = self.inverse.mT if self.adjoint else self.inverse
+            return torch.matmul(matrix, rows).view(y.shape)
+        assert self.lu is not None
+        columns = pixel_rows(y)
+        return from_pixel_rows(
+            torch.linalg.lu_solve(*self.lu, columns, adjoint=self.adjoint), y.shape
+        )
+
+
+Factor: TypeAlias = CausalFactor | MatrixFactor | SpectralFactor

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import enum
+
 import torch
 from torch.autograd import forward_ad
 
@@ -15,8 +17,9 @@ def compiling() -> bool:
 
 def traced() -> bool:
     """Tell whether tensors may be other than they look: compiled, traced, or inside torch.func."""
-    looked_into = compiling() or torch.jit.is_tracing()
-    return looked_into or torch._C._functorch.peek_interpreter_stack() is not None
+    if torch.compiler.is_compiling() or torch._C._is_tracing():
+        return True
+    return torch._C._functorch.peek_interpreter_stack() is not None
 
 
 def in_forward_mode() -> bool:
@@ -41,8 +44,20 @@ def refuse_nested_forward_mode() -> None:
         )
 
 
-def unwatched(*tensors: torch.Tensor) -> bool:
-    """Tell whether nobody records or traces what is done with tensors."""
-    if traced() or forward_ad._current_level >= 0:
-        return False
-    return not (torch.is_grad_enabled() and any(t.requires_grad for t in tensors))
+class Watch(enum.Enum):
+    """Who looks at an operation on tensors."""
+
+    NOBODY = enum.auto()
+    AUTOGRAD = enum.auto()
+    TRANSFORMS = enum.auto()  # of torch.func, or torch.jit
+    COMPILER = enum.auto()
+
+
+def watch(a: torch.Tensor, b: torch.Tensor) -> Watch:
+    """Return who records or traces what is done with two tensors."""
+    if torch.compiler.is_compiling():
+        return Watch.COMPILER
+    if torch._C._functorch.peek_interpreter_stack() is not None or torch._C._is_tracing():
+        return Watch.TRANSFORMS
+    recorded = torch.is_grad_enabled() and (a.requires_grad or b.requires_grad)
+    return Watch.AUTOGRAD if recorded or forward_ad._current_level >= 0 else Watch.NOBODY

@@ -15,6 +15,8 @@ Array: TypeAlias = Any
 Namespace: TypeAlias = Any
 Shape: TypeAlias = tuple[int, ...]
 
+_KNOWN = ("numpy", "torch", "jax")
+
 
 # by the type of an array: quick, and torch.compile reads them
 _namespaces: dict[type, Namespace] = {}
@@ -128,6 +130,18 @@ def diagonal_matrix(v: Array) -> Array:
     return namespace(v).where(identity(v.shape[0], v) != 0, v[:, None], zeros((1, 1), v))
 
 
+def diagonal(matrix: Array) -> Array:
+    """Return the diagonal of a matrix, by an array's own method where it has one: it is quicker."""
+    if hasattr(matrix, "diagonal"):
+        return matrix.diagonal()
+    return namespace(matrix).linalg.diagonal(matrix)
+
+
+def total(v: Array) -> Array:
+    """Return the sum of a vector, by an array's own method where it has one: it is quicker."""
+    return v.sum() if hasattr(v, "sum") else namespace(v).sum(v)
+
+
 def as_array(x: Array) -> Array:
     """Return a true 0-d array where NumPy's arithmetic made a scalar of one."""
     return np.asarray(x) if isinstance(x, np.generic) else x
@@ -140,8 +154,10 @@ def cast(x: Array, dtype: Any) -> Array:
 
 def log_abs(x: Array) -> Array:
     """Return log|x|, -inf at zero and without NumPy's warning there."""
+    if isinstance(x, np.ndarray) and x.all():  # to change errstate takes as long
+        return np.log(np.abs(x))
     xp = namespace(x)
-    if library_name(x) == "torch":  # torch.compile has no errstate
+    if _library_names.get(type(x)) == "torch":  # torch.compile has no errstate
         return xp.log(xp.abs(x))
     with np.errstate(divide="ignore"):
         return xp.log(xp.abs(x))
@@ -214,6 +230,38 @@ def to_float(x: Array) -> float:
     return float(x) if isinstance(x, np.generic) else float(to_numpy(x))
 
 
+def from_host(values: np.ndarray[Any, Any], like: Array) -> Array:
+    """Return values in the library and device of ``like``, and its dtype if they are real.
+
+    The result may share the memory of ``values``, which nobody else should hold.
+    """
+    xp = namespace(like)
+    integral = xp.__array_namespace_info__().default_dtypes()["integral"]
+    kind = integral if values.dtype.kind in "iu" else like.dtype
+    return place(xp.asarray(values, dtype=kind, device=device(like)), like)
+
+
+def place(array: Array, like: Array) -> Array:
+    """Return an array on the device that ``like`` is bound to."""
+    there = placement(like)
+    if there is None or placement(array) == there:
+        return array
+    if isinstance(there, frozenset):  # JAX: one device can be followed, a sharding cannot
+        (there,) = there if len(there) == 1 else (None,)
+    return namespace(array).asarray(array, device=there)
+
+
+def recorded(x: Array) -> bool:
+    """Tell whether the derivative of a readable array is recorded."""
+    if library_name(x) != "torch":
+        return False
+    torch = sys.modules["torch"]
+    forward = torch.autograd.forward_ad
+    if forward._current_level >= 0 and forward.unpack_dual(x).tangent is not None:
+        return True
+    return bool(x.requires_grad and torch.is_grad_enabled())
+
+
 def describe(x: Array) -> str:
     """Say an array's shape, dtype and library, for messages and reprs."""
     return f"{tuple(x.shape)} {dtype_name(x.dtype)} {library_name(x)}"
@@ -282,6 +330,24 @@ def require_alike(name: str, x: Any, like_name: str, like: Array) -> None:
             f"{name}: expected an array on device {there} as {like_name} is, got one on "
             f"{here}; move one of them, nothing is moved silently"
         )
+
+
+def same_kind(x: Any, like: Array) -> bool:
+    """Tell at little cost that ``x`` has the library, dtype and device of ``like``.
+
+    False says only that `require_alike` must look more closely. Half types are False, since they
+    are computed in another dtype.
+    """
+    library = _library_names.get(type(like))
+    if library not in _KNOWN or _library_names.get(type(x)) != library:
+        return False
+    if x.dtype != like.dtype or x.dtype.itemsize == 2:
+        return False
+    if library == "torch":
+        return bool(x.device == like.device and x.layout == like.layout and not x.is_nested)
+    if library == "numpy":
+        return type(x) is np.ndarray and bool(x.dtype.isnative)
+    return bool(placement(x) == placement(like))
 
 
 def size(shape: Sequence[int]) -> int:

@@ -31,6 +31,7 @@ _forced_agnostic: ContextVar[bool] = ContextVar("invconv_forced_agnostic", defau
 _forcing = 0  # how many `agnostic` contexts are open, in any thread: torch.compile cannot look
 _counting = threading.RLock()  # into a ContextVar, and need not while this is zero
 _backends: dict[str, ModuleType | None] = {}
+_modules: dict[type, ModuleType | None] = {}  # by the type of an array: quick
 PRIMITIVES: dict[str, Primitive[..., Any]] = {}
 
 
@@ -78,12 +79,23 @@ def backend(library: str) -> ModuleType | None:
 
 
 class Primitive(Generic[P, R]):
-    """A function with an agnostic twin; calling it runs the native one of the array's library."""
+    """A function with an agnostic twin; calling it runs the native one of the array's library.
 
-    def __init__(self, function: Callable[P, R]) -> None:
+    Parameters
+    ----------
+    function : callable
+        The agnostic twin.
+    name : str, optional
+        That of the native functions; the twin's own unless given.
+    on : int
+        The position of the argument that decides the library: an array, or what has ``taps``.
+    """
+
+    def __init__(self, function: Callable[P, R], name: str | None = None, *, on: int = 0) -> None:
         self.agnostic = function
-        self.name = function.__name__
         functools.update_wrapper(self, function)
+        self.name = self.__name__ = name or function.__name__
+        self._on = on
         PRIMITIVES[self.name] = self
 
     def native(self, library: str) -> Callable[P, R] | None:
@@ -91,9 +103,14 @@ class Primitive(Generic[P, R]):
         return getattr(backend(library), self.name, None)
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
-        """Run on the first argument's library: an array, or something with ``taps``."""
+        """Run on the library of the argument that decides it."""
         if _forcing and _forced_agnostic.get():
             return self.agnostic(*args, **kwargs)
-        array = getattr(args[0], "taps", args[0])
-        native = self.native(library_name(array))
-        return (native or self.agnostic)(*args, **kwargs)
+        array = args[self._on]
+        kind = type(array)
+        if kind not in _modules:
+            array = getattr(array, "taps", array)
+            kind = type(array)
+            if kind not in _modules:
+                _modules[kind] = backend(library_name(array))
+        return (getattr(_modules[kind], self.name, None) or self.agnostic)(*args, **kwargs)

@@ -21,16 +21,6 @@ def positive_int(name: str, value: Any) -> int:
     return number
 
 
-def count(name: str, value: Any) -> int:
-    """Return ``value`` as an int of at least 0, or raise."""
-    number = _index(name, value, "a number of times, an integer from 0 on")
-    if not 0 <= number <= LARGEST:
-        raise ValueError(
-            f"{name}: expected a number of times, an integer from 0 to {LARGEST}, got {number}"
-        )
-    return number
-
-
 def per_axis(name: str, value: Any, ndim: int) -> tuple[int, ...]:
     """Return one integer per spatial axis, from one integer or a sequence of ``ndim``."""
     what = f"an integer, or {ndim} of them, one per spatial axis"

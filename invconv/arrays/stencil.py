@@ -62,25 +62,18 @@ def tap_indices(kernel_size: Shape) -> list[Offset]:
     return list(itertools.product(*(range(k) for k in kernel_size)))
 
 
-def taps_of(kernel: Array, kept: Sequence[int] | None = None) -> Array:
-    """Turn a kernel (C, C, *k) into taps (T, C, C), all or those at flat positions ``kept``."""
+def taps_of(kernel: Array, first: int = 0) -> Array:
+    """Turn a kernel (C, C, *k) into taps (T, C, C), those from a flat position on."""
     xp = namespace(kernel)
     c_out, c_in, *kernel_size = kernel.shape
-    count = size(kernel_size)
-    taps = xp.permute_dims(xp.reshape(kernel, (c_out, c_in, count)), (2, 0, 1))
-    if kept is None or len(kept) == count:
-        return taps
-    return xp.stack([taps[t, ...] for t in kept])
+    taps = xp.permute_dims(xp.reshape(kernel, (c_out, c_in, size(kernel_size))), (2, 0, 1))
+    return taps[first:, ...] if first else taps
 
 
-def kernel_of(taps: Array, kernel_size: Shape, kept: Sequence[int] | None = None) -> Array:
-    """Undo `taps_of`; positions that are not kept are zero."""
+def kernel_of(taps: Array, kernel_size: Shape) -> Array:
+    """Undo `taps_of`; taps that were left out are zero."""
     xp = namespace(taps)
-    c_out, c_in = taps.shape[1:]
-    if kept is not None and len(kept) != size(kernel_size):
-        places = {t: i for i, t in enumerate(kept)}
-        blank = zeros((c_out, c_in), taps)
-        taps = xp.stack(
-            [taps[places[t], ...] if t in places else blank for t in range(size(kernel_size))]
-        )
+    count, c_out, c_in = taps.shape
+    if missing := size(kernel_size) - count:
+        taps = xp.concat([zeros((missing, c_out, c_in), taps), taps], axis=0)
     return xp.reshape(xp.permute_dims(taps, (1, 2, 0)), (c_out, c_in, *kernel_size))

@@ -24,6 +24,7 @@ from invconv.arrays.errors import InvalidFileError
 from invconv.arrays.namespaces import (
     Array,
     dtype_name,
+    from_host,
     is_half,
     namespace,
     require_array,
@@ -33,7 +34,6 @@ from invconv.arrays.namespaces import (
 from invconv.files.description import Json, build, describe, require
 from invconv.files.whole_files import replacing
 from invconv.operators.base.operator import InvertibleConv
-from invconv.operators.base.parameters import from_host
 
 SCHEMA = "invconv-operator/1"
 _KEY = "invconv"

@@ -1,23 +1,42 @@
-"""Families of matrices A(w) that depend linearly on weights w: what the primitives apply and solve.
+"""Families of matrices A(w) that depend linearly on weights w: all that an operator runs.
 
-`invconv.kernels.rules` differentiates all of them alike.
+    apply   y = A(w) x          gram    the gradient of <y, A(w) x> by w
+    solve   x = A(w)^-1 y       A(w)^T  is of the family ``transpose()`` with weights ``adjoint(w)``
+
+The weights are what a user holds: a kernel (C, C, *k), a matrix, a scale. A family is the rest: a
+mask, a direction, a dilation. `invconv.kernels.maps` runs these for every library, and
+`invconv.kernels.rules` differentiates them all alike.
 """
 
 from __future__ import annotations
 
 from abc import abstractmethod
-from dataclasses import dataclass
-from typing import Protocol, Self
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Protocol, Self
 
-from invconv.arrays.namespaces import Array, Shape, constant, namespace, size
-from invconv.arrays.stencil import Offset, Stencil
-from invconv.kernels.primitives import correlate, correlate_kernel_vjp, matmul, multiply, pixel_rows
-from invconv.kernels.spectrum import from_frequencies, multiplicity, to_frequencies
-from invconv.kernels.wavefront import CausalStencil
+from invconv.arrays.namespaces import Array, Shape, namespace, triangle
+from invconv.arrays.stencil import Offset, Stencil, kernel_of, tap_indices, taps_of
+from invconv.kernels.matrices import matrix_solver
+from invconv.kernels.primitives import (
+    correlate,
+    correlate_kernel_vjp,
+    matmul,
+    multiply,
+    per_channel,
+    pixel_rows,
+    triangular_solve,
+)
+from invconv.kernels.solver import Solver
+from invconv.kernels.spectrum import kernel_spectrum, spectral_solver
+from invconv.kernels.wavefront import CausalStencil, causal_solver, least_slope
 
 
 class LinearFamily(Protocol):
     """Matrices A(w) that depend linearly on weights w; hashable."""
+
+    @property
+    def text(self) -> str:
+        """What ``repr`` says, for libraries that pass settings as text."""
 
     @abstractmethod
     def apply(self, w: Array, x: Array) -> Array:
@@ -26,6 +45,10 @@ class LinearFamily(Protocol):
     @abstractmethod
     def gram(self, x: Array, y: Array) -> Array:
         """Return the gradient of <y, A(w) x> with respect to w."""
+
+    @abstractmethod
+    def factor(self, w: Array, shape: Shape) -> Solver:
+        """Factor A(w) on a grid."""
 
     @abstractmethod
     def transpose(self) -> Self:
@@ -37,11 +60,109 @@ class LinearFamily(Protocol):
 
 
 @dataclass(frozen=True)
+class CausalFamily:
+    """Autoregressive convolutions, by their kernels w (C, C, *k) with a mask.
+
+    A(w) x[p] = sum over t of w[..., t] x[p - direction dilation o(t)], zero outside the grid.
+
+    Attributes
+    ----------
+    kernel_size : tuple of int
+    centre : tuple of int
+        The tap at o = 0: (0, ...) of a corner, (0, (k_1 - 1)/2, ...) of a raster. Taps whose o is
+        lexicographically negative are masked.
+    direction, dilation : tuple of int, one per axis
+    lower : bool
+        Whether the C x C matrix at o = 0 is lower triangular; the other triangle is masked.
+    first : int
+        The flat position of the tap at o = 0; those before it are masked.
+    reach : tuple of offsets
+        o(t) of the others, itself first, in taps.
+    offsets : tuple of offsets
+        - direction dilation o(t), in pixels.
+    slope : tuple of int
+        As in `invconv.kernels.wavefront.CausalStencil`.
+    """
+
+    kernel_size: Shape
+    centre: Offset
+    direction: tuple[int, ...]
+    dilation: tuple[int, ...]
+    lower: bool
+    wrap: ClassVar[bool] = False
+    first: int = field(init=False, repr=False, compare=False)
+    reach: tuple[Offset, ...] = field(init=False, repr=False, compare=False)
+    offsets: tuple[Offset, ...] = field(init=False, repr=False, compare=False)
+    slope: tuple[int, ...] = field(init=False, repr=False, compare=False)
+    text: str = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        taps = tap_indices(self.kernel_size)
+        first = taps.index(self.centre)
+        reach = tuple(
+            tuple(i - c for i, c in zip(t, self.centre, strict=True)) for t in taps[first:]
+        )
+        scale = [-s * d for s, d in zip(self.direction, self.dilation, strict=True)]
+        vars(self).update(
+            first=first,
+            reach=reach,
+            offsets=tuple(tuple(f * i for f, i in zip(scale, o, strict=True)) for o in reach),
+            slope=least_slope(reach, len(self.centre)),
+            text=repr(self),
+        )
+
+    def stencil(self, w: Array) -> CausalStencil:
+        """Return the unmasked taps of a kernel, and where they are."""
+        taps = taps_of(w, self.first)
+        return CausalStencil(
+            triangle(taps[0, ...], lower=self.lower),
+            self.lower,
+            taps[1:, ...],
+            self.reach[1:],
+            self.direction,
+            self.dilation,
+            self.slope,
+        )
+
+    def kernel(self, taps: Array) -> Array:
+        """Return the kernel with these taps (1 + T, C, C), o = 0 first; masked entries are zero."""
+        here = triangle(taps[0, ...], lower=self.lower)[None, ...]
+        taps = namespace(taps).concat([here, taps[1:, ...]], axis=0)
+        return kernel_of(taps, self.kernel_size)
+
+    def apply(self, w: Array, x: Array) -> Array:
+        """See `LinearFamily`."""
+        return correlate(self.stencil(w).stencil(), x)
+
+    def gram(self, x: Array, y: Array) -> Array:
+        """See `LinearFamily`."""
+        return self.kernel(correlate_kernel_vjp(x, y, self.offsets))
+
+    def factor(self, w: Array, shape: Shape) -> Solver:
+        """See `LinearFamily`."""
+        return causal_solver(self.stencil(w), shape)
+
+    def transpose(self) -> CausalFamily:
+        """Return the family of flipped directions and of the other order of the channels."""
+        away = tuple(-s for s in self.direction)
+        return causal_family(self.kernel_size, self.centre, away, self.dilation, not self.lower)
+
+    def adjoint(self, w: Array) -> Array:
+        """See `LinearFamily`."""
+        return namespace(w).permute_dims(w, (1, 0, *range(2, w.ndim)))
+
+
+@dataclass(frozen=True)
 class StencilFamily:
-    """Correlations with taps w (T, C, C) at fixed offsets, for x (B, C, *spatial)."""
+    """Correlations with free taps w (T, C, C) at fixed offsets; they are applied only."""
 
     offsets: tuple[Offset, ...]
     wrap: bool
+
+    @property
+    def text(self) -> str:
+        """What `repr` says."""
+        return f"StencilFamily(offsets={self.offsets}, wrap={self.wrap})"
 
     def apply(self, w: Array, x: Array) -> Array:
         """See `LinearFamily`."""
@@ -50,6 +171,10 @@ class StencilFamily:
     def gram(self, x: Array, y: Array) -> Array:
         """See `LinearFamily`."""
         return correlate_kernel_vjp(x, y, self.offsets, wrap=self.wrap)
+
+    def factor(self, w: Array, shape: Shape) -> Solver:
+        """See `LinearFamily`."""
+        raise NotImplementedError("free taps have no inverse")
 
     def transpose(self) -> StencilFamily:
         """See `LinearFamily`."""
@@ -60,97 +185,107 @@ class StencilFamily:
         return namespace(w).matrix_transpose(w)
 
 
-@dataclass(frozen=True)
-class CausalFamily:
-    """Autoregressive convolutions: w (1 + T, C, C) has the triangular D first, then the taps.
+_causal: dict[Any, CausalFamily] = {}  # a dict, since torch.compile reads it
+_MOST = 512  # families that are kept
 
-    The other attributes are those of `invconv.kernels.wavefront.CausalStencil`.
+
+def causal_family(
+    kernel_size: Shape,
+    centre: Offset,
+    direction: tuple[int, ...],
+    dilation: tuple[int, ...],
+    lower: bool,
+) -> CausalFamily:
+    """Return the `CausalFamily` of these settings, the same one each time."""
+    key = kernel_size, centre, direction, dilation, lower
+    if key not in _causal:
+        if len(_causal) >= _MOST:
+            _causal.clear()
+        family = CausalFamily(*key)
+        away = tuple(-s for s in direction)
+        # its transpose too: code that torch.compile traces can only look it up
+        other = CausalFamily(kernel_size, centre, away, dilation, not lower)
+        _causal[key] = family
+        _causal[kernel_size, centre, away, dilation, not lower] = other
+    return _causal[key]
+
+
+@dataclass(frozen=True)
+class CircularFamily:
+    """Periodic convolutions, by their kernels w (C, C, *k).
+
+    A(w) x[p] = sum over t of w[..., t] x[(p + dilation (t - (k - 1)//2)) mod n]. The solve is one
+    C x C system a frequency (`invconv.kernels.spectrum`).
+
+    Attributes
+    ----------
+    kernel_size, dilation : tuple of int
+    offsets : tuple of offsets
+        dilation (t - (k - 1)//2) of every tap.
     """
 
-    lower: bool
-    reach: tuple[Offset, ...]
-    direction: tuple[int, ...]
+    kernel_size: Shape
     dilation: tuple[int, ...]
-    slope: tuple[int, ...]
+    wrap: ClassVar[bool] = True
+    offsets: tuple[Offset, ...] = field(init=False, repr=False, compare=False)
+    text: str = field(init=False, repr=False, compare=False)
 
-    @staticmethod
-    def of(causal: CausalStencil) -> tuple[CausalFamily, Array]:
-        """Return the family of a stencil, and its weights."""
-        family = CausalFamily(
-            causal.lower, causal.reach, causal.direction, causal.dilation, causal.slope
+    def __post_init__(self) -> None:
+        size, dilation = self.kernel_size, self.dilation
+        offsets = tuple(
+            tuple(d * (i - (k - 1) // 2) for i, k, d in zip(t, size, dilation, strict=True))
+            for t in tap_indices(size)
         )
-        return family, causal.stencil().taps
-
-    def stencil(self, w: Array) -> CausalStencil:
-        """Return the stencil with weights w."""
-        return CausalStencil(
-            w[0, ...],
-            self.lower,
-            w[1:, ...],
-            self.reach,
-            self.direction,
-            self.dilation,
-            self.slope,
-        )
-
-    @property
-    def _correlation(self) -> StencilFamily:
-        scale = [-s * d for s, d in zip(self.direction, self.dilation, strict=True)]
-        away = [tuple(f * o for f, o in zip(scale, reach, strict=True)) for reach in self.reach]
-        return StencilFamily(((0,) * len(scale), *away), wrap=False)
+        vars(self).update(offsets=offsets, text=repr(self))
 
     def apply(self, w: Array, x: Array) -> Array:
         """See `LinearFamily`."""
-        return self._correlation.apply(w, x)
+        return correlate(Stencil(self.offsets, taps_of(w)), x, wrap=True)
 
     def gram(self, x: Array, y: Array) -> Array:
         """See `LinearFamily`."""
-        return self._correlation.gram(x, y)
+        return kernel_of(correlate_kernel_vjp(x, y, self.offsets, wrap=True), self.kernel_size)
 
-    def transpose(self) -> CausalFamily:
+    def factor(self, w: Array, shape: Shape) -> Solver:
         """See `LinearFamily`."""
-        away = tuple(-s for s in self.direction)
-        return CausalFamily(not self.lower, self.reach, away, self.dilation, self.slope)
+        return spectral_solver(kernel_spectrum(w, self.dilation, shape), shape)
+
+    def transpose(self) -> CircularFamily:
+        """Return the family of odd sizes: flipped, the centre of an even kernel is off by one."""
+        return circular_family(tuple(k + 1 - k % 2 for k in self.kernel_size), self.dilation)
 
     def adjoint(self, w: Array) -> Array:
-        """See `LinearFamily`."""
-        return namespace(w).matrix_transpose(w)
-
-
-@dataclass(frozen=True)
-class SpectralFamily:
-    """Periodic convolutions by their spectra w (F, C, C), complex, for x (B, C, *shape).
-
-    <y, A(w) x> = 1/N sum over the half spectrum of m_f Re(y_hat^H w x_hat), where m_f counts how
-    often f occurs in the full one. A gradient by w is that by Re w plus i times that by Im w.
-    """
-
-    shape: Shape
-
-    def apply(self, w: Array, x: Array) -> Array:
-        """See `LinearFamily`."""
-        return from_frequencies(matmul(w, to_frequencies(x)), self.shape)
-
-    def gram(self, x: Array, y: Array) -> Array:
-        """See `LinearFamily`."""
-        x_hat, y_hat = to_frequencies(x), to_frequencies(y)
-        weights = constant(multiplicity(self.shape) / size(self.shape), x, x.dtype)
-        outer = matmul(y_hat, self.adjoint(x_hat))
-        return outer * weights[:, None, None]
-
-    def transpose(self) -> SpectralFamily:
-        """See `LinearFamily`."""
-        return self
-
-    def adjoint(self, w: Array) -> Array:
-        """See `LinearFamily`."""
+        """Return the flipped kernel of transposed matrices, a zero tap behind each even axis."""
         xp = namespace(w)
-        return xp.conj(xp.matrix_transpose(w))
+        axes = tuple(range(2, w.ndim))
+        flipped = xp.flip(xp.permute_dims(w, (1, 0, *axes)), axis=axes)
+        for axis, k in zip(axes, self.kernel_size, strict=True):
+            if k % 2 == 0:
+                first = flipped[(slice(None),) * axis + (slice(0, 1),)]
+                flipped = xp.concat([flipped, xp.zeros_like(first)], axis=axis)
+        return flipped
+
+
+_circular: dict[Any, CircularFamily] = {}
+
+
+def circular_family(kernel_size: Shape, dilation: tuple[int, ...]) -> CircularFamily:
+    """Return the `CircularFamily` of these settings, the same one each time."""
+    key = kernel_size, dilation
+    if key not in _circular:
+        if len(_circular) >= _MOST:
+            _circular.clear()
+        odd = tuple(k + 1 - k % 2 for k in kernel_size)
+        _circular[key] = CircularFamily(*key)
+        _circular[odd, dilation] = CircularFamily(odd, dilation)
+    return _circular[key]
 
 
 @dataclass(frozen=True)
 class MatrixFamily:
     """One matrix w (C, C) at every pixel of x (B, C, *spatial)."""
+
+    text: ClassVar[str] = "MatrixFamily()"
 
     def apply(self, w: Array, x: Array) -> Array:
         """See `LinearFamily`."""
@@ -158,7 +293,11 @@ class MatrixFamily:
 
     def gram(self, x: Array, y: Array) -> Array:
         """See `LinearFamily`."""
-        return matmul(pixel_rows(y), self.adjoint(pixel_rows(x)))
+        return matmul(pixel_rows(y), namespace(x).matrix_transpose(pixel_rows(x)))
+
+    def factor(self, w: Array, shape: Shape) -> Solver:
+        """See `LinearFamily`."""
+        return matrix_solver(w)
 
     def transpose(self) -> MatrixFamily:
         """See `LinearFamily`."""
@@ -175,17 +314,22 @@ class TriangularFamily:
 
     lower: bool
 
-    def _triangle(self, w: Array) -> Array:
-        xp = namespace(w)
-        return xp.tril(w) if self.lower else xp.triu(w)
+    @property
+    def text(self) -> str:
+        """What `repr` says."""
+        return "TriangularFamily(lower=True)" if self.lower else "TriangularFamily(lower=False)"
 
     def apply(self, w: Array, x: Array) -> Array:
         """See `LinearFamily`."""
-        return matmul(self._triangle(w), x)
+        return matmul(triangle(w, lower=self.lower), x)
 
     def gram(self, x: Array, y: Array) -> Array:
         """See `LinearFamily`."""
-        return self._triangle(matmul(y, self.adjoint(x)))
+        return triangle(matmul(y, namespace(x).matrix_transpose(x)), lower=self.lower)
+
+    def factor(self, w: Array, shape: Shape) -> Solver:
+        """See `LinearFamily`."""
+        return Triangle(w, self.lower)
 
     def transpose(self) -> TriangularFamily:
         """See `LinearFamily`."""
@@ -194,3 +338,63 @@ class TriangularFamily:
     def adjoint(self, w: Array) -> Array:
         """See `LinearFamily`."""
         return namespace(w).matrix_transpose(w)
+
+
+@dataclass(frozen=True, eq=False)
+class Triangle:
+    """x = T^-1 y for y (C, M)."""
+
+    matrix: Array
+    lower: bool
+
+    @property
+    def plan(self) -> dict[str, Any]:
+        """How the solve runs."""
+        return {"method": "substitution"}
+
+    def __call__(self, y: Array) -> Array:
+        """Solve for x."""
+        return triangular_solve(self.matrix, y, lower=self.lower)
+
+
+@dataclass(frozen=True)
+class ScaleFamily:
+    """A scale w (C,) for each channel of x (B, C, *spatial)."""
+
+    text: ClassVar[str] = "ScaleFamily()"
+
+    def apply(self, w: Array, x: Array) -> Array:
+        """See `LinearFamily`."""
+        return per_channel(w, x) * x
+
+    def gram(self, x: Array, y: Array) -> Array:
+        """See `LinearFamily`."""
+        return namespace(x).sum(x * y, axis=(0, *range(2, x.ndim)))
+
+    def factor(self, w: Array, shape: Shape) -> Solver:
+        """See `LinearFamily`."""
+        return Division(w)
+
+    def transpose(self) -> ScaleFamily:
+        """See `LinearFamily`."""
+        return self
+
+    def adjoint(self, w: Array) -> Array:
+        """See `LinearFamily`."""
+        return w
+
+
+@dataclass(frozen=True, eq=False)
+class Division:
+    """x = y / scale, per channel."""
+
+    scale: Array
+
+    @property
+    def plan(self) -> dict[str, Any]:
+        """How the solve runs."""
+        return {"method": "division"}
+
+    def __call__(self, y: Array) -> Array:
+        """Solve for x, shape (B, C, *spatial)."""
+        return y / per_channel(self.scale, y)

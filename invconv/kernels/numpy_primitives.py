@@ -20,7 +20,10 @@ from invconv.kernels import primitives
 from invconv.kernels.cpu import compiled, threads
 from invconv.kernels.cpu.correlate.correlation import compiled_correlation
 from invconv.kernels.cpu.correlate.gram import compiled_kernel_vjp
+from invconv.kernels.cpu.machine import reason
+from invconv.kernels.families import CausalFamily, LinearFamily
 from invconv.kernels.plain.pitched import NUMPY, PitchedSolver
+from invconv.kernels.solver import Solver
 from invconv.kernels.wavefront import CausalStencil, stable_inverse
 
 Floats = np.ndarray[Any, Any]
@@ -42,7 +45,7 @@ def matmul(a: Floats, b: Floats) -> Floats:
 
 def correlate(stencil: Stencil, x: Floats, *, wrap: bool = False) -> Floats:
     """See `invconv.kernels.primitives.correlate`."""
-    if not x.size or not compiled.available(x.dtype.itemsize):
+    if not x.size or reason(x.dtype.itemsize) is not None:
         by_taps: Floats = primitives.correlate.agnostic(stencil, x, wrap=wrap)
         return by_taps
     native = x.dtype.newbyteorder("=")
@@ -61,7 +64,7 @@ def correlate_kernel_vjp(
     x: Floats, y_bar: Floats, offsets: tuple[Offset, ...], *, wrap: bool = False
 ) -> Floats:
     """See `invconv.kernels.primitives.correlate_kernel_vjp`."""
-    if not x.size or not compiled.available(x.dtype.itemsize):
+    if not x.size or reason(x.dtype.itemsize) is not None:
         by_taps = primitives.correlate_kernel_vjp.agnostic(x, y_bar, offsets, wrap=wrap)
         return np.asarray(by_taps)
     native = x.dtype.newbyteorder("=")
@@ -88,31 +91,29 @@ def triangular_solve(matrix: Floats, rhs: Floats, *, lower: bool) -> Floats:
 
 @dataclass(frozen=True, eq=False)
 class CompiledSolver:
-    """The map y -> x, both (B, C, *shape), that solves ``causal.stencil()`` x = y, in one call.
+    """The map y -> x, both (B, C, *shape), that undoes a causal convolution, in one call.
 
     Attributes
     ----------
-    causal : CausalStencil
+    family : CausalFamily
+    kernel : array, shape (C, C, *k)
     shape : tuple of int
         The grid.
     """
 
-    causal: CausalStencil
+    family: CausalFamily
+    kernel: Floats
     shape: Shape
     _factored: compiled.CompiledSolve = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        c = self.causal
-        matrices = np.concatenate([c.diagonal[None], c.taps])
-        factored = compiled.compiled_solve(
-            matrices.astype(matrices.dtype.newbyteorder("="), copy=False),
-            self.shape,
-            c.reach,
-            c.direction,
-            c.dilation,
-            c.lower,
-        )
-        object.__setattr__(self, "_factored", factored)
+        f, kernel = self.family, self.kernel
+        channels = len(kernel)
+        taps = kernel.reshape(channels, channels, -1).transpose(2, 0, 1)[f.first :]
+        matrices = np.array(taps, kernel.dtype.newbyteorder("="), order="C")
+        matrices[0][_masked(channels, f.lower)] = 0
+        settings = self.shape, f.reach[1:], f.direction, f.dilation, f.lower
+        vars(self).update(_factored=compiled.compiled_solve(matrices, *settings))
 
     @property
     def plan(self) -> dict[str, Any]:
@@ -132,13 +133,25 @@ class CompiledSolver:
 
     def __reduce__(self) -> Any:
         """Leave the weights out: another processor lays them out in another way."""
-        return causal_solver, (self.causal, self.shape)
+        return factor, (self.family, self.kernel, self.shape)
 
 
-def causal_solver(stencil: CausalStencil, shape: Shape) -> CompiledSolver | PitchedSolver:
-    """See `invconv.kernels.wavefront.causal_solver`."""
-    if compiled.available(stencil.taps.dtype.itemsize):
-        return CompiledSolver(stencil, shape)
+@functools.lru_cache(maxsize=64)
+def _masked(size: int, lower: bool) -> np.ndarray[Any, Any]:
+    """Return where a triangular matrix is zero."""
+    above = ~np.tri(size, dtype=bool)
+    return above if lower else above.T
+
+
+def factor(family: LinearFamily, w: Floats, shape: Shape) -> Solver:
+    """See `invconv.kernels.maps.factor`."""
+    if type(family) is CausalFamily and reason(w.dtype.itemsize) is None:
+        return CompiledSolver(family, w, shape)
+    return family.factor(w, shape)
+
+
+def causal_solver(stencil: CausalStencil, shape: Shape) -> PitchedSolver:
+    """See `invconv.kernels.wavefront.causal_solver`; without the compiled kernel."""
     inverse = stable_inverse(stencil.diagonal, functools.partial(_invert, lower=stencil.lower))
     return PitchedSolver(stencil, inverse, shape, NUMPY)
 

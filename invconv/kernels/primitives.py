@@ -214,5 +214,5 @@ def from_pixel_rows(rows: Array, shape: Shape) -> Array:
 
 
 def per_channel(v: Array, x: Array) -> Array:
-    """Shape a vector (C,) so that it broadcasts against (B, C, *spatial), of as many axes."""
-    return namespace(v).reshape(v, (1, v.shape[0], *(1,) * (x.ndim - 2)))
+    """Shape a vector (C,) so that it broadcasts against (B, C, *spatial)."""
+    return v[(slice(None), *(None,) * (x.ndim - 2))]

@@ -18,6 +18,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from invconv.arrays.namespaces import Array, Shape, namespace
+from invconv.kernels import maps
 from invconv.kernels.families import LinearFamily
 from invconv.kernels.primitives import matmul
 
@@ -27,8 +28,8 @@ Tangent = Array | None
 def apply_jvp(family: LinearFamily, w: Array, x: Array, w_dot: Tangent, x_dot: Tangent) -> Tangent:
     """Push tangents through y = A(w) x."""
     return _sum(
-        None if w_dot is None else family.apply(w_dot, x),
-        None if x_dot is None else family.apply(w, x_dot),
+        None if w_dot is None else maps.apply(family, w_dot, x),
+        None if x_dot is None else maps.apply(family, w, x_dot),
     )
 
 
@@ -36,8 +37,8 @@ def apply_vjp(
     family: LinearFamily, w: Array, x: Array, y_bar: Array, wanted: tuple[bool, bool]
 ) -> tuple[Tangent, Tangent]:
     """Return (w_bar, x_bar) of y = A(w) x."""
-    w_bar = family.gram(x, y_bar) if wanted[0] else None
-    x_bar = family.transpose().apply(family.adjoint(w), y_bar) if wanted[1] else None
+    w_bar = maps.gram(family, x, y_bar) if wanted[0] else None
+    x_bar = maps.apply(family.transpose(), family.adjoint(w), y_bar) if wanted[1] else None
     return w_bar, x_bar
 
 
@@ -49,7 +50,7 @@ def solve_jvp(
     y_dot: Tangent,
 ) -> Tangent:
     """Push tangents through x = A(w)^-1 y; ``solve`` is y -> A(w)^-1 y."""
-    moved = None if w_dot is None else -family.apply(w_dot, x)
+    moved = None if w_dot is None else -maps.apply(family, w_dot, x)
     total = _sum(y_dot, moved)
     return None if total is None else solve(total)
 
@@ -63,15 +64,15 @@ def solve_vjp(
 ) -> tuple[Tangent, Tangent]:
     """Return (w_bar, y_bar) of x = A(w)^-1 y; ``solve_transposed`` is x_bar -> A(w)^-T x_bar."""
     y_bar = solve_transposed(x_bar)
-    w_bar = -family.gram(x, y_bar) if wanted[0] else None
+    w_bar = -maps.gram(family, x, y_bar) if wanted[0] else None
     return w_bar, y_bar if wanted[1] else None
 
 
 def gram_jvp(family: LinearFamily, x: Array, y: Array, x_dot: Tangent, y_dot: Tangent) -> Tangent:
     """Push tangents through g = gram(x, y)."""
     return _sum(
-        None if x_dot is None else family.gram(x_dot, y),
-        None if y_dot is None else family.gram(x, y_dot),
+        None if x_dot is None else maps.gram(family, x_dot, y),
+        None if y_dot is None else maps.gram(family, x, y_dot),
     )
 
 
@@ -79,8 +80,8 @@ def gram_vjp(
     family: LinearFamily, x: Array, y: Array, g_bar: Array, wanted: tuple[bool, bool]
 ) -> tuple[Tangent, Tangent]:
     """Return (x_bar, y_bar) of g = gram(x, y)."""
-    x_bar = family.transpose().apply(family.adjoint(g_bar), y) if wanted[0] else None
-    return x_bar, family.apply(g_bar, x) if wanted[1] else None
+    x_bar = maps.apply(family.transpose(), family.adjoint(g_bar), y) if wanted[0] else None
+    return x_bar, maps.apply(family, g_bar, x) if wanted[1] else None
 
 
 def matmul_jvp(a: Array, b: Array, a_dot: Tangent, b_dot: Tangent) -> Tangent:

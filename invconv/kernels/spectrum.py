@@ -8,7 +8,6 @@ the rest are complex conjugates.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +16,7 @@ import numpy as np
 from invconv.arrays.namespaces import Array, Shape, constant, device, namespace, readable, size
 from invconv.arrays.registry import Primitive
 from invconv.kernels.primitives import inverse_or_nan, log_abs_det, matmul, split_singular
+from invconv.kernels.solver import Solver
 
 # An explicit inverse is as good as a solve only where the matrix is well conditioned: its error
 # grows with the square of the condition number.
@@ -99,7 +99,7 @@ def spectral_log_det_vjp(kernel: Array, dilation: Shape, shape: Shape) -> Array:
 
 
 @Primitive
-def spectral_solver(spectrum: Array, shape: Shape) -> Callable[[Array], Array]:
+def spectral_solver(spectrum: Array, shape: Shape) -> Solver:
     """Return the map y -> x, both (B, C, *shape), with x_hat(f) = K_hat(f)^-1 y_hat(f).
 
     Parameters

@@ -78,5 +78,21 @@ class TriangularSteps:
         return bars[::-1]
 
 
+@dataclass(frozen=True, eq=False)
+class Transposed:
+    """The solver of the transposed matrix, x = F^T T_1^-T ... T_m^-T y."""
+
+    steps: TriangularSteps
+
+    @property
+    def plan(self) -> dict[str, Any]:
+        """How the solve runs."""
+        return self.steps.plan
+
+    def __call__(self, y: Array) -> Array:
+        """Solve for x, shape (B, C, *spatial)."""
+        return self.steps.transposed(y)
+
+
 def _transpose(matrix: Array) -> Array:
     return namespace(matrix).matrix_transpose(matrix)

@@ -33,6 +33,7 @@ from invconv.arrays.namespaces import (
 from invconv.arrays.registry import Primitive
 from invconv.arrays.stencil import Offset, Stencil, reaching
 from invconv.kernels.primitives import from_pixel_rows, matmul, pixel_rows, triangular_solve
+from invconv.kernels.solver import Solver
 
 Ints = np.ndarray[Any, np.dtype[np.int64]]
 
@@ -110,7 +111,7 @@ def least_slope(reach: Sequence[Offset], ndim: int) -> tuple[int, ...]:
 
 
 @Primitive
-def causal_solver(stencil: CausalStencil, shape: Shape) -> Callable[[Array], Array]:
+def causal_solver(stencil: CausalStencil, shape: Shape) -> Solver:
     """Return the map y -> x, both (B, C, *shape), that solves ``stencil.stencil()`` x = y.
 
     The solver has a ``plan``, a dict that says how it works, and can be pickled.

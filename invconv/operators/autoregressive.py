@@ -14,41 +14,31 @@ from __future__ import annotations
 
 import math
 from dataclasses import KW_ONLY, dataclass
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 
+from invconv.arrays.derived import derived
 from invconv.arrays.namespaces import (
     Array,
     Shape,
+    diagonal,
     diagonal_matrix,
     log_abs,
     namespace,
     size,
-    triangle,
+    total,
     zeros,
 )
 from invconv.arrays.settings import choice, directions, generator, positive_int, sizes
-from invconv.arrays.stencil import Offset, kernel_of, tap_indices, taps_of
-from invconv.kernels.primitives import correlate, correlate_after, correlate_kernel_vjp
-from invconv.kernels.wavefront import CausalStencil, causal_solver, least_slope
+from invconv.arrays.stencil import Offset, kernel_of
+from invconv.kernels.families import CausalFamily, causal_family
+from invconv.kernels.primitives import correlate_after
+from invconv.kernels.wavefront import CausalStencil
+from invconv.operators.base.conditions import in_one_norm
 from invconv.operators.base.protocol import Gradients
 from invconv.operators.convolution import Convolution
 from invconv.trust import condition
-
-Mask = tuple[tuple[int, ...], tuple[Offset, ...], tuple[int, ...]]
-_masks: dict[tuple[Shape, Offset], Mask] = {}  # a dict, since torch.compile reads it
-
-
-def _unmasked(kernel_size: Shape, centre: Offset) -> Mask:
-    kept, reach = [], []
-    here = (0,) * len(centre)
-    for position, t in enumerate(tap_indices(kernel_size)):
-        o = tuple(i - c for i, c in zip(t, centre, strict=True))
-        if o >= here:  # compared entry by entry, so the first non-zero one decides
-            kept.append(position)
-            reach.append(o)
-    return tuple(kept), tuple(reach), least_slope(reach, len(centre))
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -110,6 +100,8 @@ class AutoregressiveConv(Convolution):
                     f"direction: a raster mask has one direction for all axes, got {direction}"
                 )
 
+        _ = self._family  # torch.compile can look it up, and not make one
+
     @classmethod
     def init(
         cls,
@@ -152,7 +144,7 @@ class AutoregressiveConv(Convolution):
             dilation=dilation,
         )
         conv.kernel[(..., *conv._centre)] += np.eye(channels)
-        conv = conv.replace(kernel=conv._kernel_of(conv._causal().stencil().taps))
+        conv = conv.replace(kernel=kernel_of(conv._causal().stencil().taps, conv._kernel_size))
         return conv if like is None else conv.asarrays(like)
 
     @property
@@ -162,77 +154,43 @@ class AutoregressiveConv(Convolution):
             return (0,) * self.ndim
         return (0, *((k - 1) // 2 for k in self._kernel_size[1:]))
 
-    def _mask(self) -> Mask:
-        """Return the flat positions of unmasked taps, o = 0 first, their o, and the slope."""
-        key = self._kernel_size, self._centre
-        if key not in _masks:
-            _masks[key] = _unmasked(*key)
-        return _masks[key]
-
-    def _triangle(self, matrix: Array) -> Array:
-        return triangle(matrix, lower=self.channel_order == "lower")
-
-    def _causal(self) -> CausalStencil:
-        kept, reach, slope = self._mask()
-        taps = taps_of(self.kernel, kept)
+    @derived
+    def _family(self) -> CausalFamily:
         assert isinstance(self.direction, tuple)
         assert isinstance(self.dilation, tuple)
-        return CausalStencil(
-            diagonal=self._triangle(taps[0, ...]),
-            lower=self.channel_order == "lower",
-            taps=taps[1:, ...],
-            reach=reach[1:],
-            direction=self.direction,
-            dilation=self.dilation,
-            slope=slope,
-        )
+        lower = self.channel_order == "lower"
+        return causal_family(self._kernel_size, self._centre, self.direction, self.dilation, lower)
 
-    def _kernel_of(self, taps: Array) -> Array:
-        """Put unmasked taps, o = 0 first, where they are in the kernel."""
-        return kernel_of(taps, self._kernel_size, self._mask()[0])
+    def _causal(self) -> CausalStencil:
+        return self._family.stencil(self.kernel)
 
     def transpose(self) -> AutoregressiveConv:
         """Return the operator of K^T: flipped direction, transposed matrices, the other order."""
-        xp = namespace(self.kernel)
-        axes = (1, 0, *range(2, self.kernel.ndim))
+        family = self._family.transpose()
         return AutoregressiveConv(
-            xp.permute_dims(self.kernel, axes),
+            self._family.adjoint(self.kernel),
             mask=self.mask,
-            direction=tuple(-s for s in self._causal().direction),
-            channel_order="upper" if self.channel_order == "lower" else "lower",
+            direction=family.direction,
+            channel_order="lower" if family.lower else "upper",
             dilation=self.dilation,
         )
-
-    def _apply(self, x: Array) -> Array:
-        return correlate(self._causal().stencil(), x)
 
     def _apply_after(self, weight: Array, x: Array) -> Array:
         return correlate_after(self._causal().stencil(), weight, x)
 
-    def _solver(self, shape: Shape) -> Any:
-        return causal_solver(self._causal(), shape)
-
-    def _parameter_vjp(self, x: Array, y_bar: Array) -> Gradients:
-        xp = namespace(x)
-        offsets = self._causal().stencil().offsets
-        taps = correlate_kernel_vjp(x, y_bar, offsets)
-        taps = xp.concat([self._triangle(taps[0, ...])[None, ...], taps[1:, ...]], axis=0)
-        return {"kernel": self._kernel_of(taps)}
-
     def _pivots(self) -> Array:
         """Return K[c, c, at 0], shape (C,)."""
-        return namespace(self.kernel).linalg.diagonal(self.kernel[(..., *self._centre)])
+        return diagonal(self.kernel[(..., *self._family.centre)])
 
     def _log_det(self, shape: Shape) -> Array:
-        return size(shape) * namespace(self.kernel).sum(log_abs(self._pivots()))
+        return size(shape) * total(log_abs(self._pivots()))
 
     def _log_det_vjp(self, shape: Shape, log_det_bar: Array) -> Gradients:
-        self._require_regular(self._log_det(shape), shape)
-        here = diagonal_matrix(size(shape) * log_det_bar / self._pivots())
-        others = zeros((len(self._mask()[0]) - 1, *here.shape), here)
-        return {
-            "kernel": self._kernel_of(namespace(here).concat([here[None, ...], others], axis=0))
-        }
+        self._regular_log_det(shape)
+        here = diagonal_matrix(size(shape) * log_det_bar / self._pivots())[None, ...]
+        others = zeros((len(self._family.reach) - 1, *here.shape[1:]), here)
+        taps = namespace(here).concat([here, others], axis=0)
+        return {"kernel": kernel_of(taps, self._kernel_size)}
 
     def _condition(self, shape: Shape) -> condition.Condition:
         # along an axis that all offsets follow one way, K and K^-1 are triangular and Toeplitz: the
@@ -241,7 +199,7 @@ class AutoregressiveConv(Convolution):
         first = [0 if s > 0 else n - 1 for s, n in zip(self.direction, shape, strict=True)]
         followed = self.ndim if self.mask == "corner" else 1
         ends = tuple(p if axis < followed else None for axis, p in enumerate(first))
-        return condition.one_norm(self, shape, ends)
+        return in_one_norm(self, shape, ends)
 
     def _condition_bound(self, shape: Shape) -> float:
         causal = self._causal()

@@ -7,32 +7,30 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
+from invconv.arrays.derived import derived
 from invconv.arrays.namespaces import Array, Shape, require_alike
 from invconv.kernels.primitives import matmul, multiply
+from invconv.operators.base.conditions import in_one_norm
 from invconv.operators.base.operator import InvertibleConv, require_operator
-from invconv.operators.base.prepared import Factor, Map, Plan
 from invconv.operators.base.protocol import Gradients
-from invconv.operators.pointwise.conv1x1 import Pointwise
-from invconv.trust import condition
-
-
-@dataclass(frozen=True, eq=False)
-class BackwardThrough:
-    """x = first^-1(... last^-1(y))."""
-
-    solves: tuple[Map, ...]
-
-    def __call__(self, y: Array) -> Array:
-        """Solve for x, the last step first."""
-        for solve in reversed(self.solves):
-            y = solve(y)
-        return y
+from invconv.solve.state import Forward, Map, State, one_after_another
+from invconv.trust.condition import Condition
 
 
 def _one_after_another(maps: Sequence[tuple[Map, Map]]) -> tuple[Map, Map]:
     """Return the map of all steps and its inverse, from those of each."""
-    forward = BackwardThrough(tuple(apply for apply, _ in reversed(maps)))
-    return forward, BackwardThrough(tuple(solve for _, solve in maps))
+
+    def forward(x: Array) -> Array:
+        for apply, _ in maps:
+            x = apply(x)
+        return x
+
+    def backward(y: Array) -> Array:
+        for _, solve in reversed(maps):
+            y = solve(y)
+        return y
+
+    return forward, backward
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -42,30 +40,35 @@ class Composite(InvertibleConv):
     @abstractmethod
     def _parts(self) -> Mapping[str, InvertibleConv]: ...
 
-    @property
+    @derived
     def _steps(self) -> tuple[InvertibleConv, ...]:
         return tuple(self._parts().values())
 
-    @property
+    @derived
     def channels(self) -> int:
         """C, the number of channels."""
         return self._steps[0].channels
 
-    def _apply(self, x: Array) -> Array:
-        return self._run(x, None)
-
     def _apply_after(self, weight: Array, x: Array) -> Array:
-        return self._run(x, weight)
+        return self._apply(x, weight)
+
+    def _prime(self) -> None:
+        super()._prime()
+        _ = self._inverts_forward
+
+    @derived
+    def _inverts_forward(self) -> bool:
+        return any(step._inverts_forward for step in self._steps)
 
     def _check_forward(self, shape: Shape, result: Array) -> None:
         for step in self._steps:
             step._check_forward(shape, result)
 
-    def _run(self, x: Array, weight: Array | None) -> Array:
+    def _apply(self, x: Array, weight: Array | None = None) -> Array:
         """Run the steps on W x; 1x1 steps without bias gather in W before it is applied."""
         for step in self._steps:
-            if isinstance(step, Pointwise) and getattr(step, "bias", None) is None:
-                matrix = step._matrix()
+            if step._pointwise and getattr(step, "bias", None) is None:
+                matrix = step._weights()
                 weight = matrix if weight is None else matmul(matrix, weight)
             elif weight is None:
                 x = step._forward(x)
@@ -74,11 +77,10 @@ class Composite(InvertibleConv):
                 weight = None
         return x if weight is None else multiply(weight, x)
 
-    def _factor_apply(self, shape: Shape) -> Factor:
-        factors = [step._factor(shape) for step in self._steps]
-        log_det = sum((f.log_det for f in factors[1:]), start=factors[0].log_det)
-        plan = Plan({"method": "steps, last first"}, steps=tuple(f.runs for f in factors))
-        return Factor(BackwardThrough(tuple(f.solve for f in factors)), log_det, plan)
+    def _factor(self, shape: Shape) -> State:
+        return one_after_another(
+            [step._factor(shape) for step in self._steps], getattr(self, "bias", None)
+        )
 
     def _linear_maps(self, shape: Shape) -> tuple[Map, Map]:
         return _one_after_another([step._linear_maps(shape) for step in self._steps])
@@ -114,8 +116,11 @@ class Composite(InvertibleConv):
         return gradients, x_bar
 
     def _log_det(self, shape: Shape) -> Array:
-        first, *others = (step._log_det(shape) for step in self._steps)
-        return sum(others, start=first)
+        steps = self._steps
+        total = steps[0]._log_det(shape)
+        for step in steps[1:]:
+            total = total + step._log_det(shape)
+        return total
 
     def _log_det_vjp(self, shape: Shape, log_det_bar: Array) -> Gradients:
         return {
@@ -124,8 +129,8 @@ class Composite(InvertibleConv):
             for name, g in step._log_det_vjp(shape, log_det_bar).items()
         }
 
-    def _condition(self, shape: Shape) -> condition.Condition:
-        return condition.one_norm(self, shape)
+    def _condition(self, shape: Shape) -> Condition:
+        return in_one_norm(self, shape)
 
     def _condition_bound(self, shape: Shape) -> float:
         bound = 1.0
@@ -185,9 +190,9 @@ class Chain(Composite):
         if len({*ndims} - {None}) > 1:
             raise ValueError(f"steps: expected one number of spatial axes, got {ndims}")
 
-    @property
+    @derived
     def ndim(self) -> int | None:
-        """The number of spatial axes that the steps agree on."""
+        """Return the number of spatial axes that the steps agree on."""
         # a step may be a chain: to ask twice would take twice as long at every level
         return next((n for step in self.steps if (n := step.ndim) is not None), None)
 
@@ -196,6 +201,9 @@ class Chain(Composite):
 
     def _rebuild(self, own: Mapping[str, Any], parts: Mapping[str, Any]) -> Self:
         return type(self)(tuple(parts.values()))
+
+    def _with(self, own: Mapping[str, Any], parts: Sequence[Any] = ()) -> Self:
+        return self._unchecked({"steps": tuple(parts) or self.steps})  # it has no other field
 
     def transpose(self) -> Chain:
         """Return the transposed steps in the opposite order, without biases."""
@@ -215,6 +223,7 @@ class Inverse(InvertibleConv):
     conv: InvertibleConv
 
     _part_names = ("conv",)
+    _inverts_forward = True
 
     def __post_init__(self) -> None:
         require_operator("conv", self.conv)
@@ -239,10 +248,10 @@ class Inverse(InvertibleConv):
     def _apply(self, x: Array) -> Array:
         return self.conv._factor(tuple(x.shape[2:])).solve(x)
 
-    def _factor_apply(self, shape: Shape) -> Factor:
+    def _factor(self, shape: Shape) -> State:
         if isinstance(self.conv, Inverse):
             return self.conv.conv._factor(shape)
-        return Factor(self.conv._forward, self._log_det(shape), Plan({"method": "forward"}))
+        return State(Forward(self.conv._forward), self._log_det(shape))
 
     def _check_inverse(self, shape: Shape, result: Array) -> None:
         self.conv._check_forward(shape, result)
@@ -276,7 +285,7 @@ class Inverse(InvertibleConv):
     def _renamed(self, gradients: Gradients) -> Gradients:
         return {f"conv.{name}": g for name, g in gradients.items()}
 
-    def _condition(self, shape: Shape) -> condition.Condition:
+    def _condition(self, shape: Shape) -> Condition:
         return self.conv._condition(shape)
 
     def _condition_bound(self, shape: Shape) -> float:

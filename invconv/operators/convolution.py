@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from invconv.arrays.derived import derived
 from invconv.arrays.namespaces import Array, Shape
 from invconv.operators.base.linear import Linear
 from invconv.operators.base.parameters import require_shape
+from invconv.operators.base.protocol import Gradients
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -29,16 +31,22 @@ class Convolution(Linear):
         if self.bias is not None:
             require_shape("bias", self.bias, (shape[0],), "one number a channel")
 
-    @property
+    @derived
     def channels(self) -> int:
         """C, the number of channels."""
         return int(self.kernel.shape[0])
 
-    @property
+    @derived
     def ndim(self) -> int:
-        """The number of spatial axes."""
+        """Return the number of spatial axes."""
         return int(self.kernel.ndim) - 2
+
+    def _weights(self) -> Array:
+        return self.kernel
+
+    def _weights_vjp(self, w_bar: Array) -> Gradients:
+        return {"kernel": w_bar}
 
     @property
     def _kernel_size(self) -> Shape:
-        return tuple(int(n) for n in self.kernel.shape[2:])  # tracers have their own integers
+        return tuple(map(int, self.kernel.shape[2:]))  # a tracer may have its own integers

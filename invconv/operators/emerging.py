@@ -14,9 +14,11 @@ from typing import Self
 
 import numpy as np
 
+from invconv.arrays.derived import derived
 from invconv.arrays.namespaces import Array, require_alike
 from invconv.arrays.settings import positive_int, sizes
 from invconv.operators.autoregressive import AutoregressiveConv
+from invconv.operators.base.operator import InvertibleConv
 from invconv.operators.base.parameters import require_shape
 from invconv.operators.chain import Composite, require_same
 
@@ -124,10 +126,22 @@ class EmergingConv(Composite):
 
         return cls(factor(-1, "lower"), factor(1, "upper"))
 
-    @property
+    @derived
+    def channels(self) -> int:
+        """C, the number of channels."""
+        return self.first.channels
+
+    @derived
     def ndim(self) -> int:
-        """The number of spatial axes."""
+        """Return the number of spatial axes."""
         return self.first.ndim
+
+    @property
+    def _steps(self) -> tuple[InvertibleConv, ...]:
+        return self.first, self.second
+
+    def _reference(self) -> tuple[str, Array]:
+        return "first.kernel", self.first.kernel
 
     def _parts(self) -> Mapping[str, AutoregressiveConv]:
         return {"first": self.first, "second": self.second}

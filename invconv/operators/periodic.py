@@ -10,20 +10,21 @@ from __future__ import annotations
 
 import math
 from dataclasses import KW_ONLY, dataclass, replace
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 
-from invconv.arrays.namespaces import Array, Shape, cast, namespace, zeros
+from invconv.arrays.derived import derived
+from invconv.arrays.namespaces import Array, Shape, cast
 from invconv.arrays.settings import generator, positive_int, sizes
-from invconv.arrays.stencil import Stencil, kernel_of, tap_indices, taps_of
-from invconv.kernels.primitives import correlate, correlate_after, correlate_kernel_vjp
+from invconv.arrays.stencil import Stencil, taps_of
+from invconv.kernels.families import CircularFamily, circular_family
+from invconv.kernels.primitives import correlate_after
 from invconv.kernels.spectrum import (
     condition_bound,
     kernel_spectrum,
     spectral_log_det,
     spectral_log_det_vjp,
-    spectral_solver,
 )
 from invconv.operators.base.protocol import Gradients
 from invconv.operators.convolution import Convolution
@@ -72,6 +73,7 @@ class PeriodicConv(Convolution):
     def __post_init__(self) -> None:
         super().__post_init__()
         object.__setattr__(self, "dilation", sizes("dilation", self.dilation, self.ndim))
+        _ = self._family  # torch.compile can look it up, and not make one
 
     @classmethod
     def init(
@@ -107,20 +109,13 @@ class PeriodicConv(Convolution):
         conv = cls(kernel, dilation=dilation)
         return conv if like is None else conv.asarrays(like)
 
-    @property
-    def _dilation(self) -> Shape:
+    @derived
+    def _family(self) -> CircularFamily:
         assert isinstance(self.dilation, tuple)
-        return self.dilation
-
-    def _offsets(self) -> tuple[tuple[int, ...], ...]:
-        size, dilation = self._kernel_size, self._dilation
-        return tuple(
-            tuple(d * (i - (k - 1) // 2) for i, k, d in zip(t, size, dilation, strict=True))
-            for t in tap_indices(size)
-        )
+        return circular_family(self._kernel_size, self.dilation)
 
     def _stencil(self) -> Stencil:
-        return Stencil(self._offsets(), taps_of(self.kernel))
+        return Stencil(self._family.offsets, taps_of(self.kernel))
 
     def transpose(self) -> PeriodicConv:
         """Return the operator of K^T: flipped taps, transposed matrices.
@@ -128,39 +123,23 @@ class PeriodicConv(Convolution):
         The centre of an even axis is its left middle, which a flip moves to the right; one zero
         tap behind the flipped ones brings it back.
         """
-        xp = namespace(self.kernel)
-        axes = tuple(range(2, self.kernel.ndim))
-        kernel = xp.flip(xp.permute_dims(self.kernel, (1, 0, *axes)), axis=axes)
-        for axis, k in zip(axes, self._kernel_size, strict=True):
-            if k % 2 == 0:
-                shape = list(kernel.shape)
-                shape[axis] = 1
-                kernel = xp.concat([kernel, zeros(tuple(shape), kernel)], axis=axis)
-        # NumPy joins arrays in its own byte order
-        return PeriodicConv(cast(kernel, self.kernel.dtype), dilation=self.dilation)
+        kernel = cast(self._family.adjoint(self.kernel), self.kernel.dtype)  # NumPy: its byte order
+        return PeriodicConv(kernel, dilation=self.dilation)
 
     def _spectrum(self, shape: Shape) -> Array:
-        return kernel_spectrum(self.kernel, self._dilation, shape)
-
-    def _apply(self, x: Array) -> Array:
-        return correlate(self._stencil(), x, wrap=True)
+        return kernel_spectrum(self.kernel, self._family.dilation, shape)
 
     def _apply_after(self, weight: Array, x: Array) -> Array:
         return correlate_after(self._stencil(), weight, x, wrap=True)
-
-    def _solver(self, shape: Shape) -> Any:
-        return spectral_solver(self._spectrum(shape), shape)
-
-    def _parameter_vjp(self, x: Array, y_bar: Array) -> Gradients:
-        taps = correlate_kernel_vjp(x, y_bar, self._offsets(), wrap=True)
-        return {"kernel": kernel_of(taps, self._kernel_size)}
 
     def _log_det(self, shape: Shape) -> Array:
         return spectral_log_det(self._spectrum(shape), self.kernel, shape)
 
     def _log_det_vjp(self, shape: Shape, log_det_bar: Array) -> Gradients:
-        self._require_regular(self._log_det(shape), shape)
-        return {"kernel": log_det_bar * spectral_log_det_vjp(self.kernel, self._dilation, shape)}
+        self._regular_log_det(shape)
+        return {
+            "kernel": log_det_bar * spectral_log_det_vjp(self.kernel, self._family.dilation, shape)
+        }
 
     def _condition(self, shape: Shape) -> condition.Condition:
         if not np.isfinite(self.kernel).all():

@@ -190,7 +190,7 @@ def _autoregressive(conv: AutoregressiveConv, gain: float) -> AutoregressiveConv
     block, inverse_norm = _diagonal_block(causal.diagonal, own)
     taps = _taps(causal.taps, inverse_norm, gain / own) if causal.reach else causal.taps
     taps = namespace(taps).concat([block[None, ...], taps], axis=0)
-    return conv.replace(kernel=conv._kernel_of(taps))
+    return conv.replace(kernel=kernel_of(taps, conv._kernel_size))
 
 
 def _periodic(conv: PeriodicConv, gain: float) -> PeriodicConv:

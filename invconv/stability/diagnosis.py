@@ -20,107 +20,23 @@ typical image, and log10 g_a of them go with every pixel.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from invconv.arrays.namespaces import Array, Shape, dtype_name, to_float
 from invconv.operators.autoregressive import AutoregressiveConv
+from invconv.operators.base import conditions
 from invconv.operators.base.calls import require_spatial_shape
 from invconv.operators.base.checks import solved_in
 from invconv.operators.base.operator import InvertibleConv, require_operator
 from invconv.operators.chain import Chain, Composite, Inverse
 from invconv.operators.periodic import PeriodicConv
 from invconv.stability import advice
+from invconv.stability.report import UNRESOLVED, Diagnosis
 from invconv.trust import condition
 from invconv.trust.condition import EPS
-
-
-@dataclass(frozen=True, repr=False)
-class Diagnosis:
-    """What `diagnose` found; its repr is a block of text.
-
-    Attributes
-    ----------
-    name : str
-        Of the operator's class.
-    spatial_shape : tuple of int
-    precision : str
-        "float32" or "float64", in which the inverse runs.
-    log_det : float
-    condition : float
-        |K| |K^-1|, as `InvertibleConv.condition`; inf if K is singular or the inverse overflows.
-    norm : str
-        Which norm that is in: "1-norm" or "2-norm".
-    exact : bool
-        Whether the condition is the number itself; else an estimate from below.
-    resolved : bool
-        False where rounding in float64 alone may account for the condition: no digit is certain.
-    loss : float
-        How far the errors of the inverse as it runs, step after step, are carried on at worst.
-    typical : float
-        How far rounding errors move the worst pixel of a typical image.
-    growth : tuple of float, one per axis, or None
-        What one more pixel along an axis multiplies |K^-1| by, NaN where the grid is too short for
-        all taps; None on a grid that is closed, where it follows no such law.
-    channel, pixel, frequency : int, tuple of int, tuple of int, or None
-        Where an error in y harms x most: a column of K^-1; of periodic convolutions a frequency, in
-        periods along each axis of the grid.
-    trouble : str
-        Why the condition is inf or not resolved, else "".
-    steps : tuple of (str, Diagnosis)
-        The same of each step, by the names that `parameters` gives them.
-    advice : tuple of str
-        What to do about it.
-    """
-
-    name: str
-    spatial_shape: Shape
-    precision: str
-    log_det: float
-    condition: float
-    norm: str
-    exact: bool
-    resolved: bool
-    loss: float
-    typical: float
-    growth: tuple[float, ...] | None
-    channel: int | None
-    pixel: Shape | None
-    frequency: Shape | None
-    trouble: str = ""
-    steps: tuple[tuple[str, Diagnosis], ...] = ()
-    advice: tuple[str, ...] = ()
-
-    @property
-    def digits_float32(self) -> float:
-        """How many of float32's 6.9 decimal digits are left at worst."""
-        return condition.digits_left(self.loss, EPS["float32"])
-
-    @property
-    def digits_float64(self) -> float:
-        """How many of float64's 15.7 decimal digits are left at worst."""
-        return condition.digits_left(self.loss, EPS["float64"])
-
-    @property
-    def typical_float32(self) -> float:
-        """How many of float32's digits are left in the worst pixel of a typical image."""
-        return condition.digits_left(self.typical, EPS["float32"])
-
-    @property
-    def typical_float64(self) -> float:
-        """How many of float64's digits are left in the worst pixel of a typical image."""
-        return condition.digits_left(self.typical, EPS["float64"])
-
-    @property
-    def digits(self) -> float:
-        """How many digits are left in ``precision`` at worst."""
-        return condition.digits_left(self.loss, EPS[self.precision])
-
-    def __repr__(self) -> str:
-        """Return the report."""
-        return advice.report(self)
 
 
 def diagnose(conv: InvertibleConv, spatial_shape: Shape, dtype: Any = None) -> Diagnosis:
@@ -190,7 +106,7 @@ def _diagnose(host: InvertibleConv, shape: Shape, precision: str) -> Diagnosis:
     if isinstance(host, Inverse):  # it loses when it goes forward what the other does backward
         inner = _diagnose(host.conv, shape, precision)
         return replace(inner, name=f"Inverse of {inner.name}", log_det=-inner.log_det)
-    found = condition.number(host, shape)
+    found = conditions.number(host, shape)
     named = tuple((n, _diagnose(s, shape, precision)) for n, s in _steps(host).items())
     loss, cancelled = _carried_on(host, found, shape)
     resolved = found.resolved and all(step.resolved for _, step in named)
@@ -210,12 +126,12 @@ def _diagnose(host: InvertibleConv, shape: Shape, precision: str) -> Diagnosis:
         exact=found.exact and resolved,
         resolved=resolved,
         loss=loss,
-        typical=min(loss, condition.typical_loss(host, shape) * carried),
+        typical=min(loss, conditions.typical_loss(host, shape) * carried),
         growth=_growth(host, shape),
         channel=found.channel,
         pixel=found.pixel,
         frequency=found.frequency,
-        trouble=found.trouble or ("" if resolved else advice.UNRESOLVED),
+        trouble=found.trouble or ("" if resolved else UNRESOLVED),
         steps=named,
     )
     if found.trouble == condition.OVERFLOW and max(shape) > 1:
@@ -253,8 +169,8 @@ def _carried_on(
     loss, gain_before, back_before = found.value, 1.0, 1.0
     gains, backs = 1.0, 1.0
     for i, step in enumerate(steps):
-        own_gain, own_back = condition.norm_values(step, shape)
-        gain, back = condition.norm_values(Chain(steps[: i + 1]), shape)
+        own_gain, own_back = conditions.norm_values(step, shape)
+        gain, back = conditions.norm_values(Chain(steps[: i + 1]), shape)
         if isinstance(step, Inverse):
             loss = max(loss, back_before * own_back * gain)
         else:
@@ -268,7 +184,7 @@ def _growth(conv: InvertibleConv, shape: Shape) -> tuple[float, ...] | None:
     """Return what a pixel more along each axis multiplies |K^-1|_1 by; None on a closed grid."""
     if _is_closed(conv):
         return None
-    norm = condition.norm_values(conv, shape)[1]
+    norm = conditions.norm_values(conv, shape)[1]
     if not math.isfinite(norm):
         return None
     found = []
@@ -277,7 +193,7 @@ def _growth(conv: InvertibleConv, shape: Shape) -> tuple[float, ...] | None:
             found.append(math.nan)
             continue
         fewer = n // 2
-        smaller = condition.norm_values(conv, (*shape[:axis], n - fewer, *shape[axis + 1 :]))[1]
+        smaller = conditions.norm_values(conv, (*shape[:axis], n - fewer, *shape[axis + 1 :]))[1]
         found.append((norm / smaller) ** (1 / max(1, fewer)))
     return tuple(found)
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from invconv.arrays.errors import IllConditionedWarning
 from invconv.arrays.namespaces import Shape
 from invconv.arrays.settings import is_number
+from invconv.operators.base import conditions
 from invconv.operators.base.calls import require_spatial_shape
 from invconv.operators.base.checks import callers_level, solved_in
 from invconv.operators.base.operator import InvertibleConv
@@ -144,7 +145,7 @@ class Guard:
     def _look(self, name: str, conv: InvertibleConv, shape: Shape) -> None:
         shape = require_spatial_shape(conv, shape)
         precision, eps = solved_in(conv)
-        number = condition.number(conv, shape).value
+        number = conditions.number(conv, shape).value
         digits = condition.digits_left(number, eps)
         self.known.pop(name, None)  # so that it is the last in turn
         self.known[name] = LayerCondition(name, shape, number, digits)

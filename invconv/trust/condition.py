@@ -5,24 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
 from invconv.arrays.errors import SingularConvError
-from invconv.arrays.namespaces import Shape, to_numpy
-from invconv.trust.norms import Matrix, SolveOverflowError, norms
-
-if TYPE_CHECKING:
-    from invconv.operators.base.operator import InvertibleConv
-
-Result = TypeVar("Result")
+from invconv.arrays.namespaces import Shape
+from invconv.trust.norms import Maps, Matrix, SolveOverflowError, norms
 
 EPS = {"float32": 2.0**-23, "float64": 2.0**-52}
 UNRESOLVED = 0.1  # share of the smallest singular value that rounding may be, for it to be known
-
-_IMAGES = 9
-_ROUNDING = math.sqrt(3 * 0.375 / math.log(2) / 12)  # +-0.37, of root mean square 0.21
 
 OVERFLOW = "the inverse, or its condition number, is beyond the range of float64 (1.8e308)"
 
@@ -64,72 +55,6 @@ class Condition:
     pixel: Shape | None = None
     frequency: Shape | None = None
     trouble: str = ""
-
-
-def number(conv: InvertibleConv, shape: Shape) -> Condition:
-    """Return the condition of any operator, from its values in host memory."""
-
-    def compute(host: InvertibleConv) -> Condition:
-        host._linear_maps(shape)  # raises where the operator is exactly singular
-        found = host._condition(shape)
-        if not math.isfinite(found.value):
-            raise SolveOverflowError
-        return found
-
-    try:
-        return _on_host(compute, conv)
-    except SingularConvError as error:
-        trouble = str(error)
-    except (SolveOverflowError, np.linalg.LinAlgError):
-        broken = [n for n, a in conv.parameters().items() if not np.isfinite(to_numpy(a)).all()]
-        trouble = f"{', '.join(broken)} holds NaN or inf" if broken else OVERFLOW
-    return Condition(math.inf, "any norm", trouble=trouble)
-
-
-def bound(conv: InvertibleConv, shape: Shape) -> float:
-    """Return a cheap upper bound of the 2-norm condition number of any operator, or inf."""
-    try:
-        value = _on_host(lambda host: host._condition_bound(shape), conv)
-    except FAILURES:
-        return math.inf
-    return math.inf if math.isnan(value) else value
-
-
-def norm_values(conv: InvertibleConv, shape: Shape) -> tuple[float, float]:
-    """Return or estimate |K|_1 and |K^-1|_1, (inf, inf) where K is singular or one overflows."""
-    try:
-        gain, back = _on_host(lambda host: norms(host, shape), conv)
-    except FAILURES:
-        return math.inf, math.inf
-    return gain.value, back.value
-
-
-def typical_loss(conv: InvertibleConv, shape: Shape) -> float:
-    """Return what rounding K x does to the worst pixel of a typical x, in units of eps.
-
-    The median, over a few images x of independent N(0, 1) numbers, of max |K^-1 (y r)|, where
-    y = K x and the relative rounding errors r eps are independent and uniform. Their root mean
-    square is 0.21 eps: rounding adds an error of 2^e eps/sqrt(12) to a number m 2^e, on the average
-    over 1 <= m < 2 by Benford's law.
-    """
-
-    def compute(host: InvertibleConv) -> float:
-        apply, solve = host._linear_maps(shape)
-        rng = np.random.default_rng(0)
-        y = apply(rng.standard_normal((_IMAGES, host.channels, *shape)))
-        error = np.abs(solve(y * rng.uniform(-_ROUNDING, _ROUNDING, y.shape)))
-        return float(np.median(error.reshape(_IMAGES, -1).max(axis=1)))
-
-    try:
-        found = _on_host(compute, conv)
-    except FAILURES:
-        return math.inf
-    return math.inf if math.isnan(found) else found
-
-
-def _on_host(compute: Callable[[InvertibleConv], Result], conv: InvertibleConv) -> Result:
-    with np.errstate(all="ignore"):
-        return compute(conv.asarrays(np.empty(0)))
 
 
 def digits_left(number: float, eps: float) -> float:
@@ -220,22 +145,17 @@ def _neumann_norms(diagonal: Matrix, taps: Matrix) -> tuple[float, float]:
 
 
 def one_norm(
-    conv: InvertibleConv, shape: Shape, first: tuple[int | None, ...] | None = None
+    maps: Maps,
+    transposed: Callable[[], Maps],
+    sample: Shape,
+    first: tuple[int | None, ...] | None = None,
 ) -> Condition:
     """Return |K|_1 |K^-1|_1, exactly on a small grid and by an estimate from below beyond.
 
-    Parameters
-    ----------
-    conv : InvertibleConv
-        Of NumPy float64 arrays.
-    shape : tuple of int
-        The grid.
-    first : tuple of int or None, one per axis, optional
-        Where along an axis the pixels are whose columns hold all others', shifted; None where
-        they may be anywhere.
+    The parameters are those of `invconv.trust.norms.norms`.
     """
-    gain, loss = norms(conv, shape, first)
-    channel, *pixel = map(int, np.unravel_index(loss.column, (conv.channels, *shape)))
+    gain, loss = norms(maps, transposed, sample, first)
+    channel, *pixel = map(int, np.unravel_index(loss.column, sample))
     exact = gain.exact and loss.exact
     value = gain.value * loss.value
     return Condition(value, "1-norm", exact, channel=channel, pixel=tuple(pixel))

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from invconv.arrays.namespaces import Shape, size
 
-if TYPE_CHECKING:
-    from invconv.operators.base.operator import InvertibleConv
-
 Matrix = np.ndarray[Any, np.dtype[np.float64]]
 Ints = np.ndarray[Any, np.dtype[np.int64]]
 Map = Callable[[Matrix], Matrix]
+Maps = tuple[Map, Map]
 
 _EXACT_NUMBERS = 512**2  # as many numbers are formed at most, columns x unknowns, for an exact norm
 _RANDOM_STARTS, _CLIMBS = 1, 4
@@ -35,11 +33,26 @@ class Norm:
 
 
 def norms(
-    conv: InvertibleConv, shape: Shape, first: tuple[int | None, ...] | None = None
+    maps: Maps,
+    transposed: Callable[[], Maps],
+    sample: Shape,
+    first: tuple[int | None, ...] | None = None,
 ) -> tuple[Norm, Norm]:
-    """Return |K|_1 and |K^-1|_1; the parameters are those of `one_norm`."""
-    apply, solve = conv._linear_maps(shape)
-    sample = (conv.channels, *shape)
+    """Return |K|_1 and |K^-1|_1.
+
+    Parameters
+    ----------
+    maps : pair of callable
+        x -> K x and y -> K^-1 y, on float64 arrays (B, *sample).
+    transposed : callable
+        Returns x -> K^T x and y -> K^-T y, which only an estimate needs.
+    sample : tuple of int
+        (C, *spatial).
+    first : tuple of int or None, one per axis, optional
+        Where along an axis the pixels are whose columns hold all others', shifted; None where
+        they may be anywhere.
+    """
+    apply, solve = maps
     numbers = np.arange(size(sample)).reshape(sample)
     for axis, place in enumerate(first or ()):
         if place is not None:
@@ -47,7 +60,7 @@ def norms(
     columns = numbers.reshape(-1)
     if len(columns) * size(sample) <= _EXACT_NUMBERS:
         return _exact_norm(apply, columns, sample), _exact_norm(solve, columns, sample)
-    apply_t, solve_t = conv._transposed_maps(shape)
+    apply_t, solve_t = transposed()
     return map_norm(apply, apply_t, sample), map_norm(solve, solve_t, sample)
 
 

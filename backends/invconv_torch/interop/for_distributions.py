@@ -10,7 +10,7 @@ from torch import nn
 from torch.distributions import Transform, constraints
 
 from invconv.arrays.namespaces import size
-from invconv.operators.base.calls import enter
+from invconv.operators.base.calls import as_batch
 from invconv.operators.dropins import batch_and_event, event_ndim, on_batch
 from invconv_torch.interop.layer import Layer, layer_of, ndim_of
 from invconv_torch.module import InvertibleModule
@@ -68,7 +68,7 @@ class TorchTransform(Transform, nn.Module):  # type: ignore[misc]
         kind = y.device.type
         conv = self.layer.operator()
         if not autocasting(kind):
-            enter(conv, "y", y.reshape(size(batch), *event))  # which refuses what does not fit
+            as_batch(conv, "y", y.reshape(size(batch), *event))  # which refuses what does not fit
         with torch.autocast(kind, enabled=False) if autocasting(kind) else nullcontext():
             return -conv.log_det(event[1:]).repeat(batch)
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from invconv.arrays.namespaces import to_numpy
-from invconv.kernels.numpy_primitives import causal_solver
+from invconv.kernels.numpy_primitives import factor
 from invconv_benchmarks.contenders.setup import Setup
 from invconv_benchmarks.measure.contender import Call, Contender
 
@@ -47,7 +47,7 @@ def _prepared(setup: Setup) -> Call:
 def _kernel(setup: Setup) -> Call:
     """Return the solve alone, on NumPy's memory, without the operator's checks and bias."""
     conv: Any = setup.conv
-    solve, y = causal_solver(conv._causal(), setup.grid), setup.x
+    solve, y = factor(conv._family, conv.kernel, setup.grid), setup.x
     return lambda: solve(y)
 
 

@@ -57,7 +57,6 @@ class Method:
 
 METHODS = (
     Method("float32", "float32", "float32", {}),
-    Method("float32, refined once", "float32", "float32", {"refine": 1}),
     Method("float32, float64 inside", "float32", "float64", {"precision": "float64"}),
     Method("float64", "float64", "float64", {}),
     Method("float16, float32 inside", "float16", "float32", {}),

@@ -116,8 +116,7 @@ class Draw:
             return (("x", image if self.one_of(True, False) else self.image()),)
         if method.startswith("prepare."):
             option = self.one_of(
-                *((), ("check", False), ("precision", "float64")),
-                *(("precision", "auto"), ("refine", 1)),
+                *((), ("check", False), ("precision", "float64"), ("precision", "auto"))
             )
             return (shape, ("y", image), *([option] if option else []))
         if method.startswith("inverse") and not method.endswith("vjp"):

@@ -34,9 +34,9 @@ def select_laws(pattern: str) -> list[str]:
 
 def quickly(todo: list[Task]) -> list[Task]:
     """Return the tasks of --quick: most libraries have fewer."""
-    causal_solver = PRIMITIVES["causal_solver"]
+    solvers = PRIMITIVES["factor"], PRIMITIVES["causal_solver"]
     named = (lib.name for lib in LIBRARIES if lib.compile is as_it_is)
-    kernels = {name for name in named if causal_solver.native(name)}
+    kernels = {name for name in named if any(solver.native(name) for solver in solvers)}
     return [t for t in todo if t.case in QUICK or t.columns[0].library in kernels]
 
 

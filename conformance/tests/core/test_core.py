@@ -292,7 +292,8 @@ def test_a_third_party_backend_replaces_a_primitive(
         "[invconv.backends]\narray_api_strict = toy_backend\n"
     )
     monkeypatch.syspath_prepend(str(tmp_path))
-    monkeypatch.setattr(registry, "_backends", {})  # as in a process that has not looked yet
+    for cache in ("_backends", "_modules"):
+        monkeypatch.setattr(registry, cache, {})  # as in a process that has not looked yet
     x = strict.ones((1, 2, 3, 3), dtype=strict.float64)
     conv = ic.PeriodicConv.init(2, rng=RNG, like=x)
     conv.forward(x)

@@ -47,7 +47,7 @@ def assert_threads_agree(solve: Callable[[Any], Any], images: list[Any]) -> None
         assert np.array_equal(x, expected[i % len(images)]), f"image {i % len(images)}"
 
 
-@pytest.mark.parametrize("settings", [{}, {"precision": "float64"}, {"refine": 1}], ids=str)
+@pytest.mark.parametrize("settings", [{}, {"precision": "float64"}], ids=str)
 @pytest.mark.parametrize("library", LIKE)
 @pytest.mark.parametrize("name", OPERATORS)
 def test_threads_share_a_prepared_inverse(name: str, library: str, settings: Any) -> None:

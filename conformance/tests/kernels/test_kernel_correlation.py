@@ -11,13 +11,13 @@ import pytest
 import torch
 
 import invconv as ic
-from invconv.arrays.stencil import Offset
+from invconv.arrays.stencil import Offset, Stencil
 from invconv.kernels.cpu.compiled import address_of
 from invconv.kernels.cpu.compiler.target import Target, host
 from invconv.kernels.cpu.correlate import correlation, gram
 from invconv.kernels.cpu.correlate.correlation import compiled_correlation
 from invconv.kernels.cpu.correlate.gram import compiled_kernel_vjp
-from invconv_torch.correlation import correlate
+from invconv_torch.primitives import correlate as of_stencil
 
 Floats = np.ndarray[Any, Any]
 
@@ -160,13 +160,13 @@ def test_torch_takes_the_kernel_for_large_images(dtype: torch.dtype, wrap: bool)
     x = torch.randn(20, 4, 16, 16, dtype=dtype)
     offsets, taps = ((0, 0), (0, -1), (-1, 0)), torch.randn(3, 4, 4, dtype=dtype)
     assert x.numel() >= 2**13
-    y = correlate(offsets, wrap, taps, x)
+    y = of_stencil(Stencil(offsets, taps), x, wrap=wrap)
     last = x.to(memory_format=torch.channels_last)
-    torch.testing.assert_close(correlate(offsets, wrap, taps, last), y)
+    torch.testing.assert_close(of_stencil(Stencil(offsets, taps), last, wrap=wrap), y)
     wanted = expected(taps.numpy(), offsets, x.numpy(), wrap)
     torch.testing.assert_close(y, torch.as_tensor(wanted, dtype=dtype))
     negative = torch._neg_view(x)  # negated when somebody reads it
-    assert torch.equal(correlate(offsets, wrap, taps, negative), -y)
+    assert torch.equal(of_stencil(Stencil(offsets, taps), negative, wrap=wrap), -y)
 
 
 def test_a_forward_in_foreign_byte_order_keeps_it() -> None:

@@ -28,7 +28,8 @@ from rich.progress import track
 from rich.table import Table
 
 import invconv as ic
-from invconv.trust import condition, norms
+from invconv.operators.base import conditions
+from invconv.trust import norms
 from invconv_conformance.cases.drawn import FAMILIES
 from invconv_conformance.truth import oracle
 from invconv_conformance.truth.extended import EXTENDED, ExtendedLU
@@ -207,7 +208,7 @@ def summary(found: list[Comparison]) -> tuple[str, ...]:
         f"{min(c.ratio for c in certain):.3f}",
         f"{max(c.ratio for c in certain):.3f}",
         f"{max(c.truth for c in certain):.0e}",
-        str(sum(not condition.number(c.conv, c.shape).exact for c in certain)),
+        str(sum(not conditions.number(c.conv, c.shape).exact for c in certain)),
         f"{len(found) - len(certain)} of {len(found)}",
     )
 

@@ -98,7 +98,7 @@ def test_it_keeps_its_budget(budget: float, monkeypatch: pytest.MonkeyPatch) -> 
         now += 0.3
         return Condition(10.0, "1-norm")
 
-    monkeypatch.setattr("invconv.trust.condition.number", look)
+    monkeypatch.setattr("invconv.operators.base.conditions.number", look)
     layers = {f"{i}": (ic.ActNorm.init(2), (4,)) for i in range(5)}
     guard, asked = Guard(budget=budget, clock=lambda: now), 0
 

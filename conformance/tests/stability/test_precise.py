@@ -1,4 +1,4 @@
-"""Inverses with float64 inside, and refined ones, against extended precision."""
+"""Inverses with float64 inside, against extended precision."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def hard() -> tuple[ic.AutoregressiveConv, Any, Any]:
 
 
 @pytest.mark.parametrize("library", LIKES)
-def test_float64_inside_and_refinement_leave_only_the_rounding_of_the_result(library: str) -> None:
+def test_float64_inside_leaves_only_the_rounding_of_the_result(library: str) -> None:
     conv, y, exact = hard()
     conv = conv.asarrays(LIKES[library])
     y = _like(y, library)
@@ -52,7 +52,6 @@ def test_float64_inside_and_refinement_leave_only_the_rounding_of_the_result(lib
 
     plain = error()
     assert error(precision="float64") < EPS
-    assert error(refine=2) < EPS
     assert plain > 2 * error(precision="float64")
 
 
@@ -65,13 +64,8 @@ def test_biases_are_kept_and_steps_too() -> None:
     bias = np.arange(4, dtype=np.float32)
     chain = ic.Chain([conv.replace(bias=bias), ic.ActNorm(bias / 4, bias)])
     expected = chain.asarrays(np.empty(0)).inverse(y.astype(np.float64))
-    for settings in (
-        {"precision": "float64"},
-        {"refine": 2},
-        {"precision": "float64", "refine": 1},
-    ):
-        x = chain.prepare(GRID, check=False, **settings).inverse(y)
-        assert np.abs(x - expected).max() / np.abs(expected).max() < EPS
+    x = chain.prepare(GRID, check=False, precision="float64").inverse(y)
+    assert np.abs(x - expected).max() / np.abs(expected).max() < EPS
 
 
 def test_auto_takes_float64_where_few_digits_are_left() -> None:
@@ -82,7 +76,6 @@ def test_auto_takes_float64_where_few_digits_are_left() -> None:
     assert "precision" not in mild.prepare(GRID, precision="auto").plan
     wide = conv.asarrays(np.empty(0))
     assert "precision" not in wide.prepare(GRID, precision="float64").plan  # nothing is wider
-    assert conv.prepare(GRID, refine=3, check=False).plan["refinement steps"] == 3
 
 
 def test_gradients_pass_through() -> None:
@@ -91,7 +84,6 @@ def test_gradients_pass_through() -> None:
     results = []
     for there, settings in (
         (conv.asarrays(torch.empty(0)), {"precision": "float64"}),
-        (conv.asarrays(torch.empty(0)), {"refine": 2}),
         (wide, {}),
     ):
         weights = {n: p.clone().requires_grad_() for n, p in there.parameters().items()}
@@ -99,9 +91,8 @@ def test_gradients_pass_through() -> None:
         x = there.replace(**weights).prepare(GRID, check=False, **settings).inverse(data)
         (x / x.detach().abs().max()).square().sum().backward()
         results.append((data.grad.double(), weights["kernel"].grad.double()))
-    for found in results[:2]:
-        for got, expected in zip(found, results[2], strict=True):
-            assert (got - expected).norm() < 1e-4 * expected.norm()
+    for got, expected in zip(*results, strict=True):
+        assert (got - expected).norm() < 1e-4 * expected.norm()
 
 
 def test_half_types_go_in_and_out() -> None:
@@ -118,9 +109,6 @@ def test_what_is_no_setting_is_refused() -> None:
     conv, _, _ = hard()
     with pytest.raises(ValueError, match="precision: expected 'float64' or 'auto', got 'float32'"):
         conv.prepare(GRID, precision="float32")
-    for wrong in (-1, 1.5, "2", np.ones(2)):
-        with pytest.raises((ValueError, TypeError), match="refine: expected a number of times"):
-            conv.prepare(GRID, check=False, refine=wrong)  # type: ignore[arg-type]
 
 
 def test_jax_without_float64_says_so() -> None:

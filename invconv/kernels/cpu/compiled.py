@@ -6,7 +6,7 @@ import ctypes
 import functools
 import math
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,7 @@ from invconv.kernels.cpu.compiler.target import Target, host
 from invconv.kernels.cpu.plan import Geometry, Shape, geometry_of
 
 Floats = np.ndarray[Any, Any]
+Buffer = tuple[int, Floats]
 
 _KEPT = 2**25  # bytes of a buffer that a thread keeps
 _ALIGNED = 64  # bytes: vectors do not lie across two lines of the cache
@@ -48,6 +49,13 @@ class CompiledSolve:
     geometry: Geometry
     target: Target
     weights: Floats
+    _weights: int = field(init=False)
+    _sample: Shape = field(init=False)
+    _last: Any = field(default=(None, None), init=False)  # the last `_Run`, of a batch and threads
+
+    def __post_init__(self) -> None:
+        sample = self.geometry.channels, *self.geometry.shape
+        vars(self).update(_weights=address_of(self.weights), _sample=sample)
 
     @property
     def plan(self) -> dict[str, Any]:
@@ -62,6 +70,8 @@ class CompiledSolve:
     def require(self, shape: Shape, itemsize: int) -> None:
         """Raise ValueError unless images are such as the kernel will read: it looks at no shape."""
         g = self.geometry
+        if shape[1:] == self._sample and itemsize == g.itemsize:
+            return
         pixels = math.prod(shape[2:])
         if (shape[1], pixels, itemsize) != (g.channels, g.pixels, g.itemsize):
             raise ValueError(
@@ -82,13 +92,16 @@ class CompiledSolve:
         *keeps
             What must not be freed while another thread may still be at work.
         """
-        run = _run(self.geometry, self.target, batch, workers)
-        shared = np.zeros(1 + run.units, np.int64)
-        given = y, x, address_of(self.weights), run.program, address_of(shared)
+        key, run = self._last
+        if key != (batch, workers):  # to hash a geometry takes as long as a small solve
+            run = _run(self.geometry, self.target, batch, workers)
+            vars(self).update(_last=((batch, workers), run))
+        shared = run.shared()
+        given = y, x, self._weights, run.program, ctypes.addressof(shared)
 
         def work(*_: object) -> None:
-            memory, buffer = BUFFERS.take(run.size)
-            run.solve(*given, memory, run.sums, batch)
+            buffer = BUFFERS.take(run.size)
+            run.solve(*given, buffer[0], run.sums, batch)
             BUFFERS.keep(buffer)
 
         if run.workers == 1:
@@ -123,11 +136,19 @@ def compiled_solve(
     matrices = np.ascontiguousarray(matrices)
     target, channels, itemsize = target or host(), matrices.shape[1], matrices.dtype.itemsize
     g = geometry_of(channels, shape, reach, direction, dilation, lower, itemsize, target)
-    found, scratch = np.empty(g.weights, matrices.dtype), np.empty(g.scratch, matrices.dtype)
-    numbers = program(g, "images", False).numbers
-    prepare = _PREPARE(machine.prepare(target, itemsize).addresses["prepare"])
-    prepare(*map(address_of, (matrices, found, numbers, scratch)))
-    return CompiledSolve(g, target, found)
+    factored = CompiledSolve(g, target, np.empty(g.weights, matrices.dtype))
+    prepare, numbers, _ = _prepare(g, target)
+    scratch = BUFFERS.take(g.scratch * itemsize)
+    prepare(address_of(matrices), factored._weights, numbers, scratch[0])
+    BUFFERS.keep(scratch)
+    return factored
+
+
+@functools.lru_cache(maxsize=256)
+def _prepare(g: Geometry, target: Target) -> tuple[Any, int, object]:
+    """Return the function that lays out weights, its program's address, and what keeps both."""
+    code, numbers = machine.prepare(target, g.itemsize), program(g, "images", False).numbers
+    return _PREPARE(code.addresses["prepare"]), address_of(numbers), (code, numbers)
 
 
 @dataclass(frozen=True, eq=False)
@@ -138,7 +159,7 @@ class _Run:
     sums: int
     program: int
     keeps: tuple[Any, ...]
-    units: int
+    shared: Any
     size: int
     workers: int
 
@@ -159,7 +180,7 @@ def _run(g: Geometry, target: Target, batch: int, workers: int) -> _Run:
         sums=sums.addresses["sums"],
         program=address_of(found.numbers),
         keeps=(found, solve, sums),
-        units=units,
+        shared=ctypes.c_int64 * (1 + units),  # the ticket, and each unit's progress
         size=found.header.size * g.itemsize,
         workers=min(workers, units),
     )
@@ -172,19 +193,20 @@ class _Buffers(threading.local):
     """
 
     def __init__(self) -> None:
-        self._kept: Floats | None = None
+        self._kept: Buffer | None = None
 
-    def take(self, size: int) -> tuple[int, Floats]:
+    def take(self, size: int) -> Buffer:
         """Return the address of so many bytes, and the array that has them."""
         found, self._kept = self._kept, None
-        if found is None or found.size < size + _ALIGNED:
-            found = np.empty(size + _ALIGNED, np.int8)
-        start = address_of(found)
-        return start + -start % _ALIGNED, found
+        if found is None or found[1].size < size + _ALIGNED:
+            memory = np.empty(size + _ALIGNED, np.int8)
+            start = address_of(memory)
+            found = start + -start % _ALIGNED, memory
+        return found
 
-    def keep(self, buffer: Floats) -> None:
+    def keep(self, buffer: Buffer) -> None:
         """Keep a buffer for the next solve."""
-        if buffer.size <= _KEPT:
+        if buffer[1].size <= _KEPT:
             self._kept = buffer
 
 

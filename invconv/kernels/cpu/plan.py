@@ -56,43 +56,43 @@ class Geometry:
     most: int
     itemsize: int
 
-    @property
+    @functools.cached_property
     def blocks(self) -> int:
         """How many blocks of output channels are solved one after the other."""
         return -(-self.channels // self.most)
 
-    @property
+    @functools.cached_property
     def block(self) -> int:
         """Output channels of a block."""
         return -(-self.channels // self.blocks)
 
-    @property
+    @functools.cached_property
     def single(self) -> bool:
         """Whether one block has all channels."""
         return self.blocks == 1
 
-    @property
+    @functools.cached_property
     def pixels(self) -> int:
         """Pixels of an image."""
         return math.prod(self.shape)
 
-    @property
+    @functools.cached_property
     def spare(self) -> int:
         """How many numbers the sums of a pixel are."""
         return self.blocks * self.block * self.lanes
 
-    @property
+    @functools.cached_property
     def weights(self) -> int:
         """How many numbers the weights are (`invconv.kernels.cpu.weights`)."""
         taps = len(self.reach)
         return self.blocks * self.block * taps * self.channels + self.channels**2 + 1
 
-    @property
+    @functools.cached_property
     def scratch(self) -> int:
         """How many numbers of room the weights are made in."""
         return self.channels * -(-len(self.reach) * self.channels // self.lanes) * self.lanes
 
-    @property
+    @functools.cached_property
     def margins(self) -> tuple[int, ...]:
         """How far a tap reads along each axis, either way."""
         return tuple(max(abs(o[a]) for o in self.reach) for a in range(len(self.shape)))

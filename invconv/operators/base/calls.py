@@ -5,7 +5,7 @@ from __future__ import annotations
 import operator
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from invconv.arrays.namespaces import (
     Array,
@@ -13,24 +13,31 @@ from invconv.arrays.namespaces import (
     as_array,
     cast,
     dtype_name,
-    is_half,
     namespace,
-    placement,
     require_alike,
+    same_kind,
     size,
     zeros,
 )
 from invconv.arrays.settings import LARGEST
-
-if TYPE_CHECKING:
-    from invconv.operators.base.operator import InvertibleConv
+from invconv.operators.base.protocol import Protocol
 
 
 @dataclass(frozen=True, eq=False)
 class Call:
-    """A validated call: the operator and its argument in the precision that is computed in."""
+    """A validated call: the operator and its argument in the precision that is computed in.
 
-    conv: InvertibleConv
+    Attributes
+    ----------
+    conv : operator
+    name : str
+        That of the argument, for errors.
+    original : array, shape (*batch, C, *spatial)
+    x : array, shape (B, C, *spatial)
+    batch_shape : tuple of int
+    """
+
+    conv: Any
     name: str
     original: Array
     x: Array
@@ -51,48 +58,37 @@ class Call:
             )
         return namespace(x).reshape(cast(x, self.x.dtype), tuple(self.x.shape))
 
-    def leave(self, y: Array) -> Array:
+    def restore_shape(self, y: Array) -> Array:
         """Return a result in the shape and dtype of the argument."""
+        if self.x is self.original and y.dtype == self.x.dtype:
+            return y
         return namespace(y).reshape(cast(y, self.original.dtype), tuple(self.original.shape))
 
     def broadcast(self, log_det: Array) -> Array:
         """Return a log-determinant once for every sample."""
-        xp = namespace(log_det)
-        return as_array(xp.reshape(zeros(self.batch_shape, log_det) + log_det, self.batch_shape))
+        every = zeros(self.batch_shape, log_det) + log_det
+        return every if self.batch_shape else as_array(every)
 
 
-@dataclass(frozen=True, eq=False)
-class Fitting:
-    """Tells at little cost that an array can be used as it is.
+def fits(conv: Protocol, x: Any) -> bool:
+    """Tell at little cost that an array is (B, C, *spatial) of an operator's kind.
 
-    False says only that it must be looked at more closely, by `enter`.
+    False says only that it must be looked at more closely, by `as_batch`.
     """
-
-    kind: Any
-    dtype: Any
-    place: Any
-    shape: Shape
-
-    @staticmethod
-    def of(conv: InvertibleConv, spatial_shape: Shape) -> Fitting | None:
-        """Return what tells for (B, C, *spatial); None where every array has to be cast."""
-        like = conv._reference()[1]
-        if is_half(like.dtype, like) or not getattr(like.dtype, "isnative", True):
-            return None
-        return Fitting(type(like), like.dtype, placement(like), (conv.channels, *spatial_shape))
-
-    def __call__(self, x: Any) -> bool:
-        """Tell whether it can."""
-        return (
-            type(x) is self.kind
-            and x.dtype == self.dtype
-            and tuple(x.shape[1:]) == self.shape
-            and placement(x) == self.place
-        )
+    ndim = conv.ndim
+    return (
+        same_kind(x, conv._reference()[1])
+        and x.ndim >= 2
+        and (ndim is None or x.ndim == ndim + 2)
+        and x.shape[1] == conv.channels
+        and 0 not in x.shape[2:]
+    )
 
 
-def enter(conv: InvertibleConv, name: str, x: Any) -> Call:
+def as_batch(conv: Protocol, name: str, x: Any) -> Call:
     """Validate an argument and flatten its batch axes."""
+    if fits(conv, x):
+        return Call(conv, name, x, x, (x.shape[0],))
     require_alike(name, x, *conv._reference())
     channels, ndim = conv.channels, conv.ndim
     batch_axes = 1 if ndim is None else x.ndim - 1 - ndim
@@ -113,13 +109,13 @@ def enter(conv: InvertibleConv, name: str, x: Any) -> Call:
     return Call(working, name, x, flat, shape[:batch_axes])
 
 
-def grid_of(conv: InvertibleConv, shape: Sequence[int]) -> Shape:
+def grid_of(conv: Protocol, shape: Sequence[int]) -> Shape:
     """Return the grid of an array of a shape that an operator takes, (*batch, C, *spatial)."""
     return tuple(shape[2 if conv.ndim is None else len(shape) - conv.ndim :])
 
 
 def require_spatial_shape(
-    conv: InvertibleConv, shape: Sequence[Any], name: str = "spatial_shape"
+    conv: Protocol, shape: Sequence[Any], name: str = "spatial_shape"
 ) -> Shape:
     """Return a grid as a tuple of ints, or raise where the operator has no such grid."""
     try:

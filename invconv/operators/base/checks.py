@@ -4,50 +4,53 @@ from __future__ import annotations
 
 import sys
 import warnings
-from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
 
 from invconv.arrays.errors import IllConditionedWarning
-from invconv.arrays.namespaces import Array, Shape, cast, is_half, namespace, readable, to_numpy
-from invconv.trust import condition
-
-if TYPE_CHECKING:
-    from invconv.operators.base.operator import InvertibleConv
+from invconv.arrays.namespaces import (
+    Array,
+    Shape,
+    cast,
+    is_half,
+    library_name,
+    namespace,
+    readable,
+    to_numpy,
+)
+from invconv.operators.base.conditions import exceeds, remembered
+from invconv.operators.base.protocol import Protocol
+from invconv.trust.condition import EPS, digits_left
 
 _ROUNDING = 64.0  # eps of the output that a recomputed input, perhaps zero, may be off by
 TOLERATED = 1e-2  # condition x eps beyond which fewer than two digits are right
 
 
-def exceeds(conv: InvertibleConv, shape: Shape, limit: float) -> bool:
-    """Tell whether the condition number exceeds a limit, by a cheap bound where that is enough.
-
-    Both are remembered by the operator. False where its values cannot be looked at.
-    """
-    if not all(readable(a) for a in conv._arrays().values()):
-        return False
-    if ("bound", shape) not in conv._conditions:
-        conv._conditions["bound", shape] = condition.bound(conv, shape)
-    return conv._conditions["bound", shape] > limit and conv.condition(shape) > limit
-
-
-def warn_of_loss(conv: InvertibleConv, shape: Shape, result: Array) -> None:
+def warn_of_loss(conv: Protocol, shape: Shape, result: Array) -> None:
     """Warn if an inverse that gave such a result cannot be right in its dtype."""
     precision, eps = _precision_of(result)
     if readable(result) and exceeds(conv, shape, TOLERATED / eps):
-        number = conv.condition(shape)
+        number = remembered(conv, shape)
         message = describe_loss(conv, shape, number, precision, eps)
         warnings.warn(message, IllConditionedWarning, stacklevel=callers_level())
 
 
-def solved_in(conv: InvertibleConv) -> tuple[str, float]:
+def solved_in(conv: Protocol) -> tuple[str, float]:
     """Return the precision in which an operator is solved, "float32" or "float64", and its eps."""
     return _precision_of(conv._reference()[1])
 
 
+_precisions: dict[Any, tuple[str, float]] = {}  # by library and dtype
+
+
 def _precision_of(like: Array) -> tuple[str, float]:
-    name = "float64" if namespace(like).finfo(like.dtype).bits == 64 else "float32"
-    return name, condition.EPS[name]
+    key = library_name(like), like.dtype
+    found = _precisions.get(key)
+    if found is None:
+        name = "float64" if namespace(like).finfo(like.dtype).bits == 64 else "float32"
+        found = _precisions[key] = name, EPS[name]
+    return found
 
 
 def callers_level() -> int:
@@ -62,9 +65,7 @@ def _ours(module: str) -> bool:
     return module.partition(".")[0] in ("invconv", "invconv_torch", "invconv_jax", "invconv_cupy")
 
 
-def describe_loss(
-    conv: InvertibleConv, shape: Shape, number: float, precision: str, eps: float
-) -> str:
+def describe_loss(conv: Protocol, shape: Shape, number: float, precision: str, eps: float) -> str:
     """Say what is lost and what to do, for the warning."""
     grid = " x ".join(map(str, shape)) or "1"
     name = f"the inverse of {type(conv).__name__} on a {grid} grid"
@@ -75,11 +76,11 @@ def describe_loss(
     if eps > 1e-10 and number * 2.0**-52 <= TOLERATED:
         advice += ", or use float64"
     with np.errstate(all="ignore"):
-        fine = np.isfinite(to_numpy(conv.log_det(shape)))
+        fine = np.isfinite(to_numpy(conv._in_working_precision()._log_det(shape)))
     though = ", though K x - y and the log-determinant look fine" if fine else ""
     return (
         f"{name} has condition number {number:.3g}: "
-        f"{condition.digits_left(number, eps):.0f} digits are left in {precision} "
+        f"{digits_left(number, eps):.0f} digits are left in {precision} "
         f"(eps {eps:.1e}){though}; {advice} "
         f"(invconv.diagnose says where it comes from; prepare(..., check=False) does not look)"
     )
@@ -110,9 +111,9 @@ def relative_error(x: Array, again: Array, z: Array) -> tuple[Array, Array]:
     return off / size, off <= TOLERATED * size + _ROUNDING * eps * end
 
 
-def require_invertible(name: str, conv: InvertibleConv, shape: Shape) -> None:
+def require_invertible(name: str, conv: Protocol, shape: Shape) -> None:
     """Raise ValueError where an inverse in the operator's precision cannot be right."""
     precision, eps = solved_in(conv)
     if exceeds(conv, shape, TOLERATED / eps):
-        loss = describe_loss(conv, shape, conv.condition(shape), precision, eps)
+        loss = describe_loss(conv, shape, remembered(conv, shape), precision, eps)
         raise ValueError(f"{name}: expected an inverse that can be trusted, but {loss}")

@@ -1,22 +1,30 @@
-"""What every invertible convolution offers, derived from the pieces that each class supplies."""
+"""What every invertible convolution offers, derived from the protocol that its class fills in.
+
+    y = K x + b,    x = K^-1 (y - b),    log|det K|
+
+A call goes from here to a piece of the class (`_apply`, `_factor`, ...), and from there to a
+primitive of `invconv.kernels.maps`.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from abc import abstractmethod
+from dataclasses import dataclass
 from typing import Any
 
 from invconv.arrays.namespaces import Array, Shape, as_array, cast, namespace
-from invconv.arrays.settings import count, flag, instead
-from invconv.operators.base import checks
-from invconv.operators.base.calls import Call, enter, require_cotangent, require_spatial_shape
+from invconv.arrays.settings import flag, instead
+from invconv.operators.base.calls import Call, as_batch, require_cotangent, require_spatial_shape
+from invconv.operators.base.checks import warn_of_loss
+from invconv.operators.base.conditions import remembered
+from invconv.operators.base.precision import in_float64, wants_float64
 from invconv.operators.base.prepared import PreparedInverse
-from invconv.operators.base.protocol import Gradients, Pieces
-from invconv.solve import precise
-from invconv.trust import condition
+from invconv.operators.base.protocol import Gradients, Protocol
+from invconv.solve.state import State
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class InvertibleConv(Pieces):
+class InvertibleConv(Protocol):
     """An affine map y = K x + b on arrays (*batch, C, *spatial) with exact inverse and log|det K|.
 
     Arrays of a call are of one library, dtype and device, those of the operator; nothing is moved
@@ -27,7 +35,9 @@ class InvertibleConv(Pieces):
     ``replace()`` has forgotten them.
     """
 
-    _conditions: dict[tuple[str, Shape], float] = field(default_factory=dict, init=False)
+    @abstractmethod
+    def transpose(self) -> InvertibleConv:
+        """Return the operator of the transposed matrix, without bias."""
 
     # --- values ------------------------------------------------------------------------------
 
@@ -42,12 +52,11 @@ class InvertibleConv(Pieces):
         -------
         array, shape (*batch, C, *spatial)
         """
-        return self._forward_of(enter(self, "x", x))
-
-    def _forward_of(self, call: Call) -> Array:
+        call = as_batch(self, "x", x)
         y = call.conv._forward(call.x)
-        self._check_forward(call.spatial_shape, y)
-        return call.leave(y)
+        if self._inverts_forward:
+            self._check_forward(call.spatial_shape, y)
+        return call.restore_shape(y)
 
     def inverse(self, y: Array) -> Array:
         """Return x with forward(x) = y; short for ``prepare(spatial_shape).inverse(y)``.
@@ -75,7 +84,8 @@ class InvertibleConv(Pieces):
         NaN and inf in a sample stay in it. There they may reach pixels that do not depend on them,
         those that are solved at once (frequencies, channels).
         """
-        return self._prepare(enter(self, "y", y).spatial_shape).inverse(y)
+        call = as_batch(self, "y", y)
+        return call.restore_shape(self._state(self, call.spatial_shape).solve(call.x))
 
     def log_det(self, spatial_shape: Shape) -> Array:
         """Return log|det K| for one sample on a grid, a 0-d array; -inf if K is singular.
@@ -87,13 +97,18 @@ class InvertibleConv(Pieces):
 
     def forward_and_log_det(self, x: Array) -> tuple[Array, Array]:
         """Return y = K x + b and log|det K|, the latter broadcast to the batch shape."""
-        call = enter(self, "x", x)
-        y = self._forward_of(call)
-        return y, call.broadcast(call.conv._log_det(call.spatial_shape))
+        call = as_batch(self, "x", x)
+        y = call.conv._forward(call.x)
+        if self._inverts_forward:
+            self._check_forward(call.spatial_shape, y)
+        y = call.restore_shape(y)
+        return y, call.broadcast(call.conv._log_det(tuple(call.x.shape[2:])))
 
     def inverse_and_log_det(self, y: Array) -> tuple[Array, Array]:
         """Return x = K^-1 (y - b) and log|det K^-1|, the latter broadcast to the batch shape."""
-        return self._prepare(enter(self, "y", y).spatial_shape).inverse_and_log_det(y)
+        call = as_batch(self, "y", y)
+        state = self._state(self, call.spatial_shape)
+        return call.restore_shape(state.solve(call.x)), call.broadcast(-state.log_det)
 
     def prepare(
         self,
@@ -101,7 +116,6 @@ class InvertibleConv(Pieces):
         *,
         check: bool = True,
         precision: str | None = None,
-        refine: int = 0,
     ) -> PreparedInverse:
         """Factor the operator for one grid, to solve often.
 
@@ -113,37 +127,28 @@ class InvertibleConv(Pieces):
             Whether to judge the condition and warn of an inverse that cannot be right. Never
             done inside traced code nor for arrays on an accelerator.
         precision : {"float64", "auto"}, optional
-            To solve data of another dtype in float64 (`solve.precise`); "auto" does where the
+            To solve data of another dtype in float64 (`base.precision`); "auto" does where the
             condition leaves fewer than three digits without. That of the data unless given.
-        refine : int
-            Steps of iterative refinement, with residuals in float64.
 
         Raises
         ------
         SingularConvError
             If the operator has a zero pivot (known in host memory, outside traced code only).
         """
-        shape, refine = require_spatial_shape(self, spatial_shape), count("refine", refine)
-        held = self._held()
-        wide = precise.chosen(self, shape, precision)
-        return self._prepare(shape, check=check, held=held, wide=wide, refine=refine)
+        shape = require_spatial_shape(self, spatial_shape)
+        held = self._held()  # later edits of the arrays do not reach it
+        wide = wants_float64(self, shape, precision)
+        return PreparedInverse(held, shape, self._state(held, shape, flag("check", check), wide))
 
-    def _prepare(
-        self,
-        shape: Shape,
-        *,
-        check: bool = True,
-        held: InvertibleConv | None = None,
-        wide: bool = False,
-        refine: int = 0,
-    ) -> PreparedInverse:
-        """Factor this operator, or ``held``, a copy of it; what is remembered is kept here."""
-        held = self if held is None else held
+    def _state(
+        self, held: InvertibleConv, shape: Shape, check: bool = True, wide: bool = False
+    ) -> State:
+        """Factor ``held``, this operator or a copy; its condition is remembered here."""
         working = held._in_working_precision()
-        factor = (precise.in_float64(working) if wide else working)._factor(shape)
-        if flag("check", check):
-            self._check_inverse(shape, factor.log_det)
-        return PreparedInverse(held, shape, precise.wrapped(factor, working, shape, refine))
+        state = (in_float64(working) if wide else working)._factor(shape)
+        if check:
+            self._check_inverse(shape, state.log_det)
+        return state.for_data_in(working._reference()[1].dtype) if wide else state
 
     # --- condition ---------------------------------------------------------------------------
 
@@ -156,14 +161,11 @@ class InvertibleConv(Pieces):
         and the work is done there, in float64. `invconv.diagnose` says where rounding may account
         for the number, which happens from about 1e15 on and where the steps of a chain cancel.
         """
-        shape = require_spatial_shape(self, spatial_shape)
-        if ("exact", shape) not in self._conditions:
-            self._conditions["exact", shape] = condition.number(self, shape).value
-        return self._conditions["exact", shape]
+        return remembered(self, require_spatial_shape(self, spatial_shape))
 
     def _check_inverse(self, shape: Shape, result: Array) -> None:
         """Warn if an inverse that gave such a result cannot be right in its dtype."""
-        checks.warn_of_loss(self, shape, result)
+        warn_of_loss(self, shape, result)
 
     def _check_forward(self, shape: Shape, result: Array) -> None:
         """Warn if the way forward contains an inverse that cannot be right."""
@@ -188,10 +190,10 @@ class InvertibleConv(Pieces):
             By the names of `parameters`, of the parameters' shapes.
         x_bar : array, shape (*batch, C, *spatial)
         """
-        call = enter(self, "x", x)
+        call = as_batch(self, "x", x)
         gradients, x_bar = call.conv._forward_vjp(call.x, call.alike("y_bar", y_bar))
         self._check_forward(call.spatial_shape, x_bar)
-        return self._finish(call, gradients, log_det_bar, 1), call.leave(x_bar)
+        return self._finish(call, gradients, log_det_bar, 1), call.restore_shape(x_bar)
 
     def inverse_vjp(
         self, y: Array, x_bar: Array, log_det_bar: Array | None = None, *, check: bool = True
@@ -213,12 +215,12 @@ class InvertibleConv(Pieces):
             By the names of `parameters`, of the parameters' shapes.
         y_bar : array, shape (*batch, C, *spatial)
         """
-        call = enter(self, "y", y)
-        x = self._prepare(call.spatial_shape, check=check)._factor.solve(call.x)
+        call = as_batch(self, "y", y)
+        x = self._state(self, call.spatial_shape, check).solve(call.x)
         if check:
             self._check_forward(call.spatial_shape, x)
         gradients, y_bar = call.conv._inverse_vjp(call.x, x, call.alike("x_bar", x_bar))
-        return self._finish(call, gradients, log_det_bar, -1), call.leave(y_bar)
+        return self._finish(call, gradients, log_det_bar, -1), call.restore_shape(y_bar)
 
     def _finish(
         self, call: Call, gradients: Gradients, log_det_bar: Array | None, sign: int

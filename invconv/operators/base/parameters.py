@@ -3,29 +3,30 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
 import array_api_compat as compat
-import numpy as np
 
+from invconv.arrays.derived import derived
 from invconv.arrays.namespaces import (
     Array,
     cast,
     copy_of,
     describe,
-    device,
+    from_host,
     is_half,
     library_name,
     namespace,
-    placement,
+    place,
     require_alike,
     require_array,
     require_real,
     to_numpy,
 )
 from invconv.arrays.registry import backend
+from invconv.trust.remembered import ConditionCache
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -35,6 +36,11 @@ class Parametrised:
     _array_names: ClassVar[tuple[str, ...]] = ()  # trained, in the order of `parameters`
     _constant_names: ClassVar[tuple[str, ...]] = ()  # neither trained nor given a gradient
     _part_names: ClassVar[tuple[str, ...]] = ()  # fields that hold operators
+
+    @derived
+    def _conditions(self) -> ConditionCache:
+        """Return the condition numbers that were computed."""
+        return ConditionCache()
 
     @classmethod
     def _field_names(cls) -> tuple[list[str], list[str]]:
@@ -111,7 +117,27 @@ class Parametrised:
     def _unchecked(cls, fields: Mapping[str, Any]) -> Self:
         """Return an operator with these fields, which nobody looks at."""
         made = object.__new__(cls)
-        vars(made).update(fields)
+        made.__dict__.update(fields)
+        return made
+
+    def _with(self, own: Mapping[str, Any], parts: Sequence[Any] = ()) -> Self:
+        """Return a copy with these arrays and parts, which nobody looks at.
+
+        Parameters
+        ----------
+        own : mapping of str to array or None
+            Arrays of its own.
+        parts : sequence of operators, optional
+            In the order of ``_parts()``; none keeps its own.
+        """
+        made = object.__new__(type(self))
+        fields = made.__dict__
+        fields.update(self.__dict__)
+        fields.update(own)
+        if parts:
+            fields.update(zip(self._part_names, parts, strict=True))
+        for remembered in ("_conditions", "_steps"):  # of the old arrays and parts
+            fields.pop(remembered, None)
         return made
 
     def _held(self) -> Self:
@@ -120,13 +146,14 @@ class Parametrised:
         own = {n: copy_of(a) for n, a in arrays.items() if a is not None}
         if parts := self._parts():
             return self._rebuild(own, {prefix: part._held() for prefix, part in parts.items()})
-        return self._unchecked(vars(self) | own | {"_conditions": {}})
+        return self._with(own)
 
     def _reference(self) -> tuple[str, Array]:
         """Return one array, with its name, whose library, dtype and device are those of all."""
-        for prefix, part in self._parts().items():
-            name, array = part._reference()
-            return f"{prefix}.{name}", array
+        if self._part_names:
+            for prefix, part in self._parts().items():
+                name, array = part._reference()
+                return f"{prefix}.{name}", array
         for name in self._array_names:  # a generator would take twice as long
             if (array := getattr(self, name)) is not None:
                 return name, array
@@ -190,29 +217,8 @@ def _carry(array: Array, like: Array) -> Array:
     real = _is_real(array)
     if library_name(array) != library_name(like):
         return from_host(to_numpy(array), like)
-    carried = _place(cast(array, like.dtype) if real else array, like)
+    carried = place(cast(array, like.dtype) if real else array, like)
     return copy_of(carried) if carried is array else carried
-
-
-def from_host(values: np.ndarray[Any, Any], like: Array) -> Array:
-    """Return values in the library and device of ``like``, and its dtype if they are real.
-
-    The result may share the memory of ``values``, which nobody else should hold.
-    """
-    xp = namespace(like)
-    integral = xp.__array_namespace_info__().default_dtypes()["integral"]
-    kind = like.dtype if _is_real(values) else integral
-    return _place(xp.asarray(values, dtype=kind, device=device(like)), like)
-
-
-def _place(array: Array, like: Array) -> Array:
-    """Return an array on the device that ``like`` is bound to."""
-    there = placement(like)
-    if there is None or placement(array) == there:
-        return array
-    if isinstance(there, frozenset):  # JAX: one device can be followed, a sharding cannot
-        (there,) = there if len(there) == 1 else (None,)
-    return namespace(array).asarray(array, device=there)
 
 
 def require_shape(name: str, array: Array, expected: tuple[int, ...], why: str) -> None:

@@ -1,33 +1,33 @@
-"""The pieces that a class of invertible convolutions supplies, and what the bias adds to them.
+"""The protocol of a class of invertible convolutions: what it supplies, and what the bias adds.
 
 The pieces work on arrays (B, C, *spatial) in a precision that can be solved in. `_apply` is K x,
 and everything about the bias b is here, once:
 
     forward   y = K x + b           gradients of <y_bar, y>:  x_bar = K^T y_bar,  b_bar = sum y_bar
     inverse   x = K^-1 (y - b)      gradients of <x_bar, x>:  y_bar = K^-T x_bar, b_bar = -sum y_bar
+
+`base.operator` derives the public methods from these. `base.linear` has most of them for operators
+of one matrix, `operators.chain` for those made of others.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import ClassVar
 
 from invconv.arrays.namespaces import Array, Shape, namespace
 from invconv.kernels.primitives import multiply, per_channel
 from invconv.operators.base.parameters import Parametrised
-from invconv.operators.base.prepared import Factor, Map, WithoutBias
-from invconv.trust import condition
-
-if TYPE_CHECKING:
-    from invconv.operators.base.operator import InvertibleConv
+from invconv.solve.state import Map, State
+from invconv.trust.condition import Condition
 
 Gradients = dict[str, Array]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Pieces(Parametrised, ABC):
-    """What `InvertibleConv` is derived from. `base.linear` and `operators.chain` have most."""
+class Protocol(Parametrised, ABC):
+    """What `InvertibleConv` is derived from."""
 
     @property
     @abstractmethod
@@ -40,26 +40,45 @@ class Pieces(Parametrised, ABC):
         """The number of spatial axes; None for one batch axis and any number of spatial ones."""
 
     @abstractmethod
-    def transpose(self) -> InvertibleConv:
+    def transpose(self) -> Protocol:
         """Return the operator of the transposed matrix, without bias."""
 
-    @abstractmethod
-    def _apply(self, x: Array) -> Array: ...
+    # whether K is one matrix at every pixel, which `operators.chain` gathers with the next step
+    _pointwise: ClassVar[bool] = False
+    # whether the way forward contains an inverse, whose condition has to be looked at
+    _inverts_forward: ClassVar[bool] = False
+
+    def _weights(self) -> Array:
+        """Return what the map is linear in: the C x C matrix of a pointwise one."""
+        raise NotImplementedError
+
+    def _prime(self) -> None:
+        """Compute what depends on no value, so that copies by ``_with`` have it."""
+        _ = self.channels, self.ndim
 
     @abstractmethod
-    def _factor_apply(self, shape: Shape) -> Factor: ...
+    def _apply(self, x: Array) -> Array:
+        """Return K x."""
 
     @abstractmethod
-    def _apply_vjp(self, x: Array, y_bar: Array) -> tuple[Gradients, Array]: ...
+    def _factor(self, shape: Shape) -> State:
+        """Return the factored map, with its bias."""
 
     @abstractmethod
-    def _solve_vjp(self, y: Array, x: Array, x_bar: Array) -> tuple[Gradients, Array]: ...
+    def _apply_vjp(self, x: Array, y_bar: Array) -> tuple[Gradients, Array]:
+        """Return the gradients of <y_bar, K x>, and K^T y_bar."""
 
     @abstractmethod
-    def _log_det(self, shape: Shape) -> Array: ...
+    def _solve_vjp(self, y: Array, x: Array, x_bar: Array) -> tuple[Gradients, Array]:
+        """Return the gradients of <x_bar, x> for x = K^-1 y, and K^-T x_bar."""
 
     @abstractmethod
-    def _log_det_vjp(self, shape: Shape, log_det_bar: Array) -> Gradients: ...
+    def _log_det(self, shape: Shape) -> Array:
+        """Return log|det K|."""
+
+    @abstractmethod
+    def _log_det_vjp(self, shape: Shape, log_det_bar: Array) -> Gradients:
+        """Return the gradients of log_det_bar log|det K|."""
 
     @abstractmethod
     def _linear_maps(self, shape: Shape) -> tuple[Map, Map]:
@@ -70,7 +89,7 @@ class Pieces(Parametrised, ABC):
         return self.transpose()._linear_maps(shape)
 
     @abstractmethod
-    def _condition(self, shape: Shape) -> condition.Condition:
+    def _condition(self, shape: Shape) -> Condition:
         """Return the condition; the operator is NumPy float64."""
 
     @abstractmethod
@@ -78,26 +97,16 @@ class Pieces(Parametrised, ABC):
         """Return a cheap upper bound of the 2-norm condition number, or inf; likewise."""
 
     def _forward(self, x: Array) -> Array:
-        return self._plus_bias(self._apply(x))
+        y, bias = self._apply(x), getattr(self, "bias", None)
+        return y if bias is None else y + per_channel(bias, y)
 
     def _forward_after(self, weight: Array, x: Array) -> Array:
         """Return forward(W x) for a C x C matrix W."""
-        return self._plus_bias(self._apply_after(weight, x))
+        y, bias = self._apply_after(weight, x), getattr(self, "bias", None)
+        return y if bias is None else y + per_channel(bias, y)
 
     def _apply_after(self, weight: Array, x: Array) -> Array:
         return self._apply(multiply(weight, x))
-
-    def _plus_bias(self, y: Array) -> Array:
-        bias = getattr(self, "bias", None)
-        return y if bias is None else y + per_channel(bias, y)
-
-    def _factor(self, shape: Shape) -> Factor:
-        """Return the factored map with its bias, for arrays of the working precision."""
-        bias = getattr(self, "bias", None)
-        factor = self._factor_apply(shape)
-        if bias is None:
-            return factor
-        return Factor(WithoutBias(factor.solve, bias), factor.log_det, factor.runs)
 
     def _forward_vjp(self, x: Array, y_bar: Array) -> tuple[Gradients, Array]:
         gradients, x_bar = self._apply_vjp(x, y_bar)

@@ -4,33 +4,17 @@ from __future__ import annotations
 
 import math
 from dataclasses import KW_ONLY, dataclass
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 
 from invconv.arrays.namespaces import Array, Shape, log_of_exp, namespace, size, zeros
 from invconv.arrays.settings import optional_ndim, positive_int
-from invconv.kernels.primitives import per_channel
+from invconv.kernels.families import ScaleFamily
 from invconv.operators.base.linear import Linear
 from invconv.operators.base.parameters import require_shape
 from invconv.operators.base.protocol import Gradients
 from invconv.trust import condition
-
-
-@dataclass(frozen=True, eq=False)
-class Division:
-    """x = y / scale, per channel."""
-
-    scale: Array
-
-    @property
-    def plan(self) -> dict[str, Any]:
-        """How the solve runs."""
-        return {"method": "division"}
-
-    def __call__(self, y: Array) -> Array:
-        """Solve for x, shape (B, C, *spatial)."""
-        return y / per_channel(self.scale, y)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -87,15 +71,15 @@ class ActNorm(Linear):
     def _scale(self) -> Array:
         return namespace(self.log_scale).exp(self.log_scale)
 
-    def _apply(self, x: Array) -> Array:
-        return per_channel(self._scale(), x) * x
+    @property
+    def _family(self) -> ScaleFamily:
+        return ScaleFamily()
 
-    def _solver(self, shape: Shape) -> Division:
-        return Division(self._scale())
+    def _weights(self) -> Array:
+        return self._scale()
 
-    def _parameter_vjp(self, x: Array, y_bar: Array) -> Gradients:
-        products = namespace(x).sum(x * y_bar, axis=(0, *range(2, x.ndim)))
-        return {"log_scale": products * self._scale()}
+    def _weights_vjp(self, w_bar: Array) -> Gradients:
+        return {"log_scale": w_bar * self._scale()}
 
     def _log_det(self, shape: Shape) -> Array:
         xp = namespace(self.log_scale)

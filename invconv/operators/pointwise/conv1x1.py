@@ -9,17 +9,15 @@ and `qr` have the others, `factored` what those two share.
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable
 from dataclasses import KW_ONLY, dataclass
 from typing import Any, ClassVar, Self
 
 import numpy as np
 
 from invconv.arrays.namespaces import Array, Shape, cast, constant, namespace, size
-from invconv.arrays.registry import Primitive
 from invconv.arrays.settings import generator, optional_ndim, positive_int
-from invconv.kernels.primitives import inverse_or_nan, log_abs_det, matmul, multiply, pixel_rows
-from invconv.kernels.triangular_steps import TriangularSteps
+from invconv.kernels.families import MatrixFamily
+from invconv.kernels.primitives import inverse_or_nan, log_abs_det
 from invconv.operators.base.linear import Linear
 from invconv.operators.base.parameters import require_shape
 from invconv.operators.base.protocol import Gradients
@@ -30,6 +28,7 @@ from invconv.trust import condition
 class Pointwise(Linear):
     """A C x C matrix W at every pixel."""
 
+    _pointwise = True
     _given_factors: ClassVar[bool] = False  # whether the parameters are factors that are solved in
 
     @abstractmethod
@@ -40,17 +39,12 @@ class Pointwise(Linear):
         """Return W, shape (C, C), in the parameters' dtype."""
         return cast(self._in_working_precision()._matrix(), self._reference()[1].dtype)
 
-    @abstractmethod
-    def _matrix_vjp(self, matrix_bar: Array) -> Gradients:
-        """Return the gradients of <matrix_bar, W>."""
+    @property
+    def _family(self) -> MatrixFamily:
+        return MatrixFamily()
 
-    def _apply(self, x: Array) -> Array:
-        return multiply(self._matrix(), x)
-
-    def _parameter_vjp(self, x: Array, y_bar: Array) -> Gradients:
-        xp = namespace(x)
-        rows = xp.matrix_transpose(pixel_rows(x))
-        return self._matrix_vjp(matmul(pixel_rows(y_bar), rows))
+    def _weights(self) -> Array:
+        return self._matrix()
 
     def transpose(self) -> Conv1x1:
         """Return the plain 1x1 convolution with W^T, without bias."""
@@ -77,24 +71,6 @@ def random_orthogonal(channels: int, rng: np.random.Generator) -> np.ndarray[Any
     if channels == 1:
         return np.ones((1, 1))
     return np.asarray(ortho_group.rvs(channels, random_state=rng))
-
-
-@Primitive
-def matrix_solver(matrix: Array) -> Callable[[Array], Array]:
-    """Return the map y -> x, both (B, C, *spatial), with x = W^-1 y at every pixel.
-
-    Parameters
-    ----------
-    matrix : array, shape (C, C)
-
-    Returns
-    -------
-    callable
-        With a ``plan``, a dict that says how it works; it can be pickled.
-    """
-    xp = namespace(matrix)
-    q, r = xp.linalg.qr(matrix)
-    return TriangularSteps(xp.matrix_transpose(q), ((r, False),), "QR factorisation")
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -160,20 +136,17 @@ class Conv1x1(Pointwise):
     def _matrix(self) -> Array:
         return self.weight
 
-    def _matrix_vjp(self, matrix_bar: Array) -> Gradients:
-        return {"weight": matrix_bar}
+    def _weights_vjp(self, w_bar: Array) -> Gradients:
+        return {"weight": w_bar}
 
     def _log_det(self, shape: Shape) -> Array:
         return size(shape) * log_abs_det(self.weight)
 
     def _log_det_vjp(self, shape: Shape, log_det_bar: Array) -> Gradients:
-        self._require_regular(self._log_det(shape), shape)
+        self._regular_log_det(shape)
         inverse = inverse_or_nan(self.weight)
         transposed = namespace(inverse).matrix_transpose(inverse)
         return {"weight": (size(shape) * log_det_bar) * transposed}
-
-    def _solver(self, shape: Shape) -> Any:
-        return matrix_solver(self.weight)
 
 
 def permutation_matrix(permutation: Array, like: Array) -> Array:

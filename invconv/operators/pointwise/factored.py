@@ -5,12 +5,23 @@ from __future__ import annotations
 from abc import abstractmethod
 from dataclasses import dataclass
 
-from invconv.arrays.namespaces import Array, Shape, readable
-from invconv.kernels.triangular_steps import TriangularSteps
-from invconv.operators.base.linear import guarded, nan_where_singular
-from invconv.operators.base.prepared import Map
+from invconv.arrays.namespaces import Array, Shape
+from invconv.arrays.registry import Primitive
+from invconv.kernels.matrices import solver_of_steps
+from invconv.kernels.solver import Solver
+from invconv.kernels.triangular_steps import Transposed, TriangularSteps
 from invconv.operators.base.protocol import Gradients
 from invconv.operators.pointwise.conv1x1 import Pointwise
+from invconv.solve.state import nan_where_singular
+
+
+@Primitive
+def matrix_of(like: Array, conv: Factored) -> Array:
+    """Return W, shape (C, C), of factors, one of which is ``like``.
+
+    A library that records derivatives may record one, by `Factored._weights_vjp`.
+    """
+    return conv._matrix()
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -19,20 +30,26 @@ class Factored(Pointwise):
 
     _given_factors = True
 
+    def _weights(self) -> Array:
+        return matrix_of(self._reference()[1], self)
+
     @abstractmethod
-    def _solver(self, shape: Shape) -> TriangularSteps: ...
+    def _steps(self) -> TriangularSteps:
+        """Return W^-1 as a product and triangular solves."""
 
     @abstractmethod
     def _steps_vjp(self, first_bar: Array, triangle_bars: list[Array]) -> Gradients:
         """Return the gradients with respect to the parameters from those of the steps."""
 
-    def _transposed_maps(self, shape: Shape) -> tuple[Map, Map]:
-        solve = guarded(self._solver(shape).transposed, self._log_det(shape))
-        return self.transpose()._apply, solve
+    def _solver(self, shape: Shape) -> Solver:
+        return solver_of_steps(self._steps())
+
+    def _transposed_solver(self, shape: Shape) -> Solver:
+        return Transposed(self._steps())
 
     def _solve_vjp(self, y: Array, x: Array, x_bar: Array) -> tuple[Gradients, Array]:
-        shape = tuple(x.shape[2:])
-        solver, log_det = self._solver(shape), self._log_det(shape)
-        if not readable(log_det):
+        steps = self._steps()
+        log_det, known = self._regular_log_det(tuple(x.shape[2:]))
+        if not known:
             x_bar = nan_where_singular(x_bar, log_det)
-        return self._steps_vjp(*solver.vjp(y, x_bar)), solver.transposed(x_bar)
+        return self._steps_vjp(*steps.vjp(y, x_bar)), steps.transposed(x_bar)

@@ -149,7 +149,7 @@ class PLUConv1x1(Factored):
         xp = namespace(self.lower)
         return xp.take(matmul(self._lower(), self._upper()), self.permutation, axis=0)
 
-    def _matrix_vjp(self, matrix_bar: Array) -> Gradients:
+    def _weights_vjp(self, matrix_bar: Array) -> Gradients:
         xp = namespace(matrix_bar)
         lower, upper = self._lower(), self._upper()
         product_bar = matmul(self._inverse_permutation(), matrix_bar)
@@ -178,7 +178,7 @@ class PLUConv1x1(Factored):
         ones = namespace(self.log_scale).ones_like(self.log_scale)
         return {"log_scale": size(shape) * log_det_bar * ones}
 
-    def _solver(self, shape: Shape) -> TriangularSteps:
+    def _steps(self) -> TriangularSteps:
         steps = ((self._lower(), True), (self._upper(), False))
         return TriangularSteps(self._inverse_permutation(), steps, "PLU factors")
 

@@ -153,32 +153,34 @@ class QRConv1x1(Factored):
     def _matrix(self) -> Array:
         return self._reflected(self._upper())
 
-    def _matrix_vjp(self, matrix_bar: Array) -> Gradients:
-        xp = namespace(matrix_bar)
-        upper_bar = matmul(xp.matrix_transpose(self._orthogonal()), matrix_bar)
-        q_bar = matmul(matrix_bar, xp.matrix_transpose(self._upper()))
-        return self._factors_vjp(q_bar, upper_bar)
+    def _weights_vjp(self, w_bar: Array) -> Gradients:
+        xp = namespace(w_bar)
+        v, lengths = self._directions()
+        t = self._triangle(v)
+        q_bar = matmul(w_bar, xp.matrix_transpose(self._upper()))
+        # Q^T W_bar, with Q^T = I - V T^T V^T
+        inner = matmul(xp.matrix_transpose(t), matmul(xp.matrix_transpose(v), w_bar))
+        return self._factors_vjp(v, lengths, t, q_bar, w_bar - matmul(v, inner))
 
-    def _factors_vjp(self, q_bar: Array, upper_bar: Array) -> Gradients:
+    def _factors_vjp(
+        self, v: Array, lengths: Array, t: Array, q_bar: Array, upper_bar: Array
+    ) -> Gradients:
         """Return the gradients of <q_bar, Q> + <upper_bar, U + diag(scale)>."""
         xp = namespace(q_bar)
         return {
-            "reflectors": self._reflectors_vjp(q_bar),
+            "reflectors": self._reflectors_vjp(v, lengths, t, q_bar),
             "upper": xp.triu(upper_bar, k=1),
             "scale": copy_of(xp.linalg.diagonal(upper_bar)),  # NumPy's is a view, and read-only
         }
 
-    def _reflectors_vjp(self, q_bar: Array) -> Array:
+    def _reflectors_vjp(self, v: Array, lengths: Array, t: Array, q_bar: Array) -> Array:
         """Pull back through Q = I - V T V^T, T = S^-1, S = striu(V^T V) + I/2, V = v / |v|."""
         xp = namespace(q_bar)
         if self.reflectors.shape[0] == 0:
             return copy_of(self.reflectors)
-        v, lengths = self._directions()
-        t = self._triangle(v)
-        t_t, v_t = xp.matrix_transpose(t), xp.matrix_transpose(v)
-        v_bar = -matmul(matmul(q_bar, v), t_t)
-        v_bar = v_bar - matmul(matmul(xp.matrix_transpose(q_bar), v), t)
-        t_bar = -matmul(v_t, matmul(q_bar, v))
+        t_t, right = xp.matrix_transpose(t), matmul(q_bar, v)
+        v_bar = -matmul(right, t_t) - matmul(matmul(xp.matrix_transpose(q_bar), v), t)
+        t_bar = -matmul(xp.matrix_transpose(v), right)
         s_bar = xp.triu(-matmul(t_t, matmul(t_bar, t_t)), k=1)
         v_bar = v_bar + matmul(v, s_bar + xp.matrix_transpose(s_bar))
         radial = xp.sum(v * v_bar, axis=0, keepdims=True)
@@ -188,13 +190,15 @@ class QRConv1x1(Factored):
         return size(shape) * namespace(self.scale).sum(log_abs(self.scale))
 
     def _log_det_vjp(self, shape: Shape, log_det_bar: Array) -> Gradients:
-        self._require_regular(self._log_det(shape), shape)
+        self._regular_log_det(shape)
         return {"scale": size(shape) * log_det_bar / self.scale}
 
-    def _solver(self, shape: Shape) -> TriangularSteps:
+    def _steps(self) -> TriangularSteps:
         q_t = namespace(self.upper).matrix_transpose(self._orthogonal())
         return TriangularSteps(q_t, ((self._upper(), False),), "QR factors")
 
     def _steps_vjp(self, first_bar: Array, triangle_bars: list[Array]) -> Gradients:
         (upper_bar,) = triangle_bars
-        return self._factors_vjp(namespace(first_bar).matrix_transpose(first_bar), upper_bar)
+        v, lengths = self._directions()
+        q_bar = namespace(first_bar).matrix_transpose(first_bar)
+        return self._factors_vjp(v, lengths, self._triangle(v), q_bar, upper_bar)

@@ -6,7 +6,7 @@ import functools
 from dataclasses import dataclass
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Target:
     """A processor.
 

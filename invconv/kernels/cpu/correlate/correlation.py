@@ -7,8 +7,6 @@ import functools
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
 from invconv.arrays.stencil import Offset
 from invconv.kernels.cpu import machine, threads
 from invconv.kernels.cpu.compiled import BUFFERS, address_of
@@ -30,7 +28,8 @@ class CompiledCorrelation:
     program : CorrelationProgram
     call : object
         The compiled function.
-    sums : int
+    sums, numbers : int
+        Addresses: of the function that adds, and of the program.
     code : tuple
         What keeps the functions.
     """
@@ -40,6 +39,7 @@ class CompiledCorrelation:
     itemsize: int
     call: Any
     sums: int
+    numbers: int
     code: tuple[machine.Code, ...]
 
     def run(self, taps: int, x: int, y: int, batch: int, workers: int, *keeps: object) -> None:
@@ -58,12 +58,12 @@ class CompiledCorrelation:
         if seconds * 512 / self.target.bits < _SHARED:
             workers = 1
         units = -(-batch // h.images) * h.bands
-        shared = np.zeros(1, np.int64)
-        given = x, y, taps, address_of(self.program.numbers), address_of(shared)
+        shared = ctypes.c_int64()  # the ticket
+        given = x, y, taps, self.numbers, ctypes.addressof(shared)
 
         def work(*_: object) -> None:
-            memory, buffer = BUFFERS.take(h.size * self.itemsize)
-            self.call(*given, memory, self.sums, batch)
+            buffer = BUFFERS.take(h.size * self.itemsize)
+            self.call(*given, buffer[0], self.sums, batch)
             BUFFERS.keep(buffer)
 
         if min(workers, units) == 1:
@@ -92,9 +92,8 @@ def compiled_correlation(
     shared = code(target, itemsize)
     sums = machine.sums(target, itemsize, h.block, h.blocks == 1)
     call = _CORRELATE(shared.addresses["correlate"])
-    return CompiledCorrelation(
-        target, program, itemsize, call, sums.addresses["sums"], (shared, sums)
-    )
+    addresses = sums.addresses["sums"], address_of(program.numbers)
+    return CompiledCorrelation(target, program, itemsize, call, *addresses, (shared, sums))
 
 
 @functools.lru_cache(maxsize=64)

@@ -153,11 +153,11 @@ def compiled_kernel_vjp(
     take, numbers = itertools.count().__next__, address_of(found.numbers)
 
     def work() -> None:
-        memory, buffer = BUFFERS.take(found.header.size * itemsize)
+        buffer = BUFFERS.take(found.header.size * itemsize)
         while (i := take()) < parts:
             some = slice(len(x) * i // parts, len(x) * (i + 1) // parts)
             given = map(address_of, (x[some], y_bar[some], totals[i]))
-            gram(*given, numbers, memory, some.stop - some.start)
+            gram(*given, numbers, buffer[0], some.stop - some.start)
         BUFFERS.keep(buffer)
 
     if parts == 1:

@@ -1,0 +1,109 @@
+"""Solves with one C x C matrix W at every pixel: a product with W^-1 where that is as accurate.
+
+W^-1 is formed once, in float64. For float32 data the product then has the accuracy of a solve,
+whatever the condition of W; for float64 data it has where W is well conditioned. Elsewhere, and
+where the values cannot be looked at, each pixel is solved with factors of W.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import scipy.linalg
+
+from invconv.arrays.namespaces import Array, from_host, namespace, readable, recorded, to_numpy
+from invconv.arrays.registry import Primitive
+from invconv.kernels.primitives import multiply
+from invconv.kernels.solver import Solver
+from invconv.kernels.triangular_steps import TriangularSteps
+
+Matrix = np.ndarray[Any, np.dtype[np.float64]]
+
+# For float64 data: the largest |W|_F |W^-1|_F, a channel, up to which W^-1 is used.
+_INVERSE_LIMIT = 10.0
+
+
+@dataclass(frozen=True, eq=False)
+class Product:
+    """x = W^-1 y at every pixel.
+
+    Attributes
+    ----------
+    inverse : array, shape (C, C)
+        W^-1.
+    method : str
+        What W^-1 was made of, for the plan.
+    """
+
+    inverse: Array
+    method: str
+
+    @property
+    def plan(self) -> dict[str, Any]:
+        """How the solve runs."""
+        return {"method": self.method, "at the pixel": "product with the inverse"}
+
+    def __call__(self, y: Array) -> Array:
+        """Solve for x, shape (B, C, *spatial)."""
+        return multiply(self.inverse, y)
+
+
+@Primitive
+def matrix_solver(matrix: Array) -> Solver:
+    """Return the map y -> x, both (B, C, *spatial), with x = W^-1 y at every pixel.
+
+    Parameters
+    ----------
+    matrix : array, shape (C, C)
+
+    Returns
+    -------
+    callable
+        With a ``plan``, a dict that says how it works; it can be pickled.
+    """
+    if readable(matrix):
+        inverse = accurate_inverse(matrix)
+        if inverse is not None:
+            return Product(inverse, "LU factorisation")
+    xp = namespace(matrix)
+    q, r = xp.linalg.qr(matrix)
+    return TriangularSteps(xp.matrix_transpose(q), ((r, False),), "QR factorisation")
+
+
+def accurate_inverse(matrix: Array) -> Array | None:
+    """Return W^-1 where a product with it is as accurate as a solve, else None."""
+    values = to_numpy(matrix).astype(np.float64, copy=False)
+    try:
+        inverse = np.linalg.inv(values)
+    except np.linalg.LinAlgError:
+        return None
+    return _accurate(values, inverse, matrix)
+
+
+def solver_of_steps(steps: TriangularSteps) -> Product | TriangularSteps:
+    """Return the fastest solver that is as accurate as substitution in the given factors."""
+    arrays = [steps.first, *(matrix for matrix, _ in steps.triangles)]
+    if not all(map(readable, arrays)) or any(map(recorded, arrays)):
+        return steps
+    inverse = to_numpy(steps.first).astype(np.float64, copy=False)
+    product = inverse.T  # of an orthogonal matrix or a permutation
+    for matrix, lower in steps.triangles:
+        values = to_numpy(matrix).astype(np.float64, copy=False)
+        inverse = scipy.linalg.solve_triangular(values, inverse, lower=lower, check_finite=False)
+        product = product @ values
+    found = _accurate(product, inverse, steps.first)
+    return steps if found is None else Product(found, steps.method)
+
+
+def _accurate(matrix: Matrix, inverse: Matrix, like: Array) -> Array | None:
+    """Return an inverse as an array like the given one, or None where it is not good enough."""
+    with np.errstate(all="ignore"):
+        condition = np.linalg.norm(matrix) * np.linalg.norm(inverse)
+        limit = _INVERSE_LIMIT * len(matrix)
+        wide = namespace(like).finfo(like.dtype).bits == 64
+        if not np.isfinite(condition) or (wide and condition > limit):
+            return None
+        found = inverse.astype(np.float32) if not wide else inverse
+        return from_host(found, like) if np.isfinite(found).all() else None

@@ -1,0 +1,18 @@
+"""What every factored matrix offers."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+from invconv.arrays.namespaces import Array
+
+
+class Solver(Protocol):
+    """A factored matrix: y -> A^-1 y for y (B, C, *spatial). It can be pickled."""
+
+    @property
+    def plan(self) -> dict[str, Any]:
+        """How the solve runs."""
+
+    def __call__(self, y: Array, /) -> Array:
+        """Solve for x."""

@@ -1,0 +1,44 @@
+"""Inverses with more right digits than a solve in the dtype of the data leaves.
+
+A solve in a precision eps has an error of up to condition x eps, even of a y that is exact, as a
+random number to sample from is. With all arrays in float64, rounded at the end, the result of
+float32 data is right to the last digit. It does not help with a y that has been rounded: the
+condition number amplifies its last digit.
+"""
+
+from __future__ import annotations
+
+from typing import TypeVar
+
+from invconv.arrays.namespaces import Shape, library_name, namespace
+from invconv.arrays.settings import choice
+from invconv.operators.base.conditions import exceeds
+from invconv.operators.base.protocol import Protocol
+
+P = TypeVar("P", bound=Protocol)
+
+TOO_FEW = 1e-3  # condition x eps from which on "auto" takes float64: fewer than three digits
+
+
+def in_float64(conv: P) -> P:
+    """Return an operator in float64, differentiable in its own arrays."""
+    like = conv._reference()[1]
+    xp = namespace(like)
+    wide = conv._in_dtype(xp.float64)
+    if wide._reference()[1].dtype != xp.float64:
+        raise ValueError(
+            f"precision: {library_name(like)} has no float64 here; for JAX, "
+            'jax.config.update("jax_enable_x64", True) brings it'
+        )
+    return wide
+
+
+def wants_float64(conv: Protocol, shape: Shape, precision: str | None) -> bool:
+    """Tell whether to solve in float64; "auto" does where too few digits are left without."""
+    if precision is None:
+        return False
+    choice("precision", precision, ("float64", "auto"))
+    like = conv._in_working_precision()._reference()[1]
+    eps = float(namespace(like).finfo(like.dtype).eps)
+    wider = like.dtype != namespace(like).float64
+    return bool(wider and (precision == "float64" or exceeds(conv, shape, TOO_FEW / eps)))

@@ -1,0 +1,122 @@
+"""The state of a factored map: factor once, solve often.
+
+    x = K^-1 (y - b)
+
+A state is a plain record. What belongs to a solve besides K^-1 is a field of it: the bias, the
+precision that K is solved in, and whether the result must say that K is singular.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from invconv.arrays.namespaces import Array, cast, namespace
+from invconv.arrays.registry import Primitive
+from invconv.kernels.primitives import per_channel
+from invconv.kernels.solver import Solver
+
+Map = Callable[[Array], Array]
+
+
+@Primitive
+def nan_where_singular(x: Array, log_det: Array) -> Array:
+    """Return x, or NaN where the log-determinant is -inf."""
+    xp = namespace(log_det)
+    # a choice keeps every bit of x: XLA would flush the smallest numbers of a sum to zero
+    return xp.where(log_det == -math.inf, xp.full_like(log_det, math.nan), x)
+
+
+@dataclass(frozen=True, eq=False)
+class State:
+    """An affine map y = K x + b, factored for one grid.
+
+    Attributes
+    ----------
+    solver : Solver
+        y -> K^-1 y, for y (B, C, *spatial).
+    log_det : 0-d array
+        log|det K|.
+    bias : array, shape (C,), or None
+        b.
+    guarded : bool
+        Whether nobody could look if K is singular; the result is NaN where it is.
+    dtype : dtype, or None
+        That of K^-1 where data of another dtype are solved in it.
+    """
+
+    solver: Solver
+    log_det: Array
+    bias: Array | None = None
+    guarded: bool = False
+    dtype: Any = None
+
+    def solve(self, y: Array) -> Array:
+        """Return x = K^-1 (y - b), shape (B, C, *spatial)."""
+        given = y.dtype
+        if self.dtype is not None:
+            y = cast(y, self.dtype)
+        if self.bias is not None:
+            y = y - per_channel(self.bias, y)
+        x = self.solver(y)
+        if self.guarded:
+            x = nan_where_singular(x, self.log_det)
+        return x if self.dtype is None else cast(x, given)
+
+    def linear(self) -> State:
+        """Return the state of K alone."""
+        return self if self.bias is None else replace(self, bias=None)
+
+    def for_data_in(self, dtype: Any) -> State:
+        """Return a state that solves data of another dtype in its own."""
+        if self.log_det.dtype == dtype:
+            return self
+        return replace(self, dtype=self.log_det.dtype, log_det=cast(self.log_det, dtype))
+
+    @property
+    def plan(self) -> dict[str, Any]:
+        """How the solve runs: the method, and what it chose."""
+        inside = {} if self.dtype is None else {"precision": "float64"}
+        return self.solver.plan | inside
+
+
+@dataclass(frozen=True, eq=False)
+class Steps:
+    """The solver of several maps, the last one undone first."""
+
+    states: tuple[State, ...]
+
+    @property
+    def plan(self) -> dict[str, Any]:
+        """How the solve runs."""
+        return {"method": "steps, last first", "steps": [state.plan for state in self.states]}
+
+    def __call__(self, y: Array) -> Array:
+        """Solve for x, shape (B, C, *spatial)."""
+        for state in reversed(self.states):
+            y = state.solve(y)
+        return y
+
+
+@dataclass(frozen=True, eq=False)
+class Forward:
+    """The solver of an inverse, which is the forward map."""
+
+    forward: Map
+
+    @property
+    def plan(self) -> dict[str, Any]:
+        """How the solve runs."""
+        return {"method": "forward"}
+
+    def __call__(self, y: Array) -> Array:
+        """Return K y + b, shape (B, C, *spatial)."""
+        return self.forward(y)
+
+
+def one_after_another(states: Sequence[State], bias: Array | None = None) -> State:
+    """Return the state of steps, states[0] of the one that runs first, with a bias at the end."""
+    log_det = sum((state.log_det for state in states[1:]), start=states[0].log_det)
+    return State(Steps(tuple(states)), log_det, bias)

@@ -1,0 +1,179 @@
+"""What `invconv.diagnose` returns: numbers, and the block of text that reports them."""
+
+from __future__ import annotations
+
+import math
+import textwrap
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from invconv.arrays.namespaces import Shape
+from invconv.trust.condition import EPS, digits_left
+
+UNRESOLVED = (
+    "not resolved: rounding in float64 alone may account for the smallest singular value, so that "
+    "the condition says no more than that no digit is certain"
+)
+_GROWING = 1.01  # per pixel
+_WIDTH = 96
+
+
+@dataclass(frozen=True, repr=False)
+class Diagnosis:
+    """What `diagnose` found; its repr is a block of text.
+
+    Attributes
+    ----------
+    name : str
+        Of the operator's class.
+    spatial_shape : tuple of int
+    precision : str
+        "float32" or "float64", in which the inverse runs.
+    log_det : float
+    condition : float
+        |K| |K^-1|, as `InvertibleConv.condition`; inf if K is singular or the inverse overflows.
+    norm : str
+        Which norm that is in: "1-norm" or "2-norm".
+    exact : bool
+        Whether the condition is the number itself; else an estimate from below.
+    resolved : bool
+        False where rounding in float64 alone may account for the condition: no digit is certain.
+    loss : float
+        How far the errors of the inverse as it runs, step after step, are carried on at worst.
+    typical : float
+        How far rounding errors move the worst pixel of a typical image.
+    growth : tuple of float, one per axis, or None
+        What one more pixel along an axis multiplies |K^-1| by, NaN where the grid is too short for
+        all taps; None on a grid that is closed, where it follows no such law.
+    channel, pixel, frequency : int, tuple of int, tuple of int, or None
+        Where an error in y harms x most: a column of K^-1; of periodic convolutions a frequency, in
+        periods along each axis of the grid.
+    trouble : str
+        Why the condition is inf or not resolved, else "".
+    steps : tuple of (str, Diagnosis)
+        The same of each step, by the names that `parameters` gives them.
+    advice : tuple of str
+        What to do about it.
+    """
+
+    name: str
+    spatial_shape: Shape
+    precision: str
+    log_det: float
+    condition: float
+    norm: str
+    exact: bool
+    resolved: bool
+    loss: float
+    typical: float
+    growth: tuple[float, ...] | None
+    channel: int | None
+    pixel: Shape | None
+    frequency: Shape | None
+    trouble: str = ""
+    steps: tuple[tuple[str, Diagnosis], ...] = ()
+    advice: tuple[str, ...] = ()
+
+    @property
+    def digits_float32(self) -> float:
+        """How many of float32's 6.9 decimal digits are left at worst."""
+        return digits_left(self.loss, EPS["float32"])
+
+    @property
+    def digits_float64(self) -> float:
+        """How many of float64's 15.7 decimal digits are left at worst."""
+        return digits_left(self.loss, EPS["float64"])
+
+    @property
+    def typical_float32(self) -> float:
+        """How many of float32's digits are left in the worst pixel of a typical image."""
+        return digits_left(self.typical, EPS["float32"])
+
+    @property
+    def typical_float64(self) -> float:
+        """How many of float64's digits are left in the worst pixel of a typical image."""
+        return digits_left(self.typical, EPS["float64"])
+
+    @property
+    def digits(self) -> float:
+        """How many digits are left in ``precision`` at worst."""
+        return digits_left(self.loss, EPS[self.precision])
+
+    def __repr__(self) -> str:
+        """Return the report."""
+        return report(self)
+
+
+def report(d: Diagnosis) -> str:
+    """Return the text of a diagnosis."""
+    digits = "no digit is" if d.digits < 0.5 else f"{d.digits:.1f} digits are"
+    lines = [f"{d.name} on a grid of {grid_text(d.spatial_shape)}: {digits} left in {d.precision}"]
+    for label, text in _rows(d):
+        wrapped = [text] if len(text) <= _WIDTH - 15 else textwrap.wrap(text, _WIDTH - 15)
+        lines += [f"  {label:<13}{wrapped[0]}", *(" " * 15 + more for more in wrapped[1:])]
+    return "\n".join(lines)
+
+
+def _rows(d: Diagnosis) -> list[tuple[str, str]]:
+    kind = "exact" if d.exact else "an estimate from below" if d.resolved else "not resolved"
+    number = f"{d.condition:.3g}" + (f" ({d.norm}, {kind})" if math.isfinite(d.condition) else "")
+    rows = [("log-det", f"{d.log_det:.6g}"), ("condition", number)]
+    if d.trouble:
+        rows.append(("", d.trouble))
+    if d.loss > 2 * d.condition:
+        rows.append(("loss", f"{d.loss:.3g}, as the steps are solved one after the other"))
+    for label, single, double, whose in (
+        ("digits left", d.digits_float32, d.digits_float64, "at worst"),
+        ("", d.typical_float32, d.typical_float64, "for a typical image"),
+    ):
+        text = f"{single:.1f} of 6.9 in float32, {double:4.1f} of 15.7 in float64, {whose}"
+        rows.append((label, text))
+    rows.append(("growth", _growth(d)))
+    rows.append(("worst", _worst(d)))
+    if d.steps:
+        rows.append(("steps", f"{'':28}{'condition':>10}  {'float32':>7} {'float64':>7}  growth"))
+        rows += [("", _step(name, step)) for name, step in d.steps]
+    first, *others = d.advice
+    return [*rows, ("to do", first), *(("", text) for text in others)]
+
+
+def grid_text(shape: Sequence[int]) -> str:
+    """Return "3 x 5" for (3, 5)."""
+    return " x ".join(map(str, shape)) or "1"
+
+
+def _growth(d: Diagnosis) -> str:
+    """Say the growth along each axis, and the digits that a pixel costs."""
+    if d.growth is None:
+        return "not defined: " + ("see above" if d.trouble else "the grid is closed")
+    if all(g < _GROWING for g in d.growth):
+        return "none: a larger grid loses no more"
+    found = [
+        f"{g:.3g} a pixel along axis {axis} ({math.log10(g):.2f} digits)"
+        for axis, g in enumerate(d.growth)
+        if g >= _GROWING
+    ]
+    short = [str(axis) for axis, g in enumerate(d.growth) if math.isnan(g)]
+    if short:
+        found.append(f"not known along axis {' and '.join(short)}, too short for all taps")
+    return ", ".join(found)
+
+
+def _worst(d: Diagnosis) -> str:
+    """Say where an error does most harm."""
+    if d.frequency is not None:
+        pairs = zip(d.frequency, d.spatial_shape, strict=True)
+        periods = [f if 2 * f <= n else f - n for f, n in pairs]
+        return f"errors with {grid_text(periods)} periods across the grid"
+    if d.channel is None:
+        return "-"
+    place = "at any pixel" if d.pixel is None else f"at pixel {d.pixel}"
+    return f"errors in channel {d.channel} {place}"
+
+
+def _step(name: str, d: Diagnosis) -> str:
+    growth = ", ".join("?" if math.isnan(g) else f"{g:.3g}" for g in d.growth or ()) or "-"
+    return (
+        f"{name + ' ' + d.name:28.28}{d.condition:>10.3g}  "
+        f"{d.digits_float32:>7.1f} {d.digits_float64:>7.1f}  {growth}"
+    )
