@@ -261,7 +261,7 @@ class CircularFamily:
         flipped = xp.flip(xp.permute_dims(w, (1, 0, *axes)), axis=axes)
         for axis, k in zip(axes, self.kernel_size, strict=True):
             if k % 2 == 0:
-                first = flipped[(slice(None),) * axis + (slice(0, 1),)]
+                first = flipped[(*(slice(None),) * axis, slice(0, 1), ...)]
                 flipped = xp.concat([flipped, xp.zeros_like(first)], axis=axis)
         return flipped
 
