@@ -89,8 +89,8 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
     write = terminalreporter.write_line
     terminalreporter.section("ran and not run")
     write(f"ran: {ran} tests, {counts['failed']} failed, {counts['error']} with errors around them")
-    for reason, count in Counter(_reason(report) for report in stats.get("skipped", ())).items():
-        write(f"not run: {count} tests: {reason}")
+    for why, count in Counter(_reason(report) for report in stats.get("skipped", ())).items():
+        write(f"not run: {count} tests: {why}")
     if left := max(_deselected.values(), default=0):
         options = config.option
         chosen = [f"-m {options.markexpr!r}"] * bool(options.markexpr)

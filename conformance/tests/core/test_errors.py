@@ -282,10 +282,13 @@ WRONG: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
 
 @pytest.mark.parametrize("name", WRONG)
 def test_wrong_input(name: str) -> None:
+    """The error is of its kind, says what is wrong, and names what to do."""
     call, error, message = WRONG[name]
     with pytest.raises(error, match=message) as caught:
         call()
     assert type(caught.value) is error
+    to_do = r"expected|no array named|has one direction|needs an odd"
+    assert re.search(to_do, str(caught.value))
 
 
 def test_float_direction_is_refused() -> None:
@@ -347,14 +350,6 @@ def test_empty_batch_and_odd_memory(name: str) -> None:
     np.testing.assert_array_equal(odd, x)
     for key, array in conv.parameters().items():
         np.testing.assert_array_equal(array, before[key])
-
-
-def test_messages_name_what_to_do() -> None:
-    for name, (call, error, _) in WRONG.items():
-        with pytest.raises(error) as caught:
-            call()
-        text = str(caught.value)
-        assert re.search(r"expected|no array named|has one direction|needs an odd", text), name
 
 
 def test_none_is_no_array() -> None:

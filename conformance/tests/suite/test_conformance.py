@@ -44,20 +44,32 @@ def _tasks(library: Any, names: list[str]) -> list[Task]:
     return [*tasks(full, names, most), *tasks(half, few, most), *tasks(full, few, ["autodiff"])]
 
 
-@pytest.mark.parametrize("part", range(_PARTS))
-@pytest.mark.parametrize("library", LIBRARIES, ids=lambda library: library.name)
-def test_every_case_obeys_every_law(library: Any, part: int) -> None:
-    reason = library.absent()
-    if reason:
-        pytest.skip(reason)
-    names = [case.name for case in CASES][part::_PARTS]
-    todo = _tasks(library, names)
+def _require_that_laws_hold(todo: list[Task]) -> None:
     found = [o for task in todo for o in perform(task)]
     results, stale = expected.mark([r for o in found for r in o.results], expected.load())
     spoken = 10 * sum(len(task.columns) for task in todo if len(task.laws) > 1)
     assert sum(r.status == "pass" for r in results) > spoken
     assert not [(r.reproduce, r.what, r.error, r.bound) for r in results if r.bad]
     assert not stale
+
+
+@pytest.mark.parametrize("part", range(_PARTS))
+@pytest.mark.parametrize("library", LIBRARIES, ids=lambda library: library.name)
+def test_every_case_obeys_every_law(library: Any, part: int) -> None:
+    reason = library.absent()
+    if reason:
+        pytest.skip(reason)
+    _require_that_laws_hold(_tasks(library, [case.name for case in CASES][part::_PARTS]))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("part", range(_PARTS))
+def test_every_case_obeys_every_law_in_jax_eagerly(part: int) -> None:
+    """JAX compiles eager code as well, operation by operation: what jit runs, in more time."""
+    (jax,) = (library for library in LIBRARIES if library.name == "jax")
+    names = [case.name for case in CASES if case.name not in QUICK][part::_PARTS]
+    eager = [c for c in jax.columns() if c.mode == "eager" and c.dtype in ("float64", "float32")]
+    _require_that_laws_hold(tasks(eager, names, [law for law in LAWS if law != "autodiff"]))
 
 
 # of torch's own code

@@ -1,0 +1,14 @@
+"""Cases of the conformance suite, by name."""
+
+from __future__ import annotations
+
+from invconv_conformance.cases import CASES
+from invconv_conformance.cases.case import Case
+
+
+def cases_named(*names: str) -> list[Case]:
+    """Return cases in the order of the list of all; an unknown name is an error."""
+    found = [case for case in CASES if case.name in names]
+    if unknown := set(names) - {case.name for case in found}:
+        raise ValueError(f"no case is named {', '.join(sorted(unknown))}")
+    return found
