@@ -158,29 +158,3 @@ MATMUL = Rule(
     lambda settings, saved, bar, wanted: rules.matmul_vjp(saved[0], saved[1], bar, wanted),
     lambda settings, saved, a, b: rules.matmul_jvp(saved[0], saved[1], a, b),
 )
-
-
-class _Formed(Function):  # type: ignore[misc]
-    """The matrix of a factored 1x1 convolution, with the derivative that the core has for it.
-
-    Recorded as it is, it would be some thirty operations.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, conv: Any, *tensors: Tensor) -> Tensor:
-        names = [name for name in conv.parameters() if name != "bias"]
-        ctx.conv, ctx.names = conv._with(dict.fromkeys(names)), names
-        ctx.save_for_backward(*tensors)
-        return conv._matrix()
-
-    @staticmethod
-    def backward(ctx: Any, bar: Tensor) -> tuple[Any, ...]:
-        conv = ctx.conv._with(dict(zip(ctx.names, ctx.saved_tensors, strict=True)))
-        gradients = conv._weights_vjp(bar)
-        return None, *(gradients[name] for name in ctx.names)
-
-
-def formed(conv: Any, tensors: list[Tensor]) -> Tensor:
-    """Return W of an operator whose trained arrays, but for the bias, are these tensors."""
-    matrix: Tensor = _Formed.apply(conv, *tensors)
-    return matrix

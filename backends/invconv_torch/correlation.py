@@ -21,7 +21,7 @@ from invconv_torch.precision import full_precision
 Tensor: TypeAlias = torch.Tensor
 Shape: TypeAlias = tuple[int, ...]
 
-_FEW, _NARROW = 256, 24  # pixels and channels: see `prefers_kernel`
+_FEW, _NARROW = 64, 48  # pixels and channels: see `prefers_kernel`
 _PLAIN = (Tensor, torch.nn.Parameter)
 _CONV = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
 
@@ -122,10 +122,10 @@ def convolution_vjp(grid: Grid, count: int, wrap: bool, x: Tensor, y_bar: Tensor
 
 
 def prefers_kernel(x: Tensor) -> bool:
-    """Whether the compiled kernel is the faster one by a fifth, forward and gradient.
+    """Tell whether the compiled kernel is used, forward and gradient: where it is the faster one.
 
     ``python -m invconv_benchmarks.studies.torch_convolutions`` compares them: PyTorch's own
-    convolution is faster in float32 only, with many channels on few pixels, which leave vectors
+    convolution is as fast in float32 only, with many channels on few pixels, which leave vectors
     half empty.
     """
     if x.device.type != "cpu" or type(x) not in _PLAIN or not x.is_contiguous():
@@ -146,7 +146,9 @@ def correlate_compiled(offsets: tuple[Offset, ...], wrap: bool, taps: Tensor, x:
     found = compiled_correlation(x.shape[1], tuple(x.shape[2:]), offsets, wrap, x.element_size())
     if found is None:  # no tap reaches a pixel
         return torch.zeros_like(x)
-    x, taps = x.resolve_neg(), taps.resolve_neg().contiguous()
+    x, taps = x.resolve_neg(), taps.resolve_neg()
+    if not taps.is_contiguous():
+        taps = taps.contiguous()
     y = torch.empty_like(x)
     addresses = taps.data_ptr(), x.data_ptr(), y.data_ptr()
     found.run(*addresses, x.shape[0], torch.get_num_threads(), taps, x, y)

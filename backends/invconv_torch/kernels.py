@@ -5,10 +5,13 @@
 
 from __future__ import annotations
 
-from typing import TypeAlias
+import math
+from dataclasses import dataclass
+from typing import Any, TypeAlias
 
 import torch
 
+from invconv.arrays.stencil import kernel_of, taps_of
 from invconv.kernels.families import (
     CausalFamily,
     CircularFamily,
@@ -20,7 +23,7 @@ from invconv.kernels.families import (
 )
 from invconv_torch import correlation
 from invconv_torch.correlation import convolve, convolve_vjp, prefers_kernel
-from invconv_torch.precision import full_precision
+from invconv_torch.precision import full_precision, nothing_reduces
 from invconv_torch.solvers import CausalFactor, Factor, MatrixFactor, SpectralFactor
 
 Tensor: TypeAlias = torch.Tensor
@@ -34,9 +37,9 @@ def apply(family: LinearFamily, w: Tensor, x: Tensor) -> Tensor:
         return correlate(family.offsets, family.wrap, _taps(family, w), x)
     if isinstance(family, ScaleFamily):
         return w.view(-1, *[1] * (x.ndim - 2)) * x
+    if isinstance(family, MatrixFamily):
+        return matmul(None, w, x.flatten(2)).view(x.shape)
     with full_precision(x):
-        if isinstance(family, MatrixFamily):
-            return torch.matmul(w, x.flatten(2)).view(x.shape)
         assert isinstance(family, TriangularFamily)
         return torch.matmul(w.tril() if family.lower else w.triu(), x)
 
@@ -60,24 +63,62 @@ def _taps(family: LinearFamily, w: Tensor) -> Tensor:
     """Return the taps (T, C, C) of a correlation, without those that are masked."""
     if isinstance(family, StencilFamily):
         return w
-    taps = w.flatten(2).permute(2, 0, 1)
-    if isinstance(family, CausalFamily):
-        taps = taps[family.first :].clone(memory_format=torch.contiguous_format)
-        (taps[0].tril_ if family.lower else taps[0].triu_)()
-    return taps
+    assert isinstance(family, CausalFamily | CircularFamily)
+    places = _layout(family, w.shape[0], w.device)
+    taps = w.take(places.of_taps)
+    return taps if places.masked_taps is None else taps.masked_fill_(places.masked_taps, 0)
 
 
 def _kernel(family: LinearFamily, taps: Tensor) -> Tensor:
-    """Undo `_taps`, which it may overwrite."""
+    """Return the kernel (C, C, *k) with these taps; masked entries are zero."""
     if isinstance(family, StencilFamily):
         return taps
-    if isinstance(family, CausalFamily):
-        (taps[0].tril_ if family.lower else taps[0].triu_)()
-        if family.first:
-            blank = taps.new_zeros((family.first, *taps.shape[1:]))
-            taps = torch.cat([blank, taps])
     assert isinstance(family, CausalFamily | CircularFamily)
-    return taps.permute(1, 2, 0).reshape(*taps.shape[1:], *family.kernel_size)
+    places = _layout(family, taps.shape[1], taps.device)
+    kernel = taps.take(places.of_kernel)
+    return kernel if places.masked_kernel is None else kernel.masked_fill_(places.masked_kernel, 0)
+
+
+@dataclass(frozen=True)
+class _Layout:
+    """Where the entries of taps are in a kernel, and the other way round."""
+
+    of_taps: Tensor
+    masked_taps: Tensor | None
+    of_kernel: Tensor
+    masked_kernel: Tensor | None
+
+
+_layouts: dict[Any, _Layout] = {}
+_MOST = 64  # of them
+
+
+def _layout(family: CausalFamily | CircularFamily, channels: int, device: Any) -> _Layout:
+    key = family.text, channels, device
+    found = _layouts.get(key)
+    if found is None:
+        if len(_layouts) >= _MOST:
+            _layouts.clear()
+        with torch.inference_mode(False):
+            found = _layouts[key] = _new_layout(family, channels, device)
+    return found
+
+
+def _new_layout(family: CausalFamily | CircularFamily, channels: int, device: Any) -> _Layout:
+    size = (channels, channels, *family.kernel_size)
+    of_taps = taps_of(torch.arange(math.prod(size)).reshape(size))
+    first = family.first if isinstance(family, CausalFamily) else 0
+    seen = torch.ones_like(of_taps, dtype=torch.bool)
+    seen[:first] = False
+    if isinstance(family, CausalFamily):
+        seen[first] = seen[first].tril() if family.lower else seen[first].triu()
+    places = torch.zeros(math.prod(size), dtype=torch.int64)
+    places[of_taps[first:].flatten()] = torch.arange(of_taps[first:].numel())
+    masked = ~seen[first:], ~kernel_of(seen, family.kernel_size)
+    given = (t.to(device) for t in (of_taps[first:].contiguous(), places.reshape(size)))
+    masks = (m.to(device) if m.any() else None for m in masked)
+    taps, kernel = given
+    return _Layout(taps, next(masks), kernel, next(masks))
 
 
 def factor(family: LinearFamily, w: Tensor, shape: tuple[int, ...], quiet: bool) -> Factor | None:
@@ -110,5 +151,7 @@ def solve(factored: tuple[LinearFamily, Factor | None], w: Tensor, y: Tensor) ->
 
 def matmul(_: None, a: Tensor, b: Tensor) -> Tensor:
     """Return A B."""
+    if a.device.type == "cpu" and nothing_reduces("cpu"):
+        return torch.matmul(a, b)
     with full_precision(a):
         return torch.matmul(a, b)

@@ -11,8 +11,11 @@ from torch import nn
 import invconv as ic
 from invconv.operators.base.calls import as_batch
 from invconv.operators.base.operator import require_operator
+from invconv.operators.base.prepared import PreparedInverse
 from invconv_torch.precision import autocasting
-from invconv_torch.remembered import RememberedInverses, differentiable, may_be_kept
+from invconv_torch.remembered import RememberedInverses, may_be_kept
+from invconv_torch.traced import traced
+from invconv_torch.whole import invert
 
 Tensor: TypeAlias = torch.Tensor
 
@@ -150,26 +153,31 @@ class InvertibleModule(nn.Module):  # type: ignore[misc]
             return self._inverse(self._cast(z))
 
     def _inverse(self, z: Tensor) -> tuple[Tensor, Tensor]:
-        if self.training:
-            conv = self.operator()
-            shape = as_batch(conv, "z", z).spatial_shape
-            return conv.prepare(shape, check=False).inverse_and_log_det(z)
+        kept = None if self.training else self._kept(z)
+        if kept is not None and not torch.is_grad_enabled():
+            return kept.inverse_and_log_det(z)
+        conv = self.operator()
+        call = as_batch(conv, "z", z)
+        if kept is None and traced():
+            return conv.prepare(call.spatial_shape, check=False).inverse_and_log_det(z)
+        x, log_det = invert(call.x, call.conv, kept._state if kept else None)
+        return call.restore_shape(x), call.broadcast(log_det)
+
+    def _kept(self, z: Tensor) -> PreparedInverse | None:
+        """Return the inverse that is remembered for a grid, or None where none may be."""
         tensors: list[Tensor] = []
         self._collect(tensors)
-        shape, recorded = tuple(z.shape[2:]), torch.is_grad_enabled()
-        keep = may_be_kept(tensors, z)
-        if keep and self._inverses is None:
+        if not may_be_kept(tensors, z):
+            return None
+        if self._inverses is None:
             self._inverses = RememberedInverses()
-        prepared = self._inverses.find(shape, tensors) if keep and self._inverses else None
-        if prepared is not None and not recorded:
-            return prepared.inverse_and_log_det(z)
-        conv = self.operator()
-        shape = as_batch(conv, "z", z).spatial_shape
-        if not keep or self._inverses is None:
-            return conv.prepare(shape, check=False).inverse_and_log_det(z)
-        if prepared is None:
-            prepared = self._inverses.prepare(conv, shape, tensors)
-        return differentiable(prepared, conv, z) if recorded else prepared.inverse_and_log_det(z)
+        shape = tuple(z.shape[2:])
+        found = self._inverses.find(shape, tensors)
+        if found is None:
+            conv = self.operator()
+            as_batch(conv, "z", z)  # which refuses what does not fit
+            found = self._inverses.prepare(conv, shape, tensors)
+        return found
 
     def _collect(self, found: list[Tensor]) -> None:
         """Append all tensors that the operator is made of."""

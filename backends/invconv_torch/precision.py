@@ -85,18 +85,21 @@ def autocasting(kind: str) -> bool:
     return bool(known and torch.is_autocast_enabled(kind))
 
 
+def nothing_reduces(kind: str) -> bool:
+    """Tell at little cost that products on a CPU have full precision; False: look closer."""
+    if _depth or _getter is None or torch.is_autocast_enabled(kind):
+        return False
+    found = _getter("mkldnn", "matmul"), _getter("mkldnn", "conv")
+    return found[0] not in _REDUCED and found[1] not in _REDUCED
+
+
 def full_precision(x: torch.Tensor) -> AbstractContextManager[None]:
     """Compute in the dtype of the operands on the device of ``x``, and put everything back.
 
     Where several threads compute, the last one to leave puts it back.
     """
     kind = x.device.type
-    quick = kind == "cpu" and not _depth and not torch.is_autocast_enabled("cpu")
-    if (
-        quick
-        and _getter
-        and not {_getter("mkldnn", "matmul"), _getter("mkldnn", "conv")} & _REDUCED
-    ):
+    if kind == "cpu" and nothing_reduces(kind):
         return _AS_IT_IS
     with _lock:  # nobody changes the switches while they are looked at
         plain = not _depth.get(kind) and not autocasting(kind) and not _switches(kind)

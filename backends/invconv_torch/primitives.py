@@ -16,18 +16,29 @@ from invconv.kernels.families import (
     TriangularFamily,
 )
 from invconv_torch import kernels
-from invconv_torch.autodiff import APPLY, GRAM, MATMUL, SOLVE, formed, run
+from invconv_torch.autodiff import APPLY, GRAM, MATMUL, SOLVE, run
 from invconv_torch.solvers import Factor
-from invconv_torch.traced import Watch, in_forward_mode, traced, watch
+from invconv_torch.traced import in_forward_mode, traced
+from invconv_torch.whole import LogAbsDet, evaluate, records
+
+__all__ = [
+    "apply",
+    "correlate",
+    "correlate_kernel_vjp",
+    "evaluate",
+    "factor",
+    "gram",
+    "log_abs_det",
+    "matmul",
+    "triangular_solve",
+]
 
 Tensor: TypeAlias = torch.Tensor
 _TRIANGLES = {lower: TriangularFamily(lower) for lower in (False, True)}
 
 
-def matmul(a: Tensor, b: Tensor) -> Tensor:
-    """See `invconv.kernels.primitives.matmul`."""
-    return run(MATMUL, None, a, b)
-
+# See `invconv.kernels.primitives.matmul`.
+matmul = functools.partial(run, MATMUL, None)  # of two tensors
 
 # See `invconv.kernels.maps`.
 apply = functools.partial(run, APPLY)  # of a family, its weights and x
@@ -61,21 +72,15 @@ def triangular_solve(matrix: Tensor, rhs: Tensor, *, lower: bool) -> Tensor:
 
 def log_abs_det(matrices: Tensor) -> Tensor:
     """See `invconv.kernels.primitives.log_abs_det`."""
-    if not in_forward_mode():
+    if traced() and not in_forward_mode():
         return torch.linalg.slogdet(matrices)[1]
-    # the derivative that slogdet has in forward mode has none itself: PyTorch takes it for zero
+    # slogdet takes half as long again; and the derivative that it has in forward mode has none
+    # itself: PyTorch takes it for zero
+    if records(matrices, []):
+        logs: Tensor = LogAbsDet.apply(matrices)
+        return logs
     factors = torch.linalg.lu_factor_ex(matrices)[0]
     return factors.diagonal(dim1=-2, dim2=-1).abs().log().sum(-1)
-
-
-def matrix_of(like: Tensor, conv: Any) -> Tensor:
-    """See `invconv.operators.pointwise.factored.matrix_of`."""
-    tensors = [t for name, t in conv.parameters().items() if name != "bias"]
-    recorded = any(t.requires_grad for t in tensors)
-    if not recorded or watch(like, tensors[0]) is not Watch.AUTOGRAD or in_forward_mode():
-        matrix: Tensor = conv._matrix()
-        return matrix
-    return formed(conv, tensors)
 
 
 @dataclass(frozen=True, eq=False)

@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 
 import torch
 from torch import nn
-from torch.autograd import Function, forward_ad
+from torch.autograd import forward_ad
 
 import invconv as ic
 from invconv.operators.base.prepared import PreparedInverse
@@ -94,40 +94,3 @@ class RememberedInverses:
         if len(self._kept) > _GRIDS:
             self._kept.popitem(last=False)
         return kept.prepared
-
-
-def differentiable(
-    prepared: PreparedInverse, conv: ic.InvertibleConv, z: Tensor
-) -> tuple[Tensor, Tensor]:
-    """Return ``prepared.inverse_and_log_det(z)``, differentiable in all its arrays."""
-    named = conv.parameters()
-    result: tuple[Tensor, Tensor] = _Prepared.apply(
-        prepared, conv, tuple(named), z, *named.values()
-    )
-    return result
-
-
-class _Prepared(Function):  # type: ignore[misc]
-    """A prepared inverse, with the core's own derivative."""
-
-    @staticmethod
-    def forward(
-        prepared: PreparedInverse,
-        conv: ic.InvertibleConv,
-        names: tuple[str, ...],
-        z: Tensor,
-        *arrays: Tensor,
-    ) -> tuple[Tensor, Tensor]:
-        return prepared.inverse_and_log_det(z)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
-        _, ctx.conv, ctx.names, z, *arrays = inputs
-        ctx.save_for_backward(z, *arrays)
-
-    @staticmethod
-    def backward(ctx: Any, x_bar: Tensor, log_det_bar: Tensor) -> tuple[Any, ...]:
-        z, *arrays = ctx.saved_tensors
-        conv = ctx.conv.replace(**dict(zip(ctx.names, arrays, strict=True)))
-        gradients, z_bar = conv.inverse_vjp(z, x_bar.contiguous(), log_det_bar, check=False)
-        return None, None, None, z_bar, *(gradients[name] for name in ctx.names)

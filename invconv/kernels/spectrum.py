@@ -7,6 +7,7 @@ the rest are complex conjugates.
 
 from __future__ import annotations
 
+import functools
 import math
 from dataclasses import dataclass
 from typing import Any
@@ -18,9 +19,12 @@ from invconv.arrays.registry import Primitive
 from invconv.kernels.primitives import inverse_or_nan, log_abs_det, matmul, split_singular
 from invconv.kernels.solver import Solver
 
+Phases = np.ndarray[Any, np.dtype[np.float64]]
+
 # An explicit inverse is as good as a solve only where the matrix is well conditioned: its error
 # grows with the square of the condition number.
 _INVERSE_LIMIT = 10.0
+_AT_ONCE = 2**16  # taps times pixels, up to which all phases are kept
 _TURN = 2j * np.pi  # here, since torch.compile takes pi for an input in dynamic code
 
 
@@ -49,12 +53,38 @@ def phases(kernel_size: Shape, dilation: Shape, shape: Shape) -> list[np.ndarray
 def kernel_spectrum(kernel: Array, dilation: Shape, shape: Shape) -> Array:
     """Return K_hat(f) = sum over t of K[..., t] exp(2 pi i f . offset(t) / n), shape (F, C, C)."""
     xp = namespace(kernel)
+    kernel_size = tuple(map(int, kernel.shape[2:]))
+    if readable(kernel) and size(kernel_size) * size(shape) <= _AT_ONCE:
+        return _spectrum_at_once(kernel, *_all_phases(kernel_size, dilation, tuple(shape)))
     spectrum = xp.astype(kernel, complex_dtype(kernel))
-    for phase in phases(tuple(map(int, kernel.shape[2:])), dilation, shape):
+    for phase in phases(kernel_size, dilation, shape):
         factor = constant(phase, kernel, complex_dtype(kernel))
         spectrum = _contract(spectrum, factor)
     channels = kernel.shape[0]
     return xp.permute_dims(xp.reshape(spectrum, (channels, channels, -1)), (2, 0, 1))
+
+
+def _spectrum_at_once(kernel: Array, cosines: Phases, sines: Phases) -> Array:
+    """Return the spectrum by a product of all taps with all frequencies, of small kernels."""
+    xp, channels = namespace(kernel), kernel.shape[0]
+    rows = xp.reshape(kernel, (channels * channels, -1))
+    parts = [
+        xp.astype(matmul(rows, constant(part, kernel, kernel.dtype)), complex_dtype(kernel))
+        for part in (cosines, sines)
+    ]
+    spectrum = xp.reshape(parts[0] + 1j * parts[1], (channels, channels, -1))
+    return xp.permute_dims(spectrum, (2, 0, 1))
+
+
+@functools.lru_cache(maxsize=32)
+def _all_phases(kernel_size: Shape, dilation: Shape, shape: Shape) -> tuple[Phases, Phases]:
+    """Return the real and imaginary parts of exp(2 pi i f . offset(t) / n), shape (T, F)."""
+    joint = np.ones((1, 1), complex)
+    for phase in phases(kernel_size, dilation, shape):
+        joint = np.einsum("tf,ug->tufg", joint, phase).reshape(
+            len(joint) * len(phase), joint.shape[1] * phase.shape[1]
+        )
+    return joint.real.copy(), joint.imag.copy()
 
 
 def _contract(a: Array, factor: Array) -> Array:

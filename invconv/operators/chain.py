@@ -9,10 +9,10 @@ from typing import Any, Self
 
 from invconv.arrays.derived import derived
 from invconv.arrays.namespaces import Array, Shape, require_alike
-from invconv.kernels.primitives import matmul, multiply
+from invconv.kernels.primitives import matmul, multiply, per_channel
 from invconv.operators.base.conditions import in_one_norm
 from invconv.operators.base.operator import InvertibleConv, require_operator
-from invconv.operators.base.protocol import Gradients
+from invconv.operators.base.protocol import BOTH, Gradients
 from invconv.solve.state import Forward, Map, State, one_after_another
 from invconv.trust.condition import Condition
 
@@ -96,12 +96,21 @@ class Composite(InvertibleConv):
             points.append(step._forward(points[-1]))
         return points
 
-    def _apply_vjp(self, x: Array, y_bar: Array) -> tuple[Gradients, Array]:
+    def _forward_saving(self, x: Array) -> tuple[Array, Any]:
+        memos = []
+        for step in self._steps:
+            x, memo = step._forward_saving(x)
+            memos.append(memo)
+        bias = getattr(self, "bias", None)
+        return x if bias is None else x + per_channel(bias, x), memos
+
+    def _apply_vjp(
+        self, memo: Any, y_bar: Array, wanted: tuple[bool, bool] = BOTH
+    ) -> tuple[Gradients, Array]:
         gradients: Gradients = {}
-        inputs = self._trajectory(x)[:-1]
-        steps = list(self._parts().items())
-        for (prefix, step), start in zip(reversed(steps), reversed(inputs), strict=True):
-            more, y_bar = step._forward_vjp(start, y_bar)
+        steps = list(zip(self._parts().items(), memo, strict=True))
+        for i, ((prefix, step), kept) in reversed(list(enumerate(steps))):
+            more, y_bar = step._forward_vjp(kept, y_bar, (wanted[0], wanted[1] or i > 0))
             gradients |= {f"{prefix}.{name}": g for name, g in more.items()}
         return gradients, y_bar
 
@@ -267,13 +276,18 @@ class Inverse(InvertibleConv):
         apply, solve = self.conv._transposed_maps(shape)
         return solve, apply
 
-    def _apply_vjp(self, x: Array, y_bar: Array) -> tuple[Gradients, Array]:
+    def _forward_saving(self, x: Array) -> tuple[Array, Any]:
         y = self._apply(x)
-        gradients, x_bar = self.conv._inverse_vjp(x, y, y_bar)
+        return y, (x, y)
+
+    def _apply_vjp(
+        self, memo: Any, y_bar: Array, wanted: tuple[bool, bool] = BOTH
+    ) -> tuple[Gradients, Array]:
+        gradients, x_bar = self.conv._inverse_vjp(memo[0], memo[1], y_bar)
         return self._renamed(gradients), x_bar
 
     def _solve_vjp(self, y: Array, x: Array, x_bar: Array) -> tuple[Gradients, Array]:
-        gradients, y_bar = self.conv._forward_vjp(y, x_bar)
+        gradients, y_bar = self.conv._forward_vjp(self.conv._forward_saving(y)[1], x_bar)
         return self._renamed(gradients), y_bar
 
     def _log_det(self, shape: Shape) -> Array:

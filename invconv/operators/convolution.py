@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from invconv.arrays.derived import derived
 from invconv.arrays.namespaces import Array, Shape
@@ -44,7 +45,7 @@ class Convolution(Linear):
     def _weights(self) -> Array:
         return self.kernel
 
-    def _weights_vjp(self, w_bar: Array) -> Gradients:
+    def _weights_vjp(self, w_bar: Array, memo: Any = None) -> Gradients:
         return {"kernel": w_bar}
 
     @property

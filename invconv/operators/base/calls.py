@@ -66,6 +66,8 @@ class Call:
 
     def broadcast(self, log_det: Array) -> Array:
         """Return a log-determinant once for every sample."""
+        if hasattr(log_det, "expand"):  # PyTorch's: quicker
+            return log_det.expand(self.batch_shape).clone()
         every = zeros(self.batch_shape, log_det) + log_det
         return every if self.batch_shape else as_array(every)
 

@@ -11,17 +11,17 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from dataclasses import dataclass
+from typing import Any
 
 from invconv.arrays.errors import SingularConvError
 from invconv.arrays.namespaces import Array, Shape, readable, to_float
 from invconv.kernels import maps, rules
 from invconv.kernels.families import LinearFamily
+from invconv.kernels.primitives import per_channel
 from invconv.kernels.solver import Solver
 from invconv.operators.base.operator import InvertibleConv
-from invconv.operators.base.protocol import Gradients
+from invconv.operators.base.protocol import BOTH, Gradients
 from invconv.solve.state import Map, State
-
-_BOTH = (True, True)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -37,8 +37,12 @@ class Linear(InvertibleConv):
     def _weights(self) -> Array:
         """Return w."""
 
+    def _weights_saving(self) -> tuple[Array, Any]:
+        """Return w, and what its derivative would have to compute again."""
+        return self._weights(), None
+
     @abstractmethod
-    def _weights_vjp(self, w_bar: Array) -> Gradients:
+    def _weights_vjp(self, w_bar: Array, memo: Any = None) -> Gradients:
         """Return the gradients of <w_bar, w> with respect to the parameters."""
 
     @property
@@ -84,13 +88,21 @@ class Linear(InvertibleConv):
             )
         return log_det, known
 
-    def _apply_vjp(self, x: Array, y_bar: Array) -> tuple[Gradients, Array]:
-        w_bar, x_bar = rules.apply_vjp(self._family, self._weights(), x, y_bar, _BOTH)
-        return self._weights_vjp(w_bar), x_bar
+    def _forward_saving(self, x: Array) -> tuple[Array, Any]:
+        w, parts = self._weights_saving()
+        y, bias = maps.apply(self._family, w, x), getattr(self, "bias", None)
+        return y if bias is None else y + per_channel(bias, y), (x, w, parts)
+
+    def _apply_vjp(
+        self, memo: Any, y_bar: Array, wanted: tuple[bool, bool] = BOTH
+    ) -> tuple[Gradients, Array]:
+        x, w, parts = memo
+        w_bar, x_bar = rules.apply_vjp(self._family, w, x, y_bar, wanted)
+        return self._weights_vjp(w_bar, parts) if wanted[0] else {}, x_bar
 
     def _solve_vjp(self, y: Array, x: Array, x_bar: Array) -> tuple[Gradients, Array]:
         transposed = self._factor_transposed(tuple(x.shape[2:])).solve
-        w_bar, y_bar = rules.solve_vjp(self._family, transposed, x, x_bar, _BOTH)
+        w_bar, y_bar = rules.solve_vjp(self._family, transposed, x, x_bar, BOTH)
         return self._weights_vjp(w_bar), y_bar
 
     def _linear_maps(self, shape: Shape) -> tuple[Map, Map]:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from invconv.arrays.namespaces import Array, Shape, as_array, cast, namespace
+from invconv.arrays.registry import Primitive
 from invconv.arrays.settings import flag, instead
 from invconv.operators.base.calls import Call, as_batch, require_cotangent, require_spatial_shape
 from invconv.operators.base.checks import warn_of_loss
@@ -98,11 +99,10 @@ class InvertibleConv(Protocol):
     def forward_and_log_det(self, x: Array) -> tuple[Array, Array]:
         """Return y = K x + b and log|det K|, the latter broadcast to the batch shape."""
         call = as_batch(self, "x", x)
-        y = call.conv._forward(call.x)
+        y, log_det = evaluate(call.x, call.conv)
         if self._inverts_forward:
             self._check_forward(call.spatial_shape, y)
-        y = call.restore_shape(y)
-        return y, call.broadcast(call.conv._log_det(tuple(call.x.shape[2:])))
+        return call.restore_shape(y), call.broadcast(log_det)
 
     def inverse_and_log_det(self, y: Array) -> tuple[Array, Array]:
         """Return x = K^-1 (y - b) and log|det K^-1|, the latter broadcast to the batch shape."""
@@ -191,7 +191,8 @@ class InvertibleConv(Protocol):
         x_bar : array, shape (*batch, C, *spatial)
         """
         call = as_batch(self, "x", x)
-        gradients, x_bar = call.conv._forward_vjp(call.x, call.alike("y_bar", y_bar))
+        memo = call.conv._forward_saving(call.x)[1]
+        gradients, x_bar = call.conv._forward_vjp(memo, call.alike("y_bar", y_bar))
         self._check_forward(call.spatial_shape, x_bar)
         return self._finish(call, gradients, log_det_bar, 1), call.restore_shape(x_bar)
 
@@ -233,6 +234,15 @@ class InvertibleConv(Protocol):
             gradients = gradients | {name: gradients[name] + g for name, g in more.items()}
         dtype = self._reference()[1].dtype
         return {name: cast(gradients[name], dtype) for name in self.parameters()}
+
+
+@Primitive
+def evaluate(x: Array, conv: InvertibleConv) -> tuple[Array, Array]:
+    """Return K x + b and log|det K|, for x (B, C, *spatial).
+
+    A library that records derivatives may record one for the whole, by the operator's own.
+    """
+    return conv._forward(x), conv._log_det(tuple(x.shape[2:]))
 
 
 def require_operator(name: str, value: Any) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
@@ -108,6 +108,26 @@ class Parametrised:
         }
         own = {n: getattr(self, n) for n in (*self._array_names, *self._constant_names)}
         return inner | {n: a for n, a in own.items() if a is not None}
+
+    @derived
+    def _parameter_names(self) -> tuple[str, ...]:
+        """Return the names of `parameters`."""
+        return tuple(self.parameters())
+
+    def _trained(self, found: list[Array]) -> None:
+        """Append the trained arrays, in the order of `parameters`."""
+        if self._part_names:
+            for part in self._parts().values():
+                part._trained(found)
+        for name in self._array_names:
+            if (array := getattr(self, name)) is not None:
+                found.append(array)
+
+    def _retrained(self, arrays: Iterator[Array]) -> Self:
+        """Return a copy with other trained arrays, in the order of `parameters`, unchecked."""
+        parts = [part._retrained(arrays) for part in self._parts().values()]
+        there = [name for name in self._array_names if getattr(self, name) is not None]
+        return self._with({name: next(arrays) for name in there}, parts)
 
     def _map(self, function: Callable[[Array], Array]) -> Self:
         """Return a copy with the function applied to every array."""

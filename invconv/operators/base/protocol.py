@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from invconv.arrays.namespaces import Array, Shape, namespace
 from invconv.kernels.primitives import multiply, per_channel
@@ -23,6 +23,7 @@ from invconv.solve.state import Map, State
 from invconv.trust.condition import Condition
 
 Gradients = dict[str, Array]
+BOTH = (True, True)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -54,7 +55,7 @@ class Protocol(Parametrised, ABC):
 
     def _prime(self) -> None:
         """Compute what depends on no value, so that copies by ``_with`` have it."""
-        _ = self.channels, self.ndim
+        _ = self.channels, self.ndim, self._parameter_names
 
     @abstractmethod
     def _apply(self, x: Array) -> Array:
@@ -65,8 +66,13 @@ class Protocol(Parametrised, ABC):
         """Return the factored map, with its bias."""
 
     @abstractmethod
-    def _apply_vjp(self, x: Array, y_bar: Array) -> tuple[Gradients, Array]:
-        """Return the gradients of <y_bar, K x>, and K^T y_bar."""
+    def _apply_vjp(
+        self, memo: Any, y_bar: Array, wanted: tuple[bool, bool] = BOTH
+    ) -> tuple[Gradients, Array]:
+        """Return the gradients of <y_bar, K x>, and K^T y_bar.
+
+        The memo is what `_forward_saving` kept; ``wanted`` says which of the two are asked for.
+        """
 
     @abstractmethod
     def _solve_vjp(self, y: Array, x: Array, x_bar: Array) -> tuple[Gradients, Array]:
@@ -108,8 +114,14 @@ class Protocol(Parametrised, ABC):
     def _apply_after(self, weight: Array, x: Array) -> Array:
         return self._apply(multiply(weight, x))
 
-    def _forward_vjp(self, x: Array, y_bar: Array) -> tuple[Gradients, Array]:
-        gradients, x_bar = self._apply_vjp(x, y_bar)
+    def _forward_saving(self, x: Array) -> tuple[Array, Any]:
+        """Return K x + b, and what its derivative needs: x, or that of every step."""
+        return self._forward(x), x
+
+    def _forward_vjp(
+        self, memo: Any, y_bar: Array, wanted: tuple[bool, bool] = BOTH
+    ) -> tuple[Gradients, Array]:
+        gradients, x_bar = self._apply_vjp(memo, y_bar, wanted)
         return self._with_bias_gradient(gradients, y_bar, 1), x_bar
 
     def _inverse_vjp(self, y: Array, x: Array, x_bar: Array) -> tuple[Gradients, Array]:

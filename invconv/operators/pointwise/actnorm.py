@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import KW_ONLY, dataclass
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 
@@ -78,7 +78,7 @@ class ActNorm(Linear):
     def _weights(self) -> Array:
         return self._scale()
 
-    def _weights_vjp(self, w_bar: Array) -> Gradients:
+    def _weights_vjp(self, w_bar: Array, memo: Any = None) -> Gradients:
         return {"log_scale": w_bar * self._scale()}
 
     def _log_det(self, shape: Shape) -> Array:

@@ -136,7 +136,7 @@ class Conv1x1(Pointwise):
     def _matrix(self) -> Array:
         return self.weight
 
-    def _weights_vjp(self, w_bar: Array) -> Gradients:
+    def _weights_vjp(self, w_bar: Array, memo: Any = None) -> Gradients:
         return {"weight": w_bar}
 
     def _log_det(self, shape: Shape) -> Array:

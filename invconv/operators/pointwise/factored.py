@@ -6,7 +6,6 @@ from abc import abstractmethod
 from dataclasses import dataclass
 
 from invconv.arrays.namespaces import Array, Shape
-from invconv.arrays.registry import Primitive
 from invconv.kernels.matrices import solver_of_steps
 from invconv.kernels.solver import Solver
 from invconv.kernels.triangular_steps import Transposed, TriangularSteps
@@ -15,23 +14,11 @@ from invconv.operators.pointwise.conv1x1 import Pointwise
 from invconv.solve.state import nan_where_singular
 
 
-@Primitive
-def matrix_of(like: Array, conv: Factored) -> Array:
-    """Return W, shape (C, C), of factors, one of which is ``like``.
-
-    A library that records derivatives may record one, by `Factored._weights_vjp`.
-    """
-    return conv._matrix()
-
-
 @dataclass(frozen=True, eq=False, repr=False)
 class Factored(Pointwise):
     """A matrix W that is never inverted as such: its factors have digits that it has lost."""
 
     _given_factors = True
-
-    def _weights(self) -> Array:
-        return matrix_of(self._reference()[1], self)
 
     @abstractmethod
     def _steps(self) -> TriangularSteps:

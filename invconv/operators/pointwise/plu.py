@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import KW_ONLY, dataclass
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 import scipy.linalg
@@ -146,12 +146,15 @@ class PLUConv1x1(Factored):
         return namespace(self.upper).triu(self.upper, k=1) + diagonal_matrix(self._scale())
 
     def _matrix(self) -> Array:
-        xp = namespace(self.lower)
-        return xp.take(matmul(self._lower(), self._upper()), self.permutation, axis=0)
+        return self._weights_saving()[0]
 
-    def _weights_vjp(self, matrix_bar: Array) -> Gradients:
+    def _weights_saving(self) -> tuple[Array, Any]:
+        xp, factors = namespace(self.lower), (self._lower(), self._upper())
+        return xp.take(matmul(*factors), self.permutation, axis=0), factors
+
+    def _weights_vjp(self, matrix_bar: Array, memo: Any = None) -> Gradients:
         xp = namespace(matrix_bar)
-        lower, upper = self._lower(), self._upper()
+        lower, upper = memo or (self._lower(), self._upper())
         product_bar = matmul(self._inverse_permutation(), matrix_bar)
         lower_bar = matmul(product_bar, xp.matrix_transpose(upper))
         return self._factors_vjp(lower_bar, matmul(xp.matrix_transpose(lower), product_bar))

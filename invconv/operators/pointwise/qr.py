@@ -14,7 +14,7 @@ for a block of reflections at a time, since S costs the square of their number.
 from __future__ import annotations
 
 from dataclasses import KW_ONLY, dataclass
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 
@@ -129,20 +129,23 @@ class QRConv1x1(Factored):
         s = self._compact_wy(v)
         return triangular_solve(s, identity(s.shape[0], s), lower=False)
 
-    def _reflected(self, matrix: Array) -> Array:
-        """Return Q times a matrix (C, M)."""
-        v, _ = self._directions()
-        xp = namespace(v)
+    def _reflections(self) -> tuple[Array, Array, list[tuple[Array, Array]]]:
+        """Return V, the lengths, and a pair (block of V, its T) for each block of reflections."""
+        v, lengths = self._directions()
         count = v.shape[1]
-        for start in reversed(range(0, count, _BLOCK)):
-            block = v[:, start : min(start + _BLOCK, count)]
-            t = self._triangle(block)
-            matrix = matrix - matmul(block, matmul(t, matmul(xp.matrix_transpose(block), matrix)))
+        blocks = [v[:, i : min(i + _BLOCK, count)] for i in range(0, count, _BLOCK)]
+        return v, lengths, [(block, self._triangle(block)) for block in blocks]
+
+    def _reflected(self, matrix: Array, blocks: list[tuple[Array, Array]]) -> Array:
+        """Return Q times a matrix (C, M)."""
+        for v, t in reversed(blocks):
+            inner = matmul(namespace(v).matrix_transpose(v), matrix)
+            matrix = matrix - matmul(v, matmul(t, inner))
         return matrix
 
     def _orthogonal(self) -> Array:
         """Return Q."""
-        return self._reflected(identity(self.channels, self.upper))
+        return self._reflected(identity(self.channels, self.upper), self._reflections()[2])
 
     def _upper(self) -> Array:
         """Return R = U + diag(scale)."""
@@ -151,13 +154,19 @@ class QRConv1x1(Factored):
         return xp.where(on_diagonal, self.scale[:, None], xp.triu(self.upper, k=1))
 
     def _matrix(self) -> Array:
-        return self._reflected(self._upper())
+        return self._weights_saving()[0]
 
-    def _weights_vjp(self, w_bar: Array) -> Gradients:
+    def _weights_saving(self) -> tuple[Array, Any]:
+        v, lengths, blocks = self._reflections()
+        upper = self._upper()
+        t = blocks[0][1] if len(blocks) == 1 else None
+        return self._reflected(upper, blocks), (v, lengths, t, upper)
+
+    def _weights_vjp(self, w_bar: Array, memo: Any = None) -> Gradients:
         xp = namespace(w_bar)
-        v, lengths = self._directions()
-        t = self._triangle(v)
-        q_bar = matmul(w_bar, xp.matrix_transpose(self._upper()))
+        v, lengths, t, upper = memo or self._weights_saving()[1]
+        t = self._triangle(v) if t is None else t
+        q_bar = matmul(w_bar, xp.matrix_transpose(upper))
         # Q^T W_bar, with Q^T = I - V T^T V^T
         inner = matmul(xp.matrix_transpose(t), matmul(xp.matrix_transpose(v), w_bar))
         return self._factors_vjp(v, lengths, t, q_bar, w_bar - matmul(v, inner))

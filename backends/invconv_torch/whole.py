@@ -1,0 +1,117 @@
+"""An operator's call as one node of autograd, with the derivative that the core has for it.
+
+Recorded step by step, a call would be a dozen nodes or more, each of which takes as long as a small
+convolution. `torch.func`, forward mode and torch.compile look inside instead
+(`invconv_torch.autodiff`).
+"""
+
+from __future__ import annotations
+
+from typing import Any, TypeAlias
+
+import torch
+from torch.autograd import Function, forward_ad
+
+from invconv.solve.state import State
+from invconv_torch.traced import traced
+
+Tensor: TypeAlias = torch.Tensor
+Pair: TypeAlias = tuple[Tensor, Tensor]
+
+
+def evaluate(x: Tensor, conv: Any) -> Pair:
+    """See `invconv.operators.base.operator.evaluate`."""
+    tensors: list[Tensor] = []
+    conv._trained(tensors)
+    y = _Forward.apply(conv, x, *tensors) if records(x, tensors) else conv._forward(x)
+    return y, conv._log_det(tuple(x.shape[2:]))
+
+
+def invert(y: Tensor, conv: Any, state: State | None) -> Pair:
+    """Return x = K^-1 (y - b) and log|det K^-1| for y (B, C, *spatial).
+
+    The state is that of the operator, made of detached tensors, or None: then it is factored here.
+    """
+    tensors: list[Tensor] = []
+    conv._trained(tensors)
+    shape = tuple(y.shape[2:])
+    if records(y, tensors):
+        return _Inverse.apply((conv, state), y, *tensors), -conv._log_det(shape)
+    state = state or conv._factor(shape)
+    return state.solve(y), -state.log_det
+
+
+def records(x: Tensor, tensors: list[Tensor]) -> bool:
+    """Tell whether autograd records what is done with tensors, and nobody else looks at it."""
+    if not torch.is_grad_enabled() or traced() or forward_ad._current_level >= 0:
+        return False
+    if x.requires_grad:
+        return True
+    for tensor in tensors:  # noqa: SIM110 - a generator would be a call for each
+        if tensor.requires_grad:
+            return True
+    return False
+
+
+class _Forward(Function):  # type: ignore[misc]
+    @staticmethod
+    def forward(ctx: Any, conv: Any, x: Tensor, *tensors: Tensor) -> Tensor:
+        y: Tensor
+        y, ctx.memo = conv._forward_saving(x)
+        ctx.conv = conv
+        ctx.save_for_backward(x, *tensors)
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, y_bar: Tensor) -> tuple[Any, ...]:
+        x, *tensors = ctx.saved_tensors
+        conv, needed = ctx.conv._retrained(iter(tensors)), ctx.needs_input_grad
+        # for a second derivative the steps are run again, where autograd sees them
+        memo = conv._forward_saving(x)[1] if torch.is_grad_enabled() else ctx.memo
+        wanted = any(needed[2:]), needed[1]
+        gradients, x_bar = conv._forward_vjp(memo, like(y_bar, x), wanted)
+        return None, x_bar if needed[1] else None, *map(gradients.get, conv._parameter_names)
+
+
+class _Inverse(Function):  # type: ignore[misc]
+    @staticmethod
+    def forward(ctx: Any, operator: Any, y: Tensor, *tensors: Tensor) -> Tensor:
+        conv, state = operator
+        ctx.conv = conv
+        x: Tensor = (state or conv._factor(tuple(y.shape[2:]))).solve(y)
+        ctx.save_for_backward(y, x, *tensors)
+        return x
+
+    @staticmethod
+    def backward(ctx: Any, x_bar: Tensor) -> tuple[Any, ...]:
+        y, x, *tensors = ctx.saved_tensors
+        conv = ctx.conv._retrained(iter(tensors))
+        gradients, y_bar = conv._inverse_vjp(y, x, like(x_bar, x))
+        return None, y_bar, *map(gradients.get, conv._parameter_names)
+
+
+class LogAbsDet(Function):  # type: ignore[misc]
+    """log|det A| of matrices (..., C, C), by their LU factors: A_bar = bar A^-H."""
+
+    @staticmethod
+    def forward(ctx: Any, matrices: Tensor) -> Tensor:
+        """Return log|det A|, shape (...)."""
+        factors, pivots, _ = torch.linalg.lu_factor_ex(matrices)
+        ctx.save_for_backward(matrices, factors, pivots)
+        return factors.diagonal(dim1=-2, dim2=-1).abs().log().sum(-1)
+
+    @staticmethod
+    def backward(ctx: Any, bar: Tensor) -> Tensor:
+        """Return the cotangent of the matrices; for a second derivative by one that has one."""
+        matrices, factors, pivots = ctx.saved_tensors
+        if torch.is_grad_enabled():
+            inverse = torch.linalg.inv(matrices)
+        else:
+            unit = torch.eye(matrices.shape[-1], dtype=matrices.dtype, device=matrices.device)
+            inverse = torch.linalg.lu_solve(factors, pivots, unit.expand_as(matrices))
+        return bar[..., None, None] * inverse.mH
+
+
+def like(bar: Tensor, x: Tensor) -> Tensor:
+    """Return a cotangent in the layout of what it belongs to: that of a sum is one number."""
+    return bar.contiguous() if x.is_contiguous() else bar
