@@ -22,7 +22,7 @@ from invconv.kernels.families import (
     TriangularFamily,
 )
 from invconv_torch import correlation
-from invconv_torch.correlation import convolve, convolve_vjp, prefers_kernel
+from invconv_torch.correlation import convolve, convolve_vjp, in_host_memory, prefers_kernel
 from invconv_torch.precision import full_precision, nothing_reduces
 from invconv_torch.solvers import CausalFactor, Factor, MatrixFactor, SpectralFactor
 
@@ -64,7 +64,10 @@ def _taps(family: LinearFamily, w: Tensor) -> Tensor:
     if isinstance(family, StencilFamily):
         return w
     assert isinstance(family, CausalFamily | CircularFamily)
-    places = _layout(family, w.shape[0], w.device)
+    if not in_host_memory(w):
+        taps = taps_of(w, family.first)
+        return _masked(family, taps) if isinstance(family, CausalFamily) else taps
+    places = _layout(family, w.shape[0])
     taps = w.take(places.of_taps)
     return taps if places.masked_taps is None else taps.masked_fill_(places.masked_taps, 0)
 
@@ -74,9 +77,18 @@ def _kernel(family: LinearFamily, taps: Tensor) -> Tensor:
     if isinstance(family, StencilFamily):
         return taps
     assert isinstance(family, CausalFamily | CircularFamily)
-    places = _layout(family, taps.shape[1], taps.device)
+    if not in_host_memory(taps):
+        taps = _masked(family, taps) if isinstance(family, CausalFamily) else taps
+        return torch.as_tensor(kernel_of(taps, family.kernel_size))
+    places = _layout(family, taps.shape[1])
     kernel = taps.take(places.of_kernel)
     return kernel if places.masked_kernel is None else kernel.masked_fill_(places.masked_kernel, 0)
+
+
+def _masked(family: CausalFamily, taps: Tensor) -> Tensor:
+    taps = taps.clone(memory_format=torch.contiguous_format)
+    (taps[0].tril_ if family.lower else taps[0].triu_)()
+    return taps
 
 
 @dataclass(frozen=True)
@@ -93,18 +105,19 @@ _layouts: dict[Any, _Layout] = {}
 _MOST = 64  # of them
 
 
-def _layout(family: CausalFamily | CircularFamily, channels: int, device: Any) -> _Layout:
-    key = family.text, channels, device
+def _layout(family: CausalFamily | CircularFamily, channels: int) -> _Layout:
+    """Return where things are in host memory, where one gather is quicker than some views."""
+    key = family.text, channels
     found = _layouts.get(key)
     if found is None:
         if len(_layouts) >= _MOST:
             _layouts.clear()
         with torch.inference_mode(False):
-            found = _layouts[key] = _new_layout(family, channels, device)
+            found = _layouts[key] = _new_layout(family, channels)
     return found
 
 
-def _new_layout(family: CausalFamily | CircularFamily, channels: int, device: Any) -> _Layout:
+def _new_layout(family: CausalFamily | CircularFamily, channels: int) -> _Layout:
     size = (channels, channels, *family.kernel_size)
     of_taps = taps_of(torch.arange(math.prod(size)).reshape(size))
     first = family.first if isinstance(family, CausalFamily) else 0
@@ -115,10 +128,8 @@ def _new_layout(family: CausalFamily | CircularFamily, channels: int, device: An
     places = torch.zeros(math.prod(size), dtype=torch.int64)
     places[of_taps[first:].flatten()] = torch.arange(of_taps[first:].numel())
     masked = ~seen[first:], ~kernel_of(seen, family.kernel_size)
-    given = (t.to(device) for t in (of_taps[first:].contiguous(), places.reshape(size)))
-    masks = (m.to(device) if m.any() else None for m in masked)
-    taps, kernel = given
-    return _Layout(taps, next(masks), kernel, next(masks))
+    masks = [mask if mask.any() else None for mask in masked]
+    return _Layout(of_taps[first:].contiguous(), masks[0], places.reshape(size), masks[1])
 
 
 def factor(family: LinearFamily, w: Tensor, shape: tuple[int, ...], quiet: bool) -> Factor | None:

@@ -80,7 +80,7 @@ def log_abs_det(matrices: Tensor) -> Tensor:
         logs: Tensor = LogAbsDet.apply(matrices)
         return logs
     factors = torch.linalg.lu_factor_ex(matrices)[0]
-    return factors.diagonal(dim1=-2, dim2=-1).abs().log().sum(-1)
+    return factors.diagonal(dim1=-2, dim2=-1).contiguous().abs().log().sum(-1)
 
 
 @dataclass(frozen=True, eq=False)

@@ -79,7 +79,7 @@ class _Inverse(Function):  # type: ignore[misc]
         conv, state = operator
         ctx.conv = conv
         x: Tensor = (state or conv._factor(tuple(y.shape[2:]))).solve(y)
-        ctx.save_for_backward(y, x, *tensors)
+        ctx.save_for_backward(y if conv._needs_y else None, x, *tensors)
         return x
 
     @staticmethod
@@ -98,7 +98,7 @@ class LogAbsDet(Function):  # type: ignore[misc]
         """Return log|det A|, shape (...)."""
         factors, pivots, _ = torch.linalg.lu_factor_ex(matrices)
         ctx.save_for_backward(matrices, factors, pivots)
-        return factors.diagonal(dim1=-2, dim2=-1).abs().log().sum(-1)
+        return factors.diagonal(dim1=-2, dim2=-1).contiguous().abs().log().sum(-1)
 
     @staticmethod
     def backward(ctx: Any, bar: Tensor) -> Tensor:

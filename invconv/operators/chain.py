@@ -54,7 +54,11 @@ class Composite(InvertibleConv):
 
     def _prime(self) -> None:
         super()._prime()
-        _ = self._inverts_forward
+        _ = self._inverts_forward, self._needs_y
+
+    @derived
+    def _needs_y(self) -> bool:
+        return self._steps[-1]._needs_y
 
     @derived
     def _inverts_forward(self) -> bool:
@@ -114,7 +118,7 @@ class Composite(InvertibleConv):
             gradients |= {f"{prefix}.{name}": g for name, g in more.items()}
         return gradients, y_bar
 
-    def _solve_vjp(self, y: Array, x: Array, x_bar: Array) -> tuple[Gradients, Array]:
+    def _solve_vjp(self, y: Array | None, x: Array, x_bar: Array) -> tuple[Gradients, Array]:
         gradients: Gradients = {}
         points = [*self._trajectory(x)[:-1], y]
         for (prefix, step), start, end in zip(
@@ -233,6 +237,7 @@ class Inverse(InvertibleConv):
 
     _part_names = ("conv",)
     _inverts_forward = True
+    _needs_y = True
 
     def __post_init__(self) -> None:
         require_operator("conv", self.conv)
@@ -286,7 +291,7 @@ class Inverse(InvertibleConv):
         gradients, x_bar = self.conv._inverse_vjp(memo[0], memo[1], y_bar)
         return self._renamed(gradients), x_bar
 
-    def _solve_vjp(self, y: Array, x: Array, x_bar: Array) -> tuple[Gradients, Array]:
+    def _solve_vjp(self, y: Array | None, x: Array, x_bar: Array) -> tuple[Gradients, Array]:
         gradients, y_bar = self.conv._forward_vjp(self.conv._forward_saving(y)[1], x_bar)
         return self._renamed(gradients), y_bar
 

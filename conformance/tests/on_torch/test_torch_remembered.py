@@ -10,8 +10,9 @@ import pytest
 import torch
 from torch.func import functional_call
 
-import invconv as ic
 import invconv_torch as it
+from invconv.operators.base.linear import Linear
+from invconv.operators.chain import Composite
 from invconv_torch.remembered import Kept
 
 Build = Callable[..., tuple[Any, Any]]
@@ -26,16 +27,23 @@ EDITS: dict[str, Callable[[Any], Any]] = {
 
 @contextmanager
 def factored(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
-    """Count how often an operator is prepared."""
-    count = [0]
-    prepare = ic.InvertibleConv.prepare
+    """Count how often an operator is factored."""
+    count, depth = [0], [0]
 
-    def counted(*args: Any, **kwargs: Any) -> Any:
-        count[0] += 1
-        return prepare(*args, **kwargs)
+    def counting(factor: Any) -> Any:
+        def counted(*args: Any) -> Any:
+            count[0] += not depth[0]  # the steps of an operator are not counted
+            depth[0] += 1
+            try:
+                return factor(*args)
+            finally:
+                depth[0] -= 1
+
+        return counted
 
     with monkeypatch.context() as patch:
-        patch.setattr(ic.InvertibleConv, "prepare", counted)
+        for cls in (Linear, Composite):
+            patch.setattr(cls, "_factor", counting(cls._factor))
         yield count
 
 

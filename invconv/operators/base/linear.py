@@ -100,7 +100,7 @@ class Linear(InvertibleConv):
         w_bar, x_bar = rules.apply_vjp(self._family, w, x, y_bar, wanted)
         return self._weights_vjp(w_bar, parts) if wanted[0] else {}, x_bar
 
-    def _solve_vjp(self, y: Array, x: Array, x_bar: Array) -> tuple[Gradients, Array]:
+    def _solve_vjp(self, y: Array | None, x: Array, x_bar: Array) -> tuple[Gradients, Array]:
         transposed = self._factor_transposed(tuple(x.shape[2:])).solve
         w_bar, y_bar = rules.solve_vjp(self._family, transposed, x, x_bar, BOTH)
         return self._weights_vjp(w_bar), y_bar

@@ -48,6 +48,8 @@ class Protocol(Parametrised, ABC):
     _pointwise: ClassVar[bool] = False
     # whether the way forward contains an inverse, whose condition has to be looked at
     _inverts_forward: ClassVar[bool] = False
+    # whether the derivative of x = inverse(y) needs y, besides x
+    _needs_y: ClassVar[bool] = False
 
     def _weights(self) -> Array:
         """Return what the map is linear in: the C x C matrix of a pointwise one."""
@@ -75,7 +77,7 @@ class Protocol(Parametrised, ABC):
         """
 
     @abstractmethod
-    def _solve_vjp(self, y: Array, x: Array, x_bar: Array) -> tuple[Gradients, Array]:
+    def _solve_vjp(self, y: Array | None, x: Array, x_bar: Array) -> tuple[Gradients, Array]:
         """Return the gradients of <x_bar, x> for x = K^-1 y, and K^-T x_bar."""
 
     @abstractmethod
@@ -124,10 +126,10 @@ class Protocol(Parametrised, ABC):
         gradients, x_bar = self._apply_vjp(memo, y_bar, wanted)
         return self._with_bias_gradient(gradients, y_bar, 1), x_bar
 
-    def _inverse_vjp(self, y: Array, x: Array, x_bar: Array) -> tuple[Gradients, Array]:
-        """Pull x_bar back through x = inverse(y)."""
+    def _inverse_vjp(self, y: Array | None, x: Array, x_bar: Array) -> tuple[Gradients, Array]:
+        """Pull x_bar back through x = inverse(y); y may be None unless `_needs_y`."""
         bias = getattr(self, "bias", None)
-        linear = y if bias is None else y - per_channel(bias, y)
+        linear = y if y is None or bias is None else y - per_channel(bias, y)
         gradients, y_bar = self._solve_vjp(linear, x, x_bar)
         return self._with_bias_gradient(gradients, y_bar, -1), y_bar
 

@@ -19,6 +19,7 @@ class Factored(Pointwise):
     """A matrix W that is never inverted as such: its factors have digits that it has lost."""
 
     _given_factors = True
+    _needs_y = True
 
     @abstractmethod
     def _steps(self) -> TriangularSteps:
@@ -34,7 +35,7 @@ class Factored(Pointwise):
     def _transposed_solver(self, shape: Shape) -> Solver:
         return Transposed(self._steps())
 
-    def _solve_vjp(self, y: Array, x: Array, x_bar: Array) -> tuple[Gradients, Array]:
+    def _solve_vjp(self, y: Array | None, x: Array, x_bar: Array) -> tuple[Gradients, Array]:
         steps = self._steps()
         log_det, known = self._regular_log_det(tuple(x.shape[2:]))
         if not known:
