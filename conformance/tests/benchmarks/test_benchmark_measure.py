@@ -204,6 +204,7 @@ def environment(home: Path) -> dict[str, str]:
     return keep | {"PATH": "/usr/bin:/bin", "COLUMNS": "80", "HOME": str(home)}
 
 
+@pytest.mark.slow
 def test_quick_end_to_end(tmp_path: Path) -> None:
     options = ("periodic", "--quick", "--library", "numpy,torch", "--shapes", "2x3x4x5")
     done = subprocess.run(

@@ -70,6 +70,7 @@ def compared(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     return folder, out
 
 
+@pytest.mark.slow
 def test_the_result_has_every_row_and_what_the_models_say(compared: tuple[Path, str]) -> None:
     folder, out = compared
     found = result.read(folder / "result.json")
@@ -110,6 +111,7 @@ def test_the_result_has_every_row_and_what_the_models_say(compared: tuple[Path, 
     assert "…" not in out
 
 
+@pytest.mark.slow
 def test_all_rows_saw_the_same_images_and_noise(compared: tuple[Path, str]) -> None:
     folder, _ = compared
     stored = [checkpoint.read(folder / f"{m}-seed0" / checkpoint.NAME) for m in MIXINGS]
@@ -119,6 +121,7 @@ def test_all_rows_saw_the_same_images_and_noise(compared: tuple[Path, str]) -> N
     assert len(trainings) == 1
 
 
+@pytest.mark.slow
 def test_a_result_that_was_changed_is_refused(compared: tuple[Path, str], tmp_path: Path) -> None:
     path = tmp_path / "result.json"
     text = (compared[0] / "result.json").read_text()
@@ -135,6 +138,7 @@ def test_a_result_that_was_changed_is_refused(compared: tuple[Path, str], tmp_pa
         result.read(path)
 
 
+@pytest.mark.slow
 def test_another_comparison_in_the_same_folder_is_refused(
     compared: tuple[Path, str], tmp_path: Path
 ) -> None:
@@ -149,6 +153,7 @@ def test_another_comparison_in_the_same_folder_is_refused(
     assert (tmp_path / "copy" / "result.json").read_bytes() == before
 
 
+@pytest.mark.slow
 def test_evaluate_and_sample(
     compared: tuple[Path, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
