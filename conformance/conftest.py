@@ -6,12 +6,15 @@ programs in one folder, and forget what they compiled after each module.
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import os
 import shutil
 import sys
 import tempfile
 from collections import Counter
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -23,6 +26,8 @@ for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
 os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
 
 _MOST_MEMORY = 2 * 2**30  # bytes of a process that runs tests
+_MORE_MEMORY = 300 * 2**20  # bytes after which a process forgets compiled programs
+_kept = [0]  # bytes of memory, when it last did
 _programs: list[str] = []
 _peaks: dict[str, int] = {}
 _deselected: dict[str, int] = {}
@@ -45,14 +50,29 @@ def pytest_unconfigure() -> None:
 
 
 def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> None:
-    """Forget what JAX and PyTorch compiled for a module: it adds up to gigabytes."""
-    if nextitem is not None and nextitem.path == item.path:
-        return
+    """Forget what JAX and PyTorch compiled for a module, or has become much: they keep it all."""
+    if nextitem is None or nextitem.path != item.path or _memory() > _kept[-1] + _MORE_MEMORY:
+        _forget()
+        _kept[:] = [_memory()]
+
+
+def _forget() -> None:
     if (jax := sys.modules.get("jax")) is not None:
         jax.clear_caches()
     if (dynamo := sys.modules.get("torch._dynamo")) is not None:
         dynamo.reset()
     gc.collect()
+    with suppress(OSError, AttributeError):  # another C library than glibc
+        ctypes.CDLL("libc.so.6").malloc_trim(0)  # without it freed memory stays with the process
+
+
+def _memory() -> int:
+    """Return the bytes of memory that this process has now, 0 where that is not known."""
+    try:
+        pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
+    except OSError:
+        return 0
+    return pages * os.sysconf("SC_PAGE_SIZE")
 
 
 def pytest_deselected(items: list[pytest.Item]) -> None:

@@ -42,18 +42,19 @@ def operators() -> dict[str, ic.InvertibleConv]:
 
 
 def write(folder: Path = FOLDER) -> list[Path]:
-    """Write the corpus: float64, and one operator after the other in the other dtypes."""
+    """Write `float64`, and `narrow`: one operator after the other in the other dtypes."""
     import torch
 
-    folder.mkdir(exist_ok=True)
     narrow: list[Any] = [np.empty(0, np.float32), np.empty(0, np.float16)]
     narrow.append(torch.empty(0, dtype=torch.bfloat16))
     paths = []
     for i, (name, conv) in enumerate(operators().items()):
         like = narrow[i % 3]
         dtype = str(like.dtype).rpartition(".")[2]
-        for label, kept in ((name, conv), (f"{name}-{dtype}", conv.asarrays(like))):
-            paths.append(folder / f"{label}.safetensors")
+        cast = conv.asarrays(like)
+        for room, label, kept in (("float64", name, conv), ("narrow", f"{name}-{dtype}", cast)):
+            (folder / room).mkdir(parents=True, exist_ok=True)
+            paths.append(folder / room / f"{label}.safetensors")
             ic.save(kept, paths[-1])
     return paths
 
@@ -61,4 +62,5 @@ def write(folder: Path = FOLDER) -> list[Path]:
 @functools.cache
 def read() -> tuple[bytes, ...]:
     """Return the files' contents, in the order of their names."""
-    return tuple(path.read_bytes() for path in sorted(FOLDER.glob("*.safetensors")))
+    paths = sorted(FOLDER.rglob("*.safetensors"), key=lambda path: path.name)
+    return tuple(path.read_bytes() for path in paths)

@@ -1,4 +1,4 @@
-"""The commands of density models: compared on equal terms, resumed, and what is said of it."""
+"""The commands of density models: compared on equal terms, evaluated, sampled, resumed."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -21,11 +20,9 @@ torch = pytest.importorskip("torch", reason="torch is not installed")
 from matplotlib.image import imread  # noqa: E402
 
 from invconv._cli import main  # noqa: E402
-from invconv_benchmarks.density.compare import readme, report, result, summary  # noqa: E402
-from invconv_benchmarks.density.compare.outcome import Job, Outcome  # noqa: E402
+from invconv_benchmarks.density.compare import result, summary  # noqa: E402
 from invconv_benchmarks.density.data.dataset import noise_of_test  # noqa: E402
 from invconv_benchmarks.density.data.users_data import load  # noqa: E402
-from invconv_benchmarks.density.evaluation.evaluation import Trip  # noqa: E402
 from invconv_benchmarks.density.models.architecture import MIXINGS  # noqa: E402
 from invconv_benchmarks.density.models.build import build  # noqa: E402
 from invconv_benchmarks.density.recipes import checkpoint  # noqa: E402
@@ -70,6 +67,7 @@ def compared(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     return folder, out
 
 
+@pytest.mark.slow
 def test_the_result_has_every_row_and_what_the_models_say(compared: tuple[Path, str]) -> None:
     folder, out = compared
     found = result.read(folder / "result.json")
@@ -110,6 +108,7 @@ def test_the_result_has_every_row_and_what_the_models_say(compared: tuple[Path, 
     assert "…" not in out
 
 
+@pytest.mark.slow
 def test_all_rows_saw_the_same_images_and_noise(compared: tuple[Path, str]) -> None:
     folder, _ = compared
     stored = [checkpoint.read(folder / f"{m}-seed0" / checkpoint.NAME) for m in MIXINGS]
@@ -119,6 +118,7 @@ def test_all_rows_saw_the_same_images_and_noise(compared: tuple[Path, str]) -> N
     assert len(trainings) == 1
 
 
+@pytest.mark.slow
 def test_a_result_that_was_changed_is_refused(compared: tuple[Path, str], tmp_path: Path) -> None:
     path = tmp_path / "result.json"
     text = (compared[0] / "result.json").read_text()
@@ -135,6 +135,7 @@ def test_a_result_that_was_changed_is_refused(compared: tuple[Path, str], tmp_pa
         result.read(path)
 
 
+@pytest.mark.slow
 def test_another_comparison_in_the_same_folder_is_refused(
     compared: tuple[Path, str], tmp_path: Path
 ) -> None:
@@ -149,6 +150,7 @@ def test_another_comparison_in_the_same_folder_is_refused(
     assert (tmp_path / "copy" / "result.json").read_bytes() == before
 
 
+@pytest.mark.slow
 def test_evaluate_and_sample(
     compared: tuple[Path, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -194,65 +196,6 @@ def test_wrong_arguments(
     assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == []
 
 
-def outcomes(**by_mixing: list[list[float]]) -> tuple[list[Job], dict[str, Outcome]]:
-    """Return the jobs and outcomes of runs with these bits/dim of two tiles, seed by seed."""
-    jobs, found = [], {}
-    for mixing, seeds in by_mixing.items():
-        for seed, bits in enumerate(seeds):
-            job = Job(f"{mixing}{seed}", load_preset("digits").recipe(mixing, seed))
-            jobs.append(job)
-            error = None if bits else "step 3: layer a has a non-finite output"
-            found[job.name] = Outcome(error, 5, bits or None, seconds_per_step=0.1)
-    return jobs, found
-
-
-def said(**by_mixing: list[list[float]]) -> list[str]:
-    jobs, found = outcomes(**by_mixing)
-    return summary.findings(summary.rows(jobs, found), [])
-
-
-def test_what_is_said_follows_the_numbers_whichever_way_they_come_out() -> None:
-    plain = [[3.0, 4.0], [3.1, 4.1], [3.2, 4.2]]
-    below = [[b - 0.05 - 0.001 * n for b in bits] for n, bits in enumerate(plain)]
-    above = [[b + 0.2 + 0.01 * n for b in bits] for n, bits in enumerate(plain)]
-    mixed = [[b + d for b in bits] for d, bits in zip((0.01, -0.02, 0.0), plain, strict=True)]
-    found = said(plain=plain, emerging=below, periodic=above, qr=mixed)
-    assert found == [
-        "QR 1×1: level with plain, -0.003 ± 0.015 over 3 seeds (± 0.000 over the test tiles), "
-        "lower in 1 of them.",
-        "emerging 3×3: below plain in every seed, -0.051 ± 0.001 over 3 seeds (± 0.000 over the "
-        "test tiles).",
-        "periodic 3×3: above plain in every seed, +0.210 ± 0.010 over 3 seeds (± 0.000 over the "
-        "test tiles).",
-    ]
-    _, one = said(plain=plain[:1], emerging=[[2.9, 4.0]])
-    assert one.startswith("emerging 3×3: 0.050 bits/dim below plain in one seed (± 0.050 over")
-
-
-def test_a_run_that_stopped_is_reported_and_its_seed_is_left_out_of_pairs() -> None:
-    jobs, found = outcomes(plain=[[3.0, 4.0], [3.1, 4.1]], periodic=[[3.5, 4.5], []])
-    rows = summary.rows(jobs, found)
-    assert rows[1].difference is not None
-    assert rows[1].difference.each == [0.5]
-    assert rows[1].runs[1].bits is None
-    sentences = summary.findings(rows, [])
-    expected = "periodic 3×3, seed 1, stopped: step 3: layer a has a non-finite output."
-    assert expected in sentences
-
-
-def test_one_test_tile_and_trips_without_a_finite_number_are_no_error() -> None:
-    (one,) = said(plain=[[3.0]], emerging=[[2.9]])[1:]
-    assert one == "emerging 3×3: 0.100 bits/dim below plain in one seed (one test tile)."
-    jobs, found = outcomes(plain=[[3.0, 4.0]])
-    lost = Trip(2, 0, 0, 0, 0, non_finite=2, numbers_outside=None, error=None, bound=None,
-                share=None, returned=0)  # fmt: skip
-    found["plain0"] = replace(found["plain0"], images=lost, samples=lost)
-    images, samples = summary.findings(summary.rows(jobs, found), [])[-2:]
-    assert images.endswith("0 of 2 test tiles come back from their noise within the bound of "
-                           "float32's rounding.")  # fmt: skip
-    assert "of 2, 2 are not finite" in samples
-
-
 def test_a_papers_number_that_is_no_text_is_refused_before_the_work(tmp_path: Path) -> None:
     preset = tmp_path / "own.toml"
     preset.write_text(
@@ -261,22 +204,6 @@ def test_a_papers_number_that_is_no_text_is_refused_before_the_work(tmp_path: Pa
     )
     with pytest.raises(ValueError, match="paper: plain: expected bits/dim as printed"):
         load_preset(str(preset))
-
-
-def test_learning_rates_are_compared_at_each_ones_best() -> None:
-    entries = [
-        result.Rate(m, rate, 0, bits, error)
-        for m, rate, bits, error in (
-            ("plain", 0.01, 3.80, None), ("plain", 0.03, 3.75, None),
-            ("emerging", 0.01, 3.74, None), ("emerging", 0.03, None, "step 9: ..."),
-        )
-    ]  # fmt: skip
-    assert summary.best(entries) == {"plain": (3.75, 0.03), "emerging": (3.74, 0.01)}
-    (sentence,) = summary.findings([], entries)
-    assert "emerging is then -0.010 from plain" in sentence
-    assert "stopped: emerging 3×3 at 0.03" in sentence
-    cells = report._by_rate(entries, [0.01, 0.03])
-    assert cells == {"plain": ["3.800", "3.750*"], "emerging": ["3.740*", "stopped"]}
 
 
 def test_a_run_that_is_asked_to_end_saves_itself_and_goes_on(tmp_path: Path) -> None:
@@ -298,13 +225,3 @@ def test_a_run_that_is_asked_to_end_saves_itself_and_goes_on(tmp_path: Path) -> 
     assert process.returncode == 130
     (step,) = re.findall(r"stopped after (\d+) of 100000 steps; the same command goes on", out)
     assert checkpoint.read(tmp_path / checkpoint.NAME).step == int(step)
-
-
-def test_the_readme_shows_the_committed_comparison() -> None:
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
-    assert readme.updated(text) == text
-    assert (ROOT / "benchmarks" / "results" / readme.committed().invconv).is_dir()
-    for picture in re.findall(r"\((benchmarks/results/[^)]*density[^)]*)\)", text):
-        assert (ROOT / picture).is_file()
-    with pytest.raises(ValueError, match="expected the marks <!-- density table -->"):
-        readme.updated("nothing")

@@ -1,22 +1,17 @@
-"""The data of density models: what is cut where, and files that are not what they should be."""
+"""The data of density models: what is cut where, flips, moves and noise."""
 
 from __future__ import annotations
 
-import contextlib
-import struct
-import tracemalloc
-import zipfile
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pytest
 from PIL import Image
 from skimage import data as skimage_data
 
 from invconv_benchmarks.density.data.dataset import Batches, Dataset, noise_of_test
-from invconv_benchmarks.density.data.users_data import LAYOUTS, load
+from invconv_benchmarks.density.data.users_data import load
 
 RNG = np.random.default_rng(0)
 
@@ -110,194 +105,3 @@ def test_the_fingerprint_sees_one_pixel() -> None:
     prints = {Dataset("some", train, images).fingerprint for train in (images, changed)}
     prints.add(Dataset("some", images, images, grid=2).fingerprint)
     assert len(prints) == 3
-
-
-def cifar(folder: Path) -> None:
-    for name in (*(f"data_batch_{n}.bin" for n in range(1, 6)), "test_batch.bin"):
-        with open(folder / name, "wb") as file:
-            file.truncate(10_000 * 3073)
-
-
-def test_cifar10_in_its_binary_version(tmp_path: Path) -> None:
-    cifar(tmp_path)
-    row = numbers(3073)
-    row[0] = 9
-    with open(tmp_path / "data_batch_2.bin", "r+b") as file:
-        file.seek(3073 * 5)
-        file.write(row.tobytes())
-    found = load("cifar10", tmp_path)
-    assert len(found) == 50_000
-    assert found.test.shape == (10_000, 3, 32, 32)
-    red, green, blue = row[1:].reshape(3, 1024)
-    for plane, values in zip(found.tile(10_005), (red, green, blue), strict=True):
-        np.testing.assert_array_equal(plane.ravel(), values)
-
-
-def test_cifar10_of_the_wrong_size_or_kind(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"there is no file .*data_batch_1.bin.*cifar-10-binary"):
-        load("cifar10", tmp_path)
-    cifar(tmp_path)
-    with open(tmp_path / "data_batch_3.bin", "r+b") as file:
-        file.truncate(10_000 * 3073 - 1)
-    with pytest.raises(ValueError, match=r"data_batch_3.bin: expected 30730000 bytes.*30729999"):
-        load("cifar10", tmp_path)
-    cifar(tmp_path)
-    with open(tmp_path / "test_batch.bin", "r+b") as file:
-        file.write(b"\x80")
-    with pytest.raises(ValueError, match=r"test_batch.bin: expected labels from 0 to 9, got 128"):
-        load("cifar10", tmp_path)
-
-
-@pytest.mark.parametrize("name", LAYOUTS)
-def test_a_missing_path_says_where_the_data_come_from(name: str, tmp_path: Path) -> None:
-    for path in (None, tmp_path / "nowhere", tmp_path):
-        with pytest.raises(ValueError, match="--path: ") as caught:
-            load(name, path)
-        assert LAYOUTS[name] in str(caught.value)
-
-
-def test_shipped_data_take_no_path_and_others_are_unknown(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="hubble comes with a package and takes no path"):
-        load("hubble", tmp_path)
-    with pytest.raises(ValueError, match=r"expected one of hubble, photos.*got 'mnist'"):
-        load("mnist")
-
-
-def test_a_folder_of_images(tmp_path: Path) -> None:
-    large = picture(tmp_path / "train" / "a.png", 40, 70)
-    small = picture(tmp_path / "train" / "b.png", 32, 32)
-    test = picture(tmp_path / "test" / "c.png", 64, 33)
-    (tmp_path / "train" / ".hidden.png").write_text("no image")
-    (tmp_path / "train" / "notes.txt").write_text("no image")
-    found = load("folder", tmp_path)
-    assert len(found) == 9 * 39 + 1
-    np.testing.assert_array_equal(found.tile(39 + 2), large[1:33, 2:34].transpose(2, 0, 1))
-    np.testing.assert_array_equal(found.tile(9 * 39), small.transpose(2, 0, 1))
-    assert found.test.shape == (2, 3, 32, 32)
-    np.testing.assert_array_equal(found.test[1], test[32:, :32].transpose(2, 0, 1))
-
-
-def test_a_broken_image_is_named(tmp_path: Path) -> None:
-    for n in range(3):
-        picture(tmp_path / "train" / f"{n}.png", 40, 40)
-        picture(tmp_path / "test" / f"{n}.png", 40, 40)
-    broken = tmp_path / "train" / "1.png"
-    whole = broken.read_bytes()
-    for content, message in (
-        (whole[: len(whole) // 2], "1.png: the image is damaged or cut off"),
-        (b"no image at all", "1.png: not an image of PNG, JPEG"),
-        (b"", "1.png: not an image of PNG, JPEG"),
-    ):
-        broken.write_bytes(content)
-        with pytest.raises(ValueError, match=message):
-            load("folder", tmp_path)
-    picture(broken, 31, 40)
-    with pytest.raises(ValueError, match=r"1.png: expected at least 32 x 32 pixels.*40 x 31"):
-        load("folder", tmp_path)
-    Image.fromarray(np.zeros((40, 40), np.uint16)).save(broken)
-    with pytest.raises(ValueError, match=r"1.png: expected 8 bits a colour.*I;16"):
-        load("folder", tmp_path)
-
-
-def test_npz_files_of_the_users_own(tmp_path: Path) -> None:
-    train, test = numbers(5, 40, 36, 3), numbers(2, 32, 32, 3)
-    np.savez_compressed(tmp_path / "train.npz", images=train)
-    np.savez(tmp_path / "test.npz", images=test)
-    found = load("folder", tmp_path)
-    assert len(found) == 5 * 9 * 5
-    np.testing.assert_array_equal(found.tile(45), train[1, :32, :32].transpose(2, 0, 1))
-    np.testing.assert_array_equal(found.test, test.transpose(0, 3, 1, 2))
-
-
-def test_npz_files_that_are_something_else(tmp_path: Path) -> None:
-    np.savez(tmp_path / "test.npz", images=numbers(2, 32, 32, 3))
-    train = tmp_path / "train.npz"
-
-    def refused(message: str) -> None:
-        with pytest.raises(ValueError, match=message):
-            load("folder", tmp_path)
-
-    np.savez(train, images=np.array([{"a pickle": print}], dtype=object))
-    refused(r"train.npz: expected an array 'images' of bytes \(N, H, W, 3\), got object")
-    np.savez(train, images=np.zeros((2, 32, 32, 3)))
-    refused("got float64 of shape")
-    np.savez(train, images=numbers(2, 3, 32, 32))
-    refused(r"got uint8 of shape \(2, 3, 32, 32\)")
-    np.savez(train, pictures=numbers(2, 32, 32, 3))
-    refused("but there is none of that name")
-    np.savez(train, images=numbers(20, 32, 32, 3))
-    train.write_bytes(train.read_bytes()[:-1000])
-    refused("train.npz: no npz file, damaged or cut off")
-    np.savez(train, images=numbers(20, 32, 32, 3))
-    content = bytearray(train.read_bytes())
-    content[30_000] ^= 1
-    train.write_bytes(content)
-    refused("train.npz: the file is damaged")
-
-
-def test_damaged_npz_files_are_refused_whatever_is_damaged(tmp_path: Path) -> None:
-    np.savez(tmp_path / "test.npz", images=numbers(2, 32, 32, 3))
-    train, rng = tmp_path / "train.npz", np.random.default_rng(0)
-    np.savez_compressed(train, images=numbers(3, 32, 32, 3) // 64)
-    whole = train.read_bytes()
-    for _ in range(300):
-        content = bytearray(whole)
-        for place in rng.integers(0, len(whole), 3):
-            content[place] ^= 1 << int(rng.integers(8))
-        train.write_bytes(content)
-        with contextlib.suppress(ValueError):  # else nothing that matters was hit
-            load("folder", tmp_path)
-
-
-def test_a_header_that_claims_to_be_long_takes_no_memory(tmp_path: Path) -> None:
-    np.savez(tmp_path / "test.npz", images=numbers(2, 32, 32, 3))
-    size = 2**28
-    with zipfile.ZipFile(tmp_path / "train.npz", "w", zipfile.ZIP_DEFLATED) as archive:
-        head = np.lib.format.MAGIC_PREFIX + bytes([2, 0]) + struct.pack("<I", size)
-        with archive.open("images.npy", "w", force_zip64=True) as file:
-            file.write(head)
-            for _ in range(size // 2**20):
-                file.write(b" " * 2**20)
-    tracemalloc.start()
-    with pytest.raises(ValueError, match="no npz file, damaged or cut off"):
-        load("folder", tmp_path)
-    assert tracemalloc.get_traced_memory()[1] < 2**24
-    tracemalloc.stop()
-
-
-def test_imagenet_as_png_files_and_as_npz_files(tmp_path: Path) -> None:
-    pixels = [picture(tmp_path / "train_32x32" / f"{n}.png", 32, 32) for n in range(3)]
-    picture(tmp_path / "valid_32x32" / "0.png", 32, 32)
-    found = load("imagenet32", tmp_path)
-    np.testing.assert_array_equal(found.tile(2), pixels[2].transpose(2, 0, 1))
-    picture(tmp_path / "train_32x32" / "1.png", 32, 33)
-    with pytest.raises(ValueError, match=r"1.png: expected 32 x 32 pixels, got 33 x 32"):
-        load("imagenet32", tmp_path)
-    other = tmp_path / "npz"
-    other.mkdir()
-    rows = numbers(4, 3 * 64 * 64)
-    np.savez(other / "train_data_batch_1.npz", data=rows[:3], labels=np.arange(3))
-    np.savez(other / "val_data.npz", data=rows, labels=np.arange(4))
-    with pytest.raises(ValueError, match=r"nor train_data_batch_2.npz, train.*_10.npz; imagenet64"):
-        load("imagenet64", other)
-    for n in range(2, 11):
-        np.savez(other / f"train_data_batch_{n}.npz", data=rows[3:], labels=np.arange(1))
-    found = load("imagenet64", other)
-    np.testing.assert_array_equal(found.tile(3).ravel(), rows[3])
-    with pytest.raises(ValueError, match=r"'data' of bytes \(N, 3072\), got uint8.*12288"):
-        load("imagenet32", other)
-
-
-def test_galaxies_as_the_authors_make_them_smaller(tmp_path: Path) -> None:
-    for part in ("training", "validation", "test"):
-        folder = tmp_path / part
-        folder.mkdir()
-        flat = np.full((128, 128, 3), (10, 100, 200), np.uint8)
-        Image.fromarray(flat).save(folder / "a.jpeg", quality=100)
-    found = load("galaxy", tmp_path)
-    assert found.image_shape == (3, 32, 32)
-    assert len(found.test) == 2
-    for plane, value in zip(found.tile(0), (10, 100, 200), strict=True):
-        inside = plane[1:-1, 1:-1].astype(int)  # what is outside counts as black at the edges
-        assert (abs(inside - value) <= 2).all()
-        assert plane[0, 0] <= value

@@ -53,6 +53,7 @@ def require_that_it_learned(losses: Sequence[Any]) -> None:
     assert ENTROPY - 5 < last < first - 0.7 * (first - ENTROPY)
 
 
+@pytest.mark.slow
 def test_distrax_trains() -> None:
     distrax = pytest.importorskip("distrax")
     base = distrax.Independent(distrax.Normal(jnp.zeros(EVENT), jnp.ones(EVENT)), 3)
@@ -115,6 +116,7 @@ def test_distrax_blocks_and_inverses() -> None:
     )
 
 
+@pytest.mark.slow
 def test_flowjax_trains() -> None:
     pytest.importorskip("flowjax")
     from flowjax.bijections import Affine, Chain, Invert
@@ -197,6 +199,7 @@ def test_flowjax_shapes() -> None:
         part.transform(jnp.zeros((2, *EVENT)))
 
 
+@pytest.mark.slow
 def test_numpyro_trains() -> None:
     numpyro = pytest.importorskip("numpyro")
     from numpyro import distributions as dist

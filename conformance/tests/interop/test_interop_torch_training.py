@@ -61,6 +61,7 @@ def test_torch_distributions_train() -> None:
     require_that_it_learns([scale, *torch.nn.ModuleList(transforms).parameters()], nll)
 
 
+@pytest.mark.slow
 def test_nflows_trains() -> None:
     flows = pytest.importorskip("nflows.flows.base")
     from nflows.distributions import StandardNormal
@@ -80,6 +81,7 @@ def test_nflows_trains() -> None:
     torch.testing.assert_close(inverse_log_det, -log_det)
 
 
+@pytest.mark.slow
 def test_normflows_trains() -> None:
     normflows = pytest.importorskip("normflows")
     from normflows.flows.flow_test import FlowTest
@@ -100,6 +102,7 @@ def test_normflows_trains() -> None:
     torch.testing.assert_close(conditional.inverse(x, context), emerging.inverse(x)[0])
 
 
+@pytest.mark.slow
 def test_zuko_trains() -> None:
     zuko = pytest.importorskip("zuko")
     from zuko.lazy import UnconditionalDistribution, UnconditionalTransform
@@ -123,6 +126,7 @@ def test_zuko_trains() -> None:
     assert flow(torch.zeros(5, 7)).sample().shape == (5, *EVENT)  # of a context, which is ignored
 
 
+@pytest.mark.slow
 def test_freia_trains() -> None:
     framework = pytest.importorskip("FrEIA.framework")
     from FrEIA.modules import IRevNetDownsampling
@@ -169,6 +173,7 @@ def test_freia_refuses_other_inputs() -> None:
         )
 
 
+@pytest.mark.slow
 def test_pyro_trains() -> None:
     pyro = pytest.importorskip("pyro")
     from pyro.distributions import ComposeTransformModule, TransformModule

@@ -51,7 +51,7 @@ def calls(run: Run, tmp_path_factory: pytest.TempPathFactory) -> list[tuple[str,
 
 
 def test_the_suite_holds_and_reads_no_value(calls: list[tuple[str, int, list[str]]]) -> None:
-    """No transfer to the host, no wait: a read raises, see `tests.stand_in_cupy`."""
+    """No transfer to the host, no wait: a read raises, see `tests.libraries.stand_in_cupy`."""
     names = {name for name, _, _ in calls}
     native = {"cupy.lib.stride_tricks.as_strided", "cupyx.scipy.linalg.solve_triangular"}
     assert native | {"cupy.matmul"} <= names

@@ -1,4 +1,4 @@
-"""Backpropagation without stored activations: the stored version's gradients, in less memory."""
+"""PyTorch chains without stored activations: the stored version's gradients, in less memory."""
 
 from __future__ import annotations
 
@@ -146,33 +146,6 @@ def no_inverse() -> None:
             ValueError,
             r"x: expected shape \(batch, 2, \*spatial\)",
         ),
-        (
-            lambda: ij.reversible(wrong([]), (4,)),
-            TypeError,
-            "chain: expected an invconv.Chain, got list",
-        ),
-        (
-            lambda: ij.reversible(ic.Chain([ic.ActNorm.init(2)]), (4,)),
-            TypeError,
-            "chain: expected arrays of JAX, got .* numpy as 0.log_scale",
-        ),
-        (
-            lambda: ij.reversible(jax_chains()["one"], wrong(4)),
-            TypeError,
-            "spatial_shape: expected a tup",
-        ),
-        (
-            lambda: jax.jit(lambda c: ij.reversible(c, (4, 4)).chain)(jax_chains()["one"]),
-            TypeError,
-            "got a traced 0.weight; call this outside jit",
-        ),
-        (
-            lambda: ij.reversible(jax_chains()["one"], (4, 4)).forward_and_log_det(
-                jnp.zeros((1, 4, 5, 4))
-            ),
-            ValueError,
-            r"expected the grid \(4, 4\) on which this chain was judged, got \(5, 4\); reversible",
-        ),
     ],
 )
 def test_what_cannot_be_reversed_is_refused(
@@ -250,62 +223,6 @@ def test_a_gradient_that_would_be_wrong_is_nan_where_nobody_can_raise(
     assert all(jnp.isnan(g).all() for g in jax.tree.leaves(gradient(grown, image)))
 
 
-def test_jax_gradients_of_an_array_that_is_used_twice() -> None:
-    kernel = 0.1 * jax.random.normal(jax.random.key(0), (2, 2, 2, 2), "float64")
-    kernel = kernel.at[:, :, 0, 0].set(jnp.eye(2))
-    there = ic.AutoregressiveConv(kernel, direction=-1)
-    step = ic.EmergingConv(there, ic.AutoregressiveConv(kernel))
-    x = jax.random.normal(jax.random.key(1), (2, 2, 5, 5), "float64")
-
-    def loss(flow: Any) -> Any:
-        return loss_of(flow.forward_and_log_det(x))
-
-    chain = ic.Chain([step])
-    expected = jax.grad(loss)(chain).parameters()
-    found = jax.grad(loss)(ij.reversible(chain, (5, 5))).chain.parameters()
-    for name, gradient in expected.items():
-        np.testing.assert_allclose(found[name], gradient, rtol=1e-9)
-
-
-def jax_chains() -> dict[str, ic.Chain]:
-    keys = iter(jax.random.split(jax.random.key(0), 32))
-
-    def init(cls: Any, *args: Any, **settings: Any) -> Any:
-        return ij.init(next(keys), cls, 4, *args, dtype="float64", **settings)
-
-    return {
-        "alike": ic.Chain([init(ic.EmergingConv) for _ in range(5)]),
-        "alike chains": ic.Chain(
-            [
-                ic.Chain([init(ic.ActNorm), init(ic.PLUConv1x1), init(ic.PeriodicConv)])
-                for _ in range(3)
-            ]
-        ),
-        "unlike": ic.Chain(
-            [init(ic.QRConv1x1), init(ic.AutoregressiveConv, 3), init(ic.PLUConv1x1)]
-        ),
-        "one": ic.Chain([init(ic.Conv1x1)]),
-    }
-
-
-@pytest.mark.parametrize("name", jax_chains())
-def test_jax_gradients_are_those_of_the_stored_version(name: str) -> None:
-    chain = jax_chains()[name]
-    x = jax.random.normal(jax.random.key(1), SHAPE, "float64")
-
-    def loss(flow: Any, x: Any) -> Any:
-        return loss_of(flow.forward_and_log_det(x))
-
-    grad = jax.jit(jax.grad(loss, argnums=(0, 1), allow_int=True))
-    expected = grad(chain, x)
-    found = grad(ij.reversible(chain, SHAPE[2:]), x)
-    named = expected[0].parameters()
-    assert found[0].chain.parameters().keys() == named.keys()
-    for key, gradient in found[0].chain.parameters().items():
-        np.testing.assert_allclose(gradient, named[key], rtol=1e-9, atol=1e-9)
-    np.testing.assert_allclose(found[1], expected[1], rtol=1e-9, atol=1e-9)
-
-
 @pytest.mark.parametrize("library", ["torch", "jax"])
 @pytest.mark.parametrize("strength", [0.05, 0.2, 0.3, 0.35])
 def test_float32_gradients_are_as_right_as_the_condition_says(
@@ -336,29 +253,3 @@ def test_float32_gradients_are_as_right_as_the_condition_says(
     assert 1 < loss < 1e-2 * 2**23
     for a, b in zip(found, [*expected.values(), x_bar], strict=True):
         assert np.linalg.norm(np.asarray(a) - b) <= 2 * loss * 2.0**-23 * np.linalg.norm(b)
-
-
-def test_jax_memory_does_not_grow_with_depth() -> None:
-    def planned(depth: int, wrap: Callable[[ic.Chain], Any]) -> int:
-        keys = jax.random.split(jax.random.key(0), depth)
-        chain = ic.Chain([ij.init(key, ic.EmergingConv, 3, dtype="float32") for key in keys])
-
-        def loss(flow: Any, x: Any) -> Any:
-            return loss_of(flow.forward_and_log_det(x))
-
-        x = jnp.ones((8, 3, 32, 32), "float32")
-        run = jax.jit(jax.grad(loss)).lower(wrap(chain), x).compile()
-        return int(run.memory_analysis().temp_size_in_bytes)
-
-    ours = [planned(depth, lambda chain: ij.reversible(chain, (32, 32))) for depth in (3, 12)]
-    assert ours[1] < 1.05 * ours[0]
-    assert planned(12, lambda chain: chain) > 2 * ours[1]
-
-
-def test_jax_refuses_a_step_whose_inverse_is_lost() -> None:
-    good, bad = jax_chains()["alike"].steps[:2]
-    assert isinstance(bad, ic.EmergingConv)
-    kernel = bad.first.kernel.at[:, :, 0, 1].set(-9.0 * jnp.eye(4))
-    chain = ic.Chain([good, bad.replace(**{"first.kernel": kernel})])
-    with pytest.raises(ValueError, match=r"steps\[1\]: expected an inverse that can be trusted"):
-        ij.reversible(chain, (24, 24))

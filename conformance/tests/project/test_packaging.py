@@ -52,6 +52,7 @@ def outside(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_the_wheel_holds_the_packages_and_nothing_large(wheel: Path) -> None:
     assert wheel.stat().st_size < 2**20
     with zipfile.ZipFile(wheel) as archive:
@@ -72,6 +73,7 @@ def test_the_wheel_holds_the_packages_and_nothing_large(wheel: Path) -> None:
     assert any(name.endswith("licenses/LICENSE") for name in names)
 
 
+@pytest.mark.slow
 def test_the_wheel_imports_and_runs_from_an_empty_folder(outside: Path, tmp_path: Path) -> None:
     code = (
         "import invconv, invconv_conformance, invconv_benchmarks;"
@@ -94,6 +96,7 @@ def test_the_wheel_imports_and_runs_from_an_empty_folder(outside: Path, tmp_path
     assert "NumPy" in done.stdout
 
 
+@pytest.mark.slow
 def test_the_wheel_type_checks_from_outside(outside: Path, tmp_path: Path) -> None:
     (tmp_path / "consumer.py").write_text(CONSUMER)
     python = str(outside / "bin" / "python")

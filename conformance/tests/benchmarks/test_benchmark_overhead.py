@@ -1,0 +1,143 @@
+"""What the study of overhead says, and that calls of Python keep their limits."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import pytest
+
+from invconv_benchmarks.measure import threads
+from invconv_benchmarks.measure.calls import python_calls
+from invconv_benchmarks.measure.spread import Interval
+from invconv_benchmarks.studies import overhead
+from invconv_benchmarks.studies.overhead import Count, Found, Pair
+from invconv_benchmarks.suites.group import as_text
+
+EMERGING = {"1x12x8x8": (3, 5), "64x12x16x16": (1.3, 1.6), "32x48x8x8": (1.3, 1.6)}
+TIMED = [
+    *(
+        (shape, f"EmergingConv2d {does}", limit)
+        for shape, (plain, qr) in EMERGING.items()
+        for does, limit in (("forward", plain), ("step", plain), ("QR step", qr))
+    ),
+    *(
+        ("100x12x32x32", f"{name} inverse {library}", 1.5)
+        for name in ("1x1", "PLU 1x1", "QR 1x1")
+        for library in ("torch", "numpy")
+    ),
+    ("64x12x16x16", "PeriodicConv2d forward", 2),
+    ("64x12x16x16", "PeriodicConv2d step", 2),
+]
+COUNTED = {
+    "EmergingConv inverse, NumPy": 120,
+    "prepared inverse, NumPy": 40,
+    "EmergingConv2d forward": 100,
+    "EmergingConv2d step": 250,
+    "EmergingConv2d inverse, eval, no_grad": 60,
+}
+VERDICTS = ("pass", "unclear", "miss")
+compiled = pytest.mark.skipif(importlib.util.find_spec("llvmlite") is None, reason="needs llvmlite")
+
+
+@compiled
+def test_calls_of_python_keep_their_limits() -> None:
+    found = overhead.counts()
+    assert {one.does: one.limit for one in found} == COUNTED
+    assert [one for one in found if not 0 < one.calls <= one.limit] == []
+
+
+def test_pairs_work_on_images_of_the_same_shape() -> None:
+    pairs = list(overhead.pairs())
+    assert [(as_text(p.shape), p.does, p.limit) for p in pairs] == TIMED
+    for pair in pairs:
+        ours, theirs = pair.ours(), pair.theirs()
+        if pair.does.endswith("step"):
+            assert bool(ours.isfinite())
+            assert bool(theirs.isfinite())
+        else:
+            images = ours[0] if isinstance(ours, tuple) else ours
+            assert images.shape == theirs.shape == pair.shape
+
+
+@compiled
+@pytest.mark.slow
+def test_both_tables_are_printed(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "120")
+    overhead.main(["--seconds", "0.05"])
+    lines = [line.rstrip() for line in capsys.readouterr().out.splitlines()]
+    judged = [line for line in lines if line.endswith(VERDICTS) and ":" not in line]
+    timed, counted = judged[: len(TIMED)], judged[len(TIMED) :]
+    for line, (shape, does, limit) in zip(timed, TIMED, strict=True):
+        assert line.startswith(f"{shape} ")
+        assert f" {does} " in line
+        assert line.split()[-2] == f"{limit:g}"
+    for line, (does, most) in zip(counted, COUNTED.items(), strict=True):
+        assert line.startswith(f"{does} ")
+        assert line.split()[-2:] == [str(most), "pass"]
+
+
+@pytest.mark.parametrize(
+    ("ratio", "verdict"),
+    [
+        (Interval(1.2, 1.1, 1.3), "pass"),
+        (Interval(1.2, 1.1, 1.31), "unclear"),
+        (Interval(1.4, 1.31, 1.5), "miss"),
+    ],
+)
+def test_a_time_passes_only_with_its_whole_spread(ratio: Interval, verdict: str) -> None:
+    pair = Pair("step", (1, 2, 3, 4), 1.3, lambda: None, lambda: None)
+    table = overhead.times_table([Found(pair, 2e-3, ratio)])
+    cells = [next(iter(column.cells)) for column in table.columns]
+    assert cells == [
+        "1x2x3x4", "step", "2000", f"{ratio.value:.2f}", f"{ratio.low:.2f}-{ratio.high:.2f}",
+        "1.3", verdict,
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(("calls", "verdict"), [(40, "pass"), (41, "miss")])
+def test_a_count_passes_up_to_its_limit(calls: int, verdict: str) -> None:
+    table = overhead.counts_table([Count("step", calls, 40)])
+    assert [next(iter(c.cells)) for c in table.columns] == ["step", str(calls), "40", verdict]
+
+
+def test_what_fails_in_overhead_says_so() -> None:
+    pair = Pair("step", (1, 2, 3, 4), 1.3, partial(int, "no"), lambda: None)
+    with pytest.raises(RuntimeError, match="step: ValueError: invalid literal"):
+        overhead.compare([pair], 0.01)
+
+
+def test_functions_of_python_are_counted_when_warm() -> None:
+    known: dict[str, Any] = {}
+
+    def inner() -> int:
+        return len("ab")  # written in C
+
+    def outer() -> int:
+        if "warm" not in known:
+            known["warm"] = inner() + inner()
+        return inner()
+
+    profile: Callable[..., Any] = lambda *_: None  # noqa: E731
+    sys.setprofile(profile)
+    try:
+        assert python_calls(outer) == 1
+        assert sys.getprofile() is profile
+    finally:
+        sys.setprofile(None)
+
+
+def test_one_thread_is_for_a_while() -> None:
+    before = threads.number("numpy")
+    threads.set_number("numpy", 2)
+    try:
+        with threads.one():
+            assert (threads.number("numpy"), threads.number("torch")) == (1, 1)
+        assert threads.number("numpy") == 2
+    finally:
+        threads.set_number("numpy", before)

@@ -1,0 +1,87 @@
+"""Random operators from a JAX key: what `invconv_jax.init` draws, takes and refuses."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+from jax import numpy as jnp
+
+import invconv as ic
+import invconv_jax
+
+jax.config.update("jax_enable_x64", True)
+
+CLASSES = (
+    ic.ActNorm,
+    ic.Conv1x1,
+    ic.PLUConv1x1,
+    ic.QRConv1x1,
+    ic.AutoregressiveConv,
+    ic.EmergingConv,
+    ic.PeriodicConv,
+)
+every_class = pytest.mark.parametrize("cls", CLASSES, ids=lambda cls: cls.__name__)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def quick_compilation() -> Iterator[None]:
+    """Have XLA spend less on programs that run once."""
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
+
+
+@every_class
+def test_init_depends_on_the_key_alone(cls: Any) -> None:
+    key = jax.random.key(3)
+    conv = invconv_jax.init(key, cls, 4)
+    again = invconv_jax.init(jax.random.key(3), cls, 4)
+    traced = jax.jit(lambda key: invconv_jax.init(key, cls, 4))(key)
+    raw = invconv_jax.init(jax.random.key_data(key), cls, 4)
+    for other in (again, traced, raw):
+        assert type(other) is cls
+        for a, b in zip(jax.tree.leaves(conv), jax.tree.leaves(other), strict=True):
+            np.testing.assert_array_equal(a, b)
+    different = jax.tree.leaves(invconv_jax.init(jax.random.key(4), cls, 4))
+    alike = [bool((a == b).all()) for a, b in zip(jax.tree.leaves(conv), different, strict=True)]
+    assert all(alike) == (cls is ic.ActNorm)
+
+
+def test_init_passes_settings_on() -> None:
+    conv = invconv_jax.init(
+        jax.random.key(0), ic.AutoregressiveConv, 2, 3, ndim=3, mask="raster", dtype="bfloat16"
+    )
+    assert conv.kernel.shape == (2, 2, 3, 5, 5)
+    assert conv.kernel.dtype == jnp.bfloat16
+    with pytest.raises(ValueError, match=r"use jax\.vmap"):
+        invconv_jax.init(jax.random.split(jax.random.key(0)), ic.Conv1x1, 2)
+
+
+@pytest.mark.parametrize("key", [0, np.zeros(2, np.uint32)])
+def test_init_asks_for_a_key(key: Any) -> None:
+    with pytest.raises(TypeError, match=r"key: expected a key such as jax.random.key\(0\), got"):
+        invconv_jax.init(key, ic.Conv1x1, 3)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "settings", "error", "message"),
+    [
+        (("ActNorm", 3), {}, TypeError, "cls: expected a class of invconv with an init, got 'A"),
+        ((ic.Chain, 3), {}, TypeError, "cls: expected a class of invconv"),
+        ((ic.ActNorm, 3), {"rng": np.random.default_rng(0)}, TypeError, "come from the key"),
+        ((ic.ActNorm, 3), {"like": jnp.zeros(0, jnp.bfloat16)}, TypeError, "dtype= says"),
+        ((ic.ActNorm, 3), {"dtype": "int32"}, TypeError, "expected a real floating dtype"),
+    ],
+)
+def test_init_says_what_it_takes(arguments: Any, settings: Any, error: Any, message: str) -> None:
+    with pytest.raises(error, match=message):
+        invconv_jax.init(jax.random.key(0), *arguments, **settings)
+
+
+def test_init_promotes_nothing_silently() -> None:
+    with jax.enable_x64(False), pytest.raises(ValueError, match="dtype: JAX has no float64 here"):
+        invconv_jax.init(jax.random.key(0), ic.ActNorm, 3, dtype="float64")
