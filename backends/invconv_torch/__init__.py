@@ -14,7 +14,7 @@ try:
 except ImportError as error:
     raise ImportError("invconv_torch needs PyTorch: pip install 'invconv[torch]'") from error
 
-from invconv.arrays.namespaces import namespace
+from invconv.arrays.namespaces import library_name
 from invconv.arrays.registry import backend
 from invconv_torch import interop
 from invconv_torch.guard import ConditionGuard
@@ -36,8 +36,8 @@ from invconv_torch.reversible import ReversibleChain
 
 # what the core looks up once must have been looked up when torch.compile traces
 backend("torch")
-namespace(_torch.empty(0))
-namespace(_torch.nn.Parameter(_torch.empty(0)))
+for _tensor in (_torch.empty(0), _torch.nn.Parameter(_torch.empty(0))):
+    library_name(_tensor)
 
 __all__ = [
     "ActNorm",

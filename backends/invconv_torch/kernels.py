@@ -65,8 +65,9 @@ def _taps(family: LinearFamily, w: Tensor) -> Tensor:
         return w
     assert isinstance(family, CausalFamily | CircularFamily)
     if not in_host_memory(w):
-        taps = taps_of(w, family.first)
-        return _masked(family, taps) if isinstance(family, CausalFamily) else taps
+        if isinstance(family, CausalFamily):
+            return _masked(family, taps_of(w, family.first))
+        return torch.as_tensor(taps_of(w))
     places = _layout(family, w.shape[0])
     taps = w.take(places.of_taps)
     return taps if places.masked_taps is None else taps.masked_fill_(places.masked_taps, 0)

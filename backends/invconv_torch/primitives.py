@@ -17,6 +17,7 @@ from invconv.kernels.families import (
 )
 from invconv_torch import kernels
 from invconv_torch.autodiff import APPLY, GRAM, MATMUL, SOLVE, run
+from invconv_torch.correlation import in_host_memory
 from invconv_torch.solvers import Factor
 from invconv_torch.traced import in_forward_mode, traced
 from invconv_torch.whole import LogAbsDet, evaluate, records
@@ -72,7 +73,7 @@ def triangular_solve(matrix: Tensor, rhs: Tensor, *, lower: bool) -> Tensor:
 
 def log_abs_det(matrices: Tensor) -> Tensor:
     """See `invconv.kernels.primitives.log_abs_det`."""
-    if traced() and not in_forward_mode():
+    if (traced() or not in_host_memory(matrices)) and not in_forward_mode():
         return torch.linalg.slogdet(matrices)[1]
     # slogdet takes half as long again; and the derivative that it has in forward mode has none
     # itself: PyTorch takes it for zero
