@@ -252,7 +252,7 @@ def main() -> int:
         elif sound.status == 1:
             by = "[yellow]the suite fails without it[/]"
         else:
-            last = verdict.output.splitlines()[-1]
+            last = (verdict.output or "no law broke").splitlines()[-1]
             by = f"[red]not caught[/]: {last}"
         table.add_row(fault.name, fault.file, by)
     console.print(table)
