@@ -1,10 +1,10 @@
 """JAX: how the library runs the primitives of the core (found by `invconv.arrays.registry`)."""
 
-from invconv_jax.convolve import correlate, correlate_kernel_vjp
-from invconv_jax.pointwise import matrix_solver
-from invconv_jax.solves import matmul, nan_where_singular, triangular_solve
-from invconv_jax.spectrum import spectral_solver
-from invconv_jax.wavefront import causal_solver
+from invconv_jax.native.convolve import correlate, correlate_kernel_vjp
+from invconv_jax.native.pointwise import matrix_solver
+from invconv_jax.native.solves import matmul, nan_where_singular, triangular_solve
+from invconv_jax.native.spectrum import spectral_solver
+from invconv_jax.native.wavefront import causal_solver
 
 __all__ = [
     "causal_solver",

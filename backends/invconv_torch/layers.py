@@ -9,12 +9,11 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, ClassVar, TypeAlias
 
-import numpy as np
 import torch
 
 import invconv as ic
 from invconv.arrays.settings import choice
-from invconv_torch.module import InvertibleModule
+from invconv_torch.layer import Layer
 
 Tensor: TypeAlias = torch.Tensor
 Sizes: TypeAlias = int | tuple[int, ...]
@@ -25,42 +24,7 @@ _CONV1X1: dict[str, Callable[..., ic.InvertibleConv]] = {
 }
 
 
-class _Layer(InvertibleModule):
-    """A module that knows how its parameters begin."""
-
-    def __init__(
-        self,
-        init: Callable[..., ic.InvertibleConv],
-        bias: bool,
-        max_gain: float | None,
-        device: Any,
-        dtype: Any,
-    ) -> None:
-        self._begin = partial(_begin, init, bias)
-        super().__init__(self._begin(), max_gain=max_gain, device=device, dtype=dtype)
-
-    def reset_parameters(self) -> None:
-        """Draw the parameters anew, as at the start."""
-        dtype = self.operator()._reference()[1].dtype
-        fresh = InvertibleModule(self._begin(), dtype=dtype).state_dict()
-        own = self.state_dict(keep_vars=True)
-        if missing := fresh.keys() - own.keys():
-            raise RuntimeError(
-                f"reset_parameters: expected parameters named {', '.join(sorted(missing))}, which "
-                "this layer computes from others; reset those"
-            )
-        with torch.no_grad():
-            for name, tensor in fresh.items():
-                own[name].copy_(tensor)
-
-
-def _begin(init: Callable[..., ic.InvertibleConv], bias: bool) -> ic.InvertibleConv:
-    seed = int(torch.randint(2**63 - 1, (), device="cpu"))
-    conv = init(rng=np.random.default_rng(seed))
-    return conv.replace(bias=np.zeros(conv.channels) if bias else None)
-
-
-class _AutoregressiveConv(_Layer):
+class _AutoregressiveConv(Layer):
     """A convolution that sees only pixels on one side of each pixel, zero outside the grid.
 
     Parameters
@@ -125,7 +89,7 @@ class AutoregressiveConv3d(_AutoregressiveConv):  # noqa: D101 - inherited
     _ndim = 3
 
 
-class _EmergingConv(_Layer):
+class _EmergingConv(Layer):
     """Two autoregressive convolutions of opposite directions: the field of a standard one.
 
     Parameters
@@ -207,7 +171,7 @@ class EmergingConv3d(_EmergingConv):  # noqa: D101 - inherited
     _ndim = 3
 
 
-class _PeriodicConv(_Layer):
+class _PeriodicConv(Layer):
     """A convolution with circular padding.
 
     Parameters
@@ -254,7 +218,7 @@ class PeriodicConv3d(_PeriodicConv):  # noqa: D101 - inherited
     _ndim = 3
 
 
-class Conv1x1(_Layer):
+class Conv1x1(Layer):
     """One C x C matrix at every pixel, of any number of spatial axes.
 
     Parameters
@@ -284,7 +248,7 @@ class Conv1x1(_Layer):
         )
 
 
-class ActNorm(_Layer):
+class ActNorm(Layer):
     """A scale and a shift per channel; the identity at the start.
 
     Parameters

@@ -12,10 +12,10 @@ import invconv as ic
 from invconv.operators.base.calls import as_batch
 from invconv.operators.base.operator import require_operator
 from invconv.operators.base.prepared import PreparedInverse
+from invconv_torch.native.whole import invert
 from invconv_torch.precision import autocasting
 from invconv_torch.remembered import RememberedInverses, may_be_kept
 from invconv_torch.traced import traced
-from invconv_torch.whole import invert
 
 Tensor: TypeAlias = torch.Tensor
 

@@ -15,12 +15,12 @@ from invconv.kernels.families import (
     StencilFamily,
     TriangularFamily,
 )
-from invconv_torch import kernels
-from invconv_torch.autodiff import APPLY, GRAM, MATMUL, SOLVE, run
-from invconv_torch.correlation import in_host_memory
-from invconv_torch.solvers import Factor
+from invconv_torch.native import kernels
+from invconv_torch.native.autodiff import APPLY, GRAM, MATMUL, SOLVE, run
+from invconv_torch.native.correlation import in_host_memory
+from invconv_torch.native.solvers import Factor
+from invconv_torch.native.whole import LogAbsDet, evaluate, records
 from invconv_torch.traced import in_forward_mode, traced
-from invconv_torch.whole import LogAbsDet, evaluate, records
 
 __all__ = [
     "apply",
@@ -93,7 +93,7 @@ class Solver:
     family : LinearFamily
     weights : tensor
         w.
-    factor : a factor of `invconv_torch.solvers`, or None
+    factor : a factor of `invconv_torch.native.solvers`, or None
         Of A(w), from detached weights; None in traced code, where each solve factors.
     """
 

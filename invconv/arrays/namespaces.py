@@ -37,6 +37,11 @@ def namespace(*arrays: Array) -> Namespace:
     return _namespaces[kind]
 
 
+def is_known(x: Any) -> bool:
+    """Tell whether the namespace of an array's type was looked up before."""
+    return type(x) in _namespaces
+
+
 def library_name(x: Array) -> str:
     """Return the import name of the library of an array: "numpy", "torch", "jax", ..."""
     kind = type(x)
@@ -251,17 +256,6 @@ def place(array: Array, like: Array) -> Array:
     return namespace(array).asarray(array, device=there)
 
 
-def recorded(x: Array) -> bool:
-    """Tell whether the derivative of a readable array is recorded."""
-    if library_name(x) != "torch":
-        return False
-    torch = sys.modules["torch"]
-    forward = torch.autograd.forward_ad
-    if forward._current_level >= 0 and forward.unpack_dual(x).tangent is not None:
-        return True
-    return bool(x.requires_grad and torch.is_grad_enabled())
-
-
 def describe(x: Array) -> str:
     """Say an array's shape, dtype and library, for messages and reprs."""
     return f"{tuple(x.shape)} {dtype_name(x.dtype)} {library_name(x)}"
@@ -272,64 +266,6 @@ def dtype_name(dtype: Any) -> str:
     name = dtype.name if hasattr(dtype, "name") else str(dtype).rpartition(".")[2]
     foreign = isinstance(dtype, np.dtype) and not dtype.isnative
     return f"{name} in foreign byte order" if foreign else name
-
-
-def require_array(name: str, x: Any) -> Namespace:
-    """Return the namespace of ``x``, or raise TypeError where it is no array of a library."""
-    if isinstance(x, np.ma.MaskedArray):
-        raise TypeError(
-            f"{name}: expected an array without a mask, got a masked array, whose mask would be "
-            "lost; say what its hidden entries are, for instance with .filled(0)"
-        )
-    # a class of arrays passes for one, as it has their methods
-    if type(x) not in _namespaces and (isinstance(x, type) or not compat.is_array_api_obj(x)):
-        raise TypeError(
-            f"{name}: expected an array of a library that follows the Python array API standard, "
-            f"got {type(x).__name__}; convert it first, for instance with numpy.asarray"
-        )
-    if library_name(x) == "torch":
-        torch = sys.modules["torch"]
-        if x.is_nested or x.layout is not torch.strided:
-            kind = "a nested tensor" if x.is_nested else f"one of layout {x.layout}"
-            raise TypeError(f"{name}: expected a dense tensor, got {kind}; convert it first")
-    return namespace(x)
-
-
-def require_real(name: str, x: Any) -> None:
-    """Raise TypeError unless ``x`` is an array of a supported real floating dtype."""
-    xp = require_array(name, x)
-    try:
-        real = xp.isdtype(x.dtype, "real floating")
-    except TypeError:  # NumPy's, of records
-        real = False
-    if not real or xp.finfo(x.dtype).bits not in (16, 32, 64):
-        raise TypeError(
-            f"{name}: expected a real floating dtype (float32 or float64; float16 and bfloat16 are "
-            f"computed in float32), got {dtype_name(x.dtype)}; cast it first, nothing is promoted"
-        )
-
-
-def require_alike(name: str, x: Any, like_name: str, like: Array) -> None:
-    """Raise unless ``x`` has the library, dtype and device of ``like``."""
-    require_real(name, x)
-    if library_name(x) != library_name(like):
-        raise TypeError(
-            f"{name}: expected an array of {library_name(like)} as {like_name} is, got one of "
-            f"{library_name(x)}; convert {name}, or carry an operator over with "
-            f"conv.asarrays(like={name})"
-        )
-    if x.dtype != like.dtype:
-        raise TypeError(
-            f"{name}: expected dtype {dtype_name(like.dtype)} as {like_name} has, got "
-            f"{dtype_name(x.dtype)}; nothing is promoted silently: cast {name}, or carry an "
-            f"operator over with conv.asarrays(like={name})"
-        )
-    here, there = placement(x), placement(like)
-    if here != there and here is not None and there is not None:
-        raise ValueError(
-            f"{name}: expected an array on device {there} as {like_name} is, got one on "
-            f"{here}; move one of them, nothing is moved silently"
-        )
 
 
 def same_kind(x: Any, like: Array) -> bool:

@@ -21,16 +21,8 @@ from typing import Any
 import numpy as np
 
 from invconv.arrays.errors import InvalidFileError
-from invconv.arrays.namespaces import (
-    Array,
-    dtype_name,
-    from_host,
-    is_half,
-    namespace,
-    require_array,
-    require_real,
-    to_numpy,
-)
+from invconv.arrays.namespaces import Array, dtype_name, from_host, is_half, namespace, to_numpy
+from invconv.arrays.validation import require_array, require_real
 from invconv.files.description import Json, build, describe, require
 from invconv.files.whole_files import replacing
 from invconv.operators.base.operator import InvertibleConv

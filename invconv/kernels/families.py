@@ -11,11 +11,11 @@ mask, a direction, a dilation. `invconv.kernels.maps` runs these for every libra
 from __future__ import annotations
 
 from abc import abstractmethod
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol, Self
 
 from invconv.arrays.namespaces import Array, Shape, namespace, triangle
-from invconv.arrays.stencil import Offset, Stencil, kernel_of, tap_indices, taps_of
+from invconv.arrays.stencil import Offset, Stencil
 from invconv.kernels.matrices import matrix_solver
 from invconv.kernels.primitives import (
     correlate,
@@ -27,8 +27,6 @@ from invconv.kernels.primitives import (
     triangular_solve,
 )
 from invconv.kernels.solver import Solver
-from invconv.kernels.spectrum import kernel_spectrum, spectral_solver
-from invconv.kernels.wavefront import CausalStencil, causal_solver, least_slope
 
 
 class LinearFamily(Protocol):
@@ -57,99 +55,6 @@ class LinearFamily(Protocol):
     @abstractmethod
     def adjoint(self, w: Array) -> Array:
         """Return the weights of A(w)^T."""
-
-
-@dataclass(frozen=True)
-class CausalFamily:
-    """Autoregressive convolutions, by their kernels w (C, C, *k) with a mask.
-
-    A(w) x[p] = sum over t of w[..., t] x[p - direction dilation o(t)], zero outside the grid.
-
-    Attributes
-    ----------
-    kernel_size : tuple of int
-    centre : tuple of int
-        The tap at o = 0: (0, ...) of a corner, (0, (k_1 - 1)/2, ...) of a raster. Taps whose o is
-        lexicographically negative are masked.
-    direction, dilation : tuple of int, one per axis
-    lower : bool
-        Whether the C x C matrix at o = 0 is lower triangular; the other triangle is masked.
-    first : int
-        The flat position of the tap at o = 0; those before it are masked.
-    reach : tuple of offsets
-        o(t) of the others, itself first, in taps.
-    offsets : tuple of offsets
-        - direction dilation o(t), in pixels.
-    slope : tuple of int
-        As in `invconv.kernels.wavefront.CausalStencil`.
-    """
-
-    kernel_size: Shape
-    centre: Offset
-    direction: tuple[int, ...]
-    dilation: tuple[int, ...]
-    lower: bool
-    wrap: ClassVar[bool] = False
-    first: int = field(init=False, repr=False, compare=False)
-    reach: tuple[Offset, ...] = field(init=False, repr=False, compare=False)
-    offsets: tuple[Offset, ...] = field(init=False, repr=False, compare=False)
-    slope: tuple[int, ...] = field(init=False, repr=False, compare=False)
-    text: str = field(init=False, repr=False, compare=False)
-
-    def __post_init__(self) -> None:
-        taps = tap_indices(self.kernel_size)
-        first = taps.index(self.centre)
-        reach = tuple(
-            tuple(i - c for i, c in zip(t, self.centre, strict=True)) for t in taps[first:]
-        )
-        scale = [-s * d for s, d in zip(self.direction, self.dilation, strict=True)]
-        vars(self).update(
-            first=first,
-            reach=reach,
-            offsets=tuple(tuple(f * i for f, i in zip(scale, o, strict=True)) for o in reach),
-            slope=least_slope(reach, len(self.centre)),
-            text=repr(self),
-        )
-
-    def stencil(self, w: Array) -> CausalStencil:
-        """Return the unmasked taps of a kernel, and where they are."""
-        taps = taps_of(w, self.first)
-        return CausalStencil(
-            triangle(taps[0, ...], lower=self.lower),
-            self.lower,
-            taps[1:, ...],
-            self.reach[1:],
-            self.direction,
-            self.dilation,
-            self.slope,
-        )
-
-    def kernel(self, taps: Array) -> Array:
-        """Return the kernel with these taps (1 + T, C, C), o = 0 first; masked entries are zero."""
-        here = triangle(taps[0, ...], lower=self.lower)[None, ...]
-        taps = namespace(taps).concat([here, taps[1:, ...]], axis=0)
-        return kernel_of(taps, self.kernel_size)
-
-    def apply(self, w: Array, x: Array) -> Array:
-        """See `LinearFamily`."""
-        return correlate(self.stencil(w).stencil(), x)
-
-    def gram(self, x: Array, y: Array) -> Array:
-        """See `LinearFamily`."""
-        return self.kernel(correlate_kernel_vjp(x, y, self.offsets))
-
-    def factor(self, w: Array, shape: Shape) -> Solver:
-        """See `LinearFamily`."""
-        return causal_solver(self.stencil(w), shape)
-
-    def transpose(self) -> CausalFamily:
-        """Return the family of flipped directions and of the other order of the channels."""
-        away = tuple(-s for s in self.direction)
-        return causal_family(self.kernel_size, self.centre, away, self.dilation, not self.lower)
-
-    def adjoint(self, w: Array) -> Array:
-        """See `LinearFamily`."""
-        return namespace(w).permute_dims(w, (1, 0, *range(2, w.ndim)))
 
 
 @dataclass(frozen=True)
@@ -183,102 +88,6 @@ class StencilFamily:
     def adjoint(self, w: Array) -> Array:
         """See `LinearFamily`."""
         return namespace(w).matrix_transpose(w)
-
-
-_causal: dict[Any, CausalFamily] = {}  # a dict, since torch.compile reads it
-_MOST = 512  # families that are kept
-
-
-def causal_family(
-    kernel_size: Shape,
-    centre: Offset,
-    direction: tuple[int, ...],
-    dilation: tuple[int, ...],
-    lower: bool,
-) -> CausalFamily:
-    """Return the `CausalFamily` of these settings, the same one each time."""
-    key = kernel_size, centre, direction, dilation, lower
-    if key not in _causal:
-        if len(_causal) >= _MOST:
-            _causal.clear()
-        family = CausalFamily(*key)
-        away = tuple(-s for s in direction)
-        # its transpose too: code that torch.compile traces can only look it up
-        other = CausalFamily(kernel_size, centre, away, dilation, not lower)
-        _causal[key] = family
-        _causal[kernel_size, centre, away, dilation, not lower] = other
-    return _causal[key]
-
-
-@dataclass(frozen=True)
-class CircularFamily:
-    """Periodic convolutions, by their kernels w (C, C, *k).
-
-    A(w) x[p] = sum over t of w[..., t] x[(p + dilation (t - (k - 1)//2)) mod n]. The solve is one
-    C x C system a frequency (`invconv.kernels.spectrum`).
-
-    Attributes
-    ----------
-    kernel_size, dilation : tuple of int
-    offsets : tuple of offsets
-        dilation (t - (k - 1)//2) of every tap.
-    """
-
-    kernel_size: Shape
-    dilation: tuple[int, ...]
-    wrap: ClassVar[bool] = True
-    offsets: tuple[Offset, ...] = field(init=False, repr=False, compare=False)
-    text: str = field(init=False, repr=False, compare=False)
-
-    def __post_init__(self) -> None:
-        size, dilation = self.kernel_size, self.dilation
-        offsets = tuple(
-            tuple(d * (i - (k - 1) // 2) for i, k, d in zip(t, size, dilation, strict=True))
-            for t in tap_indices(size)
-        )
-        vars(self).update(offsets=offsets, text=repr(self))
-
-    def apply(self, w: Array, x: Array) -> Array:
-        """See `LinearFamily`."""
-        return correlate(Stencil(self.offsets, taps_of(w)), x, wrap=True)
-
-    def gram(self, x: Array, y: Array) -> Array:
-        """See `LinearFamily`."""
-        return kernel_of(correlate_kernel_vjp(x, y, self.offsets, wrap=True), self.kernel_size)
-
-    def factor(self, w: Array, shape: Shape) -> Solver:
-        """See `LinearFamily`."""
-        return spectral_solver(kernel_spectrum(w, self.dilation, shape), shape)
-
-    def transpose(self) -> CircularFamily:
-        """Return the family of odd sizes: flipped, the centre of an even kernel is off by one."""
-        return circular_family(tuple(k + 1 - k % 2 for k in self.kernel_size), self.dilation)
-
-    def adjoint(self, w: Array) -> Array:
-        """Return the flipped kernel of transposed matrices, a zero tap behind each even axis."""
-        xp = namespace(w)
-        axes = tuple(range(2, w.ndim))
-        flipped = xp.flip(xp.permute_dims(w, (1, 0, *axes)), axis=axes)
-        for axis, k in zip(axes, self.kernel_size, strict=True):
-            if k % 2 == 0:
-                first = flipped[(*(slice(None),) * axis, slice(0, 1), ...)]
-                flipped = xp.concat([flipped, xp.zeros_like(first)], axis=axis)
-        return flipped
-
-
-_circular: dict[Any, CircularFamily] = {}
-
-
-def circular_family(kernel_size: Shape, dilation: tuple[int, ...]) -> CircularFamily:
-    """Return the `CircularFamily` of these settings, the same one each time."""
-    key = kernel_size, dilation
-    if key not in _circular:
-        if len(_circular) >= _MOST:
-            _circular.clear()
-        odd = tuple(k + 1 - k % 2 for k in kernel_size)
-        _circular[key] = CircularFamily(*key)
-        _circular[odd, dilation] = CircularFamily(odd, dilation)
-    return _circular[key]
 
 
 @dataclass(frozen=True)

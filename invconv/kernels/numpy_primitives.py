@@ -17,11 +17,12 @@ from scipy.linalg import get_blas_funcs, get_lapack_funcs
 from invconv.arrays.namespaces import Shape
 from invconv.arrays.stencil import Offset, Stencil
 from invconv.kernels import primitives
+from invconv.kernels.convolutions import CausalFamily
 from invconv.kernels.cpu import compiled, threads
 from invconv.kernels.cpu.correlate.correlation import compiled_correlation
 from invconv.kernels.cpu.correlate.gram import compiled_kernel_vjp
 from invconv.kernels.cpu.machine import reason
-from invconv.kernels.families import CausalFamily, LinearFamily
+from invconv.kernels.families import LinearFamily
 from invconv.kernels.plain.pitched import NUMPY, PitchedSolver
 from invconv.kernels.solver import Solver
 from invconv.kernels.wavefront import CausalStencil, stable_inverse

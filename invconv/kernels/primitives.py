@@ -215,5 +215,5 @@ def from_pixel_rows(rows: Array, shape: Shape) -> Array:
 
 def per_channel(v: Array, x: Array) -> Array:
     """Shape a vector (C,) so that it broadcasts against (B, C, *spatial)."""
-    shape = (-1, *(1,) * (x.ndim - 2))
+    shape = (1, -1, *(1,) * (x.ndim - 2))  # as many axes: JAX may promote no ranks
     return v.reshape(shape) if hasattr(v, "reshape") else namespace(v).reshape(v, shape)

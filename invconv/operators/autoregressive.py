@@ -32,7 +32,7 @@ from invconv.arrays.namespaces import (
 )
 from invconv.arrays.settings import choice, directions, generator, positive_int, sizes
 from invconv.arrays.stencil import Offset, kernel_of
-from invconv.kernels.families import CausalFamily, causal_family
+from invconv.kernels.convolutions import CausalFamily, causal_family
 from invconv.kernels.primitives import correlate_after
 from invconv.kernels.wavefront import CausalStencil
 from invconv.operators.base.conditions import in_one_norm

@@ -15,8 +15,9 @@ from typing import Self
 import numpy as np
 
 from invconv.arrays.derived import derived
-from invconv.arrays.namespaces import Array, require_alike
+from invconv.arrays.namespaces import Array
 from invconv.arrays.settings import positive_int, sizes
+from invconv.arrays.validation import require_alike
 from invconv.operators.autoregressive import AutoregressiveConv
 from invconv.operators.base.operator import InvertibleConv
 from invconv.operators.base.parameters import require_shape

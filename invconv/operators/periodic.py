@@ -18,7 +18,7 @@ from invconv.arrays.derived import derived
 from invconv.arrays.namespaces import Array, Shape, cast
 from invconv.arrays.settings import generator, positive_int, sizes
 from invconv.arrays.stencil import Stencil, taps_of
-from invconv.kernels.families import CircularFamily, circular_family
+from invconv.kernels.convolutions import CircularFamily, circular_family
 from invconv.kernels.primitives import correlate_after
 from invconv.kernels.spectrum import (
     condition_bound,

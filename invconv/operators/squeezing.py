@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from invconv.arrays.namespaces import Array, namespace, require_array
+from invconv.arrays.namespaces import Array, namespace
 from invconv.arrays.settings import positive_int
+from invconv.arrays.validation import require_array
 
 
 def squeeze(x: Array, factor: int = 2, *, ndim: int = 2) -> Array:

@@ -29,8 +29,9 @@ from invconv.arrays.stencil import kernel_of, tap_indices, taps_of
 from invconv.kernels.primitives import matmul
 from invconv.operators.autoregressive import AutoregressiveConv
 from invconv.operators.base.operator import InvertibleConv
-from invconv.operators.chain import Chain, Inverse
+from invconv.operators.chain import Chain
 from invconv.operators.emerging import EmergingConv
+from invconv.operators.inverse import Inverse
 from invconv.operators.periodic import PeriodicConv
 from invconv.operators.pointwise.actnorm import ActNorm
 from invconv.operators.pointwise.conv1x1 import Conv1x1

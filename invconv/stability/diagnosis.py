@@ -31,7 +31,8 @@ from invconv.operators.base import conditions
 from invconv.operators.base.calls import require_spatial_shape
 from invconv.operators.base.checks import solved_in
 from invconv.operators.base.operator import InvertibleConv, require_operator
-from invconv.operators.chain import Chain, Composite, Inverse
+from invconv.operators.chain import Chain, Composite
+from invconv.operators.inverse import Inverse
 from invconv.operators.periodic import PeriodicConv
 from invconv.stability import advice
 from invconv.stability.report import UNRESOLVED, Diagnosis

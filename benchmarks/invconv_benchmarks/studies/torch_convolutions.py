@@ -1,7 +1,7 @@
 """PyTorch's own convolution and the compiled kernel on the CPU: which is faster, and which runs.
 
 ``python -m invconv_benchmarks.studies.torch_convolutions`` times both, forward and gradient by the
-kernel, in turns in one process with one thread, and says which of them `invconv_torch.correlation`
+kernel, in turns in one process with one thread, and says which of them `native.correlation`
 takes. Its rule should take the kernel where that is faster by a fifth, and nowhere where it is
 slower.
 """
@@ -83,7 +83,7 @@ def _compare(group: Group, seconds: float) -> list[Found]:
     """Time both ways in both directions."""
     import torch
 
-    from invconv_torch import correlation as c
+    from invconv_torch.native import correlation as c
 
     (target,) = targets_of([("torch", "cpu")])
     setup = Setup(group, target)

@@ -19,7 +19,7 @@ from invconv.kernels.plain.pitched import NUMPY, PitchedSolver
 from invconv.kernels.wavefront import inverse_at_the_pixel
 from invconv_conformance.cases import CASES
 from invconv_conformance.truth.oracle import affine
-from invconv_torch.waves import TORCH
+from invconv_torch.native.waves import TORCH
 
 OPS = {"numpy": NUMPY, "torch": TORCH}
 Shape = tuple[int, ...]

@@ -19,7 +19,7 @@ from invconv.arrays.namespaces import to_numpy
 from invconv.arrays.stencil import Offset
 from invconv.kernels.plain import layout as pitched_layout
 from invconv.kernels.plain.pitched import NUMPY, PitchedSolver, StridedOps
-from invconv_torch.waves import TORCH
+from invconv_torch.native.waves import TORCH
 from tests.kernels.test_pitched import OPS, Shape, draw, folded, solved, solver_of
 from tests.on_torch.test_torch_traced import WithoutDriver
 

@@ -179,7 +179,7 @@ def test_files_are_written_and_read(run: Run, tmp_path: Path) -> None:
 def test_solvers_can_be_pickled_and_keep_no_buffer(run: Run) -> None:
     code = SOLVE.format(planted="") + (
         "import pickle\n"
-        "s = conv.prepare((3, 3))._factor.solve.solve\n"
+        "s = conv.prepare((3, 3))._state.solver\n"
         "before = dict(vars(s))\n"
         "s(y)\n"
         "assert type(pickle.loads(pickle.dumps(s))) is p.PitchedSolver\n"

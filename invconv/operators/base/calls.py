@@ -14,12 +14,12 @@ from invconv.arrays.namespaces import (
     cast,
     dtype_name,
     namespace,
-    require_alike,
     same_kind,
     size,
     zeros,
 )
 from invconv.arrays.settings import LARGEST
+from invconv.arrays.validation import require_alike
 from invconv.operators.base.protocol import Protocol
 
 

@@ -20,12 +20,10 @@ from invconv.arrays.namespaces import (
     library_name,
     namespace,
     place,
-    require_alike,
-    require_array,
-    require_real,
     to_numpy,
 )
 from invconv.arrays.registry import backend
+from invconv.arrays.validation import require_alike, require_array, require_real
 from invconv.trust.remembered import ConditionCache
 
 

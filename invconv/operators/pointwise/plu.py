@@ -18,12 +18,11 @@ from invconv.arrays.namespaces import (
     log_of_exp,
     namespace,
     readable,
-    require_alike,
-    require_array,
     size,
     to_numpy,
 )
 from invconv.arrays.settings import optional_ndim, positive_int
+from invconv.arrays.validation import require_alike, require_array
 from invconv.kernels.primitives import matmul
 from invconv.kernels.triangular_steps import TriangularSteps
 from invconv.operators.base.parameters import require_shape

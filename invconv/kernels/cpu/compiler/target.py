@@ -35,6 +35,10 @@ class Target:
         return 24 if self.registers == 32 else 12
 
 
+# the same object for the same processor: targets are compared by identity, which costs nothing
+_hosts: dict[tuple[str, str, str, int, int, bool], Target] = {}
+
+
 @functools.cache
 def host() -> Target:
     """Return this processor: AVX-512, AVX2 with FMA, or else vectors of 128 bits."""
@@ -45,11 +49,12 @@ def host() -> Target:
     has = {name for name, there in found.items() if there}
     arm = triple.startswith(("aarch64", "arm64"))
     bits = 512 if "avx512f" in has else 256 if {"avx2", "fma"} <= has else 128
-    return Target(
+    settings = (
         triple,
         str(binding.get_host_cpu_name()),
         str(found.flatten()),
         bits,
-        registers=32 if arm or bits == 512 else 16,
-        fma=arm or "fma" in has,
+        32 if arm or bits == 512 else 16,  # registers
+        arm or "fma" in has,
     )
+    return _hosts.setdefault(settings, Target(*settings))

@@ -1,4 +1,4 @@
-"""Images into the layout of `invconv_jax.fronts`, (C, columns, rows, B residues), and back."""
+"""Images into the layout of `native.fronts`, (C, columns, rows, B residues), and back."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from jax import lax
 from jax import numpy as jnp
 
 from invconv.arrays.namespaces import Array
-from invconv_jax.fronts import Geometry, Places
+from invconv_jax.native.fronts import Geometry, Places
 
 
 def enter(places: Places, y: Array) -> Array:

@@ -1,6 +1,6 @@
 """Every operation on a family of matrices: plain PyTorch, at full precision, with no derivative.
 
-`invconv_torch.autodiff` adds the derivatives.
+`invconv_torch.native.autodiff` adds the derivatives.
 """
 
 from __future__ import annotations
@@ -12,19 +12,18 @@ from typing import Any, TypeAlias
 import torch
 
 from invconv.arrays.stencil import kernel_of, taps_of
+from invconv.kernels.convolutions import CausalFamily, CircularFamily
 from invconv.kernels.families import (
-    CausalFamily,
-    CircularFamily,
     LinearFamily,
     MatrixFamily,
     ScaleFamily,
     StencilFamily,
     TriangularFamily,
 )
-from invconv_torch import correlation
-from invconv_torch.correlation import convolve, convolve_vjp, in_host_memory, prefers_kernel
+from invconv_torch.native import correlation
+from invconv_torch.native.correlation import convolve, convolve_vjp, in_host_memory, prefers_kernel
+from invconv_torch.native.solvers import CausalFactor, Factor, MatrixFactor, SpectralFactor
 from invconv_torch.precision import full_precision, nothing_reduces
-from invconv_torch.solvers import CausalFactor, Factor, MatrixFactor, SpectralFactor
 
 Tensor: TypeAlias = torch.Tensor
 _CORRELATIONS = (CausalFamily, CircularFamily, StencilFamily)

@@ -9,7 +9,7 @@ from jax import lax
 from jax import numpy as jnp
 
 from invconv.arrays.namespaces import Array
-from invconv_jax.partition import SplitByBatch
+from invconv_jax.native.partition import SplitByBatch
 
 _FEW = 4  # channels: a product is slower to call than to write out
 

@@ -14,15 +14,9 @@ from typing import Any, TypeAlias
 
 import torch
 
-from invconv.kernels.families import (
-    CausalFamily,
-    CircularFamily,
-    MatrixFamily,
-    ScaleFamily,
-    StencilFamily,
-    TriangularFamily,
-)
-from invconv_torch import kernels
+from invconv.kernels.convolutions import CausalFamily, CircularFamily
+from invconv.kernels.families import MatrixFamily, ScaleFamily, StencilFamily, TriangularFamily
+from invconv_torch.native import kernels
 
 Tensor: TypeAlias = torch.Tensor
 

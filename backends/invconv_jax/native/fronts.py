@@ -1,6 +1,6 @@
 """Where the pixels of a causal solve are: a front in one column of a flat, padded image.
 
-With all directions +1 and all dilations 1 (`invconv_jax.images` flips and splits the image so that
+With all directions +1 and all dilations 1 (`native.images` flips and splits the image so that
 this holds), pixel p belongs to the front level(p) = slope . p, whose pixels do not depend on each
 other. Along one axis, the line, the slope is 1. The lines lie one after the other in flat memory,
 with zeros between them, and line i, in two dimensions, starts at i pitch. With

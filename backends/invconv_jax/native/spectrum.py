@@ -11,8 +11,8 @@ from jax import numpy as jnp
 
 from invconv.arrays.namespaces import Array, Shape, readable, size
 from invconv.kernels.spectrum import inverses_keep_accuracy
-from invconv_jax.fourier import irfftn, rfftn
-from invconv_jax.solves import eliminate, matmul
+from invconv_jax.native.fourier import irfftn, rfftn
+from invconv_jax.native.solves import eliminate, matmul
 
 
 def spectral_solver(spectrum: Array, shape: Shape) -> SpectralSolver:

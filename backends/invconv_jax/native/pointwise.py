@@ -11,7 +11,7 @@ from jax import numpy as jnp
 
 from invconv.arrays.namespaces import Array
 from invconv.kernels.primitives import from_pixel_rows, pixel_rows
-from invconv_jax.solves import matmul, substitute
+from invconv_jax.native.solves import matmul, substitute
 
 
 def matrix_solver(matrix: Array) -> MatrixSolver:

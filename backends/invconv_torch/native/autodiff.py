@@ -15,7 +15,7 @@ import torch
 from torch.autograd import Function, forward_ad
 
 from invconv.kernels import rules
-from invconv_torch import kernels, ops
+from invconv_torch.native import kernels, ops
 from invconv_torch.traced import Watch, refuse_nested_forward_mode, traced, watch
 
 Tensor: TypeAlias = torch.Tensor
@@ -32,7 +32,7 @@ class Rule:
     run : callable
         (settings, a, b) to the result, in plain PyTorch; the settings are no tensors.
     traced : callable
-        The same as one node of a graph (`invconv_torch.ops`).
+        The same as one node of a graph (`invconv_torch.native.ops`).
     keeps_result : bool
         Whether the derivatives need a and the result, instead of a and b.
     vjp : callable

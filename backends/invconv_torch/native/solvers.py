@@ -8,8 +8,8 @@ from typing import Any, TypeAlias
 import torch
 
 from invconv.arrays.namespaces import readable
+from invconv.kernels.convolutions import CausalFamily, CircularFamily
 from invconv.kernels.cpu.compiled import CompiledSolve, available, compiled_solve
-from invconv.kernels.families import CausalFamily, CircularFamily
 from invconv.kernels.matrices import accurate_inverse
 from invconv.kernels.plain.pitched import PitchedSolver
 from invconv.kernels.primitives import from_pixel_rows, pixel_rows
@@ -20,8 +20,8 @@ from invconv.kernels.spectrum import (
     to_frequencies,
 )
 from invconv.kernels.wavefront import inverse_at_the_pixel
-from invconv_torch.correlation import in_host_memory
-from invconv_torch.waves import TORCH
+from invconv_torch.native.correlation import in_host_memory
+from invconv_torch.native.waves import TORCH
 
 Tensor: TypeAlias = torch.Tensor
 
@@ -129,8 +129,8 @@ class SpectralFactor:
 class MatrixFactor:
     """A matrix W that is applied at every pixel: its inverse, or its LU factors.
 
-    The inverse of a float32 matrix is formed in float64, on any device; that of a float64 one is
-    used where it is as accurate as a solve, which only the host can tell.
+    The inverse is formed in float64, and used where it is as accurate as a solve, which only the
+    host can tell.
     """
 
     inverse: Tensor | None
@@ -141,12 +141,7 @@ class MatrixFactor:
     def of(matrix: Tensor, quiet: bool = False) -> MatrixFactor:
         """Factor a matrix (C, C); ``quiet`` where nobody has looked whether it is singular."""
         matrix = matrix.detach()
-        if readable(matrix) and not quiet:
-            inverse = accurate_inverse(matrix)
-        elif matrix.dtype == torch.float32 and matrix.device.type in ("cpu", "cuda"):
-            inverse = torch.linalg.inv_ex(matrix.double()).inverse.float()
-        else:
-            inverse = None
+        inverse = accurate_inverse(matrix) if readable(matrix) and not quiet else None
         if inverse is not None:
             return MatrixFactor(inverse, None)
         lu, pivots, _ = torch.linalg.lu_factor_ex(matrix)

@@ -12,7 +12,7 @@ from jax import lax
 from jax import numpy as jnp
 
 from invconv.arrays.namespaces import Array
-from invconv_jax.partition import SplitByBatch
+from invconv_jax.native.partition import SplitByBatch
 
 
 def _transform(x: Array, *, kind: str, lengths: tuple[int, ...]) -> Array:

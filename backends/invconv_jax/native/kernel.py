@@ -1,6 +1,6 @@
 """Causal solves by the compiled kernel of the core, which XLA calls on a CPU without Python.
 
-A program that JAX compiles for another platform, or exports, has the loop of `invconv_jax.scan` in
+A program that JAX compiles for another platform, or exports, has the loop of `native.scan` in
 its place: there is a kernel of our own in this process only.
 """
 
@@ -24,9 +24,9 @@ from invconv.kernels.cpu import xla
 from invconv.kernels.cpu.compiled import CompiledSolve
 from invconv.kernels.cpu.compiler.target import host
 from invconv.kernels.cpu.plan import geometry_of
-from invconv_jax.fronts import Geometry
-from invconv_jax.partition import SplitByBatch, is_exported
-from invconv_jax.scan import Scan
+from invconv_jax.native.fronts import Geometry
+from invconv_jax.native.partition import SplitByBatch, is_exported
+from invconv_jax.native.scan import Scan
 
 
 @functools.partial(jax.tree_util.register_dataclass, data_fields=["weights"], meta_fields=[])

@@ -1,6 +1,6 @@
 """Causal solves as a loop over wavefronts that XLA compiles once, whatever the image size.
 
-The loop overwrites its right-hand side front by front, at the places of `invconv_jax.fronts`. It
+The loop overwrites its right-hand side front by front, at the places of `native.fronts`. It
 runs on an accelerator, in exported programs, and where the compiled kernel does not.
 """
 
@@ -18,9 +18,9 @@ from jax import numpy as jnp
 from invconv.arrays.namespaces import Array, readable
 from invconv.kernels.primitives import flat
 from invconv.kernels.wavefront import inverse_keeps_accuracy
-from invconv_jax.fronts import Geometry, Places
-from invconv_jax.images import enter, leave
-from invconv_jax.solves import combine, matmul, substitute, triangular_solve
+from invconv_jax.native.fronts import Geometry, Places
+from invconv_jax.native.images import enter, leave
+from invconv_jax.native.solves import combine, matmul, substitute, triangular_solve
 
 
 @functools.partial(

@@ -17,10 +17,10 @@ from jax import lax
 from invconv.arrays.namespaces import Array, Shape, readable
 from invconv.kernels.cpu.compiled import available, compiled_solve
 from invconv.kernels.wavefront import CausalStencil
-from invconv_jax.convolve import correlate
-from invconv_jax.fronts import Geometry
-from invconv_jax.kernel import Kernel
-from invconv_jax.scan import Scan
+from invconv_jax.native.convolve import correlate
+from invconv_jax.native.fronts import Geometry
+from invconv_jax.native.kernel import Kernel
+from invconv_jax.native.scan import Scan
 
 
 def causal_solver(stencil: CausalStencil, shape: Shape) -> CausalSolver:

@@ -2,7 +2,7 @@
 
 Recorded step by step, a call would be a dozen nodes or more, each of which takes as long as a small
 convolution. `torch.func`, forward mode and torch.compile look inside instead
-(`invconv_torch.autodiff`).
+(`invconv_torch.native.autodiff`).
 """
 
 from __future__ import annotations

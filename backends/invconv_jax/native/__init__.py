@@ -1,0 +1,4 @@
+"""How JAX runs the primitives: convolutions, solves, transforms, and their split over devices.
+
+Imports `invconv.kernels` and what is below it.
+"""

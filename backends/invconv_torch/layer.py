@@ -1,0 +1,48 @@
+"""A module that knows how its parameters begin: the base of all layers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+
+import invconv as ic
+from invconv_torch.module import InvertibleModule
+
+
+class Layer(InvertibleModule):
+    """A module that knows how its parameters begin."""
+
+    def __init__(
+        self,
+        init: Callable[..., ic.InvertibleConv],
+        bias: bool,
+        max_gain: float | None,
+        device: Any,
+        dtype: Any,
+    ) -> None:
+        self._begin = partial(_begin, init, bias)
+        super().__init__(self._begin(), max_gain=max_gain, device=device, dtype=dtype)
+
+    def reset_parameters(self) -> None:
+        """Draw the parameters anew, as at the start."""
+        dtype = self.operator()._reference()[1].dtype
+        fresh = InvertibleModule(self._begin(), dtype=dtype).state_dict()
+        own = self.state_dict(keep_vars=True)
+        if missing := fresh.keys() - own.keys():
+            raise RuntimeError(
+                f"reset_parameters: expected parameters named {', '.join(sorted(missing))}, which "
+                "this layer computes from others; reset those"
+            )
+        with torch.no_grad():
+            for name, tensor in fresh.items():
+                own[name].copy_(tensor)
+
+
+def _begin(init: Callable[..., ic.InvertibleConv], bias: bool) -> ic.InvertibleConv:
+    seed = int(torch.randint(2**63 - 1, (), device="cpu"))
+    conv = init(rng=np.random.default_rng(seed))
+    return conv.replace(bias=np.zeros(conv.channels) if bias else None)

@@ -1,0 +1,101 @@
+"""The inverse of an operator, as an operator: forward and inverse exchanged."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from invconv.arrays.namespaces import Array, Shape
+from invconv.operators.base.operator import InvertibleConv, require_operator
+from invconv.operators.base.protocol import BOTH, Gradients
+from invconv.solve.state import Forward, Map, State
+from invconv.trust.condition import Condition
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Inverse(InvertibleConv):
+    """Forward and inverse exchanged: forward(x) solves conv(y) = x.
+
+    Parameters
+    ----------
+    conv : InvertibleConv
+        Its arrays are named "conv.kernel", ...
+    """
+
+    conv: InvertibleConv
+
+    _part_names = ("conv",)
+    _inverts_forward = True
+    _needs_y = True
+
+    def __post_init__(self) -> None:
+        require_operator("conv", self.conv)
+
+    @property
+    def channels(self) -> int:
+        """C, the number of channels."""
+        return self.conv.channels
+
+    @property
+    def ndim(self) -> int | None:
+        """The number of spatial axes, or None for any number behind one batch axis."""
+        return self.conv.ndim
+
+    def _parts(self) -> Mapping[str, InvertibleConv]:
+        return {"conv": self.conv}
+
+    def transpose(self) -> Inverse:
+        """Return the inverse of the transposed operator, without bias."""
+        return Inverse(self.conv.transpose())
+
+    def _apply(self, x: Array) -> Array:
+        return self.conv._factor(tuple(x.shape[2:])).solve(x)
+
+    def _factor(self, shape: Shape) -> State:
+        if isinstance(self.conv, Inverse):
+            return self.conv.conv._factor(shape)
+        return State(Forward(self.conv._forward), self._log_det(shape))
+
+    def _check_inverse(self, shape: Shape, result: Array) -> None:
+        self.conv._check_forward(shape, result)
+
+    def _check_forward(self, shape: Shape, result: Array) -> None:
+        self.conv._check_inverse(shape, result)
+
+    def _linear_maps(self, shape: Shape) -> tuple[Map, Map]:
+        apply, solve = self.conv._linear_maps(shape)
+        return solve, apply
+
+    def _transposed_maps(self, shape: Shape) -> tuple[Map, Map]:
+        apply, solve = self.conv._transposed_maps(shape)
+        return solve, apply
+
+    def _forward_saving(self, x: Array) -> tuple[Array, Any]:
+        y = self._apply(x)
+        return y, (x, y)
+
+    def _apply_vjp(
+        self, memo: Any, y_bar: Array, wanted: tuple[bool, bool] = BOTH
+    ) -> tuple[Gradients, Array]:
+        gradients, x_bar = self.conv._inverse_vjp(memo[0], memo[1], y_bar)
+        return self._renamed(gradients), x_bar
+
+    def _solve_vjp(self, y: Array | None, x: Array, x_bar: Array) -> tuple[Gradients, Array]:
+        gradients, y_bar = self.conv._forward_vjp(self.conv._forward_saving(y)[1], x_bar)
+        return self._renamed(gradients), y_bar
+
+    def _log_det(self, shape: Shape) -> Array:
+        return -self.conv._log_det(shape)
+
+    def _log_det_vjp(self, shape: Shape, log_det_bar: Array) -> Gradients:
+        return self._renamed(self.conv._log_det_vjp(shape, -log_det_bar))
+
+    def _renamed(self, gradients: Gradients) -> Gradients:
+        return {f"conv.{name}": g for name, g in gradients.items()}
+
+    def _condition(self, shape: Shape) -> Condition:
+        return self.conv._condition(shape)
+
+    def _condition_bound(self, shape: Shape) -> float:
+        return self.conv._condition_bound(shape)
