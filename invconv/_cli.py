@@ -1,4 +1,8 @@
-"""The command line. Every subcommand is a module with `add_arguments` and `run`."""
+"""The command line: ``invconv COMMAND``, also ``python -m invconv`` (`__main__`).
+
+Every command is a module with `add_arguments` and `run`, imported only when it is the one that
+runs.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Full precision in float32 products, also where CUPY_TF32=1 asks CuPy for TF32."""
+"""Float32 products at full precision also where CUPY_TF32=1 asks CuPy for TF32."""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""CuPy: how the library runs the primitives of the core (found by `invconv.arrays.registry`)."""
+"""CuPy: how the library runs the primitives of the core, the plain wavefront among them.
+
+`invconv.arrays.registry` finds this module by its entry point; nothing imports it.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The core's guard for operators in pytrees."""
+"""The core's guard for operators in pytrees: `invconv_jax.ConditionGuard`, in a training loop."""
 
 from __future__ import annotations
 

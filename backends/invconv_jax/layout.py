@@ -1,4 +1,7 @@
-"""Operators on channels-last data (*batch, *spatial, C), as NHWC networks have them."""
+"""Operators on channels-last data (*batch, *spatial, C): public as `invconv_jax.channels_last`.
+
+Moves the channel axis, calls the operator, moves it back.
+"""
 
 from __future__ import annotations
 

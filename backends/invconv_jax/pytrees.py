@@ -1,4 +1,7 @@
-"""Every operator as a pytree: its arrays and parts are children, its settings are static."""
+"""Every operator as a pytree: its arrays and parts are children, its settings are static.
+
+Runs on import of `invconv_jax`.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,8 @@
-"""When PyTorch looks into code instead of running it."""
+"""Who looks at an operation on tensors: nobody, autograd, torch.func, or torch.compile.
+
+`autodiff.run` chooses by it; `module` and `whole` leave their shortcuts out where it is not nobody
+or autograd.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Properties that are computed once."""
+"""`derived`: a property of a frozen dataclass that is computed once, then a plain attribute.
+
+Used by every operator for what depends on no value: channels, axes, family.
+"""
 
 from __future__ import annotations
 

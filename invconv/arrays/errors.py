@@ -1,4 +1,8 @@
-"""The errors and the warning that are the library's own."""
+"""The library's own errors and its warning.
+
+`SingularConvError` is raised by `operators.base.linear`, `IllConditionedWarning` issued by
+`operators.base.checks`, `InvalidFileError` raised by `files`.
+"""
 
 
 class SingularConvError(ValueError):

@@ -1,4 +1,8 @@
-"""What the core asks of an array: library, dtype, device, and whether it may be read."""
+"""What the core asks of an array: its library, dtype, device, and whether its values may be read.
+
+`namespace(x)` is the array API namespace of array-api-compat
+(https://data-apis.org/array-api-compat). Every room uses it.
+"""
 
 from __future__ import annotations
 

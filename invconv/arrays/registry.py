@@ -9,6 +9,8 @@ module in the entry-point group ``invconv.backends`` under the library's import 
 
 and defines functions there with the primitives' names and signatures; those it leaves out
 stay agnostic. NumPy's own (`invconv.kernels.numpy_primitives`) are registered in the same way.
+
+`Primitive` decorates the functions of `kernels`, `solve` and `operators.base.operator`.
 """
 
 from __future__ import annotations

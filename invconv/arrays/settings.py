@@ -1,4 +1,8 @@
-"""Validation of settings that are no arrays: counts, sizes, directions, dilations."""
+"""Validation of settings that are not arrays: counts, sizes, directions, dilations.
+
+Called once, by an operator's ``__post_init__`` and ``init``; each error names the argument, what
+was expected and what came.
+"""
 
 from __future__ import annotations
 

@@ -5,6 +5,8 @@
 
 The reader knows the classes from `OPERATORS` and refuses everything else: a description names no
 code, and what it says is validated by the classes themselves.
+
+Called by `files.operator_files`; `OPERATORS` also tells JAX which classes are pytrees.
 """
 
 from __future__ import annotations

@@ -8,6 +8,8 @@ operator they are of:
     {"schema": "invconv-operator/1", "operator": {"class": "Conv1x1", ...}}
 
 with the operator as in `invconv.files.description`.
+
+Public as `invconv.save` and `invconv.load`.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""What every factored matrix offers."""
+"""The type of a factored matrix: a callable y -> A^-1 y with a ``plan`` that says how it runs.
+
+Made by `kernels.maps.factor`; held by `solve.state.State`.
+"""
 
 from __future__ import annotations
 

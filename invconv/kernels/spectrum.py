@@ -3,6 +3,8 @@
 By the convolution theorem a periodic convolution decouples: y_hat(f) = K_hat(f) x_hat(f), one
 C x C matrix a frequency. The images are real, so half of the last axis's frequencies suffice;
 the rest are complex conjugates.
+
+Called by `CircularFamily.factor` and `operators.periodic`.
 """
 
 from __future__ import annotations

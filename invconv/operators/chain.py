@@ -1,4 +1,9 @@
-"""Operators made of operators: a sequence of them, and the inverse of one."""
+"""Operators made of operators: a sequence of them, and the inverse of one.
+
+    K = K_n ... K_1,   log|det K| = sum of log|det K_i|,   K^-1 = K_1^-1 ... K_n^-1
+
+`Composite` is the base of `Chain` and of `operators.emerging`.
+"""
 
 from __future__ import annotations
 

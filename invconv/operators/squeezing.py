@@ -1,4 +1,9 @@
-"""Squeeze: trade pixels for channels, between the levels of a flow. It only reorders values."""
+"""Squeeze: trade pixels for channels between the levels of a flow (Real NVP, Dinh et al., 2017).
+
+    out[c f^2 + i f + j, h, w] = x[c, h f + i, w f + j]
+
+Public functions of arrays, called by nothing here.
+"""
 
 from __future__ import annotations
 

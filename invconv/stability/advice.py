@@ -1,4 +1,7 @@
-"""What to do about an inverse that cannot be trusted."""
+"""What to do about an inverse that cannot be trusted: sentences for the report of `diagnose`.
+
+Called by `stability.diagnosis`.
+"""
 
 from __future__ import annotations
 

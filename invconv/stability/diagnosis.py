@@ -15,6 +15,8 @@ Four numbers tell, all found in float64 on the host:
 
 so that -log10(loss eps) digits are left at worst, -log10(typical eps) in the worst pixel of a
 typical image, and log10 g_a of them go with every pixel.
+
+Public as `invconv.bounded`, `invconv.diagnose`; the guards of torch and JAX derive from `guard`.
 """
 
 from __future__ import annotations

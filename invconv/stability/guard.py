@@ -2,6 +2,8 @@
 
 A condition number costs as much as several training steps, so the guard looks at one layer at a
 time, and only when it may spend what the costliest look so far has cost.
+
+Public as `invconv.bounded`, `invconv.diagnose`; the guards of torch and JAX derive from `guard`.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""What `invconv.diagnose` returns: numbers, and the block of text that reports them."""
+"""What `invconv.diagnose` returns: the numbers, and the block of text that reports them.
+
+Filled in by `stability.diagnosis`; printed by ``invconv diagnose``.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Stencils through XLA's convolution, at full precision."""
+"""The primitives `correlate` and `correlate_kernel_vjp` by XLA's convolution, at full precision.
+
+Offsets on a lattice make one dilated kernel; used by `primitives` and `wavefront`.
+"""
 
 from __future__ import annotations
 

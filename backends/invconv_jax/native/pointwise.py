@@ -1,4 +1,7 @@
-"""1x1 solves: a QR factorisation, with the derivatives of a linear solve."""
+"""The primitive `matrix_solver`: x[p] = W^-1 y[p] by QR, with the derivatives of a linear solve.
+
+Used by `primitives`.
+"""
 
 from __future__ import annotations
 

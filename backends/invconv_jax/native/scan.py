@@ -2,6 +2,8 @@
 
 The loop overwrites its right-hand side front by front, at the places of `native.fronts`. It
 runs on an accelerator, in exported programs, and where the compiled kernel does not.
+
+Called by `wavefront`.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""Products at full precision, and solves with small matrices that leave a batch where it is."""
+"""Products at full precision, and solves with small matrices that leave a batch where it is.
+
+Used by `primitives`, `pointwise`, `scan`, `spectrum`.
+"""
 
 from __future__ import annotations
 

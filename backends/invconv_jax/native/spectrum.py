@@ -1,4 +1,7 @@
-"""Periodic solves: the frequencies are solved with by products, or by elimination."""
+"""The primitive `spectral_solver`: x_hat(f) = K_hat(f)^-1 y_hat(f), by products or elimination.
+
+The core's `kernels.spectrum` has the mathematics. Used by `primitives`.
+"""
 
 from __future__ import annotations
 

@@ -2,6 +2,8 @@
 
 The rule (`lax.custom_linear_solve`) keeps the solution and nothing else. There are two ways to
 solve: by the compiled kernel on a CPU, and by a loop over wavefronts.
+
+The primitive `causal_solver`.
 """
 
 from __future__ import annotations

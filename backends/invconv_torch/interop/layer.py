@@ -1,4 +1,4 @@
-"""The layer that a drop-in runs."""
+"""The layer that a drop-in runs: the user's, or an `InvertibleModule` of the operator."""
 
 from __future__ import annotations
 

@@ -1,6 +1,8 @@
 """Every operation on a family of matrices: plain PyTorch, at full precision, with no derivative.
 
 `invconv_torch.native.autodiff` adds the derivatives.
+
+Called by `autodiff` (eager) and `ops` (traced).
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ from invconv.kernels.families import (
     StencilFamily,
     TriangularFamily,
 )
+from invconv.kernels.primitives import flat
 from invconv_torch.native import correlation
 from invconv_torch.native.correlation import convolve, convolve_vjp, in_host_memory, prefers_kernel
 from invconv_torch.native.solvers import CausalFactor, Factor, MatrixFactor, SpectralFactor
@@ -37,7 +40,7 @@ def apply(family: LinearFamily, w: Tensor, x: Tensor) -> Tensor:
     if isinstance(family, ScaleFamily):
         return w.view(-1, *[1] * (x.ndim - 2)) * x
     if isinstance(family, MatrixFamily):
-        return matmul(None, w, x.flatten(2)).view(x.shape)
+        return matmul(None, w, flat(x)).view(x.shape)
     with full_precision(x):
         assert isinstance(family, TriangularFamily)
         return torch.matmul(w.tril() if family.lower else w.triu(), x)
@@ -52,7 +55,7 @@ def gram(family: LinearFamily, x: Tensor, y: Tensor) -> Tensor:
         return (x * y).sum((0, *range(2, x.ndim)))
     with full_precision(x):
         if isinstance(family, MatrixFamily):
-            return torch.einsum("bcn,bdn->cd", y.flatten(2), x.flatten(2))
+            return torch.einsum("bcn,bdn->cd", flat(y), flat(x))
         assert isinstance(family, TriangularFamily)
         full = torch.matmul(y, x.mT)
         return full.tril() if family.lower else full.triu()

@@ -12,7 +12,7 @@ from invconv.kernels.convolutions import CausalFamily, CircularFamily
 from invconv.kernels.cpu.compiled import CompiledSolve, available, compiled_solve
 from invconv.kernels.matrices import accurate_inverse
 from invconv.kernels.plain.pitched import PitchedSolver
-from invconv.kernels.primitives import from_pixel_rows, pixel_rows
+from invconv.kernels.primitives import flat, from_pixel_rows, pixel_rows
 from invconv.kernels.spectrum import (
     from_frequencies,
     kernel_spectrum,
@@ -159,7 +159,7 @@ class MatrixFactor:
 
     def solve(self, y: Tensor) -> Tensor:
         """Return x, shape (B, C, *spatial)."""
-        rows = y.flatten(2)
+        rows = flat(y)
         if self.inverse is not None:
             matrix = self.inverse.mT if self.adjoint else self.inverse
             return torch.matmul(matrix, rows).view(y.shape)

@@ -127,6 +127,7 @@ os.execv(sys.argv[1], sys.argv[1:])
 """
 
 
+@pytest.mark.slow
 def test_control_c_writes_the_report(tmp_path: Path) -> None:
     argv = command("inverse", "--library", "numpy", "--threads", "1", cwd=tmp_path)
     process = subprocess.Popen(

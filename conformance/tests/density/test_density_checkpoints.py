@@ -57,6 +57,7 @@ def names(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir()) if folder.exists() else []
 
 
+@pytest.mark.slow
 def test_killed_in_mid_write_and_resumed_nothing_is_lost(tmp_path: Path) -> None:
     """A checkpoint a step, and a kill while one is being written; then again, and to the end."""
     folder, chance, steps = tmp_path / "run", random.Random(0), list[int]()

@@ -206,6 +206,7 @@ def test_a_papers_number_that_is_no_text_is_refused_before_the_work(tmp_path: Pa
         load_preset(str(preset))
 
 
+@pytest.mark.slow
 def test_a_run_that_is_asked_to_end_saves_itself_and_goes_on(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "invconv", "density", "train", "--preset", "digits"]
     command += ["--steps", "100000", "--mixing", "plain", "--out", str(tmp_path)]

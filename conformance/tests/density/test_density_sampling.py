@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -53,8 +54,9 @@ def test_every_row_is_timed_and_both_ways_where_there_are_two() -> None:
     models = {f"the {mixing}": model_of(mixing) for mixing in MIXINGS}
     told: list[str] = []
     rows = sampling.time_sampling(models, count=2, repeats=2, progress=told.append)
-    assert json.loads(json.dumps(rows)) == rows
-    methods = {(row["model"], row["method"]) for row in rows}
+    rows_of_file = [asdict(row) for row in rows]
+    assert json.loads(json.dumps(rows_of_file)) == rows_of_file
+    methods = {(row.model, row.method) for row in rows}
     assert methods == {
         *((f"the {mixing}", sampling.EXACT) for mixing in MIXINGS if mixing != "maf"),
         ("the emerging", sampling.PIXEL_BY_PIXEL),
@@ -62,9 +64,9 @@ def test_every_row_is_timed_and_both_ways_where_there_are_two() -> None:
         ("the maf", sampling.WHOLE_IMAGES),
     }
     for row in rows:
-        assert row["count"] == row["repeats"] == 2
-        assert row["seconds"] > 0
-        assert (row["share"] < 1) == (row["method"] == sampling.WHOLE_IMAGES)
+        assert row.count == row.repeats == 2
+        assert row.seconds > 0
+        assert (row.share < 1) == (row.method == sampling.WHOLE_IMAGES)
     assert len(told) == 3 * len(rows)
     assert all(model.layers for model in models.values())
 
@@ -74,7 +76,7 @@ def test_the_time_of_a_share_is_scaled(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = iter(range(100))
     monkeypatch.setattr("time.perf_counter", lambda: float(next(clock)))
     rows = sampling.time_sampling({"maf": model_of("maf")}, count=1, repeats=1)
-    assert [row["seconds"] for row in rows] == [1.0, 192 / 5]
+    assert [row.seconds for row in rows] == [1.0, 192 / 5]
     clock = iter(range(0, 1000, 10))  # ten seconds a call: once is enough
     rows = sampling.time_sampling({"qr": model_of("qr")}, count=1, repeats=3)
-    assert [(row["seconds"], row["repeats"]) for row in rows] == [(10.0, 1)]
+    assert [(row.seconds, row.repeats) for row in rows] == [(10.0, 1)]

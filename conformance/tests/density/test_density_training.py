@@ -204,6 +204,7 @@ def test_a_lost_inverse_stops_the_run_with_the_layers_name(
         train(run, DIGITS, tmp_path, report=damaged(1, spoil))
 
 
+@pytest.mark.slow
 def test_two_processes_train_as_one(tmp_path: Path) -> None:
     options = ["density", "train", "--preset", "digits", "--mixing", "emerging", "--steps", "5"]
     folders = [ROOT / name for name in (".", "backends", "conformance", "benchmarks")]

@@ -203,6 +203,7 @@ def test_without_safetensors_the_error_says_what_to_install(
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+@pytest.mark.slow
 def test_a_large_file_is_in_memory_once(tmp_path: Path) -> None:
     large = tmp_path / "large.safetensors"
     ic.save(ic.Conv1x1(np.eye(8192, dtype=np.float32)), large)

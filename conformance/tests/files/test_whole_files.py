@@ -40,6 +40,7 @@ def names(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
 
 
+@pytest.mark.slow
 def test_killed_in_mid_write_the_old_file_is_whole(tmp_path: Path) -> None:
     path = tmp_path / "conv.safetensors"
     ic.save(ic.Conv1x1(np.full((1500, 1500), 3.0)), path)

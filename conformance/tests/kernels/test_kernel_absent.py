@@ -139,6 +139,7 @@ def test_a_processor_of_an_unknown_name_runs_the_kernel(
 
 @libraries
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.slow
 def test_the_laws_hold_without_llvmlite(
     dtype: str, library: str, forgetful: pytest.MonkeyPatch
 ) -> None:

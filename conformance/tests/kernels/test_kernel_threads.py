@@ -174,6 +174,7 @@ def test_a_child_of_fork_solves_with_threads_of_its_own(library: str) -> None:
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 @libraries
 @pytest.mark.parametrize("count", [1, 2])
+@pytest.mark.slow
 def test_memory_after_four_hundred_batch_sizes(count: int, library: str) -> None:
     """Through `inverse`, which factors anew each time; a thread keeps 32 MiB at most."""
     code = """

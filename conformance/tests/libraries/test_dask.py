@@ -47,6 +47,7 @@ def blocks_of_noise(shape: tuple[int, ...]) -> da.Array:
     return da.map_blocks(noise, chunks=chunks, dtype=np.float32, meta=np.empty((0,) * 4, "f4"))
 
 
+@pytest.mark.slow
 def test_an_array_larger_than_a_workers_memory(client: Client) -> None:
     shape = (SAMPLES, 12, 32, 32)
     conv = ic.EmergingConv.init(12, rng=np.random.default_rng(0), like=np.empty(0, np.float32))

@@ -83,6 +83,7 @@ def test_torch_takes_the_same_steps(trained: tuple[list[float], dict[str, Any]])
         np.testing.assert_allclose(conv.parameters()[name].numpy(), expected, rtol=0, atol=1e-11)
 
 
+@pytest.mark.slow
 def test_jax_takes_the_same_steps(trained: tuple[list[float], dict[str, Any]]) -> None:
     x = jnp.asarray(tiles())
     conv = chain(x)

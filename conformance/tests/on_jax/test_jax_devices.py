@@ -46,6 +46,7 @@ def run(*argv: str, **environment: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["automatic", "explicit"])
 def test_a_batch_on_eight_devices_is_not_gathered(mode: str) -> None:
     """All values and gradients, checked in the compiled programs; the program is beside this."""

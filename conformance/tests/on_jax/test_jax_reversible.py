@@ -84,6 +84,7 @@ def test_jax_gradients_are_those_of_the_stored_version(name: str) -> None:
     np.testing.assert_allclose(found[1], expected[1], rtol=1e-9, atol=1e-9)
 
 
+@pytest.mark.slow
 def test_jax_memory_does_not_grow_with_depth() -> None:
     def planned(depth: int, wrap: Callable[[ic.Chain], Any]) -> int:
         keys = jax.random.split(jax.random.key(0), depth)

@@ -7,9 +7,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parents[3]
 
 
+@pytest.mark.slow
 def test_two_processes_train_as_one() -> None:
     folders = [ROOT / name for name in (".", "backends")]
     paths = [*map(str, folders), os.environ.get("PYTHONPATH", "")]

@@ -29,6 +29,7 @@ def invconv(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
     )
 
 
+@pytest.mark.slow
 def test_demo_on_an_image_of_the_users_own(tmp_path: Path) -> None:
     pixels = np.random.default_rng(0).integers(0, 255, (70, 100), dtype=np.uint8)
     imsave(tmp_path / "grey.png", pixels, check_contrast=False)

@@ -125,6 +125,7 @@ LAYERS: dict[str, Callable[[], it.InvertibleModule]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", LAYERS)
 def test_a_layer_trained_against_its_bound_inverts_large_images(family: str) -> None:
     torch.manual_seed(0)

@@ -1,4 +1,10 @@
-"""Solves of causal stencils by the compiled kernel, on arrays in host memory."""
+"""Solves of causal stencils by the compiled kernel, on arrays in host memory.
+
+    x[p] = D^-1 (y[p] - sum over t of K_t x[p - o_t])
+
+`compiled_solve` factors: plan, machine code, weights. Called by NumPy's primitives,
+`invconv_torch.native.solvers`, `invconv_jax.native.wavefront`.
+"""
 
 from __future__ import annotations
 

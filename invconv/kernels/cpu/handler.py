@@ -10,6 +10,8 @@ is what is read of version 0 (xla/ffi/api/c_api.h, which comes with jaxlib), in 
 
 Arguments, results and attributes are arrays of addresses of such records; kinds and stages have 32
 bits. Asked for metadata, the handler answers that it speaks XLA's version and has no traits.
+
+Called by `xla`.
 """
 
 from __future__ import annotations

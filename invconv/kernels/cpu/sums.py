@@ -17,6 +17,8 @@ agree bit for bit. For each output channel:
 
 A tap that would read a pixel outside the grid reads a zero there, or is left out: its product
 changes no sum.
+
+Called by `driver` and `correlate.driver`.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""Threads of the process that solve parts of the same work, and sleep while there is none."""
+"""Threads of the process that solve parts of the same work, and sleep while there is none.
+
+`set_num_threads` is the public `invconv.set_num_threads`. Used by `compiled` and `correlate`.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,8 @@
-"""The compiled kernel as a custom call of XLA: what a program says of it, and its handler."""
+"""The compiled kernel as a custom call of XLA: the program, the room it needs, and its handler.
+
+Called by `invconv_jax.native.kernel` when a program is lowered for a CPU; `handler` has the calling
+convention.
+"""
 
 from __future__ import annotations
 

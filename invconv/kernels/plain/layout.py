@@ -2,6 +2,8 @@
 
 See `invconv.kernels.plain.pitched`. There is no array here: only sizes, places and distances,
 counted in numbers.
+
+Called by `pitched`.
 """
 
 from __future__ import annotations

@@ -1,4 +1,8 @@
-"""From a user's arrays (*batch, C, *spatial) to the core's (B, C, *spatial), and back."""
+"""From a user's arrays (*batch, C, *spatial) to the core's (B, C, *spatial), and back.
+
+`as_batch` validates an argument against its operator. Called first thing by each public method
+(`base.operator`, `base.prepared`) and by the layers.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,8 @@
-"""The arrays that an operator holds: naming, replacing, and carrying them to another library."""
+"""The arrays that an operator holds: names, copies with others, and another library's.
+
+`Parametrised` is the root of all operators: `parameters`, `replace`, `asarrays`, and the private
+copies without validation that the adapters make.
+"""
 
 from __future__ import annotations
 

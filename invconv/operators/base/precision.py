@@ -4,6 +4,8 @@ A solve in a precision eps has an error of up to condition x eps, even of a y th
 random number to sample from is. With all arrays in float64, rounded at the end, the result of
 float32 data is right to the last digit. It does not help with a y that has been rounded: the
 condition number amplifies its last digit.
+
+Called by `base.operator` (and `checks`, `stability`).
 """
 
 from __future__ import annotations

@@ -1,4 +1,8 @@
-"""An operator factored for one grid: factor once, solve often."""
+"""An operator factored for one grid: x = K^-1 (y - b), factor once, solve often.
+
+`InvertibleConv.prepare` makes it; the torch layer remembers it in eval mode
+(`invconv_torch.remembered`).
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Activation normalisation (Glow): a scale and a shift per channel."""
+"""Activation normalisation (Kingma & Dhariwal, Glow, 2018): a scale and a shift per channel.
+
+y[c, p] = exp(log_scale[c]) x[c, p] + bias[c]        log|det| = N sum of log_scale
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""1x1 convolutions that are given by factors, in which they are solved."""
+"""1x1 convolutions that are given by factors: their inverse is made of those.
+
+Base of `plu` and `qr`.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""The PLU 1x1 convolution of Glow: a determinant that costs nothing."""
+"""The PLU 1x1 convolution (Kingma & Dhariwal, Glow, 2018): a determinant that costs nothing.
+
+W = P L (U + diag(sign exp(log_scale)))        log|det W| = sum of log_scale
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,9 @@
-"""Correlations by the compiled kernel, on arrays in host memory."""
+"""Correlations by the compiled kernel, on arrays in host memory.
+
+    y[b, :, p] = sum over t of taps[t] x[b, :, p + offset_t]
+
+Called by NumPy's primitives and `invconv_torch.native.correlation`.
+"""
 
 from __future__ import annotations
 
