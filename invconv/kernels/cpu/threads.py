@@ -66,8 +66,11 @@ def together(work: Callable[[], object], threads: int) -> None:
         for other in others:
             if not other.cancel():  # it has begun
                 other.result()
-    except BaseException:
+    except BaseException as error:
         _forget()  # an interrupt may have left a lock of the pool taken
+        interrupt = error.__context__
+        if isinstance(error, RuntimeError) and isinstance(interrupt, KeyboardInterrupt):
+            raise interrupt from None  # the pool only says that a lock is not taken
         raise
 
 
