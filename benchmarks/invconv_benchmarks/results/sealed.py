@@ -12,8 +12,6 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-import jsonschema
-
 from invconv.files.whole_files import write_text
 
 Document = dict[str, Any]
@@ -70,6 +68,8 @@ def read(path: Path, schema: Document) -> Document:
             f"{path}: the checksum does not match, so the file was changed after it was written; "
             "measure again, or restore it"
         )
+    import jsonschema  # the demo, which reads no result, does without
+
     try:
         jsonschema.validate(document, schema)
     except jsonschema.ValidationError as error:

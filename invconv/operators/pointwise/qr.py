@@ -126,6 +126,8 @@ class QRConv1x1(Factored):
 
     def _triangle(self, v: Array) -> Array:
         """Return T, shape (m, m)."""
+        if v.shape[1] == 0:
+            return zeros((0, 0), v)
         s = self._compact_wy(v)
         return triangular_solve(s, identity(s.shape[0], s), lower=False)
 
