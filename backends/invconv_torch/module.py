@@ -192,6 +192,11 @@ class InvertibleModule(nn.Module):  # type: ignore[misc]
     def _cast(self, x: Tensor) -> Tensor:
         return x.to(self.operator()._reference()[1].dtype)
 
+    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
+        """Load tensors, whose values the next call validates."""
+        super()._load_from_state_dict(*args, **kwargs)
+        self._kinds = None
+
     def train(self, mode: bool = True) -> InvertibleModule:
         """Set the mode, and forget inverses."""
         self._inverses = None

@@ -206,3 +206,13 @@ def test_settings_are_named_and_operators_are_operators() -> None:
         it.InvertibleModule(it.ActNorm(3))
     with pytest.raises(TypeError, match=r"got tuple; a layer returns \(z, log_det\)"):
         torch.nn.Sequential(it.ActNorm(3), it.ActNorm(3))(torch.zeros(1, 3, 2, 2))
+
+
+def test_what_is_loaded_is_validated() -> None:
+    layer, x = it.Conv1x1(3, "plu"), torch.zeros(1, 3, 2, 2)
+    layer(x)
+    state = layer.state_dict()
+    state["permutation"] = torch.zeros(3, dtype=torch.int64)
+    layer.load_state_dict(state)
+    with pytest.raises(ValueError, match="permutation: expected each of 0 to 2 once"):
+        layer(x)
