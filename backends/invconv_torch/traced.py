@@ -14,11 +14,6 @@ from torch.autograd import forward_ad
 _JVP = torch._C._functorch.TransformType.Jvp
 
 
-def compiling() -> bool:
-    """Tell whether torch.compile or torch.export is tracing."""
-    return bool(torch.compiler.is_compiling())
-
-
 def traced() -> bool:
     """Tell whether tensors may be other than they look: compiled, traced, or inside torch.func."""
     if torch.compiler.is_compiling() or torch._C._is_tracing():
@@ -28,7 +23,9 @@ def traced() -> bool:
 
 def in_forward_mode() -> bool:
     """Tell whether anything carries tangents."""
-    return not compiling() and (forward_ad._current_level >= 0 or _forward_levels() > 0)
+    return not torch.compiler.is_compiling() and (
+        forward_ad._current_level >= 0 or _forward_levels() > 0
+    )
 
 
 def _forward_levels() -> int:

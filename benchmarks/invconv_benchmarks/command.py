@@ -19,13 +19,14 @@ from rich.progress import (
 from rich.table import Column
 
 from invconv.files.whole_files import write_text
-from invconv_benchmarks.options import numbers, words
+from invconv_benchmarks.options import numbers
 from invconv_benchmarks.report import changes, page, plots, tables
 from invconv_benchmarks.results import fits, result
 from invconv_benchmarks.results.result import Result
 from invconv_benchmarks.runs.schedule import Plan, Step, perform
 from invconv_benchmarks.suites.group import SUITES, Shape
 from invconv_benchmarks.suites.groups import select
+from invconv_conformance.arguments import words
 from invconv_conformance.libraries.environment import share_the_card
 from invconv_conformance.libraries.table import LIBRARIES
 

@@ -1,4 +1,4 @@
-"""Options that are lists with commas between their parts."""
+"""Options that are lists of numbers: `invconv_conformance.arguments.words` takes them apart."""
 
 from __future__ import annotations
 
@@ -6,11 +6,6 @@ from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 T = TypeVar("T")
-
-
-def words(text: str) -> tuple[str, ...]:
-    """Return the parts of a list, each once: an argparse type."""
-    return tuple(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
 
 
 def numbers(option: str, parts: Sequence[str], kind: Callable[[str], T]) -> tuple[T, ...]:

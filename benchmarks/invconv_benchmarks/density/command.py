@@ -23,7 +23,8 @@ from invconv_benchmarks.density.recipes.recipe import PRECISIONS, Recipe, load_p
 from invconv_benchmarks.density.training.display import Display
 from invconv_benchmarks.density.training.loop import train
 from invconv_benchmarks.density.training.processes import Processes, joined
-from invconv_benchmarks.options import numbers, words
+from invconv_benchmarks.options import numbers
+from invconv_conformance.arguments import words
 
 _ABOUT = "presets: " + ", ".join(preset_names())
 _CHANGES = ("data", "levels", "depth", "width", "steps", "batch", "learning_rate", "precision")
