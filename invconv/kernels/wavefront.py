@@ -34,13 +34,11 @@ from invconv.arrays.namespaces import (
 )
 from invconv.arrays.registry import Primitive
 from invconv.arrays.stencil import Offset, Stencil, reaching
+from invconv.kernels.order import INVERSE_LIMIT
 from invconv.kernels.primitives import from_pixel_rows, matmul, pixel_rows, triangular_solve
 from invconv.kernels.solver import Solver
 
 Ints = np.ndarray[Any, np.dtype[np.int64]]
-
-# Up to this condition number of D, D^-1 (in the 1-norm) costs no accuracy that a solve would keep.
-_INVERSE_LIMIT = 10.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -145,11 +143,11 @@ def stable_inverse(matrix: Array, invert: Callable[[Array], Array] | None = None
     # too much, for a zero pivot or an inf at the latest, a library's inverse might raise
     values = np.abs(to_numpy(matrix))
     norm = _largest_sum(values)
-    if not norm < _INVERSE_LIMIT * np.minimum.reduce(values.diagonal()):
+    if not norm < INVERSE_LIMIT * np.minimum.reduce(values.diagonal()):
         return None
     inverse = (invert or namespace(matrix).linalg.inv)(matrix)
     inverse_norm = _largest_sum(np.abs(to_numpy(inverse)))
-    return inverse if norm * inverse_norm <= _INVERSE_LIMIT else None
+    return inverse if norm * inverse_norm <= INVERSE_LIMIT else None
 
 
 def _largest_sum(values: np.ndarray[Any, Any]) -> Any:
@@ -161,7 +159,7 @@ def inverse_keeps_accuracy(matrix: Array, inverse: Array) -> Array:
     """Tell, as a 0-d bool array, whether a product with D^-1 is as accurate as a solve with D."""
     xp = namespace(matrix)
     norm, inverse_norm = (xp.max(xp.sum(xp.abs(m), axis=0)) for m in (matrix, inverse))
-    return norm * inverse_norm <= _INVERSE_LIMIT
+    return norm * inverse_norm <= INVERSE_LIMIT
 
 
 @dataclass(frozen=True, eq=False)

@@ -16,6 +16,7 @@ from invconv.kernels.cpu.compiled import CompiledSolve, address_of, compiled_sol
 from invconv.kernels.cpu.compiler.ir import Writer
 from invconv.kernels.cpu.compiler.target import Target, host
 from invconv.kernels.cpu.driver import write_solve_module, write_weights_module
+from invconv.kernels.order import accumulators
 from invconv_conformance.truth.oracle import affine
 
 Floats = np.ndarray[Any, Any]
@@ -140,7 +141,7 @@ def test_the_sums_are_in_the_order_that_is_written_down(lanes: str) -> None:
     state = factored(conv, (3, 4), "float32")
     g, y = state.geometry, rng.standard_normal((1, 5, 3, 4)).astype("float32")
     weights = state.weights[: 4 * 5 * 5].reshape(4, 5, 5)  # tap, input, output
-    count, x = sums.accumulators(g.block, g.single), np.zeros_like(y[0])
+    count, x = accumulators(g.block, g.single), np.zeros_like(y[0])
     for i, j in np.ndindex(3, 4):
         partial = np.zeros((count, 5), np.float32)
         for tap, (a, b) in enumerate(g.reach):

@@ -15,8 +15,9 @@ import functools
 import math
 from dataclasses import dataclass
 
-from invconv.arrays.stencil import Offset, reaching
+from invconv.arrays.stencil import Offset
 from invconv.kernels.cpu.compiler.target import Target
+from invconv.kernels.order import tap_order
 
 Shape = tuple[int, ...]
 TapList = list[tuple[int, int]]  # of taps that read something: which one, and how far away
@@ -129,12 +130,3 @@ def geometry_of(
         target.most_channels,
         itemsize,
     )
-
-
-def tap_order(pixels: list[Offset], shape: Shape) -> list[int]:
-    """Return the taps that reach a pixel of the grid, in the order in which they are added up.
-
-    The tap that reads the pixel that was solved last comes last: its result may still be on its
-    way to memory.
-    """
-    return sorted(reaching(pixels, shape), key=lambda t: tuple(-o for o in pixels[t]))

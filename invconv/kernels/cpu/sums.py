@@ -1,22 +1,6 @@
 """The arithmetic of the kernel: sums over taps and channels, pixel after pixel.
 
-    x[p] = sum over t of W_t z[p - o_t]    with z = y at o_0 = 0, x elsewhere,
-
-and W_0 = D^-1, W_t = -D^-1 K_t; or, where D^-1 would cost accuracy, W_0 = 1 and W_t = -K_t, and the
-sum is D x[p].
-
-The order of the sums is this, whatever the lanes hold, and every kernel keeps to it, so that they
-agree bit for bit. For each output channel:
-
-1. There are `accumulators` sums, each zero at first.
-2. For each tap, in the order of `cpu.plan.tap_order`, and for each input channel k from
-   0 to C - 1: the sum number (k mod accumulators) becomes fma(weight, z, sum).
-3. The sums are added from the first to the last.
-4. D x = s by columns: for each channel, in the order of the substitution, x = s / D[c, c], and then
-   for each later channel m: s_m becomes fma(-D[m, c], x, s_m).
-
-A tap that would read a pixel outside the grid reads a zero there, or is left out: its product
-changes no sum.
+The equation and the order of the sums are those of `invconv.kernels.order`.
 
 Called by `driver` and `correlate.driver`.
 """
@@ -30,9 +14,7 @@ from typing import Any
 from llvmlite import ir
 
 from invconv.kernels.cpu.compiler.ir import I8, I64, Int, Value, Writer
-
-_UNROLLED = 8  # channels at most, so that the code stays short
-_HIDDEN = 12  # sums at once that hide how long an addition takes
+from invconv.kernels.order import accumulators, unrolled
 
 POINTERS = ("z", "out", "w", "diagonal", "spare", "lists", "keep")
 _READ = ("w", "diagonal", "lists", "keep")
@@ -53,15 +35,6 @@ INTEGERS = (
     "order",
     "masked",
 )
-
-
-def accumulators(block: int, single: bool) -> int:
-    """Return into how many sums the products of an output channel go."""
-    return min(_unrolled(block, single), max(1, _HIDDEN // block))
-
-
-def _unrolled(block: int, single: bool) -> int:
-    return block if single and block <= _UNROLLED else 1
 
 
 def write_sums(w: Writer, block: int, single: bool) -> None:
@@ -105,7 +78,7 @@ def _taps(w: Writer, a: dict[str, Any], row: Int, column: Int) -> Value:
 
 def _sum(w: Writer, a: dict[str, Any], here: Int, block: int, single: bool) -> None:
     """Write steps 1 to 3."""
-    unrolled, count = _unrolled(block, single), accumulators(block, single)
+    at_once, count = unrolled(block, single), accumulators(block, single)
     sums = [[w.variable(w.vector) for _ in range(block)] for _ in range(count)]
     weight, place, taps = w.variable(I64), w.variable(I64), a["taps read"]
     with w.loop(0, 1 if single else a["channels"], block) as channel:
@@ -118,16 +91,16 @@ def _sum(w: Writer, a: dict[str, Any], here: Int, block: int, single: bool) -> N
             with w.b.if_then(some_missing):  # else they follow each other, and nothing waits
                 w.b.store((before + w.entry(taps, i * 2 + 1)).value, weight)
             w.b.store((here + w.entry(taps, i * 2 + 2)).value, place)
-            with w.loop(0, a["channels"], unrolled):
+            with w.loop(0, a["channels"], at_once):
                 k, z_place = (w.integer(w.b.load(v, typ=I64)) for v in (weight, place))
-                for u in range(unrolled):
+                for u in range(at_once):
                     z = w.load(a["z"], z_place + a["channel_step"] * u)
                     for o, variable in enumerate(sums[u % count]):
                         number = w.load(a["w"], k + (u * block + o), w.number)
                         total = w.fma(w.splat(number), z, w.b.load(variable, typ=w.vector))
                         w.b.store(total, variable)
-                w.b.store((k + unrolled * block).value, weight)
-                w.b.store((z_place + a["channel_step"] * unrolled).value, place)
+                w.b.store((k + at_once * block).value, weight)
+                w.b.store((z_place + a["channel_step"] * at_once).value, place)
         for o in range(block):
             parts = (w.b.load(variables[o], typ=w.vector) for variables in sums)
             total = functools.reduce(w.b.fadd, parts)

@@ -15,8 +15,7 @@ from __future__ import annotations
 from typing import Any
 
 from invconv.kernels.cpu.compiler.ir import Int, Value, Writer
-
-LIMIT = 10.0  # of the 1-norm condition number of D, up to which D^-1 costs no accuracy
+from invconv.kernels.order import INVERSE_LIMIT
 
 POINTERS = ("matrices", "order", "weights", "scratch")
 INTEGERS = ("taps", "channels", "block", "blocks", "first", "step")
@@ -43,7 +42,7 @@ def write_weights(w: Writer) -> None:
         condition = w.b.fmul(
             _norm(w, a, a["matrices"], a["channels"]), _norm(w, a, a["scratch"], a["row"])
         )
-        accurate = w.b.fcmp_ordered("<=", condition, w.number(LIMIT))
+        accurate = w.b.fcmp_ordered("<=", condition, w.number(INVERSE_LIMIT))
         with w.b.if_then(w.b.not_(accurate)):
             _right_hand_sides(w, a)
         _pack(w, a)

@@ -1,0 +1,103 @@
+"""What a launcher passes to the kernels of `common.cuh`, `weights.cu`, `solve.cu`.
+
+A launcher of any library does this, on the library's current stream, and nothing on the host waits:
+
+1. `plan.plan_of` gives a `Plan`, or None: then wavefronts solve.
+2. `compile.compiled` gives machine code for the plan's constants and the device's architecture, or
+   None: then wavefronts solve. Load it as a module, once a device; the functions in it are "fold",
+   "decide", "solve". Where a launch has more than 48 KiB of shared memory, set the function's
+   attribute CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES to the device's limit, once.
+3. When an operator is factored: allocate ``plan.weights`` numbers of the data's dtype, and launch
+   the two of ``plan.weigh()``. Their arguments, in this order:
+
+   =============  ==================================================================
+   matrices       pointer: D, then the taps of the stencil, (1 + T, C, C), contiguous
+   weights        pointer: what was allocated; it need not be zeroed
+   grid           the launch's ``integers``, by value: one struct of 18 ints
+   =============  ==================================================================
+
+   The matrices are all those of the stencil, in its own order, D with zeros in the other triangle.
+   Whether D^-1 is folded in is decided there, and read from there by "solve": the host never knows.
+4. When it solves: launch ``plan.solve(batch)``. Its arguments, in this order:
+
+   =============  ==================================================================
+   y              pointer: (batch, C, *shape), contiguous
+   x              pointer: likewise, other memory than y
+   weights        pointer: as above; read only
+   counters       pointer: ``counters`` ints of 32 bits, set to zero in the same stream before
+                  every launch, used by no other launch meanwhile; null where there are none
+   grid           the launch's ``integers``, by value
+   =============  ==================================================================
+
+A grid of blocks is ``(blocks, 1, 1)``, a block ``(threads, 1, 1)``. The numbers are float32 or
+float64, y, x, matrices and weights of one dtype; half types are cast by the caller. Launches of a
+batch of 0 are left out. `Launch.struct` has the integers as bytes, for ctypes, for CuPy (a NumPy
+scalar of `STRUCT`) and for the attribute of an XLA call.
+
+Called by `plan` and the launchers.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+GRID = (
+    *(f"{name}_{axis}" for name in ("extent", "step", "dilation") for axis in range(4)),
+    *("pitch", "rows", "bands", "images", "chunk", "lower"),
+)
+STRUCT = np.dtype([(name, np.int32) for name in GRID])  # `Grid` in `common.cuh`
+HEAD = 16  # bytes of shared memory before the numbers: a ticket
+POINTERS = {
+    "fold": ("matrices", "weights"),
+    "decide": ("matrices", "weights"),
+    "solve": ("y", "x", "weights", "counters"),
+}
+
+
+@dataclass(frozen=True)
+class Launch:
+    """One launch of one kernel.
+
+    Attributes
+    ----------
+    kernel : str
+        "fold", "decide" or "solve".
+    blocks, threads : int
+    shared : int
+        Bytes of dynamic shared memory.
+    counters : int
+        How many ints of 32 bits must be zero before the launch.
+    integers : tuple of int
+        The struct `Grid`, in the order of `GRID`.
+    """
+
+    kernel: str
+    blocks: int
+    threads: int
+    shared: int
+    counters: int
+    integers: tuple[int, ...]
+
+    @property
+    def struct(self) -> np.void:
+        """The integers as one scalar of `STRUCT`."""
+        found: np.void = np.array([self.integers], STRUCT)[0]
+        return found
+
+
+def grid_integers(
+    extent: tuple[int, ...],
+    step: tuple[int, ...],
+    dilation: tuple[int, ...],
+    *,
+    pitch: int,
+    lower: int,
+    rows: int = 1,
+    bands: int = 1,
+    images: int = 1,
+    chunk: int = 1,
+) -> tuple[int, ...]:
+    """Return the numbers of the struct `Grid`, in the order of `GRID`."""
+    return (*extent, *step, *dilation, pitch, rows, bands, images, chunk, lower)

@@ -1,0 +1,162 @@
+"""From the sources to machine code, by NVRTC: no device, no driver and no nvcc are needed.
+
+NVRTC comes with the wheels `nvidia-cuda-nvrtc` (which torch's wheels for CUDA require) or with a
+CUDA toolkit. It is loaded here by ctypes.
+
+Called by the launchers.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import itertools
+import os
+import re
+import sys
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from invconv.kernels.cuda.source import Constants, source
+
+# sums are written with fma where they have one, and nowhere else; the rest is the default
+OPTIONS = ("--std=c++17", "--fmad=false", "--ftz=false", "--prec-div=true")
+_NAMES = (
+    "libnvrtc.so.13",
+    "libnvrtc.so.12",
+    "libnvrtc.so",
+    "nvrtc64_130_0.dll",
+    "nvrtc64_120_0.dll",
+)
+
+
+@dataclass(frozen=True)
+class Code:
+    """Machine code of a module with the functions "fold", "decide" and "solve".
+
+    Attributes
+    ----------
+    image : bytes
+        For cuModuleLoadData: a cubin, or PTX (with a zero at its end) where this NVRTC does not
+        know the architecture.
+    log : str
+        What the compiler says: with ``verbose`` registers, spills and shared bytes.
+    """
+
+    image: bytes
+    log: str
+
+
+class CompileError(RuntimeError):
+    """NVRTC is not there, or refuses."""
+
+
+@functools.lru_cache(maxsize=256)
+def compiled(constants: Constants, architecture: int) -> Code | None:
+    """Return the code for a plan's constants on an architecture, such as 90.
+
+    Where there is none, one warning says why, and the result is None.
+    """
+    try:
+        return compile_text(source(constants), architecture)
+    except CompileError as error:
+        warnings.warn(f"no CUDA kernel, wavefronts solve: {error}", RuntimeWarning, stacklevel=2)
+        return None
+
+
+def compile_text(text: str, architecture: int, *, verbose: bool = False) -> Code:
+    """Compile a text with NVRTC, or raise `CompileError`."""
+    nvrtc = library()
+    if nvrtc is None:
+        raise CompileError("NVRTC was not found: pip install nvidia-cuda-nvrtc-cu12")
+    known = [a for a in _architectures(nvrtc) if a <= architecture]
+    if not known:
+        raise CompileError(f"this NVRTC compiles for no architecture up to sm_{architecture}")
+    native = known[-1] == architecture
+    options = [*OPTIONS, f"--gpu-architecture={'sm' if native else 'compute'}_{known[-1]}"]
+    if verbose:
+        options.append("--ptxas-options=-v")
+    program = ctypes.c_void_p()
+    _call(
+        nvrtc,
+        "nvrtcCreateProgram",
+        ctypes.byref(program),
+        text.encode(),
+        b"solve.cu",
+        0,
+        None,
+        None,
+    )
+    try:
+        encoded = [option.encode() for option in options]
+        given = (ctypes.c_char_p * len(encoded))(*encoded)
+        failed = nvrtc.nvrtcCompileProgram(program, len(encoded), given)
+        log = _text(nvrtc, program, "ProgramLog").rstrip(b"\0").decode(errors="replace")
+        if failed:
+            raise CompileError(f"NVRTC refuses the kernel: {log.strip()[:2000]}")
+        return Code(_text(nvrtc, program, "CUBIN" if native else "PTX"), log)
+    finally:
+        nvrtc.nvrtcDestroyProgram(ctypes.byref(program))
+
+
+def _call(nvrtc: Any, name: str, *arguments: Any) -> None:
+    if failed := getattr(nvrtc, name)(*arguments):
+        raise CompileError(f"{name} failed: {_reason(nvrtc, failed)}")
+
+
+def _reason(nvrtc: Any, code: int) -> str:
+    nvrtc.nvrtcGetErrorString.restype = ctypes.c_char_p
+    found: bytes = nvrtc.nvrtcGetErrorString(code)
+    return found.decode(errors="replace")
+
+
+def _text(nvrtc: Any, program: Any, what: str) -> bytes:
+    size = ctypes.c_size_t()
+    _call(nvrtc, f"nvrtcGet{what}Size", program, ctypes.byref(size))
+    text = ctypes.create_string_buffer(size.value)
+    _call(nvrtc, f"nvrtcGet{what}", program, text)
+    return text.raw
+
+
+def _architectures(nvrtc: Any) -> list[int]:
+    count = ctypes.c_int()
+    _call(nvrtc, "nvrtcGetNumSupportedArchs", ctypes.byref(count))
+    found = (ctypes.c_int * count.value)()
+    _call(nvrtc, "nvrtcGetSupportedArchs", found)
+    return sorted(found)
+
+
+@functools.cache
+def library() -> Any:
+    """Return NVRTC as a ctypes library, the newest that is found, or None.
+
+    The wheels' folders are looked at first, then CUDA_PATH and CUDA_HOME, then the system's own.
+    """
+    for name in _candidates():
+        try:
+            nvrtc = ctypes.CDLL(name)
+            _architectures(nvrtc)  # not before CUDA 11.2
+        except (OSError, AttributeError, CompileError):
+            continue
+        return nvrtc
+    return None
+
+
+def _candidates() -> Iterator[str]:
+    folders = [Path(p) / "nvidia" for p in sys.path]
+    folders += [Path(os.environ[name]) for name in ("CUDA_PATH", "CUDA_HOME") if name in os.environ]
+    patterns = (
+        "*/lib/libnvrtc.so.*",
+        "lib64/libnvrtc.so.*",
+        "*/bin/nvrtc64_*.dll",
+        "bin/nvrtc64_*.dll",
+    )
+    found = [
+        p for folder, pattern in itertools.product(folders, patterns) for p in folder.glob(pattern)
+    ]
+    plain = [p for p in found if re.fullmatch(r"libnvrtc\.so\.\d+|nvrtc64_\d+_\d+\.dll", p.name)]
+    yield from map(str, sorted(plain, key=lambda p: p.name, reverse=True))
+    yield from _NAMES

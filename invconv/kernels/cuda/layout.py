@@ -1,0 +1,108 @@
+"""What the compiled code depends on: channels, taps, precision; and a pixel in shared memory.
+
+Called by `plan`.
+"""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+
+from invconv.arrays.stencil import Offset
+from invconv.kernels.cuda.source import Constants
+from invconv.kernels.order import INVERSE_LIMIT, accumulators, unrolled
+
+_THREADS = 256  # of a block, unless a pixel has more channels
+_KEPT = 256  # bytes of the weights that a thread keeps in registers
+_VECTOR = 16  # bytes that are read at once
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What the compiled code depends on, whatever the grid and the batch.
+
+    Attributes
+    ----------
+    channels : int
+    offsets : tuple of offsets
+        How far back each tap reads along four axes, in taps, without that of the pixel itself, in
+        the order in which they are added up: first those of earlier planes, then those of its own.
+    order : tuple of int
+        Which tap of the stencil each of them is.
+    itemsize : int
+        Bytes of a number.
+    """
+
+    channels: int
+    offsets: tuple[Offset, ...]
+    order: tuple[int, ...]
+    itemsize: int
+
+    @functools.cached_property
+    def within(self) -> tuple[Offset, ...]:
+        """The taps that read the pixel's own plane."""
+        return tuple(o for o in self.offsets if not any(o[:2]))
+
+    @property
+    def slope(self) -> int:
+        """By how many levels a row lags behind the one above it: the least that the taps allow."""
+        return max([0, *(-((o[3] - 1) // o[2]) for o in self.within if o[2] > 0)])
+
+    @property
+    def depth(self) -> int:
+        """How many rows up the taps read."""
+        return max([0, *(o[2] for o in self.within)])
+
+    @property
+    def gap(self) -> int:
+        """How many columns to either side the taps read: zeros between the rows."""
+        return max([0, *(abs(o[3]) for o in self.within)])
+
+    @property
+    def sums(self) -> int:
+        """Into how many sums the products of an output channel go."""
+        return accumulators(self.channels, single=self.channels == unrolled(self.channels, True))
+
+    @property
+    def vector(self) -> int:
+        """How many channels are read at once."""
+        return min(_VECTOR // self.itemsize, 4 if self.channels > 2 else self.channels)
+
+    @functools.cached_property
+    def record(self) -> int:
+        """Numbers from a pixel to the next: an odd number of vectors."""
+        vectors = -(-self.sums * self.channels // self.vector)
+        return (vectors + 1 - vectors % 2) * self.vector
+
+    @property
+    def threads(self) -> int:
+        """How many threads a block has at most."""
+        return max(_THREADS, -(-self.channels // 32) * 32)
+
+    @property
+    def weights_kept(self) -> bool:
+        """Whether a thread keeps its weights of the taps within a plane in registers."""
+        return 0 < len(self.within) * self.channels * self.itemsize <= _KEPT
+
+    def constants(self, weights_shared: bool) -> Constants:
+        """Return the macros of the sources, by name."""
+        taps = ",".join(f"{{{{{','.join(map(str, offset))}}}}}" for offset in self.offsets)
+        values = {
+            "REAL": "float" if self.itemsize == 4 else "double",
+            "CHANNELS": self.channels,
+            "SUMS": self.sums,
+            "VECTOR": self.vector,
+            "RECORD": self.record,
+            "CROSS": len(self.offsets) - len(self.within),
+            "PLANE": len(self.within),
+            "REACH": taps or "{}",
+            "ORDER": ",".join(["0", *(str(1 + t) for t in self.order)]),
+            "SLOPE": self.slope,
+            "DEPTH": self.depth,
+            "GAP": self.gap,
+            "KEPT": int(self.weights_kept),
+            "SHARED_WEIGHTS": int(weights_shared),
+            "LIMIT": INVERSE_LIMIT,
+            "MAX_THREADS": self.threads,
+        }
+        return tuple((name, str(value)) for name, value in values.items())

@@ -1,0 +1,219 @@
+"""What to compile and what to launch, for a convolution, a grid and a device.
+
+A grid is given four axes. The last two are a plane; a band of rows of a plane lies in shared
+memory, a record for each pixel, with gaps of zeros between the rows and the rows above that the
+taps read. Records are an odd number of vectors long, and rows an odd number of records more than
+the slope, so that threads next to each other read different banks.
+
+`plan_of` returns None where wavefronts must solve: where not even a row fits into shared memory,
+or channels, taps or numbers are too many.
+
+Called by the launchers.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from dataclasses import dataclass
+
+from invconv.arrays.namespaces import Shape
+from invconv.arrays.stencil import Offset
+from invconv.kernels.cuda.arguments import HEAD, Launch, grid_integers
+from invconv.kernels.cuda.layout import Layout
+from invconv.kernels.cuda.source import Constants
+from invconv.kernels.order import tap_order
+
+MOST_CHANNELS = 512
+_AXES = 4
+_MOST_TAPS = 1024
+_MOST_NUMBERS = 2**31  # of an image: places in it are integers of 32 bits
+_CHUNK = 8  # levels between two looks at the band above
+_FEW_ROWS = 8  # a band has as many where it can: to wait for the one above takes some levels' time
+_FOLDING = 128  # threads of a block that makes weights
+
+
+@dataclass(frozen=True)
+class Device:
+    """What a plan must know of a device.
+
+    Attributes
+    ----------
+    architecture : int
+        10 times the compute capability: 90.
+    shared : int
+        Bytes of shared memory that a block may have at most, the attribute
+        MAX_SHARED_MEMORY_PER_BLOCK_OPTIN of a device; `SHARED_MEMORY` where none can be asked.
+    processors : int
+        Streaming multiprocessors.
+    """
+
+    architecture: int
+    shared: int
+    processors: int
+
+
+# by architecture, from NVIDIA's CUDA C++ programming guide, "Compute Capabilities"
+SHARED_MEMORY = {
+    **dict.fromkeys([75], 64 * 1024),
+    **dict.fromkeys([86, 89, 120, 121], 99 * 1024),
+    **dict.fromkeys([80, 87], 163 * 1024),
+    **dict.fromkeys([90, 100, 103, 110], 227 * 1024),
+}
+LEAST_SHARED_MEMORY = 48 * 1024  # of any device
+OLDEST = 70  # the first architecture whose loads and stores have a memory order
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How a stencil on a grid is solved on a device, for any batch.
+
+    Attributes
+    ----------
+    layout : Layout
+    extent : tuple of int
+        The grid, of four axes.
+    direction, dilation : tuple of int
+        Of each axis.
+    lower : bool
+        Whether D is lower triangular.
+    device : Device
+    weights_shared : bool
+        Whether the weights of the taps within a plane lie in shared memory too.
+    """
+
+    layout: Layout
+    extent: Shape
+    direction: tuple[int, ...]
+    dilation: tuple[int, ...]
+    lower: bool
+    device: Device
+    weights_shared: bool
+
+    @property
+    def constants(self) -> Constants:
+        """What to compile the sources with."""
+        return self.layout.constants(self.weights_shared)
+
+    @property
+    def weights(self) -> int:
+        """How many numbers the weights are: W_0, W_1, ..., D, the flag, norms of columns."""
+        square = self.layout.channels**2
+        return (2 + len(self.layout.offsets)) * square + 1 + 2 * self.layout.channels
+
+    @property
+    def plane(self) -> tuple[int, int]:
+        """Rows and columns of the largest residue class of a plane."""
+        pairs = zip(self.extent[2:], self.dilation[2:], strict=True)
+        rows, columns = (-(-n // d) for n, d in pairs)
+        return rows, columns
+
+    @property
+    def pitch(self) -> int:
+        """Records from a row to the next."""
+        least = self.plane[1] + self.layout.gap
+        return least + (least - self.layout.slope + 1) % 2
+
+    def band_bytes(self, rows: int) -> int:
+        """Return how much shared memory a band needs."""
+        layout = self.layout
+        numbers = (layout.gap + (rows + layout.depth) * self.pitch) * layout.record
+        if self.weights_shared:
+            numbers += len(layout.within) * layout.channels**2
+        return HEAD + numbers * layout.itemsize
+
+    @property
+    def most_rows(self) -> int:
+        """How many rows of a band fit into shared memory."""
+        left = self.device.shared - self.band_bytes(0)
+        return min(self.plane[0], left // (self.pitch * self.layout.record * self.layout.itemsize))
+
+    def weigh(self) -> tuple[Launch, Launch]:
+        """Return the launches of "fold" and "decide", which make the weights, in this order."""
+        taps, channels = len(self.layout.offsets), self.layout.channels
+        threads = {"fold": (1 + taps) * channels, "decide": (2 + taps) * channels**2 + 1}
+        fold, decide = (
+            Launch(name, -(-n // _FOLDING), _FOLDING, 0, 0, self._integers())
+            for name, n in threads.items()
+        )
+        return fold, decide
+
+    def solve(self, batch: int) -> Launch:
+        """Return the launch of "solve" for a batch of at least one image."""
+        images = batch * math.prod(self.dilation[2:])
+        bands = max(1, self.device.processors // images)  # to keep the whole device at work
+        rows = max(-(-self.plane[0] // bands), _FEW_ROWS, self.layout.depth)
+        return self.in_bands(batch, min(rows, self.most_rows))
+
+    def in_bands(
+        self, batch: int, rows: int, threads: int | None = None, chunk: int = _CHUNK
+    ) -> Launch:
+        """Return the launch of "solve" in bands of ``rows`` rows, at least `depth` or all."""
+        bands, planes = -(-self.plane[0] // rows), math.prod(self.extent[:2])
+        images = batch * math.prod(self.dilation[2:])
+        blocks = planes * bands * images
+        if threads is None:
+            slots = max(1, min(rows, self.layout.threads // self.layout.channels))
+            threads = -(-slots * self.layout.channels // 32) * 32
+        counters = 1 + blocks if bands * planes > 1 else 0
+        integers = self._integers(rows=rows, bands=bands, images=images, chunk=chunk)
+        return Launch("solve", blocks, threads, self.band_bytes(rows), counters, integers)
+
+    def _integers(self, **launch: int) -> tuple[int, ...]:
+        strides = [math.prod(self.extent[a + 1 :]) for a in range(_AXES)]
+        triples = zip(self.direction, self.dilation, strides, strict=True)
+        return grid_integers(
+            extent=self.extent,
+            step=tuple(s * d * n for s, d, n in triples),
+            dilation=self.dilation,
+            pitch=self.pitch,
+            lower=int(self.lower),
+            **launch,
+        )
+
+
+@functools.lru_cache(maxsize=256)
+def plan_of(
+    channels: int,
+    shape: Shape,
+    reach: tuple[Offset, ...],
+    direction: tuple[int, ...],
+    dilation: tuple[int, ...],
+    lower: bool,
+    itemsize: int,
+    device: Device,
+) -> Plan | None:
+    """Return the plan of a causal stencil on a grid, or None where wavefronts must solve.
+
+    Parameters
+    ----------
+    channels : int
+    shape : tuple of int
+        The grid, of one to four axes.
+    reach, direction, dilation, lower
+        As in `invconv.kernels.wavefront.CausalStencil`; taps that reach beyond the grid are left
+        out here.
+    itemsize : int
+        Bytes of a number: 4 or 8.
+    device : Device
+    """
+    if itemsize not in (4, 8) or len(shape) > _AXES or device.architecture < OLDEST:
+        return None
+    if channels > MOST_CHANNELS or channels * math.prod(shape) >= _MOST_NUMBERS:
+        return None
+    pixels = [tuple(d * o for d, o in zip(dilation, offset, strict=True)) for offset in reach]
+    order = tuple(tap_order(pixels, shape))
+    if len(order) > _MOST_TAPS:
+        return None
+    front = _AXES - len(shape)
+    offsets = tuple((0,) * front + reach[t] for t in order)
+    # a dilation longer than the grid is as long as it
+    dilation = tuple(min(d, n) for d, n in zip(dilation, shape, strict=True))
+    extent, direction, dilation = ((1,) * front + n for n in (shape, direction, dilation))
+    layout = Layout(channels, offsets, order, itemsize)
+    for weights_shared in [False] if layout.weights_kept else [True, False]:
+        plan = Plan(layout, extent, direction, dilation, lower, device, weights_shared)
+        least = _FEW_ROWS if weights_shared else max(1, layout.depth)
+        if plan.most_rows >= min(plan.plane[0], least):
+            return plan
+    return None

@@ -1,0 +1,58 @@
+"""The order in which a compiled solve adds up, the same on every processor.
+
+    x[p] = sum over t of W_t z[p - o_t]    with z = y at o_0 = 0, x elsewhere,
+
+and W_0 = D^-1, W_t = -D^-1 K_t; or, where D^-1 would cost accuracy, W_0 = 1 and W_t = -K_t, and the
+sum is D x[p].
+
+The order of the sums is this, whatever the lanes or threads hold, and every kernel keeps to it, so
+that they agree bit for bit. For each output channel:
+
+1. There are `accumulators` sums, each zero at first.
+2. For each tap, D's first and then in the order of `tap_order`, and for each input channel k from
+   0 to C - 1: the sum number (k mod accumulators) becomes fma(weight, z, sum).
+3. The sums are added from the first to the last.
+4. D x = s by columns: for each channel, in the order of the substitution, x = s / D[c, c], and then
+   for each later channel m: s_m becomes fma(-D[m, c], x, s_m).
+
+A tap that would read a pixel outside the grid reads a zero there, or is left out: its product
+changes no sum.
+
+Called by `cpu` and `cuda`.
+"""
+
+from __future__ import annotations
+
+from invconv.arrays.namespaces import Shape
+from invconv.arrays.stencil import Offset, reaching
+
+_UNROLLED = 8  # channels at most, so that the code stays short
+_HIDDEN = 12  # sums at once that hide how long an addition takes
+INVERSE_LIMIT = 10.0  # |D|_1 |D^-1|_1 up to which a product with D^-1 costs no accuracy
+
+
+def accumulators(block: int, single: bool) -> int:
+    """Return into how many sums the products of an output channel go.
+
+    Parameters
+    ----------
+    block : int
+        Output channels that are computed at once.
+    single : bool
+        Whether these are all channels.
+    """
+    return min(unrolled(block, single), max(1, _HIDDEN // block))
+
+
+def unrolled(block: int, single: bool) -> int:
+    """Return how many input channels are written out one after the other."""
+    return block if single and block <= _UNROLLED else 1
+
+
+def tap_order(pixels: list[Offset], shape: Shape) -> list[int]:
+    """Return the taps that reach a pixel of the grid, in the order in which they are added up.
+
+    The tap that reads the pixel that was solved last comes last: its result may still be on its
+    way to memory.
+    """
+    return sorted(reaching(pixels, shape), key=lambda t: tuple(-o for o in pixels[t]))
