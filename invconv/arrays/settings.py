@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+_MOST_AXES = 64  # of an array, in NumPy and PyTorch
 LARGEST = 2**31 - 1  # of any size: so that products of two stay exact in 64 bits
 
 
@@ -75,8 +76,11 @@ def optional_ndim(conv: Any) -> None:
     """Validate and normalise the ``ndim`` of a 1x1 convolution or actnorm."""
     if conv.ndim is not None:
         number = _index("ndim", conv.ndim, "None or a number of spatial axes")
-        if number < 0:
-            raise ValueError(f"ndim: expected None or a number of spatial axes, got {number}")
+        if not 0 <= number <= _MOST_AXES:
+            raise ValueError(
+                f"ndim: expected None or a number of spatial axes, {_MOST_AXES} at most, "
+                f"got {number}"
+            )
         object.__setattr__(conv, "ndim", number)
 
 

@@ -11,6 +11,7 @@ Called by `files.operator_files`; `OPERATORS` also tells JAX which classes are p
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -104,6 +105,10 @@ def build(
     name, settings = cls.__name__, description["settings"]
     symbols, setting_names = cls._field_names()
     require(set(settings) == set(setting_names), f"{name} has the settings {setting_names}")
+    for setting, value in settings.items():
+        numbers = value if isinstance(value, list) else [value]
+        truths = [v for v in numbers if isinstance(v, bool)]  # which Python takes for integers
+        require(not truths, f"{name}: {setting}: expected no truth value, got {value!r:.80}")
     given = description["arrays"]
     missing = set(symbols) - set(given) - {"bias"}
     require(not missing and set(given) <= set(symbols), f"{name} has the arrays {symbols}")
@@ -120,6 +125,19 @@ def build(
         return Chain(tuple(parts.values())) if cls is Chain else cls(**held, **settings, **parts)
     except (TypeError, ValueError) as error:
         raise InvalidFileError(f"{name}: {error}") from None
+
+
+def parse(text: str | bytes) -> Any:
+    """Return what JSON says, and raise InvalidFileError where an object names an entry twice."""
+
+    def once(pairs: list[tuple[str, Any]]) -> Json:
+        found: Json = {}
+        for name, value in pairs:
+            require(name not in found, f"an object has the entry {name!r:.80} twice")
+            found[name] = value
+        return found
+
+    return json.loads(text, object_pairs_hook=once)
 
 
 def _class_of(description: Any, depth: int) -> type[InvertibleConv]:

@@ -23,9 +23,10 @@ from typing import Any
 import numpy as np
 
 from invconv.arrays.errors import InvalidFileError
-from invconv.arrays.namespaces import Array, dtype_name, from_host, is_half, namespace, to_numpy
+from invconv.arrays.namespaces import Array, dtype_name, from_host, is_half, to_numpy
 from invconv.arrays.validation import require_array, require_real
-from invconv.files.description import Json, build, describe, require
+from invconv.files.description import Json, build, describe, parse, require
+from invconv.files.ranges import finite, judge_range
 from invconv.files.whole_files import replacing
 from invconv.operators.base.operator import InvertibleConv
 
@@ -113,6 +114,11 @@ def load(path: str | os.PathLike[str], like: Array | None = None) -> InvertibleC
     OSError
         If the file cannot be read; FileNotFoundError if there is none.
 
+    Warns
+    -----
+    UserWarning
+        If a number in the file is too small for ``like``'s dtype, and becomes zero.
+
     Examples
     --------
     >>> import tempfile, numpy as np
@@ -129,7 +135,7 @@ def load(path: str | os.PathLike[str], like: Array | None = None) -> InvertibleC
     if like is not None:
         require_real("like", like)
     try:
-        _require_small_header(name)
+        _require_sound_header(name)
         with safetensors.safe_open(name, framework="np", backend="pread") as file:
             stored = _Stored(file)
             if like is None and "BF16" in stored.kinds.values():
@@ -144,7 +150,7 @@ def load(path: str | os.PathLike[str], like: Array | None = None) -> InvertibleC
         raise InvalidFileError(f"{name}: no whole safetensors file: {error!s:.500}") from None
     if like is None:
         return conv
-    _require_range(conv, like)
+    judge_range(conv, like)
     return conv._map(lambda array: from_host(array, like))
 
 
@@ -184,7 +190,7 @@ class _Stored(Mapping[str, Values]):
             raise InvalidFileError(f"{name!r}: {error}") from None
         if self.kinds[name] == "BF16":
             values = values.astype(np.float32)
-        require(_finite(values), f"{name!r} holds NaN or inf")
+        require(finite(values), f"{name!r} holds NaN or inf")
         return values
 
     def __iter__(self) -> Iterator[str]:
@@ -198,7 +204,9 @@ def _read(stored: _Stored, metadata: dict[str, str] | None) -> InvertibleConv:
     text = (metadata or {}).get(_KEY)
     require(text is not None, f"its metadata has no entry {_KEY!r}, as invconv.save writes")
     try:
-        document: Json = json.loads(str(text))
+        document: Json = parse(str(text))
+    except InvalidFileError:
+        raise
     except (ValueError, RecursionError) as error:
         raise InvalidFileError(f"the description is no JSON: {error}") from None
     require(isinstance(document, dict), "the description is no JSON object")
@@ -211,37 +219,34 @@ def _read(stored: _Stored, metadata: dict[str, str] | None) -> InvertibleConv:
     return conv
 
 
-def _require_small_header(name: str) -> None:
-    """Raise unless the size that the first eight bytes declare fits the file, and is sane."""
+def _require_sound_header(name: str) -> None:
+    """Raise unless the header is as long as it may be, and names no entry of an object twice."""
     if os.path.exists(name) and not os.path.isdir(name):
         require(os.path.isfile(name), "not an ordinary file")
     with open(name, "rb") as file:
         declared = int.from_bytes(file.read(8), "little")
         size = os.fstat(file.fileno()).st_size
-    require(
-        size >= 8, f"no safetensors file: {size} bytes, which is less than the size of a header"
-    )
-    most = min(_MOST_HEADER_BYTES, size - 8)
-    require(declared <= most, f"no safetensors file: a header of {declared} bytes, at most {most}")
-
-
-def _require_range(conv: InvertibleConv, like: Array) -> None:
-    """Raise unless the dtype of ``like`` holds all numbers of a NumPy operator."""
-    largest = float(namespace(like).finfo(like.dtype).max)
-    for name, array in conv.parameters().items():
-        found = float(max(abs(array.min()), abs(array.max()))) if array.size else 0.0
-        if found > largest:
-            raise ValueError(
-                f"like: expected a dtype that holds {name}, up to {found:.3g}, got "
-                f"{dtype_name(like.dtype)}, up to {largest:.3g}"
-            )
+        require(
+            size >= 8, f"no safetensors file: {size} bytes, which is less than the size of a header"
+        )
+        most = min(_MOST_HEADER_BYTES, size - 8)
+        require(
+            declared <= most, f"no safetensors file: a header of {declared} bytes, at most {most}"
+        )
+        header = file.read(declared)
+    try:
+        parse(header)
+    except InvalidFileError:
+        raise
+    except (ValueError, RecursionError):
+        pass  # no JSON: safetensors says so
 
 
 def _on_host(name: str, array: Any) -> Values:
     """Return an array's values on the host, those of half precision in float32."""
     require_array(name, array)
     values = to_numpy(array)
-    if not _finite(values):
+    if not finite(values):
         raise ValueError(f"{name}: expected finite numbers, got NaN or inf")
     return values
 
@@ -254,11 +259,6 @@ def _to_be_written(values: Values, array: Array) -> Values:
         brain = dtype_name(array.dtype) == "bfloat16"
         values = values.astype(_ml_dtypes().bfloat16 if brain else np.float16)
     return np.ascontiguousarray(values)
-
-
-def _finite(values: Values) -> bool:
-    """Tell whether all values are finite, in no memory: NaN passes through minimum and maximum."""
-    return values.size == 0 or bool(np.isfinite(values.min()) and np.isfinite(values.max()))
 
 
 def _safetensors() -> ModuleType:

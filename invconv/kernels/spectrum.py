@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -195,11 +196,50 @@ class SpectralSolver:
         """Solve for x, shape (B, C, *shape)."""
         if y.shape[0] == 0:
             return y  # torch has no FFT of an empty batch
+        return within_range(self._solve, y)
+
+    def _solve(self, y: Array) -> Array:
         if self.inverse is None:
             x_hat = namespace(y).linalg.solve(self.spectrum, to_frequencies(y))
         else:
             x_hat = matmul(self.inverse, to_frequencies(y))
         return from_frequencies(x_hat, self.shape)
+
+
+def within_range(solve: Callable[[Array], Array], y: Array) -> Array:
+    """Return a linear map of y (B, C, *shape), samples beyond `range_scale` scaled on the way."""
+    if readable(y) and hasattr(y, "max"):  # methods are quicker than functions
+        limit = _root_of_largest(y)
+        if -limit <= y.min() and y.max() <= limit:
+            return solve(y)
+    scale = range_scale(y)
+    return solve(y * scale) / scale
+
+
+def range_scale(y: Array) -> Array:
+    """Return a power of two for each sample: 1, unless sums over its pixels might overflow.
+
+    A power of two is exact, so that no digit depends on it; that of a sample beyond the root of
+    the largest number is the inverse of that root.
+
+    Parameters
+    ----------
+    y : array, shape (B, C, *shape)
+
+    Returns
+    -------
+    array, shape (B, 1, ...)
+    """
+    xp, axes = namespace(y), tuple(range(1, y.ndim))
+    limit = _root_of_largest(y)
+    largest = xp.maximum(xp.max(y, axis=axes, keepdims=True), -xp.min(y, axis=axes, keepdims=True))
+    one = xp.ones_like(largest)
+    return xp.where(largest > limit, one / limit, one)
+
+
+def _root_of_largest(y: Array) -> float:
+    """Return the root of the largest number of a dtype, about: 2^64 of float32."""
+    return 2.0**512 if namespace(y).finfo(y.dtype).bits == 64 else 2.0**64
 
 
 def to_frequencies(x: Array) -> Array:

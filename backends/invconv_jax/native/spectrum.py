@@ -13,7 +13,7 @@ from jax import lax
 from jax import numpy as jnp
 
 from invconv.arrays.namespaces import Array, Shape, readable, size
-from invconv.kernels.spectrum import inverses_keep_accuracy
+from invconv.kernels.spectrum import inverses_keep_accuracy, range_scale
 from invconv_jax.native.fourier import irfftn, rfftn
 from invconv_jax.native.solves import eliminate, matmul
 
@@ -69,8 +69,11 @@ class SpectralSolver:
 
 @jax.jit  # type: ignore[untyped-decorator]
 def _solve(spectrum: Array, inverse: Array | None, accurate: Array | None, y: Array) -> Array:
+    if y.shape[0] == 0:
+        return y
     batch, channels, *shape = y.shape
-    y_hat = rfftn(y, len(shape))
+    scale = range_scale(lax.stop_gradient(y))
+    y_hat = rfftn(y * scale, len(shape))
     frequencies = y_hat.shape[2:]
     y_hat = jnp.transpose(y_hat.reshape(batch, channels, size(frequencies)), (2, 1, 0))
     # JAX's rule for a linear solve: the solution is all that the derivative keeps
@@ -83,7 +86,7 @@ def _solve(spectrum: Array, inverse: Array | None, accurate: Array | None, y: Ar
         ),
     )
     x_hat = jnp.transpose(x_hat, (2, 1, 0)).reshape(batch, channels, *frequencies)
-    return irfftn(x_hat, len(shape), shape[-1])
+    return irfftn(x_hat, len(shape), shape[-1]) / scale
 
 
 def _at_the_frequencies(

@@ -18,6 +18,7 @@ from invconv.kernels.spectrum import (
     kernel_spectrum,
     stable_spectral_inverse,
     to_frequencies,
+    within_range,
 )
 from invconv.kernels.wavefront import inverse_at_the_pixel
 from invconv_torch.native.correlation import in_host_memory
@@ -116,6 +117,9 @@ class SpectralFactor:
 
     def solve(self, y: Tensor) -> Tensor:
         """Return x, shape (B, C, *shape)."""
+        return within_range(self._solve, y) if y.shape[0] else y
+
+    def _solve(self, y: Tensor) -> Tensor:
         y_hat = to_frequencies(y)
         if self.inverse is not None:
             x_hat = torch.matmul(self.inverse.mH if self.adjoint else self.inverse, y_hat)

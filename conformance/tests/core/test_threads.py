@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import itertools
 import sys
 from collections.abc import Callable
@@ -122,6 +123,28 @@ def test_what_was_interrupted_leaves_no_trace(batch: int) -> None:
         with contextlib.suppress(KeyboardInterrupt):
             _at_every_line(lambda: second.inverse(y), interrupt)
         assert np.array_equal(first.inverse(y), wanted), last
+
+
+@pytest.mark.parametrize("name", ["corner", "periodic"])
+def test_a_copy_while_another_thread_solves(name: str) -> None:
+    """The first solve notes what it finds out of the operator, which is being copied."""
+    rng = np.random.default_rng(0)
+    conv, y = OPERATORS[name](rng), rng.standard_normal((1, 4, *GRID))
+    wanted, lines = conv.inverse(y), [0]
+    for last in itertools.count(0, 5):
+        prepared = conv.replace().prepare(GRID, check=False)
+        lines.clear()
+
+        def at(line: int, last: int = last, prepared: Any = prepared) -> None:
+            lines.append(line)
+            if line == last:
+                prepared.inverse(y)
+
+        copied = _at_every_line(lambda p=prepared: copy.deepcopy(p), at)  # type: ignore[misc]
+        assert np.array_equal(copied.inverse(y), wanted)
+        if last >= len(lines):
+            break
+    assert last > 50
 
 
 def test_threads_share_a_layer_in_eval_mode() -> None:

@@ -131,6 +131,18 @@ def test_like_may_be_of_another_dtype_as_in_asarrays(tmp_path: Path) -> None:
         ic.load(path, like=np.zeros(1, int))
 
 
+@pytest.mark.parametrize("target", MAKERS)
+def test_a_number_that_becomes_zero_is_told(target: str, tmp_path: Path) -> None:
+    path, like = tmp_path / "conv.safetensors", MAKERS[target]("float32")
+    ic.save(ic.Conv1x1(np.asarray([[1.0, 1e-60], [0.0, 7e-46]])), path)
+    message = "like: 2 of the 4 numbers of weight, up to 7e-46, are zero in float32"
+    with pytest.warns(UserWarning, match=message) as caught:
+        ic.load(path, like=like)
+    assert caught[0].filename == __file__
+    ic.save(ic.Conv1x1(np.asarray([[1.0, 0.0], [1e-45, 1.0]])), path)
+    ic.load(path, like=like)  # to a number of few digits, but to a number
+
+
 def test_odd_memory_is_written_in_order(tmp_path: Path) -> None:
     path, weight = tmp_path / "conv.safetensors", np.arange(36.0).reshape(6, 6)
     for odd in (np.asfortranarray(weight[:3, :3]), weight[::2, ::-2], weight[:3, :3].astype(">f8")):

@@ -70,6 +70,9 @@ TWO = {"0": PLAIN, "1": PLAIN}
 EMERGING: Json = {"class": "EmergingConv", "settings": {}, "arrays": {}, "parts": {"first": PLAIN}}
 CORNER: Json = {"mask": "corner", "direction": 1, "channel_order": "lower", "dilation": 1}
 
+DOCUMENT = json.dumps({"schema": "invconv-operator/1", "operator": PLAIN})
+HEADER = json.dumps(described(PLAIN)).encode()
+
 HOSTILE: dict[str, tuple[bytes, str]] = {
     "empty": (b"", "no safetensors file: 0 bytes, which is less than the size of a header"),
     "five bytes": (b"junk\n", "no safetensors file: 5 bytes, which is less than"),
@@ -127,6 +130,36 @@ HOSTILE: dict[str, tuple[bytes, str]] = {
     "settings of no object": (plain(settings=[]), "settings is no object"),
     "setting of a wrong kind": (plain(settings={"ndim": "2"}), "ndim: expected None or a number"),
     "setting out of range": (plain(settings={"ndim": -1}), "ndim: expected None or a number"),
+    "setting far out of range": (
+        plain(settings={"ndim": 10**30}),
+        "ndim: .*, 64 at most, got 10+$",
+    ),
+    "a truth value for an integer": (
+        plain(settings={"ndim": True}),
+        "Conv1x1: ndim: expected no truth value, got True",
+    ),
+    "truth values for integers": (
+        packed(
+            described(
+                {
+                    "class": "AutoregressiveConv",
+                    "settings": CORNER | {"dilation": [True]},
+                    "arrays": {"kernel": "w"},
+                    "parts": {},
+                },
+                {"w": ENTRY | {"shape": [2, 2, 1]}},
+            )
+        ),
+        r"AutoregressiveConv: dilation: expected no truth value, got \[True\]",
+    ),
+    "setting twice": (
+        packed(described(DOCUMENT.replace('"ndim": null', '"ndim": null, "ndim": 2'))),
+        "an object has the entry 'ndim' twice",
+    ),
+    "array twice": (
+        packed(HEADER[:-1] + b', "w": ' + json.dumps(ENTRY).encode() + b"}"),
+        "an object has the entry 'w' twice",
+    ),
     "unknown array": (plain(arrays={"weight": "w", "scale": "w"}), "has the arrays"),
     "missing array": (plain(arrays={}), "has the arrays"),
     "array of no name": (plain(arrays={"weight": ["w"]}), "no array"),

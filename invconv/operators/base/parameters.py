@@ -44,6 +44,10 @@ class Parametrised:
         """Return the condition numbers that were computed."""
         return ConditionCache()
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Return a snapshot of the fields, which another thread may add to; conditions are left."""
+        return {name: value for name, value in dict(vars(self)).items() if name != "_conditions"}
+
     @classmethod
     def _field_names(cls) -> tuple[list[str], list[str]]:
         """Return the fields that hold arrays, and those that hold settings (mask, ndim, ...)."""

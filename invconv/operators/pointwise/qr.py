@@ -13,6 +13,7 @@ for a block of reflections at a time, since S costs the square of their number.
 
 from __future__ import annotations
 
+import math
 from dataclasses import KW_ONLY, dataclass
 from typing import Any, Self
 
@@ -198,11 +199,17 @@ class QRConv1x1(Factored):
         return xp.matrix_transpose(v_bar - v * radial) / lengths[:, None]
 
     def _log_det(self, shape: Shape) -> Array:
-        return size(shape) * namespace(self.scale).sum(log_abs(self.scale))
+        return size(shape) * namespace(self.scale).sum(log_abs(self._known_scale()))
 
     def _log_det_vjp(self, shape: Shape, log_det_bar: Array) -> Gradients:
         self._regular_log_det(shape)
-        return {"scale": size(shape) * log_det_bar / self.scale}
+        return {"scale": size(shape) * log_det_bar / self._known_scale()}
+
+    def _known_scale(self) -> Array:
+        """Return scale, or NaN where a reflector is not finite: then Q is no orthogonal matrix."""
+        xp = namespace(self.scale)
+        orthogonal = xp.all(xp.isfinite(self.reflectors))
+        return xp.where(orthogonal, self.scale, xp.full_like(self.scale, math.nan))
 
     def _steps(self) -> TriangularSteps:
         q_t = namespace(self.upper).matrix_transpose(self._orthogonal())

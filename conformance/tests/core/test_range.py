@@ -1,0 +1,54 @@
+"""Numbers at the ends of a dtype's range, and beyond: right, or said to be wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import array_api_strict as strict
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import torch
+
+import invconv as ic
+from invconv.arrays.namespaces import to_numpy
+
+Make = Callable[[Any], Any]
+FLOAT32: dict[str, Make] = {
+    "numpy": lambda a: np.asarray(a, np.float32),
+    "array_api_strict": lambda a: strict.asarray(np.asarray(a, np.float32)),
+    "torch": lambda a: torch.tensor(np.asarray(a, np.float32)),
+    "jax": lambda a: jnp.asarray(a, jnp.float32),
+}
+
+
+@pytest.mark.parametrize("library", [*FLOAT32, "jax, jitted"])
+def test_a_periodic_inverse_whose_sums_over_the_grid_leave_the_range(library: str) -> None:
+    """1e35 at every one of 4,096 pixels; a sample beside it keeps its every digit."""
+    rng, make = np.random.default_rng(0), FLOAT32[library.partition(",")[0]]
+    conv = ic.PeriodicConv.init(3, rng=rng)
+    conv = conv.replace(kernel=conv.kernel / np.linalg.norm(conv.kernel))
+    like = conv.asarrays(make(np.zeros(())))
+    invert = jax.jit(like.inverse) if "jitted" in library else like.inverse
+    y = 1 + 0.1 * rng.standard_normal((2, 3, 64, 64))
+    alone = to_numpy(invert(make(y)))
+    scale = np.float32(2.0**116)  # 8e34
+    y[0] *= scale
+    found = to_numpy(invert(make(y)))
+    assert np.array_equal(found[1], alone[1])
+    np.testing.assert_allclose(found[0] / scale, alone[0], rtol=0, atol=1e-5 * alone.max())
+
+
+@pytest.mark.parametrize("library", FLOAT32)
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_no_log_determinant_of_reflectors_that_are_no_numbers(library: str, bad: float) -> None:
+    conv = ic.QRConv1x1.init(3, rng=np.random.default_rng(0))
+    reflectors = conv.reflectors.copy()
+    reflectors[1, 2] = bad
+    broken = conv.replace(reflectors=reflectors).asarrays(FLOAT32[library](np.zeros(())))
+    with np.errstate(invalid="ignore"):
+        y, log_det = broken.forward_and_log_det(FLOAT32[library](np.ones((2, 3, 4))))
+    assert np.isnan(to_numpy(y)).all()
+    assert np.isnan(to_numpy(log_det)).all()

@@ -1,0 +1,67 @@
+"""Whether numbers are finite, and whether a dtype holds them: with no copy of a whole array.
+
+Called by `files.operator_files`.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from invconv.arrays.namespaces import Array, dtype_name, namespace
+from invconv.operators.base.checks import callers_level
+from invconv.operators.base.operator import InvertibleConv
+
+_AT_ONCE = 2**16  # numbers
+
+Values = np.ndarray[Any, Any]
+
+
+def finite(values: Values) -> bool:
+    """Tell whether all values are finite: NaN passes through minimum and maximum."""
+    return values.size == 0 or bool(np.isfinite(values.min()) and np.isfinite(values.max()))
+
+
+def judge_range(conv: InvertibleConv, like: Array) -> None:
+    """Raise where a number is too large for the dtype of ``like``; warn where one becomes zero.
+
+    Parameters
+    ----------
+    conv : InvertibleConv
+        Of NumPy arrays.
+    like : array
+    """
+    kind, dtype = namespace(like).finfo(like.dtype), dtype_name(like.dtype)
+    largest, least = float(kind.max), float(kind.smallest_normal) * float(kind.eps)
+    for name, array in conv.parameters().items():
+        found = float(max(abs(array.min()), abs(array.max()))) if array.size else 0.0
+        if found > largest:
+            raise ValueError(
+                f"like: expected a dtype that holds {name}, up to {found:.3g}, got "
+                f"{dtype}, up to {largest:.3g}"
+            )
+        lost, size = _vanishing(array, least / 2)
+        if lost:
+            warnings.warn(
+                f"like: {lost} of the {array.size} numbers of {name}, up to {size:.3g}, are zero "
+                f"in {dtype}, whose smallest is {least:.3g}",
+                stacklevel=callers_level(),
+            )
+
+
+def _vanishing(array: Values, limit: float) -> tuple[int, float]:
+    """Return how many numbers are not zero and no larger than a limit, and how large they are."""
+    count, largest = 0, 0.0
+    for part in _parts(array):
+        sizes = np.abs(part)
+        lost = sizes[(sizes > 0) & (sizes <= limit)]
+        count, largest = count + lost.size, max(largest, float(lost.max(initial=0)))
+    return count, largest
+
+
+def _parts(array: Values) -> Iterator[Values]:
+    rows = array.reshape(-1)
+    return (rows[i : i + _AT_ONCE] for i in range(0, rows.size, _AT_ONCE))
