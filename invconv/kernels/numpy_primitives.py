@@ -76,6 +76,8 @@ def correlate_kernel_vjp(
 
 def triangular_solve(matrix: Floats, rhs: Floats, *, lower: bool) -> Floats:
     """See `invconv.kernels.primitives.triangular_solve`."""
+    if rhs.dtype.itemsize > 8:
+        return _substitute(matrix, rhs, lower=lower)
     trsm = get_blas_funcs("trsm", (matrix, rhs))
 
     def solve(part: Floats) -> Floats:
@@ -88,6 +90,14 @@ def triangular_solve(matrix: Floats, rhs: Floats, *, lower: bool) -> Floats:
     if not 1 < len(starts) <= _PIECES:
         return solve(rhs)
     return np.concatenate([solve(rhs[:, i : i + step]) for i in starts], axis=1)
+
+
+def _substitute(matrix: Floats, rhs: Floats, *, lower: bool) -> Floats:
+    """Return T^-1 B in a precision that BLAS does not have."""
+    x = np.zeros_like(rhs)
+    for row in range(len(matrix)) if lower else reversed(range(len(matrix))):
+        x[row] = (rhs[row] - matrix[row] @ x) / matrix[row, row]
+    return x
 
 
 @dataclass(frozen=True, eq=False)

@@ -12,7 +12,6 @@ and the inverse is a substitution, pixel after pixel (`kernels.wavefront` does w
 
 from __future__ import annotations
 
-import math
 from dataclasses import KW_ONLY, dataclass
 from typing import Self
 
@@ -39,6 +38,7 @@ from invconv.operators.base.conditions import in_one_norm
 from invconv.operators.base.protocol import Gradients
 from invconv.operators.convolution import Convolution
 from invconv.trust import condition
+from invconv.trust.bound import UNBOUNDED, Bounds, largest_entry, of_taps
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -193,19 +193,22 @@ class AutoregressiveConv(Convolution):
         return {"kernel": kernel_of(taps, self._kernel_size)}
 
     def _condition(self, shape: Shape) -> condition.Condition:
+        return in_one_norm(self, shape)
+
+    def _longest_columns(self, shape: Shape, transposed: bool) -> tuple[int | None, ...]:
         # along an axis that all offsets follow one way, K and K^-1 are triangular and Toeplitz: the
         # column of a pixel is that of the first pixel, shifted and cut off by the grid
         assert isinstance(self.direction, tuple)
-        first = [0 if s > 0 else n - 1 for s, n in zip(self.direction, shape, strict=True)]
+        ways = [-s if transposed else s for s in self.direction]
+        first = [0 if s > 0 else n - 1 for s, n in zip(ways, shape, strict=True)]
         followed = self.ndim if self.mask == "corner" else 1
-        ends = tuple(p if axis < followed else None for axis, p in enumerate(first))
-        return in_one_norm(self, shape, ends)
+        return tuple(p if axis < followed else None for axis, p in enumerate(first))
 
-    def _condition_bound(self, shape: Shape) -> float:
+    def _bounds(self, shape: Shape) -> list[Bounds]:
         causal = self._causal()
         if not all(np.isfinite(a).all() for a in (causal.diagonal, causal.taps)):
-            return math.inf
-        return condition.neumann_bound(causal.diagonal, causal.taps)
+            return [UNBOUNDED]
+        return [of_taps(causal.diagonal, causal.taps, largest_entry(self.bias))]
 
     @property
     def _singular_hint(self) -> str:

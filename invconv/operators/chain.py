@@ -20,7 +20,9 @@ from invconv.operators.base.conditions import in_one_norm
 from invconv.operators.base.operator import InvertibleConv, require_operator
 from invconv.operators.base.protocol import BOTH, Gradients
 from invconv.solve.state import Map, State, one_after_another
+from invconv.trust.bound import Bounds, largest_entry
 from invconv.trust.condition import Condition
+from invconv.trust.measured import Step, shift
 
 
 def _one_after_another(maps: Sequence[tuple[Map, Map]]) -> tuple[Map, Map]:
@@ -69,6 +71,10 @@ class Composite(InvertibleConv):
     @derived
     def _inverts_forward(self) -> bool:
         return any(step._inverts_forward for step in self._steps)
+
+    @derived
+    def _pixelwise(self) -> bool:
+        return all(step._pixelwise for step in self._steps)
 
     def _check_forward(self, shape: Shape, result: Array) -> None:
         for step in self._steps:
@@ -151,11 +157,19 @@ class Composite(InvertibleConv):
     def _condition(self, shape: Shape) -> Condition:
         return in_one_norm(self, shape)
 
-    def _condition_bound(self, shape: Shape) -> float:
-        bound = 1.0
-        for step in self._steps:
-            bound *= step._condition_bound(shape)
-        return bound
+    def _bounds(self, shape: Shape) -> list[Bounds]:
+        found = [bounds for step in self._steps for bounds in step._bounds(shape)]
+        if (bias := getattr(self, "bias", None)) is not None:
+            found.append(Bounds(1.0, 1.0, 1, largest_entry(bias)))
+        return found
+
+    def _computation(self, shape: Shape, factored: bool = True) -> list[Step]:
+        parts = self._parts().items()
+        inside = [[s.within(n) for s in part._computation(shape, factored)] for n, part in parts]
+        found = [step for steps in inside for step in steps]
+        if (bias := getattr(self, "bias", None)) is not None:
+            found.append(shift("bias", lambda x: per_channel(bias, x)))
+        return found
 
 
 @dataclass(frozen=True, eq=False, repr=False)

@@ -6,11 +6,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from invconv.arrays.derived import derived
 from invconv.arrays.namespaces import Array, Shape
 from invconv.operators.base.operator import InvertibleConv, require_operator
 from invconv.operators.base.protocol import BOTH, Gradients
 from invconv.solve.state import Forward, Map, State
+from invconv.trust.bound import Bounds
 from invconv.trust.condition import Condition
+from invconv.trust.measured import Step
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -41,6 +44,10 @@ class Inverse(InvertibleConv):
     def ndim(self) -> int | None:
         """The number of spatial axes, or None for any number behind one batch axis."""
         return self.conv.ndim
+
+    @derived
+    def _pixelwise(self) -> bool:
+        return self.conv._pixelwise
 
     def _parts(self) -> Mapping[str, InvertibleConv]:
         return {"conv": self.conv}
@@ -94,8 +101,15 @@ class Inverse(InvertibleConv):
     def _renamed(self, gradients: Gradients) -> Gradients:
         return {f"conv.{name}": g for name, g in gradients.items()}
 
+    def _longest_columns(self, shape: Shape, transposed: bool) -> tuple[int | None, ...]:
+        return self.conv._longest_columns(shape, transposed)
+
     def _condition(self, shape: Shape) -> Condition:
         return self.conv._condition(shape)
 
-    def _condition_bound(self, shape: Shape) -> float:
-        return self.conv._condition_bound(shape)
+    def _bounds(self, shape: Shape) -> list[Bounds]:
+        return [bounds.inverted() for bounds in reversed(self.conv._bounds(shape))]
+
+    def _computation(self, shape: Shape, factored: bool = True) -> list[Step]:
+        inner = reversed(self.conv._computation(shape, factored))
+        return [step.inverted().within("conv") for step in inner]

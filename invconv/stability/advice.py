@@ -10,17 +10,19 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from invconv.operators.autoregressive import AutoregressiveConv
-from invconv.operators.base import conditions
+from invconv.operators.base.judgement import judge
 from invconv.operators.base.operator import InvertibleConv
 from invconv.operators.periodic import PeriodicConv
+from invconv.operators.pointwise.factored import Factored
 from invconv.stability.report import Diagnosis, grid_text
-from invconv.trust import condition
+from invconv.trust import bound, condition
 
 _WANTED = 2.0  # digits, below which `inverse` warns
 _GROWING = 1.01  # per pixel, and
 _GROWS = 0.5  # digits over a grid, from which the size of the grid is worth a word
 _REFINEMENTS = 4
 _FARTHEST = 4  # times the grid, up to which its growth is trusted
+_FACTORS_GROW = 100  # times the condition that factors lose
 _LASTS = "two digits last"
 
 
@@ -61,19 +63,25 @@ def _cause(host: InvertibleConv, d: Diagnosis) -> str:
     if d.condition == math.inf and not d.trouble.startswith(condition.OVERFLOW):
         return "repair that first: nothing else can be said"
     if d.steps:
-        name, worst = max(d.steps, key=lambda step: step[1].loss)
+        name, worst = max(d.steps, key=lambda step: step[1].error)
         if worst.digits >= _WANTED:
-            return "no step is bad by itself: bring all parameters closer to their initialisation"
+            most = f" (most is lost by step {d.blame})" if d.blame else ""
+            return (
+                f"no step is bad by itself{most}: bring all parameters closer to their "
+                "initialisation"
+            )
         return f"look at step {name}, {worst.name}: {worst.advice[0]}"
     if isinstance(host, AutoregressiveConv):
         causal = host._causal()
-        rho = condition.neumann_ratio(causal.diagonal, causal.taps)
+        rho = bound.neumann_ratio(causal.diagonal, causal.taps)
         if not math.isfinite(rho):
             return "bring D, the matrix of the pixel itself, closer to 1: D^-1 overflows"
         return (
             f"make the other taps smaller against those of the pixel itself: |D^-1| sum |taps| is "
             f"{rho:.3g}, and below 1 the inverse is safe on every grid"
         )
+    if isinstance(host, Factored) and d.loss > _FACTORS_GROW * d.condition:
+        return "bring the factors closer to their initialisation: their product hides how they grow"
     if isinstance(host, PeriodicConv):
         return "change the kernel or the grid, so that the spectrum stays away from zero there"
     most = "" if d.channel is None else f": errors in channel {d.channel} grow most"
@@ -84,7 +92,7 @@ def _largest_grids(host: InvertibleConv, d: Diagnosis) -> list[str]:
     """Say up to which grids of this shape the wanted digits last.
 
     The growth tells, for larger grids than that of the diagnosis; on smaller ones it is a first
-    guess, which Newton's method improves.
+    guess, from what is lost at worst, which Newton's method improves by what is measured there.
     """
     per_grid = sum(
         n * math.log10(g)
@@ -95,12 +103,15 @@ def _largest_grids(host: InvertibleConv, d: Diagnosis) -> list[str]:
         return []
     found = []
     for precision, eps in condition.EPS.items():
-        scale = 1 - (_WANTED + math.log10(d.loss * eps)) / per_grid
+        known = d.judgements[precision].error
+        known = known if known < 1 else max(1.0, d.loss * eps)
+        scale = 1 - (_WANTED + math.log10(max(known, eps))) / per_grid
         for _ in range(_REFINEMENTS):
             if not 0 < scale < 1:
                 break
-            there = conditions.number(host, _scaled(d.spatial_shape, scale)).value
-            scale -= (_WANTED + math.log10(there * d.loss / d.condition * eps)) / per_grid
+            grid = _scaled(d.spatial_shape, scale)
+            lost = math.log10(min(max(judge(host, grid, precision).error, eps), 1.0))
+            scale = max(grid) / max(d.spatial_shape) - (_WANTED + lost) / per_grid
         if 0 < scale <= _FARTHEST:
             found.append(f"{grid_text(_scaled(d.spatial_shape, scale))} in {precision}")
     return [f"{_LASTS} for grids of about {', '.join(found)}"] if found else []

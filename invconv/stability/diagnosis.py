@@ -1,20 +1,23 @@
 """When an inverse can be trusted: what `diagnose` measures and says.
 
-Four numbers tell, all found in float64 on the host:
+Two legs tell what is lost. One is measured, on the inverse as it runs (`base.judgement`):
+
+    error       the largest error of an entry of x, over the largest entry, on random samples
+
+The other one is a bound along the path, found in float64 on the host:
 
     condition   |K| |K^-1|: how far an error of y, relative to y, may move x = K^-1 y, relative to x
-    loss        the same for the errors that are made on the way, step after step. With
-                P_i = K_i ... K_1 the first i steps, step i is solved with an error of eps |K_i|
+    loss        the same for the errors that are made on the way, by each step and factor. With
+                P_i = K_i ... K_1 the first i of them, number i is solved with an error of eps |K_i|
                 times its result P_(i-1) x, which P_i^-1 carries on:
-                max over i of |P_i^-1| |K_i| |P_(i-1)|  >=  condition; of one step, the condition
-    typical     what a typical image loses, not the worst one: the largest error of a pixel of x, in
-                units of eps, when K x is rounded, for x of independent N(0, 1) numbers; of steps,
-                times loss / condition (`invconv.trust.condition.typical_loss`)
+                max over i of |P_i^-1| |K_i| |P_(i-1)|, in the 1-norm or the infinity norm
     growth      g_a = (|K^-1| / |K^-1| on a grid with m pixels fewer along axis a)^(1/m), m half of
                 them: what one more pixel along the axis multiplies the loss by
 
-so that -log10(loss eps) digits are left at worst, -log10(typical eps) in the worst pixel of a
-typical image, and log10 g_a of them go with every pixel.
+The measured one decides how many digits are left, -log10(error): the bound is of the worst image
+and the worst rounding, -log10(loss eps), and of random operators it would condemn many that keep
+three digits (``python -m invconv_benchmarks.studies.silent_error`` counts). log10 g_a digits go
+with every pixel.
 
 Public as `invconv.bounded`, `invconv.diagnose`; the guards of torch and JAX derive from `guard`.
 """
@@ -29,17 +32,20 @@ import numpy as np
 
 from invconv.arrays.namespaces import Array, Shape, dtype_name, to_float
 from invconv.operators.autoregressive import AutoregressiveConv
-from invconv.operators.base import conditions
+from invconv.operators.base import conditions, judgement
 from invconv.operators.base.calls import require_spatial_shape
 from invconv.operators.base.checks import solved_in
 from invconv.operators.base.operator import InvertibleConv, require_operator
 from invconv.operators.chain import Chain, Composite
 from invconv.operators.inverse import Inverse
 from invconv.operators.periodic import PeriodicConv
+from invconv.operators.pointwise.factored import Factored
 from invconv.stability import advice
 from invconv.stability.report import UNRESOLVED, Diagnosis
 from invconv.trust import condition
 from invconv.trust.condition import EPS
+
+_LOST = 1e-3  # error from which on it is asked which step is to blame
 
 
 def diagnose(conv: InvertibleConv, spatial_shape: Shape, dtype: Any = None) -> Diagnosis:
@@ -86,7 +92,7 @@ def diagnose(conv: InvertibleConv, spatial_shape: Shape, dtype: Any = None) -> D
     """
     require_operator("conv", conv)
     shape = require_spatial_shape(conv, spatial_shape)
-    precision = solved_in(conv)[0] if dtype is None else _precision(dtype)
+    precision = solved_in(conv) if dtype is None else _precision(dtype)
     return _diagnose(conv.asarrays(np.empty(0)), shape, precision)
 
 
@@ -116,7 +122,7 @@ def _diagnose(host: InvertibleConv, shape: Shape, precision: str) -> Diagnosis:
     resolved = resolved and not min(loss, cancelled) * EPS["float64"] > condition.UNRESOLVED
     if not resolved:
         loss = max(loss, 1 / EPS["float64"])
-    carried = loss / found.value if math.isfinite(found.value) else math.inf
+    judgements = {name: judgement.judge(host, shape, name) for name in EPS}
     with np.errstate(all="ignore"):
         log_det = to_float(host.log_det(shape))
     diagnosis = Diagnosis(
@@ -129,7 +135,8 @@ def _diagnose(host: InvertibleConv, shape: Shape, precision: str) -> Diagnosis:
         exact=found.exact and resolved,
         resolved=resolved,
         loss=loss,
-        typical=min(loss, conditions.typical_loss(host, shape) * carried),
+        judgements=judgements,
+        blame=_blame(host, shape, precision, judgements[precision]),
         growth=_growth(host, shape),
         channel=found.channel,
         pixel=found.pixel,
@@ -150,8 +157,18 @@ def _steps(host: InvertibleConv) -> dict[str, InvertibleConv]:
     return dict(host._parts()) if isinstance(host, Composite) else {}
 
 
+def _blame(host: InvertibleConv, shape: Shape, precision: str, found: judgement.Judgement) -> str:
+    """Return the name of the step that loses most, "" where no digit of three is lost."""
+    if found.error < _LOST:
+        return ""
+    lost = judgement.blame(host, shape, precision)
+    return lost.name if lost else ""
+
+
 def _leaves(host: InvertibleConv) -> list[InvertibleConv]:
-    """Return the steps that are none of others, the first first."""
+    """Return the steps that are none of others, and the factors of 1x1s, the first first."""
+    if isinstance(host, Factored):
+        return list(host._factors())
     steps = _steps(host).values()
     return [leaf for step in steps for leaf in _leaves(step)] if steps else [host]
 
@@ -161,19 +178,27 @@ def _carried_on(
 ) -> tuple[float, float]:
     """Return the loss, and by how much the steps cancel, of an operator in steps.
 
-    The loss is max over i of |P_i^-1| |K_i| |P_(i-1)| in the 1-norm. A step that is an `Inverse` is
-    not solved but multiplied by: its result has an error of eps |K_i^-1| |P_i x|, which P_(i-1)^-1
-    carries on. The cancellation is the larger of prod |K_i| / |K| and prod |K_i^-1| / |K^-1|.
-    Rounding makes |K| and |K^-1| uncertain by no more than eps times the smaller of the two.
+    The loss is max over i of |P_i^-1| |K_i| |P_(i-1)|. A step that is an `Inverse` is not solved
+    but multiplied by: its result has an error of eps |K_i^-1| |P_i x|, which P_(i-1)^-1 carries on.
+    The cancellation is the larger of prod |K_i| / |K| and prod |K_i^-1| / |K^-1|. Rounding makes
+    |K| and |K^-1| uncertain by no more than eps times the smaller of the two.
     """
-    steps = _leaves(host)
-    if len(steps) == 1 or not math.isfinite(found.value):
+    if not math.isfinite(found.value):
         return found.value, 1.0
-    loss, gain_before, back_before = found.value, 1.0, 1.0
+    steps = _leaves(host)
+    legs = [_along(steps, shape, norm) for norm in (1, math.inf)]
+    cancelled = 1.0 if isinstance(host, Factored) else legs[0][1]
+    return max(found.value, *(loss for loss, _ in legs)), cancelled
+
+
+def _along(steps: list[InvertibleConv], shape: Shape, norm: float) -> tuple[float, float]:
+    """Return the loss and the cancellation in a norm."""
+    loss, gain_before, back_before = 0.0, 1.0, 1.0
     gains, backs = 1.0, 1.0
     for i, step in enumerate(steps):
-        own_gain, own_back = conditions.norm_values(step, shape)
-        gain, back = conditions.norm_values(Chain(steps[: i + 1]), shape)
+        own_gain, own_back = conditions.norm_values(step, shape, norm)
+        path = Chain(steps[: i + 1]) if i else step
+        gain, back = conditions.norm_values(path, shape, norm) if i else (own_gain, own_back)
         if isinstance(step, Inverse):
             loss = max(loss, back_before * own_back * gain)
         else:

@@ -1,7 +1,7 @@
 """A guard for training: it names the layer whose inverse is about to be lost.
 
-A condition number costs as much as several training steps, so the guard looks at one layer at a
-time, and only when it may spend what the costliest look so far has cost.
+To measure what an inverse loses costs as much as several training steps, so the guard looks at one
+layer at a time, and only when it may spend what the costliest look so far has cost.
 
 Public as `invconv.bounded`, `invconv.diagnose`; the guards of torch and JAX derive from `guard`.
 """
@@ -16,11 +16,10 @@ from dataclasses import dataclass
 from invconv.arrays.errors import IllConditionedWarning
 from invconv.arrays.namespaces import Shape
 from invconv.arrays.settings import is_number
-from invconv.operators.base import conditions
+from invconv.operators.base import judgement
 from invconv.operators.base.calls import require_spatial_shape
 from invconv.operators.base.checks import callers_level, solved_in
 from invconv.operators.base.operator import InvertibleConv
-from invconv.trust import condition
 
 MOST_DIGITS = 15  # float64 has 15.7
 Layers = Mapping[str, tuple[InvertibleConv, Shape]]
@@ -35,20 +34,20 @@ class LayerCondition:
     name : str
     spatial_shape : tuple of int
         The grid it was judged on.
-    condition : float
-        As `InvertibleConv.condition`.
+    error : float
+        The largest error of an entry of the inverse, over the largest entry, as `diagnose` has it.
     digits : float
         Decimal digits that are left in the precision in which the layer is solved.
     """
 
     name: str
     spatial_shape: Shape
-    condition: float
+    error: float
     digits: float
 
 
 class Guard:
-    """Watch the conditions of many layers at a bounded cost.
+    """Watch the inverses of many layers at a bounded cost.
 
     The worst layer known and the one that was not looked at for longest take turns.
 
@@ -146,20 +145,21 @@ class Guard:
 
     def _look(self, name: str, conv: InvertibleConv, shape: Shape) -> None:
         shape = require_spatial_shape(conv, shape)
-        precision, eps = solved_in(conv)
-        number = conditions.number(conv, shape).value
-        digits = condition.digits_left(number, eps)
+        precision = solved_in(conv)
+        found = judgement.judge(conv, shape, precision)
+        digits = found.digits(precision)
         self.known.pop(name, None)  # so that it is the last in turn
-        self.known[name] = LayerCondition(name, shape, number, digits)
+        self.known[name] = LayerCondition(name, shape, found.error, digits)
         if digits >= self.digits:
             self._warned.discard(name)
         elif name not in self._warned:
             self._warned.add(name)
             grid = " x ".join(map(str, shape))
             warnings.warn(
-                f"{name} ({type(conv).__name__}) has condition number {number:.3g} on a {grid} "
-                f"grid: {digits:.1f} digits of its inverse are left in {precision}; lower the "
-                "learning rate, or train it with max_gain (invconv.bounded)",
+                f"the inverse of {name} ({type(conv).__name__}) is off by {found.error:.1e} of its "
+                f"largest entry on a {grid} grid, {found.leg} {found.rests_on}: {digits:.1f} "
+                f"digits are left in {precision}; lower the learning rate, or train with max_gain "
+                "(invconv.bounded)",
                 IllConditionedWarning,
                 stacklevel=callers_level(),
             )

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from invconv.arrays.namespaces import Shape
+from invconv.operators.base.judgement import Judgement
 from invconv.trust.condition import EPS, digits_left
 
 UNRESOLVED = (
@@ -42,9 +43,13 @@ class Diagnosis:
     resolved : bool
         False where rounding in float64 alone may account for the condition: no digit is certain.
     loss : float
-        How far the errors of the inverse as it runs, step after step, are carried on at worst.
-    typical : float
-        How far rounding errors move the worst pixel of a typical image.
+        How far the errors of the inverse as it runs, step after step, are carried on at worst, in
+        the 1-norm and the infinity norm.
+    judgements : dict of str to Judgement
+        What the inverse loses as it runs, in "float32" and in "float64": the largest error of an
+        entry over the largest entry, whether it was measured or modelled, and against what.
+    blame : str
+        The name of the step that loses most of it; "" where there is one step, or nothing is lost.
     growth : tuple of float, one per axis, or None
         What one more pixel along an axis multiplies |K^-1| by, NaN where the grid is too short for
         all taps; None on a grid that is closed, where it follows no such law.
@@ -68,7 +73,8 @@ class Diagnosis:
     exact: bool
     resolved: bool
     loss: float
-    typical: float
+    judgements: dict[str, Judgement]
+    blame: str
     growth: tuple[float, ...] | None
     channel: int | None
     pixel: Shape | None
@@ -78,29 +84,34 @@ class Diagnosis:
     advice: tuple[str, ...] = ()
 
     @property
-    def digits_float32(self) -> float:
-        """How many of float32's 6.9 decimal digits are left at worst."""
-        return digits_left(self.loss, EPS["float32"])
-
-    @property
-    def digits_float64(self) -> float:
-        """How many of float64's 15.7 decimal digits are left at worst."""
-        return digits_left(self.loss, EPS["float64"])
-
-    @property
-    def typical_float32(self) -> float:
-        """How many of float32's digits are left in the worst pixel of a typical image."""
-        return digits_left(self.typical, EPS["float32"])
-
-    @property
-    def typical_float64(self) -> float:
-        """How many of float64's digits are left in the worst pixel of a typical image."""
-        return digits_left(self.typical, EPS["float64"])
+    def error(self) -> float:
+        """The largest error of an entry of the inverse in ``precision``, over the largest entry."""
+        return self.judgements[self.precision].error
 
     @property
     def digits(self) -> float:
-        """How many digits are left in ``precision`` at worst."""
-        return digits_left(self.loss, EPS[self.precision])
+        """How many digits are left in ``precision``."""
+        return self.judgements[self.precision].digits(self.precision)
+
+    @property
+    def digits_float32(self) -> float:
+        """How many of float32's 6.9 decimal digits are left."""
+        return self.judgements["float32"].digits("float32")
+
+    @property
+    def digits_float64(self) -> float:
+        """How many of float64's 15.7 decimal digits are left."""
+        return self.judgements["float64"].digits("float64")
+
+    @property
+    def worst_float32(self) -> float:
+        """How many of float32's digits are left of the worst image, by the bound ``loss``."""
+        return min(self.digits_float32, digits_left(self.loss, EPS["float32"]))
+
+    @property
+    def worst_float64(self) -> float:
+        """How many of float64's digits are left of the worst image, by the bound ``loss``."""
+        return min(self.digits_float64, digits_left(self.loss, EPS["float64"]))
 
     def __repr__(self) -> str:
         """Return the report."""
@@ -125,12 +136,15 @@ def _rows(d: Diagnosis) -> list[tuple[str, str]]:
         rows.append(("", d.trouble))
     if d.loss > 2 * d.condition:
         rows.append(("loss", f"{d.loss:.3g}, as the steps are solved one after the other"))
+    found = d.judgements[d.precision]
     for label, single, double, whose in (
-        ("digits left", d.digits_float32, d.digits_float64, "at worst"),
-        ("", d.typical_float32, d.typical_float64, "for a typical image"),
+        ("digits left", d.digits_float32, d.digits_float64, found.leg),
+        ("", d.worst_float32, d.worst_float64, "at worst"),
     ):
         text = f"{single:.1f} of 6.9 in float32, {double:4.1f} of 15.7 in float64, {whose}"
         rows.append((label, text))
+    lost = f"; most is lost by step {d.blame}" if d.blame else ""
+    rows.append((found.leg, f"{found.rests_on}{lost}"))
     rows.append(("growth", _growth(d)))
     rows.append(("worst", _worst(d)))
     if d.steps:

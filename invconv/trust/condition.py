@@ -1,7 +1,6 @@
 """Condition numbers |K| |K^-1| of maps, in NumPy float64; in the 1-norm where not of a matrix.
 
-Neumann's bound 1 / (1 - |D^-1| sum |taps|) is the shortcut. Called by the operators' `_condition`
-and by `base.conditions`.
+Called by the operators' `_condition` and by `base.conditions`.
 """
 
 from __future__ import annotations
@@ -113,39 +112,6 @@ def of_inverse(matrix: Matrix, inverse: Matrix, resolved: bool) -> Condition:
     channel = int(np.abs(inverse).sum(axis=0).argmax())
     known = resolved or value * len(matrix) * EPS["float64"] < UNRESOLVED
     return Condition(value, "2-norm", resolved=known, channel=channel)
-
-
-def neumann_bound(diagonal: Matrix, taps: Matrix) -> float:
-    """Bound the 2-norm condition number of a convolution at every grid size, or return inf.
-
-    K = D (I + D^-1 R), where R has the taps other than D. Each tap is a shift times a matrix, so
-    |R| <= sum |taps|; if rho = |D^-1| sum |taps| < 1 then |K^-1| <= |D^-1| / (1 - rho).
-
-    Parameters
-    ----------
-    diagonal : array, shape (C, C)
-        D.
-    taps : array, shape (T, C, C)
-        The other taps.
-    """
-    inverse_norm, rest = _neumann_norms(diagonal, taps)
-    rho = inverse_norm * rest
-    if not rho < 1:
-        return math.inf
-    return inverse_norm / (1 - rho) * (float(np.linalg.norm(diagonal, 2)) + rest)
-
-
-def neumann_ratio(diagonal: Matrix, taps: Matrix) -> float:
-    """Return rho = |D^-1| sum |taps| of `neumann_bound`."""
-    return math.prod(_neumann_norms(diagonal, taps))
-
-
-def _neumann_norms(diagonal: Matrix, taps: Matrix) -> tuple[float, float]:
-    try:
-        inverse_norm = float(np.linalg.norm(np.linalg.inv(diagonal), 2))
-    except np.linalg.LinAlgError:  # a zero pivot, or one that overflows
-        inverse_norm = math.inf
-    return inverse_norm, float(np.linalg.norm(taps, 2, axis=(1, 2)).sum())
 
 
 def one_norm(

@@ -1,23 +1,26 @@
-"""Condition numbers that an operator remembers, by kind and grid."""
+"""Condition numbers and judgements that an operator remembers, by kind and grid."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any, TypeVar
 
 from invconv.arrays.namespaces import Shape
 
-_MOST = 64  # grids of either kind
+T = TypeVar("T")
+
+_MOST = 64  # grids, of all kinds
 
 
 class ConditionCache:
-    """The last condition numbers; a copy or a pickle of an operator has forgotten them."""
+    """What was found last; a copy or a pickle of an operator has forgotten it."""
 
     def __init__(self) -> None:
-        self._known: dict[tuple[str, Shape], float] = {}
+        self._known: dict[tuple[str, Shape], Any] = {}
 
-    def find(self, kind: str, shape: Shape, compute: Callable[[], float]) -> float:
-        """Return the number of a kind on a grid, computed where it is not known."""
-        found = self._known.get((kind, shape))
+    def find(self, kind: str, shape: Shape, compute: Callable[[], T]) -> T:
+        """Return what is known of a kind on a grid, computed where it is not."""
+        found: T | None = self._known.get((kind, shape))
         if found is None:
             found = compute()
             if len(self._known) >= _MOST:
@@ -25,10 +28,10 @@ class ConditionCache:
             self._known[kind, shape] = found
         return found
 
-    def get(self, kind: str, shape: Shape) -> float | None:
-        """Return a number that was computed, or None."""
+    def get(self, kind: str, shape: Shape) -> Any:
+        """Return what was computed, or None."""
         return self._known.get((kind, shape))
 
     def knows(self, kind: str, shape: Shape) -> bool:
-        """Tell whether a number was computed."""
+        """Tell whether something was computed."""
         return (kind, shape) in self._known

@@ -116,6 +116,6 @@ def print_growth() -> None:
         found = growing.measure(conv, d)
         print(
             f"{name:28}{'{} x {}'.format(*grid):>10}{d.condition:>11.2g}   "
-            f"{d.digits_float32:>6.1f} {found.worst:>8.1f}   "
-            f"{d.typical_float32:>6.1f} {found.typical:>8.1f}   {found.largest:>7.0e}"
+            f"{d.worst_float32:>6.1f} {found.worst:>8.1f}   "
+            f"{d.digits_float32:>6.1f} {found.typical:>8.1f}   {found.largest:>7.0e}"
         )

@@ -78,7 +78,7 @@ def _response(axis: Any, conv: ic.InvertibleConv, diagnosis: ic.Diagnosis) -> An
 
 def _caption(d: ic.Diagnosis) -> str:
     grid = " x ".join(map(str, d.spatial_shape))
-    digits = d.digits_float32 if d.precision == "float32" else d.digits_float64
+    digits = d.worst_float32 if d.precision == "float32" else d.worst_float64
     return (
         f"{grid}: condition {d.condition:.2g}\n{digits:.1f} digits left in {d.precision} at worst"
     )
@@ -101,8 +101,8 @@ def _digits(axis: Any, shown: Shown) -> None:
         for grid in _grids(diagnosis.spatial_shape):
             sides.append(max(grid))
             found.append(ic.diagnose(conv, grid, diagnosis.precision))
-        axis.plot(sides, [d.digits_float64 for d in found], color=color, ls="--", lw=1.5)
-        axis.plot(sides, [d.digits_float32 for d in found], color=color, lw=2)
+        axis.plot(sides, [d.worst_float64 for d in found], color=color, ls="--", lw=1.5)
+        axis.plot(sides, [d.worst_float32 for d in found], color=color, lw=2)
     axis.plot([], [], "k-", lw=2, label="in float32")
     axis.plot([], [], "k--", lw=1.5, label="in float64")
     axis.set_xlabel("pixels along the longest axis")

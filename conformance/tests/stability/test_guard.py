@@ -16,8 +16,8 @@ import torch
 import invconv as ic
 import invconv_jax as ij
 import invconv_torch as it
+from invconv.operators.base.judgement import Judgement
 from invconv.stability.guard import Guard
-from invconv.trust.condition import Condition
 
 
 class Flow(torch.nn.Module):  # type: ignore[misc]
@@ -58,7 +58,7 @@ def test_it_names_the_layer_before_the_inverse_is_lost() -> None:
             break
     (warning,) = heard
     assert warning.category is ic.IllConditionedWarning
-    assert str(warning.message).startswith("fine.1 (AutoregressiveConv) has condition number")
+    assert str(warning.message).startswith("the inverse of fine.1 (AutoregressiveConv) is off by")
     assert warning.filename == __file__
     assert guard.worst is not None
     assert guard.worst.name == "fine.1"
@@ -77,7 +77,8 @@ def test_it_names_the_layer_before_the_inverse_is_lost() -> None:
 
 
 def test_it_warns_once_until_the_layer_recovers() -> None:
-    good, bad = (ic.ActNorm(np.asarray([0.0, s]), None) for s in (0.0, 35.0))
+    turned = np.asarray([[0.8, -0.6], [0.6, 0.8]])
+    good, bad = (ic.Conv1x1(turned @ np.diag([1.0, s]) @ turned.T) for s in (1.0, 1e-14))
     guard = Guard(budget=1.0)
 
     def looks(conv: ic.InvertibleConv) -> int:
@@ -93,12 +94,12 @@ def test_it_warns_once_until_the_layer_recovers() -> None:
 def test_it_keeps_its_budget(budget: float, monkeypatch: pytest.MonkeyPatch) -> None:
     now = 0.0
 
-    def look(conv: ic.InvertibleConv, shape: tuple[int, ...]) -> Condition:
+    def look(conv: ic.InvertibleConv, shape: tuple[int, ...], precision: str) -> Judgement:
         nonlocal now
         now += 0.3
-        return Condition(10.0, "1-norm")
+        return Judgement(1e-6, "measured", "by nothing")
 
-    monkeypatch.setattr("invconv.operators.base.conditions.number", look)
+    monkeypatch.setattr("invconv.operators.base.judgement.judge", look)
     layers = {f"{i}": (ic.ActNorm.init(2), (4,)) for i in range(5)}
     guard, asked = Guard(budget=budget, clock=lambda: now), 0
 

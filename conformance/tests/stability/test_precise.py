@@ -13,6 +13,7 @@ import torch
 
 import invconv as ic
 from invconv.arrays.namespaces import to_numpy
+from invconv.operators.base import judgement
 from invconv_benchmarks.studies import precision
 from invconv_conformance.truth.substitution import substitute
 
@@ -70,8 +71,11 @@ def test_biases_are_kept_and_steps_too() -> None:
 
 def test_auto_takes_float64_where_few_digits_are_left() -> None:
     conv, _, _ = hard()
-    assert conv.condition(GRID) * EPS > 1e-3
-    assert conv.prepare(GRID, precision="auto").plan["precision"] == "float64"  # and no warning
+    far = (38, 38)
+    assert judgement.judge(conv, far, "float32").error > 2e-3
+    assert conv.prepare(far, precision="auto").plan["precision"] == "float64"  # and no warning
+    assert conv.condition(GRID) * EPS > 1e-2  # and still three digits are left there
+    assert "precision" not in conv.prepare(GRID, precision="auto").plan
     mild = ic.AutoregressiveConv.init(4, rng=np.random.default_rng(0), like=conv.kernel)
     assert "precision" not in mild.prepare(GRID, precision="auto").plan
     wide = conv.asarrays(np.empty(0))

@@ -19,37 +19,37 @@ from invconv.arrays.namespaces import (
     readable,
     to_numpy,
 )
-from invconv.operators.base.conditions import exceeds, remembered
+from invconv.operators.base import conditions
+from invconv.operators.base.judgement import blame, exceeds, remembered
 from invconv.operators.base.protocol import Protocol
 from invconv.trust.condition import EPS, digits_left
 
 _ROUNDING = 64.0  # eps of the output that a recomputed input, perhaps zero, may be off by
-TOLERATED = 1e-2  # condition x eps beyond which fewer than two digits are right
+TOLERATED = 1e-2  # error of an entry, relative to the largest, beyond which two digits are lost
 
 
 def warn_of_loss(conv: Protocol, shape: Shape, result: Array) -> None:
     """Warn if an inverse that gave such a result cannot be right in its dtype."""
-    precision, eps = _precision_of(result)
-    if readable(result) and exceeds(conv, shape, TOLERATED / eps):
-        number = remembered(conv, shape)
-        message = describe_loss(conv, shape, number, precision, eps)
+    precision = _precision_of(result)
+    if readable(result) and exceeds(conv, shape, precision, TOLERATED):
+        message = describe_loss(conv, shape, precision)
         warnings.warn(message, IllConditionedWarning, stacklevel=callers_level())
 
 
-def solved_in(conv: Protocol) -> tuple[str, float]:
-    """Return the precision in which an operator is solved, "float32" or "float64", and its eps."""
+def solved_in(conv: Protocol) -> str:
+    """Return the precision in which an operator is solved, "float32" or "float64"."""
     return _precision_of(conv._reference()[1])
 
 
-_precisions: dict[Any, tuple[str, float]] = {}  # by library and dtype
+_precisions: dict[Any, str] = {}  # by library and dtype
 
 
-def _precision_of(like: Array) -> tuple[str, float]:
+def _precision_of(like: Array) -> str:
     key = library_name(like), like.dtype
     found = _precisions.get(key)
     if found is None:
-        name = "float64" if namespace(like).finfo(like.dtype).bits == 64 else "float32"
-        found = _precisions[key] = name, EPS[name]
+        found = "float64" if namespace(like).finfo(like.dtype).bits == 64 else "float32"
+        _precisions[key] = found
     return found
 
 
@@ -65,23 +65,28 @@ def _ours(module: str) -> bool:
     return module.partition(".")[0] in ("invconv", "invconv_torch", "invconv_jax", "invconv_cupy")
 
 
-def describe_loss(conv: Protocol, shape: Shape, number: float, precision: str, eps: float) -> str:
-    """Say what is lost and what to do, for the warning."""
+def describe_loss(conv: Protocol, shape: Shape, precision: str) -> str:
+    """Say what is lost, where, and what to do, for the warning."""
     grid = " x ".join(map(str, shape)) or "1"
     name = f"the inverse of {type(conv).__name__} on a {grid} grid"
+    number = conditions.remembered(conv, shape)
     broken = [n for n, a in conv.parameters().items() if not np.isfinite(to_numpy(a)).all()]
     if broken:
         return f"{name} has condition number inf: {', '.join(broken)} holds NaN or inf"
+    found = remembered(conv, shape, precision)
+    left, worst = found.digits(precision), digits_left(number, EPS[precision])
     advice = "bring the parameters closer to their initialisation"
-    if eps > 1e-10 and number * 2.0**-52 <= TOLERATED:
+    if precision == "float32" and number * EPS["float64"] <= TOLERATED:
         advice += ", or use float64"
     with np.errstate(all="ignore"):
         fine = np.isfinite(to_numpy(conv._in_working_precision()._log_det(shape)))
     though = ", though K x - y and the log-determinant look fine" if fine else ""
+    lost = blame(conv, shape, precision)
+    most = f", most of them lost by {lost.name} ({lost.kind})" if lost and lost.name else ""
     return (
-        f"{name} has condition number {number:.3g}: "
-        f"{digits_left(number, eps):.0f} digits are left in {precision} "
-        f"(eps {eps:.1e}){though}; {advice} "
+        f"{name} is off by {found.error:.1e} of its largest entry, {found.leg} {found.rests_on}: "
+        f"{left:.1f} digits are left in {precision}{most}, {min(left, worst):.1f} at worst (it has "
+        f"condition number {number:.3g}){though}; {advice} "
         f"(invconv.diagnose says where it comes from; prepare(..., check=False) does not look)"
     )
 
@@ -113,7 +118,7 @@ def relative_error(x: Array, again: Array, z: Array) -> tuple[Array, Array]:
 
 def require_invertible(name: str, conv: Protocol, shape: Shape) -> None:
     """Raise ValueError where an inverse in the operator's precision cannot be right."""
-    precision, eps = solved_in(conv)
-    if exceeds(conv, shape, TOLERATED / eps):
-        loss = describe_loss(conv, shape, remembered(conv, shape), precision, eps)
+    precision = solved_in(conv)
+    if exceeds(conv, shape, precision, TOLERATED):
+        loss = describe_loss(conv, shape, precision)
         raise ValueError(f"{name}: expected an inverse that can be trusted, but {loss}")

@@ -8,6 +8,7 @@ primitive of `invconv.kernels.maps`.
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
 from dataclasses import dataclass
 from typing import Any
@@ -124,7 +125,7 @@ class InvertibleConv(Protocol):
         spatial_shape : tuple of int
             The grid.
         check : bool
-            Whether to judge the condition and warn of an inverse that cannot be right. Never
+            Whether to judge the inverse and warn of an inverse that cannot be right. Never
             done inside traced code nor for arrays on an accelerator.
         precision : {"float64", "auto"}, optional
             To solve data of another dtype in float64 (`base.precision`); "auto" does where the
@@ -152,16 +153,33 @@ class InvertibleConv(Protocol):
 
     # --- condition ---------------------------------------------------------------------------
 
-    def condition(self, spatial_shape: Shape) -> float:
-        """Return the condition number of K on a grid: the factor by which an inverse loses digits.
+    def condition(self, spatial_shape: Shape, *, norm: float | None = None) -> float:
+        """Return the condition number |K| |K^-1| on a grid.
 
-        In the 2-norm and exact for 1x1 and periodic convolutions; for the others in the 1-norm,
-        exact up to 512 unknowns (16 x 32 x 32 for corners) and a Hager-Higham estimate from below
-        beyond. inf if K is singular or its inverse overflows. The values are copied to host memory
-        and the work is done there, in float64. `invconv.diagnose` says where rounding may account
-        for the number, which happens from about 1e15 on and where the steps of a chain cancel.
+        It is of the map: how far an error of y may move x, both relative to their norms. It does
+        not tell what the solve itself loses, which is less where rows differ in scale, and more
+        where factors grow that their product does not show, or where steps undo each other: that
+        `invconv.diagnose` tells, and the warning.
+
+        Parameters
+        ----------
+        spatial_shape : tuple of int
+            The grid.
+        norm : {1, inf}, optional
+            Unless given, the 2-norm for 1x1 and periodic convolutions, the 1-norm for the others.
+
+        Returns
+        -------
+        float
+            In the 2-norm exact; else exact up to 512 unknowns (16 x 32 x 32 for corners) and a
+            Hager-Higham estimate from below beyond. inf if K is singular or its inverse overflows.
+            The values are copied to host memory and the work is done there, in float64.
+            `diagnose` says where rounding may account for the number, from about 1e15 on.
         """
-        return remembered(self, require_spatial_shape(self, spatial_shape))
+        shape = require_spatial_shape(self, spatial_shape)
+        if not (norm is None or norm in (1, math.inf)):
+            raise ValueError(f"norm: expected 1 or inf, or None, got {norm!r}")
+        return remembered(self, shape, norm)
 
     def _check_inverse(self, shape: Shape, result: Array) -> None:
         """Warn if an inverse that gave such a result cannot be right in its dtype."""

@@ -201,6 +201,13 @@ class Parametrised:
             return self
         return self._in_dtype(namespace(reference).float32)
 
+    def _on_host(self, dtype: Any) -> Self:
+        """Return a copy of NumPy arrays in a dtype, also in longdouble, which no user may take."""
+        arrays = {n: getattr(self, n) for n in (*self._array_names, *self._constant_names)}
+        present = {n: to_numpy(a) for n, a in arrays.items() if a is not None}
+        own = {n: a if a.dtype.kind in "iu" else a.astype(dtype) for n, a in present.items()}
+        return self._with(own, [part._on_host(dtype) for part in self._parts().values()])
+
     def _in_dtype(self, dtype: Any) -> Self:
         """Return this operator with its real arrays in another dtype."""
         real = {n: cast(a, dtype) for n, a in self._arrays().items() if _is_real(a)}

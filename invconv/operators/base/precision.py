@@ -14,12 +14,12 @@ from typing import TypeVar
 
 from invconv.arrays.namespaces import Shape, library_name, namespace
 from invconv.arrays.settings import choice
-from invconv.operators.base.conditions import exceeds
+from invconv.operators.base.judgement import exceeds
 from invconv.operators.base.protocol import Protocol
 
 P = TypeVar("P", bound=Protocol)
 
-TOO_FEW = 1e-3  # condition x eps from which on "auto" takes float64: fewer than three digits
+TOO_FEW = 1e-3  # error from which on "auto" takes float64: fewer than three digits
 
 
 def in_float64(conv: P) -> P:
@@ -41,6 +41,5 @@ def wants_float64(conv: Protocol, shape: Shape, precision: str | None) -> bool:
         return False
     choice("precision", precision, ("float64", "auto"))
     like = conv._in_working_precision()._reference()[1]
-    eps = float(namespace(like).finfo(like.dtype).eps)
     wider = like.dtype != namespace(like).float64
-    return bool(wider and (precision == "float64" or exceeds(conv, shape, TOO_FEW / eps)))
+    return bool(wider and (precision == "float64" or exceeds(conv, shape, "float32", TOO_FEW)))

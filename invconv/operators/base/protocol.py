@@ -20,7 +20,9 @@ from invconv.arrays.namespaces import Array, Shape, namespace
 from invconv.kernels.primitives import multiply, per_channel
 from invconv.operators.base.parameters import Parametrised
 from invconv.solve.state import Map, State
+from invconv.trust.bound import UNBOUNDED, Bounds
 from invconv.trust.condition import Condition
+from invconv.trust.measured import Step, unknown
 
 Gradients = dict[str, Array]
 BOTH = (True, True)
@@ -46,6 +48,8 @@ class Protocol(Parametrised, ABC):
 
     # whether K is one matrix at every pixel, which `operators.chain` gathers with the next step
     _pointwise: ClassVar[bool] = False
+    # whether K is the same at every pixel and sees no other, so that any grid is like any other
+    _pixelwise: ClassVar[bool] = False
     # whether the way forward contains an inverse, whose condition has to be looked at
     _inverts_forward: ClassVar[bool] = False
     # whether the derivative of x = inverse(y) needs y, besides x
@@ -66,6 +70,10 @@ class Protocol(Parametrised, ABC):
     @abstractmethod
     def _factor(self, shape: Shape) -> State:
         """Return the factored map, with its bias."""
+
+    def _factor_by_substitution(self, shape: Shape) -> State:
+        """Return the factored map as code that is traced or differentiated runs it."""
+        return self._factor(shape)
 
     @abstractmethod
     def _apply_vjp(
@@ -96,13 +104,28 @@ class Protocol(Parametrised, ABC):
         """Return x -> K^T x and y -> K^-T y."""
         return self.transpose()._linear_maps(shape)
 
+    def _longest_columns(self, shape: Shape, transposed: bool) -> tuple[int | None, ...]:
+        """Return where along an axis the pixels are whose columns of K hold all others', shifted.
+
+        None where they may be anywhere; ``transposed`` asks for those of K^T.
+        """
+        return tuple(0 if self._pixelwise else None for _ in shape)
+
     @abstractmethod
     def _condition(self, shape: Shape) -> Condition:
         """Return the condition; the operator is NumPy float64."""
 
-    @abstractmethod
-    def _condition_bound(self, shape: Shape) -> float:
-        """Return a cheap upper bound of the 2-norm condition number, or inf; likewise."""
+    def _bounds(self, shape: Shape) -> list[Bounds]:
+        """Return what bounds the errors of each step at O(1) cost, or `UNBOUNDED`; likewise."""
+        return [UNBOUNDED]
+
+    def _computation(self, shape: Shape, factored: bool = True) -> list[Step]:
+        """Return the steps as they run, of NumPy arrays, or only the ways forward."""
+        if not factored:
+            return [Step("", type(self).__name__, self._forward, unknown, unknown)]
+        state = self._factor_by_substitution(shape)
+        solves = state.solve, state.linear().solve
+        return [Step("", type(self).__name__, self._forward, *solves)]
 
     def _forward(self, x: Array) -> Array:
         y, bias = self._apply(x), getattr(self, "bias", None)

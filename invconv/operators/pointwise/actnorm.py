@@ -18,6 +18,7 @@ from invconv.operators.base.linear import Linear
 from invconv.operators.base.parameters import require_shape
 from invconv.operators.base.protocol import Gradients
 from invconv.trust import condition
+from invconv.trust.bound import Bounds, largest_entry
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -38,6 +39,7 @@ class ActNorm(Linear):
     ndim: int | None = None
 
     _array_names = ("log_scale", "bias")
+    _pixelwise = True
 
     def __post_init__(self) -> None:
         optional_ndim(self)
@@ -96,8 +98,10 @@ class ActNorm(Linear):
         value = float(scale.max() / scale.min()) if scale.min() else math.inf
         return condition.Condition(value, "2-norm", channel=int(scale.argmin()))
 
-    def _condition_bound(self, shape: Shape) -> float:
-        return self._condition(shape).value
+    def _bounds(self, shape: Shape) -> list[Bounds]:
+        scale = self._scale()
+        back = 1 / float(scale.min()) if scale.min() else math.inf
+        return [Bounds(float(scale.max()), back, 2, largest_entry(self.bias))]
 
     @property
     def _singular_hint(self) -> str:

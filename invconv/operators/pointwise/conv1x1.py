@@ -22,6 +22,7 @@ from invconv.operators.base.linear import Linear
 from invconv.operators.base.parameters import require_shape
 from invconv.operators.base.protocol import Gradients
 from invconv.trust import condition
+from invconv.trust.bound import Bounds, largest_entry, of_matrix
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -29,6 +30,7 @@ class Pointwise(Linear):
     """A C x C matrix W at every pixel."""
 
     _pointwise = True
+    _pixelwise = True
     _given_factors: ClassVar[bool] = False  # whether the parameters are factors that are solved in
 
     @abstractmethod
@@ -54,9 +56,6 @@ class Pointwise(Linear):
     def _condition(self, shape: Shape) -> condition.Condition:
         columns = self._solver(shape)(np.eye(self.channels)[..., None])
         return condition.of_inverse(self._matrix(), columns[..., 0].T, self._given_factors)
-
-    def _condition_bound(self, shape: Shape) -> float:
-        return self._condition(shape).value
 
     @property
     def _singular_hint(self) -> str:
@@ -138,6 +137,9 @@ class Conv1x1(Pointwise):
 
     def _weights_vjp(self, w_bar: Array, memo: Any = None) -> Gradients:
         return {"weight": w_bar}
+
+    def _bounds(self, shape: Shape) -> list[Bounds]:
+        return [of_matrix(self.weight, np.linalg.inv(self.weight), largest_entry(self.bias))]
 
     def _log_det(self, shape: Shape) -> Array:
         return size(shape) * log_abs_det(self.weight)

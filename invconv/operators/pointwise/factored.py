@@ -6,15 +6,19 @@ Base of `plu` and `qr`.
 from __future__ import annotations
 
 from abc import abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from invconv.arrays.namespaces import Array, Shape
+import numpy as np
+from scipy.linalg import solve_triangular
+
+from invconv.arrays.namespaces import Array, Shape, namespace
 from invconv.kernels.matrices import solver_of_steps
 from invconv.kernels.solver import Solver
 from invconv.kernels.triangular_steps import Transposed, TriangularSteps
 from invconv.operators.base.protocol import Gradients
-from invconv.operators.pointwise.conv1x1 import Pointwise
-from invconv.solve.state import nan_where_singular
+from invconv.operators.pointwise.conv1x1 import Conv1x1, Pointwise
+from invconv.solve.state import State, nan_where_singular
+from invconv.trust.bound import Bounds, largest_entry, of_matrix, row_sum
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -34,6 +38,30 @@ class Factored(Pointwise):
 
     def _solver(self, shape: Shape) -> Solver:
         return solver_of_steps(self._steps())
+
+    def _factor_by_substitution(self, shape: Shape) -> State:
+        return replace(self._factor(shape), solver=self._steps())
+
+    def _factors(self) -> tuple[Conv1x1, ...]:
+        """Return the factors of W as maps of their own, that which runs first first."""
+        steps = self._steps()
+        triangles = [Conv1x1(matrix, ndim=self.ndim) for matrix, _ in reversed(steps.triangles)]
+        first = namespace(steps.first).matrix_transpose(steps.first)
+        return *triangles, Conv1x1(first, ndim=self.ndim)
+
+    def _bounds(self, shape: Shape) -> list[Bounds]:
+        steps, identity = self._steps(), np.eye(self.channels)
+        found = [
+            of_matrix(
+                t,
+                solve_triangular(t, identity, lower=lower, check_finite=False),
+                0.0,
+                triangular=True,
+            )
+            for t, lower in reversed(steps.triangles)
+        ]
+        back, bias = row_sum(steps.first), largest_entry(getattr(self, "bias", None))
+        return [*found, Bounds(row_sum(steps.first.T), back, self.channels + 2, bias)]
 
     def _transposed_solver(self, shape: Shape) -> Solver:
         return Transposed(self._steps())

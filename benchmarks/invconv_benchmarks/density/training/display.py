@@ -96,5 +96,5 @@ def _words(progress: Progress) -> str:
     if progress.last:
         parts.append(f"gradient {progress.last.gradient_norm:.2g}")
     if progress.worst:
-        parts.append(f"condition {progress.worst.condition:.3g} ({progress.worst.name})")
+        parts.append(f"inverse off by {progress.worst.error:.1e} ({progress.worst.name})")
     return ", ".join(parts)

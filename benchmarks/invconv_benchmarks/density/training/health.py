@@ -71,9 +71,10 @@ class Watch:
         """
         worst = self._noting(step, self._guard.look_at_all)
         if worst is not None and worst.digits < _LOST:
+            grid = " x ".join(map(str, worst.spatial_shape))
             raise DivergedError(
-                f"step {step}: the inverse of layer {worst.name} is lost: condition number "
-                f"{worst.condition:.3g} on a grid of {' x '.join(map(str, worst.spatial_shape))}; "
+                f"step {step}: the inverse of layer {worst.name} is lost: off by "
+                f"{worst.error:.1e} of its largest entry on a grid of {grid}; "
                 "the last checkpoint is kept. Lower the learning rate"
             )
         return worst

@@ -150,7 +150,7 @@ def _measure(
         "gradient_norm": sums["norm"],
         "seconds_per_step": sums["seconds"] / sums["count"],
         "worst_layer": worst.name if worst else None,
-        "condition": worst.condition if worst else None,
+        "inverse_error": worst.error if worst else None,
     }
     trainer.history.append(found)
     return found

@@ -1,0 +1,133 @@
+"""A bound of the error along a computation: what its steps round, carried on by the others.
+
+With |.| the infinity norm, which bounds the largest entry, let step i, x_i = K_i x_(i-1) + b_i,
+sum m_i products. In units of eps, with |x_0| <= 1,
+
+    forward    |x_i| <= X_i = |K_i| X_(i-1) + |b_i|       F_i = |K_i| F_(i-1) + m_i X_i
+    backward   E_n = F_n,                                 E_(i-1) = |K_i^-1| (E_i + m_i X_i)
+
+and E_0 bounds the error of every entry of x_0, found from y = x_n: a sum of m products is off by at
+most m eps / 2 of the sum of their sizes, and so is K x' from y after a substitution (N. J. Higham,
+Accuracy and Stability of Numerical Algorithms, 2002, chapters 3 and 8). Where the way forward of
+a step is a solve, its error is |K^-1| |K| times as large.
+
+The O(1) bound of a convolution K = D (I + D^-1 R), where R has the taps other than D, is Neumann's:
+|R| <= sum |taps|, and if rho = |D^-1| sum |taps| < 1 then |K^-1| <= |D^-1| / (1 - rho).
+
+Called by the operators' `_bounds` and by `base.judgement`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from invconv.trust.measured import Floats
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """What bounds the errors of a step.
+
+    Attributes
+    ----------
+    gain, back : float
+        |K| and |K^-1| in the infinity norm, or bounds of them.
+    terms : float
+        m, the products in a sum; times |D^-1| |D| where a substitution multiplies by D^-1.
+    bias : float
+        |b|.
+    solves_forward : bool
+        Whether the way forward is a solve.
+    """
+
+    gain: float
+    back: float
+    terms: float
+    bias: float = 0.0
+    solves_forward: bool = False
+
+    def inverted(self) -> Bounds:
+        """Return the bounds of the step that undoes this one."""
+        gain, back = self.back, self.gain
+        return replace(
+            self,
+            gain=gain,
+            back=back,
+            bias=gain * self.bias,
+            solves_forward=not self.solves_forward,
+        )
+
+
+_IN_RANGE = 1e30  # of float32, beyond which numbers overflow, and inverses are of subnormal ones
+UNBOUNDED = Bounds(math.inf, math.inf, 1)
+
+
+def error_bound(steps: Iterable[Bounds]) -> float:
+    """Return E_0 in units of eps, inf where nothing is known."""
+    path, largest, error = [], 1.0, 0.0
+    for step in steps:
+        largest = step.gain * largest + step.bias
+        if not max(largest, step.gain, step.back) < _IN_RANGE:
+            return math.inf
+        rounding = step.terms * largest
+        loss = step.gain * step.back if step.solves_forward else 1.0
+        error = step.gain * error + loss * rounding
+        path.append((step.back, rounding))
+    for back, rounding in reversed(path):
+        error = back * (error + rounding)
+    return error
+
+
+def of_taps(diagonal: Floats, taps: Floats, bias: float) -> Bounds:
+    """Return the bounds of a causal convolution at every grid size, by Neumann's series.
+
+    Parameters
+    ----------
+    diagonal : array, shape (C, C)
+        D.
+    taps : array, shape (T, C, C)
+        The other taps.
+    bias : float
+        |b|.
+    """
+    try:
+        inverse = np.linalg.inv(diagonal)
+    except np.linalg.LinAlgError:  # a zero pivot, or one that overflows
+        return UNBOUNDED
+    at_pixel, back = row_sum(diagonal), row_sum(inverse)
+    rest = float(np.abs(taps).sum(axis=(0, 2)).max()) if len(taps) else 0.0
+    rho = back * rest
+    if not rho < 1:
+        return UNBOUNDED
+    terms = (len(diagonal) * (len(taps) + 1) + 2) * max(1.0, at_pixel * back)
+    return Bounds(at_pixel + rest, back / (1 - rho), terms, bias)
+
+
+def of_matrix(matrix: Floats, inverse: Floats, bias: float, *, triangular: bool = False) -> Bounds:
+    """Return the bounds of a matrix whose inverse is known."""
+    channels = len(matrix)
+    terms = channels + 2 if triangular else channels**2 + 2  # an orthogonal factorisation
+    return Bounds(row_sum(matrix), row_sum(inverse), terms, bias)
+
+
+def row_sum(matrix: Floats) -> float:
+    """Return the infinity norm of a matrix."""
+    return float(np.abs(matrix).sum(axis=1).max())
+
+
+def largest_entry(bias: Floats | None) -> float:
+    """Return |b|, 0 where there is none."""
+    return 0.0 if bias is None else float(np.abs(bias).max())
+
+
+def neumann_ratio(diagonal: Floats, taps: Floats) -> float:
+    """Return |D^-1| sum |taps| in the 2-norm: below 1, K^-1 is bounded on every grid."""
+    try:
+        inverse = float(np.linalg.norm(np.linalg.inv(diagonal), 2))
+    except np.linalg.LinAlgError:
+        return math.inf
+    return inverse * float(np.linalg.norm(taps, 2, axis=(1, 2)).sum())
