@@ -47,7 +47,7 @@ def reversible(chain: Chain, spatial_shape: Shape) -> Reversible:
     TypeError
         If it is no chain, or not of JAX arrays, or inside traced code, where no value is known.
     ValueError
-        If a step's inverse cannot be right on this grid, with the step's number.
+        If the inverse of a step, with its number, or of the chain cannot be right on this grid.
 
     Examples
     --------
@@ -67,10 +67,11 @@ def reversible(chain: Chain, spatial_shape: Shape) -> Reversible:
             )
     require_values("chain", "", chain)
     shape = require_spatial_shape(chain, spatial_shape)
-    for i, step in enumerate(chain.steps):
-        wide = step._reference()[1].dtype == np.float64
-        host = step.asarrays(np.empty(0, np.float64 if wide else np.float32))
-        require_invertible(f"steps[{i}]", host, shape)
+    wide = chain._reference()[1].dtype == np.float64
+    host = chain.asarrays(np.empty(0, np.float64 if wide else np.float32))
+    for i, step in enumerate(host.steps):
+        require_invertible(f"steps[{i}]", step, shape)
+    require_invertible("chain", host, shape)
     return Reversible(chain, shape)
 
 

@@ -20,6 +20,7 @@ from invconv.arrays.namespaces import Shape, readable
 from invconv.operators.base.calls import grid_of
 from invconv.operators.base.checks import relative_error, require_invertible
 from invconv.operators.base.operator import InvertibleConv
+from invconv.operators.chain import Chain
 from invconv_torch.module import InvertibleModule, device_kind
 from invconv_torch.precision import autocasting
 from invconv_torch.traced import traced
@@ -92,15 +93,29 @@ class ReversibleChain(nn.ModuleList):  # type: ignore[misc]
         return z, sum(log_dets[1:], start=log_dets[0])
 
     def judge(self, i: int, x: Tensor) -> None:
-        """Raise ValueError if layer i cannot invert on the grid of its input, once a grid."""
-        layer, key = self[i], (i, tuple(x.shape[1:]))
+        """Raise ValueError if layer i cannot invert on the grid of its input, once a grid.
+
+        The last of several layers of this package in a row is judged with those before it, too.
+        """
+        key = i, tuple(x.shape[1:])
         if key in self._seen or traced():
             return
-        if isinstance(layer, InvertibleModule):
-            with torch.no_grad():
-                conv = layer.operator()
-                require_invertible(f"layer {i}", conv, grid_of(conv, x.shape))
+        with torch.no_grad():
+            row = self._in_a_row(i)
+            if row:
+                grid = grid_of(row[-1], x.shape)
+                require_invertible(f"layer {i}", row[-1], grid)
+            if len(row) > 1 and not self._in_a_row(i + 1):
+                require_invertible(f"layers {i + 1 - len(row)} to {i}", Chain(row), grid)
         self._seen.add(key)
+
+    def _in_a_row(self, i: int) -> list[InvertibleConv]:
+        """Return the operators of this package's layers in a row up to layer i."""
+        row: list[InvertibleConv] = []
+        while 0 <= i < len(self) and isinstance(self[i], InvertibleModule):
+            row.insert(0, self[i].operator())
+            i -= 1
+        return row
 
 
 def _invertible(layers: Iterable[nn.Module]) -> list[nn.Module]:

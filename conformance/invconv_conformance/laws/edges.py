@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 import invconv as ic
+from invconv.operators.base import judgement
 from invconv_conformance.laws.law import law, truth, values
 from invconv_conformance.laws.setting import Measure, Setting
 from invconv_conformance.truth.bounds import EPS
@@ -70,38 +71,57 @@ def condition(s: Setting) -> Iterator[Measure]:
     errors = [abs(found / number - 1) for number in _conditions(s)]
     lost = max(_conditions(s)) * EPS["float64"]
     yield Measure("condition", min(errors), 1e-9 + 1e2 * lost)
-    cheap = s.host._condition_bound(s.case.spatial_shape)
-    yield truth(cheap >= _conditions(s)[1] * (1 - 1e-9 - 1e2 * lost), "the bound from above")
+    largest = _conditions(s, math.inf)
+    found = fresh.condition(s.case.spatial_shape, norm=math.inf)
+    yield Measure("condition in the infinity norm", abs(found / largest[0] - 1), 1e-9 + 1e2 * lost)
+    cheap = judgement.bound(s.host, s.case.spatial_shape)
+    yield truth(cheap >= largest[0] * (1 - 1e-9 - 1e2 * lost), "the bound from above")
 
 
-def _conditions(s: Setting) -> tuple[float, float]:
-    """Return the condition numbers in the 1-norm and in the 2-norm."""
+def _conditions(s: Setting, *norms: float) -> tuple[float, ...]:
+    """Return the condition numbers in norms, the 1-norm and the 2-norm unless given."""
     matrix = s.affine[0]
     inverse = s.lu.solve(np.eye(len(matrix), dtype=EXTENDED))
-    one = float(np.abs(matrix).sum(axis=0).max() * np.abs(inverse).sum(axis=0).max())
-    two = float(np.linalg.norm(matrix.astype(float), 2) * np.linalg.norm(inverse.astype(float), 2))
-    return one, two
+    pair = matrix.astype(float), inverse.astype(float)
+    return tuple(math.prod(float(np.linalg.norm(a, n)) for a in pair) for n in norms or (1, 2))
 
 
 @law(
     "warning",
-    "an inverse warns if and only if condition x eps > 1e-2",
+    "an inverse warns if and only if an entry is off by more than 1e-2 of the largest",
     "design",
     eager=True,
 )
 def warning(s: Setting) -> Iterator[Measure]:
-    """Where the core may look at values; elsewhere it never does."""
+    """Where the core may look at values; elsewhere it never does.
+
+    Samples differ: no claim is made of an error within a factor 3 of the limit.
+    """
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", ic.IllConditionedWarning)
         s.plain.replace().inverse(s.array(s.images[0]))
     warned = any(issubclass(w.category, ic.IllConditionedWarning) for w in caught)
-    lost = [number * EPS[s.log_det_dtype] for number in _conditions(s)]
     if not s.target.looks:
         yield truth(not warned, "a warning where the core may not look")
-    elif min(lost) > 1.1e-2:
+    elif not (error := _error(s)) < 3e-2:
         yield truth(warned, "no warning")
-    elif max(lost) < 0.9e-2:
+    elif error < 3e-3:
         yield truth(not warned, "a warning without need")
+
+
+def _error(s: Setting) -> float:
+    """Return by how much an entry of the inverse is off, over the largest entry of its sample."""
+    inverse = s.plain.prepare(s.case.spatial_shape, check=False).inverse
+    pairs = [(s.array(s.images[1]), s.inverse(s.images[1]))]
+    if s.dtype == s.log_det_dtype:  # else y = K x is rounded to a half type
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ic.IllConditionedWarning)
+            pairs.append((s.plain.forward(s.array(s.images[0])), s.images[0]))
+    errors = []
+    for y, right in pairs:
+        off = np.abs(s.rows(values(inverse(y))) - s.rows(right)).max(axis=1)
+        errors.append((off / np.abs(s.rows(right)).max(axis=1)).max())
+    return float(max(errors))
 
 
 @law("no_promotion", "an argument of another dtype or library is a TypeError", "design", eager=True)

@@ -12,7 +12,6 @@ import pytest
 
 import invconv as ic
 from invconv.operators.base import conditions, judgement
-from invconv.operators.base.judgement import Judgement
 from invconv.trust import norms
 from invconv_conformance.truth import oracle
 
@@ -168,7 +167,9 @@ def test_the_norm_can_be_chosen(norm: float, seed: int) -> None:
     ):
         matrix = oracle.affine(conv, (4, 5))[0]
         truth = np.linalg.norm(matrix, norm) * np.linalg.norm(np.linalg.inv(matrix), norm)
-        assert conv.condition((4, 5), norm=norm) == pytest.approx(truth, rel=1e-8 + 1e-14 * truth)
+        assert conv.condition((4, 5), norm=norm) == pytest.approx(
+            truth, rel=float(1e-8 + 1e-14 * truth)
+        )
     with pytest.raises(ValueError, match="norm: expected 1 or inf, or None, got 2"):
         corner.condition((4, 5), norm=2)
 
@@ -229,81 +230,3 @@ def test_the_solve_is_backward_stable(tap: float, dtype: str) -> None:
         residual = np.abs(exact.forward(got) - y).max()
         scale = (1 + abs(tap)) * np.abs(got).max() + np.abs(y).max()
         assert residual <= 4 * eps * scale
-
-
-def test_no_check_for_values_that_cannot_be_read() -> None:
-    import array_api_strict as strict
-
-    like = strict.zeros((), dtype=strict.float64, device=strict.Device("device1"))
-    conv: Any = authors_conv("float64").asarrays(like)
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        conv.prepare((32, 32))
-
-
-def test_the_warning_points_to_the_callers_line() -> None:
-    conv = authors_conv("float64")
-    x = np.ones((1, 1, 32, 32))
-    chain = ic.Chain([conv])
-    for attempt in (
-        lambda: conv.inverse_and_log_det(x),
-        lambda: ic.Inverse(conv).forward(x),
-        lambda: ic.Chain([ic.Inverse(conv)]).forward(x),
-        lambda: ic.Inverse(ic.Inverse(conv)).inverse(x),
-        lambda: chain.inverse(x),
-    ):
-        with pytest.warns(ic.IllConditionedWarning) as caught:
-            attempt()
-        assert caught[0].filename == __file__
-
-
-def shrinking() -> ic.Conv1x1:
-    return ic.Conv1x1(between_rotations([1.0, 1e-6]).astype(np.float32))
-
-
-def test_who_does_not_look_does_not_look_at_inverses_inside_either() -> None:
-    one = np.ones((1, 2, 2, 2), np.float32)
-    chain = ic.Chain([ic.Inverse(shrinking()), ic.ActNorm.init(2, like=one)])
-    with pytest.warns(ic.IllConditionedWarning):
-        chain.inverse_vjp(one, one)
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        chain.inverse_vjp(one, one, check=False)
-        chain.prepare((2, 2), check=False).inverse(one)
-    for call in (
-        chain.forward,
-        ic.Inverse(shrinking()).forward,
-        ic.Inverse(chain.steps[0]).inverse,
-    ):
-        with pytest.warns(ic.IllConditionedWarning, match="the inverse of Conv1x1"):
-            call(one)
-
-
-def test_the_judgement_of_half_types_is_remembered_going_forward(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    calls: list[object] = []
-    judge = judgement.judge
-
-    def counted(conv: ic.InvertibleConv, shape: tuple[int, ...], precision: str) -> Judgement:
-        calls.append(conv)
-        return judge(conv, shape, precision)
-
-    monkeypatch.setattr(judgement, "judge", counted)
-    conv = ic.AutoregressiveConv(np.asarray([[[1, -1.2]]], np.float16))
-    for _ in range(3):
-        ic.Chain([ic.Inverse(conv)]).forward(np.ones((1, 1, 9), np.float16))
-    assert len(calls) == 1
-
-
-def test_the_warning_says_fine_only_of_what_is_fine() -> None:
-    with pytest.warns(ic.IllConditionedWarning) as found, np.errstate(over="ignore"):
-        ic.ActNorm(np.asarray([800.0, 0]), None).inverse(np.ones((1, 2, 2)))
-    assert "look fine" not in str(found[0].message)
-
-
-@pytest.mark.filterwarnings("ignore::RuntimeWarning")
-def test_a_spectrum_out_of_range_is_no_error_of_the_library() -> None:
-    conv = ic.PeriodicConv(np.asarray([[[1e308, 1e308]]]))
-    with pytest.warns(ic.IllConditionedWarning, match="condition number inf"):
-        assert np.isnan(conv.inverse(np.ones((1, 1, 2)))).all()
