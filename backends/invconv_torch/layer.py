@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch.utils._python_dispatch import _disable_current_modes
 
 import invconv as ic
 from invconv_torch.module import InvertibleModule
@@ -25,12 +26,13 @@ class Layer(InvertibleModule):
         dtype: Any,
     ) -> None:
         self._begin = partial(_begin, init, bias)
+        dtype = dtype or torch.get_default_dtype()
         super().__init__(self._begin(), max_gain=max_gain, device=device, dtype=dtype)
 
     def reset_parameters(self) -> None:
         """Draw the parameters anew, as at the start."""
-        dtype = self.operator()._reference()[1].dtype
-        fresh = InvertibleModule(self._begin(), dtype=dtype).state_dict()
+        # rounded when it is copied: what is here may be memory that nobody has filled yet
+        fresh = InvertibleModule(self._begin(), dtype=torch.float64).state_dict()
         own = self.state_dict(keep_vars=True)
         if missing := fresh.keys() - own.keys():
             raise RuntimeError(
@@ -43,6 +45,7 @@ class Layer(InvertibleModule):
 
 
 def _begin(init: Callable[..., ic.InvertibleConv], bias: bool) -> ic.InvertibleConv:
-    seed = int(torch.randint(2**63 - 1, (), device="cpu"))
+    with _disable_current_modes():  # inside FakeTensorMode, too, a number and not a fake one
+        seed = int(torch.randint(2**63 - 1, (), device="cpu"))
     conv = init(rng=np.random.default_rng(seed))
     return conv.replace(bias=np.zeros(conv.channels) if bias else None)

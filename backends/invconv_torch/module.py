@@ -40,7 +40,7 @@ class InvertibleModule(nn.Module):  # type: ignore[misc]
     max_gain : float, optional
         Of the inverse: parameters are mapped to an operator that keeps it, see `invconv.bounded`.
     device, dtype : optional
-        Those of ``conv`` if it is of PyTorch arrays, else PyTorch's defaults.
+        Those of ``conv`` unless given; for NumPy arrays PyTorch's default device.
     """
 
     def __init__(
@@ -238,4 +238,5 @@ def _tensor(array: Any, device: Any, dtype: Any) -> Tensor:
     values = np.asarray(array)
     if values.dtype.kind != "f":
         return torch.tensor(values, device=device)
-    return torch.tensor(values, device=device, dtype=dtype or torch.get_default_dtype())
+    native = values.astype(values.dtype.newbyteorder("="), copy=False)
+    return torch.tensor(native, device=device, dtype=dtype)

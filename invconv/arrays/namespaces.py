@@ -223,7 +223,9 @@ def to_numpy(x: Array) -> np.ndarray[Any, Any]:
     library = library_name(x)
     if library == "torch":
         half = x.dtype.itemsize == 2 and x.is_floating_point()
-        return np.array((x.float() if half else x).numpy(force=True))
+        # a copy first: memory that NumPy has seen cannot be resized, as FSDP does with parameters
+        own = (x.float() if half else x).detach().clone()
+        return np.asarray(own.numpy(force=True))
     if library == "cupy":
         return np.array(x.get())
     if type(x) is np.ndarray and x.dtype.isnative and x.dtype.itemsize != 2:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import jax
@@ -12,6 +13,11 @@ from numpyro.distributions.util import array_equiv
 
 from invconv.arrays.namespaces import Array
 from invconv.operators.dropins import event_ndim, on_batch, require_conv
+
+
+@functools.cache
+def _real_arrays(axes: int) -> Any:
+    return constraints.independent(constraints.real, axes)
 
 
 class NumpyroTransform(Transform):  # type: ignore[misc]
@@ -34,8 +40,8 @@ class NumpyroTransform(Transform):  # type: ignore[misc]
 
     @property
     def domain(self) -> Any:
-        """Latent variables: real arrays of ndim + 1 axes."""
-        return constraints.independent(constraints.real, self._axes)
+        """Latent variables: real arrays of ndim + 1 axes; the same object each time."""
+        return _real_arrays(self._axes)
 
     codomain = domain
 

@@ -18,6 +18,7 @@ from torch.autograd import Function, forward_ad
 
 from invconv.kernels import rules
 from invconv_torch.native import kernels, ops
+from invconv_torch.native.batched import one_by_one
 from invconv_torch.traced import Watch, refuse_nested_forward_mode, traced, watch
 
 Tensor: TypeAlias = torch.Tensor
@@ -96,6 +97,7 @@ class _Plain(_Eager):
         return output
 
     setup_context = Function.setup_context
+    backward = staticmethod(one_by_one(_Traced.backward))
 
 
 def run(rule: Rule, settings: Settings, a: Tensor, b: Tensor) -> Tensor:

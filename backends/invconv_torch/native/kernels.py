@@ -30,6 +30,7 @@ from invconv_torch.precision import full_precision, nothing_reduces
 
 Tensor: TypeAlias = torch.Tensor
 _CORRELATIONS = (CausalFamily, CircularFamily, StencilFamily)
+_CHANNELS_LAST = {4: torch.channels_last, 5: torch.channels_last_3d}
 
 
 def apply(family: LinearFamily, w: Tensor, x: Tensor) -> Tensor:
@@ -40,7 +41,7 @@ def apply(family: LinearFamily, w: Tensor, x: Tensor) -> Tensor:
     if isinstance(family, ScaleFamily):
         return w.view(-1, *[1] * (x.ndim - 2)) * x
     if isinstance(family, MatrixFamily):
-        return matmul(None, w, flat(x)).view(x.shape)
+        return _laid_out(matmul(None, w, flat(x)).view(x.shape), x)
     with full_precision(x):
         assert isinstance(family, TriangularFamily)
         return torch.matmul(w.tril() if family.lower else w.triu(), x)
@@ -153,14 +154,23 @@ def solve(factored: tuple[LinearFamily, Factor | None], w: Tensor, y: Tensor) ->
     if y.numel() == 0:
         return torch.empty_like(y)
     if isinstance(factors, CausalFactor):  # which sees to its precision
-        return factors.solve(y)
+        return _laid_out(factors.solve(y), y)
     with full_precision(y):
         if isinstance(family, TriangularFamily):
             return torch.linalg.solve_triangular(w, y, upper=not family.lower)
         if factors is None:
             factors = factor(family, w, tuple(y.shape[2:]), quiet=True)
         assert factors is not None
-        return factors.solve(y)
+        return _laid_out(factors.solve(y), y)
+
+
+def _laid_out(result: Tensor, x: Tensor) -> Tensor:
+    """Return a result in channels_last where what it came from is."""
+    if x.is_contiguous() or x.ndim not in _CHANNELS_LAST:
+        return result
+    layout = _CHANNELS_LAST[x.ndim]
+    in_it = x.is_contiguous(memory_format=layout)
+    return result.contiguous(memory_format=layout) if in_it else result
 
 
 def matmul(_: None, a: Tensor, b: Tensor) -> Tensor:

@@ -15,6 +15,7 @@ import torch
 from torch.autograd import Function, forward_ad
 
 from invconv.solve.state import State
+from invconv_torch.native.batched import one_by_one
 from invconv_torch.traced import traced
 
 Tensor: TypeAlias = torch.Tensor
@@ -65,6 +66,7 @@ class _Forward(Function):  # type: ignore[misc]
         return y
 
     @staticmethod
+    @one_by_one
     def backward(ctx: Any, y_bar: Tensor) -> tuple[Any, ...]:
         x, *tensors = ctx.saved_tensors
         conv, needed = ctx.conv._retrained(iter(tensors)), ctx.needs_input_grad
@@ -85,6 +87,7 @@ class _Inverse(Function):  # type: ignore[misc]
         return x
 
     @staticmethod
+    @one_by_one
     def backward(ctx: Any, x_bar: Tensor) -> tuple[Any, ...]:
         y, x, *tensors = ctx.saved_tensors
         conv = ctx.conv._retrained(iter(tensors))
@@ -103,7 +106,8 @@ class LogAbsDet(Function):  # type: ignore[misc]
         return factors.diagonal(dim1=-2, dim2=-1).contiguous().abs().log().sum(-1)
 
     @staticmethod
-    def backward(ctx: Any, bar: Tensor) -> Tensor:
+    @one_by_one
+    def backward(ctx: Any, bar: Tensor) -> tuple[Tensor]:
         """Return the cotangent of the matrices; for a second derivative by one that has one."""
         matrices, factors, pivots = ctx.saved_tensors
         if torch.is_grad_enabled():
@@ -111,7 +115,7 @@ class LogAbsDet(Function):  # type: ignore[misc]
         else:
             unit = torch.eye(matrices.shape[-1], dtype=matrices.dtype, device=matrices.device)
             inverse = torch.linalg.lu_solve(factors, pivots, unit.expand_as(matrices))
-        return bar[..., None, None] * inverse.mH
+        return (bar[..., None, None] * inverse.mH,)
 
 
 def like(bar: Tensor, x: Tensor) -> Tensor:

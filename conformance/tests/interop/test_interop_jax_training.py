@@ -235,6 +235,8 @@ def test_a_transform_keeps_the_rules_of_numpyro() -> None:
     conv = operators()[1]
     transform = interop.NumpyroTransform(conv)
     assert transform.inv.inv is transform
+    assert transform.domain is transform.inv.codomain
+    assert transform.codomain is transform.inv.domain
     assert transform.domain.event_dim == transform.codomain.event_dim == 3
     assert transform == interop.NumpyroTransform(conv)
     assert transform != interop.NumpyroTransform(

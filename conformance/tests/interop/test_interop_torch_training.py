@@ -274,6 +274,7 @@ def test_copies_and_files() -> None:
 
 def test_autocast_leaves_the_density_as_it_is() -> None:
     conv = ic.Chain([ic.QRConv1x1.init(3, rng=np.random.default_rng(0)), ic.ActNorm.init(3)])
+    conv = conv.asarrays(torch.zeros(1))
     transform = interop.TorchTransform(conv, ndim=2)
     flow = TransformedDistribution(Normal(torch.zeros(3, 4, 4), 1.0), [transform])
     x = torch.randn(2, 3, 4, 4)

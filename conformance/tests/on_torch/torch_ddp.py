@@ -4,7 +4,8 @@ From the root of the repository, on two processes::
 
     torchrun --standalone --nproc-per-node 2 conformance/tests/on_torch/torch_ddp.py
 
-With ``--backend nccl`` each process takes a GPU of its own.
+With ``--sharded`` the parameters are shared out among the processes (FSDP2), and with
+``--backend nccl`` each process takes a GPU of its own.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import nn
+from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
 from torch.nn.parallel import DistributedDataParallel
 
 import invconv_torch as it
@@ -64,13 +66,23 @@ def train(model: Any, images: Any) -> tuple[list[Any], list[Any]]:
     return losses, [p.grad for p in model.parameters()]
 
 
+def sharded(model: Flow) -> Any:
+    """Share out every layer's parameters, to be gathered for forward and for inverse."""
+    for layer in model.layers:
+        fully_shard(layer)
+        register_fsdp_forward_method(layer, "inverse")
+    return fully_shard(model)
+
+
 def main() -> None:
     """Compare."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     parser.add_argument("--backend", default="gloo", choices=("gloo", "nccl"))
-    backend = parser.parse_args().backend
+    parser.add_argument("--sharded", action="store_true")
+    arguments = parser.parse_args()
+    backend = arguments.backend
     device = torch.device("cpu" if backend == "gloo" else f"cuda:{os.environ['LOCAL_RANK']}")
     dist.init_process_group(backend)
     try:
@@ -81,10 +93,13 @@ def main() -> None:
         images = torch.randn(STEPS, BATCH, 4, 6, 5).to(device)
         expected, expected_gradients = train(alone, images)
         part = images.chunk(dist.get_world_size(), dim=1)[dist.get_rank()]
-        losses, gradients = train(DistributedDataParallel(model), part)
+        wrap = sharded if arguments.sharded else DistributedDataParallel
+        losses, gradients = train(wrap(model), part)
         for loss, wanted in zip(losses, expected, strict=True):
             dist.all_reduce(loss)
             torch.testing.assert_close(loss / dist.get_world_size(), wanted, rtol=1e-12, atol=1e-12)
+        if arguments.sharded:
+            gradients = [gradient.full_tensor() for gradient in gradients]
         for gradient, wanted in zip(gradients, expected_gradients, strict=True):
             torch.testing.assert_close(gradient, wanted, rtol=1e-10, atol=1e-10)
         if dist.get_rank() == 0:

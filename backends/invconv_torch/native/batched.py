@@ -1,0 +1,58 @@
+"""Backwards of several cotangents at once: ``is_grads_batched``, ``jacobian(vectorize=True)``.
+
+PyTorch runs these with an older kind of vmap than `torch.func`, inside which few operations work.
+So a node of ours takes the cotangents apart and pulls one after another back.
+
+Called by `autodiff` and `whole`.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any, TypeAlias
+
+import torch
+from torch._C._functorch import is_legacy_batchedtensor
+
+Backward: TypeAlias = Callable[..., tuple[Any, ...]]
+
+
+def one_by_one(backward: Backward) -> Backward:
+    """Return the backward of a Function, which meets cotangents one at a time."""
+
+    @functools.wraps(backward)
+    def each(ctx: Any, *bars: Any) -> tuple[Any, ...]:
+        if not any(bar is not None and is_legacy_batchedtensor(bar) for bar in bars):
+            return backward(ctx, *bars)
+        level = torch._C._vmapmode_increment_nesting() - 1
+        torch._C._vmapmode_decrement_nesting()
+        return _pull_back(functools.partial(each, ctx), bars, level)
+
+    return each
+
+
+def _pull_back(backward: Backward, bars: tuple[Any, ...], level: int) -> tuple[Any, ...]:
+    """Pull back the cotangents that a level of vmap runs over; those of lower levels within."""
+    rows = [None if bar is None else _rows(bar, level) for bar in bars]
+    count = max((len(bar) for bar in rows if bar is not None), default=0)
+    torch._C._vmapmode_decrement_nesting()
+    try:
+        if not count:
+            return _pull_back(backward, bars, level - 1)
+        pulled = [
+            backward(*(bar if r is None else r[n] for bar, r in zip(bars, rows, strict=True)))
+            for n in range(count)
+        ]
+    finally:
+        torch._C._vmapmode_increment_nesting()
+    return tuple(
+        None if parts[0] is None else torch._add_batch_dim(torch.stack(parts), 0, level)
+        for parts in zip(*pulled, strict=True)
+    )
+
+
+def _rows(bar: torch.Tensor, level: int) -> torch.Tensor | None:
+    """Return what a level runs over, along the first axis; None if it does not run over this."""
+    one, two = (torch._remove_batch_dim(bar, level, size, 0) for size in (1, 2))
+    return one if len(one) == len(two) else None  # what has no such axis takes any size
