@@ -7,6 +7,7 @@ runs.
 from __future__ import annotations
 
 import argparse
+import difflib
 import importlib
 import io
 import os
@@ -60,7 +61,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # who reads has read enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
-    except (OSError, ValueError) as error:
+    except OSError as error:
+        return _fail(f"{error.filename}: {error.strerror}" if error.filename else str(error))
+    except ValueError as error:
         return _fail(str(error))
     except MemoryError as error:
         return _fail(f"not enough memory for this: {error}")
@@ -77,14 +80,22 @@ def _run(argv: Sequence[str]) -> int:
     )
     parser.add_argument("--version", action="version", version=f"invconv {__version__}")
     subparsers = parser.add_subparsers(dest="command", required=True, metavar="command")
+    named = next((a for a in argv if not a.startswith("-")), "")
+    close = difflib.get_close_matches(named, COMMANDS, n=1)
+    if close and named not in COMMANDS:
+        parser.error(f"there is no command {named!r}: did you mean {close[0]!r}?")
     for name, (module_name, extra, summary) in COMMANDS.items():
         subparser = subparsers.add_parser(name, help=summary, description=summary)
-        if name != next((a for a in argv if not a.startswith("-")), None):
+        if name != named:
             continue  # only the command that runs is imported
         try:
             module = importlib.import_module(module_name)
         except ImportError as error:
-            return _fail(f"{name} needs {error.name}: pip install 'invconv[{extra}]'")
+            needs = f"{name} needs {error.name}: pip install 'invconv[{extra}]'"
+            if not {"-h", "--help"} & set(argv):
+                return _fail(needs)
+            print(f"invconv {name}: {summary}\n\n{needs}, and its options show here")
+            return 0
         module.add_arguments(subparser)
         subparser.set_defaults(run=module.run)
     arguments = parser.parse_args(argv)

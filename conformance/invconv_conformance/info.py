@@ -36,7 +36,8 @@ def run(arguments: argparse.Namespace) -> int:
     with console.status("importing the libraries"):
         table = library_table()
     console.print(table)
-    console.print(drop_in_table())
+    if (drop_ins := drop_in_table()).row_count:
+        console.print(drop_ins)
     for library in LIBRARIES:
         if library.absent():
             continue

@@ -27,6 +27,13 @@ from invconv_benchmarks.options import numbers
 from invconv_conformance.arguments import words
 
 _ABOUT = "presets: " + ", ".join(preset_names())
+_SIZES = {
+    "levels": "of the multi-scale flow, each of which squeezes the image",
+    "depth": "steps of the flow a level",
+    "width": "channels inside the networks of the couplings",
+    "steps": "updates of the parameters",
+    "batch": "images an update",
+}
 _CHANGES = ("data", "levels", "depth", "width", "steps", "batch", "learning_rate", "precision")
 
 
@@ -89,9 +96,13 @@ def _add_settings(parser: argparse.ArgumentParser, preset: str | None) -> None:
     parser.add_argument("--preset", default=preset, help=f"{_ABOUT}; or a .toml file")
     parser.add_argument("--data", choices=NAMES, help="instead of the preset's")
     parser.add_argument("--path", type=Path, help="of the data, if they are yours")
-    for name in ("levels", "depth", "width", "steps", "batch"):
-        parser.add_argument(f"--{name}", type=int, help="instead of the preset's")
-    parser.add_argument("--learning-rate", type=float, help="instead of the preset's")
+    for name, what in _SIZES.items():
+        parser.add_argument(f"--{name}", type=int, help=f"{what}, instead of the preset's")
+    parser.add_argument(
+        "--learning-rate",
+        type=float,
+        help="of Adamax, once it has warmed up, instead of the preset's",
+    )
     parser.add_argument(
         "--precision", choices=PRECISIONS, help="inside the couplings' networks; default: float32"
     )

@@ -193,6 +193,8 @@ def unadapted(name: str) -> Unadapted:
     ValueError
         If it cannot be imported, or has no ``asarray`` or no float64 and float32.
     """
+    if not all(part.isidentifier() for part in name.split(".")):
+        raise ValueError(f"--namespace: expected an import name such as dask.array, got {name!r}")
     try:
         xp = _namespace_of(importlib.import_module(name))
     except ImportError as error:

@@ -79,7 +79,9 @@ def test_exactly_singular(name: str, library: str) -> None:
         lambda: ic.Inverse(conv).forward(images),
     ]
     for attempt in attempts:
-        with pytest.raises(ic.SingularConvError, match=r"exactly singular on a 4 x 6 grid .*: \w+"):
+        with pytest.raises(
+            ic.SingularConvError, match=r"exactly singular on a grid of 4 x 6 .*: \w+"
+        ):
             attempt()
     assert host.condition((4, 6)) == math.inf
 

@@ -234,6 +234,12 @@ WRONG: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
     ),
     "ndim": (lambda: ic.Conv1x1(EYE, ndim=-1), ValueError, r"ndim: expected None or a number"),
     "ndim-float": (lambda: ic.Conv1x1(EYE, ndim=2.0), TypeError, r"ndim: .* got 2\.0"),  # type: ignore[arg-type]
+    "ndim-bool": (lambda: ic.Conv1x1(EYE, ndim=True), TypeError, r"ndim: .* got True"),
+    "kernel-size-bool": (
+        lambda: ic.PeriodicConv.init(2, (True, 3), rng=RNG),
+        TypeError,
+        r"kernel_size: .* got True",
+    ),
     "channels-zero": (lambda: ic.ActNorm.init(0), ValueError, r"channels: expected a positive"),
     "channels-float": (lambda: ic.ActNorm.init(2.0), TypeError, r"channels: .* got 2\.0"),  # type: ignore[arg-type]
     "kernel-size-zero": (

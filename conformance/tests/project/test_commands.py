@@ -67,6 +67,9 @@ def test_demo_on_an_image_of_the_users_own(tmp_path: Path) -> None:
         (["demo", "--out", "nowhere/picture.png"], "--out: there is no folder"),
         (["demo", "--out", "picture.tiff"], "--out: expected a name that ends in .png or .jpg"),
         (["dance"], "invalid choice: 'dance'"),
+        (["conformence"], "no command 'conformence': did you mean 'conformance'?"),
+        (["conformance", "--namespace", "../../etc"], "--namespace: expected an import name"),
+        (["diagnose", "none.safetensors"], "none.safetensors: No such file or directory"),
         ([], "the following arguments are required: command"),
     ],
 )
@@ -77,6 +80,17 @@ def test_wrong_arguments(arguments: list[str], message: str, tmp_path: Path) -> 
     assert done.returncode == 2
     assert message in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_help_comes_before_what_a_command_needs(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "invconv_benchmarks.command", None)
+    assert _cli.main(["benchmark", "--help"]) == 0
+    shown = capsys.readouterr().out
+    assert "time forward, inverse and gradient" in shown
+    assert "pip install 'invconv[benchmark]'" in shown
+    assert _cli.main(["benchmark"]) == 2
 
 
 @pytest.mark.parametrize(

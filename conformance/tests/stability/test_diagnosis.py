@@ -151,7 +151,7 @@ def test_the_worst_channel_and_pixel() -> None:
     ("conv", "words"),
     [
         (ic.Conv1x1(np.full((2, 2), math.nan)), "weight holds NaN or inf"),
-        (ic.Conv1x1(np.zeros((2, 2))), "Conv1x1 is exactly singular on a 8 grid"),
+        (ic.Conv1x1(np.zeros((2, 2))), "Conv1x1 is exactly singular on a grid of 8"),
         (ic.PeriodicConv(np.ones((1, 1, 2))), "PeriodicConv is exactly singular"),
         (ic.ActNorm(np.asarray([0.0, -1e4]), None), "exactly singular"),
         (ic.ActNorm(np.asarray([500.0, -500.0]), None), "beyond the range of float64"),

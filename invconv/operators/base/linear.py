@@ -85,7 +85,7 @@ class Linear(InvertibleConv):
         if known and to_float(log_det) == -math.inf:
             grid = " x ".join(map(str, shape))
             raise SingularConvError(
-                f"{type(self).__name__} is exactly singular on a {grid} grid (log_det is -inf), "
+                f"{type(self).__name__} is exactly singular on a grid of {grid} (log_det is -inf), "
                 f"so it has no inverse: {self._singular_hint}"
             )
         return log_det, known
