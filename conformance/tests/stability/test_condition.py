@@ -50,8 +50,9 @@ def test_the_authors_kernel_overflows_at_width_256(dtype: str) -> None:
         authors_conv(dtype).prepare((32, 256))
 
 
-@pytest.mark.parametrize("channels", [1, 12, 48, 96])
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize(
+    ("channels", "dtype"), [(1, "float32"), (12, "float64"), (48, "float32"), (96, "float32")]
+)
 def test_the_papers_initialisation_gives_no_warning(channels: int, dtype: str) -> None:
     rng = np.random.default_rng(channels)
     like = np.empty(0, dtype)

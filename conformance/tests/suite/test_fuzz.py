@@ -35,19 +35,20 @@ def perform(batch, begin):
 
 
 def test_damaged_files_are_refused_or_read() -> None:
-    tally = files.perform(Batch(files.perform, 20261125, 0, 2000), lambda text: None)
+    tally = files.perform(Batch(files.perform, 20261125, 0, 1000), lambda text: None)
     assert tally.failures == []
     assert set(tally.ends) == {"InvalidFileError", "an operator"}
-    assert tally.ends["an operator"] >= 60
+    assert tally.ends["an operator"] >= 30
 
 
-def test_random_calls_end_as_documented() -> None:
-    tally = calls.perform(Batch(calls.perform, 20261125, 0, 2000), lambda text: None)
+@pytest.mark.parametrize("count", [700, pytest.param(4000, marks=pytest.mark.slow)])
+def test_random_calls_end_as_documented(count: int) -> None:
+    tally = calls.perform(Batch(calls.perform, 20261125, 0, count), lambda text: None)
     assert tally.failures == []
-    assert tally.ends.total() >= 2000
+    assert tally.ends.total() >= count
     kinds = {"a result", "ValueError", "TypeError", "SingularConvError"}
     assert kinds <= set(tally.ends)
-    assert tally.ends["a result"] >= 500
+    assert tally.ends["a result"] >= count / 4
 
 
 def test_the_corpus_is_what_the_command_writes() -> None:
