@@ -20,6 +20,7 @@ constexpr int PIXELS = 4;                                  // of a thread at a t
 constexpr int LEVELS_DONE = 1 << 29, ALL_DONE = 1 << 30;   // what a unit's progress says at last
 constexpr int UNROLLED = KEPT || C <= 24 ? C : 4;          // channels in a row
 constexpr int TAPS_UNROLLED = KEPT ? PLANE : 1;
+constexpr int APART = KEPT ? 1 : C;                        // weights of taps within a plane
 
 struct Grid {           // all int, in the order of `invconv.kernels.cuda.arguments.GRID`
   int extent[4];        // of an image

@@ -46,21 +46,23 @@ DEVICE Unit unit_of(const Grid& g, int number) {
   return u;
 }
 
-// Add the products of one tap's matrix with the records at X[at[r] - back], for R pixels.
-template <int R, class Weight>
-DEVICE void add(const REAL* X, const int (&at)[R], int back, Weight weight, REAL (&sum)[R][SUMS]) {
+// Add the products of one tap with the records at X[at[r] - back], for R pixels; the weights of
+// input channels are STRIDE numbers apart.
+template <int STRIDE, int R>
+DEVICE void add(const REAL* X, const int (&at)[R], int back, const REAL* weights,
+                REAL (&sum)[R][SUMS]) {
 #pragma unroll UNROLLED
   for (int k = 0; k < C; k += VECTOR) {
+    const REAL* w = weights + k * STRIDE;
     Vector read[R];
 #pragma unroll
     for (int r = 0; r < R; r++) read[r] = *(const Vector*)(X + at[r] - back + k);
 #pragma unroll
     for (int v = 0; v < VECTOR; v++) {
       if (k + v >= C) break;
-      const REAL w = weight(k + v);
 #pragma unroll
       for (int r = 0; r < R; r++)
-        sum[r][(k + v) % SUMS] = fma(w, read[r].at[v], sum[r][(k + v) % SUMS]);
+        sum[r][(k + v) % SUMS] = fma(w[v * STRIDE], read[r].at[v], sum[r][(k + v) % SUMS]);
     }
   }
 }
@@ -103,8 +105,9 @@ DEVICE void substitute(const Block& b, const int (&at)[R], const bool (&there)[R
 }
 
 // x of `count` pixels of level d, from row `low` on, R at a time for each thread.
-template <int R, class Weight>
-DEVICE void level(const Block& b, int d, int low, int count, bool substitutes, Weight weight) {
+template <int R>
+DEVICE void level(const Block& b, int d, int low, int count, bool substitutes,
+                  const REAL* weights) {
   const int slot = threadIdx.x / C, o = threadIdx.x % C;
   for (int base = 0; base < count; base += b.slots * R) {
     REAL sum[R][SUMS], total[R];
@@ -123,7 +126,7 @@ DEVICE void level(const Block& b, int d, int low, int count, bool substitutes, W
     for (int t = 0; t < PLANE; t++) {
       const Offset tap = reach(CROSS + t);
       const int back = (tap.axis[2] * b.g.pitch + tap.axis[3]) * RECORD;
-      add<R>(b.X, at, back, [&](int k) { return weight(t * C + k); }, sum);
+      add<APART>(b.X, at, back, weights + t * C * APART, sum);
     }
 #pragma unroll
     for (int r = 0; r < R; r++) {
@@ -158,7 +161,7 @@ DEVICE void begin_sums(const Block& b) {
       j[r] = (there[r] ? n : base) % b.u.columns;
       at[r] = b.record(i[r], j[r]);
     }
-    add<PIXELS>(b.X, at, 0, [&](int k) { return b.weights[k * C + o]; }, sum);
+    add<C>(b.X, at, 0, b.weights + o, sum);
     for (int t = 0; t < CROSS; t++) {
       const Offset tap = reach(t);
       if (plane_read(b.g, b.u, tap) < 0) continue;
@@ -203,7 +206,7 @@ KERNEL solve(const REAL* __restrict__ y, REAL* x, const REAL* __restrict__ weigh
   int* ticket = (int*)memory;
   REAL* X = (REAL*)(memory + 16);
   const int numbers = (GAP + (g.rows + DEPTH) * g.pitch) * RECORD;
-  const int slot = threadIdx.x / C, o = threadIdx.x % C, slots = blockDim.x / C;
+  const int slots = blockDim.x / C;
   const bool waits = g.bands > 1 || g.extent[0] * g.extent[1] > 1;
   const REAL* within = weights + (1 + CROSS) * SQUARE;
 #if SHARED_WEIGHTS
@@ -231,13 +234,12 @@ KERNEL solve(const REAL* __restrict__ y, REAL* x, const REAL* __restrict__ weigh
   begin_sums(b);
 
   const bool substitutes = weights[FLAG] != 0;
-#if KEPT  // in registers
-  REAL own_weights[PLANE * C + 1];
+  within += threadIdx.x % C;
+#if KEPT
+  REAL in_registers[PLANE * C];
 #pragma unroll
-  for (int n = 0; n < PLANE * C; n++) own_weights[n] = within[n * C + o];
-  const auto weight = [&](int n) { return own_weights[n]; };
-#else
-  const auto weight = [&](int n) { return within[n * C + o]; };
+  for (int n = 0; n < PLANE * C; n++) in_registers[n] = within[n * C];
+  within = in_registers;
 #endif
   int* own = counters + 1 + number;
   for (int start = follows && u.levels > 0 ? -g.chunk : 0; start < u.levels; start += g.chunk) {
@@ -250,11 +252,11 @@ KERNEL solve(const REAL* __restrict__ y, REAL* x, const REAL* __restrict__ weigh
       const int low = SLOPE > 0 ? max(0, (d - u.columns + SLOPE) / STEEP) : 0;
       const int count = (SLOPE > 0 ? min(u.rows - 1, d / STEEP) : u.rows - 1) - low + 1;
       if (count > 2 * slots)
-        level<PIXELS>(b, d, low, count, substitutes, weight);
+        level<PIXELS>(b, d, low, count, substitutes, within);
       else if (count > slots)
-        level<2>(b, d, low, count, substitutes, weight);
+        level<2>(b, d, low, count, substitutes, within);
       else
-        level<1>(b, d, low, count, substitutes, weight);
+        level<1>(b, d, low, count, substitutes, within);
     }
   }
   __syncthreads();  // all levels are solved

@@ -47,7 +47,7 @@ DEVICE REAL largest(const REAL* norms) {
 }
 
 // Decide whether D^-1 is accurate, and put W_0 = 1, W_t = -K_t where it is not; a number a thread.
-KERNEL decide(const REAL* __restrict__ matrices, REAL* weights, const Grid g) {
+KERNEL decide(const REAL* __restrict__ matrices, REAL* weights, const Grid) {
   const int n = blockIdx.x * blockDim.x + threadIdx.x;
   const bool accurate = largest(weights + NORMS + C) * largest(weights + NORMS) <= REAL(LIMIT);
   if (n < DIAGONAL && !accurate) weights[n] = plain(matrices, n / SQUARE, n / C % C, n % C);

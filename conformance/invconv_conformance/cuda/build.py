@@ -1,0 +1,139 @@
+"""The kernel's source, compiled for this processor, and run on jobs.
+
+Called by `values`, `races`, `faults`.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import os
+import shutil
+import subprocess
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from invconv.kernels.cuda.source import source
+from invconv_conformance.cuda.jobs import Job, Result
+
+HERE = Path(__file__).parent / "on_cpu"
+SECONDS = 300  # after which a run has failed
+
+Mode = Literal["values", "races", "edges"]
+_FLAGS: dict[Mode, list[str]] = {
+    "values": ["-O1"],
+    "races": ["-O1", "-g", "-fsanitize=thread"],
+    "edges": ["-O1", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"],
+}
+_KERNEL = ["-march=native", "-ffp-contract=off"]
+_STRICT = ["-Wall", "-Wextra", "-Werror"]
+_WHAT = {
+    3: "waits for ever",
+    4: "a barrier that not all threads reach",
+    66: "a race",
+    67: "an error in memory",
+}
+_SANITIZERS = {
+    "TSAN_OPTIONS": "halt_on_error=1 exitcode=66 report_thread_leaks=0",
+    "ASAN_OPTIONS": "exitcode=67 detect_leaks=0",
+    "UBSAN_OPTIONS": "print_stacktrace=1",
+}
+
+
+class BuildError(RuntimeError):
+    """The source does not compile."""
+
+
+class RunError(RuntimeError):
+    """A run ended with an error: what sanitizers or `on_cpu` found."""
+
+
+@dataclass(frozen=True)
+class Builder:
+    """Compiles for a mode, into a folder.
+
+    Attributes
+    ----------
+    folder : Path
+        Of files that are kept while this process runs.
+    mode : {"values", "races", "edges"}
+        Fibers, or threads under ThreadSanitizer, or under the sanitizers of memory and of undefined
+        behaviour.
+    """
+
+    folder: Path
+    mode: Mode
+    _lock: threading.Lock = field(default_factory=threading.Lock, compare=False, repr=False)
+
+    def solve(
+        self, jobs: Sequence[Job], texts: dict[str, str] | None = None, seconds: float = SECONDS
+    ) -> list[Result]:
+        """Return the result of each job; all have the constants of the first.
+
+        Other ``texts`` than the sources may be compiled. A run that takes longer has failed.
+        """
+        warnings = _STRICT if texts is None else []
+        program = self._program(source(jobs[0].plan.constants, texts), warnings)
+        given, found = (program.with_suffix(suffix) for suffix in (".in", ".out"))
+        given.write_bytes(b"".join(job.packed() for job in jobs))
+        command = [*_same_addresses(), str(program), str(given), str(found)]
+        environment = os.environ | _SANITIZERS
+        try:
+            run = subprocess.run(command, capture_output=True, env=environment, timeout=seconds)
+        except subprocess.TimeoutExpired:
+            raise RunError("does not end") from None
+        if run.returncode:
+            text = run.stderr.decode(errors="replace")
+            raise RunError(f"{_WHAT.get(run.returncode, f'exit code {run.returncode}')}\n{text}")
+        written, results = found.read_bytes(), []
+        for job in jobs:
+            result, written = job.unpack(written)
+            results.append(result)
+        return results
+
+    def _program(self, text: str, warnings: list[str]) -> Path:
+        name = hashlib.sha256(text.encode()).hexdigest()[:20]
+        program = self.folder / f"{self.mode}-{name}"
+        if not program.exists():
+            kernel = program.with_suffix(".cpp")
+            kernel.write_text(text, "utf-8")
+            with self._lock:
+                harness = self._harness()
+            target = program.with_suffix(".part")
+            self._compile(
+                [*_KERNEL, *warnings, str(kernel), *map(str, harness), "-pthread"], target
+            )
+            target.rename(program)
+        return program
+
+    def _harness(self) -> list[Path]:
+        blocks = "fibers" if self.mode == "values" else "threads"
+        objects = []
+        for name in ("main", blocks):
+            target = self.folder / f"{self.mode}-{name}.o"
+            if not target.exists():
+                self._compile(["-c", str(HERE / f"{name}.cpp")], target)
+            objects.append(target)
+        return objects
+
+    def _compile(self, arguments: list[str], target: Path) -> None:
+        flags = ["-std=c++17", "-Wno-unknown-pragmas", *_FLAGS[self.mode], "-I", str(HERE)]
+        command = ["g++", *flags, *arguments, "-o", str(target)]
+        run = subprocess.run(command, capture_output=True, text=True)
+        if run.returncode:
+            raise BuildError(run.stderr)
+
+
+@functools.cache
+def _same_addresses() -> list[str]:
+    """Return the command before a command that gives it the same addresses in each run.
+
+    ThreadSanitizer fails where addresses are too random.
+    """
+    command = ["setarch", "-R"]
+    if shutil.which("setarch") is None:
+        return []
+    return [] if subprocess.run([*command, "true"], capture_output=True).returncode else command

@@ -1,0 +1,156 @@
+"""Jobs: random ones, those of the case list, and small ones in which every thread can be followed.
+
+Called by `command`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+import invconv as ic
+from invconv.arrays.namespaces import Shape
+from invconv.kernels.cuda.plan import Device
+from invconv_conformance.cases.case import Case
+from invconv_conformance.cases.table import CASES
+from invconv_conformance.cuda.jobs import LARGE, Floats, Job, in_precision, plan_for
+
+_SMALL = Device(75, 48 * 1024, 40)
+_TINY = Device(75, 20 * 1024, 40)  # what a device with little left would have
+_CHANNELS = (1, 2, 3, 4, 5, 6, 7, 8, 9, 12, 13, 17, 24, 25, 33, 48)
+_IMAGES = 3  # of a case at most: more of them are more blocks that do the same
+
+
+def skewed(conv: ic.AutoregressiveConv, size: float) -> ic.AutoregressiveConv:
+    """Return the operator with large numbers beside D's diagonal: D^-1 is not folded in then."""
+    kernel, here = np.array(conv.kernel), conv._family.centre
+    at: Any = (slice(None), slice(None), *here)
+    strict = np.ones((conv.channels, conv.channels))
+    strict = np.tril(strict, -1) if conv.channel_order == "lower" else np.triu(strict, 1)
+    kernel[at] += size * strict
+    found: ic.AutoregressiveConv = conv.replace(kernel=kernel)
+    return found
+
+
+def drawn(
+    rng: np.random.Generator, channels: int, ndim: int, **settings: Any
+) -> ic.AutoregressiveConv:
+    """Return an operator of a mild condition, whose D may be badly conditioned."""
+    mask = str(rng.choice(["corner", "raster"]))
+    direction = tuple(int(s) for s in rng.choice([-1, 1], ndim))
+    most = {1: 7, 2: 7 if channels < 8 else 3, 3: 3, 4: 2}[ndim]
+    given: dict[str, Any] = {
+        "kernel_size": tuple(int(k) for k in rng.integers(1, most + 1, ndim)),
+        "mask": mask,
+        "direction": direction[0] if mask == "raster" else direction,
+        "channel_order": str(rng.choice(["lower", "upper"])),
+        "dilation": tuple(int(d) for d in rng.choice([1, 1, 2, 3], ndim)),
+    }
+    conv = ic.AutoregressiveConv.init(channels, ndim=ndim, rng=rng, **(given | settings))
+    terms = channels * len(conv._family.reach)
+    moved = 0.3 / np.sqrt(terms) * rng.standard_normal(conv.kernel.shape)
+    conv = conv.replace(kernel=conv.kernel + moved)
+    return skewed(conv, 6 / channels) if rng.integers(3) == 0 else conv
+
+
+def random_jobs(count: int, seed: int) -> Iterator[Job]:
+    """Yield solves of all kinds, in bands of any height, on devices of little or much memory."""
+    for n in range(count):
+        rng = np.random.default_rng([seed, n])
+        ndim = int(rng.choice([1, 2, 2, 2, 3, 4]))
+        channels = int(rng.choice(_CHANNELS if ndim < 3 else _CHANNELS[:6]))
+        most = {1: 40, 2: 14, 3: 6, 4: 4}[ndim]
+        shape = tuple(int(s) for s in rng.integers(1, most, ndim))
+        conv = in_precision(drawn(rng, channels, ndim), str(rng.choice(["float32", "float64"])))
+        y = rng.standard_normal((int(rng.integers(1, 4)), channels, *shape))
+        device = (_TINY, _SMALL, LARGE)[int(rng.integers(3))]
+        yield from _jobs(f"random {n}", conv, y, device, rng)
+
+
+def many_channels() -> Iterator[Job]:
+    """Yield solves with up to 512 channels."""
+    for n, (channels, dtype) in enumerate(
+        ((96, "float32"), (200, "float64"), (512, "float32"), (512, "float64"))
+    ):
+        rng = np.random.default_rng(n)
+        conv = ic.AutoregressiveConv.init(channels, 2, rng=rng, channel_order="upper")
+        y = rng.standard_normal((1, channels, 2, 3))
+        yield from _jobs(f"{channels} channels", in_precision(conv, dtype), y, LARGE, rng)
+
+
+def listed_jobs(cases: tuple[Case, ...] = CASES) -> Iterator[Job]:
+    """Yield the solves of every autoregressive operator in the case list, in both precisions."""
+    for case in cases:
+        rng, operator = case.rng(), case.conv()
+        for part, conv in enumerate(factors(operator)):
+            shape = case.spatial_shape
+            images = min(_IMAGES, int(np.prod(case.batch_shape)))
+            y = rng.standard_normal((images, conv.channels, *shape))
+            for dtype in ("float32", "float64"):
+                name = f"{case.name} {part} {dtype}"
+                yield from _jobs(name, in_precision(conv, dtype), y, LARGE, rng)
+
+
+def factors(operator: Any) -> Iterator[ic.AutoregressiveConv]:
+    """Yield the autoregressive parts of an operator."""
+    if isinstance(operator, ic.AutoregressiveConv):
+        yield operator
+    elif isinstance(operator, ic.EmergingConv):
+        yield from (operator.first, operator.second)
+    elif isinstance(operator, ic.Inverse):
+        yield from factors(operator.conv)
+    elif isinstance(operator, ic.Chain):
+        for step in operator.steps:
+            yield from factors(step)
+
+
+def _jobs(
+    name: str, conv: ic.AutoregressiveConv, y: Floats, device: Device, rng: np.random.Generator
+) -> Iterator[Job]:
+    y = y.astype(conv.kernel.dtype)
+    plan = plan_for(conv, y.shape[2:], y.itemsize, device)
+    if plan is None or 0 in y.shape:
+        return
+    least = min(max(1, plan.layout.depth), plan.plane[0])
+    rows = int(rng.integers(least, min(plan.most_rows, least + 6) + 1))
+    chunk, resident = int(rng.choice([1, 2, 8])), int(rng.choice([1, 3]))
+    yield Job(name, conv, y, plan, plan.in_bands(len(y), rows, chunk=chunk), resident)
+
+
+def in_volumes() -> list[Job]:
+    """Return the group of `small_jobs` on grids of more than one plane, which uses all waits."""
+    return next(group for group in small_jobs() if group[0].y.ndim > 4)
+
+
+def small_jobs() -> Iterator[list[Job]]:
+    """Yield groups of solves by few threads, which use every barrier, wait and flag.
+
+    The jobs of a group have the same constants, and one of each pair has a D that is not folded in.
+    """
+    settings: tuple[tuple[int, Any, Shape, dict[str, Any], Device], ...] = (
+        (3, (2, 2), (6, 5), {"direction": (1, -1)}, LARGE),
+        (2, (2, 2, 2), (2, 4, 3), {"channel_order": "upper"}, LARGE),
+        (7, (2, 3), (4, 6), {"mask": "raster", "dilation": (1, 2)}, LARGE),
+        (9, (2, 2), (4, 4), {"kernel_size": (2, 2)}, LARGE),
+    )
+    for channels, kernel_size, shape, options, device in settings:
+        rng = np.random.default_rng(channels)
+        given = {
+            "kernel_size": kernel_size,
+            "mask": "corner",
+            "direction": 1,
+            "dilation": 1,
+        } | options
+        conv = in_precision(drawn(rng, channels, len(shape), **given), "float32")
+        y = rng.standard_normal((2 if len(shape) < 3 else 1, channels, *shape)).astype("float32")
+        group: list[Job] = []
+        for one in (conv, skewed(conv, 6 / channels)):
+            plan = plan_for(one, shape, 4, device)
+            assert plan is not None
+            for chunk, resident in ((1, 8), (8, 8), (2, 3), (1, 1)):
+                rows = max(2, plan.layout.depth)
+                launch = plan.in_bands(len(y), rows, 2 * channels + 1, chunk)
+                group.append(Job(f"small {len(group)}", one, y, plan, launch, resident))
+        yield group

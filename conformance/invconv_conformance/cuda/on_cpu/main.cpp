@@ -1,0 +1,55 @@
+// Run the kernels on jobs from a file, and write weights and results to another one.
+//
+// A job: integers of 64 bits (`Job`), the structs of "fold" and "solve", the matrices, y.
+// Every array has an allocation of its own, no byte larger than planned, filled with NaN.
+#include <cstdint>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <unistd.h>
+
+#include "run.h"
+
+struct Grid { int numbers[18]; };
+extern "C" void fold(const void* matrices, void* weights, Grid grid);
+extern "C" void decide(const void* matrices, void* weights, Grid grid);
+extern "C" void solve(const void* y, void* x, const void* weights, int* counters, Grid grid);
+
+struct Job {
+  int64_t resident, matrices, weights, images;  // bytes
+  int64_t fold[2], decide[2], solve[2];         // blocks, threads
+  int64_t shared, counters;                     // bytes, how many
+};
+
+static void* filled(size_t bytes) {
+  void* memory = malloc(bytes);
+  memset(memory, 0xff, bytes);
+  return memory;
+}
+
+[[noreturn]] void fail(Failure failure) { _exit(failure); }
+
+int main(int, char** arguments) {
+  FILE* in = fopen(arguments[1], "rb");
+  FILE* out = fopen(arguments[2], "wb");
+  if (!in || !out) return 1;
+  Job job;
+  Grid grids[2];
+  while (fread(&job, sizeof job, 1, in) == 1) {
+    void *matrices = filled(job.matrices), *weights = filled(job.weights);
+    void *y = filled(job.images), *x = filled(job.images);
+    if (fread(grids, sizeof grids, 1, in) != 1) return 1;
+    if (fread(matrices, 1, job.matrices, in) != (size_t)job.matrices) return 1;
+    if (fread(y, 1, job.images, in) != (size_t)job.images) return 1;
+    int* counters = (int*)calloc(job.counters, sizeof(int));
+    launch(job.fold[0], job.fold[1], 0, 1, [&] { fold(matrices, weights, grids[0]); });
+    launch(job.decide[0], job.decide[1], 0, 1, [&] { decide(matrices, weights, grids[0]); });
+    const int64_t rounds = launch(job.solve[0], job.solve[1], job.shared, job.resident,
+           [&] { solve(y, x, weights, counters, grids[1]); });
+    fwrite(&rounds, sizeof rounds, 1, out);
+    fwrite(weights, 1, job.weights, out);
+    fwrite(x, 1, job.images, out);
+    free(matrices), free(weights), free(y), free(x), free(counters);
+  }
+  return fclose(out);
+}

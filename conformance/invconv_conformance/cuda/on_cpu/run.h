@@ -1,0 +1,14 @@
+// How blocks of threads run on a CPU: `threads.cpp` or `fibers.cpp`.
+#pragma once
+#include <cstddef>
+#include <functional>
+
+using Kernel = std::function<void()>;
+
+// Run a grid of blocks, the last one first, at most `resident` at a time. Shared memory holds no
+// number at first. What goes wrong ends the process: see `Failure`. Fibers tell how many rounds it
+// took in which each of them ran once; threads tell 0.
+long launch(int blocks, int threads, size_t shared, int resident, const Kernel& kernel);
+
+enum Failure { FOREVER = 3, DIVERGED = 4 };  // exit codes
+[[noreturn]] void fail(Failure failure);

@@ -1,0 +1,134 @@
+"""What the kernel computes on a CPU, against the definition and against the CPU's own kernel.
+
+The error is the backward error |K x - y| / (|K| |x| + |y|), each in the largest norm, in eps. K is
+the oracle's dense matrix, or where that is large `truth.substitution`, in extended precision.
+
+Called by `command`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Executor
+from dataclasses import dataclass
+
+import numpy as np
+
+import invconv as ic
+from invconv.kernels.cpu.compiled import address_of, available, compiled_solve
+from invconv_conformance.cuda.build import Builder, RunError
+from invconv_conformance.cuda.jobs import Floats, Job, in_precision
+from invconv_conformance.truth.extended import EXTENDED
+from invconv_conformance.truth.oracle import affine
+from invconv_conformance.truth.substitution import convolve
+
+_DENSE = 20_000  # entries of a matrix that the oracle is asked for
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What was found of a job.
+
+    Attributes
+    ----------
+    job : Job
+    error : float
+        In eps; for a singular D infinite where the solution seems to be a finite one, else 0.
+    same_bits : bool, or None
+        Whether weights and solution are those of the CPU's kernel; None where that does not run.
+    substitutes : bool
+        Whether D^-1 was not folded in.
+    failure : str
+        What ended the run, or nothing.
+    """
+
+    job: Job
+    error: float = math.nan
+    same_bits: bool | None = None
+    substitutes: bool = False
+    failure: str = ""
+
+    @property
+    def bound(self) -> float:
+        """What the error may be, in eps: the sums have C terms for each tap."""
+        return 10 + self.job.conv.channels * (1 + len(self.job.plan.layout.offsets))
+
+    @property
+    def right(self) -> bool:
+        """Whether all is as it should be."""
+        return not self.failure and self.error <= self.bound and self.same_bits is not False
+
+
+def grouped(jobs: Iterable[Job]) -> list[list[Job]]:
+    """Return jobs of the same constants together."""
+    groups = defaultdict(list)
+    for job in jobs:
+        groups[job.plan.constants].append(job)
+    return list(groups.values())
+
+
+def verdicts(builder: Builder, jobs: Iterable[Job], workers: Executor) -> Iterator[Verdict]:
+    """Run jobs and yield what is found of each."""
+    for found in workers.map(lambda group: judge(builder, group), grouped(jobs)):
+        yield from found
+
+
+def judge(builder: Builder, group: Sequence[Job]) -> list[Verdict]:
+    """Run jobs of the same constants."""
+    try:
+        results = builder.solve(group)
+    except RunError as error:
+        return [Verdict(job, failure=str(error)) for job in group]
+    return [
+        _verdict(job, result.weights, result.x) for job, result in zip(group, results, strict=True)
+    ]
+
+
+def _verdict(job: Job, weights: Floats, x: Floats) -> Verdict:
+    flag = bool(weights[-1 - 2 * job.conv.channels] != 0)
+    if not np.all(np.diagonal(job.matrices[0])):
+        return Verdict(job, math.inf if np.all(np.isfinite(x)) else 0.0, None, flag)
+    return Verdict(job, backward_error(job.conv, x, job.y), _same_bits(job, weights, x), flag)
+
+
+def backward_error(conv: ic.AutoregressiveConv, x: Floats, y: Floats) -> float:
+    """Return the largest of the images' backward errors, in eps."""
+    wide, sizes = in_precision(conv, "float64"), in_precision(conv, "float64")
+    sizes = sizes.replace(kernel=np.abs(sizes.kernel))
+    worst, eps = [0.0], np.finfo(x.dtype).eps
+    dense = math.prod(x.shape[1:]) ** 2 <= _DENSE
+    pair = [affine(c, x.shape[2:], EXTENDED)[0] for c in (wide, sizes)] if dense else []
+    for x_one, y_one in zip(x.astype(EXTENDED), y.astype(EXTENDED), strict=True):
+        if dense:
+            given, scale = pair[0] @ x_one.ravel(), pair[1] @ np.abs(x_one).ravel()
+        else:
+            given, scale = convolve(wide, x_one).ravel(), convolve(sizes, np.abs(x_one)).ravel()
+        off, size = np.abs(given - y_one.ravel()).max(), (scale + np.abs(y_one).ravel()).max()
+        worst.append(float(off / size / eps))
+    return float(np.max(worst))
+
+
+def _same_bits(job: Job, weights: Floats, x: Floats) -> bool | None:
+    if not comparable(x.itemsize):
+        return None
+    c, y = job.conv._causal(), np.ascontiguousarray(job.y)
+    state = compiled_solve(job.matrices, y.shape[2:], c.reach, c.direction, c.dilation, c.lower)
+    expected = np.full_like(y, np.nan)
+    state.solve(address_of(y), address_of(expected), len(y), 1, y, expected)
+    square = job.conv.channels**2
+    ends = weights[-1 - 2 * job.conv.channels - square :][: square + 1]  # D, and the flag
+    same = [np.array_equal(x, expected, equal_nan=True)]
+    same.append(np.array_equal(ends, state.weights[-1 - square :], equal_nan=True))
+    if state.geometry.single:  # else the CPU's weights lie in blocks
+        size = len(state.weights) - 1 - square
+        same.append(np.array_equal(weights[:size], state.weights[:size], equal_nan=True))
+    return all(same)
+
+
+def comparable(itemsize: int) -> bool:
+    """Tell whether the CPU's kernel runs here, and with fused multiply-adds."""
+    from invconv.kernels.cpu.compiler.target import host
+
+    return available(itemsize) and host().fma
