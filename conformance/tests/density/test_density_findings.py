@@ -92,7 +92,7 @@ def test_learning_rates_are_compared_at_each_ones_best() -> None:
 
 
 def test_the_readme_shows_the_committed_comparison() -> None:
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    text = (ROOT / "benchmarks" / "README.md").read_text(encoding="utf-8")
     assert readme.updated(text) == text
     assert (ROOT / "benchmarks" / "results" / readme.committed().invconv).is_dir()
     for picture in re.findall(r"\((benchmarks/results/[^)]*density[^)]*)\)", text):

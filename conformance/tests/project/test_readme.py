@@ -15,36 +15,75 @@ from invconv._cli import main
 jax.config.update("jax_enable_x64", True)
 
 ROOT = Path(__file__).parents[3]
-README = (ROOT / "README.md").read_text(encoding="utf-8")
-EXAMPLES = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+FILES = (
+    "README.md",
+    *(f"{f}/README.md" for f in ("invconv", "backends", "conformance", "benchmarks")),
+)
+TEXTS = {name: (ROOT / name).read_text(encoding="utf-8") for name in FILES}
+README = TEXTS["README.md"]
 
 
-@pytest.mark.parametrize("number", range(len(EXAMPLES)))
+def examples(name: str) -> list[str]:
+    return re.findall(r"```python\n(.*?)```", TEXTS[name], re.DOTALL)
+
+
+def run(code: str, scope: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> None:
+    exec(compile(code, "an example", "exec"), scope)
+    if "for step in range" in code:  # it trains, so its loss falls
+        losses = [float(line.split()[1]) for line in capsys.readouterr().out.splitlines()]
+        assert len(losses) >= 10
+        assert losses[-1] < losses[0] - 0.1
+
+
+def test_the_examples_of_the_first_page_run_one_after_another(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    scope: dict[str, Any] = {}
+    for code in examples("README.md"):
+        run(code, scope, capsys)
+
+
+@pytest.mark.parametrize(
+    ("name", "number"), [(name, i) for name in FILES[1:] for i in range(len(examples(name)))]
+)
 def test_example_runs(
+    name: str,
     number: int,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    scope: dict[str, Any] = {}
-    exec(compile(EXAMPLES[number], f"README.md example {number + 1}", "exec"), scope)
-    if "for step in range" in EXAMPLES[number]:  # it trains, so its loss falls
-        losses = [float(line.split()[1]) for line in capsys.readouterr().out.splitlines()]
-        assert len(losses) >= 10
-        assert losses[-1] < losses[0] - 0.1
+    run(examples(name)[number], {}, capsys)
 
 
 def test_there_are_examples() -> None:
-    assert len(EXAMPLES) >= 2
-    first_screen = "\n".join(README.splitlines()[:60])
-    assert "pip install" in first_screen
+    assert len(examples("README.md")) >= 4
+    assert len(README.splitlines()) <= 170
+    first_screen = "\n".join(README.splitlines()[:65])
+    assert first_screen.count("pip install -e") == 2  # the demo, the tests
     for word in ("numpy", "torch", "jax"):
         assert word in first_screen
 
 
+@pytest.mark.parametrize("name", FILES)
+def test_links_within_the_repository_resolve(name: str) -> None:
+    links = re.findall(r"\]\(([^)\s]+)\)", TEXTS[name])
+    inside = [link for link in links if not link.startswith(("http:", "https:"))]
+    assert inside or name == "conformance/README.md"
+    for link in inside:
+        path, _, anchor = link.partition("#")
+        target = ((ROOT / name).parent / path).resolve()
+        assert target.exists(), link
+        if anchor:
+            headings = re.findall(r"^#+ (.*)$", target.read_text(encoding="utf-8"), re.MULTILINE)
+            slugs = [re.sub(r"[^\w\- ]", "", h.lower()).replace(" ", "-") for h in headings]
+            assert anchor in slugs, link
+
+
 def test_the_diagnoses_are_what_the_command_prints(capsys: pytest.CaptureFixture[str]) -> None:
-    section = README[README.index("## When can an inverse be trusted?") :]
+    text = TEXTS["invconv/README.md"]
+    section = text[text.index("## When can an inverse be trusted?") :]
     report, table = re.findall(r"```text\n(.*?)\n```", section, re.DOTALL)[:2]
     assert main(["diagnose", "--example", "authors", "--grid", "32", "32"]) == 0
     assert capsys.readouterr().out.strip() == report
@@ -60,11 +99,12 @@ def test_ci_runs_the_readmes_test_command() -> None:
 
 def test_every_public_name_is_mentioned() -> None:
     for name in ic.__all__:
-        assert re.search(rf"\b{name}\b", README), name
+        assert any(re.search(rf"\b{name}\b", text) for text in TEXTS.values()), name
 
 
 def test_source_that_the_paper_table_names_exists() -> None:
-    table = README[README.index("## The paper, in the code") :]
+    text = TEXTS["invconv/README.md"]
+    table = text[text.index("## The paper, in the code") :]
     named = re.findall(r"`(invconv/[\w/]+\.py)`", table)
     assert len(named) >= 8
     for path in named:

@@ -36,7 +36,7 @@ def committed() -> Result:
 
 def block(found: Result) -> str:
     """Return the marked block: the tables, what was found, and the picture."""
-    picture = f"benchmarks/results/{invconv.__version__}/{_name(found)}.jpg"
+    picture = f"results/{invconv.__version__}/{_name(found)}.jpg"
     caption = (
         "Learning curves of all models; differences from the plain 1x1, seed by seed; test tiles, "
         "their reconstructions and the error; samples: dark noise with "
@@ -74,7 +74,7 @@ def main(arguments: Sequence[str]) -> int:
     """Commit a comparison, if one is named, and renew the README's block."""
     for run in arguments:
         commit(Path(run))
-    path = ROOT / "README.md"
+    path = ROOT / "benchmarks" / "README.md"
     write_text(path, updated(path.read_text(encoding="utf-8")))
     return 0
 
