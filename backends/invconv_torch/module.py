@@ -15,7 +15,7 @@ from invconv.operators.base.prepared import PreparedInverse
 from invconv_torch.native.whole import invert
 from invconv_torch.precision import autocasting
 from invconv_torch.remembered import RememberedInverses, may_be_kept
-from invconv_torch.traced import traced
+from invconv_torch.traced import traced, with_fixed_grid
 
 Tensor: TypeAlias = torch.Tensor
 
@@ -127,6 +127,8 @@ class InvertibleModule(nn.Module):  # type: ignore[misc]
         log_det : tensor, shape (B,)
         """
         kind = device_kind("x", x)
+        if torch._C._is_tracing():
+            x = with_fixed_grid(x)
         if not autocasting(kind):
             return self.operator().forward_and_log_det(x)
         with torch.autocast(kind, enabled=False):
@@ -147,6 +149,8 @@ class InvertibleModule(nn.Module):  # type: ignore[misc]
         log_det : tensor, shape (B,)
         """
         kind = device_kind("z", z)
+        if torch._C._is_tracing():
+            z = with_fixed_grid(z)
         if not autocasting(kind):
             return self._inverse(z)
         with torch.autocast(kind, enabled=False):

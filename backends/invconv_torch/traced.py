@@ -21,6 +21,16 @@ def traced() -> bool:
     return torch._C._functorch.peek_interpreter_stack() is not None
 
 
+def with_fixed_grid(x: torch.Tensor) -> torch.Tensor:
+    """Return an image from inside a `torch.jit.trace`, which then raises on another grid.
+
+    A trace keeps what was computed from the grid, such as the log-determinant, as constants.
+    """
+    for axis in range(2, x.ndim):
+        x = x.unflatten(axis, (int(x.shape[axis]),))
+    return x
+
+
 def in_forward_mode() -> bool:
     """Tell whether anything carries tangents."""
     return not torch.compiler.is_compiling() and (

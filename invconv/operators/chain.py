@@ -8,9 +8,9 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any, Self, overload
 
 from invconv.arrays.derived import derived
 from invconv.arrays.namespaces import Array, Shape
@@ -237,6 +237,24 @@ class Chain(Composite):
 
     def _with(self, own: Mapping[str, Any], parts: Sequence[Any] = ()) -> Self:
         return self._unchecked({"steps": tuple(parts) or self.steps})  # it has no other field
+
+    def __len__(self) -> int:
+        """Return the number of steps."""
+        return len(self.steps)
+
+    def __iter__(self) -> Iterator[InvertibleConv]:
+        """Iterate over the steps, that which runs first first."""
+        return iter(self.steps)
+
+    @overload
+    def __getitem__(self, index: int) -> InvertibleConv: ...
+    @overload
+    def __getitem__(self, index: slice) -> Chain: ...
+    def __getitem__(self, index: int | slice) -> InvertibleConv:
+        """Return a step, or the chain of some of them."""
+        if isinstance(index, slice):
+            return Chain(tuple(self.steps)[index])
+        return self.steps[index]
 
     def transpose(self) -> Chain:
         """Return the transposed steps in the opposite order, without biases."""

@@ -255,3 +255,16 @@ def test_prepare_keeps_its_values_when_torch_edits_in_place() -> None:
             array.add_(0.5)
         assert torch.equal(prepared.inverse(y), before)
         assert not torch.equal(conv.inverse(y), before)
+
+
+def test_a_chain_is_a_sequence_of_its_steps() -> None:
+    rng = np.random.default_rng(0)
+    steps = [ic.ActNorm.init(3), ic.QRConv1x1.init(3, rng=rng), ic.PeriodicConv.init(3, rng=rng)]
+    chain = ic.Chain(steps)
+    assert len(chain) == 3
+    assert list(chain) == steps
+    assert chain[-1] is steps[2]
+    assert isinstance(chain[1:], ic.Chain)
+    assert list(chain[1:]) == steps[1:]
+    with pytest.raises(IndexError):
+        chain[3]

@@ -212,6 +212,8 @@ def test_a_jit_trace_computes(name: str, direction: str, mode: bool, torch_layer
         other = torch.randn_like(x)
         for got, expected in zip(traced(other), getattr(layer, direction)(other), strict=True):
             torch.testing.assert_close(got, expected)
+        with pytest.raises(RuntimeError, match="unflatten"):  # its log-determinant is a constant
+            traced(torch.cat([x, x], dim=2))
 
 
 @directions
