@@ -20,7 +20,6 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from importlib.metadata import entry_points
 from types import ModuleType
 from typing import Any, Generic, ParamSpec, TypeVar
 
@@ -74,6 +73,8 @@ def _count(step: int) -> None:
 def backend(library: str) -> ModuleType | None:
     """Return the module of native primitives registered for a library, imported on first use."""
     if library not in _backends:
+        from importlib.metadata import entry_points  # here: it takes long to import
+
         entries = iter(entry_points(group="invconv.backends", name=library))
         entry = next(entries, None)
         _backends[library] = None if entry is None else entry.load()

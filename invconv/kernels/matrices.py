@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import scipy.linalg
 
 from invconv.arrays.namespaces import Array, from_host, library_name, namespace, readable, to_numpy
 from invconv.arrays.registry import Primitive
@@ -93,10 +92,18 @@ def solver_of_steps(steps: TriangularSteps) -> Product | TriangularSteps:
     product = inverse.T  # of an orthogonal matrix or a permutation
     for matrix, lower in steps.triangles:
         values = to_numpy(matrix).astype(np.float64, copy=False)
-        inverse = scipy.linalg.solve_triangular(values, inverse, lower=lower, check_finite=False)
+        inverse = solved(values, inverse, lower=lower)
         product = product @ values
     found = _accurate(product, inverse, steps.first)
     return steps if found is None else Product(found, steps.method)
+
+
+def solved(triangle: Matrix, rhs: Matrix, *, lower: bool) -> Matrix:
+    """Return T^-1 B of NumPy's arrays, by substitution."""
+    from scipy.linalg import solve_triangular  # here: it takes as long to import as invconv does
+
+    found: Matrix = solve_triangular(triangle, rhs, lower=lower, check_finite=False)
+    return found
 
 
 def _accurate(matrix: Matrix, inverse: Matrix, like: Array) -> Array | None:

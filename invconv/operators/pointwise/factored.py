@@ -9,10 +9,9 @@ from abc import abstractmethod
 from dataclasses import dataclass, replace
 
 import numpy as np
-from scipy.linalg import solve_triangular
 
 from invconv.arrays.namespaces import Array, Shape, namespace
-from invconv.kernels.matrices import solver_of_steps
+from invconv.kernels.matrices import solved, solver_of_steps
 from invconv.kernels.solver import Solver
 from invconv.kernels.triangular_steps import Transposed, TriangularSteps
 from invconv.operators.base.protocol import Gradients
@@ -54,7 +53,7 @@ class Factored(Pointwise):
         found = [
             of_matrix(
                 t,
-                solve_triangular(t, identity, lower=lower, check_finite=False),
+                solved(t, identity, lower=lower),
                 0.0,
                 triangular=True,
             )

@@ -9,7 +9,6 @@ from dataclasses import KW_ONLY, dataclass
 from typing import Any, Self
 
 import numpy as np
-import scipy.linalg
 
 from invconv.arrays.namespaces import (
     Array,
@@ -116,8 +115,10 @@ class PLUConv1x1(Factored):
         like: Array | None = None,
     ) -> Self:
         """Return the factors of a random rotation; NumPy float64 unless ``like`` is given."""
+        from scipy.linalg import lu  # here: it takes as long to import as invconv does
+
         weight = random_orthogonal(positive_int("channels", channels), rng)
-        order, lower, upper = scipy.linalg.lu(weight, p_indices=True)
+        order, lower, upper = lu(weight, p_indices=True)
         scale = np.diagonal(upper)
         conv = cls(
             np.asarray(order, dtype=np.int64),
