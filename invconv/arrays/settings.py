@@ -36,7 +36,8 @@ def per_axis(name: str, value: Any, ndim: int) -> tuple[int, ...]:
     except TypeError:
         raise TypeError(f"{name}: expected {what}, got {value!r}") from None
     if len(values) != ndim:
-        raise ValueError(f"{name}: expected {what}, got {len(values)}: {value!r}")
+        more = f"; ndim={len(values)} makes it so many axes" if name == "kernel_size" else ""
+        raise ValueError(f"{name}: expected {what}, got {len(values)}: {value!r}{more}")
     return tuple(_index(name, v, what) for v in values)
 
 
