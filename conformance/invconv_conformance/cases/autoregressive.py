@@ -94,6 +94,9 @@ def _beyond_one_vector() -> Iterator[Case]:
     yield Case("raster-on-18-rows", raster, (18, 6))  # wide enough for rows in the lanes
     planes = _build(2, 3, direction=(1, -1, 1), channel_order="upper")
     yield Case("corner-3d-on-18-rows", planes, (2, 18, 2))
+    wide, tall = (_build(1, kernel_size=size) for size in ((2, 10), (6, 1)))
+    yield Case("corner-wide-on-one-image", wide, (18, 10), (1,))
+    yield Case("corner-tall-on-one-image", tall, (20, 3), (1,))
     yield Case("corner-17-images", _build(3, direction=-1), (3, 4), (17,))
     # no processor has registers for the sums of 25 channels: they are solved in blocks
     blocks = _build(25, scale=0.02, channel_order="upper")

@@ -4,25 +4,33 @@ from __future__ import annotations
 
 # one case of each kind, enough to see within half a minute that a library is wired up
 QUICK = (
-    "corner-2d+-",
     "corner-bias",
     "raster-k2x3-dilated",
-    "emerging-2d",
     "periodic-even-dilated",
-    "conv1x1-2d",
     "pluconv1x1-2d",
-    "qrconv1x1-m2",
-    "actnorm-2d",
+    "qrconv1x1-m100",
     "chain-inverses",
+    "actnorm-2d",
     "singular-corner",
+    "singular-quarter-turns",
     "ill-corner",
-    "tiny-periodicconv",
 )
-# what a kernel may get wrong besides, where there is one and cases are not compiled for seconds
-QUICK_KERNEL = (
+# of them, where eager code is compiled too, operation by operation
+QUICK_EAGER = ("periodic-even-dilated", "pluconv1x1-2d", "singular-corner", "ill-corner")
+# what native code may get wrong besides, where nothing is compiled for seconds
+QUICK_MORE = (
+    "corner-2d+-",
+    "emerging-2d",
+    "conv1x1-2d",
+    "chain-merged",
+    "singular-actnorm",
+    "tiny-periodicconv",
     "corner-on-18-rows",
     "raster-on-18-rows",
     "corner-3d-on-18-rows",
+    "corner-3d-dilated",
+    "corner-wide-on-one-image",
+    "corner-tall-on-one-image",
     "corner-17-images",
     "corner-25-channels",
     "corner-4d-++-",

@@ -50,12 +50,19 @@ def _singular() -> Iterator[Case]:
         array[1] = value
         return conv.replace(**{name: array})
 
+    def quarter_turns(rng: np.random.Generator) -> ic.PeriodicConv:
+        # K_hat(f) has a row exp(-2 pi i f/n) + exp(2 pi i f/n) = 2 cos(2 pi f/n), zero at f = n/4
+        kernel = 0.1 * np.triu(rng.standard_normal((3, 3)), 1)[:, :, None, None] * np.ones(3)
+        kernel[0, 0, 0, 1] = kernel[2, 2, 0, 1] = kernel[1, 1, 0, 0] = kernel[1, 1, 0, 2] = 1.0
+        return ic.PeriodicConv(kernel)
+
     def chain(rng: np.random.Generator) -> ic.Chain:
         return ic.Chain([with_bias(ic.Conv1x1.init(3, rng=rng), rng), pivot(rng)])
 
     yield Case("singular-corner", pivot, (4, 5), singular=True)
     yield Case("singular-emerging", pair, (4, 5), singular=True)
     yield Case("singular-periodic", _fixed(ic.PeriodicConv(difference)), (6,), singular=True)
+    yield Case("singular-quarter-turns", quarter_turns, (2, 8), singular=True)
     yield Case("singular-conv1x1", _fixed(ic.Conv1x1(rows)), (4, 5), singular=True)
     # exp(-20000) is zero in every dtype, extended precision too
     plu = functools.partial(factors, ic.PLUConv1x1, "log_scale", -20000.0)

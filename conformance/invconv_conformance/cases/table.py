@@ -57,13 +57,16 @@ def _pointwise() -> Iterator[Case]:
     for cls in classes:
 
         def build(rng: np.random.Generator, cls: Any = cls, ndim: int | None = None) -> Any:
-            return with_bias(perturbed(cls.init(3, ndim=ndim, rng=rng), rng), rng)
+            conv = with_bias(perturbed(cls.init(3, ndim=ndim, rng=rng), rng), rng)
+            if cls is ic.PLUConv1x1:  # a permutation that is not its own inverse
+                conv = conv.replace(permutation=np.asarray([2, 0, 1]))
+            return conv
 
         for ndim, grid in GRIDS.items():
             yield Case(f"{cls.__name__}-{ndim}d".lower(), build, grid)
         batched = functools.partial(build, ndim=2)
         yield Case(f"{cls.__name__}-batch-axes".lower(), batched, (4, 5), (2, 1, 2))
-    for m in (0, 1, 2, 6):
+    for m in (0, 1, 2, 6, 100):
         yield Case(f"qrconv1x1-m{m}", functools.partial(_qr, 3, m), (4, 5), wide=True)
     yield Case("conv1x1-one-channel", lambda rng: ic.Conv1x1.init(1, rng=rng), (4,))
 

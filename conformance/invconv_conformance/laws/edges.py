@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 import math
 import warnings
 from collections.abc import Callable, Iterator
@@ -10,10 +12,11 @@ from typing import Any
 import numpy as np
 
 import invconv as ic
+from invconv.arrays.namespaces import to_numpy
 from invconv.operators.base import judgement
 from invconv_conformance.laws.law import law, truth, values
 from invconv_conformance.laws.setting import Measure, Setting
-from invconv_conformance.truth.bounds import EPS
+from invconv_conformance.truth.bounds import C_FACTOR, EPS
 from invconv_conformance.truth.extended import EXTENDED
 
 
@@ -76,6 +79,20 @@ def condition(s: Setting) -> Iterator[Measure]:
     yield Measure("condition in the infinity norm", abs(found / largest[0] - 1), 1e-9 + 1e2 * lost)
     cheap = judgement.bound(s.host, s.case.spatial_shape)
     yield truth(cheap >= largest[0] * (1 - 1e-9 - 1e2 * lost), "the bound from above")
+    yield from _transposed_maps(s)
+
+
+def _transposed_maps(s: Setting) -> Iterator[Measure]:
+    """Hold K^T and K^-T, by which norms of large grids are estimated, to the dense matrix."""
+    apply, solve = s.host._transposed_maps(s.case.spatial_shape)
+    batch = s.images[0].reshape(-1, s.host.channels, *s.case.spatial_shape)
+    rows, unit = s.rows(batch), C_FACTOR * s.scales.terms * EPS["float64"]
+    wanted = rows @ s.affine[0]
+    error = s.norm(values(apply(batch)).reshape(wanted.shape) - wanted)
+    yield s.worst("K^T x", error, unit * s.scales.gain * s.norm(rows))
+    wanted = s.lu.solve(rows.T, transposed=True).T
+    error = s.norm(values(solve(batch)).reshape(wanted.shape) - wanted)
+    yield s.worst("K^-T x", error, unit * s.scales.gain * s.scales.loss * s.norm(wanted))
 
 
 def _conditions(s: Setting, *norms: float) -> tuple[float, ...]:
@@ -133,12 +150,18 @@ def no_promotion(s: Setting) -> Iterator[Measure]:
     wrong["dtype"] = s.target.asarray(x, other)
     if s.target.library.name != "numpy":
         wrong["library"] = x.astype("float32")
-    good = s.array(x)
+    good, prepared = s.array(x), s.plain.prepare(s.case.spatial_shape, check=False)
+    methods = s.plain.forward, s.plain.inverse, prepared.inverse, prepared.inverse_and_log_det
     for what, argument in wrong.items():
-        for method in (s.plain.forward, s.plain.inverse):
+        for method in methods:
             yield _refuses(what, TypeError, "", method, argument)
         for pull in (s.plain.forward_vjp, s.plain.inverse_vjp):
             yield _refuses(f"{what} as a cotangent", TypeError, "", pull, good, argument)
+    parameters = s.plain.parameters()
+    if len(parameters) > 1:
+        name, array = list(parameters.items())[-1]
+        mixed = {name: s.target.asarray(to_numpy(array), other)}
+        yield _refuses(f"{name} of another dtype", TypeError, "", lambda: s.plain.replace(**mixed))
     promoted = "float64" if s.log_det_dtype == "float32" else "float32"
     log_det_bar = s.target.asarray(np.ones(s.case.batch_shape), promoted)
     for pull in (s.plain.forward_vjp, s.plain.inverse_vjp):
@@ -152,7 +175,8 @@ def no_transfer(s: Setting) -> Iterator[Measure]:
     if elsewhere is None:
         return
     x = s.target.library.asarray(s.images[0], s.dtype, elsewhere)
-    for method in (s.plain.forward, s.plain.inverse):
+    prepared = s.plain.prepare(s.case.spatial_shape, check=False)
+    for method in (s.plain.forward, s.plain.inverse, prepared.inverse):
         yield _refuses(f"an array on {elsewhere}", ValueError, "device", method, x)
 
 
@@ -177,6 +201,13 @@ def errors(s: Setting) -> Iterator[Measure]:
         "no pixels": (conv.forward, (empty,), "x: expected at least one pixel"),
         "an empty grid": (conv.log_det, ((0,) * len(shape),), "at least one pixel"),
         "another grid": (prepared.inverse, (larger,), "y: expected the grid"),
+        "a grid of other pixels": (
+            prepared.inverse_and_log_det,
+            (larger,),
+            "y: expected the grid",
+        ),
+        "channels, prepared": (prepared.inverse, (more,), "y: expected shape"),
+        "an unknown array": (lambda: conv.replace(nothing=x), (), "has no array named 'nothing'"),
         "y_bar": (conv.forward_vjp, (x, larger), "y_bar: expected the shape of x"),
         "x_bar": (conv.inverse_vjp, (x, larger), "x_bar: expected the shape of y"),
         "log_det_bar": (conv.forward_vjp, (x, x, long), "log_det_bar: expected the batch shape"),
@@ -185,6 +216,40 @@ def errors(s: Setting) -> Iterator[Measure]:
         calls["axes"] = (conv.log_det, ((2,) * (conv.ndim + 1),), "spatial axes")
     for what, (function, arguments, message) in calls.items():
         yield _refuses(what, ValueError, message, function, *arguments)
+    yield _refuses(
+        "a grid of floats", TypeError, "spatial_shape", conv.log_det, (2.0,) * len(shape)
+    )
+    yield from _wrong_parameters(s)
+    yield from _wrong_settings(s)
+
+
+def _wrong_parameters(s: Setting) -> Iterator[Measure]:
+    """Try every parameter with twice the rows, which none but reflectors may have."""
+    parameters = s.plain.parameters()
+    for name, array in parameters.items():
+        last = name.rpartition(".")[2]
+        alone = last == "log_scale" and name.replace(last, "bias") not in parameters
+        if last == "reflectors" or (alone and name.replace(last, "lower") not in parameters):
+            continue
+        values = to_numpy(array)
+        twice = {name: s.array(np.concatenate([values, values]))}
+        yield _refuses(
+            f"{name} of twice the rows",
+            ValueError,
+            "expected",
+            lambda a=twice: s.plain.replace(**a),
+        )
+
+
+def _wrong_settings(s: Setting) -> Iterator[Measure]:
+    """Try settings that are out of range, of the operators that have them."""
+    wrong = {"direction": 2, "dilation": 0, "mask": "disc", "channel_order": "any", "ndim": -1}
+    for name in s.plain._field_names()[1]:
+        change = functools.partial(dataclasses.replace, s.plain, **{name: wrong[name]})
+        yield _refuses(name, ValueError, f"{name}: expected", change)
+    no_flag: dict[str, Any] = {"check": "no"}
+    prepare = functools.partial(s.plain.prepare, s.case.spatial_shape, **no_flag)
+    yield _refuses("check", TypeError, "check: expected", prepare)
 
 
 def _refuses(

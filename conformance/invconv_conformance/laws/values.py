@@ -8,10 +8,14 @@ from collections.abc import Iterator
 import numpy as np
 
 import invconv as ic
+from invconv.arrays.namespaces import dtype_name, to_numpy
 from invconv_conformance.laws.law import law, truth, values
 from invconv_conformance.laws.setting import Array, Floats, Measure, Setting
+from invconv_conformance.truth import oracle
 from invconv_conformance.truth.bounds import C_FACTOR, EPS
 from invconv_conformance.truth.extended import EXTENDED
+
+_GAIN, _FAR = 3.0, 100.0  # of bounded inverses, and how far from the identity they start
 
 
 @law(
@@ -168,3 +172,45 @@ def composition(s: Setting) -> Iterator[Measure]:
     y, log_det = chain.forward_and_log_det(s.array(x))
     yield s.worst("x", s.norm(values(y) - x), 2 * _inverse_bound(s, x))
     yield truth(bool((values(log_det) == 0).all()), "log-determinant")
+
+
+@law(
+    "precision",
+    "prepared in float64, |inverse(y) - K^-1 (y - b)| <= (2 eps + c m eps64 |K| |K^-1|) |x|",
+    "the error of a solve is that of the precision it runs in",
+    eager=True,
+)
+def precision(s: Setting) -> Iterator[Measure]:
+    """Of data in a narrower dtype, whose own digits are what is left; they keep their dtype."""
+    if s.dtype == "float64":
+        return
+    made = s.plain.prepare(s.case.spatial_shape, check=False, precision="float64")
+    within = C_FACTOR * s.scales.terms * EPS["float64"] * s.scales.gain * s.scales.loss
+    for what, y in s.outputs.items():
+        x, found = s.inverse(y), made.inverse(s.array(y))
+        yield truth(dtype_name(found.dtype) == s.dtype, f"dtype of {what}")
+        size = s.norm(x)
+        bound = 2 * EPS[s.log_det_dtype] * size + s.cast(size)
+        bound += within * (size + s.scales.loss * s.shift_norm)
+        yield s.worst(what, s.norm(values(found) - x), bound)
+
+
+@law(
+    "bounded",
+    "|K^-1|_2 <= g for K = bounded(conv, g), unless conv contains an inverse",
+    "Neumann's series",
+    eager=True,
+)
+def bounded(s: Setting) -> Iterator[Measure]:
+    """Far from the identity; not where every step of it would be compiled for seconds."""
+    if s.target.library.compiles_eagerly:
+        return
+    far = {n: s.array(_FAR * to_numpy(a)) for n, a in s.plain.parameters().items()}
+    try:
+        conv = ic.bounded(s.plain.replace(**far), _GAIN)
+    except TypeError:
+        yield truth("Inverse(" in repr(s.plain), "refused without need")
+        return
+    matrix = oracle.affine(conv.asarrays(np.empty(0)), s.case.spatial_shape)[0]
+    rounding = 1 + C_FACTOR * s.scales.terms * EPS[s.dtype]
+    yield Measure("|K^-1|", float(1 / np.linalg.norm(matrix, -2)), _GAIN * rounding)

@@ -6,7 +6,7 @@ import functools
 import importlib
 import importlib.metadata
 import importlib.util
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from types import ModuleType
 from typing import Any, NamedTuple
@@ -21,6 +21,7 @@ Pullback = Callable[
     [Callable[[Parameters, Array], tuple[Array, ...]], Parameters, Array, tuple[Array, ...]],
     tuple[Parameters, Array],
 ]
+Layers = Callable[[Any, Array, float], Iterator[tuple[str, Array, Any]]]
 
 
 class Column(NamedTuple):
@@ -74,6 +75,12 @@ class Library:
     pullback : callable or None
         Its automatic differentiation: takes a function of (parameters, x), those, and cotangents of
         what it returns, and gives the gradients by the parameters and by x.
+    native : bool
+        Whether it has native primitives.
+    layers : callable or None
+        Of an operator, an image and a factor: for each way to train a layer, after an inverse
+        whose factors may be kept, yields its name, the layer's inverse of the image after all
+        parameters were multiplied by the factor, and the operator that the layer then is.
     """
 
     name: str
@@ -94,6 +101,8 @@ class Library:
     views: bool = True
     stranger: Callable[[str], str | None] = lambda device: None
     pullback: Pullback | None = None
+    native: bool = False
+    layers: Layers | None = None
 
     def columns(self, *, every_dtype: bool = False, every_mode: bool = False) -> list[Column]:
         """Return all that the library can be run as.

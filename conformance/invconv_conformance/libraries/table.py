@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from invconv_conformance.libraries.layers import torch_layers
 from invconv_conformance.libraries.library import (
     Array,
     Column,
@@ -144,6 +145,7 @@ LIBRARIES = (
         ("float64", "float32", "float16"),
         lambda: ["cpu"],
         lambda name: "cpu",
+        native=True,
     ),
     Library(
         "array_api_strict",
@@ -173,6 +175,8 @@ LIBRARIES = (
         slow_modes=("aot_eager", "inductor"),
         stranger=lambda device: "meta",
         pullback=_torch_pullback,
+        native=True,
+        layers=torch_layers,
     ),
     Library(
         "jax",
@@ -188,6 +192,7 @@ LIBRARIES = (
         forget=_jax_forget,
         views=False,
         pullback=_jax_pullback,
+        native=True,
     ),
     Library(
         "cupy",
@@ -199,6 +204,7 @@ LIBRARIES = (
         _cupy_device,
         _cupy_synchronise,
         host=(),
+        native=True,
     ),
 )
 

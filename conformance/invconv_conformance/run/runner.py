@@ -52,15 +52,16 @@ def tasks(columns: Iterable[Column], cases: Iterable[str], laws: Iterable[str]) 
         libraries.setdefault(column.library, []).append(column)
     names, ids = tuple(cases), tuple(laws)
     return [
-        Task(case, tuple(mine if case in QUICK else (_without_eager(mine) or mine)), ids)
+        Task(case, tuple(mine) if case in QUICK else without_eager(tuple(mine)), ids)
         for mine in libraries.values()
         for case in names
     ]
 
 
-def _without_eager(columns: list[Column]) -> list[Column]:
-    """Return the compiled columns of a library that compiles eager code too, else none."""
-    return [c for c in columns if c.library in COMPILING_EAGERLY and c.mode != "eager"]
+def without_eager(columns: tuple[Column, ...]) -> tuple[Column, ...]:
+    """Return the compiled columns of a library that compiles eager code too, all if it has none."""
+    compiled = [c for c in columns if c.library in COMPILING_EAGERLY and c.mode != "eager"]
+    return tuple(compiled) or columns
 
 
 def run(todo: list[Task], workers: int = 1) -> Generator[list[Outcome]]:

@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import argparse
 import fnmatch
+from dataclasses import replace
 
-from invconv.arrays.registry import PRIMITIVES
-from invconv_conformance.cases.quick import QUICK, QUICK_KERNEL
+from invconv_conformance.cases.quick import QUICK, QUICK_EAGER, QUICK_MORE
 from invconv_conformance.cases.table import CASES
 from invconv_conformance.laws.table import LAWS
 from invconv_conformance.libraries.library import Column, Library, as_it_is, unadapted
 from invconv_conformance.libraries.table import COMPILING_EAGERLY, LIBRARIES
-from invconv_conformance.run.runner import Task
+from invconv_conformance.run.runner import Task, without_eager
 
 
 def select(pattern: str, quick: bool) -> list[str]:
     """Return the names of the cases that match a pattern such as "periodic-*"."""
     found = [c.name for c in CASES if fnmatch.fnmatchcase(c.name, pattern)]
     if quick:
-        found = [name for name in found if name in (*QUICK, *QUICK_KERNEL)]
+        found = [name for name in found if name in (*QUICK, *QUICK_MORE)]
     if not found:
         raise ValueError(f"--cases: nothing is named {pattern!r}{' in --quick' * quick}")
     return found
@@ -33,11 +33,12 @@ def select_laws(pattern: str) -> list[str]:
 
 
 def quickly(todo: list[Task]) -> list[Task]:
-    """Return the tasks of --quick: most libraries have fewer."""
-    solvers = PRIMITIVES["factor"], PRIMITIVES["causal_solver"]
-    named = (lib.name for lib in LIBRARIES if lib.compile is as_it_is)
-    kernels = {name for name in named if any(solver.native(name) for solver in solvers)}
-    return [t for t in todo if t.case in QUICK or t.columns[0].library in kernels]
+    """Return the tasks of --quick: most libraries have fewer, and eager code that is compiled."""
+    quick = {lib.name for lib in LIBRARIES if lib.native and lib.compile is as_it_is}
+    kept = [t for t in todo if t.case in QUICK or t.columns[0].library in quick]
+    return [
+        t if t.case in QUICK_EAGER else replace(t, columns=without_eager(t.columns)) for t in kept
+    ]
 
 
 def few_eager(todo: list[Task]) -> list[str]:
@@ -73,7 +74,7 @@ def choose(arguments: argparse.Namespace) -> tuple[list[Column], list[str]]:
         if _asked(arguments.device, column.device)
         and _asked(arguments.mode, column.mode)
         and _asked(arguments.dtype, column.dtype)
-        and (not arguments.quick or arguments.dtype or column.dtype in _quick_dtypes(column))
+        and (not arguments.quick or arguments.dtype or column.dtype in quick_dtypes(column))
     ]
     if not columns:
         asked = {
@@ -134,7 +135,7 @@ def _libraries(arguments: argparse.Namespace) -> tuple[list[Library], list[str]]
     return found, absent
 
 
-def _quick_dtypes(column: Column) -> tuple[str, ...]:
+def quick_dtypes(column: Column) -> tuple[str, ...]:
     """Return the dtypes that --quick runs of a library in a mode.
 
     Half types add only casts. A compiler takes most of the time: of a library that compiles eager

@@ -1,4 +1,4 @@
-"""Plant faults into the core, one at a time, and show that the conformance suite catches each.
+"""Plant faults, one at a time, and show that the conformance suite catches each.
 
 ``python conformance/tests/suite/planted_faults.py`` prints which law on which case caught what, and
 exits with 1 if one was not caught. The faults are in ``planted_faults.toml``.
@@ -46,6 +46,7 @@ _STAGES = (
     Stage(("float64",), "[sk]*"),
     Stage((), "*"),
 )
+_COMPILED_STAGES = (Stage((), "[!s]*"), Stage((), "*"))  # where a program takes seconds
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,7 @@ class Fault:
     ----------
     name : str
     file : str
-        Of the core.
+        Of the core, or of an adapter: "invconv_torch/remembered.py".
     old, new : str
         What is there once, and what takes its place.
     cases : str
@@ -64,7 +65,7 @@ class Fault:
     library : str
         "array_api_strict" where NumPy runs a primitive of its own, or has no second device.
     quick : bool
-        Whether ``--quick`` is to catch it: only its cases are run.
+        Whether ``--quick`` is to catch it: only its cases and dtypes are run.
     plain : bool
         Whether it is in what runs where the compiled kernel does not, which then does not.
     """
@@ -83,13 +84,13 @@ class Fault:
         """No fault, looked for in the same way."""
         return replace(self, name="", file="", old="", new="")
 
-    def plant(self, core: Path) -> None:
-        """Edit a copy of the core."""
+    def plant(self, folder: Path) -> None:
+        """Edit a copy of the packages."""
         if self.plain:
-            _without_kernel(core)
+            _without_kernel(folder / "invconv")
         if not self.file:
             return
-        path = core / self.file
+        path = folder / ("" if self.file.startswith("invconv_") else "invconv") / self.file
         text = path.read_text(encoding="utf-8")
         found = text.count(self.old)
         if found != 1:
@@ -153,7 +154,7 @@ FAULTS = load()
 
 def judge(fault: Fault) -> tuple[Verdict, Verdict]:
     """Run the suite without a fault and with it: what is quick, then more until it is caught."""
-    for stage in _STAGES:
+    for stage in _COMPILED_STAGES if fault.library == "jax" else _STAGES:
         verdict = _judge(fault, stage)
         if verdict.caught and judge_sound(fault.sound, stage).status == 0:
             break
@@ -168,21 +169,23 @@ def judge_sound(sound: Fault, stage: Stage) -> Verdict:
 
 def _judge(fault: Fault, stage: Stage) -> Verdict:
     with _copy() as folder:
-        fault.plant(Path(folder) / "invconv")
+        fault.plant(Path(folder))
         return _conformance(Path(folder), fault, stage)
 
 
 def _copy() -> tempfile.TemporaryDirectory[str]:
-    """Return a folder with a copy of the core, NumPy's primitives registered."""
+    """Return a folder with a copy of the core and the adapters, their primitives registered."""
     folder = tempfile.TemporaryDirectory(prefix="invconv-fault-")
     to = Path(folder.name)
     shutil.copytree(ROOT / "invconv", to / "invconv")
+    entries = ["[invconv.backends]", "numpy = invconv.kernels.numpy_primitives"]
+    for library in ("torch", "jax"):
+        shutil.copytree(ROOT / "backends" / f"invconv_{library}", to / f"invconv_{library}")
+        entries.append(f"{library} = invconv_{library}.primitives")
     info = to / "invconv-0.dist-info"
     info.mkdir()
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: invconv\nVersion: 0\n")
-    (info / "entry_points.txt").write_text(
-        "[invconv.backends]\nnumpy = invconv.kernels.numpy_primitives\n"
-    )
+    (info / "entry_points.txt").write_text("\n".join(entries) + "\n")
     return folder
 
 
@@ -223,13 +226,16 @@ def _in_fork(folder: Path, report: Path, output: Path, fault: Fault, stage: Stag
     from invconv_conformance.laws.table import LAWS
     from invconv_conformance.libraries.table import LIBRARIES
     from invconv_conformance.run.runner import perform, tasks
-    from invconv_conformance.run.selection import select
+    from invconv_conformance.run.selection import quick_dtypes, quickly, select
 
     assert str(sys.modules["invconv"].__file__).startswith(str(folder))
     (library,) = (one for one in LIBRARIES if one.name == fault.library)
     columns = [c for c in library.columns() if not stage.dtypes or c.dtype in stage.dtypes]
+    if fault.quick:
+        columns = [c for c in columns if c.dtype in quick_dtypes(c)]
     laws = fnmatch.filter(LAWS, stage.laws)
     todo = tasks(columns, select(fault.cases, fault.quick), laws)
+    todo = quickly(todo) if fault.quick else todo
     results = [asdict(r) for task in todo for o in perform(task) for r in o.results]
     report.write_text(json.dumps(results))
     sys.exit(any(r["status"] in ("fail", "error") for r in results))

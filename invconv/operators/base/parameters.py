@@ -162,8 +162,7 @@ class Parametrised:
         fields.update(own)
         if parts:
             fields.update(zip(self._part_names, parts, strict=True))
-        for remembered in ("_conditions", "_steps"):  # of the old arrays and parts
-            fields.pop(remembered, None)
+        fields.pop("_conditions", None)  # of the old arrays
         return made
 
     def _held(self) -> Self:

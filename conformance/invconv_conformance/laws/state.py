@@ -1,0 +1,155 @@
+"""The laws of what is kept: copies, files, and what was remembered of arrays that then change."""
+
+from __future__ import annotations
+
+import copy
+import importlib.util
+import pickle
+from collections.abc import Iterator
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+
+import invconv as ic
+from invconv.arrays.namespaces import to_numpy
+from invconv.files.whole_files import replacing
+from invconv_conformance.laws.law import law, truth
+from invconv_conformance.laws.setting import Array, Floats, Measure, Setting
+
+_CHANGE = 1.25  # exact in every dtype, and regular stays regular
+
+
+@law(
+    "updates",
+    "after any change of the parameters nothing comes from the old ones",
+    "design",
+    eager=True,
+)
+def updates(s: Setting) -> Iterator[Measure]:
+    """Of copies with other arrays, of arrays that are written into, and of a library's layers."""
+    x = s.array(s.images[0])
+    try:
+        x[...] = s.array(s.images[0])
+    except TypeError:  # JAX's arrays are never written to
+        return
+    conv = s.case.conv().asarrays(x)
+    changed = {n: s.array(_CHANGE * to_numpy(a)) for n, a in conv.parameters().items()}
+    fresh = s.case.conv().asarrays(x).replace(**changed)
+    old, wanted = _everything(conv, x), _everything(fresh, x)
+    yield truth(not _equal(old, wanted), "a change that changes nothing")
+    yield truth(_equal(_everything(conv.replace(**changed), x), wanted), "replace")
+    yield truth(_equal(_everything(conv, x), old), "the operator that was copied")
+    if s.target.library.layers is not None:
+        yield from _layers(s, x)
+    for name, array in conv.parameters().items():
+        array[...] = changed[name]
+    yield truth(_equal(_everything(conv, x), wanted), "in place")
+
+
+def _layers(s: Setting, x: Array) -> Iterator[Measure]:
+    """Invert with a layer, train it in every way there is, and invert again."""
+    assert s.target.library.layers is not None
+    for how, found, conv in s.target.library.layers(s.plain, x, _CHANGE):
+        error = np.abs(to_numpy(found) - to_numpy(conv.inverse(x))).reshape(len(x) or 1, -1)
+        lever = s.unit * (s.scales.gain * s.scales.loss) ** 2
+        size = float(np.abs(to_numpy(found)).max(initial=1.0))
+        yield Measure(f"a layer, {how}", float(error.max(initial=0)), lever * size)
+
+
+def _everything(conv: ic.InvertibleConv, x: Array) -> list[Floats]:
+    """Return all that an operator computes of an image."""
+    gradients, x_bar = conv.forward_vjp(x, x)
+    found = [*conv.forward_and_log_det(x), *conv.inverse_and_log_det(x), *gradients.values(), x_bar]
+    return list(map(to_numpy, found))
+
+
+def _equal(one: list[Floats], other: list[Floats]) -> bool:
+    return all(np.array_equal(a, b) for a, b in zip(one, other, strict=True))
+
+
+@law(
+    "copies",
+    "a deep copy, or a pickle, of an operator or a prepared inverse gives the same bits",
+    "design",
+    eager=True,
+)
+def copies(s: Setting) -> Iterator[Measure]:
+    """Where the library's arrays can be pickled; the original is gone by then."""
+    y = s.array(s.images[1])
+    try:
+        pickle.dumps(y)
+    except Exception:  # array-api-strict's cannot
+        return
+    wanted = to_numpy(s.plain.inverse(y))
+    for what, conv in (("a deep copy", copy.deepcopy(s.plain)), ("a pickle", _pickled(s.plain))):
+        yield truth(np.array_equal(to_numpy(conv.inverse(y)), wanted), what)
+    for what, duplicate in (("deep copy", copy.deepcopy), ("pickle", _pickled)):
+        made = duplicate(s.case.conv().asarrays(y).prepare(s.case.spatial_shape, check=False))
+        found = to_numpy(made.inverse(y))
+        yield truth(np.array_equal(found, wanted), f"a {what} of a prepared inverse")
+
+
+def _pickled(thing: object) -> ic.InvertibleConv:
+    found: ic.InvertibleConv = pickle.loads(pickle.dumps(thing))
+    return found
+
+
+@law(
+    "file",
+    "an operator comes back from a file as it was, or not at all",
+    "design",
+    singular=True,
+    eager=True,
+)
+def file(s: Setting) -> Iterator[Measure]:
+    """Its class, settings and bits; what is damaged is refused, and what fails leaves no trace."""
+    if importlib.util.find_spec("safetensors") is None or s.dtype == "bfloat16":
+        return
+    conv, like = s.plain, s.array(np.zeros(()))
+    with TemporaryDirectory(prefix="invconv-") as folder:
+        path = Path(folder) / "conv.safetensors"
+        ic.save(conv, path)
+        back = ic.load(path, like=like)
+        yield truth(repr(back) == repr(conv), "its class and settings")
+        for (name, one), other in zip(conv._arrays().items(), back._arrays().values(), strict=True):
+            yield truth(np.array_equal(to_numpy(one), to_numpy(other)), name)
+        content = path.read_bytes()
+        try:
+            with replacing(path) as part:
+                part.write_bytes(content[:9])
+                raise InterruptedError
+        except InterruptedError:
+            whole = path.read_bytes() == content
+        yield truth(whole and list(path.parent.iterdir()) == [path], "a write that fails")
+        if s.dtype == "float64":
+            yield _too_large(s, path)
+        for what, damaged in _damages(s, conv, content):
+            path.write_bytes(damaged)
+            try:
+                ic.load(path, like=like)
+            except ic.InvalidFileError as error:
+                yield truth(path.name in str(error), f"{what}: the message")
+            else:
+                yield truth(False, f"{what} is taken")
+
+
+def _too_large(s: Setting, path: Path) -> Measure:
+    """Load numbers beyond the range of another dtype into it."""
+    name, array = max(s.plain.parameters().items(), key=lambda item: np.prod(item[1].shape))
+    ic.save(s.plain.replace(**{name: s.array(np.full(array.shape, 2.0**200))}), path)
+    try:
+        ic.load(path, like=s.target.asarray(np.zeros(()), "float32"))
+    except ValueError as error:
+        return truth(f"holds {name}" in str(error), "beyond the range: the message")
+    return truth(False, "numbers beyond the range are taken")
+
+
+def _damages(s: Setting, conv: ic.InvertibleConv, content: bytes) -> Iterator[tuple[str, bytes]]:
+    """Yield files with a NaN, cut short, and of a setting or an array that is not there."""
+    name, array = max(conv.parameters().items(), key=lambda item: np.prod(item[1].shape))
+    numbers = to_numpy(array).astype(s.dtype)
+    broken = np.full_like(numbers, np.nan).tobytes()
+    yield f"NaN in {name}", content.replace(numbers.tobytes(), broken)
+    yield "a file cut short", content[:-1]
+    yield "another class", content.replace(b'class\\":\\"', b'class\\":\\"O')[: len(content)]

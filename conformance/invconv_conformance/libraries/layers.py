@@ -1,0 +1,55 @@
+"""Layers of PyTorch that are changed in every way after an inverse, whose factors they keep."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+Array = Any
+
+
+def torch_layers(conv: Any, y: Array, factor: float) -> Iterator[tuple[str, Array, Any]]:
+    """Yield how a layer was changed, its inverse of y then, and the operator that it then is."""
+    import torch
+
+    from invconv_torch import InvertibleModule
+
+    # in eval mode a layer keeps the factors of its inverse
+    for how, change in _CHANGES.items():
+        layer = InvertibleModule(conv).eval()
+        images = y if conv.ndim is None else y.reshape(-1, *y.shape[y.ndim - 1 - conv.ndim :])
+        with torch.no_grad():
+            layer.inverse(images)
+            change(layer, factor)
+            found, _ = layer.inverse(images)
+            yield how, found.reshape(y.shape), layer.operator()
+
+
+def _in_place(layer: Any, factor: float) -> None:
+    for parameter in layer.parameters():
+        parameter.mul_(factor)
+
+
+def _through_data(layer: Any, factor: float) -> None:
+    for parameter in layer.parameters():
+        parameter.data.mul_(factor)
+
+
+def _loaded(layer: Any, factor: float) -> None:
+    trained = dict(layer.named_parameters())
+    state = {n: factor * t if n in trained else t for n, t in layer.state_dict().items()}
+    layer.load_state_dict(state)
+
+
+def _all_at_once(layer: Any, factor: float) -> None:
+    import torch
+
+    torch._foreach_mul_(list(layer.parameters()), factor)
+
+
+_CHANGES: dict[str, Callable[[Any, float], None]] = {
+    "in place": _in_place,
+    "through .data": _through_data,
+    "load_state_dict": _loaded,
+    "all at once, as optimisers do": _all_at_once,
+}
