@@ -15,7 +15,7 @@ from tempfile import TemporaryDirectory
 from rich.console import Console
 
 from invconv.kernels.cuda.compile import library
-from invconv_conformance.cases.quick import QUICK, QUICK_KERNEL
+from invconv_conformance.cases.quick import QUICK, QUICK_MORE
 from invconv_conformance.cases.table import CASES
 from invconv_conformance.cuda import compiler, draws, faults, plans, tables, values
 from invconv_conformance.cuda.build import Builder
@@ -41,7 +41,7 @@ class Proof:
 
     def values(self) -> None:
         """Results are those of the definition, and of the CPU's kernel bit for bit."""
-        names = {*QUICK, *QUICK_KERNEL}
+        names = {*QUICK, *QUICK_MORE}
         listed = tuple(c for c in CASES if not self.quick or c.name in names)
         sources: list[tuple[str, Iterator[Job]]] = [
             ("case list", draws.listed_jobs(listed)),
