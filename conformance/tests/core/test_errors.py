@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from typing import Any
 
 import jax
@@ -171,3 +172,16 @@ def test_parameters_may_be_views_that_torch_negates_lazily() -> None:
     conv = ic.AutoregressiveConv(kernel)
     x = torch.as_tensor(rng.standard_normal((2, 3, 5, 4)))
     torch.testing.assert_close(conv.inverse(conv.forward(x)), x, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("call", "hint"),
+    [
+        (lambda: ic.PeriodicConv(np.ones((5, 5))), "of one channel it is kernel[None, None]"),
+        (lambda: ic.PeriodicConv.init(2, (3, 3, 3), rng=RNG), "ndim=3 makes it so many axes"),
+        (lambda: ONE.forward(X[0]), "of one image it is x[None], or say ndim=2 when it is made"),
+    ],
+)
+def test_an_error_says_what_to_do(call: Any, hint: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(hint)):
+        call()

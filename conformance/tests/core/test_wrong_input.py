@@ -234,21 +234,6 @@ WRONG: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
     ),
     "ndim": (lambda: ic.Conv1x1(EYE, ndim=-1), ValueError, r"ndim: expected None or a number"),
     "ndim-float": (lambda: ic.Conv1x1(EYE, ndim=2.0), TypeError, r"ndim: .* got 2\.0"),  # type: ignore[arg-type]
-    "point-spread-function": (
-        lambda: ic.PeriodicConv(np.ones((5, 5))),
-        ValueError,
-        r"kernel: expected shape .* got \(5, 5\); of one channel it is kernel\[None, None\]",
-    ),
-    "kernel-size-axes": (
-        lambda: ic.PeriodicConv.init(2, (3, 3, 3), rng=RNG),
-        ValueError,
-        r"kernel_size: .* got 3: \(3, 3, 3\); ndim=3 makes it so many axes",
-    ),
-    "one-image": (
-        lambda: ic.Conv1x1(EYE).forward(np.ones((3, 4, 4))),
-        ValueError,
-        r"x: .* got \(3, 4, 4\); of one image it is x\[None\], or say ndim=2",
-    ),
     "ndim-bool": (lambda: ic.Conv1x1(EYE, ndim=True), TypeError, r"ndim: .* got True"),
     "kernel-size-bool": (
         lambda: ic.PeriodicConv.init(2, (True, 3), rng=RNG),
