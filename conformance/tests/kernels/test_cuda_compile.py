@@ -61,11 +61,22 @@ def test_a_failed_compile_warns_once_and_says_why() -> None:
 
 
 def test_without_nvrtc_a_warning_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(nvrtc, "library", lambda: None)
+    monkeypatch.setattr(nvrtc, "library", lambda newest: None)
     plan = planned(3, (8, 8))
     assert plan is not None
     with pytest.warns(RuntimeWarning, match="pip install nvidia-cuda-nvrtc"):
         assert compiled(plan.constants, 90) is None
+
+
+@pytest.mark.usefixtures("needs_nvrtc")
+def test_a_compiler_that_is_newer_than_the_driver_is_passed_over() -> None:
+    plan = planned(3, (8, 8))
+    assert plan is not None
+    assert library(1) is None
+    assert library(99) is not None
+    with pytest.warns(RuntimeWarning, match="NVRTC of CUDA 1 or before was not found"):
+        assert compiled(plan.constants, 90, driver=1020) is None
+    assert compiled(plan.constants, 90, driver=99000) is not None
 
 
 def test_a_library_that_is_none_is_passed_over(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -55,23 +55,34 @@ class CompileError(RuntimeError):
 
 
 @functools.lru_cache(maxsize=256)
-def compiled(constants: Constants, architecture: int) -> Code | None:
+def compiled(constants: Constants, architecture: int, driver: int | None = None) -> Code | None:
     """Return the code for a plan's constants on an architecture, such as 90.
 
     Where there is none, one warning says why, and the result is None.
+
+    Parameters
+    ----------
+    constants : tuple of (name, value)
+    architecture : int
+    driver : int, optional
+        What cuDriverGetVersion says, such as 12080: a driver of CUDA 12 does not load what NVRTC of
+        CUDA 13 makes.
     """
     try:
-        return compile_text(source(constants), architecture)
+        return compile_text(source(constants), architecture, driver=driver)
     except CompileError as error:
         warnings.warn(f"no CUDA kernel, wavefronts solve: {error}", RuntimeWarning, stacklevel=2)
         return None
 
 
-def compile_text(text: str, architecture: int, *, verbose: bool = False) -> Code:
+def compile_text(
+    text: str, architecture: int, *, driver: int | None = None, verbose: bool = False
+) -> Code:
     """Compile a text with NVRTC, or raise `CompileError`."""
-    nvrtc = library()
+    nvrtc = library(None if driver is None else driver // 1000)
     if nvrtc is None:
-        raise CompileError("NVRTC was not found: pip install nvidia-cuda-nvrtc-cu12")
+        of = "" if driver is None else f" of CUDA {driver // 1000} or before"
+        raise CompileError(f"NVRTC{of} was not found: pip install nvidia-cuda-nvrtc-cu12")
     known = [a for a in _architectures(nvrtc) if a <= architecture]
     if not known:
         raise CompileError(f"this NVRTC compiles for no architecture up to sm_{architecture}")
@@ -130,18 +141,26 @@ def _architectures(nvrtc: Any) -> list[int]:
 
 
 @functools.cache
-def library() -> Any:
+def library(newest: int | None = None) -> Any:
     """Return NVRTC as a ctypes library, the newest that is found, or None.
 
     The wheels' folders are looked at first, then CUDA_PATH and CUDA_HOME, then the system's own.
+
+    Parameters
+    ----------
+    newest : int, optional
+        The first number of its version at most.
     """
     for name in _candidates():
         try:
             nvrtc = ctypes.CDLL(name)
             _architectures(nvrtc)  # not before CUDA 11.2
+            major, minor = ctypes.c_int(), ctypes.c_int()
+            _call(nvrtc, "nvrtcVersion", ctypes.byref(major), ctypes.byref(minor))
         except (OSError, AttributeError, CompileError):
             continue
-        return nvrtc
+        if newest is None or major.value <= newest:
+            return nvrtc
     return None
 
 

@@ -30,7 +30,8 @@ _MOST_TAPS = 1024
 _MOST_NUMBERS = 2**31  # of an image: places in it are integers of 32 bits
 _CHUNK = 8  # levels between two looks at the band above
 _FEW_ROWS = 8  # a band has as many where it can: to wait for the one above takes some levels' time
-_FOLDING = 128  # threads of a block that makes weights
+_FOLDING = 32  # threads of a block: each has a column, which is to stay in the cache
+_DECIDING, _DECIDING_BLOCKS = 128, 256  # each thread looks at all norms
 
 
 @dataclass(frozen=True)
@@ -130,13 +131,13 @@ class Plan:
 
     def weigh(self) -> tuple[Launch, Launch]:
         """Return the launches of "fold" and "decide", which make the weights, in this order."""
-        taps, channels = len(self.layout.offsets), self.layout.channels
-        threads = {"fold": (1 + taps) * channels, "decide": (2 + taps) * channels**2 + 1}
-        fold, decide = (
-            Launch(name, -(-n // _FOLDING), _FOLDING, 0, 0, self._integers())
-            for name, n in threads.items()
+        taps, channels, integers = len(self.layout.offsets), self.layout.channels, self._integers()
+        columns, numbers = (1 + taps) * channels, (2 + taps) * channels**2 + 1
+        blocks = min(-(-numbers // _DECIDING), _DECIDING_BLOCKS)
+        return (
+            Launch("fold", -(-columns // _FOLDING), _FOLDING, 0, 0, integers),
+            Launch("decide", blocks, _DECIDING, 0, 0, integers),
         )
-        return fold, decide
 
     def solve(self, batch: int) -> Launch:
         """Return the launch of "solve" for a batch of at least one image."""

@@ -46,11 +46,13 @@ DEVICE REAL largest(const REAL* norms) {
   return known;
 }
 
-// Decide whether D^-1 is accurate, and put W_0 = 1, W_t = -K_t where it is not; a number a thread.
+// Decide whether D^-1 is accurate, and put W_0 = 1, W_t = -K_t where it is not.
 KERNEL decide(const REAL* __restrict__ matrices, REAL* weights, const Grid) {
-  const int n = blockIdx.x * blockDim.x + threadIdx.x;
   const bool accurate = largest(weights + NORMS + C) * largest(weights + NORMS) <= REAL(LIMIT);
-  if (n < DIAGONAL && !accurate) weights[n] = plain(matrices, n / SQUARE, n / C % C, n % C);
-  if (n >= DIAGONAL && n < FLAG) weights[n] = matrices[n - DIAGONAL];
-  if (n == FLAG) weights[n] = accurate ? 0 : 1;
+  const int threads = gridDim.x * blockDim.x;
+  for (int n = blockIdx.x * blockDim.x + threadIdx.x; n <= FLAG; n += threads) {
+    if (n < DIAGONAL && !accurate) weights[n] = plain(matrices, n / SQUARE, n / C % C, n % C);
+    if (n >= DIAGONAL && n < FLAG) weights[n] = matrices[n - DIAGONAL];
+    if (n == FLAG) weights[n] = accurate ? 0 : 1;
+  }
 }

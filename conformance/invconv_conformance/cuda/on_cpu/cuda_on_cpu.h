@@ -10,6 +10,7 @@
 
 struct Dim { unsigned x; };
 extern thread_local Dim threadIdx, blockIdx, blockDim;
+extern Dim gridDim;
 
 unsigned char* shared_memory();
 void barrier_at(int line);

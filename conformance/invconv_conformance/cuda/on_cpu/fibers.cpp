@@ -102,6 +102,7 @@ bool Block::run(bool backwards) {
 }  // namespace
 
 thread_local Dim threadIdx, blockIdx, blockDim;
+Dim gridDim;
 
 unsigned char* shared_memory() { return block->memory; }
 
@@ -128,6 +129,7 @@ int atomicAdd(int* p, int value) {
 
 long launch(int blocks, int threads, size_t shared, int resident, const Kernel& kernel) {
   std::vector<std::unique_ptr<Block>> at_work;
+  gridDim.x = blocks;
   int next = blocks, idle = 0;
   long round = 0;
   for (; next > 0 || !at_work.empty(); round++) {

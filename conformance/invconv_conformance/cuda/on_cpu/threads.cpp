@@ -44,6 +44,7 @@ bool across_blocks(const char* order, const char* word) {  // not what one block
 }  // namespace
 
 thread_local Dim threadIdx, blockIdx, blockDim;
+Dim gridDim;
 
 unsigned char* shared_memory() { return block->memory; }
 
@@ -72,6 +73,7 @@ int atomicAdd(int* p, int value) { return __atomic_fetch_add(p, value, __ATOMIC_
 long launch(int blocks, int threads, size_t shared, int resident, const Kernel& kernel) {
   static std::thread watching(watch);
   if (watching.joinable()) watching.detach();
+  gridDim.x = blocks;
   std::atomic<int> next{blocks};
   std::vector<std::thread> processors;
   for (int s = 0; s < resident; s++)
