@@ -26,6 +26,7 @@ from invconv.trust.measured import Computation, Step
 _LINEAR = 0.05  # error up to which rounding in float32 tells that of float64
 _PRODUCTS = 4e6  # of numbers in longdouble, an image, as a map is applied
 _PIXELS = 64  # that are enough of a map that is the same at every pixel
+_HAS_WIDER = bool(np.finfo(np.longdouble).eps < EPS["float64"])  # not on every machine
 _HIGHER = {"float32": np.float64, "float64": np.longdouble}
 _AGAINST = {
     "float32": "on random samples, against float64",
@@ -95,7 +96,7 @@ def judge(conv: Protocol, shape: Shape, precision: str) -> Judgement:
     """Measure how far the inverse is off in a precision."""
     if precision == "float32":
         return Judgement(_measured(conv, shape, precision), "measured", _AGAINST[precision])
-    if not np.finfo(np.longdouble).eps < EPS["float64"]:
+    if not _HAS_WIDER:
         against = "by results rounded on purpose, for want of a wider longdouble"
         return Judgement(_modelled(conv, shape), "modelled", against)
     crop = _crop(conv, shape)

@@ -1,0 +1,119 @@
+"""What is said of an inverse beside what is left of it."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+
+import invconv as ic
+from invconv.operators.base import judgement
+from invconv_benchmarks.report.tables import new
+from invconv_benchmarks.studies.silent_error.constructions import Construction, Shape
+from invconv_benchmarks.studies.silent_error.truth import digits, error_of
+
+LOST, ENOUGH = 2.0, 3.0  # digits: what must warn, and what must not
+CLOSE, FAR = 0.5, 1.0  # digits between what is said and what is left
+
+
+@dataclass(frozen=True)
+class Compared:
+    """An operator's digits as they are said and as they are left, and what warns.
+
+    Its inverse may, or its way forward where that has an inverse in it.
+    """
+
+    name: str
+    conv: ic.InvertibleConv
+    shape: Shape
+    said: float
+    left: float
+    inverse_warns: bool
+    forward_warns: bool
+
+    @property
+    def hopeful(self) -> float:
+        """How many digits too many are said; negative where too few are."""
+        return self.said - self.left
+
+    @property
+    def silent(self) -> bool:
+        """Whether an inverse is lost and nothing warns, by more than samples differ."""
+        return not (self.inverse_warns or self.forward_warns) and self.left < LOST - CLOSE
+
+    @property
+    def false_alarm(self) -> bool:
+        """Whether the inverse warns though three digits are left."""
+        return self.inverse_warns and self.left >= ENOUGH
+
+
+def compare(found: Construction, rng: np.random.Generator, *, ask: bool = False) -> Compared | None:
+    """Return the comparison of an operator; None where it is refused as singular.
+
+    Parameters
+    ----------
+    found : (name, operator, grid)
+    rng : numpy.random.Generator
+        For the samples of the truth.
+    ask : bool
+        Whether to ask `invconv.diagnose`, which says much else, or the judgement that it reports.
+    """
+    name, conv, shape = found
+    precision = str(conv._reference()[1].dtype)
+    zeros = np.zeros((1, conv.channels, *shape), precision)
+    with np.errstate(all="ignore"):
+        try:
+            warned = [_warns(lambda: conv.prepare(shape)), _warns(lambda: conv.forward(zeros))]
+            left = digits(error_of(conv, shape, rng), precision)
+        except (ic.SingularConvError, np.linalg.LinAlgError):
+            return None
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ic.IllConditionedWarning)
+            judged: Any = (
+                ic.diagnose(conv, shape) if ask else judgement.judge(conv, shape, precision)
+            )
+    said = judged.digits if ask else judged.digits(precision)
+    return Compared(name, conv, shape, said, left, *warned)
+
+
+def _warns(call: Callable[[], object]) -> bool:
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", ic.IllConditionedWarning)
+        call()
+    return any(issubclass(w.category, ic.IllConditionedWarning) for w in caught)
+
+
+def compare_all(found: Iterable[Construction], what: str, *, ask: bool = False) -> list[Compared]:
+    """Compare operators, with a bar that shows how far it is."""
+    rng = np.random.default_rng()
+    shown = track(list(found), what, console=Console(stderr=True), transient=True)
+    compared = (compare(one, rng, ask=ask) for one in shown)
+    return [one for one in compared if one is not None]
+
+
+def table(found: list[Compared]) -> Table:
+    """Return a line for each name."""
+    columns = ("all", "lost", "silent", "false", "close", "hopeful")
+    title = (
+        "digits that are said and left: lost = fewer than 2, false = a warning though 3 are left,\n"
+        "close = within half a digit, hopeful = how many digits too many are said at most"
+    )
+    shown = new(title, ("operators",), columns)
+    for name in dict.fromkeys(one.name for one in found):
+        mine = [one for one in found if one.name == name]
+        shown.add_row(
+            name,
+            str(len(mine)),
+            str(sum(one.left < LOST for one in mine)),
+            str(sum(one.silent for one in mine)),
+            str(sum(one.false_alarm for one in mine)),
+            f"{100 * sum(abs(one.hopeful) <= CLOSE for one in mine) / len(mine):.1f} %",
+            f"{max(one.hopeful for one in mine):+.2f}",
+        )
+    return shown

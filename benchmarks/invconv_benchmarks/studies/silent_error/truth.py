@@ -1,0 +1,114 @@
+"""How wrong an inverse is: against dense matrices of the definition, in extended precision.
+
+    |x' - x| / |x| in the largest entries, x' = conv.inverse(y) as it runs,
+
+for y = conv.forward(x), whose x is known, and for random y, whose x is found step by step. Samples
+are of the kinds that the library judges by, drawn anew.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Callable
+
+import numpy as np
+
+import invconv as ic
+from invconv_benchmarks.studies.silent_error.constructions import Floats, Shape
+from invconv_conformance.truth import oracle
+from invconv_conformance.truth.extended import EXTENDED, ExtendedLU
+from invconv_conformance.truth.substitution import convolve, substitute
+
+Solve = Callable[[Floats], Floats]
+_POINTWISE = (ic.Conv1x1, ic.PLUConv1x1, ic.QRConv1x1, ic.ActNorm)
+FULL = {"float32": -math.log10(2.0**-23), "float64": -math.log10(2.0**-52)}
+SAMPLES = 24  # of each of the two y
+
+
+def digits(error: float, dtype: str) -> float:
+    """Return the decimal digits that an error leaves, between none and all of a dtype."""
+    return (
+        0.0 if not error < 1 else FULL[dtype] if not error else min(FULL[dtype], -math.log10(error))
+    )
+
+
+def error_of(conv: ic.InvertibleConv, shape: Shape, rng: np.random.Generator) -> float:
+    """Return the largest error over samples of an operator of NumPy arrays; inf for NaN.
+
+    Raises
+    ------
+    SingularConvError
+        If the operator has no inverse.
+    """
+    dtype = conv._reference()[1].dtype
+    x, y = (_samples((SAMPLES, conv.channels, *shape), rng).astype(dtype) for _ in range(2))
+    prepared = conv.prepare(shape, check=False)
+    solve = maps(conv.asarrays(np.empty(0)), shape)[1]
+    pairs = (
+        (prepared.inverse(quietly(conv, x)), x.astype(EXTENDED)),
+        (prepared.inverse(y), solve(y.astype(EXTENDED))),
+    )
+    return max(_relative(a, b) for found, right in pairs for a, b in zip(found, right, strict=True))
+
+
+def quietly(conv: ic.InvertibleConv, x: Floats) -> Floats:
+    """Return conv.forward(x), whatever is said of inverses on the way forward."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ic.IllConditionedWarning)
+        return np.asarray(conv.forward(x))
+
+
+def maps(conv: ic.InvertibleConv, shape: Shape) -> tuple[Solve, Solve]:
+    """Return K x + b and its inverse on arrays (B, C, *shape), in extended precision."""
+    if isinstance(conv, ic.Inverse):
+        return maps(conv.conv, shape)[::-1]
+    if isinstance(conv, ic.Chain | ic.EmergingConv):
+        steps = conv.steps if isinstance(conv, ic.Chain) else (conv.first, conv.second)
+        pairs = [maps(step, shape) for step in steps]
+        return _after([a for a, _ in pairs]), _after([s for _, s in reversed(pairs)])
+    if isinstance(conv, ic.AutoregressiveConv):
+        return _by_pixels(conv)
+    matrix, shift = oracle.affine(
+        conv, (1,) * len(shape) if isinstance(conv, _POINTWISE) else shape, EXTENDED
+    )
+    factors, offset = ExtendedLU(matrix), np.asarray(shift).reshape(-1, 1)
+
+    def columns(x: Floats) -> Floats:
+        return x.reshape(len(x), len(matrix), -1)
+
+    return (
+        lambda x: np.stack([matrix @ c + offset for c in columns(x)]).reshape(x.shape),
+        lambda y: np.stack([factors.solve(c - offset) for c in columns(y)]).reshape(y.shape),
+    )
+
+
+def _by_pixels(conv: ic.AutoregressiveConv) -> tuple[Solve, Solve]:
+    bias = np.zeros(conv.channels) if conv.bias is None else conv.bias
+    shift = np.asarray(bias).reshape(-1, *(1 for _ in range(conv.ndim)))
+    return (
+        lambda x: np.stack([convolve(conv, image) + shift for image in x]),
+        lambda y: np.stack([substitute(conv, image - shift) for image in y]),
+    )
+
+
+def _after(steps: list[Solve]) -> Solve:
+    def run(x: Floats) -> Floats:
+        for step in steps:
+            x = step(x)
+        return x
+
+    return run
+
+
+def _samples(shape: Shape, rng: np.random.Generator) -> Floats:
+    normal, one_sign = rng.standard_normal(shape), rng.uniform(size=shape)
+    even = np.broadcast_to(rng.uniform(0.5, 1, (shape[0], *(1 for _ in shape[1:]))), shape)
+    kinds = np.arange(shape[0]).reshape(-1, *(1 for _ in shape[1:])) % 3
+    return np.where(kinds == 0, normal, np.where(kinds == 1, one_sign, even))
+
+
+def _relative(found: Floats, right: Floats) -> float:
+    off, largest = np.abs(found - right).max(), np.abs(right).max()
+    error = float(off / largest) if largest else math.inf * float(off > 0)
+    return error if math.isfinite(error) else math.inf

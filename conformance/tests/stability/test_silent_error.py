@@ -1,0 +1,205 @@
+"""No inverse is wrong in silence: constructions that were, against dense matrices.
+
+``python -m invconv_benchmarks.studies.silent_error`` does the same for thousands of operators.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+import torch
+
+import invconv as ic
+import invconv_jax as ij
+import invconv_torch as it
+from invconv.operators.base import judgement
+from invconv.operators.base.checks import require_invertible
+from invconv.operators.base.judgement import Judgement
+from invconv.stability.guard import Guard
+from invconv.trust import norms
+from invconv.trust.condition import EPS
+from invconv_benchmarks.studies.silent_error import __main__ as study
+from invconv_benchmarks.studies.silent_error import climbing, comparison, drawing
+from invconv_benchmarks.studies.silent_error.constructions import Shape, constructions, hidden
+from invconv_benchmarks.studies.silent_error.truth import digits, error_of
+
+ALL = list(constructions())
+SILENT = Judgement(0.0, "measured", "by nobody")
+
+
+def warned(conv: ic.InvertibleConv, shape: Shape) -> list[str]:
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", ic.IllConditionedWarning)
+        conv.prepare(shape)
+    return [str(w.message) for w in caught]
+
+
+@pytest.mark.parametrize(("name", "conv", "shape"), ALL, ids=lambda v: str(v)[:20])
+def test_what_was_silent_warns(
+    name: str, conv: ic.InvertibleConv, shape: Shape, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The inverse is lost, which the condition does not tell; `diagnose` says what is left."""
+    left = digits(error_of(conv, shape, np.random.default_rng(0)), "float32")
+    assert left < 2.3
+    (message,) = warned(conv, shape)
+    assert "off by" in message
+    assert "measured on random samples, against float64" in message
+    found = ic.diagnose(conv, shape)
+    assert found.digits == pytest.approx(left, abs=1.0)
+    assert found.digits < 2
+    assert found.blame or not found.steps
+    with pytest.raises(ValueError, match="an inverse that can be trusted"):
+        require_invertible("it", conv, shape)
+    guard = Guard(budget=1.0)
+    with pytest.warns(ic.IllConditionedWarning, match="the inverse of it .* is off by"):
+        guard.step(lambda: {"it": (conv, shape)})
+    monkeypatch.setattr(judgement, "judge", lambda *a: SILENT)  # without it, nothing warns
+    assert not warned(conv.replace(), shape)
+
+
+@pytest.mark.parametrize(("name", "conv", "shape"), ALL, ids=lambda v: str(v)[:20])
+@pytest.mark.parametrize("library", ["torch", "jax"])
+def test_chains_that_recompute_refuse_it(
+    library: str, name: str, conv: ic.InvertibleConv, shape: Shape
+) -> None:
+    steps = list(conv.steps) if isinstance(conv, ic.Chain) else [conv]
+    if library == "torch":
+        flow = it.ReversibleChain([it.InvertibleModule(step) for step in steps])
+        with pytest.raises(ValueError, match="an inverse that can be trusted"):
+            flow(torch.zeros(1, conv.channels, *shape))
+        module = torch.nn.Sequential(it.InvertibleModule(conv))
+        watch = it.ConditionGuard(module)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ic.IllConditionedWarning)  # of an inverse within
+            module(torch.zeros(1, conv.channels, *shape))
+        with pytest.warns(ic.IllConditionedWarning, match="is off by"):
+            watch.look_at_all()
+    else:
+        there = ic.Chain(steps).asarrays(jax.numpy.empty(0, "float32"))
+        with pytest.raises(ValueError, match="an inverse that can be trusted"):
+            ij.reversible(there, shape)
+
+
+def test_steps_that_are_fine_by_themselves_are_judged_together() -> None:
+    """Ten times 1.1 digits: each step is fine, and the chain is lost."""
+    turned = np.asarray([[0.8, -0.6], [0.6, 0.8]])
+    matrix = turned @ np.diag([math.exp(1.3), math.exp(-1.3)]) @ turned.T
+    steps = [ic.Conv1x1(matrix.astype(np.float32)) for _ in range(6)]
+    for step in steps:
+        assert not warned(step, (4, 4))
+    for refuse in (
+        lambda: it.ReversibleChain([it.InvertibleModule(s) for s in steps])(
+            torch.zeros(1, 2, 4, 4)
+        ),
+        lambda: ij.reversible(ic.Chain(steps).asarrays(jax.numpy.empty(0, "float32")), (4, 4)),
+    ):
+        with pytest.raises(ValueError, match=r"(layers 0 to 5|chain): expected an inverse"):
+            refuse()
+
+
+def test_steps_that_undo_each_other_lose_what_they_lose() -> None:
+    """The condition of the whole is 1; the digits are those of what runs, step after step."""
+    rng = np.random.default_rng(0)
+    left, right = (ic.Conv1x1.init(4, rng=rng).weight for _ in range(2))
+    conv = ic.Conv1x1(left @ np.diag([1e5, 1.0, 1.0, 1e-5]) @ right)
+    chain = ic.Chain([conv, ic.Inverse(conv)])
+    found = ic.diagnose(chain, (8, 8))
+    assert found.condition == pytest.approx(1, abs=1e-4)
+    assert 1e10 < found.loss < 1e11
+    assert 4.5 < found.worst_float64 < 6
+    x = rng.standard_normal((1, 4, 8, 8))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        error = np.abs(chain.inverse(chain.forward(x)) - x).sum() / np.abs(x).sum()
+    assert found.worst_float64 <= -math.log10(error) <= found.worst_float64 + 2
+    assert -math.log10(error) == pytest.approx(found.digits_float64, abs=0.8)
+
+
+def test_a_matrix_cannot_hide_from_start_vectors_that_are_drawn_anew() -> None:
+    host: Any = hidden().asarrays(np.empty(0))
+    apply, solve = host._linear_maps((6,))
+    apply_t, solve_t = host._transposed_maps((6,))
+    product = 1.0
+    for pair in ((apply, apply_t), (solve, solve_t)):
+        product *= norms.map_norm(*pair, (96, 6)).value
+    assert product > 1e6
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_bound_holds_and_the_measured_error_is_that_of_dense_matrices(seed: int) -> None:
+    """Of random operators of all families and of chains."""
+    operators = [*drawing.random_operators(4, seed), *drawing.chains(10, seed)]
+    found = comparison.compare_all(operators, "")
+    assert len(found) > 40
+    for one in found:
+        precision = str(one.conv._reference()[1].dtype)
+        eps = EPS[precision]
+        bound = judgement.bound(one.conv, one.shape) * eps
+        assert one.left >= min(-math.log10(bound), -math.log10(eps)) - 1e-9
+        assert not one.silent
+        assert not one.false_alarm
+        assert abs(one.hopeful) <= 1
+
+
+def test_a_grid_that_longdouble_crops() -> None:
+    ((_, conv, shape),) = drawing.large_grids(1, seed=1)
+    found = judgement.judge(conv, shape, "float64")
+    assert "against longdouble on a grid of" in found.rests_on
+    left = digits(error_of(conv, shape, np.random.default_rng(0)), "float64")
+    assert left < 12
+    assert found.digits("float64") == pytest.approx(left, abs=1)
+
+
+def test_without_a_wider_longdouble_rounding_on_purpose_has_to_do(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(judgement, "_HAS_WIDER", False)
+    for _, conv, shape in constructions("float64"):
+        found = judgement.judge(conv, shape, "float64")
+        assert found.leg == "modelled"
+        left = digits(error_of(conv, shape, np.random.default_rng(0)), "float64")
+        assert found.digits("float64") == pytest.approx(left, abs=1.5)
+
+
+def test_nobody_judges_where_it_is_not_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(judgement, "judge", lambda *a: pytest.fail("judged"))
+    monkeypatch.setattr(judgement, "bound", lambda *a: pytest.fail("judged"))
+    conv = ic.EmergingConv.init(2, rng=np.random.default_rng(0))
+    conv.prepare((4, 4), check=False).inverse(np.ones((1, 2, 4, 4)))
+    there = conv.asarrays(jax.numpy.empty(0, "float32"))
+    jax.jit(lambda conv, y: conv.inverse(y))(there, jax.numpy.ones((1, 2, 4, 4), "float32"))
+
+
+def test_it_is_judged_once_a_grid_and_anew_for_other_values(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    grids: list[Shape] = []
+    judge = judgement.judge
+
+    def counted(conv: ic.InvertibleConv, shape: Shape, precision: str) -> Judgement:
+        grids.append(shape)
+        return judge(conv, shape, precision)
+
+    monkeypatch.setattr(judgement, "judge", counted)
+    conv = ic.PeriodicConv.init(2, rng=np.random.default_rng(0), like=np.empty(0, np.float32))
+    for other in (conv, conv, conv.replace(kernel=2 * conv.kernel)):
+        for shape in ((4, 5), (5, 4)):
+            other.prepare(shape)
+    assert grids == [(4, 5), (5, 4)] * 2
+
+
+def test_the_study_finds_what_is_silent(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, few in (("_FAMILY", 20), ("_CHAINS", 20), ("_LARGE", 0), ("_EVALUATIONS", 300)):
+        monkeypatch.setattr(study, name, few)
+    monkeypatch.setattr(climbing, "STARTS", climbing.STARTS[:1])
+    assert study.main(["--quick", "--no-cost", "--seed", "5"]) == 0
+    assert "0 silent" in capsys.readouterr().out
+    monkeypatch.setattr(judgement, "judge", lambda *a: SILENT)
+    assert study.main(["--quick", "--no-cost", "--seed", "5"]) == 1
