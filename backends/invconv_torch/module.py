@@ -137,7 +137,7 @@ class InvertibleModule(nn.Module):  # type: ignore[misc]
     def inverse(self, z: Tensor) -> tuple[Tensor, Tensor]:
         """Return x = K^-1 (z - b) and log|det K^-1|.
 
-        Nothing judges the condition number here: ``layer.operator().condition(shape)`` does.
+        Nothing judges it here: ``layer.operator().prepare(shape)`` and `invconv.diagnose` do.
 
         Parameters
         ----------
