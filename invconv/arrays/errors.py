@@ -16,6 +16,6 @@ class InvalidFileError(ValueError):
 class IllConditionedWarning(UserWarning):
     """The inverse cannot be right in this precision, though the log-determinant may look fine.
 
-    Raised where condition number x eps exceeds 1e-2. The residual K x - y stays tiny even
-    then, so nothing but the condition tells.
+    Issued where an entry of x = K^-1 y is off by more than 1e-2 of the largest entry. The residual
+    K x - y stays tiny even then, so that is measured: samples are solved in two precisions.
     """

@@ -6,7 +6,7 @@ Base of `plu` and `qr`.
 from __future__ import annotations
 
 from abc import abstractmethod
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -39,7 +39,8 @@ class Factored(Pointwise):
         return solver_of_steps(self._steps())
 
     def _factor_by_substitution(self, shape: Shape) -> State:
-        return replace(self._factor(shape), solver=self._steps())
+        log_det, known = self._regular_log_det(shape)
+        return State(self._steps(), log_det, getattr(self, "bias", None), guarded=not known)
 
     def _factors(self) -> tuple[Conv1x1, ...]:
         """Return the factors of W as maps of their own, that which runs first first."""

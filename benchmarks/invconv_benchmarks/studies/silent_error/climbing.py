@@ -20,6 +20,7 @@ from invconv.operators.base.checks import TOLERATED
 from invconv_benchmarks.studies.silent_error.constructions import Shape
 from invconv_benchmarks.studies.silent_error.truth import digits, error_of
 
+_SAMPLES = 9  # of each kind of y
 _FORGETS = 0.999  # an evaluation, of a height that only luck may have made so large
 _FLOAT32 = np.empty(0, np.float32)
 
@@ -92,7 +93,8 @@ def climb(name: str, start: Start, shape: Shape, evaluations: int, seed: int = 0
 def _tried(conv: ic.InvertibleConv, shape: Shape, rng: np.random.Generator) -> tuple[float, bool]:
     """Return the error of an inverse, and whether it is refused or warns."""
     try:
-        return error_of(conv, shape, rng), judgement.exceeds(conv, shape, "float32", TOLERATED)
+        error = error_of(conv, shape, rng, _SAMPLES)
+        return error, judgement.exceeds(conv, shape, "float32", TOLERATED)
     except (ic.SingularConvError, np.linalg.LinAlgError):
         return 0.0, True
 

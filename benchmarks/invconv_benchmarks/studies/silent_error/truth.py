@@ -3,7 +3,8 @@
     |x' - x| / |x| in the largest entries, x' = conv.inverse(y) as it runs,
 
 for y = conv.forward(x), whose x is known, and for random y, whose x is found step by step. Samples
-are of the kinds that the library judges by, drawn anew.
+are of the kinds that the library judges by, drawn anew. A 1x1 of factors runs in PyTorch, too, with
+parameters that want gradients: then it is solved factor by factor.
 """
 
 from __future__ import annotations
@@ -11,8 +12,10 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
+import torch
 
 import invconv as ic
 from invconv_benchmarks.studies.silent_error.constructions import Floats, Shape
@@ -33,7 +36,9 @@ def digits(error: float, dtype: str) -> float:
     )
 
 
-def error_of(conv: ic.InvertibleConv, shape: Shape, rng: np.random.Generator) -> float:
+def error_of(
+    conv: ic.InvertibleConv, shape: Shape, rng: np.random.Generator, samples: int = SAMPLES
+) -> float:
     """Return the largest error over samples of an operator of NumPy arrays; inf for NaN.
 
     Raises
@@ -42,14 +47,28 @@ def error_of(conv: ic.InvertibleConv, shape: Shape, rng: np.random.Generator) ->
         If the operator has no inverse.
     """
     dtype = conv._reference()[1].dtype
-    x, y = (_samples((SAMPLES, conv.channels, *shape), rng).astype(dtype) for _ in range(2))
-    prepared = conv.prepare(shape, check=False)
-    solve = maps(conv.asarrays(np.empty(0)), shape)[1]
-    pairs = (
-        (prepared.inverse(quietly(conv, x)), x.astype(EXTENDED)),
-        (prepared.inverse(y), solve(y.astype(EXTENDED))),
+    x, y = (_samples((samples, conv.channels, *shape), rng).astype(dtype) for _ in range(2))
+    right = x.astype(EXTENDED), maps(conv.asarrays(np.empty(0)), shape)[1](y.astype(EXTENDED))
+    truth, given = np.concatenate(right), np.concatenate([quietly(conv, x), y])
+    ways = [conv.prepare(shape, check=False).inverse]
+    if _has_factors(conv):
+        ways.append(partial(_recorded, conv))
+    return max(_relative(a, b) for way in ways for a, b in zip(way(given), truth, strict=True))
+
+
+def _has_factors(conv: ic.InvertibleConv) -> bool:
+    parts = conv._parts().values()
+    return isinstance(conv, ic.PLUConv1x1 | ic.QRConv1x1) or any(
+        isinstance(part, ic.InvertibleConv) and _has_factors(part) for part in parts
     )
-    return max(_relative(a, b) for found, right in pairs for a, b in zip(found, right, strict=True))
+
+
+def _recorded(conv: ic.InvertibleConv, y: Floats) -> Floats:
+    """Return conv.inverse(y) as it runs where derivatives are recorded."""
+    there = conv.asarrays(torch.as_tensor(y[:0]))
+    wanted = {name: p.clone().requires_grad_() for name, p in there.parameters().items()}
+    prepared = there.replace(**wanted).prepare(tuple(y.shape[2:]), check=False)
+    return np.asarray(prepared.inverse(torch.as_tensor(y)).detach())
 
 
 def quietly(conv: ic.InvertibleConv, x: Floats) -> Floats:
