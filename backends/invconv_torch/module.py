@@ -127,7 +127,7 @@ class InvertibleModule(nn.Module):  # type: ignore[misc]
         log_det : tensor, shape (B,)
         """
         kind = device_kind("x", x)
-        if torch._C._is_tracing():
+        if not torch.compiler.is_compiling() and torch._C._is_tracing():
             x = with_fixed_grid(x)
         if not autocasting(kind):
             return self.operator().forward_and_log_det(x)
@@ -149,7 +149,7 @@ class InvertibleModule(nn.Module):  # type: ignore[misc]
         log_det : tensor, shape (B,)
         """
         kind = device_kind("z", z)
-        if torch._C._is_tracing():
+        if not torch.compiler.is_compiling() and torch._C._is_tracing():
             z = with_fixed_grid(z)
         if not autocasting(kind):
             return self._inverse(z)

@@ -116,6 +116,9 @@ class WithoutDriver(TorchFunctionMode):  # type: ignore[misc]
         kwargs = kwargs or {}
         if func is torch.Tensor.__getitem__:
             return sliced(args[0], args[1] if isinstance(args[1], tuple) else (args[1],))
+        if func is torch.Tensor.contiguous:
+            layout = kwargs.get("memory_format", torch.contiguous_format)
+            return torch.ops.aten.contiguous(args[0], memory_format=layout)
         if func is torch.Tensor.copy_:
             return args[0].zero_().add_(args[1])
         if func is torch.addmm and "out" in kwargs:
