@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from invconv.arrays.stencil import Offset, Stencil, reaching
 from invconv.kernels import primitives
 from invconv.kernels.cpu.correlate.correlation import compiled_correlation
-from invconv.kernels.cpu.correlate.gram import compiled_kernel_vjp
+from invconv.kernels.cpu.correlate.gram import compiled_gram
 from invconv.kernels.cpu.machine import reason
 from invconv.kernels.primitives import fold, pad_periodic
 from invconv_torch.precision import full_precision
@@ -157,9 +157,16 @@ def correlate_compiled(offsets: tuple[Offset, ...], wrap: bool, taps: Tensor, x:
 
 def compiled_vjp(offsets: tuple[Offset, ...], wrap: bool, x: Tensor, y_bar: Tensor) -> Tensor:
     """Return the gradient by the taps by the compiled kernel."""
-    images, bars = (a.contiguous().numpy(force=True) for a in (x, y_bar))
-    workers: int = torch.get_num_threads()
-    return torch.from_numpy(compiled_kernel_vjp(images, bars, offsets, wrap, workers))
+    channels = x.shape[1]
+    found = compiled_gram(channels, tuple(x.shape[2:]), offsets, wrap, x.element_size())
+    if found is None:  # no tap reaches a pixel
+        return x.new_zeros((len(offsets), channels, channels))
+    x, y_bar = x.resolve_neg().contiguous(), y_bar.resolve_neg().contiguous()
+    parts = found.parts(len(x), torch.get_num_threads())
+    totals = x.new_zeros((parts, len(offsets), channels, channels))
+    addresses = x.data_ptr(), y_bar.data_ptr(), totals.data_ptr()
+    found.run(*addresses, len(x), parts, x, y_bar, totals)
+    return totals.sum(0) if parts > 1 else totals[0]
 
 
 def _has_convolution(x: Tensor, grid: Grid) -> bool:

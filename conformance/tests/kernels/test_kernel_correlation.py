@@ -177,3 +177,16 @@ def test_a_forward_in_foreign_byte_order_keeps_it() -> None:
     swapped = conv.replace(**{n: p.astype(foreign) for n, p in conv.parameters().items()})
     y = swapped.forward(x.astype(foreign))
     assert np.array_equal(y, conv.forward(x))
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.usefixtures("always_shared")
+def test_the_gradient_by_taps_that_reach_no_pixel_is_zero(workers: int) -> None:
+    rng = np.random.default_rng(5)
+    x, y_bar = rng.standard_normal((2, 5, 3, 2, 3))
+    offsets = ((-4, 0), (0, 0), (0, 3), (-1, -1))
+    wanted = np.zeros((4, 3, 3))
+    wanted[1] = np.einsum("bohw,bkhw->ok", y_bar, x)
+    wanted[3] = np.einsum("bohw,bkhw->ok", y_bar[..., 1:, 1:], x[..., :-1, :-1])
+    found = compiled_kernel_vjp(x, y_bar, offsets, False, workers)
+    np.testing.assert_allclose(found, wanted, rtol=1e-13, atol=1e-13)

@@ -14,7 +14,7 @@ from __future__ import annotations
 import ctypes
 import functools
 import itertools
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -23,7 +23,13 @@ from invconv.arrays.stencil import Offset
 from invconv.kernels.cpu import machine, threads
 from invconv.kernels.cpu.compiled import BUFFERS, address_of
 from invconv.kernels.cpu.compiler.target import Target, host
-from invconv.kernels.cpu.correlate.plan import Band, CorrelationHeader, correlation_program
+from invconv.kernels.cpu.correlate.plan import (
+    Band,
+    CorrelationHeader,
+    CorrelationProgram,
+    correlation_program,
+)
+from invconv.kernels.cpu.plan import Shape
 
 if TYPE_CHECKING:
     from invconv.kernels.cpu.compiler.ir import Int, Writer
@@ -117,6 +123,94 @@ def _code(target: Target, itemsize: int, outputs: int, inputs: int) -> tuple[Any
     return _GRAM(code.addresses["gram"]), code
 
 
+@dataclass(frozen=True, eq=False)
+class CompiledGram:
+    """The gradient of <y_bar, correlate(taps, x)> by the taps on a grid, for any images.
+
+    Attributes
+    ----------
+    program : CorrelationProgram
+    taps : int
+        T: all of them, also those that reach no pixel.
+    call : object
+        The compiled function.
+    numbers : int
+        The address of the program.
+    buffer : int
+        Bytes that a thread needs.
+    seconds : float
+        That an image takes, about.
+    code : object
+        What keeps the function.
+    """
+
+    program: CorrelationProgram
+    taps: int
+    call: Any
+    numbers: int
+    buffer: int
+    seconds: float
+    code: machine.Code
+
+    def parts(self, batch: int, workers: int) -> int:
+        """Return into how many parts a batch is cut, each summed by a thread."""
+        return min(workers, batch) if workers > 1 and batch * self.seconds >= _SHARED else 1
+
+    def run(self, x: int, y_bar: int, totals: int, batch: int, parts: int, *keeps: object) -> None:
+        """Add the sums over parts of a batch to ``totals``.
+
+        Parameters
+        ----------
+        x, y_bar, totals : int
+            Addresses of contiguous arrays (batch, C, *shape), the same, and (parts, T, C, C).
+        batch, parts : int
+        *keeps
+            What keeps the memory, for threads that an interrupt leaves at work.
+        """
+        h, take = self.program.header, itertools.count().__next__
+        image = h.channels * h.pixels * self.buffer // h.size
+        total = self.taps * h.channels**2 * self.buffer // h.size
+
+        def work(*_: object) -> None:
+            buffer = BUFFERS.take(self.buffer)
+            while (i := take()) < parts:
+                start, stop = batch * i // parts, batch * (i + 1) // parts
+                given = x + start * image, y_bar + start * image, totals + i * total
+                self.call(*given, self.numbers, buffer[0], stop - start)
+            BUFFERS.keep(buffer)
+
+        if parts == 1:
+            work()
+        else:
+            threads.together(functools.partial(work, self, keeps), parts)
+
+
+@functools.lru_cache(maxsize=256)
+def compiled_gram(
+    channels: int,
+    shape: Shape,
+    offsets: tuple[Offset, ...],
+    wrap: bool,
+    itemsize: int,
+    target: Target | None = None,
+) -> CompiledGram | None:
+    """Return the gradient by taps at some offsets; None where no tap reaches a pixel."""
+    target = target or host()
+    lanes = target.bits // 8 // itemsize
+    settings = channels, shape, offsets, wrap, lanes, target.most_channels, itemsize
+    program = correlation_program(*settings)
+    if program is None:
+        return None
+    wide = target.registers == 32
+    block = min(channels, 4 if wide else 3), min(channels, 6 if wide else 4)
+    call, code = _code(target, itemsize, *block)
+    h, numbers = program.header, address_of(program.numbers)
+    products = channels * h.pixels * channels * len(offsets)
+    seconds = products * _MULTIPLY * itemsize / 4 * 512 / target.bits
+    buffer = h.size * itemsize
+    return CompiledGram(program, len(offsets), call, numbers, buffer, seconds, code)
+
+
 def compiled_kernel_vjp(
     x: Floats,
     y_bar: Floats,
@@ -139,32 +233,12 @@ def compiled_kernel_vjp(
     target : Target, optional
         This processor unless given.
     """
-    target, channels, itemsize = target or host(), x.shape[1], x.itemsize
-    lanes = target.bits // 8 // itemsize
-    settings = channels, x.shape[2:], offsets, wrap, lanes, target.most_channels, itemsize
-    found = correlation_program(*settings)
-    seconds = x.size * _MULTIPLY * channels * len(offsets) * itemsize / 4 * 512 / target.bits
-    parts = min(workers, len(x)) if seconds >= _SHARED else 1
+    channels = x.shape[1]
+    found = compiled_gram(channels, x.shape[2:], offsets, wrap, x.itemsize, target)
+    parts = 1 if found is None else found.parts(len(x), workers)
     totals = np.zeros((parts, len(offsets), channels, channels), x.dtype)
-    if found is None:
-        return np.zeros_like(totals[0])
-    wide = target.registers == 32
-    gram, _ = _code(
-        target, itemsize, min(channels, 4 if wide else 3), min(channels, 6 if wide else 4)
-    )
-    take, numbers = itertools.count().__next__, address_of(found.numbers)
-
-    def work() -> None:
-        buffer = BUFFERS.take(found.header.size * itemsize)
-        while (i := take()) < parts:
-            some = slice(len(x) * i // parts, len(x) * (i + 1) // parts)
-            given = map(address_of, (x[some], y_bar[some], totals[i]))
-            gram(*given, numbers, buffer[0], some.stop - some.start)
-        BUFFERS.keep(buffer)
-
-    if parts == 1:
-        work()
-    else:
-        threads.together(work, parts)
-    total: Floats = totals.sum(axis=0)
+    if found is not None:
+        addresses = map(address_of, (x, y_bar, totals))
+        found.run(*addresses, len(x), parts, x, y_bar, totals)
+    total: Floats = totals.sum(axis=0) if parts > 1 else totals[0]
     return total
