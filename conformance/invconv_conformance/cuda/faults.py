@@ -21,7 +21,7 @@ from invconv_conformance.cuda.jobs import Job, Result
 
 _BARRIER = re.compile(r"__syncthreads\(\);")
 _ORDER = re.compile(r'"(acquire|release)\.gpu"')
-_WAIT = re.compile(r"\bwait\((?!const)(?P<flag>.*), (?P<value>[^,\n]*)\);")
+_WAIT = re.compile(r"\bwait\((?P<flag>.*), (?P<value>[^,\n]*)\);")
 _PUBLISH = re.compile(r"\bpublish\((?!int)(?P<flag>.*), (?P<value>[^,\n]*)\);")
 _TICKET = re.compile(r"atomicAdd\((?P<counter>\w+), 1\)")
 _ZEROS = re.compile(r"X\[n\] = 0;")

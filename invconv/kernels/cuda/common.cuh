@@ -1,4 +1,5 @@
-// What both sources share: the words of CUDA, the constants, the arguments.
+// What both sources share: the words of CUDA, the constants, the arguments, and how units of work
+// wait for each other.
 //
 // Constants are those of `invconv.kernels.cuda.plan`. The text is also compiled for a CPU, where
 // every barrier, wait and memory order in it is spoilt in turn (`invconv_conformance.cuda`).

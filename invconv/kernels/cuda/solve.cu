@@ -18,7 +18,7 @@
 //    as far as the band above says that it is. The last rows are written to x at once.
 // 5. The rest of x is written.
 
-struct Unit {
+struct Unit {  // of work
   long long start;          // where pixel (0, 0), channel 0 is in y and x
   int image, band, plane[2];
   int height, first;        // of the plane; the band's first row
@@ -38,10 +38,9 @@ DEVICE Unit unit_of(const Grid& g, int number) {
   u.first = u.band * g.rows;
   u.rows = min(g.rows, u.height - u.first);
   u.levels = u.rows > 0 ? u.columns + SLOPE * (u.rows - 1) : 0;
-  u.start = (long long)(u.image / residues) * C;
-  for (int a = 0; a < 4; a++)  // an image is contiguous
+  u.start = (long long)(u.image / residues) * C;  // y is contiguous: (batch, C, four axes)
+  for (int a = 0; a < 4; a++)
     u.start = u.start * g.extent[a] + (g.step[a] > 0 ? place[a] : g.extent[a] - 1 - place[a]);
-  // the channels are outside of the axes
   u.start += u.first * (long long)g.step[2];
   return u;
 }
@@ -79,9 +78,9 @@ struct Block {  // what the threads of a block share
   const Grid& g;
   const Unit u;
   const REAL* weights;
-  REAL* X;    // the records
-  REAL* x;    // where pixel (0, 0) is in x
-  int kept;   // rows that are written at the end; the band below reads the others
+  REAL* X;    // the records, in shared memory
+  REAL* x;    // where pixel (0, 0), channel 0 is in memory
+  int kept;   // so many rows are written at the end; the band below reads the others
   int slots;  // pixels at a time
 
   DEVICE int record(int i, int j) const { return (GAP + (i + DEPTH) * g.pitch + j) * RECORD; }
