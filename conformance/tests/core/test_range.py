@@ -52,3 +52,28 @@ def test_no_log_determinant_of_reflectors_that_are_no_numbers(library: str, bad:
         y, log_det = broken.forward_and_log_det(FLOAT32[library](np.ones((2, 3, 4))))
     assert np.isnan(to_numpy(y)).all()
     assert np.isnan(to_numpy(log_det)).all()
+
+
+def scaled(conv: Any, size: float) -> ic.InvertibleConv:
+    """Return size times an operator."""
+    factors = {"log_scale": 1.0} | dict.fromkeys(("weight", "kernel", "scale", "upper"), size)
+    moved = {n: factors[n] * a for n, a in conv.parameters().items() if n in factors}
+    if "log_scale" in moved:
+        moved["log_scale"] += np.log(size)
+    found: ic.InvertibleConv = conv.replace(**moved)
+    return found
+
+
+@pytest.mark.parametrize("library", ["numpy", "torch"])
+@pytest.mark.parametrize(
+    "cls",
+    [ic.ActNorm, ic.AutoregressiveConv, ic.Conv1x1, ic.PeriodicConv, ic.PLUConv1x1, ic.QRConv1x1],
+)
+def test_weights_below_the_smallest_normal_number_are_told(cls: Any, library: str) -> None:
+    """They have lost digits, and so has what is solved with them: there are seven below 1e-44."""
+    make, rng = FLOAT32[library], np.random.default_rng(0)
+    conv = scaled(cls.init(3, **({} if cls is ic.ActNorm else {"rng": rng})), 1e-44)
+    like = conv.asarrays(make(np.zeros(())))
+    y = like.forward(make(rng.standard_normal((1, 3, 4, 5))))
+    with pytest.warns(ic.IllConditionedWarning), np.errstate(all="ignore"):
+        like.inverse(y)

@@ -26,7 +26,7 @@ from rich.progress import track
 from rich.table import Table
 
 ROOT = Path(__file__).parents[3]
-_LONGEST = 120  # seconds, for a fault that never ends
+_LONGEST = 300  # seconds, for a fault that never ends
 # what the suite imports that is not ours; what is missing here is imported in every fork
 _PRELOADED = [
     *("array_api_compat.numpy", "array_api_strict", "jinja2", "llvmlite.binding", "numpy"),
