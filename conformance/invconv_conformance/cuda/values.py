@@ -90,7 +90,11 @@ def _verdict(job: Job, weights: Floats, x: Floats) -> Verdict:
     flag = bool(weights[-1 - 2 * job.conv.channels] != 0)
     if not np.all(np.diagonal(job.matrices[0])):
         return Verdict(job, math.inf if np.all(np.isfinite(x)) else 0.0, None, flag)
-    return Verdict(job, backward_error(job.conv, x, job.y), _same_bits(job, weights, x), flag)
+    with np.errstate(
+        invalid="ignore", over="ignore"
+    ):  # what is not finite is wrong, and said to be
+        error = backward_error(job.conv, x, job.y)
+    return Verdict(job, error, _same_bits(job, weights, x), flag)
 
 
 def backward_error(conv: ic.AutoregressiveConv, x: Floats, y: Floats) -> float:

@@ -89,7 +89,7 @@ def test_few_images_are_solved_in_bands_and_many_whole() -> None:
     assert plan is not None
     bands = {batch: dict(zip(GRID, plan.solve(batch).integers, strict=True))["bands"]
              for batch in (1, 32, 64, 132, 1000)}  # fmt: skip
-    assert bands == {1: 8, 32: 4, 64: 2, 132: 1, 1000: 1}
+    assert bands == {1: 4, 32: 4, 64: 2, 132: 1, 1000: 1}
 
 
 def test_what_the_kernel_is_not_for() -> None:

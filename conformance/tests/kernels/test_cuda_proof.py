@@ -67,6 +67,21 @@ def test_wrong_numbers_are_seen(folder: Path) -> None:
     assert values.backward_error(sound.job.conv, x, sound.job.y) > 1e3
 
 
+@needs_compiler
+@pytest.mark.parametrize("special", [np.nan, np.inf, 1e-42, -0.0])
+def test_special_numbers_have_the_bits_that_the_cpu_gives_them(
+    folder: Path, special: float
+) -> None:
+    if not values.comparable(4):
+        pytest.skip("not run: the kernel of the CPU, with fused multiply-adds")
+    builder = Builder(folder, "values")
+    for job in next(draws.small_jobs())[::4]:  # D^-1 folded in, and not
+        y = np.array(job.y)
+        y[0, 0, 1, 1] = y[1, -1, 0, 2] = special
+        changed_job = dataclasses.replace(job, y=y * np.float32(special if special == 1e-42 else 1))
+        assert values.judge(builder, [changed_job])[0].same_bits
+
+
 CHANGES = {
     "sums in another order": ("sum[r][(k + v) % SUMS] = fma(", "sum[r][0 * (k + v)] = fma("),
     "D^-1 where it is not accurate": ("accurate ? 0 : 1", "accurate ? 1 : 0"),

@@ -17,7 +17,6 @@
 
 constexpr int C = CHANNELS, SQUARE = C * C, TAPS = CROSS + PLANE;  // D is not among the taps
 constexpr int STEEP = SLOPE > 0 ? SLOPE : 1;
-constexpr int PIXELS = 4;                                  // of a thread at a time, at most
 constexpr int LEVELS_DONE = 1 << 29, ALL_DONE = 1 << 30;   // what a unit's progress says at last
 constexpr int UNROLLED = KEPT || C <= 24 ? C : 4;          // channels in a row
 constexpr int TAPS_UNROLLED = KEPT ? PLANE : 1;

@@ -12,6 +12,7 @@ from invconv.arrays.stencil import Offset
 from invconv.kernels.cuda.source import Constants
 from invconv.kernels.order import INVERSE_LIMIT, accumulators, unrolled
 
+PIXELS = 4  # of a thread at a time, at most
 _THREADS = 256  # of a block, unless a pixel has more channels
 _KEPT = 256  # bytes of the weights that a thread keeps in registers
 _VECTOR = 16  # bytes that are read at once
@@ -100,6 +101,7 @@ class Layout:
             "SLOPE": self.slope,
             "DEPTH": self.depth,
             "GAP": self.gap,
+            "PIXELS": PIXELS,
             "KEPT": int(self.weights_kept),
             "SHARED_WEIGHTS": int(weights_shared),
             "LIMIT": INVERSE_LIMIT,

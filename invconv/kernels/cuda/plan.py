@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from invconv.arrays.namespaces import Shape
 from invconv.arrays.stencil import Offset
 from invconv.kernels.cuda.arguments import HEAD, Launch, grid_integers
-from invconv.kernels.cuda.layout import Layout
+from invconv.kernels.cuda.layout import PIXELS, Layout
 from invconv.kernels.cuda.source import Constants
 from invconv.kernels.order import tap_order
 
@@ -29,7 +29,11 @@ _AXES = 4
 _MOST_TAPS = 1024
 _MOST_NUMBERS = 2**31  # of an image: places in it are integers of 32 bits
 _CHUNK = 8  # levels between two looks at the band above
-_FEW_ROWS = 8  # a band has as many where it can: to wait for the one above takes some levels' time
+# A band has as many rows where it can, and up to so many until a level has so many numbers: to wait
+# for the band above takes as long as some levels. A level of few numbers has a thread for each, one
+# of more has a thread for four pixels. All from a model of an H100: nothing here was measured.
+_FEW_ROWS, _SEVERAL_ROWS, _NUMBERS = 8, 16, 192
+_FEW_THREADS = 96
 _FOLDING = 32  # threads of a block: each has a column, which is to stay in the cache
 _DECIDING, _DECIDING_BLOCKS = 128, 256  # each thread looks at all norms
 
@@ -143,7 +147,8 @@ class Plan:
         """Return the launch of "solve" for a batch of at least one image."""
         images = batch * math.prod(self.dilation[2:])
         bands = max(1, self.device.processors // images)  # to keep the whole device at work
-        rows = max(-(-self.plane[0] // bands), _FEW_ROWS, self.layout.depth)
+        least = min(_SEVERAL_ROWS, max(_FEW_ROWS, _NUMBERS // self.layout.channels))
+        rows = max(-(-self.plane[0] // bands), least, self.layout.depth)
         return self.in_bands(batch, min(rows, self.most_rows))
 
     def in_bands(
@@ -154,8 +159,10 @@ class Plan:
         images = batch * math.prod(self.dilation[2:])
         blocks = planes * bands * images
         if threads is None:
-            slots = max(1, min(rows, self.layout.threads // self.layout.channels))
-            threads = -(-slots * self.layout.channels // 32) * 32
+            channels, pixels = self.layout.channels, min(rows, self.plane[1])  # of a level
+            slots = max(-(-pixels // PIXELS), min(pixels, _FEW_THREADS // channels))
+            slots = max(1, min(slots, self.layout.threads // channels))
+            threads = -(-slots * channels // 32) * 32
         counters = 1 + blocks if bands * planes > 1 else 0
         integers = self._integers(rows=rows, bands=bands, images=images, chunk=chunk)
         return Launch("solve", blocks, threads, self.band_bytes(rows), counters, integers)
