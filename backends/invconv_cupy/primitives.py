@@ -1,4 +1,4 @@
-"""CuPy: how the library runs the primitives of the core, the plain wavefront among them.
+"""CuPy: how the library runs the primitives of the core, and its solves.
 
 `invconv.arrays.registry` finds this module by its entry point; nothing imports it.
 """
@@ -6,11 +6,13 @@
 from __future__ import annotations
 
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import cupy
 from cupy.lib.stride_tricks import as_strided
 
+from invconv.kernels.cuda.launch import DeviceOps, DeviceSolve, device_solve
 from invconv.kernels.plain.pitched import PitchedSolver, StridedOps
 from invconv.kernels.wavefront import CausalStencil, inverse_at_the_pixel
 from invconv_cupy.precision import full_precision
@@ -48,6 +50,63 @@ def _exact(x: Array) -> AbstractContextManager[None]:
 CUPY = StridedOps(_strided_view, _matmul_into, _exact)
 
 
-def causal_solver(stencil: CausalStencil, shape: tuple[int, ...]) -> PitchedSolver:
+def _ordinal(x: Array) -> int | None:
+    """On AMD's devices the kernel does not run."""
+    return None if cupy.cuda.runtime.is_hip else int(x.device.id)
+
+
+def _address(x: Array) -> int:
+    return int(x.data.ptr)
+
+
+def _stream(x: Array) -> int:
+    return int(cupy.cuda.get_current_stream(x.device.id).ptr)
+
+
+def _contiguous(x: Array) -> Array:
+    return cupy.ascontiguousarray(x)
+
+
+CUDA = DeviceOps(_ordinal, _address, _stream, _contiguous)
+
+
+@dataclass(frozen=True, eq=False)
+class CausalSolver:
+    """The map y -> x, both (B, C, *shape), that solves ``causal.stencil()`` x = y.
+
+    Attributes
+    ----------
+    causal : CausalStencil
+    shape : tuple of int
+        The grid.
+    state : DeviceSolve or PitchedSolver
+        The kernel, where it runs; else wavefronts.
+    """
+
+    causal: CausalStencil
+    shape: tuple[int, ...]
+    state: DeviceSolve | PitchedSolver
+
+    @property
+    def plan(self) -> dict[str, Any]:
+        """How the solve runs."""
+        return self.state.plan
+
+    def __call__(self, y: Array) -> Array:
+        """Solve for x, shape (B, C, *shape)."""
+        return self.state(y)
+
+    def __reduce__(self) -> Any:
+        """Leave the state out: code and weights are a device's own."""
+        return causal_solver, (self.causal, self.shape)
+
+
+def causal_solver(stencil: CausalStencil, shape: tuple[int, ...]) -> CausalSolver:
     """See `invconv.kernels.wavefront.causal_solver`."""
-    return PitchedSolver(stencil, inverse_at_the_pixel(stencil), shape, CUPY)
+    c = stencil
+    matrices = cupy.concatenate([c.diagonal[None], c.taps])
+    on_grid = shape, c.reach, c.direction, c.dilation, c.lower
+    state: DeviceSolve | PitchedSolver | None = device_solve(matrices, *on_grid, CUDA)
+    if state is None:
+        state = PitchedSolver(c, inverse_at_the_pixel(c), shape, CUPY)
+    return CausalSolver(c, shape, state)

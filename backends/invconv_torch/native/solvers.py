@@ -10,6 +10,7 @@ import torch
 from invconv.arrays.namespaces import readable
 from invconv.kernels.convolutions import CausalFamily, CircularFamily
 from invconv.kernels.cpu.compiled import CompiledSolve, available, compiled_solve
+from invconv.kernels.cuda.launch import DeviceSolve, device_solve
 from invconv.kernels.matrices import accurate_inverse
 from invconv.kernels.plain.pitched import PitchedSolver
 from invconv.kernels.primitives import flat, from_pixel_rows, pixel_rows
@@ -20,8 +21,9 @@ from invconv.kernels.spectrum import (
     to_frequencies,
     within_range,
 )
-from invconv.kernels.wavefront import inverse_at_the_pixel
+from invconv.kernels.wavefront import CausalStencil, inverse_at_the_pixel
 from invconv_torch.native.correlation import in_host_memory
+from invconv_torch.native.launches import CUDA
 from invconv_torch.native.waves import TORCH
 
 Tensor: TypeAlias = torch.Tensor
@@ -37,27 +39,20 @@ class CausalFactor:
     weights : tensor
     shape : tuple of int
         The grid.
-    state : CompiledSolve or PitchedSolver
-        The compiled kernel on tensors in host memory, where it runs; wavefronts elsewhere.
+    state : CompiledSolve, DeviceSolve or PitchedSolver
+        The kernel of the CPU or of CUDA devices, where it runs; wavefronts elsewhere.
     """
 
     family: CausalFamily
     weights: Tensor
     shape: tuple[int, ...]
-    state: CompiledSolve | PitchedSolver
+    state: CompiledSolve | DeviceSolve | PitchedSolver
 
     @staticmethod
     def of(family: CausalFamily, weights: Tensor, shape: tuple[int, ...]) -> CausalFactor:
         """Factor the convolution with these weights, on detached copies of what it needs."""
         weights = weights.detach()
-        causal = family.stencil(weights)
-        if in_host_memory(weights) and available(weights.element_size()):
-            c = causal
-            matrices = torch.cat([c.diagonal[None], c.taps]).numpy(force=True)
-            state = compiled_solve(matrices, shape, c.reach, c.direction, c.dilation, c.lower)
-            return CausalFactor(family, weights, shape, state)
-        inverse = inverse_at_the_pixel(causal)
-        return CausalFactor(family, weights, shape, PitchedSolver(causal, inverse, shape, TORCH))
+        return CausalFactor(family, weights, shape, _causal_state(family.stencil(weights), shape))
 
     @property
     def plan(self) -> dict[str, Any]:
@@ -70,7 +65,7 @@ class CausalFactor:
 
     def solve(self, y: Tensor) -> Tensor:
         """Return x, shape (B, C, *shape)."""
-        if isinstance(self.state, PitchedSolver):
+        if not isinstance(self.state, CompiledSolve):
             return self.state(y)
         y = y.resolve_neg().contiguous()
         x = torch.empty_like(y)
@@ -81,6 +76,20 @@ class CausalFactor:
     def __reduce__(self) -> Any:
         """Leave the state out: another processor lays weights out in another way."""
         return CausalFactor.of, (self.family, self.weights, self.shape)
+
+
+def _causal_state(
+    c: CausalStencil, shape: tuple[int, ...]
+) -> CompiledSolve | DeviceSolve | PitchedSolver:
+    """Choose how a solve runs, and make what it needs."""
+    stencil = shape, c.reach, c.direction, c.dilation, c.lower
+    if in_host_memory(c.taps) and available(c.taps.element_size()):
+        return compiled_solve(torch.cat([c.diagonal[None], c.taps]).numpy(force=True), *stencil)
+    if CUDA.ordinal(c.taps) is not None:
+        state = device_solve(torch.cat([c.diagonal[None], c.taps]), *stencil, CUDA)
+        if state is not None:
+            return state
+    return PitchedSolver(c, inverse_at_the_pixel(c), shape, TORCH)
 
 
 @dataclass(frozen=True, eq=False)

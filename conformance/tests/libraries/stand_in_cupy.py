@@ -7,6 +7,7 @@ form, in the file that the environment names as STAND_IN_CALLS.
 - Values are out of reach, through ``bool``, ``float``, ``get``, NumPy, ``in`` or a mask that is an
   index, while a function of the core is running that must not wait.
 - Operands of NumPy raise, as in CuPy. What `as_strided` and `empty` give is no zeros.
+- It is CuPy for AMD's devices, where wavefronts solve, unless the environment has STAND_IN_DRIVER.
 - Singular matrices do not raise, and stacks do not broadcast in ``linalg.solve``, as in CuPy.
 """
 
@@ -72,6 +73,7 @@ class ndarray:
     dtype: Any
     device = property(lambda self: Device(0))
     T = property(lambda self: ndarray(self._values.T))
+    data = property(lambda self: types.SimpleNamespace(ptr=self._values.ctypes.data))
 
     def __array_ufunc__(self, *args: Any, **kwargs: Any) -> Any:
         """Refuse, as CuPy does, a NumPy operand."""
@@ -237,6 +239,10 @@ class Device:
         _read("Device.synchronize")
 
 
+def _current_stream(device_id: int = -1) -> Any:
+    return types.SimpleNamespace(ptr=0x5EED_0000_0001)
+
+
 def populate(space: dict[str, Any]) -> None:
     """Fill the module ``cupy``, in whose namespace NumPy's names hide Python's own."""
     for name in dir(np):
@@ -249,8 +255,10 @@ def populate(space: dict[str, Any]) -> None:
     space["matmul"] = _on_device("cupy.matmul", _matmul)
     space["empty"] = _on_device("cupy.empty", _empty)
     runtime = _module("cupy.cuda.runtime", getDeviceCount=lambda: 1, CUDARuntimeError=OSError)
+    runtime.is_hip = "STAND_IN_DRIVER" not in os.environ
     device = _module("cupy.cuda.device", Device=Device)
     space["cuda"] = _module("cupy.cuda", Device=Device, device=device, runtime=runtime)
+    space["cuda"].get_current_stream = _current_stream
     names = "cholesky eigh matrix_rank norm pinv qr slogdet svd lstsq"
     linalg = _functions("cupy.linalg", np.linalg, names, solve=_solve, inv=_inv)
     space["linalg"] = _module("cupy.linalg", **linalg)

@@ -1,12 +1,13 @@
 """What a launcher passes to the kernels of `common.cuh`, `weights.cu`, `solve.cu`.
 
-A launcher of any library does this, on the library's current stream, and nothing on the host waits:
+`launch` does this for any library, on the library's current stream, and nothing on the host waits:
 
 1. `plan.plan_of` gives a `Plan`, or None: then wavefronts solve.
 2. `compile.compiled` gives machine code for the plan's constants and the device's architecture, or
-   None: then wavefronts solve. Load it as a module, once a device; the functions in it are "fold",
-   "decide", "solve". Where a launch has more than 48 KiB of shared memory, set the function's
-   attribute CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES to the device's limit, once.
+   None: then wavefronts solve. `driver` loads it, once for all devices of an architecture; the
+   functions in it are "fold", "decide", "solve". So that a launch may have more than 48 KiB of
+   shared memory, the attribute CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES of "solve" is the
+   device's limit.
 3. When an operator is factored: allocate ``plan.weights`` numbers of the data's dtype, and launch
    the two of ``plan.weigh()``. Their arguments, in this order:
 
@@ -31,10 +32,9 @@ A launcher of any library does this, on the library's current stream, and nothin
 
 A grid of blocks is ``(blocks, 1, 1)``, a block ``(threads, 1, 1)``. The numbers are float32 or
 float64, y, x, matrices and weights of one dtype; half types are cast by the caller. Launches of a
-batch of 0 are left out. `Launch.struct` has the integers as bytes, for ctypes, for CuPy (a NumPy
-scalar of `STRUCT`) and for the attribute of an XLA call.
+batch of 0 are left out. `Launch.struct` has the integers as bytes.
 
-Called by `plan` and the launchers.
+Called by `plan` and `launch`.
 """
 
 from __future__ import annotations

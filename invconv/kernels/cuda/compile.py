@@ -3,7 +3,7 @@
 NVRTC comes with the wheels `nvidia-cuda-nvrtc` (which torch's wheels for CUDA require) or with a
 CUDA toolkit. It is loaded here by ctypes.
 
-Called by the launchers.
+Called by `launch`.
 """
 
 from __future__ import annotations

@@ -1,0 +1,121 @@
+// A CUDA driver for tests, whose devices are this processor. It is as strict as the real one about
+// contexts and shared memory; a library's code is the path of a shared object of `kernels.cpp`.
+#include <dlfcn.h>
+
+#include <cstdint>
+#include <map>
+#include <set>
+#include <string>
+#include <vector>
+
+namespace {
+enum { OK = 0, INVALID = 1, NOT_INITIALIZED = 3, NO_DEVICE = 101, NO_CONTEXT = 201, NOT_FOUND = 500 };
+constexpr int DEVICES = 2, ALLOWED_BEFORE = 48 * 1024;
+constexpr uintptr_t CONTEXT = 0xc0000;
+
+using Run = int (*)(const char*, unsigned, unsigned, unsigned, void**);
+using Look = int (*)(const char*, int, unsigned, unsigned, unsigned, void*, void**);
+
+struct Kernel {
+  std::string name;
+  Run run;
+  std::map<int, int> shared;
+};
+
+bool initialized = false;
+Look look = nullptr;
+std::set<void*> kernels;
+thread_local std::vector<void*> contexts;
+std::map<int, int> attributes{{16, 132}, {75, 9}, {76, 0}, {97, 227 * 1024}};
+}  // namespace
+
+extern "C" {
+// What sees each launch first, and returns whether it is to run.
+void stand_in_look(Look function) { look = function; }
+void stand_in_attribute(int number, int value) { attributes[number] = value; }
+int stand_in_contexts() { return contexts.size(); }
+
+int cuInit(unsigned flags) {
+  initialized = true;
+  return flags ? INVALID : OK;
+}
+
+int cuDriverGetVersion(int* version) {
+  *version = 12080;
+  return OK;
+}
+
+int cuGetErrorString(int code, const char** text) {
+  static std::map<int, const char*> names{
+      {INVALID, "invalid argument"},       {NOT_INITIALIZED, "initialization error"},
+      {NO_DEVICE, "invalid device ordinal"}, {NO_CONTEXT, "invalid device context"},
+      {NOT_FOUND, "named symbol not found"}};
+  *text = names.count(code) ? names[code] : nullptr;
+  return *text ? OK : INVALID;
+}
+
+int cuDeviceGet(int* device, int ordinal) {
+  if (!initialized) return NOT_INITIALIZED;
+  *device = ordinal;
+  return ordinal >= 0 && ordinal < DEVICES ? OK : NO_DEVICE;
+}
+
+int cuDeviceGetAttribute(int* value, int number, int device) {
+  if (!attributes.count(number) || device >= DEVICES) return INVALID;
+  *value = attributes[number];
+  return OK;
+}
+
+int cuDevicePrimaryCtxRetain(void** context, int device) {
+  *context = (void*)(CONTEXT + device);
+  return OK;
+}
+
+int cuCtxPushCurrent_v2(void* context) {
+  const uintptr_t device = (uintptr_t)context - CONTEXT;
+  if (device >= DEVICES) return NO_CONTEXT;
+  contexts.push_back(context);
+  return OK;
+}
+
+int cuCtxPopCurrent_v2(void** context) {
+  if (contexts.empty()) return NO_CONTEXT;
+  *context = contexts.back();
+  contexts.pop_back();
+  return OK;
+}
+
+int cuLibraryLoadData(void** library, const void* code, void*, void*, unsigned a, void*, void*,
+                      unsigned b) {
+  if (a || b) return INVALID;
+  *library = dlopen((const char*)code, RTLD_NOW | RTLD_LOCAL);
+  return *library ? OK : INVALID;
+}
+
+int cuLibraryGetKernel(void** kernel, void* library, const char* name) {
+  if (!dlsym(library, name)) return NOT_FOUND;
+  *kernel = new Kernel{name, (Run)dlsym(library, "run"), {}};
+  kernels.insert(*kernel);
+  return OK;
+}
+
+int cuKernelSetAttribute(int attribute, int value, void* kernel, int device) {
+  if (attribute != 8 || !kernels.count(kernel) || value > attributes[97]) return INVALID;
+  ((Kernel*)kernel)->shared[device] = value;
+  return OK;
+}
+
+int cuLaunchKernel(void* function, unsigned blocks, unsigned y, unsigned z, unsigned threads,
+                   unsigned v, unsigned w, unsigned shared, void* stream, void** arguments,
+                   void** extra) {
+  if (contexts.empty()) return NO_CONTEXT;
+  if (!kernels.count(function) || extra || y * z * v * w != 1) return INVALID;
+  Kernel& kernel = *(Kernel*)function;
+  const int device = (uintptr_t)contexts.back() - CONTEXT;
+  const int allowed = kernel.shared.count(device) ? kernel.shared[device] : ALLOWED_BEFORE;
+  if (!blocks || !threads || threads > 1024 || shared > (unsigned)allowed) return INVALID;
+  const char* name = kernel.name.c_str();
+  if (look && !look(name, device, blocks, threads, shared, stream, arguments)) return OK;
+  return kernel.run(name, blocks, threads, shared, arguments);
+}
+}

@@ -1,0 +1,217 @@
+"""The core's launcher: NumPy's arrays are the device's memory, a stand-in is the driver."""
+
+from __future__ import annotations
+
+import ctypes.util
+import threading
+import warnings
+from typing import Any
+
+import numpy as np
+import pytest
+
+import invconv as ic
+from invconv.kernels.cpu.compiled import address_of, available, compiled_solve
+from invconv.kernels.cuda import compile as compiler
+from invconv.kernels.cuda import driver as cuda_driver
+from invconv.kernels.cuda import launch
+from invconv.kernels.cuda.compile import Code, compile_text
+from invconv.kernels.cuda.launch import DeviceOps, DeviceSolve, device_solve
+from invconv_conformance.truth import oracle
+from tests.launches.stand_in_driver import STREAM, Driver
+
+Floats = np.ndarray[Any, Any]
+RNG = np.random.default_rng(0)
+
+
+def address(x: Floats) -> int:
+    return int(x.ctypes.data)
+
+
+MEMORY = DeviceOps(lambda x: 1, address, lambda x: STREAM, np.ascontiguousarray)
+
+
+def factored(conv: ic.AutoregressiveConv, grid: tuple[int, ...]) -> DeviceSolve:
+    c = conv._causal()
+    stencil = c.reach, c.direction, c.dilation, c.lower
+    found = device_solve(np.concatenate([c.diagonal[None], c.taps]), grid, *stencil, MEMORY)
+    assert found is not None
+    return found
+
+
+def convolution(dtype: str = "float32", **settings: Any) -> ic.AutoregressiveConv:
+    given: dict[str, Any] = {"rng": RNG, "like": np.zeros((), dtype)} | settings
+    conv: ic.AutoregressiveConv = ic.AutoregressiveConv.init(3, **given)
+    return conv
+
+
+def images(*shape: int, dtype: str = "float32") -> Floats:
+    return RNG.standard_normal(shape).astype(dtype)
+
+
+def check(conv: ic.AutoregressiveConv, y: Floats, x: Floats) -> None:
+    """Compare with the definition, and with the CPU's kernel bit for bit."""
+    matrix, _ = oracle.affine(conv, y.shape[2:])
+    wanted = np.linalg.solve(matrix, y.reshape(len(y), -1).T.astype(float)).T.reshape(y.shape)
+    assert np.abs(x - wanted).max() <= 50 * np.finfo(y.dtype).eps * np.abs(wanted).max()
+    if available(y.itemsize):
+        c, expected = conv._causal(), np.empty_like(y)
+        matrices = np.concatenate([c.diagonal[None], c.taps])
+        state = compiled_solve(matrices, y.shape[2:], c.reach, c.direction, c.dilation, c.lower)
+        state.solve(address_of(y), address_of(expected), len(y), 1, y, expected)
+        np.testing.assert_array_equal(x, expected)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_what_is_launched_solves(driver: Driver, dtype: str) -> None:
+    conv, y = convolution(dtype, direction=(1, -1)), images(2, 3, 5, 7, dtype=dtype)
+    solve = factored(conv, (5, 7))
+    x = solve(y)
+    assert (x.shape, x.dtype) == (y.shape, y.dtype)
+    check(conv, y, x)
+    fold, decide, solved = driver.launches
+    names = [launched.kernel for launched in driver.launches]
+    assert names == ["fold", "decide", "solve"]
+    assert {launched.stream for launched in driver.launches} == {STREAM}
+    assert {launched.device for launched in driver.launches} == {1}
+    assert fold.pointers == decide.pointers
+    assert fold.pointers["weights"] == address(solve.weights) == solved.pointers["weights"]
+    assert solved.pointers == {
+        "y": address(y),
+        "x": address(x),
+        "weights": address(solve.weights),
+        "counters": 0,
+    }
+    assert (solved.blocks, solved.grid["images"], solved.grid["bands"]) == (2, 2, 1)
+    steps = [solved.grid[f"step_{axis}"] for axis in range(4)]
+    assert steps == [35, 35, 7, -1]
+
+
+def test_bands_follow_each_other_by_counters(driver: Driver) -> None:
+    conv, y = convolution(), images(1, 3, 40, 6)
+    solve = factored(conv, (40, 6))
+    for _ in range(2):  # whose counters are zero again
+        check(conv, y, solve(y))
+    solved = driver.launches[-1]
+    assert solved.grid["bands"] == solved.blocks > 1
+    assert solved.pointers["counters"] != 0
+
+
+def test_a_launch_may_have_more_shared_memory_than_other_kernels_have(
+    driver: Driver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    conv, y = convolution(), images(1, 3, 8, 140)
+    solve = factored(conv, (8, 140))
+    check(conv, y, solve(y))
+    assert 48 * 1024 < driver.launches[-1].shared <= 227 * 1024
+    launch.program_of.cache_clear()
+    launch._loaded.cache_clear()
+    monkeypatch.setattr(cuda_driver, "allow_shared", lambda *_: None)
+    with pytest.raises(cuda_driver.DriverError, match="cuLaunchKernel failed: invalid argument"):
+        factored(conv, (8, 140))(y)
+
+
+def test_a_thread_without_a_context_launches(driver: Driver) -> None:
+    conv, y = convolution(), images(2, 3, 5, 7)
+    solve, found = factored(conv, (5, 7)), []
+    thread = threading.Thread(target=lambda: found.append(solve(y)))
+    thread.start()
+    thread.join()
+    check(conv, y, found[0])
+
+
+def test_an_array_that_is_not_contiguous_is_copied(driver: Driver) -> None:
+    conv, y = convolution(), images(2, 7, 5, 3).transpose(0, 3, 2, 1)
+    check(conv, np.ascontiguousarray(y), factored(conv, (5, 7))(y))
+
+
+ELSEWHERE = np.zeros(1000)
+PLANTED = {
+    "a wrong stride": {"contiguous": lambda x: x},
+    "another array's address": {"address": lambda x: address(ELSEWHERE)},
+}
+
+
+@pytest.mark.parametrize("planted", PLANTED)
+def test_a_planted_mistake_is_caught(driver: Driver, planted: str) -> None:
+    conv, y = convolution(), images(2, 7, 5, 3).transpose(0, 3, 2, 1)
+    solve = factored(conv, (5, 7))
+    parts = vars(MEMORY) | PLANTED[planted]
+    solve = DeviceSolve(solve.program, solve.weights, solve.shape, DeviceOps(**parts))
+    with pytest.raises(AssertionError):
+        check(conv, np.ascontiguousarray(y), solve(y))
+
+
+@pytest.mark.parametrize(
+    ("y", "message"),
+    [
+        (np.zeros((2, 3, 5, 7)), "got (3, 5, 7) of float64 on cpu"),
+        (np.zeros((2, 3, 7, 5), "float32"), "got (3, 7, 5) of float32 on cpu"),
+        (np.zeros((2, 2, 5, 7), "float32"), "got (2, 5, 7) of float32 on cpu"),
+    ],
+    ids=["dtype", "grid", "channels"],
+)
+def test_other_images_than_the_kernel_reads_are_refused(
+    driver: Driver, y: Floats, message: str
+) -> None:
+    solve = factored(convolution(), (5, 7))
+    with pytest.raises(ValueError, match="expected images") as caught:
+        solve(y)
+    assert message in str(caught.value)
+    assert len(driver.launches) == 2
+
+
+def test_an_empty_batch_is_not_launched(driver: Driver) -> None:
+    assert factored(convolution(), (5, 7))(images(0, 3, 5, 7)).shape == (0, 3, 5, 7)
+    assert len(driver.launches) == 2
+
+
+def absent(why: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    if why == "no driver":
+        monkeypatch.setattr(cuda_driver, "NAMES", ("libabsent.so.1",))
+    elif why == "an old driver":
+        libc = ctypes.util.find_library("c")
+        monkeypatch.setattr(cuda_driver, "NAMES", (libc,))
+    elif why == "no compiler":
+        monkeypatch.setattr(compiler, "library", lambda newest: None)
+        monkeypatch.setattr(compiler, "compile_text", compile_text)
+    else:
+        monkeypatch.setattr(compiler, "compile_text", lambda *_, **__: Code(b"/dev/null", ""))
+
+
+WHY = {
+    "no driver": "the CUDA driver was not found",
+    "an old driver": "the CUDA driver has no cu",
+    "no compiler": "NVRTC of CUDA 12 or before was not found",
+    "code of another kind": "cuLibraryLoadData failed: invalid argument",
+}
+
+
+@pytest.mark.parametrize("why", WHY)
+def test_where_nothing_can_be_launched_one_warning_says_why(
+    driver: Driver, why: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    absent(why, monkeypatch)
+    c = convolution()._causal()
+    matrices = np.concatenate([c.diagonal[None], c.taps])
+    stencil = (5, 7), c.reach, c.direction, c.dilation, c.lower
+
+    def tried() -> None:
+        assert device_solve(matrices, *stencil, MEMORY) is None
+
+    with pytest.warns(RuntimeWarning, match=f"no CUDA kernel, wavefronts solve: {WHY[why]}"):
+        tried()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        tried()
+
+
+def test_other_numbers_have_no_kernel(driver: Driver) -> None:
+    c = convolution()._causal()
+    stencil = (5, 7), c.reach, c.direction, c.dilation, c.lower
+    for dtype in ("float16", "complex64", "int32"):
+        matrices = np.concatenate([c.diagonal[None], c.taps]).astype(dtype)
+        assert device_solve(matrices, *stencil, MEMORY) is None
+    elsewhere = DeviceOps(**(vars(MEMORY) | {"ordinal": lambda x: None}))
+    assert device_solve(matrices, *stencil, elsewhere) is None
+    assert driver.launches == []

@@ -1,0 +1,152 @@
+"""The CUDA driver by ctypes: what a device is, and how code is loaded and launched on it.
+
+It is the same driver, and the same context of a device, that PyTorch, CuPy and JAX use: handles and
+addresses of theirs are good here. Code is loaded as a library (cuLibraryLoadData, CUDA 12), which
+belongs to no context.
+
+Called by `launch`.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+from collections.abc import Iterator
+from contextlib import contextmanager
+from ctypes import POINTER, c_char_p, c_int, c_uint, c_void_p
+from typing import Any
+
+NAMES = ("libcuda.so.1", "nvcuda.dll")
+PROCESSORS, MAJOR, MINOR, SHARED = 16, 75, 76, 97  # attributes of a device
+_MAX_DYNAMIC_SHARED = 8  # attribute of a kernel
+
+_HANDLE, _HANDLES = c_void_p, POINTER(c_void_p)
+_ARGUMENTS = {
+    "cuInit": (c_uint,),
+    "cuDriverGetVersion": (POINTER(c_int),),
+    "cuGetErrorString": (c_int, POINTER(c_char_p)),
+    "cuDeviceGet": (POINTER(c_int), c_int),
+    "cuDeviceGetAttribute": (POINTER(c_int), c_int, c_int),
+    "cuDevicePrimaryCtxRetain": (_HANDLES, c_int),
+    "cuCtxPushCurrent_v2": (_HANDLE,),
+    "cuCtxPopCurrent_v2": (_HANDLES,),
+    "cuLibraryLoadData": (_HANDLES, c_char_p, *(c_void_p, c_void_p, c_uint) * 2),
+    "cuLibraryGetKernel": (_HANDLES, _HANDLE, c_char_p),
+    "cuKernelSetAttribute": (c_int, c_int, _HANDLE, c_int),
+    "cuLaunchKernel": (_HANDLE, *(c_uint,) * 7, _HANDLE, _HANDLES, c_void_p),
+}
+
+
+class DriverError(RuntimeError):
+    """The driver is not there, or refuses."""
+
+
+@functools.cache
+def library() -> Any:
+    """Return the driver as a ctypes library, or raise `DriverError`."""
+    for name in NAMES:
+        try:
+            found = ctypes.CDLL(name)
+        except OSError:
+            continue
+        for function, arguments in _ARGUMENTS.items():
+            try:
+                getattr(found, function).argtypes = arguments
+            except AttributeError:
+                raise DriverError(f"the CUDA driver has no {function}: it is too old") from None
+        _check("cuInit", found.cuInit(0), found)
+        return found
+    raise DriverError("the CUDA driver was not found")
+
+
+def call(name: str, *arguments: Any) -> None:
+    """Call a function of the driver, or raise `DriverError`."""
+    found = library()
+    if code := getattr(found, name)(*arguments):
+        _check(name, code, found)
+
+
+def _check(name: str, code: int, found: Any) -> None:
+    if code:
+        reason = c_char_p()
+        found.cuGetErrorString(code, ctypes.byref(reason))
+        text = (reason.value or b"unknown error").decode(errors="replace")
+        raise DriverError(f"{name} failed: {text} ({code})")
+
+
+@functools.cache
+def version() -> int:
+    """Return the newest CUDA that the driver runs, such as 12080."""
+    value = c_int()
+    call("cuDriverGetVersion", ctypes.byref(value))
+    return value.value
+
+
+@functools.cache
+def attribute(number: int, ordinal: int) -> int:
+    """Return an attribute of a device."""
+    value = c_int()
+    call("cuDeviceGetAttribute", ctypes.byref(value), number, _device(ordinal))
+    return value.value
+
+
+@functools.cache
+def _device(ordinal: int) -> int:
+    device = c_int()
+    call("cuDeviceGet", ctypes.byref(device), ordinal)
+    return device.value
+
+
+@functools.cache
+def _context(ordinal: int) -> int | None:
+    context = c_void_p()
+    call("cuDevicePrimaryCtxRetain", ctypes.byref(context), _device(ordinal))
+    return context.value
+
+
+@contextmanager
+def current(ordinal: int) -> Iterator[None]:
+    """Make the primary context of a device the calling thread's: a new thread has none."""
+    call("cuCtxPushCurrent_v2", _context(ordinal))
+    try:
+        yield
+    finally:
+        call("cuCtxPopCurrent_v2", ctypes.byref(c_void_p()))
+
+
+def load(image: bytes, names: tuple[str, ...]) -> dict[str, int]:
+    """Load machine code, and return the handles of its kernels. It stays until the process ends."""
+    code, handles = c_void_p(), {}
+    call("cuLibraryLoadData", ctypes.byref(code), image, None, None, 0, None, None, 0)
+    for name in names:
+        kernel = c_void_p()
+        call("cuLibraryGetKernel", ctypes.byref(kernel), code, name.encode())
+        assert kernel.value is not None
+        handles[name] = kernel.value
+    return handles
+
+
+def allow_shared(kernel: int, size: int, ordinal: int) -> None:
+    """Let launches of a kernel on a device have as many bytes of dynamic shared memory."""
+    call("cuKernelSetAttribute", _MAX_DYNAMIC_SHARED, size, kernel, _device(ordinal))
+
+
+def launch(
+    kernel: int,
+    blocks: int,
+    threads: int,
+    shared: int,
+    stream: int,
+    pointers: tuple[int, ...],
+    struct: bytes,
+) -> None:
+    """Queue a kernel whose arguments are pointers, and then a struct by value.
+
+    The driver copies the arguments before it returns.
+    """
+    addresses, last = (c_void_p * len(pointers))(*pointers), ctypes.create_string_buffer(struct)
+    first, size = ctypes.addressof(addresses), ctypes.sizeof(c_void_p)
+    places = [first + i * size for i in range(len(pointers))]
+    arguments = (c_void_p * (len(pointers) + 1))(*places, ctypes.addressof(last))
+    sizes = blocks, 1, 1, threads, 1, 1, shared
+    call("cuLaunchKernel", kernel, *sizes, stream, arguments, None)

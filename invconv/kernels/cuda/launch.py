@@ -1,0 +1,219 @@
+"""Solves by the kernel of CUDA devices, for every library that has arrays on one.
+
+A library's adapter says where its arrays lie and what its current stream is (`DeviceOps`). All
+memory is the library's. Nothing waits for the device and no value is read: a solve is one launch,
+before which at most one array of counters is set to zero. A CUDA graph may record it.
+
+Not yet run on a GPU. `arguments` says what is launched.
+
+Called by the solves of PyTorch and CuPy.
+"""
+
+from __future__ import annotations
+
+import functools
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from invconv.arrays.namespaces import Array, Shape, device, namespace
+from invconv.arrays.stencil import Offset
+from invconv.kernels.cuda import driver
+from invconv.kernels.cuda.arguments import POINTERS, Launch
+from invconv.kernels.cuda.compile import compiled
+from invconv.kernels.cuda.plan import Device, Plan, plan_of
+from invconv.kernels.cuda.source import Constants
+
+
+@dataclass(frozen=True)
+class DeviceOps:
+    """What a launch must know of a library's arrays, in functions at the top of a module.
+
+    Attributes
+    ----------
+    ordinal : callable
+        (x): the number of the CUDA device whose memory ``x`` lies in; None where it lies elsewhere.
+    address : callable
+        (x): where the numbers of a contiguous array are.
+    stream : callable
+        (x): the handle of the current stream of the device of ``x``.
+    contiguous : callable
+        (x): ``x``, or a contiguous copy.
+    """
+
+    ordinal: Callable[[Array], int | None]
+    address: Callable[[Array], int]
+    stream: Callable[[Array], int]
+    contiguous: Callable[[Array], Array]
+
+
+@dataclass(frozen=True, eq=False)
+class Program:
+    """A plan whose code is loaded on a device.
+
+    Attributes
+    ----------
+    plan : Plan
+    ordinal : int
+        Of the device.
+    kernels : dict of str to int
+        Their handles.
+    """
+
+    plan: Plan
+    ordinal: int
+    kernels: dict[str, int]
+
+    def weigh(self, matrices: int, weights: int, stream: int) -> None:
+        """Queue what makes weights; the arguments are addresses, and the handle of a stream."""
+        for launch in self.plan.weigh():
+            self._queue(launch, stream, {"matrices": matrices, "weights": weights})
+
+    def solve(self, batch: int, stream: int, **addresses: int) -> None:
+        """Queue a solve of ``batch`` images, given the addresses of y, x, weights, counters."""
+        self._queue(_solve_launch(self, batch), stream, addresses)
+
+    def counters(self, batch: int) -> int:
+        """Return how many counters a solve needs."""
+        return _solve_launch(self, batch).counters
+
+    def _queue(self, launch: Launch, stream: int, addresses: dict[str, int]) -> None:
+        pointers = tuple(addresses[name] for name in POINTERS[launch.kernel])
+        sizes = launch.blocks, launch.threads, launch.shared
+        kernel, struct = self.kernels[launch.kernel], launch.struct.tobytes()
+        with driver.current(self.ordinal):
+            driver.launch(kernel, *sizes, stream, pointers, struct)
+
+
+@functools.lru_cache(maxsize=256)
+def _solve_launch(program: Program, batch: int) -> Launch:
+    return program.plan.solve(batch)
+
+
+@functools.lru_cache(maxsize=256)
+def program_of(
+    channels: int,
+    shape: Shape,
+    reach: tuple[Offset, ...],
+    direction: tuple[int, ...],
+    dilation: tuple[int, ...],
+    lower: bool,
+    itemsize: int,
+    ordinal: int,
+) -> Program | None:
+    """Return the loaded program of a causal stencil on a grid, or None where wavefronts solve.
+
+    The parameters but the last are those of `invconv.kernels.cuda.plan.plan_of`. Where the driver
+    or the compiler is not there or refuses, a warning says why.
+    """
+    try:
+        described = _described(ordinal)
+        stencil = reach, direction, dilation, lower
+        plan = plan_of(channels, shape, *stencil, itemsize, described)
+        kernels = None if plan is None else _loaded(plan.constants, described.architecture)
+        if plan is None or kernels is None:
+            return None
+        with driver.current(ordinal):
+            driver.allow_shared(kernels["solve"], described.shared, ordinal)
+    except driver.DriverError as error:
+        warnings.warn(f"no CUDA kernel, wavefronts solve: {error}", RuntimeWarning, stacklevel=2)
+        return None
+    return Program(plan, ordinal, kernels)
+
+
+def _described(ordinal: int) -> Device:
+    asked = driver.MAJOR, driver.MINOR, driver.SHARED, driver.PROCESSORS
+    major, minor, shared, processors = (driver.attribute(n, ordinal) for n in asked)
+    return Device(10 * major + minor, shared, processors)
+
+
+@functools.lru_cache(maxsize=256)
+def _loaded(constants: Constants, architecture: int) -> dict[str, int] | None:
+    code = compiled(constants, architecture, driver.version())
+    return None if code is None else driver.load(code.image, tuple(POINTERS))
+
+
+@dataclass(frozen=True, eq=False)
+class DeviceSolve:
+    """The map y -> x, both (B, C, *shape), that solves a causal stencil on its device.
+
+    Attributes
+    ----------
+    program : Program
+    weights : array, shape (plan.weights,)
+    shape : tuple of int
+        Of one image, (C, *grid).
+    ops : DeviceOps
+    """
+
+    program: Program
+    weights: Array
+    shape: Shape
+    ops: DeviceOps
+
+    @property
+    def plan(self) -> dict[str, Any]:
+        """How the solve runs; which way at the pixel only the device knows."""
+        corner = "cached inverse where accurate, else triangular solve"
+        return {"method": "CUDA kernel", "at the pixel": corner}
+
+    def __call__(self, y: Array) -> Array:
+        """Solve for x, shape (B, C, *shape)."""
+        self._require(y)
+        if 0 in y.shape:
+            return y
+        y, batch, xp = self.ops.contiguous(y), y.shape[0], namespace(y)
+        x = xp.empty(y.shape, dtype=y.dtype, device=device(y))
+        count = self.program.counters(batch)
+        counters = xp.zeros((count,), dtype=xp.int32, device=device(y)) if count else None
+        self.program.solve(
+            batch,
+            self.ops.stream(y),
+            y=self.ops.address(y),
+            x=self.ops.address(x),
+            weights=self.ops.address(self.weights),
+            counters=0 if counters is None else self.ops.address(counters),
+        )
+        return x
+
+    def _require(self, y: Array) -> None:
+        """Raise ValueError unless images are such as the kernel will read: it looks at no shape."""
+        found = tuple(y.shape[1:]), y.dtype, device(y)
+        wanted = self.shape, self.weights.dtype, device(self.weights)
+        if found != wanted:
+            expected, got = ("{} of {} on {}".format(*triple) for triple in (wanted, found))
+            raise ValueError(f"y: expected images {expected}, got {got}")
+
+
+def device_solve(
+    matrices: Array,
+    shape: Shape,
+    reach: tuple[Offset, ...],
+    direction: tuple[int, ...],
+    dilation: tuple[int, ...],
+    lower: bool,
+    ops: DeviceOps,
+) -> DeviceSolve | None:
+    """Factor a causal stencil for a grid on its device, or return None where wavefronts solve.
+
+    Parameters
+    ----------
+    matrices : array, shape (1 + T, C, C)
+        D, with zeros in its other triangle, then the taps.
+    shape, reach, direction, dilation, lower
+        As in `program_of`.
+    ops : DeviceOps
+    """
+    ordinal, xp = ops.ordinal(matrices), namespace(matrices)
+    if ordinal is None or matrices.dtype not in (xp.float32, xp.float64):
+        return None
+    channels, itemsize = matrices.shape[-1], matrices.dtype.itemsize
+    program = program_of(channels, shape, reach, direction, dilation, lower, itemsize, ordinal)
+    if program is None:
+        return None
+    matrices = ops.contiguous(matrices)
+    sizes = program.plan.weights
+    weights = xp.empty((sizes,), dtype=matrices.dtype, device=device(matrices))
+    program.weigh(ops.address(matrices), ops.address(weights), ops.stream(matrices))
+    return DeviceSolve(program, weights, (channels, *shape), ops)
