@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+from invconv.kernels.cuda.plan import plan_of
 from invconv_benchmarks.contenders import ours
 from invconv_benchmarks.contenders.setup import Setup
 from invconv_benchmarks.measure import threads
 from invconv_benchmarks.measure.spread import Interval
-from invconv_benchmarks.studies import first_solve, two_threads
+from invconv_benchmarks.studies import cuda_model, first_solve, two_threads
 from invconv_benchmarks.studies.two_threads import Found
 from invconv_benchmarks.suites.group import Group
 
@@ -93,3 +94,21 @@ def test_what_fails_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(two_threads, "LIBRARIES", ("numpy",))
     with pytest.raises(RuntimeError, match="numpy, inverse: corner 2, 1x2x3x3, float32: IndexErr"):
         two_threads.compare([GROUP.shape], ["float32"], 0.01)
+
+
+def test_the_cuda_plan_is_near_the_best_of_its_model(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for shape in ((100, 12, 32, 32), (64, 24, 8, 8), (1, 12, 16, 16)):
+        found = cuda_model.modelled(shape, 2)
+        assert found.best <= found.kernel <= 1.1 * found.best
+        assert 0.7 < found.two_sums / found.kernel <= 1
+        assert found.kernel < found.graph
+    plan = plan_of(12, (64, 64), ((0, 1), (1, 0), (1, 1)), (1, 1), (1, 1), True, 4, cuda_model.H100)
+    assert plan is not None
+    launches = plan.in_bands(1, 1), plan.solve(1)
+    slow, quick = (cuda_model.microseconds(plan, launch) for launch in launches)
+    assert slow > 2 * quick
+    monkeypatch.setattr(cuda_model, "SHAPES", ((64, 24, 8, 8),))
+    assert cuda_model.main([]) == 0
+    assert "nothing was measured" in capsys.readouterr().out
