@@ -243,6 +243,17 @@ def test_without_a_kernel_wavefronts_solve(
     assert prepared.plan["method"] == "pitched wavefront"
 
 
+def test_where_no_row_fits_wavefronts_solve(on_this_processor: Driver, torch_layer: Build) -> None:
+    on_this_processor.library.stand_in_attribute(97, 512)  # bytes of shared memory
+    layer, x = torch_layer("autoregressive-2d", grid_factor=8)
+    with torch.no_grad():
+        prepared = layer.operator().prepare(tuple(x.shape[2:]), check=False)
+        assert prepared.plan["method"] == "pitched wavefront"
+        back = layer.forward(prepared.inverse(x))[0]
+    torch.testing.assert_close(back, x)
+    assert on_this_processor.launches == []
+
+
 def test_tensors_in_host_memory_and_fake_ones_are_not_launched() -> None:
     assert launches.CUDA.ordinal(torch.zeros(1)) is None
     with FakeTensorMode():
