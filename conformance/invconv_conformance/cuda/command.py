@@ -22,7 +22,7 @@ from invconv_conformance.cuda import compiler, draws, faults, plans, tables, val
 from invconv_conformance.cuda.build import Builder
 from invconv_conformance.cuda.jobs import Job
 
-_RANDOM, _RANDOM_QUICK = 150, 10
+_RANDOM, _RANDOM_QUICK = 150, 8
 _EDGES = 24  # random jobs in which memory is watched
 
 
