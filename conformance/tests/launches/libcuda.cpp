@@ -114,6 +114,7 @@ int cuLaunchKernel(void* function, unsigned blocks, unsigned y, unsigned z, unsi
   const int device = (uintptr_t)contexts.back() - CONTEXT;
   const int allowed = kernel.shared.count(device) ? kernel.shared[device] : ALLOWED_BEFORE;
   if (!blocks || !threads || threads > 1024 || shared > (unsigned)allowed) return INVALID;
+  if (threads % 32) return INVALID;  // which a device would take: a plan has whole warps
   const char* name = kernel.name.c_str();
   if (look && !look(name, device, blocks, threads, shared, stream, arguments)) return OK;
   return kernel.run(name, blocks, threads, shared, arguments);
