@@ -64,9 +64,6 @@ class Inverse(InvertibleConv):
             return self.conv.conv._factor(shape)
         return State(Forward(self.conv._forward), self._log_det(shape))
 
-    def _check_inverse(self, shape: Shape, result: Array) -> None:
-        self.conv._check_forward(shape, result)
-
     def _check_forward(self, shape: Shape, result: Array) -> None:
         self.conv._check_inverse(shape, result)
 
