@@ -92,7 +92,10 @@ def solver_of_steps(steps: TriangularSteps) -> Product | TriangularSteps:
     product = inverse.T  # of an orthogonal matrix or a permutation
     for matrix, lower in steps.triangles:
         values = to_numpy(matrix).astype(np.float64, copy=False)
-        inverse = solved(values, inverse, lower=lower)
+        try:
+            inverse = solved(values, inverse, lower=lower)
+        except np.linalg.LinAlgError:  # a zero beside an inf, so that no log-determinant says so
+            return steps
         product = product @ values
     found = _accurate(product, inverse, steps.first)
     return steps if found is None else Product(found, steps.method)

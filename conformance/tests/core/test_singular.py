@@ -135,6 +135,15 @@ def test_a_chain_that_is_no_map() -> None:
                 call(x)
 
 
+@pytest.mark.filterwarnings("ignore:.*invalid value:RuntimeWarning")
+def test_a_zero_beside_an_overflow_is_no_error_of_lapack() -> None:
+    """Their log-determinant is NaN, and the inverse is not finite."""
+    ones, zeros = np.ones((1, 2), np.float32), np.zeros((2, 2), np.float32)
+    conv = ic.QRConv1x1(ones, zeros, np.asarray([0, np.inf], np.float32))
+    with pytest.warns(ic.IllConditionedWarning, match="scale holds NaN or inf"):
+        assert not np.isfinite(conv.inverse(np.ones((1, 2, 3), np.float32))).all()
+
+
 @pytest.mark.filterwarnings("ignore")  # of NumPy, of what overflows, and of what is lost
 @pytest.mark.parametrize("number", [np.inf, np.nan, 1e300])
 @pytest.mark.parametrize("library", LIKE)

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from invconv.arrays.namespaces import Array, Shape, namespace
+from invconv.arrays.registry import agnostic
 from invconv.kernels.primitives import multiply, per_channel
 from invconv.operators.base.parameters import Parametrised
 from invconv.solve.state import Map, State
@@ -120,12 +121,22 @@ class Protocol(Parametrised, ABC):
         return [UNBOUNDED]
 
     def _computation(self, shape: Shape, factored: bool = True) -> list[Step]:
-        """Return the steps as they run, of NumPy arrays, or only the ways forward."""
+        """Return the steps as they run, of NumPy arrays, or only the ways forward.
+
+        The way forward is that of BLAS: to compile a kernel would take longer than to judge.
+        """
+
+        def apply(x: Array) -> Array:
+            with agnostic():
+                return self._forward(x)
+
+        compiles = not self._pixelwise and self._reference()[1].dtype.itemsize <= 8
+        forward = apply if compiles else self._forward
         if not factored:
-            return [Step("", type(self).__name__, self._forward, unknown, unknown)]
+            return [Step("", type(self).__name__, forward, unknown, unknown)]
         state = self._factor_by_substitution(shape)
         solves = state.solve, state.linear().solve
-        return [Step("", type(self).__name__, self._forward, *solves)]
+        return [Step("", type(self).__name__, forward, *solves)]
 
     def _forward(self, x: Array) -> Array:
         y, bias = self._apply(x), getattr(self, "bias", None)
