@@ -23,8 +23,8 @@ from invconv.solve.state import Map
 
 Floats = np.ndarray[Any, Any]
 
-_NUMBERS = 2**15  # in the samples of each kind, of which there are at least
-_FEWEST, _MOST = 3, 24
+_NUMBERS = 2**14  # in random y, of which there are at least and at most; of x twice as many
+_FEWEST, _MOST = 2, 12
 _REFINEMENTS = 8
 _CONVERGES = 0.5  # of x, moved by the last refinement; and the share of what the one before
 _QUICKLY = 0.05  # it moved, at which refinement ends
@@ -164,7 +164,7 @@ class Computation:
     def _errors(self) -> Iterator[float]:
         working, higher = self.dtypes
         count = min(max(_NUMBERS // size(self.sample), _FEWEST), _MOST)
-        x, y = (_drawn((count, *self.sample)).astype(working) for _ in range(2))
+        x, y = (_drawn((n, *self.sample)).astype(working) for n in (2 * count, count))
         images = x
         for step in self.working:
             images = step.forward(images)
@@ -187,14 +187,15 @@ class Computation:
 
 
 def _drawn(shape: Shape) -> Floats:
-    """Return samples of three kinds in turn: N(0, 1), of one sign as images are, and even ones.
+    """Return samples of three kinds: N(0, 1), of one sign as images are, and every second one even.
 
-    The rounding errors of an even image are alike at every pixel, so that they add up.
+    The rounding errors of an even image are alike at every pixel, so that they add up, but differ
+    with its level.
     """
     rng = np.random.default_rng()
     samples = rng.standard_normal(shape)
-    samples[1::3] = rng.uniform(size=samples[1::3].shape)
-    samples[2::3] = rng.uniform(0.5, 1, (len(samples[2::3]), *(1 for _ in shape[1:])))
+    samples[1::2] = rng.uniform(0.5, 1, (len(samples[1::2]), *(1 for _ in shape[1:])))
+    samples[2::4] = rng.uniform(size=samples[2::4].shape)
     return samples
 
 
