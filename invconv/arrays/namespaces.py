@@ -165,9 +165,9 @@ def log_abs(x: Array) -> Array:
     """Return log|x|, -inf at zero and without NumPy's warning there."""
     if isinstance(x, np.ndarray) and x.all():  # to change errstate takes as long
         return np.log(np.abs(x))
-    xp = namespace(x)
     if _library_names.get(type(x)) == "torch":  # torch.compile has no errstate
-        return xp.log(xp.abs(x))
+        return x.abs().log()
+    xp = namespace(x)
     with np.errstate(divide="ignore"):
         return xp.log(xp.abs(x))
 
