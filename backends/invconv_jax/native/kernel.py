@@ -1,4 +1,4 @@
-"""Causal solves by the compiled kernel of the core, which XLA calls on a CPU without Python.
+"""Causal solves by the kernels of the core, which XLA calls without Python on a CPU and on CUDA.
 
 A program that JAX compiles for another platform, or exports, has the loop of `native.scan` in
 its place: there is a kernel of our own in this process only.
@@ -26,23 +26,30 @@ from invconv.kernels.cpu import xla
 from invconv.kernels.cpu.compiled import CompiledSolve
 from invconv.kernels.cpu.compiler.target import host
 from invconv.kernels.cpu.plan import geometry_of
+from invconv.kernels.cuda.launch import Program
+from invconv_jax.native import launches
 from invconv_jax.native.fronts import Geometry
 from invconv_jax.native.partition import SplitByBatch, is_exported
 from invconv_jax.native.scan import Scan
 
 
-@functools.partial(jax.tree_util.register_dataclass, data_fields=["weights"], meta_fields=[])
+@functools.partial(
+    jax.tree_util.register_dataclass, data_fields=["weights"], meta_fields=["platform"]
+)
 @dataclass(frozen=True, eq=False)
 class Kernel:
-    """Pixel after pixel, by the compiled kernel.
+    """Pixel after pixel, by a compiled kernel.
 
     Attributes
     ----------
     weights : array, or None
-        As `invconv.kernels.cpu.weights` lays them out; None where every call makes them anew.
+        As the kernel lays them out; None where every call makes them anew.
+    platform : {"cpu", "cuda"}, or None
+        Whose weights they are: elsewhere they are not looked at.
     """
 
-    weights: Array | None
+    weights: Array | None = None
+    platform: str | None = None
 
     @staticmethod
     def of(factored: CompiledSolve, matrices: Array) -> Kernel:
@@ -50,11 +57,19 @@ class Kernel:
         weights = jnp.asarray(factored.weights)
         if matrices.committed and matrices.is_fully_replicated:
             weights = jax.device_put(weights, matrices.sharding)
-        return Kernel(weights)
+        return Kernel(weights, "cpu")
+
+    @staticmethod
+    def on_cuda(geometry: Geometry, matrices: Array) -> Kernel | None:
+        """Make the weights where the matrices are; None where wavefronts must solve."""
+        if not launches.on_cuda(matrices):
+            return None
+        program = launches.program_of(geometry, matrices.shape[-1], matrices.dtype)
+        return None if program is None else Kernel(launches.weigh(program, matrices), "cuda")
 
     def transpose(self) -> Kernel:
         """Return that of the transposed matrices."""
-        return Kernel(None)
+        return Kernel()
 
     def solve(self, geometry: Geometry, matrices: Array, y: Array) -> Array:
         """Return x, shape (B, C, *shape), for D and the taps (1 + T, C, C)."""
@@ -63,7 +78,7 @@ class Kernel:
         if y.size == 0:
             return y
         arrays = (matrices, y) if self.weights is None else (matrices, self.weights, y)
-        return _split(len(geometry.shape))(*arrays, geometry=geometry)
+        return _split(len(geometry.shape))(*arrays, geometry=geometry, weighed=self.platform)
 
 
 @functools.cache
@@ -71,21 +86,23 @@ def _split(ndim: int) -> SplitByBatch:
     return SplitByBatch("invconv_kernel", _solve, tuple(range(-1 - ndim, 0)))
 
 
-def _solve(*arrays: Array, geometry: Geometry) -> Array:
+def _solve(*arrays: Array, geometry: Geometry, weighed: str | None) -> Array:
     """Solve images of any number of batch axes, all on one device."""
     *others, y = arrays
     images = y.reshape(-1, *y.shape[-1 - len(geometry.shape) :])
-    x: Array = _one_batch.bind(*others, images, geometry=geometry)
+    x: Array = _one_batch.bind(*others, images, geometry=geometry, weighed=weighed)
     return x.reshape(y.shape)
 
 
-def _by_scan(matrices: Array, *others: Array, geometry: Geometry) -> Array:
+def _by_scan(
+    matrices: Array, *others: Array, geometry: Geometry, weighed: str | None = None
+) -> Array:
     way = Scan.of(matrices[0], geometry.lower)
     return way.solve(geometry, matrices, others[-1])
 
 
-def _by_kernel(*arrays: Array, geometry: Geometry) -> Array:
-    given, y = arrays[-2:]
+def _by_kernel(*arrays: Array, geometry: Geometry, weighed: str | None) -> Array:
+    given, y = arrays[weighed == "cpu"], arrays[-1]
     g, itemsize, target = geometry, y.dtype.itemsize, host()
     settings = g.shape, g.reach, g.direction, g.dilation, g.lower, itemsize, target
     compiled = geometry_of(y.shape[1], *settings)
@@ -111,13 +128,33 @@ def _register(name: str, code: Any) -> None:
     jax.ffi.register_ffi_target(name, capsule, platform="cpu")
 
 
-def _lower_for_cpu(context: Any, *arrays: Any, geometry: Geometry) -> Any:
+def _lower_for_cpu(context: Any, *arrays: Any, **settings: Any) -> Any:
     way = _by_scan if is_exported(context) else _by_kernel
-    return mlir.lower_fun(way, multiple_results=False)(context, *arrays, geometry=geometry)
+    return mlir.lower_fun(way, multiple_results=False)(context, *arrays, **settings)
+
+
+def _by_launches(
+    program: Program, *arrays: Array, geometry: Geometry, weighed: str | None
+) -> Array:
+    weights = arrays[1] if weighed == "cuda" else launches.weigh(program, arrays[0])
+    return launches.solve(program, weights, arrays[-1])
+
+
+def _lower_for_cuda(context: Any, *arrays: Any, geometry: Geometry, **settings: Any) -> Any:
+    way, y = _by_scan, context.avals_in[-1]
+    program = launches.program_of(geometry, y.shape[1], y.dtype)
+    if program is not None and not is_exported(context):
+        way = functools.partial(_by_launches, program)
+    lower = mlir.lower_fun(way, multiple_results=False)
+    return lower(context, *arrays, geometry=geometry, **settings)
 
 
 def _vectorise(
-    arrays: tuple[Array, ...], axes: tuple[int | None, ...], *, geometry: Geometry
+    arrays: tuple[Array, ...],
+    axes: tuple[int | None, ...],
+    *,
+    geometry: Geometry,
+    weighed: str | None,
 ) -> tuple[Array, int]:
     """Solve with as many matrices as there are: the kernel with one after the other."""
 
@@ -128,7 +165,7 @@ def _vectorise(
         def solve(parts: list[Array]) -> Array:
             left = iter(parts)
             each = (array if axis is None else next(left) for array, axis in pairs)
-            x: Array = _one_batch.bind(*each, geometry=geometry)
+            x: Array = _one_batch.bind(*each, geometry=geometry, weighed=weighed)
             return x
 
         return lax.map(solve, batch)
@@ -137,14 +174,15 @@ def _vectorise(
     return lax.platform_dependent(*arrays, cpu=one_by_one, default=at_once), 0
 
 
-def _run(*arrays: Array, geometry: Geometry) -> Array:
+def _run(*arrays: Array, **settings: Any) -> Array:
     on_cpu = all(device.platform == "cpu" for device in arrays[-1].devices())
-    return (_by_kernel if on_cpu else _by_scan)(*arrays, geometry=geometry)
+    return (_by_kernel if on_cpu else _by_scan)(*arrays, **settings)
 
 
 _one_batch = Primitive("invconv_kernel_call")
 _one_batch.def_impl(_run)
-_one_batch.def_abstract_eval(lambda *types, geometry: types[-1].update(weak_type=False))
+_one_batch.def_abstract_eval(lambda *types, **_: types[-1].update(weak_type=False))
 mlir.register_lowering(_one_batch, mlir.lower_fun(_by_scan, multiple_results=False))
 mlir.register_lowering(_one_batch, _lower_for_cpu, platform="cpu")
+mlir.register_lowering(_one_batch, _lower_for_cuda, platform="cuda")
 batching.primitive_batchers[_one_batch] = _vectorise

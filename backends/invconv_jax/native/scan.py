@@ -1,7 +1,7 @@
 """Causal solves as a loop over wavefronts that XLA compiles once, whatever the image size.
 
 The loop overwrites its right-hand side front by front, at the places of `native.fronts`. It
-runs on an accelerator, in exported programs, and where the compiled kernel does not.
+runs in exported programs, on accelerators that are not CUDA's, and where no kernel of ours does.
 
 Called by `wavefront`.
 """

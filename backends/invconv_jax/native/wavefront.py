@@ -1,7 +1,7 @@
 """Causal solves: factored for a grid, and differentiated by the rule for a linear solve.
 
 The rule (`lax.custom_linear_solve`) keeps the solution and nothing else. There are two ways to
-solve: by the compiled kernel on a CPU, and by a loop over wavefronts.
+solve: by a compiled kernel, on a CPU and on CUDA devices, and by a loop over wavefronts.
 
 The primitive `causal_solver`.
 """
@@ -29,21 +29,23 @@ def causal_solver(stencil: CausalStencil, shape: Shape) -> CausalSolver:
     """See `invconv.kernels.wavefront.causal_solver`."""
     c = stencil.within(shape)
     geometry, matrices = Geometry.of(c, shape), c.stencil().taps
-    traced = isinstance(matrices, jax.core.Tracer)
-    if not available(matrices.dtype.itemsize) or not (traced or readable(matrices)):
-        scan = Scan.of(c.diagonal, c.lower)
-        return CausalSolver(c, shape, matrices, scan, scan.plan(geometry))
-    if traced:
-        return CausalSolver(c, shape, matrices, Kernel(None), _PLAN)
-    settings = shape, c.reach, c.direction, c.dilation, c.lower
-    factored = compiled_solve(np.asarray(matrices), *settings)
-    return CausalSolver(c, shape, matrices, Kernel.of(factored, matrices), factored.plan)
+    if available(matrices.dtype.itemsize):
+        if isinstance(matrices, jax.core.Tracer):
+            return CausalSolver(c, shape, matrices, Kernel(), _PLAN | _CORNER)
+        if readable(matrices):
+            settings = shape, c.reach, c.direction, c.dilation, c.lower
+            factored = compiled_solve(np.asarray(matrices), *settings)
+            kernel = Kernel.of(factored, matrices)
+            return CausalSolver(c, shape, matrices, kernel, factored.plan)
+        if on_cuda := Kernel.on_cuda(geometry, matrices):
+            return CausalSolver(c, shape, matrices, on_cuda, _CUDA_PLAN | _CORNER)
+    scan = Scan.of(c.diagonal, c.lower)
+    return CausalSolver(c, shape, matrices, scan, scan.plan(geometry))
 
 
-_PLAN = {
-    "method": "compiled kernel on a CPU, wavefront elsewhere",
-    "at the pixel": "cached inverse where accurate, else triangular solve",
-}
+_PLAN = {"method": "compiled kernel on a CPU, kernel or wavefront on CUDA, wavefront elsewhere"}
+_CUDA_PLAN = {"method": "CUDA kernel"}
+_CORNER = {"at the pixel": "cached inverse where accurate, else triangular solve"}
 
 
 @dataclass(frozen=True, eq=False)

@@ -4,7 +4,7 @@ It is the same driver, and the same context of a device, that PyTorch, CuPy and 
 addresses of theirs are good here. Code is loaded as a library (cuLibraryLoadData, CUDA 12), which
 belongs to no context.
 
-Called by `launch`.
+Called by `launch` and `xla`.
 """
 
 from __future__ import annotations
@@ -64,6 +64,16 @@ def call(name: str, *arguments: Any) -> None:
     found = library()
     if code := getattr(found, name)(*arguments):
         _check(name, code, found)
+
+
+def address(name: str) -> int:
+    """Return where a function of the driver is, for machine code that calls it."""
+    try:
+        found = ctypes.cast(getattr(library(), name), c_void_p).value
+    except AttributeError:
+        raise DriverError(f"the CUDA driver has no {name}: it is too old") from None
+    assert found is not None
+    return found
 
 
 def _check(name: str, code: int, found: Any) -> None:

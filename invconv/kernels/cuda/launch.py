@@ -6,7 +6,7 @@ before which at most one array of counters is set to zero. A CUDA graph may reco
 
 Not yet run on a GPU. `arguments` says what is launched.
 
-Called by the solves of PyTorch and CuPy.
+Called by the solves of PyTorch and CuPy; `xla` has what JAX's programs launch.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
 """What machine code is made with: a writer of LLVM's IR, and the processor that it is for.
 
-May import llvmlite, at the top of `ir` alone; nothing of ours.
+`frame` is how XLA calls it. May import llvmlite, at the top of `ir` and `frame`; nothing of ours.
 """

@@ -1,0 +1,80 @@
+"""The kernel of CUDA devices, which XLA launches without Python, on the stream of the program.
+
+Every CUDA device that JAX has in this process runs the same program: where they differ, or one of
+them has no kernel, there is none. Not yet run on a GPU.
+
+Used by `kernel`.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import threading
+from typing import Any
+
+import jax
+import numpy as np
+
+from invconv.arrays.namespaces import Array
+from invconv.kernels.cpu.compiled import available
+from invconv.kernels.cuda import xla
+from invconv.kernels.cuda.launch import Program
+from invconv_jax.native.fronts import Geometry
+
+
+def program_of(geometry: Geometry, channels: int, dtype: Any) -> Program | None:
+    """Return what solves on the CUDA devices of this process, or None where wavefronts do."""
+    g, ordinals, dtype = geometry, _ordinals(), np.dtype(dtype)
+    if not ordinals or dtype not in (np.float32, np.float64) or not available(dtype.itemsize):
+        return None
+    stencil = g.shape, g.reach, g.direction, g.dilation, g.lower
+    return xla.common_program(channels, *stencil, dtype.itemsize, ordinals)
+
+
+def _ordinals() -> tuple[int, ...]:
+    """Return the numbers of the CUDA devices that JAX has."""
+    try:
+        devices = jax.local_devices(backend="cuda")
+    except RuntimeError:  # it has no such backend
+        return ()
+    return tuple(device.local_hardware_id for device in devices)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def weigh(program: Program, matrices: Array) -> Array:
+    """Return the weights of matrices (1 + T, C, C)."""
+    call = xla.weigh(program)
+    weights = jax.ShapeDtypeStruct((call.results,), matrices.dtype)
+    (found,) = _run(call, (weights,), matrices)
+    return found
+
+
+def solve(program: Program, weights: Array, y: Array) -> Array:
+    """Return x, shape (B, C, *shape)."""
+    call = xla.solve(program, y.shape[0])
+    counters = jax.ShapeDtypeStruct((call.results,), np.int32)
+    return _run(call, (jax.ShapeDtypeStruct(y.shape, y.dtype), counters), weights, y)[0]
+
+
+def on_cuda(x: Array) -> bool:
+    """Tell whether an array lies on accelerators; `_ordinals` tells whose they are."""
+    return all(device.platform == "gpu" for device in x.devices())
+
+
+def _run(call: xla.Call, results: tuple[Any, ...], *arrays: Array) -> Any:
+    with _lock:
+        if call.name not in _known:
+            _register(call.name, call.code)
+            _known.add(call.name)
+    return jax.ffi.ffi_call(call.name, results)(*arrays, launches=call.launches)
+
+
+_lock, _known = threading.Lock(), set[str]()  # XLA refuses a second handler of a name
+
+
+def _register(name: str, code: Any) -> None:
+    """Tell XLA where a handler is. It may be at work until the process ends: the code stays."""
+    ctypes.pythonapi.Py_IncRef(ctypes.py_object(code))
+    capsule = jax.ffi.pycapsule(code.addresses["handler"])
+    jax.ffi.register_ffi_target(name, capsule, platform="CUDA")

@@ -1,0 +1,292 @@
+"""JAX's launches: programs lowered for CUDA, and the same ones run by XLA on a CPU's memory."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+from jax import numpy as jnp
+
+import invconv as ic
+import invconv_jax  # noqa: F401 - makes operators pytrees
+from invconv.kernels.cuda import compile as compiler
+from invconv.kernels.cuda import launch
+from invconv.kernels.cuda.compile import CompileError
+from invconv.kernels.cuda.plan import Device
+from invconv_jax.native import launches
+from tests.launches.stand_in_driver import Driver
+
+Run = Callable[[str], "subprocess.CompletedProcess[str]"]
+
+CALL = re.compile(
+    r"custom_call @invconv_cuda_(\w+?)_[0-9a-f]+\(.*launches = dense<\[([-\d, ]+)\]> : "
+    r"tensor<\d+xi32>.*operand_layouts = \[(.*?)\], result_layouts = \[(.*?)\]\} : "
+    r"\((.*?)\) -> (.*)"
+)
+
+
+@pytest.fixture
+def devices(driver: Driver, monkeypatch: pytest.MonkeyPatch) -> Driver:
+    """Let JAX have the two devices of the stand-in, on which nothing is run."""
+    driver.runs = False
+    monkeypatch.setattr(launches, "_ordinals", lambda: (0, 1))
+    return driver
+
+
+def lowered(function: Any, *arrays: Any) -> str:
+    jax.clear_caches()  # JAX keeps what it lowered before
+    found = jax.jit(function).trace(*arrays).lower(lowering_platforms=("cuda",))
+    return str(found.as_text())
+
+
+def convolution(dtype: str = "float32") -> ic.AutoregressiveConv:
+    rng = np.random.default_rng(0)
+    conv = ic.AutoregressiveConv.init(3, direction=(1, -1), rng=rng)
+    return conv.asarrays(jnp.zeros((), dtype))
+
+
+def inverse(conv: Any, y: Any) -> Any:
+    return conv.inverse(y)
+
+
+Y = jax.ShapeDtypeStruct((2, 3, 5, 7), np.float32)
+
+
+def test_what_is_lowered_for_cuda(devices: Driver) -> None:
+    text = lowered(inverse, convolution(), Y)
+    calls = {found[0]: found[1:] for found in CALL.findall(text)}
+    assert list(calls) == ["solve", "weigh"]
+    numbers, given, results, types, out = calls["solve"]
+    assert re.findall(r"tensor<(.*?)>", types) == ["52xf32", "2x3x5x7xf32"]
+    assert re.findall(r"tensor<(.*?)>", out) == ["2x3x5x7xf32", "1xi32"]
+    assert re.findall("dense<(.*?)>", given) == ["0", "[3, 2, 1, 0]"]
+    assert re.findall("dense<(.*?)>", results) == ["[3, 2, 1, 0]", "0"]
+    grid = [1, 1, 5, 7, 35, 35, 7, -1, 1, 1, 1, 1]
+    shared, integers = 2368, [*grid, 8, 5, 1, 2, 8, 1]
+    assert [int(n) for n in numbers.split(",")] == [2, 32, shared, 0, *integers]
+    numbers, given, _, types, out = calls["weigh"]
+    assert re.findall(r"tensor<(.*?)>", types + out) == ["4x3x3xf32", "52xf32"]
+    assert "[2, 1, 0]" in given
+    assert len(numbers.split(",")) == 2 * 22
+    handles = {handle for found in _programs() for handle in found.kernels.values()}
+    assert handles
+    assert not any(str(handle) in text for handle in handles)
+    assert not devices.launches
+
+
+def _programs() -> list[Any]:
+    c = convolution()._causal()
+    stencil = c.reach, c.direction, c.dilation, c.lower
+    return [launch.program_of(3, (5, 7), *stencil, 4, ordinal) for ordinal in (0, 1)]
+
+
+def test_weights_of_a_cpu_are_not_given_to_a_device(devices: Driver) -> None:
+    prepared = convolution().prepare((5, 7))
+    assert prepared.plan["method"] == "compiled kernel"
+    calls = {found[0]: found[4] for found in CALL.findall(lowered(prepared.inverse, Y))}
+    assert re.findall("tensor<(.*?)>", calls["weigh"]) == ["4x3x3xf32"]
+    assert re.findall("tensor<(.*?)>", calls["solve"]) == ["52xf32", "2x3x5x7xf32"]
+
+
+def test_half_types_are_solved_in_float32(devices: Driver) -> None:
+    half = jax.ShapeDtypeStruct(Y.shape, np.float16)
+    calls = {
+        found[0]: found[4] for found in CALL.findall(lowered(inverse, convolution("float16"), half))
+    }
+    assert re.findall("tensor<(.*?)>", calls["solve"]) == ["52xf32", "2x3x5x7xf32"]
+
+
+def by_scan(text: str) -> bool:
+    return "invconv_cuda" not in text and "stablehlo.while" in text
+
+
+def test_wavefronts_solve_where_no_launch_can(
+    devices: Driver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    conv = convolution()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        exported = jax.export.export(jax.jit(inverse), platforms=["cuda"])(conv, Y)
+        assert by_scan(exported.mlir_module())
+        wide = jax.ShapeDtypeStruct((1, 3, 2, 20_000), np.float32)  # a row that does not fit
+        assert by_scan(lowered(inverse, conv, wide))
+        monkeypatch.setattr(launches, "_ordinals", lambda: ())
+        assert by_scan(lowered(inverse, conv, Y))
+        monkeypatch.undo()
+        assert by_scan(lowered(inverse, conv, Y))  # JAX on a CPU
+
+
+def test_devices_that_differ_have_no_common_launch(
+    devices: Driver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(launch, "_described", lambda n: Device(90, 227 * 1024, 132 - n))
+    assert by_scan(lowered(inverse, convolution(), Y))
+
+
+def test_a_failed_compile_warns_once(devices: Driver, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: Any, **__: Any) -> Any:
+        raise CompileError("not today")
+
+    monkeypatch.setattr(compiler, "compile_text", refuse)
+    with pytest.warns(RuntimeWarning, match="wavefronts solve: not today") as seen:
+        assert all(by_scan(lowered(inverse, convolution(), Y)) for _ in range(2))
+    assert len(seen) == 1
+
+
+BEFORE = """\
+import re, sys
+from pathlib import Path
+import jax, numpy as np
+from jax import numpy as jnp
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from tests.launches.jax_as_cuda import install
+from tests.launches.stand_in_driver import STREAM
+import invconv as ic
+from invconv_jax.native import kernel, launches
+jax.config.update("jax_enable_x64", True)
+driver = install(Path(sys.argv[1]))
+rng = np.random.default_rng(0)
+host = ic.AutoregressiveConv.init(3, direction=(1, -1), rng=rng)
+values = rng.standard_normal((4, 3, 5, 7))
+y, conv = jnp.asarray(values), host.asarrays(jnp.zeros(()))
+inverse = jax.jit(lambda conv, y: conv.inverse(y))
+
+def launched():
+    names = [launch.kernel for launch in driver.launches]
+    assert {(n.device, n.stream) for n in driver.launches} <= {(1, STREAM)}
+    driver.launches.clear()
+    return names
+"""
+
+VALUES = """\
+np.testing.assert_array_equal(inverse(conv, y), host.inverse(values))
+assert launched() == ["fold", "decide", "solve"]
+"""
+
+SOLVES = """\
+prepared = conv.prepare((5, 7))
+assert prepared.plan["method"] == "CUDA kernel", prepared.plan
+launched()
+for _ in range(2):
+    np.testing.assert_array_equal(prepared._state.solver(y), host.inverse(values))
+    assert launched() == ["solve"]
+
+f32 = host.asarrays(np.zeros((), "f4"))
+found = inverse(f32.asarrays(jnp.zeros((), "f4")), jnp.asarray(values, "f4"))
+np.testing.assert_array_equal(found, f32.inverse(values.astype("f4")))
+turned = jnp.asarray(np.ascontiguousarray(values.transpose(0, 3, 2, 1)))  # a copy is XLA's
+found = jax.jit(lambda conv, y: conv.inverse(jnp.transpose(y, (0, 3, 2, 1))))(conv, turned)
+np.testing.assert_array_equal(found, host.inverse(values))
+
+tall = rng.standard_normal((1, 3, 40, 6))
+launched()
+for _ in range(2):  # whose counters are zero again
+    np.testing.assert_array_equal(inverse(conv, jnp.asarray(tall)), host.inverse(tall))
+    solve = driver.launches[-1]
+    assert solve.grid["bands"] > 1 and solve.pointers["counters"]
+
+launched()
+gradient = jax.jit(lambda conv, y, bar: jax.vjp(lambda y: conv.inverse(y), y)[1](bar)[0])
+found = gradient(conv, y, y)
+assert launched().count("solve") in (1, 2)
+matrix = jax.jacobian(lambda y: conv.asarrays(y).inverse(y))(y[:1]).reshape(105, 105)
+np.testing.assert_allclose(found.reshape(4, -1), values.reshape(4, -1) @ matrix, rtol=1e-10)
+np.testing.assert_allclose(found, host.inverse_vjp(values, values)[1], rtol=1e-10)
+
+launched()
+found = jax.jit(jax.vmap(lambda y: conv.inverse(y)))(y.reshape(2, 2, 3, 5, 7))
+np.testing.assert_array_equal(found.reshape(y.shape), host.inverse(values))
+assert launched().count("solve") == 1
+
+mesh = Mesh(np.asarray(jax.devices()), ("batch",))
+spread = jax.device_put(y, NamedSharding(mesh, PartitionSpec("batch")))
+spread_conv = jax.device_put(conv, NamedSharding(mesh, PartitionSpec()))
+compiled = inverse.lower(spread_conv, spread).compile()
+assert not re.search("all-gather|all-to-all|collective-permute", compiled.as_text())
+launched()
+found = compiled(spread_conv, spread)
+np.testing.assert_array_equal(found, host.inverse(values))
+images = [n.grid["images"] for n in driver.launches if n.kernel == "solve"]
+assert images == [2, 2], images
+prepared = spread_conv.prepare((5, 7))
+assert launched().count("solve") == 2
+np.testing.assert_array_equal(prepared._state.solver(spread), host.inverse(values))
+assert launched() == ["solve", "solve"]
+
+driver.library.stand_in_refuse(1)
+try:
+    inverse(conv, y).block_until_ready()
+except Exception as error:
+    assert "the CUDA driver refuses a launch, error 719" in str(error), error
+else:
+    raise AssertionError("a refused launch was not told")
+driver.library.stand_in_refuse(0)
+assert driver.library.stand_in_contexts() == 0
+np.testing.assert_array_equal(inverse(conv, y), host.inverse(values))
+"""
+
+
+@pytest.fixture(scope="module")
+def run(compiled_kernels: Path) -> Run:
+    """Return a function that runs Python in which JAX's CPU devices are CUDA's."""
+
+    def python(code: str) -> subprocess.CompletedProcess[str]:
+        settings = {
+            "PYTHONPATH": os.pathsep.join(sys.path),
+            "JAX_PLATFORMS": "cpu",
+            "XLA_FLAGS": "--xla_force_host_platform_device_count=2",
+        }
+        command = [sys.executable, "-c", BEFORE + code, str(compiled_kernels)]
+        environment = os.environ | settings
+        return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=200)
+
+    return python
+
+
+def test_xla_launches_what_solves(run: Run) -> None:
+    done = run(VALUES)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.slow
+def test_prepared_banded_differentiated_vectorised_spread_and_refused(run: Run) -> None:
+    done = run(VALUES + SOLVES)
+    assert done.returncode == 0, done.stderr
+
+
+PLANTED = {
+    "a wrong layout": (
+        "call = jax.ffi.ffi_call\n"
+        "layouts = {1: (0,), 3: (2, 1, 0), 4: (2, 3, 1, 0)}\n"
+        "jax.ffi.ffi_call = lambda name, results: lambda *arrays, **attributes: call(\n"
+        "    name, results, input_layouts=[layouts[a.ndim] for a in arrays]\n"
+        ")(*arrays, **attributes)\n"
+    ),
+    "a wrong dtype": (
+        "solve = launches.solve\n"
+        "launches.solve = lambda program, weights, y: solve(\n"
+        "    program, weights, y.astype('f4')).astype(y.dtype)\n"
+    ),
+    "a constant": "launches.weigh = lambda program, matrices: jnp.zeros(program.plan.weights)\n",
+    "arguments in another order": (
+        "from invconv.kernels.cuda import xla\n"
+        "xla._ARRAYS['solve'] = {'weights': 1, 'y': 0, 'x': -1, 'counters': -2}\n"
+    ),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("planted", PLANTED)
+def test_a_planted_mistake_is_caught(planted: str, run: Run) -> None:
+    done = run(PLANTED[planted] + VALUES)
+    assert done.returncode != 0
+    assert "Arrays are not equal" in done.stderr or done.returncode < 0

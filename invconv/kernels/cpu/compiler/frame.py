@@ -1,0 +1,118 @@
+"""XLA's foreign function interface, for functions that no compiler of C makes.
+
+XLA calls a handler with the address of a record, the call frame, that leads to arrays and
+attributes. This is what is read of version 0 (xla/ffi/api/c_api.h, which comes with jaxlib), in
+words of 64 bits:
+
+    call frame   1 extension, 2 API, 3 context, 4 stage, 9 arguments, 14 results, 20 attributes
+    extension    1 kind, 3 metadata          API        4 version, 6 make an error, 10 get a stream
+    array        3 data, 4 number of axes    metadata   3 version, 4 traits
+    attribute    1 how many numbers, 2 data
+
+Arguments, results and attributes, by name, are arrays of addresses of such records; kinds, stages
+and the code of an error have 32 bits. Asked for metadata, a handler answers that it speaks XLA's
+version and has no traits. What it returns is null, or an error.
+
+Called by the handlers of `invconv.kernels.cpu` and `invconv.kernels.cuda`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from llvmlite import ir
+
+from invconv.kernels.cpu.compiler.ir import I64, POINTER, Int, Value, Writer
+
+_METADATA, _EXECUTE = 1, 3  # a kind of extension, and a stage
+_API, _CONTEXT, _ARGUMENTS, _RESULTS, _ATTRIBUTES = 2, 3, 9, 14, 20
+_MAKE_ERROR, _GET_STREAM = 6, 10
+_INTERNAL = 13  # the code of an error
+
+
+@contextmanager
+def handler(w: Writer) -> Iterator[Value]:
+    """Write the function "handler"; what is written inside this context runs when XLA calls it.
+
+    Yields the call frame.
+    """
+    with w.function("handler", ("frame",), inside=False, result=POINTER) as a:
+        frame, extended = a["frame"], w.entry(a["frame"], 1).is_("!=", 0)
+        with w.b.if_else(extended, likely=False) as (then, otherwise):
+            with then:
+                extension = w.link(frame, 1)
+                with w.b.if_then(_short(w, extension, 1).is_("==", _METADATA)):
+                    metadata, version = w.link(extension, 3), w.entry(w.link(frame, _API), 4)
+                    put(w, metadata, 3, version)
+                    put(w, metadata, 4, w.integer(0))
+            with otherwise, w.b.if_then(_short(w, frame, 4).is_("==", _EXECUTE)):
+                yield frame
+
+
+def argument(w: Writer, frame: Value, place: int) -> Value:
+    """Return the record of an array that is given."""
+    return w.link(w.link(frame, _ARGUMENTS), place)
+
+
+def result(w: Writer, frame: Value, place: int) -> Value:
+    """Return the record of an array that is to be filled."""
+    return w.link(w.link(frame, _RESULTS), place)
+
+
+def attribute(w: Writer, frame: Value, place: int) -> Value:
+    """Return where the numbers of an attribute are."""
+    return w.link(w.link(w.link(frame, _ATTRIBUTES), place), 2)
+
+
+def data(w: Writer, array: Value) -> Value:
+    """Return where the numbers of an array are."""
+    return w.link(array, 3)
+
+
+def stream(w: Writer, frame: Value) -> Value:
+    """Return the stream of the call; where XLA has none, its error is returned from the handler."""
+    context = w.entry(frame, _CONTEXT)
+    known = _record(w, 4 * 8, w.integer(0), context, w.integer(0))
+    error = _ask(w, frame, _GET_STREAM, known)
+    with w.b.if_then(w.integer(w.b.ptrtoint(error, I64)).is_("!=", 0), likely=False):
+        w.b.ret(error)
+    return w.link(known, 3)
+
+
+def fail(w: Writer, frame: Value, message: Value) -> None:
+    """Return an error from the handler; XLA copies the message, whose end is a zero."""
+    text = w.integer(w.b.ptrtoint(message, I64))
+    w.b.ret(_ask(w, frame, _MAKE_ERROR, _record(w, 4 * 8, w.integer(0), text, _INTERNAL)))
+
+
+def put(w: Writer, record: Value, place: int, number: Int) -> None:
+    """Set a word of a record."""
+    w.b.store(number.value, w.b.gep(record, [I64(place)], source_etype=I64))
+
+
+def memory(w: Writer, kind: Any, count: int) -> Value:
+    """Return the address of a new local array."""
+    start = w.b.ptrtoint(w.variable(ir.ArrayType(kind, count)), I64)
+    return w.b.inttoptr(start, POINTER)
+
+
+def _record(w: Writer, *words: Int | int) -> Value:
+    """Return the address of a new record."""
+    found = memory(w, I64, len(words))
+    for place, word in enumerate(words):
+        put(w, found, place, w.integer(word))
+    return found
+
+
+def _ask(w: Writer, frame: Value, place: int, record: Value) -> Value:
+    """Call a function of XLA's, and return the error that it returns, or null."""
+    kind = ir.FunctionType(POINTER, [record.type])
+    function = w.entry(w.link(frame, _API), place)
+    return w.b.call(w.b.inttoptr(function.value, kind.as_pointer()), [record])
+
+
+def _short(w: Writer, record: Value, place: int) -> Int:
+    """Return the number of 32 bits at a word; what follows it is undefined."""
+    return w.entry(record, place) % 2**32

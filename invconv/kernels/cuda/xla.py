@@ -1,0 +1,114 @@
+"""The kernel of CUDA devices as custom calls of XLA: "weigh" makes weights, "solve" solves.
+
+A call's handler has the handles of its kernels in its code, and is named after what they were
+compiled from: a program that XLA keeps on a disk has no address of a process in it.
+
+Called by `invconv_jax.native.launches` when a program is lowered for CUDA devices; `handler` has
+what happens in a call.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from invconv.arrays.namespaces import Shape
+from invconv.arrays.stencil import Offset
+from invconv.kernels.cpu import machine
+from invconv.kernels.cpu.compiler.target import host
+from invconv.kernels.cuda import driver
+from invconv.kernels.cuda.arguments import Launch
+from invconv.kernels.cuda.launch import Program, program_of
+
+# where XLA passes what kernels take: i is argument i, and -1 - i is result i
+_ARRAYS = {
+    "weigh": {"matrices": 0, "weights": -1},
+    "solve": {"weights": 0, "y": 1, "x": -1, "counters": -2},
+}
+_KERNELS = {"weigh": ("fold", "decide"), "solve": ("solve",)}
+
+
+@dataclass(frozen=True, eq=False)
+class Call:
+    """A custom call.
+
+    "weigh" takes matrices (1 + T, C, C) and gives weights; "solve" takes weights and images, and
+    gives images and counters: memory that is used in the call.
+
+    Attributes
+    ----------
+    name : str
+        Of the handler.
+    code : Code
+        The handler.
+    launches : array of int32
+        The attribute ``launches``.
+    results : int
+        How many numbers the weights are, or the counters, at least one.
+    """
+
+    name: str
+    code: machine.Code
+    launches: np.ndarray[Any, np.dtype[np.int32]]
+    results: int
+
+
+def common_program(
+    channels: int,
+    shape: Shape,
+    reach: tuple[Offset, ...],
+    direction: tuple[int, ...],
+    dilation: tuple[int, ...],
+    lower: bool,
+    itemsize: int,
+    ordinals: tuple[int, ...],
+) -> Program | None:
+    """Return the program of `launch.program_of` that serves on each of some devices, or None.
+
+    None where a device has none, where devices differ, and where there is no device.
+    """
+    stencil = reach, direction, dilation, lower
+    found: Program | None = None
+    for ordinal in ordinals:
+        program = program_of(channels, shape, *stencil, itemsize, ordinal)
+        if program is None or (found is not None and program.plan != found.plan):
+            return None
+        found = program
+    return found
+
+
+def weigh(program: Program) -> Call:
+    """Return the call that makes weights of matrices."""
+    return _call(program, "weigh", program.plan.weigh(), program.plan.weights)
+
+
+def solve(program: Program, batch: int) -> Call:
+    """Return the call that solves a batch of at least one image."""
+    launch = program.plan.solve(batch)
+    return _call(program, "solve", (launch,), max(1, launch.counters))
+
+
+def _call(program: Program, what: str, launches: tuple[Launch, ...], results: int) -> Call:
+    sizes = ((n.blocks, n.threads, n.shared, n.counters, *n.integers) for n in launches)
+    numbers = np.asarray([i for row in sizes for i in row], np.int32)
+    plan = program.plan
+    said = repr((plan.constants, plan.device.architecture)).encode()
+    name = f"invconv_cuda_{what}_{hashlib.sha256(said).hexdigest()[:20]}"
+    kernels = tuple((kernel, program.kernels[kernel]) for kernel in _KERNELS[what])
+    return Call(name, _handler(what, kernels), numbers, results)
+
+
+@functools.lru_cache(maxsize=256)
+def _handler(what: str, kernels: tuple[tuple[str, int], ...]) -> machine.Code:
+    """Compile the handler of a call."""
+    from invconv.kernels.cpu.compiler.ir import Writer
+    from invconv.kernels.cuda.handler import DRIVER, write_handler
+
+    writer = Writer(host(), 4)
+    addresses = {name: driver.address(name) for name in DRIVER}
+    write_handler(writer, addresses, dict(kernels), _ARRAYS[what])
+    return machine.compiled(str(writer.module), host(), ("handler",), thorough=False)
