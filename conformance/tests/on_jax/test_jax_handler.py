@@ -1,8 +1,9 @@
-"""The handler through which XLA calls the kernel: threads, processes, memory, another processor."""
+"""The handler through which XLA calls the kernel: threads, processes, memory, records, targets."""
 
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -18,7 +19,7 @@ from llvmlite import binding
 import invconv as ic
 import invconv_jax  # noqa: F401 - makes operators pytrees
 from invconv.kernels.cpu import machine
-from invconv.kernels.cpu.compiler import target
+from invconv.kernels.cpu.compiler import frame, target
 from invconv.kernels.cpu.compiler.ir import Writer
 from invconv.kernels.cpu.handler import write_handler
 
@@ -83,3 +84,44 @@ def test_the_handler_is_compiled_for_aarch64() -> None:
     module = binding.parse_assembly(str(writer.module))
     text = machine.optimised(module, arm, thorough=False).emit_assembly(module)
     assert text.lower().count("fpcr") == 3
+
+
+LAYOUT = """\
+#include <cstddef>
+#include "xla/ffi/api/c_api.h"
+#define IS(record, member, word) static_assert(offsetof(record, member) == 8 * (word), #member);
+"""
+PLACES = {
+    "XLA_FFI_Api": {
+        "XLA_FFI_Error_Create": frame._MAKE_ERROR,
+        "XLA_FFI_Stream_Get": frame._GET_STREAM,
+    },
+    "XLA_FFI_CallFrame": {
+        "api": frame._API,
+        "ctx": frame._CONTEXT,
+        "stage": 4,
+        "args.args": frame._ARGUMENTS,
+        "rets.rets": frame._RESULTS,
+        "attrs.attrs": frame._ATTRIBUTES,
+    },
+    "XLA_FFI_Stream_Get_Args": {"ctx": 2, "stream": 3},
+    "XLA_FFI_Error_Create_Args": {"message": 2, "errc": 3},
+    "XLA_FFI_Array": {"data": 2},
+    "XLA_FFI_Buffer": {"data": 3, "rank": 4},
+}
+
+
+@pytest.mark.parametrize("late", [0, 1], ids=["as written", "planted"])
+def test_records_are_those_of_the_header(late: int) -> None:
+    if shutil.which("g++") is None:
+        pytest.skip("no g++")
+    lines = [
+        f"IS({record}, {member}, {place + late})"
+        for record, members in PLACES.items()
+        for member, place in members.items()
+    ]
+    command = ["g++", "-std=c++17", "-fsyntax-only", "-I", jax.ffi.include_dir(), "-x", "c++", "-"]
+    text = LAYOUT + "\n".join(lines)
+    done = subprocess.run(command, input=text, capture_output=True, text=True, timeout=60)
+    assert done.returncode == late
+    assert done.stderr.count("static assertion failed") == late * len(lines), done.stderr
