@@ -125,6 +125,8 @@ class _Worker:
                 return self.future.result()
             except BrokenProcessPool:
                 self._process.join()
+                while self._process.exitcode is None:  # the pool's thread was first, and notes it
+                    time.sleep(0.01)
                 return self._failed(f"ended the process with {self._process.exitcode}")
             except Exception as error:  # the judge itself failed, on an item that has a name
                 return self._failed(f"raised {error!r}")

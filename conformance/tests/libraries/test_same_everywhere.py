@@ -40,6 +40,8 @@ def test_log_det_and_inverse(case: Case, dtype: str) -> None:
     logs = np.log(values if isinstance(case.conv(), ic.PeriodicConv) else np.abs(pivots))
     terms = float(np.abs(logs).sum())
     bound = TOLERANCE[dtype] * max(1.0, condition)
+    if isinstance(conv := case.conv(), ic.QRConv1x1):  # a product of so many rotations of C axes
+        bound *= max(1.0, len(conv.reflectors) / conv.channels)
     for target in others:
         other_log_det, other_inverse = run(case, target, dtype)
         assert abs(other_log_det - log_det) <= bound * max(terms, 1e-300), target

@@ -50,8 +50,11 @@ def test_the_authors_kernel_overflows_at_width_256(dtype: str) -> None:
         authors_conv(dtype).prepare((32, 256))
 
 
+WIDE = pytest.param(96, "float32", marks=pytest.mark.slow)  # which takes 3 GB
+
+
 @pytest.mark.parametrize(
-    ("channels", "dtype"), [(1, "float32"), (12, "float64"), (48, "float32"), (96, "float32")]
+    ("channels", "dtype"), [(1, "float32"), (12, "float64"), (48, "float32"), WIDE]
 )
 def test_the_papers_initialisation_gives_no_warning(channels: int, dtype: str) -> None:
     rng = np.random.default_rng(channels)
