@@ -29,6 +29,9 @@ _CONV1X1: dict[str, Callable[..., ic.InvertibleConv]] = {
 class _AutoregressiveConv(Layer):
     """A convolution that sees only pixels on one side of each pixel, zero outside the grid.
 
+    Its kernel is a cross-correlation with direction -1, a convolution with +1; what that means for
+    a point-spread function: `invconv.AutoregressiveConv`.
+
     Parameters
     ----------
     channels : int
@@ -66,7 +69,7 @@ class _AutoregressiveConv(Layer):
         init = partial(
             ic.AutoregressiveConv.init,
             channels,
-            kernel_size,
+            _sizes(self, kernel_size),
             self._ndim,
             dilation=dilation,
             mask=mask,
@@ -93,6 +96,9 @@ class AutoregressiveConv3d(_AutoregressiveConv):  # noqa: D101 - inherited
 
 class _EmergingConv(Layer):
     """Two autoregressive convolutions of opposite directions: the field of a standard one.
+
+    The first one's kernel is a cross-correlation, as in `torch.nn.Conv2d`, the second one's a
+    convolution.
 
     Parameters
     ----------
@@ -126,7 +132,8 @@ class _EmergingConv(Layer):
         device: Any = None,
         dtype: Any = None,
     ) -> None:
-        init = partial(ic.EmergingConv.init, channels, kernel_size, self._ndim, dilation, mask=mask)
+        size = _sizes(self, kernel_size)
+        init = partial(ic.EmergingConv.init, channels, size, self._ndim, dilation, mask=mask)
         super().__init__(init, bias, max_gain, device, dtype)
         self._chain_kinds: list[Any] | None = None
         self.mixing = None
@@ -176,6 +183,8 @@ class EmergingConv3d(_EmergingConv):  # noqa: D101 - inherited
 class _PeriodicConv(Layer):
     """A convolution with circular padding.
 
+    Its kernel is a cross-correlation, as in `torch.nn.Conv2d`: flip a point-spread function.
+
     Parameters
     ----------
     channels : int
@@ -201,7 +210,8 @@ class _PeriodicConv(Layer):
         device: Any = None,
         dtype: Any = None,
     ) -> None:
-        init = partial(ic.PeriodicConv.init, channels, kernel_size, self._ndim, dilation=dilation)
+        size = _sizes(self, kernel_size)
+        init = partial(ic.PeriodicConv.init, channels, size, self._ndim, dilation=dilation)
         super().__init__(init, bias, max_gain, device, dtype)
 
 
@@ -272,3 +282,17 @@ class ActNorm(Layer):
         dtype: Any = None,
     ) -> None:
         super().__init__(partial(ic.ActNorm.init, channels), bias, max_gain, device, dtype)
+
+
+def _sizes(layer: Any, kernel_size: Sizes) -> Sizes:
+    """Return a kernel size, or raise where it is that of a layer of other axes."""
+    count = len(kernel_size) if isinstance(kernel_size, tuple | list) else layer._ndim
+    own = f"{layer._ndim}d"
+    if count != layer._ndim:
+        other = type(layer).__name__.removesuffix(own) + f"{count}d"
+        hint = f"; {other} takes so many" if other in globals() else ""
+        raise ValueError(
+            f"kernel_size: expected an integer, or {layer._ndim} of them, one per spatial axis, "
+            f"got {count}: {kernel_size!r}{hint}"
+        )
+    return kernel_size

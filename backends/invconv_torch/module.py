@@ -18,6 +18,7 @@ from invconv_torch.remembered import RememberedInverses, may_be_kept
 from invconv_torch.traced import traced, with_fixed_grid
 
 Tensor: TypeAlias = torch.Tensor
+_TRACERS = "torch.export.export and torch.compile can trace it, torch.jit.trace on one grid"
 
 
 class InvertibleModule(nn.Module):  # type: ignore[misc]
@@ -221,6 +222,10 @@ class InvertibleModule(nn.Module):  # type: ignore[misc]
         name = "" if type(self).__name__.startswith(self._class.__name__) else self._class.__name__
         return ", ".join([name, *shown] if name else shown)
 
+    def __prepare_scriptable__(self) -> Any:
+        """Refuse torch.jit.script, which compiles Python's syntax and none of the core's."""
+        raise TypeError(f"torch.jit.script cannot compile {type(self).__name__}; {_TRACERS}")
+
     def __getstate__(self) -> dict[str, Any]:
         """Leave remembered inverses out of pickles and copies."""
         return self.__dict__ | {"_inverses": None, "_static": None, "_kinds": None}
@@ -229,8 +234,12 @@ class InvertibleModule(nn.Module):  # type: ignore[misc]
 def device_kind(name: str, x: Any) -> str:
     """Return the kind of device that a tensor is on ("cpu", "cuda"), or raise for what is none."""
     if not isinstance(x, torch.Tensor):
-        pair = "; a layer returns (z, log_det), of which z goes on" if isinstance(x, tuple) else ""
-        raise TypeError(f"{name}: expected a torch.Tensor, got {type(x).__name__}{pair}")
+        hint = ""
+        if isinstance(x, tuple):
+            hint = "; a layer returns (z, log_det), of which z goes on"
+        elif isinstance(x, torch.fx.Proxy):
+            hint = f" of torch.fx.symbolic_trace, which sees no shapes; {_TRACERS}"
+        raise TypeError(f"{name}: expected a torch.Tensor, got {type(x).__name__}{hint}")
     return str(x.device.type)
 
 

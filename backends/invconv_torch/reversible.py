@@ -92,6 +92,22 @@ class ReversibleChain(nn.ModuleList):  # type: ignore[misc]
             log_dets.append(log_det)
         return z, sum(log_dets[1:], start=log_dets[0])
 
+    def operator(self) -> Chain:
+        """Return the core's chain of the current parameters, differentiable in them.
+
+        Raises
+        ------
+        TypeError
+            If a layer is none of this package.
+        """
+        for i, layer in enumerate(self):
+            if not hasattr(layer, "operator"):
+                raise TypeError(
+                    f"layers: expected layers of invconv_torch, got {type(layer).__name__} at {i}, "
+                    "which is no operator"
+                )
+        return Chain([layer.operator() for layer in self])
+
     def judge(self, i: int, x: Tensor) -> None:
         """Raise ValueError if layer i cannot invert on the grid of its input, once a grid.
 

@@ -117,6 +117,8 @@ def instead(value: Any) -> str:
         if hasattr(value, name):
             return f"; pass its .{name}"
     if isinstance(value, Iterable) and not isinstance(value, str) and not hasattr(value, "dtype"):
+        if any(hasattr(item, "operator") for item in value):
+            return "; of torch layers make a Chain([layer.operator() for layer in ...])"
         return "; of several make a Chain([...]) of operators"
     return ""
 

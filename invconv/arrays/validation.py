@@ -75,3 +75,15 @@ def require_alike(name: str, x: Any, like_name: str, like: Array) -> None:
             f"{name}: expected an array on device {there} as {like_name} is, got one on "
             f"{here}; move one of them, nothing is moved silently"
         )
+
+
+def require_current_device(name: str, x: Array) -> None:
+    """Raise where an array of CuPy is not on the current device, on which all of its work runs."""
+    if library_name(x) != "cupy":
+        return
+    current = sys.modules["cupy"].cuda.Device().id
+    if x.device.id != current:
+        raise ValueError(
+            f"{name}: expected an array on CuPy's current device, {current}, got one on device "
+            f"{x.device.id}; make that current: with cupy.cuda.Device({x.device.id}): ..."
+        )

@@ -40,8 +40,8 @@ def judge_range(conv: InvertibleConv, like: Array) -> None:
         found = float(max(abs(array.min()), abs(array.max()))) if array.size else 0.0
         if found > largest:
             raise ValueError(
-                f"like: expected a dtype that holds {name}, up to {found:.3g}, got "
-                f"{dtype}, up to {largest:.3g}"
+                f"like: expected a dtype that holds {name}, up to {found}, got {dtype}, up to "
+                f"{largest}"
             )
         lost, size = _vanishing(array, least / 2)
         if lost:

@@ -46,8 +46,11 @@ class AutoregressiveConv(Convolution):
     """A convolution whose kernel sees only pixels on one side of each pixel.
 
     y[p] = sum over t of K[..., t] x[p - direction dilation o(t)] + b, zero outside the grid, and
-    log det = N sum over c of log|K[c, c, at o = 0]| with N pixels. The pixel itself is the first
-    tap of a corner, so a centred point-spread function is not the kernel of one.
+    log det = N sum over c of log|K[c, c, at o = 0]| with N pixels. With direction -1 that is a
+    cross-correlation, as in torch and JAX; with +1 the taps run the other way, a convolution. So a
+    point-spread function h that is zero before its first entry, y[p] = sum of h[t] x[p - t], is the
+    kernel of direction +1 as it is, h[None, None] of one channel, and needs no flip; a centred one
+    is no such kernel, but a `PeriodicConv`'s.
 
     Parameters
     ----------
@@ -113,7 +116,7 @@ class AutoregressiveConv(Convolution):
         direction: int | tuple[int, ...] = 1,
         channel_order: str = "lower",
         dilation: int | tuple[int, ...] = 1,
-        rng: np.random.Generator,
+        rng: np.random.Generator | None = None,
         like: Array | None = None,
     ) -> Self:
         """Return the identity + N(0, 0.02^2), as in the paper.

@@ -25,7 +25,7 @@ class Convolution(Linear):
         self._validate_arrays()
         shape = tuple(self.kernel.shape)
         if len(shape) < 3 or shape[0] != shape[1] or min(shape) < 1:
-            one = "; of one channel it is kernel[None, None]" if len(shape) == 2 else ""
+            one = "; of one channel it is kernel[None, None]" if 1 <= len(shape) <= 2 else ""
             raise ValueError(
                 f"kernel: expected shape (C, C, *k), as many outputs as inputs and at least one "
                 f"spatial axis, got {shape}{one}"

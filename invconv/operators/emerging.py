@@ -28,6 +28,9 @@ from invconv.operators.chain import Composite, require_same
 class EmergingConv(Composite):
     """``second`` after ``first``, two autoregressive convolutions of opposite directions.
 
+    Their kernels are those of `AutoregressiveConv`: cross-correlations where the direction is -1,
+    convolutions where it is +1. A point-spread function is the kernel of neither.
+
     Parameters
     ----------
     first, second : AutoregressiveConv
@@ -84,7 +87,7 @@ class EmergingConv(Composite):
         dilation: int | tuple[int, ...] = 1,
         *,
         mask: str = "corner",
-        rng: np.random.Generator,
+        rng: np.random.Generator | None = None,
         like: Array | None = None,
     ) -> Self:
         """Return the paper's pair: identity + N(0, 0.02^2), directions -1 then +1.

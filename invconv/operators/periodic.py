@@ -36,8 +36,9 @@ class PeriodicConv(Convolution):
     """What a standard convolution with circular padding computes, with its exact inverse.
 
     y[p] = sum over t of K[..., t] x[(p + dilation (t - (k - 1)//2)) mod n] + b, which is, as in
-    torch and JAX, a cross-correlation: flip the kernel for a convolution in the sense of
-    scipy.ndimage.convolve. log det = sum over the frequencies f of log|det K_hat(f)|.
+    torch and JAX, a cross-correlation. To undo a blur by a point-spread function h, a convolution
+    in the sense of scipy.ndimage.convolve, flip it: the kernel is h[::-1, ::-1][None, None] of one
+    channel and odd sizes. log det = sum over the frequencies f of log|det K_hat(f)|.
 
     For even sizes torch's padding="same" starts dilation // 2 pixels further back along an axis:
     its result is this one rolled by +dilation // 2.
@@ -81,7 +82,7 @@ class PeriodicConv(Convolution):
         ndim: int = 2,
         *,
         dilation: int | tuple[int, ...] = 1,
-        rng: np.random.Generator,
+        rng: np.random.Generator | None = None,
         like: Array | None = None,
     ) -> Self:
         """Return a random rotation at the centre tap + N(0, 0.02^2), as in the paper.

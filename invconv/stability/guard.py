@@ -157,7 +157,7 @@ class Guard:
             grid = " x ".join(map(str, shape))
             warnings.warn(
                 f"the inverse of {name} ({type(conv).__name__}) is off by {found.error:.1e} of its "
-                f"largest entry on a {grid} grid, {found.leg} {found.rests_on}: {digits:.1f} "
+                f"largest entry on a grid of {grid}, {found.leg} {found.rests_on}: {digits:.1f} "
                 f"digits are left in {precision}; lower the learning rate, or train with max_gain "
                 "(invconv.bounded)",
                 IllConditionedWarning,

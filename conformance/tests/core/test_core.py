@@ -10,6 +10,7 @@ import array_api_strict as strict
 import numpy as np
 import pytest
 import torch
+from scipy import ndimage, signal
 from torch.nn.functional import pixel_unshuffle
 
 import invconv as ic
@@ -183,6 +184,21 @@ def test_periodic_is_torchs_circular_convolution() -> None:
     layer.weight.data = torch.as_tensor(conv.kernel)
     expected = layer(torch.as_tensor(x)).detach().numpy()
     np.testing.assert_allclose(conv.forward(x), expected, rtol=1e-12, atol=1e-12)
+
+
+def test_point_spread_functions_are_flipped_as_the_docstrings_say() -> None:
+    x, blur = RNG.standard_normal((2, 8, 9)), RNG.standard_normal((3, 5))
+    periodic = ic.PeriodicConv(blur[::-1, ::-1][None, None])
+    causal = ic.AutoregressiveConv(blur[None, None])
+    backwards = ic.AutoregressiveConv(blur[None, None], direction=-1)
+    for image in x:
+        for conv, expected in (
+            (periodic, ndimage.convolve(image, blur, mode="wrap")),
+            (causal, signal.convolve2d(image, blur)[:8, :9]),
+            (backwards, signal.correlate2d(image, blur)[2:, 4:]),
+        ):
+            found = conv.forward(image[None])[0]
+            np.testing.assert_allclose(found, expected, rtol=1e-12, atol=1e-12)
 
 
 @pytest.mark.parametrize("scale", [1e-150, 1e150])

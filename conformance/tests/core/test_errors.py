@@ -12,6 +12,7 @@ import pytest
 import torch
 
 import invconv as ic
+import invconv_torch as it
 
 jax.config.update("jax_enable_x64", True)
 
@@ -22,6 +23,13 @@ ONE = ic.Conv1x1.init(3, rng=RNG)
 X = RNG.standard_normal((2, 3, 4, 5))
 KERNEL = CORNER.kernel
 EYE = np.eye(3)
+LAYER = it.ActNorm(3)
+
+
+class Flip(torch.nn.Module):  # type: ignore[misc]
+    """A step of a reversible chain that is no operator."""
+
+    inverse = forward = lambda self, x: (x.flip(-1), x.new_zeros(len(x)))
 
 
 def test_float_direction_is_refused() -> None:
@@ -180,8 +188,21 @@ def test_parameters_may_be_views_that_torch_negates_lazily() -> None:
         (lambda: ic.PeriodicConv(np.ones((5, 5))), "of one channel it is kernel[None, None]"),
         (lambda: ic.PeriodicConv.init(2, (3, 3, 3), rng=RNG), "ndim=3 makes it so many axes"),
         (lambda: ONE.forward(X[0]), "of one image it is x[None], or say ndim=2 when it is made"),
+        (lambda: ic.QRConv1x1.init(2), "rng: expected a numpy.random.Generator such as numpy.r"),
+        (lambda: ic.EmergingConv.init(2), "rng: expected a numpy.random.Generator such as numpy.r"),
+        (lambda: it.EmergingConv2d(2, (3, 3, 3)), "got 3: (3, 3, 3); EmergingConv3d takes so many"),
+        (lambda: it.PeriodicConv2d(2, (3, 3, 3, 3)), "got 4: (3, 3, 3, 3)"),
+        (lambda: ic.save(it.ReversibleChain([LAYER]), "f"), "pass layer.operator()"),
+        (lambda: ic.save([LAYER], "f"), "Chain([layer.operator() for layer in ...])"),  # type: ignore[arg-type]
+        (lambda: it.ReversibleChain([Flip()]).operator(), "got Flip at 0, which is no operator"),
+        (lambda: torch.fx.symbolic_trace(LAYER), "symbolic_trace, which sees no shapes; torch.exp"),
+        pytest.param(
+            lambda: torch.jit.script(LAYER),
+            "jit.script cannot compile ActNorm; torch.export.export",
+            marks=pytest.mark.filterwarnings("ignore:`torch.jit.script`:DeprecationWarning"),
+        ),
     ],
 )
 def test_an_error_says_what_to_do(call: Any, hint: str) -> None:
-    with pytest.raises(ValueError, match=re.escape(hint)):
+    with pytest.raises((TypeError, ValueError), match=re.escape(hint)):
         call()

@@ -129,6 +129,24 @@ def test_the_stand_in_catches(planted: str, run: Run) -> None:
     assert message in done.stderr
 
 
+ELSEWHERE = """\
+import pytest, re, types
+import cupy
+conv.prepare((3, 3))
+prepared, calls = conv.prepare((3, 3)), (conv.forward, conv.inverse, conv.inverse_and_log_det)
+cupy.cuda.Device = lambda: types.SimpleNamespace(id=1)
+for call in (*[lambda f=f: f(y) for f in calls], lambda: conv.log_det((3, 3)),
+             lambda: conv.prepare((3, 3)), lambda: prepared.inverse(y)):
+    with pytest.raises(ValueError, match=re.escape("make that current: with cupy.cuda.Device(0):")):
+        call()
+"""
+
+
+def test_a_device_that_is_not_current_is_named(run: Run) -> None:
+    done = run("-c", SOLVE.format(planted="") + ELSEWHERE)
+    assert done.returncode == 0, done.stderr
+
+
 PRECISION = """\
 import cupy._core as core, array_api_compat.cupy as xp, numpy as np, pytest
 import invconv, invconv_cupy.primitives as p

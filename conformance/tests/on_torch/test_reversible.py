@@ -180,7 +180,7 @@ def test_torch_judges_every_layer_on_its_own_grid() -> None:
         weak.kernel[:, :, 1, 0] = -1.5 * torch.eye(4)
     chain = it.ReversibleChain([it.ActNorm(1), Squeeze(), weak])
     chain(torch.randn(1, 1, 8, 8))[0].sum().backward()  # 4 x 4 are few enough pixels, 8 x 8 not
-    with pytest.raises(ValueError, match=r"layer 2: .* on a 8 x 8 grid is off by"):
+    with pytest.raises(ValueError, match=r"layer 2: .* on a grid of 8 x 8 is off by"):
         chain(torch.randn(1, 1, 16, 16))
 
 

@@ -31,7 +31,7 @@ def test_the_authors_kernel_warns(dtype: str) -> None:
         with pytest.warns(ic.IllConditionedWarning) as caught, np.errstate(all="ignore"):
             attempt()
         text = str(caught[0].message)
-        assert "the inverse of AutoregressiveConv on a 32 x 32 grid is off by" in text
+        assert "the inverse of AutoregressiveConv on a grid of 32 x 32 is off by" in text
         match = re.search(r"it has condition number ([^)]+)\)", text)
         assert match
         assert float(match[1]) == pytest.approx(1.31e47, rel=5e-3)

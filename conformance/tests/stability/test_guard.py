@@ -126,7 +126,9 @@ def test_jax_names_the_step_of_a_chain() -> None:
     flow = {"scale": ic.Chain([good, bad]), "other": jax.numpy.zeros(3)}
     guard = ij.ConditionGuard(lambda name: (6, 14), budget=1.0)
     guard.step(flow)
-    with pytest.warns(ic.IllConditionedWarning, match=r"\['scale'\].steps\[1\].* on a 6 x 14 grid"):
+    with pytest.warns(
+        ic.IllConditionedWarning, match=r"\['scale'\].steps\[1\].* on a grid of 6 x 14"
+    ):
         guard.step(flow)
     assert guard.worst is not None
     assert guard.worst.name == "['scale'].steps[1]"

@@ -23,7 +23,7 @@ from invconv.arrays.namespaces import (
     zeros,
 )
 from invconv.arrays.settings import LARGEST
-from invconv.arrays.validation import require_alike
+from invconv.arrays.validation import require_alike, require_current_device
 from invconv.operators.base.protocol import Protocol
 
 
@@ -126,6 +126,7 @@ def require_spatial_shape(
     conv: Protocol, shape: Sequence[Any], name: str = "spatial_shape"
 ) -> Shape:
     """Return a grid as a tuple of ints, or raise where the operator has no such grid."""
+    require_current_device(*conv._reference())
     try:
         if isinstance(shape, Set | Mapping):  # in no order, or one of names
             raise TypeError

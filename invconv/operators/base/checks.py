@@ -68,7 +68,7 @@ def _ours(module: str) -> bool:
 def describe_loss(conv: Protocol, shape: Shape, precision: str) -> str:
     """Say what is lost, where, and what to do, for the warning."""
     grid = " x ".join(map(str, shape)) or "1"
-    name = f"the inverse of {type(conv).__name__} on a {grid} grid"
+    name = f"the inverse of {type(conv).__name__} on a grid of {grid}"
     number = conditions.remembered(conv, shape)
     broken = [n for n, a in conv.parameters().items() if not np.isfinite(to_numpy(a)).all()]
     if broken:

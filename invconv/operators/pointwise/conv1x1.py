@@ -62,11 +62,11 @@ class Pointwise(Linear):
         return "the C x C matrix has not full rank; change its weights"
 
 
-def random_orthogonal(channels: int, rng: np.random.Generator) -> np.ndarray[Any, Any]:
+def random_orthogonal(channels: int, rng: np.random.Generator | None) -> np.ndarray[Any, Any]:
     """Return a C x C orthogonal matrix from the uniform (Haar) distribution."""
     from scipy.stats import ortho_group  # here, since it doubles the time that an import takes
 
-    generator(rng)
+    rng = generator(rng)
     if channels == 1:
         return np.ones((1, 1))
     return np.asarray(ortho_group.rvs(channels, random_state=rng))
@@ -119,7 +119,7 @@ class Conv1x1(Pointwise):
         channels: int,
         *,
         ndim: int | None = None,
-        rng: np.random.Generator,
+        rng: np.random.Generator | None = None,
         like: Array | None = None,
     ) -> Self:
         """Return a random rotation, as Glow does; NumPy float64 unless ``like`` is given."""

@@ -111,7 +111,7 @@ class PLUConv1x1(Factored):
         channels: int,
         *,
         ndim: int | None = None,
-        rng: np.random.Generator,
+        rng: np.random.Generator | None = None,
         like: Array | None = None,
     ) -> Self:
         """Return the factors of a random rotation; NumPy float64 unless ``like`` is given."""

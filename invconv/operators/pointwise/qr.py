@@ -91,7 +91,7 @@ class QRConv1x1(Factored):
         channels: int,
         *,
         ndim: int | None = None,
-        rng: np.random.Generator,
+        rng: np.random.Generator | None = None,
         like: Array | None = None,
     ) -> Self:
         """Return C random reflections, U = 0, scale 1; NumPy float64 unless ``like`` is given."""
