@@ -16,6 +16,7 @@ from invconv.operators.inverse import Inverse
 from invconv.operators.periodic import PeriodicConv
 from invconv.operators.pointwise.actnorm import ActNorm
 from invconv.operators.pointwise.conv1x1 import Conv1x1
+from invconv.operators.pointwise.orthogonal import OrthogonalConv1x1
 from invconv.operators.pointwise.plu import PLUConv1x1
 from invconv.operators.pointwise.qr import QRConv1x1
 from invconv.operators.squeezing import squeeze, unsqueeze
@@ -36,6 +37,7 @@ __all__ = [
     "InvalidFileError",
     "Inverse",
     "InvertibleConv",
+    "OrthogonalConv1x1",
     "PLUConv1x1",
     "PeriodicConv",
     "PreparedInverse",

@@ -23,6 +23,7 @@ _CONV1X1: dict[str, Callable[..., ic.InvertibleConv]] = {
     "plain": ic.Conv1x1.init,
     "plu": ic.PLUConv1x1.init,
     "qr": ic.QRConv1x1.init,
+    "orthogonal": ic.OrthogonalConv1x1.init,
 }
 
 
@@ -110,7 +111,7 @@ class _EmergingConv(Layer):
         Added last.
     mask : {"corner", "raster"}
         Of both.
-    mixing : {"qr", "plu", "plain"} or None
+    mixing : {"qr", "plu", "plain", "orthogonal"} or None
         The parametrisation of a 1x1 convolution before the pair, as in the paper.
     max_gain : float, optional
         Of the inverse, for every value of the parameters; see `invconv.bounded`.
@@ -138,7 +139,7 @@ class _EmergingConv(Layer):
         self._chain_kinds: list[Any] | None = None
         self.mixing = None
         if mixing is not None:
-            choice("mixing", mixing, ("qr", "plu", "plain"))
+            choice("mixing", mixing, tuple(_CONV1X1))
             self.mixing = Conv1x1(channels, mixing, bias=False, device=device, dtype=dtype)
 
     def _unbounded(self, traced: bool) -> ic.InvertibleConv:
@@ -236,8 +237,8 @@ class Conv1x1(Layer):
     Parameters
     ----------
     channels : int
-    parametrization : {"plain", "plu", "qr"}
-        The matrix itself, or its factors, whose determinant costs nothing.
+    parametrization : {"plain", "plu", "qr", "orthogonal"}
+        The matrix itself, or its factors, whose determinant costs nothing; or a rotation.
     bias : bool
     max_gain : float, optional
         Of the inverse, for every value of the parameters; see `invconv.bounded`.

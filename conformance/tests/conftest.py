@@ -26,6 +26,7 @@ TORCH_LAYERS: dict[str, tuple[str, tuple[Any, ...], dict[str, Any], tuple[int, .
     "plain": ("Conv1x1", (3,), {}, (2, 2)),
     "plu": ("Conv1x1", (3, "plu"), {}, (2, 2)),
     "qr": ("Conv1x1", (3, "qr"), {}, (2, 2)),
+    "orthogonal": ("Conv1x1", (3, "orthogonal"), {}, (2, 2)),
     "actnorm": ("ActNorm", (3,), {}, (2, 2)),
 }
 

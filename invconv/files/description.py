@@ -26,6 +26,7 @@ from invconv.operators.inverse import Inverse
 from invconv.operators.periodic import PeriodicConv
 from invconv.operators.pointwise.actnorm import ActNorm
 from invconv.operators.pointwise.conv1x1 import Conv1x1
+from invconv.operators.pointwise.orthogonal import OrthogonalConv1x1
 from invconv.operators.pointwise.plu import PLUConv1x1
 from invconv.operators.pointwise.qr import QRConv1x1
 
@@ -38,6 +39,7 @@ OPERATORS: tuple[type[InvertibleConv], ...] = (
     Conv1x1,
     EmergingConv,
     Inverse,
+    OrthogonalConv1x1,
     PeriodicConv,
     PLUConv1x1,
     QRConv1x1,

@@ -37,6 +37,7 @@ from invconv.operators.inverse import Inverse
 from invconv.operators.periodic import PeriodicConv
 from invconv.operators.pointwise.actnorm import ActNorm
 from invconv.operators.pointwise.conv1x1 import Conv1x1
+from invconv.operators.pointwise.orthogonal import OrthogonalConv1x1
 from invconv.operators.pointwise.plu import PLUConv1x1
 from invconv.operators.pointwise.qr import QRConv1x1
 
@@ -216,6 +217,10 @@ def _qr(conv: QRConv1x1, gain: float) -> QRConv1x1:
     return conv.replace(upper=scale[:, None] * strict, scale=scale)
 
 
+def _orthogonal(conv: OrthogonalConv1x1, gain: float) -> OrthogonalConv1x1:
+    return conv  # whose inverse has the norm 1
+
+
 def _plu(conv: PLUConv1x1, gain: float) -> PLUConv1x1:
     xp = namespace(conv.upper)
     third = gain ** (1 / 3)
@@ -249,6 +254,7 @@ _RULES: dict[type[InvertibleConv], Callable[[Any, float], Any]] = {
     Chain: _chain,
     Conv1x1: _plain,
     EmergingConv: _emerging,
+    OrthogonalConv1x1: _orthogonal,
     PeriodicConv: _periodic,
     PLUConv1x1: _plu,
     QRConv1x1: _qr,

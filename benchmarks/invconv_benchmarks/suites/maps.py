@@ -18,7 +18,8 @@ def build(name: str, channels: int) -> ic.InvertibleConv:
     Parameters
     ----------
     name : str
-        "corner k", "emerging k", "periodic k" with k taps an axis; "plain", "plu", "qr", "actnorm".
+        "corner k", "emerging k", "periodic k" with k taps an axis; "plain", "plu", "qr",
+        "orthogonal", "actnorm".
     """
     rng = np.random.default_rng(0)
     kind, _, size = name.partition(" ")
@@ -35,6 +36,8 @@ def build(name: str, channels: int) -> ic.InvertibleConv:
             return ic.PLUConv1x1.init(channels, rng=rng)
         case "qr":
             return ic.QRConv1x1.init(channels, rng=rng)
+        case "orthogonal":
+            return ic.OrthogonalConv1x1.init(channels, rng=rng)
         case "actnorm":
             return ic.ActNorm.init(channels)
     raise ValueError(f"expected the name of a map, got {name!r}")

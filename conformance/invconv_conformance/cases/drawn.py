@@ -102,6 +102,11 @@ def _qr(rng: np.random.Generator) -> Drawn:
     return conv.replace(scale=conv.scale * spread), _grid(rng, 2, channels)
 
 
+def _orthogonal(rng: np.random.Generator) -> Drawn:
+    channels = int(rng.integers(1, 13))
+    return ic.OrthogonalConv1x1.init(channels, rng=rng), _grid(rng, 2, channels)
+
+
 def _actnorm(rng: np.random.Generator) -> Drawn:
     channels = int(rng.integers(1, 13))
     log_scale = rng.uniform(0, 200) * rng.standard_normal(channels)
@@ -142,6 +147,7 @@ FAMILIES: dict[str, Callable[[np.random.Generator], Drawn]] = {
     "Conv1x1": _plain,
     "PLUConv1x1": _plu,
     "QRConv1x1": _qr,
+    "OrthogonalConv1x1": _orthogonal,
     "ActNorm": _actnorm,
     "Chain": _chain,
     "Inverse": _inverse,

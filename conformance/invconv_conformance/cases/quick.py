@@ -22,6 +22,7 @@ QUICK_MORE = (
     "corner-2d+-",
     "emerging-2d",
     "conv1x1-2d",
+    "orthogonalconv1x1-m2",
     "chain-merged",
     "singular-actnorm",
     "tiny-periodicconv",

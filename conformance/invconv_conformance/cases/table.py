@@ -54,6 +54,7 @@ def _periodic() -> Iterator[Case]:
 
 def _pointwise() -> Iterator[Case]:
     classes: list[Any] = [ic.Conv1x1, ic.PLUConv1x1, ic.QRConv1x1, ic.ActNorm]
+    classes += [ic.OrthogonalConv1x1]
     for cls in classes:
 
         def build(rng: np.random.Generator, cls: Any = cls, ndim: int | None = None) -> Any:
@@ -68,6 +69,9 @@ def _pointwise() -> Iterator[Case]:
         yield Case(f"{cls.__name__}-batch-axes".lower(), batched, (4, 5), (2, 1, 2))
     for m in (0, 1, 2, 6, 100):
         yield Case(f"qrconv1x1-m{m}", functools.partial(_qr, 3, m), (4, 5), wide=True)
+    for m in (0, 2):
+        build = functools.partial(_orthogonal, m)
+        yield Case(f"orthogonalconv1x1-m{m}", build, (4, 5), wide=True)
     yield Case("conv1x1-one-channel", lambda rng: ic.Conv1x1.init(1, rng=rng), (4,))
 
 
@@ -75,6 +79,10 @@ def _qr(channels: int, m: int, rng: np.random.Generator) -> ic.QRConv1x1:
     reflectors = rng.standard_normal((m, channels)) * 10.0 ** rng.integers(-3, 4, (m, 1))
     upper = rng.standard_normal((channels, channels))
     return ic.QRConv1x1(reflectors, upper, np.exp(rng.standard_normal(channels)))
+
+
+def _orthogonal(m: int, rng: np.random.Generator) -> ic.OrthogonalConv1x1:
+    return ic.OrthogonalConv1x1(_qr(3, m, rng).reflectors, rng.standard_normal(3))
 
 
 def _composite() -> Iterator[Case]:

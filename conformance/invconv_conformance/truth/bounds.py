@@ -106,6 +106,8 @@ def _leaf(
     if isinstance(conv, ic.QRConv1x1):
         terms = channels * (1 + conv.reflectors.shape[0])
         return terms, channels * pixels * float(np.abs(np.log(np.abs(conv.scale))).sum())
+    if isinstance(conv, ic.OrthogonalConv1x1):
+        return channels * (1 + conv.reflectors.shape[0]), 0.0
     if isinstance(conv, ic.PLUConv1x1 | ic.ActNorm):
         return 2 * channels, channels * pixels * float(np.abs(conv.log_scale).sum())
     return channels, channels * (log_values + pixels * condition)

@@ -70,6 +70,8 @@ def _matrix(conv: ic.InvertibleConv, shape: Shape) -> Matrix:
         weight = plu(conv.permutation, conv.lower, conv.upper, conv.sign, conv.log_scale)
     elif isinstance(conv, ic.QRConv1x1):
         weight = qr(conv.reflectors, conv.upper, conv.scale)
+    elif isinstance(conv, ic.OrthogonalConv1x1):
+        weight = orthogonal(conv.reflectors)
     elif isinstance(conv, ic.ActNorm):
         weight = np.diag(np.exp(conv.log_scale.astype(EXTENDED)))
     else:
@@ -98,15 +100,21 @@ def plu(
 def qr(reflectors: Matrix, upper: Matrix, scale: Matrix) -> Matrix:
     """Return H_1 ... H_m (U + diag(scale))."""
     channels = len(scale)
-    q = _identity(channels)
-    for v in reflectors.astype(EXTENDED):
-        q = q @ (_identity(channels) - 2 * np.outer(v, v) / (v @ v))
     right = np.zeros((channels, channels), EXTENDED)
     for i in range(channels):
         right[i, i] = scale[i]
         for j in range(i + 1, channels):
             right[i, j] = upper[i, j]
-    return q @ right
+    return orthogonal(reflectors) @ right
+
+
+def orthogonal(reflectors: Matrix) -> Matrix:
+    """Return H_1 ... H_m."""
+    channels = reflectors.shape[1]
+    q = _identity(channels)
+    for v in reflectors.astype(EXTENDED):
+        q = q @ (_identity(channels) - 2 * np.outer(v, v) / (v @ v))
+    return q
 
 
 def _grid(shape: Shape) -> list[Shape]:

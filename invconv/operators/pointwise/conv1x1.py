@@ -48,7 +48,7 @@ class Pointwise(Linear):
     def _weights(self) -> Array:
         return self._matrix()
 
-    def transpose(self) -> Conv1x1:
+    def transpose(self) -> Pointwise:
         """Return the plain 1x1 convolution with W^T, without bias."""
         matrix = self.matrix()
         return Conv1x1(namespace(matrix).matrix_transpose(matrix), ndim=self.ndim)

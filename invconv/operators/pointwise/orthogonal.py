@@ -1,0 +1,128 @@
+"""The orthogonal 1x1 convolution (Tomczak & Welling, 2016): a rotation, whose inverse is exact.
+
+W = H_1 H_2 ... H_m, a product of Householder reflections (`reflections`), so that W^-1 = W^T and
+log|det W| = 0.
+"""
+
+from __future__ import annotations
+
+from dataclasses import KW_ONLY, dataclass
+from typing import Any, Self
+
+import numpy as np
+
+from invconv.arrays.namespaces import Array, Shape, namespace
+from invconv.arrays.settings import generator, optional_ndim, positive_int
+from invconv.kernels.matrices import Product
+from invconv.operators.base.parameters import require_shape
+from invconv.operators.base.protocol import Gradients
+from invconv.operators.pointwise.conv1x1 import Pointwise
+from invconv.operators.pointwise.reflections import Reflections, require_reflectors, unit_columns
+from invconv.trust import condition
+from invconv.trust.bound import Bounds, largest_entry, row_sum
+from invconv.trust.norms import SolveOverflowError
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class OrthogonalConv1x1(Pointwise):
+    """A 1x1 convolution with W = H_1 ... H_m, a product of Householder reflections.
+
+    y[:, p] = W x[:, p] + b, log det = 0. The inverse is a product with W^T, and its condition 1,
+    whatever the parameters are. Every orthogonal matrix is a product of at most C reflections; an
+    even number of them has determinant 1, an odd number -1.
+
+    Parameters
+    ----------
+    reflectors : array, shape (m, C)
+        v_1 ... v_m of H_i = I - 2 v_i v_i^T / (v_i^T v_i), none of them zero; m = 0 gives W = I.
+        Their lengths do not matter.
+    bias : array, shape (C,), optional
+    ndim : int or None
+        As for `Conv1x1`.
+
+    Examples
+    --------
+    A reflection that exchanges two channels:
+
+    >>> import numpy as np
+    >>> conv = OrthogonalConv1x1(np.array([[1.0, -1.0]]))
+    >>> conv.forward(np.array([[[1.0, 2.0], [3.0, 4.0]]])).round(12)
+    array([[[3., 4.],
+            [1., 2.]]])
+    >>> float(conv.log_det((2,)))
+    0.0
+    """
+
+    reflectors: Array
+    bias: Array | None = None
+    _: KW_ONLY
+    ndim: int | None = None
+
+    _array_names = ("reflectors", "bias")
+
+    def __post_init__(self) -> None:
+        optional_ndim(self)
+        self._validate_arrays()
+        channels = self.reflectors.shape[1] if self.reflectors.ndim == 2 else 0
+        require_reflectors(self.reflectors, max(channels, 1))
+        if self.bias is not None:
+            require_shape("bias", self.bias, (channels,), "one number a channel")
+
+    @classmethod
+    def init(
+        cls,
+        channels: int,
+        *,
+        ndim: int | None = None,
+        rng: np.random.Generator,
+        like: Array | None = None,
+    ) -> Self:
+        """Return C random reflections; NumPy float64 unless ``like`` is given."""
+        channels = positive_int("channels", channels)
+        conv = cls(generator(rng).standard_normal((channels, channels)), ndim=ndim)
+        return conv if like is None else conv.asarrays(like)
+
+    @property
+    def channels(self) -> int:
+        """C, the number of channels."""
+        return int(self.reflectors.shape[1])
+
+    def transpose(self) -> OrthogonalConv1x1:
+        """Return the same reflections in the opposite order, without bias."""
+        backwards = namespace(self.reflectors).flip(self.reflectors, axis=0)
+        return OrthogonalConv1x1(backwards, ndim=self.ndim)
+
+    def _matrix(self) -> Array:
+        return self._weights_saving()[0]
+
+    def _weights_saving(self) -> tuple[Array, Any]:
+        reflections = Reflections.of(self.reflectors)
+        return reflections.matrix(), reflections
+
+    def _weights_vjp(self, w_bar: Array, memo: Any = None) -> Gradients:
+        return {"reflectors": (memo or Reflections.of(self.reflectors)).vjp(w_bar)}
+
+    def _solver(self, shape: Shape) -> Product:
+        matrix = self._matrix()
+        return Product(namespace(matrix).matrix_transpose(matrix), "transpose")
+
+    def _transposed_solver(self, shape: Shape) -> Product:
+        return Product(self._matrix(), "transpose")
+
+    def _log_det(self, shape: Shape) -> Array:
+        # zero, but NaN where a reflector is none: then W is no orthogonal matrix
+        v = unit_columns(self.reflectors)[0]
+        return namespace(v).sum(0.0 * namespace(v).abs(v))
+
+    def _log_det_vjp(self, shape: Shape, log_det_bar: Array) -> Gradients:
+        return {}
+
+    def _condition(self, shape: Shape) -> condition.Condition:
+        if not np.isfinite(self.reflectors).all():
+            raise SolveOverflowError
+        return condition.Condition(1.0, "2-norm")
+
+    def _bounds(self, shape: Shape) -> list[Bounds]:
+        matrix = self._matrix()
+        terms = self.channels + len(self.reflectors) + 2
+        return [Bounds(row_sum(matrix), row_sum(matrix.T), terms, largest_entry(self.bias))]
