@@ -21,6 +21,7 @@ from invconv.kernels.convolutions import CausalFamily
 from invconv.kernels.cpu import compiled, threads
 from invconv.kernels.cpu.correlate.correlation import compiled_correlation
 from invconv.kernels.cpu.correlate.gram import compiled_kernel_vjp
+from invconv.kernels.cpu.correlate.plan import of_taps
 from invconv.kernels.cpu.machine import reason
 from invconv.kernels.families import LinearFamily
 from invconv.kernels.plain.pitched import NUMPY, PitchedSolver
@@ -56,8 +57,8 @@ def correlate(stencil: Stencil, x: Floats, *, wrap: bool = False) -> Floats:
         return np.zeros_like(x)
     given, taps = (np.ascontiguousarray(a, native) for a in (x, stencil.taps))
     y = np.empty(x.shape, native)
-    addresses = map(compiled.address_of, (taps, given, y))
-    found.run(*addresses, len(x), threads.number(), taps, given, y)
+    first, *images = map(compiled.address_of, (taps, given, y))
+    found.run(first, of_taps(x.shape[1]), *images, len(x), threads.number(), taps, given, y)
     return y.astype(x.dtype, copy=False)
 
 

@@ -12,14 +12,18 @@ import torch.nn.functional as F
 
 from invconv.arrays.stencil import Offset, Stencil, reaching
 from invconv.kernels import primitives
+from invconv.kernels.convolutions import CausalFamily, CircularFamily
 from invconv.kernels.cpu.correlate.correlation import compiled_correlation
 from invconv.kernels.cpu.correlate.gram import compiled_gram
+from invconv.kernels.cpu.correlate.plan import Places
 from invconv.kernels.cpu.machine import reason
+from invconv.kernels.families import StencilFamily
 from invconv.kernels.primitives import fold, pad_periodic
 from invconv_torch.precision import full_precision
 
 Tensor: TypeAlias = torch.Tensor
 Shape: TypeAlias = tuple[int, ...]
+Correlation: TypeAlias = CausalFamily | CircularFamily | StencilFamily
 
 _FEW, _NARROW = 64, 48  # pixels and channels: see `prefers_kernel`
 _PLAIN = (Tensor, torch.nn.Parameter)
@@ -141,32 +145,60 @@ def in_host_memory(x: Tensor) -> bool:
     return bool(x.device.type == "cpu" and type(x) in _PLAIN)
 
 
-def correlate_compiled(offsets: tuple[Offset, ...], wrap: bool, taps: Tensor, x: Tensor) -> Tensor:
-    """Return the correlation by the compiled kernel."""
-    found = compiled_correlation(x.shape[1], tuple(x.shape[2:]), offsets, wrap, x.element_size())
+def correlate_compiled(family: Correlation, w: Tensor, x: Tensor) -> Tensor:
+    """Return the correlation by the compiled kernel, which reads the weights where they are."""
+    settings = family.offsets, family.wrap, x.element_size()
+    found = compiled_correlation(x.shape[1], tuple(x.shape[2:]), *settings)
     if found is None:  # no tap reaches a pixel
         return torch.zeros_like(x)
-    x, taps = x.resolve_neg(), taps.resolve_neg()
-    if not taps.is_contiguous():
-        taps = taps.contiguous()
+    x, (w, first, places) = x.resolve_neg(), _placed(family, w.resolve_neg())
     y = torch.empty_like(x)
-    addresses = taps.data_ptr(), x.data_ptr(), y.data_ptr()
-    found.run(*addresses, x.shape[0], torch.get_num_threads(), taps, x, y)
+    threads = torch.get_num_threads()
+    found.run(first, places, x.data_ptr(), y.data_ptr(), x.shape[0], threads, w, x, y)
     return y
 
 
-def compiled_vjp(offsets: tuple[Offset, ...], wrap: bool, x: Tensor, y_bar: Tensor) -> Tensor:
-    """Return the gradient by the taps by the compiled kernel."""
-    channels = x.shape[1]
-    found = compiled_gram(channels, tuple(x.shape[2:]), offsets, wrap, x.element_size())
+def compiled_vjp(family: Correlation, x: Tensor, y_bar: Tensor) -> Tensor:
+    """Return the gradient by the weights by the compiled kernel; masked entries are zero."""
+    channels, settings = x.shape[1], (family.offsets, family.wrap, x.element_size())
+    shape = weights_shape(family, channels)
+    found = compiled_gram(channels, tuple(x.shape[2:]), *settings)
     if found is None:  # no tap reaches a pixel
-        return x.new_zeros((len(offsets), channels, channels))
+        return x.new_zeros(shape)
     x, y_bar = x.resolve_neg().contiguous(), y_bar.resolve_neg().contiguous()
     parts = found.parts(len(x), torch.get_num_threads())
-    totals = x.new_zeros((parts, len(offsets), channels, channels))
-    addresses = x.data_ptr(), y_bar.data_ptr(), totals.data_ptr()
-    found.run(*addresses, len(x), parts, x, y_bar, totals)
+    totals = x.new_zeros((parts, *shape))
+    _, first, places = _placed(family, totals[0])
+    apart = totals.stride(0) * x.element_size()
+    found.run(x.data_ptr(), y_bar.data_ptr(), first, places, apart, len(x), parts, x, y_bar, totals)
     return totals.sum(0) if parts > 1 else totals[0]
+
+
+def weights_shape(family: Correlation, channels: int) -> Shape:
+    """Return the shape of a family's weights."""
+    if isinstance(family, StencilFamily):
+        return len(family.offsets), channels, channels
+    return channels, channels, *family.kernel_size
+
+
+def _placed(family: Correlation, w: Tensor) -> tuple[Tensor, int, Places]:
+    """Return weights, the address of the first tap's matrix, and where all entries are."""
+    stride = w.stride()
+    if isinstance(family, StencilFamily):
+        return w, w.data_ptr(), Places(*stride)
+    if stride[2:] != _dense(family.kernel_size):  # the taps of two channels follow each other
+        w = w.contiguous()
+        stride = w.stride()
+    if isinstance(family, CircularFamily):
+        return w, w.data_ptr(), Places(1, stride[0], stride[1])
+    first = w.data_ptr() + family.first * w.element_size()
+    return w, first, Places(1, stride[0], stride[1], 1 if family.lower else -1)
+
+
+@functools.lru_cache(maxsize=256)
+def _dense(shape: Shape) -> Shape:
+    """Return the strides of a contiguous array."""
+    return tuple(math.prod(shape[axis + 1 :]) for axis in range(len(shape)))
 
 
 def _has_convolution(x: Tensor, grid: Grid) -> bool:

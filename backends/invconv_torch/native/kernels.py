@@ -7,9 +7,7 @@ Called by `autodiff` (eager) and `ops` (traced).
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import torch
 
@@ -23,8 +21,14 @@ from invconv.kernels.families import (
     TriangularFamily,
 )
 from invconv.kernels.primitives import flat
-from invconv_torch.native import correlation
-from invconv_torch.native.correlation import convolve, convolve_vjp, in_host_memory, prefers_kernel
+from invconv_torch.native.correlation import (
+    Correlation,
+    compiled_vjp,
+    convolve,
+    convolve_vjp,
+    correlate_compiled,
+    prefers_kernel,
+)
 from invconv_torch.native.solvers import CausalFactor, Factor, MatrixFactor, SpectralFactor
 from invconv_torch.precision import full_precision, nothing_reduces
 
@@ -36,8 +40,9 @@ _CHANNELS_LAST = {4: torch.channels_last, 5: torch.channels_last_3d}
 def apply(family: LinearFamily, w: Tensor, x: Tensor) -> Tensor:
     """Return A(w) x."""
     if isinstance(family, _CORRELATIONS):  # which see to their precision
-        correlate = correlation.correlate_compiled if prefers_kernel(x) else convolve
-        return correlate(family.offsets, family.wrap, _taps(family, w), x)
+        if prefers_kernel(x):
+            return correlate_compiled(family, w, x)
+        return convolve(family.offsets, family.wrap, _taps(family, w), x)
     if isinstance(family, ScaleFamily):
         return w.view(-1, *[1] * (x.ndim - 2)) * x
     if isinstance(family, MatrixFamily):
@@ -50,8 +55,9 @@ def apply(family: LinearFamily, w: Tensor, x: Tensor) -> Tensor:
 def gram(family: LinearFamily, x: Tensor, y: Tensor) -> Tensor:
     """Return the gradient of <y, A(w) x> with respect to w."""
     if isinstance(family, _CORRELATIONS):
-        correlate_vjp = correlation.compiled_vjp if prefers_kernel(x) else convolve_vjp
-        return _kernel(family, correlate_vjp(family.offsets, family.wrap, x, y))
+        if prefers_kernel(x):
+            return compiled_vjp(family, x, y)
+        return _kernel(family, convolve_vjp(family.offsets, family.wrap, x, y))
     if isinstance(family, ScaleFamily):
         return (x * y).sum((0, *range(2, x.ndim)))
     with full_precision(x):
@@ -62,78 +68,27 @@ def gram(family: LinearFamily, x: Tensor, y: Tensor) -> Tensor:
         return full.tril() if family.lower else full.triu()
 
 
-def _taps(family: LinearFamily, w: Tensor) -> Tensor:
+def _taps(family: Correlation, w: Tensor) -> Tensor:
     """Return the taps (T, C, C) of a correlation, without those that are masked."""
     if isinstance(family, StencilFamily):
         return w
-    assert isinstance(family, CausalFamily | CircularFamily)
-    if not in_host_memory(w):
-        if isinstance(family, CausalFamily):
-            return _masked(family, taps_of(w, family.first))
-        return torch.as_tensor(taps_of(w))
-    places = _layout(family, w.shape[0])
-    taps = w.take(places.of_taps)
-    return taps if places.masked_taps is None else taps.masked_fill_(places.masked_taps, 0)
+    if isinstance(family, CausalFamily):
+        return _masked(family, taps_of(w, family.first))
+    return torch.as_tensor(taps_of(w))
 
 
-def _kernel(family: LinearFamily, taps: Tensor) -> Tensor:
+def _kernel(family: Correlation, taps: Tensor) -> Tensor:
     """Return the kernel (C, C, *k) with these taps; masked entries are zero."""
     if isinstance(family, StencilFamily):
         return taps
-    assert isinstance(family, CausalFamily | CircularFamily)
-    if not in_host_memory(taps):
-        taps = _masked(family, taps) if isinstance(family, CausalFamily) else taps
-        return torch.as_tensor(kernel_of(taps, family.kernel_size))
-    places = _layout(family, taps.shape[1])
-    kernel = taps.take(places.of_kernel)
-    return kernel if places.masked_kernel is None else kernel.masked_fill_(places.masked_kernel, 0)
+    taps = _masked(family, taps) if isinstance(family, CausalFamily) else taps
+    return torch.as_tensor(kernel_of(taps, family.kernel_size))
 
 
 def _masked(family: CausalFamily, taps: Tensor) -> Tensor:
     taps = taps.clone(memory_format=torch.contiguous_format)
     (taps[0].tril_ if family.lower else taps[0].triu_)()
     return taps
-
-
-@dataclass(frozen=True)
-class _Layout:
-    """Where the entries of taps are in a kernel, and the other way round."""
-
-    of_taps: Tensor
-    masked_taps: Tensor | None
-    of_kernel: Tensor
-    masked_kernel: Tensor | None
-
-
-_layouts: dict[Any, _Layout] = {}
-_MOST = 64  # of them
-
-
-def _layout(family: CausalFamily | CircularFamily, channels: int) -> _Layout:
-    """Return where things are in host memory, where one gather is quicker than some views."""
-    key = family.text, channels
-    found = _layouts.get(key)
-    if found is None:
-        if len(_layouts) >= _MOST:
-            _layouts.clear()
-        with torch.inference_mode(False):
-            found = _layouts[key] = _new_layout(family, channels)
-    return found
-
-
-def _new_layout(family: CausalFamily | CircularFamily, channels: int) -> _Layout:
-    size = (channels, channels, *family.kernel_size)
-    of_taps = taps_of(torch.arange(math.prod(size)).reshape(size))
-    first = family.first if isinstance(family, CausalFamily) else 0
-    seen = torch.ones_like(of_taps, dtype=torch.bool)
-    seen[:first] = False
-    if isinstance(family, CausalFamily):
-        seen[first] = seen[first].tril() if family.lower else seen[first].triu()
-    places = torch.zeros(math.prod(size), dtype=torch.int64)
-    places[of_taps[first:].flatten()] = torch.arange(of_taps[first:].numel())
-    masked = ~seen[first:], ~kernel_of(seen, family.kernel_size)
-    masks = [mask if mask.any() else None for mask in masked]
-    return _Layout(of_taps[first:].contiguous(), masks[0], places.reshape(size), masks[1])
 
 
 def factor(family: LinearFamily, w: Tensor, shape: tuple[int, ...], quiet: bool) -> Factor | None:

@@ -19,6 +19,7 @@ import torch
 from invconv.kernels.convolutions import CausalFamily, CircularFamily
 from invconv.kernels.families import MatrixFamily, ScaleFamily, StencilFamily, TriangularFamily
 from invconv_torch.native import kernels
+from invconv_torch.native.correlation import weights_shape
 
 Tensor: TypeAlias = torch.Tensor
 
@@ -87,14 +88,13 @@ def _(family: str, w: Tensor, y: Tensor) -> Tensor:
 @gram.register_fake  # type: ignore[untyped-decorator]
 def _(family: str, x: Tensor, y: Tensor) -> Tensor:
     known = family_of(family)
-    if isinstance(known, StencilFamily):
-        return x.new_empty((len(known.offsets), x.shape[1], x.shape[1]))
     if isinstance(known, TriangularFamily):
         return x.new_empty((x.shape[0], x.shape[0]))
     if isinstance(known, ScaleFamily):
         return x.new_empty(x.shape[1])
-    kernel_size = () if isinstance(known, MatrixFamily) else known.kernel_size
-    return x.new_empty((x.shape[1], x.shape[1], *kernel_size))
+    if isinstance(known, MatrixFamily):
+        return x.new_empty((x.shape[1], x.shape[1]))
+    return x.new_empty(weights_shape(known, x.shape[1]))
 
 
 @matmul.register_fake  # type: ignore[untyped-decorator]

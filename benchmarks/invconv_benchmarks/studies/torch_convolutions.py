@@ -83,6 +83,7 @@ def _compare(group: Group, seconds: float) -> list[Found]:
     """Time both ways in both directions."""
     import torch
 
+    from invconv.kernels.families import StencilFamily
     from invconv_torch.native import correlation as c
 
     (target,) = targets_of([("torch", "cpu")])
@@ -90,17 +91,18 @@ def _compare(group: Group, seconds: float) -> list[Found]:
     x, y_bar = setup.x, torch.flip(setup.x, (0, 1))
     stencil = setup.conv._causal().stencil()  # type: ignore[attr-defined]
     taps, offsets = stencil.taps.contiguous(), stencil.offsets
+    family = StencilFamily(offsets, wrap=False)
     grid = c.grid_of(offsets, False, setup.grid)
     assert grid is not None
     calls: dict[str, tuple[Call, Call, bool]] = {
         "forward": (
             lambda: c.convolution(grid, False, taps, x),
-            lambda: c.correlate_compiled(offsets, False, taps, x),
+            lambda: c.correlate_compiled(family, taps, x),
             c.prefers_kernel(x),
         ),
         "gradient by the kernel": (
             lambda: c.convolution_vjp(grid, len(offsets), False, x, y_bar),
-            lambda: c.compiled_vjp(offsets, False, x, y_bar),
+            lambda: c.compiled_vjp(family, x, y_bar),
             c.prefers_kernel(x),
         ),
     }

@@ -12,11 +12,13 @@ import torch
 
 import invconv as ic
 from invconv.arrays.stencil import Offset, Stencil
+from invconv.kernels import maps
 from invconv.kernels.cpu.compiled import address_of
 from invconv.kernels.cpu.compiler.target import Target, host
 from invconv.kernels.cpu.correlate import correlation, gram
 from invconv.kernels.cpu.correlate.correlation import compiled_correlation
 from invconv.kernels.cpu.correlate.gram import compiled_kernel_vjp
+from invconv.kernels.cpu.correlate.plan import of_taps
 from invconv_torch.primitives import correlate as of_stencil
 
 Floats = np.ndarray[Any, Any]
@@ -42,7 +44,8 @@ def correlated(
     if found is None:
         return np.zeros_like(x)
     y = np.full_like(x, np.nan)
-    found.run(*map(address_of, (taps, x, y)), len(x), workers, taps, x, y)
+    first, *images = map(address_of, (taps, x, y))
+    found.run(first, of_taps(x.shape[1]), *images, len(x), workers, taps, x, y)
     return y
 
 
@@ -136,6 +139,35 @@ def test_narrower_vectors(seed: int, bits: int) -> None:
     scale = np.abs(taps).sum(axis=(0, 2)).max() * np.abs(x).max()
     wanted = expected(taps, offsets, x, wrap=True)
     assert np.abs(y - wanted).max() <= 4 * np.finfo(x.dtype).eps * scale
+
+
+@pytest.mark.parametrize("layout", ["contiguous", "transposed", "channels_last", "every other"])
+@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize(("mask", "order"), [("corner", "lower"), ("raster", "upper")])
+@pytest.mark.usefixtures("always_shared")
+def test_kernels_are_read_where_they_are(
+    mask: str, order: str, workers: int, layout: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Masked entries, NaN here, are neither read nor given a gradient."""
+    monkeypatch.setattr(torch, "get_num_threads", lambda: workers)
+    torch.manual_seed(0)
+    conv = ic.AutoregressiveConv(torch.randn(5, 5, 3, 3), mask=mask, channel_order=order)
+    known = conv._family.kernel(conv._causal().stencil().taps)
+    kernel = torch.where(known == 0, torch.nan, known)
+    match layout:
+        case "transposed":
+            kernel = kernel.transpose(0, 1).contiguous().transpose(0, 1)
+        case "channels_last":
+            kernel = kernel.to(memory_format=torch.channels_last)
+        case "every other":
+            kernel = torch.stack([kernel, kernel], dim=-1)[..., 0]
+    x, y_bar = torch.randn(2, 9, 5, 6, 7)
+    y = maps.apply(conv._family, kernel, x)
+    wanted = maps.apply.agnostic(conv._family, known, x)
+    torch.testing.assert_close(y, wanted)
+    found, wanted = (gram(conv._family, x, y_bar) for gram in (maps.gram, maps.gram.agnostic))
+    torch.testing.assert_close(found, wanted)
+    assert not found[known == 0].any()
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])

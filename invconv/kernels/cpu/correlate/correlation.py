@@ -2,6 +2,8 @@
 
     y[b, :, p] = sum over t of taps[t] x[b, :, p + offset_t]
 
+The matrices of the taps are read where they are, such as in a kernel (C, C, *k).
+
 Called by NumPy's primitives and `invconv_torch.native.correlation`.
 """
 
@@ -16,10 +18,10 @@ from invconv.arrays.stencil import Offset
 from invconv.kernels.cpu import machine, threads
 from invconv.kernels.cpu.compiled import BUFFERS, address_of
 from invconv.kernels.cpu.compiler.target import Target, host
-from invconv.kernels.cpu.correlate.plan import CorrelationProgram, correlation_program
+from invconv.kernels.cpu.correlate.plan import CorrelationProgram, Places, correlation_program
 from invconv.kernels.cpu.plan import Shape
 
-_CORRELATE = ctypes.CFUNCTYPE(None, *[ctypes.c_void_p] * 7, ctypes.c_int64)
+_CORRELATE = ctypes.CFUNCTYPE(None, *[ctypes.c_void_p] * 7, *[ctypes.c_int64] * 5)
 _COPY, _MULTIPLY, _SHARED = 2e-10, 1.25e-11, 5e-4  # seconds, as in `invconv.kernels.cpu.compiled`
 
 
@@ -47,13 +49,25 @@ class CompiledCorrelation:
     numbers: int
     code: tuple[machine.Code, ...]
 
-    def run(self, taps: int, x: int, y: int, batch: int, workers: int, *keeps: object) -> None:
+    def run(
+        self,
+        taps: int,
+        places: Places,
+        x: int,
+        y: int,
+        batch: int,
+        workers: int,
+        *keeps: object,
+    ) -> None:
         """Correlate images at the address ``x``, and put the results at ``y``.
 
         Parameters
         ----------
-        taps, x, y : int
-            Addresses of contiguous arrays (T, C, C), (batch, C, *shape) and the same.
+        taps : int
+            The address of the first tap's matrix.
+        places : Places
+        x, y : int
+            Addresses of contiguous arrays (batch, C, *shape).
         batch, workers, *keeps
             As for `invconv.kernels.cpu.compiled.CompiledSolve.solve`.
         """
@@ -68,7 +82,7 @@ class CompiledCorrelation:
 
         def work(*_: object) -> None:
             buffer = BUFFERS.take(h.size * self.itemsize)
-            self.call(*given, buffer[0], self.sums, batch)
+            self.call(*given, buffer[0], self.sums, batch, *places)
             BUFFERS.keep(buffer)
 
         if min(workers, units) == 1:

@@ -18,15 +18,17 @@ from invconv.kernels.cpu.correlate.plan import Band, CorrelationHeader
 from invconv.kernels.cpu.driver import each_unit, load_record
 
 POINTERS = ("x", "y", "taps", "program", "shared", "z", "sums")
+PLACES = ("tap", "row", "column", "triangle")  # `invconv.kernels.cpu.correlate.plan.Places`
 
 
 def write_correlation(w: Writer) -> None:
-    """Write the function "correlate" of `POINTERS` and the number of images.
+    """Write the function "correlate" of `POINTERS`, the number of images, and `PLACES`.
 
-    ``taps`` is (T, C, C); the others are as for "solve" of `invconv.kernels.cpu.driver`.
+    ``taps`` is the first tap's matrix; the others are as for "solve" of
+    `invconv.kernels.cpu.driver`.
     """
     write_run(w)
-    with w.function("correlate", POINTERS, ("images",), inside=False) as a:
+    with w.function("correlate", POINTERS, ("images", *PLACES), inside=False) as a:
         h = load_record(w, CorrelationHeader, a["program"], w.integer(0))
         _pack(w, a, h)
         w.clear(a["z"], h["out"])
@@ -119,13 +121,25 @@ def _pack(w: Writer, a: dict[str, Any], h: dict[str, Int]) -> None:
     """Write the weights as `invconv.kernels.cpu.weights` has them, zero for channels not there."""
     channels, block, taps = h["channels"], h["block"], h["taps"]
     with w.loop(0, h["blocks"]) as b, w.loop(0, taps) as t:
-        matrix = w.entry(a["program"], h["order"] + t) * channels * channels
+        tap = w.entry(a["program"], h["order"] + t)
         with w.loop(0, channels) as k, w.loop(0, block) as o:
             channel = b * block + o
-            there = channel.is_("<", channels)
-            entry = w.load(a["taps"], matrix + channel.if_(there, 0) * channels + k, w.number)
+            there = w.b.and_(channel.is_("<", channels), counts(a, tap, channel, k))
+            entry = w.load(a["taps"], place_of(a, tap, channel.if_(there, 0), k), w.number)
             place = h["weights"] + ((b * taps + t) * channels + k) * block + o
             w.store(w.b.select(there, entry, w.number(0.0)), a["z"], place)
+
+
+def place_of(a: dict[str, Any], tap: Int, row: Int, column: Int) -> Int:
+    """Return where an entry of a tap's matrix is."""
+    place: Int = tap * a["tap"] + row * a["row"] + column * a["column"]
+    return place
+
+
+def counts(a: dict[str, Any], tap: Int, row: Int, column: Int) -> Value:
+    """Return the truth of an entry of a tap's matrix not being masked."""
+    triangle = a["triangle"].if_(tap.is_("==", 0), 0)
+    return ((row - column) * triangle).is_(">=", 0)
 
 
 def write_run(w: Writer) -> None:

@@ -27,7 +27,9 @@ from invconv.kernels.cpu.correlate.plan import (
     Band,
     CorrelationHeader,
     CorrelationProgram,
+    Places,
     correlation_program,
+    of_taps,
 )
 from invconv.kernels.cpu.plan import Shape
 
@@ -36,22 +38,22 @@ if TYPE_CHECKING:
 
 Floats = np.ndarray[Any, Any]
 
-_GRAM = ctypes.CFUNCTYPE(None, *[ctypes.c_void_p] * 5, ctypes.c_int64)
+_GRAM = ctypes.CFUNCTYPE(None, *[ctypes.c_void_p] * 5, *[ctypes.c_int64] * 5)
 _MULTIPLY, _SHARED = 1.25e-11, 5e-4  # seconds, as in `invconv.kernels.cpu.compiled`
 POINTERS = ("x", "y_bar", "total", "program", "z")
 
 
 def write_gram(w: Writer, outputs: int, inputs: int) -> None:
-    """Write the function "gram" of `POINTERS` and the number of images.
+    """Write the function "gram" of `POINTERS`, the number of images, and the places of matrices.
 
-    ``total`` is (T, C, C), and is added to; ``z`` is a buffer. The sums of so many output channels
-    and input channels are in registers at once.
+    ``total`` is the first tap's matrix, and is added to; ``z`` is a buffer. The sums of so many
+    output channels and input channels are in registers at once.
     """
-    from invconv.kernels.cpu.correlate.driver import copy_pieces, write_run
+    from invconv.kernels.cpu.correlate.driver import PLACES, copy_pieces, write_run
     from invconv.kernels.cpu.driver import load_record
 
     write_run(w)
-    with w.function("gram", POINTERS, ("images",), inside=False) as a:
+    with w.function("gram", POINTERS, ("images", *PLACES), inside=False) as a:
         h = load_record(w, CorrelationHeader, a["program"], w.integer(0))
         w.clear(a["z"], h["spare"])
         out = w.at(a["z"], h["out"])
@@ -80,6 +82,8 @@ def _products(
     inputs: int,
 ) -> None:
     """Write the products of all pairs of channels, for each tap."""
+    from invconv.kernels.cpu.correlate.driver import counts, place_of
+
     channels, last = h["channels"], h["channels"] - 1
     out = w.at(a["z"], h["out"])
     sums = [[w.variable(w.vector) for _ in range(inputs)] for _ in range(outputs)]
@@ -102,12 +106,13 @@ def _products(
                 for o, bar in enumerate(bars):
                     total = w.fma(bar, x, w.b.load(sums[o][k], typ=w.vector))
                     w.b.store(total, sums[o][k])
-        matrix = w.entry(a["program"], h["order"] + t) * channels * channels
+        tap = w.entry(a["program"], h["order"] + t)
         for o in range(outputs):
             for k in range(inputs):
-                inside = (first + o).is_("<", channels), (start + k).is_("<", channels)
-                with w.b.if_then(w.b.and_(*inside)):
-                    entry = matrix + (first + o) * channels + (start + k)
+                row, column = first + o, start + k
+                inside = w.b.and_(row.is_("<", channels), column.is_("<", channels))
+                with w.b.if_then(w.b.and_(inside, counts(a, tap, row, column))):
+                    entry = place_of(a, tap, row, column)
                     total = w.sum(w.b.load(sums[o][k], typ=w.vector))
                     known = w.load(a["total"], entry, w.number)
                     w.store(w.b.fadd(known, total), a["total"], entry)
@@ -130,8 +135,6 @@ class CompiledGram:
     Attributes
     ----------
     program : CorrelationProgram
-    taps : int
-        T: all of them, also those that reach no pixel.
     call : object
         The compiled function.
     numbers : int
@@ -145,7 +148,6 @@ class CompiledGram:
     """
 
     program: CorrelationProgram
-    taps: int
     call: Any
     numbers: int
     buffer: int
@@ -156,27 +158,41 @@ class CompiledGram:
         """Return into how many parts a batch is cut, each summed by a thread."""
         return min(workers, batch) if workers > 1 and batch * self.seconds >= _SHARED else 1
 
-    def run(self, x: int, y_bar: int, totals: int, batch: int, parts: int, *keeps: object) -> None:
+    def run(
+        self,
+        x: int,
+        y_bar: int,
+        totals: int,
+        places: Places,
+        apart: int,
+        batch: int,
+        parts: int,
+        *keeps: object,
+    ) -> None:
         """Add the sums over parts of a batch to ``totals``.
 
         Parameters
         ----------
-        x, y_bar, totals : int
-            Addresses of contiguous arrays (batch, C, *shape), the same, and (parts, T, C, C).
+        x, y_bar : int
+            Addresses of contiguous arrays (batch, C, *shape).
+        totals : int
+            The address of the first tap's matrix of the first part.
+        places : Places
+        apart : int
+            Bytes from a part's matrices to those of the next.
         batch, parts : int
         *keeps
             What keeps the memory, for threads that an interrupt leaves at work.
         """
         h, take = self.program.header, itertools.count().__next__
         image = h.channels * h.pixels * self.buffer // h.size
-        total = self.taps * h.channels**2 * self.buffer // h.size
 
         def work(*_: object) -> None:
             buffer = BUFFERS.take(self.buffer)
             while (i := take()) < parts:
                 start, stop = batch * i // parts, batch * (i + 1) // parts
-                given = x + start * image, y_bar + start * image, totals + i * total
-                self.call(*given, self.numbers, buffer[0], stop - start)
+                given = x + start * image, y_bar + start * image, totals + i * apart
+                self.call(*given, self.numbers, buffer[0], stop - start, *places)
             BUFFERS.keep(buffer)
 
         if parts == 1:
@@ -208,7 +224,7 @@ def compiled_gram(
     products = channels * h.pixels * channels * len(offsets)
     seconds = products * _MULTIPLY * itemsize / 4 * 512 / target.bits
     buffer = h.size * itemsize
-    return CompiledGram(program, len(offsets), call, numbers, buffer, seconds, code)
+    return CompiledGram(program, call, numbers, buffer, seconds, code)
 
 
 def compiled_kernel_vjp(
@@ -238,7 +254,8 @@ def compiled_kernel_vjp(
     parts = 1 if found is None else found.parts(len(x), workers)
     totals = np.zeros((parts, len(offsets), channels, channels), x.dtype)
     if found is not None:
-        addresses = map(address_of, (x, y_bar, totals))
-        found.run(*addresses, len(x), parts, x, y_bar, totals)
+        given = address_of(x), address_of(y_bar), address_of(totals)
+        places, apart = of_taps(channels), totals[0].nbytes
+        found.run(*given, places, apart, len(x), parts, x, y_bar, totals)
     total: Floats = totals.sum(axis=0) if parts > 1 else totals[0]
     return total

@@ -15,6 +15,7 @@ import itertools
 import math
 from collections.abc import Iterator
 from dataclasses import astuple, dataclass, fields
+from typing import NamedTuple
 
 import numpy as np
 
@@ -100,6 +101,29 @@ class Grid:
             target = int(np.ravel_multi_index(index, self.shape[:-1])) * self.shape[-1]
             found.append((self.flat(padded), target, self.shape[-1]))
         return found
+
+
+class Places(NamedTuple):
+    """Where the matrices of taps are in memory: the numbers from one entry to the next.
+
+    Attributes
+    ----------
+    tap, row, column : int
+        From one matrix to that of the next tap, and within a matrix.
+    triangle : int
+        1 or -1 where only the lower or the upper triangle of the first matrix counts, or 0. Other
+        entries are neither read nor written.
+    """
+
+    tap: int
+    row: int
+    column: int
+    triangle: int = 0
+
+
+def of_taps(channels: int) -> Places:
+    """Return the places of a contiguous array (T, C, C)."""
+    return Places(channels**2, channels, 1)
 
 
 @dataclass(frozen=True)
