@@ -42,6 +42,11 @@ COMMANDS = {
         "demo",
         "tell whether the inverse of saved parameters can be trusted, and why not",
     ),
+    "docs": (
+        "invconv_benchmarks.docs.command",
+        "docs",
+        "build the pages of every public name, and the guide",
+    ),
     "info": (
         "invconv_conformance.info",
         "demo",

@@ -37,7 +37,17 @@ def channels_last(conv: ic.InvertibleConv) -> ChannelsLast:
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True, eq=False)
 class ChannelsLast:
-    """An operator whose arrays are (*batch, *spatial, C). It is a pytree, as the operator is."""
+    """An operator whose arrays are (*batch, *spatial, C). It is a pytree, as the operator is.
+
+    Examples
+    --------
+    >>> import invconv, jax
+    >>> from invconv_jax import channels_last, init
+    >>> conv = channels_last(init(jax.random.key(0), invconv.PeriodicConv, 3))
+    >>> x = jax.numpy.ones((2, 8, 8, 3))
+    >>> bool(jax.numpy.allclose(conv.inverse(conv.forward(x)), x, atol=1e-5))
+    True
+    """
 
     conv: ic.InvertibleConv
 

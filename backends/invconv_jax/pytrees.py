@@ -32,6 +32,16 @@ def register(cls: type[C]) -> type[C]:
     ----------
     cls : type
         A frozen dataclass; a decorator returns it.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> @register
+    ... class Blur(ic.PeriodicConv):
+    ...     pass  # a class of one's own, which jit then takes as an argument
+    >>> blur = Blur(jax.numpy.full((1, 1, 3), 1 / 3))
+    >>> jax.jit(lambda conv, x: conv.forward(x))(blur, jax.numpy.arange(6.0)[None, :]).shape
+    (1, 6)
     """
     static = cls._field_names()[1]
     children = [f.name for f in dataclasses.fields(cls) if f.init and f.name not in static]

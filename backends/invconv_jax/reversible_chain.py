@@ -85,6 +85,17 @@ class Reversible:
     chain : Chain
     spatial_shape : tuple of int
         The grid on which it was judged, and the only one that it takes.
+
+    Examples
+    --------
+    >>> import invconv, jax
+    >>> from invconv_jax import init, reversible
+    >>> chain = invconv.Chain([init(jax.random.key(0), invconv.EmergingConv, 3)] * 4)
+    >>> flow = reversible(chain, (8, 8))
+    >>> x = jax.numpy.ones((2, 3, 8, 8))
+    >>> loss = lambda flow: flow.forward_and_log_det(x)[0].sum()
+    >>> jax.grad(loss)(flow).chain.steps[0].first.kernel.shape
+    (3, 3, 2, 2)
     """
 
     chain: Chain

@@ -49,6 +49,15 @@ class _AutoregressiveConv(Layer):
     max_gain : float, optional
         Of the inverse, for every value of the parameters; see `invconv.bounded`.
     device, dtype : optional
+
+    Examples
+    --------
+    >>> from invconv_torch import AutoregressiveConv2d
+    >>> layer = AutoregressiveConv2d(3, kernel_size=2, mask="raster")
+    >>> x = torch.randn(5, 3, 8, 8)
+    >>> z, log_det = layer(x)
+    >>> torch.allclose(layer.inverse(z)[0], x, atol=1e-5)
+    True
     """
 
     _ndim: ClassVar[int]
@@ -116,6 +125,15 @@ class _EmergingConv(Layer):
     max_gain : float, optional
         Of the inverse, for every value of the parameters; see `invconv.bounded`.
     device, dtype : optional
+
+    Examples
+    --------
+    >>> from invconv_torch import EmergingConv2d
+    >>> layer = EmergingConv2d(3, kernel_size=5, mixing="qr")
+    >>> x = torch.randn(5, 3, 8, 8)
+    >>> z, log_det = layer(x)
+    >>> torch.allclose(layer.inverse(z)[0], x, atol=1e-5)
+    True
     """
 
     _ndim: ClassVar[int]
@@ -196,6 +214,15 @@ class _PeriodicConv(Layer):
     max_gain : float, optional
         Of the inverse, for every value of the parameters; see `invconv.bounded`.
     device, dtype : optional
+
+    Examples
+    --------
+    >>> from invconv_torch import PeriodicConv2d
+    >>> layer = PeriodicConv2d(3, kernel_size=3)
+    >>> x = torch.randn(5, 3, 8, 8)
+    >>> z, log_det = layer(x)
+    >>> torch.allclose(layer.inverse(z)[0], x, atol=1e-5)
+    True
     """
 
     _ndim: ClassVar[int]
@@ -243,6 +270,15 @@ class Conv1x1(Layer):
     max_gain : float, optional
         Of the inverse, for every value of the parameters; see `invconv.bounded`.
     device, dtype : optional
+
+    Examples
+    --------
+    >>> from invconv_torch import Conv1x1
+    >>> layer = Conv1x1(3, "qr")
+    >>> x = torch.randn(5, 3, 8, 8)
+    >>> z, log_det = layer(x)
+    >>> torch.allclose(layer.inverse(z)[0], x, atol=1e-5)
+    True
     """
 
     def __init__(
@@ -271,6 +307,15 @@ class ActNorm(Layer):
     max_gain : float, optional
         Of the inverse, for every value of the parameters; see `invconv.bounded`.
     device, dtype : optional
+
+    Examples
+    --------
+    >>> from invconv_torch import ActNorm
+    >>> layer = ActNorm(3)
+    >>> x = torch.randn(5, 3, 8, 8)
+    >>> z, log_det = layer(x)
+    >>> torch.equal(z, x), log_det.tolist()
+    (True, [0.0, 0.0, 0.0, 0.0, 0.0])
     """
 
     def __init__(

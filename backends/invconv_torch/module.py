@@ -42,6 +42,18 @@ class InvertibleModule(nn.Module):  # type: ignore[misc]
         Of the inverse: parameters are mapped to an operator that keeps it, see `invconv.bounded`.
     device, dtype : optional
         Those of ``conv`` unless given; for NumPy arrays PyTorch's default device.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from invconv import Chain, PeriodicConv, QRConv1x1
+    >>> from invconv_torch import InvertibleModule
+    >>> rng = np.random.default_rng(0)
+    >>> chain = Chain([QRConv1x1.init(3, rng=rng), PeriodicConv.init(3, rng=rng)])
+    >>> layer = InvertibleModule(chain, dtype=torch.float32)
+    >>> z, log_det = layer(torch.ones(5, 3, 8, 8))
+    >>> [name for name, _ in layer.named_parameters()]
+    ['0.reflectors', '0.upper', '0.scale', '1.kernel']
     """
 
     def __init__(

@@ -6,11 +6,35 @@
 
 
 class SingularConvError(ValueError):
-    """The operator is exactly singular, so it has no inverse; its log-determinant is -inf."""
+    """The operator is exactly singular, so it has no inverse; its log-determinant is -inf.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import invconv
+    >>> conv = invconv.Conv1x1(np.ones((2, 2)))
+    >>> float(conv.log_det((4, 4)))
+    -inf
+    >>> try:
+    ...     conv.inverse(np.zeros((1, 2, 4, 4)))
+    ... except invconv.SingularConvError as error:
+    ...     print(str(error).partition(" (")[0])
+    Conv1x1 is exactly singular on a grid of 4 x 4
+    """
 
 
 class InvalidFileError(ValueError):
-    """A file is damaged, or is none that `invconv.save` wrote; the message says which and why."""
+    """A file is damaged, or is none that `invconv.save` wrote; the message says which and why.
+
+    Examples
+    --------
+    >>> import invconv
+    >>> try:
+    ...     invconv.load("/dev/null")
+    ... except invconv.InvalidFileError as error:
+    ...     print(error)
+    /dev/null: not an ordinary file
+    """
 
 
 class IllConditionedWarning(UserWarning):
@@ -18,4 +42,16 @@ class IllConditionedWarning(UserWarning):
 
     Issued where an entry of x = K^-1 y is off by more than 1e-2 of the largest entry. The residual
     K x - y stays tiny even then, so that is measured: samples are solved in two precisions.
+
+    Examples
+    --------
+    >>> import warnings
+    >>> import numpy as np
+    >>> import invconv
+    >>> kernel = np.asarray([[[1.0, -3.0]]], dtype=np.float32)  # the inverse grows by 3 a pixel
+    >>> with warnings.catch_warnings(record=True) as issued:
+    ...     warnings.simplefilter("always")
+    ...     x = invconv.AutoregressiveConv(kernel).inverse(np.ones((1, 30), np.float32))
+    >>> issued[0].category.__name__
+    'IllConditionedWarning'
     """

@@ -62,6 +62,19 @@ def save(conv: InvertibleConv, path: str | os.PathLike[str]) -> None:
         If an array holds NaN or inf, or there are too many or too deeply nested operators.
     OSError
         If the file cannot be written.
+
+    Examples
+    --------
+    >>> import pathlib, tempfile
+    >>> import numpy as np
+    >>> from invconv import EmergingConv, load, save
+    >>> conv = EmergingConv.init(3, rng=np.random.default_rng(0))
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     save(conv, pathlib.Path(folder, "conv.safetensors"))
+    ...     same = load(pathlib.Path(folder, "conv.safetensors"))
+    >>> x = np.ones((3, 8, 8))
+    >>> bool(np.all(same.forward(x) == conv.forward(x)))
+    True
     """
     safetensors, target = _safetensors(), _named(path)
     arrays: dict[str, Array] = {}

@@ -24,6 +24,15 @@ class Inverse(InvertibleConv):
     ----------
     conv : InvertibleConv
         Its arrays are named "conv.kernel", ...
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from invconv import EmergingConv
+    >>> conv = EmergingConv.init(3, rng=np.random.default_rng(0))
+    >>> x = np.ones((3, 8, 8))
+    >>> np.allclose(Inverse(conv).forward(conv.forward(x)), x)
+    True
     """
 
     conv: InvertibleConv

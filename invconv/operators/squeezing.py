@@ -65,6 +65,13 @@ def unsqueeze(x: Array, factor: int = 2, *, ndim: int = 2) -> Array:
     Returns
     -------
     array, shape (*batch, C, *(spatial f))
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> x = np.arange(32.0).reshape(2, 4, 4)
+    >>> bool(np.all(unsqueeze(squeeze(x)) == x))
+    True
     """
     factor, ndim = _validate(x, factor, ndim)
     *batch, channels = x.shape[: x.ndim - ndim]

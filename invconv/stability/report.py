@@ -62,6 +62,14 @@ class Diagnosis:
         The same of each step, by the names that `parameters` gives them.
     advice : tuple of str
         What to do about it.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from invconv import AutoregressiveConv, diagnose
+    >>> found = diagnose(AutoregressiveConv(np.asarray([[[1.0, -3.0]]])), (30,), "float32")
+    >>> round(found.growth[0], 4), found.condition > 1e14
+    (3.0, True)
     """
 
     name: str

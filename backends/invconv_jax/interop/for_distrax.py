@@ -23,6 +23,16 @@ class DistraxBijector(distrax.Bijector):  # type: ignore[misc]
     ndim : int, optional
         The number of spatial axes, where the operator leaves it open, as 1x1 convolutions do. A
         sample has ndim + 1 axes; there may be any number of batch axes.
+
+    Examples
+    --------
+    >>> import distrax, invconv, invconv_jax, jax
+    >>> from invconv_jax.interop import DistraxBijector
+    >>> conv = invconv_jax.init(jax.random.key(0), invconv.EmergingConv, 3)
+    >>> base = distrax.Independent(distrax.Normal(jax.numpy.zeros((3, 8, 8)), 1.0), 3)
+    >>> images = distrax.Transformed(base, DistraxBijector(conv))
+    >>> images.log_prob(jax.numpy.zeros((2, 3, 8, 8))).shape
+    (2,)
     """
 
     def __init__(self, conv: Any, *, ndim: int | None = None) -> None:

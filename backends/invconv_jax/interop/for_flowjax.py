@@ -24,6 +24,16 @@ class FlowjaxBijection(AbstractBijection):  # type: ignore[misc]
     conv : InvertibleConv
     shape : tuple of int
         Of one sample, (C, *spatial).
+
+    Examples
+    --------
+    >>> import flowjax.distributions, invconv, invconv_jax, jax
+    >>> from invconv_jax.interop import FlowjaxBijection
+    >>> conv = invconv_jax.init(jax.random.key(0), invconv.EmergingConv, 3)
+    >>> base = flowjax.distributions.StandardNormal((3, 8, 8))
+    >>> images = flowjax.distributions.Transformed(base, FlowjaxBijection(conv, (3, 8, 8)))
+    >>> images.log_prob(jax.numpy.zeros((2, 3, 8, 8))).shape
+    (2,)
     """
 
     conv: Any

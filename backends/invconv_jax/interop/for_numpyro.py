@@ -31,6 +31,17 @@ class NumpyroTransform(Transform):  # type: ignore[misc]
     ndim : int, optional
         The number of spatial axes, where the operator leaves it open, as 1x1 convolutions do. A
         sample has ``event_dim`` = ndim + 1 axes; there may be any number of batch axes.
+
+    Examples
+    --------
+    >>> import invconv, invconv_jax, jax
+    >>> from numpyro.distributions import Normal, TransformedDistribution
+    >>> from invconv_jax.interop import NumpyroTransform
+    >>> conv = invconv_jax.init(jax.random.key(0), invconv.EmergingConv, 3)
+    >>> base = Normal(jax.numpy.zeros((3, 8, 8)), 1.0).to_event(3)
+    >>> images = TransformedDistribution(base, NumpyroTransform(conv))
+    >>> images.log_prob(jax.numpy.zeros((2, 3, 8, 8))).shape
+    (2,)
     """
 
     def __init__(self, conv: Any, *, ndim: int | None = None) -> None:

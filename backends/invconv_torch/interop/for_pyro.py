@@ -12,4 +12,15 @@ class PyroTransform(TorchTransform, TransformModule):  # type: ignore[misc]
 
     The same as `TorchTransform`, and one of Pyro's ``TransformModule``: ``pyro.module`` registers
     its parameters.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from pyro.distributions import Normal, TransformedDistribution
+    >>> from invconv_torch import EmergingConv2d
+    >>> from invconv_torch.interop import PyroTransform
+    >>> base = Normal(torch.zeros(3, 8, 8), 1.0).to_event(3)
+    >>> images = TransformedDistribution(base, [PyroTransform(EmergingConv2d(3))])
+    >>> images.log_prob(torch.zeros(2, 3, 8, 8)).shape
+    torch.Size([2])
     """

@@ -35,6 +35,18 @@ class InvertibleConv(Protocol):
     An operator remembers condition numbers, nothing else: after its arrays were edited in place
     (a torch optimiser does), those may be out of date, values and inverses never; a copy by
     ``replace()`` has forgotten them.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from invconv import EmergingConv, PeriodicConv
+    >>> rng = np.random.default_rng(0)
+    >>> x = rng.standard_normal((5, 3, 8, 8))
+    >>> for conv in EmergingConv.init(3, rng=rng), PeriodicConv.init(3, rng=rng):
+    ...     z, log_det = conv.forward_and_log_det(x)
+    ...     print(log_det.shape, np.allclose(conv.inverse(z), x))
+    (5,) True
+    (5,) True
     """
 
     @abstractmethod

@@ -25,6 +25,16 @@ class PreparedInverse:
     conv : InvertibleConv
     spatial_shape : tuple of int
         The grid it was factored for.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from invconv import PeriodicConv
+    >>> conv = PeriodicConv.init(3, rng=np.random.default_rng(0))
+    >>> prepared = conv.prepare((8, 8))
+    >>> x = np.ones((2, 3, 8, 8))
+    >>> np.allclose(prepared.inverse(conv.forward(x)), x)
+    True
     """
 
     conv: Any  # an InvertibleConv, whose module imports this one

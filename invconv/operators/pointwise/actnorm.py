@@ -31,6 +31,15 @@ class ActNorm(Linear):
     bias : array, shape (C,), or None
     ndim : int or None
         As for `Conv1x1`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> norm = ActNorm(np.log([2.0, 3.0]), np.asarray([0.0, 1.0]))
+    >>> np.round(norm.forward(np.ones((1, 2, 1)))[0, :, 0], 12)
+    array([2., 4.])
+    >>> np.isclose(norm.log_det((8, 8)), 64 * np.log(6))
+    np.True_
     """
 
     log_scale: Array

@@ -55,6 +55,17 @@ class PLUConv1x1(Factored):
     bias : array, shape (C,), optional
     ndim : int or None
         As for `Conv1x1`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from invconv import PLUConv1x1
+    >>> swap = np.asarray([1, 0])
+    >>> lower, upper = np.asarray([[1.0, 0], [2, 1]]), np.asarray([[0.0, 4], [0, 0]])
+    >>> conv = PLUConv1x1(swap, lower, upper, np.ones(2), np.log([3.0, 5.0]))
+    >>> np.round(conv.forward(np.eye(2)[:, :, None])[:, :, 0].T, 12) + 0.0  # W = P L (U + diag)
+    array([[ 6., 13.],
+           [ 3.,  4.]])
     """
 
     permutation: Array

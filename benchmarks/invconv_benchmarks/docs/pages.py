@@ -1,0 +1,83 @@
+"""The sources of the site: Markdown files in the order in which a reader finds them."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+import invconv
+from invconv_benchmarks.docs.names import PACKAGES, Name, public
+
+CHECKOUT = Path(invconv.__file__).parents[1]
+GUIDE = {
+    "invconv": "README.md",
+    "The mathematics": "invconv/README.md",
+    "PyTorch, JAX, flow libraries": "backends/README.md",
+    "Conformance": "conformance/README.md",
+    "Benchmarks": "benchmarks/README.md",
+}
+
+
+def write(folder: Path) -> list[dict[str, Any]]:
+    """Write the sources into a folder, and return the navigation in mkdocs' form."""
+    (folder / "wide.css").write_text(".md-grid { max-width: 78rem; }\n", encoding="utf-8")
+    api = [{f"API: {package}": _api(folder, package)} for package in PACKAGES]
+    return [{"Guide": _guide(folder)}, *api]
+
+
+def _guide(folder: Path) -> list[dict[str, str]]:
+    """Copy the READMEs and the pictures that they show; links between them stay what they are."""
+    for path in GUIDE.values():
+        source = CHECKOUT / path
+        if not source.is_file():
+            raise ValueError(
+                f"docs: expected a clone of invconv with {path}, and {CHECKOUT} has none: the "
+                "guide's texts are not in an installed package"
+            )
+        text = source.read_text(encoding="utf-8")
+        target = folder / path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_text(_readable(text), encoding="utf-8")
+        for link in re.findall(r"\]\(([^)\s#]+\.(?:jpg|png|svg))\)", text):
+            picture = (source.parent / link).resolve()
+            copy = folder / picture.relative_to(CHECKOUT)
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(picture, copy)
+    return [{title: path} for title, path in GUIDE.items()]
+
+
+def _readable(text: str) -> str:
+    """Separate lists from the paragraph above: GitHub's Markdown needs no blank line, this does."""
+    return re.sub(r"(?m)^(?![-*|#>\s]|\d+\. )(.+)\n(?=[-*] |\d+\. )", r"\1\n\n", text)
+
+
+def _api(folder: Path, package: str) -> list[str | dict[str, str]]:
+    """Write a page for each public name of a package, and one that lists them."""
+    names = public(package)
+    index = f"api/{package}/index.md"
+    (folder / index).parent.mkdir(parents=True, exist_ok=True)
+    rows = [f"| [`{n.name}`]({n.name}.md) | {n.summary} |" for n in names]
+    doc = inspect.getdoc(importlib.import_module(package)) or ""
+    heading = f"# {package}\n\nFor {PACKAGES[package]}.\n\n"
+    table = "\n".join(["| name | what it is |", "|---|---|", *rows])
+    (folder / index).write_text(f"{heading}{table}\n\n{_doctests(doc)}\n", encoding="utf-8")
+    for name in names:
+        (folder / name.page).write_text(_page(name), encoding="utf-8")
+    return [index, *({n.name: n.page} for n in names)]
+
+
+def _doctests(doc: str) -> str:
+    """Put a docstring's examples into fences."""
+    return re.sub(r"(?ms)^(>>> .*?)(?=\n\n|\Z)", r"```pycon\n\1\n```", doc)
+
+
+def _page(name: Name) -> str:
+    members = "".join(f"\n        - {member}" for member in name.members) or " false"
+    return (
+        f"`from {name.package} import {name.name}`\n\n"
+        f"::: {name.where}\n    options:\n      members:{members}\n"
+    )

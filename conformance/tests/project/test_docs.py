@@ -1,0 +1,86 @@
+"""The pages: each public name has one, with an example, and all of it builds without a warning."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from invconv._cli import main
+from invconv_benchmarks.docs.names import PACKAGES, Name, public
+
+NAMES = [name for package in PACKAGES for name in public(package)]
+
+
+def test_packages_offer_names() -> None:
+    listed = {f"{name.package}.{name.name}" for name in NAMES}
+    assert {"invconv.PeriodicConv", "invconv_torch.Conv1x1", "invconv_jax.init"} <= listed
+    assert len(listed) == len(NAMES) >= 50
+
+
+@pytest.mark.parametrize("name", NAMES, ids=lambda name: f"{name.package}.{name.name}")
+def test_a_name_has_an_example_and_says_what_its_members_are(name: Name) -> None:
+    assert ">>> " in (inspect.getdoc(name.value) or "")  # which --doctest-modules runs
+    for member in name.members:
+        assert inspect.getdoc(getattr(name.value, member)), member
+
+
+def test_a_folder_of_other_things_is_not_replaced(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "mine.txt").write_text("mine", encoding="utf-8")
+    assert main(["docs", "--out", str(tmp_path)]) == 2
+    assert "no folder of pages" in capsys.readouterr().err
+    assert (tmp_path / "mine.txt").read_text(encoding="utf-8") == "mine"
+
+
+class _References(HTMLParser):
+    """The addresses that a page loads or links to, and the anchors that it has."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.loaded: list[str] = []
+        self.linked: list[str] = []
+        self.anchors: set[str] = set()
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        values = dict(attrs)
+        self.anchors.add(values.get("id") or "")
+        if tag == "a":
+            self.linked.append(values.get("href") or "")
+        elif tag != "meta":
+            self.loaded += [v for n in ("src", "href") if (v := values.get(n))]
+
+
+@pytest.mark.slow
+def test_the_site_is_whole_and_loads_nothing_from_elsewhere(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    site = tmp_path / "site"
+    for _ in range(2):  # the second replaces the first
+        assert main(["docs", "--out", str(site)]) == 0
+    printed = capfd.readouterr()
+    assert "WARNING" not in printed.out + printed.err
+    pages = {page: _References(page.read_text(encoding="utf-8")) for page in site.rglob("*.html")}
+    assert len(pages) > len(NAMES)
+    for page, found in pages.items():
+        if page.name == "404.html":
+            continue
+        assert [a for a in found.loaded if re.match(r"(https?:)?//", a)] == []
+        for address in found.linked:
+            path, _, anchor = address.partition("#")
+            if not re.match(r"https?:", address):
+                target = (page.parent / path).resolve() if path else page
+                assert target.exists(), (page, address)
+                assert not anchor or anchor in pages[target].anchors, (page, address)
+    for name in NAMES:
+        text = (site / name.page).with_suffix(".html").read_text(encoding="utf-8")
+        assert "Examples:" in text
+        for member in name.members:
+            assert f'id="{name.where}.{member}"' in text
+    assert "<math" in (site / "invconv" / "index.html").read_text(encoding="utf-8")
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["site"]
