@@ -40,6 +40,7 @@ class InvertibleModule(nn.Module):  # type: ignore[misc]
         Of NumPy or PyTorch arrays; they are copied.
     max_gain : float, optional
         Of the inverse: parameters are mapped to an operator that keeps it, see `invconv.bounded`.
+        An operator that `invconv.bounded` made, or `invconv.load` read, keeps its own.
     device, dtype : optional
         Those of ``conv`` unless given; for NumPy arrays PyTorch's default device.
 
@@ -66,6 +67,14 @@ class InvertibleModule(nn.Module):  # type: ignore[misc]
     ) -> None:
         super().__init__()
         require_operator("conv", conv)
+        if conv._bounded_from is not None:
+            conv, own = conv._bounded_from
+            if max_gain not in (None, own):
+                raise ValueError(
+                    f"max_gain: expected {own}, by which conv is bounded, got {max_gain!r}; "
+                    "conv.replace() has its values and no bound"
+                )
+            max_gain = own
         if max_gain is not None:
             ic.bounded(conv, max_gain)  # raises where there is no such bound
         self._max_gain = max_gain
@@ -89,7 +98,10 @@ class InvertibleModule(nn.Module):  # type: ignore[misc]
 
     def operator(self) -> ic.InvertibleConv:
         """Return the core's operator of the current parameters, differentiable in them."""
-        conv = self._unbounded(torch.compiler.is_compiling() or torch._C._is_tracing())
+        return self._current(torch.compiler.is_compiling() or torch._C._is_tracing())
+
+    def _current(self, traced: bool) -> ic.InvertibleConv:
+        conv = self._unbounded(traced)
         return conv if self._max_gain is None else ic.bounded(conv, self._max_gain)
 
     def _unbounded(self, traced: bool) -> ic.InvertibleConv:
@@ -106,7 +118,7 @@ class InvertibleModule(nn.Module):  # type: ignore[misc]
             if tensor is not None:
                 kinds.append((tensor.dtype, tensor.device, tensor.shape))
         for name in self._part_names:
-            parts.append(modules[name]._unbounded(traced))
+            parts.append(modules[name]._current(traced))
             kinds.append(modules[name]._kinds)
         if traced:
             return self._validated(arrays, parts)

@@ -3,8 +3,10 @@
     {"class": "EmergingConv", "settings": {}, "arrays": {"bias": "bias"},
      "parts": {"first": {"class": "AutoregressiveConv", ...}, "second": ...}}
 
-The reader knows the classes from `OPERATORS` and refuses everything else: a description names no
-code, and what it says is validated by the classes themselves.
+An operator that `invconv.bounded` made is described by what it was made of, and by a further entry
+"max_gain", the bound; the reader bounds it again. The reader knows the classes from `OPERATORS` and
+refuses everything else: a description names no code, and what it says is validated by the classes
+themselves.
 
 Called by `files.operator_files`; `OPERATORS` also tells JAX which classes are pytrees.
 """
@@ -15,9 +17,12 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+
 from invconv.arrays.errors import InvalidFileError
 from invconv.arrays.namespaces import Array
 from invconv.arrays.settings import instead
+from invconv.files.ranges import finite
 from invconv.operators.autoregressive import AutoregressiveConv
 from invconv.operators.base.operator import InvertibleConv
 from invconv.operators.chain import Chain
@@ -29,6 +34,7 @@ from invconv.operators.pointwise.conv1x1 import Conv1x1
 from invconv.operators.pointwise.orthogonal import OrthogonalConv1x1
 from invconv.operators.pointwise.plu import PLUConv1x1
 from invconv.operators.pointwise.qr import QRConv1x1
+from invconv.stability.bounded import bounded
 
 Json = dict[str, Any]
 
@@ -66,6 +72,9 @@ def describe(
             f"conv: expected one of the operators {', '.join(_CLASSES)}, got {cls.__name__}"
             f"{instead(conv)}"
         )
+    if conv._bounded_from is not None:
+        free, gain = conv._bounded_from
+        return describe(free, arrays, prefix, depth) | {"max_gain": gain}
     if depth > DEEPEST:
         raise ValueError(f"conv: expected operators nested {DEEPEST} deep at most")
     symbols, settings = cls._field_names()
@@ -124,9 +133,18 @@ def build(
     names = tuple(map(str, range(len(parts)))) if cls is Chain else cls._part_names
     require(tuple(parts) == names, f"{name} has the parts {names}, not {tuple(parts)}")
     try:
-        return Chain(tuple(parts.values())) if cls is Chain else cls(**held, **settings, **parts)
+        made = Chain(tuple(parts.values())) if cls is Chain else cls(**held, **settings, **parts)
+        return _bounded(made, description["max_gain"]) if "max_gain" in description else made
     except (TypeError, ValueError) as error:
         raise InvalidFileError(f"{name}: {error}") from None
+
+
+def _bounded(made: InvertibleConv, max_gain: Any) -> InvertibleConv:
+    with np.errstate(all="ignore"):
+        found = bounded(made, max_gain)
+    for name, array in found.parameters().items():
+        require(finite(array), f"{name}: its norm is too large to be bounded")
+    return found
 
 
 def parse(text: str | bytes) -> Any:
@@ -148,7 +166,9 @@ def _class_of(description: Any, depth: int) -> type[InvertibleConv]:
     require(depth <= DEEPEST, f"operators are nested more than {DEEPEST} deep")
     require(isinstance(description, dict), f"expected an operator, got {description!r:.80}")
     found = set(description)
-    require(found == set(wanted), f"an operator has {sorted(wanted)}, not {sorted(found)}")
+    least = set(wanted)
+    fits = found in (least, least | {"max_gain"})
+    require(fits, f"an operator has {sorted(wanted)} and perhaps max_gain, not {sorted(found)}")
     name = description["class"]
     require(isinstance(name, str) and name in _CLASSES, f"unknown class {name!r:.80}")
     for what in wanted[1:]:

@@ -44,7 +44,9 @@ def save(conv: InvertibleConv, path: str | os.PathLike[str]) -> None:
 
     The arrays of any library are copied to host memory and keep their dtype (float64, float32,
     float16, bfloat16; a permutation is written as int64). The same operator gives the same bytes,
-    whichever library its arrays are of. A torch layer is saved by ``save(layer.operator(), path)``.
+    whichever library its arrays are of. A torch layer is saved by ``save(layer.operator(), path)``,
+    one with ``max_gain`` too: of an operator that `bounded` made, the bound is written, and what
+    it was made of.
 
     Parameters
     ----------
@@ -164,7 +166,17 @@ def load(path: str | os.PathLike[str], like: Array | None = None) -> InvertibleC
     if like is None:
         return conv
     judge_range(conv, like)
+    if (free := _unbounded(conv)) is not conv:
+        judge_range(free, like)
     return conv._map(lambda array: from_host(array, like))
+
+
+def _unbounded(conv: InvertibleConv) -> InvertibleConv:
+    """Return the operator that is in the file: where there are bounds, what they are of."""
+    free: InvertibleConv = conv._bounded_from[0] if conv._bounded_from else conv
+    parts: dict[str, Any] = {name: _unbounded(part) for name, part in free._parts().items()}  # type: ignore[arg-type]
+    same = all(parts[name] is part for name, part in free._parts().items())
+    return free if same else free._rebuild({}, parts)
 
 
 def _named(path: Any) -> str:

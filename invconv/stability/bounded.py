@@ -60,6 +60,9 @@ def bounded(conv: C, max_gain: float) -> C:
     an autoregressive kernel's and QR's scale are taken as 1 plus a small number, whose exponential
     is the scale.
 
+    The result remembers what it was made of: `save` writes that, and the bound is there again
+    when it is loaded. A copy by ``replace`` has other arrays, and no bound.
+
     Parameters
     ----------
     conv : InvertibleConv
@@ -96,7 +99,10 @@ def bounded(conv: C, max_gain: float) -> C:
         )
     working = conv._in_working_precision()
     found: C = _bounded(working, gain)
-    return found if working is conv else found._in_dtype(conv._reference()[1].dtype)
+    if working is not conv:
+        found = found._in_dtype(conv._reference()[1].dtype)
+    found._remember_bound(conv if conv._bounded_from is None else conv.replace(), gain)
+    return found
 
 
 def _bounded(conv: C, gain: float) -> C:

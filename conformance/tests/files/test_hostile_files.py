@@ -68,6 +68,7 @@ DEEP = '{"schema": "invconv-operator/1", "operator": ' + "[" * 50_000 + "]" * 50
 NAN, BIG = np.where(WEIGHT == 3, np.nan, WEIGHT), np.where(WEIGHT == 3, np.inf, WEIGHT)
 TWO = {"0": PLAIN, "1": PLAIN}
 EMERGING: Json = {"class": "EmergingConv", "settings": {}, "arrays": {}, "parts": {"first": PLAIN}}
+INVERSE: Json = {"class": "Inverse", "settings": {}, "arrays": {}, "parts": {"conv": PLAIN}}
 CORNER: Json = {"mask": "corner", "direction": 1, "channel_order": "lower", "dilation": 1}
 
 DOCUMENT = json.dumps({"schema": "invconv-operator/1", "operator": PLAIN})
@@ -125,6 +126,16 @@ HOSTILE: dict[str, tuple[bytes, str]] = {
     "a dotted class": (plain(**{"class": "os.system"}), "unknown class"),
     "a class of no text": (plain(**{"class": ["Conv1x1"]}), "unknown class"),
     "a further entry": (plain(code="harm"), "an operator has .*not .*code"),
+    "a bound that is none": (plain(max_gain=1), "max_gain: expected a finite number above 1"),
+    "a bound that is text": (plain(max_gain="10"), "max_gain: expected a finite number above 1"),
+    "a bound of what has none": (
+        packed(described(INVERSE | {"max_gain": 10})),
+        "conv: expected one of .*, got Inverse",
+    ),
+    "a norm beyond all bounds": (
+        packed(described(PLAIN | {"max_gain": 10}), np.full((2, 2), 1e308).tobytes()),
+        "weight: its norm is too large to be bounded",
+    ),
     "unknown setting": (plain(settings={"ndim": None, "mode": 1}), "has the settings"),
     "missing setting": (plain(settings={}), "has the settings"),
     "settings of no object": (plain(settings=[]), "settings is no object"),

@@ -38,6 +38,9 @@ class Parametrised:
     _array_names: ClassVar[tuple[str, ...]] = ()  # trained, in the order of `parameters`
     _constant_names: ClassVar[tuple[str, ...]] = ()  # neither trained nor given a gradient
     _part_names: ClassVar[tuple[str, ...]] = ()  # fields that hold operators
+    # the operator and the gain that `invconv.bounded` made this one of; copies by ``replace``, of
+    # other arrays, have none
+    _bounded_from: ClassVar[tuple[Any, float] | None] = None
 
     @derived
     def _conditions(self) -> ConditionCache:
@@ -136,8 +139,19 @@ class Parametrised:
         return self._with({name: next(arrays) for name in there}, parts)
 
     def _map(self, function: Callable[[Array], Array]) -> Self:
-        """Return a copy with the function applied to every array."""
-        return self.replace(**{name: function(array) for name, array in self._arrays().items()})
+        """Return a copy with the function applied to every array; what is bounded stays so."""
+        arrays = {n: getattr(self, n) for n in (*self._array_names, *self._constant_names)}
+        own = {n: function(a) for n, a in arrays.items() if a is not None}
+        parts = {prefix: part._map(function) for prefix, part in self._parts().items()}
+        made = self._rebuild(own, parts)
+        if self._bounded_from is not None:
+            free, gain = self._bounded_from
+            made._remember_bound(free._map(function), gain)
+        return made
+
+    def _remember_bound(self, free: Self, gain: float) -> None:
+        """Remember of what, and with which gain, `invconv.bounded` made this operator."""
+        object.__setattr__(self, "_bounded_from", (free, gain))
 
     @classmethod
     def _unchecked(cls, fields: Mapping[str, Any]) -> Self:
@@ -163,6 +177,7 @@ class Parametrised:
         if parts:
             fields.update(zip(self._part_names, parts, strict=True))
         fields.pop("_conditions", None)  # of the old arrays
+        fields.pop("_bounded_from", None)
         return made
 
     def _held(self) -> Self:
