@@ -8,6 +8,7 @@ from typing import Any, TypeAlias
 
 import torch
 
+from invconv.arrays.namespaces import readable
 from invconv.arrays.stencil import Offset, Stencil
 from invconv.kernels.families import (
     LinearFamily,
@@ -17,10 +18,10 @@ from invconv.kernels.families import (
 )
 from invconv_torch.native import kernels
 from invconv_torch.native.autodiff import APPLY, GRAM, MATMUL, SOLVE, run
-from invconv_torch.native.correlation import in_host_memory
+from invconv_torch.native.determinants import LogAbsDet, inverse_unchecked, log_of_pivots
 from invconv_torch.native.solvers import Factor
-from invconv_torch.native.whole import LogAbsDet, evaluate, records
-from invconv_torch.traced import in_forward_mode, traced
+from invconv_torch.native.whole import evaluate, records
+from invconv_torch.traced import traced
 
 __all__ = [
     "apply",
@@ -29,6 +30,7 @@ __all__ = [
     "evaluate",
     "factor",
     "gram",
+    "inverse_or_nan",
     "log_abs_det",
     "matmul",
     "triangular_solve",
@@ -72,16 +74,20 @@ def triangular_solve(matrix: Tensor, rhs: Tensor, *, lower: bool) -> Tensor:
 
 
 def log_abs_det(matrices: Tensor) -> Tensor:
-    """See `invconv.kernels.primitives.log_abs_det`."""
-    if (traced() or not in_host_memory(matrices)) and not in_forward_mode():
-        return torch.linalg.slogdet(matrices)[1]
-    # slogdet takes half as long again; and the derivative that it has in forward mode has none
-    # itself: PyTorch takes it for zero
+    """See `invconv.kernels.primitives.log_abs_det`.
+
+    By LU factors: slogdet takes half as long again on a CPU, may make the host wait for a device,
+    and its derivative in forward mode has none itself, which PyTorch takes for zero.
+    """
     if records(matrices, []):
         logs: Tensor = LogAbsDet.apply(matrices)
         return logs
-    factors = torch.linalg.lu_factor_ex(matrices)[0]
-    return factors.diagonal(dim1=-2, dim2=-1).contiguous().abs().log().sum(-1)
+    return log_of_pivots(torch.linalg.lu_factor_ex(matrices, check_errors=False)[0])
+
+
+def inverse_or_nan(matrices: Tensor) -> Tensor:
+    """See `invconv.kernels.primitives.inverse_or_nan`."""
+    return torch.linalg.inv(matrices) if readable(matrices) else inverse_unchecked(matrices)
 
 
 @dataclass(frozen=True, eq=False)

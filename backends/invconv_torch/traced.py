@@ -31,13 +31,6 @@ def with_fixed_grid(x: torch.Tensor) -> torch.Tensor:
     return x
 
 
-def in_forward_mode() -> bool:
-    """Tell whether anything carries tangents."""
-    return not torch.compiler.is_compiling() and (
-        forward_ad._current_level >= 0 or _forward_levels() > 0
-    )
-
-
 def _forward_levels() -> int:
     stack = torch._C._functorch.get_interpreter_stack() or []
     return sum(level.key() == _JVP for level in stack)

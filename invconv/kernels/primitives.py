@@ -115,8 +115,12 @@ def log_abs_det(matrices: Array) -> Array:
     return namespace(matrices).linalg.slogdet(matrices)[1]
 
 
+@Primitive
 def inverse_or_nan(matrices: Array) -> Array:
-    """Return A^-1 of each matrix (..., C, C); NaN where it is singular and nobody can look."""
+    """Return A^-1 of each matrix (..., C, C); NaN where it is singular and nobody can look.
+
+    A primitive, since a library may wait for its device to find out whether it is singular.
+    """
     xp = namespace(matrices)
     if readable(matrices):
         return xp.linalg.inv(matrices)

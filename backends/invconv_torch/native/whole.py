@@ -95,29 +95,6 @@ class _Inverse(Function):  # type: ignore[misc]
         return None, y_bar, *map(gradients.get, conv._parameter_names)
 
 
-class LogAbsDet(Function):  # type: ignore[misc]
-    """log|det A| of matrices (..., C, C), by their LU factors: A_bar = bar A^-H."""
-
-    @staticmethod
-    def forward(ctx: Any, matrices: Tensor) -> Tensor:
-        """Return log|det A|, shape (...)."""
-        factors, pivots, _ = torch.linalg.lu_factor_ex(matrices)
-        ctx.save_for_backward(matrices, factors, pivots)
-        return factors.diagonal(dim1=-2, dim2=-1).contiguous().abs().log().sum(-1)
-
-    @staticmethod
-    @one_by_one
-    def backward(ctx: Any, bar: Tensor) -> tuple[Tensor]:
-        """Return the cotangent of the matrices; for a second derivative by one that has one."""
-        matrices, factors, pivots = ctx.saved_tensors
-        if torch.is_grad_enabled():
-            inverse = torch.linalg.inv(matrices)
-        else:
-            unit = torch.eye(matrices.shape[-1], dtype=matrices.dtype, device=matrices.device)
-            inverse = torch.linalg.lu_solve(factors, pivots, unit.expand_as(matrices))
-        return (bar[..., None, None] * inverse.mH,)
-
-
 def like(bar: Tensor, x: Tensor) -> Tensor:
     """Return a cotangent in the layout of what it belongs to: that of a sum is one number."""
     return bar.contiguous() if x.is_contiguous() else bar

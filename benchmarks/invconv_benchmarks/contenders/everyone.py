@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from invconv_benchmarks.contenders import ours, plain, references
+from invconv_benchmarks.contenders import devices, ours, plain, references
 from invconv_benchmarks.contenders.setup import Setup
 from invconv_benchmarks.measure.contender import Contender
 from invconv_benchmarks.measure.gpu import with_graphs
@@ -25,5 +25,8 @@ def targets_of(names: Sequence[tuple[str, str]]) -> list[Target]:
 
 def contenders(group: Group, targets: Sequence[Target]) -> list[Contender]:
     """Return ours, plain convolutions and peers on all targets."""
-    setups = [Setup(group, target) for target in targets]
-    return [c for s in setups for m in (ours, plain, references) for c in m.contenders(s)]
+    setups, modules = (
+        [Setup(group, target) for target in targets],
+        (ours, devices, plain, references),
+    )
+    return [c for s in setups for m in modules for c in m.contenders(s)]

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from invconv.arrays.namespaces import to_numpy
-from invconv.kernels.numpy_primitives import factor
+from invconv.kernels.maps import factor
 from invconv_benchmarks.contenders.setup import Setup
 from invconv_benchmarks.measure.contender import Call, Contender
 
@@ -28,8 +28,11 @@ def contenders(setup: Setup) -> list[Contender]:
     }
     found = []
     for does in setup.group.does:
-        if does in ("matrix", "kernel") and setup.target.library.name != "numpy":
+        on_numpy = setup.target.library.name == "numpy"
+        if does == "matrix" and not on_numpy:
             continue
+        if does == "kernel" and not (on_numpy or setup.target.on_cuda):
+            continue  # elsewhere the kernel is NumPy's
         if does in ("unprepared", "new weights") and setup.target.mode != "eager":
             continue  # compiled code has no plan to make at run time
         if does == "gradient" and setup.target.mode == "graph":
@@ -45,10 +48,12 @@ def _prepared(setup: Setup) -> Call:
 
 
 def _kernel(setup: Setup) -> Call:
-    """Return the solve alone, on NumPy's memory, without the operator's checks and bias."""
+    """Return the solve alone, without the operator's checks and bias."""
     conv: Any = setup.conv
-    solve, y = factor(conv._family, conv.kernel, setup.grid), setup.x
-    return lambda: solve(y)
+    solve = factor(conv._family, conv.kernel, setup.grid)
+    if setup.target.on_cuda and solve.plan["method"] != "CUDA kernel":
+        raise RuntimeError(f"no CUDA kernel here: {solve.plan['method']}")
+    return setup.on_images(solve)
 
 
 def _unprepared(setup: Setup) -> Call:

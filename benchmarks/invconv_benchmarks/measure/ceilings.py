@@ -53,7 +53,7 @@ class Ceiling:
 
 def ceiling(target: Target, dtype: str, threads: int) -> Ceiling:
     """Measure a ceiling: the best of several rounds, which was reached at least once."""
-    order, nbytes, calls = _ON_GPU if target.device.startswith("cuda") else _ON_CPU
+    order, nbytes, calls = _ON_GPU if target.on_cuda else _ON_CPU
     values = np.random.default_rng(0).standard_normal((order, order), np.float32)
     matrix = target.asarray(values, dtype)
     numbers = target.asarray(np.ones(nbytes // np.dtype(dtype).itemsize, dtype), dtype)

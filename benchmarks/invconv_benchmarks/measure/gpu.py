@@ -18,7 +18,7 @@ Clock = Callable[[Call, int], float]
 
 def clock(target: Target) -> Clock:
     """Return a function of (call, number of calls) that gives the mean seconds of a call."""
-    if target.device.startswith("cuda") and target.library.name == "torch":
+    if target.on_cuda and target.library.name == "torch":
         return lambda call, count: _torch_events(target, call, count)
     if target.library.name == "cupy":
         return _cupy_events
@@ -73,7 +73,7 @@ def with_graphs(targets: list[Target]) -> list[Target]:
     found = []
     for target in targets:
         found.append(target)
-        if target.device.startswith("cuda") and target.library.name == "torch":
+        if target.on_cuda and target.library.name == "torch":
             found.append(GraphTarget(**vars(replace(target, mode="graph"))))
     return found
 

@@ -52,7 +52,7 @@ def measure(contender: Contender) -> tuple[Peak, Any]:
 
 
 def _peak(target: Target, call: Call) -> tuple[int | None, Any]:
-    if target.device.startswith("cuda"):
+    if target.on_cuda:
         gc.collect()
         return _device_peak(target, call)
 

@@ -28,6 +28,7 @@ def _inverse() -> list[Group]:
     corner = replace(one, does=(*BOTH, "kernel"))
     return [
         *(replace(corner, shape=s, quick=s in quick, peers=peers.get(s, ())) for s in LIMIT_SHAPES),
+        replace(corner, shape=(64, 48, 16, 16)),
         replace(corner, map="corner 3", shape=(64, 12, 16, 16)),
         replace(corner, map="corner 3", shape=(16, 48, 64, 64)),
         replace(one, map="emerging 3", shape=(64, 12, 16, 16), quick=True),

@@ -230,6 +230,11 @@ class Target:
         return self.library.title if first else f"  on {self.device}"
 
     @property
+    def on_cuda(self) -> bool:
+        """Whether it is a CUDA device."""
+        return self.device.partition(":")[0] == "cuda"
+
+    @property
     def looks(self) -> bool:
         """Whether the core may look at values here, and so raise or warn because of them."""
         return self.mode == "eager" and self.device in self.library.host

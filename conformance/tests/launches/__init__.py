@@ -1,1 +1,1 @@
-"""Launches of the CUDA kernel by each library, on a stand-in for the driver."""
+"""CUDA without a device: launches by each library on a stand-in, and what would wait."""
