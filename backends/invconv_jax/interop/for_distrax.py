@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, Self
 
 import distrax
+from jax.ad_checkpoint import checkpoint_name
 
 from invconv.arrays.namespaces import Array
 from invconv.operators.dropins import event_ndim, on_batch, require_conv
@@ -48,11 +49,19 @@ class DistraxBijector(distrax.Bijector):  # type: ignore[misc]
 
     def forward_and_log_det(self, x: Array) -> tuple[Array, Array]:
         """Return K^-1 (x - b) and log|det K^-1|, shape batch, of latent x."""
-        return on_batch(self._conv.inverse_and_log_det, x, self.event_ndims_in)
+        return on_batch(self._conv.inverse_and_log_det, self._named(x), self.event_ndims_in)
 
     def inverse_and_log_det(self, y: Array) -> tuple[Array, Array]:
         """Return K y + b and log|det K|, shape batch, of data y."""
-        return on_batch(self._conv.forward_and_log_det, y, self.event_ndims_in)
+        return on_batch(self._conv.forward_and_log_det, self._named(y), self.event_ndims_in)
+
+    def _named(self, x: Array) -> Array:
+        """Return x with the operator's identity in the text of a traced program.
+
+        distrax takes two bijectors for the same, and a KL divergence between them for zero, where
+        these texts are equal, which do not show the values of arrays.
+        """
+        return checkpoint_name(x, f"operator {id(self._conv)}")
 
     def same_as(self, other: distrax.Bijector) -> bool:
         """Tell whether another bijector has the same operator."""

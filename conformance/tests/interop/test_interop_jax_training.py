@@ -98,6 +98,10 @@ def test_distrax_knows_that_it_is_affine() -> None:
     assert part.same_as(again)
     assert not part.same_as(interop.DistraxBijector(part.conv.replace()))
     assert float(flow.kl_divergence(distrax.Transformed(base, again))) == 0
+    other = interop.DistraxBijector(part.conv.replace(kernel=2 * part.conv.kernel))
+    for different in (other, distrax.Inverse(other), distrax.Chain([other, part])):
+        with pytest.raises(NotImplementedError, match="not possible to guarantee"):
+            flow.kl_divergence(distrax.Transformed(base, different))
 
 
 def test_distrax_blocks_and_inverses() -> None:
