@@ -15,6 +15,7 @@ from invconv.operators.emerging import EmergingConv
 from invconv.operators.inverse import Inverse
 from invconv.operators.periodic import PeriodicConv
 from invconv.operators.pointwise.actnorm import ActNorm
+from invconv.operators.pointwise.circulant import CirculantConv1x1
 from invconv.operators.pointwise.conv1x1 import Conv1x1
 from invconv.operators.pointwise.orthogonal import OrthogonalConv1x1
 from invconv.operators.pointwise.plu import PLUConv1x1
@@ -30,6 +31,7 @@ __all__ = [
     "ActNorm",
     "AutoregressiveConv",
     "Chain",
+    "CirculantConv1x1",
     "Conv1x1",
     "Diagnosis",
     "EmergingConv",

@@ -24,6 +24,7 @@ _CONV1X1: dict[str, Callable[..., ic.InvertibleConv]] = {
     "plu": ic.PLUConv1x1.init,
     "qr": ic.QRConv1x1.init,
     "orthogonal": ic.OrthogonalConv1x1.init,
+    "circulant": ic.CirculantConv1x1.init,
 }
 
 
@@ -120,7 +121,7 @@ class _EmergingConv(Layer):
         Added last.
     mask : {"corner", "raster"}
         Of both.
-    mixing : {"qr", "plu", "plain", "orthogonal"} or None
+    mixing : {"qr", "plu", "plain", "orthogonal", "circulant"} or None
         The parametrisation of a 1x1 convolution before the pair, as in the paper.
     max_gain : float, optional
         Of the inverse, for every value of the parameters; see `invconv.bounded`.
@@ -264,8 +265,8 @@ class Conv1x1(Layer):
     Parameters
     ----------
     channels : int
-    parametrization : {"plain", "plu", "qr", "orthogonal"}
-        The matrix itself, or its factors, whose determinant costs nothing; or a rotation.
+    parametrization : {"plain", "plu", "qr", "orthogonal", "circulant"}
+        The matrix itself, or its factors, whose determinant costs little; or a rotation.
     bias : bool
     max_gain : float, optional
         Of the inverse, for every value of the parameters; see `invconv.bounded`.

@@ -30,6 +30,7 @@ from invconv.operators.emerging import EmergingConv
 from invconv.operators.inverse import Inverse
 from invconv.operators.periodic import PeriodicConv
 from invconv.operators.pointwise.actnorm import ActNorm
+from invconv.operators.pointwise.circulant import CirculantConv1x1
 from invconv.operators.pointwise.conv1x1 import Conv1x1
 from invconv.operators.pointwise.orthogonal import OrthogonalConv1x1
 from invconv.operators.pointwise.plu import PLUConv1x1
@@ -42,6 +43,7 @@ OPERATORS: tuple[type[InvertibleConv], ...] = (
     ActNorm,
     AutoregressiveConv,
     Chain,
+    CirculantConv1x1,
     Conv1x1,
     EmergingConv,
     Inverse,

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import sys
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -83,30 +83,60 @@ def accurate_inverse(matrix: Array) -> Array | None:
     return _accurate(values, inverse, matrix)
 
 
-def solver_of_steps(steps: TriangularSteps) -> Product | TriangularSteps:
-    """Return the fastest solver that is as accurate as substitution in the given factors."""
-    arrays = [steps.first, *(matrix for matrix, _ in steps.triangles)]
-    if not all(map(readable, arrays)) or any(map(_recorded, arrays)):
+class FactoredSteps(Protocol):
+    """A solve W^-1 y of a matrix that is given by factors, factor by factor."""
+
+    @property
+    def plan(self) -> dict[str, Any]:
+        """How the solve runs."""
+
+    @property
+    def arrays(self) -> list[Array]:
+        """What W is made of."""
+
+    def on_host(self) -> tuple[Matrix, Matrix]:
+        """Return W and W^-1 in float64."""
+
+    def factors(self) -> list[Array]:
+        """Return the factors of W as matrices, that which runs first first."""
+
+    def __call__(self, y: Array, /) -> Array:
+        """Solve for x, shape (B, C, *spatial)."""
+
+    def transposed(self, x_bar: Array) -> Array:
+        """Return W^-T x_bar, shape (B, C, *spatial)."""
+
+    def vjp(self, y: Array, x_bar: Array) -> tuple[Any, ...]:
+        """Pull x_bar back to the factors, without losing digits that the solve keeps."""
+
+
+@dataclass(frozen=True, eq=False)
+class Transposed:
+    """The solver of the transposed matrix, x = W^-T y."""
+
+    steps: FactoredSteps
+
+    @property
+    def plan(self) -> dict[str, Any]:
+        """How the solve runs."""
+        return self.steps.plan
+
+    def __call__(self, y: Array) -> Array:
+        """Solve for x, shape (B, C, *spatial)."""
+        return self.steps.transposed(y)
+
+
+def solver_of_steps(steps: FactoredSteps) -> Product | FactoredSteps:
+    """Return the fastest solver that is as accurate as one factor after the other."""
+    if not all(map(readable, steps.arrays)) or any(map(_recorded, steps.arrays)):
         return steps
-    inverse = to_numpy(steps.first).astype(np.float64, copy=False)
-    product = inverse.T  # of an orthogonal matrix or a permutation
-    for matrix, lower in steps.triangles:
-        values = to_numpy(matrix).astype(np.float64, copy=False)
-        try:
-            inverse = solved(values, inverse, lower=lower)
-        except np.linalg.LinAlgError:  # a zero beside an inf, so that no log-determinant says so
-            return steps
-        product = product @ values
-    found = _accurate(product, inverse, steps.first)
-    return steps if found is None else Product(found, steps.method)
-
-
-def solved(triangle: Matrix, rhs: Matrix, *, lower: bool) -> Matrix:
-    """Return T^-1 B of NumPy's arrays, by substitution."""
-    from scipy.linalg import solve_triangular  # here: it takes as long to import as invconv does
-
-    found: Matrix = solve_triangular(triangle, rhs, lower=lower, check_finite=False)
-    return found
+    try:
+        with np.errstate(all="ignore"):
+            matrix, inverse = steps.on_host()
+    except np.linalg.LinAlgError:  # a zero beside an inf, so that no log-determinant says so
+        return steps
+    found = _accurate(matrix, inverse, steps.arrays[0])
+    return steps if found is None else Product(found, str(steps.plan["method"]))
 
 
 def _accurate(matrix: Matrix, inverse: Matrix, like: Array) -> Array | None:

@@ -5,8 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from invconv.arrays.namespaces import Array, namespace
+import numpy as np
+
+from invconv.arrays.namespaces import Array, namespace, to_numpy
 from invconv.kernels.primitives import from_pixel_rows, matmul, pixel_rows, triangular_solve
+
+Matrix = np.ndarray[Any, np.dtype[np.float64]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,6 +36,25 @@ class TriangularSteps:
         """How the solve runs."""
         return {"method": self.method}
 
+    @property
+    def arrays(self) -> list[Array]:
+        """What the matrix is made of."""
+        return [self.first, *(matrix for matrix, _ in self.triangles)]
+
+    def on_host(self) -> tuple[Matrix, Matrix]:
+        """Return W = F^T T_1 ... T_m and W^-1 in float64."""
+        inverse = to_numpy(self.first).astype(np.float64, copy=False)
+        product = inverse.T
+        for matrix, lower in self.triangles:
+            values = to_numpy(matrix).astype(np.float64, copy=False)
+            inverse = solved(values, inverse, lower=lower)
+            product = product @ values
+        return product, inverse
+
+    def factors(self) -> list[Array]:
+        """Return the factors of W as matrices, that which runs first first."""
+        return [*(matrix for matrix, _ in reversed(self.triangles)), _transpose(self.first)]
+
     def __call__(self, y: Array) -> Array:
         """Solve for x, shape (B, C, *spatial)."""
         return from_pixel_rows(self._forwards(pixel_rows(y))[-1], y.shape)
@@ -41,7 +64,7 @@ class TriangularSteps:
         rows = self._backwards(pixel_rows(x_bar))[0]
         return from_pixel_rows(matmul(_transpose(self.first), rows), x_bar.shape)
 
-    def vjp(self, y: Array, x_bar: Array) -> tuple[Array, list[Array]]:
+    def vjp(self, y: Array, x_bar: Array) -> tuple[Array, ...]:
         """Pull x_bar back to the steps, without losing digits that the solve keeps.
 
         Parameters
@@ -52,7 +75,7 @@ class TriangularSteps:
         -------
         first_bar : array, shape (C, C)
             The gradient of <x_bar, x> with respect to F.
-        triangle_bars : list of array, shape (C, C)
+        triangle_bars : arrays, shape (C, C)
             With respect to T_1, ..., T_m, as if all their entries were free.
         """
         given = pixel_rows(y)
@@ -61,7 +84,7 @@ class TriangularSteps:
         triangle_bars = [
             -matmul(z_bar, _transpose(x)) for z_bar, x in zip(bars[:-1], points[1:], strict=True)
         ]
-        return matmul(bars[0], _transpose(given)), triangle_bars
+        return matmul(bars[0], _transpose(given)), *triangle_bars
 
     def _forwards(self, rows: Array) -> list[Array]:
         """Return F y and what each triangle makes of it, (C, pixels)."""
@@ -78,20 +101,12 @@ class TriangularSteps:
         return bars[::-1]
 
 
-@dataclass(frozen=True, eq=False)
-class Transposed:
-    """The solver of the transposed matrix, x = F^T T_1^-T ... T_m^-T y."""
+def solved(triangle: Matrix, rhs: Matrix, *, lower: bool) -> Matrix:
+    """Return T^-1 B of NumPy's arrays, by substitution."""
+    from scipy.linalg import solve_triangular  # here: it takes as long to import as invconv does
 
-    steps: TriangularSteps
-
-    @property
-    def plan(self) -> dict[str, Any]:
-        """How the solve runs."""
-        return self.steps.plan
-
-    def __call__(self, y: Array) -> Array:
-        """Solve for x, shape (B, C, *spatial)."""
-        return self.steps.transposed(y)
+    found: Matrix = solve_triangular(triangle, rhs, lower=lower, check_finite=False)
+    return found
 
 
 def _transpose(matrix: Array) -> Array:

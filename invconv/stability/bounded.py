@@ -28,6 +28,7 @@ from typing import Any, TypeVar
 from invconv.arrays.namespaces import Array, diagonal_matrix, identity, namespace
 from invconv.arrays.settings import finite_or_nan, instead
 from invconv.arrays.stencil import kernel_of, tap_indices, taps_of
+from invconv.kernels.circulant_steps import from_spectrum, spectrum
 from invconv.kernels.primitives import matmul
 from invconv.operators.autoregressive import AutoregressiveConv
 from invconv.operators.base.operator import InvertibleConv
@@ -36,6 +37,7 @@ from invconv.operators.emerging import EmergingConv
 from invconv.operators.inverse import Inverse
 from invconv.operators.periodic import PeriodicConv
 from invconv.operators.pointwise.actnorm import ActNorm
+from invconv.operators.pointwise.circulant import CirculantConv1x1
 from invconv.operators.pointwise.conv1x1 import Conv1x1
 from invconv.operators.pointwise.orthogonal import OrthogonalConv1x1
 from invconv.operators.pointwise.plu import PLUConv1x1
@@ -227,6 +229,19 @@ def _orthogonal(conv: OrthogonalConv1x1, gain: float) -> OrthogonalConv1x1:
     return conv  # whose inverse has the norm 1
 
 
+def _circulant(conv: CirculantConv1x1, gain: float) -> CirculantConv1x1:
+    """Bound |left|, |c_hat| and |right| from below, a third of the gain for each."""
+    xp, limit = namespace(conv.left), math.log(gain) / 3
+    left, right = (xp.exp(_squashed(v - 1, limit)) for v in (conv.left, conv.right))
+    real, imag = spectrum(conv.circulant)
+    nothing = (real == 0) & (imag == 0)  # which has no phase
+    real = xp.where(nothing, xp.ones_like(real), real)
+    size = xp.hypot(real, imag)
+    factor = xp.exp(_squashed(xp.log(size), limit)) / size
+    circulant = from_spectrum(factor * real, factor * imag, conv.channels)
+    return conv.replace(left=left, circulant=circulant, right=right)
+
+
 def _plu(conv: PLUConv1x1, gain: float) -> PLUConv1x1:
     xp = namespace(conv.upper)
     third = gain ** (1 / 3)
@@ -258,6 +273,7 @@ _RULES: dict[type[InvertibleConv], Callable[[Any, float], Any]] = {
     ActNorm: _actnorm,
     AutoregressiveConv: _autoregressive,
     Chain: _chain,
+    CirculantConv1x1: _circulant,
     Conv1x1: _plain,
     EmergingConv: _emerging,
     OrthogonalConv1x1: _orthogonal,

@@ -61,7 +61,7 @@ def _pointwise() -> list[Group]:
             ONE_BY_ONES if m in ("plain", "plu") else (),
             quick=s == shapes[0] and m == "plu",
         )
-        for m in ("plain", "plu", "qr", "orthogonal", "actnorm")
+        for m in ("plain", "plu", "qr", "orthogonal", "circulant", "actnorm")
         for s in shapes
     ]
 

@@ -19,7 +19,7 @@ def build(name: str, channels: int) -> ic.InvertibleConv:
     ----------
     name : str
         "corner k", "emerging k", "periodic k" with k taps an axis; "plain", "plu", "qr",
-        "orthogonal", "actnorm".
+        "orthogonal", "circulant", "actnorm".
     """
     rng = np.random.default_rng(0)
     kind, _, size = name.partition(" ")
@@ -38,6 +38,8 @@ def build(name: str, channels: int) -> ic.InvertibleConv:
             return ic.QRConv1x1.init(channels, rng=rng)
         case "orthogonal":
             return ic.OrthogonalConv1x1.init(channels, rng=rng)
+        case "circulant":
+            return ic.CirculantConv1x1.init(channels, rng=rng)
         case "actnorm":
             return ic.ActNorm.init(channels)
     raise ValueError(f"expected the name of a map, got {name!r}")

@@ -107,6 +107,14 @@ def _orthogonal(rng: np.random.Generator) -> Drawn:
     return ic.OrthogonalConv1x1.init(channels, rng=rng), _grid(rng, 2, channels)
 
 
+def _circulant(rng: np.random.Generator) -> Drawn:
+    channels = int(rng.integers(1, 13))
+    conv = _scaled(ic.CirculantConv1x1.init(channels, rng=rng), rng, 2.0)
+    left, right = np.exp(rng.uniform(0, 20) * rng.standard_normal((2, channels)))
+    scaled: ic.CirculantConv1x1 = conv.replace(left=conv.left * left, right=conv.right * right)
+    return scaled, _grid(rng, 2, channels)
+
+
 def _actnorm(rng: np.random.Generator) -> Drawn:
     channels = int(rng.integers(1, 13))
     log_scale = rng.uniform(0, 200) * rng.standard_normal(channels)
@@ -148,6 +156,7 @@ FAMILIES: dict[str, Callable[[np.random.Generator], Drawn]] = {
     "PLUConv1x1": _plu,
     "QRConv1x1": _qr,
     "OrthogonalConv1x1": _orthogonal,
+    "CirculantConv1x1": _circulant,
     "ActNorm": _actnorm,
     "Chain": _chain,
     "Inverse": _inverse,

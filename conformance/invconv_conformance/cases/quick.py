@@ -23,6 +23,7 @@ QUICK_MORE = (
     "emerging-2d",
     "conv1x1-2d",
     "orthogonalconv1x1-m2",
+    "circulantconv1x1-c4",
     "chain-merged",
     "singular-actnorm",
     "tiny-periodicconv",

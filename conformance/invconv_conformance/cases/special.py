@@ -69,6 +69,11 @@ def _singular() -> Iterator[Case]:
     yield Case("singular-pluconv1x1", plu, (4, 5), singular=True)
     qr = functools.partial(factors, ic.QRConv1x1, "scale", 0.0)
     yield Case("singular-qrconv1x1", qr, (4, 5), singular=True)
+    # its first and third channel are one in all they see, so that c_hat is zero there
+    even = ic.CirculantConv1x1(
+        np.asarray([1.0, 2.0]), np.asarray([3.0, -3.0]), np.asarray([4.0, 1.0])
+    )
+    yield Case("singular-circulantconv1x1", _fixed(even), (4, 5), singular=True)
     norm = functools.partial(factors, ic.ActNorm, "log_scale", -20000.0)
     yield Case("singular-actnorm", norm, (4, 5), singular=True)
     yield Case("singular-chain", chain, (4, 5), singular=True)
@@ -108,6 +113,12 @@ def _scales(rng: np.random.Generator) -> ic.QRConv1x1:
     return replaced
 
 
+def _circulant(rng: np.random.Generator) -> ic.CirculantConv1x1:
+    scales = [rng.permutation(np.geomspace(1.0, 1e-3, 5)) for _ in range(2)]
+    c = np.fft.irfft(np.asarray([1.0, 1e-3j, 0.5]), 5)
+    return ic.CirculantConv1x1(scales[0], c, scales[1])
+
+
 def _pixel(rng: np.random.Generator) -> ic.AutoregressiveConv:
     """Return one that is lost where D^-1 is multiplied by instead of solved with."""
     kernel = 1e-9 * rng.standard_normal((8, 8, 2, 2))
@@ -133,6 +144,7 @@ def _ill_conditioned() -> Iterator[Case]:
     yield Case("ill-triangle", _triangle, (2, 3), wide=True)
     yield Case("ill-periodic", _spectrum, (2, 8), wide=True)
     yield Case("ill-conv1x1", functools.partial(_rotations, 4, 1e-6), (2, 3), wide=True)
+    yield Case("ill-circulantconv1x1", _circulant, (2, 3), wide=True)
     yield Case("ill-qrconv1x1", _scales, (2, 3), wide=True)
 
 

@@ -54,7 +54,7 @@ def _periodic() -> Iterator[Case]:
 
 def _pointwise() -> Iterator[Case]:
     classes: list[Any] = [ic.Conv1x1, ic.PLUConv1x1, ic.QRConv1x1, ic.ActNorm]
-    classes += [ic.OrthogonalConv1x1]
+    classes += [ic.OrthogonalConv1x1, ic.CirculantConv1x1]
     for cls in classes:
 
         def build(rng: np.random.Generator, cls: Any = cls, ndim: int | None = None) -> Any:
@@ -69,6 +69,9 @@ def _pointwise() -> Iterator[Case]:
         yield Case(f"{cls.__name__}-batch-axes".lower(), batched, (4, 5), (2, 1, 2))
     for m in (0, 1, 2, 6, 100):
         yield Case(f"qrconv1x1-m{m}", functools.partial(_qr, 3, m), (4, 5), wide=True)
+    for channels in (1, 4):
+        build = functools.partial(_circulant, channels)
+        yield Case(f"circulantconv1x1-c{channels}", build, (4, 5))
     for m in (0, 2):
         build = functools.partial(_orthogonal, m)
         yield Case(f"orthogonalconv1x1-m{m}", build, (4, 5), wide=True)
@@ -79,6 +82,11 @@ def _qr(channels: int, m: int, rng: np.random.Generator) -> ic.QRConv1x1:
     reflectors = rng.standard_normal((m, channels)) * 10.0 ** rng.integers(-3, 4, (m, 1))
     upper = rng.standard_normal((channels, channels))
     return ic.QRConv1x1(reflectors, upper, np.exp(rng.standard_normal(channels)))
+
+
+def _circulant(channels: int, rng: np.random.Generator) -> ic.CirculantConv1x1:
+    left, c, right = rng.standard_normal((3, channels))
+    return ic.CirculantConv1x1(left, c, right)
 
 
 def _orthogonal(m: int, rng: np.random.Generator) -> ic.OrthogonalConv1x1:

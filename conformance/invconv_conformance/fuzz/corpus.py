@@ -38,6 +38,7 @@ def operators() -> dict[str, ic.InvertibleConv]:
         "inverse": ic.Inverse(emerging),
         "chain": ic.Chain([ic.PLUConv1x1.init(2, rng=rng), ic.Inverse(corner), qr, emerging]),
         "orthogonal": with_bias(ic.OrthogonalConv1x1.init(3, rng=rng), rng),
+        "circulant": with_bias(ic.CirculantConv1x1.init(3, rng=rng), rng),
     }
     return found
 

@@ -53,12 +53,8 @@ class Draw:
     def operator(self, depth: int = 0) -> Op:
         """Return an operator that is right."""
         names = ["AutoregressiveConv", "PeriodicConv", "EmergingConv", "Conv1x1", "PLUConv1x1"]
-        names += [
-            "QRConv1x1",
-            "OrthogonalConv1x1",
-            "ActNorm",
-            *(["Chain", "Inverse"] if depth < 2 else []),
-        ]
+        names += ["QRConv1x1", "OrthogonalConv1x1", "CirculantConv1x1", "ActNorm"]
+        names += ["Chain", "Inverse"] if depth < 2 else []
         name = self.one_of(*names)
         if name == "Inverse":
             return Op(name, (("conv", self.operator(depth + 1)),))
@@ -104,6 +100,9 @@ class Draw:
         if name == "ActNorm":
             return (("log_scale", self.array(c)), ndim)
         reflectors = self.array(self.one_of(0, 1, c, 2 * c), c)
+        if name == "CirculantConv1x1":
+            c_hat = self.array(c, fill=self.one_of("normal", "normal", "zeros"))
+            return (("left", self.array(c)), ("circulant", c_hat), ("right", self.array(c)), ndim)
         if name == "OrthogonalConv1x1":
             return (("reflectors", reflectors), ndim)
         if name == "QRConv1x1":
@@ -162,7 +161,7 @@ def _function(d: Draw) -> Call:
         return Call("invconv", kind, (("x", image), ("factor", d.one_of(1, 2)), ("ndim", d.ndim)))
     name = d.one_of(
         *("AutoregressiveConv", "PeriodicConv", "EmergingConv", "Conv1x1", "PLUConv1x1"),
-        *("QRConv1x1", "OrthogonalConv1x1", "ActNorm"),
+        *("QRConv1x1", "OrthogonalConv1x1", "CirculantConv1x1", "ActNorm"),
     )
     arguments: Named = (("channels", d.channels), ("rng", "rng"), ("like", d.image()))
     if name.endswith(("iveConv", "odicConv", "gingConv")):

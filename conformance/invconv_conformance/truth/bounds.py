@@ -106,6 +106,9 @@ def _leaf(
     if isinstance(conv, ic.QRConv1x1):
         terms = channels * (1 + conv.reflectors.shape[0])
         return terms, channels * pixels * float(np.abs(np.log(np.abs(conv.scale))).sum())
+    if isinstance(conv, ic.CirculantConv1x1):
+        outer = np.abs(np.log(np.abs([conv.left, conv.right]))).sum()
+        return 2 * channels, channels * (pixels * float(outer) + log_values + pixels * condition)
     if isinstance(conv, ic.OrthogonalConv1x1):
         return channels * (1 + conv.reflectors.shape[0]), 0.0
     if isinstance(conv, ic.PLUConv1x1 | ic.ActNorm):

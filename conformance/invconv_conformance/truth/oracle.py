@@ -70,6 +70,8 @@ def _matrix(conv: ic.InvertibleConv, shape: Shape) -> Matrix:
         weight = plu(conv.permutation, conv.lower, conv.upper, conv.sign, conv.log_scale)
     elif isinstance(conv, ic.QRConv1x1):
         weight = qr(conv.reflectors, conv.upper, conv.scale)
+    elif isinstance(conv, ic.CirculantConv1x1):
+        weight = circulant(conv.left, conv.circulant, conv.right)
     elif isinstance(conv, ic.OrthogonalConv1x1):
         weight = orthogonal(conv.reflectors)
     elif isinstance(conv, ic.ActNorm):
@@ -106,6 +108,16 @@ def qr(reflectors: Matrix, upper: Matrix, scale: Matrix) -> Matrix:
         for j in range(i + 1, channels):
             right[i, j] = upper[i, j]
     return orthogonal(reflectors) @ right
+
+
+def circulant(left: Matrix, c: Matrix, right: Matrix) -> Matrix:
+    """Return diag(left) circ(c) diag(right)."""
+    channels = len(c)
+    weight = np.zeros((channels, channels), EXTENDED)
+    for i in range(channels):
+        for j in range(channels):
+            weight[i, j] = left[i].astype(EXTENDED) * c[(i - j) % channels] * right[j]
+    return weight
 
 
 def orthogonal(reflectors: Matrix) -> Matrix:

@@ -114,7 +114,7 @@ def test_init_is_the_papers_and_reproducible() -> None:
     qr = ic.QRConv1x1.init(5, rng=RNG)
     np.testing.assert_allclose(qr.matrix() @ qr.matrix().T, np.eye(5), atol=1e-14)
     assert float(qr.log_det((8, 8))) == 0.0
-    for cls in (ic.Conv1x1, ic.PLUConv1x1, ic.OrthogonalConv1x1):
+    for cls in (ic.Conv1x1, ic.PLUConv1x1, ic.OrthogonalConv1x1, ic.CirculantConv1x1):
         weight = cls.init(6, rng=RNG).matrix()
         np.testing.assert_allclose(weight @ weight.T, np.eye(6), atol=1e-14)
     like = torch.zeros((), dtype=torch.float32)

@@ -222,16 +222,6 @@ WRONG: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
         ValueError,
         r"reflectors: expected no zero vector, got one in row 1",
     ),
-    "zero-reflector-orthogonal": (
-        lambda: ic.OrthogonalConv1x1(np.zeros((1, 3))),
-        ValueError,
-        r"reflectors: expected no zero vector, got one in row 0",
-    ),
-    "reflectors-vector": (
-        lambda: ic.OrthogonalConv1x1(np.ones(3)),
-        ValueError,
-        r"reflectors: expected shape \(3, 1\) \(m vectors of C numbers\), got \(3,\)",
-    ),
     "reflector-shape": (
         lambda: ic.QRConv1x1(np.ones((2, 2)), EYE, np.ones(3)),
         ValueError,

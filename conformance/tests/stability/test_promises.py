@@ -41,6 +41,7 @@ FAMILIES: dict[str, Callable[[np.random.Generator], Operator]] = {
     "plain": lambda rng: ic.Conv1x1.init(4, ndim=2, rng=rng),
     "plu": lambda rng: ic.PLUConv1x1.init(4, ndim=2, rng=rng),
     "qr": lambda rng: ic.QRConv1x1.init(4, ndim=2, rng=rng),
+    "circulant": lambda rng: ic.CirculantConv1x1.init(4, ndim=2, rng=rng),
     "qr, one reflector": lambda rng: ic.QRConv1x1(
         rng.standard_normal((1, 4)), np.eye(4), np.ones(4), ndim=2
     ),

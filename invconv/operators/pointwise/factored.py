@@ -1,6 +1,6 @@
 """1x1 convolutions that are given by factors: their inverse is made of those.
 
-Base of `plu` and `qr`.
+Base of `plu`, `qr` and `circulant`.
 """
 
 from __future__ import annotations
@@ -10,10 +10,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from invconv.arrays.namespaces import Array, Shape, namespace
-from invconv.kernels.matrices import solved, solver_of_steps
+from invconv.arrays.namespaces import Array, Shape
+from invconv.kernels.matrices import FactoredSteps, Transposed, solver_of_steps
 from invconv.kernels.solver import Solver
-from invconv.kernels.triangular_steps import Transposed, TriangularSteps
+from invconv.kernels.triangular_steps import TriangularSteps, solved
 from invconv.operators.base.protocol import Gradients
 from invconv.operators.pointwise.conv1x1 import Conv1x1, Pointwise
 from invconv.solve.state import State, nan_where_singular
@@ -28,11 +28,11 @@ class Factored(Pointwise):
     _needs_y = True
 
     @abstractmethod
-    def _steps(self) -> TriangularSteps:
-        """Return W^-1 as a product and triangular solves."""
+    def _steps(self) -> FactoredSteps:
+        """Return W^-1 as one solve after the other."""
 
     @abstractmethod
-    def _steps_vjp(self, first_bar: Array, triangle_bars: list[Array]) -> Gradients:
+    def _steps_vjp(self, *bars: Array) -> Gradients:
         """Return the gradients with respect to the parameters from those of the steps."""
 
     def _solver(self, shape: Shape) -> Solver:
@@ -44,31 +44,33 @@ class Factored(Pointwise):
 
     def _factors(self) -> tuple[Conv1x1, ...]:
         """Return the factors of W as maps of their own, that which runs first first."""
-        steps = self._steps()
-        triangles = [Conv1x1(matrix, ndim=self.ndim) for matrix, _ in reversed(steps.triangles)]
-        first = namespace(steps.first).matrix_transpose(steps.first)
-        return *triangles, Conv1x1(first, ndim=self.ndim)
-
-    def _bounds(self, shape: Shape) -> list[Bounds]:
-        steps, identity = self._steps(), np.eye(self.channels)
-        found = [
-            of_matrix(
-                t,
-                solved(t, identity, lower=lower),
-                0.0,
-                triangular=True,
-            )
-            for t, lower in reversed(steps.triangles)
-        ]
-        back, bias = row_sum(steps.first), largest_entry(getattr(self, "bias", None))
-        return [*found, Bounds(row_sum(steps.first.T), back, self.channels + 2, bias)]
+        return tuple(Conv1x1(matrix, ndim=self.ndim) for matrix in self._steps().factors())
 
     def _transposed_solver(self, shape: Shape) -> Solver:
         return Transposed(self._steps())
 
     def _solve_vjp(self, y: Array | None, x: Array, x_bar: Array) -> tuple[Gradients, Array]:
+        assert y is not None
         steps = self._steps()
         log_det, known = self._regular_log_det(tuple(x.shape[2:]))
         if not known:
             x_bar = nan_where_singular(x_bar, log_det)
         return self._steps_vjp(*steps.vjp(y, x_bar)), steps.transposed(x_bar)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class TriangularlyFactored(Factored):
+    """A matrix that is an orthogonal matrix or a permutation times triangular ones."""
+
+    @abstractmethod
+    def _steps(self) -> TriangularSteps:
+        """Return W^-1 as a product and triangular solves."""
+
+    def _bounds(self, shape: Shape) -> list[Bounds]:
+        steps, identity = self._steps(), np.eye(self.channels)
+        found = [
+            of_matrix(t, solved(t, identity, lower=lower), 0.0, triangular=True)
+            for t, lower in reversed(steps.triangles)
+        ]
+        back, bias = row_sum(steps.first), largest_entry(getattr(self, "bias", None))
+        return [*found, Bounds(row_sum(steps.first.T), back, self.channels + 2, bias)]

@@ -30,11 +30,11 @@ from invconv.kernels.triangular_steps import TriangularSteps
 from invconv.operators.base.parameters import require_shape
 from invconv.operators.base.protocol import Gradients
 from invconv.operators.pointwise.conv1x1 import permutation_matrix, random_orthogonal
-from invconv.operators.pointwise.factored import Factored
+from invconv.operators.pointwise.factored import TriangularlyFactored
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class PLUConv1x1(Factored):
+class PLUConv1x1(TriangularlyFactored):
     """A 1x1 convolution with W = P L (U + diag(sign exp(log_scale))).
 
     log det = N sum(log_scale). The permutation and the sign are neither trained nor given a
@@ -199,6 +199,6 @@ class PLUConv1x1(Factored):
         steps = ((self._lower(), True), (self._upper(), False))
         return TriangularSteps(self._inverse_permutation(), steps, "PLU factors")
 
-    def _steps_vjp(self, first_bar: Array, triangle_bars: list[Array]) -> Gradients:
-        lower_bar, upper_bar = triangle_bars
+    def _steps_vjp(self, *bars: Array) -> Gradients:
+        _, lower_bar, upper_bar = bars
         return self._factors_vjp(lower_bar, upper_bar)

@@ -26,12 +26,12 @@ from invconv.kernels.primitives import matmul
 from invconv.kernels.triangular_steps import TriangularSteps
 from invconv.operators.base.parameters import require_shape
 from invconv.operators.base.protocol import Gradients
-from invconv.operators.pointwise.factored import Factored
+from invconv.operators.pointwise.factored import TriangularlyFactored
 from invconv.operators.pointwise.reflections import Reflections, require_reflectors
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class QRConv1x1(Factored):
+class QRConv1x1(TriangularlyFactored):
     """A 1x1 convolution with W = Q (U + diag(scale)), Q a product of Householder reflections.
 
     log det = N sum(log|scale|).
@@ -147,7 +147,7 @@ class QRConv1x1(Factored):
             namespace(q).matrix_transpose(q), ((self._upper(), False),), "QR factors"
         )
 
-    def _steps_vjp(self, first_bar: Array, triangle_bars: list[Array]) -> Gradients:
-        (upper_bar,) = triangle_bars
+    def _steps_vjp(self, *bars: Array) -> Gradients:
+        first_bar, upper_bar = bars
         q_bar = namespace(first_bar).matrix_transpose(first_bar)
         return self._factors_vjp(Reflections.of(self.reflectors), q_bar, upper_bar)

@@ -1,0 +1,158 @@
+"""Circulant matrices between two diagonal ones, and solves with them step by step.
+
+    W = diag(left) circ(c) diag(right),    circ(c)[i, j] = c[(i - j) mod C]
+
+A circulant matrix is a periodic convolution along the channels: c_hat, the Fourier transform of c,
+has its eigenvalues, and circ(c)^-1 divides by c_hat between a transform and its inverse, which are
+products with real matrices here, of cosines and sines: there are few channels and many
+pixels.
+
+Called by `operators.pointwise.circulant`.
+"""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from invconv.arrays.namespaces import Array, constant, diagonal_matrix, namespace, to_numpy
+from invconv.kernels.primitives import from_pixel_rows, matmul, pixel_rows
+from invconv.kernels.spectrum import multiplicity, phases
+
+Floats = np.ndarray[Any, np.dtype[np.float64]]
+
+
+@functools.lru_cache(maxsize=32)
+def _transforms(size: int) -> tuple[Floats, Floats]:
+    """Return D (2F, C), the real over the imaginary parts of half a transform, and its inverse."""
+    turns = np.roll(phases((size,), (1,), (size,))[0], -((size - 1) // 2), axis=0)
+    there = np.concatenate([turns.real.T, -turns.imag.T])
+    back = there.T * np.tile(multiplicity((size,)) / size, 2)
+    return there, back
+
+
+def spectrum(c: Array) -> tuple[Array, Array]:
+    """Return the real and imaginary parts of c_hat, half of it, shapes (C // 2 + 1,)."""
+    there = constant(_transforms(c.shape[0])[0], c, c.dtype)
+    both = matmul(there, c[:, None])[:, 0]
+    half = both.shape[0] // 2
+    return both[:half], both[half:]
+
+
+def from_spectrum(real: Array, imag: Array, size: int) -> Array:
+    """Return c, shape (C,), of half its transform."""
+    back = constant(_transforms(size)[1], real, real.dtype)
+    return matmul(back, namespace(real).concat([real, imag])[:, None])[:, 0]
+
+
+def inverse_of(real: Array, imag: Array) -> tuple[Array, Array]:
+    """Return the parts of 1 / c_hat, which no square takes out of range."""
+    xp = namespace(real)
+    larger = xp.maximum(xp.abs(real), xp.abs(imag))
+    real, imag = real / larger, imag / larger
+    norm = real * real + imag * imag
+    return real / norm / larger, -imag / norm / larger
+
+
+def circulant_matrix(c: Array) -> Array:
+    """Return circ(c), shape (C, C)."""
+    xp, size = namespace(c), c.shape[0]
+    i = np.arange(size)
+    places = constant((i[:, None] - i[None, :]) % size, c)
+    return xp.reshape(xp.take(c, xp.reshape(places, (-1,)), axis=0), (size, size))
+
+
+def circulant_vjp(matrix_bar: Array) -> Array:
+    """Return the gradient of <matrix_bar, circ(c)> with respect to c: sums along diagonals."""
+    xp, size = namespace(matrix_bar), matrix_bar.shape[0]
+    k, i = np.indices((size, size))
+    places = constant((i * size + (i - k) % size).reshape(-1), matrix_bar)
+    along = xp.take(xp.reshape(matrix_bar, (-1,)), places, axis=0)
+    return xp.sum(xp.reshape(along, (size, size)), axis=1)
+
+
+@dataclass(frozen=True, eq=False)
+class CirculantSteps:
+    """y -> x = diag(1 / right) circ(c)^-1 diag(1 / left) y at every pixel.
+
+    Attributes
+    ----------
+    left, circulant, right : array, shape (C,)
+    inverse : pair of array, shape (C // 2 + 1,)
+        The parts of 1 / c_hat.
+    """
+
+    left: Array
+    circulant: Array
+    right: Array
+    inverse: tuple[Array, Array]
+
+    @staticmethod
+    def of(left: Array, circulant: Array, right: Array) -> CirculantSteps:
+        """Return the steps, c transformed."""
+        return CirculantSteps(left, circulant, right, inverse_of(*spectrum(circulant)))
+
+    @property
+    def plan(self) -> dict[str, Any]:
+        """How the solve runs."""
+        return {"method": "circulant factors"}
+
+    @property
+    def arrays(self) -> list[Array]:
+        """What W is made of."""
+        return [self.left, self.circulant, self.right]
+
+    def on_host(self) -> tuple[Floats, Floats]:
+        """Return W and W^-1 in float64."""
+        left, c, right = (to_numpy(a).astype(np.float64, copy=False) for a in self.arrays)
+        inverse = from_spectrum(*inverse_of(*spectrum(c)), len(c))
+        back = circulant_matrix(inverse) / right[:, None] / left
+        return left[:, None] * circulant_matrix(c) * right, back
+
+    def factors(self) -> list[Array]:
+        """Return the factors as matrices, that which runs first first."""
+        right, left = diagonal_matrix(self.right), diagonal_matrix(self.left)
+        return [right, circulant_matrix(self.circulant), left]
+
+    def __call__(self, y: Array) -> Array:
+        """Solve for x, shape (B, C, *spatial)."""
+        inner = self._divide(pixel_rows(y) / self.left[:, None], 1)
+        return from_pixel_rows(inner / self.right[:, None], y.shape)
+
+    def transposed(self, x_bar: Array) -> Array:
+        """Return diag(1 / left) circ(c)^-T diag(1 / right) x_bar, shape (B, C, *spatial)."""
+        inner = self._divide(pixel_rows(x_bar) / self.right[:, None], -1)
+        return from_pixel_rows(inner / self.left[:, None], x_bar.shape)
+
+    def vjp(self, y: Array, x_bar: Array) -> tuple[Array, Array, Array]:
+        """Pull x_bar back to left, c and right, without losing digits that the solve keeps.
+
+        Parameters
+        ----------
+        y, x_bar : array, shape (B, C, *spatial)
+        """
+        xp = namespace(y)
+        first = pixel_rows(y) / self.left[:, None]
+        second = self._divide(first, 1)
+        x, bar = second / self.right[:, None], pixel_rows(x_bar)
+        second_bar = bar / self.right[:, None]
+        first_bar = self._divide(second_bar, -1)
+        return (
+            -xp.sum(first_bar * first, axis=1) / self.left,
+            -circulant_vjp(matmul(first_bar, xp.matrix_transpose(second))),
+            -xp.sum(second_bar * x, axis=1),
+        )
+
+    def _divide(self, rows: Array, sign: int) -> Array:
+        """Return circ(c)^-1, or with the sign -1 its transpose, times (C, pixels)."""
+        xp, size = namespace(rows), rows.shape[0]
+        there, back = (constant(m, rows, rows.dtype) for m in _transforms(size))
+        both = matmul(there, rows)
+        half = both.shape[0] // 2
+        real, imag = both[:half, ...], both[half:, ...]
+        by_real, by_imag = self.inverse[0][:, None], sign * self.inverse[1][:, None]
+        parts = [real * by_real - imag * by_imag, real * by_imag + imag * by_real]
+        return matmul(back, xp.concat(parts))
