@@ -19,19 +19,16 @@ from invconv.arrays.registry import backend
 from invconv_torch import interop
 from invconv_torch.guard import ConditionGuard
 from invconv_torch.layers import (
-    ActNorm,
     AutoregressiveConv1d,
     AutoregressiveConv2d,
     AutoregressiveConv3d,
-    Conv1x1,
     EmergingConv1d,
     EmergingConv2d,
     EmergingConv3d,
-    PeriodicConv1d,
-    PeriodicConv2d,
-    PeriodicConv3d,
 )
 from invconv_torch.module import InvertibleModule
+from invconv_torch.periodic_layers import PeriodicConv1d, PeriodicConv2d, PeriodicConv3d
+from invconv_torch.pointwise_layers import ActNorm, Conv1x1
 from invconv_torch.reversible import ReversibleChain
 
 # what the core looks up once must have been looked up when torch.compile traces

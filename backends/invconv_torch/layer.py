@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -12,6 +13,8 @@ from torch.utils._python_dispatch import _disable_current_modes
 
 import invconv as ic
 from invconv_torch.module import InvertibleModule
+
+Sizes: TypeAlias = int | tuple[int, ...]
 
 
 class Layer(InvertibleModule):
@@ -49,3 +52,21 @@ def _begin(init: Callable[..., ic.InvertibleConv], bias: bool) -> ic.InvertibleC
         seed = int(torch.randint(2**63 - 1, (), device="cpu"))
     conv = init(rng=np.random.default_rng(seed))
     return conv.replace(bias=np.zeros(conv.channels) if bias else None)
+
+
+def sizes_of(layer: Any, kernel_size: Sizes) -> Sizes:
+    """Return a kernel size, or raise where it is that of a layer of other axes."""
+    count = len(kernel_size) if isinstance(kernel_size, tuple | list) else layer._ndim
+    own = f"{layer._ndim}d"
+    if count != layer._ndim:
+        other = type(layer).__name__.removesuffix(own) + f"{count}d"
+        hint = (
+            f"; {other} takes so many"
+            if hasattr(sys.modules[type(layer).__module__], other)
+            else ""
+        )
+        raise ValueError(
+            f"kernel_size: expected an integer, or {layer._ndim} of them, one per spatial axis, "
+            f"got {count}: {kernel_size!r}{hint}"
+        )
+    return kernel_size

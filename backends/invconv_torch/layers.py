@@ -1,4 +1,4 @@
-"""The layers: the core's operators with the arguments that PyTorch's users expect.
+"""The layers of autoregressive convolutions, with the arguments that PyTorch's users expect.
 
 Each is initialised as in the paper, from PyTorch's random generator.
 
@@ -7,7 +7,6 @@ Public names of `invconv_torch`.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import partial
 from typing import Any, ClassVar, TypeAlias
 
@@ -15,17 +14,10 @@ import torch
 
 import invconv as ic
 from invconv.arrays.settings import choice
-from invconv_torch.layer import Layer
+from invconv_torch.layer import Layer, Sizes, sizes_of
+from invconv_torch.pointwise_layers import CONV1X1, Conv1x1
 
 Tensor: TypeAlias = torch.Tensor
-Sizes: TypeAlias = int | tuple[int, ...]
-_CONV1X1: dict[str, Callable[..., ic.InvertibleConv]] = {
-    "plain": ic.Conv1x1.init,
-    "plu": ic.PLUConv1x1.init,
-    "qr": ic.QRConv1x1.init,
-    "orthogonal": ic.OrthogonalConv1x1.init,
-    "circulant": ic.CirculantConv1x1.init,
-}
 
 
 class _AutoregressiveConv(Layer):
@@ -80,7 +72,7 @@ class _AutoregressiveConv(Layer):
         init = partial(
             ic.AutoregressiveConv.init,
             channels,
-            _sizes(self, kernel_size),
+            sizes_of(self, kernel_size),
             self._ndim,
             dilation=dilation,
             mask=mask,
@@ -152,13 +144,13 @@ class _EmergingConv(Layer):
         device: Any = None,
         dtype: Any = None,
     ) -> None:
-        size = _sizes(self, kernel_size)
+        size = sizes_of(self, kernel_size)
         init = partial(ic.EmergingConv.init, channels, size, self._ndim, dilation, mask=mask)
         super().__init__(init, bias, max_gain, device, dtype)
         self._chain_kinds: list[Any] | None = None
         self.mixing = None
         if mixing is not None:
-            choice("mixing", mixing, tuple(_CONV1X1))
+            choice("mixing", mixing, tuple(CONV1X1))
             self.mixing = Conv1x1(channels, mixing, bias=False, device=device, dtype=dtype)
 
     def _unbounded(self, traced: bool) -> ic.InvertibleConv:
@@ -198,148 +190,3 @@ class EmergingConv2d(_EmergingConv):  # noqa: D101 - inherited
 class EmergingConv3d(_EmergingConv):  # noqa: D101 - inherited
     __doc__ = _EmergingConv.__doc__
     _ndim = 3
-
-
-class _PeriodicConv(Layer):
-    """A convolution with circular padding.
-
-    Its kernel is a cross-correlation, as in `torch.nn.Conv2d`: flip a point-spread function.
-
-    Parameters
-    ----------
-    channels : int
-    kernel_size : int or tuple of int
-        Odd, even, or wider than the grid.
-    dilation : int or tuple of int
-    bias : bool
-    max_gain : float, optional
-        Of the inverse, for every value of the parameters; see `invconv.bounded`.
-    device, dtype : optional
-
-    Examples
-    --------
-    >>> from invconv_torch import PeriodicConv2d
-    >>> layer = PeriodicConv2d(3, kernel_size=3)
-    >>> x = torch.randn(5, 3, 8, 8)
-    >>> z, log_det = layer(x)
-    >>> torch.allclose(layer.inverse(z)[0], x, atol=1e-5)
-    True
-    """
-
-    _ndim: ClassVar[int]
-
-    def __init__(
-        self,
-        channels: int,
-        kernel_size: Sizes = 3,
-        *,
-        dilation: Sizes = 1,
-        bias: bool = True,
-        max_gain: float | None = None,
-        device: Any = None,
-        dtype: Any = None,
-    ) -> None:
-        size = _sizes(self, kernel_size)
-        init = partial(ic.PeriodicConv.init, channels, size, self._ndim, dilation=dilation)
-        super().__init__(init, bias, max_gain, device, dtype)
-
-
-class PeriodicConv1d(_PeriodicConv):  # noqa: D101 - inherited
-    __doc__ = _PeriodicConv.__doc__
-    _ndim = 1
-
-
-class PeriodicConv2d(_PeriodicConv):  # noqa: D101 - inherited
-    __doc__ = _PeriodicConv.__doc__
-    _ndim = 2
-
-
-class PeriodicConv3d(_PeriodicConv):  # noqa: D101 - inherited
-    __doc__ = _PeriodicConv.__doc__
-    _ndim = 3
-
-
-class Conv1x1(Layer):
-    """One C x C matrix at every pixel, of any number of spatial axes.
-
-    Parameters
-    ----------
-    channels : int
-    parametrization : {"plain", "plu", "qr", "orthogonal", "circulant"}
-        The matrix itself, or its factors, whose determinant costs little; or a rotation.
-    bias : bool
-    max_gain : float, optional
-        Of the inverse, for every value of the parameters; see `invconv.bounded`.
-    device, dtype : optional
-
-    Examples
-    --------
-    >>> from invconv_torch import Conv1x1
-    >>> layer = Conv1x1(3, "qr")
-    >>> x = torch.randn(5, 3, 8, 8)
-    >>> z, log_det = layer(x)
-    >>> torch.allclose(layer.inverse(z)[0], x, atol=1e-5)
-    True
-    """
-
-    def __init__(
-        self,
-        channels: int,
-        parametrization: str = "plain",
-        *,
-        bias: bool = True,
-        max_gain: float | None = None,
-        device: Any = None,
-        dtype: Any = None,
-    ) -> None:
-        choice("parametrization", parametrization, tuple(_CONV1X1))
-        super().__init__(
-            partial(_CONV1X1[parametrization], channels), bias, max_gain, device, dtype
-        )
-
-
-class ActNorm(Layer):
-    """A scale and a shift per channel; the identity at the start.
-
-    Parameters
-    ----------
-    channels : int
-    bias : bool
-    max_gain : float, optional
-        Of the inverse, for every value of the parameters; see `invconv.bounded`.
-    device, dtype : optional
-
-    Examples
-    --------
-    >>> from invconv_torch import ActNorm
-    >>> layer = ActNorm(3)
-    >>> x = torch.randn(5, 3, 8, 8)
-    >>> z, log_det = layer(x)
-    >>> torch.equal(z, x), log_det.tolist()
-    (True, [0.0, 0.0, 0.0, 0.0, 0.0])
-    """
-
-    def __init__(
-        self,
-        channels: int,
-        *,
-        bias: bool = True,
-        max_gain: float | None = None,
-        device: Any = None,
-        dtype: Any = None,
-    ) -> None:
-        super().__init__(partial(ic.ActNorm.init, channels), bias, max_gain, device, dtype)
-
-
-def _sizes(layer: Any, kernel_size: Sizes) -> Sizes:
-    """Return a kernel size, or raise where it is that of a layer of other axes."""
-    count = len(kernel_size) if isinstance(kernel_size, tuple | list) else layer._ndim
-    own = f"{layer._ndim}d"
-    if count != layer._ndim:
-        other = type(layer).__name__.removesuffix(own) + f"{count}d"
-        hint = f"; {other} takes so many" if other in globals() else ""
-        raise ValueError(
-            f"kernel_size: expected an integer, or {layer._ndim} of them, one per spatial axis, "
-            f"got {count}: {kernel_size!r}{hint}"
-        )
-    return kernel_size

@@ -27,7 +27,14 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:`isinstance\\(treespec, LeafSpec\\)`"),
 ]
 COMPILED = ("emerging-2d", "periodic-2d", "qr")
-SLOW = ("autoregressive-2d", "plain", "plu", "orthogonal", "actnorm")  # of less or of the same code
+SLOW = (
+    "autoregressive-2d",
+    "plain",
+    "plu",
+    "orthogonal",
+    "circulant",
+    "actnorm",
+)  # of less or of the same code
 compiled_layers = pytest.mark.parametrize(
     "name", [*COMPILED, *(pytest.param(name, marks=pytest.mark.slow) for name in SLOW)]
 )

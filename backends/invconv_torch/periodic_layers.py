@@ -1,0 +1,72 @@
+"""The layers that are solved frequency by frequency.
+
+Public names of `invconv_torch`.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any, ClassVar
+
+import invconv as ic
+from invconv_torch.layer import Layer, Sizes, sizes_of
+
+
+class _PeriodicConv(Layer):
+    """A convolution with circular padding.
+
+    Its kernel is a cross-correlation, as in `torch.nn.Conv2d`: flip a point-spread function.
+
+    Parameters
+    ----------
+    channels : int
+    kernel_size : int or tuple of int
+        Odd, even, or wider than the grid.
+    dilation : int or tuple of int
+    bias : bool
+    max_gain : float, optional
+        Of the inverse, for every value of the parameters; see `invconv.bounded`.
+    device, dtype : optional
+
+    Examples
+    --------
+    >>> import torch
+    >>> from invconv_torch import PeriodicConv2d
+    >>> layer = PeriodicConv2d(3, kernel_size=3)
+    >>> x = torch.randn(5, 3, 8, 8)
+    >>> z, log_det = layer(x)
+    >>> torch.allclose(layer.inverse(z)[0], x, atol=1e-5)
+    True
+    """
+
+    _ndim: ClassVar[int]
+
+    def __init__(
+        self,
+        channels: int,
+        kernel_size: Sizes = 3,
+        *,
+        dilation: Sizes = 1,
+        bias: bool = True,
+        max_gain: float | None = None,
+        device: Any = None,
+        dtype: Any = None,
+    ) -> None:
+        size = sizes_of(self, kernel_size)
+        init = partial(ic.PeriodicConv.init, channels, size, self._ndim, dilation=dilation)
+        super().__init__(init, bias, max_gain, device, dtype)
+
+
+class PeriodicConv1d(_PeriodicConv):  # noqa: D101 - inherited
+    __doc__ = _PeriodicConv.__doc__
+    _ndim = 1
+
+
+class PeriodicConv2d(_PeriodicConv):  # noqa: D101 - inherited
+    __doc__ = _PeriodicConv.__doc__
+    _ndim = 2
+
+
+class PeriodicConv3d(_PeriodicConv):  # noqa: D101 - inherited
+    __doc__ = _PeriodicConv.__doc__
+    _ndim = 3
