@@ -30,6 +30,7 @@ from invconv_conformance.arguments import words
 from invconv_conformance.libraries.environment import share_the_card
 from invconv_conformance.libraries.table import LIBRARIES
 
+_NEEDS = "needs an NVIDIA GPU with its driver, and PyTorch, JAX or CuPy built for CUDA: none here"
 _CHECKERS = ("array_api_strict",)  # these libraries are made to find mistakes, not to be fast
 
 
@@ -100,7 +101,19 @@ def run(arguments: argparse.Namespace) -> int:
     with Progress(*bars, console=console, transient=True, expand=True) as progress:
         found = perform(plan, _shown(progress))
     report(found, folder, console)
-    return 0 if found.complete else 130
+    if not found.complete:
+        return 130
+    _sample_a_glow(arguments.suite, plan, folder, console)
+    return 0
+
+
+def _sample_a_glow(suite: str, plan: Plan, folder: Path, console: Console) -> None:
+    """Time a whole flow too, where solves are timed on a CUDA device of PyTorch."""
+    device = next((d for name, d in plan.targets if name == "torch" and d.startswith("cuda")), None)
+    if device is not None and suite in ("inverse", "all"):
+        from invconv_benchmarks.density.evaluation import beside_finc
+
+        beside_finc.run(device, console, folder)
 
 
 def _shown(progress: Progress) -> Step:
@@ -194,7 +207,9 @@ def _targets(arguments: argparse.Namespace) -> tuple[tuple[tuple[str, str], ...]
             (name, d) for d in devices if not wanted or d in wanted or d.partition(":")[0] in wanted
         ]
         if name in ("torch", "jax") and len(devices) == 1:
-            absent.append(f"{known[name].title} on CUDA: not yet run, no GPU here")
+            absent.append(f"{known[name].title} on CUDA: not yet run on a GPU, there is none here")
+    if not found and {d.partition(":")[0] for d in wanted} == {"cuda"}:
+        raise ValueError(f"--device: {','.join(wanted)} {_NEEDS}")
     if not found:
         raise ValueError(f"--device: nothing that is installed here has {','.join(wanted)!r}")
     return tuple(found), tuple(absent)

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 from unittest.mock import MagicMock, call
 
 import numpy as np
 import pytest
 import torch
+from rich.console import Console
 
 from invconv.arrays.namespaces import to_numpy
+from invconv_benchmarks import command
 from invconv_benchmarks.contenders import devices, everyone, ours, plain
 from invconv_benchmarks.contenders.setup import Setup
+from invconv_benchmarks.density.evaluation import beside_finc
 from invconv_benchmarks.measure import gpu
+from invconv_benchmarks.runs.schedule import Plan
 from invconv_benchmarks.suites.group import LIMIT_SHAPES, Group
 from invconv_benchmarks.suites.groups import select
 from invconv_conformance.libraries.table import LIBRARIES, Target
@@ -131,3 +137,16 @@ def test_a_graph_is_captured_once_after_a_call_that_plans(device: MagicMock) -> 
         *("CUDAGraph().replay", "CUDAGraph().replay"),
     ]
     assert named(device, *in_turn) == in_turn
+
+
+def test_a_run_on_a_device_times_a_whole_flow(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    asked: list[str] = []
+    monkeypatch.setattr(beside_finc, "run", lambda device, *where: asked.append(device))
+    plan = Plan("", (), (("torch", "cpu"), ("torch", "cuda:1")), (1,), (), True, 1, 0.1, 1)
+    on_cpu = dataclasses.replace(plan, targets=(("torch", "cpu"), ("cupy", "cuda:0")))
+    for suite in ("inverse", "all", "forward"):
+        for each in (plan, on_cpu):
+            command._sample_a_glow(suite, each, tmp_path, Console())
+    assert asked == ["cuda:1", "cuda:1"]

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from invconv_benchmarks.results import result
 from invconv_benchmarks.results.messages import Sizes, Times
@@ -160,6 +161,11 @@ def test_control_c_writes_the_report(tmp_path: Path) -> None:
         (["--library", "abacus"], "--library: expected some of"),
         pytest.param(["--library", "cupy"], "--library: CuPy: not", marks=without_gpu),
         (["--device", "tpu:7"], "--device: nothing that is installed here has 'tpu:7'"),
+        pytest.param(
+            ["inverse", "--device", "cuda"],
+            "--device: cuda needs an NVIDIA GPU with its driver, and PyTorch, JAX or CuPy built",
+            marks=pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU"),
+        ),
         (["--out", "nowhere/there"], "--out: expected a folder"),
         (["compare", "a.json"], "compare: expected two result files, got 1"),
         (["compare", "a.json", "b.json"], "a.json: there is no such file"),

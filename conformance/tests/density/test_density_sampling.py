@@ -12,10 +12,11 @@ import pytest
 torch = pytest.importorskip("torch", reason="torch is not installed")
 
 import invconv as ic  # noqa: E402
-from invconv_benchmarks.density.evaluation import sampling  # noqa: E402
+from invconv_benchmarks.density.evaluation import beside_finc, sampling  # noqa: E402
 from invconv_benchmarks.density.models.architecture import MIXINGS, Architecture  # noqa: E402
 from invconv_benchmarks.density.models.build import build  # noqa: E402
 from invconv_conformance.cases.case import perturbed  # noqa: E402
+from invconv_conformance.libraries.table import LIBRARIES, Target  # noqa: E402
 from invconv_conformance.truth import oracle  # noqa: E402
 
 
@@ -80,3 +81,31 @@ def test_the_time_of_a_share_is_scaled(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = iter(range(0, 1000, 10))  # ten seconds a call: once is enough
     rows = sampling.time_sampling({"qr": model_of("qr")}, count=1, repeats=3)
     assert [(row.seconds, row.repeats) for row in rows] == [(10.0, 1)]
+
+
+def test_a_glow_is_timed_beside_published_numbers() -> None:
+    tiny = Architecture("emerging", levels=1, depth=1, width=4)
+    (torch_library,) = (library for library in LIBRARIES if library.name == "torch")
+    found = [
+        row
+        for size in (8, 16)
+        for row in beside_finc.measure(Target(torch_library, "cpu"), size, tiny, 2)
+    ]
+    assert [(f.way, f.size) for f in found] == [
+        (way, size) for size in (8, 16) for way in ("emerging", "plain")
+    ]
+    assert all(f.seconds > 0 for f in found)
+    assert found[0].parameters > found[1].parameters
+    shown = beside_finc.table(found, "this processor")
+    cells = list(zip(*(column.cells for column in shown.columns), strict=True))
+    assert cells[0][3:] == ("-", "-")
+    assert cells[2] == ("FInC (published, other hardware)", "0.175", "0.253", "0.528", "1.77")
+
+
+def test_a_glow_on_cuda_needs_a_device(capsys: pytest.CaptureFixture[str]) -> None:
+    if torch.cuda.is_available():
+        pytest.skip("there is a GPU")
+    with pytest.raises(SystemExit) as left:
+        beside_finc.main([])
+    assert left.value.code == 2
+    assert "needs an NVIDIA GPU and a build of PyTorch for CUDA" in capsys.readouterr().err

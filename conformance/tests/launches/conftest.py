@@ -1,4 +1,4 @@
-"""The stand-in driver as a fixture, and what it compiles, once a session."""
+"""The stand-in driver as a fixture, what it compiles, once a session, and tensors for it."""
 
 from __future__ import annotations
 
@@ -7,8 +7,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 
-from tests.launches.stand_in_driver import Driver, forget
+from invconv.kernels.cuda.launch import DeviceOps
+from invconv_torch.native import launches, solvers
+from tests.launches.stand_in_driver import STREAM, Driver, forget
 
 
 @pytest.fixture(scope="session")
@@ -26,3 +29,18 @@ def driver(compiled_kernels: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[
     yield found
     forget()
     assert found.library.stand_in_contexts() == 0  # each was taken away again
+
+
+@pytest.fixture
+def on_this_processor(driver: Driver, monkeypatch: pytest.MonkeyPatch) -> Driver:
+    """Have tensors in host memory be launched as if they were on a device."""
+    plain = (torch.Tensor, torch.nn.Parameter)
+    ops = DeviceOps(
+        lambda x: 0 if type(x) in plain else None,
+        launches._address,
+        lambda x: STREAM,
+        launches._contiguous,
+    )
+    monkeypatch.setattr(solvers, "CUDA", ops)
+    monkeypatch.setattr(solvers, "available", lambda size: False)
+    return driver

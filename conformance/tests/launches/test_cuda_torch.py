@@ -168,21 +168,6 @@ def test_a_planted_mistake_is_caught(
         checked_inverse(layer, x.to(memory_format=torch.channels_last), driver, memory)
 
 
-@pytest.fixture
-def on_this_processor(driver: Driver, monkeypatch: pytest.MonkeyPatch) -> Driver:
-    """Have tensors in host memory be launched as if they were on a device."""
-    plain = (torch.Tensor, torch.nn.Parameter)
-    ops = DeviceOps(
-        lambda x: 0 if type(x) in plain else None,
-        launches._address,
-        lambda x: STREAM,
-        launches._contiguous,
-    )
-    monkeypatch.setattr(solvers, "CUDA", ops)
-    monkeypatch.setattr(solvers, "available", lambda size: False)
-    return driver
-
-
 def expected(layer: Any, x: Any) -> list[Any]:
     """Return outputs and gradients by the CPU's own kernel."""
     return gradients(layer.inverse, layer, x)

@@ -1,0 +1,139 @@
+"""Seconds that 100 samples of a whole Glow take, beside those that FInC Flow's authors publish.
+
+``python -m invconv_benchmarks.density.evaluation.beside_finc [--device cuda:0]`` prints the table,
+as ``invconv benchmark inverse --device cuda`` does, too. Not yet run on a GPU.
+
+The flow is that of the paper's CIFAR-10, three levels of 32 steps whose couplings are 512 wide,
+with emerging convolutions (kept inverses, in eval mode), the same as one captured graph, and with
+plain 1x1 convolutions in their place, which tells what everything else takes. The weights are
+those of the initialisation, float32 without TF32. The published numbers are FInC Flow's
+repository's, of other hardware, about 38.5 M parameters, a batch that is not stated, and without
+batch and hardware a comparison is of orders of magnitude only.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import datetime
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from invconv.files.whole_files import write_text
+from invconv_benchmarks.density.models.architecture import Architecture
+from invconv_benchmarks.density.models.build import build
+from invconv_benchmarks.measure import environment, timing
+from invconv_benchmarks.measure.contender import wait
+from invconv_benchmarks.measure.gpu import full_precision, with_graphs
+from invconv_benchmarks.report.tables import new
+from invconv_conformance.libraries.table import LIBRARIES, Target
+
+SIZES = (8, 16, 32, 64)
+GLOW = Architecture("emerging", levels=3, depth=32, width=512)
+PUBLISHED = {
+    "FInC": (0.175, 0.253, 0.528, 1.77),
+    "MaCow": (1.67, 2.66, 4.76, 9.38),
+    "CInC": (0.359, 3.35, 9.20, 34.1),
+    "Emerging, their authors' code": (1.17, 4.42, 17.8, 72.3),
+}
+_ROUNDS = 5
+
+
+@dataclass(frozen=True)
+class Sampled:
+    """What samples took.
+
+    Attributes
+    ----------
+    way : str
+    size : int
+        Rows and columns of an image.
+    count : int
+        Images at a time.
+    parameters : int
+    seconds : float
+        The median.
+    """
+
+    way: str
+    size: int
+    count: int
+    parameters: int
+    seconds: float
+
+
+@torch.no_grad()  # type: ignore[untyped-decorator]
+def measure(
+    target: Target, size: int, architecture: Architecture = GLOW, count: int = 100
+) -> list[Sampled]:
+    """Time all ways to sample on a device of PyTorch; they take turns."""
+    full_precision(target)
+    calls, parameters = {}, {}
+    for mixing in ("emerging", "plain"):
+        changed = dataclasses.replace(architecture, mixing=mixing)
+        model = build(changed, (3, size, size), seed=0).to(target.device).eval()
+        first, *others = model.draw_latents(count, torch.Generator().manual_seed(0))
+
+        def decode(z: Any, model: Any = model, others: Any = others) -> Any:
+            return model.decode([z, *others])
+
+        for way in with_graphs([target]):
+            name = mixing if way is target else f"{mixing}, captured graph"
+            run = way.compile(decode)
+            calls[name] = lambda run=run, z=first: wait(target, run(z))
+            parameters[name] = sum(p.numel() for p in model.parameters())
+    medians = timing.medians(calls, _ROUNDS)
+    return [Sampled(n, size, count, parameters[n], medians[n]) for n in calls]
+
+
+def table(found: Sequence[Sampled], where: str) -> Table:
+    """Return our seconds and the published ones."""
+    shown = new(f"seconds for samples of a Glow on {where}", ("",), tuple(map(_as_text, SIZES)))
+    for way in dict.fromkeys(f.way for f in found):
+        of = {f.size: f for f in found if f.way == way}
+        some = next(iter(of.values()))
+        label = f"invconv, {way}: {some.count} images, {some.parameters / 1e6:.3g} M parameters"
+        shown.add_row(label, *(f"{of[n].seconds:.3g}" if n in of else "-" for n in SIZES))
+    for name, numbers in PUBLISHED.items():
+        shown.add_row(f"{name} (published, other hardware)", *(f"{n:.3g}" for n in numbers))
+    return shown
+
+
+def _as_text(size: int) -> str:
+    return f"{size}x{size}"
+
+
+def run(device: str, console: Console, folder: Path | None = None) -> None:
+    """Measure, print the table, and write sampling.json where a folder is given."""
+    (torch_library,) = (library for library in LIBRARIES if library.name == "torch")
+    target, described = Target(torch_library, device), environment.environment()
+    found = [row for size in SIZES for row in measure(target, size)]
+    where = next(iter(described["gpus"]), device) if target.on_cuda else described["cpu"]
+    console.print(table(found, f"{where}, {device}"))
+    if folder is not None:
+        date = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+        rows = [dataclasses.asdict(row) for row in found]
+        content = {"date": date, "device": device, "environment": described, "rows": rows}
+        write_text(folder / "sampling.json", json.dumps(content, indent=1) + "\n")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--device", default="cuda:0", help="default: %(default)s")
+    device = parser.parse_args(argv).device
+    if device.startswith("cuda") and not torch.cuda.is_available():
+        parser.error(f"--device {device}: needs an NVIDIA GPU and a build of PyTorch for CUDA")
+    run(device, Console())
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
