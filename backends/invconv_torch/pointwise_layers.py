@@ -7,11 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, TypeAlias
+
+import torch
 
 import invconv as ic
 from invconv.arrays.settings import choice
 from invconv_torch.layer import Layer
+
+Tensor: TypeAlias = torch.Tensor
 
 CONV1X1: dict[str, Callable[..., ic.InvertibleConv]] = {
     "plain": ic.Conv1x1.init,
@@ -61,7 +65,7 @@ class Conv1x1(Layer):
 
 
 class ActNorm(Layer):
-    """A scale and a shift per channel; the identity at the start.
+    """A scale and a shift per channel; the identity at the start, unless `initialize` is called.
 
     Parameters
     ----------
@@ -71,9 +75,13 @@ class ActNorm(Layer):
         Of the inverse, for every value of the parameters; see `invconv.bounded`.
     device, dtype : optional
 
+    Attributes
+    ----------
+    initialized : bool tensor, shape ()
+        Whether `initialize` chose the parameters; in the ``state_dict``.
+
     Examples
     --------
-    >>> import torch
     >>> from invconv_torch import ActNorm
     >>> layer = ActNorm(3)
     >>> x = torch.randn(5, 3, 8, 8)
@@ -92,3 +100,45 @@ class ActNorm(Layer):
         dtype: Any = None,
     ) -> None:
         super().__init__(partial(ic.ActNorm.init, channels), bias, max_gain, device, dtype)
+        place = self.log_scale.device
+        self.register_buffer("initialized", torch.zeros((), dtype=torch.bool, device=place))
+
+    @torch.no_grad()  # type: ignore[untyped-decorator]
+    def initialize(self, x: Tensor) -> None:
+        """Choose scale and shift so that z has mean 0 and variance 1 for these images, once.
+
+        A layer that was initialized, or loaded from one that was, is left as it is. Of several
+        processes one calls it, and the others load its ``state_dict``. With ``max_gain`` the scale
+        is then brought within the bound.
+
+        Parameters
+        ----------
+        x : tensor, shape (B, C, *spatial)
+            What reaches this layer.
+
+        Raises
+        ------
+        ValueError
+            If a channel is constant or not finite (on a CPU).
+
+        Examples
+        --------
+        >>> import torch
+        >>> from invconv_torch import ActNorm, EmergingConv2d
+        >>> x, flow = torch.randn(64, 3, 8, 8), [EmergingConv2d(3), ActNorm(3)]
+        >>> for layer in flow:
+        ...     if isinstance(layer, ActNorm):
+        ...         layer.initialize(x)
+        ...     x, _ = layer(x)
+        """
+        if not self.initialized:
+            conv: Any = self._unbounded(False)
+            for name, array in conv.initialize(x).parameters().items():
+                getattr(self, name).copy_(array)
+            self.initialized.fill_(True)
+
+    def reset_parameters(self) -> None:
+        """Return to the identity, not initialized."""
+        super().reset_parameters()
+        with torch.no_grad():
+            self.initialized.fill_(False)

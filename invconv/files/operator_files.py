@@ -166,17 +166,7 @@ def load(path: str | os.PathLike[str], like: Array | None = None) -> InvertibleC
     if like is None:
         return conv
     judge_range(conv, like)
-    if (free := _unbounded(conv)) is not conv:
-        judge_range(free, like)
     return conv._map(lambda array: from_host(array, like))
-
-
-def _unbounded(conv: InvertibleConv) -> InvertibleConv:
-    """Return the operator that is in the file: where there are bounds, what they are of."""
-    free: InvertibleConv = conv._bounded_from[0] if conv._bounded_from else conv
-    parts: dict[str, Any] = {name: _unbounded(part) for name, part in free._parts().items()}  # type: ignore[arg-type]
-    same = all(parts[name] is part for name, part in free._parts().items())
-    return free if same else free._rebuild({}, parts)
 
 
 def _named(path: Any) -> str:

@@ -34,6 +34,8 @@ def judge_range(conv: InvertibleConv, like: Array) -> None:
         Of NumPy arrays.
     like : array
     """
+    if (free := _unbounded(conv)) is not conv:
+        judge_range(free, like)
     kind, dtype = namespace(like).finfo(like.dtype), dtype_name(like.dtype)
     largest, least = float(kind.max), float(kind.smallest_normal) * float(kind.eps)
     for name, array in conv.parameters().items():
@@ -50,6 +52,14 @@ def judge_range(conv: InvertibleConv, like: Array) -> None:
                 f"in {dtype}, whose smallest is {least:.3g}",
                 stacklevel=callers_level(),
             )
+
+
+def _unbounded(conv: InvertibleConv) -> InvertibleConv:
+    """Return the operator that is in the file: where there are bounds, what they are of."""
+    free: InvertibleConv = conv._bounded_from[0] if conv._bounded_from else conv
+    parts: dict[str, Any] = {name: _unbounded(part) for name, part in free._parts().items()}  # type: ignore[arg-type]
+    same = all(parts[name] is part for name, part in free._parts().items())
+    return free if same else free._rebuild({}, parts)
 
 
 def _vanishing(array: Values, limit: float) -> tuple[int, float]:

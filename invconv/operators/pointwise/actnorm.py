@@ -11,9 +11,21 @@ from typing import Any, Self
 
 import numpy as np
 
-from invconv.arrays.namespaces import Array, Shape, log_of_exp, namespace, size, zeros
+from invconv.arrays.namespaces import (
+    Array,
+    Shape,
+    cast,
+    log_of_exp,
+    namespace,
+    readable,
+    size,
+    to_numpy,
+    zeros,
+)
 from invconv.arrays.settings import optional_ndim, positive_int
 from invconv.kernels.families import ScaleFamily
+from invconv.kernels.primitives import per_channel
+from invconv.operators.base.calls import as_batch
 from invconv.operators.base.linear import Linear
 from invconv.operators.base.parameters import require_shape
 from invconv.operators.base.protocol import Gradients
@@ -72,6 +84,51 @@ class ActNorm(Linear):
         channels = positive_int("channels", channels)
         conv = cls(np.zeros(channels), np.zeros(channels), ndim=ndim)
         return conv if like is None else conv.asarrays(like)
+
+    def initialize(self, x: Array) -> Self:
+        """Return a copy whose output for these images has mean 0 and variance 1 in every channel.
+
+        log_scale = -log s and bias = -m / s, with m and s the mean and the standard deviation of a
+        channel over batch and pixels: Glow's data-dependent initialisation. Without a bias only
+        the scale is chosen.
+
+        Parameters
+        ----------
+        x : array, shape (*batch, C, *spatial)
+            What reaches this layer: the images after the layers before it.
+
+        Raises
+        ------
+        ValueError
+            If a channel is constant or not finite (where values can be looked at).
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from invconv import ActNorm
+        >>> x = np.random.default_rng(0).normal(3.0, 10.0, (8, 2, 16, 16))
+        >>> y = ActNorm.init(2).initialize(x).forward(x)
+        >>> bool(np.allclose(y.mean((0, 2, 3)), 0)), bool(np.allclose(y.std((0, 2, 3)), 1))
+        (True, True)
+        """
+        call = as_batch(self, "x", x)
+        xp, axes = namespace(call.x), (0, *range(2, call.x.ndim))
+        number = size(call.x.shape) // self.channels
+        mean = xp.sum(call.x, axis=axes) / number
+        centred = call.x - per_channel(mean, call.x)
+        deviation = xp.sqrt(xp.sum(centred * centred, axis=axes) / number)
+        if readable(deviation):
+            found = to_numpy(deviation)
+            if not np.all(np.isfinite(found) & (found > 0)):
+                raise ValueError(
+                    f"x: expected images that vary in every channel and are finite, got standard "
+                    f"deviations {found.tolist()}; give more images, with noise"
+                )
+        dtype = self.log_scale.dtype
+        arrays = {"log_scale": cast(-xp.log(deviation), dtype)}
+        if self.bias is not None:
+            arrays["bias"] = cast(-mean / deviation, dtype)
+        return self.replace(**arrays)
 
     @property
     def channels(self) -> int:

@@ -236,7 +236,8 @@ class _Given:
     """The arrays of a PyTorch model, each of which is to be used once."""
 
     def __init__(self, arrays: Arrays) -> None:
-        self._left = {name: array for name, array in arrays.items() if name != "initialised"}
+        flags = ".initialized"  # of actnorms, which the operators have not
+        self._left = {name: array for name, array in arrays.items() if not name.endswith(flags)}
 
     def take(self, name: str, shape: tuple[int, ...]) -> Array:
         """Return an array, and require that it has a shape and is finite."""

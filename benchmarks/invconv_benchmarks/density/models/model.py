@@ -36,17 +36,12 @@ class DensityModel(nn.Module):  # type: ignore[misc]
     image_shape : tuple of int
     latent_shapes : list of tuple of int
         (C, H, W) of each piece of noise.
-    initialised : bool tensor, shape ()
-        Whether `initialise` has run; it is saved with the parameters.
     """
-
-    initialised: Tensor
 
     def __init__(self, image_shape: tuple[int, int, int], layers: Mapping[str, nn.Module]) -> None:
         super().__init__()
         self.image_shape = image_shape
         self.layers = nn.ModuleDict(layers)
-        self.register_buffer("initialised", torch.tensor(False))
         with torch.no_grad():
             zs, _ = self.encode(torch.zeros(1, *image_shape))
         self.latent_shapes: list[tuple[int, int, int]] = [tuple(z.shape[1:]) for z in zs]
@@ -59,6 +54,11 @@ class DensityModel(nn.Module):  # type: ignore[misc]
     def steps(self) -> list[tuple[str, nn.Module]]:
         """Return the layers in order, by the names that ``named_modules`` gives them."""
         return [(f"layers.{name}", layer) for name, layer in self.layers.items()]
+
+    @property
+    def initialised(self) -> bool:
+        """Whether `initialise` has run, which each actnorm saves with its parameters."""
+        return all(layer.initialized for _, layer in self.steps() if isinstance(layer, ActNorm))
 
     @torch.no_grad()  # type: ignore[untyped-decorator]
     def initialise(self, x: Tensor) -> None:
@@ -80,10 +80,12 @@ class DensityModel(nn.Module):  # type: ignore[misc]
         self._require_images(x)
         for name, layer in self.steps():
             if isinstance(layer, ActNorm):
-                _normalise(name, layer, x)
+                try:
+                    layer.initialize(x)
+                except ValueError as error:
+                    raise ValueError(f"{name}: {error}") from None
             out, _ = layer(x)
             x = out[0] if isinstance(layer, Split) else out
-        self.initialised.fill_(True)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return `log_prob`, as what wraps a module (DistributedDataParallel, compile) expects."""
@@ -200,15 +202,3 @@ class DensityModel(nn.Module):  # type: ignore[misc]
                 f"x: expected shape (B, {', '.join(map(str, self.image_shape))}), "
                 f"got {tuple(x.shape)}"
             )
-
-
-def _normalise(name: str, layer: ActNorm, x: Tensor) -> None:
-    """Give a layer's channels mean 0 and variance 1 for x."""
-    std, mean = torch.std_mean(x, dim=(0, 2, 3))
-    if not bool(((std > 0) & std.isfinite()).all()):
-        raise ValueError(
-            f"x: expected images that vary in every channel and are finite, but what reaches "
-            f"{name} has standard deviations {std.tolist()}; give more images, with noise"
-        )
-    layer.log_scale.copy_(-std.log())
-    layer.bias.copy_(-mean / std)
