@@ -30,6 +30,7 @@ from invconv_torch.module import InvertibleModule
 from invconv_torch.periodic_layers import PeriodicConv1d, PeriodicConv2d, PeriodicConv3d
 from invconv_torch.pointwise_layers import ActNorm, Conv1x1
 from invconv_torch.reversible import ReversibleChain
+from invconv_torch.squeezing import Squeeze
 
 # what the core looks up once must have been looked up when torch.compile traces
 backend("torch")
@@ -51,5 +52,6 @@ __all__ = [
     "PeriodicConv2d",
     "PeriodicConv3d",
     "ReversibleChain",
+    "Squeeze",
     "interop",
 ]

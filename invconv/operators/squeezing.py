@@ -2,21 +2,37 @@
 
     out[c f^2 + i f + j, h, w] = x[c, h f + i, w f + j]
 
+or an orthonormal transform of each f x f block, band (i, j) of an f x f matrix T along each axis:
+
+    out[c f^2 + i f + j, h, w] = sum over k, l of T[i, k] T[j, l] x[c, h f + k, w f + l]
+
+T is Haar's, or that of the discrete cosine transform (DCT-II). The log-determinant is 0: T is
+orthogonal.
+
 Public functions of arrays, called by nothing here.
 """
 
 from __future__ import annotations
 
-from invconv.arrays.namespaces import Array, namespace
-from invconv.arrays.settings import positive_int
-from invconv.arrays.validation import require_array
+import functools
+from typing import Any
+
+import numpy as np
+
+from invconv.arrays.namespaces import Array, cast, constant, is_half, namespace, size
+from invconv.arrays.settings import choice, positive_int
+from invconv.arrays.validation import require_array, require_real
+from invconv.kernels.primitives import matmul
+
+Matrix = np.ndarray[Any, np.dtype[np.float64]]
 
 
-def squeeze(x: Array, factor: int = 2, *, ndim: int = 2) -> Array:
+def squeeze(x: Array, factor: int = 2, *, ndim: int = 2, basis: str = "pixels") -> Array:
     """Turn every block of factor^ndim pixels into channels.
 
     out[c f^2 + i f + j, h, w] = x[c, h f + i, w f + j] in two dimensions, as torch's
-    pixel_unshuffle.
+    pixel_unshuffle; or the coefficients of the block in an orthonormal basis. The log-determinant
+    is 0 in all of them.
 
     Parameters
     ----------
@@ -25,6 +41,11 @@ def squeeze(x: Array, factor: int = 2, *, ndim: int = 2) -> Array:
         f, a divisor of every spatial size.
     ndim : int
         The number of spatial axes.
+    basis : {"pixels", "haar", "dct"}
+        "pixels": the pixels themselves. "haar": means and differences of halves, the coarsest
+        first, for f a power of 2. "dct": cosines, by frequency. In the last two the first band of
+        each channel is the mean of the block times f^(ndim / 2), and the bands of several axes are
+        the products of those of one, in the order of the axes.
 
     Returns
     -------
@@ -35,8 +56,10 @@ def squeeze(x: Array, factor: int = 2, *, ndim: int = 2) -> Array:
     >>> import numpy as np
     >>> squeeze(np.arange(16.0).reshape(1, 4, 4))[:, 0, 0]
     array([0., 1., 4., 5.])
+    >>> np.round(squeeze(np.arange(16.0).reshape(1, 4, 4), basis="haar")[:, 0, 0], 12)
+    array([ 5., -1., -4.,  0.])
     """
-    factor, ndim = _validate(x, factor, ndim)
+    factor, ndim = _validate(x, factor, ndim, basis)
     *batch, channels = x.shape[: x.ndim - ndim]
     grid = x.shape[x.ndim - ndim :]
     if any(n % factor for n in grid):
@@ -48,10 +71,11 @@ def squeeze(x: Array, factor: int = 2, *, ndim: int = 2) -> Array:
     inner = [lead + 2 * a + 1 for a in range(ndim)]
     outer = [lead + 2 * a for a in range(ndim)]
     moved = xp.permute_dims(split, (*range(lead), *inner, *outer))
-    return xp.reshape(moved, (*batch, channels * factor**ndim, *coarse))
+    found = xp.reshape(moved, (*batch, channels * factor**ndim, *coarse))
+    return found if basis == "pixels" else _transformed(found, _MATRICES[basis](factor), ndim)
 
 
-def unsqueeze(x: Array, factor: int = 2, *, ndim: int = 2) -> Array:
+def unsqueeze(x: Array, factor: int = 2, *, ndim: int = 2, basis: str = "pixels") -> Array:
     """Undo `squeeze`.
 
     Parameters
@@ -61,6 +85,8 @@ def unsqueeze(x: Array, factor: int = 2, *, ndim: int = 2) -> Array:
         f.
     ndim : int
         The number of spatial axes.
+    basis : {"pixels", "haar", "dct"}
+        As for `squeeze`.
 
     Returns
     -------
@@ -73,7 +99,7 @@ def unsqueeze(x: Array, factor: int = 2, *, ndim: int = 2) -> Array:
     >>> bool(np.all(unsqueeze(squeeze(x)) == x))
     True
     """
-    factor, ndim = _validate(x, factor, ndim)
+    factor, ndim = _validate(x, factor, ndim, basis)
     *batch, channels = x.shape[: x.ndim - ndim]
     coarse = x.shape[x.ndim - ndim :]
     if channels % factor**ndim:
@@ -82,6 +108,8 @@ def unsqueeze(x: Array, factor: int = 2, *, ndim: int = 2) -> Array:
         )
     xp = namespace(x)
     channels //= factor**ndim
+    if basis != "pixels":
+        x = _transformed(x, _MATRICES[basis](factor).T, ndim)
     split = xp.reshape(x, (*batch, channels, *(factor,) * ndim, *coarse))
     lead = len(batch) + 1
     pairs = [axis for a in range(ndim) for axis in (lead + ndim + a, lead + a)]
@@ -89,12 +117,52 @@ def unsqueeze(x: Array, factor: int = 2, *, ndim: int = 2) -> Array:
     return xp.reshape(moved, (*batch, channels, *(n * factor for n in coarse)))
 
 
-def _validate(x: Array, factor: int, ndim: int) -> tuple[int, int]:
+def _validate(x: Array, factor: int, ndim: int, basis: str) -> tuple[int, int]:
     require_array("x", x)
     factor, ndim = positive_int("factor", factor), positive_int("ndim", ndim)
+    choice("basis", basis, ("pixels", *_MATRICES))
+    if basis != "pixels":
+        require_real("x", x)
+    if basis == "haar" and factor & (factor - 1):
+        raise ValueError(f"factor: expected a power of 2 for basis='haar', got {factor}")
     if x.ndim < ndim + 1:
         raise ValueError(
             f"x: expected shape (*batch, C, *spatial) with {ndim} spatial axes, "
             f"got {tuple(x.shape)}"
         )
     return factor, ndim
+
+
+def _transformed(x: Array, matrix: Matrix, ndim: int) -> Array:
+    """Apply an f x f matrix along each axis of the blocks of x (*batch, C f^ndim, *coarse)."""
+    xp, factor, given = namespace(x), len(matrix), x.dtype
+    lead = x.ndim - ndim - 1
+    if is_half(given, x):  # whose work runs in float32
+        x = cast(x, xp.float32)
+    shape, blocks = x.shape, size(x.shape[: lead + 1]) // factor**ndim
+    along = constant(matrix, x, x.dtype)
+    for axis in range(ndim):
+        inner = factor ** (ndim - 1 - axis) * size(shape[lead + 1 :])
+        x = matmul(along, xp.reshape(x, (blocks * factor**axis, factor, inner)))
+    return cast(xp.reshape(x, shape), given)
+
+
+@functools.lru_cache(maxsize=32)
+def _haar(factor: int) -> Matrix:
+    """Return the matrix of f means and differences: its rows 2^i to 2^(i+1) - 1 are one scale."""
+    if factor == 1:
+        return np.ones((1, 1))
+    means = np.kron(_haar(factor // 2), [1.0, 1.0])
+    differences = np.kron(np.eye(factor // 2), [1.0, -1.0])
+    return np.asarray(np.concatenate([means, differences]) / np.sqrt(2.0))
+
+
+@functools.lru_cache(maxsize=32)
+def _dct(factor: int) -> Matrix:
+    """Return the orthonormal matrix of the DCT-II."""
+    k, j = np.indices((factor, factor))
+    cosines = np.cos(np.pi * (k * (2 * j + 1) % (4 * factor)) / (2 * factor))
+    return np.asarray(cosines * np.where(k == 0, 1.0, np.sqrt(2.0)) / np.sqrt(factor))
+
+
+_MATRICES = {"haar": _haar, "dct": _dct}

@@ -158,7 +158,9 @@ def _function(d: Draw) -> Call:
         return Call("invconv", kind, (("conv", d.operator()), ("spatial_shape", d.grid), dtype))
     if kind != "init":
         image = d.array(2, 4 * d.channels, *(2 * n for n in d.grid))
-        return Call("invconv", kind, (("x", image), ("factor", d.one_of(1, 2)), ("ndim", d.ndim)))
+        basis = ("basis", d.one_of("pixels", "haar", "dct"))
+        settings = ("factor", d.one_of(1, 2)), ("ndim", d.ndim), basis
+        return Call("invconv", kind, (("x", image), *settings))
     name = d.one_of(
         *("AutoregressiveConv", "PeriodicConv", "EmergingConv", "Conv1x1", "PLUConv1x1"),
         *("QRConv1x1", "OrthogonalConv1x1", "CirculantConv1x1", "ActNorm"),

@@ -13,6 +13,8 @@ from invconv.arrays.namespaces import dtype_name, library_name, namespace, to_nu
 from invconv.arrays.registry import PRIMITIVES, agnostic
 from invconv_conformance.laws.law import law, truth, values
 from invconv_conformance.laws.setting import Array, Measure, Setting
+from invconv_conformance.truth import oracle
+from invconv_conformance.truth.bounds import C_FACTOR, EPS
 
 
 @law("kind", "results have the library, dtype, device and shape of the argument", "design")
@@ -171,7 +173,8 @@ def prepared(s: Setting) -> Iterator[Measure]:
 
 @law(
     "squeeze",
-    "squeeze(x)[c f^2 + i f + j, h, w] = x[c, h f + i, w f + j], and unsqueeze undoes it",
+    "squeeze(x)[c f^2 + i f + j, h, w] = x[c, h f + i, w f + j], or sum T_ik T_jl x[c, h f + k, "
+    "w f + l] with Haar's or the cosines' T, and unsqueeze undoes it",
     "torch's pixel_unshuffle",
     eager=True,
 )
@@ -184,6 +187,21 @@ def squeeze(s: Setting) -> Iterator[Measure]:
     found = ic.squeeze(s.array(x))
     yield truth(np.array_equal(values(found), wanted), "squeeze")
     yield truth(np.array_equal(values(ic.unsqueeze(found)), x), "unsqueeze")
+    yield from _in_bases(s)
+
+
+def _in_bases(s: Setting) -> Iterator[Measure]:
+    """Yield the errors of blocks of 4 x 4 pixels in Haar's basis and in that of cosines."""
+    x = values(s.array(np.resize(s.images[0], (2, 3, 4, 8)))).astype(np.float64)
+    bound = (C_FACTOR * 16 * EPS[s.log_det_dtype] + 2 * EPS[s.dtype]) * float(np.linalg.norm(x))
+    for basis in ("haar", "dct"):
+        matrix = oracle.block_transform(basis, 4).astype(float)
+        blocks = x.reshape(2, 3, 1, 4, 2, 4)
+        wanted = np.einsum("ik,jl,bchkwl->bcijhw", matrix, matrix, blocks).reshape(2, 48, 1, 2)
+        found = ic.squeeze(s.array(x), 4, basis=basis)
+        back = ic.unsqueeze(found, 4, basis=basis)
+        for what, error in (("squeeze", values(found) - wanted), ("unsqueeze", values(back) - x)):
+            yield Measure(f"{what}, {basis}", float(np.linalg.norm(error)), bound)
 
 
 def _view(array: Array) -> Array:

@@ -16,6 +16,7 @@ import invconv as ic
 from invconv_conformance.truth.extended import EXTENDED, ExtendedLU
 
 Matrix = np.ndarray[Any, Any]
+_PI = 2 * np.arccos(EXTENDED(0))
 Shape = tuple[int, ...]
 
 
@@ -176,3 +177,22 @@ def _periodic(conv: ic.PeriodicConv, shape: Shape) -> Matrix:
                 for inp in range(channels):
                     block[(out, *p, inp, *source)] += kernel[(out, inp, *t)]
     return block.reshape(channels * math.prod(shape), -1)
+
+
+def block_transform(basis: str, factor: int) -> Matrix:
+    """Return T of a squeeze in a basis, its rows the bands: Haar's wavelets, or the DCT-II."""
+    matrix = np.zeros((factor, factor), EXTENDED)
+    for j in range(factor):
+        matrix[0, j] = 1 / np.sqrt(EXTENDED(factor))
+    for band in range(1, factor):
+        if basis == "dct":
+            for j in range(factor):
+                angle = EXTENDED(band * (2 * j + 1)) / (2 * factor)
+                matrix[band, j] = np.sqrt(EXTENDED(2) / factor) * np.cos(_PI * angle)
+            continue
+        scale = 1 << (band.bit_length() - 1)  # as many wavelets, each on so many pixels
+        width, place = factor // scale, band - scale
+        for j in range(width):
+            sign = 1 if j < width // 2 else -1
+            matrix[band, place * width + j] = sign / np.sqrt(EXTENDED(width))
+    return matrix

@@ -1,0 +1,77 @@
+"""Squeezes in orthonormal bases, against dense matrices of Kronecker products."""
+
+from __future__ import annotations
+
+import functools
+
+import jax
+import numpy as np
+import pytest
+import scipy.fft
+import torch
+
+import invconv as ic
+from invconv_conformance.truth.oracle import block_transform
+
+RNG = np.random.default_rng(0)
+BASES = ("haar", "dct")
+
+
+@pytest.mark.parametrize("basis", BASES)
+@pytest.mark.parametrize(("ndim", "factor"), [(1, 8), (2, 4), (3, 2), (4, 2), (2, 1)])
+def test_blocks_go_through_an_orthonormal_matrix(basis: str, ndim: int, factor: int) -> None:
+    one = block_transform(basis, factor).astype(float)
+    dense = functools.reduce(np.kron, [one] * ndim)
+    np.testing.assert_allclose(dense @ dense.T, np.eye(len(dense)), atol=1e-15)
+    x = RNG.standard_normal((2, 3, *(factor * n for n in range(1, ndim + 1))))
+    pixels = ic.squeeze(x, factor, ndim=ndim)
+    blocks = pixels.reshape(2, 3, factor**ndim, -1)
+    found = ic.squeeze(x, factor, ndim=ndim, basis=basis)
+    np.testing.assert_allclose(found.reshape(blocks.shape), dense @ blocks, atol=1e-14)
+    np.testing.assert_allclose(ic.unsqueeze(found, factor, ndim=ndim, basis=basis), x, atol=1e-14)
+
+
+def test_cosines_are_scipys() -> None:
+    x = RNG.standard_normal((1, 6, 3))
+    found = ic.squeeze(x, 3, basis="dct").reshape(3, 3, 2)
+    blocks = x.reshape(2, 3, 3).transpose(1, 2, 0)
+    np.testing.assert_allclose(found, scipy.fft.dctn(blocks, axes=(0, 1), norm="ortho"), atol=1e-15)
+
+
+def test_two_squeezes_by_2_have_the_mean_of_one_by_4() -> None:
+    x = RNG.standard_normal((1, 8, 8))
+    twice = ic.squeeze(ic.squeeze(x, basis="haar")[:1], basis="haar")
+    np.testing.assert_allclose(twice[0], ic.squeeze(x, 4, basis="haar")[0], atol=1e-14)
+    np.testing.assert_allclose(twice[0, 0, 0], 4 * x[0, :4, :4].mean(), atol=1e-14)
+
+
+def test_libraries_differentiate_it() -> None:
+    x = RNG.standard_normal((2, 4, 4)).astype(np.float32)
+    bar = RNG.standard_normal((8, 2, 2)).astype(np.float32)
+    tensor = torch.as_tensor(x).requires_grad_()
+    (torch.as_tensor(bar) * ic.squeeze(tensor, basis="dct")).sum().backward()
+    squeezed = jax.jit(lambda x: ic.squeeze(x, basis="dct"))
+    (in_jax,) = jax.vjp(squeezed, jax.numpy.asarray(x))[1](jax.numpy.asarray(bar))
+    wanted = ic.unsqueeze(bar, basis="dct")  # the transpose of an orthogonal map
+    np.testing.assert_allclose(tensor.grad, wanted, atol=1e-6)
+    np.testing.assert_allclose(in_jax, wanted, atol=1e-6)
+    half = ic.squeeze(torch.as_tensor(x).to(torch.bfloat16), basis="haar")
+    assert half.dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"factor": 3, "basis": "haar"}, ValueError, r"factor: expected a power of 2 .* got 3"),
+        (
+            {"basis": "wavelet"},
+            ValueError,
+            r"basis: expected 'pixels' or 'haar' or 'dct', got 'wavelet'",
+        ),
+    ],
+)
+def test_wrong_settings(options: dict[str, object], error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        ic.squeeze(np.ones((1, 6, 6)), **options)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="x: expected a real floating dtype"):
+        ic.squeeze(np.ones((1, 4, 4), int), basis="dct")
