@@ -19,7 +19,7 @@ from invconv.kernels.primitives import matmul, multiply, per_channel
 from invconv.operators.base.conditions import in_one_norm
 from invconv.operators.base.operator import InvertibleConv, require_operator
 from invconv.operators.base.protocol import BOTH, Gradients
-from invconv.solve.state import Map, State, one_after_another
+from invconv.solve.state import Map, State, Steps, one_after_another
 from invconv.trust.bound import Bounds, largest_entry
 from invconv.trust.condition import Condition
 from invconv.trust.measured import Step, shift
@@ -163,10 +163,16 @@ class Composite(InvertibleConv):
             found.append(Bounds(1.0, 1.0, 1, largest_entry(bias)))
         return found
 
-    def _computation(self, shape: Shape, factored: bool = True) -> list[Step]:
-        parts = self._parts().items()
-        inside = [[s.within(n) for s in part._computation(shape, factored)] for n, part in parts]
-        found = [step for steps in inside for step in steps]
+    def _computation(
+        self, shape: Shape, factored: bool = True, state: State | None = None
+    ) -> list[Step]:
+        solver = None if state is None else state.solver
+        states = solver.states if isinstance(solver, Steps) else [None] * len(self._steps)
+        found = [
+            step.within(name)
+            for (name, part), known in zip(self._parts().items(), states, strict=True)
+            for step in part._computation(shape, factored, known)
+        ]
         if (bias := getattr(self, "bias", None)) is not None:
             found.append(shift("bias", lambda x: per_channel(bias, x)))
         return found

@@ -116,6 +116,8 @@ class Inverse(InvertibleConv):
     def _bounds(self, shape: Shape) -> list[Bounds]:
         return [bounds.inverted() for bounds in reversed(self.conv._bounds(shape))]
 
-    def _computation(self, shape: Shape, factored: bool = True) -> list[Step]:
+    def _computation(
+        self, shape: Shape, factored: bool = True, state: State | None = None
+    ) -> list[Step]:
         inner = reversed(self.conv._computation(shape, factored))
         return [step.inverted().within("conv") for step in inner]

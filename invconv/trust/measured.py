@@ -6,13 +6,17 @@ A computation is a list of steps, each with its map and its inverse. All of them
 precision; which x belongs to a random y is found in a higher one, where each step's solve is that
 of the working precision, refined: no step is factored twice.
 
+Few samples tell enough where little is lost. Where errors grow, they differ from sample to sample
+by more than ten times, so that more are drawn.
+
 Called by `base.judgement`.
 """
 
 from __future__ import annotations
 
+import functools
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Self
 
@@ -23,8 +27,12 @@ from invconv.solve.state import Map
 
 Floats = np.ndarray[Any, Any]
 
-_NUMBERS = 2**14  # in random y, of which there are at least and at most; of x twice as many
-_FEWEST, _MOST = 2, 12
+_NUMBERS, _LOSSY_NUMBERS = 2**14, 2**21  # in all samples; where much is lost
+_FEWEST, _MOST = 2, 24  # samples
+_KINDS = 3  # of samples
+_LOSSY = 1e3  # eps from which on an error counts as much
+_SMALL = 2.0**-100  # y, of which ordinary ones are so many times as large that x may overflow
+_NEAR = 0.3  # of the errors of y = K x, from which on those of random y count
 _REFINEMENTS = 8
 _CONVERGES = 0.5  # of x, moved by the last refinement; and the share of what the one before
 _QUICKLY = 0.05  # it moved, at which refinement ends
@@ -80,6 +88,10 @@ class Step:
         """Return the step in a precision, for arrays of another one."""
         return self._around(lambda run: lambda a: run(a.astype(inside)).astype(outside))
 
+    def flushed(self) -> Step:
+        """Return the step of a library that takes subnormal numbers for zero."""
+        return self._around(lambda run: lambda a: _without_subnormals(run(_without_subnormals(a))))
+
     def rounded(self, eps: float) -> Step:
         """Return the step with results that are rounded once more, to a relative eps."""
         rng = np.random.default_rng()
@@ -105,10 +117,11 @@ class Step:
         The errors e of such solves are e, e^2, e^3, ...: the second is exact enough to tell the
         first. It gives NaN where the rough solve has no right digit.
         """
-        correct = rough.cast(*dtypes).solve_linear
+        cast = rough.cast(*dtypes)
+        start, correct = cast.solve, cast.solve_linear
 
         def solve(y: Floats) -> Floats:
-            x, moved = correct(y - self.apply(np.zeros_like(y))), 1.0
+            x, moved = start(y), 1.0
             for _ in range(_REFINEMENTS):
                 closer = x + correct(y - self.apply(x))
                 before, moved = moved, relative_error(x, closer)
@@ -118,6 +131,11 @@ class Step:
             return x if moved < _CONVERGES else np.full_like(x, math.nan)
 
         return replace(self, solve=solve)
+
+
+def _without_subnormals(a: Floats) -> Floats:
+    found: Floats = np.where(np.abs(a) < np.finfo(a.dtype).smallest_normal, a.dtype.type(0), a)
+    return found
 
 
 def shift(name: str, by: Map) -> Step:
@@ -159,22 +177,60 @@ class Computation:
 
         inf where the working precision overflows or has no right digit.
         """
-        return max(self._errors())
+        given = self.error_of_given_x()
+        return max(given, self.error_of_random_y(_NEAR * given))
 
-    def _errors(self) -> Iterator[float]:
-        working, higher = self.dtypes
-        count = min(max(_NUMBERS // size(self.sample), _FEWEST), _MOST)
-        x, y = (_drawn((n, *self.sample)).astype(working) for n in (2 * count, count))
-        images = x
+    def error_of_given_x(self) -> float:
+        """Return the error on y = K x, whose x is known: nothing runs in the higher precision."""
+        return self._largest(self._on_given_x)
+
+    def error_of_random_y(self, least: float = 0.0) -> float:
+        """Return the error on random y, of few samples where it is below ``least``.
+
+        Where those of an ordinary size have no x in range, they are as small as K x is.
+        """
+        error = self._largest(self._on_random_y, least)
+        if math.isinf(error) and 0 < (small := self._size_of_y()) < _SMALL:
+            unit = 2.0 ** math.floor(math.log2(small))
+            error = self._largest(functools.partial(self._on_random_y, unit=unit), least)
+        return error
+
+    def _size_of_y(self) -> float:
+        """Return the largest entry of K x + b for a random x."""
+        y = _drawn((1, *self.sample)).astype(self.dtypes[0])
         for step in self.working:
-            images = step.forward(images)
-        found, truth = np.concatenate([images, y]), y.astype(higher)
-        for step in reversed(self.working):
-            found = step.backward(found)
+            y = step.forward(y)
+        return float(np.abs(y).max())
+
+    def _largest(self, errors: Callable[[int], float], least: float = 0.0) -> float:
+        """Return the largest error of a batch, or of several where much is lost."""
+        numbers = size(self.sample)
+        few, more = (min(max(n // numbers, _FEWEST), _MOST) for n in (_NUMBERS, _LOSSY_NUMBERS))
+        error, drawn = errors(few), few
+        lossy = max(least, _LOSSY * float(np.finfo(self.dtypes[0]).eps))
+        while drawn < more and lossy < error < 1:
+            error, drawn = max(error, errors(few)), drawn + few
+        return error
+
+    def _on_given_x(self, count: int) -> float:
+        x = _drawn((count, *self.sample)).astype(self.dtypes[0])
+        y = x
+        for step in self.working:
+            y = step.forward(y)
+        return _largest_error(self._solved(y), x)
+
+    def _on_random_y(self, count: int, unit: float = 1.0) -> float:
+        y = (unit * _drawn((count, *self.sample))).astype(self.dtypes[0])
+        x = y.astype(self.dtypes[1])
         for step in reversed(self.higher):
-            truth = step.backward(truth)
-        for pair in zip(found, np.concatenate([x.astype(higher), truth]), strict=True):
-            yield relative_error(*pair)
+            x = step.backward(x)
+        return _largest_error(self._solved(y), x)
+
+    def _solved(self, y: Floats) -> Floats:
+        """Return x' as it runs."""
+        for step in reversed(self.working):
+            y = step.backward(y)
+        return y
 
     def to_blame(self) -> Step:
         """Return the step that loses most where it alone runs in the working precision."""
@@ -187,21 +243,38 @@ class Computation:
 
 
 def _drawn(shape: Shape) -> Floats:
-    """Return samples of three kinds: N(0, 1), of one sign as images are, and every second one even.
+    """Return samples of three kinds by turns: N(0, 1), even, and of one sign as images are.
 
     The rounding errors of an even image are alike at every pixel, so that they add up, but differ
     with its level.
     """
     rng = np.random.default_rng()
     samples = rng.standard_normal(shape)
-    samples[1::2] = rng.uniform(0.5, 1, (len(samples[1::2]), *(1 for _ in shape[1:])))
-    samples[2::4] = rng.uniform(size=samples[2::4].shape)
+    samples[1::_KINDS] = rng.uniform(0.5, 1, (len(samples[1::_KINDS]), *(1 for _ in shape[1:])))
+    samples[2::_KINDS] = rng.uniform(size=samples[2::_KINDS].shape)
     return samples
+
+
+def _largest_error(found: Floats, truth: Floats) -> float:
+    """Return the largest error of an entry over the largest one of its sample.
+
+    That counts for no less than in the median sample of its kind: by chance a sample of few numbers
+    may have next to nothing left of it when a bias is subtracted.
+    """
+    axes = tuple(range(1, found.ndim))
+    off, largest = np.abs(found - truth).max(axis=axes), np.abs(truth).max(axis=axes)
+    for kind in range(_KINDS):
+        mine = largest[kind::_KINDS]
+        mine[...] = np.maximum(mine, np.median(mine)) if mine.size else mine
+    return max(map(_ratio, off, largest))
 
 
 def relative_error(found: Floats, truth: Floats) -> float:
     """Return the largest error of an entry over the largest entry; inf if that is no number."""
-    off, largest = np.abs(found - truth).max(), np.abs(truth).max()
+    return _ratio(np.abs(found - truth).max(), np.abs(truth).max())
+
+
+def _ratio(off: Any, largest: Any) -> float:
     if not off:
         return 0.0
     error = float(off / largest) if largest else math.inf

@@ -94,7 +94,7 @@ def test_it_warns_once_until_the_layer_recovers() -> None:
 def test_it_keeps_its_budget(budget: float, monkeypatch: pytest.MonkeyPatch) -> None:
     now = 0.0
 
-    def look(conv: ic.InvertibleConv, shape: tuple[int, ...], precision: str) -> Judgement:
+    def look(*_: object) -> Judgement:
         nonlocal now
         now += 0.3
         return Judgement(1e-6, "measured", "by nothing")

@@ -181,9 +181,9 @@ def test_it_is_judged_once_a_grid_and_anew_for_other_values(
     grids: list[Shape] = []
     judge = judgement.judge
 
-    def counted(conv: ic.InvertibleConv, shape: Shape, precision: str) -> Judgement:
+    def counted(conv: ic.InvertibleConv, shape: Shape, *others: Any) -> Judgement:
         grids.append(shape)
-        return judge(conv, shape, precision)
+        return judge(conv, shape, *others)
 
     monkeypatch.setattr(judgement, "judge", counted)
     conv = ic.PeriodicConv.init(2, rng=np.random.default_rng(0), like=np.empty(0, np.float32))

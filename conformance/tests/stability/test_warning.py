@@ -68,9 +68,9 @@ def test_the_judgement_of_half_types_is_remembered_going_forward(
     calls: list[object] = []
     judge = judgement.judge
 
-    def counted(conv: ic.InvertibleConv, shape: tuple[int, ...], precision: str) -> Judgement:
+    def counted(conv: ic.InvertibleConv, *others: Any) -> Judgement:
         calls.append(conv)
-        return judge(conv, shape, precision)
+        return judge(conv, *others)
 
     monkeypatch.setattr(judgement, "judge", counted)
     conv = ic.AutoregressiveConv(np.asarray([[[1, -1.2]]], np.float16))

@@ -22,16 +22,20 @@ from invconv.arrays.namespaces import (
 from invconv.operators.base import conditions
 from invconv.operators.base.judgement import blame, exceeds, remembered
 from invconv.operators.base.protocol import Protocol
+from invconv.solve.state import State
 from invconv.trust.condition import EPS, digits_left
 
 _ROUNDING = 64.0  # eps of the output that a recomputed input, perhaps zero, may be off by
 TOLERATED = 1e-2  # error of an entry, relative to the largest, beyond which two digits are lost
 
 
-def warn_of_loss(conv: Protocol, shape: Shape, result: Array) -> None:
-    """Warn if an inverse that gave such a result cannot be right in its dtype."""
+def warn_of_loss(conv: Protocol, shape: Shape, result: Array, state: State | None = None) -> None:
+    """Warn if an inverse that gave such a result cannot be right in its dtype.
+
+    ``state`` is the factored operator, where that is known.
+    """
     precision = _precision_of(result)
-    if readable(result) and exceeds(conv, shape, precision, TOLERATED):
+    if readable(result) and exceeds(conv, shape, precision, TOLERATED, state):
         message = describe_loss(conv, shape, precision)
         warnings.warn(message, IllConditionedWarning, stacklevel=callers_level())
 

@@ -1,11 +1,11 @@
 """How far the inverse of an operator is off, as it runs: the judgement behind every warning.
 
 A bound says at no cost where an inverse is safe (`invconv.trust.bound`). Elsewhere the error is
-measured on the host (`invconv.trust.measured`): that of float32 against float64, that of float64
-against NumPy's longdouble. Rounding is linear in eps, so that float64 loses 2^-29 of what float32
-does where that keeps a digit. Sums in longdouble are slow: they are done on a crop of the grid,
-from where the error grows as that of results that are rounded on purpose. Where longdouble is no
-wider than float64, that error alone has to do.
+measured on the host (`invconv.trust.measured`): on y = K x, whose x is known, and on random y,
+whose x is found in float64 for float32, and in longdouble for float64. Rounding is linear in eps,
+so that float64 loses 2^-29 of what float32 does where that keeps a digit. Sums in longdouble are
+slow: they are done on a crop of the grid, from where the error grows as that of results that are
+rounded on purpose. Where longdouble is no wider than float64, that error has to do.
 
 Called by `base.checks` and `base.precision` (and `stability`).
 """
@@ -13,12 +13,14 @@ Called by `base.checks` and `base.precision` (and `stability`).
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
-from invconv.arrays.namespaces import Shape, readable, size
+from invconv.arrays.namespaces import Shape, library_name, readable, size
 from invconv.operators.base.protocol import Protocol
+from invconv.solve.state import State
 from invconv.trust.bound import error_bound
 from invconv.trust.condition import EPS, FAILURES
 from invconv.trust.measured import Computation, Step
@@ -58,10 +60,13 @@ class Judgement:
         return max(0.0, -math.log10(error)) if math.isfinite(error) else 0.0
 
 
-def exceeds(conv: Protocol, shape: Shape, precision: str, limit: float) -> bool:
+def exceeds(
+    conv: Protocol, shape: Shape, precision: str, limit: float, state: State | None = None
+) -> bool:
     """Tell whether an inverse is off by more than a limit, by a bound where that is enough.
 
-    The operator remembers what was found. False where its values cannot be looked at.
+    The operator remembers what was found. False where its values cannot be looked at. ``state`` is
+    the factored operator, where that is known: one of NumPy arrays is not factored again.
     """
     found = conv._conditions.get("bound", shape)
     if found is None:
@@ -72,13 +77,15 @@ def exceeds(conv: Protocol, shape: Shape, precision: str, limit: float) -> bool:
         return False
     if precision == "float64" and remembered(conv, shape, "float32").error < _LINEAR:
         return False
-    return remembered(conv, shape, precision).error > limit
+    return remembered(conv, shape, precision, state).error > limit
 
 
-def remembered(conv: Protocol, shape: Shape, precision: str) -> Judgement:
+def remembered(
+    conv: Protocol, shape: Shape, precision: str, state: State | None = None
+) -> Judgement:
     """Return the judgement that the operator remembers, made the first time."""
     found: Judgement = conv._conditions.find(
-        precision, shape, lambda: judge(conv, shape, precision)
+        precision, shape, lambda: judge(conv, shape, precision, state)
     )
     return found
 
@@ -92,15 +99,20 @@ def bound(conv: Protocol, shape: Shape) -> float:
         return math.inf
 
 
-def judge(conv: Protocol, shape: Shape, precision: str) -> Judgement:
+def judge(conv: Protocol, shape: Shape, precision: str, state: State | None = None) -> Judgement:
     """Measure how far the inverse is off in a precision."""
+    if state is not None and not _is_hosts(state, precision):
+        state = None
     if precision == "float32":
-        return Judgement(_measured(conv, shape, precision), "measured", _AGAINST[precision])
+        error = _tried(lambda: _computation(conv, shape, precision, state=state).error())
+        return Judgement(error, "measured", _AGAINST[precision])
+    given = _tried(lambda: _computation(conv, shape, precision, state=state).error_of_given_x())
     if not _HAS_WIDER:
         against = "by results rounded on purpose, for want of a wider longdouble"
-        return Judgement(_modelled(conv, shape), "modelled", against)
-    crop = _crop(conv, shape)
-    error, against = _measured(conv, crop, precision), _AGAINST[precision]
+        return Judgement(max(given, _modelled(conv, shape)), "modelled", against)
+    crop, against = _crop(conv, shape), _AGAINST[precision]
+    state = state if crop == shape else None
+    error = _tried(lambda: _computation(conv, crop, precision, state=state).error_of_random_y())
     if crop != shape:
         against += f" on a grid of {' x '.join(map(str, crop))}, and carried on to this one"
         single = remembered(conv, shape, "float32").error
@@ -108,7 +120,7 @@ def judge(conv: Protocol, shape: Shape, precision: str) -> Judgement:
             error = max(error, single * EPS["float64"] / EPS["float32"])
         else:
             error *= max(1.0, _modelled(conv, shape) / max(_modelled(conv, crop), EPS["float64"]))
-    return Judgement(error, "measured", against)
+    return Judgement(max(given, error), "measured", against)
 
 
 def blame(conv: Protocol, shape: Shape, precision: str) -> Step | None:
@@ -121,25 +133,42 @@ def blame(conv: Protocol, shape: Shape, precision: str) -> Step | None:
         return None
 
 
-def _measured(conv: Protocol, shape: Shape, precision: str) -> float:
+def _tried(measure: Callable[[], float]) -> float:
     try:
         with np.errstate(all="ignore"):
-            return _computation(conv, shape, precision).error()
+            return measure()
     except FAILURES:
         return math.inf
 
 
 def _computation(
-    conv: Protocol, shape: Shape, precision: str, factored: bool = False
+    conv: Protocol,
+    shape: Shape,
+    precision: str,
+    factored: bool = False,
+    state: State | None = None,
 ) -> Computation:
     if conv._pixelwise:
-        shape = (min(size(shape), _PIXELS), *(1 for _ in shape[1:])) if shape else shape
+        shape, state = _few_pixels(shape), None
     dtypes = np.dtype(precision), np.dtype(_HIGHER[precision])
     working = conv._on_host(dtypes[0])
     higher = working._on_host(dtypes[1])  # of the same, rounded values
-    steps = working._computation(shape), higher._computation(shape, factored)
+    runs = working._computation(shape, state=state)
+    if library_name(conv._reference()[1]) == "jax":  # XLA takes subnormal numbers for zero
+        runs = [step.flushed() for step in runs]
+    steps = runs, higher._computation(shape, factored)
     found = Computation(*steps, dtypes, (conv.channels, *shape))
     return found if factored else found.refined()
+
+
+def _is_hosts(state: State, precision: str) -> bool:
+    """Tell whether a state solves NumPy arrays in a precision."""
+    log_det = state.log_det
+    return library_name(log_det) == "numpy" and str(log_det.dtype) == precision
+
+
+def _few_pixels(shape: Shape) -> Shape:
+    return (min(size(shape), _PIXELS), *(1 for _ in shape[1:])) if shape else shape
 
 
 def _crop(conv: Protocol, shape: Shape) -> Shape:
@@ -154,10 +183,12 @@ def _crop(conv: Protocol, shape: Shape) -> Shape:
 def _modelled(conv: Protocol, shape: Shape) -> float:
     """Return the error of float64 where every step's result is rounded once more."""
     kind = np.dtype(np.float64)
-    try:
-        with np.errstate(all="ignore"):
-            exact = conv._on_host(kind)._computation(shape)
-            rounded = [step.rounded(EPS["float64"]) for step in exact]
-            return Computation(rounded, exact, (kind, kind), (conv.channels, *shape)).error()
-    except FAILURES:
-        return math.inf
+
+    def measure() -> float:
+        exact = conv._on_host(kind)._computation(shape)
+        rounded = [step.rounded(EPS["float64"]) for step in exact]
+        return Computation(
+            rounded, exact, (kind, kind), (conv.channels, *shape)
+        ).error_of_random_y()
+
+    return _tried(measure)

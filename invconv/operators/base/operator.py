@@ -160,7 +160,7 @@ class InvertibleConv(Protocol):
         working = held._in_working_precision()
         state = (in_float64(working) if wide else working)._factor(shape)
         if check:
-            self._check_inverse(shape, state.log_det)
+            self._check_inverse(shape, state.log_det, state)
         return state.for_data_in(working._reference()[1].dtype) if wide else state
 
     # --- condition ---------------------------------------------------------------------------
@@ -193,9 +193,9 @@ class InvertibleConv(Protocol):
             raise ValueError(f"norm: expected 1 or inf, or None, got {norm!r}")
         return remembered(self, shape, norm)
 
-    def _check_inverse(self, shape: Shape, result: Array) -> None:
+    def _check_inverse(self, shape: Shape, result: Array, state: State | None = None) -> None:
         """Warn if an inverse that gave such a result cannot be right in its dtype."""
-        warn_of_loss(self, shape, result)
+        warn_of_loss(self, shape, result, state)
 
     def _check_forward(self, shape: Shape, result: Array) -> None:
         """Warn if the way forward contains an inverse that cannot be right."""

@@ -72,9 +72,12 @@ class Protocol(Parametrised, ABC):
     def _factor(self, shape: Shape) -> State:
         """Return the factored map, with its bias."""
 
-    def _factor_by_substitution(self, shape: Shape) -> State:
-        """Return the factored map as code that is traced or differentiated runs it."""
-        return self._factor(shape)
+    def _factor_by_substitution(self, shape: Shape, state: State | None = None) -> State:
+        """Return the factored map as code that is traced or differentiated runs it.
+
+        It is the ``state`` that `_factor` returned, if given, where the two do not differ.
+        """
+        return self._factor(shape) if state is None else state
 
     @abstractmethod
     def _apply_vjp(
@@ -120,10 +123,13 @@ class Protocol(Parametrised, ABC):
         """Return what bounds the errors of each step at O(1) cost, or `UNBOUNDED`; likewise."""
         return [UNBOUNDED]
 
-    def _computation(self, shape: Shape, factored: bool = True) -> list[Step]:
+    def _computation(
+        self, shape: Shape, factored: bool = True, state: State | None = None
+    ) -> list[Step]:
         """Return the steps as they run, of NumPy arrays, or only the ways forward.
 
         The way forward is that of BLAS: to compile a kernel would take longer than to judge.
+        ``state`` is what `_factor` returned, where that is known.
         """
 
         def apply(x: Array) -> Array:
@@ -134,7 +140,7 @@ class Protocol(Parametrised, ABC):
         forward = apply if compiles else self._forward
         if not factored:
             return [Step("", type(self).__name__, forward, unknown, unknown)]
-        state = self._factor_by_substitution(shape)
+        state = self._factor_by_substitution(shape, state)
         solves = state.solve, state.linear().solve
         return [Step("", type(self).__name__, forward, *solves)]
 

@@ -38,7 +38,7 @@ class Factored(Pointwise):
     def _solver(self, shape: Shape) -> Solver:
         return solver_of_steps(self._steps())
 
-    def _factor_by_substitution(self, shape: Shape) -> State:
+    def _factor_by_substitution(self, shape: Shape, state: State | None = None) -> State:
         log_det, known = self._regular_log_det(shape)
         return State(self._steps(), log_det, getattr(self, "bias", None), guarded=not known)
 
