@@ -228,7 +228,8 @@ class InvertibleModule(nn.Module):  # type: ignore[misc]
 
     def train(self, mode: bool = True) -> InvertibleModule:
         """Set the mode, and forget inverses."""
-        self._inverses = None
+        if self._inverses is not None:
+            self._inverses.forget()
         super().train(mode)
         return self
 

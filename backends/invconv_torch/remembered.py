@@ -1,4 +1,9 @@
-"""Inverses that were factored once, kept as long as the parameters stay as they were."""
+"""Inverses that were factored once, kept as long as the parameters stay as they were.
+
+Nobody sees them, so nobody orders streams of a CUDA device because of them: each stream has its
+own. What is factored while a graph is recorded exists in the graph only, and is not kept; what a
+graph was recorded with lives as long as the module.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +22,7 @@ from invconv_torch.traced import traced
 Tensor: TypeAlias = torch.Tensor
 Shape: TypeAlias = tuple[int, ...]
 
-_GRIDS = 4  # how many are kept for a module
+_GRIDS = 4  # how many are kept for a module, of grids and streams
 _PLAIN = (torch.Tensor, nn.Parameter)
 
 
@@ -69,28 +74,54 @@ def _version(t: Tensor) -> tuple[int, int]:
     return t.data_ptr(), 0 if t.is_inference() else t._version
 
 
+def queue_of(t: Tensor) -> tuple[int | None, bool]:
+    """Return the current stream of a tensor's device, and whether a graph records it."""
+    if t.device.type != "cuda":
+        return None, False
+    with torch.cuda.device(t.device):
+        stream = torch.cuda.current_stream().cuda_stream
+        return stream, torch.cuda.is_current_stream_capturing()
+
+
 class RememberedInverses:
-    """The last inverses of a module, by grid."""
+    """The last inverses of a module, by grid and stream."""
 
     def __init__(self) -> None:
-        self._kept: OrderedDict[Shape, Kept] = OrderedDict()
+        self._kept: OrderedDict[tuple[Shape, int | None], Kept] = OrderedDict()
+        self._in_graphs: list[Kept] = []
 
     def find(self, shape: Shape, tensors: list[Tensor]) -> PreparedInverse | None:
-        """Return the inverse for a grid, or None where it was made of other tensors."""
-        kept = self._kept.get(shape)
+        """Return the inverse for a grid, or None where it was made of other tensors.
+
+        A graph that is recorded takes any stream's: PyTorch waits for the device before it records.
+        """
+        stream, recorded = queue_of(tensors[0])
+        key = shape, stream
+        if recorded and key not in self._kept:
+            key = next((k for k in reversed(self._kept) if k[0] == shape), key)
+        kept = self._kept.get(key)
         if kept is None or not kept.holds(tensors):
             return None
-        self._kept.move_to_end(shape)
+        self._kept.move_to_end(key)
+        if recorded and not any(kept is other for other in self._in_graphs):
+            self._in_graphs.append(kept)
         return kept.prepared
 
     def prepare(
         self, conv: ic.InvertibleConv, shape: Shape, tensors: list[Tensor]
     ) -> PreparedInverse:
         """Factor the operator that is made of the tensors, and keep it."""
+        stream, recorded = queue_of(tensors[0])
         with torch.inference_mode(False), torch.no_grad():
             kept = Kept.of(conv.prepare(shape, check=False), tensors)
-        self._kept[shape] = kept
-        self._kept.move_to_end(shape)
+        if recorded:
+            return kept.prepared
+        self._kept[shape, stream] = kept
+        self._kept.move_to_end((shape, stream))
         if len(self._kept) > _GRIDS:
             self._kept.popitem(last=False)
         return kept.prepared
+
+    def forget(self) -> None:
+        """Forget all but what graphs were recorded with."""
+        self._kept.clear()

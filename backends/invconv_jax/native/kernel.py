@@ -143,7 +143,8 @@ def _by_launches(
 def _lower_for_cuda(context: Any, *arrays: Any, geometry: Geometry, **settings: Any) -> Any:
     way, y = _by_scan, context.avals_in[-1]
     program = launches.program_of(geometry, y.shape[1], y.dtype)
-    if program is not None and not is_exported(context):
+    fits = program is not None and y.shape[0] <= program.plan.most_images
+    if program is not None and fits and not is_exported(context):
         way = functools.partial(_by_launches, program)
     lower = mlir.lower_fun(way, multiple_results=False)
     return lower(context, *arrays, geometry=geometry, **settings)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 import warnings
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -77,6 +79,25 @@ def test_a_compiler_that_is_newer_than_the_driver_is_passed_over() -> None:
     with pytest.warns(RuntimeWarning, match="NVRTC of CUDA 1 or before was not found"):
         assert compiled(plan.constants, 90, driver=1020) is None
     assert compiled(plan.constants, 90, driver=99000) is not None
+
+
+@pytest.mark.parametrize("place", ["lib", "targets/x86_64-linux/lib"])
+def test_condas_is_found_without_a_word(
+    place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("CUDA_PATH", "CUDA_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    for prefix in ("prefix", "base_prefix"):
+        monkeypatch.setattr(sys, prefix, str(tmp_path))
+    monkeypatch.setattr(sys, "path", [])
+    folder = tmp_path / place
+    folder.mkdir(parents=True)
+    names = ("libnvrtc.so.12", "libnvrtc.so.13", "libnvrtc.so.12.9.86", "libnvrtc-builtins.so.12.9")
+    for name in names:
+        (folder / name).touch()
+    first, second, *rest = nvrtc._candidates()
+    assert [first, second] == [str(folder / "libnvrtc.so.13"), str(folder / "libnvrtc.so.12")]
+    assert tuple(rest) == nvrtc._NAMES
 
 
 def test_a_library_that_is_none_is_passed_over(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -29,6 +29,8 @@ def driver(compiled_kernels: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[
     yield found
     forget()
     assert found.library.stand_in_contexts() == 0  # each was taken away again
+    assert found.library.stand_in_mode() == 0
+    found.library.stand_in_capture(False)
 
 
 @pytest.fixture

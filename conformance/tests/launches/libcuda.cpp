@@ -11,7 +11,7 @@
 
 namespace {
 enum { OK = 0, INVALID = 1, NOT_INITIALIZED = 3, NO_DEVICE = 101, NO_CONTEXT = 201, NOT_FOUND = 500,
-       LAUNCH_FAILED = 719 };
+       LAUNCH_FAILED = 719, CAPTURING = 900, RELAXED = 2 };
 constexpr int DEVICES = 2, ALLOWED_BEFORE = 48 * 1024;
 constexpr uintptr_t CONTEXT = 0xc0000;
 
@@ -22,9 +22,11 @@ struct Kernel {
   std::string name;
   Run run;
   std::map<int, int> shared;
+  std::set<int> loaded;  // the devices
 };
 
-bool initialized = false, refuses = false;
+bool initialized = false, refuses = false, captures = false;
+thread_local int mode = 0;  // of captures: global
 Look look = nullptr;
 std::set<void*> kernels;
 thread_local std::vector<void*> contexts;
@@ -36,7 +38,11 @@ extern "C" {
 void stand_in_look(Look function) { look = function; }
 void stand_in_refuse(bool refuse) { refuses = refuse; }
 void stand_in_attribute(int number, int value) { attributes[number] = value; }
+// A stream is captured in a graph: then nothing is loaded, but by threads in relaxed mode.
+void stand_in_capture(bool capture) { captures = capture; }
+bool forbidden() { return captures && mode != RELAXED; }
 int stand_in_contexts() { return contexts.size(); }
+int stand_in_mode() { return mode; }
 
 int cuInit(unsigned flags) {
   initialized = true;
@@ -103,6 +109,7 @@ int cuMemsetD32Async(void* start, unsigned value, size_t count, void* stream) {
 
 int cuLibraryLoadData(void** library, const void* code, void*, void*, unsigned a, void*, void*,
                       unsigned b) {
+  if (forbidden()) return CAPTURING;
   if (a || b) return INVALID;
   *library = dlopen((const char*)code, RTLD_NOW | RTLD_LOCAL);
   return *library ? OK : INVALID;
@@ -110,8 +117,24 @@ int cuLibraryLoadData(void** library, const void* code, void*, void*, unsigned a
 
 int cuLibraryGetKernel(void** kernel, void* library, const char* name) {
   if (!dlsym(library, name)) return NOT_FOUND;
-  *kernel = new Kernel{name, (Run)dlsym(library, "run"), {}};
+  *kernel = new Kernel{name, (Run)dlsym(library, "run"), {}, {}};
   kernels.insert(*kernel);
+  return OK;
+}
+
+int cuKernelGetFunction(void** function, void* kernel) {
+  if (forbidden()) return CAPTURING;
+  if (contexts.empty()) return NO_CONTEXT;
+  if (!kernels.count(kernel)) return INVALID;
+  *function = kernel;
+  ((Kernel*)kernel)->loaded.insert((uintptr_t)contexts.back() - CONTEXT);
+  return OK;
+}
+
+int cuThreadExchangeStreamCaptureMode(int* given) {
+  const int before = mode;
+  mode = *given;
+  *given = before;
   return OK;
 }
 
@@ -132,6 +155,7 @@ int cuLaunchKernel(void* function, unsigned blocks, unsigned y, unsigned z, unsi
   const int allowed = kernel.shared.count(device) ? kernel.shared[device] : ALLOWED_BEFORE;
   if (!blocks || !threads || threads > 1024 || shared > (unsigned)allowed) return INVALID;
   if (threads % 32) return INVALID;  // which a device would take: a plan has whole warps
+  if (captures && !kernel.loaded.count(device)) return CAPTURING;  // the launch would load it
   const char* name = kernel.name.c_str();
   if (look && !look(name, device, blocks, threads, shared, stream, arguments)) return OK;
   return kernel.run(name, blocks, threads, shared, arguments);

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes.util
 import threading
 import warnings
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from invconv.kernels.cuda import driver as cuda_driver
 from invconv.kernels.cuda import launch
 from invconv.kernels.cuda.compile import Code, compile_text
 from invconv.kernels.cuda.launch import DeviceOps, DeviceSolve, device_solve
+from invconv.kernels.cuda.plan import Plan
 from invconv_conformance.truth import oracle
 from tests.launches.stand_in_driver import STREAM, Driver
 
@@ -109,6 +111,36 @@ def test_a_launch_may_have_more_shared_memory_than_other_kernels_have(
     monkeypatch.setattr(cuda_driver, "allow_shared", lambda *_: None)
     with pytest.raises(cuda_driver.DriverError, match="cuLaunchKernel failed: invalid argument"):
         factored(conv, (8, 140))(y)
+
+
+def test_a_graph_records_what_was_not_compiled_before(driver: Driver) -> None:
+    conv, y = convolution(), images(2, 3, 5, 7)
+    driver.library.stand_in_capture(True)
+    check(conv, y, factored(conv, (5, 7))(y))
+    assert [launched.kernel for launched in driver.launches] == ["fold", "decide", "solve"]
+
+
+@pytest.mark.parametrize("forgotten", ["loading", "put_on_device"])
+def test_loading_while_a_graph_records_is_caught(
+    driver: Driver, forgotten: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cuda_driver, forgotten, lambda *_: nullcontext())
+    driver.library.stand_in_capture(True)
+    conv, y = convolution(), images(2, 3, 5, 7)
+    with pytest.raises((RuntimeWarning, cuda_driver.DriverError), match="900"):
+        factored(conv, (5, 7))(y)
+
+
+def test_more_images_than_a_launch_may_have_are_several(
+    driver: Driver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    conv, y = convolution(), images(5, 3, 5, 7)
+    solve = factored(conv, (5, 7))
+    assert solve.program.plan.most_images == (2**31 - 2) // 5
+    monkeypatch.setattr(Plan, "most_images", 2)
+    check(conv, y, solve(y))
+    solved = [launched.grid["images"] for launched in driver.launches if launched.kernel == "solve"]
+    assert solved == [2, 2, 1]
 
 
 def test_a_thread_without_a_context_launches(driver: Driver) -> None:

@@ -132,6 +132,7 @@ def main() -> None:
     given, seen = parser.parse_args(), 0
     vars(remembered)["_PLAIN"] = (FakeTensor, torch.nn.Parameter)
     vars(remembered)["_version"] = lambda t: (id(t), t._version)
+    vars(remembered)["queue_of"] = lambda t: (0, False)
     driver = _launch(given.launched) if given.launched else None
     if given.plant:
         vars(determinants)["log_of_pivots"] = _looks

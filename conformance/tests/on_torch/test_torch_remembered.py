@@ -13,6 +13,7 @@ from torch.func import functional_call
 import invconv_torch as it
 from invconv.operators.base.linear import Linear
 from invconv.operators.chain import Composite
+from invconv_torch import remembered
 from invconv_torch.remembered import Kept
 
 Build = Callable[..., tuple[Any, Any]]
@@ -129,6 +130,31 @@ def test_several_grids_are_kept() -> None:
         torch.testing.assert_close(layer.inverse(z)[0], x)
     assert layer._inverses is not None
     assert len(layer._inverses._kept) == 4
+
+
+def test_a_stream_has_its_own_and_a_graph_keeps_what_it_was_recorded_with(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As on a CUDA device, whose streams run beside each other."""
+    layer, x = it.PeriodicConv2d(2).eval(), torch.randn(1, 2, 3, 4)
+
+    def factors(stream: int, recorded: bool = False) -> int:
+        monkeypatch.setattr(remembered, "queue_of", lambda t: (stream, recorded))
+        with factored(monkeypatch) as count, torch.no_grad():
+            layer.inverse(x)
+        return count[0]
+
+    assert [factors(1), factors(1), factors(2), factors(2), factors(1)] == [1, 0, 1, 0, 0]
+    assert [factors(3, recorded=True), factors(3, recorded=True)] == [0, 0]  # that of stream 1
+    (kept,) = layer._inverses._in_graphs
+    assert kept is layer._inverses._kept[(3, 4), 1]
+    layer.train().eval()
+    assert layer._inverses._in_graphs == [kept]
+    assert [factors(3, recorded=True), factors(3, recorded=True)] == [1, 1]  # in the graph
+    assert [factors(3), factors(1), factors(1)] == [1, 1, 0]
+    with torch.no_grad():
+        layer.kernel.mul_(2)
+    assert [factors(3, recorded=True), factors(1)] == [1, 1]
 
 
 def test_a_tensor_in_place_of_a_parameter_is_never_stale() -> None:

@@ -1,7 +1,7 @@
 """From the sources to machine code, by NVRTC: no device, no driver and no nvcc are needed.
 
-NVRTC comes with the wheels `nvidia-cuda-nvrtc` (which torch's wheels for CUDA require) or with a
-CUDA toolkit. It is loaded here by ctypes.
+NVRTC comes with the wheels `nvidia-cuda-nvrtc` (which torch's wheels for CUDA require), conda's
+`cuda-nvrtc` or a CUDA toolkit. It is loaded here by ctypes.
 
 Called by `launch`.
 """
@@ -144,7 +144,8 @@ def _architectures(nvrtc: Any) -> list[int]:
 def library(newest: int | None = None) -> Any:
     """Return NVRTC as a ctypes library, the newest that is found, or None.
 
-    The wheels' folders are looked at first, then CUDA_PATH and CUDA_HOME, then the system's own.
+    The newest in wheels, in Python's own environment (conda's), in CUDA_PATH and in CUDA_HOME is
+    tried first, the system's own last.
 
     Parameters
     ----------
@@ -166,16 +167,15 @@ def library(newest: int | None = None) -> Any:
 
 def _candidates() -> Iterator[str]:
     folders = [Path(p) / "nvidia" for p in sys.path]
+    folders += [Path(p) for p in dict.fromkeys((sys.prefix, sys.base_prefix))]
     folders += [Path(os.environ[name]) for name in ("CUDA_PATH", "CUDA_HOME") if name in os.environ]
-    patterns = (
-        "*/lib/libnvrtc.so.*",
-        "lib64/libnvrtc.so.*",
-        "*/bin/nvrtc64_*.dll",
-        "bin/nvrtc64_*.dll",
-    )
+    below = ("", "*/", "targets/*/", "Library/")  # the last two are conda's
+    names = ("lib/libnvrtc.so.*", "lib64/libnvrtc.so.*", "bin/nvrtc64_*.dll", "bin/x64/nvrtc64_*")
     found = [
-        p for folder, pattern in itertools.product(folders, patterns) for p in folder.glob(pattern)
+        path
+        for folder, under, name in itertools.product(folders, below, names)
+        for path in folder.glob(under + name)
+        if re.fullmatch(r"libnvrtc\.so\.\d+|nvrtc64_\d+_\d+\.dll", path.name)
     ]
-    plain = [p for p in found if re.fullmatch(r"libnvrtc\.so\.\d+|nvrtc64_\d+_\d+\.dll", p.name)]
-    yield from map(str, sorted(plain, key=lambda p: p.name, reverse=True))
+    yield from map(str, sorted(found, key=lambda p: p.name, reverse=True))
     yield from _NAMES

@@ -19,6 +19,7 @@ from typing import Any
 NAMES = ("libcuda.so.1", "nvcuda.dll")
 PROCESSORS, MAJOR, MINOR, SHARED = 16, 75, 76, 97  # attributes of a device
 _MAX_DYNAMIC_SHARED = 8  # attribute of a kernel
+_RELAXED = 2  # mode of a capture
 
 _HANDLE, _HANDLES = c_void_p, POINTER(c_void_p)
 _ARGUMENTS = {
@@ -33,6 +34,8 @@ _ARGUMENTS = {
     "cuLibraryLoadData": (_HANDLES, c_char_p, *(c_void_p, c_void_p, c_uint) * 2),
     "cuLibraryGetKernel": (_HANDLES, _HANDLE, c_char_p),
     "cuKernelSetAttribute": (c_int, c_int, _HANDLE, c_int),
+    "cuKernelGetFunction": (_HANDLES, _HANDLE),
+    "cuThreadExchangeStreamCaptureMode": (POINTER(c_int),),
     "cuLaunchKernel": (_HANDLE, *(c_uint,) * 7, _HANDLE, _HANDLES, c_void_p),
 }
 
@@ -124,6 +127,17 @@ def current(ordinal: int) -> Iterator[None]:
         call("cuCtxPopCurrent_v2", ctypes.byref(c_void_p()))
 
 
+@contextmanager
+def loading() -> Iterator[None]:
+    """Let the calling thread load code while it records a graph, which is forbidden otherwise."""
+    mode = c_int(_RELAXED)
+    call("cuThreadExchangeStreamCaptureMode", ctypes.byref(mode))
+    try:
+        yield
+    finally:
+        call("cuThreadExchangeStreamCaptureMode", ctypes.byref(mode))
+
+
 def load(image: bytes, names: tuple[str, ...]) -> dict[str, int]:
     """Load machine code, and return the handles of its kernels. It stays until the process ends."""
     code, handles = c_void_p(), {}
@@ -139,6 +153,11 @@ def load(image: bytes, names: tuple[str, ...]) -> dict[str, int]:
 def allow_shared(kernel: int, size: int, ordinal: int) -> None:
     """Let launches of a kernel on a device have as many bytes of dynamic shared memory."""
     call("cuKernelSetAttribute", _MAX_DYNAMIC_SHARED, size, kernel, _device(ordinal))
+
+
+def put_on_device(kernel: int) -> None:
+    """Load a kernel on the current device, which its first launch would do: none in a graph may."""
+    call("cuKernelGetFunction", ctypes.byref(c_void_p()), kernel)
 
 
 def launch(

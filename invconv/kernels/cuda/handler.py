@@ -1,8 +1,8 @@
 """A handler for XLA's foreign function interface that launches kernels: no Python in the call.
 
 It asks XLA for the stream of the call, and the driver for the context of the stream, of which
-every device has its own. It does not tell XLA that a graph may record the call: a kernel may be
-loaded by its first launch. `invconv.kernels.cpu.compiler.frame` has the calling convention.
+every device has its own. It does not tell XLA that a graph may record the call, which nobody has
+seen on a device. `invconv.kernels.cpu.compiler.frame` has the calling convention.
 
 Called by `xla`.
 """

@@ -2,7 +2,8 @@
 
 A library's adapter says where its arrays lie and what its current stream is (`DeviceOps`). All
 memory is the library's. Nothing waits for the device and no value is read: a solve is one launch,
-before which at most one array of counters is set to zero. A CUDA graph may record it.
+before which at most one array of counters is set to zero. A CUDA graph may record it, also one for
+which nothing was compiled before.
 
 Not yet run on a GPU. `arguments` says what is launched.
 
@@ -107,18 +108,25 @@ def program_of(
     The parameters but the last are those of `invconv.kernels.cuda.plan.plan_of`. Where the driver
     or the compiler is not there or refuses, a warning says why.
     """
+    settings = channels, shape, reach, direction, dilation, lower, itemsize
     try:
-        described = _described(ordinal)
-        stencil = reach, direction, dilation, lower
-        plan = plan_of(channels, shape, *stencil, itemsize, described)
-        kernels = None if plan is None else _loaded(plan.constants, described.architecture)
-        if plan is None or kernels is None:
-            return None
-        with driver.current(ordinal):
-            driver.allow_shared(kernels["solve"], described.shared, ordinal)
+        with driver.loading():
+            return _program(settings, ordinal)
     except driver.DriverError as error:
         warnings.warn(f"no CUDA kernel, wavefronts solve: {error}", RuntimeWarning, stacklevel=2)
         return None
+
+
+def _program(settings: tuple[Any, ...], ordinal: int) -> Program | None:
+    described = _described(ordinal)
+    plan = plan_of(*settings, described)
+    kernels = None if plan is None else _loaded(plan.constants, described.architecture)
+    if plan is None or kernels is None:
+        return None
+    with driver.current(ordinal):
+        driver.allow_shared(kernels["solve"], described.shared, ordinal)
+        for kernel in kernels.values():
+            driver.put_on_device(kernel)
     return Program(plan, ordinal, kernels)
 
 
@@ -163,7 +171,11 @@ class DeviceSolve:
         self._require(y)
         if 0 in y.shape:
             return y
-        y, batch, xp = self.ops.contiguous(y), y.shape[0], namespace(y)
+        batch, most, xp = y.shape[0], self.program.plan.most_images, namespace(y)
+        if batch > most:
+            parts = [y[first : first + most, ...] for first in range(0, batch, most)]
+            return xp.concat([self(part) for part in parts])
+        y = self.ops.contiguous(y)
         x = xp.empty(y.shape, dtype=y.dtype, device=device(y))
         count = self.program.counters(batch)
         counters = xp.zeros((count,), dtype=xp.int32, device=device(y)) if count else None

@@ -28,6 +28,7 @@ MOST_CHANNELS = 512
 _AXES = 4
 _MOST_TAPS = 1024
 _MOST_NUMBERS = 2**31  # of an image: places in it are integers of 32 bits
+_MOST_BLOCKS = 2**31 - 2  # of a launch, which has a counter more
 _CHUNK = 8  # levels between two looks at the band above
 # A band has as many rows where it can, and up to so many until a level has so many numbers: to wait
 # for the band above takes as long as some levels. A level of few numbers has a thread for each, one
@@ -132,6 +133,12 @@ class Plan:
         """How many rows of a band fit into shared memory."""
         left = self.device.shared - self.band_bytes(0)
         return min(self.plane[0], left // (self.pitch * self.layout.record * self.layout.itemsize))
+
+    @property
+    def most_images(self) -> int:
+        """How many images a launch may have, however many bands they are taken apart into."""
+        units = math.prod(self.extent[:2]) * self.plane[0] * math.prod(self.dilation[2:])
+        return _MOST_BLOCKS // units
 
     def weigh(self) -> tuple[Launch, Launch]:
         """Return the launches of "fold" and "decide", which make the weights, in this order."""
