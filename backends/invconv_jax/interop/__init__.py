@@ -4,9 +4,9 @@ Each takes an operator of the core of JAX arrays, or one in `invconv_jax.channel
 `invconv_jax.reversible`. It is a pytree whose leaves are the operator's arrays, so it trains as the
 library's own do. (`PLUConv1x1` has integers among them, which optax and NumPyro's inference do not
 take: make ``conv.parameters()`` the parameters, and the operator ``conv.replace(**parameters)`` of
-them. flowjax leaves integers out by itself.) The operator's ``forward`` turns data into latent
-variables, z = K x + b, whichever direction a library calls forward, so the same operator has the
-same density in all of them. For the other way round, pass an `invconv.Inverse`.
+them. flowjax and bijx leave integers out by themselves.) The operator's ``forward`` turns data into
+latent variables, z = K x + b, whichever direction a library calls forward, so the same operator has
+the same density in all of them. For the other way round, pass an `invconv.Inverse`.
 
 A library is imported when its drop-in is first used.
 """
@@ -16,15 +16,17 @@ from typing import TYPE_CHECKING
 from invconv.operators.dropins import DropIn, lazily
 
 if TYPE_CHECKING:
+    from invconv_jax.interop.for_bijx import BijxBijection
     from invconv_jax.interop.for_distrax import DistraxBijector
     from invconv_jax.interop.for_flowjax import FlowjaxBijection
     from invconv_jax.interop.for_numpyro import NumpyroTransform
 
 DROP_INS = {
+    "BijxBijection": DropIn("for_bijx", "bijx"),
     "DistraxBijector": DropIn("for_distrax", "distrax"),
     "FlowjaxBijection": DropIn("for_flowjax", "flowjax"),
     "NumpyroTransform": DropIn("for_numpyro", "numpyro"),
 }
 __getattr__ = lazily(__name__, DROP_INS)
 
-__all__ = ["DistraxBijector", "FlowjaxBijection", "NumpyroTransform"]
+__all__ = ["BijxBijection", "DistraxBijector", "FlowjaxBijection", "NumpyroTransform"]

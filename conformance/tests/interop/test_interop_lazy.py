@@ -15,7 +15,17 @@ import invconv_torch.interop
 
 ROOT = Path(__file__).parents[3]
 PACKAGES: tuple[Any, ...] = (invconv_torch.interop, invconv_jax.interop)
-FLOW_LIBRARIES = {"FrEIA", "distrax", "flowjax", "nflows", "normflows", "numpyro", "pyro", "zuko"}
+FLOW_LIBRARIES = {
+    "FrEIA",
+    "bijx",
+    "distrax",
+    "flowjax",
+    "nflows",
+    "normflows",
+    "numpyro",
+    "pyro",
+    "zuko",
+}
 
 
 def python(code: str) -> str:

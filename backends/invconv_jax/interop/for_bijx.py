@@ -1,0 +1,65 @@
+"""An operator as a bijection of bijx (M. Gerdes), for lattice field theory."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+from bijx import Bijection, Const
+from flax import nnx
+
+from invconv.arrays.namespaces import Array
+from invconv.files.description import OPERATORS
+from invconv.operators.dropins import event_ndim, on_batch, require_conv
+
+_CONSTANTS = {name for cls in OPERATORS for name in cls._constant_names}
+
+
+class BijxBijection(Bijection):  # type: ignore[misc]
+    """An operator for ``bijx.Transformed``, ``Chain``, ``ScanChain`` and ``Inverse``.
+
+    ``forward`` is latent to data, as everywhere in bijx: the operator's *inverse*. The operator's
+    arrays are ``nnx.Param``, PLU's signs and permutation ``bijx.Const``. Fields have the operator's
+    channels on an axis before the lattice's: put ``bijx.ExpandDims(-ndim - 1)`` before one of a
+    single channel and ``bijx.SqueezeDims(-ndim - 1)`` after it where fields have no such axis, or
+    pass ``invconv_jax.channels_last(conv)`` where it is the last one.
+
+    Parameters
+    ----------
+    conv : InvertibleConv
+    ndim : int, optional
+        The number of axes of the lattice, where the operator leaves it open, as 1x1 convolutions
+        do. A field has ndim + 1 axes; there may be any number of batch axes.
+    """
+
+    def __init__(self, conv: Any, *, ndim: int | None = None) -> None:
+        require_conv(conv)
+        self._axes = event_ndim(getattr(conv, "ndim", None), ndim)
+        self.arrays = nnx.data(jax.tree.map_with_path(_variable, conv))
+
+    @property
+    def conv(self) -> Any:
+        """The operator of the current parameters, x -> z."""
+        return jax.tree.map(_value, self.arrays, is_leaf=_is_variable)
+
+    def forward(self, x: Array, log_density: Array, **kwargs: Any) -> tuple[Array, Array]:
+        """Return K^-1 (x - b) and ``log_density - log|det K^-1|`` of latent x."""
+        y, log_det = on_batch(self.conv.inverse_and_log_det, x, self._axes)
+        return y, log_density - log_det
+
+    def reverse(self, x: Array, log_density: Array, **kwargs: Any) -> tuple[Array, Array]:
+        """Return K x + b and ``log_density - log|det K|`` of data x."""
+        z, log_det = on_batch(self.conv.forward_and_log_det, x, self._axes)
+        return z, log_density - log_det
+
+
+def _variable(path: tuple[Any, ...], leaf: Any) -> Any:
+    return Const(leaf) if getattr(path[-1], "name", "") in _CONSTANTS else nnx.Param(leaf)
+
+
+def _is_variable(node: Any) -> bool:
+    return isinstance(node, nnx.Variable)
+
+
+def _value(variable: Any) -> Any:
+    return variable.get_value() if _is_variable(variable) else variable
