@@ -22,8 +22,13 @@ import pytest
 for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ.setdefault(name, "1")
 
-# XLA compiles thousands of small programs for the tests; how fast they run does not matter.
-os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
+# XLA compiles thousands of small programs for the tests; how fast they run does not matter. It
+# takes a third longer with the emitters that users have: .ci/run has them in what is slow.
+_QUICK_TO_COMPILE = "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
+os.environ.setdefault("XLA_FLAGS", _QUICK_TO_COMPILE)
+
+# what tests start as processes of their own: to look for doctests imports what they need
+collect_ignore_glob = ["tests/*/torch_ddp.py", "tests/*/jax_on_eight_devices.py"]
 
 _MOST_MEMORY = 2 * 2**30  # bytes of a process that runs tests
 _MORE_MEMORY = 300 * 2**20  # bytes after which a process forgets compiled programs
@@ -47,6 +52,11 @@ def pytest_unconfigure() -> None:
     """Remove the folder."""
     while _programs:
         shutil.rmtree(_programs.pop(), ignore_errors=True)
+
+
+def pytest_collection_finish() -> None:
+    """Have the garbage collector leave out what was imported: it looks at all that it has."""
+    gc.freeze()
 
 
 def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> None:

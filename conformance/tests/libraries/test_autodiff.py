@@ -67,6 +67,11 @@ def assert_same(case: Case, got: dict[str, Any], got_x: Any, direction: str) -> 
         )
 
 
+def jitted_vmap(run: Any) -> Any:
+    """Compile one program: eagerly JAX would compile one an operation."""
+    return jax.jit(jax.vmap(run))
+
+
 @some_cases
 @pytest.mark.parametrize("direction", ["forward", "inverse"])
 def test_torch_autograd(case: Case, direction: str) -> None:
@@ -105,7 +110,7 @@ def test_vmap_over_data_and_over_parameters(case: Case) -> None:
         .inverse(images[i])
         for i in range(3)
     ]
-    for vmap, convert in ((jax.vmap, jnp.asarray), (torch.func.vmap, torch.as_tensor)):
+    for vmap, convert in ((jitted_vmap, jnp.asarray), (torch.func.vmap, torch.as_tensor)):
         conv = host.asarrays(convert(images))
 
         def solve(parameters: dict[str, Any], x: Any, conv: Any = conv) -> Any:
@@ -190,7 +195,7 @@ def test_a_singular_operator_that_nobody_can_look_at_gives_no_finite_value(name:
     on_device = conv.inverse(strict.asarray(y[0], device=device))
     assert not np.isfinite(to_numpy(on_device)).any()
     parameters = {n: np.stack([p] * 3) for n, p in host.parameters().items()}
-    for vmap, convert in ((jax.vmap, jnp.asarray), (torch.func.vmap, torch.as_tensor)):
+    for vmap, convert in ((jitted_vmap, jnp.asarray), (torch.func.vmap, torch.as_tensor)):
         there = host.asarrays(convert(y))
 
         def solve(values: dict[str, Any], y: Any, there: Any = there) -> Any:

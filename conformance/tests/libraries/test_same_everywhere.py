@@ -12,6 +12,7 @@ import invconv as ic
 from invconv.arrays.namespaces import to_numpy
 from invconv_conformance.cases import CASES
 from invconv_conformance.cases.case import Case
+from invconv_conformance.cases.quick import QUICK, QUICK_MORE
 from invconv_conformance.libraries import Target, targets
 from invconv_conformance.truth import oracle
 
@@ -27,10 +28,24 @@ def run(case: Case, target: Target, dtype: str) -> tuple[Any, Any]:
     return to_numpy(log_det).astype(float), to_numpy(inverse).astype(float)
 
 
-@pytest.mark.parametrize("dtype", TOLERANCE)
-@pytest.mark.parametrize("case", REGULAR, ids=lambda case: case.name)
-def test_log_det_and_inverse(case: Case, dtype: str) -> None:
+# JAX compiles all that it runs: by default a few cases, in float64
+FEW = {*QUICK, *QUICK_MORE}
+SELECTED = [
+    *(pytest.param("others", case, dtype) for case in REGULAR for dtype in TOLERANCE),
+    *(
+        pytest.param("jax", case, dtype, marks=[pytest.mark.slow] * (case.name not in few))
+        for dtype, few in (("float64", FEW), ("float32", ()))
+        for case in REGULAR
+    ),
+]
+
+
+@pytest.mark.parametrize(
+    ("library", "case", "dtype"), SELECTED, ids=lambda v: getattr(v, "name", v)
+)
+def test_log_det_and_inverse(library: str, case: Case, dtype: str) -> None:
     numpy, *others = targets()
+    others = [t for t in others if (t.library.name == "jax") == (library == "jax")]
     log_det, inverse = run(case, numpy, dtype)
     matrix, _ = oracle.affine(case.conv(), case.spatial_shape)
     values = np.linalg.svd(matrix, compute_uv=False)

@@ -32,6 +32,13 @@ KINDS: tuple[tuple[dict[str, Any], tuple[int, ...]], ...] = (
     ({"kernel_size": 2, "ndim": 4, "direction": (1, -1, 1, 1)}, (2, 3, 2, 3)),
 )
 kinds = pytest.mark.parametrize(("kind", "grid"), KINDS, ids=str)
+# by default a kind in one dtype with few channels, in the other one with many
+EACH_KIND = [
+    pytest.param(*of_kind, dtype, channels, marks=[pytest.mark.slow] * ((i + j + k) % 2))
+    for i, of_kind in enumerate(KINDS)
+    for j, dtype in enumerate(("float32", "float64"))
+    for k, channels in enumerate((2, 25))
+]
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -74,9 +81,7 @@ def inverse(conv: Any, y: Any) -> Any:
     return conv.inverse(y)
 
 
-@kinds
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
-@pytest.mark.parametrize("channels", [2, 25])
+@pytest.mark.parametrize(("kind", "grid", "dtype", "channels"), EACH_KIND, ids=str)
 def test_it_is_numpys_inverse_bit_for_bit(
     kind: dict[str, Any], grid: tuple[int, ...], dtype: str, channels: int
 ) -> None:

@@ -1,4 +1,4 @@
-"""The command line as a user runs it, in a process of its own."""
+"""The command line as a user runs it: in a process of its own, or what it says and returns."""
 
 from __future__ import annotations
 
@@ -27,6 +27,14 @@ def invconv(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
         check=False,
         env={"PATH": "/usr/bin:/bin", "COLUMNS": "80", "HOME": str(cwd)},
     )
+
+
+def status(arguments: list[str]) -> int | str | None:
+    """Run a command in this process; argparse exits."""
+    try:
+        return _cli.main(arguments)
+    except SystemExit as end:
+        return end.code
 
 
 @pytest.mark.slow
@@ -62,20 +70,39 @@ def test_demo_on_an_image_of_the_users_own(tmp_path: Path) -> None:
     ("arguments", "message"),
     [
         (["demo", "--image", "none.png"], "--image: expected an image file, but there is no file"),
-        (["demo", "--image", "text.png"], "--image: text.png cannot be read as an image"),
         (["demo", "--image", "small.png"], "--image: expected at least 32 x 32 pixels, got"),
         (["demo", "--out", "nowhere/picture.png"], "--out: there is no folder"),
         (["demo", "--out", "picture.tiff"], "--out: expected a name that ends in .png or .jpg"),
         (["waltz"], "invalid choice: 'waltz'"),
         (["conformence"], "no command 'conformence': did you mean 'conformance'?"),
         (["conformance", "--namespace", "../../etc"], "--namespace: expected an import name"),
-        (["diagnose", "none.safetensors"], "none.safetensors: No such file or directory"),
         ([], "the following arguments are required: command"),
     ],
 )
-def test_wrong_arguments(arguments: list[str], message: str, tmp_path: Path) -> None:
+def test_wrong_arguments(
+    arguments: list[str],
+    message: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    imsave("small.png", np.zeros((8, 8, 3), np.uint8), check_contrast=False)
+    assert status(arguments) == 2
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["demo", "--image", "text.png"], "--image: text.png cannot be read as an image"),
+        (["diagnose", "none.safetensors"], "none.safetensors: No such file or directory"),
+    ],
+)
+def test_a_process_exits_with_what_is_wrong(
+    arguments: list[str], message: str, tmp_path: Path
+) -> None:
     (tmp_path / "text.png").write_text("no image")
-    imsave(tmp_path / "small.png", np.zeros((8, 8, 3), np.uint8), check_contrast=False)
     done = invconv(*arguments, cwd=tmp_path)
     assert done.returncode == 2
     assert message in done.stderr
@@ -138,12 +165,16 @@ def test_help_lists_the_commands(tmp_path: Path) -> None:
     ],
 )
 def test_what_cannot_be_is_said_before_the_work(
-    arguments: list[str], message: str, tmp_path: Path
+    arguments: list[str],
+    message: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    done = invconv(*arguments, cwd=tmp_path)
-    assert done.returncode == 2
-    assert message in done.stderr
-    assert not [p for p in tmp_path.iterdir() if not p.name.startswith(".")]  # ~/.cache
+    monkeypatch.chdir(tmp_path)
+    assert _cli.main(arguments) == 2
+    assert message in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(
