@@ -76,6 +76,11 @@ def test_a_solve_is_one_launch_on_the_current_stream(run: Run) -> None:
     assert done.returncode == 0, done.stderr
 
 
+def test_what_a_gpu_must_do(run: Run) -> None:
+    done = run("from tests.launches import checks\nchecks.of_cupy(checks.SMALL)\n")
+    assert done.returncode == 0, done.stderr
+
+
 PLANTED = {
     "a wrong stride": (
         "p.CUDA = p.DeviceOps(**vars(p.CUDA) | {'contiguous': lambda x: x})\n" + WRONG,

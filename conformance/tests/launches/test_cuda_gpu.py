@@ -1,105 +1,166 @@
-"""The kernel's launches on a GPU, by PyTorch and CuPy: ``pytest -m gpu``. Not yet run on one."""
+"""The kernel's launches on a GPU, by all libraries: ``pytest -m gpu``. Not yet run on one.
+
+What is in `checks` has run on the stand-in for the driver (`test_cuda_torch`, `test_cuda_cupy`,
+`test_cuda_jax`).
+"""
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 
-import invconv as ic
+from invconv_conformance.libraries import LIBRARIES
+from tests.launches import checks
 from tests.libraries.gpus import CUPY
 
-pytestmark = [
-    pytest.mark.gpu,
-    pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU that PyTorch can use"),
-]
+(JAX,) = [library for library in LIBRARIES if library.name == "jax"]
 
-SHAPES = ((2, 3, 5, 7), (1, 12, 64, 64), (3, 48, 16, 16), (2, 2, 3, 5, 4))
+on_torch = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU that PyTorch can use")
+pytestmark = pytest.mark.gpu
 
 
-def convolution(
-    channels: int, dtype: str, ndim: int = 2, skew: float = 0.0
-) -> ic.AutoregressiveConv:
-    """Return an operator of NumPy; if it is skewed, D^-1 is not folded into its weights."""
-    rng, like = np.random.default_rng(0), np.zeros((), dtype)
-    conv: Any = ic.AutoregressiveConv.init(channels, ndim=ndim, rng=rng, like=like)
-    kernel = np.array(conv.kernel)
-    kernel[(slice(None), slice(None), *conv._family.centre)] += skew * np.tri(channels, k=-1)
-    found: ic.AutoregressiveConv = conv.replace(kernel=kernel.astype(dtype))
-    return found
+def prepared(shape: tuple[int, ...], device: str = "cuda") -> tuple[Any, Any]:
+    """Return a prepared inverse on a device, and images for it."""
+    y = torch.from_numpy(checks.images(shape, "float32")).to(device)
+    conv = checks.convolution(shape[1], "float32", len(shape) - 2).asarrays(y)
+    inverse = conv.prepare(shape[2:], check=False)
+    assert inverse.plan["method"] == "CUDA kernel"
+    return inverse, y
 
 
-def prepared(conv: ic.AutoregressiveConv, grid: tuple[int, ...]) -> ic.PreparedInverse:
-    there = conv.asarrays(
-        torch.zeros((), device="cuda", dtype=getattr(torch, str(conv.kernel.dtype)))
-    )
-    found = there.prepare(grid, check=False)
-    assert found.plan["method"] == "CUDA kernel"
-    return found
+@on_torch
+@pytest.mark.parametrize("shape", checks.SHAPES, ids=str)
+def test_torch(shape: tuple[int, ...]) -> None:
+    checks.of_torch("cuda", [shape])
 
 
-def images(shape: tuple[int, ...], dtype: str) -> tuple[Any, Any]:
-    y = np.random.default_rng(1).standard_normal(shape).astype(dtype)
-    return y, torch.from_numpy(y).cuda()
-
-
-@pytest.mark.parametrize("skew", [0.0, 2.0])
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
-@pytest.mark.parametrize("shape", SHAPES, ids=str)
-def test_the_cpus_numbers_bit_for_bit(shape: tuple[int, ...], dtype: str, skew: float) -> None:
-    conv, (y, there) = convolution(shape[1], dtype, len(shape) - 2, skew), images(shape, dtype)
-    solver = conv.prepare(shape[2:], check=False)
-    if solver.plan["method"] != "compiled kernel":
-        pytest.skip("no kernel of the CPU to compare with")
-    x = prepared(conv, shape[2:])._state.solve(there)
-    np.testing.assert_array_equal(x.cpu().numpy(), solver._state.solve(y))
-
-
-def test_a_solve_never_waits_and_a_graph_records_it() -> None:
-    conv, (_, y) = convolution(12, "float32"), images((2, 12, 40, 40), "float32")
-    inverse = prepared(conv, (40, 40))
-    expected = inverse.inverse(y)
-    torch.cuda.synchronize()
+@contextmanager
+def no_waiting() -> Iterator[None]:
+    """Have PyTorch raise as soon as anything waits for the device."""
     torch.cuda.set_sync_debug_mode("error")
     try:
-        with torch.cuda.stream(torch.cuda.Stream()):
-            graph = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(graph):
-                x = inverse.inverse(y)
+        yield
     finally:
         torch.cuda.set_sync_debug_mode("default")
+
+
+@on_torch
+def test_a_solve_never_waits_and_a_graph_records_it() -> None:
+    inverse, y = prepared((2, 12, 40, 40))
+    expected = inverse.inverse(y)
+    with no_waiting():
+        again = inverse.inverse(y)
+    assert torch.equal(again, expected)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph), no_waiting():
+        x = inverse.inverse(y)
     y *= 2
     for _ in range(3):
         graph.replay()
         assert torch.equal(x, 2 * expected)
 
 
-def test_another_thread_and_another_stream() -> None:
-    conv, (_, y) = convolution(12, "float32"), images((2, 12, 16, 16), "float32")
-    inverse, found = prepared(conv, (16, 16)), []
-    expected = inverse.inverse(y)
+@on_torch
+def test_a_graph_records_what_was_not_compiled_before() -> None:
+    """A number of channels and a grid that no other test has."""
+    y = torch.from_numpy(checks.images((2, 7, 19, 23), "float32")).cuda()
+    host = checks.convolution(7, "float32", 2)
+    conv, graph = host.asarrays(y), torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        x = conv.prepare((19, 23), check=False).inverse(y)
+    graph.replay()
+    checks.check(host, y.cpu().numpy(), x.cpu().numpy())
+
+
+@on_torch
+def test_streams_and_threads_do_not_share_counters() -> None:
+    """Solves of a few long images, whose bands wait for each other, beside each other."""
+    inverse, y = prepared((1, 12, 512, 64))
+    expected, streams = inverse.inverse(y), [torch.cuda.Stream() for _ in range(2)]
+    found: dict[int, list[Any]] = {0: [], 1: []}
     torch.cuda.synchronize()
 
-    def solve() -> None:
-        with torch.cuda.stream(torch.cuda.Stream()) as _:
-            found.append(inverse.inverse(y))
-            torch.cuda.current_stream().synchronize()
+    def solve(i: int) -> None:
+        with torch.cuda.stream(streams[i]):
+            for _ in range(20):
+                found[i].append(inverse.inverse(y))
+            streams[i].synchronize()
 
-    thread = threading.Thread(target=solve)
-    thread.start()
-    thread.join()
-    assert torch.equal(found[0], expected)
+    threads = [threading.Thread(target=solve, args=(i,)) for i in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert [len(found[i]) for i in range(2)] == [20, 20]
+    assert all(torch.equal(x, expected) for xs in found.values() for x in xs)
+
+
+@on_torch
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two GPUs")
+def test_a_device_that_is_not_the_current_one() -> None:
+    checks.of_torch("cuda:1", checks.SMALL)
+    assert torch.cuda.current_device() == 0
 
 
 @pytest.mark.skipif(CUPY.absent() is not None, reason="no GPU that CuPy can use")
-def test_cupys_numbers_are_pytorchs() -> None:
+@pytest.mark.parametrize("shape", checks.SHAPES, ids=str)
+def test_cupy(shape: tuple[int, ...]) -> None:
+    checks.of_cupy([shape])
+
+
+@pytest.mark.skipif(CUPY.absent() is not None, reason="no GPU that CuPy can use")
+def test_cupys_streams() -> None:
     import cupy
 
-    conv, (y, there) = convolution(12, "float32"), images((2, 12, 16, 16), "float32")
-    solver = conv.asarrays(cupy.zeros((), "float32")).prepare((16, 16), check=False)
-    assert solver.plan["method"] == "CUDA kernel"
-    expected = prepared(conv, (16, 16))._state.solve(there).cpu().numpy()
-    np.testing.assert_array_equal(solver._state.solve(cupy.asarray(y)).get(), expected)
+    host, values = checks.convolution(12, "float32", 2), checks.images((1, 12, 512, 64), "float32")
+    y = cupy.asarray(values)
+    solve = host.asarrays(y).prepare((512, 64), check=False)._state.solver
+    expected = solve(y)
+    cupy.cuda.Device().synchronize()
+    streams, found = [cupy.cuda.Stream(non_blocking=True) for _ in range(2)], []
+    for _ in range(20):
+        for stream in streams:
+            with stream:
+                found.append(solve(y))
+    for stream in streams:
+        stream.synchronize()
+    for x in found:
+        cupy.testing.assert_array_equal(x, expected)
+
+
+ON_JAX = """
+import sys, threading, jax, numpy as np
+jax.config.update("jax_enable_x64", True)
+from tests.launches import checks
+assert jax.devices()[0].platform == "gpu", jax.devices()
+checks.of_jax()
+host, values = checks.convolution(12, "float32", 2), checks.images((1, 12, 512, 64), "float32")
+y = jax.numpy.asarray(values)
+run, conv, found = jax.jit(lambda conv, y: conv.inverse(y)), host.asarrays(y), []
+threads = [threading.Thread(target=lambda: found.extend(run(conv, y) for _ in range(20)))
+           for _ in range(2)]
+for thread in threads: thread.start()
+for thread in threads: thread.join()
+assert len(found) == 40
+for x in found: np.testing.assert_array_equal(x, host.inverse(values))
+"""
+
+
+@pytest.mark.skipif(
+    JAX.absent() is not None or len(JAX.devices()) == 1, reason="no GPU that JAX can use"
+)
+def test_jax() -> None:
+    """In a process of its own: JAX's float64 and memory are the process's."""
+    variables = os.environ | {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
+    command, place = [sys.executable, "-c", ON_JAX], Path(__file__).parents[2]
+    done = subprocess.run(command, env=variables, cwd=place, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

@@ -258,6 +258,12 @@ def test_xla_launches_what_solves(run: Run) -> None:
 
 
 @pytest.mark.slow
+def test_what_a_gpu_must_do(run: Run) -> None:
+    done = run("from tests.launches import checks\nchecks.of_jax(checks.SMALL)\n")
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.slow
 def test_prepared_banded_differentiated_vectorised_spread_and_refused(run: Run) -> None:
     done = run(VALUES + SOLVES)
     assert done.returncode == 0, done.stderr

@@ -12,8 +12,9 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.func import functional_call
 
-from invconv.kernels.cuda.launch import DeviceOps
+from invconv.kernels.cuda.launch import DeviceOps, DeviceSolve
 from invconv_torch.native import launches, solvers
+from tests.launches import checks
 from tests.launches.stand_in_driver import STREAM, Driver, Launched, forget
 from tests.on_torch.test_torch_traced import Method, WithoutDriver, gradients, on_cuda
 
@@ -182,6 +183,32 @@ def test_values_and_gradients(name: str, torch_layer: Build, request: Any) -> No
     for got, want in zip(gradients(layer.inverse, layer, x), wanted, strict=True):
         torch.testing.assert_close(got, want, rtol=1e-11, atol=1e-11)
     assert [launched.kernel for launched in driver.launches].count("solve") >= 2
+
+
+@pytest.mark.parametrize(
+    "shapes", [checks.SMALL, pytest.param(checks.SHAPES, marks=pytest.mark.slow)]
+)
+def test_what_a_gpu_must_do(shapes: Any, on_this_processor: Driver) -> None:
+    torch._dynamo.reset()
+    checks.of_torch("cpu", shapes)
+    assert [launched.kernel for launched in on_this_processor.launches].count("solve") >= 8
+
+
+@pytest.mark.parametrize("planted", ["another solution", "other bits", "no kernel"])
+def test_what_a_gpu_did_wrong_is_noticed(
+    planted: str, on_this_processor: Driver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    right = DeviceSolve.__call__
+    wrong: dict[str, Any] = {
+        "another solution": lambda self, y: right(self, y) + 0.1,
+        "other bits": lambda self, y: right(self, y) * (1 + torch.finfo(y.dtype).eps),
+        "no kernel": right,
+    }
+    monkeypatch.setattr(DeviceSolve, "__call__", wrong[planted])
+    if planted == "no kernel":
+        monkeypatch.setattr(solvers, "device_solve", lambda *_: None)
+    with pytest.raises(AssertionError):
+        checks.of_torch("cpu", checks.SMALL)
 
 
 def test_a_prepared_solve_is_one_launch_and_its_plan_says_so(
