@@ -12,6 +12,7 @@ from invconv.operators.base.operator import InvertibleConv
 from invconv.operators.base.prepared import PreparedInverse
 from invconv.operators.chain import Chain
 from invconv.operators.emerging import EmergingConv
+from invconv.operators.exponential import ExponentialConv
 from invconv.operators.inverse import Inverse
 from invconv.operators.periodic import PeriodicConv
 from invconv.operators.pointwise.actnorm import ActNorm
@@ -35,6 +36,7 @@ __all__ = [
     "Conv1x1",
     "Diagnosis",
     "EmergingConv",
+    "ExponentialConv",
     "IllConditionedWarning",
     "InvalidFileError",
     "Inverse",

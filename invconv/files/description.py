@@ -27,6 +27,7 @@ from invconv.operators.autoregressive import AutoregressiveConv
 from invconv.operators.base.operator import InvertibleConv
 from invconv.operators.chain import Chain
 from invconv.operators.emerging import EmergingConv
+from invconv.operators.exponential import ExponentialConv
 from invconv.operators.inverse import Inverse
 from invconv.operators.periodic import PeriodicConv
 from invconv.operators.pointwise.actnorm import ActNorm
@@ -46,6 +47,7 @@ OPERATORS: tuple[type[InvertibleConv], ...] = (
     CirculantConv1x1,
     Conv1x1,
     EmergingConv,
+    ExponentialConv,
     Inverse,
     OrthogonalConv1x1,
     PeriodicConv,

@@ -8,13 +8,14 @@ from typing import Any
 from invconv.arrays.derived import derived
 from invconv.arrays.namespaces import Array, Shape
 from invconv.operators.base.linear import Linear
+from invconv.operators.base.operator import InvertibleConv
 from invconv.operators.base.parameters import require_shape
 from invconv.operators.base.protocol import Gradients
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Convolution(Linear):
-    """A linear map with a kernel, and a bias."""
+class WithKernel(InvertibleConv):
+    """A map with a kernel (C, C, *k), and a bias."""
 
     kernel: Array
     bias: Array | None = None
@@ -43,12 +44,17 @@ class Convolution(Linear):
         """Return the number of spatial axes."""
         return int(self.kernel.ndim) - 2
 
+    @property
+    def _kernel_size(self) -> Shape:
+        return tuple(map(int, self.kernel.shape[2:]))  # a tracer may have its own integers
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Convolution(WithKernel, Linear):
+    """A map that is linear in its kernel."""
+
     def _weights(self) -> Array:
         return self.kernel
 
     def _weights_vjp(self, w_bar: Array, memo: Any = None) -> Gradients:
         return {"kernel": w_bar}
-
-    @property
-    def _kernel_size(self) -> Shape:
-        return tuple(map(int, self.kernel.shape[2:]))  # a tracer may have its own integers

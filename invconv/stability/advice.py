@@ -9,9 +9,13 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 
+import numpy as np
+
+from invconv.arrays.stencil import taps_of
 from invconv.operators.autoregressive import AutoregressiveConv
 from invconv.operators.base.judgement import judge
 from invconv.operators.base.operator import InvertibleConv
+from invconv.operators.exponential import ExponentialConv
 from invconv.operators.periodic import PeriodicConv
 from invconv.operators.pointwise.factored import Factored
 from invconv.stability.report import Diagnosis, grid_text
@@ -82,6 +86,13 @@ def _cause(host: InvertibleConv, d: Diagnosis) -> str:
         )
     if isinstance(host, Factored) and d.loss > _FACTORS_GROW * d.condition:
         return "bring the factors closer to their initialisation: their product hides how they grow"
+    if isinstance(host, ExponentialConv):
+        taps = taps_of(host._symmetric())
+        norm = float(np.linalg.norm(taps, 2, axis=(1, 2)).sum())
+        return (
+            f"make the symmetric part of the kernel smaller, S = (K[o, i, t] + K[i, o, -t]) / 2: "
+            f"the condition is at most e^(2 |S|), |S| <= {norm:.3g}; the rest loses nothing"
+        )
     if isinstance(host, PeriodicConv):
         return "change the kernel or the grid, so that the spectrum stays away from zero there"
     most = "" if d.channel is None else f": errors in channel {d.channel} grow most"

@@ -34,6 +34,7 @@ from invconv.operators.autoregressive import AutoregressiveConv
 from invconv.operators.base.operator import InvertibleConv
 from invconv.operators.chain import Chain
 from invconv.operators.emerging import EmergingConv
+from invconv.operators.exponential import ExponentialConv
 from invconv.operators.inverse import Inverse
 from invconv.operators.periodic import PeriodicConv
 from invconv.operators.pointwise.actnorm import ActNorm
@@ -219,6 +220,17 @@ def _periodic(conv: PeriodicConv, gain: float) -> PeriodicConv:
     return conv.replace(kernel=kernel_of(namespace(taps).concat(parts, axis=0), size))
 
 
+def _exponential(conv: ExponentialConv, gain: float) -> ExponentialConv:
+    """Return e^(S + A) with |S| <= log(gain): of the symmetric part S, since A is skew.
+
+    |e^-(S + A)| <= e^|S|, the logarithmic norm of -(S + A) being the largest eigenvalue of -S.
+    """
+    symmetric = conv._symmetric()
+    norm = namespace(symmetric).sum(norm_bound(taps_of(symmetric)))
+    limit = math.log(gain) * namespace(norm).ones_like(norm)
+    return conv.replace(kernel=symmetric * _shrinking(norm, limit) + (conv.kernel - symmetric))
+
+
 def _qr(conv: QRConv1x1, gain: float) -> QRConv1x1:
     strict = namespace(conv.upper).triu(conv.upper, k=1)
     scale, strict, _ = _triangle(conv.scale - 1, strict, gain)
@@ -276,6 +288,7 @@ _RULES: dict[type[InvertibleConv], Callable[[Any, float], Any]] = {
     CirculantConv1x1: _circulant,
     Conv1x1: _plain,
     EmergingConv: _emerging,
+    ExponentialConv: _exponential,
     OrthogonalConv1x1: _orthogonal,
     PeriodicConv: _periodic,
     PLUConv1x1: _plu,

@@ -37,6 +37,7 @@ from invconv.operators.base.calls import require_spatial_shape
 from invconv.operators.base.checks import solved_in
 from invconv.operators.base.operator import InvertibleConv, require_operator
 from invconv.operators.chain import Chain, Composite
+from invconv.operators.exponential import ExponentialConv
 from invconv.operators.inverse import Inverse
 from invconv.operators.periodic import PeriodicConv
 from invconv.operators.pointwise.factored import Factored
@@ -242,6 +243,8 @@ def _turned_round(conv: InvertibleConv) -> list[InvertibleConv]:
 
 def _is_closed(conv: InvertibleConv) -> bool:
     """Tell whether a part of an operator sees the grid as closed on itself."""
+    if isinstance(conv, ExponentialConv) and conv.padding == "circular":
+        return True
     return isinstance(conv, PeriodicConv) or any(
         isinstance(part, InvertibleConv) and _is_closed(part) for part in conv._parts().values()
     )

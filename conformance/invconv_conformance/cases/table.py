@@ -11,6 +11,7 @@ import numpy as np
 import invconv as ic
 from invconv_conformance.cases.autoregressive import GRIDS, autoregressive_cases
 from invconv_conformance.cases.case import Build, Case, perturbed, with_bias
+from invconv_conformance.cases.exponential import exponential_cases
 from invconv_conformance.cases.special import special_cases
 
 
@@ -143,6 +144,7 @@ CASES: tuple[Case, ...] = (
     *autoregressive_cases(),
     *_emerging(),
     *_periodic(),
+    *exponential_cases(),
     *_pointwise(),
     *_composite(),
     *special_cases(),

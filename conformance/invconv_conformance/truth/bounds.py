@@ -103,6 +103,8 @@ def _leaf(
     if isinstance(conv, ic.PeriodicConv):
         terms = channels * math.prod(conv.kernel.shape[2:]) + math.log2(2 * pixels)
         return terms, channels * log_values + terms * pixels * condition
+    if isinstance(conv, ic.ExponentialConv):
+        return _exponential(conv, pixels)
     if isinstance(conv, ic.QRConv1x1):
         terms = channels * (1 + conv.reflectors.shape[0])
         return terms, channels * pixels * float(np.abs(np.log(np.abs(conv.scale))).sum())
@@ -114,3 +116,17 @@ def _leaf(
     if isinstance(conv, ic.PLUConv1x1 | ic.ActNorm):
         return 2 * channels, channels * pixels * float(np.abs(conv.log_scale).sum())
     return channels, channels * (log_values + pixels * condition)
+
+
+def _exponential(conv: ic.ExponentialConv, pixels: int) -> tuple[float, float]:
+    """Return m and the log-determinant's scale of e^M.
+
+    A step of the series rounds (C T + 2) phi e^phi at most, with phi <= 4 its norm, the share of
+    the step in |M|: the norms of the products |M|^n / n! add up to n |M|^n / n! = |M| e^|M|.
+    """
+    taps = conv.kernel.reshape(conv.channels, conv.channels, -1)
+    norm = float(min(np.abs(taps).sum(axis=(a, 2)).max() for a in (0, 1)))
+    steps = max(1, math.ceil(norm / 4))
+    terms = (taps[0].size + 2) * (norm + steps) * math.exp(min(norm / steps, 2))
+    sizes = float(np.abs(np.diagonal(taps)).sum())
+    return terms, conv.channels * pixels * sizes + 1

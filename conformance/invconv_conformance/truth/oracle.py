@@ -65,6 +65,8 @@ def _matrix(conv: ic.InvertibleConv, shape: Shape) -> Matrix:
         return _autoregressive(conv, shape)
     if isinstance(conv, ic.PeriodicConv):
         return _periodic(conv, shape)
+    if isinstance(conv, ic.ExponentialConv):
+        return exponential(_correlation(conv, shape))
     if isinstance(conv, ic.Conv1x1):
         weight = conv.weight
     elif isinstance(conv, ic.PLUConv1x1):
@@ -196,3 +198,39 @@ def block_transform(basis: str, factor: int) -> Matrix:
             sign = 1 if j < width // 2 else -1
             matrix[band, place * width + j] = sign / np.sqrt(EXTENDED(width))
     return matrix
+
+
+def _correlation(conv: ic.ExponentialConv, shape: Shape) -> Matrix:
+    """Return M of e^M."""
+    kernel, channels = conv.kernel, conv.channels
+    assert isinstance(conv.dilation, tuple)
+    block = np.zeros((channels, *shape, channels, *shape), EXTENDED)
+    for p in _grid(shape):
+        for t in _grid(kernel.shape[2:]):
+            source = tuple(
+                i + d * (j - (k - 1) // 2)
+                for i, j, k, d in zip(p, t, kernel.shape[2:], conv.dilation, strict=True)
+            )
+            if conv.padding == "circular":
+                source = tuple(i % n for i, n in zip(source, shape, strict=True))
+            if any(i < 0 or i >= n for i, n in zip(source, shape, strict=True)):
+                continue
+            for out in range(channels):
+                for inp in range(channels):
+                    block[(out, *p, inp, *source)] += kernel[(out, inp, *t)]
+    return block.reshape(channels * math.prod(shape), -1)
+
+
+def exponential(matrix: Matrix) -> Matrix:
+    """Return e^M: the series of M/2^s, its norm below 1/4, squared s times.
+
+    `scipy.linalg.expm` has no extended precision; a test compares them in float64.
+    """
+    norm = float(np.abs(matrix).sum(axis=1).max())
+    squarings = max(0, math.ceil(math.log2(max(norm, 1e-300))) + 2)
+    small, result = matrix / 2.0**squarings, _identity(len(matrix))
+    for n in range(30, 0, -1):
+        result = _identity(len(matrix)) + small @ result / n
+    for _ in range(squarings):
+        result = result @ result
+    return result

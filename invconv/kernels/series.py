@@ -1,0 +1,241 @@
+"""Taylor's series of e^M for a correlation M, and of its derivatives in given directions.
+
+    e^M x = (e^(M/s))^s x,    e^(M/s) x = sum over n <= m of (M/s)^n x / n!
+
+s is the least number with |M|/s <= 4, for which no term of the series is more than 11 times x; m
+is the least number with phi^(m+1) e^phi / (m+1)! <= eps, phi = |M|/s, which bounds what is left
+out. The mean mu of M's diagonal is taken out first: e^M = e^mu e^(M - mu).
+
+D^k e^M [v_1, ..., v_k] is a corner of the exponential of the block matrix that has M on its
+diagonal and the directions beside it (N. J. Higham, Functions of Matrices, 2008, section 3.2): a
+block for every set of directions.
+
+Called by `kernels.exponential`; torch and JAX take the number of terms from here.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple, Protocol
+
+from invconv.arrays.namespaces import (
+    Array,
+    diagonal,
+    identity,
+    namespace,
+    to_float,
+    total,
+    zeros,
+)
+from invconv.kernels.families import LinearFamily, StencilFamily
+
+LARGEST_STEP = 4.0  # norm of M/s
+LARGEST = 4096.0  # norm of M, beyond which the result is NaN: a thousand steps
+
+Blocks = list[Array | None]  # by the set of directions, as bits; None is zero
+
+
+class Counts(NamedTuple):
+    """s and m; s is 0 where the norm is no number, or beyond `LARGEST`."""
+
+    steps: int
+    terms: int
+
+
+class Kernels(Protocol):
+    """What runs a correlation: `invconv.kernels.maps`, or a library's own."""
+
+    apply: Callable[[LinearFamily, Array, Array], Array]
+    gram: Callable[[LinearFamily, Array, Array], Array]
+
+
+def norm_bound(w: Array) -> Array:
+    """Return a bound of |M|_2, the lesser of its 1- and infinity norm, a 0-d array."""
+    xp = namespace(w)
+    entries = xp.sum(xp.abs(w), axis=0)
+    norms = [xp.max(xp.sum(entries, axis=axis)) for axis in (0, 1)]
+    return xp.minimum(*norms)
+
+
+@functools.lru_cache(maxsize=16)
+def reaches(eps: float) -> tuple[float, ...]:
+    """Return up to which norm phi <= 4 the series needs 1, 2, ... terms: all but the last one."""
+    found: list[float] = []
+    while True:
+        order = len(found) + 2
+        low, high = 0.0, 2 * LARGEST_STEP
+        for _ in range(60):
+            phi = (low + high) / 2
+            left_out = order * math.log(phi) + phi - math.lgamma(order + 1)
+            low, high = (low, phi) if left_out > math.log(eps) else (phi, high)
+        if low >= LARGEST_STEP:
+            return tuple(found)
+        found.append(low)
+
+
+def counts_for(norm: float, eps: float) -> Counts:
+    """Return s and m for a norm of M."""
+    if not norm <= LARGEST:
+        return Counts(0, 0)
+    steps = max(1, math.ceil(norm / LARGEST_STEP))
+    return Counts(steps, 1 + sum(norm / steps > reach for reach in reaches(eps)))
+
+
+def counts_of(family: StencilFamily, w: Array) -> Counts:
+    """Return s and m of a correlation, from the values of its taps."""
+    eps = float(namespace(w).finfo(w.dtype).eps)
+    return counts_for(to_float(norm_bound(shifted(family, w)[0])), eps)
+
+
+def shifted(family: StencilFamily, w: Array) -> tuple[Array, Array]:
+    """Return the taps of M - mu, and mu, the mean of M's diagonal: of the tap at the pixel."""
+    xp = namespace(w)
+    here = (0,) * len(family.offsets[0])
+    if here not in family.offsets:
+        return w, xp.sum(zeros((1,), w))
+    t, channels = family.offsets.index(here), w.shape[1]
+    mean = total(diagonal(w[t, ...])) / channels
+    centre = w[t, ...] - mean * identity(channels, w)
+    return xp.concat([w[:t, ...], centre[None, ...], w[t + 1 :, ...]], axis=0), mean
+
+
+@dataclass(frozen=True, eq=False)
+class Series:
+    """Taylor's series of e^M, with directions.
+
+    Attributes
+    ----------
+    kernels : Kernels
+    family : StencilFamily
+    taps : array, shape (T, C, C)
+        Of (M - mu)/s.
+    scale : 0-d array
+        e^(mu/s).
+    directions : sequence of array
+        v/s of each.
+    counts : Counts
+        m is larger by one a direction: a derivative of the series has a term less.
+    """
+
+    kernels: Kernels
+    family: StencilFamily
+    taps: Array
+    scale: Array
+    directions: Sequence[Array]
+    counts: Counts
+
+    def __call__(self, x: Array) -> Array:
+        """Return P(w; x, directions)."""
+        found = self._inputs(x)[-1][-1]
+        return zeros(x.shape, x) if found is None else found
+
+    def _inputs(self, x: Array) -> list[Blocks]:
+        """Return what each step begins with, and the last one ends with."""
+        blocks: Blocks = [None] * 2 ** len(self.directions)
+        blocks[0] = x
+        if not self.counts.steps:
+            return [[x * math.nan] * len(blocks)]
+        points = [blocks]
+        for _ in range(self.counts.steps):
+            points.append(self._scaled(self._horner(points[-1])[-1]))
+        return points
+
+    def _scaled(self, blocks: Blocks) -> Blocks:
+        return [None if block is None else block * self.scale for block in blocks]
+
+    def _horner(self, blocks: Blocks) -> list[Blocks]:
+        """Return z_(m+1), ..., z_1 of z_n = x + M z_(n+1) / n, z_(m+1) = x; z_1 is the sum."""
+        points = [blocks]
+        for n in range(self.counts.terms, 0, -1):
+            terms = self._apply(points[-1], n)
+            points.append([_sum(a, b) for a, b in zip(terms, blocks, strict=True)])
+            if not self._keeps:
+                del points[0]
+        return points
+
+    _keeps = False
+
+    def _apply(self, blocks: Blocks, n: int) -> Blocks:
+        """Return the block matrix over n times blocks."""
+        found: Blocks = [self._times(self.taps / n, block) for block in blocks]
+        for j, direction in enumerate(self.directions):
+            for i, block in enumerate(blocks):
+                if not i >> j & 1 and block is not None:
+                    more = self._times(direction / n, block)
+                    found[i | 1 << j] = _sum(found[i | 1 << j], more)
+        return found
+
+    def _times(self, taps: Array, block: Array | None) -> Array | None:
+        return None if block is None else self.kernels.apply(self.family, taps, block)
+
+    def pull_back(self, x: Array, y: Array) -> tuple[Array, Array]:
+        """Return Q(w; x, y, directions), and the gradient by x of the same number."""
+        keeping = _Keeping(**vars(self))
+        back = self._transposed()
+        total = zeros(self.taps.shape, self.taps)
+        if not self.counts.steps:
+            return total * math.nan, x * math.nan
+        bars: Blocks = [None] * 2 ** len(self.directions)
+        bars[0] = y  # of the transpose: the sets of directions that are still to come
+        for blocks in reversed(self._inputs(x)[:-1]):
+            points = keeping._horner(blocks)
+            term = bars = self._scaled(bars)
+            for n in range(1, self.counts.terms + 1):
+                total = _sum(total, self._gram(points[-1 - n], term, n))
+                term = back._apply(term, n)
+                bars = [_sum(a, b, fresh=False) for a, b in zip(bars, term, strict=True)]
+        x_bar = bars[-1]
+        return total / self.counts.steps, zeros(x.shape, x) if x_bar is None else x_bar
+
+    def _transposed(self) -> Series:
+        adjoint = self.family.adjoint
+        turned = [adjoint(v) for v in self.directions]
+        family = self.family.transpose()
+        return replace(self, family=family, taps=adjoint(self.taps), directions=turned)
+
+    def _gram(self, blocks: Blocks, bars: Blocks, n: int) -> Array | None:
+        found = None
+        for block, bar in zip(blocks, reversed(bars), strict=True):
+            if block is not None and bar is not None:
+                found = _sum(found, self.kernels.gram(self.family, block, bar))
+        return None if found is None else found / n
+
+
+class _Keeping(Series):
+    """A series that keeps what its derivative needs."""
+
+    _keeps = True
+
+
+def series(
+    kernels: Any,
+    family: StencilFamily,
+    w: Array,
+    directions: Sequence[Array],
+    counts: Counts | None = None,
+    orders: int | None = None,
+) -> Series:
+    """Return the series of e^M(w), good for so many derivatives."""
+    xp = namespace(w)
+    orders = len(directions) if orders is None else orders
+    taps, mean = shifted(family, w)
+    if counts is None:
+        counts = counts_for(to_float(norm_bound(taps)), float(xp.finfo(w.dtype).eps))
+    steps = max(1, counts.steps)
+    scale = xp.exp(mean / steps)
+    turned = [v / steps for v in directions]
+    counts = Counts(counts.steps, counts.terms + orders)
+    return Series(kernels, family, taps / steps, scale, turned, counts)
+
+
+def _sum(a: Array | None, b: Array | None, fresh: bool = True) -> Array | None:
+    """Return a + b, in the place of a where nobody else has it."""
+    if a is None or b is None:
+        return b if a is None else a
+    if fresh:
+        a += b
+        return a
+    return a + b
