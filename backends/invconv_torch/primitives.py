@@ -19,6 +19,7 @@ from invconv.kernels.families import (
 from invconv_torch.native import kernels
 from invconv_torch.native.autodiff import APPLY, GRAM, MATMUL, SOLVE, run
 from invconv_torch.native.determinants import LogAbsDet, inverse_unchecked, log_of_pivots
+from invconv_torch.native.exponential import exponential, exponential_gram, exponential_vjp
 from invconv_torch.native.solvers import Factor
 from invconv_torch.native.whole import evaluate, records
 from invconv_torch.traced import traced
@@ -28,6 +29,9 @@ __all__ = [
     "correlate",
     "correlate_kernel_vjp",
     "evaluate",
+    "exponential",
+    "exponential_gram",
+    "exponential_vjp",
     "factor",
     "gram",
     "inverse_or_nan",

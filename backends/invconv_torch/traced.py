@@ -57,11 +57,16 @@ class Watch(enum.Enum):
     COMPILER = enum.auto()
 
 
-def watch(a: torch.Tensor, b: torch.Tensor) -> Watch:
-    """Return who records or traces what is done with two tensors."""
+def watch(*tensors: torch.Tensor) -> Watch:
+    """Return who records or traces what is done with tensors."""
     if torch.compiler.is_compiling():
         return Watch.COMPILER
     if torch._C._functorch.peek_interpreter_stack() is not None or torch._C._is_tracing():
         return Watch.TRANSFORMS
-    recorded = torch.is_grad_enabled() and (a.requires_grad or b.requires_grad)
-    return Watch.AUTOGRAD if recorded or forward_ad._current_level >= 0 else Watch.NOBODY
+    if forward_ad._current_level >= 0:
+        return Watch.AUTOGRAD
+    if torch.is_grad_enabled():
+        for tensor in tensors:
+            if tensor.requires_grad:
+                return Watch.AUTOGRAD
+    return Watch.NOBODY

@@ -139,7 +139,7 @@ class ExponentialSolver:
         plan: dict[str, Any] = {"method": "Taylor series of exp(-M)"}
         if self.counts is None:
             return plan | {"terms": "counted as it runs"}
-        return plan | {"steps": self.counts.steps, "terms": self.counts.terms}
+        return plan | {"times": self.counts.steps, "terms": self.counts.terms}
 
     def __call__(self, y: Array) -> Array:
         """Solve for x, shape (B, C, *shape)."""

@@ -16,8 +16,9 @@ from abc import abstractmethod
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol, Self
 
+from invconv.arrays.derived import derived
 from invconv.arrays.namespaces import Array, Shape, namespace, triangle
-from invconv.arrays.stencil import Offset, Stencil
+from invconv.arrays.stencil import Offset, Stencil, tap_indices
 from invconv.kernels.matrices import matrix_solver
 from invconv.kernels.primitives import (
     correlate,
@@ -66,10 +67,14 @@ class StencilFamily:
     offsets: tuple[Offset, ...]
     wrap: bool
 
-    @property
+    @derived
     def text(self) -> str:
-        """What `repr` says."""
+        """Return what `repr` says."""
         return f"StencilFamily(offsets={self.offsets}, wrap={self.wrap})"
+
+    @derived
+    def _turned(self) -> StencilFamily:
+        return StencilFamily(tuple(tuple(-o for o in offset) for offset in self.offsets), self.wrap)
 
     def apply(self, w: Array, x: Array) -> Array:
         """See `LinearFamily`."""
@@ -85,11 +90,34 @@ class StencilFamily:
 
     def transpose(self) -> StencilFamily:
         """See `LinearFamily`."""
-        return StencilFamily(tuple(tuple(-o for o in offset) for offset in self.offsets), self.wrap)
+        return self._turned
 
     def adjoint(self, w: Array) -> Array:
         """See `LinearFamily`."""
         return namespace(w).matrix_transpose(w)
+
+
+_centred: dict[Any, StencilFamily] = {}  # a dict, since torch.compile reads it
+_MOST = 512  # families that are kept
+
+
+def centred_family(kernel_size: Shape, dilation: Shape, wrap: bool) -> StencilFamily:
+    """Return the family of all taps of a kernel of odd sizes around its centre, always the same."""
+    key = kernel_size, dilation, wrap
+    if key not in _centred:
+        if len(_centred) >= _MOST:
+            _centred.clear()
+        offsets = tuple(
+            tuple(d * (i - (k - 1) // 2) for i, k, d in zip(t, kernel_size, dilation, strict=True))
+            for t in tap_indices(kernel_size)
+        )
+        family = StencilFamily(offsets, wrap)
+        # what code that torch.compile traces can only look up
+        turned = family.transpose()
+        vars(turned)["_turned"] = family
+        _ = family.text, turned.text
+        _centred[key] = family
+    return _centred[key]
 
 
 @dataclass(frozen=True)

@@ -20,13 +20,13 @@ import numpy as np
 from invconv.arrays.derived import derived
 from invconv.arrays.namespaces import Array, Shape, constant, diagonal, namespace, size, total
 from invconv.arrays.settings import choice, generator, positive_int, sizes
-from invconv.arrays.stencil import Stencil, kernel_of, reaching, tap_indices, taps_of
+from invconv.arrays.stencil import kernel_of, reaching, tap_indices, taps_of
 from invconv.kernels.exponential import (
     ExponentialSolver,
     exponential,
     exponential_vjp,
 )
-from invconv.kernels.families import StencilFamily
+from invconv.kernels.families import StencilFamily, centred_family
 from invconv.operators.base.conditions import in_one_norm
 from invconv.operators.base.protocol import BOTH, Gradients
 from invconv.operators.convolution import WithKernel
@@ -144,31 +144,19 @@ class ExponentialConv(WithKernel):
     def _family(self) -> StencilFamily:
         """Return the family of M, with all taps."""
         assert isinstance(self.dilation, tuple)
-        middle = tuple((k - 1) // 2 for k in self._kernel_size)
-        offsets = tuple(
-            tuple(d * (i - m) for i, m, d in zip(t, middle, self.dilation, strict=True))
-            for t in tap_indices(self._kernel_size)
-        )
-        return StencilFamily(offsets, self.padding == "circular")
+        return centred_family(self._kernel_size, self.dilation, self.padding == "circular")
 
-    def _on_grid(self, shape: Shape) -> tuple[StencilFamily, Array]:
-        """Return the family and the taps of M, without taps that reach no pixel of the grid."""
+    def _taps(self, shape: Shape) -> Array:
+        """Return the taps of M, shape (T, C, C); those that reach no pixel of the grid are zero."""
         family, taps = self._family, taps_of(self.kernel)
-        if family.wrap or len(reaching(family.offsets, shape)) == len(family.offsets):
-            return family, taps
-        stencil = Stencil(family.offsets, taps).within(shape)
-        return StencilFamily(stencil.offsets, family.wrap), stencil.taps
-
-    def _kernel_bar(self, taps_bar: Array, shape: Shape) -> Array:
-        """Return the gradient by the kernel, from that by the taps of `_on_grid`."""
-        offsets = self._family.offsets
-        if taps_bar.shape[0] == len(offsets):
-            return kernel_of(taps_bar, self._kernel_size)
-        xp, kept = namespace(taps_bar), reaching(offsets, shape)
-        places = {t: taps_bar[i, ...] for i, t in enumerate(kept)}
-        blank = xp.zeros_like(taps_bar[0, ...])
-        every = xp.stack([places.get(t, blank) for t in range(len(offsets))])
-        return kernel_of(every, self._kernel_size)
+        if family.wrap:
+            return taps
+        kept = set(reaching(family.offsets, shape))
+        if len(kept) == len(family.offsets):
+            return taps
+        xp = namespace(taps)
+        blank = xp.zeros_like(taps[0, ...])
+        return xp.stack([taps[t, ...] if t in kept else blank for t in range(taps.shape[0])])
 
     def transpose(self) -> ExponentialConv:
         """Return the operator of (e^M)^T = e^(M^T): flipped taps, transposed matrices."""
@@ -181,28 +169,25 @@ class ExponentialConv(WithKernel):
         return (self.kernel + self.transpose().kernel) / 2
 
     def _apply(self, x: Array) -> Array:
-        family, taps = self._on_grid(tuple(x.shape[2:]))
-        return exponential(family, taps, x)
+        return exponential(self._family, self._taps(tuple(x.shape[2:])), x)
 
     def _apply_vjp(
         self, memo: Any, y_bar: Array, wanted: tuple[bool, bool] = BOTH
     ) -> tuple[Gradients, Array]:
-        shape = tuple(memo.shape[2:])
-        family, taps = self._on_grid(shape)
+        family, taps = self._family, self._taps(tuple(memo.shape[2:]))
         if not wanted[0]:
             return {}, exponential(family.transpose(), family.adjoint(taps), y_bar)
         taps_bar, x_bar = exponential_vjp(family, taps, memo, y_bar)
-        return {"kernel": self._kernel_bar(taps_bar, shape)}, x_bar
+        return {"kernel": kernel_of(taps_bar, self._kernel_size)}, x_bar
 
     def _factor(self, shape: Shape) -> State:
-        family, taps = self._on_grid(shape)
-        return State(ExponentialSolver.of(family, -taps), self._log_det(shape), self.bias)
+        solver = ExponentialSolver.of(self._family, -self._taps(shape))
+        return State(solver, self._log_det(shape), self.bias)
 
     def _solve_vjp(self, y: Array | None, x: Array, x_bar: Array) -> tuple[Gradients, Array]:
-        shape = tuple(x.shape[2:])
-        family, taps = self._on_grid(shape)
-        taps_bar, y_bar = exponential_vjp(family, -taps, y, x_bar)
-        return {"kernel": self._kernel_bar(-taps_bar, shape)}, y_bar
+        taps = self._taps(tuple(x.shape[2:]))
+        taps_bar, y_bar = exponential_vjp(self._family, -taps, y, x_bar)
+        return {"kernel": kernel_of(-taps_bar, self._kernel_size)}, y_bar
 
     def _at_the_pixel(self, shape: Shape) -> Iterator[Any]:
         """Yield the taps that land on the pixel itself."""

@@ -9,7 +9,7 @@ Called by `primitives`.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -22,63 +22,100 @@ from invconv_torch.native.batched import one_by_one
 from invconv_torch.traced import Watch, refuse_nested_forward_mode, traced, watch
 
 Tensor: TypeAlias = torch.Tensor
-Pair: TypeAlias = tuple[Tensor | None, Tensor | None]
+Cotangents: TypeAlias = tuple[Tensor | None, ...]
 Settings: TypeAlias = Any  # a family, with its factors where there are any
 
 
 @dataclass(frozen=True)
 class Rule:
-    """An operation on two tensors, and its derivatives.
+    """An operation on tensors, and its derivatives.
 
     Attributes
     ----------
     run : callable
-        (settings, a, b) to the result, in plain PyTorch; the settings are no tensors.
+        (settings, *tensors) to the result, in plain PyTorch; the settings are no tensors.
     traced : callable
         The same as one node of a graph (`invconv_torch.native.ops`).
     keeps_result : bool
-        Whether the derivatives need a and the result, instead of a and b.
+        Whether the derivatives need the result instead of the last tensor.
     vjp : callable
-        (settings, saved, cotangent, wanted) to the cotangents of a and b.
+        (settings, saved, cotangent, wanted) to the cotangents of the tensors.
     jvp : callable
-        (settings, saved, a_dot, b_dot) to the tangent of the result.
+        (settings, saved, *tangents) to the tangent of the result.
     """
 
     run: Callable[..., Tensor]
     traced: Callable[..., Tensor]
     keeps_result: bool
-    vjp: Callable[[Settings, Any, Tensor, Any], Pair]
-    jvp: Callable[[Settings, Any, Tensor | None, Tensor | None], Tensor | None]
+    vjp: Callable[[Settings, Any, Tensor, Any], Cotangents]
+    jvp: Callable[..., Tensor | None]
 
 
-Operation: TypeAlias = tuple[Rule, Settings]
+@dataclass(frozen=True)
+class Operation:
+    """A rule with its settings: one leaf to torch.func, where a tuple would be two."""
+
+    rule: Rule
+    settings: Settings
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter((self.rule, self.settings))
 
 
-class _Traced(Function):  # type: ignore[misc]
+_MOST = 5  # tensors of a traced operation, for the compiler counts the arguments of `forward`
+
+
+class _Eager(Function):  # type: ignore[misc]
     generate_vmap_rule = True
 
     @staticmethod
-    def forward(operation: Operation, a: Tensor, b: Tensor) -> Tensor:
+    def forward(operation: Any, *tensors: Tensor) -> Tensor:
         rule, settings = operation
-        return (rule.traced if traced() else rule.run)(settings, a, b)
+        return (rule.traced if traced() else rule.run)(settings, *tensors)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: Any, output: Tensor) -> None:
-        (ctx.rule, ctx.settings), a, b = inputs
-        kept = a, output if ctx.rule.keeps_result else b
+        (ctx.rule, ctx.settings), *kept = inputs
+        if ctx.rule.keeps_result:
+            kept[-1] = output
         ctx.save_for_backward(*kept)
         ctx.save_for_forward(*kept)
 
     @staticmethod
     def backward(ctx: Any, bar: Tensor) -> tuple[Any, ...]:
-        pair = ctx.rule.vjp(ctx.settings, ctx.saved_tensors, bar, ctx.needs_input_grad[1:])
-        return None, *pair
+        wanted = ctx.needs_input_grad[1:]
+        return None, *ctx.rule.vjp(ctx.settings, ctx.saved_tensors, bar, wanted)
 
-
-class _Eager(_Traced):
     @staticmethod
-    def jvp(ctx: Any, _: None, a: Tensor | None, b: Tensor | None) -> Tensor | None:
-        return ctx.rule.jvp(ctx.settings, ctx.saved_tensors, a, b)
+    def jvp(ctx: Any, _: None, *tangents: Tensor | None) -> Tensor | None:
+        return ctx.rule.jvp(ctx.settings, ctx.saved_tensors, *tangents)
+
+
+class _Traced(Function):  # type: ignore[misc]
+    """The same for torch.compile: no ``jvp``, and `_MOST` tensors, of which some are None."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(operation: Any, a: Any, b: Any, c: Any, d: Any, e: Any) -> Tensor:
+        rule, settings = operation
+        tensors = [t for t in (a, b, c, d, e) if t is not None]
+        return (rule.traced if traced() else rule.run)(settings, *tensors)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: Any, output: Tensor) -> None:
+        ctx.rule, ctx.settings = inputs[0]
+        kept = [t for t in inputs[1:] if t is not None]
+        if ctx.rule.keeps_result:
+            kept[-1] = output
+        ctx.save_for_backward(*kept)
+
+    @staticmethod
+    def backward(ctx: Any, bar: Tensor) -> tuple[Any, ...]:
+        saved = ctx.saved_tensors
+        wanted = ctx.needs_input_grad[1 : 1 + len(saved)]
+        found = ctx.rule.vjp(ctx.settings, saved, bar, wanted)
+        return None, *found, *[None] * (_MOST - len(saved))
 
 
 class _Plain(_Eager):
@@ -86,36 +123,37 @@ class _Plain(_Eager):
 
     @staticmethod
     def forward(  # type: ignore[override]  # as PyTorch calls it where there is no setup_context
-        ctx: Any, operation: Operation, a: Tensor, b: Tensor
+        ctx: Any, operation: Any, *tensors: Tensor
     ) -> Tensor:
         ctx.rule, ctx.settings = rule, settings = operation
-        output = rule.run(settings, a, b)
-        kept = a, output if rule.keeps_result else b
+        output = rule.run(settings, *tensors)
+        kept = (*tensors[:-1], output) if rule.keeps_result else tensors
         ctx.save_for_backward(*kept)
         if forward_ad._current_level >= 0:
             ctx.save_for_forward(*kept)
         return output
 
     setup_context = Function.setup_context
-    backward = staticmethod(one_by_one(_Traced.backward))
+    backward = staticmethod(one_by_one(_Eager.backward))
 
 
-def run(rule: Rule, settings: Settings, a: Tensor, b: Tensor) -> Tensor:
+def run(rule: Rule, settings: Settings, *tensors: Tensor) -> Tensor:
     """Run an operation, and record its derivatives where anybody wants them."""
-    watched = watch(a, b)
+    watched = watch(*tensors)
     if watched is Watch.NOBODY:
-        return rule.run(settings, a, b)
-    way: type[_Traced] = _Plain
+        return rule.run(settings, *tensors)
+    result: Tensor
     if watched is Watch.COMPILER:
-        way = _Traced
+        result = _Traced.apply((rule, settings), *tensors, *[None] * (_MOST - len(tensors)))
     elif watched is Watch.TRANSFORMS:
         refuse_nested_forward_mode()
-        way = _Eager
-    result: Tensor = way.apply((rule, settings), a, b)
+        result = _Eager.apply(Operation(rule, settings), *tensors)
+    else:
+        result = _Plain.apply((rule, settings), *tensors)
     return result
 
 
-def _solve_vjp(settings: Settings, saved: Any, x_bar: Tensor, wanted: Any) -> Pair:
+def _solve_vjp(settings: Settings, saved: Any, x_bar: Tensor, wanted: Any) -> Cotangents:
     (family, factor), (w, x) = settings, saved
     transposed = None if factor is None else factor.transpose()
 

@@ -18,6 +18,7 @@ import torch
 
 from invconv.kernels.convolutions import CausalFamily, CircularFamily
 from invconv.kernels.families import MatrixFamily, ScaleFamily, StencilFamily, TriangularFamily
+from invconv.kernels.series import series
 from invconv_torch.native import kernels
 from invconv_torch.native.correlation import weights_shape
 
@@ -69,6 +70,19 @@ def matmul(a: Tensor, b: Tensor) -> Tensor:
     return _own(kernels.matmul(None, a, b), a)
 
 
+@torch.library.custom_op("invconv::exponential", mutates_args=())  # type: ignore[untyped-decorator]
+def exponential(family: str, w: Tensor, x: Tensor, directions: Tensor) -> Tensor:
+    """Return a derivative of e^M(w) x, in directions (k, T, C, C); see `kernels.exponential`."""
+    return _own(series(kernels, family_of(family), w, directions.unbind())(x), x)
+
+
+@torch.library.custom_op("invconv::exponential_gram", mutates_args=())  # type: ignore[untyped-decorator]
+def exponential_gram(family: str, w: Tensor, x: Tensor, y: Tensor, directions: Tensor) -> Tensor:
+    """Return the gradient by one more direction; see `kernels.exponential`."""
+    known = series(kernels, family_of(family), w, directions.unbind(), orders=1 + len(directions))
+    return _own(known.pull_back(x, y)[0], x)
+
+
 def _own(result: Tensor, argument: Tensor) -> Tensor:
     """Return a result in the default layout that shares no memory with an argument."""
     result = result.contiguous()
@@ -83,6 +97,16 @@ def _(family: str, w: Tensor, x: Tensor) -> Tensor:
 @solve.register_fake  # type: ignore[untyped-decorator]
 def _(family: str, w: Tensor, y: Tensor) -> Tensor:
     return y.new_empty(y.shape)
+
+
+@exponential.register_fake  # type: ignore[untyped-decorator]
+def _(family: str, w: Tensor, x: Tensor, directions: Tensor) -> Tensor:
+    return x.new_empty(x.shape)
+
+
+@exponential_gram.register_fake  # type: ignore[untyped-decorator]
+def _(family: str, w: Tensor, x: Tensor, y: Tensor, directions: Tensor) -> Tensor:
+    return w.new_empty(w.shape)
 
 
 @gram.register_fake  # type: ignore[untyped-decorator]
@@ -133,6 +157,8 @@ def _on_images(operator: Callable[..., Tensor]) -> Callable[..., Any]:
     return rule
 
 
+exponential.register_vmap(_one_by_one(exponential))
+exponential_gram.register_vmap(_one_by_one(exponential_gram))
 apply.register_vmap(_on_images(apply))
 solve.register_vmap(_on_images(solve))
 gram.register_vmap(_one_by_one(gram))

@@ -246,7 +246,14 @@ def _wrong_parameters(s: Setting) -> Iterator[Measure]:
 
 def _wrong_settings(s: Setting) -> Iterator[Measure]:
     """Try settings that are out of range, of the operators that have them."""
-    wrong = {"direction": 2, "dilation": 0, "mask": "disc", "channel_order": "any", "ndim": -1}
+    wrong = {
+        "direction": 2,
+        "dilation": 0,
+        "mask": "disc",
+        "channel_order": "any",
+        "ndim": -1,
+        "padding": "reflect",
+    }
     for name in s.plain._field_names()[1]:
         change = functools.partial(dataclasses.replace, s.plain, **{name: wrong[name]})
         yield _refuses(name, ValueError, f"{name}: expected", change)

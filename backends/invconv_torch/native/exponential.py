@@ -1,0 +1,109 @@
+"""Exponentials of correlations on PyTorch, with the derivatives of `invconv.kernels.exponential`.
+
+Called by `primitives`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, TypeAlias
+
+import torch
+
+from invconv.kernels.exponential import (
+    exponential_cotangent,
+    exponential_tangent,
+    gram_cotangent,
+    gram_tangent,
+)
+from invconv.kernels.families import StencilFamily
+from invconv.kernels.series import Counts, series
+from invconv_torch.native import kernels, ops
+from invconv_torch.native.autodiff import Cotangents, Rule, run
+from invconv_torch.traced import Watch, watch
+
+Tensor: TypeAlias = torch.Tensor
+Settings: TypeAlias = tuple[StencilFamily, Counts | None]
+_PLAIN = (Tensor, torch.nn.Parameter)
+
+
+def _run(settings: Settings, w: Tensor, x: Tensor, *directions: Tensor) -> Tensor:
+    family, counts = settings
+    if type(w) not in _PLAIN:  # a fake one has no values by which to count terms
+        return ops.exponential(family.text, w, x, _stacked(w, directions))
+    result: Tensor = series(kernels, family, w, directions, counts)(x)
+    return result
+
+
+def _run_gram(settings: Settings, w: Tensor, x: Tensor, y: Tensor, *directions: Tensor) -> Tensor:
+    family, _ = settings
+    if type(w) not in _PLAIN:
+        return ops.exponential_gram(family.text, w, x, y, _stacked(w, directions))
+    known = series(kernels, family, w, directions, orders=1 + len(directions))
+    result: Tensor = known.pull_back(x, y)[0]
+    return result
+
+
+def _stacked(w: Tensor, directions: Sequence[Tensor]) -> Tensor:
+    """Return directions as one tensor (k, T, C, C), which an operator of PyTorch takes."""
+    return torch.stack(directions) if directions else w.new_empty((0, *w.shape))
+
+
+def _vjp(cotangent: Callable[..., Tensor]) -> Callable[..., Cotangents]:
+    def vjp(settings: Settings, saved: Sequence[Tensor], bar: Tensor, wanted: Any) -> Cotangents:
+        slots = enumerate(wanted)
+        return tuple(cotangent(settings[0], saved, i, bar) if w else None for i, w in slots)
+
+    return vjp
+
+
+def _jvp(tangent: Callable[..., Tensor]) -> Callable[..., Tensor | None]:
+    def jvp(settings: Settings, saved: Sequence[Tensor], *dots: Tensor | None) -> Tensor | None:
+        found = None
+        for slot, dot in enumerate(dots):
+            if dot is not None:
+                part = tangent(settings[0], saved, slot, dot)
+                found = part if found is None else found + part
+        return found
+
+    return jvp
+
+
+EXPONENTIAL = Rule(
+    _run,
+    lambda settings, w, x, *v: ops.exponential(settings[0].text, w, x, _stacked(w, v)),
+    False,
+    _vjp(exponential_cotangent),
+    _jvp(exponential_tangent),
+)
+GRAM = Rule(
+    _run_gram,
+    lambda settings, w, x, y, *v: ops.exponential_gram(settings[0].text, w, x, y, _stacked(w, v)),
+    False,
+    _vjp(gram_cotangent),
+    _jvp(gram_tangent),
+)
+
+
+def exponential(
+    family: StencilFamily, w: Tensor, x: Tensor, *directions: Tensor, counts: Counts | None = None
+) -> Tensor:
+    """See `invconv.kernels.exponential`."""
+    return run(EXPONENTIAL, (family, counts), w, x, *directions)
+
+
+def exponential_gram(
+    family: StencilFamily, w: Tensor, x: Tensor, y: Tensor, *directions: Tensor
+) -> Tensor:
+    """See `invconv.kernels.exponential`."""
+    return run(GRAM, (family, None), w, x, y, *directions)
+
+
+def exponential_vjp(
+    family: StencilFamily, w: Tensor, x: Tensor, y_bar: Tensor
+) -> tuple[Tensor, Tensor]:
+    """See `invconv.kernels.exponential`: in one pass where nobody differentiates it."""
+    if watch(w, x, y_bar) is Watch.NOBODY and type(w) in _PLAIN:
+        return series(kernels, family, w, (), orders=1).pull_back(x, y_bar)
+    w_bar = exponential_gram(family, w, x, y_bar)
+    return w_bar, exponential(family.transpose(), family.adjoint(w), y_bar)
