@@ -1,6 +1,7 @@
 """JAX: how the library runs the primitives of the core (found by `invconv.arrays.registry`)."""
 
 from invconv_jax.native.convolve import correlate, correlate_kernel_vjp
+from invconv_jax.native.exponential import exponential, exponential_gram, exponential_vjp
 from invconv_jax.native.pointwise import matrix_solver
 from invconv_jax.native.solves import matmul, nan_where_singular, triangular_solve
 from invconv_jax.native.spectrum import spectral_solver
@@ -10,6 +11,9 @@ __all__ = [
     "causal_solver",
     "correlate",
     "correlate_kernel_vjp",
+    "exponential",
+    "exponential_gram",
+    "exponential_vjp",
     "matmul",
     "matrix_solver",
     "nan_where_singular",

@@ -1,0 +1,226 @@
+"""Exponentials of correlations in JAX: loops on the device, as long as the values there need.
+
+Two primitives, linear in all arguments but the taps, with the derivatives of
+`invconv.kernels.exponential`. A loop has no reverse derivative of its own, and needs none: the
+derivatives are the primitives again.
+
+Used by `primitives`.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+from jax import lax
+from jax import numpy as jnp
+from jax.extend.core import Primitive
+from jax.interpreters import ad, batching, mlir
+
+from invconv.arrays.namespaces import Array
+from invconv.arrays.stencil import Stencil
+from invconv.kernels import exponential as core
+from invconv.kernels.families import StencilFamily
+from invconv.kernels.series import LARGEST, LARGEST_STEP, Counts, norm_bound, reaches, shifted
+from invconv_jax.native.convolve import correlate, correlate_kernel_vjp
+
+Blocks = tuple[Array, ...]  # by the set of directions, as bits
+
+
+class _Series:
+    """Taylor's series of e^M with directions, as `invconv.kernels.series` has it."""
+
+    def __init__(
+        self, family: StencilFamily, w: Array, directions: Sequence[Array], orders: int
+    ) -> None:
+        self.family, self.directions = family, directions
+        taps, mean = shifted(family, w)
+        norm = norm_bound(taps)
+        self.finite = norm <= LARGEST
+        steps = jnp.where(self.finite, jnp.ceil(norm / LARGEST_STEP), jnp.zeros_like(norm))
+        self.divisor = jnp.maximum(steps, jnp.ones_like(steps))
+        self.steps = self.divisor.astype(jnp.int32)
+        few = jnp.asarray(reaches(float(jnp.finfo(w.dtype).eps)), w.dtype)
+        self.most = len(few) + 1 + orders
+        self.terms = 1 + orders + jnp.sum(norm / self.divisor > few, dtype=jnp.int32)
+        self.taps = taps / self.divisor
+        self.scaled = [v / self.divisor for v in directions]
+        self.scale = jnp.exp(mean / self.divisor)
+
+    def begin(self, x: Array) -> Blocks:
+        """Return x, and zeros for all other sets of directions."""
+        return (x, *[jnp.zeros_like(x)] * (2 ** len(self.directions) - 1))
+
+    def result(self, a: Array) -> Array:
+        """Return a result, NaN where the norm is none."""
+        return jnp.where(self.finite, a, jnp.full_like(a, math.nan))
+
+    def after(self, blocks: Blocks, steps: Array) -> Blocks:
+        """Return what so many steps make of blocks."""
+        return lax.fori_loop(0, steps, lambda _, b: self.step(b), blocks)
+
+    def step(self, blocks: Blocks) -> Blocks:
+        """Return e^(M/s) times blocks."""
+
+        def horner(i: Array, z: Blocks) -> Blocks:
+            return self.horner(blocks, z, self.terms - i)
+
+        z = lax.fori_loop(0, self.terms, horner, blocks)
+        return tuple(self.scale * a for a in z)
+
+    def horner(self, blocks: Blocks, z: Blocks, n: Array) -> Blocks:
+        """Return x + M z / n."""
+        return tuple(a + b for a, b in zip(blocks, self.apply(z, n), strict=True))
+
+    def apply(self, blocks: Blocks, n: Array, turned: bool = False) -> Blocks:
+        """Return the block matrix, or its transpose, over n times blocks."""
+        family = self.family.transpose() if turned else self.family
+        over = 1 / n.astype(self.taps.dtype)
+
+        def times(taps: Array, block: Array) -> Array:
+            taps = (taps.mT if turned else taps) * over
+            return correlate(Stencil(family.offsets, taps), block, wrap=family.wrap)
+
+        found = [times(self.taps, block) for block in blocks]
+        for j, direction in enumerate(self.scaled):
+            for i, block in enumerate(blocks):
+                if not i >> j & 1:
+                    found[i | 1 << j] = found[i | 1 << j] + times(direction, block)
+        return tuple(found)
+
+    def gram(self, x: Array, y: Array) -> Array:
+        """Return Q(w; x, y, directions): step after step, the last one first."""
+        start = self.begin(x)
+        total = jnp.zeros_like(self.taps)
+
+        def one_step(i: Array, carry: tuple[Array, Blocks]) -> tuple[Array, Blocks]:
+            # what the step began with is made again, from the beginning: few kernels need many
+            return self.pull_back(self.after(start, self.steps - 1 - i), *carry)
+
+        total, _ = lax.fori_loop(0, self.steps, one_step, (total, self.begin(y)))
+        return total / self.divisor
+
+    def pull_back(self, blocks: Blocks, total: Array, bars: Blocks) -> tuple[Array, Blocks]:
+        """Pull cotangents back through a step, and add what it contributes to the gradient."""
+        kept = [jnp.zeros((self.most, *b.shape), b.dtype) for b in blocks]
+
+        def forward(i: Array, carry: tuple[Blocks, Any]) -> tuple[Blocks, Any]:
+            z, kept = carry
+            kept = [
+                lax.dynamic_update_index_in_dim(k, a, i, 0) for k, a in zip(kept, z, strict=True)
+            ]
+            return self.horner(blocks, z, self.terms - i), kept
+
+        _, kept = lax.fori_loop(0, self.terms, forward, (blocks, kept))
+        bars = tuple(self.scale * bar for bar in bars)
+
+        def backward(n: Array, carry: tuple[Array, Blocks, Blocks]) -> Any:
+            total, term, bars = carry
+            offsets, wrap = self.family.offsets, self.family.wrap
+            for k, bar in zip(kept, reversed(term), strict=True):
+                z = lax.dynamic_index_in_dim(k, self.terms - n, 0, keepdims=False)
+                part = correlate_kernel_vjp(z, bar, offsets, wrap=wrap)
+                total = total + part / n.astype(total.dtype)
+            term = self.apply(term, n, turned=True)
+            return total, term, tuple(a + b for a, b in zip(bars, term, strict=True))
+
+        total, _, bars = lax.fori_loop(1, self.terms + 1, backward, (total, bars, bars))
+        return total, bars
+
+
+def _exponential(w: Array, x: Array, *directions: Array, family: StencilFamily) -> Array:
+    series = _Series(family, w, directions, len(directions))
+    return series.result(series.after(series.begin(x), series.steps)[-1])
+
+
+def _exponential_gram(
+    w: Array, x: Array, y: Array, *directions: Array, family: StencilFamily
+) -> Array:
+    series = _Series(family, w, directions, 1 + len(directions))
+    return series.result(series.gram(x, y))
+
+
+def _primitive(
+    name: str,
+    function: Callable[..., Array],
+    like: int,
+    tangent: Callable[..., Array],
+    cotangent: Callable[..., Array],
+) -> Primitive:
+    """Return a primitive whose result is like one of its arguments."""
+    primitive = Primitive(name)
+    compiled = jax.jit(function, static_argnames="family")
+    primitive.def_impl(compiled)
+    primitive.def_abstract_eval(lambda *types, family: types[like].update(weak_type=False))
+    mlir.register_lowering(primitive, mlir.lower_fun(function, multiple_results=False))
+
+    def jvp(arrays: Any, dots: Any, *, family: StencilFamily) -> tuple[Array, Any]:
+        parts = [
+            tangent(family, arrays, slot, ad.instantiate_zeros(dot))
+            for slot, dot in enumerate(dots)
+            if not isinstance(dot, ad.Zero)
+        ]
+        return primitive.bind(*arrays, family=family), functools.reduce(jnp.add, parts)
+
+    def transpose(bar: Any, *arrays: Any, family: StencilFamily) -> list[Any]:
+        linear = [ad.is_undefined_primal(a) for a in arrays]
+        if isinstance(bar, ad.Zero):
+            return [None] * len(arrays)
+        pairs = enumerate(linear)
+        return [cotangent(family, arrays, slot, bar) if open_ else None for slot, open_ in pairs]
+
+    def vectorise(arrays: Any, axes: Any, *, family: StencilFamily) -> tuple[Array, int]:
+        x = arrays[1]
+        if like == 1 and all(axis is None for i, axis in enumerate(axes) if i != 1):
+            images = jnp.moveaxis(x, axes[1], 0)
+            flat = images.reshape(-1, *images.shape[2:])
+            result = primitive.bind(arrays[0], flat, *arrays[2:], family=family)
+            return result.reshape(images.shape), 0
+        run = functools.partial(function, family=family)
+        return jax.vmap(run, in_axes=axes)(*arrays), 0
+
+    ad.primitive_jvps[primitive] = jvp
+    ad.primitive_transposes[primitive] = transpose
+    batching.primitive_batchers[primitive] = vectorise
+    return primitive
+
+
+_exponential_p = _primitive(
+    "invconv_exponential",
+    _exponential,
+    1,
+    core.exponential_tangent,
+    core.exponential_cotangent,
+)
+_gram_p = _primitive(
+    "invconv_exponential_gram",
+    _exponential_gram,
+    0,
+    core.gram_tangent,
+    core.gram_cotangent,
+)
+
+
+def exponential(
+    family: StencilFamily, w: Array, x: Array, *directions: Array, counts: Counts | None = None
+) -> Array:
+    """See `invconv.kernels.exponential`; the device counts, whatever is known."""
+    result: Array = _exponential_p.bind(w, x, *directions, family=family)
+    return result
+
+
+def exponential_gram(
+    family: StencilFamily, w: Array, x: Array, y: Array, *directions: Array
+) -> Array:
+    """See `invconv.kernels.exponential`."""
+    result: Array = _gram_p.bind(w, x, y, *directions, family=family)
+    return result
+
+
+def exponential_vjp(family: StencilFamily, w: Array, x: Array, y_bar: Array) -> tuple[Array, Array]:
+    """See `invconv.kernels.exponential`."""
+    w_bar = exponential_gram(family, w, x, y_bar)
+    return w_bar, exponential(family.transpose(), family.adjoint(w), y_bar)
