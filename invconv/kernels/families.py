@@ -13,10 +13,9 @@ Made by the operators' `_family`.
 from __future__ import annotations
 
 from abc import abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, Protocol, Self
 
-from invconv.arrays.derived import derived
 from invconv.arrays.namespaces import Array, Shape, namespace, triangle
 from invconv.arrays.stencil import Offset, Stencil, tap_indices
 from invconv.kernels.matrices import matrix_solver
@@ -67,14 +66,10 @@ class StencilFamily:
     offsets: tuple[Offset, ...]
     wrap: bool
 
-    @derived
+    @property
     def text(self) -> str:
-        """Return what `repr` says."""
+        """What `repr` says."""
         return f"StencilFamily(offsets={self.offsets}, wrap={self.wrap})"
-
-    @derived
-    def _turned(self) -> StencilFamily:
-        return StencilFamily(tuple(tuple(-o for o in offset) for offset in self.offsets), self.wrap)
 
     def apply(self, w: Array, x: Array) -> Array:
         """See `LinearFamily`."""
@@ -90,18 +85,30 @@ class StencilFamily:
 
     def transpose(self) -> StencilFamily:
         """See `LinearFamily`."""
-        return self._turned
+        return StencilFamily(tuple(tuple(-o for o in offset) for offset in self.offsets), self.wrap)
 
     def adjoint(self, w: Array) -> Array:
         """See `LinearFamily`."""
         return namespace(w).matrix_transpose(w)
 
 
-_centred: dict[Any, StencilFamily] = {}  # a dict, since torch.compile reads it
+@dataclass(frozen=True)
+class CentredFamily(StencilFamily):
+    """The same of all taps of a kernel, with what code that torch.compile traces cannot make."""
+
+    text: str = field(init=False, repr=False, compare=False)
+    turned: CentredFamily = field(init=False, repr=False, compare=False)
+
+    def transpose(self) -> CentredFamily:
+        """See `LinearFamily`."""
+        return self.turned
+
+
+_centred: dict[Any, CentredFamily] = {}  # a dict, since torch.compile reads it
 _MOST = 512  # families that are kept
 
 
-def centred_family(kernel_size: Shape, dilation: Shape, wrap: bool) -> StencilFamily:
+def centred_family(kernel_size: Shape, dilation: Shape, wrap: bool) -> CentredFamily:
     """Return the family of all taps of a kernel of odd sizes around its centre, always the same."""
     key = kernel_size, dilation, wrap
     if key not in _centred:
@@ -111,11 +118,10 @@ def centred_family(kernel_size: Shape, dilation: Shape, wrap: bool) -> StencilFa
             tuple(d * (i - (k - 1) // 2) for i, k, d in zip(t, kernel_size, dilation, strict=True))
             for t in tap_indices(kernel_size)
         )
-        family = StencilFamily(offsets, wrap)
-        # what code that torch.compile traces can only look up
-        turned = family.transpose()
-        vars(turned)["_turned"] = family
-        _ = family.text, turned.text
+        away = tuple(tuple(-o for o in offset) for offset in offsets)
+        family, turned = CentredFamily(offsets, wrap), CentredFamily(away, wrap)
+        for one, other in ((family, turned), (turned, family)):
+            vars(one).update(text=StencilFamily(one.offsets, wrap).text, turned=other)
         _centred[key] = family
     return _centred[key]
 

@@ -60,7 +60,8 @@ class _Series:
 
     def after(self, blocks: Blocks, steps: Array) -> Blocks:
         """Return what so many steps make of blocks."""
-        return lax.fori_loop(0, steps, lambda _, b: self.step(b), blocks)
+        found: Blocks = lax.fori_loop(0, steps, lambda _, b: self.step(b), blocks)
+        return found
 
     def step(self, blocks: Blocks) -> Blocks:
         """Return e^(M/s) times blocks."""
