@@ -17,6 +17,11 @@ except ImportError as error:
 from invconv.arrays.namespaces import library_name
 from invconv.arrays.registry import backend
 from invconv_torch import interop
+from invconv_torch.exponential_layers import (
+    ExponentialConv1d,
+    ExponentialConv2d,
+    ExponentialConv3d,
+)
 from invconv_torch.guard import ConditionGuard
 from invconv_torch.layers import (
     AutoregressiveConv1d,
@@ -47,6 +52,9 @@ __all__ = [
     "EmergingConv1d",
     "EmergingConv2d",
     "EmergingConv3d",
+    "ExponentialConv1d",
+    "ExponentialConv2d",
+    "ExponentialConv3d",
     "InvertibleModule",
     "PeriodicConv1d",
     "PeriodicConv2d",

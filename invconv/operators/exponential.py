@@ -66,7 +66,7 @@ class ExponentialConv(WithKernel):
     Notes
     -----
     The series has as many terms as leave out less than rounding, by the kernel's 1- and infinity
-    norms: 12 convolutions in float64 for a norm of 0.3, 32 for 4, and as many again for every
+    norms: 12 convolutions in float64 for a norm of 0.3, 33 for 4, and as many again for every
     further 4. Beyond 4096 the result is NaN. On an accelerator the host reads the norm at every
     call of PyTorch's, once of a prepared inverse; JAX counts on the device.
 

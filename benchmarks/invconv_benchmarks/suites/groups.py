@@ -13,7 +13,7 @@ ONE_BY_ONES = ("normflows 1x1", "nflows 1x1")
 
 def _forward() -> list[Group]:
     shapes = ((64, 12, 16, 16), (100, 3, 32, 32), (16, 48, 64, 64), (1, 12, 512, 512))
-    maps = ("corner 2", "corner 3", "emerging 3")
+    maps = ("corner 2", "corner 3", "emerging 3", "exponential 3")
     return [
         Group("forward", m, s, ("forward",), quick=s == shapes[0] and m == "emerging 3")
         for m in maps
@@ -35,6 +35,8 @@ def _inverse() -> list[Group]:
         replace(one, map="emerging 3", shape=(16, 48, 64, 64)),
         replace(one, map="periodic 3", shape=(64, 12, 16, 16), quick=True),
         replace(one, map="periodic 3", shape=(16, 48, 64, 64)),
+        replace(one, map="exponential 3", shape=(64, 12, 16, 16)),
+        replace(one, map="circular 3", shape=(64, 12, 16, 16)),
         replace(one, map="qr", shape=(1, 512, 1, 1), does=("matrix",), peers=("reflections",)),
         replace(one, shape=(1, 12, 8, 8), does=("same weights", "new weights"), quick=True),
     ]

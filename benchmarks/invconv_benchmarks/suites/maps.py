@@ -18,8 +18,9 @@ def build(name: str, channels: int) -> ic.InvertibleConv:
     Parameters
     ----------
     name : str
-        "corner k", "emerging k", "periodic k" with k taps an axis; "plain", "plu", "qr",
-        "orthogonal", "circulant", "actnorm".
+        "corner k", "emerging k", "periodic k", "exponential k" (zeros outside), "circular k" (an
+        exponential too) with k taps an axis; "plain", "plu", "qr", "orthogonal", "circulant",
+        "actnorm".
     """
     rng = np.random.default_rng(0)
     kind, _, size = name.partition(" ")
@@ -30,6 +31,10 @@ def build(name: str, channels: int) -> ic.InvertibleConv:
             return ic.EmergingConv.init(channels, int(size), rng=rng)
         case "periodic":
             return ic.PeriodicConv.init(channels, int(size), rng=rng)
+        case "exponential":
+            return ic.ExponentialConv.init(channels, int(size), rng=rng)
+        case "circular":
+            return ic.ExponentialConv.init(channels, int(size), padding="circular", rng=rng)
         case "plain":
             return ic.Conv1x1.init(channels, rng=rng)
         case "plu":
@@ -71,7 +76,17 @@ def flops(group: Group) -> float:
         return 4.0 * channels**3  # Householder's algorithm: 2 C^2 a reflection, and Q R
     inner = 1 if group.map == "actnorm" else channels
     times = 3 if "gradient" in group.does else 1
+    times *= _terms(group)
     return 2.0 * times * taps(group.map) * batch * group.pixels * channels * inner
+
+
+def _terms(group: Group) -> int:
+    """Return how often an exponential applies its convolution, 1 for the other maps."""
+    if group.map.partition(" ")[0] not in ("exponential", "circular"):
+        return 1
+    conv = build(group.map, group.shape[1]).asarrays(np.empty(0, group.dtype))
+    plan = conv.prepare(group.shape[2:], check=False).plan
+    return int(plan["times"] * plan["terms"])
 
 
 def input_bytes(group: Group) -> int:

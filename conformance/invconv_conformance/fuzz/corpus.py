@@ -39,6 +39,7 @@ def operators() -> dict[str, ic.InvertibleConv]:
         "chain": ic.Chain([ic.PLUConv1x1.init(2, rng=rng), ic.Inverse(corner), qr, emerging]),
         "orthogonal": with_bias(ic.OrthogonalConv1x1.init(3, rng=rng), rng),
         "circulant": with_bias(ic.CirculantConv1x1.init(3, rng=rng), rng),
+        "exponential": ic.ExponentialConv.init(2, padding="circular", dilation=(1, 2), rng=rng),
     }
     return found
 

@@ -53,7 +53,13 @@ class Draw:
     def operator(self, depth: int = 0) -> Op:
         """Return an operator that is right."""
         names = ["AutoregressiveConv", "PeriodicConv", "EmergingConv", "Conv1x1", "PLUConv1x1"]
-        names += ["QRConv1x1", "OrthogonalConv1x1", "CirculantConv1x1", "ActNorm"]
+        names += [
+            "ExponentialConv",
+            "QRConv1x1",
+            "OrthogonalConv1x1",
+            "CirculantConv1x1",
+            "ActNorm",
+        ]
         names += ["Chain", "Inverse"] if depth < 2 else []
         name = self.one_of(*names)
         if name == "Inverse":
@@ -65,6 +71,7 @@ class Draw:
             "AutoregressiveConv": self._autoregressive,
             "PeriodicConv": self._periodic,
             "EmergingConv": self._emerging,
+            "ExponentialConv": self._exponential,
         }.get(name, lambda: self._pointwise(name))()
         if name == "ActNorm" or self.one_of(True, False):
             arguments = (*arguments, ("bias", self.array(self.channels)))
@@ -87,6 +94,11 @@ class Draw:
     def _periodic(self) -> Named:
         size = tuple(self.one_of(1, 2, 3, 4) for _ in range(self.ndim))
         return (self._kernel(size), ("dilation", self.per_axis(1, 1, 2, 5)))
+
+    def _exponential(self) -> Named:
+        size = tuple(self.one_of(1, 3, 5) for _ in range(self.ndim))
+        padding = "padding", self.one_of("zeros", "circular")
+        return (self._kernel(size), padding, ("dilation", self.per_axis(1, 1, 2, 5)))
 
     def _emerging(self) -> Named:
         first, second = (Op("AutoregressiveConv", self._autoregressive(s)) for s in (1, -1))
@@ -163,10 +175,10 @@ def _function(d: Draw) -> Call:
         return Call("invconv", kind, (("x", image), *settings))
     name = d.one_of(
         *("AutoregressiveConv", "PeriodicConv", "EmergingConv", "Conv1x1", "PLUConv1x1"),
-        *("QRConv1x1", "OrthogonalConv1x1", "CirculantConv1x1", "ActNorm"),
+        *("ExponentialConv", "QRConv1x1", "OrthogonalConv1x1", "CirculantConv1x1", "ActNorm"),
     )
     arguments: Named = (("channels", d.channels), ("rng", "rng"), ("like", d.image()))
-    if name.endswith(("iveConv", "odicConv", "gingConv")):
+    if name.endswith(("iveConv", "odicConv", "gingConv", "tialConv")):
         size = d.per_axis(1, 3, 5)
         arguments = (
             *arguments,

@@ -66,7 +66,7 @@ def _matrix(conv: ic.InvertibleConv, shape: Shape) -> Matrix:
     if isinstance(conv, ic.PeriodicConv):
         return _periodic(conv, shape)
     if isinstance(conv, ic.ExponentialConv):
-        return exponential(_correlation(conv, shape))
+        return exponential(correlation(conv, shape))
     if isinstance(conv, ic.Conv1x1):
         weight = conv.weight
     elif isinstance(conv, ic.PLUConv1x1):
@@ -200,7 +200,7 @@ def block_transform(basis: str, factor: int) -> Matrix:
     return matrix
 
 
-def _correlation(conv: ic.ExponentialConv, shape: Shape) -> Matrix:
+def correlation(conv: ic.ExponentialConv, shape: Shape) -> Matrix:
     """Return M of e^M."""
     kernel, channels = conv.kernel, conv.channels
     assert isinstance(conv.dilation, tuple)

@@ -51,12 +51,15 @@ def autoregressive(draw: st.DrawFn, ndim: int, channels: int) -> ic.Autoregressi
     )
 
 
+_FAMILIES = ("autoregressive", "emerging", "exponential", "periodic", "1x1", "chain")
+
+
 @st.composite
 def operators(draw: st.DrawFn) -> tuple[ic.InvertibleConv, tuple[int, ...], np.random.Generator]:
     grid = draw(grids())
     ndim, channels = len(grid), draw(st.integers(1, 3))
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
-    family = draw(st.sampled_from(["autoregressive", "emerging", "periodic", "1x1", "chain"]))
+    family = draw(st.sampled_from(_FAMILIES))
     sizes = st.lists(st.integers(1, 4 if ndim < 3 else 3), min_size=ndim, max_size=ndim)
     dilation = tuple(draw(st.lists(st.integers(1, 3), min_size=ndim, max_size=ndim)))
     conv: ic.InvertibleConv
@@ -65,6 +68,11 @@ def operators(draw: st.DrawFn) -> tuple[ic.InvertibleConv, tuple[int, ...], np.r
     elif family == "emerging":
         odd = tuple(2 * (k // 2) + 1 for k in draw(sizes))
         conv = ic.EmergingConv.init(channels, odd, ndim, dilation, rng=rng)
+    elif family == "exponential":
+        odd = tuple(2 * (k // 2) + 1 for k in draw(sizes))
+        padding = draw(st.sampled_from(["zeros", "circular"]))
+        settings: Any = {"padding": padding, "dilation": dilation}
+        conv = ic.ExponentialConv.init(channels, odd, ndim, rng=rng, **settings)
     elif family == "periodic":
         conv = ic.PeriodicConv.init(channels, tuple(draw(sizes)), ndim, dilation=dilation, rng=rng)
     elif family == "1x1":
