@@ -17,7 +17,6 @@ from invconv.operators.base import judgement
 from invconv_conformance.laws.law import law, truth, values
 from invconv_conformance.laws.setting import Measure, Setting
 from invconv_conformance.truth.bounds import C_FACTOR, EPS
-from invconv_conformance.truth.extended import EXTENDED
 
 
 @law(
@@ -97,9 +96,7 @@ def _transposed_maps(s: Setting) -> Iterator[Measure]:
 
 def _conditions(s: Setting, *norms: float) -> tuple[float, ...]:
     """Return the condition numbers in norms, the 1-norm and the 2-norm unless given."""
-    matrix = s.affine[0]
-    inverse = s.lu.solve(np.eye(len(matrix), dtype=EXTENDED))
-    pair = matrix.astype(float), inverse.astype(float)
+    pair = s.affine[0].astype(float), s.lu.inverse.astype(float)
     return tuple(math.prod(float(np.linalg.norm(a, n)) for a in pair) for n in norms or (1, 2))
 
 

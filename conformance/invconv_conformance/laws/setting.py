@@ -94,7 +94,7 @@ class Setting:
     @functools.cached_property
     def scales(self) -> Scales:
         """What the bounds depend on."""
-        return scales(self.host, self.case.spatial_shape)
+        return scales(self.host, self.case.spatial_shape, (self.affine[0], self.lu))
 
     @property
     def unit(self) -> float:

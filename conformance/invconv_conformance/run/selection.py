@@ -4,9 +4,16 @@ from __future__ import annotations
 
 import argparse
 import fnmatch
+from collections.abc import Iterator
 from dataclasses import replace
 
-from invconv_conformance.cases.quick import QUICK, QUICK_EAGER, QUICK_MORE
+from invconv_conformance.cases.quick import (
+    QUICK,
+    QUICK_COMPILED_LAWS,
+    QUICK_EAGER,
+    QUICK_EAGER_LAWS,
+    QUICK_MORE,
+)
 from invconv_conformance.cases.table import CASES
 from invconv_conformance.laws.table import LAWS
 from invconv_conformance.libraries.library import Column, Library, as_it_is, unadapted
@@ -36,9 +43,21 @@ def quickly(todo: list[Task]) -> list[Task]:
     """Return the tasks of --quick: most libraries have fewer, and eager code that is compiled."""
     quick = {lib.name for lib in LIBRARIES if lib.native and lib.compile is as_it_is}
     kept = [t for t in todo if t.case in QUICK or t.columns[0].library in quick]
-    return [
-        t if t.case in QUICK_EAGER else replace(t, columns=without_eager(t.columns)) for t in kept
-    ]
+    return [part for task in kept for part in _quick_parts(task)]
+
+
+def _quick_parts(task: Task) -> Iterator[Task]:
+    """Yield the columns of a task with their laws: fewer where a compiler takes all the time."""
+    compiled = without_eager(task.columns)
+    if compiled == task.columns:
+        yield task
+        return
+    eager = tuple(c for c in task.columns if c not in compiled)
+    skipped = {law for law, cases in QUICK_COMPILED_LAWS.items() if task.case not in cases}
+    yield replace(task, columns=compiled, laws=tuple(x for x in task.laws if x not in skipped))
+    some = QUICK_EAGER_LAWS.get(task.case, task.laws if task.case in QUICK_EAGER else ())
+    if laws := tuple(law for law in task.laws if law in some):
+        yield replace(task, columns=eager, laws=laws)
 
 
 def few_eager(todo: list[Task]) -> list[str]:
@@ -46,10 +65,11 @@ def few_eager(todo: list[Task]) -> list[str]:
     lines = []
     for library in (one for one in LIBRARIES if one.compiles_eagerly):
         mine = [task for task in todo if task.columns[0].library == library.name]
-        eager = sum(any(c.mode == "eager" for c in task.columns) for task in mine)
-        if 0 < eager < len(mine):
+        cases = {task.case for task in mine}
+        eager = {task.case for task in mine if any(c.mode == "eager" for c in task.columns)}
+        if 0 < len(eager) < len(cases):
             lines.append(
-                f"{library.title}, eager: {len(mine) - eager} of {len(mine)} cases, which run "
+                f"{library.title}, eager: {len(cases - eager)} of {len(cases)} cases, which run "
                 f"compiled; --library {library.name} --mode eager runs them"
             )
     return lines
@@ -139,8 +159,12 @@ def quick_dtypes(column: Column) -> tuple[str, ...]:
     """Return the dtypes that --quick runs of a library in a mode.
 
     Half types add only casts. A compiler takes most of the time: of a library that compiles eager
-    code too, eager code runs in float64, and compiled code in float32.
+    code too, eager code runs in float64, and compiled code in float32. Of one that has several
+    devices and no native code, each device has a dtype.
     """
+    library = next((one for one in LIBRARIES if one.name == column.library), None)
+    if library is not None and not library.native and len(devices := library.devices()) > 1:
+        return ("float64",) if column.device == devices[0] else ("float32",)
     if column.mode != "eager":
         return ("float32",)
     return ("float64",) if column.library in COMPILING_EAGERLY else ("float64", "float32")

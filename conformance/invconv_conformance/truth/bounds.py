@@ -58,8 +58,13 @@ class Scales:
     logs: float
 
 
-def scales(conv: ic.InvertibleConv, shape: Shape) -> Scales:
-    """Return the scales of an operator of NumPy float64 arrays."""
+def scales(
+    conv: ic.InvertibleConv, shape: Shape, factored: tuple[Matrix, ExtendedLU] | None = None
+) -> Scales:
+    """Return the scales of an operator of NumPy float64 arrays.
+
+    ``factored`` is its dense matrix, and that in factors, where they are known.
+    """
     if isinstance(conv, ic.Inverse):
         s = scales(conv.conv, shape)
         return Scales(s.terms, s.loss, s.gain, s.logs)
@@ -72,20 +77,21 @@ def scales(conv: ic.InvertibleConv, shape: Shape) -> Scales:
             math.prod(s.loss for s in found),
             sum(s.logs for s in found),
         )
-    matrix = oracle.affine(conv, shape, EXTENDED)[0]
-    values = np.linalg.svd(matrix.astype(float), compute_uv=False)
-    gain, loss = float(values[0]), _inverse_norm(matrix)
+    if factored is None:
+        matrix = oracle.affine(conv, shape, EXTENDED)[0]
+        factored = matrix, ExtendedLU(matrix)
+    values = np.linalg.svd(factored[0].astype(float), compute_uv=False)
+    gain, loss = float(values[0]), _inverse_norm(factored[1])
     with np.errstate(divide="ignore"):  # a singular operator has a value, and no inverse to bound
         terms, logs = _leaf(conv, shape, float(np.abs(np.log(values)).sum()), gain * loss)
     return Scales(terms, gain, loss, logs)
 
 
-def _inverse_norm(matrix: Matrix) -> float:
+def _inverse_norm(lu: ExtendedLU) -> float:
     """Return |K^-1|, inf if K is singular; the smallest singular value drowns in float64's eps."""
-    lu = ExtendedLU(matrix)
     if not np.isfinite(lu.log_det()):
         return math.inf
-    return float(np.linalg.norm(lu.solve(np.eye(len(matrix))).astype(float), 2))
+    return float(np.linalg.norm(lu.inverse.astype(float), 2))
 
 
 def _leaf(

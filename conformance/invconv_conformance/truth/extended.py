@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import numpy as np
@@ -30,6 +31,11 @@ class ExtendedLU:
                 lu[k + 1 :, k] /= lu[k, k]
                 lu[k + 1 :, k + 1 :] -= np.outer(lu[k + 1 :, k], lu[k, k + 1 :])
         self.lu = lu
+
+    @functools.cached_property
+    def inverse(self) -> Matrix:
+        """A^-1."""
+        return self.solve(np.eye(len(self.lu), dtype=EXTENDED))
 
     def log_det(self) -> Any:
         """Return log|det A|, -inf if a pivot is zero."""
