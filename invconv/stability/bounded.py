@@ -104,6 +104,8 @@ def bounded(conv: C, max_gain: float) -> C:
     found: C = _bounded(working, gain)
     if working is not conv:
         found = found._in_dtype(conv._reference()[1].dtype)
+    if found is conv:  # bounded as it is; a copy remembers what it was made of
+        found = conv.replace()
     found._remember_bound(conv if conv._bounded_from is None else conv.replace(), gain)
     return found
 
