@@ -1,6 +1,10 @@
-"""Cases of the conformance suite, by name."""
+"""What a test takes of many: cases of the conformance suite by name, seeds."""
 
 from __future__ import annotations
+
+from typing import Any
+
+import pytest
 
 from invconv_conformance.cases import CASES
 from invconv_conformance.cases.case import Case
@@ -12,3 +16,9 @@ def cases_named(*names: str) -> list[Case]:
     if unknown := set(names) - {case.name for case in found}:
         raise ValueError(f"no case is named {', '.join(sorted(unknown))}")
     return found
+
+
+def seeds(count: int, more: int) -> list[Any]:
+    """Return seeds of random tests: so many, and more in the slow run."""
+    slow = [pytest.param(seed, marks=pytest.mark.slow) for seed in range(count, count + more)]
+    return [*range(count), *slow]

@@ -153,11 +153,14 @@ def test_a_zero_beside_an_overflow_is_no_error_of_lapack() -> None:
 def test_one_number_out_of_range_is_no_error_of_the_library(
     cls: str, library: str, number: float, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """Elimination may take the pivots beside a large number for zeros, and raise."""
+    """Elimination may take the pivots beside a large number for zeros, and raise.
+
+    JAX raises nothing, and array-api-strict is NumPy with checks: some places will do.
+    """
     conv = getattr(ic, cls).init(2, rng=np.random.default_rng(0))
     y = LIKE[library] + namespace(LIKE[library]).ones((1, 2, 3, 4), dtype=LIKE[library].dtype)
     for name, array in conv.parameters().items():
-        for place in range(array.size):
+        for place in range(0, array.size, 1 if library in ("numpy", "torch") else 7):
             there = array.copy()
             there.reshape(-1)[place] = number
             broken = conv.replace(**{name: there}).asarrays(LIKE[library])

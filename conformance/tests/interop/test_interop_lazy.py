@@ -61,22 +61,20 @@ def test_the_extra_brings_them_all() -> None:
     assert {line.partition(">")[0] for line in extra} == needed
 
 
-@pytest.mark.parametrize(
-    ("adapter", "name", "library"),
-    [
-        ("invconv_torch", "NflowsTransform", "nflows"),
-        ("invconv_torch", "PyroTransform", "pyro"),
-        ("invconv_jax", "DistraxBijector", "distrax"),
-    ],
-)
-def test_a_missing_library_is_named(adapter: str, name: str, library: str) -> None:
-    code = (
-        f"import sys; sys.modules['{library}'] = None\n"
-        f"import {adapter}.interop\n"
-        f"try: {adapter}.interop.{name}\n"
-        f"except ImportError as error: print(error)"
-    )
-    message = python(code)
-    pip = {"pyro": "pyro-ppl"}.get(library, library)
-    assert message.startswith(f"{name} needs {pip}, which cannot be imported (")
-    assert f"pip install {pip}, or 'invconv[interop]'" in message
+def test_a_missing_library_is_named() -> None:
+    code = """
+import sys
+sys.modules |= dict.fromkeys(("nflows", "pyro", "distrax"))  # None: not to be imported
+import invconv_torch.interop as of_torch
+import invconv_jax.interop as of_jax
+for package, name in (
+    (of_torch, "NflowsTransform"), (of_torch, "PyroTransform"), (of_jax, "DistraxBijector")
+):
+    try: getattr(package, name)
+    except ImportError as error: print(error)
+"""
+    messages = python(code).splitlines()
+    pips = {"NflowsTransform": "nflows", "PyroTransform": "pyro-ppl", "DistraxBijector": "distrax"}
+    for message, (name, pip) in zip(messages, pips.items(), strict=True):
+        assert message.startswith(f"{name} needs {pip}, which cannot be imported (")
+        assert f"pip install {pip}, or 'invconv[interop]'" in message

@@ -20,6 +20,7 @@ from invconv.kernels.cpu.correlate.correlation import compiled_correlation
 from invconv.kernels.cpu.correlate.gram import compiled_kernel_vjp
 from invconv.kernels.cpu.correlate.plan import of_taps
 from invconv_torch.primitives import correlate as of_stencil
+from tests.selected import seeds
 
 Floats = np.ndarray[Any, Any]
 
@@ -111,7 +112,7 @@ def test_bands_of_large_images(shape: tuple[int, ...], wrap: bool) -> None:
 
 @pytest.mark.parametrize("bits", [128, 256, None])
 @pytest.mark.parametrize("wrap", [False, True], ids=["zeros", "periodic"])
-@pytest.mark.parametrize("seed", range(25))
+@pytest.mark.parametrize("seed", seeds(10, more=15))
 @pytest.mark.usefixtures("always_shared")
 def test_the_gradient_by_the_taps(seed: int, wrap: bool, bits: int | None) -> None:
     """<y_bar, correlate(taps, x)> is linear in each tap: its value for a unit is the gradient."""

@@ -153,6 +153,7 @@ def test_vmap_over_data_parameters_and_both(case: Any) -> None:
     images = jnp.stack([x, 2 * x + 1])
     axes = jax.tree.map(lambda leaf: 0, conv)
 
+    @jax.jit  # type: ignore[untyped-decorator]
     def solve(conv: Any, x: Any) -> Any:
         return conv.inverse_and_log_det(x)[0]
 

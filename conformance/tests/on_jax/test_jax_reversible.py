@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -38,13 +39,15 @@ def test_jax_gradients_of_an_array_that_is_used_twice() -> None:
     def loss(flow: Any) -> Any:
         return loss_of(flow.forward_and_log_det(x))
 
+    grad = jax.jit(jax.grad(loss))
     chain = ic.Chain([step])
-    expected = jax.grad(loss)(chain).parameters()
-    found = jax.grad(loss)(ij.reversible(chain, (5, 5))).chain.parameters()
+    expected = grad(chain).parameters()
+    found = grad(ij.reversible(chain, (5, 5))).chain.parameters()
     for name, gradient in expected.items():
         np.testing.assert_allclose(found[name], gradient, rtol=1e-9)
 
 
+@functools.cache
 def jax_chains() -> dict[str, ic.Chain]:
     keys = iter(jax.random.split(jax.random.key(0), 32))
 
@@ -66,7 +69,7 @@ def jax_chains() -> dict[str, ic.Chain]:
     }
 
 
-@pytest.mark.parametrize("name", jax_chains())
+@pytest.mark.parametrize("name", ["alike", "alike chains", "unlike", "one"])
 def test_jax_gradients_are_those_of_the_stored_version(name: str) -> None:
     chain = jax_chains()[name]
     x = jax.random.normal(jax.random.key(1), SHAPE, "float64")
