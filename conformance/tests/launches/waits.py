@@ -1,7 +1,7 @@
 """Which operations of PyTorch's layers would make the host wait for a CUDA device.
 
 ``python -m tests.launches.waits LIBRARY [NAME ...] [--half] [--launched FOLDER] [--plant]`` loads
-`cuda_without_gpu` from where it was compiled, runs layers of `TORCH_LAYERS` on fake CUDA tensors in
+`cuda_without_gpu` from where it was compiled, runs layers of `LAYERS` on fake CUDA tensors in
 all directions with autograd, and prints a line for each operation that waits: its layer, what was
 done, and the operation. The last line says how many were looked at.
 """
@@ -110,10 +110,13 @@ def _vjp(layer: Any, direction: str, x: Any) -> Any:
     return getattr(layer.operator(), f"{direction}_vjp")(x, *getattr(layer, direction)(x))
 
 
+LAYERS = TORCH_LAYERS | {"bounded": ("EmergingConv2d", (2,), {"max_gain": 10.0}, (3, 3))}
+
+
 def layers(names: list[str], half: bool) -> Iterator[tuple[str, Any, Any]]:
     """Yield layers with images for them."""
-    for name in names or TORCH_LAYERS:
-        kind, arguments, settings, grid = TORCH_LAYERS[name]
+    for name in names or LAYERS:
+        kind, arguments, settings, grid = LAYERS[name]
         dtype = torch.float16 if half else torch.float32
         options = settings | {"device": "cuda", "dtype": dtype}
         layer = getattr(invconv_torch, kind)(*arguments, **options)

@@ -39,6 +39,7 @@ Called by `plan` and `launch`.
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 
 import numpy as np
@@ -80,7 +81,7 @@ class Launch:
     counters: int
     integers: tuple[int, ...]
 
-    @property
+    @functools.cached_property
     def struct(self) -> np.void:
         """The integers as one scalar of `STRUCT`."""
         found: np.void = np.array([self.integers], STRUCT)[0]
