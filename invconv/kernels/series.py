@@ -140,7 +140,11 @@ class Series:
             return [[x * math.nan] * len(blocks)]
         points = [blocks]
         for _ in range(self.counts.steps):
-            points.append(self._scaled(self._horner(points[-1])[-1]))
+            blocks = self._horner(points[-1])[-1]
+            for block in blocks:
+                if block is not None:
+                    block *= self.scale  # in place: nobody else has it
+            points.append(blocks)
         return points
 
     def _scaled(self, blocks: Blocks) -> Blocks:

@@ -4,66 +4,36 @@
 
 The first has times as parts of those of `torch.nn.Conv2d`, in turns in one process: emerging
 convolutions beside two of 2 x 2 on images that are padded already, exact inverses of the 1x1s
-beside a 1x1, the periodic convolution beside a circular 3 x 3. A step is forward and backward,
-with gradients set to None before. The second counts the Python functions that a call enters once
-its caches are filled. A comprehension is such a function in Python 3.11.
+beside a 1x1, the periodic convolution beside a circular 3 x 3, an exponential beside a 3 x 3 that
+runs once more than its series has terms, its inverse beside its forward too. A step is forward and
+backward, with gradients set to None before. The second counts the Python functions that a call
+enters once its caches are filled. A comprehension is such a function in Python 3.11.
 """
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
-from torch import nn
 
 import invconv as ic
 import invconv_torch as it
 from invconv_benchmarks.contenders.everyone import targets_of
 from invconv_benchmarks.measure import spread, threads, turns
 from invconv_benchmarks.measure.calls import python_calls
-from invconv_benchmarks.measure.contender import Call, Contender
+from invconv_benchmarks.measure.contender import Contender
 from invconv_benchmarks.measure.spread import Interval
 from invconv_benchmarks.report.tables import new
-from invconv_benchmarks.suites.group import Shape, as_text
+from invconv_benchmarks.studies.pairs import SMALL, Pair, pairs, step_of
+from invconv_benchmarks.suites.group import as_text
 
-SMALL = (1, 12, 8, 8)
-EMERGING = {SMALL: (3.0, 5.0), (64, 12, 16, 16): (1.3, 1.6), (32, 48, 8, 8): (1.3, 1.6)}
-POINTWISE, POINTWISE_LIMIT = (100, 12, 32, 32), 1.5
-PERIODIC, PERIODIC_LIMIT = (64, 12, 16, 16), 2.0
 _PASSES = 3
-
-
-@dataclass(frozen=True)
-class Pair:
-    """One of our calls, and PyTorch's that it is compared with.
-
-    Attributes
-    ----------
-    does : str
-    shape : (B, C, H, W)
-    limit : float
-        What its time should be at most, as a part of PyTorch's.
-    ours, theirs : callable
-    library : str
-        Ours.
-    gradients : bool
-        Whether PyTorch keeps what a gradient needs.
-    """
-
-    does: str
-    shape: Shape
-    limit: float
-    ours: Call
-    theirs: Call
-    library: str = "torch"
-    gradients: bool = True
 
 
 @dataclass(frozen=True)
@@ -107,87 +77,6 @@ class Count:
     def verdict(self) -> str:
         """Whether the number of calls keeps its limit."""
         return "pass" if self.calls <= self.limit else "miss"
-
-
-def pairs() -> Iterator[Pair]:
-    """Yield what is timed."""
-    for shape, limits in EMERGING.items():
-        yield from _emerging(shape, *limits)
-    yield from _pointwise(POINTWISE, POINTWISE_LIMIT)
-    yield from _periodic(PERIODIC, PERIODIC_LIMIT)
-
-
-def _emerging(shape: Shape, limit: float, limit_qr: float) -> Iterator[Pair]:
-    """Yield forward and step beside two convolutions, which make images a pixel smaller each."""
-    batch, channels, height, width = shape
-    x, padded = torch.randn(shape), torch.randn(batch, channels, height + 2, width + 2)
-    first, second = nn.Conv2d(channels, channels, 2), nn.Conv2d(channels, channels, 2)
-    layer, qr = it.EmergingConv2d(channels), it.EmergingConv2d(channels, mixing="qr")
-    step = _plain_step([first, second], padded)
-    yield Pair(
-        "EmergingConv2d forward", shape, limit, lambda: layer(x), lambda: second(first(padded))
-    )
-    yield Pair("EmergingConv2d step", shape, limit, _step(layer, x), step)
-    yield Pair("EmergingConv2d QR step", shape, limit_qr, _step(qr, x), step)
-
-
-def _pointwise(shape: Shape, limit: float) -> Iterator[Pair]:
-    """Yield prepared inverses beside a 1x1 convolution."""
-    y, plain = torch.randn(shape), nn.Conv2d(shape[1], shape[1], 1, bias=False)
-    kinds: dict[str, Any] = {"1x1": ic.Conv1x1, "PLU 1x1": ic.PLUConv1x1, "QR 1x1": ic.QRConv1x1}
-
-    def pair(name: str, library: str, images: Any) -> Pair:
-        rng = np.random.default_rng(0)
-        conv = kinds[name].init(shape[1], rng=rng, ndim=2, like=images)
-        inverse, does = conv.prepare(shape[2:]).inverse, f"{name} inverse {library}"
-        return Pair(
-            does, shape, limit, lambda: inverse(images), lambda: plain(y), library, gradients=False
-        )
-
-    for name in kinds:
-        yield pair(name, "torch", y)
-        yield pair(name, "numpy", y.numpy())
-
-
-def _periodic(shape: Shape, limit: float) -> Iterator[Pair]:
-    """Yield forward and step beside a convolution of the same receptive field that wraps around."""
-    channels, x = shape[1], torch.randn(shape)
-    layer = it.PeriodicConv2d(channels)
-    plain = nn.Conv2d(channels, channels, 3, padding=1, padding_mode="circular")
-    yield Pair("PeriodicConv2d forward", shape, limit, lambda: layer(x), lambda: plain(x))
-    yield Pair("PeriodicConv2d step", shape, limit, _step(layer, x), _plain_step([plain], x))
-
-
-def _step(layer: nn.Module, x: Any) -> Call:
-    """Return forward and backward of a layer that returns images and log-determinants."""
-    parameters = list(layer.parameters())
-
-    def step() -> Any:
-        for parameter in parameters:
-            parameter.grad = None
-        z, log_det = layer(x)
-        loss = z.square().sum() - log_det.sum()
-        loss.backward()
-        return loss
-
-    return step
-
-
-def _plain_step(layers: Sequence[nn.Module], x: Any) -> Call:
-    """Return forward and backward of layers one after another that return images."""
-    parameters = [parameter for layer in layers for parameter in layer.parameters()]
-
-    def step() -> Any:
-        for parameter in parameters:
-            parameter.grad = None
-        z = x
-        for layer in layers:
-            z = layer(z)
-        loss = z.square().sum()
-        loss.backward()
-        return loss
-
-    return step
 
 
 @threads.one()
@@ -238,7 +127,7 @@ def counts() -> list[Count]:
         Count("EmergingConv inverse, NumPy", python_calls(lambda: conv.inverse(y)), 120),
         Count("prepared inverse, NumPy", python_calls(lambda: prepared.inverse(y)), 40),
         Count("EmergingConv2d forward", python_calls(lambda: layer(x)), 100),
-        Count("EmergingConv2d step", python_calls(_step(layer, x)), 250),
+        Count("EmergingConv2d step", python_calls(step_of(layer, x)), 250),
     ]
     with torch.no_grad():
         calls = python_calls(lambda: fixed.inverse(x))

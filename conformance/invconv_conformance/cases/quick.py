@@ -7,6 +7,7 @@ QUICK = (
     "corner-bias",
     "raster-k2x3-dilated",
     "periodic-even-dilated",
+    "exponential-norm-0.0001",
     "pluconv1x1-2d",
     "qrconv1x1-m100",
     "chain-inverses",
@@ -25,6 +26,8 @@ QUICK_COMPILED_LAWS = {"empty": ("corner-bias", "pluconv1x1-2d", "periodic-even-
 QUICK_MORE = (
     "corner-2d+-",
     "emerging-2d",
+    "exponential-circular-k7-on-2x3",
+    "exponential-zeros-norm-20",
     "conv1x1-2d",
     "orthogonalconv1x1-m2",
     "circulantconv1x1-c4",

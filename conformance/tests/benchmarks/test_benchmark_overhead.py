@@ -14,7 +14,9 @@ from invconv_benchmarks.measure import threads
 from invconv_benchmarks.measure.calls import python_calls
 from invconv_benchmarks.measure.spread import Interval
 from invconv_benchmarks.studies import overhead
-from invconv_benchmarks.studies.overhead import Count, Found, Pair
+from invconv_benchmarks.studies.overhead import Count, Found
+from invconv_benchmarks.studies.pairs import Pair
+from invconv_benchmarks.studies.pairs import pairs as pairs_of_overhead
 from invconv_benchmarks.suites.group import as_text
 
 EMERGING = {"1x12x8x8": (3, 5), "64x12x16x16": (1.3, 1.6), "32x48x8x8": (1.3, 1.6)}
@@ -31,6 +33,11 @@ TIMED = [
     ),
     ("64x12x16x16", "PeriodicConv2d forward", 2),
     ("64x12x16x16", "PeriodicConv2d step", 2),
+    *(
+        ("64x12x16x16", f"exponential {does}, {padding}", limit)
+        for padding in ("zeros", "circular")
+        for does, limit in (("forward", 1), ("inverse", 1), ("inverse / forward", 1.3))
+    ),
 ]
 COUNTED = {
     "EmergingConv inverse, NumPy": 120,
@@ -51,7 +58,7 @@ def test_calls_of_python_keep_their_limits() -> None:
 
 
 def test_pairs_work_on_images_of_the_same_shape() -> None:
-    pairs = list(overhead.pairs())
+    pairs = list(pairs_of_overhead())
     assert [(as_text(p.shape), p.does, p.limit) for p in pairs] == TIMED
     for pair in pairs:
         ours, theirs = pair.ours(), pair.theirs()
