@@ -22,6 +22,7 @@ from invconv_torch.exponential_layers import (
     ExponentialConv2d,
     ExponentialConv3d,
 )
+from invconv_torch.exporting.decompositions import decompositions
 from invconv_torch.guard import ConditionGuard
 from invconv_torch.layers import (
     AutoregressiveConv1d,
@@ -61,5 +62,6 @@ __all__ = [
     "PeriodicConv3d",
     "ReversibleChain",
     "Squeeze",
+    "decompositions",
     "interop",
 ]

@@ -15,6 +15,7 @@ import torch
 import invconv as ic
 from invconv.arrays.settings import choice
 from invconv_torch.layer import Layer, Sizes, sizes_of
+from invconv_torch.module import Read
 from invconv_torch.pointwise_layers import CONV1X1, Conv1x1
 
 Tensor: TypeAlias = torch.Tensor
@@ -153,11 +154,11 @@ class _EmergingConv(Layer):
             choice("mixing", mixing, tuple(CONV1X1))
             self.mixing = Conv1x1(channels, mixing, bias=False, device=device, dtype=dtype)
 
-    def _unbounded(self, traced: bool) -> ic.InvertibleConv:
-        pair = super()._unbounded(traced)
+    def _unbounded(self, traced: bool, read: Read | None = None) -> ic.InvertibleConv:
+        pair = super()._unbounded(traced, read)
         if self.mixing is None:
             return pair
-        steps = self.mixing._unbounded(traced), pair
+        steps = self.mixing._unbounded(traced, read), pair
         kinds = [self.mixing._kinds, self._kinds]
         if traced or kinds != self._chain_kinds:
             chain = ic.Chain(steps)

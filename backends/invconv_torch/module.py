@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -12,12 +13,15 @@ import invconv as ic
 from invconv.operators.base.calls import as_batch
 from invconv.operators.base.operator import require_operator
 from invconv.operators.base.prepared import PreparedInverse
+from invconv_torch.exporting.constant import evaluate
+from invconv_torch.exporting.values import values_of
 from invconv_torch.native.whole import invert
 from invconv_torch.precision import autocasting
 from invconv_torch.remembered import RememberedInverses, may_be_kept
-from invconv_torch.traced import traced, with_fixed_grid
+from invconv_torch.traced import exporting_to_onnx, traced, with_fixed_grid
 
 Tensor: TypeAlias = torch.Tensor
+Read: TypeAlias = Callable[[Tensor], Any]
 _TRACERS = "torch.export.export and torch.compile can trace it, torch.jit.trace on one grid"
 
 
@@ -100,12 +104,14 @@ class InvertibleModule(nn.Module):  # type: ignore[misc]
         """Return the core's operator of the current parameters, differentiable in them."""
         return self._current(torch.compiler.is_compiling() or torch._C._is_tracing())
 
-    def _current(self, traced: bool) -> ic.InvertibleConv:
-        conv = self._unbounded(traced)
+    def _current(self, traced: bool, read: Read | None = None) -> ic.InvertibleConv:
+        conv = self._unbounded(traced, read)
         return conv if self._max_gain is None else ic.bounded(conv, self._max_gain)
 
-    def _unbounded(self, traced: bool) -> ic.InvertibleConv:
+    def _unbounded(self, traced: bool, read: Read | None = None) -> ic.InvertibleConv:
         """Return the operator before ``max_gain``: the current tensors in its static part.
+
+        Or, where it is traced, what ``read`` makes of the tensors.
 
         The static part is what was validated last; tensors of the same dtypes, devices and shapes
         are not looked at again. Code that torch.compile traces validates anew, once.
@@ -114,11 +120,11 @@ class InvertibleModule(nn.Module):  # type: ignore[misc]
         arrays, parts, kinds = {}, [], []
         for name in self._array_names:
             tensor = own[name] if name in own else getattr(self, name)
-            arrays[name] = tensor
+            arrays[name] = tensor if read is None or tensor is None else read(tensor)
             if tensor is not None:
                 kinds.append((tensor.dtype, tensor.device, tensor.shape))
         for name in self._part_names:
-            parts.append(modules[name]._current(traced))
+            parts.append(modules[name]._current(traced, read))
             kinds.append(modules[name]._kinds)
         if traced:
             return self._validated(arrays, parts)
@@ -155,9 +161,9 @@ class InvertibleModule(nn.Module):  # type: ignore[misc]
         if not torch.compiler.is_compiling() and torch._C._is_tracing():
             x = with_fixed_grid(x)
         if not autocasting(kind):
-            return self.operator().forward_and_log_det(x)
+            return self._forward(x)
         with torch.autocast(kind, enabled=False):
-            return self.operator().forward_and_log_det(self._cast(x))
+            return self._forward(self._cast(x))
 
     def inverse(self, z: Tensor) -> tuple[Tensor, Tensor]:
         """Return x = K^-1 (z - b) and log|det K^-1|.
@@ -181,7 +187,18 @@ class InvertibleModule(nn.Module):  # type: ignore[misc]
         with torch.autocast(kind, enabled=False):
             return self._inverse(self._cast(z))
 
+    def _forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        if exporting_to_onnx():
+            return self._exported("x", x, inverse=False)
+        return self.operator().forward_and_log_det(x)
+
+    def _exported(self, name: str, x: Tensor, inverse: bool) -> tuple[Tensor, Tensor]:
+        call = as_batch(self._unbounded(True), name, x)
+        return evaluate(call, self._current(True, values_of), inverse=inverse)
+
     def _inverse(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        if exporting_to_onnx():
+            return self._exported("z", z, inverse=True)
         kept = None if self.training else self._kept(z)
         if kept is not None and not torch.is_grad_enabled():
             return kept.inverse_and_log_det(z)

@@ -22,7 +22,7 @@ from invconv_torch.native.determinants import LogAbsDet, inverse_unchecked, log_
 from invconv_torch.native.exponential import exponential, exponential_gram, exponential_vjp
 from invconv_torch.native.solvers import Factor
 from invconv_torch.native.whole import evaluate, records
-from invconv_torch.traced import traced
+from invconv_torch.traced import require_onnx_form, traced
 
 __all__ = [
     "apply",
@@ -56,6 +56,7 @@ def factor(family: LinearFamily, w: Tensor, shape: tuple[int, ...]) -> Any:
     """See `invconv.kernels.maps.factor`."""
     if isinstance(family, ScaleFamily | TriangularFamily):
         return family.factor(w, shape)
+    require_onnx_form()
     known = None if traced() else kernels.factor(family, w.detach(), shape, quiet=False)
     return Solver(family, w, known)
 
@@ -74,6 +75,7 @@ def correlate_kernel_vjp(
 
 def triangular_solve(matrix: Tensor, rhs: Tensor, *, lower: bool) -> Tensor:
     """See `invconv.kernels.primitives.triangular_solve`."""
+    require_onnx_form()
     return run(SOLVE, (_TRIANGLES[lower], None), matrix, rhs)
 
 
@@ -83,6 +85,7 @@ def log_abs_det(matrices: Tensor) -> Tensor:
     By LU factors: slogdet takes half as long again on a CPU, may make the host wait for a device,
     and its derivative in forward mode has none itself, which PyTorch takes for zero.
     """
+    require_onnx_form()
     if records(matrices, []):
         logs: Tensor = LogAbsDet.apply(matrices)
         return logs

@@ -6,7 +6,7 @@ Without Storing Activations, NeurIPS 2017.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, TypeAlias
 
@@ -74,6 +74,8 @@ class ReversibleChain(nn.ModuleList):  # type: ignore[misc]
         ValueError
             If a layer's inverse cannot be right on this grid, with the layer's name.
         """
+        if torch.compiler.is_exporting():  # a program without gradients
+            return _one_after_another(self, x)
         named = [
             (i, name, weight)
             for i, layer in enumerate(self)
@@ -86,11 +88,7 @@ class ReversibleChain(nn.ModuleList):  # type: ignore[misc]
 
     def inverse(self, z: Tensor) -> tuple[Tensor, Tensor]:
         """Return x and the sum of the log-determinants of the inverses; activations are stored."""
-        log_dets = []
-        for layer in reversed(self):
-            z, log_det = layer.inverse(z)
-            log_dets.append(log_det)
-        return z, sum(log_dets[1:], start=log_dets[0])
+        return _one_after_another([layer.inverse for layer in reversed(self)], z)
 
     def operator(self) -> Chain:
         """Return the core's chain of the current parameters, differentiable in them.
@@ -132,6 +130,17 @@ class ReversibleChain(nn.ModuleList):  # type: ignore[misc]
             row.insert(0, self[i].operator())
             i -= 1
         return row
+
+
+def _one_after_another(
+    maps: Iterable[Callable[[Tensor], tuple[Tensor, Tensor]]], x: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Return what maps make of x, and the sum of their log-determinants."""
+    log_dets = []
+    for run in maps:
+        x, log_det = run(x)
+        log_dets.append(log_det)
+    return x, sum(log_dets[1:], start=log_dets[0])
 
 
 def _invertible(layers: Iterable[nn.Module]) -> list[nn.Module]:

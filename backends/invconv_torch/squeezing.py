@@ -46,12 +46,12 @@ class Squeeze(nn.Module):  # type: ignore[misc]
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Return z, shape (B, C f^ndim, *(spatial / f)), and zeros, shape (B,)."""
         device_kind("x", x)
-        return ic.squeeze(x, **self._settings), x.new_zeros(len(x))
+        return ic.squeeze(x, **self._settings), x.new_zeros(x.shape[:1])
 
     def inverse(self, z: Tensor) -> tuple[Tensor, Tensor]:
         """Return x, shape (B, C, *spatial), and zeros, shape (B,)."""
         device_kind("z", z)
-        return ic.unsqueeze(z, **self._settings), z.new_zeros(len(z))
+        return ic.unsqueeze(z, **self._settings), z.new_zeros(z.shape[:1])
 
     def extra_repr(self) -> str:
         """Say the settings."""

@@ -21,6 +21,31 @@ def traced() -> bool:
     return torch._C._functorch.peek_interpreter_stack() is not None
 
 
+def exporting_to_onnx() -> bool:
+    """Tell whether torch.onnx.export traces, which knows none of our operators."""
+    return bool(torch.compiler.is_compiling() and torch.onnx.is_in_onnx_export())
+
+
+def as_nodes() -> bool:
+    """Tell whether operations become operators of ours (`native.ops`) in a graph."""
+    return traced() and not exporting_to_onnx()
+
+
+def require_onnx_form() -> None:
+    """Raise where an operator of the core, and not a layer, is exported to ONNX by what it lacks.
+
+    Raises
+    ------
+    NotImplementedError
+    """
+    if exporting_to_onnx():
+        raise NotImplementedError(
+            "torch.onnx.export of an operator of invconv: expected a layer, whose parameters are "
+            "constants in the file; of tensors that are not, ONNX computes neither factorisations "
+            "nor determinants. Wrap the operator: invconv_torch.InvertibleModule(conv)"
+        )
+
+
 def with_fixed_grid(x: torch.Tensor) -> torch.Tensor:
     """Return an image from inside a `torch.jit.trace`, which then raises on another grid.
 

@@ -19,7 +19,7 @@ from torch.autograd import Function, forward_ad
 from invconv.kernels import rules
 from invconv_torch.native import kernels, ops
 from invconv_torch.native.batched import one_by_one
-from invconv_torch.traced import Watch, refuse_nested_forward_mode, traced, watch
+from invconv_torch.traced import Watch, as_nodes, refuse_nested_forward_mode, watch
 
 Tensor: TypeAlias = torch.Tensor
 Cotangents: TypeAlias = tuple[Tensor | None, ...]
@@ -71,7 +71,7 @@ class _Eager(Function):  # type: ignore[misc]
     @staticmethod
     def forward(operation: Any, *tensors: Tensor) -> Tensor:
         rule, settings = operation
-        return (rule.traced if traced() else rule.run)(settings, *tensors)
+        return (rule.traced if as_nodes() else rule.run)(settings, *tensors)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: Any, output: Tensor) -> None:
@@ -100,7 +100,7 @@ class _Traced(Function):  # type: ignore[misc]
     def forward(operation: Any, a: Any, b: Any, c: Any, d: Any, e: Any) -> Tensor:
         rule, settings = operation
         tensors = [t for t in (a, b, c, d, e) if t is not None]
-        return (rule.traced if traced() else rule.run)(settings, *tensors)
+        return (rule.traced if as_nodes() else rule.run)(settings, *tensors)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: Any, output: Tensor) -> None:

@@ -82,7 +82,7 @@ def convolve(offsets: tuple[Offset, ...], wrap: bool, taps: Tensor, x: Tensor) -
     grid = grid_of(offsets, wrap, tuple(x.shape[2:]))
     if grid is None or x.numel() == 0:
         return torch.zeros_like(x)
-    if not _has_convolution(x, grid):
+    if not has_convolution(x, grid):
         with full_precision(x):
             return primitives.correlate.agnostic(Stencil(offsets, taps), x, wrap=wrap)
     return convolution(grid, wrap, taps, x)
@@ -103,7 +103,7 @@ def convolve_vjp(offsets: tuple[Offset, ...], wrap: bool, x: Tensor, y_bar: Tens
     grid, channels = grid_of(offsets, wrap, tuple(x.shape[2:])), x.shape[1]
     if grid is None or x.numel() == 0:
         return x.new_zeros((len(offsets), channels, channels))
-    if not _has_convolution(x, grid):
+    if not has_convolution(x, grid):
         with full_precision(x):
             return primitives.correlate_kernel_vjp.agnostic(x, y_bar, offsets, wrap=wrap)
     return convolution_vjp(grid, len(offsets), wrap, x, y_bar)
@@ -201,8 +201,8 @@ def _dense(shape: Shape) -> Shape:
     return tuple(math.prod(shape[axis + 1 :]) for axis in range(len(shape)))
 
 
-def _has_convolution(x: Tensor, grid: Grid) -> bool:
-    """Whether PyTorch has a convolution for it: not of four axes, nor with most taps missing."""
+def has_convolution(x: Tensor, grid: Grid) -> bool:
+    """Tell whether PyTorch has a convolution: not of four axes, nor with most taps missing."""
     return x.ndim - 2 in _CONV and math.prod(grid.size) <= 4 * len(grid.taps)
 
 

@@ -86,9 +86,8 @@ def _kernel(family: Correlation, taps: Tensor) -> Tensor:
 
 
 def _masked(family: CausalFamily, taps: Tensor) -> Tensor:
-    taps = taps.clone(memory_format=torch.contiguous_format)
-    (taps[0].tril_ if family.lower else taps[0].triu_)()
-    return taps
+    here = taps[:1].tril() if family.lower else taps[:1].triu()
+    return torch.cat([here, taps[1:]])  # nothing in place: programs of torch.export have that
 
 
 def factor(family: LinearFamily, w: Tensor, shape: tuple[int, ...], quiet: bool) -> Factor | None:

@@ -1,0 +1,4 @@
+"""Layers in ONNX files, and decompositions of our operators for programs of torch.export.
+
+May import `native`, `traced` and the core.
+"""

@@ -1,0 +1,195 @@
+"""Operators whose parameters are constants: what an ONNX file computes.
+
+The core evaluates on NumPy's float64 arrays what depends on parameters only: weights, inverses at
+the pixel and of spectra, log-determinants. The graph has the rest. Where a product with an inverse
+would lose digits that a solve keeps, one step of refinement gives them back.
+
+Called by `module` and `reversible`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from typing import Any, TypeAlias
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+import invconv as ic
+from invconv.arrays.namespaces import Shape, size
+from invconv.arrays.stencil import Offset, Stencil, taps_of
+from invconv.kernels import maps
+from invconv.kernels.convolutions import CausalFamily, CircularFamily
+from invconv.kernels.families import MatrixFamily, ScaleFamily
+from invconv.kernels.matrices import Product
+from invconv.kernels.primitives import per_channel
+from invconv.kernels.series import series
+from invconv.kernels.spectrum import SpectralSolver
+from invconv.kernels.wavefront import Ints, inverse_at_the_pixel
+from invconv.operators.base.calls import Call
+from invconv.operators.base.linear import Linear
+from invconv.operators.chain import Composite
+from invconv_torch.exporting.spectral import spectral_solve
+from invconv_torch.exporting.values import constant
+from invconv_torch.exporting.waves import Lanes, causal_solve, lanes_of
+from invconv_torch.native import correlation
+
+Tensor: TypeAlias = torch.Tensor
+Matrix: TypeAlias = np.ndarray[Any, Any]
+
+
+def evaluate(call: Call, conv: ic.InvertibleConv, *, inverse: bool) -> tuple[Tensor, Tensor]:
+    """Return K x + b and log|det K|, or those of the inverse, in a graph of constants.
+
+    Parameters
+    ----------
+    call : Call
+        Of x.
+    conv : InvertibleConv
+        Of NumPy's float64 arrays.
+    inverse : bool
+
+    Raises
+    ------
+    NotImplementedError
+        If the grid is dynamic, or an operator's form in ONNX is not known.
+    """
+    shape, name = call.spatial_shape, call.name
+    if not all(isinstance(n, int) for n in shape):
+        raise NotImplementedError(
+            f"{name}: expected a fixed grid, got a dynamic one, {shape}; in an ONNX file of layers "
+            "only the batch axis may be dynamic, since log-determinants and inverses are of one "
+            "grid. Export the layer once for each grid"
+        )
+    log_det = conv.log_det(shape)
+    y = _run(conv, call.x, inverse)
+    return call.restore_shape(y), call.broadcast(constant(-log_det if inverse else log_det, call.x))
+
+
+def _run(conv: ic.InvertibleConv, x: Tensor, inverse: bool) -> Tensor:
+    """Return K x + b, or K^-1 (x - b), for an operator of NumPy's arrays."""
+    if isinstance(conv, ic.Inverse):
+        return _run(conv.conv, x, not inverse)
+    bias = getattr(conv, "bias", None)
+    shift = None if bias is None else per_channel(constant(bias, x), x)
+    if inverse and shift is not None:
+        x = x - shift
+    if isinstance(conv, Composite):
+        for step in reversed(conv._steps) if inverse else conv._steps:
+            x = _run(step, x, inverse)
+    elif isinstance(conv, ic.ExponentialConv):
+        x = _exponential(conv, x, inverse)
+    elif isinstance(conv, Linear):
+        x = (_solve if inverse else _apply)(conv, x)
+    else:
+        raise _refusal(conv)
+    return x if inverse or shift is None else x + shift
+
+
+def _refusal(conv: ic.InvertibleConv) -> NotImplementedError:
+    return NotImplementedError(
+        f"torch.onnx.export: expected layers whose ONNX form is known, got {type(conv).__name__}, "
+        "which has none yet"
+    )
+
+
+def _apply(conv: Linear, x: Tensor) -> Tensor:
+    """Return A(w) x."""
+    family, w = conv._family, conv._weights()
+    if isinstance(family, CausalFamily):
+        return _correlation(family.stencil(w).stencil(), False, x)(x)
+    if isinstance(family, CircularFamily):
+        return _correlation(Stencil(family.offsets, taps_of(w)), True, x)(x)
+    if isinstance(family, MatrixFamily):
+        return torch.matmul(constant(w, x), x.flatten(2)).unflatten(2, x.shape[2:])
+    if isinstance(family, ScaleFamily):
+        return per_channel(constant(w, x), x) * x
+    raise _refusal(conv)
+
+
+def _correlation(stencil: Stencil, wrap: bool, x: Tensor) -> Callable[[Tensor], Tensor]:
+    """Return the correlation of images like x."""
+    shape = tuple(x.shape[2:])
+    grid = correlation.grid_of(stencil.offsets, wrap, shape)
+    # onnxruntime has no convolution in float64
+    if x.dtype == torch.float32 and grid is not None and correlation.has_convolution(x, grid):
+        return partial(correlation.convolution, grid, wrap, constant(stencil.taps, x))
+    weights = constant(stencil.taps.transpose(1, 0, 2).reshape(x.shape[1], -1), x)
+    reads = constant(_reads(stencil.offsets, wrap, shape), x)
+
+    def correlate(x: Tensor) -> Tensor:
+        seen = F.pad(x.flatten(2), (0, 1)).index_select(2, reads)  # (B, C, T N)
+        seen = seen.unflatten(2, (len(stencil.offsets), -1)).transpose(1, 2).flatten(1, 2)
+        return torch.matmul(weights, seen).unflatten(2, shape)
+
+    return correlate
+
+
+def _reads(offsets: tuple[Offset, ...], wrap: bool, shape: Shape) -> Ints:
+    """Return the pixel that each tap sees from each pixel, their number for none, shape (T N,)."""
+    pixels = np.indices(shape).reshape(1, len(shape), -1)
+    there = pixels + np.asarray(offsets)[:, :, None]
+    n = np.asarray(shape)[:, None]
+    inside = np.all((there >= 0) & (there < n), axis=1) | wrap
+    flat = np.ravel_multi_index(tuple((there % n).swapaxes(0, 1)), shape)
+    return np.where(inside, flat, size(shape)).reshape(-1)
+
+
+def _exponential(conv: ic.ExponentialConv, x: Tensor, inverse: bool) -> Tensor:
+    """Return e^M x, or e^-M x: the core's series, of as many terms as the dtype needs."""
+    family, taps = conv._family, conv._taps(tuple(x.shape[2:]))
+    terms = series(maps, family, (-taps if inverse else taps).astype(str(x.dtype)[6:]), ())
+    run = _correlation(Stencil(family.offsets, terms.taps), family.wrap, x)
+    steps, count = terms.counts
+    for _ in range(steps):
+        start = x
+        for n in range(count, 0, -1):
+            x = start + run(x) / n
+        x = x * float(terms.scale)
+    return x if steps else x * math.nan
+
+
+def _solve(conv: Linear, y: Tensor) -> Tensor:
+    """Return A(w)^-1 y."""
+    family, shape = conv._family, tuple(y.shape[2:])
+    if isinstance(family, CausalFamily):
+        conv._regular_log_det(shape)
+        c = family.stencil(conv._weights()).within(shape)
+        inverse = inverse_at_the_pixel(c)
+        at_the_pixel = _refined(c.diagonal) if inverse is None else (inverse,)
+        matrices = [constant(matrix, y) for matrix in at_the_pixel]
+        found = lanes_of(c, shape, np)
+        gather, inside, reads, places = (constant(index, y) for index in found[:4])
+        lanes = Lanes(gather, inside, reads, places, found.back)
+        return causal_solve(replace(c, taps=constant(c.taps, y)), lanes, y, _multiply, *matrices)
+    solver = conv._factor(shape).solver
+    if isinstance(solver, SpectralSolver):
+        return spectral_solve(solver, y)
+    if isinstance(family, ScaleFamily):
+        return y / per_channel(constant(conv._weights(), y), y)
+    steps: list[tuple[Matrix, ...]]
+    if isinstance(solver, Product):
+        steps = [(solver.inverse,)]
+    elif isinstance(family, MatrixFamily) and hasattr(solver, "factors"):
+        steps = [_refined(matrix) for matrix in reversed(solver.factors())]
+    else:
+        raise _refusal(conv)
+    x = y.flatten(2)
+    for step in steps:
+        x = _multiply(x, *(constant(matrix, y) for matrix in step))
+    return x.unflatten(2, shape)
+
+
+def _refined(matrix: Matrix) -> tuple[Matrix, ...]:
+    """Return A^-1 and A."""
+    return np.linalg.inv(matrix), matrix
+
+
+def _multiply(y: Tensor, inverse: Tensor, matrix: Tensor | None = None) -> Tensor:
+    """Return A^-1 y for y (B, C, M), refined where A is given."""
+    x = torch.matmul(inverse, y)
+    return x if matrix is None else x + torch.matmul(inverse, y - torch.matmul(matrix, x))

@@ -1,0 +1,87 @@
+"""A periodic solve in real arithmetic: Fourier transforms as products with cosines and sines.
+
+ONNX has a DFT, which runtimes compute in float32 at best, and no complex products. A complex vector
+is its real part above its imaginary one, and M z becomes [[Re M, -Im M], [Im M, Re M]] [re; im].
+
+Called by `constant`.
+"""
+
+from __future__ import annotations
+
+from typing import Any, TypeAlias
+
+import numpy as np
+import torch
+
+from invconv.kernels.spectrum import SpectralSolver, multiplicity, within_range
+from invconv_torch.exporting.values import constant
+
+Tensor: TypeAlias = torch.Tensor
+Matrix: TypeAlias = np.ndarray[Any, Any]
+
+
+def spectral_solve(solver: SpectralSolver, y: Tensor) -> Tensor:
+    """Return x = K^-1 y, shape (B, C, *shape), for the core's solver of NumPy arrays."""
+    return within_range(lambda y: _solve(solver, y), y)
+
+
+def _solve(solver: SpectralSolver, y: Tensor) -> Tensor:
+    spectrum, shape = solver.spectrum, solver.shape
+    channels = spectrum.shape[-1]
+    given = solver.inverse
+    inverse = np.linalg.inv(spectrum) if given is None else given
+    y_hat = _to_frequencies(y)
+    halves = y_hat.shape[2:]
+    rows = y_hat.flatten(2).unflatten(2, (2, -1))  # (B, C, 2, F)
+    rows = rows.permute(3, 2, 1, 0).flatten(1, 2)  # (F, 2 C, B)
+    solve = constant(_real(inverse), y)
+    x_hat = torch.matmul(solve, rows)
+    if given is None:
+        residual = rows - torch.matmul(constant(_real(spectrum), y), x_hat)
+        x_hat = x_hat + torch.matmul(solve, residual)
+    x_hat = x_hat.unflatten(1, (2, channels)).permute(3, 2, 1, 0)
+    return _from_frequencies(x_hat.flatten(2).unflatten(2, halves), y, shape)
+
+
+def _to_frequencies(x: Tensor) -> Tensor:
+    """Return the half spectrum of x (B, C, *shape), shape (B, C, 2, *frequencies)."""
+    *others, last = x.shape[2:]
+    half = _waves(last)[:, : last // 2 + 1]
+    z = torch.matmul(x, constant(np.concatenate([half.real, half.imag], axis=1), x))
+    z = z.unflatten(-1, (2, half.shape[1])).movedim(-2, 2)
+    for axis, n in enumerate(others):
+        z = _along(z, 3 + axis, _waves(n))
+    return z
+
+
+def _from_frequencies(z: Tensor, like: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """Undo `_to_frequencies`, to a grid."""
+    for axis, n in enumerate(shape[:-1]):
+        z = _along(z, 3 + axis, _waves(n).conj() / n)
+    last = shape[-1]
+    half = multiplicity((last,))[:, None] * _waves(last)[: last // 2 + 1] / last
+    # twice the real part of what has a conjugate
+    matrix = np.concatenate([half.real, half.imag])
+    z = z.movedim(2, -2).flatten(-2)
+    return torch.matmul(z, constant(matrix, like))
+
+
+def _along(z: Tensor, axis: int, matrix: Matrix) -> Tensor:
+    """Multiply along an axis, and axis 2 of real and imaginary parts, by a symmetric matrix."""
+    n = len(matrix)
+    z = z.movedim((2, axis), (-2, -1))
+    z = torch.matmul(z.flatten(-2), constant(_real(matrix).T, z))
+    return z.unflatten(-1, (2, n)).movedim((-2, -1), (2, axis))
+
+
+def _waves(n: int) -> Matrix:
+    """Return exp(-2 pi i p f / n), shape (n, n)."""
+    turns = np.outer(np.arange(n), np.arange(n)) % n
+    waves: Matrix = np.exp(-2j * np.pi * turns / n)
+    return waves
+
+
+def _real(matrices: Matrix) -> Matrix:
+    """Return what multiplies real above imaginary parts as complex matrices multiply vectors."""
+    top = np.concatenate([matrices.real, -matrices.imag], axis=-1)
+    return np.concatenate([top, np.concatenate([matrices.imag, matrices.real], axis=-1)], axis=-2)

@@ -1,0 +1,142 @@
+"""An autoregressive solve as a scan over its wavefronts: a graph of one size for every grid.
+
+Counted along the convolution's direction pixel a has the level sum_k w_k (a_k // d_k), with the
+slope w, w_n = 1, and the dilation d. Pixels that differ by multiples of d_n in the last axis only
+are a lane: a_1, ..., a_(n-1) and a_n mod d_n say which. A lane has at most one pixel a level, and
+what a tap reads for a level is another lane at a level that is a fixed number earlier:
+
+    x[level] = D^-1 (y[level] - [taps] window[reads])
+
+with the last levels in a window. The index arrays are NumPy's, or made by torch in the graph, since
+the decomposition of an operator cannot hold constants.
+
+Called by `constant` and `decompositions`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple, TypeAlias
+
+import torch
+import torch.nn.functional as F
+from torch._higher_order_ops.scan import scan_op
+
+from invconv.arrays.namespaces import Shape
+from invconv.kernels.wavefront import CausalStencil
+
+Tensor: TypeAlias = torch.Tensor
+Index: TypeAlias = Any  # integers or bools of NumPy or torch
+
+
+class Lanes(NamedTuple):
+    """Where the pixels of a grid are: L levels, M lanes, N pixels.
+
+    Attributes
+    ----------
+    gather : shape (L, M)
+        The pixel of each place; N for none.
+    inside : bool, shape (L, M)
+        Whether there is one.
+    reads : shape (T, M)
+        The place in the window that each tap reads, its end for nothing.
+    places : shape (N,)
+        The place of each pixel.
+    back : int
+        How many levels the window holds.
+    """
+
+    gather: Index
+    inside: Index
+    reads: Index
+    places: Index
+    back: int
+
+
+def causal_solve(
+    c: CausalStencil, lanes: Lanes, y: Tensor, solve: Callable[..., Tensor], *matrices: Tensor
+) -> Tensor:
+    """Return x with ``c.stencil()`` x = y, shape (B, C, *spatial).
+
+    Parameters
+    ----------
+    c : CausalStencil
+        Of tensors, `within` the grid.
+    lanes : Lanes
+        Of tensors.
+    y : tensor, shape (B, C, *spatial)
+    solve : callable
+        (r, *matrices) to D^-1 r, for r (B, C, M).
+    matrices : tensors
+    """
+    channels, count, places = y.shape[1], len(c.reach), lanes.gather.shape
+    if not count:
+        return solve(y.flatten(2), *matrices).unflatten(2, y.shape[2:])
+
+    def step(
+        window: Tensor, row: Tensor, inside: Tensor, reads: Tensor, weights: Tensor, *more: Tensor
+    ) -> list[Tensor]:
+        seen = F.pad(window, (0, 1)).index_select(2, reads)  # (B, C, T M)
+        seen = seen.unflatten(2, (count, places[1])).flatten(1, 2)
+        x = solve(row - torch.matmul(weights, seen), *more)
+        x = torch.where(inside, x, torch.zeros_like(x))
+        return [torch.cat([window[:, :, places[1] :], x], dim=2), x.clone()]
+
+    rows = F.pad(y.flatten(2), (0, 1)).index_select(2, lanes.gather.reshape(-1))
+    rows = rows.unflatten(2, places).permute(2, 0, 1, 3)  # (L, B, C, M)
+    window = y.new_zeros((y.shape[0], channels, lanes.back * places[1]))
+    weights = c.taps.permute(1, 2, 0).reshape(channels, channels * count)
+    held = lanes.reads.reshape(-1), weights, *matrices
+    levels = scan_op(step, [window], [rows, lanes.inside], held)[1]
+    x = levels.permute(1, 2, 0, 3).flatten(2).index_select(2, lanes.places)
+    return x.unflatten(2, y.shape[2:])
+
+
+def lanes_of(c: CausalStencil, shape: Shape, xp: Any, **device: Any) -> Lanes:
+    """Return the lanes of a grid, in arrays of NumPy or torch, ``xp``."""
+    *others, last = range(len(shape))
+    n, step = shape[last], c.dilation[last]
+    sizes = (*(shape[k] for k in others), step)
+    *along, residue = _unravel(xp.arange(math.prod(sizes), **device), sizes)
+    start = sum(c.slope[k] * (along[k] // c.dilation[k]) for k in others) + 0 * residue
+    levels = 1 + sum(w * ((s - 1) // d) for w, s, d in zip(c.slope, shape, c.dilation, strict=True))
+    at = xp.arange(levels, **device)[:, None] - start  # where in its lane a level is
+    inside = (at >= 0) & (at * step + residue < n)
+    pixel = _ravel(c.direction, shape, [*along, at * step + residue])
+    drops = [sum(w * o for w, o in zip(c.slope, offset, strict=True)) for offset in c.reach]
+    back, count = max(drops, default=0), math.prod(sizes)
+    reads = []
+    for offset, drop in zip(c.reach, drops, strict=True):
+        there = [along[k] - c.dilation[k] * offset[k] for k in others]
+        known = residue >= 0
+        for k in others:
+            known = known & (there[k] >= 0) & (there[k] < shape[k])
+        lane = _ravel((1,) * len(sizes), sizes, [*there, residue])
+        reads.append(xp.where(known, (back - drop) * count + lane, back * count))
+    *along, end = (
+        p if s > 0 else size - 1 - p
+        for p, s, size in zip(
+            _unravel(xp.arange(math.prod(shape), **device), shape), c.direction, shape, strict=True
+        )
+    )
+    level = sum(c.slope[k] * (along[k] // c.dilation[k]) for k in others) + end // step
+    places = level * count + _ravel((1,) * len(sizes), sizes, [*along, end % step])
+    gather = xp.where(inside, pixel, math.prod(shape))
+    return Lanes(gather, inside, xp.stack(reads) if reads else gather[:0], places, back)
+
+
+def _unravel(index: Index, shape: Shape) -> list[Index]:
+    """Return the coordinates of flat indices."""
+    return [
+        index // math.prod(shape[k + 1 :]) % n  # of the last axis the fastest
+        for k, n in enumerate(shape)
+    ]
+
+
+def _ravel(direction: tuple[int, ...], shape: Shape, along: list[Index]) -> Index:
+    """Return the flat indices of coordinates that are counted along a direction."""
+    total = 0
+    for p, s, n in zip(along, direction, shape, strict=True):
+        total = total * n + (p if s > 0 else n - 1 - p)
+    return total

@@ -1,0 +1,283 @@
+"""Layers in ONNX files: onnxruntime's numbers against dense float64 matrices."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import invconv as ic
+import invconv_torch as it
+from invconv_conformance.truth import oracle
+from invconv_torch.exporting import constant
+from invconv_torch.exporting.waves import lanes_of
+
+onnx = pytest.importorskip("onnx")
+onnxruntime = pytest.importorskip("onnxruntime")
+pytest.importorskip("onnxscript")
+
+Build = Callable[..., tuple[Any, Any]]
+FEW = ("raster-2d", "emerging-1d", "plain", "qr", "actnorm")  # and those of the trained flow
+BATCH = torch.export.Dim.DYNAMIC
+pytestmark = [
+    # PyTorch's own
+    pytest.mark.filterwarnings("ignore:`isinstance\\(treespec, LeafSpec\\)`"),
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore:# 'dynamic_axes' is not recommended"),
+]
+
+
+class Both(torch.nn.Module):  # type: ignore[misc]
+    """Each layer's forward and inverse, on an image of its own."""
+
+    def __init__(self, layers: Sequence[Any]) -> None:
+        super().__init__()
+        self.layers = torch.nn.ModuleList(layers)
+
+    def forward(self, *images: Any) -> Any:
+        """Return (z, log_det, x, log_det) of each layer."""
+        return [
+            result
+            for layer, x in zip(self.layers, images, strict=True)
+            for result in (*layer(x), *layer.inverse(x))
+        ]
+
+
+def exported(module: Any, images: Sequence[Any], **options: Any) -> Any:
+    """Return the ONNX program of a module for images of any number of samples."""
+    shapes: Any = tuple({0: BATCH} for _ in images)
+    if type(module).forward is Both.forward:
+        shapes = (shapes,)
+    options = {"dynamic_shapes": shapes, "dynamo": True, "verbose": False} | options
+    program = torch.onnx.export(module.eval(), tuple(images), **options)
+    onnx.checker.check_model(program.model_proto, full_check=True)
+    assert {node.domain for node in program.model.graph} == {""}  # ONNX's own operators
+    return program
+
+
+def run(program: Any, images: Sequence[Any]) -> list[Any]:
+    """Return what onnxruntime computes."""
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    model = program.model_proto.SerializeToString()
+    session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    names = [given.name for given in session.get_inputs()]
+    values = [image.numpy() for image in images]
+    results: list[Any] = session.run(None, dict(zip(names, values, strict=True)))
+    return results
+
+
+def check(layer: Any, x: Any, results: Sequence[Any]) -> None:
+    """Compare (z, log_det, x, log_det) of a layer with dense matrices in float64."""
+    conv = layer.operator().asarrays(np.zeros(1))
+    matrix, shift = oracle.affine(conv, tuple(x.shape[2:]))
+    rows = x.detach().double().numpy().reshape(len(x), -1)
+    log_det = np.full(len(x), np.linalg.slogdet(matrix)[1])
+    inverse = np.linalg.solve(matrix, (rows - shift).T).T
+    wanted = (rows @ matrix.T + shift, log_det, inverse, -log_det)
+    single = x.dtype == torch.float32
+    for got, want in zip(results, wanted, strict=True):
+        assert str(got.dtype) in str(x.dtype)
+        got = np.asarray(got).reshape(want.shape)
+        np.testing.assert_allclose(
+            got, want, rtol=2e-5 if single else 1e-11, atol=1e-5 if single else 1e-12
+        )
+
+
+def eagerly(layer: Any, x: Any) -> list[Any]:
+    """Run what an export traces."""
+    with torch.no_grad():
+        return [*layer._exported("x", x, False), *layer._exported("z", x, True)]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_what_is_traced(layer_name: str, dtype: Any, torch_layer: Build) -> None:
+    layer, x = torch_layer(layer_name, dtype=dtype)
+    check(layer, x, eagerly(layer, x))
+
+
+def in_onnxruntime(names: Sequence[str], dtype: Any, torch_layer: Build) -> None:
+    """Check layers, exported as one model, on another number of samples than exported with."""
+    layers, images = zip(*(torch_layer(name, dtype=dtype) for name in names), strict=True)
+    program = exported(Both(layers), images)
+    others = [torch.randn(3, *x.shape[1:], dtype=dtype) for x in images]
+    results = run(program, others)
+    for i, (layer, x) in enumerate(zip(layers, others, strict=True)):
+        check(layer, x, results[4 * i : 4 * i + 4])
+
+
+def test_layers_in_onnxruntime(torch_layer: Build) -> None:
+    in_onnxruntime(FEW, torch.float32, torch_layer)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_every_layer_in_onnxruntime(dtype: Any, torch_layer: Build) -> None:
+    from tests.conftest import TORCH_LAYERS
+
+    in_onnxruntime(tuple(TORCH_LAYERS), dtype, torch_layer)
+
+
+class Density(torch.nn.Module):  # type: ignore[misc]
+    """log p(x) of a flow."""
+
+    def __init__(self, flow: Any) -> None:
+        super().__init__()
+        self.flow = flow
+
+    def forward(self, x: Any) -> Any:
+        """Return one number a sample."""
+        z, log_det = self.flow(x)
+        return log_det - (0.5 * z.square() + 0.5 * math.log(2 * math.pi)).sum((1, 2, 3))
+
+
+class Sampler(Density):
+    """x of z."""
+
+    def forward(self, z: Any) -> Any:
+        """Return images."""
+        x: torch.Tensor = self.flow.inverse(z)[0]
+        return x
+
+
+def test_a_trained_flow() -> None:
+    torch.manual_seed(0)
+    layers = [
+        *(it.Squeeze(), it.ActNorm(4), it.EmergingConv2d(4, mixing="qr", max_gain=10)),
+        *(it.PeriodicConv2d(4), it.Squeeze(basis="haar"), it.Conv1x1(16, "plu")),
+    ]
+    flow, images = it.ReversibleChain(layers), torch.randn(64, 1, 8, 12).cumsum(-1)
+    optimizer = torch.optim.Adam(flow.parameters(), lr=0.02)
+    density, sampler = Density(flow), Sampler(flow)
+    for _ in range(10):
+        loss = -density(images).mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    (log_prob,) = run(exported(density, (images[:2],)), (images[:5],))
+    z = torch.randn(7, 16, 2, 3)
+    (samples,) = run(exported(sampler, (z[:2],)), (z,))
+    with torch.no_grad():
+        torch.testing.assert_close(torch.tensor(log_prob), density(images[:5]))
+        torch.testing.assert_close(torch.tensor(samples), sampler(z), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.slow
+def test_a_graph_does_not_grow_with_the_grid() -> None:
+    class Inverse(torch.nn.Module):  # type: ignore[misc]
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = it.EmergingConv2d(2)
+
+        def forward(self, z: Any) -> Any:
+            return self.layer.inverse(z)
+
+    programs = [exported(Inverse(), (torch.randn(2, 2, n, n),)) for n in (4, 12)]
+    assert len({len(program.model.graph) for program in programs}) == 1
+    # what depends on parameters only was computed when it was exported
+    inputs = {name for node in programs[0].model_proto.graph.node for name in node.input}
+    assert not inputs & {"layer.first.kernel", "layer.second.kernel"}
+
+
+@pytest.mark.parametrize("mask", ["corner", "raster"])
+@pytest.mark.parametrize("ndim", [1, 2, 3])
+def test_lanes(ndim: int, mask: str) -> None:
+    """Of odd grids, dilations and directions; index arrays of NumPy and of torch are the same."""
+    rng = np.random.default_rng(ndim)
+    for dilation, direction in itertools.product((1, 2, 3), (1, -1)):
+        settings: Any = {"mask": mask, "dilation": dilation, "direction": direction}
+        conv = ic.AutoregressiveConv.init(2, 2, ndim, **settings, rng=rng)
+        conv = conv.replace(kernel=conv.kernel + 0.2 * rng.standard_normal(conv.kernel.shape))
+        shape = tuple(int(n) for n in rng.integers(1, 6, ndim))
+        layer = it.InvertibleModule(conv)
+        x = torch.randn(2, 2, *shape, dtype=torch.float64)
+        check(layer, x, eagerly(layer, x))
+        causal = conv._family.stencil(conv.kernel).within(shape)
+        for one, other in zip(
+            lanes_of(causal, shape, np), lanes_of(causal, shape, torch), strict=True
+        ):
+            assert np.array_equal(one, other)
+
+
+def residual(layer: Any, y: Any) -> float:
+    """Return how far K x is from y, for x of what an export traces, in float64."""
+    x = eagerly(layer, y)[2].double().numpy()
+    conv = layer.operator().asarrays(np.zeros(1))
+    return float(abs(conv.forward(x) - y.numpy()).max() / abs(y.numpy()).max())
+
+
+@pytest.mark.parametrize("kind", ["autoregressive", "qr"])
+def test_an_ill_conditioned_triangle_is_refined(kind: str, monkeypatch: Any) -> None:
+    torch.manual_seed(0)
+    layer: Any = it.AutoregressiveConv1d(8) if kind == "autoregressive" else it.Conv1x1(8, "qr")
+    with torch.no_grad():
+        if kind == "qr":
+            layer.upper += 4 * torch.randn(8, 8)
+        else:
+            layer.kernel[:, :, 0] += 2 * torch.randn(8, 8).tril(-1)
+        y = layer(torch.randn(4, 8, 12))[0]
+    refined = residual(layer, y)
+    assert refined < 1e-6
+    plain = constant._multiply
+    monkeypatch.setattr(constant, "_multiply", lambda y, inverse, matrix=None: plain(y, inverse))
+    assert residual(layer, y) > 3 * refined
+
+
+@pytest.mark.parametrize("fault", ["reads", "places", "mask", "waves"])
+def test_planted_faults_are_caught(fault: str, torch_layer: Build, monkeypatch: Any) -> None:
+    from invconv_torch.exporting import spectral
+
+    def wrong(c: Any, shape: Any, xp: Any) -> Any:
+        lanes = lanes_of(c, shape, xp)
+        if fault == "mask":
+            return lanes._replace(inside=np.ones_like(lanes.inside))
+        return lanes._replace(**{fault: getattr(lanes, fault)[..., ::-1].copy()})
+
+    name = "periodic-2d" if fault == "waves" else "raster-2d"
+    monkeypatch.setattr(constant, "lanes_of", wrong)
+    monkeypatch.setattr(spectral, "_waves", lambda n: np.exp(2j * np.pi * np.eye(n)))
+    layer, x = torch_layer(name)
+    with pytest.raises(AssertionError):
+        check(layer, x, eagerly(layer, x))
+
+
+@pytest.mark.slow
+def test_refusals() -> None:
+    """Say why, in the error that PyTorch's exporter ends with."""
+
+    def message(layer: Any, **options: Any) -> str:
+        with pytest.raises(torch.onnx.errors.OnnxExporterError) as caught:
+            exported(layer, (torch.randn(2, 3, 6, 6),), **options)
+        return str(caught.value)
+
+    dynamic = {"dynamic_shapes": ({0: BATCH, 2: BATCH},)}
+    assert "expected a fixed grid" in message(it.PeriodicConv2d(3), **dynamic)
+    layer = it.PeriodicConv2d(3)
+    torch.nn.utils.parametrizations.weight_norm(layer, "kernel")
+    assert "that is computed from others" in message(layer)
+
+
+@pytest.mark.slow
+def test_an_operator_of_the_core() -> None:
+    """Its forward has a form in ONNX; what would need a factorisation says what to do."""
+
+    class Run(torch.nn.Module):  # type: ignore[misc]
+        def __init__(self, method: str) -> None:
+            super().__init__()
+            self.kernel = torch.nn.Parameter(torch.randn(2, 2, 3) + torch.eye(2)[..., None])
+            self.method = method
+
+        def forward(self, x: Any) -> Any:
+            return getattr(ic.PeriodicConv(self.kernel), self.method)(x)
+
+    module, x = Run("forward"), torch.randn(2, 2, 6)
+    (got,) = run(exported(module, (x,)), (x,))
+    torch.testing.assert_close(torch.tensor(got), module(x).detach())
+    for method in ("inverse", "forward_and_log_det"):
+        with pytest.raises(torch.onnx.errors.OnnxExporterError, match="InvertibleModule"):
+            exported(Run(method), (x,))

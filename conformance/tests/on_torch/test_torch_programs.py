@@ -1,0 +1,135 @@
+"""Programs of torch.export that run elsewhere, and code that inductor compiles."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import invconv_torch as it
+from invconv.kernels.convolutions import causal_family, circular_family
+
+Build = Callable[..., tuple[Any, Any]]
+FEW = ("raster-2d", "periodic-2d", "qr")
+MORE = ("autoregressive-3d", "emerging-2d", "periodic-3d", "plain", "plu", "actnorm")
+pytestmark = [
+    # PyTorch's own
+    pytest.mark.filterwarnings("ignore:`isinstance\\(treespec, LeafSpec\\)`"),
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
+]
+ELSEWHERE = """
+import sys, torch
+program = torch.export.load(sys.argv[1])
+*images, wanted = torch.load(sys.argv[2])
+for got, want in zip(program.module()(*images), wanted, strict=True):
+    torch.testing.assert_close(got, want, rtol=1e-9, atol=1e-9)
+assert not any("invconv" in name for name in sys.modules)
+"""
+
+
+class Both(torch.nn.Module):  # type: ignore[misc]
+    """Each layer's forward and inverse, on an image of its own."""
+
+    def __init__(self, layers: Sequence[Any]) -> None:
+        super().__init__()
+        self.layers = torch.nn.ModuleList(layers)
+
+    def forward(self, *images: Any) -> Any:
+        """Return (z, log_det, x, log_det) of each layer."""
+        return [
+            result
+            for layer, x in zip(self.layers, images, strict=True)
+            for result in (*layer(x), *layer.inverse(x))
+        ]
+
+
+@pytest.mark.parametrize("names", [FEW, pytest.param(MORE, marks=pytest.mark.slow)])
+def test_a_program_runs_without_invconv(
+    names: tuple[str, ...], torch_layer: Build, tmp_path: Path
+) -> None:
+    layers, images = zip(*(torch_layer(name) for name in names), strict=True)
+    module = Both(layers)
+    batch = tuple({0: torch.export.Dim.DYNAMIC} for _ in images)
+    program = torch.export.export(module, images, dynamic_shapes=(batch,))
+    assert "invconv" in str(program.graph)
+    program = program.run_decompositions(it.decompositions())
+    assert "invconv" not in str(program.graph)
+    others = [torch.randn(3, *x.shape[1:], dtype=x.dtype) for x in images]
+    torch.export.save(program, tmp_path / "program.pt2")
+    wanted = [result.detach() for result in module(*others)]
+    torch.save([*others, wanted], tmp_path / "images.pt")
+    files = [str(tmp_path / name) for name in ("program.pt2", "images.pt")]
+    subprocess.run([sys.executable, "-c", ELSEWHERE, *files], check=True, timeout=100)
+
+
+@pytest.mark.parametrize("operator", ["solve", "gram"])
+def test_a_decomposition_is_the_operator(operator: str) -> None:
+    """What torch.export does not reach: each family, and the gradient."""
+    torch.manual_seed(0)
+    causal = causal_family((2, 3), (0, 1), (-1, -1), (1, 2), False).text
+    for family in (causal, circular_family((2, 3), (1, 1)).text, "MatrixFamily()"):
+        size = () if "Matrix" in family else (2, 3)
+        w = 0.2 * torch.randn(2, 2, *size, dtype=torch.float64)
+        w.reshape(2, 2, -1)[..., len(w[0, 0].reshape(-1)) // 3] += 2 * torch.eye(2)
+        x, y = torch.randn(2, 3, 2, 4, 5, dtype=torch.float64)
+        function = getattr(torch.ops.invconv, operator).default
+        arguments = (family, w, y) if operator == "solve" else (family, x, y)
+        got = it.decompositions()[function](*arguments)
+        torch.testing.assert_close(got, function(*arguments), rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.slow
+def test_inductor_trains_and_samples() -> None:
+    torch.manual_seed(0)
+    flows = []
+    for _ in range(2):
+        torch.manual_seed(0)
+        flows.append(torch.nn.ModuleList([it.EmergingConv2d(3, mixing="qr"), it.PeriodicConv2d(3)]))
+
+    def loss(flow: Any, x: Any) -> Any:
+        total = 0.0
+        for layer in flow:
+            x, log_det = layer(x)
+            total = total + log_det
+        return (0.5 * x.square().sum((1, 2, 3)) - total).mean()
+
+    def sample(flow: Any, z: Any) -> Any:
+        for layer in reversed(flow):
+            z = layer.inverse(z)[0]
+        return z
+
+    x = torch.randn(4, 3, 6, 6)
+    torch._dynamo.reset()
+    for flow, run in zip(flows, (lambda f: f, torch.compile), strict=True):
+        optimizer, step = torch.optim.SGD(flow.parameters(), lr=0.01), run(loss)
+        for _ in range(3):
+            optimizer.zero_grad()
+            step(flow, x).backward()
+            optimizer.step()
+    for one, other in zip(flows[0].parameters(), flows[1].parameters(), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
+    with torch.no_grad():
+        torch.testing.assert_close(torch.compile(sample)(flows[1], x), sample(flows[1], x))
+
+
+@pytest.mark.slow
+def test_ahead_of_time_compiled(tmp_path: Path) -> None:
+    """AOTInductor calls our operators where invconv_torch is imported, and needs none of them."""
+    module = Both([it.EmergingConv2d(3, mixing="plu"), it.PeriodicConv2d(3)]).eval()
+    images = (torch.randn(2, 3, 4, 5), torch.randn(2, 3, 4, 5))
+    with torch.no_grad():
+        program = torch.export.export(module, images)
+        for name in ("ours", "decomposed"):
+            if name == "decomposed":
+                program = program.run_decompositions(it.decompositions())
+            path = torch._inductor.aoti_compile_and_package(
+                program, package_path=str(tmp_path / f"{name}.pt2")
+            )
+            compiled = torch._inductor.aoti_load_package(path)
+            for got, want in zip(compiled(*images), module(*images), strict=True):
+                torch.testing.assert_close(got, want, rtol=1e-4, atol=1e-5)
