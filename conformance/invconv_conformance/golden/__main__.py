@@ -1,7 +1,8 @@
 """``python -m invconv_conformance.golden`` checks the golden vectors, or writes them.
 
 It recomputes every output of the shipped files from its parameters, by the definition in extended
-precision and by the core, and fails where one moved. ``--write FOLDER`` makes the files anew.
+precision and by the core, and fails where one moved. ``--write FOLDER`` makes those of the
+last version anew; earlier ones are published, and stay.
 """
 
 from __future__ import annotations
@@ -16,9 +17,9 @@ from rich.console import Console
 from rich.progress import track
 
 from invconv_conformance.cases.table import CASES
-from invconv_conformance.golden.files import FOLDER, read, write
-from invconv_conformance.golden.format import SCHEMA, require
-from invconv_conformance.golden.vectors import SELECTION, make, moved
+from invconv_conformance.golden.files import FOLDER, read, versions, write
+from invconv_conformance.golden.format import require
+from invconv_conformance.golden.vectors import SELECTIONS, make, moved
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -33,13 +34,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         if arguments.write is not None:
             require(arguments.write.is_dir(), f"there is no folder {arguments.write}")
-            cases, names = {case.name: case for case in CASES}, SELECTION.split()
-            require(set(names) <= set(cases), f"no case {sorted(set(names) - set(cases))}")
-            goldens = [make(cases[name]) for name in _progress(names, console)]
-            for path in write(arguments.write, goldens):
-                console.print(f"{path}: {path.stat().st_size} bytes", markup=False)
+            _write(max(SELECTIONS), arguments.write, console)
             return 0
-        goldens = read(arguments.folder)
+        goldens = [g for v in versions(arguments.folder) for g in read(arguments.folder, v)]
     except (OSError, ValueError) as error:
         print(error, file=sys.stderr)
         return 2
@@ -48,8 +45,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         console.print(f"moved: {line}", markup=False)
     kinds = len({type(golden.conv) for golden in goldens})
     verdict = f"{len(lines)} moved" if lines else "none moved"
-    console.print(f"{SCHEMA}: {len(goldens)} cases of {kinds} operators, {verdict}")
+    console.print(f"invconv-golden: {len(goldens)} cases of {kinds} operators, {verdict}")
     return 1 if lines else 0
+
+
+def _write(version: int, folder: Path, console: Console) -> None:
+    """Make the files of a version, and say how large they are."""
+    cases, names = {case.name: case for case in CASES}, SELECTIONS[version]
+    require(set(names) <= set(cases), f"no case {sorted(set(names) - set(cases))}")
+    goldens = [make(cases[name]) for name in _progress(names, console)]
+    for path in write(folder, goldens, version):
+        console.print(f"{path}: {path.stat().st_size} bytes", markup=False)
 
 
 def _progress(items: Sequence[Any], console: Console) -> Any:

@@ -18,15 +18,16 @@ from invconv.arrays.errors import InvalidFileError
 from invconv.files.description import Json, build, describe
 from invconv.files.whole_files import replacing
 from invconv_conformance.golden.format import (
-    CONVENTIONS,
-    OPERATORS,
-    SCHEMA,
+    VERSIONS,
+    conventions,
+    file_name,
+    operators,
     require,
+    schema,
 )
 from invconv_conformance.truth.oracle import Matrix, Shape
 
 FOLDER = Path(__file__).parent
-NAME = "golden-1"
 _MOST_BYTES = 4 * 2**20  # of all arrays, so that a forged archive cannot fill the memory
 
 
@@ -55,17 +56,17 @@ class Golden:
     tolerance: dict[str, float]
 
 
-def write(folder: Path, goldens: Sequence[Golden]) -> list[Path]:
-    """Write both files, each at once or not at all, and return their paths."""
+def write(folder: Path, goldens: Sequence[Golden], version: int) -> list[Path]:
+    """Write both files of a version, each at once or not at all, and return their paths."""
     arrays: dict[str, Matrix] = {}
     cases = [_as_json(golden, arrays) for golden in goldens]
-    document = {"schema": SCHEMA, "conventions": CONVENTIONS, "operators": OPERATORS}
-    text = _dumps(document | {"cases": cases})
+    document = {"schema": schema(version), "conventions": conventions(version)}
+    text = _dumps(document | {"operators": operators(version), "cases": cases})
     contents = {".npz": _npz(arrays), ".json": text.encode()}
     for suffix, data in contents.items():
-        with replacing(folder / f"{NAME}{suffix}") as part:
+        with replacing(folder / f"{file_name(version)}{suffix}") as part:
             part.write_bytes(data)
-    return [folder / f"{NAME}{suffix}" for suffix in contents]
+    return [folder / f"{file_name(version)}{suffix}" for suffix in contents]
 
 
 def _as_json(golden: Golden, arrays: dict[str, Matrix]) -> Json:
@@ -107,22 +108,29 @@ def _npz(arrays: dict[str, Matrix]) -> bytes:
     return out.getvalue()
 
 
-def read(folder: Path = FOLDER) -> list[Golden]:
-    """Return what the files hold.
+def versions(folder: Path = FOLDER) -> list[int]:
+    """Return the versions that a folder has files of, the first one where it has none."""
+    found = [v for v in VERSIONS if (folder / f"{file_name(v)}.json").exists()]
+    return found or [VERSIONS[0]]
+
+
+def read(folder: Path, version: int) -> list[Golden]:
+    """Return what the files of a version hold.
 
     Raises
     ------
     ValueError
         If they are damaged, or not of this format.
     """
-    arrays = _read_arrays(folder / f"{NAME}.npz")
+    name = file_name(version)
+    arrays = _read_arrays(folder / f"{name}.npz")
     try:
-        document = json.loads((folder / f"{NAME}.json").read_text(encoding="utf-8"))
+        document = json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"golden file: {NAME}.json cannot be read: {error}") from None
+        raise ValueError(f"golden file: {name}.json cannot be read: {error}") from None
     require(isinstance(document, dict), "expected a JSON object")
-    schema = document.get("schema")
-    require(schema == SCHEMA, f"expected the schema {SCHEMA}, got {schema!r}")
+    wanted, found = schema(version), document.get("schema")
+    require(found == wanted, f"expected the schema {wanted}, got {found!r}")
     require(isinstance(document.get("cases"), list), "expected a list of cases")
     used: set[str] = set()
     goldens = [_read_case(case, arrays, used) for case in document["cases"]]

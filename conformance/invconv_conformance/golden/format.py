@@ -1,20 +1,23 @@
-"""The golden file's format, "invconv-golden/1": how operators are written and read.
+"""The golden files' format, "invconv-golden/1" and "/2": how operators are written and read.
 
-An operator is a JSON object as in `invconv.files.description`: class, settings, arrays and parts.
+A version is of the operators that there were: what has been published is never edited, a later
+version adds files of the operators that are new. An operator is a JSON object as in
+`invconv.files.description`: class, settings, arrays and parts.
 """
 
 from __future__ import annotations
 
 from invconv.files.description import Json
 
-SCHEMA = "invconv-golden/1"
+VERSIONS = (1, 2)
+_SCHEMA = "invconv-golden/"
 
-CONVENTIONS: Json = {
+_CONVENTIONS: Json = {
     "purpose": "Inputs, parameters and outputs with which an implementation of invertible "
     "convolutions, in any language, can test itself.",
-    "files": "This file, and beside it golden-1.npz: a zip archive of .npy files (NumPy format "
-    "1.0, little-endian, C order, no pickled objects). An array NAME is the member NAME.npy. All "
-    "are float64, but for permutations, which are int64. Inputs and parameters are float32 "
+    "files": "This file, and beside it golden-VERSION.npz: a zip archive of .npy files (NumPy "
+    "format 1.0, little-endian, C order, no pickled objects). An array NAME is the member NAME.npy. "
+    "All are float64, but for permutations, which are int64. Inputs and parameters are float32 "
     "numbers stored as float64, so that a float32 implementation reads them without rounding.",
     "arrays": "Images x, y, z, x2 have the axes (*batch_shape, channels, *spatial_shape), "
     "kernels (channels out, channels in, *kernel size). All indices count from 0. p is a pixel, "
@@ -37,7 +40,7 @@ CONVENTIONS: Json = {
     "precision, rounded to float64. No optimised code took part.",
 }
 
-OPERATORS: dict[str, str] = {
+_OPERATORS: dict[str, str] = {
     "Conv1x1": "y[:, p] = weight x[:, p] + bias. log_det = N log|det weight|.",
     "PLUConv1x1": "As Conv1x1 with weight = P L U. P: (P v)[i] = v[permutation[i]]. L: the strict "
     "lower triangle of lower, and a unit diagonal. U: the strict upper triangle of upper, and the "
@@ -64,6 +67,40 @@ OPERATORS: dict[str, str] = {
     "of theirs.",
     "Inverse": "forward is the inverse of the part conv. log_det is minus that of conv.",
 }
+
+
+_LATER: dict[int, dict[str, str]] = {  # by the version that has them
+    2: {
+        "ExponentialConv": "y = exp(M) x + bias, exp(M) = sum over n >= 0 of M^n / n!, whose "
+        "inverse is exp(-M). (M x)[:, p] = sum over taps t of kernel[:, :, t] x[:, q], with q = p "
+        "+ dilation (t - (k - 1)/2) along each axis of k taps, k odd. padding zeros: a term with q "
+        "outside the grid is left out. padding circular: q is taken modulo the grid. log_det = "
+        "trace of M = N sum over c of kernel[c, c, t], t the centre; circular: the sum over all "
+        "taps whose q is p.",
+    },
+}
+
+
+def schema(version: int) -> str:
+    """Return what a file of a version calls its format."""
+    return f"{_SCHEMA}{version}"
+
+
+def file_name(version: int) -> str:
+    """Return the name of the files of a version, without suffix."""
+    return f"golden-{version}"
+
+
+def conventions(version: int) -> Json:
+    """Return what a file of a version says of itself."""
+    text = _CONVENTIONS["files"].replace("golden-VERSION", file_name(version))
+    return _CONVENTIONS | {"files": text}
+
+
+def operators(version: int) -> dict[str, str]:
+    """Return the definitions of the operators that a version has, and those of earlier ones."""
+    later = [more for number, more in _LATER.items() if number <= version]
+    return {name: text for texts in (_OPERATORS, *later) for name, text in texts.items()}
 
 
 def require(holds: bool, message: str) -> None:

@@ -18,7 +18,7 @@ from invconv_conformance.truth.oracle import Matrix, Shape
 
 _SAME = 1e-6  # relative, of conditions and tolerances, which need no more digits
 
-SELECTION = """
+_FIRST = """
 corner-1d+ corner-2d++ corner-2d+- corner-2d-+ corner-2d-- corner-3d+-+ corner-4d-++-
 corner-3d-dilated corner-k1 corner-k2x4 corner-wider-than-grid corner-one-pixel corner-one-row
 corner-one-channel corner-bias corner-ill-conditioned-at-the-pixel
@@ -32,6 +32,13 @@ qrconv1x1-2d qrconv1x1-m0 qrconv1x1-m6 actnorm-2d
 chain-flow-step chain-flow-step-no-batch chain-merged-one-pixel chain-inverses
 inverse-periodic-bias inverse-emerging-biases
 """
+_SECOND = """
+exponential-zeros-1d exponential-zeros-2d exponential-zeros-3d exponential-zeros-4d
+exponential-zeros-k7-on-2x3 exponential-zeros-dilated exponential-zeros-norm-20 exponential-bias
+exponential-circular-2d exponential-circular-3d exponential-circular-k7-on-2x3
+exponential-circular-dilated exponential-circular-skew exponential-defective exponential-decaying
+"""
+SELECTIONS = {1: tuple(_FIRST.split()), 2: tuple(_SECOND.split())}  # by version
 
 
 @dataclass(frozen=True, eq=False)

@@ -16,17 +16,23 @@ import pytest
 import invconv as ic
 from invconv_conformance.cases import CASES
 from invconv_conformance.golden.__main__ import main
-from invconv_conformance.golden.files import FOLDER, NAME, read, write
-from invconv_conformance.golden.vectors import SELECTION, make
+from invconv_conformance.golden.files import FOLDER, Golden, read, versions, write
+from invconv_conformance.golden.format import VERSIONS, file_name
+from invconv_conformance.golden.vectors import SELECTIONS, make
 
 Edit = Callable[[Any], Any]
+NAME = file_name(1)
+
+
+def shipped() -> list[Golden]:
+    return [golden for version in VERSIONS for golden in read(FOLDER, version)]
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """Return files with three of the shipped cases."""
     names = ("corner-1d+", "periodic-even-dilated", "actnorm-2d")
-    write(tmp_path, [golden for golden in read() if golden.name in names])
+    write(tmp_path, [golden for golden in read(FOLDER, 1) if golden.name in names], 1)
     return tmp_path
 
 
@@ -55,29 +61,34 @@ def test_the_shipped_values_hold(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_the_files_are_small_and_cover_every_operator() -> None:
-    assert {path.name for path in FOLDER.glob("golden-*")} == {f"{NAME}.npz", f"{NAME}.json"}
-    assert sum(path.stat().st_size for path in FOLDER.glob("golden-*")) < 300_000
-    goldens = read()
+    names = {f"{file_name(v)}{suffix}" for v in VERSIONS for suffix in (".npz", ".json")}
+    assert {path.name for path in FOLDER.glob("golden-*")} == names
+    assert sum(path.stat().st_size for path in FOLDER.glob("golden-*")) < 450_000
+    assert versions() == list(VERSIONS)
+    goldens = shipped()
     convs = [golden.conv for golden in goldens]
     leaves = {type(c) for conv in convs for c in [conv, *getattr(conv, "steps", [])]}
     assert {cls.__name__ for cls in leaves} == set(ic.__all__) & {c.__name__ for c in leaves}
-    assert len(leaves) == 9
+    assert len(leaves) >= 10
     assert {len(golden.spatial_shape) for golden in goldens} == {1, 2, 3, 4}
     assert {len(golden.batch_shape) for golden in goldens} == {0, 1, 2, 3}
-    assert [golden.name for golden in goldens] == SELECTION.split()
+    for version in VERSIONS:
+        assert tuple(golden.name for golden in read(FOLDER, version)) == SELECTIONS[version]
 
 
 def test_writing_twice_gives_the_same_bytes(tmp_path: Path) -> None:
     goldens = [make(case) for case in CASES if case.name in ("corner-bias", "chain-inverses")]
-    first = [path.read_bytes() for path in write(tmp_path, goldens)]
-    assert [path.read_bytes() for path in write(tmp_path, goldens)] == first
+    first = [path.read_bytes() for path in write(tmp_path, goldens, 1)]
+    assert [path.read_bytes() for path in write(tmp_path, goldens, 1)] == first
     assert len(list(tmp_path.iterdir())) == 2
 
 
-def test_what_is_read_is_written_as_it_was(tmp_path: Path) -> None:
-    for path in write(tmp_path, read()):
+@pytest.mark.parametrize("version", VERSIONS)
+def test_what_is_read_is_written_as_it_was(version: int, tmp_path: Path) -> None:
+    for path in write(tmp_path, read(FOLDER, version), version):
         assert path.suffix == ".npz" or path.read_text() == (FOLDER / path.name).read_text()
-    with np.load(tmp_path / f"{NAME}.npz") as new, np.load(FOLDER / f"{NAME}.npz") as old:
+    name = f"{file_name(version)}.npz"
+    with np.load(tmp_path / name) as new, np.load(FOLDER / name) as old:
         assert sorted(new.files) == sorted(old.files)
         assert all(np.array_equal(new[name], old[name]) for name in old.files)
 
@@ -131,7 +142,7 @@ def test_a_foreign_member_is_refused(data: bytes, folder: Path) -> None:
     with zipfile.ZipFile(folder / f"{NAME}.npz", "a") as archive:
         archive.writestr("corner-1d+/w.npy", data)
     with pytest.raises(ValueError, match=r"golden file: .*(cannot be read|is no array)"):
-        read(folder)
+        read(folder, 1)
 
 
 def test_truncated_files_are_refused(folder: Path) -> None:
@@ -139,13 +150,13 @@ def test_truncated_files_are_refused(folder: Path) -> None:
         path = folder / f"{NAME}{suffix}"
         path.write_bytes(path.read_bytes()[:-200])
         with pytest.raises(ValueError, match=f"golden file: {NAME}{suffix} cannot be read"):
-            read(folder)
+            read(folder, 1)
 
 
 def test_a_huge_archive_is_refused(folder: Path) -> None:
     edit_arrays(folder, "corner-1d+/x", lambda x: np.zeros(2**20))
     with pytest.raises(ValueError, match="bytes of arrays are over"):
-        read(folder)
+        read(folder, 1)
 
 
 @pytest.mark.parametrize(
@@ -167,7 +178,7 @@ def test_a_huge_archive_is_refused(folder: Path) -> None:
 def test_a_wrong_description_is_refused(edit: Edit, message: str, folder: Path) -> None:
     edit_case(folder, edit)
     with pytest.raises(ValueError, match=message):
-        read(folder)
+        read(folder, 1)
 
 
 @pytest.mark.parametrize(
@@ -184,7 +195,7 @@ def test_wrong_arrays_are_refused(name: str, edit: Edit, message: str, folder: P
         arrays = {key: archive[key] for key in archive.files}
     np.savez(folder / f"{NAME}.npz", **(arrays | {name: edit(arrays.get(name))}))
     with pytest.raises(ValueError, match=message):
-        read(folder)
+        read(folder, 1)
 
 
 def test_the_command_says_what_is_wrong(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
