@@ -18,7 +18,8 @@ _CONVENTIONS: Json = {
     "files": "This file, and beside it golden-VERSION.npz: a zip archive of .npy files (NumPy "
     "format 1.0, little-endian, C order, no pickled objects). An array NAME is the member "
     "NAME.npy. All are float64, but for permutations, which are int64. Inputs and parameters are "
-    "float32 numbers stored as float64, so that a float32 implementation reads them without rounding.",
+    "float32 numbers stored as float64, so that a float32 implementation reads them without "
+    "rounding.",
     "arrays": "Images x, y, z, x2 have the axes (*batch_shape, channels, *spatial_shape), "
     "kernels (channels out, channels in, *kernel size). All indices count from 0. p is a pixel, "
     "one index an axis, N = product of spatial_shape the number of pixels, C the channels.",
