@@ -101,6 +101,34 @@ def test_what_is_traced(layer_name: str, dtype: Any, torch_layer: Build) -> None
     check(layer, x, eagerly(layer, x))
 
 
+OTHERS: dict[str, tuple[Callable[[Any], Any], tuple[int, ...]]] = {
+    "four axes": (lambda rng: ic.AutoregressiveConv.init(2, ndim=4, rng=rng), (2, 3, 1, 2)),
+    "chain": (
+        lambda rng: ic.Chain([ic.PLUConv1x1.init(2, rng=rng), ic.PeriodicConv.init(2, rng=rng)]),
+        (3, 4),
+    ),
+    "inverse": (lambda rng: ic.Inverse(ic.EmergingConv.init(2, rng=rng)), (3, 4)),
+    "wide": (lambda rng: ic.PeriodicConv.init(2, 7, 1, dilation=2, rng=rng), (5,)),
+    "bounded": (lambda rng: ic.bounded(ic.PeriodicConv.init(2, rng=rng), 3), (4, 4)),
+    "circulant": (lambda rng: ic.CirculantConv1x1.init(2, rng=rng), (2, 2)),
+}
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_operators(name: str) -> None:
+    init, grid = OTHERS[name]
+    layer = it.InvertibleModule(init(np.random.default_rng(0)))
+    x = torch.randn(3, 2, *grid, dtype=torch.float64)
+    check(layer, x, eagerly(layer, x))
+
+
+def test_half_types_are_computed_in_float32() -> None:
+    layer, x = it.AutoregressiveConv1d(2, dtype=torch.bfloat16), torch.randn(3, 2, 6).bfloat16()
+    for got, want in zip(eagerly(layer, x), [*layer(x), *layer.inverse(x)], strict=True):
+        assert got.dtype == want.dtype
+        torch.testing.assert_close(got, want)
+
+
 def in_onnxruntime(names: Sequence[str], dtype: Any, torch_layer: Build) -> None:
     """Check layers, exported as one model, on another number of samples than exported with."""
     layers, images = zip(*(torch_layer(name, dtype=dtype) for name in names), strict=True)

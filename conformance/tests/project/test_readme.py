@@ -43,6 +43,7 @@ def test_the_examples_of_the_first_page_run_one_after_another(
         run(code, scope, capsys)
 
 
+@pytest.mark.filterwarnings("ignore:`isinstance\\(treespec, LeafSpec\\)`")  # PyTorch's own
 @pytest.mark.parametrize(
     ("name", "number"), [(name, i) for name in FILES[1:] for i in range(len(examples(name)))]
 )
