@@ -21,11 +21,11 @@ Shape: TypeAlias = tuple[int, ...]
 
 _KNOWN = ("numpy", "torch", "jax")
 
-
 # by the type of an array: quick, and torch.compile reads them
 _namespaces: dict[type, Namespace] = {}
 _library_names: dict[type, str] = {}
 _halves: dict[tuple[str, Any], bool] = {}  # by a library's dtype
+_in_graphs: dict[Any, Array] = {}  # constants whose memory recorded CUDA graphs read
 
 
 def namespace(*arrays: Array) -> Namespace:
@@ -92,17 +92,17 @@ def constant(values: np.ndarray[Any, Any], like: Array, dtype: Any = None) -> Ar
     if dtype is None and library == "numpy":
         return values
     if library == "torch" and like.device.type != "cpu" and _plain_tensor(like):
-        watched = sys.modules["torch"]._C._len_torch_dispatch_stack() > 0  # by a mode that traces
-        if not watched:
-            key = values.tobytes(), values.dtype, values.shape
-            return _constant_on_device(*key, dtype, like.device)
+        torch = sys.modules["torch"]
+        if not torch._C._len_torch_dispatch_stack():  # no mode traces
+            key = values.tobytes(), values.dtype, values.shape, dtype, like.device
+            if like.is_cuda and torch.cuda.is_current_stream_capturing():
+                return _in_graphs.setdefault(key, _constant_on_device(*key))
+            return _constant_on_device(*key)
     return namespace(like).asarray(values, dtype=dtype, device=device(like))
 
 
 @functools.lru_cache(maxsize=256)
-def _constant_on_device(
-    content: bytes, kind: np.dtype[Any], shape: Shape, dtype: Any, place: Any
-) -> Array:
+def _constant_on_device(content: bytes, kind: Any, shape: Shape, dtype: Any, place: Any) -> Array:
     """Copy a constant to a device of torch, once: it waits for all that was queued there before."""
     torch = sys.modules["torch"]
     values = np.frombuffer(content, kind).reshape(shape).copy()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ctypes.util
+import dataclasses
+import sys
 import threading
 import warnings
 from contextlib import nullcontext
@@ -141,6 +143,29 @@ def test_more_images_than_a_launch_may_have_are_several(
     check(conv, y, solve(y))
     solved = [launched.grid["images"] for launched in driver.launches if launched.kernel == "solve"]
     assert solved == [2, 2, 1]
+
+
+def test_each_device_has_its_own_plan_and_shared_memory(
+    driver: Driver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second has few processors; both have the code that was compiled once."""
+    known, described = [launch._described(n) for n in (0, 1)], launch._described
+    assert known[0] == known[1]
+    few = dataclasses.replace(known[1], processors=1)
+    monkeypatch.setattr(launch, "_described", lambda n: few if n else described(n))
+    conv, y = convolution(), images(1, 3, 20, 70)
+    for ordinal in (0, 1):
+        monkeypatch.setattr(sys.modules[__name__], "MEMORY", on_device(ordinal))
+        check(conv, y, factored(conv, (20, 70))(y))
+    first, second = (found for found in driver.launches if found.kernel == "solve")
+    assert (first.device, second.device) == (0, 1)
+    assert second.shared > 48 * 1024
+    assert first.grid["bands"] > second.grid["bands"]
+    assert launch._loaded.cache_info().misses == 1
+
+
+def on_device(ordinal: int) -> DeviceOps:
+    return DeviceOps(**(vars(MEMORY) | {"ordinal": lambda x: ordinal}))
 
 
 def test_a_thread_without_a_context_launches(driver: Driver) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import subprocess
 import sys
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -16,6 +18,7 @@ from torch.overrides import TorchFunctionMode
 
 import invconv as ic
 import invconv_torch as it
+from invconv.arrays import namespaces
 from invconv.arrays.namespaces import constant
 from invconv.arrays.registry import agnostic
 
@@ -249,6 +252,19 @@ def test_a_constant_is_copied_to_a_device_once() -> None:
         assert found is not first
         assert tuple(found.shape) == other.shape
     assert constant(values, there, torch.complex64).dtype == torch.complex64
+
+
+def test_a_constant_that_a_graph_reads_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of others the oldest are forgotten, and their memory is used again."""
+    monkeypatch.setattr(torch.Tensor, "is_cuda", property(lambda x: True), raising=False)
+    there, kept = torch.zeros(1, device="meta"), []
+    monkeypatch.setattr(namespaces, "_in_graphs", {})
+    for recorded in (False, True):
+        monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda r=recorded: r)
+        kept.append(weakref.ref(constant(np.arange(7.0) + recorded, there)))
+    namespaces._constant_on_device.cache_clear()
+    gc.collect()
+    assert [found() is None for found in kept] == [True, False]
 
 
 def test_what_is_traced_leaves_no_constant_behind() -> None:
