@@ -1,7 +1,9 @@
-"""What a test takes of many: cases of the conformance suite by name, seeds."""
+"""What a test takes of many: cases by name, seeds, libraries that may be missing."""
 
 from __future__ import annotations
 
+import importlib.util
+from collections.abc import Iterable
 from typing import Any
 
 import pytest
@@ -22,3 +24,16 @@ def seeds(count: int, more: int) -> list[Any]:
     """Return seeds of random tests: so many, and more in the slow run."""
     slow = [pytest.param(seed, marks=pytest.mark.slow) for seed in range(count, count + more)]
     return [*range(count), *slow]
+
+
+def installed(libraries: Iterable[str]) -> list[Any]:
+    """Return libraries as parameters of a test, those that are not installed to be skipped."""
+    return [
+        pytest.param(
+            name,
+            marks=pytest.mark.skipif(
+                importlib.util.find_spec(name) is None, reason=f"{name} is not installed"
+            ),
+        )
+        for name in libraries
+    ]

@@ -18,6 +18,7 @@ from invconv_benchmarks.results.comparison import Comparison, yardstick
 from invconv_benchmarks.results.result import Result, read
 from invconv_benchmarks.results.row import Row, grouped
 from invconv_benchmarks.suites.group import LIMIT_SHAPES, Shape
+from invconv_conformance.pages.words import replaced
 
 START, END = "<!-- benchmark table -->", "<!-- end of benchmark table -->"
 ROOT = Path(__file__).parents[3]
@@ -98,27 +99,6 @@ def updated(text: str, results: Sequence[Result]) -> str:
         If the marks are missing.
     """
     return replaced(text, START, END, block(results))
-
-
-def replaced(text: str, start: str, end: str, new: str) -> str:
-    """Return a text with another block in place of the one between two marks.
-
-    Parameters
-    ----------
-    text, start, end : str
-    new : str
-        With its marks.
-
-    Raises
-    ------
-    ValueError
-        If the marks are missing.
-    """
-    before, found_start, rest = text.partition(start)
-    _, found_end, after = rest.partition(end)
-    if not found_start or not found_end:
-        raise ValueError(f"README.md: expected the marks {start} and {end}")
-    return before + new + after
 
 
 def committed() -> list[Result]:

@@ -48,3 +48,24 @@ def shade(value: float, lowest: int) -> str:
     if value <= 0:
         return "s0"
     return f"s{min(8, max(0, math.ceil(2 * (math.log10(value) - lowest) - 1e-9)))}"
+
+
+def replaced(text: str, start: str, end: str, new: str) -> str:
+    """Return a text with another block in place of the one between two marks.
+
+    Parameters
+    ----------
+    text, start, end : str
+    new : str
+        With its marks.
+
+    Raises
+    ------
+    ValueError
+        If the marks are missing.
+    """
+    before, found_start, rest = text.partition(start)
+    _, found_end, after = rest.partition(end)
+    if not found_start or not found_end:
+        raise ValueError(f"expected the marks {start} and {end}")
+    return before + new + after

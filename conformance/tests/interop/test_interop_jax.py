@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import numpy as np
@@ -15,8 +15,10 @@ from jax import numpy as jnp
 import invconv as ic
 import invconv_jax
 from invconv_conformance.cases.case import Case
+from invconv_conformance.peers.flow import Flow
+from invconv_conformance.peers.jax_flows import JAX as LIBRARIES
 from invconv_jax import interop
-from tests.selected import cases_named
+from tests.selected import cases_named, installed
 
 jax.config.update("jax_enable_x64", True)
 
@@ -35,95 +37,14 @@ NAMES = (
 SELECTED = cases_named(*NAMES)
 
 
-class Flow(NamedTuple):
-    """What a library makes of an operator, in the library's own terms."""
-
-    part: Any  # the drop-in, a pytree
-    log_prob: Callable[[Any], Any]
-    sample: Callable[[Any, Shape], Any]
-    to_latent: Callable[[Any], tuple[Any, Any]]
-    to_data: Callable[[Any], tuple[Any, Any]]
-
-
-def in_distrax(conv: Any, event: Shape) -> Flow:
-    distrax = pytest.importorskip("distrax")
-    part = interop.DistraxBijector(conv, ndim=len(event) - 1)
-    return distrax_flow(distrax, part, event)
-
-
-def distrax_flow(distrax: Any, part: Any, event: Shape) -> Flow:
-    normal = distrax.Normal(jnp.zeros(event), jnp.ones(event))
-    flow = distrax.Transformed(distrax.Independent(normal, len(event)), part)
-    return Flow(
-        part,
-        flow.log_prob,
-        lambda key, shape: flow.sample(seed=key, sample_shape=shape),
-        part.inverse_and_log_det,
-        part.forward_and_log_det,
-    )
-
-
-def in_bijx(conv: Any, event: Shape) -> Flow:
-    bijx = pytest.importorskip("bijx")
-    part = interop.BijxBijection(conv, ndim=len(event) - 1)
-    flow = bijx.Transformed(bijx.IndependentNormal(event), part)
-
-    def run(way: Any, axes: int) -> Callable[[Any], tuple[Any, Any]]:
-        def both(x: Any) -> tuple[Any, Any]:
-            y, density = way(x, jnp.full(x.shape[: x.ndim - axes], 2.0))
-            return y, 2.0 - density
-
-        return both
-
-    axes = len(event)
-    return Flow(
-        part,
-        flow.log_density,
-        lambda key, shape: flow.sample(shape, rng=key)[0],
-        run(part.reverse, axes),
-        run(part.forward, axes),
-    )
-
-
-def in_flowjax(conv: Any, event: Shape) -> Flow:
-    distributions = pytest.importorskip("flowjax.distributions")
-    part = interop.FlowjaxBijection(conv, event)
-    flow = distributions.Transformed(distributions.StandardNormal(event), part)
-
-    def batched(run: Any) -> Any:
-        return jax.vmap(jax.vmap(run))
-
-    return Flow(
-        part,
-        flow.log_prob,
-        flow.sample,
-        batched(part.inverse_and_log_det),
-        batched(part.transform_and_log_det),
-    )
-
-
-def in_numpyro(conv: Any, event: Shape) -> Flow:
-    distributions = pytest.importorskip("numpyro.distributions")
-    part = interop.NumpyroTransform(conv, ndim=len(event) - 1)
-    base = distributions.Normal(0, 1).expand(event)
-    flow = distributions.TransformedDistribution(base, part, validate_args=True)
-
-    def run(t: Any, a: Any) -> tuple[Any, Any]:
-        b = t(a)
-        return b, t.log_abs_det_jacobian(a, b)
-
-    return Flow(
-        part, flow.log_prob, flow.sample, lambda x: run(part.inv, x), lambda z: run(part, z)
-    )
-
-
-LIBRARIES = {"bijx": in_bijx, "distrax": in_distrax, "flowjax": in_flowjax, "numpyro": in_numpyro}
-every_library = pytest.mark.parametrize("library", LIBRARIES)
+every_library = pytest.mark.parametrize("library", installed(LIBRARIES))
 # bijx runs the same operator as the others, so three cases tell: XLA takes seconds for each
 PAIRS = [
-    pytest.param(library, case, id=f"{library}-{case.name}")
-    for library in LIBRARIES
-    for case in (SELECTED if library != "bijx" else SELECTED[2:5:2] + SELECTED[5:6])
+    pytest.param(
+        library.values[0], case, id=f"{library.values[0]}-{case.name}", marks=library.marks
+    )
+    for library in installed(LIBRARIES)
+    for case in (SELECTED if library.values[0] != "bijx" else SELECTED[2:5:2] + SELECTED[5:6])
 ]
 every_case = pytest.mark.parametrize(("library", "case"), PAIRS)
 

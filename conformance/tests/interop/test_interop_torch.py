@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,8 +13,10 @@ import torch
 import invconv as ic
 import invconv_torch as it
 from invconv_conformance.cases.case import Case
+from invconv_conformance.peers.flow import Flow
+from invconv_conformance.peers.torch_flows import TORCH as LIBRARIES
 from invconv_torch import interop
-from tests.selected import cases_named
+from tests.selected import cases_named, installed
 
 Shape = tuple[int, ...]
 NAMES = (
@@ -34,96 +36,7 @@ SELECTED = cases_named(*NAMES)
 every_case = pytest.mark.parametrize("case", SELECTED, ids=lambda case: case.name)
 
 
-class Flow(NamedTuple):
-    """What a library makes of a layer, in the library's own terms."""
-
-    log_prob: Callable[[Any], Any]
-    sample: Callable[[int], Any]
-    to_latent: Callable[[Any], tuple[Any, Any]]
-    to_data: Callable[[Any], tuple[Any, Any]]
-
-
-def in_torch(layer: Any, event: Shape, of: Any = torch.distributions, kind: Any = None) -> Flow:
-    transform = (kind or interop.TorchTransform)(layer, ndim=len(event) - 1)
-    base = of.Normal(torch.zeros(event), 1.0, validate_args=True)
-    flow = of.TransformedDistribution(base, [transform], validate_args=True)
-
-    def run(t: Any, a: Any) -> tuple[Any, Any]:
-        b = t(a)
-        return b, t.log_abs_det_jacobian(a, b)
-
-    return Flow(
-        flow.log_prob,
-        lambda n: flow.sample((n,)),
-        lambda x: run(transform.inv, x),
-        lambda z: run(transform, z),
-    )
-
-
-def in_pyro(layer: Any, event: Shape) -> Flow:
-    distributions = pytest.importorskip("pyro.distributions")
-    return in_torch(layer, event, distributions, interop.PyroTransform)
-
-
-def in_zuko(layer: Any, event: Shape) -> Flow:
-    zuko = pytest.importorskip("zuko")
-    normal = zuko.distributions.DiagNormal
-    base = zuko.lazy.UnconditionalDistribution(
-        normal, torch.zeros(event), torch.ones(event), ndims=len(event), buffer=True
-    )
-    transform = interop.ZukoTransform(layer, ndim=len(event) - 1)
-    flow = zuko.lazy.Flow([transform], base)
-    return Flow(
-        lambda x: flow().log_prob(x),
-        lambda n: flow().sample((n,)),
-        lambda x: transform().call_and_ladj(x),
-        lambda z: transform.inv().call_and_ladj(z),
-    )
-
-
-def in_nflows(layer: Any, event: Shape) -> Flow:
-    flows = pytest.importorskip("nflows.flows.base")
-    from nflows.distributions import StandardNormal
-
-    transform = interop.NflowsTransform(layer)
-    flow = flows.Flow(transform, StandardNormal(event))
-    return Flow(flow.log_prob, flow.sample, transform, transform.inverse)
-
-
-def in_normflows(layer: Any, event: Shape) -> Flow:
-    normflows = pytest.importorskip("normflows")
-    step = interop.NormflowsFlow(layer)
-    base = normflows.distributions.DiagGaussian(event, trainable=False)
-    flow = normflows.NormalizingFlow(base, [step])
-    return Flow(flow.log_prob, lambda n: flow.sample(n)[0], step.inverse, step)
-
-
-def in_freia(layer: Any, event: Shape) -> Flow:
-    framework = pytest.importorskip("FrEIA.framework")
-    flow = framework.SequenceINN(*event)
-    flow.append(interop.FreiaModule, conv=layer)
-
-    def log_prob(x: Any) -> Any:
-        z, log_det = flow(x)
-        return -(z**2 + math.log(2 * math.pi)).sum(tuple(range(1, z.ndim))) / 2 + log_det
-
-    return Flow(
-        log_prob,
-        lambda n: flow(torch.randn(n, *event), rev=True)[0],
-        flow,
-        lambda z: flow(z, rev=True),
-    )
-
-
-LIBRARIES = {
-    "torch": in_torch,
-    "pyro": in_pyro,
-    "zuko": in_zuko,
-    "nflows": in_nflows,
-    "normflows": in_normflows,
-    "FrEIA": in_freia,
-}
-every_library = pytest.mark.parametrize("library", LIBRARIES)
+every_library = pytest.mark.parametrize("library", installed(LIBRARIES))
 BATCHED = ("torch", "pyro", "zuko")  # take any number of batch axes
 
 

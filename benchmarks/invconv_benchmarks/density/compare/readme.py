@@ -14,7 +14,8 @@ import invconv
 from invconv.files.whole_files import replacing, write_text
 from invconv_benchmarks.density.compare import report, result
 from invconv_benchmarks.density.compare.result import Result
-from invconv_benchmarks.report.readme import ROOT, replaced
+from invconv_benchmarks.report.readme import ROOT
+from invconv_conformance.pages.words import replaced
 
 START, END = "<!-- density table -->", "<!-- end of density table -->"
 FOLDER = ROOT / "benchmarks" / "results" / invconv.__version__

@@ -1,0 +1,16 @@
+"""A flow of one drop-in, as every library can be asked for it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+
+class Flow(NamedTuple):
+    """What a library makes of a layer or an operator, in the library's own terms."""
+
+    part: Any  # the drop-in
+    log_prob: Callable[[Any], Any]
+    sample: Callable[..., Any]  # torch: of a number; JAX: of a key and a batch's shape
+    to_latent: Callable[[Any], tuple[Any, Any]]
+    to_data: Callable[[Any], tuple[Any, Any]]
