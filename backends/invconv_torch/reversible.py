@@ -28,6 +28,8 @@ from invconv_torch.traced import traced
 Tensor: TypeAlias = torch.Tensor
 Places: TypeAlias = tuple[tuple[int, str], ...]  # a layer's, and the name of a weight in it
 
+_is_exporting = getattr(torch.compiler, "is_exporting", bool)  # which PyTorch 2.6 does not tell
+
 
 class ReversibleChain(nn.ModuleList):  # type: ignore[misc]
     """Layers one after the other that keep only the chain's input and output for the gradient.
@@ -74,7 +76,7 @@ class ReversibleChain(nn.ModuleList):  # type: ignore[misc]
         ValueError
             If a layer's inverse cannot be right on this grid, with the layer's name.
         """
-        if torch.compiler.is_exporting():  # a program without gradients
+        if _is_exporting():  # a program without gradients
             return _one_after_another(self, x)
         named = [
             (i, name, weight)

@@ -50,7 +50,16 @@ def with_fixed_grid(x: torch.Tensor) -> torch.Tensor:
     """Return an image from inside a `torch.jit.trace`, which then raises on another grid.
 
     A trace keeps what was computed from the grid, such as the log-determinant, as constants.
+
+    Raises
+    ------
+    NotImplementedError
+        Inside the older exporter to ONNX, which begins with a trace.
     """
+    if torch.onnx.is_in_onnx_export():
+        raise NotImplementedError(
+            "torch.onnx.export of a layer of invconv_torch: expected dynamo=True, got dynamo=False"
+        )
     for axis in range(2, x.ndim):
         x = x.unflatten(axis, (int(x.shape[axis]),))
     return x

@@ -21,7 +21,6 @@ from typing import Any, NamedTuple, TypeAlias
 
 import torch
 import torch.nn.functional as F
-from torch._higher_order_ops.scan import scan_op
 
 from invconv.arrays.namespaces import Shape
 from invconv.kernels.wavefront import CausalStencil
@@ -70,6 +69,9 @@ def causal_solve(
         (r, *matrices) to D^-1 r, for r (B, C, M).
     matrices : tensors
     """
+    # here: not public, so that nothing else depends on it
+    from torch._higher_order_ops.scan import scan_op
+
     channels, count, places = y.shape[1], len(c.reach), lanes.gather.shape
     if not count:
         return solve(y.flatten(2), *matrices).unflatten(2, y.shape[2:])

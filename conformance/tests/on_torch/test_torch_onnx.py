@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -272,6 +273,12 @@ def test_planted_faults_are_caught(fault: str, torch_layer: Build, monkeypatch: 
     layer, x = torch_layer(name)
     with pytest.raises(AssertionError):
         check(layer, x, eagerly(layer, x))
+
+
+def test_the_older_exporter_is_refused(tmp_path: Path) -> None:
+    arguments = it.ActNorm(2), (torch.randn(1, 2, 4),), str(tmp_path / "layer.onnx")
+    with pytest.raises(NotImplementedError, match="expected dynamo=True"):
+        torch.onnx.export(*arguments, dynamo=False, verbose=False)
 
 
 @pytest.mark.slow
