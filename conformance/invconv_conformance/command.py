@@ -100,11 +100,11 @@ def run(arguments: argparse.Namespace) -> int:
         time.perf_counter() - start,
         max((outcome.peak for outcome in outcomes), default=0),
     )
-    if all(r.status == "not applicable" for r in results):
+    if columns and all(r.status == "not applicable" for r in results):
         raise ValueError("these laws say nothing of these cases here: nothing was checked")
     terminal.show(console, found, stale, len(laws), len({task.case for task in todo}))
     _write(arguments, found)
-    return 1 if stale or any(r.bad for r in results) else 0
+    return 1 if stale or not results or any(r.bad for r in results) else 0
 
 
 def _require_places(arguments: argparse.Namespace) -> None:

@@ -14,6 +14,9 @@ from typing import Any, NamedTuple
 import array_api_compat
 import numpy as np
 
+from invconv.arrays.namespaces import to_numpy
+from invconv_conformance.libraries.requirements import lacking
+
 Array = Any
 Function = Callable[[Array], Array]
 Parameters = dict[str, Array]
@@ -167,8 +170,17 @@ class Unadapted(Library):
     """An array library that nobody here knows, found by its import name."""
 
     def absent(self) -> str | None:
-        """Return None: it has been imported."""
-        return None
+        """Return what its arrays lack, without which no law can run, or None."""
+        xp = self.namespace()
+        x = xp.asarray([0.0], dtype=getattr(xp, self.dtypes[0]))
+        lacks = [what for what, probe in _PROBES.items() if _fails(probe, x)]
+        if not lacks:
+            return None
+        functions = ", ".join(lacking(xp)) or "none"
+        return (
+            f"{self.name}: no law can run, since its arrays lack {' and '.join(lacks)}; functions "
+            f"that the core needs and it has not: {functions}"
+        )
 
     def asarray(self, values: np.ndarray[Any, Any], dtype: str, device: str) -> Array:
         """Copy NumPy values into the library, onto its default device."""
@@ -178,6 +190,23 @@ class Unadapted(Library):
     def namespace(self) -> Any:
         """Return what array-api-compat makes of the library, else the library itself."""
         return _namespace_of(importlib.import_module(self.name))
+
+
+_PROBES: dict[str, Callable[[Array], Any]] = {
+    "a shape": lambda x: x.shape,
+    "ndim": lambda x: x.ndim,
+    "a dtype": lambda x: x.dtype,
+    "a device": array_api_compat.device,
+    "a way to NumPy (DLPack or __array__)": lambda x: to_numpy(x).astype(float),
+}
+
+
+def _fails(probe: Callable[[Array], Any], x: Array) -> bool:
+    try:
+        probe(x)
+    except Exception:  # whatever a stranger's array raises
+        return True
+    return False
 
 
 def _is_installed(distribution: str) -> bool:

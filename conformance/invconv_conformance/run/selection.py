@@ -84,6 +84,8 @@ def choose(arguments: argparse.Namespace) -> tuple[list[Column], list[str]]:
         If a library that was asked for by name cannot run, or nothing is left to run.
     """
     found, absent = _libraries(arguments)
+    if not found:
+        return [], absent
     _require_known(arguments, found)
     columns = [
         column
@@ -137,7 +139,9 @@ def _libraries(arguments: argparse.Namespace) -> tuple[list[Library], list[str]]
                 f"--namespace: {arguments.namespace} has an adapter: use --library "
                 f"{arguments.namespace}"
             )
-        return [unadapted(arguments.namespace)], []
+        library = unadapted(arguments.namespace)
+        lacks = library.absent()
+        return ([], [lacks]) if lacks else ([library], [])
     every = arguments.library in (None, ("all",))
     found, absent = [], []
     for name in known if every else arguments.library:

@@ -1,0 +1,49 @@
+"""Libraries that nobody adapted and that no law can run on: one sentence says what they lack."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from invconv._cli import main
+
+# as MLX on Linux: arrays without a device, and a namespace with few functions
+MODULE = """
+import sys
+import numpy as np
+from numpy import abs, exp, float32, float64, linalg
+
+class Array:
+    def __init__(self, values, dtype):
+        self.values = np.asarray(values, dtype)
+        self.shape, self.ndim, self.dtype = self.values.shape, self.values.ndim, self.values.dtype
+    def __array_namespace__(self, api_version=None):
+        return sys.modules[__name__]
+    def __array__(self, dtype=None, copy=None):
+        return self.values.astype(dtype or self.dtype)
+
+def asarray(values, dtype=float32, **options):
+    return Array(values, dtype)
+"""
+
+
+def test_what_arrays_lack_is_said_in_one_sentence(
+    tmp_path: Path, monkeypatch: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "few_functions.py").write_text(MODULE)
+    monkeypatch.syspath_prepend(tmp_path)
+    files = {kind: tmp_path / f"found.{kind}" for kind in ("json", "html")}
+    options = [f"--{kind}={path}" for kind, path in files.items()]
+    assert main(["conformance", "--namespace", "few_functions", "--quick", *options]) == 1
+    out = " ".join(capsys.readouterr().out.split())
+    sentence = "few_functions: no law can run, since its arrays lack a device; functions that the"
+    assert sentence in out
+    assert "fail" not in out
+    (line,) = json.loads(files["json"].read_text())["not_run"]
+    assert line.startswith(sentence)
+    assert "concat" in line
+    assert "exp," not in line
+    assert sentence in files["html"].read_text()
