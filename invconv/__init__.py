@@ -22,6 +22,7 @@ from invconv.operators.pointwise.orthogonal import OrthogonalConv1x1
 from invconv.operators.pointwise.plu import PLUConv1x1
 from invconv.operators.pointwise.qr import QRConv1x1
 from invconv.operators.squeezing import squeeze, unsqueeze
+from invconv.operators.symmetric import SymmetricConv
 from invconv.stability.bounded import bounded
 from invconv.stability.diagnosis import diagnose
 from invconv.stability.report import Diagnosis
@@ -47,6 +48,7 @@ __all__ = [
     "PreparedInverse",
     "QRConv1x1",
     "SingularConvError",
+    "SymmetricConv",
     "bounded",
     "diagnose",
     "load",

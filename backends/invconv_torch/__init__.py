@@ -33,7 +33,14 @@ from invconv_torch.layers import (
     EmergingConv3d,
 )
 from invconv_torch.module import InvertibleModule
-from invconv_torch.periodic_layers import PeriodicConv1d, PeriodicConv2d, PeriodicConv3d
+from invconv_torch.periodic_layers import (
+    PeriodicConv1d,
+    PeriodicConv2d,
+    PeriodicConv3d,
+    SymmetricConv1d,
+    SymmetricConv2d,
+    SymmetricConv3d,
+)
 from invconv_torch.pointwise_layers import ActNorm, Conv1x1
 from invconv_torch.reversible import ReversibleChain
 from invconv_torch.squeezing import Squeeze
@@ -62,6 +69,9 @@ __all__ = [
     "PeriodicConv3d",
     "ReversibleChain",
     "Squeeze",
+    "SymmetricConv1d",
+    "SymmetricConv2d",
+    "SymmetricConv3d",
     "decompositions",
     "interop",
 ]

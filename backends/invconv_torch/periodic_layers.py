@@ -70,3 +70,59 @@ class PeriodicConv2d(_PeriodicConv):  # noqa: D101 - inherited
 class PeriodicConv3d(_PeriodicConv):  # noqa: D101 - inherited
     __doc__ = _PeriodicConv.__doc__
     _ndim = 3
+
+
+class _SymmetricConv(Layer):
+    """A convolution of an even kernel with an image that is mirrored at its border.
+
+    Parameters
+    ----------
+    channels : int
+    kernel_size : int or tuple of int
+        Of the whole kernel, odd; the parameter has (kernel_size + 1)/2 taps an axis.
+    bias : bool
+    max_gain : float, optional
+        Of the inverse, for every value of the parameters; see `invconv.bounded`.
+    device, dtype : optional
+
+    Examples
+    --------
+    >>> import torch
+    >>> from invconv_torch import SymmetricConv2d
+    >>> layer = SymmetricConv2d(3, kernel_size=3)
+    >>> x = torch.randn(5, 3, 8, 8)
+    >>> z, log_det = layer(x)
+    >>> torch.allclose(layer.inverse(z)[0], x, atol=1e-5)
+    True
+    """
+
+    _ndim: ClassVar[int]
+
+    def __init__(
+        self,
+        channels: int,
+        kernel_size: Sizes = 3,
+        *,
+        bias: bool = True,
+        max_gain: float | None = None,
+        device: Any = None,
+        dtype: Any = None,
+    ) -> None:
+        size = sizes_of(self, kernel_size)
+        init = partial(ic.SymmetricConv.init, channels, size, self._ndim)
+        super().__init__(init, bias, max_gain, device, dtype)
+
+
+class SymmetricConv1d(_SymmetricConv):  # noqa: D101 - inherited
+    __doc__ = _SymmetricConv.__doc__
+    _ndim = 1
+
+
+class SymmetricConv2d(_SymmetricConv):  # noqa: D101 - inherited
+    __doc__ = _SymmetricConv.__doc__
+    _ndim = 2
+
+
+class SymmetricConv3d(_SymmetricConv):  # noqa: D101 - inherited
+    __doc__ = _SymmetricConv.__doc__
+    _ndim = 3

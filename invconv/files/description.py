@@ -36,6 +36,7 @@ from invconv.operators.pointwise.conv1x1 import Conv1x1
 from invconv.operators.pointwise.orthogonal import OrthogonalConv1x1
 from invconv.operators.pointwise.plu import PLUConv1x1
 from invconv.operators.pointwise.qr import QRConv1x1
+from invconv.operators.symmetric import SymmetricConv
 from invconv.stability.bounded import bounded
 
 Json = dict[str, Any]
@@ -53,6 +54,7 @@ OPERATORS: tuple[type[InvertibleConv], ...] = (
     PeriodicConv,
     PLUConv1x1,
     QRConv1x1,
+    SymmetricConv,
 )
 DEEPEST = 32  # operators within operators
 _CLASSES = {cls.__name__: cls for cls in OPERATORS}

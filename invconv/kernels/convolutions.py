@@ -13,9 +13,10 @@ from typing import Any, ClassVar
 
 from invconv.arrays.namespaces import Array, Shape, namespace, triangle
 from invconv.arrays.stencil import Offset, Stencil, kernel_of, tap_indices, taps_of
+from invconv.kernels.frequencies.fourier import Fourier
+from invconv.kernels.frequencies.spectrum import kernel_spectrum, spectral_solver
 from invconv.kernels.primitives import correlate, correlate_kernel_vjp
 from invconv.kernels.solver import Solver
-from invconv.kernels.spectrum import kernel_spectrum, spectral_solver
 from invconv.kernels.wavefront import CausalStencil, causal_solver, least_slope
 
 
@@ -142,19 +143,22 @@ class CircularFamily:
     """Periodic convolutions, by their kernels w (C, C, *k).
 
     A(w) x[p] = sum over t of w[..., t] x[(p + dilation (t - (k - 1)//2)) mod n]. The solve is one
-    C x C system a frequency (`invconv.kernels.spectrum`).
+    C x C system a frequency (`invconv.kernels.frequencies`).
 
     Attributes
     ----------
     kernel_size, dilation : tuple of int
     offsets : tuple of offsets
         dilation (t - (k - 1)//2) of every tap.
+    basis : Fourier
+        In which it decouples.
     """
 
     kernel_size: Shape
     dilation: tuple[int, ...]
     wrap: ClassVar[bool] = True
     offsets: tuple[Offset, ...] = field(init=False, repr=False, compare=False)
+    basis: Fourier = field(init=False, repr=False, compare=False)
     text: str = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -163,7 +167,7 @@ class CircularFamily:
             tuple(d * (i - (k - 1) // 2) for i, k, d in zip(t, size, dilation, strict=True))
             for t in tap_indices(size)
         )
-        vars(self).update(offsets=offsets, text=repr(self))
+        vars(self).update(offsets=offsets, basis=Fourier(dilation), text=repr(self))
 
     def apply(self, w: Array, x: Array) -> Array:
         """See `LinearFamily`."""
@@ -175,7 +179,7 @@ class CircularFamily:
 
     def factor(self, w: Array, shape: Shape) -> Solver:
         """See `LinearFamily`."""
-        return spectral_solver(kernel_spectrum(w, self.dilation, shape), shape)
+        return spectral_solver(kernel_spectrum(w, self.basis, shape), self.basis, shape)
 
     def transpose(self) -> CircularFamily:
         """Return the family of odd sizes: flipped, the centre of an even kernel is off by one."""

@@ -2,13 +2,13 @@
 
     y[p] = sum over t of K[..., t] x[(p + dilation (t - (k - 1)//2)) mod n] + b
 
-In the frequency domain this is one C x C matrix K_hat(f) a frequency (`kernels.spectrum`), so
+In the frequency domain this is one C x C matrix K_hat(f) a frequency (`kernels.frequencies`), so
 log|det| = sum over f of log|det K_hat(f)| and x_hat(f) = K_hat(f)^-1 y_hat(f).
 """
 
 from __future__ import annotations
 
-from dataclasses import KW_ONLY, dataclass, replace
+from dataclasses import KW_ONLY, dataclass
 from typing import Self
 
 import numpy as np
@@ -19,20 +19,12 @@ from invconv.arrays.settings import generator, positive_int, sizes
 from invconv.arrays.stencil import Stencil, taps_of
 from invconv.kernels.convolutions import CircularFamily, circular_family
 from invconv.kernels.primitives import correlate_after
-from invconv.kernels.spectrum import (
-    kernel_spectrum,
-    spectral_log_det,
-    spectral_log_det_vjp,
-)
-from invconv.operators.base.protocol import Gradients
-from invconv.operators.convolution import Convolution
 from invconv.operators.pointwise.conv1x1 import random_orthogonal
-from invconv.trust import condition
-from invconv.trust.norms import SolveOverflowError
+from invconv.operators.spectral import SpectralConv
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class PeriodicConv(Convolution):
+class PeriodicConv(SpectralConv):
     """What a standard convolution with circular padding computes, with its exact inverse.
 
     y[p] = sum over t of K[..., t] x[(p + dilation (t - (k - 1)//2)) mod n] + b, which is, as in
@@ -125,35 +117,8 @@ class PeriodicConv(Convolution):
         kernel = cast(self._family.adjoint(self.kernel), self.kernel.dtype)  # NumPy: its byte order
         return PeriodicConv(kernel, dilation=self.dilation)
 
-    def _spectrum(self, shape: Shape) -> Array:
-        return kernel_spectrum(self.kernel, self._family.dilation, shape)
-
     def _apply_after(self, weight: Array, x: Array) -> Array:
         return correlate_after(self._stencil(), weight, x, wrap=True)
 
-    def _log_det(self, shape: Shape) -> Array:
-        return spectral_log_det(self._spectrum(shape), self.kernel, shape)
-
-    def _log_det_vjp(self, shape: Shape, log_det_bar: Array) -> Gradients:
-        self._regular_log_det(shape)
-        return {
-            "kernel": log_det_bar * spectral_log_det_vjp(self.kernel, self._family.dilation, shape)
-        }
-
     def _longest_columns(self, shape: Shape, transposed: bool) -> tuple[int | None, ...]:
         return (0,) * len(shape)  # all pixels are alike
-
-    def _condition(self, shape: Shape) -> condition.Condition:
-        if not np.isfinite(self.kernel).all():
-            raise SolveOverflowError
-        taps = float(np.linalg.norm(taps_of(self.kernel), 2, axis=(1, 2)).sum())
-        rounding = self.channels * taps * condition.EPS["float64"]
-        found = condition.of_spectrum(self._spectrum(shape), rounding)
-        frequencies = (*shape[:-1], shape[-1] // 2 + 1)
-        (worst,) = found.frequency or (0,)
-        place = tuple(map(int, np.unravel_index(worst, frequencies)))
-        return replace(found, frequency=place)
-
-    @property
-    def _singular_hint(self) -> str:
-        return "K_hat(f) is singular at a frequency f; change the kernel or the grid size"

@@ -16,8 +16,8 @@ from invconv.operators.autoregressive import AutoregressiveConv
 from invconv.operators.base.judgement import judge
 from invconv.operators.base.operator import InvertibleConv
 from invconv.operators.exponential import ExponentialConv
-from invconv.operators.periodic import PeriodicConv
 from invconv.operators.pointwise.factored import Factored
+from invconv.operators.spectral import SpectralConv
 from invconv.stability.report import Diagnosis, grid_text
 from invconv.trust import bound, condition
 
@@ -93,7 +93,7 @@ def _cause(host: InvertibleConv, d: Diagnosis) -> str:
             f"make the symmetric part of the kernel smaller, S = (K[o, i, t] + K[i, o, -t]) / 2: "
             f"the condition is at most e^(2 |S|), |S| <= {norm:.3g}; the rest loses nothing"
         )
-    if isinstance(host, PeriodicConv):
+    if isinstance(host, SpectralConv):
         return "change the kernel or the grid, so that the spectrum stays away from zero there"
     most = "" if d.channel is None else f": errors in channel {d.channel} grow most"
     return f"make the matrix less singular{most}"

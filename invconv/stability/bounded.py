@@ -25,10 +25,10 @@ import math
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from invconv.arrays.namespaces import Array, diagonal_matrix, identity, namespace
+from invconv.arrays.namespaces import Array, constant, diagonal_matrix, identity, namespace
 from invconv.arrays.settings import finite_or_nan, instead
 from invconv.arrays.stencil import kernel_of, tap_indices, taps_of
-from invconv.kernels.circulant_steps import from_spectrum, spectrum
+from invconv.kernels.frequencies.circulant_steps import from_spectrum, spectrum
 from invconv.kernels.primitives import matmul
 from invconv.operators.autoregressive import AutoregressiveConv
 from invconv.operators.base.operator import InvertibleConv
@@ -43,11 +43,13 @@ from invconv.operators.pointwise.conv1x1 import Conv1x1
 from invconv.operators.pointwise.orthogonal import OrthogonalConv1x1
 from invconv.operators.pointwise.plu import PLUConv1x1
 from invconv.operators.pointwise.qr import QRConv1x1
+from invconv.operators.spectral import SpectralConv
+from invconv.operators.symmetric import SymmetricConv
+from invconv.stability.squashing import norm_bound, shrinking, squashed
 
 C = TypeVar("C", bound=InvertibleConv)
 
 _ROOM = 1e-9  # above 1: less, and the shares that many factors get of it round to nothing
-_SQUARINGS = 4  # of A^T A: a Schatten norm of order 2^(1 + 4), too large by C^(1/32) at most
 
 
 def bounded(conv: C, max_gain: float) -> C:
@@ -125,50 +127,16 @@ def _require_rule(conv: InvertibleConv) -> None:
     raise TypeError(f"conv: expected one of {known}, got {type(conv).__name__}{hint}")
 
 
-def norm_bound(matrices: Array) -> Array:
-    """Return u(A) >= |A|_2, at most C^(1/32) times that, for matrices (..., C, C).
-
-    With H_0 = A^T A / n_0 and H_i = H_{i-1}^2 / n_i, where n_i are the Frobenius norms before,
-
-        |A|_2^2 = n_0 n_1^(1/2) ... n_j^(1/2^j) |H_j|_2^(1/2^j),    |H_j|_2 <= |H_j|_F = 1.
-    """
-    xp = namespace(matrices)
-    largest = xp.max(xp.abs(matrices), axis=(-2, -1), keepdims=True)
-    nothing = largest == 0
-    unit = xp.where(nothing, xp.ones_like(largest), largest)
-    # of a zero matrix the gradient is 0, not 0 / 0
-    scaled = xp.where(nothing, xp.ones_like(matrices), matrices / unit)
-    power = matmul(xp.matrix_transpose(scaled), scaled)
-    squared = xp.ones_like(largest)
-    for i in range(_SQUARINGS + 1):
-        norm = xp.sqrt(xp.sum(power * power, axis=(-2, -1), keepdims=True))
-        squared = squared * norm ** (0.5**i)
-        power = matmul(power / norm, power / norm)
-    return xp.where(nothing, xp.zeros_like(largest), unit * xp.sqrt(squared))[..., 0, 0]
-
-
-def _squashed(v: Array, limit: float) -> Array:
-    """Return a number in (-limit, limit), close to v where that is small."""
-    return limit * namespace(v).tanh(v / limit)
-
-
-def _shrinking(norm: Array, limit: Array) -> Array:
-    """Return the factor that brings a norm below a limit, close to 1 far below it."""
-    xp = namespace(norm)
-    larger = xp.where(norm > limit, norm, limit)  # so that no power overflows
-    return (limit / larger) / ((limit / larger) ** 4 + (norm / larger) ** 4) ** 0.25
-
-
 def _strict(matrix: Array, limit: float) -> Array:
     """Return N, a matrix brought below a norm."""
     norm = norm_bound(matrix)
-    return matrix * _shrinking(norm, limit * namespace(norm).ones_like(norm))
+    return matrix * shrinking(norm, limit * namespace(norm).ones_like(norm))
 
 
 def _triangle(log_scale: Array, strict: Array, gain: float) -> tuple[Array, Array, Array]:
     """Return (s, N, a bound of |D^-1|) for D = S (I + N), |D^-1| <= gain; half of it for each."""
     half = gain**0.5
-    log_scale = _squashed(log_scale, math.log(half))
+    log_scale = squashed(log_scale, math.log(half))
     xp = namespace(log_scale)
     strict = _strict(strict, 1 - 1 / half)
     bound = xp.exp(-xp.min(log_scale)) / (1 - norm_bound(strict))
@@ -196,7 +164,7 @@ def _matrix(matrix: Array, gain: float) -> tuple[Array, Array]:
 def _taps(taps: Array, inverse_norm: Array, gain: float) -> Array:
     """Return taps with |D^-1| sum |taps| <= rho and 1 / (1 - rho) = gain."""
     norm = namespace(taps).sum(norm_bound(taps))
-    return taps * _shrinking(norm, (1 - 1 / gain) / inverse_norm)
+    return taps * shrinking(norm, (1 - 1 / gain) / inverse_norm)
 
 
 def _autoregressive(conv: AutoregressiveConv, gain: float) -> AutoregressiveConv:
@@ -208,10 +176,13 @@ def _autoregressive(conv: AutoregressiveConv, gain: float) -> AutoregressiveConv
     return conv.replace(kernel=kernel_of(taps, conv._kernel_size))
 
 
-def _periodic(conv: PeriodicConv, gain: float) -> PeriodicConv:
+def _spectral(conv: SpectralConv, gain: float) -> SpectralConv:
+    """Bound the matrix at the pixel itself, and the sum of the others, each as often as it is."""
     size = conv._kernel_size
-    centre = tap_indices(size).index(tuple((k - 1) // 2 for k in size))
-    taps = taps_of(conv.kernel)
+    own_place = tuple((k - 1) // 2 for k in size) if isinstance(conv, PeriodicConv) else None
+    centre = tap_indices(size).index(own_place or (0,) * len(size))
+    often = constant(conv._counts(), conv.kernel, conv.kernel.dtype)[:, None, None]
+    taps = taps_of(conv.kernel) * often
     others = [taps[:centre, ...], taps[centre + 1 :, ...]]
     rest = namespace(taps).concat(others, axis=0)
     own = gain ** (1 / 3) if rest.shape[0] else gain
@@ -219,7 +190,7 @@ def _periodic(conv: PeriodicConv, gain: float) -> PeriodicConv:
     if rest.shape[0]:
         rest = _taps(rest, inverse_norm, gain / own)
     parts = [rest[:centre, ...], block[None, ...], rest[centre:, ...]]
-    return conv.replace(kernel=kernel_of(namespace(taps).concat(parts, axis=0), size))
+    return conv.replace(kernel=kernel_of(namespace(taps).concat(parts, axis=0) / often, size))
 
 
 def _exponential(conv: ExponentialConv, gain: float) -> ExponentialConv:
@@ -230,7 +201,7 @@ def _exponential(conv: ExponentialConv, gain: float) -> ExponentialConv:
     symmetric = conv._symmetric()
     norm = namespace(symmetric).sum(norm_bound(taps_of(symmetric)))
     limit = math.log(gain) * namespace(norm).ones_like(norm)
-    return conv.replace(kernel=symmetric * _shrinking(norm, limit) + (conv.kernel - symmetric))
+    return conv.replace(kernel=symmetric * shrinking(norm, limit) + (conv.kernel - symmetric))
 
 
 def _qr(conv: QRConv1x1, gain: float) -> QRConv1x1:
@@ -246,12 +217,12 @@ def _orthogonal(conv: OrthogonalConv1x1, gain: float) -> OrthogonalConv1x1:
 def _circulant(conv: CirculantConv1x1, gain: float) -> CirculantConv1x1:
     """Bound |left|, |c_hat| and |right| from below, a third of the gain for each."""
     xp, limit = namespace(conv.left), math.log(gain) / 3
-    left, right = (xp.exp(_squashed(v - 1, limit)) for v in (conv.left, conv.right))
+    left, right = (xp.exp(squashed(v - 1, limit)) for v in (conv.left, conv.right))
     real, imag = spectrum(conv.circulant)
     nothing = (real == 0) & (imag == 0)  # which has no phase
     real = xp.where(nothing, xp.ones_like(real), real)
     size = xp.hypot(real, imag)
-    factor = xp.exp(_squashed(xp.log(size), limit)) / size
+    factor = xp.exp(squashed(xp.log(size), limit)) / size
     circulant = from_spectrum(factor * real, factor * imag, conv.channels)
     return conv.replace(left=left, circulant=circulant, right=right)
 
@@ -271,7 +242,7 @@ def _plain(conv: Conv1x1, gain: float) -> Conv1x1:
 
 
 def _actnorm(conv: ActNorm, gain: float) -> ActNorm:
-    return conv.replace(log_scale=_squashed(conv.log_scale, math.log(gain)))
+    return conv.replace(log_scale=squashed(conv.log_scale, math.log(gain)))
 
 
 def _emerging(conv: EmergingConv, gain: float) -> EmergingConv:
@@ -292,7 +263,8 @@ _RULES: dict[type[InvertibleConv], Callable[[Any, float], Any]] = {
     EmergingConv: _emerging,
     ExponentialConv: _exponential,
     OrthogonalConv1x1: _orthogonal,
-    PeriodicConv: _periodic,
+    PeriodicConv: _spectral,
     PLUConv1x1: _plu,
     QRConv1x1: _qr,
+    SymmetricConv: _spectral,
 }

@@ -39,8 +39,8 @@ from invconv.operators.base.operator import InvertibleConv, require_operator
 from invconv.operators.chain import Chain, Composite
 from invconv.operators.exponential import ExponentialConv
 from invconv.operators.inverse import Inverse
-from invconv.operators.periodic import PeriodicConv
 from invconv.operators.pointwise.factored import Factored
+from invconv.operators.spectral import SpectralConv
 from invconv.stability import advice
 from invconv.stability.report import UNRESOLVED, Diagnosis
 from invconv.trust import condition
@@ -245,7 +245,7 @@ def _is_closed(conv: InvertibleConv) -> bool:
     """Tell whether a part of an operator sees the grid as closed on itself."""
     if isinstance(conv, ExponentialConv) and conv.padding == "circular":
         return True
-    return isinstance(conv, PeriodicConv) or any(
+    return isinstance(conv, SpectralConv) or any(
         isinstance(part, InvertibleConv) and _is_closed(part) for part in conv._parts().values()
     )
 

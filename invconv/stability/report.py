@@ -53,9 +53,9 @@ class Diagnosis:
     growth : tuple of float, one per axis, or None
         What one more pixel along an axis multiplies |K^-1| by, NaN where the grid is too short for
         all taps; None on a grid that is closed, where it follows no such law.
-    channel, pixel, frequency : int, tuple of int, tuple of int, or None
-        Where an error in y harms x most: a column of K^-1; of periodic convolutions a frequency, in
-        periods along each axis of the grid.
+    channel, pixel, frequency : int, tuple of int, tuple of numbers, or None
+        Where an error in y harms x most: a column of K^-1; of periodic and symmetric convolutions a
+        frequency, in periods along each axis of the grid.
     trouble : str
         Why the condition is inf or not resolved, else "".
     steps : tuple of (str, Diagnosis)
@@ -86,7 +86,7 @@ class Diagnosis:
     growth: tuple[float, ...] | None
     channel: int | None
     pixel: Shape | None
-    frequency: Shape | None
+    frequency: tuple[float, ...] | None
     trouble: str = ""
     steps: tuple[tuple[str, Diagnosis], ...] = ()
     advice: tuple[str, ...] = ()
@@ -189,7 +189,7 @@ def _worst(d: Diagnosis) -> str:
     if d.frequency is not None:
         pairs = zip(d.frequency, d.spatial_shape, strict=True)
         periods = [f if 2 * f <= n else f - n for f, n in pairs]
-        return f"errors with {grid_text(periods)} periods across the grid"
+        return f"errors with {' x '.join(f'{f:g}' for f in periods)} periods across the grid"
     if d.channel is None:
         return "-"
     place = "at any pixel" if d.pixel is None else f"at pixel {d.pixel}"

@@ -44,8 +44,8 @@ class Condition:
         says no more than that no digit of a float64 inverse is certain.
     channel, pixel : int, tuple of int, or None
         Where an error in y harms x = K^-1 y most: the largest column of K^-1.
-    frequency : tuple of int, or None
-        The same of a periodic convolution, in periods along each axis of the grid.
+    frequency : tuple of numbers, or None
+        The same of a periodic or symmetric convolution, in periods along each axis of the grid.
     trouble : str
         Why ``value`` is inf.
     """
@@ -56,7 +56,7 @@ class Condition:
     resolved: bool = True
     channel: int | None = None
     pixel: Shape | None = None
-    frequency: Shape | None = None
+    frequency: tuple[float, ...] | None = None
     trouble: str = ""
 
 

@@ -1,10 +1,11 @@
 """The primitive `spectral_solver`: x_hat(f) = K_hat(f)^-1 y_hat(f), by products or elimination.
 
-The core's `kernels.spectrum` has the mathematics. Used by `primitives`.
+The core's `kernels.frequencies` has the mathematics. Used by `primitives`.
 """
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,18 +14,19 @@ from jax import lax
 from jax import numpy as jnp
 
 from invconv.arrays.namespaces import Array, Shape, readable, size
-from invconv.kernels.spectrum import inverses_keep_accuracy, range_scale
+from invconv.kernels.frequencies.fourier import Fourier
+from invconv.kernels.frequencies.spectrum import Basis, inverses_keep_accuracy, range_scale
 from invconv_jax.native.fourier import irfftn, rfftn
 from invconv_jax.native.solves import eliminate, matmul
 
 
-def spectral_solver(spectrum: Array, shape: Shape) -> SpectralSolver:
-    """See `invconv.kernels.spectrum.spectral_solver`."""
+def spectral_solver(spectrum: Array, basis: Basis, shape: Shape) -> SpectralSolver:
+    """See `invconv.kernels.frequencies.spectrum.spectral_solver`."""
     # the rule of the solve differentiates it; what it solves with is a constant
     inverse, accurate = _invert(lax.stop_gradient(spectrum))
     if not readable(accurate):
-        return SpectralSolver(spectrum, shape, inverse, accurate)
-    return SpectralSolver(spectrum, shape, inverse if accurate else None, None)
+        return SpectralSolver(spectrum, basis, shape, inverse, accurate)
+    return SpectralSolver(spectrum, basis, shape, inverse if accurate else None, None)
 
 
 @jax.jit  # type: ignore[untyped-decorator]
@@ -36,20 +38,22 @@ def _invert(spectrum: Array) -> tuple[Array, Array]:
 
 @dataclass(frozen=True, eq=False)
 class SpectralSolver:
-    """FFT, one C x C solve a frequency (or a product with its inverse), inverse FFT.
+    """A transform, one C x C solve a frequency (or a product with its inverse), and back.
 
     Attributes
     ----------
-    spectrum : complex array, shape (F, C, C)
+    spectrum : array, shape (F, C, C)
+    basis : Basis
     shape : tuple of int
         The grid.
-    inverse : complex array, shape (F, C, C), or None
+    inverse : array, shape (F, C, C), or None
         Without it the matrices are solved with at every call.
     accurate : 0-d bool array, or None
         Whether it may be used, where only the device knows; None where it may.
     """
 
     spectrum: Array
+    basis: Basis
     shape: Shape
     inverse: Array | None
     accurate: Array | None
@@ -64,29 +68,44 @@ class SpectralSolver:
 
     def __call__(self, y: Array) -> Array:
         """Solve for x, shape (B, C, *shape)."""
-        return _solve(self.spectrum, self.inverse, self.accurate, y)
+        return _solve(self.basis, self.spectrum, self.inverse, self.accurate, y)
 
 
-@jax.jit  # type: ignore[untyped-decorator]
-def _solve(spectrum: Array, inverse: Array | None, accurate: Array | None, y: Array) -> Array:
+@functools.partial(jax.jit, static_argnums=0)
+def _solve(
+    basis: Basis, spectrum: Array, inverse: Array | None, accurate: Array | None, y: Array
+) -> Array:
     if y.shape[0] == 0:
         return y
-    batch, channels, *shape = y.shape
     scale = range_scale(lax.stop_gradient(y))
-    y_hat = rfftn(y * scale, len(shape))
-    frequencies = y_hat.shape[2:]
-    y_hat = jnp.transpose(y_hat.reshape(batch, channels, size(frequencies)), (2, 1, 0))
     # JAX's rule for a linear solve: the solution is all that the derivative keeps
     x_hat = lax.custom_linear_solve(
         lambda x: matmul(spectrum, x),
-        y_hat,
+        _to_frequencies(basis, y * scale),
         lambda _, b: _at_the_frequencies(spectrum, inverse, accurate, b),
         lambda _, b: _at_the_frequencies(
             spectrum.mT, None if inverse is None else inverse.mT, accurate, b
         ),
     )
-    x_hat = jnp.transpose(x_hat, (2, 1, 0)).reshape(batch, channels, *frequencies)
-    return irfftn(x_hat, len(shape), shape[-1]) / scale
+    return _from_frequencies(basis, x_hat, tuple(y.shape[2:])) / scale
+
+
+def _to_frequencies(basis: Basis, y: Array) -> Array:
+    """Transform y (B, C, *shape), to (F, C, B); Fourier's without a gather of the batch."""
+    if not isinstance(basis, Fourier):
+        return basis.to_frequencies(y)
+    batch, channels, *shape = y.shape
+    y_hat = rfftn(y, len(shape))
+    return jnp.transpose(y_hat.reshape(batch, channels, size(y_hat.shape[2:])), (2, 1, 0))
+
+
+def _from_frequencies(basis: Basis, x_hat: Array, shape: Shape) -> Array:
+    """Undo `_to_frequencies`."""
+    if not isinstance(basis, Fourier):
+        return basis.from_frequencies(x_hat, shape)
+    _, channels, batch = x_hat.shape
+    x_hat = jnp.transpose(x_hat, (2, 1, 0)).reshape(batch, channels, *basis.frequencies(shape))
+    return irfftn(x_hat, len(shape), shape[-1])
 
 
 def _at_the_frequencies(

@@ -25,10 +25,11 @@ from invconv.arrays.stencil import Offset, Stencil, taps_of
 from invconv.kernels import maps
 from invconv.kernels.convolutions import CausalFamily, CircularFamily
 from invconv.kernels.families import MatrixFamily, ScaleFamily
+from invconv.kernels.frequencies.spectrum import SpectralSolver
 from invconv.kernels.matrices import Product
 from invconv.kernels.primitives import per_channel
 from invconv.kernels.series import series
-from invconv.kernels.spectrum import SpectralSolver
+from invconv.kernels.symmetric import SymmetricFamily, unfolded
 from invconv.kernels.wavefront import Ints, inverse_at_the_pixel
 from invconv.operators.base.calls import Call
 from invconv.operators.base.linear import Linear
@@ -104,6 +105,10 @@ def _apply(conv: Linear, x: Tensor) -> Tensor:
         return _correlation(family.stencil(w).stencil(), False, x)(x)
     if isinstance(family, CircularFamily):
         return _correlation(Stencil(family.offsets, taps_of(w)), True, x)(x)
+    if isinstance(family, SymmetricFamily):
+        x = family.whole.mirrored(x)
+        stencil = Stencil(family.whole.offsets, taps_of(unfolded(w)))
+        return family.whole.cropped(_correlation(stencil, False, x)(x))
     if isinstance(family, MatrixFamily):
         return torch.matmul(constant(w, x), x.flatten(2)).unflatten(2, x.shape[2:])
     if isinstance(family, ScaleFamily):

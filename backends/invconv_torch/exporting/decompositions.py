@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 
 from invconv.kernels.convolutions import CausalFamily, CircularFamily
-from invconv.kernels.spectrum import from_frequencies, to_frequencies, within_range
+from invconv.kernels.frequencies.spectrum import within_range
 from invconv_torch.exporting.waves import causal_solve, lanes_of
 from invconv_torch.native import kernels, ops
 
@@ -73,9 +73,11 @@ def _circular_solve(family: CircularFamily, w: Tensor, y: Tensor) -> Tensor:
     sides = [side for n in reversed(shape) for side in (0, n - 1)]
     unit = torch.eye(y.shape[1], dtype=y.dtype, device=y.device)
     pulses = F.pad(unit.reshape(*unit.shape, *[1] * len(shape)), sides)
-    spectrum = to_frequencies(kernels.apply(family, w, pulses))
+    basis = family.basis
+    spectrum = basis.to_frequencies(kernels.apply(family, w, pulses))
     lu, pivots, _ = torch.linalg.lu_factor_ex(spectrum)  # which never raises
-    return from_frequencies(torch.linalg.lu_solve(lu, pivots, to_frequencies(y)), shape)
+    x_hat = torch.linalg.lu_solve(lu, pivots, basis.to_frequencies(y))
+    return basis.from_frequencies(x_hat, shape)
 
 
 def _exponential(family: str, w: Tensor, x: Tensor, *more: Tensor) -> Tensor:

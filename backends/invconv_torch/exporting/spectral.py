@@ -1,4 +1,4 @@
-"""A periodic solve in real arithmetic: Fourier transforms as products with cosines and sines.
+"""A spectral solve in real arithmetic: transforms as products with cosines and sines.
 
 ONNX has a DFT, which runtimes compute in float32 at best, and no complex products. A complex vector
 is its real part above its imaginary one, and M z becomes [[Re M, -Im M], [Im M, Re M]] [re; im].
@@ -8,12 +8,15 @@ Called by `constant`.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, TypeAlias
 
 import numpy as np
 import torch
 
-from invconv.kernels.spectrum import SpectralSolver, multiplicity, within_range
+from invconv.kernels.frequencies.cosine import Cosine, cosine_matrix
+from invconv.kernels.frequencies.fourier import Fourier
+from invconv.kernels.frequencies.spectrum import SpectralSolver, within_range
 from invconv_torch.exporting.values import constant
 
 Tensor: TypeAlias = torch.Tensor
@@ -22,25 +25,50 @@ Matrix: TypeAlias = np.ndarray[Any, Any]
 
 def spectral_solve(solver: SpectralSolver, y: Tensor) -> Tensor:
     """Return x = K^-1 y, shape (B, C, *shape), for the core's solver of NumPy arrays."""
-    return within_range(lambda y: _solve(solver, y), y)
+    solve = _solve_in_cosines if isinstance(solver.basis, Cosine) else _solve
+    return within_range(lambda y: solve(solver, y), y)
+
+
+def _solve_in_cosines(solver: SpectralSolver, y: Tensor) -> Tensor:
+    y_hat, shape = y, solver.shape
+    for axis, n in enumerate(shape, 2):
+        y_hat = _mixed(y_hat, axis, cosine_matrix(n))
+    rows = y_hat.flatten(2).permute(2, 1, 0)  # (F, C, B)
+    x = _at_the_frequencies(solver, rows, lambda matrices: matrices)
+    x = x.permute(2, 1, 0).unflatten(2, shape)
+    for axis, n in enumerate(shape, 2):
+        x = _mixed(x, axis, cosine_matrix(n).T)
+    return x
+
+
+def _mixed(x: Tensor, axis: int, matrix: Matrix) -> Tensor:
+    """Multiply along an axis by a matrix."""
+    return torch.matmul(x.movedim(axis, -1), constant(matrix.T, x)).movedim(-1, axis)
+
+
+def _at_the_frequencies(
+    solver: SpectralSolver, rows: Tensor, real: Callable[[Matrix], Matrix]
+) -> Tensor:
+    """Return K_hat(f)^-1 y(f), by a product that is refined where a solve would be better."""
+    given = solver.inverse
+    inverse = np.linalg.inv(solver.spectrum) if given is None else given
+    solve = constant(real(inverse), rows)
+    x_hat = torch.matmul(solve, rows)
+    if given is None:
+        residual = rows - torch.matmul(constant(real(solver.spectrum), rows), x_hat)
+        x_hat = x_hat + torch.matmul(solve, residual)
+    return x_hat
 
 
 def _solve(solver: SpectralSolver, y: Tensor) -> Tensor:
-    spectrum, shape = solver.spectrum, solver.shape
-    channels = spectrum.shape[-1]
-    given = solver.inverse
-    inverse = np.linalg.inv(spectrum) if given is None else given
+    channels = solver.spectrum.shape[-1]
     y_hat = _to_frequencies(y)
     halves = y_hat.shape[2:]
     rows = y_hat.flatten(2).unflatten(2, (2, -1))  # (B, C, 2, F)
     rows = rows.permute(3, 2, 1, 0).flatten(1, 2)  # (F, 2 C, B)
-    solve = constant(_real(inverse), y)
-    x_hat = torch.matmul(solve, rows)
-    if given is None:
-        residual = rows - torch.matmul(constant(_real(spectrum), y), x_hat)
-        x_hat = x_hat + torch.matmul(solve, residual)
+    x_hat = _at_the_frequencies(solver, rows, _real)
     x_hat = x_hat.unflatten(1, (2, channels)).permute(3, 2, 1, 0)
-    return _from_frequencies(x_hat.flatten(2).unflatten(2, halves), y, shape)
+    return _from_frequencies(x_hat.flatten(2).unflatten(2, halves), y, solver.shape)
 
 
 def _to_frequencies(x: Tensor) -> Tensor:
@@ -59,7 +87,7 @@ def _from_frequencies(z: Tensor, like: Tensor, shape: tuple[int, ...]) -> Tensor
     for axis, n in enumerate(shape[:-1]):
         z = _along(z, 3 + axis, _waves(n).conj() / n)
     last = shape[-1]
-    half = multiplicity((last,))[:, None] * _waves(last)[: last // 2 + 1] / last
+    half = Fourier((1,)).multiplicity((last,))[:, None] * _waves(last)[: last // 2 + 1] / last
     # twice the real part of what has a conjugate
     matrix = np.concatenate([half.real, half.imag])
     z = z.movedim(2, -2).flatten(-2)

@@ -19,11 +19,12 @@ from invconv.kernels.cpu.correlate.plan import Places
 from invconv.kernels.cpu.machine import reason
 from invconv.kernels.families import StencilFamily
 from invconv.kernels.primitives import fold, pad_periodic
+from invconv.kernels.symmetric import MirroredFamily
 from invconv_torch.precision import full_precision
 
 Tensor: TypeAlias = torch.Tensor
 Shape: TypeAlias = tuple[int, ...]
-Correlation: TypeAlias = CausalFamily | CircularFamily | StencilFamily
+Correlation: TypeAlias = CausalFamily | CircularFamily | MirroredFamily | StencilFamily
 
 _FEW, _NARROW = 64, 48  # pixels and channels: see `prefers_kernel`
 _PLAIN = (Tensor, torch.nn.Parameter)
@@ -189,7 +190,7 @@ def _placed(family: Correlation, w: Tensor) -> tuple[Tensor, int, Places]:
     if stride[2:] != _dense(family.kernel_size):  # the taps of two channels follow each other
         w = w.contiguous()
         stride = w.stride()
-    if isinstance(family, CircularFamily):
+    if isinstance(family, CircularFamily | MirroredFamily):
         return w, w.data_ptr(), Places(1, stride[0], stride[1])
     first = w.data_ptr() + family.first * w.element_size()
     return w, first, Places(1, stride[0], stride[1], 1 if family.lower else -1)

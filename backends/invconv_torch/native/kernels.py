@@ -21,6 +21,7 @@ from invconv.kernels.families import (
     TriangularFamily,
 )
 from invconv.kernels.primitives import flat
+from invconv.kernels.symmetric import SymmetricFamily, folded, unfolded
 from invconv_torch.native.correlation import (
     Correlation,
     compiled_vjp,
@@ -43,6 +44,12 @@ def apply(family: LinearFamily, w: Tensor, x: Tensor) -> Tensor:
         if prefers_kernel(x):
             return correlate_compiled(family, w, x)
         return convolve(family.offsets, family.wrap, _taps(family, w), x)
+    if isinstance(family, SymmetricFamily):
+        whole, w = family.whole, unfolded(w)
+        if prefers_kernel(x):
+            return correlate_compiled(whole, w, x)
+        y = convolve(whole.offsets, False, torch.as_tensor(taps_of(w)), whole.mirrored(x))
+        return _laid_out(whole.cropped(y).contiguous(), x)
     if isinstance(family, ScaleFamily):
         return w.view(-1, *[1] * (x.ndim - 2)) * x
     if isinstance(family, MatrixFamily):
@@ -58,6 +65,12 @@ def gram(family: LinearFamily, x: Tensor, y: Tensor) -> Tensor:
         if prefers_kernel(x):
             return compiled_vjp(family, x, y)
         return _kernel(family, convolve_vjp(family.offsets, family.wrap, x, y))
+    if isinstance(family, SymmetricFamily):
+        whole = family.whole
+        if prefers_kernel(x):
+            return torch.as_tensor(folded(compiled_vjp(whole, x, y)))
+        taps_bar = convolve_vjp(whole.offsets, False, whole.mirrored(x), whole.in_zeros(y))
+        return torch.as_tensor(folded(kernel_of(taps_bar, whole.kernel_size)))
     if isinstance(family, ScaleFamily):
         return (x * y).sum((0, *range(2, x.ndim)))
     with full_precision(x):
@@ -95,7 +108,7 @@ def factor(family: LinearFamily, w: Tensor, shape: tuple[int, ...], quiet: bool)
     with full_precision(w):
         if isinstance(family, CausalFamily):
             return CausalFactor.of(family, w, shape)
-        if isinstance(family, CircularFamily):
+        if isinstance(family, CircularFamily | SymmetricFamily):
             return SpectralFactor.of(family, w, shape, quiet)
         if isinstance(family, MatrixFamily):
             return MatrixFactor.of(w, quiet)

@@ -19,6 +19,7 @@ import torch
 from invconv.kernels.convolutions import CausalFamily, CircularFamily
 from invconv.kernels.families import MatrixFamily, ScaleFamily, StencilFamily, TriangularFamily
 from invconv.kernels.series import series
+from invconv.kernels.symmetric import SymmetricFamily
 from invconv_torch.native import kernels
 from invconv_torch.native.correlation import weights_shape
 
@@ -31,6 +32,7 @@ _KINDS = (
     MatrixFamily,
     ScaleFamily,
     StencilFamily,
+    SymmetricFamily,
     TriangularFamily,
 )
 _BY_NAME = {kind.__name__: kind for kind in _KINDS}

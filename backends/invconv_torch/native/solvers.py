@@ -11,16 +11,16 @@ from invconv.arrays.namespaces import readable
 from invconv.kernels.convolutions import CausalFamily, CircularFamily
 from invconv.kernels.cpu.compiled import CompiledSolve, available, compiled_solve
 from invconv.kernels.cuda.launch import DeviceSolve, device_solve
+from invconv.kernels.frequencies.spectrum import (
+    Basis,
+    kernel_spectrum,
+    stable_spectral_inverse,
+    within_range,
+)
 from invconv.kernels.matrices import accurate_inverse
 from invconv.kernels.plain.pitched import PitchedSolver
 from invconv.kernels.primitives import flat, from_pixel_rows, pixel_rows
-from invconv.kernels.spectrum import (
-    from_frequencies,
-    kernel_spectrum,
-    stable_spectral_inverse,
-    to_frequencies,
-    within_range,
-)
+from invconv.kernels.symmetric import SymmetricFamily
 from invconv.kernels.wavefront import CausalStencil, inverse_at_the_pixel
 from invconv_torch.native.correlation import in_host_memory
 from invconv_torch.native.launches import CUDA
@@ -96,6 +96,7 @@ def _causal_state(
 class SpectralFactor:
     """A spectrum with its inverse, or its LU factors (which never raise and never synchronise)."""
 
+    basis: Basis
     shape: tuple[int, ...]
     inverse: Tensor | None
     lu: tuple[Tensor, Tensor] | None
@@ -103,16 +104,20 @@ class SpectralFactor:
 
     @staticmethod
     def of(
-        family: CircularFamily, kernel: Tensor, shape: tuple[int, ...], quiet: bool = False
+        family: CircularFamily | SymmetricFamily,
+        kernel: Tensor,
+        shape: tuple[int, ...],
+        quiet: bool = False,
     ) -> SpectralFactor:
         """Factor a kernel's spectrum; ``quiet`` where nobody has looked whether it is singular."""
-        spectrum = kernel_spectrum(kernel.detach(), family.dilation, shape)
+        basis = family.basis
+        spectrum = kernel_spectrum(kernel.detach(), basis, shape)
         if readable(spectrum) and not quiet:
             inverse = stable_spectral_inverse(spectrum)
             if inverse is not None:
-                return SpectralFactor(shape, inverse, None)
+                return SpectralFactor(basis, shape, inverse, None)
         lu, pivots, _ = torch.linalg.lu_factor_ex(spectrum)
-        return SpectralFactor(shape, None, (lu, pivots))
+        return SpectralFactor(basis, shape, None, (lu, pivots))
 
     @property
     def plan(self) -> dict[str, Any]:
@@ -129,13 +134,13 @@ class SpectralFactor:
         return within_range(self._solve, y) if y.shape[0] else y
 
     def _solve(self, y: Tensor) -> Tensor:
-        y_hat = to_frequencies(y)
+        y_hat = self.basis.to_frequencies(y)
         if self.inverse is not None:
             x_hat = torch.matmul(self.inverse.mH if self.adjoint else self.inverse, y_hat)
         else:
             assert self.lu is not None
             x_hat = torch.linalg.lu_solve(*self.lu, y_hat, adjoint=self.adjoint)
-        return from_frequencies(x_hat, self.shape)
+        return self.basis.from_frequencies(x_hat, self.shape)
 
 
 @dataclass(frozen=True, eq=False)

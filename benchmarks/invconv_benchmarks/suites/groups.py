@@ -36,6 +36,7 @@ def _inverse() -> list[Group]:
         replace(one, map="periodic 3", shape=(64, 12, 16, 16), quick=True),
         replace(one, map="periodic 3", shape=(16, 48, 64, 64)),
         replace(one, map="exponential 3", shape=(64, 12, 16, 16)),
+        replace(one, map="symmetric 3", shape=(64, 12, 16, 16), quick=True),
         replace(one, map="circular 3", shape=(64, 12, 16, 16)),
         replace(one, map="qr", shape=(1, 512, 1, 1), does=("matrix",), peers=("reflections",)),
         replace(one, shape=(1, 12, 8, 8), does=("same weights", "new weights"), quick=True),
@@ -47,7 +48,7 @@ def _periodic() -> list[Group]:
     shapes = ((64, 12, 16, 16), (100, 3, 32, 32), (16, 48, 64, 64))
     return [
         Group("periodic", m, s, does, quick=s == shapes[0] and m == "periodic 5")
-        for m in ("periodic 3", "periodic 5")
+        for m in ("periodic 3", "periodic 5", "symmetric 3")
         for s in shapes
     ]
 

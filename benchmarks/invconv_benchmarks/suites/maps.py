@@ -18,9 +18,9 @@ def build(name: str, channels: int) -> ic.InvertibleConv:
     Parameters
     ----------
     name : str
-        "corner k", "emerging k", "periodic k", "exponential k" (zeros outside), "circular k" (an
-        exponential too) with k taps an axis; "plain", "plu", "qr", "orthogonal", "circulant",
-        "actnorm".
+        "corner k", "emerging k", "periodic k", "symmetric k", "exponential k" (zeros outside),
+        "circular k" (an exponential too) with k taps an axis; "plain", "plu", "qr", "orthogonal",
+        "circulant", "actnorm".
     """
     rng = np.random.default_rng(0)
     kind, _, size = name.partition(" ")
@@ -35,6 +35,8 @@ def build(name: str, channels: int) -> ic.InvertibleConv:
             return ic.ExponentialConv.init(channels, int(size), rng=rng)
         case "circular":
             return ic.ExponentialConv.init(channels, int(size), padding="circular", rng=rng)
+        case "symmetric":
+            return ic.SymmetricConv.init(channels, int(size), rng=rng)
         case "plain":
             return ic.Conv1x1.init(channels, rng=rng)
         case "plu":

@@ -77,6 +77,13 @@ def _periodic(rng: np.random.Generator) -> Drawn:
     return conv, grid
 
 
+def _symmetric(rng: np.random.Generator) -> Drawn:
+    ndim, channels = int(rng.integers(1, 4)), int(rng.integers(1, 5))
+    size = tuple(int(k) for k in 2 * rng.integers(1, 4, ndim) - 1)
+    conv = _scaled(ic.SymmetricConv.init(channels, size, ndim, rng=rng), rng, 1.0)
+    return conv, _grid(rng, ndim, channels, _DENSE)
+
+
 def _rotation(rng: np.random.Generator, channels: int) -> np.ndarray[Any, Any]:
     return np.asarray(ic.Conv1x1.init(channels, rng=rng).weight)
 
@@ -152,6 +159,7 @@ FAMILIES: dict[str, Callable[[np.random.Generator], Drawn]] = {
     "raster": lambda rng: _autoregressive(rng, "raster"),
     "EmergingConv": _emerging,
     "PeriodicConv": _periodic,
+    "SymmetricConv": _symmetric,
     "Conv1x1": _plain,
     "PLUConv1x1": _plu,
     "QRConv1x1": _qr,

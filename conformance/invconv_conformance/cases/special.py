@@ -62,6 +62,12 @@ def _singular() -> Iterator[Case]:
     yield Case("singular-corner", pivot, (4, 5), singular=True)
     yield Case("singular-emerging", pair, (4, 5), singular=True)
     yield Case("singular-periodic", _fixed(ic.PeriodicConv(difference)), (6,), singular=True)
+    # 1 - 1/2 (x[p - 1] + x[p + 1]) of a constant image
+    even = ic.SymmetricConv(np.asarray([[[1.0, -0.5]]]))
+    yield Case("singular-symmetric", _fixed(even), (6,), singular=True)
+    # cos(pi m / 2) is zero for odd m
+    turned = ic.SymmetricConv(np.asarray([[[0.0, 1.0]]]))
+    yield Case("singular-symmetric-quarter-turns", _fixed(turned), (2,), singular=True)
     yield Case("singular-quarter-turns", quarter_turns, (2, 8), singular=True)
     yield Case("singular-conv1x1", _fixed(ic.Conv1x1(rows)), (4, 5), singular=True)
     # exp(-20000) is zero in every dtype, extended precision too
@@ -69,11 +75,10 @@ def _singular() -> Iterator[Case]:
     yield Case("singular-pluconv1x1", plu, (4, 5), singular=True)
     qr = functools.partial(factors, ic.QRConv1x1, "scale", 0.0)
     yield Case("singular-qrconv1x1", qr, (4, 5), singular=True)
-    # its first and third channel are one in all they see, so that c_hat is zero there
-    even = ic.CirculantConv1x1(
-        np.asarray([1.0, 2.0]), np.asarray([3.0, -3.0]), np.asarray([4.0, 1.0])
-    )
-    yield Case("singular-circulantconv1x1", _fixed(even), (4, 5), singular=True)
+    # the mean of c is c_hat at frequency 0
+    ends = np.asarray([1.0, 2.0])
+    circulant = ic.CirculantConv1x1(ends, np.asarray([3.0, -3.0]), ends)
+    yield Case("singular-circulantconv1x1", _fixed(circulant), (4, 5), singular=True)
     norm = functools.partial(factors, ic.ActNorm, "log_scale", -20000.0)
     yield Case("singular-actnorm", norm, (4, 5), singular=True)
     yield Case("singular-chain", chain, (4, 5), singular=True)
@@ -106,6 +111,15 @@ def _spectrum(rng: np.random.Generator) -> ic.PeriodicConv:
     return ic.PeriodicConv(kernel)
 
 
+def _mirrored(rng: np.random.Generator) -> ic.SymmetricConv:
+    kernel = np.zeros((3, 3, 1, 2))
+    kernel[:, :, 0, 0] = np.eye(3)
+    kernel[:, :, 0, 1] = np.eye(3) * (0.5 - 2.0**-8) + 0.05 * np.triu(
+        rng.standard_normal((3, 3)), 1
+    )
+    return ic.SymmetricConv(kernel)
+
+
 def _scales(rng: np.random.Generator) -> ic.QRConv1x1:
     conv = ic.QRConv1x1.init(4, rng=rng)
     upper = 0.1 * rng.standard_normal((4, 4))
@@ -136,6 +150,7 @@ def _frequencies(rng: np.random.Generator) -> ic.PeriodicConv:
 
 def _ill_conditioned() -> Iterator[Case]:
     """Yield operators whose inverse float32 cannot carry, and some that float64 cannot."""
+    yield Case("ill-symmetric", _mirrored, (2, 8), wide=True)
     yield Case("ill-pixel", _pixel, (2, 3), wide=True)
     yield Case("ill-frequencies", _frequencies, (2, 5), wide=True)
     yield Case("ill-corner", _fixed(_one_channel(1.0, -3.0)), (2, 16), wide=True)

@@ -53,6 +53,18 @@ def _periodic() -> Iterator[Case]:
     yield Case("periodic-bias", lambda rng: with_bias(build(3)(rng), rng), (4, 5), (2, 2))
 
 
+def _symmetric() -> Iterator[Case]:
+    def build(channels: int, **options: Any) -> Build:
+        return lambda rng: perturbed(ic.SymmetricConv.init(channels, rng=rng, **options), rng, 0.05)
+
+    for ndim, grid in GRIDS.items():
+        yield Case(f"symmetric-{ndim}d", build(3, ndim=ndim), grid)
+    yield Case("symmetric-k9x3", build(2, kernel_size=(9, 3)), (3, 4))
+    yield Case("symmetric-one-row", build(3), (1, 6), ())
+    yield Case("symmetric-long", build(1, ndim=1), (131,))
+    yield Case("symmetric-bias", lambda rng: with_bias(build(3)(rng), rng), (4, 5), (2, 2))
+
+
 def _pointwise() -> Iterator[Case]:
     classes: list[Any] = [ic.Conv1x1, ic.PLUConv1x1, ic.QRConv1x1, ic.ActNorm]
     classes += [ic.OrthogonalConv1x1, ic.CirculantConv1x1]
@@ -145,6 +157,7 @@ CASES: tuple[Case, ...] = (
     *_emerging(),
     *_periodic(),
     *exponential_cases(),
+    *_symmetric(),
     *_pointwise(),
     *_composite(),
     *special_cases(),

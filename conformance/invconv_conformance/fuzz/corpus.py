@@ -40,6 +40,7 @@ def operators() -> dict[str, ic.InvertibleConv]:
         "orthogonal": with_bias(ic.OrthogonalConv1x1.init(3, rng=rng), rng),
         "circulant": with_bias(ic.CirculantConv1x1.init(3, rng=rng), rng),
         "exponential": ic.ExponentialConv.init(2, padding="circular", dilation=(1, 2), rng=rng),
+        "symmetric": with_bias(ic.SymmetricConv.init(2, (3, 5), rng=rng), rng),
     }
     return found
 

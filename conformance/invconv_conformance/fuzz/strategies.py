@@ -55,6 +55,7 @@ class Draw:
         names = ["AutoregressiveConv", "PeriodicConv", "EmergingConv", "Conv1x1", "PLUConv1x1"]
         names += [
             "ExponentialConv",
+            "SymmetricConv",
             "QRConv1x1",
             "OrthogonalConv1x1",
             "CirculantConv1x1",
@@ -72,6 +73,7 @@ class Draw:
             "PeriodicConv": self._periodic,
             "EmergingConv": self._emerging,
             "ExponentialConv": self._exponential,
+            "SymmetricConv": self._symmetric,
         }.get(name, lambda: self._pointwise(name))()
         if name == "ActNorm" or self.one_of(True, False):
             arguments = (*arguments, ("bias", self.array(self.channels)))
@@ -99,6 +101,9 @@ class Draw:
         size = tuple(self.one_of(1, 3, 5) for _ in range(self.ndim))
         padding = "padding", self.one_of("zeros", "circular")
         return (self._kernel(size), padding, ("dilation", self.per_axis(1, 1, 2, 5)))
+
+    def _symmetric(self) -> Named:
+        return (self._kernel(tuple(self.one_of(1, 2, 3, 4) for _ in range(self.ndim))),)
 
     def _emerging(self) -> Named:
         first, second = (Op("AutoregressiveConv", self._autoregressive(s)) for s in (1, -1))
@@ -175,17 +180,20 @@ def _function(d: Draw) -> Call:
         return Call("invconv", kind, (("x", image), *settings))
     name = d.one_of(
         *("AutoregressiveConv", "PeriodicConv", "EmergingConv", "Conv1x1", "PLUConv1x1"),
-        *("ExponentialConv", "QRConv1x1", "OrthogonalConv1x1", "CirculantConv1x1", "ActNorm"),
+        *(
+            "ExponentialConv",
+            "SymmetricConv",
+            "QRConv1x1",
+            "OrthogonalConv1x1",
+            "CirculantConv1x1",
+            "ActNorm",
+        ),
     )
     arguments: Named = (("channels", d.channels), ("rng", "rng"), ("like", d.image()))
+    if name.endswith("Conv"):
+        arguments = (*arguments, ("kernel_size", d.per_axis(1, 3, 5)), ("ndim", d.ndim))
     if name.endswith(("iveConv", "odicConv", "gingConv", "tialConv")):
-        size = d.per_axis(1, 3, 5)
-        arguments = (
-            *arguments,
-            ("kernel_size", size),
-            ("ndim", d.ndim),
-            ("dilation", d.one_of(1, 2)),
-        )
+        arguments = (*arguments, ("dilation", d.one_of(1, 2)))
     return Call(name, "init", arguments)
 
 

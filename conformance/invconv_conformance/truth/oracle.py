@@ -67,6 +67,8 @@ def _matrix(conv: ic.InvertibleConv, shape: Shape) -> Matrix:
         return _periodic(conv, shape)
     if isinstance(conv, ic.ExponentialConv):
         return exponential(correlation(conv, shape))
+    if isinstance(conv, ic.SymmetricConv):
+        return _symmetric(conv, shape)
     if isinstance(conv, ic.Conv1x1):
         weight = conv.weight
     elif isinstance(conv, ic.PLUConv1x1):
@@ -178,6 +180,22 @@ def _periodic(conv: ic.PeriodicConv, shape: Shape) -> Matrix:
             for out in range(channels):
                 for inp in range(channels):
                     block[(out, *p, inp, *source)] += kernel[(out, inp, *t)]
+    return block.reshape(channels * math.prod(shape), -1)
+
+
+def _symmetric(conv: ic.SymmetricConv, shape: Shape) -> Matrix:
+    kernel, channels = conv.kernel, conv.channels
+    block = np.zeros((channels, *shape, channels, *shape), EXTENDED)
+    for p in _grid(shape):
+        for o in itertools.product(*(range(1 - h, h) for h in kernel.shape[2:])):
+            source = []
+            for i, n in zip(map(sum, zip(p, o, strict=True)), shape, strict=True):
+                while not 0 <= i < n:  # d c b a | a b c d | d c b a
+                    i = -1 - i if i < 0 else 2 * n - 1 - i
+                source.append(i)
+            for out in range(channels):
+                for inp in range(channels):
+                    block[(out, *p, inp, *source)] += kernel[(out, inp, *map(abs, o))]
     return block.reshape(channels * math.prod(shape), -1)
 
 

@@ -200,7 +200,7 @@ def test_a_planted_cpu_constant_is_caught(torch_layer: Build, monkeypatch: Any) 
     def constant(values: Any, like: Any, dtype: Any = None) -> Any:
         return torch.asarray(values, dtype=dtype)
 
-    monkeypatch.setattr("invconv.kernels.spectrum.constant", constant)
+    monkeypatch.setattr("invconv.kernels.frequencies.spectrum.constant", constant)
     with pytest.raises(Exception, match=r"two( different)? devices,? cuda:0(,| and) cpu"):
         on_cuda(layer, "inverse", x)
 

@@ -13,7 +13,7 @@ import torch
 import invconv as ic
 import invconv_torch as it
 from invconv.arrays.namespaces import to_numpy
-from invconv.stability.bounded import norm_bound
+from invconv.stability.squashing import norm_bound
 
 jax.config.update("jax_enable_x64", True)
 
@@ -38,6 +38,7 @@ FAMILIES: dict[str, Callable[[np.random.Generator], Operator]] = {
     "periodic, wide": lambda rng: ic.PeriodicConv.init(2, 6, rng=rng),
     "periodic, dilated": lambda rng: ic.PeriodicConv.init(2, (2, 3), dilation=(2, 1), rng=rng),
     "periodic, one tap": lambda rng: ic.PeriodicConv.init(3, 1, rng=rng),
+    "symmetric": lambda rng: ic.SymmetricConv.init(2, 3, rng=rng),
     "plain": lambda rng: ic.Conv1x1.init(4, ndim=2, rng=rng),
     "plu": lambda rng: ic.PLUConv1x1.init(4, ndim=2, rng=rng),
     "qr": lambda rng: ic.QRConv1x1.init(4, ndim=2, rng=rng),

@@ -4,7 +4,7 @@
 
     log|det W| = sum of log|left| + sum of log|c_hat| + sum of log|right|
 
-with c_hat the Fourier transform of c (`kernels.circulant_steps`).
+with c_hat the Fourier transform of c (`kernels.frequencies.circulant_steps`).
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ import numpy as np
 
 from invconv.arrays.namespaces import Array, Shape, constant, log_abs, namespace, size, total
 from invconv.arrays.settings import generator, optional_ndim, positive_int
-from invconv.kernels.circulant_steps import (
+from invconv.kernels.frequencies.circulant_steps import (
     CirculantSteps,
+    channel_multiplicity,
     circulant_matrix,
     circulant_vjp,
     from_spectrum,
     inverse_of,
     spectrum,
 )
-from invconv.kernels.spectrum import multiplicity
 from invconv.operators.base.parameters import require_shape
 from invconv.operators.base.protocol import Gradients
 from invconv.operators.pointwise.factored import Factored
@@ -127,7 +127,7 @@ class CirculantConv1x1(Factored):
 
     def _log_det(self, shape: Shape) -> Array:
         half = namespace(self.circulant).hypot(*spectrum(self.circulant))
-        often = constant(multiplicity((self.channels,)), half, half.dtype)
+        often = constant(channel_multiplicity(self.channels), half, half.dtype)
         outer = total(log_abs(self.left)) + total(log_abs(self.right))
         return size(shape) * (outer + total(often * log_abs(half)))
 

@@ -18,7 +18,12 @@ from invconv.arrays.stencil import Offset
 from invconv.kernels.cpu import machine, threads
 from invconv.kernels.cpu.compiled import BUFFERS, address_of
 from invconv.kernels.cpu.compiler.target import Target, host
-from invconv.kernels.cpu.correlate.plan import CorrelationProgram, Places, correlation_program
+from invconv.kernels.cpu.correlate.plan import (
+    Border,
+    CorrelationProgram,
+    Places,
+    correlation_program,
+)
 from invconv.kernels.cpu.plan import Shape
 
 _CORRELATE = ctypes.CFUNCTYPE(None, *[ctypes.c_void_p] * 7, *[ctypes.c_int64] * 5)
@@ -96,7 +101,7 @@ def compiled_correlation(
     channels: int,
     shape: Shape,
     offsets: tuple[Offset, ...],
-    wrap: bool,
+    wrap: Border,
     itemsize: int,
     target: Target | None = None,
 ) -> CompiledCorrelation | None:

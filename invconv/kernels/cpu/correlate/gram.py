@@ -25,6 +25,7 @@ from invconv.kernels.cpu.compiled import BUFFERS, address_of
 from invconv.kernels.cpu.compiler.target import Target, host
 from invconv.kernels.cpu.correlate.plan import (
     Band,
+    Border,
     CorrelationHeader,
     CorrelationProgram,
     Places,
@@ -206,7 +207,7 @@ def compiled_gram(
     channels: int,
     shape: Shape,
     offsets: tuple[Offset, ...],
-    wrap: bool,
+    wrap: Border,
     itemsize: int,
     target: Target | None = None,
 ) -> CompiledGram | None:

@@ -15,7 +15,7 @@ import itertools
 import math
 from collections.abc import Iterator
 from dataclasses import astuple, dataclass, fields
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 
@@ -23,6 +23,8 @@ from invconv.arrays.stencil import Offset, reaching
 from invconv.kernels.cpu.assembly import Ints
 from invconv.kernels.cpu.plan import Shape
 from invconv.kernels.primitives import fold
+
+Border = bool | Literal["mirror"]  # zero, periodic, or mirrored pixels beyond a grid
 
 _BAND = 2**18  # bytes of the buffers that stay in the cache, of images that are whole in them
 _LARGEST = 2**19  # of those that are not: what rows read besides is copied more than once
@@ -39,14 +41,14 @@ class Grid:
     shape : tuple of int
     low, high : tuple of int
         How many pixels are read before the first one and after the last one along each axis.
-    wrap : bool
-        Whether they are those of a periodic continuation, or zero.
+    wrap : bool or "mirror"
+        Whether they are those of a periodic continuation, of a mirrored one, or zero.
     """
 
     shape: Shape
     low: Offset
     high: Offset
-    wrap: bool
+    wrap: Border
 
     @property
     def strides(self) -> tuple[int, ...]:
@@ -85,13 +87,23 @@ class Grid:
             if not 0 <= index[0] < self.shape[0]:  # other rows are never written
                 yield -1, target + low, n
             return
-        index = tuple(i % m for i, m in zip(index, self.shape, strict=False))
+        index = tuple(self._inside(i, m) for i, m in zip(index, self.shape, strict=False))
         source = int(np.ravel_multi_index(index, self.shape[:-1])) * n
         yield source, target + low, n
+        if self.wrap == "mirror":
+            for i in (*range(-low, 0), *range(n, n + high)):
+                yield source + self._inside(i, n), target + low + i, 1
+            return
         if self.wrap and low:
             yield source + n - low, target, low
         if self.wrap and high:
             yield source, target + low + n, high
+
+    def _inside(self, i: int, n: int) -> int:
+        """Return the pixel that position i of an axis of n pixels repeats."""
+        if self.wrap == "mirror":
+            return min(i % (2 * n), 2 * n - 1 - i % (2 * n))
+        return i % n
 
     def written(self, first: int, stop: int) -> list[tuple[int, int, int]]:
         """Return what is copied out for the same rows: (source, target, count)."""
@@ -196,7 +208,7 @@ def correlation_program(
     channels: int,
     shape: Shape,
     offsets: tuple[Offset, ...],
-    wrap: bool,
+    wrap: Border,
     lanes: int,
     most: int,
     itemsize: int,
@@ -210,14 +222,14 @@ def correlation_program(
         The grid.
     offsets : tuple of offsets
         y[p] = sum over t of taps[t] x[p + offsets[t]].
-    wrap : bool
+    wrap : bool or "mirror"
     lanes, most, itemsize
         As in `invconv.kernels.cpu.plan.Geometry`.
     """
     if len(shape) == 1:  # an image of one row
         shape, offsets = (1, *shape), tuple((0, *o) for o in offsets)
-    offsets = tuple(fold(o, shape) for o in offsets) if wrap else offsets
-    kept = reaching(offsets, shape)
+    offsets = tuple(fold(o, shape) for o in offsets) if wrap is True else offsets
+    kept = list(range(len(offsets))) if wrap == "mirror" else reaching(offsets, shape)
     if not kept:
         return None
     axes = list(zip(*(offsets[t] for t in kept), strict=True))

@@ -19,8 +19,8 @@ from typing import Any
 import numpy as np
 
 from invconv.arrays.namespaces import Array, constant, diagonal_matrix, namespace, to_numpy
+from invconv.kernels.frequencies.fourier import Fourier, turns
 from invconv.kernels.primitives import from_pixel_rows, matmul, pixel_rows
-from invconv.kernels.spectrum import multiplicity, phases
 
 Floats = np.ndarray[Any, np.dtype[np.float64]]
 
@@ -28,10 +28,14 @@ Floats = np.ndarray[Any, np.dtype[np.float64]]
 @functools.lru_cache(maxsize=32)
 def _transforms(size: int) -> tuple[Floats, Floats]:
     """Return D (2F, C), the real over the imaginary parts of half a transform, and its inverse."""
-    turns = np.roll(phases((size,), (1,), (size,))[0], -((size - 1) // 2), axis=0)
-    there = np.concatenate([turns.real.T, -turns.imag.T])
-    back = there.T * np.tile(multiplicity((size,)) / size, 2)
-    return there, back
+    half = turns(np.outer(np.arange(size // 2 + 1), np.arange(size)), size)
+    there = np.concatenate([half.real, -half.imag])
+    return there, there.T * np.tile(channel_multiplicity(size) / size, 2)
+
+
+def channel_multiplicity(size: int) -> Floats:
+    """Return how often each of the C // 2 + 1 frequencies occurs."""
+    return Fourier((1,)).multiplicity((size,))
 
 
 def spectrum(c: Array) -> tuple[Array, Array]:

@@ -1,0 +1,103 @@
+"""The basis of Fourier: a periodic convolution is one C x C matrix a frequency (section 3.2).
+
+The images are real: half of the last axis's frequencies suffice, the rest are their conjugates.
+
+Called by `CircularFamily` and `circulant_steps`; `spectrum` is written for any basis.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+
+from invconv.arrays.namespaces import Array, Shape, device, namespace, size
+
+_TURN = 2j * np.pi  # here, since torch.compile takes pi for an input in dynamic code
+
+
+def turns(steps: np.ndarray[Any, Any], n: int) -> np.ndarray[Any, Any]:
+    """Return exp(2 pi i steps / n) of integers; quarter turns are exact, and no phase is large."""
+    steps = steps % n
+    quarter = 4 * steps % n == 0  # of a turn, where exp would leave a rounding error for a zero
+    exact = np.asarray([1, 1j, -1, -1j])[4 * steps // n]
+    return np.where(quarter, exact, np.exp(_TURN * steps / n))
+
+
+def complex_dtype(like: Array) -> Any:
+    """Return the complex dtype of the precision of ``like``."""
+    xp = namespace(like)
+    return xp.complex128 if xp.finfo(like.dtype).bits == 64 else xp.complex64
+
+
+@dataclass(frozen=True)
+class Fourier:
+    """exp(2 pi i f . p / n), half of the frequencies f: a `Basis` of real images on a closed grid.
+
+    Attributes
+    ----------
+    dilation : tuple of int
+        Of the kernels whose spectra are asked for.
+    """
+
+    dilation: Shape
+    period: ClassVar[float] = 1
+
+    def dtype(self, like: Array) -> Any:
+        """See `Basis`."""
+        return complex_dtype(like)
+
+    def frequencies(self, shape: Shape) -> Shape:
+        """See `Basis`."""
+        return (*shape[:-1], shape[-1] // 2 + 1)
+
+    def multiplicity(self, shape: Shape) -> np.ndarray[Any, Any]:
+        """Return how often each frequency of the half spectrum occurs in the full one, (F,)."""
+        n = shape[-1]
+        last = np.full(n // 2 + 1, 2.0)
+        last[0] = 1.0
+        if n % 2 == 0:
+            last[-1] = 1.0
+        return np.broadcast_to(last, (*shape[:-1], n // 2 + 1)).reshape(-1).copy()
+
+    def phases(self, kernel_size: Shape, shape: Shape) -> list[np.ndarray[Any, Any]]:
+        """Return, per axis, exp(2 pi i f dilation (t - (k - 1)//2) / n), shape (k, frequencies).
+
+        The product f x offset is reduced modulo n in integers, so that a kernel wider than the
+        grid folds onto it.
+        """
+        result = []
+        sizes = zip(kernel_size, self.dilation, self.frequencies(shape), shape, strict=True)
+        for k, d, count, n in sizes:
+            offsets = d * (np.arange(k) - (k - 1) // 2)
+            result.append(turns(np.outer(offsets, np.arange(count)), int(n)))
+        return result
+
+    def to_frequencies(self, x: Array) -> Array:
+        """Return x_hat(f) = sum over p of x[p] exp(-2 pi i f . p / n), half of them.
+
+        Parameters
+        ----------
+        x : array, shape (B, C, *spatial)
+
+        Returns
+        -------
+        complex array, shape (F, C, B)
+        """
+        xp = namespace(x)
+        batch, channels = x.shape[:2]
+        if batch == 0:  # of which torch has no transform
+            count = size(self.frequencies(x.shape[2:]))
+            return xp.zeros((count, channels, 0), dtype=complex_dtype(x), device=device(x))
+        x_hat = xp.fft.rfftn(x, axes=tuple(range(2, x.ndim)))
+        x_hat = xp.reshape(x_hat, (batch, channels, size(x_hat.shape[2:])))
+        return xp.permute_dims(x_hat, (2, 1, 0))
+
+    def from_frequencies(self, x_hat: Array, shape: Shape) -> Array:
+        """Undo `to_frequencies`, to a grid of ``shape``."""
+        xp = namespace(x_hat)
+        _, channels, batch = x_hat.shape
+        x_hat = xp.permute_dims(x_hat, (2, 1, 0))
+        x_hat = xp.reshape(x_hat, (batch, channels, *self.frequencies(shape)))
+        return xp.fft.irfftn(x_hat, s=shape, axes=tuple(range(2, x_hat.ndim)))

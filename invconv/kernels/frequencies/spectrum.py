@@ -1,0 +1,240 @@
+"""Convolutions in the frequency domain, in any basis: periodic ones, and those of mirrored images.
+
+In its basis a convolution decouples: y_hat(f) = K_hat(f) x_hat(f), one C x C matrix a frequency. A
+`Basis` says what the frequencies are, and how an image and a kernel are transformed.
+
+Called by the families of convolutions (`factor`) and by `operators.spectral`.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass
+from typing import Any, ClassVar, Protocol
+
+import numpy as np
+
+from invconv.arrays.namespaces import Array, Shape, constant, namespace, readable, size
+from invconv.arrays.registry import Primitive
+from invconv.kernels.primitives import inverse_or_nan, log_abs_det, matmul, split_singular
+from invconv.kernels.solver import Solver
+
+Floats = np.ndarray[Any, np.dtype[np.float64]]
+
+# An explicit inverse is as good as a solve only where the matrix is well conditioned: its error
+# grows with the square of the condition number.
+_INVERSE_LIMIT = 10.0
+_AT_ONCE = 2**16  # taps times pixels, up to which all phases are kept
+
+
+class Basis(Hashable, Protocol):
+    """An orthogonal basis of images in which a family of convolutions decouples; hashable.
+
+    Attributes
+    ----------
+    period : number
+        Of frequency 1, how many across the grid.
+    """
+
+    period: ClassVar[float]
+
+    def dtype(self, like: Array) -> Any:
+        """Return the dtype of a spectrum of the precision of ``like``, real or complex."""
+
+    def frequencies(self, shape: Shape) -> Shape:
+        """Return how many frequencies there are along each axis of a grid."""
+
+    def multiplicity(self, shape: Shape) -> Floats:
+        """Return how often each frequency occurs, shape (F,)."""
+
+    def phases(self, kernel_size: Shape, shape: Shape) -> list[np.ndarray[Any, Any]]:
+        """Return, per axis, what each tap is multiplied by in K_hat, shape (k, frequencies)."""
+
+    def to_frequencies(self, x: Array) -> Array:
+        """Transform x (B, C, *spatial), to the shape (F, C, B)."""
+
+    def from_frequencies(self, x_hat: Array, shape: Shape) -> Array:
+        """Undo `to_frequencies`, to a grid of ``shape``."""
+
+
+def kernel_spectrum(kernel: Array, basis: Basis, shape: Shape) -> Array:
+    """Return K_hat(f) = sum over t of K[..., t] times the phases of t, shape (F, C, C)."""
+    xp = namespace(kernel)
+    kernel_size = tuple(map(int, kernel.shape[2:]))
+    if readable(kernel) and size(kernel_size) * size(shape) <= _AT_ONCE:
+        return _spectrum_at_once(kernel, basis, _all_phases(basis, kernel_size, tuple(shape)))
+    spectrum = xp.astype(kernel, basis.dtype(kernel))
+    for phase in basis.phases(kernel_size, shape):
+        factor = constant(phase, kernel, basis.dtype(kernel))
+        spectrum = _contract(spectrum, factor)
+    channels = kernel.shape[0]
+    return xp.permute_dims(xp.reshape(spectrum, (channels, channels, -1)), (2, 0, 1))
+
+
+def _spectrum_at_once(kernel: Array, basis: Basis, phases: tuple[Floats, ...]) -> Array:
+    """Return the spectrum by a product of all taps with all frequencies, of small kernels."""
+    xp, channels = namespace(kernel), kernel.shape[0]
+    rows = xp.reshape(kernel, (channels * channels, -1))
+    parts = [
+        xp.astype(matmul(rows, constant(part, kernel, kernel.dtype)), basis.dtype(kernel))
+        for part in phases
+    ]
+    spectrum = parts[0] if len(parts) == 1 else parts[0] + 1j * parts[1]
+    return xp.permute_dims(xp.reshape(spectrum, (channels, channels, -1)), (2, 0, 1))
+
+
+@functools.lru_cache(maxsize=32)
+def _all_phases(basis: Basis, kernel_size: Shape, shape: Shape) -> tuple[Floats, ...]:
+    """Return the real and, if there are, the imaginary parts of all phases, shape (T, F)."""
+    joint = np.ones((1, 1))
+    for phase in basis.phases(kernel_size, shape):
+        joint = np.einsum("tf,ug->tufg", joint, phase).reshape(
+            len(joint) * len(phase), joint.shape[1] * phase.shape[1]
+        )
+    return (joint.real.copy(), joint.imag.copy()) if joint.dtype.kind == "c" else (joint,)
+
+
+def _contract(a: Array, factor: Array) -> Array:
+    """Replace axis 2 of ``a`` by a new last axis: sum over t of a[..., t, ...] factor[t, f]."""
+    axes = (0, 1, *range(3, a.ndim), 2)
+    return matmul(namespace(a).permute_dims(a, axes), factor)
+
+
+def spectral_log_det(spectrum: Array, basis: Basis, like: Array, shape: Shape) -> Array:
+    """Return the sum over all frequencies of log|det K_hat(f)|."""
+    xp = namespace(spectrum)
+    weights = constant(basis.multiplicity(shape), like, like.dtype)
+    return xp.sum(weights * log_abs_det(spectrum))
+
+
+def spectral_log_det_vjp(kernel: Array, basis: Basis, shape: Shape) -> Array:
+    """Return the gradient of the log-determinant with respect to the kernel.
+
+    d/dK[o, c, t] = Re sum over f of K_hat(f)^-1[c, o] times the phases of t
+    """
+    xp = namespace(kernel)
+    channels = kernel.shape[0]
+    inverse = inverse_or_nan(kernel_spectrum(kernel, basis, shape))  # (F, C_in, C_out)
+    weights = constant(basis.multiplicity(shape), kernel, basis.dtype(kernel))
+    grad = xp.permute_dims(inverse * weights[:, None, None], (2, 1, 0))
+    grad = xp.reshape(grad, (channels, channels, *basis.frequencies(shape)))
+    for phase in basis.phases(tuple(map(int, kernel.shape[2:])), shape):
+        factor = constant(phase, kernel, basis.dtype(kernel))
+        grad = _contract(grad, xp.matrix_transpose(factor))
+    return xp.real(grad) if xp.isdtype(grad.dtype, "complex floating") else grad
+
+
+@Primitive
+def spectral_solver(spectrum: Array, basis: Basis, shape: Shape) -> Solver:
+    """Return the map y -> x, both (B, C, *shape), with x_hat(f) = K_hat(f)^-1 y_hat(f).
+
+    Parameters
+    ----------
+    spectrum : array, shape (F, C, C)
+        From `kernel_spectrum`.
+    basis : Basis
+        That of the spectrum.
+    shape : tuple of int
+        The grid.
+
+    Returns
+    -------
+    callable
+        With a ``plan``, a dict that says how it works; it can be pickled.
+    """
+    if readable(spectrum):
+        xp = namespace(spectrum)
+        if not xp.all(xp.isfinite(spectrum)):  # which a library's inverse might take for singular
+            return SpectralSolver(spectrum, xp.full_like(spectrum, math.nan), basis, shape)
+        return SpectralSolver(spectrum, stable_spectral_inverse(spectrum), basis, shape)
+    # `Linear` puts NaN where K_hat(f) is singular
+    return SpectralSolver(split_singular(spectrum)[1], None, basis, shape)
+
+
+def stable_spectral_inverse(spectrum: Array) -> Array | None:
+    """Return the inverse of every matrix where that is as accurate as a solve, else None."""
+    inverse = namespace(spectrum).linalg.inv(spectrum)
+    return inverse if inverses_keep_accuracy(spectrum, inverse) else None
+
+
+def inverses_keep_accuracy(spectrum: Array, inverse: Array) -> Array:
+    """Tell, as a 0-d bool array, whether products with the inverses are as accurate as solves."""
+    return condition_bound(spectrum, inverse) <= _INVERSE_LIMIT * spectrum.shape[-1]
+
+
+def condition_bound(spectrum: Array, inverse: Array) -> Array:
+    """Return max |K_hat(f)|_F max |K_hat(f)^-1|_F, which bounds the 2-norm condition from above."""
+    xp = namespace(spectrum)
+
+    def largest(matrices: Array) -> Array:
+        return xp.sqrt(xp.max(xp.sum(xp.abs(matrices) ** 2, axis=(1, 2))))
+
+    with np.errstate(over="ignore", under="ignore", invalid="ignore"):  # inf or NaN is no bound
+        return largest(spectrum) * largest(inverse)
+
+
+@dataclass(frozen=True, eq=False)
+class SpectralSolver:
+    """A transform, one C x C solve a frequency (or a product with its inverse), and back."""
+
+    spectrum: Array
+    inverse: Array | None
+    basis: Basis
+    shape: Shape
+
+    @property
+    def plan(self) -> dict[str, Any]:
+        """How the solve runs."""
+        kept = "solve" if self.inverse is None else "cached inverse"
+        return {"method": "spectral", "per frequency": kept, "frequencies": self.spectrum.shape[0]}
+
+    def __call__(self, y: Array) -> Array:
+        """Solve for x, shape (B, C, *shape)."""
+        if y.shape[0] == 0:
+            return y  # torch has no FFT of an empty batch
+        return within_range(self._solve, y)
+
+    def _solve(self, y: Array) -> Array:
+        if self.inverse is None:
+            x_hat = namespace(y).linalg.solve(self.spectrum, self.basis.to_frequencies(y))
+        else:
+            x_hat = matmul(self.inverse, self.basis.to_frequencies(y))
+        return self.basis.from_frequencies(x_hat, self.shape)
+
+
+def within_range(solve: Callable[[Array], Array], y: Array) -> Array:
+    """Return a linear map of y (B, C, *shape), samples beyond `range_scale` scaled on the way."""
+    if readable(y) and hasattr(y, "max"):  # methods are quicker than functions
+        limit = _root_of_largest(y)
+        if -limit <= y.min() and y.max() <= limit:
+            return solve(y)
+    scale = range_scale(y)
+    return solve(y * scale) / scale
+
+
+def range_scale(y: Array) -> Array:
+    """Return a power of two for each sample: 1, unless sums over its pixels might overflow.
+
+    A power of two is exact, so that no digit depends on it; that of a sample beyond the root of
+    the largest number is the inverse of that root.
+
+    Parameters
+    ----------
+    y : array, shape (B, C, *shape)
+
+    Returns
+    -------
+    array, shape (B, 1, ...)
+    """
+    xp, axes = namespace(y), tuple(range(1, y.ndim))
+    limit = _root_of_largest(y)
+    largest = xp.maximum(xp.max(y, axis=axes, keepdims=True), -xp.min(y, axis=axes, keepdims=True))
+    one = xp.ones_like(largest)
+    return xp.where(largest > limit, one / limit, one)
+
+
+def _root_of_largest(y: Array) -> float:
+    """Return the root of the largest number of a dtype, about: 2^64 of float32."""
+    return 2.0**512 if namespace(y).finfo(y.dtype).bits == 64 else 2.0**64

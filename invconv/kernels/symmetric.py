@@ -1,0 +1,164 @@
+"""The family of symmetric convolutions (`invconv.kernels.families`): even kernels, mirrored images.
+
+    y[p] = sum over offsets o, |o| < h along each axis, of w[..., |o|] x[mirror(p + o)]
+
+with the image continued by half-sample symmetry, d c b a | a b c d | d c b a, at every border. Each
+tap is a symmetric matrix of the pixels, so the transpose has the same family and transposed taps.
+
+Made by `operators.symmetric`.
+"""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+
+from invconv.arrays.namespaces import Array, Shape, constant, namespace
+from invconv.arrays.stencil import Offset, Stencil, kernel_of, taps_of
+from invconv.kernels.convolutions import circular_family
+from invconv.kernels.frequencies.cosine import Cosine
+from invconv.kernels.frequencies.spectrum import kernel_spectrum, spectral_solver
+from invconv.kernels.primitives import correlate, correlate_kernel_vjp, flat, pad_zero
+from invconv.kernels.solver import Solver
+
+
+@dataclass(frozen=True)
+class MirroredFamily:
+    """Correlations of whole kernels w (C, C, *k), k odd, with mirrored images; applied only.
+
+    Attributes
+    ----------
+    kernel_size : tuple of int
+        k.
+    offsets : tuple of offsets
+        t - (k - 1)/2 of every tap.
+    """
+
+    kernel_size: Shape
+    wrap: ClassVar[Literal["mirror"]] = "mirror"
+    offsets: tuple[Offset, ...] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        closed = circular_family(self.kernel_size, (1,) * len(self.kernel_size))
+        vars(self).update(offsets=closed.offsets)
+
+    def apply(self, w: Array, x: Array) -> Array:
+        """Return the correlation, which ends where the image ended."""
+        y = correlate(Stencil(self.offsets, taps_of(w)), self.mirrored(x))
+        return self.cropped(y)
+
+    def gram(self, x: Array, y: Array) -> Array:
+        """Return the gradient of <y, A(w) x> with respect to w."""
+        taps = correlate_kernel_vjp(self.mirrored(x), self.in_zeros(y), self.offsets)
+        return kernel_of(taps, self.kernel_size)
+
+    def mirrored(self, x: Array) -> Array:
+        """Return x (B, C, *spatial), continued by (k - 1)/2 pixels on each side."""
+        xp, shape = namespace(x), tuple(map(int, x.shape[2:]))
+        places, wide = _mirror(self.kernel_size, shape)
+        found = xp.take(flat(x), constant(places, x), axis=2)
+        return xp.reshape(found, (*x.shape[:2], *wide))
+
+    def in_zeros(self, y: Array) -> Array:
+        """Return y (B, C, *spatial) with (k - 1)/2 zeros on each side."""
+        for axis, k in enumerate(self.kernel_size):
+            y = pad_zero(y, 2 + axis, k // 2, k // 2)
+        return y
+
+    def cropped(self, y: Array) -> Array:
+        """Return y (B, C, *spatial) without (k - 1)/2 pixels on each side."""
+        sizes = zip(self.kernel_size, y.shape[2:], strict=True)
+        inner = tuple(slice(k // 2, n - k // 2) for k, n in sizes)
+        return y[(slice(None), slice(None), *inner)]
+
+
+@dataclass(frozen=True)
+class SymmetricFamily:
+    """Symmetric convolutions, by the taps w (C, C, *h) of their even kernels.
+
+    Attributes
+    ----------
+    kernel_size : tuple of int
+        h.
+    whole : MirroredFamily
+        That of the whole kernels, of 2 h - 1 taps an axis.
+    basis : Cosine
+        In which it decouples.
+    """
+
+    kernel_size: Shape
+    whole: MirroredFamily = field(init=False, repr=False, compare=False)
+    basis: Cosine = field(init=False, repr=False, compare=False)
+    text: str = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        whole = MirroredFamily(tuple(2 * h - 1 for h in self.kernel_size))
+        vars(self).update(whole=whole, basis=Cosine(), text=repr(self))
+
+    def apply(self, w: Array, x: Array) -> Array:
+        """See `LinearFamily`."""
+        return self.whole.apply(unfolded(w), x)
+
+    def gram(self, x: Array, y: Array) -> Array:
+        """See `LinearFamily`."""
+        return folded(self.whole.gram(x, y))
+
+    def factor(self, w: Array, shape: Shape) -> Solver:
+        """See `LinearFamily`."""
+        return spectral_solver(kernel_spectrum(w, self.basis, shape), self.basis, shape)
+
+    def transpose(self) -> SymmetricFamily:
+        """See `LinearFamily`."""
+        return self
+
+    def adjoint(self, w: Array) -> Array:
+        """See `LinearFamily`."""
+        return namespace(w).permute_dims(w, (1, 0, *range(2, w.ndim)))
+
+
+@functools.lru_cache(maxsize=32)
+def _mirror(kernel_size: Shape, shape: Shape) -> tuple[np.ndarray[Any, Any], Shape]:
+    """Return where the pixels of a continued grid are in the grid, flat, and its shape."""
+    places = np.zeros((1,), np.int64)
+    for k, n in zip(kernel_size, shape, strict=True):
+        period = np.arange(-(k // 2), n + k // 2) % (2 * n)
+        along = np.minimum(period, 2 * n - 1 - period)
+        places = (places[:, None] * n + along).reshape(-1)
+    return places, tuple(n + k - 1 for k, n in zip(kernel_size, shape, strict=True))
+
+
+def unfolded(w: Array) -> Array:
+    """Return the whole kernel, (C, C, *(2 h - 1)), of taps 0 ... h - 1 along each axis."""
+    xp = namespace(w)
+    for axis in range(2, w.ndim):
+        others = w[(*(slice(None),) * axis, slice(1, None), ...)]
+        w = xp.concat([xp.flip(others, axis=axis), w], axis=axis)
+    return w
+
+
+def folded(whole: Array) -> Array:
+    """Return the gradient with respect to the taps from that of the whole kernel."""
+    xp = namespace(whole)
+    for axis in range(2, whole.ndim):
+        h, lead = (whole.shape[axis] + 1) // 2, (slice(None),) * axis
+        centre = whole[(*lead, slice(h - 1, h), ...)]
+        before = xp.flip(whole[(*lead, slice(0, h - 1), ...)], axis=axis)
+        others = whole[(*lead, slice(h, None), ...)] + before
+        whole = xp.concat([centre, others], axis=axis)
+    return whole
+
+
+_symmetric: dict[Shape, SymmetricFamily] = {}  # a dict, since torch.compile reads it
+_MOST = 512  # families that are kept
+
+
+def symmetric_family(kernel_size: Shape) -> SymmetricFamily:
+    """Return the `SymmetricFamily` of these sizes, the same one each time."""
+    if kernel_size not in _symmetric:
+        if len(_symmetric) >= _MOST:
+            _symmetric.clear()
+        _symmetric[kernel_size] = SymmetricFamily(kernel_size)
+    return _symmetric[kernel_size]

@@ -1,0 +1,62 @@
+"""What the convolutions share that are solved frequency by frequency, whatever their basis."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from invconv.arrays.namespaces import Array, Shape
+from invconv.arrays.stencil import taps_of
+from invconv.kernels.convolutions import CircularFamily
+from invconv.kernels.frequencies.spectrum import (
+    kernel_spectrum,
+    spectral_log_det,
+    spectral_log_det_vjp,
+)
+from invconv.kernels.symmetric import SymmetricFamily
+from invconv.operators.base.protocol import Gradients
+from invconv.operators.convolution import Convolution
+from invconv.trust import condition
+from invconv.trust.norms import SolveOverflowError
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class SpectralConv(Convolution):
+    """A convolution with one C x C matrix K_hat(f) a frequency; log det = sum log|det K_hat(f)|."""
+
+    @property
+    @abstractmethod
+    def _family(self) -> CircularFamily | SymmetricFamily:
+        """The family of A, which knows its basis."""
+
+    def _spectrum(self, shape: Shape) -> Array:
+        return kernel_spectrum(self.kernel, self._family.basis, shape)
+
+    def _log_det(self, shape: Shape) -> Array:
+        return spectral_log_det(self._spectrum(shape), self._family.basis, self.kernel, shape)
+
+    def _log_det_vjp(self, shape: Shape, log_det_bar: Array) -> Gradients:
+        self._regular_log_det(shape)
+        basis = self._family.basis
+        return {"kernel": log_det_bar * spectral_log_det_vjp(self.kernel, basis, shape)}
+
+    def _condition(self, shape: Shape) -> condition.Condition:
+        if not np.isfinite(self.kernel).all():
+            raise SolveOverflowError
+        taps = float(np.linalg.norm(taps_of(self.kernel), 2, axis=(1, 2)) @ self._counts())
+        rounding = self.channels * taps * condition.EPS["float64"]
+        found = condition.of_spectrum(self._spectrum(shape), rounding)
+        basis = self._family.basis
+        (worst,) = map(int, found.frequency or (0,))
+        place = np.unravel_index(worst, basis.frequencies(shape))
+        return replace(found, frequency=tuple(basis.period * int(f) for f in place))
+
+    def _counts(self) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
+        """Return at how many offsets each tap stands, shape (T,)."""
+        return np.ones(int(np.prod(self._kernel_size)))
+
+    @property
+    def _singular_hint(self) -> str:
+        return "K_hat(f) is singular at a frequency f; change the kernel or the grid size"

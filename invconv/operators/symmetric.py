@@ -1,0 +1,119 @@
+"""Symmetric convolutions (Karami et al., Invertible Convolutional Flow, 2019): mirrored borders.
+
+    y[p] = sum over offsets o, |o| < h along each axis, of K[..., |o|] x[mirror(p + o)] + b
+
+The image is continued by half-sample symmetry, d c b a | a b c d | d c b a, and the kernel is even
+along every axis, so that cosines decouple it (`kernels.frequencies.cosine`):
+
+    log|det| = sum over m of log|det K_hat(m)|
+    K_hat(m) = sum over t of w_t K[..., t] prod over axes of cos(pi m t / N)
+
+with w_t the number of offsets +-t. It has no wrap-around and no order of the pixels.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+
+from invconv.arrays.derived import derived
+from invconv.arrays.namespaces import Array, size
+from invconv.arrays.settings import generator, positive_int, sizes
+from invconv.arrays.stencil import kernel_of, tap_indices, taps_of
+from invconv.kernels import maps
+from invconv.kernels.primitives import matmul, multiply
+from invconv.kernels.symmetric import SymmetricFamily, symmetric_family
+from invconv.operators.pointwise.conv1x1 import random_orthogonal
+from invconv.operators.spectral import SpectralConv
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class SymmetricConv(SpectralConv):
+    """An even kernel on an image that is mirrored at its border, with its exact inverse.
+
+    y[p] = sum over offsets o of K[..., |o|] x[mirror(p + o)] + b, |o| < h along each axis, where
+    the image goes on as d c b a | a b c d | d c b a. log det = sum over m of log|det K_hat(m)|.
+
+    A blur with a symmetric point-spread function is one, for any image that does not close on
+    itself. Derivatives, which are odd, are not. Whether it can be inverted depends on the grid, as
+    for `PeriodicConv`; where rounding leaves a tiny number in place of a zero the inverse warns.
+
+    Parameters
+    ----------
+    kernel : array, shape (C, C, *h)
+        ``kernel[..., t]`` stands at the offsets +t and -t along each axis, t = 0 ... h - 1; it may
+        be wider than the grid.
+    bias : array, shape (C,), optional
+
+    Examples
+    --------
+    A box of three pixels, whose border sees itself twice:
+
+    >>> import numpy as np
+    >>> box = SymmetricConv(np.ones((1, 1, 2)))
+    >>> y = box.forward(np.arange(5.0)[None, :])
+    >>> y
+    array([[ 1.,  3.,  6.,  9., 11.]])
+    >>> np.round(box.inverse(y), 12) + 0.0
+    array([[0., 1., 2., 3., 4.]])
+    """
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _ = self._family  # torch.compile can look it up, and not make one
+
+    @classmethod
+    def init(
+        cls,
+        channels: int,
+        kernel_size: int | tuple[int, ...] = 3,
+        ndim: int = 2,
+        *,
+        rng: np.random.Generator,
+        like: Array | None = None,
+    ) -> Self:
+        """Return a random rotation at the pixel itself + N(0, 0.02^2).
+
+        Parameters
+        ----------
+        channels : int
+        kernel_size : int or tuple of int
+            Of the whole kernel, per axis; odd. The parameter has (kernel_size + 1)/2 taps an axis.
+        ndim : int
+            The number of spatial axes.
+        rng : numpy.random.Generator
+        like : array, optional
+            Whose library, dtype and device to use; NumPy float64 unless given.
+        """
+        channels, ndim = positive_int("channels", channels), positive_int("ndim", ndim)
+        whole = sizes("kernel_size", kernel_size, ndim)
+        if any(k % 2 == 0 for k in whole):
+            raise ValueError(
+                f"kernel_size: expected odd sizes, since an even kernel has a centre, "
+                f"got {kernel_size!r}"
+            )
+        taps = tuple((k + 1) // 2 for k in whole)
+        kernel = 0.02 * generator(rng).standard_normal((channels, channels, *taps))
+        kernel.reshape(channels, channels, -1)[:, :, 0] += random_orthogonal(channels, rng)
+        conv = cls(kernel)
+        return conv if like is None else conv.asarrays(like)
+
+    @derived
+    def _family(self) -> SymmetricFamily:
+        return symmetric_family(self._kernel_size)
+
+    def transpose(self) -> SymmetricConv:
+        """Return the operator of K^T: transposed matrices at the same taps, without bias."""
+        return SymmetricConv(self._family.adjoint(self.kernel))
+
+    def _apply_after(self, weight: Array, x: Array) -> Array:
+        kernel, pixels = self.kernel, x.shape[0] * size(x.shape[2:])
+        if size(kernel.shape[2:]) >= pixels:
+            return maps.apply(self._family, kernel, multiply(weight, x))
+        taps = matmul(taps_of(kernel), weight)
+        return maps.apply(self._family, kernel_of(taps, self._kernel_size), x)
+
+    def _counts(self) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
+        return np.asarray([2.0 ** np.count_nonzero(t) for t in tap_indices(self._kernel_size)])
