@@ -10,6 +10,7 @@ except ImportError as error:
     raise ImportError("invconv_jax needs JAX: pip install 'invconv[jax]'") from error
 
 from invconv_jax import interop
+from invconv_jax.flax_state import register_with_flax
 from invconv_jax.guard import ConditionGuard
 from invconv_jax.initialise import init
 from invconv_jax.layout import ChannelsLast, channels_last
@@ -24,5 +25,6 @@ __all__ = [
     "init",
     "interop",
     "register",
+    "register_with_flax",
     "reversible",
 ]

@@ -1,0 +1,45 @@
+"""Operators in flax.serialization: public as `invconv_jax.register_with_flax`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from jax import numpy as jnp
+
+import invconv as ic
+from invconv.files.description import OPERATORS
+
+
+def register_with_flax() -> None:
+    """Let ``flax.serialization`` take operators, alone or within other trees.
+
+    ``to_bytes(conv)`` writes the arrays by their names, PLU's signs and permutation too;
+    ``from_bytes(conv, data)`` returns an operator like ``conv`` with the arrays of the file, and
+    raises where it has others. Flax is imported by this call.
+
+    Examples
+    --------
+    >>> import invconv, invconv_jax, jax
+    >>> from flax import serialization
+    >>> invconv_jax.register_with_flax()
+    >>> one, other = (invconv_jax.init(jax.random.key(i), invconv.PLUConv1x1, 3) for i in (0, 1))
+    >>> same = serialization.from_bytes(other, serialization.to_bytes(one))
+    >>> bool((same.permutation == one.permutation).all()), bool((same.upper == one.upper).all())
+    (True, True)
+    """
+    from flax import serialization
+
+    for cls in OPERATORS:
+        register: Any = serialization.register_serialization_state
+        register(cls, _to_state, _from_state, override=True)
+
+
+def _to_state(conv: ic.InvertibleConv) -> dict[str, Any]:
+    return conv._arrays()
+
+
+def _from_state(conv: ic.InvertibleConv, state: dict[str, Any]) -> ic.InvertibleConv:
+    expected = set(conv._arrays())
+    if set(state) != expected:
+        raise ValueError(f"state: expected the arrays {sorted(expected)}, got {sorted(state)}")
+    return conv.replace(**{name: jnp.asarray(array) for name, array in state.items()})

@@ -1,0 +1,106 @@
+"""Operators in pickles, and in the checkpoints of Flax (NNX, Linen, msgpack) and orbax."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+from jax import numpy as jnp
+
+import invconv as ic
+import invconv_jax
+
+jax.config.update("jax_enable_x64", True)
+
+pytest.importorskip("flax")
+
+
+def chain(seed: int) -> ic.Chain:
+    classes: tuple[Any, ...] = (ic.ActNorm, ic.PLUConv1x1, ic.EmergingConv)
+    keys = jax.random.split(jax.random.key(seed), 3)
+    return ic.Chain([invconv_jax.init(k, c, 2) for k, c in zip(keys, classes, strict=True)])
+
+
+X = jax.random.normal(jax.random.key(9), (2, 2, 4, 5))
+
+
+def assert_same(found: Any, expected: Any) -> None:
+    assert type(found) is type(expected)
+    assert jax.tree.structure(found) == jax.tree.structure(expected)
+    for one, other in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
+        assert isinstance(one, jax.Array)
+        assert one.dtype == other.dtype
+        np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.parametrize(
+    "duplicate", [copy.copy, copy.deepcopy, lambda a: pickle.loads(pickle.dumps(a))]
+)
+def test_pickles_and_copies_of_what_is_public(duplicate: Any) -> None:
+    conv = chain(0)
+    for one in (conv, ic.Inverse(conv), invconv_jax.reversible(conv, (4, 5))):
+        assert_same(duplicate(one), one)
+        np.testing.assert_array_equal(
+            duplicate(one).forward_and_log_det(X)[0], one.forward_and_log_det(X)[0]
+        )
+    last = invconv_jax.channels_last(conv)
+    assert_same(duplicate(last), last)
+    prepared = conv.prepare((4, 5))
+    np.testing.assert_array_equal(duplicate(prepared).inverse(X), prepared.inverse(X))
+
+
+def test_flax_serialization_of_operators() -> None:
+    from flax import serialization
+
+    invconv_jax.register_with_flax()
+    conv, other = chain(0), chain(1)
+    data = serialization.to_bytes({"flow": conv, "step": 3})
+    found = serialization.from_bytes({"flow": other, "step": 0}, data)
+    assert found["step"] == 3
+    assert_same(found["flow"], conv)
+    np.testing.assert_array_equal(found["flow"].inverse(X), conv.inverse(X))
+    with pytest.raises(ValueError, match=r"state: expected the arrays .*0\.bias"):
+        serialization.from_bytes(chain(0)[2], serialization.to_bytes(conv))
+
+
+def test_orbax_writes_and_reads_operators(tmp_path: Path) -> None:
+    checkpoint = pytest.importorskip("orbax.checkpoint")
+    conv = chain(0)
+    with checkpoint.StandardCheckpointer() as checkpointer:
+        checkpointer.save(tmp_path / "flow", conv)
+        checkpointer.wait_until_finished()
+        assert_same(checkpointer.restore(tmp_path / "flow", chain(1)), conv)
+
+
+def test_a_linen_module_trains_and_its_variables_are_restored() -> None:
+    from flax import linen, serialization
+
+    optax = pytest.importorskip("optax")
+    template = chain(0)
+
+    class Flow(linen.Module):
+        @linen.compact
+        def __call__(self, x: Any) -> Any:
+            weights = self.param("flow", lambda key: template.parameters())
+            return template.replace(**weights).forward_and_log_det(x)
+
+    def loss(variables: Any) -> Any:
+        z, log_det = flow.apply(variables, X)
+        return (z**2).sum() / 2 - log_det.sum()
+
+    flow, optimizer = Flow(), optax.adam(0.01)
+    variables = flow.init(jax.random.key(0), X)
+    state, before = optimizer.init(variables), float(loss(variables))
+    for _ in range(3):
+        updates, state = optimizer.update(jax.jit(jax.grad(loss))(variables), state)
+        variables = optax.apply_updates(variables, updates)
+    assert loss(variables) < before
+    data = serialization.to_bytes(variables)
+    restored = serialization.from_bytes(flow.init(jax.random.key(1), X), data)  # NumPy's
+    restored = jax.tree.map(jnp.asarray, restored)
+    np.testing.assert_array_equal(flow.apply(restored, X)[0], flow.apply(variables, X)[0])
