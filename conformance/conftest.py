@@ -54,6 +54,11 @@ def pytest_unconfigure() -> None:
         shutil.rmtree(_programs.pop(), ignore_errors=True)
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the suite, whose tests are the longest: no worker waits for one at the end."""
+    items.sort(key=lambda item: item.path.parent.name != "suite")
+
+
 def pytest_collection_finish() -> None:
     """Have the garbage collector leave out what was imported: it looks at all that it has."""
     gc.freeze()

@@ -182,7 +182,7 @@ def on_cuda(layer: Any, direction: str, x: Any) -> list[Any]:
 @directions
 def test_runs_on_cuda_tensors(layer_name: str, direction: str, torch_layer: Build) -> None:
     """No constant stays on the CPU, and no value is read by the host."""
-    for dtype in (torch.float32, torch.float64, torch.float16):
+    for dtype in (torch.float32, torch.float16):  # float64 is below
         layer, x = torch_layer(layer_name, dtype=dtype)
         results = on_cuda(layer, direction, x)
         assert {r.device.type for r in results} == {"cuda"}

@@ -91,15 +91,17 @@ def test_every_case_obeys_every_law_in_jax_eagerly(part: int) -> None:
 @pytest.mark.filterwarnings("ignore:<class 'torch.autograd.function.Function'>")
 @pytest.mark.filterwarnings("ignore:`isinstance\\(treespec, LeafSpec\\)`")
 @pytest.mark.parametrize(
-    "case",
+    ("case", "laws"),
     [
-        "corner-bias",
-        pytest.param("qrconv1x1-m2", marks=pytest.mark.slow),
-        pytest.param("singular-periodic", marks=pytest.mark.slow),
+        ("corner-bias", ("forward.value", "inverse.value", "log_det.value", "autodiff")),
+        *(
+            pytest.param(case, tuple(LAWS), marks=pytest.mark.slow, id=case)
+            for case in ("corner-bias", "qrconv1x1-m2", "singular-periodic")
+        ),
     ],
 )
-def test_torch_compiled_obeys_every_law(case: str) -> None:
-    (task,) = tasks([Column("torch", "cpu", "aot_eager", "float32")], [case], LAWS)
+def test_torch_compiled_obeys_the_laws(case: str, laws: tuple[str, ...]) -> None:
+    (task,) = tasks([Column("torch", "cpu", "aot_eager", "float32")], [case], laws)
     (outcome,) = perform(task)
     assert sum(r.status == "pass" for r in outcome.results) >= 4
     assert not [(r.reproduce, r.what, r.error, r.bound) for r in outcome.results if r.bad]
@@ -124,7 +126,7 @@ def test_every_law_and_case_says_something() -> None:
 def test_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     kept = {name: tmp_path / f"results.{name}" for name in ("json", "html", "junit")}
     options = [text for name, path in kept.items() for text in (f"--{name}", str(path))]
-    few = ["--library", "numpy,torch", "--dtype", "float64,float32", "--cases", "periodic-k*"]
+    few = ["--library", "numpy,torch", "--dtype", "float64,float32", "--cases", "periodic-k[12]"]
     assert main(["conformance", *few, *options]) == 0
     document = json.loads(kept["json"].read_text())
     schema = json.loads((files("invconv_conformance") / "conformance.schema.json").read_text())
@@ -144,7 +146,7 @@ def test_workers_find_the_same(tmp_path: Path) -> None:
     found = []
     for workers in ("1", "2"):
         path = tmp_path / f"{workers}.json"
-        options = ["--cases", "periodic-k*", "--workers", workers, "--json", str(path)]
+        options = ["--cases", "periodic-k[12]", "--workers", workers, "--json", str(path)]
         assert main(["conformance", "--library", "numpy", *options]) == 0
         results = json.loads(path.read_text())["results"]
         found.append([{k: v for k, v in r.items() if k != "seconds"} for r in results])
