@@ -17,11 +17,14 @@ QUICK = (
     "ill-corner",
 )
 # of them, where eager code is compiled too, operation by operation, those with all laws
-QUICK_EAGER = ("periodic-even-dilated", "pluconv1x1-2d", "singular-corner")
-# and that with laws of what happens in eager code alone
-QUICK_EAGER_LAWS = {"ill-corner": ("condition", "warning", "errors", "copies")}
+QUICK_EAGER = ("periodic-even-dilated",)
+# and those with laws of what happens in eager code alone
+QUICK_EAGER_LAWS = {
+    "singular-corner": ("singular",),
+    "ill-corner": ("warning", "errors"),
+}
 # laws for which a compiler makes all again, and the cases that it does so for
-QUICK_COMPILED_LAWS = {"empty": ("corner-bias", "pluconv1x1-2d", "periodic-even-dilated")}
+QUICK_COMPILED_LAWS = {"empty": ("corner-bias", "periodic-even-dilated")}
 # what native code may get wrong besides, where nothing is compiled for seconds
 QUICK_MORE = (
     "corner-2d+-",

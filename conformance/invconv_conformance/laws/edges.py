@@ -1,11 +1,10 @@
-"""The laws at the edge: singular operators, lost digits, and arguments that are refused."""
+"""The laws at the edge: singular operators, and arguments that are refused."""
 
 from __future__ import annotations
 
 import dataclasses
 import functools
 import math
-import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -13,10 +12,8 @@ import numpy as np
 
 import invconv as ic
 from invconv.arrays.namespaces import to_numpy
-from invconv.operators.base import judgement
 from invconv_conformance.laws.law import law, truth, values
 from invconv_conformance.laws.setting import Measure, Setting
-from invconv_conformance.truth.bounds import C_FACTOR, EPS
 
 
 @law(
@@ -57,88 +54,6 @@ def singular(s: Setting) -> Iterator[Measure]:
         yield _refuses(
             "a gradient of its inverse", ic.SingularConvError, "", s.conv.inverse_vjp, x, x
         )
-
-
-@law(
-    "condition",
-    "condition(shape) is |K| |K^-1|, in the 2-norm or in the 1-norm",
-    "N. J. Higham, ibid. ch. 15; exact up to 512 unknowns",
-    eager=True,
-)
-def condition(s: Setting) -> Iterator[Measure]:
-    """Against the dense matrix and its inverse in extended precision; another grid has its own."""
-    fresh = s.plain.replace()  # without the numbers that other laws made it remember
-    fresh.condition((1,) * len(s.case.spatial_shape))
-    found = fresh.condition(s.case.spatial_shape)
-    errors = [abs(found / number - 1) for number in _conditions(s)]
-    lost = max(_conditions(s)) * EPS["float64"]
-    yield Measure("condition", min(errors), 1e-9 + 1e2 * lost)
-    largest = _conditions(s, math.inf)
-    found = fresh.condition(s.case.spatial_shape, norm=math.inf)
-    yield Measure("condition in the infinity norm", abs(found / largest[0] - 1), 1e-9 + 1e2 * lost)
-    cheap = judgement.bound(s.host, s.case.spatial_shape)
-    yield truth(cheap >= largest[0] * (1 - 1e-9 - 1e2 * lost), "the bound from above")
-    yield from _transposed_maps(s)
-
-
-def _transposed_maps(s: Setting) -> Iterator[Measure]:
-    """Hold K^T and K^-T, by which norms of large grids are estimated, to the dense matrix."""
-    apply, solve = s.host._transposed_maps(s.case.spatial_shape)
-    batch = s.images[0].reshape(-1, s.host.channels, *s.case.spatial_shape)
-    rows, unit = s.rows(batch), C_FACTOR * s.scales.terms * EPS["float64"]
-    wanted = rows @ s.affine[0]
-    error = s.norm(values(apply(batch)).reshape(wanted.shape) - wanted)
-    yield s.worst("K^T x", error, unit * s.scales.gain * s.norm(rows))
-    wanted = s.lu.solve(rows.T, transposed=True).T
-    error = s.norm(values(solve(batch)).reshape(wanted.shape) - wanted)
-    yield s.worst("K^-T x", error, unit * s.scales.gain * s.scales.loss * s.norm(wanted))
-
-
-def _conditions(s: Setting, *norms: float) -> tuple[float, ...]:
-    """Return the condition numbers in norms, the 1-norm and the 2-norm unless given."""
-    pair = s.affine[0].astype(float), s.lu.inverse.astype(float)
-    return tuple(math.prod(float(np.linalg.norm(a, n)) for a in pair) for n in norms or (1, 2))
-
-
-@law(
-    "warning",
-    "an inverse warns if and only if an entry is off by more than 1e-2 of the largest",
-    "design",
-    eager=True,
-)
-def warning(s: Setting) -> Iterator[Measure]:
-    """Where the core may look at values; elsewhere it never does.
-
-    Samples differ: no claim is made of an error of 1e-3 to 3e-2.
-    """
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always", ic.IllConditionedWarning)
-        s.plain.replace().inverse(s.array(s.images[0]))
-    warned = any(issubclass(w.category, ic.IllConditionedWarning) for w in caught)
-    if not s.target.looks:
-        yield truth(not warned, "a warning where the core may not look")
-    elif not (error := _error(s)) < 3e-2:
-        yield truth(warned, "no warning")
-    elif error < 1e-3 and s.dtype == s.log_det_dtype:
-        yield truth(not warned, "a warning without need")
-
-
-def _error(s: Setting) -> float:
-    """Return by how much an entry of the inverse is off, over the largest entry of its sample.
-
-    Half types are solved in float32, and judged there.
-    """
-    working: Any = s.plain._in_working_precision()
-    inverse = working.prepare(s.case.spatial_shape, check=False).inverse
-    x, y = (s.target.asarray(image, s.log_det_dtype) for image in s.images[:2])
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ic.IllConditionedWarning)
-        pairs = [(working.forward(x), s.images[0]), (y, s.inverse(s.images[1]))]
-    errors = []
-    for y, right in pairs:
-        off = np.abs(s.rows(values(inverse(y))) - s.rows(right)).max(axis=1)
-        errors.append((off / np.abs(s.rows(right)).max(axis=1)).max())
-    return float(max(errors))
 
 
 @law("no_promotion", "an argument of another dtype or library is a TypeError", "design", eager=True)

@@ -11,7 +11,7 @@ import numpy as np
 
 import invconv as ic
 from invconv.arrays.namespaces import to_numpy
-from invconv.kernels.cpu import compiled, threads
+from invconv.kernels.cpu import compiled, machine, threads
 from invconv_conformance.cases.case import Shape
 from invconv_conformance.laws.law import law, truth
 from invconv_conformance.laws.setting import Floats, Measure, Setting
@@ -45,6 +45,9 @@ def same_bits(s: Setting) -> Iterator[Measure]:
         return
     images = s.images[1].astype(s.dtype).reshape(-1, channels, *shape)
     host = s.plain.asarrays(images).prepare(shape, check=False)
+    if isinstance(s.plain, ic.AutoregressiveConv):
+        there = machine.reason() is None
+        yield truth(_is_kernel(host.plan) == there, "the kernel, where it is there")
     if not _is_kernel(host.plan):  # then it is no library's; JAX would compile it to say so
         return
     made = s.plain.prepare(shape, check=False)

@@ -1,7 +1,9 @@
 """What the judgement of an inverse costs beside the factorisation.
 
 It uses nothing but `prepare` with and without ``check``, so that it runs beside any checkout of the
-library: ``PYTHONPATH=CHECKOUT python PATH/TO/cost.py`` prints the table of that checkout.
+library: ``PYTHONPATH=CHECKOUT python PATH/TO/cost.py`` prints the table of that checkout. What
+counts is the processor's time, on which other processes have little influence: let BLAS have one
+thread (``OPENBLAS_NUM_THREADS=1``).
 """
 
 from __future__ import annotations
@@ -24,7 +26,7 @@ _TIMES = 5
 
 @dataclass(frozen=True)
 class Cost:
-    """Seconds of a judgement, and of the factorisation.
+    """Seconds of the processor for a judgement, and of the factorisation.
 
     Attributes
     ----------
@@ -87,14 +89,14 @@ def _once(conv: ic.InvertibleConv, shape: tuple[int, ...]) -> tuple[float, float
 def _seconds(call: Callable[[], object]) -> float:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ic.IllConditionedWarning)
-        start = time.perf_counter()
+        start = time.process_time()
         call()
-        return time.perf_counter() - start
+        return time.process_time() - start
 
 
 def table() -> Table:
     """Return a line for each operator, in milliseconds."""
-    shown = Table(title="ms of the judgement in prepare(shape), NumPy float32")
+    shown = Table(title="CPU ms of the judgement in prepare(shape), NumPy float32")
     for column in ("operator", "first", "other values", "remembered", "factorisation"):
         shown.add_column(column, justify="left" if column == "operator" else "right")
     for cost in costs():

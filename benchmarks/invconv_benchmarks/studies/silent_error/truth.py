@@ -27,6 +27,7 @@ Solve = Callable[[Floats], Floats]
 _POINTWISE = (ic.Conv1x1, ic.PLUConv1x1, ic.QRConv1x1, ic.ActNorm)
 FULL = {"float32": -math.log10(2.0**-23), "float64": -math.log10(2.0**-52)}
 _KINDS = 3  # of samples
+_SMALL = 2.0**-100  # images
 SAMPLES = 24  # of each of the two y
 
 
@@ -49,8 +50,11 @@ def error_of(
     """
     dtype = conv._reference()[1].dtype
     x, y = (_samples((samples, conv.channels, *shape), rng).astype(dtype) for _ in range(2))
+    images = quietly(conv, x)
+    if 0 < (size := np.abs(images).max()) < _SMALL:  # of ordinary y, x may be beyond the range
+        y = (y * 2.0 ** np.floor(np.log2(size))).astype(dtype)
     right = x.astype(EXTENDED), maps(conv.asarrays(np.empty(0)), shape)[1](y.astype(EXTENDED))
-    truth, given = np.concatenate(right), np.concatenate([quietly(conv, x), y])
+    truth, given = np.concatenate(right), np.concatenate([images, y])
     ways = [conv.prepare(shape, check=False).inverse]
     if _has_factors(conv):
         ways.append(partial(_recorded, conv))
