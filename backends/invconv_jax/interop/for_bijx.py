@@ -30,6 +30,16 @@ class BijxBijection(Bijection):  # type: ignore[misc]
     ndim : int, optional
         The number of axes of the lattice, where the operator leaves it open, as 1x1 convolutions
         do. A field has ndim + 1 axes; there may be any number of batch axes.
+
+    Examples
+    --------
+    >>> import bijx, invconv, invconv_jax, jax
+    >>> from invconv_jax.interop import BijxBijection
+    >>> conv = invconv_jax.init(jax.random.key(0), invconv.PeriodicConv, 2)
+    >>> flow = bijx.Transformed(bijx.IndependentNormal((2, 4, 4)), BijxBijection(conv))
+    >>> field, log_density = flow.sample((5,), rng=jax.random.key(1))
+    >>> bool(jax.numpy.allclose(flow.log_density(field), log_density, rtol=1e-4))
+    True
     """
 
     def __init__(self, conv: Any, *, ndim: int | None = None) -> None:
