@@ -78,6 +78,17 @@ _LATER: dict[int, dict[str, str]] = {  # by the version that has them
         "outside the grid is left out. padding circular: q is taken modulo the grid. log_det = "
         "trace of M = N sum over c of kernel[c, c, t], t the centre; circular: the sum over all "
         "taps whose q is p.",
+        "SymmetricConv": "y[:, p] = sum over offsets o of kernel[:, :, |o|] x[:, q] + bias, o from "
+        "1 - h to h - 1 along each axis of h taps, |o| its absolute values, and q = p + o mirrored "
+        "into the grid: along an axis of n pixels q is taken modulo 2 n, then 2 n - 1 - q where "
+        "it is n or more. log_det = sum over all m of log|det K_hat(m)|, m from 0 to n - 1 along "
+        "each axis, K_hat(m) = sum over o of kernel[:, :, |o|] times the product over the axes of "
+        "cos(pi m o / n).",
+        "OrthogonalConv1x1": "As Conv1x1 with weight = H_0 H_1 ... H_(m-1), as QRConv1x1 has them. "
+        "log_det = 0.",
+        "CirculantConv1x1": "As Conv1x1 with weight[i, j] = left[i] circulant[(i - j) mod C] "
+        "right[j]. log_det = N (sum(log|left|) + sum over f of log|c_hat(f)| + sum(log|right|)), "
+        "c_hat(f) = sum over k of circulant[k] exp(-2 pi i f k / C), f = 0 ... C - 1.",
     },
 }
 

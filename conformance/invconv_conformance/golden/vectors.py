@@ -37,6 +37,9 @@ exponential-zeros-1d exponential-zeros-2d exponential-zeros-3d exponential-zeros
 exponential-zeros-k7-on-2x3 exponential-zeros-dilated exponential-zeros-norm-20 exponential-bias
 exponential-circular-2d exponential-circular-3d exponential-circular-k7-on-2x3
 exponential-circular-dilated exponential-circular-skew exponential-defective exponential-decaying
+symmetric-1d symmetric-2d symmetric-3d symmetric-4d symmetric-k9x3 symmetric-one-row symmetric-bias
+orthogonalconv1x1-2d orthogonalconv1x1-m0 orthogonalconv1x1-m2 orthogonalconv1x1-batch-axes
+circulantconv1x1-2d circulantconv1x1-c1 circulantconv1x1-c4 circulantconv1x1-batch-axes
 """
 SELECTIONS = {1: tuple(_FIRST.split()), 2: tuple(_SECOND.split())}  # by version
 
