@@ -40,8 +40,9 @@ class ExponentialConv(WithKernel):
     """The exponential of a convolution, y = e^M x + b = x + M x + M^2 x / 2! + ... + b.
 
     (M x)[p] = sum over t of K[..., t] x[p + dilation (t - (k - 1)/2)], zero outside the grid, or
-    modulo the grid. log det = tr M = N sum over c of K[c, c, centre], N the number of pixels; on
-    a circular grid that K is wider than, of all taps that land on the pixel itself.
+    modulo the grid: a cross-correlation, so flip a point-spread function. log det = tr M = N sum
+    over c of K[c, c, centre], N the number of pixels; on a circular grid that K is wider than, of
+    all taps that land on the pixel itself.
 
     It is invertible with every kernel on every grid: the inverse is e^-M. Its condition is at
     most e^(2 |S|), S the symmetric part of M: where K[o, i, t] = -K[i, o, -t], e^M is orthogonal.

@@ -36,9 +36,11 @@ class SymmetricConv(SpectralConv):
     y[p] = sum over offsets o of K[..., |o|] x[mirror(p + o)] + b, |o| < h along each axis, where
     the image goes on as d c b a | a b c d | d c b a. log det = sum over m of log|det K_hat(m)|.
 
-    A blur with a symmetric point-spread function is one, for any image that does not close on
-    itself. Derivatives, which are odd, are not. Whether it can be inverted depends on the grid, as
-    for `PeriodicConv`; where rounding leaves a tiny number in place of a zero the inverse warns.
+    A blur with a symmetric point-spread function is one, of which ``kernel`` is the part from the
+    centre on (for an even kernel correlation and convolution are the same), for any image that does
+    not close on itself. Derivatives, which are odd, are not. Whether it can be inverted depends on
+    the grid, as for `PeriodicConv`; where rounding leaves a tiny number in place of a zero the
+    inverse warns.
 
     Parameters
     ----------

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from dataclasses import replace
 from pathlib import Path
 
+import matplotlib.pyplot as plt
 import pytest
 
-from invconv_benchmarks.density.compare import readme, report, result, summary
+import invconv as ic
+from invconv_benchmarks.density.compare import picture, readme, report, result, summary
 from invconv_benchmarks.density.compare.outcome import Job, Outcome
 from invconv_benchmarks.density.evaluation.evaluation import Trip
 from invconv_benchmarks.density.recipes.recipe import load_preset
@@ -26,6 +29,22 @@ def outcomes(**by_mixing: list[list[float]]) -> tuple[list[Job], dict[str, Outco
             error = None if bits else "step 3: layer a has a non-finite output"
             found[job.name] = Outcome(error, 5, bits or None, seconds_per_step=0.1)
     return jobs, found
+
+
+@pytest.mark.parametrize("name", ["density-hubble", "density-hubble-quick"])
+def test_the_pictures_tick_labels_keep_apart(name: str) -> None:
+    found = result.read(ROOT / "benchmarks" / "results" / ic.__version__ / f"{name}.json")
+    figure = plt.figure(figsize=(13.4, 9.8), layout="constrained")
+    curves, differences = figure.subfigures(2, 1)[0].subplots(1, 2, width_ratios=[1.5, 1])
+    picture._curves(curves, found)
+    picture._differences(differences, found)
+    figure.canvas.draw()
+    for axis in (curves, differences):
+        boxes = [t.get_window_extent() for t in axis.get_xticklabels() if t.get_text()]
+        boxes.sort(key=lambda box: box.x0)
+        assert len(boxes) >= 4
+        assert min(b.x0 - a.x1 for a, b in itertools.pairwise(boxes)) > 10  # pixels
+    plt.close(figure)
 
 
 def said(**by_mixing: list[list[float]]) -> list[str]:
@@ -95,7 +114,7 @@ def test_the_readme_shows_the_committed_comparison() -> None:
     text = (ROOT / "benchmarks" / "README.md").read_text(encoding="utf-8")
     assert readme.updated(text) == text
     assert (ROOT / "benchmarks" / "results" / readme.committed().invconv).is_dir()
-    for picture in re.findall(r"\((benchmarks/results/[^)]*density[^)]*)\)", text):
-        assert (ROOT / picture).is_file()
+    for path in re.findall(r"\((benchmarks/results/[^)]*density[^)]*)\)", text):
+        assert (ROOT / path).is_file()
     with pytest.raises(ValueError, match="expected the marks <!-- density table -->"):
         readme.updated("nothing")

@@ -38,7 +38,9 @@ class PLUConv1x1(TriangularlyFactored):
     """A 1x1 convolution with W = P L (U + diag(sign exp(log_scale))).
 
     log det = N sum(log_scale). The permutation and the sign are neither trained nor given a
-    gradient, so training cannot change the sign of the determinant.
+    gradient, so training cannot change the sign of the determinant. ``jax.grad`` refuses integers,
+    the permutation, among what it differentiates by: use ``equinox.filter_grad``, or differentiate
+    by ``conv.parameters()`` and make the operator of them, ``conv.replace(**parameters)``.
 
     Parameters
     ----------
