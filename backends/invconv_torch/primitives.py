@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -10,6 +11,7 @@ import torch
 
 from invconv.arrays.namespaces import readable
 from invconv.arrays.stencil import Offset, Stencil
+from invconv.kernels import primitives
 from invconv.kernels.families import (
     LinearFamily,
     ScaleFamily,
@@ -18,13 +20,21 @@ from invconv.kernels.families import (
 )
 from invconv_torch.native import kernels
 from invconv_torch.native.autodiff import APPLY, GRAM, MATMUL, SOLVE, run
-from invconv_torch.native.determinants import LogAbsDet, inverse_unchecked, log_of_pivots
+from invconv_torch.native.determinants import (
+    LogAbsDet,
+    inverse_saved,
+    inverse_unchecked,
+    log_abs_det_saving,
+    log_of_pivots,
+)
 from invconv_torch.native.exponential import exponential, exponential_gram, exponential_vjp
+from invconv_torch.native.host import in_host_memory
 from invconv_torch.native.solvers import Factor
 from invconv_torch.native.whole import evaluate, records
-from invconv_torch.traced import require_onnx_form, traced
+from invconv_torch.traced import require_onnx_form, traced, unwatched
 
 __all__ = [
+    "add_pivots",
     "apply",
     "correlate",
     "correlate_kernel_vjp",
@@ -35,12 +45,16 @@ __all__ = [
     "factor",
     "gram",
     "inverse_or_nan",
+    "inverse_saved",
     "log_abs_det",
+    "log_abs_det_saving",
+    "log_abs_product",
     "matmul",
     "triangular_solve",
 ]
 
 Tensor: TypeAlias = torch.Tensor
+_LEAST = 1e-280  # of a product that has all its digits, and so has its inverse
 _TRIANGLES = {lower: TriangularFamily(lower) for lower in (False, True)}
 
 
@@ -95,6 +109,25 @@ def log_abs_det(matrices: Tensor) -> Tensor:
 def inverse_or_nan(matrices: Tensor) -> Tensor:
     """See `invconv.kernels.primitives.inverse_or_nan`."""
     return torch.linalg.inv(matrices) if readable(matrices) else inverse_unchecked(matrices)
+
+
+def add_pivots(kernel: Tensor, centre: Offset, v: Tensor) -> Tensor:
+    """See `invconv.kernels.primitives.add_pivots`."""
+    if not unwatched():
+        return torch.as_tensor(primitives.add_pivots.agnostic(kernel, centre, v))
+    primitives.pivots(kernel, centre).add_(v)
+    return kernel
+
+
+def log_abs_product(pixels: int, *vectors: Tensor) -> Tensor:
+    """See `invconv.kernels.primitives.log_abs_product`: of few numbers, as one of Python's."""
+    if unwatched() and all(map(in_host_memory, vectors)):
+        product = 1.0
+        for vector in vectors:
+            product = math.prod(vector.tolist(), start=product)
+        if _LEAST < abs(product) < 1 / _LEAST:  # not if it left the range, or is NaN
+            return torch.scalar_tensor(pixels * math.log(abs(product)), dtype=vectors[0].dtype)
+    return torch.as_tensor(primitives.log_abs_product.agnostic(pixels, *vectors))
 
 
 @dataclass(frozen=True, eq=False)

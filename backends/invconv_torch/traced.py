@@ -46,6 +46,13 @@ def require_onnx_form() -> None:
         )
 
 
+def unwatched() -> bool:
+    """Tell whether nobody records, traces or transforms what is done with any tensors."""
+    if torch.is_grad_enabled() or forward_ad._current_level >= 0:
+        return False
+    return not traced()
+
+
 def with_fixed_grid(x: torch.Tensor) -> torch.Tensor:
     """Return an image from inside a `torch.jit.trace`, which then raises on another grid.
 

@@ -11,10 +11,24 @@ Called by families, solvers and operators.
 from __future__ import annotations
 
 import math
+from typing import Any
 
-from invconv.arrays.namespaces import Array, Shape, identity, namespace, readable, size, zeros
+from invconv.arrays.namespaces import (
+    Array,
+    Shape,
+    device,
+    diagonal,
+    diagonal_matrix,
+    identity,
+    log_abs,
+    namespace,
+    readable,
+    size,
+    total,
+    zeros,
+)
 from invconv.arrays.registry import Primitive
-from invconv.arrays.stencil import Offset, Stencil, reaching
+from invconv.arrays.stencil import Offset, Stencil, reaching, tap_indices
 
 
 @Primitive
@@ -113,6 +127,42 @@ def triangular_solve(matrix: Array, rhs: Array, *, lower: bool) -> Array:
 def log_abs_det(matrices: Array) -> Array:
     """Return log|det A| of each matrix (..., C, C), -inf where it is singular."""
     return namespace(matrices).linalg.slogdet(matrices)[1]
+
+
+def _log_abs_product(pixels: int, *vectors: Array) -> Array:
+    """Return pixels times the sum of log|.| of all entries of some vectors, a 0-d array."""
+    every = vectors[0] if len(vectors) == 1 else namespace(vectors[0]).concat(vectors)
+    return pixels * total(log_abs(every))
+
+
+log_abs_product = Primitive(_log_abs_product, "log_abs_product", on=1)
+
+
+@Primitive
+def log_abs_det_saving(matrices: Array) -> tuple[Array, Any]:
+    """Return log|det A| of matrices (..., C, C), and what `inverse_saved` makes A^-1 of."""
+    return log_abs_det(matrices), None
+
+
+@Primitive
+def inverse_saved(matrices: Array, memo: Any) -> Array:
+    """Return A^-1 from what `log_abs_det_saving` kept; inf or NaN, or an error, if singular."""
+    return inverse_or_nan(matrices)
+
+
+@Primitive
+def add_pivots(kernel: Array, centre: Offset, v: Array) -> Array:
+    """Return a kernel (C, C, *k) with v (C,) added to K[c, c, centre], maybe in its memory."""
+    xp, kernel_size = namespace(kernel), tuple(kernel.shape[2:])
+    places = xp.arange(size(kernel_size), device=device(kernel))
+    here = xp.reshape(places == tap_indices(kernel_size).index(centre), kernel_size)
+    matrix = diagonal_matrix(v)[(..., *(None,) * len(kernel_size))]
+    return kernel + xp.where(here, matrix, xp.zeros_like(matrix))
+
+
+def pivots(kernel: Array, centre: Offset) -> Array:
+    """Return K[c, c, centre] of a kernel (C, C, *k), shape (C,)."""
+    return diagonal(kernel[(..., *centre)])
 
 
 @Primitive

@@ -13,7 +13,7 @@ and the inverse is a substitution, pixel after pixel (`kernels.wavefront` does w
 from __future__ import annotations
 
 from dataclasses import KW_ONLY, dataclass
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 
@@ -21,18 +21,13 @@ from invconv.arrays.derived import derived
 from invconv.arrays.namespaces import (
     Array,
     Shape,
-    diagonal,
-    diagonal_matrix,
-    log_abs,
     namespace,
     size,
-    total,
-    zeros,
 )
 from invconv.arrays.settings import choice, directions, generator, positive_int, sizes
 from invconv.arrays.stencil import Offset, kernel_of
 from invconv.kernels.convolutions import CausalFamily, causal_family
-from invconv.kernels.primitives import correlate_after
+from invconv.kernels.primitives import add_pivots, correlate_after, log_abs_product, pivots
 from invconv.kernels.wavefront import CausalStencil
 from invconv.operators.base.conditions import in_one_norm
 from invconv.operators.base.protocol import Gradients
@@ -84,6 +79,8 @@ class AutoregressiveConv(Convolution):
     direction: int | tuple[int, ...] = 1
     channel_order: str = "lower"
     dilation: int | tuple[int, ...] = 1
+
+    _saves_log_det = True
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -183,17 +180,22 @@ class AutoregressiveConv(Convolution):
 
     def _pivots(self) -> Array:
         """Return K[c, c, at 0], shape (C,)."""
-        return diagonal(self.kernel[(..., *self._family.centre)])
+        return pivots(self.kernel, self._family.centre)
 
     def _log_det(self, shape: Shape) -> Array:
-        return size(shape) * total(log_abs(self._pivots()))
+        return log_abs_product(size(shape), self._pivots())
 
     def _log_det_vjp(self, shape: Shape, log_det_bar: Array) -> Gradients:
         self._regular_log_det(shape)
-        here = diagonal_matrix(size(shape) * log_det_bar / self._pivots())[None, ...]
-        others = zeros((len(self._family.reach) - 1, *here.shape[1:]), here)
-        taps = namespace(here).concat([here, others], axis=0)
-        return {"kernel": kernel_of(taps, self._kernel_size)}
+        return self._add_log_det_vjp({}, shape, log_det_bar, None)
+
+    def _add_log_det_vjp(
+        self, gradients: Gradients, shape: Shape, log_det_bar: Array, memo: Any
+    ) -> Gradients:
+        known = gradients.get("kernel")
+        known = namespace(self.kernel).zeros_like(self.kernel) if known is None else known
+        more = size(shape) * log_det_bar / self._pivots()
+        return gradients | {"kernel": add_pivots(known, self._family.centre, more)}
 
     def _condition(self, shape: Shape) -> condition.Condition:
         return in_one_norm(self, shape)

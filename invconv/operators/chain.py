@@ -62,7 +62,7 @@ class Composite(InvertibleConv):
 
     def _prime(self) -> None:
         super()._prime()
-        _ = self._inverts_forward, self._needs_y
+        _ = self._inverts_forward, self._needs_y, self._saves_log_det
 
     @derived
     def _needs_y(self) -> bool:
@@ -153,6 +153,30 @@ class Composite(InvertibleConv):
             for prefix, step in self._parts().items()
             for name, g in step._log_det_vjp(shape, log_det_bar).items()
         }
+
+    @derived
+    def _saves_log_det(self) -> bool:
+        return all(step._saves_log_det for step in self._steps)
+
+    def _log_det_saving(self, shape: Shape) -> tuple[Array, Any]:
+        total, memo = self._steps[0]._log_det_saving(shape)
+        memos = [memo]
+        for step in self._steps[1:]:
+            log_det, memo = step._log_det_saving(shape)
+            total = total + log_det
+            memos.append(memo)
+        return total, memos
+
+    def _add_log_det_vjp(
+        self, gradients: Gradients, shape: Shape, log_det_bar: Array, memo: Any
+    ) -> Gradients:
+        found = dict(gradients)
+        for (prefix, step), kept in zip(self._parts().items(), memo, strict=True):
+            names = {f"{prefix}.{name}": name for name in step._parameter_names}
+            own = {name: gradients[full] for full, name in names.items() if full in gradients}
+            more = step._add_log_det_vjp(own, shape, log_det_bar, kept)
+            found |= {full: more[name] for full, name in names.items() if name in more}
+        return found
 
     def _condition(self, shape: Shape) -> Condition:
         return in_one_norm(self, shape)

@@ -10,14 +10,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 
 from invconv.arrays.derived import derived
-from invconv.arrays.namespaces import Array
+from invconv.arrays.namespaces import Array, Shape, size
 from invconv.arrays.settings import positive_int, sizes
 from invconv.arrays.validation import require_alike
+from invconv.kernels.primitives import log_abs_product
 from invconv.operators.autoregressive import AutoregressiveConv
 from invconv.operators.base.operator import InvertibleConv
 from invconv.operators.base.parameters import require_shape
@@ -143,6 +144,12 @@ class EmergingConv(Composite):
     @property
     def _steps(self) -> tuple[InvertibleConv, ...]:
         return self.first, self.second
+
+    def _log_det(self, shape: Shape) -> Array:
+        return log_abs_product(size(shape), self.first._pivots(), self.second._pivots())
+
+    def _log_det_saving(self, shape: Shape) -> tuple[Array, Any]:
+        return self._log_det(shape), (None, None)
 
     def _reference(self) -> tuple[str, Array]:
         return "first.kernel", self.first.kernel

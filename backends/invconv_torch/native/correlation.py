@@ -20,6 +20,7 @@ from invconv.kernels.cpu.machine import reason
 from invconv.kernels.families import StencilFamily
 from invconv.kernels.primitives import fold, pad_periodic
 from invconv.kernels.symmetric import MirroredFamily
+from invconv_torch.native.host import PLAIN
 from invconv_torch.precision import full_precision
 
 Tensor: TypeAlias = torch.Tensor
@@ -27,7 +28,6 @@ Shape: TypeAlias = tuple[int, ...]
 Correlation: TypeAlias = CausalFamily | CircularFamily | MirroredFamily | StencilFamily
 
 _FEW, _NARROW = 64, 48  # pixels and channels: see `prefers_kernel`
-_PLAIN = (Tensor, torch.nn.Parameter)
 _CONV = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
 
 
@@ -133,17 +133,12 @@ def prefers_kernel(x: Tensor) -> bool:
     convolution is as fast in float32 only, with many channels on few pixels, which leave vectors
     half empty.
     """
-    if x.device.type != "cpu" or type(x) not in _PLAIN or not x.is_contiguous():
+    if x.device.type != "cpu" or type(x) not in PLAIN or not x.is_contiguous():
         return False
     if x.numel() == 0 or reason(x.element_size()) is not None:
         return False
     pixels = math.prod(x.shape[2:])
     return bool(x.dtype == torch.float64 or pixels >= _FEW or x.shape[1] <= _NARROW)
-
-
-def in_host_memory(x: Tensor) -> bool:
-    """Tell whether a tensor's numbers are in host memory; fake ones have none."""
-    return bool(x.device.type == "cpu" and type(x) in _PLAIN)
 
 
 def correlate_compiled(family: Correlation, w: Tensor, x: Tensor) -> Tensor:
@@ -152,7 +147,9 @@ def correlate_compiled(family: Correlation, w: Tensor, x: Tensor) -> Tensor:
     found = compiled_correlation(x.shape[1], tuple(x.shape[2:]), *settings)
     if found is None:  # no tap reaches a pixel
         return torch.zeros_like(x)
-    x, (w, first, places) = x.resolve_neg(), _placed(family, w.resolve_neg())
+    if x.is_neg() or w.is_neg():
+        x, w = x.resolve_neg(), w.resolve_neg()
+    w, first, places = _placed(family, w)
     y = torch.empty_like(x)
     threads = torch.get_num_threads()
     found.run(first, places, x.data_ptr(), y.data_ptr(), x.shape[0], threads, w, x, y)
@@ -167,12 +164,14 @@ def compiled_vjp(family: Correlation, x: Tensor, y_bar: Tensor) -> Tensor:
     if found is None:  # no tap reaches a pixel
         return x.new_zeros(shape)
     x, y_bar = x.resolve_neg().contiguous(), y_bar.resolve_neg().contiguous()
-    parts = found.parts(len(x), torch.get_num_threads())
-    totals = x.new_zeros((parts, *shape))
-    _, first, places = _placed(family, totals[0])
-    apart = totals.stride(0) * x.element_size()
-    found.run(x.data_ptr(), y_bar.data_ptr(), first, places, apart, len(x), parts, x, y_bar, totals)
-    return totals.sum(0) if parts > 1 else totals[0]
+    batch = x.shape[0]
+    parts = found.parts(batch, torch.get_num_threads())
+    totals = x.new_zeros(shape if parts == 1 else (parts, *shape))
+    total = totals if parts == 1 else totals[0]
+    _, first, places = _placed(family, total)
+    given = x.data_ptr(), y_bar.data_ptr(), first, places, total.nbytes
+    found.run(*given, batch, parts, x, y_bar, totals)
+    return total if parts == 1 else totals.sum(0)
 
 
 def weights_shape(family: Correlation, channels: int) -> Shape:
@@ -186,14 +185,14 @@ def _placed(family: Correlation, w: Tensor) -> tuple[Tensor, int, Places]:
     """Return weights, the address of the first tap's matrix, and where all entries are."""
     stride = w.stride()
     if isinstance(family, StencilFamily):
-        return w, w.data_ptr(), Places(*stride)
+        return w, w.data_ptr(), (*stride, 0)
     if stride[2:] != _dense(family.kernel_size):  # the taps of two channels follow each other
         w = w.contiguous()
         stride = w.stride()
     if isinstance(family, CircularFamily | MirroredFamily):
-        return w, w.data_ptr(), Places(1, stride[0], stride[1])
+        return w, w.data_ptr(), (1, stride[0], stride[1], 0)
     first = w.data_ptr() + family.first * w.element_size()
-    return w, first, Places(1, stride[0], stride[1], 1 if family.lower else -1)
+    return w, first, (1, stride[0], stride[1], 1 if family.lower else -1)
 
 
 @functools.lru_cache(maxsize=256)

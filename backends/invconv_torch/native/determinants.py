@@ -36,18 +36,28 @@ class LogAbsDet(Function):  # type: ignore[misc]
     @staticmethod
     def forward(ctx: Any, matrices: Tensor) -> Tensor:
         """Return log|det A|, shape (...)."""
-        factors, pivots, _ = torch.linalg.lu_factor_ex(matrices, check_errors=False)
-        ctx.save_for_backward(matrices, factors, pivots)
-        return log_of_pivots(factors)
+        logs, factors = log_abs_det_saving(matrices)
+        ctx.save_for_backward(matrices, *factors)
+        return logs
 
     @staticmethod
     @one_by_one
     def backward(ctx: Any, bar: Tensor) -> tuple[Tensor]:
-        """Return the cotangent of the matrices; for a second derivative by one that has one."""
-        matrices, factors, pivots = ctx.saved_tensors
-        if torch.is_grad_enabled():
-            inverse = inverse_unchecked(matrices)
-        else:
-            unit = torch.eye(matrices.shape[-1], dtype=matrices.dtype, device=matrices.device)
-            inverse = torch.linalg.lu_solve(factors, pivots, unit.expand_as(matrices))
+        """Return the cotangent of the matrices."""
+        matrices, *factors = ctx.saved_tensors
+        inverse = inverse_saved(matrices, factors)
         return (bar[..., None, None] * inverse.mH,)
+
+
+def log_abs_det_saving(matrices: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+    """See `invconv.kernels.primitives.log_abs_det_saving`: LU factors, and where rows went."""
+    factors, pivots, _ = torch.linalg.lu_factor_ex(matrices, check_errors=False)
+    return log_of_pivots(factors), (factors, pivots)
+
+
+def inverse_saved(matrices: Tensor, memo: Any) -> Tensor:
+    """See `invconv.kernels.primitives.inverse_saved`; with a derivative where one may be asked."""
+    if memo is None or torch.is_grad_enabled():
+        return inverse_unchecked(matrices)
+    unit = torch.eye(matrices.shape[-1], dtype=matrices.dtype, device=matrices.device)
+    return torch.linalg.lu_solve(*memo, unit.expand_as(matrices))

@@ -20,7 +20,7 @@ from invconv.kernels.families import (
     StencilFamily,
     TriangularFamily,
 )
-from invconv.kernels.primitives import flat
+from invconv.kernels.primitives import flat, pixel_rows
 from invconv.kernels.symmetric import SymmetricFamily, folded, unfolded
 from invconv_torch.native.correlation import (
     Correlation,
@@ -75,7 +75,7 @@ def gram(family: LinearFamily, x: Tensor, y: Tensor) -> Tensor:
         return (x * y).sum((0, *range(2, x.ndim)))
     with full_precision(x):
         if isinstance(family, MatrixFamily):
-            return torch.einsum("bcn,bdn->cd", flat(y), flat(x))
+            return torch.matmul(pixel_rows(y), pixel_rows(x).mT)
         assert isinstance(family, TriangularFamily)
         full = torch.matmul(y, x.mT)
         return full.tril() if family.lower else full.triu()

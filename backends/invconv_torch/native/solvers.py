@@ -22,7 +22,7 @@ from invconv.kernels.plain.pitched import PitchedSolver
 from invconv.kernels.primitives import flat, from_pixel_rows, pixel_rows
 from invconv.kernels.symmetric import SymmetricFamily
 from invconv.kernels.wavefront import CausalStencil, inverse_at_the_pixel
-from invconv_torch.native.correlation import in_host_memory
+from invconv_torch.native.host import in_host_memory
 from invconv_torch.native.launches import CUDA
 from invconv_torch.native.waves import TORCH
 

@@ -14,6 +14,7 @@ from typing import Any, TypeAlias
 import torch
 from torch.autograd import Function, forward_ad
 
+from invconv.operators.base.calls import for_each
 from invconv.solve.state import State
 from invconv_torch.native.batched import one_by_one
 from invconv_torch.traced import traced
@@ -26,8 +27,13 @@ def evaluate(x: Tensor, conv: Any) -> Pair:
     """See `invconv.operators.base.operator.evaluate`."""
     tensors: list[Tensor] = []
     conv._trained(tensors)
-    y = _Forward.apply(conv, x, *tensors) if records(x, tensors) else conv._forward(x)
-    return y, conv._log_det(tuple(x.shape[2:]))
+    if records(x, tensors):
+        y, log_dets = _Forward.apply(conv, x, *tensors)
+    else:
+        y, log_dets = conv._forward(x), None
+    if log_dets is None:
+        log_dets = for_each(x.shape[:1], conv._log_det(tuple(x.shape[2:])))
+    return y, log_dets
 
 
 def invert(y: Tensor, conv: Any, state: State | None) -> Pair:
@@ -58,22 +64,31 @@ def records(x: Tensor, tensors: list[Tensor]) -> bool:
 
 class _Forward(Function):  # type: ignore[misc]
     @staticmethod
-    def forward(ctx: Any, conv: Any, x: Tensor, *tensors: Tensor) -> Tensor:
-        y: Tensor
+    def forward(ctx: Any, conv: Any, x: Tensor, *tensors: Tensor) -> tuple[Tensor, Tensor | None]:
         y, ctx.memo = conv._forward_saving(x)
-        ctx.conv = conv
+        ctx.conv, ctx.log_det_memo = conv, None
         ctx.save_for_backward(x, *tensors)
-        return y
+        ctx.set_materialize_grads(False)
+        if not conv._saves_log_det:
+            return y, None
+        log_det, ctx.log_det_memo = conv._log_det_saving(tuple(x.shape[2:]))
+        return y, for_each(x.shape[:1], log_det)
 
     @staticmethod
     @one_by_one
-    def backward(ctx: Any, y_bar: Tensor) -> tuple[Any, ...]:
+    def backward(ctx: Any, y_bar: Tensor | None, log_det_bar: Tensor | None) -> tuple[Any, ...]:
         x, *tensors = ctx.saved_tensors
         conv, needed = ctx.conv._retrained(iter(tensors)), ctx.needs_input_grad
-        # for a second derivative the steps are run again, where autograd sees them
-        memo = conv._forward_saving(x)[1] if torch.is_grad_enabled() else ctx.memo
-        wanted = any(needed[2:]), needed[1]
-        gradients, x_bar = conv._forward_vjp(memo, like(y_bar, x), wanted)
+        wanted, again = any(needed[2:]), torch.is_grad_enabled()
+        gradients, x_bar = {}, None
+        # for a second derivative everything is run again, where autograd sees it
+        if y_bar is not None:
+            memo = conv._forward_saving(x)[1] if again else ctx.memo
+            gradients, x_bar = conv._forward_vjp(memo, like(y_bar, x), (wanted, needed[1]))
+        if log_det_bar is not None and wanted:
+            shape = tuple(x.shape[2:])
+            memo = conv._log_det_saving(shape)[1] if again else ctx.log_det_memo
+            gradients = conv._add_log_det_vjp(gradients, shape, log_det_bar.sum(), memo)
         return None, x_bar if needed[1] else None, *map(gradients.get, conv._parameter_names)
 
 

@@ -70,10 +70,15 @@ class Call:
 
     def broadcast(self, log_det: Array) -> Array:
         """Return a log-determinant once for every sample."""
-        if hasattr(log_det, "expand"):  # PyTorch's: quicker
-            return log_det.expand(self.batch_shape).clone()
-        every = zeros(self.batch_shape, log_det) + log_det
-        return every if self.batch_shape else as_array(every)
+        return for_each(self.batch_shape, log_det)
+
+
+def for_each(batch_shape: Shape, log_det: Array) -> Array:
+    """Return a log-determinant once for every sample."""
+    if hasattr(log_det, "expand"):  # PyTorch's: quicker
+        return log_det.expand(batch_shape).clone()
+    every = zeros(batch_shape, log_det) + log_det
+    return every if batch_shape else as_array(every)
 
 
 def fits(conv: Protocol, x: Any) -> bool:

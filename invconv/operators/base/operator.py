@@ -16,7 +16,13 @@ from typing import Any
 from invconv.arrays.namespaces import Array, Shape, as_array, cast, namespace
 from invconv.arrays.registry import Primitive
 from invconv.arrays.settings import flag, instead
-from invconv.operators.base.calls import Call, as_batch, require_cotangent, require_spatial_shape
+from invconv.operators.base.calls import (
+    Call,
+    as_batch,
+    for_each,
+    require_cotangent,
+    require_spatial_shape,
+)
 from invconv.operators.base.checks import warn_of_loss
 from invconv.operators.base.conditions import remembered
 from invconv.operators.base.precision import in_float64, wants_float64
@@ -112,10 +118,12 @@ class InvertibleConv(Protocol):
     def forward_and_log_det(self, x: Array) -> tuple[Array, Array]:
         """Return y = K x + b and log|det K|, the latter broadcast to the batch shape."""
         call = as_batch(self, "x", x)
-        y, log_det = evaluate(call.x, call.conv)
+        y, log_dets = evaluate(call.x, call.conv)
         if self._inverts_forward:
             self._check_forward(call.spatial_shape, y)
-        return call.restore_shape(y), call.broadcast(log_det)
+        if log_dets.shape != call.batch_shape:
+            log_dets = namespace(log_dets).reshape(log_dets, call.batch_shape)
+        return call.restore_shape(y), log_dets
 
     def inverse_and_log_det(self, y: Array) -> tuple[Array, Array]:
         """Return x = K^-1 (y - b) and log|det K^-1|, the latter broadcast to the batch shape."""
@@ -268,11 +276,11 @@ class InvertibleConv(Protocol):
 
 @Primitive
 def evaluate(x: Array, conv: InvertibleConv) -> tuple[Array, Array]:
-    """Return K x + b and log|det K|, for x (B, C, *spatial).
+    """Return K x + b and log|det K| for every sample, shape (B,), for x (B, C, *spatial).
 
     A library that records derivatives may record one for the whole, by the operator's own.
     """
-    return conv._forward(x), conv._log_det(tuple(x.shape[2:]))
+    return conv._forward(x), for_each(x.shape[:1], conv._log_det(tuple(x.shape[2:])))
 
 
 def require_operator(name: str, value: Any) -> None:

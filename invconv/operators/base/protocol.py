@@ -53,6 +53,8 @@ class Protocol(Parametrised, ABC):
     _pixelwise: ClassVar[bool] = False
     # whether the way forward contains an inverse, whose condition has to be looked at
     _inverts_forward: ClassVar[bool] = False
+    # whether `_log_det_saving` and `_add_log_det_vjp` are as quick as a derivative by autodiff
+    _saves_log_det: ClassVar[bool] = False
     # whether the derivative of x = inverse(y) needs y, besides x
     _needs_y: ClassVar[bool] = False
 
@@ -99,6 +101,20 @@ class Protocol(Parametrised, ABC):
     @abstractmethod
     def _log_det_vjp(self, shape: Shape, log_det_bar: Array) -> Gradients:
         """Return the gradients of log_det_bar log|det K|."""
+
+    def _log_det_saving(self, shape: Shape) -> tuple[Array, Any]:
+        """Return log|det K|, and what its derivative would have to compute again."""
+        return self._log_det(shape), None
+
+    def _add_log_det_vjp(
+        self, gradients: Gradients, shape: Shape, log_det_bar: Array, memo: Any
+    ) -> Gradients:
+        """Return gradients with those of log_det_bar log|det K| added, perhaps in their memory.
+
+        The memo is what `_log_det_saving` kept. Where K is singular, they are not finite.
+        """
+        more = self._log_det_vjp(shape, log_det_bar)
+        return gradients | {n: gradients[n] + g if n in gradients else g for n, g in more.items()}
 
     @abstractmethod
     def _linear_maps(self, shape: Shape) -> tuple[Map, Map]:

@@ -60,6 +60,7 @@ class ActNorm(Linear):
     ndim: int | None = None
 
     _array_names = ("log_scale", "bias")
+    _saves_log_det = True
     _pixelwise = True
 
     def __post_init__(self) -> None:

@@ -17,7 +17,7 @@ import numpy as np
 from invconv.arrays.namespaces import Array, Shape, cast, constant, namespace, size
 from invconv.arrays.settings import generator, optional_ndim, positive_int
 from invconv.kernels.families import MatrixFamily
-from invconv.kernels.primitives import inverse_or_nan, log_abs_det
+from invconv.kernels.primitives import inverse_saved, log_abs_det, log_abs_det_saving
 from invconv.operators.base.linear import Linear
 from invconv.operators.base.parameters import require_shape
 from invconv.operators.base.protocol import Gradients
@@ -104,6 +104,7 @@ class Conv1x1(Pointwise):
     ndim: int | None = None
 
     _array_names = ("weight", "bias")
+    _saves_log_det = True
 
     def __post_init__(self) -> None:
         optional_ndim(self)
@@ -144,11 +145,21 @@ class Conv1x1(Pointwise):
     def _log_det(self, shape: Shape) -> Array:
         return size(shape) * log_abs_det(self.weight)
 
+    def _log_det_saving(self, shape: Shape) -> tuple[Array, Any]:
+        log_det, memo = log_abs_det_saving(self.weight)
+        return size(shape) * log_det, memo
+
     def _log_det_vjp(self, shape: Shape, log_det_bar: Array) -> Gradients:
         self._regular_log_det(shape)
-        inverse = inverse_or_nan(self.weight)
-        transposed = namespace(inverse).matrix_transpose(inverse)
-        return {"weight": (size(shape) * log_det_bar) * transposed}
+        return self._add_log_det_vjp({}, shape, log_det_bar, None)
+
+    def _add_log_det_vjp(
+        self, gradients: Gradients, shape: Shape, log_det_bar: Array, memo: Any
+    ) -> Gradients:
+        inverse = inverse_saved(self.weight, memo)
+        more = (size(shape) * log_det_bar) * namespace(inverse).matrix_transpose(inverse)
+        known = gradients.get("weight")
+        return gradients | {"weight": more if known is None else known + more}
 
 
 def permutation_matrix(permutation: Array, like: Array) -> Array:

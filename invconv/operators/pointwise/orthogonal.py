@@ -17,7 +17,7 @@ from invconv.kernels.matrices import Product
 from invconv.operators.base.parameters import require_shape
 from invconv.operators.base.protocol import Gradients
 from invconv.operators.pointwise.conv1x1 import Pointwise
-from invconv.operators.pointwise.reflections import Reflections, require_reflectors, unit_columns
+from invconv.operators.pointwise.reflections import Reflections, require_reflectors, scaled_rows
 from invconv.trust import condition
 from invconv.trust.bound import Bounds, largest_entry, row_sum
 from invconv.trust.norms import SolveOverflowError
@@ -59,6 +59,7 @@ class OrthogonalConv1x1(Pointwise):
     ndim: int | None = None
 
     _array_names = ("reflectors", "bias")
+    _saves_log_det = True
 
     def __post_init__(self) -> None:
         optional_ndim(self)
@@ -97,10 +98,12 @@ class OrthogonalConv1x1(Pointwise):
 
     def _weights_saving(self) -> tuple[Array, Any]:
         reflections = Reflections.of(self.reflectors)
-        return reflections.matrix(), reflections
+        matrix, memo = reflections.matrix()
+        return matrix, (reflections, memo)
 
     def _weights_vjp(self, w_bar: Array, memo: Any = None) -> Gradients:
-        return {"reflectors": (memo or Reflections.of(self.reflectors)).vjp(w_bar)}
+        reflections, kept = memo or self._weights_saving()[1]
+        return {"reflectors": reflections.vjp(kept, w_bar)[0]}
 
     def _solver(self, shape: Shape) -> Product:
         matrix = self._matrix()
@@ -111,7 +114,7 @@ class OrthogonalConv1x1(Pointwise):
 
     def _log_det(self, shape: Shape) -> Array:
         # zero, but NaN where a reflector is none: then W is no orthogonal matrix
-        v = unit_columns(self.reflectors)[0]
+        v = scaled_rows(self.reflectors)[0]
         return namespace(v).sum(0.0 * namespace(v).abs(v))
 
     def _log_det_vjp(self, shape: Shape, log_det_bar: Array) -> Gradients:

@@ -80,6 +80,7 @@ class PLUConv1x1(TriangularlyFactored):
     ndim: int | None = None
 
     _array_names = ("lower", "upper", "log_scale", "bias")
+    _saves_log_det = True
     _constant_names = ("permutation", "sign")
 
     def __post_init__(self) -> None:

@@ -6,7 +6,6 @@ H_i = I - 2 v_i v_i^T / (v_i^T v_i) (`reflections`), so log|det W| = sum log|sca
 
 from __future__ import annotations
 
-import math
 from dataclasses import KW_ONLY, dataclass
 from typing import Any, Self
 
@@ -16,13 +15,12 @@ from invconv.arrays.namespaces import (
     Array,
     Shape,
     copy_of,
-    identity,
-    log_abs,
+    diagonal,
     namespace,
     size,
 )
 from invconv.arrays.settings import generator, optional_ndim, positive_int
-from invconv.kernels.primitives import matmul
+from invconv.kernels.primitives import add_pivots, log_abs_product
 from invconv.kernels.triangular_steps import TriangularSteps
 from invconv.operators.base.parameters import require_shape
 from invconv.operators.base.protocol import Gradients
@@ -66,6 +64,7 @@ class QRConv1x1(TriangularlyFactored):
     ndim: int | None = None
 
     _array_names = ("reflectors", "upper", "scale", "bias")
+    _saves_log_det = True
 
     def __post_init__(self) -> None:
         optional_ndim(self)
@@ -103,51 +102,57 @@ class QRConv1x1(TriangularlyFactored):
 
     def _upper(self) -> Array:
         """Return R = U + diag(scale)."""
-        xp = namespace(self.upper)
-        on_diagonal = identity(self.channels, self.upper) != 0
-        return xp.where(on_diagonal, self.scale[:, None], xp.triu(self.upper, k=1))
+        return add_pivots(namespace(self.upper).triu(self.upper, k=1), (), self.scale)
 
     def _matrix(self) -> Array:
         return self._weights_saving()[0]
 
     def _weights_saving(self) -> tuple[Array, Any]:
-        reflections, upper = Reflections.of(self.reflectors), self._upper()
-        return reflections.times(upper), (reflections, upper)
+        reflections = Reflections.of(self.reflectors)
+        matrix, memo = reflections.times(self._upper())
+        return matrix, (reflections, memo)
 
     def _weights_vjp(self, w_bar: Array, memo: Any = None) -> Gradients:
-        reflections, upper = memo or self._weights_saving()[1]
-        q_bar = matmul(w_bar, namespace(w_bar).matrix_transpose(upper))
-        return self._factors_vjp(reflections, q_bar, reflections.transposed_times(w_bar))
+        reflections, kept = memo or self._weights_saving()[1]
+        reflectors_bar, upper_bar = reflections.vjp(kept, w_bar)
+        return {"reflectors": reflectors_bar} | self._upper_vjp(upper_bar)
 
-    def _factors_vjp(self, reflections: Reflections, q_bar: Array, upper_bar: Array) -> Gradients:
-        """Return the gradients of <q_bar, Q> + <upper_bar, U + diag(scale)>."""
-        xp = namespace(q_bar)
-        return {
-            "reflectors": reflections.vjp(q_bar),
-            "upper": xp.triu(upper_bar, k=1),
-            "scale": copy_of(xp.linalg.diagonal(upper_bar)),  # NumPy's is a view, and read-only
-        }
+    def _upper_vjp(self, upper_bar: Array) -> Gradients:
+        """Return the gradients of <upper_bar, U + diag(scale)>."""
+        xp = namespace(upper_bar)
+        # NumPy's diagonal is a view, and read-only
+        return {"upper": xp.triu(upper_bar, k=1), "scale": copy_of(diagonal(upper_bar))}
 
     def _log_det(self, shape: Shape) -> Array:
-        return size(shape) * namespace(self.scale).sum(log_abs(self._known_scale()))
+        return log_abs_product(size(shape), self._known_scale())
 
     def _log_det_vjp(self, shape: Shape, log_det_bar: Array) -> Gradients:
         self._regular_log_det(shape)
-        return {"scale": size(shape) * log_det_bar / self._known_scale()}
+        return self._add_log_det_vjp({}, shape, log_det_bar, None)
+
+    def _add_log_det_vjp(
+        self, gradients: Gradients, shape: Shape, log_det_bar: Array, memo: Any
+    ) -> Gradients:
+        more = size(shape) * log_det_bar / self._known_scale()
+        known = gradients.get("scale")
+        return gradients | {"scale": more if known is None else known + more}
 
     def _known_scale(self) -> Array:
         """Return scale, or NaN where a reflector is not finite: then Q is no orthogonal matrix."""
-        xp = namespace(self.scale)
-        orthogonal = xp.all(xp.isfinite(self.reflectors))
-        return xp.where(orthogonal, self.scale, xp.full_like(self.scale, math.nan))
+        if self.reflectors.shape[0] == 0:
+            return self.scale
+        xp = namespace(self.reflectors)
+        return self.scale + 0.0 * xp.max(xp.abs(self.reflectors))
 
     def _steps(self) -> TriangularSteps:
-        q = Reflections.of(self.reflectors).matrix()
+        q = Reflections.of(self.reflectors).matrix()[0]
         return TriangularSteps(
             namespace(q).matrix_transpose(q), ((self._upper(), False),), "QR factors"
         )
 
     def _steps_vjp(self, *bars: Array) -> Gradients:
         first_bar, upper_bar = bars
+        reflections = Reflections.of(self.reflectors)
         q_bar = namespace(first_bar).matrix_transpose(first_bar)
-        return self._factors_vjp(Reflections.of(self.reflectors), q_bar, upper_bar)
+        reflectors_bar, _ = reflections.vjp(reflections.matrix()[1], q_bar)
+        return {"reflectors": reflectors_bar} | self._upper_vjp(upper_bar)

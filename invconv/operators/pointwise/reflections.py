@@ -1,11 +1,12 @@
 """Products of Householder reflections: Q = H_1 ... H_m, H_i = I - 2 v_i v_i^T / (v_i^T v_i).
 
-The product is formed by its compact WY form (Schreiber & Van Loan, 1989): with the unit vectors v_i
-as the columns of V,
+The product is formed by its compact WY form (Schreiber & Van Loan, 1989): with the v_i, of any
+lengths, as the rows of V,
 
-    Q = I - V T V^T,    T^-1 = S = striu(V^T V) + I / 2,
+    Q = I - V^T S^-1 V,    S = striu(V V^T) + diag(V V^T) / 2,
 
-for a block of reflections at a time, since S costs the square of their number.
+for a block of reflections at a time, since S costs the square of their number. S^-1 is applied by
+substitution.
 
 Called by `qr` and `orthogonal`.
 """
@@ -14,11 +15,19 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from invconv.arrays.namespaces import Array, identity, namespace, readable, to_numpy, zeros
-from invconv.kernels.primitives import matmul, triangular_solve
+from invconv.arrays.namespaces import (
+    Array,
+    diagonal,
+    identity,
+    namespace,
+    readable,
+    to_numpy,
+    zeros,
+)
+from invconv.kernels.primitives import add_pivots, matmul, triangular_solve
 from invconv.operators.base.parameters import require_shape
 
-_BLOCK = 96  # reflections that one T joins
+_BLOCK = 96  # reflections that one S joins
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,72 +36,73 @@ class Reflections:
 
     Attributes
     ----------
-    v : array, shape (C, m)
-        V, of unit columns.
-    lengths : array, shape (m,)
-        Of the vectors that were given, which cannot overflow.
+    largest : array, shape (m, 1)
+        The largest magnitude in each of the vectors that were given.
     blocks : list of (array, array)
-        A block of V's columns and its T, for each block of reflections.
+        V and S for each block of reflections; V's rows are divided by their largest magnitude, so
+        that nothing overflows.
+    channels : int
+        C.
     """
 
-    v: Array
-    lengths: Array
+    largest: Array
     blocks: list[tuple[Array, Array]]
+    channels: int
 
     @staticmethod
     def of(reflectors: Array) -> Reflections:
         """Return the product of the reflections along the rows v_1 ... v_m of an array (m, C)."""
-        v, lengths = unit_columns(reflectors)
-        count = v.shape[1]
-        parts = [v[:, i : min(i + _BLOCK, count)] for i in range(0, count, _BLOCK)]
-        return Reflections(v, lengths, [(part, _triangle(part)) for part in parts])
+        count, channels = reflectors.shape
+        rows, largest = scaled_rows(reflectors)
+        parts = [rows[i : min(i + _BLOCK, count), :] for i in range(0, count, _BLOCK)]
+        parts = [rows] if len(parts) == 1 else parts
+        return Reflections(largest, [(part, _triangle(part)) for part in parts], channels)
 
-    def matrix(self) -> Array:
-        """Return Q."""
-        return self.times(identity(self.v.shape[0], self.v))
+    def times(self, matrix: Array) -> tuple[Array, list[tuple[Array, Array]]]:
+        """Return Q times a matrix U (C, M), and what its derivative needs of each block."""
+        memo = []
+        for v, s in reversed(self.blocks):
+            x = triangular_solve(s, matmul(v, matrix), lower=False)
+            memo.append((matrix, x))
+            matrix = matrix - matmul(namespace(v).matrix_transpose(v), x)
+        return matrix, memo
 
-    def times(self, matrix: Array) -> Array:
-        """Return Q times a matrix (C, M)."""
-        for v, t in reversed(self.blocks):
-            inner = matmul(namespace(v).matrix_transpose(v), matrix)
-            matrix = matrix - matmul(v, matmul(t, inner))
-        return matrix
+    def matrix(self) -> tuple[Array, list[tuple[Array, Array]]]:
+        """Return Q, and what its derivative needs."""
+        return self.times(identity(self.channels, self.largest))
 
-    def transposed_times(self, matrix: Array) -> Array:
-        """Return Q^T times a matrix (C, M)."""
-        for v, t in self.blocks:
-            xp = namespace(v)
-            inner = matmul(xp.matrix_transpose(v), matrix)
-            matrix = matrix - matmul(v, matmul(xp.matrix_transpose(t), inner))
-        return matrix
+    def vjp(self, memo: list[tuple[Array, Array]], bar: Array) -> tuple[Array, Array]:
+        """Return the gradients of <bar, Q U> with respect to the reflectors (m, C) and to U.
 
-    def vjp(self, q_bar: Array) -> Array:
-        """Return the gradient of <q_bar, Q> with respect to the reflectors, shape (m, C).
-
-        It goes back through Q = I - V T V^T, T = S^-1, S = striu(V^T V) + I/2, V = v / |v|.
+        Of a block: W = U - V^T X with X = S^-1 Y and Y = V U. So X_bar = -V W_bar,
+        Y_bar = S^-T X_bar, S_bar = -Y_bar X^T, and what V gets from X^T V, from V U and from the
+        upper triangle of V V^T. Q does not change with the lengths of the reflectors, so that the
+        gradient by scaled ones is the gradient by those given, scaled likewise.
         """
-        xp, v = namespace(q_bar), self.v
-        if v.shape[1] == 0:
-            return zeros((0, v.shape[0]), v)
-        t = self.blocks[0][1] if len(self.blocks) == 1 else _triangle(v)
-        t_t, right = xp.matrix_transpose(t), matmul(q_bar, v)
-        v_bar = -matmul(right, t_t) - matmul(matmul(xp.matrix_transpose(q_bar), v), t)
-        t_bar = -matmul(xp.matrix_transpose(v), right)
-        s_bar = xp.triu(-matmul(t_t, matmul(t_bar, t_t)), k=1)
-        v_bar = v_bar + matmul(v, s_bar + xp.matrix_transpose(s_bar))
-        radial = xp.sum(v * v_bar, axis=0, keepdims=True)
-        return xp.matrix_transpose(v_bar - v * radial) / self.lengths[:, None]
+        xp, found = namespace(bar), []
+        for (v, s), (matrix, x) in zip(self.blocks, reversed(memo), strict=True):
+            v_t, s_t = xp.matrix_transpose(v), xp.matrix_transpose(s)
+            y_bar = -triangular_solve(s_t, matmul(v, bar), lower=True)
+            s_bar = -matmul(y_bar, xp.matrix_transpose(x))
+            above = xp.triu(s_bar, k=1)
+            gram_bar = add_pivots(above + xp.matrix_transpose(above), (), diagonal(s_bar))
+            from_x = matmul(x, xp.matrix_transpose(bar))
+            from_y = matmul(y_bar, xp.matrix_transpose(matrix))
+            found.append(from_y - from_x + matmul(gram_bar, v))
+            bar = bar + matmul(v_t, y_bar)
+        if not found:
+            return zeros((0, self.channels), bar), bar
+        every = found[0] if len(found) == 1 else xp.concat(found, axis=0)
+        return every / self.largest, bar
 
 
-def unit_columns(reflectors: Array) -> tuple[Array, Array]:
-    """Return V (C, m) of unit columns, and the lengths (m,), which cannot overflow."""
+def scaled_rows(reflectors: Array) -> tuple[Array, Array]:
+    """Return vectors (m, C) divided by their largest magnitudes, and those, shape (m, 1)."""
     xp = namespace(reflectors)
     if reflectors.shape[0] == 0:
-        return xp.matrix_transpose(reflectors), zeros((0,), reflectors)
+        return reflectors, zeros((0, 1), reflectors)
     largest = xp.max(xp.abs(reflectors), axis=1, keepdims=True)
-    scaled = reflectors / largest
-    lengths = xp.sqrt(xp.sum(scaled * scaled, axis=1, keepdims=True))
-    return xp.matrix_transpose(scaled / lengths), (largest * lengths)[:, 0]
+    return reflectors / largest, largest
 
 
 def require_reflectors(reflectors: Array, channels: int) -> None:
@@ -108,10 +118,7 @@ def require_reflectors(reflectors: Array, channels: int) -> None:
 
 
 def _triangle(v: Array) -> Array:
-    """Return T = S^-1, shape (m, m)."""
-    if v.shape[1] == 0:
-        return zeros((0, 0), v)
+    """Return S, shape (m, m)."""
     xp = namespace(v)
-    gram = matmul(xp.matrix_transpose(v), v)
-    s = xp.triu(gram, k=1) + 0.5 * identity(v.shape[1], v)
-    return triangular_solve(s, identity(s.shape[0], s), lower=False)
+    gram = matmul(v, xp.matrix_transpose(v))
+    return add_pivots(xp.triu(gram, k=1), (), 0.5 * diagonal(gram))

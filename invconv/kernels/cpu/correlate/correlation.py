@@ -77,11 +77,11 @@ class CompiledCorrelation:
             As for `invconv.kernels.cpu.compiled.CompiledSolve.solve`.
         """
         h = self.program.header
-        numbers = batch * h.channels * h.pixels
-        seconds = numbers * (_COPY + _MULTIPLY * h.channels * h.taps) * self.itemsize / 4
-        if seconds * 512 / self.target.bits < _SHARED:
-            workers = 1
-        units = -(-batch // h.images) * h.bands
+        if workers > 1:
+            numbers = batch * h.channels * h.pixels
+            seconds = numbers * (_COPY + _MULTIPLY * h.channels * h.taps) * self.itemsize / 4
+            units = -(-batch // h.images) * h.bands
+            workers = min(workers, units) if seconds * 512 / self.target.bits >= _SHARED else 1
         shared = ctypes.c_int64()  # the ticket
         given = x, y, taps, self.numbers, ctypes.addressof(shared)
 
@@ -90,10 +90,10 @@ class CompiledCorrelation:
             self.call(*given, buffer[0], self.sums, batch, *places)
             BUFFERS.keep(buffer)
 
-        if min(workers, units) == 1:
+        if workers == 1:
             work()
         else:
-            threads.together(functools.partial(work, self, shared, keeps), min(workers, units))
+            threads.together(functools.partial(work, self, shared, keeps), workers)
 
 
 @functools.lru_cache(maxsize=256)

@@ -31,7 +31,7 @@ def write_correlation(w: Writer) -> None:
     with w.function("correlate", POINTERS, ("images", *PLACES), inside=False) as a:
         h = load_record(w, CorrelationHeader, a["program"], w.integer(0))
         _pack(w, a, h)
-        w.clear(a["z"], h["out"])
+        clear(w, a["z"], h, a["images"])
         groups = (a["images"] + (h["images"] - 1)) // h["images"]
         total = groups * h["bands"]
         with each_unit(w, a["shared"], total) as taken:
@@ -47,6 +47,14 @@ def _band(w: Writer, a: dict[str, Any], h: dict[str, Int], image: Int, number: I
     _sums(w, a, h, band, here)
     out = w.at(a["z"], h["out"])
     copy_pieces(w, a["program"], h, band, here, w.at(a["y"], place), out, "written")
+
+
+def clear(w: Writer, buffer: Value, h: dict[str, Int], images: Int) -> None:
+    """Write zeros into a buffer of images: where so many of them are, or all it has room for."""
+    unused = h["images"] - images.least(h["images"])
+    count = h["channel_step"] - unused * h["image_step"]
+    with w.loop(0, h["channels"]) as c:
+        w.clear(w.at(buffer, c * h["channel_step"]), count)
 
 
 def copy_pieces(

@@ -50,14 +50,15 @@ def write_gram(w: Writer, outputs: int, inputs: int) -> None:
     ``total`` is the first tap's matrix, and is added to; ``z`` is a buffer. The sums of so many
     output channels and input channels are in registers at once.
     """
-    from invconv.kernels.cpu.correlate.driver import PLACES, copy_pieces, write_run
+    from invconv.kernels.cpu.correlate.driver import PLACES, clear, copy_pieces, write_run
     from invconv.kernels.cpu.driver import load_record
 
     write_run(w)
     with w.function("gram", POINTERS, ("images", *PLACES), inside=False) as a:
         h = load_record(w, CorrelationHeader, a["program"], w.integer(0))
-        w.clear(a["z"], h["spare"])
         out = w.at(a["z"], h["out"])
+        for buffer in (a["z"], out):
+            clear(w, buffer, h, a["images"])
         with w.loop(0, a["images"], h["images"]) as image, w.loop(0, h["bands"]) as number:
             band = load_record(w, Band, a["program"], h["body"] + number * len(fields(Band)))
             here = (a["images"] - image).least(h["images"])

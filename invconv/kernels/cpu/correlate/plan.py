@@ -15,7 +15,7 @@ import itertools
 import math
 from collections.abc import Iterator
 from dataclasses import astuple, dataclass, fields
-from typing import Literal, NamedTuple
+from typing import Literal, TypeAlias
 
 import numpy as np
 
@@ -115,27 +115,15 @@ class Grid:
         return found
 
 
-class Places(NamedTuple):
-    """Where the matrices of taps are in memory: the numbers from one entry to the next.
-
-    Attributes
-    ----------
-    tap, row, column : int
-        From one matrix to that of the next tap, and within a matrix.
-    triangle : int
-        1 or -1 where only the lower or the upper triangle of the first matrix counts, or 0. Other
-        entries are neither read nor written.
-    """
-
-    tap: int
-    row: int
-    column: int
-    triangle: int = 0
+# Where the matrices of taps are in memory: the numbers from one matrix to that of the next tap,
+# from row to row, and from column to column; and 1 or -1 where only the lower or the upper triangle
+# of the first matrix counts, or 0. Other entries are neither read nor written.
+Places: TypeAlias = tuple[int, int, int, int]
 
 
 def of_taps(channels: int) -> Places:
     """Return the places of a contiguous array (T, C, C)."""
-    return Places(channels**2, channels, 1)
+    return channels**2, channels, 1, 0
 
 
 @dataclass(frozen=True)
