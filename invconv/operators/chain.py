@@ -159,13 +159,11 @@ class Composite(InvertibleConv):
         return all(step._saves_log_det for step in self._steps)
 
     def _log_det_saving(self, shape: Shape) -> tuple[Array, Any]:
-        total, memo = self._steps[0]._log_det_saving(shape)
-        memos = [memo]
-        for step in self._steps[1:]:
-            log_det, memo = step._log_det_saving(shape)
+        found = [step._log_det_saving(shape) for step in self._steps]
+        total = found[0][0]
+        for log_det, _ in found[1:]:
             total = total + log_det
-            memos.append(memo)
-        return total, memos
+        return total, [memo for _, memo in found]
 
     def _add_log_det_vjp(
         self, gradients: Gradients, shape: Shape, log_det_bar: Array, memo: Any

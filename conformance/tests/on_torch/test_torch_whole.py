@@ -1,0 +1,92 @@
+"""What the one node of a layer's forward says of its two results, one without the other too."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+
+import invconv_torch as it
+from invconv.arrays.registry import agnostic
+
+LAYERS: dict[str, Callable[[], Any]] = {
+    "emerging": lambda: it.EmergingConv2d(3),
+    "emerging after QR": lambda: it.EmergingConv2d(3, mixing="qr"),
+    "emerging after a matrix": lambda: it.EmergingConv2d(3, mixing="plain"),
+    "autoregressive": lambda: it.AutoregressiveConv2d(3, channel_order="upper", direction=-1),
+    "matrix": lambda: it.Conv1x1(3),
+    "PLU": lambda: it.Conv1x1(3, "plu"),
+    "actnorm": lambda: it.ActNorm(3),
+    "periodic": lambda: it.PeriodicConv2d(3),
+}
+
+
+@pytest.fixture(params=LAYERS)
+def layer(request: Any) -> Any:
+    torch.manual_seed(0)
+    made = LAYERS[request.param]().double()
+    for parameter in made.parameters():
+        parameter.data += 0.1 * torch.randn_like(parameter)
+    return made
+
+
+def gradients(layer: Any, x: Any, wanted: tuple[bool, bool], order: int) -> list[Any]:
+    """Return the gradients of a loss of the images, the log-determinants or both."""
+    given = [x, *layer.parameters()]
+    z, log_det = layer(x)
+    losses = (z.sin().sum(), (torch.arange(1.0, len(x) + 1).double() * log_det.sin()).sum())
+    loss = sum(part for part, take in zip(losses, wanted, strict=True) if take)
+    for _ in range(order):
+        found = torch.autograd.grad(loss, given, create_graph=True, allow_unused=True)
+        loss = sum(g.sin().sum() for g in found if g is not None)
+    return [torch.zeros_like(a) if g is None else g for a, g in zip(given, found, strict=True)]
+
+
+@pytest.mark.parametrize("wanted", [(True, True), (True, False), (False, True)])
+@pytest.mark.parametrize("order", [1, 2])
+def test_gradients_are_those_of_the_steps(layer: Any, wanted: Any, order: int) -> None:
+    """Against autograd's own, of the core's operations one by one."""
+    x = torch.randn(2, 3, 4, 5, dtype=torch.float64, requires_grad=True)
+    found = gradients(layer, x, wanted, order)
+    with agnostic():
+        expected = gradients(layer, x, wanted, order)
+    for a, b in zip(found, expected, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("scale", [1e-30, 1.0, 1e30, 0.0, math.nan, math.inf])
+def test_log_determinants_of_any_size(scale: float, dtype: torch.dtype) -> None:
+    """Products of pivots may leave the range where the sum of their logarithms does not."""
+    torch.manual_seed(0)
+    layer = it.AutoregressiveConv2d(30, dtype=dtype)
+    with torch.no_grad():
+        layer.kernel[..., 0, 0] *= scale
+        log_det = layer(torch.zeros(1, 30, 2, 2, dtype=dtype))[1]
+    pivots = layer.kernel.detach()[..., 0, 0].diagonal().double()
+    expected = (4 * pivots.abs().log().sum()).to(dtype).expand(1)
+    torch.testing.assert_close(log_det, expected, rtol=1e-6, atol=1e-5, equal_nan=True)
+
+
+def test_an_image_that_is_not_finite_spoils_no_gradient_of_the_log_determinant() -> None:
+    torch.manual_seed(0)
+    layer = it.EmergingConv2d(2)
+    x = torch.full((1, 2, 3, 3), torch.inf)
+    layer(x)[1].sum().backward()
+    expected = 9 / layer.first.kernel.detach()[..., 0, 0].diagonal()
+    found = layer.first.kernel.grad
+    torch.testing.assert_close(found[..., 0, 0].diagonal(), expected)
+    assert torch.count_nonzero(found) == 2
+
+
+def test_a_singular_layer_has_a_gradient_and_no_exception() -> None:
+    layer = it.EmergingConv2d(2)
+    with torch.no_grad():
+        layer.first.kernel[0, 0, 0, 0] = 0.0
+    z, log_det = layer(torch.randn(1, 2, 3, 3))
+    assert log_det.item() == -math.inf
+    (z.sum() + log_det.sum()).backward()
+    assert layer.first.kernel.grad[0, 0, 0, 0].isinf()
