@@ -1,4 +1,7 @@
-"""What the one node of a layer's forward says of its two results, one without the other too."""
+"""Gradients by the one node of a layer's call: of either result alone, and many at once.
+
+The latter are those of the vmap that `torch.autograd` has of its own.
+"""
 
 from __future__ import annotations
 
@@ -8,10 +11,12 @@ from typing import Any
 
 import pytest
 import torch
+from torch.autograd.functional import hessian, jacobian
 
 import invconv_torch as it
 from invconv.arrays.registry import agnostic
 
+Build = Callable[..., tuple[Any, Any]]
 LAYERS: dict[str, Callable[[], Any]] = {
     "emerging": lambda: it.EmergingConv2d(3),
     "emerging after QR": lambda: it.EmergingConv2d(3, mixing="qr"),
@@ -90,3 +95,41 @@ def test_a_singular_layer_has_a_gradient_and_no_exception() -> None:
     assert log_det.item() == -math.inf
     (z.sum() + log_det.sum()).backward()
     assert layer.first.kernel.grad[0, 0, 0, 0].isinf()
+
+
+@pytest.mark.parametrize("direction", ["forward", "inverse"])
+def test_batched_gradients(layer_name: str, direction: str, torch_layer: Build) -> None:
+    layer, x = torch_layer(layer_name)
+    parameters = list(layer.parameters())
+    x.requires_grad_()
+    y, log_det = getattr(layer, direction)(x)
+    bars = torch.randn(3, *y.shape, dtype=y.dtype), torch.randn(3, *log_det.shape, dtype=y.dtype)
+    inputs = [x, *parameters]
+    every = torch.autograd.grad(
+        (y, log_det), inputs, bars, is_grads_batched=True, retain_graph=True
+    )
+    for n in range(3):
+        one = torch.autograd.grad((y, log_det), inputs, [b[n] for b in bars], retain_graph=True)
+        for got, expected in zip(every, one, strict=True):
+            torch.testing.assert_close(got[n], expected, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("direction", ["forward", "inverse"])
+@pytest.mark.parametrize("layer_name", ["autoregressive-1d", "periodic-1d", "plain", "qr", "plu"])
+def test_vectorized_jacobians(direction: str, layer_name: str, torch_layer: Build) -> None:
+    layer, x = torch_layer(layer_name)
+    x = x[:1]
+
+    def cubes(z: Any) -> Any:
+        return (getattr(layer, direction)(z)[0] ** 3).flatten()
+
+    def slope(z: Any, vectorize: bool) -> Any:
+        return jacobian(cubes, z, create_graph=True, vectorize=vectorize)
+
+    torch.testing.assert_close(slope(x, True), slope(x, False))
+    of_sum = [hessian(lambda z: cubes(z).sum(), x, vectorize=v) for v in (True, False)]
+    torch.testing.assert_close(*of_sum)
+    assert of_sum[1].abs().max() > 1e-3  # there is something to compare
+    # one level of vmap inside another
+    nested = [jacobian(lambda z, v=v: slope(z, v)[:2], x, vectorize=v) for v in (True, False)]
+    torch.testing.assert_close(*nested)
