@@ -73,7 +73,7 @@ def test_bijx_trains() -> None:
         optimizer.update(flow, gradient)
         return loss
 
-    losses = [float(step(flow, optimizer)) for _ in range(300)]
+    losses = [float(step(flow, optimizer)) for _ in range(150)]
     entropy = -float(density.mean())
-    assert losses[0] > entropy + 1
-    assert abs(losses[-1] - entropy) < 0.1
+    assert losses[0] > entropy + 10
+    assert abs(losses[-1] - entropy) < 0.02 * (losses[0] - entropy)  # most of it is learned
