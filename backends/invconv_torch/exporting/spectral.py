@@ -16,7 +16,7 @@ import torch
 
 from invconv.kernels.frequencies.cosine import Cosine, cosine_matrix
 from invconv.kernels.frequencies.fourier import Fourier
-from invconv.kernels.frequencies.spectrum import SpectralSolver, within_range
+from invconv.kernels.frequencies.spectrum import SpectralSolver
 from invconv_torch.exporting.values import constant
 
 Tensor: TypeAlias = torch.Tensor
@@ -26,7 +26,7 @@ Matrix: TypeAlias = np.ndarray[Any, Any]
 def spectral_solve(solver: SpectralSolver, y: Tensor) -> Tensor:
     """Return x = K^-1 y, shape (B, C, *shape), for the core's solver of NumPy arrays."""
     solve = _solve_in_cosines if isinstance(solver.basis, Cosine) else _solve
-    return within_range(lambda y: solve(solver, y), y)
+    return solve(solver, y)
 
 
 def _solve_in_cosines(solver: SpectralSolver, y: Tensor) -> Tensor:

@@ -19,8 +19,9 @@ FEW = ("raster-2d", "periodic-2d", "qr")
 MORE = ("autoregressive-3d", "emerging-2d", "periodic-3d", "plain", "plu", "actnorm")
 pytestmark = [
     # PyTorch's own
-    pytest.mark.filterwarnings("ignore:`isinstance\\(treespec, LeafSpec\\)`"),
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore::FutureWarning"),
+    pytest.mark.filterwarnings("ignore:Torchinductor does not support code generation for complex"),
 ]
 ELSEWHERE = """
 import sys, torch
