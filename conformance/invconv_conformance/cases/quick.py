@@ -22,6 +22,7 @@ QUICK_EAGER = ("periodic-even-dilated",)
 QUICK_EAGER_LAWS = {
     "singular-corner": ("singular",),
     "ill-corner": ("warning", "errors"),
+    "pluconv1x1-2d": ("autodiff",),
 }
 # laws for which a compiler makes all again, and the cases that it does so for
 QUICK_COMPILED_LAWS = {"empty": ("corner-bias", "periodic-even-dilated")}

@@ -13,12 +13,12 @@ import invconv as ic
 from invconv.arrays.namespaces import to_numpy
 from invconv.operators import dropins
 from invconv.operators.base import judgement
-from invconv.operators.base.checks import TOLERATED
 from invconv.stability.guard import MOST_DIGITS, Guard
 from invconv_conformance.laws.law import law, truth, values
 from invconv_conformance.laws.setting import Measure, Setting
 from invconv_conformance.truth.bounds import C_FACTOR, EPS
 
+_TOLERATED = 1e-2  # error of an entry, over the largest: what a warning promises
 _SAMPLES_DIFFER = 2.0  # digits, of the few images of a case and the worst of many kinds
 _ENOUGH = 2.0  # digits, with which nothing is to be done
 
@@ -82,7 +82,7 @@ def warning(s: Setting) -> Iterator[Measure]:
         yield truth(not warned, "a warning where the core may not look")
         return
     said = judgement.remembered(conv, shape, s.log_det_dtype).error
-    yield truth(warned == (said > TOLERATED), "a warning, or none, against what is said")
+    yield truth(warned == (said > _TOLERATED), "a warning, or none, against what is said")
     error = _error(s)
     yield Measure("digits too many", _digits(s, said) - _digits(s, error), 1.0)
     if not s.case.batch_shape or len(s.images[0]) > 1:  # one image says little

@@ -152,7 +152,7 @@ def test_a_grid_that_longdouble_crops() -> None:
     assert "against longdouble on a grid of" in found.rests_on
     left = digits(error_of(conv, shape, np.random.default_rng(0)), "float64")
     assert left < 12
-    assert found.digits("float64") == pytest.approx(left, abs=1)
+    assert found.digits("float64") == pytest.approx(left, abs=0.5)
 
 
 def test_without_a_wider_longdouble_rounding_on_purpose_has_to_do(
