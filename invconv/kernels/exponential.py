@@ -13,15 +13,22 @@ Called by `operators.exponential`; torch and JAX run them their own way, by the 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from invconv.arrays.namespaces import Array, readable
+import numpy as np
+
+from invconv.arrays.namespaces import Array, Shape, constant, library_name, readable, size, to_numpy
 from invconv.arrays.registry import Primitive
 from invconv.kernels import maps
 from invconv.kernels.families import StencilFamily
-from invconv.kernels.series import Counts, counts_of, series
+from invconv.kernels.frequencies.fourier import Fourier, complex_dtype, turns
+from invconv.kernels.frequencies.spectrum import within_range
+from invconv.kernels.matrices import recorded
+from invconv.kernels.primitives import matmul
+from invconv.kernels.series import Counts, counts_for, counts_of, series
 
 
 def _exponential(
@@ -121,21 +128,32 @@ class ExponentialSolver:
         Of -M.
     counts : Counts or None
         None where they are chosen as it runs.
+    spectrum : complex array, shape (F, C, C), or None
+        e^-K_hat(f) of every frequency of a circular grid, where it is known.
     """
 
     family: StencilFamily
     taps: Array
     counts: Counts | None
+    spectrum: Array | None = None
 
     @staticmethod
-    def of(family: StencilFamily, taps: Array) -> ExponentialSolver:
-        """Count the terms for the taps of -M, if their values can be looked at."""
-        counts = counts_of(family, taps) if readable(taps) else None
-        return ExponentialSolver(family, taps, counts)
+    def of(family: StencilFamily, taps: Array, shape: Shape) -> ExponentialSolver:
+        """Prepare a solve for the taps of -M, as far as their values can be looked at."""
+        if not readable(taps):
+            return ExponentialSolver(family, taps, None)
+        counts, spectrum = counts_of(family, taps), None
+        entries = taps.shape[1] ** 2 * size(shape[:-1]) * (shape[-1] // 2 + 1)
+        host = library_name(taps) != "jax"  # whose transforms would gather a batch
+        if family.wrap and counts.steps and host and entries <= _ENTRIES and not recorded(taps):
+            spectrum = _exponential_spectrum(family, taps, shape)
+        return ExponentialSolver(family, taps, counts, spectrum)
 
     @property
     def plan(self) -> dict[str, Any]:
         """How the solve runs."""
+        if self.spectrum is not None:
+            return {"method": "spectral", "per frequency": "product with exp(-K_hat)"}
         plan: dict[str, Any] = {"method": "Taylor series of exp(-M)"}
         if self.counts is None:
             return plan | {"terms": "counted as it runs"}
@@ -143,4 +161,39 @@ class ExponentialSolver:
 
     def __call__(self, y: Array) -> Array:
         """Solve for x, shape (B, C, *shape)."""
-        return exponential(self.family, self.taps, y, counts=self.counts)
+        if self.spectrum is None or not y.shape[0] or not readable(y) or recorded(y):
+            return exponential(self.family, self.taps, y, counts=self.counts)
+        return within_range(self._by_frequencies, y)
+
+    def _by_frequencies(self, y: Array) -> Array:
+        return _FOURIER.from_frequencies(
+            matmul(self.spectrum, _FOURIER.to_frequencies(y)), tuple(y.shape[2:])
+        )
+
+
+_FOURIER = Fourier(())
+_ENTRIES = 2**21  # of all matrices, 32 MB in complex128, up to which they are kept
+
+
+def _exponential_spectrum(family: StencilFamily, taps: Array, shape: Shape) -> Array | None:
+    """Return e^M_hat(f) of every frequency, from taps (T, C, C): scaled to 1/2, then squared.
+
+    There are no eigenvalues in it, since M_hat(f) may be defective. Found in float64.
+    """
+    values = to_numpy(taps)
+    if values.dtype.itemsize > 8:  # which has no such transforms
+        return None
+    phases = np.ones((len(values), 1))
+    for axis, (n, count) in enumerate(zip(shape, _FOURIER.frequencies(shape), strict=True)):
+        steps = np.outer([offset[axis] for offset in family.offsets], np.arange(count))
+        phases = (phases[:, :, None] * turns(steps, n)[:, None, :]).reshape(len(values), -1)
+    matrices = np.einsum("tf,tij->fij", phases, values.astype(np.float64), optimize=True)
+    norm = float(np.abs(matrices).sum(axis=2).max())
+    squarings = max(0, math.ceil(math.log2(2 * norm))) if norm else 0
+    small, unit = matrices / 2.0**squarings, np.eye(values.shape[1])
+    result = unit + 0 * small
+    for n in range(counts_for(0.5, 2.0**-52).terms, 0, -1):
+        result = unit + small @ result / n
+    for _ in range(squarings):
+        result = result @ result
+    return constant(result, taps, complex_dtype(taps))

@@ -128,7 +128,7 @@ class Transposed:
 
 def solver_of_steps(steps: FactoredSteps) -> Product | FactoredSteps:
     """Return the fastest solver that is as accurate as one factor after the other."""
-    if not all(map(readable, steps.arrays)) or any(map(_recorded, steps.arrays)):
+    if not all(map(readable, steps.arrays)) or any(map(recorded, steps.arrays)):
         return steps
     try:
         with np.errstate(all="ignore"):
@@ -149,7 +149,7 @@ def _accurate(matrix: Matrix, inverse: Matrix, like: Array) -> Array | None:
         return from_host(inverse, like)
 
 
-def _recorded(x: Array) -> bool:
+def recorded(x: Array) -> bool:
     """Tell whether the derivative of a readable array is recorded."""
     if library_name(x) != "torch":
         return False

@@ -69,7 +69,8 @@ class ExponentialConv(WithKernel):
     The series has as many terms as leave out less than rounding, by the kernel's 1- and infinity
     norms: 12 convolutions in float64 for a norm of 0.3, 33 for 4, and as many again for every
     further 4. Beyond 4096 the result is NaN. On an accelerator the host reads the norm at every
-    call of PyTorch's, once of a prepared inverse; JAX counts on the device.
+    call of PyTorch's, once of a prepared inverse; JAX counts on the device. In host memory the
+    inverse on a circular grid is one product a frequency instead (not in JAX).
 
     Examples
     --------
@@ -182,7 +183,7 @@ class ExponentialConv(WithKernel):
         return {"kernel": kernel_of(taps_bar, self._kernel_size)}, x_bar
 
     def _factor(self, shape: Shape) -> State:
-        solver = ExponentialSolver.of(self._family, -self._taps(shape))
+        solver = ExponentialSolver.of(self._family, -self._taps(shape), shape)
         return State(solver, self._log_det(shape), self.bias)
 
     def _solve_vjp(self, y: Array | None, x: Array, x_bar: Array) -> tuple[Gradients, Array]:

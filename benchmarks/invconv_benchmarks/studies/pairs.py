@@ -13,6 +13,7 @@ from torch import nn
 
 import invconv as ic
 import invconv_torch as it
+from invconv.kernels.series import counts_of
 from invconv_benchmarks.measure.contender import Call
 from invconv_benchmarks.suites.group import Shape
 
@@ -107,10 +108,10 @@ def _exponential(shape: Shape, limit: float, limit_inverse: float) -> Iterator[P
         conv = ic.ExponentialConv.init(channels, padding=padding, rng=rng, like=x)
         plain = nn.Conv2d(channels, channels, 3, padding=1, padding_mode=padding)
         prepared = conv.prepare(shape[2:])
-        terms = prepared.plan["times"] * prepared.plan["terms"]
+        counts = counts_of(conv._family, conv._taps(shape[2:]))
         calls = {"forward": functools.partial(conv.forward, x)}
         calls["inverse"] = functools.partial(prepared.inverse, x)
-        convolutions = functools.partial(_again, plain, x, terms + 1)
+        convolutions = functools.partial(_again, plain, x, counts.steps * counts.terms + 1)
         for does, call in calls.items():
             name = f"exponential {does}, {padding}"
             yield Pair(name, shape, limit, call, convolutions, gradients=False)

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 import invconv as ic
+from invconv.kernels.series import counts_of
 from invconv_benchmarks.suites.group import Group
 
 Floats = np.ndarray[Any, Any]
@@ -87,8 +88,9 @@ def _terms(group: Group) -> int:
     if group.map.partition(" ")[0] not in ("exponential", "circular"):
         return 1
     conv = build(group.map, group.shape[1]).asarrays(np.empty(0, group.dtype))
-    plan = conv.prepare(group.shape[2:], check=False).plan
-    return int(plan["times"] * plan["terms"])
+    assert isinstance(conv, ic.ExponentialConv)
+    counts = counts_of(conv._family, conv._taps(group.shape[2:]))
+    return counts.steps * counts.terms
 
 
 def input_bytes(group: Group) -> int:

@@ -162,6 +162,18 @@ def test_init_is_nearly_the_identity() -> None:
     assert abs(kernel.mean()) < 1e-4
 
 
+@pytest.mark.parametrize("grid", [(5,), (4, 5), (2, 3, 4), (1, 1)])
+def test_frequencies_and_the_series_agree(grid: tuple[int, ...]) -> None:
+    conv = ic.ExponentialConv.init(3, 5, len(grid), padding="circular", dilation=2, rng=RNG)
+    x = RNG.standard_normal((2, 3, *grid))
+    for factor in (1.0, 20.0):
+        conv = conv.replace(kernel=factor * conv.kernel)
+        prepared = conv.prepare(grid)
+        assert prepared.plan["method"] == "spectral"
+        series = exponential(conv._family, -conv._taps(grid), x)
+        assert np.abs(prepared.inverse(x) - series).max() < 1e-13 * np.abs(series).max()
+
+
 def test_the_plan_says_what_runs() -> None:
     prepared = ic.ExponentialConv(np.full((1, 1, 3), 2.0)).prepare((9,))
     assert prepared.plan == {"method": "Taylor series of exp(-M)", "times": 1, "terms": 33}
