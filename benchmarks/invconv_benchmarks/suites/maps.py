@@ -87,7 +87,7 @@ def _terms(group: Group) -> int:
     """Return how often an exponential applies its convolution, 1 for the other maps."""
     if group.map.partition(" ")[0] not in ("exponential", "circular"):
         return 1
-    conv = build(group.map, group.shape[1]).asarrays(np.empty(0, group.dtype))
+    conv = build(group.map, group.shape[1]).asarrays(np.empty(0, group.dtype or "float32"))
     assert isinstance(conv, ic.ExponentialConv)
     counts = counts_of(conv._family, conv._taps(group.shape[2:]))
     return counts.steps * counts.terms

@@ -22,6 +22,7 @@ CLASSES = (
     ic.QRConv1x1,
     ic.AutoregressiveConv,
     ic.EmergingConv,
+    ic.ExponentialConv,
     ic.PeriodicConv,
 )
 every_class = pytest.mark.parametrize("cls", CLASSES, ids=lambda cls: cls.__name__)
