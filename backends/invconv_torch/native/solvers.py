@@ -140,7 +140,7 @@ class SpectralFactor:
         else:
             assert self.lu is not None
             x_hat = torch.linalg.lu_solve(*self.lu, y_hat, adjoint=self.adjoint)
-        return self.basis.from_frequencies(x_hat, self.shape)
+        return self.basis.from_frequencies(x_hat, self.shape).contiguous()
 
 
 @dataclass(frozen=True, eq=False)

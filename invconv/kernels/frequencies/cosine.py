@@ -100,7 +100,7 @@ def _order(n: int) -> tuple[np.ndarray[Any, Any], ...]:
 def _transform(rows: Array) -> Array:
     """Return the DCT-II along the middle axis of (lead, n, rest)."""
     xp, n = namespace(rows), rows.shape[1]
-    if n <= _BY_MATRIX or size(rows.shape) == 0:
+    if n <= _BY_MATRIX or size(rows.shape) == 0:  # torch has no FFT of an empty batch
         return matmul(constant(cosine_matrix(n), rows, rows.dtype), rows)
     order, _, factor = _order(n)
     half = xp.fft.rfft(xp.take(rows, constant(order, rows), axis=1), axis=1)
