@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch.func import functional_call
 
+import invconv as ic
 import invconv_torch as it
 from invconv.operators.base.linear import Linear
 from invconv.operators.chain import Composite
@@ -43,7 +44,7 @@ def factored(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
         return counted
 
     with monkeypatch.context() as patch:
-        for cls in (Linear, Composite):
+        for cls in (Linear, Composite, ic.ExponentialConv):
             patch.setattr(cls, "_factor", counting(cls._factor))
         yield count
 
