@@ -27,9 +27,14 @@ Settings: TypeAlias = tuple[StencilFamily, Counts | None]
 _PLAIN = (Tensor, torch.nn.Parameter)
 
 
+def _has_values(w: Tensor) -> bool:
+    """Tell whether there are values by which to count terms; fake and meta tensors have none."""
+    return type(w) in _PLAIN and not w.is_meta
+
+
 def _run(settings: Settings, w: Tensor, x: Tensor, *directions: Tensor) -> Tensor:
     family, counts = settings
-    if type(w) not in _PLAIN:  # a fake one has no values by which to count terms
+    if not _has_values(w):
         return ops.exponential(family.text, w, x, _stacked(w, directions))
     result: Tensor = series(kernels, family, w, directions, counts)(x)
     return result
@@ -37,7 +42,7 @@ def _run(settings: Settings, w: Tensor, x: Tensor, *directions: Tensor) -> Tenso
 
 def _run_gram(settings: Settings, w: Tensor, x: Tensor, y: Tensor, *directions: Tensor) -> Tensor:
     family, _ = settings
-    if type(w) not in _PLAIN:
+    if not _has_values(w):
         return ops.exponential_gram(family.text, w, x, y, _stacked(w, directions))
     known = series(kernels, family, w, directions, orders=1 + len(directions))
     result: Tensor = known.pull_back(x, y)[0]
@@ -103,7 +108,7 @@ def exponential_vjp(
     family: StencilFamily, w: Tensor, x: Tensor, y_bar: Tensor
 ) -> tuple[Tensor, Tensor]:
     """See `invconv.kernels.exponential`: in one pass where nobody differentiates it."""
-    if watch(w, x, y_bar) is Watch.NOBODY and type(w) in _PLAIN:
+    if watch(w, x, y_bar) is Watch.NOBODY and _has_values(w):
         return series(kernels, family, w, (), orders=1).pull_back(x, y_bar)
     w_bar = exponential_gram(family, w, x, y_bar)
     return w_bar, exponential(family.transpose(), family.adjoint(w), y_bar)

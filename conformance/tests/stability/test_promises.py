@@ -34,8 +34,6 @@ FAMILIES: dict[str, Callable[[np.random.Generator], Operator]] = {
     "emerging": lambda rng: ic.EmergingConv.init(2, 3, rng=rng),
     "emerging, rasters": lambda rng: ic.EmergingConv.init(2, 3, mask="raster", rng=rng),
     "emerging, dilated": lambda rng: ic.EmergingConv.init(1, (5, 3), dilation=(1, 2), rng=rng),
-    "exponential": lambda rng: ic.ExponentialConv.init(2, 3, rng=rng),
-    "exponential, circular": lambda rng: ic.ExponentialConv.init(2, 5, padding="circular", rng=rng),
     "periodic": lambda rng: ic.PeriodicConv.init(2, 3, rng=rng),
     "periodic, wide": lambda rng: ic.PeriodicConv.init(2, 6, rng=rng),
     "periodic, dilated": lambda rng: ic.PeriodicConv.init(2, (2, 3), dilation=(2, 1), rng=rng),
