@@ -47,6 +47,11 @@ COMMANDS = {
         "docs",
         "build the pages of every public name, and the guide",
     ),
+    "example": (
+        "invconv_benchmarks.gallery.command",
+        "gallery",
+        "run a short program that ends in a picture: deblur, whiten, random_field, ...",
+    ),
     "info": (
         "invconv_conformance.info",
         "demo",

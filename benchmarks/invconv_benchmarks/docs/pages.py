@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import importlib
 import inspect
 import re
@@ -11,8 +12,10 @@ from typing import Any
 
 import invconv
 from invconv_benchmarks.docs.names import PACKAGES, Name, public
+from invconv_benchmarks.gallery import command as gallery
 
 CHECKOUT = Path(invconv.__file__).parents[1]
+PICTURES = CHECKOUT / "benchmarks" / "results" / "0.1.0" / "gallery"
 GUIDE = {
     "invconv": "README.md",
     "The mathematics": "invconv/README.md",
@@ -26,7 +29,7 @@ def write(folder: Path) -> list[dict[str, Any]]:
     """Write the sources into a folder, and return the navigation in mkdocs' form."""
     (folder / "wide.css").write_text(".md-grid { max-width: 78rem; }\n", encoding="utf-8")
     api = [{f"API: {package}": _api(folder, package)} for package in PACKAGES]
-    return [{"Guide": _guide(folder)}, *api]
+    return [{"Guide": _guide(folder)}, {"Gallery": _gallery(folder)}, *api]
 
 
 def _guide(folder: Path) -> list[dict[str, str]]:
@@ -53,6 +56,27 @@ def _guide(folder: Path) -> list[dict[str, str]]:
 def _readable(text: str) -> str:
     """Separate lists from the paragraph above: GitHub's Markdown needs no blank line, this does."""
     return re.sub(r"(?m)^(?![-*|#>\s]|\d+\. )(.+)\n(?=[-*] |\d+\. )", r"\1\n\n", text)
+
+
+def _gallery(folder: Path) -> list[str | dict[str, str]]:
+    """Write a page for each example: what it shows, its picture, its source."""
+    (folder / "gallery").mkdir()
+    index = "# Gallery\n\nShort programs: `python -m invconv example NAME` runs one.\n"
+    pages: list[str | dict[str, str]] = ["gallery/index.md"]
+    for name in gallery.NAMES:
+        source = gallery.source(name)
+        title, _, rest = (ast.get_docstring(ast.parse(source)) or "").partition("\n")
+        picture = PICTURES / f"{name}.jpg"
+        shutil.copyfile(picture, folder / "gallery" / picture.name)
+        body = source.partition('"""\n\n')[2]
+        index += f"\n## [{title}]({name}.md)\n\n[![{title}]({name}.jpg)]({name}.md)\n"
+        head = f"# {title}\n\n`python -m invconv example {name}`\n\n{rest}\n\n"
+        text = f"{head}![{title}]({name}.jpg)\n\n"
+        code = f"```python\n{body}```\n"
+        (folder / "gallery" / f"{name}.md").write_text(text + code, encoding="utf-8")
+        pages.append({name.replace("_", " "): f"gallery/{name}.md"})
+    (folder / "gallery" / "index.md").write_text(index, encoding="utf-8")
+    return pages
 
 
 def _api(folder: Path, package: str) -> list[str | dict[str, str]]:

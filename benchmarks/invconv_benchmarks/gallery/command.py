@@ -1,0 +1,69 @@
+"""``invconv example NAME``: a short program that ends in a picture."""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import importlib
+from pathlib import Path
+
+from invconv_benchmarks.report import figures
+
+NAMES = (
+    "deblur",
+    "whiten",
+    "random_field",
+    "lattice_field",
+    "echo",
+    "volume",
+    "folder",
+    "three_libraries",
+)
+
+
+def source(name: str) -> str:
+    """Return a program's text."""
+    return Path(__file__).with_name(f"{name}.py").read_text(encoding="utf-8")
+
+
+def summary(name: str) -> str:
+    """Return the first line of a program's docstring, without importing what it needs."""
+    return (ast.get_docstring(ast.parse(source(name))) or "").partition("\n")[0]
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.epilog = "\n".join(["examples:", *(f"  {name:16} {summary(name)}" for name in NAMES)])
+    parser.add_argument("name", choices=NAMES, metavar="NAME", help="one of the examples below")
+    parser.add_argument("--out", type=Path, help="the picture to write (default: invconv-NAME.png)")
+    parser.add_argument(
+        "--path", type=Path, help="of the example folder: your own images (default: Hubble's)"
+    )
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Run one program and say where its picture is."""
+    name: str = arguments.name
+    out = arguments.out or Path(f"invconv-{name}.png")
+    if out.suffix.lower() not in figures.FORMATS:
+        raise ValueError(
+            f"--out: expected a name that ends in {' or '.join(figures.FORMATS)}, got {out.name!r}"
+        )
+    if not out.absolute().parent.is_dir():
+        raise ValueError(f"--out: there is no folder {out.absolute().parent}")
+    if arguments.path is not None and name != "folder":
+        raise ValueError(f"--path: the example {name} has its own data; folder takes yours")
+    try:
+        module = importlib.import_module(f"invconv_benchmarks.gallery.{name}")
+    except ImportError as error:
+        raise ValueError(
+            f"the example {name} needs {error.name}: pip install 'invconv[gallery]'"
+        ) from error
+    print(summary(name))
+    if arguments.path is not None:
+        module.draw(out, arguments.path)
+    else:
+        module.draw(out)
+    print(f"wrote {out}")
+    return 0

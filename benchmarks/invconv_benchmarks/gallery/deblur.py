@@ -1,0 +1,58 @@
+"""Undo a blur exactly, and see what noise does to that.
+
+A blur on a closed frame is a `PeriodicConv` of the flipped point-spread function, and its inverse
+is exact: no regularisation, no iterations. Its condition says what that costs: an error in the
+blurred image may grow by so much, and one of rounding to 8 bits does.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+from skimage.data import moon
+
+from invconv import PeriodicConv
+from invconv_benchmarks.report import figures
+
+
+def moffat(width: float, radius: int = 12) -> figures.Floats:
+    """Return a telescope's point-spread function (1 + r^2 / width^2)^-3, of sum 1."""
+    row, column = np.mgrid[-radius : radius + 1, -radius : radius + 1]
+    spread = (1 + (row**2 + column**2) / width**2) ** -3.0
+    return np.asarray(spread / spread.sum())
+
+
+def draw(out: Path) -> None:
+    """Blur the moon twice, undo both, before and after rounding to 8 bits."""
+    sharp = moon()[100:356, 60:316][None] / 255.0
+    figure, axes = plt.subplots(2, 5, figsize=(15, 6.4), layout="constrained")
+    for row, width in zip(axes, (1.5, 4.0), strict=True):
+        spread = moffat(width)
+        blur = PeriodicConv(spread[None, None, ::-1, ::-1])
+        blurred = blur.forward(sharp)
+        eight_bits = np.round(blurred * 255) / 255
+        undone, lost = blur.inverse(blurred), blur.inverse(eight_bits)
+        error, noise = (np.abs(image - sharp).max() for image in (undone, lost))
+        condition = blur.condition(sharp.shape[1:])
+        print(f"width {width}: condition {condition:.2g}, error {error:.1e}, of 8 bits {noise:.2g}")
+        images = {
+            "the moon": sharp,
+            f"blurred, width {width} pixels": blurred,
+            f"undone: off by {error:.0e} at most": undone,
+            f"rounded to 8 bits, then undone: off by {noise:.2g}": lost,
+        }
+        for panel, (title, image) in zip(row, images.items(), strict=False):
+            panel.imshow(image[0], cmap="gray", vmin=0.2, vmax=0.75)
+            panel.set_title(title, fontsize=9)
+            panel.set_axis_off()
+        gain = np.abs(np.fft.rfft2(spread, sharp.shape[1:]))
+        frequency = np.hypot(np.fft.fftfreq(256)[:, None], np.fft.rfftfreq(256)[None])
+        row[4].semilogy(frequency.ravel(), gain.ravel(), ",")
+        row[4].axhline(
+            1 / condition, color="tab:red", lw=1, label=f"1 / condition, {condition:.0f}"
+        )
+        row[4].set(xlabel="periods a pixel", ylabel="what the blur leaves")
+        row[4].legend(loc="lower left")
+    figures.save(figure, out)

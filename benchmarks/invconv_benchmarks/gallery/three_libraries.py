@@ -1,0 +1,76 @@
+"""Train a flow in PyTorch, and sample it in JAX and NumPy: one file, the same pictures.
+
+Four layers of a linear flow learn tiles of the Hubble deep field in float32; `save` writes their
+operator, `load` reads it with each library's arrays, and the same noise gives the same tiles.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+import jax
+import matplotlib.pyplot as plt
+import numpy as np
+import torch
+from skimage.data import hubble_deep_field
+
+from invconv import Chain, load, save, squeeze, unsqueeze
+from invconv_benchmarks.density.data.shipped import planes, tiles
+from invconv_benchmarks.report import figures
+from invconv_torch import ActNorm, EmergingConv2d
+
+_STEPS = 150
+
+
+def trained(x: torch.Tensor) -> Chain:
+    """Return the operator that maximises the likelihood of x, by Adam."""
+    torch.manual_seed(0)
+    pairs = [(ActNorm(12), EmergingConv2d(12, mixing="qr")) for _ in range(2)]
+    flow = torch.nn.ModuleList([layer for pair in pairs for layer in pair])
+    optimiser = torch.optim.Adam(flow.parameters(), lr=0.003)
+    for step in range(_STEPS):
+        z, log_dets = x[torch.randperm(len(x))[:32]], torch.zeros(())
+        for layer in flow:
+            z, log_det = layer(z)
+            log_dets = log_dets + log_det
+        nats = (0.5 * z.square().sum((1, 2, 3)) - log_dets).mean() / z[0].numel()
+        optimiser.zero_grad()
+        nats.backward()
+        optimiser.step()
+        if step % 50 == 49:
+            print(f"step {step + 1}: {nats.item():.3f} nats a number")
+    return Chain([layer.operator() for pair in pairs for layer in pair])
+
+
+def draw(out: Path) -> None:
+    """Train, save, load with three libraries, and set their samples side by side."""
+    rng = np.random.default_rng(0)
+    levels = tiles(planes(hubble_deep_field()), 32)[:512]
+    pixels = (levels + rng.uniform(size=levels.shape)) / 256 - 0.5  # dequantised
+    x = squeeze(torch.as_tensor(pixels, dtype=torch.float32))
+    chain = trained(x)
+    noise = 0.7 * rng.standard_normal((16, 12, 16, 16)).astype(np.float32)
+    samples: dict[str, figures.Floats] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder, "flow.safetensors")
+        save(chain, file)
+        for name, z in (
+            ("PyTorch", torch.as_tensor(noise)),
+            ("JAX", jax.numpy.asarray(noise)),
+            ("NumPy", noise),
+        ):
+            samples[name] = np.asarray(unsqueeze(load(file, like=z).inverse(z)))
+    figure, axes = plt.subplots(1, 4, figsize=(14, 3.9), layout="constrained")
+    panels = {"trained on": pixels[:16], **samples}
+    for panel, (name, images) in zip(axes, panels.items(), strict=True):
+        grid = (images + 0.5).reshape(4, 4, 3, 32, 32).transpose(0, 3, 1, 4, 2)
+        panel.imshow(figures.stretch(grid.reshape(128, 128, 3)))
+        apart = np.abs(images - samples["PyTorch"]).max()
+        title = {"trained on": name, "PyTorch": "sampled in PyTorch"}.get(
+            name, f"sampled in {name}: {apart:.0e} from PyTorch"
+        )
+        print(title)
+        panel.set_title(title, fontsize=10)
+        panel.set_axis_off()
+    figures.save(figure, out)
