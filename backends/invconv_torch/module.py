@@ -158,12 +158,13 @@ class InvertibleModule(nn.Module):  # type: ignore[misc]
         log_det : tensor, shape (B,)
         """
         kind = device_kind("x", x)
-        if not torch.compiler.is_compiling() and torch._C._is_tracing():
+        tracing = torch.compiler.is_compiling() or torch._C._is_tracing()
+        if tracing:
             x = with_fixed_grid(x)
         if not autocasting(kind):
-            return self._forward(x)
+            return self._forward(x, tracing)
         with torch.autocast(kind, enabled=False):
-            return self._forward(self._cast(x))
+            return self._forward(self._cast(x), tracing)
 
     def inverse(self, z: Tensor) -> tuple[Tensor, Tensor]:
         """Return x = K^-1 (z - b) and log|det K^-1|.
@@ -180,29 +181,30 @@ class InvertibleModule(nn.Module):  # type: ignore[misc]
         log_det : tensor, shape (B,)
         """
         kind = device_kind("z", z)
-        if not torch.compiler.is_compiling() and torch._C._is_tracing():
+        tracing = torch.compiler.is_compiling() or torch._C._is_tracing()
+        if tracing:
             z = with_fixed_grid(z)
         if not autocasting(kind):
-            return self._inverse(z)
+            return self._inverse(z, tracing)
         with torch.autocast(kind, enabled=False):
-            return self._inverse(self._cast(z))
+            return self._inverse(self._cast(z), tracing)
 
-    def _forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        if exporting_to_onnx():
+    def _forward(self, x: Tensor, tracing: bool) -> tuple[Tensor, Tensor]:
+        if tracing and exporting_to_onnx():
             return self._exported("x", x, inverse=False)
-        return self.operator().forward_and_log_det(x)
+        return self._current(tracing).forward_and_log_det(x)
 
     def _exported(self, name: str, x: Tensor, inverse: bool) -> tuple[Tensor, Tensor]:
         call = as_batch(self._unbounded(True), name, x)
         return evaluate(call, self._current(True, values_of), inverse=inverse)
 
-    def _inverse(self, z: Tensor) -> tuple[Tensor, Tensor]:
-        if exporting_to_onnx():
+    def _inverse(self, z: Tensor, tracing: bool) -> tuple[Tensor, Tensor]:
+        if tracing and exporting_to_onnx():
             return self._exported("z", z, inverse=True)
         kept = None if self.training else self._kept(z)
         if kept is not None and not torch.is_grad_enabled():
             return kept.inverse_and_log_det(z)
-        conv = self.operator()
+        conv = self._current(tracing)
         call = as_batch(conv, "z", z)
         if kept is None and traced():
             return conv.prepare(call.spatial_shape, check=False).inverse_and_log_det(z)

@@ -17,60 +17,16 @@ import invconv_torch as it
 from invconv_conformance.truth import oracle
 from invconv_torch.exporting import constant
 from invconv_torch.exporting.waves import lanes_of
-
-onnx = pytest.importorskip("onnx")
-onnxruntime = pytest.importorskip("onnxruntime")
-pytest.importorskip("onnxscript")
+from tests.libraries.onnx_programs import BATCH, Both, exported, run
 
 Build = Callable[..., tuple[Any, Any]]
 FEW = ("raster-2d", "emerging-1d", "plain", "qr", "actnorm")  # and those of the trained flow
-BATCH = torch.export.Dim.DYNAMIC
 pytestmark = [
     # PyTorch's own
     pytest.mark.filterwarnings("ignore:`isinstance\\(treespec, LeafSpec\\)`"),
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),
     pytest.mark.filterwarnings("ignore:# 'dynamic_axes' is not recommended"),
 ]
-
-
-class Both(torch.nn.Module):  # type: ignore[misc]
-    """Each layer's forward and inverse, on an image of its own."""
-
-    def __init__(self, layers: Sequence[Any]) -> None:
-        super().__init__()
-        self.layers = torch.nn.ModuleList(layers)
-
-    def forward(self, *images: Any) -> Any:
-        """Return (z, log_det, x, log_det) of each layer."""
-        return [
-            result
-            for layer, x in zip(self.layers, images, strict=True)
-            for result in (*layer(x), *layer.inverse(x))
-        ]
-
-
-def exported(module: Any, images: Sequence[Any], **options: Any) -> Any:
-    """Return the ONNX program of a module for images of any number of samples."""
-    shapes: Any = tuple({0: BATCH} for _ in images)
-    if type(module).forward is Both.forward:
-        shapes = (shapes,)
-    options = {"dynamic_shapes": shapes, "dynamo": True, "verbose": False} | options
-    program = torch.onnx.export(module.eval(), tuple(images), **options)
-    onnx.checker.check_model(program.model_proto, full_check=True)
-    assert {node.domain for node in program.model.graph} == {""}  # ONNX's own operators
-    return program
-
-
-def run(program: Any, images: Sequence[Any]) -> list[Any]:
-    """Return what onnxruntime computes."""
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    model = program.model_proto.SerializeToString()
-    session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-    names = [given.name for given in session.get_inputs()]
-    values = [image.numpy() for image in images]
-    results: list[Any] = session.run(None, dict(zip(names, values, strict=True)))
-    return results
 
 
 def check(layer: Any, x: Any, results: Sequence[Any]) -> None:
