@@ -59,7 +59,7 @@ def matrices(conv: ic.InvertibleConv, shape: Shape, dtype: Any) -> tuple[Matrix,
     if isinstance(conv, ic.AutoregressiveConv):
         matrix = oracle.affine(conv, shape, dtype)[0]
         return matrix, _triangular_inverse(matrix, _substitution_order(conv, shape))
-    if isinstance(conv, ic.PeriodicConv):
+    if isinstance(conv, ic.PeriodicConv | ic.SymmetricConv):
         matrix = oracle.affine(conv, shape, EXTENDED)[0]
         inverse = ExtendedLU(matrix).solve(np.eye(len(matrix), dtype=EXTENDED))
         return matrix.astype(dtype), inverse.astype(dtype)
