@@ -44,8 +44,8 @@ class AutoregressiveConv(Convolution):
     log det = N sum over c of log|K[c, c, at o = 0]| with N pixels. With direction -1 that is a
     cross-correlation, as in torch and JAX; with +1 the taps run the other way, a convolution. So a
     point-spread function h that is zero before its first entry, y[p] = sum of h[t] x[p - t], is the
-    kernel of direction +1 as it is, h[None, None] of one channel, and needs no flip; a centred one
-    is no such kernel, but a `PeriodicConv`'s.
+    kernel of direction +1 as it is, ``h[None, None]`` of one channel, and needs no flip; a centred
+    one is no such kernel, but a `PeriodicConv`'s.
 
     Parameters
     ----------

@@ -12,7 +12,6 @@ Called by `operators.pointwise.circulant`.
 
 from __future__ import annotations
 
-import functools
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,7 +24,6 @@ from invconv.kernels.primitives import from_pixel_rows, matmul, pixel_rows
 Floats = np.ndarray[Any, np.dtype[np.float64]]
 
 
-@functools.lru_cache(maxsize=32)
 def _transforms(size: int) -> tuple[Floats, Floats]:
     """Return D (2F, C), the real over the imaginary parts of half a transform, and its inverse."""
     half = turns(np.outer(np.arange(size // 2 + 1), np.arange(size)), size)
@@ -40,7 +38,7 @@ def channel_multiplicity(size: int) -> Floats:
 
 def spectrum(c: Array) -> tuple[Array, Array]:
     """Return the real and imaginary parts of c_hat, half of it, shapes (C // 2 + 1,)."""
-    there = constant(_transforms(c.shape[0])[0], c, c.dtype)
+    there = constant(_transforms(int(c.shape[0]))[0], c, c.dtype)
     both = matmul(there, c[:, None])[:, 0]
     half = both.shape[0] // 2
     return both[:half], both[half:]
@@ -63,7 +61,7 @@ def inverse_of(real: Array, imag: Array) -> tuple[Array, Array]:
 
 def circulant_matrix(c: Array) -> Array:
     """Return circ(c), shape (C, C)."""
-    xp, size = namespace(c), c.shape[0]
+    xp, size = namespace(c), int(c.shape[0])
     i = np.arange(size)
     places = constant((i[:, None] - i[None, :]) % size, c)
     return xp.reshape(xp.take(c, xp.reshape(places, (-1,)), axis=0), (size, size))
@@ -71,7 +69,7 @@ def circulant_matrix(c: Array) -> Array:
 
 def circulant_vjp(matrix_bar: Array) -> Array:
     """Return the gradient of <matrix_bar, circ(c)> with respect to c: sums along diagonals."""
-    xp, size = namespace(matrix_bar), matrix_bar.shape[0]
+    xp, size = namespace(matrix_bar), int(matrix_bar.shape[0])
     k, i = np.indices((size, size))
     places = constant((i * size + (i - k) % size).reshape(-1), matrix_bar)
     along = xp.take(xp.reshape(matrix_bar, (-1,)), places, axis=0)
