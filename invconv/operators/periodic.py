@@ -30,7 +30,9 @@ class PeriodicConv(SpectralConv):
     y[p] = sum over t of K[..., t] x[(p + dilation (t - (k - 1)//2)) mod n] + b, which is, as in
     torch and JAX, a cross-correlation. To undo a blur by a point-spread function h, a convolution
     in the sense of scipy.ndimage.convolve, flip it: the kernel is
-    ``h[::-1, ::-1][None, None]`` of one channel and odd sizes. log det = sum over the frequencies f of log|det K_hat(f)|.
+    ``h[::-1, ::-1][None, None]`` of one channel and odd sizes.
+
+    log det = sum over the frequencies f of log|det K_hat(f)|.
 
     For even sizes torch's padding="same" starts dilation // 2 pixels further back along an axis:
     its result is this one rolled by +dilation // 2.
