@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import ctypes
+import os
 import sys
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -167,3 +168,5 @@ def _launch(folder: Path) -> Any:
 
 if __name__ == "__main__":
     main()
+    sys.stdout.flush()
+    os._exit(0)  # autograd's thread of the device that is not there cannot be joined
