@@ -93,7 +93,7 @@ def test_every_case_obeys_every_law_in_jax_eagerly(part: int) -> None:
 @pytest.mark.parametrize(
     ("case", "laws"),
     [
-        ("corner-bias", ("forward.value", "inverse.value", "log_det.value", "autodiff")),
+        ("corner-bias", ("forward.value", "inverse.value", "log_det.value", "round_trip")),
         *(
             pytest.param(case, tuple(LAWS), marks=pytest.mark.slow, id=case)
             for case in ("corner-bias", "qrconv1x1-m2", "singular-periodic")
@@ -103,7 +103,7 @@ def test_every_case_obeys_every_law_in_jax_eagerly(part: int) -> None:
 def test_torch_compiled_obeys_the_laws(case: str, laws: tuple[str, ...]) -> None:
     (task,) = tasks([Column("torch", "cpu", "aot_eager", "float32")], [case], laws)
     (outcome,) = perform(task)
-    assert sum(r.status == "pass" for r in outcome.results) >= 3
+    assert sum(r.status == "pass" for r in outcome.results) >= 4
     assert not [(r.reproduce, r.what, r.error, r.bound) for r in outcome.results if r.bad]
 
 
