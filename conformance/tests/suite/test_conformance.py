@@ -26,7 +26,6 @@ from invconv_conformance.report.agreement import difference
 from invconv_conformance.run import expected, runner
 from invconv_conformance.run.result import Result
 from invconv_conformance.run.runner import Task, perform, tasks
-from invconv_conformance.truth.extended import ExtendedLU
 from tests.libraries.gpus import without_gpu
 
 # of what takes seconds to compile: a kernel, a spectrum, a triangle
@@ -288,15 +287,3 @@ def test_a_library_that_nobody_adapted(tmp_path: Path, capsys: pytest.CaptureFix
     assert "log_det.value" not in {
         r["law"] for r in document["results"] if r["case"] == "conv1x1-2d" and r["status"] == "pass"
     }
-
-
-def test_extended_precision_beats_lapack() -> None:
-    rng = np.random.default_rng(0)
-    matrix, x = rng.standard_normal((40, 40)), rng.standard_normal((40, 2))
-    lu = ExtendedLU(matrix)
-    rhs = matrix.astype(np.longdouble) @ x
-    exact = float(np.abs(lu.solve(rhs) - x).max())
-    assert exact < 1e-15
-    transposed = lu.solve(matrix.T.astype(np.longdouble) @ x, transposed=True)
-    assert float(np.abs(transposed - x).max()) < 1e-15
-    assert float(lu.log_det()) == pytest.approx(np.linalg.slogdet(matrix)[1], rel=1e-13)
