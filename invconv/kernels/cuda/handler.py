@@ -1,8 +1,9 @@
 """A handler for XLA's foreign function interface that launches kernels: no Python in the call.
 
 It asks XLA for the stream of the call, and the driver for the context of the stream, of which
-every device has its own. It does not tell XLA that a graph may record the call, which nobody has
-seen on a device. `invconv.kernels.cpu.compiler.frame` has the calling convention.
+every device has its own. It puts a copy of the launch's numbers, and nothing else, on that stream
+and keeps nothing for the next call, so it tells XLA that a CUDA graph may record it: nobody has
+seen that on a device yet. `invconv.kernels.cpu.compiler.frame` has the calling convention.
 
 Called by `xla`.
 """
@@ -47,7 +48,7 @@ def write_handler(
     arrays : dict of str to int
         Where each array is: i is argument i, and -1 - i is result i.
     """
-    with xla.handler(w) as frame:
+    with xla.handler(w, xla.RECORDABLE) as frame:
         driver = _Driver(w, frame, addresses)
         stream, rows = xla.stream(w, frame), xla.attribute(w, frame, 0)
         data = {}

@@ -11,7 +11,7 @@ words of 64 bits:
 
 Arguments, results and attributes, by name, are arrays of addresses of such records; kinds, stages
 and the code of an error have 32 bits. Asked for metadata, a handler answers that it speaks XLA's
-version and has no traits. What it returns is null, or an error.
+version, and its traits. What it returns is null, or an error.
 
 Called by the handlers of `invconv.kernels.cpu` and `invconv.kernels.cuda`.
 """
@@ -30,10 +30,11 @@ _METADATA, _EXECUTE = 1, 3  # a kind of extension, and a stage
 _API, _CONTEXT, _ARGUMENTS, _RESULTS, _ATTRIBUTES = 2, 3, 9, 14, 20
 _MAKE_ERROR, _GET_STREAM = 6, 10
 _INTERNAL = 13  # the code of an error
+RECORDABLE = 1  # a trait: a command buffer, such as a CUDA graph, may record the call
 
 
 @contextmanager
-def handler(w: Writer) -> Iterator[Value]:
+def handler(w: Writer, traits: int = 0) -> Iterator[Value]:
     """Write the function "handler"; what is written inside this context runs when XLA calls it.
 
     Yields the call frame.
@@ -46,7 +47,7 @@ def handler(w: Writer) -> Iterator[Value]:
                 with w.b.if_then(_short(w, extension, 1).is_("==", _METADATA)):
                     metadata, version = w.link(extension, 3), w.entry(w.link(frame, _API), 4)
                     put(w, metadata, 3, version)
-                    put(w, metadata, 4, w.integer(0))
+                    put(w, metadata, 4, w.integer(traits))
             with otherwise, w.b.if_then(_short(w, frame, 4).is_("==", _EXECUTE)):
                 yield frame
 
