@@ -13,7 +13,11 @@ torch = pytest.importorskip("torch", reason="torch is not installed")
 
 import invconv as ic  # noqa: E402
 from invconv_benchmarks.density.evaluation import beside_finc, sampling  # noqa: E402
-from invconv_benchmarks.density.models.architecture import MIXINGS, Architecture  # noqa: E402
+from invconv_benchmarks.density.models.architecture import (  # noqa: E402
+    EMERGING,
+    MIXINGS,
+    Architecture,
+)
 from invconv_benchmarks.density.models.build import build  # noqa: E402
 from invconv_conformance.cases.case import perturbed  # noqa: E402
 from invconv_conformance.libraries.table import LIBRARIES, Target  # noqa: E402
@@ -60,7 +64,7 @@ def test_every_row_is_timed_and_both_ways_where_there_are_two() -> None:
     methods = {(row.model, row.method) for row in rows}
     assert methods == {
         *((f"the {mixing}", sampling.EXACT) for mixing in MIXINGS if mixing != "maf"),
-        ("the emerging", sampling.PIXEL_BY_PIXEL),
+        *((f"the {mixing}", sampling.PIXEL_BY_PIXEL) for mixing in EMERGING),
         ("the maf", sampling.NUMBER_BY_NUMBER),
         ("the maf", sampling.WHOLE_IMAGES),
     }

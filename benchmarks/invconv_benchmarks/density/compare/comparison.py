@@ -32,7 +32,10 @@ Say = Callable[[str], None]
 
 THREADS = 1
 # slowest first, so that the workers end at about the same time
-_ORDER = ("maf", "real_nvp", "periodic", "emerging", "qr", "plu", "plain")
+_ORDER = (
+    *("exponential", "maf", "symmetric", "real_nvp", "periodic"),
+    *("emerging_qr", "emerging_plu", "emerging", "qr", "plu", "circulant", "orthogonal", "plain"),
+)
 
 
 @dataclass(frozen=True)

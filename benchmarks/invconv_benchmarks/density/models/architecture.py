@@ -9,7 +9,13 @@ from typing import Any
 
 from invconv.arrays.settings import choice, positive_int
 
-MIXINGS = ("plain", "plu", "qr", "emerging", "periodic", "real_nvp", "maf")
+EMERGING = {"emerging": "plain", "emerging_plu": "plu", "emerging_qr": "qr"}  # after this 1x1
+FLOWS = (
+    *("plain", "plu", "qr", "orthogonal", "circulant"),
+    *EMERGING,
+    *("periodic", "symmetric", "exponential"),
+)
+MIXINGS = (*FLOWS, "real_nvp", "maf")
 
 
 @dataclass(frozen=True)
@@ -19,10 +25,12 @@ class Architecture:
     Attributes
     ----------
     mixing : str
-        One of `MIXINGS`. The first five are Glow's flow with that layer between its couplings: a
-        1x1 convolution that is a matrix, Glow's PLU or the paper's QR, an emerging convolution
-        after a 1x1, or a periodic one. "real_nvp" has masks in place of a mixing layer, "maf" is
-        a masked autoregressive flow.
+        One of `MIXINGS`. Those of `FLOWS` are Glow's flow with that layer between its couplings:
+        a 1x1 convolution that is a matrix, Glow's PLU, the paper's QR, a rotation or diagonal and
+        circulant factors; an emerging convolution after the 1x1 that `EMERGING` says; a periodic
+        or a symmetric one; the exponential of one after a plain 1x1, as it is nearly the identity
+        at the start and its determinant is positive. "real_nvp" has masks in place of a mixing
+        layer, "maf" is a masked autoregressive flow.
     levels : int
         How often the image is halved; a masked autoregressive flow does not.
     depth : int
@@ -30,7 +38,7 @@ class Architecture:
     width : int
         Channels inside the networks.
     kernel_size : int
-        Taps along each axis of an emerging or periodic convolution; odd.
+        Taps along each axis of a mixing layer that is no 1x1; odd.
     scale_floor : float
         The least factor of an affine layer, at least 0 and below 1. The paper's is 0, but a sample
         is divided by the factors: above 0 it cannot explode there.

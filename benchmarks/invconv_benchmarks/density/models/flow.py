@@ -22,34 +22,47 @@ from __future__ import annotations
 
 from torch import nn
 
-from invconv_benchmarks.density.models.architecture import Architecture
+from invconv_benchmarks.density.models.architecture import EMERGING, Architecture
 from invconv_benchmarks.density.models.coupling import AffineCoupling
 from invconv_benchmarks.density.models.multiscale import Split, Squeeze
-from invconv_torch import ActNorm, Conv1x1, EmergingConv2d, PeriodicConv2d
+from invconv_torch import (
+    ActNorm,
+    Conv1x1,
+    EmergingConv2d,
+    ExponentialConv2d,
+    PeriodicConv2d,
+    SymmetricConv2d,
+)
+
+_CONVOLUTIONS = {
+    "periodic": PeriodicConv2d,
+    "symmetric": SymmetricConv2d,
+    "exponential": ExponentialConv2d,
+}
 
 
-def mixing(architecture: Architecture, channels: int) -> nn.Module:
-    """Return the layer that mixes channels; actnorm before it has the bias."""
-    match architecture.mixing:
-        case "emerging":
-            size = architecture.kernel_size
-            return EmergingConv2d(channels, size, bias=False, mixing="plain")
-        case "periodic":
-            return PeriodicConv2d(channels, architecture.kernel_size, bias=False)
-        case parametrization:
-            return Conv1x1(channels, parametrization, bias=False)
+def mixing(architecture: Architecture, channels: int) -> dict[str, nn.Module]:
+    """Return the layers that mix channels, by the ends of their names; actnorm has the bias."""
+    name, size = architecture.mixing, architecture.kernel_size
+    if name in EMERGING:
+        return {"mixing": EmergingConv2d(channels, size, bias=False, mixing=EMERGING[name])}
+    if name not in _CONVOLUTIONS:
+        return {"mixing": Conv1x1(channels, name, bias=False)}
+    first = {"conv1x1": Conv1x1(channels, bias=False)} if name == "exponential" else {}
+    return {**first, "mixing": _CONVOLUTIONS[name](channels, size, bias=False)}
 
 
 def layers(architecture: Architecture, shape: tuple[int, int, int]) -> dict[str, nn.Module]:
     """Return the layers by name, in the order in which an image (C, H, W) meets them."""
-    channels, found = shape[0], {}
+    channels = shape[0]
+    found: dict[str, nn.Module] = {}
     for level in range(architecture.levels):
         found[f"level{level}_squeeze"] = Squeeze()
         channels *= 4
         for step in range(architecture.depth):
             at = f"level{level}_step{step}"
             found[f"{at}_actnorm"] = ActNorm(channels)
-            found[f"{at}_mixing"] = mixing(architecture, channels)
+            found |= {f"{at}_{n}": part for n, part in mixing(architecture, channels).items()}
             found[f"{at}_coupling"] = AffineCoupling(
                 channels, architecture.width, architecture.scale_floor
             )

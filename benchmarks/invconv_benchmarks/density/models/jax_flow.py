@@ -9,9 +9,9 @@ from __future__ import annotations
 import functools
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any
 
 import jax
 import numpy as np
@@ -22,10 +22,21 @@ from jax import numpy as jnp
 import invconv as ic
 import invconv_jax  # noqa: F401 - registers the operators as pytrees
 from invconv.arrays.namespaces import Array
-from invconv_benchmarks.density.models.architecture import Architecture
+from invconv_benchmarks.density.models.architecture import EMERGING, FLOWS, Architecture
+from invconv_benchmarks.density.models.jax_arrays import Arrays, Conv, Given
 
-Arrays: TypeAlias = Mapping[str, np.ndarray[Any, Any]]
-Conv: TypeAlias = tuple[Array, Array]  # weight (C_out, C_in, k, k) and bias (C_out,)
+_POINTWISE: dict[str, Any] = {
+    "plain": ic.Conv1x1,
+    "plu": ic.PLUConv1x1,
+    "qr": ic.QRConv1x1,
+    "orthogonal": ic.OrthogonalConv1x1,
+    "circulant": ic.CirculantConv1x1,
+}
+_CONVOLUTIONS: dict[str, Any] = {
+    "periodic": ic.PeriodicConv,
+    "symmetric": ic.SymmetricConv,
+    "exponential": ic.ExponentialConv,
+}
 
 _register = jax.tree_util.register_dataclass
 
@@ -178,13 +189,13 @@ def from_arrays(
         If it is another architecture, or an array is missing, left over, of another shape, or not
         finite.
     """
-    if architecture.mixing in ("real_nvp", "maf"):
+    if architecture.mixing not in FLOWS:
         raise ValueError(
             f"architecture: expected one with a mixing layer, got mixing={architecture.mixing!r}, "
             "which runs in PyTorch only"
         )
     channels, height, width = architecture.require_fits(image_shape)
-    given = _Given(arrays)
+    given = Given(arrays)
     levels = [  # each has twice the channels of the one before
         _level(architecture, 4 * channels * 2**level, given, level)
         for level in range(architecture.levels)
@@ -193,7 +204,7 @@ def from_arrays(
     return Flow(tuple(levels), (channels, height, width), architecture.scale_floor)
 
 
-def _level(architecture: Architecture, channels: int, given: _Given, level: int) -> Level:
+def _level(architecture: Architecture, channels: int, given: Given, level: int) -> Level:
     at, half = f"layers.level{level}", channels // 2
     steps = [
         _step(architecture, channels, given, f"{at}_step{step}")
@@ -203,7 +214,7 @@ def _level(architecture: Architecture, channels: int, given: _Given, level: int)
     return Level(tuple(steps), None if last else given.conv(f"{at}_split.prior", channels, half, 3))
 
 
-def _step(architecture: Architecture, channels: int, given: _Given, at: str) -> Step:
+def _step(architecture: Architecture, channels: int, given: Given, at: str) -> Step:
     width, half = architecture.width, channels // 2
     network = (
         given.conv(f"{at}_coupling.net.0", width, half, 3),
@@ -215,66 +226,25 @@ def _step(architecture: Architecture, channels: int, given: _Given, at: str) -> 
 
 
 def _mixing(
-    architecture: Architecture, channels: int, given: _Given, at: str
+    architecture: Architecture, channels: int, given: Given, at: str
 ) -> list[ic.InvertibleConv]:
     """Return the mixing layer's operators, with the arrays of PyTorch's."""
     rng, size, name = np.random.default_rng(0), architecture.kernel_size, f"{at}_mixing"
+
+    def pointwise(parametrization: str, name: str) -> ic.InvertibleConv:
+        return given.fill(_POINTWISE[parametrization].init(channels, rng=rng), name)
+
     match architecture.mixing:
-        case "plain":
-            return [given.fill(ic.Conv1x1.init(channels, rng=rng), name)]
-        case "plu":
-            return [given.fill(ic.PLUConv1x1.init(channels, rng=rng), name)]
-        case "qr":
-            return [given.fill(ic.QRConv1x1.init(channels, rng=rng), name)]
-        case "periodic":
-            return [given.fill(ic.PeriodicConv.init(channels, size, rng=rng), name)]
-    first = given.fill(ic.Conv1x1.init(channels, rng=rng), f"{name}.mixing")
-    return [first, given.fill(ic.EmergingConv.init(channels, size, rng=rng), name)]
-
-
-class _Given:
-    """The arrays of a PyTorch model, each of which is to be used once."""
-
-    def __init__(self, arrays: Arrays) -> None:
-        flags = ".initialized"  # of actnorms, which the operators have not
-        self._left = {name: array for name, array in arrays.items() if not name.endswith(flags)}
-
-    def take(self, name: str, shape: tuple[int, ...]) -> Array:
-        """Return an array, and require that it has a shape and is finite."""
-        if name not in self._left:
-            raise ValueError(f"arrays: expected {name}, which is not there")
-        values = self._left.pop(name)
-        if values.shape != shape:
-            raise ValueError(f"arrays: expected {name} of shape {shape}, got {values.shape}")
-        if not np.isfinite(values).all():
-            raise ValueError(f"arrays: expected finite numbers, but {name} holds NaN or inf")
-        array = jnp.asarray(values)
-        if values.dtype.kind == "f" and array.dtype != values.dtype:
-            raise ValueError(
-                f"arrays: {name} is {values.dtype}, which JAX has only after "
-                f'jax.config.update("jax_enable_x64", True)'
-            )
-        return array
-
-    def conv(self, name: str, outputs: int, inputs: int, size: int) -> Conv:
-        """Return weight and bias of a convolution."""
-        weight = self.take(f"{name}.weight", (outputs, inputs, size, size))
-        return weight, self.take(f"{name}.bias", (outputs,))
-
-    def fill(self, conv: ic.InvertibleConv, name: str) -> ic.InvertibleConv:
-        """Return an operator with the arrays of these names in place of its own."""
-
-        def given(path: Any, like: np.ndarray[Any, Any]) -> Array:
-            own = jax.tree_util.keystr(path, simple=True, separator=".")
-            return self.take(f"{name}.{own}", like.shape)
-
-        filled: ic.InvertibleConv = jax.tree_util.tree_map_with_path(given, conv)
-        return filled.replace()  # which looks at the arrays
-
-    def require_none_left(self) -> None:
-        """Raise if an array was not used."""
-        if self._left:
-            raise ValueError(f"arrays: the architecture has no {', '.join(sorted(self._left)[:9])}")
+        case kind if kind in _POINTWISE:
+            return [pointwise(kind, name)]
+        case kind if kind in EMERGING:
+            first = [pointwise(EMERGING[kind], f"{name}.mixing")]
+        case "exponential":
+            first = [pointwise("plain", f"{at}_conv1x1")]
+        case _:
+            first = []
+    conv = _CONVOLUTIONS.get(architecture.mixing, ic.EmergingConv)
+    return [*first, given.fill(conv.init(channels, size, rng=rng), name)]
 
 
 def _convolve(conv: Conv, x: Array) -> Array:
