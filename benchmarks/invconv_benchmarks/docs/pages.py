@@ -13,9 +13,9 @@ from typing import Any
 import invconv
 from invconv_benchmarks.docs.names import PACKAGES, Name, public
 from invconv_benchmarks.gallery import command as gallery
+from invconv_benchmarks.results.committed import newest
 
 CHECKOUT = Path(invconv.__file__).parents[1]
-PICTURES = CHECKOUT / "benchmarks" / "results" / "0.1.0" / "gallery"
 GUIDE = {
     "invconv": "README.md",
     "The mathematics": "invconv/README.md",
@@ -66,7 +66,7 @@ def _gallery(folder: Path) -> list[str | dict[str, str]]:
     for name in gallery.NAMES:
         source = gallery.source(name)
         title, _, rest = (ast.get_docstring(ast.parse(source)) or "").partition("\n")
-        picture = PICTURES / f"{name}.jpg"
+        (picture,) = newest(f"gallery/{name}.jpg")
         shutil.copyfile(picture, folder / "gallery" / picture.name)
         body = source.partition('"""\n\n')[2]
         index += f"\n## [{title}]({name}.md)\n\n[![{title}]({name}.jpg)]({name}.md)\n"

@@ -10,10 +10,10 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-import invconv
 from invconv.files.whole_files import write_text
 from invconv_benchmarks.contenders.plain import CONV2D
 from invconv_benchmarks.measure.spread import Interval
+from invconv_benchmarks.results import committed as kept
 from invconv_benchmarks.results.comparison import Comparison, yardstick
 from invconv_benchmarks.results.result import Result, read
 from invconv_benchmarks.results.row import Row, grouped
@@ -102,9 +102,8 @@ def updated(text: str, results: Sequence[Result]) -> str:
 
 
 def committed() -> list[Result]:
-    """Return the results of this version that are in the repository."""
-    folder = ROOT / "benchmarks" / "results" / invconv.__version__
-    return [read(path) for path in sorted(folder.glob("benchmark-*.json"))]
+    """Return the newest results that are in the repository."""
+    return [read(path) for path in kept.newest("benchmark-*.json")]
 
 
 def main() -> int:

@@ -26,12 +26,13 @@ from rich.progress import track
 from rich.table import Table
 
 import invconv as ic
+from invconv_benchmarks.results.committed import THIS_VERSION
 from invconv_conformance.truth.extended import ExtendedLU
 from invconv_conformance.truth.substitution import substitute
 
 Floats = np.ndarray[Any, Any]
 
-RESULT = Path(__file__).parents[2] / "results" / ic.__version__ / "precision.png"
+RESULT = THIS_VERSION / "precision.png"
 
 
 @dataclass(frozen=True)

@@ -10,11 +10,11 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import pytest
 
-import invconv as ic
 from invconv_benchmarks.density.compare import picture, readme, report, result, summary
 from invconv_benchmarks.density.compare.outcome import Job, Outcome
 from invconv_benchmarks.density.evaluation.evaluation import Trip
 from invconv_benchmarks.density.recipes.recipe import load_preset
+from invconv_benchmarks.results.committed import newest
 
 ROOT = Path(__file__).parents[3]
 
@@ -33,7 +33,7 @@ def outcomes(**by_mixing: list[list[float]]) -> tuple[list[Job], dict[str, Outco
 
 @pytest.mark.parametrize("name", ["density-hubble", "density-hubble-quick"])
 def test_the_pictures_tick_labels_keep_apart(name: str) -> None:
-    found = result.read(ROOT / "benchmarks" / "results" / ic.__version__ / f"{name}.json")
+    found = result.read(newest(f"{name}.json")[0])
     figure = plt.figure(figsize=(13.4, 9.8), layout="constrained")
     curves, differences = figure.subfigures(2, 1)[0].subplots(1, 2, width_ratios=[1.5, 1])
     picture._curves(curves, found)

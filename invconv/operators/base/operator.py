@@ -28,6 +28,7 @@ from invconv.operators.base.conditions import remembered
 from invconv.operators.base.precision import in_float64, wants_float64
 from invconv.operators.base.prepared import PreparedInverse
 from invconv.operators.base.protocol import Gradients, Protocol
+from invconv.operators.base.withdrawn import prepare_of_0_1
 from invconv.solve.state import State
 
 
@@ -131,6 +132,7 @@ class InvertibleConv(Protocol):
         state = self._state(self, call.spatial_shape)
         return call.restore_shape(state.solve(call.x)), call.broadcast(-state.log_det)
 
+    @prepare_of_0_1
     def prepare(
         self,
         spatial_shape: Shape,

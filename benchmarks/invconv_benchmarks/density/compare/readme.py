@@ -10,34 +10,33 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-import invconv
 from invconv.files.whole_files import replacing, write_text
 from invconv_benchmarks.density.compare import report, result
 from invconv_benchmarks.density.compare.result import Result
 from invconv_benchmarks.report.readme import ROOT
+from invconv_benchmarks.results.committed import RESULTS, THIS_VERSION, newest
 from invconv_conformance.pages.words import replaced
 
 START, END = "<!-- density table -->", "<!-- end of density table -->"
-FOLDER = ROOT / "benchmarks" / "results" / invconv.__version__
 
 
 def committed() -> Result:
-    """Return the result that is shown: with most seeds, of those of this version.
+    """Return the result that is shown: with most seeds, of those of the newest version.
 
     Raises
     ------
     ValueError
         If there is none.
     """
-    found = [result.read(path) for path in sorted(FOLDER.glob("density-*.json"))]
+    found = [result.read(path) for path in newest("density-*.json")]
     if not found:
-        raise ValueError(f"{FOLDER}: there is no density-*.json")
+        raise ValueError(f"{RESULTS}: there is no density-*.json")
     return max(found, key=lambda r: (len(r.seeds), r.training["steps"]))
 
 
 def block(found: Result) -> str:
     """Return the marked block: the tables, what was found, and the picture."""
-    picture = f"results/{invconv.__version__}/{_name(found)}.jpg"
+    picture = f"results/{found.invconv}/{_name(found)}.jpg"
     caption = (
         "Learning curves of all models; differences from the plain 1x1, seed by seed; test tiles, "
         "their reconstructions and the error; samples: dark noise with "
@@ -60,9 +59,10 @@ def commit(run: Path) -> None:
         If the result is damaged or was changed.
     """
     found = result.read(run / "result.json")
+    THIS_VERSION.mkdir(exist_ok=True)
     copies = (("result.json", "json"), ("comparison.jpg", "jpg"))
     for source, suffix in copies:
-        with replacing(FOLDER / f"{_name(found)}.{suffix}") as part:
+        with replacing(THIS_VERSION / f"{_name(found)}.{suffix}") as part:
             part.write_bytes((run / source).read_bytes())
 
 

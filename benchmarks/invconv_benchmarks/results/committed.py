@@ -1,0 +1,28 @@
+"""The results in the repository: a folder for each version of invconv that measured any.
+
+They are in a clone only, not in the wheel.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import invconv
+
+RESULTS = Path(__file__).parents[2] / "results"
+THIS_VERSION = RESULTS / invconv.__version__
+
+
+def newest(pattern: str) -> list[Path]:
+    """Return the files that a pattern matches in the newest version's folder that has any.
+
+    A version that measured nothing anew shows what an earlier one measured.
+    """
+    for folder in sorted(RESULTS.glob("[0-9]*"), key=_version, reverse=True):
+        if found := sorted(folder.glob(pattern)):
+            return found
+    return []
+
+
+def _version(folder: Path) -> tuple[int, ...]:
+    return tuple(int(part) for part in folder.name.split("."))
