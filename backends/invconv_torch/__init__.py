@@ -16,7 +16,7 @@ except ImportError as error:
 
 from invconv.arrays.namespaces import library_name
 from invconv.arrays.registry import backend
-from invconv_torch import interop
+from invconv_torch import flows, interop
 from invconv_torch.exponential_layers import (
     ExponentialConv1d,
     ExponentialConv2d,
@@ -73,5 +73,6 @@ __all__ = [
     "SymmetricConv2d",
     "SymmetricConv3d",
     "decompositions",
+    "flows",
     "interop",
 ]

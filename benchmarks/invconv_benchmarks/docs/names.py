@@ -10,6 +10,7 @@ from typing import Any
 PACKAGES = {
     "invconv": "any array library",
     "invconv_torch": "PyTorch",
+    "invconv_torch.flows": "PyTorch, densities of images",
     "invconv_torch.interop": "PyTorch's flow libraries",
     "invconv_jax": "JAX",
     "invconv_jax.interop": "JAX's flow libraries",

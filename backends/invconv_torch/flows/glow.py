@@ -1,0 +1,161 @@
+"""The flow of the paper: Glow, with any invertible layer between its couplings.
+
+D. P. Kingma, P. Dhariwal, Glow, NeurIPS 2018; E. Hoogeboom, R. van den Berg, M. Welling, Emerging
+Convolutions for Generative Normalizing Flows, ICML 2019.
+
+Where the code of the paper's authors (github.com/ehoogeboom/emerging) does something else:
+
+- Priors: theirs of the last level is learned, too, for CIFAR-10 and ImageNet, and for galaxies none
+  is; here those of splits are, and that of the last level is N(0, 1).
+- The couplings' networks: theirs have actnorm after both hidden convolutions, a channel that marks
+  the image's edges, and learned factors after the last convolution; here they are three plain
+  convolutions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, TypeAlias
+
+from torch import nn
+
+from invconv.files.glow import GlowArchitecture
+from invconv_torch.exponential_layers import ExponentialConv2d
+from invconv_torch.flows.coupling import AffineCoupling
+from invconv_torch.flows.multiscale import Multiscale
+from invconv_torch.flows.split import Split
+from invconv_torch.layers import EmergingConv2d
+from invconv_torch.periodic_layers import PeriodicConv2d, SymmetricConv2d
+from invconv_torch.pointwise_layers import ActNorm, Conv1x1
+from invconv_torch.squeezing import Squeeze
+
+Mixing: TypeAlias = Callable[[int], nn.Module]
+
+
+class Glow(Multiscale):
+    """A multi-scale flow of images in [0, 1).
+
+        [squeeze, [actnorm, mixing, affine coupling] x depth, split] x levels,
+
+    the last level without split. Call `initialize` with images before the first training step.
+
+    Parameters
+    ----------
+    shape : tuple of int
+        (C, H, W) of an image; H and W are multiples of 2^levels.
+    levels : int
+        How often the image is halved.
+    depth : int
+        Steps a level.
+    width : int
+        Channels inside the couplings' networks.
+    mixing : str or callable
+        The layer between couplings. A 1x1 convolution: "plain", "plu", "qr", "orthogonal" or
+        "circulant"; an emerging convolution after a plain, PLU or QR one: "emerging",
+        "emerging_plu" or "emerging_qr"; "periodic", "symmetric" or "exponential". Or a function
+        that takes the number of channels and returns a layer.
+    squeeze : {"pixels", "haar", "dct"}
+        The basis in which 2 x 2 pixels become channels.
+    kernel_size : int
+        Taps an axis of a mixing convolution, odd.
+    scale_floor : float
+        The least scale of a coupling or split, by which samples are divided; 0, as in the paper,
+        is none.
+    context : int, optional
+        Channels of a context on which the couplings are conditioned.
+    reversible : bool
+        Store fewer activations for the gradient, as in `Multiscale`.
+    device, dtype : optional
+
+    Attributes
+    ----------
+    architecture : invconv.files.glow.GlowArchitecture
+
+    Examples
+    --------
+    >>> import torch
+    >>> from invconv_torch.flows import Glow
+    >>> flow = Glow((3, 8, 8), levels=2, depth=2, width=8, mixing="emerging")
+    >>> images = torch.randint(256, (16, 3, 8, 8), dtype=torch.uint8)
+    >>> flow.initialize(flow.dequantize(images)[0])
+    >>> flow.bits_per_dim(images).mean().backward()
+    >>> flow.prepare().sample(4, temperature=0.7).shape
+    torch.Size([4, 3, 8, 8])
+    """
+
+    def __init__(
+        self,
+        shape: Sequence[int],
+        levels: int = 3,
+        depth: int = 32,
+        width: int = 512,
+        *,
+        mixing: str | Mixing = "emerging",
+        squeeze: str = "pixels",
+        kernel_size: int = 3,
+        scale_floor: float = 0.0,
+        context: int | None = None,
+        reversible: bool = False,
+        device: Any = None,
+        dtype: Any = None,
+    ) -> None:
+        architecture = GlowArchitecture(
+            tuple(shape),
+            levels,
+            depth,
+            width,
+            None if callable(mixing) else mixing,
+            squeeze,
+            scale_floor,
+            kernel_size,
+            context,
+        )
+        where = {"device": device, "dtype": dtype}
+        make = mixing if callable(mixing) else lambda c: mixing_layer(architecture, c, **where)
+        layers = _layers(architecture, make, where)
+        super().__init__(architecture.shape, layers, reversible=reversible)
+        self.architecture = architecture
+
+
+def _layers(
+    architecture: GlowArchitecture, mixing: Mixing, where: dict[str, Any]
+) -> dict[str, nn.Module]:
+    """Return the layers by name, in the order in which an image meets them."""
+    floor, found = architecture.scale_floor, {}
+    for level in range(architecture.levels):
+        channels = architecture.channels(level)
+        found[f"level{level}_squeeze"] = Squeeze(basis=architecture.squeeze)
+        for step in range(architecture.depth):
+            at = f"level{level}_step{step}"
+            found[f"{at}_actnorm"] = ActNorm(channels, **where)
+            found[f"{at}_mixing"] = mixing(channels)
+            found[f"{at}_coupling"] = AffineCoupling(
+                channels,
+                architecture.width,
+                scale_floor=floor,
+                context=architecture.context,
+                **where,
+            )
+        if level < architecture.levels - 1:
+            found[f"level{level}_split"] = Split(channels, scale_floor=floor, **where)
+    return found
+
+
+def mixing_layer(
+    architecture: GlowArchitecture, channels: int, device: Any = None, dtype: Any = None
+) -> nn.Module:
+    """Return the layer between couplings, whose bias is that of the actnorm before it."""
+    where = {"bias": False, "device": device, "dtype": dtype}
+    size = architecture.kernel_size
+    match architecture.mixing:
+        case "periodic":
+            return PeriodicConv2d(channels, size, **where)
+        case "symmetric":
+            return SymmetricConv2d(channels, size, **where)
+        case "exponential":
+            return ExponentialConv2d(channels, size, **where)
+        case "emerging" | "emerging_plu" | "emerging_qr" as name:
+            before = name.removeprefix("emerging").removeprefix("_") or "plain"
+            return EmergingConv2d(channels, size, mixing=before, **where)
+        case parametrization:
+            return Conv1x1(channels, parametrization or "plain", **where)

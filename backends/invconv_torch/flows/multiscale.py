@@ -1,0 +1,296 @@
+"""A density of images that is made of layers: maps with log-determinants, and noise.
+
+log p(x) = sum of log N(z; 0, 1) + log|det dz/dx|
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Self, TypeAlias
+
+import torch
+from torch import nn
+
+from invconv.arrays.settings import flag, positive_int, sizes
+from invconv_torch.flows import running
+from invconv_torch.flows.dequantize import Dequantize, bits_per_dim, require_in_range
+from invconv_torch.flows.running import Watch
+from invconv_torch.module import InvertibleModule, device_kind
+
+Tensor: TypeAlias = torch.Tensor
+Layers: TypeAlias = Mapping[str, nn.Module] | Iterable[nn.Module]
+
+
+class Multiscale(nn.Module):  # type: ignore[misc]
+    """A flow of images in [0, 1): layers one after the other, from x - 1/2 to noise.
+
+    The noise is what each `Split` lets go, and the output of the last layer: independent N(0, 1)
+    numbers, says the model.
+
+    Parameters
+    ----------
+    shape : tuple of int
+        (C, H, W) of an image.
+    layers : mapping of str to nn.Module, or iterable of nn.Module
+        In the order in which an image meets them, each with ``forward(x) -> (z, log_det)`` and
+        ``inverse(z) -> (x, log_det)``, one log-determinant a sample: layers of invconv_torch,
+        `AffineCoupling`, `Split`, your own. A layer whose attribute ``context`` is not None is
+        called with the context as second argument.
+    reversible : bool
+        Keep only inputs and outputs of the layers between splits for the gradient, and compute the
+        rest again, as in `ReversibleChain`, in about twice the time.
+
+    Attributes
+    ----------
+    shape : tuple of int
+    latent_shapes : list of tuple of int
+        (C, H, W) of each piece of noise, the coarsest last.
+
+    Raises
+    ------
+    ValueError
+        If a layer does not take what the one before it makes: the message names it.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from invconv_torch import ActNorm, Conv1x1, EmergingConv2d, Squeeze
+    >>> from invconv_torch.flows import AffineCoupling, Multiscale, Split
+    >>> fine = [Squeeze(), ActNorm(12), EmergingConv2d(12), AffineCoupling(12, width=8), Split(12)]
+    >>> coarse = [Squeeze(basis="haar"), Conv1x1(24, "qr"), AffineCoupling(24, width=8)]
+    >>> flow = Multiscale((3, 8, 8), fine + coarse)
+    >>> flow.log_prob(torch.rand(5, 3, 8, 8)).shape, flow.latent_shapes
+    (torch.Size([5]), [(6, 4, 4), (24, 2, 2)])
+    """
+
+    def __init__(self, shape: Sequence[int], layers: Layers, *, reversible: bool = False) -> None:
+        super().__init__()
+        channels, height, width = sizes("shape", tuple(shape), 3)
+        self.shape = channels, height, width
+        named = layers if isinstance(layers, Mapping) else enumerate(layers)
+        self.layers = nn.ModuleDict({str(name): layer for name, layer in dict(named).items()})
+        self.dequantize = Dequantize()
+        self._inputs, self.latent_shapes = running.shapes(
+            self.layers, self._like.new_zeros(1, *self.shape)
+        )
+        # in a list, which is no module: parameters keep their names
+        self._reversible = running.reversible(self.layers) if flag("reversible", reversible) else []
+        if self._reversible and self.conditional:
+            raise ValueError("reversible: expected False where a layer takes a context, got True")
+
+    @property
+    def dimensions(self) -> int:
+        """How many numbers an image has."""
+        return math.prod(self.shape)
+
+    @property
+    def conditional(self) -> bool:
+        """Whether a layer takes a context."""
+        return any(running.takes_context(layer) for layer in self.layers.values())
+
+    def steps(self) -> list[tuple[str, nn.Module]]:
+        """Return the layers in order, by the names that ``named_modules`` gives them."""
+        return [(f"layers.{name}", layer) for name, layer in self.layers.items()]
+
+    @property
+    def initialized(self) -> bool:
+        """Whether `initialize` has run, which each actnorm saves with its parameters."""
+        return all(bool(layer.initialized) for layer in self._to_be_initialized().values())
+
+    def _to_be_initialized(self) -> dict[str, nn.Module]:
+        return {n: layer for n, layer in self.steps() if hasattr(layer, "initialized")}
+
+    @torch.no_grad()  # type: ignore[untyped-decorator]
+    def initialize(self, x: Tensor, *, context: Tensor | None = None) -> None:
+        """Choose each actnorm so that these images leave it with mean 0 and variance 1, once.
+
+        Parameters
+        ----------
+        x : tensor, shape (B, C, H, W)
+            In [0, 1).
+        context : tensor, optional
+
+        Raises
+        ------
+        RuntimeError
+            If it has been done.
+        ValueError
+            If a channel is the same in all images, or not finite.
+        """
+        if self.initialized:
+            raise RuntimeError("initialize: the flow is initialized already")
+        require_in_range(x)
+        todo = self._to_be_initialized()
+
+        def normalise(name: str, seen: Tensor) -> None:
+            if name in todo:
+                try:
+                    todo[name].initialize(seen)
+                except ValueError as error:
+                    raise ValueError(f"{name}: {error}") from None
+
+        self._require_fits(x, context)
+        running.encode(dict(self.steps()), x - 0.5, context, before=normalise)
+
+    def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        """Return `log_prob`, as what wraps a module (DistributedDataParallel, compile) expects."""
+        return self.log_prob(x, context=context)
+
+    def log_prob(self, x: Tensor, *, context: Tensor | None = None) -> Tensor:
+        """Return log p(x) in nats, shape (B,), the density's of images (B, C, H, W) in [0, 1).
+
+        Raises
+        ------
+        ValueError
+            If the images have another shape or, on a CPU, leave the range.
+        """
+        require_in_range(x)
+        zs, log_det = self.encode(x, context=context)
+        for z in zs:
+            log_det = log_det - 0.5 * (z.square() + math.log(2 * math.pi)).sum(dim=(1, 2, 3))
+        return log_det
+
+    def bits_per_dim(
+        self, images: Tensor, noise: Tensor | None = None, *, context: Tensor | None = None
+    ) -> Tensor:
+        """Return bits a dimension, shape (B,), of pixels (B, C, H, W): see `Dequantize`.
+
+        Parameters
+        ----------
+        images : uint8 tensor, shape (B, C, H, W)
+        noise : tensor, shape (B, C, H, W), optional
+            Uniform in [0, 1), of the flow's dtype; drawn anew unless it is given.
+        context : tensor, optional
+        """
+        if noise is None:
+            noise = torch.rand(images.shape, dtype=self._like.dtype, device=images.device)
+        x, _ = self.dequantize(images, noise)
+        return bits_per_dim(self.log_prob(x, context=context), self.dimensions)
+
+    def encode(
+        self, x: Tensor, *, context: Tensor | None = None, watch: Watch | None = None
+    ) -> tuple[tuple[Tensor, ...], Tensor]:
+        """Return the noise of images, and log|det dz/dx|, shape (B,).
+
+        Parameters
+        ----------
+        x : tensor, shape (B, C, H, W)
+        context : tensor, shape (B, K) or (B, K, H', W'), optional
+            What the layers are conditioned on that take a context.
+        watch : callable, optional
+            Called with the name and the output of each layer (of a `Split`, with z and then with
+            what stays); the next layer is given what it returns.
+
+        Returns
+        -------
+        zs : tuple of tensor, shape (B, C, H, W) with each of ``latent_shapes``
+        log_det : tensor, shape (B,)
+        """
+        self._require_fits(x, context)
+        layers = dict(self.steps())
+        if self._reversible and watch is None and torch.is_grad_enabled():
+            layers = {str(i): part for i, part in enumerate(self._reversible)}
+        return running.encode(layers, x - 0.5, context, watch)
+
+    def decode(
+        self,
+        zs: Sequence[Tensor],
+        *,
+        context: Tensor | None = None,
+        watch: Watch | None = None,
+    ) -> Tensor:
+        """Return the images of noise, shape (B, C, H, W); some may be outside [0, 1).
+
+        Parameters
+        ----------
+        zs : sequence of tensor, shape (B, C, H, W) with each of ``latent_shapes``
+        context : tensor, optional
+            As for `encode`.
+        watch : callable, optional
+            As for `encode`, called with what each layer is about to invert.
+        """
+        shapes = [tuple(z.shape[1:]) for z in zs]
+        if shapes != self.latent_shapes:
+            raise ValueError(
+                f"zs: expected a batch of each of the shapes {self.latent_shapes}, got {shapes}"
+            )
+        self._require_context(context)
+        return running.decode(dict(self.steps()), zs, context, watch) + 0.5
+
+    def draw_latents(self, n: int, generator: torch.Generator | None = None) -> list[Tensor]:
+        """Return noise for n images, drawn on the generator's device, on the flow's."""
+        like, count = self._like, positive_int("n", n)
+        where = like.device if generator is None else generator.device
+        return [
+            torch.randn((count, *shape), generator=generator, device=where, dtype=like.dtype).to(
+                like.device
+            )
+            for shape in self.latent_shapes
+        ]
+
+    @torch.no_grad()  # type: ignore[untyped-decorator]
+    def sample(
+        self,
+        n: int,
+        temperature: float = 1.0,
+        *,
+        context: Tensor | None = None,
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
+        """Return n images, shape (n, C, H, W); some numbers may be outside [0, 1).
+
+        Parameters
+        ----------
+        n : int
+        temperature : float
+            What the noise is multiplied with: below 1 samples are less varied, and cleaner.
+        context : tensor, shape (n, K) or (n, K, H', W'), optional
+        generator : torch.Generator, optional
+            PyTorch's own unless it is given.
+        """
+        zs = [temperature * z for z in self.draw_latents(n, generator)]
+        return self.decode(zs, context=context)
+
+    @torch.no_grad()  # type: ignore[untyped-decorator]
+    def prepare(self, *, check: bool = True) -> Self:
+        """Set eval mode and factor the inverses of all layers, which samples then reuse.
+
+        Parameters
+        ----------
+        check : bool
+            Whether to judge them.
+
+        Raises
+        ------
+        SingularConvError
+            If a layer is singular (on a CPU).
+
+        Warns
+        -----
+        IllConditionedWarning
+            If a layer's inverse cannot be right.
+        """
+        self.eval()
+        for name, layer in self.layers.items():
+            if isinstance(layer, InvertibleModule):
+                if check:
+                    layer.operator().prepare(self._inputs[name][1:])
+                layer.inverse(self._like.new_zeros(1, *self._inputs[name]))  # which remembers
+        return self
+
+    @property
+    def _like(self) -> Tensor:
+        """Return a tensor of the flow's dtype, on its device."""
+        return next((p for p in self.parameters() if p.is_floating_point()), torch.empty(0)).data
+
+    def _require_fits(self, x: Tensor, context: Tensor | None) -> None:
+        device_kind("x", x)
+        if tuple(x.shape[1:]) != self.shape:
+            expected = ", ".join(map(str, self.shape))
+            raise ValueError(f"x: expected shape (B, {expected}), got {tuple(x.shape)}")
+        self._require_context(context)
+
+    def _require_context(self, context: Tensor | None) -> None:
+        if context is not None and not self.conditional:
+            raise ValueError("context: expected none, as no layer takes a context")

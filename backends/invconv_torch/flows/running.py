@@ -1,0 +1,127 @@
+"""How an image goes through the layers of a flow, and noise through their inverses."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Mapping, Sequence
+from typing import TypeAlias
+
+import torch
+from torch import nn
+
+from invconv_torch.flows.split import Split
+from invconv_torch.reversible import ReversibleChain
+
+Tensor: TypeAlias = torch.Tensor
+Layers: TypeAlias = Mapping[str, nn.Module]
+Watch: TypeAlias = Callable[[str, Tensor], Tensor]
+Shape: TypeAlias = tuple[int, int, int]
+
+
+def takes_context(layer: nn.Module) -> bool:
+    """Tell whether a layer is called with a context as second argument."""
+    return getattr(layer, "context", None) is not None
+
+
+def _beside(layer: nn.Module, context: Tensor | None) -> tuple[Tensor | None, ...]:
+    return (context,) if takes_context(layer) else ()
+
+
+def encode(
+    layers: Layers,
+    x: Tensor,
+    context: Tensor | None = None,
+    watch: Watch | None = None,
+    before: Callable[[str, Tensor], None] | None = None,
+) -> tuple[tuple[Tensor, ...], Tensor]:
+    """Return the outputs of each split and of the last layer, and the sum of log-determinants.
+
+    Parameters
+    ----------
+    layers : mapping of str to nn.Module
+    x : tensor, shape (B, C, H, W)
+    context : tensor, optional
+    watch, before : callable, optional
+        Called with a layer's name, and its output, which they may change, or its input.
+    """
+    zs, total = [], x.new_zeros(len(x))
+    for name, layer in layers.items():
+        if before is not None:
+            before(name, x)
+        out, log_det = layer(x, *_beside(layer, context))
+        if isinstance(layer, Split):
+            out, z = out
+            zs.append(z if watch is None else watch(name, z))
+        x = out if watch is None else watch(name, out)
+        total = total + log_det
+    return (*zs, x), total
+
+
+def decode(
+    layers: Layers,
+    zs: Sequence[Tensor],
+    context: Tensor | None = None,
+    watch: Watch | None = None,
+) -> Tensor:
+    """Return what `encode` would make zs of; ``watch`` is called with what is inverted next."""
+    *left, x = zs
+    for name, layer in reversed(list(layers.items())):
+        x = x if watch is None else watch(name, x)
+        if isinstance(layer, Split):
+            z = left.pop()
+            x, _ = layer.inverse((x, z if watch is None else watch(name, z)))
+        else:
+            x, _ = layer.inverse(x, *_beside(layer, context))
+    return x
+
+
+def reversible(layers: Layers) -> list[nn.Module]:
+    """Return the layers with each run of them between splits as one that stores no activations."""
+    runs = itertools.groupby(layers.values(), lambda layer: isinstance(layer, Split))
+    return [
+        part for split, run in runs for part in (run if split else [ReversibleChain(list(run))])
+    ]
+
+
+def shapes(layers: Layers, x: Tensor) -> tuple[dict[str, Shape], list[Shape]]:
+    """Return the shape (C, H, W) that each layer is given, and those of the noise.
+
+    Parameters
+    ----------
+    layers : mapping of str to nn.Module
+    x : tensor, shape (1, C, H, W)
+        With which the layers are run.
+
+    Raises
+    ------
+    ValueError
+        If a layer does not take what the one before it makes: the message names it.
+    TypeError
+        If one of them has no inverse.
+    """
+    seen: dict[str, Shape] = {}
+    found: list[Shape] = []
+    with torch.no_grad():
+        for name, layer in layers.items():
+            if not (isinstance(layer, nn.Module) and callable(getattr(layer, "inverse", None))):
+                raise TypeError(
+                    f"layers: expected modules with forward(x) -> (z, log_det) and inverse(z) -> "
+                    f"(x, log_det), got {type(layer).__name__} at {name}"
+                )
+            seen[name] = _image(x)
+            context = x.new_zeros(1, layer.context) if takes_context(layer) else None
+            try:
+                x, _ = layer(x, *_beside(layer, context))
+            except (ValueError, RuntimeError) as error:
+                raise ValueError(
+                    f"layers: {name} does not take images of shape {seen[name]}: {error}"
+                ) from None
+            if isinstance(layer, Split):
+                x, z = x
+                found.append(_image(z))
+    return seen, [*found, _image(x)]
+
+
+def _image(x: Tensor) -> Shape:
+    _, channels, height, width = x.shape
+    return channels, height, width

@@ -1,0 +1,4 @@
+"""Flows of images: their parts, their files, the same in PyTorch and JAX.
+
+May import what is public, and `tests.conftest`.
+"""

@@ -1,0 +1,169 @@
+"""Flows of invconv_torch: densities against brute force, and what they do in training."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import pytest
+
+torch = pytest.importorskip("torch", reason="torch is not installed")
+
+from invconv.files.glow import MIXINGS  # noqa: E402
+from invconv_torch import Conv1x1  # noqa: E402
+from invconv_torch.flows import Dequantize, Multiscale, Split  # noqa: E402
+from tests.flows.small_flows import SHAPE, glow, moved, own_parts  # noqa: E402
+
+FLOWS: dict[str, Callable[[], Multiscale]] = {
+    **{name: partial(glow, name) for name in MIXINGS},
+    "haar": lambda: glow(squeeze="haar"),
+    "dct": lambda: glow(squeeze="dct"),
+    "depth": lambda: glow("qr", depth=3, levels=1),
+    "kernel size": lambda: glow(kernel_size=5),
+    "floor": lambda: glow(scale_floor=0.5),
+    "context": lambda: glow("plu", context=3),
+    "reversible": lambda: glow("emerging_qr", reversible=True),
+    "function": lambda: glow(lambda channels: Conv1x1(channels, "qr", bias=True)),
+    "own parts": own_parts,
+    "own context": lambda: own_parts(3),
+}
+
+
+def context_for(flow: Multiscale, count: int, dtype: Any = torch.float64) -> Any:
+    generator = torch.Generator().manual_seed(7)
+    made = torch.randn(count, 3, generator=generator, dtype=torch.float64).to(dtype)
+    return made if flow.conditional else None
+
+
+def flattened(flow: Multiscale, context: Any) -> Any:
+    def noise(flat: Any) -> Any:
+        zs, _ = flow.encode(flat.reshape(1, *SHAPE), context=context)
+        return torch.cat([z.flatten() for z in zs])
+
+    return noise
+
+
+@pytest.mark.parametrize("name", FLOWS)
+def test_log_prob_is_that_of_the_jacobian_and_decode_undoes_encode(name: str) -> None:
+    torch.manual_seed(0)
+    flow = moved(FLOWS[name]())
+    x, context = torch.rand(2, *SHAPE, dtype=torch.float64), context_for(flow, 2)
+    found = flow.log_prob(x, context=context)
+    for i in range(2):
+        one = None if context is None else context[i : i + 1]
+        noise = flattened(flow, one)
+        jacobian = torch.autograd.functional.jacobian(noise, x[i].flatten())
+        z = noise(x[i].flatten())
+        expected = torch.distributions.Normal(0, 1).log_prob(z).sum()
+        expected = expected + torch.linalg.slogdet(jacobian)[1]
+        torch.testing.assert_close(found[i], expected, rtol=1e-9, atol=1e-8)
+    with torch.no_grad():
+        zs, log_det = flow.encode(x, context=context)
+        assert [tuple(z.shape[1:]) for z in zs] == flow.latent_shapes
+        assert log_det.shape == (2,)
+        torch.testing.assert_close(flow.decode(zs, context=context), x, rtol=0, atol=1e-9)
+
+
+def test_a_context_is_of_its_sample_and_may_be_an_image() -> None:
+    flow = moved(glow("plain", (3, 8, 8), context=2))
+    x = torch.rand(3, 3, 8, 8, dtype=torch.float64)
+    rows = torch.randn(3, 2, dtype=torch.float64)
+    whole = flow.log_prob(x, context=rows)
+    apart = [flow.log_prob(x[i : i + 1], context=rows[i : i + 1]) for i in range(3)]
+    torch.testing.assert_close(whole, torch.cat(apart))
+    assert not torch.allclose(whole, flow.log_prob(x, context=rows.flip(0)))
+    flat = rows[:, :, None, None].expand(-1, -1, 8, 8)
+    torch.testing.assert_close(flow.log_prob(x, context=flat), whole)
+    images = flat.clone()
+    images[:, :, :4] += 1.0
+    assert not torch.allclose(flow.log_prob(x, context=images), whole)
+    images.requires_grad_()
+    flow.log_prob(x, context=images).sum().backward()
+    assert (images.grad.flatten(1) != 0).any(dim=1).all()
+    sample = flow.sample(3, context=rows, generator=torch.Generator().manual_seed(0))
+    zs, _ = flow.encode(sample, context=rows)
+    again = flow.draw_latents(3, torch.Generator().manual_seed(0))
+    for one, other in zip(zs, again, strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=1e-8)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+def test_pixels_stay_what_they_are_whatever_the_noise(dtype: Any) -> None:
+    images = torch.arange(256, dtype=torch.uint8)[:, None]
+    last = torch.tensor(1 - torch.finfo(dtype).eps / 2, dtype=dtype)
+    assert (255 + last) / 256 == 1  # rounding alone would leave the range
+    for noise in (torch.zeros(256, 1, dtype=dtype), torch.full((256, 1), 0.5, dtype=dtype)):
+        for u in (noise, noise + last * (noise == 0)):
+            x, log_det = Dequantize()(images, u)
+            assert x.dtype == dtype
+            assert bool(((x >= images / 256) & (x < (images + 1.0) / 256)).all())
+            back, inverse_log_det = Dequantize().inverse(x)
+            assert torch.equal(back, images)
+            assert torch.equal(inverse_log_det, -log_det)
+    assert log_det[0].double().item() == pytest.approx(-math.log(256), rel=1e-2)
+
+
+def test_bits_per_dim_of_known_densities() -> None:
+    """A uniform density on the cube needs 8 bits; a code for p needs -log2 p."""
+    flow, images = moved(glow("qr")), torch.randint(256, (2, *SHAPE), dtype=torch.uint8)
+    noise = torch.rand(images.shape, dtype=torch.float64)
+    expected = 8 - flow.log_prob((images + noise) / 256) / math.log(2) / 16
+    torch.testing.assert_close(flow.bits_per_dim(images, noise), expected)
+    spread = (flow.bits_per_dim(images) - expected).abs()
+    assert bool(((spread > 0) & (spread < 0.5)).all())  # of other noise
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"shape": (1, 6, 4)}, r"multiples of 2\^levels = 4, got 6 x 4"),
+        ({"shape": (4, 4)}, r"shape: expected \(C, H, W\)"),
+        ({"levels": 0}, "levels"),
+        ({"depth": 1.5}, "depth"),
+        ({"mixing": "lu"}, "mixing: expected 'plain' or"),
+        ({"squeeze": "db4"}, "squeeze"),
+        ({"kernel_size": 2}, "kernel_size: expected an odd number"),
+        ({"scale_floor": 1.0}, "scale_floor"),
+        ({"context": 0}, "context"),
+        ({"context": 1, "reversible": True}, "reversible"),
+        ({"mixing": lambda channels: Conv1x1(channels + 1)}, "layers: level0_step0_mixing"),
+        ({"mixing": lambda channels: torch.nn.ReLU()}, "got ReLU at level0_step0_mixing"),
+    ],
+)
+def test_what_is_no_flow_is_refused(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises((ValueError, TypeError), match=message):
+        glow(**settings)
+
+
+def test_what_a_flow_does_not_take_is_refused() -> None:
+    flow, x = glow("plain", context=2), torch.rand(3, *SHAPE)
+    rows = torch.zeros(3, 2)
+    for bad, message in (
+        ({"x": torch.rand(3, 1, 8, 8)}, "x: expected shape"),
+        ({"x": 255 * x}, r"images in \[0, 1\), got numbers from"),
+        ({"x": torch.ones(3, *SHAPE)}, r"images in \[0, 1\)"),
+        ({"x": x - 0.5}, r"images in \[0, 1\)"),
+        ({"context": None}, r"expected torch.float32 of shape \(3, 2\).*got none"),
+        ({"context": rows[:2]}, r"got torch.float32 of shape \(2, 2\)"),
+        ({"context": rows[:, :1]}, "context"),
+        ({"context": rows.double()}, "torch.float64"),
+        ({"context": torch.zeros(3, 2, 3, 3)}, "multiple of the grid"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            flow.log_prob(**({"x": x, "context": rows} | bad))
+    with pytest.raises(ValueError, match="expected none, as no layer takes a context"):
+        glow("plain").log_prob(x, context=rows)
+    with pytest.raises(ValueError, match="zs: expected"):
+        glow("plain").decode([x])
+    with pytest.raises(TypeError, match="uint8"):
+        glow("plain").bits_per_dim(x)
+    with pytest.raises(ValueError, match="noise"):
+        Dequantize()(torch.zeros(3, 1, dtype=torch.uint8), torch.zeros(2, 1))
+    with pytest.raises(ValueError, match="channels: expected an even number"):
+        Split(3)
+    nan = x.clone()
+    nan[1] = math.nan
+    found = flow.log_prob(nan, context=rows)
+    assert found.isnan().tolist() == [False, True, False]

@@ -1,0 +1,137 @@
+"""Flows in training: initialisation, memory, compiled and half precision, copies, samples."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+from typing import Any
+
+import pytest
+
+torch = pytest.importorskip("torch", reason="torch is not installed")
+
+from invconv import SingularConvError  # noqa: E402
+from invconv_torch.remembered import RememberedInverses  # noqa: E402
+from tests.flows.small_flows import SHAPE, glow, moved  # noqa: E402
+
+
+def test_initialize_normalises_what_leaves_an_actnorm_once() -> None:
+    torch.manual_seed(0)
+    flow, x = glow("periodic", (3, 8, 8), depth=2, context=2), torch.rand(32, 3, 8, 8)
+    context = torch.randn(32, 2)
+    assert not flow.initialized
+    flow.initialize(x, context=context)
+    assert flow.initialized
+    seen = []
+
+    def watch(name: str, out: Any) -> Any:
+        if name.endswith("actnorm"):
+            seen.append(torch.std_mean(out, dim=(0, 2, 3), correction=0))
+        return out
+
+    flow.encode(x, context=context, watch=watch)
+    assert len(seen) == 4
+    for std, mean in seen:
+        torch.testing.assert_close(std, torch.ones_like(std), rtol=1e-3, atol=1e-3)
+        torch.testing.assert_close(mean, torch.zeros_like(mean), rtol=1e-3, atol=1e-3)
+    with pytest.raises(RuntimeError, match="initialized already"):
+        flow.initialize(x, context=context)
+    with pytest.raises(ValueError, match=r"layers.level0_step0_actnorm"):
+        glow().initialize(torch.zeros(4, *SHAPE))
+
+
+def test_reversible_gradients_are_those_of_stored_activations() -> None:
+    torch.manual_seed(0)
+    stored = moved(glow("plu", depth=2)).train()
+    reversible = moved(glow("plu", depth=2, reversible=True)).train()
+    reversible.load_state_dict(stored.state_dict())
+    x = torch.rand(4, *SHAPE, dtype=torch.float64)
+    for flow in (stored, reversible):
+        (-flow.log_prob(x).mean()).backward()
+    for (name, p), q in zip(stored.named_parameters(), reversible.parameters(), strict=True):
+        torch.testing.assert_close(q.grad, p.grad, rtol=1e-7, atol=1e-9, msg=name)
+    copied = copy.deepcopy(reversible)
+    with torch.no_grad():
+        for p in copied.parameters():
+            p.mul_(1.1)
+    loss = copied.log_prob(x).mean()  # of the copy's own parameters
+    with torch.no_grad():
+        torch.testing.assert_close(loss, copied.log_prob(x).mean())
+
+
+def test_prepare_leaves_nothing_to_factor(monkeypatch: pytest.MonkeyPatch) -> None:
+    flow = moved(glow("emerging_plu"), dtype=torch.float32)
+    expected = flow.sample(2, generator=torch.Generator().manual_seed(0))
+    flow = moved(glow("emerging_plu"), dtype=torch.float32).train()
+    flow.load_state_dict(flow.state_dict())
+    flow.prepare()
+    assert not flow.training
+
+    def never(*arguments: Any) -> None:
+        raise AssertionError("factored after prepare")
+
+    monkeypatch.setattr(RememberedInverses, "prepare", never)
+    assert flow.sample(2, generator=torch.Generator().manual_seed(0)).shape == expected.shape
+    flow.train().eval()
+    with pytest.raises(AssertionError, match="after prepare"):
+        flow.sample(2)
+    monkeypatch.undo()
+    with torch.no_grad():
+        flow.layers["level1_step0_mixing"].first.kernel[0, 0, 0, 0] = 0.0
+    with pytest.raises(SingularConvError):
+        flow.prepare()
+
+
+@pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")
+def test_step_and_sampler_compile_in_one_piece() -> None:
+    torch.manual_seed(0)
+    flow = moved(glow(levels=1), 0.05, torch.float32).train()
+    images = torch.randint(256, (2, *SHAPE), dtype=torch.uint8)
+    noise = torch.rand(images.shape)
+    expected = flow.bits_per_dim(images, noise).mean()
+    expected.backward()
+    gradients = [p.grad.clone() for p in flow.parameters()]
+    flow.zero_grad()
+
+    @torch.compile(backend="aot_eager", fullgraph=True)  # type: ignore[untyped-decorator]
+    def step() -> Any:
+        return flow.bits_per_dim(images, noise).mean()
+
+    found = step()
+    found.backward()
+    torch.testing.assert_close(found, expected)
+    for p, gradient in zip(flow.parameters(), gradients, strict=True):
+        torch.testing.assert_close(p.grad, gradient, rtol=1e-3, atol=1e-4)
+    zs = flow.draw_latents(2)
+    with torch.no_grad():
+        samples = torch.compile(flow.decode, backend="aot_eager", fullgraph=True)(zs)
+        torch.testing.assert_close(samples, flow.decode(zs), rtol=1e-4, atol=1e-4)
+
+
+def test_autocast_runs_networks_in_half_precision_and_maps_in_full() -> None:
+    flow, x = moved(glow("qr"), 0.05, torch.float32), torch.rand(2, *SHAPE)
+    expected = flow.log_prob(x)
+    seen = []
+    for layer in flow.modules():
+        if isinstance(layer, torch.nn.Conv2d):
+            layer.register_forward_hook(lambda *call: seen.append(call[2].dtype))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        zs, _ = flow.encode(x)
+        found = flow.log_prob(x)
+    assert set(seen) == {torch.bfloat16}
+    assert {found.dtype, *(z.dtype for z in zs)} == {torch.float32}
+    assert 0 < (found - expected).abs().max() / 16 < 0.05
+    found.sum().backward()
+    assert all(torch.isfinite(p.grad).all() for p in flow.parameters())
+
+
+def test_flows_are_pickled_and_copied_with_their_parameters() -> None:
+    flow, x = moved(glow(reversible=True)), torch.rand(2, *SHAPE, dtype=torch.float64)
+    expected = flow.log_prob(x)
+    for same in (pickle.loads(pickle.dumps(flow)), copy.deepcopy(flow)):
+        assert torch.equal(same.log_prob(x), expected)
+    fresh = glow().to(torch.float64)
+    fresh.load_state_dict(flow.state_dict())  # names do not depend on what is stored
+    torch.testing.assert_close(fresh.log_prob(x), expected)
+    assert {p.dtype for p in glow(dtype=torch.float64).parameters()} == {torch.float64}
+    assert glow(device="meta").log_prob(torch.rand(2, *SHAPE, device="meta")).device.type == "meta"

@@ -1,0 +1,225 @@
+"""The architecture of a Glow, with no library in it: its layers, and the names of its arrays.
+
+    [squeeze, [actnorm, mixing, affine coupling] x depth, split] x levels, the last without split
+
+D. P. Kingma, P. Dhariwal, Glow, NeurIPS 2018; E. Hoogeboom, R. van den Berg, M. Welling, Emerging
+Convolutions for Generative Normalizing Flows, ICML 2019.
+
+`invconv_torch.flows` and `invconv_jax.flows` build it; `files.flow_files` writes it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from invconv.arrays.namespaces import Array
+from invconv.arrays.settings import choice, finite_or_nan, is_number, positive_int, sizes
+from invconv.operators.autoregressive import AutoregressiveConv
+from invconv.operators.base.operator import InvertibleConv
+from invconv.operators.chain import Chain
+from invconv.operators.emerging import EmergingConv
+from invconv.operators.exponential import ExponentialConv
+from invconv.operators.periodic import PeriodicConv
+from invconv.operators.pointwise.circulant import CirculantConv1x1
+from invconv.operators.pointwise.conv1x1 import Conv1x1
+from invconv.operators.pointwise.orthogonal import OrthogonalConv1x1
+from invconv.operators.pointwise.plu import PLUConv1x1
+from invconv.operators.pointwise.qr import QRConv1x1
+from invconv.operators.symmetric import SymmetricConv
+
+SQUEEZES = ("pixels", "haar", "dct")
+_C = -1  # stands for the number of channels in the shapes below
+
+# array names and shapes of the 1x1 convolutions
+_POINTWISE: dict[str, tuple[type[InvertibleConv], dict[str, tuple[int, ...]]]] = {
+    "plain": (Conv1x1, {"weight": (_C, _C)}),
+    "plu": (
+        PLUConv1x1,
+        {
+            "permutation": (_C,),
+            "lower": (_C, _C),
+            "upper": (_C, _C),
+            "sign": (_C,),
+            "log_scale": (_C,),
+        },
+    ),
+    "qr": (QRConv1x1, {"reflectors": (_C, _C), "upper": (_C, _C), "scale": (_C,)}),
+    "orthogonal": (OrthogonalConv1x1, {"reflectors": (_C, _C)}),
+    "circulant": (CirculantConv1x1, {"left": (_C,), "circulant": (_C,), "right": (_C,)}),
+}
+# the convolutions with one kernel, by how many taps of ``kernel_size`` it has
+_CONVOLUTIONS: dict[str, type[InvertibleConv]] = {
+    "periodic": PeriodicConv,
+    "symmetric": SymmetricConv,
+    "exponential": ExponentialConv,
+}
+_BEFORE_EMERGING = {"emerging": "plain", "emerging_plu": "plu", "emerging_qr": "qr"}
+MIXINGS = (*_POINTWISE, *_BEFORE_EMERGING, *_CONVOLUTIONS)
+
+
+def scale_floor(value: Any) -> float:
+    """Return the least scale of an affine layer as a float, or raise unless it is in [0, 1)."""
+    floor = finite_or_nan(value)
+    if not is_number(value) or isinstance(value, bool) or not 0 <= floor < 1:
+        raise ValueError(f"scale_floor: expected a number of at least 0 and below 1, got {value!r}")
+    return floor
+
+
+def optional_context(value: Any) -> int | None:
+    """Return how many channels a context has, or None for none, or raise."""
+    return None if value is None else positive_int("context", value)
+
+
+@dataclass(frozen=True)
+class GlowArchitecture:
+    """A Glow of images of one shape; all that is needed to build one.
+
+    Attributes
+    ----------
+    shape : tuple of int
+        (C, H, W) of an image; H and W are multiples of 2^levels.
+    levels : int
+        How often the image is halved.
+    depth : int
+        Steps a level.
+    width : int
+        Channels inside the couplings' networks.
+    mixing : str or None
+        One of `MIXINGS`: the layer between couplings. None stands for layers that a user's function
+        makes, which no file describes.
+    squeeze : {"pixels", "haar", "dct"}
+        The basis in which blocks of pixels become channels.
+    scale_floor : float
+        The least scale of a coupling or split; 0 in the paper.
+    kernel_size : int
+        Taps an axis of a mixing convolution; odd.
+    context : int or None
+        Channels of what the couplings are conditioned on.
+    """
+
+    shape: tuple[int, ...]
+    levels: int = 3
+    depth: int = 32
+    width: int = 512
+    mixing: str | None = "emerging"
+    squeeze: str = "pixels"
+    scale_floor: float = 0.0
+    kernel_size: int = 3
+    context: int | None = None
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.shape, tuple | list) or len(self.shape) != 3:
+            raise ValueError(f"shape: expected (C, H, W) of an image, got {self.shape!r}")
+        object.__setattr__(self, "shape", sizes("shape", self.shape, 3))
+        for name in ("levels", "depth", "width", "kernel_size"):
+            object.__setattr__(self, name, positive_int(name, getattr(self, name)))
+        if self.kernel_size % 2 == 0:
+            raise ValueError(f"kernel_size: expected an odd number, got {self.kernel_size}")
+        if self.mixing is not None:
+            choice("mixing", self.mixing, MIXINGS)
+        choice("squeeze", self.squeeze, SQUEEZES)
+        object.__setattr__(self, "scale_floor", scale_floor(self.scale_floor))
+        object.__setattr__(self, "context", optional_context(self.context))
+        _, height, width = self.shape
+        if self.levels > 31 or height % 2**self.levels or width % 2**self.levels:
+            unit = f"2^levels = {2**self.levels}" if self.levels < 32 else f"2^{self.levels}"
+            raise ValueError(
+                f"shape: expected a height and a width that are multiples of {unit}, got "
+                f"{height} x {width}"
+            )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the attributes by name, of which JSON can be made."""
+        return dataclasses.asdict(self) | {"shape": list(self.shape)}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> GlowArchitecture:
+        """Undo `to_dict`.
+
+        Raises
+        ------
+        ValueError, TypeError
+            If a name is unknown or missing, or a value is out of range or of another type.
+        """
+        known = [field.name for field in dataclasses.fields(cls)]
+        if set(values) != set(known):
+            raise ValueError(f"expected {', '.join(known)}, got {', '.join(map(str, values))}")
+        if values["mixing"] is None:
+            raise ValueError(f"mixing: expected one of {', '.join(MIXINGS)}, got None")
+        return cls(**values)
+
+    def channels(self, level: int) -> int:
+        """Return how many channels the steps of a level have; levels count from 0."""
+        return self.shape[0] << (level + 2)
+
+    @property
+    def latent_shapes(self) -> list[tuple[int, int, int]]:
+        """The shape (C, H, W) of each level's noise, the coarsest last."""
+        _, height, width = self.shape
+        return [
+            (
+                self.channels(level) // (1 if level == self.levels - 1 else 2),
+                height // 2 ** (level + 1),
+                width // 2 ** (level + 1),
+            )
+            for level in range(self.levels)
+        ]
+
+    def arrays(self) -> dict[str, tuple[int, ...]]:
+        """Return the shapes of all arrays by their names in a file, and in PyTorch."""
+        found: dict[str, tuple[int, ...]] = {}
+        for level in range(self.levels):
+            channels = self.channels(level)
+            half, inputs = channels // 2, channels // 2 + (self.context or 0)
+            for step in range(self.depth):
+                at = f"level{level}_step{step}"
+                found[f"{at}_actnorm.log_scale"] = found[f"{at}_actnorm.bias"] = (channels,)
+                mixing = mixing_arrays(self, channels)
+                found |= {f"{at}_mixing.{name}": shape for name, shape in mixing.items()}
+                found |= _conv(f"{at}_coupling.net.0", self.width, inputs, 3)
+                found |= _conv(f"{at}_coupling.net.2", self.width, self.width, 1)
+                found |= _conv(f"{at}_coupling.net.4", channels, self.width, 3)
+            if level < self.levels - 1:
+                found |= _conv(f"level{level}_split.prior", channels, half, 3)
+        return found
+
+
+def _conv(name: str, outputs: int, inputs: int, size: int) -> dict[str, tuple[int, ...]]:
+    return {f"{name}.weight": (outputs, inputs, size, size), f"{name}.bias": (outputs,)}
+
+
+def mixing_arrays(architecture: GlowArchitecture, channels: int) -> dict[str, tuple[int, ...]]:
+    """Return the shapes of a mixing layer's arrays by name; no layer is made."""
+    name = architecture.mixing
+    assert name is not None
+    if name in _CONVOLUTIONS:
+        taps = architecture.kernel_size
+        taps = (taps + 1) // 2 if name == "symmetric" else taps
+        return {"kernel": (channels, channels, taps, taps)}
+    _, symbols = _POINTWISE[_BEFORE_EMERGING.get(name, name)]
+    found = {n: tuple(channels if s == _C else s for s in shape) for n, shape in symbols.items()}
+    if name not in _BEFORE_EMERGING:
+        return found
+    taps = (architecture.kernel_size + 1) // 2
+    pair = {f"{part}.kernel": (channels, channels, taps, taps) for part in ("first", "second")}
+    return pair | {f"mixing.{n}": shape for n, shape in found.items()}
+
+
+def mixing_operator(architecture: GlowArchitecture, arrays: Mapping[str, Array]) -> InvertibleConv:
+    """Return the operator of a mixing layer with these arrays, named as in `mixing_arrays`."""
+    name = architecture.mixing
+    assert name is not None
+    if name in _CONVOLUTIONS:
+        return _CONVOLUTIONS[name](**arrays)
+    if name not in _BEFORE_EMERGING:
+        return _POINTWISE[name][0](**arrays)
+    inner = {n[7:]: array for n, array in arrays.items() if n.startswith("mixing.")}
+    first, second = (
+        AutoregressiveConv(arrays[f"{part}.kernel"], direction=direction, channel_order=order)
+        for part, direction, order in (("first", -1, "lower"), ("second", 1, "upper"))
+    )
+    before = _POINTWISE[_BEFORE_EMERGING[name]][0](**inner)
+    return Chain([before, EmergingConv(first, second)])
