@@ -1,7 +1,12 @@
 """JAX: how the library runs the primitives of the core (found by `invconv.arrays.registry`)."""
 
 from invconv_jax.native.convolve import correlate, correlate_kernel_vjp
-from invconv_jax.native.exponential import exponential, exponential_gram, exponential_vjp
+from invconv_jax.native.exponential import (
+    counted,
+    exponential,
+    exponential_gram,
+    exponential_vjp,
+)
 from invconv_jax.native.pointwise import matrix_solver
 from invconv_jax.native.solves import matmul, nan_where_singular, triangular_solve
 from invconv_jax.native.spectrum import spectral_solver
@@ -11,6 +16,7 @@ __all__ = [
     "causal_solver",
     "correlate",
     "correlate_kernel_vjp",
+    "counted",
     "exponential",
     "exponential_gram",
     "exponential_vjp",

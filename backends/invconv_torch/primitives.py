@@ -30,6 +30,7 @@ from invconv_torch.native.determinants import (
 from invconv_torch.native.exponential import exponential, exponential_gram, exponential_vjp
 from invconv_torch.native.host import in_host_memory
 from invconv_torch.native.solvers import Factor
+from invconv_torch.native.terms import counted
 from invconv_torch.native.whole import evaluate, records
 from invconv_torch.traced import require_onnx_form, traced, unwatched
 
@@ -38,6 +39,7 @@ __all__ = [
     "apply",
     "correlate",
     "correlate_kernel_vjp",
+    "counted",
     "evaluate",
     "exponential",
     "exponential_gram",

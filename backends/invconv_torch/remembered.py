@@ -12,23 +12,22 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import torch
-from torch import nn
 from torch.autograd import forward_ad
 
 import invconv as ic
 from invconv.operators.base.prepared import PreparedInverse
+from invconv_torch.native import host
 from invconv_torch.traced import traced
 
 Tensor: TypeAlias = torch.Tensor
 Shape: TypeAlias = tuple[int, ...]
 
 _GRIDS = 4  # how many are kept for a module, of grids and streams
-_PLAIN = (torch.Tensor, nn.Parameter)
 
 
 def may_be_kept(tensors: list[Tensor], z: Tensor) -> bool:
     """Tell whether tensors are what they look like: not traced, and with no tangent."""
-    if traced() or type(z) not in _PLAIN:
+    if traced() or type(z) not in host.PLAIN:
         return False
     if forward_ad._current_level < 0:
         return True
@@ -52,7 +51,10 @@ class Kept:
     @staticmethod
     def of(prepared: PreparedInverse, tensors: list[Tensor]) -> Kept:
         """Take note of what the tensors are now."""
-        was = [t.detach().clone() if t.device.type == "cpu" else (t, *_version(t)) for t in tensors]
+        was = [
+            t.detach().clone() if t.device.type == "cpu" else (t, *host.version_of(t))
+            for t in tensors
+        ]
         return Kept(prepared, was)
 
     def holds(self, tensors: list[Tensor]) -> bool:
@@ -61,17 +63,13 @@ class Kept:
             return False
         for was, t in zip(self.tensors, tensors, strict=True):
             if isinstance(was, tuple):
-                same = was[0] is t and was[1:] == _version(t)
+                same = was[0] is t and was[1:] == host.version_of(t)
             else:
                 alike = was.dtype == t.dtype and was.device == t.device
                 same = alike and torch.equal(was, t)
             if not same:
                 return False
         return True
-
-
-def _version(t: Tensor) -> tuple[int, int]:
-    return t.data_ptr(), 0 if t.is_inference() else t._version
 
 
 def queue_of(t: Tensor) -> tuple[int | None, bool]:

@@ -50,71 +50,111 @@ def _exponential(
 
 
 def _exponential_gram(
-    family: StencilFamily, w: Array, x: Array, y: Array, *directions: Array
+    family: StencilFamily,
+    w: Array,
+    x: Array,
+    y: Array,
+    *directions: Array,
+    counts: Counts | None = None,
 ) -> Array:
     """Return Q(w; x, y, directions), shape (T, C, C), the gradient of <y, e^M(w) x> without any."""
-    return series(maps, family, w, directions, orders=1 + len(directions)).pull_back(x, y)[0]
+    known = series(maps, family, w, directions, counts, orders=1 + len(directions))
+    return known.pull_back(x, y)[0]
 
 
 def _exponential_vjp(
-    family: StencilFamily, w: Array, x: Array, y_bar: Array
+    family: StencilFamily, w: Array, x: Array, y_bar: Array, counts: Counts | None = None
 ) -> tuple[Array, Array]:
     """Return the cotangents of w and x of e^M(w) x, both from one pass."""
-    return series(maps, family, w, (), orders=1).pull_back(x, y_bar)
+    return series(maps, family, w, (), counts, orders=1).pull_back(x, y_bar)
+
+
+def _counted(
+    family: StencilFamily, w: Array, kernel: Array, shape: Shape
+) -> tuple[Array, Counts | None]:
+    """Return taps with their `Counts`, for which the host may have to wait for a device.
+
+    A library may remember those of a kernel, whose taps on a grid these are; the taps that it
+    returns are NaN if they need more terms. None where what runs the series counts, or traces it.
+    """
+    return w, counts_of(family, w)
 
 
 exponential = Primitive(_exponential, "exponential", on=1)
 exponential_gram = Primitive(_exponential_gram, "exponential_gram", on=1)
 exponential_vjp = Primitive(_exponential_vjp, "exponential_vjp", on=1)
+counted = Primitive(_counted, "counted", on=1)
 
 
 def exponential_tangent(
-    family: StencilFamily, arrays: Sequence[Array], slot: int, tangent: Array
+    family: StencilFamily,
+    arrays: Sequence[Array],
+    slot: int,
+    tangent: Array,
+    counts: Counts | None = None,
 ) -> Array:
     """Return what a tangent of argument ``slot`` of P(w; x, ...) contributes to that of P."""
     if slot == 0:
-        return exponential(family, *arrays, tangent)
-    return exponential(family, *arrays[:slot], tangent, *arrays[slot + 1 :])
+        return exponential(family, *arrays, tangent, counts=counts)
+    return exponential(family, *arrays[:slot], tangent, *arrays[slot + 1 :], counts=counts)
 
 
 def exponential_cotangent(
-    family: StencilFamily, arrays: Sequence[Array], slot: int, bar: Array
+    family: StencilFamily,
+    arrays: Sequence[Array],
+    slot: int,
+    bar: Array,
+    counts: Counts | None = None,
 ) -> Array:
     """Return the cotangent of argument ``slot`` of P(w; x, ...)."""
     w, x, *directions = arrays
     if slot == 1:
-        return _transposed_exponential(family, w, bar, directions)
+        return _transposed_exponential(family, w, bar, directions, counts)
     if slot > 1:
         del directions[slot - 2]
-    return exponential_gram(family, w, x, bar, *directions)
+    return exponential_gram(family, w, x, bar, *directions, counts=counts)
 
 
 def gram_tangent(
-    family: StencilFamily, arrays: Sequence[Array], slot: int, tangent: Array
+    family: StencilFamily,
+    arrays: Sequence[Array],
+    slot: int,
+    tangent: Array,
+    counts: Counts | None = None,
 ) -> Array:
     """Return what a tangent of argument ``slot`` of Q(w; x, y, ...) contributes to that of Q."""
     if slot == 0:
-        return exponential_gram(family, *arrays, tangent)
-    return exponential_gram(family, *arrays[:slot], tangent, *arrays[slot + 1 :])
+        return exponential_gram(family, *arrays, tangent, counts=counts)
+    return exponential_gram(family, *arrays[:slot], tangent, *arrays[slot + 1 :], counts=counts)
 
 
-def gram_cotangent(family: StencilFamily, arrays: Sequence[Array], slot: int, bar: Array) -> Array:
+def gram_cotangent(
+    family: StencilFamily,
+    arrays: Sequence[Array],
+    slot: int,
+    bar: Array,
+    counts: Counts | None = None,
+) -> Array:
     """Return the cotangent of argument ``slot`` of Q(w; x, y, ...)."""
     w, x, y, *directions = arrays
     if slot == 1:
-        return _transposed_exponential(family, w, y, [*directions, bar])
+        return _transposed_exponential(family, w, y, [*directions, bar], counts)
     if slot == 2:
-        return exponential(family, w, x, *directions, bar)
+        return exponential(family, w, x, *directions, bar, counts=counts)
     if slot > 2:
         del directions[slot - 3]
-    return exponential_gram(family, w, x, y, *directions, bar)
+    return exponential_gram(family, w, x, y, *directions, bar, counts=counts)
 
 
 def _transposed_exponential(
-    family: StencilFamily, w: Array, y: Array, directions: Sequence[Array]
+    family: StencilFamily,
+    w: Array,
+    y: Array,
+    directions: Sequence[Array],
+    counts: Counts | None,
 ) -> Array:
-    adjoint = family.adjoint
-    return exponential(family.transpose(), adjoint(w), y, *map(adjoint, directions))
+    adjoint, turned = family.adjoint, family.transpose()
+    return exponential(turned, adjoint(w), y, *map(adjoint, directions), counts=counts)
 
 
 @dataclass(frozen=True, eq=False)
@@ -138,16 +178,17 @@ class ExponentialSolver:
     spectrum: Array | None = None
 
     @staticmethod
-    def of(family: StencilFamily, taps: Array, shape: Shape) -> ExponentialSolver:
-        """Prepare a solve for the taps of -M, as far as their values can be looked at."""
-        if not readable(taps):
-            return ExponentialSolver(family, taps, None)
-        counts, spectrum = counts_of(family, taps), None
+    def of(
+        family: StencilFamily, taps: Array, counts: Counts | None, shape: Shape
+    ) -> ExponentialSolver:
+        """Prepare a solve for the taps of -M, by frequencies if the host has their values."""
         entries = taps.shape[1] ** 2 * size(shape[:-1]) * (shape[-1] // 2 + 1)
-        host = library_name(taps) != "jax"  # whose transforms would gather a batch
-        if family.wrap and counts.steps and host and entries <= _ENTRIES and not recorded(taps):
-            spectrum = _exponential_spectrum(family, taps, shape)
-        return ExponentialSolver(family, taps, counts, spectrum)
+        if not family.wrap or entries > _ENTRIES or counts is None or not counts.steps:
+            return ExponentialSolver(family, taps, counts)
+        # JAX's transforms would gather a batch
+        if library_name(taps) == "jax" or not readable(taps) or recorded(taps):
+            return ExponentialSolver(family, taps, counts)
+        return ExponentialSolver(family, taps, counts, _exponential_spectrum(family, taps, shape))
 
     @property
     def plan(self) -> dict[str, Any]:

@@ -84,6 +84,14 @@ def counts_for(norm: float, eps: float) -> Counts:
     return Counts(steps, 1 + sum(norm / steps > reach for reach in reaches(eps)))
 
 
+def largest_norm(counts: Counts, eps: float) -> float:
+    """Return up to which norm s steps of m terms are enough, but for a thousandth of it."""
+    if not counts.steps:
+        return math.inf  # the result is NaN
+    most = (*reaches(eps), LARGEST_STEP)[counts.terms - 1]
+    return 1.001 * counts.steps * most
+
+
 def counts_of(family: StencilFamily, w: Array) -> Counts:
     """Return s and m of a correlation, from the values of its taps."""
     eps = float(namespace(w).finfo(w.dtype).eps)

@@ -23,10 +23,13 @@ from invconv.arrays.settings import choice, generator, positive_int, sizes
 from invconv.arrays.stencil import kernel_of, reaching, tap_indices, taps_of
 from invconv.kernels.exponential import (
     ExponentialSolver,
+    counted,
     exponential,
     exponential_vjp,
 )
 from invconv.kernels.families import StencilFamily, centred_family
+from invconv.kernels.primitives import per_channel
+from invconv.kernels.series import Counts
 from invconv.operators.base.conditions import in_one_norm
 from invconv.operators.base.protocol import BOTH, Gradients
 from invconv.operators.convolution import WithKernel
@@ -68,9 +71,12 @@ class ExponentialConv(WithKernel):
     -----
     The series has as many terms as leave out less than rounding, by the kernel's 1- and infinity
     norms: 12 convolutions in float64 for a norm of 0.3, 33 for 4, and as many again for every
-    further 4. Beyond 4096 the result is NaN. On an accelerator the host reads the norm at every
-    call of PyTorch's, once of a prepared inverse; JAX counts on the device. In host memory the
-    inverse on a circular grid is one product a frequency instead (not in JAX).
+    further 4. Beyond 4096 the result is NaN. The host has to know how many, so on an accelerator it
+    waits for the norm: once of a prepared inverse, whose solves do not wait; once a forward of
+    CuPy's, and once for every version of the kernel in PyTorch, whatever is done with it: once a
+    training step. (At every call where the kernel is made in it: compiled, of a half type, or of
+    ``max_gain``.) No derivative waits, and JAX counts on the device. In host memory the inverse on
+    a circular grid is one product a frequency instead (not in JAX).
 
     Examples
     --------
@@ -170,25 +176,37 @@ class ExponentialConv(WithKernel):
         """Return the kernel of the symmetric part of M; the rest of M, skew, loses nothing."""
         return (self.kernel + self.transpose().kernel) / 2
 
+    def _counted(self, shape: Shape) -> tuple[Array, Counts | None]:
+        """Return the taps, with the number of terms that they need."""
+        return counted(self._family, self._taps(shape), self.kernel, shape)
+
     def _apply(self, x: Array) -> Array:
-        return exponential(self._family, self._taps(tuple(x.shape[2:])), x)
+        taps, counts = self._counted(tuple(x.shape[2:]))
+        return exponential(self._family, taps, x, counts=counts)
+
+    def _forward_saving(self, x: Array) -> tuple[Array, Any]:
+        taps, counts = self._counted(tuple(x.shape[2:]))
+        y = exponential(self._family, taps, x, counts=counts)
+        return y if self.bias is None else y + per_channel(self.bias, y), (x, taps, counts)
 
     def _apply_vjp(
         self, memo: Any, y_bar: Array, wanted: tuple[bool, bool] = BOTH
     ) -> tuple[Gradients, Array]:
-        family, taps = self._family, self._taps(tuple(memo.shape[2:]))
+        family, (x, taps, counts) = self._family, memo
         if not wanted[0]:
-            return {}, exponential(family.transpose(), family.adjoint(taps), y_bar)
-        taps_bar, x_bar = exponential_vjp(family, taps, memo, y_bar)
+            turned, adjoint = family.transpose(), family.adjoint(taps)
+            return {}, exponential(turned, adjoint, y_bar, counts=counts)
+        taps_bar, x_bar = exponential_vjp(family, taps, x, y_bar, counts)
         return {"kernel": kernel_of(taps_bar, self._kernel_size)}, x_bar
 
     def _factor(self, shape: Shape) -> State:
-        solver = ExponentialSolver.of(self._family, -self._taps(shape), shape)
+        taps, counts = self._counted(shape)
+        solver = ExponentialSolver.of(self._family, -taps, counts, shape)
         return State(solver, self._log_det(shape), self.bias)
 
     def _solve_vjp(self, y: Array | None, x: Array, x_bar: Array) -> tuple[Gradients, Array]:
-        taps = self._taps(tuple(x.shape[2:]))
-        taps_bar, y_bar = exponential_vjp(self._family, -taps, y, x_bar)
+        taps, counts = self._counted(tuple(x.shape[2:]))
+        taps_bar, y_bar = exponential_vjp(self._family, -taps, y, x_bar, counts)
         return {"kernel": kernel_of(-taps_bar, self._kernel_size)}, y_bar
 
     def _at_the_pixel(self, shape: Shape) -> Iterator[Any]:

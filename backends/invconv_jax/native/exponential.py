@@ -20,7 +20,7 @@ from jax import numpy as jnp
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 
-from invconv.arrays.namespaces import Array
+from invconv.arrays.namespaces import Array, Shape
 from invconv.arrays.stencil import Stencil
 from invconv.kernels import exponential as core
 from invconv.kernels.families import StencilFamily
@@ -214,14 +214,26 @@ def exponential(
 
 
 def exponential_gram(
-    family: StencilFamily, w: Array, x: Array, y: Array, *directions: Array
+    family: StencilFamily,
+    w: Array,
+    x: Array,
+    y: Array,
+    *directions: Array,
+    counts: Counts | None = None,
 ) -> Array:
     """See `invconv.kernels.exponential`."""
     result: Array = _gram_p.bind(w, x, y, *directions, family=family)
     return result
 
 
-def exponential_vjp(family: StencilFamily, w: Array, x: Array, y_bar: Array) -> tuple[Array, Array]:
+def counted(family: StencilFamily, w: Array, kernel: Array, shape: Shape) -> tuple[Array, None]:
+    """See `invconv.kernels.exponential`."""
+    return w, None
+
+
+def exponential_vjp(
+    family: StencilFamily, w: Array, x: Array, y_bar: Array, counts: Counts | None = None
+) -> tuple[Array, Array]:
     """See `invconv.kernels.exponential`."""
     w_bar = exponential_gram(family, w, x, y_bar)
     return w_bar, exponential(family.transpose(), family.adjoint(w), y_bar)

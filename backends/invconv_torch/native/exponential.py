@@ -20,31 +20,26 @@ from invconv.kernels.families import StencilFamily
 from invconv.kernels.series import Counts, series
 from invconv_torch.native import kernels, ops
 from invconv_torch.native.autodiff import Cotangents, Rule, run
+from invconv_torch.native.terms import has_values
 from invconv_torch.traced import Watch, watch
 
 Tensor: TypeAlias = torch.Tensor
 Settings: TypeAlias = tuple[StencilFamily, Counts | None]
-_PLAIN = (Tensor, torch.nn.Parameter)
-
-
-def _has_values(w: Tensor) -> bool:
-    """Tell whether there are values by which to count terms; fake and meta tensors have none."""
-    return type(w) in _PLAIN and not w.is_meta
 
 
 def _run(settings: Settings, w: Tensor, x: Tensor, *directions: Tensor) -> Tensor:
     family, counts = settings
-    if not _has_values(w):
+    if not has_values(w):
         return ops.exponential(family.text, w, x, _stacked(w, directions))
     result: Tensor = series(kernels, family, w, directions, counts)(x)
     return result
 
 
 def _run_gram(settings: Settings, w: Tensor, x: Tensor, y: Tensor, *directions: Tensor) -> Tensor:
-    family, _ = settings
-    if not _has_values(w):
+    family, counts = settings
+    if not has_values(w):
         return ops.exponential_gram(family.text, w, x, y, _stacked(w, directions))
-    known = series(kernels, family, w, directions, orders=1 + len(directions))
+    known = series(kernels, family, w, directions, counts, orders=1 + len(directions))
     result: Tensor = known.pull_back(x, y)[0]
     return result
 
@@ -56,18 +51,19 @@ def _stacked(w: Tensor, directions: Sequence[Tensor]) -> Tensor:
 
 def _vjp(cotangent: Callable[..., Tensor]) -> Callable[..., Cotangents]:
     def vjp(settings: Settings, saved: Sequence[Tensor], bar: Tensor, wanted: Any) -> Cotangents:
+        family, counts = settings
         slots = enumerate(wanted)
-        return tuple(cotangent(settings[0], saved, i, bar) if w else None for i, w in slots)
+        return tuple(cotangent(family, saved, i, bar, counts) if w else None for i, w in slots)
 
     return vjp
 
 
 def _jvp(tangent: Callable[..., Tensor]) -> Callable[..., Tensor | None]:
     def jvp(settings: Settings, saved: Sequence[Tensor], *dots: Tensor | None) -> Tensor | None:
-        found = None
+        found, (family, counts) = None, settings
         for slot, dot in enumerate(dots):
             if dot is not None:
-                part = tangent(settings[0], saved, slot, dot)
+                part = tangent(family, saved, slot, dot, counts)
                 found = part if found is None else found + part
         return found
 
@@ -98,17 +94,22 @@ def exponential(
 
 
 def exponential_gram(
-    family: StencilFamily, w: Tensor, x: Tensor, y: Tensor, *directions: Tensor
+    family: StencilFamily,
+    w: Tensor,
+    x: Tensor,
+    y: Tensor,
+    *directions: Tensor,
+    counts: Counts | None = None,
 ) -> Tensor:
     """See `invconv.kernels.exponential`."""
-    return run(GRAM, (family, None), w, x, y, *directions)
+    return run(GRAM, (family, counts), w, x, y, *directions)
 
 
 def exponential_vjp(
-    family: StencilFamily, w: Tensor, x: Tensor, y_bar: Tensor
+    family: StencilFamily, w: Tensor, x: Tensor, y_bar: Tensor, counts: Counts | None = None
 ) -> tuple[Tensor, Tensor]:
     """See `invconv.kernels.exponential`: in one pass where nobody differentiates it."""
-    if watch(w, x, y_bar) is Watch.NOBODY and _has_values(w):
-        return series(kernels, family, w, (), orders=1).pull_back(x, y_bar)
-    w_bar = exponential_gram(family, w, x, y_bar)
-    return w_bar, exponential(family.transpose(), family.adjoint(w), y_bar)
+    if watch(w, x, y_bar) is Watch.NOBODY and has_values(w):
+        return series(kernels, family, w, (), counts, orders=1).pull_back(x, y_bar)
+    w_bar = exponential_gram(family, w, x, y_bar, counts=counts)
+    return w_bar, exponential(family.transpose(), family.adjoint(w), y_bar, counts=counts)

@@ -1,4 +1,4 @@
-"""Which tensors are in host memory."""
+"""Which tensors are in host memory, and what the host knows of others: their versions."""
 
 from __future__ import annotations
 
@@ -9,6 +9,11 @@ import torch
 Tensor: TypeAlias = torch.Tensor
 
 PLAIN = (Tensor, torch.nn.Parameter)
+
+
+def version_of(t: Tensor) -> tuple[int, int]:
+    """Return where a tensor is, and in which version, 0 where PyTorch counts none."""
+    return t.data_ptr(), 0 if t.is_inference() else t._version
 
 
 def in_host_memory(x: Tensor) -> bool:

@@ -33,7 +33,7 @@ import invconv_torch
 from invconv.arrays import namespaces
 from invconv.kernels.cuda.launch import DeviceOps
 from invconv_torch import remembered
-from invconv_torch.native import determinants, launches, solvers
+from invconv_torch.native import determinants, host, launches, solvers, terms
 from tests.conftest import TORCH_LAYERS
 
 # operators that wait, and that have no tag which says so
@@ -87,6 +87,7 @@ def steps(layer: Any, x: Any) -> Iterator[tuple[str, Callable[[], Any]]]:
         yield f"second derivative of {direction}", partial(_twice, run, x, leaves)
         yield f"{direction}_vjp", partial(_vjp, layer, direction, x)
     layer.eval()
+    yield "forward in eval mode", torch.no_grad()(partial(layer.forward, x))
     for again in ("", " again"):
         yield f"inverse in eval mode{again}", torch.no_grad()(partial(layer.inverse, x))
     yield "inverse in eval mode and backward", partial(_once, layer.inverse, x)
@@ -111,7 +112,10 @@ def _vjp(layer: Any, direction: str, x: Any) -> Any:
     return getattr(layer.operator(), f"{direction}_vjp")(x, *getattr(layer, direction)(x))
 
 
-LAYERS = TORCH_LAYERS | {"bounded": ("EmergingConv2d", (2,), {"max_gain": 10.0}, (3, 3))}
+LAYERS = TORCH_LAYERS | {
+    "bounded": ("EmergingConv2d", (2,), {"max_gain": 10.0}, (3, 3)),
+    "bounded-exponential": ("ExponentialConv2d", (2,), {"max_gain": 10.0}, (3, 3)),
+}
 
 
 def layers(names: list[str], half: bool) -> Iterator[tuple[str, Any, Any]]:
@@ -134,10 +138,11 @@ def main() -> None:
     parser.add_argument("--launched", type=Path)
     parser.add_argument("--plant", action="store_true")
     given, seen = parser.parse_args(), 0
-    vars(remembered)["_PLAIN"] = (FakeTensor, torch.nn.Parameter)
-    vars(remembered)["_version"] = lambda t: (id(t), t._version)
     vars(remembered)["queue_of"] = lambda t: (0, False)
     driver = _launch(given.launched) if given.launched else None
+    vars(host)["PLAIN"] = (FakeTensor, torch.nn.Parameter)
+    vars(host)["version_of"] = lambda t: (id(t), t._version)
+    vars(terms)["_read"] = _norm
     if given.plant:
         vars(determinants)["log_of_pivots"] = _looks
     with FakeTensorMode():
@@ -150,6 +155,13 @@ def main() -> None:
                     print(f"{name}: {what}: {operation}")
     launched = f", {len(driver.launches)} launches" if driver else ""
     print(f"{seen} operations looked at{launched}")
+
+
+def _norm(norm: Any) -> float:
+    """Let a fake norm be read, after `Looker` has seen it."""
+    with contextlib.suppress(DataDependentOutputException):
+        float(norm)
+    return 0.5
 
 
 def _looks(factors: Any) -> Any:

@@ -7,12 +7,13 @@ import re
 from pathlib import Path
 
 import jaxlib
+import pytest
 
 from invconv.kernels.cpu import xla as on_cpu
 from invconv.kernels.cpu.compiler.target import host
+from invconv.kernels.cuda import driver
 from invconv.kernels.cuda import xla as on_cuda
 from invconv.kernels.cuda.handler import DRIVER
-from tests.launches.stand_in_driver import Driver
 
 HEADER = Path(jaxlib.__file__).parent / "include/xla/ffi/api/c_api.h"
 VERSION = 0x0000_0003_0000_0000  # minor and major, as 32 bits each
@@ -41,12 +42,13 @@ def traits(address: int) -> int:
     return int(metadata[4])
 
 
-def test_a_graph_may_record_a_launch(driver: Driver) -> None:
+def test_a_graph_may_record_a_launch(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(driver, "address", lambda name: 1)  # nothing is launched
     bit = re.search(r"COMMAND_BUFFER_COMPATIBLE = 1u << (\d+)", HEADER.read_text())
     assert bit is not None
     for what in ("weigh", "solve"):
         kernels = tuple((name, 1) for name in on_cuda._KERNELS[what])
-        code = on_cuda._handler(what, kernels)
+        code = on_cuda._handler.__wrapped__(what, kernels)
         assert traits(code.addresses["handler"]) == 1 << int(bit[1])
 
 
