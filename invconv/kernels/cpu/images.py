@@ -9,6 +9,7 @@ Called by `assembly`.
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 from collections.abc import Iterator
@@ -46,7 +47,7 @@ class Window:
         """Numbers of a pixel."""
         return self.geometry.channels * self.geometry.lanes
 
-    @property
+    @functools.cached_property
     def strides(self) -> tuple[int, ...]:
         """Pixels from one to the next along each axis."""
         g, strides = self.geometry, [1]

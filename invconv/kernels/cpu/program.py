@@ -8,7 +8,7 @@ Written by `assembly`, read by `driver`.
 
 from __future__ import annotations
 
-from dataclasses import astuple, dataclass, fields
+from dataclasses import dataclass, fields
 
 
 @dataclass(frozen=True)
@@ -146,4 +146,4 @@ def names(record: type) -> tuple[str, ...]:
 
 def numbers(record: Header | Segment) -> tuple[int, ...]:
     """Return the numbers of a record."""
-    return tuple(map(int, astuple(record)))
+    return tuple(map(int, vars(record).values()))

@@ -13,6 +13,7 @@ Called by `assembly`.
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 from collections.abc import Iterator
@@ -47,23 +48,23 @@ class Strips:
         """How many rows above its own a strip reads."""
         return self.geometry.margins[-2]
 
-    @property
+    @functools.cached_property
     def lag(self) -> int:
         """By how many levels a row lags behind the one above it."""
         taps = [o for o in self.geometry.reach if not any(o[:-2]) and o[-2] > 0]
         return max([0, *(-((o[-1] - 1) // o[-2]) for o in taps)])
 
-    @property
+    @functools.cached_property
     def levels_back(self) -> list[int]:
         """How many levels back each tap reads."""
         return [self.lag * o[-2] + o[-1] for o in self.geometry.reach]
 
-    @property
+    @functools.cached_property
     def back(self) -> int:
         """The most of them."""
         return max(self.levels_back)
 
-    @property
+    @functools.cached_property
     def ahead(self) -> int:
         """How many levels ahead taps read, in earlier planes."""
         return max(0, -min(self.levels_back))
@@ -78,7 +79,7 @@ class Strips:
         """Numbers from channel to channel of a level."""
         return (2 if self.above else 1) * self.geometry.lanes
 
-    @property
+    @functools.cached_property
     def level(self) -> int:
         """Numbers of a level."""
         return self.geometry.channels * self.channel_step
@@ -96,7 +97,7 @@ class Strips:
         """Return how many levels a strip has."""
         return self.geometry.shape[-1] + self.lag * (self.lines(strip) - 1)
 
-    @property
+    @functools.cached_property
     def part(self) -> int:
         """Levels that are solved at a time: a multiple of the lanes and of 8, or all."""
         g, most = self.geometry, self.levels(0)
@@ -108,12 +109,12 @@ class Strips:
             wanted = min(wanted, -(-most // _PARTS))
         return max(2 * unit, wanted // unit * unit)
 
-    @property
+    @functools.cached_property
     def strip_size(self) -> int:
         """Numbers of a strip, or of a part of it, with what it reads."""
         return (self.back + min(self.part, self.levels(0)) + self.ahead) * self.level
 
-    @property
+    @functools.cached_property
     def planes(self) -> tuple[int, ...]:
         """Planes from one to the next along each of the first axes, with empty ones between."""
         g, strides = self.geometry, list[int]()
@@ -125,12 +126,12 @@ class Strips:
         """Return how many planes back a tap reads."""
         return sum(o * stride for o, stride in zip(reach, self.planes, strict=False))
 
-    @property
+    @functools.cached_property
     def slots(self) -> int:
         """How many planes are in the buffer at a time."""
         return 1 + max(map(self.planes_back, self.geometry.reach))
 
-    @property
+    @functools.cached_property
     def slot_size(self) -> int:
         """Numbers of a plane."""
         return self.strip_size * (self.count if len(self.geometry.shape) > 2 else 1)

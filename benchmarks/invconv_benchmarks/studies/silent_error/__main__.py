@@ -2,10 +2,11 @@
 
 ``python -m invconv_benchmarks.studies.silent_error`` judges operators as `prepare` and `diagnose`
 do, and compares with dense matrices in extended precision: the constructions that were silent once,
-random operators of ten families, chains of 2 to 8 steps, large grids in float64. It climbs for
-errors that nothing warns of, and prints what a judgement costs. It exits with 1 where an inverse
-with fewer than 1.5 digits is silent, one in a hundred warns though three digits are left, or a
-digit too many is said. ``--quick`` takes a tenth of each.
+random operators of twelve families, chains of 2 to 8 steps, large grids in float64. It climbs for
+errors that nothing warns of, compares where the climbs end as it does all others, and prints what a
+judgement costs. It exits with 1 where an inverse with fewer than 1.5 digits is silent, one in a
+hundred warns though three digits are left, or a digit too many is said. ``--quick`` takes a tenth
+of each.
 """
 
 from __future__ import annotations
@@ -25,7 +26,6 @@ from invconv_benchmarks.studies.silent_error.constructions import constructions
 _FAMILY, _CHAINS, _LARGE, _EVALUATIONS = 200, 200, 10, 5000
 _QUICK = 10  # of each, one in so many
 _MOST_FALSE = 0.01
-_MOST_SILENT = 10.0 ** -(comparison.LOST - comparison.FAR)
 
 
 def constructed_table(found: Sequence[Compared]) -> Table:
@@ -39,13 +39,13 @@ def constructed_table(found: Sequence[Compared]) -> Table:
     return shown
 
 
-def climbs_table(found: Sequence[climbing.Climb]) -> Table:
+def climbs_table(climbs: Sequence[climbing.Climb], ends: Sequence[Compared]) -> Table:
     """Return a line for each climb."""
     columns = ("evaluations", "warned", "largest silent error", "said", "left")
     shown = new("climbs for a silent error in float32", ("from",), columns)
-    for one in found:
-        digits = f"{one.said:.2f}", f"{one.left:.2f}"
-        shown.add_row(one.name, str(one.evaluations), str(one.warned), f"{one.silent:.1e}", *digits)
+    for one, end in zip(climbs, ends, strict=True):
+        digits = f"{end.said:.2f}", f"{end.left:.2f}"
+        shown.add_row(end.name, str(one.evaluations), str(one.warned), f"{one.silent:.1e}", *digits)
     return shown
 
 
@@ -68,18 +68,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     console.print(comparison.table([*drawn, *others]))
     climbs = [climbing.climb(*start, _EVALUATIONS // share, seed=seed) for start in climbing.STARTS]
-    console.print(climbs_table(climbs))
+    ends = comparison.compare_all([one.end for one in climbs], "where they end")
+    console.print(climbs_table(climbs, ends))
     if not arguments.no_cost:
         console.print(cost.table())
-    return verdict([*constructed, *drawn, *others], drawn, climbs, console)
+    return verdict([*constructed, *drawn, *others, *ends], drawn, console)
 
 
-def verdict(
-    found: Sequence[Compared],
-    drawn: Sequence[Compared],
-    climbs: Sequence[climbing.Climb],
-    console: Console,
-) -> int:
+def verdict(found: Sequence[Compared], drawn: Sequence[Compared], console: Console) -> int:
     """Print what does not hold, and return 1 where that is something."""
     silent = [one for one in found if one.silent]
     false = [one for one in drawn if one.false_alarm]
@@ -93,8 +89,7 @@ def verdict(
     )
     for one in (*silent, *hopeful):
         console.print(f"off: {one}", highlight=False)
-    climbed = any(one.silent > _MOST_SILENT for one in climbs)
-    return int(bool(silent or hopeful or climbed or len(false) > _MOST_FALSE * len(drawn)))
+    return int(bool(silent or hopeful or len(false) > _MOST_FALSE * len(drawn)))
 
 
 if __name__ == "__main__":
