@@ -36,8 +36,9 @@ def run(code: str, scope: dict[str, Any], capsys: pytest.CaptureFixture[str]) ->
 
 
 def test_the_examples_of_the_first_page_run_one_after_another(
-    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    monkeypatch.chdir(tmp_path)
     scope: dict[str, Any] = {}
     for code in examples("README.md"):
         run(code, scope, capsys)
