@@ -4,6 +4,9 @@
 the ten shapes of the limits, with one thread and with two in turns, in one process. A solve of more
 than a millisecond with one thread should be 1.6 times as fast with two. No solve should be slower;
 a difference of one part in twenty counts as equal.
+
+Beside a long solve's gain stands what the machine gives: how many times as many solves two
+processes make, of one thread each, that share nothing but its memory and caches.
 """
 
 from __future__ import annotations
@@ -12,6 +15,7 @@ import argparse
 import functools
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from rich.console import Console
 from rich.progress import track
@@ -22,7 +26,8 @@ from invconv_benchmarks.contenders import ours
 from invconv_benchmarks.contenders.everyone import targets_of
 from invconv_benchmarks.contenders.setup import Setup
 from invconv_benchmarks.measure import spread, threads, turns
-from invconv_benchmarks.measure.contender import Contender
+from invconv_benchmarks.measure.contender import Call, Contender
+from invconv_benchmarks.measure.neighbour import Neighbour
 from invconv_benchmarks.measure.spread import Interval
 from invconv_benchmarks.report.tables import new
 from invconv_benchmarks.results.row import TITLES
@@ -46,12 +51,15 @@ class Found:
         The median with one thread.
     gain : Interval
         One thread's time / two threads'.
+    processes : Interval or None
+        The solves of two processes / those of one, of long solves.
     """
 
     group: Group
     library: str
     seconds: float
     gain: Interval
+    processes: Interval | None = None
 
     @property
     def bound(self) -> float:
@@ -70,6 +78,8 @@ class _Samples:
     library: str
     one: spread.Passes
     two: spread.Passes
+    alone: spread.Passes = ()
+    beside: spread.Passes = ()
 
 
 def compare(shapes: Sequence[Shape], dtypes: Sequence[str], seconds: float) -> list[Found]:
@@ -98,30 +108,67 @@ def compare(shapes: Sequence[Shape], dtypes: Sequence[str], seconds: float) -> l
         for library in LIBRARIES
     }
     return [
-        Found(s.group, s.library, spread.quantiles(s.one)[1], _gain(s, between[s.library]))
+        Found(
+            s.group,
+            s.library,
+            spread.quantiles(s.one)[1],
+            spread.ratio(s.one, s.two, between[s.library]),
+            _of_processes(s),
+        )
         for s in samples
     ]
 
 
-def _gain(samples: _Samples, between: float) -> Interval:
-    return spread.ratio(samples.one, samples.two, between)
+def _of_processes(samples: _Samples) -> Interval | None:
+    if not samples.beside:
+        return None
+    share = spread.ratio(samples.alone, samples.beside)
+    return Interval(2 * share.value, 2 * share.low, 2 * share.high)
 
 
 def _samples(library: str, group: Group, seconds: float) -> _Samples:
-    """Time one thread and two in turns, in passes."""
-    (target,) = targets_of([(library, "cpu")])
+    """Time one thread and two in turns, in passes; then one, alone and beside another process."""
     before = threads.number(library)
     try:
-        (inverse,) = ours.contenders(Setup(group, target))
-        both = [_with_threads(inverse, count) for count in (1, 2)]
-        passes = [turns.measure(both, 2 * seconds) for _ in range(_PASSES)]
+        inverse = _inverse(library, group)
+        one, two = _in_turns([_with_threads(inverse, count) for count in (1, 2)], group, seconds)
+        if spread.quantiles(one)[1] <= LONG:
+            return _Samples(group, library, one, two)
+        with Neighbour(_solve, library, group) as neighbour:
+            alone, beside = (_with_threads(inverse, 1) for _ in range(2))
+            alone = replace(alone, before=functools.partial(_after, neighbour.rest, alone.before))
+            beside = replace(beside, before=functools.partial(_after, neighbour.go, beside.before))
+            return _Samples(group, library, one, two, *_in_turns([alone, beside], group, seconds))
     finally:
         threads.set_number(library, before)
+
+
+def _after(first: Call, second: Call | None) -> None:
+    first()
+    if second is not None:
+        second()
+
+
+def _inverse(library: str, group: Group) -> Contender:
+    (target,) = targets_of([(library, "cpu")])
+    (inverse,) = ours.contenders(Setup(group, target))
+    return inverse
+
+
+def _solve(library: str, group: Group) -> Call:
+    """Return the solve of one thread, in a process of its own."""
+    threads.set_number(library, 1)
+    return _inverse(library, group).build()
+
+
+def _in_turns(contenders: list[Contender], group: Group, seconds: float) -> list[Any]:
+    """Return the samples of each contender, in passes."""
+    passes = [turns.measure(contenders, len(contenders) * seconds) for _ in range(_PASSES)]
     errors = [timing.error for timings in passes for timing in timings if timing.error]
     if errors:
+        library = contenders[0].target.library.name
         raise RuntimeError(f"{library}, {group.title}: {errors[0]}")
-    one, two = ([timings[i].samples for timings in passes] for i in range(2))
-    return _Samples(group, library, one, two)
+    return [[timings[i].samples for timings in passes] for i in range(len(contenders))]
 
 
 def _with_threads(contender: Contender, count: int) -> Contender:
@@ -135,7 +182,7 @@ def table(found: Sequence[Found]) -> Table:
     shown = new(
         "inverse of corner 2: gain = time with one thread / with two",
         ("B x C x H x W", "", "library"),
-        ("ms, 1 thr", "gain", "spread", "least", "verdict"),
+        ("ms, 1 thr", "gain", "spread", "2 procs", "least", "verdict"),
     )
     for one in found:
         shown.add_row(
@@ -145,6 +192,7 @@ def table(found: Sequence[Found]) -> Table:
             f"{1e3 * one.seconds:.3g}",
             f"{one.gain.value:.2f}",
             f"{one.gain.low:.2f}-{one.gain.high:.2f}",
+            "" if one.processes is None else f"{one.processes.value:.2f}",
             f"{one.bound:g}",
             one.verdict,
         )

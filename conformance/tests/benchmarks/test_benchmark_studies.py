@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import time
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,6 +15,7 @@ from invconv.kernels.cuda.plan import plan_of
 from invconv_benchmarks.contenders import ours
 from invconv_benchmarks.contenders.setup import Setup
 from invconv_benchmarks.measure import threads
+from invconv_benchmarks.measure.neighbour import Neighbour
 from invconv_benchmarks.measure.spread import Interval
 from invconv_benchmarks.studies import cuda_model, first_solve, two_threads
 from invconv_benchmarks.studies.two_threads import Found
@@ -69,6 +72,39 @@ def test_long_solves_must_gain_and_none_may_lose(
     assert list(two_threads.table([one]).columns[-1].cells) == [verdict]
 
 
+def _sleep(library: str, group: Group) -> Any:
+    return functools.partial(time.sleep, 1e-3)
+
+
+def test_a_neighbour_works_and_rests_as_it_is_told(tmp_path: Path) -> None:
+    path = tmp_path / "calls"
+    path.touch()
+    with Neighbour(_writes, path) as neighbour:
+        sizes = []
+        for _ in range(2):
+            neighbour.go()
+            time.sleep(0.02)
+            neighbour.rest()
+            sizes.append(path.stat().st_size)
+            time.sleep(0.02)
+            assert path.stat().st_size == sizes[-1]
+    assert 1 < sizes[0] < sizes[1]
+    with pytest.raises(RuntimeError, match="ended"), Neighbour(_breaks):
+        pass
+
+
+def _writes(path: Path) -> Any:
+    def call() -> None:
+        with path.open("a") as file:
+            file.write(".")
+
+    return call
+
+
+def _breaks() -> Any:
+    raise SystemExit(1)
+
+
 def test_each_number_of_threads_is_set_as_its_turn_comes(monkeypatch: pytest.MonkeyPatch) -> None:
     def contenders(setup: Setup) -> list[Any]:
         def call() -> Any:
@@ -79,8 +115,10 @@ def test_each_number_of_threads_is_set_as_its_turn_comes(monkeypatch: pytest.Mon
 
     monkeypatch.setattr(ours, "contenders", contenders)
     monkeypatch.setattr(two_threads, "LIBRARIES", ("numpy",))
+    monkeypatch.setattr(two_threads, "_solve", _sleep)
     before = threads.number("numpy")
     (found,) = two_threads.compare([GROUP.shape], ["float32"], 0.03)
+    assert found.processes is not None
     assert found.seconds == pytest.approx(4e-3, rel=0.3)
     assert found.gain.value == pytest.approx(2, rel=0.3)
     assert threads.number("numpy") == before
