@@ -23,6 +23,7 @@ from invconv_torch.exponential_layers import (
     ExponentialConv3d,
 )
 from invconv_torch.exporting.decompositions import decompositions
+from invconv_torch.flows.files import load, save
 from invconv_torch.guard import ConditionGuard
 from invconv_torch.layers import (
     AutoregressiveConv1d,
@@ -75,4 +76,6 @@ __all__ = [
     "decompositions",
     "flows",
     "interop",
+    "load",
+    "save",
 ]

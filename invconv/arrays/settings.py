@@ -126,6 +126,8 @@ def deprecated(name: str, instead: str) -> None:
 
 def instead(value: Any) -> str:
     """Say what to pass instead of what is no operator but holds one, or ""."""
+    if hasattr(value, "architecture"):
+        return "; of a flow pass it to invconv_torch.save or invconv_jax.save"
     if hasattr(value, "operator"):
         return "; of a torch layer pass layer.operator()"
     for name in ("chain", "conv"):  # reversible chains, prepared inverses

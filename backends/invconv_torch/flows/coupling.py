@@ -94,6 +94,7 @@ class AffineCoupling(nn.Module):  # type: ignore[misc]
     ) -> None:
         super().__init__()
         half = even_half(channels)
+        self.channels = channels
         self.floor = checked_floor(scale_floor)
         self.context = optional_context(context)
         self.swapped = flag("swapped", swapped)

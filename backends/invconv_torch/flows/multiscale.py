@@ -71,9 +71,7 @@ class Multiscale(nn.Module):  # type: ignore[misc]
         named = layers if isinstance(layers, Mapping) else enumerate(layers)
         self.layers = nn.ModuleDict({str(name): layer for name, layer in dict(named).items()})
         self.dequantize = Dequantize()
-        self._inputs, self.latent_shapes = running.shapes(
-            self.layers, self._like.new_zeros(1, *self.shape)
-        )
+        self._inputs, self.latent_shapes = running.shapes(self.layers, self.shape, self._like)
         # in a list, which is no module: parameters keep their names
         self._reversible = running.reversible(self.layers) if flag("reversible", reversible) else []
         if self._reversible and self.conditional:

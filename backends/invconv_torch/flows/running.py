@@ -9,8 +9,11 @@ from typing import TypeAlias
 import torch
 from torch import nn
 
+from invconv_torch.flows.coupling import AffineCoupling
 from invconv_torch.flows.split import Split
+from invconv_torch.module import InvertibleModule
 from invconv_torch.reversible import ReversibleChain
+from invconv_torch.squeezing import Squeeze
 
 Tensor: TypeAlias = torch.Tensor
 Layers: TypeAlias = Mapping[str, nn.Module]
@@ -83,14 +86,17 @@ def reversible(layers: Layers) -> list[nn.Module]:
     ]
 
 
-def shapes(layers: Layers, x: Tensor) -> tuple[dict[str, Shape], list[Shape]]:
+def shapes(layers: Layers, shape: Shape, like: Tensor) -> tuple[dict[str, Shape], list[Shape]]:
     """Return the shape (C, H, W) that each layer is given, and those of the noise.
 
     Parameters
     ----------
     layers : mapping of str to nn.Module
-    x : tensor, shape (1, C, H, W)
-        With which the layers are run.
+        Those that are not of this package are run once.
+    shape : tuple of int
+        Of an image.
+    like : tensor
+        Of the flow's dtype and device.
 
     Raises
     ------
@@ -100,28 +106,39 @@ def shapes(layers: Layers, x: Tensor) -> tuple[dict[str, Shape], list[Shape]]:
         If one of them has no inverse.
     """
     seen: dict[str, Shape] = {}
-    found: list[Shape] = []
+    noise: list[Shape] = []
+    for name, layer in layers.items():
+        if not (isinstance(layer, nn.Module) and callable(getattr(layer, "inverse", None))):
+            raise TypeError(
+                f"layers: expected modules with forward(x) -> (z, log_det) and inverse(z) -> "
+                f"(x, log_det), got {type(layer).__name__} at {name}"
+            )
+        seen[name] = shape
+        try:
+            shape = _shape_after(layer, shape, like)
+        except (ValueError, RuntimeError) as error:
+            raise ValueError(
+                f"layers: {name} does not take images of shape {seen[name]}: {error}"
+            ) from None
+        if isinstance(layer, Split):
+            noise.append(shape)
+    return seen, [*noise, shape]
+
+
+def _shape_after(layer: nn.Module, shape: Shape, like: Tensor) -> Shape:
+    """Return the shape of what a layer makes of an image; of a split, of each half."""
+    channels, height, width = shape
+    own = layer.operator().channels if isinstance(layer, InvertibleModule) else None
+    own = layer.channels if isinstance(layer, AffineCoupling | Split) else own
+    if own is not None:
+        if own != channels:
+            raise ValueError(f"expected {own} channels, got {channels}")
+        return (channels // 2, height, width) if isinstance(layer, Split) else shape
+    if isinstance(layer, Squeeze):
+        like = like.to("meta")  # it only moves numbers
+    x = like.new_zeros(1, *shape)
+    context = (like.new_zeros(1, layer.context),) if takes_context(layer) else ()
     with torch.no_grad():
-        for name, layer in layers.items():
-            if not (isinstance(layer, nn.Module) and callable(getattr(layer, "inverse", None))):
-                raise TypeError(
-                    f"layers: expected modules with forward(x) -> (z, log_det) and inverse(z) -> "
-                    f"(x, log_det), got {type(layer).__name__} at {name}"
-                )
-            seen[name] = _image(x)
-            context = x.new_zeros(1, layer.context) if takes_context(layer) else None
-            try:
-                x, _ = layer(x, *_beside(layer, context))
-            except (ValueError, RuntimeError) as error:
-                raise ValueError(
-                    f"layers: {name} does not take images of shape {seen[name]}: {error}"
-                ) from None
-            if isinstance(layer, Split):
-                x, z = x
-                found.append(_image(z))
-    return seen, [*found, _image(x)]
-
-
-def _image(x: Tensor) -> Shape:
-    _, channels, height, width = x.shape
+        z, _ = layer(x, *context)
+    _, channels, height, width = z.shape
     return channels, height, width

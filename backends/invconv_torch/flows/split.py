@@ -50,6 +50,7 @@ class Split(nn.Module):  # type: ignore[misc]
     ) -> None:
         super().__init__()
         half = even_half(channels)
+        self.channels = channels
         self.floor = checked_floor(scale_floor)
         self.prior = nn.Conv2d(half, channels, 3, padding=1, device=device, dtype=dtype)
         nn.init.zeros_(self.prior.weight)

@@ -1,0 +1,126 @@
+"""Layers and flows in files.
+
+Public as `invconv_torch.save` and `invconv_torch.load`.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import torch
+
+import invconv as ic
+from invconv.files.flow_files import holds_flow, read_flow, write_flow
+from invconv_torch.flows.glow import Glow
+from invconv_torch.module import InvertibleModule
+
+_PREFIX, _FLAG = "layers.", ".initialized"  # of a Glow's names in PyTorch; of actnorms' buffers
+
+
+def save(module: Glow | InvertibleModule, path: str | os.PathLike[str]) -> None:
+    """Write a flow or a layer to a file, whole or not at all; `invconv_jax.load` reads it too.
+
+    Parameters
+    ----------
+    module : Glow or InvertibleModule
+        A flow whose mixing has a name, or a layer of this package.
+    path : str or path-like
+        By custom ``*.safetensors``.
+
+    Raises
+    ------
+    TypeError
+        If it is neither.
+    ValueError
+        If the flow's mixing is a function, or an array holds NaN or inf.
+    OSError
+        If the file cannot be written.
+
+    Examples
+    --------
+    >>> import tempfile, torch, invconv_torch
+    >>> from invconv_torch.flows import Glow
+    >>> flow = Glow((3, 8, 8), levels=1, depth=2, width=8)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     invconv_torch.save(flow, f"{folder}/flow.safetensors")
+    ...     same = invconv_torch.load(f"{folder}/flow.safetensors")
+    >>> x = torch.rand(2, 3, 8, 8)
+    >>> torch.equal(same.log_prob(x), flow.log_prob(x))
+    True
+    """
+    if isinstance(module, InvertibleModule):
+        ic.save(module.operator(), path)
+        return
+    if not isinstance(module, Glow):
+        raise TypeError(
+            f"module: expected a Glow or a layer of invconv_torch, got {type(module).__name__}"
+        )
+    state = module.state_dict()
+    arrays = {
+        name.removeprefix(_PREFIX): tensor
+        for name, tensor in state.items()
+        if not name.endswith(_FLAG)
+    }
+    write_flow(path, module.architecture, arrays, module.initialized)
+
+
+def load(
+    path: str | os.PathLike[str], *, device: Any = None, dtype: Any = None
+) -> Glow | InvertibleModule:
+    """Read a flow or a layer that `save`, `invconv.save` or `invconv_jax.save` wrote.
+
+    Everything is checked before it is used, and no code is run from a file.
+
+    Parameters
+    ----------
+    path : str or path-like
+    device : optional
+        PyTorch's default unless given.
+    dtype : torch.dtype, optional
+        That of the file unless given.
+
+    Returns
+    -------
+    Glow or InvertibleModule
+        In train mode, as new modules are.
+
+    Raises
+    ------
+    InvalidFileError
+        If it is no such file, or a damaged one.
+    ValueError
+        If a number in the file is beyond the range of ``dtype``.
+    OSError
+        If the file cannot be read; FileNotFoundError if there is none.
+
+    Examples
+    --------
+    >>> import tempfile, torch, invconv_torch
+    >>> layer = invconv_torch.EmergingConv2d(3)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     invconv_torch.save(layer, f"{folder}/layer.safetensors")
+    ...     same = invconv_torch.load(f"{folder}/layer.safetensors")
+    >>> x = torch.randn(2, 3, 8, 8)
+    >>> torch.equal(same(x)[0], layer(x)[0])
+    True
+    """
+    flow, name = holds_flow(path)
+    dtype = getattr(torch, name) if dtype is None else dtype
+    if not flow:
+        return InvertibleModule(ic.load(path, like=torch.empty(0, device=device, dtype=dtype)))
+    stored = read_flow(path)
+    settings = stored.architecture.to_dict()
+    with torch.random.fork_rng(devices=[]):
+        made = Glow(**settings, device=device, dtype=dtype)
+    own = made.state_dict(keep_vars=True)
+    with torch.no_grad():
+        for name, values in stored.arrays.items():
+            tensor = own[_PREFIX + name]
+            tensor.copy_(torch.from_numpy(values))
+            if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+                raise ValueError(f"dtype: expected one that holds {name}, got {dtype}")
+        for name, tensor in own.items():
+            if name.endswith(_FLAG):
+                tensor.fill_(stored.initialized)
+    return made

@@ -1,0 +1,170 @@
+"""A flow is a file: what is written is read, and what is no flow is refused with a sentence."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch", reason="torch is not installed")
+pytest.importorskip("safetensors", reason="safetensors is not installed")
+
+import safetensors  # noqa: E402
+from safetensors.torch import save_file  # noqa: E402
+
+import invconv as ic  # noqa: E402
+import invconv_torch  # noqa: E402
+from invconv.files.flow_files import arrays_of, mixing_names  # noqa: E402
+from invconv.files.glow import MIXINGS, GlowArchitecture, mixing_operator  # noqa: E402
+from tests.flows.small_flows import SHAPE, glow, moved, own_parts  # noqa: E402
+
+NAME = "flow.safetensors"
+
+
+@pytest.mark.parametrize("mixing", MIXINGS)
+def test_names_and_shapes_are_those_of_torch_and_operators_the_same(mixing: str) -> None:
+    flow = moved(glow(mixing, kernel_size=5, context=2, levels=2))
+    state = {
+        n.removeprefix("layers."): t
+        for n, t in flow.state_dict().items()
+        if not n.endswith(".initialized")
+    }
+    assert {n: tuple(t.shape) for n, t in state.items()} == flow.architecture.arrays()
+    assert flow.architecture.latent_shapes == flow.latent_shapes
+    for name in mixing_names(flow.architecture):
+        layer = flow.layers[name]
+        x = torch.randn(2, layer.operator().channels, 3, 5, dtype=torch.float64)
+        conv = mixing_operator(flow.architecture, arrays_of(name, state))
+        with torch.no_grad():
+            for one, other in zip(conv.forward_and_log_det(x), layer(x), strict=True):
+                torch.testing.assert_close(one, other, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_flow_comes_back_from_its_file(dtype: Any, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    flow = moved(glow("emerging_plu", squeeze="haar", scale_floor=0.1, context=2), dtype=dtype)
+    state = torch.random.get_rng_state()
+    invconv_torch.save(flow, tmp_path / NAME)
+    same = invconv_torch.load(tmp_path / NAME)
+    assert torch.equal(torch.random.get_rng_state(), state)
+    assert same.architecture == flow.architecture
+    assert not same.initialized
+    for name, tensor in flow.state_dict().items():
+        assert torch.equal(same.state_dict()[name], tensor), name
+    wide = invconv_torch.load(tmp_path / NAME, dtype=torch.float64)
+    assert {p.dtype for p in wide.parameters()} == {torch.float64}
+    x, context = torch.rand(2, *SHAPE, dtype=torch.float64), torch.randn(2, 2).double()
+    expected = flow.double().log_prob(x, context=context)
+    torch.testing.assert_close(wide.log_prob(x, context=context), expected)
+
+
+def test_whether_it_is_initialized_is_in_the_file(tmp_path: Path) -> None:
+    flow = glow()
+    flow.initialize(torch.rand(8, *SHAPE))
+    invconv_torch.save(flow, tmp_path / NAME)
+    assert invconv_torch.load(tmp_path / NAME).initialized
+    before = (tmp_path / NAME).read_bytes()
+    with torch.no_grad():
+        flow.layers["level0_step0_coupling"].net[0].bias[0] = math.inf
+    with pytest.raises(ValueError, match=r"level0_step0_coupling\.net\.0\.bias: expected finite"):
+        invconv_torch.save(flow, tmp_path / NAME)
+    assert (tmp_path / NAME).read_bytes() == before
+    assert [path.name for path in tmp_path.iterdir()] == [NAME]
+
+
+def test_what_no_file_describes_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="its mixing is a function, which no file describes"):
+        invconv_torch.save(glow(lambda c: invconv_torch.Conv1x1(c)), tmp_path / NAME)
+    with pytest.raises(TypeError, match="expected a Glow or a layer of invconv_torch, got Multi"):
+        invconv_torch.save(own_parts(), tmp_path / NAME)
+    with pytest.raises(TypeError, match=r"of a flow pass it to invconv_torch\.save"):
+        ic.save(glow(), tmp_path / NAME)
+    changed = glow("plain")
+    changed.layers["level0_step0_mixing"] = invconv_torch.Conv1x1(4, "qr")
+    with pytest.raises(ValueError, match="other arrays than those of the flow"):
+        invconv_torch.save(changed, tmp_path / NAME)
+    assert not (tmp_path / NAME).exists()
+    invconv_torch.save(glow("plain"), tmp_path / NAME)
+    with pytest.raises(ic.InvalidFileError, match=r"invconv_torch.load and invconv_jax.load read"):
+        ic.load(tmp_path / NAME)
+    invconv_torch.save(moved(glow("plain"), dtype=torch.float64), tmp_path / NAME)
+    with torch.no_grad():
+        flow = glow("plain", dtype=torch.float64)
+        flow.layers["level0_step0_actnorm"].bias.fill_(1e300)
+    invconv_torch.save(flow, tmp_path / NAME)
+    with pytest.raises(ValueError, match="dtype: expected one that holds level0_step0_actnorm"):
+        invconv_torch.load(tmp_path / NAME, dtype=torch.float32)
+
+
+WEIGHT = "level0_step0_coupling.net.0.weight"
+PERMUTATION = "level0_step0_mixing.permutation"
+CHANGES: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
+    "another kind": ({"kind": "maf"}, {}, "expected the kind 'glow', got 'maf'"),
+    "more": ({"colour": 1}, {}, "expected shape, levels"),
+    "less": ({"depth": None}, {}, "flow: depth"),
+    "no name": ({"mixing": None}, {}, "flow: mixing"),
+    "code": ({"mixing": "os.system"}, {}, "flow: mixing"),
+    "truth": ({"levels": True}, {}, "flow: levels"),
+    "text": ({"shape": "144"}, {}, "flow: shape"),
+    "more levels": ({"shape": [1, 2**30, 2**30], "levels": 30}, {}, "have more than"),
+    "another shape": ({"shape": [2, 4, 4]}, {}, "has the shape"),
+    "deep": ({"depth": 2**31 - 1}, {}, "have more than"),
+    "wide": ({"width": 2**31 - 1}, {}, "has the shape"),
+    "many levels": ({"levels": 10**9}, {}, "flow: shape"),
+    "floor": ({"scale_floor": math.nan}, {}, "flow: scale_floor"),
+    "missing": ({}, {WEIGHT: None}, "other arrays than those of the flow"),
+    "left over": ({}, {"extra": torch.zeros(1)}, "other arrays than those of the flow"),
+    "shape": ({}, {WEIGHT: torch.zeros(4, 2, 3, 1)}, "has the shape"),
+    "nan": ({}, {WEIGHT: torch.full((4, 2, 3, 3), math.nan)}, "holds NaN or inf"),
+    "permutation": ({}, {PERMUTATION: torch.zeros(4, dtype=torch.int64)}, "permutation"),
+    "real": ({}, {PERMUTATION: torch.arange(4.0)}, "another kind of dtype"),
+    "dtype": ({}, {WEIGHT: torch.zeros(4, 2, 3, 3).double()}, "arrays of one real dtype"),
+}
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_a_file_that_was_changed_is_refused(name: str, tmp_path: Path) -> None:
+    changes, arrays, message = CHANGES[name]
+    path = tmp_path / NAME
+    invconv_torch.save(glow("plu", levels=1), path)
+    with safetensors.safe_open(path, framework="pt") as file:
+        document = json.loads(file.metadata()["invconv"])
+        tensors = {n: file.get_tensor(n) for n in file.keys()}  # noqa: SIM118
+    document["flow"] |= changes
+    tensors = {n: t for n, t in (tensors | arrays).items() if t is not None}
+    save_file(tensors, path, {"invconv": json.dumps(document)})
+    with pytest.raises(ic.InvalidFileError, match=message) as raised:
+        invconv_torch.load(path)
+    assert str(path) in str(raised.value)
+
+
+def test_a_file_that_is_cut_off_or_of_something_else_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / NAME
+    invconv_torch.save(glow("qr"), path)
+    whole = path.read_bytes()
+    for share in (0.0, 0.01, 0.5, 0.999):
+        path.write_bytes(whole[: int(share * len(whole))])
+        with pytest.raises(ic.InvalidFileError):
+            invconv_torch.load(path)
+    for document in ("[]", "{}", '{"schema": "invconv-flow/1"}', '{"schema": "invconv-flow/2"}'):
+        save_file({"a": torch.zeros(1)}, path, {"invconv": document})
+        with pytest.raises(ic.InvalidFileError):
+            invconv_torch.load(path)
+    with pytest.raises(FileNotFoundError):
+        invconv_torch.load(tmp_path / "none")
+
+
+def test_an_image_in_a_file_may_be_large_and_takes_no_memory(tmp_path: Path) -> None:
+    flow = glow("plain", (1, 2**20, 2**20), levels=1, depth=1)
+    invconv_torch.save(flow, tmp_path / NAME)
+    assert invconv_torch.load(tmp_path / NAME).latent_shapes == [(4, 2**19, 2**19)]
+
+
+def test_architectures_are_what_their_values_say() -> None:
+    made = GlowArchitecture((3, 8, 8), 2, 4, 32, context=np.int64(2))  # type: ignore[arg-type]
+    assert GlowArchitecture.from_dict(json.loads(json.dumps(made.to_dict()))) == made
