@@ -136,7 +136,9 @@ def diagnosis(s: Setting) -> Iterator[Measure]:
     yield truth(nothing == (found.digits >= _ENOUGH), "advice")
     yield truth(repr(found).startswith(type(s.plain).__name__), "the operator's name")
     if found.norm == "1-norm" and found.exact and found.pixel is not None:
-        columns = np.abs(s.lu.inverse).sum(axis=0).astype(float)
+        # of an Inverse, what its forward, which solves, does to errors
+        solved = s.affine[0] if isinstance(s.plain, ic.Inverse) else s.lu.inverse
+        columns = np.abs(solved).sum(axis=0).astype(float)
         place = np.ravel_multi_index((found.channel or 0, *found.pixel), (s.plain.channels, *shape))
         yield truth(columns[place] >= (1 - 1e-6) * columns.max(), "the worst column")
 
