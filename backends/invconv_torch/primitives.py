@@ -29,7 +29,7 @@ from invconv_torch.native.determinants import (
 )
 from invconv_torch.native.exponential import exponential, exponential_gram, exponential_vjp
 from invconv_torch.native.host import in_host_memory
-from invconv_torch.native.solvers import Factor
+from invconv_torch.native.solvers import Factor, by_frequencies
 from invconv_torch.native.terms import counted
 from invconv_torch.native.whole import evaluate, records
 from invconv_torch.traced import require_onnx_form, traced, unwatched
@@ -37,6 +37,7 @@ from invconv_torch.traced import require_onnx_form, traced, unwatched
 __all__ = [
     "add_pivots",
     "apply",
+    "by_frequencies",
     "correlate",
     "correlate_kernel_vjp",
     "counted",

@@ -24,10 +24,10 @@ from invconv.arrays.namespaces import Array, Shape, constant, library_name, read
 from invconv.arrays.registry import Primitive
 from invconv.kernels import maps
 from invconv.kernels.families import StencilFamily
-from invconv.kernels.frequencies.fourier import Fourier, complex_dtype, turns
-from invconv.kernels.frequencies.spectrum import within_range
+from invconv.kernels.frequencies.fourier import Fourier, complex_dtype
+from invconv.kernels.frequencies.products import SpectralProduct
+from invconv.kernels.frequencies.turns import turns
 from invconv.kernels.matrices import recorded
-from invconv.kernels.primitives import matmul
 from invconv.kernels.series import Counts, counts_for, counts_of, series
 
 
@@ -168,14 +168,14 @@ class ExponentialSolver:
         Of -M.
     counts : Counts or None
         None where they are chosen as it runs.
-    spectrum : complex array, shape (F, C, C), or None
-        e^-K_hat(f) of every frequency of a circular grid, where it is known.
+    product : SpectralProduct, or None
+        With e^-K_hat(f) of every frequency of a circular grid, where it is known.
     """
 
     family: StencilFamily
     taps: Array
     counts: Counts | None
-    spectrum: Array | None = None
+    product: SpectralProduct | None = None
 
     @staticmethod
     def of(
@@ -188,12 +188,12 @@ class ExponentialSolver:
         # JAX's transforms would gather a batch
         if library_name(taps) == "jax" or not readable(taps) or recorded(taps):
             return ExponentialSolver(family, taps, counts)
-        return ExponentialSolver(family, taps, counts, _exponential_spectrum(family, taps, shape))
+        return ExponentialSolver(family, taps, counts, _exponential_product(family, taps, shape))
 
     @property
     def plan(self) -> dict[str, Any]:
         """How the solve runs."""
-        if self.spectrum is not None:
+        if self.product is not None:
             return {"method": "spectral", "per frequency": "product with exp(-K_hat)"}
         plan: dict[str, Any] = {"method": "Taylor series of exp(-M)"}
         if self.counts is None:
@@ -202,22 +202,19 @@ class ExponentialSolver:
 
     def __call__(self, y: Array) -> Array:
         """Solve for x, shape (B, C, *shape)."""
-        if self.spectrum is None or not y.shape[0] or not readable(y) or recorded(y):
+        if self.product is None or not readable(y) or recorded(y):
             return exponential(self.family, self.taps, y, counts=self.counts)
-        return within_range(self._by_frequencies, y)
-
-    def _by_frequencies(self, y: Array) -> Array:
-        return _FOURIER.from_frequencies(
-            matmul(self.spectrum, _FOURIER.to_frequencies(y)), tuple(y.shape[2:])
-        )
+        return self.product(y)
 
 
 _FOURIER = Fourier(())
 _ENTRIES = 2**21  # of all matrices, 32 MB in complex128, up to which they are kept
 
 
-def _exponential_spectrum(family: StencilFamily, taps: Array, shape: Shape) -> Array | None:
-    """Return e^M_hat(f) of every frequency, from taps (T, C, C): scaled to 1/2, then squared.
+def _exponential_product(
+    family: StencilFamily, taps: Array, shape: Shape
+) -> SpectralProduct | None:
+    """Return the product with e^M_hat(f), from taps (T, C, C): scaled to 1/2, then squared.
 
     There are no eigenvalues in it, since M_hat(f) may be defective. Found in float64.
     """
@@ -237,4 +234,4 @@ def _exponential_spectrum(family: StencilFamily, taps: Array, shape: Shape) -> A
         result = unit + small @ result / n
     for _ in range(squarings):
         result = result @ result
-    return constant(result, taps, complex_dtype(taps))
+    return SpectralProduct(constant(result, taps, complex_dtype(taps)), _FOURIER, shape)

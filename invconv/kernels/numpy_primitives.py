@@ -24,6 +24,8 @@ from invconv.kernels.cpu.correlate.gram import compiled_kernel_vjp
 from invconv.kernels.cpu.correlate.plan import of_taps
 from invconv.kernels.cpu.machine import reason
 from invconv.kernels.families import LinearFamily
+from invconv.kernels.frequencies import products
+from invconv.kernels.frequencies.products import SpectralProduct
 from invconv.kernels.plain.pitched import NUMPY, PitchedSolver
 from invconv.kernels.solver import Solver
 from invconv.kernels.wavefront import CausalStencil, stable_inverse
@@ -160,6 +162,18 @@ def factor(family: LinearFamily, w: Floats, shape: Shape) -> Solver:
     if type(family) is CausalFamily and reason(w.dtype.itemsize) is None:
         return CompiledSolver(family, w, shape)
     return family.factor(w, shape)
+
+
+def by_frequencies(product: SpectralProduct, y: Floats) -> Floats:
+    """See `invconv.kernels.frequencies.products.by_frequencies`."""
+    if not product.prefers_kernel(len(y), y.dtype.itemsize):
+        found: Floats = products.by_frequencies.agnostic(product, y)
+        return found
+    given = np.ascontiguousarray(y, y.dtype.newbyteorder("="))
+    x = np.empty(y.shape, given.dtype)
+    addresses = compiled.address_of(given), compiled.address_of(x)
+    product.compiled.run(*addresses, len(y), threads.number(), given, x)
+    return x.astype(y.dtype, copy=False)
 
 
 def causal_solver(stencil: CausalStencil, shape: Shape) -> PitchedSolver:

@@ -14,8 +14,10 @@ from jax import lax
 from jax import numpy as jnp
 
 from invconv.arrays.namespaces import Array, Shape, readable, size
+from invconv.kernels.frequencies.basis import Basis
 from invconv.kernels.frequencies.fourier import Fourier
-from invconv.kernels.frequencies.spectrum import Basis, inverses_keep_accuracy, range_scale
+from invconv.kernels.frequencies.products import range_scale
+from invconv.kernels.frequencies.spectrum import inverses_keep_accuracy
 from invconv_jax.native.fourier import irfftn, rfftn
 from invconv_jax.native.solves import eliminate, matmul
 

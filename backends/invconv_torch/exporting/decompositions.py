@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 
 from invconv.kernels.convolutions import CausalFamily, CircularFamily
-from invconv.kernels.frequencies.spectrum import within_range
+from invconv.kernels.frequencies.products import within_range
 from invconv_torch.exporting.waves import causal_solve, lanes_of
 from invconv_torch.native import kernels, ops
 

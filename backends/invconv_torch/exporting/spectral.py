@@ -50,8 +50,8 @@ def _at_the_frequencies(
     solver: SpectralSolver, rows: Tensor, real: Callable[[Matrix], Matrix]
 ) -> Tensor:
     """Return K_hat(f)^-1 y(f), by a product that is refined where a solve would be better."""
-    given = solver.inverse
-    inverse = np.linalg.inv(solver.spectrum) if given is None else given
+    given = solver.product
+    inverse = np.linalg.inv(solver.spectrum) if given is None else given.matrices
     solve = constant(real(inverse), rows)
     x_hat = torch.matmul(solve, rows)
     if given is None:

@@ -11,12 +11,10 @@ from invconv.arrays.namespaces import readable
 from invconv.kernels.convolutions import CausalFamily, CircularFamily
 from invconv.kernels.cpu.compiled import CompiledSolve, available, compiled_solve
 from invconv.kernels.cuda.launch import DeviceSolve, device_solve
-from invconv.kernels.frequencies.spectrum import (
-    Basis,
-    kernel_spectrum,
-    stable_spectral_inverse,
-    within_range,
-)
+from invconv.kernels.frequencies import products
+from invconv.kernels.frequencies.basis import Basis
+from invconv.kernels.frequencies.products import SpectralProduct, within_range
+from invconv.kernels.frequencies.spectrum import kernel_spectrum, stable_spectral_inverse
 from invconv.kernels.matrices import accurate_inverse
 from invconv.kernels.plain.pitched import PitchedSolver
 from invconv.kernels.primitives import flat, from_pixel_rows, pixel_rows
@@ -25,6 +23,7 @@ from invconv.kernels.wavefront import CausalStencil, inverse_at_the_pixel
 from invconv_torch.native.host import in_host_memory
 from invconv_torch.native.launches import CUDA
 from invconv_torch.native.waves import TORCH
+from invconv_torch.traced import Watch, watch
 
 Tensor: TypeAlias = torch.Tensor
 
@@ -98,7 +97,7 @@ class SpectralFactor:
 
     basis: Basis
     shape: tuple[int, ...]
-    inverse: Tensor | None
+    product: SpectralProduct | None
     lu: tuple[Tensor, Tensor] | None
     adjoint: bool = False
 
@@ -115,32 +114,45 @@ class SpectralFactor:
         if readable(spectrum) and not quiet:
             inverse = stable_spectral_inverse(spectrum)
             if inverse is not None:
-                return SpectralFactor(basis, shape, inverse, None)
+                return SpectralFactor(basis, shape, SpectralProduct(inverse, basis, shape), None)
         lu, pivots, _ = torch.linalg.lu_factor_ex(spectrum)
         return SpectralFactor(basis, shape, None, (lu, pivots))
 
     @property
     def plan(self) -> dict[str, Any]:
         """How the solve runs."""
-        kept = "LU factors" if self.inverse is None else "cached inverse"
+        kept = "LU factors" if self.product is None else "cached inverse"
         return {"method": "spectral", "per frequency": kept}
 
     def transpose(self) -> SpectralFactor:
         """Return the factored transpose."""
-        return replace(self, adjoint=not self.adjoint)
+        turned = None if self.product is None else self.product.transposed
+        return replace(self, product=turned, adjoint=not self.adjoint)
 
     def solve(self, y: Tensor) -> Tensor:
         """Return x, shape (B, C, *shape)."""
+        if self.product is not None:
+            return self.product(y)
         return within_range(self._solve, y) if y.shape[0] else y
 
     def _solve(self, y: Tensor) -> Tensor:
+        assert self.lu is not None
         y_hat = self.basis.to_frequencies(y)
-        if self.inverse is not None:
-            x_hat = torch.matmul(self.inverse.mH if self.adjoint else self.inverse, y_hat)
-        else:
-            assert self.lu is not None
-            x_hat = torch.linalg.lu_solve(*self.lu, y_hat, adjoint=self.adjoint)
+        x_hat = torch.linalg.lu_solve(*self.lu, y_hat, adjoint=self.adjoint)
         return self.basis.from_frequencies(x_hat, self.shape).contiguous()
+
+
+def by_frequencies(product: SpectralProduct, y: Tensor) -> Tensor:
+    """See `invconv.kernels.frequencies.products.by_frequencies`."""
+    if not in_host_memory(y) or watch(y) is not Watch.NOBODY:
+        return products.by_frequencies.agnostic(product, y)
+    if not product.prefers_kernel(y.shape[0], y.element_size()):
+        return products.by_frequencies.agnostic(product, y).contiguous()
+    y = y.resolve_neg().contiguous()
+    x = torch.empty_like(y)
+    workers = torch.get_num_threads()
+    product.compiled.run(y.data_ptr(), x.data_ptr(), y.shape[0], workers, y, x)
+    return x
 
 
 @dataclass(frozen=True, eq=False)

@@ -18,7 +18,8 @@ from typing import Any
 import numpy as np
 
 from invconv.arrays.namespaces import Array, constant, diagonal_matrix, namespace, to_numpy
-from invconv.kernels.frequencies.fourier import Fourier, turns
+from invconv.kernels.frequencies.fourier import Fourier
+from invconv.kernels.frequencies.turns import turns
 from invconv.kernels.primitives import from_pixel_rows, matmul, pixel_rows
 
 Floats = np.ndarray[Any, np.dtype[np.float64]]

@@ -22,7 +22,9 @@ from typing import Any, ClassVar
 import numpy as np
 
 from invconv.arrays.namespaces import Array, Shape, constant, namespace, size
-from invconv.kernels.frequencies.fourier import complex_dtype, turns
+from invconv.kernels.cpu.spectral.plan import RealTransform
+from invconv.kernels.frequencies.fourier import complex_dtype
+from invconv.kernels.frequencies.turns import turns
 from invconv.kernels.primitives import matmul
 
 Floats = np.ndarray[Any, np.dtype[np.float64]]
@@ -76,6 +78,23 @@ class Cosine:
             x = xp.reshape(_transform_back(rows), x.shape)
         ndim = len(shape)
         return xp.permute_dims(x, (ndim + 1, ndim, *range(ndim)))
+
+    def real(self, shape: Shape) -> RealTransform:
+        """See `Basis`: all of it is real."""
+        return _real(tuple(shape))
+
+
+@functools.lru_cache(maxsize=32)
+def _real(shape: Shape) -> RealTransform:
+    there, places = tuple(map(cosine_matrix, shape)), np.arange(size(shape))
+    return RealTransform(
+        there,
+        tuple(m.T for m in there),
+        np.zeros((0, 2), np.int64),
+        np.stack([places, np.full_like(places, -1)], axis=1),
+        places,
+        np.ones(len(places)),
+    )
 
 
 @functools.lru_cache(maxsize=32)

@@ -13,16 +13,9 @@ from typing import Any, ClassVar
 import numpy as np
 
 from invconv.arrays.namespaces import Array, Shape, device, namespace, size
-
-_TURN = 2j * np.pi  # here, since torch.compile takes pi for an input in dynamic code
-
-
-def turns(steps: np.ndarray[Any, Any], n: int) -> np.ndarray[Any, Any]:
-    """Return exp(2 pi i steps / n) of integers; quarter turns are exact, and no phase is large."""
-    steps = steps % n
-    quarter = 4 * steps % n == 0  # of a turn, where exp would leave a rounding error for a zero
-    exact = np.asarray([1, 1j, -1, -1j])[4 * steps // n]
-    return np.where(quarter, exact, np.exp(_TURN * steps / n))
+from invconv.kernels.cpu.spectral.plan import RealTransform
+from invconv.kernels.frequencies.real_fourier import real_fourier
+from invconv.kernels.frequencies.turns import turns
 
 
 def complex_dtype(like: Array) -> Any:
@@ -101,3 +94,7 @@ class Fourier:
         x_hat = xp.permute_dims(x_hat, (2, 1, 0))
         x_hat = xp.reshape(x_hat, (batch, channels, *self.frequencies(shape)))
         return xp.fft.irfftn(x_hat, s=shape, axes=tuple(range(2, x_hat.ndim)))
+
+    def real(self, shape: Shape) -> RealTransform:
+        """See `Basis`."""
+        return real_fourier(tuple(shape))

@@ -1,7 +1,7 @@
 """Convolutions in the frequency domain, in any basis: periodic ones, and those of mirrored images.
 
-In its basis a convolution decouples: y_hat(f) = K_hat(f) x_hat(f), one C x C matrix a frequency. A
-`Basis` says what the frequencies are, and how an image and a kernel are transformed.
+In its basis (`basis`) a convolution decouples: y_hat(f) = K_hat(f) x_hat(f), one C x C matrix a
+frequency.
 
 Called by the families of convolutions (`factor`) and by `operators.spectral`.
 """
@@ -10,14 +10,15 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, Hashable
 from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol
+from typing import Any
 
 import numpy as np
 
 from invconv.arrays.namespaces import Array, Shape, constant, namespace, readable, size
 from invconv.arrays.registry import Primitive
+from invconv.kernels.frequencies.basis import Basis
+from invconv.kernels.frequencies.products import SpectralProduct, within_range
 from invconv.kernels.primitives import inverse_or_nan, log_abs_det, matmul, split_singular
 from invconv.kernels.solver import Solver
 
@@ -27,36 +28,6 @@ Floats = np.ndarray[Any, np.dtype[np.float64]]
 # grows with the square of the condition number.
 _INVERSE_LIMIT = 10.0
 _AT_ONCE = 2**16  # taps times pixels, up to which all phases are kept
-
-
-class Basis(Hashable, Protocol):
-    """An orthogonal basis of images in which a family of convolutions decouples; hashable.
-
-    Attributes
-    ----------
-    period : number
-        Of frequency 1, how many across the grid.
-    """
-
-    period: ClassVar[float]
-
-    def dtype(self, like: Array) -> Any:
-        """Return the dtype of a spectrum of the precision of ``like``, real or complex."""
-
-    def frequencies(self, shape: Shape) -> Shape:
-        """Return how many frequencies there are along each axis of a grid."""
-
-    def multiplicity(self, shape: Shape) -> Floats:
-        """Return how often each frequency occurs, shape (F,)."""
-
-    def phases(self, kernel_size: Shape, shape: Shape) -> list[np.ndarray[Any, Any]]:
-        """Return, per axis, what each tap is multiplied by in K_hat, shape (k, frequencies)."""
-
-    def to_frequencies(self, x: Array) -> Array:
-        """Transform x (B, C, *spatial), to the shape (F, C, B)."""
-
-    def from_frequencies(self, x_hat: Array, shape: Shape) -> Array:
-        """Undo `to_frequencies`, to a grid of ``shape``."""
 
 
 def kernel_spectrum(kernel: Array, basis: Basis, shape: Shape) -> Array:
@@ -147,8 +118,11 @@ def spectral_solver(spectrum: Array, basis: Basis, shape: Shape) -> Solver:
     if readable(spectrum):
         xp = namespace(spectrum)
         if not xp.all(xp.isfinite(spectrum)):  # which a library's inverse might take for singular
-            return SpectralSolver(spectrum, xp.full_like(spectrum, math.nan), basis, shape)
-        return SpectralSolver(spectrum, stable_spectral_inverse(spectrum), basis, shape)
+            inverse = xp.full_like(spectrum, math.nan)
+        else:
+            inverse = stable_spectral_inverse(spectrum)
+        product = None if inverse is None else SpectralProduct(inverse, basis, shape)
+        return SpectralSolver(spectrum, product, basis, shape)
     # `Linear` puts NaN where K_hat(f) is singular
     return SpectralSolver(split_singular(spectrum)[1], None, basis, shape)
 
@@ -180,61 +154,22 @@ class SpectralSolver:
     """A transform, one C x C solve a frequency (or a product with its inverse), and back."""
 
     spectrum: Array
-    inverse: Array | None
+    product: SpectralProduct | None
     basis: Basis
     shape: Shape
 
     @property
     def plan(self) -> dict[str, Any]:
         """How the solve runs."""
-        kept = "solve" if self.inverse is None else "cached inverse"
+        kept = "solve" if self.product is None else "cached inverse"
         return {"method": "spectral", "per frequency": kept, "frequencies": self.spectrum.shape[0]}
 
     def __call__(self, y: Array) -> Array:
         """Solve for x, shape (B, C, *shape)."""
-        if y.shape[0] == 0:
-            return y  # torch has no FFT of an empty batch
-        return within_range(self._solve, y)
+        if self.product is not None:
+            return self.product(y)
+        return within_range(self._solve, y) if y.shape[0] else y  # torch has no FFT of none
 
     def _solve(self, y: Array) -> Array:
-        if self.inverse is None:
-            x_hat = namespace(y).linalg.solve(self.spectrum, self.basis.to_frequencies(y))
-        else:
-            x_hat = matmul(self.inverse, self.basis.to_frequencies(y))
+        x_hat = namespace(y).linalg.solve(self.spectrum, self.basis.to_frequencies(y))
         return self.basis.from_frequencies(x_hat, self.shape)
-
-
-def within_range(solve: Callable[[Array], Array], y: Array) -> Array:
-    """Return a linear map of y (B, C, *shape), samples beyond `range_scale` scaled on the way."""
-    if readable(y) and hasattr(y, "max"):  # methods are quicker than functions
-        limit = _root_of_largest(y)
-        if -limit <= y.min() and y.max() <= limit:
-            return solve(y)
-    scale = range_scale(y)
-    return solve(y * scale) / scale
-
-
-def range_scale(y: Array) -> Array:
-    """Return a power of two for each sample: 1, unless sums over its pixels might overflow.
-
-    A power of two is exact, so that no digit depends on it; that of a sample beyond the root of
-    the largest number is the inverse of that root.
-
-    Parameters
-    ----------
-    y : array, shape (B, C, *shape)
-
-    Returns
-    -------
-    array, shape (B, 1, ...)
-    """
-    xp, axes = namespace(y), tuple(range(1, y.ndim))
-    limit = _root_of_largest(y)
-    largest = xp.maximum(xp.max(y, axis=axes, keepdims=True), -xp.min(y, axis=axes, keepdims=True))
-    one = xp.ones_like(largest)
-    return xp.where(largest > limit, one / limit, one)
-
-
-def _root_of_largest(y: Array) -> float:
-    """Return the root of the largest number of a dtype, about: 2^64 of float32."""
-    return 2.0**512 if namespace(y).finfo(y.dtype).bits == 64 else 2.0**64

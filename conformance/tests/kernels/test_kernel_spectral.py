@@ -1,0 +1,130 @@
+"""Compiled products with a matrix a frequency, against SciPy's transforms in float64."""
+
+from __future__ import annotations
+
+import dataclasses
+import pickle
+from typing import Any
+
+import numpy as np
+import pytest
+import scipy.fft
+import torch
+
+import invconv as ic
+from invconv.kernels.cpu.compiled import address_of
+from invconv.kernels.cpu.compiler.target import host
+from invconv.kernels.cpu.spectral import product as compiled
+from invconv.kernels.cpu.spectral.product import compiled_product
+from invconv.kernels.frequencies.basis import Basis
+from invconv.kernels.frequencies.cosine import Cosine
+from invconv.kernels.frequencies.fourier import Fourier
+from invconv.kernels.frequencies.products import SpectralProduct
+from tests.selected import seeds
+
+Array = np.ndarray[Any, Any]
+
+
+def multiplied(matrices: Array, basis: Basis, y: Array, bits: int | None, workers: int) -> Array:
+    """Return the kernel's result, in memory that is not zero where nothing is written."""
+    target = None if bits is None else dataclasses.replace(host(), bits=bits, registers=16)
+    shape = y.shape[2:]
+    x = np.full_like(y, np.nan)
+    found = compiled_product(matrices, shape, basis.real(shape), target)
+    found.run(address_of(y), address_of(x), len(y), workers, y, x)
+    return x
+
+
+def expected(matrices: Array, basis: Basis, y: Array) -> Array:
+    """Return what the definition says, by SciPy's transforms."""
+    shape, y = y.shape[2:], y.astype("float64")
+    axes = tuple(range(2, y.ndim))
+    fourier = isinstance(basis, Fourier)
+    y_hat = scipy.fft.rfftn(y, axes=axes) if fourier else scipy.fft.dctn(y, axes=axes, norm="ortho")
+    rows = y_hat.reshape(*y.shape[:2], -1)
+    x_hat = np.einsum("foc,bcf->bof", matrices, rows).reshape(y_hat.shape)
+    if fourier:
+        return np.asarray(scipy.fft.irfftn(x_hat, s=shape, axes=axes))
+    return np.asarray(scipy.fft.idctn(x_hat, axes=axes, norm="ortho"))
+
+
+def spectrum(
+    rng: np.random.Generator, basis: Basis, shape: tuple[int, ...], channels: int
+) -> Array:
+    """Return matrices of a random real kernel that is as large as the grid."""
+    count = int(np.prod(basis.frequencies(shape)))
+    if not isinstance(basis, Fourier):
+        return rng.standard_normal((count, channels, channels))
+    kernel = rng.standard_normal((channels, channels, *shape)) / np.sqrt(np.prod(shape))
+    turned = scipy.fft.rfftn(kernel, axes=range(2, kernel.ndim))
+    return np.asarray(turned.reshape(channels, channels, count).transpose(2, 0, 1))
+
+
+@pytest.mark.parametrize("basis", ["fourier", "cosine"])
+@pytest.mark.parametrize("seed", seeds(4, more=32))
+def test_products_of_transforms(seed: int, basis: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compiled, "_SHARED", 0.0)
+    rng = np.random.default_rng(seed)
+    ndim, bits = 1 + seed % 4, (None, None, None, 256, 128)[seed % 5]
+    shape = tuple(map(int, rng.integers(1, {1: 60, 2: 14, 3: 7, 4: 5}[ndim], ndim)))
+    channels, batch = int(rng.choice([1, 2, 3, 9, 25])), int(rng.choice([1, 2, 9, 33]))
+    known: Basis = Fourier((1,) * ndim) if basis == "fourier" else Cosine()
+    matrices = spectrum(rng, known, shape, channels)
+    y = rng.standard_normal((batch, channels, *shape))
+    truth = expected(matrices, known, y)
+    for half in (False, True):
+        kind = {"c": "complex64", "f": "float32"}[matrices.dtype.kind] if half else matrices.dtype
+        images, chosen = y.astype("float32" if half else "float64"), matrices.astype(kind)
+        x = multiplied(chosen, known, images, bits, 1)
+        eps = np.finfo(images.dtype).eps
+        norm = np.linalg.norm(matrices, axis=(1, 2)).max() * np.abs(y).max()
+        assert np.abs(x - truth).max() <= 4 * eps * norm
+        assert np.array_equal(multiplied(chosen, known, images, bits, 2), x)
+        assert np.array_equal(multiplied(chosen, known, images[-1:], bits, 1), x[-1:])
+
+
+def test_nothing_crosses_from_an_image_to_another() -> None:
+    rng, basis = np.random.default_rng(0), Fourier((1, 1))
+    y = rng.standard_normal((20, 2, 4, 5))
+    matrices = spectrum(rng, basis, (4, 5), 2)
+    wanted = multiplied(matrices, basis, y, None, 1)
+    y[7, 0, 1, 2] = np.nan
+    x = multiplied(matrices, basis, y, None, 1)
+    others = np.arange(20) != 7
+    assert np.array_equal(x[others], wanted[others])
+    assert np.isnan(x[7]).all()
+
+
+@pytest.mark.parametrize("kind", [ic.PeriodicConv, ic.SymmetricConv])
+def test_inverses_use_it_for_small_grids_and_full_lanes(
+    kind: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In NumPy and PyTorch, gradients too; a large grid, or a pickled one, is as right."""
+    rng, calls = np.random.default_rng(0), list[int]()
+    run = compiled.CompiledProduct.run
+
+    def counted(self: compiled.CompiledProduct, y: int, x: int, batch: int, *more: Any) -> None:
+        calls.append(batch)
+        run(self, y, x, batch, *more)
+
+    monkeypatch.setattr(compiled.CompiledProduct, "run", counted)
+    conv = kind.init(3, rng=rng)
+    x = rng.standard_normal((5, 3, 6, 7))
+    y = conv.forward(x)
+    prepared = pickle.loads(pickle.dumps(conv.prepare((6, 7), check=False)))
+    np.testing.assert_allclose(prepared.inverse(y), x, atol=1e-13)
+    assert calls == [5]
+    on_torch = conv.asarrays(torch.zeros(1, dtype=torch.float64)).prepare((6, 7), check=False)
+    bar = torch.from_numpy(y).requires_grad_()
+    found = on_torch.inverse(bar)
+    np.testing.assert_allclose(found.detach(), x, atol=1e-13)
+    assert calls == [5, 5]
+    found.square().sum().backward()
+    turned = conv.transpose().prepare((6, 7), check=False)
+    assert len(calls) == 3
+    np.testing.assert_allclose(bar.grad, turned.inverse(2 * x), atol=1e-13)
+    with monkeypatch.context() as patch:
+        patch.setattr(SpectralProduct, "prefers_kernel", lambda *_: False)
+        np.testing.assert_allclose(prepared.inverse(y), x, atol=1e-13)
+    assert len(calls) == 4
+    assert not SpectralProduct(np.zeros((1, 3, 3)), Cosine(), (256, 256)).prefers_kernel(1, 8)

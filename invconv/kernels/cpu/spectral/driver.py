@@ -1,0 +1,118 @@
+"""The loop of a product with a matrix a frequency: images in the lanes, channel after channel.
+
+Called by `product`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from typing import Any
+
+from llvmlite import ir
+
+from invconv.kernels.cpu import copies, sums
+from invconv.kernels.cpu.compiler.ir import I64, POINTER, VOID, Int, Value, Writer
+from invconv.kernels.cpu.driver import each_unit, load_record
+from invconv.kernels.cpu.spectral.plan import OUTPUT, Header, Stage
+
+POINTERS = ("y", "x", "transforms", "weights", "program", "shared", "z")
+
+
+def write_product(w: Writer) -> None:
+    """Write the function "product" of `POINTERS` and the number of images.
+
+    ``transforms`` and ``weights`` are the matrices of the axes, and of the frequencies; the others
+    are as for "solve" of `invconv.kernels.cpu.driver`.
+    """
+    copies.write_copy(w, "enter", "images")
+    copies.write_copy(w, "leave", "images")
+    with w.function("product", POINTERS, ("images",), inside=False) as a:
+        h = load_record(w, Header, a["program"], w.integer(0))
+        total = (a["images"] + (w.lanes - 1)) // w.lanes
+        with each_unit(w, a["shared"], total) as taken:
+            a["image"] = taken * w.lanes
+            with w.loop(0, h["channels"]) as c:
+                plane = w.at(a["z"], c * h["plane"])
+                _copy(w, a, h, "enter", a["y"], c, plane)
+                _transform(w, a, h, plane, 0)
+                with w.loop(0, h["pairs"]) as i:
+                    _turn(w, a, plane, h["paired"] + i * 2, 0)
+            _multiply(w, a, h)
+            with w.loop(0, h["channels"]) as c:
+                plane = w.at(a["z"], h["step"] + c * h["plane"])
+                with w.loop(0, h["pairs"]) as i:
+                    _turn(w, a, plane, h["paired"] + (h["pairs"] - 1 - i) * 2, 1)
+                _transform(w, a, h, plane, h["back"])
+                _copy(w, a, h, "leave", a["x"], c, plane)
+
+
+def _copy(
+    w: Writer, a: dict[str, Any], h: dict[str, Int], way: str, images: Value, c: Int, plane: Value
+) -> None:
+    start = w.at(images, (a["image"] * h["channels"] + c) * h["pixels"])
+    lines = (a["images"] - a["image"]).least(w.lanes)
+    integers = (
+        lines,
+        h["channels"] * h["pixels"],
+        h["pixels"],
+        0,
+        0,
+        h["pixels"],
+        h["pixels"],
+        0,
+        h["plane"],
+        w.lanes,
+        1,
+    )
+    w.call_inside(f"{way}_images", (start, plane, _list(w, a, h["places"])), integers)
+
+
+def _transform(
+    w: Writer, a: dict[str, Any], h: dict[str, Int], plane: Value, first: Int | int
+) -> None:
+    """Write the products of a plane with a matrix along each axis."""
+    with w.loop(0, h["stages"]) as i:
+        s = load_record(w, Stage, a["program"], h["axes"] + i * len(fields(Stage)))
+        pointers = plane, plane, w.at(a["transforms"], s["weights"] + first)
+        lines = 0, s["rows"], s["row_step"], s["columns"], w.lanes
+        spare, taps = w.at(a["z"], h["spare"]), _list(w, a, h["one"])
+        _sum(w, s["sums"], pointers, spare, taps, (*lines, 1, s["points"], s["apart"]))
+
+
+def _turn(w: Writer, a: dict[str, Any], plane: Value, start: Int, first: int) -> None:
+    """Write (u, v) -> (u - v, u + v) of a pair of places, the one of which is ``first``."""
+    places = [w.entry(a["program"], start + i) for i in (first, 1 - first)]
+    u, v = (w.load(plane, place) for place in places)
+    w.store(w.b.fsub(u, v), plane, places[0])
+    w.store(w.b.fadd(u, v), plane, places[1])
+
+
+def _multiply(w: Writer, a: dict[str, Any], h: dict[str, Int]) -> None:
+    """Write the product with a matrix a frequency, from the first half of the buffer."""
+    out, spare = w.at(a["z"], h["step"]), w.at(a["z"], h["spare"])
+    with w.loop(0, h["outputs"]) as i:
+        start = h["multiplied"] + i * OUTPUT
+        here, taps, weights = (w.entry(a["program"], start + k) for k in range(3))
+        pointers = a["z"], out, w.at(a["weights"], weights)
+        integers = here, 1, 0, 1, w.lanes, taps, h["channels"], h["plane"]
+        _sum(w, h["sums"], pointers, spare, _list(w, a, start + 3), integers)
+
+
+def _sum(
+    w: Writer,
+    address: Int,
+    pointers: tuple[Value, Value, Value],
+    spare: Value,
+    taps: Value,
+    integers: tuple[Int | int, ...],
+) -> None:
+    """Call `invconv.kernels.cpu.sums`, without a substitution."""
+    values = [w.integer(n).value for n in integers]
+    values += [I64(0)] * (len(sums.INTEGERS) - len(values))
+    kind = ir.FunctionType(VOID, [POINTER] * len(sums.POINTERS) + [I64] * len(values))
+    function = w.b.inttoptr(address.value, kind.as_pointer())
+    w.b.call(function, [*pointers, pointers[2], spare, taps, taps, *values])
+
+
+def _list(w: Writer, a: dict[str, Any], place: Int) -> Value:
+    return w.b.gep(a["program"], [place.value], source_etype=I64)

@@ -1,0 +1,198 @@
+"""Products with a matrix a frequency by the compiled kernel, on arrays in host memory.
+
+    x_hat(f) = A(f) y_hat(f)
+
+`compiled_product` lays out the matrices. Called by NumPy's primitives and
+`invconv_torch.native.solvers`.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from invconv.kernels.cpu import machine, threads
+from invconv.kernels.cpu.assembly import Ints
+from invconv.kernels.cpu.compiled import BUFFERS, address_of
+from invconv.kernels.cpu.compiler.target import Target, host
+from invconv.kernels.cpu.plan import Shape
+from invconv.kernels.cpu.spectral.plan import Blocks, Header, RealTransform, program
+
+Floats = np.ndarray[Any, Any]
+
+_PRODUCT = ctypes.CFUNCTYPE(None, *[ctypes.c_void_p] * 7, ctypes.c_int64)
+_AN_FFT, _A_CALL = 512, 2**22  # products that FFTs take: a number, and besides
+_LARGEST = 2**24  # bytes of a buffer, or of matrices
+_COPY, _MULTIPLY, _SHARED = 3.5e-10, 1.25e-11, 5e-4  # seconds, as in `invconv.kernels.cpu.compiled`
+
+
+@dataclass(frozen=True, eq=False)
+class Frame:
+    """What products on a grid have in common: all but the matrices of the frequencies.
+
+    Attributes
+    ----------
+    transform : RealTransform
+    header : Header
+    numbers, transforms : array
+        The program, and the matrices of the axes.
+    blocks : Blocks
+        Of the channels.
+    lanes, itemsize : int
+    seconds : float
+        That images in the lanes take, about.
+    call : object
+        The compiled function.
+    code : tuple
+        What keeps the functions.
+    """
+
+    transform: RealTransform
+    header: Header
+    numbers: Ints
+    transforms: Floats
+    blocks: Blocks
+    lanes: int
+    itemsize: int
+    seconds: float
+    call: Any
+    code: tuple[machine.Code, ...]
+
+
+@functools.lru_cache(maxsize=64)
+def frame(
+    channels: int,
+    shape: Shape,
+    transform: RealTransform,
+    itemsize: int,
+    target: Target | None = None,
+) -> Frame:
+    """Return what products on a grid have in common."""
+    target = target or host()
+    lanes = target.bits // 8 // itemsize
+    most = target.most_channels
+    blocks = [*(Blocks.along(n, most) for n in shape), Blocks.of(channels, most)]
+    code = [machine.sums(target, itemsize, b.block, False) for b in blocks[:-1]]
+    code.append(machine.sums(target, itemsize, blocks[-1].block, blocks[-1].count == 1))
+    sums = [c.addresses["sums"] for c in code]
+    header, numbers = program(channels, shape, transform, blocks, sums, lanes, itemsize)
+    axes = [*zip(blocks, transform.there, strict=False), *zip(blocks, transform.back, strict=False)]
+    transforms = np.concatenate([b.packed([m[None]]).reshape(-1) for b, m in axes])
+    main = _code(target, itemsize)
+    size = lanes * channels * header.pixels
+    products = 2 * sum(shape) + (1 if transform.reals == len(transform.places) else 2) * channels
+    return Frame(
+        transform,
+        header,
+        numbers,
+        transforms.astype(f"f{itemsize}"),
+        blocks[-1],
+        lanes,
+        itemsize,
+        size * (_COPY + _MULTIPLY * products) * itemsize / 4,
+        _PRODUCT(main.addresses["product"]),
+        (main, *code),
+    )
+
+
+@functools.lru_cache(maxsize=8)
+def _code(target: Target, itemsize: int) -> machine.Code:
+    from invconv.kernels.cpu.compiler.ir import Writer
+    from invconv.kernels.cpu.spectral.driver import write_product
+
+    writer = Writer(target, itemsize)
+    write_product(writer)
+    return machine.compiled(str(writer.module), target, ("product",), thorough=False)
+
+
+@dataclass(frozen=True, eq=False)
+class CompiledProduct:
+    """The map y -> x with x_hat(f) = A(f) y_hat(f).
+
+    Attributes
+    ----------
+    frame : Frame
+    weights : array
+        The matrices, as `invconv.kernels.cpu.sums` reads them.
+    """
+
+    frame: Frame
+    weights: Floats
+
+    def run(self, y: int, x: int, batch: int, workers: int, *keeps: object) -> None:
+        """Map images at the address ``y``, and put the results at ``x``.
+
+        Parameters
+        ----------
+        y, x, batch, workers, *keeps
+            As for `invconv.kernels.cpu.compiled.CompiledSolve.solve`.
+        """
+        f = self.frame
+        units = -(-batch // f.lanes)
+        if workers > 1:
+            workers = min(workers, units) if units * f.seconds >= _SHARED else 1
+        shared = ctypes.c_int64()  # the ticket
+        arrays = map(address_of, (f.transforms, self.weights, f.numbers))
+        given = y, x, *arrays, ctypes.addressof(shared)
+
+        def work(*_: object) -> None:
+            buffer = BUFFERS.take(f.header.size * f.itemsize)
+            f.call(*given, buffer[0], batch)
+            BUFFERS.keep(buffer)
+
+        if workers == 1:
+            work()
+        else:
+            threads.together(functools.partial(work, self, shared, keeps), workers)
+
+
+def compiled_product(
+    matrices: Floats,
+    shape: Shape,
+    transform: RealTransform,
+    target: Target | None = None,
+) -> CompiledProduct:
+    """Return the product with a matrix a frequency, in the precision of the matrices.
+
+    Parameters
+    ----------
+    matrices : array, shape (F, C, C)
+        Real or complex.
+    shape : tuple of int
+        The grid.
+    transform : RealTransform
+    target : Target, optional
+        This processor unless given.
+    """
+    channels, number = matrices.shape[1], matrices.real.dtype
+    made = frame(channels, tuple(shape), transform, number.itemsize, target)
+    chosen = matrices[transform.frequencies] * transform.scale[:, None, None].astype(number)
+    first, blocks = transform.reals, made.blocks
+    parts = [blocks.packed([chosen.real[:first]])]
+    if first < len(chosen):
+        real, imag = chosen.real[first:], chosen.imag[first:]
+        pairs = blocks.packed([real, -imag]), blocks.packed([imag, real])
+        parts.append(np.stack(pairs, axis=1))
+    weights = np.concatenate([part.reshape(-1) for part in parts])
+    return CompiledProduct(made, weights)
+
+
+def prefers_kernel(batch: int, channels: int, shape: Shape, itemsize: int) -> bool:
+    """Tell whether the compiled kernel runs here, and is the faster one.
+
+    Its transforms take n products a number along an axis of n points, and it fills all lanes;
+    ``python -m invconv_benchmarks.studies.spectral_products`` compares it with FFTs.
+    """
+    if machine.reason(itemsize) is not None:
+        return False
+    lanes = host().bits // 8 // itemsize
+    image, filled = channels * math.prod(shape), -(-batch // lanes) * lanes
+    if filled * image * (2 * sum(shape) + 2 * channels) > _AN_FFT * batch * image + _A_CALL:
+        return False
+    # most of it is in the cache, and does not take longer to lay out than to use
+    return max(2 * lanes * image, 4 * channels * image) * itemsize <= _LARGEST

@@ -1,0 +1,114 @@
+"""Products with a matrix a frequency: x_hat(f) = A(f) y_hat(f) of images.
+
+On the CPU the transforms, too, are products with matrices, of cosines and sines, and all of it is
+one call of the compiled kernel (`invconv.kernels.cpu.spectral`); elsewhere, and where that would be
+slower, the library transforms and multiplies.
+
+Used by `spectrum`, `kernels.exponential` and `invconv_torch.native.solvers`.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from invconv.arrays.namespaces import Array, Shape, namespace, readable, to_numpy
+from invconv.arrays.registry import Primitive
+from invconv.kernels.cpu.spectral.product import CompiledProduct, compiled_product, prefers_kernel
+from invconv.kernels.frequencies.basis import Basis
+from invconv.kernels.primitives import matmul
+
+
+@dataclass(frozen=True, eq=False)
+class SpectralProduct:
+    """The map y -> x, both (B, C, *shape), with x_hat(f) = A(f) y_hat(f).
+
+    Attributes
+    ----------
+    matrices : array, shape (F, C, C)
+        A(f), real or complex, as the basis has it.
+    basis : Basis
+    shape : tuple of int
+        The grid.
+    """
+
+    matrices: Array
+    basis: Basis
+    shape: Shape
+
+    def __call__(self, y: Array) -> Array:
+        """Return x."""
+        return within_range(functools.partial(by_frequencies, self), y) if y.shape[0] else y
+
+    def prefers_kernel(self, batch: int, itemsize: int) -> bool:
+        """Tell whether the compiled kernel runs, and is the faster one, for so many images."""
+        return prefers_kernel(batch, int(self.matrices.shape[1]), self.shape, itemsize)
+
+    @functools.cached_property
+    def compiled(self) -> CompiledProduct:
+        """The matrices, laid out for the compiled kernel."""
+        return compiled_product(to_numpy(self.matrices), self.shape, self.basis.real(self.shape))
+
+    @functools.cached_property
+    def transposed(self) -> SpectralProduct:
+        """The transpose, of A(f)^H."""
+        xp, matrices = namespace(self.matrices), self.matrices
+        turned = xp.conj(matrices) if xp.isdtype(matrices.dtype, "complex floating") else matrices
+        return SpectralProduct(xp.matrix_transpose(turned), self.basis, self.shape)
+
+    def __reduce__(self) -> Any:
+        """Leave the layout out: another processor has another."""
+        return SpectralProduct, (self.matrices, self.basis, self.shape)
+
+
+def _by_frequencies(product: SpectralProduct, y: Array) -> Array:
+    """Return x with x_hat(f) = A(f) y_hat(f), shape (B, C, *shape), of a batch that is not empty.
+
+    Parameters
+    ----------
+    product : SpectralProduct
+    y : array, shape (B, C, *shape)
+    """
+    x_hat = matmul(product.matrices, product.basis.to_frequencies(y))
+    return product.basis.from_frequencies(x_hat, product.shape)
+
+
+by_frequencies = Primitive(_by_frequencies, "by_frequencies", on=1)
+
+
+def within_range(solve: Callable[[Array], Array], y: Array) -> Array:
+    """Return a linear map of y (B, C, *shape), samples beyond `range_scale` scaled on the way."""
+    if readable(y) and hasattr(y, "max"):  # methods are quicker than functions
+        limit = _root_of_largest(y)
+        if -limit <= y.min() and y.max() <= limit:
+            return solve(y)
+    scale = range_scale(y)
+    return solve(y * scale) / scale
+
+
+def range_scale(y: Array) -> Array:
+    """Return a power of two for each sample: 1, unless sums over its pixels might overflow.
+
+    A power of two is exact, so that no digit depends on it; that of a sample beyond the root of
+    the largest number is the inverse of that root.
+
+    Parameters
+    ----------
+    y : array, shape (B, C, *shape)
+
+    Returns
+    -------
+    array, shape (B, 1, ...)
+    """
+    xp, axes = namespace(y), tuple(range(1, y.ndim))
+    limit = _root_of_largest(y)
+    largest = xp.maximum(xp.max(y, axis=axes, keepdims=True), -xp.min(y, axis=axes, keepdims=True))
+    one = xp.ones_like(largest)
+    return xp.where(largest > limit, one / limit, one)
+
+
+def _root_of_largest(y: Array) -> float:
+    """Return the root of the largest number of a dtype, about: 2^64 of float32."""
+    return 2.0**512 if namespace(y).finfo(y.dtype).bits == 64 else 2.0**64
