@@ -9,8 +9,9 @@ try:
 except ImportError as error:
     raise ImportError("invconv_jax needs JAX: pip install 'invconv[jax]'") from error
 
-from invconv_jax import interop
+from invconv_jax import flows, interop
 from invconv_jax.flax_state import register_with_flax
+from invconv_jax.flows.files import load, save
 from invconv_jax.guard import ConditionGuard
 from invconv_jax.initialise import init
 from invconv_jax.layout import ChannelsLast, channels_last
@@ -22,9 +23,12 @@ __all__ = [
     "ConditionGuard",
     "Reversible",
     "channels_last",
+    "flows",
     "init",
     "interop",
+    "load",
     "register",
     "register_with_flax",
     "reversible",
+    "save",
 ]

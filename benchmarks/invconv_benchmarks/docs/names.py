@@ -13,6 +13,7 @@ PACKAGES = {
     "invconv_torch.flows": "PyTorch, densities of images",
     "invconv_torch.interop": "PyTorch's flow libraries",
     "invconv_jax": "JAX",
+    "invconv_jax.flows": "JAX, densities of images",
     "invconv_jax.interop": "JAX's flow libraries",
 }
 

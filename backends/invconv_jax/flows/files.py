@@ -1,0 +1,103 @@
+"""Operators and flows in files.
+
+Public as `invconv_jax.save` and `invconv_jax.load`.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import jax
+from jax import numpy as jnp
+
+import invconv as ic
+from invconv.files.flow_files import holds_flow, read_flow, write_flow
+from invconv_jax.flows.glow import Glow, from_arrays, to_arrays
+
+
+def save(flow: Glow | ic.InvertibleConv, path: str | os.PathLike[str]) -> None:
+    """Write a flow or an operator to a file, whole or not at all; `invconv_torch.load` reads it.
+
+    Parameters
+    ----------
+    flow : Glow or InvertibleConv
+    path : str or path-like
+        By custom ``*.safetensors``.
+
+    Raises
+    ------
+    TypeError
+        If it is neither.
+    ValueError
+        If an array holds NaN or inf.
+    OSError
+        If the file cannot be written.
+
+    Examples
+    --------
+    >>> import tempfile, jax, invconv, invconv_jax
+    >>> conv = invconv_jax.init(jax.random.key(0), invconv.PeriodicConv, 3)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     invconv_jax.save(conv, f"{folder}/conv.safetensors")
+    ...     same = invconv_jax.load(f"{folder}/conv.safetensors")
+    >>> bool((same.kernel == conv.kernel).all())
+    True
+    """
+    if isinstance(flow, Glow):
+        write_flow(path, flow.architecture, to_arrays(flow), initialized=True)
+    else:
+        ic.save(flow, path)
+
+
+def load(path: str | os.PathLike[str], *, dtype: Any = None) -> Glow | ic.InvertibleConv:
+    """Read a flow or an operator that `save`, `invconv.save` or `invconv_torch.save` wrote.
+
+    Everything is checked before it is used, and no code is run from a file.
+
+    Parameters
+    ----------
+    path : str or path-like
+    dtype : dtype, optional
+        That of the file unless given.
+
+    Returns
+    -------
+    Glow or InvertibleConv
+        Of JAX arrays on JAX's default device.
+
+    Raises
+    ------
+    InvalidFileError
+        If it is no such file, or a damaged one.
+    ValueError
+        If JAX has no such dtype here, or a number in the file is beyond its range.
+    OSError
+        If the file cannot be read; FileNotFoundError if there is none.
+
+    Examples
+    --------
+    >>> import tempfile, jax, invconv_jax, invconv_torch
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     invconv_torch.save(invconv_torch.ActNorm(3), f"{folder}/layer.safetensors")
+    ...     invconv_jax.load(f"{folder}/layer.safetensors", dtype="float32")
+    ActNorm(log_scale=<(3,) float32 jax>, bias=<(3,) float32 jax>, ndim=None)
+    """
+    flow, name = holds_flow(path)
+    dtype = jnp.dtype(name if dtype is None else dtype)
+    if jax.dtypes.canonicalize_dtype(dtype) != dtype:
+        raise ValueError(
+            f"dtype: JAX has no {dtype} here; "
+            'jax.config.update("jax_enable_x64", True) brings it, or pass dtype='
+        )
+    if not flow:
+        return ic.load(path, like=jnp.zeros(0, dtype))
+    stored = read_flow(path)
+    arrays = {
+        name: jnp.asarray(values, dtype if values.dtype.kind == "f" else None)
+        for name, values in stored.arrays.items()
+    }
+    for name, array in arrays.items():
+        if not bool(jnp.isfinite(array).all()):
+            raise ValueError(f"dtype: expected one that holds {name}, got {dtype}")
+    return from_arrays(stored.architecture, arrays)

@@ -1,0 +1,178 @@
+"""Glow as a pytree with pure functions; `invconv_torch.flows.Glow` says what it is."""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import jax
+from jax import numpy as jnp
+
+import invconv as ic
+from invconv.arrays.namespaces import Array
+from invconv.files.flow_files import arrays_of
+from invconv.files.glow import GlowArchitecture, mixing_operator
+from invconv_jax.flows.layers import Conv, Level, Step
+
+_VALUES = 256  # of a pixel
+
+
+@functools.partial(
+    jax.tree_util.register_dataclass, data_fields=["levels"], meta_fields=["architecture"]
+)
+@dataclass(frozen=True)
+class Glow:
+    """A multi-scale flow of images in [0, 1): a pytree, which `invconv_jax.load` reads.
+
+    Parameters
+    ----------
+    levels : tuple of Level
+        Their arrays are the leaves: `jax.grad`, `jit` and optimisers take the flow as it is.
+    architecture : invconv.files.glow.GlowArchitecture
+        Static.
+
+    Examples
+    --------
+    >>> import tempfile, jax, invconv_jax, invconv_torch
+    >>> from invconv_torch.flows import Glow
+    >>> made = Glow((3, 8, 8), levels=2, depth=1, width=8, mixing="qr")
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     invconv_torch.save(made, f"{folder}/flow.safetensors")
+    ...     flow = invconv_jax.load(f"{folder}/flow.safetensors")
+    >>> flow.log_prob(jax.numpy.full((2, 3, 8, 8), 0.5)).shape
+    (2,)
+    >>> flow.sample(jax.random.key(0), 4, temperature=0.7).shape
+    (4, 3, 8, 8)
+    """
+
+    levels: tuple[Level, ...]
+    architecture: GlowArchitecture
+
+    @property
+    def latent_shapes(self) -> list[tuple[int, int, int]]:
+        """The shape (C, H, W) of each piece of noise, the coarsest last."""
+        return self.architecture.latent_shapes
+
+    @jax.jit  # type: ignore[untyped-decorator]
+    def encode(self, x: Array, context: Array | None = None) -> tuple[tuple[Array, ...], Array]:
+        """Return the noise of images (B, C, H, W), and log|det dz/dx|, shape (B,).
+
+        Parameters
+        ----------
+        x : array, shape (B, C, H, W)
+        context : array, shape (B, K) or (B, K, H', W'), optional
+            What the couplings are conditioned on.
+        """
+        made = self.architecture
+        _require_context(made, context, len(x))
+        zs, total, x = [], jnp.zeros(x.shape[0], x.dtype), x - 0.5
+        for level in self.levels:
+            x = ic.squeeze(x, basis=made.squeeze)
+            for step in level.steps:
+                x, log_det = step.forward(x, context, made.scale_floor)
+                total = total + log_det
+            if level.prior is not None:
+                x, z, log_det = level.split(x, made.scale_floor)
+                total = total + log_det
+                zs.append(z)
+        return (*zs, x), total
+
+    @jax.jit  # type: ignore[untyped-decorator]
+    def decode(self, zs: Sequence[Array], context: Array | None = None) -> Array:
+        """Return the images of noise, shape (B, C, H, W); some may be outside [0, 1)."""
+        made = self.architecture
+        *left, x = zs
+        _require_context(made, context, len(x))
+        for level in reversed(self.levels):
+            if level.prior is not None:
+                x = level.join(x, left.pop(), made.scale_floor)
+            for step in reversed(level.steps):
+                x = step.inverse(x, context, made.scale_floor)
+            x = ic.unsqueeze(x, basis=made.squeeze)
+        return x + 0.5
+
+    def log_prob(self, x: Array, context: Array | None = None) -> Array:
+        """Return log p(x) in nats, shape (B,), of images (B, C, H, W) in [0, 1)."""
+        zs, log_det = self.encode(x, context)
+        normal = sum((z**2 + math.log(2 * math.pi)).sum(axis=(1, 2, 3)) for z in zs)
+        return log_det - 0.5 * normal
+
+    def bits_per_dim(self, images: Array, noise: Array, context: Array | None = None) -> Array:
+        """Return bits a dimension, shape (B,), of uint8 pixels and uniform noise (B, C, H, W)."""
+        if images.dtype != jnp.uint8:
+            raise TypeError(f"images: expected pixels in uint8, got {images.dtype}")
+        below_one = 1 - jnp.finfo(noise.dtype).eps / 2  # as invconv_torch's Dequantize does
+        above = (images.astype(noise.dtype) + 1) * (below_one / _VALUES)
+        log_prob = self.log_prob(jnp.minimum((images + noise) / _VALUES, above), context)
+        dimensions = math.prod(self.architecture.shape)
+        return (math.log(_VALUES) - log_prob / dimensions) / math.log(2)
+
+    def draw_latents(self, key: Array, n: int) -> list[Array]:
+        """Return noise for n images."""
+        keys, shapes = jax.random.split(key, len(self.levels)), self.latent_shapes
+        dtype = self.levels[0].steps[0].network[0][0].dtype
+        pairs = zip(keys, shapes, strict=True)
+        return [jax.random.normal(key, (n, *shape), dtype) for key, shape in pairs]
+
+    def sample(
+        self, key: Array, n: int, temperature: float = 1.0, context: Array | None = None
+    ) -> Array:
+        """Return n images, shape (n, C, H, W); some numbers may be outside [0, 1)."""
+        return self.decode([temperature * z for z in self.draw_latents(key, n)], context)
+
+
+def from_arrays(architecture: GlowArchitecture, arrays: Mapping[str, Array]) -> Glow:
+    """Return the flow with JAX's arrays named as in ``architecture.arrays()``."""
+    levels = []
+    for level in range(architecture.levels):
+        at, last = f"level{level}", level == architecture.levels - 1
+        steps = [_step(architecture, arrays, f"{at}_step{i}") for i in range(architecture.depth)]
+        levels.append(Level(tuple(steps), None if last else _conv(arrays, f"{at}_split.prior")))
+    return Glow(tuple(levels), architecture)
+
+
+def to_arrays(flow: Glow) -> dict[str, Array]:
+    """Undo `from_arrays`."""
+    found: dict[str, Array] = {}
+    for i, level in enumerate(flow.levels):
+        for j, step in enumerate(level.steps):
+            at = f"level{i}_step{j}"
+            actnorm, *mixing = step.mixing.steps
+            found |= {f"{at}_actnorm.{n}": a for n, a in actnorm._arrays().items()}
+            for conv in mixing:
+                # of an emerging layer, the convolution before it is a part of the layer
+                inner = "mixing." if len(mixing) == 2 and conv is mixing[0] else ""
+                found |= {f"{at}_mixing.{inner}{n}": a for n, a in conv._arrays().items()}
+            for number, pair in zip((0, 2, 4), step.network, strict=True):
+                found |= _named(f"{at}_coupling.net.{number}", pair)
+        if level.prior is not None:
+            found |= _named(f"level{i}_split.prior", level.prior)
+    return found
+
+
+def _step(architecture: GlowArchitecture, arrays: Mapping[str, Array], at: str) -> Step:
+    actnorm = ic.ActNorm(arrays[f"{at}_actnorm.log_scale"], arrays[f"{at}_actnorm.bias"])
+    mixing = mixing_operator(architecture, arrays_of(f"{at}_mixing", arrays))
+    steps = mixing.steps if isinstance(mixing, ic.Chain) else (mixing,)
+    first, second, last = (_conv(arrays, f"{at}_coupling.net.{i}") for i in (0, 2, 4))
+    return Step(ic.Chain([actnorm, *steps]), (first, second, last))
+
+
+def _conv(arrays: Mapping[str, Array], name: str) -> Conv:
+    return arrays[f"{name}.weight"], arrays[f"{name}.bias"]
+
+
+def _named(name: str, conv: Conv) -> dict[str, Array]:
+    return {f"{name}.weight": conv[0], f"{name}.bias": conv[1]}
+
+
+def _require_context(architecture: GlowArchitecture, context: Array | None, batch: int) -> None:
+    channels = architecture.context
+    if channels is None and context is None:
+        return
+    expected = "none" if channels is None else f"shape ({batch}, {channels}) or images"
+    shape = None if context is None else tuple(context.shape)
+    if channels is None or shape is None or shape[:2] != (batch, channels) or len(shape) == 3:
+        raise ValueError(f"context: expected {expected}, got {shape or 'none'}")

@@ -1,0 +1,95 @@
+"""A flow's file in JAX: the same likelihoods, noise and samples as in PyTorch, and back again."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch", reason="torch is not installed")
+jax = pytest.importorskip("jax", reason="jax is not installed")
+pytest.importorskip("safetensors", reason="safetensors is not installed")
+
+import invconv as ic  # noqa: E402
+import invconv_jax  # noqa: E402
+import invconv_torch  # noqa: E402
+from invconv.files.glow import MIXINGS  # noqa: E402
+from tests.flows.small_flows import glow, moved  # noqa: E402
+
+SHAPE = (3, 4, 4)
+
+
+def both(tmp_path: Path, dtype: Any, *args: Any, **settings: Any) -> tuple[Any, Any]:
+    """Return a flow of PyTorch, and what JAX makes of its file."""
+    torch.manual_seed(0)
+    flow = moved(glow(*args, shape=SHAPE, **settings), 0.05, dtype)
+    invconv_torch.save(flow, tmp_path / "flow.safetensors")
+    return flow, invconv_jax.load(tmp_path / "flow.safetensors")
+
+
+def as_jax(tensor: Any) -> Any:
+    return None if tensor is None else jax.numpy.asarray(tensor.numpy())
+
+
+@pytest.mark.parametrize("mixing", MIXINGS)
+def test_likelihoods_and_samples_are_those_of_torch(mixing: str, tmp_path: Path) -> None:
+    flow, found = both(tmp_path, torch.float32, mixing, levels=1)
+    assert found.latent_shapes == flow.latent_shapes
+    images = torch.randint(256, (4, *SHAPE), dtype=torch.uint8)
+    noise = torch.rand(images.shape)
+    zs = [0.5 * z for z in flow.draw_latents(4)]
+    with torch.no_grad():
+        expected, samples = flow.bits_per_dim(images, noise), flow.decode(zs)
+    bits = found.bits_per_dim(as_jax(images), as_jax(noise))
+    np.testing.assert_allclose(bits, expected, rtol=0, atol=1e-5)
+    again = found.decode([as_jax(z) for z in zs])
+    np.testing.assert_allclose(again, samples, rtol=0, atol=1e-4 * samples.abs().max().item())
+
+
+@pytest.mark.parametrize("grid", [(), (4, 4)])
+def test_in_float64_they_agree_to_rounding(grid: tuple[int, ...], tmp_path: Path) -> None:
+    settings = {"squeeze": "haar", "scale_floor": 0.2, "context": 2, "kernel_size": 5}
+    with jax.enable_x64(True):
+        flow, found = both(tmp_path, torch.float64, "emerging_qr", **settings)
+        x = torch.rand(2, *SHAPE, dtype=torch.float64)
+        context = torch.randn(2, 2, *grid, dtype=torch.float64)
+        with torch.no_grad():
+            zs, log_det = flow.encode(x, context=context)
+        again, log_det_again = found.encode(as_jax(x), as_jax(context))
+        np.testing.assert_allclose(log_det_again, log_det, rtol=1e-10)
+        for one, other in zip(again, zs, strict=True):
+            np.testing.assert_allclose(one, other, rtol=0, atol=1e-9)
+        np.testing.assert_allclose(found.decode(again, as_jax(context)), x, rtol=0, atol=1e-9)
+        with pytest.raises(ValueError, match=r"context: expected shape \(2, 2\) or images"):
+            found.log_prob(as_jax(x))
+
+
+def test_what_jax_has_trained_goes_back_to_torch(tmp_path: Path) -> None:
+    flow, found = both(tmp_path, torch.float32, "emerging")
+    x = as_jax(torch.rand(4, *SHAPE))
+    gradient = jax.grad(lambda flow: -flow.log_prob(x).mean())(found)
+    trained = jax.tree.map(lambda p, g: p - 1e-3 * g, found, gradient)
+    assert trained.log_prob(x).mean() > found.log_prob(x).mean()
+    invconv_jax.save(trained, tmp_path / "flow.safetensors")
+    same = invconv_torch.load(tmp_path / "flow.safetensors")
+    assert same.architecture == flow.architecture
+    with torch.no_grad():
+        expected = same.log_prob(torch.from_numpy(np.array(x)))
+    np.testing.assert_allclose(trained.log_prob(x), expected, rtol=1e-5)
+    key = jax.random.key(0)
+    samples = trained.sample(key, 2, 0.5)
+    zs = [0.5 * z for z in trained.draw_latents(key, 2)]
+    np.testing.assert_array_equal(samples, trained.decode(zs))
+
+
+def test_files_that_jax_cannot_hold_are_refused(tmp_path: Path) -> None:
+    invconv_torch.save(glow("plain", dtype=torch.float64), tmp_path / "flow.safetensors")
+    with jax.enable_x64(False), pytest.raises(ValueError, match="jax_enable_x64"):
+        invconv_jax.load(tmp_path / "flow.safetensors")
+    (tmp_path / "flow.safetensors").write_bytes(b"no file")
+    with pytest.raises(ic.InvalidFileError):
+        invconv_jax.load(tmp_path / "flow.safetensors")
+    with pytest.raises(TypeError, match="expected one of the operators"):
+        invconv_jax.save(3, tmp_path / "flow.safetensors")
