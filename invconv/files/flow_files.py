@@ -155,20 +155,20 @@ def _require_arrays(
 
 def _require_mixings(architecture: GlowArchitecture, arrays: Mapping[str, Any]) -> None:
     """Raise unless the operators' classes accept the arrays of all mixing layers."""
-    for at in mixing_names(architecture):
+    for at in step_names(architecture):
         try:
             mixing_operator(architecture, arrays_of(at, arrays))
         except (TypeError, ValueError) as error:
-            raise InvalidFileError(f"{at}: {error}") from None
+            raise InvalidFileError(f"{at}_mixing: {error}") from None
 
 
-def mixing_names(architecture: GlowArchitecture) -> list[str]:
-    """Return the names of all mixing layers."""
+def step_names(architecture: GlowArchitecture) -> list[str]:
+    """Return what the names of each step's arrays begin with."""
     levels, steps = range(architecture.levels), range(architecture.depth)
-    return [f"level{level}_step{step}_mixing" for level in levels for step in steps]
+    return [f"level{level}_step{step}" for level in levels for step in steps]
 
 
-def arrays_of(layer: str, arrays: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the arrays of one layer, without its name in front."""
-    start = f"{layer}."
+def arrays_of(step: str, arrays: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the arrays of one step, without its name in front."""
+    start = f"{step}_"
     return {n.removeprefix(start): array for n, array in arrays.items() if n.startswith(start)}

@@ -50,7 +50,6 @@ _POINTWISE: dict[str, tuple[type[InvertibleConv], dict[str, tuple[int, ...]]]] =
     "orthogonal": (OrthogonalConv1x1, {"reflectors": (_C, _C)}),
     "circulant": (CirculantConv1x1, {"left": (_C,), "circulant": (_C,), "right": (_C,)}),
 }
-# the convolutions with one kernel, by how many taps of ``kernel_size`` it has
 _CONVOLUTIONS: dict[str, type[InvertibleConv]] = {
     "periodic": PeriodicConv,
     "symmetric": SymmetricConv,
@@ -178,7 +177,7 @@ class GlowArchitecture:
                 at = f"level{level}_step{step}"
                 found[f"{at}_actnorm.log_scale"] = found[f"{at}_actnorm.bias"] = (channels,)
                 mixing = mixing_arrays(self, channels)
-                found |= {f"{at}_mixing.{name}": shape for name, shape in mixing.items()}
+                found |= {f"{at}_{name}": shape for name, shape in mixing.items()}
                 found |= _conv(f"{at}_coupling.net.0", self.width, inputs, 3)
                 found |= _conv(f"{at}_coupling.net.2", self.width, self.width, 1)
                 found |= _conv(f"{at}_coupling.net.4", channels, self.width, 3)
@@ -191,35 +190,59 @@ def _conv(name: str, outputs: int, inputs: int, size: int) -> dict[str, tuple[in
     return {f"{name}.weight": (outputs, inputs, size, size), f"{name}.bias": (outputs,)}
 
 
+def mixing_prefixes(mixing: str) -> tuple[str, ...]:
+    """Return what the names of a mixing layer's arrays begin with, operator by operator."""
+    if mixing in _BEFORE_EMERGING:
+        return "mixing.mixing.", "mixing."
+    return ("conv1x1.", "mixing.") if mixing == "exponential" else ("mixing.",)
+
+
 def mixing_arrays(architecture: GlowArchitecture, channels: int) -> dict[str, tuple[int, ...]]:
     """Return the shapes of a mixing layer's arrays by name; no layer is made."""
     name = architecture.mixing
     assert name is not None
+    first = mixing_prefixes(name)[0]
+    found: dict[str, tuple[int, ...]] = {}
+    before = _before(name)
+    if before is not None:
+        for symbol, shape in _POINTWISE[before][1].items():
+            found[first + symbol] = tuple(channels if s == _C else s for s in shape)
+    taps = architecture.kernel_size
+    if name in _BEFORE_EMERGING:
+        taps = (taps + 1) // 2
+        for part in ("first", "second"):
+            found[f"mixing.{part}.kernel"] = (channels, channels, taps, taps)
     if name in _CONVOLUTIONS:
-        taps = architecture.kernel_size
         taps = (taps + 1) // 2 if name == "symmetric" else taps
-        return {"kernel": (channels, channels, taps, taps)}
-    _, symbols = _POINTWISE[_BEFORE_EMERGING.get(name, name)]
-    found = {n: tuple(channels if s == _C else s for s in shape) for n, shape in symbols.items()}
-    if name not in _BEFORE_EMERGING:
-        return found
-    taps = (architecture.kernel_size + 1) // 2
-    pair = {f"{part}.kernel": (channels, channels, taps, taps) for part in ("first", "second")}
-    return pair | {f"mixing.{n}": shape for n, shape in found.items()}
+        found["mixing.kernel"] = (channels, channels, taps, taps)
+    return found
 
 
-def mixing_operator(architecture: GlowArchitecture, arrays: Mapping[str, Array]) -> InvertibleConv:
-    """Return the operator of a mixing layer with these arrays, named as in `mixing_arrays`."""
+def mixing_operator(architecture: GlowArchitecture, arrays: Mapping[str, Array]) -> Chain:
+    """Return the operators of a mixing layer with these arrays, named as in `mixing_arrays`."""
     name = architecture.mixing
     assert name is not None
+    steps: list[InvertibleConv] = []
+    before = _before(name)
+    if before is not None:
+        kind, symbols = _POINTWISE[before]
+        first = mixing_prefixes(name)[0]
+        steps.append(kind(**{symbol: arrays[first + symbol] for symbol in symbols}))
+    if name in _BEFORE_EMERGING:
+        pair = (
+            AutoregressiveConv(
+                arrays[f"mixing.{part}.kernel"], direction=direction, channel_order=order
+            )
+            for part, direction, order in (("first", -1, "lower"), ("second", 1, "upper"))
+        )
+        steps.append(EmergingConv(*pair))
     if name in _CONVOLUTIONS:
-        return _CONVOLUTIONS[name](**arrays)
-    if name not in _BEFORE_EMERGING:
-        return _POINTWISE[name][0](**arrays)
-    inner = {n[7:]: array for n, array in arrays.items() if n.startswith("mixing.")}
-    first, second = (
-        AutoregressiveConv(arrays[f"{part}.kernel"], direction=direction, channel_order=order)
-        for part, direction, order in (("first", -1, "lower"), ("second", 1, "upper"))
-    )
-    before = _POINTWISE[_BEFORE_EMERGING[name]][0](**inner)
-    return Chain([before, EmergingConv(first, second)])
+        steps.append(_CONVOLUTIONS[name](arrays["mixing.kernel"]))  # type: ignore[call-arg]
+    return Chain(steps)
+
+
+def _before(mixing: str) -> str | None:
+    """Return the 1x1 convolution of a mixing layer, if there is one."""
+    if mixing == "exponential":  # which is nearly the identity at the start
+        return "plain"
+    return _BEFORE_EMERGING.get(mixing, mixing if mixing in _POINTWISE else None)

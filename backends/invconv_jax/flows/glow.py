@@ -13,7 +13,7 @@ from jax import numpy as jnp
 import invconv as ic
 from invconv.arrays.namespaces import Array
 from invconv.files.flow_files import arrays_of
-from invconv.files.glow import GlowArchitecture, mixing_operator
+from invconv.files.glow import GlowArchitecture, mixing_operator, mixing_prefixes
 from invconv_jax.flows.layers import Conv, Level, Step
 
 _VALUES = 256  # of a pixel
@@ -139,12 +139,9 @@ def to_arrays(flow: Glow) -> dict[str, Array]:
     for i, level in enumerate(flow.levels):
         for j, step in enumerate(level.steps):
             at = f"level{i}_step{j}"
-            actnorm, *mixing = step.mixing.steps
-            found |= {f"{at}_actnorm.{n}": a for n, a in actnorm._arrays().items()}
-            for conv in mixing:
-                # of an emerging layer, the convolution before it is a part of the layer
-                inner = "mixing." if len(mixing) == 2 and conv is mixing[0] else ""
-                found |= {f"{at}_mixing.{inner}{n}": a for n, a in conv._arrays().items()}
+            prefixes = "actnorm.", *mixing_prefixes(str(flow.architecture.mixing))
+            for prefix, conv in zip(prefixes, step.mixing.steps, strict=True):
+                found |= {f"{at}_{prefix}{n}": a for n, a in conv._arrays().items()}
             for number, pair in zip((0, 2, 4), step.network, strict=True):
                 found |= _named(f"{at}_coupling.net.{number}", pair)
         if level.prior is not None:
@@ -154,10 +151,9 @@ def to_arrays(flow: Glow) -> dict[str, Array]:
 
 def _step(architecture: GlowArchitecture, arrays: Mapping[str, Array], at: str) -> Step:
     actnorm = ic.ActNorm(arrays[f"{at}_actnorm.log_scale"], arrays[f"{at}_actnorm.bias"])
-    mixing = mixing_operator(architecture, arrays_of(f"{at}_mixing", arrays))
-    steps = mixing.steps if isinstance(mixing, ic.Chain) else (mixing,)
+    mixing = mixing_operator(architecture, arrays_of(at, arrays))
     first, second, last = (_conv(arrays, f"{at}_coupling.net.{i}") for i in (0, 2, 4))
-    return Step(ic.Chain([actnorm, *steps]), (first, second, last))
+    return Step(ic.Chain([actnorm, *mixing.steps]), (first, second, last))
 
 
 def _conv(arrays: Mapping[str, Array], name: str) -> Conv:

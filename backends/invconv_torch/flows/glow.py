@@ -52,8 +52,8 @@ class Glow(Multiscale):
     mixing : str or callable
         The layer between couplings. A 1x1 convolution: "plain", "plu", "qr", "orthogonal" or
         "circulant"; an emerging convolution after a plain, PLU or QR one: "emerging",
-        "emerging_plu" or "emerging_qr"; "periodic", "symmetric" or "exponential". Or a function
-        that takes the number of channels and returns a layer.
+        "emerging_plu" or "emerging_qr"; "periodic" or "symmetric"; "exponential" after a plain
+        1x1. Or a function that takes the number of channels and returns a layer.
     squeeze : {"pixels", "haar", "dct"}
         The basis in which 2 x 2 pixels become channels.
     kernel_size : int
@@ -128,6 +128,8 @@ def _layers(
         for step in range(architecture.depth):
             at = f"level{level}_step{step}"
             found[f"{at}_actnorm"] = ActNorm(channels, **where)
+            if architecture.mixing == "exponential":  # nearly the identity at the start
+                found[f"{at}_conv1x1"] = Conv1x1(channels, bias=False, **where)
             found[f"{at}_mixing"] = mixing(channels)
             found[f"{at}_coupling"] = AffineCoupling(
                 channels,

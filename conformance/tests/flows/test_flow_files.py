@@ -18,7 +18,7 @@ from safetensors.torch import save_file  # noqa: E402
 
 import invconv as ic  # noqa: E402
 import invconv_torch  # noqa: E402
-from invconv.files.flow_files import arrays_of, mixing_names  # noqa: E402
+from invconv.files.flow_files import arrays_of, step_names  # noqa: E402
 from invconv.files.glow import MIXINGS, GlowArchitecture, mixing_operator  # noqa: E402
 from tests.flows.small_flows import SHAPE, glow, moved, own_parts  # noqa: E402
 
@@ -35,13 +35,19 @@ def test_names_and_shapes_are_those_of_torch_and_operators_the_same(mixing: str)
     }
     assert {n: tuple(t.shape) for n, t in state.items()} == flow.architecture.arrays()
     assert flow.architecture.latent_shapes == flow.latent_shapes
-    for name in mixing_names(flow.architecture):
-        layer = flow.layers[name]
-        x = torch.randn(2, layer.operator().channels, 3, 5, dtype=torch.float64)
-        conv = mixing_operator(flow.architecture, arrays_of(name, state))
+    names = flow.layers.keys()
+    for at in step_names(flow.architecture):
+        layers = [flow.layers[f"{at}_{n}"] for n in ("conv1x1", "mixing") if f"{at}_{n}" in names]
+        x = torch.randn(2, layers[0].operator().channels, 3, 5, dtype=torch.float64)
+        conv = mixing_operator(flow.architecture, arrays_of(at, state))
         with torch.no_grad():
-            for one, other in zip(conv.forward_and_log_det(x), layer(x), strict=True):
-                torch.testing.assert_close(one, other, rtol=1e-12, atol=1e-12)
+            expected, log_dets = x, 0.0
+            for layer in layers:
+                expected, log_det = layer(expected)
+                log_dets = log_dets + log_det
+            z, log_det = conv.forward_and_log_det(x)
+        torch.testing.assert_close(z, expected, rtol=1e-12, atol=1e-12)
+        torch.testing.assert_close(log_det, log_dets, rtol=1e-12, atol=1e-12)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])

@@ -21,10 +21,10 @@ from tests.flows.small_flows import glow, moved  # noqa: E402
 SHAPE = (3, 4, 4)
 
 
-def both(tmp_path: Path, dtype: Any, *args: Any, **settings: Any) -> tuple[Any, Any]:
+def both(tmp_path: Path, dtype: Any, mixing: str, **settings: Any) -> tuple[Any, Any]:
     """Return a flow of PyTorch, and what JAX makes of its file."""
     torch.manual_seed(0)
-    flow = moved(glow(*args, shape=SHAPE, **settings), 0.05, dtype)
+    flow = moved(glow(mixing, SHAPE, **settings), 0.05, dtype)
     invconv_torch.save(flow, tmp_path / "flow.safetensors")
     return flow, invconv_jax.load(tmp_path / "flow.safetensors")
 
@@ -92,4 +92,4 @@ def test_files_that_jax_cannot_hold_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ic.InvalidFileError):
         invconv_jax.load(tmp_path / "flow.safetensors")
     with pytest.raises(TypeError, match="expected one of the operators"):
-        invconv_jax.save(3, tmp_path / "flow.safetensors")
+        invconv_jax.save(torch.zeros(1), tmp_path / "flow.safetensors")
