@@ -14,10 +14,12 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from invconv_benchmarks.density.compare.comparison import Comparison, perform, show
+from invconv.arrays.settings import choice
+from invconv_benchmarks.density.compare.comparison import perform, show
+from invconv_benchmarks.density.compare.plan import Comparison, around
 from invconv_benchmarks.density.compare.summary import standard_error
 from invconv_benchmarks.density.data.users_data import NAMES, load
-from invconv_benchmarks.density.evaluation import evaluation, grid
+from invconv_benchmarks.density.evaluation import evaluation, grid, sampling_chart
 from invconv_benchmarks.density.models.architecture import MIXINGS
 from invconv_benchmarks.density.recipes.recipe import PRECISIONS, Recipe, load_preset, preset_names
 from invconv_benchmarks.density.training.display import Display
@@ -40,7 +42,7 @@ _CHANGES = ("data", "levels", "depth", "width", "steps", "batch", "learning_rate
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     verbs = parser.add_subparsers(
-        dest="verb", required=True, metavar="train|sample|evaluate|compare"
+        dest="verb", required=True, metavar="train|sample|evaluate|compare|sampling-chart"
     )
     one = verbs.add_parser("train", help="train one model, or go on where it stopped")
     one.add_argument("--mixing", default="emerging", choices=MIXINGS, help="default: %(default)s")
@@ -59,12 +61,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--learning-rates",
         type=words,
         default=(),
-        help="tried beside the preset's, such as 3e-3,1e-2,3e-2",
+        help="with which each row's sweep begins, such as 1e-2,3e-2,1e-1; it goes on until the "
+        "best is not the outermost (default: the preset's and its neighbours; with --quick or "
+        "--learning-rate: that one alone)",
+    )
+    several.add_argument(
+        "--mixings", type=words, default=MIXINGS, help="the rows, such as plain,emerging"
     )
     several.add_argument("--workers", type=int, default=2, help="processes (default: %(default)s)")
     several.add_argument("--out", type=Path, help="the folder of the runs and the result")
     _add_settings(several, None)
     several.set_defaults(verb_run=_compare)
+    sampling_chart.add_arguments(
+        verbs.add_parser("sampling-chart", help="time to sample each layer, by the images' size")
+    )
 
 
 def _add_for_checkpoints(verbs: Any) -> None:
@@ -156,8 +166,8 @@ def _train(arguments: argparse.Namespace) -> int:
             f"stopped after {trainer.step} of {trainer.steps} steps; the same command goes on"
         )
         return 130
-    ended = f"{folder}: {trainer.history[-1]['test']:.4f} bits/dim of the test tiles"
-    console.print(ended, markup=False)
+    ended = f"{trainer.history[-1]['held_out']:.4f} bits/dim of the {data.watched} tiles"
+    console.print(f"{folder}: {ended}", markup=False)
     return 0
 
 
@@ -245,20 +255,30 @@ def _evaluate(arguments: argparse.Namespace) -> int:
 
 def _compare(arguments: argparse.Namespace) -> int:
     preset = load_preset(arguments.preset or ("hubble-quick" if arguments.quick else "hubble"))
+    changes = _changes(arguments)
+    for mixing in arguments.mixings:
+        choice("--mixings", mixing, MIXINGS)
+    one = changes.pop("learning_rate") or preset.training["learning_rate"]
+    rates = numbers("--learning-rates", arguments.learning_rates, float)
+    if not rates:
+        rates = (one,) if arguments.quick or arguments.learning_rate else around(one)
     comparison = Comparison(
         preset=preset,
-        changes=_changes(arguments),
+        changes=changes,
         seeds=numbers("--seeds", arguments.seeds or ("0" if arguments.quick else "012"), int),
-        rates=numbers("--learning-rates", arguments.learning_rates, float),
+        rates=rates,
         path=arguments.path,
         folder=arguments.out or Path(f"invconv-density-{preset.name}"),
         workers=arguments.workers,
         quick=arguments.quick,
+        mixings=arguments.mixings,
     )
-    if comparison.workers < 1 or not comparison.seeds:
-        raise ValueError("expected at least one of --workers and of --seeds")
+    if comparison.workers < 1 or not comparison.seeds or not comparison.mixings:
+        raise ValueError("expected at least one of --workers, of --seeds and of --mixings")
     console = Console()
-    data = load(comparison.jobs()[0].recipe.data, comparison.path)
+    data = load(comparison.jobs({})[0].recipe.data, comparison.path)
+    if len(rates) > 1:
+        data.held_out("validation")  # raises where there is none to choose by
     comparison.folder.mkdir(parents=True, exist_ok=True)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # SIGTERM interrupts, as Ctrl-C does
     try:

@@ -45,13 +45,13 @@ def draw(out: Path, path: Path | None = None) -> None:
             Path(folder),
             report=lambda done: progress.update(task, completed=done.step),
         )
-        bits = trainer.history[-1]["test"]
+        bits = trainer.history[-1]["held_out"]
         _, model = evaluation.restore(Path(folder), "cpu")
         samples = model.sample(32, torch.Generator().manual_seed(0), 0.8).numpy() + 0.5
     print(f"{bits:.2f} bits/dim of tiles that it has not seen, 8 without a model")
     figure, axes = plt.subplots(1, 2, figsize=(12, 3.6), layout="constrained")
     for panel, title, images in (
-        (axes[0], "tiles that it has not seen", data.test[:32] / 255.0),
+        (axes[0], "tiles that it has not seen", data.held_out(data.watched)[:32] / 255.0),
         (axes[1], f"dreamt up after {_SMALL['steps']} steps: {bits:.2f} bits/dim", samples),
     ):
         panel.imshow(figures.stretch(tiled(images)) if path is None else tiled(images).clip(0, 1))

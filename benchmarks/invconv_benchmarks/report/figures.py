@@ -1,7 +1,8 @@
-"""Writing figures, and brightening images."""
+"""Writing figures, labels at the ends of lines, and brightening images."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ matplotlib.use("Agg")
 
 import matplotlib.pyplot as plt
 import numpy as np
+from scipy.optimize import isotonic_regression
 
 from invconv.files.whole_files import replacing
 
@@ -22,6 +24,32 @@ FORMATS = (".png", ".jpg", ".pdf", ".svg")
 def stretch(pixels: Floats) -> Floats:
     """Brighten dark pixels by arcsinh, as astronomers do."""
     return np.asarray(np.arcsinh(8 * pixels) / np.arcsinh(8.0)).clip(0, 1)
+
+
+def label_ends(axis: Any, ends: Sequence[tuple[str, float, float, str]], gap: float = 0.05) -> None:
+    """Write the names of lines to the right of an axis, as near to their ends as they fit.
+
+    Parameters
+    ----------
+    axis : Axes
+        Its limits are final.
+    ends : sequence of (name, x, y, color)
+        Where each line ends.
+    gap : float
+        Between two names at least, as a share of the axis's height.
+    """
+    to_share = axis.transData + axis.transAxes.inverted()
+    ends = sorted(ends, key=lambda end: end[2])
+    heights = np.asarray([to_share.transform(end[1:3])[1] for end in ends]).clip(0, 1)
+    steps = gap * np.arange(len(ends))
+    places = isotonic_regression(heights - steps).x + steps
+    for (name, x, y, color), place in zip(ends, places, strict=True):
+        axis.annotate(
+            name, (x, y), (1.04, place), textcoords=axis.transAxes, color=color, va="center",
+            fontsize=8, annotation_clip=False,
+            arrowprops={"arrowstyle": "-", "color": color, "lw": 0.6, "shrinkA": 2, "shrinkB": 0,
+                        "relpos": (0.0, 0.5)},
+        )  # fmt: skip
 
 
 def save(figure: Any, path: Path) -> None:

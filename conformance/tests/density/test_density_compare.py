@@ -21,7 +21,7 @@ from matplotlib.image import imread  # noqa: E402
 
 from invconv._cli import main  # noqa: E402
 from invconv_benchmarks.density.compare import result, summary  # noqa: E402
-from invconv_benchmarks.density.data.dataset import noise_of_test  # noqa: E402
+from invconv_benchmarks.density.data.dataset import noise_of  # noqa: E402
 from invconv_benchmarks.density.data.users_data import load  # noqa: E402
 from invconv_benchmarks.density.models.architecture import MIXINGS  # noqa: E402
 from invconv_benchmarks.density.models.build import build  # noqa: E402
@@ -31,6 +31,7 @@ from invconv_benchmarks.results import sealed  # noqa: E402
 
 ROOT = Path(__file__).parents[3]
 OPTIONS = ["density", "compare", "--preset", "digits", "--seeds", "0,1", "--steps", "3"]
+OPTIONS += ["--learning-rate", "1e-2"]
 
 
 def compare(folder: Path, *more: str) -> subprocess.Popen[str]:
@@ -77,10 +78,10 @@ def test_the_result_has_every_row_and_what_the_models_say(compared: tuple[Path, 
     data, means = load("digits"), {}
     for mixing in ("plain", "maf"):  # again, from the files, in float64, with scipy-free formulas
         for seed in (0, 1):
-            stored = checkpoint.read(folder / f"{mixing}-seed{seed}" / checkpoint.NAME)
+            stored = checkpoint.read(folder / f"{mixing}-seed{seed}-rate0.01" / checkpoint.NAME)
             model = build(stored.recipe.architecture, stored.image_shape, seed=9)
             model.load_state_dict(stored.part("average"))
-            x = torch.from_numpy((data.test + noise_of_test(data).astype(float)) / 256 - 0.5)
+            x = torch.from_numpy((data.test + noise_of(data).astype(float)) / 256 - 0.5)
             with torch.no_grad():
                 nats = -model.double().log_prob(x).mean() / 64
             means[mixing, seed] = float(nats) / np.log(2) + 8
@@ -111,7 +112,7 @@ def test_the_result_has_every_row_and_what_the_models_say(compared: tuple[Path, 
 @pytest.mark.slow
 def test_all_rows_saw_the_same_images_and_noise(compared: tuple[Path, str]) -> None:
     folder, _ = compared
-    stored = [checkpoint.read(folder / f"{m}-seed0" / checkpoint.NAME) for m in MIXINGS]
+    stored = [checkpoint.read(folder / f"{m}-seed0-rate0.01" / checkpoint.NAME) for m in MIXINGS]
     assert len({c.data for c in stored}) == 1
     assert {c.recipe.seed for c in stored} == {0}
     trainings = {c.recipe.training for c in stored}
@@ -131,7 +132,7 @@ def test_a_result_that_was_changed_is_refused(compared: tuple[Path, str], tmp_pa
     document = json.loads(text)
     del document["sweep"]
     sealed.write(path, document)
-    with pytest.raises(ValueError, match=r"not of schema invconv-density/1.*'sweep'"):
+    with pytest.raises(ValueError, match=r"not of schema invconv-density/2.*'sweep'"):
         result.read(path)
 
 
@@ -140,7 +141,7 @@ def test_another_comparison_in_the_same_folder_is_refused(
     compared: tuple[Path, str], tmp_path: Path
 ) -> None:
     shutil.copytree(compared[0], tmp_path / "copy")
-    shutil.rmtree(tmp_path / "copy" / "maf-seed0")
+    shutil.rmtree(tmp_path / "copy" / "maf-seed0-rate0.01")
     before = (tmp_path / "copy" / "result.json").read_bytes()
     process = compare(tmp_path / "copy", "--width", "4", "--workers", "1")
     out, error = process.communicate(timeout=100)
@@ -157,12 +158,12 @@ def test_evaluate_and_sample(
     folder, _ = compared
     found = result.read(folder / "result.json")
     (row,) = (row for row in found.rows if row.mixing == "qr")
-    assert main(["density", "evaluate", str(folder / "qr-seed1"), "--count", "4"]) == 0
+    assert main(["density", "evaluate", str(folder / "qr-seed1-rate0.01"), "--count", "4"]) == 0
     out = capsys.readouterr().out
     (bits,) = re.findall(r"([\d.]+) bits/dim of 297 test images", out)
     assert float(bits) == pytest.approx(row.runs[1].bits, abs=1e-4)
     path = tmp_path / "grid.png"
-    run = str(folder / "qr-seed1" / checkpoint.NAME)
+    run = str(folder / "qr-seed1-rate0.01" / checkpoint.NAME)
     assert main(["density", "sample", run, "--count", "5", "--out", str(path)]) == 0
     assert "5 samples of digits, qr, seed 1, step 3; 5 are finite" in capsys.readouterr().out
     assert imread(path).shape[:2] == (16, 24)
@@ -174,7 +175,8 @@ def test_evaluate_and_sample(
     ("arguments", "message"),
     [
         (["compare", "--seeds", "a"], "--seeds: expected numbers with commas between, got 'a'"),
-        (["compare", "--workers", "0"], "expected at least one of --workers and of --seeds"),
+        (["compare", "--workers", "0"], "expected at least one of --workers, of"),
+        (["compare", "--mixings", "plain,none"], "--mixings: expected 'plain' or 'plu'"),
         (["compare", "--preset", "none"], "--preset: expected one of cifar10"),
         (["train", "--preset", "cifar10"], "--path: cifar10 needs the binary version of CIFAR-10"),
         (["train", "--levels", "6"], "image_shape: with levels=6 expected a height and a width"),
@@ -219,7 +221,7 @@ def test_a_run_that_is_asked_to_end_saves_itself_and_goes_on(tmp_path: Path) -> 
         text=True,
     )
     assert process.stdout is not None
-    assert "1500 tiles an epoch" in process.stdout.readline()
+    assert "1300 tiles an epoch" in process.stdout.readline()
     time.sleep(2)
     process.send_signal(signal.SIGTERM)
     out, _ = process.communicate(timeout=100)

@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 from PIL import Image
 from skimage import data as skimage_data
 
-from invconv_benchmarks.density.data.dataset import Batches, Dataset, noise_of_test
+from invconv_benchmarks.density.data.dataset import Batches, Dataset, noise_of
 from invconv_benchmarks.density.data.users_data import load
 
 RNG = np.random.default_rng(0)
@@ -32,10 +33,14 @@ def test_hubble_is_split_by_region_on_the_grid_of_its_jpeg() -> None:
     found = load("hubble")
     assert found.test.shape == (162, 3, 32, 32)
     np.testing.assert_array_equal(found.test[7], image[32:64, 832:864].transpose(2, 0, 1))
-    assert len(found) == 106 * 93
-    for place in (0, 92, 93, len(found) - 1):
-        top, left = 8 * (place // 93), 8 * (place % 93)
-        assert left + 32 <= 768
+    assert found.held_out("validation").shape == (81, 3, 32, 32)
+    np.testing.assert_array_equal(
+        found.held_out("validation")[4], image[32:64, 704:736].transpose(2, 0, 1)
+    )
+    assert len(found) == 106 * 77
+    for place in (0, 76, 77, len(found) - 1):
+        top, left = 8 * (place // 77), 8 * (place % 77)
+        assert left + 32 <= 640
         expected = image[top : top + 32, left : left + 32].transpose(2, 0, 1)
         np.testing.assert_array_equal(found.tile(place), expected)
 
@@ -47,12 +52,12 @@ def test_photos_are_split_inside_each_photograph() -> None:
         columns = image.shape[1] // 32
         test_columns = columns // 5
         assert test_columns >= 2
-        np.testing.assert_array_equal(
-            region, image[:, : 32 * (columns - test_columns - 1)].transpose(2, 0, 1)
-        )
+        end = 32 * (columns - test_columns - 1 - columns // 10 - 1)
+        np.testing.assert_array_equal(region, image[:, :end].transpose(2, 0, 1))
     first = 32 * (512 // 32 - 512 // 32 // 5)
-    astronaut = photographs[0][:32, first : first + 32].transpose(2, 0, 1)
-    np.testing.assert_array_equal(found.test[0], astronaut)
+    for part, left in (("test", first), ("validation", first - 64)):
+        astronaut = photographs[0][:32, left : left + 32].transpose(2, 0, 1)
+        np.testing.assert_array_equal(found.held_out(part)[0], astronaut)  # type: ignore[arg-type]
     assert found.image_shape == (3, 32, 32)
 
 
@@ -94,8 +99,23 @@ def test_tiles_are_flipped_turned_and_moved() -> None:
 
 def test_noise_of_the_test_is_the_same_for_all() -> None:
     data = load("digits")
-    np.testing.assert_array_equal(noise_of_test(data), noise_of_test(load("digits")))
-    assert not np.array_equal(noise_of_test(data), noise_of_test(data, 1))
+    np.testing.assert_array_equal(noise_of(data), noise_of(load("digits")))
+    assert not np.array_equal(noise_of(data), noise_of(data, draw=1))
+    assert noise_of(data, "validation").shape == data.held_out("validation").shape
+    assert not np.array_equal(noise_of(data)[:200], noise_of(data, "validation"))
+    without = Dataset("some", data.train, data.test)
+    assert (data.watched, without.watched) == ("validation", "test")
+    with pytest.raises(ValueError, match="some: it has no validation part"):
+        without.held_out("validation")
+
+
+@pytest.mark.parametrize("name", ["hubble", "digits"])
+def test_no_tile_is_in_two_parts(name: str) -> None:
+    data = load(name)
+    held_out = (data.test, data.held_out("validation"))
+    parts = [{tile.tobytes() for tile in tiles} for tiles in held_out]
+    parts.append({data.tile(place).tobytes() for place in range(len(data))})
+    assert sum(map(len, parts)) == len(set.union(*parts))
 
 
 def test_the_fingerprint_sees_one_pixel() -> None:
@@ -104,4 +124,5 @@ def test_the_fingerprint_sees_one_pixel() -> None:
     changed[1, 0, 2, 2] ^= 1
     prints = {Dataset("some", train, images).fingerprint for train in (images, changed)}
     prints.add(Dataset("some", images, images, grid=2).fingerprint)
-    assert len(prints) == 3
+    prints |= {Dataset("some", images, images, part).fingerprint for part in (images, changed)}
+    assert len(prints) == 5

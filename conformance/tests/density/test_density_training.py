@@ -40,7 +40,7 @@ def recipe(mixing: str, **changes: Any) -> Recipe:
 
 def numbers(history: list[dict[str, Any]]) -> list[tuple[Any, ...]]:
     """Return what does not depend on the clock."""
-    return [(e["step"], e["train"], e["test"], e["gradient_norm"]) for e in history]
+    return [(e["step"], e["train"], e["held_out"], e["gradient_norm"]) for e in history]
 
 
 @pytest.mark.parametrize("mixing", ["emerging", "periodic", "plu"])
@@ -225,7 +225,7 @@ def test_two_processes_train_as_one(tmp_path: Path) -> None:
     assert two.step == one.step == 5
     for name, tensor in one.tensors.items():
         torch.testing.assert_close(two.tensors[name], tensor, rtol=1e-4, atol=1e-5)
-    tests = [[entry["test"] for entry in c.history] for c in (one, two)]
+    tests = [[entry["held_out"] for entry in c.history] for c in (one, two)]
     np.testing.assert_allclose(tests[0], tests[1], atol=1e-4)
 
 

@@ -7,7 +7,7 @@ import shlex
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from rich.console import Console
 import invconv
 from invconv_benchmarks.density.compare import picture, report, result, summary
 from invconv_benchmarks.density.compare.outcome import Job, Outcome
+from invconv_benchmarks.density.compare.plan import Comparison
 from invconv_benchmarks.density.compare.result import Result
 from invconv_benchmarks.density.compare.workers import run
 from invconv_benchmarks.density.data.dataset import Dataset
@@ -24,62 +25,12 @@ from invconv_benchmarks.density.evaluation import evaluation
 from invconv_benchmarks.density.evaluation.sampling import SamplingTime, time_sampling
 from invconv_benchmarks.density.models.architecture import MIXINGS
 from invconv_benchmarks.density.models.model import DensityModel
-from invconv_benchmarks.density.recipes.recipe import Preset
 from invconv_benchmarks.density.training.display import Display
 from invconv_benchmarks.measure import environment
 
 Say = Callable[[str], None]
 
 THREADS = 1
-# slowest first, so that the workers end at about the same time
-_ORDER = (
-    *("exponential", "maf", "symmetric", "real_nvp", "periodic"),
-    *("emerging_qr", "emerging_plu", "emerging", "qr", "plu", "circulant", "orthogonal", "plain"),
-)
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """What is compared.
-
-    Attributes
-    ----------
-    preset : Preset
-    changes : mapping
-        As `Preset.recipe` takes them, the same for every row.
-    seeds : sequence of int
-    rates : sequence of float
-        Learning rates that are tried beside the preset's, with the first seed.
-    path : Path or None
-        Of the user's data.
-    folder : Path
-    workers : int
-    quick : bool
-    """
-
-    preset: Preset
-    changes: Mapping[str, Any]
-    seeds: Sequence[int]
-    rates: Sequence[float]
-    path: Path | None
-    folder: Path
-    workers: int
-    quick: bool
-
-    def jobs(self) -> list[Job]:
-        """Return all runs, in the order in which they begin."""
-        found = [
-            Job(f"{mixing}-seed{seed}", self.preset.recipe(mixing, seed, **self.changes))
-            for seed in self.seeds
-            for mixing in _ORDER
-        ]
-        own = found[0].recipe.training.learning_rate
-        for rate in sorted(set(self.rates) - {own}):
-            changes = {**self.changes, "learning_rate": rate}
-            for mixing in _ORDER:
-                recipe = self.preset.recipe(mixing, self.seeds[0], **changes)
-                found.append(Job(f"{mixing}-seed{recipe.seed}-rate{rate:g}", recipe, sweep=True))
-        return found
 
 
 def perform(comparison: Comparison, data: Dataset, console: Console) -> Result | None:
@@ -91,12 +42,14 @@ def perform(comparison: Comparison, data: Dataset, console: Console) -> Result |
         If a run cannot go on, or a file cannot be written. What is done stays done.
     """
     start, load = time.monotonic(), {"start": environment.load()}
-    jobs = comparison.jobs()
-    outcomes, sampling, galleries = _run(comparison, jobs, data, console)
-    if len(outcomes) < len(jobs):
+    outcomes, sampling, galleries = _run(comparison, data, console)
+    if comparison.left(outcomes):
         return None
+    jobs = comparison.final(outcomes)
     architecture, training = jobs[0].recipe.architecture.to_dict(), jobs[0].recipe.training
     del architecture["mixing"]
+    settings = asdict(training) | {"steps": training.length(len(data))}
+    del settings["learning_rate"]
     found = Result(
         invconv=invconv.__version__,
         date=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
@@ -109,14 +62,14 @@ def perform(comparison: Comparison, data: Dataset, console: Console) -> Result |
         about=comparison.preset.about,
         data=_described(data),
         architecture=architecture,
-        training=asdict(training) | {"steps": training.length(len(data))},
+        training=settings,
         seeds=list(comparison.seeds),
         paper=dict(comparison.preset.paper),
         seconds=round(time.monotonic() - start, 1),
         load=load | {"end": environment.load()},
         rows=summary.rows(jobs, outcomes),
         sampling=sampling,
-        sweep=summary.sweep(jobs, outcomes),
+        sweep=summary.sweep(comparison.sweep(outcomes), outcomes),
     )
     result.write(comparison.folder / "result.json", found)
     found = result.read(comparison.folder / "result.json")
@@ -125,37 +78,50 @@ def perform(comparison: Comparison, data: Dataset, console: Console) -> Result |
 
 
 def _run(
-    comparison: Comparison, jobs: Sequence[Job], data: Dataset, console: Console
+    comparison: Comparison, data: Dataset, console: Console
 ) -> tuple[dict[str, Outcome], list[SamplingTime], dict[str, picture.Gallery]]:
-    """Train, and sample from what was trained; fewer outcomes than jobs if interrupted."""
-    lengths = {job.name: job.recipe.training.length(len(data)) for job in jobs}
-    with Display(console, sum(lengths.values())) as display:
+    """Train, and sample from what was trained; jobs are left if it was interrupted."""
+    lengths: dict[str, int] = {}
+    with Display(console) as display:
+
+        def plan(outcomes: Mapping[str, Outcome]) -> list[Job]:
+            left = comparison.left(outcomes)
+            for job in left:
+                if job.name not in lengths:
+                    lengths[job.name] = job.recipe.training.length(len(data))
+                    display.expect(lengths[job.name])
+            return left
+
         display.say(
-            f"{len(jobs)} runs, {comparison.workers} at a time, in {comparison.folder}: "
+            f"runs, {comparison.workers} at a time, in {comparison.folder}: "
             "interrupted, the same command goes on from there"
         )
         outcomes = run(
-            jobs,
+            plan,
             (data.name, comparison.path),
             comparison.folder,
             comparison.workers,
             display.show,
             lambda name, outcome: display.finish(name, _ending(outcome), lengths[name]),
         )
-        if len(outcomes) < len(jobs):
+        if comparison.left(outcomes):
             return outcomes, [], {}
+        jobs = comparison.final(outcomes)
         return outcomes, *_sampled(jobs, outcomes, comparison.folder, data, display.say)
 
 
 def _ending(outcome: Outcome) -> str:
     if outcome.error:
         return f"[red]stopped[/] at {outcome.error}"
-    return f"{outcome.mean:.3f} bits/dim"
+    parts = {"validation": outcome.validation, "test": outcome.mean}
+    said = [f"{bits:.3f} ({part})" for part, bits in parts.items() if bits is not None]
+    return f"{', '.join(said)} bits/dim"
 
 
 def _described(data: Dataset) -> dict[str, Any]:
-    sizes = {"train": len(data), "test": len(data.test)}
-    return {"name": data.name, "fingerprint": data.fingerprint, **sizes}
+    validation = 0 if data.validation is None else len(data.validation)
+    sizes = {"train": len(data), "validation": validation, "test": len(data.test)}
+    return {"name": data.name, "fingerprint": data.fingerprint, "watched": data.watched, **sizes}
 
 
 def show(found: Result, folder: Path, console: Console) -> None:
@@ -178,7 +144,7 @@ def _sampled(
     models: dict[str, DensityModel] = {}
     for job in jobs:
         mixing = job.recipe.architecture.mixing
-        if mixing not in models and outcomes[job.name].bits and not job.sweep:
+        if mixing not in models and outcomes[job.name].bits:
             models[mixing] = evaluation.restore(folder / job.name)[1]
     models = {mixing: models[mixing] for mixing in MIXINGS if mixing in models}
     said: set[str] = set()

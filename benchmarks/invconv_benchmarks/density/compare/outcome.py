@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import statistics
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from invconv_benchmarks.density.training.trainer import Trainer
 from invconv_benchmarks.results.records import structured
 
 NAME = "outcome.json"
-SCHEMA = "invconv-density-outcome/2"  # a run with another one is evaluated again, not trained
+SCHEMA = "invconv-density-outcome/3"  # a run with another one is evaluated again, not trained
 IMAGES, SAMPLES = 16, 100  # the number that goes through a model and back
 FEWER = {"maf": (4, 10)}  # a sample of MAF takes one pass for each number
 
@@ -34,17 +34,20 @@ class Outcome:
     error : str or None
         What stopped it; the rest is then None.
     parameters : int or None
+    validation : float or None
+        Bits/dim of the validation part, if there is one.
     bits : list of float or None
-        Bits/dim of each test tile.
+        Bits/dim of each test tile, of a run that is reported.
     history : list of dict
         What was measured on the way.
     seconds_per_step : float or None
     images, samples : Trip or None
-        Not of a run that is there for its learning rate.
+        Of one run of a row that is reported.
     """
 
     error: str | None = None
     parameters: int | None = None
+    validation: float | None = None
     bits: list[float] | None = None
     history: list[dict[str, Any]] = field(default_factory=list)
     seconds_per_step: float | None = None
@@ -66,13 +69,29 @@ class Job:
     name : str
         Of its folder.
     recipe : Recipe
-    sweep : bool
-        Whether it is there for its learning rate alone, and is not sampled from.
+    final : bool
+        Whether it is reported, on the test part; else it is there for its learning rate.
+    trips : bool
+        Whether images and samples go through the model and back.
     """
 
     name: str
     recipe: Recipe
-    sweep: bool = False
+    final: bool = False
+    trips: bool = False
+
+    def ended(self, outcomes: Mapping[str, Outcome]) -> bool:
+        """Whether its outcome is there, by its name, with all that is asked for."""
+        found = outcomes.get(self.name)
+        return found is not None and self.answered(found)
+
+    def answered(self, found: Outcome) -> bool:
+        """Whether an outcome of its run has all that is asked for."""
+        if found.error:
+            return True
+        return (found.bits is not None or not self.final) and (
+            found.images is not None or not self.trips
+        )
 
 
 def perform(
@@ -84,11 +103,12 @@ def perform(
 ) -> Outcome | None:
     """Train and evaluate, from where it was left; return what was found, None if told to stop.
 
-    A run that diverged is finished, too: it would diverge again.
+    A run whose outcome lacks what is now asked for is evaluated again, not trained. A run that
+    diverged is finished, too: it would diverge again.
     """
     identity = {"schema": SCHEMA, "recipe": job.recipe.to_dict(), "data": data.fingerprint}
     known = _read(folder / NAME, identity)
-    if known is not None:
+    if known is not None and job.answered(known):
         return known
     try:
         trainer = train(
@@ -99,19 +119,20 @@ def perform(
     else:
         if trainer.step < trainer.steps:
             return None
-        found = _evaluated(trainer, data, sweep=job.sweep)
+        found = _evaluated(trainer, data, job)
     write_text(folder / NAME, json.dumps(identity | asdict(found), allow_nan=False) + "\n")
     return found
 
 
-def _evaluated(trainer: Trainer, data: Dataset, *, sweep: bool) -> Outcome:
+def _evaluated(trainer: Trainer, data: Dataset, job: Job) -> Outcome:
     trips: dict[str, Trip] = {}
-    if not sweep:
+    if job.trips:
         counts = FEWER.get(trainer.recipe.architecture.mixing, (IMAGES, SAMPLES))
         trips = evaluation.round_trips(trainer.average, data, *counts)
     return Outcome(
         parameters=sum(p.numel() for p in trainer.model.parameters()),
-        bits=[float(b) for b in evaluation.bits_per_dim(trainer.average, data)],
+        validation=None if data.watched == "test" else trainer.history[-1]["held_out"],
+        bits=evaluation.bits_per_dim(trainer.average, data).tolist() if job.final else None,
         history=trainer.history,
         seconds_per_step=statistics.median(e["seconds_per_step"] for e in trainer.history),
         images=trips.get("images"),

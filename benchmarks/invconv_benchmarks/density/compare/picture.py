@@ -22,7 +22,7 @@ from invconv_benchmarks.density.data.dataset import Dataset
 from invconv_benchmarks.density.data.dequantise import quantise
 from invconv_benchmarks.density.evaluation import evaluation
 from invconv_benchmarks.density.models.model import DensityModel
-from invconv_benchmarks.report.figures import save, stretch
+from invconv_benchmarks.report.figures import label_ends, save, stretch
 
 Floats = np.ndarray[Any, Any]
 
@@ -31,8 +31,14 @@ COLORS = {
     "plain": "#333333",
     "plu": "#8c8c8c",
     "qr": "#4c78a8",
+    "orthogonal": "#5aa9e6",
+    "circulant": "#1b3a8a",
     "emerging": "#e4572e",
+    "emerging_plu": "#f4a259",
+    "emerging_qr": "#8c1c13",
     "periodic": "#2a9d8f",
+    "symmetric": "#70a01f",
+    "exponential": "#c2378f",
     "real_nvp": "#b07d2b",
     "maf": "#8e6bbf",
 }
@@ -83,26 +89,28 @@ def draw(result: Result, galleries: Mapping[str, Gallery], path: Path) -> None:
 
 
 def _curves(axis: Any, result: Result) -> None:
-    last = []
+    last, ends = [], []
     for row in result.rows:
         runs = [run.history for run in row.runs if run.history]
         if not runs:
             continue
         length = min(len(run) for run in runs)
         steps = [entry["step"] for entry in runs[0][:length]]
-        values = np.asarray([[entry["test"] for entry in run[:length]] for run in runs])
+        values = np.asarray([[entry["held_out"] for entry in run[:length]] for run in runs])
         color = COLORS.get(row.mixing, "black")
-        axis.plot(steps, values.mean(axis=0), color=color, label=title(row.mixing))
+        mean = values.mean(axis=0)
+        axis.plot(steps, mean, color=color)
+        ends.append((title(row.mixing), steps[-1], mean[-1], color))
         axis.fill_between(steps, values.min(axis=0), values.max(axis=0), color=color, alpha=0.15)
         last += [values[:, -1].min(), np.median(values)]
     if last:
         low, high = min(last), max(last)
         axis.set_ylim(low - 0.05 * (high - low), high + 0.6 * (high - low))
     axis.set_xlabel("steps")
-    axis.set_ylabel("bits/dim of the test tiles")
+    axis.set_ylabel(f"bits/dim of the {result.data['watched']} tiles")
     axis.set_title("learning curves, averaged parameters; shaded: all seeds", fontsize=10)
     axis.grid(alpha=0.3)
-    axis.legend(fontsize=8)
+    label_ends(axis, ends, gap=0.07)
 
 
 def _differences(axis: Any, result: Result) -> None:
@@ -112,7 +120,7 @@ def _differences(axis: Any, result: Result) -> None:
         axis.errorbar(
             difference.mean, y, xerr=difference.std or None, color=color, fmt="o", capsize=3
         )
-        axis.plot(difference.each, [y + 0.18] * len(difference.each), ".", color=color, ms=4)
+        axis.plot(difference.each, [y + 0.25] * len(difference.each), ".", color=color, ms=4)
     axis.axvline(0, color=COLORS[BASELINE], lw=0.8)
     axis.set_yticks(range(len(shown)), [title(mixing) for mixing, _ in shown])
     axis.set_ylim(len(shown) - 0.5, -0.5)

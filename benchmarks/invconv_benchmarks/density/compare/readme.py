@@ -1,7 +1,7 @@
-"""The README's density section, made from the committed results.
+"""The README's tables of densities and of sampling, made from the committed results.
 
-``python -m invconv_benchmarks.density.compare.readme`` writes it, in a clone of the repository;
-with the folder of a comparison it commits that result and its picture first.
+``python -m invconv_benchmarks.density.compare.readme`` writes them, in a clone of the repository;
+with the folder of a comparison or of a sampling chart it commits that result and its picture first.
 """
 
 from __future__ import annotations
@@ -13,11 +13,13 @@ from pathlib import Path
 from invconv.files.whole_files import replacing, write_text
 from invconv_benchmarks.density.compare import report, result
 from invconv_benchmarks.density.compare.result import Result
+from invconv_benchmarks.density.evaluation import sampling_chart
 from invconv_benchmarks.report.readme import ROOT
 from invconv_benchmarks.results.committed import RESULTS, THIS_VERSION, newest
 from invconv_conformance.pages.words import replaced
 
 START, END = "<!-- density table -->", "<!-- end of density table -->"
+CHART = "<!-- sampling chart -->", "<!-- end of sampling chart -->"
 
 
 def committed() -> Result:
@@ -51,28 +53,44 @@ def _name(found: Result) -> str:
 
 
 def commit(run: Path) -> None:
-    """Copy a comparison's result and picture into the repository, each whole.
+    """Copy the result and picture of a comparison or a chart into the repository, each whole.
 
     Raises
     ------
     ValueError
-        If the result is damaged or was changed.
+        If the result is damaged or was changed, or the chart is not complete.
     """
-    found = result.read(run / "result.json")
+    chart = f"{sampling_chart.NAME}.json"
+    if (run / chart).exists():
+        if sampling_chart.read(run / chart).left:
+            raise ValueError(f"{run / chart}: the chart is not complete; the same command goes on")
+        copies = {name: name for name in (chart, f"{sampling_chart.NAME}.png")}
+    else:
+        name = _name(result.read(run / "result.json"))
+        copies = {"result.json": f"{name}.json", "comparison.jpg": f"{name}.jpg"}
     THIS_VERSION.mkdir(exist_ok=True)
-    copies = (("result.json", "json"), ("comparison.jpg", "jpg"))
-    for source, suffix in copies:
-        with replacing(THIS_VERSION / f"{_name(found)}.{suffix}") as part:
+    for source, name in copies.items():
+        with replacing(THIS_VERSION / name) as part:
             part.write_bytes((run / source).read_bytes())
 
 
+def _chart_block() -> str:
+    """Return the marked block of the sampling chart: its table and picture."""
+    start, end = CHART
+    (path,) = newest(f"{sampling_chart.NAME}.json")
+    caption = "Time for samples through one layer against the size of the images, both logarithmic"
+    picture = f"results/{path.parent.name}/{sampling_chart.NAME}.png"
+    lines = sampling_chart.markdown(sampling_chart.read(path))
+    return "\n".join([start, "", *lines, "", f"![{caption}]({picture})", "", end])
+
+
 def updated(text: str) -> str:
-    """Return the README with the block renewed."""
-    return replaced(text, START, END, block(committed()))
+    """Return the README with both blocks renewed."""
+    return replaced(replaced(text, START, END, block(committed())), *CHART, _chart_block())
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Commit a comparison, if one is named, and renew the README's block."""
+    """Commit what is named, and renew the README's blocks."""
     for run in arguments:
         commit(Path(run))
     path = ROOT / "benchmarks" / "README.md"

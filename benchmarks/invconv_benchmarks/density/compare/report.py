@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from rich import box
 from rich.table import Table
 
+from invconv_benchmarks.density.compare.published import DATA, PUBLISHED, SOURCE
 from invconv_benchmarks.density.compare.result import Rate, Result, Row, Spread
 from invconv_benchmarks.density.compare.summary import best, findings, title
 from invconv_benchmarks.density.evaluation.evaluation import NEAR
@@ -23,11 +24,12 @@ paper         {of}:
 
 
 def tables(result: Result) -> Iterator[Table]:
-    """Yield the table of all rows, that of sampling, and that of the learning rates, if any."""
+    """Yield the tables of rows, of sampling, of learning rates if any, and the published one."""
     yield _table(result)
     yield _sampling(result.sampling)
     if result.sweep:
-        yield _sweep(result.sweep)
+        yield _sweep(result.sweep, result.data["watched"])
+    yield _published(result)
 
 
 def notes(result: Result) -> str:
@@ -46,10 +48,7 @@ def notes(result: Result) -> str:
 
 def _table(result: Result) -> Table:
     settings = result.training
-    table = _empty(
-        f"{result.data['name']}, {settings['steps']} steps of {settings['batch']}, "
-        f"learning rate {settings['learning_rate']:g}"
-    )
+    table = _empty(f"{result.data['name']}, {settings['steps']} steps of {settings['batch']}")
     for name in ("params", "bits/dim", "from plain", "ms/step", "100 of", "back", "paper"):
         table.add_column(name, justify="right", no_wrap=True)
     for row in result.rows:
@@ -121,9 +120,26 @@ def _spread(value: Spread | None, absent: str, sign: str) -> str:
     return f"{text} ± " + f"{value.std:.3f}".removeprefix("0")
 
 
-def _sweep(entries: Sequence[Rate]) -> Table:
+def _published(result: Result) -> Table:
+    table = _empty(f"Published bits/dim of other images and larger models, beside ours\n{SOURCE}")
+    for name in ("ours here", *DATA, "parameters"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for cells in _beside_published(result):
+        table.add_row(*cells)
+    return table
+
+
+def _beside_published(result: Result) -> list[list[str]]:
+    """Return the cells of each published row: its name, our bits/dim of that kind, theirs."""
+    ours = {row.mixing: _spread(row.bits, "–", "") for row in result.rows}
+    return [
+        [row.name, ours.get(row.mixing or "", "–"), *row.bits, row.parameters] for row in PUBLISHED
+    ]
+
+
+def _sweep(entries: Sequence[Rate], part: str) -> Table:
     rates = sorted({entry.learning_rate for entry in entries})
-    table = _empty(f"bits/dim by learning rate, seed {entries[0].seed}")
+    table = _empty(f"bits/dim of the {part} tiles by learning rate, seed {entries[0].seed}")
     for rate in rates:
         table.add_column(f"{rate:g}", justify="right", no_wrap=True)
     for mixing, cells in _by_rate(entries, rates).items():
@@ -133,7 +149,7 @@ def _sweep(entries: Sequence[Rate]) -> Table:
 
 def _by_rate(entries: Sequence[Rate], rates: Sequence[float]) -> dict[str, list[str]]:
     """Return each row's cells, the best one starred."""
-    there = {(e.mixing, e.learning_rate): e.bits for e in entries}
+    there = {(e.mixing, e.learning_rate): e.validation for e in entries}
     winners = best(entries)
 
     def cell(mixing: str, rate: float) -> str:
@@ -166,13 +182,14 @@ def markdown(result: Result) -> list[str]:
         "Mean ± standard deviation over seeds; differences are paired: the same tiles, order and "
         "noise.",
         "",
-        "| | parameters | bits/dim | from plain | ms a step | 100 samples "
+        "| | learning rate | parameters | bits/dim | from plain | ms a step | 100 samples "
         f"| the paper, **other images**: {result.paper.get('of', '–')} |",
-        "|---|---|---|---|---|---|---|",
+        "|---|---|---|---|---|---|---|---|",
     ]
     for row in result.rows:
         cells = _cells(row, result)
-        lines.append(f"| {title(row.mixing)} | {' | '.join(cells[:5] + cells[6:])} |")
+        cells = [title(row.mixing), f"{row.learning_rate:g}", *cells[:5], *cells[6:]]
+        lines.append(f"| {' | '.join(cells)} |")
     slow = [
         f"{title(time.model)}, {time.method}: {_seconds(time)}{_part(time)}"
         for time in result.sampling
@@ -181,9 +198,11 @@ def markdown(result: Result) -> list[str]:
     lines += ["", f"Time for {result.sampling[0].count} samples: {'; '.join(slow)}."]
     if result.sweep:
         rates = sorted({entry.learning_rate for entry in result.sweep})
+        watched = result.data["watched"]
         lines += [
             "",
-            f"bits/dim by learning rate, seed {result.sweep[0].seed}, * the best:",
+            f"bits/dim of {result.data[watched]} {watched} tiles by learning "
+            f"rate, seed {result.sweep[0].seed}, * the best:",
         ]
         lines += ["", f"| | {' | '.join(f'{rate:g}' for rate in rates)} |"]
         lines.append("|---" * (1 + len(rates)) + "|")
@@ -191,4 +210,10 @@ def markdown(result: Result) -> list[str]:
             f"| {title(mixing)} | {' | '.join(cells)} |"
             for mixing, cells in _by_rate(result.sweep, rates).items()
         ]
+        if watched == "test":
+            lines += ["", "There was no validation part: the rates are told by the test tiles."]
+    lines += ["", f"Published, **of other images and larger models**: {SOURCE}; ours beside them:"]
+    lines += ["", f"| | ours here, {result.data['name']} | {' | '.join(DATA)} | parameters |"]
+    lines.append("|---" * 6 + "|")
+    lines += [f"| {' | '.join(cells)} |" for cells in _beside_published(result)]
     return [*lines, "", *(f"- {sentence}" for sentence in findings(result.rows, result.sweep))]

@@ -11,7 +11,7 @@ from invconv_benchmarks.density.evaluation.sampling import SamplingTime
 from invconv_benchmarks.results import sealed
 from invconv_benchmarks.results.records import structured
 
-SCHEMA = "invconv-density/1"
+SCHEMA = "invconv-density/2"
 
 
 @dataclass(frozen=True)
@@ -60,6 +60,8 @@ class Row:
     Attributes
     ----------
     mixing : str
+    learning_rate : float
+        The chosen one, or the only one.
     parameters : int or None
         The number of them.
     seconds_per_step : float or None
@@ -71,6 +73,7 @@ class Row:
     """
 
     mixing: str
+    learning_rate: float
     parameters: int | None
     seconds_per_step: float | None
     bits: Spread | None
@@ -82,12 +85,12 @@ class Row:
 
 @dataclass(frozen=True)
 class Rate:
-    """A run of a mixing layer at a learning rate."""
+    """A run of a mixing layer at a learning rate: bits/dim of the validation part."""
 
     mixing: str
     learning_rate: float
     seed: int
-    bits: float | None
+    validation: float | None
     error: str | None
 
 

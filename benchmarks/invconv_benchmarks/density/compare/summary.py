@@ -19,7 +19,7 @@ Floats = np.ndarray[Any, Any]
 
 
 def rows(jobs: Sequence[Job], outcomes: Mapping[str, Outcome]) -> list[Row]:
-    """Return a row for each mixing layer of the runs that are no sweep.
+    """Return a row for each mixing layer of the runs that are reported.
 
     Parameters
     ----------
@@ -28,21 +28,25 @@ def rows(jobs: Sequence[Job], outcomes: Mapping[str, Outcome]) -> list[Row]:
         By the jobs' names.
     """
     by_mixing: dict[str, dict[int, Outcome]] = {}
+    rates: dict[str, float] = {}
     for job in jobs:
-        if not job.sweep:
-            recipe = job.recipe
-            by_mixing.setdefault(recipe.architecture.mixing, {})[recipe.seed] = outcomes[job.name]
+        mixing, recipe = job.recipe.architecture.mixing, job.recipe
+        by_mixing.setdefault(mixing, {})[recipe.seed] = outcomes[job.name]
+        rates[mixing] = recipe.training.learning_rate
     baseline = by_mixing.get(BASELINE, {})
-    ordered = sorted(by_mixing.items(), key=lambda item: MIXINGS.index(item[0]))
-    return [_row(mixing, runs, baseline) for mixing, runs in ordered]
+    ordered = sorted(by_mixing, key=MIXINGS.index)
+    return [_row(mixing, rates[mixing], by_mixing[mixing], baseline) for mixing in ordered]
 
 
-def _row(mixing: str, runs: Mapping[int, Outcome], baseline: Mapping[int, Outcome]) -> Row:
+def _row(
+    mixing: str, rate: float, runs: Mapping[int, Outcome], baseline: Mapping[int, Outcome]
+) -> Row:
     ended = [run for run in runs.values() if run.bits]
     first = ended[0] if ended else Outcome()
     times = [run.seconds_per_step for run in ended if run.seconds_per_step is not None]
     return Row(
         mixing,
+        rate,
         first.parameters,
         statistics.median(times) if times else None,
         spread([run.mean for run in ended if run.mean is not None]),
@@ -86,25 +90,21 @@ def _difference(runs: Mapping[int, Outcome], baseline: Mapping[int, Outcome]) ->
 
 
 def sweep(jobs: Sequence[Job], outcomes: Mapping[str, Outcome]) -> list[Rate]:
-    """Return the runs at each learning rate, if there are several rates; one seed of each."""
-    if not any(job.sweep for job in jobs):
-        return []
-    seed = next(job.recipe.seed for job in jobs if job.sweep)
+    """Return the runs of a sweep of learning rates; none where each row has one rate."""
     found = []
     for job in sorted(jobs, key=lambda job: MIXINGS.index(job.recipe.architecture.mixing)):
-        if job.recipe.seed == seed:
-            mixing, rate = job.recipe.architecture.mixing, job.recipe.training.learning_rate
-            outcome = outcomes[job.name]
-            found.append(Rate(mixing, rate, seed, outcome.mean, outcome.error))
-    return found
+        mixing, rate = job.recipe.architecture.mixing, job.recipe.training.learning_rate
+        outcome = outcomes[job.name]
+        found.append(Rate(mixing, rate, job.recipe.seed, outcome.validation, outcome.error))
+    return found if any(rate.learning_rate != found[0].learning_rate for rate in found) else []
 
 
 def best(entries: Sequence[Rate]) -> dict[str, tuple[float, float]]:
-    """Return each mixing layer's best (bits/dim, learning rate) of a sweep."""
+    """Return each mixing layer's best (bits/dim of the validation part, learning rate)."""
     found: dict[str, tuple[float, float]] = {}
     for entry in entries:
-        if entry.bits is not None:
-            new = (entry.bits, entry.learning_rate)
+        if entry.validation is not None:
+            new = (entry.validation, entry.learning_rate)
             found[entry.mixing] = min(found.get(entry.mixing, new), new)
     return found
 
@@ -121,7 +121,7 @@ def findings(rows: Sequence[Row], rates: Sequence[Rate]) -> list[str]:
             if run.error:
                 said.append(f"{title(row.mixing)}, seed {run.seed}, stopped: {run.error}.")
     if rates:
-        said.append(_rates(rates))
+        said += _rates(rates)
     return [*said, *_round_trips(rows)]
 
 
@@ -166,16 +166,30 @@ def _verdict(difference: Difference) -> str:
     return f"level with plain, {spread_text}, lower in {lower} of them"
 
 
-def _rates(entries: Sequence[Rate]) -> str:
-    found = best(entries)
-    parts = [f"{title(mixing)} {bits:.3f} at {rate:g}" for mixing, (bits, rate) in found.items()]
-    text = f"Each at the best of its learning rates, seed {entries[0].seed}: {', '.join(parts)}"
-    if BASELINE in found and "emerging" in found:
-        gap = found["emerging"][0] - found[BASELINE][0]
-        text += f"; emerging is then {gap:+.3f} from plain"
-    stopped = sorted({f"{title(e.mixing)} at {e.learning_rate:g}" for e in entries
-                      if e.error})  # fmt: skip
-    return f"{text}; stopped: {', '.join(stopped)}." if stopped else f"{text}."
+def _rates(entries: Sequence[Rate]) -> list[str]:
+    """Say which rates were chosen, whether each is inside its sweep, and which runs stopped."""
+    chosen = {mixing: rate for mixing, (_, rate) in best(entries).items()}
+    by_rate: dict[float, list[str]] = {}
+    for mixing, rate in chosen.items():
+        by_rate.setdefault(rate, []).append(title(mixing))
+    parts = [f"{rate:g} for {', '.join(names)}" for rate, names in sorted(by_rate.items())]
+    tried: dict[str, list[float]] = {}
+    for entry in entries:
+        tried.setdefault(entry.mixing, []).append(entry.learning_rate)
+    outermost = [
+        title(mixing)
+        for mixing, rate in chosen.items()
+        if rate in (min(tried[mixing]), max(tried[mixing]))
+    ]
+    inside = "none of them the outermost of its sweep"
+    if outermost:
+        inside = f"the outermost that was tried for {', '.join(outermost)}"
+    said = [
+        f"The learning rate with the fewest bits/dim, seed {entries[0].seed}: "
+        f"{'; '.join(parts)}; {inside}."
+    ]
+    stopped = [f"{title(e.mixing)} at {e.learning_rate:g}: {e.error}." for e in entries if e.error]
+    return said + [f"Stopped in the sweep, {text}" for text in stopped]
 
 
 TITLES = {

@@ -5,7 +5,7 @@ from __future__ import annotations
 import queue
 import signal
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from concurrent.futures.process import BrokenProcessPool
 from functools import lru_cache
@@ -23,19 +23,20 @@ _OFTEN = 0.5  # seconds between two reports of a run
 
 
 def run(
-    jobs: Sequence[Job],
+    plan: Callable[[Mapping[str, Outcome]], Sequence[Job]],
     data: tuple[str, Path | None],
     folder: Path,
     workers: int,
     report: Callable[[str, Progress], None],
     finished: Callable[[str, Outcome], None],
 ) -> dict[str, Outcome]:
-    """Perform jobs, and return their outcomes by name; less than all if the user interrupts.
+    """Perform a plan's jobs, and return their outcomes by name; not all if the user interrupts.
 
     Parameters
     ----------
-    jobs : sequence of Job
-        Begun in this order.
+    plan : callable
+        Returns the jobs that are left, given the outcomes: asked anew after each. Begun in its
+        order.
     data : (name, path)
         As `load` takes them.
     folder : Path
@@ -53,9 +54,16 @@ def run(
     messages, stop = processes.SPAWN.Queue(), processes.SPAWN.Event()
     done: dict[str, Outcome] = {}
     with processes.pool(workers, settings(1, ""), _begin, messages, stop) as pool:
-        futures = {pool.submit(_perform, job, data, folder): job.name for job in jobs}
+        begun: dict[Job, Future[Outcome | None]] = {}
+
+        def begin() -> dict[Future[Outcome | None], str]:
+            """Submit what is new in the plan."""
+            new = [job for job in plan(done) if job not in begun]
+            begun.update((job, pool.submit(_perform, job, data, folder)) for job in new)
+            return {begun[job]: job.name for job in new}
+
         try:
-            _follow(futures, messages, report, finished, done)
+            _follow(begin, messages, report, finished, done)
         except KeyboardInterrupt:
             pass
         except BrokenProcessPool:
@@ -70,13 +78,13 @@ def run(
 
 
 def _follow(
-    futures: dict[Future[Outcome | None], str],
+    begin: Callable[[], dict[Future[Outcome | None], str]],
     messages: Any,
     report: Callable[[str, Progress], None],
     finished: Callable[[str, Outcome], None],
     done: dict[str, Outcome],
 ) -> None:
-    left = dict(futures)
+    left = begin()
     while left:
         ended = [future for future in left if future.done()]
         try:
@@ -91,6 +99,7 @@ def _follow(
             if outcome is not None:
                 done[name] = outcome
                 finished(name, outcome)
+                left |= begin()
 
 
 _messages: Any = None

@@ -10,25 +10,30 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 
 Bytes = np.ndarray[Any, np.dtype[np.uint8]]
 Floats = np.ndarray[Any, np.dtype[np.float32]]
 
-_FLIPS, _SHIFTS, _NOISE, _ORDER, _TEST = range(5)  # the purposes of the random generators
+Part: TypeAlias = Literal["validation", "test"]
+
+_FLIPS, _SHIFTS, _NOISE, _ORDER, _TEST, _VALIDATION = range(6)  # of the random generators
 
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """Training images of any size, from which tiles are cut, and the tiles of the test.
+    """Training images of any size, from which tiles are cut, and tiles that are held out.
 
     Attributes
     ----------
     name : str
     train : sequence of uint8 arrays, each (C, H, W), or one array (N, C, H, W)
     test : uint8 array, shape (N, C, S, S)
+        On which a model is reported.
+    validation : uint8 array, shape (M, C, S, S), or None
+        By which settings are chosen: other images than the test's, or another region of them.
     grid : int
         Tiles are cut at multiples of so many pixels.
     symmetry : {"none", "horizontal", "all"}
@@ -40,6 +45,7 @@ class Dataset:
     name: str
     train: Sequence[Bytes] | Bytes
     test: Bytes
+    validation: Bytes | None = None
     grid: int = 1
     symmetry: Literal["none", "horizontal", "all"] = "none"
     shift: int = 0
@@ -57,6 +63,25 @@ class Dataset:
                 f"{self.name}: expected square tiles and training images of as many channels, no "
                 f"smaller, got {self.test.shape[1:]} and {tuple(sizes.min(axis=0).tolist())}"
             )
+
+    @property
+    def watched(self) -> Part:
+        """The part that learning curves show: the test's where there is no validation part."""
+        return "test" if self.validation is None else "validation"
+
+    def held_out(self, part: Part) -> Bytes:
+        """Return the tiles of a part.
+
+        Raises
+        ------
+        ValueError
+            If there is no validation part.
+        """
+        if part == "test":
+            return self.test
+        if self.validation is None:
+            raise ValueError(f"--data {self.name}: it has no validation part to choose by")
+        return self.validation
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -88,7 +113,8 @@ class Dataset:
         """A digest of every image and setting: a run goes on only with the same data."""
         digest = hashlib.blake2b(digest_size=16)
         digest.update(repr((self.grid, self.symmetry, self.shift, self.test.shape)).encode())
-        for region in (*self.train, self.test):
+        validation = () if self.validation is None else (self.validation,)
+        for region in (*self.train, self.test, *validation):
             digest.update(repr(region.shape).encode())
             digest.update(np.ascontiguousarray(region).data)
         return digest.hexdigest()
@@ -152,10 +178,10 @@ class Batches:
         return tile
 
 
-def noise_of_test(data: Dataset, draw: int = 0) -> Floats:
-    """Return noise for all test tiles, the same for every model."""
-    numbers = np.random.default_rng([draw, _TEST])
-    return np.asarray(numbers.random(data.test.shape, dtype=np.float32))
+def noise_of(data: Dataset, part: Part = "test", draw: int = 0) -> Floats:
+    """Return noise for all tiles of a part, the same for every model."""
+    numbers = np.random.default_rng([draw, _TEST if part == "test" else _VALIDATION])
+    return np.asarray(numbers.random(data.held_out(part).shape, dtype=np.float32))
 
 
 @lru_cache(maxsize=4)

@@ -1,4 +1,7 @@
-"""Real images that ordinary packages ship, split by region: nothing is downloaded."""
+"""Real images that ordinary packages ship, split by region: nothing is downloaded.
+
+Parts are a tile's width apart, so that none holds the edge of an object of another.
+"""
 
 from __future__ import annotations
 
@@ -14,28 +17,35 @@ _JPEG = 8  # tiles off the grid of a JPEG's blocks cost .05 bits/dim, as much as
 
 
 def hubble() -> Dataset:
-    """Return the Hubble deep field (NASA, public domain): trained on its left three quarters."""
+    """Return the Hubble deep field (NASA, public domain).
+
+    Its left two thirds are to train on, three columns of tiles to choose by, the last six to test.
+    """
     from skimage.data import hubble_deep_field
 
     image = planes(hubble_deep_field())
-    test = tiles(image[:, :, 800:], TILE)
-    return Dataset("hubble", [image[:, :, :768]], test, grid=_JPEG, symmetry="horizontal")
+    validation, test = (tiles(image[:, :, at], TILE) for at in (slice(672, 768), slice(800, None)))
+    train = [image[:, :, :640]]
+    return Dataset("hubble", train, test, validation, grid=_JPEG, symmetry="horizontal")
 
 
 def photos() -> Dataset:
-    """Return photographs of scikit-image and scikit-learn, each split into a left and a right part.
+    """Return photographs of scikit-image and scikit-learn, each split from left to right.
 
-    The last fifth of the columns of tiles is for the test; one column between is left out. A split
+    The last fifth of the columns of tiles is for the test, a tenth before it to choose by. A split
     by photograph would measure how much they differ instead.
     """
-    train, test = [], []
+    train, validation, test = [], [], []
     for photograph in _photographs():
         image = planes(photograph)
         columns = image.shape[2] // TILE
         first = TILE * (columns - columns // 5)
-        train.append(image[:, :, : first - TILE])
+        middle = first - TILE * (1 + columns // 10)
+        train.append(image[:, :, : middle - TILE])
+        validation.append(tiles(image[:, :, middle : first - TILE], TILE))
         test.append(tiles(image[:, :, first:], TILE))
-    return Dataset("photos", train, np.concatenate(test), grid=_JPEG, symmetry="horizontal")
+    parts = np.concatenate(test), np.concatenate(validation)
+    return Dataset("photos", train, *parts, grid=_JPEG, symmetry="horizontal")
 
 
 def _photographs() -> Iterator[Any]:
@@ -50,7 +60,7 @@ def _photographs() -> Iterator[Any]:
 def digits() -> Dataset:
     """Return scikit-learn's handwritten digits, 8 x 8 in 17 shades of grey: small, for tests."""
     images = (_scikit_learn("digits").load_digits().images * 15).astype(np.uint8)[:, None]
-    return Dataset("digits", images[:1500], images[1500:])
+    return Dataset("digits", images[:1300], images[1500:], images[1300:1500])
 
 
 def _scikit_learn(name: str) -> Any:

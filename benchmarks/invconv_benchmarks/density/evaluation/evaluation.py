@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import torch
 
-from invconv_benchmarks.density.data.dataset import Dataset, noise_of_test
+from invconv_benchmarks.density.data.dataset import Dataset, Part, noise_of
 from invconv_benchmarks.density.data.dequantise import dequantise
 from invconv_benchmarks.density.evaluation import round_trip
 from invconv_benchmarks.density.evaluation.round_trip import RoundTrip
@@ -62,31 +62,34 @@ def _require_plausible(stored: Checkpoint, path: Path) -> None:
 
 
 @torch.no_grad()  # type: ignore[untyped-decorator]
-def bits_per_dim(model: DensityModel, data: Dataset, batch: int = 100, draw: int = 0) -> Floats:
-    """Return bits a dimension of each test image, float64; the noise is the same for every model.
+def bits_per_dim(
+    model: DensityModel, data: Dataset, part: Part = "test", batch: int = 100, draw: int = 0
+) -> Floats:
+    """Return bits a dimension of each tile held out, float64; every model has the same noise.
 
     Parameters
     ----------
     model : DensityModel
     data : Dataset
+    part : {"test", "validation"}
     batch : int
         Images at a time.
     draw : int
         Which noise.
     """
     device = next(model.parameters()).device
-    noise = noise_of_test(data, draw)
-    parts = []
-    for start in range(0, len(data.test), batch):
+    tiles, noise = data.held_out(part), noise_of(data, part, draw)
+    found = []
+    for start in range(0, len(tiles), batch):
         some = slice(start, start + batch)
-        images, numbers = (torch.from_numpy(a[some]).to(device) for a in (data.test, noise))
-        parts.append(model.bits_per_dim(images, numbers).double().cpu().numpy())
-    return np.concatenate(parts)
+        images, numbers = (torch.from_numpy(a[some]).to(device) for a in (tiles, noise))
+        found.append(model.bits_per_dim(images, numbers).double().cpu().numpy())
+    return np.concatenate(found)
 
 
 def images_of_test(model: DensityModel, data: Dataset, count: int) -> Tensor:
     """Return the first test images as the model takes them, (count, C, H, W)."""
-    images, noise = torch.from_numpy(data.test[:count]), noise_of_test(data)[:count]
+    images, noise = torch.from_numpy(data.test[:count]), noise_of(data)[:count]
     return dequantise(images, torch.from_numpy(noise)).to(next(model.parameters()).device)
 
 

@@ -21,7 +21,7 @@ from safetensors.torch import save_file
 from invconv.files.whole_files import replacing
 from invconv_benchmarks.density.recipes.recipe import Recipe
 
-SCHEMA = "invconv-density-checkpoint/2"
+SCHEMA = "invconv-density-checkpoint/3"
 NAME = "checkpoint.safetensors"
 _KEY = "invconv-density"
 _DESCRIPTION = {

@@ -22,17 +22,17 @@ class Display:
     ----------
     console : Console
     total : int
-        Steps of all runs that are left to do.
+        Steps of all runs that are known; `expect` adds to them.
     """
 
-    def __init__(self, console: Console, total: int) -> None:
+    def __init__(self, console: Console, total: int = 0) -> None:
         self._console, self._start = console, time.monotonic()
         words = TextColumn("{task.description}", table_column=Column(ratio=1, no_wrap=True))
         columns = (BarColumn(12), MofNCompleteColumn(), TimeRemainingColumn(compact=True), words)
         self._bars = Bars(
             *columns, console=console, transient=True, expand=True, disable=not console.is_terminal
         )
-        self._all = self._bars.add_task("all runs", total=total)
+        self._all, self._total = self._bars.add_task("all runs", total=total), total
         self._tasks: dict[str, TaskID] = {}
         self._steps: dict[str, int] = {}
         self._logged: dict[str, float] = {}
@@ -48,6 +48,11 @@ class Display:
         trace: TracebackType | None,
     ) -> None:
         self._bars.stop()
+
+    def expect(self, steps: int) -> None:
+        """Add the steps of another run to those of all."""
+        self._total += steps
+        self._bars.update(self._all, total=self._total)
 
     def show(self, name: str, progress: Progress) -> None:
         """Show where a run is."""
@@ -89,7 +94,7 @@ class Display:
 def _words(progress: Progress) -> str:
     parts = []
     if progress.measured:
-        parts.append(f"test {progress.measured['test']:.3f} bits/dim")
+        parts.append(f"held out {progress.measured['held_out']:.3f} bits/dim")
         parts.append(f"train {progress.measured['train']:.3f}")
     elif progress.last:
         parts.append(f"{progress.last.bits_per_dim:.2f} bits/dim")

@@ -17,7 +17,7 @@ from invconv_benchmarks.density.training.health import DivergedError, Watch
 from invconv_benchmarks.density.training.processes import ALONE, Processes
 from invconv_benchmarks.density.training.trainer import StepReport, Trainer
 
-MEASUREMENTS = 20  # of the test set, in a run
+MEASUREMENTS = 20  # of the tiles held out, in a run
 
 
 @dataclass(frozen=True)
@@ -137,16 +137,17 @@ def _measure(
     sums, trainer.pending = trainer.pending, {}
     if not processes.first:
         return None
-    bits = float(evaluation.bits_per_dim(trainer.average, trainer.data).mean())
+    watched = trainer.data.watched
+    bits = float(evaluation.bits_per_dim(trainer.average, trainer.data, watched).mean())
     if not bits < float("inf"):
         raise DivergedError(
-            f"step {trainer.step}: the test images have {bits} bits/dim with the averaged "
+            f"step {trainer.step}: the {watched} images have {bits} bits/dim with the averaged "
             "parameters; the checkpoint before it is kept. Lower the learning rate"
         )
     found = {
         "step": trainer.step,
         "train": sums["bits"] / sums["count"],
-        "test": bits,
+        "held_out": bits,
         "gradient_norm": sums["norm"],
         "seconds_per_step": sums["seconds"] / sums["count"],
         "worst_layer": worst.name if worst else None,
