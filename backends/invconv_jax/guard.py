@@ -67,6 +67,14 @@ class ConditionGuard:
         -----
         IllConditionedWarning
             That names the operator, once until it has recovered.
+
+        Examples
+        --------
+        >>> import invconv, invconv_jax, jax
+        >>> guard = invconv_jax.ConditionGuard((8, 8))
+        >>> flow = [invconv_jax.init(jax.random.key(0), invconv.EmergingConv, 2)]
+        >>> guard.step(flow).digits > 5
+        True
         """
         return self._guard.step(lambda: self._operators(flow))
 
@@ -74,6 +82,14 @@ class ConditionGuard:
         """Look at every operator, whatever time it takes, and return the worst.
 
         All else is as of `step`.
+
+        Examples
+        --------
+        >>> import invconv, invconv_jax, jax
+        >>> guard = invconv_jax.ConditionGuard((8, 8))
+        >>> flow = [invconv_jax.init(jax.random.key(0), invconv.EmergingConv, 2)]
+        >>> guard.look_at_all(flow).name
+        '[0]'
         """
         return self._guard.look_at_all(lambda: self._operators(flow))
 

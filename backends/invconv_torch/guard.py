@@ -74,6 +74,15 @@ class ConditionGuard:
         -----
         IllConditionedWarning
             That names the layer, once until it has recovered.
+
+        Examples
+        --------
+        >>> from invconv_torch import ConditionGuard, EmergingConv2d
+        >>> model = torch.nn.Sequential(EmergingConv2d(2))
+        >>> guard = ConditionGuard(model)
+        >>> z, log_det = model(torch.zeros(1, 2, 8, 8))
+        >>> guard.step().digits > 5
+        True
         """
         return self._guard.step(self._operators)
 
@@ -84,6 +93,15 @@ class ConditionGuard:
         -----
         IllConditionedWarning
             As `step` does.
+
+        Examples
+        --------
+        >>> from invconv_torch import ConditionGuard, EmergingConv2d
+        >>> model = torch.nn.Sequential(EmergingConv2d(2))
+        >>> guard = ConditionGuard(model)
+        >>> z, log_det = model(torch.zeros(1, 2, 8, 8))
+        >>> guard.look_at_all().name
+        '0'
         """
         return self._guard.look_at_all(self._operators)
 
@@ -93,7 +111,16 @@ class ConditionGuard:
         return {name: (conv, grid_of(conv, shape)) for name, (conv, shape) in found.items()}
 
     def remove(self) -> None:
-        """Stop to follow the model."""
+        """Stop to follow the model.
+
+        Examples
+        --------
+        >>> from invconv_torch import ConditionGuard, EmergingConv2d
+        >>> model = torch.nn.Sequential(EmergingConv2d(2))
+        >>> guard = ConditionGuard(model)
+        >>> z, log_det = model(torch.zeros(1, 2, 8, 8))
+        >>> guard.remove()
+        """
         for hook in self._hooks:
             hook.remove()
 

@@ -33,7 +33,17 @@ class Layer(InvertibleModule):
         super().__init__(self._begin(), max_gain=max_gain, device=device, dtype=dtype)
 
     def reset_parameters(self) -> None:
-        """Draw the parameters anew, as at the start."""
+        """Draw the parameters anew, as at the start.
+
+        Examples
+        --------
+        >>> from invconv_torch import Conv1x1
+        >>> layer = Conv1x1(3)
+        >>> before = layer.weight.detach().clone()
+        >>> layer.reset_parameters()
+        >>> torch.equal(layer.weight, before)
+        False
+        """
         # rounded when it is copied: what is here may be memory that nobody has filled yet
         fresh = InvertibleModule(self._begin(), dtype=torch.float64).state_dict()
         own = self.state_dict(keep_vars=True)

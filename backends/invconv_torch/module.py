@@ -18,11 +18,10 @@ from invconv_torch.exporting.values import values_of
 from invconv_torch.native.whole import invert
 from invconv_torch.precision import autocasting
 from invconv_torch.remembered import RememberedInverses, may_be_kept
-from invconv_torch.traced import exporting_to_onnx, traced, with_fixed_grid
+from invconv_torch.traced import TRACERS, device_kind, exporting_to_onnx, traced, with_fixed_grid
 
 Tensor: TypeAlias = torch.Tensor
 Read: TypeAlias = Callable[[Tensor], Any]
-_TRACERS = "torch.export.export and torch.compile can trace it, torch.jit.trace on one grid"
 
 
 class InvertibleModule(nn.Module):  # type: ignore[misc]
@@ -101,7 +100,14 @@ class InvertibleModule(nn.Module):  # type: ignore[misc]
         self._array_names = (*conv._array_names, *conv._constant_names)
 
     def operator(self) -> ic.InvertibleConv:
-        """Return the core's operator of the current parameters, differentiable in them."""
+        """Return the core's operator of the current parameters, differentiable in them.
+
+        Examples
+        --------
+        >>> from invconv_torch import EmergingConv2d
+        >>> list(EmergingConv2d(2).operator().parameters())
+        ['first.kernel', 'second.kernel', 'bias']
+        """
         return self._current(torch.compiler.is_compiling() or torch._C._is_tracing())
 
     def _current(self, traced: bool, read: Read | None = None) -> ic.InvertibleConv:
@@ -179,6 +185,13 @@ class InvertibleModule(nn.Module):  # type: ignore[misc]
         -------
         x : tensor, shape (B, C, *spatial)
         log_det : tensor, shape (B,)
+
+        Examples
+        --------
+        >>> from invconv_torch import EmergingConv2d
+        >>> layer, x = EmergingConv2d(2), torch.ones(3, 2, 8, 8)
+        >>> torch.allclose(layer.inverse(layer(x)[0])[0], x, atol=1e-5)
+        True
         """
         kind = device_kind("z", z)
         tracing = torch.compiler.is_compiling() or torch._C._is_tracing()
@@ -268,23 +281,11 @@ class InvertibleModule(nn.Module):  # type: ignore[misc]
 
     def __prepare_scriptable__(self) -> Any:
         """Refuse torch.jit.script, which compiles Python's syntax and none of the core's."""
-        raise TypeError(f"torch.jit.script cannot compile {type(self).__name__}; {_TRACERS}")
+        raise TypeError(f"torch.jit.script cannot compile {type(self).__name__}; {TRACERS}")
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave remembered inverses out of pickles and copies."""
         return self.__dict__ | {"_inverses": None, "_static": None, "_kinds": None}
-
-
-def device_kind(name: str, x: Any) -> str:
-    """Return the kind of device that a tensor is on ("cpu", "cuda"), or raise for what is none."""
-    if not isinstance(x, torch.Tensor):
-        hint = ""
-        if isinstance(x, tuple):
-            hint = "; a layer returns (z, log_det), of which z goes on"
-        elif isinstance(x, torch.fx.Proxy):
-            hint = f" of torch.fx.symbolic_trace, which sees no shapes; {_TRACERS}"
-        raise TypeError(f"{name}: expected a torch.Tensor, got {type(x).__name__}{hint}")
-    return str(x.device.type)
 
 
 def _tensor(array: Any, device: Any, dtype: Any) -> Tensor:

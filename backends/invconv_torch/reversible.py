@@ -21,9 +21,9 @@ from invconv.operators.base.calls import grid_of
 from invconv.operators.base.checks import relative_error, require_invertible
 from invconv.operators.base.operator import InvertibleConv
 from invconv.operators.chain import Chain
-from invconv_torch.module import InvertibleModule, device_kind
+from invconv_torch.module import InvertibleModule
 from invconv_torch.precision import autocasting
-from invconv_torch.traced import traced
+from invconv_torch.traced import device_kind, traced
 
 Tensor: TypeAlias = torch.Tensor
 Places: TypeAlias = tuple[tuple[int, str], ...]  # a layer's, and the name of a weight in it
@@ -89,7 +89,16 @@ class ReversibleChain(nn.ModuleList):  # type: ignore[misc]
         return result
 
     def inverse(self, z: Tensor) -> tuple[Tensor, Tensor]:
-        """Return x and the sum of the log-determinants of the inverses; activations are stored."""
+        """Return x and the sum of the log-determinants of the inverses; activations are stored.
+
+        Examples
+        --------
+        >>> from invconv_torch import Conv1x1, EmergingConv2d, ReversibleChain
+        >>> flow = ReversibleChain([Conv1x1(2), EmergingConv2d(2)])
+        >>> x, log_det = flow.inverse(torch.zeros(3, 2, 8, 8))
+        >>> x.shape, log_det.shape
+        (torch.Size([3, 2, 8, 8]), torch.Size([3]))
+        """
         return _one_after_another([layer.inverse for layer in reversed(self)], z)
 
     def operator(self) -> Chain:
@@ -99,6 +108,13 @@ class ReversibleChain(nn.ModuleList):  # type: ignore[misc]
         ------
         TypeError
             If a layer is none of this package.
+
+        Examples
+        --------
+        >>> from invconv_torch import Conv1x1, EmergingConv2d, ReversibleChain
+        >>> flow = ReversibleChain([Conv1x1(2), EmergingConv2d(2)])
+        >>> len(flow.operator())
+        2
         """
         for i, layer in enumerate(self):
             if not hasattr(layer, "operator"):
@@ -112,6 +128,12 @@ class ReversibleChain(nn.ModuleList):  # type: ignore[misc]
         """Raise ValueError if layer i cannot invert on the grid of its input, once a grid.
 
         The last of several layers of this package in a row is judged with those before it, too.
+
+        Examples
+        --------
+        >>> from invconv_torch import Conv1x1, EmergingConv2d, ReversibleChain
+        >>> flow = ReversibleChain([Conv1x1(2), EmergingConv2d(2)])
+        >>> flow.judge(1, torch.zeros(3, 2, 8, 8))  # fine
         """
         key = i, tuple(x.shape[1:])
         if key in self._seen or traced():

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 import invconv as ic
-from invconv_torch.module import device_kind
+from invconv_torch.traced import device_kind
 
 Tensor: TypeAlias = torch.Tensor
 
@@ -49,7 +49,14 @@ class Squeeze(nn.Module):  # type: ignore[misc]
         return ic.squeeze(x, **self._settings), x.new_zeros(x.shape[:1])
 
     def inverse(self, z: Tensor) -> tuple[Tensor, Tensor]:
-        """Return x, shape (B, C, *spatial), and zeros, shape (B,)."""
+        """Return x, shape (B, C, *spatial), and zeros, shape (B,).
+
+        Examples
+        --------
+        >>> from invconv_torch import Squeeze
+        >>> Squeeze().inverse(torch.zeros(5, 12, 4, 4))[0].shape
+        torch.Size([5, 3, 8, 8])
+        """
         device_kind("z", z)
         return ic.unsqueeze(z, **self._settings), z.new_zeros(z.shape[:1])
 

@@ -7,10 +7,12 @@ or autograd.
 from __future__ import annotations
 
 import enum
+from typing import Any
 
 import torch
 from torch.autograd import forward_ad
 
+TRACERS = "torch.export.export and torch.compile can trace it, torch.jit.trace on one grid"
 _JVP = torch._C._functorch.TransformType.Jvp
 
 
@@ -51,6 +53,18 @@ def unwatched() -> bool:
     if torch.is_grad_enabled() or forward_ad._current_level >= 0:
         return False
     return not traced()
+
+
+def device_kind(name: str, x: Any) -> str:
+    """Return the kind of device that a tensor is on ("cpu", "cuda"), or raise for what is none."""
+    if not isinstance(x, torch.Tensor):
+        hint = ""
+        if isinstance(x, tuple):
+            hint = "; a layer returns (z, log_det), of which z goes on"
+        elif isinstance(x, torch.fx.Proxy):
+            hint = f" of torch.fx.symbolic_trace, which sees no shapes; {TRACERS}"
+        raise TypeError(f"{name}: expected a torch.Tensor, got {type(x).__name__}{hint}")
+    return str(x.device.type)
 
 
 def with_fixed_grid(x: torch.Tensor) -> torch.Tensor:

@@ -130,6 +130,14 @@ class AutoregressiveConv(Convolution):
         rng : numpy.random.Generator
         like : array, optional
             Whose library, dtype and device to use; NumPy float64 unless given.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from invconv import AutoregressiveConv
+        >>> conv = AutoregressiveConv.init(3, mask="raster", rng=np.random.default_rng(0))
+        >>> conv.kernel.shape
+        (3, 3, 2, 3)
         """
         channels, ndim = positive_int("channels", channels), positive_int("ndim", ndim)
         choice("mask", mask, ("corner", "raster"))

@@ -107,6 +107,14 @@ class EmergingConv(Composite):
         rng : numpy.random.Generator
         like : array, optional
             Whose library, dtype and device to use; NumPy float64 unless given.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from invconv import EmergingConv
+        >>> conv = EmergingConv.init(3, kernel_size=5, rng=np.random.default_rng(0))
+        >>> conv.first.kernel.shape, conv.first.direction, conv.second.direction
+        ((3, 3, 3, 3), (-1, -1), (1, 1))
         """
         field = sizes("kernel_size", kernel_size, positive_int("ndim", ndim))
         if any(k % 2 == 0 for k in field):

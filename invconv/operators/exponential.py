@@ -135,6 +135,14 @@ class ExponentialConv(WithKernel):
         rng : numpy.random.Generator
         like : array, optional
             Whose library, dtype and device to use; NumPy float64 unless given.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from invconv import ExponentialConv
+        >>> conv = ExponentialConv.init(3, padding="circular", rng=np.random.default_rng(0))
+        >>> conv.kernel.shape, round(conv.condition((8, 8)), 1) < 2
+        ((3, 3, 3, 3), True)
         """
         channels, ndim = positive_int("channels", channels), positive_int("ndim", ndim)
         taps = sizes("kernel_size", kernel_size, ndim)

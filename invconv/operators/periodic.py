@@ -92,6 +92,14 @@ class PeriodicConv(SpectralConv):
         rng : numpy.random.Generator
         like : array, optional
             Whose library, dtype and device to use; NumPy float64 unless given.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from invconv import PeriodicConv
+        >>> conv = PeriodicConv.init(2, (3, 5), rng=np.random.default_rng(0))
+        >>> conv.kernel.shape, conv.condition((8, 8)) < 2
+        ((2, 2, 3, 5), True)
         """
         channels, ndim = positive_int("channels", channels), positive_int("ndim", ndim)
         taps = sizes("kernel_size", kernel_size, ndim)

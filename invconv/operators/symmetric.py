@@ -88,6 +88,13 @@ class SymmetricConv(SpectralConv):
         rng : numpy.random.Generator
         like : array, optional
             Whose library, dtype and device to use; NumPy float64 unless given.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from invconv import SymmetricConv
+        >>> SymmetricConv.init(2, kernel_size=5, rng=np.random.default_rng(0)).kernel.shape
+        (2, 2, 3, 3)
         """
         channels, ndim = positive_int("channels", channels), positive_int("ndim", ndim)
         whole = sizes("kernel_size", kernel_size, ndim)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -51,7 +52,22 @@ class Name:
         named = {name: None for c in ours for name in vars(c) if name[0] != "_"}
         return [name for name in named if _is_documented(getattr(self.value, name))]
 
+    def has_example(self, member: str) -> bool:
+        """Tell whether a method is documented with an example, once for all that inherit it.
 
+        Or refers to such a method, or fills in what a library's base class documents; a property's
+        is that of its class.
+        """
+        classes = [c for c in self.value.__mro__ if member in vars(c)]
+        if isinstance(vars(classes[0])[member], property):
+            return True
+        texts = [getattr(vars(c)[member], "__doc__", None) or "" for c in classes]
+        if any(">>> " in text or _REFERENCE.match(text) for text in texts):
+            return True
+        return any(c.__module__.partition(".")[0] not in _OURS for c in classes)
+
+
+_REFERENCE = re.compile(r"See `InvertibleConv\.\w+`")
 _OURS = {package.partition(".")[0] for package in PACKAGES}
 
 

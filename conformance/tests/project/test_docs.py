@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+import invconv
 from invconv._cli import main
 from invconv_benchmarks.docs.names import PACKAGES, Name, public
 
@@ -19,6 +20,33 @@ def test_packages_offer_names() -> None:
     listed = {f"{name.package}.{name.name}" for name in NAMES}
     assert {"invconv.PeriodicConv", "invconv_torch.Conv1x1", "invconv_jax.init"} <= listed
     assert len(listed) == len(NAMES) >= 50
+
+
+def test_every_method_has_an_example() -> None:
+    lacking = {
+        f"{name.package}.{name.name}.{member}"
+        for name in NAMES
+        for member in name.members
+        if not name.has_example(member)
+    }
+    assert lacking == set()
+
+
+class _Without(invconv.Conv1x1):
+    def forward(self, x: object) -> object:
+        """Return something."""
+        return x
+
+    def more(self) -> None:
+        """Return nothing."""
+
+
+_Without.__module__ = "invconv"
+
+
+def test_a_method_without_an_example_is_found() -> None:
+    name = Name("invconv", "Without", _Without)
+    assert {m for m in name.members if not name.has_example(m)} == {"more"}
 
 
 @pytest.mark.parametrize("name", NAMES, ids=lambda name: f"{name.package}.{name.name}")

@@ -13,27 +13,25 @@ from abc import abstractmethod
 from dataclasses import dataclass
 from typing import Any
 
-from invconv.arrays.namespaces import Array, Shape, as_array, cast, namespace
+from invconv.arrays.namespaces import Array, Shape, as_array, namespace
 from invconv.arrays.registry import Primitive
 from invconv.arrays.settings import flag, instead
 from invconv.operators.base.calls import (
-    Call,
     as_batch,
     for_each,
-    require_cotangent,
     require_spatial_shape,
 )
 from invconv.operators.base.checks import warn_of_loss
 from invconv.operators.base.conditions import remembered
+from invconv.operators.base.derivatives import Differentiable
 from invconv.operators.base.precision import in_float64, wants_float64
 from invconv.operators.base.prepared import PreparedInverse
-from invconv.operators.base.protocol import Gradients, Protocol
 from invconv.operators.base.withdrawn import prepare_of_0_1
 from invconv.solve.state import State
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class InvertibleConv(Protocol):
+class InvertibleConv(Differentiable):
     """An affine map y = K x + b on arrays (*batch, C, *spatial) with exact inverse and log|det K|.
 
     Arrays of a call are of one library, dtype and device, those of the operator; nothing is moved
@@ -58,7 +56,16 @@ class InvertibleConv(Protocol):
 
     @abstractmethod
     def transpose(self) -> InvertibleConv:
-        """Return the operator of the transposed matrix, without bias."""
+        """Return the operator of the transposed matrix, without bias.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from invconv import PeriodicConv
+        >>> conv = PeriodicConv(np.asarray([[[1.0, 2.0, 0.0]]]))  # y[p] = x[p - 1] + 2 x[p]
+        >>> conv.transpose().forward(np.asarray([[1.0, 0.0, 0.0, 0.0]]))
+        array([[2., 0., 0., 1.]])
+        """
 
     # --- values ------------------------------------------------------------------------------
 
@@ -72,6 +79,14 @@ class InvertibleConv(Protocol):
         Returns
         -------
         array, shape (*batch, C, *spatial)
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from invconv import PeriodicConv
+        >>> conv = PeriodicConv(np.asarray([[[1.0, 2.0, 0.0]]]))  # y[p] = x[p - 1] + 2 x[p]
+        >>> conv.forward(np.asarray([[1.0, 0.0, 0.0, 0.0]]))
+        array([[2., 1., 0., 0.]])
         """
         call = as_batch(self, "x", x)
         y = call.conv._forward(call.x)
@@ -104,6 +119,14 @@ class InvertibleConv(Protocol):
         -----
         NaN and inf in a sample stay in it. There they may reach pixels that do not depend on them,
         those that are solved at once (frequencies, channels).
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from invconv import PeriodicConv
+        >>> conv = PeriodicConv(np.asarray([[[1.0, 2.0, 0.0]]]))  # y[p] = x[p - 1] + 2 x[p]
+        >>> np.round(conv.inverse(np.asarray([[2.0, 1.0, 0.0, 0.0]])), 12) + 0.0
+        array([[1., 0., 0., 0.]])
         """
         call = as_batch(self, "y", y)
         return call.restore_shape(self._state(self, call.spatial_shape).solve(call.x))
@@ -112,12 +135,29 @@ class InvertibleConv(Protocol):
         """Return log|det K| for one sample on a grid, a 0-d array; -inf if K is singular.
 
         It has the dtype of the parameters, float32 for float16 and bfloat16.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from invconv import Conv1x1
+        >>> conv = Conv1x1(2 * np.eye(3))
+        >>> round(float(conv.log_det((4, 5))), 6)  # 3 channels of 20 pixels, log 2 each
+        41.588831
         """
         shape = require_spatial_shape(self, spatial_shape)
         return as_array(self._in_working_precision()._log_det(shape))
 
     def forward_and_log_det(self, x: Array) -> tuple[Array, Array]:
-        """Return y = K x + b and log|det K|, the latter broadcast to the batch shape."""
+        """Return y = K x + b and log|det K|, the latter broadcast to the batch shape.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from invconv import ActNorm
+        >>> conv = ActNorm(np.asarray([0.5]), np.zeros(1))
+        >>> conv.forward_and_log_det(np.zeros((3, 1, 4, 4)))[1]  # one a sample: 16 pixels of 0.5
+        array([8., 8., 8.])
+        """
         call = as_batch(self, "x", x)
         y, log_dets = evaluate(call.x, call.conv)
         if self._inverts_forward:
@@ -127,7 +167,16 @@ class InvertibleConv(Protocol):
         return call.restore_shape(y), log_dets
 
     def inverse_and_log_det(self, y: Array) -> tuple[Array, Array]:
-        """Return x = K^-1 (y - b) and log|det K^-1|, the latter broadcast to the batch shape."""
+        """Return x = K^-1 (y - b) and log|det K^-1|, the latter broadcast to the batch shape.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from invconv import ActNorm
+        >>> conv = ActNorm(np.asarray([0.5]), np.zeros(1))
+        >>> conv.inverse_and_log_det(np.zeros((3, 1, 4, 4)))[1]
+        array([-8., -8., -8.])
+        """
         call = as_batch(self, "y", y)
         state = self._state(self, call.spatial_shape)
         return call.restore_shape(state.solve(call.x)), call.broadcast(-state.log_det)
@@ -157,6 +206,16 @@ class InvertibleConv(Protocol):
         ------
         SingularConvError
             If the operator has a zero pivot (known in host memory, outside traced code only).
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from invconv import EmergingConv
+        >>> conv = EmergingConv.init(2, rng=np.random.default_rng(0))
+        >>> prepared = conv.prepare((8, 8))
+        >>> batches = [np.full((n, 2, 8, 8), float(n)) for n in (1, 2)]
+        >>> [bool(np.allclose(prepared.inverse(conv.forward(x)), x)) for x in batches]
+        [True, True]
         """
         shape = require_spatial_shape(self, spatial_shape)
         held = self._held()  # later edits of the arrays do not reach it
@@ -197,6 +256,13 @@ class InvertibleConv(Protocol):
             Hager-Higham estimate from below beyond. inf if K is singular or its inverse overflows.
             The values are copied to host memory and the work is done there, in float64.
             `diagnose` says where rounding may account for the number, from about 1e15 on.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from invconv import Conv1x1
+        >>> Conv1x1(np.diag([4.0, 1.0, 0.5])).condition((8, 8))
+        8.0
         """
         shape = require_spatial_shape(self, spatial_shape)
         if not (norm is None or norm in (1, math.inf)):
@@ -206,74 +272,6 @@ class InvertibleConv(Protocol):
     def _check_inverse(self, shape: Shape, result: Array, state: State | None = None) -> None:
         """Warn if an inverse that gave such a result cannot be right in its dtype."""
         warn_of_loss(self, shape, result, state)
-
-    def _check_forward(self, shape: Shape, result: Array) -> None:
-        """Warn if the way forward contains an inverse that cannot be right."""
-
-    # --- derivatives -------------------------------------------------------------------------
-
-    def forward_vjp(
-        self, x: Array, y_bar: Array, log_det_bar: Array | None = None
-    ) -> tuple[Gradients, Array]:
-        """Pull cotangents of `forward_and_log_det` back to the parameters and to x.
-
-        Parameters
-        ----------
-        x, y_bar : array, shape (*batch, C, *spatial)
-            The input, and the cotangent of y.
-        log_det_bar : array, shape batch, optional
-            The cotangent of the log-determinant.
-
-        Returns
-        -------
-        gradients : dict of str to array
-            By the names of `parameters`, of the parameters' shapes.
-        x_bar : array, shape (*batch, C, *spatial)
-        """
-        call = as_batch(self, "x", x)
-        memo = call.conv._forward_saving(call.x)[1]
-        gradients, x_bar = call.conv._forward_vjp(memo, call.alike("y_bar", y_bar))
-        self._check_forward(call.spatial_shape, x_bar)
-        return self._finish(call, gradients, log_det_bar, 1), call.restore_shape(x_bar)
-
-    def inverse_vjp(
-        self, y: Array, x_bar: Array, log_det_bar: Array | None = None, *, check: bool = True
-    ) -> tuple[Gradients, Array]:
-        """Pull cotangents of `inverse_and_log_det` back to the parameters and to y.
-
-        Parameters
-        ----------
-        y, x_bar : array, shape (*batch, C, *spatial)
-            The input, and the cotangent of x = inverse(y).
-        log_det_bar : array, shape batch, optional
-            The cotangent of the log-determinant of the inverse, which this direction returns.
-        check : bool
-            As for `prepare`: an inverse that cannot be right has no right gradient either.
-
-        Returns
-        -------
-        gradients : dict of str to array
-            By the names of `parameters`, of the parameters' shapes.
-        y_bar : array, shape (*batch, C, *spatial)
-        """
-        call = as_batch(self, "y", y)
-        x = self._state(self, call.spatial_shape, check).solve(call.x)
-        if check:
-            self._check_forward(call.spatial_shape, x)
-        gradients, y_bar = call.conv._inverse_vjp(call.x, x, call.alike("x_bar", x_bar))
-        return self._finish(call, gradients, log_det_bar, -1), call.restore_shape(y_bar)
-
-    def _finish(
-        self, call: Call, gradients: Gradients, log_det_bar: Array | None, sign: int
-    ) -> Gradients:
-        """Add what the log-determinant contributes, and cast to the parameters' dtype."""
-        if log_det_bar is not None:
-            require_cotangent(call, log_det_bar)
-            total = namespace(log_det_bar).sum(log_det_bar) * sign
-            more = call.conv._log_det_vjp(call.spatial_shape, total)
-            gradients = gradients | {name: gradients[name] + g for name, g in more.items()}
-        dtype = self._reference()[1].dtype
-        return {name: cast(gradients[name], dtype) for name in self.parameters()}
 
 
 @Primitive

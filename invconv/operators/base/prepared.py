@@ -51,14 +51,33 @@ class PreparedInverse:
         return f"PreparedInverse({self.conv!r}, {self.spatial_shape}, plan={self.plan})"
 
     def inverse(self, y: Array) -> Array:
-        """Return x with conv.forward(x) = y, shape (*batch, C, *spatial)."""
+        """Return x with conv.forward(x) = y, shape (*batch, C, *spatial).
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from invconv import ActNorm
+        >>> prepared = ActNorm(np.asarray([0.5]), np.ones(1)).prepare((4, 4))
+        >>> bool((prepared.inverse(np.ones((2, 1, 4, 4))) == 0).all())
+        True
+        """
         if fits(self.conv, y) and tuple(y.shape[2:]) == self.spatial_shape:
             return self._state.solve(y)
         call = self._as_batch(y)
         return call.restore_shape(self._state.solve(call.x))
 
     def inverse_and_log_det(self, y: Array) -> tuple[Array, Array]:
-        """Return `inverse` and log|det K^-1|, the latter broadcast to the batch shape."""
+        """Return `inverse` and log|det K^-1|, the latter broadcast to the batch shape.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from invconv import ActNorm
+        >>> prepared = ActNorm(np.asarray([0.5]), np.ones(1)).prepare((4, 4))
+        >>> x, log_det = prepared.inverse_and_log_det(np.ones((2, 1, 4, 4)))
+        >>> log_det
+        array([-8., -8.])
+        """
         call = self._as_batch(y)
         x = call.restore_shape(self._state.solve(call.x))
         return x, call.broadcast(-self._state.log_det)

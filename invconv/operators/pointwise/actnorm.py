@@ -81,7 +81,15 @@ class ActNorm(Linear):
         rng: np.random.Generator | None = None,
         like: Array | None = None,
     ) -> Self:
-        """Return the identity (nothing is random); NumPy float64 unless ``like`` is given."""
+        """Return the identity (nothing is random); NumPy float64 unless ``like`` is given.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from invconv import ActNorm
+        >>> ActNorm.init(2, ndim=2).parameters()
+        {'log_scale': array([0., 0.]), 'bias': array([0., 0.])}
+        """
         channels = positive_int("channels", channels)
         conv = cls(np.zeros(channels), np.zeros(channels), ndim=ndim)
         return conv if like is None else conv.asarrays(like)

@@ -88,6 +88,14 @@ class CirculantConv1x1(Factored):
         """Return a random circulant rotation; NumPy float64 unless ``like`` is given.
 
         |c_hat| = 1 with random phases, left and right are 1.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from invconv import CirculantConv1x1
+        >>> w = CirculantConv1x1.init(3, rng=np.random.default_rng(0)).matrix()
+        >>> bool(np.allclose(w @ w.T, np.eye(3)))
+        True
         """
         channels = positive_int("channels", channels)
         turns = np.exp(2j * np.pi * generator(rng).random(channels // 2 + 1))

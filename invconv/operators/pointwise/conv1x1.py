@@ -38,7 +38,18 @@ class Pointwise(Linear):
         """Return W, shape (C, C), in a precision that can be solved in."""
 
     def matrix(self) -> Array:
-        """Return W, shape (C, C), in the parameters' dtype."""
+        """Return W, shape (C, C), in the parameters' dtype.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from invconv import CirculantConv1x1
+        >>> ones = np.ones(3)
+        >>> CirculantConv1x1(ones, np.asarray([1.0, 0.0, 2.0]), ones).matrix()
+        array([[1., 2., 0.],
+               [0., 1., 2.],
+               [2., 0., 1.]])
+        """
         return cast(self._in_working_precision()._matrix(), self._reference()[1].dtype)
 
     @property
@@ -131,7 +142,16 @@ class Conv1x1(Pointwise):
         rng: np.random.Generator | None = None,
         like: Array | None = None,
     ) -> Self:
-        """Return a random rotation, as Glow does; NumPy float64 unless ``like`` is given."""
+        """Return a random rotation, as Glow does; NumPy float64 unless ``like`` is given.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from invconv import Conv1x1
+        >>> w = Conv1x1.init(3, rng=np.random.default_rng(0)).matrix()
+        >>> bool(np.allclose(w @ w.T, np.eye(3)))
+        True
+        """
         weight = random_orthogonal(positive_int("channels", channels), rng)
         conv = cls(weight, ndim=ndim)
         return conv if like is None else conv.asarrays(like)

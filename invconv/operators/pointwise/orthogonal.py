@@ -78,7 +78,16 @@ class OrthogonalConv1x1(Pointwise):
         rng: np.random.Generator,
         like: Array | None = None,
     ) -> Self:
-        """Return C random reflections; NumPy float64 unless ``like`` is given."""
+        """Return C random reflections; NumPy float64 unless ``like`` is given.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from invconv import OrthogonalConv1x1
+        >>> w = OrthogonalConv1x1.init(3, rng=np.random.default_rng(0)).matrix()
+        >>> bool(np.allclose(w @ w.T, np.eye(3)))
+        True
+        """
         channels = positive_int("channels", channels)
         conv = cls(generator(rng).standard_normal((channels, channels)), ndim=ndim)
         return conv if like is None else conv.asarrays(like)

@@ -128,7 +128,16 @@ class PLUConv1x1(TriangularlyFactored):
         rng: np.random.Generator | None = None,
         like: Array | None = None,
     ) -> Self:
-        """Return the factors of a random rotation; NumPy float64 unless ``like`` is given."""
+        """Return the factors of a random rotation; NumPy float64 unless ``like`` is given.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from invconv import PLUConv1x1
+        >>> w = PLUConv1x1.init(3, rng=np.random.default_rng(0)).matrix()
+        >>> bool(np.allclose(w @ w.T, np.eye(3)))
+        True
+        """
         from scipy.linalg import lu  # here: it takes as long to import as invconv does
 
         weight = random_orthogonal(positive_int("channels", channels), rng)

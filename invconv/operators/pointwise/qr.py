@@ -85,7 +85,16 @@ class QRConv1x1(TriangularlyFactored):
         rng: np.random.Generator | None = None,
         like: Array | None = None,
     ) -> Self:
-        """Return C random reflections, U = 0, scale 1; NumPy float64 unless ``like`` is given."""
+        """Return C random reflections, U = 0, scale 1; NumPy float64 unless ``like`` is given.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from invconv import QRConv1x1
+        >>> w = QRConv1x1.init(3, rng=np.random.default_rng(0)).matrix()
+        >>> bool(np.allclose(w @ w.T, np.eye(3)))
+        True
+        """
         channels = positive_int("channels", channels)
         conv = cls(
             generator(rng).standard_normal((channels, channels)),
