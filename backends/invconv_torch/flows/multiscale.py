@@ -16,7 +16,8 @@ from invconv.arrays.settings import flag, positive_int, sizes
 from invconv_torch.flows import running
 from invconv_torch.flows.dequantize import Dequantize, bits_per_dim, require_in_range
 from invconv_torch.flows.running import Watch
-from invconv_torch.module import InvertibleModule, device_kind
+from invconv_torch.module import InvertibleModule
+from invconv_torch.traced import device_kind
 
 Tensor: TypeAlias = torch.Tensor
 Layers: TypeAlias = Mapping[str, nn.Module] | Iterable[nn.Module]
@@ -55,13 +56,17 @@ class Multiscale(nn.Module):  # type: ignore[misc]
     Examples
     --------
     >>> import torch
-    >>> from invconv_torch import ActNorm, Conv1x1, EmergingConv2d, Squeeze
+    >>> from invconv_torch import ActNorm, EmergingConv2d, Squeeze
     >>> from invconv_torch.flows import AffineCoupling, Multiscale, Split
     >>> fine = [Squeeze(), ActNorm(12), EmergingConv2d(12), AffineCoupling(12, width=8), Split(12)]
-    >>> coarse = [Squeeze(basis="haar"), Conv1x1(24, "qr"), AffineCoupling(24, width=8)]
-    >>> flow = Multiscale((3, 8, 8), fine + coarse)
-    >>> flow.log_prob(torch.rand(5, 3, 8, 8)).shape, flow.latent_shapes
-    (torch.Size([5]), [(6, 4, 4), (24, 2, 2)])
+    >>> flow, x = Multiscale((3, 8, 8), [*fine, Squeeze(basis="haar")]), torch.rand(5, 3, 8, 8)
+    >>> flow.initialize(x)
+    >>> flow.log_prob(x).shape, flow.bits_per_dim((256 * x).to(torch.uint8)).shape
+    (torch.Size([5]), torch.Size([5]))
+    >>> torch.allclose(flow.decode(flow.encode(x)[0]), x, atol=1e-4)
+    True
+    >>> flow.prepare().sample(2).shape, len(flow.draw_latents(2)), len(flow.steps())
+    (torch.Size([2, 3, 8, 8]), 2, 6)
     """
 
     def __init__(self, shape: Sequence[int], layers: Layers, *, reversible: bool = False) -> None:

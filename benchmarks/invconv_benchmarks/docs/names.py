@@ -53,16 +53,18 @@ class Name:
         return [name for name in named if _is_documented(getattr(self.value, name))]
 
     def has_example(self, member: str) -> bool:
-        """Tell whether a method is documented with an example, once for all that inherit it.
+        """Tell whether a method has an example, once for all classes that inherit it.
 
-        Or refers to such a method, or fills in what a library's base class documents; a property's
-        is that of its class.
+        Its own or one of the class that defines it, if that calls it; or it refers to such a
+        method, or fills in what a library's base class documents. Properties need none.
         """
         classes = [c for c in self.value.__mro__ if member in vars(c)]
         if isinstance(vars(classes[0])[member], property):
             return True
         texts = [getattr(vars(c)[member], "__doc__", None) or "" for c in classes]
         if any(">>> " in text or _REFERENCE.match(text) for text in texts):
+            return True
+        if any(re.search(rf">>> .*\.{member}\(", c.__doc__ or "") for c in classes):
             return True
         return any(c.__module__.partition(".")[0] not in _OURS for c in classes)
 
