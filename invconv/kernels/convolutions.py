@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 
 from invconv.arrays.namespaces import Array, Shape, namespace, triangle
 from invconv.arrays.stencil import Offset, Stencil, kernel_of, tap_indices, taps_of
+from invconv.kernels.frequencies.forward import spectral_apply, spectral_gram
 from invconv.kernels.frequencies.fourier import Fourier
 from invconv.kernels.frequencies.spectrum import kernel_spectrum, spectral_solver
 from invconv.kernels.primitives import correlate, correlate_kernel_vjp
@@ -138,6 +139,9 @@ def causal_family(
     return _causal[key]
 
 
+WIDE = 600  # taps; `python -m invconv_benchmarks.studies.wide_kernels`
+
+
 @dataclass(frozen=True)
 class CircularFamily:
     """Periodic convolutions, by their kernels w (C, C, *k).
@@ -152,6 +156,8 @@ class CircularFamily:
         dilation (t - (k - 1)//2) of every tap.
     basis : Fourier
         In which it decouples.
+    wide : bool
+        Whether there are so many taps that frequencies are quicker.
     """
 
     kernel_size: Shape
@@ -159,22 +165,32 @@ class CircularFamily:
     wrap: ClassVar[bool] = True
     offsets: tuple[Offset, ...] = field(init=False, repr=False, compare=False)
     basis: Fourier = field(init=False, repr=False, compare=False)
+    wide: bool = field(init=False, repr=False, compare=False)
     text: str = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        size, dilation = self.kernel_size, self.dilation
+        sizes, dilation = self.kernel_size, self.dilation
         offsets = tuple(
-            tuple(d * (i - (k - 1) // 2) for i, k, d in zip(t, size, dilation, strict=True))
-            for t in tap_indices(size)
+            tuple(d * (i - (k - 1) // 2) for i, k, d in zip(t, sizes, dilation, strict=True))
+            for t in tap_indices(sizes)
         )
-        vars(self).update(offsets=offsets, basis=Fourier(dilation), text=repr(self))
+        wide = len(offsets) >= WIDE
+        vars(self).update(offsets=offsets, basis=Fourier(dilation), wide=wide, text=repr(self))
+
+    def by_frequencies(self, x: Array) -> bool:
+        """Tell whether A(w) x, and the gradient by w, are quicker in the frequency domain."""
+        return self.wide and namespace(x).finfo(x.dtype).bits <= 64  # longdouble has no transform
 
     def apply(self, w: Array, x: Array) -> Array:
         """See `LinearFamily`."""
+        if self.wide and self.by_frequencies(x):
+            return spectral_apply(w, self.basis, x)
         return correlate(Stencil(self.offsets, taps_of(w)), x, wrap=True)
 
     def gram(self, x: Array, y: Array) -> Array:
         """See `LinearFamily`."""
+        if self.wide and self.by_frequencies(x):
+            return spectral_gram(x, y, self.kernel_size, self.basis)
         return kernel_of(correlate_kernel_vjp(x, y, self.offsets, wrap=True), self.kernel_size)
 
     def factor(self, w: Array, shape: Shape) -> Solver:

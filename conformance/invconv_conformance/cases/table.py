@@ -44,6 +44,8 @@ def _periodic() -> Iterator[Case]:
     for k in (1, 2, 4, 5, 7):
         yield Case(f"periodic-k{k}", build(3, kernel_size=k), (4, 5))
     yield Case("periodic-k2x3", build(3, kernel_size=(2, 3)), (4, 5))
+    # so many taps that its forward is a product a frequency
+    yield Case("periodic-k25x24", build(2, kernel_size=(25, 24)), (4, 5), (2,))
     yield Case("periodic-even-dilated", build(3, kernel_size=(4, 2), dilation=(1, 3)), (4, 5), ())
     yield Case("periodic-one-pixel", build(3), (1, 1))
     yield Case("periodic-one-row", build(3), (1, 6))

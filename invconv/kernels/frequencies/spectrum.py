@@ -85,16 +85,35 @@ def spectral_log_det_vjp(kernel: Array, basis: Basis, shape: Shape) -> Array:
 
     d/dK[o, c, t] = Re sum over f of K_hat(f)^-1[c, o] times the phases of t
     """
-    xp = namespace(kernel)
-    channels = kernel.shape[0]
     inverse = inverse_or_nan(kernel_spectrum(kernel, basis, shape))  # (F, C_in, C_out)
     weights = constant(basis.multiplicity(shape), kernel, basis.dtype(kernel))
-    grad = xp.permute_dims(inverse * weights[:, None, None], (2, 1, 0))
-    grad = xp.reshape(grad, (channels, channels, *basis.frequencies(shape)))
-    for phase in basis.phases(tuple(map(int, kernel.shape[2:])), shape):
-        factor = constant(phase, kernel, basis.dtype(kernel))
-        grad = _contract(grad, xp.matrix_transpose(factor))
-    return xp.real(grad) if xp.isdtype(grad.dtype, "complex floating") else grad
+    grad = namespace(kernel).matrix_transpose(inverse * weights[:, None, None])
+    return taps_of_spectrum(grad, basis, tuple(map(int, kernel.shape[2:])), kernel, shape)
+
+
+def taps_of_spectrum(
+    spectrum: Array, basis: Basis, kernel_size: Shape, like: Array, shape: Shape
+) -> Array:
+    """Return the transpose of `kernel_spectrum`: Re sum over f of A(f) times the phases of a tap.
+
+    Parameters
+    ----------
+    spectrum : array, shape (F, C, C)
+        A, as often as each frequency occurs.
+    basis : Basis
+    kernel_size : tuple of int
+    like : array
+        Of the library and precision of the result, shape (C, C, *kernel_size).
+    shape : tuple of int
+        The grid.
+    """
+    xp, channels = namespace(spectrum), spectrum.shape[-1]
+    found = xp.permute_dims(spectrum, (1, 2, 0))
+    found = xp.reshape(found, (channels, channels, *basis.frequencies(shape)))
+    for phase in basis.phases(kernel_size, shape):
+        factor = constant(phase, like, basis.dtype(like))
+        found = _contract(found, xp.matrix_transpose(factor))
+    return xp.real(found) if xp.isdtype(found.dtype, "complex floating") else found
 
 
 @Primitive

@@ -1,0 +1,54 @@
+"""Forwards of periodic convolutions in the frequency domain, for kernels of many taps.
+
+    y_hat(f) = K_hat(f) x_hat(f)
+    d<y, A(K) x>/dK[..., t] = sum over f, samples of conj(y_hat(f)) x_hat(f)^T phases(f, t) / N
+
+Called by `CircularFamily`, which says from how many taps on.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from invconv.arrays.namespaces import Array, Shape, constant, namespace, size
+from invconv.kernels.frequencies.fourier import Fourier
+from invconv.kernels.frequencies.spectrum import kernel_spectrum, taps_of_spectrum, within_range
+from invconv.kernels.primitives import matmul
+
+
+def spectral_apply(kernel: Array, basis: Fourier, x: Array) -> Array:
+    """Return A(K) x, shape (B, C, *spatial).
+
+    Parameters
+    ----------
+    kernel : array, shape (C, C, *k)
+    basis : Fourier
+        Of the kernel's dilation.
+    x : array, shape (B, C, *spatial)
+    """
+    shape = tuple(x.shape[2:])
+    if 0 in x.shape:
+        return x
+    spectrum = kernel_spectrum(kernel, basis, shape)
+
+    def run(part: Array) -> Array:
+        return basis.from_frequencies(matmul(spectrum, basis.to_frequencies(part)), shape)
+
+    return within_range(run, x)
+
+
+def spectral_gram(x: Array, y: Array, kernel_size: Shape, basis: Fourier) -> Array:
+    """Return the gradient of <y, A(K) x> with respect to K, shape (C, C, *kernel_size).
+
+    Parameters
+    ----------
+    x, y : array, shape (B, C, *spatial)
+    kernel_size : tuple of int
+    basis : Fourier
+    """
+    xp, shape = namespace(x), tuple(x.shape[2:])
+    x_hat, y_hat = basis.to_frequencies(x), basis.to_frequencies(y)
+    found = matmul(xp.conj(y_hat), xp.permute_dims(x_hat, (0, 2, 1)))  # (F, C_out, C_in)
+    weights: Any = basis.multiplicity(shape) / size(shape)
+    weights = constant(weights, x, basis.dtype(x))
+    return taps_of_spectrum(found * weights[:, None, None], basis, kernel_size, x, shape)
