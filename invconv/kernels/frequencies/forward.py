@@ -12,7 +12,8 @@ from typing import Any
 
 from invconv.arrays.namespaces import Array, Shape, constant, namespace, size
 from invconv.kernels.frequencies.fourier import Fourier
-from invconv.kernels.frequencies.spectrum import kernel_spectrum, taps_of_spectrum, within_range
+from invconv.kernels.frequencies.products import within_range
+from invconv.kernels.frequencies.spectrum import kernel_spectrum, taps_of_spectrum
 from invconv.kernels.primitives import matmul
 
 
