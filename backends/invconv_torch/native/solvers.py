@@ -148,6 +148,11 @@ def by_frequencies(product: SpectralProduct, y: Tensor) -> Tensor:
         return products.by_frequencies.agnostic(product, y)
     if not product.prefers_kernel(y.shape[0], y.element_size()):
         return products.by_frequencies.agnostic(product, y).contiguous()
+    return run_compiled(product, y)
+
+
+def run_compiled(product: SpectralProduct, y: Tensor) -> Tensor:
+    """Return what `by_frequencies` does, by the compiled kernel."""
     y = y.resolve_neg().contiguous()
     x = torch.empty_like(y)
     workers = torch.get_num_threads()

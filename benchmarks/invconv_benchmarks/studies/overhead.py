@@ -5,8 +5,9 @@
 The first has times as parts of those of `torch.nn.Conv2d`, in turns in one process: emerging
 convolutions beside two of 2 x 2 on images that are padded already, exact inverses of the 1x1s
 beside a 1x1, the periodic convolution beside a circular 3 x 3, an exponential beside a 3 x 3 that
-runs once more than its series has terms, its inverse beside its forward too. A step is forward and
-backward, with gradients set to None before. The second counts the Python functions that a call
+runs once more than its series has terms. Of two of ours, which the line names, the second takes
+PyTorch's part: prepared inverses beside their forwards. A step is forward and backward, with
+gradients set to None before. The second counts the Python functions that a call
 enters once its caches are filled. A comprehension is such a function in Python 3.11.
 """
 

@@ -21,7 +21,8 @@ SMALL = (1, 12, 8, 8)
 EMERGING = {SMALL: (3.0, 5.0), (64, 12, 16, 16): (1.3, 1.6), (32, 48, 8, 8): (1.3, 1.6)}
 POINTWISE, POINTWISE_LIMIT = (100, 12, 32, 32), 1.5
 PERIODIC, PERIODIC_LIMIT = (64, 12, 16, 16), 2.0
-EXPONENTIAL, EXPONENTIAL_LIMITS = (64, 12, 16, 16), (1.0, 1.3)
+EXPONENTIAL, EXPONENTIAL_LIMIT = (64, 12, 16, 16), 1.0
+PREPARED, PREPARED_LIMIT, SYMMETRIC_LIMIT = (64, 12, 16, 16), 1.3, 2.0
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,8 @@ def pairs() -> Iterator[Pair]:
         yield from _emerging(shape, *limits)
     yield from _pointwise(POINTWISE, POINTWISE_LIMIT)
     yield from _periodic(PERIODIC, PERIODIC_LIMIT)
-    yield from _exponential(EXPONENTIAL, *EXPONENTIAL_LIMITS)
+    yield from _exponential(EXPONENTIAL, EXPONENTIAL_LIMIT)
+    yield from _prepared(PREPARED, SYMMETRIC_LIMIT, PREPARED_LIMIT)
 
 
 def _emerging(shape: Shape, limit: float, limit_qr: float) -> Iterator[Pair]:
@@ -100,8 +102,8 @@ def _periodic(shape: Shape, limit: float) -> Iterator[Pair]:
     yield Pair("PeriodicConv2d step", shape, limit, step_of(layer, x), _plain_step([plain], x))
 
 
-def _exponential(shape: Shape, limit: float, limit_inverse: float) -> Iterator[Pair]:
-    """Yield forward and prepared inverse beside terms + 1 convolutions, and beside each other."""
+def _exponential(shape: Shape, limit: float) -> Iterator[Pair]:
+    """Yield forward and prepared inverse beside terms + 1 convolutions."""
     channels, x = shape[1], torch.randn(shape)
     for padding in ("zeros", "circular"):
         rng = np.random.default_rng(0)
@@ -115,9 +117,30 @@ def _exponential(shape: Shape, limit: float, limit_inverse: float) -> Iterator[P
         for does, call in calls.items():
             name = f"exponential {does}, {padding}"
             yield Pair(name, shape, limit, call, convolutions, gradients=False)
-        both = calls["inverse"], calls["forward"]
-        name = f"exponential inverse / forward, {padding}"
-        yield Pair(name, shape, limit_inverse, *both, gradients=False)
+
+
+def _prepared(shape: Shape, limit: float, limit_inverse: float) -> Iterator[Pair]:
+    """Yield symmetric beside periodic, and prepared inverses beside their own forwards."""
+    x, circular = torch.randn(shape), {"padding": "circular"}
+    kinds: dict[str, tuple[Any, dict[str, Any]]] = {
+        "symmetric": (ic.SymmetricConv, {}),
+        "periodic": (ic.PeriodicConv, {}),
+        "exponential, zeros": (ic.ExponentialConv, {}),
+        "exponential, circular": (ic.ExponentialConv, circular),
+        "orthogonal 1x1": (ic.OrthogonalConv1x1, {"ndim": 2}),
+        "circulant 1x1": (ic.CirculantConv1x1, {"ndim": 2}),
+    }
+    calls: dict[str, tuple[Call, Call]] = {}
+    for name, (kind, settings) in kinds.items():
+        conv = kind.init(shape[1], rng=np.random.default_rng(0), like=x, **settings)
+        inverse = conv.prepare(shape[2:]).inverse
+        calls[name] = functools.partial(inverse, x), functools.partial(conv.forward, x)
+    for i, does in ((1, "forward"), (0, "inverse")):
+        both = calls["symmetric"][i], calls["periodic"][i]
+        yield Pair(f"symmetric {does} / periodic", shape, limit, *both, gradients=False)
+    for name, both in calls.items():
+        title = f"inverse / forward, {name}"
+        yield Pair(title, shape, limit_inverse, *both, gradients=False)
 
 
 def _again(layer: nn.Module, x: Any, times: int) -> Any:

@@ -36,7 +36,15 @@ TIMED = [
     *(
         ("64x12x16x16", f"exponential {does}, {padding}", limit)
         for padding in ("zeros", "circular")
-        for does, limit in (("forward", 1), ("inverse", 1), ("inverse / forward", 1.3))
+        for does, limit in (("forward", 1), ("inverse", 1))
+    ),
+    *(("64x12x16x16", f"symmetric {does} / periodic", 2) for does in ("forward", "inverse")),
+    *(
+        ("64x12x16x16", f"inverse / forward, {name}", 1.3)
+        for name in (
+            *("symmetric", "periodic", "exponential, zeros", "exponential, circular"),
+            *("orthogonal 1x1", "circulant 1x1"),
+        )
     ),
 ]
 COUNTED = {
