@@ -1,6 +1,6 @@
 """What is run of a linear map A(w) (`invconv.kernels.families`): primitives of three kinds.
 
-    apply   y = A(w) x
+    apply   y = A(w) x, and beside it apply_to, z + A(w) x
     gram    w_bar, the gradient of <y, A(w) x> with respect to w
     factor  a solver y -> A(w)^-1 y for one grid
 
@@ -30,6 +30,11 @@ def _apply(family: LinearFamily, w: Array, x: Array) -> Array:
     return family.apply(w, x)
 
 
+def _apply_to(family: LinearFamily, w: Array, x: Array, z: Array) -> Array:
+    """Return z + A(w) x, a new array, for z of x's shape."""
+    return z + apply(family, w, x)
+
+
 def _gram(family: LinearFamily, x: Array, y: Array) -> Array:
     """Return the gradient of <y, A(w) x> with respect to w, of w's shape.
 
@@ -50,5 +55,6 @@ def _factor(family: LinearFamily, w: Array, shape: Shape) -> Solver:
 
 
 apply = Primitive(_apply, "apply", on=1)
+apply_to = Primitive(_apply_to, "apply_to", on=1)
 gram = Primitive(_gram, "gram", on=1)
 factor = Primitive(_factor, "factor", on=1)

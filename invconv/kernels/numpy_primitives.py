@@ -16,14 +16,14 @@ from scipy.linalg import get_blas_funcs, get_lapack_funcs
 
 from invconv.arrays.namespaces import Shape
 from invconv.arrays.stencil import Offset, Stencil
-from invconv.kernels import primitives
+from invconv.kernels import maps, primitives
 from invconv.kernels.convolutions import CausalFamily
 from invconv.kernels.cpu import compiled, threads
 from invconv.kernels.cpu.correlate.correlation import compiled_correlation
 from invconv.kernels.cpu.correlate.gram import compiled_kernel_vjp
 from invconv.kernels.cpu.correlate.plan import of_taps
 from invconv.kernels.cpu.machine import reason
-from invconv.kernels.families import LinearFamily
+from invconv.kernels.families import LinearFamily, StencilFamily
 from invconv.kernels.frequencies import products
 from invconv.kernels.frequencies.products import SpectralProduct
 from invconv.kernels.plain.pitched import NUMPY, PitchedSolver
@@ -47,20 +47,33 @@ def matmul(a: Floats, b: Floats) -> Floats:
     return product
 
 
-def correlate(stencil: Stencil, x: Floats, *, wrap: bool = False) -> Floats:
-    """See `invconv.kernels.primitives.correlate`."""
+def apply_to(family: LinearFamily, w: Floats, x: Floats, z: Floats) -> Floats:
+    """See `invconv.kernels.maps.apply_to`."""
+    if not isinstance(family, StencilFamily):
+        total: Floats = maps.apply_to.agnostic(family, w, x, z)
+        return total
+    return correlate(Stencil(family.offsets, w), x, wrap=family.wrap, plus=z)
+
+
+def correlate(
+    stencil: Stencil, x: Floats, *, wrap: bool = False, plus: Floats | None = None
+) -> Floats:
+    """See `invconv.kernels.primitives.correlate`; a term may be added."""
     if not x.size or reason(x.dtype.itemsize) is not None:
         by_taps: Floats = primitives.correlate.agnostic(stencil, x, wrap=wrap)
-        return by_taps
+        return by_taps if plus is None else by_taps + plus
     native = x.dtype.newbyteorder("=")
     settings = x.shape[1], x.shape[2:], stencil.offsets, wrap, x.dtype.itemsize
     found = compiled_correlation(*settings)
     if found is None:
-        return np.zeros_like(x)
+        return np.zeros_like(x) if plus is None else plus.copy()
     given, taps = (np.ascontiguousarray(a, native) for a in (x, stencil.taps))
     y = np.empty(x.shape, native)
     first, *images = map(compiled.address_of, (taps, given, y))
-    found.run(first, of_taps(x.shape[1]), *images, len(x), threads.number(), taps, given, y)
+    added = None if plus is None else np.ascontiguousarray(plus, native)
+    to = 0 if added is None else compiled.address_of(added)
+    keeps, workers = (taps, given, y, added), threads.number()
+    found.run(first, of_taps(x.shape[1]), *images, len(x), workers, *keeps, plus=to)
     return y.astype(x.dtype, copy=False)
 
 

@@ -141,18 +141,25 @@ def prefers_kernel(x: Tensor) -> bool:
     return bool(x.dtype == torch.float64 or pixels >= _FEW or x.shape[1] <= _NARROW)
 
 
-def correlate_compiled(family: Correlation, w: Tensor, x: Tensor) -> Tensor:
-    """Return the correlation by the compiled kernel, which reads the weights where they are."""
+def correlate_compiled(
+    family: Correlation, w: Tensor, x: Tensor, plus: Tensor | None = None
+) -> Tensor:
+    """Return the correlation by the compiled kernel, which reads the weights where they are.
+
+    A contiguous tensor of the same shape may be added.
+    """
     settings = family.offsets, family.wrap, x.element_size()
     found = compiled_correlation(x.shape[1], tuple(x.shape[2:]), *settings)
     if found is None:  # no tap reaches a pixel
-        return torch.zeros_like(x)
+        return torch.zeros_like(x) if plus is None else plus.clone()
+    plus = None if plus is None else plus.resolve_neg()
     if x.is_neg() or w.is_neg():
         x, w = x.resolve_neg(), w.resolve_neg()
     w, first, places = _placed(family, w)
     y = torch.empty_like(x)
-    threads = torch.get_num_threads()
-    found.run(first, places, x.data_ptr(), y.data_ptr(), x.shape[0], threads, w, x, y)
+    threads, to = torch.get_num_threads(), 0 if plus is None else plus.data_ptr()
+    images, keeps = (x.data_ptr(), y.data_ptr()), (w, x, y, plus)
+    found.run(first, places, *images, x.shape[0], threads, *keeps, plus=to)
     return y
 
 

@@ -62,6 +62,13 @@ def apply(family: LinearFamily, w: Tensor, x: Tensor) -> Tensor:
         return torch.matmul(w.tril() if family.lower else w.triu(), x)
 
 
+def apply_to(family: LinearFamily, w: Tensor, x: Tensor, z: Tensor) -> Tensor:
+    """Return z + A(w) x, a new tensor."""
+    if isinstance(family, StencilFamily) and prefers_kernel(x) and z.is_contiguous():
+        return correlate_compiled(family, w, x, z)
+    return apply(family, w, x).add_(z)
+
+
 def gram(family: LinearFamily, x: Tensor, y: Tensor) -> Tensor:
     """Return the gradient of <y, A(w) x> with respect to w."""
     if isinstance(family, _CORRELATIONS):

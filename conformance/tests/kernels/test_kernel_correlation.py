@@ -19,6 +19,8 @@ from invconv.kernels.cpu.correlate import correlation, gram
 from invconv.kernels.cpu.correlate.correlation import compiled_correlation
 from invconv.kernels.cpu.correlate.gram import compiled_kernel_vjp
 from invconv.kernels.cpu.correlate.plan import of_taps
+from invconv.kernels.families import StencilFamily
+from invconv_torch.native import kernels
 from invconv_torch.primitives import correlate as of_stencil
 from tests.selected import seeds
 
@@ -85,6 +87,20 @@ def test_sums_over_shifted_images(seed: int, wrap: bool) -> None:
     assert np.abs(y - wanted).max() <= 4 * np.finfo(x.dtype).eps * scale
     assert np.array_equal(correlated(taps, offsets, x, wrap, workers=2), y)
     assert np.array_equal(correlated(taps, offsets, x[-1:], wrap), y[-1:])
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_what_is_added_is_added_to_the_sums(seed: int) -> None:
+    """In NumPy and PyTorch, to the bit; a tap that reaches no pixel adds nothing to it."""
+    taps, offsets, x = random_case(np.random.default_rng(seed))
+    z = np.flip(x, axis=0).copy()
+    for family in (StencilFamily(offsets, True), StencilFamily(((9**9,) * (x.ndim - 2),), False)):
+        w = taps[: len(family.offsets)]
+        wanted = z + maps.apply(family, w, x)
+        assert np.array_equal(maps.apply_to(family, w, x, z), wanted)
+        found = kernels.apply_to(family, *map(torch.from_numpy, (w, x, z)))
+        assert np.array_equal(found.numpy(), wanted)
+        assert not np.shares_memory(maps.apply_to(family, w, x, z), z)
 
 
 @pytest.mark.parametrize("wrap", [False, True], ids=["zeros", "periodic"])

@@ -82,7 +82,8 @@ def within_range(solve: Callable[[Array], Array], y: Array) -> Array:
     """Return a linear map of y (B, C, *shape), samples beyond `range_scale` scaled on the way."""
     if readable(y) and hasattr(y, "max"):  # methods are quicker than functions
         limit = _root_of_largest(y)
-        if -limit <= y.min() and y.max() <= limit:
+        low, high = y.aminmax() if hasattr(y, "aminmax") else (y.min(), y.max())
+        if -limit <= low and high <= limit:
             return solve(y)
     scale = range_scale(y)
     return solve(y * scale) / scale

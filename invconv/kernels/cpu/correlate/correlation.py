@@ -26,7 +26,7 @@ from invconv.kernels.cpu.correlate.plan import (
 )
 from invconv.kernels.cpu.plan import Shape
 
-_CORRELATE = ctypes.CFUNCTYPE(None, *[ctypes.c_void_p] * 7, *[ctypes.c_int64] * 5)
+_CORRELATE = ctypes.CFUNCTYPE(None, *[ctypes.c_void_p] * 8, *[ctypes.c_int64] * 5)
 _COPY, _MULTIPLY, _SHARED = 2e-10, 1.25e-11, 5e-4  # seconds, as in `invconv.kernels.cpu.compiled`
 
 
@@ -63,6 +63,7 @@ class CompiledCorrelation:
         batch: int,
         workers: int,
         *keeps: object,
+        plus: int = 0,
     ) -> None:
         """Correlate images at the address ``x``, and put the results at ``y``.
 
@@ -75,6 +76,8 @@ class CompiledCorrelation:
             Addresses of contiguous arrays (batch, C, *shape).
         batch, workers, *keeps
             As for `invconv.kernels.cpu.compiled.CompiledSolve.solve`.
+        plus : int
+            The address of an array that is added to the results, as large as they are, or 0.
         """
         h = self.program.header
         if workers > 1:
@@ -83,7 +86,7 @@ class CompiledCorrelation:
             units = -(-batch // h.images) * h.bands
             workers = min(workers, units) if seconds * 512 / self.target.bits >= _SHARED else 1
         shared = ctypes.c_int64()  # the ticket
-        given = x, y, taps, self.numbers, ctypes.addressof(shared)
+        given = x, y, plus, taps, self.numbers, ctypes.addressof(shared)
 
         def work(*_: object) -> None:
             buffer = BUFFERS.take(h.size * self.itemsize)
