@@ -13,6 +13,7 @@ from invconv_conformance.cases.quick import (
     QUICK_EAGER,
     QUICK_EAGER_LAWS,
     QUICK_MORE,
+    QUICK_SHARED_LAWS,
 )
 from invconv_conformance.cases.table import CASES
 from invconv_conformance.laws.table import LAWS
@@ -43,7 +44,13 @@ def quickly(todo: list[Task]) -> list[Task]:
     """Return the tasks of --quick: most libraries have fewer, and eager code that is compiled."""
     quick = {lib.name for lib in LIBRARIES if lib.native and lib.compile is as_it_is}
     kept = [t for t in todo if t.case in QUICK or t.columns[0].library in quick]
-    return [part for task in kept for part in _quick_parts(task)]
+    return [part for task in kept for part in _quick_parts(_without_shared_laws(task))]
+
+
+def _without_shared_laws(task: Task) -> Task:
+    """Return a task without the laws that cases of `QUICK` are enough for, unless it is of one."""
+    skipped = () if task.case in QUICK else QUICK_SHARED_LAWS
+    return replace(task, laws=tuple(law for law in task.laws if law not in skipped))
 
 
 def _quick_parts(task: Task) -> Iterator[Task]:

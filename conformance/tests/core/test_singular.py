@@ -123,6 +123,18 @@ def test_an_exact_zero_of_the_spectrum_is_found() -> None:
             ic.PeriodicConv(kernel).prepare((n,))
 
 
+def test_a_number_that_is_zero_only_here_is_told() -> None:
+    """Below the range of float32, and subnormal in JAX: XLA takes such numbers for zero."""
+    small = ic.QRConv1x1(np.ones((1, 2)), np.zeros((2, 2)), np.asarray([1.0, 1e-38]))
+    for conv in (
+        ic.ActNorm(np.asarray([0.0, -120.0], np.float32), None),
+        small.asarrays(jnp.zeros((), dtype=jnp.float32)),
+    ):
+        assert float(conv.log_det((4,))) == -math.inf
+        with pytest.raises(ic.SingularConvError, match=r"-inf, and -\d+\.?\d* in NumPy's float64"):
+            conv.prepare((4,))
+
+
 def test_a_chain_that_is_no_map() -> None:
     """A singular step and the inverse of one: -inf + inf."""
     zero = ic.Conv1x1(np.zeros((2, 2)))

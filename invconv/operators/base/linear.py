@@ -15,6 +15,8 @@ from abc import abstractmethod
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from invconv.arrays.errors import SingularConvError
 from invconv.arrays.namespaces import Array, Shape, readable, to_float
 from invconv.kernels import maps, rules
@@ -85,10 +87,17 @@ class Linear(InvertibleConv):
         if known and to_float(log_det) == -math.inf:
             grid = " x ".join(map(str, shape))
             raise SingularConvError(
-                f"{type(self).__name__} is exactly singular on a grid of {grid} (log_det is -inf), "
-                f"so it has no inverse: {self._singular_hint}"
+                f"{type(self).__name__} is exactly singular on a grid of {grid} (log_det is -inf"
+                f"{self._finite_elsewhere(shape)}), so it has no inverse: {self._singular_hint}"
             )
         return log_det, known
+
+    def _finite_elsewhere(self, shape: Shape) -> str:
+        """Return what to say of numbers that are zero only in this dtype, or in this library."""
+        with np.errstate(all="ignore"):
+            log_det = to_float(self._on_host(np.float64)._log_det(shape))
+        finite = math.isfinite(log_det)
+        return f", and {log_det:.6g} in NumPy's float64: a number is too small here" * finite
 
     def _forward_saving(self, x: Array) -> tuple[Array, Any]:
         w, parts = self._weights_saving()
