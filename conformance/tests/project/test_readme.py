@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 import pytest
 
 import invconv as ic
@@ -83,6 +85,18 @@ def test_links_within_the_repository_resolve(name: str) -> None:
             assert anchor in slugs, link
 
 
+@pytest.fixture
+def same_samples(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Draw what is drawn anew in every run from seeds that are always the same."""
+    draw, seeds = np.random.default_rng, itertools.count()
+
+    def seeded(seed: Any = None) -> np.random.Generator:
+        return draw(next(seeds) if seed is None else seed)
+
+    monkeypatch.setattr(np.random, "default_rng", seeded)
+
+
+@pytest.mark.usefixtures("same_samples")
 def test_the_diagnoses_are_what_the_command_prints(capsys: pytest.CaptureFixture[str]) -> None:
     text = TEXTS["invconv/README.md"]
     section = text[text.index("## When can an inverse be trusted?") :]
@@ -96,8 +110,8 @@ def test_the_diagnoses_are_what_the_command_prints(capsys: pytest.CaptureFixture
         *shown, said, true, error = line.split()
         assert again[:-3] == shown
         assert again[-2:] == [true, error]
-        if re.fullmatch(r"\d\.\d", said):  # on samples that are drawn anew
-            assert float(again[-3]) == pytest.approx(float(said), abs=0.6)
+        if re.fullmatch(r"\d\.\d", said):  # on other samples
+            assert float(again[-3]) == pytest.approx(float(said), abs=0.5)
 
 
 def test_ci_runs_the_readmes_test_command() -> None:

@@ -83,6 +83,8 @@ def test_chains_that_recompute_refuse_it(
         there = ic.Chain(steps).asarrays(jax.numpy.empty(0, "float32"))
         with pytest.raises(ValueError, match="an inverse that can be trusted"):
             ij.reversible(there, shape)
+        with pytest.warns(ic.IllConditionedWarning, match="is off by"):
+            ij.ConditionGuard(shape, budget=1.0).step({"flow": there})
 
 
 def test_steps_that_are_fine_by_themselves_are_judged_together() -> None:
