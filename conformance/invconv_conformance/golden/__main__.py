@@ -36,6 +36,11 @@ def main(argv: Sequence[str] | None = None) -> int:
             require(arguments.write.is_dir(), f"there is no folder {arguments.write}")
             _write(max(SELECTIONS), arguments.write, console)
             return 0
+        require(
+            any(arguments.folder.glob("golden-*.json")),
+            f"there is none in {arguments.folder}; a clone and an sdist of invconv have them in "
+            "conformance/invconv_conformance/golden, a wheel has not",
+        )
         goldens = [g for v in versions(arguments.folder) for g in read(arguments.folder, v)]
     except (OSError, ValueError) as error:
         print(error, file=sys.stderr)

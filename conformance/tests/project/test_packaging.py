@@ -75,7 +75,7 @@ def test_the_wheel_holds_the_packages_and_nothing_large(wheel: Path) -> None:
     assert tops == {"invconv", "invconv_conformance", "invconv_benchmarks", *adapters}
     assert {f"{top}/py.typed" for top in tops} <= set(names)
     pages = ("pages/base.html", "pages/conformance.html")
-    for data in (*pages, "conformance.schema.json", "golden/golden-1.npz"):
+    for data in (*pages, "conformance.schema.json"):
         assert f"invconv_conformance/{data}" in names
     for data in ("common.cuh", "weights.cu", "solve.cu"):
         assert f"invconv/kernels/cuda/{data}" in names
@@ -87,6 +87,7 @@ def test_the_wheel_holds_the_packages_and_nothing_large(wheel: Path) -> None:
     for data in ("compare/comparison.schema.json", *presets):
         assert f"invconv_benchmarks/density/{data}" in names
     assert any(name.endswith("licenses/LICENSE") for name in names)
+    assert not any("golden-" in name or name.endswith("README.md") for name in names)
 
 
 @pytest.mark.slow

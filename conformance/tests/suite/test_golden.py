@@ -203,3 +203,5 @@ def test_the_command_says_what_is_wrong(folder: Path, capsys: pytest.CaptureFixt
     assert main(["--folder", str(folder)]) == 2
     assert "expected the schema invconv-golden/1, got 'invconv-golden/2'" in capsys.readouterr().err
     assert main(["--write", str(folder / "nowhere")]) == 2
+    assert main(["--folder", str(folder / "nowhere")]) == 2
+    assert "a clone and an sdist of invconv have them" in capsys.readouterr().err
