@@ -30,6 +30,7 @@ from invconv_torch.native.determinants import (
 from invconv_torch.native.exponential import exponential, exponential_gram, exponential_vjp
 from invconv_torch.native.host import in_host_memory
 from invconv_torch.native.solvers import Factor, by_frequencies
+from invconv_torch.native.spectral import spectral_log_det
 from invconv_torch.native.terms import counted
 from invconv_torch.native.whole import evaluate, records
 from invconv_torch.traced import require_onnx_form, traced, unwatched
@@ -53,6 +54,7 @@ __all__ = [
     "log_abs_det_saving",
     "log_abs_product",
     "matmul",
+    "spectral_log_det",
     "triangular_solve",
 ]
 

@@ -16,6 +16,10 @@ TRACERS = "torch.export.export and torch.compile can trace it, torch.jit.trace o
 _JVP = torch._C._functorch.TransformType.Jvp
 
 
+# whether torch.export traces; PyTorch 2.6 cannot tell it from torch.compile
+exporting = getattr(torch.compiler, "is_exporting", torch.compiler.is_compiling)
+
+
 def traced() -> bool:
     """Tell whether tensors may be other than they look: compiled, traced, or inside torch.func."""
     if torch.compiler.is_compiling() or torch._C._is_tracing():
@@ -102,6 +106,26 @@ def refuse_nested_forward_mode() -> None:
         raise NotImplementedError(
             "invconv: PyTorch cannot differentiate forward mode by forward mode here, as in "
             "jvp of jvp or jacfwd of jacfwd; use jacfwd of jacrev, or jvp of grad"
+        )
+
+
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+def _transforms() -> tuple[str, ...]:
+    """Return the transforms of `torch.func` that are open, as the compiler traces."""
+    stack = torch._C._functorch.get_interpreter_stack() or []
+    return tuple(level.key().name for level in stack)
+
+
+def refuse_compiled_transforms() -> None:
+    """Raise where torch.compile would drop derivatives, or break: all but one `torch.func.grad`.
+
+    Its derivatives of a custom function have none themselves, nor forward mode, nor a batch.
+    """
+    found = _transforms()
+    if "Jvp" in found or found.count("Grad") > 1 or len(found) > 1:
+        raise NotImplementedError(
+            "invconv: torch.compile of jvp, jacfwd, hessian and of grad of grad, or beside vmap, "
+            "would lose derivatives here; compile what is inside of them, or run them as they are"
         )
 
 

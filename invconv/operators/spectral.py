@@ -35,12 +35,11 @@ class SpectralConv(Convolution):
         return kernel_spectrum(self.kernel, self._family.basis, shape)
 
     def _log_det(self, shape: Shape) -> Array:
-        return spectral_log_det(self._spectrum(shape), self._family.basis, self.kernel, shape)
+        return spectral_log_det(self.kernel, self._family, shape)
 
     def _log_det_vjp(self, shape: Shape, log_det_bar: Array) -> Gradients:
         self._regular_log_det(shape)
-        basis = self._family.basis
-        return {"kernel": log_det_bar * spectral_log_det_vjp(self.kernel, basis, shape)}
+        return {"kernel": log_det_bar * spectral_log_det_vjp(self.kernel, self._family, shape)}
 
     def _condition(self, shape: Shape) -> condition.Condition:
         if not np.isfinite(self.kernel).all():

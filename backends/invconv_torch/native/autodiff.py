@@ -19,7 +19,13 @@ from torch.autograd import Function, forward_ad
 from invconv.kernels import rules
 from invconv_torch.native import kernels, ops
 from invconv_torch.native.batched import one_by_one
-from invconv_torch.traced import Watch, as_nodes, refuse_nested_forward_mode, watch
+from invconv_torch.traced import (
+    Watch,
+    as_nodes,
+    refuse_compiled_transforms,
+    refuse_nested_forward_mode,
+    watch,
+)
 
 Tensor: TypeAlias = torch.Tensor
 Cotangents: TypeAlias = tuple[Tensor | None, ...]
@@ -144,7 +150,10 @@ def run(rule: Rule, settings: Settings, *tensors: Tensor) -> Tensor:
         return rule.run(settings, *tensors)
     result: Tensor
     if watched is Watch.COMPILER:
-        result = _Traced.apply((rule, settings), *tensors, *[None] * (_MOST - len(tensors)))
+        refuse_compiled_transforms()
+        # the compiler knows only of views which of them `torch.func.grad` asks for
+        views = [tensor.view_as(tensor) for tensor in tensors]
+        result = _Traced.apply((rule, settings), *views, *[None] * (_MOST - len(views)))
     elif watched is Watch.TRANSFORMS:
         refuse_nested_forward_mode()
         result = _Eager.apply(Operation(rule, settings), *tensors)

@@ -11,13 +11,14 @@ from __future__ import annotations
 
 import ast
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
 import torch
 
 from invconv.kernels.convolutions import CausalFamily, CircularFamily
 from invconv.kernels.families import MatrixFamily, ScaleFamily, StencilFamily, TriangularFamily
+from invconv.kernels.frequencies import spectrum
 from invconv.kernels.series import series
 from invconv.kernels.symmetric import SymmetricFamily
 from invconv_torch.native import kernels
@@ -85,6 +86,20 @@ def exponential_gram(family: str, w: Tensor, x: Tensor, y: Tensor, directions: T
     return _own(known.pull_back(x, y)[0], x)
 
 
+@torch.library.custom_op("invconv::spectral_log_det", mutates_args=())  # type: ignore[untyped-decorator]
+def spectral_log_det(family: str, kernel: Tensor, shape: Sequence[int]) -> Tensor:
+    """Return the sum over frequencies of log|det K_hat(f)|; see `kernels.frequencies`."""
+    found: Tensor = spectrum.spectral_log_det.agnostic(kernel, family_of(family), tuple(shape))
+    return found
+
+
+@torch.library.custom_op("invconv::spectral_log_det_vjp", mutates_args=())  # type: ignore[untyped-decorator]
+def spectral_log_det_vjp(family: str, kernel: Tensor, shape: Sequence[int]) -> Tensor:
+    """Return its gradient with respect to the kernel."""
+    found: Tensor = spectrum.spectral_log_det_vjp(kernel, family_of(family), tuple(shape))
+    return _own(found, kernel)
+
+
 def _own(result: Tensor, argument: Tensor) -> Tensor:
     """Return a result in the default layout that shares no memory with an argument."""
     result = result.contiguous()
@@ -128,6 +143,16 @@ def _(a: Tensor, b: Tensor) -> Tensor:
     return a.new_empty(torch.matmul(a, b).shape)
 
 
+@spectral_log_det.register_fake  # type: ignore[untyped-decorator]
+def _(family: str, kernel: Tensor, shape: Sequence[int]) -> Tensor:
+    return kernel.new_empty(())
+
+
+@spectral_log_det_vjp.register_fake  # type: ignore[untyped-decorator]
+def _(family: str, kernel: Tensor, shape: Sequence[int]) -> Tensor:
+    return kernel.new_empty(kernel.shape)
+
+
 def _one_by_one(operator: Callable[..., Tensor]) -> Callable[..., Any]:
     """Return a vmap rule that runs the operator once for each element."""
 
@@ -165,3 +190,5 @@ apply.register_vmap(_on_images(apply))
 solve.register_vmap(_on_images(solve))
 gram.register_vmap(_one_by_one(gram))
 matmul.register_vmap(_one_by_one(matmul))
+spectral_log_det.register_vmap(_one_by_one(spectral_log_det))
+spectral_log_det_vjp.register_vmap(_one_by_one(spectral_log_det_vjp))

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch.func import functional_call
 
 import invconv_torch as it
 from invconv.kernels.convolutions import causal_family, circular_family
@@ -86,12 +87,14 @@ def test_a_decomposition_is_the_operator(operator: str) -> None:
 
 @pytest.mark.slow
 def test_inductor_trains_and_samples() -> None:
-    """Not a PeriodicConv: of a complex LU's derivative inductor mistakes the strides."""
+    """Of complex numbers, as a PeriodicConv's log-determinant has them, it has to see none."""
     torch.manual_seed(0)
     flows = []
     for _ in range(2):
         torch.manual_seed(0)
-        flows.append(torch.nn.ModuleList([it.ActNorm(3), it.EmergingConv2d(3, mixing="qr")]))
+        kinds = it.PeriodicConv2d, it.SymmetricConv2d, it.ExponentialConv2d, it.ActNorm
+        layers = [kind(3) for kind in kinds]
+        flows.append(torch.nn.ModuleList([*layers, it.EmergingConv2d(3, mixing="qr")]))
 
     def loss(flow: Any, x: Any) -> Any:
         total = 0.0
@@ -117,6 +120,34 @@ def test_inductor_trains_and_samples() -> None:
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
     with torch.no_grad():
         torch.testing.assert_close(torch.compile(sample)(flows[1], x), sample(flows[1], x))
+
+
+@pytest.mark.parametrize("name", ["exponential-2d", "periodic-2d"])
+def test_compile_around_torch_func(name: str, torch_layer: Build) -> None:
+    """A gradient is compiled; what the compiler would take for zero in silence runs as it is."""
+    layer, x = torch_layer(name)
+    names = [name for name, _ in layer.named_parameters()]
+
+    def loss(x: Any, *parameters: Any) -> Any:
+        z, log_det = functional_call(layer, dict(zip(names, parameters, strict=True)), (x,))
+        return (z * z).sum() - log_det.sum()
+
+    def tangent(*primals: Any) -> Any:
+        return torch.func.jvp(loss, primals, primals)[1]
+
+    def of_gradient(*primals: Any) -> Any:
+        return torch.func.grad(lambda *p: (torch.func.grad(loss)(*p) ** 2).sum())(*primals)
+
+    gradient = torch.func.grad(loss, argnums=tuple(range(1 + len(names))))
+    for primals in ((x, *layer.parameters()), (x, *(p.detach() for p in layer.parameters()))):
+        torch._dynamo.reset()
+        compiled = torch.compile(gradient, fullgraph=True, backend="aot_eager")
+        torch.testing.assert_close(compiled(*primals), gradient(*primals))
+    for function in (tangent, of_gradient):
+        with pytest.raises(Exception, match="would lose derivatives"):
+            torch.compile(function, fullgraph=True, backend="aot_eager")(*primals)
+        compiled = torch.compile(function, backend="aot_eager")
+        torch.testing.assert_close(compiled(*primals), function(*primals))
 
 
 @pytest.mark.slow

@@ -11,7 +11,7 @@ from __future__ import annotations
 import functools
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -19,7 +19,7 @@ from invconv.arrays.namespaces import Array, Shape, constant, namespace, readabl
 from invconv.arrays.registry import Primitive
 from invconv.kernels.frequencies.basis import Basis
 from invconv.kernels.frequencies.products import SpectralProduct, within_range
-from invconv.kernels.primitives import inverse_or_nan, log_abs_det, matmul, split_singular
+from invconv.kernels.primitives import inverse_saved, log_abs_det, matmul, split_singular
 from invconv.kernels.solver import Solver
 
 Floats = np.ndarray[Any, np.dtype[np.float64]]
@@ -28,6 +28,18 @@ Floats = np.ndarray[Any, np.dtype[np.float64]]
 # grows with the square of the condition number.
 _INVERSE_LIMIT = 10.0
 _AT_ONCE = 2**16  # taps times pixels, up to which all phases are kept
+
+
+class SpectralFamily(Protocol):
+    """A family of convolutions that a basis decouples; see `invconv.kernels.families`."""
+
+    @property
+    def basis(self) -> Basis:
+        """The basis."""
+
+    @property
+    def text(self) -> str:
+        """How it is written, as an operator of PyTorch takes it."""
 
 
 def kernel_spectrum(kernel: Array, basis: Basis, shape: Shape) -> Array:
@@ -73,19 +85,29 @@ def _contract(a: Array, factor: Array) -> Array:
     return matmul(namespace(a).permute_dims(a, axes), factor)
 
 
-def spectral_log_det(spectrum: Array, basis: Basis, like: Array, shape: Shape) -> Array:
-    """Return the sum over all frequencies of log|det K_hat(f)|."""
-    xp = namespace(spectrum)
-    weights = constant(basis.multiplicity(shape), like, like.dtype)
-    return xp.sum(weights * log_abs_det(spectrum))
+@Primitive
+def spectral_log_det(kernel: Array, family: SpectralFamily, shape: Shape) -> Array:
+    """Return the sum over all frequencies of log|det K_hat(f)|.
+
+    Parameters
+    ----------
+    kernel : array, shape (C, C, *k)
+    family : SpectralFamily
+    shape : tuple of int
+        The grid.
+    """
+    weights = constant(family.basis.multiplicity(shape), kernel, kernel.dtype)
+    logs = log_abs_det(kernel_spectrum(kernel, family.basis, shape))
+    return namespace(kernel).sum(weights * logs)
 
 
-def spectral_log_det_vjp(kernel: Array, basis: Basis, shape: Shape) -> Array:
+def spectral_log_det_vjp(kernel: Array, family: SpectralFamily, shape: Shape) -> Array:
     """Return the gradient of the log-determinant with respect to the kernel.
 
     d/dK[o, c, t] = Re sum over f of K_hat(f)^-1[c, o] times the phases of t
     """
-    inverse = inverse_or_nan(kernel_spectrum(kernel, basis, shape))  # (F, C_in, C_out)
+    basis = family.basis
+    inverse = inverse_saved(kernel_spectrum(kernel, basis, shape), None)  # (F, C_in, C_out)
     weights = constant(basis.multiplicity(shape), kernel, basis.dtype(kernel))
     grad = namespace(kernel).matrix_transpose(inverse * weights[:, None, None])
     return taps_of_spectrum(grad, basis, tuple(map(int, kernel.shape[2:])), kernel, shape)
