@@ -42,7 +42,8 @@ def label_ends(axis: Any, ends: Sequence[tuple[str, float, float, str]], gap: fl
     ends = sorted(ends, key=lambda end: end[2])
     heights = np.asarray([to_share.transform(end[1:3])[1] for end in ends]).clip(0, 1)
     steps = gap * np.arange(len(ends))
-    places = isotonic_regression(heights - steps).x + steps
+    highest = max(0.0, 1 - steps[-1])  # of the lowest name, for all to stay beside the axis
+    places = isotonic_regression(heights - steps).x.clip(0, highest) + steps
     for (name, x, y, color), place in zip(ends, places, strict=True):
         axis.annotate(
             name, (x, y), (1.04, place), textcoords=axis.transAxes, color=color, va="center",

@@ -51,18 +51,18 @@ def compared(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     """Return the folder of a comparison that was interrupted and went on, and what was printed."""
     folder = tmp_path_factory.mktemp("comparison")
     first = compare(folder, "--workers", "1")
-    deadline = time.monotonic() + 100
+    deadline = time.monotonic() + 300
     while not list(folder.glob("*/outcome.json")) and time.monotonic() < deadline:
         time.sleep(0.05)
     first.send_signal(signal.SIGTERM)
-    out, error = first.communicate(timeout=100)
+    out, error = first.communicate(timeout=300)
     assert first.returncode == 130, out + error
     assert "the same command goes on" in out
     assert not (folder / "result.json").exists()
     before = {path: path.stat().st_mtime_ns for path in folder.glob("*/outcome.json")}
     assert 0 < len(before) < 26
     second = compare(folder)
-    out, error = second.communicate(timeout=200)
+    out, error = second.communicate(timeout=900)
     assert second.returncode == 0, out + error
     assert {path: path.stat().st_mtime_ns for path in before} == before  # not trained again
     return folder, out

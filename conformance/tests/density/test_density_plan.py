@@ -97,6 +97,7 @@ def test_one_rate_is_taken_as_it_is() -> None:
     made = comparison(0.02)
     assert [job.name for job in made.left({})] == ["plain-seed0-rate0.02", "plain-seed1-rate0.02"]
     assert all(job.final for job in made.left({}))
+    assert made.sweep(ended(made, lambda rate: rate)) == []
 
 
 def test_a_rate_has_two_neighbours() -> None:

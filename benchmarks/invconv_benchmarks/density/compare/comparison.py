@@ -93,7 +93,7 @@ def _run(
             return left
 
         display.say(
-            f"runs, {comparison.workers} at a time, in {comparison.folder}: "
+            f"training in {comparison.folder}, {comparison.workers} runs at a time: "
             "interrupted, the same command goes on from there"
         )
         outcomes = run(

@@ -79,8 +79,8 @@ def gallery(model: DensityModel, data: Dataset) -> Gallery:
 def draw(result: Result, galleries: Mapping[str, Gallery], path: Path) -> None:
     """Write the picture; a half-written one never replaces a good one."""
     rows = [row for row in result.rows if row.mixing in galleries]
-    figure = plt.figure(figsize=(13.4, 4.6 + 0.75 * len(rows)), layout="constrained")
-    above, below = figure.subfigures(2, 1, height_ratios=[4.2, 0.4 + 0.75 * len(rows)])
+    figure = plt.figure(figsize=(13.4, 5.4 + 0.56 * len(rows)), layout="constrained")
+    above, below = figure.subfigures(2, 1, height_ratios=[5, 0.4 + 0.56 * len(rows)])
     curves, differences = above.subplots(1, 2, width_ratios=[1.5, 1])
     _curves(curves, result)
     _differences(differences, result)
@@ -144,7 +144,7 @@ def _tiles(figure: Any, rows: list[Any], galleries: Mapping[str, Gallery]) -> No
             norm=LogNorm(1e-5, 1),
             cmap="magma",
         )
-        line[0].set_ylabel(title(row.mixing), rotation=0, ha="right", va="center")
+        line[0].set_ylabel(title(row.mixing), rotation=0, ha="right", va="center", size=8)
     for axis in axes.flat:
         axis.set_xticks([])
         axis.set_yticks([])

@@ -82,7 +82,9 @@ class Comparison:
         return Job(f"{mixing}-seed{seed}-rate{rate:g}", recipe, **ends)
 
     def sweep(self, outcomes: Outcomes) -> list[Job]:
-        """Return the runs that try rates: all that are known to be needed."""
+        """Return the runs that try rates, as far as known to be needed; none of a single rate."""
+        if len(self.rates) == 1:
+            return []
         first = self.seeds[0]
         return [
             self.job(mixing, first, rate)
@@ -103,8 +105,7 @@ class Comparison:
 
     def jobs(self, outcomes: Outcomes) -> list[Job]:
         """Return all runs that are known to be needed, in the order in which they begin."""
-        swept = self.sweep(outcomes) if len(self.rates) > 1 else []
-        return swept + self.final(outcomes)
+        return self.sweep(outcomes) + self.final(outcomes)
 
     def left(self, outcomes: Outcomes) -> list[Job]:
         """Return those of `jobs` that have not ended."""

@@ -90,13 +90,13 @@ def _difference(runs: Mapping[int, Outcome], baseline: Mapping[int, Outcome]) ->
 
 
 def sweep(jobs: Sequence[Job], outcomes: Mapping[str, Outcome]) -> list[Rate]:
-    """Return the runs of a sweep of learning rates; none where each row has one rate."""
+    """Return the runs of a sweep of learning rates."""
     found = []
     for job in sorted(jobs, key=lambda job: MIXINGS.index(job.recipe.architecture.mixing)):
         mixing, rate = job.recipe.architecture.mixing, job.recipe.training.learning_rate
         outcome = outcomes[job.name]
         found.append(Rate(mixing, rate, job.recipe.seed, outcome.validation, outcome.error))
-    return found if any(rate.learning_rate != found[0].learning_rate for rate in found) else []
+    return found
 
 
 def best(entries: Sequence[Rate]) -> dict[str, tuple[float, float]]:
