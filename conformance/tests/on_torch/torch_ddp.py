@@ -22,12 +22,13 @@ from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
 from torch.nn.parallel import DistributedDataParallel
 
 import invconv_torch as it
+from invconv_torch.pointwise_layers import CONV1X1
 
 STEPS, BATCH, RATE = 3, 8, 0.05
 
 
 class Flow(nn.Module):  # type: ignore[misc]
-    """A small flow; its loss looks at both directions, so that both are differentiated."""
+    """A small flow of all layers, whose loss looks at both directions: both are differentiated."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -36,7 +37,11 @@ class Flow(nn.Module):  # type: ignore[misc]
                 it.ActNorm(4),
                 it.EmergingConv2d(4, mixing="qr"),
                 it.PeriodicConv2d(4),
-                it.Conv1x1(4, "plu"),
+                it.SymmetricConv2d(4),
+                it.ExponentialConv2d(4),
+                it.ExponentialConv2d(4, padding="circular"),
+                it.AutoregressiveConv2d(4, mask="raster"),
+                *(it.Conv1x1(4, name) for name in CONV1X1),
             ]
         )
 
