@@ -18,7 +18,7 @@ from invconv.arrays.validation import require_alike
 from invconv.kernels.primitives import matmul, multiply, per_channel
 from invconv.operators.base.conditions import in_one_norm
 from invconv.operators.base.operator import InvertibleConv, require_operator
-from invconv.operators.base.protocol import BOTH, Gradients
+from invconv.operators.base.protocol import BOTH, Gradients, add_gradients
 from invconv.solve.state import Map, State, Steps, one_after_another
 from invconv.trust.bound import Bounds, largest_entry
 from invconv.trust.condition import Condition
@@ -127,7 +127,7 @@ class Composite(InvertibleConv):
         steps = list(zip(self._parts().items(), memo, strict=True))
         for i, ((prefix, step), kept) in reversed(list(enumerate(steps))):
             more, y_bar = step._forward_vjp(kept, y_bar, (wanted[0], wanted[1] or i > 0))
-            gradients |= {f"{prefix}.{name}": g for name, g in more.items()}
+            add_gradients(gradients, prefix, more)
         return gradients, y_bar
 
     def _solve_vjp(self, y: Array | None, x: Array, x_bar: Array) -> tuple[Gradients, Array]:
@@ -137,7 +137,7 @@ class Composite(InvertibleConv):
             self._parts().items(), points[:-1], points[1:], strict=True
         ):
             more, x_bar = step._inverse_vjp(end, start, x_bar)
-            gradients |= {f"{prefix}.{name}": g for name, g in more.items()}
+            add_gradients(gradients, prefix, more)
         return gradients, x_bar
 
     def _log_det(self, shape: Shape) -> Array:
@@ -148,11 +148,10 @@ class Composite(InvertibleConv):
         return total
 
     def _log_det_vjp(self, shape: Shape, log_det_bar: Array) -> Gradients:
-        return {
-            f"{prefix}.{name}": g
-            for prefix, step in self._parts().items()
-            for name, g in step._log_det_vjp(shape, log_det_bar).items()
-        }
+        found: Gradients = {}
+        for prefix, step in self._parts().items():
+            add_gradients(found, prefix, step._log_det_vjp(shape, log_det_bar))
+        return found
 
     @derived
     def _saves_log_det(self) -> bool:
@@ -170,10 +169,11 @@ class Composite(InvertibleConv):
     ) -> Gradients:
         found = dict(gradients)
         for (prefix, step), kept in zip(self._parts().items(), memo, strict=True):
-            names = {f"{prefix}.{name}": name for name in step._parameter_names}
-            own = {name: gradients[full] for full, name in names.items() if full in gradients}
-            more = step._add_log_det_vjp(own, shape, log_det_bar, kept)
-            found |= {full: more[name] for full, name in names.items() if name in more}
+            own = {}
+            for name in step._parameter_names:
+                if (full := f"{prefix}.{name}") in gradients:
+                    own[name] = gradients[full]
+            add_gradients(found, prefix, step._add_log_det_vjp(own, shape, log_det_bar, kept))
         return found
 
     def _condition(self, shape: Shape) -> Condition:

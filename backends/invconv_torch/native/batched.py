@@ -23,7 +23,10 @@ def one_by_one(backward: Backward) -> Backward:
 
     @functools.wraps(backward)
     def each(ctx: Any, *bars: Any) -> tuple[Any, ...]:
-        if not any(bar is not None and is_legacy_batchedtensor(bar) for bar in bars):
+        for bar in bars:  # a generator would be a call for each
+            if bar is not None and is_legacy_batchedtensor(bar):
+                break
+        else:
             return backward(ctx, *bars)
         level = torch._C._vmapmode_increment_nesting() - 1
         torch._C._vmapmode_decrement_nesting()

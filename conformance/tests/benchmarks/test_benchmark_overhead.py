@@ -107,11 +107,11 @@ def test_both_tables_are_printed(
 )
 def test_a_time_passes_only_with_its_whole_spread(ratio: Interval, verdict: str) -> None:
     pair = Pair("step", (1, 2, 3, 4), 1.3, lambda: None, lambda: None)
-    table = overhead.times_table([Found(pair, 2e-3, ratio)])
+    table = overhead.times_table([Found(pair, 2e-3, ratio, 1.125)])
     cells = [next(iter(column.cells)) for column in table.columns]
     assert cells == [
         "1x2x3x4", "step", "2000", f"{ratio.value:.2f}", f"{ratio.low:.2f}-{ratio.high:.2f}",
-        "1.3", verdict,
+        "1.12", "1.3", verdict,
     ]  # fmt: skip
 
 

@@ -150,7 +150,7 @@ class Parametrised:
 
     def _retrained(self, arrays: Iterator[Array]) -> Self:
         """Return a copy with other trained arrays, in the order of `parameters`, unchecked."""
-        parts = [part._retrained(arrays) for part in self._parts().values()]
+        parts = [p._retrained(arrays) for p in self._parts().values()] if self._part_names else []
         there = [name for name in self._array_names if getattr(self, name) is not None]
         return self._with({name: next(arrays) for name in there}, parts)
 

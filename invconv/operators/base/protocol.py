@@ -29,6 +29,12 @@ Gradients = dict[str, Array]
 BOTH = (True, True)
 
 
+def add_gradients(gradients: Gradients, part: str, more: Gradients) -> None:
+    """Put the gradients of a part, which has a name, among those of the whole."""
+    for name, gradient in more.items():
+        gradients[f"{part}.{name}"] = gradient
+
+
 @dataclass(frozen=True, eq=False, repr=False)
 class Protocol(Parametrised, ABC):
     """What `InvertibleConv` is derived from."""
