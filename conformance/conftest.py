@@ -22,6 +22,10 @@ import pytest
 for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ.setdefault(name, "1")
 
+# all threads of a process share memory that they free, which else stays with each (glibc)
+os.environ.setdefault("MALLOC_ARENA_MAX", "2")  # of processes that this one starts
+gc.disable()  # until all is imported, of which nothing goes
+
 # XLA compiles thousands of small programs for the tests; how fast they run does not matter. It
 # takes a third longer with the emitters that users have: .ci/run has them in what is slow.
 _QUICK_TO_COMPILE = "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
@@ -61,6 +65,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 def pytest_collection_finish() -> None:
     """Have the garbage collector leave out what was imported: it looks at all that it has."""
+    gc.enable()
     gc.freeze()
 
 

@@ -242,12 +242,14 @@ def correlation(conv: ic.ExponentialConv, shape: Shape) -> Matrix:
 def exponential(matrix: Matrix) -> Matrix:
     """Return e^M: the series of M/2^s, its norm below 1/4, squared s times.
 
+    What the series leaves out is below 4^-17 / 17! = 2e-25, of numbers of 64 bits, 5e-20.
+
     `scipy.linalg.expm` has no extended precision; a test compares them in float64.
     """
     norm = float(np.abs(matrix).sum(axis=1).max())
     squarings = max(0, math.ceil(math.log2(max(norm, 1e-300))) + 2)
     small, result = matrix / 2.0**squarings, _identity(len(matrix))
-    for n in range(30, 0, -1):
+    for n in range(16, 0, -1):
         result = _identity(len(matrix)) + small @ result / n
     for _ in range(squarings):
         result = result @ result

@@ -122,7 +122,9 @@ def test_random_operator(
 
     def run() -> tuple[Any, Any, Any]:
         y, log_det = conv.forward_and_log_det(x)
-        return y, log_det, conv.inverse(expected.astype(dtype))
+        # how far a lost inverse is judged has tests of its own; of a series it takes all the time
+        check = not isinstance(host, ic.ExponentialConv)
+        return y, log_det, conv.prepare(grid, check=check).inverse(expected.astype(dtype))
 
     if force_agnostic:
         with agnostic():

@@ -103,6 +103,7 @@ def test_changes_of_the_arithmetic_are_seen(folder: Path, change: str) -> None:
 
 
 @needs_compiler
+@pytest.mark.slow  # sanitizers; the whole proof plants these two and the others
 def test_a_race_and_a_wait_for_ever_are_seen(folder: Path) -> None:
     watcher = Watcher.of(Builder(folder, "races"), next(draws.small_jobs()))
     named = {fault.what: fault for fault in faults.planted()}

@@ -39,13 +39,25 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     return python
 
 
-@pytest.fixture(scope="module")
-def calls(run: Run, tmp_path_factory: pytest.TempPathFactory) -> list[tuple[str, int, list[str]]]:
+@pytest.fixture(
+    scope="module",
+    params=[
+        pytest.param(("--quick", "?[!x]*"), id="quick"),
+        # of exponentials two: all take minutes here
+        pytest.param(
+            ("--workers=2", "?[!x]*", "exponential-one*"), id="all", marks=pytest.mark.slow
+        ),
+    ],
+)
+def calls(
+    run: Run, tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
+) -> list[tuple[str, int, list[str]]]:
     """Return (name, positional arguments, keywords) of what the conformance suite calls in CuPy."""
     path = tmp_path_factory.mktemp("calls") / "calls.jsonl"
     suite = ("-m", "invconv", "conformance", "--library", "cupy", "--dtype", "float32")
-    for cases in "?[!x]*", "exponential-one*":  # of exponentials two: all take minutes here
-        done = run(*suite, "--workers", "2", "--cases", cases, STAND_IN_CALLS=str(path))
+    how, *patterns = request.param
+    for cases in patterns:
+        done = run(*suite, how, "--cases", cases, STAND_IN_CALLS=str(path))
         assert done.returncode == 0, done.stdout + done.stderr
     lines = set(path.read_text(encoding="utf-8").splitlines())
     return [tuple(json.loads(line)) for line in sorted(lines)]

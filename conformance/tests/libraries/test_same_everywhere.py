@@ -28,10 +28,15 @@ def run(case: Case, target: Target, dtype: str) -> tuple[Any, Any]:
     return to_numpy(log_det).astype(float), to_numpy(inverse).astype(float)
 
 
-# JAX compiles all that it runs: by default a few cases, in float64
+# JAX compiles all that it runs: by default a few cases, in float64; series are long elsewhere too
 FEW = {*QUICK, *QUICK_MORE}
+LONG = {case.name for case in REGULAR if case.name.startswith("exponential")} - FEW
 SELECTED = [
-    *(pytest.param("others", case, dtype) for case in REGULAR for dtype in TOLERANCE),
+    *(
+        pytest.param("others", case, dtype, marks=[pytest.mark.slow] * (case.name in long))
+        for dtype, long in (("float64", ()), ("float32", LONG))
+        for case in REGULAR
+    ),
     *(
         pytest.param("jax", case, dtype, marks=[pytest.mark.slow] * (case.name not in few))
         for dtype, few in (("float64", FEW), ("float32", ()))

@@ -182,12 +182,11 @@ def on_cuda(layer: Any, direction: str, x: Any) -> list[Any]:
 @directions
 def test_runs_on_cuda_tensors(layer_name: str, direction: str, torch_layer: Build) -> None:
     """No constant stays on the CPU, and no value is read by the host."""
-    for dtype in (torch.float32, torch.float16):  # float64 is below
-        layer, x = torch_layer(layer_name, dtype=dtype)
-        results = on_cuda(layer, direction, x)
-        assert {r.device.type for r in results} == {"cuda"}
-        assert results[0].shape == results[1].shape == x.shape
-        assert results[0].dtype == dtype
+    layer, x = torch_layer(layer_name, dtype=torch.float16)  # what float32 runs, and casts
+    results = on_cuda(layer, direction, x)
+    assert {r.device.type for r in results} == {"cuda"}
+    assert results[0].shape == results[1].shape == x.shape
+    assert results[0].dtype == torch.float16
     if layer_name.startswith("exponential"):
         return  # the agnostic series counts its terms on the host
     layer, x = torch_layer(layer_name)
