@@ -80,6 +80,7 @@ def draw(result: Result, galleries: Mapping[str, Gallery], path: Path) -> None:
     """Write the picture; a half-written one never replaces a good one."""
     rows = [row for row in result.rows if row.mixing in galleries]
     figure = plt.figure(figsize=(13.4, 5.4 + 0.56 * len(rows)), layout="constrained")
+    figure.get_layout_engine().set(w_pad=0.15)  # the rows' names need more than the layout leaves
     above, below = figure.subfigures(2, 1, height_ratios=[5, 0.4 + 0.56 * len(rows)])
     curves, differences = above.subplots(1, 2, width_ratios=[1.5, 1])
     _curves(curves, result)
