@@ -112,6 +112,13 @@ class _SymmetricConv(Layer):
         init = partial(ic.SymmetricConv.init, channels, size, self._ndim)
         super().__init__(init, bias, max_gain, device, dtype)
 
+    def extra_repr(self) -> str:
+        """Say channels, the size of the whole kernel, and settings."""
+        taps = tuple(self.kernel.shape[2:])
+        whole = tuple(2 * h - 1 for h in taps)
+        said: str = super().extra_repr().replace(f"kernel_size={taps}", f"kernel_size={whole}")
+        return said
+
 
 class SymmetricConv1d(_SymmetricConv):  # noqa: D101 - inherited
     __doc__ = _SymmetricConv.__doc__

@@ -150,6 +150,7 @@ def test_arguments_and_repr() -> None:
     names = set(layer.state_dict())
     assert {"first.kernel", "second.kernel", "mixing.lower", "mixing.permutation"} <= names
     assert "kernel_size=(2, 2)" in repr(it.AutoregressiveConv2d(3))
+    assert "kernel_size=(3, 5)" in repr(it.SymmetricConv2d(3, (3, 5)))
     assert isinstance(layer.operator(), ic.Chain)
     for bad in ({"mixing": "lu"}, {"mask": "circle"}, {"kernel_size": 2}):
         with pytest.raises(ValueError, match=next(iter(bad))):
