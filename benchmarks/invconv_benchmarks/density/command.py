@@ -205,9 +205,9 @@ def _sample(arguments: argparse.Namespace) -> int:
     _require_device(arguments.device)
     stored, model = evaluation.restore(arguments.of, arguments.device)
     generator = torch.Generator().manual_seed(arguments.seed)
-    samples = model.sample(arguments.count, generator, arguments.temperature)
+    samples = model.sample(arguments.count, arguments.temperature, generator=generator)
     finite = torch.isfinite(samples).flatten(1).all(dim=1)
-    within = ((samples >= -0.5) & (samples < 0.5)).flatten(1).all(dim=1)
+    within = ((samples >= 0) & (samples < 1)).flatten(1).all(dim=1)
     grid.write(samples, arguments.out, bright=arguments.stretch)
     Console().print(
         f"{arguments.out}: {arguments.count} samples of {_words(stored.recipe)}, step "

@@ -24,9 +24,9 @@ from invconv_benchmarks.density.data.dataset import Dataset
 from invconv_benchmarks.density.evaluation import evaluation
 from invconv_benchmarks.density.evaluation.sampling import SamplingTime, time_sampling
 from invconv_benchmarks.density.models.architecture import MIXINGS
-from invconv_benchmarks.density.models.model import DensityModel
 from invconv_benchmarks.density.training.display import Display
 from invconv_benchmarks.measure import environment
+from invconv_torch.flows import Multiscale
 
 Say = Callable[[str], None]
 
@@ -141,7 +141,7 @@ def _sampled(
     jobs: Sequence[Job], outcomes: Mapping[str, Outcome], folder: Path, data: Dataset, say: Say
 ) -> tuple[list[SamplingTime], dict[str, picture.Gallery]]:
     """Time samples of the first seed's models on one thread, and reconstruct and sample some."""
-    models: dict[str, DensityModel] = {}
+    models: dict[str, Multiscale] = {}
     for job in jobs:
         mixing = job.recipe.architecture.mixing
         if mixing not in models and outcomes[job.name].bits:

@@ -19,10 +19,9 @@ from matplotlib.colors import LogNorm
 from invconv_benchmarks.density.compare.result import Result
 from invconv_benchmarks.density.compare.summary import BASELINE, title
 from invconv_benchmarks.density.data.dataset import Dataset
-from invconv_benchmarks.density.data.dequantise import quantise
 from invconv_benchmarks.density.evaluation import evaluation
-from invconv_benchmarks.density.models.model import DensityModel
 from invconv_benchmarks.report.figures import label_ends, save, stretch
+from invconv_torch.flows import Multiscale
 
 Floats = np.ndarray[Any, Any]
 
@@ -62,17 +61,17 @@ class Gallery:
 
 
 @torch.no_grad()  # type: ignore[untyped-decorator]
-def gallery(model: DensityModel, data: Dataset) -> Gallery:
+def gallery(model: Multiscale, data: Dataset) -> Gallery:
     """Reconstruct some test images, and draw samples, from one noise where latents agree."""
     x = evaluation.images_of_test(model, data, RESTORED)
     back = model.decode(model.encode(x)[0])
     generator = torch.Generator().manual_seed(evaluation.SAMPLE_SEED)
-    samples = torch.nan_to_num(model.sample(SAMPLED, generator), nan=-0.5)
+    samples = torch.nan_to_num(model.sample(SAMPLED, generator=generator), nan=0.0)
     return Gallery(
         data.test[:RESTORED],
-        quantise(back).cpu().numpy(),
+        model.dequantize.inverse(back)[0].cpu().numpy(),
         256 * (back - x).abs().amax(dim=1).double().cpu().numpy(),
-        quantise(samples).cpu().numpy(),
+        model.dequantize.inverse(samples)[0].cpu().numpy(),
     )
 
 

@@ -11,13 +11,12 @@ import numpy as np
 import torch
 
 from invconv_benchmarks.density.data.dataset import Dataset, Part, noise_of
-from invconv_benchmarks.density.data.dequantise import dequantise
 from invconv_benchmarks.density.evaluation import round_trip
 from invconv_benchmarks.density.evaluation.round_trip import RoundTrip
 from invconv_benchmarks.density.models.build import build
-from invconv_benchmarks.density.models.model import DensityModel
 from invconv_benchmarks.density.recipes import checkpoint
 from invconv_benchmarks.density.recipes.checkpoint import Checkpoint
+from invconv_torch.flows import Multiscale
 
 Tensor: TypeAlias = torch.Tensor
 Floats = np.ndarray[Any, Any]
@@ -27,7 +26,7 @@ _MOST_PIXELS = 2**22  # of an image, channels counted
 SAMPLE_SEED = 0  # of the noise, the same for every model with latents of the same shapes
 
 
-def restore(path: Path, device: str = "cpu") -> tuple[Checkpoint, DensityModel]:
+def restore(path: Path, device: str = "cpu") -> tuple[Checkpoint, Multiscale]:
     """Return a checkpoint of a file or a run's folder, and the model with the average parameters.
 
     Raises
@@ -63,13 +62,13 @@ def _require_plausible(stored: Checkpoint, path: Path) -> None:
 
 @torch.no_grad()  # type: ignore[untyped-decorator]
 def bits_per_dim(
-    model: DensityModel, data: Dataset, part: Part = "test", batch: int = 100, draw: int = 0
+    model: Multiscale, data: Dataset, part: Part = "test", batch: int = 100, draw: int = 0
 ) -> Floats:
     """Return bits a dimension of each tile held out, float64; every model has the same noise.
 
     Parameters
     ----------
-    model : DensityModel
+    model : Multiscale
     data : Dataset
     part : {"test", "validation"}
     batch : int
@@ -87,10 +86,11 @@ def bits_per_dim(
     return np.concatenate(found)
 
 
-def images_of_test(model: DensityModel, data: Dataset, count: int) -> Tensor:
+def images_of_test(model: Multiscale, data: Dataset, count: int) -> Tensor:
     """Return the first test images as the model takes them, (count, C, H, W)."""
     images, noise = torch.from_numpy(data.test[:count]), noise_of(data)[:count]
-    return dequantise(images, torch.from_numpy(noise)).to(next(model.parameters()).device)
+    x, _ = model.dequantize(images, torch.from_numpy(noise))
+    return x.to(next(model.parameters()).device)
 
 
 @dataclass(frozen=True)
@@ -121,7 +121,7 @@ class Trip:
 
 
 def round_trips(
-    model: DensityModel, data: Dataset, images: int, samples: int, temperature: float = 1.0
+    model: Multiscale, data: Dataset, images: int, samples: int, temperature: float = 1.0
 ) -> dict[str, Trip]:
     """Return what became of "images" and "samples" on their way through the model and back.
 
@@ -135,7 +135,7 @@ def round_trips(
 
 
 @torch.no_grad()  # type: ignore[untyped-decorator]
-def _returned(model: DensityModel, count: int, temperature: float) -> int:
+def _returned(model: Multiscale, count: int, temperature: float) -> int:
     generator = torch.Generator().manual_seed(SAMPLE_SEED)
     zs = [temperature * z for z in model.draw_latents(count, generator)]
     again, _ = model.encode(model.decode(zs))

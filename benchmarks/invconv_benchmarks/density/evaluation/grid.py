@@ -11,8 +11,8 @@ import torch
 from PIL import Image
 
 from invconv.files.whole_files import replacing
-from invconv_benchmarks.density.data.dequantise import quantise
 from invconv_benchmarks.report.figures import stretch
+from invconv_torch.flows import Dequantize
 
 Tensor: TypeAlias = torch.Tensor
 
@@ -29,7 +29,7 @@ def write(samples: Tensor, path: Path, *, bright: bool = False) -> None:
     """
     if path.suffix != ".png":
         raise ValueError(f"--out: expected a name that ends in .png, got {path}")
-    tiles = quantise(torch.nan_to_num(samples, nan=-0.5)).cpu().numpy()
+    tiles = Dequantize().inverse(torch.nan_to_num(samples, nan=0.0))[0].cpu().numpy()
     count, channels, height, width = tiles.shape
     columns = math.ceil(math.sqrt(count))
     rows = math.ceil(count / columns)

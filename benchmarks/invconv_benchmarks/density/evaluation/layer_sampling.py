@@ -23,11 +23,11 @@ import invconv_torch as it
 from invconv_benchmarks.contenders.devices import finc
 from invconv_benchmarks.contenders.setup import Setup
 from invconv_benchmarks.density.evaluation.sampling import invert_pixel_by_pixel
-from invconv_benchmarks.density.models.coupling import AffineCoupling
 from invconv_benchmarks.density.models.maf import AutoregressiveAffine
 from invconv_benchmarks.measure import timing
 from invconv_benchmarks.suites.group import Group
 from invconv_conformance.libraries.table import LIBRARIES, Target
+from invconv_torch.flows import AffineCoupling
 
 Tensor: TypeAlias = torch.Tensor
 Call: TypeAlias = Callable[[], Any]
@@ -108,7 +108,9 @@ def _whole(way: str, size: int, count: int) -> Call:
     z = torch.randn(count, CHANNELS, size // 2, size // 2)
     if way == DIAGONALS:
         return finc_pair(size, count)
-    layer = AffineCoupling(CHANNELS, WIDTH, _FLOOR) if way == COUPLING else LAYERS[way]()
+    layer = (
+        AffineCoupling(CHANNELS, WIDTH, scale_floor=_FLOOR) if way == COUPLING else LAYERS[way]()
+    )
     layer.eval()
     return lambda: layer.inverse(z)
 

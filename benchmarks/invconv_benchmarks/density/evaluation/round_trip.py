@@ -24,7 +24,8 @@ from typing import TypeAlias
 import torch
 from torch import nn
 
-from invconv_benchmarks.density.models.model import DensityModel, Watch
+from invconv_torch.flows import Multiscale
+from invconv_torch.flows.running import Watch
 
 Tensor: TypeAlias = torch.Tensor
 
@@ -40,7 +41,7 @@ class RoundTrip:
     count : int
         All of them.
     in_range : int
-        Those that are images, all numbers in [-1/2, 1/2).
+        Those that are images, all numbers in [0, 1).
     in_range_within : int
         Of these, those that came back within their bound.
     outside : int
@@ -78,15 +79,15 @@ class RoundTrip:
 
 
 @torch.no_grad()  # type: ignore[untyped-decorator]
-def reconstruct(model: DensityModel, x: Tensor, seed: int = 0) -> RoundTrip:
-    """Send images (B, C, H, W) in [-1/2, 1/2) to their noise and back."""
+def reconstruct(model: Multiscale, x: Tensor, seed: int = 0) -> RoundTrip:
+    """Send images (B, C, H, W) in [0, 1) to their noise and back."""
     back = model.decode(model.encode(x)[0])
     return _judged(x, _largest(back - x), image_bounds(model, x, seed))
 
 
 @torch.no_grad()  # type: ignore[untyped-decorator]
 def resample(
-    model: DensityModel,
+    model: Multiscale,
     count: int,
     generator: torch.Generator,
     temperature: float = 1.0,
@@ -100,36 +101,36 @@ def resample(
 
 
 @torch.no_grad()  # type: ignore[untyped-decorator]
-def image_bounds(model: DensityModel, x: Tensor, seed: int = 0) -> Tensor:
+def image_bounds(model: Multiscale, x: Tensor, seed: int = 0) -> Tensor:
     """Bound the largest error of decode(encode(x)), shape (B,), in the model's precision."""
     twin, x = _in_float64(model), x.double()
     sizes = _Sizes(twin, x)
-    zs, _ = twin.encode(x, sizes)
-    back = twin.decode([_repeated(z) for z in zs], _errors(model, sizes, seed))
+    zs, _ = twin.encode(x, watch=sizes)
+    back = twin.decode([_repeated(z) for z in zs], watch=_errors(model, sizes, seed))
     return _spread([back])
 
 
 @torch.no_grad()  # type: ignore[untyped-decorator]
-def noise_bounds(model: DensityModel, zs: Sequence[Tensor], seed: int = 0) -> Tensor:
+def noise_bounds(model: Multiscale, zs: Sequence[Tensor], seed: int = 0) -> Tensor:
     """Bound the largest error of encode(decode(zs)), shape (B,), in the model's precision."""
     twin = _in_float64(model)
     x = twin.decode([z.double() for z in zs])
     sizes = _Sizes(twin, x)
-    twin.encode(x, sizes)
-    found, _ = twin.encode(_repeated(x), _errors(model, sizes, seed))
+    twin.encode(x, watch=sizes)
+    found, _ = twin.encode(_repeated(x), watch=_errors(model, sizes, seed))
     return _spread(found)
 
 
 class _Sizes:
     """The largest number in the sums of every layer, a sample; a watch for `encode`."""
 
-    def __init__(self, model: DensityModel, x: Tensor) -> None:
+    def __init__(self, model: Multiscale, x: Tensor) -> None:
         biases = {name: getattr(layer, "bias", None) for name, layer in model.steps()}
         self.by_name = {
             name: x.new_full((len(x),), 0.0 if bias is None else float(bias.abs().max()))
             for name, bias in biases.items()
         }
-        self._before = _largest(x)
+        self._before = _largest(x - 0.5)  # which the first layer sees
 
     def __call__(self, name: str, out: Tensor) -> Tensor:
         after = _largest(out)
@@ -139,7 +140,7 @@ class _Sizes:
         return out
 
 
-def _errors(model: DensityModel, sizes: _Sizes, seed: int) -> Watch:
+def _errors(model: Multiscale, sizes: _Sizes, seed: int) -> Watch:
     """Return a watch that adds what rounding may do in the model's precision, to all but one copy.
 
     Of `_repeated` samples, that is; the first copy stays exact.
@@ -163,8 +164,8 @@ def _terms(layer: nn.Module) -> int:
     return max((p[0].numel() if p.ndim > 1 else 1 for p in weights), default=0)
 
 
-def _in_float64(model: DensityModel) -> DensityModel:
-    twin: DensityModel = copy.deepcopy(model).double().eval()
+def _in_float64(model: Multiscale) -> Multiscale:
+    twin: Multiscale = copy.deepcopy(model).double().eval()
     return twin
 
 
@@ -190,7 +191,7 @@ def _largest_of(found: Sequence[Tensor], exact: Sequence[Tensor]) -> Tensor:
 
 def _judged(x: Tensor, error: Tensor, bound: Tensor) -> RoundTrip:
     finite = torch.isfinite(x).flatten(1).all(dim=1)
-    ranged = ((x >= -0.5) & (x < 0.5)).flatten(1)
+    ranged = ((x >= 0) & (x < 1)).flatten(1)
     image = ranged.all(dim=1)
     within = (error <= bound) & torch.isfinite(bound)
     outside = finite & ~image

@@ -18,9 +18,9 @@ from torch import nn
 
 import invconv as ic
 from invconv_benchmarks.density.models.maf import AutoregressiveAffine
-from invconv_benchmarks.density.models.model import DensityModel
 from invconv_benchmarks.measure import timing
 from invconv_torch import EmergingConv2d
+from invconv_torch.flows import Multiscale
 
 Tensor: TypeAlias = torch.Tensor
 
@@ -82,7 +82,7 @@ class _Contender:
 
 @torch.no_grad()  # type: ignore[untyped-decorator]
 def time_sampling(
-    models: Mapping[str, DensityModel],
+    models: Mapping[str, Multiscale],
     count: int = 100,
     repeats: int = 3,
     temperature: float = 1.0,
@@ -92,7 +92,7 @@ def time_sampling(
 
     Parameters
     ----------
-    models : mapping of str to DensityModel
+    models : mapping of str to Multiscale
         By the names that are reported.
     count : int
         Samples at a time.
@@ -131,7 +131,7 @@ def _result(contender: _Contender, count: int) -> SamplingTime:
     )
 
 
-def _contenders(name: str, model: DensityModel, count: int, temperature: float) -> list[_Contender]:
+def _contenders(name: str, model: Multiscale, count: int, temperature: float) -> list[_Contender]:
     model = copy.deepcopy(model).eval()
     generator = torch.Generator().manual_seed(0)
     zs = [temperature * z for z in model.draw_latents(count, generator)]
@@ -153,7 +153,7 @@ def _contenders(name: str, model: DensityModel, count: int, temperature: float) 
     return found
 
 
-def _passes(model: DensityModel, x: Tensor) -> None:
+def _passes(model: Multiscale, x: Tensor) -> None:
     """Run the first few passes of every layer over whole images."""
     for layer in model.layers.values():
         if isinstance(layer, AutoregressiveAffine):
@@ -161,9 +161,9 @@ def _passes(model: DensityModel, x: Tensor) -> None:
                 layer.shift_and_scale(x)
 
 
-def pixel_by_pixel(model: DensityModel) -> DensityModel:
+def pixel_by_pixel(model: Multiscale) -> Multiscale:
     """Return a model whose autoregressive convolutions are inverted one pixel at a time."""
-    slow: DensityModel = copy.deepcopy(model)
+    slow: Multiscale = copy.deepcopy(model)
     for name, layer in model.layers.items():
         if isinstance(layer, EmergingConv2d):
             slow.layers[name] = _PixelByPixel(layer)

@@ -8,14 +8,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from invconv.arrays.settings import choice, positive_int
+from invconv.files import glow
 
-EMERGING = {"emerging": "plain", "emerging_plu": "plu", "emerging_qr": "qr"}  # after this 1x1
-FLOWS = (
-    *("plain", "plu", "qr", "orthogonal", "circulant"),
-    *EMERGING,
-    *("periodic", "symmetric", "exponential"),
-)
-MIXINGS = (*FLOWS, "real_nvp", "maf")
+EMERGING = tuple(name for name in glow.MIXINGS if name.startswith("emerging"))
+MIXINGS = (*glow.MIXINGS, "real_nvp", "maf")
 
 
 @dataclass(frozen=True)
@@ -25,12 +21,9 @@ class Architecture:
     Attributes
     ----------
     mixing : str
-        One of `MIXINGS`. Those of `FLOWS` are Glow's flow with that layer between its couplings:
-        a 1x1 convolution that is a matrix, Glow's PLU, the paper's QR, a rotation or diagonal and
-        circulant factors; an emerging convolution after the 1x1 that `EMERGING` says; a periodic
-        or a symmetric one; the exponential of one after a plain 1x1, as it is nearly the identity
-        at the start and its determinant is positive. "real_nvp" has masks in place of a mixing
-        layer, "maf" is a masked autoregressive flow.
+        One of `MIXINGS`: `invconv_torch.flows.Glow` with that layer between its couplings, or
+        "real_nvp", which has masks in place of a mixing layer, or "maf", a masked autoregressive
+        flow.
     levels : int
         How often the image is halved; a masked autoregressive flow does not.
     depth : int
@@ -57,11 +50,7 @@ class Architecture:
             object.__setattr__(self, name, positive_int(name, getattr(self, name)))
         if self.kernel_size % 2 == 0:
             raise ValueError(f"kernel_size: expected an odd number, got {self.kernel_size}")
-        floor = self.scale_floor
-        if isinstance(floor, bool) or not isinstance(floor, int | float) or not 0 <= floor < 1:
-            raise ValueError(
-                f"scale_floor: expected a number of at least 0 and below 1, got {floor!r}"
-            )
+        object.__setattr__(self, "scale_floor", glow.scale_floor(self.scale_floor))
 
     @property
     def multiscale(self) -> bool:

@@ -20,8 +20,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from invconv_benchmarks.density.models.architecture import Architecture
-from invconv_benchmarks.density.models.coupling import shift_and_scale
 from invconv_torch import ActNorm
+from invconv_torch.flows.coupling import shift_and_scale
 
 Tensor: TypeAlias = torch.Tensor
 

@@ -17,9 +17,9 @@ import torch
 from torch import nn
 
 from invconv_benchmarks.density.models.architecture import Architecture
-from invconv_benchmarks.density.models.coupling import AffineCoupling, network, shift_and_scale
-from invconv_benchmarks.density.models.multiscale import Split, Squeeze
-from invconv_torch import ActNorm
+from invconv_torch import ActNorm, Squeeze
+from invconv_torch.flows import AffineCoupling, Split
+from invconv_torch.flows.coupling import network, shift_and_scale
 
 Tensor: TypeAlias = torch.Tensor
 
@@ -85,9 +85,12 @@ def layers(architecture: Architecture, shape: tuple[int, int, int]) -> dict[str,
         for step in range(checkerboards, architecture.depth):
             found[f"level{level}_step{step}_actnorm"] = ActNorm(channels)
             found[f"level{level}_step{step}_coupling"] = AffineCoupling(
-                channels, hidden, floor, swapped=(step - checkerboards) % 2 == 1
+                channels,
+                hidden,
+                scale_floor=floor,
+                swapped=(step - checkerboards) % 2 == 1,
             )
         if level < architecture.levels - 1:
-            found[f"level{level}_split"] = Split(channels, floor)
+            found[f"level{level}_split"] = Split(channels, scale_floor=floor)
             channels //= 2
     return found

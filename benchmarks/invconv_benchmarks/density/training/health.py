@@ -10,8 +10,8 @@ import torch
 
 from invconv import IllConditionedWarning
 from invconv.stability.guard import LayerCondition
-from invconv_benchmarks.density.models.model import DensityModel
 from invconv_torch import ConditionGuard
+from invconv_torch.flows import Multiscale
 
 Tensor: TypeAlias = torch.Tensor
 
@@ -22,7 +22,7 @@ class DivergedError(ValueError):
     """A run that cannot go on; its last checkpoint is from before."""
 
 
-def require_finite(model: DensityModel, x: Tensor, loss: Tensor, norm: Tensor, step: int) -> None:
+def require_finite(model: Multiscale, x: Tensor, loss: Tensor, norm: Tensor, step: int) -> None:
     """Raise unless the loss and the norm of its gradient are finite.
 
     Raises
@@ -33,7 +33,7 @@ def require_finite(model: DensityModel, x: Tensor, loss: Tensor, norm: Tensor, s
     """
     if bool(torch.isfinite(loss) & torch.isfinite(norm)):
         return
-    layer = model.first_non_finite(x)
+    layer = first_non_finite(model, x)
     what = "output"
     if layer is None:
         what = "gradient"
@@ -45,6 +45,20 @@ def require_finite(model: DensityModel, x: Tensor, loss: Tensor, norm: Tensor, s
     )
 
 
+@torch.no_grad()  # type: ignore[untyped-decorator]
+def first_non_finite(model: Multiscale, x: Tensor) -> str | None:
+    """Return the name of the first layer whose output for x has a NaN or inf, if any."""
+    names: list[str] = []
+
+    def look(name: str, out: Tensor) -> Tensor:
+        if not torch.isfinite(out).all():
+            names.append(name)
+        return out
+
+    model.encode(x, watch=look)
+    return names[0] if names else None
+
+
 def _finite(layer: torch.nn.Module) -> bool:
     gradients = [p.grad for p in layer.parameters() if p.grad is not None]
     return all(bool(torch.isfinite(g).all()) for g in gradients)
@@ -53,7 +67,7 @@ def _finite(layer: torch.nn.Module) -> bool:
 class Watch:
     """Conditions of the invertible layers while a model trains: glances, and looks at all."""
 
-    def __init__(self, model: DensityModel) -> None:
+    def __init__(self, model: Multiscale) -> None:
         self._guard = ConditionGuard(model)
         self.warnings: list[str] = []
 

@@ -11,14 +11,13 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from invconv_benchmarks.density.data.dataset import Batches, Dataset
-from invconv_benchmarks.density.data.dequantise import dequantise
 from invconv_benchmarks.density.models.build import build
-from invconv_benchmarks.density.models.model import DensityModel
 from invconv_benchmarks.density.recipes import checkpoint
 from invconv_benchmarks.density.recipes.checkpoint import Checkpoint
 from invconv_benchmarks.density.recipes.recipe import Recipe
 from invconv_benchmarks.density.training.health import require_finite
 from invconv_benchmarks.density.training.processes import ALONE, Processes
+from invconv_torch.flows import Multiscale
 
 Tensor: TypeAlias = torch.Tensor
 
@@ -54,8 +53,8 @@ class Trainer:
 
     Attributes
     ----------
-    model : DensityModel
-    average : DensityModel
+    model : Multiscale
+    average : Multiscale
         With Polyak's average of the parameters.
     step : int
         How many are done.
@@ -85,7 +84,8 @@ class Trainer:
     def _initialise(self) -> None:
         """Normalise actnorm on images of their own, which are the same in every process."""
         first = Batches(self.data, self.recipe.training.initial_images, self.recipe.seed)
-        self.model.initialise(dequantise(*self._tensors(first, 0, slice(None))))
+        x, _ = self.model.dequantize(*self._tensors(first, 0, slice(None)))
+        self.model.initialize(x)
 
     def _tensors(self, batches: Batches, step: int, part: slice) -> tuple[Tensor, Tensor]:
         arrays = batches.images(step, part), batches.noise(step, part)
@@ -110,7 +110,8 @@ class Trainer:
         norm = nn.utils.get_total_norm(
             [p.grad for p in self.model.parameters() if p.grad is not None]
         )
-        require_finite(self.model, dequantise(images, noise), loss, norm, self.step)
+        x, _ = self.model.dequantize(images, noise)
+        require_finite(self.model, x, loss, norm, self.step)
         rate = training.rate(self.step, len(self.data))
         for group in self._optimiser.param_groups:
             group["lr"] = rate
@@ -130,9 +131,8 @@ class Trainer:
         """
         images, noise = self._tensors(self.batches, max(0, self.step - 1), self.part)
         bits = self.model.bits_per_dim(images, noise).mean()
-        require_finite(
-            self.model, dequantise(images, noise), bits, torch.zeros_like(bits), self.step
-        )
+        x, _ = self.model.dequantize(images, noise)
+        require_finite(self.model, x, bits, torch.zeros_like(bits), self.step)
 
     @torch.no_grad()  # type: ignore[untyped-decorator]
     def _update_average(self) -> None:
@@ -195,7 +195,7 @@ class Trainer:
 class _Loss(nn.Module):  # type: ignore[misc]
     """Mean bits a dimension, as a module, because that is what can be distributed."""
 
-    def __init__(self, model: DensityModel) -> None:
+    def __init__(self, model: Multiscale) -> None:
         super().__init__()
         self.model = model
 
