@@ -41,9 +41,15 @@ class Glow:
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     invconv_torch.save(made, f"{folder}/flow.safetensors")
     ...     flow = invconv_jax.load(f"{folder}/flow.safetensors")
-    >>> flow.log_prob(jax.numpy.full((2, 3, 8, 8), 0.5)).shape
+    >>> key, images = jax.random.key(0), jax.numpy.zeros((2, 3, 8, 8), "uint8")
+    >>> flow.bits_per_dim(images, jax.random.uniform(key, images.shape)).shape
     (2,)
-    >>> flow.sample(jax.random.key(0), 4, temperature=0.7).shape
+    >>> zs, log_det = flow.encode(images / 256)
+    >>> bool(abs(flow.decode(zs) - images / 256).max() < 1e-4)
+    True
+    >>> flow.log_prob(images / 256).shape, len(flow.draw_latents(key, 2))
+    ((2,), 2)
+    >>> flow.sample(key, 4, temperature=0.7).shape
     (4, 3, 8, 8)
     """
 

@@ -79,9 +79,9 @@ def test_the_average_is_polyaks_with_less_weight_on_the_start() -> None:
 def test_actnorm_begins_from_the_first_images() -> None:
     trainer = Trainer(recipe("plain"), DIGITS)
     batches = trainer.batches
-    assert bool(trainer.model.initialised)
+    assert bool(trainer.model.initialized)
     images, noise = batches.images(0), batches.noise(0)
-    x = (torch.from_numpy(images) + torch.from_numpy(noise)) / 256 - 0.5
+    x = (torch.from_numpy(images) + torch.from_numpy(noise)) / 256
     with torch.no_grad():
         zs, _ = trainer.model.encode(x)
     assert all(0.5 < float(z.std()) < 2 for z in zs)
