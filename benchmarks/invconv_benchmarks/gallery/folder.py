@@ -47,7 +47,7 @@ def draw(out: Path, path: Path | None = None) -> None:
         )
         bits = trainer.history[-1]["held_out"]
         _, model = evaluation.restore(Path(folder), "cpu")
-        samples = model.sample(32, torch.Generator().manual_seed(0), 0.8).numpy() + 0.5
+        samples = model.sample(32, 0.8, generator=torch.Generator().manual_seed(0)).numpy()
     print(f"{bits:.2f} bits/dim of tiles that it has not seen, 8 without a model")
     figure, axes = plt.subplots(1, 2, figsize=(12, 3.6), layout="constrained")
     for panel, title, images in (

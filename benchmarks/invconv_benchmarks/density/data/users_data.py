@@ -116,7 +116,7 @@ def _galaxy(path: Path) -> Dataset:
         np.stack([_galaxy_tile(image) for image in read_all(paths, smallest=64)])
         for paths in (parts["training"], parts["validation"] + parts["test"])
     )
-    # moved, flipped and turned about as the authors do, see `models.flow`
+    # moved, flipped and turned about as the authors do, see `models.build`
     return Dataset("galaxy", train, test, symmetry="all", shift=3)
 
 
