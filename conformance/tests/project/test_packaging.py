@@ -146,7 +146,7 @@ def test_an_empty_environment_of_each_python(version: str, wheel: Path, tmp_path
     """Install the wheel from an index, with what it needs, and run it."""
     subprocess.run([interpreter(version), "-m", "venv", str(tmp_path / "empty")], check=True)
     scripts = tmp_path / "empty" / "bin"
-    install = [scripts / "python", "-m", "pip", "install", "-q", f"{wheel}[demo]"]
+    install: list[str | Path] = [scripts / "python", "-m", "pip", "install", "-q", f"{wheel}[demo]"]
     subprocess.run(install, check=True, capture_output=True)
     inverse = (
         "import numpy as np, invconv;"
@@ -156,11 +156,12 @@ def test_an_empty_environment_of_each_python(version: str, wheel: Path, tmp_path
         "print(invconv.__version__)"
     )
     imsave(tmp_path / "image.png", np.arange(4096, dtype=np.uint8).reshape(64, 64))
-    demo = [scripts / "invconv", "demo", "--image", "image.png"]
-    for command, said in (
+    demo: list[str | Path] = [scripts / "invconv", "demo", "--image", "image.png"]
+    commands: tuple[tuple[list[str | Path], str], ...] = (
         ([scripts / "python", "-W", "error", "-c", inverse], invconv.__version__),
         (demo, "not run: PyTorch: not installed"),
-    ):
+    )
+    for command, said in commands:
         done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
         assert said in done.stdout
