@@ -154,7 +154,7 @@ def _exponential(conv: ic.ExponentialConv, x: Tensor, inverse: bool) -> Tensor:
         start = x
         for n in range(count, 0, -1):
             x = start + run(x) / n
-        x = x * float(terms.scale)
+        x = x * constant(terms.scale, x)  # a number would go through float32
     return x if steps else x * math.nan
 
 
