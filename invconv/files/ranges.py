@@ -41,6 +41,7 @@ def judge_range(conv: InvertibleConv, like: Array) -> None:
     # XLA takes subnormal numbers for zero, but for those of float16, which it computes in float32
     flushes = library_name(like) == "jax" and dtype != "float16"
     least = float(kind.smallest_normal) if flushes else spacing
+    rounded_off = least - spacing / 2 if flushes else spacing / 2  # which is 0 in float64
     for name, array in conv.parameters().items():
         found = float(max(abs(array.min()), abs(array.max()))) if array.size else 0.0
         if found > largest:
@@ -48,7 +49,7 @@ def judge_range(conv: InvertibleConv, like: Array) -> None:
                 f"like: expected a dtype that holds {name}, up to {found}, got {dtype}, up to "
                 f"{largest}"
             )
-        lost, size = _vanishing(array, least - spacing / 2)
+        lost, size = _vanishing(array, rounded_off)
         if lost:
             warnings.warn(
                 f"like: {lost} of the {array.size} numbers of {name}, up to {size:.3g}, are zero "
