@@ -27,9 +27,15 @@ def traced() -> bool:
     return torch._C._functorch.peek_interpreter_stack() is not None
 
 
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+def _in_onnx_export() -> bool:
+    """Return what the exporter's second attempt, by Dynamo, would take for False."""
+    return bool(torch.onnx.is_in_onnx_export())
+
+
 def exporting_to_onnx() -> bool:
     """Tell whether torch.onnx.export traces, which knows none of our operators."""
-    return bool(torch.compiler.is_compiling() and torch.onnx.is_in_onnx_export())
+    return bool(torch.compiler.is_compiling() and _in_onnx_export())
 
 
 def as_nodes() -> bool:
