@@ -219,7 +219,7 @@ def test_two_processes_train_as_one(tmp_path: Path) -> None:
         timeout=200,
     )
     assert done.returncode == 0, done.stderr[-4000:]
-    assert done.stdout.count("bits/dim of the test tiles") == 1
+    assert done.stdout.count("bits/dim of the validation tiles") == 1
     two = checkpoint.read(tmp_path / "two" / checkpoint.NAME)
     one = train(recipe("emerging", steps=5), DIGITS, tmp_path / "one").checkpoint()
     assert two.step == one.step == 5
