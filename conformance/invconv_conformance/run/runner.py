@@ -148,8 +148,8 @@ def _outputs(setting: Setting) -> dict[str, Floats]:
     """Return what libraries are compared by, nothing where it cannot be computed."""
     if setting.case.singular:
         return {}
-    x, y = (setting.array(image) for image in setting.images[:2])
     try:
+        x, y = (setting.array(image) for image in setting.images[:2])
         with _strict():
             found = {
                 "forward": setting.conv.forward(x),

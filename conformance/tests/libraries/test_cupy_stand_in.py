@@ -155,6 +155,13 @@ for call in (*[lambda f=f: f(y) for f in calls], lambda: conv.log_det((3, 3)),
 """
 
 
+def test_the_suite_runs_in_the_process_of_its_command(run: Run) -> None:
+    command = ("conformance", "--library=cupy", "--dtype=float32", "--workers=1")
+    done = run("-m", "invconv", *command, "--cases=corner-bias", "--laws=[fi]*.value")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "2 of 2 hold" in done.stdout
+
+
 def test_a_device_that_is_not_current_is_named(run: Run) -> None:
     done = run("-c", SOLVE.format(planted="") + ELSEWHERE)
     assert done.returncode == 0, done.stderr

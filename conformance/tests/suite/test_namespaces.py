@@ -1,4 +1,4 @@
-"""Libraries that nobody adapted and that no law can run on: one sentence says what they lack."""
+"""Libraries that no law can run on: what they lack is said, and nothing ends in a traceback."""
 
 from __future__ import annotations
 
@@ -9,6 +9,9 @@ from typing import Any
 import pytest
 
 from invconv._cli import main
+from invconv_conformance.laws import setting
+from invconv_conformance.libraries.library import Column
+from invconv_conformance.run.runner import Task, perform
 
 # as MLX on Linux: arrays without a device, and a namespace with few functions
 MODULE = """
@@ -47,3 +50,16 @@ def test_what_arrays_lack_is_said_in_one_sentence(
     assert "concat" in line
     assert "exp," not in line
     assert sentence in files["html"].read_text()
+
+
+def test_arrays_that_cannot_be_read_are_an_error_of_each_law(monkeypatch: Any) -> None:
+    def refuse(x: Any) -> Any:
+        raise RuntimeError("no values for the host")
+
+    monkeypatch.setattr(setting, "to_numpy", refuse)
+    laws = ("forward.value", "inverse.value")
+    column = Column("numpy", "cpu", "eager", "float64")
+    (outcome,) = perform(Task("corner-bias", (column,), laws))
+    assert [(r.law, r.status) for r in outcome.results] == [(law, "error") for law in laws]
+    assert all("no values for the host" in r.what for r in outcome.results)
+    assert outcome.outputs == {}
