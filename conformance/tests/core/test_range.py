@@ -94,10 +94,10 @@ def test_a_scale_whose_images_only_xla_takes_for_zero(library: str) -> None:
 
 def test_a_scale_too_small_for_ordinary_images_warns_of_no_digit_that_is_left() -> None:
     conv = ic.ActNorm(np.full(2, -90.0), None).asarrays(np.empty(0, np.float32))
-    # of so many numbers that the largest of a sample, which errors are measured by, is no luck
     x = np.random.default_rng(0).standard_normal((4, 2, 300)).astype(np.float32)
-    left = ic.diagnose(conv, (300,)).digits  # of 6.9; a subnormal scale has 20 bits
-    error = np.abs(conv.inverse(conv.forward(x)) - x).max() / np.abs(x).max()
+    y = (x * np.exp(-90.0)).astype(np.float32)  # of the scale itself, not of its 20 bits
+    left = ic.diagnose(conv, (300,)).digits
+    error = np.abs(conv.inverse(y) - x).max() / np.abs(x).max()
     assert left == pytest.approx(-np.log10(error), abs=0.5)
     with np.errstate(over="ignore"):
         assert not np.isfinite(conv.inverse(np.ones_like(x))).any()  # which nobody overlooks
