@@ -183,13 +183,13 @@ class CircularFamily:
 
     def apply(self, w: Array, x: Array) -> Array:
         """See `LinearFamily`."""
-        if self.wide and self.by_frequencies(x):
+        if self.by_frequencies(x):
             return spectral_apply(w, self.basis, x)
         return correlate(Stencil(self.offsets, taps_of(w)), x, wrap=True)
 
     def gram(self, x: Array, y: Array) -> Array:
         """See `LinearFamily`."""
-        if self.wide and self.by_frequencies(x):
+        if self.by_frequencies(x):
             return spectral_gram(x, y, self.kernel_size, self.basis)
         return kernel_of(correlate_kernel_vjp(x, y, self.offsets, wrap=True), self.kernel_size)
 

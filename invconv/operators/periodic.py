@@ -133,7 +133,7 @@ class PeriodicConv(SpectralConv):
         return PeriodicConv(kernel, dilation=self.dilation)
 
     def _apply_after(self, weight: Array, x: Array) -> Array:
-        if self._family.wide and self._family.by_frequencies(x):
+        if self._family.by_frequencies(x):
             return self._apply(multiply(weight, x))
         return correlate_after(self._stencil(), weight, x, wrap=True)
 

@@ -41,7 +41,7 @@ _CHANNELS_LAST = {4: torch.channels_last, 5: torch.channels_last_3d}
 def apply(family: LinearFamily, w: Tensor, x: Tensor) -> Tensor:
     """Return A(w) x."""
     if isinstance(family, _CORRELATIONS):  # which see to their precision
-        if isinstance(family, CircularFamily) and family.wide and family.by_frequencies(x):
+        if isinstance(family, CircularFamily) and family.by_frequencies(x):
             with full_precision(x):
                 return _laid_out(torch.as_tensor(family.apply(w, x)).contiguous(), x)
         if prefers_kernel(x):
@@ -72,7 +72,7 @@ def apply_to(family: LinearFamily, w: Tensor, x: Tensor, z: Tensor) -> Tensor:
 def gram(family: LinearFamily, x: Tensor, y: Tensor) -> Tensor:
     """Return the gradient of <y, A(w) x> with respect to w."""
     if isinstance(family, _CORRELATIONS):
-        if isinstance(family, CircularFamily) and family.wide and family.by_frequencies(x):
+        if isinstance(family, CircularFamily) and family.by_frequencies(x):
             with full_precision(x):
                 return torch.as_tensor(family.gram(x, y)).contiguous()
         if prefers_kernel(x):

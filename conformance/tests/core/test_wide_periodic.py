@@ -50,6 +50,13 @@ def kernel_gradient(x: Any, y_bar: Any) -> Any:
     return found
 
 
+def test_a_gradient_overflows_only_where_its_sums_do() -> None:
+    x = RNG.standard_normal((3, 2, *BOX)).astype("float32")
+    conv, large = ic.PeriodicConv(x[:2]), x * np.float32(2.0**58)
+    least = conv.forward_vjp(x, x)[0]["kernel"]
+    assert np.array_equal(conv.forward_vjp(large, large)[0]["kernel"], least * 2.0**116)
+
+
 class ByFrequenciesError(Exception):
     """A convolution ran by frequencies."""
 

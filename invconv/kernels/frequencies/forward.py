@@ -8,11 +8,12 @@ Called by `CircularFamily`, which says from how many taps on.
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 from invconv.arrays.namespaces import Array, Shape, constant, namespace, size
 from invconv.kernels.frequencies.fourier import Fourier
-from invconv.kernels.frequencies.products import within_range
+from invconv.kernels.frequencies.products import SpectralProduct, by_frequencies, within_range
 from invconv.kernels.frequencies.spectrum import kernel_spectrum, taps_of_spectrum
 from invconv.kernels.primitives import matmul
 
@@ -30,12 +31,9 @@ def spectral_apply(kernel: Array, basis: Fourier, x: Array) -> Array:
     shape = tuple(x.shape[2:])
     if 0 in x.shape:
         return x
-    spectrum = kernel_spectrum(kernel, basis, shape)
-
-    def run(part: Array) -> Array:
-        return basis.from_frequencies(matmul(spectrum, basis.to_frequencies(part)), shape)
-
-    return within_range(run, x)
+    product = SpectralProduct(kernel_spectrum(kernel, basis, shape), basis, shape)
+    # by the library's transforms: the kernel's values may be traced
+    return within_range(functools.partial(by_frequencies.agnostic, product), x)
 
 
 def spectral_gram(x: Array, y: Array, kernel_size: Shape, basis: Fourier) -> Array:
@@ -48,8 +46,10 @@ def spectral_gram(x: Array, y: Array, kernel_size: Shape, basis: Fourier) -> Arr
     basis : Fourier
     """
     xp, shape = namespace(x), tuple(x.shape[2:])
-    x_hat, y_hat = basis.to_frequencies(x), basis.to_frequencies(y)
-    found = matmul(xp.conj(y_hat), xp.permute_dims(x_hat, (0, 2, 1)))  # (F, C_out, C_in)
     weights: Any = basis.multiplicity(shape) / size(shape)
     weights = constant(weights, x, basis.dtype(x))
-    return taps_of_spectrum(found * weights[:, None, None], basis, kernel_size, x, shape)
+    # weighted before the product, which is then no larger than the sums over pixels
+    x_hat = basis.to_frequencies(x) * weights[:, None, None]
+    y_hat = basis.to_frequencies(y)
+    found = matmul(xp.conj(y_hat), xp.permute_dims(x_hat, (0, 2, 1)))  # (F, C_out, C_in)
+    return taps_of_spectrum(found, basis, kernel_size, x, shape)
