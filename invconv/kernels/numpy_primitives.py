@@ -185,6 +185,7 @@ def by_frequencies(product: SpectralProduct, y: Floats) -> Floats:
     given = np.ascontiguousarray(y, y.dtype.newbyteorder("="))
     x = np.empty(y.shape, given.dtype)
     addresses = compiled.address_of(given), compiled.address_of(x)
+    product.compiled.require(y.shape, y.itemsize)
     product.compiled.run(*addresses, len(y), threads.number(), given, x)
     return x.astype(y.dtype, copy=False)
 

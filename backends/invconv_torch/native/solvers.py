@@ -156,6 +156,7 @@ def run_compiled(product: SpectralProduct, y: Tensor) -> Tensor:
     y = y.resolve_neg().contiguous()
     x = torch.empty_like(y)
     workers = torch.get_num_threads()
+    product.compiled.require(tuple(y.shape), y.element_size())
     product.compiled.run(y.data_ptr(), x.data_ptr(), y.shape[0], workers, y, x)
     return x
 

@@ -102,6 +102,15 @@ def test_nothing_crosses_from_an_image_to_another() -> None:
     assert np.isnan(x[7]).all()
 
 
+def test_images_of_another_size_are_not_read() -> None:
+    product = SpectralProduct(np.zeros((20, 3, 3), np.float32), Cosine(), (4, 5))
+    for shape, kind in (((7, 2, 4, 5), "f4"), ((7, 3, 4, 6), "f4"), ((7, 3, 4, 5), "f8")):
+        y = np.zeros(shape, kind)
+        for images in (y, torch.from_numpy(y)):
+            with pytest.raises(ValueError, match="expected 3 channels of 20 pixels of 4 bytes"):
+                product(images)
+
+
 @pytest.mark.parametrize("kind", [ic.PeriodicConv, ic.SymmetricConv])
 def test_inverses_use_it_for_small_grids_and_full_lanes(
     kind: Any, monkeypatch: pytest.MonkeyPatch

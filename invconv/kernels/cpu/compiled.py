@@ -76,14 +76,8 @@ class CompiledSolve:
     def require(self, shape: Shape, itemsize: int) -> None:
         """Raise ValueError unless images are such as the kernel will read: it looks at no shape."""
         g = self.geometry
-        if shape[1:] == self._sample and itemsize == g.itemsize:
-            return
-        pixels = math.prod(shape[2:])
-        if (shape[1], pixels, itemsize) != (g.channels, g.pixels, g.itemsize):
-            raise ValueError(
-                f"y: expected {g.channels} channels of {g.pixels} pixels of {g.itemsize} bytes, "
-                f"got {shape[1]} of {pixels} of {itemsize}"
-            )
+        if shape[1:] != self._sample or itemsize != g.itemsize:
+            require_images((g.channels, g.pixels, g.itemsize), shape, itemsize)
 
     def solve(self, y: int, x: int, batch: int, workers: int, *keeps: object) -> None:
         """Solve images at the address ``y``, and put the results at ``x``.
@@ -115,6 +109,17 @@ class CompiledSolve:
         else:
             # after an interrupt the others go on for a while: they have what they use
             threads.together(functools.partial(work, self, run, shared, keeps), run.workers)
+
+
+def require_images(expected: tuple[int, int, int], shape: Shape, itemsize: int) -> None:
+    """Raise ValueError unless images have the expected channels, pixels, and bytes of a number."""
+    found = shape[1], math.prod(shape[2:]), itemsize
+    if found != expected:
+        channels, pixels, size = expected
+        raise ValueError(
+            f"y: expected {channels} channels of {pixels} pixels of {size} bytes, "
+            f"got {found[0]} of {found[1]} of {found[2]}"
+        )
 
 
 def compiled_solve(

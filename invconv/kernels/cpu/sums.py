@@ -2,7 +2,7 @@
 
 The equation and the order of the sums are those of `invconv.kernels.order`.
 
-Called by `driver` and `correlate.driver`.
+Called by `driver`, `correlate.driver` and `spectral.driver`.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """Threads of the process that solve parts of the same work, and sleep while there is none.
 
-`set_num_threads` is the public `invconv.set_num_threads`. Used by `compiled` and `correlate`.
+`set_num_threads` is the public `invconv.set_num_threads`. Used by `compiled`, `correlate` and
+`spectral`.
 """
 
 from __future__ import annotations

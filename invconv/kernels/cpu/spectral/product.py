@@ -18,7 +18,7 @@ import numpy as np
 
 from invconv.kernels.cpu import machine, threads
 from invconv.kernels.cpu.assembly import Ints
-from invconv.kernels.cpu.compiled import BUFFERS, address_of
+from invconv.kernels.cpu.compiled import BUFFERS, address_of, require_images
 from invconv.kernels.cpu.compiler.target import Target, host
 from invconv.kernels.cpu.plan import Shape
 from invconv.kernels.cpu.spectral.plan import Blocks, Header, RealTransform, program
@@ -45,7 +45,7 @@ class Frame:
         Of the channels.
     lanes, itemsize : int
     seconds : float
-        That images in the lanes take, about.
+        That the images of a vector's lanes take, about.
     call : object
         The compiled function.
     code : tuple
@@ -94,7 +94,7 @@ def frame(
         blocks[-1],
         lanes,
         itemsize,
-        size * (_COPY + _MULTIPLY * products) * itemsize / 4,
+        size * (_COPY + _MULTIPLY * products) * itemsize / 4 * 512 / target.bits,
         _PRODUCT(main.addresses["product"]),
         (main, *code),
     )
@@ -123,6 +123,11 @@ class CompiledProduct:
 
     frame: Frame
     weights: Floats
+
+    def require(self, shape: Shape, itemsize: int) -> None:
+        """Raise ValueError unless images are such as the kernel will read: it looks at no shape."""
+        h = self.frame.header
+        require_images((h.channels, h.pixels, self.frame.itemsize), shape, itemsize)
 
     def run(self, y: int, x: int, batch: int, workers: int, *keeps: object) -> None:
         """Map images at the address ``y``, and put the results at ``x``.
@@ -194,5 +199,5 @@ def prefers_kernel(batch: int, channels: int, shape: Shape, itemsize: int) -> bo
     image, filled = channels * math.prod(shape), -(-batch // lanes) * lanes
     if filled * image * (2 * sum(shape) + 2 * channels) > _AN_FFT * batch * image + _A_CALL:
         return False
-    # most of it is in the cache, and does not take longer to lay out than to use
+    # the buffer stays in the cache for the most part, and few matrices are quickly laid out
     return max(2 * lanes * image, 4 * channels * image) * itemsize <= _LARGEST
