@@ -1,6 +1,6 @@
 """Whether numbers are finite, and whether a dtype holds them: with no copy of a whole array.
 
-Called by `files.operator_files`.
+Called by `container`, `description` and `operator_files`.
 """
 
 from __future__ import annotations

@@ -182,7 +182,7 @@ class ExponentialSolver:
         family: StencilFamily, taps: Array, counts: Counts | None, shape: Shape
     ) -> ExponentialSolver:
         """Prepare a solve for the taps of -M, by frequencies if the host has their values."""
-        entries = taps.shape[1] ** 2 * size(shape[:-1]) * (shape[-1] // 2 + 1)
+        entries = taps.shape[1] ** 2 * size(_FOURIER.frequencies(shape))
         if not family.wrap or entries > _ENTRIES or counts is None or not counts.steps:
             return ExponentialSolver(family, taps, counts)
         # JAX's transforms would gather a batch

@@ -96,8 +96,9 @@ class Linear(InvertibleConv):
         """Return what to say of numbers that are zero only in this dtype, or in this library."""
         with np.errstate(all="ignore"):
             log_det = to_float(self._on_host(np.float64)._log_det(shape))
-        finite = math.isfinite(log_det)
-        return f", and {log_det:.6g} in NumPy's float64: a number is too small here" * finite
+        if not math.isfinite(log_det):
+            return ""
+        return f", and {log_det:.6g} in NumPy's float64: a number is too small here"
 
     def _forward_saving(self, x: Array) -> tuple[Array, Any]:
         w, parts = self._weights_saving()
