@@ -95,27 +95,17 @@ def _dumps(document: Json) -> str:
 
 
 def _npz(arrays: dict[str, Matrix]) -> bytes:
-    """Return an archive that depends on the arrays alone: fixed order, fixed times.
-
-    Its members are not compressed, and those of float32 numbers stand together: so a wheel, which
-    compresses the archive as a whole, is smallest.
-    """
+    """Return an archive that depends on the arrays alone: fixed order, fixed times."""
     out = io.BytesIO()
     with zipfile.ZipFile(out, "w") as archive:
-        for name, array in sorted(arrays.items(), key=_place):
+        for name, array in sorted(arrays.items()):
             member = io.BytesIO()
             kind = "<i8" if array.dtype.kind == "i" else "<f8"
             np.lib.format.write_array(member, array.astype(kind, order="C"), (1, 0), False)
             entry = zipfile.ZipInfo(f"{name}.npy", (1980, 1, 1, 0, 0, 0))
-            entry.create_system = 3
-            archive.writestr(entry, member.getvalue())
+            entry.create_system, entry.compress_type = 3, zipfile.ZIP_DEFLATED
+            archive.writestr(entry, member.getvalue(), compresslevel=9)
     return out.getvalue()
-
-
-def _place(entry: tuple[str, Matrix]) -> tuple[bool, str]:
-    """Return where an array stands in the archive: inputs before outputs, then by name."""
-    name = entry[0]
-    return name.endswith(("/y", "/x2")), name
 
 
 def versions(folder: Path = FOLDER) -> list[int]:
