@@ -6,6 +6,7 @@ import importlib.metadata
 import os
 import platform
 import subprocess
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,16 @@ def load() -> float | None:
         return round(os.getloadavg()[0], 2)
     except (OSError, AttributeError):
         return None
+
+
+def most_load(loads: Mapping[str, float | None]) -> float:
+    """Return the largest of loads, 0 where the system told none."""
+    return max((v for v in loads.values() if v is not None), default=0.0)
+
+
+def busy(loads: Mapping[str, float | None], cores: int) -> bool:
+    """Tell by the loads around a measurement whether other processes wanted to run too."""
+    return most_load(loads) > cores + 1
 
 
 def _cpu() -> str:

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from invconv_benchmarks.measure import spread
+from invconv_benchmarks.measure import environment, spread
 from invconv_benchmarks.measure.ceilings import Ceiling
 from invconv_benchmarks.results import row, sealed
 from invconv_benchmarks.results.fits import Fit
@@ -63,12 +63,12 @@ class Result:
     @property
     def busy(self) -> bool:
         """Whether other processes wanted to run too."""
-        return self.most_load > max(1, int(self.environment["cores"])) + 1
+        return environment.busy(self.load, self.environment["cores"])
 
     @property
     def most_load(self) -> float:
         """The larger load of start and end."""
-        return max((v for v in self.load.values() if v is not None), default=0.0)
+        return environment.most_load(self.load)
 
 
 def as_document(result: Result) -> Document:

@@ -10,11 +10,13 @@ import json
 import re
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from invconv.files.whole_files import write_text
+from invconv_benchmarks.results.records import structured
 
 Document = dict[str, Any]
+T = TypeVar("T")
 
 
 def checksum(document: Document) -> str:
@@ -76,6 +78,14 @@ def read(path: Path, schema: Document) -> Document:
         place = "/".join(map(str, error.absolute_path)) or "the top"
         raise ValueError(f"{path}: not of schema {name} at {place}: {error.message}") from None
     return dict(document)
+
+
+def load(path: Path, kind: type[T], schema: Document) -> T:
+    """Return the dataclass whose fields `write` wrote; what `read` refuses is refused."""
+    document = read(path, schema)
+    fields = {k: v for k, v in document.items() if k not in ("schema", "checksum")}
+    found: T = structured(kind, fields)
+    return found
 
 
 def schema(package: str, name: str) -> Document:

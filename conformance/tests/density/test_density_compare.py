@@ -20,9 +20,10 @@ torch = pytest.importorskip("torch", reason="torch is not installed")
 from matplotlib.image import imread  # noqa: E402
 
 from invconv._cli import main  # noqa: E402
-from invconv_benchmarks.density.compare import result, summary  # noqa: E402
+from invconv_benchmarks.density.compare import result  # noqa: E402
 from invconv_benchmarks.density.data.dataset import noise_of  # noqa: E402
 from invconv_benchmarks.density.data.users_data import load  # noqa: E402
+from invconv_benchmarks.density.models.appearance import title  # noqa: E402
 from invconv_benchmarks.density.models.architecture import MIXINGS  # noqa: E402
 from invconv_benchmarks.density.models.build import build  # noqa: E402
 from invconv_benchmarks.density.recipes import checkpoint  # noqa: E402
@@ -102,7 +103,7 @@ def test_the_result_has_every_row_and_what_the_models_say(compared: tuple[Path, 
         assert row.samples is not None
         assert row.images.count == row.images.in_range_within
         assert row.samples.non_finite == 0
-        assert f"{summary.title(row.mixing)}" in out
+        assert f"{title(row.mixing)}" in out
     methods = {(time.model, time.method) for time in found.sampling}
     assert len(methods) == 17  # the three emerging ones and MAF have two
     assert imread(folder / "comparison.jpg").shape[0] > 500

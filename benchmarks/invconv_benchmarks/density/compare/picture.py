@@ -17,30 +17,16 @@ import torch
 from matplotlib.colors import LogNorm
 
 from invconv_benchmarks.density.compare.result import Result
-from invconv_benchmarks.density.compare.summary import BASELINE, title
+from invconv_benchmarks.density.compare.summary import BASELINE
 from invconv_benchmarks.density.data.dataset import Dataset
 from invconv_benchmarks.density.evaluation import evaluation
+from invconv_benchmarks.density.models.appearance import COLORS, title
 from invconv_benchmarks.report.figures import label_ends, save, stretch
 from invconv_torch.flows import Multiscale
 
 Floats = np.ndarray[Any, Any]
 
 RESTORED, SAMPLED = 4, 10  # tiles of each model
-COLORS = {
-    "plain": "#333333",
-    "plu": "#8c8c8c",
-    "qr": "#4c78a8",
-    "orthogonal": "#5aa9e6",
-    "circulant": "#1b3a8a",
-    "emerging": "#e4572e",
-    "emerging_plu": "#f4a259",
-    "emerging_qr": "#8c1c13",
-    "periodic": "#2a9d8f",
-    "symmetric": "#70a01f",
-    "exponential": "#c2378f",
-    "real_nvp": "#b07d2b",
-    "maf": "#8e6bbf",
-}
 
 
 @dataclass(frozen=True)

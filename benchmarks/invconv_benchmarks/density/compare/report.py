@@ -9,9 +9,11 @@ from rich.table import Table
 
 from invconv_benchmarks.density.compare.published import DATA, PUBLISHED, SOURCE
 from invconv_benchmarks.density.compare.result import Rate, Result, Row, Spread
-from invconv_benchmarks.density.compare.summary import best, findings, title
+from invconv_benchmarks.density.compare.summary import best, findings
 from invconv_benchmarks.density.evaluation.evaluation import NEAR
 from invconv_benchmarks.density.evaluation.sampling import SamplingTime
+from invconv_benchmarks.density.models.appearance import title
+from invconv_benchmarks.measure.environment import busy
 
 _NOTES = """\
 bits/dim      of {test} test tiles, averaged parameters: mean ± standard deviation over {seeds}
@@ -165,9 +167,9 @@ def _by_rate(entries: Sequence[Rate], rates: Sequence[float]) -> dict[str, list[
 
 
 def _busy(result: Result) -> str:
-    most = max((v for v in result.load.values() if v is not None), default=0)
-    busy = most > result.environment["cores"] + 1
-    return ", **on a machine that was busy with other work: its times mean little**" if busy else ""
+    if not busy(result.load, result.environment["cores"]):
+        return ""
+    return ", **on a machine that was busy with other work: its times mean little**"
 
 
 def markdown(result: Result) -> list[str]:

@@ -9,7 +9,6 @@ from typing import Any
 from invconv_benchmarks.density.evaluation.evaluation import Trip
 from invconv_benchmarks.density.evaluation.sampling import SamplingTime
 from invconv_benchmarks.results import sealed
-from invconv_benchmarks.results.records import structured
 
 SCHEMA = "invconv-density/2"
 
@@ -132,7 +131,4 @@ def read(path: Path) -> Result:
     ValueError
         If it is no result file, is cut off, or was changed after it was written.
     """
-    document = sealed.read(path, sealed.schema(__package__, "comparison.schema.json"))
-    kept = {k: v for k, v in document.items() if k not in ("schema", "checksum")}
-    result: Result = structured(Result, kept)
-    return result
+    return sealed.load(path, Result, sealed.schema(__package__, "comparison.schema.json"))

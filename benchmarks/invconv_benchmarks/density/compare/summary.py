@@ -11,6 +11,7 @@ import numpy as np
 from invconv_benchmarks.density.compare.outcome import Job, Outcome
 from invconv_benchmarks.density.compare.result import Difference, Rate, Row, Run, Spread
 from invconv_benchmarks.density.evaluation.evaluation import NEAR, Trip
+from invconv_benchmarks.density.models.appearance import title
 from invconv_benchmarks.density.models.architecture import MIXINGS
 
 BASELINE = "plain"
@@ -190,25 +191,3 @@ def _rates(entries: Sequence[Rate]) -> list[str]:
     ]
     stopped = [f"{title(e.mixing)} at {e.learning_rate:g}: {e.error}." for e in entries if e.error]
     return said + [f"Stopped in the sweep, {text}" for text in stopped]
-
-
-TITLES = {
-    "plain": "plain 1×1",
-    "plu": "PLU 1×1",
-    "qr": "QR 1×1",
-    "orthogonal": "orthogonal 1×1",
-    "circulant": "circulant 1×1",
-    "emerging": "emerging 3×3",
-    "emerging_plu": "emerging, PLU",
-    "emerging_qr": "emerging, QR",
-    "periodic": "periodic 3×3",
-    "symmetric": "symmetric 3×3",
-    "exponential": "exponential 3×3",
-    "real_nvp": "Real NVP",
-    "maf": "MAF",
-}
-
-
-def title(mixing: str) -> str:
-    """Return a mixing layer's name for people."""
-    return TITLES.get(mixing, mixing)

@@ -1,4 +1,4 @@
 """Evaluation of a trained model: bits/dim, round trips, samples and the time they take.
 
-May import `data`, `models`, `recipes`, and `report.figures`.
+May import `data`, `models`, `recipes`, and the rooms below `density`.
 """

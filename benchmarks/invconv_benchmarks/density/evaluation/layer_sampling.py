@@ -23,6 +23,7 @@ import invconv_torch as it
 from invconv_benchmarks.contenders.devices import finc
 from invconv_benchmarks.contenders.setup import Setup
 from invconv_benchmarks.density.evaluation.sampling import invert_pixel_by_pixel
+from invconv_benchmarks.density.models.appearance import TITLES
 from invconv_benchmarks.density.models.maf import AutoregressiveAffine
 from invconv_benchmarks.measure import timing
 from invconv_benchmarks.suites.group import Group
@@ -37,15 +38,15 @@ _FLOOR = 0.1  # of the networks' scales
 _MOST = 2**19  # pixels of all images together; of more, fewer images are run
 
 LAYERS: dict[str, Callable[[], Any]] = {
-    "plain 1×1": lambda: it.Conv1x1(CHANNELS, "plain"),
-    "PLU 1×1": lambda: it.Conv1x1(CHANNELS, "plu"),
-    "QR 1×1": lambda: it.Conv1x1(CHANNELS, "qr"),
-    "orthogonal 1×1": lambda: it.Conv1x1(CHANNELS, "orthogonal"),
-    "circulant 1×1": lambda: it.Conv1x1(CHANNELS, "circulant"),
-    "emerging 3×3": lambda: it.EmergingConv2d(CHANNELS),
-    "periodic 3×3": lambda: it.PeriodicConv2d(CHANNELS),
-    "symmetric 3×3": lambda: it.SymmetricConv2d(CHANNELS),
-    "exponential 3×3": lambda: it.ExponentialConv2d(CHANNELS),
+    TITLES["plain"]: lambda: it.Conv1x1(CHANNELS, "plain"),
+    TITLES["plu"]: lambda: it.Conv1x1(CHANNELS, "plu"),
+    TITLES["qr"]: lambda: it.Conv1x1(CHANNELS, "qr"),
+    TITLES["orthogonal"]: lambda: it.Conv1x1(CHANNELS, "orthogonal"),
+    TITLES["circulant"]: lambda: it.Conv1x1(CHANNELS, "circulant"),
+    TITLES["emerging"]: lambda: it.EmergingConv2d(CHANNELS),
+    TITLES["periodic"]: lambda: it.PeriodicConv2d(CHANNELS),
+    TITLES["symmetric"]: lambda: it.SymmetricConv2d(CHANNELS),
+    TITLES["exponential"]: lambda: it.ExponentialConv2d(CHANNELS),
 }
 COUPLING = "the coupling beside it"
 PIXELS = "emerging, pixel by pixel"
@@ -107,7 +108,7 @@ def _whole(way: str, size: int, count: int) -> Call:
     """Return the call that inverts all of it."""
     z = torch.randn(count, CHANNELS, size // 2, size // 2)
     if way == DIAGONALS:
-        return finc_pair(size, count)
+        return _finc_pair(size, count)
     layer = (
         AffineCoupling(CHANNELS, WIDTH, scale_floor=_FLOOR) if way == COUPLING else LAYERS[way]()
     )
@@ -115,7 +116,7 @@ def _whole(way: str, size: int, count: int) -> Call:
     return lambda: layer.inverse(z)
 
 
-def finc_pair(size: int, count: int) -> Call:
+def _finc_pair(size: int, count: int) -> Call:
     """Return FInC's way for two autoregressive convolutions of 2x2, each on images of its own."""
     (library,) = (library for library in LIBRARIES if library.name == "torch")
     shape = (count, CHANNELS, size // 2, size // 2)

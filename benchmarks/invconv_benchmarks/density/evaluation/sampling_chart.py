@@ -19,30 +19,21 @@ from rich.console import Console
 
 from invconv_benchmarks.density.evaluation import layer_sampling
 from invconv_benchmarks.density.evaluation.layer_sampling import Point
+from invconv_benchmarks.density.models.appearance import COLORS, TITLES
 from invconv_benchmarks.measure import environment
 from invconv_benchmarks.options import numbers
 from invconv_benchmarks.report.figures import label_ends, save
 from invconv_benchmarks.results import sealed
-from invconv_benchmarks.results.records import structured
 from invconv_conformance.arguments import words
 
 SCHEMA = "invconv-sampling-chart/1"
 SIZES = (8, 16, 32, 64, 128, 256)
 NAME = "sampling-chart"
-_COLORS = {
-    "plain 1×1": "#333333",
-    "PLU 1×1": "#8c8c8c",
-    "QR 1×1": "#4c78a8",
-    "orthogonal 1×1": "#5aa9e6",
-    "circulant 1×1": "#1b3a8a",
-    "emerging 3×3": "#e4572e",
-    "periodic 3×3": "#2a9d8f",
-    "symmetric 3×3": "#70a01f",
-    "exponential 3×3": "#c2378f",
+_COLORS = {TITLES[mixing]: color for mixing, color in COLORS.items()} | {
     layer_sampling.COUPLING: "#c9a227",
-    layer_sampling.DIAGONALS: "#f4a259",
-    layer_sampling.PIXELS: "#8c1c13",
-    layer_sampling.NUMBERS: "#8e6bbf",
+    layer_sampling.DIAGONALS: COLORS["emerging_plu"],
+    layer_sampling.PIXELS: COLORS["emerging_qr"],
+    layer_sampling.NUMBERS: COLORS["maf"],
 }
 _UNITS = (("µs", 1e-6), ("ms", 1e-3), ("s", 1.0), ("min", 60.0), ("h", 3600.0), ("d", 86400.0))
 
@@ -68,8 +59,7 @@ class Chart:
     @property
     def busy(self) -> bool:
         """Whether other work wanted the processor meanwhile."""
-        most = max((load for load in self.load.values() if load is not None), default=0)
-        return bool(most > self.environment["cores"] + 1)
+        return environment.busy(self.load, self.environment["cores"])
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -134,10 +124,7 @@ def read(path: Path) -> Chart:
     ValueError
         If it is no such file, is cut off, or was changed after it was written.
     """
-    document = sealed.read(path, sealed.schema(__package__, "sampling_chart.schema.json"))
-    kept = {k: v for k, v in document.items() if k not in ("schema", "checksum")}
-    chart: Chart = structured(Chart, kept)
-    return chart
+    return sealed.load(path, Chart, sealed.schema(__package__, "sampling_chart.schema.json"))
 
 
 def cell(point: Point) -> str:

@@ -1,4 +1,4 @@
-"""Density models of images: what describes one, its layers, and the model that is built of them.
+"""Density models of images: what describes one, its layers, the model built of them, its name.
 
 May import `data`.
 """
