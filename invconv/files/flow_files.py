@@ -21,7 +21,7 @@ from invconv.arrays.errors import InvalidFileError
 from invconv.arrays.namespaces import Array
 from invconv.files.container import FLOW_SCHEMA, Document, Stored, reading
 from invconv.files.description import require
-from invconv.files.glow import GlowArchitecture, mixing_operator
+from invconv.flows.architecture import GlowArchitecture, mixing_operator
 
 _INTEGERS = "permutation"  # the one array of integers that a mixing layer may have
 

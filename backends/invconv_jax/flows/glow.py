@@ -13,10 +13,9 @@ from jax import numpy as jnp
 import invconv as ic
 from invconv.arrays.namespaces import Array
 from invconv.files.flow_files import arrays_of
-from invconv.files.glow import GlowArchitecture, mixing_operator, mixing_prefixes
+from invconv.flows import density
+from invconv.flows.architecture import GlowArchitecture, mixing_operator, mixing_prefixes
 from invconv_jax.flows.layers import Conv, Level, Step
-
-_VALUES = 256  # of a pixel
 
 
 @functools.partial(
@@ -30,7 +29,7 @@ class Glow:
     ----------
     levels : tuple of Level
         Their arrays are the leaves: `jax.grad`, `jit` and optimisers take the flow as it is.
-    architecture : invconv.files.glow.GlowArchitecture
+    architecture : invconv.flows.architecture.GlowArchitecture
         Static.
 
     Examples
@@ -72,12 +71,12 @@ class Glow:
             What the couplings are conditioned on.
         """
         made = self.architecture
-        _require_context(made, context, len(x))
+        density.require_images(x, made.shape)
         zs, total, x = [], jnp.zeros(x.shape[0], x.dtype), x - 0.5
         for level in self.levels:
             x = ic.squeeze(x, basis=made.squeeze)
             for step in level.steps:
-                x, log_det = step.forward(x, context, made.scale_floor)
+                x, log_det = step.forward(x, context, made)
                 total = total + log_det
             if level.prior is not None:
                 x, z, log_det = level.split(x, made.scale_floor)
@@ -89,31 +88,27 @@ class Glow:
     def decode(self, zs: Sequence[Array], context: Array | None = None) -> Array:
         """Return the images of noise, shape (B, C, H, W); some may be outside [0, 1)."""
         made = self.architecture
+        density.require_latents(zs, made.latent_shapes)
         *left, x = zs
-        _require_context(made, context, len(x))
         for level in reversed(self.levels):
             if level.prior is not None:
                 x = level.join(x, left.pop(), made.scale_floor)
             for step in reversed(level.steps):
-                x = step.inverse(x, context, made.scale_floor)
+                x = step.inverse(x, context, made)
             x = ic.unsqueeze(x, basis=made.squeeze)
         return x + 0.5
 
     def log_prob(self, x: Array, context: Array | None = None) -> Array:
         """Return log p(x) in nats, shape (B,), of images (B, C, H, W) in [0, 1)."""
         zs, log_det = self.encode(x, context)
-        normal = sum((z**2 + math.log(2 * math.pi)).sum(axis=(1, 2, 3)) for z in zs)
-        return log_det - 0.5 * normal
+        for z in zs:
+            log_det = log_det + density.standard_normal(z)
+        return log_det
 
     def bits_per_dim(self, images: Array, noise: Array, context: Array | None = None) -> Array:
         """Return bits a dimension, shape (B,), of uint8 pixels and uniform noise (B, C, H, W)."""
-        if images.dtype != jnp.uint8:
-            raise TypeError(f"images: expected pixels in uint8, got {images.dtype}")
-        below_one = 1 - jnp.finfo(noise.dtype).eps / 2  # as invconv_torch's Dequantize does
-        above = (images.astype(noise.dtype) + 1) * (below_one / _VALUES)
-        log_prob = self.log_prob(jnp.minimum((images + noise) / _VALUES, above), context)
-        dimensions = math.prod(self.architecture.shape)
-        return (math.log(_VALUES) - log_prob / dimensions) / math.log(2)
+        log_prob = self.log_prob(density.dequantized(images, noise), context)
+        return density.bits_per_dim(log_prob, math.prod(self.architecture.shape))
 
     def draw_latents(self, key: Array, n: int) -> list[Array]:
         """Return noise for n images."""
@@ -168,13 +163,3 @@ def _conv(arrays: Mapping[str, Array], name: str) -> Conv:
 
 def _named(name: str, conv: Conv) -> dict[str, Array]:
     return {f"{name}.weight": conv[0], f"{name}.bias": conv[1]}
-
-
-def _require_context(architecture: GlowArchitecture, context: Array | None, batch: int) -> None:
-    channels = architecture.context
-    if channels is None and context is None:
-        return
-    expected = "none" if channels is None else f"shape ({batch}, {channels}) or images"
-    shape = None if context is None else tuple(context.shape)
-    if channels is None or shape is None or shape[:2] != (batch, channels) or len(shape) == 3:
-        raise ValueError(f"context: expected {expected}, got {shape or 'none'}")

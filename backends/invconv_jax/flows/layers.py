@@ -1,11 +1,10 @@
 """The steps and levels of a Glow: pytrees of arrays, and what they do with images.
 
-The equations are those of `invconv_torch.flows`; actnorm and mixing are the core's operators.
+Actnorm and mixing are the core's operators; the equations of the rest are in `invconv.flows`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -14,6 +13,9 @@ from jax import lax
 from jax import numpy as jnp
 
 from invconv.arrays.namespaces import Array
+from invconv.flows.affine import affine, coupling_scale, inverse_affine, split_scale
+from invconv.flows.architecture import GlowArchitecture
+from invconv.flows.context import beside
 from invconv.operators.chain import Chain
 
 Conv: TypeAlias = tuple[Array, Array]  # weight (C_out, C_in, k, k) and bias (C_out,)
@@ -35,33 +37,32 @@ class Step:
     mixing: Chain
     network: tuple[Conv, ...]
 
-    def forward(self, x: Array, context: Array | None, floor: float) -> tuple[Array, Array]:
+    def forward(
+        self, x: Array, context: Array | None, made: GlowArchitecture
+    ) -> tuple[Array, Array]:
         """Return z and the log-determinants, shape (B,)."""
         x, log_det = self.mixing.forward_and_log_det(x)
         kept, changed = jnp.split(x, 2, axis=1)
-        shift, scale = self._shift_and_scale(kept, context, floor)
-        z = jnp.concatenate([kept, (changed + shift) * scale], axis=1)
-        return z, log_det + _sum(jnp.log(scale))
+        z, more = affine(changed, *self._shift_and_scale(kept, context, made))
+        return jnp.concatenate([kept, z], axis=1), log_det + more
 
-    def inverse(self, z: Array, context: Array | None, floor: float) -> Array:
+    def inverse(self, z: Array, context: Array | None, made: GlowArchitecture) -> Array:
         """Return x."""
         kept, changed = jnp.split(z, 2, axis=1)
-        shift, scale = self._shift_and_scale(kept, context, floor)
-        x = jnp.concatenate([kept, changed / scale - shift], axis=1)
+        changed, _ = inverse_affine(changed, *self._shift_and_scale(kept, context, made))
+        x = jnp.concatenate([kept, changed], axis=1)
         found: Array = self.mixing.prepare(x.shape[2:], check=False).inverse(x)
         return found
 
     def _shift_and_scale(
-        self, kept: Array, context: Array | None, floor: float
+        self, kept: Array, context: Array | None, made: GlowArchitecture
     ) -> tuple[Array, Array]:
-        x = kept
-        if context is not None:
-            x = jnp.concatenate([kept, _on_grid(context, kept.shape[2:])], axis=1)
+        x = beside(kept, context, made.context)
         *hidden, last = self.network
         for conv in hidden:
             x = jax.nn.relu(_convolve(conv, x))
         shift, h = jnp.split(_convolve(last, x), 2, axis=1)
-        return shift, floor + (1 - floor) * jax.nn.sigmoid(h + 2)
+        return shift, coupling_scale(h, made.scale_floor, jax.nn.sigmoid)
 
 
 @_register
@@ -82,23 +83,18 @@ class Level:
         """Return what stays, the noise, and the log-determinants."""
         assert self.prior is not None
         kept, left = jnp.split(x, 2, axis=1)
-        mean, scale = _mean_and_scale(self.prior, kept, floor)
-        return kept, (left - mean) * scale, _sum(jnp.log(scale))
+        return kept, *affine(left, *_shift_and_scale(self.prior, kept, floor))
 
     def join(self, kept: Array, z: Array, floor: float) -> Array:
         """Undo `split`."""
         assert self.prior is not None
-        mean, scale = _mean_and_scale(self.prior, kept, floor)
-        return jnp.concatenate([kept, z / scale + mean], axis=1)
+        left, _ = inverse_affine(z, *_shift_and_scale(self.prior, kept, floor))
+        return jnp.concatenate([kept, left], axis=1)
 
 
-def _sum(x: Array) -> Array:
-    return x.sum(axis=(1, 2, 3))
-
-
-def _mean_and_scale(prior: Conv, x: Array, floor: float) -> tuple[Array, Array]:
+def _shift_and_scale(prior: Conv, x: Array, floor: float) -> tuple[Array, Array]:
     mean, h = jnp.split(_convolve(prior, x), 2, axis=1)
-    return mean, floor + (1 - floor) * jnp.exp(-h)
+    return -mean, split_scale(h, floor)
 
 
 def _convolve(conv: Conv, x: Array) -> Array:
@@ -106,13 +102,3 @@ def _convolve(conv: Conv, x: Array) -> Array:
     weight, bias = conv
     y = lax.conv_general_dilated(x, weight, (1, 1), "SAME", precision=lax.Precision.HIGHEST)
     return y + bias[:, None, None]
-
-
-def _on_grid(context: Array, grid: Sequence[int]) -> Array:
-    """Return a context as images on a grid: the same everywhere, or averaged over blocks."""
-    height, width = grid
-    if context.ndim == 2:
-        return jnp.broadcast_to(context[:, :, None, None], (*context.shape, height, width))
-    batch, channels, rows, columns = context.shape
-    blocks = (batch, channels, height, rows // height, width, columns // width)
-    return context.reshape(blocks).mean(axis=(3, 5))

@@ -10,11 +10,11 @@ from typing import Any, TypeAlias
 
 import torch
 from torch import nn
-from torch.nn import functional
 
 from invconv.arrays.settings import flag, positive_int
-from invconv.files.glow import optional_context
-from invconv.files.glow import scale_floor as checked_floor
+from invconv.flows import affine as maps
+from invconv.flows.affine import affine, inverse_affine
+from invconv.flows.context import beside, optional_context
 
 Tensor: TypeAlias = torch.Tensor
 
@@ -43,7 +43,7 @@ def shift_and_scale(h: Tensor, like: Tensor, floor: float) -> tuple[Tensor, Tens
     map and its log-determinant are computed from the same full numbers.
     """
     shift, h = h.to(like.dtype).chunk(2, dim=1)
-    return shift, floor + (1 - floor) * torch.sigmoid(h + 2)
+    return shift, maps.coupling_scale(h, floor, torch.sigmoid)
 
 
 class AffineCoupling(nn.Module):  # type: ignore[misc]
@@ -95,7 +95,7 @@ class AffineCoupling(nn.Module):  # type: ignore[misc]
         super().__init__()
         half = even_half(channels)
         self.channels = channels
-        self.floor = checked_floor(scale_floor)
+        self.floor = maps.scale_floor(scale_floor)
         self.context = optional_context(context)
         self.swapped = flag("swapped", swapped)
         inputs = half + (self.context or 0)
@@ -112,16 +112,14 @@ class AffineCoupling(nn.Module):  # type: ignore[misc]
             over blocks to the grid of x.
         """
         kept, changed = self._halves(x)
-        shift, scale = shift_and_scale(self.net(self._seen(kept, context)), x, self.floor)
-        z = self._joined(kept, (changed + shift) * scale)
-        return z, scale.log().sum(dim=(1, 2, 3))
+        z, log_det = affine(changed, *self._shift_and_scale(kept, context))
+        return self._joined(kept, z), log_det
 
     def inverse(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Return x, shape (B, C, H, W), and the log-determinants of the inverse, shape (B,)."""
         kept, changed = self._halves(z)
-        shift, scale = shift_and_scale(self.net(self._seen(kept, context)), z, self.floor)
-        x = self._joined(kept, changed / scale - shift)
-        return x, -scale.log().sum(dim=(1, 2, 3))
+        x, log_det = inverse_affine(changed, *self._shift_and_scale(kept, context))
+        return self._joined(kept, x), log_det
 
     def _halves(self, x: Tensor) -> tuple[Tensor, Tensor]:
         first, second = x.chunk(2, dim=1)
@@ -130,11 +128,8 @@ class AffineCoupling(nn.Module):  # type: ignore[misc]
     def _joined(self, kept: Tensor, changed: Tensor) -> Tensor:
         return torch.cat((changed, kept) if self.swapped else (kept, changed), dim=1)
 
-    def _seen(self, kept: Tensor, context: Tensor | None) -> Tensor:
-        """Return what the network sees."""
-        if self.context is None and context is None:
-            return kept
-        return torch.cat((kept, _on_grid(context, kept, self.context)), dim=1)
+    def _shift_and_scale(self, kept: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
+        return shift_and_scale(self.net(beside(kept, context, self.context)), kept, self.floor)
 
     def extra_repr(self) -> str:
         """Say the settings."""
@@ -146,30 +141,3 @@ def even_half(channels: int) -> int:
     if positive_int("channels", channels) % 2:
         raise ValueError(f"channels: expected an even number, of two halves, got {channels}")
     return channels // 2
-
-
-def _on_grid(context: Tensor | None, x: Tensor, channels: int | None) -> Tensor:
-    """Return a context as images on the grid of x.
-
-    Raises
-    ------
-    ValueError
-        If it has another shape or dtype than is expected, or there is none.
-    """
-    batch, (height, width) = len(x), x.shape[2:]
-    shape = None if context is None else tuple(context.shape)
-    fits = (
-        context is not None
-        and shape in ((batch, channels), (batch, channels, *context.shape[2:4]))
-        and all(n % m == 0 for n, m in zip(context.shape[2:], (height, width), strict=False))
-    )
-    if not fits or context is None or context.dtype != x.dtype:
-        expected = f"{x.dtype} of shape ({batch}, {channels})"
-        got = "none" if context is None else f"{context.dtype} of shape {shape}"
-        raise ValueError(
-            f"context: expected {'none' if channels is None else expected} or images on a "
-            f"multiple of the grid {height} x {width}, got {got}"
-        )
-    if context.ndim == 2:
-        return context[:, :, None, None].expand(-1, -1, height, width)
-    return functional.adaptive_avg_pool2d(context, (height, width))

@@ -1,13 +1,4 @@
-"""From pixels to numbers that have a density, and back.
-
-L. Theis, A. van den Oord, M. Bethge, A note on the evaluation of generative models, ICLR 2016:
-with u uniform in [0, 1), E[log p((n + u) / 256)] - D log 256 is at most the log-probability of the
-D pixels n, so that
-
-    bits/dim = -(log p(x) - D log 256) / (D log 2),    x = (n + u) / 256,
-
-bounds the length of a lossless code from above.
-"""
+"""A layer from pixels to numbers that have a density: `invconv.flows.density` has the equations."""
 
 from __future__ import annotations
 
@@ -18,20 +9,15 @@ import torch
 from torch import nn
 
 from invconv.arrays.namespaces import readable
-from invconv_torch.traced import traced
+from invconv.flows.density import VALUES, dequantized
+from invconv_torch.traced import device_kind, traced
 
 Tensor: TypeAlias = torch.Tensor
-
-VALUES = 256  # of a pixel
-
-
-def bits_per_dim(log_prob: Tensor, dimensions: int) -> Tensor:
-    """Return bits a dimension of log p(x) in nats, for x from `Dequantize`."""
-    return (math.log(VALUES) - log_prob / dimensions) / math.log(2)
 
 
 def require_in_range(x: Tensor) -> None:
     """Raise unless images are in [0, 1), where it costs no wait for a device; NaN passes."""
+    device_kind("x", x)
     if not traced() and readable(x) and x.numel() and (x.min() < 0 or x.max() >= 1):
         raise ValueError(
             f"x: expected images in [0, 1), got numbers from {float(x.min()):.4g} to "
@@ -68,20 +54,12 @@ class Dequantize(nn.Module):  # type: ignore[misc]
         Raises
         ------
         TypeError, ValueError
-            If the images are not in uint8, or the noise has another shape.
+            If the images are not in uint8, or the noise has another shape or no real dtype.
         """
-        if images.dtype != torch.uint8:
-            raise TypeError(f"images: expected pixels in uint8, got {images.dtype}")
+        device_kind("images", images)
         if noise is None:
             noise = torch.rand(images.shape, device=images.device)
-        elif noise.shape != images.shape:
-            raise ValueError(
-                f"noise: expected the shape of the images, {tuple(images.shape)}, "
-                f"got {tuple(noise.shape)}"
-            )
-        below_one = 1 - torch.finfo(noise.dtype).eps / 2  # the largest number below 1
-        above = (images.to(noise.dtype) + 1) * (below_one / VALUES)
-        x = torch.minimum((images + noise) / VALUES, above)
+        x = dequantized(images, noise)
         return x, self._log_det(x, -1)
 
     def inverse(self, x: Tensor) -> tuple[Tensor, Tensor]:

@@ -15,11 +15,13 @@ Where the code of the paper's authors (github.com/ehoogeboom/emerging) does some
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, TypeAlias
 
 from torch import nn
 
-from invconv.files.glow import GlowArchitecture
+from invconv.arrays.settings import choice
+from invconv.flows.architecture import BEFORE_EMERGING, MIXINGS, GlowArchitecture
 from invconv_torch.exponential_layers import ExponentialConv2d
 from invconv_torch.flows.coupling import AffineCoupling
 from invconv_torch.flows.multiscale import Multiscale
@@ -69,7 +71,7 @@ class Glow(Multiscale):
 
     Attributes
     ----------
-    architecture : invconv.files.glow.GlowArchitecture
+    architecture : invconv.flows.architecture.GlowArchitecture
 
     Examples
     --------
@@ -99,6 +101,8 @@ class Glow(Multiscale):
         device: Any = None,
         dtype: Any = None,
     ) -> None:
+        if not callable(mixing):
+            choice("mixing", mixing, MIXINGS)
         architecture = GlowArchitecture(
             tuple(shape),
             levels,
@@ -111,7 +115,7 @@ class Glow(Multiscale):
             context,
         )
         where = {"device": device, "dtype": dtype}
-        make = mixing if callable(mixing) else lambda c: mixing_layer(architecture, c, **where)
+        make = mixing if callable(mixing) else partial(mixing_layer, mixing, kernel_size, **where)
         layers = _layers(architecture, make, where)
         super().__init__(architecture.shape, layers, reversible=reversible)
         self.architecture = architecture
@@ -144,20 +148,18 @@ def _layers(
 
 
 def mixing_layer(
-    architecture: GlowArchitecture, channels: int, device: Any = None, dtype: Any = None
+    name: str, size: int, channels: int, device: Any = None, dtype: Any = None
 ) -> nn.Module:
     """Return the layer between couplings, whose bias is that of the actnorm before it."""
     where = {"bias": False, "device": device, "dtype": dtype}
-    size = architecture.kernel_size
-    match architecture.mixing:
+    match name:
         case "periodic":
             return PeriodicConv2d(channels, size, **where)
         case "symmetric":
             return SymmetricConv2d(channels, size, **where)
         case "exponential":
             return ExponentialConv2d(channels, size, **where)
-        case "emerging" | "emerging_plu" | "emerging_qr" as name:
-            before = name.removeprefix("emerging").removeprefix("_") or "plain"
-            return EmergingConv2d(channels, size, mixing=before, **where)
-        case parametrization:
-            return Conv1x1(channels, parametrization or "plain", **where)
+        case _ if name in BEFORE_EMERGING:
+            return EmergingConv2d(channels, size, mixing=BEFORE_EMERGING[name], **where)
+        case _:
+            return Conv1x1(channels, name, **where)

@@ -13,8 +13,9 @@ import torch
 from torch import nn
 
 from invconv.arrays.settings import flag, positive_int, sizes
+from invconv.flows import density
 from invconv_torch.flows import running
-from invconv_torch.flows.dequantize import Dequantize, bits_per_dim, require_in_range
+from invconv_torch.flows.dequantize import Dequantize, require_in_range
 from invconv_torch.flows.running import Watch
 from invconv_torch.module import InvertibleModule
 from invconv_torch.traced import device_kind
@@ -121,10 +122,10 @@ class Multiscale(nn.Module):  # type: ignore[misc]
         ValueError
             If a channel is the same in all images, or not finite.
         """
-        if self.initialized:
+        todo = self._to_be_initialized()
+        if todo and self.initialized:
             raise RuntimeError("initialize: the flow is initialized already")
         require_in_range(x)
-        todo = self._to_be_initialized()
 
         def normalise(name: str, seen: Tensor) -> None:
             if name in todo:
@@ -151,7 +152,7 @@ class Multiscale(nn.Module):  # type: ignore[misc]
         require_in_range(x)
         zs, log_det = self.encode(x, context=context)
         for z in zs:
-            log_det = log_det - 0.5 * (z.square() + math.log(2 * math.pi)).sum(dim=(1, 2, 3))
+            log_det = log_det + density.standard_normal(z)
         return log_det
 
     def bits_per_dim(
@@ -169,7 +170,7 @@ class Multiscale(nn.Module):  # type: ignore[misc]
         if noise is None:
             noise = torch.rand(images.shape, dtype=self._like.dtype, device=images.device)
         x, _ = self.dequantize(images, noise)
-        return bits_per_dim(self.log_prob(x, context=context), self.dimensions)
+        return density.bits_per_dim(self.log_prob(x, context=context), self.dimensions)
 
     def encode(
         self, x: Tensor, *, context: Tensor | None = None, watch: Watch | None = None
@@ -213,11 +214,7 @@ class Multiscale(nn.Module):  # type: ignore[misc]
         watch : callable, optional
             As for `encode`, called with what each layer is about to invert.
         """
-        shapes = [tuple(z.shape[1:]) for z in zs]
-        if shapes != self.latent_shapes:
-            raise ValueError(
-                f"zs: expected a batch of each of the shapes {self.latent_shapes}, got {shapes}"
-            )
+        density.require_latents(zs, self.latent_shapes)
         self._require_context(context)
         return running.decode(dict(self.steps()), zs, context, watch) + 0.5
 
@@ -289,9 +286,7 @@ class Multiscale(nn.Module):  # type: ignore[misc]
 
     def _require_fits(self, x: Tensor, context: Tensor | None) -> None:
         device_kind("x", x)
-        if tuple(x.shape[1:]) != self.shape:
-            expected = ", ".join(map(str, self.shape))
-            raise ValueError(f"x: expected shape (B, {expected}), got {tuple(x.shape)}")
+        density.require_images(x, self.shape)
         self._require_context(context)
 
     def _require_context(self, context: Tensor | None) -> None:

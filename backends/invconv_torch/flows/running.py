@@ -128,8 +128,12 @@ def shapes(layers: Layers, shape: Shape, like: Tensor) -> tuple[dict[str, Shape]
 def _shape_after(layer: nn.Module, shape: Shape, like: Tensor) -> Shape:
     """Return the shape of what a layer makes of an image; of a split, of each half."""
     channels, height, width = shape
-    own = layer.operator().channels if isinstance(layer, InvertibleModule) else None
-    own = layer.channels if isinstance(layer, AffineCoupling | Split) else own
+    own = layer.channels if isinstance(layer, AffineCoupling | Split) else None
+    if isinstance(layer, InvertibleModule):
+        conv = layer.operator()
+        own = conv.channels
+        if conv.ndim not in (None, 2):
+            raise ValueError(f"expected 2 spatial axes, got {conv.ndim}")
     if own is not None:
         if own != channels:
             raise ValueError(f"expected {own} channels, got {channels}")

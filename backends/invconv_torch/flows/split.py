@@ -10,7 +10,8 @@ from typing import Any, TypeAlias
 import torch
 from torch import nn
 
-from invconv.files.glow import scale_floor as checked_floor
+from invconv.flows import affine as maps
+from invconv.flows.affine import affine, inverse_affine
 from invconv_torch.flows.coupling import even_half
 
 Tensor: TypeAlias = torch.Tensor
@@ -51,7 +52,7 @@ class Split(nn.Module):  # type: ignore[misc]
         super().__init__()
         half = even_half(channels)
         self.channels = channels
-        self.floor = checked_floor(scale_floor)
+        self.floor = maps.scale_floor(scale_floor)
         self.prior = nn.Conv2d(half, channels, 3, padding=1, device=device, dtype=dtype)
         nn.init.zeros_(self.prior.weight)
         nn.init.zeros_(self.prior.bias)
@@ -59,19 +60,18 @@ class Split(nn.Module):  # type: ignore[misc]
     def forward(self, x: Tensor) -> tuple[tuple[Tensor, Tensor], Tensor]:
         """Return what stays and z, both of shape (B, C / 2, H, W), and the log-determinants."""
         kept, left = x.chunk(2, dim=1)
-        mean, scale = self._mean_and_scale(kept)
-        return (kept, (left - mean) * scale), scale.log().sum(dim=(1, 2, 3))
+        z, log_det = affine(left, *self._shift_and_scale(kept))
+        return (kept, z), log_det
 
     def inverse(self, kept_and_z: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
         """Return x, shape (B, C, H, W), and the log-determinants of the inverse, shape (B,)."""
         kept, z = kept_and_z
-        mean, scale = self._mean_and_scale(kept)
-        x = torch.cat((kept, z / scale + mean), dim=1)
-        return x, -scale.log().sum(dim=(1, 2, 3))
+        left, log_det = inverse_affine(z, *self._shift_and_scale(kept))
+        return torch.cat((kept, left), dim=1), log_det
 
-    def _mean_and_scale(self, kept: Tensor) -> tuple[Tensor, Tensor]:
+    def _shift_and_scale(self, kept: Tensor) -> tuple[Tensor, Tensor]:
         mean, h = self.prior(kept).to(kept.dtype).chunk(2, dim=1)
-        return mean, self.floor + (1 - self.floor) * torch.exp(-h)
+        return -mean, maps.split_scale(h, self.floor)
 
     def extra_repr(self) -> str:
         """Say the settings."""

@@ -19,7 +19,7 @@ from safetensors.torch import save_file  # noqa: E402
 import invconv as ic  # noqa: E402
 import invconv_torch  # noqa: E402
 from invconv.files.flow_files import arrays_of, step_names  # noqa: E402
-from invconv.files.glow import MIXINGS, GlowArchitecture, mixing_operator  # noqa: E402
+from invconv.flows.architecture import MIXINGS, GlowArchitecture, mixing_operator  # noqa: E402
 from tests.flows.small_flows import SHAPE, glow, moved, own_parts  # noqa: E402
 
 NAME = "flow.safetensors"

@@ -15,7 +15,7 @@ pytest.importorskip("safetensors", reason="safetensors is not installed")
 import invconv as ic  # noqa: E402
 import invconv_jax  # noqa: E402
 import invconv_torch  # noqa: E402
-from invconv.files.glow import MIXINGS  # noqa: E402
+from invconv.flows.architecture import MIXINGS  # noqa: E402
 from tests.flows.small_flows import glow, moved  # noqa: E402
 
 SHAPE = (3, 4, 4)
@@ -62,8 +62,17 @@ def test_in_float64_they_agree_to_rounding(grid: tuple[int, ...], tmp_path: Path
         for one, other in zip(again, zs, strict=True):
             np.testing.assert_allclose(one, other, rtol=0, atol=1e-9)
         np.testing.assert_allclose(found.decode(again, as_jax(context)), x, rtol=0, atol=1e-9)
-        with pytest.raises(ValueError, match=r"context: expected shape \(2, 2\) or images"):
+        with pytest.raises(
+            ValueError, match=r"context: expected float64 of shape \(2, 2\) or images"
+        ):
             found.log_prob(as_jax(x))
+        for bad in (as_jax(x)[:, :, :2], as_jax(x)[:, :2]):
+            with pytest.raises(ValueError, match=r"x: expected shape \(B, 3, 4, 4\)"):
+                found.encode(bad, as_jax(context))
+        with pytest.raises(ValueError, match=r"zs: expected a batch of each of the shapes"):
+            found.decode([again[0], again[1][:1]], as_jax(context))
+        with pytest.raises(ValueError, match="noise: expected the shape of the images"):
+            found.bits_per_dim(as_jax(x).astype("uint8"), as_jax(x)[:1], as_jax(context))
 
 
 def test_what_jax_has_trained_goes_back_to_torch(tmp_path: Path) -> None:

@@ -11,8 +11,8 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="torch is not installed")
 
-from invconv.files.glow import MIXINGS  # noqa: E402
-from invconv_torch import Conv1x1  # noqa: E402
+from invconv.flows.architecture import MIXINGS  # noqa: E402
+from invconv_torch import Conv1x1, EmergingConv1d  # noqa: E402
 from invconv_torch.flows import Dequantize, Multiscale, Split  # noqa: E402
 from tests.flows.small_flows import SHAPE, glow, moved, own_parts  # noqa: E402
 
@@ -123,12 +123,14 @@ def test_bits_per_dim_of_known_densities() -> None:
         ({"levels": 0}, "levels"),
         ({"depth": 1.5}, "depth"),
         ({"mixing": "lu"}, "mixing: expected 'plain' or"),
+        ({"mixing": None}, "mixing: expected 'plain' or"),
         ({"squeeze": "db4"}, "squeeze"),
         ({"kernel_size": 2}, "kernel_size: expected an odd number"),
         ({"scale_floor": 1.0}, "scale_floor"),
         ({"context": 0}, "context"),
         ({"context": 1, "reversible": True}, "reversible"),
         ({"mixing": lambda channels: Conv1x1(channels + 1)}, "layers: level0_step0_mixing"),
+        ({"mixing": lambda channels: EmergingConv1d(channels)}, "expected 2 spatial axes, got 1"),
         ({"mixing": lambda channels: torch.nn.ReLU()}, "got ReLU at level0_step0_mixing"),
     ],
 )
@@ -145,10 +147,11 @@ def test_what_a_flow_does_not_take_is_refused() -> None:
         ({"x": 255 * x}, r"images in \[0, 1\), got numbers from"),
         ({"x": torch.ones(3, *SHAPE)}, r"images in \[0, 1\)"),
         ({"x": x - 0.5}, r"images in \[0, 1\)"),
-        ({"context": None}, r"expected torch.float32 of shape \(3, 2\).*got none"),
-        ({"context": rows[:2]}, r"got torch.float32 of shape \(2, 2\)"),
+        ({"context": None}, r"expected float32 of shape \(3, 2\).*got none"),
+        ({"context": rows[:2]}, r"got float32 of shape \(2, 2\)"),
         ({"context": rows[:, :1]}, "context"),
-        ({"context": rows.double()}, "torch.float64"),
+        ({"context": rows.double()}, r"got float64 of shape \(3, 2\)"),
+        ({"context": torch.zeros(3, 2, 4)}, r"got float32 of shape \(3, 2, 4\)"),
         ({"context": torch.zeros(3, 2, 3, 3)}, "multiple of the grid"),
     ):
         with pytest.raises(ValueError, match=message):
@@ -157,8 +160,17 @@ def test_what_a_flow_does_not_take_is_refused() -> None:
         glow("plain").log_prob(x, context=rows)
     with pytest.raises(ValueError, match="zs: expected"):
         glow("plain").decode([x])
+    with pytest.raises(ValueError, match="zs: expected a batch"):
+        glow("plain").decode([torch.zeros(2, 2, 2, 2), torch.zeros(3, 8, 1, 1)])
     with pytest.raises(TypeError, match="uint8"):
         glow("plain").bits_per_dim(x)
+    with pytest.raises(TypeError, match=r"x: expected a real floating dtype .*got uint8"):
+        glow("plain").encode(torch.zeros(3, *SHAPE, dtype=torch.uint8))
+    with pytest.raises(TypeError, match="noise: expected a real floating dtype"):
+        Dequantize()(torch.zeros(3, 1, dtype=torch.uint8), torch.zeros(3, 1, dtype=torch.uint8))
+    for call in (glow("plain").log_prob, glow("plain").encode, Dequantize()):
+        with pytest.raises(TypeError, match=r"expected a torch.Tensor, got ndarray"):
+            call(x.numpy())
     with pytest.raises(ValueError, match="noise"):
         Dequantize()(torch.zeros(3, 1, dtype=torch.uint8), torch.zeros(2, 1))
     with pytest.raises(ValueError, match="channels: expected an even number"):

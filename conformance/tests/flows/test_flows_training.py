@@ -11,6 +11,8 @@ import pytest
 torch = pytest.importorskip("torch", reason="torch is not installed")
 
 from invconv import SingularConvError  # noqa: E402
+from invconv_torch import Squeeze  # noqa: E402
+from invconv_torch.flows import AffineCoupling, Multiscale  # noqa: E402
 from invconv_torch.remembered import RememberedInverses  # noqa: E402
 from tests.flows.small_flows import SHAPE, glow, moved  # noqa: E402
 
@@ -123,6 +125,21 @@ def test_autocast_runs_networks_in_half_precision_and_maps_in_full() -> None:
     assert 0 < (found - expected).abs().max() / 16 < 0.05
     found.sum().backward()
     assert all(torch.isfinite(p.grad).all() for p in flow.parameters())
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_densities_of_half_precision_are_summed_in_float32(dtype: Any) -> None:
+    """One 16-bit number has 3 digits, and float16's end at 65504: 49152 noises sum up to more."""
+    flow, x = Multiscale((3, 128, 128), [Squeeze()]), torch.full((1, 3, 128, 128), 0.75)
+    found = flow.log_prob(x.to(dtype))
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found, flow.log_prob(x))
+    layer, ones = AffineCoupling(2, 4, dtype=dtype), torch.ones(1, 2, 64, 64, dtype=dtype)
+    z, log_det = layer(ones)
+    expected = z[:, 1].double().log().sum()  # which is the scale: the network is 0
+    assert log_det.dtype == torch.float32
+    torch.testing.assert_close(log_det[0].double(), expected, rtol=1e-5, atol=0)
+    torch.testing.assert_close(layer.inverse(z)[1], -log_det)
 
 
 def test_flows_are_pickled_and_copied_with_their_parameters() -> None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from invconv.arrays.settings import choice, positive_int
-from invconv.files import glow
+from invconv.flows import architecture as glow
 
 EMERGING = tuple(name for name in glow.MIXINGS if name.startswith("emerging"))
 MIXINGS = (*glow.MIXINGS, "real_nvp", "maf")

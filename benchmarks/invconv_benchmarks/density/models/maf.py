@@ -19,6 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from invconv.flows.affine import affine
 from invconv_benchmarks.density.models.architecture import Architecture
 from invconv_torch import ActNorm
 from invconv_torch.flows.coupling import shift_and_scale
@@ -87,8 +88,8 @@ class AutoregressiveAffine(nn.Module):  # type: ignore[misc]
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Return z, shape (B, C, H, W), and the log-determinants, shape (B,)."""
         x = self._turned(x)
-        shift, scale = self.shift_and_scale(x)
-        return self._turned((x + shift) * scale), scale.log().sum(dim=(1, 2, 3))
+        z, log_det = affine(x, *self.shift_and_scale(x))
+        return self._turned(z), log_det
 
     def inverse(self, z: Tensor) -> tuple[Tensor, Tensor]:
         """Return x, shape (B, C, H, W), and the log-determinants of the inverse, shape (B,).

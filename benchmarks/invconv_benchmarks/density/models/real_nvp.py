@@ -16,6 +16,7 @@ from typing import TypeAlias
 import torch
 from torch import nn
 
+from invconv.flows.affine import affine, inverse_affine
 from invconv_benchmarks.density.models.architecture import Architecture
 from invconv_torch import ActNorm, Squeeze
 from invconv_torch.flows import AffineCoupling, Split
@@ -54,13 +55,13 @@ class CheckerboardCoupling(nn.Module):  # type: ignore[misc]
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Return z, shape (B, C, H, W), and the log-determinants, shape (B,)."""
-        shift, scale = self._shift_and_scale(x)
-        return (x + shift) * scale, scale.log().sum(dim=(1, 2, 3))
+        found: tuple[Tensor, Tensor] = affine(x, *self._shift_and_scale(x))
+        return found
 
     def inverse(self, z: Tensor) -> tuple[Tensor, Tensor]:
         """Return x, shape (B, C, H, W), and the log-determinants of the inverse, shape (B,)."""
-        shift, scale = self._shift_and_scale(z)
-        return z / scale - shift, -scale.log().sum(dim=(1, 2, 3))
+        found: tuple[Tensor, Tensor] = inverse_affine(z, *self._shift_and_scale(z))
+        return found
 
     def _shift_and_scale(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Return shift and scale, 0 and 1 at the pixels that stay."""

@@ -16,7 +16,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from invconv.arrays.namespaces import Array
-from invconv.arrays.settings import choice, finite_or_nan, is_number, positive_int, sizes
+from invconv.arrays.settings import choice, positive_int, sizes
+from invconv.flows.affine import scale_floor
+from invconv.flows.context import optional_context
 from invconv.operators.autoregressive import AutoregressiveConv
 from invconv.operators.base.operator import InvertibleConv
 from invconv.operators.chain import Chain
@@ -55,21 +57,8 @@ _CONVOLUTIONS: dict[str, type[InvertibleConv]] = {
     "symmetric": SymmetricConv,
     "exponential": ExponentialConv,
 }
-_BEFORE_EMERGING = {"emerging": "plain", "emerging_plu": "plu", "emerging_qr": "qr"}
-MIXINGS = (*_POINTWISE, *_BEFORE_EMERGING, *_CONVOLUTIONS)
-
-
-def scale_floor(value: Any) -> float:
-    """Return the least scale of an affine layer as a float, or raise unless it is in [0, 1)."""
-    floor = finite_or_nan(value)
-    if not is_number(value) or isinstance(value, bool) or not 0 <= floor < 1:
-        raise ValueError(f"scale_floor: expected a number of at least 0 and below 1, got {value!r}")
-    return floor
-
-
-def optional_context(value: Any) -> int | None:
-    """Return how many channels a context has, or None for none, or raise."""
-    return None if value is None else positive_int("context", value)
+BEFORE_EMERGING = {"emerging": "plain", "emerging_plu": "plu", "emerging_qr": "qr"}
+MIXINGS = (*_POINTWISE, *BEFORE_EMERGING, *_CONVOLUTIONS)
 
 
 @dataclass(frozen=True)
@@ -192,7 +181,7 @@ def _conv(name: str, outputs: int, inputs: int, size: int) -> dict[str, tuple[in
 
 def mixing_prefixes(mixing: str) -> tuple[str, ...]:
     """Return what the names of a mixing layer's arrays begin with, operator by operator."""
-    if mixing in _BEFORE_EMERGING:
+    if mixing in BEFORE_EMERGING:
         return "mixing.mixing.", "mixing."
     return ("conv1x1.", "mixing.") if mixing == "exponential" else ("mixing.",)
 
@@ -208,7 +197,7 @@ def mixing_arrays(architecture: GlowArchitecture, channels: int) -> dict[str, tu
         for symbol, shape in _POINTWISE[before][1].items():
             found[first + symbol] = tuple(channels if s == _C else s for s in shape)
     taps = architecture.kernel_size
-    if name in _BEFORE_EMERGING:
+    if name in BEFORE_EMERGING:
         taps = (taps + 1) // 2
         for part in ("first", "second"):
             found[f"mixing.{part}.kernel"] = (channels, channels, taps, taps)
@@ -228,7 +217,7 @@ def mixing_operator(architecture: GlowArchitecture, arrays: Mapping[str, Array])
         kind, symbols = _POINTWISE[before]
         first = mixing_prefixes(name)[0]
         steps.append(kind(**{symbol: arrays[first + symbol] for symbol in symbols}))
-    if name in _BEFORE_EMERGING:
+    if name in BEFORE_EMERGING:
         pair = (
             AutoregressiveConv(
                 arrays[f"mixing.{part}.kernel"], direction=direction, channel_order=order
@@ -245,4 +234,4 @@ def _before(mixing: str) -> str | None:
     """Return the 1x1 convolution of a mixing layer, if there is one."""
     if mixing == "exponential":  # which is nearly the identity at the start
         return "plain"
-    return _BEFORE_EMERGING.get(mixing, mixing if mixing in _POINTWISE else None)
+    return BEFORE_EMERGING.get(mixing, mixing if mixing in _POINTWISE else None)
