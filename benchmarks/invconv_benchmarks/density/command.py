@@ -5,8 +5,6 @@ from __future__ import annotations
 import argparse
 import math
 import signal
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +16,14 @@ from invconv.arrays.settings import choice
 from invconv_benchmarks.density.compare.comparison import perform, show
 from invconv_benchmarks.density.compare.plan import Comparison, around
 from invconv_benchmarks.density.compare.summary import standard_error
-from invconv_benchmarks.density.data.users_data import NAMES, load
+from invconv_benchmarks.density.data.users_data import NAMES, load, stand_in
 from invconv_benchmarks.density.evaluation import evaluation, grid, sampling_chart
 from invconv_benchmarks.density.models.architecture import MIXINGS
 from invconv_benchmarks.density.recipes.recipe import PRECISIONS, Recipe, load_preset, preset_names
+from invconv_benchmarks.density.training import dry_run
 from invconv_benchmarks.density.training.display import Display
 from invconv_benchmarks.density.training.loop import train
-from invconv_benchmarks.density.training.processes import Processes, joined
+from invconv_benchmarks.density.training.processes import joined, stopping
 from invconv_benchmarks.options import numbers
 from invconv_conformance.arguments import words
 
@@ -50,6 +49,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     one.add_argument("--device", default="cpu", help="such as cuda (default: %(default)s)")
     one.add_argument(
         "--out", type=Path, help="the folder of the checkpoint (default: invconv-density-PRESET-…)"
+    )
+    one.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="print parameters, memory and the time a step and an epoch will take, from a few "
+        "steps, and write nothing; without --path on noise of the size of the data",
     )
     _add_settings(one, "hubble")
     one.set_defaults(verb_run=_train)
@@ -141,11 +146,13 @@ def _train(arguments: argparse.Namespace) -> int:
     _require_device(arguments.device)
     preset = load_preset(arguments.preset)
     recipe = preset.recipe(arguments.mixing, arguments.seed, **_changes(arguments))
+    if arguments.dry_run:
+        return _dry_run(recipe, arguments)
     name = f"{arguments.mixing}-seed{recipe.seed}"
     folder = arguments.out or Path(f"invconv-density-{preset.name}") / name
     data = load(recipe.data, arguments.path)
     console = Console()
-    with joined(arguments.device) as (processes, device), _stopping(processes) as stopped:
+    with joined(arguments.device) as (processes, device), stopping(processes) as stopped:
         if not processes.first:
             train(recipe, data, folder, device=device, processes=processes)
             return 0
@@ -171,32 +178,21 @@ def _train(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _dry_run(recipe: Recipe, arguments: argparse.Namespace) -> int:
+    noise = stand_in(recipe.data) if arguments.path is None else None
+    data = noise or load(recipe.data, arguments.path)
+    with joined(arguments.device) as (processes, device):
+        found = dry_run.measure(recipe, data, device, processes)
+    if processes.first:
+        images = "noise of the size of its images" if noise else "its images"
+        console = Console()
+        console.print(f"{_words(recipe)}, on {images}", highlight=False)
+        console.print(found.table())
+    return 0
+
+
 def _words(recipe: Recipe) -> str:
     return f"{recipe.preset}, {recipe.architecture.mixing}, seed {recipe.seed}"
-
-
-@contextmanager
-def _stopping(processes: Processes) -> Iterator[list[int]]:
-    """Yield a list that gets an entry when the user or the system asks the process to end.
-
-    Of several processes none can stop alone: they end at once, and go on from their checkpoint.
-    """
-    asked: list[int] = []
-    if processes.size > 1:
-        yield asked
-        return
-
-    def hear(number: int, frame: object) -> None:
-        if asked:  # a second signal ends the process at once
-            raise KeyboardInterrupt
-        asked.append(number)
-
-    before = {kind: signal.signal(kind, hear) for kind in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield asked
-    finally:
-        for kind, handler in before.items():
-            signal.signal(kind, handler)
 
 
 def _sample(arguments: argparse.Namespace) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -64,3 +65,27 @@ def joined(device: str) -> Iterator[tuple[Processes, str]]:
         yield Processes(dist.get_rank(), dist.get_world_size()), device
     finally:
         dist.destroy_process_group()
+
+
+@contextmanager
+def stopping(processes: Processes) -> Iterator[list[int]]:
+    """Yield a list that gets an entry when the user or the system asks the process to end.
+
+    Of several processes none can stop alone: they end at once, and go on from their checkpoint.
+    """
+    asked: list[int] = []
+    if processes.size > 1:
+        yield asked
+        return
+
+    def hear(number: int, frame: object) -> None:
+        if asked:  # a second signal ends the process at once
+            raise KeyboardInterrupt
+        asked.append(number)
+
+    before = {kind: signal.signal(kind, hear) for kind in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield asked
+    finally:
+        for kind, handler in before.items():
+            signal.signal(kind, handler)
