@@ -9,6 +9,7 @@ from typing import Any
 
 from invconv.arrays.settings import choice, positive_int
 from invconv.flows import architecture as glow
+from invconv.flows.affine import scale_floor
 
 EMERGING = tuple(name for name in glow.MIXINGS if name.startswith("emerging"))
 MIXINGS = (*glow.MIXINGS, "real_nvp", "maf")
@@ -50,7 +51,7 @@ class Architecture:
             object.__setattr__(self, name, positive_int(name, getattr(self, name)))
         if self.kernel_size % 2 == 0:
             raise ValueError(f"kernel_size: expected an odd number, got {self.kernel_size}")
-        object.__setattr__(self, "scale_floor", glow.scale_floor(self.scale_floor))
+        object.__setattr__(self, "scale_floor", scale_floor(self.scale_floor))
 
     @property
     def multiscale(self) -> bool:
