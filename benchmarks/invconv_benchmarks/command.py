@@ -26,6 +26,7 @@ from invconv_benchmarks.results.result import Result
 from invconv_benchmarks.runs.schedule import Plan, Step, perform
 from invconv_benchmarks.suites.group import SUITES, Shape
 from invconv_benchmarks.suites.groups import select
+from invconv_conformance import printing
 from invconv_conformance.arguments import words
 from invconv_conformance.libraries.environment import share_the_card
 from invconv_conformance.libraries.table import LIBRARIES
@@ -85,7 +86,7 @@ def _add_choices(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Measure, print the tables and write the files; or compare two results."""
-    console = Console()
+    console = printing.console()
     if arguments.suite == "compare":
         return _compare(arguments, console)
     if arguments.files:

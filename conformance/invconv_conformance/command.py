@@ -17,6 +17,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 
 from invconv.files.whole_files import write_text
+from invconv_conformance import printing
 from invconv_conformance.arguments import words
 from invconv_conformance.libraries.environment import environment, settings, share_the_card
 from invconv_conformance.libraries.table import COMPILING_EAGERLY, LIBRARIES
@@ -82,7 +83,7 @@ def run(arguments: argparse.Namespace) -> int:
         raise ValueError(f"--workers: expected at least 1, got {arguments.workers}")
     entries = expected.load(arguments.expected_failures)
     start = time.perf_counter()
-    console = Console()
+    console = printing.console()
     todo = tasks(columns, cases, laws)
     if arguments.quick:
         todo = quickly(todo)

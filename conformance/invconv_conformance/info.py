@@ -9,13 +9,13 @@ from collections.abc import Iterator
 from importlib import metadata
 
 from rich import box
-from rich.console import Console
 from rich.table import Table
 
 import invconv
 from invconv.arrays.registry import PRIMITIVES
 from invconv.kernels.cpu import machine
 from invconv.kernels.cpu.compiler.target import host
+from invconv_conformance import printing
 from invconv_conformance.libraries.requirements import required_functions
 from invconv_conformance.libraries.table import LIBRARIES
 
@@ -28,7 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Print what is installed and what is accelerated."""
-    console = Console()
+    console = printing.console()
     console.print(
         f"invconv {invconv.__version__}, Python {platform.python_version()}, "
         f"{platform.system()} {platform.machine()}"

@@ -21,6 +21,7 @@ from invconv_benchmarks.demo import images, picture
 from invconv_benchmarks.measure import timing
 from invconv_benchmarks.report import figures
 from invconv_benchmarks.report.tables import new
+from invconv_conformance import printing
 from invconv_conformance.cases.case import perturbed
 from invconv_conformance.libraries.table import LIBRARIES, Target, targets
 from invconv_conformance.truth import oracle
@@ -80,7 +81,7 @@ def maps(channels: int, rng: np.random.Generator) -> dict[str, ic.InvertibleConv
 
 def run(arguments: argparse.Namespace) -> int:
     """Print the table and write the picture."""
-    console = Console()
+    console = printing.console()
     image = images.hubble() if arguments.image is None else images.read(arguments.image)
     check_options(arguments)
     x = ic.squeeze(images.tiles(image) - 0.5)

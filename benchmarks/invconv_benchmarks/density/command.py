@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from rich.console import Console
 from rich.table import Table
 
 from invconv.arrays.settings import choice
@@ -25,6 +24,7 @@ from invconv_benchmarks.density.training.display import Display
 from invconv_benchmarks.density.training.loop import train
 from invconv_benchmarks.density.training.processes import joined, stopping
 from invconv_benchmarks.options import numbers
+from invconv_conformance import printing
 from invconv_conformance.arguments import words
 
 _ABOUT = "presets: " + ", ".join(preset_names())
@@ -151,7 +151,7 @@ def _train(arguments: argparse.Namespace) -> int:
     name = f"{arguments.mixing}-seed{recipe.seed}"
     folder = arguments.out or Path(f"invconv-density-{preset.name}") / name
     data = load(recipe.data, arguments.path)
-    console = Console()
+    console = printing.console()
     with joined(arguments.device) as (processes, device), stopping(processes) as stopped:
         if not processes.first:
             train(recipe, data, folder, device=device, processes=processes)
@@ -185,7 +185,7 @@ def _dry_run(recipe: Recipe, arguments: argparse.Namespace) -> int:
         found = dry_run.measure(recipe, data, device, processes)
     if processes.first:
         images = "noise of the size of its images" if noise else "its images"
-        console = Console()
+        console = printing.console()
         console.print(f"{_words(recipe)}, on {images}", highlight=False)
         console.print(found.table())
     return 0
@@ -205,7 +205,7 @@ def _sample(arguments: argparse.Namespace) -> int:
     finite = torch.isfinite(samples).flatten(1).all(dim=1)
     within = ((samples >= 0) & (samples < 1)).flatten(1).all(dim=1)
     grid.write(samples, arguments.out, bright=arguments.stretch)
-    Console().print(
+    printing.console().print(
         f"{arguments.out}: {arguments.count} samples of {_words(stored.recipe)}, step "
         f"{stored.step}; {int(finite.sum())} are finite, {int(within.sum())} in range everywhere",
         highlight=False,
@@ -234,7 +234,7 @@ def _evaluate(arguments: argparse.Namespace) -> int:
         shown = ["–" if v is None else f"{v:.1e}" for v in (trip.error, trip.bound)]
         counts = map(str, (trip.count, trip.in_range, trip.in_range_within))
         table.add_row(name, *counts, *shown)
-    console = Console()
+    console = printing.console()
     console.print(table)
     error, samples = standard_error(bits), trips["samples"]
     spread = "one of them" if error is None else f"± {error:.4f} over the images"
@@ -271,7 +271,7 @@ def _compare(arguments: argparse.Namespace) -> int:
     )
     if comparison.workers < 1 or not comparison.seeds or not comparison.mixings:
         raise ValueError("expected at least one of --workers, of --seeds and of --mixings")
-    console = Console()
+    console = printing.console()
     data = load(comparison.jobs({})[0].recipe.data, comparison.path)
     if len(rates) > 1:
         data.held_out("validation")  # raises where there is none to choose by

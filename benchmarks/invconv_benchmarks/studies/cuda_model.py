@@ -23,11 +23,10 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from rich.console import Console
-
 from invconv.kernels.cuda.arguments import GRID, Launch
 from invconv.kernels.cuda.plan import Device, Plan, plan_of
 from invconv_benchmarks.report.tables import new
+from invconv_conformance import printing
 
 H100 = Device(90, 227 * 1024, 132)
 GHZ = 1.7
@@ -173,7 +172,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             *ratios,
             *(f"{time:.0f}" for time in others),
         )
-    Console(width=max(100, Console().width)).print(table)
+    printing.console().print(table)
     return 0
 
 

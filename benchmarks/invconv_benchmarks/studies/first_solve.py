@@ -25,6 +25,7 @@ import invconv as ic
 from invconv_benchmarks.measure import processes, timing
 from invconv_benchmarks.measure.spread import Interval
 from invconv_benchmarks.report.tables import new
+from invconv_conformance import printing
 
 CHANNELS = (12, 3, 24, 48)  # the first solve has the first of them
 DTYPES = ("float32", "float64")
@@ -129,7 +130,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     found: dict[str, list[Seconds]] = {dtype: [] for dtype in DTYPES}
     for dtype in track(jobs, "measuring", console=Console(stderr=True), transient=True):
         found[dtype].append(in_a_process(dtype))
-    Console().print(table([cost for dtype in DTYPES for cost in costs(dtype, found[dtype])]))
+    every = [cost for dtype in DTYPES for cost in costs(dtype, found[dtype])]
+    printing.console().print(table(every))
 
 
 if __name__ == "__main__":

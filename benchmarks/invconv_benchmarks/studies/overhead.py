@@ -35,6 +35,7 @@ from invconv_benchmarks.measure.spread import Interval
 from invconv_benchmarks.report.tables import new
 from invconv_benchmarks.studies.pairs import SMALL, Pair, pairs, step_of
 from invconv_benchmarks.suites.group import as_text
+from invconv_conformance import printing
 
 _PASSES = 3
 
@@ -184,7 +185,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         found, called = compare(pairs(), arguments.seconds), counts()
-    console = Console()
+    console = printing.console()
     for shown in (times_table(found), counts_table(called)):
         console.print(shown)
     for name, verdicts in (

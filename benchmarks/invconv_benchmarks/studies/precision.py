@@ -27,6 +27,7 @@ from rich.table import Table
 
 import invconv as ic
 from invconv_benchmarks.results.committed import THIS_VERSION
+from invconv_conformance import printing
 from invconv_conformance.truth.extended import ExtendedLU
 from invconv_conformance.truth.substitution import substitute
 
@@ -233,7 +234,7 @@ def main() -> None:
     parser.add_argument("--picture", type=Path, default=RESULT, metavar="PATH")
     arguments = parser.parse_args()
     found = list(points())
-    console = Console(width=150)
+    console = printing.console()
     for task in ("sampling", "round trip"):
         console.print(table(found, task))
     for (task, name), value in share(found).items():

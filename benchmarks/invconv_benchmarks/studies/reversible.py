@@ -15,10 +15,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 
 from invconv_benchmarks.measure import memory, processes, timing
+from invconv_conformance import printing
 from invconv_conformance.libraries.environment import environment
 
 SHAPE = (16, 12, 32, 32)
@@ -150,7 +150,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     arguments = parser.parse_args(argv)
     for library in [arguments.library] if arguments.library else LIBRARIES:
         costs = measure(library, arguments.depth)
-        Console().print(table(f"{library}, {arguments.depth} layers", costs))
+        printing.console().print(table(f"{library}, {arguments.depth} layers", costs))
 
 
 if __name__ == "__main__":

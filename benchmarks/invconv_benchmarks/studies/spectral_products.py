@@ -15,7 +15,6 @@ from typing import Any, cast
 
 import numpy as np
 import torch
-from rich.console import Console
 from rich.table import Table
 
 import invconv as ic
@@ -25,6 +24,7 @@ from invconv_benchmarks.report.tables import new
 from invconv_benchmarks.studies.overhead import compare
 from invconv_benchmarks.studies.pairs import Pair
 from invconv_benchmarks.suites.group import Shape, as_text
+from invconv_conformance import printing
 from invconv_torch.native.solvers import run_compiled
 
 GAIN = 1.2  # from which the kernel should be taken
@@ -80,7 +80,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     for one, (_, taken) in zip(found, jobs, strict=True):
         gain = Interval(1 / one.ratio.value, 1 / one.ratio.high, 1 / one.ratio.low)
         rows.append((one.pair, 1e6 * one.seconds, gain, taken, verdict(gain, taken)))
-    console = Console()
+    console = printing.console()
     console.print(table(rows))
     verdicts = [row[-1] for row in rows]
     counts = ", ".join(f"{verdicts.count(v)} {v}" for v in ("pass", "unclear", "miss"))

@@ -24,6 +24,7 @@ from invconv_benchmarks.measure.contender import Call, Contender
 from invconv_benchmarks.measure.spread import Interval
 from invconv_benchmarks.report.tables import new
 from invconv_benchmarks.suites.group import LIMIT_SHAPES, Group, as_text
+from invconv_conformance import printing
 
 GAIN = 1.2  # from which the kernel should be taken
 MAPS = ("corner 2", "corner 3")
@@ -148,7 +149,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     arguments = parser.parse_args(argv)
     shapes = LIMIT_SHAPES[:2] if arguments.quick else SHAPES
     dtypes = ("float32",) if arguments.quick else ("float32", "float64")
-    found, console = compare(shapes, dtypes, arguments.seconds), Console()
+    found, console = compare(shapes, dtypes, arguments.seconds), printing.console()
     console.print(table(found))
     verdicts = [one.verdict for one in found]
     counts = ", ".join(f"{verdicts.count(v)} {v}" for v in ("pass", "unclear", "miss"))

@@ -32,6 +32,7 @@ from invconv_benchmarks.measure.spread import Interval
 from invconv_benchmarks.report.tables import new
 from invconv_benchmarks.results.row import TITLES
 from invconv_benchmarks.suites.group import LIMIT_SHAPES, Group, Shape, as_text
+from invconv_conformance import printing
 
 LIBRARIES = ("numpy", "torch")
 LONG = 1e-3  # seconds of one thread, from which a second one has to gain
@@ -222,7 +223,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     arguments = parser.parse_args(argv)
     shapes = (LIMIT_SHAPES[0], LIMIT_SHAPES[5]) if arguments.quick else LIMIT_SHAPES
     dtypes = ("float32",) if arguments.quick else ("float32", "float64")
-    found, console = compare(shapes, dtypes, arguments.seconds), Console()
+    found, console = compare(shapes, dtypes, arguments.seconds), printing.console()
     console.print(table(found))
     for line in summary(found):
         console.print(line, highlight=False, soft_wrap=True)

@@ -15,7 +15,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from rich.console import Console
 from rich.table import Table
 
 from invconv.kernels import maps
@@ -27,6 +26,7 @@ from invconv_benchmarks.measure import threads, turns
 from invconv_benchmarks.measure.contender import Call, Contender
 from invconv_benchmarks.report.tables import new
 from invconv_benchmarks.results.row import TITLES
+from invconv_conformance import printing
 
 LIBRARIES = ("numpy", "torch")
 CHANNELS, GRIDS, KERNELS = (1, 4), (24, 64, 256), (15, 21, 25, 31, 41)
@@ -111,7 +111,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--seconds", type=float, default=0.3, help="for each row")
     seconds = parser.parse_args(argv).seconds
     settings = itertools.product(LIBRARIES, ("float32", "float64"), CHANNELS, GRIDS, KERNELS)
-    Console().print(table([compare(*setting, seconds) for setting in settings]))
+    printing.console().print(table([compare(*setting, seconds) for setting in settings]))
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ from tempfile import TemporaryDirectory
 from rich.console import Console
 
 from invconv.kernels.cuda.compile import library
+from invconv_conformance import printing
 from invconv_conformance.cases.quick import QUICK, QUICK_MORE
 from invconv_conformance.cases.table import CASES
 from invconv_conformance.cuda import compiler, draws, faults, plans, tables, values
@@ -130,7 +131,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--quick", action="store_true", help="a part of it, within 90 seconds")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
     arguments = parser.parse_args(argv)
-    console, start = Console(), time.perf_counter()
+    console, start = printing.console(), time.perf_counter()
     with TemporaryDirectory() as folder, ThreadPoolExecutor(arguments.workers) as workers:
         proof = Proof(Path(folder), workers, console, arguments.quick)
         checks: list[tuple[Callable[[], None], str]] = [(proof.plans, "")]

@@ -14,6 +14,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 
+from invconv_conformance import printing
 from invconv_conformance.fuzz import corpus
 from invconv_conformance.fuzz.engine import Batch, Tally, batches, run
 
@@ -24,7 +25,7 @@ _SHOWN = 12
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one kind of fuzzing and return 1 if something ended as it should not have."""
     arguments = _parser().parse_args(argv)
-    console = Console()
+    console = printing.console()
     if arguments.kind == "corpus":
         paths = corpus.write(arguments.folder)
         size = sum(path.stat().st_size for path in paths)

@@ -16,6 +16,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import track
 
+from invconv_conformance import printing
 from invconv_conformance.cases.table import CASES
 from invconv_conformance.golden.files import FOLDER, read, versions, write
 from invconv_conformance.golden.format import require
@@ -30,7 +31,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--folder", type=Path, default=FOLDER, help="check the files here")
     parser.add_argument("--write", type=Path, metavar="FOLDER", help="make new files there")
     arguments = parser.parse_args(argv)
-    console = Console(soft_wrap=True, highlight=False)
+    console = printing.console(soft_wrap=True, highlight=False)
     try:
         if arguments.write is not None:
             require(arguments.write.is_dir(), f"there is no folder {arguments.write}")

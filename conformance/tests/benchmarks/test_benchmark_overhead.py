@@ -18,6 +18,7 @@ from invconv_benchmarks.studies.overhead import Count, Found
 from invconv_benchmarks.studies.pairs import Pair
 from invconv_benchmarks.studies.pairs import pairs as pairs_of_overhead
 from invconv_benchmarks.suites.group import as_text
+from invconv_conformance import printing
 
 EMERGING = {"1x12x8x8": (3, 5), "64x12x16x16": (1.3, 1.6), "32x48x8x8": (1.3, 1.6)}
 TIMED = [
@@ -78,12 +79,23 @@ def test_pairs_work_on_images_of_the_same_shape() -> None:
             assert images.shape == theirs.shape == pair.shape
 
 
+def test_nothing_is_cut_where_the_output_is_no_terminal(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("COLUMNS", raising=False)
+    counted = [Count(20 * f"{i} does what takes many words, ", 1, 2) for i in range(2)]
+    printing.console().print(overhead.counts_table(counted))
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[-3:] for line in lines[-2:]] == 2 * [["1", "2", "pass"]]
+    assert all(one.does.strip() in line for one, line in zip(counted, lines[-2:], strict=True))
+
+
 @compiled
 @pytest.mark.slow
 def test_both_tables_are_printed(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("COLUMNS", "120")
+    monkeypatch.delenv("COLUMNS", raising=False)
     overhead.main(["--seconds", "0.05"])
     lines = [line.rstrip() for line in capsys.readouterr().out.splitlines()]
     judged = [line for line in lines if line.endswith(VERDICTS) and ":" not in line]

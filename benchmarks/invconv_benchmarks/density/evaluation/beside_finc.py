@@ -33,6 +33,7 @@ from invconv_benchmarks.measure import environment, timing
 from invconv_benchmarks.measure.contender import wait
 from invconv_benchmarks.measure.gpu import full_precision, with_graphs
 from invconv_benchmarks.report.tables import new
+from invconv_conformance import printing
 from invconv_conformance.libraries.table import LIBRARIES, Target
 
 SIZES = (8, 16, 32, 64)
@@ -131,7 +132,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     device = parser.parse_args(argv).device
     if device.startswith("cuda") and not torch.cuda.is_available():
         parser.error(f"--device {device}: needs an NVIDIA GPU and a build of PyTorch for CUDA")
-    run(device, Console())
+    run(device, printing.console())
     return 0
 
 

@@ -15,7 +15,6 @@ from typing import Any
 
 import matplotlib.pyplot as plt
 import torch
-from rich.console import Console
 
 from invconv_benchmarks.density.evaluation import layer_sampling
 from invconv_benchmarks.density.evaluation.layer_sampling import Point
@@ -24,6 +23,7 @@ from invconv_benchmarks.measure import environment
 from invconv_benchmarks.options import numbers
 from invconv_benchmarks.report.figures import label_ends, save
 from invconv_benchmarks.results import sealed
+from invconv_conformance import printing
 from invconv_conformance.arguments import words
 
 SCHEMA = "invconv-sampling-chart/1"
@@ -75,7 +75,8 @@ def run(arguments: argparse.Namespace) -> int:
     sizes = numbers("--sizes", arguments.sizes, int)
     if arguments.count < 1 or not all(size >= 2 and size % 2 == 0 for size in sizes):
         raise ValueError("expected a --count of at least 1 and --sizes that are even")
-    chart, console = _begin(arguments.out / f"{NAME}.json", arguments.count, sizes), Console()
+    chart = _begin(arguments.out / f"{NAME}.json", arguments.count, sizes)
+    console = printing.console()
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

@@ -22,6 +22,7 @@ from invconv_benchmarks.report.tables import new
 from invconv_benchmarks.studies.silent_error import climbing, comparison, cost, drawing
 from invconv_benchmarks.studies.silent_error.comparison import Compared
 from invconv_benchmarks.studies.silent_error.constructions import constructions
+from invconv_conformance import printing
 
 _FAMILY, _CHAINS, _LARGE, _EVALUATIONS = 200, 200, 10, 5000
 _QUICK = 10  # of each, one in so many
@@ -56,7 +57,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--no-cost", action="store_true", help="leave out what is timed")
     arguments = parser.parse_args(argv)
-    share, seed, console = _QUICK if arguments.quick else 1, arguments.seed, Console()
+    share, seed, console = _QUICK if arguments.quick else 1, arguments.seed, printing.console()
     constructed = comparison.compare_all(constructions(), "constructions", ask=True)
     console.print(constructed_table(constructed))
     drawn = comparison.compare_all(

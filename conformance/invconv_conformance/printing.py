@@ -1,0 +1,26 @@
+"""Where the commands print: in a terminal as wide as that is, elsewhere so that nothing is cut."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from rich.console import Console
+
+_WIDE = 1000  # columns, more than any table has
+
+
+def console(**settings: Any) -> Console:
+    """Return a console of rich; in a file or a pipe, a table's rows are as long as they need to be.
+
+    The environment's COLUMNS, where it is set, is the width anywhere.
+
+    Parameters
+    ----------
+    **settings
+        Those of `rich.console.Console`.
+    """
+    found = Console(**settings)
+    if not found.is_terminal and "COLUMNS" not in os.environ:
+        found.width = _WIDE
+    return found
