@@ -18,6 +18,7 @@ from invconv.kernels.families import (
     StencilFamily,
     TriangularFamily,
 )
+from invconv.kernels.frequencies.products import SpectralProduct
 from invconv_torch.native import kernels
 from invconv_torch.native.autodiff import APPLY, GRAM, MATMUL, SOLVE, run
 from invconv_torch.native.determinants import (
@@ -29,7 +30,7 @@ from invconv_torch.native.determinants import (
 )
 from invconv_torch.native.exponential import exponential, exponential_gram, exponential_vjp
 from invconv_torch.native.host import in_host_memory
-from invconv_torch.native.solvers import Factor, by_frequencies
+from invconv_torch.native.solvers import Factor, SpectralFactor, by_frequencies
 from invconv_torch.native.spectral import spectral_log_det
 from invconv_torch.native.terms import counted
 from invconv_torch.native.whole import evaluate, records
@@ -156,6 +157,11 @@ class Solver:
     def plan(self) -> dict[str, Any]:
         """How the solve runs."""
         return {"method": "traced"} if self.factor is None else self.factor.plan
+
+    def as_numpy(self) -> SpectralProduct | None:
+        """Return the solver on NumPy arrays, where that is a product a frequency."""
+        product = self.factor.product if isinstance(self.factor, SpectralFactor) else None
+        return None if product is None else product.as_numpy()
 
     def __call__(self, y: Tensor) -> Tensor:
         """Solve for x, shape (B, C, *shape)."""

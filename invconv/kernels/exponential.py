@@ -200,6 +200,10 @@ class ExponentialSolver:
             return plan | {"terms": "counted as it runs"}
         return plan | {"times": self.counts.steps, "terms": self.counts.terms}
 
+    def as_numpy(self) -> SpectralProduct | None:
+        """Return the solver on NumPy arrays, where that is a product a frequency."""
+        return None if self.product is None else self.product.as_numpy()
+
     def __call__(self, y: Array) -> Array:
         """Solve for x, shape (B, C, *shape)."""
         if self.product is None or not readable(y) or recorded(y):

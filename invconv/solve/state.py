@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from invconv.arrays.namespaces import Array, cast, namespace
+from invconv.arrays.namespaces import Array, cast, library_name, namespace, to_numpy
 from invconv.arrays.registry import Primitive
 from invconv.kernels.primitives import per_channel
 from invconv.kernels.solver import Solver
@@ -70,6 +70,16 @@ class State:
     def linear(self) -> State:
         """Return the state of K alone."""
         return self if self.bias is None else replace(self, bias=None)
+
+    def as_numpy(self) -> State | None:
+        """Return the state on NumPy arrays, or None where K would have to be factored again."""
+        if library_name(self.log_det) == "numpy":
+            return self
+        solver = getattr(self.solver, "as_numpy", lambda: None)()
+        if solver is None:
+            return None
+        bias = None if self.bias is None else to_numpy(self.bias)
+        return State(solver, to_numpy(self.log_det), bias)
 
     def for_data_in(self, dtype: Any) -> State:
         """Return a state that solves data of another dtype in its own."""

@@ -160,12 +160,15 @@ class Computation:
         NumPy's, of the two.
     sample : tuple of int
         (C, *spatial).
+    shares_factors : bool
+        Whether both ways may use the same computed factors, whose rounding errors then cancel.
     """
 
     working: Sequence[Step]
     higher: Sequence[Step]
     dtypes: tuple[Any, Any]
     sample: Shape
+    shares_factors: bool = False
 
     def refined(self) -> Self:
         """Return the computation whose higher precision refines the solves of the other one."""
@@ -181,7 +184,10 @@ class Computation:
         return max(given, self.error_of_random_y(_NEAR * given))
 
     def error_of_given_x(self) -> float:
-        """Return the error on y = K x, whose x is known: nothing runs in the higher precision."""
+        """Return the error on y = K x, whose x is known: no solve runs in the higher precision.
+
+        Where factors are shared, on y that another computation found, too.
+        """
         return self._largest(self._on_given_x)
 
     def error_of_random_y(self, least: float = 0.0) -> float:
@@ -197,10 +203,8 @@ class Computation:
 
     def _size_of_y(self) -> float:
         """Return the largest entry of K x + b for a random x."""
-        y = _drawn((1, *self.sample)).astype(self.dtypes[0])
-        for step in self.working:
-            y = step.forward(y)
-        return float(np.abs(y).max())
+        x = _drawn((1, *self.sample)).astype(self.dtypes[0])
+        return float(np.abs(_forward(self.working, x)).max())
 
     def _largest(self, errors: Callable[[int], float], least: float = 0.0) -> float:
         """Return the largest error of a batch, or of several where much is lost."""
@@ -214,10 +218,10 @@ class Computation:
 
     def _on_given_x(self, count: int) -> float:
         x = _drawn((count, *self.sample)).astype(self.dtypes[0])
-        y = x
-        for step in self.working:
-            y = step.forward(y)
-        return _largest_error(self._solved(y), x)
+        images = [_forward(self.working, x)]
+        if self.shares_factors:
+            images.append(_forward(self.higher, x.astype(self.dtypes[1])).astype(self.dtypes[0]))
+        return max(_largest_error(self._solved(y), x) for y in images)
 
     def _on_random_y(self, count: int, unit: float = 1.0) -> float:
         y = (unit * _drawn((count, *self.sample))).astype(self.dtypes[0])
@@ -240,6 +244,12 @@ class Computation:
             alone = replace(self, working=mixed, dtypes=(self.dtypes[1],) * 2)
             lost.append(alone.error())
         return self.working[int(np.argmax(lost))]
+
+
+def _forward(steps: Sequence[Step], x: Floats) -> Floats:
+    for step in steps:
+        x = step.forward(x)
+    return x
 
 
 def _drawn(shape: Shape) -> Floats:

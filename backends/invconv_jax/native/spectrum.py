@@ -13,10 +13,10 @@ import jax
 from jax import lax
 from jax import numpy as jnp
 
-from invconv.arrays.namespaces import Array, Shape, readable, size
+from invconv.arrays.namespaces import Array, Shape, readable, size, to_numpy
 from invconv.kernels.frequencies.basis import Basis
 from invconv.kernels.frequencies.fourier import Fourier
-from invconv.kernels.frequencies.products import range_scale
+from invconv.kernels.frequencies.products import SpectralProduct, range_scale
 from invconv.kernels.frequencies.spectrum import inverses_keep_accuracy
 from invconv_jax.native.fourier import irfftn, rfftn
 from invconv_jax.native.solves import eliminate, matmul
@@ -67,6 +67,12 @@ class SpectralSolver:
         if self.accurate is not None:
             kept = "cached inverse where accurate, else solve"
         return {"method": "spectral", "per frequency": kept, "frequencies": self.spectrum.shape[0]}
+
+    def as_numpy(self) -> SpectralProduct | None:
+        """Return the solver on NumPy arrays, where there are inverses that may be used."""
+        if self.inverse is None or self.accurate is not None:
+            return None
+        return SpectralProduct(to_numpy(self.inverse), self.basis, self.shape)
 
     def __call__(self, y: Array) -> Array:
         """Solve for x, shape (B, C, *shape)."""

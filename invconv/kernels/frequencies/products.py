@@ -58,6 +58,10 @@ class SpectralProduct:
         turned = xp.conj(matrices) if xp.isdtype(matrices.dtype, "complex floating") else matrices
         return SpectralProduct(xp.matrix_transpose(turned), self.basis, self.shape)
 
+    def as_numpy(self) -> SpectralProduct:
+        """Return the map on NumPy arrays."""
+        return SpectralProduct(to_numpy(self.matrices), self.basis, self.shape)
+
     def __reduce__(self) -> Any:
         """Leave the layout out: another processor has another."""
         return SpectralProduct, (self.matrices, self.basis, self.shape)

@@ -205,6 +205,10 @@ class SpectralSolver:
         kept = "solve" if self.product is None else "cached inverse"
         return {"method": "spectral", "per frequency": kept, "frequencies": self.spectrum.shape[0]}
 
+    def as_numpy(self) -> SpectralProduct | None:
+        """Return the solver on NumPy arrays, where there are inverses."""
+        return None if self.product is None else self.product.as_numpy()
+
     def __call__(self, y: Array) -> Array:
         """Solve for x, shape (B, C, *shape)."""
         if self.product is not None:

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from invconv.arrays.namespaces import Shape, library_name, readable, size
+from invconv.arrays.namespaces import Shape, dtype_name, library_name, readable, size
 from invconv.operators.base.protocol import Protocol
 from invconv.solve.state import State
 from invconv.trust.bound import error_bound
@@ -66,7 +66,7 @@ def exceeds(
     """Tell whether an inverse is off by more than a limit, by a bound where that is enough.
 
     The operator remembers what was found. False where its values cannot be looked at. ``state`` is
-    the factored operator, where that is known: one of NumPy arrays is not factored again.
+    the factored operator, where that is known: what it can lend to the host is not factored again.
     """
     found = conv._conditions.get("bound", shape)
     if found is None:
@@ -101,7 +101,7 @@ def bound(conv: Protocol, shape: Shape) -> float:
 
 def judge(conv: Protocol, shape: Shape, precision: str, state: State | None = None) -> Judgement:
     """Measure how far the inverse is off in a precision."""
-    if state is not None and not _is_hosts(state, precision):
+    if state is not None and dtype_name(state.log_det.dtype) != precision:
         state = None
     if precision == "float32":
         error = _tried(lambda: _computation(conv, shape, precision, state=state).error())
@@ -157,14 +157,8 @@ def _computation(
     if library_name(conv._reference()[1]) == "jax":  # XLA takes subnormal numbers for zero
         runs = [step.flushed() for step in runs]
     steps = runs, higher._computation(shape, factored)
-    found = Computation(*steps, dtypes, (conv.channels, *shape))
+    found = Computation(*steps, dtypes, (conv.channels, *shape), conv._pixelwise)
     return found if factored else found.refined()
-
-
-def _is_hosts(state: State, precision: str) -> bool:
-    """Tell whether a state solves NumPy arrays in a precision."""
-    log_det = state.log_det
-    return library_name(log_det) == "numpy" and str(log_det.dtype) == precision
 
 
 def _few_pixels(shape: Shape) -> Shape:

@@ -151,7 +151,7 @@ class Protocol(Parametrised, ABC):
         """Return the steps as they run, of NumPy arrays, or only the ways forward.
 
         The way forward is that of BLAS: to compile a kernel would take longer than to judge.
-        ``state`` is what `_factor` returned, where that is known.
+        ``state`` is what `_factor` returned, of whichever library, where that is known.
         """
 
         def apply(x: Array) -> Array:
@@ -162,7 +162,7 @@ class Protocol(Parametrised, ABC):
         forward = apply if compiles else self._forward
         if not factored:
             return [Step("", type(self).__name__, forward, unknown, unknown)]
-        state = self._factor_by_substitution(shape, state)
+        state = self._factor_by_substitution(shape, None if state is None else state.as_numpy())
         solves = state.solve, state.linear().solve
         return [Step("", type(self).__name__, forward, *solves)]
 

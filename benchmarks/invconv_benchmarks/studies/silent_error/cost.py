@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from rich.console import Console
 from rich.table import Table
 
@@ -64,6 +65,8 @@ def _operators(channels: int) -> Iterator[tuple[str, Callable[[], ic.InvertibleC
     yield "emerging, initialised", emerging
     yield "emerging, trained", lambda: _trained(emerging(), rng)
     yield "periodic", lambda: ic.PeriodicConv.init(channels, rng=rng, like=like)
+    there = torch.empty(0)
+    yield "periodic, PyTorch", lambda: ic.PeriodicConv.init(channels, rng=rng, like=there)
     yield "QR 1x1", lambda: ic.QRConv1x1.init(channels, rng=rng, like=like)
 
 
@@ -96,7 +99,7 @@ def _seconds(call: Callable[[], object]) -> float:
 
 def table() -> Table:
     """Return a line for each operator, in milliseconds."""
-    shown = Table(title="CPU ms of the judgement in prepare(shape), NumPy float32")
+    shown = Table(title="CPU ms of the judgement in prepare(shape), float32")
     for column in ("operator", "first", "other values", "remembered", "factorisation"):
         shown.add_column(column, justify="left" if column == "operator" else "right")
     for cost in costs():
