@@ -7,12 +7,14 @@ or autograd.
 from __future__ import annotations
 
 import enum
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import torch
 from torch.autograd import forward_ad
 
 TRACERS = "torch.export.export and torch.compile can trace it, torch.jit.trace on one grid"
+F = TypeVar("F", bound=Callable[[], object])
 _JVP = torch._C._functorch.TransformType.Jvp
 
 
@@ -27,7 +29,13 @@ def traced() -> bool:
     return torch._C._functorch.peek_interpreter_stack() is not None
 
 
-@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+def _constant_in_graphs(function: F) -> F:
+    """Do what `torch.compiler.assume_constant_result` does, which imports Dynamo for 2 seconds."""
+    vars(function)["_dynamo_marked_constant"] = True
+    return function
+
+
+@_constant_in_graphs
 def _in_onnx_export() -> bool:
     """Return what the exporter's second attempt, by Dynamo, would take for False."""
     return bool(torch.onnx.is_in_onnx_export())
@@ -115,7 +123,7 @@ def refuse_nested_forward_mode() -> None:
         )
 
 
-@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+@_constant_in_graphs
 def _transforms() -> tuple[str, ...]:
     """Return the transforms of `torch.func` that are open, as the compiler traces."""
     stack = torch._C._functorch.get_interpreter_stack() or []

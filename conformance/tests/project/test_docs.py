@@ -13,19 +13,23 @@ import invconv
 from invconv._cli import main
 from invconv_benchmarks.docs.names import PACKAGES, Name, public
 
-NAMES = [name for package in PACKAGES for name in public(package)]
+
+@pytest.fixture(scope="module")
+def names() -> list[Name]:
+    """Return all public names, for which every flow library is imported."""
+    return [name for package in PACKAGES for name in public(package)]
 
 
-def test_packages_offer_names() -> None:
-    listed = {f"{name.package}.{name.name}" for name in NAMES}
+def test_packages_offer_names(names: list[Name]) -> None:
+    listed = {f"{name.package}.{name.name}" for name in names}
     assert {"invconv.PeriodicConv", "invconv_torch.Conv1x1", "invconv_jax.init"} <= listed
-    assert len(listed) == len(NAMES) >= 50
+    assert len(listed) == len(names) >= 50
 
 
-def test_every_method_has_an_example() -> None:
+def test_every_method_has_an_example(names: list[Name]) -> None:
     lacking = {
         f"{name.package}.{name.name}.{member}"
-        for name in NAMES
+        for name in names
         for member in name.members
         if not name.has_example(member)
     }
@@ -49,11 +53,12 @@ def test_a_method_without_an_example_is_found() -> None:
     assert {m for m in name.members if not name.has_example(m)} == {"more"}
 
 
-@pytest.mark.parametrize("name", NAMES, ids=lambda name: f"{name.package}.{name.name}")
-def test_a_name_has_an_example_and_says_what_its_members_are(name: Name) -> None:
-    assert ">>> " in (inspect.getdoc(name.value) or "")  # which --doctest-modules runs
-    for member in name.members:
-        assert inspect.getdoc(getattr(name.value, member)), member
+def test_a_name_has_an_example_and_says_what_its_members_are(names: list[Name]) -> None:
+    for name in names:
+        what = f"{name.package}.{name.name}"
+        assert ">>> " in (inspect.getdoc(name.value) or ""), what  # which --doctest-modules runs
+        for member in name.members:
+            assert inspect.getdoc(getattr(name.value, member)), f"{what}.{member}"
 
 
 def test_a_folder_of_other_things_is_not_replaced(
@@ -86,7 +91,7 @@ class _References(HTMLParser):
 
 @pytest.mark.slow
 def test_the_site_is_whole_and_loads_nothing_from_elsewhere(
-    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], names: list[Name]
 ) -> None:
     site = tmp_path / "site"
     for _ in range(2):  # the second replaces the first
@@ -94,7 +99,7 @@ def test_the_site_is_whole_and_loads_nothing_from_elsewhere(
     printed = capfd.readouterr()
     assert "WARNING" not in printed.out + printed.err
     pages = {page: _References(page.read_text(encoding="utf-8")) for page in site.rglob("*.html")}
-    assert len(pages) > len(NAMES)
+    assert len(pages) > len(names)
     for page, found in pages.items():
         if page.name == "404.html":
             continue
@@ -105,7 +110,7 @@ def test_the_site_is_whole_and_loads_nothing_from_elsewhere(
                 target = (page.parent / path).resolve() if path else page
                 assert target.exists(), (page, address)
                 assert not anchor or anchor in pages[target].anchors, (page, address)
-    for name in NAMES:
+    for name in names:
         text = (site / name.page).with_suffix(".html").read_text(encoding="utf-8")
         assert "Examples:" in text
         for member in name.members:
