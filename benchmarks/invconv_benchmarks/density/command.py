@@ -16,7 +16,7 @@ from invconv_benchmarks.density.compare.comparison import perform, show
 from invconv_benchmarks.density.compare.plan import Comparison, around
 from invconv_benchmarks.density.compare.summary import standard_error
 from invconv_benchmarks.density.data.users_data import NAMES, load, stand_in
-from invconv_benchmarks.density.evaluation import evaluation, grid, sampling_chart
+from invconv_benchmarks.density.evaluation import evaluation, grid, leaving, sampling_chart
 from invconv_benchmarks.density.models.architecture import MIXINGS
 from invconv_benchmarks.density.recipes.recipe import PRECISIONS, Recipe, load_preset, preset_names
 from invconv_benchmarks.density.training import dry_run
@@ -202,12 +202,12 @@ def _sample(arguments: argparse.Namespace) -> int:
     stored, model = evaluation.restore(arguments.of, arguments.device)
     generator = torch.Generator().manual_seed(arguments.seed)
     samples = model.sample(arguments.count, arguments.temperature, generator=generator)
-    finite = torch.isfinite(samples).flatten(1).all(dim=1)
-    within = ((samples >= 0) & (samples < 1)).flatten(1).all(dim=1)
+    found = leaving.count(samples)
+    finite = found.samples - found.non_finite
     grid.write(samples, arguments.out, bright=arguments.stretch)
     printing.console().print(
         f"{arguments.out}: {arguments.count} samples of {_words(stored.recipe)}, step "
-        f"{stored.step}; {int(finite.sum())} are finite, {int(within.sum())} in range everywhere",
+        f"{stored.step}; {finite} are finite, {finite - found.outside} in range everywhere",
         highlight=False,
         markup=False,
         soft_wrap=True,
