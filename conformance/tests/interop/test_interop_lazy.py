@@ -1,4 +1,4 @@
-"""The adapters import no flow library or compiler that nobody asked for, and say what is missing."""
+"""The adapters import no flow library or compiler unasked, and say what is missing."""
 
 from __future__ import annotations
 
