@@ -6,11 +6,12 @@ Runs on import of `invconv_jax`.
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Sequence
 from typing import Any, TypeVar
 
 import jax
-from jax import lax
+from jax import export, lax
 from jax.tree_util import GetAttrKey, register_pytree_with_keys
 
 import invconv as ic
@@ -76,5 +77,15 @@ def _without_gradient(leaf: Any) -> Any:
     return lax.stop_gradient(leaf) if isinstance(leaf, jax.core.Tracer) else leaf
 
 
+def _settings_of(text: bytearray) -> tuple[Any, ...]:
+    return tuple(tuple(v) if isinstance(v, list) else v for v in json.loads(text))
+
+
 for _operator in OPERATORS:
     register(_operator)
+    export.register_pytree_node_serialization(
+        _operator,
+        serialized_name=f"invconv.{_operator.__name__}",
+        serialize_auxdata=lambda settings: json.dumps(settings).encode(),
+        deserialize_auxdata=_settings_of,
+    )

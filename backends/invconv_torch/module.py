@@ -13,8 +13,10 @@ import invconv as ic
 from invconv.operators.base.calls import as_batch
 from invconv.operators.base.operator import require_operator
 from invconv.operators.base.prepared import PreparedInverse
+from invconv_torch.checkpoints import before_loading, note_kind
 from invconv_torch.exporting.constant import evaluate
 from invconv_torch.exporting.values import values_of
+from invconv_torch.native.layout import laid_out
 from invconv_torch.native.whole import invert
 from invconv_torch.precision import autocasting
 from invconv_torch.remembered import RememberedInverses, may_be_kept
@@ -98,6 +100,8 @@ class InvertibleModule(nn.Module):  # type: ignore[misc]
         for name in conv._constant_names:
             self.register_buffer(name, _tensor(getattr(conv, name), device, dtype))
         self._array_names = (*conv._array_names, *conv._constant_names)
+        self.register_state_dict_post_hook(note_kind)
+        self.register_load_state_dict_pre_hook(before_loading)
 
     def operator(self) -> ic.InvertibleConv:
         """Return the core's operator of the current parameters, differentiable in them.
@@ -216,7 +220,8 @@ class InvertibleModule(nn.Module):  # type: ignore[misc]
             return self._exported("z", z, inverse=True)
         kept = None if self.training else self._kept(z)
         if kept is not None and not torch.is_grad_enabled():
-            return kept.inverse_and_log_det(z)
+            x, log_det = kept.inverse_and_log_det(z)
+            return laid_out(x, z), log_det
         conv = self._current(tracing)
         call = as_batch(conv, "z", z)
         if kept is None and traced():
@@ -253,11 +258,6 @@ class InvertibleModule(nn.Module):  # type: ignore[misc]
     def _cast(self, x: Tensor) -> Tensor:
         return x.to(self.operator()._reference()[1].dtype)
 
-    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
-        """Load tensors, whose values the next call validates."""
-        super()._load_from_state_dict(*args, **kwargs)
-        self._kinds = None
-
     def train(self, mode: bool = True) -> InvertibleModule:
         """Set the mode, and forget inverses."""
         if self._inverses is not None:
@@ -271,9 +271,8 @@ class InvertibleModule(nn.Module):  # type: ignore[misc]
         shown = [str(conv.channels)]
         if hasattr(self, "kernel"):
             shown.append(f"kernel_size={tuple(self.kernel.shape[2:])}")
-        shown += [f"{k}={v!r}" for k, v in self._settings.items() if v is not None]
-        if self._max_gain is not None:
-            shown.append(f"max_gain={self._max_gain}")
+        settings = self._settings | {"max_gain": self._max_gain}
+        shown += [f"{k}={v!r}" for k, v in settings.items() if v is not None]
         if "bias" in self._array_names:
             shown.append(f"bias={self.bias is not None}")
         name = "" if type(self).__name__.startswith(self._class.__name__) else self._class.__name__

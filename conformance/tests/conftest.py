@@ -13,11 +13,16 @@ import scipy.stats
 import torch
 
 TORCH_LAYERS: dict[str, tuple[str, tuple[Any, ...], dict[str, Any], tuple[int, ...]]] = {
-    "autoregressive-1d": ("AutoregressiveConv1d", (2, 3), {"direction": -1}, (4,)),
+    "autoregressive-1d": (
+        "AutoregressiveConv1d",
+        (2, 3),
+        {"direction": -1, "channel_order": "upper"},
+        (4,),
+    ),
     "autoregressive-2d": ("AutoregressiveConv2d", (2,), {"direction": (1, -1)}, (3, 4)),
     "autoregressive-3d": ("AutoregressiveConv3d", (2,), {"dilation": (1, 2, 1)}, (2, 3, 2)),
     "raster-2d": ("AutoregressiveConv2d", (2,), {"mask": "raster"}, (3, 4)),
-    "emerging-1d": ("EmergingConv1d", (2,), {}, (4,)),
+    "emerging-1d": ("EmergingConv1d", (2,), {"mixing": "qr"}, (4,)),
     "emerging-2d": ("EmergingConv2d", (2,), {"mixing": "plain"}, (3, 3)),
     "emerging-3d": ("EmergingConv3d", (2,), {"bias": False}, (2, 2, 2)),
     "periodic-1d": ("PeriodicConv1d", (2, 2), {}, (4,)),

@@ -20,6 +20,32 @@ def cases_named(*names: str) -> list[Case]:
     return found
 
 
+ONE_OF_EACH = (
+    "actnorm-2d",
+    "conv1x1-2d",
+    "pluconv1x1-2d",
+    "qrconv1x1-2d",
+    "orthogonalconv1x1-2d",
+    "circulantconv1x1-2d",
+    "corner-bias",
+    "emerging-biases",
+    "periodic-bias",
+    "symmetric-bias",
+    "exponential-bias",
+    "chain-flow-step",
+    "inverse-emerging-biases",
+)
+
+
+def of_each_class(*names: str) -> list[Any]:
+    """Return cases by name as parameters, and in the slow run one of every class they leave out."""
+    chosen = cases_named(*names)
+    there = {type(case.conv()) for case in chosen}
+    rest = [case for case in cases_named(*ONE_OF_EACH) if type(case.conv()) not in there]
+    slow = [pytest.param(case, id=case.name, marks=pytest.mark.slow) for case in rest]
+    return [*(pytest.param(case, id=case.name) for case in chosen), *slow]
+
+
 def seeds(count: int, more: int) -> list[Any]:
     """Return seeds of random tests: so many, and more in the slow run."""
     slow = [pytest.param(seed, marks=pytest.mark.slow) for seed in range(count, count + more)]

@@ -97,9 +97,10 @@ def optional_ndim(conv: Any) -> None:
 def generator(rng: Any) -> np.random.Generator:
     """Return ``rng``, or raise where it is no NumPy generator."""
     if not isinstance(rng, np.random.Generator):
+        jax = type(rng).__module__.startswith("jax")
         raise TypeError(
             f"rng: expected a numpy.random.Generator such as numpy.random.default_rng(0), "
-            f"got {type(rng).__name__}"
+            f"got {type(rng).__name__}{'; invconv_jax.init takes a key of JAX' * jax}"
         )
     return rng
 

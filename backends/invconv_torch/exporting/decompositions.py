@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
 import torch
 import torch.nn.functional as F
 
+from invconv.arrays.stencil import kernel_of, taps_of
 from invconv.kernels.convolutions import CausalFamily, CircularFamily
+from invconv.kernels.families import StencilFamily
 from invconv.kernels.frequencies.products import within_range
+from invconv.kernels.symmetric import MirroredFamily, SymmetricFamily, folded, unfolded
 from invconv_torch.exporting.waves import causal_solve, lanes_of
 from invconv_torch.native import kernels, ops
 
@@ -37,11 +41,34 @@ def decompositions() -> dict[Any, Callable[..., Any]]:
 
 
 def _apply(family: str, w: Tensor, x: Tensor) -> Tensor:
-    return kernels.apply(ops.family_of(family), w, x)
+    known = ops.family_of(family)
+    if not isinstance(known, SymmetricFamily):
+        return kernels.apply(known, w, x)
+    whole = known.whole
+    y = kernels.apply(_free(whole), torch.as_tensor(taps_of(unfolded(w))), _mirrored(whole, x))
+    return torch.as_tensor(whole.cropped(y))
 
 
 def _gram(family: str, x: Tensor, y: Tensor) -> Tensor:
-    return kernels.gram(ops.family_of(family), x, y)
+    known = ops.family_of(family)
+    if not isinstance(known, SymmetricFamily):
+        return kernels.gram(known, x, y)
+    whole = known.whole
+    taps = kernels.gram(_free(whole), _mirrored(whole, x), torch.as_tensor(whole.in_zeros(y)))
+    return torch.as_tensor(folded(kernel_of(taps, whole.kernel_size)))
+
+
+def _free(whole: MirroredFamily) -> StencilFamily:
+    return StencilFamily(whole.offsets, False)
+
+
+def _mirrored(whole: MirroredFamily, x: Tensor) -> Tensor:
+    """Return what `MirroredFamily.mirrored` does, without constants."""
+    for axis, k in enumerate(whole.kernel_size, 2):
+        n = int(x.shape[axis])
+        places = torch.arange(-(k // 2), n + k // 2, device=x.device) % (2 * n)
+        x = x.index_select(axis, torch.minimum(places, 2 * n - 1 - places))
+    return x
 
 
 def _matmul(a: Tensor, b: Tensor) -> Tensor:
@@ -54,6 +81,8 @@ def _solve(family: str, w: Tensor, y: Tensor) -> Tensor:
         return _causal_solve(known, w, y)
     if isinstance(known, CircularFamily):
         return within_range(lambda y: _circular_solve(known, w, y), y)
+    if isinstance(known, SymmetricFamily):
+        return within_range(lambda y: _symmetric_solve(known, w, y), y)
     return kernels.solve((known, None), w, y)
 
 
@@ -78,6 +107,36 @@ def _circular_solve(family: CircularFamily, w: Tensor, y: Tensor) -> Tensor:
     lu, pivots, _ = torch.linalg.lu_factor_ex(spectrum)  # which never raises
     x_hat = torch.linalg.lu_solve(lu, pivots, basis.to_frequencies(y))
     return basis.from_frequencies(x_hat, shape)
+
+
+def _symmetric_solve(family: SymmetricFamily, w: Tensor, y: Tensor) -> Tensor:
+    """Solve with matrices of cosines, which the graph makes: see `kernels.frequencies.cosine`."""
+    spectrum, x, back = w, y, []
+    for axis, (h, n) in enumerate(zip(family.kernel_size, map(int, y.shape[2:]), strict=True), 2):
+        m, t = torch.arange(n, device=y.device)[:, None], torch.arange(h, device=y.device)
+        spectrum = _along(spectrum, axis, _cosines(m * t, 2 * n, y) * torch.where(t == 0, 1, 2))
+        waves = _cosines(m * (2 * m.mT + 1), 4 * n, y)
+        x = _along(x, axis, waves)
+        back.append(waves.mT * torch.where(m.mT == 0, 1, 2) / n)
+    x = torch.linalg.solve_ex(spectrum.flatten(2).permute(2, 0, 1), x.flatten(2).permute(2, 1, 0))[
+        0
+    ]
+    x = x.permute(2, 1, 0).unflatten(2, y.shape[2:])
+    for axis, matrix in enumerate(back, 2):
+        x = _along(x, axis, matrix)
+    return x
+
+
+def _along(x: Tensor, axis: int, matrix: Tensor) -> Tensor:
+    """Multiply along an axis by a matrix."""
+    return torch.matmul(x.movedim(axis, -1), matrix.mT).movedim(-1, axis)
+
+
+def _cosines(steps: Tensor, period: int, like: Tensor) -> Tensor:
+    """Return cos(2 pi steps / period) of integers; quarter turns are exact."""
+    steps = steps % period
+    cosines = torch.cos(steps.double() * (2 * math.pi / period))
+    return torch.where(4 * steps % (2 * period) == period, 0.0, cosines).to(like.dtype)
 
 
 def _exponential(family: str, w: Tensor, x: Tensor, *more: Tensor) -> Tensor:

@@ -30,12 +30,12 @@ from invconv_torch.native.correlation import (
     correlate_compiled,
     prefers_kernel,
 )
+from invconv_torch.native.layout import laid_out
 from invconv_torch.native.solvers import CausalFactor, Factor, MatrixFactor, SpectralFactor
 from invconv_torch.precision import full_precision, nothing_reduces
 
 Tensor: TypeAlias = torch.Tensor
 _CORRELATIONS = (CausalFamily, CircularFamily, StencilFamily)
-_CHANNELS_LAST = {4: torch.channels_last, 5: torch.channels_last_3d}
 
 
 def apply(family: LinearFamily, w: Tensor, x: Tensor) -> Tensor:
@@ -43,7 +43,7 @@ def apply(family: LinearFamily, w: Tensor, x: Tensor) -> Tensor:
     if isinstance(family, _CORRELATIONS):  # which see to their precision
         if isinstance(family, CircularFamily) and family.by_frequencies(x):
             with full_precision(x):
-                return _laid_out(torch.as_tensor(family.apply(w, x)).contiguous(), x)
+                return laid_out(torch.as_tensor(family.apply(w, x)).contiguous(), x)
         if prefers_kernel(x):
             return correlate_compiled(family, w, x)
         return convolve(family.offsets, family.wrap, _taps(family, w), x)
@@ -52,11 +52,11 @@ def apply(family: LinearFamily, w: Tensor, x: Tensor) -> Tensor:
         if prefers_kernel(x):
             return correlate_compiled(whole, w, x)
         y = convolve(whole.offsets, False, torch.as_tensor(taps_of(w)), whole.mirrored(x))
-        return _laid_out(whole.cropped(y).contiguous(), x)
+        return laid_out(whole.cropped(y).contiguous(), x)
     if isinstance(family, ScaleFamily):
         return w.view(-1, *[1] * (x.ndim - 2)) * x
     if isinstance(family, MatrixFamily):
-        return _laid_out(matmul(None, w, flat(x)).view(x.shape), x)
+        return laid_out(matmul(None, w, flat(x)).view(x.shape), x)
     with full_precision(x):
         assert isinstance(family, TriangularFamily)
         return torch.matmul(w.tril() if family.lower else w.triu(), x)
@@ -134,23 +134,14 @@ def solve(factored: tuple[LinearFamily, Factor | None], w: Tensor, y: Tensor) ->
     if y.numel() == 0:
         return torch.empty_like(y)
     if isinstance(factors, CausalFactor):  # which sees to its precision
-        return _laid_out(factors.solve(y), y)
+        return laid_out(factors.solve(y), y)
     with full_precision(y):
         if isinstance(family, TriangularFamily):
             return torch.linalg.solve_triangular(w, y, upper=not family.lower)
         if factors is None:
             factors = factor(family, w, tuple(y.shape[2:]), quiet=True)
         assert factors is not None
-        return _laid_out(factors.solve(y), y)
-
-
-def _laid_out(result: Tensor, x: Tensor) -> Tensor:
-    """Return a result in channels_last where what it came from is."""
-    if x.is_contiguous() or x.ndim not in _CHANNELS_LAST:
-        return result
-    layout = _CHANNELS_LAST[x.ndim]
-    in_it = x.is_contiguous(memory_format=layout)
-    return result.contiguous(memory_format=layout) if in_it else result
+        return laid_out(factors.solve(y), y)
 
 
 def matmul(_: None, a: Tensor, b: Tensor) -> Tensor:

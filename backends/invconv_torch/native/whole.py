@@ -17,6 +17,7 @@ from torch.autograd import Function, forward_ad
 from invconv.operators.base.calls import for_each
 from invconv.solve.state import State
 from invconv_torch.native.batched import one_by_one
+from invconv_torch.native.layout import laid_out
 from invconv_torch.traced import traced
 
 Tensor: TypeAlias = torch.Tensor
@@ -47,7 +48,7 @@ def invert(y: Tensor, conv: Any, state: State | None) -> Pair:
     if records(y, tensors):
         return _Inverse.apply((conv, state), y, *tensors), -conv._log_det(shape)
     state = state or conv._factor(shape)
-    return state.solve(y), -state.log_det
+    return laid_out(state.solve(y), y), -state.log_det
 
 
 def records(x: Tensor, tensors: list[Tensor]) -> bool:
@@ -97,7 +98,7 @@ class _Inverse(Function):  # type: ignore[misc]
     def forward(ctx: Any, operator: Any, y: Tensor, *tensors: Tensor) -> Tensor:
         conv, state = operator
         ctx.conv = conv
-        x: Tensor = (state or conv._factor(tuple(y.shape[2:]))).solve(y)
+        x = laid_out((state or conv._factor(tuple(y.shape[2:]))).solve(y), y)
         ctx.save_for_backward(y if conv._needs_y else None, x, *tensors)
         return x
 

@@ -52,6 +52,11 @@ OPERATORS: dict[str, ic.InvertibleConv] = {
     "raster": ic.AutoregressiveConv.init(3, mask="raster", direction=-1, rng=RNG),
     "emerging": ic.EmergingConv.init(3, rng=RNG),
     "periodic": PERIODIC,
+    "symmetric": ic.SymmetricConv.init(3, rng=RNG),
+    "exponential": ic.ExponentialConv.init(3, rng=RNG),
+    "circular exponential": ic.ExponentialConv.init(3, padding="circular", rng=RNG),
+    "orthogonal": ic.OrthogonalConv1x1.init(3, rng=RNG),
+    "circulant": ic.CirculantConv1x1.init(3, rng=RNG),
     "chain": ic.Chain([ONE, PERIODIC, CORNER]),
 }
 
@@ -190,6 +195,8 @@ def test_parameters_may_be_views_that_torch_negates_lazily() -> None:
         (lambda: ONE.forward(X[0]), "of one image it is x[None], or say ndim=2 when it is made"),
         (lambda: ic.QRConv1x1.init(2), "rng: expected a numpy.random.Generator such as numpy.r"),
         (lambda: ic.EmergingConv.init(2), "rng: expected a numpy.random.Generator such as numpy.r"),
+        (lambda: ic.EmergingConv.init(2, rng=jax.random.key(0)), "invconv_jax.init takes a key"),
+        (lambda: PERIODIC.forward(np.moveaxis(X, 1, -1)), "by moveaxis(x, -1, -3)"),
         (lambda: it.EmergingConv2d(2, (3, 3, 3)), "got 3: (3, 3, 3); EmergingConv3d takes so many"),
         (lambda: it.PeriodicConv2d(2, (3, 3, 3, 3)), "got 4: (3, 3, 3, 3)"),
         (lambda: ic.save(it.ReversibleChain([LAYER]), "f"), "pass layer.operator()"),

@@ -16,7 +16,7 @@ from invconv_conformance.cases.case import Case
 from invconv_conformance.peers.flow import Flow
 from invconv_conformance.peers.torch_flows import TORCH as LIBRARIES
 from invconv_torch import interop
-from tests.selected import cases_named, installed
+from tests.selected import installed, of_each_class
 
 Shape = tuple[int, ...]
 NAMES = (
@@ -32,8 +32,7 @@ NAMES = (
     "chain-flow-step",
     "inverse-emerging-biases",
 )
-SELECTED = cases_named(*NAMES)
-every_case = pytest.mark.parametrize("case", SELECTED, ids=lambda case: case.name)
+every_case = pytest.mark.parametrize("case", of_each_class(*NAMES))
 
 
 every_library = pytest.mark.parametrize("library", installed(LIBRARIES))

@@ -15,7 +15,7 @@ from jax import numpy as jnp
 import invconv as ic
 from invconv.arrays.namespaces import to_numpy
 from invconv_conformance.cases.case import Case, perturbed
-from tests.selected import cases_named
+from tests.selected import cases_named, of_each_class
 
 jax.config.update("jax_enable_x64", True)
 
@@ -36,8 +36,7 @@ NAMES = (
     "chain-flow-step",
     "chain-inverses",
 )
-SELECTED = cases_named(*NAMES)
-some_cases = pytest.mark.parametrize("case", SELECTED, ids=lambda case: case.name)
+some_cases = pytest.mark.parametrize("case", of_each_class(*NAMES))
 
 
 def cotangents(case: Case) -> tuple[Any, Any, Any]:
@@ -209,7 +208,7 @@ def test_a_singular_operator_that_nobody_can_look_at_gives_no_finite_value(name:
 
 @pytest.mark.parametrize("name", ["pluconv1x1-2d", "qrconv1x1-2d"])
 def test_torch_func_grad_with_respect_to_one_parameter(name: str) -> None:
-    case = next(case for case in SELECTED if case.name == name)
+    (case,) = cases_named(name)
     x = torch.as_tensor(case.images(1)[0])
     conv = case.conv().asarrays(x)
 

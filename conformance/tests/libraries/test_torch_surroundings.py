@@ -13,6 +13,7 @@ import torch
 
 import invconv as ic
 import invconv_torch as it
+from invconv_torch.pointwise_layers import CONV1X1
 
 
 def duplicates(thing: Any) -> list[Any]:
@@ -26,7 +27,8 @@ def duplicates(thing: Any) -> list[Any]:
 def test_pickles_and_copies_of_what_is_public() -> None:
     x = torch.randn(2, 4, 5, 6)
     classes = [getattr(it, name) for name in it.__all__ if name.endswith("2d")]
-    layers = [cls(4) for cls in classes] + [it.Conv1x1(4, "plu"), it.ActNorm(4, max_gain=3.0)]
+    layers = [cls(4) for cls in classes] + [it.ActNorm(4, max_gain=3.0)]
+    layers += [it.Conv1x1(4, name) for name in CONV1X1]
     layers += [
         it.InvertibleModule(ic.QRConv1x1.init(4, rng=np.random.default_rng(0)), dtype=x.dtype)
     ]

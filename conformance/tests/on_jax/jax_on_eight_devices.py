@@ -21,15 +21,15 @@ def operators() -> Iterator[Any]:
 
     import invconv as ic
     import invconv_jax  # noqa: F401 - makes operators pytrees
+    from invconv.files.description import OPERATORS
     from invconv_conformance.cases.case import perturbed
 
     rng = np.random.default_rng(0)
-    matrices = (ic.ActNorm, ic.Conv1x1, ic.PLUConv1x1, ic.QRConv1x1)
-    steps = [perturbed(cls.init(4, rng=rng), rng, 0.05) for cls in matrices]
-    emerging = ic.EmergingConv.init(4, rng=rng, dilation=2)
-    yield ic.Chain([*steps, ic.PeriodicConv.init(4, rng=rng), emerging])
-    raster = ic.AutoregressiveConv.init(4, rng=rng, mask="raster")
-    yield ic.Chain([raster, ic.Inverse(ic.PeriodicConv.init(4, rng=rng))])
+    classes: list[Any] = [cls for cls in OPERATORS if hasattr(cls, "init")]
+    yield ic.Chain([perturbed(cls.init(4, rng=rng), rng, 0.05) for cls in classes])
+    raster = ic.AutoregressiveConv.init(4, rng=rng, mask="raster", dilation=2)
+    closed = ic.ExponentialConv.init(4, rng=rng, padding="circular")
+    yield ic.Chain([raster, ic.Inverse(ic.PeriodicConv.init(4, rng=rng)), closed])
 
 
 def functions() -> dict[str, Any]:

@@ -18,7 +18,7 @@ from jax import numpy as jnp
 import invconv as ic
 import invconv_jax
 from invconv_jax import primitives
-from tests.selected import cases_named
+from tests.selected import of_each_class
 
 HERE = Path(__file__).parent
 
@@ -31,9 +31,10 @@ NAMES = (
     "raster-k2x3-dilated",
     "emerging-biases",
     "periodic-3d",
+    "symmetric-2d",
+    "exponential-zeros-2d",
     "chain-inverses",
 )
-SELECTED = cases_named(*NAMES)
 
 
 def run(*argv: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -76,7 +77,7 @@ def value_and_gradients(conv: Any, x: Any) -> Any:
     return jax.value_and_grad(loss, argnums=(0, 1), allow_int=True)(conv, x)
 
 
-@pytest.mark.parametrize("case", SELECTED, ids=lambda case: case.name)
+@pytest.mark.parametrize("case", of_each_class(*NAMES))
 def test_every_operator_is_lowered_for_cuda(case: Any) -> None:
     """Values, log-determinants and gradients of both directions, in one program."""
     x = jnp.asarray(case.images(1)[0], "float32")

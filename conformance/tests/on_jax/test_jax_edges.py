@@ -13,6 +13,7 @@ from jax import numpy as jnp
 
 import invconv as ic
 import invconv_jax  # noqa: F401 - makes operators pytrees
+from invconv.files.description import OPERATORS
 from invconv_conformance.cases.case import perturbed
 from invconv_conformance.truth import oracle
 
@@ -75,20 +76,27 @@ def test_thin_grids() -> None:
         np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-11, err_msg=f"{host} {grid}")
 
 
-def test_nan_stays_in_its_sample() -> None:
+FEW = (ic.EmergingConv, ic.PeriodicConv, ic.QRConv1x1)
+CLASSES = [
+    *FEW,
+    *(
+        pytest.param(cls, marks=pytest.mark.slow)
+        for cls in OPERATORS
+        if hasattr(cls, "init") and cls not in FEW
+    ),
+]
+
+
+@pytest.mark.parametrize("cls", CLASSES)
+def test_nan_stays_in_its_sample(cls: Any) -> None:
     rng = np.random.default_rng(0)
-    for host in (
-        ic.EmergingConv.init(3, rng=rng),
-        ic.AutoregressiveConv.init(3, rng=rng, mask="raster"),
-        ic.PeriodicConv.init(3, rng=rng),
-    ):
-        conv = host.asarrays(jnp.zeros(()))
-        x = jnp.asarray(rng.standard_normal((3, 3, 5, 4))).at[1, 0, 2, 2].set(jnp.nan)
-        for function in (conv.forward, jax.jit(conv.inverse)):
-            y = function(x)
-            assert jnp.isnan(y[1]).any()
-            assert jnp.isfinite(y[0]).all()
-            assert jnp.isfinite(y[2]).all()
+    conv = cls.init(3, rng=rng, like=jnp.zeros(()))
+    x = jnp.asarray(rng.standard_normal((3, 3, 5, 4))).at[1, 0, 2, 2].set(jnp.nan)
+    for function in (conv.forward, jax.jit(conv.inverse)):
+        y = function(x)
+        assert jnp.isnan(y[1]).any()
+        assert jnp.isfinite(y[0]).all()
+        assert jnp.isfinite(y[2]).all()
 
 
 @pytest.mark.parametrize("mask", ["corner", "raster"])
@@ -104,11 +112,11 @@ def test_nothing_is_promoted(x64: bool, mask: str) -> None:
 
 
 @pytest.mark.parametrize("shape", [(0, 2, 4, 3), (2, 2, 1, 1)])
-def test_empty_batches_and_single_pixels(shape: tuple[int, ...]) -> None:
-    for cls in (ic.EmergingConv, ic.PeriodicConv, ic.QRConv1x1):
-        conv = cls.init(2, rng=np.random.default_rng(0), like=jnp.zeros(()))
-        x = jnp.ones(shape)
-        np.testing.assert_allclose(conv.inverse(conv.forward(x)), x, rtol=1e-12)
+@pytest.mark.parametrize("cls", CLASSES)
+def test_empty_batches_and_single_pixels(cls: Any, shape: tuple[int, ...]) -> None:
+    conv = cls.init(2, rng=np.random.default_rng(0), like=jnp.zeros(()))
+    x = jnp.ones(shape)
+    np.testing.assert_allclose(conv.inverse(conv.forward(x)), x, rtol=1e-12)
 
 
 @pytest.mark.parametrize(

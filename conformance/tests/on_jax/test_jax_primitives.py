@@ -20,7 +20,7 @@ from invconv.arrays.registry import PRIMITIVES, agnostic
 from invconv_conformance.cases import CASES
 from invconv_conformance.cases.case import perturbed
 from invconv_conformance.truth import oracle
-from tests.selected import cases_named
+from tests.selected import of_each_class
 
 jax.config.update("jax_enable_x64", True)
 
@@ -36,8 +36,7 @@ NAMES = (
     "conv1x1-batch-axes",
     "chain-inverses",
 )
-SELECTED = cases_named(*NAMES)
-some_cases = pytest.mark.parametrize("case", SELECTED, ids=lambda case: case.name)
+some_cases = pytest.mark.parametrize("case", of_each_class(*NAMES))
 
 
 needs_matmul = pytest.mark.skipif(

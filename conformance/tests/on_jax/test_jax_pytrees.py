@@ -15,25 +15,24 @@ import invconv as ic
 import invconv_jax
 from invconv_conformance.cases.case import perturbed
 from invconv_conformance.truth import oracle
-from tests.selected import cases_named
+from tests.selected import of_each_class
 
 jax.config.update("jax_enable_x64", True)
 
 NAMES = (
-    "actnorm-2d",
-    "conv1x1-2d",
     "pluconv1x1-2d",
     "qrconv1x1-2d",
     "corner-bias",
     "raster-k3",
     "emerging-biases",
     "periodic-bias",
+    "symmetric-bias",
+    "exponential-bias",
     "chain-flow-step",
     "inverse-emerging-biases",
 )
 VECTORISED = ("conv1x1-2d", "pluconv1x1-2d", "emerging-biases", "periodic-bias")
-SELECTED = cases_named(*NAMES)
-some_cases = pytest.mark.parametrize("case", SELECTED, ids=lambda case: case.name)
+some_cases = pytest.mark.parametrize("case", of_each_class(*NAMES))
 
 
 def on_jax(case: Any) -> tuple[Any, Any]:
@@ -139,11 +138,7 @@ def test_jacobians_in_the_parameters(case: Any) -> None:
             assert abs((got * direction).sum() - wanted) < 1e-6 * max(1.0, abs(wanted))
 
 
-@pytest.mark.parametrize(
-    "case",
-    [case for case in SELECTED if case.name in VECTORISED],
-    ids=lambda case: case.name,
-)
+@pytest.mark.parametrize("case", of_each_class(*VECTORISED))
 def test_vmap_over_data_parameters_and_both(case: Any) -> None:
     conv, x = on_jax(case)
     convs = [jax.tree.map(lambda a, f=f: (f * a).astype(a.dtype), conv) for f in (1, 1.05)]
@@ -198,11 +193,7 @@ def test_a_scan_over_stacked_layers_is_a_chain() -> None:
     assert not gradient.steps[0].sign.any()
 
 
-@pytest.mark.parametrize(
-    "case",
-    [case for case in SELECTED if case.name in ("actnorm-2d", "periodic-bias", "emerging-biases")],
-    ids=lambda case: case.name,
-)
+@pytest.mark.parametrize("case", of_each_class("actnorm-2d", "periodic-bias", "emerging-biases"))
 def test_channels_last(case: Any) -> None:
     conv, x = on_jax(case)
     axis = x.ndim - 1 - len(case.spatial_shape)

@@ -50,6 +50,10 @@ def torch_layers() -> list[torch.nn.Module]:
         it.Conv1x1(4, "qr", dtype=dtype),
         shared,  # its gradients add up
         it.AutoregressiveConv2d(4, max_gain=5.0, dtype=dtype),
+        it.SymmetricConv2d(4, dtype=dtype),
+        it.ExponentialConv2d(4, dtype=dtype),
+        it.Conv1x1(4, "orthogonal", dtype=dtype),
+        it.Conv1x1(4, "circulant", dtype=dtype),
     ]
 
 

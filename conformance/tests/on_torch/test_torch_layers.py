@@ -130,18 +130,6 @@ def test_autocast_factors_in_the_parameters_dtype(layer_name: str, torch_layer: 
         layer(x.bfloat16())
 
 
-def test_channels_last() -> None:
-    torch.manual_seed(0)
-    x = torch.randn(2, 4, 6, 5, dtype=torch.float64)
-    last = x.to(memory_format=torch.channels_last)
-    for layer in (it.AutoregressiveConv2d(4), it.EmergingConv2d(4), it.PeriodicConv2d(4)):
-        layer = layer.double().to(memory_format=torch.channels_last)
-        for method in ("forward", "inverse"):
-            expected = getattr(layer, method)(x)[0]
-            got = getattr(layer, method)(last)[0]
-            torch.testing.assert_close(got, expected, rtol=1e-12, atol=1e-12)
-
-
 def test_arguments_and_repr() -> None:
     layer = it.EmergingConv2d(4, (3, 5), dilation=(1, 2), mask="raster", mixing="plu", bias=False)
     text = repr(layer)

@@ -125,6 +125,9 @@ LAYERS: dict[str, Callable[[], it.InvertibleModule]] = {
     "plain": lambda: it.Conv1x1(3, "plain", max_gain=MAX_GAIN),
     "plu": lambda: it.Conv1x1(3, "plu", max_gain=MAX_GAIN),
     "qr": lambda: it.Conv1x1(3, "qr", max_gain=MAX_GAIN),
+    "circulant": lambda: it.Conv1x1(3, "circulant", max_gain=MAX_GAIN),
+    "symmetric": lambda: it.SymmetricConv2d(3, max_gain=MAX_GAIN),
+    "exponential": lambda: it.ExponentialConv2d(3, max_gain=MAX_GAIN),
 }
 
 
