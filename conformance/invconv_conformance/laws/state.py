@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import importlib.util
 import pickle
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -124,6 +125,7 @@ def file(s: Setting) -> Iterator[Measure]:
         yield truth(whole and list(path.parent.iterdir()) == [path], "a write that fails")
         if s.dtype == "float64":
             yield _too_large(s, path)
+            yield _too_small(s, path)
         for what, damaged in _damages(s, conv, content):
             path.write_bytes(damaged)
             try:
@@ -136,8 +138,7 @@ def file(s: Setting) -> Iterator[Measure]:
 
 def _too_large(s: Setting, path: Path) -> Measure:
     """Load numbers beyond the range of another dtype into it."""
-    name, array = max(s.plain.parameters().items(), key=lambda item: np.prod(item[1].shape))
-    ic.save(s.plain.replace(**{name: s.array(np.full(array.shape, 2.0**200))}), path)
+    name = _save_with(s, path, 2.0**200)
     try:
         ic.load(path, like=s.target.asarray(np.zeros(()), "float32"))
     except ValueError as error:
@@ -145,11 +146,43 @@ def _too_large(s: Setting, path: Path) -> Measure:
     return truth(False, "numbers beyond the range are taken")
 
 
+def _too_small(s: Setting, path: Path) -> Measure:
+    """Load numbers that are zero in another dtype into it."""
+    name = _save_with(s, path, 2.0**-200)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        ic.load(path, like=s.target.asarray(np.zeros(()), "float32"))
+    said = any(f"numbers of {name}" in str(w.message) for w in caught)
+    return truth(said, "numbers that become zero are told")
+
+
+def _save_with(s: Setting, path: Path, number: float) -> str:
+    """Save the operator with a number in its largest parameter, and return which that is."""
+    name, array = max(s.plain.parameters().items(), key=lambda item: np.prod(item[1].shape))
+    values = to_numpy(array).copy()
+    values.reshape(-1)[-1] = number
+    ic.save(s.plain.replace(**{name: s.array(values)}), path)
+    return name
+
+
 def _damages(s: Setting, conv: ic.InvertibleConv, content: bytes) -> Iterator[tuple[str, bytes]]:
-    """Yield files with a NaN, cut short, and of a setting or an array that is not there."""
+    """Yield files with a NaN, cut short, of another class, and with settings that are none."""
     name, array = max(conv.parameters().items(), key=lambda item: np.prod(item[1].shape))
     numbers = to_numpy(array).astype(s.dtype)
     broken = np.full_like(numbers, np.nan).tobytes()
     yield f"NaN in {name}", content.replace(numbers.tobytes(), broken)
     yield "a file cut short", content[:-1]
+    yield "an entry twice", _edited(content, "settings", "{", '{},"settings":{')
+    for what, value in (("a truth value", "true"), ("a number without end", f"{10**30}")):
+        changed = _edited(content, "ndim", "null", value)
+        if changed != content:
+            yield f"{what} for a number of axes", changed
     yield "another class", content.replace(b'class\\":\\"', b'class\\":\\"O')[: len(content)]
+
+
+def _edited(content: bytes, entry: str, old: str, new: str) -> bytes:
+    """Return a file in whose description an entry begins with something else."""
+    size = int.from_bytes(content[:8], "little")
+    before, after = (f'"{entry}":{value}'.replace('"', '\\"').encode() for value in (old, new))
+    header = content[8 : 8 + size].replace(before, after, 1)
+    return len(header).to_bytes(8, "little") + header + content[8 + size :]
