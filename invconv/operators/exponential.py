@@ -57,6 +57,7 @@ class ExponentialConv(WithKernel):
     kernel : array, shape (C, C, *k)
         Of odd size along each axis; it may be wider than the grid.
     bias : array, shape (C,), optional
+        Added to the channels of every pixel.
     padding : {"zeros", "circular"}
         What M sees beyond the border.
     dilation : int or tuple of int

@@ -51,8 +51,9 @@ class PeriodicConv(SpectralConv):
     kernel : array, shape (C, C, *k)
         Of any size along each axis: odd, even, wider than the grid.
     bias : array, shape (C,), optional
+        Added to the channels of every pixel.
     dilation : int or tuple of int
-        Per axis.
+        Pixels from one tap to the next, along every axis or each.
 
     Examples
     --------

@@ -48,6 +48,7 @@ class SymmetricConv(SpectralConv):
         ``kernel[..., t]`` stands at the offsets +t and -t along each axis, t = 0 ... h - 1; it may
         be wider than the grid.
     bias : array, shape (C,), optional
+        Added to the channels of every pixel.
 
     Examples
     --------

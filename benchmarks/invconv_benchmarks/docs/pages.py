@@ -24,10 +24,16 @@ GUIDE = {
     "Benchmarks": "benchmarks/README.md",
 }
 
+# names in tables stay whole: on a phone the table scrolls
+_STYLE = """\
+.md-grid { max-width: 78rem; }
+.md-typeset td code { overflow-wrap: normal; word-break: normal; }
+"""
+
 
 def write(folder: Path) -> list[dict[str, Any]]:
     """Write the sources into a folder, and return the navigation in mkdocs' form."""
-    (folder / "wide.css").write_text(".md-grid { max-width: 78rem; }\n", encoding="utf-8")
+    (folder / "wide.css").write_text(_STYLE, encoding="utf-8")
     api = [{f"API: {package}": _api(folder, package)} for package in PACKAGES]
     return [{"Guide": _guide(folder)}, {"Gallery": _gallery(folder)}, *api]
 

@@ -41,6 +41,7 @@ class ActNorm(Linear):
     ----------
     log_scale : array, shape (C,)
     bias : array, shape (C,), or None
+        Added to the channels of every pixel.
     ndim : int or None
         As for `Conv1x1`.
 

@@ -43,6 +43,7 @@ class CirculantConv1x1(Factored):
     left, circulant, right : array, shape (C,)
         ``circulant`` is c.
     bias : array, shape (C,), optional
+        Added to the channels of every pixel.
     ndim : int or None
         As for `Conv1x1`.
 

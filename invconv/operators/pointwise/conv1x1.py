@@ -102,6 +102,7 @@ class Conv1x1(Pointwise):
     weight : array, shape (C, C)
         W.
     bias : array, shape (C,), optional
+        Added to the channels of every pixel.
     ndim : int or None
         The number of spatial axes, with any number of batch axes; None for one batch axis and
         any number of spatial ones.

@@ -37,6 +37,7 @@ class OrthogonalConv1x1(Pointwise):
         v_1 ... v_m of H_i = I - 2 v_i v_i^T / (v_i^T v_i), none of them zero; m = 0 gives W = I.
         Their lengths do not matter.
     bias : array, shape (C,), optional
+        Added to the channels of every pixel.
     ndim : int or None
         As for `Conv1x1`.
 

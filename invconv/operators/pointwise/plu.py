@@ -55,6 +55,7 @@ class PLUConv1x1(TriangularlyFactored):
         optimiser's weight decay where it is a leaf like others, changes nothing.
     log_scale : array, shape (C,)
     bias : array, shape (C,), optional
+        Added to the channels of every pixel.
     ndim : int or None
         As for `Conv1x1`.
 

@@ -42,6 +42,7 @@ class QRConv1x1(TriangularlyFactored):
         U is its strict upper triangle; other entries are ignored.
     scale : array, shape (C,)
     bias : array, shape (C,), optional
+        Added to the channels of every pixel.
     ndim : int or None
         As for `Conv1x1`.
 
