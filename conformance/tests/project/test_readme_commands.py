@@ -1,0 +1,142 @@
+"""Every shell command of the READMEs is accepted, and runs: as pasted, or with less work to do."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import invconv as ic
+from invconv import _cli
+from tests.project.test_readme import ROOT, TEXTS
+
+PIP, PYTEST, CUDA = "test_packaging.py installs", "it is these tests", "needs a CUDA device"
+# Those that are not run as pasted: what is added, or runs in their place (a whole line).
+SHORTER = {
+    "python -m invconv conformance --namespace some.module": "python -m invconv conformance "
+    "--namespace array_api_strict --cases corner-bias",
+    "python -m invconv conformance --html report.html": "--library numpy --cases corner-bias",
+    "python -m invconv conformance --library torch --mode aot_eager": "--cases corner-bias",
+    "python -m invconv benchmark --quick": "--library numpy --shapes 1x12x16x16",
+    "python -m invconv benchmark inverse": "--quick --library numpy --shapes 1x12x16x16",
+    "python -m invconv density compare --quick": "--preset digits --steps 2 --mixings plain",
+    "python -m invconv density sampling-chart": "--sizes 8 --count 2",
+    "python -m invconv diagnose FILE --grid 32 32 [--picture PATH]": "python -m invconv diagnose "
+    "conv.safetensors --grid 32 32 --picture picture.png",
+    "python -m invconv_benchmarks.density.compare.floors --floors 0,0.1,0.5": "--preset digits "
+    "--steps 2 --count 10",
+    "python -m invconv_benchmarks.studies.NAME": "python -m invconv_benchmarks.studies.cuda_model",
+    "python -m invconv_benchmarks.studies.first_solve": "--processes 1",
+    "python -m invconv_benchmarks.studies.overhead": "--seconds 0.01 --only '1x1*'",
+    "python -m invconv_benchmarks.studies.precision": "--picture precision.png",
+    "python -m invconv_benchmarks.studies.reversible": "--depth 4 --library torch",
+    "python -m invconv_benchmarks.studies.silent_error": "--quick --no-cost",
+    "python -m invconv_benchmarks.studies.spectral_products": "--quick --seconds 0.01",
+    "python -m invconv_benchmarks.studies.torch_convolutions": "--quick --seconds 0.01",
+    "python -m invconv_benchmarks.studies.two_threads": "--quick --seconds 0.01",
+    "python -m invconv_benchmarks.studies.wide_kernels": "--seconds 0.01",
+    "python -m invconv_conformance.fuzz files --count 100000": "python -m invconv_conformance.fuzz "
+    "files --count 50",
+    "python conformance/tests/suite/planted_faults.py": "--names 'sixteen images of a batch'",
+}
+# Those that are not run at all, and why.
+LEFT_OUT = {
+    'python -m pip install -e ".[all]"': PIP,
+    'python -m pip install -e ".[test]"': PIP,
+    'python -m pip install -e ".[density]"': PIP,
+    'python -m pip install "invconv[conformance,jax,torch]"': PIP,
+    "python -m pytest -n auto --dist worksteal": PYTEST,
+    "python -m pytest -n auto --dist worksteal -m slow": PYTEST,
+    "python -m pytest conformance/tests/launches": PYTEST,
+    "python -m pytest -m gpu": CUDA,
+    "python -m invconv conformance --device cuda": CUDA,
+    "python -m invconv benchmark inverse --device cuda": CUDA,
+    "python -m invconv_benchmarks.density.evaluation.beside_finc": CUDA,
+    "python -m invconv docs": "test_docs.py builds the site",
+    "python -m invconv_benchmarks.report.readme": "it writes the README, which a test compares",
+    "python -m invconv_benchmarks.density.compare.readme": "as above",
+    "python -m invconv_conformance.peers": "test_peers.py runs it",
+    "python -m invconv_conformance.cuda": ".ci/run runs it",
+    "python conformance/tests/stability/condition_accuracy.py [--estimate]": "hours; a part is a "
+    "test beside it",
+}
+
+
+def commands(text: str) -> list[str]:
+    """Return what a README has a reader type: lines of shell, and code in sentences."""
+    found: list[str] = []
+    for block in re.findall(r"```(?:sh|console|bash)\n(.*?)```", text, re.DOTALL):
+        for line in block.splitlines():
+            found += line.split(" #")[0].removeprefix("$ ").split("&&")
+    sentences = re.sub(r"```.*?```", "", text, flags=re.DOTALL)
+    found += re.findall(r"`(python [^`]+)`", sentences)
+    return [" ".join(one.split()) for one in found if one.strip()]
+
+
+COMMANDS = list(dict.fromkeys(one for text in TEXTS.values() for one in commands(text)))
+
+
+def test_commands_are_found_in_blocks_and_sentences() -> None:
+    text = (
+        "```sh\n$ python -m a && b  # why\n```\nand `python -m\nc`, `d`\n```python\n`python e`\n```"
+    )
+    assert commands(text) == ["python -m a", "b", "python -m c"]
+    assert len(COMMANDS) >= 35
+
+
+def test_exceptions_are_of_commands_that_are_there() -> None:
+    assert set(SHORTER) | set(LEFT_OUT) <= set(COMMANDS)
+    assert not set(SHORTER) & set(LEFT_OUT)
+
+
+def as_run(command: str) -> str:
+    other = SHORTER.get(command, "")
+    return other if other.startswith("python ") else f"{command} {other}".strip()
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_command_is_accepted(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Options exist, and what they are of; nothing runs."""
+    program, *words = shlex.split(as_run(command).replace(" [--estimate]", ""))
+    assert program == "python"
+    if words[0] != "-m":
+        assert (ROOT / words[0]).is_file()
+    elif words[1] == "invconv":
+        module = importlib.import_module(_cli.COMMANDS[words[2]][0])
+        monkeypatch.setattr(module, "run", lambda arguments: 0)
+        assert _cli.main(words[2:]) == 0
+    else:
+        assert importlib.util.find_spec(words[1]) is not None
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        pytest.param(c, marks=[] if "info" in c else pytest.mark.slow)
+        for c in COMMANDS
+        if c not in LEFT_OUT
+    ],
+)
+def test_command_runs(command: str, tmp_path: Path) -> None:
+    ic.save(ic.Conv1x1.init(3, rng=np.random.default_rng(0)), tmp_path / "conv.safetensors")
+    _, *words = shlex.split(as_run(command))
+    paths = [str(ROOT / name) for name in (".", "backends", "conformance", "benchmarks")]
+    done = subprocess.run(
+        [sys.executable, *(str(ROOT / w) if w.startswith("conformance/") else w for w in words)],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(paths)},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=900,
+    )
+    assert done.returncode == 0, done.stderr[-4000:]
+    assert done.stdout
