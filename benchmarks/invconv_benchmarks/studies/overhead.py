@@ -6,8 +6,10 @@ The first has times as parts of those of `torch.nn.Conv2d`, in turns in one proc
 convolutions beside two of 2 x 2 on images that are padded already, exact inverses of the 1x1s
 beside a 1x1, the periodic convolution beside a circular 3 x 3, an exponential beside a 3 x 3 that
 runs once more than its series has terms. Of two of ours, which the line names, the second takes
-PyTorch's part: prepared inverses beside their forwards. A step is forward and backward, with
-gradients set to None before. The ratio is that of the medians, "fastest" that of the least times.
+PyTorch's part: prepared inverses beside their forwards, and a Glow (L = 2, K = 4, width 32, tiles
+of 32 x 32) with each mixing layer beside the same with plain 1x1s. A step is forward and backward,
+with gradients set to None before; a Glow's is one of Adamax, too. The ratio is that of the medians,
+"fastest" that of the least times. ``--only "Glow*"`` measures these lines alone.
 
 The second counts the Python functions that a call enters once its caches are filled. A
 comprehension is such a function in Python 3.11.
@@ -16,6 +18,7 @@ comprehension is such a function in Python 3.11.
 from __future__ import annotations
 
 import argparse
+import fnmatch
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -33,6 +36,7 @@ from invconv_benchmarks.measure.calls import python_calls
 from invconv_benchmarks.measure.contender import Contender
 from invconv_benchmarks.measure.spread import Interval
 from invconv_benchmarks.report.tables import new
+from invconv_benchmarks.studies.flow_pairs import flow_pairs
 from invconv_benchmarks.studies.pairs import SMALL, Pair, pairs, step_of
 from invconv_benchmarks.suites.group import as_text
 from invconv_conformance import printing
@@ -62,8 +66,9 @@ class Found:
 
     @property
     def verdict(self) -> str:
-        """Whether the time keeps its limit."""
-        return self.ratio.verdict(self.pair.limit)
+        """Whether the time keeps its limit, "-" where there is none."""
+        limit = self.pair.limit
+        return "-" if limit is None else self.ratio.verdict(limit)
 
 
 @dataclass(frozen=True)
@@ -162,7 +167,7 @@ def times_table(found: Sequence[Found]) -> Table:
             f"{one.ratio.value:.2f}",
             f"{one.ratio.low:.2f}-{one.ratio.high:.2f}",
             f"{one.fastest:.2f}",
-            f"{one.pair.limit:g}",
+            "-" if one.pair.limit is None else f"{one.pair.limit:g}",
             one.verdict,
         )
     return shown
@@ -181,12 +186,16 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Print both tables, and how many limits are kept."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seconds", type=float, default=0.2, help="for each call, in each pass")
+    parser.add_argument("--only", help='a pattern of what is timed, such as "Glow*"; no counts')
     arguments = parser.parse_args(argv)
+    pattern = arguments.only or "*"
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        found, called = compare(pairs(), arguments.seconds), counts()
+        jobs = [p for p in (*pairs(), *flow_pairs()) if fnmatch.fnmatchcase(p.does, pattern)]
+        found = compare(jobs, arguments.seconds)
+        called = [] if arguments.only else counts()
     console = printing.console()
-    for shown in (times_table(found), counts_table(called)):
+    for shown in (times_table(found), *([counts_table(called)] if called else [])):
         console.print(shown)
     for name, verdicts in (
         ("times", [one.verdict for one in found]),

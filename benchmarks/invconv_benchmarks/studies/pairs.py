@@ -33,8 +33,8 @@ class Pair:
     ----------
     does : str
     shape : (B, C, H, W)
-    limit : float
-        What its time should be at most, as a part of PyTorch's.
+    limit : float or None
+        What its time should be at most, as a part of PyTorch's; None where we set no limit.
     ours, theirs : callable
     library : str
         Ours.
@@ -44,7 +44,7 @@ class Pair:
 
     does: str
     shape: Shape
-    limit: float
+    limit: float | None
     ours: Call
     theirs: Call
     library: str = "torch"

@@ -9,11 +9,14 @@ from functools import partial
 from typing import Any
 
 import pytest
+import torch
 
+from invconv.flows.architecture import MIXINGS
 from invconv_benchmarks.measure import threads
 from invconv_benchmarks.measure.calls import python_calls
 from invconv_benchmarks.measure.spread import Interval
 from invconv_benchmarks.studies import overhead
+from invconv_benchmarks.studies.flow_pairs import flow_pairs
 from invconv_benchmarks.studies.overhead import Count, Found
 from invconv_benchmarks.studies.pairs import Pair
 from invconv_benchmarks.studies.pairs import pairs as pairs_of_overhead
@@ -90,12 +93,35 @@ def test_nothing_is_cut_where_the_output_is_no_terminal(
     assert all(one.does.strip() in line for one, line in zip(counted, lines[-2:], strict=True))
 
 
+def test_flows_are_timed_beside_the_same_flow_with_plain_1x1s() -> None:
+    small = {"levels": 1, "depth": 1, "width": 4}
+    found = {pair.does: pair for pair in flow_pairs((2, 1, 4, 4), small, samples=3)}
+    others = MIXINGS[1:]
+    assert list(found) == [
+        *(f"Glow step, {mixing} / plain" for mixing in others),
+        *(f"Glow samples, {mixing} / plain" for mixing in others),
+    ]
+    limits = {name: pair.limit for name, pair in found.items() if pair.limit is not None}
+    assert limits == {
+        "Glow step, emerging / plain": 1.25,
+        "Glow step, qr / plain": 1.05,
+        **{f"Glow samples, {mixing} / plain": 1.2 for mixing in ("qr", "emerging", "periodic")},
+    }
+    for name, pair in found.items():
+        for call in (pair.ours, pair.theirs):
+            with torch.set_grad_enabled(pair.gradients):
+                result = call()
+            assert result.shape == (() if "step" in name else (3, 1, 4, 4))
+            assert bool(result.isfinite().all())
+
+
 @compiled
 @pytest.mark.slow
 def test_both_tables_are_printed(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("COLUMNS", raising=False)
+    monkeypatch.setattr(overhead, "flow_pairs", list)  # which takes minutes
     overhead.main(["--seconds", "0.05"])
     lines = [line.rstrip() for line in capsys.readouterr().out.splitlines()]
     judged = [line for line in lines if line.endswith(VERDICTS) and ":" not in line]
@@ -125,6 +151,14 @@ def test_a_time_passes_only_with_its_whole_spread(ratio: Interval, verdict: str)
         "1x2x3x4", "step", "2000", f"{ratio.value:.2f}", f"{ratio.low:.2f}-{ratio.high:.2f}",
         "1.12", "1.3", verdict,
     ]  # fmt: skip
+
+
+def test_a_time_without_a_limit_has_no_verdict() -> None:
+    pair = Pair("step", (1, 2, 3, 4), None, lambda: None, lambda: None)
+    found = Found(pair, 2e-3, Interval(9, 9, 9), 9.0)
+    assert found.verdict == "-"
+    cells = [next(iter(column.cells)) for column in overhead.times_table([found]).columns]
+    assert cells[-2:] == ["-", "-"]
 
 
 @pytest.mark.parametrize(("calls", "verdict"), [(40, "pass"), (41, "miss")])
