@@ -57,6 +57,8 @@ class Step:
         y -> K^-1 y.
     turned : bool
         Whether it is solved on the way forward and applied on the way back.
+    refine : callable, optional
+        y and the x of a lower precision -> K^-1 (y - b).
     """
 
     name: str
@@ -65,6 +67,7 @@ class Step:
     solve: Map
     solve_linear: Map
     turned: bool = False
+    refine: Callable[[Floats, Floats], Floats] | None = None
 
     def forward(self, x: Floats) -> Floats:
         """Return what the step makes of x."""
@@ -120,8 +123,8 @@ class Step:
         cast = rough.cast(*dtypes)
         start, correct = cast.solve, cast.solve_linear
 
-        def solve(y: Floats) -> Floats:
-            x, moved = start(y), 1.0
+        def refine(y: Floats, x: Floats) -> Floats:
+            moved = 1.0
             for _ in range(_REFINEMENTS):
                 closer = x + correct(y - self.apply(x))
                 before, moved = moved, relative_error(x, closer)
@@ -130,7 +133,7 @@ class Step:
                     break
             return x if moved < _CONVERGES else np.full_like(x, math.nan)
 
-        return replace(self, solve=solve)
+        return replace(self, solve=lambda y: refine(y, start(y)), refine=refine)
 
 
 def _without_subnormals(a: Floats) -> Floats:
@@ -225,10 +228,13 @@ class Computation:
 
     def _on_random_y(self, count: int, unit: float = 1.0) -> float:
         y = (unit * _drawn((count, *self.sample))).astype(self.dtypes[0])
-        x = y.astype(self.dtypes[1])
+        found, x = self._solved(y), y.astype(self.dtypes[1])
+        only = self.higher[0]
+        if len(self.higher) == 1 and only.refine and not only.turned:  # of what is found already
+            return _largest_error(found, only.refine(x, found.astype(x.dtype)))
         for step in reversed(self.higher):
             x = step.backward(x)
-        return _largest_error(self._solved(y), x)
+        return _largest_error(found, x)
 
     def _solved(self, y: Floats) -> Floats:
         """Return x' as it runs."""
