@@ -2,7 +2,7 @@
 
 ``python -m invconv_benchmarks.studies.silent_error`` judges operators as `prepare` and `diagnose`
 do, and compares with dense matrices in extended precision: the constructions that were silent once,
-random operators of twelve families, chains of 2 to 8 steps, large grids in float64. It climbs for
+random operators of thirteen families, chains of 2 to 8 steps, large grids in float64. It climbs for
 errors that nothing warns of, compares where the climbs end as it does all others, and prints what a
 judgement costs. It exits with 1 where an inverse with fewer than 1.5 digits is silent, one in a
 hundred warns though three digits are left, or a digit too many is said. ``--quick`` takes a tenth

@@ -1,4 +1,4 @@
-"""Random operators to judge: of ten families, chains of two to eight steps, and large grids."""
+"""Random operators to judge: of all families, chains of two to eight steps, and large grids."""
 
 from __future__ import annotations
 
