@@ -21,15 +21,17 @@ from invconv.kernels.families import (
 from invconv.kernels.frequencies.products import SpectralProduct
 from invconv_torch.native import kernels
 from invconv_torch.native.autodiff import APPLY, GRAM, MATMUL, SOLVE, run
-from invconv_torch.native.determinants import (
+from invconv_torch.native.exponential import exponential, exponential_gram, exponential_vjp
+from invconv_torch.native.host import in_host_memory
+from invconv_torch.native.matrices import (
     LogAbsDet,
     inverse_saved,
     inverse_unchecked,
     log_abs_det_saving,
     log_of_pivots,
+    reflected,
+    reflected_vjp,
 )
-from invconv_torch.native.exponential import exponential, exponential_gram, exponential_vjp
-from invconv_torch.native.host import in_host_memory
 from invconv_torch.native.solvers import Factor, SpectralFactor, by_frequencies
 from invconv_torch.native.spectral import spectral_log_det
 from invconv_torch.native.terms import counted
@@ -55,6 +57,9 @@ __all__ = [
     "log_abs_det_saving",
     "log_abs_product",
     "matmul",
+    "reflected",
+    "reflected_vjp",
+    "shifted",
     "spectral_log_det",
     "triangular_solve",
 ]
@@ -123,6 +128,13 @@ def add_pivots(kernel: Tensor, centre: Offset, v: Tensor) -> Tensor:
         return torch.as_tensor(primitives.add_pivots.agnostic(kernel, centre, v))
     primitives.pivots(kernel, centre).add_(v)
     return kernel
+
+
+def shifted(y: Tensor, v: Tensor) -> Tensor:
+    """See `invconv.kernels.primitives.shifted`."""
+    if not unwatched():
+        return torch.as_tensor(primitives.shifted.agnostic(y, v))
+    return y.add_(v.view(-1, *[1] * (y.ndim - 2)))
 
 
 def log_abs_product(pixels: int, *vectors: Tensor) -> Tensor:

@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 
 from invconv.arrays.namespaces import Array, Shape, namespace, triangle
 from invconv.arrays.stencil import Offset, Stencil, kernel_of, tap_indices, taps_of
+from invconv.kernels.families import StencilFamily
 from invconv.kernels.frequencies.forward import spectral_apply, spectral_gram
 from invconv.kernels.frequencies.fourier import Fourier
 from invconv.kernels.frequencies.spectrum import kernel_spectrum, spectral_solver
@@ -44,6 +45,8 @@ class CausalFamily:
         - direction dilation o(t), in pixels.
     slope : tuple of int
         As in `invconv.kernels.wavefront.CausalStencil`.
+    free : StencilFamily
+        That of A(w) M for C x C matrices M, with weights ``taps(w) M``.
     """
 
     kernel_size: Shape
@@ -56,6 +59,7 @@ class CausalFamily:
     reach: tuple[Offset, ...] = field(init=False, repr=False, compare=False)
     offsets: tuple[Offset, ...] = field(init=False, repr=False, compare=False)
     slope: tuple[int, ...] = field(init=False, repr=False, compare=False)
+    free: StencilFamily = field(init=False, repr=False, compare=False)
     text: str = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -65,10 +69,12 @@ class CausalFamily:
             tuple(i - c for i, c in zip(t, self.centre, strict=True)) for t in taps[first:]
         )
         scale = [-s * d for s, d in zip(self.direction, self.dilation, strict=True)]
+        offsets = tuple(tuple(f * i for f, i in zip(scale, o, strict=True)) for o in reach)
         vars(self).update(
             first=first,
             reach=reach,
-            offsets=tuple(tuple(f * i for f, i in zip(scale, o, strict=True)) for o in reach),
+            offsets=offsets,
+            free=StencilFamily(offsets, False),
             slope=least_slope(reach, len(self.centre)),
             text=repr(self),
         )
@@ -86,11 +92,17 @@ class CausalFamily:
             self.slope,
         )
 
+    def taps(self, w: Array) -> Array:
+        """Return the taps (1 + T, C, C) of a kernel, o = 0 first; masked entries are zero."""
+        return self._masked(taps_of(w, self.first))
+
     def kernel(self, taps: Array) -> Array:
         """Return the kernel with these taps (1 + T, C, C), o = 0 first; masked entries are zero."""
+        return kernel_of(self._masked(taps), self.kernel_size)
+
+    def _masked(self, taps: Array) -> Array:
         here = triangle(taps[0, ...], lower=self.lower)[None, ...]
-        taps = namespace(taps).concat([here, taps[1:, ...]], axis=0)
-        return kernel_of(taps, self.kernel_size)
+        return namespace(taps).concat([here, taps[1:, ...]], axis=0)
 
     def apply(self, w: Array, x: Array) -> Array:
         """See `LinearFamily`."""
@@ -158,6 +170,8 @@ class CircularFamily:
         In which it decouples.
     wide : bool
         Whether there are so many taps that frequencies are quicker.
+    free : StencilFamily or None
+        That of A(w) M for C x C matrices M, with weights ``taps(w) M``; None of a wide kernel.
     """
 
     kernel_size: Shape
@@ -166,6 +180,7 @@ class CircularFamily:
     offsets: tuple[Offset, ...] = field(init=False, repr=False, compare=False)
     basis: Fourier = field(init=False, repr=False, compare=False)
     wide: bool = field(init=False, repr=False, compare=False)
+    free: StencilFamily | None = field(init=False, repr=False, compare=False)
     text: str = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -175,7 +190,17 @@ class CircularFamily:
             for t in tap_indices(sizes)
         )
         wide = len(offsets) >= WIDE
-        vars(self).update(offsets=offsets, basis=Fourier(dilation), wide=wide, text=repr(self))
+        free = None if wide else StencilFamily(offsets, True)
+        basis = Fourier(dilation)
+        vars(self).update(offsets=offsets, basis=basis, wide=wide, free=free, text=repr(self))
+
+    def taps(self, w: Array) -> Array:
+        """Return the taps (T, C, C) of a kernel."""
+        return taps_of(w)
+
+    def kernel(self, taps: Array) -> Array:
+        """Return the kernel with these taps."""
+        return kernel_of(taps, self.kernel_size)
 
     def by_frequencies(self, x: Array) -> bool:
         """Tell whether A(w) x, and the gradient by w, are quicker in the frequency domain."""
@@ -191,7 +216,7 @@ class CircularFamily:
         """See `LinearFamily`."""
         if self.by_frequencies(x):
             return spectral_gram(x, y, self.kernel_size, self.basis)
-        return kernel_of(correlate_kernel_vjp(x, y, self.offsets, wrap=True), self.kernel_size)
+        return self.kernel(correlate_kernel_vjp(x, y, self.offsets, wrap=True))
 
     def factor(self, w: Array, shape: Shape) -> Solver:
         """See `LinearFamily`."""

@@ -160,6 +160,12 @@ def add_pivots(kernel: Array, centre: Offset, v: Array) -> Array:
     return kernel + xp.where(here, matrix, xp.zeros_like(matrix))
 
 
+@Primitive
+def shifted(y: Array, v: Array) -> Array:
+    """Return y (B, C, *spatial) with v (C,) added at every pixel, maybe in the memory of y."""
+    return y + per_channel(v, y)
+
+
 def pivots(kernel: Array, centre: Offset) -> Array:
     """Return K[c, c, centre] of a kernel (C, C, *k), shape (C,)."""
     return diagonal(kernel[(..., *centre)])
@@ -233,14 +239,6 @@ def pad_periodic(x: Array, axis: int, before: int, after: int) -> Array:
     if after:
         parts.append(x[(*lead, slice(0, after), ...)])
     return namespace(x).concat(parts, axis=axis) if len(parts) > 1 else x
-
-
-def correlate_after(stencil: Stencil, weight: Array, x: Array, *, wrap: bool = False) -> Array:
-    """Return K (W x), as (K W) x where one product a tap is less work than one a pixel."""
-    if stencil.taps.shape[0] < x.shape[0] * size(x.shape[2:]):
-        taps = matmul(stencil.taps, weight)
-        return correlate(Stencil(stencil.offsets, taps), x, wrap=wrap)
-    return correlate(stencil, multiply(weight, x), wrap=wrap)
 
 
 def multiply(matrix: Array, x: Array) -> Array:

@@ -27,7 +27,7 @@ from invconv.arrays.namespaces import (
 from invconv.arrays.settings import choice, directions, generator, positive_int, sizes
 from invconv.arrays.stencil import Offset, kernel_of
 from invconv.kernels.convolutions import CausalFamily, causal_family
-from invconv.kernels.primitives import add_pivots, correlate_after, log_abs_product, pivots
+from invconv.kernels.primitives import add_pivots, log_abs_product, pivots
 from invconv.kernels.wavefront import CausalStencil
 from invconv.operators.base.conditions import in_one_norm
 from invconv.operators.base.protocol import Gradients
@@ -184,15 +184,16 @@ class AutoregressiveConv(Convolution):
             dilation=self.dilation,
         )
 
-    def _apply_after(self, weight: Array, x: Array) -> Array:
-        return correlate_after(self._causal().stencil(), weight, x)
-
     def _pivots(self) -> Array:
         """Return K[c, c, at 0], shape (C,)."""
         return pivots(self.kernel, self._family.centre)
 
     def _log_det(self, shape: Shape) -> Array:
-        return log_abs_product(size(shape), self._pivots())
+        return self._log_det_saving(shape)[0]
+
+    def _log_det_saving(self, shape: Shape) -> tuple[Array, Any]:
+        found = self._pivots()
+        return log_abs_product(size(shape), found), found
 
     def _log_det_vjp(self, shape: Shape, log_det_bar: Array) -> Gradients:
         self._regular_log_det(shape)
@@ -203,7 +204,7 @@ class AutoregressiveConv(Convolution):
     ) -> Gradients:
         known = gradients.get("kernel")
         known = namespace(self.kernel).zeros_like(self.kernel) if known is None else known
-        more = size(shape) * log_det_bar / self._pivots()
+        more = size(shape) * log_det_bar / (self._pivots() if memo is None else memo)
         return gradients | {"kernel": add_pivots(known, self._family.centre, more)}
 
     def _condition(self, shape: Shape) -> condition.Condition:

@@ -22,7 +22,7 @@ from invconv.kernels.primitives import log_abs_product
 from invconv.operators.autoregressive import AutoregressiveConv
 from invconv.operators.base.operator import InvertibleConv
 from invconv.operators.base.parameters import require_shape
-from invconv.operators.chain import Composite, require_same
+from invconv.operators.composite import Composite, require_same
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -154,10 +154,11 @@ class EmergingConv(Composite):
         return self.first, self.second
 
     def _log_det(self, shape: Shape) -> Array:
-        return log_abs_product(size(shape), self.first._pivots(), self.second._pivots())
+        return self._log_det_saving(shape)[0]
 
     def _log_det_saving(self, shape: Shape) -> tuple[Array, Any]:
-        return self._log_det(shape), (None, None)
+        both = self.first._pivots(), self.second._pivots()
+        return log_abs_product(size(shape), *both), both
 
     def _reference(self) -> tuple[str, Array]:
         return "first.kernel", self.first.kernel

@@ -16,9 +16,7 @@ import numpy as np
 from invconv.arrays.derived import derived
 from invconv.arrays.namespaces import Array, Shape, cast
 from invconv.arrays.settings import generator, positive_int, sizes
-from invconv.arrays.stencil import Stencil, taps_of
 from invconv.kernels.convolutions import CircularFamily, circular_family
-from invconv.kernels.primitives import correlate_after, multiply
 from invconv.operators.pointwise.conv1x1 import random_orthogonal
 from invconv.operators.spectral import SpectralConv
 
@@ -121,9 +119,6 @@ class PeriodicConv(SpectralConv):
         assert isinstance(self.dilation, tuple)
         return circular_family(self._kernel_size, self.dilation)
 
-    def _stencil(self) -> Stencil:
-        return Stencil(self._family.offsets, taps_of(self.kernel))
-
     def transpose(self) -> PeriodicConv:
         """Return the operator of K^T: flipped taps, transposed matrices.
 
@@ -132,11 +127,6 @@ class PeriodicConv(SpectralConv):
         """
         kernel = cast(self._family.adjoint(self.kernel), self.kernel.dtype)  # NumPy: its byte order
         return PeriodicConv(kernel, dilation=self.dilation)
-
-    def _apply_after(self, weight: Array, x: Array) -> Array:
-        if self._family.by_frequencies(x):
-            return self._apply(multiply(weight, x))
-        return correlate_after(self._stencil(), weight, x, wrap=True)
 
     def _longest_columns(self, shape: Shape, transposed: bool) -> tuple[int | None, ...]:
         return (0,) * len(shape)  # all pixels are alike

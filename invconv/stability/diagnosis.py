@@ -36,7 +36,8 @@ from invconv.operators.base import conditions, judgement
 from invconv.operators.base.calls import require_spatial_shape
 from invconv.operators.base.checks import solved_in
 from invconv.operators.base.operator import InvertibleConv, require_operator
-from invconv.operators.chain import Chain, Composite
+from invconv.operators.chain import Chain
+from invconv.operators.composite import Composite
 from invconv.operators.exponential import ExponentialConv
 from invconv.operators.inverse import Inverse
 from invconv.operators.pointwise.factored import Factored

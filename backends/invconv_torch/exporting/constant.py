@@ -33,7 +33,7 @@ from invconv.kernels.symmetric import SymmetricFamily, unfolded
 from invconv.kernels.wavefront import Ints, inverse_at_the_pixel
 from invconv.operators.base.calls import Call
 from invconv.operators.base.linear import Linear
-from invconv.operators.chain import Composite
+from invconv.operators.composite import Composite
 from invconv_torch.exporting.spectral import spectral_solve
 from invconv_torch.exporting.values import constant
 from invconv_torch.exporting.waves import Lanes, causal_solve, lanes_of

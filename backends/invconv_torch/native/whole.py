@@ -9,9 +9,11 @@ convolution. `torch.func`, forward mode and torch.compile look inside instead
 
 from __future__ import annotations
 
+import operator
 from typing import Any, TypeAlias
 
 import torch
+from torch._C._functorch import is_functorch_wrapped_tensor as is_wrapped
 from torch.autograd import Function, forward_ad
 
 from invconv.operators.base.calls import for_each
@@ -55,15 +57,26 @@ def records(x: Tensor, tensors: list[Tensor]) -> bool:
     """Tell whether autograd records what is done with tensors, and nobody else looks at it."""
     if not torch.is_grad_enabled() or traced() or forward_ad._current_level >= 0:
         return False
-    if x.requires_grad:
-        return True
-    for tensor in tensors:  # noqa: SIM110 - a generator would be a call for each
-        if tensor.requires_grad:
-            return True
-    return False
+    found = x.requires_grad
+    if is_wrapped(x):
+        return False
+    for tensor in tensors:
+        found = found or tensor.requires_grad
+        if is_wrapped(tensor):
+            return False
+    return bool(found)
 
 
-class _Forward(Function):  # type: ignore[misc]
+class _Node(Function):  # type: ignore[misc]
+    """A Function of tensors that no transform of `torch.func` has wrapped (`records`)."""
+
+    @classmethod
+    def apply(cls, *arguments: Any) -> Any:
+        """Record it, without the look for what such a transform has left behind."""
+        return super(Function, cls).apply(*arguments)
+
+
+class _Forward(_Node):
     @staticmethod
     def forward(ctx: Any, conv: Any, x: Tensor, *tensors: Tensor) -> tuple[Tensor, Tensor | None]:
         y, ctx.memo = conv._forward_saving(x)
@@ -79,7 +92,7 @@ class _Forward(Function):  # type: ignore[misc]
     @one_by_one
     def backward(ctx: Any, y_bar: Tensor | None, log_det_bar: Tensor | None) -> tuple[Any, ...]:
         x, *tensors = ctx.saved_tensors
-        conv, needed = ctx.conv._retrained(iter(tensors)), ctx.needs_input_grad
+        conv, needed = _with(ctx.conv, tensors), ctx.needs_input_grad
         wanted, again = any(needed[2:]), torch.is_grad_enabled()
         gradients, x_bar = {}, None
         # for a second derivative everything is run again, where autograd sees it
@@ -93,7 +106,7 @@ class _Forward(Function):  # type: ignore[misc]
         return None, x_bar if needed[1] else None, *map(gradients.get, conv._parameter_names)
 
 
-class _Inverse(Function):  # type: ignore[misc]
+class _Inverse(_Node):
     @staticmethod
     def forward(ctx: Any, operator: Any, y: Tensor, *tensors: Tensor) -> Tensor:
         conv, state = operator
@@ -106,9 +119,16 @@ class _Inverse(Function):  # type: ignore[misc]
     @one_by_one
     def backward(ctx: Any, x_bar: Tensor) -> tuple[Any, ...]:
         y, x, *tensors = ctx.saved_tensors
-        conv = ctx.conv._retrained(iter(tensors))
+        conv = _with(ctx.conv, tensors)
         gradients, y_bar = conv._inverse_vjp(y, x, like(x_bar, x))
         return None, y_bar, *map(gradients.get, conv._parameter_names)
+
+
+def _with(conv: Any, tensors: list[Tensor]) -> Any:
+    """Return an operator with the tensors that were saved of it: itself, if no hook changed one."""
+    own: list[Tensor] = []
+    conv._trained(own)
+    return conv if all(map(operator.is_, own, tensors)) else conv._retrained(iter(tensors))
 
 
 def like(bar: Tensor, x: Tensor) -> Tensor:

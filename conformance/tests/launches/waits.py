@@ -33,7 +33,7 @@ import invconv_torch
 from invconv.arrays import namespaces
 from invconv.kernels.cuda.launch import DeviceOps
 from invconv_torch import remembered
-from invconv_torch.native import determinants, host, launches, solvers, terms
+from invconv_torch.native import host, launches, matrices, solvers, terms
 from tests.conftest import TORCH_LAYERS
 
 # operators that wait, and that have no tag which says so
@@ -144,7 +144,7 @@ def main() -> None:
     vars(host)["version_of"] = lambda t: (id(t), t._version)
     vars(terms)["_read"] = _norm
     if given.plant:
-        vars(determinants)["log_of_pivots"] = _looks
+        vars(matrices)["log_of_pivots"] = _looks
     with FakeTensorMode():
         for name, layer, x in layers(given.names, given.half):
             for what, step in steps(layer, x):

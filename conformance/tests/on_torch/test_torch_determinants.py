@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from invconv_torch import primitives
-from invconv_torch.native.determinants import inverse_unchecked
+from invconv_torch.native.matrices import inverse_unchecked
 
 Build = Callable[..., tuple[Any, Any]]
 pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated")

@@ -13,7 +13,7 @@ from torch.func import functional_call
 import invconv as ic
 import invconv_torch as it
 from invconv.operators.base.linear import Linear
-from invconv.operators.chain import Composite
+from invconv.operators.composite import Composite
 from invconv_torch import remembered
 from invconv_torch.remembered import Kept
 

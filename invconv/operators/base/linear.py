@@ -21,7 +21,7 @@ from invconv.arrays.errors import SingularConvError
 from invconv.arrays.namespaces import Array, Shape, readable, to_float
 from invconv.kernels import maps, rules
 from invconv.kernels.families import LinearFamily
-from invconv.kernels.primitives import per_channel
+from invconv.kernels.primitives import shifted
 from invconv.kernels.solver import Solver
 from invconv.operators.base.operator import InvertibleConv
 from invconv.operators.base.protocol import BOTH, Gradients
@@ -40,10 +40,6 @@ class Linear(InvertibleConv):
     @abstractmethod
     def _weights(self) -> Array:
         """Return w."""
-
-    def _weights_saving(self) -> tuple[Array, Any]:
-        """Return w, and what its derivative would have to compute again."""
-        return self._weights(), None
 
     @abstractmethod
     def _weights_vjp(self, w_bar: Array, memo: Any = None) -> Gradients:
@@ -103,7 +99,7 @@ class Linear(InvertibleConv):
     def _forward_saving(self, x: Array) -> tuple[Array, Any]:
         w, parts = self._weights_saving()
         y, bias = maps.apply(self._family, w, x), getattr(self, "bias", None)
-        return y if bias is None else y + per_channel(bias, y), (x, w, parts)
+        return y if bias is None else shifted(y, bias), (x, w, parts)
 
     def _apply_vjp(
         self, memo: Any, y_bar: Array, wanted: tuple[bool, bool] = BOTH

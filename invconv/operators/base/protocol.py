@@ -7,7 +7,7 @@ and everything about the bias b is here, once:
     inverse   x = K^-1 (y - b)      gradients of <x_bar, x>:  y_bar = K^-T x_bar, b_bar = -sum y_bar
 
 `base.operator` derives the public methods from these. `base.linear` has most of them for operators
-of one matrix, `operators.chain` for those made of others.
+of one matrix, `operators.composite` for those made of others.
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ from typing import Any, ClassVar
 
 from invconv.arrays.namespaces import Array, Shape, namespace
 from invconv.arrays.registry import agnostic
+from invconv.kernels import rules
+from invconv.kernels.families import MatrixFamily
 from invconv.kernels.primitives import multiply, per_channel
 from invconv.operators.base.parameters import Parametrised
 from invconv.solve.state import Map, State
@@ -53,7 +55,7 @@ class Protocol(Parametrised, ABC):
     def transpose(self) -> Protocol:
         """Return the operator of the transposed matrix, without bias."""
 
-    # whether K is one matrix at every pixel, which `operators.chain` gathers with the next step
+    # whether K is one matrix at every pixel, which `operators.composite` gathers with the next step
     _pointwise: ClassVar[bool] = False
     # whether K is the same at every pixel and sees no other, so that any grid is like any other
     _pixelwise: ClassVar[bool] = False
@@ -66,6 +68,14 @@ class Protocol(Parametrised, ABC):
 
     def _weights(self) -> Array:
         """Return what the map is linear in: the C x C matrix of a pointwise one."""
+        raise NotImplementedError
+
+    def _weights_saving(self) -> tuple[Array, Any]:
+        """Return w, and what its derivative would have to compute again."""
+        return self._weights(), None
+
+    def _weights_vjp(self, w_bar: Array, memo: Any = None) -> Gradients:
+        """Return the gradients of <w_bar, w> with respect to the parameters."""
         raise NotImplementedError
 
     def _prime(self) -> None:
@@ -181,6 +191,19 @@ class Protocol(Parametrised, ABC):
     def _forward_saving(self, x: Array) -> tuple[Array, Any]:
         """Return K x + b, and what its derivative needs: x, or that of every step."""
         return self._forward(x), x
+
+    def _forward_after_saving(self, weight: Array, x: Array) -> tuple[Array, Any]:
+        """Return forward(W x) for a C x C matrix W, and what `_forward_after_vjp` needs."""
+        y, memo = self._forward_saving(multiply(weight, x))
+        return y, (weight, x, memo)
+
+    def _forward_after_vjp(
+        self, memo: Any, y_bar: Array, wanted: tuple[bool, bool] = BOTH
+    ) -> tuple[Gradients, Array, Array]:
+        """Return the gradients of <y_bar, forward(W x)>, the one by W, and that by x."""
+        weight, x, kept = memo
+        gradients, bar = self._forward_vjp(kept, y_bar, (wanted[0], True))
+        return gradients, *rules.apply_vjp(MatrixFamily(), weight, x, bar, wanted)
 
     def _forward_vjp(
         self, memo: Any, y_bar: Array, wanted: tuple[bool, bool] = BOTH

@@ -11,13 +11,14 @@ from typing import Any, Self
 
 import numpy as np
 
-from invconv.arrays.namespaces import Array, Shape, namespace
+from invconv.arrays.namespaces import Array, Shape, identity, namespace
 from invconv.arrays.settings import generator, optional_ndim, positive_int
 from invconv.kernels.matrices import Product
+from invconv.kernels.reflections import reflected, reflected_vjp
 from invconv.operators.base.parameters import require_shape
 from invconv.operators.base.protocol import Gradients
 from invconv.operators.pointwise.conv1x1 import Pointwise
-from invconv.operators.pointwise.reflections import Reflections, require_reflectors, scaled_rows
+from invconv.operators.pointwise.reflections import require_reflectors
 from invconv.trust import condition
 from invconv.trust.bound import Bounds, largest_entry, row_sum
 from invconv.trust.norms import SolveOverflowError
@@ -107,13 +108,11 @@ class OrthogonalConv1x1(Pointwise):
         return self._weights_saving()[0]
 
     def _weights_saving(self) -> tuple[Array, Any]:
-        reflections = Reflections.of(self.reflectors)
-        matrix, memo = reflections.matrix()
-        return matrix, (reflections, memo)
+        return reflected(self.reflectors, identity(self.channels, self.reflectors))
 
     def _weights_vjp(self, w_bar: Array, memo: Any = None) -> Gradients:
-        reflections, kept = memo or self._weights_saving()[1]
-        return {"reflectors": reflections.vjp(kept, w_bar)[0]}
+        memo = self._weights_saving()[1] if memo is None else memo
+        return {"reflectors": reflected_vjp(self.reflectors, memo, w_bar)[0]}
 
     def _solver(self, shape: Shape) -> Product:
         matrix = self._matrix()
@@ -124,8 +123,7 @@ class OrthogonalConv1x1(Pointwise):
 
     def _log_det(self, shape: Shape) -> Array:
         # zero, but NaN where a reflector is none: then W is no orthogonal matrix
-        v = scaled_rows(self.reflectors)[0]
-        return namespace(v).sum(0.0 * namespace(v).abs(v))
+        return namespace(self.reflectors).sum(0.0 * self.reflectors)
 
     def _log_det_vjp(self, shape: Shape, log_det_bar: Array) -> Gradients:
         return {}

@@ -16,16 +16,18 @@ from invconv.arrays.namespaces import (
     Shape,
     copy_of,
     diagonal,
+    identity,
     namespace,
     size,
 )
 from invconv.arrays.settings import generator, optional_ndim, positive_int
 from invconv.kernels.primitives import add_pivots, log_abs_product
+from invconv.kernels.reflections import reflected, reflected_vjp
 from invconv.kernels.triangular_steps import TriangularSteps
 from invconv.operators.base.parameters import require_shape
 from invconv.operators.base.protocol import Gradients
 from invconv.operators.pointwise.factored import TriangularlyFactored
-from invconv.operators.pointwise.reflections import Reflections, require_reflectors
+from invconv.operators.pointwise.reflections import require_reflectors
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -118,13 +120,11 @@ class QRConv1x1(TriangularlyFactored):
         return self._weights_saving()[0]
 
     def _weights_saving(self) -> tuple[Array, Any]:
-        reflections = Reflections.of(self.reflectors)
-        matrix, memo = reflections.times(self._upper())
-        return matrix, (reflections, memo)
+        return reflected(self.reflectors, self._upper())
 
     def _weights_vjp(self, w_bar: Array, memo: Any = None) -> Gradients:
-        reflections, kept = memo or self._weights_saving()[1]
-        reflectors_bar, upper_bar = reflections.vjp(kept, w_bar)
+        memo = self._weights_saving()[1] if memo is None else memo
+        reflectors_bar, upper_bar = reflected_vjp(self.reflectors, memo, w_bar)
         return {"reflectors": reflectors_bar} | self._upper_vjp(upper_bar)
 
     def _upper_vjp(self, upper_bar: Array) -> Gradients:
@@ -134,7 +134,11 @@ class QRConv1x1(TriangularlyFactored):
         return {"upper": xp.triu(upper_bar, k=1), "scale": copy_of(diagonal(upper_bar))}
 
     def _log_det(self, shape: Shape) -> Array:
-        return log_abs_product(size(shape), self._known_scale())
+        return self._log_det_saving(shape)[0]
+
+    def _log_det_saving(self, shape: Shape) -> tuple[Array, Any]:
+        scale = self._known_scale()
+        return log_abs_product(size(shape), scale), scale
 
     def _log_det_vjp(self, shape: Shape, log_det_bar: Array) -> Gradients:
         self._regular_log_det(shape)
@@ -143,26 +147,23 @@ class QRConv1x1(TriangularlyFactored):
     def _add_log_det_vjp(
         self, gradients: Gradients, shape: Shape, log_det_bar: Array, memo: Any
     ) -> Gradients:
-        more = size(shape) * log_det_bar / self._known_scale()
+        more = size(shape) * log_det_bar / (self._known_scale() if memo is None else memo)
         known = gradients.get("scale")
         return gradients | {"scale": more if known is None else known + more}
 
     def _known_scale(self) -> Array:
         """Return scale, or NaN where a reflector is not finite: then Q is no orthogonal matrix."""
-        if self.reflectors.shape[0] == 0:
-            return self.scale
-        xp = namespace(self.reflectors)
-        return self.scale + 0.0 * xp.max(xp.abs(self.reflectors))
+        return self.scale + namespace(self.reflectors).sum(0.0 * self.reflectors)
 
     def _steps(self) -> TriangularSteps:
-        q = Reflections.of(self.reflectors).matrix()[0]
+        q = reflected(self.reflectors, identity(self.channels, self.reflectors))[0]
         return TriangularSteps(
             namespace(q).matrix_transpose(q), ((self._upper(), False),), "QR factors"
         )
 
     def _steps_vjp(self, *bars: Array) -> Gradients:
         first_bar, upper_bar = bars
-        reflections = Reflections.of(self.reflectors)
+        memo = reflected(self.reflectors, identity(self.channels, self.reflectors))[1]
         q_bar = namespace(first_bar).matrix_transpose(first_bar)
-        reflectors_bar, _ = reflections.vjp(reflections.matrix()[1], q_bar)
+        reflectors_bar, _ = reflected_vjp(self.reflectors, memo, q_bar)
         return {"reflectors": reflectors_bar} | self._upper_vjp(upper_bar)

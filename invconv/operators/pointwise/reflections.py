@@ -1,108 +1,12 @@
-"""Products of Householder reflections: Q = H_1 ... H_m, H_i = I - 2 v_i v_i^T / (v_i^T v_i).
-
-The product is formed by its compact WY form (Schreiber & Van Loan, 1989): with the v_i, of any
-lengths, as the rows of V,
-
-    Q = I - V^T S^-1 V,    S = striu(V V^T) + diag(V V^T) / 2,
-
-for a block of reflections at a time, since S costs the square of their number. S^-1 is applied by
-substitution.
+"""What vectors can be reflectors; `invconv.kernels.reflections` reflects.
 
 Called by `qr` and `orthogonal`.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
-from invconv.arrays.namespaces import (
-    Array,
-    diagonal,
-    identity,
-    namespace,
-    readable,
-    to_numpy,
-    zeros,
-)
-from invconv.kernels.primitives import add_pivots, matmul, triangular_solve
+from invconv.arrays.namespaces import Array, readable, to_numpy
 from invconv.operators.base.parameters import require_shape
-
-_BLOCK = 96  # reflections that one S joins
-
-
-@dataclass(frozen=True, eq=False)
-class Reflections:
-    """Q = H_1 ... H_m.
-
-    Attributes
-    ----------
-    largest : array, shape (m, 1)
-        The largest magnitude in each of the vectors that were given.
-    blocks : list of (array, array)
-        V and S for each block of reflections; V's rows are divided by their largest magnitude, so
-        that nothing overflows.
-    channels : int
-        C.
-    """
-
-    largest: Array
-    blocks: list[tuple[Array, Array]]
-    channels: int
-
-    @staticmethod
-    def of(reflectors: Array) -> Reflections:
-        """Return the product of the reflections along the rows v_1 ... v_m of an array (m, C)."""
-        count, channels = reflectors.shape
-        rows, largest = scaled_rows(reflectors)
-        parts = [rows[i : min(i + _BLOCK, count), :] for i in range(0, count, _BLOCK)]
-        parts = [rows] if len(parts) == 1 else parts
-        return Reflections(largest, [(part, _triangle(part)) for part in parts], channels)
-
-    def times(self, matrix: Array) -> tuple[Array, list[tuple[Array, Array]]]:
-        """Return Q times a matrix U (C, M), and what its derivative needs of each block."""
-        memo = []
-        for v, s in reversed(self.blocks):
-            x = triangular_solve(s, matmul(v, matrix), lower=False)
-            memo.append((matrix, x))
-            matrix = matrix - matmul(namespace(v).matrix_transpose(v), x)
-        return matrix, memo
-
-    def matrix(self) -> tuple[Array, list[tuple[Array, Array]]]:
-        """Return Q, and what its derivative needs."""
-        return self.times(identity(self.channels, self.largest))
-
-    def vjp(self, memo: list[tuple[Array, Array]], bar: Array) -> tuple[Array, Array]:
-        """Return the gradients of <bar, Q U> with respect to the reflectors (m, C) and to U.
-
-        Of a block: W = U - V^T X with X = S^-1 Y and Y = V U. So X_bar = -V W_bar,
-        Y_bar = S^-T X_bar, S_bar = -Y_bar X^T, and what V gets from X^T V, from V U and from the
-        upper triangle of V V^T. Q does not change with the lengths of the reflectors, so that the
-        gradient by scaled ones is the gradient by those given, scaled likewise.
-        """
-        xp, found = namespace(bar), []
-        for (v, s), (matrix, x) in zip(self.blocks, reversed(memo), strict=True):
-            v_t, s_t = xp.matrix_transpose(v), xp.matrix_transpose(s)
-            y_bar = -triangular_solve(s_t, matmul(v, bar), lower=True)
-            s_bar = -matmul(y_bar, xp.matrix_transpose(x))
-            above = xp.triu(s_bar, k=1)
-            gram_bar = add_pivots(above + xp.matrix_transpose(above), (), diagonal(s_bar))
-            from_x = matmul(x, xp.matrix_transpose(bar))
-            from_y = matmul(y_bar, xp.matrix_transpose(matrix))
-            found.append(from_y - from_x + matmul(gram_bar, v))
-            bar = bar + matmul(v_t, y_bar)
-        if not found:
-            return zeros((0, self.channels), bar), bar
-        every = found[0] if len(found) == 1 else xp.concat(found, axis=0)
-        return every / self.largest, bar
-
-
-def scaled_rows(reflectors: Array) -> tuple[Array, Array]:
-    """Return vectors (m, C) divided by their largest magnitudes, and those, shape (m, 1)."""
-    xp = namespace(reflectors)
-    if reflectors.shape[0] == 0:
-        return reflectors, zeros((0, 1), reflectors)
-    largest = xp.max(xp.abs(reflectors), axis=1, keepdims=True)
-    return reflectors / largest, largest
 
 
 def require_reflectors(reflectors: Array, channels: int) -> None:
@@ -115,10 +19,3 @@ def require_reflectors(reflectors: Array, channels: int) -> None:
             raise ValueError(
                 f"reflectors: expected no zero vector, got one in row {int(zero.argmax())}"
             )
-
-
-def _triangle(v: Array) -> Array:
-    """Return S, shape (m, m)."""
-    xp = namespace(v)
-    gram = matmul(v, xp.matrix_transpose(v))
-    return add_pivots(xp.triu(gram, k=1), (), 0.5 * diagonal(gram))

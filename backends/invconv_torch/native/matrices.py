@@ -1,7 +1,7 @@
-"""Log-determinants and inverses of matrices, for which the host never waits for a device.
+"""Log-determinants and inverses of matrices, and products of reflections.
 
-What PyTorch's `slogdet` and `inv` would raise for is known on the device only: a zero pivot gives
--inf, a singular matrix NaN.
+The host never waits for a device: what PyTorch's `slogdet` and `inv` would raise for is known on
+the device only, and a zero pivot gives -inf, a singular matrix NaN.
 
 Called by `primitives`.
 """
@@ -14,9 +14,16 @@ from typing import Any, TypeAlias
 import torch
 from torch.autograd import Function
 
+from invconv.kernels import reflections
+from invconv.kernels.cpu.householder import reflect, reflect_vjp
+from invconv.kernels.cpu.machine import reason
 from invconv_torch.native.batched import one_by_one
+from invconv_torch.native.host import in_host_memory
+from invconv_torch.traced import unwatched
 
 Tensor: TypeAlias = torch.Tensor
+
+_MOST = 96  # channels, beyond which products of matrices are quicker
 
 
 def log_of_pivots(factors: Tensor) -> Tensor:
@@ -61,3 +68,37 @@ def inverse_saved(matrices: Tensor, memo: Any) -> Tensor:
         return inverse_unchecked(matrices)
     unit = torch.eye(matrices.shape[-1], dtype=matrices.dtype, device=matrices.device)
     return torch.linalg.lu_solve(*memo, unit.expand_as(matrices))
+
+
+def reflected(reflectors: Tensor, matrix: Tensor) -> tuple[Tensor, Any]:
+    """See `invconv.kernels.reflections.reflected`; the compiled one keeps the product only."""
+    itemsize = matrix.element_size()
+    if (
+        len(matrix) > _MOST
+        or not (unwatched() and in_host_memory(reflectors) and in_host_memory(matrix))
+        or reason(itemsize) is not None
+    ):
+        found: tuple[Tensor, Any] = reflections.reflected.agnostic(reflectors, matrix)
+        return found
+    v, u = _plain(reflectors), _plain(matrix)
+    product = torch.empty_like(u)
+    address = v.data_ptr(), u.data_ptr(), product.data_ptr()
+    reflect(address, (len(v), *u.shape), itemsize)
+    return product, product
+
+
+def reflected_vjp(reflectors: Tensor, memo: Any, bar: Tensor) -> tuple[Tensor, Tensor]:
+    """See `invconv.kernels.reflections.reflected_vjp`."""
+    if not isinstance(memo, torch.Tensor):
+        found: tuple[Tensor, Tensor] = reflections.reflected_vjp.agnostic(reflectors, memo, bar)
+        return found
+    v, bar = _plain(reflectors), _plain(bar)
+    v_bar, matrix_bar = torch.empty_like(v), torch.empty_like(bar)
+    given = [t.data_ptr() for t in (v, memo, bar, v_bar, matrix_bar)]
+    reflect_vjp((*given,), (len(v), *bar.shape), bar.element_size())
+    return v_bar, matrix_bar
+
+
+def _plain(x: Tensor) -> Tensor:
+    """Return a tensor whose numbers follow each other in memory."""
+    return x.resolve_neg().contiguous()
