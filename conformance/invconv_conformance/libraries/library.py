@@ -141,8 +141,7 @@ class Library:
         """The distribution that is installed, which for CuPy depends on the CUDA, or None."""
         if _is_installed(self.distribution):
             return self.distribution
-        top = self.name.partition(".")[0]
-        return next(iter(importlib.metadata.packages_distributions().get(top, ())), None)
+        return next(iter(_distributions().get(self.name.partition(".")[0], ())), None)
 
     @property
     def version(self) -> str:
@@ -215,6 +214,9 @@ def _is_installed(distribution: str) -> bool:
     except importlib.metadata.PackageNotFoundError:
         return False
     return True
+
+
+_distributions = functools.cache(importlib.metadata.packages_distributions)  # reads all of them
 
 
 def _namespace_of(module: ModuleType) -> Any:

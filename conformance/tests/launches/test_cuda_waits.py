@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +22,8 @@ Run = Callable[..., list[str]]
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """Return a function that looks at layers in a process of its own."""
+def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
+    """Return a function that looks at layers in a fork of a process that has imported all."""
     if shutil.which("g++") is None:
         pytest.skip("no g++")
     torch_folder = Path(torch.__file__).parent
@@ -34,14 +34,22 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     command = ["g++", *flags, str(HERE / "cuda_without_gpu.cpp"), *link]
     subprocess.run(command, check=True, timeout=300)
 
-    def look(*arguments: str) -> list[str]:
-        command = [sys.executable, "-m", "tests.launches.waits", str(target), *arguments]
-        place = HERE.parents[1]
-        done = subprocess.run(command, cwd=place, capture_output=True, text=True, timeout=600)
-        assert done.returncode == 0, done.stderr
-        return done.stdout.splitlines()
+    command = [sys.executable, "-m", "tests.launches.waits", str(target)]
+    pipes: Any = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    process: Any = subprocess.Popen(command, cwd=HERE.parents[1], bufsize=1, **pipes)
+    with process:
 
-    return look
+        def look(*arguments: str) -> list[str]:
+            process.stdin.write(f"{' '.join(arguments)}\n")
+            lines = [""]
+            while not lines[-1].startswith("ended with "):
+                lines.append(process.stdout.readline().rstrip())
+                assert process.poll() is None
+            assert lines.pop() == "ended with 0", lines
+            return lines[1:]
+
+        yield look
+        process.stdin.close()
 
 
 def operations(lines: list[str]) -> int:

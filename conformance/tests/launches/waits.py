@@ -1,9 +1,10 @@
 """Which operations of PyTorch's layers would make the host wait for a CUDA device.
 
-``python -m tests.launches.waits LIBRARY [NAME ...] [--half] [--launched FOLDER] [--plant]`` loads
-`cuda_without_gpu` from where it was compiled, runs layers of `LAYERS` on fake CUDA tensors in
-all directions with autograd, and prints a line for each operation that waits: its layer, what was
-done, and the operation. The last line says how many were looked at.
+``python -m tests.launches.waits LIBRARY`` loads `cuda_without_gpu` from where it was compiled, and
+for each line of its input, ``[NAME ...] [--half] [--launched FOLDER] [--plant]``, runs layers of
+`LAYERS` on fake CUDA tensors in all directions with autograd, in a fork. It prints a line for each
+operation that waits: its layer, what was done, and the operation; then how many were looked at; and
+last the status that the fork ended with.
 """
 
 from __future__ import annotations
@@ -12,7 +13,9 @@ import argparse
 import contextlib
 import ctypes
 import os
+import signal
 import sys
+import traceback
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -130,14 +133,28 @@ def layers(names: list[str], half: bool) -> Iterator[tuple[str, Any, Any]]:
 
 
 def main() -> None:
-    """Run all and print."""
+    """Look as each line of the input says, in a process that has imported all."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("library")
     parser.add_argument("names", nargs="*")
     parser.add_argument("--half", action="store_true")
     parser.add_argument("--launched", type=Path)
     parser.add_argument("--plant", action="store_true")
-    given, seen = parser.parse_args(), 0
+    for line in sys.stdin:
+        if (child := os.fork()) == 0:
+            signal.alarm(600)
+            try:
+                look(parser.parse_args(line.split()))
+                sys.stdout.flush()
+                os._exit(0)  # autograd's thread of the device that is not there cannot be joined
+            finally:
+                traceback.print_exc()
+                os._exit(1)
+        print(f"ended with {os.waitpid(child, 0)[1]}", flush=True)
+
+
+def look(given: argparse.Namespace) -> None:
+    """Run layers and print what waits."""
+    seen = 0
     vars(remembered)["queue_of"] = lambda t: (0, False)
     driver = _launch(given.launched) if given.launched else None
     vars(host)["PLAIN"] = (FakeTensor, torch.nn.Parameter)
@@ -180,5 +197,3 @@ def _launch(folder: Path) -> Any:
 
 if __name__ == "__main__":
     main()
-    sys.stdout.flush()
-    os._exit(0)  # autograd's thread of the device that is not there cannot be joined
