@@ -44,12 +44,15 @@ def as_function(layer: Any, direction: str) -> tuple[Callable[..., Any], dict[st
     return function, parameters
 
 
+# by default the Jacobian in random directions, in which any wrong entry shows; else entry by entry
+@pytest.mark.parametrize("fast", [True, pytest.param(False, marks=pytest.mark.slow)])
 @directions
-def test_gradcheck(layer_name: str, torch_layer: Build, direction: str) -> None:
+def test_gradcheck(layer_name: str, torch_layer: Build, direction: str, fast: bool) -> None:
     layer, x = torch_layer(layer_name)
     function, parameters = as_function(layer, direction)
     inputs = (x.requires_grad_(), *parameters.values())
-    assert gradcheck(function, inputs, check_forward_ad=True)
+    tolerance = {"rtol": 1e-5, "atol": 1e-6}
+    assert gradcheck(function, inputs, **tolerance, check_forward_ad=True, fast_mode=fast)
     assert gradgradcheck(function, inputs, atol=1e-4, fast_mode=True)
 
 

@@ -134,7 +134,9 @@ def test_inductor_trains_and_samples() -> None:
         torch.testing.assert_close(torch.compile(sample)(flows[1], x), sample(flows[1], x))
 
 
-@pytest.mark.parametrize("name", ["exponential-2d", "periodic-2d"])
+@pytest.mark.parametrize(
+    "name", ["periodic-2d", pytest.param("exponential-2d", marks=pytest.mark.slow)]
+)
 def test_compile_around_torch_func(name: str, torch_layer: Build) -> None:
     """A gradient is compiled; what the compiler would take for zero in silence runs as it is."""
     layer, x = torch_layer(name)
