@@ -34,14 +34,15 @@ def perform(batch, begin):
 """
 
 
-def test_damaged_files_are_refused_or_read() -> None:
-    tally = files.perform(Batch(files.perform, 20261125, 0, 1000), lambda text: None)
+@pytest.mark.parametrize("count", [400, pytest.param(2000, marks=pytest.mark.slow)])
+def test_damaged_files_are_refused_or_read(count: int) -> None:
+    tally = files.perform(Batch(files.perform, 20261125, 0, count), lambda text: None)
     assert tally.failures == []
     assert set(tally.ends) == {"InvalidFileError", "an operator"}
-    assert tally.ends["an operator"] >= 30
+    assert tally.ends["an operator"] >= count / 33
 
 
-@pytest.mark.parametrize("count", [700, pytest.param(4000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("count", [400, pytest.param(4000, marks=pytest.mark.slow)])
 def test_random_calls_end_as_documented(count: int) -> None:
     tally = calls.perform(Batch(calls.perform, 20261125, 0, count), lambda text: None)
     assert tally.failures == []
@@ -99,8 +100,8 @@ def test_workers_that_die_or_hang_are_named(
 
 
 def test_the_command(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["files", "--count", "600", "--workers", "2"]) == 0
+    assert main(["files", "--count", "100", "--workers", "2"]) == 0
     out = capsys.readouterr().out
     assert "InvalidFileError" in out
-    assert "600  in" in out
+    assert "100  in" in out
     assert "0 failed" in out
