@@ -50,7 +50,7 @@ def test_likelihoods_and_samples_are_those_of_torch(mixing: str, tmp_path: Path)
 
 @pytest.mark.parametrize("grid", [(), (4, 4)])
 def test_in_float64_they_agree_to_rounding(grid: tuple[int, ...], tmp_path: Path) -> None:
-    settings = {"squeeze": "haar", "scale_floor": 0.2, "context": 2, "kernel_size": 5}
+    settings = {"squeeze": "haar", "scale_floor": 0.2, "context": 2, "kernel_size": 5, "depth": 2}
     with jax.enable_x64(True):
         flow, found = both(tmp_path, torch.float64, "emerging_qr", **settings)
         x = torch.rand(2, *SHAPE, dtype=torch.float64)

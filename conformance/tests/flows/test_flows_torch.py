@@ -13,7 +13,7 @@ torch = pytest.importorskip("torch", reason="torch is not installed")
 
 from invconv.flows.architecture import MIXINGS  # noqa: E402
 from invconv_torch import Conv1x1, EmergingConv1d  # noqa: E402
-from invconv_torch.flows import Dequantize, Multiscale, Split  # noqa: E402
+from invconv_torch.flows import AffineCoupling, Dequantize, Multiscale, Split  # noqa: E402
 from tests.flows.small_flows import SHAPE, glow, moved, own_parts  # noqa: E402
 
 FLOWS: dict[str, Callable[[], Multiscale]] = {
@@ -79,6 +79,10 @@ def test_a_context_is_of_its_sample_and_may_be_an_image() -> None:
     images = flat.clone()
     images[:, :, :4] += 1.0
     assert not torch.allclose(flow.log_prob(x, context=images), whole)
+    pixels = torch.randn(3, 2, 8, 8, dtype=torch.float64)
+    means = torch.nn.functional.avg_pool2d(pixels, 2)  # on the grid of the first level
+    expected = flow.log_prob(x, context=means)
+    torch.testing.assert_close(flow.log_prob(x, context=pixels), expected)
     images.requires_grad_()
     flow.log_prob(x, context=images).sum().backward()
     assert (images.grad.flatten(1) != 0).any(dim=1).all()
@@ -87,6 +91,20 @@ def test_a_context_is_of_its_sample_and_may_be_an_image() -> None:
     again = flow.draw_latents(3, torch.Generator().manual_seed(0))
     for one, other in zip(zs, again, strict=True):
         torch.testing.assert_close(one, other, rtol=0, atol=1e-8)
+
+
+def test_a_coupling_and_a_split_are_their_equations() -> None:
+    x = torch.randn(2, 4, 3, 5, dtype=torch.float64)
+    parts = [AffineCoupling(4, 8, scale_floor=0.2), Split(4, scale_floor=0.3)]
+    coupling, split = moved(Multiscale((4, 2, 2), parts)).layers.values()
+    shift, h = coupling.net(x[:, :2]).chunk(2, dim=1)
+    scale = 0.2 + 0.8 / (1 + (-h - 2).exp())
+    expected = torch.cat((x[:, :2], scale * (x[:, 2:] + shift)), dim=1)
+    torch.testing.assert_close(coupling(x)[0], expected)
+    mean, h = split.prior(x[:, :2]).chunk(2, dim=1)
+    (kept, z), _ = split(x)
+    torch.testing.assert_close(kept, x[:, :2])
+    torch.testing.assert_close(z, (x[:, 2:] - mean) * (0.3 + 0.7 / h.exp()))
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])

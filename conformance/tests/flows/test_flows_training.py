@@ -84,6 +84,13 @@ def test_prepare_leaves_nothing_to_factor(monkeypatch: pytest.MonkeyPatch) -> No
         flow.prepare()
 
 
+def test_samples_are_decoded_noise_times_the_temperature() -> None:
+    flow = moved(glow("plain"))
+    samples = flow.sample(3, 0.5, generator=torch.Generator().manual_seed(0))
+    zs = flow.draw_latents(3, torch.Generator().manual_seed(0))
+    torch.testing.assert_close(samples, flow.decode([0.5 * z for z in zs]))
+
+
 @pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")
 def test_step_and_sampler_compile_in_one_piece() -> None:
     torch.manual_seed(0)
@@ -120,6 +127,10 @@ def test_autocast_runs_networks_in_half_precision_and_maps_in_full() -> None:
     with torch.autocast("cpu", dtype=torch.bfloat16):
         zs, _ = flow.encode(x)
         found = flow.log_prob(x)
+        layer, halves = flow.layers["level0_step0_coupling"], torch.rand(2, 4, 2, 2)
+        z, _ = layer(halves)
+        shift, h = layer.net(halves[:, :2]).float().chunk(2, dim=1)
+    torch.testing.assert_close(z[:, 2:], (halves[:, 2:] + shift) * torch.sigmoid(h + 2))
     assert set(seen) == {torch.bfloat16}
     assert {found.dtype, *(z.dtype for z in zs)} == {torch.float32}
     assert 0 < (found - expected).abs().max() / 16 < 0.05

@@ -90,12 +90,17 @@ class Fault:
             _without_kernel(folder / "invconv")
         if not self.file:
             return
-        path = folder / ("" if self.file.startswith("invconv_") else "invconv") / self.file
-        text = path.read_text(encoding="utf-8")
-        found = text.count(self.old)
-        if found != 1:
-            raise ValueError(f"{self.name}: expected `old` once in {self.file}, found it {found} x")
-        _rewrite(path, text.replace(self.old, self.new))
+        plant(folder, self.name, self.file, self.old, self.new)
+
+
+def plant(folder: Path, name: str, file: str, old: str, new: str) -> None:
+    """Edit a file of the core or of an adapter in a copy of the packages."""
+    path = folder / ("" if file.startswith("invconv_") else "invconv") / file
+    text = path.read_text(encoding="utf-8")
+    found = text.count(old)
+    if found != 1:
+        raise ValueError(f"{name}: expected `old` once in {file}, found it {found} x")
+    _rewrite(path, text.replace(old, new))
 
 
 def _without_kernel(core: Path) -> None:
@@ -168,12 +173,12 @@ def judge_sound(sound: Fault, stage: Stage) -> Verdict:
 
 
 def _judge(fault: Fault, stage: Stage) -> Verdict:
-    with _copy() as folder:
+    with copied() as folder:
         fault.plant(Path(folder))
         return _conformance(Path(folder), fault, stage)
 
 
-def _copy() -> tempfile.TemporaryDirectory[str]:
+def copied() -> tempfile.TemporaryDirectory[str]:
     """Return a folder with a copy of the core and the adapters, their primitives registered."""
     folder = tempfile.TemporaryDirectory(prefix="invconv-fault-")
     to = Path(folder.name)
