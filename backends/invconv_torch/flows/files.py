@@ -54,7 +54,8 @@ def save(module: Glow | InvertibleModule, path: str | os.PathLike[str]) -> None:
         return
     if not isinstance(module, Glow):
         raise TypeError(
-            f"module: expected a Glow or a layer of invconv_torch, got {type(module).__name__}"
+            f"module: expected a Glow or a layer of invconv_torch, got {type(module).__name__}; "
+            "of several layers save invconv.Chain([layer.operator() for layer in layers])"
         )
     state = module.state_dict()
     arrays = {

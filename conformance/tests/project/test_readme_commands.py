@@ -29,6 +29,7 @@ SHORTER = {
     "python -m invconv benchmark inverse": "--quick --library numpy --shapes 1x12x16x16",
     "python -m invconv density compare --quick": "--preset digits --steps 2 --mixings plain",
     "python -m invconv density sampling-chart": "--sizes 8 --count 2",
+    "python -m invconv example folder --path FOLDER": "python -m invconv example folder",
     "python -m invconv diagnose FILE --grid 32 32 [--picture PATH]": "python -m invconv diagnose "
     "conv.safetensors --grid 32 32 --picture picture.png",
     "python -m invconv_benchmarks.density.compare.floors --floors 0,0.1,0.5": "--preset digits "
@@ -46,6 +47,7 @@ SHORTER = {
     "python -m invconv_conformance.fuzz files --count 100000": "python -m invconv_conformance.fuzz "
     "files --count 50",
     "python conformance/tests/suite/planted_faults.py": "--names 'sixteen images of a batch'",
+    "python conformance/tests/suite/flow_faults.py": "--names 'pixels rounded up'",
 }
 # Those that are not run at all, and why.
 LEFT_OUT = {
