@@ -6,7 +6,7 @@ Public names of `invconv_torch`.
 from __future__ import annotations
 
 from functools import partial
-from typing import Any, ClassVar
+from typing import Any
 
 import invconv as ic
 from invconv_torch.layer import Layer, Sizes, sizes_of
@@ -42,8 +42,6 @@ class _ExponentialConv(Layer):
     True
     """
 
-    _ndim: ClassVar[int]
-
     def __init__(
         self,
         channels: int,
@@ -68,15 +66,12 @@ class _ExponentialConv(Layer):
 
 
 class ExponentialConv1d(_ExponentialConv):  # noqa: D101 - inherited
-    __doc__ = _ExponentialConv.__doc__
     _ndim = 1
 
 
 class ExponentialConv2d(_ExponentialConv):  # noqa: D101 - inherited
-    __doc__ = _ExponentialConv.__doc__
     _ndim = 2
 
 
 class ExponentialConv3d(_ExponentialConv):  # noqa: D101 - inherited
-    __doc__ = _ExponentialConv.__doc__
     _ndim = 3

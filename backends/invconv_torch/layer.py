@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from functools import partial
-from typing import Any, TypeAlias
+from typing import Any, ClassVar, TypeAlias
 
 import numpy as np
 import torch
@@ -18,7 +18,16 @@ Sizes: TypeAlias = int | tuple[int, ...]
 
 
 class Layer(InvertibleModule):
-    """A module that knows how its parameters begin."""
+    """A module that knows how its parameters begin.
+
+    A class without a docstring, as those of one, two and three axes are, has that of its base.
+    """
+
+    _ndim: ClassVar[int]
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        cls.__doc__ = cls.__doc__ or cls.__base__.__doc__
 
     def __init__(
         self,

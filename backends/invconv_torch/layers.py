@@ -8,7 +8,7 @@ Public names of `invconv_torch`.
 from __future__ import annotations
 
 from functools import partial
-from typing import Any, ClassVar, TypeAlias
+from typing import Any, TypeAlias
 
 import torch
 
@@ -54,8 +54,6 @@ class _AutoregressiveConv(Layer):
     True
     """
 
-    _ndim: ClassVar[int]
-
     def __init__(
         self,
         channels: int,
@@ -84,17 +82,14 @@ class _AutoregressiveConv(Layer):
 
 
 class AutoregressiveConv1d(_AutoregressiveConv):  # noqa: D101 - inherited
-    __doc__ = _AutoregressiveConv.__doc__
     _ndim = 1
 
 
 class AutoregressiveConv2d(_AutoregressiveConv):  # noqa: D101 - inherited
-    __doc__ = _AutoregressiveConv.__doc__
     _ndim = 2
 
 
 class AutoregressiveConv3d(_AutoregressiveConv):  # noqa: D101 - inherited
-    __doc__ = _AutoregressiveConv.__doc__
     _ndim = 3
 
 
@@ -129,8 +124,6 @@ class _EmergingConv(Layer):
     >>> torch.allclose(layer.inverse(z)[0], x, atol=1e-5)
     True
     """
-
-    _ndim: ClassVar[int]
 
     def __init__(
         self,
@@ -179,15 +172,12 @@ class _EmergingConv(Layer):
 
 
 class EmergingConv1d(_EmergingConv):  # noqa: D101 - inherited
-    __doc__ = _EmergingConv.__doc__
     _ndim = 1
 
 
 class EmergingConv2d(_EmergingConv):  # noqa: D101 - inherited
-    __doc__ = _EmergingConv.__doc__
     _ndim = 2
 
 
 class EmergingConv3d(_EmergingConv):  # noqa: D101 - inherited
-    __doc__ = _EmergingConv.__doc__
     _ndim = 3

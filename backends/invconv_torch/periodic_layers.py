@@ -6,7 +6,7 @@ Public names of `invconv_torch`.
 from __future__ import annotations
 
 from functools import partial
-from typing import Any, ClassVar
+from typing import Any
 
 import invconv as ic
 from invconv_torch.layer import Layer, Sizes, sizes_of
@@ -39,8 +39,6 @@ class _PeriodicConv(Layer):
     True
     """
 
-    _ndim: ClassVar[int]
-
     def __init__(
         self,
         channels: int,
@@ -58,17 +56,14 @@ class _PeriodicConv(Layer):
 
 
 class PeriodicConv1d(_PeriodicConv):  # noqa: D101 - inherited
-    __doc__ = _PeriodicConv.__doc__
     _ndim = 1
 
 
 class PeriodicConv2d(_PeriodicConv):  # noqa: D101 - inherited
-    __doc__ = _PeriodicConv.__doc__
     _ndim = 2
 
 
 class PeriodicConv3d(_PeriodicConv):  # noqa: D101 - inherited
-    __doc__ = _PeriodicConv.__doc__
     _ndim = 3
 
 
@@ -96,8 +91,6 @@ class _SymmetricConv(Layer):
     True
     """
 
-    _ndim: ClassVar[int]
-
     def __init__(
         self,
         channels: int,
@@ -121,15 +114,12 @@ class _SymmetricConv(Layer):
 
 
 class SymmetricConv1d(_SymmetricConv):  # noqa: D101 - inherited
-    __doc__ = _SymmetricConv.__doc__
     _ndim = 1
 
 
 class SymmetricConv2d(_SymmetricConv):  # noqa: D101 - inherited
-    __doc__ = _SymmetricConv.__doc__
     _ndim = 2
 
 
 class SymmetricConv3d(_SymmetricConv):  # noqa: D101 - inherited
-    __doc__ = _SymmetricConv.__doc__
     _ndim = 3

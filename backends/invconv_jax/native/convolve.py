@@ -35,7 +35,7 @@ def correlate_kernel_vjp(
 ) -> Array:
     """See `invconv.kernels.primitives.correlate_kernel_vjp`."""
     channels, shape = x.shape[1], x.shape[2:]
-    if len(shape) > _CONVOLVED_AXES:  # JAX transposes `correlate`
+    if len(shape) > _CONVOLVED_AXES or _sharded_by_type(x):  # JAX transposes `correlate`
         taps = jax.ShapeDtypeStruct((len(offsets), channels, channels), x.dtype)
         transpose = jax.linear_transpose(lambda taps: _correlate(taps, x, offsets, wrap), taps)
         return transpose(y_bar)[0]
@@ -61,6 +61,14 @@ def correlate_kernel_vjp(
     return jnp.stack(
         [found[:, *places[t], :].T if t in places else blank for t in range(len(offsets))]
     )
+
+
+def _sharded_by_type(x: Array) -> bool:
+    """Tell whether types say where samples are, and JAX asks it of a sum over them."""
+    if not hasattr(jax, "typeof"):  # an early JAX, of which no type does
+        return False
+    sharding = getattr(jax.typeof(x), "sharding", None)
+    return sharding is not None and any(sharding.spec)
 
 
 @functools.partial(jax.jit, static_argnames=("offsets", "wrap"))

@@ -106,7 +106,8 @@ class _Series:
 
     def pull_back(self, blocks: Blocks, total: Array, bars: Blocks) -> tuple[Array, Blocks]:
         """Pull cotangents back through a step, and add what it contributes to the gradient."""
-        kept = [jnp.zeros((self.most, *b.shape), b.dtype) for b in blocks]
+        # of any values, on the devices of the blocks: what is read was written before
+        kept = [jnp.broadcast_to(b, (self.most, *b.shape)) for b in blocks]
 
         def forward(i: Array, carry: tuple[Blocks, Any]) -> tuple[Blocks, Any]:
             z, kept = carry

@@ -6,6 +6,7 @@ The core's `kernels.frequencies` has the mathematics. Used by `primitives`.
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +16,7 @@ from jax import numpy as jnp
 
 from invconv.arrays.namespaces import Array, Shape, readable, size, to_numpy
 from invconv.kernels.frequencies.basis import Basis
+from invconv.kernels.frequencies.cosine import BY_MATRIX
 from invconv.kernels.frequencies.fourier import Fourier
 from invconv.kernels.frequencies.products import SpectralProduct, range_scale
 from invconv.kernels.frequencies.spectrum import inverses_keep_accuracy
@@ -99,21 +101,35 @@ def _solve(
 
 
 def _to_frequencies(basis: Basis, y: Array) -> Array:
-    """Transform y (B, C, *shape), to (F, C, B); Fourier's without a gather of the batch."""
-    if not isinstance(basis, Fourier):
-        return basis.to_frequencies(y)
+    """Transform y (B, C, *shape), to (F, C, B), without a gather of the batch."""
     batch, channels, *shape = y.shape
-    y_hat = rfftn(y, len(shape))
+    if isinstance(basis, Fourier):
+        y_hat = rfftn(y, len(shape))
+    elif max(shape) > BY_MATRIX:
+        return basis.to_frequencies(y)
+    else:
+        y_hat = _along_axes(y, basis.real(tuple(shape)).there)
     return jnp.transpose(y_hat.reshape(batch, channels, size(y_hat.shape[2:])), (2, 1, 0))
 
 
 def _from_frequencies(basis: Basis, x_hat: Array, shape: Shape) -> Array:
     """Undo `_to_frequencies`."""
-    if not isinstance(basis, Fourier):
+    fourier = isinstance(basis, Fourier)
+    if not fourier and max(shape) > BY_MATRIX:
         return basis.from_frequencies(x_hat, shape)
     _, channels, batch = x_hat.shape
     x_hat = jnp.transpose(x_hat, (2, 1, 0)).reshape(batch, channels, *basis.frequencies(shape))
-    return irfftn(x_hat, len(shape), shape[-1])
+    if fourier:
+        return irfftn(x_hat, len(shape), shape[-1])
+    return _along_axes(x_hat, basis.real(shape).back)
+
+
+def _along_axes(x: Array, matrices: Sequence[Array]) -> Array:
+    """Multiply along each axis of the grid by its matrix: no reshape joins it with the batch."""
+    for axis, matrix in enumerate(matrices, 2):
+        turned = jnp.asarray(matrix.T, x.dtype)
+        x = jnp.moveaxis(matmul(jnp.moveaxis(x, axis, -1), turned), -1, axis)
+    return x
 
 
 def _at_the_frequencies(

@@ -23,6 +23,8 @@ _RNG = np.random.default_rng
 OPERATORS: dict[str, Callable[[], ic.InvertibleConv]] = {
     "emerging": lambda: ic.EmergingConv.init(2, ndim=1, rng=_RNG(0)),
     "periodic": lambda: ic.PeriodicConv.init(2, ndim=1, rng=_RNG(1)).replace(bias=np.ones(2)),
+    "symmetric": lambda: ic.SymmetricConv.init(2, ndim=1, rng=_RNG(5)).replace(bias=np.ones(2)),
+    "exponential": lambda: ic.ExponentialConv.init(2, ndim=1, rng=_RNG(6)),
     "QR": lambda: ic.QRConv1x1.init(2, ndim=1, rng=_RNG(2)),
     "chain": lambda: ic.Chain(
         [

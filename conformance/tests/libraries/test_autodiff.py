@@ -194,6 +194,8 @@ SINGULAR = {
     "qr": ic.QRConv1x1(np.ones((1, 2)), np.eye(2), np.asarray([0.0, 1.0])),
     "corner": ic.AutoregressiveConv(np.zeros((2, 2, 2))),
     "periodic": ic.PeriodicConv(np.ones((2, 2, 3))),
+    "symmetric": ic.SymmetricConv(np.ones((2, 2, 2))),
+    "circulant": ic.CirculantConv1x1(np.ones(2), np.ones(2), np.ones(2)),
 }
 
 

@@ -42,7 +42,7 @@ def run(*argv: str, **environment: str) -> subprocess.CompletedProcess[str]:
         [sys.executable, *argv],
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=900,
         env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)} | environment,
     )
 

@@ -90,7 +90,8 @@ def test_export(name: str, torch_layer: Build) -> None:
         for got, wanted in zip(exported.module()(2 * x), module(2 * x), strict=True):
             torch.testing.assert_close(got, wanted, rtol=1e-10, atol=1e-10)
     calls = [str(node.target) for node in exported.graph.nodes]
-    assert any("invconv." in call for call in calls)  # a solve is one node, whatever the grid
+    if name != "actnorm":  # which divides
+        assert any("invconv." in call for call in calls)  # a solve is one node, whatever the grid
     assert len(calls) < 150
 
 

@@ -29,7 +29,7 @@ from invconv.kernels.primitives import matmul
 
 Floats = np.ndarray[Any, np.dtype[np.float64]]
 
-_BY_MATRIX = 128  # points of an axis, up to which a product with a matrix is used
+BY_MATRIX = 128  # points of an axis, up to which a product with a matrix is used
 
 
 @dataclass(frozen=True)
@@ -119,7 +119,7 @@ def _order(n: int) -> tuple[np.ndarray[Any, Any], ...]:
 def _transform(rows: Array) -> Array:
     """Return the DCT-II along the middle axis of (lead, n, rest)."""
     xp, n = namespace(rows), rows.shape[1]
-    if n <= _BY_MATRIX or size(rows.shape) == 0:  # torch has no FFT of an empty batch
+    if n <= BY_MATRIX or size(rows.shape) == 0:  # torch has no FFT of an empty batch
         return matmul(constant(cosine_matrix(n), rows, rows.dtype), rows)
     order, _, factor = _order(n)
     half = xp.fft.rfft(xp.take(rows, constant(order, rows), axis=1), axis=1)
@@ -131,7 +131,7 @@ def _transform(rows: Array) -> Array:
 def _transform_back(rows: Array) -> Array:
     """Undo `_transform`."""
     xp, n = namespace(rows), rows.shape[1]
-    if n <= _BY_MATRIX or size(rows.shape) == 0:
+    if n <= BY_MATRIX or size(rows.shape) == 0:
         return matmul(constant(cosine_matrix(n).T, rows, rows.dtype), rows)
     _, places, factor = _order(n)
     # X[n - m] for m = 0 ... n // 2, and zero for m = 0
