@@ -141,7 +141,8 @@ class _EmergingConv(Layer):
         size = sizes_of(self, kernel_size)
         init = partial(ic.EmergingConv.init, channels, size, self._ndim, dilation, mask=mask)
         super().__init__(init, bias, max_gain, device, dtype)
-        self._chain_kinds: list[Any] | None = None
+        self._chain: Any = None  # the two as one operator that was validated last,
+        self._chain_kinds: list[Any] | None = None  # and of which kind the tensors were
         self.mixing = None
         if mixing is not None:
             choice("mixing", mixing, tuple(CONV1X1))
@@ -155,9 +156,14 @@ class _EmergingConv(Layer):
         kinds = [self.mixing._kinds, self._kinds]
         if traced or kinds != self._chain_kinds:
             chain = ic.Chain(steps)
+            if traced:
+                return chain
+            chain._prime()
+            # without tensors, as the static parts of the steps are
+            self._chain = chain._with({}, (self.mixing._static, self._static))
             self._chain_kinds = kinds
-            return chain
-        return ic.Chain._unchecked({"steps": steps})
+        whole: ic.InvertibleConv = self._chain._with({}, steps)
+        return whole
 
     def _collect(self, found: list[Tensor]) -> None:
         if self.mixing is not None:

@@ -71,6 +71,10 @@ class Chain(Composite):
         # a step may be a chain: to ask twice would take twice as long at every level
         return next((n for step in self.steps if (n := step.ndim) is not None), None)
 
+    @property
+    def _steps(self) -> tuple[InvertibleConv, ...]:
+        return tuple(self.steps)
+
     def _parts(self) -> Mapping[str, InvertibleConv]:
         return {str(i): step for i, step in enumerate(self.steps)}
 
@@ -78,7 +82,7 @@ class Chain(Composite):
         return type(self)(tuple(parts.values()))
 
     def _with(self, own: Mapping[str, Any], parts: Sequence[Any] = ()) -> Self:
-        return self._unchecked({"steps": tuple(parts) or self.steps})  # it has no other field
+        return super()._with({"steps": tuple(parts)} if parts else {})
 
     def __len__(self) -> int:
         """Return the number of steps."""
