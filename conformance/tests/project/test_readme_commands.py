@@ -21,8 +21,6 @@ from tests.project.test_readme import ROOT, TEXTS
 PIP, PYTEST, CUDA = "test_packaging.py installs", "it is these tests", "needs a CUDA device"
 # Those that are not run as pasted: what is added, or runs in their place (a whole line).
 SHORTER = {
-    "python -m invconv conformance --namespace some.module": "python -m invconv conformance "
-    "--namespace array_api_strict --cases corner-bias",
     "python -m invconv conformance --html report.html": "--library numpy --cases corner-bias",
     "python -m invconv conformance --library torch --mode aot_eager": "--cases corner-bias",
     "python -m invconv benchmark --quick": "--library numpy --shapes 1x12x16x16",
@@ -62,6 +60,7 @@ LEFT_OUT = {
     "python -m invconv conformance --device cuda": CUDA,
     "python -m invconv benchmark inverse --device cuda": CUDA,
     "python -m invconv_benchmarks.density.evaluation.beside_finc": CUDA,
+    "python -m invconv conformance --namespace some.module": "test_namespaces.py runs it",
     "python -m invconv docs": "test_docs.py builds the site",
     "python -m invconv_benchmarks.report.readme": "it writes the README, which a test compares",
     "python -m invconv_benchmarks.density.compare.readme": "as above",
