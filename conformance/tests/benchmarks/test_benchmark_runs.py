@@ -32,7 +32,7 @@ class Deadly(Group):
         return os._exit, (1,)
 
 
-@pytest.mark.parametrize("memory", [False, True])
+@pytest.mark.parametrize("memory", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_a_worker_that_dies_costs_one_group(memory: bool) -> None:
     good = Group("inverse", "corner 2", (1, 2, 3, 3), ("inverse",), dtype="float32")
     groups = (good, Deadly(**vars(good)), good)

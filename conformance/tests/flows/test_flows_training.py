@@ -91,6 +91,7 @@ def test_samples_are_decoded_noise_times_the_temperature() -> None:
     torch.testing.assert_close(samples, flow.decode([0.5 * z for z in zs]))
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")
 def test_step_and_sampler_compile_in_one_piece() -> None:
     torch.manual_seed(0)

@@ -90,6 +90,7 @@ def _unpickle(prepared: ic.PreparedInverse) -> Counting:
     return Counting(prepared)
 
 
+@pytest.mark.slow
 def test_a_prepared_inverse_travels_once_to_a_worker(client: Client) -> None:
     conv = ic.AutoregressiveConv.init(4, rng=np.random.default_rng(0), like=np.empty(0, "f4"))
     y = blocks_of_noise((8 * BLOCK, 4, 8, 8))

@@ -62,7 +62,7 @@ class Blurred(torch.utils.data.Dataset):  # type: ignore[misc]
         return self.prepared.inverse(self.conv.forward(self.sharp(index)))
 
 
-@pytest.mark.parametrize("start", ["fork", "spawn"])
+@pytest.mark.parametrize("start", ["fork", pytest.param("spawn", marks=pytest.mark.slow)])
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 @pytest.mark.filterwarnings("ignore:os.fork.*:RuntimeWarning")  # JAX's, where it is loaded
 def test_data_is_loaded_by_other_processes(start: str) -> None:

@@ -32,6 +32,11 @@ KINDS: tuple[tuple[dict[str, Any], tuple[int, ...]], ...] = (
     ({"kernel_size": 2, "ndim": 4, "direction": (1, -1, 1, 1)}, (2, 3, 2, 3)),
 )
 kinds = pytest.mark.parametrize(("kind", "grid"), KINDS, ids=str)
+some_kinds = pytest.mark.parametrize(
+    ("kind", "grid"),
+    [pytest.param(*kind, marks=[pytest.mark.slow] * (i % 3 > 0)) for i, kind in enumerate(KINDS)],
+    ids=str,
+)
 # by default a kind in one dtype with few channels, in the other one with many
 EACH_KIND = [
     pytest.param(*of_kind, dtype, channels, marks=[pytest.mark.slow] * ((i + j + k) % 2))
@@ -246,7 +251,7 @@ def test_an_exported_program_needs_nothing_of_ours() -> None:
             np.testing.assert_allclose(found, host.inverse(y), rtol=1e-12, atol=1e-12)
 
 
-@kinds
+@some_kinds
 @pytest.mark.usefixtures("no_kernel")
 def test_without_llvmlite_the_scan_runs(kind: dict[str, Any], grid: tuple[int, ...]) -> None:
     host = convolution(2, **kind)

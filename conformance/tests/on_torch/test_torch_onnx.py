@@ -125,6 +125,7 @@ class DensityAndSampler(torch.nn.Module):  # type: ignore[misc]
         return self.density(x), self.flow.inverse(z)[0]
 
 
+@pytest.mark.slow
 def test_a_trained_flow() -> None:
     torch.manual_seed(0)
     layers = [

@@ -52,7 +52,9 @@ class Both(torch.nn.Module):  # type: ignore[misc]
         ]
 
 
-@pytest.mark.parametrize("names", [FEW, pytest.param(MORE, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "names", [FEW[:2], *(pytest.param(names, marks=pytest.mark.slow) for names in (FEW, MORE))]
+)
 def test_a_program_runs_without_invconv(
     names: tuple[str, ...], torch_layer: Build, tmp_path: Path
 ) -> None:
@@ -134,9 +136,8 @@ def test_inductor_trains_and_samples() -> None:
         torch.testing.assert_close(torch.compile(sample)(flows[1], x), sample(flows[1], x))
 
 
-@pytest.mark.parametrize(
-    "name", ["periodic-2d", pytest.param("exponential-2d", marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["periodic-2d", "exponential-2d"])
 def test_compile_around_torch_func(name: str, torch_layer: Build) -> None:
     """A gradient is compiled; what the compiler would take for zero in silence runs as it is."""
     layer, x = torch_layer(name)

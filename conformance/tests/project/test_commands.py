@@ -207,6 +207,7 @@ def test_a_reader_who_has_read_enough_ends_it_quietly(tmp_path: Path) -> None:
     assert done.stderr == b""
 
 
+@pytest.mark.slow
 def test_what_a_terminal_cannot_show_is_replaced(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "invconv", "diagnose", "--example", "growth"],

@@ -215,6 +215,7 @@ def test_every_library_keeps_the_same_promise(family: str) -> None:
             np.testing.assert_allclose(to_numpy(array), expected[name], atol=1e-13)
 
 
+@pytest.mark.slow
 def test_jax_trains_through_it() -> None:
     conv = FAMILIES["emerging"](np.random.default_rng(0)).asarrays(jax.numpy.empty(0, "float32"))
     y = jax.random.normal(jax.random.key(0), (4, 2, 8, 8), "float32")

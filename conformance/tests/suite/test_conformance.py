@@ -105,7 +105,7 @@ def test_every_case_obeys_every_law_in_jax_eagerly(part: int) -> None:
 @pytest.mark.parametrize(
     ("case", "laws"),
     [
-        ("corner-bias", ("forward.value", "inverse.value", "log_det.value", "round_trip")),
+        ("corner-bias", ("forward.value", "inverse.value", "round_trip")),
         *(
             pytest.param(case, tuple(LAWS), marks=pytest.mark.slow, id=case)
             for case in ("corner-bias", "qrconv1x1-m2", "singular-periodic")
@@ -153,6 +153,7 @@ def test_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert all(row["difference"] * 2**-10 < 1 for row in document["agreement"])
 
 
+@pytest.mark.slow
 def test_workers_find_the_same(tmp_path: Path) -> None:
     found = []
     for workers in ("1", "2"):
