@@ -295,5 +295,5 @@ def _tensor(array: Any, device: Any, dtype: Any) -> Tensor:
     values = np.asarray(array)
     if values.dtype.kind != "f":
         return torch.tensor(values, device=device)
-    native = values.astype(values.dtype.newbyteorder("="), copy=False)
+    native = values.astype(values.dtype.newbyteorder("="), order="C", copy=False)
     return torch.tensor(native, device=device, dtype=dtype)

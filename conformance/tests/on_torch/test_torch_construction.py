@@ -61,7 +61,9 @@ def test_an_operator_keeps_its_dtype(dtype: str) -> None:
 
 
 def test_layers_begin_in_the_default_dtype(layer_name: str) -> None:
-    assert {p.dtype for p in make(layer_name).parameters()} == {torch.float32}
+    parameters = list(make(layer_name).parameters())
+    assert {p.dtype for p in parameters} == {torch.float32}
+    assert all(p.is_contiguous() for p in parameters), "torch.export.save warns of others"
 
 
 @pytest.mark.parametrize("name", [n for n in TORCH_LAYERS if not n.endswith(("1d", "3d"))])
