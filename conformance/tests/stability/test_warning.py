@@ -41,7 +41,7 @@ def test_the_warning_points_to_the_callers_line() -> None:
 
 
 def shrinking() -> ic.Conv1x1:
-    return ic.Conv1x1(between_rotations([1.0, 1e-6]).astype(np.float32))
+    return ic.Conv1x1(between_rotations([1.0, 1e-7]).astype(np.float32))
 
 
 def test_who_does_not_look_does_not_look_at_inverses_inside_either() -> None:
