@@ -74,6 +74,8 @@ def require_images(x: Any, shape: Shape) -> None:
 
 def require_latents(zs: Sequence[Any], shapes: Sequence[Shape]) -> None:
     """Raise unless each of zs is a real array, of one of the shapes for each of the samples."""
+    if not isinstance(zs, tuple | list):
+        raise TypeError(f"zs: expected a tuple of arrays, one a level, got {type(zs).__name__}")
     for z in zs:
         require_real("zs", z)
     found = [tuple(z.shape) for z in zs]

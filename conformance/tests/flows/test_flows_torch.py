@@ -180,6 +180,8 @@ def test_what_a_flow_does_not_take_is_refused() -> None:
         glow("plain").decode([x])
     with pytest.raises(ValueError, match="zs: expected a batch"):
         glow("plain").decode([torch.zeros(2, 2, 2, 2), torch.zeros(3, 8, 1, 1)])
+    with pytest.raises(TypeError, match="zs: expected a tuple of arrays, one a level, got Tensor"):
+        glow("plain").decode(torch.zeros(2, 2, 2, 2))
     with pytest.raises(TypeError, match="uint8"):
         glow("plain").bits_per_dim(x)
     with pytest.raises(TypeError, match=r"x: expected a real floating dtype .*got uint8"):
