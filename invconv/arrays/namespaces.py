@@ -98,7 +98,7 @@ def constant(values: np.ndarray[Any, Any], like: Array, dtype: Any = None) -> Ar
             if like.is_cuda and torch.cuda.is_current_stream_capturing():
                 return _in_graphs.setdefault(key, _constant_on_device(*key))
             return _constant_on_device(*key)
-    return namespace(like).asarray(np.asarray(values, order="C"), dtype=dtype, device=device(like))
+    return namespace(like).asarray(values, dtype=dtype, device=device(like))
 
 
 @functools.lru_cache(maxsize=256)

@@ -27,9 +27,12 @@ Floats = np.ndarray[Any, np.dtype[np.float64]]
 
 def _transforms(size: int) -> tuple[Floats, Floats]:
     """Return D (2F, C), the real over the imaginary parts of half a transform, and its inverse."""
-    half = turns(np.outer(np.arange(size // 2 + 1), np.arange(size)), size)
+    entries, frequencies = np.arange(size), np.arange(size // 2 + 1)
+    half = turns(np.outer(frequencies, entries), size)
+    turned = turns(np.outer(entries, frequencies), size)  # half.T, contiguous
     there = np.concatenate([half.real, -half.imag])
-    return there, there.T * np.tile(channel_multiplicity(size) / size, 2)
+    back = np.concatenate([turned.real, -turned.imag], axis=1)
+    return there, back * np.tile(channel_multiplicity(size) / size, 2)
 
 
 def channel_multiplicity(size: int) -> Floats:
