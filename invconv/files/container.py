@@ -10,7 +10,6 @@ Called by `files.operator_files` and `files.flow_files`.
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -81,6 +80,8 @@ class Document:
     """
 
     def __init__(self, what: str, description: Json, arrays: Mapping[str, Array]) -> None:
+        import json  # importing invconv is the quicker without it
+
         text = json.dumps(description, separators=(",", ":"))
         if len(arrays) > _MOST_ARRAYS or 2 * len(text) > _MOST_HEADER_BYTES:
             raise ValueError(

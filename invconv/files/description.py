@@ -13,7 +13,6 @@ Called by `files.operator_files`; `OPERATORS` also tells JAX which classes are p
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -155,6 +154,7 @@ def _bounded(made: InvertibleConv, max_gain: Any) -> InvertibleConv:
 
 def parse(text: str | bytes) -> Any:
     """Return what JSON says, and raise InvalidFileError where an object names an entry twice."""
+    import json  # importing invconv is the quicker without it
 
     def once(pairs: list[tuple[str, Any]]) -> Json:
         found: Json = {}

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import errno
 import os
-import secrets
-import shutil
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 @contextmanager
@@ -24,19 +25,21 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     OSError
         If the folder is missing, or what is there is no ordinary file; whatever writing raises.
     """
+    from pathlib import Path  # importing invconv is the quicker without it
+
     target = Path(os.path.realpath(path))
     if not target.parent.is_dir():
         raise FileNotFoundError(errno.ENOENT, "no such folder", str(target.parent))
     if target.exists() and not target.is_file():
         raise OSError(errno.EINVAL, "not an ordinary file, so it cannot be replaced", str(path))
-    part = target.with_name(f".{secrets.token_hex(8)}.part")
+    part = target.with_name(f".{os.urandom(8).hex()}.part")
     try:
         part.touch(exist_ok=False)
         mode = stat.S_IMODE(part.stat().st_mode)
         yield part
         part.chmod(mode)  # whoever wrote may have made the file anew, for its owner alone
         if target.exists():
-            shutil.copymode(target, part)
+            part.chmod(stat.S_IMODE(target.stat().st_mode))
         _sync(part, os.O_RDWR)
         os.replace(part, target)
         if os.name == "posix":  # elsewhere a folder cannot be opened

@@ -1,10 +1,10 @@
-"""The time that the first solve of a process takes, and each further kernel that it compiles.
+"""The time that importing invconv takes, the first solve, and each further kernel it compiles.
 
-``python -m invconv_benchmarks.studies.first_solve`` starts processes, one after another, that
-import NumPy and invconv and then prepare and solve. A call is timed twice: what the first takes
-longer is the import of llvmlite and compiling. Then the same for other numbers of channels, each a
-kernel of its own, and for the other dtype. The table has medians over the processes, with the
-least and the most.
+``python -m invconv_benchmarks.studies.first_solve`` starts processes, one after another. Some
+import NumPy and then invconv. The others then prepare and solve, and a call is timed twice: what
+the first takes longer is the import of llvmlite and compiling. Then the same for other numbers of
+channels, each a kernel of its own, and for the other dtype. The table has medians over the
+processes, with the least and the most.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import statistics
+import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import astuple, dataclass
@@ -29,8 +30,15 @@ from invconv_conformance import printing
 
 CHANNELS = (12, 3, 24, 48)  # the first solve has the first of them
 DTYPES = ("float32", "float64")
-FIRST, FURTHER = 0.3, 0.1  # seconds at most: of the first solve, of each further block of channels
+# seconds at most: of the import, of the first solve, of each further block of channels
+IMPORT, FIRST, FURTHER = 0.15, 0.3, 0.1
 _GRID = (16, 16)
+_IMPORT = """
+import time, numpy
+start = time.perf_counter()
+import invconv
+print(time.perf_counter() - start)
+"""
 
 Step = tuple[str, int]
 Seconds = dict[Step, float]
@@ -52,6 +60,12 @@ class Cost:
     what: str
     seconds: Interval
     bound: float | None
+
+
+def imported() -> float:
+    """Return the seconds that importing invconv takes in a new process that has imported NumPy."""
+    command = [sys.executable, "-c", _IMPORT]
+    return float(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
 
 
 def extra(dtype: str, channels: int) -> float:
@@ -81,7 +95,7 @@ def costs(first: str, found: Sequence[Seconds]) -> Iterator[Cost]:
     for number, step in enumerate(steps(first)):
         dtype, channels = step
         taken = [seconds[step] for seconds in found]
-        stated = Interval(statistics.median(taken), min(taken), max(taken))
+        stated = _stated(taken)
         if number == 0:
             yield Cost(f"{dtype}, {channels} channels: the first solve", stated, FIRST)
         elif dtype == first:
@@ -90,9 +104,13 @@ def costs(first: str, found: Sequence[Seconds]) -> Iterator[Cost]:
             yield Cost(f"{dtype} after {first}, {channels} channels", stated, None)
 
 
+def _stated(taken: Sequence[float]) -> Interval:
+    return Interval(statistics.median(taken), min(taken), max(taken))
+
+
 def table(found: Sequence[Cost]) -> Table:
     """Return a line for each cost, in milliseconds."""
-    title = "once a process: import of llvmlite, and compiling"
+    title = "once a process: imports, and compiling"
     shown = new(title, ("what",), ("ms", "least-most", "limit", "verdict"))
     for cost in found:
         value, low, high = (1e3 * seconds for seconds in astuple(cost.seconds))
@@ -128,9 +146,13 @@ def main(argv: Sequence[str] | None = None) -> None:
         raise SystemExit('llvmlite is not installed: pip install "invconv[fast]"')
     jobs = [dtype for _ in range(arguments.processes) for dtype in DTYPES]
     found: dict[str, list[Seconds]] = {dtype: [] for dtype in DTYPES}
+    imports: list[float] = []
+    imported()  # the first may write the bytecode
     for dtype in track(jobs, "measuring", console=Console(stderr=True), transient=True):
+        imports.append(imported())
         found[dtype].append(in_a_process(dtype))
-    every = [cost for dtype in DTYPES for cost in costs(dtype, found[dtype])]
+    every = [Cost("import invconv, after NumPy", _stated(imports), IMPORT)]
+    every += [cost for dtype in DTYPES for cost in costs(dtype, found[dtype])]
     printing.console().print(table(every))
 
 

@@ -51,6 +51,10 @@ def test_a_first_solve_is_of_a_new_process() -> None:
     assert found["float32", 12] > 1e-3  # llvmlite alone takes longer to import
 
 
+def test_an_import_is_of_a_new_process() -> None:
+    assert 1e-3 < first_solve.imported() < 60
+
+
 @pytest.mark.parametrize(
     ("seconds", "gain", "bound", "verdict"),
     [

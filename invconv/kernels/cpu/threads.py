@@ -9,7 +9,10 @@ from __future__ import annotations
 import operator
 import os
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future, ThreadPoolExecutor
 
 _MOST = 64
 _number = 1  # on NumPy's arrays
@@ -78,6 +81,8 @@ def together(work: Callable[[], object], threads: int) -> None:
 def _threads() -> ThreadPoolExecutor:
     global _pool
     if _pool is None:
+        from concurrent.futures import ThreadPoolExecutor  # importing invconv is the quicker
+
         _pool = ThreadPoolExecutor(min(_MOST, 2 * (os.cpu_count() or 1)), "invconv")
     return _pool
 
