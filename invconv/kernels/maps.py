@@ -30,8 +30,14 @@ def _apply(family: LinearFamily, w: Array, x: Array) -> Array:
     return family.apply(w, x)
 
 
-def _apply_to(family: LinearFamily, w: Array, x: Array, z: Array) -> Array:
-    """Return z + A(w) x, a new array, for z of x's shape."""
+def _apply_to(
+    family: LinearFamily, w: Array, x: Array, z: Array, into: Array | None = None
+) -> Array:
+    """Return z + A(w) x for z of x's shape: a new array, or ``into``.
+
+    That is an array which nobody else needs, of x's shape and dtype, and neither x nor z. Where its
+    memory is used again, none has to be asked for.
+    """
     return z + apply(family, w, x)
 
 

@@ -47,18 +47,25 @@ def matmul(a: Floats, b: Floats) -> Floats:
     return product
 
 
-def apply_to(family: LinearFamily, w: Floats, x: Floats, z: Floats) -> Floats:
+def apply_to(
+    family: LinearFamily, w: Floats, x: Floats, z: Floats, into: Floats | None = None
+) -> Floats:
     """See `invconv.kernels.maps.apply_to`."""
     if not isinstance(family, StencilFamily):
         total: Floats = maps.apply_to.agnostic(family, w, x, z)
         return total
-    return correlate(Stencil(family.offsets, w), x, wrap=family.wrap, plus=z)
+    return correlate(Stencil(family.offsets, w), x, wrap=family.wrap, plus=z, into=into)
 
 
 def correlate(
-    stencil: Stencil, x: Floats, *, wrap: bool = False, plus: Floats | None = None
+    stencil: Stencil,
+    x: Floats,
+    *,
+    wrap: bool = False,
+    plus: Floats | None = None,
+    into: Floats | None = None,
 ) -> Floats:
-    """See `invconv.kernels.primitives.correlate`; a term may be added."""
+    """See `invconv.kernels.primitives.correlate`; a term is added as in `maps.apply_to`."""
     if not x.size or reason(x.dtype.itemsize) is not None:
         by_taps: Floats = primitives.correlate.agnostic(stencil, x, wrap=wrap)
         return by_taps if plus is None else by_taps + plus
@@ -68,7 +75,7 @@ def correlate(
     if found is None:
         return np.zeros_like(x) if plus is None else plus.copy()
     given, taps = (np.ascontiguousarray(a, native) for a in (x, stencil.taps))
-    y = np.empty(x.shape, native)
+    y = np.empty(x.shape, native) if into is None or into.dtype != native else into
     first, *images = map(compiled.address_of, (taps, given, y))
     added = None if plus is None else np.ascontiguousarray(plus, native)
     to = 0 if added is None else compiled.address_of(added)

@@ -49,7 +49,7 @@ class Kernels(Protocol):
     """What runs a correlation: `invconv.kernels.maps`, or a library's own."""
 
     apply: Callable[[LinearFamily, Array, Array], Array]
-    apply_to: Callable[[LinearFamily, Array, Array, Array], Array]
+    apply_to: Callable[[LinearFamily, Array, Array, Array, Array | None], Array]
     gram: Callable[[LinearFamily, Array, Array], Array]
 
 
@@ -160,21 +160,25 @@ class Series:
         return [None if block is None else block * self.scale for block in blocks]
 
     def _horner(self, blocks: Blocks) -> list[Blocks]:
-        """Return z_(m+1), ..., z_1 of z_n = x + M z_(n+1) / n, z_(m+1) = x; z_1 is the sum."""
+        """Return z_(m+1), ..., z_1 of z_n = x + M z_(n+1) / n, z_(m+1) = x; z_1 is the sum.
+
+        Where they are not kept these are the first one and the last two.
+        """
         points = [blocks]
         for n in range(self.counts.terms, 0, -1):
-            points.append(self._apply(points[-1], n, blocks))
-            if not self._keeps:
-                del points[0]
+            spare = None if self._keeps or len(points) < 3 else points.pop(1)
+            points.append(self._apply(points[-1], n, blocks, spare))
         return points
 
     _keeps = False
 
-    def _apply(self, blocks: Blocks, n: int, plus: Blocks | None = None) -> Blocks:
-        """Return the block matrix over n times blocks, and what is added to that."""
-        taps, others = self.taps / n, [None] * len(blocks) if plus is None else plus
-        pairs = zip(blocks, others, strict=True)
-        found: Blocks = [self._times(taps, block, other) for block, other in pairs]
+    def _apply(
+        self, blocks: Blocks, n: int, plus: Blocks | None = None, spare: Blocks | None = None
+    ) -> Blocks:
+        """Return the block matrix over n times blocks, plus others, into the spare ones."""
+        nothing: Blocks = [None] * len(blocks)
+        taps, each = self.taps / n, zip(blocks, plus or nothing, spare or nothing, strict=True)
+        found: Blocks = [self._times(taps, *arrays) for arrays in each]
         for j, direction in enumerate(self.directions):
             for i, block in enumerate(blocks):
                 if not i >> j & 1 and block is not None:
@@ -182,10 +186,16 @@ class Series:
                     found[i | 1 << j] = _sum(found[i | 1 << j], more)
         return found
 
-    def _times(self, taps: Array, block: Array | None, plus: Array | None = None) -> Array | None:
+    def _times(
+        self,
+        taps: Array,
+        block: Array | None,
+        plus: Array | None = None,
+        spare: Array | None = None,
+    ) -> Array | None:
         if block is None or plus is None:
             return None if block is None else self.kernels.apply(self.family, taps, block)
-        return self.kernels.apply_to(self.family, taps, block, plus)
+        return self.kernels.apply_to(self.family, taps, block, plus, spare)
 
     def pull_back(self, x: Array, y: Array) -> tuple[Array, Array]:
         """Return Q(w; x, y, directions), and the gradient by x of the same number."""

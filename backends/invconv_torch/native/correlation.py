@@ -142,11 +142,15 @@ def prefers_kernel(x: Tensor) -> bool:
 
 
 def correlate_compiled(
-    family: Correlation, w: Tensor, x: Tensor, plus: Tensor | None = None
+    family: Correlation,
+    w: Tensor,
+    x: Tensor,
+    plus: Tensor | None = None,
+    into: Tensor | None = None,
 ) -> Tensor:
     """Return the correlation by the compiled kernel, which reads the weights where they are.
 
-    A contiguous tensor of the same shape may be added.
+    A contiguous tensor of the same shape may be added, and another one overwritten by the result.
     """
     settings = family.offsets, family.wrap, x.element_size()
     found = compiled_correlation(x.shape[1], tuple(x.shape[2:]), *settings)
@@ -156,7 +160,7 @@ def correlate_compiled(
     if x.is_neg() or w.is_neg():
         x, w = x.resolve_neg(), w.resolve_neg()
     w, first, places = _placed(family, w)
-    y = torch.empty_like(x)
+    y = torch.empty_like(x) if into is None else into
     threads, to = torch.get_num_threads(), 0 if plus is None else plus.data_ptr()
     images, keeps = (x.data_ptr(), y.data_ptr()), (w, x, y, plus)
     found.run(first, places, *images, x.shape[0], threads, *keeps, plus=to)

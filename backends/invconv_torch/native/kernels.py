@@ -62,10 +62,12 @@ def apply(family: LinearFamily, w: Tensor, x: Tensor) -> Tensor:
         return torch.matmul(w.tril() if family.lower else w.triu(), x)
 
 
-def apply_to(family: LinearFamily, w: Tensor, x: Tensor, z: Tensor) -> Tensor:
-    """Return z + A(w) x, a new tensor."""
+def apply_to(
+    family: LinearFamily, w: Tensor, x: Tensor, z: Tensor, into: Tensor | None = None
+) -> Tensor:
+    """Return z + A(w) x, a new tensor, or ``into``, which nobody else needs."""
     if isinstance(family, StencilFamily) and prefers_kernel(x) and z.is_contiguous():
-        return correlate_compiled(family, w, x, z)
+        return correlate_compiled(family, w, x, z, into)
     return apply(family, w, x).add_(z)
 
 

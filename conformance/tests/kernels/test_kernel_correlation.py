@@ -101,6 +101,10 @@ def test_what_is_added_is_added_to_the_sums(seed: int) -> None:
         found = kernels.apply_to(family, *map(torch.from_numpy, (w, x, z)))
         assert np.array_equal(found.numpy(), wanted)
         assert not np.shares_memory(maps.apply_to(family, w, x, z), z)
+        spare = np.full_like(z, np.nan)
+        assert np.array_equal(maps.apply_to(family, w, x, z, spare), wanted)
+        found = kernels.apply_to(family, *map(torch.from_numpy, (w, x, z, np.full_like(z, np.nan))))
+        assert np.array_equal(found.numpy(), wanted)
 
 
 @pytest.mark.parametrize("wrap", [False, True], ids=["zeros", "periodic"])
