@@ -81,6 +81,11 @@ class Composite(InvertibleConv):
         """C, the number of channels."""
         return self._steps[0].channels
 
+    @derived
+    def _stacked(self) -> str | None:
+        found = ((name, part._stacked) for name, part in self._parts().items())
+        return next((f"{name}.{inside}" for name, inside in found if inside), None)
+
     def _apply_after(self, weight: Array, x: Array) -> Array:
         return self._apply(x, weight)
 

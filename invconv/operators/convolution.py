@@ -46,6 +46,14 @@ class WithKernel(InvertibleConv):
         """Return the number of spatial axes."""
         return int(self.kernel.ndim) - 2
 
+    @derived
+    def _stacked(self) -> str | None:
+        # a kernel alone may be one of a further spatial axis; what is beside it tells
+        outputs, inputs, *sizes = self.kernel.shape
+        axes = len(getattr(self, "dilation", sizes))
+        biases = 1 if self.bias is None else self.bias.ndim
+        return "kernel" if outputs != inputs or axes != len(sizes) or biases > 1 else None
+
     @property
     def _kernel_size(self) -> Shape:
         return tuple(map(int, self.kernel.shape[2:]))  # a tracer may have its own integers

@@ -58,6 +58,10 @@ class Inverse(InvertibleConv):
     def _pixelwise(self) -> bool:
         return self.conv._pixelwise
 
+    @derived
+    def _stacked(self) -> str | None:
+        return None if self.conv._stacked is None else f"conv.{self.conv._stacked}"
+
     def _parts(self) -> Mapping[str, InvertibleConv]:
         return {"conv": self.conv}
 

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 import invconv as ic
+import invconv_jax  # noqa: F401 - makes operators pytrees
 import invconv_torch as it
 
 jax.config.update("jax_enable_x64", True)
@@ -96,6 +97,24 @@ def test_empty_batch_and_odd_memory(name: str) -> None:
     np.testing.assert_array_equal(odd, x)
     for key, array in conv.parameters().items():
         np.testing.assert_array_equal(array, before[key])
+
+
+@pytest.mark.parametrize("name", OPERATORS)
+def test_stacked_operators_are_not_taken_for_one(name: str) -> None:
+    """Three of 3 channels look like one of a further axis in many ways."""
+    conv = ic.Inverse(OPERATORS[name]).asarrays(jax.numpy.zeros(()))
+    x = jax.numpy.asarray(X)
+    for count in (2,) if name == "symmetric" else (2, 3):  # of whose kernel that is true
+        stacked = jax.tree.map(lambda a, n=count: jax.numpy.stack([a] * n), conv)
+        for call in (stacked, stacked.conv):
+            for function, argument in (
+                (call.forward, x),
+                (call.inverse, x),
+                (call.log_det, (4, 5)),
+                (call.prepare, (4, 5)),
+            ):
+                with pytest.raises(ValueError, match=r"one axis more, .* call it under jax.vmap"):
+                    function(argument)
 
 
 def test_none_is_no_array() -> None:

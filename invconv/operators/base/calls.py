@@ -93,6 +93,7 @@ def fits(conv: Protocol, x: Any) -> bool:
         and (ndim is None or x.ndim == ndim + 2)
         and x.shape[1] == conv.channels
         and 0 not in x.shape[2:]
+        and conv._stacked is None
     )
 
 
@@ -100,6 +101,7 @@ def as_batch(conv: Protocol, name: str, x: Any) -> Call:
     """Validate an argument and flatten its batch axes."""
     if fits(conv, x):
         return Call(conv, name, x, x, (x.shape[0],))
+    _require_one(conv)
     require_alike(name, x, *conv._reference())
     channels, ndim = conv.channels, conv.ndim
     batch_axes = 1 if ndim is None else x.ndim - 1 - ndim
@@ -124,6 +126,17 @@ def as_batch(conv: Protocol, name: str, x: Any) -> Call:
     return Call(working, name, x, flat, shape[:batch_axes])
 
 
+def _require_one(conv: Protocol) -> None:
+    """Raise where an operator's arrays are those of several, as JAX's trees may hold them."""
+    if (name := conv._stacked) is not None:
+        raise ValueError(
+            f"{name}: expected that of one {type(conv).__name__}, got shape "
+            f"{tuple(conv.parameters()[name].shape)}, one axis more, as of several that are "
+            "stacked; call it under jax.vmap or jax.lax.scan, which take that axis away, or take "
+            "one of them: jax.tree.map(lambda array: array[0], conv)"
+        )
+
+
 def grid_of(conv: Protocol, shape: Sequence[int]) -> Shape:
     """Return the grid of an array of a shape that an operator takes, (*batch, C, *spatial)."""
     return tuple(shape[2 if conv.ndim is None else len(shape) - conv.ndim :])
@@ -134,6 +147,7 @@ def require_spatial_shape(
 ) -> Shape:
     """Return a grid as a tuple of ints, or raise where the operator has no such grid."""
     require_current_device(*conv._reference())
+    _require_one(conv)
     try:
         if isinstance(shape, Set | Mapping):  # in no order, or one of names
             raise TypeError

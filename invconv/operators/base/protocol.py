@@ -16,6 +16,7 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from invconv.arrays.derived import derived
 from invconv.arrays.namespaces import Array, Shape, namespace
 from invconv.arrays.registry import agnostic
 from invconv.kernels import rules
@@ -65,6 +66,16 @@ class Protocol(Parametrised, ABC):
     _saves_log_det: ClassVar[bool] = False
     # whether the derivative of x = inverse(y) needs y, besides x
     _needs_y: ClassVar[bool] = False
+    # how many axes the array of `_reference` has, where a class knows it
+    _rank: ClassVar[int | None] = None
+
+    @derived
+    def _stacked(self) -> str | None:
+        """Return the name of an array with a further axis, as JAX's trees may have, or None."""
+        if self._rank is None:
+            return None
+        name, array = self._reference()
+        return name if array.ndim > self._rank else None
 
     def _weights(self) -> Array:
         """Return what the map is linear in: the C x C matrix of a pointwise one."""
@@ -80,7 +91,7 @@ class Protocol(Parametrised, ABC):
 
     def _prime(self) -> None:
         """Compute what depends on no value, so that copies by ``_with`` have it."""
-        _ = self.channels, self.ndim, self._parameter_names
+        _ = self.channels, self.ndim, self._parameter_names, self._stacked
 
     @abstractmethod
     def _apply(self, x: Array) -> Array:

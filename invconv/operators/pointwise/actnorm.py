@@ -63,6 +63,7 @@ class ActNorm(Linear):
     _array_names = ("log_scale", "bias")
     _saves_log_det = True
     _pixelwise = True
+    _rank = 1
 
     def __post_init__(self) -> None:
         optional_ndim(self)

@@ -67,6 +67,7 @@ class CirculantConv1x1(Factored):
     ndim: int | None = None
 
     _array_names = ("left", "circulant", "right", "bias")
+    _rank = 1
 
     def __post_init__(self) -> None:
         optional_ndim(self)

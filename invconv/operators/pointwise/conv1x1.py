@@ -31,6 +31,7 @@ class Pointwise(Linear):
 
     _pointwise = True
     _pixelwise = True
+    _rank = 2
     _given_factors: ClassVar[bool] = False  # whether the parameters are factors that are solved in
 
     @abstractmethod
