@@ -28,7 +28,7 @@ _POINTWISE = (ic.Conv1x1, ic.PLUConv1x1, ic.QRConv1x1, ic.ActNorm)
 FULL = {"float32": -math.log10(2.0**-23), "float64": -math.log10(2.0**-52)}
 _KINDS = 3  # of samples
 _SMALL = 2.0**-100  # images
-SAMPLES = 24  # of each of the two y
+SAMPLES = 96  # of each of the two y
 
 
 def digits(error: float, dtype: str) -> float:
