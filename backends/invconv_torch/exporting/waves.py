@@ -83,7 +83,9 @@ def causal_solve(
         seen = seen.unflatten(2, (count, places[1])).flatten(1, 2)
         x = solve(row - torch.matmul(weights, seen), *more)
         x = torch.where(inside, x, torch.zeros_like(x))
-        return [torch.cat([window[:, :, places[1] :], x], dim=2), x.clone()]
+        later = torch.cat([window[:, :, places[1] :], x], dim=2)
+        # in the memory of a new tensor, or the strides of a lone pixel would be those of the solve
+        return [later.clone(memory_format=torch.contiguous_format), x.clone()]
 
     rows = F.pad(y.flatten(2), (0, 1)).index_select(2, lanes.gather.reshape(-1))
     rows = rows.unflatten(2, places).permute(2, 0, 1, 3)  # (L, B, C, M)

@@ -168,8 +168,10 @@ def test_compile_around_torch_func(name: str, torch_layer: Build) -> None:
 @pytest.mark.slow
 def test_ahead_of_time_compiled(tmp_path: Path) -> None:
     """AOTInductor calls our operators where invconv_torch is imported, and needs none of them."""
-    module = Both([it.EmergingConv2d(3, mixing="plu"), it.PeriodicConv2d(3)]).eval()
-    images = (torch.randn(2, 3, 4, 5), torch.randn(2, 3, 4, 5))
+    layers = [it.AutoregressiveConv2d(3), it.Conv1x1(3, "plu"), it.PeriodicConv2d(3)]
+    layers += [it.AutoregressiveConv1d(3), it.SymmetricConv1d(3)]
+    module = Both(layers).eval()
+    images = (*torch.randn(3, 2, 3, 4, 5), *torch.randn(2, 2, 3, 4))
     with torch.no_grad():
         program = torch.export.export(module, images)
         for name in ("ours", "decomposed"):
