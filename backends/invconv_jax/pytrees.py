@@ -1,4 +1,4 @@
-"""Every operator as a pytree: its arrays and parts are children, its settings are static.
+"""Operators and prepared inverses as pytrees: arrays and parts are children, settings static.
 
 Runs on import of `invconv_jax`.
 """
@@ -16,6 +16,14 @@ from jax.tree_util import GetAttrKey, register_pytree_with_keys
 
 import invconv as ic
 from invconv.files.description import OPERATORS
+from invconv.kernels.exponential import ExponentialSolver
+from invconv.kernels.families import Division
+from invconv.kernels.frequencies.circulant_steps import CirculantSteps
+from invconv.kernels.matrices import Product
+from invconv.kernels.triangular_steps import TriangularSteps
+from invconv.kernels.wavefront import CausalStencil
+from invconv.operators.base.prepared import PreparedInverse
+from invconv.solve.state import Forward, State, Steps
 
 C = TypeVar("C", bound=ic.InvertibleConv)
 
@@ -89,3 +97,21 @@ for _operator in OPERATORS:
         serialize_auxdata=lambda settings: json.dumps(settings).encode(),
         deserialize_auxdata=_settings_of,
     )
+
+# what a prepared inverse is made of, with the fields that are arrays or made of them; those of
+# JAX's own primitives are registered where they are
+_PREPARED: dict[type, tuple[str, ...]] = {
+    PreparedInverse: ("conv", "_state"),
+    State: ("solver", "log_det", "bias"),
+    Steps: ("states",),
+    Forward: ("conv",),
+    CausalStencil: ("diagonal", "taps"),
+    CirculantSteps: ("left", "circulant", "right", "inverse"),
+    Division: ("scale",),
+    ExponentialSolver: ("taps",),
+    Product: ("inverse",),
+    TriangularSteps: ("first", "triangles"),
+}
+for _class, _data in _PREPARED.items():
+    _fields = [f.name for f in dataclasses.fields(_class) if f.init]
+    jax.tree_util.register_dataclass(_class, _data, [n for n in _fields if n not in _data])

@@ -70,7 +70,7 @@ def matrix_solver(matrix: Array) -> Solver:
             return Product(inverse, "LU factorisation")
     xp = namespace(matrix)
     q, r = xp.linalg.qr(matrix)
-    return TriangularSteps(xp.matrix_transpose(q), ((r, False),), "QR factorisation")
+    return TriangularSteps(xp.matrix_transpose(q), (r,), (False,), "QR factorisation")
 
 
 def accurate_inverse(matrix: Array) -> Array | None:

@@ -21,14 +21,17 @@ class TriangularSteps:
     ----------
     first : array, shape (C, C)
         F, orthogonal or a permutation.
-    triangles : tuple of (matrix, lower)
+    triangles : tuple of array, shape (C, C)
         T_1, ..., T_m.
+    lower : tuple of bool
+        Which of them are lower triangular; the others are upper.
     method : str
         For the plan.
     """
 
     first: Array
-    triangles: tuple[tuple[Array, bool], ...]
+    triangles: tuple[Array, ...]
+    lower: tuple[bool, ...]
     method: str
 
     @property
@@ -39,13 +42,13 @@ class TriangularSteps:
     @property
     def arrays(self) -> list[Array]:
         """What the matrix is made of."""
-        return [self.first, *(matrix for matrix, _ in self.triangles)]
+        return [self.first, *self.triangles]
 
     def on_host(self) -> tuple[Matrix, Matrix]:
         """Return W = F^T T_1 ... T_m and W^-1 in float64."""
         inverse = to_numpy(self.first).astype(np.float64, copy=False)
         product = inverse.T
-        for matrix, lower in self.triangles:
+        for matrix, lower in self.pairs():
             values = to_numpy(matrix).astype(np.float64, copy=False)
             inverse = solved(values, inverse, lower=lower)
             product = product @ values
@@ -53,7 +56,7 @@ class TriangularSteps:
 
     def factors(self) -> list[Array]:
         """Return the factors of W as matrices, that which runs first first."""
-        return [*(matrix for matrix, _ in reversed(self.triangles)), _transpose(self.first)]
+        return [*reversed(self.triangles), _transpose(self.first)]
 
     def __call__(self, y: Array) -> Array:
         """Solve for x, shape (B, C, *spatial)."""
@@ -86,17 +89,21 @@ class TriangularSteps:
         ]
         return matmul(bars[0], _transpose(given)), *triangle_bars
 
+    def pairs(self) -> list[tuple[Array, bool]]:
+        """Return T_1, ..., T_m, and whether each is lower triangular."""
+        return list(zip(self.triangles, self.lower, strict=True))
+
     def _forwards(self, rows: Array) -> list[Array]:
         """Return F y and what each triangle makes of it, (C, pixels)."""
         points = [matmul(self.first, rows)]
-        for matrix, lower in self.triangles:
+        for matrix, lower in self.pairs():
             points.append(triangular_solve(matrix, points[-1], lower=lower))
         return points
 
     def _backwards(self, rows: Array) -> list[Array]:
         """Return the cotangents of the same, (C, pixels)."""
         bars = [rows]
-        for matrix, lower in reversed(self.triangles):
+        for matrix, lower in reversed(self.pairs()):
             bars.append(triangular_solve(_transpose(matrix), bars[-1], lower=not lower))
         return bars[::-1]
 

@@ -75,7 +75,7 @@ class Inverse(InvertibleConv):
     def _factor(self, shape: Shape) -> State:
         if isinstance(self.conv, Inverse):
             return self.conv.conv._factor(shape)
-        return State(Forward(self.conv._forward), self._log_det(shape))
+        return State(Forward(self.conv), self._log_det(shape))
 
     def _check_forward(self, shape: Shape, result: Array) -> None:
         self.conv._check_inverse(shape, result)

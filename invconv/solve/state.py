@@ -114,9 +114,9 @@ class Steps:
 
 @dataclass(frozen=True, eq=False)
 class Forward:
-    """The solver of an inverse, which is the forward map."""
+    """The solver of an inverse, which is the forward map of an operator."""
 
-    forward: Map
+    conv: Any  # whose module imports this one
 
     @property
     def plan(self) -> dict[str, Any]:
@@ -125,7 +125,7 @@ class Forward:
 
     def __call__(self, y: Array) -> Array:
         """Return K y + b, shape (B, C, *spatial)."""
-        return self.forward(y)
+        return self.conv._forward(y)
 
 
 def one_after_another(states: Sequence[State], bias: Array | None = None) -> State:

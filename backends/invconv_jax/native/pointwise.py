@@ -24,6 +24,7 @@ def matrix_solver(matrix: Array) -> MatrixSolver:
     return MatrixSolver(matrix, q, r)
 
 
+@jax.tree_util.register_dataclass
 @dataclass(frozen=True, eq=False)
 class MatrixSolver:
     """x = R^-1 Q^T y at every pixel, W = Q R; all of them arrays (C, C)."""

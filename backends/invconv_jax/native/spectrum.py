@@ -40,6 +40,11 @@ def _invert(spectrum: Array) -> tuple[Array, Array]:
     return inverse, inverses_keep_accuracy(spectrum, inverse)
 
 
+@functools.partial(
+    jax.tree_util.register_dataclass,
+    data_fields=["spectrum", "inverse", "accurate"],
+    meta_fields=["basis", "shape"],
+)
 @dataclass(frozen=True, eq=False)
 class SpectralSolver:
     """A transform, one C x C solve a frequency (or a product with its inverse), and back.

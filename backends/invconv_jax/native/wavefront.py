@@ -31,23 +31,28 @@ def causal_solver(stencil: CausalStencil, shape: Shape) -> CausalSolver:
     geometry, matrices = Geometry.of(c, shape), c.stencil().taps
     if available(matrices.dtype.itemsize):
         if isinstance(matrices, jax.core.Tracer):
-            return CausalSolver(c, shape, matrices, Kernel(), _PLAN | _CORNER)
+            return CausalSolver(c, shape, matrices, Kernel(), _PLAN + _CORNER)
         if readable(matrices):
             settings = shape, c.reach, c.direction, c.dilation, c.lower
             factored = compiled_solve(np.asarray(matrices), *settings)
             kernel = Kernel.of(factored, matrices)
-            return CausalSolver(c, shape, matrices, kernel, factored.plan)
+            return CausalSolver(c, shape, matrices, kernel, tuple(factored.plan.items()))
         if on_cuda := Kernel.on_cuda(geometry, matrices):
-            return CausalSolver(c, shape, matrices, on_cuda, _CUDA_PLAN | _CORNER)
+            return CausalSolver(c, shape, matrices, on_cuda, _CUDA_PLAN + _CORNER)
     scan = Scan.of(c.diagonal, c.lower)
-    return CausalSolver(c, shape, matrices, scan, scan.plan(geometry))
+    return CausalSolver(c, shape, matrices, scan, tuple(scan.plan(geometry).items()))
 
 
-_PLAN = {"method": "compiled kernel on a CPU, kernel or wavefront on CUDA, wavefront elsewhere"}
-_CUDA_PLAN = {"method": "CUDA kernel"}
-_CORNER = {"at the pixel": "cached inverse where accurate, else triangular solve"}
+_PLAN = (("method", "compiled kernel on a CPU, kernel or wavefront on CUDA, wavefront elsewhere"),)
+_CUDA_PLAN = (("method", "CUDA kernel"),)
+_CORNER = (("at the pixel", "cached inverse where accurate, else triangular solve"),)
 
 
+@functools.partial(
+    jax.tree_util.register_dataclass,
+    data_fields=["causal", "matrices", "way"],
+    meta_fields=["shape", "entries"],
+)
 @dataclass(frozen=True, eq=False)
 class CausalSolver:
     """The map y -> x, both (B, C, *shape), that solves ``causal.stencil()`` x = y.
@@ -60,15 +65,20 @@ class CausalSolver:
     matrices : array, shape (1 + T, C, C)
         D and the taps.
     way : Kernel or Scan
-    plan : dict
-        How the solve runs.
+    entries : tuple of pairs
+        Those of the plan: a dict cannot be hashed, as jit asks of what is no array.
     """
 
     causal: CausalStencil
     shape: Shape
     matrices: Array
     way: Kernel | Scan
-    plan: dict[str, Any]
+    entries: tuple[tuple[str, Any], ...]
+
+    @property
+    def plan(self) -> dict[str, Any]:
+        """How the solve runs."""
+        return dict(self.entries)
 
     def __call__(self, y: Array) -> Array:
         """Solve for x, shape (B, C, *shape)."""

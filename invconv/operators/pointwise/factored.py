@@ -70,7 +70,7 @@ class TriangularlyFactored(Factored):
         steps, identity = self._steps(), np.eye(self.channels)
         found = [
             of_matrix(t, solved(t, identity, lower=lower), 0.0, triangular=True)
-            for t, lower in reversed(steps.triangles)
+            for t, lower in reversed(steps.pairs())
         ]
         back, bias = row_sum(steps.first), largest_entry(getattr(self, "bias", None))
         return [*found, Bounds(row_sum(steps.first.T), back, self.channels + 2, bias)]

@@ -209,8 +209,8 @@ class PLUConv1x1(TriangularlyFactored):
         return {"log_scale": size(shape) * log_det_bar * ones}
 
     def _steps(self) -> TriangularSteps:
-        steps = ((self._lower(), True), (self._upper(), False))
-        return TriangularSteps(self._inverse_permutation(), steps, "PLU factors")
+        triangles = self._lower(), self._upper()
+        return TriangularSteps(self._inverse_permutation(), triangles, (True, False), "PLU factors")
 
     def _steps_vjp(self, *bars: Array) -> Gradients:
         _, lower_bar, upper_bar = bars

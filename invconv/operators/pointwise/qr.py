@@ -158,7 +158,7 @@ class QRConv1x1(TriangularlyFactored):
     def _steps(self) -> TriangularSteps:
         q = reflected(self.reflectors, identity(self.channels, self.reflectors))[0]
         return TriangularSteps(
-            namespace(q).matrix_transpose(q), ((self._upper(), False),), "QR factors"
+            namespace(q).matrix_transpose(q), (self._upper(),), (False,), "QR factors"
         )
 
     def _steps_vjp(self, *bars: Array) -> Gradients:
