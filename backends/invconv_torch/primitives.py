@@ -42,6 +42,7 @@ __all__ = [
     "add_pivots",
     "apply",
     "by_frequencies",
+    "complex_of",
     "correlate",
     "correlate_kernel_vjp",
     "counted",
@@ -71,6 +72,9 @@ _TRIANGLES = {lower: TriangularFamily(lower) for lower in (False, True)}
 
 # See `invconv.kernels.primitives.matmul`.
 matmul = functools.partial(run, MATMUL, None)  # of two tensors
+
+# See `invconv.kernels.primitives.complex_of`.
+complex_of = torch.complex
 
 # See `invconv.kernels.maps`.
 apply = functools.partial(run, APPLY)  # of a family, its weights and x

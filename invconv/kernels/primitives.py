@@ -172,6 +172,14 @@ def pivots(kernel: Array, centre: Offset) -> Array:
 
 
 @Primitive
+def complex_of(real: Array, imag: Array) -> Array:
+    """Return real + i imag of two real arrays of one dtype."""
+    xp = namespace(real)
+    dtype = xp.complex128 if xp.finfo(real.dtype).bits == 64 else xp.complex64
+    return xp.astype(real, dtype) + 1j * xp.astype(imag, dtype)
+
+
+@Primitive
 def inverse_or_nan(matrices: Array) -> Array:
     """Return A^-1 of each matrix (..., C, C); NaN where it is singular and nobody can look.
 

@@ -25,7 +25,7 @@ from invconv.arrays.namespaces import Array, Shape, constant, namespace, size
 from invconv.kernels.cpu.spectral.plan import RealTransform
 from invconv.kernels.frequencies.fourier import complex_dtype
 from invconv.kernels.frequencies.turns import turns
-from invconv.kernels.primitives import matmul
+from invconv.kernels.primitives import complex_of, matmul
 
 Floats = np.ndarray[Any, np.dtype[np.float64]]
 
@@ -137,7 +137,6 @@ def _transform_back(rows: Array) -> Array:
     # X[n - m] for m = 0 ... n // 2, and zero for m = 0
     mirrored = xp.flip(rows[:, n - n // 2 :, :], axis=1)
     mirrored = xp.concat([xp.zeros_like(rows[:, :1, :]), mirrored], axis=1)
-    half = xp.astype(rows[:, : n // 2 + 1, :], complex_dtype(rows))
-    half = half - 1j * xp.astype(mirrored, complex_dtype(rows))
+    half = complex_of(rows[:, : n // 2 + 1, :], -mirrored)
     half = half * constant(1 / factor[:, None], rows, complex_dtype(rows))
     return xp.take(xp.fft.irfft(half, n=n, axis=1), constant(places, rows), axis=1)

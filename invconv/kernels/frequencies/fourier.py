@@ -7,6 +7,7 @@ Called by `CircularFamily` and `circulant_steps`; `spectrum` is written for any 
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -22,6 +23,16 @@ def complex_dtype(like: Array) -> Any:
     """Return the complex dtype of the precision of ``like``."""
     xp = namespace(like)
     return xp.complex128 if xp.finfo(like.dtype).bits == 64 else xp.complex64
+
+
+@functools.lru_cache(maxsize=32)
+def _multiplicity(shape: Shape) -> np.ndarray[Any, Any]:
+    n = shape[-1]
+    last = np.full(n // 2 + 1, 2.0)
+    last[0] = 1.0
+    if n % 2 == 0:
+        last[-1] = 1.0
+    return np.tile(last, size(shape[:-1]))
 
 
 @dataclass(frozen=True)
@@ -47,12 +58,7 @@ class Fourier:
 
     def multiplicity(self, shape: Shape) -> np.ndarray[Any, Any]:
         """Return how often each frequency of the half spectrum occurs in the full one, (F,)."""
-        n = shape[-1]
-        last = np.full(n // 2 + 1, 2.0)
-        last[0] = 1.0
-        if n % 2 == 0:
-            last[-1] = 1.0
-        return np.broadcast_to(last, (*shape[:-1], n // 2 + 1)).reshape(-1).copy()
+        return _multiplicity(tuple(shape))
 
     def phases(self, kernel_size: Shape, shape: Shape) -> list[np.ndarray[Any, Any]]:
         """Return, per axis, exp(2 pi i f dilation (t - (k - 1)//2) / n), shape (k, frequencies).

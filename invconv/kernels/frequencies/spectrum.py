@@ -19,7 +19,13 @@ from invconv.arrays.namespaces import Array, Shape, constant, namespace, readabl
 from invconv.arrays.registry import Primitive
 from invconv.kernels.frequencies.basis import Basis
 from invconv.kernels.frequencies.products import SpectralProduct, within_range
-from invconv.kernels.primitives import inverse_saved, log_abs_det, matmul, split_singular
+from invconv.kernels.primitives import (
+    complex_of,
+    inverse_saved,
+    log_abs_det,
+    matmul,
+    split_singular,
+)
 from invconv.kernels.solver import Solver
 
 Floats = np.ndarray[Any, np.dtype[np.float64]]
@@ -47,7 +53,7 @@ def kernel_spectrum(kernel: Array, basis: Basis, shape: Shape) -> Array:
     xp = namespace(kernel)
     kernel_size = tuple(map(int, kernel.shape[2:]))
     if readable(kernel) and size(kernel_size) * size(shape) <= _AT_ONCE:
-        return _spectrum_at_once(kernel, basis, _all_phases(basis, kernel_size, tuple(shape)))
+        return _spectrum_at_once(kernel, _all_phases(basis, kernel_size, tuple(shape)))
     spectrum = xp.astype(kernel, basis.dtype(kernel))
     for phase in basis.phases(kernel_size, shape):
         factor = constant(phase, kernel, basis.dtype(kernel))
@@ -56,26 +62,24 @@ def kernel_spectrum(kernel: Array, basis: Basis, shape: Shape) -> Array:
     return xp.permute_dims(xp.reshape(spectrum, (channels, channels, -1)), (2, 0, 1))
 
 
-def _spectrum_at_once(kernel: Array, basis: Basis, phases: tuple[Floats, ...]) -> Array:
+def _spectrum_at_once(kernel: Array, phases: tuple[Floats, ...]) -> Array:
     """Return the spectrum by a product of all taps with all frequencies, of small kernels."""
     xp, channels = namespace(kernel), kernel.shape[0]
-    rows = xp.reshape(kernel, (channels * channels, -1))
-    parts = [
-        xp.astype(matmul(rows, constant(part, kernel, kernel.dtype)), basis.dtype(kernel))
-        for part in phases
-    ]
-    spectrum = parts[0] if len(parts) == 1 else parts[0] + 1j * parts[1]
-    return xp.permute_dims(xp.reshape(spectrum, (channels, channels, -1)), (2, 0, 1))
+    taps = xp.matrix_transpose(xp.reshape(kernel, (channels * channels, -1)))
+    parts = [matmul(constant(part, kernel, kernel.dtype), taps) for part in phases]
+    spectrum = parts[0] if len(parts) == 1 else complex_of(*parts)
+    return xp.reshape(spectrum, (-1, channels, channels))
 
 
 @functools.lru_cache(maxsize=32)
 def _all_phases(basis: Basis, kernel_size: Shape, shape: Shape) -> tuple[Floats, ...]:
-    """Return the real and, if there are, the imaginary parts of all phases, shape (T, F)."""
+    """Return the real and, if there are, the imaginary parts of all phases, shape (F, T)."""
     joint = np.ones((1, 1))
     for phase in basis.phases(kernel_size, shape):
         joint = np.einsum("tf,ug->tufg", joint, phase).reshape(
             len(joint) * len(phase), joint.shape[1] * phase.shape[1]
         )
+    joint = joint.T
     return (joint.real.copy(), joint.imag.copy()) if joint.dtype.kind == "c" else (joint,)
 
 
