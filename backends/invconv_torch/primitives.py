@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import functools
 import math
+import operator
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -56,6 +58,7 @@ __all__ = [
     "inverse_saved",
     "log_abs_det",
     "log_abs_det_saving",
+    "log_abs_pivots",
     "log_abs_product",
     "matmul",
     "reflected",
@@ -73,7 +76,7 @@ _TRIANGLES = {lower: TriangularFamily(lower) for lower in (False, True)}
 # See `invconv.kernels.primitives.matmul`.
 matmul = functools.partial(run, MATMUL, None)  # of two tensors
 
-# See `invconv.kernels.primitives.complex_of`.
+# See `invconv.kernels.frequencies.fourier.complex_of`.
 complex_of = torch.complex
 
 # See `invconv.kernels.maps`.
@@ -142,13 +145,38 @@ def shifted(y: Tensor, v: Tensor) -> Tensor:
 
 
 def log_abs_product(pixels: int, *vectors: Tensor) -> Tensor:
-    """See `invconv.kernels.primitives.log_abs_product`: of few numbers, as one of Python's."""
+    """See `invconv.kernels.primitives.log_abs_product`."""
     if unwatched() and all(map(in_host_memory, vectors)):
-        product = 1.0
-        for vector in vectors:
-            product = math.prod(vector.tolist(), start=product)
-        if _LEAST < abs(product) < 1 / _LEAST:  # not if it left the range, or is NaN
-            return torch.scalar_tensor(pixels * math.log(abs(product)), dtype=vectors[0].dtype)
+        return _of_few_numbers(pixels, vectors)
+    return torch.as_tensor(primitives.log_abs_product.agnostic(pixels, *vectors))
+
+
+def log_abs_pivots(
+    pixels: int, centres: Sequence[Offset], *kernels: Tensor
+) -> tuple[Tensor, tuple[Tensor, ...]]:
+    """See `invconv.kernels.primitives.log_abs_pivots`."""
+    if not (unwatched() and all(map(in_host_memory, kernels))):
+        logs, found = primitives.log_abs_pivots.agnostic(pixels, centres, *kernels)
+        return logs, found
+    found = tuple(map(_pivots, kernels, centres))
+    return _of_few_numbers(pixels, found), found
+
+
+def _pivots(kernel: Tensor, centre: Offset) -> Tensor:
+    """Return K[c, c, centre] as one view, which is quicker than one after another."""
+    kernel = kernel.resolve_neg()
+    row, column, *strides = kernel.stride()
+    place = kernel.storage_offset() + sum(map(operator.mul, strides, centre))
+    return kernel.as_strided(kernel.shape[:1], (row + column,), place)
+
+
+def _of_few_numbers(pixels: int, vectors: Sequence[Tensor]) -> Tensor:
+    """Return pixels times the sum of log|v| by a product of Python's numbers."""
+    product = 1.0
+    for vector in vectors:
+        product = math.prod(vector.tolist(), start=product)
+    if _LEAST < abs(product) < 1 / _LEAST:  # not if it left the range, or is NaN
+        return torch.scalar_tensor(pixels * math.log(abs(product)), dtype=vectors[0].dtype)
     return torch.as_tensor(primitives.log_abs_product.agnostic(pixels, *vectors))
 
 

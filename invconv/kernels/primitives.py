@@ -11,6 +11,7 @@ Called by families, solvers and operators.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 from invconv.arrays.namespaces import (
@@ -171,12 +172,23 @@ def pivots(kernel: Array, centre: Offset) -> Array:
     return diagonal(kernel[(..., *centre)])
 
 
-@Primitive
-def complex_of(real: Array, imag: Array) -> Array:
-    """Return real + i imag of two real arrays of one dtype."""
-    xp = namespace(real)
-    dtype = xp.complex128 if xp.finfo(real.dtype).bits == 64 else xp.complex64
-    return xp.astype(real, dtype) + 1j * xp.astype(imag, dtype)
+def _log_abs_pivots(
+    pixels: int, centres: Sequence[Offset], *kernels: Array
+) -> tuple[Array, tuple[Array, ...]]:
+    """Return pixels times the sum of log|K[c, c, centre]|, and the K[c, c, centre] of each kernel.
+
+    Parameters
+    ----------
+    pixels : int
+    centres : sequence of offset
+        One for each kernel.
+    *kernels : array, shape (C, C, *k)
+    """
+    found = tuple(map(pivots, kernels, centres))
+    return log_abs_product(pixels, *found), found
+
+
+log_abs_pivots = Primitive(_log_abs_pivots, "log_abs_pivots", on=2)
 
 
 @Primitive

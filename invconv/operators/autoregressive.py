@@ -27,7 +27,7 @@ from invconv.arrays.namespaces import (
 from invconv.arrays.settings import choice, directions, generator, positive_int, sizes
 from invconv.arrays.stencil import Offset, kernel_of
 from invconv.kernels.convolutions import CausalFamily, causal_family
-from invconv.kernels.primitives import add_pivots, log_abs_product, pivots
+from invconv.kernels.primitives import add_pivots, log_abs_pivots, pivots
 from invconv.kernels.wavefront import CausalStencil
 from invconv.operators.base.conditions import in_one_norm
 from invconv.operators.base.protocol import Gradients
@@ -192,8 +192,8 @@ class AutoregressiveConv(Convolution):
         return self._log_det_saving(shape)[0]
 
     def _log_det_saving(self, shape: Shape) -> tuple[Array, Any]:
-        found = self._pivots()
-        return log_abs_product(size(shape), found), found
+        log_det, (found,) = log_abs_pivots(size(shape), (self._family.centre,), self.kernel)
+        return log_det, found
 
     def _log_det_vjp(self, shape: Shape, log_det_bar: Array) -> Gradients:
         self._regular_log_det(shape)

@@ -18,7 +18,7 @@ from invconv.arrays.derived import derived
 from invconv.arrays.namespaces import Array, Shape, size
 from invconv.arrays.settings import positive_int, sizes
 from invconv.arrays.validation import require_alike
-from invconv.kernels.primitives import log_abs_product
+from invconv.kernels.primitives import log_abs_pivots
 from invconv.operators.autoregressive import AutoregressiveConv
 from invconv.operators.base.operator import InvertibleConv
 from invconv.operators.base.parameters import require_shape
@@ -157,8 +157,9 @@ class EmergingConv(Composite):
         return self._log_det_saving(shape)[0]
 
     def _log_det_saving(self, shape: Shape) -> tuple[Array, Any]:
-        both = self.first._pivots(), self.second._pivots()
-        return log_abs_product(size(shape), *both), both
+        first, second = self.first, self.second
+        centres = first._family.centre, second._family.centre
+        return log_abs_pivots(size(shape), centres, first.kernel, second.kernel)
 
     def _reference(self) -> tuple[str, Array]:
         return "first.kernel", self.first.kernel

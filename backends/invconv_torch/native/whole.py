@@ -19,6 +19,7 @@ from torch.autograd import Function, forward_ad
 from invconv.operators.base.calls import for_each
 from invconv.solve.state import State
 from invconv_torch.native.batched import one_by_one
+from invconv_torch.native.host import in_host_memory
 from invconv_torch.native.layout import laid_out
 from invconv_torch.traced import traced
 
@@ -86,6 +87,8 @@ class _Forward(_Node):
         if not conv._saves_log_det:
             return y, None
         log_det, ctx.log_det_memo = conv._log_det_saving(tuple(x.shape[2:]))
+        if in_host_memory(log_det):
+            return y, log_det.new_full(x.shape[:1], log_det.item())
         return y, for_each(x.shape[:1], log_det)
 
     @staticmethod

@@ -23,9 +23,9 @@ import numpy as np
 
 from invconv.arrays.namespaces import Array, Shape, constant, namespace, size
 from invconv.kernels.cpu.spectral.plan import RealTransform
-from invconv.kernels.frequencies.fourier import complex_dtype
+from invconv.kernels.frequencies.fourier import complex_dtype, complex_of
 from invconv.kernels.frequencies.turns import turns
-from invconv.kernels.primitives import complex_of, matmul
+from invconv.kernels.primitives import matmul
 
 Floats = np.ndarray[Any, np.dtype[np.float64]]
 

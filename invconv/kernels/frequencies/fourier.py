@@ -14,6 +14,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from invconv.arrays.namespaces import Array, Shape, device, namespace, size
+from invconv.arrays.registry import Primitive
 from invconv.kernels.cpu.spectral.plan import RealTransform
 from invconv.kernels.frequencies.real_fourier import real_fourier
 from invconv.kernels.frequencies.turns import turns
@@ -23,6 +24,13 @@ def complex_dtype(like: Array) -> Any:
     """Return the complex dtype of the precision of ``like``."""
     xp = namespace(like)
     return xp.complex128 if xp.finfo(like.dtype).bits == 64 else xp.complex64
+
+
+@Primitive
+def complex_of(real: Array, imag: Array) -> Array:
+    """Return real + i imag of two real arrays of one dtype."""
+    xp = namespace(real)
+    return xp.astype(real, complex_dtype(real)) + 1j * xp.astype(imag, complex_dtype(real))
 
 
 @functools.lru_cache(maxsize=32)

@@ -18,9 +18,9 @@ import numpy as np
 from invconv.arrays.namespaces import Array, Shape, constant, namespace, readable, size
 from invconv.arrays.registry import Primitive
 from invconv.kernels.frequencies.basis import Basis
+from invconv.kernels.frequencies.fourier import complex_of
 from invconv.kernels.frequencies.products import SpectralProduct, within_range
 from invconv.kernels.primitives import (
-    complex_of,
     inverse_saved,
     log_abs_det,
     matmul,

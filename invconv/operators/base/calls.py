@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Mapping, Sequence, Set
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from invconv.arrays.namespaces import (
     Array,
@@ -27,8 +26,7 @@ from invconv.arrays.validation import require_alike, require_current_device
 from invconv.operators.base.protocol import Protocol
 
 
-@dataclass(frozen=True, eq=False)
-class Call:
+class Call(NamedTuple):
     """A validated call: the operator and its argument in the precision that is computed in.
 
     Attributes
