@@ -31,6 +31,9 @@ LIKE: dict[str, Any] = {"numpy": np.empty(0), "torch": torch.empty(0, dtype=torc
 Patch = Callable[[pytest.MonkeyPatch], None]
 
 libraries = pytest.mark.parametrize("library", LIKE)
+processes = pytest.mark.parametrize(  # PyTorch's import takes seconds
+    "library", ["numpy", pytest.param("torch", marks=pytest.mark.slow)]
+)
 
 
 def fail(*arguments: Any, **options: Any) -> Any:
@@ -160,7 +163,7 @@ def test_the_laws_hold_without_llvmlite(
     assert compared == {"the kernel, where it is there"}
 
 
-@libraries
+@processes
 def test_a_prepared_inverse_goes_where_there_is_no_llvmlite(library: str, tmp_path: Path) -> None:
     conv, x, y = corner(library)
     prepared = conv.prepare((5, 6))
@@ -184,7 +187,7 @@ def test_a_prepared_inverse_goes_where_there_is_no_llvmlite(library: str, tmp_pa
     assert np.abs(to_numpy(returned.inverse(y)) - x).max() < 1e-12
 
 
-@libraries
+@processes
 def test_a_system_that_forbids_new_code_is_done_without(library: str) -> None:
     """Linux can be told so, from then on, for a process."""
     code = f"""

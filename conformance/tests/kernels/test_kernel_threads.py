@@ -26,6 +26,9 @@ LIKE: dict[str, Any] = {"numpy": np.empty(0, np.float32), "torch": torch.empty(0
 CARRY: dict[str, Callable[[Any], Any]] = {"numpy": np.asarray, "torch": torch.as_tensor}
 
 libraries = pytest.mark.parametrize("library", LIKE)
+processes = pytest.mark.parametrize(  # PyTorch's import takes seconds
+    "library", ["numpy", pytest.param("torch", marks=pytest.mark.slow)]
+)
 
 
 @pytest.fixture
@@ -134,7 +137,7 @@ def run(code: str) -> str:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="needs fork")
-@libraries
+@processes
 def test_a_child_of_fork_solves_with_threads_of_its_own(library: str) -> None:
     """In the child none of its parent's threads is there."""
     code = """

@@ -55,7 +55,7 @@ def jax_chains() -> dict[str, ic.Chain]:
         return ij.init(next(keys), cls, 4, *args, dtype="float64", **settings)
 
     return {
-        "alike": ic.Chain([init(ic.EmergingConv) for _ in range(5)]),
+        "alike": ic.Chain([init(ic.EmergingConv) for _ in range(3)]),
         "alike chains": ic.Chain(
             [
                 ic.Chain([init(ic.ActNorm), init(ic.PLUConv1x1), init(ic.PeriodicConv)])

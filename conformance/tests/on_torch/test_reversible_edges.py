@@ -106,7 +106,7 @@ def test_jax_batch_axes_are_those_of_the_chain(batch: tuple[int, ...]) -> None:
         np.testing.assert_allclose(got, expected, rtol=1e-12, atol=1e-12)
 
 
-@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+@pytest.mark.parametrize("dtype", ["float16", pytest.param("bfloat16", marks=pytest.mark.slow)])
 def test_jax_half_types_are_computed_as_the_chain_computes_them(dtype: str) -> None:
     """Also of so many numbers that the sum of their squares leaves the range of float16."""
     kernel = jnp.asarray([1, 1.05], dtype).reshape(1, 1, 1, 2)

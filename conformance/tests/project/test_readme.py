@@ -46,10 +46,18 @@ def test_the_examples_of_the_first_page_run_one_after_another(
         run(code, scope, capsys)
 
 
+def examples_beside_the_first_page() -> list[Any]:
+    """Return (file, number); what trains, exports or differentiates compiles for seconds."""
+    long = ("for step in range", "fit_to_data", "onnx.export", "jax.grad", "nnx.grad")
+    return [
+        pytest.param(name, i, marks=[pytest.mark.slow] * any(word in code for word in long))
+        for name in FILES[1:]
+        for i, code in enumerate(examples(name))
+    ]
+
+
 @pytest.mark.filterwarnings("ignore:`isinstance\\(treespec, LeafSpec\\)`")  # PyTorch's own
-@pytest.mark.parametrize(
-    ("name", "number"), [(name, i) for name in FILES[1:] for i in range(len(examples(name)))]
-)
+@pytest.mark.parametrize(("name", "number"), examples_beside_the_first_page())
 def test_example_runs(
     name: str,
     number: int,

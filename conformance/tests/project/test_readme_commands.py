@@ -118,14 +118,8 @@ def test_command_is_accepted(command: str, monkeypatch: pytest.MonkeyPatch) -> N
         assert importlib.util.find_spec(words[1]) is not None
 
 
-@pytest.mark.parametrize(
-    "command",
-    [
-        pytest.param(c, marks=[] if "info" in c else pytest.mark.slow)
-        for c in COMMANDS
-        if c not in LEFT_OUT
-    ],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("command", [c for c in COMMANDS if c not in LEFT_OUT])
 def test_command_runs(command: str, tmp_path: Path) -> None:
     ic.save(ic.Conv1x1.init(3, rng=np.random.default_rng(0)), tmp_path / "conv.safetensors")
     _, *words = shlex.split(as_run(command))
