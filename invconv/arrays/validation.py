@@ -37,7 +37,21 @@ def require_array(name: str, x: Any) -> Namespace:
         if x.is_nested or x.layout is not torch.strided:
             kind = "a nested tensor" if x.is_nested else f"one of layout {x.layout}"
             raise TypeError(f"{name}: expected a dense tensor, got {kind}; convert it first")
+    elif library_name(x) not in ("numpy", "jax"):
+        _require_device(name, x)
     return namespace(x)
+
+
+def _require_device(name: str, x: Any) -> None:
+    """Raise TypeError where an array does not say on which device it is, as MLX's do not."""
+    try:
+        compat.device(x)
+    except AttributeError:
+        raise TypeError(
+            f"{name}: expected an array with a device, as the Python array API standard asks, got "
+            f"one of {library_name(x)}, which has none; convert it first, for instance with "
+            "numpy.asarray"
+        ) from None
 
 
 def require_real(name: str, x: Any) -> None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
+import invconv as ic
 from invconv._cli import main
 from invconv_conformance.laws import setting
 from invconv_conformance.libraries.library import Column
@@ -50,6 +53,9 @@ def test_what_arrays_lack_is_said_in_one_sentence(
     assert "concat" in line
     assert "exp," not in line
     assert sentence in files["html"].read_text()
+    x = importlib.import_module("few_functions").asarray([1.0])
+    with pytest.raises(TypeError, match=r"like: .* got one of few_functions, which has none"):
+        ic.Conv1x1(np.eye(2)).asarrays(like=x)
 
 
 def test_arrays_that_cannot_be_read_are_an_error_of_each_law(monkeypatch: Any) -> None:

@@ -18,7 +18,8 @@ from invconv.solve.state import State
 class PreparedInverse:
     """What `InvertibleConv.prepare` returns. It holds the values the operator had then.
 
-    JAX's arrays, which nobody can edit, are not copied for it: do not donate them.
+    JAX's arrays, which nobody can edit, are not copied for it: do not donate them. Of those it is a
+    pytree, as its operator is, and an argument of ``jax.jit``.
 
     Attributes
     ----------
