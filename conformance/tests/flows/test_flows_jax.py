@@ -48,7 +48,7 @@ def test_likelihoods_and_samples_are_those_of_torch(mixing: str, tmp_path: Path)
     np.testing.assert_allclose(again, samples, rtol=0, atol=1e-4 * samples.abs().max().item())
 
 
-@pytest.mark.parametrize("grid", [(), (4, 4)])
+@pytest.mark.parametrize("grid", [(), pytest.param((4, 4), marks=pytest.mark.slow)])
 def test_in_float64_they_agree_to_rounding(grid: tuple[int, ...], tmp_path: Path) -> None:
     settings = {"squeeze": "haar", "scale_floor": 0.2, "context": 2, "kernel_size": 5, "depth": 2}
     with jax.enable_x64(True):

@@ -25,6 +25,7 @@ if __name__ == "__main__":  # before PyTorch asks for its CUDA devices
     ctypes.CDLL(sys.argv[1])
 
 import torch
+import torch._dynamo  # seconds, which fake tensors else take in every fork
 from torch._subclasses.fake_tensor import (
     DataDependentOutputException,
     FakeTensor,

@@ -42,7 +42,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
 @pytest.fixture(
     scope="module",
     params=[
-        pytest.param(("--quick", "?[!x]*"), id="quick"),
+        pytest.param(("--quick", "?[!x]*-[2bem]*"), id="quick"),  # of each kind one or two
         # of exponentials two: all take minutes here
         pytest.param(
             ("--workers=2", "?[!x]*", "exponential-one*"), id="all", marks=pytest.mark.slow

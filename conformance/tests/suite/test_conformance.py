@@ -69,8 +69,10 @@ def test_a_few_cases_obey_every_law(library: Any) -> None:
         # eager code is compiled, too: in one dtype; of the half types, which add casts, one
         again = ("eager float32", "eager float16", "eager bfloat16")
         casts = [law for law in LAWS if law.endswith("value") or law.startswith(("no_", "vjp"))]
-        todo = tasks([Column("jax", "cpu", "eager", "bfloat16")], _COMPILED[1:2], casts)
-        todo += _tasks(library, list(_COMPILED), again)
+        todo = tasks([Column("jax", "cpu", "eager", "bfloat16")], _COMPILED[2:], casts)
+        found = _tasks(library, list(_COMPILED), again)
+        # to differentiate a spectrum takes as long as its other laws; test_jax_primitives.py does
+        todo += [t for t in found if t.laws != ("autodiff",) or t.case != _COMPILED[1]]
     else:
         first, *others = library.columns()
         others = others[-1:] if library.name == "array_api_strict" else others  # each word once
