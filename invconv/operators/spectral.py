@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -13,6 +14,7 @@ from invconv.kernels.convolutions import CircularFamily
 from invconv.kernels.frequencies.spectrum import (
     kernel_spectrum,
     spectral_log_det,
+    spectral_log_det_saving,
     spectral_log_det_vjp,
 )
 from invconv.kernels.symmetric import SymmetricFamily
@@ -26,6 +28,8 @@ from invconv.trust.norms import SolveOverflowError
 class SpectralConv(Convolution):
     """A convolution with one C x C matrix K_hat(f) a frequency; log det = sum log|det K_hat(f)|."""
 
+    _saves_log_det = True
+
     @property
     @abstractmethod
     def _family(self) -> CircularFamily | SymmetricFamily:
@@ -37,9 +41,19 @@ class SpectralConv(Convolution):
     def _log_det(self, shape: Shape) -> Array:
         return spectral_log_det(self.kernel, self._family, shape)
 
+    def _log_det_saving(self, shape: Shape) -> tuple[Array, Any]:
+        return spectral_log_det_saving(self.kernel, self._family, shape)
+
     def _log_det_vjp(self, shape: Shape, log_det_bar: Array) -> Gradients:
         self._regular_log_det(shape)
-        return {"kernel": log_det_bar * spectral_log_det_vjp(self.kernel, self._family, shape)}
+        return self._add_log_det_vjp({}, shape, log_det_bar, None)
+
+    def _add_log_det_vjp(
+        self, gradients: Gradients, shape: Shape, log_det_bar: Array, memo: Any
+    ) -> Gradients:
+        more = log_det_bar * spectral_log_det_vjp(self.kernel, self._family, shape, memo)
+        known = gradients.get("kernel")
+        return gradients | {"kernel": more if known is None else known + more}
 
     def _condition(self, shape: Shape) -> condition.Condition:
         if not np.isfinite(self.kernel).all():

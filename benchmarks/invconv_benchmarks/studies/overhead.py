@@ -2,14 +2,16 @@
 
 ``python -m invconv_benchmarks.studies.overhead`` prints two tables, of one thread and float32.
 
-The first has times as parts of those of `torch.nn.Conv2d`, in turns in one process: emerging
+The first has times as parts of those of `torch.nn.Conv2d`, call by call in turns: emerging
 convolutions beside two of 2 x 2 on images that are padded already, exact inverses of the 1x1s
 beside a 1x1, the periodic convolution beside a circular 3 x 3, an exponential beside a 3 x 3 that
 runs once more than its series has terms. Of two of ours, which the line names, the second takes
 PyTorch's part: prepared inverses beside their forwards, and a Glow (L = 2, K = 4, width 32, tiles
 of 32 x 32) with each mixing layer beside the same with plain 1x1s. A step is forward and backward,
-with gradients set to None before; a Glow's is one of Adamax, too. The ratio is that of the medians,
-"fastest" that of the least times. ``--only "Glow*"`` measures these lines alone.
+with gradients set to None before; a Glow's is one of Adamax, too. The ratio is that of the medians.
+Each call finds the processor's caches as the other one has left them, as a layer of a network does.
+"repeated" is the ratio where each runs again and again before the other's turn, which favours short
+calls: all that they touch stays in the caches. ``--only "Glow*"`` measures these lines alone.
 
 The second counts the Python functions that a call enters once its caches are filled. A
 comprehension is such a function in Python 3.11.
@@ -31,7 +33,7 @@ from rich.table import Table
 import invconv as ic
 import invconv_torch as it
 from invconv_benchmarks.contenders.everyone import targets_of
-from invconv_benchmarks.measure import spread, threads, turns
+from invconv_benchmarks.measure import spread, threads, timing, turns
 from invconv_benchmarks.measure.calls import python_calls
 from invconv_benchmarks.measure.contender import Contender
 from invconv_benchmarks.measure.spread import Interval
@@ -42,6 +44,7 @@ from invconv_benchmarks.suites.group import as_text
 from invconv_conformance import printing
 
 _PASSES = 3
+_LEAST, _MOST = 5, 1000  # rounds of a pass
 
 
 @dataclass(frozen=True)
@@ -55,14 +58,14 @@ class Found:
         Our median.
     ratio : Interval
         Our time / PyTorch's.
-    fastest : float
-        Our least time / PyTorch's least: what else runs on the machine adds to both.
+    repeated : float
+        The same where each is called again and again in its turn.
     """
 
     pair: Pair
     seconds: float
     ratio: Interval
-    fastest: float
+    repeated: float
 
     @property
     def verdict(self) -> str:
@@ -99,36 +102,35 @@ def compare(jobs: Iterable[Pair], seconds: float) -> list[Found]:
     ----------
     jobs : iterable of Pair
     seconds : float
-        For each call in each of three passes; a pass before them is not counted.
+        For each call in each of three passes.
     """
     found = list(jobs)
     shown = track(found, "measuring", console=Console(stderr=True), transient=True)
     samples = [_samples(pair, seconds) for pair in shown]
-    between = spread.between_passes(samples)
+    between = spread.between_passes(both for both, _ in samples)
     return [
-        Found(
-            pair,
-            spread.quantiles(ours)[1],
-            spread.ratio(ours, theirs, between),
-            min(map(min, ours)) / min(map(min, theirs)),
-        )
-        for pair, (ours, theirs) in zip(found, samples, strict=True)
+        Found(pair, spread.quantiles(ours)[1], spread.ratio(ours, theirs, between), repeated)
+        for pair, ((ours, theirs), repeated) in zip(found, samples, strict=True)
     ]
 
 
-def _samples(pair: Pair, seconds: float) -> tuple[spread.Passes, spread.Passes]:
-    """Time both calls in turns, in passes."""
+def _samples(pair: Pair, seconds: float) -> tuple[tuple[spread.Passes, spread.Passes], float]:
+    """Return the times of both calls, in passes, and the ratio where they are repeated."""
+    calls = {"ours": pair.ours, "theirs": pair.theirs}
     target, plain = targets_of([(pair.library, "cpu"), ("torch", "cpu")])
     both = [
         Contender("ours", "ours", pair.does, target, lambda: pair.ours),
         Contender("PyTorch", "plain", pair.does, plain, lambda: pair.theirs),
     ]
     with torch.set_grad_enabled(pair.gradients):
-        warm = turns.measure(both, 0.0)
-        if error := warm[0].error or warm[1].error:
+        again = turns.measure(both, seconds)
+        if error := again[0].error or again[1].error:
             raise RuntimeError(f"{pair.does}: {error}")
-        passes = [turns.measure(both, 2 * seconds) for _ in range(_PASSES)]
-    return [ours.samples for ours, _ in passes], [theirs.samples for _, theirs in passes]
+        round_seconds = sum(timing.medians(calls, _LEAST).values())
+        rounds = min(max(int(2 * seconds / round_seconds), _LEAST), _MOST)
+        passes = [timing.samples(calls, rounds) for _ in range(_PASSES)]
+    ours, theirs = ([one[name] for one in passes] for name in calls)
+    return (ours, theirs), spread.ratio([again[0].samples], [again[1].samples]).value
 
 
 @threads.one()
@@ -157,7 +159,7 @@ def times_table(found: Sequence[Found]) -> Table:
         "one thread, float32: ratio = our time / that of nn.Conv2d\n"
         "(Emerging: two of 2x2, padded before; 1x1: one 1x1; Periodic: a circular 3x3)",
         ("shape", "does"),
-        ("us", "ratio", "spread", "fastest", "limit", "verdict"),
+        ("us", "ratio", "spread", "repeated", "limit", "verdict"),
     )
     for one in found:
         shown.add_row(
@@ -166,7 +168,7 @@ def times_table(found: Sequence[Found]) -> Table:
             f"{1e6 * one.seconds:.0f}",
             f"{one.ratio.value:.2f}",
             f"{one.ratio.low:.2f}-{one.ratio.high:.2f}",
-            f"{one.fastest:.2f}",
+            f"{one.repeated:.2f}",
             "-" if one.pair.limit is None else f"{one.pair.limit:g}",
             one.verdict,
         )

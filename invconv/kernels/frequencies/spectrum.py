@@ -23,6 +23,7 @@ from invconv.kernels.frequencies.products import SpectralProduct, within_range
 from invconv.kernels.primitives import (
     inverse_saved,
     log_abs_det,
+    log_abs_det_saving,
     matmul,
     split_singular,
 )
@@ -100,18 +101,33 @@ def spectral_log_det(kernel: Array, family: SpectralFamily, shape: Shape) -> Arr
     shape : tuple of int
         The grid.
     """
-    weights = constant(family.basis.multiplicity(shape), kernel, kernel.dtype)
-    logs = log_abs_det(kernel_spectrum(kernel, family.basis, shape))
-    return namespace(kernel).sum(weights * logs)
+    return _summed(log_abs_det(kernel_spectrum(kernel, family.basis, shape)), family, shape)
 
 
-def spectral_log_det_vjp(kernel: Array, family: SpectralFamily, shape: Shape) -> Array:
+def spectral_log_det_saving(
+    kernel: Array, family: SpectralFamily, shape: Shape
+) -> tuple[Array, Any]:
+    """Return the same, and what `spectral_log_det_vjp` would have to compute again."""
+    spectrum = kernel_spectrum(kernel, family.basis, shape)
+    logs, factors = log_abs_det_saving(spectrum)
+    return _summed(logs, family, shape), (spectrum, factors)
+
+
+def _summed(logs: Array, family: SpectralFamily, shape: Shape) -> Array:
+    weights = constant(family.basis.multiplicity(shape), logs, logs.dtype)
+    return namespace(logs).sum(weights * logs)
+
+
+def spectral_log_det_vjp(
+    kernel: Array, family: SpectralFamily, shape: Shape, memo: Any = None
+) -> Array:
     """Return the gradient of the log-determinant with respect to the kernel.
 
     d/dK[o, c, t] = Re sum over f of K_hat(f)^-1[c, o] times the phases of t
     """
     basis = family.basis
-    inverse = inverse_saved(kernel_spectrum(kernel, basis, shape), None)  # (F, C_in, C_out)
+    spectrum, factors = memo or (kernel_spectrum(kernel, basis, shape), None)
+    inverse = inverse_saved(spectrum, factors)  # (F, C_in, C_out)
     weights = constant(basis.multiplicity(shape), kernel, basis.dtype(kernel))
     grad = namespace(kernel).matrix_transpose(inverse * weights[:, None, None])
     return taps_of_spectrum(grad, basis, tuple(map(int, kernel.shape[2:])), kernel, shape)
@@ -134,6 +150,13 @@ def taps_of_spectrum(
         The grid.
     """
     xp, channels = namespace(spectrum), spectrum.shape[-1]
+    if readable(spectrum) and size(kernel_size) * size(shape) <= _AT_ONCE:
+        rows = xp.reshape(spectrum, (spectrum.shape[0], -1))
+        phases = [constant(p.T, like, like.dtype) for p in _all_phases(basis, kernel_size, shape)]
+        taps = matmul(phases[0], xp.real(rows) if len(phases) > 1 else rows)
+        if len(phases) > 1:
+            taps = taps - matmul(phases[1], xp.imag(rows))
+        return xp.reshape(xp.matrix_transpose(taps), (channels, channels, *kernel_size))
     found = xp.permute_dims(spectrum, (1, 2, 0))
     found = xp.reshape(found, (channels, channels, *basis.frequencies(shape)))
     for phase in basis.phases(kernel_size, shape):
