@@ -18,7 +18,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any, NamedTuple, Protocol
 
 from invconv.arrays.namespaces import (
@@ -141,6 +141,11 @@ class Series:
         found = self._inputs(x)[-1][-1]
         return zeros(x.shape, x) if found is None else found
 
+    @functools.cached_property
+    def _over(self) -> list[Array]:
+        """The taps over n = 1, ..., m: at once this takes less than between products."""
+        return [self.taps / n for n in range(1, self.counts.terms + 1)]
+
     def _inputs(self, x: Array) -> list[Blocks]:
         """Return what each step begins with, and the last one ends with."""
         blocks: Blocks = [None] * 2 ** len(self.directions)
@@ -177,7 +182,7 @@ class Series:
     ) -> Blocks:
         """Return the block matrix over n times blocks, plus others, into the spare ones."""
         nothing: Blocks = [None] * len(blocks)
-        taps, each = self.taps / n, zip(blocks, plus or nothing, spare or nothing, strict=True)
+        taps, each = self._over[n - 1], zip(blocks, plus or nothing, spare or nothing, strict=True)
         found: Blocks = [self._times(taps, *arrays) for arrays in each]
         for j, direction in enumerate(self.directions):
             for i, block in enumerate(blocks):
@@ -199,7 +204,7 @@ class Series:
 
     def pull_back(self, x: Array, y: Array) -> tuple[Array, Array]:
         """Return Q(w; x, y, directions), and the gradient by x of the same number."""
-        keeping = _Keeping(**vars(self))
+        keeping = _Keeping(**{f.name: getattr(self, f.name) for f in fields(self)})
         back = self._transposed()
         total = zeros(self.taps.shape, self.taps)
         if not self.counts.steps:
