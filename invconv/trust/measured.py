@@ -28,7 +28,7 @@ from invconv.solve.state import Map
 Floats = np.ndarray[Any, Any]
 
 _NUMBERS, _LOSSY_NUMBERS = 2**14, 2**21  # in all samples; where much is lost
-_FEWEST, _MOST = 2, 96  # samples
+_FEWEST, _MOST, _LOSSY_MOST = 2, 96, 24  # samples; where much is lost, if no more already
 _KINDS = 3  # of samples
 _LOSSY = 1e3  # eps from which on an error counts as much
 _SMALL = 2.0**-100  # y, of which ordinary ones are so many times as large that x may overflow
@@ -212,7 +212,8 @@ class Computation:
     def _largest(self, errors: Callable[[int], float], least: float = 0.0) -> float:
         """Return the largest error of a batch, or of several where much is lost."""
         numbers = size(self.sample)
-        few, more = (min(max(n // numbers, _FEWEST), _MOST) for n in (_NUMBERS, _LOSSY_NUMBERS))
+        few = min(max(_NUMBERS // numbers, _FEWEST), _MOST)
+        more = min(max(_LOSSY_NUMBERS // numbers, _FEWEST), _LOSSY_MOST)
         error, drawn = errors(few), few
         lossy = max(least, _LOSSY * float(np.finfo(self.dtypes[0]).eps))
         while drawn < more and lossy < error < 1:

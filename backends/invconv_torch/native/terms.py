@@ -49,8 +49,9 @@ def counted(
     """See `invconv.kernels.exponential`."""
     if traced() or not has_values(w):
         return w, None
-    if host.in_host_memory(w):  # NumPy takes less time for few numbers
-        return w, counts_of(family, w.detach().resolve_neg().numpy())
+    if host.in_host_memory(w):  # NumPy takes less time for few numbers; of a copy, since what it
+        taps = w.detach().clone()  # sees cannot be resized any more, as FSDP does with parameters
+        return w, counts_of(family, taps.resolve_neg().numpy())
     eps = torch.finfo(w.dtype).eps
     if kernel.is_inference():  # which has no versions
         return w, counts_for(_read(_norm(family, w)), eps)

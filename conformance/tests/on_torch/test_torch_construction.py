@@ -66,6 +66,14 @@ def test_layers_begin_in_the_default_dtype(layer_name: str) -> None:
     assert all(p.is_contiguous() for p in parameters), "torch.export.save warns of others"
 
 
+def test_no_parameter_is_pinned(layer_name: str, torch_layer: Build) -> None:
+    """FSDP resizes the memory of parameters, which PyTorch refuses once NumPy has seen it."""
+    layer, x = torch_layer(layer_name)
+    z, _ = layer(x)
+    layer.inverse(z)
+    assert all(p.untyped_storage().resizable() for p in layer.parameters())
+
+
 @pytest.mark.parametrize("name", [n for n in TORCH_LAYERS if not n.endswith(("1d", "3d"))])
 def test_channels_last_comes_back(name: str, torch_layer: Build) -> None:
     """For layers in the same format, too."""

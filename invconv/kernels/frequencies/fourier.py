@@ -7,7 +7,6 @@ Called by `CircularFamily` and `circulant_steps`; `spectrum` is written for any 
 
 from __future__ import annotations
 
-import functools
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -33,16 +32,6 @@ def complex_of(real: Array, imag: Array) -> Array:
     return xp.astype(real, complex_dtype(real)) + 1j * xp.astype(imag, complex_dtype(real))
 
 
-@functools.lru_cache(maxsize=32)
-def _multiplicity(shape: Shape) -> np.ndarray[Any, Any]:
-    n = shape[-1]
-    last = np.full(n // 2 + 1, 2.0)
-    last[0] = 1.0
-    if n % 2 == 0:
-        last[-1] = 1.0
-    return np.tile(last, size(shape[:-1]))
-
-
 @dataclass(frozen=True)
 class Fourier:
     """exp(2 pi i f . p / n), half of the frequencies f: a `Basis` of real images on a closed grid.
@@ -66,7 +55,12 @@ class Fourier:
 
     def multiplicity(self, shape: Shape) -> np.ndarray[Any, Any]:
         """Return how often each frequency of the half spectrum occurs in the full one, (F,)."""
-        return _multiplicity(tuple(shape))
+        n = shape[-1]
+        last = np.full(n // 2 + 1, 2.0)
+        last[0] = 1.0
+        if n % 2 == 0:
+            last[-1] = 1.0
+        return np.broadcast_to(last, (*shape[:-1], n // 2 + 1)).reshape(-1).copy()
 
     def phases(self, kernel_size: Shape, shape: Shape) -> list[np.ndarray[Any, Any]]:
         """Return, per axis, exp(2 pi i f dilation (t - (k - 1)//2) / n), shape (k, frequencies).

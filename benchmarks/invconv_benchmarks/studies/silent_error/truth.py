@@ -28,7 +28,8 @@ _POINTWISE = (ic.Conv1x1, ic.PLUConv1x1, ic.QRConv1x1, ic.ActNorm)
 FULL = {"float32": -math.log10(2.0**-23), "float64": -math.log10(2.0**-52)}
 _KINDS = 3  # of samples
 _SMALL = 2.0**-100  # images
-SAMPLES = 96  # of each of the two y
+FEW, SAMPLES = 24, 96  # of each of the two y: of large images, and of small ones
+_SMALL_IMAGE = 2**10  # numbers
 
 
 def digits(error: float, dtype: str) -> float:
@@ -39,7 +40,7 @@ def digits(error: float, dtype: str) -> float:
 
 
 def error_of(
-    conv: ic.InvertibleConv, shape: Shape, rng: np.random.Generator, samples: int = SAMPLES
+    conv: ic.InvertibleConv, shape: Shape, rng: np.random.Generator, samples: int | None = None
 ) -> float:
     """Return the largest error over samples of an operator of NumPy arrays; inf for NaN.
 
@@ -49,6 +50,8 @@ def error_of(
         If the operator has no inverse.
     """
     dtype = conv._reference()[1].dtype
+    if samples is None:
+        samples = SAMPLES if conv.channels * math.prod(shape) <= _SMALL_IMAGE else FEW
     x, y = (_samples((samples, conv.channels, *shape), rng).astype(dtype) for _ in range(2))
     images = quietly(conv, x)
     if 0 < (size := np.abs(images).max()) < _SMALL:  # of ordinary y, x may be beyond the range
