@@ -94,10 +94,13 @@ def test_every_case_obeys_every_law(library: Any, part: int) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("part", range(_PARTS))
 def test_every_case_obeys_every_law_in_jax_eagerly(part: int) -> None:
-    """JAX compiles eager code as well, operation by operation: what jit runs, in more time."""
+    """JAX compiles eager code as well, operation by operation: what jit runs, in more time.
+
+    So one dtype will do.
+    """
     (jax,) = (library for library in LIBRARIES if library.name == "jax")
     names = [case.name for case in CASES if case.name not in QUICK][part::_PARTS]
-    eager = [c for c in jax.columns() if c.mode == "eager" and c.dtype in ("float64", "float32")]
+    eager = [c for c in jax.columns() if c.mode == "eager" and c.dtype == "float64"]
     _require_that_laws_hold(tasks(eager, names, [law for law in LAWS if law != "autodiff"]))
 
 
