@@ -87,7 +87,7 @@ class _Forward(_Node):
         if not conv._saves_log_det:
             return y, None
         log_det, ctx.log_det_memo = conv._log_det_saving(tuple(x.shape[2:]))
-        if in_host_memory(log_det):
+        if in_host_memory(log_det):  # what `for_each` does, in one operation
             return y, log_det.new_full(x.shape[:1], log_det.item())
         return y, for_each(x.shape[:1], log_det)
 

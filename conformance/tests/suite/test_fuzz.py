@@ -34,7 +34,7 @@ def perform(batch, begin):
 """
 
 
-@pytest.mark.parametrize("count", [200, pytest.param(2000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("count", [400, pytest.param(2000, marks=pytest.mark.slow)])
 def test_damaged_files_are_refused_or_read(count: int) -> None:
     tally = files.perform(Batch(files.perform, 20261125, 0, count), lambda text: None)
     assert tally.failures == []
@@ -42,7 +42,7 @@ def test_damaged_files_are_refused_or_read(count: int) -> None:
     assert tally.ends["an operator"] >= count / 33
 
 
-@pytest.mark.parametrize("count", [200, pytest.param(4000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("count", [400, pytest.param(4000, marks=pytest.mark.slow)])
 def test_random_calls_end_as_documented(count: int) -> None:
     tally = calls.perform(Batch(calls.perform, 20261125, 0, count), lambda text: None)
     assert tally.failures == []
