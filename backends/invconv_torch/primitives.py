@@ -27,6 +27,7 @@ from invconv_torch.native.exponential import exponential, exponential_gram, expo
 from invconv_torch.native.host import in_host_memory
 from invconv_torch.native.matrices import (
     LogAbsDet,
+    factored,
     inverse_saved,
     inverse_unchecked,
     log_abs_det_saving,
@@ -121,7 +122,7 @@ def log_abs_det(matrices: Tensor) -> Tensor:
     if records(matrices, []):
         logs: Tensor = LogAbsDet.apply(matrices)
         return logs
-    return log_of_pivots(torch.linalg.lu_factor_ex(matrices, check_errors=False)[0])
+    return log_of_pivots(factored(matrices)[0])
 
 
 def inverse_or_nan(matrices: Tensor) -> Tensor:

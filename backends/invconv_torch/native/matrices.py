@@ -17,6 +17,7 @@ from torch.autograd import Function
 from invconv.kernels import reflections
 from invconv.kernels.cpu.householder import reflect, reflect_vjp
 from invconv.kernels.cpu.machine import reason
+from invconv.kernels.cpu.spectral.factors import factor, prefers_lanes
 from invconv_torch.native.batched import one_by_one
 from invconv_torch.native.host import in_host_memory
 from invconv_torch.traced import unwatched
@@ -58,8 +59,22 @@ class LogAbsDet(Function):  # type: ignore[misc]
 
 def log_abs_det_saving(matrices: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor]]:
     """See `invconv.kernels.primitives.log_abs_det_saving`: LU factors, and where rows went."""
-    factors, pivots, _ = torch.linalg.lu_factor_ex(matrices, check_errors=False)
+    factors, pivots = factored(matrices)
     return log_of_pivots(factors), (factors, pivots)
+
+
+def factored(matrices: Tensor) -> tuple[Tensor, Tensor]:
+    """Return LU factors (..., C, C), and LAPACK's numbers of the rows that were swapped."""
+    channels, parts = matrices.shape[-1], 2 if matrices.is_complex() else 1
+    itemsize, count = matrices.element_size() // parts, matrices.shape[:-1].numel() // channels
+    compiled = unwatched() and in_host_memory(matrices) and prefers_lanes(count, channels, itemsize)
+    if not compiled:
+        factors, pivots, _ = torch.linalg.lu_factor_ex(matrices, check_errors=False)
+        return factors, pivots
+    factors = _plain(matrices.resolve_conj()).clone()
+    rows = torch.empty(matrices.shape[:-1], dtype=matrices.real.dtype)
+    factor(factors.data_ptr(), rows.data_ptr(), (count, channels), parts, itemsize)
+    return factors, (rows + 1).to(torch.int32)
 
 
 def inverse_saved(matrices: Tensor, memo: Any) -> Tensor:

@@ -1,0 +1,127 @@
+"""LU factors of a matrix a lane: multiplied out, beside what LAPACK chooses as pivots."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from scipy.linalg import lu_factor
+
+import invconv as ic
+import invconv_torch as it
+from invconv.kernels.cpu.compiled import address_of
+from invconv.kernels.cpu.compiler.target import host
+from invconv.kernels.cpu.spectral.factors import factor
+from invconv_torch.native import matrices as native
+from tests.selected import seeds
+
+Array = np.ndarray[Any, Any]
+DTYPES = "float32", "float64", "complex64", "complex128"
+
+
+def factored(matrices: Array, bits: int | None = None) -> tuple[Array, Array]:
+    """Return the factors, and the rows that were swapped."""
+    target = None if bits is None else dataclasses.replace(host(), bits=bits, registers=16)
+    found, number = matrices.copy(), matrices.real.dtype
+    rows = np.full(matrices.shape[:2], np.nan, number)
+    parts = 2 if found.dtype.kind == "c" else 1
+    given = address_of(found), address_of(rows), matrices.shape[:2], parts, number.itemsize
+    factor(*given, target)
+    return found, rows
+
+
+def product(factors: Array, rows: Array) -> Array:
+    """Return P^-1 L U of one matrix, in double precision."""
+    wide = factors.astype(np.result_type(factors, np.float64))
+    found = (np.tril(wide, -1) + np.eye(len(wide))) @ np.triu(wide)
+    for k in reversed(range(len(found))):
+        found[[k, int(rows[k])]] = found[[int(rows[k]), k]]
+    return found
+
+
+def drawn(rng: np.random.Generator, count: int, channels: int, dtype: str) -> Array:
+    parts = rng.standard_normal((2, count, channels, channels))
+    return np.asarray(parts[0] + 1j * parts[1] if dtype[0] == "c" else parts[0], dtype)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("seed", seeds(4, more=32))
+def test_factors_are_those_of_the_matrices(dtype: str, seed: int) -> None:
+    """Of any number of matrices, in vectors of any length, with the pivots that LAPACK takes."""
+    rng = np.random.default_rng(seed)
+    count, channels = int(rng.integers(1, 40)), int(rng.integers(1, 20))
+    matrices = drawn(rng, count, channels, dtype)
+    factors, rows = factored(matrices, [None, 128, 256][seed % 3])
+    eps = np.finfo(rows.dtype).eps
+    for matrix, found, swapped in zip(matrices, factors, rows, strict=True):
+        largest = np.abs(np.triu(found)).max()  # what pivoting lets grow
+        error = np.abs(product(found, swapped) - matrix).max()
+        assert error <= 4 * channels * eps * largest
+        assert np.abs(np.tril(found, -1)).max(initial=0) <= np.sqrt(2) * (1 + 4 * eps)
+        np.testing.assert_array_equal(swapped, lu_factor(matrix)[1])
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_numbers_of_any_size(dtype: str) -> None:
+    """A pivot whose square is too large or too small is divided by like any other."""
+    matrices = drawn(np.random.default_rng(0), 20, 6, dtype)
+    limits = np.finfo(matrices.real.dtype)
+    for scale in (float(limits.max) / 16, float(limits.tiny) * 16):
+        factors, rows = factored(matrices * np.asarray(scale, matrices.real.dtype))
+        scaled, found = factors.astype(np.result_type(dtype, "f8")), factored(matrices)
+        np.testing.assert_array_equal(rows, found[1])
+        upper = np.triu(scaled) / scale
+        assert np.abs(upper - np.triu(found[0])).max() <= 300 * limits.eps
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_a_singular_matrix_has_a_zero_pivot(dtype: str) -> None:
+    """Beside others, which are as they would be; and what is no number stays none."""
+    matrices = drawn(np.random.default_rng(0), 24, 5, dtype)
+    matrices[3], matrices[4, :, 2], matrices[5, 1], matrices[6, 1, 2] = 0, 0, 0, np.nan
+    regular = [i for i in range(24) if i not in (3, 4, 5, 6)]
+    factors, _ = factored(matrices)
+    pivots = np.abs(np.diagonal(factors, axis1=1, axis2=2))
+    assert (pivots[3:6].min(1) == 0).all()
+    assert np.isnan(pivots[6]).any()
+    np.testing.assert_array_equal(factors[regular], factored(matrices[regular])[0])
+
+
+def slogdet(kind: Any, kernel: Array, shape: tuple[int, ...]) -> float:
+    """Return log|det| of the dense matrix, whose columns are what the unit images become."""
+    size = len(kernel) * int(np.prod(shape))
+    columns = kind(kernel).forward(np.eye(size).reshape(size, len(kernel), *shape))
+    return float(np.linalg.slogdet(columns.reshape(size, size))[1])
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize(
+    ("layer", "kind"),
+    [(it.PeriodicConv2d, ic.PeriodicConv), (it.SymmetricConv2d, ic.SymmetricConv)],
+)
+def test_a_layer_uses_them(
+    layer: Any, kind: Any, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Log-determinant and gradient, against the dense matrix in float64 and its differences."""
+    calls: list[Any] = []
+
+    def counted(*given: Any) -> None:
+        calls.append(given)
+        factor(*given)
+
+    monkeypatch.setattr(native, "factor", counted)
+    torch.manual_seed(0)
+    made, shape = layer(6, kernel_size=3).to(dtype), (6, 7)
+    log_det = made(torch.zeros(1, 6, *shape, dtype=dtype))[1].sum()
+    log_det.backward()
+    assert len(calls) == 1
+    kernel = made.kernel.detach().double().numpy()
+    expected = slogdet(kind, kernel, shape)
+    assert log_det.item() == pytest.approx(expected, abs=1e3 * torch.finfo(dtype).eps)
+    step = 1e-5 * np.random.default_rng(0).standard_normal(kernel.shape)
+    ends = [slogdet(kind, kernel + sign * step, shape) for sign in (1, -1)]
+    along = float((made.kernel.grad.double().numpy() * step).sum())
+    assert along == pytest.approx((ends[0] - ends[1]) / 2, rel=1e-3)

@@ -1,0 +1,228 @@
+"""LU factors of many small matrices, compiled: a matrix, such as that of a frequency, in each lane.
+
+    P A = L U
+
+Column after column, with partial pivoting: the largest |Re| + |Im| of what is left of the column,
+as in LAPACK's getrf, which takes one call a matrix.
+
+Called by `invconv_torch.native.matrices`.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from invconv.kernels.cpu import machine
+from invconv.kernels.cpu.compiled import BUFFERS, address_of
+from invconv.kernels.cpu.compiler.target import Target, host
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from invconv.kernels.cpu.compiler.ir import Int, Value, Writer
+
+    Parts = Sequence[Value]  # of a vector of numbers: real, or real and imaginary
+
+_POINTERS = ("matrices", "rows", "places", "z")
+_INTEGERS = ("count", "channels")
+_MOST = 48  # channels, beyond which LAPACK is quicker
+_LEAST = 8  # matrices: fewer leave most lanes empty
+_KIND = ctypes.CFUNCTYPE(None, *[ctypes.c_void_p] * 4, *[ctypes.c_int64] * 2)
+
+
+def prefers_lanes(count: int, channels: int, itemsize: int) -> bool:
+    """Tell whether the compiled function runs here, and is the faster one.
+
+    Parameters
+    ----------
+    count, channels : int
+        Of matrices, and of rows of each.
+    itemsize : int
+        4 or 8 bytes a real number.
+    """
+    suits = channels <= _MOST and count >= _LEAST
+    return suits and machine.reason(itemsize) is None
+
+
+def factor(
+    matrices: int,
+    rows: int,
+    sizes: tuple[int, int],
+    parts: int,
+    itemsize: int,
+    target: Target | None = None,
+) -> None:
+    """Put the factors in the place of matrices (count, C, C), L below the diagonal of U.
+
+    Parameters
+    ----------
+    matrices : int
+        The address of contiguous numbers.
+    rows : int
+        That of an array (count, C) of as many bytes a number, which is filled with floats: the
+        row, counted from 0, that was swapped with row k when it became the pivot's.
+    sizes : (count, C)
+    parts : int
+        1 for real numbers, 2 for complex ones.
+    itemsize : int
+        4 or 8 bytes a real number.
+    target : Target, optional
+        This processor unless given.
+    """
+    target, channels = target or host(), sizes[1]
+    lanes = target.bits // 8 // itemsize
+    numbers = channels * channels * parts
+    buffer = BUFFERS.take((numbers + channels + 2 * lanes) * lanes * itemsize)
+    places = _places(numbers + channels, lanes)
+    function, _ = _function(target, itemsize, parts)
+    function(matrices, rows, address_of(places), buffer[0], *sizes)
+    BUFFERS.keep(buffer)
+
+
+@functools.lru_cache(maxsize=16)
+def _places(numbers: int, lanes: int) -> Any:
+    """Return where in the buffer numbers are; a square of the copy may end beyond the last one."""
+    return np.arange(numbers + lanes) * lanes
+
+
+@functools.lru_cache(maxsize=8)
+def _function(target: Target, itemsize: int, parts: int) -> tuple[Any, machine.Code]:
+    from invconv.kernels.cpu import copies
+    from invconv.kernels.cpu.compiler.ir import Writer
+
+    w = Writer(target, itemsize)
+    for way in ("enter", "leave"):
+        copies.write_copy(w, way, "images")
+    with w.function("factor", _POINTERS, _INTEGERS, inside=False) as a:
+        e = _Elimination(w, a, parts)
+        with w.loop(0, a["count"], w.lanes) as first:
+            e.copy("enter", a["matrices"], first, w.integer(0), e.numbers)
+            with w.loop(0, a["channels"]) as k:
+                e.swap(k, e.find_pivot(k))
+                e.eliminate(k)
+            e.copy("leave", a["matrices"], first, w.integer(0), e.numbers)
+            e.copy("leave", a["rows"], first, e.numbers, a["channels"])
+    code = machine.compiled(str(w.module), target, ("factor",), thorough=False)
+    return _KIND(code.addresses["factor"]), code
+
+
+class _Elimination:
+    """The function that is being written.
+
+    In its buffer a[i, j] is a vector, or two: a real and an imaginary part. After all of them
+    follow the rows of the pivots.
+    """
+
+    def __init__(self, w: Writer, a: dict[str, Any], parts: int) -> None:
+        self.w, self.a, self.parts = w, a, parts
+        self.n: Int = a["channels"]
+        self.numbers = self.n * self.n * parts
+
+    def copy(self, way: str, matrices: Value, first: Int, place: Int, numbers: Int) -> None:
+        """Copy numbers that are ``place`` in the buffer, of a matrix a lane."""
+        w = self.w
+        pointers = w.at(matrices, first * numbers), w.at(self.a["z"], place * w.lanes)
+        lines = self.a["count"] - first
+        integers = (lines.least(w.lanes), numbers, 0, 0, 0, numbers, numbers, 0, 0, w.lanes, 1)
+        w.call_inside(f"{way}_images", (*pointers, self.a["places"]), integers)
+
+    def place(self, i: Int, j: Int) -> Int:
+        """Return where a[i, j] is."""
+        return (self.n * i + j) * (self.parts * self.w.lanes)
+
+    def read(self, i: Int, j: Int) -> list[Value]:
+        """Return a[i, j]."""
+        place, lanes = self.place(i, j), self.w.lanes
+        return [self.w.load(self.a["z"], place + p * lanes) for p in range(self.parts)]
+
+    def write(self, values: Parts, i: Int, j: Int) -> None:
+        """Set a[i, j]."""
+        place, lanes = self.place(i, j), self.w.lanes
+        for p, value in enumerate(values):
+            self.w.store(value, self.a["z"], place + p * lanes)
+
+    def absolute(self, value: Value) -> Value:
+        """Return |.| of a real part or an imaginary one."""
+        w = self.w
+        return w.call(f"llvm.fabs.v{w.lanes}{w.suffix}", w.vector, value)
+
+    def number(self, i: Int) -> Value:
+        """Return an integer as a floating-point number in every lane."""
+        return self.w.splat(self.w.b.sitofp(i.value, self.w.number))
+
+    def find_pivot(self, k: Int) -> Value:
+        """Return which row has the largest number of column k, of those from row k on."""
+        w, b = self.w, self.w.b
+        most, row = w.variable(w.vector), w.variable(w.vector)
+        b.store(w.zero, most)  # a column of zeros or NaN stays as it is
+        b.store(self.number(k), row)
+        with w.loop(k, self.n) as i:
+            size = functools.reduce(b.fadd, map(self.absolute, self.read(i, k)))
+            known = b.load(most, typ=w.vector)
+            larger = b.fcmp_ordered(">", size, known)
+            b.store(b.select(larger, size, known), most)
+            here = b.select(larger, self.number(i), b.load(row, typ=w.vector))
+            b.store(here, row)
+        found = b.load(row, typ=w.vector)
+        w.store(found, self.a["z"], (self.numbers + k) * w.lanes)
+        return found
+
+    def swap(self, k: Int, pivots: Value) -> None:
+        """Swap row k with the one of the pivot, which differs from lane to lane."""
+        w, b = self.w, self.w.b
+        with w.loop(k + 1, self.n) as i:
+            here = b.fcmp_ordered("==", pivots, self.number(i))
+            with w.loop(0, self.n) as j:
+                above, below = self.read(k, j), self.read(i, j)
+                pairs = list(zip(above, below, strict=True))
+                self.write([b.select(here, v, u) for u, v in pairs], k, j)
+                self.write([b.select(here, u, v) for u, v in pairs], i, j)
+
+    def eliminate(self, k: Int) -> None:
+        """Subtract multiples of row k from those below it, and write the multiples in column k."""
+        w, b = self.w, self.w.b
+        divide = self._divider(self.read(k, k))
+        with w.loop(k + 1, self.n) as i:
+            by = divide(self.read(i, k))
+            self.write(by, i, k)
+            minus = [b.fneg(part) for part in by]
+            with w.loop(k + 1, self.n) as j:
+                self.write(self._plus(self.read(i, j), minus, self.read(k, j)), i, j)
+
+    def _plus(self, a: Parts, m: Parts, u: Parts) -> list[Value]:
+        """Return a + m u."""
+        w, fma = self.w, self.w.fma
+        if self.parts == 1:
+            return [fma(m[0], u[0], a[0])]
+        real = fma(w.b.fneg(m[1]), u[1], fma(m[0], u[0], a[0]))
+        return [real, fma(m[1], u[0], fma(m[0], u[1], a[1]))]
+
+    def _divider(self, pivot: Parts) -> Callable[[Parts], list[Value]]:
+        """Return what divides by the pivots; those that are zero leave zeros, and NaN.
+
+        A complex one is scaled first, so that its square is not too large or too small.
+        """
+        w, b = self.w, self.w.b
+        one = w.splat(w.number(1.0))
+
+        def or_one(value: Value) -> Value:
+            return b.select(b.fcmp_ordered("==", value, w.zero), one, value)
+
+        if self.parts == 1:
+            by = or_one(pivot[0])
+            return lambda a: [b.fdiv(a[0], by)]
+        re, im = map(self.absolute, pivot)
+        scale = or_one(b.select(b.fcmp_ordered(">", re, im), re, im))
+        c, s = (b.fdiv(part, scale) for part in pivot)
+        by = or_one(w.fma(pivot[0], c, b.fmul(pivot[1], s)))
+
+        def divided(a: Parts) -> list[Value]:
+            real = w.fma(a[0], c, b.fmul(a[1], s))
+            imag = w.fma(a[1], c, b.fneg(b.fmul(a[0], s)))
+            return [b.fdiv(real, by), b.fdiv(imag, by)]
+
+        return divided
