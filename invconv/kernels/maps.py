@@ -1,6 +1,6 @@
 """What is run of a linear map A(w) (`invconv.kernels.families`): primitives of three kinds.
 
-    apply   y = A(w) x, and beside it apply_to, z + A(w) x
+    apply   y = A(w) x, and beside it horner, a polynomial of such maps
     gram    w_bar, the gradient of <y, A(w) x> with respect to w
     factor  a solver y -> A(w)^-1 y for one grid
 
@@ -10,6 +10,8 @@ Called by `operators.base.linear` and `kernels.rules`.
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 from invconv.arrays.namespaces import Array, Shape
 from invconv.arrays.registry import Primitive
@@ -30,15 +32,15 @@ def _apply(family: LinearFamily, w: Array, x: Array) -> Array:
     return family.apply(w, x)
 
 
-def _apply_to(
-    family: LinearFamily, w: Array, x: Array, z: Array, into: Array | None = None
-) -> Array:
-    """Return z + A(w) x for z of x's shape: a new array, or ``into``.
+def _horner(family: LinearFamily, ws: Sequence[Array], x: Array, keep: bool) -> list[Array]:
+    """Return z_m, ..., z_1 of z_n = x + A(w_n) z_(n+1), z_(m+1) = x; unless ``keep``, only z_1.
 
-    That is an array which nobody else needs, of x's shape and dtype, and neither x nor z. Where its
-    memory is used again, none has to be asked for.
+    All are new arrays. Where they are not kept, their memory may be used again.
     """
-    return z + apply(family, w, x)
+    found = [x]
+    for w in reversed(ws):
+        found.append(x + apply(family, w, found[-1]))
+    return found[1:] if keep else found[-1:]
 
 
 def _gram(family: LinearFamily, x: Array, y: Array) -> Array:
@@ -61,6 +63,6 @@ def _factor(family: LinearFamily, w: Array, shape: Shape) -> Solver:
 
 
 apply = Primitive(_apply, "apply", on=1)
-apply_to = Primitive(_apply_to, "apply_to", on=1)
+horner = Primitive(_horner, "horner", on=2)
 gram = Primitive(_gram, "gram", on=1)
 factor = Primitive(_factor, "factor", on=1)

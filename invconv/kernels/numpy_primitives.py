@@ -8,6 +8,7 @@ on what was there NumPy warns.
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -47,14 +48,16 @@ def matmul(a: Floats, b: Floats) -> Floats:
     return product
 
 
-def apply_to(
-    family: LinearFamily, w: Floats, x: Floats, z: Floats, into: Floats | None = None
-) -> Floats:
-    """See `invconv.kernels.maps.apply_to`."""
+def horner(family: LinearFamily, ws: Sequence[Floats], x: Floats, keep: bool) -> list[Floats]:
+    """See `invconv.kernels.maps.horner`: two arrays in turns where they are not kept."""
     if not isinstance(family, StencilFamily):
-        total: Floats = maps.apply_to.agnostic(family, w, x, z)
-        return total
-    return correlate(Stencil(family.offsets, w), x, wrap=family.wrap, plus=z, into=into)
+        return maps.horner.agnostic(family, ws, x, keep)
+    found = [x]
+    for w in reversed(ws):
+        spare = None if keep or len(found) < 3 else found.pop(1)
+        stencil = Stencil(family.offsets, w)
+        found.append(correlate(stencil, found[-1], wrap=family.wrap, plus=x, into=spare))
+    return found[1:] if keep else found[-1:]
 
 
 def correlate(
@@ -65,7 +68,7 @@ def correlate(
     plus: Floats | None = None,
     into: Floats | None = None,
 ) -> Floats:
-    """See `invconv.kernels.primitives.correlate`; a term is added as in `maps.apply_to`."""
+    """See `invconv.kernels.primitives.correlate`; and ``plus`` is added, ``into`` written."""
     if not x.size or reason(x.dtype.itemsize) is not None:
         by_taps: Floats = primitives.correlate.agnostic(stencil, x, wrap=wrap)
         return by_taps if plus is None else by_taps + plus

@@ -15,21 +15,18 @@ Called by `kernels.exponential`; torch and JAX take the number of terms from her
 
 from __future__ import annotations
 
+import bisect
 import functools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, NamedTuple, Protocol
 
-from invconv.arrays.namespaces import (
-    Array,
-    diagonal,
-    identity,
-    namespace,
-    to_float,
-    total,
-    zeros,
-)
+import numpy as np
+
+from invconv.arrays.namespaces import Array, constant, namespace, to_float, total, zeros
+from invconv.arrays.registry import Primitive
+from invconv.arrays.stencil import Offset
 from invconv.kernels.families import LinearFamily, StencilFamily
 
 LARGEST_STEP = 4.0  # norm of M/s
@@ -49,14 +46,14 @@ class Kernels(Protocol):
     """What runs a correlation: `invconv.kernels.maps`, or a library's own."""
 
     apply: Callable[[LinearFamily, Array, Array], Array]
-    apply_to: Callable[[LinearFamily, Array, Array, Array, Array | None], Array]
+    horner: Callable[[LinearFamily, Sequence[Array], Array, bool], list[Array]]
     gram: Callable[[LinearFamily, Array, Array], Array]
 
 
 def norm_bound(w: Array) -> Array:
     """Return a bound of |M|_2, the lesser of its 1- and infinity norm, a 0-d array."""
     xp = namespace(w)
-    entries = xp.sum(xp.abs(w), axis=0)
+    entries = xp.sum(abs(w), axis=0)
     norms = [xp.max(xp.sum(entries, axis=axis)) for axis in (0, 1)]
     return xp.minimum(*norms)
 
@@ -82,7 +79,7 @@ def counts_for(norm: float, eps: float) -> Counts:
     if not norm <= LARGEST:
         return Counts(0, 0)
     steps = max(1, math.ceil(norm / LARGEST_STEP))
-    return Counts(steps, 1 + sum(norm / steps > reach for reach in reaches(eps)))
+    return Counts(steps, 1 + bisect.bisect_left(reaches(eps), norm / steps))
 
 
 def largest_norm(counts: Counts, eps: float) -> float:
@@ -96,19 +93,27 @@ def largest_norm(counts: Counts, eps: float) -> float:
 def counts_of(family: StencilFamily, w: Array) -> Counts:
     """Return s and m of a correlation, from the values of its taps."""
     eps = float(namespace(w).finfo(w.dtype).eps)
-    return counts_for(to_float(norm_bound(shifted(family, w)[0])), eps)
+    return counts_for(to_float(norm_bound(without_mean(family, w)[0])), eps)
 
 
-def shifted(family: StencilFamily, w: Array) -> tuple[Array, Array]:
+def _without_mean(family: StencilFamily, w: Array) -> tuple[Array, Array]:
     """Return the taps of M - mu, and mu, the mean of M's diagonal: of the tap at the pixel."""
-    xp = namespace(w)
-    here = (0,) * len(family.offsets[0])
-    if here not in family.offsets:
-        return w, xp.sum(zeros((1,), w))
-    t, channels = family.offsets.index(here), w.shape[1]
-    mean = total(diagonal(w[t, ...])) / channels
-    centre = w[t, ...] - mean * identity(channels, w)
-    return xp.concat([w[:t, ...], centre[None, ...], w[t + 1 :, ...]], axis=0), mean
+    unit = constant(_unit(family.offsets, int(w.shape[1])), w, w.dtype)
+    mean = total(w * unit) / w.shape[1]
+    return w - mean * unit, mean
+
+
+without_mean = Primitive(_without_mean, "without_mean", on=1)
+
+
+@functools.lru_cache(maxsize=64)
+def _unit(offsets: tuple[Offset, ...], channels: int) -> np.ndarray[Any, Any]:
+    """Return the taps of the identity, zero where none of the offsets is the pixel itself."""
+    found = np.zeros((len(offsets), channels, channels))
+    here = (0,) * len(offsets[0])
+    if here in offsets:
+        found[offsets.index(here)] = np.eye(channels)
+    return found
 
 
 @dataclass(frozen=True, eq=False)
@@ -167,23 +172,23 @@ class Series:
     def _horner(self, blocks: Blocks) -> list[Blocks]:
         """Return z_(m+1), ..., z_1 of z_n = x + M z_(n+1) / n, z_(m+1) = x; z_1 is the sum.
 
-        Where they are not kept these are the first one and the last two.
+        Where they are not kept, those between may be left out.
         """
         points = [blocks]
+        if not self.directions:
+            found = self.kernels.horner(self.family, self._over, blocks[0], self._keeps)
+            return points + [[z] for z in found]
         for n in range(self.counts.terms, 0, -1):
-            spare = None if self._keeps or len(points) < 3 else points.pop(1)
-            points.append(self._apply(points[-1], n, blocks, spare))
+            pairs = zip(self._apply(points[-1], n), blocks, strict=True)
+            points.append([_sum(found, block) for found, block in pairs])
         return points
 
     _keeps = False
 
-    def _apply(
-        self, blocks: Blocks, n: int, plus: Blocks | None = None, spare: Blocks | None = None
-    ) -> Blocks:
-        """Return the block matrix over n times blocks, plus others, into the spare ones."""
-        nothing: Blocks = [None] * len(blocks)
-        taps, each = self._over[n - 1], zip(blocks, plus or nothing, spare or nothing, strict=True)
-        found: Blocks = [self._times(taps, *arrays) for arrays in each]
+    def _apply(self, blocks: Blocks, n: int) -> Blocks:
+        """Return the block matrix over n times blocks."""
+        taps = self._over[n - 1]
+        found = [self._times(taps, block) for block in blocks]
         for j, direction in enumerate(self.directions):
             for i, block in enumerate(blocks):
                 if not i >> j & 1 and block is not None:
@@ -191,16 +196,8 @@ class Series:
                     found[i | 1 << j] = _sum(found[i | 1 << j], more)
         return found
 
-    def _times(
-        self,
-        taps: Array,
-        block: Array | None,
-        plus: Array | None = None,
-        spare: Array | None = None,
-    ) -> Array | None:
-        if block is None or plus is None:
-            return None if block is None else self.kernels.apply(self.family, taps, block)
-        return self.kernels.apply_to(self.family, taps, block, plus, spare)
+    def _times(self, taps: Array, block: Array | None) -> Array | None:
+        return None if block is None else self.kernels.apply(self.family, taps, block)
 
     def pull_back(self, x: Array, y: Array) -> tuple[Array, Array]:
         """Return Q(w; x, y, directions), and the gradient by x of the same number."""
@@ -252,14 +249,14 @@ def series(
     """Return the series of e^M(w), good for so many derivatives."""
     xp = namespace(w)
     orders = len(directions) if orders is None else orders
-    taps, mean = shifted(family, w)
+    taps, mean = without_mean(family, w)
     if counts is None:
         counts = counts_for(to_float(norm_bound(taps)), float(xp.finfo(w.dtype).eps))
     steps = max(1, counts.steps)
-    scale = xp.exp(mean / steps)
-    turned = [v / steps for v in directions]
+    if steps > 1:
+        taps, mean, directions = taps / steps, mean / steps, [v / steps for v in directions]
     counts = Counts(counts.steps, counts.terms + orders)
-    return Series(kernels, family, taps / steps, scale, turned, counts)
+    return Series(kernels, family, taps, xp.exp(mean), directions, counts)
 
 
 def _sum(a: Array | None, b: Array | None, fresh: bool = True) -> Array | None:

@@ -165,12 +165,12 @@ class ExponentialConv(WithKernel):
 
     def _taps(self, shape: Shape) -> Array:
         """Return the taps of M, shape (T, C, C); those that reach no pixel of the grid are zero."""
+        assert isinstance(self.dilation, tuple)
         family, taps = self._family, taps_of(self.kernel)
-        if family.wrap:
+        reach = (d * (k // 2) for k, d in zip(self._kernel_size, self.dilation, strict=True))
+        if family.wrap or all(r < n for r, n in zip(reach, shape, strict=True)):
             return taps
         kept = set(reaching(family.offsets, shape))
-        if len(kept) == len(family.offsets):
-            return taps
         xp = namespace(taps)
         blank = xp.zeros_like(taps[0, ...])
         return xp.stack([taps[t, ...] if t in kept else blank for t in range(taps.shape[0])])

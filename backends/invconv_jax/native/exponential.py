@@ -24,7 +24,7 @@ from invconv.arrays.namespaces import Array, Shape
 from invconv.arrays.stencil import Stencil
 from invconv.kernels import exponential as core
 from invconv.kernels.families import StencilFamily
-from invconv.kernels.series import LARGEST, LARGEST_STEP, Counts, norm_bound, reaches, shifted
+from invconv.kernels.series import LARGEST, LARGEST_STEP, Counts, norm_bound, reaches, without_mean
 from invconv_jax.native.convolve import correlate, correlate_kernel_vjp
 
 Blocks = tuple[Array, ...]  # by the set of directions, as bits
@@ -37,7 +37,7 @@ class _Series:
         self, family: StencilFamily, w: Array, directions: Sequence[Array], orders: int
     ) -> None:
         self.family, self.directions = family, directions
-        taps, mean = shifted(family, w)
+        taps, mean = without_mean(family, w)
         norm = norm_bound(taps)
         self.finite = norm <= LARGEST
         steps = jnp.where(self.finite, jnp.ceil(norm / LARGEST_STEP), jnp.zeros_like(norm))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -28,6 +29,7 @@ Shape: TypeAlias = tuple[int, ...]
 Correlation: TypeAlias = CausalFamily | CircularFamily | MirroredFamily | StencilFamily
 
 _FEW, _NARROW = 64, 48  # pixels and channels: see `prefers_kernel`
+_CACHED, _VECTOR = 2**19, 16  # bytes of images that a cache holds thrice, and images of a vector
 _CONV = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
 
 
@@ -141,30 +143,48 @@ def prefers_kernel(x: Tensor) -> bool:
     return bool(x.dtype == torch.float64 or pixels >= _FEW or x.shape[1] <= _NARROW)
 
 
-def correlate_compiled(
-    family: Correlation,
-    w: Tensor,
-    x: Tensor,
-    plus: Tensor | None = None,
-    into: Tensor | None = None,
-) -> Tensor:
-    """Return the correlation by the compiled kernel, which reads the weights where they are.
-
-    A contiguous tensor of the same shape may be added, and another one overwritten by the result.
-    """
+def correlate_compiled(family: Correlation, w: Tensor, x: Tensor) -> Tensor:
+    """Return the correlation by the compiled kernel, which reads the weights where they are."""
     settings = family.offsets, family.wrap, x.element_size()
     found = compiled_correlation(x.shape[1], tuple(x.shape[2:]), *settings)
     if found is None:  # no tap reaches a pixel
-        return torch.zeros_like(x) if plus is None else plus.clone()
-    plus = None if plus is None else plus.resolve_neg()
+        return torch.zeros_like(x)
     if x.is_neg() or w.is_neg():
         x, w = x.resolve_neg(), w.resolve_neg()
     w, first, places = _placed(family, w)
-    y = torch.empty_like(x) if into is None else into
-    threads, to = torch.get_num_threads(), 0 if plus is None else plus.data_ptr()
-    images, keeps = (x.data_ptr(), y.data_ptr()), (w, x, y, plus)
-    found.run(first, places, *images, x.shape[0], threads, *keeps, plus=to)
+    y = torch.empty_like(x)
+    images = x.data_ptr(), y.data_ptr()
+    found.run(first, places, *images, x.shape[0], torch.get_num_threads(), w, x, y)
     return y
+
+
+def horner_compiled(
+    family: StencilFamily, ws: Sequence[Tensor], x: Tensor, keep: bool
+) -> list[Tensor]:
+    """See `invconv.kernels.maps.horner`.
+
+    Where sums are not kept, one thread takes few images at a time through all maps: from one to the
+    next they stay in its cache, and two places take turns.
+    """
+    settings = family.offsets, family.wrap, x.element_size()
+    kernel = compiled_correlation(x.shape[1], tuple(x.shape[2:]), *settings)
+    if kernel is None:  # no tap reaches a pixel
+        return [x.clone() for _ in (ws if keep else ws[:1])]
+    x, number, image = x.resolve_neg(), torch.get_num_threads(), x[0].numel() * x.element_size()
+    part = len(x) if keep or number > 1 else max(1, _CACHED // image // _VECTOR) * _VECTOR
+    found = [torch.empty_like(x) for _ in (ws if keep else ws[:1])]
+    spare = x[:0] if keep else torch.empty_like(x[:part])
+    maps = [_placed(family, w.resolve_neg()) for w in reversed(ws)]
+    keeps = x, spare, maps, found
+    for start in range(0, len(x), part):
+        first, count = start * image, min(part, len(x) - start)
+        here = plus = x.data_ptr() + first
+        for n, (_, taps, places) in zip(range(len(ws), 0, -1), maps, strict=True):
+            is_spare = not keep and n % 2 == 0
+            to = spare.data_ptr() if is_spare else found[-n % len(found)].data_ptr() + first
+            kernel.run(taps, places, here, to, count, number, *keeps, plus=plus)
+            here = to
+    return found
 
 
 def compiled_vjp(family: Correlation, x: Tensor, y_bar: Tensor) -> Tensor:

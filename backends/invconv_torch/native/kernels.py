@@ -7,6 +7,7 @@ Called by `autodiff` (eager) and `ops` (traced).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TypeAlias
 
 import torch
@@ -28,6 +29,7 @@ from invconv_torch.native.correlation import (
     convolve,
     convolve_vjp,
     correlate_compiled,
+    horner_compiled,
     prefers_kernel,
 )
 from invconv_torch.native.layout import laid_out
@@ -62,13 +64,14 @@ def apply(family: LinearFamily, w: Tensor, x: Tensor) -> Tensor:
         return torch.matmul(w.tril() if family.lower else w.triu(), x)
 
 
-def apply_to(
-    family: LinearFamily, w: Tensor, x: Tensor, z: Tensor, into: Tensor | None = None
-) -> Tensor:
-    """Return z + A(w) x, a new tensor, or ``into``, which nobody else needs."""
-    if isinstance(family, StencilFamily) and prefers_kernel(x) and z.is_contiguous():
-        return correlate_compiled(family, w, x, z, into)
-    return apply(family, w, x).add_(z)
+def horner(family: LinearFamily, ws: Sequence[Tensor], x: Tensor, keep: bool) -> list[Tensor]:
+    """See `invconv.kernels.maps.horner`."""
+    if isinstance(family, StencilFamily) and prefers_kernel(x):
+        return horner_compiled(family, ws, x, keep)
+    found = [x]
+    for w in reversed(ws):
+        found.append(apply(family, w, found[-1]).add_(x))
+    return found[1:] if keep else found[-1:]
 
 
 def gram(family: LinearFamily, x: Tensor, y: Tensor) -> Tensor:

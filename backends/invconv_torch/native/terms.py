@@ -16,10 +16,11 @@ from typing import TypeAlias
 import torch
 from torch.utils.weak import WeakTensorKeyDictionary
 
+from invconv.kernels import series
 from invconv.kernels.families import StencilFamily
-from invconv.kernels.series import Counts, counts_for, counts_of, largest_norm, norm_bound, shifted
+from invconv.kernels.series import Counts, counts_for, counts_of, largest_norm, norm_bound
 from invconv_torch.native import host
-from invconv_torch.traced import traced
+from invconv_torch.traced import traced, unwatched
 
 Tensor: TypeAlias = torch.Tensor
 Shape: TypeAlias = tuple[int, ...]
@@ -70,8 +71,21 @@ def counted(
     return torch.where(enough, w, torch.nan), counts
 
 
+def without_mean(family: StencilFamily, w: Tensor) -> tuple[Tensor, Tensor]:
+    """See `invconv.kernels.series.without_mean`: in the place of a copy."""
+    here = (0,) * len(family.offsets[0])
+    if here not in family.offsets or not unwatched():
+        taps, mean = series.without_mean.agnostic(family, w)
+        return taps, mean
+    taps = w.clone()
+    centre = taps[family.offsets.index(here)].diagonal()
+    mean = centre.mean()
+    centre.sub_(mean)
+    return taps, mean
+
+
 def _norm(family: StencilFamily, w: Tensor) -> Tensor:
-    found: Tensor = norm_bound(shifted(family, w.detach())[0])
+    found: Tensor = norm_bound(without_mean(family, w.detach())[0])
     return found
 
 

@@ -90,21 +90,23 @@ def test_sums_over_shifted_images(seed: int, wrap: bool) -> None:
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_what_is_added_is_added_to_the_sums(seed: int) -> None:
-    """In NumPy and PyTorch, to the bit; a tap that reaches no pixel adds nothing to it."""
+def test_a_polynomial_of_maps(seed: int) -> None:
+    """In NumPy and PyTorch as by one map after the other, to the bit, with all sums or the last."""
     taps, offsets, x = random_case(np.random.default_rng(seed))
-    z = np.flip(x, axis=0).copy()
-    for family in (StencilFamily(offsets, True), StencilFamily(((9**9,) * (x.ndim - 2),), False)):
-        w = taps[: len(family.offsets)]
-        wanted = z + maps.apply(family, w, x)
-        assert np.array_equal(maps.apply_to(family, w, x, z), wanted)
-        found = kernels.apply_to(family, *map(torch.from_numpy, (w, x, z)))
-        assert np.array_equal(found.numpy(), wanted)
-        assert not np.shares_memory(maps.apply_to(family, w, x, z), z)
-        spare = np.full_like(z, np.nan)
-        assert np.array_equal(maps.apply_to(family, w, x, z, spare), wanted)
-        found = kernels.apply_to(family, *map(torch.from_numpy, (w, x, z, np.full_like(z, np.nan))))
-        assert np.array_equal(found.numpy(), wanted)
+    nowhere = ((9**9,) * (x.ndim - 2),)  # a tap that reaches no pixel adds nothing
+    given = x.copy()
+    for family in (StencilFamily(offsets, True), StencilFamily(nowhere, False)):
+        ws = [taps[: len(family.offsets)] / n for n in range(1, 6)]
+        wanted = [x]
+        for w in reversed(ws):
+            wanted.append(x + maps.apply(family, w, wanted[-1]))
+        tensors = [torch.from_numpy(w) for w in ws]
+        for keep, few in ((True, wanted[1:]), (False, wanted[-1:])):
+            found = [z.numpy() for z in kernels.horner(family, tensors, torch.from_numpy(x), keep)]
+            for some in (found, maps.horner(family, ws, x, keep)):
+                np.testing.assert_array_equal(some, few)
+                assert not any(np.shares_memory(z, x) for z in some)
+    assert np.array_equal(x, given)
 
 
 @pytest.mark.parametrize("wrap", [False, True], ids=["zeros", "periodic"])
