@@ -163,8 +163,8 @@ def horner_compiled(
 ) -> list[Tensor]:
     """See `invconv.kernels.maps.horner`.
 
-    Where sums are not kept, one thread takes few images at a time through all maps: from one to the
-    next they stay in its cache, and two places take turns.
+    Where sums are not kept, two places take turns, and one thread takes few images at a time
+    through all maps: from one to the next they stay in its cache.
     """
     settings = family.offsets, family.wrap, x.element_size()
     kernel = compiled_correlation(x.shape[1], tuple(x.shape[2:]), *settings)
@@ -175,14 +175,15 @@ def horner_compiled(
     found = [torch.empty_like(x) for _ in (ws if keep else ws[:1])]
     spare = x[:0] if keep else torch.empty_like(x[:part])
     maps = [_placed(family, w.resolve_neg()) for w in reversed(ws)]
-    keeps = x, spare, maps, found
     for start in range(0, len(x), part):
-        first, count = start * image, min(part, len(x) - start)
-        here = plus = x.data_ptr() + first
-        for n, (_, taps, places) in zip(range(len(ws), 0, -1), maps, strict=True):
-            is_spare = not keep and n % 2 == 0
-            to = spare.data_ptr() if is_spare else found[-n % len(found)].data_ptr() + first
-            kernel.run(taps, places, here, to, count, number, *keeps, plus=plus)
+        turns = spare.data_ptr(), found[0].data_ptr() + start * image
+        places = [turns[n % 2] for n in range(len(ws), 0, -1)]
+        if keep:
+            places = [z.data_ptr() for z in found]
+        here = plus = x.data_ptr() + start * image
+        for (_, taps, strides), to in zip(maps, places, strict=True):
+            images, keeps = (here, to, min(part, len(x) - start)), (x, spare, maps, found)
+            kernel.run(taps, strides, *images, number, *keeps, plus=plus)
             here = to
     return found
 

@@ -20,6 +20,7 @@ from invconv.kernels.cpu.correlate.correlation import compiled_correlation
 from invconv.kernels.cpu.correlate.gram import compiled_kernel_vjp
 from invconv.kernels.cpu.correlate.plan import of_taps
 from invconv.kernels.families import StencilFamily
+from invconv_torch.native import correlation as torch_correlation
 from invconv_torch.native import kernels
 from invconv_torch.primitives import correlate as of_stencil
 from tests.selected import seeds
@@ -89,10 +90,13 @@ def test_sums_over_shifted_images(seed: int, wrap: bool) -> None:
     assert np.array_equal(correlated(taps, offsets, x[-1:], wrap), y[-1:])
 
 
+@pytest.mark.parametrize("cached", [torch_correlation._CACHED, 0], ids=["at once", "in parts"])
 @pytest.mark.parametrize("seed", range(4))
-def test_a_polynomial_of_maps(seed: int) -> None:
+def test_a_polynomial_of_maps(seed: int, cached: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """In NumPy and PyTorch as by one map after the other, to the bit, with all sums or the last."""
+    monkeypatch.setattr(torch_correlation, "_CACHED", cached)
     taps, offsets, x = random_case(np.random.default_rng(seed))
+    x = np.concatenate([x, 2 * x, 3 * x, x])[:37]  # more than a vector has
     nowhere = ((9**9,) * (x.ndim - 2),)  # a tap that reaches no pixel adds nothing
     given = x.copy()
     for family in (StencilFamily(offsets, True), StencilFamily(nowhere, False)):
