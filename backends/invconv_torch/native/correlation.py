@@ -29,6 +29,8 @@ Shape: TypeAlias = tuple[int, ...]
 Correlation: TypeAlias = CausalFamily | CircularFamily | MirroredFamily | StencilFamily
 
 _FEW, _NARROW = 64, 48  # pixels and channels: see `prefers_kernel`
+_WIDE, _SUMS = 32, {4: 224, 8: 300}  # channels, and times taps: see `prefers_kernel_for_gradient`
+_BATCH = 2**16, 2**22  # bytes
 _CACHED, _VECTOR = 2**19, 16  # bytes of images that a cache holds thrice, and images of a vector
 _CONV = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
 
@@ -129,7 +131,7 @@ def convolution_vjp(grid: Grid, count: int, wrap: bool, x: Tensor, y_bar: Tensor
 
 
 def prefers_kernel(x: Tensor) -> bool:
-    """Tell whether the compiled kernel is used, forward and gradient: where it is the faster one.
+    """Tell whether the compiled kernel is used forwards: where it is the faster one.
 
     ``python -m invconv_benchmarks.studies.torch_convolutions`` compares them: PyTorch's own
     convolution is as fast in float32 only, with many channels on few pixels, which leave vectors
@@ -141,6 +143,19 @@ def prefers_kernel(x: Tensor) -> bool:
         return False
     pixels = math.prod(x.shape[2:])
     return bool(x.dtype == torch.float64 or pixels >= _FEW or x.shape[1] <= _NARROW)
+
+
+def prefers_kernel_for_gradient(x: Tensor, taps: int) -> bool:
+    """Tell whether the compiled kernel is used for the gradient by so many taps.
+
+    PyTorch's is one large product of matrices, faster for many channels and taps, of a batch that
+    is neither tiny nor leaves the cache: the same study says where.
+    """
+    if not prefers_kernel(x):
+        return False
+    channels, (least, most) = x.shape[1], _BATCH
+    few = channels < _WIDE or channels * taps <= _SUMS[x.element_size()]
+    return few or not least <= x.nbytes < most
 
 
 def correlate_compiled(family: Correlation, w: Tensor, x: Tensor) -> Tensor:

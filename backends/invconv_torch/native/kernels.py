@@ -31,6 +31,7 @@ from invconv_torch.native.correlation import (
     correlate_compiled,
     horner_compiled,
     prefers_kernel,
+    prefers_kernel_for_gradient,
 )
 from invconv_torch.native.layout import laid_out
 from invconv_torch.native.solvers import CausalFactor, Factor, MatrixFactor, SpectralFactor
@@ -80,7 +81,7 @@ def gram(family: LinearFamily, x: Tensor, y: Tensor) -> Tensor:
         if isinstance(family, CircularFamily) and family.by_frequencies(x):
             with full_precision(x):
                 return torch.as_tensor(family.gram(x, y)).contiguous()
-        if prefers_kernel(x):
+        if prefers_kernel_for_gradient(x, len(family.offsets)):
             return compiled_vjp(family, x, y)
         return _kernel(family, convolve_vjp(family.offsets, family.wrap, x, y))
     if isinstance(family, SymmetricFamily):

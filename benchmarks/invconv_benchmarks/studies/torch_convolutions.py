@@ -33,6 +33,8 @@ SHAPES = (
     (1, 12, 4, 4),
     (1, 12, 8, 8),
     (64, 12, 4, 4),
+    (32, 48, 8, 8),
+    (32, 96, 8, 8),
     (4, 96, 8, 8),
     (256, 24, 2, 2),
 )
@@ -104,7 +106,7 @@ def _compare(group: Group, seconds: float) -> list[Found]:
         "gradient by the kernel": (
             lambda: c.convolution_vjp(grid, len(offsets), False, x, y_bar),
             lambda: c.compiled_vjp(family, x, y_bar),
-            c.prefers_kernel(x),
+            c.prefers_kernel_for_gradient(x, len(offsets)),
         ),
     }
     found = []
