@@ -113,6 +113,20 @@ def test_a_polynomial_of_maps(seed: int, cached: int, monkeypatch: pytest.Monkey
     assert np.array_equal(x, given)
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("kind", [ic.PeriodicConv, ic.AutoregressiveConv, ic.ExponentialConv])
+def test_gradients_of_many_taps_and_channels(kind: Any, dtype: str) -> None:
+    """Which are PyTorch's own: the gradient of <y, A(w) x>, against its definition in float64."""
+    rng = np.random.default_rng(0)
+    family = kind.init(48, 3, 2, rng=rng)._family
+    x, y = rng.standard_normal((2, 9, 48, 7, 6)).astype(dtype)
+    tensors = torch.from_numpy(x), torch.from_numpy(y)
+    assert not torch_correlation.prefers_kernel_for_gradient(tensors[0], 9)
+    found = kernels.gram(family, *tensors).numpy()
+    wanted = family.gram(x.astype("float64"), y.astype("float64"))
+    assert np.abs(found - wanted).max() <= 1e3 * np.finfo(dtype).eps
+
+
 @pytest.mark.parametrize("wrap", [False, True], ids=["zeros", "periodic"])
 @pytest.mark.parametrize("shape", [(2, 12, 300, 40), (1, 3, 40, 700), (2, 3, 70, 16, 20)])
 @pytest.mark.usefixtures("always_shared")
