@@ -34,7 +34,7 @@ SHORTER = {
     "--steps 2 --count 10",
     "python -m invconv_benchmarks.studies.NAME": "python -m invconv_benchmarks.studies.cuda_model",
     "python -m invconv_benchmarks.studies.first_solve": "--processes 1",
-    "python -m invconv_benchmarks.studies.overhead": "--seconds 0.01 --only '1x1*'",
+    "python -m invconv_benchmarks.studies.overhead --seconds 5": "--seconds 0.01 --only '1x1*'",
     "python -m invconv_benchmarks.studies.precision": "--picture precision.png",
     "python -m invconv_benchmarks.studies.reversible": "--depth 4 --library torch",
     "python -m invconv_benchmarks.studies.silent_error": "--quick --no-cost",
