@@ -173,7 +173,7 @@ assert launched() == ["fold", "decide", "solve"]
 """
 
 SOLVES = """\
-prepared = conv.prepare((5, 7))
+prepared = jax.block_until_ready(conv.prepare((5, 7)))  # none of its launches comes later
 assert prepared.plan["method"] == "CUDA kernel", prepared.plan
 launched()
 for _ in range(2):
@@ -217,7 +217,7 @@ found = compiled(spread_conv, spread)
 np.testing.assert_array_equal(found, host.inverse(values))
 images = [n.grid["images"] for n in driver.launches if n.kernel == "solve"]
 assert images == [2, 2], images
-prepared = spread_conv.prepare((5, 7))
+prepared = jax.block_until_ready(spread_conv.prepare((5, 7)))
 assert launched().count("solve") == 2
 np.testing.assert_array_equal(prepared._state.solver(spread), host.inverse(values))
 assert launched() == ["solve", "solve"]
