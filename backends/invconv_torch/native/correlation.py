@@ -131,11 +131,11 @@ def convolution_vjp(grid: Grid, count: int, wrap: bool, x: Tensor, y_bar: Tensor
 
 
 def prefers_kernel(x: Tensor) -> bool:
-    """Tell whether the compiled kernel is used forwards: where it is the faster one.
+    """Tell whether the compiled kernel is used: forwards, where it is the faster one.
 
     ``python -m invconv_benchmarks.studies.torch_convolutions`` compares them: PyTorch's own
     convolution is as fast in float32 only, with many channels on few pixels, which leave vectors
-    half empty.
+    half empty. Gradients of mirrored images go by the same rule: PyTorch would pad both images.
     """
     if x.device.type != "cpu" or type(x) not in PLAIN or not x.is_contiguous():
         return False

@@ -91,12 +91,18 @@ def test_sums_over_shifted_images(seed: int, wrap: bool) -> None:
 
 
 @pytest.mark.parametrize("cached", [torch_correlation._CACHED, 0], ids=["at once", "in parts"])
-@pytest.mark.parametrize("seed", range(4))
-def test_a_polynomial_of_maps(seed: int, cached: int, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("seed", [*range(4), "bands"])
+def test_a_polynomial_of_maps(
+    seed: int | str, cached: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """In NumPy and PyTorch as by one map after the other, to the bit, with all sums or the last."""
     monkeypatch.setattr(torch_correlation, "_CACHED", cached)
-    taps, offsets, x = random_case(np.random.default_rng(seed))
+    rng = np.random.default_rng(0 if seed == "bands" else int(seed))
+    taps, offsets, x = random_case(rng)
     x = np.concatenate([x, 2 * x, 3 * x, x])[:37]  # more than a vector has
+    if seed == "bands":  # of a large image, which read rows that others have written
+        offsets = tuple(itertools.product((-1, 0, 1), (-1, 0, 1)))
+        taps, x = rng.standard_normal((9, 3, 3)), rng.standard_normal((1, 3, 300, 200))
     nowhere = ((9**9,) * (x.ndim - 2),)  # a tap that reaches no pixel adds nothing
     given = x.copy()
     for family in (StencilFamily(offsets, True), StencilFamily(nowhere, False)):
