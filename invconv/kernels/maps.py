@@ -11,7 +11,7 @@ Called by `operators.base.linear` and `kernels.rules`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from invconv.arrays.namespaces import Array, Shape
 from invconv.arrays.registry import Primitive
@@ -35,11 +35,23 @@ def _apply(family: LinearFamily, w: Array, x: Array) -> Array:
 def _horner(family: LinearFamily, ws: Sequence[Array], x: Array, keep: bool) -> list[Array]:
     """Return z_m, ..., z_1 of z_n = x + A(w_n) z_(n+1), z_(m+1) = x; unless ``keep``, only z_1.
 
-    All are new arrays. Where they are not kept, their memory may be used again.
+    All are new arrays.
+    """
+    return recursion(lambda w, z, _: x + apply(family, w, z), ws, x, keep)
+
+
+def recursion(
+    step: Callable[[Array, Array, Array | None], Array], ws: Sequence[Array], x: Array, keep: bool
+) -> list[Array]:
+    """Return z_m, ..., z_1 of z_n = step(w_n, z_(n+1), spare), z_(m+1) = x, or only z_1.
+
+    Where they are not kept, two arrays take turns: ``spare``, if there is one, is an earlier z
+    that nobody needs, in whose memory the step may put its result.
     """
     found = [x]
     for w in reversed(ws):
-        found.append(x + apply(family, w, found[-1]))
+        spare = None if keep or len(found) < 3 else found.pop(1)
+        found.append(step(w, found[-1], spare))
     return found[1:] if keep else found[-1:]
 
 

@@ -49,15 +49,15 @@ def matmul(a: Floats, b: Floats) -> Floats:
 
 
 def horner(family: LinearFamily, ws: Sequence[Floats], x: Floats, keep: bool) -> list[Floats]:
-    """See `invconv.kernels.maps.horner`: two arrays in turns where they are not kept."""
+    """See `invconv.kernels.maps.horner`."""
     if not isinstance(family, StencilFamily):
         return maps.horner.agnostic(family, ws, x, keep)
-    found = [x]
-    for w in reversed(ws):
-        spare = None if keep or len(found) < 3 else found.pop(1)
-        stencil = Stencil(family.offsets, w)
-        found.append(correlate(stencil, found[-1], wrap=family.wrap, plus=x, into=spare))
-    return found[1:] if keep else found[-1:]
+    offsets, wrap = family.offsets, family.wrap
+
+    def step(w: Floats, z: Floats, spare: Floats | None) -> Floats:
+        return correlate(Stencil(offsets, w), z, wrap=wrap, plus=x, into=spare)
+
+    return maps.recursion(step, ws, x, keep)
 
 
 def correlate(

@@ -13,6 +13,7 @@ from typing import TypeAlias
 import torch
 
 from invconv.arrays.stencil import kernel_of, taps_of
+from invconv.kernels import maps
 from invconv.kernels.convolutions import CausalFamily, CircularFamily
 from invconv.kernels.families import (
     LinearFamily,
@@ -69,10 +70,7 @@ def horner(family: LinearFamily, ws: Sequence[Tensor], x: Tensor, keep: bool) ->
     """See `invconv.kernels.maps.horner`."""
     if isinstance(family, StencilFamily) and prefers_kernel(x):
         return horner_compiled(family, ws, x, keep)
-    found = [x]
-    for w in reversed(ws):
-        found.append(apply(family, w, found[-1]).add_(x))
-    return found[1:] if keep else found[-1:]
+    return maps.recursion(lambda w, z, _: apply(family, w, z).add_(x), ws, x, keep)
 
 
 def gram(family: LinearFamily, x: Tensor, y: Tensor) -> Tensor:
