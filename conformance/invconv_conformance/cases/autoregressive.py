@@ -98,6 +98,7 @@ def _beyond_one_vector() -> Iterator[Case]:
     yield Case("corner-wide-on-one-image", wide, (18, 10), (1,))
     yield Case("corner-tall-on-one-image", tall, (20, 3), (1,))
     yield Case("corner-17-images", _build(3, direction=-1), (3, 4), (17,))
+    yield Case("corner-31-images", _build(3), (3, 4), (31,))  # a forward has them in the lanes
     # no processor has registers for the sums of 25 channels: they are solved in blocks
     blocks = _build(25, scale=0.02, channel_order="upper")
     yield Case("corner-25-channels", blocks, (2, 2))

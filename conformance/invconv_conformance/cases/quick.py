@@ -63,6 +63,7 @@ QUICK_MORE = (
     "corner-wide-on-one-image",
     "corner-tall-on-one-image",
     "corner-17-images",
+    "corner-31-images",
     "corner-25-channels",
     "corner-4d-++-",
     "raster-3d+1",

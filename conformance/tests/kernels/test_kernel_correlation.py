@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -16,21 +16,19 @@ from invconv.kernels import maps
 from invconv.kernels.cpu.compiled import address_of
 from invconv.kernels.cpu.compiler.target import Target, host
 from invconv.kernels.cpu.correlate import correlation, gram
-from invconv.kernels.cpu.correlate.correlation import compiled_correlation
-from invconv.kernels.cpu.correlate.gram import compiled_kernel_vjp
+from invconv.kernels.cpu.correlate.correlation import CompiledCorrelation, compiled_correlation
 from invconv.kernels.cpu.correlate.plan import of_taps
 from invconv.kernels.families import StencilFamily
 from invconv_torch.native import correlation as torch_correlation
 from invconv_torch.native import kernels
 from invconv_torch.primitives import correlate as of_stencil
-from tests.selected import seeds
 
 Floats = np.ndarray[Any, Any]
 
 
 @pytest.fixture
 def always_shared(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let threads share out correlations of any size."""
+    """Let threads share out correlations and their gradients of any size."""
     monkeypatch.setattr(correlation, "_SHARED", 0.0)
     monkeypatch.setattr(gram, "_SHARED", 0.0)
 
@@ -47,20 +45,37 @@ def correlated(
     found = compiled_correlation(x.shape[1], x.shape[2:], offsets, wrap, x.itemsize, target)
     if found is None:
         return np.zeros_like(x)
+    return run(found, taps, x, workers)
+
+
+def run(
+    found: CompiledCorrelation,
+    taps: Floats,
+    x: Floats,
+    workers: int = 1,
+    plus: Floats | None = None,
+) -> Floats:
+    """Return what a compiled correlation makes of images."""
     y = np.full_like(x, np.nan)
     first, *images = map(address_of, (taps, x, y))
-    found.run(first, of_taps(x.shape[1]), *images, len(x), workers, taps, x, y)
+    added = 0 if plus is None else address_of(plus)
+    found.run(first, of_taps(x.shape[1]), *images, len(x), workers, taps, x, y, plus, plus=added)
     return y
 
 
-def expected(taps: Floats, offsets: tuple[Offset, ...], x: Floats, wrap: bool) -> Floats:
+def expected(
+    taps: Floats, offsets: tuple[Offset, ...], x: Floats, wrap: bool | Literal["mirror"]
+) -> Floats:
     """Return the sum over taps of their matrix times the image, shifted pixel by pixel."""
     y = np.zeros(x.shape)
     for matrix, offset in zip(taps.astype("float64"), offsets, strict=True):
         for p in itertools.product(*map(range, x.shape[2:])):
             there: Any = tuple(i + o for i, o in zip(p, offset, strict=True))
-            if wrap:
+            if wrap is True:
                 there = tuple(i % n for i, n in zip(there, x.shape[2:], strict=True))
+            if wrap == "mirror":  # dcba|abcd|dcba
+                both = zip(there, x.shape[2:], strict=True)
+                there = tuple([*range(n), *reversed(range(n))][i % (2 * n)] for i, n in both)
             if all(0 <= i < n for i, n in zip(there, x.shape[2:], strict=True)):
                 pixel: Any = (..., *p)
                 y[pixel] += x[(..., *there)].astype("float64") @ matrix.T
@@ -88,6 +103,50 @@ def test_sums_over_shifted_images(seed: int, wrap: bool) -> None:
     assert np.abs(y - wanted).max() <= 4 * np.finfo(x.dtype).eps * scale
     assert np.array_equal(correlated(taps, offsets, x, wrap, workers=2), y)
     assert np.array_equal(correlated(taps, offsets, x[-1:], wrap), y[-1:])
+
+
+@pytest.mark.parametrize("bits", [128, 256, None])
+@pytest.mark.parametrize("wrap", [False, True, "mirror"], ids=["zeros", "periodic", "mirror"])
+@pytest.mark.parametrize("seed", range(10))
+def test_pixels_or_images_in_the_lanes(
+    seed: int, wrap: Any, bits: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same bits by both ways, alone and added to something, and both are right."""
+    target = host() if bits is None else dataclasses.replace(host(), bits=bits, registers=16)
+    taps, offsets, x = random_case(np.random.default_rng(100 + seed))
+    given = compiled_correlation(x.shape[1], x.shape[2:], offsets, wrap, x.itemsize, target)
+    if given is None:
+        return
+    by_images = correlation._by_images(given)
+    assert by_images is not None
+    assert (given.lanes, by_images.lanes) == ("pixels", "images")
+    found = []
+    for way in (given, by_images):
+        monkeypatch.setattr(correlation, "_way", lambda *_, way=way: (way, 1))
+        found += [run(given, taps, x), run(given, taps, x, plus=x) - x]
+    assert np.array_equal(found[0], found[2])
+    assert np.array_equal(found[1], found[3])
+    scale = np.abs(taps).sum(axis=(0, 2)).max() * np.abs(x).max()
+    wanted = expected(taps, offsets, x, wrap)
+    for y in found:
+        assert np.abs(y - wanted).max() <= 4 * np.finfo(x.dtype).eps * scale
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_small_images_of_a_batch_are_in_the_lanes(dtype: str) -> None:
+    """And neither few of them, nor those that would leave the cache, nor endless lists of taps."""
+    itemsize, offsets = np.dtype(dtype).itemsize, ((0, 0), (0, -1))
+
+    def lanes(batch: int, channels: int, *grid: int, taps: Any = offsets) -> str:
+        given = compiled_correlation(channels, grid, taps, False, itemsize)
+        assert given is not None
+        return correlation._way(given, batch, 1)[0].lanes
+
+    assert lanes(64, 12, 8, 8) == "images"
+    assert lanes(1, 12, 8, 8) == "pixels"
+    assert lanes(64, 12, 128, 128) == "pixels"
+    everywhere = tuple(itertools.product(range(-7, 8), repeat=2))
+    assert lanes(64, 3, 16, 16, taps=everywhere) == "pixels"
 
 
 @pytest.mark.parametrize("cached", [torch_correlation._CACHED, 0], ids=["at once", "in parts"])
@@ -119,20 +178,6 @@ def test_a_polynomial_of_maps(
     assert np.array_equal(x, given)
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
-@pytest.mark.parametrize("kind", [ic.PeriodicConv, ic.AutoregressiveConv, ic.ExponentialConv])
-def test_gradients_of_many_taps_and_channels(kind: Any, dtype: str) -> None:
-    """Which are PyTorch's own: the gradient of <y, A(w) x>, against its definition in float64."""
-    rng = np.random.default_rng(0)
-    family = kind.init(48, 3, 2, rng=rng)._family
-    x, y = rng.standard_normal((2, 9, 48, 7, 6)).astype(dtype)
-    tensors = torch.from_numpy(x), torch.from_numpy(y)
-    assert not torch_correlation.prefers_kernel_for_gradient(tensors[0], 9)
-    found = kernels.gram(family, *tensors).numpy()
-    wanted = family.gram(x.astype("float64"), y.astype("float64"))
-    assert np.abs(found - wanted).max() <= 1e3 * np.finfo(dtype).eps
-
-
 @pytest.mark.parametrize("wrap", [False, True], ids=["zeros", "periodic"])
 @pytest.mark.parametrize("shape", [(2, 12, 300, 40), (1, 3, 40, 700), (2, 3, 70, 16, 20)])
 @pytest.mark.usefixtures("always_shared")
@@ -154,27 +199,6 @@ def test_bands_of_large_images(shape: tuple[int, ...], wrap: bool) -> None:
     y = correlated(taps, offsets, x, wrap)
     np.testing.assert_allclose(y, wanted, rtol=1e-11, atol=1e-11)
     assert np.array_equal(correlated(taps, offsets, x, wrap, workers=2), y)
-
-
-@pytest.mark.parametrize("bits", [128, 256, None])
-@pytest.mark.parametrize("wrap", [False, True], ids=["zeros", "periodic"])
-@pytest.mark.parametrize("seed", seeds(10, more=15))
-@pytest.mark.usefixtures("always_shared")
-def test_the_gradient_by_the_taps(seed: int, wrap: bool, bits: int | None) -> None:
-    """<y_bar, correlate(taps, x)> is linear in each tap: its value for a unit is the gradient."""
-    rng = np.random.default_rng(seed)
-    taps, offsets, x = random_case(rng)
-    target = host() if bits is None else dataclasses.replace(host(), bits=bits, registers=16)
-    y_bar = np.asarray(rng.standard_normal(x.shape), x.dtype)
-    for workers in (1, 2):
-        found = compiled_kernel_vjp(x, y_bar, offsets, wrap, workers, target)
-        for _ in range(4):
-            place = tuple(int(rng.integers(n)) for n in taps.shape)
-            unit = np.zeros(taps.shape)
-            unit[place] = 1.0
-            terms = np.asarray(y_bar, "float64") * expected(unit, offsets, x, wrap)
-            bound = 20 * np.finfo(x.dtype).eps * np.sqrt(x[:, 0].size) * 4
-            assert abs(found[place] - terms.sum()) <= bound
 
 
 @pytest.mark.parametrize("bits", [128, 256])
@@ -256,16 +280,3 @@ def test_a_forward_in_foreign_byte_order_keeps_it() -> None:
     swapped = conv.replace(**{n: p.astype(foreign) for n, p in conv.parameters().items()})
     y = swapped.forward(x.astype(foreign))
     assert np.array_equal(y, conv.forward(x))
-
-
-@pytest.mark.parametrize("workers", [1, 2])
-@pytest.mark.usefixtures("always_shared")
-def test_the_gradient_by_taps_that_reach_no_pixel_is_zero(workers: int) -> None:
-    rng = np.random.default_rng(5)
-    x, y_bar = rng.standard_normal((2, 5, 3, 2, 3))
-    offsets = ((-4, 0), (0, 0), (0, 3), (-1, -1))
-    wanted = np.zeros((4, 3, 3))
-    wanted[1] = np.einsum("bohw,bkhw->ok", y_bar, x)
-    wanted[3] = np.einsum("bohw,bkhw->ok", y_bar[..., 1:, 1:], x[..., :-1, :-1])
-    found = compiled_kernel_vjp(x, y_bar, offsets, False, workers)
-    np.testing.assert_allclose(found, wanted, rtol=1e-13, atol=1e-13)

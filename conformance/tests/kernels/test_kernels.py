@@ -15,6 +15,7 @@ from invconv.kernels.cpu import assembly, compiled, machine, rows, sums, threads
 from invconv.kernels.cpu.compiled import CompiledSolve, address_of, compiled_solve
 from invconv.kernels.cpu.compiler.ir import Writer
 from invconv.kernels.cpu.compiler.target import Target, host
+from invconv.kernels.cpu.correlate.images_driver import write_images_correlation
 from invconv.kernels.cpu.driver import write_solve_module, write_weights_module
 from invconv.kernels.order import accumulators
 from invconv_conformance.truth.oracle import affine
@@ -181,6 +182,7 @@ def test_code_for_aarch64_multiplies_and_adds_in_vectors(itemsize: int) -> None:
         "images": lambda w: write_solve_module(w, "images"),
         "rows": lambda w: write_solve_module(w, "rows"),
         "sums": lambda w: sums.write_sums(w, 12, single=True),
+        "correlated images": write_images_correlation,
     }
     for name, write in modules.items():
         writer = Writer(AARCH64, itemsize)
@@ -189,7 +191,7 @@ def test_code_for_aarch64_multiplies_and_adds_in_vectors(itemsize: int) -> None:
         code = machine.optimised(module, AARCH64, thorough=True).emit_assembly(module)
         assert ("fmla\tv" in code) == (name in ("weights", "sums"))
         transposes = "zip1\tv" in code or "trn1\tv" in code
-        assert transposes == (name in ("images", "rows"))
+        assert transposes == (name in ("images", "rows", "correlated images"))
         assert (".4s" if itemsize == 4 else ".2d") in code
         assert "fmaf" not in code, "no call of the C library"
 

@@ -18,7 +18,7 @@ from invconv.kernels.cpu.compiler.ir import I32, VOID, Int, Value, Writer
 
 # Lines of a square at most. Images often lie whole pages apart, which a cache keeps in one set: it
 # holds eight at the least.
-_SIDES = {"images": 8, "rows": 64}
+_SIDES = {"images": 8, "wholes": 8, "rows": 64}
 _AHEAD = 4  # vectors by which memory is asked for that is going to be written
 
 POINTERS = ("lines", "z", "places")
@@ -40,11 +40,12 @@ INTEGERS = (
 def write_copy(w: Writer, name: str, what: str) -> None:
     """Write a function, such as "enter_rows": "enter" copies lines into the buffer, "leave" back.
 
-    The lines are "images" or "rows". Its arguments:
+    The lines are "images", "wholes" (images whose pixels follow each other in the buffer, too), or
+    "rows". Its arguments:
 
     lines, z, places
-        Line 0 from its position 0 on; the buffer; and, of images, how far in the buffer each of the
-        positions that are copied is from the first one.
+        Line 0 from its position 0 on; the buffer; and, of "images", how far in the buffer each of
+        the positions that are copied is from the first one.
     lines_there, line_step, channel_stride
         How many lines there are, and what is between them and between channels, less the skew.
     skew, start, count, width
@@ -52,7 +53,7 @@ def write_copy(w: Writer, name: str, what: str) -> None:
         and zeros enter where it has none.
     place, channel_step, step
         Position ``start`` is at ``place`` in the buffer, and channels are ``channel_step`` apart,
-        as the positions of rows are ``step``.
+        as positions are ``step`` that have no ``places``.
     """
     with w.function(f"{name}_{what}", POINTERS, INTEGERS, inside=True) as a:
         side = min(w.lanes, _SIDES[what])

@@ -12,22 +12,26 @@ from __future__ import annotations
 import ctypes
 import functools
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal, Self
 
 from invconv.arrays.stencil import Offset
 from invconv.kernels.cpu import machine, threads
 from invconv.kernels.cpu.compiled import BUFFERS, address_of
 from invconv.kernels.cpu.compiler.target import Target, host
-from invconv.kernels.cpu.correlate.plan import (
-    Border,
-    CorrelationProgram,
-    Places,
-    correlation_program,
-)
+from invconv.kernels.cpu.correlate.images import images_program
+from invconv.kernels.cpu.correlate.plan import CorrelationProgram, Places, correlation_program
+from invconv.kernels.cpu.correlate.reading import Border, Reading, reading
 from invconv.kernels.cpu.plan import Shape
 
+Lanes = Literal["images", "pixels"]
+
 _CORRELATE = ctypes.CFUNCTYPE(None, *[ctypes.c_void_p] * 8, *[ctypes.c_int64] * 5)
-_COPY, _MULTIPLY, _SHARED = 2e-10, 1.25e-11, 5e-4  # seconds, as in `invconv.kernels.cpu.compiled`
+# seconds, about: to begin the sums of a lane, and to copy a float32 in and out, by what is in the
+# lanes, and where images are larger than so many bytes; to multiply one; and for threads to share
+_BEGIN, _COPY = {"pixels": 6e-10, "images": 8e-10}, {"pixels": 4.5e-10, "images": 3.5e-10}
+_LARGE, _COPY_LARGE = 2**19, 7e-10
+_MULTIPLY, _SHARED = 1.25e-11, 5e-4
+_FEW = 4  # images, which leave most lanes idle
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,7 +41,10 @@ class CompiledCorrelation:
     Attributes
     ----------
     target : Target
+    reading : Reading
     program : CorrelationProgram
+    lanes : {"pixels", "images"}
+        What is in the lanes of a vector.
     call : object
         The compiled function.
     sums, numbers : int
@@ -47,12 +54,52 @@ class CompiledCorrelation:
     """
 
     target: Target
+    reading: Reading
     program: CorrelationProgram
+    lanes: Lanes
     itemsize: int
     call: Any
     sums: int
     numbers: int
     code: tuple[machine.Code, ...]
+
+    @functools.cached_property
+    def size(self) -> int:
+        """Bytes of a thread's buffer."""
+        return int(self.program.header.size) * self.itemsize
+
+    @classmethod
+    def of(
+        cls,
+        target: Target,
+        found: Reading,
+        program: CorrelationProgram,
+        lanes: Lanes,
+        itemsize: int,
+    ) -> Self:
+        """Compile what goes by a program."""
+        h = program.header
+        shared = code(target, itemsize, lanes)
+        sums = machine.sums(target, itemsize, h.block, h.blocks == 1)
+        call = _CORRELATE(shared.addresses["correlate"])
+        addresses = sums.addresses["sums"], address_of(program.numbers)
+        return cls(target, found, program, lanes, itemsize, call, *addresses, (shared, sums))
+
+    def seconds(self, batch: int, workers: int = 1) -> float:
+        """Return about how long so many images take."""
+        h, units, copy = self.program.header, self.units(batch), _COPY[self.lanes]
+        if self.lanes == "images":
+            batch = units * h.images  # idle lanes included
+            copy = copy if 2 * h.out * self.itemsize <= _LARGE else _COPY_LARGE
+        multiply = _MULTIPLY * self.program.products * h.channels
+        image = h.pixels * _BEGIN[self.lanes] + h.channels * (h.pixels * copy + multiply)
+        share = -(-units // workers) / units
+        return float(batch * image * share * self.itemsize / 4 * 512 / self.target.bits)
+
+    def units(self, batch: int) -> int:
+        """Return into how many units of work a batch falls."""
+        h = self.program.header
+        return int(-(-batch // h.images) * h.bands)
 
     def run(
         self,
@@ -79,18 +126,13 @@ class CompiledCorrelation:
         plus : int
             The address of an array that is added to the results, as large as they are, or 0.
         """
-        h = self.program.header
-        if workers > 1:
-            numbers = batch * h.channels * h.pixels
-            seconds = numbers * (_COPY + _MULTIPLY * h.channels * h.taps) * self.itemsize / 4
-            units = -(-batch // h.images) * h.bands
-            workers = min(workers, units) if seconds * 512 / self.target.bits >= _SHARED else 1
+        way, workers = _way(self, batch, workers)
         shared = ctypes.c_int64()  # the ticket
-        given = x, y, plus, taps, self.numbers, ctypes.addressof(shared)
+        given = x, y, plus, taps, way.numbers, ctypes.addressof(shared)
 
         def work(*_: object) -> None:
-            buffer = BUFFERS.take(h.size * self.itemsize)
-            self.call(*given, buffer[0], self.sums, batch, *places)
+            buffer = BUFFERS.take(way.size)
+            way.call(*given, buffer[0], way.sums, batch, *places)
             BUFFERS.keep(buffer)
 
         if workers == 1:
@@ -109,26 +151,42 @@ def compiled_correlation(
     target: Target | None = None,
 ) -> CompiledCorrelation | None:
     """Return the correlation with taps at some offsets; None where no tap reaches a pixel."""
-    target = target or host()
+    target, found = target or host(), reading(shape, offsets, wrap)
+    if found is None:
+        return None
     lanes = target.bits // 8 // itemsize
-    settings = channels, shape, offsets, wrap, lanes, target.most_channels, itemsize
-    program = correlation_program(*settings)
+    program = correlation_program(found, channels, lanes, target.most_channels, itemsize)
+    return CompiledCorrelation.of(target, found, program, "pixels", itemsize)
+
+
+@functools.lru_cache(maxsize=256)
+def _way(given: CompiledCorrelation, batch: int, workers: int) -> tuple[CompiledCorrelation, int]:
+    """Return what is quickest for a batch, with pixels or images in the lanes, and its threads."""
+    found, workers = [given], workers if given.seconds(batch) >= _SHARED else 1
+    if batch > _FEW and (by_images := _by_images(given)):
+        found.append(by_images)
+    best = min(found, key=lambda one: one.seconds(batch, workers))
+    return best, min(workers, best.units(batch))
+
+
+@functools.lru_cache(maxsize=256)
+def _by_images(given: CompiledCorrelation) -> CompiledCorrelation | None:
+    """Return a correlation with images in the lanes, or None where they are too large."""
+    target, itemsize, channels = given.target, given.itemsize, given.program.header.channels
+    lanes = target.bits // 8 // itemsize
+    program = images_program(given.reading, channels, lanes, target.most_channels, itemsize)
     if program is None:
         return None
-    h = program.header
-    shared = code(target, itemsize)
-    sums = machine.sums(target, itemsize, h.block, h.blocks == 1)
-    call = _CORRELATE(shared.addresses["correlate"])
-    addresses = sums.addresses["sums"], address_of(program.numbers)
-    return CompiledCorrelation(target, program, itemsize, call, *addresses, (shared, sums))
+    return CompiledCorrelation.of(target, given.reading, program, "images", itemsize)
 
 
 @functools.lru_cache(maxsize=64)
-def code(target: Target, itemsize: int) -> machine.Code:
+def code(target: Target, itemsize: int, lanes: Lanes) -> machine.Code:
     """Compile what does not depend on the number of channels: "correlate"."""
     from invconv.kernels.cpu.compiler.ir import Writer
     from invconv.kernels.cpu.correlate.driver import write_correlation
+    from invconv.kernels.cpu.correlate.images_driver import write_images_correlation
 
     writer = Writer(target, itemsize)
-    write_correlation(writer)
+    (write_correlation if lanes == "pixels" else write_images_correlation)(writer)
     return machine.compiled(str(writer.module), target, ("correlate",), thorough=False)

@@ -31,7 +31,7 @@ def write_correlation(w: Writer) -> None:
     write_add(w)
     with w.function("correlate", POINTERS, ("images", *PLACES), inside=False) as a:
         h = load_record(w, CorrelationHeader, a["program"], w.integer(0))
-        _pack(w, a, h)
+        pack(w, a, h)
         clear(w, a["z"], h, a["images"])
         groups = (a["images"] + (h["images"] - 1)) // h["images"]
         total = groups * h["bands"]
@@ -47,13 +47,17 @@ def _band(w: Writer, a: dict[str, Any], h: dict[str, Int], image: Int, number: I
     copy_pieces(w, a["program"], h, band, here, w.at(a["x"], place), a["z"], "read")
     _sums(w, a, h, band, here)
     out = w.at(a["z"], h["out"])
-    nothing = w.integer(w.b.ptrtoint(a["plus"], I64)).is_("==", 0)
-    with w.b.if_else(nothing) as (then, otherwise):
+    with w.b.if_else(is_null(w, a["plus"])) as (then, otherwise):
         with then:
             copy_pieces(w, a["program"], h, band, here, w.at(a["y"], place), out, "written")
         with otherwise:
             images = w.at(a["y"], place), w.at(a["plus"], place)
             _add_pieces(w, a["program"], h, band, here, images, out)
+
+
+def is_null(w: Writer, pointer: Value) -> Value:
+    """Return the truth of an address being none."""
+    return w.integer(w.b.ptrtoint(pointer, I64)).is_("==", 0)
 
 
 def _add_pieces(
@@ -114,9 +118,23 @@ def copy_pieces(
 
 
 def _sums(w: Writer, a: dict[str, Any], h: dict[str, Int], band: dict[str, Int], here: Int) -> None:
-    taps = w.b.gep(a["program"], [h["taps_read"].value], source_etype=I64)
     positions = (here - 1) * h["image_step"] + band["positions"]
     columns = (positions + (w.lanes - 1)) // w.lanes
+    call_sums(w, a, h, band["at"], columns, w.integer(w.lanes), h["channel_step"], h["taps_read"])
+
+
+def call_sums(
+    w: Writer,
+    a: dict[str, Any],
+    h: dict[str, Int],
+    at: Int,
+    columns: Int,
+    step: Int,
+    channel_step: Int,
+    taps_read: Int,
+) -> None:
+    """Write the sums of so many vectors of pixels, ``step`` apart, which share a list of taps."""
+    zero, taps = w.integer(0), w.b.gep(a["program"], [taps_read.value], source_etype=I64)
     weights = w.at(a["z"], h["weights"])
     pointers = (
         a["z"],
@@ -127,30 +145,23 @@ def _sums(w: Writer, a: dict[str, Any], h: dict[str, Int], band: dict[str, Int],
         taps,
         taps,
     )
-    zero = w.integer(0)
     integers = (
-        band["at"],
+        at,
         w.integer(1),
         zero,
         columns,
-        w.integer(w.lanes),
+        step,
         h["taps"],
         h["channels"],
-        h["channel_step"],
-        zero,
-        zero,
-        zero,
-        zero,
-        zero,
-        zero,
-        zero,
+        channel_step,
+        *[zero] * 7,
     )
     kind = ir.FunctionType(VOID, [POINTER] * len(pointers) + [I64] * len(integers))
     assert len(integers) == len(sums.INTEGERS)
     w.b.call(w.typed(a["sums"], kind), [*pointers, *(n.value for n in integers)])
 
 
-def _pack(w: Writer, a: dict[str, Any], h: dict[str, Int]) -> None:
+def pack(w: Writer, a: dict[str, Any], h: dict[str, Int]) -> None:
     """Write the weights as `invconv.kernels.cpu.weights` has them, zero for channels not there."""
     channels, block, taps = h["channels"], h["block"], h["taps"]
     with w.loop(0, h["blocks"]) as b, w.loop(0, taps) as t:

@@ -25,13 +25,13 @@ from invconv.kernels.cpu.compiled import BUFFERS, address_of
 from invconv.kernels.cpu.compiler.target import Target, host
 from invconv.kernels.cpu.correlate.plan import (
     Band,
-    Border,
     CorrelationHeader,
     CorrelationProgram,
     Places,
     correlation_program,
     of_taps,
 )
+from invconv.kernels.cpu.correlate.reading import Border, reading
 from invconv.kernels.cpu.plan import Shape
 
 if TYPE_CHECKING:
@@ -215,10 +215,10 @@ def compiled_gram(
     """Return the gradient by taps at some offsets; None where no tap reaches a pixel."""
     target = target or host()
     lanes = target.bits // 8 // itemsize
-    settings = channels, shape, offsets, wrap, lanes, target.most_channels, itemsize
-    program = correlation_program(*settings)
-    if program is None:
+    read = reading(shape, offsets, wrap)
+    if read is None:
         return None
+    program = correlation_program(read, channels, lanes, target.most_channels, itemsize)
     wide = target.registers == 32
     block = min(channels, 4 if wide else 3), min(channels, 6 if wide else 4)
     call, code = _code(target, itemsize, *block)

@@ -15,16 +15,14 @@ import itertools
 import math
 from collections.abc import Iterator
 from dataclasses import astuple, dataclass, fields
-from typing import Literal, TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 
-from invconv.arrays.stencil import Offset, reaching
+from invconv.arrays.stencil import Offset
 from invconv.kernels.cpu.assembly import Ints
+from invconv.kernels.cpu.correlate.reading import Border, Reading, repeated
 from invconv.kernels.cpu.plan import Shape
-from invconv.kernels.primitives import fold
-
-Border = bool | Literal["mirror"]  # zero, periodic, or mirrored pixels beyond a grid
 
 _BAND = 2**18  # bytes of the buffers that stay in the cache, of images that are whole in them
 _LARGEST = 2**19  # of those that are not: what rows read besides is copied more than once
@@ -87,23 +85,17 @@ class Grid:
             if not 0 <= index[0] < self.shape[0]:  # other rows are never written
                 yield -1, target + low, n
             return
-        index = tuple(self._inside(i, m) for i, m in zip(index, self.shape, strict=False))
+        index = tuple(repeated(i, m, self.wrap) for i, m in zip(index, self.shape, strict=False))
         source = int(np.ravel_multi_index(index, self.shape[:-1])) * n
         yield source, target + low, n
         if self.wrap == "mirror":
             for i in (*range(-low, 0), *range(n, n + high)):
-                yield source + self._inside(i, n), target + low + i, 1
+                yield source + repeated(i, n, self.wrap), target + low + i, 1
             return
         if self.wrap and low:
             yield source + n - low, target, low
         if self.wrap and high:
             yield source, target + low + n, high
-
-    def _inside(self, i: int, n: int) -> int:
-        """Return the pixel that position i of an axis of n pixels repeats."""
-        if self.wrap == "mirror":
-            return min(i % (2 * n), 2 * n - 1 - i % (2 * n))
-        return i % n
 
     def written(self, first: int, stop: int) -> list[tuple[int, int, int]]:
         """Return what is copied out for the same rows: (source, target, count)."""
@@ -185,44 +177,40 @@ class Band:
 
 @dataclass(frozen=True, eq=False)
 class CorrelationProgram:
-    """The numbers that a correlation goes by, and its header."""
+    """What a correlation goes by.
+
+    Attributes
+    ----------
+    numbers : array of int64
+        Read by the compiled code, so it is never edited.
+    header : CorrelationHeader
+        Its first numbers; or `invconv.kernels.cpu.correlate.images.ImagesHeader`.
+    products : int
+        Of a C x C matrix with a pixel, which an image takes, gaps between rows included.
+    """
 
     numbers: Ints
-    header: CorrelationHeader
+    header: Any
+    products: int
 
 
 @functools.lru_cache(maxsize=64)
 def correlation_program(
-    channels: int,
-    shape: Shape,
-    offsets: tuple[Offset, ...],
-    wrap: Border,
-    lanes: int,
-    most: int,
-    itemsize: int,
-) -> CorrelationProgram | None:
-    """Return the program of a correlation for any batch, or None where no tap reaches a pixel.
+    found: Reading, channels: int, lanes: int, most: int, itemsize: int
+) -> CorrelationProgram:
+    """Return the program of a correlation for any batch.
 
     Parameters
     ----------
+    found : Reading
     channels : int
-    shape : tuple of int
-        The grid.
-    offsets : tuple of offsets
-        y[p] = sum over t of taps[t] x[p + offsets[t]].
-    wrap : bool or "mirror"
     lanes, most, itemsize
         As in `invconv.kernels.cpu.plan.Geometry`.
     """
-    if len(shape) == 1:  # an image of one row
-        shape, offsets = (1, *shape), tuple((0, *o) for o in offsets)
-    offsets = tuple(fold(o, shape) for o in offsets) if wrap is True else offsets
-    kept = list(range(len(offsets))) if wrap == "mirror" else reaching(offsets, shape)
-    if not kept:
-        return None
-    axes = list(zip(*(offsets[t] for t in kept), strict=True))
+    shape, kept = found.shape, found.order
+    axes = list(zip(*found.offsets, strict=True))
     low, high = (tuple(max(0, *(s * o for o in axis)) for axis in axes) for s in (-1, 1))
-    grid = Grid(shape, low, high, wrap)
+    grid = Grid(shape, low, high, found.wrap)
     rows, header = _header(grid, channels, len(kept), lanes, most, itemsize)
     body, pieces = list[Band](), list[tuple[int, int, int]]()
     start = header.body + header.bands * len(fields(Band))
@@ -238,13 +226,14 @@ def correlation_program(
         *astuple(header),
         *kept,
         len(kept),
-        *itertools.chain(*((i * size, grid.flat(offsets[t])) for i, t in enumerate(kept))),
+        *itertools.chain(*((i * size, grid.flat(o)) for i, o in enumerate(found.offsets))),
         *itertools.chain(*map(astuple, body)),
         *itertools.chain(*pieces),
     ]
-    found = np.asarray(numbers, np.int64)
-    found.setflags(write=False)
-    return CorrelationProgram(found, header)
+    array = np.asarray(numbers, np.int64)
+    array.setflags(write=False)
+    products = header.bands * header.image_step * header.taps
+    return CorrelationProgram(array, header, products)
 
 
 def _header(

@@ -1,0 +1,65 @@
+"""The loop of a correlation with images in the lanes (`invconv.kernels.cpu.correlate.images`).
+
+Called by `correlation`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from typing import Any
+
+from invconv.kernels.cpu import copies
+from invconv.kernels.cpu.compiler.ir import Int, Writer
+from invconv.kernels.cpu.correlate.driver import (
+    PLACES,
+    POINTERS,
+    call_sums,
+    is_null,
+    pack,
+    write_add,
+)
+from invconv.kernels.cpu.correlate.images import ImagesHeader, Run
+from invconv.kernels.cpu.driver import each_unit, load_record
+
+
+def write_images_correlation(w: Writer) -> None:
+    """Write the function "correlate", with the arguments that it has in `driver`."""
+    copies.write_copy(w, "enter", "wholes")
+    copies.write_copy(w, "leave", "wholes")
+    write_add(w)
+    with w.function("correlate", POINTERS, ("images", *PLACES), inside=False) as a:
+        h = load_record(w, ImagesHeader, a["program"], w.integer(0))
+        pack(w, a, h)
+        groups = (a["images"] + (h["images"] - 1)) // h["images"]
+        with each_unit(w, a["shared"], groups) as group:
+            _group(w, a, h, group * h["images"])
+
+
+def _group(w: Writer, a: dict[str, Any], h: dict[str, Int], image: Int) -> None:
+    """Write what correlates the images in the lanes, from number ``image`` on."""
+    here = (a["images"] - image).least(h["images"])
+    size, step = h["channels"] * h["pixels"], h["channels"] * h["images"]
+    x, y, plus = (w.at(a[name], image * size) for name in ("x", "y", "plus"))
+    zero, out = w.integer(0), w.at(a["z"], h["out"])
+    copied = {
+        "lines_there": here,
+        "line_step": size,
+        "channel_stride": h["pixels"],
+        "skew": zero,
+        "start": zero,
+        "count": h["pixels"],
+        "width": h["pixels"],
+        "place": zero,
+        "channel_step": h["images"],
+        "step": step,
+        "channels": h["channels"],
+    }
+    integers = [copied[name] for name in copies.INTEGERS]
+    w.call_inside("enter_wholes", (x, a["z"], a["program"]), integers)
+    with w.loop(0, h["runs"]) as i:
+        run = load_record(w, Run, a["program"], h["body"] + i * len(fields(Run)))
+        taps = h["lists"] + run["taps"]
+        call_sums(w, a, h, run["at"], run["columns"], step, h["images"], taps)
+    w.call_inside("leave_wholes", (y, out, a["program"]), integers)
+    with w.b.if_then(w.b.not_(is_null(w, a["plus"]))):
+        w.call_inside("add_run", [y, y, plus], [here * size])
