@@ -166,7 +166,6 @@ def log_abs_pivots(
 
 def _pivots(kernel: Tensor, centre: Offset) -> Tensor:
     """Return K[c, c, centre] as one view, which is quicker than one after another."""
-    kernel = kernel.resolve_neg()
     row, column, *strides = kernel.stride()
     place = kernel.storage_offset() + sum(map(operator.mul, strides, centre))
     return kernel.as_strided(kernel.shape[:1], (row + column,), place)

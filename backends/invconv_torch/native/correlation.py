@@ -21,14 +21,13 @@ from invconv.kernels.cpu.machine import reason
 from invconv.kernels.families import StencilFamily
 from invconv.kernels.primitives import fold, pad_periodic
 from invconv.kernels.symmetric import MirroredFamily
-from invconv_torch.native.host import PLAIN
+from invconv_torch.native.host import in_host_memory
 from invconv_torch.precision import full_precision
 
 Tensor: TypeAlias = torch.Tensor
 Shape: TypeAlias = tuple[int, ...]
 Correlation: TypeAlias = CausalFamily | CircularFamily | MirroredFamily | StencilFamily
 
-_FEW, _NARROW = 64, 48  # pixels and channels: see `prefers_kernel`
 _WIDE, _SUMS = 32, {4: 224, 8: 300}  # channels, and times taps: see `prefers_kernel_for_gradient`
 _BATCH = 2**16, 2**22  # bytes
 _CACHED, _VECTOR = 2**19, 16  # bytes of images that a cache holds thrice, and images of a vector
@@ -131,18 +130,14 @@ def convolution_vjp(grid: Grid, count: int, wrap: bool, x: Tensor, y_bar: Tensor
 
 
 def prefers_kernel(x: Tensor) -> bool:
-    """Tell whether the compiled kernel is used: forwards, where it is the faster one.
+    """Tell whether the compiled kernel is used for forwards: wherever it runs.
 
-    ``python -m invconv_benchmarks.studies.torch_convolutions`` compares them: PyTorch's own
-    convolution is as fast in float32 only, with many channels on few pixels, which leave vectors
-    half empty. Gradients of mirrored images go by the same rule: PyTorch would pad both images.
+    ``python -m invconv_benchmarks.studies.torch_convolutions`` compares it with PyTorch's own
+    convolution. Gradients of mirrored images go by the same rule: PyTorch would pad both images.
     """
-    if x.device.type != "cpu" or type(x) not in PLAIN or not x.is_contiguous():
+    if not (in_host_memory(x) and x.is_contiguous() and x.numel()):
         return False
-    if x.numel() == 0 or reason(x.element_size()) is not None:
-        return False
-    pixels = math.prod(x.shape[2:])
-    return bool(x.dtype == torch.float64 or pixels >= _FEW or x.shape[1] <= _NARROW)
+    return reason(x.element_size()) is None
 
 
 def prefers_kernel_for_gradient(x: Tensor, taps: int) -> bool:
@@ -233,7 +228,8 @@ def _placed(family: Correlation, w: Tensor) -> tuple[Tensor, int, Places]:
     stride = w.stride()
     if isinstance(family, StencilFamily):
         return w, w.data_ptr(), (*stride, 0)
-    if stride[2:] != _dense(family.kernel_size):  # the taps of two channels follow each other
+    if not w.is_contiguous() and stride[2:] != _dense(family.kernel_size):
+        # the taps of two channels are to follow each other
         w = w.contiguous()
         stride = w.stride()
     if isinstance(family, CircularFamily | MirroredFamily):

@@ -18,4 +18,4 @@ def version_of(t: Tensor) -> tuple[int, int]:
 
 def in_host_memory(x: Tensor) -> bool:
     """Tell whether a tensor's numbers are in host memory; fake ones have none."""
-    return bool(x.device.type == "cpu" and type(x) in PLAIN)
+    return bool(x.is_cpu and type(x) in PLAIN)
