@@ -16,8 +16,10 @@ from typing import Any
 from llvmlite import ir
 
 from invconv.kernels.cpu import copies, sums, weights
-from invconv.kernels.cpu.compiler.ir import I64, POINTER, VOID, Int, Value, Writer
+from invconv.kernels.cpu.compiler.ir import I32, I64, POINTER, VOID, Int, Value, Writer
 from invconv.kernels.cpu.program import Header, Segment, names
+
+_LINE = 64  # bytes of a line of the cache
 
 POINTERS = ("y", "x", "weights", "program", "shared", "z", "sums")
 
@@ -90,6 +92,8 @@ def _segment(w: Writer, a: dict[str, Any], h: dict[str, Int], s: dict[str, Int])
         h["channels"],
     )
     places = _entries(w, a["program"], h["places"])
+    with w.b.if_then(s["needed"].is_(">", 0)):
+        _ask_for_rows_above(w, a, h, s)
     w.call_inside(f"enter_{what}", (w.at(a["y"], s["memory"]), a["z"], places), copied)
     with w.b.if_then(h["above"].is_(">", 0)):
         _rows_above(w, a, h, s)
@@ -132,6 +136,20 @@ def _solve_pixels(w: Writer, a: dict[str, Any], h: dict[str, Int], s: dict[str, 
     assert len(pointers) == len(sums.POINTERS)
     assert len(integers) == len(sums.INTEGERS)
     w.b.call(w.typed(a["sums"], kind), [*pointers, *(n.value for n in integers)])
+
+
+def _ask_for_rows_above(w: Writer, a: dict[str, Any], h: dict[str, Int], s: dict[str, Int]) -> None:
+    """Write what asks for all of the rows above at once: another thread's cache may have them."""
+    solved = w.at(a["x"], s["memory"])
+    with (
+        w.loop(1, h["above"] + 1) as up,
+        w.loop(0, h["channels"]) as c,
+        w.loop(0, s["count"], _LINE // w.itemsize) as level,
+    ):
+        column = (s["level"] + level + h["lag"] * up).least(h["wide"] - 1)
+        in_memory = column.if_(h["along"].is_(">", 0), h["wide"] - 1 - column)
+        place = w.at(solved, c * h["pixels"] + h["above_step"] * up + in_memory)
+        w.call("llvm.prefetch.p0", VOID, place, I32(0), I32(3), I32(1))
 
 
 def _rows_above(w: Writer, a: dict[str, Any], h: dict[str, Int], s: dict[str, Int]) -> None:

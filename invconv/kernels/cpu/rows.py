@@ -110,6 +110,21 @@ class Strips:
         return max(2 * unit, wanted // unit * unit)
 
     @functools.cached_property
+    def starts(self) -> tuple[list[int], list[int]]:
+        """Return the first level of each part of an even strip, and of an odd one.
+
+        What part p of an odd strip reads is solved when part p of the strip above it is: its parts
+        end by as many levels earlier as the last row lags behind. So a thread follows another one
+        closely, and is some parts ahead of what the other one has to wait for.
+        """
+        even = list(range(0, self.levels(0), self.part))
+        late, unit = self.lag * (self.lines(0) - 1 + self.above), max(8, self.geometry.lanes)
+        first = self.part - -(-late // unit) * unit
+        if not self.shared or first <= 0:
+            return even, even
+        return even, [0, *range(first, self.levels(0), self.part)]
+
+    @functools.cached_property
     def strip_size(self) -> int:
         """Numbers of a strip, or of a part of it, with what it reads."""
         return (self.back + min(self.part, self.levels(0)) + self.ahead) * self.level
@@ -209,17 +224,18 @@ def segments(g: Geometry, shared: bool) -> list[list[Segment]]:
     s = Strips(g, shared)
     if len(g.shape) > 2:
         return [list(_volume(s))]
-    return [list(_parts(s, strip)) for strip in range(s.count)]
+    units, most = [list(_parts(s, strip)) for strip in range(s.count)], max(map(len, s.starts))
+    return [[*parts, *[Segment()] * (most - len(parts))] for parts in units]
 
 
 def _parts(s: Strips, strip: int) -> Iterator[Segment]:
     """Yield the parts of a strip of a plane."""
-    g, levels = s.geometry, s.levels(strip)
-    for first in range(0, s.levels(0), s.part):
+    g, levels, starts = s.geometry, s.levels(strip), s.starts[strip % 2]
+    before = 0
+    for first, end in zip(starts, [*starts[1:], levels], strict=True):
         if first >= levels:
-            yield Segment()
-            continue
-        count = min(s.part, levels - first)
+            break
+        count = min(end, levels) - first
         needed = min(g.shape[-1], first + count + s.lag * s.above)
         done = first + count - s.lag * (s.lines(strip) - 1)
         back = s.back * s.level
@@ -229,11 +245,12 @@ def _parts(s: Strips, strip: int) -> Iterator[Segment]:
             first,
             count,
             clear_count=back if first == 0 else 0,
-            move_from=s.part * s.level,
+            move_from=before * s.level,
             move_count=0 if first == 0 else back,
             needed=needed if strip > 0 and s.above else 0,
             done=max(0, done),
         )
+        before = count
 
 
 def _volume(s: Strips) -> Iterator[Segment]:
