@@ -147,8 +147,7 @@ def _ask_for_rows_above(w: Writer, a: dict[str, Any], h: dict[str, Int], s: dict
         w.loop(0, s["count"], _LINE // w.itemsize) as level,
     ):
         column = (s["level"] + level + h["lag"] * up).least(h["wide"] - 1)
-        in_memory = column.if_(h["along"].is_(">", 0), h["wide"] - 1 - column)
-        place = w.at(solved, c * h["pixels"] + h["above_step"] * up + in_memory)
+        place = w.at(solved, _place_above(h, c, up, column))
         w.call("llvm.prefetch.p0", VOID, place, I32(0), I32(3), I32(1))
 
 
@@ -166,12 +165,16 @@ def _rows_above(w: Writer, a: dict[str, Any], h: dict[str, Int], s: dict[str, In
         column = s["level"] + level + h["lag"] * up
         there = w.b.and_(column.is_(">=", 0), column.is_("<", h["wide"]))
         there = w.b.and_(there, s["first"].is_("!=", 0))
-        in_memory = column.if_(h["along"].is_(">", 0), h["wide"] - 1 - column)
-        place = c * h["pixels"] + h["above_step"] * up + in_memory
-        number = w.load(solved, place.if_(there, 0), w.number)
+        number = w.load(solved, _place_above(h, c, up, column).if_(there, 0), w.number)
         number = w.b.select(there, number, w.number(0.0))
         step = h["step"].if_(h["along"].is_(">", 0), -h["step"])
         w.store(number, a["z"], s["origin"] + level * step + c * h["channel_step"] - up)
+
+
+def _place_above(h: dict[str, Int], channel: Int, up: Int, column: Int) -> Int:
+    """Return where a pixel above a strip is in memory, from the strip's first one on."""
+    in_memory = column.if_(h["along"].is_(">", 0), h["wide"] - 1 - column)
+    return channel * h["pixels"] + h["above_step"] * up + in_memory
 
 
 def _channels(w: Writer, h: dict[str, Int]) -> tuple[Int, Int]:
