@@ -11,13 +11,15 @@ import numpy as np
 
 import invconv as ic
 from invconv.arrays.namespaces import to_numpy
-from invconv.kernels.cpu import compiled, machine, threads
+from invconv.kernels.cpu import assembly, compiled, machine, threads
+from invconv.kernels.cpu.lanes import pipeline
+from invconv.kernels.cpu.plan import Geometry
 from invconv_conformance.cases.case import Shape
 from invconv_conformance.laws.law import law, truth
 from invconv_conformance.laws.setting import Floats, Measure, Setting
 
 _SAMPLES = 35  # of a batch: more than two vectors have lanes, and some are left over
-_FULL = 32  # of a batch that leaves no lane idle
+_FULL = 34  # of a batch that fills vectors, and has a rest that is solved apart
 # of one channel: more than a buffer holds at a time, so wide or so tall
 _LARGE: dict[int, list[Shape]] = {
     1: [(9000,)],
@@ -25,6 +27,7 @@ _LARGE: dict[int, list[Shape]] = {
     3: [(7, 20, 90)],
     4: [(3, 5, 20, 30)],
 }
+_TALL = (100, 64)  # of one channel: rows that go on with others while some are not through
 _WIDE = (50, 36000)  # a second thread comes before the first one has done it all
 _THREADS = 2
 _ROUNDS = 5  # so that threads meet in different places
@@ -64,6 +67,7 @@ def same_bits(s: Setting) -> Iterator[Measure]:
             yield from _large(s, grid)
         if len(shape) == 2:
             yield from _shared(s)
+            yield from _pipelined(s)
 
 
 def _however_called(
@@ -83,7 +87,7 @@ def _however_called(
 
 
 def _large(s: Setting, grid: Shape) -> Iterator[Measure]:
-    """Solve images that go through a buffer in parts, alone and in a batch that fills vectors."""
+    """Solve images that go through a buffer in parts, alone and in a batch."""
     solve, y = _two_images(s, grid)
     wanted = np.concatenate([solve(image[None]) for image in y])
     batch = np.resize(y, (_FULL, *y.shape[1:]))
@@ -99,6 +103,15 @@ def _shared(s: Setting) -> Iterator[Measure]:
     with _shared_out():
         found = (_same(solve(y[i : i + 1])[0], wanted[i]) for i in (0, 1) * _ROUNDS)
         yield truth(all(found), "wide, shared by threads")
+
+
+def _pipelined(s: Setting) -> Iterator[Measure]:
+    """Solve an image whose rows follow each other in the lanes, also where that is not quickest."""
+    solve, y = _two_images(s, _TALL)
+    wanted = solve(y)
+    with _by_a_pipeline():
+        again, y = _two_images(s, _TALL)
+        yield truth(_same(again(y), wanted), "tall, by a pipeline")
 
 
 def _two_images(s: Setting, grid: Shape) -> tuple[Solve, Floats]:
@@ -144,11 +157,27 @@ def _shared_out() -> Iterator[None]:
     """Let threads share solves of any size, inside this context."""
     before, number = compiled._SHARED, threads.number()
     compiled._SHARED = 0.0
-    compiled._run.cache_clear()
+    compiled._runs.cache_clear()
     ic.set_num_threads(_THREADS)
     try:
         yield
     finally:
         ic.set_num_threads(number)
         compiled._SHARED = before
-        compiled._run.cache_clear()
+        compiled._runs.cache_clear()
+
+
+@contextmanager
+def _by_a_pipeline() -> Iterator[None]:
+    """Let rows follow each other in the lanes wherever they can, inside this context."""
+
+    def way(g: Geometry, batch: int, workers: int) -> assembly.Way:
+        return "pipeline" if pipeline.possible(g) else assembly.best_way(g, batch, workers)
+
+    vars(compiled)["best_way"] = way
+    compiled._runs.cache_clear()
+    try:
+        yield
+    finally:
+        vars(compiled)["best_way"] = assembly.best_way
+        compiled._runs.cache_clear()

@@ -35,14 +35,14 @@ processes = pytest.mark.parametrize(  # PyTorch's import takes seconds
 def shared_out(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Let two threads share a solve of any size."""
     monkeypatch.setattr(compiled, "_SHARED", 0.0)
-    compiled._run.cache_clear()
+    compiled._runs.cache_clear()
     before = torch.get_num_threads()
     torch.set_num_threads(2)
     ic.set_num_threads(2)
     yield
     ic.set_num_threads(1)
     torch.set_num_threads(before)
-    compiled._run.cache_clear()
+    compiled._runs.cache_clear()
 
 
 def prepared(library: str) -> ic.PreparedInverse:

@@ -11,17 +11,19 @@ import pytest
 from llvmlite import binding
 
 import invconv as ic
-from invconv.kernels.cpu import assembly, compiled, machine, rows, sums, threads
+from invconv.kernels.cpu import assembly, compiled, machine, sums, threads
 from invconv.kernels.cpu.compiled import CompiledSolve, address_of, compiled_solve
 from invconv.kernels.cpu.compiler.ir import Writer
 from invconv.kernels.cpu.compiler.target import Target, host
 from invconv.kernels.cpu.correlate.images_driver import write_images_correlation
 from invconv.kernels.cpu.driver import write_solve_module, write_weights_module
+from invconv.kernels.cpu.lanes import pipeline, rows
 from invconv.kernels.order import accumulators
 from invconv_conformance.truth.oracle import affine
 from tests.selected import seeds
 
 Floats = np.ndarray[Any, Any]
+POSSIBLE = {"rows": rows.possible, "pipeline": pipeline.possible}
 AARCH64 = Target("aarch64-unknown-linux-gnu", "neoverse-n1", "", 128, registers=32, fma=True)
 
 
@@ -47,18 +49,19 @@ def solved(state: CompiledSolve, y: Floats, workers: int = 1) -> Floats:
     return x
 
 
-@pytest.fixture(params=["images", "rows"])
+@pytest.fixture(params=["images", "rows", "pipeline"])
 def lanes(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """Force what is in the lanes, where it can be, and threads for solves of any size."""
 
     def chosen(g: Any, batch: int, workers: int) -> str:
-        return request.param if rows.possible(g) else "images"
+        possible = request.param == "images" or POSSIBLE[request.param](g)
+        return request.param if possible else assembly.best_way(g, batch, workers)
 
-    monkeypatch.setattr(compiled, "best_lanes", chosen)
+    monkeypatch.setattr(compiled, "best_way", chosen)
     monkeypatch.setattr(compiled, "_SHARED", 0.0)
-    compiled._run.cache_clear()
+    compiled._runs.cache_clear()
     yield request.param
-    compiled._run.cache_clear()
+    compiled._runs.cache_clear()
 
 
 def random_case(
@@ -248,7 +251,7 @@ def test_memory_stays_bounded_over_many_batch_sizes() -> None:
     state = factored(conv, (8, 8), "float32")
     for batch in range(1, 401):
         solved(state, np.zeros((batch, 3, 8, 8), "float32"))
-    assert compiled._run.cache_info().currsize <= 256
+    assert compiled._runs.cache_info().currsize <= 256
     assert assembly.program.cache_info().currsize <= 64
     kept = compiled.BUFFERS._kept
     assert kept is not None

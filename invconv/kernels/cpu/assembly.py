@@ -10,12 +10,17 @@ from typing import Any, Literal
 
 import numpy as np
 
-from invconv.kernels.cpu import images, rows
+from invconv.kernels.cpu.lanes import images, pipeline, rows
+from invconv.kernels.cpu.lanes.strips import Strips
 from invconv.kernels.cpu.plan import Geometry, TapList
 from invconv.kernels.cpu.program import Header, names, numbers
 
+_APART = 0.97  # of the cost of a batch, which two parts have to save
+# what a channel of a pixel costs besides, to be copied in and out
+_BESIDE: dict[Way, int] = {"images": 60, "rows": 64, "pipeline": 96}
+
 Ints = np.ndarray[Any, np.dtype[np.int64]]
-Lanes = Literal["images", "rows"]
+Way = Literal["images", "rows", "pipeline"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,10 +33,13 @@ class Program:
         Read by the compiled code, so it is never edited.
     header : Header
         Its first numbers.
+    lanes : {"images", "rows"}
+        What is in the lanes of a vector.
     """
 
     numbers: Ints
     header: Header
+    lanes: str
 
     def units(self, batch: int) -> int:
         """Return into how many units of work a batch falls."""
@@ -39,24 +47,31 @@ class Program:
 
 
 @functools.lru_cache(maxsize=64)
-def program(g: Geometry, lanes: Lanes, shared: bool) -> Program:
+def program(g: Geometry, way: Way, shared: bool) -> Program:
     """Return the program of a solve, for any batch.
 
     Parameters
     ----------
     g : Geometry
-    lanes : {"images", "rows"}
-        What is in the lanes of a vector.
+    way : {"images", "rows", "pipeline"}
+        Which of the modules of these names says what is in the lanes.
     shared : bool
-        Whether several threads may solve one image.
+        Whether several threads may solve the rows of one image.
     """
-    if lanes == "images":
+    places, masks = list[int](), np.zeros(0, np.int64)
+    if way == "images":
         header, lists, body = images.header(g), images.lists(g), images.segments(g)
         places = images.places(g)
+    elif way == "rows":
+        header, lists, body = (
+            rows.header(g, shared),
+            rows.lists(g, shared),
+            rows.segments(g, shared),
+        )
+        masks = _whole_integers(rows.masks(g)) if header.masked else masks
     else:
-        header, lists, places = rows.header(g, shared), rows.lists(g, shared), list[int]()
-        body = rows.segments(g, shared)
-    masks = _whole_integers(rows.masks(g)) if header.masked else np.zeros(0, np.int64)
+        header, lists, body = pipeline.header(g), rows.lists(g, False), pipeline.segments(g)
+        masks = _whole_integers(pipeline.masks(g))
     first, taps = len(names(Header)), len(g.reach)
     after_lists = first + taps + len(lists) * (1 + 2 * taps)
     header = replace(
@@ -79,7 +94,7 @@ def program(g: Geometry, lanes: Lanes, shared: bool) -> Program:
     segments = [numbers(segment) for unit in body for segment in unit]
     found = np.concatenate([np.asarray(start, np.int64), masks, np.ravel(segments)])
     found.setflags(write=False)
-    return Program(found, header)
+    return Program(found, header, "images" if way == "images" else "rows")
 
 
 def _filled(taps: TapList, g: Geometry) -> list[int]:
@@ -96,18 +111,37 @@ def _whole_integers(masks: np.ndarray[Any, Any]) -> Ints:
     return padded.view(np.int64)
 
 
+def best_way(g: Geometry, batch: int, workers: int) -> Way:
+    """Return which way is quickest for a batch."""
+    found = costs(g, batch, workers)
+    return min(found, key=found.__getitem__)
+
+
+def best_parts(g: Geometry, batch: int, workers: int) -> list[int]:
+    """Return the images of each part of a batch: those that fill vectors, and the rest, or all."""
+    rest = batch % g.lanes
+    parts = [n for n in (batch - rest, rest) if n]
+    apart = sum(min(costs(g, n, workers).values()) for n in parts)
+    together = min(costs(g, batch, workers).values()) if batch else 0
+    return parts if apart < _APART * together else [batch]
+
+
 @functools.lru_cache(maxsize=256)
-def best_lanes(g: Geometry, batch: int, workers: int) -> Lanes:
-    """Return what should be in the lanes for a batch: whatever leaves fewer of them idle."""
-    groups = -(-batch // g.lanes)
-    by_images = -(-groups // workers) * g.pixels
-    if not rows.possible(g):
-        return "images"
-    strips = rows.Strips(g, shared=False)
-    levels = sum(map(strips.levels, range(strips.count)))
-    planes = math.prod(g.shape[:-2])
-    if len(g.shape) > 2:
-        by_rows = -(-batch // workers) * planes * levels
-    else:
-        by_rows = -(-batch * levels // workers)
-    return "images" if by_images <= 1.05 * by_rows else "rows"
+def costs(g: Geometry, batch: int, workers: int) -> dict[Way, float]:
+    """Return what a solve costs each way, in products of a channel's vector with a number."""
+    groups, products = -(-batch // g.lanes), len(g.reach) * g.channels
+    found: dict[Way, float] = {
+        "images": -(-groups // workers) * g.pixels * (products + _BESIDE["images"])
+    }
+    if rows.possible(g):
+        strips = Strips(g, shared=False)
+        levels = sum(map(strips.levels, range(strips.count)))
+        if len(g.shape) > 2:
+            levels *= -(-batch // workers) * math.prod(g.shape[:-2])
+        else:  # threads share an image, too
+            levels = -(-batch * levels // workers)
+        found["rows"] = levels * (products + _BESIDE["rows"])
+    if pipeline.possible(g):
+        levels = -(-batch // workers) * pipeline.Pipeline(g).levels
+        found["pipeline"] = levels * (products + _BESIDE["pipeline"])
+    return found

@@ -19,7 +19,7 @@ import numpy as np
 
 from invconv.arrays.stencil import Offset
 from invconv.kernels.cpu import machine, threads
-from invconv.kernels.cpu.assembly import best_lanes, program
+from invconv.kernels.cpu.assembly import best_parts, best_way, program
 from invconv.kernels.cpu.compiler.target import Target, host
 from invconv.kernels.cpu.plan import Geometry, Shape, geometry_of
 
@@ -57,7 +57,7 @@ class CompiledSolve:
     weights: Floats
     _weights: int = field(init=False)
     _sample: Shape = field(init=False)
-    _last: Any = field(default=(None, None), init=False)  # the last `_Run`, of a batch and threads
+    _last: Any = field(default=(None, None), init=False)  # the last runs, of a batch and threads
 
     def __post_init__(self) -> None:
         sample = self.geometry.channels, *self.geometry.shape
@@ -92,23 +92,25 @@ class CompiledSolve:
         *keeps
             What must not be freed while another thread may still be at work.
         """
-        key, run = self._last
+        key, runs = self._last
         if key != (batch, workers):  # to hash a geometry takes as long as a small solve
-            run = _run(self.geometry, self.target, batch, workers)
-            vars(self).update(_last=((batch, workers), run))
-        shared = run.shared()
-        given = y, x, self._weights, run.program, ctypes.addressof(shared)
+            runs = _runs(self.geometry, self.target, batch, workers)
+            vars(self).update(_last=((batch, workers), runs))
+        states = [run.shared() for run in runs]
 
         def work(*_: object) -> None:
-            buffer = BUFFERS.take(run.size)
-            run.solve(*given, buffer[0], run.sums, batch)
-            BUFFERS.keep(buffer)
+            for run, state in zip(runs, states, strict=True):
+                buffer, images = BUFFERS.take(run.size), (y + run.start, x + run.start)
+                given = *images, self._weights, run.program, ctypes.addressof(state), buffer[0]
+                run.solve(*given, run.sums, run.batch)
+                BUFFERS.keep(buffer)
 
-        if run.workers == 1:
+        most = max(run.workers for run in runs)
+        if most == 1:
             work()
         else:
             # after an interrupt the others go on for a while: they have what they use
-            threads.together(functools.partial(work, self, run, shared, keeps), run.workers)
+            threads.together(functools.partial(work, self, runs, states, keeps), most)
 
 
 def require_images(expected: tuple[int, int, int], shape: Shape, itemsize: int) -> None:
@@ -164,8 +166,27 @@ def _prepare(g: Geometry, target: Target) -> tuple[Any, int, object]:
 
 @dataclass(frozen=True, eq=False)
 class _Run:
-    """What solves of a batch of one size have in common."""
+    """What solves of some images of a batch have in common.
 
+    Attributes
+    ----------
+    start, batch : int
+        How many bytes are before the first image, and how many images there are.
+    solve : object
+        The compiled function.
+    sums, program : int
+        Addresses.
+    keeps : tuple
+        What keeps them.
+    shared : type
+        Of the ticket, and each unit's progress.
+    size : int
+        Bytes of a thread's buffer.
+    workers : int
+    """
+
+    start: int
+    batch: int
     solve: Any
     sums: int
     program: int
@@ -176,25 +197,33 @@ class _Run:
 
 
 @functools.lru_cache(maxsize=256)
-def _run(g: Geometry, target: Target, batch: int, workers: int) -> _Run:
+def _runs(g: Geometry, target: Target, batch: int, workers: int) -> tuple[_Run, ...]:
+    """Return the runs of a batch: of all images, or of those that fill vectors and of the rest."""
     numbers = batch * g.channels * g.pixels
     seconds = numbers * (_COPY + _MULTIPLY * g.channels * len(g.reach)) * g.itemsize / 4
     if seconds * 512 / target.bits < _SHARED:
         workers = 1
-    lanes = best_lanes(g, batch, workers)
-    found = program(g, lanes, workers > 1)
-    solve = machine.solve(target, g.itemsize, lanes)
-    sums = machine.sums(target, g.itemsize, g.block, g.single)
-    units = found.units(batch)
-    return _Run(
-        solve=_SOLVE(solve.addresses["solve"]),
-        sums=sums.addresses["sums"],
-        program=address_of(found.numbers),
-        keeps=(found, solve, sums),
-        shared=ctypes.c_int64 * (1 + units),  # the ticket, and each unit's progress
-        size=found.header.size * g.itemsize,
-        workers=min(workers, units),
-    )
+    image, runs, start = g.channels * g.pixels * g.itemsize, list[_Run](), 0
+    for count in best_parts(g, batch, workers):
+        found = program(g, best_way(g, count, workers), workers > 1)
+        solve = machine.solve(target, g.itemsize, found.lanes)
+        sums = machine.sums(target, g.itemsize, g.block, g.single)
+        units = found.units(count)
+        runs.append(
+            _Run(
+                start=start * image,
+                batch=count,
+                solve=_SOLVE(solve.addresses["solve"]),
+                sums=sums.addresses["sums"],
+                program=address_of(found.numbers),
+                keeps=(found, solve, sums),
+                shared=ctypes.c_int64 * (1 + units),
+                size=found.header.size * g.itemsize,
+                workers=min(workers, units),
+            )
+        )
+        start += count
+    return tuple(runs)
 
 
 class _Buffers(threading.local):

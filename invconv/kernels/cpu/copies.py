@@ -34,7 +34,13 @@ INTEGERS = (
     "channel_step",
     "step",
     "channels",
+    "adds",
 )
+
+
+def in_order(**given: Int | int) -> list[Int | int]:
+    """Return the integers that `write_copy` asks for, those that are not given being zero."""
+    return [given.get(name, 0) for name in INTEGERS]
 
 
 def write_copy(w: Writer, name: str, what: str) -> None:
@@ -54,6 +60,8 @@ def write_copy(w: Writer, name: str, what: str) -> None:
     place, channel_step, step
         Position ``start`` is at ``place`` in the buffer, and channels are ``channel_step`` apart,
         as positions are ``step`` that have no ``places``.
+    channels, adds
+        How many channels there are; and whether other rows are in the same vectors, which stay.
     """
     with w.function(f"{name}_{what}", POINTERS, INTEGERS, inside=True) as a:
         side = min(w.lanes, _SIDES[what])
@@ -88,8 +96,11 @@ def _copy_lines(
             with otherwise:
                 here = [(j + i).is_("<", a["count"]) for i in range(w.lanes)]
                 masks, starts = _masks(w, a, j, rows)
-                edge = _enter_edge if into else _leave_edge
-                edge(w, a["z"], starts, masks, places, here)
+                if into:
+                    others = a["adds"] if what == "rows" else None
+                    _enter_edge(w, a["z"], starts, masks, places, here, others)
+                else:
+                    _leave_edge(w, a["z"], starts, masks, places, here)
 
 
 def _all_there(w: Writer, a: dict[str, Any], j: Int) -> Value:
@@ -144,11 +155,22 @@ def _enter_edge(
     masks: list[Value],
     places: list[Int],
     here: list[Value],
+    adds: Int | None,
 ) -> None:
     found = [w.masked_load(row, mask) for row, mask in zip(rows, masks, strict=True)]
     for vector, place, there in zip(w.transposed(found), places, here, strict=True):
         with w.b.if_then(there):
+            if adds is not None:  # lanes that are not of these rows are zero
+                known = w.b.select(adds.is_("!=", 0), w.load(z, place), w.zero)
+                vector = _either(w, vector, known)
             w.store(vector, z, place)
+
+
+def _either(w: Writer, a: Value, b: Value) -> Value:
+    """Return, in each lane, the number of a or b that is not zero; there is one at most."""
+    bits = ir.VectorType(ir.IntType(8 * w.itemsize), w.lanes)
+    both = (w.b.bitcast(vector, bits) for vector in (a, b))
+    return w.b.bitcast(w.b.or_(*both), w.vector)
 
 
 def _leave_whole(w: Writer, z: Value, rows: list[Value], places: list[Int]) -> None:

@@ -78,27 +78,29 @@ def _segment(w: Writer, a: dict[str, Any], h: dict[str, Int], s: dict[str, Int])
     what, lines = a["what"], s["lines"]
     if what == "images":
         lines = (a["images"] - a["image"]).least(h["images"])
-    copied = (
-        lines,
-        h["line_step"],
-        h["pixels"],
-        h["skew"],
-        s["start"],
-        s["count"],
-        h["width"],
-        s["place"],
-        h["channel_step"],
-        h["step"],
-        h["channels"],
-    )
+    copied = {
+        "lines_there": lines,
+        "line_step": h["line_step"],
+        "channel_stride": h["pixels"],
+        "skew": h["skew"],
+        "start": s["start"],
+        "width": h["width"],
+        "place": s["place"],
+        "channel_step": h["channel_step"],
+        "step": h["step"],
+        "channels": h["channels"],
+        "adds": s["adds"],
+    }
     places = _entries(w, a["program"], h["places"])
     with w.b.if_then(s["needed"].is_(">", 0)):
         _ask_for_rows_above(w, a, h, s)
-    w.call_inside(f"enter_{what}", (w.at(a["y"], s["memory"]), a["z"], places), copied)
+    pointers = w.at(a["y"], s["memory"]), a["z"], places
+    w.call_inside(f"enter_{what}", pointers, copies.in_order(**copied, count=s["entered"]))
     with w.b.if_then(h["above"].is_(">", 0)):
         _rows_above(w, a, h, s)
     _solve_pixels(w, a, h, s)
-    w.call_inside(f"leave_{what}", (w.at(a["x"], s["memory"]), a["z"], places), copied)
+    pointers = w.at(a["x"], s["memory"]), a["z"], places
+    w.call_inside(f"leave_{what}", pointers, copies.in_order(**copied, count=s["left"]))
 
 
 def _solve_pixels(w: Writer, a: dict[str, Any], h: dict[str, Int], s: dict[str, Int]) -> None:
@@ -144,7 +146,7 @@ def _ask_for_rows_above(w: Writer, a: dict[str, Any], h: dict[str, Int], s: dict
     with (
         w.loop(1, h["above"] + 1) as up,
         w.loop(0, h["channels"]) as c,
-        w.loop(0, s["count"], _LINE // w.itemsize) as level,
+        w.loop(0, s["entered"], _LINE // w.itemsize) as level,
     ):
         column = (s["level"] + level + h["lag"] * up).least(h["wide"] - 1)
         place = w.at(solved, _place_above(h, c, up, column))
@@ -160,15 +162,17 @@ def _rows_above(w: Writer, a: dict[str, Any], h: dict[str, Int], s: dict[str, In
     with (
         w.loop(1, h["above"] + 1) as up,
         w.loop(0, h["channels"]) as c,
-        w.loop(s["low"], s["count"]) as level,
+        w.loop(s["low"], s["entered"]) as level,
     ):
         column = s["level"] + level + h["lag"] * up
         there = w.b.and_(column.is_(">=", 0), column.is_("<", h["wide"]))
         there = w.b.and_(there, s["first"].is_("!=", 0))
         number = w.load(solved, _place_above(h, c, up, column).if_(there, 0), w.number)
-        number = w.b.select(there, number, w.number(0.0))
         step = h["step"].if_(h["along"].is_(">", 0), -h["step"])
-        w.store(number, a["z"], s["origin"] + level * step + c * h["channel_step"] - up)
+        target = s["origin"] + level * step + c * h["channel_step"] - up
+        known = w.load(a["z"], target, w.number)  # of other rows, in the same levels
+        known = w.b.select(s["adds"].is_("!=", 0), known, w.number(0.0))
+        w.store(w.b.select(there, number, known), a["z"], target)
 
 
 def _place_above(h: dict[str, Int], channel: Int, up: Int, column: Int) -> Int:

@@ -2,8 +2,8 @@
 
 A `Geometry` is all that a solve depends on besides values. Two ways lead through it:
 
-- `cpu.images`: the lanes are images of a batch, pixel after pixel.
-- `cpu.rows`: the lanes are rows of one image. Row l lags behind row l - 1 by so many
+- `cpu.lanes.images`: the lanes are images of a batch, pixel after pixel.
+- `cpu.lanes.rows`: the lanes are rows of one image. Row l lags behind row l - 1 by so many
   pixels that what it reads is there: the lanes are a wavefront.
 
 Called by `compiled`, `correlate.plan` and `xla`.

@@ -97,8 +97,11 @@ class Segment:
         Numbers of the buffer that are copied, to have the last pixels where the next ones read.
     memory, lines : int
         Where line 0 starts in a channel of an image, and how many lines there are.
-    start, count, place : int
-        Positions of the lines that are copied, and where the first one is in the buffer.
+    start, entered, left, place : int
+        From which position on lines are copied, how many are copied in and how many out, and where
+        the first one is in the buffer.
+    adds : int
+        Whether other lines are in the same vectors already: theirs are kept.
     at, top, rows, columns : int
         Where the first pixel is that is solved, in which row of the grid, and how many there are.
     lists : int
@@ -122,8 +125,10 @@ class Segment:
     memory: int = 0
     lines: int = 0
     start: int = 0
-    count: int = 0
+    entered: int = 0
+    left: int = 0
     place: int = 0
+    adds: int = 0
     at: int = 0
     top: int = 0
     rows: int = 0

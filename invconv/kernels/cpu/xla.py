@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from invconv.kernels.cpu import machine
-from invconv.kernels.cpu.assembly import Ints, Lanes, best_lanes, program
+from invconv.kernels.cpu.assembly import Ints, best_way, program
 from invconv.kernels.cpu.compiler.target import Target
 from invconv.kernels.cpu.plan import Geometry
 
@@ -36,7 +36,7 @@ class Call:
     """
 
     name: str
-    lanes: Lanes
+    lanes: str
     program: Ints
     room: Ints
     memory: int
@@ -47,16 +47,15 @@ def call(g: Geometry, target: Target, batch: int) -> Call:
     """Return the call that solves a batch of images."""
     from invconv.kernels.cpu.handler import ALIGNED
 
-    lanes = best_lanes(g, batch, 1)
-    found = program(g, lanes, False)
+    found = program(g, best_way(g, batch, 1), False)
     words = 1 + found.units(batch)
     numbers = found.header.size, g.weights, g.scratch
     sizes = [*(n * g.itemsize for n in numbers), words * 8]
     *places, memory = np.cumsum([-(-size // ALIGNED) * ALIGNED for size in sizes])
     blocks = "all" if g.single else "some"
     return Call(
-        f"invconv_{target.bits}_f{8 * g.itemsize}_{g.block}_{blocks}_{lanes}",
-        lanes,
+        f"invconv_{target.bits}_f{8 * g.itemsize}_{g.block}_{blocks}_{found.lanes}",
+        found.lanes,
         found.numbers,
         np.asarray([batch, *places, words], np.int64),
         int(memory) + ALIGNED,
@@ -64,7 +63,7 @@ def call(g: Geometry, target: Target, batch: int) -> Call:
 
 
 @functools.cache
-def handler(target: Target, itemsize: int, block: int, single: bool, lanes: Lanes) -> machine.Code:
+def handler(target: Target, itemsize: int, block: int, single: bool, lanes: str) -> machine.Code:
     """Compile the handler of the calls with a block of output channels."""
     from invconv.kernels.cpu.compiler.ir import Writer
     from invconv.kernels.cpu.handler import write_handler

@@ -40,21 +40,17 @@ def _group(w: Writer, a: dict[str, Any], h: dict[str, Int], image: Int) -> None:
     here = (a["images"] - image).least(h["images"])
     size, step = h["channels"] * h["pixels"], h["channels"] * h["images"]
     x, y, plus = (w.at(a[name], image * size) for name in ("x", "y", "plus"))
-    zero, out = w.integer(0), w.at(a["z"], h["out"])
-    copied = {
-        "lines_there": here,
-        "line_step": size,
-        "channel_stride": h["pixels"],
-        "skew": zero,
-        "start": zero,
-        "count": h["pixels"],
-        "width": h["pixels"],
-        "place": zero,
-        "channel_step": h["images"],
-        "step": step,
-        "channels": h["channels"],
-    }
-    integers = [copied[name] for name in copies.INTEGERS]
+    out = w.at(a["z"], h["out"])
+    integers = copies.in_order(
+        lines_there=here,
+        line_step=size,
+        channel_stride=h["pixels"],
+        count=h["pixels"],
+        width=h["pixels"],
+        channel_step=h["images"],
+        step=step,
+        channels=h["channels"],
+    )
     w.call_inside("enter_wholes", (x, a["z"], a["program"]), integers)
     with w.loop(0, h["runs"]) as i:
         run = load_record(w, Run, a["program"], h["body"] + i * len(fields(Run)))

@@ -50,19 +50,15 @@ def _copy(
     w: Writer, a: dict[str, Any], h: dict[str, Int], way: str, images: Value, c: Int, plane: Value
 ) -> None:
     start = w.at(images, (a["image"] * h["channels"] + c) * h["pixels"])
-    lines = (a["images"] - a["image"]).least(w.lanes)
-    integers = (
-        lines,
-        h["channels"] * h["pixels"],
-        h["pixels"],
-        0,
-        0,
-        h["pixels"],
-        h["pixels"],
-        0,
-        h["plane"],
-        w.lanes,
-        1,
+    integers = copies.in_order(
+        lines_there=(a["images"] - a["image"]).least(w.lanes),
+        line_step=h["channels"] * h["pixels"],
+        channel_stride=h["pixels"],
+        count=h["pixels"],
+        width=h["pixels"],
+        channel_step=h["plane"],
+        step=w.lanes,
+        channels=1,
     )
     w.call_inside(f"{way}_images", (start, plane, _list(w, a, h["places"])), integers)
 

@@ -124,10 +124,18 @@ class _Elimination:
 
     def copy(self, way: str, matrices: Value, first: Int, place: Int, numbers: Int) -> None:
         """Copy numbers that are ``place`` in the buffer, of a matrix a lane."""
+        from invconv.kernels.cpu import copies
+
         w = self.w
         pointers = w.at(matrices, first * numbers), w.at(self.a["z"], place * w.lanes)
-        lines = self.a["count"] - first
-        integers = (lines.least(w.lanes), numbers, 0, 0, 0, numbers, numbers, 0, 0, w.lanes, 1)
+        integers = copies.in_order(
+            lines_there=(self.a["count"] - first).least(w.lanes),
+            line_step=numbers,
+            count=numbers,
+            width=numbers,
+            step=w.lanes,
+            channels=1,
+        )
         w.call_inside(f"{way}_images", (*pointers, self.a["places"]), integers)
 
     def place(self, i: Int, j: Int) -> Int:

@@ -173,7 +173,8 @@ def _band(window: Window, first: int) -> Iterator[Segment]:
         pixel = (*row[:-1], 0 if g.direction[-1] > 0 else g.shape[-1] - 1)
         yield Segment(
             memory=_flat(start, g.shape),
-            count=rows * g.shape[-1],
+            entered=rows * g.shape[-1],
+            left=rows * g.shape[-1],
             place=window.place(_shifted(start, shift)),
             at=window.place(_shifted(pixel, shift)),
             top=first if len(g.shape) == 2 else 0,

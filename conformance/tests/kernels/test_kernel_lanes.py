@@ -1,0 +1,55 @@
+"""What is in the lanes of a solve: one row after another, and parts of a batch."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import invconv as ic
+from invconv.kernels.cpu import assembly, compiled
+from invconv.kernels.cpu.lanes import pipeline
+from tests.kernels.test_kernels import factored, solved
+from tests.selected import seeds
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("seed", seeds(16, more=60))
+def test_rows_that_follow_each_other_in_the_lanes(
+    seed: int, dtype: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On grids that no lane holds at once, in all directions; the bits are those of images."""
+    rng = np.random.default_rng(seed)
+    mask, ways = ("corner", "raster")[seed % 2], [int(d) for d in rng.choice([-1, 1], 2)]
+    conv = ic.AutoregressiveConv.init(
+        int(rng.choice([1, 2, 5, 25])),
+        tuple(int(k) for k in rng.integers(1, 4, 2)),
+        mask=mask,
+        direction=tuple(ways) if mask == "corner" else ways[0],
+        dilation=tuple(int(d) for d in rng.integers(1, 3, 2)),
+        channel_order=str(rng.choice(["lower", "upper"])),
+        rng=rng,
+    )
+    grid = int(rng.integers(17, 70)), int(rng.integers(40, 80))
+    y = rng.standard_normal((2, conv.channels, *grid)).astype(dtype)
+    found = {}
+    for way in ("images", "pipeline"):
+        monkeypatch.setattr(compiled, "best_way", lambda *_, way=way: way)
+        compiled._runs.cache_clear()
+        state = factored(conv, grid, dtype)
+        if not pipeline.possible(state.geometry):
+            pytest.skip("a part would not be solved before its last rows are read")
+        found[way] = solved(state, y)
+    compiled._runs.cache_clear()
+    assert np.array_equal(found["images"], found["pipeline"])
+
+
+def test_a_batch_falls_into_parts_where_that_leaves_fewer_lanes_idle() -> None:
+    conv = ic.AutoregressiveConv.init(12, rng=np.random.default_rng(0))
+    state = factored(conv, (32, 32), "float32")
+    lanes = state.geometry.lanes
+    assert assembly.best_parts(state.geometry, 3 * lanes, 1) == [3 * lanes]
+    assert assembly.best_parts(state.geometry, 3 * lanes + 2, 1) == [3 * lanes, 2]
+    assert assembly.best_parts(state.geometry, 3 * lanes - 1, 1) == [3 * lanes - 1]
+    y = np.random.default_rng(1).standard_normal((3 * lanes + 2, 12, 32, 32)).astype("float32")
+    x = solved(state, y)
+    assert np.array_equal(x, np.concatenate([solved(state, image[None]) for image in y]))
