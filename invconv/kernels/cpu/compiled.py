@@ -11,6 +11,7 @@ from __future__ import annotations
 import ctypes
 import functools
 import math
+import operator
 import threading
 from dataclasses import dataclass, field
 from typing import Any
@@ -30,6 +31,8 @@ _KEPT = 2**25  # bytes of a buffer that a thread keeps
 _ALIGNED = 64  # bytes: vectors do not lie across two lines of the cache
 # seconds, about: to copy a float32 in and out, to multiply one, and from which on threads share
 _COPY, _MULTIPLY, _SHARED = 3.5e-10, 1.25e-11, 5e-4
+
+_state = operator.methodcaller("shared")  # a new one of a `_Run`
 
 _PREPARE = ctypes.CFUNCTYPE(None, *[ctypes.c_void_p] * 4)
 _SOLVE = ctypes.CFUNCTYPE(None, *[ctypes.c_void_p] * 7, ctypes.c_int64)
@@ -57,7 +60,9 @@ class CompiledSolve:
     weights: Floats
     _weights: int = field(init=False)
     _sample: Shape = field(init=False)
-    _last: Any = field(default=(None, None), init=False)  # the last runs, of a batch and threads
+    _last: Any = field(
+        default=(None, (None, 1)), init=False
+    )  # the last runs, of a batch and threads
 
     def __post_init__(self) -> None:
         sample = self.geometry.channels, *self.geometry.shape
@@ -92,11 +97,11 @@ class CompiledSolve:
         *keeps
             What must not be freed while another thread may still be at work.
         """
-        key, runs = self._last
+        key, (runs, most) = self._last
         if key != (batch, workers):  # to hash a geometry takes as long as a small solve
-            runs = _runs(self.geometry, self.target, batch, workers)
-            vars(self).update(_last=((batch, workers), runs))
-        states = [run.shared() for run in runs]
+            runs, most = found = _runs(self.geometry, self.target, batch, workers)
+            vars(self).update(_last=((batch, workers), found))
+        states = list(map(_state, runs))
 
         def work(*_: object) -> None:
             for run, state in zip(runs, states, strict=True):
@@ -105,7 +110,6 @@ class CompiledSolve:
                 run.solve(*given, run.sums, run.batch)
                 BUFFERS.keep(buffer)
 
-        most = max(run.workers for run in runs)
         if most == 1:
             work()
         else:
@@ -197,8 +201,11 @@ class _Run:
 
 
 @functools.lru_cache(maxsize=256)
-def _runs(g: Geometry, target: Target, batch: int, workers: int) -> tuple[_Run, ...]:
-    """Return the runs of a batch: of all images, or of those that fill vectors and of the rest."""
+def _runs(g: Geometry, target: Target, batch: int, workers: int) -> tuple[tuple[_Run, ...], int]:
+    """Return the runs of a batch, and how many threads the largest has.
+
+    They are of all images, or of those that fill vectors and of the rest.
+    """
     numbers = batch * g.channels * g.pixels
     seconds = numbers * (_COPY + _MULTIPLY * g.channels * len(g.reach)) * g.itemsize / 4
     if seconds * 512 / target.bits < _SHARED:
@@ -223,7 +230,7 @@ def _runs(g: Geometry, target: Target, batch: int, workers: int) -> tuple[_Run, 
             )
         )
         start += count
-    return tuple(runs)
+    return tuple(runs), max(run.workers for run in runs)
 
 
 class _Buffers(threading.local):
