@@ -1,10 +1,11 @@
 """How a compiled solve goes through an image: which pixels are in the lanes, and what lies where.
 
-A `Geometry` is all that a solve depends on besides values. Two ways lead through it:
+A `Geometry` is all that a solve depends on besides values. Three ways lead through it:
 
 - `cpu.lanes.images`: the lanes are images of a batch, pixel after pixel.
 - `cpu.lanes.rows`: the lanes are rows of one image. Row l lags behind row l - 1 by so many
   pixels that what it reads is there: the lanes are a wavefront.
+- `cpu.lanes.pipeline`: the same without a pause, a lane that is through taking a later row.
 
 Called by `compiled`, `correlate.plan` and `xla`.
 """
