@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
 from typing import Any, Literal
 
@@ -22,6 +21,7 @@ from invconv.kernels.families import StencilFamily
 from invconv_torch.native import correlation as torch_correlation
 from invconv_torch.native import kernels
 from invconv_torch.primitives import correlate as of_stencil
+from tests.kernels.test_kernels import narrower
 
 Floats = np.ndarray[Any, Any]
 
@@ -112,7 +112,7 @@ def test_pixels_or_images_in_the_lanes(
     seed: int, wrap: Any, bits: int | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The same bits by both ways, alone and added to something, and both are right."""
-    target = host() if bits is None else dataclasses.replace(host(), bits=bits, registers=16)
+    target = host() if bits is None else narrower(bits)
     taps, offsets, x = random_case(np.random.default_rng(100 + seed))
     given = compiled_correlation(x.shape[1], x.shape[2:], offsets, wrap, x.itemsize, target)
     if given is None:
@@ -204,7 +204,7 @@ def test_bands_of_large_images(shape: tuple[int, ...], wrap: bool) -> None:
 @pytest.mark.parametrize("bits", [128, 256])
 @pytest.mark.parametrize("seed", range(6))
 def test_narrower_vectors(seed: int, bits: int) -> None:
-    target = dataclasses.replace(host(), bits=bits, registers=16)
+    target = narrower(bits)
     taps, offsets, x = random_case(np.random.default_rng(seed))
     y = correlated(taps, offsets, x, wrap=True, target=target)
     scale = np.abs(taps).sum(axis=(0, 2)).max() * np.abs(x).max()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Any
 
 import numpy as np
@@ -13,9 +12,9 @@ from scipy.linalg import lu_factor
 import invconv as ic
 import invconv_torch as it
 from invconv.kernels.cpu.compiled import address_of
-from invconv.kernels.cpu.compiler.target import host
 from invconv.kernels.cpu.spectral.factors import factor
 from invconv_torch.native import matrices as native
+from tests.kernels.test_kernels import narrower
 from tests.selected import seeds
 
 Array = np.ndarray[Any, Any]
@@ -24,7 +23,7 @@ DTYPES = "float32", "float64", "complex64", "complex128"
 
 def factored(matrices: Array, bits: int | None = None) -> tuple[Array, Array]:
     """Return the factors, and the rows that were swapped."""
-    target = None if bits is None else dataclasses.replace(host(), bits=bits, registers=16)
+    target = None if bits is None else narrower(bits)
     found, number = matrices.copy(), matrices.real.dtype
     rows = np.full(matrices.shape[:2], np.nan, number)
     parts = 2 if found.dtype.kind == "c" else 1

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Any
 
 import numpy as np
@@ -16,6 +15,7 @@ from invconv.kernels.cpu.correlate.gram import compiled_kernel_vjp
 from invconv_torch.native import correlation as torch_correlation
 from invconv_torch.native import kernels
 from tests.kernels.test_kernel_correlation import expected, random_case
+from tests.kernels.test_kernels import narrower
 from tests.selected import seeds
 
 
@@ -47,7 +47,7 @@ def test_the_gradient_by_the_taps(seed: int, wrap: bool, bits: int | None) -> No
     """<y_bar, correlate(taps, x)> is linear in each tap: its value for a unit is the gradient."""
     rng = np.random.default_rng(seed)
     taps, offsets, x = random_case(rng)
-    target = host() if bits is None else dataclasses.replace(host(), bits=bits, registers=16)
+    target = host() if bits is None else narrower(bits)
     y_bar = np.asarray(rng.standard_normal(x.shape), x.dtype)
     for workers in (1, 2):
         found = compiled_kernel_vjp(x, y_bar, offsets, wrap, workers, target)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import pickle
 from typing import Any
 
@@ -13,13 +12,13 @@ import torch
 
 import invconv as ic
 from invconv.kernels.cpu.compiled import address_of
-from invconv.kernels.cpu.compiler.target import host
 from invconv.kernels.cpu.spectral import product as compiled
 from invconv.kernels.cpu.spectral.product import compiled_product
 from invconv.kernels.frequencies.basis import Basis
 from invconv.kernels.frequencies.cosine import Cosine
 from invconv.kernels.frequencies.fourier import Fourier
 from invconv.kernels.frequencies.products import SpectralProduct
+from tests.kernels.test_kernels import narrower
 from tests.selected import seeds
 
 Array = np.ndarray[Any, Any]
@@ -28,7 +27,7 @@ SHAPES = (37,), (13, 6), (3, 5, 4), (3, 4, 2, 3)  # three axes of which turn the
 
 def multiplied(matrices: Array, basis: Basis, y: Array, bits: int | None, workers: int) -> Array:
     """Return the kernel's result, in memory that is not zero where nothing is written."""
-    target = None if bits is None else dataclasses.replace(host(), bits=bits, registers=16)
+    target = None if bits is None else narrower(bits)
     shape = y.shape[2:]
     x = np.full_like(y, np.nan)
     found = compiled_product(matrices, shape, basis.real(shape), target)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -27,8 +28,9 @@ POSSIBLE = {"rows": rows.possible, "pipeline": pipeline.possible}
 AARCH64 = Target("aarch64-unknown-linux-gnu", "neoverse-n1", "", 128, registers=32, fma=True)
 
 
+@functools.cache
 def narrower(bits: int, fma: bool = True) -> Target:
-    """Return this processor with narrower vectors."""
+    """Return this processor with narrower vectors: each time the same, since each has code."""
     return dataclasses.replace(host(), bits=bits, registers=16, fma=fma and host().fma)
 
 
