@@ -29,15 +29,14 @@ def test_rows_that_follow_each_other_in_the_lanes(
         channel_order=str(rng.choice(["lower", "upper"])),
         rng=rng,
     )
-    grid = int(rng.integers(17, 70)), int(rng.integers(40, 80))
+    grid = int(rng.integers(17, 70)), int(rng.integers(120, 160))
     y = rng.standard_normal((2, conv.channels, *grid)).astype(dtype)
     found = {}
     for way in ("images", "pipeline"):
         monkeypatch.setattr(compiled, "best_way", lambda *_, way=way: way)
         compiled._runs.cache_clear()
         state = factored(conv, grid, dtype)
-        if not pipeline.possible(state.geometry):
-            pytest.skip("a part would not be solved before its last rows are read")
+        assert pipeline.possible(state.geometry)
         found[way] = solved(state, y)
     compiled._runs.cache_clear()
     assert np.array_equal(found["images"], found["pipeline"])

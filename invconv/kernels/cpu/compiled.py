@@ -60,9 +60,8 @@ class CompiledSolve:
     weights: Floats
     _weights: int = field(init=False)
     _sample: Shape = field(init=False)
-    _last: Any = field(
-        default=(None, (None, 1)), init=False
-    )  # the last runs, of a batch and threads
+    # of which batch and how many threads the last runs are, and these
+    _last: Any = field(default=(None, (None, 1)), init=False)
 
     def __post_init__(self) -> None:
         sample = self.geometry.channels, *self.geometry.shape

@@ -25,6 +25,12 @@ TapList = list[tuple[int, int]]  # of taps that read something: which one, and h
 BAND = 2**18  # bytes of a buffer that stay in the cache
 
 
+def blocks_of(channels: int, most: int) -> tuple[int, int]:
+    """Return into how many blocks output channels fall, and how many a block has, of ``most``."""
+    blocks = -(-channels // most)
+    return blocks, -(-channels // blocks)
+
+
 @dataclass(frozen=True, eq=False)
 class Geometry:
     """What a solve depends on besides values, for grids of at least two axes.
@@ -63,12 +69,12 @@ class Geometry:
     @functools.cached_property
     def blocks(self) -> int:
         """How many blocks of output channels are solved one after the other."""
-        return -(-self.channels // self.most)
+        return blocks_of(self.channels, self.most)[0]
 
     @functools.cached_property
     def block(self) -> int:
         """Output channels of a block."""
-        return -(-self.channels // self.blocks)
+        return blocks_of(self.channels, self.most)[1]
 
     @functools.cached_property
     def single(self) -> bool:

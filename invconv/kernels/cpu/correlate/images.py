@@ -18,39 +18,24 @@ from dataclasses import astuple, dataclass, fields
 
 import numpy as np
 
-from invconv.kernels.cpu.correlate.plan import CorrelationProgram
+from invconv.kernels.cpu.correlate.plan import CorrelationProgram, Sizes
 from invconv.kernels.cpu.correlate.reading import Reading, repeated
+from invconv.kernels.cpu.plan import blocks_of
 
 _BUFFER = 2**21  # bytes of images and results that stay in the cache
 _LISTS = 2**14  # numbers of lists of taps, which stay there, too
 
 
 @dataclass(frozen=True)
-class ImagesHeader:
-    """What all runs have in common; 64-bit integers.
+class ImagesHeader(Sizes):
+    """What all runs have in common: as many images as there are lanes, each in one band.
 
     Attributes
     ----------
-    channels, pixels, taps, block, blocks, out, spare, weights, size, order
-        As in `invconv.kernels.cpu.correlate.plan.CorrelationHeader`.
-    images, bands : int
-        As many images as there are lanes, each in one piece.
     lists, body, runs : int
         Where the lists of taps and the runs start in the program, and how many runs there are.
     """
 
-    channels: int
-    pixels: int
-    taps: int
-    block: int
-    blocks: int
-    images: int
-    bands: int
-    out: int
-    spare: int
-    weights: int
-    size: int
-    order: int
     lists: int
     body: int
     runs: int
@@ -86,8 +71,7 @@ def images_program(
     lanes, most, itemsize
         As in `invconv.kernels.cpu.plan.Geometry`.
     """
-    taps, blocks = len(found.order), -(-channels // most)
-    block, step = -(-channels // blocks), channels * lanes
+    taps, (blocks, block), step = len(found.order), blocks_of(channels, most), channels * lanes
     out = math.prod(found.shape) * step
     if 2 * out * itemsize > _BUFFER:
         return None

@@ -51,11 +51,12 @@ def _group(w: Writer, a: dict[str, Any], h: dict[str, Int], image: Int) -> None:
         step=step,
         channels=h["channels"],
     )
-    w.call_inside("enter_wholes", (x, a["z"], a["program"]), integers)
+    nowhere = a["program"]  # of wholes no places are read
+    w.call_inside("enter_wholes", (x, a["z"], nowhere), integers)
     with w.loop(0, h["runs"]) as i:
         run = load_record(w, Run, a["program"], h["body"] + i * len(fields(Run)))
         taps = h["lists"] + run["taps"]
         call_sums(w, a, h, run["at"], run["columns"], step, h["images"], taps)
-    w.call_inside("leave_wholes", (y, out, a["program"]), integers)
+    w.call_inside("leave_wholes", (y, out, nowhere), integers)
     with w.b.if_then(w.b.not_(is_null(w, a["plus"]))):
         w.call_inside("add_run", [y, y, plus], [here * size])

@@ -22,7 +22,7 @@ import numpy as np
 from invconv.arrays.stencil import Offset
 from invconv.kernels.cpu.assembly import Ints
 from invconv.kernels.cpu.correlate.reading import Border, Reading, repeated
-from invconv.kernels.cpu.plan import Shape
+from invconv.kernels.cpu.plan import Shape, blocks_of
 
 _BAND = 2**18  # bytes of the buffers that stay in the cache, of images that are whole in them
 _LARGEST = 2**19  # of those that are not: what rows read besides is copied more than once
@@ -119,22 +119,19 @@ def of_taps(channels: int) -> Places:
 
 
 @dataclass(frozen=True)
-class CorrelationHeader:
-    """What all bands have in common; 64-bit integers.
+class Sizes:
+    """What the headers of all correlations begin with; 64-bit integers.
 
     Attributes
     ----------
     channels, pixels, taps, block, blocks
         As in `invconv.kernels.cpu.program.Header`.
-    images, image_step : int
-        Images that are whole in the buffer together, and positions from one to the next.
-    channel_step : int
-        Numbers from channel to channel in the buffer.
+    images, bands : int
+        Images that are in the buffer together, and the bands that one is cut into.
     out, spare, weights, size : int
         Where results, the sums of a pixel and the weights are, and how long the buffer is.
-    bands, order, taps_read, body : int
-        How many bands an image has; where, in the program, it says which matrix each tap has, the
-        list of taps for `invconv.kernels.cpu.sums`, and what the bands are.
+    order : int
+        Where, in the program, it says which matrix each tap has.
     """
 
     channels: int
@@ -143,14 +140,31 @@ class CorrelationHeader:
     block: int
     blocks: int
     images: int
-    image_step: int
-    channel_step: int
+    bands: int
     out: int
     spare: int
     weights: int
     size: int
-    bands: int
     order: int
+
+
+@dataclass(frozen=True)
+class CorrelationHeader(Sizes):
+    """What all bands have in common.
+
+    Attributes
+    ----------
+    image_step : int
+        Positions from one image that is whole in the buffer to the next.
+    channel_step : int
+        Numbers from channel to channel in the buffer.
+    taps_read, body : int
+        Where, in the program, the list of taps for `invconv.kernels.cpu.sums` is, and what the
+        bands are.
+    """
+
+    image_step: int
+    channel_step: int
     taps_read: int
     body: int
 
@@ -250,8 +264,7 @@ def _header(
     step = -(-(images * image_step + margin) // lanes) * lanes
     if step * itemsize % _PAGE == 0:
         step += _APART // itemsize
-    blocks = -(-channels // most)
-    block = -(-channels // blocks)
+    blocks, block = blocks_of(channels, most)
     out = channels * step + margin + lanes
     spare = 2 * out
     weights = spare + blocks * block * lanes

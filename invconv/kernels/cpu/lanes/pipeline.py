@@ -122,9 +122,9 @@ def _part(p: Pipeline, first: int, stop: int) -> Iterator[Segment]:
     """Yield what solves levels first to stop."""
     s, g = p.strips, p.geometry
     back = s.back * s.level
-    before = {"clear_count": back} if first == 0 else {}
-    if first:
-        before = {"move_from": p.part * s.level, "move_count": back}
+    before = {"move_from": p.part * s.level, "move_count": back}
+    if first == 0:
+        before = {"clear_count": back}
     for start, end, present in _blocks(p, first, stop):
         for adds, strip in enumerate(present):
             yield _copied(p, strip, first, start, entered=end - start, adds=adds > 0, **before)
