@@ -19,7 +19,7 @@ from invconv.kernels.cpu.compiler.ir import I32, VOID, Int, Value, Writer
 # Lines of a square at most. Images often lie whole pages apart, which a cache keeps in one set: it
 # holds eight at the least.
 _SIDES = {"images": 8, "wholes": 8, "rows": 64}
-_AHEAD = 4  # vectors by which memory is asked for that is going to be written
+_AHEAD = 1  # vectors by which memory is asked for that is going to be written
 
 POINTERS = ("lines", "z", "places")
 INTEGERS = (
