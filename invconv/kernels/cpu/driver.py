@@ -157,22 +157,25 @@ def _rows_above(w: Writer, a: dict[str, Any], h: dict[str, Int], s: dict[str, In
     """Write the copy of what a strip reads of the rows above it, which are solved already.
 
     They are before lane 0, so that a tap that reads ``up`` rows above reads ``up`` lanes before.
+    What is before their start is zero already, and what is behind their end becomes zero.
     """
     solved = w.at(a["x"], s["memory"])
-    with (
-        w.loop(1, h["above"] + 1) as up,
-        w.loop(0, h["channels"]) as c,
-        w.loop(s["low"], s["entered"]) as level,
-    ):
-        column = s["level"] + level + h["lag"] * up
-        there = w.b.and_(column.is_(">=", 0), column.is_("<", h["wide"]))
-        there = w.b.and_(there, s["first"].is_("!=", 0))
-        number = w.load(solved, _place_above(h, c, up, column).if_(there, 0), w.number)
-        step = h["step"].if_(h["along"].is_(">", 0), -h["step"])
-        target = s["origin"] + level * step + c * h["channel_step"] - up
-        known = w.load(a["z"], target, w.number)  # of other rows, in the same levels
-        known = w.b.select(s["adds"].is_("!=", 0), known, w.number(0.0))
-        w.store(w.b.select(there, number, known), a["z"], target)
+    step = h["step"].if_(h["along"].is_(">", 0), -h["step"])
+    with w.loop(1, h["above"] + 1) as up:
+        start = s["level"] + h["lag"] * up  # the column of level 0
+        first = (-start).most(s["low"]).least(s["entered"])
+        last = (h["wide"] - start).most(first).least(s["entered"])
+        last = last.if_(s["first"].is_("!=", 0), first)
+        with w.loop(0, h["channels"]) as c:
+            there = w.at(a["z"], s["origin"] + c * h["channel_step"] - up)
+            with w.loop(first, last) as level:
+                place = _place_above(h, c, up, start + level)
+                w.store(w.load(solved, place, w.number), there, level * step)
+            with (
+                w.b.if_then(s["adds"].is_("==", 0)),  # else other rows are in the same levels
+                w.loop(last, s["entered"]) as level,
+            ):
+                w.store(w.number(0.0), there, level * step)
 
 
 def _place_above(h: dict[str, Int], channel: Int, up: Int, column: Int) -> Int:
