@@ -8,6 +8,7 @@ on what was there NumPy warns.
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -24,6 +25,8 @@ from invconv.kernels.cpu.correlate.correlation import compiled_correlation
 from invconv.kernels.cpu.correlate.gram import compiled_kernel_vjp
 from invconv.kernels.cpu.correlate.plan import of_taps
 from invconv.kernels.cpu.machine import reason
+from invconv.kernels.cpu.spectral.factors import factor as factor_each
+from invconv.kernels.cpu.spectral.factors import prefers_lanes
 from invconv.kernels.families import LinearFamily, StencilFamily
 from invconv.kernels.frequencies import products
 from invconv.kernels.frequencies.products import SpectralProduct
@@ -124,6 +127,23 @@ def _substitute(matrix: Floats, rhs: Floats, *, lower: bool) -> Floats:
     for row in range(len(matrix)) if lower else reversed(range(len(matrix))):
         x[row] = (rhs[row] - matrix[row] @ x) / matrix[row, row]
     return x
+
+
+def log_abs_det(matrices: Floats) -> Floats:
+    """See `invconv.kernels.primitives.log_abs_det`; compiled for many small matrices."""
+    parts = 2 if np.iscomplexobj(matrices) else 1
+    count, channels = math.prod(matrices.shape[:-2]), matrices.shape[-1]
+    itemsize = matrices.dtype.itemsize // parts
+    if not prefers_lanes(count, channels, itemsize):
+        logs: Floats = np.linalg.slogdet(matrices)[1]
+        return logs
+    factors = np.array(matrices, matrices.dtype.newbyteorder("="), order="C")
+    rows = np.empty(factors.shape[:-1], factors.real.dtype)
+    addresses = compiled.address_of(factors), compiled.address_of(rows)
+    factor_each(*addresses, (count, channels), parts, itemsize)
+    with np.errstate(divide="ignore"):  # a zero pivot is -inf
+        pivots = np.log(np.abs(np.diagonal(factors, axis1=-2, axis2=-1)))
+    return np.asarray(pivots.sum(-1), rows.dtype)
 
 
 @dataclass(frozen=True, eq=False)

@@ -11,6 +11,7 @@ from scipy.linalg import lu_factor
 
 import invconv as ic
 import invconv_torch as it
+from invconv.kernels import numpy_primitives
 from invconv.kernels.cpu.compiled import address_of
 from invconv.kernels.cpu.spectral.factors import factor
 from invconv_torch.native import matrices as native
@@ -124,3 +125,47 @@ def test_a_layer_uses_them(
     ends = [slogdet(kind, kernel + sign * step, shape) for sign in (1, -1)]
     along = float((made.kernel.grad.double().numpy() * step).sum())
     assert along == pytest.approx((ends[0] - ends[1]) / 2, rel=1e-3)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("kind", [ic.PeriodicConv, ic.SymmetricConv])
+def test_numpy_uses_them(kind: Any, dtype: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Log-determinant, against the dense matrix in float64."""
+    calls: list[Any] = []
+
+    def counted(*given: Any) -> None:
+        calls.append(given)
+        factor(*given)
+
+    monkeypatch.setattr(numpy_primitives, "factor_each", counted)
+    rng, shape = np.random.default_rng(0), (6, 7)
+    conv = kind.init(6, kernel_size=3, rng=rng, like=np.ones(1, dtype))
+    found = conv.log_det(shape)
+    assert len(calls) == 1
+    assert found.dtype == dtype
+    expected = slogdet(kind, conv.kernel.astype(np.float64), shape)
+    assert float(found) == pytest.approx(expected, abs=float(1e3 * np.finfo(dtype).eps))
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_numpys_log_determinants(dtype: str) -> None:
+    """Of matrices with several axes before, singular ones, none, and foreign or strided memory."""
+    matrices = drawn(np.random.default_rng(0), 24, 5, dtype)
+    matrices[3], matrices[4, :, 2], matrices[6, 1, 2] = 0, 0, np.nan
+    known = matrices.copy()
+    found = numpy_primitives.log_abs_det(matrices.reshape(2, 12, 5, 5))
+    np.testing.assert_array_equal(matrices, known)
+    assert found.shape == (2, 12)
+    assert found.dtype == matrices.real.dtype
+    logs = found.ravel()
+    assert (logs[3:5] == -np.inf).all()
+    assert np.isnan(logs[6])
+    regular = [i for i in range(24) if i not in (3, 4, 6)]
+    wide = matrices[regular].astype(np.result_type(dtype, "f8"))
+    np.testing.assert_allclose(logs[regular], np.linalg.slogdet(wide)[1], atol=1e-4)
+    foreign = matrices.astype(matrices.dtype.newbyteorder())
+    np.testing.assert_array_equal(numpy_primitives.log_abs_det(foreign), logs)
+    strided = np.repeat(matrices, 2, axis=0)[::2]
+    np.testing.assert_array_equal(numpy_primitives.log_abs_det(strided), logs)
+    assert numpy_primitives.log_abs_det(matrices[:0]).shape == (0,)

@@ -5,7 +5,7 @@
 Column after column, with partial pivoting: the largest |Re| + |Im| of what is left of the column,
 as in LAPACK's getrf, which takes one call a matrix.
 
-Called by `invconv_torch.native.matrices`.
+Called by `invconv.kernels.numpy_primitives` and `invconv_torch.native.matrices`.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 
 _POINTERS = ("matrices", "rows", "places", "z")
 _INTEGERS = ("count", "channels")
-_MOST = 48  # channels, beyond which LAPACK is quicker
-_LEAST = 8  # matrices: fewer leave most lanes empty
+_MOST = 192  # bytes of a row's real numbers, beyond which LAPACK is quicker
+_LEAST = 12  # matrices: LAPACK is as quick with fewer
 _KIND = ctypes.CFUNCTYPE(None, *[ctypes.c_void_p] * 4, *[ctypes.c_int64] * 2)
 
 
@@ -44,7 +44,7 @@ def prefers_lanes(count: int, channels: int, itemsize: int) -> bool:
     itemsize : int
         4 or 8 bytes a real number.
     """
-    suits = channels <= _MOST and count >= _LEAST
+    suits = channels * itemsize <= _MOST and count >= _LEAST
     return suits and machine.reason(itemsize) is None
 
 
