@@ -10,6 +10,7 @@ Called by `driver` when it writes the kernel.
 from __future__ import annotations
 
 import functools
+from dataclasses import dataclass
 from typing import Any
 
 from llvmlite import ir
@@ -90,17 +91,27 @@ def _copy_lines(
         for _ in range(1, w.lanes):
             rows.append(w.at(rows[-1], a["line_step"]))
         a = a | {"first": t - a["skew"] * lane}
-        with w.b.if_else(_all_there(w, a, j), likely=True) as (then, otherwise):
+        lines = _Lines(w, a, j, rows)
+        positions = _Positions(w, a, j, places, adds=what == "rows")
+        source, target = (lines, positions) if into else (positions, lines)
+        whole, square = _all_there(w, a, j), [w.variable(w.vector) for _ in rows]
+        with w.b.if_else(whole, likely=True) as (then, otherwise):
             with then:
-                (_enter_whole if into else _leave_whole)(w, a["z"], rows, places)
+                _keep(w, source.load(), square)
             with otherwise:
-                here = [(j + i).is_("<", a["count"]) for i in range(w.lanes)]
-                masks, starts = _masks(w, a, j, rows)
-                if into:
-                    others = a["adds"] if what == "rows" else None
-                    _enter_edge(w, a["z"], starts, masks, places, here, others)
-                else:
-                    _leave_edge(w, a["z"], starts, masks, places, here)
+                _keep(w, source.load_edge(), square)
+        columns = w.transposed([w.b.load(vector, typ=w.vector) for vector in square])
+        with w.b.if_else(whole, likely=True) as (then, otherwise):
+            with then:
+                target.store(columns)
+            with otherwise:
+                target.store_edge(columns)
+
+
+def _keep(w: Writer, vectors: list[Value], variables: list[Value]) -> None:
+    """Put vectors into variables, which say after two branches what either has put there."""
+    for vector, variable in zip(vectors, variables, strict=True):
+        w.b.store(vector, variable)
 
 
 def _all_there(w: Writer, a: dict[str, Any], j: Int) -> Value:
@@ -139,31 +150,76 @@ def _masks(
     return masks, places
 
 
-def _enter_whole(w: Writer, z: Value, rows: list[Value], places: list[Int]) -> None:
-    found = []
-    for row in rows:
-        found.append(w.b.load(row, typ=w.vector))
-        found[-1].align = w.itemsize
-    for vector, place in zip(w.transposed(found), places, strict=True):
-        w.store(vector, z, place)
+@dataclass(frozen=True)
+class _Lines:
+    """A vector of each line in memory; at an edge, what the lines have and is to be copied."""
+
+    w: Writer
+    a: dict[str, Any]
+    j: Int
+    rows: list[Value]
+
+    def load(self) -> list[Value]:
+        found = [self.w.b.load(row, typ=self.w.vector) for row in self.rows]
+        for vector in found:
+            vector.align = self.w.itemsize
+        return found
+
+    def load_edge(self) -> list[Value]:
+        pairs = zip(*_masks(self.w, self.a, self.j, self.rows), strict=True)
+        return [self.w.masked_load(row, mask) for mask, row in pairs]
+
+    def store(self, vectors: list[Value]) -> None:
+        w = self.w
+        for row in self.rows:
+            ahead = w.b.gep(row, [I32(_AHEAD * w.lanes)], source_etype=w.number)
+            w.call("llvm.prefetch.p0", VOID, ahead, I32(1), I32(3), I32(1))
+        for vector, row in zip(vectors, self.rows, strict=True):
+            w.b.store(vector, row, align=w.itemsize)
+
+    def store_edge(self, vectors: list[Value]) -> None:
+        masks, rows = _masks(self.w, self.a, self.j, self.rows)
+        for vector, row, mask in zip(vectors, rows, masks, strict=True):
+            self.w.masked_store(vector, row, mask)
 
 
-def _enter_edge(
-    w: Writer,
-    z: Value,
-    rows: list[Value],
-    masks: list[Value],
-    places: list[Int],
-    here: list[Value],
-    adds: Int | None,
-) -> None:
-    found = [w.masked_load(row, mask) for row, mask in zip(rows, masks, strict=True)]
-    for vector, place, there in zip(w.transposed(found), places, here, strict=True):
-        with w.b.if_then(there):
-            if adds is not None:  # lanes that are not of these rows are zero
-                known = w.b.select(adds.is_("!=", 0), w.load(z, place), w.zero)
-                vector = _either(w, vector, known)
-            w.store(vector, z, place)
+@dataclass(frozen=True)
+class _Positions:
+    """A vector of each position in the buffer; at an edge, of those that are to be copied.
+
+    With ``adds`` other lines may be in the same vectors, as ``a`` says.
+    """
+
+    w: Writer
+    a: dict[str, Any]
+    j: Int
+    places: list[Int]
+    adds: bool
+
+    def load(self) -> list[Value]:
+        return [self.w.load(self.a["z"], place) for place in self.places]
+
+    def load_edge(self) -> list[Value]:
+        """Load the first position, which is there, for those that do not count."""
+        pairs = zip(self.places, self._here(), strict=True)
+        return [self.w.load(self.a["z"], p.if_(here, self.places[0])) for p, here in pairs]
+
+    def store(self, vectors: list[Value]) -> None:
+        for vector, place in zip(vectors, self.places, strict=True):
+            self.w.store(vector, self.a["z"], place)
+
+    def store_edge(self, vectors: list[Value]) -> None:
+        w, z = self.w, self.a["z"]
+        for vector, place, here in zip(vectors, self.places, self._here(), strict=True):
+            with w.b.if_then(here):
+                if self.adds:  # lanes that are not of these lines are zero
+                    adds = self.a["adds"].is_("!=", 0)
+                    vector = _either(w, vector, w.b.select(adds, w.load(z, place), w.zero))
+                w.store(vector, z, place)
+
+    def _here(self) -> list[Value]:
+        """Return whether each position is to be copied."""
+        return [(self.j + i).is_("<", self.a["count"]) for i in range(self.w.lanes)]
 
 
 def _either(w: Writer, a: Value, b: Value) -> Value:
@@ -171,28 +227,3 @@ def _either(w: Writer, a: Value, b: Value) -> Value:
     bits = ir.VectorType(ir.IntType(8 * w.itemsize), w.lanes)
     both = (w.b.bitcast(vector, bits) for vector in (a, b))
     return w.b.bitcast(w.b.or_(*both), w.vector)
-
-
-def _leave_whole(w: Writer, z: Value, rows: list[Value], places: list[Int]) -> None:
-    found = w.transposed([w.load(z, place) for place in places])
-    for row in rows:
-        ahead = w.b.gep(row, [I32(_AHEAD * w.lanes)], source_etype=w.number)
-        w.call("llvm.prefetch.p0", VOID, ahead, I32(1), I32(3), I32(1))
-    for vector, row in zip(found, rows, strict=True):
-        w.b.store(vector, row, align=w.itemsize)
-
-
-def _leave_edge(
-    w: Writer,
-    z: Value,
-    rows: list[Value],
-    masks: list[Value],
-    places: list[Int],
-    here: list[Value],
-) -> None:
-    # positions that do not count read the first one, which is there
-    found = [
-        w.load(z, place.if_(there, places[0])) for place, there in zip(places, here, strict=True)
-    ]
-    for vector, row, mask in zip(w.transposed(found), rows, masks, strict=True):
-        w.masked_store(vector, row, mask)
