@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 import pytest
 
 import invconv as ic
 from invconv.kernels.cpu import assembly, compiled
-from invconv.kernels.cpu.lanes import pipeline
+from invconv.kernels.cpu.lanes import images, pipeline, strips
 from tests.kernels.test_kernels import factored, solved
 from tests.selected import seeds
 
@@ -40,6 +42,38 @@ def test_rows_that_follow_each_other_in_the_lanes(
         found[way] = solved(state, y)
     compiled._runs.cache_clear()
     assert np.array_equal(found["images"], found["pipeline"])
+
+
+@pytest.fixture
+def forgetting() -> Iterator[None]:
+    """Forget the programs that a test has made, which no other is to find."""
+    yield
+    for remembered in (assembly.program, assembly.costs, compiled._runs):
+        remembered.cache_clear()
+
+
+@pytest.mark.usefixtures("forgetting")
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("way", ["images", "rows", "pipeline"])
+def test_buffers_of_any_size(way: str, dtype: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever a processor's cache holds: the bits are the same, and x is what y was made of."""
+    rng, grid = np.random.default_rng(0), (40, 140)
+    conv = ic.AutoregressiveConv.init(5, (3, 2), direction=(1, -1), rng=rng)
+    x = rng.standard_normal((2, 5, *grid)).astype(dtype)
+    y = conv.asarrays(like=x).forward(x)
+    monkeypatch.setattr(compiled, "best_way", lambda *_: way)
+    found, parts = [], []
+    for size in (2**14, 2**18, 2**19):
+        for module in (images, strips, pipeline):
+            monkeypatch.setattr(module, "BAND", size)
+        for remembered in (assembly.program, compiled._runs):
+            remembered.cache_clear()
+        state = factored(conv, grid, dtype)
+        found.append(solved(state, y))
+        parts.append(assembly.program(state.geometry, way, False).header.segments)
+    assert parts[0] > parts[1] >= parts[2]
+    assert all(np.array_equal(found[0], other) for other in found[1:])
+    np.testing.assert_allclose(found[0], x, atol=300 * float(np.finfo(dtype).eps))
 
 
 def test_a_batch_falls_into_parts_where_that_leaves_fewer_lanes_idle() -> None:

@@ -152,7 +152,19 @@ def _masks(
 
 @dataclass(frozen=True)
 class _Lines:
-    """A vector of each line in memory; at an edge, what the lines have and is to be copied."""
+    """A vector of each line in memory; at an edge, what the lines have and is to be copied.
+
+    Attributes
+    ----------
+    w : Writer
+    a : dict
+        Pointers and integers of `write_copy`, and ``first``, the position of line 0 where these
+        vectors start.
+    j : Int
+        How many positions were copied before.
+    rows : list
+        Where the vectors are.
+    """
 
     w: Writer
     a: dict[str, Any]
@@ -187,7 +199,14 @@ class _Lines:
 class _Positions:
     """A vector of each position in the buffer; at an edge, of those that are to be copied.
 
-    With ``adds`` other lines may be in the same vectors, as ``a`` says.
+    Attributes
+    ----------
+    w, a, j
+        As of `_Lines`.
+    places : list of Int
+        Where the vectors are in the buffer.
+    adds : bool
+        Whether other lines may be in the same vectors; ``a`` says whether they are.
     """
 
     w: Writer

@@ -28,7 +28,8 @@ _CACHE = "/sys/devices/system/cpu/cpu0/cache/index2/size"  # of the second level
 def _band() -> int:
     """Return how many bytes of a buffer stay in the cache, beside images and weights.
 
-    A longer run of an image's numbers is read the quicker, as far as a large cache allows.
+    Where it is large, so are the buffers: numbers of an image that follow each other are read the
+    quicker, the more of them there are.
     """
     try:
         with open(_CACHE, encoding="ascii") as file:
