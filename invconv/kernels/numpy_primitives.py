@@ -129,21 +129,23 @@ def _substitute(matrix: Floats, rhs: Floats, *, lower: bool) -> Floats:
     return x
 
 
+@np.errstate(divide="ignore", invalid="ignore")
 def log_abs_det(matrices: Floats) -> Floats:
-    """See `invconv.kernels.primitives.log_abs_det`; compiled for many small matrices."""
-    parts = 2 if np.iscomplexobj(matrices) else 1
+    """See `invconv.kernels.primitives.log_abs_det`; compiled for many small matrices.
+
+    Factors are of double precision, in float32 too, as LAPACK's `slogdet` has them in NumPy.
+    """
+    kind, parts = (np.complex128, 2) if np.iscomplexobj(matrices) else (np.float64, 1)
     count, channels = math.prod(matrices.shape[:-2]), matrices.shape[-1]
-    itemsize = matrices.dtype.itemsize // parts
-    if not prefers_lanes(count, channels, itemsize):
-        logs: Floats = np.linalg.slogdet(matrices)[1]
-        return logs
-    factors = np.array(matrices, matrices.dtype.newbyteorder("="), order="C")
-    rows = np.empty(factors.shape[:-1], factors.real.dtype)
+    if matrices.real.dtype.itemsize > 8 or not prefers_lanes(count, channels, 8):
+        found: Floats = primitives.log_abs_det.agnostic(matrices)
+        return found
+    factors = np.array(matrices, kind, order="C")
+    rows = np.empty(factors.shape[:-1])
     addresses = compiled.address_of(factors), compiled.address_of(rows)
-    factor_each(*addresses, (count, channels), parts, itemsize)
-    with np.errstate(divide="ignore"):  # a zero pivot is -inf
-        pivots = np.log(np.abs(np.diagonal(factors, axis1=-2, axis2=-1)))
-    return np.asarray(pivots.sum(-1), rows.dtype)
+    factor_each(*addresses, (count, channels), parts, 8)
+    pivots = np.abs(np.diagonal(factors, axis1=-2, axis2=-1))
+    return np.asarray(np.log(pivots).sum(-1), matrices.real.dtype.newbyteorder("="))
 
 
 @dataclass(frozen=True, eq=False)

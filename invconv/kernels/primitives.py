@@ -126,8 +126,14 @@ def triangular_solve(matrix: Array, rhs: Array, *, lower: bool) -> Array:
 
 @Primitive
 def log_abs_det(matrices: Array) -> Array:
-    """Return log|det A| of each matrix (..., C, C), -inf where it is singular."""
-    return namespace(matrices).linalg.slogdet(matrices)[1]
+    """Return log|det A| of each matrix (..., C, C), -inf where it is singular.
+
+    Beside numbers that are not finite a zero pivot says nothing, and the result is NaN.
+    """
+    xp = namespace(matrices)
+    logs = xp.linalg.slogdet(matrices)[1]
+    unknown = (logs == -math.inf) & ~xp.all(xp.isfinite(matrices), axis=(-2, -1))
+    return xp.where(unknown, xp.full_like(logs, math.nan), logs)
 
 
 def _log_abs_product(pixels: int, *vectors: Array) -> Array:

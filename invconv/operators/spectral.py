@@ -55,6 +55,11 @@ class SpectralConv(Convolution):
         known = gradients.get("kernel")
         return gradients | {"kernel": more if known is None else known + more}
 
+    def _finite_elsewhere(self, shape: Shape) -> str:
+        """Say nothing where float64 cannot tell its own number from the rounding of a zero."""
+        said = super()._finite_elsewhere(shape)
+        return said if said and self._on_host(np.float64)._condition(shape).resolved else ""
+
     def _condition(self, shape: Shape) -> condition.Condition:
         if not np.isfinite(self.kernel).all():
             raise SolveOverflowError

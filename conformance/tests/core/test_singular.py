@@ -135,6 +135,14 @@ def test_a_number_that_is_zero_only_here_is_told() -> None:
             conv.prepare((4,))
 
 
+def test_the_rounding_of_a_zero_is_not_told_as_a_small_number() -> None:
+    """A box of 3 on 9 points is singular; float64 finds about 1e-16 in the place of the zero."""
+    box = np.ones((1, 1, 3))
+    assert -90 < float(ic.PeriodicConv(box).log_det((9,))) < -30
+    with pytest.raises(ic.SingularConvError, match=r"\(log_det is -inf\), so it has no inverse"):
+        ic.PeriodicConv(box.astype(np.float32)).prepare((9,))
+
+
 def test_a_chain_that_is_no_map() -> None:
     """A singular step and the inverse of one: -inf + inf."""
     zero = ic.Conv1x1(np.zeros((2, 2)))
