@@ -132,8 +132,8 @@ def log_abs_det(matrices: Array) -> Array:
     """
     xp = namespace(matrices)
     logs = xp.linalg.slogdet(matrices)[1]
-    unknown = (logs == -math.inf) & ~xp.all(xp.isfinite(matrices), axis=(-2, -1))
-    return xp.where(unknown, xp.full_like(logs, math.nan), logs)
+    known = xp.all(xp.isfinite(matrices), axis=(-2, -1)) | (logs != -math.inf)
+    return xp.where(known, logs, xp.full_like(logs, math.nan))
 
 
 def _log_abs_product(pixels: int, *vectors: Array) -> Array:
