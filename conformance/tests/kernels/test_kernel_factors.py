@@ -178,11 +178,9 @@ def test_numpys_log_determinants(dtype: str) -> None:
 @pytest.mark.parametrize("kind", ["numpy", "array_api_strict"])
 def test_a_zero_pivot_beside_what_is_not_finite_says_nothing(kind: str, count: int) -> None:
     """By LAPACK and compiled: such a matrix is not called singular; its log-determinant is NaN."""
-    one = np.asarray([[np.nan, 1.0], [1.0, 1.0]]), np.asarray([[np.inf, 0.0], [0.0, 0.0]])
-    log_abs_det = numpy_primitives.log_abs_det
-    if kind != "numpy":
-        log_abs_det = primitives.log_abs_det
-    for matrix in one:
+    examples = [[np.nan, 1.0], [1.0, 1.0]], [[np.inf, 0.0], [0.0, 0.0]]
+    log_abs_det = numpy_primitives.log_abs_det if kind == "numpy" else primitives.log_abs_det
+    for matrix in examples:
         matrices: Any = np.stack([matrix] * count)
         if kind != "numpy":
             matrices = pytest.importorskip(kind).asarray(matrices)

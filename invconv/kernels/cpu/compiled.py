@@ -60,7 +60,7 @@ class CompiledSolve:
     weights: Floats
     _weights: int = field(init=False)
     _sample: Shape = field(init=False)
-    # of which batch and how many threads the last runs are, and these
+    # the last batch and number of threads, and their runs
     _last: Any = field(default=(None, (None, 1)), init=False)
 
     def __post_init__(self) -> None:

@@ -109,7 +109,7 @@ def _copy_lines(
 
 
 def _keep(w: Writer, vectors: list[Value], variables: list[Value]) -> None:
-    """Put vectors into variables, which say after two branches what either has put there."""
+    """Put vectors into variables, which outlast the branch that runs."""
     for vector, variable in zip(vectors, variables, strict=True):
         w.b.store(vector, variable)
 
