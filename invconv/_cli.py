@@ -14,7 +14,8 @@ import os
 import sys
 from collections.abc import Sequence
 
-from invconv import __version__
+from invconv import InvalidFileError, SingularConvError, __version__
+from invconv.arrays.errors import CommandError
 
 COMMANDS = {
     "demo": (
@@ -54,7 +55,7 @@ COMMANDS = {
     ),
     "info": (
         "invconv_conformance.info",
-        "demo",
+        "conformance",
         "list libraries, versions, devices, and what the core needs of a library",
     ),
 }
@@ -63,7 +64,9 @@ COMMANDS = {
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a subcommand and return its exit status."""
     for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):  # what a terminal cannot show ends no command
+        if isinstance(
+            stream, io.TextIOWrapper
+        ):  # a character that it cannot encode ends no command
             stream.reconfigure(errors="replace")
     try:
         status = _run(sys.argv[1:] if argv is None else list(argv))
@@ -73,7 +76,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1
     except OSError as error:
         return _fail(f"{error.filename}: {error.strerror}" if error.filename else str(error))
-    except ValueError as error:
+    except (CommandError, InvalidFileError, SingularConvError) as error:
         return _fail(str(error))
     except MemoryError as error:
         return _fail(f"not enough memory for this: {error}")

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from functools import partial
+from functools import partial, update_wrapper
+from types import FunctionType
 from typing import Any, ClassVar, TypeAlias
 
 import numpy as np
@@ -28,6 +29,8 @@ class Layer(InvertibleModule):
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
         cls.__doc__ = cls.__doc__ or cls.__base__.__doc__
+        if "__init__" not in vars(cls):
+            cls.__init__ = _renamed(cls.__init__, f"{cls.__name__}.__init__")  # type: ignore[method-assign]
 
     def __init__(
         self,
@@ -64,6 +67,14 @@ class Layer(InvertibleModule):
         with torch.no_grad():
             for name, tensor in fresh.items():
                 own[name].copy_(tensor)
+
+
+def _renamed(function: Any, qualified_name: str) -> Any:
+    """Return the same function under the name that Python's own errors about its arguments say."""
+    code = function.__code__.replace(co_qualname=qualified_name)
+    copy = FunctionType(code, function.__globals__, closure=function.__closure__)
+    kept = ("__annotations__", "__defaults__", "__doc__", "__kwdefaults__", "__module__")
+    return update_wrapper(copy, function, assigned=kept)
 
 
 def _begin(init: Callable[..., ic.InvertibleConv], bias: bool) -> ic.InvertibleConv:

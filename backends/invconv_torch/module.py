@@ -18,11 +18,12 @@ from invconv_torch.exporting.constant import evaluate
 from invconv_torch.exporting.values import values_of
 from invconv_torch.native.layout import laid_out
 from invconv_torch.native.whole import invert
-from invconv_torch.precision import autocasting
+from invconv_torch.precision import autocasting, require_dtype
 from invconv_torch.remembered import RememberedInverses, may_be_kept
 from invconv_torch.traced import TRACERS, device_kind, exporting_to_onnx, traced, with_fixed_grid
 
 Tensor: TypeAlias = torch.Tensor
+Pair: TypeAlias = tuple[Tensor, Tensor]
 Read: TypeAlias = Callable[[Tensor], Any]
 
 
@@ -167,14 +168,7 @@ class InvertibleModule(nn.Module):  # type: ignore[misc]
         z : tensor, shape (B, C, *spatial)
         log_det : tensor, shape (B,)
         """
-        kind = device_kind("x", x)
-        tracing = torch.compiler.is_compiling() or torch._C._is_tracing()
-        if tracing:
-            x = with_fixed_grid(x)
-        if not autocasting(kind):
-            return self._forward(x, tracing)
-        with torch.autocast(kind, enabled=False):
-            return self._forward(self._cast(x), tracing)
+        return self._call(self._forward, "x", x)
 
     def inverse(self, z: Tensor) -> tuple[Tensor, Tensor]:
         """Return x = K^-1 (z - b) and log|det K^-1|.
@@ -197,21 +191,31 @@ class InvertibleModule(nn.Module):  # type: ignore[misc]
         >>> torch.allclose(layer.inverse(layer(x)[0])[0], x, atol=1e-5)
         True
         """
-        kind = device_kind("z", z)
+        return self._call(self._inverse, "z", z)
+
+    def _call(self, run: Callable[[Tensor, bool], Pair], name: str, x: Tensor) -> Pair:
+        """Run a direction: in the parameters' dtype under autocast, else in that of x."""
+        kind = device_kind(name, x)
         tracing = torch.compiler.is_compiling() or torch._C._is_tracing()
+        x = with_fixed_grid(x) if tracing else x
+        if autocasting(kind):
+            with torch.autocast(kind, enabled=False):
+                return run(x.to(self.operator()._reference()[1].dtype), tracing)
         if tracing:
-            z = with_fixed_grid(z)
-        if not autocasting(kind):
-            return self._inverse(z, tracing)
-        with torch.autocast(kind, enabled=False):
-            return self._inverse(self._cast(z), tracing)
+            return run(x, True)
+        try:
+            return run(x, False)
+        except TypeError:
+            # an error that speaks of layers, not of operators
+            require_dtype(name, x, self.operator()._reference()[1].dtype)
+            raise
 
     def _forward(self, x: Tensor, tracing: bool) -> tuple[Tensor, Tensor]:
         if tracing and exporting_to_onnx():
             return self._exported("x", x, inverse=False)
         return self._current(tracing).forward_and_log_det(x)
 
-    def _exported(self, name: str, x: Tensor, inverse: bool) -> tuple[Tensor, Tensor]:
+    def _exported(self, name: str, x: Tensor, inverse: bool) -> Pair:
         call = as_batch(self._unbounded(True), name, x)
         return evaluate(call, self._current(True, values_of), inverse=inverse)
 
@@ -255,9 +259,6 @@ class InvertibleModule(nn.Module):  # type: ignore[misc]
         for name in self._part_names:
             self._modules[name]._collect(found)
 
-    def _cast(self, x: Tensor) -> Tensor:
-        return x.to(self.operator()._reference()[1].dtype)
-
     def train(self, mode: bool = True) -> InvertibleModule:
         """Set the mode, and forget inverses."""
         if self._inverses is not None:
@@ -275,8 +276,8 @@ class InvertibleModule(nn.Module):  # type: ignore[misc]
         shown += [f"{k}={v!r}" for k, v in settings.items() if v is not None]
         if "bias" in self._array_names:
             shown.append(f"bias={self.bias is not None}")
-        name = "" if type(self).__name__.startswith(self._class.__name__) else self._class.__name__
-        return ", ".join([name, *shown] if name else shown)
+        named = type(self).__name__.startswith(self._class.__name__)
+        return ", ".join(shown if named else [self._class.__name__, *shown])
 
     def __prepare_scriptable__(self) -> Any:
         """Refuse torch.jit.script, which compiles Python's syntax and none of the core's."""

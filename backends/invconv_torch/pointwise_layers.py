@@ -35,6 +35,9 @@ class Conv1x1(Layer):
     parametrization : {"plain", "plu", "qr", "orthogonal", "circulant"}
         The matrix itself, or its factors, whose determinant costs little; or a rotation.
     bias : bool
+    ndim : int, optional
+        The number of spatial axes; any number of batch axes, none too, may come before the channels
+        then. Without it images have one batch axis and any number of spatial axes.
     max_gain : float, optional
         Of the inverse, for every value of the parameters; see `invconv.bounded`.
     device, dtype : optional
@@ -56,12 +59,14 @@ class Conv1x1(Layer):
         parametrization: str = "plain",
         *,
         bias: bool = True,
+        ndim: int | None = None,
         max_gain: float | None = None,
         device: Any = None,
         dtype: Any = None,
     ) -> None:
         choice("parametrization", parametrization, tuple(CONV1X1))
-        super().__init__(partial(CONV1X1[parametrization], channels), bias, max_gain, device, dtype)
+        init = partial(CONV1X1[parametrization], channels, ndim=ndim)
+        super().__init__(init, bias, max_gain, device, dtype)
 
 
 class ActNorm(Layer):
@@ -71,6 +76,9 @@ class ActNorm(Layer):
     ----------
     channels : int
     bias : bool
+    ndim : int, optional
+        The number of spatial axes; any number of batch axes, none too, may come before the channels
+        then. Without it images have one batch axis and any number of spatial axes.
     max_gain : float, optional
         Of the inverse, for every value of the parameters; see `invconv.bounded`.
     device, dtype : optional
@@ -95,11 +103,13 @@ class ActNorm(Layer):
         channels: int,
         *,
         bias: bool = True,
+        ndim: int | None = None,
         max_gain: float | None = None,
         device: Any = None,
         dtype: Any = None,
     ) -> None:
-        super().__init__(partial(ic.ActNorm.init, channels), bias, max_gain, device, dtype)
+        init = partial(ic.ActNorm.init, channels, ndim=ndim)
+        super().__init__(init, bias, max_gain, device, dtype)
         place = self.log_scale.device
         self.register_buffer("initialized", torch.zeros((), dtype=torch.bool, device=place))
 

@@ -10,6 +10,8 @@ from typing import Any
 
 import torch
 
+from invconv.arrays.namespaces import dtype_name
+
 _REDUCED = {"tf32", "bf16", True}
 
 _AUTOCAST = ("cpu", "cuda")
@@ -117,3 +119,21 @@ def _switched(kind: str) -> Iterator[None]:
             yield
     finally:
         _leave(kind)
+
+
+_CASTS = {  # methods of tensors and of modules alike
+    torch.float16: "half",
+    torch.bfloat16: "bfloat16",
+    torch.float32: "float",
+    torch.float64: "double",
+}
+
+
+def require_dtype(name: str, x: torch.Tensor, own: torch.dtype) -> None:
+    """Raise TypeError where x has another floating dtype than a layer's parameters."""
+    if x.dtype != own and x.dtype in _CASTS:
+        raise TypeError(
+            f"{name}: expected dtype {dtype_name(own)} as the layer's parameters have, got "
+            f"{dtype_name(x.dtype)}; nothing is promoted silently: cast {name} with "
+            f"{name}.{_CASTS[own]}(), or the layer with layer.{_CASTS[x.dtype]}()"
+        ) from None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 import shlex
 import sys
 from pathlib import Path
@@ -18,7 +17,9 @@ from rich.progress import (
 )
 from rich.table import Column
 
+from invconv.arrays.errors import CommandError
 from invconv.files.whole_files import write_text
+from invconv_benchmarks.measure import environment
 from invconv_benchmarks.options import numbers
 from invconv_benchmarks.report import changes, page, plots, tables
 from invconv_benchmarks.results import fits, result
@@ -90,12 +91,12 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.suite == "compare":
         return _compare(arguments, console)
     if arguments.files:
-        raise ValueError(f"expected files only after compare, got {arguments.files[0]}")
+        raise CommandError(f"expected files only after compare, got {arguments.files[0]}")
     share_the_card()
     plan = make_plan(arguments)
     folder = arguments.out
     if not folder.absolute().parent.is_dir() or (folder.exists() and not folder.is_dir()):
-        raise ValueError(f"--out: expected a folder, or a name for one, got {folder}")
+        raise CommandError(f"--out: expected a folder, or a name for one, got {folder}")
     folder.mkdir(exist_ok=True)
     words = TextColumn("{task.description}", table_column=Column(ratio=1, no_wrap=True))
     bars = (BarColumn(16), MofNCompleteColumn(), TimeRemainingColumn(compact=True), words)
@@ -171,11 +172,11 @@ def make_plan(arguments: argparse.Namespace) -> Plan:
     quick = arguments.quick
     for dtype in arguments.dtype:
         if dtype not in ("float32", "float64"):
-            raise ValueError(f"--dtype: expected some of float32, float64, got {dtype!r}")
+            raise CommandError(f"--dtype: expected some of float32, float64, got {dtype!r}")
     shapes = [_shape(s) for s in arguments.shapes]
     groups = tuple(select(arguments.suite, shapes, arguments.dtype, quick))
     if not groups:
-        raise ValueError(f"the suite {arguments.suite} has nothing to run with these options")
+        raise CommandError(f"the suite {arguments.suite} has nothing to run with these options")
     return Plan(
         command=f"python -m invconv {shlex.join(sys.argv[1:])}",
         groups=groups,
@@ -197,10 +198,10 @@ def _targets(arguments: argparse.Namespace) -> tuple[tuple[tuple[str, str], ...]
     found, absent = [], []
     for name in names:
         if name not in known:
-            raise ValueError(f"--library: expected some of {', '.join(known)}, got {name!r}")
+            raise CommandError(f"--library: expected some of {', '.join(known)}, got {name!r}")
         if reason := known[name].absent():
             if asked:
-                raise ValueError(f"--library: {reason}")
+                raise CommandError(f"--library: {reason}")
             absent.append(reason)
             continue
         devices = known[name].devices()
@@ -210,20 +211,22 @@ def _targets(arguments: argparse.Namespace) -> tuple[tuple[tuple[str, str], ...]
         if name in ("torch", "jax") and len(devices) == 1:
             absent.append(f"{known[name].title} on CUDA: not yet run on a GPU, there is none here")
     if not found and {d.partition(":")[0] for d in wanted} == {"cuda"}:
-        raise ValueError(f"--device: {','.join(wanted)} {_NEEDS}")
+        raise CommandError(f"--device: {','.join(wanted)} {_NEEDS}")
     if not found:
-        raise ValueError(f"--device: nothing that is installed here has {','.join(wanted)!r}")
+        raise CommandError(f"--device: nothing that is installed here has {','.join(wanted)!r}")
     return tuple(found), tuple(absent)
 
 
 def _threads(arguments: argparse.Namespace) -> tuple[int, ...]:
-    cores = os.cpu_count() or 1
+    cores = environment.cores()
     if arguments.threads is None:
         return (1,) if arguments.quick else tuple(sorted({1, cores}))
     found = sorted(numbers("--threads", arguments.threads, int))
     if not found or found[0] < 1 or found[-1] > cores:
         got = ",".join(arguments.threads)
-        raise ValueError(f"--threads: expected numbers from 1 to {cores}, such as 1,2, got {got!r}")
+        raise CommandError(
+            f"--threads: expected numbers from 1 to {cores}, such as 1,2, got {got!r}"
+        )
     return tuple(found)
 
 
@@ -233,13 +236,13 @@ def _shape(text: str) -> Shape:
     except ValueError:
         shape = ()
     if len(shape) != 4 or min(shape) < 1:
-        raise ValueError(f"--shapes: expected B x C x H x W such as 64x12x16x16, got {text!r}")
+        raise CommandError(f"--shapes: expected B x C x H x W such as 64x12x16x16, got {text!r}")
     return shape
 
 
 def _compare(arguments: argparse.Namespace, console: Console) -> int:
     if len(arguments.files) != 2:
-        raise ValueError(f"compare: expected two result files, got {len(arguments.files)}")
+        raise CommandError(f"compare: expected two result files, got {len(arguments.files)}")
     before, after = (
         result.read(path / "result.json" if path.is_dir() else path) for path in arguments.files
     )

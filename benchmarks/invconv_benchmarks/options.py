@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
+from invconv.arrays.errors import CommandError
+
 T = TypeVar("T")
 
 
@@ -20,4 +22,4 @@ def numbers(option: str, parts: Sequence[str], kind: Callable[[str], T]) -> tupl
         return tuple(dict.fromkeys(kind(part) for part in parts))
     except ValueError:
         got = ",".join(parts)
-        raise ValueError(f"{option}: expected numbers with commas between, got {got!r}") from None
+        raise CommandError(f"{option}: expected numbers with commas between, got {got!r}") from None

@@ -16,6 +16,7 @@ from xml.etree import ElementTree
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 
+from invconv.arrays.errors import CommandError
 from invconv.files.whole_files import write_text
 from invconv_conformance import printing
 from invconv_conformance.arguments import words
@@ -80,7 +81,7 @@ def run(arguments: argparse.Namespace) -> int:
     cases, laws = select(arguments.cases, arguments.quick), select_laws(arguments.laws)
     _require_places(arguments)
     if arguments.workers is not None and arguments.workers < 1:
-        raise ValueError(f"--workers: expected at least 1, got {arguments.workers}")
+        raise CommandError(f"--workers: expected at least 1, got {arguments.workers}")
     entries = expected.load(arguments.expected_failures)
     start = time.perf_counter()
     console = printing.console()
@@ -102,7 +103,7 @@ def run(arguments: argparse.Namespace) -> int:
         max((outcome.peak for outcome in outcomes), default=0),
     )
     if columns and all(r.status == "not applicable" for r in results):
-        raise ValueError("these laws say nothing of these cases here: nothing was checked")
+        raise CommandError("these laws say nothing of these cases here: nothing was checked")
     terminal.show(console, found, stale, len(laws), len({task.case for task in todo}))
     _write(arguments, found)
     return 1 if stale or not results or any(r.bad for r in results) else 0
@@ -113,9 +114,11 @@ def _require_places(arguments: argparse.Namespace) -> None:
     paths = [p.absolute() for p in (getattr(arguments, name) for name in _FILES) if p is not None]
     for path in paths:
         if not path.parent.is_dir():
-            raise ValueError(f"there is no folder {path.parent} to write {path.name} in")
+            raise CommandError(f"there is no folder {path.parent} to write {path.name} in")
     if len(set(paths)) < len(paths) or any(p.is_dir() for p in paths):
-        raise ValueError("expected a file for each of --json, --html and --junit, each another one")
+        raise CommandError(
+            "expected a file for each of --json, --html and --junit, each another one"
+        )
 
 
 def _perform(todo: list[Task], workers: int | None, console: Console) -> list[Outcome]:

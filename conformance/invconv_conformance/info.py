@@ -5,17 +5,13 @@ from __future__ import annotations
 import argparse
 import importlib
 import platform
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from importlib import metadata
-
-from rich import box
-from rich.table import Table
 
 import invconv
 from invconv.arrays.registry import PRIMITIVES
 from invconv.kernels.cpu import machine
 from invconv.kernels.cpu.compiler.target import host
-from invconv_conformance import printing
 from invconv_conformance.libraries.requirements import required_functions
 from invconv_conformance.libraries.table import LIBRARIES
 
@@ -28,40 +24,48 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Print what is installed and what is accelerated."""
-    console = printing.console()
-    console.print(
+    print(
         f"invconv {invconv.__version__}, Python {platform.python_version()}, "
         f"{platform.system()} {platform.machine()}"
     )
-    with console.status("importing the libraries"):
-        table = library_table()
-    console.print(table)
-    if (drop_ins := drop_in_table()).row_count:
-        console.print(drop_ins)
+    _print_table(("library", "version", "devices", "dtypes"), list(_libraries()))
+    _print_table(("flow library", "version", "drop-in"), list(_drop_ins()))
     for library in LIBRARIES:
         if library.absent():
             continue
         native = [name for name, p in PRIMITIVES.items() if p.native(library.name)]
         if native:
-            console.print(f"native primitives of {library.title}: {', '.join(native)}")
-    console.print(f"autoregressive inverses on the CPU: {_kernel()}", highlight=False)
+            print(f"native primitives of {library.title}: {', '.join(native)}")
+    print(f"autoregressive inverses on the CPU: {_kernel()}")
     for line in _kernels():
-        console.print(line, highlight=False)
+        print(line)
     for library in LIBRARIES:
         if library.absent() and library.extra:
-            console.print(f"for {library.title}: pip install 'invconv\\[{library.extra}]'")
-    console.print("What the core needs of a library (Python array API standard):")
+            print(f"for {library.title}: pip install 'invconv[{library.extra}]'")
+    print("What the core needs of a library (Python array API standard):")
     for extension, names in required_functions().items():
         title = f"extension {extension}" if extension else "standard"
-        console.print(f"  [bold]{title}[/]: {', '.join(names)}", highlight=False)
+        print(f"  {title}: {', '.join(names)}")
     return 0
+
+
+def _print_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Print rows under a head, in columns as wide as they need to be; nothing without rows."""
+    if not rows:
+        return
+    widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
+    line = ["-" * width for width in widths]
+    for row in (head, line, *rows):
+        cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+        print("  ".join(cells).rstrip())
+    print()
 
 
 def _kernel() -> str:
     """Say which way autoregressive convolutions are solved in host memory, and why."""
     reason = machine.reason()
     if reason is not None:
-        return f"wavefronts of matrix products, since {reason}".replace("[", "\\[")
+        return f"wavefronts of matrix products, since {reason}"
     target = host()
     return (
         f"one compiled kernel (llvmlite {_version('llvmlite')}, {target.cpu}, "
@@ -91,38 +95,26 @@ def _wide_vectors() -> bool:
     return any(features.get(name, False) for name in ("AVX512_SKX", "X86_V4"))
 
 
-def library_table() -> Table:
-    """Return the table of libraries."""
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    for column in ("library", "version", "devices", "dtypes"):
-        table.add_column(column, overflow="fold")
+def _libraries() -> Iterator[tuple[str, str, str, str]]:
+    """Yield the rows of the table of libraries."""
     for library in LIBRARIES:
         reason = library.absent()
         if reason:
-            table.add_row(library.title, "-", reason.partition(": ")[2], "")
-            continue
-        table.add_row(
-            library.title,
-            library.version,
-            ", ".join(library.devices()),
-            ", ".join(library.dtypes),
-        )
-    return table
+            yield library.title, "-", reason.partition(": ")[2], ""
+        else:
+            devices, dtypes = ", ".join(library.devices()), ", ".join(library.dtypes)
+            yield library.title, library.version, devices, dtypes
 
 
-def drop_in_table() -> Table:
-    """Return the table of drop-ins for flow libraries, without importing those."""
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    for column in ("flow library", "version", "drop-in"):
-        table.add_column(column, overflow="fold")
+def _drop_ins() -> Iterator[tuple[str, str, str]]:
+    """Yield the rows of the table of drop-ins for flow libraries, without importing those."""
     for adapter in ("invconv_torch", "invconv_jax"):
         try:
             interop = importlib.import_module(f"{adapter}.interop")
         except ImportError:
             continue  # the array library is absent, which the other table says
         for name, drop_in in interop.DROP_INS.items():
-            table.add_row(drop_in.package, _version(drop_in.package), f"{adapter}.interop.{name}")
-    return table
+            yield drop_in.package, _version(drop_in.package), f"{adapter}.interop.{name}"
 
 
 def _version(package: str) -> str:

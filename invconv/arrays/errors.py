@@ -1,8 +1,28 @@
 """The library's own errors and its warning.
 
 `SingularConvError` is raised by `operators.base.linear`, `IllConditionedWarning` issued by
-`operators.base.checks`, `InvalidFileError` raised by `files`.
+`operators.base.checks`, `InvalidFileError` raised by `files`, `CommandError` by commands.
 """
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+class CommandError(ValueError):
+    """A command cannot do its work with the options or files it was given; the message says why.
+
+    The command line prints the message alone. Any other ValueError is a fault of this package and
+    keeps its traceback.
+    """
+
+
+@contextmanager
+def as_command_errors() -> Iterator[None]:
+    """Raise CommandError for the ValueError or TypeError of a check of the user's settings."""
+    try:
+        yield
+    except (ValueError, TypeError) as error:
+        raise CommandError(str(error)) from None
 
 
 class SingularConvError(ValueError):

@@ -95,7 +95,9 @@ def optional_ndim(conv: Any) -> None:
 
 
 def generator(rng: Any) -> np.random.Generator:
-    """Return ``rng``, or raise where it is no NumPy generator."""
+    """Return ``rng``, a new generator for None, or raise where it is no NumPy generator."""
+    if rng is None:
+        return np.random.default_rng()
     if not isinstance(rng, np.random.Generator):
         jax = type(rng).__module__.startswith("jax")
         raise TypeError(

@@ -80,8 +80,8 @@ def require_alike(name: str, x: Any, like_name: str, like: Array) -> None:
     if x.dtype != like.dtype:
         raise TypeError(
             f"{name}: expected dtype {dtype_name(like.dtype)} as {like_name} has, got "
-            f"{dtype_name(x.dtype)}; nothing is promoted silently: cast {name}, or carry an "
-            f"operator over with conv.asarrays(like={name})"
+            f"{dtype_name(x.dtype)}; nothing is promoted silently: {_cast(name, x, like)}, or "
+            f"carry an operator over with conv.asarrays(like={name})"
         )
     here, there = placement(x), placement(like)
     if here != there and here is not None and there is not None:
@@ -89,6 +89,14 @@ def require_alike(name: str, x: Any, like_name: str, like: Array) -> None:
             f"{name}: expected an array on device {there} as {like_name} is, got one on "
             f"{here}; move one of them, nothing is moved silently"
         )
+
+
+def _cast(name: str, x: Array, like: Array) -> str:
+    """Say how to give ``x`` the dtype of ``like``; of NumPy's, how to say its byte order too."""
+    if not isinstance(x, np.ndarray):
+        return f"cast {name}"
+    code = like.dtype.str[1:] if like.dtype.isnative else like.dtype.str
+    return f'cast {name} with {name}.astype("{code}")'
 
 
 def require_current_device(name: str, x: Array) -> None:

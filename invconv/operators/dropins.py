@@ -61,8 +61,8 @@ def event_ndim(own: int | None, ndim: int | None) -> int:
         ndim = own
     if ndim is None:
         raise ValueError(
-            "ndim: expected the number of spatial axes, which this operator leaves open "
-            "(2 for images), got None"
+            "ndim: expected the number of spatial axes, which this operator leaves open, got None; "
+            "pass ndim=2 for images, here or when the operator is made"
         )
     try:
         number = operator.index(ndim)

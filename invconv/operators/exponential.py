@@ -119,7 +119,7 @@ class ExponentialConv(WithKernel):
         *,
         padding: str = "zeros",
         dilation: int | tuple[int, ...] = 1,
-        rng: np.random.Generator,
+        rng: np.random.Generator | None = None,
         like: Array | None = None,
     ) -> Self:
         """Return N(0, 0.02^2) over the root of the number of taps: nearly the identity.

@@ -74,7 +74,7 @@ class SymmetricConv(SpectralConv):
         kernel_size: int | tuple[int, ...] = 3,
         ndim: int = 2,
         *,
-        rng: np.random.Generator,
+        rng: np.random.Generator | None = None,
         like: Array | None = None,
     ) -> Self:
         """Return a random rotation at the pixel itself + N(0, 0.02^2).

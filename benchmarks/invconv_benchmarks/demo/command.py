@@ -16,9 +16,10 @@ from rich.progress import Progress
 from rich.table import Table
 
 import invconv as ic
+from invconv.arrays.errors import CommandError
 from invconv.arrays.namespaces import to_float, to_numpy
 from invconv_benchmarks.demo import images, picture
-from invconv_benchmarks.measure import timing
+from invconv_benchmarks.measure import environment, timing
 from invconv_benchmarks.report import figures
 from invconv_benchmarks.report.tables import new
 from invconv_conformance import printing
@@ -45,16 +46,16 @@ def check_options(arguments: argparse.Namespace) -> None:
     """Raise ValueError before the work starts, not after it."""
     folder = arguments.out.absolute().parent
     if not folder.is_dir():
-        raise ValueError(f"--out: there is no folder {folder}")
+        raise CommandError(f"--out: there is no folder {folder}")
     if not os.access(folder, os.W_OK) or arguments.out.is_dir():
-        raise ValueError(f"--out: {arguments.out} cannot be written")
+        raise CommandError(f"--out: {arguments.out} cannot be written")
     if arguments.out.suffix.lower() not in figures.FORMATS:
-        raise ValueError(
+        raise CommandError(
             f"--out: expected a name that ends in {' or '.join(figures.FORMATS)}, "
             f"got {arguments.out.name!r}"
         )
     if arguments.seed < 0:
-        raise ValueError(f"--seed: expected a number of at least 0, got {arguments.seed}")
+        raise CommandError(f"--seed: expected a number of at least 0, got {arguments.seed}")
 
 
 @dataclass(frozen=True)
@@ -96,7 +97,8 @@ def run(arguments: argparse.Namespace) -> int:
         console.print()
         console.print(report(name, [r for r in rows if r.name == name], truth[name]))
     console.print()
-    console.print(NOTES.format(threads=os.cpu_count()), highlight=False)
+    cores = environment.cores()
+    console.print(NOTES.format(cores=f"{cores} core{'s' * (cores > 1)}"), highlight=False)
     for library in LIBRARIES:
         if reason := library.absent():
             console.print(f"not run: {reason}")
@@ -201,4 +203,4 @@ log-det  of one tile, to full precision
 - dense  minus slogdet of the dense float64 matrix of the definition
 spread   largest difference from another library in the same dtype
 error    largest of |inverse(forward(x)) - x|
-ms       forward/inverse, all tiles, median of 3, {threads} cores, first call apart"""
+ms       forward/inverse, all tiles, median of 3, {cores}, first call apart"""

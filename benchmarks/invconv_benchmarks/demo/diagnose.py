@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 
 import invconv as ic
+from invconv.arrays.errors import CommandError, as_command_errors
+from invconv.operators.base.calls import require_spatial_shape
 from invconv_benchmarks.demo import growing
 
 _Shown = tuple[str, ic.InvertibleConv, tuple[int, ...], str | None]
@@ -54,9 +56,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Print the diagnosis, and draw it if asked to."""
+    draw = None if arguments.picture is None else _drawing(arguments.picture)
     if arguments.example == "growth":
         if arguments.grid or arguments.dtype:
-            raise ValueError(
+            raise CommandError(
                 "--grid and --dtype: the growth example has its own, and is in float32"
             )
         print_growth()
@@ -65,16 +68,12 @@ def run(arguments: argparse.Namespace) -> int:
         conv, name, dtype = _operator(arguments)
         grid = tuple(arguments.grid or ((32, 32) if arguments.example else ()))
         if not grid:
-            raise ValueError("--grid: expected pixels along each axis, as in --grid 32 32")
+            raise CommandError("--grid: expected pixels along each axis, as in --grid 32 32")
+        with as_command_errors():
+            require_spatial_shape(conv, grid, "--grid")
         print(ic.diagnose(conv, grid, dtype))
         shown = [(name, conv, grid, dtype)]
-    if arguments.picture is not None:
-        draw, formats = _pictures()
-        if arguments.picture.suffix.lower() not in formats:
-            raise ValueError(
-                f"--picture: expected a name that ends in {' or '.join(formats)}, "
-                f"got {arguments.picture.name!r}"
-            )
+    if draw is not None:
         draw(
             [(t, c, ic.diagnose(c, grid, dtype)) for t, c, grid, dtype in shown], arguments.picture
         )
@@ -90,19 +89,27 @@ def _operator(arguments: argparse.Namespace) -> tuple[ic.InvertibleConv, str, st
     try:
         return ic.load(path), path.name, arguments.dtype
     except ImportError as error:
-        raise ValueError(f"{path} cannot be read: {error}") from None
+        raise CommandError(f"{path} cannot be read: {error}") from None
     except TypeError:  # bfloat16, which NumPy has not; it is solved in float32 anyway
         return ic.load(path, like=np.empty(0, np.float32)), path.name, arguments.dtype
 
 
-def _pictures() -> tuple[Any, tuple[str, ...]]:
-    """Return the function that draws, and the formats that it knows."""
+def _drawing(picture: Path) -> Any:
+    """Return the function that draws, or raise where it cannot write such a picture."""
     try:
         from invconv_benchmarks.demo import diagnosis_picture
         from invconv_benchmarks.report import figures
     except ImportError as error:
-        raise ValueError(f"--picture needs {error.name}: pip install 'invconv[demo]'") from None
-    return diagnosis_picture.draw, figures.FORMATS
+        needed = (error.name or "").partition(".")[0]
+        raise CommandError(f"--picture needs {needed}: pip install 'invconv[demo]'") from None
+    if picture.suffix.lower() not in figures.FORMATS:
+        raise CommandError(
+            f"--picture: expected a name that ends in {' or '.join(figures.FORMATS)}, "
+            f"got {picture.name!r}"
+        )
+    if not picture.absolute().parent.is_dir():
+        raise CommandError(f"--picture: there is no folder {picture.absolute().parent}")
+    return diagnosis_picture.draw
 
 
 def print_growth() -> None:

@@ -10,6 +10,8 @@ from skimage import data
 from skimage.io import imread
 from skimage.util import img_as_float64
 
+from invconv.arrays.errors import CommandError
+
 Image = np.ndarray[Any, Any]
 
 TILE = 32
@@ -29,11 +31,11 @@ def read(path: Path) -> Image:
         If the file is missing, is no image, or is smaller than one tile.
     """
     if not path.is_file():
-        raise ValueError(f"--image: expected an image file, but there is no file {path}")
+        raise CommandError(f"--image: expected an image file, but there is no file {path}")
     try:
         pixels = imread(path)
     except Exception as error:  # each image reader raises errors of its own
-        raise ValueError(f"--image: {path} cannot be read as an image") from error
+        raise CommandError(f"--image: {path} cannot be read as an image") from error
     return as_rgb(pixels)
 
 
@@ -42,13 +44,13 @@ def as_rgb(pixels: Image) -> Image:
     if pixels.ndim == 2:
         pixels = np.stack([pixels] * 3, axis=-1)
     if pixels.ndim != 3 or pixels.shape[2] not in (3, 4):
-        raise ValueError(
+        raise CommandError(
             f"--image: expected a grey, RGB or RGBA picture, got an array of shape {pixels.shape}"
         )
     if pixels.dtype.kind == "f" and not (0 <= pixels.min() <= pixels.max() <= 1):
-        raise ValueError("--image: expected floating-point pixels in [0, 1], without NaN")
+        raise CommandError("--image: expected floating-point pixels in [0, 1], without NaN")
     if min(pixels.shape[:2]) < TILE:
-        raise ValueError(
+        raise CommandError(
             f"--image: expected at least {TILE} x {TILE} pixels, got {pixels.shape[:2]}"
         )
     return np.asarray(img_as_float64(pixels[..., :3]))

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from rich.table import Table
 
+from invconv.arrays.errors import CommandError, as_command_errors
 from invconv.arrays.settings import choice
 from invconv_benchmarks.density.compare.comparison import perform, show
 from invconv_benchmarks.density.compare.plan import Comparison, around
@@ -139,7 +140,7 @@ def _require_device(device: str) -> None:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
         first = str(error).splitlines()[0]
-        raise ValueError(f"--device: PyTorch cannot use {device!r} here: {first}") from None
+        raise CommandError(f"--device: PyTorch cannot use {device!r} here: {first}") from None
 
 
 def _train(arguments: argparse.Namespace) -> int:
@@ -197,7 +198,7 @@ def _words(recipe: Recipe) -> str:
 
 def _sample(arguments: argparse.Namespace) -> int:
     if arguments.count < 1 or not 0 <= arguments.temperature < math.inf:
-        raise ValueError("expected a --count of at least 1 and a --temperature of at least 0")
+        raise CommandError("expected a --count of at least 1 and a --temperature of at least 0")
     _require_device(arguments.device)
     stored, model = evaluation.restore(arguments.of, arguments.device)
     generator = torch.Generator().manual_seed(arguments.seed)
@@ -217,12 +218,12 @@ def _sample(arguments: argparse.Namespace) -> int:
 
 def _evaluate(arguments: argparse.Namespace) -> int:
     if arguments.count < 1:
-        raise ValueError(f"--count: expected at least 1, got {arguments.count}")
+        raise CommandError(f"--count: expected at least 1, got {arguments.count}")
     _require_device(arguments.device)
     stored, model = evaluation.restore(arguments.of, arguments.device)
     data = load(stored.recipe.data, arguments.path)
     if data.fingerprint != stored.data:
-        raise ValueError(f"--path: {stored.recipe.data} there has other images than the run had")
+        raise CommandError(f"--path: {stored.recipe.data} there has other images than the run had")
     bits = evaluation.bits_per_dim(model, data)
     table = Table(title=f"{_words(stored.recipe)}, step {stored.step} of {stored.steps}")
     for name in ("", "of", "in range", "back within the bound", "largest error", "bound"):
@@ -252,8 +253,9 @@ def _evaluate(arguments: argparse.Namespace) -> int:
 def _compare(arguments: argparse.Namespace) -> int:
     preset = load_preset(arguments.preset or ("hubble-quick" if arguments.quick else "hubble"))
     changes = _changes(arguments)
-    for mixing in arguments.mixings:
-        choice("--mixings", mixing, MIXINGS)
+    with as_command_errors():
+        for mixing in arguments.mixings:
+            choice("--mixings", mixing, MIXINGS)
     one = changes.pop("learning_rate") or preset.training["learning_rate"]
     rates = numbers("--learning-rates", arguments.learning_rates, float)
     if not rates:
@@ -270,7 +272,7 @@ def _compare(arguments: argparse.Namespace) -> int:
         mixings=arguments.mixings,
     )
     if comparison.workers < 1 or not comparison.seeds or not comparison.mixings:
-        raise ValueError("expected at least one of --workers, of --seeds and of --mixings")
+        raise CommandError("expected at least one of --workers, of --seeds and of --mixings")
     console = printing.console()
     data = load(comparison.jobs({})[0].recipe.data, comparison.path)
     if len(rates) > 1:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from invconv.arrays.errors import CommandError
 from invconv_benchmarks.docs import site
 
 
@@ -22,9 +23,11 @@ def run(arguments: argparse.Namespace) -> int:
     """Build the site and say where it is."""
     out: Path = arguments.out
     if out.exists() and not (out / "api" / "invconv" / "index.html").is_file():
-        raise ValueError(f"--out: {out} exists, and is no folder of pages that this command wrote")
+        raise CommandError(
+            f"--out: {out} exists, and is no folder of pages that this command wrote"
+        )
     if not out.absolute().parent.is_dir():
-        raise ValueError(f"--out: there is no folder {out.absolute().parent}")
+        raise CommandError(f"--out: there is no folder {out.absolute().parent}")
     number = site.build(out)
     print(f"wrote {number} pages: open {out / 'index.html'}")
     print(f"with the search, which browsers allow a server only: python -m http.server -d {out}")

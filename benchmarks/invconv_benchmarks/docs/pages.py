@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import invconv
+from invconv.arrays.errors import CommandError
 from invconv_benchmarks.docs.names import PACKAGES, Name, public
 from invconv_benchmarks.gallery import command as gallery
 from invconv_benchmarks.results.committed import newest
@@ -43,7 +44,7 @@ def _guide(folder: Path) -> list[dict[str, str]]:
     for path in GUIDE.values():
         source = CHECKOUT / path
         if not source.is_file():
-            raise ValueError(
+            raise CommandError(
                 f"docs: expected a clone of invconv with {path}, and {CHECKOUT} has none: the "
                 "guide's texts are not in an installed package"
             )

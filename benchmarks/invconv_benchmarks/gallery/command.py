@@ -7,6 +7,7 @@ import ast
 import importlib
 from pathlib import Path
 
+from invconv.arrays.errors import CommandError
 from invconv_benchmarks.report import figures
 
 NAMES = (
@@ -47,17 +48,17 @@ def run(arguments: argparse.Namespace) -> int:
     name: str = arguments.name
     out = arguments.out or Path(f"invconv-{name}.png")
     if out.suffix.lower() not in figures.FORMATS:
-        raise ValueError(
+        raise CommandError(
             f"--out: expected a name that ends in {' or '.join(figures.FORMATS)}, got {out.name!r}"
         )
     if not out.absolute().parent.is_dir():
-        raise ValueError(f"--out: there is no folder {out.absolute().parent}")
+        raise CommandError(f"--out: there is no folder {out.absolute().parent}")
     if arguments.path is not None and name != "folder":
-        raise ValueError(f"--path: the example {name} has its own data; folder takes yours")
+        raise CommandError(f"--path: the example {name} has its own data; folder takes yours")
     try:
         module = importlib.import_module(f"invconv_benchmarks.gallery.{name}")
     except ImportError as error:
-        raise ValueError(
+        raise CommandError(
             f"the example {name} needs {error.name}: pip install 'invconv[gallery]'"
         ) from error
     print(summary(name))

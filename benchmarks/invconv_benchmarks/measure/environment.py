@@ -19,9 +19,7 @@ def environment() -> dict[str, Any]:
     """Return a JSON object that describes machine and software."""
     return {
         "cpu": _cpu(),
-        "cores": len(os.sched_getaffinity(0))
-        if hasattr(os, "sched_getaffinity")
-        else os.cpu_count() or 1,
+        "cores": cores(),
         "memory_bytes": _memory(),
         "gpus": _gpus(),
         "platform": platform.platform(),
@@ -29,6 +27,13 @@ def environment() -> dict[str, Any]:
         "versions": _versions(),
         "commit": _commit(),
     }
+
+
+def cores() -> int:
+    """Return on how many cores this process may run."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def load() -> float | None:

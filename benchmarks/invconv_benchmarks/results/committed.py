@@ -1,6 +1,7 @@
 """The results in the repository: a folder for each version of invconv that measured any.
 
-They are in a clone only, not in the wheel.
+They are in a clone only, not in the wheel: `invconv` says where the clone is, since
+``python -m invconv`` imports it from there even where the other packages are installed.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from pathlib import Path
 
 import invconv
 
-RESULTS = Path(__file__).parents[2] / "results"
+RESULTS = Path(invconv.__file__).parents[1] / "benchmarks" / "results"
 THIS_VERSION = RESULTS / invconv.__version__
 
 

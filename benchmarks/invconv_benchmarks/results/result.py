@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from invconv.arrays.errors import CommandError
 from invconv_benchmarks.measure import environment, spread
 from invconv_benchmarks.measure.ceilings import Ceiling
 from invconv_benchmarks.results import row, sealed
@@ -97,5 +98,5 @@ def read(path: Path) -> Result:
     for found in result.rows:
         quantiles = found.p10, found.median, found.p90
         if found.passes and spread.quantiles(found.passes) != quantiles:
-            raise ValueError(f"{path}: {found.contender}: the median is not that of its samples")
+            raise CommandError(f"{path}: {found.contender}: the median is not that of its samples")
     return result

@@ -12,6 +12,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any, TypeVar
 
+from invconv.arrays.errors import CommandError
 from invconv.files.whole_files import write_text
 from invconv_benchmarks.results.records import structured
 
@@ -55,18 +56,18 @@ def read(path: Path, schema: Document) -> Document:
     try:
         document: Any = json.loads(path.read_text(encoding="utf-8"), parse_constant=_no_constant)
     except FileNotFoundError:
-        raise ValueError(f"{path}: there is no such file") from None
+        raise CommandError(f"{path}: there is no such file") from None
     except json.JSONDecodeError as error:
-        raise ValueError(
+        raise CommandError(
             f"{path}: no JSON from line {error.lineno} on; the file is cut off or damaged"
         ) from None
     except UnicodeDecodeError:
-        raise ValueError(f"{path}: expected a JSON text, got other bytes") from None
+        raise CommandError(f"{path}: expected a JSON text, got other bytes") from None
     found = document.get("schema") if isinstance(document, dict) else None
     if found != name:
-        raise ValueError(f"{path}: expected a result of schema {name}, got {found!r}")
+        raise CommandError(f"{path}: expected a result of schema {name}, got {found!r}")
     if document.get("checksum") != checksum(document):
-        raise ValueError(
+        raise CommandError(
             f"{path}: the checksum does not match, so the file was changed after it was written; "
             "measure again, or restore it"
         )
@@ -76,7 +77,7 @@ def read(path: Path, schema: Document) -> Document:
         jsonschema.validate(document, schema)
     except jsonschema.ValidationError as error:
         place = "/".join(map(str, error.absolute_path)) or "the top"
-        raise ValueError(f"{path}: not of schema {name} at {place}: {error.message}") from None
+        raise CommandError(f"{path}: not of schema {name} at {place}: {error.message}") from None
     return dict(document)
 
 
@@ -95,4 +96,4 @@ def schema(package: str, name: str) -> Document:
 
 
 def _no_constant(name: str) -> float:
-    raise ValueError(f"expected finite numbers in a result file, got {name}")
+    raise CommandError(f"expected finite numbers in a result file, got {name}")

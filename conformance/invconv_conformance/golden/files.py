@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 import invconv as ic
-from invconv.arrays.errors import InvalidFileError
+from invconv.arrays.errors import CommandError, InvalidFileError
 from invconv.files.description import Json, build, describe
 from invconv.files.whole_files import replacing
 from invconv_conformance.golden.format import (
@@ -127,7 +127,7 @@ def read(folder: Path, version: int) -> list[Golden]:
     try:
         document = json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"golden file: {name}.json cannot be read: {error}") from None
+        raise CommandError(f"golden file: {name}.json cannot be read: {error}") from None
     require(isinstance(document, dict), "expected a JSON object")
     wanted, found = schema(version), document.get("schema")
     require(found == wanted, f"expected the schema {wanted}, got {found!r}")
@@ -146,7 +146,7 @@ def _read_arrays(path: Path) -> dict[str, Matrix]:
         with np.load(path, allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in archive.files}
     except (zipfile.BadZipFile, EOFError, ValueError) as error:
-        raise ValueError(f"golden file: {path.name} cannot be read: {error}") from None
+        raise CommandError(f"golden file: {path.name} cannot be read: {error}") from None
     for name, array in arrays.items():
         require(isinstance(array, np.ndarray), f"{name} is no array")
         require(array.dtype in (np.float64, np.int64), f"{name}: {array.dtype} is not float64")
@@ -168,7 +168,7 @@ def _read_case(case: Any, arrays: dict[str, Matrix], used: set[str]) -> Golden:
         ]
         operator = case["operator"]
     except (KeyError, TypeError) as error:
-        raise ValueError(f"golden file: a case lacks {error}") from None
+        raise CommandError(f"golden file: a case lacks {error}") from None
     used |= {case[image] for image in images}
     for image, array in zip(images, (x, y, z, x2), strict=True):
         require(array.shape == shape, f"{name}: {image} has shape {array.shape}, not {shape}")
@@ -180,7 +180,7 @@ def _read_case(case: Any, arrays: dict[str, Matrix], used: set[str]) -> Golden:
     try:
         conv = build(operator, arrays, used)
     except InvalidFileError as error:
-        raise ValueError(f"golden file: {name}: {error}") from None
+        raise CommandError(f"golden file: {name}: {error}") from None
     outputs = {"y": y, "x2": x2, "log_det": np.asarray(log_det)}
     kept = {n: case[n] for n in numbers}
     return Golden(name, conv, spatial, batch, x, z, outputs, kept, tolerance)

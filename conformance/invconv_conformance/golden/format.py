@@ -7,6 +7,7 @@ version adds files of the operators that are new. An operator is a JSON object a
 
 from __future__ import annotations
 
+from invconv.arrays.errors import CommandError
 from invconv.files.description import Json
 
 VERSIONS = (1, 2)
@@ -118,4 +119,4 @@ def operators(version: int) -> dict[str, str]:
 def require(holds: bool, message: str) -> None:
     """Raise ValueError unless something holds."""
     if not holds:
-        raise ValueError(f"golden file: {message}")
+        raise CommandError(f"golden file: {message}")

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import array_api_compat
 import numpy as np
 
+from invconv.arrays.errors import CommandError
 from invconv.arrays.namespaces import to_numpy
 from invconv_conformance.libraries.requirements import lacking
 
@@ -234,19 +235,19 @@ def unadapted(name: str) -> Unadapted:
         If it cannot be imported, or has no ``asarray`` or no float64 and float32.
     """
     if not all(part.isidentifier() for part in name.split(".")):
-        raise ValueError(f"--namespace: expected an import name such as dask.array, got {name!r}")
+        raise CommandError(f"--namespace: expected an import name such as dask.array, got {name!r}")
     try:
         xp = _namespace_of(importlib.import_module(name))
     except ImportError as error:
-        raise ValueError(f"--namespace: cannot import {name}: {error}") from None
+        raise CommandError(f"--namespace: cannot import {name}: {error}") from None
     except AttributeError:
-        raise ValueError(
+        raise CommandError(
             f"--namespace: {name} has no asarray, so it is no array-API namespace; "
             "expected an import name such as dask.array"
         ) from None
     dtypes = tuple(d for d in ("float64", "float32") if hasattr(xp, d))
     if not dtypes:
-        raise ValueError(f"--namespace: {name} has neither float64 nor float32")
+        raise CommandError(f"--namespace: {name} has neither float64 nor float32")
     return Unadapted(
         name, name, name, None, dtypes, lambda: ["default"], lambda device: None, host=()
     )

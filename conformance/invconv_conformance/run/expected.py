@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 
+from invconv.arrays.errors import CommandError
 from invconv_conformance.cases.table import CASES
 from invconv_conformance.laws.table import LAWS
 from invconv_conformance.run.result import Result
@@ -71,7 +72,7 @@ def load(path: Path | None = None) -> list[Expected]:
                     raise TypeError(f"{name}: expected a text, got {value!r}")
         return entries
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, TypeError, OSError) as error:
-        raise ValueError(f"expected failures: {source} cannot be used: {error}") from None
+        raise CommandError(f"expected failures: {source} cannot be used: {error}") from None
 
 
 def mark(results: list[Result], entries: list[Expected]) -> tuple[list[Result], list[Expected]]:

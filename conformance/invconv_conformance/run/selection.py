@@ -7,6 +7,7 @@ import fnmatch
 from collections.abc import Iterator
 from dataclasses import replace
 
+from invconv.arrays.errors import CommandError
 from invconv_conformance.cases.quick import (
     QUICK,
     QUICK_COMPILED_LAWS,
@@ -28,7 +29,7 @@ def select(pattern: str, quick: bool) -> list[str]:
     if quick:
         found = [name for name in found if name in (*QUICK, *QUICK_MORE)]
     if not found:
-        raise ValueError(f"--cases: nothing is named {pattern!r}{' in --quick' * quick}")
+        raise CommandError(f"--cases: nothing is named {pattern!r}{' in --quick' * quick}")
     return found
 
 
@@ -36,7 +37,7 @@ def select_laws(pattern: str) -> list[str]:
     """Return the ids of the laws that match a pattern."""
     found = [name for name in LAWS if fnmatch.fnmatchcase(name, pattern)]
     if not found:
-        raise ValueError(f"--laws: nothing is named {pattern!r}; there are {', '.join(LAWS)}")
+        raise CommandError(f"--laws: nothing is named {pattern!r}; there are {', '.join(LAWS)}")
     return found
 
 
@@ -112,7 +113,7 @@ def choose(arguments: argparse.Namespace) -> tuple[list[Column], list[str]]:
         }
         every = [c for lib in found for c in lib.columns(every_dtype=True, every_mode=True)]
         there = [f"{k} {', '.join(dict.fromkeys(getattr(c, k) for c in every))}" for k in asked]
-        raise ValueError(
+        raise CommandError(
             f"nothing to run with {', '.join(f'--{k} {v}' for k, v in asked.items())}: "
             f"{', '.join(library.title for library in found)} here has {'; '.join(there)}"
         )
@@ -133,16 +134,16 @@ def _require_known(arguments: argparse.Namespace, found: list[Library]) -> None:
         known = list(dict.fromkeys(getattr(c, name) for c in every))
         for word in getattr(arguments, name) or ():
             if not any(_asked((word,), one) for one in known):
-                raise ValueError(f"--{name}: expected some of {', '.join(known)}, got {word!r}")
+                raise CommandError(f"--{name}: expected some of {', '.join(known)}, got {word!r}")
 
 
 def _libraries(arguments: argparse.Namespace) -> tuple[list[Library], list[str]]:
     known = {library.name: library for library in LIBRARIES}
     if arguments.namespace is not None:
         if arguments.library is not None:
-            raise ValueError("--library and --namespace: expected one of them")
+            raise CommandError("--library and --namespace: expected one of them")
         if arguments.namespace in known:
-            raise ValueError(
+            raise CommandError(
                 f"--namespace: {arguments.namespace} has an adapter: use --library "
                 f"{arguments.namespace}"
             )
@@ -153,13 +154,13 @@ def _libraries(arguments: argparse.Namespace) -> tuple[list[Library], list[str]]
     found, absent = [], []
     for name in known if every else arguments.library:
         if name not in known:
-            raise ValueError(
+            raise CommandError(
                 f"--library: expected all, or some of {', '.join(known)}, got {name!r}; "
                 f"a library that is not among them is run by --namespace"
             )
         if reason := known[name].absent():
             if not every:
-                raise ValueError(f"--library: {reason}")
+                raise CommandError(f"--library: {reason}")
             absent.append(reason)
         else:
             found.append(known[name])

@@ -33,6 +33,14 @@ class Flip(torch.nn.Module):  # type: ignore[misc]
     inverse = forward = lambda self, x: (x.flip(-1), x.new_zeros(len(x)))
 
 
+def test_a_pointwise_layer_of_torch_takes_ndim() -> None:
+    x = torch.as_tensor(X)
+    for layer in (it.Conv1x1(3, ndim=2), it.Conv1x1(3, "plu", ndim=2), it.ActNorm(3, ndim=2)):
+        layer.double()
+        for whole, alone in zip(layer(x), layer(x[0]), strict=True):  # without a batch axis
+            torch.testing.assert_close(whole[0], alone)
+
+
 def test_float_direction_is_refused() -> None:
     with pytest.raises(TypeError, match=r"direction: expected an integer"):
         ic.AutoregressiveConv(KERNEL, direction=1.0)  # type: ignore[arg-type]
@@ -140,10 +148,22 @@ def test_a_generator_is_asked_for() -> None:
             cls.init(3, rng=0)  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize(
+    "cls", [c for c in vars(ic).values() if isinstance(c, type) and hasattr(c, "init")]
+)
+def test_without_a_generator_init_draws_anew(cls: Any) -> None:
+    one, other = (cls.init(3).parameters() for _ in range(2))
+    assert all(np.isfinite(a).all() for a in one.values())
+    drawn = [n for n in one if not np.array_equal(one[n], other[n])]
+    assert drawn or cls is ic.ActNorm  # which begins at the identity
+
+
 def test_foreign_byte_order() -> None:
     foreign = X.astype(">f8")
-    with pytest.raises(TypeError, match="got float64 in foreign byte order"):
+    with pytest.raises(TypeError, match=r'in foreign byte order; .*: cast x with x.astype\("f8"\)'):
         CORNER.forward(foreign)
+    with pytest.raises(TypeError, match=r'cast x with x.astype\(">f8"\)'):
+        CORNER.asarrays(foreign).forward(X)
     conv = ic.Conv1x1(EYE.astype(">f8")).asarrays(torch.zeros((), dtype=torch.float64))
     assert torch.equal(conv.weight, torch.eye(3, dtype=torch.float64))
 
@@ -212,12 +232,19 @@ def test_parameters_may_be_views_that_torch_negates_lazily() -> None:
         (lambda: ic.PeriodicConv(np.ones((5, 5))), "of one channel it is kernel[None, None]"),
         (lambda: ic.PeriodicConv.init(2, (3, 3, 3), rng=RNG), "ndim=3 makes it so many axes"),
         (lambda: ONE.forward(X[0]), "of one image it is x[None], or say ndim=2 when it is made"),
-        (lambda: ic.QRConv1x1.init(2), "rng: expected a numpy.random.Generator such as numpy.r"),
-        (lambda: ic.EmergingConv.init(2), "rng: expected a numpy.random.Generator such as numpy.r"),
         (lambda: ic.EmergingConv.init(2, rng=jax.random.key(0)), "invconv_jax.init takes a key"),
         (lambda: PERIODIC.forward(np.moveaxis(X, 1, -1)), "by moveaxis(x, -1, -3)"),
         (lambda: it.EmergingConv2d(2, (3, 3, 3)), "got 3: (3, 3, 3); EmergingConv3d takes so many"),
         (lambda: it.PeriodicConv2d(2, (3, 3, 3, 3)), "got 4: (3, 3, 3, 3)"),
+        (lambda: it.PeriodicConv2d(2, padding=1), "PeriodicConv2d.__init__() got an unexpected"),  # type: ignore[call-arg]
+        (
+            lambda: LAYER(torch.as_tensor(X)),
+            "cast x with x.float(), or the layer with layer.double()",
+        ),
+        (
+            lambda: LAYER.inverse(torch.as_tensor(X)),
+            "cast z with z.float(), or the layer with layer",
+        ),
         (lambda: ic.save(it.ReversibleChain([LAYER]), "f"), "pass layer.operator()"),
         (lambda: ic.save([LAYER], "f"), "Chain([layer.operator() for layer in ...])"),  # type: ignore[arg-type]
         (lambda: it.ReversibleChain([Flip()]).operator(), "got Flip at 0, which is no operator"),

@@ -27,7 +27,6 @@ layers = pytest.mark.parametrize(
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:<class 'torch.autograd.function.Function'>"),
-    pytest.mark.filterwarnings("ignore:`isinstance\\(treespec, LeafSpec\\)`"),
 ]
 
 

@@ -23,7 +23,6 @@ Build = Callable[..., tuple[Any, Any]]
 FEW = ("raster-2d", "qr", "actnorm")  # the slow run has all
 pytestmark = [
     # PyTorch's own
-    pytest.mark.filterwarnings("ignore:`isinstance\\(treespec, LeafSpec\\)`"),
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),
     pytest.mark.filterwarnings("ignore:# 'dynamic_axes' is not recommended"),
 ]

@@ -28,7 +28,6 @@ Build = Callable[..., tuple[Any, Any]]
 # PyTorch's own: dynamo makes an instance of Function, export of a deprecated node
 pytestmark = [
     pytest.mark.filterwarnings("ignore:<class 'torch.autograd.function.Function'>"),
-    pytest.mark.filterwarnings("ignore:`isinstance\\(treespec, LeafSpec\\)`"),
 ]
 COMPILED = ("emerging-2d", "periodic-2d")
 # of less or of the same code; one or three axes make no difference, but 1-D exponentials close

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from matplotlib.image import imread
 from skimage.io import imsave
 
 from invconv import _cli
+from invconv_benchmarks.measure import environment
 from invconv_conformance import info
 from tests.libraries.gpus import CUPY
 
@@ -198,6 +200,45 @@ def test_no_traceback_for_what_is_no_fault_of_ours(
     monkeypatch.setattr(info, "run", run)
     assert _cli.main(["info"]) == status
     assert capsys.readouterr().err == message
+
+
+def test_a_fault_of_ours_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    def run(arguments: object) -> int:
+        return int("no number")
+
+    monkeypatch.setattr(info, "run", run)
+    with pytest.raises(ValueError, match="invalid literal"):
+        _cli.main(["info"])
+
+
+def test_what_is_missing_is_said_before_the_work(tmp_path: Path) -> None:
+    program = (
+        "import sys; sys.modules['rich'] = sys.modules['matplotlib'] = None; import invconv as ic;"
+        "ic.diagnose = None; from invconv._cli import main; sys.exit(main(sys.argv[1:]))"
+    )
+    picture = ("diagnose", "--example", "authors", "--picture", "a.png")
+    for arguments, status, message in (
+        (("info",), 0, "NumPy"),
+        (picture, 2, "--picture needs matplotlib: pip install 'invconv[demo]'"),
+    ):
+        done = subprocess.run(
+            [sys.executable, "-c", program, *arguments],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == status, done.stderr
+        assert message in done.stdout + done.stderr
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="the system binds no processes")
+def test_cores_are_those_that_this_process_may_use() -> None:
+    own = os.sched_getaffinity(0)
+    try:
+        os.sched_setaffinity(0, {min(own)})
+        assert environment.cores() == 1
+    finally:
+        os.sched_setaffinity(0, own)
 
 
 def test_a_reader_who_has_read_enough_ends_it_quietly(tmp_path: Path) -> None:

@@ -106,7 +106,6 @@ def test_every_case_obeys_every_law_in_jax_eagerly(part: int) -> None:
 
 # of torch's own code
 @pytest.mark.filterwarnings("ignore:<class 'torch.autograd.function.Function'>")
-@pytest.mark.filterwarnings("ignore:`isinstance\\(treespec, LeafSpec\\)`")
 @pytest.mark.parametrize(
     ("case", "laws"),
     [

@@ -84,7 +84,7 @@ class CirculantConv1x1(Factored):
         channels: int,
         *,
         ndim: int | None = None,
-        rng: np.random.Generator,
+        rng: np.random.Generator | None = None,
         like: Array | None = None,
     ) -> Self:
         """Return a random circulant rotation; NumPy float64 unless ``like`` is given.

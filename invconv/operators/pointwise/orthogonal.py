@@ -77,7 +77,7 @@ class OrthogonalConv1x1(Pointwise):
         channels: int,
         *,
         ndim: int | None = None,
-        rng: np.random.Generator,
+        rng: np.random.Generator | None = None,
         like: Array | None = None,
     ) -> Self:
         """Return C random reflections; NumPy float64 unless ``like`` is given.

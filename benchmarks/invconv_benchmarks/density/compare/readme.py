@@ -10,6 +10,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from invconv.arrays.errors import CommandError
 from invconv.files.whole_files import replacing, write_text
 from invconv_benchmarks.density.compare import report, result
 from invconv_benchmarks.density.compare.result import Result
@@ -32,7 +33,7 @@ def committed() -> Result:
     """
     found = [result.read(path) for path in newest("density-*.json")]
     if not found:
-        raise ValueError(f"{RESULTS}: there is no density-*.json")
+        raise CommandError(f"{RESULTS}: there is no density-*.json")
     return max(found, key=lambda r: (len(r.seeds), r.training["steps"]))
 
 
@@ -63,7 +64,9 @@ def commit(run: Path) -> None:
     chart = f"{sampling_chart.NAME}.json"
     if (run / chart).exists():
         if sampling_chart.read(run / chart).left:
-            raise ValueError(f"{run / chart}: the chart is not complete; the same command goes on")
+            raise CommandError(
+                f"{run / chart}: the chart is not complete; the same command goes on"
+            )
         copies = {name: name for name in (chart, f"{sampling_chart.NAME}.png")}
     else:
         name = _name(result.read(run / "result.json"))

@@ -12,6 +12,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from invconv.arrays.errors import CommandError
 from invconv_benchmarks.density.compare.outcome import Job, Outcome, perform
 from invconv_benchmarks.density.data.dataset import Dataset
 from invconv_benchmarks.density.data.users_data import load
@@ -67,7 +68,7 @@ def run(
         except KeyboardInterrupt:
             pass
         except BrokenProcessPool:
-            raise ValueError(
+            raise CommandError(
                 "a worker process was killed, perhaps for want of memory; "
                 "the same command goes on from the last checkpoints"
             ) from None

@@ -14,6 +14,8 @@ from typing import Any, Literal, TypeAlias
 
 import numpy as np
 
+from invconv.arrays.errors import CommandError
+
 Bytes = np.ndarray[Any, np.dtype[np.uint8]]
 Floats = np.ndarray[Any, np.dtype[np.float32]]
 
@@ -52,14 +54,14 @@ class Dataset:
 
     def __post_init__(self) -> None:
         if not len(self.train) or not len(self.test):
-            raise ValueError(
+            raise CommandError(
                 f"{self.name}: expected images to train and to test on, got {len(self.train)} "
                 f"and {len(self.test)}"
             )
         channels, height, width = self.test.shape[1:]
         sizes = _sizes(self.train)
         if height != width or (sizes[:, 0] != channels).any() or (sizes[:, 1:] < height).any():
-            raise ValueError(
+            raise CommandError(
                 f"{self.name}: expected square tiles and training images of as many channels, no "
                 f"smaller, got {self.test.shape[1:]} and {tuple(sizes.min(axis=0).tolist())}"
             )
@@ -80,7 +82,7 @@ class Dataset:
         if part == "test":
             return self.test
         if self.validation is None:
-            raise ValueError(f"--data {self.name}: it has no validation part to choose by")
+            raise CommandError(f"--data {self.name}: it has no validation part to choose by")
         return self.validation
 
     @property

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import sys
 import tokenize
 import zipfile
 import zlib
@@ -14,6 +15,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 from rich.progress import track
 
+from invconv.arrays.errors import CommandError
 from invconv_benchmarks.density.data.dataset import Bytes
 from invconv_benchmarks.density.data.shipped import planes
 
@@ -35,7 +37,9 @@ def found(folder: Path) -> list[Path]:
     return sorted(p for p in names if p.suffix.lower() in SUFFIXES and p.name[0] != ".")
 
 
-def read_all(paths: Sequence[Path], *, smallest: int = 1, exactly: int = 0) -> list[Bytes]:
+def read_all(
+    paths: Sequence[Path], *, smallest: int = 1, exactly: int = 0, skip_unusable: bool = False
+) -> list[Bytes]:
     """Read RGB images, each (3, H, W).
 
     Parameters
@@ -45,14 +49,32 @@ def read_all(paths: Sequence[Path], *, smallest: int = 1, exactly: int = 0) -> l
         Pixels that each side must have.
     exactly : int
         If given, pixels of each side.
+    skip_unusable : bool
+        Whether to leave out files that cannot be used, and to name them on standard error.
 
     Raises
     ------
-    ValueError
+    CommandError
         That names the file that is no image, is cut off, or has another size.
     """
     shown = track(paths, description=f"reading {len(paths)} images", transient=True)
-    return [_read(path, smallest, exactly) for path in (shown if len(paths) > 500 else paths)]
+    images: list[Bytes] = []
+    unusable: list[str] = []
+    for path in shown if len(paths) > 500 else paths:
+        try:
+            images.append(_read(path, smallest, exactly))
+        except CommandError as error:
+            if not skip_unusable:
+                raise
+            unusable.append(str(error))
+    if unusable:
+        print(
+            f"skipped {len(unusable)} of {len(paths)} files:",
+            *unusable,
+            sep="\n  ",
+            file=sys.stderr,
+        )
+    return images
 
 
 def _read(path: Path, smallest: int, exactly: int) -> Bytes:
@@ -60,21 +82,21 @@ def _read(path: Path, smallest: int, exactly: int) -> Bytes:
         with Image.open(path, formats=_FORMATS) as image:
             width, height = image.size
             if exactly and (width, height) != (exactly, exactly):
-                raise ValueError(f"expected {exactly} x {exactly} pixels, got {width} x {height}")
+                raise CommandError(f"expected {exactly} x {exactly} pixels, got {width} x {height}")
             if min(width, height) < smallest or width * height > _MOST_PIXELS:
-                raise ValueError(
+                raise CommandError(
                     f"expected at least {smallest} x {smallest} pixels and at most {_MOST_PIXELS} "
                     f"in all, got {width} x {height}"
                 )
             if image.mode not in _MODES:
-                raise ValueError(f"expected 8 bits a colour, got Pillow's mode {image.mode!r}")
+                raise CommandError(f"expected 8 bits a colour, got Pillow's mode {image.mode!r}")
             return planes(np.asarray(image.convert("RGB")))
     except UnidentifiedImageError:
-        raise ValueError(f"{path}: not an image of {', '.join(_FORMATS)}") from None
+        raise CommandError(f"{path}: not an image of {', '.join(_FORMATS)}") from None
     except (ValueError, Image.DecompressionBombError) as error:
-        raise ValueError(f"{path}: {error}") from None
+        raise CommandError(f"{path}: {error}") from None
     except (OSError, SyntaxError, EOFError) as error:  # Pillow's for damaged files
-        raise ValueError(f"{path}: the image is damaged or cut off: {error}") from None
+        raise CommandError(f"{path}: the image is damaged or cut off: {error}") from None
 
 
 def read_npz(paths: Sequence[Path], key: str, layout: str, row: tuple[int, ...]) -> Bytes:
@@ -97,7 +119,7 @@ def read_npz(paths: Sequence[Path], key: str, layout: str, row: tuple[int, ...])
     """
     shapes = [_shape(path, key, layout, row) for path in paths]
     if len({shape[1:] for shape in shapes}) != 1:
-        raise ValueError(f"{paths[0].parent}: expected one size in all files, got {shapes}")
+        raise CommandError(f"{paths[0].parent}: expected one size in all files, got {shapes}")
     require_memory(sum(int(np.prod(shape)) for shape in shapes), paths[0].parent)
     out = np.empty((sum(shape[0] for shape in shapes), *shapes[0][1:]), np.uint8)
     start = 0
@@ -106,7 +128,7 @@ def read_npz(paths: Sequence[Path], key: str, layout: str, row: tuple[int, ...])
             with np.load(path, allow_pickle=False) as file:
                 out[start : start + shape[0]] = file[key]
         except _DAMAGE as error:
-            raise ValueError(f"{path}: the file is damaged or cut off: {error}") from None
+            raise CommandError(f"{path}: the file is damaged or cut off: {error}") from None
         start += shape[0]
     return out
 
@@ -125,17 +147,17 @@ def _shape(path: Path, key: str, layout: str, row: tuple[int, ...]) -> tuple[int
             declared = archive.getinfo(f"{key}.npy").file_size
             size = int(np.prod(shape, dtype=object)) + start.tell()
     except KeyError:
-        raise ValueError(f"{path}: {wanted}, but there is none of that name") from None
+        raise CommandError(f"{path}: {wanted}, but there is none of that name") from None
     except _DAMAGE as error:
-        raise ValueError(f"{path}: no npz file, damaged or cut off: {error}") from None
+        raise CommandError(f"{path}: no npz file, damaged or cut off: {error}") from None
     if (
         dtype != np.uint8
         or len(shape) != 1 + len(row)
         or any(want not in (-1, got) for want, got in zip(row, shape[1:], strict=True))
     ):
-        raise ValueError(f"{path}: {wanted}, got {dtype} of shape {shape}")
+        raise CommandError(f"{path}: {wanted}, got {dtype} of shape {shape}")
     if size != declared:
-        raise ValueError(f"{path}: {key!r} declares {size} bytes and has {declared}")
+        raise CommandError(f"{path}: {key!r} declares {size} bytes and has {declared}")
     return tuple(int(n) for n in shape)
 
 
@@ -152,6 +174,6 @@ def require_memory(size: int, path: Path) -> None:
     except (ValueError, OSError, AttributeError):
         return
     if size > there:
-        raise ValueError(
+        raise CommandError(
             f"{path}: the images take {size / 1e9:.1f} GB, and this machine has {there / 1e9:.1f}"
         )

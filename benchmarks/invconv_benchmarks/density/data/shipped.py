@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from invconv.arrays.errors import CommandError
 from invconv_benchmarks.density.data.dataset import Bytes, Dataset
 
 TILE = 32
@@ -67,7 +68,7 @@ def _scikit_learn(name: str) -> Any:
     try:
         import sklearn.datasets
     except ImportError as error:
-        raise ValueError(
+        raise CommandError(
             f"--data {name}: the images are scikit-learn's: pip install scikit-learn"
         ) from error
     return sklearn.datasets

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from invconv.arrays.errors import CommandError
 from invconv_benchmarks.density.data.dataset import Bytes, Dataset
 from invconv_benchmarks.density.data.picture_files import found, read_all, read_npz, require_memory
 from invconv_benchmarks.density.data.shipped import TILE, digits, hubble, photos, tiles
@@ -46,17 +47,17 @@ def load(name: str, path: Path | None = None) -> Dataset:
     """
     if name in SHIPPED:
         if path is not None:
-            raise ValueError(f"--path: {name} comes with a package and takes no path")
+            raise CommandError(f"--path: {name} comes with a package and takes no path")
         return SHIPPED[name]()
     if name not in LAYOUTS:
-        raise ValueError(f"--data: expected one of {', '.join(NAMES)}, got {name!r}")
+        raise CommandError(f"--data: expected one of {', '.join(NAMES)}, got {name!r}")
     if path is None or not path.is_dir():
         there = "none was given" if path is None else f"there is no folder {path}"
-        raise ValueError(f"--path: {name} needs {LAYOUTS[name]}; {there}")
+        raise CommandError(f"--path: {name} needs {LAYOUTS[name]}; {there}")
     try:
         return _LOADERS[name](path)
     except FileNotFoundError as error:
-        raise ValueError(f"--path: {error}; {name} needs {LAYOUTS[name]}") from None
+        raise CommandError(f"--path: {error}; {name} needs {LAYOUTS[name]}") from None
 
 
 def stand_in(name: str) -> Dataset | None:
@@ -80,13 +81,13 @@ def _cifar_file(path: Path) -> Bytes:
         raise FileNotFoundError(f"there is no file {path}")
     size, expected = path.stat().st_size, _CIFAR_ROWS * _CIFAR_ROW
     if size != expected:
-        raise ValueError(
+        raise CommandError(
             f"{path}: expected {expected} bytes, {_CIFAR_ROWS} times a label and an image of "
             f"3 x 32 x 32, got {size}; it is no file of CIFAR-10's binary version, or cut off"
         )
     rows = np.fromfile(path, np.uint8).reshape(_CIFAR_ROWS, _CIFAR_ROW)
     if rows[:, 0].max() > 9:
-        raise ValueError(f"{path}: expected labels from 0 to 9, got {rows[:, 0].max()}")
+        raise CommandError(f"{path}: expected labels from 0 to 9, got {rows[:, 0].max()}")
     return rows[:, 1:].reshape(_CIFAR_ROWS, 3, 32, 32)
 
 
@@ -148,15 +149,18 @@ def _folder(path: Path) -> Dataset:
             for p in (path / "train.npz", path / "test.npz")
         )
         return Dataset("folder", train, _cut(test))
-    paths, held_out = found(path / "train"), found(path / "test")
-    if not paths and not held_out:
-        everything = found(path)
-        held_out = everything[::10]
-        paths = [p for i, p in enumerate(everything) if i % 10]
-    if not paths or not held_out:
+    train_images, test_images = (_usable(path / part) for part in ("train", "test"))
+    if not train_images and not test_images:
+        everything = _usable(path)
+        test_images = everything[::10]
+        train_images = [image for i, image in enumerate(everything) if i % 10]
+    if not train_images or not test_images:
         raise FileNotFoundError(f"there are not enough images in {path}")
-    train_images, test_images = (read_all(some, smallest=TILE) for some in (paths, held_out))
     return Dataset("folder", train_images, _cut(test_images), symmetry="horizontal")
+
+
+def _usable(folder: Path) -> list[Bytes]:
+    return read_all(found(folder), smallest=TILE, skip_unusable=True)
 
 
 def _cut(images: Bytes | list[Bytes]) -> Bytes:

@@ -10,6 +10,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import torch
 
+from invconv.arrays.errors import CommandError
 from invconv_benchmarks.density.data.dataset import Dataset, Part, noise_of
 from invconv_benchmarks.density.evaluation import round_trip
 from invconv_benchmarks.density.evaluation.round_trip import RoundTrip
@@ -41,7 +42,7 @@ def restore(path: Path, device: str = "cpu") -> tuple[Checkpoint, Multiscale]:
     try:
         checkpoint.load_into(model.state_dict(), stored.part("average"), "average")
     except ValueError as error:
-        raise ValueError(f"{path}: {error}") from None
+        raise CommandError(f"{path}: {error}") from None
     return stored, model.requires_grad_(False).eval().to(device)
 
 
@@ -54,7 +55,7 @@ def _require_plausible(stored: Checkpoint, path: Path) -> None:
     made, pixels = stored.recipe.architecture, math.prod(stored.image_shape)
     needed = max(made.width**2, made.kernel_size**2, made.levels * made.depth)
     if needed > held or not 0 < pixels <= _MOST_PIXELS:
-        raise ValueError(
+        raise CommandError(
             f"{path}: no checkpoint: it holds {held} numbers, and describes a model of at least "
             f"{needed} for images of {' x '.join(map(str, stored.image_shape))}"
         )

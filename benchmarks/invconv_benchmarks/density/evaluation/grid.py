@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from invconv.arrays.errors import CommandError
 from invconv.files.whole_files import replacing
 from invconv_benchmarks.report.figures import stretch
 from invconv_torch.flows import Dequantize
@@ -28,7 +29,7 @@ def write(samples: Tensor, path: Path, *, bright: bool = False) -> None:
         If it cannot be written.
     """
     if path.suffix != ".png":
-        raise ValueError(f"--out: expected a name that ends in .png, got {path}")
+        raise CommandError(f"--out: expected a name that ends in .png, got {path}")
     tiles = Dequantize().inverse(torch.nan_to_num(samples, nan=0.0))[0].cpu().numpy()
     count, channels, height, width = tiles.shape
     columns = math.ceil(math.sqrt(count))

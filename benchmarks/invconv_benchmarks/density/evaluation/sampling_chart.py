@@ -16,6 +16,7 @@ from typing import Any
 import matplotlib.pyplot as plt
 import torch
 
+from invconv.arrays.errors import CommandError
 from invconv_benchmarks.density.evaluation import layer_sampling
 from invconv_benchmarks.density.evaluation.layer_sampling import Point
 from invconv_benchmarks.density.models.appearance import COLORS, TITLES
@@ -74,7 +75,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Measure what is left, and draw."""
     sizes = numbers("--sizes", arguments.sizes, int)
     if arguments.count < 1 or not all(size >= 2 and size % 2 == 0 for size in sizes):
-        raise ValueError("expected a --count of at least 1 and --sizes that are even")
+        raise CommandError("expected a --count of at least 1 and --sizes that are even")
     chart = _begin(arguments.out / f"{NAME}.json", arguments.count, sizes)
     console = printing.console()
     threads = torch.get_num_threads()

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from invconv.arrays.errors import CommandError, as_command_errors
 from invconv.arrays.settings import choice, positive_int
 from invconv.flows import architecture as glow
 from invconv.flows.affine import scale_floor
@@ -46,12 +47,13 @@ class Architecture:
     scale_floor: float = 0.1
 
     def __post_init__(self) -> None:
-        choice("mixing", self.mixing, MIXINGS)
-        for name in ("levels", "depth", "width", "kernel_size"):
-            object.__setattr__(self, name, positive_int(name, getattr(self, name)))
+        with as_command_errors():
+            choice("mixing", self.mixing, MIXINGS)
+            for name in ("levels", "depth", "width", "kernel_size"):
+                object.__setattr__(self, name, positive_int(name, getattr(self, name)))
+            object.__setattr__(self, "scale_floor", scale_floor(self.scale_floor))
         if self.kernel_size % 2 == 0:
-            raise ValueError(f"kernel_size: expected an odd number, got {self.kernel_size}")
-        object.__setattr__(self, "scale_floor", scale_floor(self.scale_floor))
+            raise CommandError(f"kernel_size: expected an odd number, got {self.kernel_size}")
 
     @property
     def multiscale(self) -> bool:
@@ -76,7 +78,7 @@ class Architecture:
         known = {field.name: field.default for field in dataclasses.fields(cls)}
         needed = {name for name, default in known.items() if default is dataclasses.MISSING}
         if not needed <= set(values) <= set(known):
-            raise ValueError(
+            raise CommandError(
                 f"architecture: expected {', '.join(known)}, got {', '.join(map(str, values))}"
             )
         return cls(**values)
@@ -90,11 +92,11 @@ class Architecture:
             If it is none, or cannot be halved as often as there are levels.
         """
         if len(image_shape) != 3 or min(image_shape) < 1:
-            raise ValueError(f"image_shape: expected (C, H, W), got {tuple(image_shape)}")
+            raise CommandError(f"image_shape: expected (C, H, W), got {tuple(image_shape)}")
         channels, height, width = map(int, image_shape)
         unit = 2**self.levels
         if self.multiscale and (height % unit or width % unit):
-            raise ValueError(
+            raise CommandError(
                 f"image_shape: with levels={self.levels} expected a height and a width that are "
                 f"multiples of {unit}, got {height} x {width}"
             )

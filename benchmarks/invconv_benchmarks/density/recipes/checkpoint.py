@@ -18,6 +18,7 @@ import safetensors
 import torch
 from safetensors.torch import save_file
 
+from invconv.arrays.errors import CommandError
 from invconv.files.whole_files import replacing
 from invconv_benchmarks.density.recipes.recipe import Recipe
 
@@ -112,31 +113,31 @@ def read(path: Path) -> Checkpoint:
             metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (FileNotFoundError, IsADirectoryError):
-        raise ValueError(f"{path}: there is no such checkpoint") from None
+        raise CommandError(f"{path}: there is no such checkpoint") from None
     except (safetensors.SafetensorError, OSError) as error:
-        raise ValueError(
+        raise CommandError(
             f"{path}: no whole checkpoint: {error!s:.300}; delete it to begin anew, or restore it"
         ) from None
     try:
         return _checked(metadata, tensors)
     except (ValueError, TypeError, KeyError, RecursionError, OverflowError) as error:
-        raise ValueError(f"{path}: no checkpoint of this version: {error!s:.300}") from None
+        raise CommandError(f"{path}: no checkpoint of this version: {error!s:.300}") from None
 
 
 def _checked(metadata: Mapping[str, str], tensors: Mapping[str, Tensor]) -> Checkpoint:
     if _KEY not in metadata:
-        raise ValueError(f"its metadata has no entry {_KEY!r}")
+        raise CommandError(f"its metadata has no entry {_KEY!r}")
     description = json.loads(metadata[_KEY])
     if not isinstance(description, dict) or description.get("schema") != SCHEMA:
-        raise ValueError(f"expected the schema {SCHEMA}")
+        raise CommandError(f"expected the schema {SCHEMA}")
     if set(description) != _DESCRIPTION:
-        raise ValueError(f"expected {sorted(_DESCRIPTION)}, got {sorted(description)}")
+        raise CommandError(f"expected {sorted(_DESCRIPTION)}, got {sorted(description)}")
     if description.pop("digest") != _digest(description, tensors):
-        raise ValueError("the digest is not that of its contents: they were changed or damaged")
+        raise CommandError("the digest is not that of its contents: they were changed or damaged")
     channels, height, width = description["image_shape"]
     step, steps = int(description["step"]), int(description["steps"])
     if not 0 <= step <= steps:
-        raise ValueError(f"expected a step from 0 to {steps}, got {step}")
+        raise CommandError(f"expected a step from 0 to {steps}, got {step}")
     if not all(isinstance(entry, dict) for entry in description["history"]):
         raise TypeError("expected objects as history")
     return Checkpoint(
@@ -161,17 +162,17 @@ def load_into(own: Mapping[str, Tensor], stored: Mapping[str, Tensor], what: str
     """
     if set(own) != set(stored):
         odd = sorted(set(own) ^ set(stored))
-        raise ValueError(f"{what}: other tensors than expected, such as {odd[:3]}")
+        raise CommandError(f"{what}: other tensors than expected, such as {odd[:3]}")
     with torch.no_grad():
         for name, tensor in own.items():
             other = stored[name]
             if tensor.shape != other.shape or tensor.dtype != other.dtype:
-                raise ValueError(
+                raise CommandError(
                     f"{what}: {name} is {other.dtype} of shape {tuple(other.shape)}, expected "
                     f"{tensor.dtype} of shape {tuple(tensor.shape)}"
                 )
             if not bool(torch.isfinite(other).all()):
-                raise ValueError(f"{what}: {name} holds NaN or inf")
+                raise CommandError(f"{what}: {name} holds NaN or inf")
             tensor.copy_(other)
 
 

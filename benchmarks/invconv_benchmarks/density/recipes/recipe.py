@@ -11,6 +11,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+from invconv.arrays.errors import CommandError
 from invconv_benchmarks.density.models.architecture import Architecture
 
 PRECISIONS = ("float32", "bfloat16")
@@ -56,21 +57,21 @@ class Training:
             _integer(unit, getattr(self, unit), 0)
             _integer(f"warm_up_{unit}", getattr(self, f"warm_up_{unit}"), 0)
         if bool(self.steps) == bool(self.epochs):
-            raise ValueError(
+            raise CommandError(
                 f"expected steps or epochs, one of the two, got {self.steps} and {self.epochs}"
             )
         if self.warm_up_steps and self.warm_up_epochs:
-            raise ValueError("expected warm_up_steps or warm_up_epochs, not both")
+            raise CommandError("expected warm_up_steps or warm_up_epochs, not both")
         if not _is_number(self.learning_rate) or not 0 < self.learning_rate < 1:
-            raise ValueError(
+            raise CommandError(
                 f"learning_rate: expected a number above 0 and below 1, got {self.learning_rate!r}"
             )
         if not _is_number(self.average) or not 0 <= self.average < 1:
-            raise ValueError(
+            raise CommandError(
                 f"average: expected a number of at least 0 and below 1, got {self.average!r}"
             )
         if self.precision not in PRECISIONS:
-            raise ValueError(
+            raise CommandError(
                 f"precision: expected one of {', '.join(PRECISIONS)}, got {self.precision!r}"
             )
 
@@ -206,7 +207,7 @@ def load_preset(name: str) -> Preset:
     path: Any = Path(name)
     if not name.endswith(".toml"):
         if name not in preset_names():
-            raise ValueError(
+            raise CommandError(
                 f"--preset: expected one of {', '.join(preset_names())}, or the path of a .toml "
                 f"file, got {name!r}"
             )
@@ -215,9 +216,9 @@ def load_preset(name: str) -> Preset:
         text = path.read_text(encoding="utf-8")
         values = tomllib.loads(text)
     except FileNotFoundError:
-        raise ValueError(f"--preset: there is no file {name}") from None
+        raise CommandError(f"--preset: there is no file {name}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{name}: no TOML: {error}") from None
+        raise CommandError(f"{name}: no TOML: {error}") from None
     values.setdefault("paper", {})
     _names(name, values, {"data", "architecture", "training", "paper"})
     comment = [line[1:].strip() for line in text.splitlines() if line.startswith("#")]
@@ -225,7 +226,9 @@ def load_preset(name: str) -> Preset:
     preset = Preset(Path(name).stem, " ".join(comment), values["data"], **tables)
     for mixing, bits in preset.paper.items():
         if not isinstance(bits, str):
-            raise ValueError(f'paper: {mixing}: expected bits/dim as printed, "3.46", got {bits!r}')
+            raise CommandError(
+                f'paper: {mixing}: expected bits/dim as printed, "3.46", got {bits!r}'
+            )
     preset.recipe("plain")  # raises where a value is wrong
     return preset
 
@@ -233,16 +236,16 @@ def load_preset(name: str) -> Preset:
 def _training(values: Mapping[str, Any]) -> Mapping[str, Any]:
     known = [field.name for field in dataclasses.fields(Training)]
     if unknown := set(values) - set(known):
-        raise ValueError(f"training: expected some of {', '.join(known)}, got {sorted(unknown)}")
+        raise CommandError(f"training: expected some of {', '.join(known)}, got {sorted(unknown)}")
     for name in ("batch", "learning_rate"):
         if name not in values:
-            raise ValueError(f"training: {name} is missing")
+            raise CommandError(f"training: {name} is missing")
     return values
 
 
 def _names(what: str, values: Mapping[str, Any], known: set[str]) -> None:
     if set(values) != known:
-        raise ValueError(f"{what}: expected {sorted(known)}, got {sorted(values)}")
+        raise CommandError(f"{what}: expected {sorted(known)}, got {sorted(values)}")
 
 
 def _table(name: str, value: Any) -> Mapping[str, Any]:
@@ -253,7 +256,7 @@ def _table(name: str, value: Any) -> Mapping[str, Any]:
 
 def _integer(name: str, value: Any, least: int) -> None:
     if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise ValueError(f"{name}: expected an integer of at least {least}, got {value!r}")
+        raise CommandError(f"{name}: expected an integer of at least {least}, got {value!r}")
 
 
 def _is_number(value: Any) -> bool:

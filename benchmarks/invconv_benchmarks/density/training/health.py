@@ -9,6 +9,7 @@ from typing import Any, TypeAlias
 import torch
 
 from invconv import IllConditionedWarning
+from invconv.arrays.errors import CommandError
 from invconv.stability.guard import LayerCondition
 from invconv_torch import ConditionGuard
 from invconv_torch.flows import Multiscale
@@ -18,7 +19,7 @@ Tensor: TypeAlias = torch.Tensor
 _LOST = 2.0  # digits: with fewer an inverse cannot be right
 
 
-class DivergedError(ValueError):
+class DivergedError(CommandError):
     """A run that cannot go on; its last checkpoint is from before."""
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from invconv.arrays.errors import CommandError
 from invconv.stability.guard import LayerCondition
 from invconv_benchmarks.density.data.dataset import Dataset
 from invconv_benchmarks.density.evaluation import evaluation
@@ -120,7 +121,7 @@ def _resume(trainer: Trainer, path: Path, processes: Processes) -> None:
             trainer.resume(checkpoint.read(path))
         except ValueError as error:
             prefix = "" if str(path) in str(error) else f"{path}: "
-            raise ValueError(f"{prefix}{error}; choose another folder, or delete it") from None
+            raise CommandError(f"{prefix}{error}; choose another folder, or delete it") from None
 
 
 def _add(pending: dict[str, float], last: StepReport, seconds: float) -> None:

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 import torch
 import torch.distributed as dist
 
+from invconv.arrays.errors import CommandError
+
 
 @dataclass(frozen=True)
 class Processes:
@@ -41,7 +43,7 @@ class Processes:
             Unless every process has as many.
         """
         if batch % self.size:
-            raise ValueError(
+            raise CommandError(
                 f"batch: expected a multiple of the {self.size} processes, got {batch}"
             )
         each = batch // self.size

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
+from invconv.arrays.errors import CommandError
 from invconv_benchmarks.density.data.dataset import Batches, Dataset
 from invconv_benchmarks.density.models.build import build
 from invconv_benchmarks.density.recipes import checkpoint
@@ -176,9 +177,9 @@ class Trainer:
             If it is of another recipe or other images, or does not fit the model.
         """
         if stored.recipe.settings != self.recipe.settings:
-            raise ValueError(f"the checkpoint is of another run: {_difference(stored, self)}")
+            raise CommandError(f"the checkpoint is of another run: {_difference(stored, self)}")
         if stored.data != self.data.fingerprint:
-            raise ValueError("the checkpoint is of a run on other images")
+            raise CommandError("the checkpoint is of a run on other images")
         checkpoint.load_into(self.model.state_dict(), stored.part("model"), "model")
         checkpoint.load_into(self.average.state_dict(), stored.part("average"), "average")
         if stored.step:
