@@ -120,6 +120,10 @@ class RememberedInverses:
             self._kept.popitem(last=False)
         return kept.prepared
 
+    def grids(self) -> list[Shape]:
+        """Return the grids whose inverses are kept."""
+        return list(dict.fromkeys(shape for shape, _ in self._kept))
+
     def forget(self) -> None:
         """Forget all but what graphs were recorded with."""
         self._kept.clear()

@@ -17,7 +17,6 @@ from invconv.flows import density
 from invconv_torch.flows import running
 from invconv_torch.flows.dequantize import Dequantize, require_in_range
 from invconv_torch.flows.running import Watch
-from invconv_torch.module import InvertibleModule
 from invconv_torch.traced import device_kind
 
 Tensor: TypeAlias = torch.Tensor
@@ -77,7 +76,7 @@ class Multiscale(nn.Module):  # type: ignore[misc]
         named = layers if isinstance(layers, Mapping) else enumerate(layers)
         self.layers = nn.ModuleDict({str(name): layer for name, layer in dict(named).items()})
         self.dequantize = Dequantize()
-        self._inputs, self.latent_shapes = running.shapes(self.layers, self.shape, self._like)
+        self.latent_shapes = running.latent_shapes(self.layers, self.shape, self._like)
         # in a list, which is no module: parameters keep their names
         self._reversible = running.reversible(self.layers) if flag("reversible", reversible) else []
         if self._reversible and self.conditional:
@@ -103,11 +102,19 @@ class Multiscale(nn.Module):  # type: ignore[misc]
         return all(bool(layer.initialized) for layer in self._to_be_initialized().values())
 
     def _to_be_initialized(self) -> dict[str, nn.Module]:
-        return {n: layer for n, layer in self.steps() if hasattr(layer, "initialized")}
+        """Return the actnorms, and others like them, at any depth inside of layers."""
+        return {
+            name: layer
+            for name, layer in self.layers.named_modules(prefix="layers")
+            if hasattr(layer, "initialized") and callable(getattr(layer, "initialize", None))
+        }
 
     @torch.no_grad()  # type: ignore[untyped-decorator]
     def initialize(self, x: Tensor, *, context: Tensor | None = None) -> None:
         """Choose each actnorm so that these images leave it with mean 0 and variance 1, once.
+
+        Actnorms inside of other layers are chosen, too. If an error, or the user, stops this
+        method, every actnorm is as it was before.
 
         Parameters
         ----------
@@ -126,16 +133,9 @@ class Multiscale(nn.Module):  # type: ignore[misc]
         if todo and self.initialized:
             raise RuntimeError("initialize: the flow is initialized already")
         require_in_range(x)
-
-        def normalise(name: str, seen: Tensor) -> None:
-            if name in todo:
-                try:
-                    todo[name].initialize(seen)
-                except ValueError as error:
-                    raise ValueError(f"{name}: {error}") from None
-
         self._require_fits(x, context)
-        running.encode(dict(self.steps()), x - 0.5, context, before=normalise)
+        with running.initializing(todo):
+            running.encode(dict(self.steps()), x - 0.5, context)
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         """Return `log_prob`, as what wraps a module (DistributedDataParallel, compile) expects."""
@@ -256,6 +256,8 @@ class Multiscale(nn.Module):  # type: ignore[misc]
     def prepare(self, *, check: bool = True) -> Self:
         """Set eval mode and factor the inverses of all layers, which samples then reuse.
 
+        It decodes an image, so that the layers inside of other layers are factored, too.
+
         Parameters
         ----------
         check : bool
@@ -272,11 +274,10 @@ class Multiscale(nn.Module):  # type: ignore[misc]
             If a layer's inverse cannot be right.
         """
         self.eval()
-        for name, layer in self.layers.items():
-            if isinstance(layer, InvertibleModule):
-                if check:
-                    layer.operator().prepare(self._inputs[name][1:])
-                layer.inverse(self._like.new_zeros(1, *self._inputs[name]))  # which remembers
+        zs = [self._like.new_zeros(1, *shape) for shape in self.latent_shapes]
+        self.decode(zs, context=running.zero_context(self.layers.values(), self._like))
+        if check:
+            running.judge_remembered(self)
         return self
 
     @property

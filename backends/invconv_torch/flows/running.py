@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import copy
 import itertools
-from collections.abc import Callable, Mapping, Sequence
-from typing import TypeAlias
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
+from typing import Any, TypeAlias
 
 import torch
 from torch import nn
@@ -30,12 +33,17 @@ def _beside(layer: nn.Module, context: Tensor | None) -> tuple[Tensor | None, ..
     return (context,) if takes_context(layer) else ()
 
 
+def zero_context(layers: Iterable[nn.Module], like: Tensor) -> Tensor | None:
+    """Return a context of zeros for one image, None where no layer takes a context."""
+    widths = [layer.context for layer in layers if takes_context(layer)]
+    return like.new_zeros(1, widths[0]) if widths else None
+
+
 def encode(
     layers: Layers,
     x: Tensor,
     context: Tensor | None = None,
     watch: Watch | None = None,
-    before: Callable[[str, Tensor], None] | None = None,
 ) -> tuple[tuple[Tensor, ...], Tensor]:
     """Return the outputs of each split and of the last layer, and the sum of log-determinants.
 
@@ -44,13 +52,11 @@ def encode(
     layers : mapping of str to nn.Module
     x : tensor, shape (B, C, H, W)
     context : tensor, optional
-    watch, before : callable, optional
-        Called with a layer's name, and its output, which they may change, or its input.
+    watch : callable, optional
+        Called with a layer's name and its output, which it may change.
     """
     zs, total = [], x.new_zeros(len(x))
     for name, layer in layers.items():
-        if before is not None:
-            before(name, x)
         out, log_det = layer(x, *_beside(layer, context))
         if isinstance(layer, Split):
             out, z = out
@@ -78,6 +84,40 @@ def decode(
     return x
 
 
+def judge_remembered(flow: nn.Module) -> None:
+    """Warn where an inverse that a layer, at any depth, remembers cannot be right."""
+    for layer in flow.modules():
+        if isinstance(layer, InvertibleModule) and layer._inverses is not None:
+            for grid in layer._inverses.grids():
+                layer.operator().prepare(grid)
+
+
+@contextlib.contextmanager
+def initializing(layers: Layers) -> Iterator[None]:
+    """Initialize each layer for the images that it is called with first: all layers, or none.
+
+    If the block ends by an error, KeyboardInterrupt included, all layers are as they were before.
+    """
+    before = [(x, dict(vars(x)), copy.deepcopy(x.state_dict())) for x in layers.values()]
+    try:
+        with contextlib.ExitStack() as hooks:
+            for name, layer in layers.items():
+                hooks.enter_context(layer.register_forward_pre_hook(partial(_initialize, name)))
+            yield
+    except BaseException:
+        for layer, attributes, state in before:
+            vars(layer).update(attributes)  # in which a user's layer may keep a plain flag
+            layer.load_state_dict(state)
+        raise
+
+
+def _initialize(name: str, layer: nn.Module, inputs: tuple[Any, ...]) -> None:
+    try:
+        layer.initialize(inputs[0])
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from None
+
+
 def reversible(layers: Layers) -> list[nn.Module]:
     """Return the layers with each run of them between splits as one that stores no activations."""
     runs = itertools.groupby(layers.values(), lambda layer: isinstance(layer, Split))
@@ -86,8 +126,8 @@ def reversible(layers: Layers) -> list[nn.Module]:
     ]
 
 
-def shapes(layers: Layers, shape: Shape, like: Tensor) -> tuple[dict[str, Shape], list[Shape]]:
-    """Return the shape (C, H, W) that each layer is given, and those of the noise.
+def latent_shapes(layers: Layers, shape: Shape, like: Tensor) -> list[Shape]:
+    """Return the shape (C, H, W) of each piece of noise that the layers make of an image.
 
     Parameters
     ----------
@@ -105,7 +145,6 @@ def shapes(layers: Layers, shape: Shape, like: Tensor) -> tuple[dict[str, Shape]
     TypeError
         If one of them has no inverse.
     """
-    seen: dict[str, Shape] = {}
     noise: list[Shape] = []
     for name, layer in layers.items():
         if not (isinstance(layer, nn.Module) and callable(getattr(layer, "inverse", None))):
@@ -113,16 +152,15 @@ def shapes(layers: Layers, shape: Shape, like: Tensor) -> tuple[dict[str, Shape]
                 f"layers: expected modules with forward(x) -> (z, log_det) and inverse(z) -> "
                 f"(x, log_det), got {type(layer).__name__} at {name}"
             )
-        seen[name] = shape
         try:
             shape = _shape_after(layer, shape, like)
         except (ValueError, RuntimeError) as error:
             raise ValueError(
-                f"layers: {name} does not take images of shape {seen[name]}: {error}"
+                f"layers: {name} does not take images of shape {shape}: {error}"
             ) from None
         if isinstance(layer, Split):
             noise.append(shape)
-    return seen, [*noise, shape]
+    return [*noise, shape]
 
 
 def _shape_after(layer: nn.Module, shape: Shape, like: Tensor) -> Shape:
@@ -141,8 +179,7 @@ def _shape_after(layer: nn.Module, shape: Shape, like: Tensor) -> Shape:
     if isinstance(layer, Squeeze):
         like = like.to("meta")  # it only moves numbers
     x = like.new_zeros(1, *shape)
-    context = (like.new_zeros(1, layer.context),) if takes_context(layer) else ()
     with torch.no_grad():
-        z, _ = layer(x, *context)
+        z, _ = layer(x, *_beside(layer, zero_context([layer], like)))
     _, channels, height, width = z.shape
     return channels, height, width

@@ -10,8 +10,10 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="torch is not installed")
 
-from invconv import SingularConvError  # noqa: E402
-from invconv_torch import Squeeze  # noqa: E402
+from torch import nn  # noqa: E402
+
+from invconv import IllConditionedWarning, SingularConvError  # noqa: E402
+from invconv_torch import ActNorm, Conv1x1, PeriodicConv2d, ReversibleChain, Squeeze  # noqa: E402
 from invconv_torch.flows import AffineCoupling, Multiscale  # noqa: E402
 from invconv_torch.remembered import RememberedInverses  # noqa: E402
 from tests.flows.small_flows import SHAPE, glow, moved  # noqa: E402
@@ -40,6 +42,59 @@ def test_initialize_normalises_what_leaves_an_actnorm_once() -> None:
         flow.initialize(x, context=context)
     with pytest.raises(ValueError, match=r"layers.level0_step0_actnorm"):
         glow().initialize(torch.zeros(4, *SHAPE))
+
+
+class Stops(nn.Module):  # type: ignore[misc]
+    """The identity, which raises an error once, and then never again."""
+
+    def __init__(self, error: BaseException) -> None:
+        super().__init__()
+        self.errors = [error]
+
+    def forward(self, x: Any) -> Any:
+        """Return x, or raise where images vary: not at the flow's construction."""
+        if self.errors and x.any():
+            raise self.errors.pop()
+        return x, x.new_zeros(len(x))
+
+    inverse = forward
+
+
+@pytest.mark.parametrize("error", [ValueError("bad"), KeyboardInterrupt()], ids=lambda e: repr(e))
+def test_initialize_sets_all_actnorms_or_none(error: BaseException) -> None:
+    torch.manual_seed(0)
+    flow = Multiscale(SHAPE, [ActNorm(1), Stops(error), Squeeze(), ActNorm(4)])
+    flow.layers["0"].load_state_dict({"log_scale": torch.ones(1), "bias": torch.ones(1)}, False)
+    before, first, x = (
+        copy.deepcopy(flow.state_dict()),
+        torch.rand(8, *SHAPE),
+        torch.rand(8, *SHAPE),
+    )
+    with pytest.raises(type(error)):
+        flow.initialize(first)
+    for name, tensor in flow.state_dict().items():
+        assert torch.equal(tensor, before[name]), name
+    flow.initialize(x)
+    assert flow.initialized
+    z, _ = flow.layers["0"](x - 0.5)
+    torch.testing.assert_close(z.mean(), torch.tensor(0.0), rtol=0, atol=1e-5)
+    assert not any(layer._forward_pre_hooks for layer in flow.modules())
+
+
+def test_initialize_finds_the_actnorms_inside_of_layers() -> None:
+    torch.manual_seed(0)
+    inner = ReversibleChain([PeriodicConv2d(4), ActNorm(4)])
+    flow = Multiscale(SHAPE, [Squeeze(), ReversibleChain([ActNorm(4), inner]), Conv1x1(4)])
+    assert not flow.initialized
+    x = torch.rand(64, *SHAPE)
+    flow.initialize(x)
+    assert flow.initialized
+    z, _ = flow.layers["1"](flow.layers["0"](x - 0.5)[0])
+    torch.testing.assert_close(z.mean((0, 2, 3)), torch.zeros(4), rtol=0, atol=1e-4)
+    torch.testing.assert_close(z.std((0, 2, 3), correction=0), torch.ones(4), rtol=1e-3, atol=0)
+    flow.layers["1"][1][1].reset_parameters()
+    with pytest.raises(ValueError, match=r"layers\.1\.1\.1: x: expected images that vary"):
+        flow.initialize(torch.zeros(4, *SHAPE))
 
 
 def test_reversible_gradients_are_those_of_stored_activations() -> None:
@@ -80,6 +135,25 @@ def test_prepare_leaves_nothing_to_factor(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.undo()
     with torch.no_grad():
         flow.layers["level1_step0_mixing"].first.kernel[0, 0, 0, 0] = 0.0
+    with pytest.raises(SingularConvError):
+        flow.prepare()
+
+
+def test_prepare_finds_the_layers_inside_of_layers(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    inner = ReversibleChain([PeriodicConv2d(4), Conv1x1(4)])
+    flow = Multiscale(SHAPE, [Squeeze(), ReversibleChain([ActNorm(4), inner])])
+    weight = flow.layers["1"][1][1].weight
+    with torch.no_grad():
+        weight[0] = weight[1] + 1e-7 * weight[0]
+    with pytest.warns(IllConditionedWarning):
+        flow.prepare()
+    with monkeypatch.context() as patch:
+        patch.setattr(RememberedInverses, "prepare", None)
+        flow.sample(2)
+    flow.prepare(check=False)
+    with torch.no_grad():
+        weight[0] = 0.0
     with pytest.raises(SingularConvError):
         flow.prepare()
 
