@@ -213,9 +213,9 @@ def readable(x: Array) -> bool:
 def _plain_tensor(x: Array) -> bool:
     """Tell whether a tensor of torch is what it looks like: not traced, fake or transformed."""
     torch = sys.modules["torch"]
-    plain = type(x) in (torch.Tensor, torch.nn.Parameter)
     transformed = torch._C._functorch.peek_interpreter_stack() is not None
-    return plain and not transformed and not torch.compiler.is_compiling()
+    traced = torch.compiler.is_compiling() or torch._C._is_tracing()
+    return type(x) in (torch.Tensor, torch.nn.Parameter) and not transformed and not traced
 
 
 def to_numpy(x: Array) -> np.ndarray[Any, Any]:

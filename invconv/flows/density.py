@@ -8,6 +8,9 @@ D pixels n, so that
 
 bounds the length of a lossless code from above.
 
+Numbers outside of their range are refused where they can be looked at. Elsewhere, on an accelerator
+and in traced code, the result is NaN for the sample that holds one.
+
 Called by the flows of invconv_torch and invconv_jax.
 """
 
@@ -17,7 +20,17 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from invconv.arrays.namespaces import Array, Shape, cast, dtype_name, namespace
+import numpy as np
+
+from invconv.arrays.namespaces import (
+    Array,
+    Shape,
+    cast,
+    dtype_name,
+    namespace,
+    readable,
+    to_numpy,
+)
 from invconv.arrays.validation import require_array, require_real
 from invconv.flows.affine import in_full, sum_of_each
 
@@ -33,12 +46,13 @@ def dequantized(images: Array, noise: Array) -> Array:
     ----------
     images : uint8 array
     noise : array of the same shape
-        Uniform in [0, 1); x has its dtype.
+        Uniform in [0, 1); x has its dtype. 1, to which a cast may round, counts as less.
 
     Raises
     ------
     TypeError, ValueError
-        If the images are not in uint8, or the noise has another shape or no real dtype.
+        If the images are not in uint8, or the noise has another shape, no real dtype or, where it
+        can be looked at, numbers out of range. Elsewhere these become NaN.
     """
     if images.dtype != require_array("images", images).uint8:
         raise TypeError(f"images: expected pixels in uint8, got {dtype_name(images.dtype)}")
@@ -51,12 +65,34 @@ def dequantized(images: Array, noise: Array) -> Array:
     xp = namespace(images, noise)
     pixels = cast(images, noise.dtype)
     below_one = 1 - xp.finfo(noise.dtype).eps / 2  # the largest number below 1
-    return xp.minimum((pixels + noise) / VALUES, (pixels + 1) * (below_one / VALUES))
+    x = xp.minimum((pixels + noise) / VALUES, (pixels + 1) * (below_one / VALUES))
+    outside = (noise < 0) | (noise > 1)
+    if readable(noise):
+        _require_none("noise", noise, outside, "numbers in [0, 1)")
+        return x
+    return xp.where(outside, xp.full_like(x, math.nan), x)
 
 
 def bits_per_dim(log_prob: Array, dimensions: int) -> Array:
     """Return bits a dimension of log p(x) in nats, for x from `dequantized`."""
     return (math.log(VALUES) - log_prob / dimensions) / math.log(2)
+
+
+def log_prob(x: Array, zs: Sequence[Array], log_det: Array) -> Array:
+    """Return log p(x) in nats, shape (B,), of what a flow makes of images x: noise, log|det|.
+
+    It is NaN, and so are the gradients, of images outside [0, 1) that nobody could look at.
+    """
+    for z in zs:
+        log_det = log_det + standard_normal(z)
+    return log_det if readable(x) else log_det * one_or_nan(_outside(x), log_det)
+
+
+def one_or_nan(lost: Array, like: Array) -> Array:
+    """Return 1 for each sample, shape (B,), or NaN for a sample with a number that is lost."""
+    xp = namespace(lost, like)
+    lost = xp.any(lost, axis=tuple(range(1, lost.ndim)))
+    return xp.where(lost, xp.full_like(like, math.nan), xp.ones_like(like))
 
 
 def standard_normal(z: Array) -> Array:
@@ -70,6 +106,28 @@ def require_images(x: Any, shape: Shape) -> None:
     if tuple(x.shape[1:]) != tuple(shape):
         expected = ", ".join(map(str, shape))
         raise ValueError(f"x: expected shape (B, {expected}), got {tuple(x.shape)}")
+
+
+def require_in_range(x: Any) -> None:
+    """Raise unless images are in [0, 1), where they can be looked at; NaN passes."""
+    require_array("x", x)
+    if readable(x):
+        expected = "images in [0, 1)"
+        _require_none("x", x, _outside(x), expected, "; bits_per_dim takes uint8 pixels")
+
+
+def _outside(x: Array) -> Array:
+    return (x < 0) | (x >= 1)
+
+
+def _require_none(name: str, x: Array, outside: Array, expected: str, hint: str = "") -> None:
+    """Raise ValueError if a number of x, which is readable, is outside of what is expected."""
+    if bool(namespace(x).any(outside)):
+        values = to_numpy(x)
+        raise ValueError(
+            f"{name}: expected {expected}, got numbers from {np.nanmin(values):.4g} to "
+            f"{np.nanmax(values):.4g}{hint}"
+        )
 
 
 def require_latents(zs: Sequence[Any], shapes: Sequence[Shape]) -> None:

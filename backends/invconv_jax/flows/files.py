@@ -45,7 +45,7 @@ def save(flow: Glow | ic.InvertibleConv, path: str | os.PathLike[str]) -> None:
     True
     """
     if isinstance(flow, Glow):
-        write_flow(path, flow.architecture, to_arrays(flow), initialized=True)
+        write_flow(path, flow.architecture, to_arrays(flow), flow.initialized)
     else:
         ic.save(flow, path)
 
@@ -100,4 +100,4 @@ def load(path: str | os.PathLike[str], *, dtype: Any = None) -> Glow | ic.Invert
     for name, array in arrays.items():
         if not bool(jnp.isfinite(array).all()):
             raise ValueError(f"dtype: expected one that holds {name}, got {dtype}")
-    return from_arrays(stored.architecture, arrays)
+    return from_arrays(stored.architecture, arrays, stored.initialized)

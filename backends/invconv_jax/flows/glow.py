@@ -12,6 +12,7 @@ from jax import numpy as jnp
 
 import invconv as ic
 from invconv.arrays.namespaces import Array
+from invconv.arrays.settings import positive_int
 from invconv.files.flow_files import arrays_of
 from invconv.flows import density
 from invconv.flows.architecture import GlowArchitecture, mixing_operator, mixing_prefixes
@@ -19,7 +20,9 @@ from invconv_jax.flows.layers import Conv, Level, Step
 
 
 @functools.partial(
-    jax.tree_util.register_dataclass, data_fields=["levels"], meta_fields=["architecture"]
+    jax.tree_util.register_dataclass,
+    data_fields=["levels"],
+    meta_fields=["architecture", "initialized"],
 )
 @dataclass(frozen=True)
 class Glow:
@@ -31,6 +34,8 @@ class Glow:
         Their arrays are the leaves: `jax.grad`, `jit` and optimisers take the flow as it is.
     architecture : invconv.flows.architecture.GlowArchitecture
         Static.
+    initialized : bool
+        Whether the actnorms were initialized, in PyTorch, before training; files keep it. Static.
 
     Examples
     --------
@@ -54,6 +59,7 @@ class Glow:
 
     levels: tuple[Level, ...]
     architecture: GlowArchitecture
+    initialized: bool = True
 
     @property
     def latent_shapes(self) -> list[tuple[int, int, int]]:
@@ -99,11 +105,16 @@ class Glow:
         return x + 0.5
 
     def log_prob(self, x: Array, context: Array | None = None) -> Array:
-        """Return log p(x) in nats, shape (B,), of images (B, C, H, W) in [0, 1)."""
-        zs, log_det = self.encode(x, context)
-        for z in zs:
-            log_det = log_det + density.standard_normal(z)
-        return log_det
+        """Return log p(x) in nats, shape (B,), of images (B, C, H, W) in [0, 1).
+
+        Raises
+        ------
+        ValueError
+            If the images have another shape or, on a CPU and outside of jit, leave the range.
+            Elsewhere log p(x) is NaN for an image that does.
+        """
+        density.require_in_range(x)
+        return density.log_prob(x, *self.encode(x, context))
 
     def bits_per_dim(self, images: Array, noise: Array, context: Array | None = None) -> Array:
         """Return bits a dimension, shape (B,), of uint8 pixels and uniform noise (B, C, H, W)."""
@@ -113,9 +124,9 @@ class Glow:
     def draw_latents(self, key: Array, n: int) -> list[Array]:
         """Return noise for n images."""
         keys, shapes = jax.random.split(key, len(self.levels)), self.latent_shapes
-        dtype = self.levels[0].steps[0].network[0][0].dtype
+        count, dtype = positive_int("n", n), self.levels[0].steps[0].network[0][0].dtype
         pairs = zip(keys, shapes, strict=True)
-        return [jax.random.normal(key, (n, *shape), dtype) for key, shape in pairs]
+        return [jax.random.normal(key, (count, *shape), dtype) for key, shape in pairs]
 
     def sample(
         self, key: Array, n: int, temperature: float = 1.0, context: Array | None = None
@@ -124,14 +135,16 @@ class Glow:
         return self.decode([temperature * z for z in self.draw_latents(key, n)], context)
 
 
-def from_arrays(architecture: GlowArchitecture, arrays: Mapping[str, Array]) -> Glow:
+def from_arrays(
+    architecture: GlowArchitecture, arrays: Mapping[str, Array], initialized: bool
+) -> Glow:
     """Return the flow with JAX's arrays named as in ``architecture.arrays()``."""
     levels = []
     for level in range(architecture.levels):
         at, last = f"level{level}", level == architecture.levels - 1
         steps = [_step(architecture, arrays, f"{at}_step{i}") for i in range(architecture.depth)]
         levels.append(Level(tuple(steps), None if last else _conv(arrays, f"{at}_split.prior")))
-    return Glow(tuple(levels), architecture)
+    return Glow(tuple(levels), architecture, initialized)
 
 
 def to_arrays(flow: Glow) -> dict[str, Array]:

@@ -9,20 +9,10 @@ import torch
 from torch import nn
 
 from invconv.arrays.namespaces import readable
-from invconv.flows.density import VALUES, dequantized
-from invconv_torch.traced import device_kind, traced
+from invconv.flows.density import VALUES, dequantized, one_or_nan
+from invconv_torch.traced import device_kind
 
 Tensor: TypeAlias = torch.Tensor
-
-
-def require_in_range(x: Tensor) -> None:
-    """Raise unless images are in [0, 1), where it costs no wait for a device; NaN passes."""
-    device_kind("x", x)
-    if not traced() and readable(x) and x.numel() and (x.min() < 0 or x.max() >= 1):
-        raise ValueError(
-            f"x: expected images in [0, 1), got numbers from {float(x.min()):.4g} to "
-            f"{float(x.max()):.4g}; Dequantize makes such images of uint8 pixels"
-        )
 
 
 class Dequantize(nn.Module):  # type: ignore[misc]
@@ -54,7 +44,8 @@ class Dequantize(nn.Module):  # type: ignore[misc]
         Raises
         ------
         TypeError, ValueError
-            If the images are not in uint8, or the noise has another shape or no real dtype.
+            If the images are not in uint8, or the noise has another shape, no real dtype or, on a
+            CPU, numbers out of range. Elsewhere x is NaN there.
         """
         device_kind("images", images)
         if noise is None:
@@ -65,10 +56,20 @@ class Dequantize(nn.Module):  # type: ignore[misc]
     def inverse(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Return the pixels, uint8, and the log-determinants of the inverse, shape (B,).
 
-        What is outside [0, 1) becomes the nearest pixel.
+        A number outside [0, 1) becomes the nearest pixel.
+
+        Raises
+        ------
+        ValueError
+            If a number is NaN, on a CPU. Elsewhere its sample's log-determinant is NaN.
         """
+        log_det, lost = self._log_det(x, 1), x.isnan()
+        if not readable(x):
+            log_det = log_det * one_or_nan(lost, log_det)
+        elif lost.any():
+            raise ValueError("x: expected numbers, got NaN, which is no pixel")
         images = (x * VALUES).floor().clamp(0, VALUES - 1).to(torch.uint8)
-        return images, self._log_det(x, 1)
+        return images, log_det
 
     def _log_det(self, x: Tensor, sign: int) -> Tensor:
         return x.new_full(x.shape[:1], sign * math.log(VALUES) * math.prod(x.shape[1:]))

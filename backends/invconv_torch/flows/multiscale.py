@@ -15,7 +15,7 @@ from torch import nn
 from invconv.arrays.settings import flag, positive_int, sizes
 from invconv.flows import density
 from invconv_torch.flows import running
-from invconv_torch.flows.dequantize import Dequantize, require_in_range
+from invconv_torch.flows.dequantize import Dequantize
 from invconv_torch.flows.running import Watch
 from invconv_torch.traced import device_kind
 
@@ -132,8 +132,8 @@ class Multiscale(nn.Module):  # type: ignore[misc]
         todo = self._to_be_initialized()
         if todo and self.initialized:
             raise RuntimeError("initialize: the flow is initialized already")
-        require_in_range(x)
         self._require_fits(x, context)
+        density.require_in_range(x)
         with running.initializing(todo):
             running.encode(dict(self.steps()), x - 0.5, context)
 
@@ -147,13 +147,12 @@ class Multiscale(nn.Module):  # type: ignore[misc]
         Raises
         ------
         ValueError
-            If the images have another shape or, on a CPU, leave the range.
+            If the images have another shape or, on a CPU, leave the range. Elsewhere, and in
+            compiled code, log p(x) is NaN for an image that does.
         """
-        require_in_range(x)
-        zs, log_det = self.encode(x, context=context)
-        for z in zs:
-            log_det = log_det + density.standard_normal(z)
-        return log_det
+        device_kind("x", x)
+        density.require_in_range(x)
+        return density.log_prob(x, *self.encode(x, context=context))
 
     def bits_per_dim(
         self, images: Tensor, noise: Tensor | None = None, *, context: Tensor | None = None

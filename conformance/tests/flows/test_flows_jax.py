@@ -93,6 +93,42 @@ def test_what_jax_has_trained_goes_back_to_torch(tmp_path: Path) -> None:
     np.testing.assert_array_equal(samples, trained.decode(zs))
 
 
+@pytest.mark.parametrize("initialized", [False, True])
+def test_whether_a_flow_is_initialized_comes_back_from_jax(
+    initialized: bool, tmp_path: Path
+) -> None:
+    flow, path = glow("plain", SHAPE), tmp_path / "flow.safetensors"
+    if initialized:
+        flow.initialize(torch.rand(8, *SHAPE))
+    invconv_torch.save(flow, path)
+    found: Any = invconv_jax.load(path)
+    assert found.initialized == initialized
+    invconv_jax.save(jax.tree.map(lambda p: 2 * p, found), path)
+    assert invconv_torch.load(path).initialized == initialized
+
+
+def test_what_is_no_image_no_noise_or_no_number_is_refused_as_in_torch(tmp_path: Path) -> None:
+    _, flow = both(tmp_path, torch.float32, "plain", levels=1)
+    x = as_jax(torch.rand(3, *SHAPE))
+    for number in (1.0, -1e-3):
+        bad = x.at[1, 2, 3, 3].set(number).at[0, 0, 0, 0].set(np.nan)
+        with pytest.raises(ValueError, match=r"x: expected images in \[0, 1\), got numbers from"):
+            flow.log_prob(bad)
+        traced = jax.jit(lambda flow, x: flow.log_prob(x))(flow, bad)
+        assert np.isnan(traced).tolist() == [True, True, False]
+    images = jax.numpy.zeros(x.shape, "uint8")
+    for bad in (x.at[1].add(-3.0), x.at[1].add(5.0)):
+        with pytest.raises(ValueError, match=r"noise: expected numbers in \[0, 1\), got numbers"):
+            flow.bits_per_dim(images, bad)
+        traced = jax.jit(lambda flow, u: flow.bits_per_dim(images, u))(flow, bad)
+        assert np.isnan(traced).tolist() == [False, True, False]
+    gradient = jax.jit(jax.grad(lambda flow: flow.log_prob(x - 2).mean()))(flow)
+    assert all(np.isnan(p).any() for p in jax.tree.leaves(gradient.levels[0].steps[0].mixing))
+    for n, error in ((-1, ValueError), (0, ValueError), (1.5, TypeError), (True, TypeError)):
+        with pytest.raises(error, match=f"n: expected a positive integer.*got {n}"):
+            flow.sample(jax.random.key(0), n)
+
+
 def test_files_that_jax_cannot_hold_are_refused(tmp_path: Path) -> None:
     invconv_torch.save(glow("plain", dtype=torch.float64), tmp_path / "flow.safetensors")
     with jax.enable_x64(False), pytest.raises(ValueError, match="jax_enable_x64"):

@@ -55,7 +55,7 @@ def gallery(model: Multiscale, data: Dataset) -> Gallery:
     samples = torch.nan_to_num(model.sample(SAMPLED, generator=generator), nan=0.0)
     return Gallery(
         data.test[:RESTORED],
-        model.dequantize.inverse(back)[0].cpu().numpy(),
+        model.dequantize.inverse(torch.nan_to_num(back, nan=0.0))[0].cpu().numpy(),
         256 * (back - x).abs().amax(dim=1).double().cpu().numpy(),
         model.dequantize.inverse(samples)[0].cpu().numpy(),
     )
