@@ -17,6 +17,7 @@ from jax import numpy as jnp
 
 import invconv as ic
 from invconv.arrays.namespaces import namespace
+from invconv_torch import InvertibleModule
 
 jax.config.update("jax_enable_x64", True)
 
@@ -84,6 +85,31 @@ def test_exactly_singular(name: str, library: str) -> None:
         ):
             attempt()
     assert host.condition((4, 6)) == math.inf
+
+
+@pytest.mark.parametrize("name", ["permutation", "sign"])
+def test_a_zero_put_into_the_constants_of_plu_is_singular(name: str) -> None:
+    """Nothing validates an edit in place, nor a value inside of jit."""
+    x, layer = np.ones((2, 3, 4, 6)), InvertibleModule(ic.PLUConv1x1.init(3, rng=RNG)).eval()
+    layer.requires_grad_(False)
+    layer.inverse(torch.from_numpy(x))
+    host = ic.PLUConv1x1.init(3, rng=RNG)
+    for array in (getattr(host, name), getattr(layer, name)):
+        array[:2] = 0
+    assert np.linalg.matrix_rank(host.matrix()) < 3
+    for conv, y in ((host, x), (layer.operator(), torch.from_numpy(x))):
+        assert float(conv.log_det((4, 6))) == -math.inf
+        assert float(conv.forward_and_log_det(y)[1][0]) == -math.inf
+        with pytest.raises(ic.SingularConvError, match="sign, or permutation has an index twice"):
+            conv.inverse(y)
+    with pytest.raises(ic.SingularConvError):
+        layer.inverse(torch.from_numpy(x))
+    regular = ic.PLUConv1x1.init(3, rng=RNG).asarrays(LIKE["jax"])
+    broken = getattr(regular, name).at[:2].set(0)
+    both = jax.jit(lambda a, y: regular.replace(**{name: a}).inverse_and_log_det(y))
+    found, log_det = both(broken, jnp.asarray(x))
+    assert np.isnan(found).all()
+    assert (log_det == math.inf).all()
 
 
 def test_singular_gradient_of_the_log_determinant() -> None:

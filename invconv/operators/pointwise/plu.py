@@ -5,6 +5,7 @@ W = P L (U + diag(sign exp(log_scale)))        log|det W| = sum of log_scale
 
 from __future__ import annotations
 
+import math
 from dataclasses import KW_ONLY, dataclass
 from typing import Any, Self
 
@@ -13,6 +14,7 @@ import numpy as np
 from invconv.arrays.namespaces import (
     Array,
     Shape,
+    constant,
     device,
     diagonal_matrix,
     identity,
@@ -52,7 +54,8 @@ class PLUConv1x1(TriangularlyFactored):
         U is its strict upper triangle; other entries are ignored.
     sign : array, shape (C,)
         Only whether a number is positive or negative counts: what else changes it, such as an
-        optimiser's weight decay where it is a leaf like others, changes nothing.
+        optimiser's weight decay where it is a leaf like others, changes nothing. 0, which only an
+        edit in place can put there, makes W singular, as an index that a permutation has twice.
     log_scale : array, shape (C,)
     bias : array, shape (C,), optional
         Added to the channels of every pixel.
@@ -165,8 +168,7 @@ class PLUConv1x1(TriangularlyFactored):
 
     def _scale(self) -> Array:
         xp = namespace(self.log_scale)
-        scale = xp.exp(self.log_scale)
-        return xp.where(self.sign < 0, -scale, scale)
+        return xp.sign(self.sign) * xp.exp(self.log_scale)
 
     def _upper(self) -> Array:
         """Return U + diag(sign exp(log_scale))."""
@@ -202,7 +204,15 @@ class PLUConv1x1(TriangularlyFactored):
 
     def _log_det(self, shape: Shape) -> Array:
         xp = namespace(self.log_scale)
-        return size(shape) * xp.sum(log_of_exp(self.log_scale, self._scale()))
+        total = xp.sum(log_of_exp(self.log_scale, self._scale()))
+        # P was validated, but an array may have been edited since, or been out of sight
+        rows = constant(np.arange(self.channels), self.permutation)
+        regular = xp.all(xp.sort(self.permutation) == rows)
+        return size(shape) * xp.where(regular, total, xp.full_like(total, -math.inf))
+
+    @property
+    def _singular_hint(self) -> str:
+        return "a scale is zero, by its log_scale or sign, or permutation has an index twice"
 
     def _log_det_vjp(self, shape: Shape, log_det_bar: Array) -> Gradients:
         ones = namespace(self.log_scale).ones_like(self.log_scale)
