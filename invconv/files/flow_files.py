@@ -5,23 +5,27 @@ A file is one of `invconv.files.container` with the arrays of `GlowArchitecture.
     {"schema": "invconv-flow/1", "flow": {"kind": "glow", "shape": [3, 32, 32], "levels": 2, ...},
      "initialized": true}
 
-Called by `invconv_torch.save`, `invconv_jax.save` and their `load`.
+`invconv_torch.save`, `invconv_jax.save` and their `load` are made of it.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
 from invconv.arrays.errors import InvalidFileError
-from invconv.arrays.namespaces import Array
-from invconv.files.container import FLOW_SCHEMA, Document, Stored, reading
+from invconv.arrays.namespaces import Array, from_host
+from invconv.arrays.validation import require_real
+from invconv.files.container import FLOW_SCHEMA, Stored, reading
 from invconv.files.description import require
+from invconv.files.document import Document
+from invconv.files.operator_files import in_library, operator_of
+from invconv.files.ranges import judge_range
 from invconv.flows.architecture import GlowArchitecture, mixing_operator
+from invconv.operators.base.operator import InvertibleConv
 
 _INTEGERS = "permutation"  # the one array of integers that a mixing layer may have
 
@@ -33,24 +37,15 @@ class StoredFlow:
     Attributes
     ----------
     architecture : GlowArchitecture
-    arrays : dict of str to NumPy array
-        By the names of ``architecture.arrays()``; bfloat16 in float32.
-    dtype : str
-        "float64", "float32", "float16" or "bfloat16".
+    arrays : dict of str to array
+        By the names of ``architecture.arrays()``.
     initialized : bool
         Whether its actnorms are.
     """
 
     architecture: GlowArchitecture
-    arrays: dict[str, np.ndarray[Any, Any]]
-    dtype: str
+    arrays: dict[str, Array]
     initialized: bool
-
-
-def holds_flow(path: str | os.PathLike[str]) -> tuple[bool, str]:
-    """Tell whether a file is of a flow, and the dtype of its arrays."""
-    with reading(path) as stored:
-        return stored.document.get("schema") == FLOW_SCHEMA, _dtype(stored)
 
 
 def write_flow(
@@ -64,8 +59,8 @@ def write_flow(
     Raises
     ------
     ValueError
-        If the mixing layers are a user's own, the arrays are not those of the architecture, or one
-        holds NaN or inf.
+        If the mixing layers are a user's own, the arrays are not those of the architecture or of
+        several dtypes, or one holds NaN or inf.
     OSError
         If the file cannot be written.
     """
@@ -79,19 +74,20 @@ def write_flow(
         "flow": {"kind": "glow"} | architecture.to_dict(),
         "initialized": bool(initialized),
     }
-    document = Document("flow", description, arrays)
-    values = document.values
-    shapes = {name: tuple(array.shape) for name, array in values.items()}
-    try:
-        _require_arrays(architecture, shapes, {n: v.dtype.kind for n, v in values.items()})
-        _require_mixings(architecture, values)
-    except InvalidFileError as error:
-        raise ValueError(f"flow: cannot be saved: {error}") from None
-    document.write(path)
+    Document("flow", description, arrays).write(path, _flow_of)
 
 
-def read_flow(path: str | os.PathLike[str]) -> StoredFlow:
-    """Read a flow that `write_flow` wrote; everything is checked before it is used.
+def read(
+    path: str | os.PathLike[str], like_of: Callable[[str], Array]
+) -> StoredFlow | InvertibleConv:
+    """Read a flow that `write_flow` wrote, or an operator; everything is checked before it is used.
+
+    Parameters
+    ----------
+    path : str or path-like
+    like_of : callable
+        Returns, for the dtype of the file ("float32"), an array of the library, dtype and device
+        that the arrays are to have.
 
     Raises
     ------
@@ -99,26 +95,39 @@ def read_flow(path: str | os.PathLike[str]) -> StoredFlow:
         If it is no such file, or a damaged one.
     OSError
         If the file cannot be read; FileNotFoundError if there is none.
+    ValueError
+        If a number is beyond the range of the dtype.
+
+    Warns
+    -----
+    UserWarning
+        If a number is too small for the dtype, and becomes zero.
     """
     with reading(path) as stored:
-        document = stored.document
-        schema = document.get("schema")
-        require(schema == FLOW_SCHEMA, f"expected the schema {FLOW_SCHEMA!r}, got {schema!r:.80}")
-        names = {"schema", "flow", "initialized"}
-        require(set(document) == names, f"the description has {sorted(document)}")
-        initialized = document["initialized"]
-        require(isinstance(initialized, bool), "initialized is neither true nor false")
-        architecture = _architecture(document["flow"], len(stored))
-        kinds = {name: "i" if kind == "I64" else "f" for name, kind in stored.kinds.items()}
-        _require_arrays(architecture, stored.shapes, kinds)
-        arrays = {name: stored[name] for name in stored}
-        _require_mixings(architecture, arrays)
-        return StoredFlow(architecture, arrays, _dtype(stored), initialized)
+        like = like_of(stored.dtype)
+        require_real("dtype", like)
+        is_flow = stored.document.get("schema") == FLOW_SCHEMA
+        found = _flow_of(stored) if is_flow else operator_of(stored)
+    if isinstance(found, InvertibleConv):
+        return in_library(found, like, "dtype")
+    judge_range({n: a for n, a in found.arrays.items() if a.dtype.kind == "f"}, like, "dtype")
+    arrays = {name: from_host(array, like) for name, array in found.arrays.items()}
+    return dataclasses.replace(found, arrays=arrays)
 
 
-def _dtype(stored: Stored) -> str:
-    kind = stored.real_kind
-    return "bfloat16" if kind == "BF16" else f"float{kind[1:]}"
+def _flow_of(stored: Stored) -> StoredFlow:
+    """Return the flow of a file, in NumPy arrays, or raise InvalidFileError where it is none."""
+    document = stored.document
+    names = {"schema", "flow", "initialized"}
+    require(set(document) == names, f"the description has {sorted(document)}")
+    initialized = document["initialized"]
+    require(isinstance(initialized, bool), "initialized is neither true nor false")
+    architecture = _architecture(document["flow"], len(stored))
+    kinds = {name: "i" if kind == "I64" else "f" for name, kind in stored.kinds.items()}
+    _require_arrays(architecture, stored.shapes, kinds)
+    arrays = {name: stored[name] for name in stored}
+    _require_mixings(architecture, arrays)
+    return StoredFlow(architecture, arrays, initialized)
 
 
 def _architecture(values: Any, held: int) -> GlowArchitecture:

@@ -1,12 +1,12 @@
 """Whether numbers are finite, and whether a dtype holds them: with no copy of a whole array.
 
-Called by `container`, `description` and `operator_files`.
+`container`, `description` and the loaders of operators and flows ask.
 """
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -25,35 +25,42 @@ def finite(values: Values) -> bool:
     return values.size == 0 or bool(np.isfinite(values.min()) and np.isfinite(values.max()))
 
 
-def judge_range(conv: InvertibleConv, like: Array) -> None:
+def judge_operator(conv: InvertibleConv, like: Array, argument: str = "like") -> None:
+    """Judge the parameters of an operator of NumPy arrays, as `judge_range` does."""
+    if (free := _unbounded(conv)) is not conv:
+        judge_operator(free, like, argument)
+    judge_range(conv.parameters(), like, argument)
+
+
+def judge_range(arrays: Mapping[str, Values], like: Array, argument: str = "like") -> None:
     """Raise where a number is too large for the dtype of ``like``; warn where one becomes zero.
 
     Parameters
     ----------
-    conv : InvertibleConv
-        Of NumPy arrays.
+    arrays : mapping of str to NumPy array
+        Of real numbers.
     like : array
+    argument : str
+        The name of the argument by which the user chose the dtype, for messages.
     """
-    if (free := _unbounded(conv)) is not conv:
-        judge_range(free, like)
     kind, dtype = namespace(like).finfo(like.dtype), dtype_name(like.dtype)
     largest, spacing = float(kind.max), float(kind.smallest_normal) * float(kind.eps)
     # XLA takes subnormal numbers for zero, but for those of float16, which it computes in float32
     flushes = library_name(like) == "jax" and dtype != "float16"
     least = float(kind.smallest_normal) if flushes else spacing
     rounded_off = least - spacing / 2 if flushes else spacing / 2  # which is 0 in float64
-    for name, array in conv.parameters().items():
+    for name, array in arrays.items():
         found = float(max(abs(array.min()), abs(array.max()))) if array.size else 0.0
         if found > largest:
             raise ValueError(
-                f"like: expected a dtype that holds {name}, up to {found}, got {dtype}, up to "
-                f"{largest}"
+                f"{argument}: expected a dtype that holds {name}, up to {found}, got {dtype}, "
+                f"up to {largest}"
             )
         lost, size = _vanishing(array, rounded_off)
         if lost:
             warnings.warn(
-                f"like: {lost} of the {array.size} numbers of {name}, up to {size:.3g}, are zero "
-                f"in {dtype}, whose smallest is {least:.3g}",
+                f"{argument}: {lost} of the {array.size} numbers of {name}, up to {size:.3g}, are "
+                f"zero in {dtype}, whose smallest is {least:.3g}",
                 stacklevel=callers_level(),
             )
 

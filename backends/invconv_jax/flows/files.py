@@ -12,7 +12,7 @@ import jax
 from jax import numpy as jnp
 
 import invconv as ic
-from invconv.files.flow_files import holds_flow, read_flow, write_flow
+from invconv.files.flow_files import StoredFlow, read, write_flow
 from invconv_jax.flows.glow import Glow, from_arrays, to_arrays
 
 
@@ -30,7 +30,8 @@ def save(flow: Glow | ic.InvertibleConv, path: str | os.PathLike[str]) -> None:
     TypeError
         If it is neither.
     ValueError
-        If an array holds NaN or inf.
+        If arrays are of several dtypes, or one holds NaN or inf; then a file that is there stays as
+        it was.
     OSError
         If the file cannot be written.
 
@@ -75,6 +76,11 @@ def load(path: str | os.PathLike[str], *, dtype: Any = None) -> Glow | ic.Invert
     OSError
         If the file cannot be read; FileNotFoundError if there is none.
 
+    Warns
+    -----
+    UserWarning
+        If a number in the file is too small for ``dtype``, and becomes zero.
+
     Examples
     --------
     >>> import tempfile, jax, invconv_jax, invconv_torch
@@ -83,21 +89,17 @@ def load(path: str | os.PathLike[str], *, dtype: Any = None) -> Glow | ic.Invert
     ...     invconv_jax.load(f"{folder}/layer.safetensors", dtype="float32")
     ActNorm(log_scale=<(3,) float32 jax>, bias=<(3,) float32 jax>, ndim=None)
     """
-    flow, name = holds_flow(path)
-    dtype = jnp.dtype(name if dtype is None else dtype)
-    if jax.dtypes.canonicalize_dtype(dtype) != dtype:
-        raise ValueError(
-            f"dtype: JAX has no {dtype} here; "
-            'jax.config.update("jax_enable_x64", True) brings it, or pass dtype='
-        )
-    if not flow:
-        return ic.load(path, like=jnp.zeros(0, dtype))
-    stored = read_flow(path)
-    arrays = {
-        name: jnp.asarray(values, dtype if values.dtype.kind == "f" else None)
-        for name, values in stored.arrays.items()
-    }
-    for name, array in arrays.items():
-        if not bool(jnp.isfinite(array).all()):
-            raise ValueError(f"dtype: expected one that holds {name}, got {dtype}")
-    return from_arrays(stored.architecture, arrays, stored.initialized)
+
+    def like_of(name: str) -> jax.Array:
+        kind = jnp.dtype(name if dtype is None else dtype)
+        if jax.dtypes.canonicalize_dtype(kind) != kind:
+            raise ValueError(
+                f"dtype: JAX has no {kind} here; "
+                'jax.config.update("jax_enable_x64", True) brings it, or pass dtype='
+            )
+        return jnp.zeros(0, kind)
+
+    stored = read(path, like_of)
+    if not isinstance(stored, StoredFlow):
+        return stored
+    return from_arrays(stored.architecture, stored.arrays, stored.initialized)

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 import invconv as ic
-from invconv.files.flow_files import holds_flow, read_flow, write_flow
+from invconv.files.flow_files import StoredFlow, read, write_flow
 from invconv_torch.flows.glow import Glow
 from invconv_torch.module import InvertibleModule
 
@@ -33,7 +33,9 @@ def save(module: Glow | InvertibleModule, path: str | os.PathLike[str]) -> None:
     TypeError
         If it is neither.
     ValueError
-        If the flow's mixing is a function, or an array holds NaN or inf.
+        If the flow's mixing is a function, a layer was replaced by one that its architecture does
+        not have, its arrays are of several dtypes, or one holds NaN or inf; then a file that is
+        there stays as it was.
     OSError
         If the file cannot be written.
 
@@ -57,6 +59,7 @@ def save(module: Glow | InvertibleModule, path: str | os.PathLike[str]) -> None:
             f"module: expected a Glow or a layer of invconv_torch, got {type(module).__name__}; "
             "of several layers save invconv.Chain([layer.operator() for layer in layers])"
         )
+    _require_own_layers(module)
     state = module.state_dict()
     arrays = {
         name.removeprefix(_PREFIX): tensor
@@ -64,6 +67,21 @@ def save(module: Glow | InvertibleModule, path: str | os.PathLike[str]) -> None:
         if not name.endswith(_FLAG)
     }
     write_flow(path, module.architecture, arrays, module.initialized)
+
+
+def _require_own_layers(flow: Glow) -> None:
+    """Raise if a layer differs from that of the architecture, which is all that the file says."""
+    if flow.architecture.mixing is None:  # the writer refuses it
+        return
+    with torch.random.fork_rng(devices=[]):
+        own = dict(Glow(**flow.architecture.to_dict(), device="meta").layers.items())
+    for name, layer in flow.layers.items():
+        expected = own.get(name, "no layer of that name")
+        if repr(layer) != repr(expected):
+            raise ValueError(
+                f"flow: cannot be saved: {name} was replaced, which no file describes: expected "
+                f"{expected}, got {layer}; make a Glow with the settings that you want"
+            )
 
 
 def load(
@@ -95,6 +113,11 @@ def load(
     OSError
         If the file cannot be read; FileNotFoundError if there is none.
 
+    Warns
+    -----
+    UserWarning
+        If a number in the file is too small for ``dtype``, and becomes zero.
+
     Examples
     --------
     >>> import tempfile, torch, invconv_torch
@@ -106,21 +129,22 @@ def load(
     >>> torch.equal(same(x)[0], layer(x)[0])
     True
     """
-    flow, name = holds_flow(path)
-    dtype = getattr(torch, name) if dtype is None else dtype
-    if not flow:
-        return InvertibleModule(ic.load(path, like=torch.empty(0, device=device, dtype=dtype)))
-    stored = read_flow(path)
+
+    def like_of(name: str) -> torch.Tensor:
+        kind = getattr(torch, name) if dtype is None else dtype
+        return torch.empty(0, device=device, dtype=kind)
+
+    stored = read(path, like_of)
+    if not isinstance(stored, StoredFlow):
+        return InvertibleModule(stored)
     settings = stored.architecture.to_dict()
+    kind = next(array.dtype for array in stored.arrays.values() if array.is_floating_point())
     with torch.random.fork_rng(devices=[]):
-        made = Glow(**settings, device=device, dtype=dtype)
+        made = Glow(**settings, device=device, dtype=kind)
     own = made.state_dict(keep_vars=True)
     with torch.no_grad():
         for name, values in stored.arrays.items():
-            tensor = own[_PREFIX + name]
-            tensor.copy_(torch.from_numpy(values))
-            if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
-                raise ValueError(f"dtype: expected one that holds {name}, got {dtype}")
+            own[_PREFIX + name].copy_(values)
         for name, tensor in own.items():
             if name.endswith(_FLAG):
                 tensor.fill_(stored.initialized)

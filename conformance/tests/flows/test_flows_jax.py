@@ -75,6 +75,43 @@ def test_in_float64_they_agree_to_rounding(grid: tuple[int, ...], tmp_path: Path
             found.bits_per_dim(as_jax(x).astype("uint8"), as_jax(x)[:1], as_jax(context))
 
 
+@pytest.mark.parametrize("mixing", MIXINGS)
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.float16, torch.bfloat16])
+def test_every_flow_comes_back_as_it_was(mixing: str, dtype: Any, tmp_path: Path) -> None:
+    flow = moved(glow(mixing, squeeze="dct", kernel_size=5, context=1), 0.05, dtype)
+    for name, flag in flow.named_buffers():
+        if name.endswith(".initialized"):
+            flag.fill_(True)
+    paths = tmp_path / "of_torch", tmp_path / "of_jax"
+    invconv_torch.save(flow, paths[0])
+    with jax.enable_x64(True):
+        invconv_jax.save(invconv_jax.load(paths[0]), paths[1])
+    assert paths[0].read_bytes() == paths[1].read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("source", "dtype", "small"),
+    [
+        (torch.float64, "float32", 1e-50),
+        (torch.float64, "float16", 1e-9),
+        (torch.float32, "float32", 1e-39),  # which XLA takes for zero
+    ],
+)
+def test_numbers_of_a_flow_that_become_zero_are_told(
+    source: Any, dtype: str, small: float, tmp_path: Path
+) -> None:
+    flow = glow("qr", dtype=source, levels=1)
+    with torch.no_grad():
+        flow.layers["level0_step0_mixing"].scale[:2] = small
+    invconv_torch.save(flow, tmp_path / "flow.safetensors")
+    message = f"dtype: 2 of the 4 numbers of level0_step0_mixing.scale, up to .* zero in {dtype}"
+    with pytest.warns(UserWarning, match=message) as caught:
+        invconv_jax.load(tmp_path / "flow.safetensors", dtype=dtype)
+    assert [warning.filename for warning in caught] == [__file__]
+    with pytest.raises(TypeError, match="dtype: expected a real floating dtype"):
+        invconv_jax.load(tmp_path / "flow.safetensors", dtype="int32")
+
+
 def test_what_jax_has_trained_goes_back_to_torch(tmp_path: Path) -> None:
     flow, found = both(tmp_path, torch.float32, "emerging")
     x = as_jax(torch.rand(4, *SHAPE))

@@ -1,0 +1,141 @@
+"""Files that were kept: those of 0.2.0 are read, a flipped bit is refused, a good file stays."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import invconv as ic
+import invconv_jax
+import invconv_torch
+from invconv.files import document
+from invconv.files.description import describe
+from invconv_conformance.laws.state import unsealed
+from tests.flows.small_flows import glow
+
+OF_0_2_0 = Path(__file__).with_name("of_0_2_0")  # its `save` wrote them
+SAVERS: dict[str, Callable[[Path], Any]] = {
+    "operator": lambda path: ic.save(small(), path),
+    "torch": lambda path: invconv_torch.save(glow("plu", levels=1), path),
+    "jax": lambda path: invconv_jax.save(invconv_jax.load(OF_0_2_0 / "flow.safetensors"), path),
+}
+
+
+def numbers(shape: tuple[int, ...], first: int) -> np.ndarray[Any, Any]:
+    """Return the numbers of the files of 0.2.0, exact in float32."""
+    return ((7 * np.arange(np.prod(shape, dtype=int)) + first) % 32 - 15.5).reshape(shape) / 128
+
+
+def small() -> ic.InvertibleConv:
+    return ic.AutoregressiveConv(numbers((1, 1, 2, 2), 1), numbers((1,), 2), dilation=1)
+
+
+def test_operators_of_0_2_0_are_read(tmp_path: Path) -> None:
+    found = ic.load(OF_0_2_0 / "operator.safetensors")
+    plu = ic.PLUConv1x1(
+        np.asarray([1, 0]),
+        np.tril(numbers((2, 2), 1), -1) + np.eye(2),
+        np.triu(numbers((2, 2), 2), 1),
+        np.asarray([1.0, -1.0]),
+        numbers((2,), 3),
+        ndim=2,
+    )
+    kernel, bias = numbers((2, 2, 2, 3), 4), numbers((2,), 5)
+    conv = ic.AutoregressiveConv(kernel, bias, direction=(1, -1), dilation=(1, 2))
+    bounded = ic.bounded(ic.PeriodicConv(numbers((2, 2, 3, 3), 6), dilation=3), 4.0)
+    expected = ic.Chain([plu, ic.Inverse(conv), bounded]).asarrays(np.empty(0, np.float32))
+    assert describe(found, {}) == describe(expected, {})
+    for name, array in expected._arrays().items():
+        np.testing.assert_allclose(found._arrays()[name], array, rtol=1e-6, err_msg=name)
+    ic.save(found, tmp_path / "again")
+    assert b"invconv-crc32" in (tmp_path / "again").read_bytes()
+    assert describe(ic.load(tmp_path / "again"), {}) == describe(expected, {})
+
+
+def test_flows_of_0_2_0_are_read_by_both_libraries() -> None:
+    flow = invconv_torch.load(OF_0_2_0 / "flow.safetensors")
+    assert flow.initialized
+    for first, (name, tensor) in enumerate(sorted(flow.state_dict().items())):
+        if tensor.is_floating_point() and not name.endswith("sign"):
+            np.testing.assert_array_equal(tensor, numbers(tuple(tensor.shape), first), name)
+    x, context = numbers((2, 1, 4, 4), 0).astype("f4") + 0.5, np.ones((2, 1), "f4")
+    said = np.asarray([-172.67425537109375, -172.67324829101562])  # by 0.2.0
+    with torch.no_grad():
+        log_prob = flow.log_prob(torch.from_numpy(x), context=torch.from_numpy(context))
+    np.testing.assert_allclose(log_prob, said, rtol=1e-5)
+    same: Any = invconv_jax.load(OF_0_2_0 / "flow.safetensors")
+    np.testing.assert_allclose(same.log_prob(x, context), said, rtol=1e-5)
+
+
+def flips(content: bytes) -> Iterator[bytes]:
+    """Yield a file with each of its bits flipped."""
+    for at, byte in enumerate(content):
+        for bit in range(8):
+            yield content[:at] + bytes([byte ^ 1 << bit]) + content[at + 1 :]
+
+
+def all_of(conv: ic.InvertibleConv) -> Any:
+    arrays = {name: array.tobytes() for name, array in conv._arrays().items()}
+    return describe(conv, {}), arrays
+
+
+def test_no_flipped_bit_changes_an_operator_in_silence(tmp_path: Path) -> None:
+    path = tmp_path / "conv.safetensors"
+    ic.save(small(), path)
+    content, wanted, ends = path.read_bytes(), all_of(small()), []
+    for damaged in flips(content):
+        path.write_bytes(damaged)
+        try:
+            ends.append(all_of(ic.load(path)) == wanted)
+        except ic.InvalidFileError:
+            ends.append(None)
+    assert False not in ends
+    assert 0 < ends.count(True) < 200  # of white space, and of the word that names the checksum
+    path.write_bytes(content.replace(b'dilation\\":[1', b'dilation\\":[9'))
+    with pytest.raises(ic.InvalidFileError, match="damaged: its contents do not fit the checksum"):
+        ic.load(path)
+    path.write_bytes(unsealed(path.read_bytes()))  # nothing else tells it
+    assert ic.load(path).dilation == (9, 1)  # type: ignore[attr-defined]
+
+
+def test_no_flipped_bit_changes_a_flow_in_silence(tmp_path: Path) -> None:
+    path = tmp_path / "flow.safetensors"
+    invconv_torch.save(glow("plu", (1, 2, 2), levels=1, width=1), path)
+    content, taken = path.read_bytes(), 0
+    flow = invconv_torch.load(path)
+    for damaged in list(flips(content))[::9]:  # 9 and 8 have no factor in common
+        path.write_bytes(damaged)
+        try:
+            found = invconv_torch.load(path)
+        except ic.InvalidFileError:
+            continue
+        taken += 1
+        assert found.architecture == flow.architecture
+        assert found.initialized == flow.initialized
+        assert all(torch.equal(t, found.state_dict()[n]) for n, t in flow.state_dict().items())
+    assert taken < 40
+
+
+@pytest.mark.parametrize("what", SAVERS)
+def test_a_file_is_read_again_before_it_replaces_another(
+    what: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, written = tmp_path / "file", document.Document._bytes
+    SAVERS[what](path)
+    before = path.read_bytes()
+
+    def as_a_faulty_disk(self: Any) -> Iterator[Any]:
+        *most, last = map(bytes, written(self))
+        yield from most
+        yield last[:-1] + bytes([last[-1] ^ 1])
+
+    monkeypatch.setattr(document.Document, "_bytes", as_a_faulty_disk)
+    with pytest.raises(ValueError, match="cannot be saved: damaged"):
+        SAVERS[what](path)
+    assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]
