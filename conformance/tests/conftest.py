@@ -12,6 +12,10 @@ import pytest
 import scipy.stats
 import torch
 
+from tests import scratch
+
+scratch.fill()
+
 TORCH_LAYERS: dict[str, tuple[str, tuple[Any, ...], dict[str, Any], tuple[int, ...]]] = {
     "autoregressive-1d": (
         "AutoregressiveConv1d",

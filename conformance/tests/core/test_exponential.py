@@ -6,11 +6,14 @@ import math
 import warnings
 from typing import Any
 
+import jax
 import numpy as np
 import pytest
 import scipy.linalg
+import torch
 
 import invconv as ic
+from invconv.arrays.namespaces import to_numpy
 from invconv.kernels.exponential import exponential, exponential_gram
 from invconv.kernels.families import StencilFamily
 from invconv.kernels.series import LARGEST, counts_for, reaches
@@ -129,6 +132,48 @@ def test_derivatives_of_any_order_are_those_of_the_block_matrix(padding: str) ->
     assert np.allclose(exponential(family, w, x, u, v).ravel(), second, rtol=1e-13, atol=1e-13)
     gradient = exponential_gram(family, w, x, y, v)
     assert math.isclose((gradient * u).sum(), y.ravel() @ second, rel_tol=1e-12)
+
+
+def numbers(library: str, array: Any) -> Any:
+    """Return an array of NumPy, torch or JAX."""
+    makers = {"numpy": np.asarray, "torch": torch.as_tensor, "jax": jax.numpy.asarray}
+    return makers[library](array)
+
+
+def by_autodiff(library: str, conv: Any, x: Any, bar: Any, direction: str) -> Any:
+    """Return the kernel's gradient of <bar, K x>, or of <bar, K^-1 x>, as the library finds it."""
+
+    def product(kernel: Any) -> Any:
+        return (getattr(conv.replace(kernel=kernel), direction)(x) * bar).sum()
+
+    if library == "jax":
+        return jax.jit(jax.grad(product))(conv.kernel)
+    return torch.func.grad(product)(conv.kernel)
+
+
+@pytest.mark.parametrize("norm", [1e-5, 6.0])  # a term more of the series shows; several steps
+@pytest.mark.parametrize("library", ["numpy", "torch", "jax"])
+def test_the_kernels_gradient_is_scipys_at_tiny_and_large_norms(library: str, norm: float) -> None:
+    grid, x = (2, 3), RNG.standard_normal((1, 2, 2, 3))
+    bar, kernel = RNG.standard_normal(x.shape), RNG.standard_normal((2, 2, 3, 3))
+    host = ic.ExponentialConv(norm * kernel / np.abs(kernel).sum(axis=(1, 2, 3)).max())
+    units = np.eye(kernel.size).reshape(-1, *kernel.shape)
+    basis = [oracle.correlation(host.replace(kernel=u), grid).astype(float) for u in units]
+    m = oracle.correlation(host, grid).astype(float)
+    with jax.enable_x64(True):
+        x_there, bar_there = numbers(library, x), numbers(library, bar)
+        conv = host.asarrays(like=x_there)
+        for direction, sign in (("forward", 1), ("inverse", -1)):
+            by_m = scipy.linalg.expm_frechet(
+                sign * m.T, sign * np.outer(bar, x), compute_expm=False
+            )
+            truth = np.asarray([(by_m * u).sum() for u in basis]).reshape(kernel.shape)
+            gradients, _ = getattr(conv, f"{direction}_vjp")(x_there, bar_there)
+            found = [gradients["kernel"]]
+            if library != "numpy":
+                found.append(by_autodiff(library, conv, x_there, bar_there, direction))
+            for one in found:
+                assert np.abs(to_numpy(one) - truth).max() < 1e-13 * np.abs(truth).max()
 
 
 def test_the_log_determinant_counts_every_tap_that_lands_on_the_pixel() -> None:

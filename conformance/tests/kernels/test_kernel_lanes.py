@@ -9,6 +9,7 @@ import pytest
 
 import invconv as ic
 from invconv.kernels.cpu import assembly, compiled
+from invconv.kernels.cpu.compiler.target import host
 from invconv.kernels.cpu.lanes import images, pipeline, strips
 from tests.kernels.test_kernels import factored, solved
 from tests.selected import seeds
@@ -32,7 +33,25 @@ def test_rows_that_follow_each_other_in_the_lanes(
         rng=rng,
     )
     grid = int(rng.integers(17, 70)), int(rng.integers(120, 160))
-    y = rng.standard_normal((2, conv.channels, *grid)).astype(dtype)
+    assert_the_same_bits(conv, grid, dtype, monkeypatch)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_rows_that_follow_each_other_far_apart(dtype: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """More levels between two strips have no pixel than are copied at a time; taps read them."""
+    lanes = host().bits // (8 * np.dtype(dtype).itemsize)
+    width = lanes + 2 * max(8, lanes)
+    conv = ic.AutoregressiveConv.init(1, (2, width), rng=np.random.default_rng(0))
+    assert_the_same_bits(conv, (3 * lanes, width), dtype, monkeypatch)
+
+
+def assert_the_same_bits(
+    conv: ic.AutoregressiveConv,
+    grid: tuple[int, int],
+    dtype: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    y = np.random.default_rng(1).standard_normal((2, conv.channels, *grid)).astype(dtype)
     found = {}
     for way in ("images", "pipeline"):
         monkeypatch.setattr(compiled, "best_way", lambda *_, way=way: way)

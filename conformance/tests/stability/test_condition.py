@@ -178,6 +178,19 @@ def test_the_norm_can_be_chosen(norm: float, seed: int) -> None:
         corner.condition((4, 5), norm=2)
 
 
+@pytest.mark.parametrize("norm", [1, math.inf])
+@pytest.mark.parametrize("direction", [1, -1])
+def test_the_worst_pixel_of_a_raster_may_be_anywhere_but_along_the_first_axis(
+    direction: int, norm: float
+) -> None:
+    rng, grid = np.random.default_rng(0), (2, 3, 4)
+    conv = ic.AutoregressiveConv.init(1, ndim=3, mask="raster", direction=direction, rng=rng)
+    conv = conv.replace(kernel=conv.kernel + 0.3 * rng.standard_normal(conv.kernel.shape))
+    matrix = oracle.affine(conv, grid)[0]
+    truth = np.linalg.norm(matrix, norm) * np.linalg.norm(np.linalg.inv(matrix), norm)
+    assert conv.condition(grid, norm=norm) == pytest.approx(float(truth), rel=1e-8)
+
+
 def test_a_chain_is_judged_as_a_whole() -> None:
     """A map and its inverse: each is hopeless in float32, the whole is the identity."""
     conv = ic.Conv1x1(np.diag([1e6, 1e-6]))
