@@ -58,8 +58,10 @@ def _as_batch(kind: str) -> None:
 
 def _leave(kind: str) -> None:
     with _lock:
-        _depth[kind] = max(0, _depth.get(kind, 0) - 1)
-        if _depth[kind] == 0:
+        depth = _depth.pop(kind, 1) - 1  # a child process has none
+        if depth:
+            _depth[kind] = depth
+        else:
             _restore(kind)
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import scipy.stats
 
 torch = pytest.importorskip("torch", reason="torch is not installed")
 pytest.importorskip("skimage", reason="scikit-image is not installed")
@@ -17,7 +18,7 @@ from invconv_benchmarks.density.evaluation import round_trip  # noqa: E402
 from invconv_benchmarks.density.models.architecture import MIXINGS, Architecture  # noqa: E402
 from invconv_benchmarks.density.models.build import build  # noqa: E402
 from invconv_benchmarks.density.training.health import first_non_finite  # noqa: E402
-from invconv_torch import ConditionGuard  # noqa: E402
+from invconv_torch import ConditionGuard, Conv1x1  # noqa: E402
 from invconv_torch.flows import AffineCoupling, Dequantize, Multiscale  # noqa: E402
 
 mixings = pytest.mark.parametrize("mixing", MIXINGS)
@@ -194,6 +195,26 @@ def test_the_bound_follows_the_condition_and_not_a_wrong_inverse() -> None:
         model.layers["level1_step0_actnorm"].log_scale[0] -= 10.0  # its inverse multiplies by e^10
     assert (round_trip.image_bounds(model, x) > 100 * bounds).all()
     assert round_trip.reconstruct(model, x).holds
+
+
+@pytest.mark.parametrize("bias", [0.0, 3.0])
+@pytest.mark.parametrize("way", ["images", "noise"])
+def test_the_bound_is_what_rounding_does_to_sums_that_are_known(way: str, bias: float) -> None:
+    """Of a reflection alone, which carries an error on as it is: the largest of many N(0, e^2)."""
+    model, reflection = Multiscale((3, 32, 32), [Conv1x1(3)]), torch.eye(3) - 2 / 3
+    x = 0.5 + 0.1 * images(2, 32) - bias * reflection[:, :1, None]  # z is without the bias
+    with torch.no_grad():
+        ((_, layer),) = model.steps()
+        layer.weight.copy_(reflection)
+        layer.bias[0] = bias
+        (z,), _ = model.encode(x)
+    by_image = way == "images"
+    found = round_trip.image_bounds(model, x) if by_image else round_trip.noise_bounds(model, [z])
+    sizes = torch.stack([(x - 0.5).abs(), z.abs(), torch.full_like(z, bias)]).amax((0, 2, 3, 4))
+    unit, terms, draws = 2.0**-24, 3, 8 * 3 * 32 * 32  # a layer runs both ways
+    most = scipy.stats.norm.isf(0.5 / draws)
+    expected = most * unit * math.sqrt(2 * terms) * sizes.double()
+    torch.testing.assert_close(found, expected, rtol=0.2, atol=0)
 
 
 class _OffCoupling(AffineCoupling):

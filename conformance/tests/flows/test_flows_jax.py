@@ -44,6 +44,8 @@ def test_likelihoods_and_samples_are_those_of_torch(mixing: str, tmp_path: Path)
         expected, samples = flow.bits_per_dim(images, noise), flow.decode(zs)
     bits = found.bits_per_dim(as_jax(images), as_jax(noise))
     np.testing.assert_allclose(bits, expected, rtol=0, atol=1e-5)
+    twins = as_jax(images[:1].expand_as(images))
+    assert len(set(found.bits_per_dim(twins, as_jax(noise)).tolist())) == 4
     again = found.decode([as_jax(z) for z in zs])
     np.testing.assert_allclose(again, samples, rtol=0, atol=1e-4 * samples.abs().max().item())
 
@@ -62,6 +64,11 @@ def test_in_float64_they_agree_to_rounding(grid: tuple[int, ...], tmp_path: Path
         for one, other in zip(again, zs, strict=True):
             np.testing.assert_allclose(one, other, rtol=0, atol=1e-9)
         np.testing.assert_allclose(found.decode(again, as_jax(context)), x, rtol=0, atol=1e-9)
+        key = jax.random.key(0)
+        sample = found.sample(key, 2, 0.5, context=as_jax(context))
+        zs, _ = found.encode(sample, as_jax(context))
+        for one, other in zip(zs, found.draw_latents(key, 2), strict=True):
+            np.testing.assert_allclose(one, 0.5 * other, rtol=0, atol=1e-9)
         with pytest.raises(
             ValueError, match=r"context: expected float64 of shape \(2, 2\) or images"
         ):

@@ -131,6 +131,9 @@ def test_bits_per_dim_of_known_densities() -> None:
     torch.testing.assert_close(flow.bits_per_dim(images, noise), expected)
     spread = (flow.bits_per_dim(images) - expected).abs()
     assert bool(((spread > 0) & (spread < 0.5)).all())  # of other noise
+    twins = images[:1].expand_as(images)
+    for one, other in (flow.bits_per_dim(twins), Dequantize()(twins)[0]):
+        assert not torch.equal(one, other)
 
 
 @pytest.mark.parametrize(

@@ -215,6 +215,17 @@ def test_substitution_where_the_inverse_at_the_pixel_would_cost_digits(lanes: st
             assert backward_error(conv, x, y) < 10 * np.finfo(dtype).eps
 
 
+def test_a_product_with_a_large_inverse_at_the_pixel_would_cost_digits() -> None:
+    """D has entries of 1 and -2, D^-1 of up to 2^29, whose products with y = D x cancel."""
+    channels = 30
+    kernel = np.eye(channels) - 2 * np.eye(channels, k=1)
+    conv = ic.AutoregressiveConv(kernel[:, :, None], channel_order="upper")
+    state = factored(conv, (1,), "float64")
+    x = np.random.default_rng(0).standard_normal((40, channels, 1))
+    y = conv.forward(x)
+    assert backward_error(conv, solved(state, y), y) < 4 * np.finfo("float64").eps
+
+
 @pytest.mark.parametrize("pivot", [0.0, np.nan])
 def test_a_bad_pivot_gives_no_finite_numbers(pivot: float, lanes: str) -> None:
     kernel = np.eye(3)[:, :, None, None] * np.ones((1, 1, 2, 2))

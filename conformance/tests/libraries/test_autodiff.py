@@ -222,6 +222,22 @@ def test_a_singular_operator_that_nobody_can_look_at_gives_no_finite_value(name:
     assert not np.isfinite(np.asarray(jitted)).any()
 
 
+@pytest.mark.parametrize("name", SINGULAR)
+def test_a_jitted_gradient_through_a_singular_operator_is_no_number(name: str) -> None:
+    """Of a sum, whose own gradient knows nothing of it; but for entries that are not used."""
+    y = jnp.ones((1, 2, 5))
+    conv = SINGULAR[name].asarrays(y)
+
+    def total(parameters: dict[str, Any], y: Any) -> Any:
+        return conv.replace(**parameters).inverse(y).sum()
+
+    gradients, y_bar = jax.jit(jax.grad(total, argnums=(0, 1)))(conv.parameters(), y)
+    assert not np.isfinite(np.asarray(y_bar)).any()
+    for gradient in map(np.asarray, gradients.values()):
+        assert not np.isfinite(gradient).all()
+        assert (gradient[np.isfinite(gradient)] == 0).all()
+
+
 @pytest.mark.parametrize("name", ["pluconv1x1-2d", "qrconv1x1-2d"])
 def test_torch_func_grad_with_respect_to_one_parameter(name: str) -> None:
     (case,) = cases_named(name)

@@ -125,6 +125,22 @@ def test_a_switch_that_follows_another_one_still_does() -> None:
     assert switches() == {"matmul": "none", "conv": "none", "all": "none"}
 
 
+@pytest.mark.parametrize("reduced_to", ["bf16", "tf32"])
+@pytest.mark.parametrize("product", ["matmul", "conv"])
+def test_a_switch_of_one_kind_of_product_alone_is_seen(product: str, reduced_to: str) -> None:
+    switch = getattr(torch.backends.mkldnn, product)
+    try:
+        switch.fp32_precision = reduced_to
+        before = switches()
+        with full_precision(torch.zeros(1)):
+            assert switches()[product] == "ieee"
+        assert switches() == before
+        assert before[product] == reduced_to
+    finally:
+        switch.fp32_precision = "none"
+    assert precision.nothing_reduces("cpu")  # the next call has nothing to look at
+
+
 @pytest.mark.usefixtures("reduced")
 def test_nobody_leaves_while_another_looks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Who finds that another thread has switched it all must not go on when that one has left."""

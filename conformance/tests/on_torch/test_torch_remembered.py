@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch.func import functional_call
@@ -14,6 +15,7 @@ import invconv as ic
 import invconv_torch as it
 from invconv.operators.base.linear import Linear
 from invconv.operators.composite import Composite
+from invconv_conformance.truth.oracle import affine
 from invconv_torch import remembered
 from invconv_torch.remembered import Kept
 
@@ -82,6 +84,31 @@ def test_never_stale(layer_name: str, torch_layer: Build, edit: str) -> None:
         got = layer.inverse(x)[0]
     torch.testing.assert_close(got, layer.train().inverse(x)[0], rtol=1e-12, atol=1e-12)
     assert not torch.equal(got, before)
+
+
+@pytest.mark.parametrize("buffer", ["permutation", "sign"])
+@pytest.mark.parametrize("edit", ["copy_", ".data", "a NumPy view", "load_state_dict"])
+def test_never_stale_where_a_buffer_has_changed(edit: str, buffer: str) -> None:
+    torch.manual_seed(0)
+    layer, x = it.Conv1x1(4, "plu", dtype=torch.float64).eval(), torch.randn(2, 4, 3, 5).double()
+    old = getattr(layer, buffer)
+    new = old.roll(1) if buffer == "permutation" else -old
+    with torch.no_grad():
+        layer.inverse(x)
+        if edit == "load_state_dict":
+            layer.load_state_dict(layer.state_dict() | {buffer: new})
+        else:
+            edited = {
+                "copy_": old,
+                ".data": old.data,
+                "a NumPy view": torch.from_numpy(old.numpy()),
+            }
+            edited[edit].copy_(new)
+    matrix, shift = affine(layer.operator().asarrays(np.empty(0)), (3, 5))
+    wanted = np.linalg.solve(matrix, (x.numpy().reshape(2, -1) - shift).T).T.reshape(x.shape)
+    for grad in (False, True):
+        with torch.set_grad_enabled(grad):
+            np.testing.assert_allclose(layer.inverse(x)[0].detach(), wanted, rtol=1e-9, atol=1e-9)
 
 
 def test_optimisers_casts_and_functional_calls_are_seen() -> None:

@@ -91,16 +91,19 @@ def test_it_warns_once_until_the_layer_recovers() -> None:
 
 
 @pytest.mark.parametrize("budget", [0.01, 0.1])
-def test_it_keeps_its_budget(budget: float, monkeypatch: pytest.MonkeyPatch) -> None:
-    now = 0.0
+@pytest.mark.parametrize("costs", [(0.3,) * 5, (0.9, 0.01, 0.02, 0.01, 0.3)], ids=["same", "other"])
+def test_it_keeps_its_budget(
+    costs: tuple[float, ...], budget: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now, looks = 0.0, 0
 
-    def look(*_: object) -> Judgement:
-        nonlocal now
-        now += 0.3
+    def look(conv: ic.InvertibleConv, *_: object) -> Judgement:
+        nonlocal now, looks
+        now, looks = now + costs[conv.channels - 1], looks + 1
         return Judgement(1e-6, "measured", "by nothing")
 
     monkeypatch.setattr("invconv.operators.base.judgement.judge", look)
-    layers = {f"{i}": (ic.ActNorm.init(2), (4,)) for i in range(5)}
+    layers = {f"{i}": (ic.ActNorm.init(i + 1), (4,)) for i in range(5)}
     guard, asked = Guard(budget=budget, clock=lambda: now), 0
 
     def operators() -> dict[str, tuple[ic.InvertibleConv, tuple[int, ...]]]:
@@ -111,9 +114,9 @@ def test_it_keeps_its_budget(budget: float, monkeypatch: pytest.MonkeyPatch) -> 
     for _ in range(10_000):
         now += 0.05  # a training step
         guard.step(operators)
-        assert guard.seconds <= max(0.3, budget * now)  # the first look always
-    assert guard.seconds > 0.9 * budget * now
-    assert asked == round(guard.seconds / 0.3)
+        assert guard.seconds <= max(costs[0], budget * now)  # the first look always
+    assert guard.seconds > budget * now - 2 * max(costs)
+    assert asked == looks
     assert len(guard.known) == 5
 
 

@@ -176,6 +176,25 @@ def test_the_bound_holds_and_the_measured_error_is_that_of_dense_matrices(seed: 
         assert abs(one.hopeful) <= 1
 
 
+@pytest.mark.filterwarnings("ignore::invconv.IllConditionedWarning")  # of the step itself
+@pytest.mark.parametrize(
+    "conv",
+    [
+        ic.Conv1x1(np.full((1, 1), 1e-4)),
+        ic.ActNorm(np.full(1, math.log(1e-4)), None),
+        ic.AutoregressiveConv(np.asarray([[[1e-4, 2e-5]]])),
+    ],
+    ids=lambda conv: type(conv).__name__,
+)
+def test_the_bound_of_an_inverted_step_holds_with_its_bias(conv: ic.InvertibleConv) -> None:
+    """Of (x - b) / 1e-4, whose result is large for the sake of b."""
+    conv = conv.replace(bias=np.full(1, 1e3)).asarrays(like=np.empty(0, np.float32))
+    inverted: ic.InvertibleConv = ic.Inverse(conv)
+    x = np.random.default_rng(0).uniform(-1, 1, (64, 1, 4)).astype(np.float32)
+    error = float(np.abs(inverted.inverse(inverted.forward(x)) - x).max())
+    assert 100 * EPS["float32"] < error <= judgement.bound(inverted, (4,)) * EPS["float32"]
+
+
 def test_a_grid_that_longdouble_crops() -> None:
     ((_, conv, shape),) = drawing.large_grids(1, seed=1)
     found = judgement.judge(conv, shape, "float64")
