@@ -1,7 +1,4 @@
-"""Memory that the compiled kernel works in, full of NaN: no result rests on what it did not write.
-
-All bits of a byte are ones, which makes NaN of every float32 and float64, and -1 of integers.
-"""
+"""Memory that the compiled kernels work in, full of NaN: a result that rests on it is NaN, too."""
 
 from __future__ import annotations
 
@@ -11,18 +8,20 @@ from invconv.kernels.cpu import compiled, handler
 from invconv.kernels.cpu.compiler import frame as xla
 from invconv.kernels.cpu.compiler.ir import I64, Writer
 
+# 64 bits that are NaN as float64 and as two of float32, and as a ticket leave no unit to take
+_NAN = 0x7FFFFFFF7FFFFFFF
 _take, _solve = compiled._Buffers.take, handler._solve
 
 
 def fill() -> None:
     """Fill a thread's buffer before each use, and the memory that XLA gives the handler."""
-    compiled._Buffers.take = _take_filled  # type: ignore[method-assign]
+    compiled._Buffers.take = _take_filled  # type: ignore[assignment,method-assign]
     handler._solve = _solve_filled
 
 
-def _take_filled(buffers: Any, size: int) -> compiled.Buffer:
+def _take_filled(buffers: compiled._Buffers, size: int) -> compiled.Buffer:
     address, memory = _take(buffers, size)
-    memory.fill(-1)
+    memory.fill(-1)  # all bits: NaN of either dtype
     return address, memory
 
 
@@ -31,5 +30,5 @@ def _solve_filled(w: Writer, frame: Any, addresses: Any) -> None:
     memory = xla.data(w, xla.result(w, frame, 1))
     place, words = (w.entry(xla.attribute(w, frame, 1), i) for i in (3, 4))
     with w.loop(0, place // 8 + words + handler.ALIGNED // 8) as i:
-        w.b.store(I64(-1), w.b.gep(memory, [i.value], source_etype=I64))
+        w.b.store(I64(_NAN), w.b.gep(memory, [i.value], source_etype=I64))
     _solve(w, frame, addresses)

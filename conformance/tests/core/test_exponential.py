@@ -164,7 +164,7 @@ def test_the_kernels_gradient_is_scipys_at_tiny_and_large_norms(library: str, no
         x_there, bar_there = numbers(library, x), numbers(library, bar)
         conv = host.asarrays(like=x_there)
         for direction, sign in (("forward", 1), ("inverse", -1)):
-            by_m = scipy.linalg.expm_frechet(
+            by_m: Any = scipy.linalg.expm_frechet(
                 sign * m.T, sign * np.outer(bar, x), compute_expm=False
             )
             truth = np.asarray([(by_m * u).sum() for u in basis]).reshape(kernel.shape)
