@@ -16,7 +16,7 @@ from jax import numpy as jnp
 
 from invconv.arrays.namespaces import Array, Shape, describe
 from invconv.operators.base.calls import as_batch, grid_of, require_spatial_shape
-from invconv.operators.base.checks import relative_error, require_invertible
+from invconv.operators.base.checks import noise_like, relative_error, require_invertible
 from invconv.operators.base.operator import InvertibleConv
 from invconv.operators.chain import Chain
 from invconv_jax.pytrees import require_values
@@ -28,19 +28,23 @@ def reversible(chain: Chain, spatial_shape: Shape) -> Reversible:
     """Return a chain that keeps only its input and output for the gradient, whatever its depth.
 
     The backward pass inverts each step and differentiates it: about twice the time. Gradients are
-    those of the stored version up to rounding, which the condition of the steps amplifies. If what
-    is recomputed of the input is not the input, an inverse was lost while training, and gradients
-    are NaN instead of wrong: compiled code cannot raise. Steps that differ in nothing but their
-    values (chains of such too) run in a loop, whose memory does not grow with depth and which
-    compiles once; of others XLA decides what is kept at a time.
+    those of the stored version up to rounding, which the condition of the steps amplifies. Every
+    backward pass looks at what it recomputed: each image, and an image of noise that goes through
+    the chain and back. If one does not come back, an inverse was lost while training, and gradients
+    by the parameters and by the lost images are NaN instead of wrong: compiled code cannot raise.
+    "Comes back" means two digits, beside an image's largest entry and its norm. A loss that is seen
+    neither there nor in noise remains, of an image whose smaller entries alone count for the loss
+    function. Steps that differ in nothing but their values (chains of such too) run in a loop,
+    whose memory does not grow with depth and which compiles once; of others XLA decides what is
+    kept at a time.
 
     Parameters
     ----------
     chain : Chain
         Of JAX arrays.
     spatial_shape : tuple of int
-        The grid, on which each step's inverse is judged, on the host. Judge again after long
-        training, or watch with `ConditionGuard`.
+        The grid, on which each step's inverse is judged once, on the host. `ConditionGuard` judges
+        while the chain trains, and names the step.
 
     Raises
     ------
@@ -153,40 +157,47 @@ def _remember(steps: Steps, x: Array) -> tuple[tuple[Array, Array], tuple[Steps,
 
 def _backward(kept: tuple[Steps, Array, Array], bars: tuple[Array, Array]) -> tuple[Steps, Array]:
     steps, x, z = kept
-    again, (gradients, x_bar) = _pull_back(steps, z, bars)
-    lost = False if x.size == 0 else ~relative_error(x, again, z)[1]
-    return jax.tree.map(lambda g: _nan_where(lost, g), (gradients, x_bar))  # type: ignore[no-any-return]
+    noise = noise_like(x)
+    sent = _forward(steps, noise)[0]
+    again, noise_again, (gradients, x_bar) = _pull_back(steps, z, sent, bars)
+    lost = ~(relative_error(x, again, z)[1] & relative_error(noise, noise_again, sent)[1])
+    every = jnp.any(lost)
+    each = jnp.reshape(lost, (-1, *(1 for _ in x.shape[1:])))
+    return jax.tree.map(lambda g: _nan_where(every, g), gradients), _nan_where(each, x_bar)
 
 
-def _nan_where(lost: Array | bool, gradient: Array) -> Array:
+def _nan_where(lost: Array, gradient: Array) -> Array:
     if gradient.dtype == jax.dtypes.float0:
         return gradient
     return jnp.where(lost, jnp.nan, gradient)
 
 
 def _pull_back(
-    steps: Steps, z: Array, bars: tuple[Array, Array]
-) -> tuple[Array, tuple[Steps, Array]]:
-    """Return the chain's input, recomputed from its output z, and the gradients."""
+    steps: Steps, z: Array, sent: Array, bars: tuple[Array, Array]
+) -> tuple[Array, Array, tuple[Steps, Array]]:
+    """Return what the chain made z and ``sent`` of, recomputed, and the gradients of z."""
     z_bar, total_bar = bars
 
     def backward(
-        carried: tuple[Array, Array], step: InvertibleConv
-    ) -> tuple[tuple[Array, Array], InvertibleConv]:
-        z, z_bar = carried
-        x = step.prepare(grid_of(step, z.shape), check=False).inverse(z)
+        carried: tuple[Array, Array, Array], step: InvertibleConv
+    ) -> tuple[tuple[Array, Array, Array], InvertibleConv]:
+        z, sent, z_bar = carried
+        prepared = step.prepare(grid_of(step, z.shape), check=False)
+        x = prepared.inverse(z)
         gradients, x_bar = step.forward_vjp(x, z_bar, total_bar)
-        return (x, x_bar), _like_tree(step, gradients)
+        return (x, prepared.inverse(sent), x_bar), _like_tree(step, gradients)
 
     if _alike(steps):
-        (x, x_bar), stacked = jax.lax.scan(backward, (z, z_bar), _stacked(steps), reverse=True)
+        (x, sent, x_bar), stacked = jax.lax.scan(
+            backward, (z, sent, z_bar), _stacked(steps), reverse=True
+        )
         parts = [jax.tree.map(lambda a, i=i: a[i], stacked) for i in range(len(steps))]
-        return x, (tuple(parts), x_bar)
+        return x, sent, (tuple(parts), x_bar)
     gradients: list[InvertibleConv] = []
     for step in reversed(steps):
-        (z, z_bar), gradient = backward((z, z_bar), step)
+        (z, sent, z_bar), gradient = backward((z, sent, z_bar), step)
         gradients.append(gradient)
-    return z, (tuple(reversed(gradients)), z_bar)
+    return z, sent, (tuple(reversed(gradients)), z_bar)
 
 
 _run.defvjp(_remember, _backward)

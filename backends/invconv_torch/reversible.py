@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
+from itertools import groupby
 from typing import Any, TypeAlias
 
 import torch
@@ -18,7 +19,7 @@ from torch.func import functional_call
 
 from invconv.arrays.namespaces import Shape, readable
 from invconv.operators.base.calls import grid_of
-from invconv.operators.base.checks import relative_error, require_invertible
+from invconv.operators.base.checks import noise_like, relative_error, require_invertible
 from invconv.operators.base.operator import InvertibleConv
 from invconv.operators.chain import Chain
 from invconv_torch.module import InvertibleModule
@@ -27,6 +28,7 @@ from invconv_torch.traced import device_kind, traced
 
 Tensor: TypeAlias = torch.Tensor
 Places: TypeAlias = tuple[tuple[int, str], ...]  # a layer's, and the name of a weight in it
+Gradients: TypeAlias = dict[tuple[int, str], Tensor | None]
 
 _is_exporting = getattr(torch.compiler, "is_exporting", bool)  # which PyTorch 2.6 does not tell
 
@@ -37,11 +39,16 @@ class ReversibleChain(nn.ModuleList):  # type: ignore[misc]
     Memory does not grow with depth. The backward pass inverts each layer, runs it again and
     differentiates it: about twice the time. Gradients are those of the stored version up to
     rounding, which the condition of the layers amplifies. So a layer whose inverse cannot be
-    right is refused, when a grid is first seen, and if what is recomputed of the input is not the
-    input, the backward pass raises instead of returning a wrong gradient. On an accelerator, where
-    to look at numbers would make the host wait, neither is done, and the gradient of the input
-    becomes NaN instead; `ConditionGuard` names the layer. torch.compile runs it with breaks in the
-    graph, not with ``fullgraph=True``.
+    right is refused when a grid is first seen, and every backward pass, whose weights may be new,
+    looks at what it recomputed: each image, and an image of noise that goes through this package's
+    layers that follow each other. If one does not come back, the pass raises instead of returning
+    a wrong gradient. On an accelerator, where to look at numbers would make the host wait, nothing
+    raises: gradients by the weights and by the lost images become NaN, and `ConditionGuard` names
+    the layer. torch.compile runs it with breaks in the graph, not with ``fullgraph=True``.
+
+    "Comes back" means two digits, beside an image's largest entry and its norm. A loss that is seen
+    neither there nor in noise remains: of an image whose smaller entries alone count for the loss
+    function, or of layers that are not this package's, where the layers before them shrink it.
 
     Parameters
     ----------
@@ -66,7 +73,7 @@ class ReversibleChain(nn.ModuleList):  # type: ignore[misc]
 
     def __init__(self, layers: Iterable[nn.Module]) -> None:
         super().__init__(_invertible(layers))
-        self._seen: set[tuple[int, Shape]] = set()
+        self._seen: set[tuple[int, int, Shape]] = set()
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Return z and the sum of the log-determinants, one a sample.
@@ -135,25 +142,18 @@ class ReversibleChain(nn.ModuleList):  # type: ignore[misc]
         >>> flow = ReversibleChain([Conv1x1(2), EmergingConv2d(2)])
         >>> flow.judge(1, torch.zeros(3, 2, 8, 8))  # fine
         """
-        key = i, tuple(x.shape[1:])
+        key = i, id(self[i]), tuple(x.shape[1:])
         if key in self._seen or traced():
             return
-        with torch.no_grad():
-            row = self._in_a_row(i)
-            if row:
-                grid = grid_of(row[-1], x.shape)
-                require_invertible(f"layer {i}", row[-1], grid)
-            if len(row) > 1 and not self._in_a_row(i + 1):
-                require_invertible(f"layers {i + 1 - len(row)} to {i}", Chain(row), grid)
+        for row in _rows(self):
+            if i in row:
+                with torch.no_grad():
+                    operators = [self[k].operator() for k in row]
+                    grid = grid_of(operators[0], x.shape)
+                    require_invertible(f"layer {i}", operators[row.index(i)], grid)
+                    if len(row) > 1 and i == row[-1]:
+                        require_invertible(f"layers {row[0]} to {i}", Chain(operators), grid)
         self._seen.add(key)
-
-    def _in_a_row(self, i: int) -> list[InvertibleConv]:
-        """Return the operators of this package's layers in a row up to layer i."""
-        row: list[InvertibleConv] = []
-        while 0 <= i < len(self) and isinstance(self[i], InvertibleModule):
-            row.insert(0, self[i].operator())
-            i -= 1
-        return row
 
 
 def _one_after_another(
@@ -201,32 +201,62 @@ class _Reversible(Function):  # type: ignore[misc]
     @once_differentiable  # type: ignore[untyped-decorator]
     def backward(ctx: Any, z_bar: Tensor, log_det_bar: Tensor) -> tuple[Any, ...]:
         start, end, *weights = ctx.saved_tensors
-        z = end
+        steps = _Steps(ctx, weights)
+        gradients: Gradients = {}
+        z, count = end, len(end)
+        begins = {row[0]: row for row in _rows(ctx.layers)}
+        ends = {row[-1]: row for row in begins.values()}
+        right: Any = True
+        for i in reversed(range(len(ctx.layers))):
+            if i in ends:  # noise is inverted beside the images
+                noise = sent = noise_like(z)
+                for k in ends[i]:
+                    sent = steps.run(k, sent)[0]
+                z = torch.cat([z, sent])
+            z = steps.run(i, z, back=True)[0]
+            z_bar, more = steps.pull_back(i, z[:count], (z_bar, log_det_bar))
+            gradients |= more
+            if i in begins:
+                what = f"noise that was recomputed by layers {i} to {begins[i][-1]}"
+                right = right & _comes_back(what, noise, z[count:], sent)
+                z = z[:count]
+        right = right & _comes_back("input that was recomputed for the gradient", start, z, end)
+        bars = [gradients.get(place) for place in ctx.places]
+        if not readable(z):
+            each, every = right.reshape(-1, *(1 for _ in z.shape[1:])), right.all()
+            z_bar = torch.where(each, z_bar, torch.nan)
+            bars = [g if g is None else torch.where(every, g, torch.nan) for g in bars]
+        return None, None, z_bar, *bars
+
+
+class _Steps:
+    """Layers that run with the weights of the way forward, both ways."""
+
+    def __init__(self, ctx: Any, weights: Iterable[Tensor]) -> None:
+        self.layers, self.autocast = ctx.layers, ctx.autocast
         # the modules may hold other weights by now, and those that were saved may be copies
-        own: list[dict[str, Tensor]] = [{} for _ in ctx.layers]
-        for (i, name), weight, wanted in zip(
-            ctx.places, weights, ctx.needs_input_grad[3:], strict=True
-        ):
-            own[i][name] = weight.detach().requires_grad_(wanted)
-        gradients: dict[tuple[int, str], Tensor | None] = {}
-        for i, layer in reversed(list(enumerate(ctx.layers))):
-            trained = {name: weight for name, weight in own[i].items() if weight.requires_grad}
-            with ctx.autocast:
-                x = functional_call(_Backwards(layer), _within(own[i]), (z,))[0]
-                with torch.enable_grad():
-                    x = x.detach().requires_grad_()
-                    outputs = zip(
-                        functional_call(layer, own[i], (x,)), (z_bar, log_det_bar), strict=True
-                    )
-            found, bars = zip(*((o, b) for o, b in outputs if o.requires_grad), strict=True)
-            z_bar, *more = torch.autograd.grad(
-                found, (x, *trained.values()), bars, allow_unused=True
-            )
-            gradients |= {(i, name): g for name, g in zip(trained, more, strict=True)}
-            z = x.detach()
-        trust = _trust(start, z, end)
-        every = [z_bar, *(gradients.get(place) for place in ctx.places)]
-        return None, None, *(g if g is None or trust is None else g * trust for g in every)
+        self.weights: list[dict[str, Tensor]] = [{} for _ in ctx.layers]
+        wanted = ctx.needs_input_grad[3:]
+        for (i, name), weight, trained in zip(ctx.places, weights, wanted, strict=True):
+            self.weights[i][name] = weight.detach().requires_grad_(trained)
+
+    def run(self, i: int, x: Tensor, *, back: bool = False) -> tuple[Tensor, Tensor]:
+        layer, weights = self.layers[i], self.weights[i]
+        if back:
+            layer = _Backwards(layer)
+            weights = {f"layer.{name}": weight for name, weight in weights.items()}
+        with self.autocast:
+            return functional_call(layer, weights, (x,))  # type: ignore[no-any-return]
+
+    def pull_back(self, i: int, x: Tensor, bars: Iterable[Tensor]) -> tuple[Tensor, Gradients]:
+        """Return the gradients by the input x of layer i, and by its weights."""
+        trained = {name: w for name, w in self.weights[i].items() if w.requires_grad}
+        with torch.enable_grad():
+            x = x.detach().requires_grad_()
+            outputs = zip(self.run(i, x), bars, strict=True)
+        found, bars = zip(*((o, b) for o, b in outputs if o.requires_grad), strict=True)
+        x_bar, *more = torch.autograd.grad(found, (x, *trained.values()), bars, allow_unused=True)
+        return x_bar, {(i, name): g for name, g in zip(trained, more, strict=True)}
 
 
 class _Backwards(nn.Module):  # type: ignore[misc]
@@ -237,12 +267,13 @@ class _Backwards(nn.Module):  # type: ignore[misc]
         self.layer = layer
 
     def forward(self, z: Tensor) -> tuple[Tensor, Tensor]:
-        found: tuple[Tensor, Tensor] = self.layer.inverse(z)
-        return found
+        return self.layer.inverse(z)  # type: ignore[no-any-return]
 
 
-def _within(weights: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {f"layer.{name}": weight for name, weight in weights.items()}
+def _rows(layers: Iterable[nn.Module]) -> list[list[int]]:
+    """Return the places of layers of this package that follow each other; no others are listed."""
+    ours = [i for i, layer in enumerate(layers) if isinstance(layer, InvertibleModule)]
+    return [[i for _, i in run] for _, run in groupby(enumerate(ours), lambda p: p[1] - p[0])]
 
 
 def _autocast(kind: str) -> AbstractContextManager[Any]:
@@ -253,24 +284,13 @@ def _autocast(kind: str) -> AbstractContextManager[Any]:
     return torch.autocast(kind, dtype, enabled)  # type: ignore[no-any-return]
 
 
-def _trust(x: Tensor, again: Tensor, z: Tensor) -> Tensor | None:
-    """Return what gradients are to be multiplied by: None for 1, or NaN if they would be wrong.
-
-    Raises
-    ------
-    RuntimeError
-        In place of the NaN, where it is possible to look.
-    """
-    if x.numel() == 0:
-        return None
+def _comes_back(what: str, x: Tensor, again: Tensor, z: Tensor) -> Tensor:
+    """Return which images came back, or raise RuntimeError if one did not and we may look."""
     error, right = relative_error(x, again, z)
-    right = right | ~x.isfinite().all()  # NaN in, NaN out, and no inverse's fault
-    if not readable(x):
-        return torch.where(right, 1.0, torch.nan)
-    if not bool(right):
+    if readable(x) and not bool(right.all()):
         raise RuntimeError(
-            f"ReversibleChain: the input that was recomputed for the gradient differs from the "
-            f"input by {float(error):.1e} of its norm, so the gradient would be wrong: "
-            "a layer's inverse is lost. Use the layers without ReversibleChain, or with max_gain"
+            f"ReversibleChain: the {what} differs from the {what.partition(' ')[0]} by "
+            f"{float(error[~right].max()):.1e} of its size, so the gradient would be wrong: a "
+            "layer's inverse is lost. Use the layers without ReversibleChain, or with max_gain"
         )
-    return None
+    return right

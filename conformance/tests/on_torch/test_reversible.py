@@ -111,9 +111,9 @@ def test_torch_refuses_a_layer_whose_inverse_is_lost() -> None:
     chain(x)
     with torch.no_grad():
         chain[1].kernel[:, :, 0, 1] = -2 * torch.eye(2)
-    z, _ = chain(x)  # the grid has been seen: nobody looks again
+    z, _ = chain(x)  # the grid has been seen: nobody looks before the backward pass
     with pytest.raises(
-        RuntimeError, match=r"the input that was recomputed .* a layer's inverse is"
+        RuntimeError, match=r"noise that was recomputed by layers 0 to 1 .* a layer's inverse is"
     ):
         z.sum().backward()
     with pytest.raises(ValueError, match="layer 1: expected an inverse that can be trusted, but"):

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import warnings
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -13,10 +15,12 @@ from invconv.arrays.namespaces import (
     Array,
     Shape,
     cast,
+    device,
     is_half,
     library_name,
     namespace,
     readable,
+    size,
     to_numpy,
 )
 from invconv.operators.base import conditions
@@ -25,7 +29,7 @@ from invconv.operators.base.protocol import Protocol
 from invconv.solve.state import State
 from invconv.trust.condition import EPS, digits_left
 
-_ROUNDING = 64.0  # eps of the output that a recomputed input, perhaps zero, may be off by
+_ROUNDING = 64.0  # eps by which a recomputed input may be off
 TOLERATED = 1e-2  # error of an entry, relative to the largest, beyond which two digits are lost
 
 
@@ -96,28 +100,51 @@ def describe_loss(conv: Protocol, shape: Shape, precision: str) -> str:
 
 
 def relative_error(x: Array, again: Array, z: Array) -> tuple[Array, Array]:
-    """Compare an input that was recomputed from an output with the input.
+    """Compare each image that was recomputed from an output with the input.
 
     Parameters
     ----------
-    x, again, z : array
+    x, again, z : array, shape (B, ...)
         The input, what was recomputed of it, and the output.
 
     Returns
     -------
-    error : 0-d array
-        |again - x| / |x| in the 2-norm.
-    right : 0-d bool array
-        Whether that is tolerated, or no more than the rounding of z; False where any is NaN.
+    error : array, shape (B,)
+        |again - x| / |x| of each image: in the 2-norm or in the largest entry, the worse of both.
+    right : bool array, shape (B,)
+        Whether that is tolerated. An input that is nothing beside its output may be off by the
+        rounding of that, and one that is not finite is right: its gradient is NaN anyway.
     """
     xp = namespace(x)
     eps = xp.finfo(x.dtype).eps
     if is_half(x.dtype, x):
         x, again, z = (cast(a, xp.float32) for a in (x, again, z))
-    largest = xp.max(xp.stack([xp.max(xp.abs(a)) for a in (x, z)]))
+
+    def over(reduce: Callable[..., Array], a: Array) -> Array:
+        return reduce(a, axis=tuple(range(1, a.ndim)))
+
+    off = again - x
+    most, largest, end = (over(xp.max, xp.abs(a)) for a in (off, x, z))
     unit = xp.where(largest > 0, largest, xp.ones_like(largest))  # no square leaves the range
-    off, size, end = (xp.sqrt(xp.sum((a / unit) ** 2)) for a in (again - x, x, z))
-    return off / size, off <= TOLERATED * size + _ROUNDING * eps * end
+    unit = xp.reshape(unit, (-1, *(1,) * (x.ndim - 1)))
+    norm, size = (xp.sqrt(over(xp.sum, (a / unit) ** 2)) for a in (off, x))
+    error = xp.maximum(most / largest, norm / size)
+    nothing = xp.isfinite(end) & (largest <= eps**2 * end)
+    right = (error <= max(TOLERATED, _ROUNDING * eps)) | (nothing & (most <= _ROUNDING * eps * end))
+    return error, right | ~xp.isfinite(largest)
+
+
+def noise_like(x: Array) -> Array:
+    """Return an image of noise of variance 1 for images (B, C, *spatial), always the same one.
+
+    What makes it can be traced, and draws from no generator.
+    """
+    xp = namespace(x)
+    count = size(x.shape[1:])
+    real = xp.float32 if is_half(x.dtype, x) else x.dtype
+    numbers = 43758.5453 * xp.sin(xp.arange(1, count + 1, dtype=real, device=device(x)))
+    uniform = numbers - xp.floor(numbers)
+    return cast(xp.reshape(math.sqrt(12) * (uniform - 0.5), (1, *x.shape[1:])), x.dtype)
 
 
 def require_invertible(name: str, conv: Protocol, shape: Shape) -> None:

@@ -1,0 +1,150 @@
+"""Reversible chains whose inverse is lost after they were judged: no gradient, or a right one."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+import torch
+from jax import numpy as jnp
+
+import invconv as ic
+import invconv_jax as ij
+import invconv_torch as it
+from invconv.operators.base.checks import relative_error
+
+jax.config.update("jax_enable_x64", True)
+
+
+def lost(how: str) -> tuple[list[Any], list[Any], Any]:
+    """Return steps, the same after training, where float32 loses their inverse, and images."""
+    step = ic.AutoregressiveConv(np.asarray([[[1.0, 0.0]]]))
+    images = np.random.default_rng(0).standard_normal((2, 1, 12))
+    if how == "of an image beside a large one":
+        images = images[..., :8]
+        images[1] = np.eye(8)[-1] * 1e6
+        return [step], [step.replace(kernel=np.asarray([[[1.0, -30.0]]]))], images
+    if how == "beside a large pixel, by all steps together":
+        images[..., -1] = 1e6
+        return [step] * 4, [step.replace(kernel=np.asarray([[[1.0, -2.5]]]))] * 4, images
+    images = np.repeat(images, 2, axis=1)
+    if how == "of a channel beside one that was large":
+        images = images[..., :8] * [[1e6], [1.0]]
+        two = ic.AutoregressiveConv(np.eye(2)[:, :, None] * [1.0, 0.0])
+        kernel = np.stack([np.eye(2), np.diag([0.0, -20.0])], axis=-1)
+        scale = ic.ActNorm(np.zeros(2), np.zeros(2))
+        fitted = scale.replace(log_scale=np.asarray([-math.log(1e6), 0.0]))
+        return [scale, two], [fitted, two.replace(kernel=kernel)], images
+    turned = np.asarray([[0.8, -0.6], [0.6, 0.8]])  # by a gain, which makes the output large
+    matrix = turned @ np.diag([3e6, 1.0]) @ turned.T
+    return [ic.Conv1x1(np.eye(2))], [ic.Conv1x1(matrix)], images
+
+
+def recomputed(library: str, steps: list[Any], trained: list[Any], x: Any, bar: Any) -> list[Any]:
+    """Return the gradients, by weights and images, of a chain that was judged before it trained."""
+    if library == "torch":
+        like = torch.empty(0)
+        image, z_bar = (torch.as_tensor(a, dtype=torch.float32) for a in (x, bar))
+        chain = it.ReversibleChain([it.InvertibleModule(s.asarrays(like)) for s in steps])
+        chain(image)
+        for layer, step in zip(chain, trained, strict=True):
+            layer.load_state_dict(it.InvertibleModule(step.asarrays(like)).state_dict())
+        image.requires_grad_()
+        return list(torch.autograd.grad(chain(image)[0], [*chain.parameters(), image], z_bar))
+    like = jnp.empty(0, "float32")
+    flow = ij.reversible(ic.Chain(steps).asarrays(like), x.shape[2:])
+    flow = type(flow)(ic.Chain(trained).asarrays(like), flow.spatial_shape)
+    image, z_bar = jnp.asarray(x, "float32"), jnp.asarray(bar, "float32")
+
+    def loss(flow: Any, x: Any) -> Any:
+        return (z_bar * flow.forward_and_log_det(x)[0]).sum()
+
+    run = jax.grad(loss, (0, 1))
+    gradients, x_bar = (jax.jit(run) if library == "jit" else run)(flow, image)
+    return [*gradients.chain.parameters().values(), x_bar]
+
+
+@pytest.mark.parametrize("library", ["torch", "jax", "jit"])
+@pytest.mark.parametrize(
+    "how",
+    [
+        "of an image beside a large one",
+        "beside a large pixel, by all steps together",
+        "of a channel beside one that was large",
+        "by a gain",
+    ],
+)
+def test_an_inverse_that_training_loses_gives_no_gradient(library: str, how: str) -> None:
+    steps, trained, images = lost(how)
+    if library == "torch":
+        with pytest.raises(RuntimeError, match="so the gradient would be wrong"):
+            recomputed(library, steps, trained, images, np.ones_like(images))
+    else:
+        *found, _ = recomputed(library, steps, trained, images, np.ones_like(images))
+        assert all(jnp.isnan(g).all() for g in found)
+
+
+def test_random_chains_train_on_a_right_gradient_or_none() -> None:
+    """Of images of mixed scales, against float64 and stored activations."""
+    refused = 0
+    for seed in range(40):
+        rng = np.random.default_rng(seed)
+        kernels = np.zeros((3, 2, 2, 2))
+        kernels[..., 0] = np.eye(2)
+        steps = [
+            ic.AutoregressiveConv(kernel, direction=(-1) ** i) for i, kernel in enumerate(kernels)
+        ]
+        grow = 10 ** rng.uniform(-1, 1, (3, 1, 1)) * rng.standard_normal((3, 2, 2))
+        grown = np.stack([kernels[..., 0], grow], axis=-1)
+        trained = [s.replace(kernel=k) for s, k in zip(steps, grown, strict=True)]
+        images = rng.standard_normal((3, 2, 9)) * 10 ** rng.uniform(-3, 3, (3, 1, 1))
+        images[0, 0, -1] *= 1e5
+        bar = rng.standard_normal(images.shape) / np.abs(images).max(axis=(1, 2), keepdims=True)
+        try:
+            found = recomputed("torch", steps, trained, images, bar)
+        except RuntimeError:
+            refused += 1
+            continue
+        expected = ic.Chain(trained).forward_vjp(images, bar)[0].values()
+        for a, b in zip(found, expected, strict=False):
+            assert np.linalg.norm(np.asarray(a) - b) <= 0.05 * np.linalg.norm(b), seed
+    assert 0 < refused < 40
+
+
+@pytest.mark.parametrize("library", ["torch", "jax", "jit"])
+def test_images_do_not_spoil_each_others_gradients(
+    library: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One is NaN, one overflows, one is lost beside the bias: its gradient alone is NaN."""
+    monkeypatch.setattr("invconv_torch.reversible.readable", lambda x: False)  # as on a GPU
+    rng = np.random.default_rng(0)
+    step = ic.AutoregressiveConv.init(2, rng=rng, ndim=1).replace(bias=np.ones(2))
+    scale = ic.ActNorm(np.full(2, 3.0), np.ones(2))
+    steps = [scale, step]
+    good = rng.standard_normal((4, 2, 6))
+    bar = rng.standard_normal(good.shape)
+    *_, expected = recomputed(library, steps, steps, good, bar)
+    bad = good.copy()
+    bad[0, 0, 2], bad[1, 1, 3], bad[2] = np.nan, 3e38, 1e-9
+    *weights, found = recomputed(library, steps, steps, bad, bar)
+    assert np.array_equal(found[3], expected[3])
+    assert np.isnan(np.asarray(found[2])).all()
+    assert all(np.isnan(np.asarray(w)).all() for w in weights)
+
+
+@pytest.mark.parametrize("scale", [1e-30, 1.0, 1e30])
+def test_each_image_is_compared_with_itself(scale: float) -> None:
+    x = scale * np.ones((6, 1, 4), np.float32)
+    again, z = x.copy(), x.copy()
+    again[1] *= np.float32(1.001)
+    again[2] *= np.float32(1.02)
+    x[3, 0, 0] = again[3, 0, 0] = np.nan
+    again[4, 0, 0] = np.inf  # of a finite image
+    x[5], again[5] = 0, scale * 1e-6  # zero but for the rounding of z
+    with np.errstate(all="ignore"):
+        error, right = relative_error(x, again, z)
+    assert right.tolist() == [True, True, False, True, False, True]
+    np.testing.assert_allclose(error[:3], [0, 1e-3, 2e-2], rtol=1e-3)
