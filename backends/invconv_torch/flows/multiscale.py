@@ -77,10 +77,9 @@ class Multiscale(nn.Module):  # type: ignore[misc]
         self.layers = nn.ModuleDict({str(name): layer for name, layer in dict(named).items()})
         self.dequantize = Dequantize()
         self.latent_shapes = running.latent_shapes(self.layers, self.shape, self._like)
+        self._recomputes = flag("reversible", reversible)
         # in a list, which is no module: parameters keep their names
-        self._reversible = running.reversible(self.layers) if flag("reversible", reversible) else []
-        if self._reversible and self.conditional:
-            raise ValueError("reversible: expected False where a layer takes a context, got True")
+        self._runs = running.reversible(self.layers, []) if self._recomputes else []
 
     @property
     def dimensions(self) -> int:
@@ -192,8 +191,9 @@ class Multiscale(nn.Module):  # type: ignore[misc]
         """
         self._require_fits(x, context)
         layers = dict(self.steps())
-        if self._reversible and watch is None and torch.is_grad_enabled():
-            layers = {str(i): part for i, part in enumerate(self._reversible)}
+        if self._recomputes and watch is None and torch.is_grad_enabled():
+            self._runs = running.reversible(self.layers, self._runs)
+            layers = {str(i): part for i, part in enumerate(self._runs)}
         return running.encode(layers, x - 0.5, context, watch)
 
     def decode(

@@ -118,11 +118,19 @@ def _initialize(name: str, layer: nn.Module, inputs: tuple[Any, ...]) -> None:
         raise ValueError(f"{name}: {error}") from None
 
 
-def reversible(layers: Layers) -> list[nn.Module]:
-    """Return the layers with each run of them between splits as one that stores no activations."""
-    runs = itertools.groupby(layers.values(), lambda layer: isinstance(layer, Split))
+def reversible(layers: Layers, before: list[nn.Module]) -> list[nn.Module]:
+    """Return the layers with each run of them between splits as one that stores no activations.
+
+    ``before`` is the last result, which is returned again while the layers are the same ones.
+    """
+    runs = [run if isinstance(run, ReversibleChain) else [run] for run in before]
+    if [layer for run in runs for layer in run] == list(layers.values()):
+        return before
+    if any(takes_context(layer) for layer in layers.values()):
+        raise ValueError("reversible: expected False where a layer takes a context, got True")
+    groups = itertools.groupby(layers.values(), lambda layer: isinstance(layer, Split))
     return [
-        part for split, run in runs for part in (run if split else [ReversibleChain(list(run))])
+        part for split, run in groups for part in (run if split else [ReversibleChain(list(run))])
     ]
 
 

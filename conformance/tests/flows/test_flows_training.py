@@ -116,6 +116,24 @@ def test_reversible_gradients_are_those_of_stored_activations() -> None:
         torch.testing.assert_close(loss, copied.log_prob(x).mean())
 
 
+def test_a_reversible_flow_trains_the_layers_that_it_has() -> None:
+    torch.manual_seed(0)
+    stored, flow = glow("plu", depth=2).double(), glow("plu", depth=2, reversible=True).double()
+    flow.load_state_dict(stored.state_dict())
+    x = torch.rand(4, *SHAPE, dtype=torch.float64)
+    flow.log_prob(x)
+    name = next(name for name in flow.layers if name.endswith("step1_mixing"))
+    new = Conv1x1(flow.layers[name].lower.shape[0], "qr", bias=False, dtype=torch.float64)
+    flow.layers[name], stored.layers[name] = new, copy.deepcopy(new)
+    for each in (flow, stored):
+        each.log_prob(x).sum().backward()
+    for (name, p), q in zip(stored.named_parameters(), flow.parameters(), strict=True):
+        torch.testing.assert_close(q.grad, p.grad, rtol=1e-7, atol=1e-9, msg=name)
+    flow.layers["more"] = AffineCoupling(new.operator().channels, 4, context=1).double()
+    with pytest.raises(ValueError, match="reversible: expected False where a layer takes"):
+        flow.log_prob(x)
+
+
 def test_prepare_leaves_nothing_to_factor(monkeypatch: pytest.MonkeyPatch) -> None:
     flow = moved(glow("emerging_plu"), dtype=torch.float32)
     expected = flow.sample(2, generator=torch.Generator().manual_seed(0))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from typing import Any
 
@@ -118,6 +119,9 @@ def test_torch_refuses_a_layer_whose_inverse_is_lost() -> None:
         z.sum().backward()
     with pytest.raises(ValueError, match="layer 1: expected an inverse that can be trusted, but"):
         chain(torch.randn(1, 2, 24, 23))
+    chain[1] = copy.deepcopy(chain[1])
+    with pytest.raises(ValueError, match="layer 1: expected an inverse that can be trusted, but"):
+        chain(x)  # another layer, on the same grid
 
 
 def wrong(value: Any) -> Any:
