@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
-from invconv.arrays.namespaces import Array, Shape
+from invconv.arrays.namespaces import Array, Shape, size
 from invconv.arrays.stencil import taps_of
 from invconv.kernels.convolutions import CircularFamily
 from invconv.kernels.frequencies.spectrum import (
@@ -20,7 +21,9 @@ from invconv.kernels.frequencies.spectrum import (
 from invconv.kernels.symmetric import SymmetricFamily
 from invconv.operators.base.protocol import Gradients
 from invconv.operators.convolution import Convolution
+from invconv.solve.state import State
 from invconv.trust import condition
+from invconv.trust.frequencies import error_by_frequencies
 from invconv.trust.norms import SolveOverflowError
 
 
@@ -29,6 +32,7 @@ class SpectralConv(Convolution):
     """A convolution with one C x C matrix K_hat(f) a frequency; log det = sum log|det K_hat(f)|."""
 
     _saves_log_det = True
+    _spectral = True
 
     @property
     @abstractmethod
@@ -66,10 +70,19 @@ class SpectralConv(Convolution):
         taps = float(np.linalg.norm(taps_of(self.kernel), 2, axis=(1, 2)) @ self._counts())
         rounding = self.channels * taps * condition.EPS["float64"]
         found = condition.of_spectrum(self._spectrum(shape), rounding)
+        if found.value == math.inf:
+            self._regular_log_det(shape)  # raises where it is exactly singular
         basis = self._family.basis
         (worst,) = map(int, found.frequency or (0,))
         place = np.unravel_index(worst, basis.frequencies(shape))
         return replace(found, frequency=tuple(basis.period * int(f) for f in place))
+
+    def _products(self, shape: Shape, higher: bool) -> float:
+        return float(self.channels**2 * self._counts().sum() * size(shape))
+
+    def _error_by_frequencies(self, shape: Shape, state: State | None = None) -> float:
+        state = self._factor(shape) if state is None else state
+        return error_by_frequencies(self.kernel, self._family.basis, shape, state)
 
     def _counts(self) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
         """Return at how many offsets each tap stands, shape (T,)."""

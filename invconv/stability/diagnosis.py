@@ -115,18 +115,26 @@ def _precision(dtype: Any) -> str:
     return name
 
 
-def _diagnose(host: InvertibleConv, shape: Shape, precision: str) -> Diagnosis:
+def _diagnose(
+    host: InvertibleConv, shape: Shape, precision: str, times: float = 1
+) -> Diagnosis:
+    """Return the diagnosis of one of so many operators, which share the work."""
     if isinstance(host, Inverse):  # it loses when it goes forward what the other does backward
-        inner = _diagnose(host.conv, shape, precision)
+        inner = _diagnose(host.conv, shape, precision, times)
         return replace(inner, name=f"Inverse of {inner.name}", log_det=-inner.log_det)
-    found = conditions.number(host, shape)
-    named = tuple((n, _diagnose(s, shape, precision)) for n, s in _steps(host).items())
-    loss, cancelled = _carried_on(host, found, shape)
-    resolved = found.resolved and all(step.resolved for _, step in named)
+    steps = _steps(host)
+    named = {n: _diagnose(s, shape, precision, times * len(steps)) for n, s in steps.items()}
+    work = times * judgement.ESTIMATE * (1 + len(_leaves(host))) / 2
+    grid = judgement.affordable(host, shape, "float64", times=work)
+    more = 1.0 if host._spectral else judgement.carried_on(host, grid, shape, precision)
+    found = _condition(host, grid, shape, more)
+    loss, cancelled = _carried_on(host, found, grid)
+    loss = max(found.value, loss * more)
+    resolved = found.resolved and all(step.resolved for step in named.values())
     resolved = resolved and not min(loss, cancelled) * EPS["float64"] > condition.UNRESOLVED
     if not resolved:
         loss = max(loss, 1 / EPS["float64"])
-    judgements = {name: judgement.judge(host, shape, name) for name in EPS}
+    judgements = {name: judgement.judge(host, shape, name, None, times) for name in EPS}
     with np.errstate(all="ignore"):
         log_det = to_float(host.log_det(shape))
     diagnosis = Diagnosis(
@@ -141,16 +149,39 @@ def _diagnose(host: InvertibleConv, shape: Shape, precision: str) -> Diagnosis:
         loss=loss,
         judgements=judgements,
         blame=_blame(host, shape, precision, judgements[precision]),
-        growth=_growth(host, shape),
+        growth=_growth(host, grid),
         channel=found.channel,
         pixel=found.pixel,
         frequency=found.frequency,
         trouble=found.trouble or ("" if resolved else UNRESOLVED),
-        steps=named,
+        steps=tuple(named.items()),
     )
     if found.trouble == condition.OVERFLOW and max(shape) > 1:
-        return advice.beyond_range(host, diagnosis, _diagnose(host, _half(shape), precision))
+        smaller = grid if grid != shape else _half(shape)
+        return advice.beyond_range(host, diagnosis, _diagnose(host, smaller, precision))
     return replace(diagnosis, advice=advice.what_to_do(host, diagnosis))
+
+
+def _condition(
+    host: InvertibleConv, grid: Shape, shape: Shape, more: float
+) -> condition.Condition:
+    """Return the condition: ``more`` times that on a grid, where frequencies do not tell it."""
+    if host._spectral or grid == shape:
+        return conditions.number(host, shape)
+    found = conditions.number(host, grid)
+    value = found.value * more
+    trouble = found.trouble or ("" if math.isfinite(value) else condition.OVERFLOW)
+    return replace(
+        found, value=value, exact=False, trouble=trouble, pixel=_placed(found.pixel, grid, shape)
+    )
+
+
+def _placed(pixel: Shape | None, grid: Shape, shape: Shape) -> Shape | None:
+    """Return the pixel that is as far from the nearest border of a larger grid, along each axis."""
+    if pixel is None:
+        return None
+    places = zip(pixel, grid, shape, strict=True)
+    return tuple(p if 2 * p < m else p + n - m for p, m, n in places)
 
 
 def _half(shape: Shape) -> Shape:
@@ -192,7 +223,7 @@ def _carried_on(
     steps = _leaves(host)
     legs = [_along(steps, shape, norm) for norm in (1, math.inf)]
     cancelled = 1.0 if isinstance(host, Factored) else legs[0][1]
-    return max(found.value, *(loss for loss, _ in legs)), cancelled
+    return max(loss for loss, _ in legs), cancelled
 
 
 def _along(steps: list[InvertibleConv], shape: Shape, norm: float) -> tuple[float, float]:

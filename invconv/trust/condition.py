@@ -89,7 +89,8 @@ def of_spectrum(matrices: Matrix, rounding: float) -> Condition:
     """
     if not np.isfinite(matrices).all():
         raise SolveOverflowError
-    values = np.linalg.svd(matrices, compute_uv=False)
+    one = matrices.shape[-1] == 1
+    values = np.abs(matrices[..., 0]) if one else np.linalg.svd(matrices, compute_uv=False)
     smallest = float(values.min())
     value = float(values.max()) / smallest if smallest else math.inf
     resolved = rounding < UNRESOLVED * smallest

@@ -14,6 +14,7 @@ from invconv.arrays.namespaces import Array, Shape
 from invconv.kernels.cpu.spectral.plan import RealTransform
 
 Floats = np.ndarray[Any, np.dtype[np.float64]]
+Places = tuple[np.ndarray[Any, np.dtype[np.intp]], ...]
 
 
 class Basis(Hashable, Protocol):
@@ -36,8 +37,13 @@ class Basis(Hashable, Protocol):
     def multiplicity(self, shape: Shape) -> Floats:
         """Return how often each frequency occurs, shape (F,)."""
 
-    def phases(self, kernel_size: Shape, shape: Shape) -> list[np.ndarray[Any, Any]]:
-        """Return, per axis, what each tap is multiplied by in K_hat, shape (k, frequencies)."""
+    def phases(
+        self, kernel_size: Shape, shape: Shape, places: Places | None = None
+    ) -> list[np.ndarray[Any, Any]]:
+        """Return, per axis, what each tap is multiplied by in K_hat, shape (k, frequencies).
+
+        With ``places``, the frequencies of each axis, only there, and in longdouble.
+        """
 
     def to_frequencies(self, x: Array) -> Array:
         """Transform x (B, C, *spatial), to the shape (F, C, B)."""

@@ -23,8 +23,9 @@ import numpy as np
 
 from invconv.arrays.namespaces import Array, Shape, constant, namespace, size
 from invconv.kernels.cpu.spectral.plan import RealTransform
+from invconv.kernels.frequencies.basis import Places
 from invconv.kernels.frequencies.fourier import complex_dtype, complex_of
-from invconv.kernels.frequencies.turns import turns
+from invconv.kernels.frequencies.turns import LONG_TURN, turns
 from invconv.kernels.primitives import matmul
 
 Floats = np.ndarray[Any, np.dtype[np.float64]]
@@ -50,12 +51,14 @@ class Cosine:
         """See `Basis`: every frequency occurs once."""
         return np.ones(size(shape))
 
-    def phases(self, kernel_size: Shape, shape: Shape) -> list[np.ndarray[Any, Any]]:
+    def phases(
+        self, kernel_size: Shape, shape: Shape, places: Places | None = None
+    ) -> list[np.ndarray[Any, Any]]:
         """Return, per axis, w_t cos(pi m t / N), shape (h, N)."""
-        result = []
-        for h, n in zip(kernel_size, shape, strict=True):
+        result, turn = [], () if places is None else (LONG_TURN,)
+        for h, m, n in zip(kernel_size, places or map(np.arange, shape), shape, strict=True):
             weights = np.where(np.arange(h) == 0, 1.0, 2.0)[:, None]
-            result.append(weights * turns(np.outer(np.arange(h), np.arange(n)), 2 * int(n)).real)
+            result.append(weights * turns(np.outer(np.arange(h), m), 2 * int(n), *turn).real)
         return result
 
     def to_frequencies(self, x: Array) -> Array:

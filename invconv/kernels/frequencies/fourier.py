@@ -15,8 +15,9 @@ import numpy as np
 from invconv.arrays.namespaces import Array, Shape, device, namespace, size
 from invconv.arrays.registry import Primitive
 from invconv.kernels.cpu.spectral.plan import RealTransform
+from invconv.kernels.frequencies.basis import Places
 from invconv.kernels.frequencies.real_fourier import real_fourier
-from invconv.kernels.frequencies.turns import turns
+from invconv.kernels.frequencies.turns import LONG_TURN, turns
 
 
 def complex_dtype(like: Array) -> Any:
@@ -62,17 +63,19 @@ class Fourier:
             last[-1] = 1.0
         return np.broadcast_to(last, (*shape[:-1], n // 2 + 1)).reshape(-1).copy()
 
-    def phases(self, kernel_size: Shape, shape: Shape) -> list[np.ndarray[Any, Any]]:
+    def phases(
+        self, kernel_size: Shape, shape: Shape, places: Places | None = None
+    ) -> list[np.ndarray[Any, Any]]:
         """Return, per axis, exp(2 pi i f dilation (t - (k - 1)//2) / n), shape (k, frequencies).
 
         The product f x offset is reduced modulo n in integers, so that a kernel wider than the
         grid folds onto it.
         """
-        result = []
-        sizes = zip(kernel_size, self.dilation, self.frequencies(shape), shape, strict=True)
-        for k, d, count, n in sizes:
+        result, turn = [], () if places is None else (LONG_TURN,)
+        along = places or tuple(map(np.arange, self.frequencies(shape)))
+        for k, d, f, n in zip(kernel_size, self.dilation, along, shape, strict=True):
             offsets = d * (np.arange(k) - (k - 1) // 2)
-            result.append(turns(np.outer(offsets, np.arange(count)), int(n)))
+            result.append(turns(np.outer(offsets, f), int(n), *turn))
         return result
 
     def to_frequencies(self, x: Array) -> Array:

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from invconv.arrays.namespaces import Array, Shape, constant, namespace, readable, size
+from invconv.arrays.namespaces import Array, Shape, constant, namespace, readable, size, to_numpy
 from invconv.arrays.registry import Primitive
 from invconv.kernels.frequencies.basis import Basis
 from invconv.kernels.frequencies.fourier import complex_of
@@ -61,6 +61,28 @@ def kernel_spectrum(kernel: Array, basis: Basis, shape: Shape) -> Array:
         spectrum = _contract(spectrum, factor)
     channels = kernel.shape[0]
     return xp.permute_dims(xp.reshape(spectrum, (channels, channels, -1)), (2, 0, 1))
+
+
+def spectrum_at(
+    kernel: np.ndarray[Any, Any], basis: Basis, shape: Shape, places: np.ndarray[Any, Any]
+) -> np.ndarray[Any, Any]:
+    """Return K_hat(f) at some frequencies, (F, C, C), of a NumPy array, summed in longdouble.
+
+    Parameters
+    ----------
+    kernel : array, shape (C, C, *k)
+    basis : Basis
+    shape : tuple of int
+        The grid.
+    places : array of int
+        Which of `kernel_spectrum` they are.
+    """
+    along = np.unravel_index(places, basis.frequencies(shape))
+    found = kernel.astype(np.longdouble)[..., None]
+    for phase in basis.phases(kernel.shape[2:], shape, along):
+        broad = phase.reshape(len(phase), *(1 for _ in found.shape[3:-1]), -1)
+        found = (found * broad).sum(axis=2)
+    return np.moveaxis(found, 2, 0)
 
 
 def _spectrum_at_once(kernel: Array, phases: tuple[Floats, ...]) -> Array:
@@ -232,9 +254,10 @@ class SpectralSolver:
         kept = "solve" if self.product is None else "cached inverse"
         return {"method": "spectral", "per frequency": kept, "frequencies": self.spectrum.shape[0]}
 
-    def as_numpy(self) -> SpectralProduct | None:
-        """Return the solver on NumPy arrays, where there are inverses."""
-        return None if self.product is None else self.product.as_numpy()
+    def as_numpy(self) -> SpectralSolver:
+        """Return the solver on NumPy arrays."""
+        product = None if self.product is None else self.product.as_numpy()
+        return SpectralSolver(to_numpy(self.spectrum), product, self.basis, self.shape)
 
     def __call__(self, y: Array) -> Array:
         """Solve for x, shape (B, C, *shape)."""

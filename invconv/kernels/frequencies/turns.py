@@ -10,11 +10,15 @@ from typing import Any
 import numpy as np
 
 _TURN = 2j * np.pi  # here, since torch.compile takes pi for an input in dynamic code
+LONG_TURN = 8j * np.arctan(np.longdouble(1))
 
 
-def turns(steps: np.ndarray[Any, Any], n: int) -> np.ndarray[Any, Any]:
-    """Return exp(2 pi i steps / n) of integers; quarter turns are exact, and no phase is large."""
+def turns(steps: np.ndarray[Any, Any], n: int, turn: Any = _TURN) -> np.ndarray[Any, Any]:
+    """Return exp(2 pi i steps / n) of integers; quarter turns are exact, and no phase is large.
+
+    ``turn`` is 2 pi i, in the precision of the result.
+    """
     steps = steps % n
     quarter = 4 * steps % n == 0  # of a turn, where exp would leave a rounding error for a zero
     exact = np.asarray([1, 1j, -1, -1j])[4 * steps // n]
-    return np.where(quarter, exact, np.exp(_TURN * steps / n))
+    return np.where(quarter, exact, np.exp(turn * steps / n))

@@ -37,7 +37,8 @@ def number(conv: Protocol, shape: Shape, norm: float | None = None) -> Condition
     """
 
     def compute(host: Protocol) -> Condition:
-        host._linear_maps(shape)  # raises where the operator is exactly singular
+        if norm is None and host._pixelwise:
+            host._linear_maps(shape)  # raises where the operator is exactly singular
         if norm is None:
             found = host._condition(shape)
         else:

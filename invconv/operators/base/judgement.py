@@ -12,6 +12,7 @@ Called by `base.checks` and `base.precision` (and `stability`).
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,14 +20,20 @@ from dataclasses import dataclass
 import numpy as np
 
 from invconv.arrays.namespaces import Shape, dtype_name, library_name, readable, size
+from invconv.operators.base import conditions
 from invconv.operators.base.protocol import Protocol
 from invconv.solve.state import State
 from invconv.trust.bound import error_bound
 from invconv.trust.condition import EPS, FAILURES
 from invconv.trust.measured import Computation, Step
 
-_LINEAR = 0.05  # error up to which rounding in float32 tells that of float64
-_PRODUCTS = 4e6  # of numbers in longdouble, an image, as a map is applied
+# The cost of K x of an image, in additions of arrays of numbers: a product is one of these and
+# as much as a C-th of another one; a number of the image is drawn, solved for and compared
+_WORK = 2.0**20
+_BLAS, _LONGDOUBLE, _NUMBER = 1 / 8, 4.0, 8.0
+_LEAST = 2**9  # numbers of an image
+_NEAR = 0.3  # of the errors of y = K x, from which on those of random y count
+ESTIMATE = 8.0  # times the cost of K x is that of estimating a norm, by compiled kernels
 _PIXELS = 64  # that are enough of a map that is the same at every pixel
 _HAS_WIDER = bool(np.finfo(np.longdouble).eps < EPS["float64"])  # not on every machine
 _HIGHER = {"float32": np.float64, "float64": np.longdouble}
@@ -75,8 +82,6 @@ def exceeds(
         found = conv._conditions.find("bound", shape, lambda: bound(conv, shape))
     if found * EPS[precision] <= limit:
         return False
-    if precision == "float64" and remembered(conv, shape, "float32").error < _LINEAR:
-        return False
     return remembered(conv, shape, precision, state).error > limit
 
 
@@ -99,34 +104,90 @@ def bound(conv: Protocol, shape: Shape) -> float:
         return math.inf
 
 
-def judge(conv: Protocol, shape: Shape, precision: str, state: State | None = None) -> Judgement:
-    """Measure how far the inverse is off in a precision."""
+def judge(
+    conv: Protocol, shape: Shape, precision: str, state: State | None = None, times: float = 1
+) -> Judgement:
+    """Measure how far the inverse is off in a precision.
+
+    Parameters
+    ----------
+    state : State, optional
+        The factored operator, where that is known: it is not factored again.
+    times : float
+        How many operators are judged together: each for as much less work.
+    """
     if state is not None and dtype_name(state.log_det.dtype) != precision:
         state = None
-    if precision == "float32":
-        error = _tried(lambda: _computation(conv, shape, precision, state=state).error())
-        return Judgement(error, "measured", _AGAINST[precision])
-    given = _tried(lambda: _computation(conv, shape, precision, state=state).error_of_given_x())
-    if not _HAS_WIDER:
+    if conv._pixelwise:
+        shape, state = _few_pixels(shape), None
+    grid = affordable(conv, shape, precision, higher=conv._spectral, times=times)
+    smaller = affordable(conv, grid, precision, higher=True, times=times)
+    error, against = 0.0, _AGAINST[precision]
+    if smaller != shape:
+        error = _by_frequencies(conv, shape, precision, state)
+        if conv._spectral:
+            return Judgement(error, "measured", f"{against} at single frequencies")
+    steps = functools.cache(
+        lambda at: _computation(conv, at, precision, state=state if at == shape else None)
+    )
+    given = _tried(lambda: steps(grid).error_of_given_x())
+    given *= carried_on(conv, grid, shape, precision, state)
+    if smaller != shape:
+        against += f" on a grid of {' x '.join(map(str, smaller))}, and carried on to this one"
+    if precision == "float64" and not _HAS_WIDER:
         against = "by results rounded on purpose, for want of a wider longdouble"
-        return Judgement(max(given, _modelled(conv, shape)), "modelled", against)
-    crop, against = _crop(conv, shape), _AGAINST[precision]
-    state = state if crop == shape else None
-    error = _tried(lambda: _computation(conv, crop, precision, state=state).error_of_random_y())
-    if crop != shape:
-        against += f" on a grid of {' x '.join(map(str, crop))}, and carried on to this one"
-        single = remembered(conv, shape, "float32").error
-        if single < _LINEAR:
-            error = max(error, single * EPS["float64"] / EPS["float32"])
-        else:
-            error *= max(1.0, _modelled(conv, shape) / max(_modelled(conv, crop), EPS["float64"]))
-    return Judgement(max(given, error), "measured", against)
+        return Judgement(max(error, given, _modelled(conv, grid)), "modelled", against)
+    random = _tried(lambda: steps(smaller).error_of_random_y(_NEAR * given))
+    return Judgement(max(error, given, random), "measured", against)
+
+
+def _by_frequencies(conv: Protocol, shape: Shape, precision: str, state: State | None) -> float:
+    """Return the error of what is spectral in an operator."""
+    working = conv._on_host(np.dtype(precision))
+    known = None if state is None or not conv._spectral else state.as_numpy()
+    return _tried(lambda: working._error_by_frequencies(shape, known))
+
+
+def carried_on(
+    conv: Protocol, grid: Shape, shape: Shape, precision: str, state: State | None = None
+) -> float:
+    """Return what noise grows by, from a grid to a larger one, on its way through K^-1; at least 1.
+
+    ``state`` is the operator factored for the larger one, where that is known.
+    """
+    if grid == shape:
+        return 1.0
+    known = None if state is None else state.as_numpy()
+    here, there = _gain(conv, grid, precision), _gain(conv, shape, precision, known)
+    return max(1.0, there / here) if math.isfinite(there) and here else math.inf
+
+
+def _gain(conv: Protocol, shape: Shape, precision: str, state: State | None = None) -> float:
+    """Return the largest entry that the inverse makes of noise, which the operator remembers."""
+
+    def measure() -> float:
+        solve = (conv._on_host(np.dtype(precision))._factor(shape) if state is None else state).solve
+        noise = np.random.default_rng().standard_normal((1, conv.channels, *shape))
+        return float(np.abs(solve(noise.astype(precision))).max())
+
+    found: float = conv._conditions.find(f"gain, {precision}", shape, lambda: _tried(measure))
+    return found
+
+
+def about_condition(conv: Protocol, shape: Shape, precision: str) -> tuple[float, bool]:
+    """Return the condition number, and whether it is carried on from a smaller grid."""
+    known = conv._spectral or conv._pixelwise
+    grid = shape if known else affordable(conv, shape, "float64", times=ESTIMATE)
+    number = conditions.remembered(conv, grid)
+    return number * carried_on(conv, grid, shape, precision), grid != shape
 
 
 def blame(conv: Protocol, shape: Shape, precision: str) -> Step | None:
     """Return the step that loses most, None where nothing can be said."""
+    if not (steps := len(conv._operators())):
+        return None
     try:
-        grid = _crop(conv, shape) if precision == "float64" else shape
+        grid = affordable(conv, shape, precision, higher=True, times=steps)
         with np.errstate(all="ignore"):
             return _computation(conv, grid, precision, factored=precision == "float32").to_blame()
     except FAILURES:
@@ -157,7 +218,8 @@ def _computation(
     if library_name(conv._reference()[1]) == "jax":  # XLA takes subnormal numbers for zero
         runs = [step.flushed() for step in runs]
     steps = runs, higher._computation(shape, factored)
-    found = Computation(*steps, dtypes, (conv.channels, *shape), conv._pixelwise)
+    most = max(1, int(_WORK / _work(conv, shape, precision, higher=True)))
+    found = Computation(*steps, dtypes, (conv.channels, *shape), conv._pixelwise, most)
     return found if factored else found.refined()
 
 
@@ -165,13 +227,29 @@ def _few_pixels(shape: Shape) -> Shape:
     return (min(size(shape), _PIXELS), *(1 for _ in shape[1:])) if shape else shape
 
 
-def _crop(conv: Protocol, shape: Shape) -> Shape:
-    """Return a grid whose longest axes are halved until longdouble is quick enough."""
-    weights = sum(size(a.shape) for a in conv._arrays().values())
-    while size(shape) > 1 and weights * size(shape) > _PRODUCTS:
+def affordable(
+    conv: Protocol, shape: Shape, precision: str, *, higher: bool = False, times: float = 1
+) -> Shape:
+    """Return a grid whose longest axes are halved until K x is quick enough, or of few numbers.
+
+    Parameters
+    ----------
+    higher : bool
+        In the higher precision; else in that which is judged.
+    times : float
+        How often it is to be done.
+    """
+    a_pixel = times * _work(conv, shape, precision, higher) / size(shape)
+    while conv.channels * size(shape) > _LEAST and size(shape) > 1 and a_pixel * size(shape) > _WORK:
         longest = int(np.argmax(shape))
         shape = (*shape[:longest], (shape[longest] + 1) // 2, *shape[longest + 1 :])
     return shape
+
+
+def _work(conv: Protocol, shape: Shape, precision: str, higher: bool) -> float:
+    """Return the cost of K x of an image: in the higher precision, or in that which is judged."""
+    slow = _LONGDOUBLE if higher and precision == "float64" else 1 / conv.channels + _BLAS
+    return slow * conv._products(shape, higher) + _NUMBER * conv.channels * size(shape)
 
 
 def _modelled(conv: Protocol, shape: Shape) -> float:

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from invconv.arrays.derived import derived
-from invconv.arrays.namespaces import Array, Shape, namespace
+from invconv.arrays.namespaces import Array, Shape, namespace, size
 from invconv.arrays.registry import agnostic
 from invconv.kernels import rules
 from invconv.kernels.families import MatrixFamily
@@ -60,6 +60,10 @@ class Protocol(Parametrised, ABC):
     _pointwise: ClassVar[bool] = False
     # whether K is the same at every pixel and sees no other, so that any grid is like any other
     _pixelwise: ClassVar[bool] = False
+    # whether the inverse runs the kernel that the way forward does
+    _solves_by_applying: ClassVar[bool] = False
+    # whether frequencies decouple K, so that the error of its inverse is found without its taps
+    _spectral: ClassVar[bool] = False
     # whether the way forward contains an inverse, whose condition has to be looked at
     _inverts_forward: ClassVar[bool] = False
     # whether `_log_det_saving` and `_add_log_det_vjp` are as quick as a derivative by autodiff
@@ -166,6 +170,25 @@ class Protocol(Parametrised, ABC):
         """Return what bounds the errors of each step at O(1) cost, or `UNBOUNDED`; likewise."""
         return [UNBOUNDED]
 
+    def _products(self, shape: Shape, higher: bool) -> float:
+        """Return how many products K x takes of one sample as it is judged, about.
+
+        In the precision it runs in, or in the higher one, for which nothing is compiled.
+        """
+        parts = sum(part._products(shape, higher) for part in self._operators())
+        return parts or float(sum(size(a.shape) for a in self._arrays().values()) * size(shape))
+
+    def _operators(self) -> list[Protocol]:
+        """Return the operators that this one is made of."""
+        return [part for part in self._parts().values() if isinstance(part, Protocol)]
+
+    def _error_by_frequencies(self, shape: Shape, state: State | None = None) -> float:
+        """Return the largest error of the spectral operators in it; that of NumPy arrays.
+
+        ``state`` is what `_factor` returned of NumPy arrays, where that is known.
+        """
+        return max((p._error_by_frequencies(shape) for p in self._operators()), default=0.0)
+
     def _computation(
         self, shape: Shape, factored: bool = True, state: State | None = None
     ) -> list[Step]:
@@ -180,7 +203,8 @@ class Protocol(Parametrised, ABC):
                 return self._forward(x)
 
         compiles = not self._pixelwise and self._reference()[1].dtype.itemsize <= 8
-        forward = apply if compiles else self._forward
+        known = factored and self._solves_by_applying
+        forward = apply if compiles and not known else self._forward
         if not factored:
             return [Step("", type(self).__name__, forward, unknown, unknown)]
         state = self._factor_by_substitution(shape, None if state is None else state.as_numpy())

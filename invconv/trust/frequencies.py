@@ -1,0 +1,92 @@
+"""What an inverse loses that is solved frequency by frequency, without a product with its taps.
+
+    y_hat(f) = K_hat(f) x_hat(f)
+
+Two errors are made. The transforms round, which spreads over all frequencies. K_hat(f) and its
+inverse are rounded too, and each of them spoils its own frequency alone:
+
+    given x     |x' - x| / |x| in the largest entries, for x' = K^-1 y as it runs, of an image x >= 0
+                whose y = K x + b is found by frequencies in float64
+    random y    |x_hat' - x_hat| / |x_hat| in the 2-norm, for y of N(0, 1) numbers. It is the mean of
+                |x_hat'(f) - x_hat(f)|^2 / |x_hat'(f)|^2 over frequencies that are drawn by their
+                share of |x_hat'|^2, so that few of them, with K_hat(f) in longdouble, tell enough
+
+Called by `operators.spectral`.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from invconv.arrays.namespaces import Shape, size
+from invconv.kernels.frequencies.basis import Basis
+from invconv.kernels.frequencies.products import SpectralProduct, by_frequencies
+from invconv.kernels.frequencies.spectrum import SpectralSolver, kernel_spectrum, spectrum_at
+from invconv.kernels.primitives import per_channel
+from invconv.solve.state import State
+from invconv.trust.measured import Floats, relative_error
+
+_PLACES, _SUMMANDS = 256, 2**18  # frequencies that are drawn; products of a kernel for all of them
+
+
+def error_by_frequencies(kernel: Floats, basis: Basis, shape: Shape, state: State) -> float:
+    """Return the larger of the two errors of a factored convolution of NumPy arrays.
+
+    Parameters
+    ----------
+    kernel : array, shape (C, C, *k)
+        In the precision that is judged.
+    basis : Basis
+        In which the convolution decouples.
+    shape : tuple of int
+        The grid.
+    state : State
+        What `_factor` returned.
+    """
+    given = _error_of_given_x(kernel, basis, shape, state)
+    return max(given, _error_of_random_y(kernel, basis, shape, state.solver))
+
+
+def _error_of_given_x(kernel: Floats, basis: Basis, shape: Shape, state: State) -> float:
+    x = np.random.default_rng().uniform(size=(1, len(kernel), *shape)).astype(kernel.dtype)
+    spectrum = kernel_spectrum(kernel.astype(np.float64), basis, shape)
+    exact = SpectralProduct(spectrum, basis, shape)
+    y = by_frequencies.agnostic(exact, x.astype(np.float64))
+    if state.bias is not None:
+        y = y + per_channel(state.bias, y)
+    return relative_error(state.solve(y.astype(kernel.dtype)), x)
+
+
+def _error_of_random_y(kernel: Floats, basis: Basis, shape: Shape, solver: Any) -> float:
+    rng, count = np.random.default_rng(), size(basis.frequencies(shape))
+    y = rng.standard_normal((2, count, len(kernel), 1)).astype(kernel.dtype)
+    y_hat = y[0] + 1j * y[1] if np.dtype(basis.dtype(kernel)).kind == "c" else y[0]
+    x_hat = _solved(solver, slice(None), y_hat)
+    share = np.cumsum((np.abs(x_hat.astype(_wide(x_hat))) ** 2).sum(axis=(1, 2)))
+    if not np.isfinite(share[-1]):
+        return math.inf
+    drawn = rng.uniform(size=max(1, min(_PLACES, _SUMMANDS // kernel.size))) * share[-1]
+    places = np.minimum(np.searchsorted(share, drawn), count - 1)
+    exact = spectrum_at(kernel, basis, shape, places)
+    off = _solved(solver, places, (y_hat[places] - exact @ x_hat[places]).astype(y_hat.dtype))
+    errors = (np.abs(off) ** 2).sum(axis=(1, 2)) / (np.abs(x_hat[places]) ** 2).sum(axis=(1, 2))
+    error = math.sqrt(errors.mean())
+    return error if math.isfinite(error) else math.inf
+
+
+def _wide(a: Floats) -> Any:
+    return np.complex128 if a.dtype.kind == "c" else np.float64
+
+
+def _solved(solver: Any, places: Any, y_hat: Floats) -> Floats:
+    """Return x_hat(f) of y_hat (F, C, 1) at some frequencies, as the solver finds it."""
+    product = solver.product if isinstance(solver, SpectralSolver) else solver
+    found: Floats
+    if product is None:
+        found = np.linalg.solve(solver.spectrum[places], y_hat)
+    else:
+        found = product.matrices[places] @ y_hat
+    return found
