@@ -6,12 +6,21 @@ error, and the bound that it must keep, in the same units. A law about behaviour
 
 from __future__ import annotations
 
-from invconv_conformance.laws import behaviour, derivatives, edges, same_bits, state, trust, values
+from invconv_conformance.laws import (
+    behaviour,
+    derivatives,
+    edges,
+    isolated,
+    same_bits,
+    state,
+    trust,
+    values,
+)
 from invconv_conformance.laws.law import Law
 
 LAWS: dict[str, Law] = {
     law.id: law
-    for module in (values, derivatives, edges, trust, behaviour, state, same_bits)
+    for module in (values, derivatives, isolated, edges, trust, behaviour, state, same_bits)
     for law in vars(module).values()
     if isinstance(law, Law)
 }

@@ -1,4 +1,4 @@
-"""Layers of PyTorch that are changed in every way after an inverse, whose factors they keep."""
+"""What adapters have that remembers: layers that keep factors, chains that were judged."""
 
 from __future__ import annotations
 
@@ -53,3 +53,27 @@ _CHANGES: dict[str, Callable[[Any, float], None]] = {
     "load_state_dict": _loaded,
     "all at once, as optimisers do": _all_at_once,
 }
+
+
+def torch_recomputing(chain: Any, x: Array) -> Callable[[dict[str, Array], Array], Any]:
+    """Return a chain of parameters and images without stored activations, judged on a grid."""
+    import torch
+
+    from invconv_torch import InvertibleModule, ReversibleChain
+
+    layers = ReversibleChain([InvertibleModule(step) for step in chain.steps])
+    with torch.no_grad():
+        layers(x)
+    return lambda parameters, x: torch.func.functional_call(layers, parameters, (x,))
+
+
+def jax_recomputing(chain: Any, x: Array) -> Callable[[dict[str, Array], Array], Any]:
+    """Return a chain of parameters and images without stored activations, judged on a grid."""
+    from invconv_jax import Reversible, reversible
+
+    grid = reversible(chain, x.shape[2:]).spatial_shape
+
+    def run(parameters: dict[str, Array], x: Array) -> Any:
+        return Reversible(chain.replace(**parameters), grid).forward_and_log_det(x)
+
+    return run

@@ -26,6 +26,7 @@ Pullback = Callable[
     tuple[Parameters, Array],
 ]
 Layers = Callable[[Any, Array, float], Iterator[tuple[str, Array, Any]]]
+Recomputing = Callable[[Any, Array], Callable[[Parameters, Array], tuple[Array, ...]]]
 
 
 class Column(NamedTuple):
@@ -85,6 +86,9 @@ class Library:
         Of an operator, an image and a factor: for each way to train a layer, after an inverse
         whose factors may be kept, yields its name, the layer's inverse of the image after all
         parameters were multiplied by the factor, and the operator that the layer then is.
+    recomputing : callable or None
+        Of a chain and images: judges it on their grid, and returns the function of (parameters, x)
+        that gives its output and log-determinants, and recomputes activations for gradients.
     """
 
     name: str
@@ -107,6 +111,7 @@ class Library:
     pullback: Pullback | None = None
     native: bool = False
     layers: Layers | None = None
+    recomputing: Recomputing | None = None
 
     def columns(self, *, every_dtype: bool = False, every_mode: bool = False) -> list[Column]:
         """Return all that the library can be run as.

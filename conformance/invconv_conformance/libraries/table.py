@@ -11,7 +11,11 @@ from typing import Any
 
 import numpy as np
 
-from invconv_conformance.libraries.layers import torch_layers
+from invconv_conformance.libraries.layers import (
+    jax_recomputing,
+    torch_layers,
+    torch_recomputing,
+)
 from invconv_conformance.libraries.library import (
     Array,
     Column,
@@ -177,6 +181,7 @@ LIBRARIES = (
         pullback=_torch_pullback,
         native=True,
         layers=torch_layers,
+        recomputing=torch_recomputing,
     ),
     Library(
         "jax",
@@ -193,6 +198,7 @@ LIBRARIES = (
         views=False,
         pullback=_jax_pullback,
         native=True,
+        recomputing=jax_recomputing,
     ),
     Library(
         "cupy",
