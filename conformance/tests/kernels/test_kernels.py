@@ -215,15 +215,17 @@ def test_substitution_where_the_inverse_at_the_pixel_would_cost_digits(lanes: st
             assert backward_error(conv, x, y) < 10 * np.finfo(dtype).eps
 
 
-def test_a_product_with_a_large_inverse_at_the_pixel_would_cost_digits() -> None:
-    """D has entries of 1 and -2, D^-1 of up to 2^29, whose products with y = D x cancel."""
-    channels = 30
-    kernel = np.eye(channels) - 2 * np.eye(channels, k=1)
-    conv = ic.AutoregressiveConv(kernel[:, :, None], channel_order="upper")
-    state = factored(conv, (1,), "float64")
-    x = np.random.default_rng(0).standard_normal((40, channels, 1))
+@pytest.mark.parametrize("order", ["lower", "upper"])
+def test_a_product_with_a_large_inverse_at_the_pixel_would_cost_digits(order: str) -> None:
+    """D^-1 has entries of 1.9^23 in the last rows alone; products with y = D x cancel."""
+    kernel = np.zeros((32, 32, 4))
+    kernel[:, :, 0] = np.eye(32)
+    kernel[8:, 8:, 0] -= 1.9 * np.eye(24, k=-1 if order == "lower" else 1)
+    conv = ic.AutoregressiveConv(kernel, channel_order=order)
+    x = np.random.default_rng(0).standard_normal((40, 32, 5))
     y = conv.forward(x)
-    assert backward_error(conv, solved(state, y), y) < 4 * np.finfo("float64").eps
+    solution = solved(factored(conv, (5,), "float64"), y)
+    assert backward_error(conv, solution, y) < 4 * np.finfo("float64").eps
 
 
 @pytest.mark.parametrize("pivot", [0.0, np.nan])
