@@ -17,7 +17,7 @@ from invconv_conformance.libraries.table import Target, target_of
 from invconv_conformance.truth.bounds import EPS
 
 _LOUD = {"float64": 2.0**20, "float32": 2.0**20}  # times other samples; less in the half types
-_LOST = 1e5  # eps by which a recurrence of 8 pixels loses its inverse, though not beside 1e6
+_LOST = 1e4  # eps by which a recurrence of 8 pixels loses its inverse, though not beside 1e6
 
 
 @law(
@@ -80,7 +80,7 @@ def _recomputed(library: str, device: str, dtype: str) -> list[Measure]:
     x = np.random.default_rng(0).standard_normal((3, 1, 8))
     bar = np.where([[[1]], [[0]], [[0]]], np.cos(x), 0.0)
     wanted, x_bar = chain.forward_vjp(x[:1], bar[:1])
-    x[1] *= 1e6
+    x[1] = 1e6 * np.eye(8)[-1]  # which is not lost itself
     found = _gradients(target, dtype, chain, chain, x, bar)
     pairs = [(found[0][name], gradient) for name, gradient in wanted.items()]
     pairs.append((found[1][:1], x_bar))
