@@ -7,6 +7,7 @@ from invconv_jax.native.exponential import (
     exponential_gram,
     exponential_vjp,
 )
+from invconv_jax.native.partition import spread
 from invconv_jax.native.pointwise import matrix_solver
 from invconv_jax.native.solves import matmul, nan_where_singular, triangular_solve
 from invconv_jax.native.spectrum import spectral_solver
@@ -24,5 +25,6 @@ __all__ = [
     "matrix_solver",
     "nan_where_singular",
     "spectral_solver",
+    "spread",
     "triangular_solve",
 ]

@@ -109,3 +109,12 @@ def require_current_device(name: str, x: Array) -> None:
             f"{name}: expected an array on CuPy's current device, {current}, got one on device "
             f"{x.device.id}; make that current: with cupy.cuda.Device({x.device.id}): ..."
         )
+
+
+def explicit_spec(x: Array) -> tuple[Any, ...]:
+    """Return along which explicit mesh axes of JAX each axis of an array is split, () if none is.
+
+    Automatic mesh axes are no part of an array's type, and XLA moves the array as needed.
+    """
+    sharding = getattr(x.aval, "sharding", None) if library_name(x) == "jax" else None
+    return () if sharding is None or not any(sharding.spec) else tuple(sharding.spec)

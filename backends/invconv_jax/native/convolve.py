@@ -15,7 +15,9 @@ from jax import numpy as jnp
 
 from invconv.arrays.namespaces import Array, Shape
 from invconv.arrays.stencil import Offset, Stencil, reaching
+from invconv.arrays.validation import explicit_spec
 from invconv.kernels.primitives import fold
+from invconv_jax.native.partition import spread, whole
 
 # A product in TensorFloat-32 or bfloat16 would decide the result; the default allows both.
 PRECISION = lax.Precision.HIGHEST
@@ -34,8 +36,9 @@ def correlate_kernel_vjp(
     x: Array, y_bar: Array, offsets: tuple[Offset, ...], *, wrap: bool = False
 ) -> Array:
     """See `invconv.kernels.primitives.correlate_kernel_vjp`."""
+    x, y_bar = whole(x), whole(y_bar)
     channels, shape = x.shape[1], x.shape[2:]
-    if len(shape) > _CONVOLVED_AXES or _sharded_by_type(x):  # JAX transposes `correlate`
+    if len(shape) > _CONVOLVED_AXES or any(explicit_spec(x)):  # JAX transposes `correlate`
         taps = jax.ShapeDtypeStruct((len(offsets), channels, channels), x.dtype)
         transpose = jax.linear_transpose(lambda taps: _correlate(taps, x, offsets, wrap), taps)
         return transpose(y_bar)[0]
@@ -63,14 +66,6 @@ def correlate_kernel_vjp(
     )
 
 
-def _sharded_by_type(x: Array) -> bool:
-    """Tell whether types say where samples are, and JAX asks it of a sum over them."""
-    if not hasattr(jax, "typeof"):  # an early JAX, of which no type does
-        return False
-    sharding = getattr(jax.typeof(x), "sharding", None)
-    return sharding is not None and any(sharding.spec)
-
-
 @functools.partial(jax.jit, static_argnames=("offsets", "wrap"))
 def _correlate(taps: Array, x: Array, offsets: tuple[Offset, ...], wrap: bool) -> Array:
     """Correlate x (B, C, *spatial) with taps (T, C, C)."""
@@ -78,7 +73,10 @@ def _correlate(taps: Array, x: Array, offsets: tuple[Offset, ...], wrap: bool) -
     if wrap:
         offsets = tuple(fold(offset, shape) for offset in offsets)
     kept = reaching(offsets, shape)
-    return _convolve(taps, x, {t: offsets[t] for t in kept}, wrap)
+    if any(explicit_spec(x)):  # whose transpose asks for the gradient's type
+        taps = spread(taps, (), x)
+    y = _convolve(whole(taps, 0), whole(x), {t: offsets[t] for t in kept}, wrap)
+    return whole(y)
 
 
 def _convolve(taps: Array, x: Array, offsets: dict[int, Offset], wrap: bool) -> Array:

@@ -26,6 +26,7 @@ from invconv.kernels import exponential as core
 from invconv.kernels.families import StencilFamily
 from invconv.kernels.series import LARGEST, LARGEST_STEP, Counts, norm_bound, reaches, without_mean
 from invconv_jax.native.convolve import correlate, correlate_kernel_vjp
+from invconv_jax.native.partition import whole
 
 Blocks = tuple[Array, ...]  # by the set of directions, as bits
 
@@ -210,8 +211,8 @@ def exponential(
     family: StencilFamily, w: Array, x: Array, *directions: Array, counts: Counts | None = None
 ) -> Array:
     """See `invconv.kernels.exponential`; the device counts, whatever is known."""
-    result: Array = _exponential_p.bind(w, x, *directions, family=family)
-    return result
+    result: Array = _exponential_p.bind(whole(w, 0), whole(x), *directions, family=family)
+    return whole(result)
 
 
 def exponential_gram(
@@ -223,7 +224,7 @@ def exponential_gram(
     counts: Counts | None = None,
 ) -> Array:
     """See `invconv.kernels.exponential`."""
-    result: Array = _gram_p.bind(w, x, y, *directions, family=family)
+    result: Array = _gram_p.bind(whole(w, 0), whole(x), whole(y), *directions, family=family)
     return result
 
 

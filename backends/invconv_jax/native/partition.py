@@ -4,7 +4,7 @@ XLA partitions convolutions, products and loops by itself. For a Fourier transfo
 solve it would gather a batch that is spread over several devices onto each of them. Told that the
 work on one sample is independent of the others, it leaves each sample where it is.
 
-Used by `fourier`, `kernel`, `solves`.
+Used by `convolve`, `exponential`, `fourier`, `kernel`, `solves`.
 """
 
 from __future__ import annotations
@@ -14,12 +14,14 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+from jax import lax
 from jax.experimental.custom_partitioning import custom_partitioning
 from jax.extend.core import Primitive, jaxpr_as_fun
 from jax.interpreters import ad, batching, mlir
-from jax.sharding import NamedSharding, PartitionSpec
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from invconv.arrays.namespaces import Array
+from invconv.arrays.validation import explicit_spec
 
 Settings = tuple[tuple[str, Any], ...]
 
@@ -71,11 +73,26 @@ class SplitByBatch:
         return result
 
     def _lower(self, context: Any, *arrays: Any, program: Any, settings: Settings) -> Any:
-        if is_exported(context):  # XLA splits it, or not, by itself: no Python goes along
-            run = functools.partial(self.function, **dict(settings))
+        axes = context.module_context.axis_context
+        if is_exported(context) or getattr(axes, "manual_axes", ()):
+            # no Python goes along with an exported program
+            run = functools.partial(self._in_place, _automatic_mesh(axes), settings)
         else:
             run = functools.partial(_run, program=program, settings=settings)
         return mlir.lower_fun(run, multiple_results=False)(context, *arrays)
+
+    def _in_place(self, mesh: Any, settings: Settings, *arrays: Array) -> Array:
+        """Run where XLA splits the work by itself, told which axes are whole."""
+
+        def keep(x: Array) -> Array:
+            whole = {axis % x.ndim for axis in self.whole}
+            spec = (None if a in whole else PartitionSpec.UNCONSTRAINED for a in range(x.ndim))
+            return lax.with_sharding_constraint(x, NamedSharding(mesh, PartitionSpec(*spec)))
+
+        if mesh is None:
+            return self.function(*arrays, **dict(settings))
+        *others, x = arrays
+        return keep(self.function(*others, keep(x), **dict(settings)))
 
     def _vectorise(
         self,
@@ -111,9 +128,44 @@ class SplitByBatch:
         return f"{', '.join(' '.join(names) for names in [*arrays, x])} -> {' '.join(y)}"
 
 
+@functools.cache
+def _whole(ndim: int, batch_axes: int) -> SplitByBatch:
+    return SplitByBatch(
+        f"invconv_whole_{ndim}_{batch_axes}",
+        lambda x: x,
+        tuple(range(batch_axes - ndim, 0)),
+        lambda bar, _: whole(bar, batch_axes),
+    )
+
+
+def whole(x: Array, batch_axes: int = 1) -> Array:
+    """Return x, split between devices along its first axes only, as is its cotangent.
+
+    XLA splits a convolution as its operands are split, and may then return twice its gradient: by
+    the image, where the channels and the height are split; by the kernel, where the height is
+    split along one of two mesh axes (jax 0.10.2).
+    """
+    result: Array = _whole(x.ndim, batch_axes)(x)
+    return result
+
+
+def spread(x: Array, spec: tuple[Any, ...], like: Array | None = None) -> Array:
+    """See `invconv.operators.base.calls.spread`; on the devices of another array if given."""
+    if explicit_spec(x) == spec and like is None:
+        return x
+    sharding = jax.typeof(x if like is None else like).sharding
+    return jax.sharding.reshard(x, sharding.update(spec=PartitionSpec(*spec)))
+
+
 def is_exported(context: Any) -> bool:
     """Tell whether what is lowered is to run in other processes."""
     return bool(context.module_context.lowering_parameters.for_export)
+
+
+def _automatic_mesh(axes: Any) -> Any:
+    """Return the mesh of a program that is lowered, None where XLA splits nothing along it."""
+    mesh = getattr(axes, "abstract_mesh", None) or getattr(axes, "mesh", None)
+    return mesh if AxisType.Auto in getattr(mesh, "axis_types", ()) else None
 
 
 @functools.lru_cache(maxsize=1024)

@@ -17,6 +17,7 @@ from jax import numpy as jnp
 
 import invconv as ic
 import invconv_jax
+from invconv.files.description import OPERATORS
 from invconv_jax import primitives
 from tests.selected import of_each_class
 
@@ -56,6 +57,26 @@ def test_a_batch_on_eight_devices_is_not_gathered(mode: str) -> None:
     done = run(str(HERE / "jax_on_eight_devices.py"), mode)
     assert done.returncode == 0, done.stderr[-3000:]
     assert done.stdout == "no gather\n"
+
+
+ALONE = [*(cls.__name__ for cls in OPERATORS if hasattr(cls, "init")), "dilated"]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["some"],
+        ["some", "explicit"],
+        *(pytest.param([name], marks=pytest.mark.slow) for name in ALONE),
+        *(pytest.param([name, "explicit"], marks=pytest.mark.slow) for name in ALONE),
+    ],
+    ids=" ".join,
+)
+def test_images_split_along_any_axes_give_the_same(arguments: list[str]) -> None:
+    """Values and gradients of both directions; the program is beside this."""
+    done = run(str(HERE / "jax_shardings.py"), *arguments)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.stdout == "the same\n"
 
 
 def lower_for_cuda(function: Any, *arguments: Any) -> str:

@@ -21,8 +21,9 @@ from invconv.arrays.namespaces import (
     size,
     zeros,
 )
+from invconv.arrays.registry import Primitive
 from invconv.arrays.settings import LARGEST
-from invconv.arrays.validation import require_alike, require_current_device
+from invconv.arrays.validation import explicit_spec, require_alike, require_current_device
 from invconv.operators.base.protocol import Protocol
 
 
@@ -58,13 +59,16 @@ class Call(NamedTuple):
                 f"{name}: expected the shape of {self.name}, {tuple(self.original.shape)}, "
                 f"got {tuple(x.shape)}"
             )
-        return namespace(x).reshape(cast(x, self.x.dtype), tuple(self.x.shape))
+        return namespace(x).reshape(
+            cast(spread(x, explicit_spec(self.x)), self.x.dtype), tuple(self.x.shape)
+        )
 
     def restore_shape(self, y: Array) -> Array:
-        """Return a result in the shape and dtype of the argument."""
+        """Return a result in the shape and dtype of the argument, and where that is."""
         if self.x is self.original and y.dtype == self.x.dtype:
             return y
-        return namespace(y).reshape(cast(y, self.original.dtype), tuple(self.original.shape))
+        y = namespace(y).reshape(cast(y, self.original.dtype), tuple(self.original.shape))
+        return spread(y, explicit_spec(self.original))
 
     def broadcast(self, log_det: Array) -> Array:
         """Return a log-determinant once for every sample."""
@@ -77,6 +81,12 @@ def for_each(batch_shape: Shape, log_det: Array) -> Array:
         return log_det.expand(batch_shape).clone()
     every = zeros(batch_shape, log_det) + log_det
     return every if batch_shape else as_array(every)
+
+
+@Primitive
+def spread(x: Array, spec: tuple[Any, ...]) -> Array:
+    """Return x split between devices along explicit mesh axes (`explicit_spec`), which JAX has."""
+    return x
 
 
 def fits(conv: Protocol, x: Any) -> bool:
@@ -92,6 +102,7 @@ def fits(conv: Protocol, x: Any) -> bool:
         and x.shape[1] == conv.channels
         and 0 not in x.shape[2:]
         and conv._stacked is None
+        and not any(explicit_spec(x)[1:])
     )
 
 
@@ -118,10 +129,12 @@ def as_batch(conv: Protocol, name: str, x: Any) -> Call:
     shape = tuple(x.shape)
     spatial_shape = require_spatial_shape(conv, shape[batch_axes + 1 :], name)
     working = conv._in_working_precision()
+    # each device has whole images, of the first batch axis
+    x, original = spread(x, explicit_spec(x)[: min(batch_axes, 1)]), x
     flat = namespace(x).reshape(
         cast(x, working._reference()[1].dtype), (size(shape[:batch_axes]), channels, *spatial_shape)
     )
-    return Call(working, name, x, flat, shape[:batch_axes])
+    return Call(working, name, original, flat, shape[:batch_axes])
 
 
 def _require_one(conv: Protocol) -> None:

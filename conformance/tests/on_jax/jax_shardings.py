@@ -1,0 +1,114 @@
+"""Compare operators on images split over a 2 x 2 mesh with the same unsplit, in float64.
+
+It is a program of its own, which `test_jax_devices` starts, since the number of virtual CPU devices
+is set before JAX starts. Its arguments: "some" for a few operators and the splits that XLA is known
+to get wrong, or the name of one operator for every split; and "explicit" for a mesh whose axes are
+part of the arrays' types.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import sys
+from typing import Any
+
+SHAPE = (4, 4, 4, 8)  # of the images
+SOME = [(None, "a", None, "b"), (None, None, "a")]
+PAIRS = itertools.combinations(range(4), 2)
+EVERY = [
+    *(tuple({i: "a", j: "b"}.get(axis) for axis in range(4)) for i, j in PAIRS),
+    *((None,) * i + (name,) for i in range(4) for name in ("a", ("a", "b"))),
+]
+
+
+def operators(name: str) -> list[Any]:
+    """Return operators of NumPy arrays: one by its name, or some."""
+    import numpy as np
+
+    import invconv as ic
+    from invconv.files.description import OPERATORS
+    from invconv_conformance.cases.case import perturbed
+
+    rng = np.random.default_rng(0)
+    classes = {cls.__name__: cls for cls in OPERATORS}
+    if name in classes:
+        return [perturbed(classes[name].init(4, rng=rng), rng, 0.05)]
+    raster = ic.AutoregressiveConv.init(4, rng=rng, mask="raster", dilation=2)
+    if name == "dilated":
+        periodic, closed = ic.PeriodicConv, ic.ExponentialConv
+        more = [periodic.init(4, rng=rng, dilation=2), closed.init(4, rng=rng, padding="circular")]
+        return [raster, *more]
+    periodic = perturbed(ic.PeriodicConv.init(4, rng=rng), rng, 0.05)
+    return [raster, periodic, perturbed(ic.PLUConv1x1.init(4, rng=rng), rng, 0.05)]
+
+
+def values(convs: list[Any], x: Any) -> Any:
+    """Return values and log-determinants of both directions."""
+    return [(conv.forward_and_log_det(x), conv.inverse_and_log_det(x)) for conv in convs]
+
+
+def differentiated(convs: list[Any], x: Any, weights: Any) -> Any:
+    """Return them, and the gradients by the operators and the images."""
+    import jax
+
+    def loss(convs: list[Any], x: Any) -> Any:
+        found = values(convs, x)
+        parts = [
+            (weights * (y * y + z * z)).sum() + (log_det * inverse_log_det).sum()
+            for (y, log_det), (z, inverse_log_det) in found
+        ]
+        return sum(parts), found
+
+    return jax.value_and_grad(loss, argnums=(0, 1), has_aux=True, allow_int=True)(convs, x)
+
+
+def compare(got: Any, expected: Any, what: str) -> None:
+    """Raise where arrays differ, and name those that do."""
+    import jax
+    import numpy as np
+
+    leaves, wrong = jax.tree_util.tree_leaves_with_path(expected), []
+    for (path, b), a in zip(leaves, jax.tree.leaves(got), strict=True):
+        if b.dtype == jax.dtypes.float0:
+            continue
+        if not np.abs(np.asarray(a) - np.asarray(b)).max() <= 1e-9 * np.abs(np.asarray(b)).max():
+            wrong.append(jax.tree_util.keystr(path))
+    assert not wrong, f"{what}: {wrong} differ from the result of one device"
+
+
+def main(name: str, explicit: bool) -> None:
+    """Check all splits, and that explicit axes come back as they went in."""
+    import jax
+    import numpy as np
+    from jax import numpy as jnp
+    from jax.sharding import AxisType, NamedSharding, PartitionSpec
+
+    import invconv_jax  # noqa: F401 - makes operators pytrees
+
+    jax.config.update("jax_enable_x64", True)
+    kind = AxisType.Explicit if explicit else AxisType.Auto
+    mesh = jax.make_mesh((2, 2), ("a", "b"), axis_types=(kind, kind))
+    x, weights = jnp.asarray(np.random.default_rng(1).standard_normal((2, *SHAPE)))
+    convs = [host.asarrays(x) for host in operators(name)]
+    run = jax.jit(differentiated)
+    expected = run(convs, x, weights)
+    for axes in SOME if name == "some" else EVERY:
+        split = jax.device_put(x, NamedSharding(mesh, PartitionSpec(*axes)))
+        compare(run(convs, split, weights), expected, f"{name}, jit, {axes}")
+        if explicit:
+            found = values(convs, split)
+            compare(found, expected[0][1], f"{name}, {axes}")
+            pairs = [(y, split) for results in found for y, _ in results]
+            batches = jax.device_put(x[None], NamedSharding(mesh, PartitionSpec(None, *axes)))
+            if convs[0].ndim is not None:
+                pairs.append((convs[0].inverse(batches), batches))
+            for y, like in pairs:
+                assert y.sharding.is_equivalent_to(like.sharding, y.ndim), (name, axes, y.sharding)
+    print("the same")
+
+
+if __name__ == "__main__":
+    os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=4"
+    os.environ["JAX_PLATFORMS"] = "cpu"
+    main(sys.argv[1], sys.argv[2:] == ["explicit"])
