@@ -9,6 +9,9 @@ try:
 except ImportError as error:
     raise ImportError("invconv_jax needs JAX: pip install 'invconv[jax]'") from error
 
+from invconv_jax import private as _private  # noqa: F401  # refuses versions, before all else
+
+# isort: split
 from invconv_jax import flows, interop
 from invconv_jax.flax_state import register_with_flax
 from invconv_jax.flows.files import load, save

@@ -14,6 +14,9 @@ try:
 except ImportError as error:
     raise ImportError("invconv_torch needs PyTorch: pip install 'invconv[torch]'") from error
 
+from invconv_torch import private as _private  # noqa: F401  # refuses versions, before all else
+
+# isort: split
 from invconv.arrays.namespaces import library_name
 from invconv.arrays.registry import backend
 from invconv_torch import flows, interop

@@ -10,10 +10,10 @@ from typing import Any, ClassVar, TypeAlias
 
 import numpy as np
 import torch
-from torch.utils._python_dispatch import _disable_current_modes
 
 import invconv as ic
 from invconv_torch.module import InvertibleModule
+from invconv_torch.private import without_modes
 
 Sizes: TypeAlias = int | tuple[int, ...]
 
@@ -78,7 +78,7 @@ def _renamed(function: Any, qualified_name: str) -> Any:
 
 
 def _begin(init: Callable[..., ic.InvertibleConv], bias: bool) -> ic.InvertibleConv:
-    with _disable_current_modes():  # inside FakeTensorMode, too, a number and not a fake one
+    with without_modes():  # inside FakeTensorMode, too, a number and not a fake one
         seed = int(torch.randint(2**63 - 1, (), device="cpu"))
     conv = init(rng=np.random.default_rng(seed))
     return conv.replace(bias=np.zeros(conv.channels) if bias else None)

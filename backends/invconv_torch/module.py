@@ -19,6 +19,7 @@ from invconv_torch.exporting.values import values_of
 from invconv_torch.native.layout import laid_out
 from invconv_torch.native.whole import invert
 from invconv_torch.precision import autocasting, require_dtype
+from invconv_torch.private import is_tracing
 from invconv_torch.remembered import RememberedInverses, may_be_kept
 from invconv_torch.traced import TRACERS, device_kind, exporting_to_onnx, traced, with_fixed_grid
 
@@ -113,7 +114,7 @@ class InvertibleModule(nn.Module):  # type: ignore[misc]
         >>> list(EmergingConv2d(2).operator().parameters())
         ['first.kernel', 'second.kernel', 'bias']
         """
-        return self._current(torch.compiler.is_compiling() or torch._C._is_tracing())
+        return self._current(torch.compiler.is_compiling() or is_tracing())
 
     def _current(self, traced: bool, read: Read | None = None) -> ic.InvertibleConv:
         conv = self._unbounded(traced, read)
@@ -196,7 +197,7 @@ class InvertibleModule(nn.Module):  # type: ignore[misc]
     def _call(self, run: Callable[[Tensor, bool], Pair], name: str, x: Tensor) -> Pair:
         """Run a direction: in the parameters' dtype under autocast, else in that of x."""
         kind = device_kind(name, x)
-        tracing = torch.compiler.is_compiling() or torch._C._is_tracing()
+        tracing = torch.compiler.is_compiling() or is_tracing()
         x = with_fixed_grid(x) if tracing else x
         if autocasting(kind):
             with torch.autocast(kind, enabled=False):

@@ -11,38 +11,31 @@ from typing import Any
 import torch
 
 from invconv.arrays.namespaces import dtype_name
+from invconv_torch.private import fp32_precision
 
-_REDUCED = {"tf32", "bf16", True}
+_REDUCED = {"tf32", "bf16"}
 
 _AUTOCAST = ("cpu", "cuda")
 _AS_IT_IS = nullcontext()
 # the switches are the process's, not the thread's, which a signal's handler may interrupt anywhere
 _lock = threading.RLock()
-# the same switches, read without PyTorch's properties, which take as long as a small product
-_getter = getattr(torch._C, "_get_fp32_precision_getter", None)
 _depth: dict[str, int] = {}
-_saved: dict[str, list[tuple[Any, str, Any]]] = {}
+_saved: dict[str, list[tuple[Any, str]]] = {}
 
 
-def _switches(kind: str) -> list[tuple[Any, str, Any]]:
-    """Return (module, attribute, value to restore) of what reduces precision on a device now."""
+def _switches(kind: str) -> list[tuple[Any, str]]:
+    """Return (switch, value to restore) of what reduces precision on a device now."""
     backends = torch.backends
     if kind == "cpu":
-        above, modules = backends.mkldnn, [backends.mkldnn]
+        above, parts = backends.mkldnn, (backends.mkldnn.matmul, backends.mkldnn.conv)
     elif kind == "cuda":
-        above, modules = backends.cudnn, [backends.cuda, backends.cudnn]
+        above, parts = backends.cudnn, (backends.cuda.matmul, backends.cudnn.conv)
     else:
         return []
-    found = []
-    for part in [getattr(m, n, None) for m in modules for n in ("matmul", "conv")]:
-        value = getattr(part, "fp32_precision", "none")
-        # "none" follows the switch above, and only "none" restores one that did
-        follows = value == getattr(above, "fp32_precision", "none")
-        found.append((part, "fp32_precision", "none" if follows else value, value))
-    if kind == "cuda" and not hasattr(backends.cuda.matmul, "fp32_precision"):  # before 2.9
-        for part in (backends.cuda.matmul, backends.cudnn):
-            found.append((part, "allow_tf32", part.allow_tf32, part.allow_tf32))
-    return [(part, name, back) for part, name, back, value in found if value in _REDUCED]
+    found = [(part, part.fp32_precision) for part in parts]
+    # "none" follows the switch above, and only "none" restores one that did
+    follows = above.fp32_precision
+    return [(part, "none" if v == follows else v) for part, v in found if v in _REDUCED]
 
 
 def _as_batch(kind: str) -> None:
@@ -50,8 +43,8 @@ def _as_batch(kind: str) -> None:
         depth = _depth.get(kind, 0)
         if not depth:
             found = _switches(kind)
-            for module, name, back in found:
-                setattr(module, name, False if back is True else "ieee")
+            for part, _ in found:
+                part.fp32_precision = "ieee"
             _saved[kind] = found
         _depth[kind] = depth + 1
 
@@ -66,8 +59,8 @@ def _leave(kind: str) -> None:
 
 
 def _restore(kind: str) -> None:
-    for module, name, back in _saved.pop(kind, []):
-        setattr(module, name, back)
+    for part, back in _saved.pop(kind, []):
+        part.fp32_precision = back
 
 
 def _forked() -> None:
@@ -91,9 +84,10 @@ def autocasting(kind: str) -> bool:
 
 def nothing_reduces(kind: str) -> bool:
     """Tell at little cost that products on a CPU have full precision; False: look closer."""
-    if _depth or _getter is None or torch.is_autocast_enabled(kind):
+    if _depth or torch.is_autocast_enabled(kind):
         return False
-    found = _getter("mkldnn", "matmul"), _getter("mkldnn", "conv")
+    # without PyTorch's properties, which take as long as a small product
+    found = fp32_precision("mkldnn", "matmul"), fp32_precision("mkldnn", "conv")
     return found[0] not in _REDUCED and found[1] not in _REDUCED
 
 

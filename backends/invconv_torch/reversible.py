@@ -30,8 +30,6 @@ Tensor: TypeAlias = torch.Tensor
 Places: TypeAlias = tuple[tuple[int, str], ...]  # a layer's, and the name of a weight in it
 Gradients: TypeAlias = dict[tuple[int, str], Tensor | None]
 
-_is_exporting = getattr(torch.compiler, "is_exporting", bool)  # which PyTorch 2.6 does not tell
-
 
 class ReversibleChain(nn.ModuleList):  # type: ignore[misc]
     """Layers one after the other that keep only the chain's input and output for the gradient.
@@ -83,7 +81,7 @@ class ReversibleChain(nn.ModuleList):  # type: ignore[misc]
         ValueError
             If a layer's inverse cannot be right on this grid, with the layer's name.
         """
-        if _is_exporting():  # a program without gradients
+        if torch.compiler.is_exporting():  # a program without gradients
             return _one_after_another(self, x)
         named = [
             (i, name, weight)
@@ -187,13 +185,14 @@ class _Reversible(Function):  # type: ignore[misc]
     def forward(
         ctx: Any, chain: ReversibleChain, places: Places, x: Tensor, *weights: Tensor
     ) -> Any:
-        z, log_dets = x, []
-        for i, layer in enumerate(chain):
-            chain.judge(i, z)
-            z, log_det = layer(z)
-            log_dets.append(log_det)
         ctx.layers, ctx.places = list(chain), places
         ctx.autocast = _autocast(device_kind("x", x))
+        z, log_dets = x, []
+        with ctx.autocast:
+            for i, layer in enumerate(chain):
+                chain.judge(i, z)
+                z, log_det = layer(z)
+                log_dets.append(log_det)
         ctx.save_for_backward(x, z, *weights)
         return z, sum(log_dets[1:], start=log_dets[0])
 
@@ -277,11 +276,14 @@ def _rows(layers: Iterable[nn.Module]) -> list[list[int]]:
 
 
 def _autocast(kind: str) -> AbstractContextManager[Any]:
-    """Return the context that autocasts as it is done now."""
+    """Return the context that autocasts as it is done now, and keeps no weight that it has cast.
+
+    Before 2.11 PyTorch takes a weight that was cast without a gradient where one is recorded.
+    """
     if not torch.amp.is_autocast_available(kind):
         return nullcontext()
     enabled, dtype = autocasting(kind), torch.get_autocast_dtype(kind)
-    return torch.autocast(kind, dtype, enabled)  # type: ignore[no-any-return]
+    return torch.autocast(kind, dtype, enabled, cache_enabled=False)  # type: ignore[no-any-return]
 
 
 def _comes_back(what: str, x: Tensor, again: Tensor, z: Tensor) -> Tensor:

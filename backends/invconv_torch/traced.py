@@ -7,35 +7,33 @@ or autograd.
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
-from torch.autograd import forward_ad
+
+from invconv.arrays.namespaces import tell_of_tensors
+from invconv_torch.private import (
+    Transform,
+    constant_in_graphs,
+    get_interpreter_stack,
+    in_forward_mode,
+    in_transform,
+    is_tracing,
+    open_modes,
+)
 
 TRACERS = "torch.export.export and torch.compile can trace it, torch.jit.trace on one grid"
-F = TypeVar("F", bound=Callable[[], object])
-_JVP = torch._C._functorch.TransformType.Jvp
-
-
-# whether torch.export traces; PyTorch 2.6 cannot tell it from torch.compile
-exporting = getattr(torch.compiler, "is_exporting", torch.compiler.is_compiling)
 
 
 def traced() -> bool:
     """Tell whether tensors may be other than they look: compiled, traced, or inside torch.func."""
-    if torch.compiler.is_compiling() or torch._C._is_tracing():
-        return True
-    return torch._C._functorch.peek_interpreter_stack() is not None
+    return bool(torch.compiler.is_compiling() or is_tracing() or in_transform())
 
 
-def _constant_in_graphs(function: F) -> F:
-    """Do what `torch.compiler.assume_constant_result` does, which imports Dynamo for 2 seconds."""
-    vars(function)["_dynamo_marked_constant"] = True
-    return function
+tell_of_tensors(traced, open_modes)
 
 
-@_constant_in_graphs
+@constant_in_graphs
 def _in_onnx_export() -> bool:
     """Return what the exporter's second attempt, by Dynamo, would take for False."""
     return bool(torch.onnx.is_in_onnx_export())
@@ -68,7 +66,7 @@ def require_onnx_form() -> None:
 
 def unwatched() -> bool:
     """Tell whether nobody records, traces or transforms what is done with any tensors."""
-    if torch.is_grad_enabled() or forward_ad._current_level >= 0:
+    if torch.is_grad_enabled() or in_forward_mode():
         return False
     return not traced()
 
@@ -107,8 +105,7 @@ def with_fixed_grid(x: torch.Tensor) -> torch.Tensor:
 
 
 def _forward_levels() -> int:
-    stack = torch._C._functorch.get_interpreter_stack() or []
-    return sum(level.key() == _JVP for level in stack)
+    return sum(level.key() == Transform.Jvp for level in get_interpreter_stack() or [])
 
 
 def refuse_nested_forward_mode() -> None:
@@ -123,11 +120,10 @@ def refuse_nested_forward_mode() -> None:
         )
 
 
-@_constant_in_graphs
+@constant_in_graphs
 def _transforms() -> tuple[str, ...]:
     """Return the transforms of `torch.func` that are open, as the compiler traces."""
-    stack = torch._C._functorch.get_interpreter_stack() or []
-    return tuple(level.key().name for level in stack)
+    return tuple(level.key().name for level in get_interpreter_stack() or [])
 
 
 def refuse_compiled_transforms() -> None:
@@ -156,9 +152,9 @@ def watch(*tensors: torch.Tensor) -> Watch:
     """Return who records or traces what is done with tensors."""
     if torch.compiler.is_compiling():
         return Watch.COMPILER
-    if torch._C._functorch.peek_interpreter_stack() is not None or torch._C._is_tracing():
+    if in_transform() or is_tracing():
         return Watch.TRANSFORMS
-    if forward_ad._current_level >= 0:
+    if in_forward_mode():
         return Watch.AUTOGRAD
     if torch.is_grad_enabled():
         for tensor in tensors:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
 import array_api_compat as compat
@@ -26,6 +26,7 @@ _namespaces: dict[type, Namespace] = {}
 _library_names: dict[type, str] = {}
 _halves: dict[tuple[str, Any], bool] = {}  # by a library's dtype
 _in_graphs: dict[Any, Array] = {}  # constants whose memory recorded CUDA graphs read
+_of_tensors: dict[str, Callable[[], Any]] = {}  # by `tell_of_tensors`
 
 
 def namespace(*arrays: Array) -> Namespace:
@@ -93,7 +94,7 @@ def constant(values: np.ndarray[Any, Any], like: Array, dtype: Any = None) -> Ar
         return values
     if library == "torch" and like.device.type != "cpu" and _plain_tensor(like):
         torch = sys.modules["torch"]
-        if not torch._C._len_torch_dispatch_stack():  # no mode traces
+        if not _of_tensors["open_modes"]():  # no mode traces
             key = values.tobytes(), values.dtype, values.shape, dtype, like.device
             if like.is_cuda and torch.cuda.is_current_stream_capturing():
                 return _in_graphs.setdefault(key, _constant_on_device(*key))
@@ -213,9 +214,22 @@ def readable(x: Array) -> bool:
 def _plain_tensor(x: Array) -> bool:
     """Tell whether a tensor of torch is what it looks like: not traced, fake or transformed."""
     torch = sys.modules["torch"]
-    transformed = torch._C._functorch.peek_interpreter_stack() is not None
-    traced = torch.compiler.is_compiling() or torch._C._is_tracing()
-    return type(x) in (torch.Tensor, torch.nn.Parameter) and not transformed and not traced
+    if type(x) not in (torch.Tensor, torch.nn.Parameter) or "traced" not in _of_tensors:
+        return False
+    return not _of_tensors["traced"]()
+
+
+def tell_of_tensors(traced: Callable[[], bool], open_modes: Callable[[], int]) -> None:
+    """Tell the core what only private parts of PyTorch know; before, it reads no tensor.
+
+    Parameters
+    ----------
+    traced : callable
+        Whether tensors may be other than they look: compiled, traced, or inside torch.func.
+    open_modes : callable
+        How many modes of dispatch are open.
+    """
+    _of_tensors.update(traced=traced, open_modes=open_modes)
 
 
 def to_numpy(x: Array) -> np.ndarray[Any, Any]:

@@ -144,7 +144,7 @@ def instead(value: Any) -> str:
 
 
 def _index(name: str, value: Any, what: str) -> int:
-    if isinstance(value, bool | np.bool_):  # which Python takes for 0 and 1
+    if isinstance(value, (bool, np.bool_)):  # which Python takes for 0 and 1
         raise TypeError(f"{name}: expected {what}, got {value!r}")
     try:
         return operator.index(value)

@@ -154,7 +154,5 @@ def recorded(x: Array) -> bool:
     if library_name(x) != "torch":
         return False
     torch = sys.modules["torch"]
-    forward = torch.autograd.forward_ad
-    if forward._current_level >= 0 and forward.unpack_dual(x).tangent is not None:
-        return True
-    return bool(x.requires_grad and torch.is_grad_enabled())
+    dual = torch.autograd.forward_ad.unpack_dual(x).tangent is not None
+    return bool(dual or (x.requires_grad and torch.is_grad_enabled()))

@@ -17,8 +17,6 @@ from typing import Any
 import jax
 from jax import lax
 from jax import numpy as jnp
-from jax.extend.core import Primitive
-from jax.interpreters import ad, batching, mlir
 
 from invconv.arrays.namespaces import Array, Shape
 from invconv.arrays.stencil import Stencil
@@ -27,6 +25,17 @@ from invconv.kernels.families import StencilFamily
 from invconv.kernels.series import LARGEST, LARGEST_STEP, Counts, norm_bound, reaches, without_mean
 from invconv_jax.native.convolve import correlate, correlate_kernel_vjp
 from invconv_jax.native.partition import whole
+from invconv_jax.private import (
+    Primitive,
+    Zero,
+    instantiate_zeros,
+    is_undefined_primal,
+    lower_fun,
+    primitive_batchers,
+    primitive_jvps,
+    primitive_transposes,
+    register_lowering,
+)
 
 Blocks = tuple[Array, ...]  # by the set of directions, as bits
 
@@ -158,19 +167,19 @@ def _primitive(
     compiled = jax.jit(function, static_argnames="family")
     primitive.def_impl(compiled)
     primitive.def_abstract_eval(lambda *types, family: types[like].update(weak_type=False))
-    mlir.register_lowering(primitive, mlir.lower_fun(function, multiple_results=False))
+    register_lowering(primitive, lower_fun(function, multiple_results=False))
 
     def jvp(arrays: Any, dots: Any, *, family: StencilFamily) -> tuple[Array, Any]:
         parts = [
-            tangent(family, arrays, slot, ad.instantiate_zeros(dot))
+            tangent(family, arrays, slot, instantiate_zeros(dot))
             for slot, dot in enumerate(dots)
-            if not isinstance(dot, ad.Zero)
+            if not isinstance(dot, Zero)
         ]
         return primitive.bind(*arrays, family=family), functools.reduce(jnp.add, parts)
 
     def transpose(bar: Any, *arrays: Any, family: StencilFamily) -> list[Any]:
-        linear = [ad.is_undefined_primal(a) for a in arrays]
-        if isinstance(bar, ad.Zero):
+        linear = [is_undefined_primal(a) for a in arrays]
+        if isinstance(bar, Zero):
             return [None] * len(arrays)
         pairs = enumerate(linear)
         return [cotangent(family, arrays, slot, bar) if open_ else None for slot, open_ in pairs]
@@ -185,9 +194,9 @@ def _primitive(
         run = functools.partial(function, family=family)
         return jax.vmap(run, in_axes=axes)(*arrays), 0
 
-    ad.primitive_jvps[primitive] = jvp
-    ad.primitive_transposes[primitive] = transpose
-    batching.primitive_batchers[primitive] = vectorise
+    primitive_jvps[primitive] = jvp
+    primitive_transposes[primitive] = transpose
+    primitive_batchers[primitive] = vectorise
     return primitive
 
 

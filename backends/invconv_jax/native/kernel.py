@@ -18,8 +18,6 @@ import jax
 import numpy as np
 from jax import lax
 from jax import numpy as jnp
-from jax.extend.core import Primitive
-from jax.interpreters import batching, mlir
 
 from invconv.arrays.namespaces import Array
 from invconv.kernels.cpu import xla
@@ -29,8 +27,15 @@ from invconv.kernels.cpu.plan import geometry_of
 from invconv.kernels.cuda.launch import Program
 from invconv_jax.native import launches
 from invconv_jax.native.fronts import Geometry
-from invconv_jax.native.partition import SplitByBatch, is_exported
+from invconv_jax.native.partition import SplitByBatch
 from invconv_jax.native.scan import Scan
+from invconv_jax.private import (
+    Primitive,
+    is_exported,
+    lower_fun,
+    primitive_batchers,
+    register_lowering,
+)
 
 
 @functools.partial(
@@ -130,7 +135,7 @@ def _register(name: str, code: Any) -> None:
 
 def _lower_for_cpu(context: Any, *arrays: Any, **settings: Any) -> Any:
     way = _by_scan if is_exported(context) else _by_kernel
-    return mlir.lower_fun(way, multiple_results=False)(context, *arrays, **settings)
+    return lower_fun(way, multiple_results=False)(context, *arrays, **settings)
 
 
 def _by_launches(
@@ -146,7 +151,7 @@ def _lower_for_cuda(context: Any, *arrays: Any, geometry: Geometry, **settings: 
     fits = program is not None and y.shape[0] <= program.plan.most_images
     if program is not None and fits and not is_exported(context):
         way = functools.partial(_by_launches, program)
-    lower = mlir.lower_fun(way, multiple_results=False)
+    lower = lower_fun(way, multiple_results=False)
     return lower(context, *arrays, geometry=geometry, **settings)
 
 
@@ -183,7 +188,7 @@ def _run(*arrays: Array, **settings: Any) -> Array:
 _one_batch = Primitive("invconv_kernel_call")
 _one_batch.def_impl(_run)
 _one_batch.def_abstract_eval(lambda *types, **_: types[-1].update(weak_type=False))
-mlir.register_lowering(_one_batch, mlir.lower_fun(_by_scan, multiple_results=False))
-mlir.register_lowering(_one_batch, _lower_for_cpu, platform="cpu")
-mlir.register_lowering(_one_batch, _lower_for_cuda, platform="cuda")
-batching.primitive_batchers[_one_batch] = _vectorise
+register_lowering(_one_batch, lower_fun(_by_scan, multiple_results=False))
+register_lowering(_one_batch, _lower_for_cpu, platform="cpu")
+register_lowering(_one_batch, _lower_for_cuda, platform="cuda")
+primitive_batchers[_one_batch] = _vectorise

@@ -15,13 +15,20 @@ from typing import Any
 
 import jax
 from jax import lax
-from jax.experimental.custom_partitioning import custom_partitioning
-from jax.extend.core import Primitive, jaxpr_as_fun
-from jax.interpreters import ad, batching, mlir
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from invconv.arrays.namespaces import Array
 from invconv.arrays.validation import explicit_spec
+from invconv_jax.private import (
+    Primitive,
+    custom_partitioning,
+    deflinear2,
+    is_exported,
+    jaxpr_as_fun,
+    lower_fun,
+    primitive_batchers,
+    register_lowering,
+)
 
 Settings = tuple[tuple[str, Any], ...]
 
@@ -55,10 +62,10 @@ class SplitByBatch:
         self.primitive = Primitive(name)
         self.primitive.def_impl(_run)
         self.primitive.def_abstract_eval(_type_of_result)
-        mlir.register_lowering(self.primitive, self._lower)
-        batching.primitive_batchers[self.primitive] = self._vectorise
+        register_lowering(self.primitive, self._lower)
+        primitive_batchers[self.primitive] = self._vectorise
         if transpose is not None:
-            ad.deflinear2(
+            deflinear2(
                 self.primitive,
                 lambda bar, x, *, program, settings: [transpose(bar, x.aval, **dict(settings))],
             )
@@ -79,7 +86,7 @@ class SplitByBatch:
             run = functools.partial(self._in_place, _automatic_mesh(axes), settings)
         else:
             run = functools.partial(_run, program=program, settings=settings)
-        return mlir.lower_fun(run, multiple_results=False)(context, *arrays)
+        return lower_fun(run, multiple_results=False)(context, *arrays)
 
     def _in_place(self, mesh: Any, settings: Settings, *arrays: Array) -> Array:
         """Run where XLA splits the work by itself, told which axes are whole."""
@@ -155,11 +162,6 @@ def spread(x: Array, spec: tuple[Any, ...], like: Array | None = None) -> Array:
         return x
     sharding = jax.typeof(x if like is None else like).sharding
     return jax.sharding.reshard(x, sharding.update(spec=PartitionSpec(*spec)))
-
-
-def is_exported(context: Any) -> bool:
-    """Tell whether what is lowered is to run in other processes."""
-    return bool(context.module_context.lowering_parameters.for_export)
 
 
 def _automatic_mesh(axes: Any) -> Any:

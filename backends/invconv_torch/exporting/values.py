@@ -6,8 +6,8 @@ from typing import Any, TypeAlias
 
 import numpy as np
 import torch
-from torch._subclasses.fake_tensor import FakeTensor
-from torch.utils._python_dispatch import _disable_current_modes
+
+from invconv_torch.private import FakeTensor, behind, without_modes
 
 Tensor: TypeAlias = torch.Tensor
 
@@ -20,7 +20,7 @@ def values_of(tensor: Tensor) -> np.ndarray[Any, Any]:
     NotImplementedError
         If it is no parameter.
     """
-    real = _behind(tensor) if isinstance(tensor, FakeTensor) else tensor
+    real = behind(tensor) if isinstance(tensor, FakeTensor) else tensor
     if real is None:
         raise NotImplementedError(
             "torch.onnx.export of a layer of invconv_torch: expected parameters of the module that "
@@ -28,25 +28,16 @@ def values_of(tensor: Tensor) -> np.ndarray[Any, Any]:
             "(torch.nn.utils.parametrize, torch.func.functional_call, or a program of "
             "torch.export.export); make it a parameter first, and export the module itself"
         )
-    with _disable_current_modes():
+    with without_modes():
         host = real.detach().cpu()
         values: np.ndarray[Any, Any] = (host.double() if real.is_floating_point() else host).numpy()
     return values
-
-
-def _behind(fake: FakeTensor) -> Tensor | None:
-    """Return the tensor that a fake one was made of, which its mode remembers, or None."""
-    made = fake.fake_mode.fake_tensor_converter.meta_converter
-    for tensor, number in made.describer.lookup_tensor.items():
-        if made.tensor_memo.get(number) is fake:
-            return tensor
-    return None
 
 
 def constant(values: Any, like: Tensor) -> Tensor:
     """Return an array as a constant of the graph; real numbers in the dtype of a tensor."""
     array = np.ascontiguousarray(values)
     dtype = like.dtype if array.dtype.kind == "f" else None
-    with _disable_current_modes():
+    with without_modes():
         made = torch.tensor(array, dtype=dtype, device=like.device)
     return made.clone()  # as a node of the graph: a scan takes nothing else

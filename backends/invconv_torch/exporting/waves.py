@@ -24,6 +24,7 @@ import torch.nn.functional as F
 
 from invconv.arrays.namespaces import Shape
 from invconv.kernels.wavefront import CausalStencil
+from invconv_torch.private import scan_op
 
 Tensor: TypeAlias = torch.Tensor
 Index: TypeAlias = Any  # integers or bools of NumPy or torch
@@ -69,9 +70,6 @@ def causal_solve(
         (r, *matrices) to D^-1 r, for r (B, C, M).
     matrices : tensors
     """
-    # here: not public, so that nothing else depends on it
-    from torch._higher_order_ops.scan import scan_op
-
     channels, count, places = y.shape[1], len(c.reach), lanes.gather.shape
     if not count:
         return solve(y.flatten(2), *matrices).unflatten(2, y.shape[2:])

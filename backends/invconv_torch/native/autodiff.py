@@ -14,11 +14,12 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import torch
-from torch.autograd import Function, forward_ad
+from torch.autograd import Function
 
 from invconv.kernels import rules
 from invconv_torch.native import kernels, ops
 from invconv_torch.native.batched import one_by_one
+from invconv_torch.private import in_forward_mode
 from invconv_torch.traced import (
     Watch,
     as_nodes,
@@ -135,7 +136,7 @@ class _Plain(_Eager):
         output = rule.run(settings, *tensors)
         kept = (*tensors[:-1], output) if rule.keeps_result else tensors
         ctx.save_for_backward(*kept)
-        if forward_ad._current_level >= 0:
+        if in_forward_mode():
             ctx.save_for_forward(*kept)
         return output
 

@@ -13,7 +13,14 @@ from collections.abc import Callable
 from typing import Any, TypeAlias
 
 import torch
-from torch._C._functorch import is_legacy_batchedtensor
+
+from invconv_torch.private import (
+    add_batch_dim,
+    enter_legacy_vmap,
+    is_legacy_batchedtensor,
+    leave_legacy_vmap,
+    remove_batch_dim,
+)
 
 Backward: TypeAlias = Callable[..., tuple[Any, ...]]
 
@@ -28,8 +35,8 @@ def one_by_one(backward: Backward) -> Backward:
                 break
         else:
             return backward(ctx, *bars)
-        level = torch._C._vmapmode_increment_nesting() - 1
-        torch._C._vmapmode_decrement_nesting()
+        level = enter_legacy_vmap() - 1
+        leave_legacy_vmap()
         return _pull_back(functools.partial(each, ctx), bars, level)
 
     return each
@@ -39,7 +46,7 @@ def _pull_back(backward: Backward, bars: tuple[Any, ...], level: int) -> tuple[A
     """Pull back the cotangents that a level of vmap runs over; those of lower levels within."""
     rows = [None if bar is None else _rows(bar, level) for bar in bars]
     count = max((len(bar) for bar in rows if bar is not None), default=0)
-    torch._C._vmapmode_decrement_nesting()
+    leave_legacy_vmap()
     try:
         if not count:
             return _pull_back(backward, bars, level - 1)
@@ -48,14 +55,14 @@ def _pull_back(backward: Backward, bars: tuple[Any, ...], level: int) -> tuple[A
             for n in range(count)
         ]
     finally:
-        torch._C._vmapmode_increment_nesting()
+        enter_legacy_vmap()
     return tuple(
-        None if parts[0] is None else torch._add_batch_dim(torch.stack(parts), 0, level)
+        None if parts[0] is None else add_batch_dim(torch.stack(parts), 0, level)
         for parts in zip(*pulled, strict=True)
     )
 
 
 def _rows(bar: torch.Tensor, level: int) -> torch.Tensor | None:
     """Return what a level runs over, along the first axis; None if it does not run over this."""
-    one, two = (torch._remove_batch_dim(bar, level, size, 0) for size in (1, 2))
+    one, two = (remove_batch_dim(bar, level, size, 0) for size in (1, 2))
     return one if len(one) == len(two) else None  # what has no such axis takes any size

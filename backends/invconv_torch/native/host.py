@@ -6,6 +6,8 @@ from typing import TypeAlias
 
 import torch
 
+from invconv_torch.private import version
+
 Tensor: TypeAlias = torch.Tensor
 
 PLAIN = (Tensor, torch.nn.Parameter)
@@ -13,7 +15,7 @@ PLAIN = (Tensor, torch.nn.Parameter)
 
 def version_of(t: Tensor) -> tuple[int, int]:
     """Return where a tensor is, and in which version, 0 where PyTorch counts none."""
-    return t.data_ptr(), 0 if t.is_inference() else t._version
+    return t.data_ptr(), 0 if t.is_inference() else version(t)
 
 
 def in_host_memory(x: Tensor) -> bool:

@@ -16,7 +16,7 @@ from invconv.kernels.frequencies import spectrum
 from invconv.kernels.frequencies.spectrum import SpectralFamily
 from invconv_torch.native import ops
 from invconv_torch.native.autodiff import Rule, run
-from invconv_torch.traced import Watch, exporting, watch
+from invconv_torch.traced import Watch, watch
 
 Tensor: TypeAlias = torch.Tensor
 Settings: TypeAlias = tuple[SpectralFamily, tuple[int, ...]]
@@ -24,7 +24,7 @@ Settings: TypeAlias = tuple[SpectralFamily, tuple[int, ...]]
 
 def spectral_log_det(kernel: Tensor, family: SpectralFamily, shape: tuple[int, ...]) -> Tensor:
     """See `invconv.kernels.frequencies.spectrum.spectral_log_det`."""
-    if watch(kernel) is Watch.COMPILER and not exporting():
+    if watch(kernel) is Watch.COMPILER and not torch.compiler.is_exporting():
         return run(LOG_DET, (family, shape), kernel)
     return _log_det((family, shape), kernel)
 

@@ -13,14 +13,13 @@ import operator
 from typing import Any, TypeAlias
 
 import torch
-from torch._C._functorch import is_functorch_wrapped_tensor as is_wrapped
-from torch.autograd import Function, forward_ad
 
 from invconv.operators.base.calls import for_each
 from invconv.solve.state import State
 from invconv_torch.native.batched import one_by_one
 from invconv_torch.native.host import in_host_memory
 from invconv_torch.native.layout import laid_out
+from invconv_torch.private import Node, in_forward_mode, is_functorch_wrapped_tensor
 from invconv_torch.traced import traced
 
 Tensor: TypeAlias = torch.Tensor
@@ -56,28 +55,19 @@ def invert(y: Tensor, conv: Any, state: State | None) -> Pair:
 
 def records(x: Tensor, tensors: list[Tensor]) -> bool:
     """Tell whether autograd records what is done with tensors, and nobody else looks at it."""
-    if not torch.is_grad_enabled() or traced() or forward_ad._current_level >= 0:
+    if not torch.is_grad_enabled() or traced() or in_forward_mode():
         return False
     found = x.requires_grad
-    if is_wrapped(x):
+    if is_functorch_wrapped_tensor(x):
         return False
     for tensor in tensors:
         found = found or tensor.requires_grad
-        if is_wrapped(tensor):
+        if is_functorch_wrapped_tensor(tensor):
             return False
     return bool(found)
 
 
-class _Node(Function):  # type: ignore[misc]
-    """A Function of tensors that no transform of `torch.func` has wrapped (`records`)."""
-
-    @classmethod
-    def apply(cls, *arguments: Any) -> Any:
-        """Record it, without the look for what such a transform has left behind."""
-        return super(Function, cls).apply(*arguments)
-
-
-class _Forward(_Node):
+class _Forward(Node):
     @staticmethod
     def forward(ctx: Any, conv: Any, x: Tensor, *tensors: Tensor) -> tuple[Tensor, Tensor | None]:
         y, ctx.memo = conv._forward_saving(x)
@@ -109,7 +99,7 @@ class _Forward(_Node):
         return None, x_bar if needed[1] else None, *map(gradients.get, conv._parameter_names)
 
 
-class _Inverse(_Node):
+class _Inverse(Node):
     @staticmethod
     def forward(ctx: Any, operator: Any, y: Tensor, *tensors: Tensor) -> Tensor:
         conv, state = operator

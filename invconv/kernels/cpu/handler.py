@@ -43,13 +43,12 @@ def _solve(w: Writer, frame: Value, addresses: Mapping[str, int]) -> None:
     start = w.integer(w.b.ptrtoint(xla.data(w, memory), I64))
     z = start + (-start) % ALIGNED
     made, scratch, shared = (_address(w, z + place) for place in places)
-    weights = w.variable(POINTER)
-    w.b.store(xla.data(w, given), weights)
-    with w.b.if_then(w.entry(given, 4).is_("!=", 1)):
+    to_make = w.entry(given, 4).is_("!=", 1)
+    with w.b.if_then(to_make):
         _call(w, addresses["prepare"], xla.data(w, given), made, program, scratch)
-        w.b.store(made, weights)
     w.clear(shared, words * (8 // w.itemsize))
-    arrays = xla.data(w, y), xla.data(w, x), w.b.load(weights, typ=POINTER)
+    weights = w.b.select(to_make, made, xla.data(w, given))
+    arrays = xla.data(w, y), xla.data(w, x), weights
     known = dict(zip(driver.POINTERS, (*arrays, program, shared, _address(w, z)), strict=False))
     known["sums"] = _address(w, w.integer(addresses["sums"]))
     _call(w, addresses["solve"], *known.values(), images.value)

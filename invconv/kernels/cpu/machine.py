@@ -13,9 +13,10 @@ import sys
 from dataclasses import dataclass
 from typing import Any
 
+from invconv.arrays.versions import release
 from invconv.kernels.cpu.compiler.target import Target, host
 
-_OLDEST = (0, 45)  # llvmlite, as in pyproject.toml
+OLDEST = "0.45"  # llvmlite, as in pyproject.toml
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,8 +48,8 @@ def reason(itemsize: int = 4) -> str | None:
     try:
         import llvmlite
 
-        if tuple(map(int, llvmlite.__version__.split(".")[:2])) < _OLDEST:
-            return f"llvmlite {llvmlite.__version__} is too old: 0.45 is the oldest that serves"
+        if release(llvmlite.__version__) < release(OLDEST):
+            return f"llvmlite {llvmlite.__version__} is too old: {OLDEST} is the oldest that serves"
         prepare(host(), itemsize)
     except ImportError:
         return "llvmlite is not installed: pip install 'invconv[fast]'"

@@ -1,0 +1,109 @@
+"""Everything private to PyTorch that this package and the core use, looked up once.
+
+PyTorch promises nothing of it: a version that lacks a part is refused when this is imported. What
+only an older version lacks stands in `VERSIONS`, whose oldest one is that of pyproject.toml.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeAlias, TypeVar
+
+import torch
+from torch.autograd import Function, forward_ad
+
+from invconv.arrays.versions import Versions
+
+Tensor: TypeAlias = torch.Tensor
+F = TypeVar("F", bound=Callable[[], object])
+
+VERSIONS = Versions("PyTorch", "torch", oldest="2.9", newest="2.13.0")
+VERSIONS.require(torch.__version__)
+
+try:
+    from torch import _add_batch_dim as add_batch_dim
+    from torch import _remove_batch_dim as remove_batch_dim
+    from torch._C import _get_fp32_precision_getter as fp32_precision
+    from torch._C import _is_tracing as is_tracing
+    from torch._C import _len_torch_dispatch_stack as open_modes
+    from torch._C import _vmapmode_decrement_nesting as leave_legacy_vmap
+    from torch._C import _vmapmode_increment_nesting as enter_legacy_vmap
+    from torch._C._functorch import TransformType as Transform
+    from torch._C._functorch import (
+        get_interpreter_stack,
+        is_functorch_wrapped_tensor,
+        is_legacy_batchedtensor,
+        peek_interpreter_stack,
+    )
+    from torch._higher_order_ops.scan import scan_op
+    from torch._subclasses.fake_tensor import FakeTensor, MetaConverter
+    from torch.utils._python_dispatch import _disable_current_modes as without_modes
+
+    # what is looked up when it is used, below
+    _converter = MetaConverter()
+    _parts = [_converter.tensor_memo, _converter.describer.lookup_tensor, torch.empty(0)._version]
+    _parts += [forward_ad._current_level, super(Function, Function).apply]
+except (ImportError, AttributeError) as error:
+    raise VERSIONS.refusal(torch.__version__, error) from error
+
+__all__ = [
+    "FakeTensor",
+    "Node",
+    "Transform",
+    "add_batch_dim",
+    "behind",
+    "constant_in_graphs",
+    "enter_legacy_vmap",
+    "fp32_precision",
+    "get_interpreter_stack",
+    "in_forward_mode",
+    "in_transform",
+    "is_functorch_wrapped_tensor",
+    "is_legacy_batchedtensor",
+    "is_tracing",
+    "leave_legacy_vmap",
+    "open_modes",
+    "remove_batch_dim",
+    "scan_op",
+    "version",
+    "without_modes",
+]
+
+
+class Node(Function):  # type: ignore[misc]
+    """A Function of tensors that no transform of `torch.func` has wrapped."""
+
+    @classmethod
+    def apply(cls, *arguments: Any) -> Any:
+        """Record it, without the look for what such a transform has left behind."""
+        return super(Function, cls).apply(*arguments)
+
+
+def in_forward_mode() -> bool:
+    """Tell whether forward-mode differentiation is open."""
+    return bool(forward_ad._current_level >= 0)
+
+
+def in_transform() -> bool:
+    """Tell whether a transform of `torch.func` is open."""
+    return peek_interpreter_stack() is not None
+
+
+def version(t: Tensor) -> int:
+    """Return how often a tensor was edited in place."""
+    return int(t._version)
+
+
+def constant_in_graphs(function: F) -> F:
+    """Do what `torch.compiler.assume_constant_result` does, which imports Dynamo for 2 seconds."""
+    vars(function)["_dynamo_marked_constant"] = True
+    return function
+
+
+def behind(fake: Any) -> Tensor | None:
+    """Return the tensor that a fake one was made of, which its mode remembers, or None."""
+    made = fake.fake_mode.fake_tensor_converter.meta_converter
+    for tensor, number in made.describer.lookup_tensor.items():
+        if made.tensor_memo.get(number) is fake:
+            return tensor
+    return None

@@ -1,0 +1,53 @@
+"""Which versions of a library serve: any other is refused by a sentence, never by a wrong number.
+
+Called by the ``private`` modules of the adapters, and by `kernels.cpu.machine`.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import NamedTuple
+
+
+def release(version: str) -> tuple[int, ...]:
+    """Return the numbers of a version.
+
+    Examples
+    --------
+    >>> release("2.13.0+cpu")
+    (2, 13, 0)
+    >>> release("2.10.0a1") > release("2.9")
+    True
+    """
+    return tuple(int(number) for number in re.findall(r"(?:^|\.)(\d+)", version.partition("+")[0]))
+
+
+class Versions(NamedTuple):
+    """The versions of a library that serve an adapter.
+
+    Examples
+    --------
+    >>> serve = Versions("PyTorch", "torch", "2.9", "2.13.0")
+    >>> print(serve.refusal("2.6.0"))  # doctest: +NORMALIZE_WHITESPACE
+    invconv needs PyTorch 2.9 or later, of which 2.13.0 is the newest that was tested, and got
+    2.6.0: pip install 'torch>=2.9,<=2.13.0'
+    """
+
+    title: str
+    package: str
+    oldest: str
+    newest: str
+
+    def require(self, found: str) -> None:
+        """Raise ImportError for a version that is too old."""
+        if release(found) < release(self.oldest):
+            raise self.refusal(found)
+
+    def refusal(self, found: str, lack: object = None) -> ImportError:
+        """Return the error for a version that is too old, or lacks something private to it."""
+        why = "" if lack is None else f", which lacks a private part ({lack})"
+        return ImportError(
+            f"invconv needs {self.title} {self.oldest} or later, of which {self.newest} is the "
+            f"newest that was tested, and got {found}{why}: "
+            f"pip install '{self.package}>={self.oldest},<={self.newest}'"
+        )
