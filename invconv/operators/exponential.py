@@ -240,11 +240,11 @@ class ExponentialConv(WithKernel):
     def _solves_by_applying(self) -> bool:
         return self.padding == "zeros"
 
-    def _products(self, shape: Shape, higher: bool) -> float:
+    def _products(self, shape: Shape, compiled: bool = False) -> float:
         counts = self._counted(shape)[1]
         terms = 1 if counts is None else counts.steps * counts.terms
-        known = self._solves_by_applying and not higher
-        return terms * super()._products(shape, higher) / (_COMPILED if known else 1)
+        less = _COMPILED if compiled and self._solves_by_applying else 1.0
+        return terms * super()._products(shape) / less
 
     def _linear_maps(self, shape: Shape) -> tuple[Map, Map]:
         return self._apply, self._factor(shape).linear().solve

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ import numpy as np
 from invconv.arrays.namespaces import Array, Shape, size
 from invconv.arrays.stencil import taps_of
 from invconv.kernels.convolutions import CircularFamily
+from invconv.kernels.frequencies.products import SpectralProduct, by_frequencies
 from invconv.kernels.frequencies.spectrum import (
     kernel_spectrum,
     spectral_log_det,
@@ -21,7 +23,7 @@ from invconv.kernels.frequencies.spectrum import (
 from invconv.kernels.symmetric import SymmetricFamily
 from invconv.operators.base.protocol import Gradients
 from invconv.operators.convolution import Convolution
-from invconv.solve.state import State
+from invconv.solve.state import Map, State
 from invconv.trust import condition
 from invconv.trust.frequencies import error_by_frequencies
 from invconv.trust.norms import SolveOverflowError
@@ -77,7 +79,15 @@ class SpectralConv(Convolution):
         place = np.unravel_index(worst, basis.frequencies(shape))
         return replace(found, frequency=tuple(basis.period * int(f) for f in place))
 
-    def _products(self, shape: Shape, higher: bool) -> float:
+    def _linear_maps(self, shape: Shape) -> tuple[Map, Map]:
+        product = SpectralProduct(self._spectrum(shape), self._family.basis, shape)
+        return partial(by_frequencies.agnostic, product), self._factor(shape).linear().solve
+
+    def _transposed_maps(self, shape: Shape) -> tuple[Map, Map]:
+        product = SpectralProduct(self._spectrum(shape), self._family.basis, shape).transposed
+        return partial(by_frequencies.agnostic, product), self._factor_transposed(shape).solve
+
+    def _products(self, shape: Shape, compiled: bool = False) -> float:
         return float(self.channels**2 * self._counts().sum() * size(shape))
 
     def _error_by_frequencies(self, shape: Shape, state: State | None = None) -> float:

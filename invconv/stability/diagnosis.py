@@ -30,7 +30,7 @@ from typing import Any
 
 import numpy as np
 
-from invconv.arrays.namespaces import Array, Shape, dtype_name, to_float
+from invconv.arrays.namespaces import Array, Shape, dtype_name, size, to_float
 from invconv.operators.autoregressive import AutoregressiveConv
 from invconv.operators.base import conditions, judgement
 from invconv.operators.base.calls import require_spatial_shape
@@ -157,7 +157,7 @@ def _diagnose(
         steps=tuple(named.items()),
     )
     if found.trouble == condition.OVERFLOW and max(shape) > 1:
-        smaller = grid if grid != shape else _half(shape)
+        smaller = min(grid, _half(shape), key=size)
         return advice.beyond_range(host, diagnosis, _diagnose(host, smaller, precision))
     return replace(diagnosis, advice=advice.what_to_do(host, diagnosis))
 

@@ -83,7 +83,8 @@ def _maps(conv: Protocol, shape: Shape, norm: float) -> Any:
     maps = conv._linear_maps, conv._transposed_maps
     here, there = maps if norm == 1 else maps[::-1]
     first = conv._longest_columns(shape, transposed=norm != 1)
-    return here(shape), lambda: there(shape), (conv.channels, *shape), first
+    products = conv._products(shape)
+    return here(shape), lambda: there(shape), (conv.channels, *shape), first, products
 
 
 def remembered(conv: Protocol, shape: Shape, norm: float | None = None) -> float:

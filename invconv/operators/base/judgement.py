@@ -31,9 +31,9 @@ from invconv.trust.measured import Computation, Step
 # as much as a C-th of another one; a number of the image is drawn, solved for and compared
 _WORK = 2.0**20
 _BLAS, _LONGDOUBLE, _NUMBER = 1 / 8, 4.0, 8.0
-_LEAST = 2**9  # numbers of an image
+_LEAST = 2**7  # numbers of an image
 _NEAR = 0.3  # of the errors of y = K x, from which on those of random y count
-ESTIMATE = 8.0  # times the cost of K x is that of estimating a norm, by compiled kernels
+ESTIMATE = 16.0  # times the cost of K x is that of estimating a norm, by compiled kernels
 _PIXELS = 64  # that are enough of a map that is the same at every pixel
 _HAS_WIDER = bool(np.finfo(np.longdouble).eps < EPS["float64"])  # not on every machine
 _HIGHER = {"float32": np.float64, "float64": np.longdouble}
@@ -137,6 +137,8 @@ def judge(
     if precision == "float64" and not _HAS_WIDER:
         against = "by results rounded on purpose, for want of a wider longdouble"
         return Judgement(max(error, given, _modelled(conv, grid)), "modelled", against)
+    if smaller != shape and conv._solves_by_applying:  # nothing is factored: y = K x tells all
+        return Judgement(given, "measured", against)
     random = _tried(lambda: steps(smaller).error_of_random_y(_NEAR * given))
     return Judgement(max(error, given, random), "measured", against)
 
@@ -179,7 +181,8 @@ def about_condition(conv: Protocol, shape: Shape, precision: str) -> tuple[float
     known = conv._spectral or conv._pixelwise
     grid = shape if known else affordable(conv, shape, "float64", times=ESTIMATE)
     number = conditions.remembered(conv, grid)
-    return number * carried_on(conv, grid, shape, precision), grid != shape
+    number *= carried_on(conv, grid, shape, precision)
+    return number, grid != shape and math.isfinite(number)
 
 
 def blame(conv: Protocol, shape: Shape, precision: str) -> Step | None:
@@ -248,8 +251,10 @@ def affordable(
 
 def _work(conv: Protocol, shape: Shape, precision: str, higher: bool) -> float:
     """Return the cost of K x of an image: in the higher precision, or in that which is judged."""
-    slow = _LONGDOUBLE if higher and precision == "float64" else 1 / conv.channels + _BLAS
-    return slow * conv._products(shape, higher) + _NUMBER * conv.channels * size(shape)
+    longdouble = higher and precision == "float64"
+    slow = _LONGDOUBLE if longdouble else 1 / conv.channels + _BLAS
+    products = conv._products(shape, compiled=not longdouble)
+    return slow * products + _NUMBER * conv.channels * size(shape)
 
 
 def _modelled(conv: Protocol, shape: Shape) -> float:

@@ -170,12 +170,12 @@ class Protocol(Parametrised, ABC):
         """Return what bounds the errors of each step at O(1) cost, or `UNBOUNDED`; likewise."""
         return [UNBOUNDED]
 
-    def _products(self, shape: Shape, higher: bool) -> float:
-        """Return how many products K x takes of one sample as it is judged, about.
+    def _products(self, shape: Shape, compiled: bool = False) -> float:
+        """Return how many products K x takes of one sample, about.
 
-        In the precision it runs in, or in the higher one, for which nothing is compiled.
+        ``compiled`` says whether those count less that a compiled kernel does as it is judged.
         """
-        parts = sum(part._products(shape, higher) for part in self._operators())
+        parts = sum(part._products(shape, compiled) for part in self._operators())
         return parts or float(sum(size(a.shape) for a in self._arrays().values()) * size(shape))
 
     def _operators(self) -> list[Protocol]:
@@ -203,8 +203,7 @@ class Protocol(Parametrised, ABC):
                 return self._forward(x)
 
         compiles = not self._pixelwise and self._reference()[1].dtype.itemsize <= 8
-        known = factored and self._solves_by_applying
-        forward = apply if compiles and not known else self._forward
+        forward = apply if compiles and not self._solves_by_applying else self._forward
         if not factored:
             return [Step("", type(self).__name__, forward, unknown, unknown)]
         state = self._factor_by_substitution(shape, None if state is None else state.as_numpy())
