@@ -13,18 +13,20 @@ with w_t the number of offsets +-t. It has no wrap-around and no order of the pi
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 
 from invconv.arrays.derived import derived
-from invconv.arrays.namespaces import Array, size
+from invconv.arrays.namespaces import Array, readable, size, to_numpy
 from invconv.arrays.settings import generator, positive_int, sizes
 from invconv.arrays.stencil import kernel_of, tap_indices, taps_of
 from invconv.kernels import maps
 from invconv.kernels.primitives import matmul, multiply
 from invconv.kernels.symmetric import SymmetricFamily, symmetric_family
+from invconv.operators.base.checks import callers_level
 from invconv.operators.pointwise.conv1x1 import random_orthogonal
 from invconv.operators.spectral import SpectralConv
 
@@ -50,6 +52,12 @@ class SymmetricConv(SpectralConv):
     bias : array, shape (C,), optional
         Added to the channels of every pixel.
 
+    Warns
+    -----
+    UserWarning
+        If the kernel looks like a whole one: of odd sizes, equal to its own flip along every axis,
+        and largest in the middle. The message has the slice to pass.
+
     Examples
     --------
     A box of three pixels, whose border sees itself twice:
@@ -65,6 +73,8 @@ class SymmetricConv(SpectralConv):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if readable(self.kernel):
+            _warn_of_whole_kernel(to_numpy(self.kernel))
         _ = self._family  # torch.compile can look it up, and not make one
 
     @classmethod
@@ -127,3 +137,20 @@ class SymmetricConv(SpectralConv):
 
     def _counts(self) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
         return np.asarray([2.0 ** np.count_nonzero(t) for t in tap_indices(self._kernel_size)])
+
+
+def _warn_of_whole_kernel(kernel: np.ndarray[Any, Any]) -> None:
+    """Warn of a centred point-spread function, of which this operator takes a half an axis."""
+    taps = kernel.shape[2:]
+    if max(taps) == 1 or any(k % 2 == 0 for k in taps):
+        return
+    largest = np.abs(kernel).max(axis=(0, 1))
+    if largest[tuple(k // 2 for k in taps)] < largest.max():
+        return
+    if all(np.allclose(kernel, np.flip(kernel, axis)) for axis in range(2, kernel.ndim)):
+        half = ", ".join(f"{k // 2}:" for k in taps)
+        warnings.warn(
+            "kernel: expected the part of an even kernel from its centre on, got one that is even "
+            f"itself and largest in the middle; of a whole kernel pass kernel[..., {half}]",
+            stacklevel=callers_level(),
+        )

@@ -30,6 +30,7 @@ from invconv.arrays.settings import finite_or_nan, instead
 from invconv.arrays.stencil import kernel_of, tap_indices, taps_of
 from invconv.kernels.frequencies.circulant_steps import from_spectrum, spectrum
 from invconv.kernels.primitives import matmul
+from invconv.kernels.series import LARGEST
 from invconv.operators.autoregressive import AutoregressiveConv
 from invconv.operators.base.operator import InvertibleConv
 from invconv.operators.chain import Chain
@@ -196,12 +197,19 @@ def _spectral(conv: SpectralConv, gain: float) -> SpectralConv:
 def _exponential(conv: ExponentialConv, gain: float) -> ExponentialConv:
     """Return e^(S + A) with |S| <= log(gain): of the symmetric part S, since A is skew.
 
-    |e^-(S + A)| <= e^|S|, the logarithmic norm of -(S + A) being the largest eigenvalue of -S.
+    |e^-(S + A)| <= e^|S|, the logarithmic norm of -(S + A) being the largest eigenvalue of -S. A
+    is bounded, too, far from where it usually is: the series ends at `LARGEST`, in the 1-norm,
+    which is at most C^(1/2) times the 2-norm.
     """
-    symmetric = conv._symmetric()
-    norm = namespace(symmetric).sum(norm_bound(taps_of(symmetric)))
-    limit = math.log(gain) * namespace(norm).ones_like(norm)
-    return conv.replace(kernel=symmetric * shrinking(norm, limit) + (conv.kernel - symmetric))
+    symmetric, most = conv._symmetric(), LARGEST / conv.channels**0.5
+    skew = _within(conv.kernel - symmetric, most / 2)
+    return conv.replace(kernel=_within(symmetric, min(math.log(gain), most / 4)) + skew)
+
+
+def _within(kernel: Array, limit: float) -> Array:
+    """Return a kernel with sum |taps| below a limit."""
+    norm = namespace(kernel).sum(norm_bound(taps_of(kernel)))
+    return kernel * shrinking(norm, limit * namespace(norm).ones_like(norm))
 
 
 def _qr(conv: QRConv1x1, gain: float) -> QRConv1x1:

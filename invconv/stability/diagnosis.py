@@ -115,9 +115,7 @@ def _precision(dtype: Any) -> str:
     return name
 
 
-def _diagnose(
-    host: InvertibleConv, shape: Shape, precision: str, times: float = 1
-) -> Diagnosis:
+def _diagnose(host: InvertibleConv, shape: Shape, precision: str, times: float = 1) -> Diagnosis:
     """Return the diagnosis of one of so many operators, which share the work."""
     if isinstance(host, Inverse):  # it loses when it goes forward what the other does backward
         inner = _diagnose(host.conv, shape, precision, times)
@@ -162,9 +160,7 @@ def _diagnose(
     return replace(diagnosis, advice=advice.what_to_do(host, diagnosis))
 
 
-def _condition(
-    host: InvertibleConv, grid: Shape, shape: Shape, more: float
-) -> condition.Condition:
+def _condition(host: InvertibleConv, grid: Shape, shape: Shape, more: float) -> condition.Condition:
     """Return the condition: ``more`` times that on a grid, where frequencies do not tell it."""
     if host._spectral or grid == shape:
         return conditions.number(host, shape)

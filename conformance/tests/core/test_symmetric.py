@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import scipy.fft
 import scipy.ndimage
+import scipy.signal
 import torch
 
 import invconv as ic
@@ -38,6 +39,19 @@ def test_it_is_scipys_correlation_with_a_reflected_border(
             scipy.ndimage.correlate(x[i], even(kernel[out, i]), mode="reflect") for i in range(2)
         ]
         np.testing.assert_allclose(y[out], sum(parts), atol=1e-13)
+
+
+def test_a_whole_point_spread_function_warns_with_the_slice_to_pass() -> None:
+    one = scipy.signal.windows.gaussian(5, 0.5)
+    psf = np.outer(one, one) / one.sum() ** 2
+    with pytest.warns(UserWarning, match=r"pass kernel\[..., 2:, 2:\]") as issued:
+        ic.SymmetricConv(psf[None, None])
+    assert issued[0].filename == __file__
+    x = RNG.random((1, 20, 24))
+    y = scipy.ndimage.convolve(x[0], psf, mode="reflect")[None]
+    np.testing.assert_allclose(ic.SymmetricConv(psf[None, None, 2:, 2:]).inverse(y), x, atol=1e-12)
+    for half in ([3.0, 2, 1], [1.0, 2, 0.9], [1.0, 2], [[1.0]]):  # which are none
+        ic.SymmetricConv(np.asarray(half)[None, None])
 
 
 @pytest.mark.parametrize("grid", [(5, 4), (1,), (130,), (131, 2)])

@@ -257,6 +257,16 @@ def test_half_types_keep_the_promise_to_rounding(family: str, dtype: str) -> Non
     assert gain(host) <= MAX_GAIN * (1 + 0.1)
 
 
+@pytest.mark.parametrize("padding", ["zeros", "circular"])
+def test_an_exponential_keeps_its_promise_at_any_size(padding: str) -> None:
+    kernel = torch.as_tensor(1e30 * np.random.default_rng(0).standard_normal((3, 3, 3, 1)))
+    kernel = kernel.repeat(4, 4, 1, 1).requires_grad_()  # 12 channels
+    conv = ic.bounded(ic.ExponentialConv(kernel, padding=padding), MAX_GAIN)
+    assert gain(conv) <= MAX_GAIN * (1 + 1e-9)
+    conv.forward(torch.ones(1, 12, *GRID, dtype=torch.float64)).square().sum().backward()
+    assert kernel.grad.isfinite().all()
+
+
 def test_what_cannot_be_promised_is_refused() -> None:
     conv = ic.ActNorm.init(2)
     single = np.float32(1), np.float32("inf")  # would turn limits that they meet into their type

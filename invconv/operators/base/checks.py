@@ -72,9 +72,7 @@ def _ours(module: str) -> bool:
     return module.partition(".")[0] in ("invconv", "invconv_torch", "invconv_jax", "invconv_cupy")
 
 
-def describe_loss(
-    conv: Protocol, shape: Shape, precision: str, state: State | None = None
-) -> str:
+def describe_loss(conv: Protocol, shape: Shape, precision: str, state: State | None = None) -> str:
     """Say what is lost, where, and what to do, for the warning.
 
     ``state`` is the factored operator, where that is known.

@@ -168,7 +168,9 @@ def _gain(conv: Protocol, shape: Shape, precision: str, state: State | None = No
     """Return the largest entry that the inverse makes of noise, which the operator remembers."""
 
     def measure() -> float:
-        solve = (conv._on_host(np.dtype(precision))._factor(shape) if state is None else state).solve
+        solve = (
+            conv._on_host(np.dtype(precision))._factor(shape) if state is None else state
+        ).solve
         noise = np.random.default_rng().standard_normal((1, conv.channels, *shape))
         return float(np.abs(solve(noise.astype(precision))).max())
 
@@ -243,7 +245,9 @@ def affordable(
         How often it is to be done.
     """
     a_pixel = times * _work(conv, shape, precision, higher) / size(shape)
-    while conv.channels * size(shape) > _LEAST and size(shape) > 1 and a_pixel * size(shape) > _WORK:
+    while (
+        conv.channels * size(shape) > _LEAST and size(shape) > 1 and a_pixel * size(shape) > _WORK
+    ):
         longest = int(np.argmax(shape))
         shape = (*shape[:longest], (shape[longest] + 1) // 2, *shape[longest + 1 :])
     return shape
