@@ -7,7 +7,6 @@ graph was recorded with lives as long as the module.
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -22,6 +21,7 @@ from invconv_torch.traced import traced
 
 Tensor: TypeAlias = torch.Tensor
 Shape: TypeAlias = tuple[int, ...]
+Key: TypeAlias = tuple[Shape, int | None]  # a grid and a stream
 
 _GRIDS = 4  # how many are kept for a module, of grids and streams
 
@@ -86,7 +86,7 @@ class RememberedInverses:
     """The last inverses of a module, by grid and stream."""
 
     def __init__(self) -> None:
-        self._kept: OrderedDict[tuple[Shape, int | None], Kept] = OrderedDict()
+        self._kept: dict[Key, Kept] = {}  # that which was used last is last
         self._in_graphs: list[Kept] = []
 
     def find(self, shape: Shape, tensors: list[Tensor]) -> PreparedInverse | None:
@@ -97,11 +97,11 @@ class RememberedInverses:
         stream, recorded = queue_of(tensors[0])
         key = shape, stream
         if recorded and key not in self._kept:
-            key = next((k for k in reversed(self._kept) if k[0] == shape), key)
+            key = next((k for k in reversed(list(self._kept)) if k[0] == shape), key)
         kept = self._kept.get(key)
         if kept is None or not kept.holds(tensors):
             return None
-        self._kept.move_to_end(key)
+        self._keep(key, kept)
         if recorded and not any(kept is other for other in self._in_graphs):
             self._in_graphs.append(kept)
         return kept.prepared
@@ -115,15 +115,22 @@ class RememberedInverses:
             kept = Kept.of(conv.prepare(shape, check=False), tensors)
         if recorded:
             return kept.prepared
-        self._kept[shape, stream] = kept
-        self._kept.move_to_end((shape, stream))
-        if len(self._kept) > _GRIDS:
-            self._kept.popitem(last=False)
+        self._keep((shape, stream), kept)
         return kept.prepared
 
     def grids(self) -> list[Shape]:
         """Return the grids whose inverses are kept."""
         return list(dict.fromkeys(shape for shape, _ in self._kept))
+
+    def _keep(self, key: Key, kept: Kept) -> None:
+        """Put an inverse last, and drop the first ones; another thread may be doing the same.
+
+        Between two steps an inverse may be missing: then it is factored once more.
+        """
+        self._kept.pop(key, None)
+        self._kept[key] = kept
+        for first in list(self._kept)[:-_GRIDS]:
+            self._kept.pop(first, None)
 
     def forget(self) -> None:
         """Forget all but what graphs were recorded with."""

@@ -153,3 +153,18 @@ def test_threads_share_a_layer_in_eval_mode() -> None:
     images = [torch.randn(2, 4, n, 12) for n in (12, 8) * 4]
     with torch.no_grad():
         assert_threads_agree(lambda y: layer.inverse(y)[0], images)
+
+
+def test_a_layer_solves_on_many_grids_while_it_looks_for_one() -> None:
+    """Wherever another thread may come between: the inverse that it looks for is dropped."""
+    layer = it.Conv1x1(2).eval()
+    y, *others = (torch.randn(1, 2, n) for n in range(2, 8))
+    with torch.no_grad():
+        wanted = layer.inverse(y)[0]
+
+        def within(line: int) -> None:
+            for other in others:
+                layer.inverse(other)
+
+        found = _at_every_line(lambda: layer.inverse(y)[0], within)
+    assert torch.equal(found, wanted)
