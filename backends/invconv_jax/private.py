@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 import jax
+from jax.sharding import AxisType
 
 from invconv.arrays.versions import Versions
 
@@ -35,17 +36,23 @@ try:
         register_lowering,
     )
 
-    _parts = LoweringParameters.for_export, ModuleContext.__annotations__["lowering_parameters"]
+    _parts = (
+        LoweringParameters.for_export,
+        ModuleContext.__annotations__["lowering_parameters"],
+        ModuleContext.__annotations__["axis_context"],
+    )
 except (ImportError, AttributeError, KeyError) as error:
     raise VERSIONS.refusal(jax.__version__, error) from error
 
 __all__ = [
     "Primitive",
     "Zero",
+    "automatic_mesh",
     "custom_partitioning",
     "deflinear2",
     "instantiate_zeros",
     "is_exported",
+    "is_manual",
     "is_undefined_primal",
     "jaxpr_as_fun",
     "lower_fun",
@@ -59,3 +66,15 @@ __all__ = [
 def is_exported(context: Any) -> bool:
     """Tell whether what is lowered is to run in other processes."""
     return bool(context.module_context.lowering_parameters.for_export)
+
+
+def is_manual(context: Any) -> bool:
+    """Tell whether a program that is lowered is of one device of several, as in shard_map."""
+    return bool(getattr(context.module_context.axis_context, "manual_axes", None))
+
+
+def automatic_mesh(context: Any) -> Any:
+    """Return the mesh of a program that is lowered, None where XLA splits nothing along it."""
+    axes = context.module_context.axis_context
+    mesh = getattr(axes, "abstract_mesh", None) or getattr(axes, "mesh", None)
+    return mesh if AxisType.Auto in getattr(mesh, "axis_types", ()) else None

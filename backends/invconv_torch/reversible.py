@@ -23,6 +23,7 @@ from invconv.operators.base.checks import noise_like, relative_error, require_in
 from invconv.operators.base.operator import InvertibleConv
 from invconv.operators.chain import Chain
 from invconv_torch.module import InvertibleModule
+from invconv_torch.native.layout import owned
 from invconv_torch.precision import autocasting
 from invconv_torch.traced import device_kind, traced
 
@@ -193,8 +194,9 @@ class _Reversible(Function):  # type: ignore[misc]
                 chain.judge(i, z)
                 z, log_det = layer(z)
                 log_dets.append(log_det)
+        z, total = owned(z), owned(sum(log_dets[1:], start=log_dets[0]))
         ctx.save_for_backward(x, z, *weights)
-        return z, sum(log_dets[1:], start=log_dets[0])
+        return z, total
 
     @staticmethod
     @once_differentiable  # type: ignore[untyped-decorator]

@@ -91,11 +91,15 @@ class Composite(InvertibleConv):
 
     def _prime(self) -> None:
         super()._prime()
-        _ = self._inverts_forward, self._needs_y, self._saves_log_det
+        _ = self._inverts_forward, self._needs_y, self._keeps_y, self._saves_log_det
 
     @derived
     def _needs_y(self) -> bool:
         return self._steps[-1]._needs_y
+
+    @derived
+    def _keeps_y(self) -> bool:
+        return self._steps[-1]._keeps_y
 
     @derived
     def _inverts_forward(self) -> bool:

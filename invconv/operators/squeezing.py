@@ -71,7 +71,7 @@ def squeeze(x: Array, factor: int = 2, *, ndim: int = 2, basis: str = "pixels") 
     inner = [lead + 2 * a + 1 for a in range(ndim)]
     outer = [lead + 2 * a for a in range(ndim)]
     moved = xp.permute_dims(split, (*range(lead), *inner, *outer))
-    found = xp.reshape(moved, (*batch, channels * factor**ndim, *coarse))
+    found = _in_order(moved, (*batch, channels * factor**ndim, *coarse))
     return found if basis == "pixels" else _transformed(found, _MATRICES[basis](factor), ndim)
 
 
@@ -114,7 +114,13 @@ def unsqueeze(x: Array, factor: int = 2, *, ndim: int = 2, basis: str = "pixels"
     lead = len(batch) + 1
     pairs = [axis for a in range(ndim) for axis in (lead + ndim + a, lead + a)]
     moved = xp.permute_dims(split, (*range(lead), *pairs))
-    return xp.reshape(moved, (*batch, channels, *(n * factor for n in coarse)))
+    return _in_order(moved, (*batch, channels, *(n * factor for n in coarse)))
+
+
+def _in_order(moved: Array, shape: tuple[int, ...]) -> Array:
+    """Return a permuted array in another shape, always as a copy: none is a view of the image."""
+    xp = namespace(moved)
+    return xp.reshape(xp.concat([moved], axis=0), shape)  # concat copies, and reshape only moves
 
 
 def _validate(x: Array, factor: int, ndim: int, basis: str) -> tuple[int, int]:

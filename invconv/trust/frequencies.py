@@ -5,9 +5,9 @@
 Two errors are made. The transforms round, which spreads over all frequencies. K_hat(f) and its
 inverse are rounded too, and each of them spoils its own frequency alone:
 
-    given x     |x' - x| / |x| in the largest entries, for x' = K^-1 y as it runs, of an image x >= 0
-                whose y = K x + b is found by frequencies in float64
-    random y    |x_hat' - x_hat| / |x_hat| in the 2-norm, for y of N(0, 1) numbers. It is the mean of
+    given x     |x' - x| / |x| in the largest entries, for x' = K^-1 y as it runs, of an image
+                x >= 0 whose y = K x + b is found by frequencies in float64
+    random y    |x_hat' - x_hat| / |x_hat| in the 2-norm, for y of N(0, 1) numbers: the mean of
                 |x_hat'(f) - x_hat(f)|^2 / |x_hat'(f)|^2 over frequencies that are drawn by their
                 share of |x_hat'|^2, so that few of them, with K_hat(f) in longdouble, tell enough
 

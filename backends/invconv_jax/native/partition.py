@@ -15,15 +15,17 @@ from typing import Any
 
 import jax
 from jax import lax
-from jax.sharding import AxisType, NamedSharding, PartitionSpec
+from jax.sharding import NamedSharding, PartitionSpec
 
 from invconv.arrays.namespaces import Array
 from invconv.arrays.validation import explicit_spec
 from invconv_jax.private import (
     Primitive,
+    automatic_mesh,
     custom_partitioning,
     deflinear2,
     is_exported,
+    is_manual,
     jaxpr_as_fun,
     lower_fun,
     primitive_batchers,
@@ -80,10 +82,9 @@ class SplitByBatch:
         return result
 
     def _lower(self, context: Any, *arrays: Any, program: Any, settings: Settings) -> Any:
-        axes = context.module_context.axis_context
-        if is_exported(context) or getattr(axes, "manual_axes", ()):
+        if is_exported(context) or is_manual(context):
             # no Python goes along with an exported program
-            run = functools.partial(self._in_place, _automatic_mesh(axes), settings)
+            run = functools.partial(self._in_place, automatic_mesh(context), settings)
         else:
             run = functools.partial(_run, program=program, settings=settings)
         return lower_fun(run, multiple_results=False)(context, *arrays)
@@ -162,12 +163,6 @@ def spread(x: Array, spec: tuple[Any, ...], like: Array | None = None) -> Array:
         return x
     sharding = jax.typeof(x if like is None else like).sharding
     return jax.sharding.reshard(x, sharding.update(spec=PartitionSpec(*spec)))
-
-
-def _automatic_mesh(axes: Any) -> Any:
-    """Return the mesh of a program that is lowered, None where XLA splits nothing along it."""
-    mesh = getattr(axes, "abstract_mesh", None) or getattr(axes, "mesh", None)
-    return mesh if AxisType.Auto in getattr(mesh, "axis_types", ()) else None
 
 
 @functools.lru_cache(maxsize=1024)

@@ -61,7 +61,7 @@ class Split(nn.Module):  # type: ignore[misc]
         """Return what stays and z, both of shape (B, C / 2, H, W), and the log-determinants."""
         kept, left = x.chunk(2, dim=1)
         z, log_det = affine(left, *self._shift_and_scale(kept))
-        return (kept, z), log_det
+        return (kept.clone(), z), log_det  # a view of x could not be edited in place
 
     def inverse(self, kept_and_z: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
         """Return x, shape (B, C, H, W), and the log-determinants of the inverse, shape (B,)."""

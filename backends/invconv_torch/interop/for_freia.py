@@ -64,7 +64,8 @@ class FreiaModule(Base):  # type: ignore[misc]
         """Return ((z,), log|det K|), or ((x,), log|det K^-1|) if ``rev``; log-dets one a sample."""
         (x,) = x_or_z
         y, log_det = viewable(self.layer.inverse(x) if rev else self.layer(x))
-        return (y,), log_det
+        # backwards, FrEIA's HaarDownsampling edits in place what the derivative of an inverse needs
+        return (y.clone() if rev and y.requires_grad else y,), log_det
 
     def output_dims(self, input_dims: list[Dims]) -> list[Dims]:
         """Return the shapes of the outputs: those of the inputs."""

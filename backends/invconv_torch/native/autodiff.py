@@ -19,6 +19,7 @@ from torch.autograd import Function
 from invconv.kernels import rules
 from invconv_torch.native import kernels, ops
 from invconv_torch.native.batched import one_by_one
+from invconv_torch.native.layout import owned
 from invconv_torch.private import in_forward_mode
 from invconv_torch.traced import (
     Watch,
@@ -133,7 +134,7 @@ class _Plain(_Eager):
         ctx: Any, operation: Any, *tensors: Tensor
     ) -> Tensor:
         ctx.rule, ctx.settings = rule, settings = operation
-        output = rule.run(settings, *tensors)
+        output = owned(rule.run(settings, *tensors))
         kept = (*tensors[:-1], output) if rule.keeps_result else tensors
         ctx.save_for_backward(*kept)
         if in_forward_mode():

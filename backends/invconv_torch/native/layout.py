@@ -1,4 +1,4 @@
-"""Memory formats: what comes out of a call is laid out as what went in."""
+"""Results of a call: laid out in memory as its argument is, and no views."""
 
 from __future__ import annotations
 
@@ -17,3 +17,8 @@ def laid_out(result: Tensor, x: Tensor) -> Tensor:
     layout = _CHANNELS_LAST[x.ndim]
     in_it = x.is_contiguous(memory_format=layout)
     return result.contiguous(memory_format=layout) if in_it else result
+
+
+def owned(result: Tensor) -> Tensor:
+    """Return a Function's result as no view: autograd refuses to edit a view in place."""
+    return result.detach() if result._is_view() else result

@@ -18,7 +18,7 @@ from invconv.operators.base.calls import for_each
 from invconv.solve.state import State
 from invconv_torch.native.batched import one_by_one
 from invconv_torch.native.host import in_host_memory
-from invconv_torch.native.layout import laid_out
+from invconv_torch.native.layout import laid_out, owned
 from invconv_torch.private import Node, in_forward_mode, is_functorch_wrapped_tensor
 from invconv_torch.traced import traced
 
@@ -71,8 +71,9 @@ class _Forward(Node):
     @staticmethod
     def forward(ctx: Any, conv: Any, x: Tensor, *tensors: Tensor) -> tuple[Tensor, Tensor | None]:
         y, ctx.memo = conv._forward_saving(x)
-        ctx.conv, ctx.log_det_memo = conv, None
-        ctx.save_for_backward(x, *tensors)
+        y, ctx.conv, ctx.log_det_memo = owned(y), conv, None
+        # of what is saved, autograd sees whether it was edited
+        ctx.save_for_backward(x, y if conv._keeps_y else None, *tensors)
         ctx.set_materialize_grads(False)
         if not conv._saves_log_det:
             return y, None
@@ -84,7 +85,7 @@ class _Forward(Node):
     @staticmethod
     @one_by_one
     def backward(ctx: Any, y_bar: Tensor | None, log_det_bar: Tensor | None) -> tuple[Any, ...]:
-        x, *tensors = ctx.saved_tensors
+        x, _, *tensors = ctx.saved_tensors
         conv, needed = _with(ctx.conv, tensors), ctx.needs_input_grad
         wanted, again = any(needed[2:]), torch.is_grad_enabled()
         gradients, x_bar = {}, None
@@ -104,7 +105,7 @@ class _Inverse(Node):
     def forward(ctx: Any, operator: Any, y: Tensor, *tensors: Tensor) -> Tensor:
         conv, state = operator
         ctx.conv = conv
-        x = laid_out((state or conv._factor(tuple(y.shape[2:]))).solve(y), y)
+        x = owned(laid_out((state or conv._factor(tuple(y.shape[2:]))).solve(y), y))
         ctx.save_for_backward(y if conv._needs_y else None, x, *tensors)
         return x
 

@@ -31,12 +31,14 @@ QUICK_SHARED_LAWS = (
     "copies",
     "determinism",
     "diagnosis",
+    "edits",
     "empty",
     "guard",
     "kind",
     "layout",
     "no_mutation",
     "no_promotion",
+    "threads",
     "updates",
 )
 # what native code may get wrong besides, where nothing is compiled for seconds: held to all other

@@ -12,15 +12,14 @@ from invconv_conformance.laws import (
     edges,
     isolated,
     same_bits,
+    sharing,
     state,
     trust,
     values,
 )
 from invconv_conformance.laws.law import Law
 
+_MODULES = (values, derivatives, isolated, edges, trust, behaviour, state, sharing, same_bits)
 LAWS: dict[str, Law] = {
-    law.id: law
-    for module in (values, derivatives, isolated, edges, trust, behaviour, state, same_bits)
-    for law in vars(module).values()
-    if isinstance(law, Law)
+    law.id: law for module in _MODULES for law in vars(module).values() if isinstance(law, Law)
 }

@@ -25,6 +25,14 @@ def torch_layers(conv: Any, y: Array, factor: float) -> Iterator[tuple[str, Arra
             yield how, found.reshape(y.shape), layer.operator()
 
 
+def torch_layer(conv: Any) -> Callable[[Array], tuple[Array, Array]]:
+    """Return the inverse of a layer in eval mode, which keeps the factors of several grids."""
+    from invconv_torch import InvertibleModule
+
+    layer = InvertibleModule(conv).eval()
+    return lambda y: layer.inverse(y)
+
+
 def _in_place(layer: Any, factor: float) -> None:
     for parameter in layer.parameters():
         parameter.mul_(factor)

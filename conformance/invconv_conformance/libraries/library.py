@@ -89,6 +89,8 @@ class Library:
     recomputing : callable or None
         Of a chain and images: judges it on their grid, and returns the function of (parameters, x)
         that gives its output and log-determinants, and recomputes activations for gradients.
+    layer : callable or None
+        Of an operator: the inverse of a layer in eval mode, which keeps factors.
     """
 
     name: str
@@ -112,6 +114,7 @@ class Library:
     native: bool = False
     layers: Layers | None = None
     recomputing: Recomputing | None = None
+    layer: Callable[[Any], Callable[[Array], tuple[Array, Array]]] | None = None
 
     def columns(self, *, every_dtype: bool = False, every_mode: bool = False) -> list[Column]:
         """Return all that the library can be run as.

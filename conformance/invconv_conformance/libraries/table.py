@@ -13,6 +13,7 @@ import numpy as np
 
 from invconv_conformance.libraries.layers import (
     jax_recomputing,
+    torch_layer,
     torch_layers,
     torch_recomputing,
 )
@@ -182,6 +183,7 @@ LIBRARIES = (
         native=True,
         layers=torch_layers,
         recomputing=torch_recomputing,
+        layer=torch_layer,
     ),
     Library(
         "jax",

@@ -31,7 +31,7 @@ def operators(name: str) -> list[Any]:
     from invconv_conformance.cases.case import perturbed
 
     rng = np.random.default_rng(0)
-    classes = {cls.__name__: cls for cls in OPERATORS}
+    classes: dict[str, Any] = {cls.__name__: cls for cls in OPERATORS}
     if name in classes:
         return [perturbed(classes[name].init(4, rng=rng), rng, 0.05)]
     raster = ic.AutoregressiveConv.init(4, rng=rng, mask="raster", dilation=2)

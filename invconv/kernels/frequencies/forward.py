@@ -30,7 +30,7 @@ def spectral_apply(kernel: Array, basis: Fourier, x: Array) -> Array:
     """
     shape = tuple(x.shape[2:])
     if 0 in x.shape:
-        return x
+        return namespace(x).empty_like(x)
     product = SpectralProduct(kernel_spectrum(kernel, basis, shape), basis, shape)
     # by the library's transforms: the kernel's values may be traced
     return within_range(functools.partial(by_frequencies.agnostic, product), x)

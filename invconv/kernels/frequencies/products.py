@@ -40,7 +40,9 @@ class SpectralProduct:
 
     def __call__(self, y: Array) -> Array:
         """Return x."""
-        return within_range(functools.partial(by_frequencies, self), y) if y.shape[0] else y
+        if not y.shape[0]:
+            return namespace(y).empty_like(y)
+        return within_range(functools.partial(by_frequencies, self), y)
 
     def prefers_kernel(self, batch: int, itemsize: int) -> bool:
         """Tell whether the compiled kernel runs, and is the faster one, for so many images."""

@@ -263,7 +263,9 @@ class SpectralSolver:
         """Solve for x, shape (B, C, *shape)."""
         if self.product is not None:
             return self.product(y)
-        return within_range(self._solve, y) if y.shape[0] else y  # torch has no FFT of none
+        if not y.shape[0]:  # torch has no FFT of none
+            return namespace(y).empty_like(y)
+        return within_range(self._solve, y)
 
     def _solve(self, y: Array) -> Array:
         x_hat = namespace(y).linalg.solve(self.spectrum, self.basis.to_frequencies(y))

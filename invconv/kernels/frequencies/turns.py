@@ -21,4 +21,5 @@ def turns(steps: np.ndarray[Any, Any], n: int, turn: Any = _TURN) -> np.ndarray[
     steps = steps % n
     quarter = 4 * steps % n == 0  # of a turn, where exp would leave a rounding error for a zero
     exact = np.asarray([1, 1j, -1, -1j])[4 * steps // n]
-    return np.where(quarter, exact, np.exp(turn * steps / n))
+    result: np.ndarray[Any, Any] = np.where(quarter, exact, np.exp(turn * steps / n))
+    return result

@@ -70,6 +70,8 @@ class Protocol(Parametrised, ABC):
     _saves_log_det: ClassVar[bool] = False
     # whether the derivative of x = inverse(y) needs y, besides x
     _needs_y: ClassVar[bool] = False
+    # whether the memo of `_forward_saving` holds y
+    _keeps_y: ClassVar[bool] = False
     # how many axes the array of `_reference` has, where a class knows it
     _rank: ClassVar[int | None] = None
 

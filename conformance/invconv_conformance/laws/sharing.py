@@ -1,0 +1,179 @@
+"""The laws of what calls share: one operator in several threads, and the memory of results."""
+
+from __future__ import annotations
+
+import functools
+import sys
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+
+import invconv as ic
+from invconv.arrays.namespaces import to_numpy
+from invconv_conformance.cases.case import Shape
+from invconv_conformance.laws.law import law, truth, values
+from invconv_conformance.laws.setting import Array, Floats, Measure, Setting
+from invconv_conformance.libraries.library import Parameters, Pullback
+
+_THREADS = 8
+_CALLS, _OF_A_LAYER = 4, 32  # on a grid: a layer decides each time what it keeps
+_SIZES = range(1, 9)  # of the last axis: more grids than a layer in eval mode keeps inverses of
+_METHODS = ("forward_and_log_det", "inverse_and_log_det")
+
+Run = Callable[[Array], tuple[Array, ...]]
+
+
+@law(
+    "threads",
+    "threads that call one operator, prepared inverse or layer on many grids get the bits that "
+    "one thread gets",
+    "design",
+    eager=True,
+)
+def threads(s: Setting) -> Iterator[Measure]:
+    """Of an operator that has run on no grid before, wherever it has an inverse."""
+    like = s.array(np.zeros(()))
+    alone, shared = (_ways(s, s.case.conv().asarrays(like)) for _ in range(2))
+    every = [s.array(image) for image in _on_grids(s)]
+    for way, run in alone.items():
+        # a grid is judged before it is first solved on, which takes the longest
+        images = every[-2:] if way == "inverse_and_log_det" else every
+        wanted = [_outcome(run, image) for image in images]
+        calls = _OF_A_LAYER if way == "a layer's inverse" else _CALLS
+        order = s.case.rng().permutation(np.repeat(range(len(images)), calls))
+        given = [images[i] for i in order]
+        with ThreadPoolExecutor(_THREADS) as pool, _switching_often():
+            found = list(pool.map(functools.partial(_outcome, shared[way]), given))
+        yield truth(all(_equal(f, wanted[i]) for f, i in zip(found, order, strict=True)), way)
+
+
+@contextmanager
+def _switching_often() -> Iterator[None]:
+    """Let threads take turns as often as Python can, inside this context."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        yield
+    finally:
+        sys.setswitchinterval(before)
+
+
+def _ways(s: Setting, conv: ic.InvertibleConv) -> dict[str, Run]:
+    """Return how an operator is called: as it is, prepared for each grid, and in a layer."""
+    axes = len(s.case.spatial_shape)
+    made: dict[Shape, ic.PreparedInverse] = {}
+
+    def prepared(y: Array) -> tuple[Array, Array]:
+        grid = tuple(y.shape[y.ndim - axes :])
+        known = made.get(grid) or made.setdefault(grid, conv.prepare(grid, check=False))
+        return known.inverse_and_log_det(y)
+
+    found: dict[str, Run] = {what: getattr(conv, what) for what in _METHODS}
+    found["a prepared inverse"] = prepared
+    if s.target.library.layer is not None:
+        layer = s.target.library.layer(conv)
+        found["a layer's inverse"] = lambda y: layer(y.reshape(-1, *y.shape[y.ndim - axes - 1 :]))
+    return found
+
+
+def _on_grids(s: Setting) -> Iterator[Floats]:
+    """Yield an image on each of several grids: of two where a call takes long."""
+    *others, last = s.case.spatial_shape
+    sizes = sorted({last, *_SIZES})
+    slow = s.target.library.compiles_eagerly or not s.target.library.native
+    for n in sizes[-2:] if slow else sizes:
+        shape = *s.case.batch_shape, s.plain.channels, *others, n
+        yield np.resize(s.images[1], shape)
+
+
+def _outcome(run: Run, image: Array) -> list[Floats] | None:
+    """Return what a call gives, None where the operator is singular on the grid."""
+    try:
+        return [to_numpy(array) for array in run(image)]
+    except ic.SingularConvError:
+        return None
+
+
+def _equal(one: list[Floats] | None, other: list[Floats] | None) -> bool:
+    if one is None or other is None:
+        return one is other
+    return all(np.array_equal(a, b, equal_nan=True) for a, b in zip(one, other, strict=True))
+
+
+@law(
+    "edits",
+    "an edit of a result in place changes no other result, no argument, no parameter, and no "
+    "later result; autograd takes it, and its gradient is that of the edit or refused",
+    "design",
+    eager=True,
+)
+def edits(s: Setting) -> Iterator[Measure]:
+    """Where the library's arrays can be written to."""
+    x, axes = s.array(s.images[0]), len(s.case.spatial_shape)
+    conv = s.case.conv().asarrays(x)
+    held = {"x": x, **conv.parameters()}
+    before = {name: to_numpy(array) for name, array in held.items()}
+    ways = _ways(s, conv)
+    calls: dict[str, Callable[[], tuple[Array, ...]]] = {
+        **{way: functools.partial(run, x) for way, run in ways.items()},
+        "forward_vjp": lambda: _flat(conv.forward_vjp(x, x)),
+        "inverse_vjp": lambda: _flat(conv.inverse_vjp(x, x)),
+        "log_det": lambda: (conv.log_det(s.case.spatial_shape),),
+        "squeeze": lambda: (ic.squeeze(x, 1, ndim=axes), ic.unsqueeze(x, 1, ndim=axes)),
+    }
+    for what, call in calls.items():
+        results = call()
+        wanted = [to_numpy(array) for array in results]
+        for i, result in enumerate(results):
+            try:
+                result[...] = 7.0
+            except TypeError:  # JAX's arrays are never written to
+                return
+            others = list(map(to_numpy, results[i + 1 :]))
+            yield truth(_equal(others, wanted[i + 1 :]), f"{what}, another result")
+        yield truth(_equal(list(map(to_numpy, call())), wanted), f"{what}, once more")
+        for name, array in held.items():
+            yield truth(np.array_equal(to_numpy(array), before[name]), f"{what}, {name}")
+    if s.target.library.pullback is not None:
+        yield from _recorded(s, s.target.library.pullback)
+
+
+def _flat(gradients: tuple[dict[str, Array], Array]) -> tuple[Array, ...]:
+    return *gradients[0].values(), gradients[1]
+
+
+def _recorded(s: Setting, pullback: Pullback) -> Iterator[Measure]:
+    """Double results, of which autograd records how they came about, in place and beside them."""
+    x = s.array(s.images[0])
+    for what in _METHODS:
+
+        def doubled(
+            parameters: Parameters, x: Array, edit: bool, what: str = what
+        ) -> tuple[Array, ...]:
+            conv: Any = s.plain.replace(**parameters)
+            if what == "inverse_and_log_det":
+                conv = conv.prepare(s.case.spatial_shape, check=False)
+            one, two = getattr(conv, what)(x)
+            if not edit:
+                return 2 * one, 2 * two
+            one *= 2
+            two *= 2
+            return one, two
+
+        bars = getattr(s.plain, what)(x)
+        runs = (functools.partial(doubled, edit=edit) for edit in (False, True))
+        try:
+            wanted, found = (_flat(pullback(run, s.plain.parameters(), x, bars)) for run in runs)
+        except RuntimeError as error:  # of what the derivative needs, as of torch.exp
+            needed = what == "inverse_and_log_det" or s.plain._keeps_y
+            yield truth(needed and "modified by an inplace" in str(error), f"{what}, recorded")
+            continue
+        size = float(np.linalg.norm(values(x)) ** 2)
+        for one, other in zip(map(values, found), map(values, wanted), strict=True):
+            size += float(np.abs(other).max(initial=0))
+            bound = s.unit * (s.scales.gain * s.scales.loss) ** 2 * size
+            off = float(np.abs(one - other).max(initial=0))
+            yield Measure(f"{what}, recorded", off, bound + float(s.cast(np.asarray(size))))
