@@ -20,11 +20,6 @@ from invconv_torch import private as _private  # noqa: F401  # refuses versions,
 from invconv.arrays.namespaces import library_name
 from invconv.arrays.registry import backend
 from invconv_torch import flows, interop
-from invconv_torch.exponential_layers import (
-    ExponentialConv1d,
-    ExponentialConv2d,
-    ExponentialConv3d,
-)
 from invconv_torch.exporting.decompositions import decompositions
 from invconv_torch.flows.files import load, save
 from invconv_torch.guard import ConditionGuard
@@ -38,6 +33,9 @@ from invconv_torch.layers import (
 )
 from invconv_torch.module import InvertibleModule
 from invconv_torch.periodic_layers import (
+    ExponentialConv1d,
+    ExponentialConv2d,
+    ExponentialConv3d,
     PeriodicConv1d,
     PeriodicConv2d,
     PeriodicConv3d,

@@ -207,7 +207,6 @@ class InvertibleModule(nn.Module):  # type: ignore[misc]
         try:
             return run(x, False)
         except TypeError:
-            # an error that speaks of layers, not of operators
             require_dtype(name, x, self.operator()._reference()[1].dtype)
             raise
 

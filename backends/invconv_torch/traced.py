@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from invconv.arrays.namespaces import tell_of_tensors
+from invconv.arrays.tensors import tell_of_tensors
 from invconv_torch.private import (
     Transform,
     constant_in_graphs,

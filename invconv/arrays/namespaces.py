@@ -9,11 +9,13 @@ from __future__ import annotations
 import functools
 import math
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, TypeAlias
 
 import array_api_compat as compat
 import numpy as np
+
+from invconv.arrays.tensors import open_modes, plain_tensor
 
 Array: TypeAlias = Any
 Namespace: TypeAlias = Any
@@ -26,7 +28,6 @@ _namespaces: dict[type, Namespace] = {}
 _library_names: dict[type, str] = {}
 _halves: dict[tuple[str, Any], bool] = {}  # by a library's dtype
 _in_graphs: dict[Any, Array] = {}  # constants whose memory recorded CUDA graphs read
-_of_tensors: dict[str, Callable[[], Any]] = {}  # by `tell_of_tensors`
 
 
 def namespace(*arrays: Array) -> Namespace:
@@ -92,9 +93,9 @@ def constant(values: np.ndarray[Any, Any], like: Array, dtype: Any = None) -> Ar
     library = library_name(like)
     if dtype is None and library == "numpy":
         return values
-    if library == "torch" and like.device.type != "cpu" and _plain_tensor(like):
+    if library == "torch" and like.device.type != "cpu" and plain_tensor(like):
         torch = sys.modules["torch"]
-        if not _of_tensors["open_modes"]():  # no mode traces
+        if not open_modes():  # no mode traces
             key = values.tobytes(), values.dtype, values.shape, dtype, like.device
             if like.is_cuda and torch.cuda.is_current_stream_capturing():
                 return _in_graphs.setdefault(key, _constant_on_device(*key))
@@ -203,33 +204,12 @@ def readable(x: Array) -> bool:
     if library == "numpy":
         return True
     if library == "torch":
-        return _plain_tensor(x) and bool(x.device.type == "cpu")
+        return plain_tensor(x) and bool(x.device.type == "cpu")
     if library == "jax":
         traced = isinstance(x, sys.modules["jax"].core.Tracer)
         return not traced and all(d.platform == "cpu" for d in x.devices())
     on_host = hasattr(x, "__dlpack_device__") and x.__dlpack_device__()[0] == 1
     return bool(on_host and x.device == namespace(x).__array_namespace_info__().default_device())
-
-
-def _plain_tensor(x: Array) -> bool:
-    """Tell whether a tensor of torch is what it looks like: not traced, fake or transformed."""
-    torch = sys.modules["torch"]
-    if type(x) not in (torch.Tensor, torch.nn.Parameter) or "traced" not in _of_tensors:
-        return False
-    return not _of_tensors["traced"]()
-
-
-def tell_of_tensors(traced: Callable[[], bool], open_modes: Callable[[], int]) -> None:
-    """Tell the core what only private parts of PyTorch know; before, it reads no tensor.
-
-    Parameters
-    ----------
-    traced : callable
-        Whether tensors may be other than they look: compiled, traced, or inside torch.func.
-    open_modes : callable
-        How many modes of dispatch are open.
-    """
-    _of_tensors.update(traced=traced, open_modes=open_modes)
 
 
 def to_numpy(x: Array) -> np.ndarray[Any, Any]:

@@ -17,6 +17,8 @@ from invconv.arrays.namespaces import (
     namespace,
     placement,
 )
+from invconv.arrays.registry import backend
+from invconv.arrays.tensors import is_told
 
 
 def require_array(name: str, x: Any) -> Namespace:
@@ -34,6 +36,8 @@ def require_array(name: str, x: Any) -> Namespace:
         )
     if library_name(x) == "torch":
         torch = sys.modules["torch"]
+        if not is_told():
+            backend("torch")  # without it no tensor's values are looked at
         if x.is_nested or x.layout is not torch.strided:
             kind = "a nested tensor" if x.is_nested else f"one of layout {x.layout}"
             raise TypeError(f"{name}: expected a dense tensor, got {kind}; convert it first")

@@ -8,8 +8,6 @@ of the working precision, refined: no step is factored twice.
 
 Few samples tell enough where little is lost. Where errors grow, they differ from sample to sample
 by more than ten times, so that more are drawn.
-
-Called by `base.judgement`.
 """
 
 from __future__ import annotations
