@@ -240,6 +240,10 @@ class ExponentialConv(WithKernel):
     def _solves_by_applying(self) -> bool:
         return self.padding == "zeros"
 
+    @derived
+    def _closed(self) -> bool:
+        return self._family.wrap
+
     def _products(self, shape: Shape, compiled: bool = False) -> float:
         counts = self._counted(shape)[1]
         terms = 1 if counts is None else counts.steps * counts.terms
@@ -266,5 +270,5 @@ class ExponentialConv(WithKernel):
         return [Bounds(math.exp(norm), math.exp(norm), terms, largest_entry(self.bias))]
 
 
-_COMPILED = 32.0  # times as quick as BLAS are products of the compiled kernel
+_COMPILED = 16.0  # times as quick as BLAS are products of the compiled kernel
 _BOUNDED = 60.0  # norm beyond which its exponential is no bound of anything

@@ -34,7 +34,7 @@ class SpectralConv(Convolution):
     """A convolution with one C x C matrix K_hat(f) a frequency; log det = sum log|det K_hat(f)|."""
 
     _saves_log_det = True
-    _spectral = True
+    _spectral = _closed = True
 
     @property
     @abstractmethod
@@ -92,7 +92,9 @@ class SpectralConv(Convolution):
 
     def _error_by_frequencies(self, shape: Shape, state: State | None = None) -> float:
         state = self._factor(shape) if state is None else state
-        return error_by_frequencies(self.kernel, self._family.basis, shape, state)
+        family = self._family
+        by_taps = not getattr(family, "wide", False)
+        return error_by_frequencies(self.kernel, family.basis, shape, state, by_taps=by_taps)
 
     def _counts(self) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
         """Return at how many offsets each tap stands, shape (T,)."""

@@ -38,10 +38,8 @@ from invconv.operators.base.checks import solved_in
 from invconv.operators.base.operator import InvertibleConv, require_operator
 from invconv.operators.chain import Chain
 from invconv.operators.composite import Composite
-from invconv.operators.exponential import ExponentialConv
 from invconv.operators.inverse import Inverse
 from invconv.operators.pointwise.factored import Factored
-from invconv.operators.spectral import SpectralConv
 from invconv.stability import advice
 from invconv.stability.report import UNRESOLVED, Diagnosis
 from invconv.trust import condition
@@ -241,7 +239,7 @@ def _along(steps: list[InvertibleConv], shape: Shape, norm: float) -> tuple[floa
 
 def _growth(conv: InvertibleConv, shape: Shape) -> tuple[float, ...] | None:
     """Return what a pixel more along each axis multiplies |K^-1|_1 by; None on a closed grid."""
-    if _is_closed(conv):
+    if conv._closed:
         return None
     norm = conditions.norm_values(conv, shape)[1]
     if not math.isfinite(norm):
@@ -267,15 +265,6 @@ def _reach(conv: InvertibleConv, axis: int) -> int:
 
 def _turned_round(conv: InvertibleConv) -> list[InvertibleConv]:
     return [conv.conv] if isinstance(conv, Inverse) else []
-
-
-def _is_closed(conv: InvertibleConv) -> bool:
-    """Tell whether a part of an operator sees the grid as closed on itself."""
-    if isinstance(conv, ExponentialConv) and conv.padding == "circular":
-        return True
-    return isinstance(conv, SpectralConv) or any(
-        isinstance(part, InvertibleConv) and _is_closed(part) for part in conv._parts().values()
-    )
 
 
 def impulse_response(conv: InvertibleConv, diagnosis: Diagnosis) -> Array:

@@ -26,7 +26,7 @@ from invconv.solve.state import Map
 Floats = np.ndarray[Any, Any]
 
 _NUMBERS, _LOSSY_NUMBERS = 2**14, 2**18  # in all samples; where much is lost
-_FEWEST, _MOST, _LOSSY_MOST = 2, 96, 24  # samples of a batch; of all where much is lost
+_FEWEST, _MOST, _LOSSY_MOST = 6, 96, 24  # samples of a batch; of all where much is lost
 _BATCHES = 6  # where much is lost
 _KINDS = 3  # of samples
 _LOSSY = 1e3  # eps from which on an error counts as much

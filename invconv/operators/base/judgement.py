@@ -29,7 +29,7 @@ from invconv.trust.measured import Computation, Step
 
 # The cost of K x of an image, in additions of arrays of numbers: a product is one of these and
 # as much as a C-th of another one; a number of the image is drawn, solved for and compared
-_WORK = 2.0**20
+_WORK = 2.0**19
 _BLAS, _LONGDOUBLE, _NUMBER = 1 / 8, 4.0, 8.0
 _LEAST = 2**7  # numbers of an image
 _NEAR = 0.3  # of the errors of y = K x, from which on those of random y count
@@ -165,13 +165,14 @@ def carried_on(
 
 
 def _gain(conv: Protocol, shape: Shape, precision: str, state: State | None = None) -> float:
-    """Return the largest entry that the inverse makes of noise, which the operator remembers."""
+    """Return the largest entry of the inverse of noise, which the operator remembers."""
 
     def measure() -> float:
         solve = (
             conv._on_host(np.dtype(precision))._factor(shape) if state is None else state
         ).solve
-        noise = np.random.default_rng().standard_normal((1, conv.channels, *shape))
+        # of one sign, as images are, whose rounding errors may add up from pixel to pixel
+        noise = np.random.default_rng().uniform(size=(1, conv.channels, *shape))
         return float(np.abs(solve(noise.astype(precision))).max())
 
     found: float = conv._conditions.find(f"gain, {precision}", shape, lambda: _tried(measure))
@@ -235,7 +236,9 @@ def _few_pixels(shape: Shape) -> Shape:
 def affordable(
     conv: Protocol, shape: Shape, precision: str, *, higher: bool = False, times: float = 1
 ) -> Shape:
-    """Return a grid whose longest axes are halved until K x is quick enough, or of few numbers.
+    """Return a part of a grid on which K x is quick enough, or of few numbers.
+
+    Its longest axes are halved, or divided by their least factor where the grid is closed.
 
     Parameters
     ----------
@@ -249,8 +252,15 @@ def affordable(
         conv.channels * size(shape) > _LEAST and size(shape) > 1 and a_pixel * size(shape) > _WORK
     ):
         longest = int(np.argmax(shape))
-        shape = (*shape[:longest], (shape[longest] + 1) // 2, *shape[longest + 1 :])
+        n = shape[longest]
+        # a closed grid has the frequencies of its parts, of which none is worse conditioned
+        part = n // _least_factor(n) if conv._closed else (n + 1) // 2
+        shape = (*shape[:longest], part, *shape[longest + 1 :])
     return shape
+
+
+def _least_factor(n: int) -> int:
+    return next((d for d in range(2, math.isqrt(n) + 1) if n % d == 0), n)
 
 
 def _work(conv: Protocol, shape: Shape, precision: str, higher: bool) -> float:

@@ -180,6 +180,11 @@ class Protocol(Parametrised, ABC):
         parts = sum(part._products(shape, compiled) for part in self._operators())
         return parts or float(sum(size(a.shape) for a in self._arrays().values()) * size(shape))
 
+    @derived
+    def _closed(self) -> bool:
+        """Return whether a part of it sees the grid as closed on itself, or mirrored."""
+        return any(part._closed for part in self._operators())
+
     def _operators(self) -> list[Protocol]:
         """Return the operators that this one is made of."""
         return [part for part in self._parts().values() if isinstance(part, Protocol)]
