@@ -69,12 +69,13 @@ def is_exported(context: Any) -> bool:
 
 
 def is_manual(context: Any) -> bool:
-    """Tell whether a program that is lowered is of one device of several, as in shard_map."""
-    return bool(getattr(context.module_context.axis_context, "manual_axes", None))
+    """Tell whether what is lowered is inside `jax.shard_map`, on some axes of a mesh or all."""
+    return bool(getattr(context.module_context.axis_context, "manual_axes", False))
 
 
 def automatic_mesh(context: Any) -> Any:
-    """Return the mesh of a program that is lowered, None where XLA splits nothing along it."""
-    axes = context.module_context.axis_context
-    mesh = getattr(axes, "abstract_mesh", None) or getattr(axes, "mesh", None)
-    return mesh if AxisType.Auto in getattr(mesh, "axis_types", ()) else None
+    """Return the mesh along which XLA splits what is lowered, None where it splits nothing."""
+    mesh = context.avals_in[-1].sharding.mesh  # which types have inside `jax.shard_map`
+    if mesh.empty:
+        mesh = getattr(context.module_context.axis_context, "abstract_mesh", None)
+    return mesh if mesh is not None and AxisType.Auto in mesh.axis_types else None

@@ -122,7 +122,8 @@ class SplitByBatch:
     def spread(self, x: Any) -> PartitionSpec:
         """Return how the last array, and the result, is spread: its whole axes not at all."""
         ndim = len(x.shape)
-        spec = (*x.sharding.spec, *(None,) * ndim)[:ndim]
+        known = () if x.sharding is None else x.sharding.spec  # GSPMD may not know yet
+        spec = (*known, *(None,) * ndim)[:ndim]
         whole = {axis % ndim for axis in self.whole}
         return PartitionSpec(*(None if a in whole else s for a, s in enumerate(spec)))
 

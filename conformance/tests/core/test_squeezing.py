@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import numpy as np
@@ -57,6 +59,16 @@ def test_libraries_differentiate_it() -> None:
     np.testing.assert_allclose(in_jax, wanted, atol=1e-6)
     half = ic.squeeze(torch.as_tensor(x).to(torch.bfloat16), basis="haar")
     assert half.dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize("run", [ic.squeeze, ic.unsqueeze])
+@pytest.mark.parametrize("factor", [1, 2])
+def test_the_result_is_no_view_of_the_image(run: Callable[..., Any], factor: int) -> None:
+    """Also where the pixels of a block already lie in memory as its channels do."""
+    for shape in ((2, 2), (1, 2, 2)):
+        for image in (np.ones(shape), torch.ones(shape)):
+            run(image, factor, ndim=1)[...] = 7.0
+            assert bool((image == 1).all())
 
 
 @pytest.mark.parametrize(

@@ -150,3 +150,23 @@ def test_a_log_determinant_of_what_does_not_fit_is_refused() -> None:
     ):
         with pytest.raises((TypeError, ValueError), match=message):
             transform.log_abs_det_jacobian(wrong, wrong)
+
+
+@pytest.mark.parametrize("parametrization", ["plain", "plu", "qr", "circulant"])
+def test_freias_haar_wavelets_edit_an_inverse_in_place(parametrization: str) -> None:
+    framework = pytest.importorskip("FrEIA.framework")
+    from FrEIA.modules import HaarDownsampling
+
+    conv = it.Conv1x1(12, parametrization)
+    flow = framework.SequenceINN(3, 4, 4)
+    flow.append(HaarDownsampling)
+    flow.append(interop.FreiaModule, conv=conv)
+    z, bar = torch.randn(2, 12, 2, 2).requires_grad_(), torch.randn(2, 3, 4, 4)
+    x, _ = flow(z, rev=True)
+    haar, parameters = flow.module_list[0], tuple(conv.parameters())
+    found = torch.autograd.grad((bar * x).sum(), (z, *parameters))
+    inverse = torch.linalg.inv(conv.operator()._weights())
+    mixed = torch.einsum("ij,bjhw->bihw", inverse, z - conv.bias[:, None, None])
+    ((wanted,), _) = haar([mixed + 0], rev=True)
+    torch.testing.assert_close(x, wanted)
+    torch.testing.assert_close(found, torch.autograd.grad((bar * wanted).sum(), (z, *parameters)))

@@ -168,7 +168,9 @@ class PLUConv1x1(TriangularlyFactored):
 
     def _scale(self) -> Array:
         xp = namespace(self.log_scale)
-        return xp.sign(self.sign) * xp.exp(self.log_scale)
+        scale = xp.exp(self.log_scale)
+        positive = xp.where(self.sign > 0, scale, xp.zeros_like(scale))
+        return xp.where(self.sign < 0, -scale, positive)
 
     def _upper(self) -> Array:
         """Return U + diag(sign exp(log_scale))."""
