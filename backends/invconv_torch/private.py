@@ -7,6 +7,8 @@ only an older version lacks stands in `VERSIONS`, whose oldest one is that of py
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
+from operator import attrgetter
 from typing import Any, TypeAlias, TypeVar
 
 import torch
@@ -54,15 +56,15 @@ __all__ = [
     "behind",
     "constant_in_graphs",
     "enter_legacy_vmap",
+    "forward_level",
     "fp32_precision",
     "get_interpreter_stack",
-    "in_forward_mode",
-    "in_transform",
     "is_functorch_wrapped_tensor",
     "is_legacy_batchedtensor",
     "is_tracing",
     "leave_legacy_vmap",
     "open_modes",
+    "peek_interpreter_stack",
     "remove_batch_dim",
     "scan_op",
     "version",
@@ -79,14 +81,8 @@ class Node(Function):  # type: ignore[misc]
         return super(Function, cls).apply(*arguments)
 
 
-def in_forward_mode() -> bool:
-    """Tell whether forward-mode differentiation is open."""
-    return bool(forward_ad._current_level >= 0)
-
-
-def in_transform() -> bool:
-    """Tell whether a transform of `torch.func` is open."""
-    return peek_interpreter_stack() is not None
+# of forward-mode differentiation, -1 where none is open: no function of Python, which costs a call
+forward_level = partial(attrgetter("_current_level"), forward_ad)
 
 
 def version(t: Tensor) -> int:

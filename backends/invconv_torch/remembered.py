@@ -16,7 +16,7 @@ from torch.autograd import forward_ad
 import invconv as ic
 from invconv.operators.base.prepared import PreparedInverse
 from invconv_torch.native import host
-from invconv_torch.private import in_forward_mode
+from invconv_torch.private import forward_level
 from invconv_torch.traced import traced
 
 Tensor: TypeAlias = torch.Tensor
@@ -30,7 +30,7 @@ def may_be_kept(tensors: list[Tensor], z: Tensor) -> bool:
     """Tell whether tensors are what they look like: not traced, and with no tangent."""
     if traced() or type(z) not in host.PLAIN:
         return False
-    if not in_forward_mode():
+    if forward_level() < 0:
         return True
     return all(forward_ad.unpack_dual(t).tangent is None for t in (z, *tensors))
 

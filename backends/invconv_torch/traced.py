@@ -15,11 +15,11 @@ from invconv.arrays.tensors import tell_of_tensors
 from invconv_torch.private import (
     Transform,
     constant_in_graphs,
+    forward_level,
     get_interpreter_stack,
-    in_forward_mode,
-    in_transform,
     is_tracing,
     open_modes,
+    peek_interpreter_stack,
 )
 
 TRACERS = "torch.export.export and torch.compile can trace it, torch.jit.trace on one grid"
@@ -27,7 +27,9 @@ TRACERS = "torch.export.export and torch.compile can trace it, torch.jit.trace o
 
 def traced() -> bool:
     """Tell whether tensors may be other than they look: compiled, traced, or inside torch.func."""
-    return bool(torch.compiler.is_compiling() or is_tracing() or in_transform())
+    return bool(
+        torch.compiler.is_compiling() or is_tracing() or peek_interpreter_stack() is not None
+    )
 
 
 tell_of_tensors(traced, open_modes)
@@ -66,7 +68,7 @@ def require_onnx_form() -> None:
 
 def unwatched() -> bool:
     """Tell whether nobody records, traces or transforms what is done with any tensors."""
-    if torch.is_grad_enabled() or in_forward_mode():
+    if torch.is_grad_enabled() or forward_level() >= 0:
         return False
     return not traced()
 
@@ -152,9 +154,9 @@ def watch(*tensors: torch.Tensor) -> Watch:
     """Return who records or traces what is done with tensors."""
     if torch.compiler.is_compiling():
         return Watch.COMPILER
-    if in_transform() or is_tracing():
+    if peek_interpreter_stack() is not None or is_tracing():
         return Watch.TRANSFORMS
-    if in_forward_mode():
+    if forward_level() >= 0:
         return Watch.AUTOGRAD
     if torch.is_grad_enabled():
         for tensor in tensors:

@@ -236,20 +236,6 @@ class ExponentialConv(WithKernel):
             ones[(..., *tap)] = size(shape) * np.eye(self.channels)
         return {"kernel": log_det_bar * constant(ones, self.kernel, self.kernel.dtype)}
 
-    @derived
-    def _solves_by_applying(self) -> bool:
-        return self.padding == "zeros"
-
-    @derived
-    def _closed(self) -> bool:
-        return self._family.wrap
-
-    def _products(self, shape: Shape, compiled: bool = False) -> float:
-        counts = self._counted(shape)[1]
-        terms = 1 if counts is None else counts.steps * counts.terms
-        less = _COMPILED if compiled and self._solves_by_applying else 1.0
-        return terms * super()._products(shape) / less
-
     def _linear_maps(self, shape: Shape) -> tuple[Map, Map]:
         return self._apply, self._factor(shape).linear().solve
 
@@ -270,5 +256,4 @@ class ExponentialConv(WithKernel):
         return [Bounds(math.exp(norm), math.exp(norm), terms, largest_entry(self.bias))]
 
 
-_COMPILED = 16.0  # times as quick as BLAS are products of the compiled kernel
 _BOUNDED = 60.0  # norm beyond which its exponential is no bound of anything

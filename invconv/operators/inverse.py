@@ -121,9 +121,6 @@ class Inverse(InvertibleConv):
     def _bounds(self, shape: Shape) -> list[Bounds]:
         return [bounds.inverted() for bounds in reversed(self.conv._bounds(shape))]
 
-    def _error_by_frequencies(self, shape: Shape, state: State | None = None) -> float:
-        return 0.0  # that is lost on the way forward, which is judged as such
-
     def _computation(
         self, shape: Shape, factored: bool = True, state: State | None = None
     ) -> list[Step]:

@@ -198,18 +198,15 @@ def _exponential(conv: ExponentialConv, gain: float) -> ExponentialConv:
     """Return e^(S + A) with |S| <= log(gain): of the symmetric part S, since A is skew.
 
     |e^-(S + A)| <= e^|S|, the logarithmic norm of -(S + A) being the largest eigenvalue of -S. A
-    is bounded, too, far from where it usually is: the series ends at `LARGEST`, in the 1-norm,
-    which is at most C^(1/2) times the 2-norm.
+    is left as it is up to where the series ends, `LARGEST`, in the 1-norm, which is at most C^(1/2)
+    times the 2-norm.
     """
     symmetric, most = conv._symmetric(), LARGEST / conv.channels**0.5
-    skew = _within(conv.kernel - symmetric, most / 2)
-    return conv.replace(kernel=_within(symmetric, min(math.log(gain), most / 4)) + skew)
-
-
-def _within(kernel: Array, limit: float) -> Array:
-    """Return a kernel with sum |taps| below a limit."""
-    norm = namespace(kernel).sum(norm_bound(taps_of(kernel)))
-    return kernel * shrinking(norm, limit * namespace(norm).ones_like(norm))
+    skew, xp = conv.kernel - symmetric, namespace(symmetric)
+    norm, turns = (xp.sum(norm_bound(taps_of(part))) for part in (symmetric, skew))
+    symmetric = symmetric * shrinking(norm, min(math.log(gain), most / 4) * xp.ones_like(norm))
+    limit = most / 2 * xp.ones_like(turns)
+    return conv.replace(kernel=symmetric + skew * (limit / xp.where(turns > limit, turns, limit)))
 
 
 def _qr(conv: QRConv1x1, gain: float) -> QRConv1x1:

@@ -30,7 +30,7 @@ from typing import Any
 
 import numpy as np
 
-from invconv.arrays.namespaces import Array, Shape, dtype_name, size, to_float
+from invconv.arrays.namespaces import Array, Shape, dtype_name, to_float
 from invconv.operators.autoregressive import AutoregressiveConv
 from invconv.operators.base import conditions, judgement
 from invconv.operators.base.calls import require_spatial_shape
@@ -38,8 +38,10 @@ from invconv.operators.base.checks import solved_in
 from invconv.operators.base.operator import InvertibleConv, require_operator
 from invconv.operators.chain import Chain
 from invconv.operators.composite import Composite
+from invconv.operators.exponential import ExponentialConv
 from invconv.operators.inverse import Inverse
 from invconv.operators.pointwise.factored import Factored
+from invconv.operators.spectral import SpectralConv
 from invconv.stability import advice
 from invconv.stability.report import UNRESOLVED, Diagnosis
 from invconv.trust import condition
@@ -113,24 +115,18 @@ def _precision(dtype: Any) -> str:
     return name
 
 
-def _diagnose(host: InvertibleConv, shape: Shape, precision: str, times: float = 1) -> Diagnosis:
-    """Return the diagnosis of one of so many operators, which share the work."""
+def _diagnose(host: InvertibleConv, shape: Shape, precision: str) -> Diagnosis:
     if isinstance(host, Inverse):  # it loses when it goes forward what the other does backward
-        inner = _diagnose(host.conv, shape, precision, times)
+        inner = _diagnose(host.conv, shape, precision)
         return replace(inner, name=f"Inverse of {inner.name}", log_det=-inner.log_det)
-    steps = _steps(host)
-    named = {n: _diagnose(s, shape, precision, times * len(steps)) for n, s in steps.items()}
-    work = times * judgement.ESTIMATE * (1 + len(_leaves(host))) / 2
-    grid = judgement.affordable(host, shape, "float64", times=work)
-    more = 1.0 if host._spectral else judgement.carried_on(host, grid, shape, precision)
-    found = _condition(host, grid, shape, more)
-    loss, cancelled = _carried_on(host, found, grid)
-    loss = max(found.value, loss * more)
-    resolved = found.resolved and all(step.resolved for step in named.values())
+    found = conditions.number(host, shape)
+    named = tuple((n, _diagnose(s, shape, precision)) for n, s in _steps(host).items())
+    loss, cancelled = _carried_on(host, found, shape)
+    resolved = found.resolved and all(step.resolved for _, step in named)
     resolved = resolved and not min(loss, cancelled) * EPS["float64"] > condition.UNRESOLVED
     if not resolved:
         loss = max(loss, 1 / EPS["float64"])
-    judgements = {name: judgement.judge(host, shape, name, None, times) for name in EPS}
+    judgements = {name: judgement.judge(host, shape, name) for name in EPS}
     with np.errstate(all="ignore"):
         log_det = to_float(host.log_det(shape))
     diagnosis = Diagnosis(
@@ -145,37 +141,16 @@ def _diagnose(host: InvertibleConv, shape: Shape, precision: str, times: float =
         loss=loss,
         judgements=judgements,
         blame=_blame(host, shape, precision, judgements[precision]),
-        growth=_growth(host, grid),
+        growth=_growth(host, shape),
         channel=found.channel,
         pixel=found.pixel,
         frequency=found.frequency,
         trouble=found.trouble or ("" if resolved else UNRESOLVED),
-        steps=tuple(named.items()),
+        steps=named,
     )
     if found.trouble == condition.OVERFLOW and max(shape) > 1:
-        smaller = min(grid, _half(shape), key=size)
-        return advice.beyond_range(host, diagnosis, _diagnose(host, smaller, precision))
+        return advice.beyond_range(host, diagnosis, _diagnose(host, _half(shape), precision))
     return replace(diagnosis, advice=advice.what_to_do(host, diagnosis))
-
-
-def _condition(host: InvertibleConv, grid: Shape, shape: Shape, more: float) -> condition.Condition:
-    """Return the condition: ``more`` times that on a grid, where frequencies do not tell it."""
-    if host._spectral or grid == shape:
-        return conditions.number(host, shape)
-    found = conditions.number(host, grid)
-    value = found.value * more
-    trouble = found.trouble or ("" if math.isfinite(value) else condition.OVERFLOW)
-    return replace(
-        found, value=value, exact=False, trouble=trouble, pixel=_placed(found.pixel, grid, shape)
-    )
-
-
-def _placed(pixel: Shape | None, grid: Shape, shape: Shape) -> Shape | None:
-    """Return the pixel that is as far from the nearest border of a larger grid, along each axis."""
-    if pixel is None:
-        return None
-    places = zip(pixel, grid, shape, strict=True)
-    return tuple(p if 2 * p < m else p + n - m for p, m, n in places)
 
 
 def _half(shape: Shape) -> Shape:
@@ -217,7 +192,7 @@ def _carried_on(
     steps = _leaves(host)
     legs = [_along(steps, shape, norm) for norm in (1, math.inf)]
     cancelled = 1.0 if isinstance(host, Factored) else legs[0][1]
-    return max(loss for loss, _ in legs), cancelled
+    return max(found.value, *(loss for loss, _ in legs)), cancelled
 
 
 def _along(steps: list[InvertibleConv], shape: Shape, norm: float) -> tuple[float, float]:
@@ -239,7 +214,7 @@ def _along(steps: list[InvertibleConv], shape: Shape, norm: float) -> tuple[floa
 
 def _growth(conv: InvertibleConv, shape: Shape) -> tuple[float, ...] | None:
     """Return what a pixel more along each axis multiplies |K^-1|_1 by; None on a closed grid."""
-    if conv._closed:
+    if _is_closed(conv):
         return None
     norm = conditions.norm_values(conv, shape)[1]
     if not math.isfinite(norm):
@@ -265,6 +240,15 @@ def _reach(conv: InvertibleConv, axis: int) -> int:
 
 def _turned_round(conv: InvertibleConv) -> list[InvertibleConv]:
     return [conv.conv] if isinstance(conv, Inverse) else []
+
+
+def _is_closed(conv: InvertibleConv) -> bool:
+    """Tell whether a part of an operator sees the grid as closed on itself."""
+    if isinstance(conv, ExponentialConv) and conv.padding == "circular":
+        return True
+    return isinstance(conv, SpectralConv) or any(
+        isinstance(part, InvertibleConv) and _is_closed(part) for part in conv._parts().values()
+    )
 
 
 def impulse_response(conv: InvertibleConv, diagnosis: Diagnosis) -> Array:

@@ -20,7 +20,7 @@ from invconv.kernels import rules
 from invconv_torch.native import kernels, ops
 from invconv_torch.native.batched import one_by_one
 from invconv_torch.native.layout import owned
-from invconv_torch.private import in_forward_mode
+from invconv_torch.private import forward_level
 from invconv_torch.traced import (
     Watch,
     as_nodes,
@@ -137,7 +137,7 @@ class _Plain(_Eager):
         output = owned(rule.run(settings, *tensors))
         kept = (*tensors[:-1], output) if rule.keeps_result else tensors
         ctx.save_for_backward(*kept)
-        if in_forward_mode():
+        if forward_level() >= 0:
             ctx.save_for_forward(*kept)
         return output
 

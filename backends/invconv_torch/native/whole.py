@@ -19,7 +19,7 @@ from invconv.solve.state import State
 from invconv_torch.native.batched import one_by_one
 from invconv_torch.native.host import in_host_memory
 from invconv_torch.native.layout import laid_out, owned
-from invconv_torch.private import Node, in_forward_mode, is_functorch_wrapped_tensor
+from invconv_torch.private import Node, forward_level, is_functorch_wrapped_tensor
 from invconv_torch.traced import traced
 
 Tensor: TypeAlias = torch.Tensor
@@ -55,7 +55,7 @@ def invert(y: Tensor, conv: Any, state: State | None) -> Pair:
 
 def records(x: Tensor, tensors: list[Tensor]) -> bool:
     """Tell whether autograd records what is done with tensors, and nobody else looks at it."""
-    if not torch.is_grad_enabled() or traced() or in_forward_mode():
+    if not torch.is_grad_enabled() or traced() or forward_level() >= 0:
         return False
     found = x.requires_grad
     if is_functorch_wrapped_tensor(x):

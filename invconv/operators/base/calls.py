@@ -102,7 +102,7 @@ def fits(conv: Protocol, x: Any) -> bool:
         and x.shape[1] == conv.channels
         and 0 not in x.shape[2:]
         and conv._stacked is None
-        and not any(explicit_spec(x)[1:])
+        and not (hasattr(x, "aval") and any(explicit_spec(x)[1:]))
     )
 
 

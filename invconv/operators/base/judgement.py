@@ -7,33 +7,30 @@ so that float64 loses 2^-29 of what float32 does where that keeps a digit. Sums 
 slow: they are done on a crop of the grid, from where the error grows as that of results that are
 rounded on purpose. Where longdouble is no wider than float64, that error has to do.
 
-Called by `base.checks` and `base.precision` (and `stability`).
+Of a convolution that frequencies decouple the error is found by frequencies instead, where K x by
+its taps would outlast the solve (`invconv.trust.frequencies`).
 """
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 
 from invconv.arrays.namespaces import Shape, dtype_name, library_name, readable, size
-from invconv.operators.base import conditions
 from invconv.operators.base.protocol import Protocol
 from invconv.solve.state import State
 from invconv.trust.bound import error_bound
 from invconv.trust.condition import EPS, FAILURES
 from invconv.trust.measured import Computation, Step
 
-# The cost of K x of an image, in additions of arrays of numbers: a product is one of these and
-# as much as a C-th of another one; a number of the image is drawn, solved for and compared
-_WORK = 2.0**19
-_BLAS, _LONGDOUBLE, _NUMBER = 1 / 8, 4.0, 8.0
-_LEAST = 2**7  # numbers of an image
-_NEAR = 0.3  # of the errors of y = K x, from which on those of random y count
-ESTIMATE = 16.0  # times the cost of K x is that of estimating a norm, by compiled kernels
+Error = TypeVar("Error", bound=float | None)
+
+_LINEAR = 0.05  # error up to which rounding in float32 tells that of float64
+_PRODUCTS = 4e6  # of numbers in longdouble, an image, as a map is applied
 _PIXELS = 64  # that are enough of a map that is the same at every pixel
 _HAS_WIDER = bool(np.finfo(np.longdouble).eps < EPS["float64"])  # not on every machine
 _HIGHER = {"float32": np.float64, "float64": np.longdouble}
@@ -82,6 +79,8 @@ def exceeds(
         found = conv._conditions.find("bound", shape, lambda: bound(conv, shape))
     if found * EPS[precision] <= limit:
         return False
+    if precision == "float64" and remembered(conv, shape, "float32").error < _LINEAR:
+        return False
     return remembered(conv, shape, precision, state).error > limit
 
 
@@ -104,103 +103,48 @@ def bound(conv: Protocol, shape: Shape) -> float:
         return math.inf
 
 
-def judge(
-    conv: Protocol, shape: Shape, precision: str, state: State | None = None, times: float = 1
-) -> Judgement:
-    """Measure how far the inverse is off in a precision.
-
-    Parameters
-    ----------
-    state : State, optional
-        The factored operator, where that is known: it is not factored again.
-    times : float
-        How many operators are judged together: each for as much less work.
-    """
+def judge(conv: Protocol, shape: Shape, precision: str, state: State | None = None) -> Judgement:
+    """Measure how far the inverse is off in a precision."""
     if state is not None and dtype_name(state.log_det.dtype) != precision:
         state = None
-    if conv._pixelwise:
-        shape, state = _few_pixels(shape), None
-    grid = affordable(conv, shape, precision, higher=conv._spectral, times=times)
-    smaller = affordable(conv, grid, precision, higher=True, times=times)
-    error, against = 0.0, _AGAINST[precision]
-    if smaller != shape:
-        error = _by_frequencies(conv, shape, precision, state)
-        if conv._spectral:
-            return Judgement(error, "measured", f"{against} at single frequencies")
-    steps = functools.cache(
-        lambda at: _computation(conv, at, precision, state=state if at == shape else None)
-    )
-    given = _tried(lambda: steps(grid).error_of_given_x())
-    given *= carried_on(conv, grid, shape, precision, state)
-    if smaller != shape:
-        against += f" on a grid of {' x '.join(map(str, smaller))}, and carried on to this one"
-    if precision == "float64" and not _HAS_WIDER:
+    if _products(conv, shape) > _PRODUCTS:
+        known = None if state is None else state.as_numpy()
+        by_frequencies = conv._on_host(np.dtype(precision))._error_by_frequencies
+        if (error := _tried(lambda: by_frequencies(shape, known))) is not None:
+            return Judgement(error, "measured", f"{_AGAINST[precision]} at single frequencies")
+    if precision == "float32":
+        error = _tried(lambda: _computation(conv, shape, precision, state=state).error())
+        return Judgement(error, "measured", _AGAINST[precision])
+    given = _tried(lambda: _computation(conv, shape, precision, state=state).error_of_given_x())
+    if not _HAS_WIDER:
         against = "by results rounded on purpose, for want of a wider longdouble"
-        return Judgement(max(error, given, _modelled(conv, grid)), "modelled", against)
-    if smaller != shape and conv._solves_by_applying:  # nothing is factored: y = K x tells all
-        return Judgement(given, "measured", against)
-    random = _tried(lambda: steps(smaller).error_of_random_y(_NEAR * given))
-    return Judgement(max(error, given, random), "measured", against)
-
-
-def _by_frequencies(conv: Protocol, shape: Shape, precision: str, state: State | None) -> float:
-    """Return the error of what is spectral in an operator."""
-    working = conv._on_host(np.dtype(precision))
-    known = None if state is None or not conv._spectral else state.as_numpy()
-    return _tried(lambda: working._error_by_frequencies(shape, known))
-
-
-def carried_on(
-    conv: Protocol, grid: Shape, shape: Shape, precision: str, state: State | None = None
-) -> float:
-    """Return what noise grows by, from a grid to a larger one, on its way through K^-1; at least 1.
-
-    ``state`` is the operator factored for the larger one, where that is known.
-    """
-    if grid == shape:
-        return 1.0
-    known = None if state is None else state.as_numpy()
-    here, there = _gain(conv, grid, precision), _gain(conv, shape, precision, known)
-    return max(1.0, there / here) if math.isfinite(there) and here else math.inf
-
-
-def _gain(conv: Protocol, shape: Shape, precision: str, state: State | None = None) -> float:
-    """Return the largest entry of the inverse of noise, which the operator remembers."""
-
-    def measure() -> float:
-        solve = (
-            conv._on_host(np.dtype(precision))._factor(shape) if state is None else state
-        ).solve
-        # of one sign, as images are, whose rounding errors may add up from pixel to pixel
-        noise = np.random.default_rng().uniform(size=(1, conv.channels, *shape))
-        return float(np.abs(solve(noise.astype(precision))).max())
-
-    found: float = conv._conditions.find(f"gain, {precision}", shape, lambda: _tried(measure))
-    return found
-
-
-def about_condition(conv: Protocol, shape: Shape, precision: str) -> tuple[float, bool]:
-    """Return the condition number, and whether it is carried on from a smaller grid."""
-    known = conv._spectral or conv._pixelwise
-    grid = shape if known else affordable(conv, shape, "float64", times=ESTIMATE)
-    number = conditions.remembered(conv, grid)
-    number *= carried_on(conv, grid, shape, precision)
-    return number, grid != shape and math.isfinite(number)
+        return Judgement(max(given, _modelled(conv, shape)), "modelled", against)
+    crop, against = _crop(conv, shape), _AGAINST[precision]
+    state = state if crop == shape else None
+    error = _tried(lambda: _computation(conv, crop, precision, state=state).error_of_random_y())
+    if crop != shape:
+        against += f" on a grid of {' x '.join(map(str, crop))}, and carried on to this one"
+        single = remembered(conv, shape, "float32").error
+        if single < _LINEAR:
+            error = max(error, single * EPS["float64"] / EPS["float32"])
+        else:
+            error *= max(1.0, _modelled(conv, shape) / max(_modelled(conv, crop), EPS["float64"]))
+    return Judgement(max(given, error), "measured", against)
 
 
 def blame(conv: Protocol, shape: Shape, precision: str) -> Step | None:
-    """Return the step that loses most, None where nothing can be said."""
-    if not (steps := len(conv._operators())):
+    """Return the step that loses most, None where there is one, or nothing can be said."""
+    if not conv._parts():
         return None
     try:
-        grid = affordable(conv, shape, precision, higher=True, times=steps)
+        grid = _crop(conv, shape) if precision == "float64" else shape
         with np.errstate(all="ignore"):
             return _computation(conv, grid, precision, factored=precision == "float32").to_blame()
     except FAILURES:
         return None
 
 
-def _tried(measure: Callable[[], float]) -> float:
+def _tried(measure: Callable[[], Error]) -> Error | float:
     try:
         with np.errstate(all="ignore"):
             return measure()
@@ -224,8 +168,7 @@ def _computation(
     if library_name(conv._reference()[1]) == "jax":  # XLA takes subnormal numbers for zero
         runs = [step.flushed() for step in runs]
     steps = runs, higher._computation(shape, factored)
-    most = max(1, int(_WORK / _work(conv, shape, precision, higher=True)))
-    found = Computation(*steps, dtypes, (conv.channels, *shape), conv._pixelwise, most)
+    found = Computation(*steps, dtypes, (conv.channels, *shape), conv._pixelwise)
     return found if factored else found.refined()
 
 
@@ -233,42 +176,17 @@ def _few_pixels(shape: Shape) -> Shape:
     return (min(size(shape), _PIXELS), *(1 for _ in shape[1:])) if shape else shape
 
 
-def affordable(
-    conv: Protocol, shape: Shape, precision: str, *, higher: bool = False, times: float = 1
-) -> Shape:
-    """Return a part of a grid on which K x is quick enough, or of few numbers.
-
-    Its longest axes are halved, or divided by their least factor where the grid is closed.
-
-    Parameters
-    ----------
-    higher : bool
-        In the higher precision; else in that which is judged.
-    times : float
-        How often it is to be done.
-    """
-    a_pixel = times * _work(conv, shape, precision, higher) / size(shape)
-    while (
-        conv.channels * size(shape) > _LEAST and size(shape) > 1 and a_pixel * size(shape) > _WORK
-    ):
+def _crop(conv: Protocol, shape: Shape) -> Shape:
+    """Return a grid whose longest axes are halved until longdouble is quick enough."""
+    while size(shape) > 1 and _products(conv, shape) > _PRODUCTS:
         longest = int(np.argmax(shape))
-        n = shape[longest]
-        # a closed grid has the frequencies of its parts, of which none is worse conditioned
-        part = n // _least_factor(n) if conv._closed else (n + 1) // 2
-        shape = (*shape[:longest], part, *shape[longest + 1 :])
+        shape = (*shape[:longest], (shape[longest] + 1) // 2, *shape[longest + 1 :])
     return shape
 
 
-def _least_factor(n: int) -> int:
-    return next((d for d in range(2, math.isqrt(n) + 1) if n % d == 0), n)
-
-
-def _work(conv: Protocol, shape: Shape, precision: str, higher: bool) -> float:
-    """Return the cost of K x of an image: in the higher precision, or in that which is judged."""
-    longdouble = higher and precision == "float64"
-    slow = _LONGDOUBLE if longdouble else 1 / conv.channels + _BLAS
-    products = conv._products(shape, compiled=not longdouble)
-    return slow * products + _NUMBER * conv.channels * size(shape)
+def _products(conv: Protocol, shape: Shape) -> int:
+    """Return how many products of a tap with a number K x takes, about, of one image."""
+    return sum(size(a.shape) for a in conv._arrays().values()) * size(shape)
 
 
 def _modelled(conv: Protocol, shape: Shape) -> float:

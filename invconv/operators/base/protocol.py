@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from invconv.arrays.derived import derived
-from invconv.arrays.namespaces import Array, Shape, namespace, size
+from invconv.arrays.namespaces import Array, Shape, namespace
 from invconv.arrays.registry import agnostic
 from invconv.kernels import rules
 from invconv.kernels.families import MatrixFamily
@@ -60,10 +60,6 @@ class Protocol(Parametrised, ABC):
     _pointwise: ClassVar[bool] = False
     # whether K is the same at every pixel and sees no other, so that any grid is like any other
     _pixelwise: ClassVar[bool] = False
-    # whether the inverse runs the kernel that the way forward does
-    _solves_by_applying: ClassVar[bool] = False
-    # whether frequencies decouple K, so that the error of its inverse is found without its taps
-    _spectral: ClassVar[bool] = False
     # whether the way forward contains an inverse, whose condition has to be looked at
     _inverts_forward: ClassVar[bool] = False
     # whether `_log_det_saving` and `_add_log_det_vjp` are as quick as a derivative by autodiff
@@ -172,29 +168,12 @@ class Protocol(Parametrised, ABC):
         """Return what bounds the errors of each step at O(1) cost, or `UNBOUNDED`; likewise."""
         return [UNBOUNDED]
 
-    def _products(self, shape: Shape, compiled: bool = False) -> float:
-        """Return how many products K x takes of one sample, about.
+    def _error_by_frequencies(self, shape: Shape, state: State | None = None) -> float | None:
+        """Return the error of the inverse, found without K's taps; None where they do not decouple.
 
-        ``compiled`` says whether those count less that a compiled kernel does as it is judged.
+        That of NumPy arrays. ``state`` is what `_factor` returned of them, where that is known.
         """
-        parts = sum(part._products(shape, compiled) for part in self._operators())
-        return parts or float(sum(size(a.shape) for a in self._arrays().values()) * size(shape))
-
-    @derived
-    def _closed(self) -> bool:
-        """Return whether a part of it sees the grid as closed on itself, or mirrored."""
-        return any(part._closed for part in self._operators())
-
-    def _operators(self) -> list[Protocol]:
-        """Return the operators that this one is made of."""
-        return [part for part in self._parts().values() if isinstance(part, Protocol)]
-
-    def _error_by_frequencies(self, shape: Shape, state: State | None = None) -> float:
-        """Return the largest error of the spectral operators in it; that of NumPy arrays.
-
-        ``state`` is what `_factor` returned of NumPy arrays, where that is known.
-        """
-        return max((p._error_by_frequencies(shape) for p in self._operators()), default=0.0)
+        return None
 
     def _computation(
         self, shape: Shape, factored: bool = True, state: State | None = None
@@ -210,7 +189,7 @@ class Protocol(Parametrised, ABC):
                 return self._forward(x)
 
         compiles = not self._pixelwise and self._reference()[1].dtype.itemsize <= 8
-        forward = apply if compiles and not self._solves_by_applying else self._forward
+        forward = apply if compiles else self._forward
         if not factored:
             return [Step("", type(self).__name__, forward, unknown, unknown)]
         state = self._factor_by_substitution(shape, None if state is None else state.as_numpy())
