@@ -196,7 +196,7 @@ class InvertibleModule(nn.Module):  # type: ignore[misc]
 
     def _call(self, run: Callable[[Tensor, bool], Pair], name: str, x: Tensor) -> Pair:
         """Run a direction: in the parameters' dtype under autocast, else in that of x."""
-        kind = x.device.type if isinstance(x, Tensor) else device_kind(name, x)
+        kind = x.device.type if isinstance(x, torch.Tensor) else device_kind(name, x)
         tracing = torch.compiler.is_compiling() or is_tracing()
         x = with_fixed_grid(x) if tracing else x
         if autocasting(kind):

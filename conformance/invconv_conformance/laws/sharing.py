@@ -176,5 +176,5 @@ def _recorded(s: Setting, pullback: Pullback) -> Iterator[Measure]:
             number = np.isfinite(other)  # the half types overflow
             size += float(np.abs(other[number]).max(initial=0))
             bound = s.unit * (s.scales.gain * s.scales.loss) ** 2 * size
-            error = float(np.abs(one[number] - other[number]).max(initial=0))
-            yield Measure(f"{what}, recorded", error, bound + float(s.cast(np.asarray(size))))
+            off = float(np.abs(one[number] - other[number]).max(initial=0))
+            yield Measure(f"{what}, recorded", off, bound + float(s.cast(np.asarray(size))))
