@@ -40,7 +40,7 @@ class Inverse(InvertibleConv):
     _part_names = ("conv",)
     _inverts_forward = True
     _needs_y = True
-    _keeps_y = False
+    _keeps_y = True
 
     def __post_init__(self) -> None:
         require_operator("conv", self.conv)
