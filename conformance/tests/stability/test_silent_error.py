@@ -12,6 +12,7 @@ from typing import Any
 import jax
 import numpy as np
 import pytest
+import scipy.ndimage
 import torch
 
 import invconv as ic
@@ -271,3 +272,23 @@ def test_the_study_finds_what_is_silent(
     assert "0 silent" in capsys.readouterr().out
     monkeypatch.setattr(judgement, "judge", lambda *a: SILENT)
     assert study.main(["--quick", "--no-cost", "--seed", "5"]) == 1
+
+
+def test_a_wide_kernel_on_a_large_grid_is_judged_without_its_taps(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    along = np.exp(-((np.arange(15) - 7) ** 2) / 2)
+    psf, grid = np.outer(along, along) / along.sum() ** 2, (300, 280)
+    conv = ic.SymmetricConv(psf[None, None, 7:, 7:].astype(np.float32))
+    whole = np.pad(conv.kernel[0, 0].astype(float), ((7, 0), (7, 0)), "reflect")
+    x = np.random.default_rng(0).random(grid)
+    y = scipy.ndimage.correlate(x, whole, mode="reflect").astype(np.float32)[None]
+    error = np.abs(conv.prepare(grid, check=False).inverse(y)[0] - x).max() / x.max()
+
+    def by_taps(*_: Any, **__: Any) -> Any:
+        raise AssertionError("K was applied by its taps")
+
+    monkeypatch.setattr(type(conv), "_computation", by_taps)
+    found = judgement.judge(conv, grid, "float32")
+    assert "single frequencies" in found.rests_on
+    assert error / 3 < found.error < 5 * error
