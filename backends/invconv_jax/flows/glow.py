@@ -46,7 +46,7 @@ class Glow:
     ...     invconv_torch.save(made, f"{folder}/flow.safetensors")
     ...     flow = invconv_jax.load(f"{folder}/flow.safetensors")
     >>> key, images = jax.random.key(0), jax.numpy.zeros((2, 3, 8, 8), "uint8")
-    >>> flow.bits_per_dim(images, jax.random.uniform(key, images.shape)).shape
+    >>> flow.bits_per_dim(images, jax.random.uniform(key, images.shape, "float32")).shape
     (2,)
     >>> zs, log_det = flow.encode(images / 256)
     >>> bool(abs(flow.decode(zs) - images / 256).max() < 1e-4)
