@@ -18,6 +18,7 @@ def turns(steps: np.ndarray[Any, Any], n: int, turn: Any = _TURN) -> np.ndarray[
 
     ``turn`` is 2 pi i, in the precision of the result.
     """
+    n = int(n)  # a size is a tensor inside torch.jit.trace
     steps = steps % n
     quarter = 4 * steps % n == 0  # of a turn, where exp would leave a rounding error for a zero
     exact = np.asarray([1, 1j, -1, -1j])[4 * steps // n]
