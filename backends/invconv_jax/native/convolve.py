@@ -17,7 +17,7 @@ from invconv.arrays.namespaces import Array, Shape
 from invconv.arrays.stencil import Offset, Stencil, reaching
 from invconv.arrays.validation import explicit_spec
 from invconv.kernels.primitives import fold
-from invconv_jax.native.partition import spread, whole
+from invconv_jax.native.partition import beside, whole
 
 # A product in TensorFloat-32 or bfloat16 would decide the result; the default allows both.
 PRECISION = lax.Precision.HIGHEST
@@ -73,9 +73,7 @@ def _correlate(taps: Array, x: Array, offsets: tuple[Offset, ...], wrap: bool) -
     if wrap:
         offsets = tuple(fold(offset, shape) for offset in offsets)
     kept = reaching(offsets, shape)
-    if any(explicit_spec(x)):  # whose transpose asks for the gradient's type
-        taps = spread(taps, (), x)
-    y = _convolve(whole(taps, 0), whole(x), {t: offsets[t] for t in kept}, wrap)
+    y = _convolve(whole(beside(taps, x), 0), whole(x), {t: offsets[t] for t in kept}, wrap)
     return whole(y)
 
 

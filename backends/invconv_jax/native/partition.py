@@ -158,12 +158,24 @@ def whole(x: Array, batch_axes: int = 1) -> Array:
     return result
 
 
-def spread(x: Array, spec: tuple[Any, ...], like: Array | None = None) -> Array:
-    """See `invconv.operators.base.calls.spread`; on the devices of another array if given."""
-    if explicit_spec(x) == spec and like is None:
-        return x
-    sharding = jax.typeof(x if like is None else like).sharding
-    return jax.sharding.reshard(x, sharding.update(spec=PartitionSpec(*spec)))
+def spread(x: Array, spec: tuple[Any, ...]) -> Array:
+    """See `invconv.operators.base.calls.spread`."""
+    return x if explicit_spec(x) == spec else _on_the_mesh_of(x, x, spec)
+
+
+def beside(weights: Array, x: Array) -> Array:
+    """Return weights of which each device has all where x is split along explicit mesh axes.
+
+    Weights without a mesh in their type have a gradient without one, which is a sum over samples
+    that JAX refuses to place.
+    """
+    no_mesh = any(explicit_spec(x)) and jax.typeof(weights).sharding.mesh.empty
+    return _on_the_mesh_of(x, weights, ()) if no_mesh else weights
+
+
+def _on_the_mesh_of(x: Array, y: Array, spec: tuple[Any, ...]) -> Array:
+    sharding = jax.typeof(x).sharding.update(spec=PartitionSpec(*spec))
+    return jax.sharding.reshard(y, sharding)
 
 
 @functools.lru_cache(maxsize=1024)

@@ -12,7 +12,7 @@ from jax import lax
 from jax import numpy as jnp
 
 from invconv.arrays.namespaces import Array
-from invconv_jax.native.partition import SplitByBatch
+from invconv_jax.native.partition import SplitByBatch, beside
 
 _FEW = 4  # channels: a product is slower to call than to write out
 
@@ -37,7 +37,7 @@ eliminate = SplitByBatch("invconv_eliminate", _eliminate, (0, 1))
 @jax.jit  # type: ignore[untyped-decorator]
 def matmul(a: Array, b: Array) -> Array:
     """See `invconv.kernels.primitives.matmul`; accelerators would round to fewer bits."""
-    return jnp.matmul(a, b, precision=lax.Precision.HIGHEST)
+    return jnp.matmul(beside(a, b), beside(b, a), precision=lax.Precision.HIGHEST)
 
 
 @functools.partial(jax.jit, static_argnames="lower")
