@@ -37,8 +37,8 @@ PRIMITIVES: dict[str, Primitive[..., Any]] = {}
 
 
 @contextmanager
-def agnostic() -> Iterator[None]:
-    """Run the pure array-API twin of every primitive inside this context.
+def agnostic(forced: bool = True) -> Iterator[None]:
+    """Run the pure array-API twin of every primitive inside this context, or unless forced, none.
 
     It holds in the thread or task that opened it. torch.compile traces no primitive while one is
     open.
@@ -55,7 +55,7 @@ def agnostic() -> Iterator[None]:
     >>> bool(np.allclose(y, conv.forward(x)))
     True
     """
-    token = _forced_agnostic.set(True)
+    token = _forced_agnostic.set(forced)
     _count(1)
     try:
         yield

@@ -97,7 +97,7 @@ class ExponentialConv(WithKernel):
     padding: str = "zeros"
     dilation: int | tuple[int, ...] = 1
 
-    _needs_y = True
+    _needs_y = _solves_by_applying = True
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -236,8 +236,23 @@ class ExponentialConv(WithKernel):
             ones[(..., *tap)] = size(shape) * np.eye(self.channels)
         return {"kernel": log_det_bar * constant(ones, self.kernel, self.kernel.dtype)}
 
+    @derived
+    def _closed(self) -> bool:
+        return self._family.wrap
+
+    def _products(self, shape: Shape, compiled: bool = False) -> float:
+        if compiled and self._family.wrap:  # by frequencies
+            return float(self.channels**2 * size(shape))
+        counts = self._counted(shape)[1]
+        terms = 1 if counts is None else counts.steps * counts.terms
+        return terms * super()._products(shape) / (_COMPILED if compiled else 1.0)
+
     def _linear_maps(self, shape: Shape) -> tuple[Map, Map]:
-        return self._apply, self._factor(shape).linear().solve
+        return self._made_ready(shape), self._factor(shape).linear().solve
+
+    def _made_ready(self, shape: Shape) -> Map:
+        taps, counts = self._counted(shape)
+        return ExponentialSolver.of(self._family, taps, counts, shape)
 
     def _condition(self, shape: Shape) -> condition.Condition:
         return in_one_norm(self, shape)
@@ -256,4 +271,5 @@ class ExponentialConv(WithKernel):
         return [Bounds(math.exp(norm), math.exp(norm), terms, largest_entry(self.bias))]
 
 
+_COMPILED = 16.0  # times as quick as BLAS are products of the compiled kernel
 _BOUNDED = 60.0  # norm beyond which its exponential is no bound of anything

@@ -38,7 +38,7 @@ class Inverse(InvertibleConv):
     conv: InvertibleConv
 
     _part_names = ("conv",)
-    _inverts_forward = True
+    _inverts_forward = _turned = True
     _needs_y = True
     _keeps_y = True
 

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 
-from invconv.arrays.namespaces import Array, Shape
+from invconv.arrays.namespaces import Array, Shape, size
 from invconv.arrays.stencil import taps_of
 from invconv.kernels.convolutions import CircularFamily
+from invconv.kernels.frequencies.products import SpectralProduct, by_frequencies
 from invconv.kernels.frequencies.spectrum import (
     kernel_spectrum,
     spectral_log_det,
@@ -20,7 +23,7 @@ from invconv.kernels.frequencies.spectrum import (
 from invconv.kernels.symmetric import SymmetricFamily
 from invconv.operators.base.protocol import Gradients
 from invconv.operators.convolution import Convolution
-from invconv.solve.state import State
+from invconv.solve.state import Map, State
 from invconv.trust import condition
 from invconv.trust.frequencies import error_by_frequencies
 from invconv.trust.norms import SolveOverflowError
@@ -31,6 +34,7 @@ class SpectralConv(Convolution):
     """A convolution with one C x C matrix K_hat(f) a frequency; log det = sum log|det K_hat(f)|."""
 
     _saves_log_det = True
+    _spectral = _closed = True
 
     @property
     @abstractmethod
@@ -68,15 +72,29 @@ class SpectralConv(Convolution):
         taps = float(np.linalg.norm(taps_of(self.kernel), 2, axis=(1, 2)) @ self._counts())
         rounding = self.channels * taps * condition.EPS["float64"]
         found = condition.of_spectrum(self._spectrum(shape), rounding)
+        if found.value == math.inf:
+            self._regular_log_det(shape)  # raises where it is exactly singular
         basis = self._family.basis
         (worst,) = map(int, found.frequency or (0,))
         place = np.unravel_index(worst, basis.frequencies(shape))
         return replace(found, frequency=tuple(basis.period * int(f) for f in place))
 
+    def _linear_maps(self, shape: Shape) -> tuple[Map, Map]:
+        product = SpectralProduct(self._spectrum(shape), self._family.basis, shape)
+        return partial(by_frequencies.agnostic, product), self._factor(shape).linear().solve
+
+    def _transposed_maps(self, shape: Shape) -> tuple[Map, Map]:
+        product = SpectralProduct(self._spectrum(shape), self._family.basis, shape).transposed
+        return partial(by_frequencies.agnostic, product), self._factor_transposed(shape).solve
+
+    def _products(self, shape: Shape, compiled: bool = False) -> float:
+        return float(self.channels**2 * self._counts().sum() * size(shape))
+
     def _error_by_frequencies(self, shape: Shape, state: State | None = None) -> float:
         state = self._factor(shape) if state is None else state
-        by_taps = not getattr(self._family, "wide", False)
-        return error_by_frequencies(self.kernel, self._family.basis, shape, state, by_taps=by_taps)
+        family = self._family
+        by_taps = not getattr(family, "wide", False)
+        return error_by_frequencies(self.kernel, family.basis, shape, state, by_taps=by_taps)
 
     def _counts(self) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
         """Return at how many offsets each tap stands, shape (T,)."""

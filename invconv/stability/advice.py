@@ -30,7 +30,7 @@ _FACTORS_GROW = 100  # times the condition that factors lose
 _LASTS = "two digits last"
 
 
-def what_to_do(host: InvertibleConv, d: Diagnosis) -> tuple[str, ...]:
+def what_to_do(host: InvertibleConv, d: Diagnosis, times: float = 1) -> tuple[str, ...]:
     """Return advice, the most useful first.
 
     Parameters
@@ -38,13 +38,15 @@ def what_to_do(host: InvertibleConv, d: Diagnosis) -> tuple[str, ...]:
     host : InvertibleConv
         What was diagnosed, of NumPy float64.
     d : Diagnosis
+    times : float
+        How many operators share the work.
     """
     if d.digits >= _WANTED:
-        return (f"nothing on this grid in {d.precision}", *_largest_grids(host, d))
+        return (f"nothing on this grid in {d.precision}", *_largest_grids(host, d, times))
     found = [_cause(host, d)]
     if d.precision == "float32" and d.digits_float64 >= _WANTED:
         found.append(f"or solve in float64, where {d.digits_float64:.1f} digits are left")
-    return (*found, *_largest_grids(host, d))
+    return (*found, *_largest_grids(host, d, times))
 
 
 def beyond_range(host: InvertibleConv, d: Diagnosis, smaller: Diagnosis) -> Diagnosis:
@@ -99,7 +101,7 @@ def _cause(host: InvertibleConv, d: Diagnosis) -> str:
     return f"make the matrix less singular{most}"
 
 
-def _largest_grids(host: InvertibleConv, d: Diagnosis) -> list[str]:
+def _largest_grids(host: InvertibleConv, d: Diagnosis, times: float) -> list[str]:
     """Say up to which grids of this shape the wanted digits last.
 
     The growth tells, for larger grids than that of the diagnosis; on smaller ones it is a first
@@ -121,7 +123,8 @@ def _largest_grids(host: InvertibleConv, d: Diagnosis) -> list[str]:
             if not 0 < scale < 1:
                 break
             grid = _scaled(d.spatial_shape, scale)
-            lost = math.log10(min(max(judge(host, grid, precision).error, eps), 1.0))
+            smaller = judge(host, grid, precision, None, 2 * _REFINEMENTS * times)
+            lost = math.log10(min(max(smaller.error, eps), 1.0))
             scale = max(grid) / max(d.spatial_shape) - (_WANTED + lost) / per_grid
         if 0 < scale <= _FARTHEST:
             found.append(f"{grid_text(_scaled(d.spatial_shape, scale))} in {precision}")

@@ -30,18 +30,16 @@ from typing import Any
 
 import numpy as np
 
-from invconv.arrays.namespaces import Array, Shape, dtype_name, to_float
+from invconv.arrays.namespaces import Array, Shape, dtype_name, size, to_float
 from invconv.operators.autoregressive import AutoregressiveConv
-from invconv.operators.base import conditions, judgement
+from invconv.operators.base import conditions, grids, judgement
 from invconv.operators.base.calls import require_spatial_shape
 from invconv.operators.base.checks import solved_in
 from invconv.operators.base.operator import InvertibleConv, require_operator
 from invconv.operators.chain import Chain
 from invconv.operators.composite import Composite
-from invconv.operators.exponential import ExponentialConv
 from invconv.operators.inverse import Inverse
 from invconv.operators.pointwise.factored import Factored
-from invconv.operators.spectral import SpectralConv
 from invconv.stability import advice
 from invconv.stability.report import UNRESOLVED, Diagnosis
 from invconv.trust import condition
@@ -115,18 +113,23 @@ def _precision(dtype: Any) -> str:
     return name
 
 
-def _diagnose(host: InvertibleConv, shape: Shape, precision: str) -> Diagnosis:
+def _diagnose(host: InvertibleConv, shape: Shape, precision: str, times: float = 1) -> Diagnosis:
+    """Return the diagnosis of one of so many operators, which share the work."""
     if isinstance(host, Inverse):  # it loses when it goes forward what the other does backward
-        inner = _diagnose(host.conv, shape, precision)
+        inner = _diagnose(host.conv, shape, precision, times)
         return replace(inner, name=f"Inverse of {inner.name}", log_det=-inner.log_det)
-    found = conditions.number(host, shape)
-    named = tuple((n, _diagnose(s, shape, precision)) for n, s in _steps(host).items())
-    loss, cancelled = _carried_on(host, found, shape)
-    resolved = found.resolved and all(step.resolved for _, step in named)
+    steps = _steps(host)
+    named = {n: _diagnose(s, shape, precision, times * len(steps)) for n, s in steps.items()}
+    grid = grids.estimable(host, shape, times * (1 + len(_leaves(host))) / 2)
+    more = 1.0 if host._spectral else grids.carried_on(host, grid, shape, precision)
+    found = _condition(host, grid, shape, more)
+    loss, cancelled = _carried_on(host, found, grid)
+    loss = max(found.value, loss * more)
+    resolved = found.resolved and all(step.resolved for step in named.values())
     resolved = resolved and not min(loss, cancelled) * EPS["float64"] > condition.UNRESOLVED
     if not resolved:
         loss = max(loss, 1 / EPS["float64"])
-    judgements = {name: judgement.judge(host, shape, name) for name in EPS}
+    judgements = {name: judgement.judge(host, shape, name, None, times) for name in EPS}
     with np.errstate(all="ignore"):
         log_det = to_float(host.log_det(shape))
     diagnosis = Diagnosis(
@@ -141,16 +144,37 @@ def _diagnose(host: InvertibleConv, shape: Shape, precision: str) -> Diagnosis:
         loss=loss,
         judgements=judgements,
         blame=_blame(host, shape, precision, judgements[precision]),
-        growth=_growth(host, shape),
+        growth=_growth(host, grid),
         channel=found.channel,
         pixel=found.pixel,
         frequency=found.frequency,
         trouble=found.trouble or ("" if resolved else UNRESOLVED),
-        steps=named,
+        steps=tuple(named.items()),
     )
     if found.trouble == condition.OVERFLOW and max(shape) > 1:
-        return advice.beyond_range(host, diagnosis, _diagnose(host, _half(shape), precision))
-    return replace(diagnosis, advice=advice.what_to_do(host, diagnosis))
+        smaller = min(grid, _half(shape), key=size)
+        return advice.beyond_range(host, diagnosis, _diagnose(host, smaller, precision))
+    return replace(diagnosis, advice=advice.what_to_do(host, diagnosis, times))
+
+
+def _condition(host: InvertibleConv, grid: Shape, shape: Shape, more: float) -> condition.Condition:
+    """Return the condition: ``more`` times that on a grid, where frequencies do not tell it."""
+    if host._spectral or grid == shape:
+        return conditions.number(host, shape)
+    found = conditions.number(host, grid)
+    value = found.value * more
+    trouble = found.trouble or ("" if math.isfinite(value) else condition.OVERFLOW)
+    return replace(
+        found, value=value, exact=False, trouble=trouble, pixel=_placed(found.pixel, grid, shape)
+    )
+
+
+def _placed(pixel: Shape | None, grid: Shape, shape: Shape) -> Shape | None:
+    """Return the pixel that is as far from the nearest border of a larger grid, along each axis."""
+    if pixel is None:
+        return None
+    places = zip(pixel, grid, shape, strict=True)
+    return tuple(p if 2 * p < m else p + n - m for p, m, n in places)
 
 
 def _half(shape: Shape) -> Shape:
@@ -192,7 +216,7 @@ def _carried_on(
     steps = _leaves(host)
     legs = [_along(steps, shape, norm) for norm in (1, math.inf)]
     cancelled = 1.0 if isinstance(host, Factored) else legs[0][1]
-    return max(found.value, *(loss for loss, _ in legs)), cancelled
+    return max(loss for loss, _ in legs), cancelled
 
 
 def _along(steps: list[InvertibleConv], shape: Shape, norm: float) -> tuple[float, float]:
@@ -214,7 +238,7 @@ def _along(steps: list[InvertibleConv], shape: Shape, norm: float) -> tuple[floa
 
 def _growth(conv: InvertibleConv, shape: Shape) -> tuple[float, ...] | None:
     """Return what a pixel more along each axis multiplies |K^-1|_1 by; None on a closed grid."""
-    if _is_closed(conv):
+    if conv._closed:
         return None
     norm = conditions.norm_values(conv, shape)[1]
     if not math.isfinite(norm):
@@ -240,15 +264,6 @@ def _reach(conv: InvertibleConv, axis: int) -> int:
 
 def _turned_round(conv: InvertibleConv) -> list[InvertibleConv]:
     return [conv.conv] if isinstance(conv, Inverse) else []
-
-
-def _is_closed(conv: InvertibleConv) -> bool:
-    """Tell whether a part of an operator sees the grid as closed on itself."""
-    if isinstance(conv, ExponentialConv) and conv.padding == "circular":
-        return True
-    return isinstance(conv, SpectralConv) or any(
-        isinstance(part, InvertibleConv) and _is_closed(part) for part in conv._parts().values()
-    )
 
 
 def impulse_response(conv: InvertibleConv, diagnosis: Diagnosis) -> Array:

@@ -40,7 +40,8 @@ class Diagnosis:
     norm : str
         Which norm that is in: "1-norm" or "2-norm".
     exact : bool
-        Whether the condition is the number itself; else an estimate from below.
+        Whether the condition is the number itself; else an estimate from below, which on a large
+        grid is that of a part of it, times what noise grows by from there.
     resolved : bool
         False where rounding in float64 alone may account for the condition: no digit is certain.
     loss : float
@@ -156,7 +157,7 @@ def report(d: Diagnosis) -> str:
 
 
 def _rows(d: Diagnosis) -> list[tuple[str, str]]:
-    kind = "exact" if d.exact else "an estimate from below" if d.resolved else "not resolved"
+    kind = "exact" if d.exact else "an estimate" if d.resolved else "not resolved"
     number = f"{d.condition:.3g}" + (f" ({d.norm}, {kind})" if math.isfinite(d.condition) else "")
     rows = [("log-det", f"{d.log_det:.6g}"), ("condition", number)]
     if d.trouble:

@@ -89,7 +89,8 @@ def of_spectrum(matrices: Matrix, rounding: float) -> Condition:
     """
     if not np.isfinite(matrices).all():
         raise SolveOverflowError
-    values = np.linalg.svd(matrices, compute_uv=False)
+    one = matrices.shape[-1] == 1
+    values = np.abs(matrices[..., 0]) if one else np.linalg.svd(matrices, compute_uv=False)
     smallest = float(values.min())
     value = float(values.max()) / smallest if smallest else math.inf
     resolved = rounding < UNRESOLVED * smallest
@@ -119,12 +120,13 @@ def one_norm(
     transposed: Callable[[], Maps],
     sample: Shape,
     first: tuple[int | None, ...] | None = None,
+    products: float = 0.0,
 ) -> Condition:
     """Return |K|_1 |K^-1|_1, exactly on a small grid and by an estimate from below beyond.
 
     The parameters are those of `invconv.trust.norms.norms`.
     """
-    gain, loss = norms(maps, transposed, sample, first)
+    gain, loss = norms(maps, transposed, sample, first, products)
     channel, *pixel = map(int, np.unravel_index(loss.column, sample))
     exact = gain.exact and loss.exact
     value = gain.value * loss.value

@@ -7,9 +7,9 @@ inverse are rounded too, and each of them spoils its own frequency alone:
 
     given x     |x' - x| / |x| in the largest entries, for x' = K^-1 y as it runs, of an image
                 x >= 0 whose y = K x + b is found by frequencies
-    random y    |x_hat' - x_hat| / |x_hat| in the 2-norm, for y of N(0, 1) numbers: the mean of
-                |x_hat'(f) - x_hat(f)|^2 / |x_hat'(f)|^2 over frequencies that are drawn by their
-                share of |x_hat'|^2, so that few of them, with K_hat(f) in longdouble, tell enough
+    random y    |x_hat' - x_hat| / |x_hat| in the 2-norm, for y of N(0, 1) numbers. Its square is
+                the mean of |x_hat'(f) - x_hat(f)|^2 / |x_hat'(f)|^2 over frequencies that are drawn
+                by their share of |x_hat'|^2: few of them, with K_hat(f) in longdouble, tell enough
 
 Called by `operators.spectral`.
 """
@@ -48,10 +48,10 @@ def error_by_frequencies(
     state : State
         What `_factor` returned.
     by_taps : bool
-        Whether K x is a sum over taps where nobody judges. Its rounding is small beside that of
-        transforms, of which the solve then has half, in the squares.
+        Whether K x is a sum over taps where nobody judges, which rounds about half as much, in
+        the squares, as by transforms; the solve has the other half of the error.
     """
-    given = _error_of_given_x(kernel, basis, shape, state) * (math.sqrt(0.5) if by_taps else 1.0)
+    given = _error_of_given_x(kernel, basis, shape, state) * (math.sqrt(0.75) if by_taps else 1.0)
     return max(given, _error_of_random_y(kernel, basis, shape, state.solver))
 
 

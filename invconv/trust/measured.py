@@ -7,9 +7,7 @@ precision; which x belongs to a random y is found in a higher one, where each st
 of the working precision, refined: no step is factored twice.
 
 Few samples tell enough where little is lost. Where errors grow, they differ from sample to sample
-by more than ten times, so that more are drawn.
-
-Called by `base.judgement`.
+by more than ten times, so that more are drawn. Called by `base.judgement`.
 """
 
 from __future__ import annotations
@@ -27,8 +25,8 @@ from invconv.solve.state import Map
 
 Floats = np.ndarray[Any, Any]
 
-_NUMBERS, _LOSSY_NUMBERS = 2**14, 2**21  # in all samples; where much is lost
-_FEWEST, _MOST, _LOSSY_MOST = 2, 96, 24  # samples of a batch; of all where much is lost
+_NUMBERS, _LOSSY_NUMBERS = 2**14, 2**18  # in all samples; where much is lost
+_FEWEST, _MOST, _LOSSY_MOST = 6, 96, 24  # samples of a batch; of all where much is lost
 _KINDS = 3  # of samples
 _LOSSY = 1e3  # eps from which on an error counts as much
 _SMALL = 2.0**-100  # y, of which ordinary ones are so many times as large that x may overflow
@@ -165,6 +163,8 @@ class Computation:
         (C, *spatial).
     shares_factors : bool
         Whether both ways may use the same computed factors, whose rounding errors then cancel.
+    most : number
+        Samples of a batch that are quick enough; some are drawn in any case.
     """
 
     working: Sequence[Step]
@@ -172,6 +172,7 @@ class Computation:
     dtypes: tuple[Any, Any]
     sample: Shape
     shares_factors: bool = False
+    most: float = math.inf
 
     def refined(self) -> Self:
         """Return the computation whose higher precision refines the solves of the other one."""
@@ -212,7 +213,7 @@ class Computation:
     def _largest(self, errors: Callable[[int], float], least: float = 0.0) -> float:
         """Return the largest error of a batch, or of several where much is lost."""
         numbers = size(self.sample)
-        few = min(max(_NUMBERS // numbers, _FEWEST), _MOST)
+        few = int(min(max(min(_NUMBERS // numbers, self.most), _FEWEST), _MOST))
         more = min(max(_LOSSY_NUMBERS // numbers, _FEWEST), _LOSSY_MOST)
         error, drawn = errors(few), few
         lossy = max(least, _LOSSY * float(np.finfo(self.dtypes[0]).eps))

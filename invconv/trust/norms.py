@@ -19,6 +19,7 @@ Map = Callable[[Matrix], Matrix]
 Maps = tuple[Map, Map]
 
 _EXACT_NUMBERS = 512**2  # as many numbers are formed at most, columns x unknowns, for an exact norm
+_EXACT_PRODUCTS = 2.0**30  # likewise, of all columns
 _RANDOM_STARTS, _CLIMBS = 1, 4
 
 
@@ -40,6 +41,7 @@ def norms(
     transposed: Callable[[], Maps],
     sample: Shape,
     first: tuple[int | None, ...] | None = None,
+    products: float = 0.0,
 ) -> tuple[Norm, Norm]:
     """Return |K|_1 and |K^-1|_1.
 
@@ -54,6 +56,8 @@ def norms(
     first : tuple of int or None, one per axis, optional
         Where along an axis the pixels are whose columns hold all others', shifted; None where
         they may be anywhere.
+    products : float
+        How many K x takes of one sample.
     """
     apply, solve = maps
     numbers = np.arange(size(sample)).reshape(sample)
@@ -61,7 +65,8 @@ def norms(
         if place is not None:
             numbers = np.take(numbers, [place], axis=axis + 1)
     columns = numbers.reshape(-1)
-    if len(columns) * size(sample) <= _EXACT_NUMBERS:
+    few = len(columns) * products <= _EXACT_PRODUCTS
+    if few and len(columns) * size(sample) <= _EXACT_NUMBERS:
         return _exact_norm(apply, columns, sample), _exact_norm(solve, columns, sample)
     apply_t, solve_t = transposed()
     return map_norm(apply, apply_t, sample), map_norm(solve, solve_t, sample)

@@ -175,7 +175,7 @@ def test_beyond_the_range_it_is_continued() -> None:
     found = ic.diagnose(growing.authors(), (32, 256))
     assert found.condition == math.inf
     truth = 255 * math.log10(1.3683 / 0.0462) - math.log10(0.0462) + math.log10(1.4145)
-    assert f"about 1e+{truth:.0f}, by its growth on a grid of 16 x 128" in found.trouble
+    assert f"about 1e+{truth:.0f}, by its growth on a grid of" in found.trouble
     assert found.growth == pytest.approx((1, 29.617), rel=1e-3)
 
 

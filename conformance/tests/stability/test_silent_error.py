@@ -268,10 +268,10 @@ def test_the_study_finds_what_is_silent(
     for name, few in (("_FAMILY", 20), ("_CHAINS", 20), ("_LARGE", 0), ("_EVALUATIONS", 300)):
         monkeypatch.setattr(study, name, few)
     monkeypatch.setattr(climbing, "STARTS", climbing.STARTS[:1])
-    assert study.main(["--quick", "--no-cost", "--seed", "5"]) == 0
+    assert study.main(["--quick", "--seed", "5"]) == 0
     assert "0 silent" in capsys.readouterr().out
     monkeypatch.setattr(judgement, "judge", lambda *a: SILENT)
-    assert study.main(["--quick", "--no-cost", "--seed", "5"]) == 1
+    assert study.main(["--quick", "--seed", "5"]) == 1
 
 
 def test_a_wide_kernel_on_a_large_grid_is_judged_without_its_taps(

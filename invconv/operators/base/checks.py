@@ -23,7 +23,7 @@ from invconv.arrays.namespaces import (
     size,
     to_numpy,
 )
-from invconv.operators.base import conditions
+from invconv.operators.base.grids import about_condition
 from invconv.operators.base.judgement import blame, exceeds, remembered
 from invconv.operators.base.protocol import Protocol
 from invconv.solve.state import State
@@ -40,7 +40,7 @@ def warn_of_loss(conv: Protocol, shape: Shape, result: Array, state: State | Non
     """
     precision = _precision_of(result)
     if readable(result) and exceeds(conv, shape, precision, TOLERATED, state):
-        message = describe_loss(conv, shape, precision)
+        message = describe_loss(conv, shape, precision, state)
         warnings.warn(message, IllConditionedWarning, stacklevel=callers_level())
 
 
@@ -73,11 +73,14 @@ def _ours(module: str) -> bool:
     return module.partition(".")[0] in ("invconv", "invconv_torch", "invconv_jax", "invconv_cupy")
 
 
-def describe_loss(conv: Protocol, shape: Shape, precision: str) -> str:
-    """Say what is lost, where, and what to do, for the warning."""
+def describe_loss(conv: Protocol, shape: Shape, precision: str, state: State | None = None) -> str:
+    """Say what is lost, where, and what to do, for the warning.
+
+    ``state`` is the factored operator, where that is known.
+    """
     grid = " x ".join(map(str, shape)) or "1"
     name = f"the inverse of {type(conv).__name__} on a grid of {grid}"
-    number = conditions.remembered(conv, shape)
+    number, carried = about_condition(conv, shape, precision)
     broken = [n for n, a in conv.parameters().items() if not np.isfinite(to_numpy(a)).all()]
     if broken:
         return f"{name} has condition number inf: {', '.join(broken)} holds NaN or inf"
@@ -87,14 +90,15 @@ def describe_loss(conv: Protocol, shape: Shape, precision: str) -> str:
     if precision == "float32" and number * EPS["float64"] <= TOLERATED:
         advice += ", or use float64"
     with np.errstate(all="ignore"):
-        fine = np.isfinite(to_numpy(conv._in_working_precision()._log_det(shape)))
+        log_det = conv._in_working_precision()._log_det(shape) if state is None else state.log_det
+        fine = np.isfinite(to_numpy(log_det))
     though = ", though K x - y and the log-determinant look fine" if fine else ""
     lost = blame(conv, shape, precision)
     most = f", most of them lost by {lost.name} ({lost.kind})" if lost and lost.name else ""
     return (
         f"{name} is off by {found.error:.1e} of its largest entry, {found.leg} {found.rests_on}: "
         f"{left:.1f} digits are left in {precision}{most}, {min(left, worst):.1f} at worst (it has "
-        f"condition number {number:.3g}){though}; {advice} "
+        f"condition number {'about ' * carried}{number:.3g}){though}; {advice} "
         f"(invconv.diagnose says where it comes from; prepare(..., check=False) does not look)"
     )
 

@@ -37,7 +37,8 @@ def number(conv: Protocol, shape: Shape, norm: float | None = None) -> Condition
     """
 
     def compute(host: Protocol) -> Condition:
-        host._linear_maps(shape)  # raises where the operator is exactly singular
+        if norm is None and host._pixelwise:
+            host._linear_maps(shape)  # raises where the operator is exactly singular
         if norm is None:
             found = host._condition(shape)
         else:
@@ -82,7 +83,8 @@ def _maps(conv: Protocol, shape: Shape, norm: float) -> Any:
     maps = conv._linear_maps, conv._transposed_maps
     here, there = maps if norm == 1 else maps[::-1]
     first = conv._longest_columns(shape, transposed=norm != 1)
-    return here(shape), lambda: there(shape), (conv.channels, *shape), first
+    products = conv._products(shape)
+    return here(shape), lambda: there(shape), (conv.channels, *shape), first, products
 
 
 def remembered(conv: Protocol, shape: Shape, norm: float | None = None) -> float:

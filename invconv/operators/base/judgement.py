@@ -2,35 +2,32 @@
 
 A bound says at no cost where an inverse is safe (`invconv.trust.bound`). Elsewhere the error is
 measured on the host (`invconv.trust.measured`): on y = K x, whose x is known, and on random y,
-whose x is found in float64 for float32, and in longdouble for float64. Rounding is linear in eps,
-so that float64 loses 2^-29 of what float32 does where that keeps a digit. Sums in longdouble are
-slow: they are done on a crop of the grid, from where the error grows as that of results that are
-rounded on purpose. Where longdouble is no wider than float64, that error has to do.
+whose x is found in float64 for float32, and in longdouble for float64. K x is a sum over taps,
+which would outlast the solve where there are many of them or of pixels: then what is spectral is
+measured by frequencies (`invconv.trust.frequencies`), and the rest on a part of the grid, from
+where the error of y = K x, the larger one, is carried on (`base.grids`). Where longdouble is no
+wider than float64, the error of results that are rounded on purpose has to do.
 
-Of a convolution that frequencies decouple the error is found by frequencies instead, where K x by
-its taps would outlast the solve (`invconv.trust.frequencies`).
+Called by `base.checks` and `base.precision` (and `stability`).
 """
 
 from __future__ import annotations
 
+import functools
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TypeVar
 
 import numpy as np
 
 from invconv.arrays.namespaces import Shape, dtype_name, library_name, readable, size
+from invconv.operators.base.grids import affordable, carried_on, samples, tried
 from invconv.operators.base.protocol import Protocol
 from invconv.solve.state import State
 from invconv.trust.bound import error_bound
 from invconv.trust.condition import EPS, FAILURES
 from invconv.trust.measured import Computation, Step
 
-Error = TypeVar("Error", bound=float | None)
-
-_LINEAR = 0.05  # error up to which rounding in float32 tells that of float64
-_PRODUCTS = 4e6  # of numbers in longdouble, an image, as a map is applied
+_NEAR = 0.3  # of the errors of y = K x, from which on those of random y count
 _PIXELS = 64  # that are enough of a map that is the same at every pixel
 _HAS_WIDER = bool(np.finfo(np.longdouble).eps < EPS["float64"])  # not on every machine
 _HIGHER = {"float32": np.float64, "float64": np.longdouble}
@@ -79,8 +76,6 @@ def exceeds(
         found = conv._conditions.find("bound", shape, lambda: bound(conv, shape))
     if found * EPS[precision] <= limit:
         return False
-    if precision == "float64" and remembered(conv, shape, "float32").error < _LINEAR:
-        return False
     return remembered(conv, shape, precision, state).error > limit
 
 
@@ -103,53 +98,73 @@ def bound(conv: Protocol, shape: Shape) -> float:
         return math.inf
 
 
-def judge(conv: Protocol, shape: Shape, precision: str, state: State | None = None) -> Judgement:
-    """Measure how far the inverse is off in a precision."""
+def judge(
+    conv: Protocol, shape: Shape, precision: str, state: State | None = None, times: float = 1
+) -> Judgement:
+    """Measure how far the inverse is off in a precision.
+
+    Parameters
+    ----------
+    state : State, optional
+        The factored operator, where that is known: it is not factored again.
+    times : float
+        How many operators are judged together: each for as much less work.
+    """
     if state is not None and dtype_name(state.log_det.dtype) != precision:
         state = None
-    if _products(conv, shape) > _PRODUCTS:
-        known = None if state is None else state.as_numpy()
-        by_frequencies = conv._on_host(np.dtype(precision))._error_by_frequencies
-        if (error := _tried(lambda: by_frequencies(shape, known))) is not None:
-            return Judgement(error, "measured", f"{_AGAINST[precision]} at single frequencies")
-    if precision == "float32":
-        error = _tried(lambda: _computation(conv, shape, precision, state=state).error())
-        return Judgement(error, "measured", _AGAINST[precision])
-    given = _tried(lambda: _computation(conv, shape, precision, state=state).error_of_given_x())
-    if not _HAS_WIDER:
+    if conv._pixelwise:
+        shape, state = _few_pixels(shape), None
+    grid = affordable(conv, shape, precision, higher=conv._spectral, times=times)
+    smaller = affordable(conv, grid, precision, higher=True, times=times)
+    error, against = 0.0, _AGAINST[precision]
+    if smaller != shape:
+        error = _by_frequencies(conv, shape, precision, state)
+        if conv._spectral:
+            return Judgement(error, "measured", f"{against} at single frequencies")
+    steps = functools.cache(
+        lambda at: _computation(conv, at, precision, state=state if at == shape else None)
+    )
+    given = tried(lambda: steps(grid).error_of_given_x())
+    given *= carried_on(conv, grid, shape, precision, state)
+    if smaller != shape:
+        against += f" on a grid of {' x '.join(map(str, smaller))}, and carried on to this one"
+    if precision == "float64" and not _HAS_WIDER:
         against = "by results rounded on purpose, for want of a wider longdouble"
-        return Judgement(max(given, _modelled(conv, shape)), "modelled", against)
-    crop, against = _crop(conv, shape), _AGAINST[precision]
-    state = state if crop == shape else None
-    error = _tried(lambda: _computation(conv, crop, precision, state=state).error_of_random_y())
-    if crop != shape:
-        against += f" on a grid of {' x '.join(map(str, crop))}, and carried on to this one"
-        single = remembered(conv, shape, "float32").error
-        if single < _LINEAR:
-            error = max(error, single * EPS["float64"] / EPS["float32"])
-        else:
-            error *= max(1.0, _modelled(conv, shape) / max(_modelled(conv, crop), EPS["float64"]))
-    return Judgement(max(given, error), "measured", against)
+        return Judgement(max(error, given, _modelled(conv, grid)), "modelled", against)
+    if smaller != shape and conv._solves_by_applying:  # nothing is factored: y = K x tells all
+        return Judgement(given, "measured", against)
+    random = tried(lambda: steps(smaller).error_of_random_y(_NEAR * given))
+    return Judgement(max(error, given, random), "measured", against)
+
+
+def _by_frequencies(conv: Protocol, shape: Shape, precision: str, state: State | None) -> float:
+    """Return the largest error of the spectral operators in one, which each of them remembers.
+
+    Those that are turned lose it on their way forward, which is judged as such.
+    """
+    if not conv._spectral:
+        parts = [] if conv._turned else conv._operators()
+        return max((_by_frequencies(p, shape, precision, None) for p in parts), default=0.0)
+
+    def measure() -> float:
+        known = None if state is None else state.as_numpy()
+        return conv._on_host(np.dtype(precision))._error_by_frequencies(shape, known)
+
+    key = f"by frequencies, {precision}"
+    found: float = conv._conditions.find(key, shape, lambda: tried(measure))
+    return found
 
 
 def blame(conv: Protocol, shape: Shape, precision: str) -> Step | None:
-    """Return the step that loses most, None where there is one, or nothing can be said."""
-    if not conv._parts():
+    """Return the step that loses most, None where nothing can be said."""
+    if not (steps := len(conv._operators())):
         return None
     try:
-        grid = _crop(conv, shape) if precision == "float64" else shape
+        grid = affordable(conv, shape, precision, higher=True, times=4 * steps)
         with np.errstate(all="ignore"):
             return _computation(conv, grid, precision, factored=precision == "float32").to_blame()
     except FAILURES:
         return None
-
-
-def _tried(measure: Callable[[], Error]) -> Error | float:
-    try:
-        with np.errstate(all="ignore"):
-            return measure()
-    except FAILURES:
-        return math.inf
 
 
 def _computation(
@@ -168,25 +183,14 @@ def _computation(
     if library_name(conv._reference()[1]) == "jax":  # XLA takes subnormal numbers for zero
         runs = [step.flushed() for step in runs]
     steps = runs, higher._computation(shape, factored)
-    found = Computation(*steps, dtypes, (conv.channels, *shape), conv._pixelwise)
+    found = Computation(
+        *steps, dtypes, (conv.channels, *shape), conv._pixelwise, samples(conv, shape, precision)
+    )
     return found if factored else found.refined()
 
 
 def _few_pixels(shape: Shape) -> Shape:
     return (min(size(shape), _PIXELS), *(1 for _ in shape[1:])) if shape else shape
-
-
-def _crop(conv: Protocol, shape: Shape) -> Shape:
-    """Return a grid whose longest axes are halved until longdouble is quick enough."""
-    while size(shape) > 1 and _products(conv, shape) > _PRODUCTS:
-        longest = int(np.argmax(shape))
-        shape = (*shape[:longest], (shape[longest] + 1) // 2, *shape[longest + 1 :])
-    return shape
-
-
-def _products(conv: Protocol, shape: Shape) -> int:
-    """Return how many products of a tap with a number K x takes, about, of one image."""
-    return sum(size(a.shape) for a in conv._arrays().values()) * size(shape)
 
 
 def _modelled(conv: Protocol, shape: Shape) -> float:
@@ -200,4 +204,4 @@ def _modelled(conv: Protocol, shape: Shape) -> float:
             rounded, exact, (kind, kind), (conv.channels, *shape)
         ).error_of_random_y()
 
-    return _tried(measure)
+    return tried(measure)

@@ -252,8 +252,9 @@ class InvertibleConv(Differentiable):
         Returns
         -------
         float
-            In the 2-norm exact; else exact up to 512 unknowns (16 x 32 x 32 for corners) and a
-            Hager-Higham estimate from below beyond. inf if K is singular or its inverse overflows.
+            In the 2-norm exact; else exact up to 512 unknowns (16 x 32 x 32 for corners;
+            fewer of wide exponentials) and a Hager-Higham estimate from below beyond. inf if K is
+            singular or its inverse overflows.
             The values are copied to host memory and the work is done there, in float64.
             `diagnose` says where rounding may account for the number, from about 1e15 on.
 

@@ -17,11 +17,11 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from invconv.arrays.derived import derived
-from invconv.arrays.namespaces import Array, Shape, namespace
+from invconv.arrays.namespaces import Array, Shape, namespace, size
 from invconv.arrays.registry import agnostic
 from invconv.kernels import rules
 from invconv.kernels.families import MatrixFamily
-from invconv.kernels.primitives import multiply, per_channel
+from invconv.kernels.primitives import multiply, per_channel, shifted
 from invconv.operators.base.parameters import Parametrised
 from invconv.solve.state import Map, State
 from invconv.trust.bound import UNBOUNDED, Bounds
@@ -60,6 +60,12 @@ class Protocol(Parametrised, ABC):
     _pointwise: ClassVar[bool] = False
     # whether K is the same at every pixel and sees no other, so that any grid is like any other
     _pixelwise: ClassVar[bool] = False
+    # whether the inverse is of what the way forward is of, and `_made_ready` makes that ready
+    _solves_by_applying: ClassVar[bool] = False
+    # whether it is solved forward and applied backward
+    _turned: ClassVar[bool] = False
+    # whether frequencies decouple K, so that the error of its inverse is found without its taps
+    _spectral: ClassVar[bool] = False
     # whether the way forward contains an inverse, whose condition has to be looked at
     _inverts_forward: ClassVar[bool] = False
     # whether `_log_det_saving` and `_add_log_det_vjp` are as quick as a derivative by autodiff
@@ -168,12 +174,33 @@ class Protocol(Parametrised, ABC):
         """Return what bounds the errors of each step at O(1) cost, or `UNBOUNDED`; likewise."""
         return [UNBOUNDED]
 
-    def _error_by_frequencies(self, shape: Shape, state: State | None = None) -> float | None:
-        """Return the error of the inverse, found without K's taps; None where they do not decouple.
+    def _products(self, shape: Shape, compiled: bool = False) -> float:
+        """Return how many products K x takes of one sample, about.
 
-        That of NumPy arrays. ``state`` is what `_factor` returned of them, where that is known.
+        ``compiled`` says whether those count less that a compiled kernel does as it is judged.
         """
-        return None
+        parts = sum(part._products(shape, compiled) for part in self._operators())
+        return parts or float(sum(size(a.shape) for a in self._arrays().values()) * size(shape))
+
+    @derived
+    def _closed(self) -> bool:
+        """Return whether a part of it sees the grid as closed on itself, or mirrored."""
+        return any(part._closed for part in self._operators())
+
+    def _operators(self) -> list[Protocol]:
+        """Return the operators that this one is made of."""
+        return [part for part in self._parts().values() if isinstance(part, Protocol)]
+
+    def _made_ready(self, shape: Shape) -> Map:
+        """Return x -> K x for one grid, as quick as the inverse."""
+        raise NotImplementedError
+
+    def _error_by_frequencies(self, shape: Shape, state: State | None = None) -> float:
+        """Return the error of a spectral operator of NumPy arrays.
+
+        ``state`` is what `_factor` returned of NumPy arrays, where that is known.
+        """
+        raise NotImplementedError
 
     def _computation(
         self, shape: Shape, factored: bool = True, state: State | None = None
@@ -183,13 +210,16 @@ class Protocol(Parametrised, ABC):
         The way forward is that of BLAS: to compile a kernel would take longer than to judge.
         ``state`` is what `_factor` returned, of whichever library, where that is known.
         """
+        longdouble = self._reference()[1].dtype.itemsize > 8  # of which twins have no solves
 
         def apply(x: Array) -> Array:
-            with agnostic():
+            with agnostic(not longdouble):
                 return self._forward(x)
 
-        compiles = not self._pixelwise and self._reference()[1].dtype.itemsize <= 8
-        forward = apply if compiles else self._forward
+        forward: Map = apply if longdouble or not self._pixelwise else self._forward
+        if self._solves_by_applying and not longdouble:
+            ready, bias = self._made_ready(shape), getattr(self, "bias", None)
+            forward = ready if bias is None else lambda x: shifted(ready(x), bias)
         if not factored:
             return [Step("", type(self).__name__, forward, unknown, unknown)]
         state = self._factor_by_substitution(shape, None if state is None else state.as_numpy())

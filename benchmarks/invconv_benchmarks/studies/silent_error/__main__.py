@@ -3,10 +3,9 @@
 ``python -m invconv_benchmarks.studies.silent_error`` judges operators as `prepare` and `diagnose`
 do, and compares with dense matrices in extended precision: the constructions that were silent once,
 random operators of thirteen families, chains of 2 to 8 steps, large grids in float64. It climbs for
-errors that nothing warns of, compares where the climbs end as it does all others, and prints what a
-judgement costs. It exits with 1 where an inverse with fewer than 1.5 digits is silent, one in a
-hundred warns though three digits are left, or a digit too many is said. ``--quick`` takes a tenth
-of each.
+errors that nothing warns of, and compares where the climbs end as it does all others. It exits with
+1 where an inverse with fewer than 1.5 digits is silent, one in a hundred warns though three digits
+are left, or a digit too many is said. ``--quick`` takes a tenth of each.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ from rich.console import Console
 from rich.table import Table
 
 from invconv_benchmarks.report.tables import new
-from invconv_benchmarks.studies.silent_error import climbing, comparison, cost, drawing
+from invconv_benchmarks.studies.silent_error import climbing, comparison, drawing
 from invconv_benchmarks.studies.silent_error.comparison import Compared
 from invconv_benchmarks.studies.silent_error.constructions import constructions
 from invconv_conformance import printing
@@ -55,7 +54,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="a tenth of each")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--no-cost", action="store_true", help="leave out what is timed")
     arguments = parser.parse_args(argv)
     share, seed, console = _QUICK if arguments.quick else 1, arguments.seed, printing.console()
     constructed = comparison.compare_all(constructions(), "constructions", ask=True)
@@ -71,8 +69,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     climbs = [climbing.climb(*start, _EVALUATIONS // share, seed=seed) for start in climbing.STARTS]
     ends = comparison.compare_all([one.end for one in climbs], "where they end")
     console.print(climbs_table(climbs, ends))
-    if not arguments.no_cost:
-        console.print(cost.table())
     return verdict([*constructed, *drawn, *others, *ends], drawn, console)
 
 
