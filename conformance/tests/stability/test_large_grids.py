@@ -141,7 +141,10 @@ def test_a_wide_causal_kernel_is_applied_on_a_part_of_the_grid(
     assert 0 < sum(products) < kernel.size * 300 * 400
 
 
-def test_the_study_of_checks_has_a_line_for_each(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_study_of_checks_has_a_line_for_each(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "120")  # a table that cuts no name
     checks.main(["--quick", "--rounds", "1", "--only", "ActNorm"])
     said = capsys.readouterr().out
     assert said.count("ActNorm") == 4
