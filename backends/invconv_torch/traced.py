@@ -68,9 +68,8 @@ def require_onnx_form() -> None:
 
 def unwatched() -> bool:
     """Tell whether nobody records, traces or transforms what is done with any tensors."""
-    if torch.is_grad_enabled() or forward_level() >= 0:
-        return False
-    return not traced()
+    # traced first: Dynamo cannot look at the level
+    return not (torch.is_grad_enabled() or traced() or forward_level() >= 0)
 
 
 def device_kind(name: str, x: Any) -> str:
