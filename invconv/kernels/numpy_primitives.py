@@ -137,7 +137,11 @@ def log_abs_det(matrices: Floats) -> Floats:
     """
     kind, parts = (np.complex128, 2) if np.iscomplexobj(matrices) else (np.float64, 1)
     count, channels = math.prod(matrices.shape[:-2]), matrices.shape[-1]
-    if matrices.real.dtype.itemsize > 8 or not prefers_lanes(count, channels, 8):
+    wide = matrices.real.dtype.itemsize > 8
+    if channels == 1 and not wide:
+        logs = np.log(np.abs(matrices[..., 0, 0].astype(kind)))
+        return np.asarray(logs, matrices.real.dtype.newbyteorder("="))
+    if wide or not prefers_lanes(count, channels, 8):
         found: Floats = primitives.log_abs_det.agnostic(matrices)
         return found
     factors = np.array(matrices, kind, order="C")

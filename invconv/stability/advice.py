@@ -24,7 +24,7 @@ from invconv.trust import bound, condition
 _WANTED = 2.0  # digits, below which `inverse` warns
 _GROWING = 1.01  # per pixel, and
 _GROWS = 0.5  # digits over a grid, from which the size of the grid is worth a word
-_REFINEMENTS = 4
+_REFINEMENTS, _CLOSE = 4, 0.1  # at most; and how near the last two are, of "about" a grid
 _FARTHEST = 4  # times the grid, up to which its growth is trusted
 _FACTORS_GROW = 100  # times the condition that factors lose
 _LASTS = "two digits last"
@@ -119,9 +119,11 @@ def _largest_grids(host: InvertibleConv, d: Diagnosis, times: float) -> list[str
         known = d.judgements[precision].error
         known = known if known < 1 else max(1.0, d.loss * eps)
         scale = 1 - (_WANTED + math.log10(max(known, eps))) / per_grid
+        before = math.inf
         for _ in range(_REFINEMENTS):
-            if not 0 < scale < 1:
+            if not 0 < scale < 1 or abs(scale - before) < _CLOSE * scale:
                 break
+            before = scale
             grid = _scaled(d.spatial_shape, scale)
             smaller = judge(host, grid, precision, None, 2 * _REFINEMENTS * times)
             lost = math.log10(min(max(smaller.error, eps), 1.0))

@@ -94,7 +94,11 @@ class Fourier:
         if batch == 0:  # of which torch has no transform
             count = size(self.frequencies(x.shape[2:]))
             return xp.zeros((count, channels, 0), dtype=complex_dtype(x), device=device(x))
-        x_hat = xp.fft.rfftn(x, axes=tuple(range(2, x.ndim)))
+        if isinstance(x, np.ndarray):
+            from scipy.fft import rfftn  # 2 to 5 times as quick; here: it takes long to import
+        else:
+            rfftn = xp.fft.rfftn
+        x_hat = rfftn(x, axes=tuple(range(2, x.ndim)))
         x_hat = xp.reshape(x_hat, (batch, channels, size(x_hat.shape[2:])))
         return xp.permute_dims(x_hat, (2, 1, 0))
 

@@ -219,7 +219,11 @@ def spectral_solver(spectrum: Array, basis: Basis, shape: Shape) -> Solver:
 
 def stable_spectral_inverse(spectrum: Array) -> Array | None:
     """Return the inverse of every matrix where that is as accurate as a solve, else None."""
-    inverse = namespace(spectrum).linalg.inv(spectrum)
+    if spectrum.shape[-1] == 1:  # for which a library's inverse takes a call a frequency
+        with np.errstate(divide="ignore", over="ignore", invalid="ignore"):
+            inverse = 1 / spectrum
+    else:
+        inverse = namespace(spectrum).linalg.inv(spectrum)
     return inverse if inverses_keep_accuracy(spectrum, inverse) else None
 
 

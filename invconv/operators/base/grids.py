@@ -25,7 +25,7 @@ from invconv.trust.condition import FAILURES
 
 # The cost of K x of an image, in additions of arrays of numbers: a product is one of these and
 # as much as a C-th of another one; a number of the image is drawn, solved for and compared
-WORK = 2.0**19
+WORK, _ESTIMATE = 2.0**18, 2.0**19  # of samples; and of norms
 _BLAS, _LONGDOUBLE, _NUMBER = 1 / 8, 4.0, 8.0
 _LEAST = 2**7  # numbers of an image
 _GROWN = 2.0
@@ -46,7 +46,7 @@ def affordable(
     times : float
         How often it is to be done.
     """
-    return _part(conv, shape, times * _work(conv, shape, precision, higher))
+    return _part(conv, shape, times * _work(conv, shape, precision, higher), WORK)
 
 
 def estimable(conv: Protocol, shape: Shape, times: float = 1) -> Shape:
@@ -55,13 +55,13 @@ def estimable(conv: Protocol, shape: Shape, times: float = 1) -> Shape:
     numbers = _NUMBER * conv.channels * size(shape)
     alike = None not in conv._longest_columns(shape, transposed=False)
     applied = min(_APPLIED, 2 * conv.channels) if alike else _APPLIED  # of one column of a channel
-    return _part(conv, shape, times * applied * (products + numbers))
+    return _part(conv, shape, times * applied * (products + numbers), _ESTIMATE)
 
 
-def _part(conv: Protocol, shape: Shape, work: float) -> Shape:
+def _part(conv: Protocol, shape: Shape, work: float, most: float) -> Shape:
     a_pixel = work / size(shape)
     least = max(1.0, _LEAST / conv.channels)
-    while size(shape) > least and a_pixel * size(shape) > WORK:
+    while size(shape) > least and a_pixel * size(shape) > most:
         longest = int(np.argmax(shape))
         n = shape[longest]
         # a closed grid has the frequencies of its parts, of which none is worse conditioned

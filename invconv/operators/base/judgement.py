@@ -160,7 +160,7 @@ def blame(conv: Protocol, shape: Shape, precision: str) -> Step | None:
     if not (steps := len(conv._operators())):
         return None
     try:
-        grid = affordable(conv, shape, precision, higher=True, times=4 * steps)
+        grid = affordable(conv, shape, precision, higher=True, times=16 * steps)
         with np.errstate(all="ignore"):
             return _computation(conv, grid, precision, factored=precision == "float32").to_blame()
     except FAILURES:
