@@ -7,7 +7,7 @@ from typing import Any
 from jax import numpy as jnp
 
 import invconv as ic
-from invconv.files.description import OPERATORS
+from invconv.operators.base.register import for_each_operator
 
 
 def register_with_flax() -> None:
@@ -29,9 +29,11 @@ def register_with_flax() -> None:
     """
     from flax import serialization
 
-    for cls in OPERATORS:
-        register: Any = serialization.register_serialization_state
-        register(cls, _to_state, _from_state, override=True)
+    def register(cls: type[ic.InvertibleConv]) -> None:
+        call: Any = serialization.register_serialization_state
+        call(cls, _to_state, _from_state, override=True)
+
+    for_each_operator(register)
 
 
 def _to_state(conv: ic.InvertibleConv) -> dict[str, Any]:

@@ -6,16 +6,16 @@ Runs on import of `invconv_jax`.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 from collections.abc import Sequence
-from typing import Any, TypeVar
+from typing import Any
 
 import jax
 from jax import export, lax
 from jax.tree_util import GetAttrKey, register_pytree_with_keys
 
 import invconv as ic
-from invconv.files.description import OPERATORS
 from invconv.kernels.exponential import ExponentialSolver
 from invconv.kernels.families import Division
 from invconv.kernels.frequencies.circulant_steps import CirculantSteps
@@ -23,53 +23,52 @@ from invconv.kernels.matrices import Product
 from invconv.kernels.triangular_steps import TriangularSteps
 from invconv.kernels.wavefront import CausalStencil
 from invconv.operators.base.prepared import PreparedInverse
+from invconv.operators.base.register import for_each_operator, is_own
 from invconv.solve.state import Forward, State, Steps
 
-C = TypeVar("C", bound=ic.InvertibleConv)
+_exported: set[str] = set()
 
 
-def register(cls: type[C]) -> type[C]:
-    """Make a class of operators a pytree; `invconv`'s own are registered on import.
+def _register(cls: type[ic.InvertibleConv]) -> None:
+    """Make a class of operators a pytree.
 
     Arrays are leaves, operators that this one is made of are subtrees, and what else there is
     (mask, direction, ndim, ...) is part of the structure: jit compiles anew when it changes.
     A tree is put together without validation, so that its leaves may be anything: tracers, arrays
     with a further axis for vmap or scan, ints for ``in_axes``, None. Constants, such as PLU's sign,
     have no gradient.
-
-    Parameters
-    ----------
-    cls : type
-        A frozen dataclass; a decorator returns it.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> @register
-    ... class Blur(ic.PeriodicConv):
-    ...     pass  # a class of one's own, which jit then takes as an argument
-    >>> blur = Blur(jax.numpy.full((1, 1, 3), 1 / 3))
-    >>> jax.jit(lambda conv, x: conv.forward(x))(blur, jax.numpy.arange(6.0)[None, :]).shape
-    (1, 6)
     """
-    static = cls._field_names()[1]
-    children = [f.name for f in dataclasses.fields(cls) if f.init and f.name not in static]
 
-    def flatten(conv: C) -> tuple[list[Any], tuple[Any, ...]]:
+    @functools.cache  # when it is asked for: a class is entered before it becomes a dataclass
+    def names() -> tuple[list[str], list[str]]:
+        static = cls._field_names()[1]
+        return [f.name for f in dataclasses.fields(cls) if f.init and f.name not in static], static
+
+    def flatten(conv: Any) -> tuple[list[Any], tuple[Any, ...]]:
+        children, static = names()
         return [getattr(conv, n) for n in children], tuple(getattr(conv, n) for n in static)
 
-    def flatten_with_keys(conv: C) -> tuple[list[tuple[Any, Any]], tuple[Any, ...]]:
+    def flatten_with_keys(conv: Any) -> tuple[list[tuple[Any, Any]], tuple[Any, ...]]:
         values, settings = flatten(conv)
-        return [(GetAttrKey(n), v) for n, v in zip(children, values, strict=True)], settings
+        return [(GetAttrKey(n), v) for n, v in zip(names()[0], values, strict=True)], settings
 
-    def unflatten(settings: tuple[Any, ...], values: Sequence[Any]) -> C:
+    def unflatten(settings: tuple[Any, ...], values: Sequence[Any]) -> Any:
+        children, static = names()
         fields = dict(zip(static, settings, strict=True))
         fields |= zip(children, values, strict=True)
         fields |= {n: _without_gradient(fields[n]) for n in cls._constant_names}
         return cls._unchecked(fields)
 
     register_pytree_with_keys(cls, flatten_with_keys, unflatten, flatten)
-    return cls
+    name = f"{'invconv' if is_own(cls) else cls.__module__}.{cls.__qualname__}"
+    if name not in _exported:  # a class that is defined once more is written as the first one
+        _exported.add(name)
+        export.register_pytree_node_serialization(
+            cls,
+            serialized_name=name,
+            serialize_auxdata=lambda settings: json.dumps(settings).encode(),
+            deserialize_auxdata=_settings_of,
+        )
 
 
 def require_values(argument: str, where: str, conv: ic.InvertibleConv) -> None:
@@ -89,14 +88,7 @@ def _settings_of(text: bytearray) -> tuple[Any, ...]:
     return tuple(tuple(v) if isinstance(v, list) else v for v in json.loads(text))
 
 
-for _operator in OPERATORS:
-    register(_operator)
-    export.register_pytree_node_serialization(
-        _operator,
-        serialized_name=f"invconv.{_operator.__name__}",
-        serialize_auxdata=lambda settings: json.dumps(settings).encode(),
-        deserialize_auxdata=_settings_of,
-    )
+for_each_operator(_register)
 
 # what a prepared inverse is made of, with the fields that are arrays or made of them; those of
 # JAX's own primitives are registered where they are

@@ -4,15 +4,15 @@
      "parts": {"first": {"class": "AutoregressiveConv", ...}, "second": ...}}
 
 An operator that `invconv.bounded` made is described by what it was made of, and by a further entry
-"max_gain", the bound; the reader bounds it again. The reader knows the classes from `OPERATORS` and
-refuses everything else: a description names no code, and what it says is validated by the classes
-themselves.
-
-Called by `files.operator_files`; `OPERATORS` also tells JAX which classes are pytrees.
+"max_gain", the bound; the reader bounds it again. That of a user's class has an entry "module",
+which tells the reader what to say where the class is not defined: nothing is imported. The reader
+knows classes from the register and refuses everything else: a description names no code, and the
+classes themselves validate it.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -20,43 +20,16 @@ import numpy as np
 
 from invconv.arrays.errors import InvalidFileError
 from invconv.arrays.namespaces import Array
-from invconv.arrays.settings import instead
 from invconv.files.ranges import finite
-from invconv.operators.autoregressive import AutoregressiveConv
-from invconv.operators.base.operator import InvertibleConv
+from invconv.operators.base.operator import InvertibleConv, require_operator
+from invconv.operators.base.register import is_own, operators
 from invconv.operators.chain import Chain
-from invconv.operators.emerging import EmergingConv
-from invconv.operators.exponential import ExponentialConv
-from invconv.operators.inverse import Inverse
-from invconv.operators.periodic import PeriodicConv
-from invconv.operators.pointwise.actnorm import ActNorm
-from invconv.operators.pointwise.circulant import CirculantConv1x1
-from invconv.operators.pointwise.conv1x1 import Conv1x1
-from invconv.operators.pointwise.orthogonal import OrthogonalConv1x1
-from invconv.operators.pointwise.plu import PLUConv1x1
-from invconv.operators.pointwise.qr import QRConv1x1
-from invconv.operators.symmetric import SymmetricConv
 from invconv.stability.bounded import bounded
 
 Json = dict[str, Any]
 
-OPERATORS: tuple[type[InvertibleConv], ...] = (
-    ActNorm,
-    AutoregressiveConv,
-    Chain,
-    CirculantConv1x1,
-    Conv1x1,
-    EmergingConv,
-    ExponentialConv,
-    Inverse,
-    OrthogonalConv1x1,
-    PeriodicConv,
-    PLUConv1x1,
-    QRConv1x1,
-    SymmetricConv,
-)
 DEEPEST = 32  # operators within operators
-_CLASSES = {cls.__name__: cls for cls in OPERATORS}
+_MODULE = re.compile(r"[A-Za-z_][\w.]{0,199}", re.ASCII)
 
 
 def describe(
@@ -67,15 +40,16 @@ def describe(
     Raises
     ------
     TypeError
-        If an operator is none of `OPERATORS`.
+        If it is no operator, or one of a class that has been defined once more since.
     ValueError
         If they are nested deeper than `DEEPEST`.
     """
+    require_operator("conv", conv)
     cls = type(conv)
-    if cls not in OPERATORS:
+    if operators().get(cls.__name__) is not cls:
         raise TypeError(
-            f"conv: expected one of the operators {', '.join(_CLASSES)}, got {cls.__name__}"
-            f"{instead(conv)}"
+            f"conv: expected an operator of the class {cls.__name__} as it is defined now, got one "
+            "of an older definition; make it again"
         )
     if conv._bounded_from is not None:
         free, gain = conv._bounded_from
@@ -92,6 +66,7 @@ def describe(
     }
     return {
         "class": cls.__name__,
+        **({} if is_own(cls) else {"module": cls.__module__}),
         "settings": {n: list(v) if isinstance(v, tuple) else v for n, v in values.items()},
         "arrays": {symbol: prefix + symbol for symbol in held},
         "parts": parts,
@@ -173,13 +148,19 @@ def _class_of(description: Any, depth: int) -> type[InvertibleConv]:
     require(isinstance(description, dict), f"expected an operator, got {description!r:.80}")
     found = set(description)
     least = set(wanted)
-    fits = found in (least, least | {"max_gain"})
-    require(fits, f"an operator has {sorted(wanted)} and perhaps max_gain, not {sorted(found)}")
-    name = description["class"]
-    require(isinstance(name, str) and name in _CLASSES, f"unknown class {name!r:.80}")
+    fits = least <= found <= least | {"max_gain", "module"}
+    also = "perhaps max_gain and module"
+    require(fits, f"an operator has {sorted(wanted)} and {also}, not {sorted(found)}")
+    name, module = description["class"], description.get("module", "invconv")
+    named = isinstance(module, str) and _MODULE.fullmatch(module)
+    require(bool(named), f"module: expected the name of one, got {module!r:.80}")
+    known = operators()
+    hint = f"; import {module}, which defines it, before" if "module" in description else ""
+    require(isinstance(name, str) and name in known, f"unknown class {name!r:.80}{hint}")
     for what in wanted[1:]:
         require(isinstance(description[what], dict), f"{name}: {what} is no object")
-    return _CLASSES[name]
+    found_class: type[InvertibleConv] = known[name]
+    return found_class
 
 
 def require(holds: bool, message: str) -> None:

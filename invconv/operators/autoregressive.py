@@ -34,6 +34,7 @@ from invconv.operators.base.protocol import Gradients
 from invconv.operators.convolution import Convolution
 from invconv.trust import condition
 from invconv.trust.bound import UNBOUNDED, Bounds, largest_entry, of_taps
+from invconv.trust.gains import taps_within, triangular_within
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -183,6 +184,16 @@ class AutoregressiveConv(Convolution):
             channel_order="lower" if family.lower else "upper",
             dilation=self.dilation,
         )
+
+    def _within(self, gain: float) -> Self:
+        causal = self._causal()
+        own = gain ** (1 / 3) if causal.reach else gain
+        block, inverse_norm = triangular_within(causal.diagonal, own)
+        others = causal.taps
+        if causal.reach:
+            others = taps_within(others, inverse_norm, gain / own)
+        taps = namespace(others).concat([block[None, ...], others], axis=0)
+        return self.replace(kernel=kernel_of(taps, self._kernel_size))
 
     def _pivots(self) -> Array:
         """Return K[c, c, at 0], shape (C,)."""

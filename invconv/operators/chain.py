@@ -6,7 +6,7 @@ K = K_n ... K_1,   log|det K| = sum of log|det K_i|,   K^-1 = K_1^-1 ... K_n^-1
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Self, overload
 
 from invconv.arrays.derived import derived
@@ -101,6 +101,9 @@ class Chain(Composite):
         if isinstance(index, slice):
             return Chain(tuple(self.steps)[index])
         return self.steps[index]
+
+    def _within(self, gain: float) -> Self:
+        return replace(self, steps=[s._within(gain ** (1 / len(self))) for s in self.steps])
 
     def transpose(self) -> Chain:
         """Return the transposed steps in the opposite order, without biases."""

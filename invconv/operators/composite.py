@@ -66,7 +66,7 @@ def _matrix_vjp(
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Composite(InvertibleConv):
+class Composite(InvertibleConv, abstract=True):
     """Several operators one after the other: log-determinants add up."""
 
     @abstractmethod

@@ -16,7 +16,7 @@ from invconv.operators.base.protocol import BOTH, Gradients
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class WithKernel(InvertibleConv):
+class WithKernel(InvertibleConv, abstract=True):
     """A map with a kernel (C, C, *k), and a bias."""
 
     kernel: Array
@@ -60,7 +60,7 @@ class WithKernel(InvertibleConv):
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Convolution(WithKernel, Linear):
+class Convolution(WithKernel, Linear, abstract=True):
     """A map that is linear in its kernel."""
 
     def _weights(self) -> Array:

@@ -9,7 +9,7 @@ d x d convolution.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Self
 
 import numpy as np
@@ -166,6 +166,10 @@ class EmergingConv(Composite):
 
     def _parts(self) -> Mapping[str, AutoregressiveConv]:
         return {"first": self.first, "second": self.second}
+
+    def _within(self, gain: float) -> Self:
+        first, second = self.first._within(gain**0.5), self.second._within(gain**0.5)
+        return replace(self, first=first, second=second)
 
     def transpose(self) -> EmergingConv:
         """Return the transposed parts in the opposite order, without biases."""

@@ -29,13 +29,14 @@ from invconv.kernels.exponential import (
 )
 from invconv.kernels.families import StencilFamily, centred_family
 from invconv.kernels.primitives import per_channel
-from invconv.kernels.series import Counts
+from invconv.kernels.series import LARGEST, Counts
 from invconv.operators.base.conditions import in_one_norm
 from invconv.operators.base.protocol import BOTH, Gradients
 from invconv.operators.convolution import WithKernel
 from invconv.solve.state import Map, State
 from invconv.trust import condition
 from invconv.trust.bound import UNBOUNDED, Bounds, largest_entry
+from invconv.trust.gains import norm_bound, shrinking
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -180,6 +181,21 @@ class ExponentialConv(WithKernel):
         xp, axes = namespace(self.kernel), tuple(range(2, self.kernel.ndim))
         flipped = xp.flip(xp.permute_dims(self.kernel, (1, 0, *axes)), axis=axes)
         return ExponentialConv(flipped, padding=self.padding, dilation=self.dilation)
+
+    def _within(self, gain: float) -> Self:
+        """Return e^(S + A) with |S| <= log(gain): of the symmetric part S, since A is skew.
+
+        |e^-(S + A)| <= e^|S|, the logarithmic norm of -(S + A) being the largest eigenvalue of -S.
+        A is left as it is up to where the series ends, `LARGEST`, in the 1-norm, which is at most
+        C^(1/2) times the 2-norm.
+        """
+        symmetric, most = self._symmetric(), LARGEST / self.channels**0.5
+        skew, xp = self.kernel - symmetric, namespace(symmetric)
+        norm, turns = (xp.sum(norm_bound(taps_of(part))) for part in (symmetric, skew))
+        symmetric = symmetric * shrinking(norm, min(math.log(gain), most / 4) * xp.ones_like(norm))
+        limit = most / 2 * xp.ones_like(turns)
+        skew = skew * (limit / xp.where(turns > limit, turns, limit))
+        return self.replace(kernel=symmetric + skew)
 
     def _symmetric(self) -> Array:
         """Return the kernel of the symmetric part of M; the rest of M, skew, loses nothing."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 from invconv.arrays.derived import derived
 from invconv.arrays.namespaces import Array, Shape
@@ -69,6 +69,12 @@ class Inverse(InvertibleConv):
     def transpose(self) -> Inverse:
         """Return the inverse of the transposed operator, without bias."""
         return Inverse(self.conv.transpose())
+
+    def _within(self, gain: float) -> Self:
+        raise TypeError(
+            "conv: expected an operator whose class bounds its inverse, got Inverse; bound what it "
+            "is the inverse of"
+        )
 
     def _apply(self, x: Array) -> Array:
         return self.conv._factor(tuple(x.shape[2:])).solve(x)

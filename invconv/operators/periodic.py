@@ -16,6 +16,7 @@ import numpy as np
 from invconv.arrays.derived import derived
 from invconv.arrays.namespaces import Array, Shape, cast
 from invconv.arrays.settings import generator, positive_int, sizes
+from invconv.arrays.stencil import Offset
 from invconv.kernels.convolutions import CircularFamily, circular_family
 from invconv.operators.pointwise.conv1x1 import random_orthogonal
 from invconv.operators.spectral import SpectralConv
@@ -118,6 +119,9 @@ class PeriodicConv(SpectralConv):
     def _family(self) -> CircularFamily:
         assert isinstance(self.dilation, tuple)
         return circular_family(self._kernel_size, self.dilation)
+
+    def _own_place(self) -> Offset:
+        return tuple((k - 1) // 2 for k in self._kernel_size)
 
     def transpose(self) -> PeriodicConv:
         """Return the operator of K^T: flipped taps, transposed matrices.

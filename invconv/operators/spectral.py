@@ -6,12 +6,12 @@ import math
 from abc import abstractmethod
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
-from invconv.arrays.namespaces import Array, Shape, size
-from invconv.arrays.stencil import taps_of
+from invconv.arrays.namespaces import Array, Shape, constant, namespace, size
+from invconv.arrays.stencil import Offset, kernel_of, tap_indices, taps_of
 from invconv.kernels.convolutions import CircularFamily
 from invconv.kernels.frequencies.products import SpectralProduct, by_frequencies
 from invconv.kernels.frequencies.spectrum import (
@@ -26,11 +26,12 @@ from invconv.operators.convolution import Convolution
 from invconv.solve.state import Map, State
 from invconv.trust import condition
 from invconv.trust.frequencies import error_by_frequencies
+from invconv.trust.gains import matrix_within, taps_within
 from invconv.trust.norms import SolveOverflowError
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class SpectralConv(Convolution):
+class SpectralConv(Convolution, abstract=True):
     """A convolution with one C x C matrix K_hat(f) a frequency; log det = sum log|det K_hat(f)|."""
 
     _saves_log_det = True
@@ -43,6 +44,24 @@ class SpectralConv(Convolution):
 
     def _spectrum(self, shape: Shape) -> Array:
         return kernel_spectrum(self.kernel, self._family.basis, shape)
+
+    def _own_place(self) -> Offset:
+        """Return the tap at the pixel itself."""
+        return (0,) * len(self._kernel_size)
+
+    def _within(self, gain: float) -> Self:
+        size = self._kernel_size
+        centre = tap_indices(size).index(self._own_place())
+        often = constant(self._counts(), self.kernel, self.kernel.dtype)[:, None, None]
+        taps = taps_of(self.kernel) * often
+        concat = namespace(taps).concat
+        others = concat([taps[:centre, ...], taps[centre + 1 :, ...]], axis=0)
+        own = gain ** (1 / 3) if others.shape[0] else gain
+        block, inverse_norm = matrix_within(taps[centre, ...], own)
+        if others.shape[0]:
+            others = taps_within(others, inverse_norm, gain / own)
+        taps = concat([others[:centre, ...], block[None, ...], others[centre:, ...]], axis=0)
+        return self.replace(kernel=kernel_of(taps / often, size))
 
     def _log_det(self, shape: Shape) -> Array:
         return spectral_log_det(self.kernel, self._family, shape)

@@ -9,10 +9,8 @@ from bijx import Bijection, Const
 from flax import nnx
 
 from invconv.arrays.namespaces import Array
-from invconv.files.description import OPERATORS
+from invconv.operators.base.register import operators
 from invconv.operators.dropins import event_ndim, on_batch, require_conv
-
-_CONSTANTS = {name for cls in OPERATORS for name in cls._constant_names}
 
 
 class BijxBijection(Bijection):  # type: ignore[misc]
@@ -45,7 +43,12 @@ class BijxBijection(Bijection):  # type: ignore[misc]
     def __init__(self, conv: Any, *, ndim: int | None = None) -> None:
         require_conv(conv)
         self._axes = event_ndim(getattr(conv, "ndim", None), ndim)
-        self.arrays = nnx.data(jax.tree.map_with_path(_variable, conv))
+        constants = {name for cls in operators().values() for name in cls._constant_names}
+
+        def variable(path: tuple[Any, ...], leaf: Any) -> Any:
+            return Const(leaf) if getattr(path[-1], "name", "") in constants else nnx.Param(leaf)
+
+        self.arrays = nnx.data(jax.tree.map_with_path(variable, conv))
 
     @property
     def conv(self) -> Any:
@@ -61,10 +64,6 @@ class BijxBijection(Bijection):  # type: ignore[misc]
         """Return K x + b and ``log_density - log|det K|`` of data x."""
         z, log_det = on_batch(self.conv.forward_and_log_det, x, self._axes)
         return z, log_density - log_det
-
-
-def _variable(path: tuple[Any, ...], leaf: Any) -> Any:
-    return Const(leaf) if getattr(path[-1], "name", "") in _CONSTANTS else nnx.Param(leaf)
 
 
 def _is_variable(node: Any) -> bool:

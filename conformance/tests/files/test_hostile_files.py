@@ -125,12 +125,18 @@ HOSTILE: dict[str, tuple[bytes, str]] = {
     "a base class": (plain(**{"class": "InvertibleConv"}), "unknown class 'InvertibleConv'"),
     "a dotted class": (plain(**{"class": "os.system"}), "unknown class"),
     "a class of no text": (plain(**{"class": ["Conv1x1"]}), "unknown class"),
+    "a class of a module": (
+        plain(**{"class": "Sharpen", "module": "my.filters"}),
+        "unknown class 'Sharpen'; import my.filters, which defines it, before",
+    ),
+    "a module of no text": (plain(module=["os"]), "module: expected the name of one"),
+    "a module that is a command": (plain(module="os; rm -r /"), "module: expected the name of one"),
     "a further entry": (plain(code="harm"), "an operator has .*not .*code"),
     "a bound that is none": (plain(max_gain=1), "max_gain: expected a finite number above 1"),
     "a bound that is text": (plain(max_gain="10"), "max_gain: expected a finite number above 1"),
     "a bound of what has none": (
         packed(described(INVERSE | {"max_gain": 10})),
-        "conv: expected one of .*, got Inverse",
+        "conv: expected an operator whose class bounds its inverse, got Inverse",
     ),
     "a norm beyond all bounds": (
         packed(described(PLAIN | {"max_gain": 10}), np.full((2, 2), 1e308).tobytes()),

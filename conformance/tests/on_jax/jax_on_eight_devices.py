@@ -21,11 +21,11 @@ def operators() -> Iterator[Any]:
 
     import invconv as ic
     import invconv_jax  # noqa: F401 - makes operators pytrees
-    from invconv.files.description import OPERATORS
+    from invconv.operators.base.register import own_operators
     from invconv_conformance.cases.case import perturbed
 
     rng = np.random.default_rng(0)
-    classes: list[Any] = [cls for cls in OPERATORS if hasattr(cls, "init")]
+    classes: list[Any] = [cls for cls in own_operators() if hasattr(cls, "init")]
     yield ic.Chain([perturbed(cls.init(4, rng=rng), rng, 0.05) for cls in classes])
     raster = ic.AutoregressiveConv.init(4, rng=rng, mask="raster", dilation=2)
     closed = ic.ExponentialConv.init(4, rng=rng, padding="circular")

@@ -27,11 +27,11 @@ def operators(name: str) -> list[Any]:
     import numpy as np
 
     import invconv as ic
-    from invconv.files.description import OPERATORS
+    from invconv.operators.base.register import own_operators
     from invconv_conformance.cases.case import perturbed
 
     rng = np.random.default_rng(0)
-    classes: dict[str, Any] = {cls.__name__: cls for cls in OPERATORS}
+    classes: dict[str, Any] = {cls.__name__: cls for cls in own_operators()}
     if name in classes:
         return [perturbed(classes[name].init(4, rng=rng), rng, 0.05)]
     raster = ic.AutoregressiveConv.init(4, rng=rng, mask="raster", dilation=2)

@@ -15,14 +15,14 @@ from jax import numpy as jnp
 
 import invconv as ic
 import invconv_jax
-from invconv.files.description import OPERATORS
+from invconv.operators.base.register import own_operators
 
 jax.config.update("jax_enable_x64", True)
 
 pytest.importorskip("flax")
 
 
-EVERY: list[Any] = [cls for cls in OPERATORS if hasattr(cls, "init")]
+EVERY: list[Any] = [cls for cls in own_operators() if hasattr(cls, "init")]
 FEW: list[Any] = [ic.ActNorm, ic.PLUConv1x1, ic.EmergingConv]
 
 

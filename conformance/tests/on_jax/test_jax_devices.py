@@ -17,7 +17,7 @@ from jax import numpy as jnp
 
 import invconv as ic
 import invconv_jax
-from invconv.files.description import OPERATORS
+from invconv.operators.base.register import own_operators
 from invconv_jax import primitives
 from tests.selected import of_each_class
 
@@ -59,7 +59,7 @@ def test_a_batch_on_eight_devices_is_not_gathered(mode: str) -> None:
     assert done.stdout == "no gather\n"
 
 
-ALONE = [*(cls.__name__ for cls in OPERATORS if hasattr(cls, "init")), "dilated"]
+ALONE = [*(cls.__name__ for cls in own_operators() if hasattr(cls, "init")), "dilated"]
 
 
 @pytest.mark.parametrize(

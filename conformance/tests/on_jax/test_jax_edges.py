@@ -13,7 +13,7 @@ from jax import numpy as jnp
 
 import invconv as ic
 import invconv_jax  # noqa: F401 - makes operators pytrees
-from invconv.files.description import OPERATORS
+from invconv.operators.base.register import own_operators
 from invconv_conformance.cases.case import perturbed
 from invconv_conformance.truth import oracle
 
@@ -81,7 +81,7 @@ CLASSES = [
     *FEW,
     *(
         pytest.param(cls, marks=pytest.mark.slow)
-        for cls in OPERATORS
+        for cls in own_operators()
         if hasattr(cls, "init") and cls not in FEW
     ),
 ]

@@ -12,11 +12,11 @@ from jax import numpy as jnp
 
 import invconv as ic
 import invconv_jax
-from invconv.files.description import OPERATORS
+from invconv.operators.base.register import own_operators
 
 jax.config.update("jax_enable_x64", True)
 
-CLASSES = [cls for cls in OPERATORS if hasattr(cls, "init")]
+CLASSES = [cls for cls in own_operators() if hasattr(cls, "init")]
 every_class = pytest.mark.parametrize("cls", CLASSES, ids=lambda cls: cls.__name__)
 
 

@@ -265,15 +265,3 @@ def test_channels_last_parameters() -> None:
     np.testing.assert_allclose(doubled.forward(x), 2 * last.forward(x), rtol=1e-12)
     inner = (last.transpose().forward(x) * x).sum()
     np.testing.assert_allclose(inner, (x * last.forward(x)).sum(), rtol=1e-10)
-
-
-def test_a_class_of_ones_own_is_registered() -> None:
-    @invconv_jax.register
-    class Mine(ic.Conv1x1):
-        pass
-
-    conv = Mine(jnp.eye(2), ndim=1)
-    doubled = jax.jit(lambda conv: jax.tree.map(lambda a: 2 * a, conv))(conv)
-    assert type(doubled) is Mine
-    assert doubled.ndim == 1
-    np.testing.assert_array_equal(doubled.weight, 2 * jnp.eye(2))

@@ -21,7 +21,9 @@ def turns(steps: np.ndarray[Any, Any], n: int, turn: Any = _TURN) -> np.ndarray[
     n = int(n)  # a size is a tensor inside torch.jit.trace
     steps = steps % n
     if steps.size > n:  # all of them, once each
-        return turns(np.arange(n), n, turn)[steps]
+        every = turns(np.arange(n), n, turn)
+        looked_up: np.ndarray[Any, Any] = every[steps]
+        return looked_up
     quarter = 4 * steps % n == 0  # of a turn, where exp would leave a rounding error for a zero
     exact = np.asarray([1, 1j, -1, -1j])[4 * steps // n]
     result: np.ndarray[Any, Any] = np.where(quarter, exact, np.exp(turn * steps / n))

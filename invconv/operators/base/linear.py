@@ -29,7 +29,7 @@ from invconv.solve.state import Map, State
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Linear(InvertibleConv):
+class Linear(InvertibleConv, abstract=True):
     """y = A(w) x + b."""
 
     @property

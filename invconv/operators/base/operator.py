@@ -11,16 +11,13 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 from invconv.arrays.namespaces import Array, Shape, as_array, namespace
 from invconv.arrays.registry import Primitive
 from invconv.arrays.settings import flag, instead
-from invconv.operators.base.calls import (
-    as_batch,
-    for_each,
-    require_spatial_shape,
-)
+from invconv.operators.base import register
+from invconv.operators.base.calls import as_batch, for_each, require_spatial_shape
 from invconv.operators.base.checks import warn_of_loss
 from invconv.operators.base.conditions import remembered
 from invconv.operators.base.derivatives import Differentiable
@@ -54,6 +51,11 @@ class InvertibleConv(Differentiable):
     (5,) True
     """
 
+    def __init_subclass__(cls, abstract: bool = False, **settings: Any) -> None:
+        super().__init_subclass__(**settings)
+        if not abstract:
+            register.enter(cls)
+
     @abstractmethod
     def transpose(self) -> InvertibleConv:
         """Return the operator of the transposed matrix, without bias.
@@ -66,6 +68,18 @@ class InvertibleConv(Differentiable):
         >>> conv.transpose().forward(np.asarray([[1.0, 0.0, 0.0, 0.0]]))
         array([[2., 0., 0., 1.]])
         """
+
+    def _within(self, gain: float) -> Self:
+        """Return an operator of other arrays whose inverse has a 2-norm of at most ``gain``.
+
+        Raises
+        ------
+        TypeError
+            Where the class has no such parametrisation.
+        """
+        raise TypeError(
+            f"conv: expected an operator whose class bounds its inverse, got {type(self).__name__}"
+        )
 
     # --- values ------------------------------------------------------------------------------
 

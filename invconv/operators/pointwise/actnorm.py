@@ -31,6 +31,7 @@ from invconv.operators.base.parameters import require_shape
 from invconv.operators.base.protocol import Gradients
 from invconv.trust import condition
 from invconv.trust.bound import Bounds, largest_entry
+from invconv.trust.gains import squashed
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -149,6 +150,9 @@ class ActNorm(Linear):
     def transpose(self) -> ActNorm:
         """Return the same scaling, without bias."""
         return ActNorm(self.log_scale, None, ndim=self.ndim)
+
+    def _within(self, gain: float) -> Self:
+        return self.replace(log_scale=squashed(self.log_scale, math.log(gain)))
 
     def _scale(self) -> Array:
         return namespace(self.log_scale).exp(self.log_scale)

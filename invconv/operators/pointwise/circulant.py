@@ -9,6 +9,7 @@ with c_hat the Fourier transform of c (`kernels.frequencies.circulant_steps`).
 
 from __future__ import annotations
 
+import math
 from dataclasses import KW_ONLY, dataclass
 from typing import Any, Self
 
@@ -29,6 +30,7 @@ from invconv.operators.base.parameters import require_shape
 from invconv.operators.base.protocol import Gradients
 from invconv.operators.pointwise.factored import Factored
 from invconv.trust.bound import Bounds, largest_entry, row_sum
+from invconv.trust.gains import squashed
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -117,6 +119,18 @@ class CirculantConv1x1(Factored):
         xp, c = namespace(self.circulant), self.circulant
         backwards = xp.concat([c[:1], xp.flip(c[1:], axis=0)])
         return CirculantConv1x1(self.right, backwards, self.left, ndim=self.ndim)
+
+    def _within(self, gain: float) -> Self:
+        """Bound |left|, |c_hat| and |right| from below, a third of the gain for each."""
+        xp, limit = namespace(self.left), math.log(gain) / 3
+        left, right = (xp.exp(squashed(v - 1, limit)) for v in (self.left, self.right))
+        real, imag = spectrum(self.circulant)
+        nothing = (real == 0) & (imag == 0)  # which has no phase
+        real = xp.where(nothing, xp.ones_like(real), real)
+        length = xp.hypot(real, imag)
+        factor = xp.exp(squashed(xp.log(length), limit)) / length
+        circulant = from_spectrum(factor * real, factor * imag, self.channels)
+        return self.replace(left=left, circulant=circulant, right=right)
 
     def _matrix(self) -> Array:
         return self._weights_saving()[0]

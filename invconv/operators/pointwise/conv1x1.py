@@ -23,10 +23,11 @@ from invconv.operators.base.parameters import require_shape
 from invconv.operators.base.protocol import Gradients
 from invconv.trust import condition
 from invconv.trust.bound import Bounds, largest_entry, of_matrix
+from invconv.trust.gains import matrix_within
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Pointwise(Linear):
+class Pointwise(Linear, abstract=True):
     """A C x C matrix W at every pixel."""
 
     _pointwise = True
@@ -162,6 +163,9 @@ class Conv1x1(Pointwise):
     def channels(self) -> int:
         """C, the number of channels."""
         return int(self.weight.shape[0])
+
+    def _within(self, gain: float) -> Self:
+        return self.replace(weight=matrix_within(self.weight, gain)[0])
 
     def _matrix(self) -> Array:
         return self.weight

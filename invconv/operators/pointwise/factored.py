@@ -21,7 +21,7 @@ from invconv.trust.bound import Bounds, largest_entry, of_matrix, row_sum
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Factored(Pointwise):
+class Factored(Pointwise, abstract=True):
     """A matrix W that is never inverted as such: its factors have digits that it has lost."""
 
     _given_factors = True
@@ -59,7 +59,7 @@ class Factored(Pointwise):
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class TriangularlyFactored(Factored):
+class TriangularlyFactored(Factored, abstract=True):
     """A matrix that is an orthogonal matrix or a permutation times triangular ones."""
 
     @abstractmethod

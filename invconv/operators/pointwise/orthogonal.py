@@ -104,6 +104,9 @@ class OrthogonalConv1x1(Pointwise):
         backwards = namespace(self.reflectors).flip(self.reflectors, axis=0)
         return OrthogonalConv1x1(backwards, ndim=self.ndim)
 
+    def _within(self, gain: float) -> Self:
+        return self  # whose inverse has the norm 1
+
     def _matrix(self) -> Array:
         return self._weights_saving()[0]
 

@@ -33,6 +33,7 @@ from invconv.operators.base.parameters import require_shape
 from invconv.operators.base.protocol import Gradients
 from invconv.operators.pointwise.conv1x1 import permutation_matrix, random_orthogonal
 from invconv.operators.pointwise.factored import TriangularlyFactored
+from invconv.trust.gains import strict_below, triangle_within
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -175,6 +176,15 @@ class PLUConv1x1(TriangularlyFactored):
     def _upper(self) -> Array:
         """Return U + diag(sign exp(log_scale))."""
         return namespace(self.upper).triu(self.upper, k=1) + diagonal_matrix(self._scale())
+
+    def _within(self, gain: float) -> Self:
+        xp = namespace(self.upper)
+        third = gain ** (1 / 3)
+        upper = xp.triu(self.upper, k=1)
+        scale, upper, _ = triangle_within(self.log_scale, upper, third**2)
+        lower = strict_below(xp.tril(self.lower, k=-1), 1 - 1 / third)
+        signed = (self.sign * scale)[:, None]
+        return self.replace(lower=lower, upper=signed * upper, log_scale=xp.log(scale))
 
     def _matrix(self) -> Array:
         return self._weights_saving()[0]

@@ -28,6 +28,7 @@ from invconv.operators.base.parameters import require_shape
 from invconv.operators.base.protocol import Gradients
 from invconv.operators.pointwise.factored import TriangularlyFactored
 from invconv.operators.pointwise.reflections import require_reflectors
+from invconv.trust.gains import triangle_within
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -115,6 +116,11 @@ class QRConv1x1(TriangularlyFactored):
     def _upper(self) -> Array:
         """Return R = U + diag(scale)."""
         return add_pivots(namespace(self.upper).triu(self.upper, k=1), (), self.scale)
+
+    def _within(self, gain: float) -> Self:
+        strict = namespace(self.upper).triu(self.upper, k=1)
+        scale, strict, _ = triangle_within(self.scale - 1, strict, gain)
+        return self.replace(upper=scale[:, None] * strict, scale=scale)
 
     def _matrix(self) -> Array:
         return self._weights_saving()[0]

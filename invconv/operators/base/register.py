@@ -1,0 +1,60 @@
+"""The register of operators: every class under its name, from the moment it is defined.
+
+Files look classes up by name. Adapters are told of every class, so that JAX, for one, takes a
+user's operator for a pytree as it takes those of the library.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+_operators: dict[str, type[Any]] = {}
+_listeners: list[Callable[[type[Any]], None]] = []
+
+
+def enter(cls: type[Any]) -> None:
+    """Put a class into the register.
+
+    A class that is defined once more, as by a notebook's cell that runs again, takes its own place.
+
+    Raises
+    ------
+    TypeError
+        If another class has the name, since a file says no more of a class than that.
+    """
+    known = _operators.get(cls.__name__)
+    if known is not None and _place(known) != _place(cls):
+        raise TypeError(
+            f"class {cls.__name__}: expected a name of its own, by which files know an operator, "
+            f"got that of {_place(known)}; give the class of {cls.__module__} another name"
+        )
+    _operators[cls.__name__] = cls
+    for listener in _listeners:
+        listener(cls)
+
+
+def _place(cls: type[Any]) -> str:
+    return f"{cls.__module__}.{cls.__qualname__}"
+
+
+def operators() -> dict[str, type[Any]]:
+    """Return the classes of all operators by their names, sorted."""
+    return dict(sorted(_operators.items()))
+
+
+def is_own(cls: type[Any]) -> bool:
+    """Tell whether a class is this library's, not a user's."""
+    return cls.__module__.startswith("invconv.")
+
+
+def own_operators() -> tuple[type[Any], ...]:
+    """Return the classes of this library, sorted by their names."""
+    return tuple(cls for cls in operators().values() if is_own(cls))
+
+
+def for_each_operator(listener: Callable[[type[Any]], None]) -> None:
+    """Call a function with every class of operators, and with those that are defined later."""
+    for cls in operators().values():
+        listener(cls)
+    _listeners.append(listener)

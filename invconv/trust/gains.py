@@ -1,0 +1,100 @@
+"""Maps of free arrays to such that keep |K^-1|_2 below a gain: the mathematics of `bounded`.
+
+A convolution is K = D + E, with D the C x C matrix at the pixel itself and E shifts times taps, so
+that |E| <= sum |taps| in the 2-norm at every image size, with zero and with circular padding. Hence
+
+    |K^-1| <= |D^-1| / (1 - rho)            where |D^-1| sum |taps| <= rho < 1,
+    |D^-1| <= exp(l) / (1 - nu)             where D = Q S (I + N) with Q orthogonal, S diagonal and
+                                            at least exp(-l), and N strictly triangular, |N| <= nu.
+
+Both are Neumann's series. Smooth maps, nearly the identity far below the bound, keep l, nu and rho:
+
+    squashed  v -> l tanh(v / l)                       for log S, which stays in (-l, l)
+    shrunk    A -> A / (1 + (u(A) / nu)^4)^(1/4)       for N, and with the sum of u for the taps
+
+Here u(A) >= |A|_2 is the Schatten norm of order 32. It has to be an upper bound, as power iteration
+is not, and close: the inf-norm is 5 at the paper's initialisation with C = 48, where |A|_2 is 0.9.
+"""
+
+from __future__ import annotations
+
+import math
+
+from invconv.arrays.namespaces import Array, diagonal_matrix, identity, namespace
+from invconv.kernels.primitives import matmul
+
+_SQUARINGS = 4  # of A^T A: a Schatten norm of order 2^(1 + 4), too large by C^(1/32) at most
+
+
+def norm_bound(matrices: Array) -> Array:
+    """Return u(A) >= |A|_2, at most C^(1/32) times that, for matrices (..., C, C).
+
+    With H_0 = A^T A / n_0 and H_i = H_{i-1}^2 / n_i, where n_i are the Frobenius norms before,
+
+        |A|_2^2 = n_0 n_1^(1/2) ... n_j^(1/2^j) |H_j|_2^(1/2^j),    |H_j|_2 <= |H_j|_F = 1.
+    """
+    xp = namespace(matrices)
+    largest = xp.max(xp.abs(matrices), axis=(-2, -1), keepdims=True)
+    nothing = largest == 0
+    unit = xp.where(nothing, xp.ones_like(largest), largest)
+    # of a zero matrix the gradient is 0, not 0 / 0
+    scaled = xp.where(nothing, xp.ones_like(matrices), matrices / unit)
+    power = matmul(xp.matrix_transpose(scaled), scaled)
+    squared = xp.ones_like(largest)
+    for i in range(_SQUARINGS + 1):
+        norm = xp.sqrt(xp.sum(power * power, axis=(-2, -1), keepdims=True))
+        squared = squared * norm ** (0.5**i)
+        power = matmul(power / norm, power / norm)
+    return xp.where(nothing, xp.zeros_like(largest), unit * xp.sqrt(squared))[..., 0, 0]
+
+
+def squashed(v: Array, limit: float) -> Array:
+    """Return a number in (-limit, limit), close to v where that is small."""
+    return limit * namespace(v).tanh(v / limit)
+
+
+def shrinking(norm: Array, limit: Array) -> Array:
+    """Return the factor that brings a norm below a limit, close to 1 far below it."""
+    xp = namespace(norm)
+    larger = xp.where(norm > limit, norm, limit)  # so that no power overflows
+    return (limit / larger) / ((limit / larger) ** 4 + (norm / larger) ** 4) ** 0.25
+
+
+def strict_below(matrix: Array, limit: float) -> Array:
+    """Return N, a matrix brought below a norm."""
+    norm = norm_bound(matrix)
+    return matrix * shrinking(norm, limit * namespace(norm).ones_like(norm))
+
+
+def triangle_within(log_scale: Array, strict: Array, gain: float) -> tuple[Array, Array, Array]:
+    """Return (s, N, a bound of |D^-1|) for D = S (I + N), |D^-1| <= gain; half of it for each."""
+    half = gain**0.5
+    log_scale = squashed(log_scale, math.log(half))
+    xp = namespace(log_scale)
+    strict = strict_below(strict, 1 - 1 / half)
+    bound = xp.exp(-xp.min(log_scale)) / (1 - norm_bound(strict))
+    return xp.exp(log_scale), strict, bound
+
+
+def triangular_within(matrix: Array, gain: float) -> tuple[Array, Array]:
+    """Return D = S (I + N) and a bound of |D^-1|, from a triangular matrix close to I."""
+    scale_less_1 = namespace(matrix).linalg.diagonal(matrix) - 1
+    strict = matrix - diagonal_matrix(scale_less_1 + 1)
+    scale, strict, bound = triangle_within(scale_less_1, strict, gain)
+    return scale[:, None] * (identity(scale.shape[0], scale) + strict), bound
+
+
+def matrix_within(matrix: Array, gain: float) -> tuple[Array, Array]:
+    """Return D = Q S (I + N) and a bound of |D^-1|, from any matrix close to a rotation."""
+    xp = namespace(matrix)
+    q, r = xp.linalg.qr(matrix)
+    diagonal = xp.linalg.diagonal(r)
+    sign = xp.where(diagonal < 0, -xp.ones_like(diagonal), xp.ones_like(diagonal))
+    block, bound = triangular_within(sign[:, None] * r, gain)
+    return matmul(q * sign, block), bound
+
+
+def taps_within(taps: Array, inverse_norm: Array, gain: float) -> Array:
+    """Return taps with |D^-1| sum |taps| <= rho and 1 / (1 - rho) = gain."""
+    norm = namespace(taps).sum(norm_bound(taps))
+    return taps * shrinking(norm, (1 - 1 / gain) / inverse_norm)
