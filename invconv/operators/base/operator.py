@@ -26,7 +26,6 @@ from invconv.operators.base.conditions import remembered
 from invconv.operators.base.derivatives import Differentiable
 from invconv.operators.base.precision import in_float64, wants_float64
 from invconv.operators.base.prepared import PreparedInverse
-from invconv.operators.base.withdrawn import prepare_of_0_1
 from invconv.solve.state import State
 
 
@@ -181,7 +180,6 @@ class InvertibleConv(Differentiable):
         state = self._state(self, call.spatial_shape)
         return call.restore_shape(state.solve(call.x)), call.broadcast(-state.log_det)
 
-    @prepare_of_0_1
     def prepare(
         self,
         spatial_shape: Shape,
