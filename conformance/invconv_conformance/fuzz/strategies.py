@@ -138,9 +138,7 @@ class Draw:
         if method.endswith("forward") or method == "forward_and_log_det":
             return (("x", image if self.one_of(True, False) else self.image()),)
         if method.startswith("prepare."):
-            option = self.one_of(
-                *((), ("check", False), ("precision", "float64"), ("precision", "auto"))
-            )
+            option = self.one_of((), ("check", False), ("precision", "float64"))
             return (shape, ("y", image), *([option] if option else []))
         if method.startswith("inverse") and not method.endswith("vjp"):
             return (("y", image if self.one_of(True, False) else self.image()),)

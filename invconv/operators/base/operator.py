@@ -196,9 +196,9 @@ class InvertibleConv(Differentiable):
         check : bool
             Whether to judge the inverse and warn of an inverse that cannot be right. Never
             done inside traced code nor for arrays on an accelerator.
-        precision : {"float64", "auto"}, optional
-            To solve data of another dtype in float64 (`base.precision`); "auto" does where the
-            condition leaves fewer than three digits without. That of the data unless given.
+        precision : "float64", optional
+            To solve data of another dtype in float64 (`base.precision`). That of the data unless
+            given.
 
         Raises
         ------
@@ -217,7 +217,7 @@ class InvertibleConv(Differentiable):
         """
         shape = require_spatial_shape(self, spatial_shape)
         held = self._held()  # later edits of the arrays do not reach it
-        wide = wants_float64(self, shape, precision)
+        wide = wants_float64(self, precision)
         return PreparedInverse(held, shape, self._state(held, shape, flag("check", check), wide))
 
     def _state(
