@@ -1,7 +1,6 @@
 """Validation of settings that are not arrays: counts, sizes, directions, dilations.
 
-Called once, by an operator's ``__post_init__`` and ``init``; each error names the argument, what
-was expected and what came.
+Each error names the argument, what was expected and what came.
 """
 
 from __future__ import annotations

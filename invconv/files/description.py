@@ -7,8 +7,6 @@ An operator that `invconv.bounded` made is described by what it was made of, and
 "max_gain", the bound; the reader bounds it again. The reader knows the classes from `OPERATORS` and
 refuses everything else: a description names no code, and what it says is validated by the classes
 themselves.
-
-Called by `files.operator_files`; `OPERATORS` also tells JAX which classes are pytrees.
 """
 
 from __future__ import annotations

@@ -15,8 +15,6 @@ are nearly the identity far below the bound:
 
 Here u(A) >= |A|_2 is the Schatten norm of order 32. It has to be an upper bound, as power iteration
 is not, and close: the inf-norm is 5 at the paper's initialisation with C = 48, where |A|_2 is 0.9.
-
-Public as `invconv.bounded`, `invconv.diagnose`; the guards of torch and JAX derive from `guard`.
 """
 
 from __future__ import annotations

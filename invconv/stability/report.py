@@ -1,7 +1,4 @@
-"""What `invconv.diagnose` returns: the numbers, and the block of text that reports them.
-
-Filled in by `stability.diagnosis`; printed by ``invconv diagnose``.
-"""
+"""What `invconv.diagnose` returns: the numbers, and the block of text that reports them."""
 
 from __future__ import annotations
 

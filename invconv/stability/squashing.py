@@ -1,6 +1,6 @@
 """Smooth maps of numbers and matrices to what keeps a bound, nearly the identity far below it.
 
-Called by `stability.bounded`, whose docstring has the mathematics.
+The docstring of `stability.bounded` has the mathematics.
 """
 
 from __future__ import annotations

@@ -3,8 +3,6 @@
 The core evaluates on NumPy's float64 arrays what depends on parameters only: weights, inverses at
 the pixel and of spectra, log-determinants. The graph has the rest. Where a product with an inverse
 would lose digits that a solve keeps, one step of refinement gives them back.
-
-Called by `module` and `reversible`.
 """
 
 from __future__ import annotations

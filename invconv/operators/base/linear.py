@@ -4,8 +4,6 @@
 
 A class supplies the family of A (`invconv.kernels.families`), the weights w, the log-determinant
 with its gradient, and what to say of its condition. `invconv.kernels.rules` has the derivatives.
-
-Base of `convolution`, `pointwise.conv1x1` and `pointwise.actnorm`.
 """
 
 from __future__ import annotations

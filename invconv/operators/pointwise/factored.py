@@ -1,7 +1,4 @@
-"""1x1 convolutions that are given by factors: their inverse is made of those.
-
-Base of `plu`, `qr` and `circulant`.
-"""
+"""1x1 convolutions that are given by factors: their inverse is made of those."""
 
 from __future__ import annotations
 
