@@ -160,7 +160,7 @@ def _solve(conv: Linear, y: Tensor) -> Tensor:
     """Return A(w)^-1 y."""
     family, shape = conv._family, tuple(y.shape[2:])
     if isinstance(family, CausalFamily):
-        conv._regular_log_det(shape)
+        conv._require_regular(shape, conv._log_det(shape))
         c = family.stencil(conv._weights()).within(shape)
         inverse = inverse_at_the_pixel(c)
         at_the_pixel = _refined(c.diagonal) if inverse is None else (inverse,)
