@@ -13,7 +13,6 @@ _JUNK: tuple[Any, ...] = (
     *(None, True, "", "corner", "raster", "lower", (), (1,), (1, 1), (1, 2, 3), (-1, 1), "rng"),
     *(-(2**70), -1, 0, 1, 2, 3, 7, 2**31, 2**63, 2**70, 0.5, float("nan"), float("inf"), 1j),
 )
-_BIASES = ("bias",)
 Named = tuple[tuple[str, Any], ...]
 
 
