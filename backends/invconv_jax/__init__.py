@@ -18,13 +18,11 @@ from invconv_jax.flax_state import register_with_flax
 from invconv_jax.flows.files import load, save
 from invconv_jax.guard import ConditionGuard
 from invconv_jax.initialise import init
-from invconv_jax.layout import ChannelsLast, channels_last
-from invconv_jax.reversible_chain import Reversible, reversible
+from invconv_jax.layout import channels_last
+from invconv_jax.reversible_chain import reversible
 
 __all__ = [
-    "ChannelsLast",
     "ConditionGuard",
-    "Reversible",
     "channels_last",
     "flows",
     "init",

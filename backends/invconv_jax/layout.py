@@ -1,7 +1,4 @@
-"""Operators on channels-last data (*batch, *spatial, C): public as `invconv_jax.channels_last`.
-
-Moves the channel axis, calls the operator, moves it back.
-"""
+"""Operators on channels-last data: move the channel axis, call the operator, move it back."""
 
 from __future__ import annotations
 
@@ -16,36 +13,24 @@ from invconv.arrays.namespaces import Array, Shape
 from invconv.operators.base.protocol import Gradients
 
 
-def channels_last(conv: ic.InvertibleConv) -> ChannelsLast:
-    """Return the operator for arrays (*batch, *spatial, C); kernels keep their layout.
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True, eq=False)
+class channels_last:  # named as a function, since it is called as one
+    """The operator for arrays (*batch, *spatial, C): a pytree, as ``conv`` is.
 
-    The axes are moved on the way in and out, which XLA does where it can by choosing the layout of
-    the arrays in between.
+    Kernels keep their layout. The axes are moved on the way in and out, which XLA does where it can
+    by choosing the layout of the arrays in between.
 
     Examples
     --------
     >>> import invconv, invconv_jax, jax
     >>> conv = invconv_jax.init(jax.random.key(0), invconv.EmergingConv, 3)
+    >>> last = invconv_jax.channels_last(conv)
     >>> x = jax.numpy.ones((2, 8, 8, 3))
-    >>> z, log_det = invconv_jax.channels_last(conv).forward_and_log_det(x)
+    >>> z, log_det = last.forward_and_log_det(x)
     >>> z.shape, log_det.shape
     ((2, 8, 8, 3), (2,))
-    """
-    return ChannelsLast(conv)
-
-
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True, eq=False)
-class ChannelsLast:
-    """An operator whose arrays are (*batch, *spatial, C). It is a pytree, as the operator is.
-
-    Examples
-    --------
-    >>> import invconv, jax
-    >>> from invconv_jax import channels_last, init
-    >>> conv = channels_last(init(jax.random.key(0), invconv.PeriodicConv, 3))
-    >>> x = jax.numpy.ones((2, 8, 8, 3))
-    >>> bool(jax.numpy.allclose(conv.inverse(conv.forward(x)), x, atol=1e-5))
+    >>> bool(jax.numpy.allclose(last.inverse(last.forward(x)), x, atol=1e-5))
     True
     """
 
@@ -83,17 +68,17 @@ class ChannelsLast:
         x, log_det = self.conv.inverse_and_log_det(self._in("y", y))
         return self._out(x), log_det
 
-    def transpose(self) -> ChannelsLast:
+    def transpose(self) -> channels_last:
         """See `InvertibleConv.transpose`."""
-        return ChannelsLast(self.conv.transpose())
+        return channels_last(self.conv.transpose())
 
     def parameters(self) -> Gradients:
         """See `InvertibleConv.parameters`; names and shapes are those of ``conv``."""
         return self.conv.parameters()
 
-    def replace(self, **arrays: Any) -> ChannelsLast:
+    def replace(self, **arrays: Any) -> channels_last:
         """See `InvertibleConv.replace`."""
-        return ChannelsLast(self.conv.replace(**arrays))
+        return channels_last(self.conv.replace(**arrays))
 
     def _in(self, name: str, x: Array) -> Array:
         spatial = x.ndim - 2 if self.ndim is None else self.ndim

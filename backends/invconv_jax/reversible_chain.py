@@ -46,6 +46,12 @@ def reversible(chain: Chain, spatial_shape: Shape) -> Reversible:
         The grid, on which each step's inverse is judged once, on the host. `ConditionGuard` judges
         while the chain trains, and names the step.
 
+    Returns
+    -------
+    Reversible
+        A pytree of ``chain`` and the static ``spatial_shape``, with ``forward_and_log_det`` on that
+        grid alone, and ``inverse_and_log_det``, which stores activations.
+
     Raises
     ------
     TypeError
@@ -59,7 +65,10 @@ def reversible(chain: Chain, spatial_shape: Shape) -> Reversible:
     >>> keys = jax.random.split(jax.random.key(0), 8)
     >>> chain = invconv.Chain([invconv_jax.init(k, invconv.EmergingConv, 3) for k in keys])
     >>> flow = invconv_jax.reversible(chain, (8, 8))
-    >>> z, log_det = flow.forward_and_log_det(jax.numpy.ones((2, 3, 8, 8)))
+    >>> x = jax.numpy.ones((2, 3, 8, 8))
+    >>> loss = lambda flow: flow.forward_and_log_det(x)[0].sum()
+    >>> jax.grad(loss)(flow).chain.steps[0].first.kernel.shape
+    (3, 3, 2, 2)
     """
     if not isinstance(chain, Chain):
         raise TypeError(f"chain: expected an invconv.Chain, got {type(chain).__name__}")
@@ -82,25 +91,7 @@ def reversible(chain: Chain, spatial_shape: Shape) -> Reversible:
 @partial(jax.tree_util.register_dataclass, data_fields=["chain"], meta_fields=["spatial_shape"])
 @dataclass(frozen=True, eq=False)
 class Reversible:
-    """What `reversible` returns; a pytree, as the chain is.
-
-    Attributes
-    ----------
-    chain : Chain
-    spatial_shape : tuple of int
-        The grid on which it was judged, and the only one that it takes.
-
-    Examples
-    --------
-    >>> import invconv, jax
-    >>> from invconv_jax import init, reversible
-    >>> chain = invconv.Chain([init(jax.random.key(0), invconv.EmergingConv, 3)] * 4)
-    >>> flow = reversible(chain, (8, 8))
-    >>> x = jax.numpy.ones((2, 3, 8, 8))
-    >>> loss = lambda flow: flow.forward_and_log_det(x)[0].sum()
-    >>> jax.grad(loss)(flow).chain.steps[0].first.kernel.shape
-    (3, 3, 2, 2)
-    """
+    """The result of `reversible`, built without its checks inside traced code."""
 
     chain: Chain
     spatial_shape: Shape

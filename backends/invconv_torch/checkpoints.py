@@ -4,8 +4,6 @@ A PeriodicConv's kernel has the shape of an ExponentialConv's, and a mask, a dir
 leaves no trace in a tensor. Class and settings travel in PyTorch's own metadata of a state, beside
 its version number: no key is added, and a state without metadata, such as one of an earlier version
 or from a safetensors file, is loaded as it is.
-
-Called by `module`.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""`derived`: a property of a frozen dataclass that is computed once, then a plain attribute.
-
-Used by every operator for what depends on no value: channels, axes, family.
-"""
+"""`derived`: a property of a frozen dataclass that is computed once, then a plain attribute."""
 
 from __future__ import annotations
 

@@ -1,8 +1,4 @@
-"""The library's own errors and its warning.
-
-`SingularConvError` is raised by `operators.base.linear`, `IllConditionedWarning` issued by
-`operators.base.checks`, `InvalidFileError` raised by `files`, `CommandError` by commands.
-"""
+"""The library's own errors and its warning."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

@@ -1,14 +1,12 @@
 """Validation of settings that are not arrays: counts, sizes, directions, dilations.
 
-Called once, by an operator's ``__post_init__`` and ``init``; each error names the argument, what
-was expected and what came.
+Each error names the argument, what was expected and what came.
 """
 
 from __future__ import annotations
 
 import math
 import operator
-import warnings
 from collections.abc import Iterable
 from numbers import Real
 from typing import Any
@@ -24,14 +22,6 @@ def positive_int(name: str, value: Any) -> int:
     number = _index(name, value, "a positive integer")
     if not 1 <= number <= LARGEST:
         raise ValueError(f"{name}: expected a positive integer up to {LARGEST}, got {number}")
-    return number
-
-
-def natural(name: str, value: Any) -> int:
-    """Return ``value`` as an int of at least 0, or raise."""
-    number = _index(name, value, "0 or a positive integer")
-    if number < 0:
-        raise ValueError(f"{name}: expected 0 or a positive integer, got {number}")
     return number
 
 
@@ -119,12 +109,6 @@ def finite_or_nan(value: Any) -> float:
     except OverflowError:  # an integer beyond all floats
         return math.nan
     return number if math.isfinite(number) else math.nan
-
-
-def deprecated(name: str, instead: str) -> None:
-    """Warn the caller's caller of what 0.2.0 took away and 0.3.0 will not take any more."""
-    message = f"{name} is deprecated since 0.2.0 and goes with 0.3.0: {instead}"
-    warnings.warn(message, DeprecationWarning, stacklevel=3)
 
 
 def instead(value: Any) -> str:

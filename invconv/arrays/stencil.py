@@ -2,8 +2,6 @@
 
 Masks, directions and dilation are ways to list offsets. The transposed operator has the
 negated offsets with the transposed matrices.
-
-Made by families (`kernels.families`), run by the primitive `correlate`.
 """
 
 from __future__ import annotations

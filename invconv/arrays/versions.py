@@ -1,7 +1,4 @@
-"""Which versions of a library serve: any other is refused by a sentence, never by a wrong number.
-
-Called by the ``private`` modules of the adapters, and by `kernels.cpu.machine`.
-"""
+"""Which versions of a library serve: others are refused by a sentence, not by a wrong number."""
 
 from __future__ import annotations
 

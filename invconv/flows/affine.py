@@ -4,8 +4,6 @@
 
 L. Dinh, J. Sohl-Dickstein, S. Bengio, Density Estimation Using Real NVP, ICLR 2017; how the scale
 is made of a network's output h is of D. P. Kingma, P. Dhariwal, Glow, NeurIPS 2018.
-
-Called by the flows of invconv_torch and invconv_jax.
 """
 
 from __future__ import annotations

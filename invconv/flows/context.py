@@ -1,7 +1,4 @@
-"""What the couplings of a flow are conditioned on: a vector for each sample, or images.
-
-Called by the flows of invconv_torch and invconv_jax.
-"""
+"""What the couplings of a flow are conditioned on: a vector for each sample, or images."""
 
 from __future__ import annotations
 

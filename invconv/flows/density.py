@@ -10,8 +10,6 @@ bounds the length of a lossless code from above.
 
 Numbers outside of their range are refused where they can be looked at. Elsewhere, on an accelerator
 and in traced code, the result is NaN for the sample that holds one.
-
-Called by the flows of invconv_torch and invconv_jax.
 """
 
 from __future__ import annotations

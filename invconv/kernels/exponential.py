@@ -8,7 +8,7 @@ Of the derivatives there are two kinds, linear in all arguments but w, the taps 
 The derivative of P by w in the direction v is P(...; v), and that of Q likewise, so the two are
 closed under differentiation, forward and reverse. `kernels.series` sums them up.
 
-Called by `operators.exponential`; torch and JAX run them their own way, by the rules below.
+PyTorch and JAX run them their own way, by the rules below.
 """
 
 from __future__ import annotations

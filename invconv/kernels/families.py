@@ -6,8 +6,6 @@
 The weights are what a user holds: a kernel (C, C, *k), a matrix, a scale. A family is the rest: a
 mask, a direction, a dilation. `invconv.kernels.maps` runs these for every library, and
 `invconv.kernels.rules` differentiates them all alike.
-
-Made by the operators' `_family`.
 """
 
 from __future__ import annotations

@@ -5,8 +5,6 @@
     factor  a solver y -> A(w)^-1 y for one grid
 
 Every convolution's value, inverse and derivative goes through these.
-
-Called by `operators.base.linear` and `kernels.rules`.
 """
 
 from __future__ import annotations

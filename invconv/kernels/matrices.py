@@ -2,8 +2,6 @@
 
 W^-1 is formed once, in float64. Where W is well conditioned, the product is as accurate as a solve.
 Elsewhere, and where the values cannot be looked at, each pixel is solved with factors of W.
-
-Called by `MatrixFamily.factor`; torch takes `accurate_inverse`.
 """
 
 from __future__ import annotations

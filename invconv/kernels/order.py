@@ -17,8 +17,6 @@ that they agree bit for bit. For each output channel:
 
 A tap that would read a pixel outside the grid reads a zero there, or is left out: its product
 changes no sum.
-
-Called by `cpu` and `cuda`.
 """
 
 from __future__ import annotations

@@ -4,8 +4,6 @@ Arrays are (B, C, *spatial). A native replacement (`invconv.arrays.registry`) ha
 signature and result; it says how its library runs the operation, never what the result means.
 The solvers of whole convolutions, primitives too, are in `invconv.kernels.wavefront` and
 `invconv.kernels.frequencies.spectrum`.
-
-Called by families, solvers and operators.
 """
 
 from __future__ import annotations

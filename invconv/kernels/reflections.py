@@ -8,7 +8,7 @@ lengths, as the rows of V,
 for a block of reflections at a time, since S costs the square of their number. S^-1 is applied by
 substitution.
 
-Called by `operators.pointwise.qr` and `orthogonal`; the compiled one is `kernels.cpu.householder`.
+`kernels.cpu.householder` is the compiled one.
 """
 
 from __future__ import annotations

@@ -11,8 +11,6 @@ A primitive is one of three functions of a matrix A(w) that depends linearly on 
 
 The three are closed under differentiation, so that derivatives of any order need no more, and of
 a solve x alone is kept. A tangent or a result that nobody has or wants is None.
-
-Called by `operators.base.linear` (vjps) and `invconv_torch.native.autodiff` (both modes).
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ D^k e^M [v_1, ..., v_k] is a corner of the exponential of the block matrix that 
 diagonal and the directions beside it (N. J. Higham, Functions of Matrices, 2008, section 3.2): a
 block for every set of directions.
 
-Called by `kernels.exponential`; torch and JAX take the number of terms from here.
+PyTorch and JAX take the number of terms from here.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""The type of a factored matrix: a callable y -> A^-1 y with a ``plan`` that says how it runs.
-
-Made by `kernels.maps.factor`; held by `solve.state.State`.
-"""
+"""The type of a factored matrix: a callable y -> A^-1 y with a ``plan`` that says how it runs."""
 
 from __future__ import annotations
 

@@ -4,8 +4,6 @@
 
 with the image continued by half-sample symmetry, d c b a | a b c d | d c b a, at every border. Each
 tap is a symmetric matrix of the pixels, so the transpose has the same family and transposed taps.
-
-Made by `operators.symmetric`.
 """
 
 from __future__ import annotations

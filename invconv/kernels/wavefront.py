@@ -8,8 +8,6 @@ counted along the direction of the convolution. The pixels of one level do not d
 other, and since the level is linear, all that a tap reads for one level lies in one earlier
 level. So a solve is one matrix product and one triangular solve per level, for corner and
 raster masks, any direction, dilation and number of axes alike.
-
-Called by `CausalFamily.factor`.
 """
 
 from __future__ import annotations

@@ -206,10 +206,6 @@ class AutoregressiveConv(Convolution):
         log_det, (found,) = log_abs_pivots(size(shape), (self._family.centre,), self.kernel)
         return log_det, found
 
-    def _log_det_vjp(self, shape: Shape, log_det_bar: Array) -> Gradients:
-        self._regular_log_det(shape)
-        return self._add_log_det_vjp({}, shape, log_det_bar, None)
-
     def _add_log_det_vjp(
         self, gradients: Gradients, shape: Shape, log_det_bar: Array, memo: Any
     ) -> Gradients:

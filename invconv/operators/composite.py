@@ -1,4 +1,4 @@
-"""Operators made of operators, one after the other: base of `operators.chain` and `emerging`.
+"""Operators made of operators, one after the other.
 
     K = K_n ... K_1,   log|det K| = sum of log|det K_i|,   K^-1 = K_1^-1 ... K_n^-1
 

@@ -69,10 +69,6 @@ class SpectralConv(Convolution, abstract=True):
     def _log_det_saving(self, shape: Shape) -> tuple[Array, Any]:
         return spectral_log_det_saving(self.kernel, self._family, shape)
 
-    def _log_det_vjp(self, shape: Shape, log_det_bar: Array) -> Gradients:
-        self._regular_log_det(shape)
-        return self._add_log_det_vjp({}, shape, log_det_bar, None)
-
     def _add_log_det_vjp(
         self, gradients: Gradients, shape: Shape, log_det_bar: Array, memo: Any
     ) -> Gradients:
@@ -92,7 +88,7 @@ class SpectralConv(Convolution, abstract=True):
         rounding = self.channels * taps * condition.EPS["float64"]
         found = condition.of_spectrum(self._spectrum(shape), rounding)
         if found.value == math.inf:
-            self._regular_log_det(shape)  # raises where it is exactly singular
+            self._require_regular(shape, self._log_det(shape))
         basis = self._family.basis
         (worst,) = map(int, found.frequency or (0,))
         place = np.unravel_index(worst, basis.frequencies(shape))
@@ -104,7 +100,7 @@ class SpectralConv(Convolution, abstract=True):
 
     def _transposed_maps(self, shape: Shape) -> tuple[Map, Map]:
         product = SpectralProduct(self._spectrum(shape), self._family.basis, shape).transposed
-        return partial(by_frequencies.agnostic, product), self._factor_transposed(shape).solve
+        return partial(by_frequencies.agnostic, product), self._transposed_solver(shape)
 
     def _products(self, shape: Shape, compiled: bool = False) -> float:
         return float(self.channels**2 * self._counts().sum() * size(shape))

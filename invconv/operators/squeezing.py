@@ -8,8 +8,6 @@ or an orthonormal transform of each f x f block, band (i, j) of an f x f matrix 
 
 T is Haar's, or that of the discrete cosine transform (DCT-II). The log-determinant is 0: T is
 orthogonal.
-
-Public functions of arrays, called by nothing here.
 """
 
 from __future__ import annotations

@@ -4,8 +4,6 @@
 
 A state is a plain record. What belongs to a solve besides K^-1 is a field of it: the bias, the
 precision that K is solved in, and whether the result must say that K is singular.
-
-Made by `_factor` of an operator, solved by `base.operator` and `base.prepared`.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""What to do about an inverse that cannot be trusted: sentences for the report of `diagnose`.
-
-Called by `stability.diagnosis`.
-"""
+"""What to do about an inverse that cannot be trusted: sentences for the report of `diagnose`."""
 
 from __future__ import annotations
 

@@ -18,8 +18,6 @@ The measured one decides how many digits are left, -log10(error): the bound is o
 and the worst rounding, -log10(loss eps), and of random operators it would condemn many that keep
 three digits (``python -m invconv_benchmarks.studies.silent_error`` counts). log10 g_a digits go
 with every pixel.
-
-Public as `invconv.bounded`, `invconv.diagnose`; the guards of torch and JAX derive from `guard`.
 """
 
 from __future__ import annotations

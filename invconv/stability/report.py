@@ -1,7 +1,4 @@
-"""What `invconv.diagnose` returns: the numbers, and the block of text that reports them.
-
-Filled in by `stability.diagnosis`; printed by ``invconv diagnose``.
-"""
+"""What `invconv.diagnose` returns: the numbers, and the block of text that reports them."""
 
 from __future__ import annotations
 
@@ -11,7 +8,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from invconv.arrays.namespaces import Shape
-from invconv.arrays.settings import deprecated
 from invconv.operators.base.judgement import Judgement
 from invconv.trust.condition import EPS, digits_left
 
@@ -122,24 +118,6 @@ class Diagnosis:
     def worst_float64(self) -> float:
         """How many of float64's digits are left of the worst image, by the bound ``loss``."""
         return min(self.digits_float64, digits_left(self.loss, EPS["float64"]))
-
-    @property
-    def typical(self) -> float:
-        """Deprecated name of ``error``, in units of the precision's eps."""
-        deprecated("Diagnosis.typical", "see error, which is measured")
-        return self.error / EPS[self.precision]
-
-    @property
-    def typical_float32(self) -> float:
-        """Deprecated name of ``digits_float32``."""
-        deprecated("Diagnosis.typical_float32", "see digits_float32, which are measured")
-        return self.digits_float32
-
-    @property
-    def typical_float64(self) -> float:
-        """Deprecated name of ``digits_float64``."""
-        deprecated("Diagnosis.typical_float64", "see digits_float64, which are measured")
-        return self.digits_float64
 
     def __repr__(self) -> str:
         """Return the report."""

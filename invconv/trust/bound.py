@@ -13,8 +13,6 @@ a step is a solve, its error is |K^-1| |K| times as large.
 
 The O(1) bound of a convolution K = D (I + D^-1 R), where R has the taps other than D, is Neumann's:
 |R| <= sum |taps|, and if rho = |D^-1| sum |taps| < 1 then |K^-1| <= |D^-1| / (1 - rho).
-
-Called by the operators' `_bounds` and by `base.judgement`.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""Condition numbers |K| |K^-1| of maps, in NumPy float64; in the 1-norm where not of a matrix.
-
-Called by the operators' `_condition` and by `base.conditions`.
-"""
+"""Condition numbers |K| |K^-1| of maps, in NumPy float64; in the 1-norm where not of a matrix."""
 
 from __future__ import annotations
 

@@ -10,8 +10,6 @@ inverse are rounded too, and each of them spoils its own frequency alone:
     random y    |x_hat' - x_hat| / |x_hat| in the 2-norm, for y of N(0, 1) numbers. Its square is
                 the mean of |x_hat'(f) - x_hat(f)|^2 / |x_hat'(f)|^2 over frequencies that are drawn
                 by their share of |x_hat'|^2: few of them, with K_hat(f) in longdouble, tell enough
-
-Called by `operators.spectral`.
 """
 
 from __future__ import annotations

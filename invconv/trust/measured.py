@@ -7,7 +7,7 @@ precision; which x belongs to a random y is found in a higher one, where each st
 of the working precision, refined: no step is factored twice.
 
 Few samples tell enough where little is lost. Where errors grow, they differ from sample to sample
-by more than ten times, so that more are drawn. Called by `base.judgement`.
+by more than ten times, so that more are drawn.
 """
 
 from __future__ import annotations

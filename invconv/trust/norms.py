@@ -1,7 +1,4 @@
-"""1-norms of K and K^-1 from products alone: by all columns, or Hager's and Higham's estimate.
-
-Called by `trust.condition` and `base.conditions`.
-"""
+"""1-norms of K and K^-1 from products alone: by all columns, or Hager's and Higham's estimate."""
 
 from __future__ import annotations
 

@@ -31,7 +31,3 @@ class ConditionCache:
     def get(self, kind: str, shape: Shape) -> Any:
         """Return what was computed, or None."""
         return self._known.get((kind, shape))
-
-    def knows(self, kind: str, shape: Shape) -> bool:
-        """Tell whether something was computed."""
-        return (kind, shape) in self._known

@@ -1,6 +1,6 @@
 """The primitives `correlate` and `correlate_kernel_vjp` by XLA's convolution, at full precision.
 
-Offsets on a lattice make one dilated kernel; used by `primitives` and `wavefront`.
+Offsets on a lattice make one dilated kernel.
 """
 
 from __future__ import annotations

@@ -3,8 +3,6 @@
 Two primitives, linear in all arguments but the taps, with the derivatives of
 `invconv.kernels.exponential`. A loop has no reverse derivative of its own, and needs none: the
 derivatives are the primitives again.
-
-Used by `primitives`.
 """
 
 from __future__ import annotations

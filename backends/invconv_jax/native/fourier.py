@@ -1,8 +1,6 @@
 """Fourier transforms of the last axes that leave a batch where it is.
 
 `lax.fft` would gather a batch that is spread over devices, hence `SplitByBatch`.
-
-Called by `spectrum`.
 """
 
 from __future__ import annotations

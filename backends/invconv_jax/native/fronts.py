@@ -10,8 +10,6 @@ with zeros between them, and line i, in two dimensions, starts at i pitch. With
 pixel (i, j) is at i pitch + j = (i + q) columns + r. So in rows of ``columns`` numbers a front is
 part of one column, r, from row q on, and so is all that a tap reads for it. Transposed, each is one
 block of memory: nothing is gathered. Of more axes each has a pitch, of so many rows and its slope.
-
-Used by `images`, `kernel`, `launches`, `scan`, `wavefront`.
 """
 
 from __future__ import annotations

@@ -2,8 +2,6 @@
 
 A program that JAX compiles for another platform, or exports, has the loop of `native.scan` in
 its place: there is a kernel of our own in this process only.
-
-Called by `wavefront`.
 """
 
 from __future__ import annotations

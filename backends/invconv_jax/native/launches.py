@@ -2,8 +2,6 @@
 
 Every CUDA device that JAX has in this process runs the same program: where they differ, or one of
 them has no kernel, there is none. Not yet run on a GPU.
-
-Used by `kernel`.
 """
 
 from __future__ import annotations

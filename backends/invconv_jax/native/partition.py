@@ -3,8 +3,6 @@
 XLA partitions convolutions, products and loops by itself. For a Fourier transform or a triangular
 solve it would gather a batch that is spread over several devices onto each of them. Told that the
 work on one sample is independent of the others, it leaves each sample where it is.
-
-Used by `convolve`, `exponential`, `fourier`, `kernel`, `solves`.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""The primitive `matrix_solver`: x[p] = W^-1 y[p] by QR, with the derivatives of a linear solve.
-
-Used by `primitives`.
-"""
+"""The primitive `matrix_solver`: x[p] = W^-1 y[p] by QR, with the derivatives of a linear solve."""
 
 from __future__ import annotations
 

@@ -2,8 +2,6 @@
 
 The loop overwrites its right-hand side front by front, at the places of `native.fronts`. It
 runs in exported programs, on accelerators that are not CUDA's, and where no kernel of ours does.
-
-Called by `wavefront`.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""Products at full precision, and solves with small matrices that leave a batch where it is.
-
-Used by `primitives`, `pointwise`, `scan`, `spectrum`.
-"""
+"""Products at full precision, and solves with small matrices that leave a batch where it is."""
 
 from __future__ import annotations
 

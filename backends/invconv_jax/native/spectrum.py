@@ -1,6 +1,6 @@
 """The primitive `spectral_solver`: x_hat(f) = K_hat(f)^-1 y_hat(f), by products or elimination.
 
-The core's `kernels.frequencies` has the mathematics. Used by `primitives`.
+The core's `kernels.frequencies` has the mathematics.
 """
 
 from __future__ import annotations

@@ -3,8 +3,6 @@
 The core evaluates on NumPy's float64 arrays what depends on parameters only: weights, inverses at
 the pixel and of spectra, log-determinants. The graph has the rest. Where a product with an inverse
 would lose digits that a solve keeps, one step of refinement gives them back.
-
-Called by `module` and `reversible`.
 """
 
 from __future__ import annotations
@@ -162,7 +160,7 @@ def _solve(conv: Linear, y: Tensor) -> Tensor:
     """Return A(w)^-1 y."""
     family, shape = conv._family, tuple(y.shape[2:])
     if isinstance(family, CausalFamily):
-        conv._regular_log_det(shape)
+        conv._require_regular(shape, conv._log_det(shape))
         c = family.stencil(conv._weights()).within(shape)
         inverse = inverse_at_the_pixel(c)
         at_the_pixel = _refined(c.diagonal) if inverse is None else (inverse,)

@@ -2,8 +2,6 @@
 
 ONNX has a DFT, which runtimes compute in float32 at best, and no complex products. A complex vector
 is its real part above its imaginary one, and M z becomes [[Re M, -Im M], [Im M, Re M]] [re; im].
-
-Called by `constant`.
 """
 
 from __future__ import annotations

@@ -9,8 +9,6 @@ what a tap reads for a level is another lane at a level that is a fixed number e
 
 with the last levels in a window. The index arrays are NumPy's, or made by torch in the graph, since
 the decomposition of an operator cannot hold constants.
-
-Called by `constant` and `decompositions`.
 """
 
 from __future__ import annotations

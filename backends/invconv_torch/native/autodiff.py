@@ -3,8 +3,6 @@
 One autograd Function takes a rule: what runs, and its two derivatives. It comes in two classes:
 torch.compile cannot trace one with a ``jvp``. To call either costs as much as a small solve, so it
 is left out where nobody watches.
-
-Called by `primitives`.
 """
 
 from __future__ import annotations

@@ -2,8 +2,6 @@
 
 PyTorch runs these with an older kind of vmap than `torch.func`, inside which few operations work.
 So a node of ours takes the cotangents apart and pulls one after another back.
-
-Called by `autodiff` and `whole`.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""Exponentials of correlations on PyTorch, with the derivatives of `invconv.kernels.exponential`.
-
-Called by `primitives`.
-"""
+"""Exponentials of correlations on PyTorch, with derivatives by `invconv.kernels.exponential`."""
 
 from __future__ import annotations
 

@@ -1,8 +1,6 @@
 """Every operation on a family of matrices: plain PyTorch, at full precision, with no derivative.
 
 `invconv_torch.native.autodiff` adds the derivatives.
-
-Called by `autodiff` (eager) and `ops` (traced).
 """
 
 from __future__ import annotations

@@ -3,8 +3,6 @@
 Memory comes from torch's pool, the stream is torch's current one: a solve runs in the order of the
 program, and torch.cuda.graph records it. As with all of PyTorch, a call before the recording
 compiles and loads what is recorded.
-
-Used by `solvers.CausalFactor`.
 """
 
 from __future__ import annotations

@@ -2,8 +2,6 @@
 
 The host never waits for a device: what PyTorch's `slogdet` and `inv` would raise for is known on
 the device only, and a zero pivot gives -inf, a singular matrix NaN.
-
-Called by `primitives`.
 """
 
 from __future__ import annotations

@@ -3,8 +3,6 @@
 torch.compile and torch.export neither look into these nor unroll a solve, and the switches of
 `invconv_torch.precision` work when the graph runs, not when it is made. Families of matrices
 travel as text, which is what an operator may take.
-
-Called by `autodiff` where code is traced.
 """
 
 from __future__ import annotations

@@ -2,8 +2,6 @@
 
 Of the derivative of a complex LU factorisation it mistakes the strides, and raises. A program of
 torch.export, which need not know our operators, has the formula itself.
-
-Called by `primitives`.
 """
 
 from __future__ import annotations

@@ -4,8 +4,6 @@ The number is the host's business and depends on values. On a device it is read 
 version of a kernel that torch counts. An edit that no version tells of, such as one through
 ``.data`` or by a graph that is replayed, is seen by the device: taps of a larger norm than was
 counted for become NaN there, so that no result has too few terms.
-
-Called by `operators.exponential` through `primitives`.
 """
 
 from __future__ import annotations

@@ -3,8 +3,6 @@
 For devices: on the CPU other ways run on a tensor's memory. Buffers come from torch's pool, in a
 captured graph from the graph's own, since streams may not share one. Nothing here waits for a
 device, or looks at a value.
-
-Used by `solvers.CausalFactor`.
 """
 
 from __future__ import annotations

@@ -3,8 +3,6 @@
 Recorded step by step, a call would be a dozen nodes or more, each of which takes as long as a small
 convolution. `torch.func`, forward mode and torch.compile look inside instead
 (`invconv_torch.native.autodiff`).
-
-`evaluate` is found by the registry, `invert` is called by `module`.
 """
 
 from __future__ import annotations

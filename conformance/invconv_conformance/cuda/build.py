@@ -1,7 +1,4 @@
-"""The kernel's source, compiled for this processor, and run on jobs.
-
-Called by `values`, `races`, `faults`.
-"""
+"""The kernel's source, compiled for this processor, and run on jobs."""
 
 from __future__ import annotations
 

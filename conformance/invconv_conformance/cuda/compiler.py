@@ -1,7 +1,4 @@
-"""What NVRTC makes of the source for devices that are not here: registers, spills, shared memory.
-
-Called by `command`.
-"""
+"""Registers, spills and shared memory that NVRTC gives the kernel, for devices that are absent."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""Jobs: random ones, those of the case list, and small ones in which every thread can be followed.
-
-Called by `command`.
-"""
+"""Jobs: random ones, those of the case list, and small ones whose every thread can be followed."""
 
 from __future__ import annotations
 

@@ -5,8 +5,6 @@ left out or ends a step early, every progress is published never or a step early
 taken without an atomic operation or not at all. (And shared memory is left as it is found.) Each
 must be caught: as a race, a wait for ever, a barrier that not all reach, another result, or (blocks
 that no longer go on together) more steps.
-
-Called by `command`.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""Solves that the kernel is run on: an operator, a grid, images, a plan and a launch.
-
-Called by `draws`, `values` and `races`.
-"""
+"""Solves that the kernel is run on: an operator, a grid, images, a plan and a launch."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""Whether every case of the list has a plan, on devices of any size of shared memory.
-
-Called by `command`.
-"""
+"""Whether every case of the list has a plan, on devices of any size of shared memory."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""What the proof prints.
-
-Called by `command`.
-"""
+"""What the proof prints."""
 
 from __future__ import annotations
 

@@ -2,8 +2,6 @@
 
 The error is the backward error |K x - y| / (|K| |x| + |y|), each in the largest norm, in eps. K is
 the oracle's dense matrix, or where that is large `truth.substitution`, in extended precision.
-
-Called by `command`.
 """
 
 from __future__ import annotations

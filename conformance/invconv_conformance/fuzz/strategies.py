@@ -13,7 +13,6 @@ _JUNK: tuple[Any, ...] = (
     *(None, True, "", "corner", "raster", "lower", (), (1,), (1, 1), (1, 2, 3), (-1, 1), "rng"),
     *(-(2**70), -1, 0, 1, 2, 3, 7, 2**31, 2**63, 2**70, 0.5, float("nan"), float("inf"), 1j),
 )
-_BIASES = ("bias",)
 Named = tuple[tuple[str, Any], ...]
 
 
@@ -138,9 +137,7 @@ class Draw:
         if method.endswith("forward") or method == "forward_and_log_det":
             return (("x", image if self.one_of(True, False) else self.image()),)
         if method.startswith("prepare."):
-            option = self.one_of(
-                *((), ("check", False), ("precision", "float64"), ("precision", "auto"))
-            )
+            option = self.one_of((), ("check", False), ("precision", "float64"))
             return (shape, ("y", image), *([option] if option else []))
         if method.startswith("inverse") and not method.endswith("vjp"):
             return (("y", image if self.one_of(True, False) else self.image()),)

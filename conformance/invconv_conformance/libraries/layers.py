@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 Array = Any
@@ -77,11 +78,11 @@ def torch_recomputing(chain: Any, x: Array) -> Callable[[dict[str, Array], Array
 
 def jax_recomputing(chain: Any, x: Array) -> Callable[[dict[str, Array], Array], Any]:
     """Return a chain of parameters and images without stored activations, judged on a grid."""
-    from invconv_jax import Reversible, reversible
+    from invconv_jax import reversible
 
-    grid = reversible(chain, x.shape[2:]).spatial_shape
+    flow = reversible(chain, x.shape[2:])
 
     def run(parameters: dict[str, Array], x: Array) -> Any:
-        return Reversible(chain.replace(**parameters), grid).forward_and_log_det(x)
+        return replace(flow, chain=chain.replace(**parameters)).forward_and_log_det(x)
 
     return run

@@ -18,8 +18,6 @@ from invconv_conformance.libraries.library import Column
 from invconv_conformance.run.result import Outcome
 from invconv_conformance.truth.bounds import EPS, scales
 
-QUANTITIES = ("log_det", "forward", "inverse")
-
 
 @dataclass(frozen=True)
 class Agreement:

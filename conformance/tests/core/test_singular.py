@@ -77,6 +77,7 @@ def test_exactly_singular(name: str, library: str) -> None:
         lambda: conv.prepare((4, 6), check=False),
         lambda: conv.inverse(images),
         lambda: conv.inverse_and_log_det(images),
+        lambda: conv.inverse_vjp(images, images),
         lambda: ic.Inverse(conv).forward(images),
     ]
     for attempt in attempts:

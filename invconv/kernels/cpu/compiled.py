@@ -2,8 +2,7 @@
 
     x[p] = D^-1 (y[p] - sum over t of K_t x[p - o_t])
 
-`compiled_solve` factors: plan, machine code, weights. Called by NumPy's primitives,
-`invconv_torch.native.solvers`, `invconv_jax.native.wavefront`.
+`compiled_solve` factors: plan, machine code, weights.
 """
 
 from __future__ import annotations

@@ -3,8 +3,6 @@
 Lane l of the vector at position t is the number t - skew l of line l: lines are images, or rows of
 one image that lag behind each other by the skew. A square of some lines and as many positions is
 read row by row, transposed in registers, and stored vector by vector; or the other way round.
-
-Called by `driver` when it writes the kernel.
 """
 
 from __future__ import annotations

@@ -3,8 +3,6 @@
 A thread that takes a unit waits until the unit before it, of the same image, has solved what this
 one reads. That unit was taken earlier, and the thread that took it is at work, so one thread alone
 finishes too. Units of different images do not wait for each other.
-
-Called by `machine`.
 """
 
 from __future__ import annotations

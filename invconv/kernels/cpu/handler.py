@@ -1,6 +1,6 @@
 """The kernel's handler for XLA's foreign function interface.
 
-Called by `xla`; `compiler.frame` has the calling convention.
+`compiler.frame` has the calling convention.
 """
 
 from __future__ import annotations

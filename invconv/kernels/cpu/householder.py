@@ -8,8 +8,6 @@ only: from its cotangent B_0, with a = W_i^T u_i and b = B_{i-1}^T u_i,
     W_i = H_i W_{i-1},    B_i = H_i B_{i-1},    u_bar_i = s_i (s_i (a^T b) u_i - B_{i-1} a - W_i b)
 
 and U_bar = B_m. H_i does not change with the length of v_i, so v_bar_i = u_bar_i / max|v_i|.
-
-Called by `invconv_torch.native.matrices`.
 """
 
 from __future__ import annotations

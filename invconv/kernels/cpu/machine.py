@@ -1,7 +1,6 @@
 """From a kernel's description to machine code, by llvmlite; `reason` says why there is none.
 
-Called by `compiled`, `correlate`, `spectral`, `xla`, and the `xla` of CUDA; code is kept, once for
-each processor and precision.
+Code is kept, once for each processor and precision.
 """
 
 from __future__ import annotations

@@ -6,8 +6,6 @@ A `Geometry` is all that a solve depends on besides values. Three ways lead thro
 - `cpu.lanes.rows`: the lanes are rows of one image. Row l lags behind row l - 1 by so many
   pixels that what it reads is there: the lanes are a wavefront.
 - `cpu.lanes.pipeline`: the same without a pause, a lane that is through taking a later row.
-
-Called by `compiled`, `correlate.plan` and `xla`.
 """
 
 from __future__ import annotations

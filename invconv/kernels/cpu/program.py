@@ -2,8 +2,6 @@
 
 A solve is some *units*: those of one image, or of as many images as there are lanes, follow each
 other. A unit is some *segments*: what is copied in, solved, and copied out at a time.
-
-Written by `assembly`, read by `driver`.
 """
 
 from __future__ import annotations

@@ -1,8 +1,6 @@
 """The arithmetic of the kernel: sums over taps and channels, pixel after pixel.
 
 The equation and the order of the sums are those of `invconv.kernels.order`.
-
-Called by `driver`, `correlate.driver` and `spectral.driver`.
 """
 
 from __future__ import annotations

@@ -1,7 +1,6 @@
 """Threads of the process that solve parts of the same work, and sleep while there is none.
 
-`set_num_threads` is the public `invconv.set_num_threads`. Used by `compiled`, `correlate` and
-`spectral`.
+`set_num_threads` is the public `invconv.set_num_threads`.
 """
 
 from __future__ import annotations

@@ -6,8 +6,6 @@ substitution at every pixel where |D|_1 |D^-1|_1 is at most 10. Otherwise W_0 = 
 and the kernel substitutes. The weights of a block of output channels lie together, those of one
 input channel of one tap next to each other; after all blocks there is D, and then one number, 1
 where the kernel is to substitute.
-
-Called by `driver` when it writes the kernel.
 """
 
 from __future__ import annotations

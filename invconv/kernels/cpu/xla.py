@@ -1,7 +1,6 @@
 """The compiled kernel as a custom call of XLA: the program, the room it needs, and its handler.
 
-Called by `invconv_jax.native.kernel` when a program is lowered for a CPU; `handler` has the calling
-convention.
+`handler` has the calling convention.
 """
 
 from __future__ import annotations

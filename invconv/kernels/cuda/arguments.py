@@ -33,8 +33,6 @@
 A grid of blocks is ``(blocks, 1, 1)``, a block ``(threads, 1, 1)``. The numbers are float32 or
 float64, y, x, matrices and weights of one dtype; half types are cast by the caller. Launches of a
 batch of 0 are left out. `Launch.struct` has the integers as bytes.
-
-Called by `plan` and `launch`.
 """
 
 from __future__ import annotations

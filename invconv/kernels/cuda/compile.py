@@ -2,8 +2,6 @@
 
 NVRTC comes with the wheels `nvidia-cuda-nvrtc` (which torch's wheels for CUDA require), conda's
 `cuda-nvrtc` or a CUDA toolkit. It is loaded here by ctypes.
-
-Called by `launch`.
 """
 
 from __future__ import annotations

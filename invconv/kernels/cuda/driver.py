@@ -3,8 +3,6 @@
 It is the same driver, and the same context of a device, that PyTorch, CuPy and JAX use: handles and
 addresses of theirs are good here. Code is loaded as a library (cuLibraryLoadData, CUDA 12), which
 belongs to no context.
-
-Called by `launch` and `xla`.
 """
 
 from __future__ import annotations

@@ -4,8 +4,6 @@ It asks XLA for the stream of the call, and the driver for the context of the st
 every device has its own. It puts a copy of the launch's numbers, and nothing else, on that stream
 and keeps nothing for the next call, so it tells XLA that a CUDA graph may record it: nobody has
 seen that on a device yet. `invconv.kernels.cpu.compiler.frame` has the calling convention.
-
-Called by `xla`.
 """
 
 from __future__ import annotations

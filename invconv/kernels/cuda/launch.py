@@ -7,7 +7,7 @@ which nothing was compiled before.
 
 Not yet run on a GPU. `arguments` says what is launched.
 
-Called by the solves of PyTorch and CuPy; `xla` has what JAX's programs launch.
+`xla` has the launches of JAX's programs.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""What the compiled code depends on: channels, taps, precision; and a pixel in shared memory.
-
-Called by `plan`.
-"""
+"""What the compiled code depends on: channels, taps, precision; and a pixel in shared memory."""
 
 from __future__ import annotations
 

@@ -7,8 +7,6 @@ the slope, so that threads next to each other read different banks.
 
 `plan_of` returns None where wavefronts must solve: where not even a row fits into shared memory,
 or channels, taps or numbers are too many.
-
-Called by `launch`.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""The text that is compiled: the constants of a plan as macros, then the sources in this folder.
-
-Called by `compile`, and by `invconv_conformance.cuda`, which compiles it for a CPU.
-"""
+"""The text that is compiled: the constants of a plan as macros, then the sources in this folder."""
 
 from __future__ import annotations
 

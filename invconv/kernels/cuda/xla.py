@@ -3,8 +3,7 @@
 A call's handler has the handles of its kernels in its code, and is named after what they were
 compiled from: a program that XLA keeps on a disk has no address of a process in it.
 
-Called by `invconv_jax.native.launches` when a program is lowered for CUDA devices; `handler` has
-what happens in a call.
+`handler` says what happens in a call.
 """
 
 from __future__ import annotations

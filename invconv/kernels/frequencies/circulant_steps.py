@@ -6,8 +6,6 @@ A circulant matrix is a periodic convolution along the channels: c_hat, the Four
 has its eigenvalues, and circ(c)^-1 divides by c_hat between a transform and its inverse, which are
 products with real matrices here, of cosines and sines: there are few channels and many
 pixels.
-
-Called by `operators.pointwise.circulant`.
 """
 
 from __future__ import annotations

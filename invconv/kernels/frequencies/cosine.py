@@ -10,7 +10,7 @@ Convolution and the Discrete Sine and Cosine Transforms, 1994). The transform is
 each axis, orthonormal: a matrix product of short axes, and beyond that one FFT of N points
 (J. Makhoul, 1980).
 
-Called by `kernels.symmetric`; `spectrum` is written for any basis.
+`spectrum` is written for any basis.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
     y_hat(f) = K_hat(f) x_hat(f)
     d<y, A(K) x>/dK[..., t] = sum over f, samples of conj(y_hat(f)) x_hat(f)^T phases(f, t) / N
 
-Called by `CircularFamily`, which says from how many taps on.
+`CircularFamily` says from how many taps on they run.
 """
 
 from __future__ import annotations

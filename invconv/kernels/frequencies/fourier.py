@@ -2,7 +2,7 @@
 
 The images are real: half of the last axis's frequencies suffice, the rest are their conjugates.
 
-Called by `CircularFamily` and `circulant_steps`; `spectrum` is written for any basis.
+`spectrum` is written for any basis.
 """
 
 from __future__ import annotations

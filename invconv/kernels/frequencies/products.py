@@ -3,8 +3,6 @@
 On the CPU the transforms, too, are products with matrices, of cosines and sines, and all of it is
 one call of the compiled kernel (`invconv.kernels.cpu.spectral`); elsewhere, and where that would be
 slower, the library transforms and multiplies.
-
-Used by `spectrum`, `kernels.exponential` and `invconv_torch.native.solvers`.
 """
 
 from __future__ import annotations

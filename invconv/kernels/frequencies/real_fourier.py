@@ -7,8 +7,6 @@ k = 1 ... (n - 1) // 2: C and S in exp(-2 pi i k p / n) = C + i S. Along two axe
     x_hat(-k, f) = (C - i S)(re + i im) = (C re + S im) + i (C im - S re)
 
 so that the products C re and S im, and C im and S re, become their difference and their sum.
-
-Called by `fourier`.
 """
 
 from __future__ import annotations

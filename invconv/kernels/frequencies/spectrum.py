@@ -2,8 +2,6 @@
 
 In its basis (`basis`) a convolution decouples: y_hat(f) = K_hat(f) x_hat(f), one C x C matrix a
 frequency.
-
-Called by the families of convolutions (`factor`) and by `operators.spectral`.
 """
 
 from __future__ import annotations

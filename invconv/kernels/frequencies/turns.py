@@ -1,7 +1,4 @@
-"""Roots of unity, of integers.
-
-Called by the bases, `circulant_steps` and `kernels.exponential`.
-"""
+"""Roots of unity, of integers."""
 
 from __future__ import annotations
 

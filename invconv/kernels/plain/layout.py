@@ -2,8 +2,6 @@
 
 See `invconv.kernels.plain.pitched`. There is no array here: only sizes, places and distances,
 counted in numbers.
-
-Called by `pitched`.
 """
 
 from __future__ import annotations

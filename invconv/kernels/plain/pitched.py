@@ -17,8 +17,6 @@ or, where D^-1 would cost accuracy, the same without it and a triangular solve a
 - Where the two directions differ, the slope is negative: nothing is flipped.
 - Of more axes, the planes of the last two follow each other in the same buffer.
 - With dilation d, pixels whose coordinates differ modulo d never meet: they are separate images.
-
-Called by NumPy's, CuPy's and torch's solves where no kernel is compiled.
 """
 
 from __future__ import annotations

@@ -2,8 +2,6 @@
 
 `invconv.trust` has the numbers of maps; this module brings an operator to the host, and says why
 an operator has no finite number.
-
-Called by `base.operator` (and `checks`, `stability`).
 """
 
 from __future__ import annotations

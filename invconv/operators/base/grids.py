@@ -6,8 +6,6 @@
 The products are of taps with numbers, one by one and not compiled, so that beside a solve they
 would take long where a kernel is wide or a grid is large. Rounding errors of y = K x go through
 K^-1 as noise does, whose solve is one more of those that are asked for.
-
-Called by `base.judgement` and `base.checks` (and `stability`).
 """
 
 from __future__ import annotations

@@ -7,8 +7,6 @@ which would outlast the solve where there are many of them or of pixels: then wh
 measured by frequencies (`invconv.trust.frequencies`), and the rest on a part of the grid, from
 where the error of y = K x, the larger one, is carried on (`base.grids`). Where longdouble is no
 wider than float64, the error of results that are rounded on purpose has to do.
-
-Called by `base.checks` and `base.precision` (and `stability`).
 """
 
 from __future__ import annotations

@@ -4,14 +4,13 @@
 
 A class supplies the family of A (`invconv.kernels.families`), the weights w, the log-determinant
 with its gradient, and what to say of its condition. `invconv.kernels.rules` has the derivatives.
-
-Base of `convolution`, `pointwise.conv1x1` and `pointwise.actnorm`.
 """
 
 from __future__ import annotations
 
 import math
 from abc import abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,7 +24,7 @@ from invconv.kernels.primitives import shifted
 from invconv.kernels.solver import Solver
 from invconv.operators.base.operator import InvertibleConv
 from invconv.operators.base.protocol import BOTH, Gradients
-from invconv.solve.state import Map, State
+from invconv.solve.state import Map, State, nan_where_singular
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -69,24 +68,23 @@ class Linear(InvertibleConv, abstract=True):
         return maps.factor(family.transpose(), family.adjoint(self._weights()), shape)
 
     def _factor(self, shape: Shape) -> State:
-        log_det, known = self._regular_log_det(shape)
-        return State(self._solver(shape), log_det, getattr(self, "bias", None), guarded=not known)
+        return self._regular_state(shape, self._solver)
 
-    def _factor_transposed(self, shape: Shape) -> State:
-        log_det, known = self._regular_log_det(shape)
-        return State(self._transposed_solver(shape), log_det, guarded=not known)
-
-    def _regular_log_det(self, shape: Shape) -> tuple[Array, bool]:
-        """Return log|det| and whether anybody can look at it; raise where it is -inf."""
+    def _regular_state(self, shape: Shape, solver: Callable[[Shape], Solver]) -> State:
+        """Return the state of a solver that is made where K is not known to be singular."""
         log_det = self._log_det(shape)
-        known = readable(log_det)
-        if known and to_float(log_det) == -math.inf:
+        self._require_regular(shape, log_det)
+        bias, guarded = getattr(self, "bias", None), not readable(log_det)
+        return State(solver(shape), log_det, bias, guarded=guarded)
+
+    def _require_regular(self, shape: Shape, log_det: Array) -> None:
+        """Raise where log|det K| can be looked at and is -inf."""
+        if readable(log_det) and to_float(log_det) == -math.inf:
             grid = " x ".join(map(str, shape))
             raise SingularConvError(
                 f"{type(self).__name__} is exactly singular on a grid of {grid} (log_det is -inf"
                 f"{self._finite_elsewhere(shape)}), so it has no inverse: {self._singular_hint}"
             )
-        return log_det, known
 
     def _finite_elsewhere(self, shape: Shape) -> str:
         """Return what to say of numbers that are zero only in this dtype, or in this library."""
@@ -109,12 +107,20 @@ class Linear(InvertibleConv, abstract=True):
         return self._weights_vjp(w_bar, parts) if wanted[0] else {}, x_bar
 
     def _solve_vjp(self, y: Array | None, x: Array, x_bar: Array) -> tuple[Gradients, Array]:
-        transposed = self._factor_transposed(tuple(x.shape[2:])).solve
+        shape = tuple(x.shape[2:])
+        transposed = self._transposed_solver(shape)
+        if not readable(x):  # elsewhere the solve for x has raised where K is singular
+            x_bar = nan_where_singular(x_bar, self._log_det(shape))
         w_bar, y_bar = rules.solve_vjp(self._family, transposed, x, x_bar, BOTH)
         return self._weights_vjp(w_bar), y_bar
+
+    def _log_det_vjp(self, shape: Shape, log_det_bar: Array) -> Gradients:
+        log_det, memo = self._log_det_saving(shape)
+        self._require_regular(shape, log_det)
+        return self._add_log_det_vjp({}, shape, log_det_bar, memo)
 
     def _linear_maps(self, shape: Shape) -> tuple[Map, Map]:
         return self._apply, self._factor(shape).linear().solve
 
     def _transposed_maps(self, shape: Shape) -> tuple[Map, Map]:
-        return self.transpose()._apply, self._factor_transposed(shape).solve
+        return self.transpose()._apply, self._transposed_solver(shape)

@@ -23,7 +23,6 @@ from invconv.operators.base.conditions import remembered
 from invconv.operators.base.derivatives import Differentiable
 from invconv.operators.base.precision import in_float64, wants_float64
 from invconv.operators.base.prepared import PreparedInverse
-from invconv.operators.base.withdrawn import prepare_of_0_1
 from invconv.solve.state import State
 
 
@@ -195,7 +194,6 @@ class InvertibleConv(Differentiable):
         state = self._state(self, call.spatial_shape)
         return call.restore_shape(state.solve(call.x)), call.broadcast(-state.log_det)
 
-    @prepare_of_0_1
     def prepare(
         self,
         spatial_shape: Shape,
@@ -212,9 +210,9 @@ class InvertibleConv(Differentiable):
         check : bool
             Whether to judge the inverse and warn of an inverse that cannot be right. Never
             done inside traced code nor for arrays on an accelerator.
-        precision : {"float64", "auto"}, optional
-            To solve data of another dtype in float64 (`base.precision`); "auto" does where the
-            condition leaves fewer than three digits without. That of the data unless given.
+        precision : "float64", optional
+            To solve data of another dtype in float64 (`base.precision`). That of the data unless
+            given.
 
         Raises
         ------
@@ -233,7 +231,7 @@ class InvertibleConv(Differentiable):
         """
         shape = require_spatial_shape(self, spatial_shape)
         held = self._held()  # later edits of the arrays do not reach it
-        wide = wants_float64(self, shape, precision)
+        wide = wants_float64(self, precision)
         return PreparedInverse(held, shape, self._state(held, shape, flag("check", check), wide))
 
     def _state(

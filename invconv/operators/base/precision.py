@@ -4,22 +4,17 @@ A solve in a precision eps has an error of up to condition x eps, even of a y th
 random number to sample from is. With all arrays in float64, rounded at the end, the result of
 float32 data is right to the last digit. It does not help with a y that has been rounded: the
 condition number amplifies its last digit.
-
-Called by `base.operator` (and `checks`, `stability`).
 """
 
 from __future__ import annotations
 
 from typing import TypeVar
 
-from invconv.arrays.namespaces import Shape, library_name, namespace
+from invconv.arrays.namespaces import library_name, namespace
 from invconv.arrays.settings import choice
-from invconv.operators.base.judgement import exceeds
 from invconv.operators.base.protocol import Protocol
 
 P = TypeVar("P", bound=Protocol)
-
-TOO_FEW = 1e-3  # error from which on "auto" takes float64: fewer than three digits
 
 
 def in_float64(conv: P) -> P:
@@ -35,11 +30,10 @@ def in_float64(conv: P) -> P:
     return wide
 
 
-def wants_float64(conv: Protocol, shape: Shape, precision: str | None) -> bool:
-    """Tell whether to solve in float64; "auto" does where too few digits are left without."""
+def wants_float64(conv: Protocol, precision: str | None) -> bool:
+    """Tell whether to solve in float64 the data of an operator in a narrower dtype."""
     if precision is None:
         return False
-    choice("precision", precision, ("float64", "auto"))
+    choice("precision", precision, ("float64",))
     like = conv._in_working_precision()._reference()[1]
-    wider = like.dtype != namespace(like).float64
-    return bool(wider and (precision == "float64" or exceeds(conv, shape, "float32", TOO_FEW)))
+    return bool(like.dtype != namespace(like).float64)

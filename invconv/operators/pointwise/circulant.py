@@ -156,7 +156,7 @@ class CirculantConv1x1(Factored):
         return size(shape) * (outer + total(often * log_abs(half)))
 
     def _log_det_vjp(self, shape: Shape, log_det_bar: Array) -> Gradients:
-        self._regular_log_det(shape)
+        self._require_regular(shape, self._log_det(shape))
         bar = size(shape) * log_det_bar
         # the sum of log|c_hat| has the derivative C circ(c)^-T e_0
         real, imag = inverse_of(*spectrum(self.circulant))

@@ -183,10 +183,6 @@ class Conv1x1(Pointwise):
         log_det, memo = log_abs_det_saving(self.weight)
         return size(shape) * log_det, memo
 
-    def _log_det_vjp(self, shape: Shape, log_det_bar: Array) -> Gradients:
-        self._regular_log_det(shape)
-        return self._add_log_det_vjp({}, shape, log_det_bar, None)
-
     def _add_log_det_vjp(
         self, gradients: Gradients, shape: Shape, log_det_bar: Array, memo: Any
     ) -> Gradients:

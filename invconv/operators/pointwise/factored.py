@@ -1,7 +1,4 @@
-"""1x1 convolutions that are given by factors: their inverse is made of those.
-
-Base of `plu`, `qr` and `circulant`.
-"""
+"""1x1 convolutions that are given by factors: their inverse is made of those."""
 
 from __future__ import annotations
 
@@ -10,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from invconv.arrays.namespaces import Array, Shape
+from invconv.arrays.namespaces import Array, Shape, readable
 from invconv.kernels.matrices import FactoredSteps, Transposed, solver_of_steps
 from invconv.kernels.solver import Solver
 from invconv.kernels.triangular_steps import TriangularSteps, solved
@@ -39,8 +36,7 @@ class Factored(Pointwise, abstract=True):
         return solver_of_steps(self._steps())
 
     def _factor_by_substitution(self, shape: Shape, state: State | None = None) -> State:
-        log_det, known = self._regular_log_det(shape)
-        return State(self._steps(), log_det, getattr(self, "bias", None), guarded=not known)
+        return self._regular_state(shape, lambda _: self._steps())
 
     def _factors(self) -> tuple[Conv1x1, ...]:
         """Return the factors of W as maps of their own, that which runs first first."""
@@ -52,9 +48,8 @@ class Factored(Pointwise, abstract=True):
     def _solve_vjp(self, y: Array | None, x: Array, x_bar: Array) -> tuple[Gradients, Array]:
         assert y is not None
         steps = self._steps()
-        log_det, known = self._regular_log_det(tuple(x.shape[2:]))
-        if not known:
-            x_bar = nan_where_singular(x_bar, log_det)
+        if not readable(x):  # elsewhere the solve for x has raised where W is singular
+            x_bar = nan_where_singular(x_bar, self._log_det(tuple(x.shape[2:])))
         return self._steps_vjp(*steps.vjp(y, x_bar)), steps.transposed(x_bar)
 
 

@@ -146,10 +146,6 @@ class QRConv1x1(TriangularlyFactored):
         scale = self._known_scale()
         return log_abs_product(size(shape), scale), scale
 
-    def _log_det_vjp(self, shape: Shape, log_det_bar: Array) -> Gradients:
-        self._regular_log_det(shape)
-        return self._add_log_det_vjp({}, shape, log_det_bar, None)
-
     def _add_log_det_vjp(
         self, gradients: Gradients, shape: Shape, log_det_bar: Array, memo: Any
     ) -> Gradients:

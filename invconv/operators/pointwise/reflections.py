@@ -1,7 +1,4 @@
-"""What vectors can be reflectors; `invconv.kernels.reflections` reflects.
-
-Called by `qr` and `orthogonal`.
-"""
+"""What vectors can be reflectors; `invconv.kernels.reflections` reflects."""
 
 from __future__ import annotations
 

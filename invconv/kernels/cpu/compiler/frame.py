@@ -12,8 +12,6 @@ words of 64 bits:
 Arguments, results and attributes, by name, are arrays of addresses of such records; kinds, stages
 and the code of an error have 32 bits. Asked for metadata, a handler answers that it speaks XLA's
 version, and its traits. What it returns is null, or an error.
-
-Called by the handlers of `invconv.kernels.cpu` and `invconv.kernels.cuda`.
 """
 
 from __future__ import annotations

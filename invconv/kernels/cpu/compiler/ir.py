@@ -2,9 +2,6 @@
 
 What a kernel says is then `here = at + r * rs` instead of calls of an IR builder. Pointers have no
 type of their own; every load says what it loads.
-
-Used by every module here that writes machine code: `copies`, `sums`, `driver`, `weights`,
-`handler`, `correlate`, `frame`; and by the handler of CUDA kernels.
 """
 
 from __future__ import annotations

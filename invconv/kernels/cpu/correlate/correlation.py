@@ -3,8 +3,6 @@
     y[b, :, p] = sum over t of taps[t] x[b, :, p + offset_t]
 
 The matrices of the taps are read where they are, such as in a kernel (C, C, *k).
-
-Called by NumPy's primitives and `invconv_torch.native.correlation`.
 """
 
 from __future__ import annotations

@@ -1,8 +1,6 @@
 """The loop of a correlation: bands of images, copied in, summed by `cpu.sums`, and out.
 
 y[b, :, p] = sum over t of taps[t] x[b, :, p + offset_t]
-
-Called by `correlation` and `gram`.
 """
 
 from __future__ import annotations

@@ -5,8 +5,6 @@ taps_bar[t] = sum over b, p of y_bar[b, :, p] x[b, :, p + offset_t]^T
 Both lie in buffers as a correlation's images and results do (`invconv.kernels.cpu.correlate.plan`),
 so that for every tap a vector of pixels of the one meets the same vector of the other, a distance
 away. Some output and input channels at a time have their sums in registers.
-
-Called by NumPy's primitives and `invconv_torch.native.correlation`.
 """
 
 from __future__ import annotations

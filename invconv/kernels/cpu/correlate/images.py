@@ -4,8 +4,6 @@ The buffer has, pixel by pixel, C vectors, and nothing around the grid. Pixels w
 equally far away share a list of them: a tap that would read beyond the grid is left out, or reads
 the pixel that a continuation has there. So no lane is idle, and no product is with a zero; but
 images are transposed on the way in and out.
-
-Called by `correlation`.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""The loop of a correlation with images in the lanes (`invconv.kernels.cpu.correlate.images`).
-
-Called by `correlation`.
-"""
+"""The loop of a correlation with images in the lanes (`invconv.kernels.cpu.correlate.images`)."""
 
 from __future__ import annotations
 

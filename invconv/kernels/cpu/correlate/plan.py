@@ -4,8 +4,6 @@ The buffer has, channel by channel, some rows of an image or some small images, 
 taps read beyond the grid around them: zeros, or those of the periodic continuation. In flat memory
 a tap is a distance, the same for every pixel, so a vector may run on from one row into the next;
 what it finds between them is not copied out.
-
-Called by `correlation` and `gram`.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""Which pixels a correlation reads, and what is beyond the grid.
-
-Called by `plan` and `images`.
-"""
+"""Which pixels a correlation reads, and what is beyond the grid."""
 
 from __future__ import annotations
 

@@ -3,8 +3,6 @@
 A pixel has C vectors. The buffer has some slices of the grid along the first axis, with zeros
 around the pixels of the other axes: one gap serves what is before it and what is behind it. The
 slices that the taps still read are copied to where the next slices expect them.
-
-Called by `assembly`.
 """
 
 from __future__ import annotations

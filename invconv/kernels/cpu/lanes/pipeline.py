@@ -7,8 +7,6 @@ row reads the last ones of the strip before, which were solved at least a part e
 
 A part is some levels. First the rows of each strip that has pixels in it enter, then all is solved,
 then they leave.
-
-Called by `assembly`.
 """
 
 from __future__ import annotations

@@ -1,8 +1,6 @@
 """The lanes are rows of one image, a strip at a time: the segments of a solve.
 
 `strips` says where things are in the buffer.
-
-Called by `assembly`.
 """
 
 from __future__ import annotations

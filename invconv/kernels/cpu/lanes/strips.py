@@ -7,8 +7,6 @@ the rows above them that the taps read, so that a tap that reads u rows above re
 Strips follow each other, and a wide one is solved some levels at a time. Of three and more axes,
 the planes of the last two follow each other; the buffer then has whole planes, as many as taps
 read, in slots that are used in turn.
-
-Called by `rows` and `pipeline`.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""The loop of a product with a matrix a frequency: images in the lanes, channel after channel.
-
-Called by `product`.
-"""
+"""The loop of a product with a matrix a frequency: images in the lanes, channel after channel."""
 
 from __future__ import annotations
 

@@ -4,8 +4,6 @@
 
 Column after column, with partial pivoting: the largest |Re| + |Im| of what is left of the column,
 as in LAPACK's getrf, which takes one call a matrix.
-
-Called by `invconv.kernels.numpy_primitives` and `invconv_torch.native.matrices`.
 """
 
 from __future__ import annotations

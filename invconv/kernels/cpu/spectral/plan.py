@@ -3,8 +3,6 @@
 The lanes are images. A channel's plane, a vector a pixel, is transformed in place, axis by axis, by
 products with real matrices. Some pairs of the results then become their difference and their sum,
 after which every frequency is one number, or two: a real and an imaginary part.
-
-Written by `program`, read by `invconv.kernels.cpu.spectral.driver`.
 """
 
 from __future__ import annotations

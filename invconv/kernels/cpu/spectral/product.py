@@ -2,8 +2,7 @@
 
     x_hat(f) = A(f) y_hat(f)
 
-`compiled_product` lays out the matrices. Called by NumPy's primitives and
-`invconv_torch.native.solvers`.
+`compiled_product` lays out the matrices.
 """
 
 from __future__ import annotations
