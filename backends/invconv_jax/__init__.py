@@ -15,7 +15,7 @@ from invconv_jax import private as _private  # noqa: F401  # refuses versions, b
 from invconv_jax import flows, interop
 from invconv_jax.flax_state import register_with_flax
 from invconv_jax.flows.files import load, save
-from invconv_jax.guard import ConditionGuard
+from invconv_jax.guard import InverseGuard
 from invconv_jax.initialise import init
 from invconv_jax.layout import ChannelsLast, channels_last
 from invconv_jax.pytrees import register
@@ -23,7 +23,7 @@ from invconv_jax.reversible_chain import Reversible, reversible
 
 __all__ = [
     "ChannelsLast",
-    "ConditionGuard",
+    "InverseGuard",
     "Reversible",
     "channels_last",
     "flows",
