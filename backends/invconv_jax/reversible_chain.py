@@ -43,7 +43,7 @@ def reversible(chain: Chain, spatial_shape: Shape) -> Reversible:
     chain : Chain
         Of JAX arrays.
     spatial_shape : tuple of int
-        The grid, on which each step's inverse is judged once, on the host. `ConditionGuard` judges
+        The grid, on which each step's inverse is judged once, on the host. `InverseGuard` judges
         while the chain trains, and names the step.
 
     Returns

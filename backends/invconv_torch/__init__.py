@@ -22,7 +22,7 @@ from invconv.arrays.registry import backend
 from invconv_torch import flows, interop
 from invconv_torch.exporting.decompositions import decompositions
 from invconv_torch.flows.files import load, save
-from invconv_torch.guard import ConditionGuard
+from invconv_torch.guard import InverseGuard
 from invconv_torch.layers import (
     AutoregressiveConv1d,
     AutoregressiveConv2d,
@@ -57,7 +57,6 @@ __all__ = [
     "AutoregressiveConv1d",
     "AutoregressiveConv2d",
     "AutoregressiveConv3d",
-    "ConditionGuard",
     "Conv1x1",
     "EmergingConv1d",
     "EmergingConv2d",
@@ -65,6 +64,7 @@ __all__ = [
     "ExponentialConv1d",
     "ExponentialConv2d",
     "ExponentialConv3d",
+    "InverseGuard",
     "InvertibleModule",
     "PeriodicConv1d",
     "PeriodicConv2d",

@@ -42,7 +42,7 @@ class ReversibleChain(nn.ModuleList):  # type: ignore[misc]
     looks at what it recomputed: each image, and an image of noise that goes through this package's
     layers that follow each other. If one does not come back, the pass raises instead of returning
     a wrong gradient. On an accelerator, where to look at numbers would make the host wait, nothing
-    raises: gradients by the weights and by the lost images become NaN, and `ConditionGuard` names
+    raises: gradients by the weights and by the lost images become NaN, and `InverseGuard` names
     the layer. torch.compile runs it with breaks in the graph, not with ``fullgraph=True``.
 
     "Comes back" means two digits, beside an image's largest entry and its norm. A loss that is seen

@@ -1,33 +1,33 @@
 """A guard for training: it names the layer whose inverse is about to be lost.
 
-To measure what an inverse loses costs as much as several training steps, so the guard looks at one
-layer at a time, and only when it may spend what the costliest look so far has cost.
+A judgement costs up to six solves and 200 ms, so a call judges one layer, and most calls none.
 
-Public as `invconv.bounded`, `invconv.diagnose`; the guards of torch and JAX derive from `guard`.
+Public as `invconv_torch.InverseGuard` and `invconv_jax.InverseGuard`, which find a model's layers.
 """
 
 from __future__ import annotations
 
-import time
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from invconv.arrays.errors import IllConditionedWarning
 from invconv.arrays.namespaces import Shape
-from invconv.arrays.settings import is_number
+from invconv.arrays.settings import is_number, positive_int
 from invconv.operators.base import judgement
-from invconv.operators.base.calls import require_spatial_shape
+from invconv.operators.base.calls import grid_of, require_spatial_shape
 from invconv.operators.base.checks import callers_level, solved_in
 from invconv.operators.base.operator import InvertibleConv
+from invconv.operators.chain import Chain
 
 MOST_DIGITS = 15  # float64 has 15.7
-Layers = Mapping[str, tuple[InvertibleConv, Shape]]
+Layers = dict[str, tuple[InvertibleConv, Shape | None]]
 
 
 @dataclass(frozen=True)
 class LayerCondition:
-    """What the guard knows of a layer.
+    """The last judgement of a layer.
 
     Attributes
     ----------
@@ -46,120 +46,115 @@ class LayerCondition:
     digits: float
 
 
-class Guard:
-    """Watch the inverses of many layers at a bounded cost.
+class InverseGuard:
+    """Judge an operator, or each step of a chain in turn; the adapters find those of models.
 
-    The worst layer known and the one that was not looked at for longest take turns.
-
-    Parameters
-    ----------
-    digits : float
-        Warn below so many decimal digits; with fewer than two an inverse counts as lost.
-    budget : float
-        The share of the time since the first call that may be spent on looking; the first call
-        always looks, and with 1 every call does.
-    clock : callable
-        Seconds, from any start.
-
-    Raises
-    ------
-    ValueError
-        If a number is out of range.
+    ``known`` has the last judgement of each layer by its name.
     """
 
     def __init__(
         self,
+        model: Any,
+        spatial_shape: Shape | Callable[[str], Shape | None] | None = None,
         *,
         digits: float = 3.0,
-        budget: float = 0.005,
-        clock: Callable[[], float] = time.perf_counter,
+        every: int = 100,
     ) -> None:
-        if not (is_number(budget) and 0 < budget <= 1):
-            raise ValueError(f"budget: expected a share above 0, at most 1, got {budget!r}")
         if not (is_number(digits) and 0 <= digits <= MOST_DIGITS):
             raise ValueError(f"digits: expected a number from 0 to {MOST_DIGITS}, got {digits!r}")
-        self.digits, self.budget = digits, budget
+        self.digits, self.every = digits, positive_int("every", every)
         self.known: dict[str, LayerCondition] = {}
-        self.seconds = 0.0
-        self._costliest = 0.0
-        self._clock = clock
-        self._start: float | None = None
+        self._given = spatial_shape
+        self._calls = 0
         self._warned: set[str] = set()
-        self._again = False  # whether the worst layer's turn is next
+        self._on_grids(model)  # raises now, not in the last layer's turn
 
-    @property
-    def worst(self) -> LayerCondition | None:
-        """The layer with the fewest digits left, None before the first look."""
-        return min(self.known.values(), key=lambda found: found.digits, default=None)
-
-    def step(self, layers: Callable[[], Layers]) -> LayerCondition | None:
-        """Look at one layer if there is time for it, and return the worst known.
+    def step(self, model: Any) -> LayerCondition:
+        """Judge the next layer, at the first of every ``every`` calls, and return the worst known.
 
         Parameters
         ----------
-        layers : callable
-            Returns each layer's operator and grid by its name; called only when there is time.
+        model : nn.Module, or pytree of operators
+            With its values of now. Not inside traced code.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If it has no layers, or none with a grid, or is traced.
 
         Warns
         -----
         IllConditionedWarning
-            That names the layer, once until it has recovered.
+            With the layer's name, once until it has recovered.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from invconv import EmergingConv
+        >>> from invconv.stability.guard import InverseGuard  # the adapters have one of their own
+        >>> conv = EmergingConv.init(3, rng=np.random.default_rng(0))
+        >>> InverseGuard(conv, (8, 8)).step(conv).name
+        'EmergingConv'
         """
-        now = self._clock()
-        if self._start is None:
-            self._start = now
-        allowed = self.budget * (now - self._start)
-        if self.budget == 1 or self.seconds + self._costliest <= allowed:
-            there = layers()
-            name = self._next(there)
-            if name is not None:
-                self._look(name, *there[name])
-            self._costliest = max(self._costliest, self._clock() - now)
-        worst = self.worst
-        self.seconds += self._clock() - now  # glances at the clock count, too
-        return worst
+        turn, since = divmod(self._calls, self.every)
+        if not since:
+            layers = self._on_grids(model)
+            if not layers:
+                raise ValueError(
+                    "spatial_shape: expected a grid such as x.shape[2:], or a model whose layers "
+                    f"have run, got {self._given!r}"
+                )
+            self.known = {n: known for n, known in self.known.items() if n in layers}
+            name = list(layers)[turn % len(layers)]
+            self._judge(name, *layers[name])
+        self._calls += 1
+        return min(self.known.values(), key=lambda condition: condition.digits)
 
-    def look_at_all(self, layers: Callable[[], Layers]) -> LayerCondition | None:
-        """Look at every layer, whatever time it takes, and return the worst.
+    def _layers(self, model: Any) -> Layers:
+        """Return a model's operators by name, with the shape of the last array that each took."""
+        return steps_of("", model) if isinstance(model, InvertibleConv) else {}
 
-        The parameter and the warning are those of `step`, whose budget it uses up.
-        """
-        now = self._clock()
-        if self._start is None:
-            self._start = now
-        there = layers()
-        self.known = {}
-        for name, (conv, shape) in there.items():
-            self._look(name, conv, shape)
-        self.seconds += self._clock() - now
-        return self.worst
+    def _on_grids(self, model: Any) -> dict[str, tuple[InvertibleConv, Shape]]:
+        """Return the operators that have a grid, with their grids."""
+        layers, given, grids = self._layers(model), self._given, {}
+        if not layers:
+            raise ValueError(
+                "model: expected an operator or a model with layers of invconv in it, got "
+                f"{type(model).__name__} without any"
+            )
+        for name, (conv, shape) in layers.items():
+            if given is not None:
+                grid = given(name) if callable(given) else given
+            else:
+                grid = None if shape is None else grid_of(conv, shape)
+            if grid is not None:
+                grids[name] = conv, require_spatial_shape(conv, grid)
+        return grids
 
-    def _next(self, there: Layers) -> str | None:
-        """Return whose turn it is."""
-        self.known = {name: found for name, found in self.known.items() if name in there}
-        new = next((name for name in there if name not in self.known), None)
-        if new is not None or self.worst is None:
-            return new
-        self._again = not self._again
-        return self.worst.name if self._again else next(iter(self.known))
-
-    def _look(self, name: str, conv: InvertibleConv, shape: Shape) -> None:
-        shape = require_spatial_shape(conv, shape)
+    def _judge(self, name: str, conv: InvertibleConv, shape: Shape) -> None:
         precision = solved_in(conv)
-        found = judgement.judge(conv, shape, precision)
-        digits = found.digits(precision)
-        self.known.pop(name, None)  # so that it is the last in turn
-        self.known[name] = LayerCondition(name, shape, found.error, digits)
+        # a copy remembers nothing of arrays that were edited in place
+        judged = judgement.judge(conv.replace(), shape, precision)
+        digits = judged.digits(precision)
+        self.known[name] = LayerCondition(name, shape, judged.error, digits)
         if digits >= self.digits:
             self._warned.discard(name)
         elif name not in self._warned:
             self._warned.add(name)
             grid = " x ".join(map(str, shape))
             warnings.warn(
-                f"the inverse of {name} ({type(conv).__name__}) is off by {found.error:.1e} of its "
-                f"largest entry on a grid of {grid}, {found.leg} {found.rests_on}: {digits:.1f} "
-                f"digits are left in {precision}; lower the learning rate, or train with max_gain "
-                "(invconv.bounded)",
+                f"the inverse of {name} ({type(conv).__name__}) is off by {judged.error:.1e} of "
+                f"its largest entry on a grid of {grid}, {judged.leg} {judged.rests_on}: "
+                f"{digits:.1f} digits are left in {precision}; lower the learning rate, or train "
+                "with max_gain (invconv.bounded)",
                 IllConditionedWarning,
                 stacklevel=callers_level(),
             )
+
+
+def steps_of(name: str, conv: InvertibleConv) -> Layers:
+    """Return an operator, of a chain each step, by name."""
+    if not isinstance(conv, Chain):
+        return {name or type(conv).__name__: (conv, None)}
+    steps = (steps_of(f"{name}.steps[{i}]", step) for i, step in enumerate(conv.steps))
+    return {key: layer for step in steps for key, layer in step.items()}

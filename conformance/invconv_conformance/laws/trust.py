@@ -13,7 +13,7 @@ import invconv as ic
 from invconv.arrays.namespaces import to_numpy
 from invconv.operators import dropins
 from invconv.operators.base import judgement
-from invconv.stability.guard import MOST_DIGITS, Guard
+from invconv.stability.guard import MOST_DIGITS, InverseGuard, steps_of
 from invconv_conformance.laws.law import law, truth, values
 from invconv_conformance.laws.setting import Measure, Setting
 from invconv_conformance.truth.bounds import C_FACTOR, EPS
@@ -154,19 +154,22 @@ def guard(s: Setting) -> Iterator[Measure]:
     if s.target.library.name != "numpy" or s.dtype != "float32":
         return
     shape = s.case.spatial_shape
-    good: ic.InvertibleConv = ic.ActNorm(np.zeros(1, np.float32), None, ndim=len(shape))
-    layers = {"good": (good, shape), "asked": (s.plain, shape)}
+    good = ic.ActNorm(np.zeros(s.plain.channels, np.float32), None, ndim=len(shape))
+    chain = ic.Chain([good, s.plain])
+    names = list(steps_of("", chain))
     for digits, loud in ((0.0, False), (float(MOST_DIGITS), True)):
-        watch = Guard(digits=digits, budget=1)
+        watch = InverseGuard(chain, shape, digits=digits, every=1)
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always", ic.IllConditionedWarning)
-            for _ in layers:
-                worst = watch.step(lambda: layers)
-        yield truth(set(watch.known) == set(layers), "layers that were looked at")
+            for _ in names:
+                worst = watch.step(chain)
+        yield truth(list(watch.known) == names, "layers that were judged")
         yield truth(bool(caught) == loud, f"a warning below {digits:g} digits, or none")
         least = min(one.digits for one in watch.known.values())
-        yield truth(worst is not None and worst.digits == least, "the worst layer")
-    yield Measure("digits too many", watch.known["asked"].digits - _digits(s, _error(s)), 1.0)
+        yield truth(worst.digits == least, "the worst layer")
+    if len(names) == 2:  # the steps of a chain do not tell its own digits
+        digits = watch.known[names[1]].digits
+        yield Measure("digits too many", digits - _digits(s, _error(s)), 1.0)
 
 
 @law(

@@ -1,4 +1,4 @@
-"""The training guard: it names the layer before its inverse is lost, within its budget."""
+"""The training guard: it names each layer that goes bad, in the layer's turn."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ import copy
 import pickle
 import warnings
 from collections.abc import Callable
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
+from unittest.mock import Mock
 
 import jax
 import numpy as np
@@ -16,195 +18,165 @@ import torch
 import invconv as ic
 import invconv_jax as ij
 import invconv_torch as it
-from invconv.operators.base.judgement import Judgement
-from invconv.stability.guard import Guard
+from invconv.operators.base import judgement
+
+GRID = (4, 8)
 
 
-class Flow(torch.nn.Module):  # type: ignore[misc]
-    """Two levels, so two grids."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.fine = torch.nn.ModuleList([it.ActNorm(3), it.AutoregressiveConv2d(3)])
-        self.coarse = it.EmergingConv2d(12, mixing="qr")
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Return the last level's output."""
-        for layer in self.fine:
-            x, _ = layer(x)
-        z: torch.Tensor = self.coarse(torch.pixel_unshuffle(x, 2))[0]
-        return z
+def chain(like: Any) -> ic.Chain:
+    rng = np.random.default_rng(0)
+    return ic.Chain([ic.AutoregressiveConv.init(2, rng=rng) for _ in range(3)]).asarrays(like)
 
 
-def test_it_names_the_layer_before_the_inverse_is_lost() -> None:
-    torch.manual_seed(0)
-    flow, x = Flow(), torch.randn(2, 3, 16, 16)
-    guard = it.ConditionGuard(flow, budget=1.0)
-    weak = flow.fine[1]
-    for _ in range(6):
-        flow(x)
-        assert guard.step() is not None
-    assert set(guard._guard.known) == {"fine.0", "fine.1", "coarse"}
-    assert guard._guard.known["coarse"].spatial_shape == (8, 8)
-    for _ in range(200):  # a training that pulls the taps away from the pixel's own matrix
-        with torch.no_grad():
-            weak.kernel[:, :, 0, 1] -= 0.02 * torch.eye(3)
-            weak.kernel[:, :, 1, 0] -= 0.02 * torch.eye(3)
-        flow(x)
-        with warnings.catch_warnings(record=True) as heard:
-            warnings.simplefilter("always")
-            guard.step()
-        if heard:
-            break
-    (warning,) = heard
-    assert warning.category is ic.IllConditionedWarning
-    assert str(warning.message).startswith("the inverse of fine.1 (AutoregressiveConv) is off by")
-    assert warning.filename == __file__
-    assert guard.worst is not None
-    assert guard.worst.name == "fine.1"
+def layers(dtype: torch.dtype = torch.float32) -> list[torch.nn.Module]:
+    return [it.InvertibleModule(step) for step in chain(torch.empty(0, dtype=dtype)).steps]
+
+
+def flow(_: Any = None) -> it.flows.Glow:
+    return it.flows.Glow((2, *GRID), levels=2, depth=1, width=4, mixing="emerging")
+
+
+def flow_of_jax(folder: Path) -> Any:
+    it.save(flow(), folder / "flow.safetensors")
+    return ij.load(folder / "flow.safetensors")
+
+
+class Row(NamedTuple):
+    """A model, the grid that the guard is told, and a layer that goes bad.
+
+    Its name, that of one of its kernels, and its grid; the last is the number of layers.
+    """
+
+    library: Any
+    make: Callable[[Path], Any]
+    told: Any
+    name: str
+    kernel: str = "kernel"
+    shape: tuple[int, ...] = GRID
+    layers: int = 3
+
+
+ROWS = {
+    "torch": Row(it, lambda _: torch.nn.Sequential(*layers()), None, "2"),
+    "torch-half": Row(it, lambda _: torch.nn.Sequential(*layers(torch.bfloat16)), GRID, "1"),
+    "torch-reversible": Row(it, lambda _: it.ReversibleChain(layers()), None, "0"),
+    "torch-flow": Row(it, flow, None, "layers.level0_step0_mixing", "first.kernel", (2, 4), 4),
+    "torch-conv": Row(it, lambda _: chain(torch.empty(0)), GRID, ".steps[1]"),
+    "jax": Row(ij, lambda _: {"a": chain(jax.numpy.empty(0)), "b": 1}, GRID, "['a'].steps[2]"),
+    "jax-half": Row(ij, lambda _: list(chain(jax.numpy.empty(0, "float16")).steps), GRID, "[1]"),
+    "jax-reversible": Row(
+        ij, lambda _: ij.reversible(chain(jax.numpy.empty(0)), GRID), GRID, ".chain.steps[0]"
+    ),
+    "jax-flow": Row(
+        ij,
+        flow_of_jax,
+        lambda name: (2, 4) if "levels[0]" in name else None,
+        ".levels[0].steps[0].mixing.steps[2]",
+        "first.kernel",
+        (2, 4),
+    ),
+}
+
+
+def trained(row: Row, model: Any, tap: float) -> Any:
+    """Return a model with a tap beside a pixel; tensors are edited in place."""
+
+    def change(path: Any, leaf: Any) -> Any:
+        if jax.tree_util.keystr(path) != f"{row.name}.{row.kernel}":
+            return leaf
+        return leaf.at[:, :, 0, 1].set(tap * jax.numpy.eye(leaf.shape[0], dtype=leaf.dtype))
+
+    if row.library is ij:
+        return jax.tree_util.tree_map_with_path(change, model)
+    if isinstance(model, ic.Chain):
+        kernel = model.parameters()["1.kernel"]
+    else:
+        kernel = model.get_parameter(f"{row.name}.{row.kernel}")
     with torch.no_grad():
-        z, _ = weak(x)
-        back, _ = weak.inverse(z)
-    assert 1e-6 < (back - x).abs().max() < 0.05  # digits are lost, the inverse is not yet
-    guard.remove()
-    stingy = it.ConditionGuard(flow, budget=1e-9)
-    flow(torch.randn(2, 3, 8, 8))
-    assert stingy.step() is not None  # has looked at one
-    all_of_them = stingy.look_at_all()
-    assert all_of_them is not None
-    assert all_of_them.name == "fine.1"
-    assert guard._shapes["coarse"] == (2, 12, 8, 8)
+        kernel[:, :, 0, 1] = tap * torch.eye(len(kernel))
+    return model
 
 
-def test_it_warns_once_until_the_layer_recovers() -> None:
-    turned = np.asarray([[0.8, -0.6], [0.6, 0.8]])
-    good, bad = (ic.Conv1x1(turned @ np.diag([1.0, s]) @ turned.T) for s in (1.0, 1e-14))
-    guard = Guard(budget=1.0)
-
-    def looks(conv: ic.InvertibleConv) -> int:
-        with warnings.catch_warnings(record=True) as heard:
+@pytest.mark.parametrize("row", ROWS.values(), ids=ROWS)
+def test_a_layer_that_goes_bad_is_named_in_its_turn(
+    row: Row, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, judge = row.make(tmp_path), Mock(wraps=judgement.judge)
+    monkeypatch.setattr(judgement, "judge", judge)
+    guard = row.library.InverseGuard(model, row.told, every=2)
+    if row.told is None:
+        for run in model if isinstance(model, torch.nn.Sequential) else [model]:
+            run(torch.rand(3, 2, *GRID))
+    for _ in range(2):
+        assert guard.step(model).digits > 3
+        assert judge.call_count == 1  # the first call judges one layer, the second none
+    for tap, warns in ((-300.0, True), (-300.0, False), (0.0, False), (-300.0, True)):
+        model = trained(row, model, tap)
+        judge.reset_mock()
+        with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
-            guard.step(lambda: {"norm": (conv, (4,))})
-        return len(heard)
-
-    assert [looks(conv) for conv in (good, bad, bad, good, bad)] == [0, 1, 0, 0, 1]
-
-
-@pytest.mark.parametrize("budget", [0.01, 0.1])
-@pytest.mark.parametrize("costs", [(0.3,) * 5, (0.9, 0.01, 0.02, 0.01, 0.3)], ids=["same", "other"])
-def test_it_keeps_its_budget(
-    costs: tuple[float, ...], budget: float, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    now, looks = 0.0, 0
-
-    def look(conv: ic.InvertibleConv, *_: object) -> Judgement:
-        nonlocal now, looks
-        now, looks = now + costs[conv.channels - 1], looks + 1
-        return Judgement(1e-6, "measured", "by nothing")
-
-    monkeypatch.setattr("invconv.operators.base.judgement.judge", look)
-    layers = {f"{i}": (ic.ActNorm.init(i + 1), (4,)) for i in range(5)}
-    guard, asked = Guard(budget=budget, clock=lambda: now), 0
-
-    def operators() -> dict[str, tuple[ic.InvertibleConv, tuple[int, ...]]]:
-        nonlocal asked
-        asked += 1
-        return dict(layers)
-
-    for _ in range(10_000):
-        now += 0.05  # a training step
-        guard.step(operators)
-        assert guard.seconds <= max(costs[0], budget * now)  # the first look always
-    assert guard.seconds > budget * now - 2 * max(costs)
-    assert asked == looks
-    assert len(guard.known) == 5
+            for _ in range(2 * row.layers):
+                worst = guard.step(model)
+        assert judge.call_count == len(guard.known) == row.layers
+        assert (worst.digits < 3) == bool(tap)
+        assert len(caught) == warns
+        for warning in caught:
+            assert str(warning.message).startswith(f"the inverse of {row.name} (")
+            assert "digits are left in float32" in str(warning.message)
+            assert warning.category is ic.IllConditionedWarning
+            assert warning.filename == __file__
+        assert not tap or (worst.name, worst.spatial_shape) == (row.name, row.shape)
 
 
-def test_jax_names_the_step_of_a_chain() -> None:
-    keys = jax.random.split(jax.random.key(0), 2)
-    good, bad = (ij.init(key, ic.AutoregressiveConv, 2, dtype="float32") for key in keys)
-    bad = bad.replace(
-        kernel=bad.kernel.at[:, :, 0, 1].set(-3.0 * jax.numpy.eye(2, dtype="float32"))
-    )
-    flow = {"scale": ic.Chain([good, bad]), "other": jax.numpy.zeros(3)}
-    guard = ij.ConditionGuard(lambda name: (6, 14), budget=1.0)
-    guard.step(flow)
-    with pytest.warns(
-        ic.IllConditionedWarning, match=r"\['scale'\].steps\[1\].* on a grid of 6 x 14"
-    ):
-        guard.step(flow)
-    assert guard.worst is not None
-    assert guard.worst.name == "['scale'].steps[1]"
-
-
-def wrong(value: Any) -> Any:
-    """Return what type checkers would refuse."""
-    return value
-
-
-@pytest.mark.parametrize(
-    ("make", "error", "message"),
-    [
-        (lambda: ij.ConditionGuard((4,), budget=0), ValueError, "budget: expected a share above 0"),
-        (lambda: ij.ConditionGuard((4,), budget=wrong("1 %")), ValueError, "budget: .* got '1 %'"),
-        (
-            lambda: ij.ConditionGuard((4,), digits=-1),
-            ValueError,
-            "digits: expected a number from 0",
-        ),
-        (lambda: ij.ConditionGuard((4,), digits=np.nan), ValueError, "digits: expected a number"),
-        (lambda: ij.ConditionGuard((4,)).step({"a": 1}), ValueError, "flow: expected a pytree"),
-        (
-            lambda: ij.ConditionGuard(wrong(None)).step(ic.ActNorm.init(2)),
-            TypeError,
-            "spatial_shape: exp",
-        ),
-        (
-            lambda: jax.jit(ij.ConditionGuard((4,)).step)(ic.ActNorm(jax.numpy.ones(2), None)),
-            TypeError,
-            "flow: expected values, got a traced ActNorm.log_scale; call this outside jit",
-        ),
-        (
-            lambda: it.ConditionGuard(ic.ActNorm.init(2)),
-            TypeError,
-            "model: expected a torch.nn.Mod",
-        ),
-        (lambda: it.ConditionGuard(torch.nn.Linear(2, 2)), ValueError, "got Linear without any"),
-        (
-            lambda: it.ConditionGuard(it.ActNorm(2), digits=wrong("3")),
-            ValueError,
-            "digits: .* got '3'",
-        ),
-    ],
-)
-def test_what_cannot_be_guarded_is_refused(
-    make: Callable[[], Any], error: type[Exception], message: str
-) -> None:
-    with pytest.raises(error, match=message):
-        make()
+def test_frequencies_of_tensors_edited_in_place_are_not_remembered() -> None:
+    conv = ic.PeriodicConv.init(2, 9, rng=np.random.default_rng(0)).asarrays(torch.empty(0))
+    guard = it.InverseGuard(conv, (300, 300), every=1)
+    assert guard.step(conv).digits > 5
+    conv.kernel[:] = torch.full((2, 2, 1, 1), 1e-4) * conv.kernel[:, :1]
+    with pytest.warns(ic.IllConditionedWarning, match="the inverse of PeriodicConv "):
+        guard.step(conv)
 
 
 @pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")  # torch's own
-def test_it_follows_a_compiled_model() -> None:
-    """Without a graph break, and with the grids of each call."""
-    flow = torch.nn.Sequential(it.EmergingConv2d(3))
-    guard = it.ConditionGuard(flow, budget=1.0)
-    run = torch.compile(flow, fullgraph=True, backend="eager")
+def test_it_follows_copies_and_modules_around_a_model() -> None:
+    """Without a graph break, and with the grid of each call; a layer that never ran is left out."""
+    runs = torch.nn.Sequential(it.EmergingConv2d(3))
+    model = torch.nn.ModuleDict({"runs": runs, "never": it.ActNorm(3)})
+    guard = it.InverseGuard(model, every=1)
+    run = torch.compile(runs, fullgraph=True, backend="eager")
     for n in (8, 9, 12):
         run(torch.zeros(1, 3, n, 7))
-        found = guard.step()
-        assert found is not None
-        assert found.spatial_shape == (n, 7)
+        for followed in (model, run, copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
+            assert guard.step(followed).spatial_shape == (n, 7)
 
 
-def test_a_watched_model_can_be_pickled_and_copied() -> None:
-    model = torch.nn.Sequential(it.EmergingConv2d(3))
-    guard = it.ConditionGuard(model)
-    again = pickle.loads(pickle.dumps(model))
-    average = copy.deepcopy(model)
-    x = torch.randn(1, 3, 8, 8)
-    for other in (again, average):
-        torch.testing.assert_close(other(x), model(x))
-    found = guard.step()
-    assert found is not None
-    assert found.spatial_shape == (8, 8)
+JAX, TORCH = ic.ActNorm(jax.numpy.ones(2), None), it.ActNorm(2)
+
+
+@pytest.mark.parametrize("library", [it, ij])
+@pytest.mark.parametrize(
+    ("arguments", "options", "error", "message"),
+    [
+        (([1, 2], (4,)), {}, ValueError, "model: expected an operator or .* got list without any"),
+        ((JAX, (4,)), {"digits": -1}, ValueError, "digits: expected a number from 0"),
+        ((JAX, (4,)), {"digits": "3"}, ValueError, "digits: .* got '3'"),
+        ((JAX, (4,)), {"digits": np.nan}, ValueError, "digits: .* got nan"),
+        ((JAX, (4,)), {"every": 0}, ValueError, "every: expected a positive integer up to"),
+        ((JAX, (4,)), {"every": 0.5}, TypeError, "every: expected a positive integer, got 0.5"),
+        ((JAX, 4), {}, TypeError, "spatial_shape: expected a tuple of integers .* got 4"),
+        ((JAX, lambda name: (0,)), {}, ValueError, "spatial_shape: expected at least one pixel"),
+        ((JAX,), {}, ValueError, "spatial_shape: expected a grid .* got None"),
+    ],
+)
+def test_what_cannot_be_guarded_is_refused(
+    library: Any, arguments: Any, options: Any, error: type[Exception], message: str
+) -> None:
+    with pytest.raises(error, match=message):
+        library.InverseGuard(*arguments, **options).step(JAX)
+
+
+def test_what_has_not_run_or_is_traced_is_refused() -> None:
+    with pytest.raises(ValueError, match="a model whose layers have run, got None"):
+        it.InverseGuard(TORCH).step(TORCH)
+    with pytest.raises(TypeError, match="model: expected values, got a traced ActNorm"):
+        jax.jit(ij.InverseGuard(JAX, (4,)).step)(JAX)

@@ -22,7 +22,7 @@ from invconv.kernels.frequencies import spectrum
 from invconv.operators.base import judgement
 from invconv.operators.base.checks import require_invertible
 from invconv.operators.base.judgement import Judgement
-from invconv.stability.guard import Guard
+from invconv.stability.guard import InverseGuard
 from invconv.trust import norms
 from invconv.trust.condition import EPS
 from invconv.trust.measured import Computation, Step
@@ -60,9 +60,8 @@ def test_what_was_silent_warns(
         conv.replace().inverse(np.zeros((1, conv.channels, *shape), np.float32))
     with pytest.raises(ValueError, match="an inverse that can be trusted"):
         require_invertible("it", conv, shape)
-    guard = Guard(budget=1.0)
-    with pytest.warns(ic.IllConditionedWarning, match="the inverse of it .* is off by"):
-        guard.step(lambda: {"it": (conv, shape)})
+    with pytest.warns(ic.IllConditionedWarning, match="the inverse of .* is off by"):
+        InverseGuard(conv, shape).step(conv)
     monkeypatch.setattr(judgement, "judge", lambda *a: SILENT)  # without it, nothing warns
     assert not warned(conv.replace(), shape)
 
@@ -78,18 +77,18 @@ def test_chains_that_recompute_refuse_it(
         with pytest.raises(ValueError, match="an inverse that can be trusted"):
             flow(torch.zeros(1, conv.channels, *shape))
         module = torch.nn.Sequential(it.InvertibleModule(conv))
-        watch = it.ConditionGuard(module)
+        guard = it.InverseGuard(module)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ic.IllConditionedWarning)  # of an inverse within
             module(torch.zeros(1, conv.channels, *shape))
         with pytest.warns(ic.IllConditionedWarning, match="is off by"):
-            watch.look_at_all()
+            guard.step(module)
     else:
         there = ic.Chain(steps).asarrays(jax.numpy.empty(0, "float32"))
         with pytest.raises(ValueError, match="an inverse that can be trusted"):
             ij.reversible(there, shape)
         with pytest.warns(ic.IllConditionedWarning, match="is off by"):
-            ij.ConditionGuard(shape, budget=1.0).step({"flow": there})
+            ij.InverseGuard(there, shape).step(there)
 
 
 def test_steps_that_are_fine_by_themselves_are_judged_together() -> None:

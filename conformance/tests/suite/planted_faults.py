@@ -13,6 +13,7 @@ import json
 import multiprocessing
 import multiprocessing.context
 import os
+import re
 import shutil
 import sys
 import tempfile
@@ -95,7 +96,7 @@ class Fault:
 
 def plant(folder: Path, name: str, file: str, old: str, new: str) -> None:
     """Edit a file of the core or of an adapter in a copy of the packages."""
-    path = folder / ("" if file.startswith("invconv_") else "invconv") / file
+    path = path_of(folder, file)
     text = path.read_text(encoding="utf-8")
     found = text.count(old)
     if found != 1:
@@ -103,14 +104,18 @@ def plant(folder: Path, name: str, file: str, old: str, new: str) -> None:
     _rewrite(path, text.replace(old, new))
 
 
+def path_of(folder: Path, file: str) -> Path:
+    """Return where a file of the core or of an adapter is."""
+    return folder / ("" if file.startswith("invconv_") else "invconv") / file
+
+
 def _without_kernel(core: Path) -> None:
     """Let the core find llvmlite too old."""
     path = core / "kernels" / "cpu" / "machine.py"
-    known, future = "_OLDEST = (0, 45)", "_OLDEST = (999, 0)"
-    text = path.read_text(encoding="utf-8")
-    if text.count(known) != 1:
-        raise ValueError(f"expected `{known}` once in {path}")
-    _rewrite(path, text.replace(known, future))
+    text, times = re.subn('^OLDEST = ".+"', 'OLDEST = "999"', path.read_text("utf-8"), flags=re.M)
+    if times != 1:
+        raise ValueError(f"expected the oldest llvmlite once in {path}")
+    _rewrite(path, text)
 
 
 def _rewrite(path: Path, text: str) -> None:

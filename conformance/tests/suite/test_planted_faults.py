@@ -8,7 +8,7 @@ import pytest
 
 from tests.suite import flow_faults
 from tests.suite.flow_faults import FLOW_FAULTS, FlowFault
-from tests.suite.planted_faults import FAULTS, ROOT, Fault, copied, judge
+from tests.suite.planted_faults import FAULTS, ROOT, Fault, copied, judge, path_of
 
 # one in 109 by default, all of them in the slow run
 SOME = [
@@ -24,9 +24,14 @@ def test_it_is_caught(fault: Fault) -> None:
     assert verdict.caught, f"laws broken: {verdict.laws}; {verdict.output}"
 
 
-def test_the_faults_are_distinct_and_everywhere() -> None:
+def test_the_faults_are_distinct_and_everywhere_and_still_fit() -> None:
     assert len({fault.name for fault in FAULTS}) == len(FAULTS) >= 25
     assert len({fault.file for fault in FAULTS}) >= 15
+    with copied() as folder:
+        for fault in FAULTS:
+            text = path_of(Path(folder), fault.file).read_text(encoding="utf-8")
+            assert text.count(fault.old) == 1, fault.name
+        next(fault for fault in FAULTS if fault.plain).plant(Path(folder))
 
 
 @pytest.mark.slow
@@ -41,8 +46,7 @@ def test_faults_of_flows_are_distinct_and_still_fit() -> None:
     assert len({fault.name for fault in FLOW_FAULTS}) == len(FLOW_FAULTS) >= 20
     with copied() as folder:
         for fault in FLOW_FAULTS:
-            core = "" if fault.file.startswith("invconv_") else "invconv/"
-            text = (Path(folder) / f"{core}{fault.file}").read_text(encoding="utf-8")
+            text = path_of(Path(folder), fault.file).read_text(encoding="utf-8")
             assert text.count(fault.old) == 1, fault.name
             file, _, test = fault.test.partition("::")
             path = ROOT / flow_faults.FLOWS / file

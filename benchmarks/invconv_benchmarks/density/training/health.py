@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import torch
 
 from invconv import IllConditionedWarning
 from invconv.arrays.errors import CommandError
 from invconv.stability.guard import LayerCondition
-from invconv_torch import ConditionGuard
+from invconv_torch import InverseGuard, InvertibleModule
 from invconv_torch.flows import Multiscale
 
 Tensor: TypeAlias = torch.Tensor
@@ -66,17 +65,14 @@ def _finite(layer: torch.nn.Module) -> bool:
 
 
 class Watch:
-    """Conditions of the invertible layers while a model trains: glances, and looks at all."""
+    """Judge all invertible layers of a model, and keep the warnings as notes."""
 
     def __init__(self, model: Multiscale) -> None:
-        self._guard = ConditionGuard(model)
+        self._model, self._guard = model, InverseGuard(model, every=1)
+        self._count = sum(isinstance(layer, InvertibleModule) for _, layer in model.steps())
         self.warnings: list[str] = []
 
-    def glance(self, step: int) -> LayerCondition | None:
-        """Return the worst layer known, in little time: of what the clock decides, none ends."""
-        return self._noting(step, self._guard.step)
-
-    def look(self, step: int) -> LayerCondition | None:
+    def look(self, step: int) -> LayerCondition:
         """Return the worst of all layers.
 
         Raises
@@ -84,8 +80,12 @@ class Watch:
         DivergedError
             If fewer than two digits of its inverse are left.
         """
-        worst = self._noting(step, self._guard.look_at_all)
-        if worst is not None and worst.digits < _LOST:
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always", IllConditionedWarning)
+            for _ in range(self._count):
+                worst = self._guard.step(self._model)
+        self.warnings += [f"step {step}: {warning.message}" for warning in caught]
+        if worst.digits < _LOST:
             grid = " x ".join(map(str, worst.spatial_shape))
             raise DivergedError(
                 f"step {step}: the inverse of layer {worst.name} is lost: off by "
@@ -93,20 +93,3 @@ class Watch:
                 "the last checkpoint is kept. Lower the learning rate"
             )
         return worst
-
-    def _noting(
-        self, step: int, look: Callable[[], LayerCondition | None]
-    ) -> LayerCondition | None:
-        with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always", IllConditionedWarning)
-            worst = look()
-        self.warnings += [f"step {step}: {_text(warning)}" for warning in caught]
-        return worst
-
-    def remove(self) -> None:
-        """Stop to follow the model."""
-        self._guard.remove()
-
-
-def _text(warning: Any) -> str:
-    return str(warning.message)

@@ -88,25 +88,21 @@ def train(
     _resume(trainer, path, processes)
     watch, every = Watch(trainer.model), -(-trainer.steps // MEASUREMENTS)
     report(Progress(trainer.step, trainer.steps, None, None, None, []))
-    saved = time.monotonic()
-    try:
-        while trainer.step < trainer.steps and not (stopping := should_stop()):
-            start = time.perf_counter()
-            last = trainer.advance()
-            _add(trainer.pending, last, time.perf_counter() - start)
-            worst, measured = watch.glance(trainer.step), None
-            if trainer.step % every == 0 or trainer.step == trainer.steps:
-                worst = watch.look(trainer.step)
-                measured = _measure(trainer, worst, processes)
-            if measured or time.monotonic() - saved > seconds:
-                _save(trainer, path, processes)
-                saved = time.monotonic()
-            notes, watch.warnings = watch.warnings, []
-            report(Progress(trainer.step, trainer.steps, last, worst, measured, notes))
-        if trainer.step < trainer.steps and stopping:
+    saved, worst = time.monotonic(), None
+    while trainer.step < trainer.steps and not (stopping := should_stop()):
+        start = time.perf_counter()
+        last, measured = trainer.advance(), None
+        _add(trainer.pending, last, time.perf_counter() - start)
+        if trainer.step % every == 0 or trainer.step == trainer.steps:
+            worst = watch.look(trainer.step)
+            measured = _measure(trainer, worst, processes)
+        if measured or time.monotonic() - saved > seconds:
             _save(trainer, path, processes)
-    finally:
-        watch.remove()
+            saved = time.monotonic()
+        notes, watch.warnings = watch.warnings, []
+        report(Progress(trainer.step, trainer.steps, last, worst, measured, notes))
+    if trainer.step < trainer.steps and stopping:
+        _save(trainer, path, processes)
     return trainer
 
 
@@ -132,7 +128,7 @@ def _add(pending: dict[str, float], last: StepReport, seconds: float) -> None:
 
 
 def _measure(
-    trainer: Trainer, worst: LayerCondition | None, processes: Processes
+    trainer: Trainer, worst: LayerCondition, processes: Processes
 ) -> dict[str, Any] | None:
     """Append to the history, and return what was appended; in the first process only."""
     sums, trainer.pending = trainer.pending, {}
@@ -151,8 +147,8 @@ def _measure(
         "held_out": bits,
         "gradient_norm": sums["norm"],
         "seconds_per_step": sums["seconds"] / sums["count"],
-        "worst_layer": worst.name if worst else None,
-        "inverse_error": worst.error if worst else None,
+        "worst_layer": worst.name,
+        "inverse_error": worst.error,
     }
     trainer.history.append(found)
     return found
