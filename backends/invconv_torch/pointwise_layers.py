@@ -38,9 +38,8 @@ class Conv1x1(Layer):
     ndim : int, optional
         The number of spatial axes; any number of batch axes, none too, may come before the channels
         then. Without it images have one batch axis and any number of spatial axes.
-    max_gain : float, optional
-        Of the inverse, for every value of the parameters; see `invconv.bounded`.
-    device, dtype : optional
+    max_gain, device, dtype : optional
+        See `InvertibleModule`.
 
     Examples
     --------
@@ -79,9 +78,8 @@ class ActNorm(Layer):
     ndim : int, optional
         The number of spatial axes; any number of batch axes, none too, may come before the channels
         then. Without it images have one batch axis and any number of spatial axes.
-    max_gain : float, optional
-        Of the inverse, for every value of the parameters; see `invconv.bounded`.
-    device, dtype : optional
+    max_gain, device, dtype : optional
+        See `InvertibleModule`.
 
     Attributes
     ----------
