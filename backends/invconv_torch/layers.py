@@ -14,9 +14,10 @@ import torch
 
 import invconv as ic
 from invconv.arrays.settings import choice
+from invconv.flows.architecture import POINTWISE
 from invconv_torch.layer import Convolution, Sizes
 from invconv_torch.module import Read
-from invconv_torch.pointwise_layers import CONV1X1, Conv1x1
+from invconv_torch.pointwise_layers import Conv1x1
 
 Tensor: TypeAlias = torch.Tensor
 
@@ -122,7 +123,7 @@ class _EmergingConv(Convolution):
         self._chain_kinds: list[Any] | None = None  # and of which kind the tensors were
         self.mixing = None
         if mixing is not None:
-            choice("mixing", mixing, tuple(CONV1X1))
+            choice("mixing", mixing, POINTWISE)
             self.mixing = Conv1x1(channels, mixing, bias=False, device=device, dtype=dtype)
 
     def _unbounded(self, traced: bool, read: Read | None = None) -> ic.InvertibleConv:

@@ -40,7 +40,7 @@ from invconv.trust.gains import norm_bound, shrinking
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class ExponentialConv(WithKernel):
+class ExponentialConv(WithKernel, mixing="exponential"):
     """The exponential of a convolution, y = e^M x + b = x + M x + M^2 x / 2! + ... + b.
 
     (M x)[p] = sum over t of K[..., t] x[p + dilation (t - (k - 1)/2)], zero outside the grid, or

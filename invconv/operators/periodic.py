@@ -23,7 +23,7 @@ from invconv.operators.spectral import SpectralConv
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class PeriodicConv(SpectralConv):
+class PeriodicConv(SpectralConv, mixing="periodic"):
     """What a standard convolution with circular padding computes, with its exact inverse.
 
     y[p] = sum over t of K[..., t] x[(p + dilation (t - (k - 1)//2)) mod n] + b, which is, as in

@@ -32,7 +32,7 @@ from invconv.operators.spectral import SpectralConv
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class SymmetricConv(SpectralConv):
+class SymmetricConv(SpectralConv, mixing="symmetric"):
     """An even kernel on an image that is mirrored at its border, with its exact inverse.
 
     y[p] = sum over offsets o of K[..., |o|] x[mirror(p + o)] + b, |o| < h along each axis, where

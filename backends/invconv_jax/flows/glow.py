@@ -15,7 +15,7 @@ from invconv.arrays.namespaces import Array
 from invconv.arrays.settings import positive_int
 from invconv.files.flow_files import arrays_of
 from invconv.flows import density
-from invconv.flows.architecture import GlowArchitecture, mixing_operator, mixing_prefixes
+from invconv.flows.architecture import GlowArchitecture, mixing_operator, mixing_steps
 from invconv_jax.flows.layers import Conv, Level, Step
 
 
@@ -153,7 +153,7 @@ def to_arrays(flow: Glow) -> dict[str, Array]:
     for i, level in enumerate(flow.levels):
         for j, step in enumerate(level.steps):
             at = f"level{i}_step{j}"
-            prefixes = "actnorm.", *mixing_prefixes(str(flow.architecture.mixing))
+            prefixes = "actnorm.", *mixing_steps(str(flow.architecture.mixing))
             for prefix, conv in zip(prefixes, step.mixing.steps, strict=True):
                 found |= {f"{at}_{prefix}{n}": a for n, a in conv._arrays().items()}
             for number, pair in zip((0, 2, 4), step.network, strict=True):

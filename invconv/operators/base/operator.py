@@ -50,8 +50,9 @@ class InvertibleConv(Differentiable):
     (5,) True
     """
 
-    def __init_subclass__(cls, abstract: bool = False, **settings: Any) -> None:
-        super().__init_subclass__(**settings)
+    def __init_subclass__(cls, abstract: bool = False, mixing: str | None = None) -> None:
+        super().__init_subclass__()
+        cls._mixing = mixing
         if not abstract:
             register.enter(cls)
 

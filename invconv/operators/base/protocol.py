@@ -56,6 +56,7 @@ class Protocol(Parametrised, ABC):
     def transpose(self) -> Protocol:
         """Return the operator of the transposed matrix, without bias."""
 
+    _mixing: ClassVar[str | None] = None  # the word by which flows and torch's Conv1x1 know it
     # whether K is one matrix at every pixel, which `operators.composite` gathers with the next step
     _pointwise: ClassVar[bool] = False
     # whether K is the same at every pixel and sees no other, so that any grid is like any other

@@ -53,6 +53,11 @@ def own_operators() -> tuple[type[Any], ...]:
     return tuple(cls for cls in operators().values() if is_own(cls))
 
 
+def mixings() -> dict[str, type[Any]]:
+    """Return the classes of this library that flows know by a word, such as "qr", by that word."""
+    return {cls._mixing: cls for cls in own_operators() if cls._mixing}
+
+
 def for_each_operator(listener: Callable[[type[Any]], None]) -> None:
     """Call a function with every class of operators, and with those that are defined later."""
     for cls in operators().values():

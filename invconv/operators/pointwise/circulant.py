@@ -34,7 +34,7 @@ from invconv.trust.gains import squashed
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class CirculantConv1x1(Factored):
+class CirculantConv1x1(Factored, mixing="circulant"):
     """A 1x1 convolution with W = diag(left) circ(c) diag(right), of 3 C parameters.
 
     circ(c)[i, j] = c[(i - j) mod C] is a periodic convolution along the channels, and

@@ -94,7 +94,7 @@ def random_orthogonal(channels: int, rng: np.random.Generator | None) -> np.ndar
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Conv1x1(Pointwise):
+class Conv1x1(Pointwise, mixing="plain"):
     """A plain 1x1 convolution: any C x C matrix.
 
     y[:, p] = W x[:, p] + b, log det = N log|det W|. The inverse goes through W = Q R.

@@ -25,7 +25,7 @@ from invconv.trust.norms import SolveOverflowError
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class OrthogonalConv1x1(Pointwise):
+class OrthogonalConv1x1(Pointwise, mixing="orthogonal"):
     """A 1x1 convolution with W = H_1 ... H_m, a product of Householder reflections.
 
     y[:, p] = W x[:, p] + b, log det = 0. The inverse is a product with W^T, and its condition 1,

@@ -37,7 +37,7 @@ from invconv.trust.gains import strict_below, triangle_within
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class PLUConv1x1(TriangularlyFactored):
+class PLUConv1x1(TriangularlyFactored, mixing="plu"):
     """A 1x1 convolution with W = P L (U + diag(sign exp(log_scale))).
 
     log det = N sum(log_scale). The permutation and the sign are neither trained nor given a

@@ -32,7 +32,7 @@ from invconv.trust.gains import triangle_within
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class QRConv1x1(TriangularlyFactored):
+class QRConv1x1(TriangularlyFactored, mixing="qr"):
     """A 1x1 convolution with W = Q (U + diag(scale)), Q a product of Householder reflections.
 
     log det = N sum(log|scale|).
