@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any
 
 from invconv.arrays.namespaces import Array, Shape, as_array, namespace
 from invconv.arrays.registry import Primitive
@@ -68,18 +68,6 @@ class InvertibleConv(Differentiable):
         >>> conv.transpose().forward(np.asarray([[1.0, 0.0, 0.0, 0.0]]))
         array([[2., 0., 0., 1.]])
         """
-
-    def _within(self, gain: float) -> Self:
-        """Return an operator of other arrays whose inverse has a 2-norm of at most ``gain``.
-
-        Raises
-        ------
-        TypeError
-            Where the class has no such parametrisation.
-        """
-        raise TypeError(
-            f"conv: expected an operator whose class bounds its inverse, got {type(self).__name__}"
-        )
 
     # --- values ------------------------------------------------------------------------------
 

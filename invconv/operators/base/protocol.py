@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 from invconv.arrays.derived import derived
 from invconv.arrays.namespaces import Array, Shape, namespace, size
@@ -226,6 +226,18 @@ class Protocol(Parametrised, ABC):
         state = self._factor_by_substitution(shape, None if state is None else state.as_numpy())
         solves = state.solve, state.linear().solve
         return [Step("", type(self).__name__, forward, *solves)]
+
+    def _within(self, gain: float) -> Self:
+        """Return an operator of other arrays whose inverse has a 2-norm of at most ``gain``.
+
+        Raises
+        ------
+        TypeError
+            Where the class has no such parametrisation.
+        """
+        raise TypeError(
+            f"conv: expected an operator whose class bounds its inverse, got {type(self).__name__}"
+        )
 
     def _forward(self, x: Array) -> Array:
         y, bias = self._apply(x), getattr(self, "bias", None)

@@ -36,7 +36,9 @@ class Factored(Pointwise, abstract=True):
         return solver_of_steps(self._steps())
 
     def _factor_by_substitution(self, shape: Shape, state: State | None = None) -> State:
-        return self._regular_state(shape, lambda _: self._steps())
+        log_det = self._log_det(shape)
+        known = self._require_regular(shape, log_det)
+        return State(self._steps(), log_det, getattr(self, "bias", None), guarded=not known)
 
     def _factors(self) -> tuple[Conv1x1, ...]:
         """Return the factors of W as maps of their own, that which runs first first."""
