@@ -73,18 +73,19 @@ class Linear(InvertibleConv, abstract=True):
     def _regular_state(self, shape: Shape, solver: Callable[[Shape], Solver]) -> State:
         """Return the state of a solver that is made where K is not known to be singular."""
         log_det = self._log_det(shape)
-        self._require_regular(shape, log_det)
-        bias, guarded = getattr(self, "bias", None), not readable(log_det)
-        return State(solver(shape), log_det, bias, guarded=guarded)
+        guarded = not self._require_regular(shape, log_det)
+        return State(solver(shape), log_det, getattr(self, "bias", None), guarded=guarded)
 
-    def _require_regular(self, shape: Shape, log_det: Array) -> None:
-        """Raise where log|det K| can be looked at and is -inf."""
-        if readable(log_det) and to_float(log_det) == -math.inf:
+    def _require_regular(self, shape: Shape, log_det: Array) -> bool:
+        """Raise where log|det K| is -inf; return whether it could be looked at."""
+        known = readable(log_det)
+        if known and to_float(log_det) == -math.inf:
             grid = " x ".join(map(str, shape))
             raise SingularConvError(
                 f"{type(self).__name__} is exactly singular on a grid of {grid} (log_det is -inf"
                 f"{self._finite_elsewhere(shape)}), so it has no inverse: {self._singular_hint}"
             )
+        return known
 
     def _finite_elsewhere(self, shape: Shape) -> str:
         """Return what to say of numbers that are zero only in this dtype, or in this library."""
