@@ -152,6 +152,21 @@ def backend(library: str) -> ModuleType | None:
     return _backends[library]
 
 
+def register_backend(library: str, module: ModuleType) -> None:
+    """Register an adapter that has no entry point.
+
+    Parameters
+    ----------
+    library : str
+        The import name of its library, of which no array may have been seen yet.
+    module : module
+        With native primitives by their names, and ``ARRAY_OPS``; both may be left out.
+    """
+    if library in _by_name:
+        raise ValueError(f"library: expected one that was not used before, got {library!r}")
+    _backends[library] = module
+
+
 def adapters() -> set[str]:
     """Return the names of the packages of all adapters that have been imported."""
     return {module.__name__.partition(".")[0] for module in _backends.values() if module}

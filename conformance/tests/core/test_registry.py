@@ -43,7 +43,7 @@ def test_required_functions_exist_in_the_standard() -> None:
 
 
 @pytest.mark.parametrize(
-    ("library", "title"), [("torch", "PyTorch"), ("jax", "JAX"), ("cupy", "CuPy")]
+    ("library", "title"), [("torch", "PyTorch"), ("jax", "JAX"), ("cupy", "CuPy"), ("mlx", "MLX")]
 )
 def test_without_a_library_its_adapter_says_what_to_install(library: str, title: str) -> None:
     code = f"import sys; sys.modules[{library!r}] = None; import invconv_{library}"
