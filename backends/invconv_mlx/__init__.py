@@ -1,6 +1,7 @@
-"""MLX adapter of invconv: what the core's agnostic code needs beside MLX's own functions.
+"""MLX adapter of invconv, for eager work in float32 on Linux's CPUs and on Apple's processors.
 
-The core imports it by itself when it first sees an array of MLX. Operators run eagerly, in float32.
+The core imports it by itself when it first sees an array of MLX. Use one thread: MLX, by 0.32,
+may crash where several compute with the same arrays.
 """
 
 try:

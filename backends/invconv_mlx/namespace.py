@@ -18,7 +18,9 @@ _CREATE = ("arange", "asarray", "empty", "eye", "full_like", "zeros", "zeros_lik
 
 @mx.custom_function  # type: ignore[untyped-decorator]
 def _solve(a: Array, b: Array) -> Array:
-    return mx.linalg.solve(a, b, stream=mx.cpu)
+    regular = mx.all(_pivots(a) != 0, axis=-1)[..., None, None]  # else MLX may raise, at any time
+    a = mx.where(regular, a, mx.eye(a.shape[-1], dtype=a.dtype))
+    return mx.where(regular, mx.linalg.solve(a, b, stream=mx.cpu), mx.nan)
 
 
 @_solve.vjp  # type: ignore[untyped-decorator]
@@ -30,8 +32,7 @@ def _solve_vjp(primals: tuple[Array, Array], x_bar: Array, x: Array) -> tuple[Ar
 
 @mx.custom_function  # type: ignore[untyped-decorator]
 def _log_abs_det(a: Array) -> Array:
-    pivots = Linalg.diagonal(mx.linalg.lu_factor(a, stream=mx.cpu)[0])
-    return mx.log(mx.abs(pivots)).sum(axis=-1)
+    return mx.log(mx.abs(_pivots(a))).sum(axis=-1)
 
 
 @_log_abs_det.vjp  # type: ignore[untyped-decorator]
@@ -53,14 +54,14 @@ class Linalg:
         return Linalg.solve(a, mx.broadcast_to(mx.eye(a.shape[-1], dtype=a.dtype), a.shape))
 
     @staticmethod
-    def slogdet(a: Array) -> tuple[None, Array]:
-        """Return (None, log|det A|): the core asks for no sign.
+    def qr(a: Array) -> Any:
+        """Return the factors Q and R of a real matrix."""
+        return mx.linalg.qr(a, stream=mx.cpu)
 
-        From pivots, since MLX's own takes the logarithm of their product, which leaves the range.
-        """
-        if _is_complex(a):
-            return None, _log_abs_det(_real(a)) / 2
-        return None, _log_abs_det(a)
+    @staticmethod
+    def slogdet(a: Array) -> tuple[None, Array]:
+        """Return (None, log|det A|), from pivots: their product, MLX's own way, may underflow."""
+        return None, _log_abs_det(_real(a)) / 2 if _is_complex(a) else _log_abs_det(a)
 
     @staticmethod
     def solve(a: Array, b: Array) -> Array:
@@ -86,6 +87,10 @@ class Namespace:
         """Return a function of MLX."""
         return getattr(mx, name)
 
+    def sum(self, a: Array, **options: Any) -> Array:
+        """Return a sum; of an empty array with strides MLX 0.32 would return random numbers."""
+        return mx.sum(a if a.size else mx.zeros(a.shape, dtype=a.dtype), **options)
+
     def hypot(self, a: Array, b: Array) -> Array:
         """Return sqrt(a^2 + b^2), which overflows only where it is out of range."""
         return mx.abs(a + 1j * b)
@@ -96,6 +101,10 @@ def _without_device(create: Callable[..., Array]) -> Callable[..., Array]:
         return create(*args, **kwargs)
 
     return everywhere
+
+
+def _pivots(a: Array) -> Array:
+    return Linalg.diagonal(mx.linalg.lu_factor(a, stream=mx.cpu)[0])
 
 
 def _is_complex(a: Array) -> bool:

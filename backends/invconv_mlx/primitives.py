@@ -41,10 +41,6 @@ class MlxOps(ArrayOps):
         """Say False."""
         return False
 
-    def same_kind(self, x: Array, like: Array) -> bool:
-        """See `ArrayOps.same_kind`."""
-        return bool(x.dtype == like.dtype and x.dtype.size != 2)
-
     def copy(self, x: Array) -> Array:
         """Return a copy, through which `mlx.core.grad` differentiates."""
         return mx.array(x)
@@ -59,13 +55,7 @@ ARRAY_OPS = MlxOps
 
 @dataclass(frozen=True, eq=False)
 class MatrixSolver:
-    """The map y -> W^-1 y at every pixel, which factors W anew, so that it can be differentiated.
-
-    Attributes
-    ----------
-    matrix : array, shape (C, C)
-        W.
-    """
+    """The map y -> W^-1 y at every pixel, which factors W anew, and can be differentiated."""
 
     matrix: Array
     plan: ClassVar[dict[str, Any]] = {"method": "LU factorisation"}

@@ -15,7 +15,8 @@ import array_api_compat
 import numpy as np
 
 from invconv.arrays.errors import CommandError
-from invconv.arrays.namespaces import device, namespace, to_numpy
+from invconv.arrays.namespaces import device, library_name, namespace, to_numpy
+from invconv.arrays.registry import PRIMITIVES
 from invconv.arrays.validation import require_array
 from invconv_conformance.libraries.requirements import lacking
 
@@ -263,6 +264,12 @@ def unadapted(name: str) -> Unadapted:
     dtypes = tuple(d for d in ("float64", "float32") if hasattr(xp, d) and not _refused(xp, d))
     if not dtypes:
         raise CommandError(f"--namespace: {name} has neither float64 nor float32")
+    library = library_name(xp.asarray([0.0], dtype=getattr(xp, dtypes[0])))
+    native = any(primitive.native(library) for primitive in PRIMITIVES.values())
     return Unadapted(
-        name, name, name, None, dtypes, lambda: ["default"], lambda device: None, host=()
+        *(name, name, name, None, dtypes),
+        lambda: ["default"],
+        lambda device: None,
+        host=(),
+        native=native,
     )
