@@ -10,14 +10,36 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import cupy
+import numpy as np
 from cupy.lib.stride_tricks import as_strided
 
+from invconv.arrays.array_ops import ArrayOps
 from invconv.kernels.cuda.launch import DeviceOps, DeviceSolve, device_solve
 from invconv.kernels.plain.pitched import PitchedSolver, StridedOps
 from invconv.kernels.wavefront import CausalStencil, inverse_at_the_pixel
 from invconv_cupy.precision import full_precision
 
 Array: TypeAlias = Any
+
+
+class CupyOps(ArrayOps):
+    """CuPy's answers to what the core asks of an array library."""
+
+    def require_current_device(self, name: str, x: Array) -> None:
+        """Raise ValueError where an array is not on the current device, on which all work runs."""
+        current = cupy.cuda.Device().id
+        if x.device.id != current:
+            raise ValueError(
+                f"{name}: expected an array on CuPy's current device, {current}, got one on device "
+                f"{x.device.id}; make that current: with cupy.cuda.Device({x.device.id}): ..."
+            )
+
+    def to_numpy(self, x: Array) -> np.ndarray[Any, Any]:
+        """Copy the values of an array to the host."""
+        return np.array(x.get())
+
+
+ARRAY_OPS = CupyOps
 
 
 def matmul(a: Array, b: Array) -> Array:

@@ -24,7 +24,7 @@ from invconv.kernels.frequencies.products import SpectralProduct
 from invconv_torch.native import kernels
 from invconv_torch.native.autodiff import APPLY, GRAM, MATMUL, SOLVE, run
 from invconv_torch.native.exponential import exponential, exponential_gram, exponential_vjp
-from invconv_torch.native.host import in_host_memory
+from invconv_torch.native.host import TorchOps, in_host_memory
 from invconv_torch.native.matrices import (
     LogAbsDet,
     factored,
@@ -42,6 +42,7 @@ from invconv_torch.native.whole import evaluate, records
 from invconv_torch.traced import require_onnx_form, traced, unwatched
 
 __all__ = [
+    "ARRAY_OPS",
     "add_pivots",
     "apply",
     "by_frequencies",
@@ -71,6 +72,7 @@ __all__ = [
 ]
 
 Tensor: TypeAlias = torch.Tensor
+ARRAY_OPS = TorchOps
 _LEAST = 1e-280  # of a product that has all its digits, and so has its inverse
 _TRIANGLES = {lower: TriangularFamily(lower) for lower in (False, True)}
 

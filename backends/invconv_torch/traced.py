@@ -11,14 +11,12 @@ from typing import Any
 
 import torch
 
-from invconv.arrays.tensors import tell_of_tensors
 from invconv_torch.private import (
     Transform,
     constant_in_graphs,
     forward_level,
     get_interpreter_stack,
     is_tracing,
-    open_modes,
     peek_interpreter_stack,
 )
 
@@ -30,9 +28,6 @@ def traced() -> bool:
     return bool(
         torch.compiler.is_compiling() or is_tracing() or peek_interpreter_stack() is not None
     )
-
-
-tell_of_tensors(traced, open_modes)
 
 
 @constant_in_graphs

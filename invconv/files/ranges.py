@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from invconv.arrays.namespaces import Array, dtype_name, library_name, namespace
+from invconv.arrays.array_ops import ops_of
+from invconv.arrays.namespaces import Array, dtype_name, namespace
 from invconv.operators.base.checks import callers_level
 from invconv.operators.base.operator import InvertibleConv
 
@@ -45,8 +46,8 @@ def judge_range(arrays: Mapping[str, Values], like: Array, argument: str = "like
     """
     kind, dtype = namespace(like).finfo(like.dtype), dtype_name(like.dtype)
     largest, spacing = float(kind.max), float(kind.smallest_normal) * float(kind.eps)
-    # XLA takes subnormal numbers for zero, but for those of float16, which it computes in float32
-    flushes = library_name(like) == "jax" and dtype != "float16"
+    # all but those of float16, which is computed in float32
+    flushes = ops_of(like).flushes_subnormals and dtype != "float16"
     least = float(kind.smallest_normal) if flushes else spacing
     rounded_off = least - spacing / 2 if flushes else spacing / 2  # which is 0 in float64
     for name, array in arrays.items():

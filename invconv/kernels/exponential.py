@@ -20,14 +20,14 @@ from typing import Any
 
 import numpy as np
 
-from invconv.arrays.namespaces import Array, Shape, constant, library_name, readable, size, to_numpy
+from invconv.arrays.array_ops import ops_of
+from invconv.arrays.namespaces import Array, Shape, constant, readable, recorded, size, to_numpy
 from invconv.arrays.registry import Primitive
 from invconv.kernels import maps
 from invconv.kernels.families import StencilFamily
 from invconv.kernels.frequencies.fourier import Fourier, complex_dtype
 from invconv.kernels.frequencies.products import SpectralProduct
 from invconv.kernels.frequencies.turns import turns
-from invconv.kernels.matrices import recorded
 from invconv.kernels.series import Counts, counts_for, counts_of, series
 
 
@@ -185,8 +185,7 @@ class ExponentialSolver:
         entries = taps.shape[1] ** 2 * size(_FOURIER.frequencies(shape))
         if not family.wrap or entries > _ENTRIES or counts is None or not counts.steps:
             return ExponentialSolver(family, taps, counts)
-        # JAX's transforms would gather a batch
-        if library_name(taps) == "jax" or not readable(taps) or recorded(taps):
+        if ops_of(taps).gathers_transforms or not readable(taps) or recorded(taps):
             return ExponentialSolver(family, taps, counts)
         return ExponentialSolver(family, taps, counts, _exponential_product(family, taps, shape))
 

@@ -6,13 +6,12 @@ Elsewhere, and where the values cannot be looked at, each pixel is solved with f
 
 from __future__ import annotations
 
-import sys
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
 
-from invconv.arrays.namespaces import Array, from_host, library_name, namespace, readable, to_numpy
+from invconv.arrays.namespaces import Array, from_host, namespace, readable, recorded, to_numpy
 from invconv.arrays.registry import Primitive
 from invconv.kernels.primitives import multiply
 from invconv.kernels.solver import Solver
@@ -145,12 +144,3 @@ def _accurate(matrix: Matrix, inverse: Matrix, like: Array) -> Array | None:
         if not condition <= _INVERSE_LIMIT * len(matrix):
             return None
         return from_host(inverse, like)
-
-
-def recorded(x: Array) -> bool:
-    """Tell whether the derivative of a readable array is recorded."""
-    if library_name(x) != "torch":
-        return False
-    torch = sys.modules["torch"]
-    dual = torch.autograd.forward_ad.unpack_dual(x).tangent is not None
-    return bool(dual or (x.requires_grad and torch.is_grad_enabled()))

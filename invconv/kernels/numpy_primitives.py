@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from scipy.linalg import get_blas_funcs, get_lapack_funcs
 
+from invconv.arrays.array_ops import NumpyOps
 from invconv.arrays.namespaces import Shape
 from invconv.arrays.stencil import Offset, Stencil
 from invconv.kernels import maps, primitives
@@ -40,6 +41,8 @@ Floats = np.ndarray[Any, Any]
 # unless that makes too many pieces.
 _SHARED_OUT = 1024
 _PIECES = 16
+
+ARRAY_OPS = NumpyOps
 
 _quiet = np.errstate(invalid="ignore")
 

@@ -13,7 +13,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from invconv.arrays.namespaces import Array, cast, library_name, namespace, to_numpy
+import numpy as np
+
+from invconv.arrays.namespaces import Array, cast, namespace, to_numpy
 from invconv.arrays.registry import Primitive
 from invconv.kernels.primitives import per_channel
 from invconv.kernels.solver import Solver
@@ -71,7 +73,7 @@ class State:
 
     def as_numpy(self) -> State | None:
         """Return the state on NumPy arrays, or None where K would have to be factored again."""
-        if library_name(self.log_det) == "numpy":
+        if isinstance(self.log_det, np.ndarray | np.generic):
             return self
         solver = getattr(self.solver, "as_numpy", lambda: None)()
         if solver is None:

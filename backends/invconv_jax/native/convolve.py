@@ -13,9 +13,8 @@ import jax
 from jax import lax
 from jax import numpy as jnp
 
-from invconv.arrays.namespaces import Array, Shape
+from invconv.arrays.namespaces import Array, Shape, mesh_axes
 from invconv.arrays.stencil import Offset, Stencil, reaching
-from invconv.arrays.validation import explicit_spec
 from invconv.kernels.primitives import fold
 from invconv_jax.native.partition import beside, whole
 
@@ -38,7 +37,7 @@ def correlate_kernel_vjp(
     """See `invconv.kernels.primitives.correlate_kernel_vjp`."""
     x, y_bar = whole(x), whole(y_bar)
     channels, shape = x.shape[1], x.shape[2:]
-    if len(shape) > _CONVOLVED_AXES or any(explicit_spec(x)):  # JAX transposes `correlate`
+    if len(shape) > _CONVOLVED_AXES or any(mesh_axes(x)):  # JAX transposes `correlate`
         taps = jax.ShapeDtypeStruct((len(offsets), channels, channels), x.dtype)
         transpose = jax.linear_transpose(lambda taps: _correlate(taps, x, offsets, wrap), taps)
         return transpose(y_bar)[0]

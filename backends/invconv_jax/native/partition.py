@@ -15,8 +15,7 @@ import jax
 from jax import lax
 from jax.sharding import NamedSharding, PartitionSpec
 
-from invconv.arrays.namespaces import Array
-from invconv.arrays.validation import explicit_spec
+from invconv.arrays.namespaces import Array, mesh_axes
 from invconv_jax.private import (
     Primitive,
     automatic_mesh,
@@ -158,7 +157,7 @@ def whole(x: Array, batch_axes: int = 1) -> Array:
 
 def spread(x: Array, spec: tuple[Any, ...]) -> Array:
     """See `invconv.operators.base.calls.spread`."""
-    return x if explicit_spec(x) == spec else _on_the_mesh_of(x, x, spec)
+    return x if mesh_axes(x) == spec else _on_the_mesh_of(x, x, spec)
 
 
 def beside(weights: Array, x: Array) -> Array:
@@ -167,7 +166,7 @@ def beside(weights: Array, x: Array) -> Array:
     Weights without a mesh in their type have a gradient without one, which is a sum over samples
     that JAX refuses to place.
     """
-    no_mesh = any(explicit_spec(x)) and jax.typeof(weights).sharding.mesh.empty
+    no_mesh = any(mesh_axes(x)) and jax.typeof(weights).sharding.mesh.empty
     return _on_the_mesh_of(x, weights, ()) if no_mesh else weights
 
 

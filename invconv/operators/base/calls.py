@@ -10,20 +10,21 @@ import operator
 from collections.abc import Mapping, Sequence, Set
 from typing import Any, NamedTuple
 
+from invconv.arrays.array_ops import KNOWN
 from invconv.arrays.namespaces import (
     Array,
     Shape,
     as_array,
     cast,
     dtype_name,
+    mesh_axes,
     namespace,
-    same_kind,
     size,
     zeros,
 )
 from invconv.arrays.registry import Primitive
 from invconv.arrays.settings import LARGEST
-from invconv.arrays.validation import explicit_spec, require_alike, require_current_device
+from invconv.arrays.validation import require_alike, require_current_device
 from invconv.operators.base.protocol import Protocol
 
 
@@ -60,7 +61,7 @@ class Call(NamedTuple):
                 f"got {tuple(x.shape)}"
             )
         return namespace(x).reshape(
-            cast(spread(x, explicit_spec(self.x)), self.x.dtype), tuple(self.x.shape)
+            cast(spread(x, mesh_axes(self.x)), self.x.dtype), tuple(self.x.shape)
         )
 
     def restore_shape(self, y: Array) -> Array:
@@ -68,7 +69,7 @@ class Call(NamedTuple):
         if self.x is self.original and y.dtype == self.x.dtype:
             return y
         y = namespace(y).reshape(cast(y, self.original.dtype), tuple(self.original.shape))
-        return spread(y, explicit_spec(self.original))
+        return spread(y, mesh_axes(self.original))
 
     def broadcast(self, log_det: Array) -> Array:
         """Return a log-determinant once for every sample."""
@@ -85,7 +86,7 @@ def for_each(batch_shape: Shape, log_det: Array) -> Array:
 
 @Primitive
 def spread(x: Array, spec: tuple[Any, ...]) -> Array:
-    """Return x split between devices along explicit mesh axes (`explicit_spec`), which JAX has."""
+    """Return x split between devices along explicit mesh axes (`mesh_axes`)."""
     return x
 
 
@@ -94,15 +95,16 @@ def fits(conv: Protocol, x: Any) -> bool:
 
     False says only that it must be looked at more closely, by `as_batch`.
     """
-    ndim = conv.ndim
+    ndim, like, ops = conv.ndim, conv._reference()[1], KNOWN.get(type(x))
     return (
-        same_kind(x, conv._reference()[1])
+        ops is not None
+        and ops is KNOWN.get(type(like))
+        and ops.same_kind(x, like)
         and x.ndim >= 2
         and (ndim is None or x.ndim == ndim + 2)
         and x.shape[1] == conv.channels
         and 0 not in x.shape[2:]
         and conv._stacked is None
-        and not (hasattr(x, "aval") and any(explicit_spec(x)[1:]))
     )
 
 
@@ -130,7 +132,7 @@ def as_batch(conv: Protocol, name: str, x: Any) -> Call:
     spatial_shape = require_spatial_shape(conv, shape[batch_axes + 1 :], name)
     working = conv._in_working_precision()
     # each device has whole images, of the first batch axis
-    x, original = spread(x, explicit_spec(x)[: min(batch_axes, 1)]), x
+    x, original = spread(x, mesh_axes(x)[: min(batch_axes, 1)]), x
     flat = namespace(x).reshape(
         cast(x, working._reference()[1].dtype), (size(shape[:batch_axes]), channels, *spatial_shape)
     )

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from invconv.arrays.array_ops import adapters
 from invconv.arrays.errors import IllConditionedWarning
 from invconv.arrays.namespaces import (
     Array,
@@ -17,7 +18,6 @@ from invconv.arrays.namespaces import (
     cast,
     device,
     is_half,
-    library_name,
     namespace,
     readable,
     size,
@@ -49,11 +49,11 @@ def solved_in(conv: Protocol) -> str:
     return _precision_of(conv._reference()[1])
 
 
-_precisions: dict[Any, str] = {}  # by library and dtype
+_precisions: dict[tuple[type, Any], str] = {}  # by the type of an array and its dtype
 
 
 def _precision_of(like: Array) -> str:
-    key = library_name(like), like.dtype
+    key = type(like), like.dtype
     found = _precisions.get(key)
     if found is None:
         found = "float64" if namespace(like).finfo(like.dtype).bits == 64 else "float32"
@@ -70,7 +70,7 @@ def callers_level() -> int:
 
 
 def _ours(module: str) -> bool:
-    return module.partition(".")[0] in ("invconv", "invconv_torch", "invconv_jax", "invconv_cupy")
+    return module.partition(".")[0] in {"invconv", *adapters()}
 
 
 def describe_loss(conv: Protocol, shape: Shape, precision: str, state: State | None = None) -> str:

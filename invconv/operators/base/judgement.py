@@ -17,7 +17,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from invconv.arrays.namespaces import Shape, dtype_name, library_name, readable, size
+from invconv.arrays.array_ops import ops_of
+from invconv.arrays.namespaces import Shape, dtype_name, readable, size
 from invconv.operators.base.grids import affordable, carried_on, samples, tried
 from invconv.operators.base.protocol import Protocol
 from invconv.solve.state import State
@@ -178,7 +179,7 @@ def _computation(
     working = conv._on_host(dtypes[0])
     higher = working._on_host(dtypes[1])  # of the same, rounded values
     runs = working._computation(shape, state=state)
-    if library_name(conv._reference()[1]) == "jax":  # XLA takes subnormal numbers for zero
+    if ops_of(conv._reference()[1]).flushes_subnormals:
         runs = [step.flushed() for step in runs]
     steps = runs, higher._computation(shape, factored)
     found = Computation(

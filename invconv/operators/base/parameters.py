@@ -26,7 +26,6 @@ from invconv.arrays.namespaces import (
     place,
     to_numpy,
 )
-from invconv.arrays.registry import backend
 from invconv.arrays.validation import require_alike, require_array, require_real
 from invconv.trust.remembered import ConditionCache
 
@@ -262,7 +261,6 @@ class Parametrised:
             require_alike(name, array, *present[0])
         for name in self._constant_names:
             require_array(name, getattr(self, name))
-        backend(library_name(present[0][1]))  # loaded here, since a compiler cannot trace an import
 
     def __repr__(self) -> str:
         """Say the shapes of the arrays instead of their values."""
