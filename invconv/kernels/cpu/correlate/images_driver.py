@@ -33,7 +33,7 @@ def write_images_correlation(w: Writer) -> None:
 
 
 def _group(w: Writer, a: dict[str, Any], h: dict[str, Int], image: Int) -> None:
-    """Write what correlates the images in the lanes, from number ``image`` on."""
+    """Write the correlation of the images in the lanes, the first one number ``image``."""
     here = (a["images"] - image).least(h["images"])
     size, step = h["channels"] * h["pixels"], h["channels"] * h["images"]
     x, y, plus = (w.at(a[name], image * size) for name in ("x", "y", "plus"))
@@ -48,7 +48,7 @@ def _group(w: Writer, a: dict[str, Any], h: dict[str, Int], image: Int) -> None:
         step=step,
         channels=h["channels"],
     )
-    nowhere = a["program"]  # of wholes no places are read
+    nowhere = a["program"]  # any address: places are not read for "wholes"
     w.call_inside("enter_wholes", (x, a["z"], nowhere), integers)
     with w.loop(0, h["runs"]) as i:
         run = load_record(w, Run, a["program"], h["body"] + i * len(fields(Run)))
