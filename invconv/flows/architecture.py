@@ -1,4 +1,4 @@
-"""The architecture of a Glow, with no library in it: its layers, and the names of its arrays.
+"""The architecture of a Glow, independent of libraries: its layers, and the names of its arrays.
 
     [squeeze, [actnorm, mixing, affine coupling] x depth, split] x levels, the last without split
 
@@ -63,21 +63,21 @@ MIXINGS = (*_POINTWISE, *BEFORE_EMERGING, *_CONVOLUTIONS)
 
 @dataclass(frozen=True)
 class GlowArchitecture:
-    """A Glow of images of one shape; all that is needed to build one.
+    """All settings of a Glow for images of one shape.
 
     Attributes
     ----------
     shape : tuple of int
         (C, H, W) of an image; H and W are multiples of 2^levels.
     levels : int
-        How often the image is halved.
+        Number of times that the image is halved.
     depth : int
         Steps a level.
     width : int
         Channels inside the couplings' networks.
     mixing : str or None
-        One of `MIXINGS`: the layer between couplings. None stands for layers that a user's function
-        makes, which no file describes.
+        One of `MIXINGS`: the layer between couplings. None stands for layers from a user's
+        function, which no file can describe.
     squeeze : {"pixels", "haar", "dct"}
         The basis in which blocks of pixels become channels.
     scale_floor : float
@@ -85,7 +85,7 @@ class GlowArchitecture:
     kernel_size : int
         Taps an axis of a mixing convolution; odd.
     context : int or None
-        Channels of what the couplings are conditioned on.
+        Channels of the context of the couplings.
     """
 
     shape: tuple[int, ...]
@@ -120,7 +120,7 @@ class GlowArchitecture:
             )
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the attributes by name, of which JSON can be made."""
+        """Return the attributes by name, ready for JSON."""
         return dataclasses.asdict(self) | {"shape": list(self.shape)}
 
     @classmethod
@@ -140,7 +140,7 @@ class GlowArchitecture:
         return cls(**values)
 
     def channels(self, level: int) -> int:
-        """Return how many channels the steps of a level have; levels count from 0."""
+        """Return the number of channels of a level's steps; levels count from 0."""
         return self.shape[0] << (level + 2)
 
     @property
@@ -158,21 +158,21 @@ class GlowArchitecture:
 
     def arrays(self) -> dict[str, tuple[int, ...]]:
         """Return the shapes of all arrays by their names in a file, and in PyTorch."""
-        found: dict[str, tuple[int, ...]] = {}
+        shapes: dict[str, tuple[int, ...]] = {}
         for level in range(self.levels):
             channels = self.channels(level)
             half, inputs = channels // 2, channels // 2 + (self.context or 0)
             for step in range(self.depth):
                 at = f"level{level}_step{step}"
-                found[f"{at}_actnorm.log_scale"] = found[f"{at}_actnorm.bias"] = (channels,)
+                shapes[f"{at}_actnorm.log_scale"] = shapes[f"{at}_actnorm.bias"] = (channels,)
                 mixing = mixing_arrays(self, channels)
-                found |= {f"{at}_{name}": shape for name, shape in mixing.items()}
-                found |= _conv(f"{at}_coupling.net.0", self.width, inputs, 3)
-                found |= _conv(f"{at}_coupling.net.2", self.width, self.width, 1)
-                found |= _conv(f"{at}_coupling.net.4", channels, self.width, 3)
+                shapes |= {f"{at}_{name}": shape for name, shape in mixing.items()}
+                shapes |= _conv(f"{at}_coupling.net.0", self.width, inputs, 3)
+                shapes |= _conv(f"{at}_coupling.net.2", self.width, self.width, 1)
+                shapes |= _conv(f"{at}_coupling.net.4", channels, self.width, 3)
             if level < self.levels - 1:
-                found |= _conv(f"level{level}_split.prior", channels, half, 3)
-        return found
+                shapes |= _conv(f"level{level}_split.prior", channels, half, 3)
+        return shapes
 
 
 def _conv(name: str, outputs: int, inputs: int, size: int) -> dict[str, tuple[int, ...]]:
@@ -180,31 +180,31 @@ def _conv(name: str, outputs: int, inputs: int, size: int) -> dict[str, tuple[in
 
 
 def mixing_prefixes(mixing: str) -> tuple[str, ...]:
-    """Return what the names of a mixing layer's arrays begin with, operator by operator."""
+    """Return the prefix of the array names of each operator in a mixing layer."""
     if mixing in BEFORE_EMERGING:
         return "mixing.mixing.", "mixing."
     return ("conv1x1.", "mixing.") if mixing == "exponential" else ("mixing.",)
 
 
 def mixing_arrays(architecture: GlowArchitecture, channels: int) -> dict[str, tuple[int, ...]]:
-    """Return the shapes of a mixing layer's arrays by name; no layer is made."""
+    """Return the shapes of a mixing layer's arrays by name, without making a layer."""
     name = architecture.mixing
     assert name is not None
     first = mixing_prefixes(name)[0]
-    found: dict[str, tuple[int, ...]] = {}
+    shapes: dict[str, tuple[int, ...]] = {}
     before = _before(name)
     if before is not None:
         for symbol, shape in _POINTWISE[before][1].items():
-            found[first + symbol] = tuple(channels if s == _C else s for s in shape)
+            shapes[first + symbol] = tuple(channels if s == _C else s for s in shape)
     taps = architecture.kernel_size
     if name in BEFORE_EMERGING:
         taps = (taps + 1) // 2
         for part in ("first", "second"):
-            found[f"mixing.{part}.kernel"] = (channels, channels, taps, taps)
+            shapes[f"mixing.{part}.kernel"] = (channels, channels, taps, taps)
     if name in _CONVOLUTIONS:
         taps = (taps + 1) // 2 if name == "symmetric" else taps
-        found["mixing.kernel"] = (channels, channels, taps, taps)
-    return found
+        shapes["mixing.kernel"] = (channels, channels, taps, taps)
+    return shapes
 
 
 def mixing_operator(architecture: GlowArchitecture, arrays: Mapping[str, Array]) -> Chain:
@@ -231,7 +231,7 @@ def mixing_operator(architecture: GlowArchitecture, arrays: Mapping[str, Array])
 
 
 def _before(mixing: str) -> str | None:
-    """Return the 1x1 convolution of a mixing layer, if there is one."""
-    if mixing == "exponential":  # which is nearly the identity at the start
+    """Return the name of a mixing layer's 1x1 convolution, or None."""
+    if mixing == "exponential":  # it is nearly the identity at the start, and mixes no channels
         return "plain"
     return BEFORE_EMERGING.get(mixing, mixing if mixing in _POINTWISE else None)

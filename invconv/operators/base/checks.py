@@ -96,7 +96,8 @@ def describe_loss(conv: Protocol, shape: Shape, precision: str, state: State | N
     lost = blame(conv, shape, precision)
     most = f", most of them lost by {lost.name} ({lost.kind})" if lost and lost.name else ""
     return (
-        f"{name} is off by {judgement.error:.1e} of its largest entry, {judgement.leg} {judgement.rests_on}: "
+        f"{name} is off by {judgement.error:.1e} of its largest entry, "
+        f"{judgement.leg} {judgement.rests_on}: "
         f"{left:.1f} digits are left in {precision}{most}, {min(left, worst):.1f} at worst (it has "
         f"condition number {'about ' * carried}{number:.3g}){though}; {advice} "
         f"(invconv.diagnose says where it comes from; prepare(..., check=False) does not look)"
