@@ -21,9 +21,9 @@ from invconv.arrays.stencil import Offset, Stencil
 from invconv.kernels import maps, primitives
 from invconv.kernels.convolutions import CausalFamily
 from invconv.kernels.cpu import compiled, threads
+from invconv.kernels.cpu.correlate.bands import of_taps
 from invconv.kernels.cpu.correlate.correlation import compiled_correlation
 from invconv.kernels.cpu.correlate.gram import compiled_kernel_vjp
-from invconv.kernels.cpu.correlate.plan import of_taps
 from invconv.kernels.cpu.machine import reason
 from invconv.kernels.cpu.spectral.factors import factor as factor_each
 from invconv.kernels.cpu.spectral.factors import prefers_lanes

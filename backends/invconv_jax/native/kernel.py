@@ -21,7 +21,7 @@ from invconv.arrays.namespaces import Array
 from invconv.kernels.cpu import xla
 from invconv.kernels.cpu.compiled import CompiledSolve
 from invconv.kernels.cpu.compiler.target import host
-from invconv.kernels.cpu.plan import geometry_of
+from invconv.kernels.cpu.geometry import geometry_of
 from invconv.kernels.cuda.launch import Program
 from invconv_jax.native import launches
 from invconv_jax.native.fronts import Geometry

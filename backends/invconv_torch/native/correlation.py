@@ -14,9 +14,9 @@ import torch.nn.functional as F
 from invconv.arrays.stencil import Offset, Stencil, reaching
 from invconv.kernels import primitives
 from invconv.kernels.convolutions import CausalFamily, CircularFamily
+from invconv.kernels.cpu.correlate.bands import Places
 from invconv.kernels.cpu.correlate.correlation import compiled_correlation
 from invconv.kernels.cpu.correlate.gram import compiled_gram
-from invconv.kernels.cpu.correlate.plan import Places
 from invconv.kernels.cpu.machine import reason
 from invconv.kernels.families import StencilFamily
 from invconv.kernels.primitives import fold, pad_periodic

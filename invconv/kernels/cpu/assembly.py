@@ -10,9 +10,9 @@ from typing import Any, Literal
 
 import numpy as np
 
+from invconv.kernels.cpu.geometry import Geometry, TapList
 from invconv.kernels.cpu.lanes import images, pipeline, rows
 from invconv.kernels.cpu.lanes.strips import Strips
-from invconv.kernels.cpu.plan import Geometry, TapList
 from invconv.kernels.cpu.program import Header, names, numbers
 
 _WORTH = 0.97  # split a batch in two only if that takes less than this part of its time

@@ -21,7 +21,7 @@ from invconv.arrays.stencil import Offset
 from invconv.kernels.cpu import machine, threads
 from invconv.kernels.cpu.assembly import best_parts, best_way, program
 from invconv.kernels.cpu.compiler.target import Target, host
-from invconv.kernels.cpu.plan import Geometry, Shape, geometry_of
+from invconv.kernels.cpu.geometry import Geometry, Shape, geometry_of
 
 Floats = np.ndarray[Any, Any]
 Buffer = tuple[int, Floats]

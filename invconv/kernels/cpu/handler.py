@@ -10,7 +10,7 @@ from contextlib import contextmanager
 
 from llvmlite import ir
 
-from invconv.kernels.cpu import driver
+from invconv.kernels.cpu import loop
 from invconv.kernels.cpu.compiler import frame as xla
 from invconv.kernels.cpu.compiler.ir import I32, I64, POINTER, VOID, Int, Value, Writer
 
@@ -49,7 +49,7 @@ def _solve(w: Writer, frame: Value, addresses: Mapping[str, int]) -> None:
     w.clear(shared, words * (8 // w.itemsize))
     weights = w.b.select(to_make, made, xla.data(w, given))
     arrays = xla.data(w, y), xla.data(w, x), weights
-    known = dict(zip(driver.POINTERS, (*arrays, program, shared, _address(w, z)), strict=False))
+    known = dict(zip(loop.POINTERS, (*arrays, program, shared, _address(w, z)), strict=False))
     known["sums"] = _address(w, w.integer(addresses["sums"]))
     _call(w, addresses["solve"], *known.values(), images.value)
 

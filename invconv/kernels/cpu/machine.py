@@ -76,7 +76,7 @@ def _may_make_code() -> bool:
 def prepare(target: Target, itemsize: int) -> Code:
     """Compile the function "prepare", which computes the weights."""
     from invconv.kernels.cpu.compiler.ir import Writer
-    from invconv.kernels.cpu.driver import write_weights_module
+    from invconv.kernels.cpu.loop import write_weights_module
 
     writer = Writer(target, itemsize)
     write_weights_module(writer)
@@ -87,7 +87,7 @@ def prepare(target: Target, itemsize: int) -> Code:
 def solve(target: Target, itemsize: int, lanes: str) -> Code:
     """Compile "solve" with "images" or "rows" in the lanes, without the sums."""
     from invconv.kernels.cpu.compiler.ir import Writer
-    from invconv.kernels.cpu.driver import write_solve_module
+    from invconv.kernels.cpu.loop import write_solve_module
 
     writer = Writer(target, itemsize)
     write_solve_module(writer, lanes)

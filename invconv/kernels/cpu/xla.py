@@ -13,7 +13,7 @@ import numpy as np
 from invconv.kernels.cpu import machine
 from invconv.kernels.cpu.assembly import Ints, best_way, program
 from invconv.kernels.cpu.compiler.target import Target
-from invconv.kernels.cpu.plan import Geometry
+from invconv.kernels.cpu.geometry import Geometry
 
 
 @dataclass(frozen=True, eq=False)

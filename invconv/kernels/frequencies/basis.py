@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Protocol
 import numpy as np
 
 from invconv.arrays.namespaces import Array, Shape
-from invconv.kernels.cpu.spectral.plan import RealTransform
+from invconv.kernels.cpu.spectral.product_program import RealTransform
 
 Floats = np.ndarray[Any, np.dtype[np.float64]]
 Places = tuple[np.ndarray[Any, np.dtype[np.intp]], ...]

@@ -20,7 +20,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from invconv.arrays.namespaces import Array, Shape, constant, namespace, size
-from invconv.kernels.cpu.spectral.plan import RealTransform
+from invconv.kernels.cpu.spectral.product_program import RealTransform
 from invconv.kernels.frequencies.basis import Places
 from invconv.kernels.frequencies.fourier import complex_dtype, complex_of
 from invconv.kernels.frequencies.turns import LONG_TURN, turns

@@ -12,7 +12,7 @@ import numpy as np
 
 from invconv.arrays.namespaces import Array, Shape, device, namespace, size
 from invconv.arrays.registry import Primitive
-from invconv.kernels.cpu.spectral.plan import RealTransform
+from invconv.kernels.cpu.spectral.product_program import RealTransform
 from invconv.kernels.frequencies.basis import Places
 from invconv.kernels.frequencies.real_fourier import real_fourier
 from invconv.kernels.frequencies.turns import LONG_TURN, turns

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from invconv.arrays.namespaces import Shape
-from invconv.kernels.cpu.spectral.plan import RealTransform
+from invconv.kernels.cpu.spectral.product_program import RealTransform
 from invconv.kernels.frequencies.turns import turns
 
 Floats = np.ndarray[Any, np.dtype[np.float64]]

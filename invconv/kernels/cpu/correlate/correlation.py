@@ -16,10 +16,10 @@ from invconv.arrays.stencil import Offset
 from invconv.kernels.cpu import machine, threads
 from invconv.kernels.cpu.compiled import BUFFERS, address_of
 from invconv.kernels.cpu.compiler.target import Target, host
+from invconv.kernels.cpu.correlate.bands import CorrelationProgram, Places, correlation_program
 from invconv.kernels.cpu.correlate.images import images_program
-from invconv.kernels.cpu.correlate.plan import CorrelationProgram, Places, correlation_program
 from invconv.kernels.cpu.correlate.reading import Border, Reading, reading
-from invconv.kernels.cpu.plan import Shape
+from invconv.kernels.cpu.geometry import Shape
 
 Lanes = Literal["images", "pixels"]
 
@@ -183,8 +183,8 @@ def _by_images(given: CompiledCorrelation) -> CompiledCorrelation | None:
 def code(target: Target, itemsize: int, lanes: Lanes) -> machine.Code:
     """Compile "correlate", which serves any number of channels."""
     from invconv.kernels.cpu.compiler.ir import Writer
-    from invconv.kernels.cpu.correlate.driver import write_correlation
-    from invconv.kernels.cpu.correlate.images_driver import write_images_correlation
+    from invconv.kernels.cpu.correlate.bands_loop import write_correlation
+    from invconv.kernels.cpu.correlate.images_loop import write_images_correlation
 
     writer = Writer(target, itemsize)
     (write_correlation if lanes == "pixels" else write_images_correlation)(writer)

@@ -3,7 +3,7 @@
 taps_bar[t] = sum over b, p of y_bar[b, :, p] x[b, :, p + offset_t]^T
 
 x and y_bar lie in buffers like the images and results of a correlation
-(`invconv.kernels.cpu.correlate.plan`), so that for every tap a vector of y_bar is multiplied with
+(`invconv.kernels.cpu.correlate.bands`), so that for every tap a vector of y_bar is multiplied with
 the vector of x at a fixed distance. Sums of some output and input channels at a time are kept in
 registers.
 """
@@ -22,7 +22,7 @@ from invconv.arrays.stencil import Offset
 from invconv.kernels.cpu import machine, threads
 from invconv.kernels.cpu.compiled import BUFFERS, address_of
 from invconv.kernels.cpu.compiler.target import Target, host
-from invconv.kernels.cpu.correlate.plan import (
+from invconv.kernels.cpu.correlate.bands import (
     Band,
     CorrelationHeader,
     CorrelationProgram,
@@ -31,7 +31,7 @@ from invconv.kernels.cpu.correlate.plan import (
     of_taps,
 )
 from invconv.kernels.cpu.correlate.reading import Border, reading
-from invconv.kernels.cpu.plan import Shape
+from invconv.kernels.cpu.geometry import Shape
 
 if TYPE_CHECKING:
     from invconv.kernels.cpu.compiler.ir import Int, Writer
@@ -49,8 +49,8 @@ def write_gram(w: Writer, outputs: int, inputs: int) -> None:
     The function adds to the matrices from ``total`` on, the first tap's; ``z`` is a buffer. The
     sums of ``outputs`` output channels and ``inputs`` input channels are in registers at once.
     """
-    from invconv.kernels.cpu.correlate.driver import PLACES, clear, copy_pieces, write_run
-    from invconv.kernels.cpu.driver import load_record
+    from invconv.kernels.cpu.correlate.bands_loop import PLACES, clear, copy_pieces, write_run
+    from invconv.kernels.cpu.loop import load_record
 
     write_run(w)
     with w.function("gram", POINTERS, ("images", *PLACES), inside=False) as a:
@@ -83,7 +83,7 @@ def _products(
     inputs: int,
 ) -> None:
     """Write the products of all pairs of channels, for each tap."""
-    from invconv.kernels.cpu.correlate.driver import counts, place_of
+    from invconv.kernels.cpu.correlate.bands_loop import counts, place_of
 
     channels, last = h["channels"], h["channels"] - 1
     out = w.at(a["z"], h["out"])

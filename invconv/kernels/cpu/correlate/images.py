@@ -16,9 +16,9 @@ from dataclasses import astuple, dataclass, fields
 
 import numpy as np
 
-from invconv.kernels.cpu.correlate.plan import CorrelationProgram, Sizes
+from invconv.kernels.cpu.correlate.bands import CorrelationProgram, Sizes
 from invconv.kernels.cpu.correlate.reading import Reading, repeated
-from invconv.kernels.cpu.plan import blocks_of
+from invconv.kernels.cpu.geometry import blocks_of
 
 _BUFFER = 2**21  # bytes of images and results, at most, to stay in the cache
 _LISTS = 2**14  # numbers of all lists of taps, at most, to stay there too
@@ -67,7 +67,7 @@ def images_program(
     read : Reading
     channels : int
     lanes, most, itemsize
-        As in `invconv.kernels.cpu.plan.Geometry`.
+        As in `invconv.kernels.cpu.geometry.Geometry`.
     """
     taps, (blocks, block), step = len(read.order), blocks_of(channels, most), channels * lanes
     out = math.prod(read.shape) * step

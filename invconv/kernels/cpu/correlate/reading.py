@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from invconv.arrays.stencil import Offset, reaching
-from invconv.kernels.cpu.plan import Shape
+from invconv.kernels.cpu.geometry import Shape
 from invconv.kernels.primitives import fold
 
 Border = bool | Literal["mirror"]  # zero, periodic, or mirrored pixels beyond a grid

@@ -13,7 +13,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from invconv.kernels.cpu.plan import BAND, Geometry, TapList
+from invconv.kernels.cpu.geometry import BAND, Geometry, TapList
 from invconv.kernels.cpu.program import Header, Segment
 
 _LISTS = 16  # lists of taps, at most, to keep programs short

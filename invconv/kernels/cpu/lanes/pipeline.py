@@ -19,9 +19,9 @@ from typing import Any
 
 import numpy as np
 
+from invconv.kernels.cpu.geometry import BAND, Geometry
 from invconv.kernels.cpu.lanes import rows
 from invconv.kernels.cpu.lanes.strips import Strips
-from invconv.kernels.cpu.plan import BAND, Geometry
 from invconv.kernels.cpu.program import Header, Segment
 
 _LONGEST = 2**12  # levels at most: each has a mask in the program

@@ -11,8 +11,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from invconv.kernels.cpu.geometry import Geometry, TapList
 from invconv.kernels.cpu.lanes.strips import Strips
-from invconv.kernels.cpu.plan import Geometry, TapList
 from invconv.kernels.cpu.program import Header, Segment
 
 _LARGEST = 2**26  # bytes of a buffer

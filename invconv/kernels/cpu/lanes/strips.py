@@ -14,7 +14,7 @@ from __future__ import annotations
 import functools
 from dataclasses import dataclass
 
-from invconv.kernels.cpu.plan import BAND, Geometry
+from invconv.kernels.cpu.geometry import BAND, Geometry
 
 _PARTS = 4  # parts of a strip, so that another thread may follow
 

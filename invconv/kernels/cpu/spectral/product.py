@@ -19,8 +19,8 @@ from invconv.kernels.cpu import machine, threads
 from invconv.kernels.cpu.assembly import Ints
 from invconv.kernels.cpu.compiled import BUFFERS, address_of, require_images
 from invconv.kernels.cpu.compiler.target import Target, host
-from invconv.kernels.cpu.plan import Shape
-from invconv.kernels.cpu.spectral.plan import Blocks, Header, RealTransform, program
+from invconv.kernels.cpu.geometry import Shape
+from invconv.kernels.cpu.spectral.product_program import Blocks, Header, RealTransform, program
 
 Floats = np.ndarray[Any, Any]
 
@@ -102,7 +102,7 @@ def frame(
 @functools.lru_cache(maxsize=8)
 def _code(target: Target, itemsize: int) -> machine.Code:
     from invconv.kernels.cpu.compiler.ir import Writer
-    from invconv.kernels.cpu.spectral.driver import write_product
+    from invconv.kernels.cpu.spectral.product_loop import write_product
 
     writer = Writer(target, itemsize)
     write_product(writer)

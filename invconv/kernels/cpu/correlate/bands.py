@@ -20,7 +20,7 @@ import numpy as np
 from invconv.arrays.stencil import Offset
 from invconv.kernels.cpu.assembly import Ints
 from invconv.kernels.cpu.correlate.reading import Border, Reading, repeated
-from invconv.kernels.cpu.plan import Shape, blocks_of
+from invconv.kernels.cpu.geometry import Shape, blocks_of
 
 _BAND = 2**18  # bytes of the buffers for whole images, to stay in the cache
 _LARGEST = 2**19  # bytes for bands of rows: larger, as rows above and below are copied again
@@ -216,7 +216,7 @@ def correlation_program(
     reading : Reading
     channels : int
     lanes, most, itemsize
-        As in `invconv.kernels.cpu.plan.Geometry`.
+        As in `invconv.kernels.cpu.geometry.Geometry`.
     """
     shape, kept = reading.shape, reading.order
     axes = list(zip(*reading.offsets, strict=True))

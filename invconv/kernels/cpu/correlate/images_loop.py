@@ -7,7 +7,7 @@ from typing import Any
 
 from invconv.kernels.cpu import copies
 from invconv.kernels.cpu.compiler.ir import Int, Writer
-from invconv.kernels.cpu.correlate.driver import (
+from invconv.kernels.cpu.correlate.bands_loop import (
     PLACES,
     POINTERS,
     call_sums,
@@ -16,11 +16,11 @@ from invconv.kernels.cpu.correlate.driver import (
     write_add,
 )
 from invconv.kernels.cpu.correlate.images import ImagesHeader, Run
-from invconv.kernels.cpu.driver import each_unit, load_record
+from invconv.kernels.cpu.loop import each_unit, load_record
 
 
 def write_images_correlation(w: Writer) -> None:
-    """Write the function "correlate", with the arguments that it has in `driver`."""
+    """Write the function "correlate", with the arguments that it has in `bands_loop`."""
     copies.write_copy(w, "enter", "wholes")
     copies.write_copy(w, "leave", "wholes")
     write_add(w)

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from invconv.kernels.cpu.assembly import Ints
-from invconv.kernels.cpu.plan import Shape
+from invconv.kernels.cpu.geometry import Shape
 
 Floats = np.ndarray[Any, Any]
 

@@ -9,8 +9,8 @@ from llvmlite import ir
 
 from invconv.kernels.cpu import copies, sums
 from invconv.kernels.cpu.compiler.ir import I64, POINTER, VOID, Int, Value, Writer
-from invconv.kernels.cpu.driver import each_unit, load_record
-from invconv.kernels.cpu.spectral.plan import OUTPUT, Header, Stage
+from invconv.kernels.cpu.loop import each_unit, load_record
+from invconv.kernels.cpu.spectral.product_program import OUTPUT, Header, Stage
 
 POINTERS = ("y", "x", "transforms", "weights", "program", "shared", "z")
 
@@ -19,7 +19,7 @@ def write_product(w: Writer) -> None:
     """Write the function "product" of `POINTERS` and the number of images.
 
     ``transforms`` and ``weights`` are the matrices of the axes and of the frequencies. The other
-    arguments are as for "solve" of `invconv.kernels.cpu.driver`.
+    arguments are as for "solve" of `invconv.kernels.cpu.loop`.
     """
     copies.write_copy(w, "enter", "images")
     copies.write_copy(w, "leave", "images")

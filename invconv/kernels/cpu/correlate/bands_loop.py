@@ -12,18 +12,18 @@ from llvmlite import ir
 
 from invconv.kernels.cpu import sums
 from invconv.kernels.cpu.compiler.ir import I1, I32, I64, POINTER, VOID, Int, Value, Writer
-from invconv.kernels.cpu.correlate.plan import Band, CorrelationHeader
-from invconv.kernels.cpu.driver import each_unit, load_record
+from invconv.kernels.cpu.correlate.bands import Band, CorrelationHeader
+from invconv.kernels.cpu.loop import each_unit, load_record
 
 POINTERS = ("x", "y", "plus", "taps", "program", "shared", "z", "sums")
-PLACES = ("tap", "row", "column", "triangle")  # `invconv.kernels.cpu.correlate.plan.Places`
+PLACES = ("tap", "row", "column", "triangle")  # `invconv.kernels.cpu.correlate.bands.Places`
 
 
 def write_correlation(w: Writer) -> None:
     """Write the function "correlate" of `POINTERS`, the number of images, and `PLACES`.
 
     ``taps`` is the address of the first tap's matrix, and ``plus`` of images that are added to the
-    results, or null. The other arguments are as for "solve" of `invconv.kernels.cpu.driver`.
+    results, or null. The other arguments are as for "solve" of `invconv.kernels.cpu.loop`.
     """
     write_run(w)
     write_add(w)
