@@ -38,8 +38,8 @@ class ReversibleChain(nn.ModuleList):  # type: ignore[misc]
     Memory does not grow with depth. The backward pass inverts each layer, runs it again and
     differentiates it: about twice the time. Gradients agree with the stored version up to rounding,
     which the condition of the layers amplifies. So a layer is refused at the first call on a grid
-    if its inverse cannot be right there. And every backward pass, whose weights may be new, checks
-    the recomputed inputs: each image, and an image of noise that goes through each row of this
+    if its inverse cannot be right there. Every backward pass, perhaps with new weights, checks the
+    recomputed inputs: each image, and an image of noise that goes through each row of this
     package's layers. If one does not come back, the pass raises instead of returning a wrong
     gradient. On an accelerator the host would have to wait for the check, so nothing raises:
     gradients by the weights and by the lost images become NaN, and `InverseGuard` names the layer.

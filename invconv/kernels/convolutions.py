@@ -32,8 +32,8 @@ class CausalFamily:
     ----------
     kernel_size : tuple of int
     centre : tuple of int
-        The tap at o = 0: (0, ...) of a corner, (0, (k_1 - 1)/2, ...) of a raster. Taps whose o is
-        lexicographically negative are masked.
+        The tap at o = 0: (0, ...) of a corner, (0, (k_1 - 1)/2, ...) of a raster. Taps with a
+        lexicographically negative o are masked.
     direction, dilation : tuple of int, one per axis
     lower : bool
         Whether the C x C matrix at o = 0 is lower triangular; the other triangle is masked.

@@ -50,7 +50,7 @@ class LinearFamily(Protocol):
 
     @abstractmethod
     def transpose(self) -> Self:
-        """Return the family of A(w)^T, whose weights are ``adjoint(w)``."""
+        """Return the family of A(w)^T; its weights are ``adjoint(w)``."""
 
     @abstractmethod
     def adjoint(self, w: Array) -> Array:

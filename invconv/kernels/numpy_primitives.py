@@ -110,7 +110,7 @@ def triangular_solve(matrix: Floats, rhs: Floats, *, lower: bool) -> Floats:
     trsm = get_blas_funcs("trsm", (matrix, rhs))
 
     def solve(part: Floats) -> Floats:
-        # X^T T^T = B^T, since the transpose of a row-major B is what BLAS takes without a copy
+        # X^T T^T = B^T, since BLAS takes the transpose of a row-major B without a copy
         x: Floats = trsm(1.0, matrix, part.T, side=1, lower=lower, trans_a=1).T
         return x
 
@@ -201,7 +201,7 @@ class CompiledSolver:
 
 @functools.lru_cache(maxsize=64)
 def _masked(size: int, lower: bool) -> np.ndarray[Any, Any]:
-    """Return where a triangular matrix is zero."""
+    """Return the mask of the zero entries of a triangular matrix."""
     above = ~np.tri(size, dtype=bool)
     return above if lower else above.T
 

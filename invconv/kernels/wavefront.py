@@ -99,7 +99,7 @@ class CausalStencil:
 
 
 def least_slope(reach: Sequence[Offset], ndim: int) -> tuple[int, ...]:
-    """Return w with w . o > 0 for every offset o, whose first non-zero entry is positive."""
+    """Return w with w . o > 0 for all offsets; the first nonzero entry of each is positive."""
     back = [max([0, *(-o[axis] for o in reach)]) for axis in range(ndim)]
     slope = [1] * ndim
     for axis in reversed(range(ndim - 1)):

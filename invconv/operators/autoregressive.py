@@ -56,9 +56,9 @@ class AutoregressiveConv(Convolution):
         Added to the channels of every pixel.
     mask : {"corner", "raster"}
         "corner": o(t) = t, so that all offsets are >= 0 along every axis.
-        "raster": o(t) = (t_0, t_1 - (k_1 - 1)/2, ...), and offsets whose first non-zero entry is
-        negative are masked (PixelCNN's half-plane); all sizes but the first are odd. In one
-        dimension it is a corner.
+        "raster": o(t) = (t_0, t_1 - (k_1 - 1)/2, ...), and offsets with a negative first non-zero
+        entry are masked (PixelCNN's half-plane); all sizes but the first are odd. In one dimension
+        it is a corner.
     direction : int or tuple of int
         +1 or -1, per axis for corners, one for all axes for a raster.
     channel_order : {"lower", "upper"}

@@ -23,7 +23,7 @@ Map = Callable[[Array], Array]
 
 @Primitive
 def nan_where_singular(x: Array, log_det: Array) -> Array:
-    """Return x, or NaN where the log-determinant is -inf."""
+    """Return x, or NaN if the log-determinant is -inf."""
     xp = namespace(log_det)
     # `where` keeps every bit of x; a sum would not: XLA flushes the smallest numbers to zero
     return xp.where(log_det == -math.inf, xp.full_like(log_det, math.nan), x)

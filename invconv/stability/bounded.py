@@ -1,4 +1,4 @@
-"""Operators whose inverse cannot explode: |K^-1|_2 <= g for every value of the parameters."""
+"""Operators with a bounded inverse: |K^-1|_2 <= g for every value of the parameters."""
 
 from __future__ import annotations
 

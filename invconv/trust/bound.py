@@ -11,7 +11,7 @@ most m eps / 2 of the sum of their sizes, and so is K x' from y after a substitu
 Accuracy and Stability of Numerical Algorithms, 2002, chapters 3 and 8). If the forward map of a
 step is a solve, its error is |K^-1| |K| times as large.
 
-The O(1) bound of a convolution K = D (I + D^-1 R), where R has the taps other than D, is Neumann's:
+The O(1) bound of a convolution is Neumann's. With K = D (I + D^-1 R), R the taps other than D,
 |R| <= sum |taps|, and if rho = |D^-1| sum |taps| < 1 then |K^-1| <= |D^-1| / (1 - rho).
 """
 

@@ -21,7 +21,7 @@ def save(module: Glow | InvertibleModule, path: str | os.PathLike[str]) -> None:
     Parameters
     ----------
     module : Glow or InvertibleModule
-        A flow whose mixing has a name, or a layer of this package.
+        A flow with a named mixing, or a layer of this package.
     path : str or path-like
         By custom ``*.safetensors``.
 

@@ -151,7 +151,7 @@ def run(rule: Rule, settings: Settings, *tensors: Tensor) -> Tensor:
     result: Tensor
     if watched is Watch.COMPILER:
         refuse_compiled_transforms()
-        # only for views the compiler knows by which of them `torch.func.grad` differentiates
+        # views: only for these the compiler knows which ones `torch.func.grad` differentiates by
         views = [tensor.view_as(tensor) for tensor in tensors]
         result = _Traced.apply((rule, settings), *views, *[None] * (_MOST - len(views)))
     elif watched is Watch.TRANSFORMS:

@@ -45,8 +45,8 @@ def in_order(**given: Int | int) -> list[Int | int]:
 def write_copy(w: Writer, name: str, kind: str) -> None:
     """Write a function, such as "enter_rows": "enter" copies lines into the buffer, "leave" back.
 
-    The kind of lines is "images", "wholes" (images whose pixels follow each other in the buffer,
-    too), or "rows". Arguments of the written function:
+    The kind of lines is "images", "wholes" (images with adjacent pixels in the buffer, too), or
+    "rows". Arguments of the written function:
 
     lines, z, places
         The address of position 0 of line 0; the buffer; and, for "images", the distance in the

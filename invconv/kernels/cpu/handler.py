@@ -42,12 +42,12 @@ def _solve(w: Writer, frame: Value, addresses: Mapping[str, int]) -> None:
     images, *places, words = (w.entry(room, i) for i in range(5))
     start = w.integer(w.b.ptrtoint(xla.data(w, memory), I64))
     z = start + (-start) % ALIGNED
-    made, scratch, shared = (_address(w, z + place) for place in places)
+    computed, scratch, shared = (_address(w, z + place) for place in places)
     to_make = w.entry(given, 4).is_("!=", 1)
     with w.b.if_then(to_make):
-        _call(w, addresses["prepare"], xla.data(w, given), made, program, scratch)
+        _call(w, addresses["prepare"], xla.data(w, given), computed, program, scratch)
     w.clear(shared, words * (8 // w.itemsize))
-    weights = w.b.select(to_make, made, xla.data(w, given))
+    weights = w.b.select(to_make, computed, xla.data(w, given))
     arrays = xla.data(w, y), xla.data(w, x), weights
     known = dict(zip(loop.POINTERS, (*arrays, program, shared, _address(w, z)), strict=False))
     known["sums"] = _address(w, w.integer(addresses["sums"]))

@@ -48,7 +48,7 @@ def reflect_vjp(
 ) -> None:
     """Write the gradients by the v_i and by U.
 
-    The addresses are those of the v_i, W, W_bar, the gradient by the v_i and the gradient by U.
+    ``address`` has the v_i, W, W_bar, the gradient by the v_i and the gradient by U.
     """
     _run(_functions(itemsize)[1], address, sizes, itemsize)
 

@@ -35,7 +35,7 @@ class Code:
 
 @functools.cache
 def reason(itemsize: int = 4) -> str | None:
-    """Return why there is no kernel for numbers of so many bytes here, or None where there is."""
+    """Return why no kernel runs here for numbers of so many bytes, or None if one does."""
     if itemsize not in (4, 8):
         return f"the kernel is for float32 and float64, not for numbers of {itemsize} bytes"
     if sys.maxsize < 2**63 - 1:

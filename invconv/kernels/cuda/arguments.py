@@ -27,7 +27,7 @@
    x              pointer: likewise, other memory than y
    weights        pointer: as above; read only
    counters       pointer: ``counters`` ints of 32 bits, set to zero in the same stream before
-                  every launch, used by no other launch meanwhile; null where there are none
+                  every launch, used by no other launch meanwhile; null if there are none
    grid           the launch's ``integers``, by value
    =============  ==================================================================
 

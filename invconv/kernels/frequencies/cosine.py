@@ -1,7 +1,7 @@
 """The basis of cosines: an even kernel on a mirrored image is one real C x C matrix a frequency.
 
-With the image continued by half-sample symmetry, d c b a | a b c d | d c b a, and a kernel whose
-tap t stands at the offsets +-t along each axis,
+The image is continued by half-sample symmetry, d c b a | a b c d | d c b a, and tap t of the kernel
+stands at the offsets +-t along each axis. Then
 
     K_hat(m) = sum over t of w_t K[..., t] prod over axes of cos(pi m t / N)
 

@@ -29,8 +29,8 @@ from invconv.kernels.solver import Solver
 
 Floats = np.ndarray[Any, np.dtype[np.float64]]
 
-# An explicit inverse is as good as a solve only where the matrix is well conditioned: its error
-# grows with the square of the condition number.
+# An explicit inverse is as good as a solve only if the matrix is well conditioned: its error grows
+# with the square of the condition number.
 _INVERSE_LIMIT = 10.0
 _AT_ONCE = 2**16  # taps times pixels at most, for the table of all phases to be kept
 
@@ -219,7 +219,7 @@ def spectral_solver(spectrum: Array, basis: Basis, shape: Shape) -> Solver:
             inverse = stable_spectral_inverse(spectrum)
         product = None if inverse is None else SpectralProduct(inverse, basis, shape)
         return SpectralSolver(spectrum, product, basis, shape)
-    # `Linear` puts NaN where K_hat(f) is singular
+    # `Linear` replaces the result by NaN if a K_hat(f) is singular
     return SpectralSolver(split_singular(spectrum)[1], None, basis, shape)
 
 

@@ -16,7 +16,7 @@ or, if D^-1 would cost accuracy, M without D^-1 and then a triangular solve.
 
 - If the two directions differ, the slope is negative: nothing is flipped.
 - With more than two axes, the planes of the last two follow each other in the same buffer.
-- With dilation d, pixels whose coordinates differ modulo d never meet: they are separate images.
+- With dilation d, the residue classes of pixels modulo d are independent: they are separate images.
 """
 
 from __future__ import annotations
@@ -57,13 +57,13 @@ class StridedOps:
     as_strided : callable
         (x, shape, strides, start): a view of the memory of ``x``. The last two count numbers.
     matmul : callable
-        (a, b, out): puts the product A B into ``out``, whose rows need not follow each other.
+        (a, b, out): puts the product A B into ``out``; its rows need not be adjacent.
     exact : callable
         (x): a context in which products on the device of ``x`` keep all digits.
     copy : callable
         (target, source): copies images (B, C, *shape), or pixels (M, C), into others.
     copy_runs : callable
-        (target, source): copies (M, runs, run), where the numbers of a run follow each other.
+        (target, source): copies (M, runs, run); the numbers of a run are adjacent.
     substitute : callable
         (D, rows, lower): solves for every row (M, C) by substitution with D.
     """
@@ -84,7 +84,7 @@ class PitchedSolver:
     ----------
     causal : CausalStencil
     inverse : array, shape (C, C), or None
-        D^-1 where it may be used, see `invconv.kernels.wavefront.inverse_at_the_pixel`.
+        D^-1 if it may be used, see `invconv.kernels.wavefront.inverse_at_the_pixel`.
     shape : tuple of int
         The grid.
     ops : StridedOps

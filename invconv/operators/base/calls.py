@@ -148,7 +148,7 @@ def _require_one(conv: Protocol) -> None:
 
 
 def grid_of(conv: Protocol, shape: Sequence[int]) -> Shape:
-    """Return the grid of an array whose shape (*batch, C, *spatial) is given."""
+    """Return the grid of an array of shape (*batch, C, *spatial)."""
     return tuple(shape[2 if conv.ndim is None else len(shape) - conv.ndim :])
 
 

@@ -30,8 +30,8 @@ from invconv.solve.state import State
 class InvertibleConv(Differentiable):
     """An affine map y = K x + b on arrays (*batch, C, *spatial) with exact inverse and log|det K|.
 
-    Arrays of a call are of one library, dtype and device, those of the operator; nothing is moved
-    or promoted. float16 and bfloat16 are computed in float32 and cast at the end.
+    The arrays of a call must have the operator's library, dtype and device; nothing is moved or
+    promoted. float16 and bfloat16 are computed in float32 and cast at the end.
 
     An operator remembers condition numbers and nothing else. After its arrays are edited in place
     (as a torch optimiser does), these numbers may be out of date; values and inverses never are. A
@@ -69,7 +69,7 @@ class InvertibleConv(Differentiable):
         """
 
     def _within(self, gain: float) -> Self:
-        """Return an operator of other arrays whose inverse has a 2-norm of at most ``gain``.
+        """Return an operator with other arrays; its inverse has a 2-norm of at most ``gain``.
 
         Raises
         ------

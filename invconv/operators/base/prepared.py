@@ -34,7 +34,7 @@ class PreparedInverse:
     True
     """
 
-    conv: Any  # an InvertibleConv, whose module imports this one
+    conv: Any  # an InvertibleConv: its module imports this one
     spatial_shape: Shape
     _state: State
 

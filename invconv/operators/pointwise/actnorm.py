@@ -98,7 +98,7 @@ class ActNorm(Linear):
         return conv if like is None else conv.asarrays(like)
 
     def initialize(self, x: Array) -> Self:
-        """Return a copy whose output for these images has mean 0 and variance 1 in every channel.
+        """Return a copy; its output for these images has mean 0 and variance 1 in every channel.
 
         log_scale = -log s and bias = -m / s, with m and s the mean and the standard deviation of a
         channel over batch and pixels: Glow's data-dependent initialisation. Without a bias only

@@ -1,4 +1,4 @@
-"""The orthogonal 1x1 convolution (Tomczak & Welling, 2016): a rotation, whose inverse is exact.
+"""The orthogonal 1x1 convolution (Tomczak & Welling, 2016): a rotation with an exact inverse.
 
 W = H_1 H_2 ... H_m, a product of Householder reflections (`reflections`), so that W^-1 = W^T and
 log|det W| = 0.

@@ -72,7 +72,7 @@ class Int:
         return self.if_(self.is_(">", other), other)
 
     def if_(self, condition: Value, otherwise: Number) -> Int:
-        """Return self where the condition holds."""
+        """Return self if a condition holds, else another number."""
         chosen = self.builder.select(condition, self.value, self._other(otherwise))
         return Int(self.builder, chosen)
 
@@ -251,7 +251,7 @@ class Writer:
         return self.b.shuffle_vector(one, blank, self.indices([0] * self.lanes))
 
     def fma(self, a: Value, b: Value, c: Value) -> Value:
-        """Return a b + c of vectors, rounded once where the processor can."""
+        """Return a b + c of vectors, rounded once if the processor can."""
         if not self.target.fma:
             return self.b.fadd(self.b.fmul(a, b), c)
         return self.call(f"llvm.fma.v{self.lanes}{self.suffix}", self.vector, a, b, c)

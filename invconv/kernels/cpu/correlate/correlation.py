@@ -149,7 +149,7 @@ def compiled_correlation(
     itemsize: int,
     target: Target | None = None,
 ) -> CompiledCorrelation | None:
-    """Return the correlation with taps at some offsets; None where no tap reaches a pixel."""
+    """Return the correlation with taps at some offsets, or None if no tap reaches a pixel."""
     target, read = target or host(), reading(shape, offsets, wrap)
     if read is None:
         return None

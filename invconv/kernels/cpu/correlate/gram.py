@@ -180,7 +180,7 @@ class CompiledGram:
             The address of the first tap's matrix of the first part.
         places : Places
         apart : int
-            Bytes from a part's matrices to those of the next.
+            Bytes from a part's matrices to the next part's.
         batch, parts : int
         *keeps
             Owners of the memory, for threads that go on after an interrupt.
@@ -211,7 +211,7 @@ def compiled_gram(
     itemsize: int,
     target: Target | None = None,
 ) -> CompiledGram | None:
-    """Return the gradient by taps at some offsets; None where no tap reaches a pixel."""
+    """Return the gradient by taps at some offsets, or None if no tap reaches a pixel."""
     target = target or host()
     lanes = target.bits // 8 // itemsize
     read = reading(shape, offsets, wrap)
