@@ -16,10 +16,7 @@ _KEY = "invconv"
 
 
 def kind_of(module: Any) -> Kind:
-    """Return class, settings and bound of a layer: with its tensors they determine its map.
-
-    The number of axes is left out: the map does not depend on it.
-    """
+    """Return class, settings (but ndim) and bound, which with the tensors determine the map."""
     settings = {name: value for name, value in module._settings.items() if name != "ndim"}
     return {"class": module._class.__name__} | settings | {"max_gain": module._max_gain}
 

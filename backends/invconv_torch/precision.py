@@ -17,8 +17,7 @@ _REDUCED = {"tf32", "bf16"}
 
 _AUTOCAST = ("cpu", "cuda")
 _AS_IT_IS = nullcontext()
-# the switches belong to the process, not to a thread; a signal handler may interrupt a thread
-# anywhere, so the lock is reentrant
+# the switches belong to the process, not to a thread; reentrant, for signal handlers
 _lock = threading.RLock()
 _depth: dict[str, int] = {}
 _saved: dict[str, list[tuple[Any, str]]] = {}

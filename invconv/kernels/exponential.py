@@ -57,10 +57,7 @@ def _exponential_gram(
     *directions: Array,
     counts: Counts | None = None,
 ) -> Array:
-    """Return Q(w; x, y, directions), shape (T, C, C).
-
-    Without directions it is the gradient of <y, e^M(w) x> with respect to w.
-    """
+    """Return Q(w; x, y, directions), (T, C, C); with none it is the gradient of <y, e^M(w) x>."""
     taylor = series(maps, family, w, directions, counts, orders=1 + len(directions))
     return taylor.pull_back(x, y)[0]
 
@@ -77,9 +74,8 @@ def _counted(
 ) -> tuple[Array, Counts | None]:
     """Return taps with their `Counts`; to count, the host may have to wait for a device.
 
-    ``w`` are the taps of ``kernel`` on a grid. A library may remember the counts of the kernel;
-    then it returns NaN for taps that need more terms than remembered. The counts are None if they
-    are chosen while the series runs, or if the series is traced.
+    ``w`` are the taps of ``kernel`` on a grid. A library may remember a kernel's counts; then it
+    returns NaN for taps that need more terms. None if the series counts as it runs, or is traced.
     """
     return w, counts_of(family, w)
 
@@ -224,8 +220,7 @@ def _exponential_product(
 ) -> SpectralProduct | None:
     """Return the product with e^M_hat(f) for taps (T, C, C), by scaling and squaring.
 
-    M_hat(f) is scaled to a norm of 1/2, and the series squared. Eigenvalues would not do, since
-    M_hat(f) may be defective. The matrices are computed in float64.
+    Eigenvalues would not do, since M_hat(f) may be defective. The matrices are in float64.
     """
     values = to_numpy(taps)
     if values.dtype.itemsize > 8:  # longdouble has no such transforms

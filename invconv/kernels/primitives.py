@@ -113,8 +113,8 @@ def triangular_solve(matrix: Array, rhs: Array, *, lower: bool) -> Array:
     -------
     array, shape (C, M)
     """
-    # Some libraries raise at a zero pivot. `Linear` has refused singular matrices already where it
-    # can read values; so here the values do not matter, as long as nothing is raised.
+    # Some libraries raise at a zero pivot. `Linear` has refused singular matrices if it can read
+    # them; so here the values do not matter, as long as nothing is raised.
     xp = namespace(matrix)
     finite = xp.all(xp.isfinite(matrix))
     regular = finite & xp.all(xp.linalg.diagonal(matrix) != 0)
@@ -151,10 +151,7 @@ def log_abs_det_saving(matrices: Array) -> tuple[Array, Any]:
 
 @Primitive
 def inverse_saved(matrices: Array, memo: Any) -> Array:
-    """Return A^-1 from the factorisation of `log_abs_det_saving`.
-
-    A singular matrix gives inf, NaN or an error.
-    """
+    """Return A^-1 from the saved factorisation; inf, NaN or an error if A is singular."""
     return inverse_or_nan(matrices)
 
 
@@ -212,10 +209,7 @@ def inverse_or_nan(matrices: Array) -> Array:
 
 
 def split_singular(matrices: Array) -> tuple[Array, Array]:
-    """Return the mask of singular matrices, and all matrices with 1 in the place of singular ones.
-
-    A library may raise at a singular matrix.
-    """
+    """Return the mask of singular matrices, and all matrices with 1 in place of singular ones."""
     xp = namespace(matrices)
     singular = (xp.linalg.slogdet(matrices)[1] == -math.inf)[..., None, None]
     return singular, xp.where(singular, identity(matrices.shape[-1], matrices), matrices)

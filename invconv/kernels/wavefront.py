@@ -220,10 +220,7 @@ class WavefrontSolver:
 
 @dataclass(frozen=True, eq=False)
 class Source:
-    """The pixels that one tap reads for one front: ``places`` in an earlier ``level``.
-
-    The place behind the level's last pixel is a blank one, for pixels outside the grid.
-    """
+    """The ``places`` in an earlier ``level`` that one tap reads for one front; its end is blank."""
 
     tap: int
     level: int

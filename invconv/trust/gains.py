@@ -69,10 +69,7 @@ def strict_below(matrix: Array, limit: float) -> Array:
 
 
 def triangle_within(log_scale: Array, strict: Array, gain: float) -> tuple[Array, Array, Array]:
-    """Return (s, N, a bound of |D^-1|) for D = S (I + N) with |D^-1| <= gain.
-
-    S and I + N get a gain of gain^(1/2) each.
-    """
+    """Return (s, N, a bound of |D^-1|) for D = S (I + N), |D^-1| <= gain; each has gain^(1/2)."""
     half = gain**0.5
     log_scale = squashed(log_scale, math.log(half))
     xp = namespace(log_scale)

@@ -49,8 +49,7 @@ def counted(
     if traced() or not has_values(w):
         return w, None
     if host.in_host_memory(w):
-        # by NumPy, which is quicker for few numbers; from a copy, since FSDP resizes parameters,
-        # and PyTorch resizes no tensor that NumPy has a view of
+        # NumPy is quicker for few numbers; of a copy: FSDP could not resize a tensor that it views
         taps = w.detach().clone()
         return w, counts_of(family, taps.resolve_neg().numpy())
     eps = torch.finfo(w.dtype).eps

@@ -46,10 +46,7 @@ def reflect(address: tuple[int, int, int], sizes: tuple[int, int, int], itemsize
 def reflect_vjp(
     address: tuple[int, int, int, int, int], sizes: tuple[int, int, int], itemsize: int
 ) -> None:
-    """Write the gradients by the v_i and by U.
-
-    ``address`` has the v_i, W, W_bar, the gradient by the v_i and the gradient by U.
-    """
+    """Write the gradients by the v_i and by U; the addresses: v_i, W, W_bar, both gradients."""
     _run(_functions(itemsize)[1], address, sizes, itemsize)
 
 

@@ -1,7 +1,6 @@
-"""Convolutions of periodic or of mirrored images, in the frequency domain.
+"""Convolutions of periodic or of mirrored images, in the frequency domain of any `basis.Basis`.
 
 In its basis a convolution decouples: y_hat(f) = K_hat(f) x_hat(f), one C x C matrix a frequency.
-The functions work with any `basis.Basis`.
 """
 
 from __future__ import annotations
@@ -165,13 +164,9 @@ def taps_of_spectrum(
     basis : Basis
     kernel_size : tuple of int
     like : array
-        An array of the library and precision of the result.
+        An array of the library and precision of the result, which is (C, C, *kernel_size).
     shape : tuple of int
         The grid.
-
-    Returns
-    -------
-    array, shape (C, C, *kernel_size)
     """
     xp, channels = namespace(spectrum), spectrum.shape[-1]
     if readable(spectrum) and size(kernel_size) * size(shape) <= _AT_ONCE:

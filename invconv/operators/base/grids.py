@@ -49,10 +49,7 @@ def affordable(
 
 
 def estimable(conv: Protocol, shape: Shape, times: float = 1) -> Shape:
-    """Return the grid, reduced until ``times`` norms can be estimated quickly.
-
-    The estimates use compiled kernels in float64.
-    """
+    """Return the grid, reduced until compiled kernels estimate ``times`` norms quickly."""
     products = conv._on_host(np.float64)._products(shape) / _COMPILED
     numbers = _NUMBER * conv.channels * size(shape)
     alike = None not in conv._longest_columns(shape, transposed=False)

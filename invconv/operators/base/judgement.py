@@ -67,8 +67,7 @@ def exceeds(
     """Tell whether the error of an inverse exceeds a limit, by a bound if that is enough.
 
     The operator remembers the bound and the judgement. False if its values are not readable.
-    ``state`` is the factored operator, if it is known: parts that the host can use are not factored
-    again.
+    ``state`` is the factored operator, if known: the host reuses the parts that it can.
     """
     largest = conv._conditions.get("bound", shape)
     if largest is None:

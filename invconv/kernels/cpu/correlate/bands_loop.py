@@ -101,11 +101,7 @@ def copy_pieces(
     With ``back``, the pieces of the way out are copied from memory into the buffer.
     """
     start, count = ("read", "reads") if way == "in" else ("written", "writes")
-    with (
-        w.loop(0, images) as i,
-        w.loop(0, h["channels"]) as c,
-        w.loop(0, band[count]) as n,
-    ):
+    with w.loop(0, images) as i, w.loop(0, h["channels"]) as c, w.loop(0, band[count]) as n:
         source, target, size = (w.entry(program, band[start] + n * 3 + k) for k in range(3))
         if way == "out":
             source, target = target, source
