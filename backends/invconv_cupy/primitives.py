@@ -50,7 +50,7 @@ def matmul(a: Array, b: Array) -> Array:
 
 def triangular_solve(matrix: Array, rhs: Array, *, lower: bool) -> Array:
     """See `invconv.kernels.primitives.triangular_solve`."""
-    # here, since it loads cuBLAS, which is missing where there is no GPU
+    # here, since it loads cuBLAS, which is missing without a GPU
     from cupyx.scipy.linalg import solve_triangular
 
     return solve_triangular(matrix, rhs, lower=lower)
@@ -62,7 +62,7 @@ def _strided_view(x: Array, shape: tuple[int, ...], strides: tuple[int, ...], st
 
 
 def _matmul_into(a: Array, b: Array, out: Array) -> Array:
-    return cupy.matmul(a, b, out=out)  # which it takes by name only
+    return cupy.matmul(a, b, out=out)  # ``out`` is keyword-only
 
 
 def _exact(x: Array) -> AbstractContextManager[None]:
@@ -73,7 +73,7 @@ CUPY = StridedOps(_strided_view, _matmul_into, _exact)
 
 
 def _ordinal(x: Array) -> int | None:
-    """On AMD's devices the kernel does not run."""
+    """Return the number of the device, or None on AMD's, where the kernel does not run."""
     return None if cupy.cuda.runtime.is_hip else int(x.device.id)
 
 
@@ -102,7 +102,7 @@ class CausalSolver:
     shape : tuple of int
         The grid.
     state : DeviceSolve or PitchedSolver
-        The kernel, where it runs; else wavefronts.
+        The kernel if it runs, else wavefronts.
     """
 
     causal: CausalStencil
@@ -119,7 +119,7 @@ class CausalSolver:
         return self.state(y)
 
     def __reduce__(self) -> Any:
-        """Leave the state out: code and weights are a device's own."""
+        """Pickle without the state: code and weights belong to one device."""
         return causal_solver, (self.causal, self.shape)
 
 

@@ -1,4 +1,4 @@
-"""JAX: how the library runs the primitives of the core (found by `invconv.arrays.registry`)."""
+"""JAX's native primitives, which `invconv.arrays.registry` looks up here."""
 
 from invconv_jax.array_ops import JaxOps
 from invconv_jax.native.convolve import correlate, correlate_kernel_vjp

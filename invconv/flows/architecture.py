@@ -1,4 +1,4 @@
-"""The architecture of a Glow, with no library in it: its layers, and the names of its arrays.
+"""The architecture of a Glow, independent of libraries: its layers, and the names of its arrays.
 
     [squeeze, [actnorm, mixing, affine coupling] x depth, split] x levels, the last without split
 
@@ -34,21 +34,21 @@ MIXINGS = (*POINTWISE, *BEFORE_EMERGING, "periodic", "symmetric", "exponential")
 
 @dataclass(frozen=True)
 class GlowArchitecture:
-    """A Glow of images of one shape; all that is needed to build one.
+    """All settings of a Glow for images of one shape.
 
     Attributes
     ----------
     shape : tuple of int
         (C, H, W) of an image; H and W are multiples of 2^levels.
     levels : int
-        How often the image is halved.
+        Number of times that the image is halved.
     depth : int
         Steps a level.
     width : int
         Channels inside the couplings' networks.
     mixing : str or None
-        One of `MIXINGS`: the layer between couplings. None stands for layers that a user's function
-        makes, which no file describes.
+        One of `MIXINGS`: the layer between couplings. None stands for layers from a user's
+        function, which no file can describe.
     squeeze : {"pixels", "haar", "dct"}
         The basis in which blocks of pixels become channels.
     scale_floor : float
@@ -56,7 +56,7 @@ class GlowArchitecture:
     kernel_size : int
         Taps an axis of a mixing convolution; odd.
     context : int or None
-        Channels of what the couplings are conditioned on.
+        Channels of the context of the couplings.
     """
 
     shape: tuple[int, ...]
@@ -91,7 +91,7 @@ class GlowArchitecture:
             )
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the attributes by name, of which JSON can be made."""
+        """Return the attributes by name, ready for JSON."""
         return dataclasses.asdict(self) | {"shape": list(self.shape)}
 
     @classmethod
@@ -111,7 +111,7 @@ class GlowArchitecture:
         return cls(**values)
 
     def channels(self, level: int) -> int:
-        """Return how many channels the steps of a level have; levels count from 0."""
+        """Return the number of channels of a level's steps; levels count from 0."""
         return self.shape[0] << (level + 2)
 
     @property
@@ -129,21 +129,21 @@ class GlowArchitecture:
 
     def arrays(self) -> dict[str, tuple[int, ...]]:
         """Return the shapes of all arrays by their names in a file, and in PyTorch."""
-        found: dict[str, tuple[int, ...]] = {}
+        shapes: dict[str, tuple[int, ...]] = {}
         for level in range(self.levels):
             channels = self.channels(level)
             half, inputs = channels // 2, channels // 2 + (self.context or 0)
             for step in range(self.depth):
                 at = f"level{level}_step{step}"
-                found[f"{at}_actnorm.log_scale"] = found[f"{at}_actnorm.bias"] = (channels,)
+                shapes[f"{at}_actnorm.log_scale"] = shapes[f"{at}_actnorm.bias"] = (channels,)
                 mixing = mixing_arrays(self, channels)
-                found |= {f"{at}_{name}": shape for name, shape in mixing.items()}
-                found |= _conv(f"{at}_coupling.net.0", self.width, inputs, 3)
-                found |= _conv(f"{at}_coupling.net.2", self.width, self.width, 1)
-                found |= _conv(f"{at}_coupling.net.4", channels, self.width, 3)
+                shapes |= {f"{at}_{name}": shape for name, shape in mixing.items()}
+                shapes |= _conv(f"{at}_coupling.net.0", self.width, inputs, 3)
+                shapes |= _conv(f"{at}_coupling.net.2", self.width, self.width, 1)
+                shapes |= _conv(f"{at}_coupling.net.4", channels, self.width, 3)
             if level < self.levels - 1:
-                found |= _conv(f"level{level}_split.prior", channels, half, 3)
-        return found
+                shapes |= _conv(f"level{level}_split.prior", channels, half, 3)
+        return shapes
 
 
 def _conv(name: str, outputs: int, inputs: int, size: int) -> dict[str, tuple[int, ...]]:

@@ -92,10 +92,10 @@ def _constant_on_device(
 
 
 def version_of(t: Tensor) -> tuple[int, int]:
-    """Return where a tensor is, and in which version, 0 where PyTorch counts none."""
+    """Return the address of a tensor and its version, 0 for an inference tensor."""
     return t.data_ptr(), 0 if t.is_inference() else version(t)
 
 
 def in_host_memory(x: Tensor) -> bool:
-    """Tell whether a tensor's numbers are in host memory; fake ones have none."""
+    """Tell whether a tensor's numbers are in host memory; fake tensors have none."""
     return bool(x.is_cpu and type(x) in PLAIN)

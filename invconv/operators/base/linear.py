@@ -1,9 +1,9 @@
-"""Operators of one matrix that is linear in weights: all of the base's pieces from a few.
+"""Operators of one matrix that is linear in weights; they fill in most of the protocol.
 
     y = A(w) x + b
 
 A class supplies the family of A (`invconv.kernels.families`), the weights w, the log-determinant
-with its gradient, and what to say of its condition. `invconv.kernels.rules` has the derivatives.
+with its gradient, and its condition. `invconv.kernels.rules` has the derivatives.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class Linear(InvertibleConv, abstract=True):
     @property
     @abstractmethod
     def _singular_hint(self) -> str:
-        """What to look at when the operator is singular."""
+        """The parameter to check if the operator is singular, for the error."""
 
     @abstractmethod
     def transpose(self) -> Linear:
@@ -83,7 +83,7 @@ class Linear(InvertibleConv, abstract=True):
         return known
 
     def _finite_elsewhere(self, shape: Shape) -> str:
-        """Return what to say of numbers that are zero only in this dtype, or in this library."""
+        """Return a note for the error if float64 on NumPy is not singular, else ""."""
         with np.errstate(all="ignore"):
             log_det = to_float(self._on_host(np.float64)._log_det(shape))
         if not math.isfinite(log_det):
@@ -105,7 +105,7 @@ class Linear(InvertibleConv, abstract=True):
     def _solve_vjp(self, y: Array | None, x: Array, x_bar: Array) -> tuple[Gradients, Array]:
         shape = tuple(x.shape[2:])
         transposed = self._transposed_solver(shape)
-        if not readable(x):  # elsewhere the solve for x has raised where K is singular
+        if not readable(x):  # of a readable x the solve has raised already if K is singular
             x_bar = nan_where_singular(x_bar, self._log_det(shape))
         w_bar, y_bar = rules.solve_vjp(self._family, transposed, x, x_bar, BOTH)
         return self._weights_vjp(w_bar), y_bar
