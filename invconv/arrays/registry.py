@@ -9,7 +9,8 @@ module in the entry-point group ``invconv.backends`` under the library's import 
 
 and defines functions there with the primitives' names and signatures; those it leaves out
 stay agnostic; `array_ops.register_backend` does without an entry point. The module's
-``ARRAY_OPS`` answers what else the core asks of the library (`array_ops`). NumPy's own (`invconv.kernels.numpy_primitives`) are registered in the same way.
+``ARRAY_OPS`` answers what else the core asks of the library (`array_ops`). NumPy's own
+(`invconv.kernels.numpy_primitives`) are registered in the same way.
 
 `Primitive` decorates the functions of `kernels`, `solve` and `operators.base.operator`.
 """
