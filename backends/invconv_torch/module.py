@@ -31,25 +31,22 @@ Read: TypeAlias = Callable[[Tensor], Any]
 class InvertibleModule(nn.Module):  # type: ignore[misc]
     """A module with the arrays of any operator of the core as parameters.
 
-    Each direction returns its own log-determinants, one number a sample, float32 for the half
-    types. Under autocast the work is done in the parameters' dtype, as autocast does for functions
-    that need it; nothing else is promoted.
+    Each direction returns its own log-determinants, one number a sample, float32 for half types.
+    Under autocast the work is done in the parameters' dtype; nothing else is promoted.
 
     In eval mode an inverse is factored once for each of the last grids and reused until a parameter
     changes. On a CPU the parameters are compared by value, so the inverse is never out of date. On
-    an accelerator, which would have to wait for that, they are compared by identity and version.
-    All of PyTorch's own updates change the version; edits through ``.data``, replayed graphs and
-    FSDP do not: call ``train()`` and ``eval()`` after them. Compiled code and `torch.func` always
-    factor.
+    an accelerator, which would have to wait for that, their identity and version are compared:
+    PyTorch's own updates change the version; edits through ``.data``, replayed graphs and FSDP do
+    not, so call ``train()`` and ``eval()`` after them. Compiled code and `torch.func` always factor.
 
     Parameters
     ----------
     conv : invconv.InvertibleConv
         An operator of NumPy or PyTorch arrays; they are copied.
     max_gain : float, optional
-        The largest gain of the inverse: the parameters are mapped to an operator within it, see
-        `invconv.bounded`. An operator with a bound, from `invconv.bounded` or `invconv.load`, keeps
-        its own.
+        The largest gain of the inverse, kept by `invconv.bounded`. An operator that has a bound,
+        from there or from `invconv.load`, keeps its own.
     device, dtype : optional
         The device and dtype of ``conv`` unless given; for NumPy arrays PyTorch's default device.
 
@@ -176,8 +173,7 @@ class InvertibleModule(nn.Module):  # type: ignore[misc]
     def inverse(self, z: Tensor) -> tuple[Tensor, Tensor]:
         """Return x = K^-1 (z - b) and log|det K^-1|.
 
-        The inverse is not judged here: ``layer.operator().prepare(shape)`` and `invconv.diagnose`
-        judge it.
+        `invconv.diagnose` and ``layer.operator().prepare(shape)`` judge the inverse.
 
         Parameters
         ----------

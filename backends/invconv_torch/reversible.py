@@ -53,8 +53,7 @@ class ReversibleChain(nn.ModuleList):  # type: ignore[misc]
     ----------
     layers : iterable of nn.Module
         At least one; each with ``forward(x) -> (z, log_det)`` and ``inverse(z) -> (x, log_det)``,
-        one log-determinant a sample: layers of this package, couplings, ... They must be
-        deterministic.
+        one log-determinant a sample, deterministic: layers of this package, couplings, ...
 
     Raises
     ------
@@ -133,8 +132,7 @@ class ReversibleChain(nn.ModuleList):  # type: ignore[misc]
     def judge(self, i: int, x: Tensor) -> None:
         """Raise ValueError if layer i cannot invert on the grid of its input; judge once a grid.
 
-        The last of several layers of this package in a row is also judged together with the layers
-        before it.
+        The last of several layers of this package in a row is judged with those before it, too.
 
         Examples
         --------

@@ -34,9 +34,8 @@ _NEAR = 0.3  # errors of random y count if they exceed this part of the errors o
 _REFINEMENTS = 8
 _CONVERGES = 0.5  # relative change of x by the last refinement, at most, for x to be trusted
 _QUICKLY = 0.05  # refinement ends if x changes by less than this part of the change before
-# Rounding a number m 2^e has an error of 2^e eps / sqrt(12) in the root mean square: relative to
-# the number 0.21 eps, on the average over 1 <= m < 2 by Benford's law. A uniform error between
-# -_ROUNDING eps and _ROUNDING eps has the same root mean square.
+# Rounding m 2^e has a root mean square error of 2^e eps / sqrt(12), 0.21 eps of the number on the
+# average over 1 <= m < 2 by Benford's law, as a uniform error within _ROUNDING eps of zero has.
 _ROUNDING = math.sqrt(3 * 0.375 / math.log(2) / 12)
 
 
@@ -266,8 +265,7 @@ def _forward(steps: Sequence[Step], x: Floats) -> Floats:
 def _drawn(shape: Shape) -> Floats:
     """Return samples of three kinds in turn: N(0, 1), constant, and of one sign as images are.
 
-    The rounding errors of a constant image are the same at every pixel, so that they add up; they
-    depend on its level.
+    Rounding errors of a constant image add up: they are the same at every pixel.
     """
     rng = np.random.default_rng()
     samples = rng.standard_normal(shape)
@@ -298,5 +296,4 @@ def relative_error(x: Floats, truth: Floats) -> float:
 def _ratio(off: Any, largest: Any) -> float:
     if not off:
         return 0.0
-    error = float(off / largest) if largest else math.inf
-    return error if math.isfinite(error) else math.inf
+    return float(off / largest) if largest and math.isfinite(off / largest) else math.inf
