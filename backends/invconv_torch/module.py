@@ -38,7 +38,7 @@ class InvertibleModule(nn.Module):  # type: ignore[misc]
     changes. On a CPU the parameters are compared by value, so the inverse is never out of date. On
     an accelerator, which would have to wait for that, their identity and version are compared:
     PyTorch's own updates change the version; edits through ``.data``, replayed graphs and FSDP do
-    not, so call ``train()`` and ``eval()`` after them. Compiled code and `torch.func` always factor.
+    not: call ``train()`` and ``eval()`` after them. Compiled code and `torch.func` always factor.
 
     Parameters
     ----------
