@@ -1,7 +1,6 @@
 """The command line: ``invconv COMMAND``, also ``python -m invconv`` (`__main__`).
 
-Every command is a module with `add_arguments` and `run`, imported only when it is the one that
-runs.
+Every command is a module with `add_arguments` and `run`; only the command that runs is imported.
 """
 
 from __future__ import annotations
@@ -64,14 +63,12 @@ COMMANDS = {
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a subcommand and return its exit status."""
     for stream in (sys.stdout, sys.stderr):
-        if isinstance(
-            stream, io.TextIOWrapper
-        ):  # a character that it cannot encode ends no command
+        if isinstance(stream, io.TextIOWrapper):  # replace characters that it cannot encode
             stream.reconfigure(errors="replace")
     try:
         status = _run(sys.argv[1:] if argv is None else list(argv))
         sys.stdout.flush()
-    except BrokenPipeError:  # who reads has read enough
+    except BrokenPipeError:  # the reader, such as head, has closed the pipe
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except OSError as error:

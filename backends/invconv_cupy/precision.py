@@ -1,4 +1,4 @@
-"""Float32 products at full precision also where CUPY_TF32=1 asks CuPy for TF32."""
+"""Float32 products at full precision, even if CUPY_TF32=1 asks CuPy for TF32."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 from cupy._core import get_compute_type, set_compute_type
 from cupy._core._routines_linalg import COMPUTE_TYPE_DEFAULT
 
-# CuPy has one setting for all threads, so the first to enter changes it and the last puts it back.
+# CuPy has one setting for all threads: the first to enter changes it, and the last restores it.
 _counting = threading.RLock()
 _inside = 0
 _outside: Any = COMPUTE_TYPE_DEFAULT

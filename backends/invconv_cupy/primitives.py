@@ -10,14 +10,36 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import cupy
+import numpy as np
 from cupy.lib.stride_tricks import as_strided
 
+from invconv.arrays.array_ops import ArrayOps
 from invconv.kernels.cuda.launch import DeviceOps, DeviceSolve, device_solve
 from invconv.kernels.plain.pitched import PitchedSolver, StridedOps
 from invconv.kernels.wavefront import CausalStencil, inverse_at_the_pixel
 from invconv_cupy.precision import full_precision
 
 Array: TypeAlias = Any
+
+
+class CupyOps(ArrayOps):
+    """CuPy's answers to what the core asks of an array library."""
+
+    def require_current_device(self, name: str, x: Array) -> None:
+        """Raise ValueError where an array is not on the current device, on which all work runs."""
+        current = cupy.cuda.Device().id
+        if x.device.id != current:
+            raise ValueError(
+                f"{name}: expected an array on CuPy's current device, {current}, got one on device "
+                f"{x.device.id}; make that current: with cupy.cuda.Device({x.device.id}): ..."
+            )
+
+    def to_numpy(self, x: Array) -> np.ndarray[Any, Any]:
+        """Copy the values of an array to the host."""
+        return np.array(x.get())
+
+
+ARRAY_OPS = CupyOps
 
 
 def matmul(a: Array, b: Array) -> Array:
@@ -28,7 +50,7 @@ def matmul(a: Array, b: Array) -> Array:
 
 def triangular_solve(matrix: Array, rhs: Array, *, lower: bool) -> Array:
     """See `invconv.kernels.primitives.triangular_solve`."""
-    # here, since it loads cuBLAS, which is missing where there is no GPU
+    # here, since it loads cuBLAS, which is missing without a GPU
     from cupyx.scipy.linalg import solve_triangular
 
     return solve_triangular(matrix, rhs, lower=lower)
@@ -40,7 +62,7 @@ def _strided_view(x: Array, shape: tuple[int, ...], strides: tuple[int, ...], st
 
 
 def _matmul_into(a: Array, b: Array, out: Array) -> Array:
-    return cupy.matmul(a, b, out=out)  # which it takes by name only
+    return cupy.matmul(a, b, out=out)  # ``out`` is keyword-only
 
 
 def _exact(x: Array) -> AbstractContextManager[None]:
@@ -51,7 +73,7 @@ CUPY = StridedOps(_strided_view, _matmul_into, _exact)
 
 
 def _ordinal(x: Array) -> int | None:
-    """On AMD's devices the kernel does not run."""
+    """Return the number of the device, or None on AMD's, where the kernel does not run."""
     return None if cupy.cuda.runtime.is_hip else int(x.device.id)
 
 
@@ -80,7 +102,7 @@ class CausalSolver:
     shape : tuple of int
         The grid.
     state : DeviceSolve or PitchedSolver
-        The kernel, where it runs; else wavefronts.
+        The kernel if it runs, else wavefronts.
     """
 
     causal: CausalStencil
@@ -97,7 +119,7 @@ class CausalSolver:
         return self.state(y)
 
     def __reduce__(self) -> Any:
-        """Leave the state out: code and weights are a device's own."""
+        """Pickle without the state: code and weights belong to one device."""
         return causal_solver, (self.causal, self.shape)
 
 

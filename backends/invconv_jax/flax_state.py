@@ -14,8 +14,8 @@ def register_with_flax() -> None:
     """Let ``flax.serialization`` take operators, alone or within other trees.
 
     ``to_bytes(conv)`` writes the arrays by their names, PLU's signs and permutation too;
-    ``from_bytes(conv, data)`` returns an operator like ``conv`` with the arrays of the file, and
-    raises where it has others. Flax is imported by this call.
+    ``from_bytes(conv, data)`` returns an operator like ``conv`` with the arrays of the data, and
+    raises if their names differ. This call imports Flax.
 
     Examples
     --------

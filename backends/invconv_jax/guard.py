@@ -12,22 +12,22 @@ from invconv_jax.pytrees import require_values
 
 
 class InverseGuard(guard.InverseGuard):
-    """Name the operator in a pytree whose inverse is about to be lost, while it trains.
+    """Warn during training if an operator in a pytree is about to lose its inverse.
 
-    The first of every ``every`` calls of `step` judges one layer, with its values of that moment;
-    the layers take turns, so a bad one is named within ``every`` times their number of calls.
-    Values of a layer on an accelerator are copied to the host for it. `invconv_torch.InverseGuard`
-    has the same signature and does the same.
+    The first of every ``every`` calls of `step` judges one layer, with its present values. The
+    layers take turns, so that a bad layer is named within ``every`` calls for each layer. The
+    values of a layer on an accelerator are copied to the host. `invconv_torch.InverseGuard` has the
+    same signature and does the same.
 
     Parameters
     ----------
     model : pytree
-        Every operator in it is a layer, of a `Chain` each step.
+        Every operator in it is a layer; of a `Chain`, every step is.
     spatial_shape : tuple of int, or a function from a layer's name to one
-        The grid on which to judge, and None of a layer that is not to be. PyTorch's modules tell
-        where they ran; a pytree does not.
+        The grid on which to judge; None for a layer that is not to be judged. It is required: a
+        pytree does not record its grids, as PyTorch's modules do.
     digits : float
-        Warn below so many decimal digits; with fewer than two an inverse counts as lost.
+        Warn below this number of decimal digits; with fewer than two an inverse counts as lost.
     every : int
         1 judges a layer at every call.
 
@@ -39,7 +39,7 @@ class InverseGuard(guard.InverseGuard):
     Raises
     ------
     TypeError, ValueError
-        If there are no layers in the model, a grid is none of a layer, or a number is out of range.
+        If the model has no layers, a grid does not fit a layer, or a number is out of range.
 
     Examples
     --------

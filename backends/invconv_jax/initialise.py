@@ -1,4 +1,4 @@
-"""Operators from a JAX key: the core's `init`, with JAX's way to make random numbers repeatable."""
+"""Random operators from a JAX key: the core's `init`, with repeatable random numbers."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def init(
 
 
 def _drawn(key: Array, draw: Callable[..., Any], dtype: Any) -> Any:
-    """Return ``draw(rng=...)`` in JAX arrays, drawn on the host now or when the program runs."""
+    """Return ``draw(rng=...)`` in JAX arrays; the host draws now, or when the program runs."""
     dtype = jnp.result_type(float) if dtype is None else dtype
     if not jnp.issubdtype(dtype, jnp.floating):
         raise TypeError(f"dtype: expected a real floating dtype, got {dtype!r}")

@@ -18,8 +18,8 @@ from invconv.operators.base.protocol import Gradients
 class channels_last:  # named as a function, since it is called as one
     """The operator for arrays (*batch, *spatial, C): a pytree, as ``conv`` is.
 
-    Kernels keep their layout. The axes are moved on the way in and out, which XLA does where it can
-    by choosing the layout of the arrays in between.
+    Kernels keep their layout. The axes are moved on the way in and out; if possible, XLA does so by
+    choosing the layout of the arrays in between.
 
     Examples
     --------
@@ -43,7 +43,7 @@ class channels_last:  # named as a function, since it is called as one
 
     @property
     def ndim(self) -> int | None:
-        """The number of spatial axes, or None for any number behind one batch axis."""
+        """The number of spatial axes, or None for one batch axis and any number of spatial ones."""
         return self.conv.ndim
 
     def forward(self, x: Array) -> Array:
@@ -73,7 +73,7 @@ class channels_last:  # named as a function, since it is called as one
         return channels_last(self.conv.transpose())
 
     def parameters(self) -> Gradients:
-        """See `InvertibleConv.parameters`; names and shapes are those of ``conv``."""
+        """See `InvertibleConv.parameters`; these are the arrays of ``conv``."""
         return self.conv.parameters()
 
     def replace(self, **arrays: Any) -> channels_last:

@@ -1,5 +1,6 @@
-"""JAX: how the library runs the primitives of the core (found by `invconv.arrays.registry`)."""
+"""JAX's native primitives, which `invconv.arrays.registry` looks up here."""
 
+from invconv_jax.array_ops import JaxOps
 from invconv_jax.native.convolve import correlate, correlate_kernel_vjp
 from invconv_jax.native.exponential import (
     counted,
@@ -14,6 +15,7 @@ from invconv_jax.native.spectrum import spectral_solver
 from invconv_jax.native.wavefront import causal_solver
 
 __all__ = [
+    "ARRAY_OPS",
     "causal_solver",
     "correlate",
     "correlate_kernel_vjp",
@@ -28,3 +30,5 @@ __all__ = [
     "spread",
     "triangular_solve",
 ]
+
+ARRAY_OPS = JaxOps

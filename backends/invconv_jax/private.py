@@ -1,8 +1,8 @@
-"""Everything that this package uses of JAX without JAX's promise to keep it, looked up once.
+"""JAX's private parts that this package uses, looked up once.
 
-A version that lacks a part is refused when this is imported. What only an older version lacks
-stands in `VERSIONS`, whose oldest one is that of pyproject.toml: before, XLA asks a handler for its
-metadata without a table of its functions, and `invconv.kernels.cpu.compiler.frame` reads it.
+Importing this module refuses a version that lacks a part. `VERSIONS` has the oldest version, as in
+pyproject.toml: before it, XLA asked a handler for its metadata without a table of its functions,
+which `invconv.kernels.cpu.compiler.frame` reads.
 """
 
 from __future__ import annotations
@@ -64,18 +64,18 @@ __all__ = [
 
 
 def is_exported(context: Any) -> bool:
-    """Tell whether what is lowered is to run in other processes."""
+    """Tell whether the lowered program is exported, to run in other processes."""
     return bool(context.module_context.lowering_parameters.for_export)
 
 
 def is_manual(context: Any) -> bool:
-    """Tell whether what is lowered is inside `jax.shard_map`, on some axes of a mesh or all."""
+    """Tell whether the lowered code is inside `jax.shard_map`, on some or all axes of a mesh."""
     return bool(getattr(context.module_context.axis_context, "manual_axes", False))
 
 
 def automatic_mesh(context: Any) -> Any:
-    """Return the mesh along which XLA splits what is lowered, None where it splits nothing."""
-    mesh = context.avals_in[-1].sharding.mesh  # which types have inside `jax.shard_map`
+    """Return the mesh along which XLA splits the lowered code, or None if it splits nothing."""
+    mesh = context.avals_in[-1].sharding.mesh  # types have a mesh inside `jax.shard_map`
     if mesh.empty:
         mesh = getattr(context.module_context.axis_context, "abstract_mesh", None)
     return mesh if mesh is not None and AxisType.Auto in mesh.axis_types else None

@@ -32,14 +32,13 @@ _exported: set[str] = set()
 def _register(cls: type[ic.InvertibleConv]) -> None:
     """Make a class of operators a pytree.
 
-    Arrays are leaves, operators that this one is made of are subtrees, and what else there is
-    (mask, direction, ndim, ...) is part of the structure: jit compiles anew when it changes.
-    A tree is put together without validation, so that its leaves may be anything: tracers, arrays
-    with a further axis for vmap or scan, ints for ``in_axes``, None. Constants, such as PLU's sign,
-    have no gradient.
+    Arrays are leaves, parts are subtrees, and settings (mask, direction, ndim, ...) belong to the
+    structure: jit compiles anew if they change. A tree is built without validation, so that its
+    leaves may be any objects: tracers, arrays with a further axis for vmap or scan, ints for
+    ``in_axes``, None. Constants, such as PLU's sign, have no gradient.
     """
 
-    @functools.cache  # when it is asked for: a class is entered before it becomes a dataclass
+    @functools.cache  # computed at the first use: a class is entered before it is a dataclass
     def names() -> tuple[list[str], list[str]]:
         static = cls._field_names()[1]
         return [f.name for f in dataclasses.fields(cls) if f.init and f.name not in static], static
@@ -61,7 +60,7 @@ def _register(cls: type[ic.InvertibleConv]) -> None:
 
     register_pytree_with_keys(cls, flatten_with_keys, unflatten, flatten)
     name = f"{'invconv' if is_own(cls) else cls.__module__}.{cls.__qualname__}"
-    if name not in _exported:  # a class that is defined once more is written as the first one
+    if name not in _exported:  # a class that is defined again is written like the first one
         _exported.add(name)
         export.register_pytree_node_serialization(
             cls,
@@ -72,7 +71,7 @@ def _register(cls: type[ic.InvertibleConv]) -> None:
 
 
 def require_values(argument: str, where: str, conv: ic.InvertibleConv) -> None:
-    """Raise TypeError where an operator's values are not known, since it is being traced."""
+    """Raise TypeError if an operator is traced, so that its values are not known."""
     for name, array in conv.parameters().items():
         if isinstance(array, jax.core.Tracer):
             raise TypeError(
@@ -90,8 +89,8 @@ def _settings_of(text: bytearray) -> tuple[Any, ...]:
 
 for_each_operator(_register)
 
-# what a prepared inverse is made of, with the fields that are arrays or made of them; those of
-# JAX's own primitives are registered where they are
+# classes inside a prepared inverse, with their fields that hold arrays; solvers of this package
+# register themselves
 _PREPARED: dict[type, tuple[str, ...]] = {
     PreparedInverse: ("conv", "_state"),
     State: ("solver", "log_det", "bias"),

@@ -27,21 +27,23 @@ Steps = tuple[InvertibleConv, ...]
 def reversible(chain: Chain, spatial_shape: Shape) -> Reversible:
     """Return a chain that keeps only its input and output for the gradient, whatever its depth.
 
-    The backward pass inverts each step and differentiates it: about twice the time. Gradients are
-    those of the stored version up to rounding, which the condition of the steps amplifies. Every
-    backward pass looks at what it recomputed: each image, and an image of noise that goes through
+    The backward pass inverts each step and differentiates it: about twice the time. Gradients agree
+    with the stored version up to rounding, which the condition of the steps amplifies. Every
+    backward pass checks the recomputed inputs: each image, and an image of noise that goes through
     the chain and back. If one does not come back, an inverse was lost while training, and gradients
     by the parameters and by the lost images are NaN instead of wrong: compiled code cannot raise.
-    "Comes back" means two digits, beside an image's largest entry and its norm. A loss that is seen
-    neither there nor in noise remains, of an image whose smaller entries alone count for the loss
-    function. Steps that differ in nothing but their values (chains of such too) run in a loop,
-    whose memory does not grow with depth and which compiles once; of others XLA decides what is
-    kept at a time.
+    "Comes back" means to two digits, relative to an image's largest entry and to its norm. The
+    check misses an error in small entries of an image, which matters if the loss depends on them
+    alone.
+
+    Steps that differ only in their values (also chains of such steps) run in a loop: its memory
+    does not grow with depth, and it compiles once. For other steps XLA decides what it keeps at a
+    time.
 
     Parameters
     ----------
     chain : Chain
-        Of JAX arrays.
+        A chain of JAX arrays.
     spatial_shape : tuple of int
         The grid, on which each step's inverse is judged once, on the host. `InverseGuard` judges
         while the chain trains, and names the step.
@@ -55,9 +57,10 @@ def reversible(chain: Chain, spatial_shape: Shape) -> Reversible:
     Raises
     ------
     TypeError
-        If it is no chain, or not of JAX arrays, or inside traced code, where no value is known.
+        If ``chain`` is no chain of JAX arrays, or is traced, so that its values are not known.
     ValueError
-        If the inverse of a step, with its number, or of the chain cannot be right on this grid.
+        If the inverse of a step or of the chain cannot be right on this grid; the message has the
+        step's number.
 
     Examples
     --------
@@ -91,7 +94,7 @@ def reversible(chain: Chain, spatial_shape: Shape) -> Reversible:
 @partial(jax.tree_util.register_dataclass, data_fields=["chain"], meta_fields=["spatial_shape"])
 @dataclass(frozen=True, eq=False)
 class Reversible:
-    """The result of `reversible`, built without its checks inside traced code."""
+    """The result of `reversible`; inside traced code it is built without checks."""
 
     chain: Chain
     spatial_shape: Shape
@@ -166,7 +169,7 @@ def _nan_where(lost: Array, gradient: Array) -> Array:
 def _pull_back(
     steps: Steps, z: Array, sent: Array, bars: tuple[Array, Array]
 ) -> tuple[Array, Array, tuple[Steps, Array]]:
-    """Return what the chain made z and ``sent`` of, recomputed, and the gradients of z."""
+    """Return the recomputed inputs of z and of ``sent``, and the gradients that belong to z."""
     z_bar, total_bar = bars
 
     def backward(
@@ -195,7 +198,7 @@ _run.defvjp(_remember, _backward)
 
 
 def _like_tree(step: InvertibleConv, gradients: dict[str, Array]) -> InvertibleConv:
-    """Put gradients by name where the parameters are in the pytree; constants have none."""
+    """Return gradients by name as a pytree like the step's; constants have none."""
 
     def gradient(path: tuple[Any, ...], leaf: Array) -> Array:
         keys = (str(getattr(key, "name", getattr(key, "idx", ""))) for key in path)
@@ -210,7 +213,7 @@ def _like_tree(step: InvertibleConv, gradients: dict[str, Array]) -> InvertibleC
 
 
 def _alike(steps: Steps) -> bool:
-    """Tell whether a scan can run the steps: XLA frees what an iteration of a loop has used."""
+    """Tell whether a scan can run the steps: then XLA frees the memory of each iteration."""
     kinds = {
         (jax.tree.structure(s), tuple((a.shape, str(a.dtype)) for a in jax.tree.leaves(s)))
         for s in steps

@@ -17,8 +17,7 @@ except ImportError as error:
 from invconv_torch import private as _private  # noqa: F401  # refuses versions, before all else
 
 # isort: split
-from invconv.arrays.namespaces import library_name
-from invconv.arrays.registry import backend
+from invconv.arrays.array_ops import ops_of
 from invconv_torch import flows, interop
 from invconv_torch.exporting.decompositions import decompositions
 from invconv_torch.flows.files import load, save
@@ -48,9 +47,8 @@ from invconv_torch.reversible import ReversibleChain
 from invconv_torch.squeezing import Squeeze
 
 # what the core looks up once must have been looked up when torch.compile traces
-backend("torch")
 for _tensor in (_torch.empty(0), _torch.nn.Parameter(_torch.empty(0))):
-    library_name(_tensor)
+    ops_of(_tensor)
 
 __all__ = [
     "ActNorm",

@@ -1,9 +1,10 @@
-"""What a `state_dict` says of the layer that it was taken from: its tensors would fit others, too.
+"""The class and settings of a layer in its `state_dict`, which refuse the state of another layer.
 
-A PeriodicConv's kernel has the shape of an ExponentialConv's, and a mask, a direction or a bound
-leaves no trace in a tensor. Class and settings travel in PyTorch's own metadata of a state, beside
-its version number: no key is added, and a state without metadata, such as one of an earlier version
-or from a safetensors file, is loaded as it is.
+Tensors alone do not tell layers apart: a PeriodicConv's kernel has the shape of an
+ExponentialConv's, and a mask, a direction or a bound leaves no trace in a tensor. Class and
+settings travel in PyTorch's own metadata of a state, beside its version number: no key is added,
+and a state without metadata, such as one of an earlier version or from a safetensors file, is
+loaded as it is.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ _KEY = "invconv"
 
 
 def kind_of(module: Any) -> Kind:
-    """Return what decides beside its tensors which map a layer is; the number of axes does not."""
+    """Return class, settings (but ndim) and bound, which with the tensors determine the map."""
     settings = {name: value for name, value in module._settings.items() if name != "ndim"}
     return {"class": module._class.__name__} | settings | {"max_gain": module._max_gain}
 
@@ -35,13 +36,13 @@ def before_loading(
     unexpected: list[str],
     errors: list[str],
 ) -> None:
-    """Have the next call validate the tensors, and refuse those of another kind; a hook, too."""
+    """Refuse the state of another kind of layer, and let the next call validate; a hook, too."""
     module._kinds = None
-    own, told = kind_of(module), metadata.get(_KEY, {})
-    if any(own.get(name, value) != value for name, value in told.items()):
+    own, stored = kind_of(module), metadata.get(_KEY, {})
+    if any(own.get(name, value) != value for name, value in stored.items()):
         errors.append(
             f"{prefix.removesuffix('.') or 'state_dict'}: expected the state of {_shown(own)}, got "
-            f"that of {_shown(told)}, whose numbers mean another map here; dict(state_dict) says "
+            f"that of {_shown(stored)}, whose numbers mean another map here; dict(state_dict) says "
             "nothing of its kind and is loaded all the same"
         )
 

@@ -14,23 +14,23 @@ from invconv_torch.module import InvertibleModule
 
 
 class InverseGuard(guard.InverseGuard):
-    """Name the layer of a model whose inverse is about to be lost, while it trains.
+    """Warn during training if a layer of a model is about to lose its inverse.
 
-    The first of every ``every`` calls of `step` judges one layer, with its values of that moment;
-    the layers take turns, so a bad one is named within ``every`` times their number of calls.
-    Values of a layer on an accelerator are copied to the host for it. `invconv_jax.InverseGuard`
-    has the same signature and does the same.
+    The first of every ``every`` calls of `step` judges one layer, with its present values. The
+    layers take turns, so that a bad layer is named within ``every`` calls for each layer. The
+    values of a layer on an accelerator are copied to the host. `invconv_jax.InverseGuard` has the
+    same signature and does the same.
 
     Parameters
     ----------
     model : nn.Module, or invconv.InvertibleConv
-        Every `InvertibleModule` in it that is no part of another one is a layer, and every step of
-        a `Chain` of tensors.
+        Every `InvertibleModule` in it that is no part of another one is a layer; of a `Chain` of
+        tensors, every step is.
     spatial_shape : tuple of int, or a function from a layer's name to one, optional
-        The grid on which to judge, and None of a layer that is not to be. Left out, it is the grid
+        The grid on which to judge; None for a layer that is not to be judged. By default the grid
         of each module's last call; modules that have not run are not judged.
     digits : float
-        Warn below so many decimal digits; with fewer than two an inverse counts as lost.
+        Warn below this number of decimal digits; with fewer than two an inverse counts as lost.
     every : int
         1 judges a layer at every call.
 
@@ -42,7 +42,7 @@ class InverseGuard(guard.InverseGuard):
     Raises
     ------
     TypeError, ValueError
-        If there are no layers in the model, a grid is none of a layer, or a number is out of range.
+        If the model has no layers, a grid does not fit a layer, or a number is out of range.
 
     Examples
     --------
@@ -82,10 +82,10 @@ def _remember(layer: InvertibleModule, inputs: tuple[Any, ...], output: Any) -> 
 
 
 def _outermost(model: Any, prefix: str = "") -> dict[str, InvertibleModule]:
-    """Return the invertible modules that are no parts of others, by name."""
+    """Return the invertible modules that are not parts of others, by name."""
     if isinstance(model, InvertibleModule):
         return {prefix or type(model).__name__: model}
-    found: dict[str, InvertibleModule] = {}
+    layers: dict[str, InvertibleModule] = {}
     for name, child in model.named_children() if isinstance(model, nn.Module) else ():
-        found |= _outermost(child, f"{prefix}.{name}" if prefix else name)
-    return found
+        layers |= _outermost(child, f"{prefix}.{name}" if prefix else name)
+    return layers

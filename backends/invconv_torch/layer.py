@@ -19,18 +19,7 @@ Sizes: TypeAlias = int | tuple[int, ...]
 
 
 class Layer(InvertibleModule):
-    """A module that knows how its parameters begin.
-
-    A class without a docstring, as those of one, two and three axes are, has that of its base.
-    """
-
-    _ndim: ClassVar[int]
-
-    def __init_subclass__(cls) -> None:
-        super().__init_subclass__()
-        cls.__doc__ = cls.__doc__ or cls.__base__.__doc__
-        if "__init__" not in vars(cls):
-            cls.__init__ = _renamed(cls.__init__, f"{cls.__name__}.__init__")  # type: ignore[method-assign]
+    """A module that knows how its parameters begin."""
 
     def __init__(
         self,
@@ -84,19 +73,42 @@ def _begin(init: Callable[..., ic.InvertibleConv], bias: bool) -> ic.InvertibleC
     return conv.replace(bias=np.zeros(conv.channels) if bias else None)
 
 
-def sizes_of(layer: Any, kernel_size: Sizes) -> Sizes:
-    """Return a kernel size, or raise where it is that of a layer of other axes."""
-    count = len(kernel_size) if isinstance(kernel_size, tuple | list) else layer._ndim
-    own = f"{layer._ndim}d"
-    if count != layer._ndim:
-        other = type(layer).__name__.removesuffix(own) + f"{count}d"
-        hint = (
-            f"; {other} takes so many"
-            if hasattr(sys.modules[type(layer).__module__], other)
-            else ""
-        )
-        raise ValueError(
-            f"kernel_size: expected an integer, or {layer._ndim} of them, one per spatial axis, "
-            f"got {count}: {kernel_size!r}{hint}"
-        )
-    return kernel_size
+class Convolution(Layer):
+    """A layer with a kernel, whose subclasses of one, two and three axes add nothing else.
+
+    They have its docstring and its ``__init__``, which Python's errors name after the subclass.
+    """
+
+    _ndim: ClassVar[int]
+
+    def __init_subclass__(cls, ndim: int | None = None) -> None:
+        super().__init_subclass__()
+        if ndim is not None:
+            cls._ndim, cls.__doc__ = ndim, cls.__base__.__doc__
+            cls.__init__ = _renamed(cls.__init__, f"{cls.__name__}.__init__")  # type: ignore[method-assign]
+
+    def __init__(
+        self,
+        init: Callable[..., ic.InvertibleConv],
+        channels: int,
+        kernel_size: Sizes,
+        bias: bool,
+        max_gain: float | None,
+        device: Any,
+        dtype: Any,
+    ) -> None:
+        init = partial(init, channels, self._sizes(kernel_size), self._ndim)
+        super().__init__(init, bias, max_gain, device, dtype)
+
+    def _sizes(self, kernel_size: Sizes) -> Sizes:
+        """Return a kernel size, or raise where it is that of a layer of other axes."""
+        ndim, cls = self._ndim, type(self)
+        count = len(kernel_size) if isinstance(kernel_size, tuple | list) else ndim
+        if count != ndim:
+            other = cls.__name__.removesuffix(f"{ndim}d") + f"{count}d"
+            known = hasattr(sys.modules[cls.__module__], other)
+            raise ValueError(
+                f"kernel_size: expected an integer, or {ndim} of them, one per spatial axis, got "
+                f"{count}: {kernel_size!r}" + (f"; {other} takes so many" if known else "")
+            )
+        return kernel_size

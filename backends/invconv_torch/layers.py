@@ -14,14 +14,15 @@ import torch
 
 import invconv as ic
 from invconv.arrays.settings import choice
-from invconv_torch.layer import Layer, Sizes, sizes_of
+from invconv.flows.architecture import POINTWISE
+from invconv_torch.layer import Convolution, Sizes
 from invconv_torch.module import Read
-from invconv_torch.pointwise_layers import CONV1X1, Conv1x1
+from invconv_torch.pointwise_layers import Conv1x1
 
 Tensor: TypeAlias = torch.Tensor
 
 
-class _AutoregressiveConv(Layer):
+class _AutoregressiveConv(Convolution):
     """A convolution that sees only pixels on one side of each pixel, zero outside the grid.
 
     Its kernel is a cross-correlation with direction -1, a convolution with +1; what that means for
@@ -40,9 +41,8 @@ class _AutoregressiveConv(Layer):
         +1 or -1, per axis for corners.
     channel_order : {"lower", "upper"}
         Which triangle the C x C matrix at the pixel itself is.
-    max_gain : float, optional
-        Of the inverse, for every value of the parameters; see `invconv.bounded`.
-    device, dtype : optional
+    max_gain, device, dtype : optional
+        See `InvertibleModule`.
 
     Examples
     --------
@@ -68,32 +68,12 @@ class _AutoregressiveConv(Layer):
         device: Any = None,
         dtype: Any = None,
     ) -> None:
-        init = partial(
-            ic.AutoregressiveConv.init,
-            channels,
-            sizes_of(self, kernel_size),
-            self._ndim,
-            dilation=dilation,
-            mask=mask,
-            direction=direction,
-            channel_order=channel_order,
-        )
-        super().__init__(init, bias, max_gain, device, dtype)
+        init = partial(ic.AutoregressiveConv.init, dilation=dilation, mask=mask)
+        init = partial(init, direction=direction, channel_order=channel_order)
+        super().__init__(init, channels, kernel_size, bias, max_gain, device, dtype)
 
 
-class AutoregressiveConv1d(_AutoregressiveConv):  # noqa: D101 - inherited
-    _ndim = 1
-
-
-class AutoregressiveConv2d(_AutoregressiveConv):  # noqa: D101 - inherited
-    _ndim = 2
-
-
-class AutoregressiveConv3d(_AutoregressiveConv):  # noqa: D101 - inherited
-    _ndim = 3
-
-
-class _EmergingConv(Layer):
+class _EmergingConv(Convolution):
     """Two autoregressive convolutions of opposite directions: the field of a standard one.
 
     The first one's kernel is a cross-correlation, as in `torch.nn.Conv2d`, the second one's a
@@ -111,9 +91,8 @@ class _EmergingConv(Layer):
         Of both.
     mixing : {"qr", "plu", "plain", "orthogonal", "circulant"} or None
         The parametrisation of a 1x1 convolution before the pair, as in the paper.
-    max_gain : float, optional
-        Of the inverse, for every value of the parameters; see `invconv.bounded`.
-    device, dtype : optional
+    max_gain, device, dtype : optional
+        See `InvertibleModule`.
 
     Examples
     --------
@@ -138,14 +117,13 @@ class _EmergingConv(Layer):
         device: Any = None,
         dtype: Any = None,
     ) -> None:
-        size = sizes_of(self, kernel_size)
-        init = partial(ic.EmergingConv.init, channels, size, self._ndim, dilation, mask=mask)
-        super().__init__(init, bias, max_gain, device, dtype)
+        init = partial(ic.EmergingConv.init, dilation=dilation, mask=mask)
+        super().__init__(init, channels, kernel_size, bias, max_gain, device, dtype)
         self._chain: Any = None  # the two as one operator that was validated last,
         self._chain_kinds: list[Any] | None = None  # and of which kind the tensors were
         self.mixing = None
         if mixing is not None:
-            choice("mixing", mixing, tuple(CONV1X1))
+            choice("mixing", mixing, POINTWISE)
             self.mixing = Conv1x1(channels, mixing, bias=False, device=device, dtype=dtype)
 
     def _unbounded(self, traced: bool, read: Read | None = None) -> ic.InvertibleConv:
@@ -177,13 +155,10 @@ class _EmergingConv(Layer):
             self.mixing.reset_parameters()
 
 
-class EmergingConv1d(_EmergingConv):  # noqa: D101 - inherited
-    _ndim = 1
-
-
-class EmergingConv2d(_EmergingConv):  # noqa: D101 - inherited
-    _ndim = 2
-
-
-class EmergingConv3d(_EmergingConv):  # noqa: D101 - inherited
-    _ndim = 3
+# fmt: off
+class AutoregressiveConv1d(_AutoregressiveConv, ndim=1): ...  # noqa: D101
+class AutoregressiveConv2d(_AutoregressiveConv, ndim=2): ...  # noqa: D101
+class AutoregressiveConv3d(_AutoregressiveConv, ndim=3): ...  # noqa: D101
+class EmergingConv1d(_EmergingConv, ndim=1): ...  # noqa: D101
+class EmergingConv2d(_EmergingConv, ndim=2): ...  # noqa: D101
+class EmergingConv3d(_EmergingConv, ndim=3): ...  # noqa: D101

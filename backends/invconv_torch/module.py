@@ -29,27 +29,26 @@ Read: TypeAlias = Callable[[Tensor], Any]
 
 
 class InvertibleModule(nn.Module):  # type: ignore[misc]
-    """Any operator of the core with its arrays as parameters.
+    """A module with the arrays of any operator of the core as parameters.
 
-    The log-determinants are those of the direction that ran, one number a sample, float32 for the
-    half types. Under autocast the work is done in the parameters' dtype, as autocast does for
-    functions that need it; nothing else is promoted.
+    Each direction returns its own log-determinants, one number a sample, float32 for half types.
+    Under autocast the work is done in the parameters' dtype; nothing else is promoted.
 
     In eval mode an inverse is factored once for each of the last grids and reused until a parameter
-    changes. On a CPU the parameters are compared by value, so it is never stale. On an
-    accelerator, where to look would stop it, they are compared by identity and version, which all
-    of PyTorch's own updates change; edits through ``.data``, replayed graphs and FSDP do not: call
-    ``train()`` and ``eval()`` after them. Compiled code and `torch.func` always factor.
+    changes. On a CPU the parameters are compared by value, so the inverse is never out of date. On
+    an accelerator, which would have to wait for that, their identity and version are compared:
+    PyTorch's own updates change the version; edits through ``.data``, replayed graphs and FSDP do
+    not: call ``train()`` and ``eval()`` after them. Compiled code and `torch.func` always factor.
 
     Parameters
     ----------
     conv : invconv.InvertibleConv
-        Of NumPy or PyTorch arrays; they are copied.
+        An operator of NumPy or PyTorch arrays; they are copied.
     max_gain : float, optional
-        Of the inverse: parameters are mapped to an operator that keeps it, see `invconv.bounded`.
-        An operator that `invconv.bounded` made, or `invconv.load` read, keeps its own.
+        The largest gain of the inverse, kept by `invconv.bounded`. An operator that has a bound,
+        from there or from `invconv.load`, keeps its own.
     device, dtype : optional
-        Those of ``conv`` unless given; for NumPy arrays PyTorch's default device.
+        The device and dtype of ``conv`` unless given; for NumPy arrays PyTorch's default device.
 
     Examples
     --------
@@ -83,12 +82,12 @@ class InvertibleModule(nn.Module):  # type: ignore[misc]
                 )
             max_gain = own
         if max_gain is not None:
-            ic.bounded(conv, max_gain)  # raises where there is no such bound
+            ic.bounded(conv, max_gain)  # raises if the class or the number allows no bound
         self._max_gain = max_gain
         self._inverses: RememberedInverses | None = None
         self._class = type(conv)
-        self._static: Any = None  # the operator that was validated last,
-        self._kinds: list[Any] | None = None  # and of which kind its tensors were
+        self._static: Any = None  # the operator that was validated last, without tensors,
+        self._kinds: list[Any] | None = None  # and the dtypes, devices and shapes of its tensors
         parts = conv._parts()
         self._part_names = tuple(parts)
         self._settings = {name: getattr(conv, name) for name in conv._field_names()[1]}
@@ -121,12 +120,12 @@ class InvertibleModule(nn.Module):  # type: ignore[misc]
         return conv if self._max_gain is None else ic.bounded(conv, self._max_gain)
 
     def _unbounded(self, traced: bool, read: Read | None = None) -> ic.InvertibleConv:
-        """Return the operator before ``max_gain``: the current tensors in its static part.
+        """Return the operator without ``max_gain``, with the current tensors.
 
-        Or, where it is traced, what ``read`` makes of the tensors.
+        If ``read`` is given, its results replace the tensors.
 
-        The static part is what was validated last; tensors of the same dtypes, devices and shapes
-        are not looked at again. Code that torch.compile traces validates anew, once.
+        The tensors are put into the operator that was validated last; they are validated again only
+        if a dtype, device or shape changed. Code that torch.compile traces validates anew, once.
         """
         own, modules = self._parameters, self._modules
         arrays, parts, kinds = {}, [], []
@@ -152,10 +151,10 @@ class InvertibleModule(nn.Module):  # type: ignore[misc]
     def _validated(self, arrays: dict[str, Any], parts: list[Any]) -> ic.InvertibleConv:
         if self._class is ic.Chain:
             return ic.Chain(parts)
-        made: ic.InvertibleConv = self._class(
+        conv: ic.InvertibleConv = self._class(
             **arrays, **dict(zip(self._part_names, parts, strict=True)), **self._settings
         )
-        return made
+        return conv
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Return z = K x + b and log|det K|.
@@ -174,7 +173,7 @@ class InvertibleModule(nn.Module):  # type: ignore[misc]
     def inverse(self, z: Tensor) -> tuple[Tensor, Tensor]:
         """Return x = K^-1 (z - b) and log|det K^-1|.
 
-        Nothing judges it here: ``layer.operator().prepare(shape)`` and `invconv.diagnose` do.
+        `invconv.diagnose` and ``layer.operator().prepare(shape)`` judge the inverse.
 
         Parameters
         ----------
@@ -195,7 +194,7 @@ class InvertibleModule(nn.Module):  # type: ignore[misc]
         return self._call(self._inverse, "z", z)
 
     def _call(self, run: Callable[[Tensor, bool], Pair], name: str, x: Tensor) -> Pair:
-        """Run a direction: in the parameters' dtype under autocast, else in that of x."""
+        """Run a direction, in the parameters' dtype under autocast, else in the dtype of x."""
         kind = x.device.type if isinstance(x, torch.Tensor) else device_kind(name, x)
         tracing = torch.compiler.is_compiling() or is_tracing()
         x = with_fixed_grid(x) if tracing else x
@@ -234,7 +233,7 @@ class InvertibleModule(nn.Module):  # type: ignore[misc]
         return call.restore_shape(x), call.broadcast(log_det)
 
     def _kept(self, z: Tensor) -> PreparedInverse | None:
-        """Return the inverse that is remembered for a grid, or None where none may be."""
+        """Return the remembered inverse for a grid, or None if it may not be remembered."""
         tensors: list[Tensor] = []
         self._collect(tensors)
         if not may_be_kept(tensors, z):
@@ -242,32 +241,32 @@ class InvertibleModule(nn.Module):  # type: ignore[misc]
         if self._inverses is None:
             self._inverses = RememberedInverses()
         shape = tuple(z.shape[2:])
-        found = self._inverses.find(shape, tensors)
-        if found is None:
+        prepared = self._inverses.find(shape, tensors)
+        if prepared is None:
             conv = self.operator()
-            as_batch(conv, "z", z)  # which refuses what does not fit
-            found = self._inverses.prepare(conv, shape, tensors)
-        return found
+            as_batch(conv, "z", z)  # raises if z does not fit
+            prepared = self._inverses.prepare(conv, shape, tensors)
+        return prepared
 
-    def _collect(self, found: list[Tensor]) -> None:
-        """Append all tensors that the operator is made of."""
+    def _collect(self, tensors: list[Tensor]) -> None:
+        """Append all tensors of the operator to a list."""
         own = self._parameters
         for name in self._array_names:
             tensor = own[name] if name in own else getattr(self, name)
             if tensor is not None:
-                found.append(tensor)
+                tensors.append(tensor)
         for name in self._part_names:
-            self._modules[name]._collect(found)
+            self._modules[name]._collect(tensors)
 
     def train(self, mode: bool = True) -> InvertibleModule:
-        """Set the mode, and forget inverses."""
+        """Set the mode, and forget remembered inverses."""
         if self._inverses is not None:
             self._inverses.forget()
         super().train(mode)
         return self
 
     def extra_repr(self) -> str:
-        """Say channels, sizes and settings."""
+        """Return channels, sizes and settings as text."""
         conv = self.operator()
         shown = [str(conv.channels)]
         if hasattr(self, "kernel"):
@@ -280,7 +279,7 @@ class InvertibleModule(nn.Module):  # type: ignore[misc]
         return ", ".join(shown if named else [self._class.__name__, *shown])
 
     def __prepare_scriptable__(self) -> Any:
-        """Refuse torch.jit.script, which compiles Python's syntax and none of the core's."""
+        """Refuse torch.jit.script, which compiles only a part of Python, too little for us."""
         raise TypeError(f"torch.jit.script cannot compile {type(self).__name__}; {TRACERS}")
 
     def __getstate__(self) -> dict[str, Any]:

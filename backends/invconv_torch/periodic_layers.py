@@ -9,10 +9,10 @@ from functools import partial
 from typing import Any
 
 import invconv as ic
-from invconv_torch.layer import Layer, Sizes, sizes_of
+from invconv_torch.layer import Convolution, Sizes
 
 
-class _PeriodicConv(Layer):
+class _PeriodicConv(Convolution):
     """A convolution with circular padding.
 
     Its kernel is a cross-correlation, as in `torch.nn.Conv2d`: flip a point-spread function.
@@ -24,9 +24,8 @@ class _PeriodicConv(Layer):
         Odd, even, or wider than the grid.
     dilation : int or tuple of int
     bias : bool
-    max_gain : float, optional
-        Of the inverse, for every value of the parameters; see `invconv.bounded`.
-    device, dtype : optional
+    max_gain, device, dtype : optional
+        See `InvertibleModule`.
 
     Examples
     --------
@@ -50,24 +49,11 @@ class _PeriodicConv(Layer):
         device: Any = None,
         dtype: Any = None,
     ) -> None:
-        size = sizes_of(self, kernel_size)
-        init = partial(ic.PeriodicConv.init, channels, size, self._ndim, dilation=dilation)
-        super().__init__(init, bias, max_gain, device, dtype)
+        init = partial(ic.PeriodicConv.init, dilation=dilation)
+        super().__init__(init, channels, kernel_size, bias, max_gain, device, dtype)
 
 
-class PeriodicConv1d(_PeriodicConv):  # noqa: D101 - inherited
-    _ndim = 1
-
-
-class PeriodicConv2d(_PeriodicConv):  # noqa: D101 - inherited
-    _ndim = 2
-
-
-class PeriodicConv3d(_PeriodicConv):  # noqa: D101 - inherited
-    _ndim = 3
-
-
-class _SymmetricConv(Layer):
+class _SymmetricConv(Convolution):
     """A convolution of an even kernel with an image that is mirrored at its border.
 
     Parameters
@@ -76,9 +62,8 @@ class _SymmetricConv(Layer):
     kernel_size : int or tuple of int
         Of the whole kernel, odd; the parameter has (kernel_size + 1)/2 taps an axis.
     bias : bool
-    max_gain : float, optional
-        Of the inverse, for every value of the parameters; see `invconv.bounded`.
-    device, dtype : optional
+    max_gain, device, dtype : optional
+        See `InvertibleModule`.
 
     Examples
     --------
@@ -101,9 +86,8 @@ class _SymmetricConv(Layer):
         device: Any = None,
         dtype: Any = None,
     ) -> None:
-        size = sizes_of(self, kernel_size)
-        init = partial(ic.SymmetricConv.init, channels, size, self._ndim)
-        super().__init__(init, bias, max_gain, device, dtype)
+        init = ic.SymmetricConv.init
+        super().__init__(init, channels, kernel_size, bias, max_gain, device, dtype)
 
     def extra_repr(self) -> str:
         """Say channels, the size of the whole kernel, and settings."""
@@ -113,19 +97,7 @@ class _SymmetricConv(Layer):
         return said
 
 
-class SymmetricConv1d(_SymmetricConv):  # noqa: D101 - inherited
-    _ndim = 1
-
-
-class SymmetricConv2d(_SymmetricConv):  # noqa: D101 - inherited
-    _ndim = 2
-
-
-class SymmetricConv3d(_SymmetricConv):  # noqa: D101 - inherited
-    _ndim = 3
-
-
-class _ExponentialConv(Layer):
+class _ExponentialConv(Convolution):
     """The exponential of a convolution, z = e^M x + b: invertible with every kernel, on every grid.
 
     M's kernel is a cross-correlation, as in `torch.nn.Conv2d`; log det = tr M. Nearly the identity
@@ -140,9 +112,8 @@ class _ExponentialConv(Layer):
         What M sees beyond the border.
     dilation : int or tuple of int
     bias : bool
-    max_gain : float, optional
-        Of the inverse, for every value of the parameters; see `invconv.bounded`.
-    device, dtype : optional
+    max_gain, device, dtype : optional
+        See `InvertibleModule`.
 
     Examples
     --------
@@ -167,24 +138,17 @@ class _ExponentialConv(Layer):
         device: Any = None,
         dtype: Any = None,
     ) -> None:
-        init = partial(
-            ic.ExponentialConv.init,
-            channels,
-            sizes_of(self, kernel_size),
-            self._ndim,
-            padding=padding,
-            dilation=dilation,
-        )
-        super().__init__(init, bias, max_gain, device, dtype)
+        init = partial(ic.ExponentialConv.init, padding=padding, dilation=dilation)
+        super().__init__(init, channels, kernel_size, bias, max_gain, device, dtype)
 
 
-class ExponentialConv1d(_ExponentialConv):  # noqa: D101 - inherited
-    _ndim = 1
-
-
-class ExponentialConv2d(_ExponentialConv):  # noqa: D101 - inherited
-    _ndim = 2
-
-
-class ExponentialConv3d(_ExponentialConv):  # noqa: D101 - inherited
-    _ndim = 3
+# fmt: off
+class PeriodicConv1d(_PeriodicConv, ndim=1): ...  # noqa: D101
+class PeriodicConv2d(_PeriodicConv, ndim=2): ...  # noqa: D101
+class PeriodicConv3d(_PeriodicConv, ndim=3): ...  # noqa: D101
+class SymmetricConv1d(_SymmetricConv, ndim=1): ...  # noqa: D101
+class SymmetricConv2d(_SymmetricConv, ndim=2): ...  # noqa: D101
+class SymmetricConv3d(_SymmetricConv, ndim=3): ...  # noqa: D101
+class ExponentialConv1d(_ExponentialConv, ndim=1): ...  # noqa: D101
+class ExponentialConv2d(_ExponentialConv, ndim=2): ...  # noqa: D101
+class ExponentialConv3d(_ExponentialConv, ndim=3): ...  # noqa: D101

@@ -5,7 +5,6 @@ Public names of `invconv_torch`.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import partial
 from typing import Any, TypeAlias
 
@@ -13,17 +12,11 @@ import torch
 
 import invconv as ic
 from invconv.arrays.settings import choice
+from invconv.flows.architecture import POINTWISE
+from invconv.operators.base.register import mixings
 from invconv_torch.layer import Layer
 
 Tensor: TypeAlias = torch.Tensor
-
-CONV1X1: dict[str, Callable[..., ic.InvertibleConv]] = {
-    "plain": ic.Conv1x1.init,
-    "plu": ic.PLUConv1x1.init,
-    "qr": ic.QRConv1x1.init,
-    "orthogonal": ic.OrthogonalConv1x1.init,
-    "circulant": ic.CirculantConv1x1.init,
-}
 
 
 class Conv1x1(Layer):
@@ -38,9 +31,8 @@ class Conv1x1(Layer):
     ndim : int, optional
         The number of spatial axes; any number of batch axes, none too, may come before the channels
         then. Without it images have one batch axis and any number of spatial axes.
-    max_gain : float, optional
-        Of the inverse, for every value of the parameters; see `invconv.bounded`.
-    device, dtype : optional
+    max_gain, device, dtype : optional
+        See `InvertibleModule`.
 
     Examples
     --------
@@ -64,8 +56,8 @@ class Conv1x1(Layer):
         device: Any = None,
         dtype: Any = None,
     ) -> None:
-        choice("parametrization", parametrization, tuple(CONV1X1))
-        init = partial(CONV1X1[parametrization], channels, ndim=ndim)
+        choice("parametrization", parametrization, POINTWISE)
+        init = partial(mixings()[parametrization].init, channels, ndim=ndim)
         super().__init__(init, bias, max_gain, device, dtype)
 
 
@@ -79,9 +71,8 @@ class ActNorm(Layer):
     ndim : int, optional
         The number of spatial axes; any number of batch axes, none too, may come before the channels
         then. Without it images have one batch axis and any number of spatial axes.
-    max_gain : float, optional
-        Of the inverse, for every value of the parameters; see `invconv.bounded`.
-    device, dtype : optional
+    max_gain, device, dtype : optional
+        See `InvertibleModule`.
 
     Attributes
     ----------

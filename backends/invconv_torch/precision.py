@@ -1,4 +1,4 @@
-"""Every digit of float32: TF32, bfloat16 passes and autocast never decide a result."""
+"""Full precision of float32: TF32, bfloat16 passes and autocast never decide a result."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ _REDUCED = {"tf32", "bf16"}
 
 _AUTOCAST = ("cpu", "cuda")
 _AS_IT_IS = nullcontext()
-# the switches are the process's, not the thread's, which a signal's handler may interrupt anywhere
+# the switches belong to the process, not to a thread; reentrant, for signal handlers
 _lock = threading.RLock()
 _depth: dict[str, int] = {}
 _saved: dict[str, list[tuple[Any, str]]] = {}
 
 
 def _switches(kind: str) -> list[tuple[Any, str]]:
-    """Return (switch, value to restore) of what reduces precision on a device now."""
+    """Return (switch, value to restore) of each switch that reduces precision on a device now."""
     backends = torch.backends
     if kind == "cpu":
         above, parts = backends.mkldnn, (backends.mkldnn.matmul, backends.mkldnn.conv)
@@ -32,20 +32,20 @@ def _switches(kind: str) -> list[tuple[Any, str]]:
         above, parts = backends.cudnn, (backends.cuda.matmul, backends.cudnn.conv)
     else:
         return []
-    found = [(part, part.fp32_precision) for part in parts]
-    # "none" follows the switch above, and only "none" restores one that did
+    values = [(part, part.fp32_precision) for part in parts]
+    # a switch set to "none" shows the value of the switch above: restore it as "none"
     follows = above.fp32_precision
-    return [(part, "none" if v == follows else v) for part, v in found if v in _REDUCED]
+    return [(part, "none" if v == follows else v) for part, v in values if v in _REDUCED]
 
 
-def _as_batch(kind: str) -> None:
+def _enter(kind: str) -> None:
     with _lock:
         depth = _depth.get(kind, 0)
         if not depth:
-            found = _switches(kind)
-            for part, _ in found:
+            switches = _switches(kind)
+            for part, _ in switches:
                 part.fp32_precision = "ieee"
-            _saved[kind] = found
+            _saved[kind] = switches
         _depth[kind] = depth + 1
 
 
@@ -64,7 +64,7 @@ def _restore(kind: str) -> None:
 
 
 def _forked() -> None:
-    """Put back what other threads changed, which a child process does not have."""
+    """Restore the switches in a child process, which has no threads that would."""
     global _lock
     _lock = threading.RLock()
     for kind in list(_saved):
@@ -77,36 +77,36 @@ if hasattr(os, "register_at_fork"):  # not on Windows
 
 
 def autocasting(kind: str) -> bool:
-    """Tell whether autocast is on for a type of device (some do not have it)."""
+    """Tell whether autocast is on for a type of device (some types do not have it)."""
     known = kind in _AUTOCAST or torch.amp.is_autocast_available(kind)
     return bool(known and torch.is_autocast_enabled(kind))
 
 
 def nothing_reduces(kind: str) -> bool:
-    """Tell at little cost that products on a CPU have full precision; False: look closer."""
+    """Tell cheaply whether products on a CPU have full precision; if False, check the switches."""
     if _depth or torch.is_autocast_enabled(kind):
         return False
-    # without PyTorch's properties, which take as long as a small product
-    found = fp32_precision("mkldnn", "matmul"), fp32_precision("mkldnn", "conv")
-    return found[0] not in _REDUCED and found[1] not in _REDUCED
+    # PyTorch's properties would take as long as a small product
+    matmul, conv = fp32_precision("mkldnn", "matmul"), fp32_precision("mkldnn", "conv")
+    return matmul not in _REDUCED and conv not in _REDUCED
 
 
 def full_precision(x: torch.Tensor) -> AbstractContextManager[None]:
-    """Compute in the dtype of the operands on the device of ``x``, and put everything back.
+    """Return a context of full precision on the device of ``x``; it restores all switches.
 
-    Where several threads compute, the last one to leave puts it back.
+    If several threads are inside, the last one to leave restores them.
     """
     kind = x.device.type
     if kind == "cpu" and nothing_reduces(kind):
         return _AS_IT_IS
-    with _lock:  # nobody changes the switches while they are looked at
+    with _lock:  # no other thread changes the switches meanwhile
         plain = not _depth.get(kind) and not autocasting(kind) and not _switches(kind)
     return _AS_IT_IS if plain else _switched(kind)
 
 
 @contextmanager
 def _switched(kind: str) -> Iterator[None]:
-    _as_batch(kind)
+    _enter(kind)
     try:
         if autocasting(kind):
             with torch.autocast(kind, enabled=False):
@@ -117,7 +117,7 @@ def _switched(kind: str) -> Iterator[None]:
         _leave(kind)
 
 
-_CASTS = {  # methods of tensors and of modules alike
+_CASTS = {  # methods of both tensors and modules
     torch.float16: "half",
     torch.bfloat16: "bfloat16",
     torch.float32: "float",
@@ -126,7 +126,7 @@ _CASTS = {  # methods of tensors and of modules alike
 
 
 def require_dtype(name: str, x: torch.Tensor, own: torch.dtype) -> None:
-    """Raise TypeError where x has another floating dtype than a layer's parameters."""
+    """Raise TypeError if x has another floating dtype than a layer's parameters."""
     if x.dtype != own and x.dtype in _CASTS:
         raise TypeError(
             f"{name}: expected dtype {dtype_name(own)} as the layer's parameters have, got "

@@ -1,4 +1,4 @@
-"""PyTorch: how the library runs the primitives of the core."""
+"""PyTorch's native primitives, which `invconv.arrays.registry` looks up here."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from invconv.kernels.frequencies.products import SpectralProduct
 from invconv_torch.native import kernels
 from invconv_torch.native.autodiff import APPLY, GRAM, MATMUL, SOLVE, run
 from invconv_torch.native.exponential import exponential, exponential_gram, exponential_vjp
-from invconv_torch.native.host import in_host_memory
+from invconv_torch.native.host import TorchOps, in_host_memory
 from invconv_torch.native.matrices import (
     LogAbsDet,
     factored,
@@ -42,6 +42,7 @@ from invconv_torch.native.whole import evaluate, records
 from invconv_torch.traced import require_onnx_form, traced, unwatched
 
 __all__ = [
+    "ARRAY_OPS",
     "add_pivots",
     "apply",
     "by_frequencies",
@@ -71,7 +72,8 @@ __all__ = [
 ]
 
 Tensor: TypeAlias = torch.Tensor
-_LEAST = 1e-280  # of a product that has all its digits, and so has its inverse
+ARRAY_OPS = TorchOps
+_LEAST = 1e-280  # the least product with all digits; 1 / _LEAST is the largest
 _TRIANGLES = {lower: TriangularFamily(lower) for lower in (False, True)}
 
 
@@ -116,8 +118,9 @@ def triangular_solve(matrix: Tensor, rhs: Tensor, *, lower: bool) -> Tensor:
 def log_abs_det(matrices: Tensor) -> Tensor:
     """See `invconv.kernels.primitives.log_abs_det`.
 
-    By LU factors: slogdet takes half as long again on a CPU, may make the host wait for a device,
-    and its derivative in forward mode has none itself, which PyTorch takes for zero.
+    LU factors are used instead of slogdet, which takes half as long again on a CPU and may make the
+    host wait for a device; and PyTorch takes the derivative of its forward-mode derivative for
+    zero.
     """
     require_onnx_form()
     if records(matrices, []):
@@ -158,25 +161,25 @@ def log_abs_pivots(
 ) -> tuple[Tensor, tuple[Tensor, ...]]:
     """See `invconv.kernels.primitives.log_abs_pivots`."""
     if not (unwatched() and all(map(in_host_memory, kernels))):
-        logs, found = primitives.log_abs_pivots.agnostic(pixels, centres, *kernels)
-        return logs, found
-    found = tuple(map(_pivots, kernels, centres))
-    return _of_few_numbers(pixels, found), found
+        logs, diagonals = primitives.log_abs_pivots.agnostic(pixels, centres, *kernels)
+        return logs, diagonals
+    diagonals = tuple(map(_pivots, kernels, centres))
+    return _of_few_numbers(pixels, diagonals), diagonals
 
 
 def _pivots(kernel: Tensor, centre: Offset) -> Tensor:
-    """Return K[c, c, centre] as one view, which is quicker than one after another."""
+    """Return K[c, c, centre] by one view, which is quicker than several in a row."""
     row, column, *strides = kernel.stride()
     place = kernel.storage_offset() + sum(map(operator.mul, strides, centre))
     return kernel.as_strided(kernel.shape[:1], (row + column,), place)
 
 
 def _of_few_numbers(pixels: int, vectors: Sequence[Tensor]) -> Tensor:
-    """Return pixels times the sum of log|v| by a product of Python's numbers."""
+    """Return pixels times the sum of log|v|, by a product of Python's floats."""
     product = 1.0
     for vector in vectors:
         product = math.prod(vector.tolist(), start=product)
-    if _LEAST < abs(product) < 1 / _LEAST:  # not if it left the range, or is NaN
+    if _LEAST < abs(product) < 1 / _LEAST:  # False for NaN, too
         return torch.scalar_tensor(pixels * math.log(abs(product)), dtype=vectors[0].dtype)
     return torch.as_tensor(primitives.log_abs_product.agnostic(pixels, *vectors))
 
@@ -191,7 +194,7 @@ class Solver:
     weights : tensor
         w.
     factor : a factor of `invconv_torch.native.solvers`, or None
-        Of A(w), from detached weights; None in traced code, where each solve factors.
+        The factors of A(w), from detached weights; None in traced code: there each solve factors.
     """
 
     family: LinearFamily
@@ -204,7 +207,7 @@ class Solver:
         return {"method": "traced"} if self.factor is None else self.factor.plan
 
     def as_numpy(self) -> SpectralProduct | None:
-        """Return the solver on NumPy arrays, where that is a product a frequency."""
+        """Return the spectral product on NumPy arrays, or None if the solve is another."""
         product = self.factor.product if isinstance(self.factor, SpectralFactor) else None
         return None if product is None else product.as_numpy()
 

@@ -1,7 +1,7 @@
-"""Everything private to PyTorch that this package and the core use, looked up once.
+"""PyTorch's private parts that this package and the core use, looked up once.
 
-PyTorch promises nothing of it: a version that lacks a part is refused when this is imported. What
-only an older version lacks stands in `VERSIONS`, whose oldest one is that of pyproject.toml.
+Importing this module refuses a version that lacks a part. `VERSIONS` has the oldest version, as in
+pyproject.toml.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ try:
     from torch._subclasses.fake_tensor import FakeTensor, MetaConverter
     from torch.utils._python_dispatch import _disable_current_modes as without_modes
 
-    # what is looked up when it is used, below
+    # parts that the functions below look up when they are used
     _converter = MetaConverter()
     _parts = [_converter.tensor_memo, _converter.describer.lookup_tensor, torch.empty(0)._version]
     _parts += [forward_ad._current_level, super(Function, Function).apply]
@@ -73,33 +73,33 @@ __all__ = [
 
 
 class Node(Function):  # type: ignore[misc]
-    """A Function of tensors that no transform of `torch.func` has wrapped."""
+    """A Function of tensors that are not wrapped by a transform of `torch.func`."""
 
     @classmethod
     def apply(cls, *arguments: Any) -> Any:
-        """Record it, without the look for what such a transform has left behind."""
+        """Record the call, without the search for such wrappers."""
         return super(Function, cls).apply(*arguments)
 
 
-# of forward-mode differentiation, -1 where none is open: no function of Python, which costs a call
+# the level of forward-mode differentiation, -1 if none is open; no Python function, to save a call
 forward_level = partial(attrgetter("_current_level"), forward_ad)
 
 
 def version(t: Tensor) -> int:
-    """Return how often a tensor was edited in place."""
+    """Return the number of edits in place of a tensor."""
     return int(t._version)
 
 
 def constant_in_graphs(function: F) -> F:
-    """Do what `torch.compiler.assume_constant_result` does, which imports Dynamo for 2 seconds."""
+    """Do as `torch.compiler.assume_constant_result`, which would import Dynamo for 2 seconds."""
     vars(function)["_dynamo_marked_constant"] = True
     return function
 
 
 def behind(fake: Any) -> Tensor | None:
-    """Return the tensor that a fake one was made of, which its mode remembers, or None."""
-    made = fake.fake_mode.fake_tensor_converter.meta_converter
-    for tensor, number in made.describer.lookup_tensor.items():
-        if made.tensor_memo.get(number) is fake:
+    """Return the real tensor of a fake one, from the memory of its mode, or None."""
+    converter = fake.fake_mode.fake_tensor_converter.meta_converter
+    for tensor, number in converter.describer.lookup_tensor.items():
+        if converter.tensor_memo.get(number) is fake:
             return tensor
     return None

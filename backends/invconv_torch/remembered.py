@@ -1,8 +1,8 @@
-"""Inverses that were factored once, kept as long as the parameters stay as they were.
+"""Remembered inverses: factored once, and kept as long as the parameters do not change.
 
-Nobody sees them, so nobody orders streams of a CUDA device because of them: each stream has its
-own. What is factored while a graph is recorded exists in the graph only, and is not kept; what a
-graph was recorded with lives as long as the module.
+No stream of a CUDA device waits for a remembered inverse, so each stream has its own. An inverse
+that is factored while a graph is recorded exists in the graph only, and is not kept. An inverse
+that a recorded graph uses lives as long as the module.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ Tensor: TypeAlias = torch.Tensor
 Shape: TypeAlias = tuple[int, ...]
 Key: TypeAlias = tuple[Shape, int | None]  # a grid and a stream
 
-_GRIDS = 4  # how many are kept for a module, of grids and streams
+_GRIDS = 4  # inverses that a module keeps, for different grids and streams
 
 
 def may_be_kept(tensors: list[Tensor], z: Tensor) -> bool:
-    """Tell whether tensors are what they look like: not traced, and with no tangent."""
+    """Tell whether an inverse may be remembered: nothing is traced, and no tensor has a tangent."""
     if traced() or type(z) not in host.PLAIN:
         return False
     if forward_level() < 0:
@@ -37,13 +37,13 @@ def may_be_kept(tensors: list[Tensor], z: Tensor) -> bool:
 
 @dataclass(frozen=True, eq=False)
 class Kept:
-    """A prepared inverse, and what the tensors were that it was made of.
+    """A prepared inverse, and a record of the tensors from which it was factored.
 
     Attributes
     ----------
     prepared : PreparedInverse
     tensors : list
-        On a CPU their values, else who they were and in which version.
+        Copies of the tensors on a CPU; else each tensor with its address and version.
     """
 
     prepared: PreparedInverse
@@ -51,7 +51,7 @@ class Kept:
 
     @staticmethod
     def of(prepared: PreparedInverse, tensors: list[Tensor]) -> Kept:
-        """Take note of what the tensors are now."""
+        """Return a record with the present state of the tensors."""
         was = [
             t.detach().clone() if t.device.type == "cpu" else (t, *host.version_of(t))
             for t in tensors
@@ -59,7 +59,7 @@ class Kept:
         return Kept(prepared, was)
 
     def holds(self, tensors: list[Tensor]) -> bool:
-        """Tell whether the tensors are still the same."""
+        """Tell whether the tensors are unchanged."""
         if len(tensors) != len(self.tensors):
             return False
         for was, t in zip(self.tensors, tensors, strict=True):
@@ -86,13 +86,14 @@ class RememberedInverses:
     """The last inverses of a module, by grid and stream."""
 
     def __init__(self) -> None:
-        self._kept: dict[Key, Kept] = {}  # that which was used last is last
+        self._kept: dict[Key, Kept] = {}  # the one that was used last is last
         self._in_graphs: list[Kept] = []
 
     def find(self, shape: Shape, tensors: list[Tensor]) -> PreparedInverse | None:
-        """Return the inverse for a grid, or None where it was made of other tensors.
+        """Return the inverse for a grid, or None if there is none for these tensors.
 
-        A graph that is recorded takes any stream's: PyTorch waits for the device before it records.
+        While a graph is recorded, the inverse of any stream will do: PyTorch waits for the device
+        before it records.
         """
         stream, recorded = queue_of(tensors[0])
         key = shape, stream
@@ -109,7 +110,7 @@ class RememberedInverses:
     def prepare(
         self, conv: ic.InvertibleConv, shape: Shape, tensors: list[Tensor]
     ) -> PreparedInverse:
-        """Factor the operator that is made of the tensors, and keep it."""
+        """Factor the operator of these tensors, and keep the inverse."""
         stream, recorded = queue_of(tensors[0])
         with torch.inference_mode(False), torch.no_grad():
             kept = Kept.of(conv.prepare(shape, check=False), tensors)
@@ -119,7 +120,7 @@ class RememberedInverses:
         return kept.prepared
 
     def grids(self) -> list[Shape]:
-        """Return the grids whose inverses are kept."""
+        """Return the grids of the inverses that are kept."""
         return list(dict.fromkeys(shape for shape, _ in self._kept))
 
     def _keep(self, key: Key, kept: Kept) -> None:
@@ -133,5 +134,5 @@ class RememberedInverses:
             self._kept.pop(first, None)
 
     def forget(self) -> None:
-        """Forget all but what graphs were recorded with."""
+        """Forget all inverses but those that recorded graphs use."""
         self._kept.clear()

@@ -28,38 +28,37 @@ from invconv_torch.precision import autocasting
 from invconv_torch.traced import device_kind, traced
 
 Tensor: TypeAlias = torch.Tensor
-Places: TypeAlias = tuple[tuple[int, str], ...]  # a layer's, and the name of a weight in it
+Places: TypeAlias = tuple[tuple[int, str], ...]  # number of a layer, and name of a weight in it
 Gradients: TypeAlias = dict[tuple[int, str], Tensor | None]
 
 
 class ReversibleChain(nn.ModuleList):  # type: ignore[misc]
-    """Layers one after the other that keep only the chain's input and output for the gradient.
+    """A chain of layers that keeps only its input and output for the gradient.
 
     Memory does not grow with depth. The backward pass inverts each layer, runs it again and
-    differentiates it: about twice the time. Gradients are those of the stored version up to
-    rounding, which the condition of the layers amplifies. So a layer whose inverse cannot be
-    right is refused when a grid is first seen, and every backward pass, whose weights may be new,
-    looks at what it recomputed: each image, and an image of noise that goes through this package's
-    layers that follow each other. If one does not come back, the pass raises instead of returning
-    a wrong gradient. On an accelerator, where to look at numbers would make the host wait, nothing
-    raises: gradients by the weights and by the lost images become NaN, and `InverseGuard` names
-    the layer. torch.compile runs it with breaks in the graph, not with ``fullgraph=True``.
+    differentiates it: about twice the time. Gradients agree with the stored version up to rounding,
+    which the condition of the layers amplifies. So a layer is refused at the first call on a grid
+    if its inverse cannot be right there. Every backward pass, perhaps with new weights, checks the
+    recomputed inputs: each image, and an image of noise that goes through each row of this
+    package's layers. If one does not come back, the pass raises instead of returning a wrong
+    gradient. On an accelerator the host would have to wait for the check, so nothing raises:
+    gradients by the weights and by the lost images become NaN, and `InverseGuard` names the layer.
+    torch.compile runs the chain with breaks in the graph, not with ``fullgraph=True``.
 
-    "Comes back" means two digits, beside an image's largest entry and its norm. A loss that is seen
-    neither there nor in noise remains: of an image whose smaller entries alone count for the loss
-    function, or of layers that are not this package's, where the layers before them shrink it.
+    "Comes back" means to two digits, relative to an image's largest entry and to its norm. The
+    check misses an error in small entries of an image, which matters if the loss depends on them
+    alone, and an error of layers of other packages, if the layers before them shrink it.
 
     Parameters
     ----------
     layers : iterable of nn.Module
         At least one; each with ``forward(x) -> (z, log_det)`` and ``inverse(z) -> (x, log_det)``,
-        one log-determinant a sample: layers of this package, couplings, ... They must be
-        deterministic.
+        one log-determinant a sample, deterministic: layers of this package, couplings, ...
 
     Raises
     ------
     TypeError, ValueError
-        If something else is among them, or nothing.
+        If ``layers`` is empty, or has an object that is no such module.
 
     Examples
     --------
@@ -113,7 +112,7 @@ class ReversibleChain(nn.ModuleList):  # type: ignore[misc]
         Raises
         ------
         TypeError
-            If a layer is none of this package.
+            If a layer is not of this package.
 
         Examples
         --------
@@ -131,7 +130,7 @@ class ReversibleChain(nn.ModuleList):  # type: ignore[misc]
         return Chain([layer.operator() for layer in self])
 
     def judge(self, i: int, x: Tensor) -> None:
-        """Raise ValueError if layer i cannot invert on the grid of its input, once a grid.
+        """Raise ValueError if layer i cannot invert on the grid of its input; judge once a grid.
 
         The last of several layers of this package in a row is judged with those before it, too.
 
@@ -158,7 +157,7 @@ class ReversibleChain(nn.ModuleList):  # type: ignore[misc]
 def _one_after_another(
     maps: Iterable[Callable[[Tensor], tuple[Tensor, Tensor]]], x: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Return what maps make of x, and the sum of their log-determinants."""
+    """Return the composition of maps at x, and the sum of their log-determinants."""
     log_dets = []
     for run in maps:
         x, log_det = run(x)
@@ -168,17 +167,17 @@ def _one_after_another(
 
 def _invertible(layers: Iterable[nn.Module]) -> list[nn.Module]:
     """Return layers in a list, or raise unless each can be inverted."""
-    what = "modules with forward(x) -> (z, log_det) and inverse(z) -> (x, log_det)"
+    modules = "modules with forward(x) -> (z, log_det) and inverse(z) -> (x, log_det)"
     if not isinstance(layers, Iterable):
-        raise TypeError(f"layers: expected {what}, in a list, got one {type(layers).__name__}")
-    found = list(layers)
-    if not found:
-        raise ValueError(f"layers: expected {what}, at least one, got none")
-    for i, layer in enumerate(found):
+        raise TypeError(f"layers: expected {modules}, in a list, got one {type(layers).__name__}")
+    listed = list(layers)
+    if not listed:
+        raise ValueError(f"layers: expected {modules}, at least one, got none")
+    for i, layer in enumerate(listed):
         if not (isinstance(layer, nn.Module) and callable(getattr(layer, "inverse", None))):
             hint = "; InvertibleModule(conv) is one" if isinstance(layer, InvertibleConv) else ""
-            raise TypeError(f"layers: expected {what}, got {type(layer).__name__} at {i}{hint}")
-    return found
+            raise TypeError(f"layers: expected {modules}, got {type(layer).__name__} at {i}{hint}")
+    return listed
 
 
 class _Reversible(Function):  # type: ignore[misc]
@@ -218,8 +217,8 @@ class _Reversible(Function):  # type: ignore[misc]
             z_bar, more = steps.pull_back(i, z[:count], (z_bar, log_det_bar))
             gradients |= more
             if i in begins:
-                what = f"noise that was recomputed by layers {i} to {begins[i][-1]}"
-                right = right & _comes_back(what, noise, z[count:], sent)
+                input_name = f"noise that was recomputed by layers {i} to {begins[i][-1]}"
+                right = right & _comes_back(input_name, noise, z[count:], sent)
                 z = z[:count]
         right = right & _comes_back("input that was recomputed for the gradient", start, z, end)
         bars = [gradients.get(place) for place in ctx.places]
@@ -231,11 +230,11 @@ class _Reversible(Function):  # type: ignore[misc]
 
 
 class _Steps:
-    """Layers that run with the weights of the way forward, both ways."""
+    """Layers that run, forward or backward, with the weights of the forward pass."""
 
     def __init__(self, ctx: Any, weights: Iterable[Tensor]) -> None:
         self.layers, self.autocast = ctx.layers, ctx.autocast
-        # the modules may hold other weights by now, and those that were saved may be copies
+        # the modules may hold other weights by now, and the saved weights may be copies
         self.weights: list[dict[str, Tensor]] = [{} for _ in ctx.layers]
         wanted = ctx.needs_input_grad[3:]
         for (i, name), weight, trained in zip(ctx.places, weights, wanted, strict=True):
@@ -255,13 +254,13 @@ class _Steps:
         with torch.enable_grad():
             x = x.detach().requires_grad_()
             outputs = zip(self.run(i, x), bars, strict=True)
-        found, bars = zip(*((o, b) for o, b in outputs if o.requires_grad), strict=True)
-        x_bar, *more = torch.autograd.grad(found, (x, *trained.values()), bars, allow_unused=True)
+        outs, bars = zip(*((o, b) for o, b in outputs if o.requires_grad), strict=True)
+        x_bar, *more = torch.autograd.grad(outs, (x, *trained.values()), bars, allow_unused=True)
         return x_bar, {(i, name): g for name, g in zip(trained, more, strict=True)}
 
 
 class _Backwards(nn.Module):  # type: ignore[misc]
-    """A layer that runs backwards when it is called."""
+    """A module that runs a layer's inverse."""
 
     def __init__(self, layer: nn.Module) -> None:
         super().__init__()
@@ -272,15 +271,15 @@ class _Backwards(nn.Module):  # type: ignore[misc]
 
 
 def _rows(layers: Iterable[nn.Module]) -> list[list[int]]:
-    """Return the places of layers of this package that follow each other; no others are listed."""
+    """Return the numbers of each row of adjacent layers of this package."""
     ours = [i for i, layer in enumerate(layers) if isinstance(layer, InvertibleModule)]
     return [[i for _, i in run] for _, run in groupby(enumerate(ours), lambda p: p[1] - p[0])]
 
 
 def _autocast(kind: str) -> AbstractContextManager[Any]:
-    """Return the context that autocasts as it is done now, and keeps no weight that it has cast.
+    """Return a context with the present state of autocast, but without its cache of cast weights.
 
-    Before 2.11 PyTorch takes a weight that was cast without a gradient where one is recorded.
+    Before 2.11 PyTorch uses a cached weight that was cast without a gradient in recorded code.
     """
     if not torch.amp.is_autocast_available(kind):
         return nullcontext()
@@ -288,12 +287,12 @@ def _autocast(kind: str) -> AbstractContextManager[Any]:
     return torch.autocast(kind, dtype, enabled, cache_enabled=False)  # type: ignore[no-any-return]
 
 
-def _comes_back(what: str, x: Tensor, again: Tensor, z: Tensor) -> Tensor:
-    """Return which images came back, or raise RuntimeError if one did not and we may look."""
+def _comes_back(name: str, x: Tensor, again: Tensor, z: Tensor) -> Tensor:
+    """Return the mask of images that came back; raise RuntimeError if a readable one did not."""
     error, right = relative_error(x, again, z)
     if readable(x) and not bool(right.all()):
         raise RuntimeError(
-            f"ReversibleChain: the {what} differs from the {what.partition(' ')[0]} by "
+            f"ReversibleChain: the {name} differs from the {name.partition(' ')[0]} by "
             f"{float(error[~right].max()):.1e} of its size, so the gradient would be wrong: a "
             "layer's inverse is lost. Use the layers without ReversibleChain, or with max_gain"
         )

@@ -1,7 +1,4 @@
-"""The layer that trades pixels for channels.
-
-Public name of `invconv_torch`.
-"""
+"""The layer that trades pixels for channels."""
 
 from __future__ import annotations
 
@@ -17,7 +14,7 @@ Tensor: TypeAlias = torch.Tensor
 
 
 class Squeeze(nn.Module):  # type: ignore[misc]
-    """Every block of factor^ndim pixels becomes channels; the log-determinant is 0.
+    """A layer that turns blocks of factor^ndim pixels into channels; the log-determinant is 0.
 
     Parameters
     ----------
@@ -41,7 +38,7 @@ class Squeeze(nn.Module):  # type: ignore[misc]
     def __init__(self, factor: int = 2, *, ndim: int = 2, basis: str = "pixels") -> None:
         super().__init__()
         self._settings: dict[str, Any] = {"factor": factor, "ndim": ndim, "basis": basis}
-        ic.squeeze(torch.zeros(1, *[factor] * ndim), **self._settings)  # raises what is wrong
+        ic.squeeze(torch.zeros(1, *[factor] * ndim), **self._settings)  # validates the settings
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Return z, shape (B, C f^ndim, *(spatial / f)), and zeros, shape (B,)."""
@@ -61,5 +58,5 @@ class Squeeze(nn.Module):  # type: ignore[misc]
         return ic.unsqueeze(z, **self._settings), z.new_zeros(z.shape[:1])
 
     def extra_repr(self) -> str:
-        """Say the settings."""
+        """Return the settings as text."""
         return ", ".join(f"{name}={value!r}" for name, value in self._settings.items())

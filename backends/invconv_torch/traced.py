@@ -1,7 +1,7 @@
-"""Who looks at an operation on tensors: nobody, autograd, torch.func, or torch.compile.
+"""Tests for autograd, torch.func and torch.compile: which of them observes an operation.
 
-`autodiff.run` chooses by it; `module` and `whole` leave their shortcuts out where it is not nobody
-or autograd.
+`autodiff.run` chooses an implementation by the observer; `module` and `whole` take their shortcuts
+only without one, or with autograd.
 """
 
 from __future__ import annotations
@@ -11,14 +11,12 @@ from typing import Any
 
 import torch
 
-from invconv.arrays.tensors import tell_of_tensors
 from invconv_torch.private import (
     Transform,
     constant_in_graphs,
     forward_level,
     get_interpreter_stack,
     is_tracing,
-    open_modes,
     peek_interpreter_stack,
 )
 
@@ -26,23 +24,20 @@ TRACERS = "torch.export.export and torch.compile can trace it, torch.jit.trace o
 
 
 def traced() -> bool:
-    """Tell whether tensors may be other than they look: compiled, traced, or inside torch.func."""
+    """Tell whether tensors may be stand-ins: in compiled or traced code, or inside torch.func."""
     return bool(
         torch.compiler.is_compiling() or is_tracing() or peek_interpreter_stack() is not None
     )
 
 
-tell_of_tensors(traced, open_modes)
-
-
 @constant_in_graphs
 def _in_onnx_export() -> bool:
-    """Return what the exporter's second attempt, by Dynamo, would take for False."""
+    """Tell whether torch.onnx.export runs; in its second attempt Dynamo would read False."""
     return bool(torch.onnx.is_in_onnx_export())
 
 
 def exporting_to_onnx() -> bool:
-    """Tell whether torch.onnx.export traces, which knows none of our operators."""
+    """Tell whether torch.onnx.export traces: it knows none of our operators."""
     return bool(torch.compiler.is_compiling() and _in_onnx_export())
 
 
@@ -52,7 +47,7 @@ def as_nodes() -> bool:
 
 
 def require_onnx_form() -> None:
-    """Raise where an operator of the core, and not a layer, is exported to ONNX by what it lacks.
+    """Raise if an operator of the core, which is no layer, is exported to ONNX.
 
     Raises
     ------
@@ -67,13 +62,13 @@ def require_onnx_form() -> None:
 
 
 def unwatched() -> bool:
-    """Tell whether nobody records, traces or transforms what is done with any tensors."""
-    # traced first: Dynamo cannot look at the level
+    """Tell whether autograd, forward mode, torch.func and torch.compile are all off."""
+    # traced first: Dynamo cannot read the level
     return not (torch.is_grad_enabled() or traced() or forward_level() >= 0)
 
 
 def device_kind(name: str, x: Any) -> str:
-    """Return the kind of device that a tensor is on ("cpu", "cuda"), or raise for what is none."""
+    """Return the kind of device of a tensor ("cpu", "cuda"), or raise if x is no tensor."""
     if not isinstance(x, torch.Tensor):
         hint = ""
         if isinstance(x, tuple):
@@ -85,9 +80,9 @@ def device_kind(name: str, x: Any) -> str:
 
 
 def with_fixed_grid(x: torch.Tensor) -> torch.Tensor:
-    """Return an image that raises on another grid where it is inside a `torch.jit.trace`.
+    """Return an image that makes a program of `torch.jit.trace` raise on another grid.
 
-    A trace keeps what was computed from the grid, such as the log-determinant, as constants.
+    A trace keeps numbers that depend on the grid, such as the log-determinant, as constants.
 
     Raises
     ------
@@ -110,9 +105,9 @@ def _forward_levels() -> int:
 
 
 def refuse_nested_forward_mode() -> None:
-    """Raise where PyTorch would drop derivatives: of forward mode inside forward mode.
+    """Raise in forward mode inside forward mode, where PyTorch would drop derivatives.
 
-    It takes what a ``jvp`` of a custom function returns for a constant of the outer one.
+    It treats the result of a custom function's ``jvp`` as a constant of the outer one.
     """
     if _forward_levels() > 1:
         raise NotImplementedError(
@@ -123,17 +118,17 @@ def refuse_nested_forward_mode() -> None:
 
 @constant_in_graphs
 def _transforms() -> tuple[str, ...]:
-    """Return the transforms of `torch.func` that are open, as the compiler traces."""
+    """Return the names of the open transforms of `torch.func`, while the compiler traces."""
     return tuple(level.key().name for level in get_interpreter_stack() or [])
 
 
 def refuse_compiled_transforms() -> None:
-    """Raise where torch.compile would drop derivatives, or break: all but one `torch.func.grad`.
+    """Raise if torch.compile would drop derivatives, or break: in all but one `torch.func.grad`.
 
-    Its derivatives of a custom function have none themselves, nor forward mode, nor a batch.
+    It supports no second derivative, no forward mode and no vmap of a custom function's gradient.
     """
-    found = _transforms()
-    if "Jvp" in found or found.count("Grad") > 1 or len(found) > 1:
+    transforms = _transforms()
+    if "Jvp" in transforms or transforms.count("Grad") > 1 or len(transforms) > 1:
         raise NotImplementedError(
             "invconv: torch.compile of jvp, jacfwd, hessian and of grad of grad, or beside vmap, "
             "would lose derivatives here; compile what is inside of them, or run them as they are"
@@ -141,16 +136,16 @@ def refuse_compiled_transforms() -> None:
 
 
 class Watch(enum.Enum):
-    """Who looks at an operation on tensors."""
+    """The observer of an operation on tensors."""
 
     NOBODY = enum.auto()
     AUTOGRAD = enum.auto()
-    TRANSFORMS = enum.auto()  # of torch.func, or torch.jit
+    TRANSFORMS = enum.auto()  # torch.func, or torch.jit
     COMPILER = enum.auto()
 
 
 def watch(*tensors: torch.Tensor) -> Watch:
-    """Return who records or traces what is done with tensors."""
+    """Return the observer of an operation on these tensors."""
     if torch.compiler.is_compiling():
         return Watch.COMPILER
     if peek_interpreter_stack() is not None or is_tracing():

@@ -8,7 +8,9 @@ module in the entry-point group ``invconv.backends`` under the library's import 
     torch = "invconv_torch.primitives"
 
 and defines functions there with the primitives' names and signatures; those it leaves out
-stay agnostic. NumPy's own (`invconv.kernels.numpy_primitives`) are registered in the same way.
+stay agnostic; `array_ops.register_backend` does without an entry point. The module's
+``ARRAY_OPS`` answers what else the core asks of the library (`array_ops`). NumPy's own
+(`invconv.kernels.numpy_primitives`) are registered in the same way.
 
 `Primitive` decorates the functions of `kernels`, `solve` and `operators.base.operator`.
 """
@@ -23,7 +25,7 @@ from contextvars import ContextVar
 from types import ModuleType
 from typing import Any, Generic, ParamSpec, TypeVar
 
-from invconv.arrays.namespaces import library_name
+from invconv.arrays.array_ops import backend, ops_of
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -31,7 +33,6 @@ R = TypeVar("R")
 _forced_agnostic: ContextVar[bool] = ContextVar("invconv_forced_agnostic", default=False)
 _forcing = 0  # how many `agnostic` contexts are open, in any thread: torch.compile cannot look
 _counting = threading.RLock()  # into a ContextVar, and need not while this is zero
-_backends: dict[str, ModuleType | None] = {}
 _modules: dict[type, ModuleType | None] = {}  # by the type of an array: quick
 PRIMITIVES: dict[str, Primitive[..., Any]] = {}
 
@@ -70,17 +71,6 @@ def _count(step: int) -> None:
         _forcing += step
 
 
-def backend(library: str) -> ModuleType | None:
-    """Return the module of native primitives registered for a library, imported on first use."""
-    if library not in _backends:
-        from importlib.metadata import entry_points  # here: it takes long to import
-
-        entries = iter(entry_points(group="invconv.backends", name=library))
-        entry = next(entries, None)
-        _backends[library] = None if entry is None else entry.load()
-    return _backends[library]
-
-
 class Primitive(Generic[P, R]):
     """A function with an agnostic twin; calling it runs the native one of the array's library.
 
@@ -115,5 +105,5 @@ class Primitive(Generic[P, R]):
             array = getattr(array, "taps", array)
             kind = type(array)
             if kind not in _modules:
-                _modules[kind] = backend(library_name(array))
+                _modules[kind] = backend(ops_of(array).name)
         return (getattr(_modules[kind], self.name, None) or self.agnostic)(*args, **kwargs)

@@ -89,10 +89,10 @@ def generator(rng: Any) -> np.random.Generator:
     if rng is None:
         return np.random.default_rng()
     if not isinstance(rng, np.random.Generator):
-        jax = type(rng).__module__.startswith("jax")
+        hint = "; invconv_jax.init takes a key" if hasattr(rng, "dtype") else ""
         raise TypeError(
             f"rng: expected a numpy.random.Generator such as numpy.random.default_rng(0), "
-            f"got {type(rng).__name__}{'; invconv_jax.init takes a key of JAX' * jax}"
+            f"got {type(rng).__name__}{hint}"
         )
     return rng
 
@@ -116,13 +116,13 @@ def instead(value: Any) -> str:
     if hasattr(value, "architecture"):
         return "; of a flow pass it to invconv_torch.save or invconv_jax.save"
     if hasattr(value, "operator"):
-        return "; of a torch layer pass layer.operator()"
+        return "; of a layer pass layer.operator()"
     for name in ("chain", "conv"):  # reversible chains, prepared inverses
         if hasattr(value, name):
             return f"; pass its .{name}"
     if isinstance(value, Iterable) and not isinstance(value, str) and not hasattr(value, "dtype"):
         if any(hasattr(item, "operator") for item in value):
-            return "; of torch layers make a Chain([layer.operator() for layer in ...])"
+            return "; of layers make a Chain([layer.operator() for layer in ...])"
         return "; of several make a Chain([...]) of operators"
     return ""
 

@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import sys
 from typing import Any
 
 import array_api_compat as compat
 import numpy as np
 
+from invconv.arrays.array_ops import ops_of
 from invconv.arrays.namespaces import (
     Array,
     Namespace,
     dtype_name,
     is_known,
     library_name,
-    namespace,
     placement,
 )
-from invconv.arrays.registry import backend
-from invconv.arrays.tensors import is_told
 
 
 def require_array(name: str, x: Any) -> Namespace:
@@ -34,28 +31,9 @@ def require_array(name: str, x: Any) -> Namespace:
             f"{name}: expected an array of a library that follows the Python array API standard, "
             f"got {type(x).__name__}; convert it first, for instance with numpy.asarray"
         )
-    if library_name(x) == "torch":
-        torch = sys.modules["torch"]
-        if not is_told():
-            backend("torch")  # without it no tensor's values are looked at
-        if x.is_nested or x.layout is not torch.strided:
-            kind = "a nested tensor" if x.is_nested else f"one of layout {x.layout}"
-            raise TypeError(f"{name}: expected a dense tensor, got {kind}; convert it first")
-    elif library_name(x) not in ("numpy", "jax"):
-        _require_device(name, x)
-    return namespace(x)
-
-
-def _require_device(name: str, x: Any) -> None:
-    """Raise TypeError where an array does not say on which device it is, as MLX's do not."""
-    try:
-        compat.device(x)
-    except AttributeError:
-        raise TypeError(
-            f"{name}: expected an array with a device, as the Python array API standard asks, got "
-            f"one of {library_name(x)}, which has none; convert it first, for instance with "
-            "numpy.asarray"
-        ) from None
+    ops = ops_of(x)
+    ops.require(name, x)
+    return ops.xp
 
 
 def require_real(name: str, x: Any) -> None:
@@ -104,21 +82,5 @@ def _cast(name: str, x: Array, like: Array) -> str:
 
 
 def require_current_device(name: str, x: Array) -> None:
-    """Raise where an array of CuPy is not on the current device, on which all of its work runs."""
-    if library_name(x) != "cupy":
-        return
-    current = sys.modules["cupy"].cuda.Device().id
-    if x.device.id != current:
-        raise ValueError(
-            f"{name}: expected an array on CuPy's current device, {current}, got one on device "
-            f"{x.device.id}; make that current: with cupy.cuda.Device({x.device.id}): ..."
-        )
-
-
-def explicit_spec(x: Array) -> tuple[Any, ...]:
-    """Return along which explicit mesh axes of JAX each axis of an array is split, () if none is.
-
-    Automatic mesh axes are no part of an array's type, and XLA moves the array as needed.
-    """
-    sharding = getattr(x.aval, "sharding", None) if library_name(x) == "jax" else None
-    return () if sharding is None or not any(sharding.spec) else tuple(sharding.spec)
+    """Raise ValueError where an array is not on the device on which its library works now."""
+    ops_of(x).require_current_device(name, x)

@@ -1,4 +1,4 @@
 """Saving and loading operators: descriptions, checked schemas, whole files.
 
-Imports everything but the commands.
+Imports every room but the commands.
 """

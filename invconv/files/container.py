@@ -2,10 +2,10 @@
 
 A file (https://github.com/huggingface/safetensors) is a header of JSON, then arrays, little-endian
 in C order. Its metadata has two entries: ``invconv``, JSON again, an object with a "schema", and
-``invconv-crc32``, a checksum, which files of 0.2.0 lack. What is read is checked before it is used:
-the checksum, sizes against the length of the file, dtypes, and numbers for NaN and inf.
+``invconv-crc32``, a checksum, which files of 0.2.0 lack. A file is checked before it is used: the
+checksum, sizes against the length of the file, dtypes, and numbers for NaN and inf.
 
-`files.document` writes them.
+`files.document` writes the files.
 """
 
 from __future__ import annotations
@@ -36,14 +36,14 @@ Values = np.ndarray[Any, Any]
 
 @contextmanager
 def reading(path: str | os.PathLike[str]) -> Iterator[Stored]:
-    """Yield the arrays of a file; what is raised in the block as InvalidFileError names the file.
+    """Yield the arrays of a file; an InvalidFileError in the block is raised with the file's name.
 
     Raises
     ------
     InvalidFileError
-        If it is no such file, or a damaged one.
+        If the file is no file of invconv, or is damaged.
     OSError
-        If it cannot be read; FileNotFoundError if there is none.
+        If the file cannot be read; FileNotFoundError if it does not exist.
     """
     name = named(path)
     try:
@@ -64,7 +64,7 @@ def read_file(name: str) -> Stored:
 
 
 def named(path: Any) -> str:
-    """Return a path as text, or raise where it is none."""
+    """Return a path as text, or raise if it is no path."""
     if not isinstance(path, (str, bytes, os.PathLike)):
         raise TypeError(
             f"path: expected the name of a file, as text or a pathlib.Path, got "
@@ -82,11 +82,11 @@ class Stored(Mapping[str, Values]):
     Attributes
     ----------
     name : str
-        Of the file.
+        The name of the file.
     document : dict
-        What it says of the arrays.
+        The description of the arrays.
     kinds : dict
-        The arrays' dtypes, as safetensors calls them.
+        The arrays' dtypes, by safetensors' names.
     shapes : dict
     """
 
@@ -107,8 +107,8 @@ class Stored(Mapping[str, Values]):
         text = metadata.get(KEY, "")
         require(KEY in metadata, f"its metadata has no entry {KEY!r}, as invconv.save writes")
         self._arrays = {name: _array(file, name) for name in names}
-        said = metadata.get(CHECKSUM)
-        intact = said is None or said == checksum(text, self._arrays)
+        stored = metadata.get(CHECKSUM)
+        intact = stored is None or stored == checksum(text, self._arrays)
         require(intact, "damaged: its contents do not fit the checksum they were written with")
         real = {kind for kind in self.kinds.values() if kind != _INTEGRAL}
         require(
@@ -140,7 +140,7 @@ class Stored(Mapping[str, Values]):
 def _array(file: Any, name: str) -> Values:
     try:
         values: Values = file.get_tensor(name)
-    except ValueError as error:  # a shape that no array of NumPy has
+    except ValueError as error:  # a shape that NumPy does not allow
         raise InvalidFileError(f"{name!r}: {error}") from None
     return values
 
@@ -148,19 +148,19 @@ def _array(file: Any, name: str) -> Values:
 def checksum(text: str, arrays: Mapping[str, Values]) -> str:
     """Return the CRC-32 of a description and of arrays in the dtypes of a file, as 8 digits.
 
-    It guards against accidents: it changes with every damage of up to 32 bits in a row, and misses
-    one in 2^32 others. It is no protection against malice, since anyone can compute it anew. 500 MB
-    take .2 s, where SHA-256 takes .5 s.
+    The checksum guards against accidents: it detects every damage of up to 32 bits in a row, and
+    misses one in 2^32 other damages. It is no protection against malice, since anyone can compute
+    it anew. 500 MB take 0.2 s; SHA-256 takes 0.5 s.
     """
-    found = zlib.crc32(text.encode())
+    crc = zlib.crc32(text.encode())
     for name, values in sorted(arrays.items()):
-        found = zlib.crc32(f"{name!r} {values.dtype.name} {values.shape}".encode(), found)
-        found = zlib.crc32(bytes_of(values), found)
-    return f"{found:08x}"
+        crc = zlib.crc32(f"{name!r} {values.dtype.name} {values.shape}".encode(), crc)
+        crc = zlib.crc32(bytes_of(values), crc)
+    return f"{crc:08x}"
 
 
 def bytes_of(values: Values) -> memoryview:
-    """Return the bytes of an array as a file has them: little-endian, in C order."""
+    """Return the bytes of an array in the format of a file: little-endian, in C order."""
     words = values.reshape(-1).view(f"u{values.itemsize}")
     return words.astype(f"<u{values.itemsize}", copy=False).data
 
@@ -178,7 +178,7 @@ def _document(text: str) -> Json:
 
 
 def _require_sound_header(name: str) -> None:
-    """Raise unless the header is as long as it may be, and names no entry of an object twice."""
+    """Raise if the header is too long, or has an object with an entry twice."""
     if os.path.exists(name) and not os.path.isdir(name):
         require(os.path.isfile(name), "not an ordinary file")
     with open(name, "rb") as file:
@@ -197,7 +197,7 @@ def _require_sound_header(name: str) -> None:
     except InvalidFileError:
         raise
     except (ValueError, RecursionError):
-        pass  # no JSON: safetensors says so
+        pass  # no JSON: safetensors raises
 
 
 def _safetensors() -> ModuleType:
@@ -209,7 +209,7 @@ def _safetensors() -> ModuleType:
 
 
 def ml_dtypes() -> Any:
-    """Return the package that brings bfloat16 to NumPy."""
+    """Return the package that adds bfloat16 to NumPy."""
     try:
         import ml_dtypes
     except ImportError as error:

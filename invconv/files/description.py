@@ -3,11 +3,11 @@
     {"class": "EmergingConv", "settings": {}, "arrays": {"bias": "bias"},
      "parts": {"first": {"class": "AutoregressiveConv", ...}, "second": ...}}
 
-An operator that `invconv.bounded` made is described by what it was made of, and by a further entry
-"max_gain", the bound; the reader bounds it again. That of a user's class has an entry "module",
-which tells the reader what to say where the class is not defined: nothing is imported. The reader
-knows classes from the register and refuses everything else: a description names no code, and the
-classes themselves validate it.
+For an operator that `invconv.bounded` made, the file describes the operator before the bound, with
+a further entry "max_gain"; the reader bounds it again. An operator of a user's class has an entry
+"module", which the reader names in its error if the class is not defined: it imports nothing. The
+reader takes classes from the register and refuses everything else: a description names no code, and
+the classes themselves validate it.
 """
 
 from __future__ import annotations
@@ -40,9 +40,9 @@ def describe(
     Raises
     ------
     TypeError
-        If it is no operator, or one of a class that has been defined once more since.
+        If ``conv`` is no operator, or its class has been defined again since.
     ValueError
-        If they are nested deeper than `DEEPEST`.
+        If operators are nested deeper than `DEEPEST`.
     """
     require_operator("conv", conv)
     cls = type(conv)
@@ -76,21 +76,21 @@ def describe(
 def build(
     description: Any, arrays: Mapping[str, Array], used: set[str], depth: int = 1
 ) -> InvertibleConv:
-    """Return the operator that JSON describes.
+    """Return the operator of a description in JSON.
 
     Parameters
     ----------
     description : dict
-        Anything that came out of a JSON file.
+        Any value from a JSON file.
     arrays : mapping of str to array
-        Those that it may name, each of them once.
+        The arrays that the description may name, each of them once.
     used : set of str
-        The names of those that it does are added.
+        The names of the arrays that it names are added.
 
     Raises
     ------
     InvalidFileError
-        If it describes no operator, or its class refuses what it is given.
+        If it describes no operator, or the class refuses the settings, arrays or parts.
     """
     cls = _class_of(description, depth)
     name, settings = cls.__name__, description["settings"]
@@ -98,7 +98,7 @@ def build(
     require(set(settings) == set(setting_names), f"{name} has the settings {setting_names}")
     for setting, value in settings.items():
         numbers = value if isinstance(value, list) else [value]
-        truths = [v for v in numbers if isinstance(v, bool)]  # which Python takes for integers
+        truths = [v for v in numbers if isinstance(v, bool)]  # bool is an int in Python
         require(not truths, f"{name}: {setting}: expected no truth value, got {value!r:.80}")
     given = description["arrays"]
     missing = set(symbols) - set(given) - {"bias"}
@@ -113,57 +113,57 @@ def build(
     names = tuple(map(str, range(len(parts)))) if cls is Chain else cls._part_names
     require(tuple(parts) == names, f"{name} has the parts {names}, not {tuple(parts)}")
     try:
-        made = Chain(tuple(parts.values())) if cls is Chain else cls(**held, **settings, **parts)
-        return _bounded(made, description["max_gain"]) if "max_gain" in description else made
+        conv = Chain(tuple(parts.values())) if cls is Chain else cls(**held, **settings, **parts)
+        return _bounded(conv, description["max_gain"]) if "max_gain" in description else conv
     except (TypeError, ValueError) as error:
         raise InvalidFileError(f"{name}: {error}") from None
 
 
-def _bounded(made: InvertibleConv, max_gain: Any) -> InvertibleConv:
+def _bounded(free: InvertibleConv, max_gain: Any) -> InvertibleConv:
     with np.errstate(all="ignore"):
-        found = bounded(made, max_gain)
-    for name, array in found.parameters().items():
+        conv = bounded(free, max_gain)
+    for name, array in conv.parameters().items():
         require(finite(array), f"{name}: its norm is too large to be bounded")
-    return found
+    return conv
 
 
 def parse(text: str | bytes) -> Any:
-    """Return what JSON says, and raise InvalidFileError where an object names an entry twice."""
-    import json  # importing invconv is the quicker without it
+    """Return the value of a JSON text; raise InvalidFileError if an object has an entry twice."""
+    import json  # here, so that importing invconv is quicker
 
     def once(pairs: list[tuple[str, Any]]) -> Json:
-        found: Json = {}
+        entries: Json = {}
         for name, value in pairs:
-            require(name not in found, f"an object has the entry {name!r:.80} twice")
-            found[name] = value
-        return found
+            require(name not in entries, f"an object has the entry {name!r:.80} twice")
+            entries[name] = value
+        return entries
 
     return json.loads(text, object_pairs_hook=once)
 
 
 def _class_of(description: Any, depth: int) -> type[InvertibleConv]:
-    """Return the class that a description names, whose outer form is then right."""
+    """Return the class of a description, or raise if its entries or their types are wrong."""
     wanted = ("class", "settings", "arrays", "parts")
     require(depth <= DEEPEST, f"operators are nested more than {DEEPEST} deep")
     require(isinstance(description, dict), f"expected an operator, got {description!r:.80}")
-    found = set(description)
+    entries = set(description)
     least = set(wanted)
-    fits = least <= found <= least | {"max_gain", "module"}
+    fits = least <= entries <= least | {"max_gain", "module"}
     also = "perhaps max_gain and module"
-    require(fits, f"an operator has {sorted(wanted)} and {also}, not {sorted(found)}")
+    require(fits, f"an operator has {sorted(wanted)} and {also}, not {sorted(entries)}")
     name, module = description["class"], description.get("module", "invconv")
     named = isinstance(module, str) and _MODULE.fullmatch(module)
     require(bool(named), f"module: expected the name of one, got {module!r:.80}")
     known = operators()
     hint = f"; import {module}, which defines it, before" if "module" in description else ""
     require(isinstance(name, str) and name in known, f"unknown class {name!r:.80}{hint}")
-    for what in wanted[1:]:
-        require(isinstance(description[what], dict), f"{name}: {what} is no object")
-    found_class: type[InvertibleConv] = known[name]
-    return found_class
+    for entry in wanted[1:]:
+        require(isinstance(description[entry], dict), f"{name}: {entry} is no object")
+    cls: type[InvertibleConv] = known[name]
+    return cls
 
 
 def require(holds: bool, message: str) -> None:
-    """Raise InvalidFileError unless something holds."""
+    """Raise InvalidFileError unless a condition holds."""
     if not holds:
         raise InvalidFileError(message)

@@ -1,4 +1,4 @@
-"""Writing the files that `files.container` reads, each of them read again before it is in place."""
+"""Writing the files that `files.container` reads; a file is read back before it is put in place."""
 
 from __future__ import annotations
 
@@ -31,34 +31,34 @@ from invconv.files.whole_files import replacing
 
 
 class Document:
-    """What is to be written: a description, and arrays on the host.
+    """The contents of a file: a description, and arrays on the host.
 
     Parameters
     ----------
-    what : str
-        The name of the argument that is saved, for messages.
+    name : str
+        The name of the saved argument, for messages.
     description : dict
         With an entry "schema".
     arrays : mapping of str to array
-        Of any library.
+        Arrays of any library.
 
     Raises
     ------
     ValueError
-        If an array holds NaN or inf, or there is too much of it.
+        If an array holds NaN or inf, or there are too many arrays, or the description is too long.
     """
 
-    def __init__(self, what: str, description: Json, arrays: Mapping[str, Array]) -> None:
-        import json  # importing invconv is the quicker without it
+    def __init__(self, name: str, description: Json, arrays: Mapping[str, Array]) -> None:
+        import json  # here, so that importing invconv is quicker
 
         text = json.dumps(description, separators=(",", ":"))
         if len(arrays) > MOST_ARRAYS or 2 * len(text) > MOST_HEADER_BYTES:
             raise ValueError(
-                f"{what}: expected {MOST_ARRAYS} arrays at most, described in "
+                f"{name}: expected {MOST_ARRAYS} arrays at most, described in "
                 f"{MOST_HEADER_BYTES // 2} characters, got {len(arrays)} in {len(text)}"
             )
-        self._what, self._text = what, text
-        self._arrays = {name: _to_be_written(name, array) for name, array in arrays.items()}
+        self._name, self._text = name, text
+        self._arrays = {n: _to_be_written(n, array) for n, array in arrays.items()}
 
     def write(self, path: str | os.PathLike[str], read: Callable[[Stored], Any]) -> None:
         """Write the file, whole or not at all, and only if its bytes can be read again.
@@ -67,15 +67,15 @@ class Document:
         ----------
         path : str or path-like
         read : callable
-            The function that makes something of the file when it is loaded. It is called with the
-            new file before that takes the place of an old one.
+            The function that loads the file. It is called with the new file before that replaces an
+            old one.
 
         Raises
         ------
         ValueError
             If ``read`` refuses the file.
         OSError
-            If it cannot be written.
+            If the file cannot be written.
         """
         target = named(path)
         with replacing(target) as part:
@@ -88,13 +88,13 @@ class Document:
             try:
                 read(read_file(str(part)))
             except InvalidFileError as error:
-                raise ValueError(f"{self._what}: cannot be saved: {error}") from None
+                raise ValueError(f"{self._name}: cannot be saved: {error}") from None
 
     def _bytes(self) -> Iterator[bytes | memoryview]:
-        """Yield the length of the header, the header, and the arrays, those of wide numbers first.
+        """Yield the length of the header, the header, and the arrays, wide dtypes first.
 
         So each array begins at a multiple of the size of its numbers. `safetensors.numpy.save_file`
-        would do, but it writes the entries of the metadata in an order of chance.
+        is not used, since it writes the entries of the metadata in random order.
         """
         import json
 
@@ -116,7 +116,7 @@ class Document:
 def _to_be_written(name: str, array: Any) -> Values:
     """Return an array's values on the host, in C order and in the dtype of the file."""
     require_array(name, array)
-    values = to_numpy(array)  # those of half precision in float32
+    values = to_numpy(array)  # half types come as float32
     if not finite(values):
         raise ValueError(f"{name}: expected finite numbers, got NaN or inf")
     kind: Any = values.dtype

@@ -1,11 +1,11 @@
-"""Flows in files: PyTorch and JAX write and read the same ones, and nothing in them runs.
+"""Flows in files: PyTorch and JAX write and read the same files, and no code runs from them.
 
 A file is one of `invconv.files.container` with the arrays of `GlowArchitecture.arrays` and
 
     {"schema": "invconv-flow/1", "flow": {"kind": "glow", "shape": [3, 32, 32], "levels": 2, ...},
      "initialized": true}
 
-`invconv_torch.save`, `invconv_jax.save` and their `load` are made of it.
+`invconv_torch.save`, `invconv_jax.save` and their `load` use this module.
 """
 
 from __future__ import annotations
@@ -32,15 +32,15 @@ _INTEGERS = "permutation"  # the one array of integers that a mixing layer may h
 
 @dataclass(frozen=True)
 class StoredFlow:
-    """A flow as a file has it.
+    """The contents of a flow's file.
 
     Attributes
     ----------
     architecture : GlowArchitecture
     arrays : dict of str to array
-        By the names of ``architecture.arrays()``.
+        The arrays, by the names of ``architecture.arrays()``.
     initialized : bool
-        Whether its actnorms are.
+        Whether the actnorms are initialized.
     """
 
     architecture: GlowArchitecture
@@ -59,8 +59,8 @@ def write_flow(
     Raises
     ------
     ValueError
-        If the mixing layers are a user's own, the arrays are not those of the architecture or of
-        several dtypes, or one holds NaN or inf.
+        If the mixing layers are a user's own, the arrays do not fit the architecture or have
+        several dtypes, or an array holds NaN or inf.
     OSError
         If the file cannot be written.
     """
@@ -80,21 +80,21 @@ def write_flow(
 def read(
     path: str | os.PathLike[str], like_of: Callable[[str], Array]
 ) -> StoredFlow | InvertibleConv:
-    """Read a flow that `write_flow` wrote, or an operator; everything is checked before it is used.
+    """Read a flow or an operator from a file; everything is checked before it is used.
 
     Parameters
     ----------
     path : str or path-like
     like_of : callable
         Returns, for the dtype of the file ("float32"), an array of the library, dtype and device
-        that the arrays are to have.
+        of the result.
 
     Raises
     ------
     InvalidFileError
-        If it is no such file, or a damaged one.
+        If the file is no file of invconv, or is damaged.
     OSError
-        If the file cannot be read; FileNotFoundError if there is none.
+        If the file cannot be read; FileNotFoundError if it does not exist.
     ValueError
         If a number is beyond the range of the dtype.
 
@@ -107,16 +107,16 @@ def read(
         like = like_of(stored.dtype)
         require_real("dtype", like)
         is_flow = stored.document.get("schema") == FLOW_SCHEMA
-        found = _flow_of(stored) if is_flow else operator_of(stored)
-    if isinstance(found, InvertibleConv):
-        return in_library(found, like, "dtype")
-    judge_range({n: a for n, a in found.arrays.items() if a.dtype.kind == "f"}, like, "dtype")
-    arrays = {name: from_host(array, like) for name, array in found.arrays.items()}
-    return dataclasses.replace(found, arrays=arrays)
+        model = _flow_of(stored) if is_flow else operator_of(stored)
+    if isinstance(model, InvertibleConv):
+        return in_library(model, like, "dtype")
+    judge_range({n: a for n, a in model.arrays.items() if a.dtype.kind == "f"}, like, "dtype")
+    arrays = {name: from_host(array, like) for name, array in model.arrays.items()}
+    return dataclasses.replace(model, arrays=arrays)
 
 
 def _flow_of(stored: Stored) -> StoredFlow:
-    """Return the flow of a file, in NumPy arrays, or raise InvalidFileError where it is none."""
+    """Return the flow of a file, in NumPy arrays, or raise InvalidFileError."""
     document = stored.document
     names = {"schema", "flow", "initialized"}
     require(set(document) == names, f"the description has {sorted(document)}")
@@ -131,19 +131,19 @@ def _flow_of(stored: Stored) -> StoredFlow:
 
 
 def _architecture(values: Any, held: int) -> GlowArchitecture:
-    """Return the architecture of a description, in a file with so many arrays."""
+    """Return the architecture of a description; the file holds ``held`` arrays."""
     require(isinstance(values, dict), f"expected a flow, got {values!r:.80}")
     kind = values.get("kind")
     require(kind == "glow", f"expected the kind 'glow', got {kind!r:.80}")
     try:
-        made = GlowArchitecture.from_dict({n: v for n, v in values.items() if n != "kind"})
+        glow = GlowArchitecture.from_dict({n: v for n, v in values.items() if n != "kind"})
     except (TypeError, ValueError) as error:
         raise InvalidFileError(f"flow: {error}") from None
-    steps = made.levels * made.depth
+    steps = glow.levels * glow.depth
     require(
-        steps <= held, f"{made.levels} levels of {made.depth} steps have more than {held} arrays"
+        steps <= held, f"{glow.levels} levels of {glow.depth} steps have more than {held} arrays"
     )
-    return made
+    return glow
 
 
 def _require_arrays(
@@ -151,13 +151,13 @@ def _require_arrays(
     shapes: Mapping[str, tuple[int, ...]],
     kinds: Mapping[str, str],
 ) -> None:
-    """Raise unless names, shapes and kinds of dtype are those of an architecture."""
+    """Raise unless names, shapes and kinds of dtype fit an architecture."""
     expected = architecture.arrays()
     odd = sorted(set(expected) ^ set(shapes))
     require(not odd, f"other arrays than those of the flow, such as {odd[:3]}")
     for name, shape in expected.items():
-        found = shapes[name]
-        require(found == shape, f"{name!r} has the shape {found}, expected {shape}")
+        stored = shapes[name]
+        require(stored == shape, f"{name!r} has the shape {stored}, expected {shape}")
         kind = "i" if name.endswith(_INTEGERS) else "f"
         require(kinds[name] == kind, f"{name!r} has another kind of dtype than expected")
 
@@ -172,12 +172,12 @@ def _require_mixings(architecture: GlowArchitecture, arrays: Mapping[str, Any]) 
 
 
 def step_names(architecture: GlowArchitecture) -> list[str]:
-    """Return what the names of each step's arrays begin with."""
+    """Return the prefix of the names of each step's arrays."""
     levels, steps = range(architecture.levels), range(architecture.depth)
     return [f"level{level}_step{step}" for level in levels for step in steps]
 
 
 def arrays_of(step: str, arrays: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the arrays of one step, without its name in front."""
+    """Return the arrays of one step, by their names without its prefix."""
     start = f"{step}_"
     return {n.removeprefix(start): array for n, array in arrays.items() if n.startswith(start)}

@@ -1,14 +1,10 @@
-"""Operators in files: any library writes them, any library reads them, and nothing in them runs.
+"""Operators in files: any library writes and reads them, and no code runs from them.
 
 A file is one of `invconv.files.container` with the arrays by the names of
-`InvertibleConv.parameters` (and those of PLU's permutation and sign), and says what operator they
-are of:
+`InvertibleConv.parameters` (and PLU's permutation and sign), and with a description of the operator
+(`invconv.files.description`):
 
     {"schema": "invconv-operator/1", "operator": {"class": "Conv1x1", ...}}
-
-with the operator as in `invconv.files.description`.
-
-Public as `invconv.save` and `invconv.load`.
 """
 
 from __future__ import annotations
@@ -30,23 +26,23 @@ def save(conv: InvertibleConv, path: str | os.PathLike[str]) -> None:
     """Write an operator to a file, whole or not at all.
 
     The arrays of any library are copied to host memory and keep their dtype (float64, float32,
-    float16, bfloat16; a permutation is written as int64). The same operator gives the same bytes,
-    whichever library its arrays are of. A torch layer is saved by ``save(layer.operator(), path)``,
-    one with ``max_gain`` too: of an operator that `bounded` made, the bound is written, and what
-    it was made of.
+    float16, bfloat16; a permutation is written as int64). The same operator gives the same bytes
+    in every library. Save a torch layer by ``save(layer.operator(), path)``, also a layer with
+    ``max_gain``: for an operator that `bounded` made, the operator before the bound and the bound
+    are written.
 
     Parameters
     ----------
     conv : InvertibleConv
-        Of invconv's own classes, whose arrays are finite.
+        An operator with finite arrays.
     path : str or path-like
-        By custom ``*.safetensors``. A file that is there is replaced when the new one has been
-        read again and is on disk, and left as it was if anything goes wrong.
+        By custom ``*.safetensors``. An existing file is replaced after the new one has been read
+        back and is on disk; it stays as it was if anything goes wrong.
 
     Raises
     ------
     TypeError
-        If it is no operator, or one of a class that is not invconv's own.
+        If ``conv`` is no operator, or its class has been defined again since.
     ValueError
         If an array holds NaN or inf, or there are too many or too deeply nested operators.
     OSError
@@ -76,15 +72,16 @@ def load(path: str | os.PathLike[str], like: Array | None = None) -> InvertibleC
 
     Everything is checked before it is used: a checksum (files of 0.2.0 have none), the sizes
     against the length of the file, the description against the classes, the numbers for NaN and
-    inf. No code is run from a file. The checksum tells damage by accident; whoever changes a file
-    on purpose can make it anew.
+    inf. No code is run from a file. The checksum detects accidental damage; it does not detect
+    changes on purpose, since anyone can compute it anew.
 
     Parameters
     ----------
     path : str or path-like
     like : array, optional
-        Whose library, dtype and device to use, as in ``conv.asarrays(like)``; NumPy arrays of the
-        dtype in the file unless given. NumPy has no bfloat16, so such a file needs ``like``.
+        An array of the library, dtype and device to use, as in ``conv.asarrays(like)``; NumPy
+        arrays of the dtype in the file unless given. NumPy has no bfloat16, so such a file needs
+        ``like``.
 
     Returns
     -------
@@ -93,13 +90,13 @@ def load(path: str | os.PathLike[str], like: Array | None = None) -> InvertibleC
     Raises
     ------
     InvalidFileError
-        If it is no such file, or a damaged one.
+        If the file is no file of an operator, or is damaged.
     TypeError
         If the file holds bfloat16 and ``like`` is not given.
     ValueError
         If a number in the file is beyond the range of ``like``'s dtype.
     OSError
-        If the file cannot be read; FileNotFoundError if there is none.
+        If the file cannot be read; FileNotFoundError if it does not exist.
 
     Warns
     -----
@@ -138,7 +135,7 @@ def in_library(conv: InvertibleConv, like: Array, argument: str = "like") -> Inv
 
 
 def operator_of(stored: Stored) -> InvertibleConv:
-    """Return the operator of a file, or raise InvalidFileError where it is none."""
+    """Return the operator of a file, or raise InvalidFileError."""
     document = stored.document
     hint = "; invconv_torch.load and invconv_jax.load read flows"
     schema = document.get("schema")

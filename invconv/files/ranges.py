@@ -1,7 +1,4 @@
-"""Whether numbers are finite, and whether a dtype holds them: with no copy of a whole array.
-
-`container`, `description` and the loaders of operators and flows ask.
-"""
+"""Checks that numbers are finite and fit a dtype, without a copy of a whole array."""
 
 from __future__ import annotations
 
@@ -11,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from invconv.arrays.namespaces import Array, dtype_name, library_name, namespace
+from invconv.arrays.array_ops import ops_of
+from invconv.arrays.namespaces import Array, dtype_name, namespace
 from invconv.operators.base.checks import callers_level
 from invconv.operators.base.operator import InvertibleConv
 
@@ -33,27 +31,27 @@ def judge_operator(conv: InvertibleConv, like: Array, argument: str = "like") ->
 
 
 def judge_range(arrays: Mapping[str, Values], like: Array, argument: str = "like") -> None:
-    """Raise where a number is too large for the dtype of ``like``; warn where one becomes zero.
+    """Raise if a number is too large for the dtype of ``like``; warn if one becomes zero.
 
     Parameters
     ----------
     arrays : mapping of str to NumPy array
-        Of real numbers.
+        Arrays of real numbers.
     like : array
     argument : str
         The name of the argument by which the user chose the dtype, for messages.
     """
     kind, dtype = namespace(like).finfo(like.dtype), dtype_name(like.dtype)
     largest, spacing = float(kind.max), float(kind.smallest_normal) * float(kind.eps)
-    # XLA takes subnormal numbers for zero, but for those of float16, which it computes in float32
-    flushes = library_name(like) == "jax" and dtype != "float16"
+    # XLA computes float16 in float32, which flushes none of its numbers
+    flushes = ops_of(like).flushes_subnormals and dtype != "float16"
     least = float(kind.smallest_normal) if flushes else spacing
-    rounded_off = least - spacing / 2 if flushes else spacing / 2  # which is 0 in float64
+    rounded_off = least - spacing / 2 if flushes else spacing / 2  # spacing / 2 is 0 in float64
     for name, array in arrays.items():
-        found = float(max(abs(array.min()), abs(array.max()))) if array.size else 0.0
-        if found > largest:
+        top = float(max(abs(array.min()), abs(array.max()))) if array.size else 0.0
+        if top > largest:
             raise ValueError(
-                f"{argument}: expected a dtype that holds {name}, up to {found}, got {dtype}, "
+                f"{argument}: expected a dtype that holds {name}, up to {top}, got {dtype}, "
                 f"up to {largest}"
             )
         lost, size = _vanishing(array, rounded_off)
@@ -66,7 +64,7 @@ def judge_range(arrays: Mapping[str, Values], like: Array, argument: str = "like
 
 
 def _unbounded(conv: InvertibleConv) -> InvertibleConv:
-    """Return the operator that is in the file: where there are bounds, what they are of."""
+    """Return the operator that the file holds: without bounds, which are applied after loading."""
     free: InvertibleConv = conv._bounded_from[0] if conv._bounded_from else conv
     parts: dict[str, Any] = {name: _unbounded(part) for name, part in free._parts().items()}  # type: ignore[arg-type]
     same = all(parts[name] is part for name, part in free._parts().items())
@@ -74,7 +72,7 @@ def _unbounded(conv: InvertibleConv) -> InvertibleConv:
 
 
 def _vanishing(array: Values, limit: float) -> tuple[int, float]:
-    """Return how many numbers are not zero and no larger than a limit, and how large they are."""
+    """Return the count of nonzero numbers up to a limit, and the largest of them."""
     count, largest = 0, 0.0
     for part in _parts(array):
         sizes = np.abs(part)

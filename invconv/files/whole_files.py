@@ -1,4 +1,4 @@
-"""Files that are written at once or not at all."""
+"""Writing files whole or not at all."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     Raises
     ------
     OSError
-        If the folder is missing, or what is there is no ordinary file; whatever writing raises.
+        If the folder is missing, or ``path`` exists and is no ordinary file, or writing fails.
     """
-    from pathlib import Path  # importing invconv is the quicker without it
+    from pathlib import Path  # here, so that importing invconv is quicker
 
     target = Path(os.path.realpath(path))
     if not target.parent.is_dir():
@@ -37,7 +37,7 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
         part.touch(exist_ok=False)
         mode = stat.S_IMODE(part.stat().st_mode)
         yield part
-        part.chmod(mode)  # whoever wrote may have made the file anew, for its owner alone
+        part.chmod(mode)  # the writer may have replaced the file, readable by its owner alone
         if target.exists():
             part.chmod(stat.S_IMODE(target.stat().st_mode))
         _sync(part, os.O_RDWR)
@@ -49,13 +49,13 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write text so that a file half written never takes the place of a good one."""
+    """Write text; a file that is written in part never replaces a good one."""
     with replacing(path) as part:
         part.write_text(text, encoding="utf-8")
 
 
 def _sync(path: Path, flags: int) -> None:
-    """Wait until the disk has a file or a folder."""
+    """Wait until a file or a folder is on disk."""
     descriptor = os.open(path, flags)
     try:
         os.fsync(descriptor)

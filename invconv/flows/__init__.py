@@ -1,4 +1,4 @@
-"""What a flow of images is, whatever the library: its architecture, its maps and its density.
+"""A flow of images, for any library: its architecture, its maps and its density.
 
-Imports `invconv.operators` and what is below it.
+Imports `invconv.operators` and lower rooms.
 """

@@ -1,9 +1,9 @@
-"""Affine maps whose shift and scale a network makes of channels that stay as they are.
+"""Affine maps; a network computes shift and scale from channels that stay as they are.
 
     z = (x + shift) scale,    log det = sum of log scale
 
-L. Dinh, J. Sohl-Dickstein, S. Bengio, Density Estimation Using Real NVP, ICLR 2017; how the scale
-is made of a network's output h is of D. P. Kingma, P. Dhariwal, Glow, NeurIPS 2018.
+L. Dinh, J. Sohl-Dickstein, S. Bengio, Density Estimation Using Real NVP, ICLR 2017. The scale is a
+function of a network's output h as in D. P. Kingma, P. Dhariwal, Glow, NeurIPS 2018.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def inverse_affine(z: Array, shift: Array, scale: Array) -> tuple[Array, Array]:
 
 
 def coupling_scale(h: Array, floor: float, sigmoid: Callable[[Array], Array]) -> Array:
-    """Return floor + (1 - floor) sigmoid(h + 2); the standard has no sigmoid."""
+    """Return floor + (1 - floor) sigmoid(h + 2); the array API standard has no sigmoid."""
     return floor + (1 - floor) * sigmoid(h + 2)
 
 
@@ -44,7 +44,7 @@ def scale_floor(value: Any) -> float:
 
 
 def in_full(x: Array) -> Array:
-    """Return numbers of half precision in float32, in which log-determinants are, others as is."""
+    """Return an array of a half type in float32, the dtype of its log-determinants, else as is."""
     return cast(x, namespace(x).float32) if is_half(x.dtype, x) else x
 
 

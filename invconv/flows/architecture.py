@@ -1,4 +1,4 @@
-"""The architecture of a Glow, with no library in it: its layers, and the names of its arrays.
+"""The architecture of a Glow, independent of libraries: its layers, and the names of its arrays.
 
     [squeeze, [actnorm, mixing, affine coupling] x depth, split] x levels, the last without split
 
@@ -11,6 +11,7 @@ Convolutions for Generative Normalizing Flows, ICML 2019.
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -19,65 +20,35 @@ from invconv.arrays.namespaces import Array
 from invconv.arrays.settings import choice, positive_int, sizes
 from invconv.flows.affine import scale_floor
 from invconv.flows.context import optional_context
-from invconv.operators.autoregressive import AutoregressiveConv
 from invconv.operators.base.operator import InvertibleConv
+from invconv.operators.base.register import mixings
 from invconv.operators.chain import Chain
 from invconv.operators.emerging import EmergingConv
-from invconv.operators.exponential import ExponentialConv
-from invconv.operators.periodic import PeriodicConv
-from invconv.operators.pointwise.circulant import CirculantConv1x1
-from invconv.operators.pointwise.conv1x1 import Conv1x1
-from invconv.operators.pointwise.orthogonal import OrthogonalConv1x1
-from invconv.operators.pointwise.plu import PLUConv1x1
-from invconv.operators.pointwise.qr import QRConv1x1
-from invconv.operators.symmetric import SymmetricConv
 
 SQUEEZES = ("pixels", "haar", "dct")
-_C = -1  # stands for the number of channels in the shapes below
-
-# array names and shapes of the 1x1 convolutions
-_POINTWISE: dict[str, tuple[type[InvertibleConv], dict[str, tuple[int, ...]]]] = {
-    "plain": (Conv1x1, {"weight": (_C, _C)}),
-    "plu": (
-        PLUConv1x1,
-        {
-            "permutation": (_C,),
-            "lower": (_C, _C),
-            "upper": (_C, _C),
-            "sign": (_C,),
-            "log_scale": (_C,),
-        },
-    ),
-    "qr": (QRConv1x1, {"reflectors": (_C, _C), "upper": (_C, _C), "scale": (_C,)}),
-    "orthogonal": (OrthogonalConv1x1, {"reflectors": (_C, _C)}),
-    "circulant": (CirculantConv1x1, {"left": (_C,), "circulant": (_C,), "right": (_C,)}),
-}
-_CONVOLUTIONS: dict[str, type[InvertibleConv]] = {
-    "periodic": PeriodicConv,
-    "symmetric": SymmetricConv,
-    "exponential": ExponentialConv,
-}
 BEFORE_EMERGING = {"emerging": "plain", "emerging_plu": "plu", "emerging_qr": "qr"}
-MIXINGS = (*_POINTWISE, *BEFORE_EMERGING, *_CONVOLUTIONS)
+POINTWISE = ("plain", "plu", "qr", "orthogonal", "circulant")
+# in the order in which users see them
+MIXINGS = (*POINTWISE, *BEFORE_EMERGING, "periodic", "symmetric", "exponential")
 
 
 @dataclass(frozen=True)
 class GlowArchitecture:
-    """A Glow of images of one shape; all that is needed to build one.
+    """All settings of a Glow for images of one shape.
 
     Attributes
     ----------
     shape : tuple of int
         (C, H, W) of an image; H and W are multiples of 2^levels.
     levels : int
-        How often the image is halved.
+        Number of times that the image is halved.
     depth : int
         Steps a level.
     width : int
         Channels inside the couplings' networks.
     mixing : str or None
-        One of `MIXINGS`: the layer between couplings. None stands for layers that a user's function
-        makes, which no file describes.
+        One of `MIXINGS`: the layer between couplings. None stands for layers from a user's
+        function, which no file can describe.
     squeeze : {"pixels", "haar", "dct"}
         The basis in which blocks of pixels become channels.
     scale_floor : float
@@ -85,7 +56,7 @@ class GlowArchitecture:
     kernel_size : int
         Taps an axis of a mixing convolution; odd.
     context : int or None
-        Channels of what the couplings are conditioned on.
+        Channels of the context of the couplings.
     """
 
     shape: tuple[int, ...]
@@ -120,7 +91,7 @@ class GlowArchitecture:
             )
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the attributes by name, of which JSON can be made."""
+        """Return the attributes by name, ready for JSON."""
         return dataclasses.asdict(self) | {"shape": list(self.shape)}
 
     @classmethod
@@ -140,7 +111,7 @@ class GlowArchitecture:
         return cls(**values)
 
     def channels(self, level: int) -> int:
-        """Return how many channels the steps of a level have; levels count from 0."""
+        """Return the number of channels of a level's steps; levels count from 0."""
         return self.shape[0] << (level + 2)
 
     @property
@@ -158,80 +129,55 @@ class GlowArchitecture:
 
     def arrays(self) -> dict[str, tuple[int, ...]]:
         """Return the shapes of all arrays by their names in a file, and in PyTorch."""
-        found: dict[str, tuple[int, ...]] = {}
+        shapes: dict[str, tuple[int, ...]] = {}
         for level in range(self.levels):
             channels = self.channels(level)
             half, inputs = channels // 2, channels // 2 + (self.context or 0)
             for step in range(self.depth):
                 at = f"level{level}_step{step}"
-                found[f"{at}_actnorm.log_scale"] = found[f"{at}_actnorm.bias"] = (channels,)
+                shapes[f"{at}_actnorm.log_scale"] = shapes[f"{at}_actnorm.bias"] = (channels,)
                 mixing = mixing_arrays(self, channels)
-                found |= {f"{at}_{name}": shape for name, shape in mixing.items()}
-                found |= _conv(f"{at}_coupling.net.0", self.width, inputs, 3)
-                found |= _conv(f"{at}_coupling.net.2", self.width, self.width, 1)
-                found |= _conv(f"{at}_coupling.net.4", channels, self.width, 3)
+                shapes |= {f"{at}_{name}": shape for name, shape in mixing.items()}
+                shapes |= _conv(f"{at}_coupling.net.0", self.width, inputs, 3)
+                shapes |= _conv(f"{at}_coupling.net.2", self.width, self.width, 1)
+                shapes |= _conv(f"{at}_coupling.net.4", channels, self.width, 3)
             if level < self.levels - 1:
-                found |= _conv(f"level{level}_split.prior", channels, half, 3)
-        return found
+                shapes |= _conv(f"level{level}_split.prior", channels, half, 3)
+        return shapes
 
 
 def _conv(name: str, outputs: int, inputs: int, size: int) -> dict[str, tuple[int, ...]]:
     return {f"{name}.weight": (outputs, inputs, size, size), f"{name}.bias": (outputs,)}
 
 
-def mixing_prefixes(mixing: str) -> tuple[str, ...]:
-    """Return what the names of a mixing layer's arrays begin with, operator by operator."""
+@functools.cache
+def mixing_steps(mixing: str) -> dict[str, InvertibleConv]:
+    """Return the operators of a mixing layer, of one channel and three taps, by arrays' prefix."""
     if mixing in BEFORE_EMERGING:
-        return "mixing.mixing.", "mixing."
-    return ("conv1x1.", "mixing.") if mixing == "exponential" else ("mixing.",)
+        before = mixings()[BEFORE_EMERGING[mixing]]
+        return {"mixing.mixing.": before.init(1), "mixing.": EmergingConv.init(1)}
+    last = {"mixing.": mixings()[mixing].init(1)}
+    if mixing == "exponential":  # which is nearly the identity at the start
+        return {"conv1x1.": mixings()["plain"].init(1)} | last
+    return last
 
 
 def mixing_arrays(architecture: GlowArchitecture, channels: int) -> dict[str, tuple[int, ...]]:
     """Return the shapes of a mixing layer's arrays by name; no layer is made."""
-    name = architecture.mixing
-    assert name is not None
-    first = mixing_prefixes(name)[0]
-    found: dict[str, tuple[int, ...]] = {}
-    before = _before(name)
-    if before is not None:
-        for symbol, shape in _POINTWISE[before][1].items():
-            found[first + symbol] = tuple(channels if s == _C else s for s in shape)
-    taps = architecture.kernel_size
-    if name in BEFORE_EMERGING:
-        taps = (taps + 1) // 2
-        for part in ("first", "second"):
-            found[f"mixing.{part}.kernel"] = (channels, channels, taps, taps)
-    if name in _CONVOLUTIONS:
-        taps = (taps + 1) // 2 if name == "symmetric" else taps
-        found["mixing.kernel"] = (channels, channels, taps, taps)
+    assert architecture.mixing is not None
+    found, half = {}, architecture.kernel_size // 2
+    for prefix, conv in mixing_steps(architecture.mixing).items():
+        for name, array in conv._arrays().items():
+            # the first axes are of channels; of three taps an array has all, or the centre and one
+            taps = [1 + (n - 1) * half for n in array.shape[2:]]
+            found[prefix + name] = (*[channels] * min(array.ndim, 2), *taps)
     return found
 
 
 def mixing_operator(architecture: GlowArchitecture, arrays: Mapping[str, Array]) -> Chain:
     """Return the operators of a mixing layer with these arrays, named as in `mixing_arrays`."""
-    name = architecture.mixing
-    assert name is not None
-    steps: list[InvertibleConv] = []
-    before = _before(name)
-    if before is not None:
-        kind, symbols = _POINTWISE[before]
-        first = mixing_prefixes(name)[0]
-        steps.append(kind(**{symbol: arrays[first + symbol] for symbol in symbols}))
-    if name in BEFORE_EMERGING:
-        pair = (
-            AutoregressiveConv(
-                arrays[f"mixing.{part}.kernel"], direction=direction, channel_order=order
-            )
-            for part, direction, order in (("first", -1, "lower"), ("second", 1, "upper"))
-        )
-        steps.append(EmergingConv(*pair))
-    if name in _CONVOLUTIONS:
-        steps.append(_CONVOLUTIONS[name](arrays["mixing.kernel"]))  # type: ignore[call-arg]
-    return Chain(steps)
-
-
-def _before(mixing: str) -> str | None:
-    """Return the 1x1 convolution of a mixing layer, if there is one."""
-    if mixing == "exponential":  # which is nearly the identity at the start
-        return "plain"
-    return BEFORE_EMERGING.get(mixing, mixing if mixing in _POINTWISE else None)
+    assert architecture.mixing is not None
+    steps = mixing_steps(architecture.mixing).items()
+    return Chain(
+        [conv.replace(**{n: arrays[prefix + n] for n in conv._arrays()}) for prefix, conv in steps]
+    )

@@ -1,4 +1,4 @@
-"""What the couplings of a flow are conditioned on: a vector for each sample, or images."""
+"""The context of a flow's couplings: a vector for each sample, or images."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from invconv.arrays.validation import require_array
 
 
 def optional_context(value: Any) -> int | None:
-    """Return how many channels a context has, or None for none, or raise."""
+    """Return the number of channels of a context, or None without one; raise if it is invalid."""
     return None if value is None else positive_int("context", value)
 
 
 def beside(x: Array, context: Array | None, channels: int | None) -> Array:
-    """Return images with those of a context as further channels.
+    """Return images with the channels of a context appended.
 
     Parameters
     ----------
     x : array, shape (B, C, H, W)
     context : array, shape (B, K) or (B, K, H', W'), optional
-        The same at all pixels, or images, which are averaged over blocks to the grid of x.
+        A vector for all pixels, or images, which are averaged over blocks to the grid of x.
     channels : int, optional
-        K, None where no context is expected.
+        K, or None if no context is expected.
 
     Returns
     -------
@@ -32,7 +32,7 @@ def beside(x: Array, context: Array | None, channels: int | None) -> Array:
     Raises
     ------
     TypeError, ValueError
-        If the context is no array, has another shape or dtype, or there is none.
+        If the context is missing or unexpected, is no array, or has another shape or dtype.
     """
     if context is None and channels is None:
         return x
@@ -48,7 +48,7 @@ def beside(x: Array, context: Array | None, channels: int | None) -> Array:
 
 
 def _fitting(context: Any, x: Array, channels: int | None) -> Array:
-    """Return a context, or raise unless it is one of images x."""
+    """Return a context, or raise unless it fits images x."""
     batch, _, *grid = x.shape
     if context is not None:
         require_array("context", context)

@@ -1,4 +1,4 @@
-"""The density of images: from pixels to numbers that have one, and to bits.
+"""The density of images: pixels become real numbers, and log-densities become bits.
 
 L. Theis, A. van den Oord, M. Bethge, A note on the evaluation of generative models, ICLR 2016:
 with u uniform in [0, 1), E[log p((n + u) / 256)] - D log 256 is at most the log-probability of the
@@ -8,8 +8,8 @@ D pixels n, so that
 
 bounds the length of a lossless code from above.
 
-Numbers outside of their range are refused where they can be looked at. Elsewhere, on an accelerator
-and in traced code, the result is NaN for the sample that holds one.
+Numbers out of range raise if they are readable. On an accelerator and in traced code, the result
+for a sample that holds one is NaN instead.
 """
 
 from __future__ import annotations
@@ -36,21 +36,19 @@ VALUES = 256  # of a pixel
 
 
 def dequantized(images: Array, noise: Array) -> Array:
-    """Return x = (n + u) / 256 of pixels n and noise u, and n/256 <= x < (n + 1)/256.
-
-    So it is also where rounding would break it.
+    """Return x = (n + u) / 256 for pixels n and noise u; n/256 <= x < (n + 1)/256 despite rounding.
 
     Parameters
     ----------
     images : uint8 array
     noise : array of the same shape
-        Uniform in [0, 1); x has its dtype. 1, to which a cast may round, counts as less.
+        Uniform in [0, 1); x has its dtype. A 1, to which a cast may round, is taken as less than 1.
 
     Raises
     ------
     TypeError, ValueError
-        If the images are not in uint8, or the noise has another shape, no real dtype or, where it
-        can be looked at, numbers out of range. Elsewhere these become NaN.
+        If the images are not in uint8, or the noise has another shape, no real dtype or, if it is
+        readable, numbers out of range. Unreadable numbers out of range become NaN.
     """
     if images.dtype != require_array("images", images).uint8:
         raise TypeError(f"images: expected pixels in uint8, got {dtype_name(images.dtype)}")
@@ -77,9 +75,9 @@ def bits_per_dim(log_prob: Array, dimensions: int) -> Array:
 
 
 def log_prob(x: Array, zs: Sequence[Array], log_det: Array) -> Array:
-    """Return log p(x) in nats, shape (B,), of what a flow makes of images x: noise, log|det|.
+    """Return log p(x) in nats, shape (B,), given a flow's noise and log|det| for images x.
 
-    It is NaN, and so are the gradients, of images outside [0, 1) that nobody could look at.
+    If x is not readable and an image is outside [0, 1), its log p(x) and gradients are NaN.
     """
     for z in zs:
         log_det = log_det + standard_normal(z)
@@ -87,7 +85,7 @@ def log_prob(x: Array, zs: Sequence[Array], log_det: Array) -> Array:
 
 
 def one_or_nan(lost: Array, like: Array) -> Array:
-    """Return 1 for each sample, shape (B,), or NaN for a sample with a number that is lost."""
+    """Return NaN for each sample with a number that is ``lost``, else 1, shape (B,)."""
     xp = namespace(lost, like)
     lost = xp.any(lost, axis=tuple(range(1, lost.ndim)))
     return xp.where(lost, xp.full_like(like, math.nan), xp.ones_like(like))
@@ -107,7 +105,7 @@ def require_images(x: Any, shape: Shape) -> None:
 
 
 def require_in_range(x: Any) -> None:
-    """Raise unless images are in [0, 1), where they can be looked at; NaN passes."""
+    """Raise if images are readable and not in [0, 1); NaN passes."""
     require_array("x", x)
     if readable(x):
         expected = "images in [0, 1)"
@@ -119,7 +117,7 @@ def _outside(x: Array) -> Array:
 
 
 def _require_none(name: str, x: Array, outside: Array, expected: str, hint: str = "") -> None:
-    """Raise ValueError if a number of x, which is readable, is outside of what is expected."""
+    """Raise ValueError if a number of x, which is readable, is marked as outside."""
     if bool(namespace(x).any(outside)):
         values = to_numpy(x)
         raise ValueError(
@@ -129,12 +127,12 @@ def _require_none(name: str, x: Array, outside: Array, expected: str, hint: str 
 
 
 def require_latents(zs: Sequence[Any], shapes: Sequence[Shape]) -> None:
-    """Raise unless each of zs is a real array, of one of the shapes for each of the samples."""
+    """Raise unless zs are real arrays of the given shapes behind one batch axis."""
     if not isinstance(zs, tuple | list):
         raise TypeError(f"zs: expected a tuple of arrays, one a level, got {type(zs).__name__}")
     for z in zs:
         require_real("zs", z)
-    found = [tuple(z.shape) for z in zs]
-    batches = {shape[:1] for shape in found}
-    if [shape[1:] for shape in found] != [tuple(s) for s in shapes] or len(batches) > 1:
-        raise ValueError(f"zs: expected a batch of each of the shapes {list(shapes)}, got {found}")
+    got = [tuple(z.shape) for z in zs]
+    batches = {shape[:1] for shape in got}
+    if [shape[1:] for shape in got] != [tuple(s) for s in shapes] or len(batches) > 1:
+        raise ValueError(f"zs: expected a batch of each of the shapes {list(shapes)}, got {got}")

@@ -32,21 +32,21 @@ class CausalFamily:
     ----------
     kernel_size : tuple of int
     centre : tuple of int
-        The tap at o = 0: (0, ...) of a corner, (0, (k_1 - 1)/2, ...) of a raster. Taps whose o is
-        lexicographically negative are masked.
+        The tap at o = 0: (0, ...) of a corner, (0, (k_1 - 1)/2, ...) of a raster. Taps with a
+        lexicographically negative o are masked.
     direction, dilation : tuple of int, one per axis
     lower : bool
         Whether the C x C matrix at o = 0 is lower triangular; the other triangle is masked.
     first : int
-        The flat position of the tap at o = 0; those before it are masked.
+        The flat position of the tap at o = 0; the taps before it are masked.
     reach : tuple of offsets
-        o(t) of the others, itself first, in taps.
+        o(t) of the unmasked taps, in taps; the tap at o = 0 comes first.
     offsets : tuple of offsets
         - direction dilation o(t), in pixels.
     slope : tuple of int
         As in `invconv.kernels.wavefront.CausalStencil`.
     free : StencilFamily
-        That of A(w) M for C x C matrices M, with weights ``taps(w) M``.
+        The family of A(w) M for C x C matrices M; its weights are ``taps(w) M``.
     """
 
     kernel_size: Shape
@@ -80,7 +80,7 @@ class CausalFamily:
         )
 
     def stencil(self, w: Array) -> CausalStencil:
-        """Return the unmasked taps of a kernel, and where they are."""
+        """Return the unmasked taps of a kernel with their offsets."""
         taps = taps_of(w, self.first)
         return CausalStencil(
             triangle(taps[0, ...], lower=self.lower),
@@ -117,7 +117,7 @@ class CausalFamily:
         return causal_solver(self.stencil(w), shape)
 
     def transpose(self) -> CausalFamily:
-        """Return the family of flipped directions and of the other order of the channels."""
+        """Return the family with flipped directions and the other order of the channels."""
         away = tuple(-s for s in self.direction)
         return causal_family(self.kernel_size, self.centre, away, self.dilation, not self.lower)
 
@@ -144,7 +144,7 @@ def causal_family(
             _causal.clear()
         family = CausalFamily(*key)
         away = tuple(-s for s in direction)
-        # its transpose too: code that torch.compile traces can only look it up
+        # its transpose too: Dynamo cannot trace the making of a family, only the lookup
         other = CausalFamily(kernel_size, centre, away, dilation, not lower)
         _causal[key] = family
         _causal[kernel_size, centre, away, dilation, not lower] = other
@@ -167,11 +167,11 @@ class CircularFamily:
     offsets : tuple of offsets
         dilation (t - (k - 1)//2) of every tap.
     basis : Fourier
-        In which it decouples.
+        The basis in which the convolution decouples.
     wide : bool
-        Whether there are so many taps that frequencies are quicker.
+        True if the kernel has `WIDE` taps or more: then the frequency domain is quicker.
     free : StencilFamily or None
-        That of A(w) M for C x C matrices M, with weights ``taps(w) M``; None of a wide kernel.
+        The family of A(w) M for C x C matrices M, with weights ``taps(w) M``; None if wide.
     """
 
     kernel_size: Shape
@@ -223,7 +223,7 @@ class CircularFamily:
         return spectral_solver(kernel_spectrum(w, self.basis, shape), self.basis, shape)
 
     def transpose(self) -> CircularFamily:
-        """Return the family of odd sizes: flipped, the centre of an even kernel is off by one."""
+        """Return the family of odd sizes: a flipped even kernel has its centre off by one."""
         return circular_family(tuple(k + 1 - k % 2 for k in self.kernel_size), self.dilation)
 
     def adjoint(self, w: Array) -> Array:

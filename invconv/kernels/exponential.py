@@ -20,14 +20,14 @@ from typing import Any
 
 import numpy as np
 
-from invconv.arrays.namespaces import Array, Shape, constant, library_name, readable, size, to_numpy
+from invconv.arrays.array_ops import ops_of
+from invconv.arrays.namespaces import Array, Shape, constant, readable, recorded, size, to_numpy
 from invconv.arrays.registry import Primitive
 from invconv.kernels import maps
 from invconv.kernels.families import StencilFamily
 from invconv.kernels.frequencies.fourier import Fourier, complex_dtype
 from invconv.kernels.frequencies.products import SpectralProduct
 from invconv.kernels.frequencies.turns import turns
-from invconv.kernels.matrices import recorded
 from invconv.kernels.series import Counts, counts_for, counts_of, series
 
 
@@ -44,7 +44,7 @@ def _exponential(
     x : array, shape (B, C, *spatial)
     directions : arrays, shape (T, C, C)
     counts : Counts, optional
-        Those of `counts_of`, where they are known.
+        The result of `counts_of`, if it is known.
     """
     return series(maps, family, w, directions, counts)(x)
 
@@ -57,25 +57,25 @@ def _exponential_gram(
     *directions: Array,
     counts: Counts | None = None,
 ) -> Array:
-    """Return Q(w; x, y, directions), shape (T, C, C), the gradient of <y, e^M(w) x> without any."""
-    known = series(maps, family, w, directions, counts, orders=1 + len(directions))
-    return known.pull_back(x, y)[0]
+    """Return Q(w; x, y, directions), (T, C, C); with none it is the gradient of <y, e^M(w) x>."""
+    taylor = series(maps, family, w, directions, counts, orders=1 + len(directions))
+    return taylor.pull_back(x, y)[0]
 
 
 def _exponential_vjp(
     family: StencilFamily, w: Array, x: Array, y_bar: Array, counts: Counts | None = None
 ) -> tuple[Array, Array]:
-    """Return the cotangents of w and x of e^M(w) x, both from one pass."""
+    """Return the cotangents of w and of x for y = e^M(w) x, both from one pass."""
     return series(maps, family, w, (), counts, orders=1).pull_back(x, y_bar)
 
 
 def _counted(
     family: StencilFamily, w: Array, kernel: Array, shape: Shape
 ) -> tuple[Array, Counts | None]:
-    """Return taps with their `Counts`, for which the host may have to wait for a device.
+    """Return taps with their `Counts`; to count, the host may have to wait for a device.
 
-    A library may remember those of a kernel, whose taps on a grid these are; the taps that it
-    returns are NaN if they need more terms. None where what runs the series counts, or traces it.
+    ``w`` are the taps of ``kernel`` on a grid. A library may remember a kernel's counts; then it
+    returns NaN for taps that need more terms. None if the series counts as it runs, or is traced.
     """
     return w, counts_of(family, w)
 
@@ -93,7 +93,7 @@ def exponential_tangent(
     tangent: Array,
     counts: Counts | None = None,
 ) -> Array:
-    """Return what a tangent of argument ``slot`` of P(w; x, ...) contributes to that of P."""
+    """Return the part of P's tangent that comes from a tangent of its argument ``slot``."""
     if slot == 0:
         return exponential(family, *arrays, tangent, counts=counts)
     return exponential(family, *arrays[:slot], tangent, *arrays[slot + 1 :], counts=counts)
@@ -122,7 +122,7 @@ def gram_tangent(
     tangent: Array,
     counts: Counts | None = None,
 ) -> Array:
-    """Return what a tangent of argument ``slot`` of Q(w; x, y, ...) contributes to that of Q."""
+    """Return the part of Q's tangent that comes from a tangent of its argument ``slot``."""
     if slot == 0:
         return exponential_gram(family, *arrays, tangent, counts=counts)
     return exponential_gram(family, *arrays[:slot], tangent, *arrays[slot + 1 :], counts=counts)
@@ -165,11 +165,11 @@ class ExponentialSolver:
     ----------
     family : StencilFamily
     taps : array, shape (T, C, C)
-        Of -M.
+        The taps of -M.
     counts : Counts or None
-        None where they are chosen as it runs.
+        None if they are chosen as the solve runs.
     product : SpectralProduct, or None
-        With e^-K_hat(f) of every frequency of a circular grid, where it is known.
+        The product with e^-K_hat(f) at every frequency of a circular grid, if it was computed.
     """
 
     family: StencilFamily
@@ -185,8 +185,7 @@ class ExponentialSolver:
         entries = taps.shape[1] ** 2 * size(_FOURIER.frequencies(shape))
         if not family.wrap or entries > _ENTRIES or counts is None or not counts.steps:
             return ExponentialSolver(family, taps, counts)
-        # JAX's transforms would gather a batch
-        if library_name(taps) == "jax" or not readable(taps) or recorded(taps):
+        if ops_of(taps).gathers_transforms or not readable(taps) or recorded(taps):
             return ExponentialSolver(family, taps, counts)
         return ExponentialSolver(family, taps, counts, _exponential_product(family, taps, shape))
 
@@ -201,7 +200,7 @@ class ExponentialSolver:
         return plan | {"times": self.counts.steps, "terms": self.counts.terms}
 
     def as_numpy(self) -> SpectralProduct | None:
-        """Return the solver on NumPy arrays, where that is a product a frequency."""
+        """Return the spectral product on NumPy arrays, or None if the solve is a series."""
         return None if self.product is None else self.product.as_numpy()
 
     def __call__(self, y: Array) -> Array:
@@ -212,18 +211,18 @@ class ExponentialSolver:
 
 
 _FOURIER = Fourier(())
-_ENTRIES = 2**21  # of all matrices, 32 MB in complex128, up to which they are kept
+_ENTRIES = 2**21  # of all matrices together, at most, for them to be kept: 32 MB in complex128
 
 
 def _exponential_product(
     family: StencilFamily, taps: Array, shape: Shape
 ) -> SpectralProduct | None:
-    """Return the product with e^M_hat(f), from taps (T, C, C): scaled to 1/2, then squared.
+    """Return the product with e^M_hat(f) for taps (T, C, C), by scaling and squaring.
 
-    There are no eigenvalues in it, since M_hat(f) may be defective. Found in float64.
+    Eigenvalues would not do, since M_hat(f) may be defective. The matrices are in float64.
     """
     values = to_numpy(taps)
-    if values.dtype.itemsize > 8:  # which has no such transforms
+    if values.dtype.itemsize > 8:  # longdouble has no such transforms
         return None
     phases = np.ones((len(values), 1))
     for axis, (n, count) in enumerate(zip(shape, _FOURIER.frequencies(shape), strict=True)):

@@ -1,11 +1,11 @@
-"""Families of matrices A(w) that depend linearly on weights w: all that an operator runs.
+"""Families of matrices A(w) that depend linearly on weights w; operators are built of them.
 
     apply   y = A(w) x          gram    the gradient of <y, A(w) x> by w
     solve   x = A(w)^-1 y       A(w)^T  is of the family ``transpose()`` with weights ``adjoint(w)``
 
-The weights are what a user holds: a kernel (C, C, *k), a matrix, a scale. A family is the rest: a
-mask, a direction, a dilation. `invconv.kernels.maps` runs these for every library, and
-`invconv.kernels.rules` differentiates them all alike.
+The weights are an array of the user: a kernel (C, C, *k), a matrix, a scale. A family holds the
+settings: a mask, a direction, a dilation. `invconv.kernels.maps` runs families for every library,
+and `invconv.kernels.rules` differentiates them all alike.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class LinearFamily(Protocol):
 
     @property
     def text(self) -> str:
-        """What ``repr`` says, for libraries that pass settings as text."""
+        """The ``repr``, for libraries that pass settings as text."""
 
     @abstractmethod
     def apply(self, w: Array, x: Array) -> Array:
@@ -50,7 +50,7 @@ class LinearFamily(Protocol):
 
     @abstractmethod
     def transpose(self) -> Self:
-        """Return the family that A(w)^T is of, with weights ``adjoint(w)``."""
+        """Return the family of A(w)^T; its weights are ``adjoint(w)``."""
 
     @abstractmethod
     def adjoint(self, w: Array) -> Array:
@@ -59,14 +59,14 @@ class LinearFamily(Protocol):
 
 @dataclass(frozen=True)
 class StencilFamily:
-    """Correlations with free taps w (T, C, C) at fixed offsets; they are applied only."""
+    """Correlations with free taps w (T, C, C) at fixed offsets; there is no solve."""
 
     offsets: tuple[Offset, ...]
     wrap: bool
 
     @property
     def text(self) -> str:
-        """What `repr` says."""
+        """The ``repr``."""
         return f"StencilFamily(offsets={self.offsets}, wrap={self.wrap})"
 
     def apply(self, w: Array, x: Array) -> Array:
@@ -92,7 +92,7 @@ class StencilFamily:
 
 @dataclass(frozen=True)
 class CentredFamily(StencilFamily):
-    """The same of all taps of a kernel, with what code that torch.compile traces cannot make."""
+    """A `StencilFamily` of a whole kernel; text and transpose are kept: Dynamo traces neither."""
 
     text: str = field(init=False, repr=False, compare=False)
     turned: CentredFamily = field(init=False, repr=False, compare=False)
@@ -107,7 +107,7 @@ _MOST = 512  # families that are kept
 
 
 def centred_family(kernel_size: Shape, dilation: Shape, wrap: bool) -> CentredFamily:
-    """Return the family of all taps of a kernel of odd sizes around its centre, always the same."""
+    """Return the family of a whole kernel of odd sizes around its centre; always the same one."""
     key = kernel_size, dilation, wrap
     if key not in _centred:
         if len(_centred) >= _MOST:
@@ -159,7 +159,7 @@ class TriangularFamily:
 
     @property
     def text(self) -> str:
-        """What `repr` says."""
+        """The ``repr``."""
         return "TriangularFamily(lower=True)" if self.lower else "TriangularFamily(lower=False)"
 
     def apply(self, w: Array, x: Array) -> Array:

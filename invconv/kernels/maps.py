@@ -1,6 +1,7 @@
-"""What is run of a linear map A(w) (`invconv.kernels.families`): primitives of three kinds.
+"""Primitives that run a linear map A(w) of a family (`invconv.kernels.families`).
 
-    apply   y = A(w) x, and beside it horner, a polynomial of such maps
+    apply   y = A(w) x
+    horner  a polynomial of such maps, applied to x
     gram    w_bar, the gradient of <y, A(w) x> with respect to w
     factor  a solver y -> A(w)^-1 y for one grid
 
@@ -24,7 +25,7 @@ def _apply(family: LinearFamily, w: Array, x: Array) -> Array:
     ----------
     family : LinearFamily
     w : array
-        Its weights, such as a kernel (C, C, *k).
+        The weights of the family, such as a kernel (C, C, *k).
     x : array, shape (B, C, *spatial)
     """
     return family.apply(w, x)
@@ -43,14 +44,14 @@ def recursion(
 ) -> list[Array]:
     """Return z_m, ..., z_1 of z_n = step(w_n, z_(n+1), spare), z_(m+1) = x, or only z_1.
 
-    Where they are not kept, two arrays take turns: ``spare``, if there is one, is an earlier z
-    that nobody needs, in whose memory the step may put its result.
+    Unless all are kept, two arrays take turns: ``spare`` is None or an earlier z that is not needed
+    any more, so the step may write its result into it.
     """
-    found = [x]
+    points = [x]
     for w in reversed(ws):
-        spare = None if keep or len(found) < 3 else found.pop(1)
-        found.append(step(w, found[-1], spare))
-    return found[1:] if keep else found[-1:]
+        spare = None if keep or len(points) < 3 else points.pop(1)
+        points.append(step(w, points[-1], spare))
+    return points[1:] if keep else points[-1:]
 
 
 def _gram(family: LinearFamily, x: Array, y: Array) -> Array:
@@ -67,7 +68,7 @@ def _gram(family: LinearFamily, x: Array, y: Array) -> Array:
 def _factor(family: LinearFamily, w: Array, shape: Shape) -> Solver:
     """Return the map y -> x, both (B, C, *shape), that solves A(w) x = y.
 
-    It has a ``plan``, a dict that says how it works, and it can be pickled.
+    The solver has a ``plan``, a dict that says how it works, and can be pickled.
     """
     return family.factor(w, shape)
 

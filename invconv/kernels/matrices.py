@@ -1,18 +1,17 @@
-"""Solves with one C x C matrix W at every pixel: a product with W^-1 where that is as accurate.
+"""Solves with one C x C matrix W at every pixel: by a product with W^-1 if that is as accurate.
 
-W^-1 is formed once, in float64. Where W is well conditioned, the product is as accurate as a solve.
-Elsewhere, and where the values cannot be looked at, each pixel is solved with factors of W.
+W^-1 is formed once, in float64. If W is well conditioned, the product is as accurate as a solve.
+If it is not, or if its values cannot be read, each pixel is solved with factors of W.
 """
 
 from __future__ import annotations
 
-import sys
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
 
-from invconv.arrays.namespaces import Array, from_host, library_name, namespace, readable, to_numpy
+from invconv.arrays.namespaces import Array, from_host, namespace, readable, recorded, to_numpy
 from invconv.arrays.registry import Primitive
 from invconv.kernels.primitives import multiply
 from invconv.kernels.solver import Solver
@@ -20,7 +19,7 @@ from invconv.kernels.triangular_steps import TriangularSteps
 
 Matrix = np.ndarray[Any, np.dtype[np.float64]]
 
-# The largest |W|_F |W^-1|_F, a channel, up to which W^-1 is used.
+# W^-1 is used if |W|_F |W^-1|_F is at most this number times C.
 _INVERSE_LIMIT = 10.0
 
 
@@ -33,7 +32,7 @@ class Product:
     inverse : array, shape (C, C)
         W^-1.
     method : str
-        What W^-1 was made of, for the plan.
+        The factorisation that gave W^-1, for the plan.
     """
 
     inverse: Array
@@ -72,7 +71,7 @@ def matrix_solver(matrix: Array) -> Solver:
 
 
 def accurate_inverse(matrix: Array) -> Array | None:
-    """Return W^-1 where a product with it is as accurate as a solve, else None."""
+    """Return W^-1 if a product with it is as accurate as a solve, else None."""
     values = to_numpy(matrix).astype(np.float64, copy=False)
     try:
         inverse = np.linalg.inv(values)
@@ -82,7 +81,7 @@ def accurate_inverse(matrix: Array) -> Array | None:
 
 
 class FactoredSteps(Protocol):
-    """A solve W^-1 y of a matrix that is given by factors, factor by factor."""
+    """A solve W^-1 y, factor by factor, for a matrix W given by factors."""
 
     @property
     def plan(self) -> dict[str, Any]:
@@ -90,13 +89,13 @@ class FactoredSteps(Protocol):
 
     @property
     def arrays(self) -> list[Array]:
-        """What W is made of."""
+        """The arrays of the factors of W."""
 
     def on_host(self) -> tuple[Matrix, Matrix]:
         """Return W and W^-1 in float64."""
 
     def factors(self) -> list[Array]:
-        """Return the factors of W as matrices, that which runs first first."""
+        """Return the factors of W as matrices, in the order in which they are applied."""
 
     def __call__(self, y: Array, /) -> Array:
         """Solve for x, shape (B, C, *spatial)."""
@@ -125,32 +124,23 @@ class Transposed:
 
 
 def solver_of_steps(steps: FactoredSteps) -> Product | FactoredSteps:
-    """Return the fastest solver that is as accurate as one factor after the other."""
+    """Return a product with W^-1 if it is as accurate as the steps, else the steps."""
     if not all(map(readable, steps.arrays)) or any(map(recorded, steps.arrays)):
         return steps
     try:
         with np.errstate(all="ignore"):
             matrix, inverse = steps.on_host()
-    except np.linalg.LinAlgError:  # a zero beside an inf, so that no log-determinant says so
+    except np.linalg.LinAlgError:  # a zero beside an inf: the log-determinant did not show it
         return steps
-    found = _accurate(matrix, inverse, steps.arrays[0])
-    return steps if found is None else Product(found, str(steps.plan["method"]))
+    accurate = _accurate(matrix, inverse, steps.arrays[0])
+    return steps if accurate is None else Product(accurate, str(steps.plan["method"]))
 
 
 def _accurate(matrix: Matrix, inverse: Matrix, like: Array) -> Array | None:
-    """Return an inverse as an array like the given one, or None where it is not good enough."""
+    """Return an inverse as an array like the given one, or None if it is not accurate enough."""
     with np.errstate(all="ignore"):
         condition = np.linalg.norm(matrix) * np.linalg.norm(inverse)
         # beyond, x would be right, but W x further from y than rounding explains
         if not condition <= _INVERSE_LIMIT * len(matrix):
             return None
         return from_host(inverse, like)
-
-
-def recorded(x: Array) -> bool:
-    """Tell whether the derivative of a readable array is recorded."""
-    if library_name(x) != "torch":
-        return False
-    torch = sys.modules["torch"]
-    dual = torch.autograd.forward_ad.unpack_dual(x).tangent is not None
-    return bool(dual or (x.requires_grad and torch.is_grad_enabled()))

@@ -1,8 +1,8 @@
 """NumPy's native primitives: the compiled kernel, products, and BLAS's trsm.
 
-No product says "invalid value encountered in matmul": on AVX-512, OpenBLAS's sgemv (0.3.31) reads
-memory for a matrix of five columns that nothing was written to. The result is right, but depending
-on what was there NumPy warns.
+Products are silenced against "invalid value encountered in matmul": on AVX-512, OpenBLAS's sgemv
+(0.3.31) reads uninitialised memory for a matrix of five columns. The result is right, but NumPy
+warns if that memory happens to hold a NaN.
 """
 
 from __future__ import annotations
@@ -16,14 +16,15 @@ from typing import Any
 import numpy as np
 from scipy.linalg import get_blas_funcs, get_lapack_funcs
 
+from invconv.arrays.array_ops import NumpyOps
 from invconv.arrays.namespaces import Shape
 from invconv.arrays.stencil import Offset, Stencil
 from invconv.kernels import maps, primitives
 from invconv.kernels.convolutions import CausalFamily
 from invconv.kernels.cpu import compiled, threads
+from invconv.kernels.cpu.correlate.bands import of_taps
 from invconv.kernels.cpu.correlate.correlation import compiled_correlation
 from invconv.kernels.cpu.correlate.gram import compiled_kernel_vjp
-from invconv.kernels.cpu.correlate.plan import of_taps
 from invconv.kernels.cpu.machine import reason
 from invconv.kernels.cpu.spectral.factors import factor as factor_each
 from invconv.kernels.cpu.spectral.factors import prefers_lanes
@@ -36,10 +37,12 @@ from invconv.kernels.wavefront import CausalStencil, stable_inverse
 
 Floats = np.ndarray[Any, Any]
 
-# Above this size BLAS's trsm uses threads, which get in others' way: split B to stay below it,
-# unless that makes too many pieces.
+# Above this size BLAS's trsm starts threads, which compete with the pool's: split B to stay below
+# it, unless that makes too many pieces.
 _SHARED_OUT = 1024
 _PIECES = 16
+
+ARRAY_OPS = NumpyOps
 
 _quiet = np.errstate(invalid="ignore")
 
@@ -71,14 +74,14 @@ def correlate(
     plus: Floats | None = None,
     into: Floats | None = None,
 ) -> Floats:
-    """See `invconv.kernels.primitives.correlate`; and ``plus`` is added, ``into`` written."""
+    """See `primitives.correlate`; ``plus`` is added, and the result is written to ``into``."""
     if not x.size or reason(x.dtype.itemsize) is not None:
         by_taps: Floats = primitives.correlate.agnostic(stencil, x, wrap=wrap)
         return by_taps if plus is None else by_taps + plus
     native = x.dtype.newbyteorder("=")
     settings = x.shape[1], x.shape[2:], stencil.offsets, wrap, x.dtype.itemsize
-    found = compiled_correlation(*settings)
-    if found is None:
+    correlation = compiled_correlation(*settings)
+    if correlation is None:
         return np.zeros_like(x) if plus is None else plus.copy()
     given, taps = (np.ascontiguousarray(a, native) for a in (x, stencil.taps))
     y = np.empty(x.shape, native) if into is None or into.dtype != native else into
@@ -86,7 +89,7 @@ def correlate(
     added = None if plus is None else np.ascontiguousarray(plus, native)
     to = 0 if added is None else compiled.address_of(added)
     keeps, workers = (taps, given, y, added), threads.number()
-    found.run(first, of_taps(x.shape[1]), *images, len(x), workers, *keeps, plus=to)
+    correlation.run(first, of_taps(x.shape[1]), *images, len(x), workers, *keeps, plus=to)
     return y.astype(x.dtype, copy=False)
 
 
@@ -99,8 +102,8 @@ def correlate_kernel_vjp(
         return np.asarray(by_taps)
     native = x.dtype.newbyteorder("=")
     given, bar = (np.ascontiguousarray(a, native) for a in (x, y_bar))
-    found = compiled_kernel_vjp(given, bar, offsets, wrap, threads.number())
-    return found.astype(x.dtype, copy=False)
+    taps_bar = compiled_kernel_vjp(given, bar, offsets, wrap, threads.number())
+    return taps_bar.astype(x.dtype, copy=False)
 
 
 def triangular_solve(matrix: Floats, rhs: Floats, *, lower: bool) -> Floats:
@@ -110,7 +113,7 @@ def triangular_solve(matrix: Floats, rhs: Floats, *, lower: bool) -> Floats:
     trsm = get_blas_funcs("trsm", (matrix, rhs))
 
     def solve(part: Floats) -> Floats:
-        # X^T T^T = B^T, since the transpose of a row-major B is what BLAS takes without a copy
+        # X^T T^T = B^T, since BLAS takes the transpose of a row-major B without a copy
         x: Floats = trsm(1.0, matrix, part.T, side=1, lower=lower, trans_a=1).T
         return x
 
@@ -122,7 +125,7 @@ def triangular_solve(matrix: Floats, rhs: Floats, *, lower: bool) -> Floats:
 
 
 def _substitute(matrix: Floats, rhs: Floats, *, lower: bool) -> Floats:
-    """Return T^-1 B in a precision that BLAS does not have."""
+    """Return T^-1 B by substitution, in a precision that BLAS does not have."""
     x = np.zeros_like(rhs)
     for row in range(len(matrix)) if lower else reversed(range(len(matrix))):
         x[row] = (rhs[row] - matrix[row] @ x) / matrix[row, row]
@@ -133,7 +136,7 @@ def _substitute(matrix: Floats, rhs: Floats, *, lower: bool) -> Floats:
 def log_abs_det(matrices: Floats) -> Floats:
     """See `invconv.kernels.primitives.log_abs_det`; compiled for many small matrices.
 
-    Factors are of double precision, in float32 too, as LAPACK's `slogdet` has them in NumPy.
+    The factorisation runs in float64 for float32 matrices too, as NumPy's `slogdet` does.
     """
     kind, parts = (np.complex128, 2) if np.iscomplexobj(matrices) else (np.float64, 1)
     count, channels = math.prod(matrices.shape[:-2]), matrices.shape[-1]
@@ -142,8 +145,8 @@ def log_abs_det(matrices: Floats) -> Floats:
         logs = np.log(np.abs(matrices[..., 0, 0].astype(kind)))
         return np.asarray(logs, matrices.real.dtype.newbyteorder("="))
     if wide or not prefers_lanes(count, channels, 8):
-        found: Floats = primitives.log_abs_det.agnostic(matrices)
-        return found
+        by_library: Floats = primitives.log_abs_det.agnostic(matrices)
+        return by_library
     factors = np.array(matrices, kind, order="C")
     rows = np.empty(factors.shape[:-1])
     addresses = compiled.address_of(factors), compiled.address_of(rows)
@@ -201,7 +204,7 @@ class CompiledSolver:
 
 @functools.lru_cache(maxsize=64)
 def _masked(size: int, lower: bool) -> np.ndarray[Any, Any]:
-    """Return where a triangular matrix is zero."""
+    """Return the mask of the zero entries of a triangular matrix."""
     above = ~np.tri(size, dtype=bool)
     return above if lower else above.T
 
@@ -216,8 +219,8 @@ def factor(family: LinearFamily, w: Floats, shape: Shape) -> Solver:
 def by_frequencies(product: SpectralProduct, y: Floats) -> Floats:
     """See `invconv.kernels.frequencies.products.by_frequencies`."""
     if not product.prefers_kernel(len(y), y.dtype.itemsize):
-        found: Floats = products.by_frequencies.agnostic(product, y)
-        return found
+        by_fft: Floats = products.by_frequencies.agnostic(product, y)
+        return by_fft
     given = np.ascontiguousarray(y, y.dtype.newbyteorder("="))
     x = np.empty(y.shape, given.dtype)
     addresses = compiled.address_of(given), compiled.address_of(x)
@@ -227,7 +230,7 @@ def by_frequencies(product: SpectralProduct, y: Floats) -> Floats:
 
 
 def causal_solver(stencil: CausalStencil, shape: Shape) -> PitchedSolver:
-    """See `invconv.kernels.wavefront.causal_solver`; without the compiled kernel."""
+    """See `invconv.kernels.wavefront.causal_solver`; it runs without the compiled kernel."""
     inverse = stable_inverse(stencil.diagonal, functools.partial(_invert, lower=stencil.lower))
     return PitchedSolver(stencil, inverse, shape, NUMPY)
 

@@ -1,12 +1,12 @@
-"""The order in which a compiled solve adds up, the same on every processor.
+"""The order of the sums of a compiled solve, the same on every processor.
 
     x[p] = sum over t of W_t z[p - o_t]    with z = y at o_0 = 0, x elsewhere,
 
-and W_0 = D^-1, W_t = -D^-1 K_t; or, where D^-1 would cost accuracy, W_0 = 1 and W_t = -K_t, and the
+and W_0 = D^-1, W_t = -D^-1 K_t; or, if D^-1 would cost accuracy, W_0 = 1 and W_t = -K_t, and the
 sum is D x[p].
 
-The order of the sums is this, whatever the lanes or threads hold, and every kernel keeps to it, so
-that they agree bit for bit. For each output channel:
+Every kernel keeps to the following order, whatever its lanes or threads hold, so that all kernels
+agree bit for bit. For each output channel:
 
 1. There are `accumulators` sums, each zero at first.
 2. For each tap, D's first and then in the order of `tap_order`, and for each input channel k from
@@ -15,8 +15,7 @@ that they agree bit for bit. For each output channel:
 4. D x = s by columns: for each channel, in the order of the substitution, x = s / D[c, c], and then
    for each later channel m: s_m becomes fma(-D[m, c], x, s_m).
 
-A tap that would read a pixel outside the grid reads a zero there, or is left out: its product
-changes no sum.
+A tap that would read a pixel outside the grid reads a zero or is left out: neither changes a sum.
 """
 
 from __future__ import annotations
@@ -25,25 +24,25 @@ from invconv.arrays.namespaces import Shape
 from invconv.arrays.stencil import Offset, reaching
 
 _UNROLLED = 8  # channels at most, so that the code stays short
-_HIDDEN = 12  # sums at once that hide how long an addition takes
-INVERSE_LIMIT = 10.0  # |D|_1 |D^-1|_1 up to which a product with D^-1 costs no accuracy
+_HIDDEN = 12  # independent sums that hide the latency of an addition
+INVERSE_LIMIT = 10.0  # up to this |D|_1 |D^-1|_1 a product with D^-1 costs no accuracy
 
 
 def accumulators(block: int, single: bool) -> int:
-    """Return into how many sums the products of an output channel go.
+    """Return the number of sums that share the products of an output channel.
 
     Parameters
     ----------
     block : int
-        Output channels that are computed at once.
+        Number of output channels that are computed at once.
     single : bool
-        Whether these are all channels.
+        Whether the block has all channels.
     """
     return min(unrolled(block, single), max(1, _HIDDEN // block))
 
 
 def unrolled(block: int, single: bool) -> int:
-    """Return how many input channels are written out one after the other."""
+    """Return the number of input channels that a loop's body writes out one after the other."""
     return block if single and block <= _UNROLLED else 1
 
 

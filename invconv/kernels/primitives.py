@@ -1,7 +1,7 @@
-"""The operations that a library may have a faster way to run, each in pure array-API form.
+"""Primitives: operations in pure array-API form that an adapter may replace by a native version.
 
 Arrays are (B, C, *spatial). A native replacement (`invconv.arrays.registry`) has the same name,
-signature and result; it says how its library runs the operation, never what the result means.
+signature and result; it decides how its library runs the operation, not the meaning of the result.
 The solvers of whole convolutions, primitives too, are in `invconv.kernels.wavefront` and
 `invconv.kernels.frequencies.spectrum`.
 """
@@ -56,7 +56,7 @@ def correlate(stencil: Stencil, x: Array, *, wrap: bool = False) -> Array:
         T offsets and C x C matrices.
     x : array, shape (B, C, *spatial)
     wrap : bool
-        Whether pixels outside the grid are those of a periodic continuation, or zero.
+        True if the image continues periodically outside the grid; else pixels there are zero.
 
     Returns
     -------
@@ -99,7 +99,7 @@ def correlate_kernel_vjp(
 
 @Primitive
 def triangular_solve(matrix: Array, rhs: Array, *, lower: bool) -> Array:
-    """Return T^-1 B, by substitution where the library has it.
+    """Return T^-1 B, by substitution if the library offers it.
 
     Parameters
     ----------
@@ -107,26 +107,26 @@ def triangular_solve(matrix: Array, rhs: Array, *, lower: bool) -> Array:
         Triangular: the entries of the other triangle are zero.
     rhs : array, shape (C, M)
     lower : bool
-        Which triangle it is.
+        True if T is lower triangular.
 
     Returns
     -------
     array, shape (C, M)
     """
-    # Some libraries raise at a zero pivot. Whoever could look has looked by now (`Linear`), so that
-    # here the values do not matter, as long as nothing is raised.
+    # Some libraries raise at a zero pivot. `Linear` has refused singular matrices if it can read
+    # them; so here the values do not matter, as long as nothing is raised.
     xp = namespace(matrix)
     finite = xp.all(xp.isfinite(matrix))
     regular = finite & xp.all(xp.linalg.diagonal(matrix) != 0)
-    rhs = xp.where(finite, rhs, xp.full_like(rhs, math.nan))  # elimination may take inf for a zero
+    rhs = xp.where(finite, rhs, xp.full_like(rhs, math.nan))  # else inf might come out as zero
     return xp.linalg.solve(xp.where(regular, matrix, identity(matrix.shape[0], matrix)), rhs)
 
 
 @Primitive
 def log_abs_det(matrices: Array) -> Array:
-    """Return log|det A| of each matrix (..., C, C), -inf where it is singular.
+    """Return log|det A| of each matrix (..., C, C), -inf if it is singular.
 
-    Beside numbers that are not finite a zero pivot says nothing, and the result is NaN.
+    A zero pivot does not prove that a matrix with an inf or NaN is singular: its result is NaN.
     """
     xp = namespace(matrices)
     logs = xp.linalg.slogdet(matrices)[1]
@@ -145,19 +145,19 @@ log_abs_product = Primitive(_log_abs_product, "log_abs_product", on=1)
 
 @Primitive
 def log_abs_det_saving(matrices: Array) -> tuple[Array, Any]:
-    """Return log|det A| of matrices (..., C, C), and what `inverse_saved` makes A^-1 of."""
+    """Return log|det A| of matrices (..., C, C), and a factorisation for `inverse_saved`."""
     return log_abs_det(matrices), None
 
 
 @Primitive
 def inverse_saved(matrices: Array, memo: Any) -> Array:
-    """Return A^-1 from what `log_abs_det_saving` kept; inf or NaN, or an error, if singular."""
+    """Return A^-1 from the saved factorisation; inf, NaN or an error if A is singular."""
     return inverse_or_nan(matrices)
 
 
 @Primitive
 def add_pivots(kernel: Array, centre: Offset, v: Array) -> Array:
-    """Return a kernel (C, C, *k) with v (C,) added to K[c, c, centre], maybe in its memory."""
+    """Return a kernel (C, C, *k) with v (C,) added to K[c, c, centre], perhaps changed in place."""
     xp, kernel_size = namespace(kernel), tuple(kernel.shape[2:])
     places = xp.arange(size(kernel_size), device=device(kernel))
     here = xp.reshape(places == tap_indices(kernel_size).index(centre), kernel_size)
@@ -167,7 +167,7 @@ def add_pivots(kernel: Array, centre: Offset, v: Array) -> Array:
 
 @Primitive
 def shifted(y: Array, v: Array) -> Array:
-    """Return y (B, C, *spatial) with v (C,) added at every pixel, maybe in the memory of y."""
+    """Return y (B, C, *spatial) with v (C,) added at every pixel, perhaps changed in place."""
     return y + per_channel(v, y)
 
 
@@ -179,17 +179,17 @@ def pivots(kernel: Array, centre: Offset) -> Array:
 def _log_abs_pivots(
     pixels: int, centres: Sequence[Offset], *kernels: Array
 ) -> tuple[Array, tuple[Array, ...]]:
-    """Return pixels times the sum of log|K[c, c, centre]|, and the K[c, c, centre] of each kernel.
+    """Return pixels times the sum of log|K[c, c, centre]|, and K[c, c, centre] of each kernel.
 
     Parameters
     ----------
     pixels : int
     centres : sequence of offset
-        One for each kernel.
+        The centre of each kernel.
     *kernels : array, shape (C, C, *k)
     """
-    found = tuple(map(pivots, kernels, centres))
-    return log_abs_product(pixels, *found), found
+    diagonals = tuple(map(pivots, kernels, centres))
+    return log_abs_product(pixels, *diagonals), diagonals
 
 
 log_abs_pivots = Primitive(_log_abs_pivots, "log_abs_pivots", on=2)
@@ -197,9 +197,9 @@ log_abs_pivots = Primitive(_log_abs_pivots, "log_abs_pivots", on=2)
 
 @Primitive
 def inverse_or_nan(matrices: Array) -> Array:
-    """Return A^-1 of each matrix (..., C, C); NaN where it is singular and nobody can look.
+    """Return A^-1 of each matrix (..., C, C); a singular one that is not readable gives NaN.
 
-    A primitive, since a library may wait for its device to find out whether it is singular.
+    It is a primitive, since some libraries wait for the device to test for singular matrices.
     """
     xp = namespace(matrices)
     if readable(matrices):
@@ -209,7 +209,7 @@ def inverse_or_nan(matrices: Array) -> Array:
 
 
 def split_singular(matrices: Array) -> tuple[Array, Array]:
-    """Return which matrices have a zero pivot, where a library may raise, and 1 in their places."""
+    """Return the mask of singular matrices, and all matrices with 1 in place of singular ones."""
     xp = namespace(matrices)
     singular = (xp.linalg.slogdet(matrices)[1] == -math.inf)[..., None, None]
     return singular, xp.where(singular, identity(matrices.shape[-1], matrices), matrices)
@@ -293,5 +293,5 @@ def from_pixel_rows(rows: Array, shape: Shape) -> Array:
 
 def per_channel(v: Array, x: Array) -> Array:
     """Shape a vector (C,) so that it broadcasts against (B, C, *spatial)."""
-    shape = (1, -1, *(1,) * (x.ndim - 2))  # as many axes: JAX may promote no ranks
+    shape = (1, -1, *(1,) * (x.ndim - 2))  # of the same rank: JAX can be told to promote none
     return v.reshape(shape) if hasattr(v, "reshape") else namespace(v).reshape(v, shape)

@@ -8,7 +8,7 @@ lengths, as the rows of V,
 for a block of reflections at a time, since S costs the square of their number. S^-1 is applied by
 substitution.
 
-`kernels.cpu.householder` is the compiled one.
+`kernels.cpu.householder` is the compiled version.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ from invconv.arrays.namespaces import (
 from invconv.arrays.registry import Primitive
 from invconv.kernels.primitives import add_pivots, matmul, triangular_solve
 
-_BLOCK = 96  # reflections that one S joins
+_BLOCK = 96  # reflections of one S
 
 
 @Primitive
 def reflected(reflectors: Array, matrix: Array) -> tuple[Array, Any]:
-    """Return H_1 ... H_m U, and what `reflected_vjp` would have to compute again.
+    """Return H_1 ... H_m U, and intermediate results for `reflected_vjp`.
 
     Parameters
     ----------
@@ -59,7 +59,7 @@ class Reflections:
     Attributes
     ----------
     largest : array, shape (m, 1)
-        The largest magnitude in each of the vectors that were given.
+        The largest magnitude in each of the given vectors.
     blocks : list of (array, array)
         V and S for each block of reflections; V's rows are divided by their largest magnitude, so
         that nothing overflows.
@@ -81,7 +81,7 @@ class Reflections:
         return Reflections(largest, [(part, _triangle(part)) for part in parts], channels)
 
     def times(self, matrix: Array) -> tuple[Array, list[tuple[Array, Array]]]:
-        """Return Q times a matrix U (C, M), and what its derivative needs of each block."""
+        """Return Q times a matrix U (C, M), and for each block U and X, which `vjp` needs."""
         memo = []
         for v, s in reversed(self.blocks):
             x = triangular_solve(s, matmul(v, matrix), lower=False)
@@ -92,12 +92,12 @@ class Reflections:
     def vjp(self, memo: list[tuple[Array, Array]], bar: Array) -> tuple[Array, Array]:
         """Return the gradients of <bar, Q U> with respect to the reflectors (m, C) and to U.
 
-        Of a block: W = U - V^T X with X = S^-1 Y and Y = V U. So X_bar = -V W_bar,
-        Y_bar = S^-T X_bar, S_bar = -Y_bar X^T, and what V gets from X^T V, from V U and from the
-        upper triangle of V V^T. Q does not change with the lengths of the reflectors, so that the
-        gradient by scaled ones is the gradient by those given, scaled likewise.
+        A block computes W = U - V^T X with X = S^-1 Y and Y = V U. So X_bar = -V W_bar,
+        Y_bar = S^-T X_bar, S_bar = -Y_bar X^T, and V_bar has terms from X^T V, from V U and from
+        the upper triangle of V V^T. Q does not depend on the lengths of the reflectors, so the
+        gradient by the given reflectors is the gradient by the scaled ones over their scale.
         """
-        xp, found = namespace(bar), []
+        xp, v_bars = namespace(bar), []
         for (v, s), (matrix, x) in zip(self.blocks, reversed(memo), strict=True):
             v_t, s_t = xp.matrix_transpose(v), xp.matrix_transpose(s)
             y_bar = -triangular_solve(s_t, matmul(v, bar), lower=True)
@@ -106,16 +106,16 @@ class Reflections:
             gram_bar = add_pivots(above + xp.matrix_transpose(above), (), diagonal(s_bar))
             from_x = matmul(x, xp.matrix_transpose(bar))
             from_y = matmul(y_bar, xp.matrix_transpose(matrix))
-            found.append(from_y - from_x + matmul(gram_bar, v))
+            v_bars.append(from_y - from_x + matmul(gram_bar, v))
             bar = bar + matmul(v_t, y_bar)
-        if not found:
+        if not v_bars:
             return zeros((0, self.channels), bar), bar
-        every = found[0] if len(found) == 1 else xp.concat(found, axis=0)
+        every = v_bars[0] if len(v_bars) == 1 else xp.concat(v_bars, axis=0)
         return every / self.largest, bar
 
 
 def scaled_rows(reflectors: Array) -> tuple[Array, Array]:
-    """Return vectors (m, C) divided by their largest magnitudes, and those, shape (m, 1)."""
+    """Return vectors (m, C) divided by their largest magnitudes, and the magnitudes (m, 1)."""
     xp = namespace(reflectors)
     if reflectors.shape[0] == 0:
         return reflectors, zeros((0, 1), reflectors)

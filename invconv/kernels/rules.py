@@ -1,4 +1,4 @@
-"""The derivatives of the primitives, for libraries whose autodiff should not look inside them.
+"""The derivatives of the primitives, for libraries that differentiate a primitive as one step.
 
 A primitive is one of three functions of a matrix A(w) that depends linearly on weights w:
 
@@ -9,8 +9,8 @@ A primitive is one of three functions of a matrix A(w) that depends linearly on 
     gram    g = d<y, A(w) x>/dw  g_dot = gram(x_dot, y) + gram(x, y_dot)
                                  x_bar = A(g_bar)^T y,    y_bar = A(g_bar) x
 
-The three are closed under differentiation, so that derivatives of any order need no more, and of
-a solve x alone is kept. A tangent or a result that nobody has or wants is None.
+The three are closed under differentiation, so derivatives of any order need no more rules. A solve
+keeps only x. A tangent that is zero, or a cotangent that is not wanted, is None.
 """
 
 from __future__ import annotations

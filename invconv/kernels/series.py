@@ -2,13 +2,13 @@
 
     e^M x = (e^(M/s))^s x,    e^(M/s) x = sum over n <= m of (M/s)^n x / n!
 
-s is the least number with |M|/s <= 4, for which no term of the series is more than 11 times x; m
-is the least number with phi^(m+1) e^phi / (m+1)! <= eps, phi = |M|/s, which bounds what is left
-out. The mean mu of M's diagonal is taken out first: e^M = e^mu e^(M - mu).
+s is the least number with |M|/s <= 4; then no term of the series is larger than 11 |x|. m is the
+least number with phi^(m+1) e^phi / (m+1)! <= eps, phi = |M|/s, which bounds the error of
+truncation. The mean mu of M's diagonal is taken out first: e^M = e^mu e^(M - mu).
 
 D^k e^M [v_1, ..., v_k] is a corner of the exponential of the block matrix that has M on its
-diagonal and the directions beside it (N. J. Higham, Functions of Matrices, 2008, section 3.2): a
-block for every set of directions.
+diagonal and the directions beside it (N. J. Higham, Functions of Matrices, 2008, section 3.2).
+There is one block for every set of directions.
 
 PyTorch and JAX take the number of terms from here.
 """
@@ -30,20 +30,20 @@ from invconv.arrays.stencil import Offset
 from invconv.kernels.families import LinearFamily, StencilFamily
 
 LARGEST_STEP = 4.0  # norm of M/s
-LARGEST = 4096.0  # norm of M, beyond which the result is NaN: a thousand steps
+LARGEST = 4096.0  # norm of M at most: a thousand steps; beyond it the result is NaN
 
-Blocks = list[Array | None]  # by the set of directions, as bits; None is zero
+Blocks = list[Array | None]  # indexed by the set of directions, as bits; None is zero
 
 
 class Counts(NamedTuple):
-    """s and m; s is 0 where the norm is no number, or beyond `LARGEST`."""
+    """The steps s and terms m of a series; s is 0 if the norm is NaN or beyond `LARGEST`."""
 
     steps: int
     terms: int
 
 
 class Kernels(Protocol):
-    """What runs a correlation: `invconv.kernels.maps`, or a library's own."""
+    """Functions that run a correlation: `invconv.kernels.maps`, or a library's own."""
 
     apply: Callable[[LinearFamily, Array, Array], Array]
     horner: Callable[[LinearFamily, Sequence[Array], Array, bool], list[Array]]
@@ -51,7 +51,7 @@ class Kernels(Protocol):
 
 
 def norm_bound(w: Array) -> Array:
-    """Return a bound of |M|_2, the lesser of its 1- and infinity norm, a 0-d array."""
+    """Return a bound of |M|_2, the smaller of the 1- and the infinity norm, as a 0-d array."""
     xp = namespace(w)
     entries = xp.sum(abs(w), axis=0)
     norms = [xp.max(xp.sum(entries, axis=axis)) for axis in (0, 1)]
@@ -60,22 +60,22 @@ def norm_bound(w: Array) -> Array:
 
 @functools.lru_cache(maxsize=16)
 def reaches(eps: float) -> tuple[float, ...]:
-    """Return up to which norm phi <= 4 the series needs 1, 2, ... terms: all but the last one."""
-    found: list[float] = []
+    """Return the largest norms phi <= 4 for which 1, 2, ... terms suffice; not that of the last."""
+    norms: list[float] = []
     while True:
-        order = len(found) + 2
+        order = len(norms) + 2
         low, high = 0.0, 2 * LARGEST_STEP
         for _ in range(60):
             phi = (low + high) / 2
             left_out = order * math.log(phi) + phi - math.lgamma(order + 1)
             low, high = (low, phi) if left_out > math.log(eps) else (phi, high)
         if low >= LARGEST_STEP:
-            return tuple(found)
-        found.append(low)
+            return tuple(norms)
+        norms.append(low)
 
 
 def counts_for(norm: float, eps: float) -> Counts:
-    """Return s and m for a norm of M."""
+    """Return the steps s and terms m for a norm of M."""
     if not norm <= LARGEST:
         return Counts(0, 0)
     steps = max(1, math.ceil(norm / LARGEST_STEP))
@@ -83,7 +83,7 @@ def counts_for(norm: float, eps: float) -> Counts:
 
 
 def largest_norm(counts: Counts, eps: float) -> float:
-    """Return up to which norm s steps of m terms are enough, but for a thousandth of it."""
+    """Return the largest norm of M for which s steps of m terms suffice, plus a thousandth."""
     if not counts.steps:
         return math.inf  # the result is NaN
     most = (*reaches(eps), LARGEST_STEP)[counts.terms - 1]
@@ -91,13 +91,13 @@ def largest_norm(counts: Counts, eps: float) -> float:
 
 
 def counts_of(family: StencilFamily, w: Array) -> Counts:
-    """Return s and m of a correlation, from the values of its taps."""
+    """Return the steps s and terms m of a correlation, from the values of its taps."""
     eps = float(namespace(w).finfo(w.dtype).eps)
     return counts_for(to_float(norm_bound(without_mean(family, w)[0])), eps)
 
 
 def _without_mean(family: StencilFamily, w: Array) -> tuple[Array, Array]:
-    """Return the taps of M - mu, and mu, the mean of M's diagonal: of the tap at the pixel."""
+    """Return the taps of M - mu, and mu, the mean of M's diagonal, from the tap at the pixel."""
     unit = constant(_unit(family.offsets, int(w.shape[1])), w, w.dtype)
     mean = total(w * unit) / w.shape[1]
     return w - mean * unit, mean
@@ -108,30 +108,30 @@ without_mean = Primitive(_without_mean, "without_mean", on=1)
 
 @functools.lru_cache(maxsize=64)
 def _unit(offsets: tuple[Offset, ...], channels: int) -> np.ndarray[Any, Any]:
-    """Return the taps of the identity, zero where none of the offsets is the pixel itself."""
-    found = np.zeros((len(offsets), channels, channels))
+    """Return the taps of the identity; all are zero if no offset is the pixel itself."""
+    taps = np.zeros((len(offsets), channels, channels))
     here = (0,) * len(offsets[0])
     if here in offsets:
-        found[offsets.index(here)] = np.eye(channels)
-    return found
+        taps[offsets.index(here)] = np.eye(channels)
+    return taps
 
 
 @dataclass(frozen=True, eq=False)
 class Series:
-    """Taylor's series of e^M, with directions.
+    """Taylor's series of e^M, or of its derivative in some directions.
 
     Attributes
     ----------
     kernels : Kernels
     family : StencilFamily
     taps : array, shape (T, C, C)
-        Of (M - mu)/s.
+        The taps of (M - mu)/s.
     scale : 0-d array
         e^(mu/s).
     directions : sequence of array
-        v/s of each.
+        v/s of each direction v.
     counts : Counts
-        m is larger by one a direction: a derivative of the series has a term less.
+        m is larger by one for each direction: a derivative of the series has one term less.
     """
 
     kernels: Kernels
@@ -143,16 +143,16 @@ class Series:
 
     def __call__(self, x: Array) -> Array:
         """Return P(w; x, directions)."""
-        found = self._inputs(x)[-1][-1]
-        return zeros(x.shape, x) if found is None else found
+        result = self._inputs(x)[-1][-1]
+        return zeros(x.shape, x) if result is None else result
 
     @functools.cached_property
     def _over(self) -> list[Array]:
-        """The taps over n = 1, ..., m: at once this takes less than between products."""
+        """The taps over n = 1, ..., m, computed together: quicker than between products."""
         return [self.taps / n for n in range(1, self.counts.terms + 1)]
 
     def _inputs(self, x: Array) -> list[Blocks]:
-        """Return what each step begins with, and the last one ends with."""
+        """Return the blocks at the start of each step, and at the end of the last one."""
         blocks: Blocks = [None] * 2 ** len(self.directions)
         blocks[0] = x
         if not self.counts.steps:
@@ -162,7 +162,7 @@ class Series:
             blocks = self._horner(points[-1])[-1]
             for block in blocks:
                 if block is not None:
-                    block *= self.scale  # in place: nobody else has it
+                    block *= self.scale  # in place: no other name refers to it
             points.append(blocks)
         return points
 
@@ -172,42 +172,42 @@ class Series:
     def _horner(self, blocks: Blocks) -> list[Blocks]:
         """Return z_(m+1), ..., z_1 of z_n = x + M z_(n+1) / n, z_(m+1) = x; z_1 is the sum.
 
-        Where they are not kept, those between may be left out.
+        Unless ``_keeps`` is set, intermediate ones may be missing.
         """
         points = [blocks]
         if not self.directions:
-            found = self.kernels.horner(self.family, self._over, blocks[0], self._keeps)
-            return points + [[z] for z in found]
+            sums = self.kernels.horner(self.family, self._over, blocks[0], self._keeps)
+            return points + [[z] for z in sums]
         for n in range(self.counts.terms, 0, -1):
             pairs = zip(self._apply(points[-1], n), blocks, strict=True)
-            points.append([_sum(found, block) for found, block in pairs])
+            points.append([_sum(product, block) for product, block in pairs])
         return points
 
     _keeps = False
 
     def _apply(self, blocks: Blocks, n: int) -> Blocks:
-        """Return the block matrix over n times blocks."""
+        """Return the block matrix, divided by n, times blocks."""
         taps = self._over[n - 1]
-        found = [self._times(taps, block) for block in blocks]
+        products = [self._times(taps, block) for block in blocks]
         for j, direction in enumerate(self.directions):
             for i, block in enumerate(blocks):
                 if not i >> j & 1 and block is not None:
                     more = self._times(direction / n, block)
-                    found[i | 1 << j] = _sum(found[i | 1 << j], more)
-        return found
+                    products[i | 1 << j] = _sum(products[i | 1 << j], more)
+        return products
 
     def _times(self, taps: Array, block: Array | None) -> Array | None:
         return None if block is None else self.kernels.apply(self.family, taps, block)
 
     def pull_back(self, x: Array, y: Array) -> tuple[Array, Array]:
-        """Return Q(w; x, y, directions), and the gradient by x of the same number."""
+        """Return Q(w; x, y, directions), and the gradient of <y, P(w; x, directions)> by x."""
         keeping = _Keeping(**{f.name: getattr(self, f.name) for f in fields(self)})
         back = self._transposed()
         total = zeros(self.taps.shape, self.taps)
         if not self.counts.steps:
             return total * math.nan, x * math.nan
         bars: Blocks = [None] * 2 ** len(self.directions)
-        bars[0] = y  # of the transpose: the sets of directions that are still to come
+        bars[0] = y  # blocks of the transpose, indexed by the directions that are still to come
         for blocks in reversed(self._inputs(x)[:-1]):
             points = keeping._horner(blocks)
             term = bars = self._scaled(bars)
@@ -225,15 +225,15 @@ class Series:
         return replace(self, family=family, taps=adjoint(self.taps), directions=turned)
 
     def _gram(self, blocks: Blocks, bars: Blocks, n: int) -> Array | None:
-        found = None
+        total = None
         for block, bar in zip(blocks, reversed(bars), strict=True):
             if block is not None and bar is not None:
-                found = _sum(found, self.kernels.gram(self.family, block, bar))
-        return None if found is None else found / n
+                total = _sum(total, self.kernels.gram(self.family, block, bar))
+        return None if total is None else total / n
 
 
 class _Keeping(Series):
-    """A series that keeps what its derivative needs."""
+    """A series that keeps the intermediate sums, which its derivative needs."""
 
     _keeps = True
 
@@ -246,7 +246,7 @@ def series(
     counts: Counts | None = None,
     orders: int | None = None,
 ) -> Series:
-    """Return the series of e^M(w), good for so many derivatives."""
+    """Return the series of e^M(w), with terms enough for ``orders`` derivatives."""
     xp = namespace(w)
     orders = len(directions) if orders is None else orders
     taps, mean = without_mean(family, w)
@@ -260,7 +260,7 @@ def series(
 
 
 def _sum(a: Array | None, b: Array | None, fresh: bool = True) -> Array | None:
-    """Return a + b, in the place of a where nobody else has it."""
+    """Return a + b, written over a if a is ``fresh``: no other name refers to it."""
     if a is None or b is None:
         return b if a is None else a
     if fresh:

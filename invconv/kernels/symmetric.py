@@ -25,7 +25,7 @@ from invconv.kernels.solver import Solver
 
 @dataclass(frozen=True)
 class MirroredFamily:
-    """Correlations of whole kernels w (C, C, *k), k odd, with mirrored images; applied only.
+    """Correlations of whole kernels w (C, C, *k), k odd, with mirrored images; there is no solve.
 
     Attributes
     ----------
@@ -44,7 +44,7 @@ class MirroredFamily:
         vars(self).update(offsets=closed.offsets)
 
     def apply(self, w: Array, x: Array) -> Array:
-        """Return the correlation, which ends where the image ended."""
+        """Return the correlation on the grid of x."""
         y = correlate(Stencil(self.offsets, taps_of(w)), self.mirrored(x))
         return self.cropped(y)
 
@@ -57,8 +57,8 @@ class MirroredFamily:
         """Return x (B, C, *spatial), continued by (k - 1)/2 pixels on each side."""
         xp, shape = namespace(x), tuple(map(int, x.shape[2:]))
         places, wide = _mirror(self.kernel_size, shape)
-        found = xp.take(flat(x), constant(places, x), axis=2)
-        return xp.reshape(found, (*x.shape[:2], *wide))
+        pixels = xp.take(flat(x), constant(places, x), axis=2)
+        return xp.reshape(pixels, (*x.shape[:2], *wide))
 
     def in_zeros(self, y: Array) -> Array:
         """Return y (B, C, *spatial) with (k - 1)/2 zeros on each side."""
@@ -82,9 +82,9 @@ class SymmetricFamily:
     kernel_size : tuple of int
         h.
     whole : MirroredFamily
-        That of the whole kernels, of 2 h - 1 taps an axis.
+        The family of the whole kernels, of 2 h - 1 taps an axis.
     basis : Cosine
-        In which it decouples.
+        The basis in which the convolution decouples.
     """
 
     kernel_size: Shape
@@ -119,7 +119,7 @@ class SymmetricFamily:
 
 @functools.lru_cache(maxsize=32)
 def _mirror(kernel_size: Shape, shape: Shape) -> tuple[np.ndarray[Any, Any], Shape]:
-    """Return where the pixels of a continued grid are in the grid, flat, and its shape."""
+    """Return flat grid indices of the pixels of a continued grid, and its shape."""
     places = np.zeros((1,), np.int64)
     for k, n in zip(kernel_size, shape, strict=True):
         period = np.arange(-(k // 2), n + k // 2) % (2 * n)
@@ -138,7 +138,7 @@ def unfolded(w: Array) -> Array:
 
 
 def folded(whole: Array) -> Array:
-    """Return the gradient with respect to the taps from that of the whole kernel."""
+    """Return the gradient by the taps, given the gradient by the whole kernel."""
     xp = namespace(whole)
     for axis in range(2, whole.ndim):
         h, lead = (whole.shape[axis] + 1) // 2, (slice(None),) * axis

@@ -24,9 +24,9 @@ class TriangularSteps:
     triangles : tuple of array, shape (C, C)
         T_1, ..., T_m.
     lower : tuple of bool
-        Which of them are lower triangular; the others are upper.
+        True for each T_i that is lower triangular; the others are upper.
     method : str
-        For the plan.
+        The method that the plan states.
     """
 
     first: Array
@@ -41,7 +41,7 @@ class TriangularSteps:
 
     @property
     def arrays(self) -> list[Array]:
-        """What the matrix is made of."""
+        """The arrays of the factors of W."""
         return [self.first, *self.triangles]
 
     def on_host(self) -> tuple[Matrix, Matrix]:
@@ -55,7 +55,7 @@ class TriangularSteps:
         return product, inverse
 
     def factors(self) -> list[Array]:
-        """Return the factors of W as matrices, that which runs first first."""
+        """Return the factors of W as matrices, in the order in which they are applied."""
         return [*reversed(self.triangles), _transpose(self.first)]
 
     def __call__(self, y: Array) -> Array:
@@ -94,14 +94,14 @@ class TriangularSteps:
         return list(zip(self.triangles, self.lower, strict=True))
 
     def _forwards(self, rows: Array) -> list[Array]:
-        """Return F y and what each triangle makes of it, (C, pixels)."""
+        """Return F y, T_1^-1 F y, ..., x, each (C, pixels)."""
         points = [matmul(self.first, rows)]
         for matrix, lower in self.pairs():
             points.append(triangular_solve(matrix, points[-1], lower=lower))
         return points
 
     def _backwards(self, rows: Array) -> list[Array]:
-        """Return the cotangents of the same, (C, pixels)."""
+        """Return the cotangents of the points of `_forwards`, each (C, pixels)."""
         bars = [rows]
         for matrix, lower in reversed(self.pairs()):
             bars.append(triangular_solve(_transpose(matrix), bars[-1], lower=not lower))
@@ -112,8 +112,8 @@ def solved(triangle: Matrix, rhs: Matrix, *, lower: bool) -> Matrix:
     """Return T^-1 B of NumPy's arrays, by substitution."""
     from scipy.linalg import solve_triangular  # here: it takes as long to import as invconv does
 
-    found: Matrix = solve_triangular(triangle, rhs, lower=lower, check_finite=False)
-    return found
+    x: Matrix = solve_triangular(triangle, rhs, lower=lower, check_finite=False)
+    return x
 
 
 def _transpose(matrix: Array) -> Array:

@@ -5,7 +5,7 @@ Pixel p depends on the pixels p + offset that come before it. Number the pixels 
     level(p) = w . (p // dilation)     with w . o > 0 for every offset o in tap units,
 
 counted along the direction of the convolution. The pixels of one level do not depend on each
-other, and since the level is linear, all that a tap reads for one level lies in one earlier
+other, and since the level is linear, all pixels that a tap reads for one level lie in one earlier
 level. So a solve is one matrix product and one triangular solve per level, for corner and
 raster masks, any direction, dilation and number of axes alike.
 """
@@ -67,16 +67,16 @@ class CausalStencil:
 
     @property
     def offsets(self) -> tuple[Offset, ...]:
-        """In pixels, of every tap but D's."""
+        """The offsets in pixels of every tap but D's."""
         return tuple(
             tuple(-s * d * o for s, d, o in zip(self.direction, self.dilation, reach, strict=True))
             for reach in self.reach
         )
 
     def within(self, shape: Shape) -> CausalStencil:
-        """Return the same map on a grid, without what reaches beyond it from everywhere.
+        """Return the same map on a grid, without taps that read outside it from every pixel.
 
-        A dilation longer than the grid is as long as it.
+        A dilation longer than the grid becomes as long as the grid.
         """
         kept = self.only(reaching(self.offsets, shape))
         dilation = tuple(min(d, n) for d, n in zip(self.dilation, shape, strict=True))
@@ -99,7 +99,7 @@ class CausalStencil:
 
 
 def least_slope(reach: Sequence[Offset], ndim: int) -> tuple[int, ...]:
-    """Return w with w . o > 0 for every offset o, whose first non-zero entry is positive."""
+    """Return w with w . o > 0 for all offsets; the first nonzero entry of each is positive."""
     back = [max([0, *(-o[axis] for o in reach)]) for axis in range(ndim)]
     slope = [1] * ndim
     for axis in reversed(range(ndim - 1)):
@@ -118,7 +118,7 @@ def causal_solver(stencil: CausalStencil, shape: Shape) -> Solver:
 
 
 def inverse_at_the_pixel(stencil: CausalStencil) -> Array | None:
-    """Return D^-1 where a product with it is as accurate as a triangular solve, else None."""
+    """Return D^-1 if a product with it is as accurate as a triangular solve, else None."""
     return stable_inverse(
         stencil.diagonal,
         lambda d: triangular_solve(d, identity(d.shape[0], d), lower=stencil.lower),
@@ -126,19 +126,20 @@ def inverse_at_the_pixel(stencil: CausalStencil) -> Array | None:
 
 
 def stable_inverse(matrix: Array, invert: Callable[[Array], Array] | None = None) -> Array | None:
-    """Return A^-1 where a product with it is as accurate as a solve, else None.
+    """Return A^-1 if a product with it is as accurate as a solve, else None.
 
     Parameters
     ----------
     matrix : array, shape (n, n)
-        Of triangular blocks on its diagonal, and nothing on one side of them.
+        Block triangular; the blocks on its diagonal are triangular.
     invert : callable, optional
-        A way that knows more of it.
+        A function that inverts this matrix faster than the library's ``inv``.
     """
     if not readable(matrix):
         return None
-    # |A|_1 max 1/|a_ii| <= |A|_1 |A^-1|_1, since 1/a_ii are on the diagonal of A^-1: where that is
-    # too much, for a zero pivot or an inf at the latest, a library's inverse might raise
+    # |A|_1 max 1/|a_ii| <= |A|_1 |A^-1|_1, since 1/a_ii are on the diagonal of A^-1. If that bound
+    # is too large, as for a zero pivot or an inf, do not call the library's inverse: it might
+    # raise.
     values = np.abs(to_numpy(matrix))
     norm = _largest_sum(values)
     if not norm < INVERSE_LIMIT * np.minimum.reduce(values.diagonal()):
@@ -149,7 +150,7 @@ def stable_inverse(matrix: Array, invert: Callable[[Array], Array] | None = None
 
 
 def _largest_sum(values: np.ndarray[Any, Any]) -> Any:
-    """Return the largest sum of a column; the methods of arrays take twice as long for few."""
+    """Return the largest column sum; `ufunc.reduce` takes half the time of methods if few."""
     return np.maximum.reduce(np.add.reduce(values, axis=0))
 
 
@@ -162,9 +163,9 @@ def inverse_keeps_accuracy(matrix: Array, inverse: Array) -> Array:
 
 @dataclass(frozen=True, eq=False)
 class WavefrontSolver:
-    """Level after level: x = D^-1 (y - sum of taps[t] x at earlier levels).
+    """A solve level after level: x = D^-1 (y - sum of taps[t] x at earlier levels).
 
-    With ``inverse`` = D^-1 at hand, y and the taps are multiplied by it at the start.
+    If ``inverse``, D^-1, is given, y and the taps are multiplied by it at the start.
     """
 
     causal: CausalStencil
@@ -191,7 +192,7 @@ class WavefrontSolver:
         if self.inverse is not None:
             rows, taps = matmul(self.inverse, rows), matmul(self.inverse, taps)
         rows = xp.permute_dims(xp.reshape(rows, (channels, batch, size(self.shape))), (0, 2, 1))
-        # (C, pixels by level, B): what a front gathers is contiguous
+        # (C, pixels by level, B): the pixels of a front are contiguous
         rows = xp.take(rows, constant(order.pixels, y), axis=1)
         blank = zeros((channels, 1, batch), y)
         done: list[Array] = []  # of each level, (C, its pixels and a blank one, B)
@@ -219,7 +220,7 @@ class WavefrontSolver:
 
 @dataclass(frozen=True, eq=False)
 class Source:
-    """What one tap reads for one front: ``places`` in an earlier ``level``, its end for nothing."""
+    """The ``places`` in an earlier ``level`` that one tap reads for one front; its end is blank."""
 
     tap: int
     level: int
@@ -228,7 +229,7 @@ class Source:
 
 @dataclass(frozen=True, eq=False)
 class Front:
-    """The pixels start..stop of the level order, and what they depend on."""
+    """The pixels start..stop of the level order, and the earlier pixels that they read."""
 
     start: int
     stop: int
@@ -237,14 +238,14 @@ class Front:
 
 @dataclass(frozen=True, eq=False)
 class Schedule:
-    """The order of a solve, which depends on no value.
+    """The order of a solve; it depends on shapes and offsets only.
 
     Attributes
     ----------
     pixels : ints, shape (N,)
         Flat indices of the pixels, level by level.
     places : ints, shape (N,)
-        Where each pixel is in that order.
+        The position of each pixel in that order.
     fronts : tuple of Front
     """
 
@@ -286,7 +287,7 @@ def schedule(
             mine = place[starts[i] : starts[i] + lengths[i]]
             sources[i].append(Source(tap, int(earlier[i]), mine))
     fronts = tuple(
-        Front(int(start), int(start + length), tuple(found))
-        for start, length, found in zip(starts, lengths, sources, strict=True)
+        Front(int(start), int(start + length), tuple(of_front))
+        for start, length, of_front in zip(starts, lengths, sources, strict=True)
     )
     return Schedule(pixels, places, fronts)

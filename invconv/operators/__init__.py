@@ -1,5 +1,5 @@
 """The invertible convolutions that users hold, one file a class.
 
-Imports `invconv.trust` and what is below it. `base` derives all methods;
-`pointwise` has the 1x1 ones.
+Imports `invconv.trust` and lower rooms. `base` derives all methods; `pointwise` has the 1x1
+convolutions.
 """

@@ -39,14 +39,14 @@ from invconv.trust.gains import taps_within, triangular_within
 
 @dataclass(frozen=True, eq=False, repr=False)
 class AutoregressiveConv(Convolution):
-    """A convolution whose kernel sees only pixels on one side of each pixel.
+    """A convolution with a kernel that sees only pixels on one side of each pixel.
 
     y[p] = sum over t of K[..., t] x[p - direction dilation o(t)] + b, zero outside the grid, and
-    log det = N sum over c of log|K[c, c, at o = 0]| with N pixels. With direction -1 that is a
+    log det = N sum over c of log|K[c, c, at o = 0]| with N pixels. With direction -1 this is a
     cross-correlation, as in torch and JAX; with +1 the taps run the other way, a convolution. So a
-    point-spread function h that is zero before its first entry, y[p] = sum of h[t] x[p - t], is the
-    kernel of direction +1 as it is, ``h[None, None]`` of one channel, and needs no flip; a centred
-    one is no such kernel, but a `PeriodicConv`'s.
+    point-spread function h that is zero before its first entry, y[p] = sum of h[t] x[p - t], needs
+    no flip: with direction +1 it is the kernel, ``h[None, None]`` for one channel. A centred
+    point-spread function is a kernel for `PeriodicConv` instead.
 
     Parameters
     ----------
@@ -56,13 +56,13 @@ class AutoregressiveConv(Convolution):
         Added to the channels of every pixel.
     mask : {"corner", "raster"}
         "corner": o(t) = t, so that all offsets are >= 0 along every axis.
-        "raster": o(t) = (t_0, t_1 - (k_1 - 1)/2, ...), and offsets whose first non-zero entry is
-        negative are masked (PixelCNN's half-plane); all sizes but the first are odd. In one
-        dimension it is a corner.
+        "raster": o(t) = (t_0, t_1 - (k_1 - 1)/2, ...), and offsets with a negative first non-zero
+        entry are masked (PixelCNN's half-plane); all sizes but the first are odd. In one dimension
+        it is a corner.
     direction : int or tuple of int
         +1 or -1, per axis for corners, one for all axes for a raster.
     channel_order : {"lower", "upper"}
-        Which triangle the C x C matrix at o = 0 is; the other one is masked.
+        The triangle of the C x C matrix at o = 0; the other triangle is masked.
     dilation : int or tuple of int
         Per axis.
 
@@ -102,7 +102,7 @@ class AutoregressiveConv(Convolution):
                     f"direction: a raster mask has one direction for all axes, got {direction}"
                 )
 
-        _ = self._family  # torch.compile can look it up, and not make one
+        _ = self._family  # torch.compile can look a family up, but cannot make one
 
     @classmethod
     def init(
@@ -131,7 +131,7 @@ class AutoregressiveConv(Convolution):
             As for the class.
         rng : numpy.random.Generator
         like : array, optional
-            Whose library, dtype and device to use; NumPy float64 unless given.
+            An array of the library, dtype and device to use; NumPy float64 unless given.
 
         Examples
         --------
@@ -175,7 +175,7 @@ class AutoregressiveConv(Convolution):
         return self._family.stencil(self.kernel)
 
     def transpose(self) -> AutoregressiveConv:
-        """Return the operator of K^T: flipped direction, transposed matrices, the other order."""
+        """Return the operator of K^T: flipped direction and channel order, transposed matrices."""
         family = self._family.transpose()
         return AutoregressiveConv(
             self._family.adjoint(self.kernel),
@@ -203,8 +203,8 @@ class AutoregressiveConv(Convolution):
         return self._log_det_saving(shape)[0]
 
     def _log_det_saving(self, shape: Shape) -> tuple[Array, Any]:
-        log_det, (found,) = log_abs_pivots(size(shape), (self._family.centre,), self.kernel)
-        return log_det, found
+        log_det, (diagonal,) = log_abs_pivots(size(shape), (self._family.centre,), self.kernel)
+        return log_det, diagonal
 
     def _add_log_det_vjp(
         self, gradients: Gradients, shape: Shape, log_det_bar: Array, memo: Any
@@ -218,8 +218,8 @@ class AutoregressiveConv(Convolution):
         return in_one_norm(self, shape)
 
     def _longest_columns(self, shape: Shape, transposed: bool) -> tuple[int | None, ...]:
-        # along an axis that all offsets follow one way, K and K^-1 are triangular and Toeplitz: the
-        # column of a pixel is that of the first pixel, shifted and cut off by the grid
+        # along an axis on which no offset points back, K and K^-1 are triangular and Toeplitz: the
+        # column of a pixel is the first pixel's column, shifted and cut off by the grid
         assert isinstance(self.direction, tuple)
         ways = [-s if transposed else s for s in self.direction]
         first = [0 if s > 0 else n - 1 for s, n in zip(ways, shape, strict=True)]

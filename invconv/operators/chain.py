@@ -25,12 +25,12 @@ class Chain(Composite):
 
     Notes
     -----
-    The number of spatial axes is that of the steps that have one; it overrides the None of a 1x1.
-    1x1 steps without bias are multiplied first, with each other and with the kernel that follows:
-    no product of them may leave the range of the dtype.
-    The condition number is that of the whole map, which is not the product of the steps'. Where one
-    step is singular and another is the inverse of a singular one, there is no such map: ``log_det``
-    is NaN, ``forward`` and ``inverse`` raise SingularConvError.
+    ``ndim`` comes from the steps that fix it, and holds for 1x1 steps with ndim=None too.
+    1x1 steps without bias are multiplied with each other and with the next kernel first; these
+    products must not overflow.
+    ``condition`` is the number of the whole map, which is not the product of the steps' numbers. If
+    one step is singular and another is the inverse of a singular operator, the map does not exist:
+    ``log_det`` is NaN, and ``forward`` and ``inverse`` raise SingularConvError.
 
     Examples
     --------
@@ -68,7 +68,7 @@ class Chain(Composite):
     @derived
     def ndim(self) -> int | None:
         """Return the number of spatial axes that the steps agree on."""
-        # a step may be a chain: to ask twice would take twice as long at every level
+        # ask each step once: nested chains would double the work at every level
         return next((n for step in self.steps if (n := step.ndim) is not None), None)
 
     @property
@@ -89,7 +89,7 @@ class Chain(Composite):
         return len(self.steps)
 
     def __iter__(self) -> Iterator[InvertibleConv]:
-        """Iterate over the steps, that which runs first first."""
+        """Iterate over the steps, in the order in which they run."""
         return iter(self.steps)
 
     @overload
@@ -97,7 +97,7 @@ class Chain(Composite):
     @overload
     def __getitem__(self, index: slice) -> Chain: ...
     def __getitem__(self, index: int | slice) -> InvertibleConv:
-        """Return a step, or the chain of some of them."""
+        """Return a step, or a chain of some steps."""
         if isinstance(index, slice):
             return Chain(tuple(self.steps)[index])
         return self.steps[index]

@@ -2,7 +2,7 @@
 
     K = K_n ... K_1,   log|det K| = sum of log|det K_i|,   K^-1 = K_1^-1 ... K_n^-1
 
-1x1 steps without bias are matrices, which are multiplied before they are applied.
+1x1 steps without bias are matrices; they are multiplied before they are applied.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from invconv.trust.measured import Step, shift
 
 
 def _one_after_another(maps: Sequence[tuple[Map, Map]]) -> tuple[Map, Map]:
-    """Return the map of all steps and its inverse, from those of each."""
+    """Return the map of all steps and its inverse, given both maps of each step."""
 
     def forward(x: Array) -> Array:
         for apply, _ in maps:
@@ -44,7 +44,7 @@ def _one_after_another(maps: Sequence[tuple[Map, Map]]) -> tuple[Map, Map]:
 
 
 def _gathers(step: InvertibleConv) -> bool:
-    """Tell whether a step is one matrix, which is multiplied with those beside it."""
+    """Tell whether a step is one matrix, to be multiplied with its neighbours."""
     return step._pointwise and getattr(step, "bias", None) is None
 
 
@@ -55,7 +55,7 @@ def _product(matrix: Array, before: Array | None) -> Array:
 def _matrix_vjp(
     step: InvertibleConv, before: Array | None, memo: Any, bar: Array | None
 ) -> tuple[Gradients, Array | None]:
-    """Pull the cotangent of a step's matrix times those before it back."""
+    """Pull back the cotangent of a step's matrix times ``before``, the product of earlier ones."""
     if bar is None:
         return {}, None
     matrix, parts = memo
@@ -83,8 +83,8 @@ class Composite(InvertibleConv, abstract=True):
 
     @derived
     def _stacked(self) -> str | None:
-        found = ((name, part._stacked) for name, part in self._parts().items())
-        return next((f"{name}.{inside}" for name, inside in found if inside), None)
+        stacked = ((name, part._stacked) for name, part in self._parts().items())
+        return next((f"{name}.{inside}" for name, inside in stacked if inside), None)
 
     def _apply_after(self, weight: Array, x: Array) -> Array:
         return self._apply(x, weight)
@@ -114,7 +114,7 @@ class Composite(InvertibleConv, abstract=True):
             step._check_forward(shape, result)
 
     def _apply(self, x: Array, weight: Array | None = None) -> Array:
-        """Run the steps on W x; 1x1 steps without bias gather in W before it is applied."""
+        """Run the steps on W x; 1x1 steps without bias are multiplied into W first."""
         for step in self._steps:
             if _gathers(step):
                 weight = _product(step._weights(), weight)
@@ -145,7 +145,7 @@ class Composite(InvertibleConv, abstract=True):
         return points
 
     def _forward_saving(self, x: Array, weight: Array | None = None) -> tuple[Array, Any]:
-        """Return forward(W x), and of each step what its derivative needs; see `_apply`."""
+        """Return forward(W x), and the memo of each step for its derivative; see `_apply`."""
         memos = []
         for step in self._steps:
             before = weight
@@ -181,7 +181,7 @@ class Composite(InvertibleConv, abstract=True):
     def _pull_back(
         self, memo: Any, bar: Array, wanted: tuple[bool, bool]
     ) -> tuple[Gradients, Array, Array]:
-        """Return the gradients of <bar, K W x>, the one by W, and that by x."""
+        """Return the gradients of <bar, K W x> by the parameters, by W and by x."""
         gradients: Gradients = {}
         w_bar = None
         memos, last = memo
@@ -220,56 +220,56 @@ class Composite(InvertibleConv, abstract=True):
         return total
 
     def _log_det_vjp(self, shape: Shape, log_det_bar: Array) -> Gradients:
-        found: Gradients = {}
+        gradients: Gradients = {}
         for prefix, step in self._parts().items():
-            add_gradients(found, prefix, step._log_det_vjp(shape, log_det_bar))
-        return found
+            add_gradients(gradients, prefix, step._log_det_vjp(shape, log_det_bar))
+        return gradients
 
     @derived
     def _saves_log_det(self) -> bool:
         return all(step._saves_log_det for step in self._steps)
 
     def _log_det_saving(self, shape: Shape) -> tuple[Array, Any]:
-        found = [step._log_det_saving(shape) for step in self._steps]
-        total = found[0][0]
-        for log_det, _ in found[1:]:
+        saved = [step._log_det_saving(shape) for step in self._steps]
+        total = saved[0][0]
+        for log_det, _ in saved[1:]:
             total = total + log_det
-        return total, [memo for _, memo in found]
+        return total, [memo for _, memo in saved]
 
     def _add_log_det_vjp(
         self, gradients: Gradients, shape: Shape, log_det_bar: Array, memo: Any
     ) -> Gradients:
-        found = dict(gradients)
+        added = dict(gradients)
         for (prefix, step), kept in zip(self._parts().items(), memo, strict=True):
             own = {}
             for name in step._parameter_names:
                 if (full := f"{prefix}.{name}") in gradients:
                     own[name] = gradients[full]
-            add_gradients(found, prefix, step._add_log_det_vjp(own, shape, log_det_bar, kept))
-        return found
+            add_gradients(added, prefix, step._add_log_det_vjp(own, shape, log_det_bar, kept))
+        return added
 
     def _condition(self, shape: Shape) -> Condition:
         return in_one_norm(self, shape)
 
     def _bounds(self, shape: Shape) -> list[Bounds]:
-        found = [bounds for step in self._steps for bounds in step._bounds(shape)]
+        of_steps = [bounds for step in self._steps for bounds in step._bounds(shape)]
         if (bias := getattr(self, "bias", None)) is not None:
-            found.append(Bounds(1.0, 1.0, 1, largest_entry(bias)))
-        return found
+            of_steps.append(Bounds(1.0, 1.0, 1, largest_entry(bias)))
+        return of_steps
 
     def _computation(
         self, shape: Shape, factored: bool = True, state: State | None = None
     ) -> list[Step]:
         solver = None if state is None else state.solver
         states = solver.states if isinstance(solver, Steps) else [None] * len(self._steps)
-        found = [
+        steps = [
             step.within(name)
             for (name, part), known in zip(self._parts().items(), states, strict=True)
             for step in part._computation(shape, factored, known)
         ]
         if (bias := getattr(self, "bias", None)) is not None:
-            found.append(shift("bias", lambda x: per_channel(bias, x)))
-        return found
+            steps.append(shift("bias", lambda x: per_channel(bias, x)))
+        return steps
 
 
 def require_same(name: str, conv: InvertibleConv, like_name: str, like: InvertibleConv) -> None:

@@ -1,4 +1,4 @@
-"""What the convolutions with a kernel (C, C, *k) share."""
+"""Base classes of the convolutions with a kernel (C, C, *k)."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from invconv.operators.base.protocol import BOTH, Gradients
 
 @dataclass(frozen=True, eq=False, repr=False)
 class WithKernel(InvertibleConv, abstract=True):
-    """A map with a kernel (C, C, *k), and a bias."""
+    """A map with a kernel (C, C, *k) and a bias."""
 
     kernel: Array
     bias: Array | None = None
@@ -48,7 +48,7 @@ class WithKernel(InvertibleConv, abstract=True):
 
     @derived
     def _stacked(self) -> str | None:
-        # a kernel alone may be one of a further spatial axis; what is beside it tells
+        # a further axis of the kernel may be spatial: compare it with the dilation and the bias
         outputs, inputs, *sizes = self.kernel.shape
         axes = len(getattr(self, "dilation", sizes))
         biases = 1 if self.bias is None else self.bias.ndim
@@ -70,7 +70,7 @@ class Convolution(WithKernel, Linear, abstract=True):
         return {"kernel": w_bar}
 
     def _free(self, x: Array) -> Any:
-        """Return the family of K W for C x C matrices W, or None where K (W x) is less work."""
+        """Return the family of K W for C x C matrices W, or None if K (W x) is less work."""
         free = getattr(self._family, "free", None)
         fewer = free is not None and len(free.offsets) < x.shape[0] * size(x.shape[2:])
         return free if fewer else None

@@ -1,7 +1,7 @@
-"""What the drop-ins for flow libraries share: `invconv_torch.interop` and `invconv_jax.interop`.
+"""Helpers of the drop-ins for flow libraries: `invconv_torch.interop` and `invconv_jax.interop`.
 
-In all of them an operator's ``forward`` turns data into latent variables, z = K x + b, whichever
-direction a library calls forward: the density of x is p(K x + b) |det K| everywhere.
+In every drop-in an operator's ``forward`` turns data into latent variables, z = K x + b, whichever
+direction the library calls forward: the density of x is p(K x + b) |det K| everywhere.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from invconv.arrays.namespaces import Array, size
 
 
 class DropIn(NamedTuple):
-    """Where a drop-in's class is defined, and what it needs."""
+    """The module that defines a drop-in's class, and the package that it needs."""
 
     module: str
-    package: str  # as pip knows it
+    package: str  # its name for pip
 
 
 def lazily(package: str, drop_ins: Mapping[str, DropIn]) -> Callable[[str], Any]:
-    """Return a ``__getattr__`` for a package that imports a drop-in's library at its first use."""
+    """Return a ``__getattr__`` for a package; it imports a drop-in's library at its first use."""
 
     def getattribute(name: str) -> Any:
         if name not in drop_ins:
@@ -40,7 +40,7 @@ def lazily(package: str, drop_ins: Mapping[str, DropIn]) -> Callable[[str], Any]
 
 
 def require_conv(conv: Any) -> None:
-    """Raise unless something runs both ways with log-determinants, as operators do."""
+    """Raise unless an object has both ``*_and_log_det`` methods, as operators do."""
     both = ("forward_and_log_det", "inverse_and_log_det")
     if not all(callable(getattr(conv, name, None)) for name in both):
         raise TypeError(
@@ -50,12 +50,12 @@ def require_conv(conv: Any) -> None:
 
 
 def event_ndim(own: int | None, ndim: int | None) -> int:
-    """Return how many axes a sample has, its channels included.
+    """Return the number of axes of a sample, channels included.
 
     Parameters
     ----------
     own, ndim : int or None
-        The number of spatial axes that an operator has, and the one that the user says.
+        The number of spatial axes of the operator, and the number that the user passes.
     """
     if ndim is None:
         ndim = own
@@ -77,7 +77,7 @@ def event_ndim(own: int | None, ndim: int | None) -> int:
 def on_batch(
     run: Callable[[Array], tuple[Array, Array]], x: Array, axes: int
 ) -> tuple[Array, Array]:
-    """Run a ``*_and_log_det`` that takes one batch axis on any number of them.
+    """Run a ``*_and_log_det`` that takes one batch axis on arrays with any number of them.
 
     Parameters
     ----------
@@ -85,7 +85,7 @@ def on_batch(
         From (B, C, *spatial) to the same shape and the log-determinants (B,).
     x : array, shape (*batch, C, *spatial)
     axes : int
-        From `event_ndim`.
+        The result of `event_ndim`.
 
     Returns
     -------
@@ -98,7 +98,7 @@ def on_batch(
 
 
 def batch_and_event(x: Array, axes: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Split the shape of an array of samples that have so many axes."""
+    """Split the shape of an array into batch axes and the last ``axes`` axes."""
     shape = tuple(x.shape)
     if len(shape) < axes:
         raise ValueError(

@@ -1,9 +1,9 @@
-"""Emerging convolutions: two autoregressive ones make a standard one (the paper's section 3.1).
+"""Emerging convolutions: two autoregressive convolutions in a row (the paper's section 3.1).
 
     y = K_2 (K_1 x),    log|det| = log|det K_1| + log|det K_2|
 
-K_1 and K_2 look in opposite directions, so the receptive field of the pair is that of a standard
-d x d convolution.
+K_1 and K_2 look in opposite directions, so the pair has the receptive field of a standard d x d
+convolution.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ from invconv.operators.composite import Composite, require_same
 class EmergingConv(Composite):
     """``second`` after ``first``, two autoregressive convolutions of opposite directions.
 
-    Their kernels are those of `AutoregressiveConv`: cross-correlations where the direction is -1,
-    convolutions where it is +1. A point-spread function is the kernel of neither.
+    Kernels are as in `AutoregressiveConv`: cross-correlations with direction -1, convolutions with
+    direction +1. A point-spread function is the kernel of neither.
 
     Parameters
     ----------
@@ -97,16 +97,16 @@ class EmergingConv(Composite):
         ----------
         channels : int
         kernel_size : int or tuple of int
-            Of the standard convolution with the same receptive field; odd. Each of the pair has
+            Size of the standard convolution with the same receptive field; odd. Each part has
             (kernel_size + 1)/2 taps an axis.
         ndim : int
             The number of spatial axes.
         dilation : int or tuple of int
         mask : {"corner", "raster"}
-            Of both, as for `AutoregressiveConv`.
+            The mask of both parts, as for `AutoregressiveConv`.
         rng : numpy.random.Generator
         like : array, optional
-            Whose library, dtype and device to use; NumPy float64 unless given.
+            An array of the library, dtype and device to use; NumPy float64 unless given.
 
         Examples
         --------

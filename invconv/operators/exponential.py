@@ -40,17 +40,17 @@ from invconv.trust.gains import norm_bound, shrinking
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class ExponentialConv(WithKernel):
+class ExponentialConv(WithKernel, mixing="exponential"):
     """The exponential of a convolution, y = e^M x + b = x + M x + M^2 x / 2! + ... + b.
 
     (M x)[p] = sum over t of K[..., t] x[p + dilation (t - (k - 1)/2)], zero outside the grid, or
     modulo the grid: a cross-correlation, so flip a point-spread function. log det = tr M = N sum
-    over c of K[c, c, centre], N the number of pixels; on a circular grid that K is wider than, of
-    all taps that land on the pixel itself.
+    over c of K[c, c, centre], N the number of pixels; on a circular grid that is narrower than K,
+    the sum goes over all taps that land on the pixel itself.
 
-    It is invertible with every kernel on every grid: the inverse is e^-M. Its condition is at
-    most e^(2 |S|), S the symmetric part of M: where K[o, i, t] = -K[i, o, -t], e^M is orthogonal.
-    The determinant is positive and near the kernel 0 the map is the identity, so let a 1x1
+    The map is invertible with every kernel on every grid: the inverse is e^-M. Its condition is at
+    most e^(2 |S|), S the symmetric part of M: if K[o, i, t] = -K[i, o, -t], e^M is orthogonal.
+    The determinant is positive, and for a kernel near 0 the map is near the identity, so let a 1x1
     convolution mix the channels before it.
 
     Parameters
@@ -60,29 +60,29 @@ class ExponentialConv(WithKernel):
     bias : array, shape (C,), optional
         Added to the channels of every pixel.
     padding : {"zeros", "circular"}
-        What M sees beyond the border.
+        The image beyond the border: zeros, or the periodic continuation.
     dilation : int or tuple of int
         Per axis.
 
     Raises
     ------
     ValueError
-        If the kernel is of even size along an axis: it has no centre.
+        If the kernel has an even size along an axis, and thus no centre.
 
     Notes
     -----
-    The series has as many terms as leave out less than rounding, by the kernel's 1- and infinity
-    norms: 12 convolutions in float64 for a norm of 0.3, 33 for 4, and as many again for every
-    further 4. Beyond 4096 the result is NaN. The host has to know how many, so on an accelerator it
-    waits for the norm: once of a prepared inverse, whose solves do not wait; once a forward of
-    CuPy's, and once for every version of the kernel in PyTorch, whatever is done with it: once a
-    training step. (At every call where the kernel is made in it: compiled, of a half type, or of
-    ``max_gain``.) No derivative waits, and JAX counts on the device. In host memory the inverse on
-    a circular grid is one product a frequency instead (not in JAX).
+    The series has so many terms that its truncation is below rounding, by the kernel's 1- and
+    infinity norms: 12 convolutions in float64 for a norm of 0.3, 33 for 4, and as many again for
+    every further 4. Beyond 4096 the result is NaN. The host must know the number of terms, so on an
+    accelerator it waits for the norm: once for a prepared inverse, and then for no solve; at every
+    forward in CuPy; in PyTorch once for every version of the kernel, which is once a training step.
+    (In PyTorch at every call if the kernel is computed in the call: compiled, with a half type, or
+    with ``max_gain``.) No derivative waits, and JAX counts on the device. In host memory the
+    inverse on a circular grid is one product a frequency instead (not in JAX).
 
     Examples
     --------
-    A difference of neighbours is skew: its exponential moves waves, and loses nothing.
+    A difference of neighbours is skew, so its exponential is orthogonal: it moves waves.
 
     >>> import numpy as np
     >>> conv = ExponentialConv(np.asarray([[[-5.0, 0.0, 5.0]]]), padding="circular")
@@ -109,7 +109,7 @@ class ExponentialConv(WithKernel):
                 "kernel: expected an odd size along every axis, since an even one has no centre, "
                 f"got {self._kernel_size}"
             )
-        _ = self._family  # torch.compile can look it up, and not make one
+        _ = self._family  # torch.compile can look a family up, but cannot make one
 
     @classmethod
     def init(
@@ -136,7 +136,7 @@ class ExponentialConv(WithKernel):
         dilation : int or tuple of int
         rng : numpy.random.Generator
         like : array, optional
-            Whose library, dtype and device to use; NumPy float64 unless given.
+            An array of the library, dtype and device to use; NumPy float64 unless given.
 
         Examples
         --------
@@ -165,7 +165,7 @@ class ExponentialConv(WithKernel):
         return centred_family(self._kernel_size, self.dilation, self.padding == "circular")
 
     def _taps(self, shape: Shape) -> Array:
-        """Return the taps of M, shape (T, C, C); those that reach no pixel of the grid are zero."""
+        """Return the taps of M, shape (T, C, C); taps that reach no pixel of the grid are zero."""
         assert isinstance(self.dilation, tuple)
         family, taps = self._family, taps_of(self.kernel)
         reach = (d * (k // 2) for k, d in zip(self._kernel_size, self.dilation, strict=True))
@@ -183,11 +183,11 @@ class ExponentialConv(WithKernel):
         return ExponentialConv(flipped, padding=self.padding, dilation=self.dilation)
 
     def _within(self, gain: float) -> Self:
-        """Return e^(S + A) with |S| <= log(gain): of the symmetric part S, since A is skew.
+        """Return e^(S + A) with |S| <= log(gain), S the symmetric part of M, and A the skew part.
 
-        |e^-(S + A)| <= e^|S|, the logarithmic norm of -(S + A) being the largest eigenvalue of -S.
-        A is left as it is up to where the series ends, `LARGEST`, in the 1-norm, which is at most
-        C^(1/2) times the 2-norm.
+        |e^-(S + A)| <= e^|S|, since the logarithmic norm of -(S + A) is the largest eigenvalue of
+        -S. A is only shrunk if the series would end, beyond `LARGEST` in the 1-norm, which is at
+        most C^(1/2) times the 2-norm.
         """
         symmetric, most = self._symmetric(), LARGEST / self.channels**0.5
         skew, xp = self.kernel - symmetric, namespace(symmetric)
@@ -198,11 +198,11 @@ class ExponentialConv(WithKernel):
         return self.replace(kernel=symmetric + skew)
 
     def _symmetric(self) -> Array:
-        """Return the kernel of the symmetric part of M; the rest of M, skew, loses nothing."""
+        """Return the kernel of the symmetric part of M."""
         return (self.kernel + self.transpose().kernel) / 2
 
     def _counted(self, shape: Shape) -> tuple[Array, Counts | None]:
-        """Return the taps, with the number of terms that they need."""
+        """Return the taps, and the number of terms that they need."""
         return counted(self._family, self._taps(shape), self.kernel, shape)
 
     def _apply(self, x: Array) -> Array:
@@ -274,7 +274,7 @@ class ExponentialConv(WithKernel):
         return in_one_norm(self, shape)
 
     def _longest_columns(self, shape: Shape, transposed: bool) -> tuple[int | None, ...]:
-        return tuple(0 if self._family.wrap else None for _ in shape)  # there all pixels are alike
+        return tuple(0 if self._family.wrap else None for _ in shape)  # a circular grid is uniform
 
     def _bounds(self, shape: Shape) -> list[Bounds]:
         if not np.isfinite(self.kernel).all():
@@ -287,5 +287,5 @@ class ExponentialConv(WithKernel):
         return [Bounds(math.exp(norm), math.exp(norm), terms, largest_entry(self.bias))]
 
 
-_COMPILED = 16.0  # times as quick as BLAS are products of the compiled kernel
-_BOUNDED = 60.0  # norm beyond which its exponential is no bound of anything
+_COMPILED = 16.0  # speed-up of the compiled kernel's products over BLAS
+_BOUNDED = 60.0  # norm: beyond it e^norm is no useful bound

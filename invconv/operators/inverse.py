@@ -52,7 +52,7 @@ class Inverse(InvertibleConv):
 
     @property
     def ndim(self) -> int | None:
-        """The number of spatial axes, or None for any number behind one batch axis."""
+        """The number of spatial axes, or None for one batch axis and any number of spatial ones."""
         return self.conv.ndim
 
     @derived

@@ -1,4 +1,4 @@
-"""Periodic convolutions: invertible with any kernel, on a grid that closes on itself (section 3.2).
+"""Periodic convolutions, with any kernel, on a grid that closes on itself (section 3.2).
 
     y[p] = sum over t of K[..., t] x[(p + dilation (t - (k - 1)//2)) mod n] + b
 
@@ -23,36 +23,36 @@ from invconv.operators.spectral import SpectralConv
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class PeriodicConv(SpectralConv):
-    """What a standard convolution with circular padding computes, with its exact inverse.
+class PeriodicConv(SpectralConv, mixing="periodic"):
+    """A standard convolution with circular padding, with its exact inverse.
 
     y[p] = sum over t of K[..., t] x[(p + dilation (t - (k - 1)//2)) mod n] + b, which is, as in
     torch and JAX, a cross-correlation. To undo a blur by a point-spread function h, a convolution
-    in the sense of scipy.ndimage.convolve, flip it: the kernel is
-    ``h[::-1, ::-1][None, None]`` of one channel and odd sizes.
+    in the sense of scipy.ndimage.convolve, flip it: for one channel and odd sizes the kernel is
+    ``h[::-1, ::-1][None, None]``.
 
     log det = sum over the frequencies f of log|det K_hat(f)|.
 
     For even sizes torch's padding="same" starts dilation // 2 pixels further back along an axis:
     its result is this one rolled by +dilation // 2.
 
-    A kernel of 600 taps and more, such as a Green's function as wide as the box, is multiplied
-    frequency by frequency forwards too, and so are its gradients: in float32 and float64 within a
-    few units of rounding of the sum over taps, by the norm of the image. A pixel that is not finite
-    makes its whole image NaN.
+    With a kernel of 600 taps or more, such as a Green's function as wide as the box, the forward
+    map and its gradients are products in the frequency domain. In float32 and float64 they agree
+    with the sum over taps within a few units of rounding, relative to the norm of the image. A
+    pixel that is not finite makes its whole image NaN.
 
-    Whether it can be inverted depends on the grid: a box filter of width 3 is fine on 8 points,
-    and on 6 its spectrum has a zero. Rounding may leave a tiny number there, so that the
+    The grid decides whether the map is invertible: the spectrum of a box filter of width 3 has no
+    zero on 8 points, and one on 6. Rounding may leave a tiny number there, so that the
     log-determinant is large and negative instead of -inf; the inverse then warns.
 
     Parameters
     ----------
     kernel : array, shape (C, C, *k)
-        Of any size along each axis: odd, even, wider than the grid.
+        Its size along each axis may be odd, even, or larger than the grid.
     bias : array, shape (C,), optional
         Added to the channels of every pixel.
     dilation : int or tuple of int
-        Pixels from one tap to the next, along every axis or each.
+        Pixels from one tap to the next: one number, or one for each axis.
 
     Examples
     --------
@@ -71,7 +71,7 @@ class PeriodicConv(SpectralConv):
     def __post_init__(self) -> None:
         super().__post_init__()
         object.__setattr__(self, "dilation", sizes("dilation", self.dilation, self.ndim))
-        _ = self._family  # torch.compile can look it up, and not make one
+        _ = self._family  # torch.compile can look a family up, but cannot make one
 
     @classmethod
     def init(
@@ -96,7 +96,7 @@ class PeriodicConv(SpectralConv):
         dilation : int or tuple of int
         rng : numpy.random.Generator
         like : array, optional
-            Whose library, dtype and device to use; NumPy float64 unless given.
+            An array of the library, dtype and device to use; NumPy float64 unless given.
 
         Examples
         --------
@@ -126,8 +126,8 @@ class PeriodicConv(SpectralConv):
     def transpose(self) -> PeriodicConv:
         """Return the operator of K^T: flipped taps, transposed matrices.
 
-        The centre of an even axis is its left middle, which a flip moves to the right; one zero
-        tap behind the flipped ones brings it back.
+        The centre of an even axis is the left one of the two middle taps. A flip moves it to the
+        right; one zero tap behind the flipped taps moves it back.
         """
         kernel = cast(self._family.adjoint(self.kernel), self.kernel.dtype)  # NumPy: its byte order
         return PeriodicConv(kernel, dilation=self.dilation)

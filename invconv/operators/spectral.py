@@ -1,4 +1,4 @@
-"""What the convolutions share that are solved frequency by frequency, whatever their basis."""
+"""The base class of the convolutions that are solved frequency by frequency, in any basis."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class SpectralConv(Convolution, abstract=True):
     @property
     @abstractmethod
     def _family(self) -> CircularFamily | SymmetricFamily:
-        """The family of A, which knows its basis."""
+        """The family of A, which has the basis."""
 
     def _spectrum(self, shape: Shape) -> Array:
         return kernel_spectrum(self.kernel, self._family.basis, shape)
@@ -77,22 +77,22 @@ class SpectralConv(Convolution, abstract=True):
         return gradients | {"kernel": more if known is None else known + more}
 
     def _finite_elsewhere(self, shape: Shape) -> str:
-        """Say nothing where float64 cannot tell its own number from the rounding of a zero."""
-        said = super()._finite_elsewhere(shape)
-        return said if said and self._on_host(np.float64)._condition(shape).resolved else ""
+        """Return no note if float64's own number may be the rounding of a zero."""
+        note = super()._finite_elsewhere(shape)
+        return note if note and self._on_host(np.float64)._condition(shape).resolved else ""
 
     def _condition(self, shape: Shape) -> condition.Condition:
         if not np.isfinite(self.kernel).all():
             raise SolveOverflowError
         taps = float(np.linalg.norm(taps_of(self.kernel), 2, axis=(1, 2)) @ self._counts())
         rounding = self.channels * taps * condition.EPS["float64"]
-        found = condition.of_spectrum(self._spectrum(shape), rounding)
-        if found.value == math.inf:
+        spectral = condition.of_spectrum(self._spectrum(shape), rounding)
+        if spectral.value == math.inf:
             self._require_regular(shape, self._log_det(shape))
         basis = self._family.basis
-        (worst,) = map(int, found.frequency or (0,))
+        (worst,) = map(int, spectral.frequency or (0,))
         place = np.unravel_index(worst, basis.frequencies(shape))
-        return replace(found, frequency=tuple(basis.period * int(f) for f in place))
+        return replace(spectral, frequency=tuple(basis.period * int(f) for f in place))
 
     def _linear_maps(self, shape: Shape) -> tuple[Map, Map]:
         product = SpectralProduct(self._spectrum(shape), self._family.basis, shape)
@@ -112,7 +112,7 @@ class SpectralConv(Convolution, abstract=True):
         return error_by_frequencies(self.kernel, family.basis, shape, state, by_taps=by_taps)
 
     def _counts(self) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
-        """Return at how many offsets each tap stands, shape (T,)."""
+        """Return the number of offsets of each tap, shape (T,)."""
         return np.ones(int(np.prod(self._kernel_size)))
 
     @property

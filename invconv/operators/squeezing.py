@@ -42,8 +42,8 @@ def squeeze(x: Array, factor: int = 2, *, ndim: int = 2, basis: str = "pixels") 
     basis : {"pixels", "haar", "dct"}
         "pixels": the pixels themselves. "haar": means and differences of halves, the coarsest
         first, for f a power of 2. "dct": cosines, by frequency. In the last two the first band of
-        each channel is the mean of the block times f^(ndim / 2), and the bands of several axes are
-        the products of those of one, in the order of the axes.
+        each channel is the mean of the block times f^(ndim / 2), and with several axes the bands
+        are products of one band an axis, in the order of the axes.
 
     Returns
     -------
@@ -69,8 +69,8 @@ def squeeze(x: Array, factor: int = 2, *, ndim: int = 2, basis: str = "pixels") 
     inner = [lead + 2 * a + 1 for a in range(ndim)]
     outer = [lead + 2 * a for a in range(ndim)]
     moved = xp.permute_dims(split, (*range(lead), *inner, *outer))
-    found = _in_order(moved, (*batch, channels * factor**ndim, *coarse))
-    return found if basis == "pixels" else _transformed(found, _MATRICES[basis](factor), ndim)
+    pixels = _in_order(moved, (*batch, channels * factor**ndim, *coarse))
+    return pixels if basis == "pixels" else _transformed(pixels, _MATRICES[basis](factor), ndim)
 
 
 def unsqueeze(x: Array, factor: int = 2, *, ndim: int = 2, basis: str = "pixels") -> Array:
@@ -116,7 +116,7 @@ def unsqueeze(x: Array, factor: int = 2, *, ndim: int = 2, basis: str = "pixels"
 
 
 def _in_order(moved: Array, shape: tuple[int, ...]) -> Array:
-    """Return a permuted array in another shape, always as a copy: none is a view of the image."""
+    """Return a permuted array in another shape, always as a copy, never as a view of the image."""
     xp = namespace(moved)
     return xp.reshape(xp.concat([moved], axis=0), shape)  # concat copies, and reshape only moves
 
@@ -141,7 +141,7 @@ def _transformed(x: Array, matrix: Matrix, ndim: int) -> Array:
     """Apply an f x f matrix along each axis of the blocks of x (*batch, C f^ndim, *coarse)."""
     xp, factor, given = namespace(x), len(matrix), x.dtype
     lead = x.ndim - ndim - 1
-    if is_half(given, x):  # whose work runs in float32
+    if is_half(given, x):  # half types are computed in float32
         x = cast(x, xp.float32)
     shape, blocks = x.shape, size(x.shape[: lead + 1]) // factor**ndim
     along = constant(matrix, x, x.dtype)
@@ -153,7 +153,7 @@ def _transformed(x: Array, matrix: Matrix, ndim: int) -> Array:
 
 @functools.lru_cache(maxsize=32)
 def _haar(factor: int) -> Matrix:
-    """Return the matrix of f means and differences: its rows 2^i to 2^(i+1) - 1 are one scale."""
+    """Return Haar's matrix of f means and differences; rows 2^i to 2^(i+1) - 1 are one scale."""
     if factor == 1:
         return np.ones((1, 1))
     means = np.kron(_haar(factor // 2), [1.0, 1.0])

@@ -8,7 +8,7 @@ along every axis, so that cosines decouple it (`kernels.frequencies.cosine`):
     log|det| = sum over m of log|det K_hat(m)|
     K_hat(m) = sum over t of w_t K[..., t] prod over axes of cos(pi m t / N)
 
-with w_t the number of offsets +-t. It has no wrap-around and no order of the pixels.
+with w_t the number of offsets +-t. There is no wrap-around and no order of the pixels.
 """
 
 from __future__ import annotations
@@ -32,17 +32,17 @@ from invconv.operators.spectral import SpectralConv
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class SymmetricConv(SpectralConv):
+class SymmetricConv(SpectralConv, mixing="symmetric"):
     """An even kernel on an image that is mirrored at its border, with its exact inverse.
 
     y[p] = sum over offsets o of K[..., |o|] x[mirror(p + o)] + b, |o| < h along each axis, where
     the image goes on as d c b a | a b c d | d c b a. log det = sum over m of log|det K_hat(m)|.
 
-    A blur with a symmetric point-spread function is one, of which ``kernel`` is the part from the
-    centre on (for an even kernel correlation and convolution are the same), for any image that does
-    not close on itself. Derivatives, which are odd, are not. Whether it can be inverted depends on
-    the grid, as for `PeriodicConv`; where rounding leaves a tiny number in place of a zero the
-    inverse warns.
+    Use it for a blur with a symmetric point-spread function on images that do not close on
+    themselves: ``kernel`` is the function's part from the centre on (for an even kernel correlation
+    and convolution are the same). Derivatives have odd kernels and do not fit. The grid decides
+    whether the map is invertible, as for `PeriodicConv`; if rounding leaves a tiny number in the
+    place of a zero, the inverse warns.
 
     Parameters
     ----------
@@ -60,7 +60,7 @@ class SymmetricConv(SpectralConv):
 
     Examples
     --------
-    A box of three pixels, whose border sees itself twice:
+    A box of three pixels; at the border it counts the last pixel twice:
 
     >>> import numpy as np
     >>> box = SymmetricConv(np.ones((1, 1, 2)))
@@ -75,7 +75,7 @@ class SymmetricConv(SpectralConv):
         super().__post_init__()
         if readable(self.kernel):
             _warn_of_whole_kernel(to_numpy(self.kernel))
-        _ = self._family  # torch.compile can look it up, and not make one
+        _ = self._family  # torch.compile can look a family up, but cannot make one
 
     @classmethod
     def init(
@@ -93,12 +93,13 @@ class SymmetricConv(SpectralConv):
         ----------
         channels : int
         kernel_size : int or tuple of int
-            Of the whole kernel, per axis; odd. The parameter has (kernel_size + 1)/2 taps an axis.
+            Size of the whole kernel, per axis; odd. The parameter has (kernel_size + 1)/2 taps an
+            axis.
         ndim : int
             The number of spatial axes.
         rng : numpy.random.Generator
         like : array, optional
-            Whose library, dtype and device to use; NumPy float64 unless given.
+            An array of the library, dtype and device to use; NumPy float64 unless given.
 
         Examples
         --------
@@ -140,7 +141,7 @@ class SymmetricConv(SpectralConv):
 
 
 def _warn_of_whole_kernel(kernel: np.ndarray[Any, Any]) -> None:
-    """Warn of a centred point-spread function, of which this operator takes a half an axis."""
+    """Warn of a whole, centred point-spread function: pass only its part from the centre on."""
     taps = kernel.shape[2:]
     if max(taps) == 1 or any(k % 2 == 0 for k in taps):
         return

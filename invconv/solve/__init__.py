@@ -1,4 +1,4 @@
-"""Factor once, solve often: the state of a factored map, and the precision it is solved in.
+"""Factor once, solve often: the state of a factored map, and the precision of its solves.
 
-Imports `invconv.kernels` and what is below it.
+Imports `invconv.kernels` and lower rooms.
 """

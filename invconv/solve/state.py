@@ -2,8 +2,8 @@
 
     x = K^-1 (y - b)
 
-A state is a plain record. What belongs to a solve besides K^-1 is a field of it: the bias, the
-precision that K is solved in, and whether the result must say that K is singular.
+A state is a plain record. Besides K^-1 it has the bias, the precision in which K is solved, and
+whether the result must be NaN if K is singular.
 """
 
 from __future__ import annotations
@@ -13,7 +13,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from invconv.arrays.namespaces import Array, cast, library_name, namespace, to_numpy
+import numpy as np
+
+from invconv.arrays.namespaces import Array, cast, namespace, to_numpy
 from invconv.arrays.registry import Primitive
 from invconv.kernels.primitives import per_channel
 from invconv.kernels.solver import Solver
@@ -23,9 +25,9 @@ Map = Callable[[Array], Array]
 
 @Primitive
 def nan_where_singular(x: Array, log_det: Array) -> Array:
-    """Return x, or NaN where the log-determinant is -inf."""
+    """Return x, or NaN if the log-determinant is -inf."""
     xp = namespace(log_det)
-    # a choice keeps every bit of x: XLA would flush the smallest numbers of a sum to zero
+    # `where` keeps every bit of x; a sum would not: XLA flushes the smallest numbers to zero
     return xp.where(log_det == -math.inf, xp.full_like(log_det, math.nan), x)
 
 
@@ -42,9 +44,10 @@ class State:
     bias : array, shape (C,), or None
         b.
     guarded : bool
-        Whether nobody could look if K is singular; the result is NaN where it is.
+        True if log_det was not readable when K was factored: then the result is NaN if K is
+        singular.
     dtype : dtype, or None
-        That of K^-1 where data of another dtype are solved in it.
+        The dtype of K^-1, if data of another dtype are cast to it.
     """
 
     solver: Solver
@@ -70,8 +73,8 @@ class State:
         return self if self.bias is None else replace(self, bias=None)
 
     def as_numpy(self) -> State | None:
-        """Return the state on NumPy arrays, or None where K would have to be factored again."""
-        if library_name(self.log_det) == "numpy":
+        """Return the state on NumPy arrays, or None if K would have to be factored again."""
+        if isinstance(self.log_det, np.ndarray | np.generic):
             return self
         solver = getattr(self.solver, "as_numpy", lambda: None)()
         if solver is None:
@@ -80,21 +83,21 @@ class State:
         return State(solver, to_numpy(self.log_det), bias)
 
     def for_data_in(self, dtype: Any) -> State:
-        """Return a state that solves data of another dtype in its own."""
+        """Return a state that casts data of another dtype to its own dtype and solves there."""
         if self.log_det.dtype == dtype:
             return self
         return replace(self, dtype=self.log_det.dtype, log_det=cast(self.log_det, dtype))
 
     @property
     def plan(self) -> dict[str, Any]:
-        """How the solve runs: the method, and what it chose."""
+        """How the solve runs: the method, and its choices."""
         inside = {} if self.dtype is None else {"precision": "float64"}
         return self.solver.plan | inside
 
 
 @dataclass(frozen=True, eq=False)
 class Steps:
-    """The solver of several maps, the last one undone first."""
+    """The solver of several maps in a row; it undoes the last map first."""
 
     states: tuple[State, ...]
 
@@ -114,7 +117,7 @@ class Steps:
 class Forward:
     """The solver of an inverse, which is the forward map of an operator."""
 
-    conv: Any  # whose module imports this one
+    conv: Any  # an InvertibleConv: its module imports this one
 
     @property
     def plan(self) -> dict[str, Any]:
@@ -127,6 +130,6 @@ class Forward:
 
 
 def one_after_another(states: Sequence[State], bias: Array | None = None) -> State:
-    """Return the state of steps, states[0] of the one that runs first, with a bias at the end."""
+    """Return the state of several steps, the first one first, with a bias at the end."""
     log_det = sum((state.log_det for state in states[1:]), start=states[0].log_det)
     return State(Steps(tuple(states)), log_det, bias)

@@ -1,4 +1,4 @@
-"""Whether an inverse can be trusted, and what to do: diagnose, bounded, the guard.
+"""Tests and remedies for inverses that cannot be trusted: diagnose, bounded, the guard.
 
-Imports `invconv.operators` and what is below it.
+Imports `invconv.operators` and lower rooms.
 """

@@ -1,4 +1,4 @@
-"""What to do about an inverse that cannot be trusted: sentences for the report of `diagnose`."""
+"""Advice on an inverse that cannot be trusted: sentences for the report of `diagnose`."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from invconv.operators.spectral import SpectralConv
 from invconv.stability.report import Diagnosis, grid_text
 from invconv.trust import bound, condition
 
-_WANTED = 2.0  # digits, below which `inverse` warns
+_WANTED = 2.0  # digits: with fewer, `inverse` warns
 _GROWING = 1.01  # per pixel, and
-_GROWS = 0.5  # digits over a grid, from which the size of the grid is worth a word
-_REFINEMENTS, _CLOSE = 4, 0.1  # at most; and how near the last two are, of "about" a grid
-_FARTHEST = 4  # times the grid, up to which its growth is trusted
-_FACTORS_GROW = 100  # times the condition that factors lose
+_GROWS = 0.5  # digits lost over a grid: with more, the advice names the largest grid
+_REFINEMENTS, _CLOSE = 4, 0.1  # of "about" a grid: steps at most, and the last relative change
+_FARTHEST = 4  # times the grid: growth is not extrapolated farther
+_FACTORS_GROW = 100  # loss of the factors over the condition: beyond it, the factors are to blame
 _LASTS = "two digits last"
 
 
@@ -33,21 +33,21 @@ def what_to_do(host: InvertibleConv, d: Diagnosis, times: float = 1) -> tuple[st
     Parameters
     ----------
     host : InvertibleConv
-        What was diagnosed, of NumPy float64.
+        The diagnosed operator, in NumPy float64.
     d : Diagnosis
     times : float
-        How many operators share the work.
+        The number of operators that share the work.
     """
     if d.digits >= _WANTED:
         return (f"nothing on this grid in {d.precision}", *_largest_grids(host, d, times))
-    found = [_cause(host, d)]
+    remedies = [_cause(host, d)]
     if d.precision == "float32" and d.digits_float64 >= _WANTED:
-        found.append(f"or solve in float64, where {d.digits_float64:.1f} digits are left")
-    return (*found, *_largest_grids(host, d, times))
+        remedies.append(f"or solve in float64, where {d.digits_float64:.1f} digits are left")
+    return (*remedies, *_largest_grids(host, d, times))
 
 
 def beyond_range(host: InvertibleConv, d: Diagnosis, smaller: Diagnosis) -> Diagnosis:
-    """Complete the diagnosis of an inverse that overflows by that of the same on half the grid."""
+    """Complete the diagnosis of an inverse that overflows, from its diagnosis on a smaller grid."""
     trouble = d.trouble
     known = not any(map(math.isnan, smaller.growth or ()))
     if smaller.growth is not None and known and math.isfinite(smaller.condition):
@@ -62,7 +62,7 @@ def beyond_range(host: InvertibleConv, d: Diagnosis, smaller: Diagnosis) -> Diag
 
 
 def _cause(host: InvertibleConv, d: Diagnosis) -> str:
-    """Say what to change where too few digits are left."""
+    """Return the change that helps if too few digits are left."""
     if d.condition == math.inf and not d.trouble.startswith(condition.OVERFLOW):
         return "repair that first: nothing else can be said"
     if d.steps:
@@ -99,19 +99,19 @@ def _cause(host: InvertibleConv, d: Diagnosis) -> str:
 
 
 def _largest_grids(host: InvertibleConv, d: Diagnosis, times: float) -> list[str]:
-    """Say up to which grids of this shape the wanted digits last.
+    """Return a sentence on the largest grids of this shape that leave the wanted digits.
 
-    The growth tells, for larger grids than that of the diagnosis; on smaller ones it is a first
-    guess, from what is lost at worst, which Newton's method improves by what is measured there.
+    For grids larger than the diagnosed one the growth gives the size. For smaller grids it gives a
+    first guess, from the loss at worst, which Newton's method improves by measurements there.
     """
     per_grid = sum(
         n * math.log10(g)
         for n, g in zip(d.spatial_shape, d.growth or (), strict=False)
-        if not g <= 1  # one that is not known makes all of it unknown
+        if not g <= 1  # an unknown growth, NaN, makes the sum NaN
     )
     if not per_grid >= _GROWS or not math.isfinite(d.loss):
         return []
-    found = []
+    grids = []
     for precision, eps in condition.EPS.items():
         known = d.judgements[precision].error
         known = known if known < 1 else max(1.0, d.loss * eps)
@@ -126,8 +126,8 @@ def _largest_grids(host: InvertibleConv, d: Diagnosis, times: float) -> list[str
             lost = math.log10(min(max(smaller.error, eps), 1.0))
             scale = max(grid) / max(d.spatial_shape) - (_WANTED + lost) / per_grid
         if 0 < scale <= _FARTHEST:
-            found.append(f"{grid_text(_scaled(d.spatial_shape, scale))} in {precision}")
-    return [f"{_LASTS} for grids of about {', '.join(found)}"] if found else []
+            grids.append(f"{grid_text(_scaled(d.spatial_shape, scale))} in {precision}")
+    return [f"{_LASTS} for grids of about {', '.join(grids)}"] if grids else []
 
 
 def _scaled(shape: Sequence[int], scale: float) -> tuple[int, ...]:

@@ -1,4 +1,4 @@
-"""Operators whose inverse cannot explode: |K^-1|_2 <= g for every value of the parameters."""
+"""Operators with a bounded inverse: |K^-1|_2 <= g for every value of the parameters."""
 
 from __future__ import annotations
 
@@ -9,36 +9,36 @@ from invconv.operators.base.operator import InvertibleConv, require_operator
 
 C = TypeVar("C", bound=InvertibleConv)
 
-_ROOM = 1e-9  # above 1: less, and the shares that many factors get of it round to nothing
+_ROOM = 1e-9  # max_gain - 1 at least: with less, the shares of many factors would round to 1
 
 
 def bounded(conv: C, max_gain: float) -> C:
-    """Return an operator of the same class whose inverse has a 2-norm of at most ``max_gain``.
+    """Return an operator of the same class; its inverse has a 2-norm of at most ``max_gain``.
 
-    That holds at every image size and for every value of ``conv``'s arrays, to rounding in their
-    dtype (half types are mapped in float32), as long as the norms of the arrays do not overflow:
-    ``|x - x'| <= max_gain |y - y'|`` for the inverses x, x' of y, y'. So train the arrays of
-    ``conv`` freely and use ``bounded(conv, max_gain)`` in its place; it is differentiable, and
-    close to ``conv`` where that is far below the bound.
+    The bound holds at every image size and for every value of ``conv``'s arrays, to rounding in
+    their dtype (half types are mapped in float32), as long as the norms of the arrays do not
+    overflow: ``|x - x'| <= max_gain |y - y'|`` for the inverses x, x' of y, y'. So train the arrays
+    of ``conv`` freely and use ``bounded(conv, max_gain)`` in its place; it is differentiable, and
+    close to ``conv`` if ``conv`` is far below the bound.
 
-    Of a chain, each of its n steps has the gain ``max_gain ** (1 / n)``. Diagonals become positive:
-    an autoregressive kernel's and QR's scale are taken as 1 plus a small number, whose exponential
-    is the scale. `invconv.trust.gains` has the mathematics.
+    Each of the n steps of a chain gets the gain ``max_gain ** (1 / n)``. Diagonals become positive:
+    the scale of an autoregressive kernel or of QR is read as 1 plus a small number v, and becomes
+    about exp(v). `invconv.trust.gains` has the mathematics.
 
-    The result remembers what it was made of: `save` writes that, and the bound is there again
-    when it is loaded. A copy by ``replace`` has other arrays, and no bound.
+    The result remembers ``conv`` and the gain: `save` writes both, and `load` bounds again. A copy
+    by ``replace`` has other arrays, and no bound.
 
     Parameters
     ----------
     conv : InvertibleConv
-        Of any class but `Inverse`, whose inverse is somebody's forward map.
+        An operator of any class but `Inverse`: its inverse is another operator's forward map.
     max_gain : float
         More than 1: 10 costs the last digit. Biases do not matter.
 
     Returns
     -------
     InvertibleConv
-        With arrays of the same names and shapes.
+        An operator with arrays of the same names and shapes.
 
     Raises
     ------
@@ -64,10 +64,10 @@ def bounded(conv: C, max_gain: float) -> C:
         )
     require_operator("conv", conv)
     working = conv._in_working_precision()
-    found = working._within(gain)
+    limited = working._within(gain)
     if working is not conv:
-        found = found._in_dtype(conv._reference()[1].dtype)
-    if found is conv:  # bounded as it is; a copy remembers what it was made of
-        found = conv.replace()
-    found._remember_bound(conv if conv._bounded_from is None else conv.replace(), gain)
-    return found
+        limited = limited._in_dtype(conv._reference()[1].dtype)
+    if limited is conv:  # bounded already: a copy remembers the bound
+        limited = conv.replace()
+    limited._remember_bound(conv if conv._bounded_from is None else conv.replace(), gain)
+    return limited

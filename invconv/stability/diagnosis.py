@@ -1,23 +1,24 @@
-"""When an inverse can be trusted: what `diagnose` measures and says.
+"""Diagnosis of an inverse: whether it can be trusted, and why not.
 
-Two legs tell what is lost. One is measured, on the inverse as it runs (`base.judgement`):
+The digits that are lost are determined in two ways. The error is measured on the inverse as it runs
+(`base.judgement`):
 
     error       the largest error of an entry of x, over the largest entry, on random samples
 
-The other one is a bound along the path, found in float64 on the host:
+And it is bounded along the path, in float64 on the host:
 
-    condition   |K| |K^-1|: how far an error of y, relative to y, may move x = K^-1 y, relative to x
-    loss        the same for the errors that are made on the way, by each step and factor. With
-                P_i = K_i ... K_1 the first i of them, number i is solved with an error of eps |K_i|
-                times its result P_(i-1) x, which P_i^-1 carries on:
+    condition   |K| |K^-1|: the relative error of x = K^-1 y over the relative error of y, at most
+    loss        likewise for the rounding errors of each step and factor. With P_i = K_i ... K_1,
+                the solve of step i makes an error of eps |K_i| times its result P_(i-1) x, and
+                P_i^-1 carries it on:
                 max over i of |P_i^-1| |K_i| |P_(i-1)|, in the 1-norm or the infinity norm
     growth      g_a = (|K^-1| / |K^-1| on a grid with m pixels fewer along axis a)^(1/m), m half of
-                them: what one more pixel along the axis multiplies the loss by
+                the pixels: the factor of the loss for one more pixel along the axis
 
-The measured one decides how many digits are left, -log10(error): the bound is of the worst image
-and the worst rounding, -log10(loss eps), and of random operators it would condemn many that keep
-three digits (``python -m invconv_benchmarks.studies.silent_error`` counts). log10 g_a digits go
-with every pixel.
+The measured error decides how many digits are left, -log10(error). The bound holds for the worst
+image and the worst rounding, -log10(loss eps); it would condemn many random operators that keep
+three digits (``python -m invconv_benchmarks.studies.silent_error`` counts them). Every pixel along
+axis a costs log10 g_a digits.
 """
 
 from __future__ import annotations
@@ -43,21 +44,21 @@ from invconv.stability.report import UNRESOLVED, Diagnosis
 from invconv.trust import condition
 from invconv.trust.condition import EPS
 
-_LOST = 1e-3  # error from which on it is asked which step is to blame
+_LOST = 1e-3  # error: from here on the step to blame is determined
 
 
 def diagnose(conv: InvertibleConv, spatial_shape: Shape, dtype: Any = None) -> Diagnosis:
-    """Find out when the inverse of an operator can be trusted, and why not.
+    """Tell whether the inverse of an operator can be trusted, and why not.
 
     Parameters
     ----------
     conv : InvertibleConv
-        Of any library; the values are copied to host memory and judged in float64.
+        An operator of any library; its values are copied to host memory and judged in float64.
     spatial_shape : tuple of int
         The grid.
     dtype : dtype or str, optional
-        In which the inverse is to run; that of the parameters unless given. float16 and bfloat16
-        are solved in float32.
+        The dtype of the inverse; the parameters' dtype unless given. float16 and bfloat16 are
+        solved in float32.
 
     Returns
     -------
@@ -66,12 +67,12 @@ def diagnose(conv: InvertibleConv, spatial_shape: Shape, dtype: Any = None) -> D
     Raises
     ------
     ValueError, TypeError
-        If the operator has no such grid or the dtype is none that it can run in.
+        If the grid does not fit the operator, or it cannot run in the dtype.
 
     Examples
     --------
-    A kernel that looks harmless, on a grid of 32 x 32 and in float32; what is measured differs a
-    little from time to time, since samples are drawn anew:
+    A kernel that looks harmless, on a grid of 32 x 32 and in float32. Measured numbers differ a
+    little from call to call, since samples are drawn anew:
 
     >>> import numpy as np
     >>> from invconv import AutoregressiveConv, diagnose
@@ -97,7 +98,7 @@ def diagnose(conv: InvertibleConv, spatial_shape: Shape, dtype: Any = None) -> D
 
 
 def _precision(dtype: Any) -> str:
-    """Return "float32" or "float64", the precision that arrays of a dtype are solved in."""
+    """Return "float32" or "float64", the precision in which arrays of a dtype are solved."""
     if isinstance(dtype, str):
         name = dtype
     else:
@@ -112,18 +113,18 @@ def _precision(dtype: Any) -> str:
 
 
 def _diagnose(host: InvertibleConv, shape: Shape, precision: str, times: float = 1) -> Diagnosis:
-    """Return the diagnosis of one of so many operators, which share the work."""
-    if isinstance(host, Inverse):  # it loses when it goes forward what the other does backward
+    """Return the diagnosis of an operator; ``times`` operators share the work."""
+    if isinstance(host, Inverse):  # its forward map loses as many digits as the other's inverse
         inner = _diagnose(host.conv, shape, precision, times)
         return replace(inner, name=f"Inverse of {inner.name}", log_det=-inner.log_det)
     steps = _steps(host)
     named = {n: _diagnose(s, shape, precision, times * len(steps)) for n, s in steps.items()}
     grid = grids.estimable(host, shape, times * (1 + len(_leaves(host))) / 2)
     more = 1.0 if host._spectral else grids.carried_on(host, grid, shape, precision)
-    found = _condition(host, grid, shape, more)
-    loss, cancelled = _carried_on(host, found, grid)
-    loss = max(found.value, loss * more)
-    resolved = found.resolved and all(step.resolved for step in named.values())
+    number = _condition(host, grid, shape, more)
+    loss, cancelled = _carried_on(host, number, grid)
+    loss = max(number.value, loss * more)
+    resolved = number.resolved and all(step.resolved for step in named.values())
     resolved = resolved and not min(loss, cancelled) * EPS["float64"] > condition.UNRESOLVED
     if not resolved:
         loss = max(loss, 1 / EPS["float64"])
@@ -135,40 +136,40 @@ def _diagnose(host: InvertibleConv, shape: Shape, precision: str, times: float =
         spatial_shape=shape,
         precision=precision,
         log_det=log_det,
-        condition=found.value,
-        norm=found.norm,
-        exact=found.exact and resolved,
+        condition=number.value,
+        norm=number.norm,
+        exact=number.exact and resolved,
         resolved=resolved,
         loss=loss,
         judgements=judgements,
         blame=_blame(host, shape, precision, judgements[precision]),
         growth=_growth(host, grid),
-        channel=found.channel,
-        pixel=found.pixel,
-        frequency=found.frequency,
-        trouble=found.trouble or ("" if resolved else UNRESOLVED),
+        channel=number.channel,
+        pixel=number.pixel,
+        frequency=number.frequency,
+        trouble=number.trouble or ("" if resolved else UNRESOLVED),
         steps=tuple(named.items()),
     )
-    if found.trouble == condition.OVERFLOW and max(shape) > 1:
+    if number.trouble == condition.OVERFLOW and max(shape) > 1:
         smaller = min(grid, _half(shape), key=size)
         return advice.beyond_range(host, diagnosis, _diagnose(host, smaller, precision))
     return replace(diagnosis, advice=advice.what_to_do(host, diagnosis, times))
 
 
 def _condition(host: InvertibleConv, grid: Shape, shape: Shape, more: float) -> condition.Condition:
-    """Return the condition: ``more`` times that on a grid, where frequencies do not tell it."""
+    """Return the condition, exactly if spectral, else ``more`` times the condition on a grid."""
     if host._spectral or grid == shape:
         return conditions.number(host, shape)
-    found = conditions.number(host, grid)
-    value = found.value * more
-    trouble = found.trouble or ("" if math.isfinite(value) else condition.OVERFLOW)
+    part = conditions.number(host, grid)
+    value = part.value * more
+    trouble = part.trouble or ("" if math.isfinite(value) else condition.OVERFLOW)
     return replace(
-        found, value=value, exact=False, trouble=trouble, pixel=_placed(found.pixel, grid, shape)
+        part, value=value, exact=False, trouble=trouble, pixel=_placed(part.pixel, grid, shape)
     )
 
 
 def _placed(pixel: Shape | None, grid: Shape, shape: Shape) -> Shape | None:
-    """Return the pixel that is as far from the nearest border of a larger grid, along each axis."""
+    """Return the pixel of a larger grid at the same distance from the nearest border, per axis."""
     if pixel is None:
         return None
     places = zip(pixel, grid, shape, strict=True)
@@ -183,16 +184,16 @@ def _steps(host: InvertibleConv) -> dict[str, InvertibleConv]:
     return dict(host._parts()) if isinstance(host, Composite) else {}
 
 
-def _blame(host: InvertibleConv, shape: Shape, precision: str, found: judgement.Judgement) -> str:
-    """Return the name of the step that loses most, "" where no digit of three is lost."""
-    if found.error < _LOST:
+def _blame(host: InvertibleConv, shape: Shape, precision: str, judged: judgement.Judgement) -> str:
+    """Return the name of the step that loses most, or "" if three digits are right."""
+    if judged.error < _LOST:
         return ""
     lost = judgement.blame(host, shape, precision)
     return lost.name if lost else ""
 
 
 def _leaves(host: InvertibleConv) -> list[InvertibleConv]:
-    """Return the steps that are none of others, and the factors of 1x1s, the first first."""
+    """Return the innermost steps, and the factors of 1x1s, in the order in which they run."""
     if isinstance(host, Factored):
         return list(host._factors())
     steps = _steps(host).values()
@@ -200,17 +201,17 @@ def _leaves(host: InvertibleConv) -> list[InvertibleConv]:
 
 
 def _carried_on(
-    host: InvertibleConv, found: condition.Condition, shape: Shape
+    host: InvertibleConv, number: condition.Condition, shape: Shape
 ) -> tuple[float, float]:
-    """Return the loss, and by how much the steps cancel, of an operator in steps.
+    """Return the loss of an operator in steps, and the cancellation between its steps.
 
-    The loss is max over i of |P_i^-1| |K_i| |P_(i-1)|. A step that is an `Inverse` is not solved
-    but multiplied by: its result has an error of eps |K_i^-1| |P_i x|, which P_(i-1)^-1 carries on.
-    The cancellation is the larger of prod |K_i| / |K| and prod |K_i^-1| / |K^-1|. Rounding makes
-    |K| and |K^-1| uncertain by no more than eps times the smaller of the two.
+    The loss is max over i of |P_i^-1| |K_i| |P_(i-1)|. The inverse of a step that is an `Inverse`
+    is a product, not a solve: its result has an error of eps |K_i^-1| |P_i x|, and P_(i-1)^-1
+    carries it on. The cancellation is the larger of prod |K_i| / |K| and prod |K_i^-1| / |K^-1|.
+    Rounding makes |K| and |K^-1| uncertain by no more than eps times the smaller of the two.
     """
-    if not math.isfinite(found.value):
-        return found.value, 1.0
+    if not math.isfinite(number.value):
+        return number.value, 1.0
     steps = _leaves(host)
     legs = [_along(steps, shape, norm) for norm in (1, math.inf)]
     cancelled = 1.0 if isinstance(host, Factored) else legs[0][1]
@@ -235,25 +236,25 @@ def _along(steps: list[InvertibleConv], shape: Shape, norm: float) -> tuple[floa
 
 
 def _growth(conv: InvertibleConv, shape: Shape) -> tuple[float, ...] | None:
-    """Return what a pixel more along each axis multiplies |K^-1|_1 by; None on a closed grid."""
+    """Return the factor of |K^-1|_1 for one more pixel along each axis; None on a closed grid."""
     if conv._closed:
         return None
     norm = conditions.norm_values(conv, shape)[1]
     if not math.isfinite(norm):
         return None
-    found = []
+    factors = []
     for axis, n in enumerate(shape):
         if n <= _reach(conv, axis):
-            found.append(math.nan)
+            factors.append(math.nan)
             continue
         fewer = n // 2
         smaller = conditions.norm_values(conv, (*shape[:axis], n - fewer, *shape[axis + 1 :]))[1]
-        found.append((norm / smaller) ** (1 / max(1, fewer)))
-    return tuple(found)
+        factors.append((norm / smaller) ** (1 / max(1, fewer)))
+    return tuple(factors)
 
 
 def _reach(conv: InvertibleConv, axis: int) -> int:
-    """Return how many pixels along an axis the farthest tap of any part reaches."""
+    """Return the number of pixels along an axis that the farthest tap of any part reaches."""
     inside = [_reach(step, axis) for step in (*_steps(conv).values(), *_turned_round(conv))]
     if isinstance(conv, AutoregressiveConv):
         inside += [abs(offset[axis]) for offset in conv._causal().offsets]
@@ -265,9 +266,9 @@ def _turned_round(conv: InvertibleConv) -> list[InvertibleConv]:
 
 
 def impulse_response(conv: InvertibleConv, diagnosis: Diagnosis) -> Array:
-    """Return the column of K^-1 that the diagnosis calls the worst, shape (C, *spatial).
+    """Return the worst column of K^-1 by a diagnosis, shape (C, *spatial).
 
-    That of the grid's middle where all pixels are alike.
+    If all pixels are alike, it is the column of the grid's middle.
     """
     shape = diagnosis.spatial_shape
     pixel = diagnosis.pixel or tuple(n // 2 for n in shape)

@@ -1,8 +1,9 @@
-"""A guard for training: it names the layer whose inverse is about to be lost.
+"""A guard for training: it warns before the inverse of a layer is lost.
 
 A judgement costs up to six solves and 200 ms, so a call judges one layer, and most calls none.
 
-Public as `invconv_torch.InverseGuard` and `invconv_jax.InverseGuard`, which find a model's layers.
+`invconv_torch.InverseGuard` and `invconv_jax.InverseGuard` are public; they collect a model's
+layers.
 """
 
 from __future__ import annotations
@@ -33,11 +34,11 @@ class LayerCondition:
     ----------
     name : str
     spatial_shape : tuple of int
-        The grid it was judged on.
+        The grid on which the layer was judged.
     error : float
         The largest error of an entry of the inverse, over the largest entry, as `diagnose` has it.
     digits : float
-        Decimal digits that are left in the precision in which the layer is solved.
+        Decimal digits that are left in the precision of the layer's solves.
     """
 
     name: str
@@ -47,7 +48,7 @@ class LayerCondition:
 
 
 class InverseGuard:
-    """Judge an operator, or each step of a chain in turn; the adapters find those of models.
+    """Judge an operator, or each step of a chain in turn; the adapters judge layers of models.
 
     ``known`` has the last judgement of each layer by its name.
     """
@@ -75,12 +76,12 @@ class InverseGuard:
         Parameters
         ----------
         model : nn.Module, or pytree of operators
-            With its values of now. Not inside traced code.
+            The model with its present values, outside traced code.
 
         Raises
         ------
         TypeError, ValueError
-            If it has no layers, or none with a grid, or is traced.
+            If the model has no layers, or none with a grid, or is traced.
 
         Warns
         -----
@@ -111,7 +112,7 @@ class InverseGuard:
         return min(self.known.values(), key=lambda condition: condition.digits)
 
     def _layers(self, model: Any) -> Layers:
-        """Return a model's operators by name, with the shape of the last array that each took."""
+        """Return a model's operators by name, each with the shape of its last input."""
         return steps_of("", model) if isinstance(model, InvertibleConv) else {}
 
     def _on_grids(self, model: Any) -> dict[str, tuple[InvertibleConv, Shape]]:
@@ -153,7 +154,7 @@ class InverseGuard:
 
 
 def steps_of(name: str, conv: InvertibleConv) -> Layers:
-    """Return an operator, of a chain each step, by name."""
+    """Return an operator by name, or each step if it is a chain."""
     if not isinstance(conv, Chain):
         return {name or type(conv).__name__: (conv, None)}
     steps = (steps_of(f"{name}.steps[{i}]", step) for i, step in enumerate(conv.steps))

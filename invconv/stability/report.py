@@ -1,4 +1,4 @@
-"""What `invconv.diagnose` returns: the numbers, and the block of text that reports them."""
+"""The result of `invconv.diagnose`: the numbers, and the block of text that reports them."""
 
 from __future__ import annotations
 
@@ -21,52 +21,52 @@ _WIDTH = 96
 
 @dataclass(frozen=True, repr=False)
 class Diagnosis:
-    """What `diagnose` found; its repr is a block of text.
+    """The result of `diagnose`; its repr is a block of text.
 
     Attributes
     ----------
     name : str
-        Of the operator's class.
+        The name of the operator's class.
     spatial_shape : tuple of int
     precision : str
-        "float32" or "float64", in which the inverse runs.
+        "float32" or "float64", the precision in which the inverse runs.
     log_det : float
     condition : float
         |K| |K^-1|, as `InvertibleConv.condition`; inf if K is singular or the inverse overflows.
     norm : str
-        Which norm that is in: "1-norm" or "2-norm".
+        The norm of the condition: "1-norm" or "2-norm".
     exact : bool
-        Whether the condition is the number itself; else an estimate from below, which on a large
-        grid is that of a part of it, times what noise grows by from there.
+        True if the condition is the number itself. Else it is an estimate from below; on a large
+        grid, the estimate on a part of it times the growth of noise from there.
     resolved : bool
-        False where rounding in float64 alone may account for the condition: no digit is certain.
+        False if rounding in float64 alone may account for the condition: no digit is certain.
     loss : float
-        How far the errors of the inverse as it runs, step after step, are carried on at worst, in
-        the 1-norm and the infinity norm.
+        The growth, at worst, of rounding errors of the inverse as it runs, step after step, in the
+        1-norm and the infinity norm.
     judgements : dict of str to Judgement
-        What the inverse loses as it runs, in "float32" and in "float64": the largest error of an
-        entry over the largest entry, whether it was measured or modelled, and against what.
+        The error of the inverse as it runs in "float32" and in "float64": the largest error of an
+        entry over the largest entry, measured or modelled, and its reference.
     blame : str
-        The name of the step that loses most of it; "" where there is one step, or nothing is lost.
+        The name of the step that loses most digits; "" if there is one step, or nothing is lost.
     growth : tuple of float, one per axis, or None
-        What one more pixel along an axis multiplies |K^-1| by, NaN where the grid is too short for
-        all taps; None on a grid that is closed, where it follows no such law.
+        The factor of |K^-1| for one more pixel along an axis, NaN if the grid is too short for all
+        taps; None on a closed grid, where |K^-1| follows no such law.
     channel, pixel, frequency : int, tuple of int, tuple of numbers, or None
-        Where an error in y harms x most: a column of K^-1; of periodic and symmetric convolutions a
-        frequency, in periods along each axis of the grid.
+        Where an error in y harms x most: a column of K^-1, or for periodic and symmetric
+        convolutions a frequency, in periods along each axis of the grid.
     trouble : str
         Why the condition is inf or not resolved, else "".
     steps : tuple of (str, Diagnosis)
-        The same of each step, by the names that `parameters` gives them.
+        The diagnosis of each step, by its name in `parameters`.
     advice : tuple of str
-        What to do about it.
+        Remedies, the most useful first.
 
     Examples
     --------
     >>> import numpy as np
     >>> from invconv import AutoregressiveConv, diagnose
-    >>> found = diagnose(AutoregressiveConv(np.asarray([[[1.0, -3.0]]])), (30,), "float32")
-    >>> round(found.growth[0], 4), found.condition > 1e14
+    >>> diagnosis = diagnose(AutoregressiveConv(np.asarray([[[1.0, -3.0]]])), (30,), "float32")
+    >>> round(diagnosis.growth[0], 4), diagnosis.condition > 1e14
     (3.0, True)
     """
 
@@ -96,27 +96,27 @@ class Diagnosis:
 
     @property
     def digits(self) -> float:
-        """How many digits are left in ``precision``."""
+        """The number of digits left in ``precision``."""
         return self.judgements[self.precision].digits(self.precision)
 
     @property
     def digits_float32(self) -> float:
-        """How many of float32's 6.9 decimal digits are left."""
+        """The number of digits left of float32's 6.9 decimal digits."""
         return self.judgements["float32"].digits("float32")
 
     @property
     def digits_float64(self) -> float:
-        """How many of float64's 15.7 decimal digits are left."""
+        """The number of digits left of float64's 15.7 decimal digits."""
         return self.judgements["float64"].digits("float64")
 
     @property
     def worst_float32(self) -> float:
-        """How many of float32's digits are left of the worst image, by the bound ``loss``."""
+        """The number of float32's digits left for the worst image, by the bound ``loss``."""
         return min(self.digits_float32, digits_left(self.loss, EPS["float32"]))
 
     @property
     def worst_float64(self) -> float:
-        """How many of float64's digits are left of the worst image, by the bound ``loss``."""
+        """The number of float64's digits left for the worst image, by the bound ``loss``."""
         return min(self.digits_float64, digits_left(self.loss, EPS["float64"]))
 
     def __repr__(self) -> str:
@@ -142,15 +142,15 @@ def _rows(d: Diagnosis) -> list[tuple[str, str]]:
         rows.append(("", d.trouble))
     if d.loss > 2 * d.condition:
         rows.append(("loss", f"{d.loss:.3g}, as the steps are solved one after the other"))
-    found = d.judgements[d.precision]
-    for label, single, double, whose in (
-        ("digits left", d.digits_float32, d.digits_float64, found.leg),
+    judged = d.judgements[d.precision]
+    for label, single, double, leg in (
+        ("digits left", d.digits_float32, d.digits_float64, judged.leg),
         ("", d.worst_float32, d.worst_float64, "at worst"),
     ):
-        text = f"{single:.1f} of 6.9 in float32, {double:4.1f} of 15.7 in float64, {whose}"
+        text = f"{single:.1f} of 6.9 in float32, {double:4.1f} of 15.7 in float64, {leg}"
         rows.append((label, text))
     lost = f"; most is lost by step {d.blame}" if d.blame else ""
-    rows.append((found.leg, f"{found.rests_on}{lost}"))
+    rows.append((judged.leg, f"{judged.rests_on}{lost}"))
     rows.append(("growth", _growth(d)))
     rows.append(("worst", _worst(d)))
     if d.steps:
@@ -166,24 +166,24 @@ def grid_text(shape: Sequence[int]) -> str:
 
 
 def _growth(d: Diagnosis) -> str:
-    """Say the growth along each axis, and the digits that a pixel costs."""
+    """Return the growth along each axis, and the digits that a pixel costs, as text."""
     if d.growth is None:
         return "not defined: " + ("see above" if d.trouble else "the grid is closed")
     if all(g < _GROWING for g in d.growth):
         return "none: a larger grid loses no more"
-    found = [
+    texts = [
         f"{g:.3g} a pixel along axis {axis} ({math.log10(g):.2f} digits)"
         for axis, g in enumerate(d.growth)
         if g >= _GROWING
     ]
     short = [str(axis) for axis, g in enumerate(d.growth) if math.isnan(g)]
     if short:
-        found.append(f"not known along axis {' and '.join(short)}, too short for all taps")
-    return ", ".join(found)
+        texts.append(f"not known along axis {' and '.join(short)}, too short for all taps")
+    return ", ".join(texts)
 
 
 def _worst(d: Diagnosis) -> str:
-    """Say where an error does most harm."""
+    """Return the place or frequency where an error does most harm, as text."""
     if d.frequency is not None:
         pairs = zip(d.frequency, d.spatial_shape, strict=True)
         periods = [f if 2 * f <= n else f - n for f, n in pairs]

@@ -1,4 +1,4 @@
-"""How many digits an inverse is good for: norms and condition numbers of maps, in float64.
+"""Errors of inverses: norms, condition numbers, bounds and measurements of maps.
 
-Imports `invconv.solve` and what is below it, and knows no class of operators.
+Imports `invconv.solve` and lower rooms, and knows no class of operators.
 """

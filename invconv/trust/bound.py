@@ -1,4 +1,4 @@
-"""A bound of the error along a computation: what its steps round, carried on by the others.
+"""A bound of the error of a computation: rounding of each step, carried on by the other steps.
 
 With |.| the infinity norm, which bounds the largest entry, let step i, x_i = K_i x_(i-1) + b_i,
 sum m_i products. In units of eps, with |x_0| <= 1,
@@ -8,10 +8,10 @@ sum m_i products. In units of eps, with |x_0| <= 1,
 
 and E_0 bounds the error of every entry of x_0, found from y = x_n: a sum of m products is off by at
 most m eps / 2 of the sum of their sizes, and so is K x' from y after a substitution (N. J. Higham,
-Accuracy and Stability of Numerical Algorithms, 2002, chapters 3 and 8). Where the way forward of
-a step is a solve, its error is |K^-1| |K| times as large.
+Accuracy and Stability of Numerical Algorithms, 2002, chapters 3 and 8). If the forward map of a
+step is a solve, its error is |K^-1| |K| times as large.
 
-The O(1) bound of a convolution K = D (I + D^-1 R), where R has the taps other than D, is Neumann's:
+The O(1) bound of a convolution is Neumann's. With K = D (I + D^-1 R), R the taps other than D,
 |R| <= sum |taps|, and if rho = |D^-1| sum |taps| < 1 then |K^-1| <= |D^-1| / (1 - rho).
 """
 
@@ -28,18 +28,18 @@ from invconv.trust.measured import Floats
 
 @dataclass(frozen=True)
 class Bounds:
-    """What bounds the errors of a step.
+    """Numbers that bound the errors of a step.
 
     Attributes
     ----------
     gain, back : float
         |K| and |K^-1| in the infinity norm, or bounds of them.
     terms : float
-        m, the products in a sum; times |D^-1| |D| where a substitution multiplies by D^-1.
+        m, the number of products in a sum; times |D^-1| |D| if a substitution multiplies by D^-1.
     bias : float
         |b|.
     solves_forward : bool
-        Whether the way forward is a solve.
+        Whether the forward map is a solve.
     """
 
     gain: float
@@ -60,12 +60,12 @@ class Bounds:
         )
 
 
-_IN_RANGE = 1e30  # of float32, beyond which numbers overflow, and inverses are of subnormal ones
+_IN_RANGE = 1e30  # beyond it, numbers may overflow in float32, and inverses are subnormal
 UNBOUNDED = Bounds(math.inf, math.inf, 1)
 
 
 def error_bound(steps: Iterable[Bounds]) -> float:
-    """Return E_0 in units of eps, inf where nothing is known."""
+    """Return E_0 in units of eps, or inf if a step is unbounded."""
     path, largest, error = [], 1.0, 0.0
     for step in steps:
         largest = step.gain * largest + step.bias
@@ -106,7 +106,7 @@ def of_taps(diagonal: Floats, taps: Floats, bias: float) -> Bounds:
 
 
 def of_matrix(matrix: Floats, inverse: Floats, bias: float, *, triangular: bool = False) -> Bounds:
-    """Return the bounds of a matrix whose inverse is known."""
+    """Return the bounds of a matrix, given its inverse."""
     channels = len(matrix)
     terms = channels + 2 if triangular else channels**2 + 2  # an orthogonal factorisation
     return Bounds(row_sum(matrix), row_sum(inverse), terms, bias)
@@ -118,7 +118,7 @@ def row_sum(matrix: Floats) -> float:
 
 
 def largest_entry(bias: Floats | None) -> float:
-    """Return |b|, 0 where there is none."""
+    """Return |b|, or 0 without a bias."""
     return 0.0 if bias is None else float(np.abs(bias).max())
 
 

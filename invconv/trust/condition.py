@@ -1,4 +1,4 @@
-"""Condition numbers |K| |K^-1| of maps, in NumPy float64; in the 1-norm where not of a matrix."""
+"""Condition numbers |K| |K^-1| in NumPy float64: 2-norm of matrices, 1-norm of other maps."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from invconv.arrays.namespaces import Shape
 from invconv.trust.norms import Maps, Matrix, SolveOverflowError, norms
 
 EPS = {"float32": 2.0**-23, "float64": 2.0**-52}
-UNRESOLVED = 0.1  # share of the smallest singular value that rounding may be, for it to be known
+UNRESOLVED = 0.1  # trust the smallest singular value only if rounding is below this part of it
 
 OVERFLOW = "the inverse, or its condition number, is beyond the range of float64 (1.8e308)"
 
@@ -27,7 +27,7 @@ FAILURES = (
 
 @dataclass(frozen=True)
 class Condition:
-    """A condition number |K| |K^-1|, and where it comes from.
+    """A condition number |K| |K^-1|, and the channel and pixel, or frequency, that cause it.
 
     Attributes
     ----------
@@ -35,14 +35,15 @@ class Condition:
         inf if K is singular or its inverse overflows.
     norm : {"1-norm", "2-norm"}
     exact : bool
-        Whether it is the number itself; else an estimate from below.
+        True if ``value`` is the number itself, False if it is an estimate from below.
     resolved : bool
-        False where rounding alone may account for the smallest singular value, so that ``value``
-        says no more than that no digit of a float64 inverse is certain.
+        False if rounding alone may account for the smallest singular value: then ``value`` tells
+        only that no digit of a float64 inverse is certain.
     channel, pixel : int, tuple of int, or None
-        Where an error in y harms x = K^-1 y most: the largest column of K^-1.
+        The largest column of K^-1: an error in y there harms x = K^-1 y most.
     frequency : tuple of numbers, or None
-        The same of a periodic or symmetric convolution, in periods along each axis of the grid.
+        The worst frequency of a periodic or symmetric convolution, in periods along each axis of
+        the grid.
     trouble : str
         Why ``value`` is inf.
     """
@@ -64,7 +65,7 @@ def digits_left(number: float, eps: float) -> float:
     ----------
     number : float
     eps : float
-        Of the precision: 2^-23 leaves 6.9 digits where nothing is lost, 2^-52 leaves 15.7.
+        The eps of the precision: 2^-23 leaves 6.9 digits if nothing is lost, 2^-52 leaves 15.7.
     """
     return max(0.0, -math.log10(max(1.0, number) * eps)) if math.isfinite(number) else 0.0
 
@@ -77,12 +78,12 @@ def of_spectrum(matrices: Matrix, rounding: float) -> Condition:
     matrices : array, shape (F, C, C)
         The blocks, one a frequency.
     rounding : float
-        How far rounding may have moved a singular value.
+        The error of a singular value by rounding, at most.
 
     Returns
     -------
     Condition
-        Its ``frequency`` is (f,), the place of the worst block.
+        With ``frequency`` (f,), the index of the worst block.
     """
     if not np.isfinite(matrices).all():
         raise SolveOverflowError
@@ -96,13 +97,13 @@ def of_spectrum(matrices: Matrix, rounding: float) -> Condition:
 
 
 def of_inverse(matrix: Matrix, inverse: Matrix, resolved: bool) -> Condition:
-    """Return |W|_2 |W^-1|_2, both given: products of triangular inverses keep small factors exact.
+    """Return |W|_2 |W^-1|_2; W^-1 is given, as products of triangular inverses are more accurate.
 
     Parameters
     ----------
     matrix, inverse : array, shape (C, C)
     resolved : bool
-        Whether the inverse comes from factors that are given, so that it is right at any condition.
+        True if the inverse was computed from given factors: then it is right at any condition.
     """
     if not (np.isfinite(matrix).all() and np.isfinite(inverse).all()):
         raise SolveOverflowError

@@ -1,15 +1,16 @@
-"""What an inverse loses that is solved frequency by frequency, without a product with its taps.
+"""The error of a spectral inverse, measured in the frequency domain, without sums over taps.
 
     y_hat(f) = K_hat(f) x_hat(f)
 
-Two errors are made. The transforms round, which spreads over all frequencies. K_hat(f) and its
-inverse are rounded too, and each of them spoils its own frequency alone:
+The inverse has two errors. Rounding in the transforms spreads over all frequencies. Rounding of
+K_hat(f) and of its inverse affects frequency f alone. So two measurements are made:
 
-    given x     |x' - x| / |x| in the largest entries, for x' = K^-1 y as it runs, of an image
-                x >= 0 whose y = K x + b is found by frequencies
+    given x     |x' - x| / |x| in the largest entries, for x' = K^-1 y as it runs, with an image
+                x >= 0, and y = K x + b computed in the frequency domain
     random y    |x_hat' - x_hat| / |x_hat| in the 2-norm, for y of N(0, 1) numbers. Its square is
-                the mean of |x_hat'(f) - x_hat(f)|^2 / |x_hat'(f)|^2 over frequencies that are drawn
-                by their share of |x_hat'|^2: few of them, with K_hat(f) in longdouble, tell enough
+                the mean of |x_hat'(f) - x_hat(f)|^2 / |x_hat'(f)|^2 over frequencies drawn with
+                probabilities |x_hat'(f)|^2 / |x_hat'|^2: a few frequencies, with K_hat(f) in
+                longdouble, are enough
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from invconv.kernels.primitives import per_channel
 from invconv.solve.state import State
 from invconv.trust.measured import Floats, relative_error
 
-_PLACES, _SUMMANDS = 256, 2**18  # frequencies that are drawn; products of a kernel for all of them
+_PLACES, _SUMMANDS = 256, 2**18  # at most: frequencies drawn, and summands of their K_hat(f)
 
 
 def error_by_frequencies(
@@ -38,16 +39,16 @@ def error_by_frequencies(
     Parameters
     ----------
     kernel : array, shape (C, C, *k)
-        In the precision that is judged.
+        The kernel in the judged precision.
     basis : Basis
-        In which the convolution decouples.
+        The basis in which the convolution decouples.
     shape : tuple of int
         The grid.
     state : State
-        What `_factor` returned.
+        The result of `_factor`.
     by_taps : bool
-        Whether K x is a sum over taps where nobody judges, which rounds about half as much, in
-        the squares, as by transforms; the solve has the other half of the error.
+        True if the operator's own K x is a sum over taps. Its rounding error has about half the
+        square of the transforms' error here; the solve has the other half of the error.
     """
     given = _error_of_given_x(kernel, basis, shape, state) * (math.sqrt(0.75) if by_taps else 1.0)
     return max(given, _error_of_random_y(kernel, basis, shape, state.solver))
@@ -84,11 +85,11 @@ def _wide(a: Floats) -> Any:
 
 
 def _solved(solver: Any, places: Any, y_hat: Floats) -> Floats:
-    """Return x_hat(f) of y_hat (F, C, 1) at some frequencies, as the solver finds it."""
+    """Return x_hat(f) for y_hat (F, C, 1) at some frequencies, computed as the solver does."""
     product = solver.product if isinstance(solver, SpectralSolver) else solver
-    found: Floats
+    x_hat: Floats
     if product is None:
-        found = np.linalg.solve(solver.spectrum[places], y_hat)
+        x_hat = np.linalg.solve(solver.spectrum[places], y_hat)
     else:
-        found = product.matrices[places] @ y_hat
-    return found
+        x_hat = product.matrices[places] @ y_hat
+    return x_hat

@@ -1,19 +1,21 @@
-"""Maps of free arrays to such that keep |K^-1|_2 below a gain: the mathematics of `bounded`.
+"""Maps from free arrays to arrays with |K^-1|_2 below a gain: the mathematics of `bounded`.
 
 A convolution is K = D + E, with D the C x C matrix at the pixel itself and E shifts times taps, so
 that |E| <= sum |taps| in the 2-norm at every image size, with zero and with circular padding. Hence
 
-    |K^-1| <= |D^-1| / (1 - rho)            where |D^-1| sum |taps| <= rho < 1,
-    |D^-1| <= exp(l) / (1 - nu)             where D = Q S (I + N) with Q orthogonal, S diagonal and
+    |K^-1| <= |D^-1| / (1 - rho)            if |D^-1| sum |taps| <= rho < 1,
+    |D^-1| <= exp(l) / (1 - nu)             if D = Q S (I + N) with Q orthogonal, S diagonal and
                                             at least exp(-l), and N strictly triangular, |N| <= nu.
 
-Both are Neumann's series. Smooth maps, nearly the identity far below the bound, keep l, nu and rho:
+Both follow from Neumann's series. Smooth maps, nearly the identity far below the bound, ensure l,
+nu and rho:
 
     squashed  v -> l tanh(v / l)                       for log S, which stays in (-l, l)
     shrunk    A -> A / (1 + (u(A) / nu)^4)^(1/4)       for N, and with the sum of u for the taps
 
-Here u(A) >= |A|_2 is the Schatten norm of order 32. It has to be an upper bound, as power iteration
-is not, and close: the inf-norm is 5 at the paper's initialisation with C = 48, where |A|_2 is 0.9.
+Here u(A) >= |A|_2 is the Schatten norm of order 32. It must be an upper bound, which power
+iteration does not give, and close: at the paper's initialisation with C = 48 the inf-norm is 5,
+|A|_2 is 0.9.
 """
 
 from __future__ import annotations
@@ -27,9 +29,9 @@ _SQUARINGS = 4  # of A^T A: a Schatten norm of order 2^(1 + 4), too large by C^(
 
 
 def norm_bound(matrices: Array) -> Array:
-    """Return u(A) >= |A|_2, at most C^(1/32) times that, for matrices (..., C, C).
+    """Return u(A) with |A|_2 <= u(A) <= C^(1/32) |A|_2, for matrices (..., C, C).
 
-    With H_0 = A^T A / n_0 and H_i = H_{i-1}^2 / n_i, where n_i are the Frobenius norms before,
+    With H_0 = A^T A / n_0 and H_i = H_{i-1}^2 / n_i, n_i the Frobenius norms of the numerators,
 
         |A|_2^2 = n_0 n_1^(1/2) ... n_j^(1/2^j) |H_j|_2^(1/2^j),    |H_j|_2 <= |H_j|_F = 1.
     """
@@ -37,7 +39,7 @@ def norm_bound(matrices: Array) -> Array:
     largest = xp.max(xp.abs(matrices), axis=(-2, -1), keepdims=True)
     nothing = largest == 0
     unit = xp.where(nothing, xp.ones_like(largest), largest)
-    # of a zero matrix the gradient is 0, not 0 / 0
+    # so that the gradient at a zero matrix is 0, not 0 / 0
     scaled = xp.where(nothing, xp.ones_like(matrices), matrices / unit)
     power = matmul(xp.matrix_transpose(scaled), scaled)
     squared = xp.ones_like(largest)
@@ -49,25 +51,25 @@ def norm_bound(matrices: Array) -> Array:
 
 
 def squashed(v: Array, limit: float) -> Array:
-    """Return a number in (-limit, limit), close to v where that is small."""
+    """Return a number in (-limit, limit), close to v if v is small."""
     return limit * namespace(v).tanh(v / limit)
 
 
 def shrinking(norm: Array, limit: Array) -> Array:
-    """Return the factor that brings a norm below a limit, close to 1 far below it."""
+    """Return a factor that brings a norm below a limit; it is close to 1 for a small norm."""
     xp = namespace(norm)
     larger = xp.where(norm > limit, norm, limit)  # so that no power overflows
     return (limit / larger) / ((limit / larger) ** 4 + (norm / larger) ** 4) ** 0.25
 
 
 def strict_below(matrix: Array, limit: float) -> Array:
-    """Return N, a matrix brought below a norm."""
+    """Return a matrix N, scaled so that its norm is below a limit."""
     norm = norm_bound(matrix)
     return matrix * shrinking(norm, limit * namespace(norm).ones_like(norm))
 
 
 def triangle_within(log_scale: Array, strict: Array, gain: float) -> tuple[Array, Array, Array]:
-    """Return (s, N, a bound of |D^-1|) for D = S (I + N), |D^-1| <= gain; half of it for each."""
+    """Return (s, N, a bound of |D^-1|) for D = S (I + N), |D^-1| <= gain; each has gain^(1/2)."""
     half = gain**0.5
     log_scale = squashed(log_scale, math.log(half))
     xp = namespace(log_scale)

@@ -1,13 +1,13 @@
-"""What an inverse loses as it runs: measured on random samples, in two precisions.
+"""The error of an inverse as it runs, measured on random samples in two precisions.
 
     |x' - x| / |x|  in the largest entries, for x' = K^-1 y as it runs, on y = K x and on random y
 
-A computation is a list of steps, each with its map and its inverse. All of them run in the working
-precision; which x belongs to a random y is found in a higher one, where each step's solve is that
-of the working precision, refined: no step is factored twice.
+A computation is a list of steps, each with its map and its inverse. They run in the working
+precision. The true x of a random y is computed in a higher precision, by iterative refinement of
+the working precision's solves: no step is factored twice.
 
-Few samples tell enough where little is lost. Where errors grow, they differ from sample to sample
-by more than ten times, so that more are drawn.
+If little is lost, few samples are enough. If errors grow, they differ from sample to sample by more
+than ten times, so more samples are drawn.
 """
 
 from __future__ import annotations
@@ -25,17 +25,17 @@ from invconv.solve.state import Map
 
 Floats = np.ndarray[Any, Any]
 
-_NUMBERS, _LOSSY_NUMBERS = 2**14, 2**18  # in all samples; where much is lost
-_FEWEST, _MOST, _LOSSY_MOST = 6, 96, 24  # samples of a batch; of all where much is lost
-_KINDS = 3  # of samples
-_LOSSY = 1e3  # eps from which on an error counts as much
-_SMALL = 2.0**-100  # y, of which ordinary ones are so many times as large that x may overflow
-_NEAR = 0.3  # of the errors of y = K x, from which on those of random y count
+_NUMBERS, _LOSSY_NUMBERS = 2**14, 2**18  # numbers in all samples; if much is lost
+_FEWEST, _MOST, _LOSSY_MOST = 6, 96, 24  # samples of a batch; of all batches if much is lost
+_KINDS = 3  # kinds of samples
+_LOSSY = 1e3  # eps: a larger error counts as much
+_SMALL = 2.0**-100  # size of y = K x: if it is below, x of an ordinary y may overflow
+_NEAR = 0.3  # errors of random y count if they exceed this part of the errors of y = K x
 _REFINEMENTS = 8
-_CONVERGES = 0.5  # of x, moved by the last refinement; and the share of what the one before
-_QUICKLY = 0.05  # it moved, at which refinement ends
-# Rounding adds an error of 2^e eps / sqrt(12) to a number m 2^e: 0.21 eps on the average over
-# 1 <= m < 2 by Benford's law, as a number that is uniform between so much and its negative does
+_CONVERGES = 0.5  # relative change of x by the last refinement, at most, for x to be trusted
+_QUICKLY = 0.05  # refinement ends if x changes by less than this part of the change before
+# Rounding m 2^e has a root mean square error of 2^e eps / sqrt(12), 0.21 eps of the number on the
+# average over 1 <= m < 2 by Benford's law, as a uniform error within _ROUNDING eps of zero has.
 _ROUNDING = math.sqrt(3 * 0.375 / math.log(2) / 12)
 
 
@@ -46,7 +46,7 @@ class Step:
     Attributes
     ----------
     name : str
-        As `parameters` prefixes it: "first", "0", "1.second".
+        The step's prefix in `parameters`: "first", "0", "1.second".
     kind : str
         The name of the operator's class.
     apply, solve : callable
@@ -54,9 +54,9 @@ class Step:
     solve_linear : callable
         y -> K^-1 y.
     turned : bool
-        Whether it is solved on the way forward and applied on the way back.
+        True if the forward map is a solve and the inverse a product.
     refine : callable, optional
-        y and the x of a lower precision -> K^-1 (y - b).
+        (y, x of a lower precision) -> K^-1 (y - b).
     """
 
     name: str
@@ -68,17 +68,17 @@ class Step:
     refine: Callable[[Floats, Floats], Floats] | None = None
 
     def forward(self, x: Floats) -> Floats:
-        """Return what the step makes of x."""
+        """Return the step's forward map of x."""
         result: Floats = (self.solve if self.turned else self.apply)(x)
         return result
 
     def backward(self, y: Floats) -> Floats:
-        """Return what the step made y of."""
+        """Return the step's inverse map of y."""
         result: Floats = (self.apply if self.turned else self.solve)(y)
         return result
 
     def within(self, prefix: str) -> Step:
-        """Return the same step as a part of another operator."""
+        """Return the step with a prefix to its name, as a part of another operator."""
         return replace(self, name=f"{prefix}.{self.name}" if self.name else prefix)
 
     def inverted(self) -> Step:
@@ -86,15 +86,15 @@ class Step:
         return replace(self, turned=not self.turned)
 
     def cast(self, inside: Any, outside: Any) -> Step:
-        """Return the step in a precision, for arrays of another one."""
+        """Return the step in a precision, ``inside``, for arrays of another one, ``outside``."""
         return self._around(lambda run: lambda a: run(a.astype(inside)).astype(outside))
 
     def flushed(self) -> Step:
-        """Return the step of a library that takes subnormal numbers for zero."""
+        """Return the step as it runs in a library that flushes subnormal numbers to zero."""
         return self._around(lambda run: lambda a: _without_subnormals(run(_without_subnormals(a))))
 
     def rounded(self, eps: float) -> Step:
-        """Return the step with results that are rounded once more, to a relative eps."""
+        """Return the step with results rounded once more, to a relative eps."""
         rng = np.random.default_rng()
 
         def rounding(run: Map) -> Map:
@@ -111,12 +111,12 @@ class Step:
         return replace(self, apply=apply, solve=solve, solve_linear=linear)
 
     def refined_by(self, rough: Step, dtypes: tuple[Any, Any]) -> Step:
-        """Return the step with a solve that refines one of a lower precision.
+        """Return the step with a solve that refines the solve of a lower precision.
 
             x <- x + K^-1 (y - (K x + b))
 
-        The errors e of such solves are e, e^2, e^3, ...: the second is exact enough to tell the
-        first. It gives NaN where the rough solve has no right digit.
+        The errors are e, e^2, e^3, ...: the second is small enough to measure the first. The result
+        is NaN if the rough solve has no right digit.
         """
         cast = rough.cast(*dtypes)
         start, correct = cast.solve, cast.solve_linear
@@ -135,12 +135,12 @@ class Step:
 
 
 def _without_subnormals(a: Floats) -> Floats:
-    found: Floats = np.where(np.abs(a) < np.finfo(a.dtype).smallest_normal, a.dtype.type(0), a)
-    return found
+    flushed: Floats = np.where(np.abs(a) < np.finfo(a.dtype).smallest_normal, a.dtype.type(0), a)
+    return flushed
 
 
 def shift(name: str, by: Map) -> Step:
-    """Return the step that adds a bias, of which ``by`` makes an array to be added."""
+    """Return the step that adds a bias; ``by`` broadcasts the bias for an array."""
     return Step(name, "bias", lambda x: x + by(x), lambda y: y - by(y), lambda y: y)
 
 
@@ -162,9 +162,10 @@ class Computation:
     sample : tuple of int
         (C, *spatial).
     shares_factors : bool
-        Whether both ways may use the same computed factors, whose rounding errors then cancel.
+        True if forward map and inverse may use the same computed factors: their rounding errors
+        cancel.
     most : number
-        Samples of a batch that are quick enough; some are drawn in any case.
+        Number of samples of a batch that are quick enough; `_FEWEST` are drawn in any case.
     """
 
     working: Sequence[Step]
@@ -175,29 +176,30 @@ class Computation:
     most: float = math.inf
 
     def refined(self) -> Self:
-        """Return the computation whose higher precision refines the solves of the other one."""
+        """Return the computation with solves in the higher precision by iterative refinement."""
         pairs = zip(self.higher, self.working, strict=True)
         return replace(self, higher=[high.refined_by(low, self.dtypes) for high, low in pairs])
 
     def error(self) -> float:
         """Return the largest relative error of an entry, over samples that are drawn anew.
 
-        inf where the working precision overflows or has no right digit.
+        The result is inf if the working precision overflows or has no right digit.
         """
         given = self.error_of_given_x()
         return max(given, self.error_of_random_y(_NEAR * given))
 
     def error_of_given_x(self) -> float:
-        """Return the error on y = K x, whose x is known: no solve runs in the higher precision.
+        """Return the error on y = K x with a known x: no solve runs in the higher precision.
 
-        Where factors are shared, on y that another computation found, too.
+        If factors are shared, y is computed in the higher precision, too, and the larger error
+        counts.
         """
         return self._largest(self._on_given_x)
 
     def error_of_random_y(self, least: float = 0.0) -> float:
-        """Return the error on random y, of few samples where it is below ``least``.
+        """Return the error on random y; few samples are drawn if it is below ``least``.
 
-        Where those of an ordinary size have no x in range, they are as small as K x is.
+        If x overflows for y of an ordinary size, y is scaled to the size of K x.
         """
         error = self._largest(self._on_random_y, least)
         if math.isinf(error) and 0 < (small := self._size_of_y()) < _SMALL:
@@ -211,7 +213,7 @@ class Computation:
         return float(np.abs(_forward(self.working, x)).max())
 
     def _largest(self, errors: Callable[[int], float], least: float = 0.0) -> float:
-        """Return the largest error of a batch, or of several where much is lost."""
+        """Return the largest error of one batch, or of several if much is lost."""
         numbers = size(self.sample)
         few = int(min(max(min(_NUMBERS // numbers, self.most), _FEWEST), _MOST))
         more = min(max(_LOSSY_NUMBERS // numbers, _FEWEST), _LOSSY_MOST)
@@ -230,22 +232,22 @@ class Computation:
 
     def _on_random_y(self, count: int, unit: float = 1.0) -> float:
         y = (unit * _drawn((count, *self.sample))).astype(self.dtypes[0])
-        found, x = self._solved(y), y.astype(self.dtypes[1])
+        solved, x = self._solved(y), y.astype(self.dtypes[1])
         only = self.higher[0]
-        if len(self.higher) == 1 and only.refine and not only.turned:  # of what is found already
-            return _largest_error(found, only.refine(x, found.astype(x.dtype)))
+        if len(self.higher) == 1 and only.refine and not only.turned:  # refine this solution
+            return _largest_error(solved, only.refine(x, solved.astype(x.dtype)))
         for step in reversed(self.higher):
             x = step.backward(x)
-        return _largest_error(found, x)
+        return _largest_error(solved, x)
 
     def _solved(self, y: Floats) -> Floats:
-        """Return x' as it runs."""
+        """Return x', the inverse of y as it runs."""
         for step in reversed(self.working):
             y = step.backward(y)
         return y
 
     def to_blame(self) -> Step:
-        """Return the step that loses most where it alone runs in the working precision."""
+        """Return the step with the largest error if it alone runs in the working precision."""
         lost = []
         for i, step in enumerate(self.working):
             mixed = [*self.higher[:i], step.cast(*self.dtypes), *self.higher[i + 1 :]]
@@ -261,10 +263,9 @@ def _forward(steps: Sequence[Step], x: Floats) -> Floats:
 
 
 def _drawn(shape: Shape) -> Floats:
-    """Return samples of three kinds by turns: N(0, 1), even, and of one sign as images are.
+    """Return samples of three kinds in turn: N(0, 1), constant, and of one sign as images are.
 
-    The rounding errors of an even image are alike at every pixel, so that they add up, but differ
-    with its level.
+    Rounding errors of a constant image add up: they are the same at every pixel.
     """
     rng = np.random.default_rng()
     samples = rng.standard_normal(shape)
@@ -273,27 +274,26 @@ def _drawn(shape: Shape) -> Floats:
     return samples
 
 
-def _largest_error(found: Floats, truth: Floats) -> float:
-    """Return the largest error of an entry over the largest one of its sample.
+def _largest_error(solved: Floats, truth: Floats) -> float:
+    """Return the largest error of an entry over the largest entry of its sample.
 
-    That counts for no less than in the median sample of its kind: by chance a sample of few numbers
-    may have next to nothing left of it when a bias is subtracted.
+    The largest entry counts as at least that of the median sample of its kind: by chance a sample
+    of few numbers may almost vanish when a bias is subtracted.
     """
-    axes = tuple(range(1, found.ndim))
-    off, largest = np.abs(found - truth).max(axis=axes), np.abs(truth).max(axis=axes)
+    axes = tuple(range(1, solved.ndim))
+    off, largest = np.abs(solved - truth).max(axis=axes), np.abs(truth).max(axis=axes)
     for kind in range(_KINDS):
         mine = largest[kind::_KINDS]
         mine[...] = np.maximum(mine, np.median(mine)) if mine.size else mine
     return max(map(_ratio, off, largest))
 
 
-def relative_error(found: Floats, truth: Floats) -> float:
-    """Return the largest error of an entry over the largest entry; inf if that is no number."""
-    return _ratio(np.abs(found - truth).max(), np.abs(truth).max())
+def relative_error(x: Floats, truth: Floats) -> float:
+    """Return the largest error of an entry over the largest entry; inf if it is not finite."""
+    return _ratio(np.abs(x - truth).max(), np.abs(truth).max())
 
 
 def _ratio(off: Any, largest: Any) -> float:
     if not off:
         return 0.0
-    error = float(off / largest) if largest else math.inf
-    return error if math.isfinite(error) else math.inf
+    return float(off / largest) if largest and math.isfinite(off / largest) else math.inf

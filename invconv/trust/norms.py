@@ -1,4 +1,4 @@
-"""1-norms of K and K^-1 from products alone: by all columns, or Hager's and Higham's estimate."""
+"""1-norms of K and K^-1 from products: from all columns, or by Hager's and Higham's estimate."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ Ints = np.ndarray[Any, np.dtype[np.int64]]
 Map = Callable[[Matrix], Matrix]
 Maps = tuple[Map, Map]
 
-_EXACT_NUMBERS = 512**2  # as many numbers are formed at most, columns x unknowns, for an exact norm
-_EXACT_PRODUCTS = 2.0**30  # likewise, of all columns
+_EXACT_NUMBERS = 512**2  # numbers formed for an exact norm, columns x unknowns, at most
+_EXACT_PRODUCTS = 2.0**30  # products for an exact norm, of all columns, at most
 _RANDOM_STARTS, _CLIMBS = 1, 4
 
 
@@ -47,14 +47,14 @@ def norms(
     maps : pair of callable
         x -> K x and y -> K^-1 y, on float64 arrays (B, *sample).
     transposed : callable
-        Returns x -> K^T x and y -> K^-T y, which only an estimate needs.
+        Returns x -> K^T x and y -> K^-T y; only an estimate calls it.
     sample : tuple of int
         (C, *spatial).
     first : tuple of int or None, one per axis, optional
-        Where along an axis the pixels are whose columns hold all others', shifted; None where
-        they may be anywhere.
+        A pixel index per axis such that every column is a shift of that pixel's column; None along
+        an axis without one.
     products : float
-        How many K x takes of one sample.
+        Number of products that K x takes for one sample.
     """
     apply, solve = maps
     numbers = np.arange(size(sample)).reshape(sample)
@@ -81,8 +81,8 @@ def map_norm(apply: Map, apply_t: Map, sample: Shape) -> Norm:
     """Estimate the 1-norm of a linear map on arrays (B, *sample) from it and its transpose.
 
     The estimate is Hager's and Higham's: it climbs from several vectors at once to a column of
-    the matrix with a large sum. The vectors are those of LAPACK's xLACON, and random signs that are
-    drawn anew: of vectors that are always the same, a matrix may hide its large columns.
+    the matrix with a large sum. The vectors are the ones of LAPACK's xLACON, and random signs that
+    are drawn anew: a matrix may hide its large columns from fixed vectors.
 
     References
     ----------
@@ -101,7 +101,7 @@ def map_norm(apply: Map, apply_t: Map, sample: Shape) -> Norm:
         slope = np.abs(_on_rows(apply_t, np.where(y < 0, -1.0, 1.0), sample))
         if sums.max() > best:
             best = float(sums.max())
-            row = sums.argmax()  # a column itself, or what climbs to one
+            row = sums.argmax()  # a unit vector, or a start that climbs to one
             column = int((x if np.count_nonzero(x[row]) == 1 else slope)[row].argmax())
         if slope.max() <= best * (1 + 1e-12):
             break

@@ -13,21 +13,21 @@ _MOST = 64  # grids, of all kinds
 
 
 class ConditionCache:
-    """What was found last; a copy or a pickle of an operator has forgotten it."""
+    """The cache of an operator's last results; copies and pickles of the operator drop it."""
 
     def __init__(self) -> None:
         self._known: dict[tuple[str, Shape], Any] = {}
 
     def find(self, kind: str, shape: Shape, compute: Callable[[], T]) -> T:
-        """Return what is known of a kind on a grid, computed where it is not."""
-        found: T | None = self._known.get((kind, shape))
-        if found is None:
-            found = compute()
+        """Return the result of a kind on a grid; compute and keep it if it is not known."""
+        result: T | None = self._known.get((kind, shape))
+        if result is None:
+            result = compute()
             if len(self._known) >= _MOST:
                 self._known.clear()
-            self._known[kind, shape] = found
-        return found
+            self._known[kind, shape] = result
+        return result
 
     def get(self, kind: str, shape: Shape) -> Any:
-        """Return what was computed, or None."""
+        """Return the result of a kind on a grid, or None if it is not known."""
         return self._known.get((kind, shape))

@@ -1,7 +1,4 @@
-"""Operators and flows in files.
-
-Public as `invconv_jax.save` and `invconv_jax.load`.
-"""
+"""Saving and loading operators and flows of JAX arrays."""
 
 from __future__ import annotations
 
@@ -28,10 +25,10 @@ def save(flow: Glow | ic.InvertibleConv, path: str | os.PathLike[str]) -> None:
     Raises
     ------
     TypeError
-        If it is neither.
+        If ``flow`` is neither.
     ValueError
-        If arrays are of several dtypes, or one holds NaN or inf; then a file that is there stays as
-        it was.
+        If arrays are of several dtypes, or one holds NaN or inf; then an existing file stays as it
+        was.
     OSError
         If the file cannot be written.
 
@@ -60,21 +57,21 @@ def load(path: str | os.PathLike[str], *, dtype: Any = None) -> Glow | ic.Invert
     ----------
     path : str or path-like
     dtype : dtype, optional
-        That of the file unless given.
+        The dtype of the file unless given.
 
     Returns
     -------
     Glow or InvertibleConv
-        Of JAX arrays on JAX's default device.
+        With JAX arrays on JAX's default device.
 
     Raises
     ------
     InvalidFileError
-        If it is no such file, or a damaged one.
+        If the file is no file of invconv, or is damaged.
     ValueError
         If JAX has no such dtype here, or a number in the file is beyond its range.
     OSError
-        If the file cannot be read; FileNotFoundError if there is none.
+        If the file cannot be read; FileNotFoundError if it does not exist.
 
     Warns
     -----

@@ -1,4 +1,4 @@
-"""Glow as a pytree with pure functions; `invconv_torch.flows.Glow` says what it is."""
+"""Glow as a pytree with pure functions; `invconv_torch.flows.Glow` describes the model."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from invconv.arrays.namespaces import Array
 from invconv.arrays.settings import positive_int
 from invconv.files.flow_files import arrays_of
 from invconv.flows import density
-from invconv.flows.architecture import GlowArchitecture, mixing_operator, mixing_prefixes
+from invconv.flows.architecture import GlowArchitecture, mixing_operator, mixing_steps
 from invconv_jax.flows.layers import Conv, Level, Step
 
 
@@ -31,7 +31,8 @@ class Glow:
     Parameters
     ----------
     levels : tuple of Level
-        Their arrays are the leaves: `jax.grad`, `jit` and optimisers take the flow as it is.
+        The levels. Their arrays are the leaves: `jax.grad`, `jit` and optimisers take the flow as
+        it is.
     architecture : invconv.flows.architecture.GlowArchitecture
         Static.
     initialized : bool
@@ -41,9 +42,9 @@ class Glow:
     --------
     >>> import tempfile, jax, invconv_jax, invconv_torch
     >>> from invconv_torch.flows import Glow
-    >>> made = Glow((3, 8, 8), levels=2, depth=1, width=8, mixing="qr")
+    >>> module = Glow((3, 8, 8), levels=2, depth=1, width=8, mixing="qr")
     >>> with tempfile.TemporaryDirectory() as folder:
-    ...     invconv_torch.save(made, f"{folder}/flow.safetensors")
+    ...     invconv_torch.save(module, f"{folder}/flow.safetensors")
     ...     flow = invconv_jax.load(f"{folder}/flow.safetensors")
     >>> key, images = jax.random.key(0), jax.numpy.zeros((2, 3, 8, 8), "uint8")
     >>> flow.bits_per_dim(images, jax.random.uniform(key, images.shape, "float32")).shape
@@ -74,18 +75,18 @@ class Glow:
         ----------
         x : array, shape (B, C, H, W)
         context : array, shape (B, K) or (B, K, H', W'), optional
-            What the couplings are conditioned on.
+            The context of the couplings.
         """
-        made = self.architecture
-        density.require_images(x, made.shape)
+        design = self.architecture
+        density.require_images(x, design.shape)
         zs, total, x = [], jnp.zeros(x.shape[0], x.dtype), x - 0.5
         for level in self.levels:
-            x = ic.squeeze(x, basis=made.squeeze)
+            x = ic.squeeze(x, basis=design.squeeze)
             for step in level.steps:
-                x, log_det = step.forward(x, context, made)
+                x, log_det = step.forward(x, context, design)
                 total = total + log_det
             if level.prior is not None:
-                x, z, log_det = level.split(x, made.scale_floor)
+                x, z, log_det = level.split(x, design.scale_floor)
                 total = total + log_det
                 zs.append(z)
         return (*zs, x), total
@@ -93,15 +94,15 @@ class Glow:
     @jax.jit  # type: ignore[untyped-decorator]
     def decode(self, zs: Sequence[Array], context: Array | None = None) -> Array:
         """Return the images of noise, shape (B, C, H, W); some may be outside [0, 1)."""
-        made = self.architecture
-        density.require_latents(zs, made.latent_shapes)
+        design = self.architecture
+        density.require_latents(zs, design.latent_shapes)
         *left, x = zs
         for level in reversed(self.levels):
             if level.prior is not None:
-                x = level.join(x, left.pop(), made.scale_floor)
+                x = level.join(x, left.pop(), design.scale_floor)
             for step in reversed(level.steps):
-                x = step.inverse(x, context, made)
-            x = ic.unsqueeze(x, basis=made.squeeze)
+                x = step.inverse(x, context, design)
+            x = ic.unsqueeze(x, basis=design.squeeze)
         return x + 0.5
 
     def log_prob(self, x: Array, context: Array | None = None) -> Array:
@@ -110,8 +111,8 @@ class Glow:
         Raises
         ------
         ValueError
-            If the images have another shape or, on a CPU and outside of jit, leave the range.
-            Elsewhere log p(x) is NaN for an image that does.
+            If the images have another shape or, on a CPU and outside of jit, leave the range. On
+            other devices and in jit, log p(x) is NaN for an image that leaves it.
         """
         density.require_in_range(x)
         return density.log_prob(x, *self.encode(x, context))
@@ -149,18 +150,18 @@ def from_arrays(
 
 def to_arrays(flow: Glow) -> dict[str, Array]:
     """Undo `from_arrays`."""
-    found: dict[str, Array] = {}
+    arrays: dict[str, Array] = {}
     for i, level in enumerate(flow.levels):
         for j, step in enumerate(level.steps):
             at = f"level{i}_step{j}"
-            prefixes = "actnorm.", *mixing_prefixes(str(flow.architecture.mixing))
+            prefixes = "actnorm.", *mixing_steps(str(flow.architecture.mixing))
             for prefix, conv in zip(prefixes, step.mixing.steps, strict=True):
-                found |= {f"{at}_{prefix}{n}": a for n, a in conv._arrays().items()}
+                arrays |= {f"{at}_{prefix}{n}": a for n, a in conv._arrays().items()}
             for number, pair in zip((0, 2, 4), step.network, strict=True):
-                found |= _named(f"{at}_coupling.net.{number}", pair)
+                arrays |= _named(f"{at}_coupling.net.{number}", pair)
         if level.prior is not None:
-            found |= _named(f"level{i}_split.prior", level.prior)
-    return found
+            arrays |= _named(f"level{i}_split.prior", level.prior)
+    return arrays
 
 
 def _step(architecture: GlowArchitecture, arrays: Mapping[str, Array], at: str) -> Step:

@@ -1,6 +1,6 @@
-"""The steps and levels of a Glow: pytrees of arrays, and what they do with images.
+"""The steps and levels of a Glow: pytrees of arrays, and their maps of images.
 
-Actnorm and mixing are the core's operators; the equations of the rest are in `invconv.flows`.
+Actnorm and mixing are the core's operators; `invconv.flows` has the equations of the rest.
 """
 
 from __future__ import annotations
@@ -38,31 +38,31 @@ class Step:
     network: tuple[Conv, ...]
 
     def forward(
-        self, x: Array, context: Array | None, made: GlowArchitecture
+        self, x: Array, context: Array | None, design: GlowArchitecture
     ) -> tuple[Array, Array]:
         """Return z and the log-determinants, shape (B,)."""
         x, log_det = self.mixing.forward_and_log_det(x)
         kept, changed = jnp.split(x, 2, axis=1)
-        z, more = affine(changed, *self._shift_and_scale(kept, context, made))
+        z, more = affine(changed, *self._shift_and_scale(kept, context, design))
         return jnp.concatenate([kept, z], axis=1), log_det + more
 
-    def inverse(self, z: Array, context: Array | None, made: GlowArchitecture) -> Array:
+    def inverse(self, z: Array, context: Array | None, design: GlowArchitecture) -> Array:
         """Return x."""
         kept, changed = jnp.split(z, 2, axis=1)
-        changed, _ = inverse_affine(changed, *self._shift_and_scale(kept, context, made))
+        changed, _ = inverse_affine(changed, *self._shift_and_scale(kept, context, design))
         x = jnp.concatenate([kept, changed], axis=1)
-        found: Array = self.mixing.prepare(x.shape[2:], check=False).inverse(x)
-        return found
+        unmixed: Array = self.mixing.prepare(x.shape[2:], check=False).inverse(x)
+        return unmixed
 
     def _shift_and_scale(
-        self, kept: Array, context: Array | None, made: GlowArchitecture
+        self, kept: Array, context: Array | None, design: GlowArchitecture
     ) -> tuple[Array, Array]:
-        x = beside(kept, context, made.context)
+        x = beside(kept, context, design.context)
         *hidden, last = self.network
         for conv in hidden:
             x = jax.nn.relu(_convolve(conv, x))
         shift, h = jnp.split(_convolve(last, x), 2, axis=1)
-        return shift, coupling_scale(h, made.scale_floor, jax.nn.sigmoid)
+        return shift, coupling_scale(h, design.scale_floor, jax.nn.sigmoid)
 
 
 @_register
@@ -80,7 +80,7 @@ class Level:
     prior: Conv | None
 
     def split(self, x: Array, floor: float) -> tuple[Array, Array, Array]:
-        """Return what stays, the noise, and the log-determinants."""
+        """Return the remaining channels, the noise, and the log-determinants."""
         assert self.prior is not None
         kept, left = jnp.split(x, 2, axis=1)
         return kept, *affine(left, *_shift_and_scale(self.prior, kept, floor))

@@ -17,16 +17,17 @@ class BijxBijection(Bijection):  # type: ignore[misc]
     """An operator for ``bijx.Transformed``, ``Chain``, ``ScanChain`` and ``Inverse``.
 
     ``forward`` is latent to data, as everywhere in bijx: the operator's *inverse*. The operator's
-    arrays are ``nnx.Param``, PLU's signs and permutation ``bijx.Const``. Fields have the operator's
-    channels on an axis before the lattice's: put ``bijx.ExpandDims(-ndim - 1)`` before one of a
-    single channel and ``bijx.SqueezeDims(-ndim - 1)`` after it where fields have no such axis, or
-    pass ``invconv_jax.channels_last(conv)`` where it is the last one.
+    arrays are ``nnx.Param``, PLU's signs and permutation ``bijx.Const``. Fields have an axis of
+    channels before the axes of the lattice. If your fields have no such axis, put
+    ``bijx.ExpandDims(-ndim - 1)`` before an operator of one channel and
+    ``bijx.SqueezeDims(-ndim - 1)`` after it; if it is the last axis, pass
+    ``invconv_jax.channels_last(conv)``.
 
     Parameters
     ----------
     conv : InvertibleConv
     ndim : int, optional
-        The number of axes of the lattice, where the operator leaves it open, as 1x1 convolutions
+        The number of axes of the lattice, if the operator leaves it open, as 1x1 convolutions
         do. A field has ndim + 1 axes; there may be any number of batch axes.
 
     Examples

@@ -15,14 +15,14 @@ class DistraxBijector(distrax.Bijector):  # type: ignore[misc]
     """An operator for ``distrax.Transformed``, ``Chain``, ``Block`` and ``Inverse``.
 
     ``forward`` is latent to data, as everywhere in distrax: the operator's *inverse*. The Jacobian
-    is constant, so means, modes and entropies of transformed distributions are known. The leaves of
-    the pytree are the operator's arrays.
+    is constant, so distrax computes means, modes and entropies of transformed distributions. The
+    leaves of the pytree are the operator's arrays.
 
     Parameters
     ----------
     conv : InvertibleConv
     ndim : int, optional
-        The number of spatial axes, where the operator leaves it open, as 1x1 convolutions do. A
+        The number of spatial axes, if the operator leaves it open, as 1x1 convolutions do. A
         sample has ndim + 1 axes; there may be any number of batch axes.
 
     Examples
@@ -58,8 +58,8 @@ class DistraxBijector(distrax.Bijector):  # type: ignore[misc]
     def _named(self, x: Array) -> Array:
         """Return x with the operator's identity in the text of a traced program.
 
-        distrax takes two bijectors for the same, and a KL divergence between them for zero, where
-        these texts are equal, which do not show the values of arrays.
+        distrax treats two bijectors with equal texts as the same, with a KL divergence of zero,
+        although the texts do not show the values of arrays.
         """
         return checkpoint_name(x, f"operator {id(self._conv)}")
 
@@ -68,7 +68,7 @@ class DistraxBijector(distrax.Bijector):  # type: ignore[misc]
         return type(other) is DistraxBijector and other.conv is self.conv
 
     def tree_flatten(self) -> tuple[tuple[Any], int]:
-        """Return the operator, and what is static: distrax's own depends on the leaves' values."""
+        """Return the operator, and the static part; distrax's own depends on the leaves' values."""
         return (self._conv,), self.event_ndims_in
 
     @classmethod

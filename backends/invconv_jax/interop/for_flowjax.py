@@ -17,13 +17,13 @@ class FlowjaxBijection(AbstractBijection):  # type: ignore[misc]
     """An operator for ``flowjax.distributions.Transformed`` and flowjax's other bijections.
 
     ``transform`` is latent to data, as everywhere in flowjax: the operator's *inverse*. Arrays have
-    no batch axis; flowjax's distributions map over theirs.
+    no batch axis; flowjax's distributions map over batch axes.
 
     Parameters
     ----------
     conv : InvertibleConv
     shape : tuple of int
-        Of one sample, (C, *spatial).
+        The shape of one sample, (C, *spatial).
 
     Examples
     --------
@@ -48,7 +48,7 @@ class FlowjaxBijection(AbstractBijection):  # type: ignore[misc]
             self.shape = ()
         if not self.shape:
             raise TypeError(f"shape: expected (C, *spatial) of one sample, got {shape!r}")
-        event_ndim(getattr(conv, "ndim", None), len(self.shape) - 1)  # raises where it cannot be
+        event_ndim(getattr(conv, "ndim", None), len(self.shape) - 1)  # raises if it does not fit
         if isinstance(conv, InvertibleConv) and self.shape[0] != conv.channels:
             raise ValueError(
                 f"shape: expected (C, *spatial) with the operator's {conv.channels} channels, got "

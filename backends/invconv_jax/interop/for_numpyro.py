@@ -29,7 +29,7 @@ class NumpyroTransform(Transform):  # type: ignore[misc]
     ----------
     conv : InvertibleConv
     ndim : int, optional
-        The number of spatial axes, where the operator leaves it open, as 1x1 convolutions do. A
+        The number of spatial axes, if the operator leaves it open, as 1x1 convolutions do. A
         sample has ``event_dim`` = ndim + 1 axes; there may be any number of batch axes.
 
     Examples
@@ -74,7 +74,7 @@ class NumpyroTransform(Transform):  # type: ignore[misc]
         return -on_batch(self.conv.forward_and_log_det, y, self._axes)[1]  # XLA drops the value
 
     def tree_flatten(self) -> tuple[tuple[Any], tuple[tuple[str], dict[str, int]]]:
-        """Return the operator, whose arrays are the leaves, and what is static."""
+        """Return the operator, its arrays being the leaves, and the static part."""
         return (self.conv,), (("conv",), {"_axes": self._axes})
 
     def eq(self, other: object, static: bool = False) -> Any:

@@ -13,13 +13,12 @@ import jax
 from jax import lax
 from jax import numpy as jnp
 
-from invconv.arrays.namespaces import Array, Shape
+from invconv.arrays.namespaces import Array, Shape, mesh_axes
 from invconv.arrays.stencil import Offset, Stencil, reaching
-from invconv.arrays.validation import explicit_spec
 from invconv.kernels.primitives import fold
 from invconv_jax.native.partition import beside, whole
 
-# A product in TensorFloat-32 or bfloat16 would decide the result; the default allows both.
+# JAX's default allows products in TensorFloat-32 or bfloat16, which would decide the result.
 PRECISION = lax.Precision.HIGHEST
 
 # cuDNN has convolutions of up to three spatial axes.
@@ -38,7 +37,7 @@ def correlate_kernel_vjp(
     """See `invconv.kernels.primitives.correlate_kernel_vjp`."""
     x, y_bar = whole(x), whole(y_bar)
     channels, shape = x.shape[1], x.shape[2:]
-    if len(shape) > _CONVOLVED_AXES or any(explicit_spec(x)):  # JAX transposes `correlate`
+    if len(shape) > _CONVOLVED_AXES or any(mesh_axes(x)):  # JAX transposes `correlate`
         taps = jax.ShapeDtypeStruct((len(offsets), channels, channels), x.dtype)
         transpose = jax.linear_transpose(lambda taps: _correlate(taps, x, offsets, wrap), taps)
         return transpose(y_bar)[0]
@@ -48,8 +47,8 @@ def correlate_kernel_vjp(
     boxes = [_Box.around([offsets[t][a] for t in kept]) for a in range(len(shape))]
     padding = [(0, 0), (0, 0), *((box.before, box.after) for box in boxes)]
     x = jnp.pad(x, padding, mode="wrap" if wrap else "constant")
-    # a convolution of x with y_bar, where samples are what is summed over
-    found = lax.conv_general_dilated(
+    # a convolution of x with y_bar that sums over samples
+    taps_bar = lax.conv_general_dilated(
         jnp.moveaxis(x, 0, -1),
         jnp.moveaxis(y_bar, (0, 1), (-2, -1)),
         window_strides=tuple(box.step for box in boxes),
@@ -62,7 +61,7 @@ def correlate_kernel_vjp(
         t: tuple(box.place(o) for box, o in zip(boxes, offsets[t], strict=True)) for t in kept
     }
     return jnp.stack(
-        [found[:, *places[t], :].T if t in places else blank for t in range(len(offsets))]
+        [taps_bar[:, *places[t], :].T if t in places else blank for t in range(len(offsets))]
     )
 
 
@@ -100,13 +99,13 @@ def _convolve(taps: Array, x: Array, offsets: dict[int, Offset], wrap: bool) -> 
 
 
 def _channels_last(ndim: int) -> tuple[str, str, str]:
-    """Return the layout for which XLA has a fast convolution on a CPU inside loops too."""
+    """Return the layout in which XLA's convolution is fast on a CPU, also inside loops."""
     spatial = "DHW"[3 - ndim :]
     return f"N{spatial}C", f"{spatial}IO", f"N{spatial}C"
 
 
 def _axis_by_axis(taps: Array, x: Array, offsets: dict[int, Offset], wrap: bool) -> Array:
-    """Sum over the shifts along the first axis, which is a batch axis of the other ones."""
+    """Sum over the shifts along the first axis, which is a batch axis for the other axes."""
     batch, channels, n, *rest = x.shape
     box = _Box.around([o[0] for o in offsets.values()])
     pads = [(0, 0), (0, 0), (box.before, box.after), *[(0, 0)] * len(rest)]
@@ -121,28 +120,28 @@ def _axis_by_axis(taps: Array, x: Array, offsets: dict[int, Offset], wrap: bool)
 
 
 class _Box:
-    """The evenly spaced offsets along one axis, zero among them, that hold all given ones."""
+    """Evenly spaced offsets along one axis that include zero and all given offsets."""
 
     def __init__(self, before: int, after: int, step: int) -> None:
         self.before, self.after, self.step = before, after, step
 
     @classmethod
     def around(cls, offsets: Sequence[int]) -> _Box:
-        """Return the smallest one."""
+        """Return the smallest box of some offsets."""
         return cls(max(0, *(-o for o in offsets)), max(0, *offsets), math.gcd(*offsets) or 1)
 
     @property
     def size(self) -> int:
-        """How many offsets it holds."""
+        """The number of offsets of the box."""
         return (self.before + self.after) // self.step + 1
 
     def place(self, offset: int) -> int:
-        """Return the position of an offset in it."""
+        """Return the position of an offset in the box."""
         return (offset + self.before) // self.step
 
 
 def _dense(taps: Array, offsets: dict[int, Offset], boxes: list[_Box]) -> Array:
-    """Return a kernel (*box, C_in, C_out) of the taps in their places; those of one add up."""
+    """Return a kernel (*box, C_in, C_out) with the taps in their places; taps at one place add."""
     channels = taps.shape[1]
     sizes: Shape = tuple(box.size for box in boxes)
     kernel = jnp.zeros((*sizes, channels, channels), taps.dtype)

@@ -1,4 +1,4 @@
-"""Exponentials of correlations in JAX: loops on the device, as long as the values there need.
+"""Exponentials of correlations in JAX: loops on the device, which counts the terms itself.
 
 Two primitives, linear in all arguments but the taps, with the derivatives of
 `invconv.kernels.exponential`. A loop has no reverse derivative of its own, and needs none: the
@@ -35,11 +35,11 @@ from invconv_jax.private import (
     register_lowering,
 )
 
-Blocks = tuple[Array, ...]  # by the set of directions, as bits
+Blocks = tuple[Array, ...]  # indexed by the set of directions, as bits
 
 
 class _Series:
-    """Taylor's series of e^M with directions, as `invconv.kernels.series` has it."""
+    """Taylor's series of e^M with directions, by the equations of `invconv.kernels.series`."""
 
     def __init__(
         self, family: StencilFamily, w: Array, directions: Sequence[Array], orders: int
@@ -63,13 +63,13 @@ class _Series:
         return (x, *[jnp.zeros_like(x)] * (2 ** len(self.directions) - 1))
 
     def result(self, a: Array) -> Array:
-        """Return a result, NaN where the norm is none."""
+        """Return a result, or NaN if the norm is beyond `LARGEST` or NaN."""
         return jnp.where(self.finite, a, jnp.full_like(a, math.nan))
 
     def after(self, blocks: Blocks, steps: Array) -> Blocks:
-        """Return what so many steps make of blocks."""
-        found: Blocks = lax.fori_loop(0, steps, lambda _, b: self.step(b), blocks)
-        return found
+        """Return blocks after ``steps`` steps."""
+        last: Blocks = lax.fori_loop(0, steps, lambda _, b: self.step(b), blocks)
+        return last
 
     def step(self, blocks: Blocks) -> Blocks:
         """Return e^(M/s) times blocks."""
@@ -85,7 +85,7 @@ class _Series:
         return tuple(a + b for a, b in zip(blocks, self.apply(z, n), strict=True))
 
     def apply(self, blocks: Blocks, n: Array, turned: bool = False) -> Blocks:
-        """Return the block matrix, or its transpose, over n times blocks."""
+        """Return the block matrix, or its transpose, divided by n, times blocks."""
         family = self.family.transpose() if turned else self.family
         over = 1 / n.astype(self.taps.dtype)
 
@@ -93,28 +93,28 @@ class _Series:
             taps = (taps.mT if turned else taps) * over
             return correlate(Stencil(family.offsets, taps), block, wrap=family.wrap)
 
-        found = [times(self.taps, block) for block in blocks]
+        products = [times(self.taps, block) for block in blocks]
         for j, direction in enumerate(self.scaled):
             for i, block in enumerate(blocks):
                 if not i >> j & 1:
-                    found[i | 1 << j] = found[i | 1 << j] + times(direction, block)
-        return tuple(found)
+                    products[i | 1 << j] = products[i | 1 << j] + times(direction, block)
+        return tuple(products)
 
     def gram(self, x: Array, y: Array) -> Array:
-        """Return Q(w; x, y, directions): step after step, the last one first."""
+        """Return Q(w; x, y, directions), from the last step to the first."""
         start = self.begin(x)
         total = jnp.zeros_like(self.taps)
 
         def one_step(i: Array, carry: tuple[Array, Blocks]) -> tuple[Array, Blocks]:
-            # what the step began with is made again, from the beginning: few kernels need many
+            # recompute the step's input from the start: few kernels need many steps
             return self.pull_back(self.after(start, self.steps - 1 - i), *carry)
 
         total, _ = lax.fori_loop(0, self.steps, one_step, (total, self.begin(y)))
         return total / self.divisor
 
     def pull_back(self, blocks: Blocks, total: Array, bars: Blocks) -> tuple[Array, Blocks]:
-        """Pull cotangents back through a step, and add what it contributes to the gradient."""
-        # of any values, on the devices of the blocks: what is read was written before
+        """Pull cotangents back through a step, and add the step's part to the gradient."""
+        # a buffer on the devices of the blocks; its values do not matter: they are overwritten
         kept = [jnp.broadcast_to(b, (self.most, *b.shape)) for b in blocks]
 
         def forward(i: Array, carry: tuple[Blocks, Any]) -> tuple[Blocks, Any]:
@@ -160,7 +160,7 @@ def _primitive(
     tangent: Callable[..., Array],
     cotangent: Callable[..., Array],
 ) -> Primitive:
-    """Return a primitive whose result is like one of its arguments."""
+    """Return a primitive; its result has the type of argument ``like``."""
     primitive = Primitive(name)
     compiled = jax.jit(function, static_argnames="family")
     primitive.def_impl(compiled)
@@ -217,7 +217,7 @@ _gram_p = _primitive(
 def exponential(
     family: StencilFamily, w: Array, x: Array, *directions: Array, counts: Counts | None = None
 ) -> Array:
-    """See `invconv.kernels.exponential`; the device counts, whatever is known."""
+    """See `invconv.kernels.exponential`; the device counts terms, and ``counts`` is ignored."""
     result: Array = _exponential_p.bind(whole(w, 0), whole(x), *directions, family=family)
     return whole(result)
 

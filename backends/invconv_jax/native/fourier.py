@@ -1,4 +1,4 @@
-"""Fourier transforms of the last axes that leave a batch where it is.
+"""Fourier transforms of the last axes that keep a batch on its devices.
 
 `lax.fft` would gather a batch that is spread over devices, hence `SplitByBatch`.
 """
@@ -42,13 +42,13 @@ def _complex(x: Array) -> Array:
 
 
 def _real(x: Array, length: int) -> Array:
-    """Return what `irfft` returns, through the whole spectrum: x and its mirror image."""
+    """Return `irfft` of x, computed from the whole spectrum: x and its mirror image."""
     mirrored = jnp.conj(x[..., 1 : (length + 1) // 2][..., ::-1])
     whole = jnp.concatenate([x, mirrored], axis=-1)
     return jnp.real(_fft(whole, "ifft", length))
 
 
-_MOST = 3  # axes that XLA transforms at once, which is faster than one after the other
+_MOST = 3  # axes that XLA transforms together, at most, which is faster than one by one
 _transforms = {
     n: SplitByBatch(f"invconv_fft_of_{n}", _transform, tuple(range(-n, 0)), _transpose)
     for n in range(1, _MOST + 1)

@@ -1,15 +1,16 @@
-"""Where the pixels of a causal solve are: a front in one column of a flat, padded image.
+"""The layout of a causal solve: each front is in one column of a flat, padded image.
 
-With all directions +1 and all dilations 1 (`native.images` flips and splits the image so that
-this holds), pixel p belongs to the front level(p) = slope . p, whose pixels do not depend on each
-other. Along one axis, the line, the slope is 1. The lines lie one after the other in flat memory,
-with zeros between them, and line i, in two dimensions, starts at i pitch. With
+Let all directions be +1 and all dilations 1: `native.images` flips and splits the image so. Pixel p
+belongs to the front level(p) = slope . p; the pixels of a front do not depend on each other. Along
+one axis, the line, the slope is 1. The lines lie one after the other in flat memory, with zeros
+between them, and line i, in two dimensions, starts at i pitch. With
 
     pitch = columns + slope[i],    q, r = divmod(level, columns),
 
 pixel (i, j) is at i pitch + j = (i + q) columns + r. So in rows of ``columns`` numbers a front is
-part of one column, r, from row q on, and so is all that a tap reads for it. Transposed, each is one
-block of memory: nothing is gathered. Of more axes each has a pitch, of so many rows and its slope.
+part of one column, r, from row q on, and so are the pixels that a tap reads for it. Transposed,
+each is one block of memory: nothing is gathered. With more axes every axis has a pitch: a whole
+number of rows plus its slope.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ _ALIGNED = 8  # numbers: XLA transposes rows of multiples several times as fast
 
 @dataclass(frozen=True)
 class Geometry:
-    """What a solve depends on besides values: hashable, so that JAX compiles once for each.
+    """Settings of a solve, without values; hashable, so that JAX compiles once for each.
 
     Attributes
     ----------
@@ -48,12 +49,12 @@ class Geometry:
 
     @classmethod
     def of(cls, causal: CausalStencil, shape: Shape) -> Geometry:
-        """Return that of a stencil on a grid."""
+        """Return the geometry of a stencil on a grid."""
         c = causal
         return cls(c.lower, c.reach, c.direction, c.dilation, c.slope, tuple(shape))
 
     def transpose(self) -> Geometry:
-        """Return that of the transposed operator."""
+        """Return the geometry of the transposed operator."""
         flipped = tuple(-s for s in self.direction)
         return Geometry(not self.lower, self.reach, flipped, self.dilation, self.slope, self.shape)
 
@@ -64,7 +65,7 @@ class Geometry:
 
     @property
     def line(self) -> int:
-        """The axis along which a front advances: of slope 1, and the longest such one."""
+        """The axis along which a front advances: the longest axis with slope 1."""
         return max(
             (a for a, w in enumerate(self.slope) if w == 1), key=lambda a: (self.coarse[a], a)
         )
@@ -80,13 +81,13 @@ class Geometry:
         return 1 + sum(w * (n - 1) for w, n in zip(self.slope, self.coarse, strict=True))
 
     def margin(self, axis: int) -> int:
-        """Return how many zeros an axis has after its pixels, before them for what comes next."""
+        """Return the number of zeros between the pixels of an axis and the next ones."""
         return max((abs(offset[axis]) for offset in self.reach), default=0)
 
 
 @dataclass(frozen=True)
 class Places:
-    """Where the pixels of a grid are in flat memory, counted in numbers.
+    """The layout of a grid's pixels in flat memory, counted in array elements.
 
     Attributes
     ----------
@@ -94,9 +95,9 @@ class Places:
     columns : int
         Numbers of a row.
     pitches : tuple of int
-        For each axis of the grid: from a pixel to the next.
+        For each axis of the grid, the distance from a pixel to the next.
     lead : int
-        Zeros before the first pixel: as many as a tap reads back.
+        Zeros before the first pixel: the farthest distance that a tap reads back.
     """
 
     geometry: Geometry
@@ -106,13 +107,13 @@ class Places:
 
     @classmethod
     def of(cls, geometry: Geometry) -> Places:
-        """Put the lines of a grid so far apart that they need the least memory."""
+        """Return the layout of a grid that needs the least memory."""
         g = geometry
         least = g.coarse[g.line] + g.margin(g.line) - sum(g.slope[a] for a in g.others[-1:])
         step = _ALIGNED if least > 8 * _ALIGNED else 1
         least = step * math.ceil(max(1, least) / step)
-        found = (cls._in_rows_of(g, least + i * step) for i in range(_ALIGNED))
-        return min(found, key=lambda places: places.rows * places.columns)
+        layouts = (cls._in_rows_of(g, least + i * step) for i in range(_ALIGNED))
+        return min(layouts, key=lambda places: places.rows * places.columns)
 
     @classmethod
     def _in_rows_of(cls, geometry: Geometry, columns: int) -> Places:
@@ -127,7 +128,7 @@ class Places:
         return replace(places, lead=max((places.back(o) for o in g.reach), default=0))
 
     def back(self, offset: Offset) -> int:
-        """Return how far back a tap reads."""
+        """Return the distance that a tap reads back."""
         return sum(p * o for p, o in zip(self.pitches, offset, strict=True))
 
     def front(self, level: Any) -> tuple[Any, Any]:
@@ -144,20 +145,20 @@ class Places:
 
     @property
     def strides(self) -> list[int]:
-        """From a line to the next along each other axis: how many rows, in one front."""
+        """The number of rows from a line to the next along each other axis, in one front."""
         g = self.geometry
         return [(self.pitches[a] - g.slope[a]) // self.columns for a in g.others]
 
     @property
     def count(self) -> int:
-        """How many rows there are from the first line to the last in a front."""
+        """The number of rows from the first line of a front to the last."""
         g = self.geometry
         lines = (g.coarse[a] - 1 for a in g.others)
         return 1 + sum(s * n for s, n in zip(self.strides, lines, strict=True))
 
     @property
     def rows(self) -> int:
-        """How many there are, to hold all that is read and written."""
+        """The number of rows that hold all numbers that are read and written."""
         g = self.geometry
         last = self.front(g.levels - 1)
         read = max(last[0], *(self.earlier(last, o)[0] for o in g.reach)) + self.count
@@ -165,10 +166,10 @@ class Places:
         return int(max(read, math.ceil((self.lead + pixels) / self.columns)))
 
     def levels(self, batch: int) -> tuple[Any, Any]:
-        """Return at which level the line of each row of a front begins, and how long it is.
+        """Return, for each row of a front, the level at which its line begins, and its length.
 
-        Both are to be broadcast to (1, count, batch x residues). Where no line is it is beyond the
-        last level.
+        Both broadcast to (1, count, batch x residues). A row without a line begins beyond the last
+        level.
         """
         g = self.geometry
         residues = list(np.ndindex(g.dilation))

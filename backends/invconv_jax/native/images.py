@@ -1,4 +1,4 @@
-"""Images into the layout of `native.fronts`, (C, columns, rows, B residues), and back."""
+"""Copy images into the layout of `native.fronts`, (C, columns, rows, B residues), and back."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from invconv_jax.native.fronts import Geometry, Places
 
 
 def enter(places: Places, y: Array) -> Array:
-    """Lay out images (B, C, *shape), zero between the pixels."""
+    """Return images (B, C, *shape) in the layout of fronts, with zeros between the pixels."""
     size, lead = places.rows * places.columns, places.lead
     flat = _flatten(_pad(places, _arrange(places.geometry, y)))
     flat = _lengthen(flat[..., : size - lead], -1, size, before=lead)
@@ -28,7 +28,7 @@ def leave(places: Places, x: Array) -> Array:
 
 
 def _arrange(geometry: Geometry, y: Array) -> Array:
-    """Return (B residues, C, *others, line) of images (B, C, *shape)."""
+    """Return images (B, C, *shape) as (B residues, C, *others, line)."""
     g = geometry
     y = _flip(g, y)
     for a, (_, m, d) in enumerate(_split(g)):
@@ -50,7 +50,7 @@ def _rearrange(geometry: Geometry, x: Array) -> Array:
 
 
 def _pad(places: Places, y: Array) -> Array:
-    """Return (B residues, C, lines, pitch) of (B residues, C, *others, line)."""
+    """Return images (B residues, C, *others, line) as (B residues, C, lines, pitch)."""
     g = places.geometry
     for axis in reversed(g.others):
         y = _lengthen(y, -1, places.pitches[axis])
@@ -59,7 +59,7 @@ def _pad(places: Places, y: Array) -> Array:
 
 
 def _crop(places: Places, flat: Array) -> Array:
-    """Undo `_pad`, of flat memory that may end with the last pixel."""
+    """Undo `_pad`; the flat memory may end with the last pixel."""
     g = places.geometry
     x = flat[..., places.lead :]
     for axis in g.others:
@@ -75,7 +75,7 @@ def _flatten(y: Array) -> Array:
 
 
 def _lengthen(y: Array, axis: int, size: int, before: int = 0) -> Array:
-    """Put zeros around an array, so that an axis has a size."""
+    """Pad an axis of an array with zeros to a size."""
     widths = [(0, 0)] * y.ndim
     widths[axis] = (before, size - before - y.shape[axis])
     return jnp.pad(y, widths) if any(widths[axis]) else y
@@ -88,11 +88,11 @@ def _flip(geometry: Geometry, y: Array) -> Array:
 
 
 def _split(geometry: Geometry) -> list[tuple[int, int, int]]:
-    """Return of every axis: its pixels, and those along it and across it by residue."""
+    """Return, for each axis: its pixels, pixels of a residue class, and number of residues."""
     return list(zip(geometry.shape, geometry.coarse, geometry.dilation, strict=True))
 
 
 def _order(geometry: Geometry) -> tuple[int, ...]:
-    """Return how to order (B, C, pixels, residues, pixels, residues, ...)."""
+    """Return the new order of the axes (B, C, pixels, residues, pixels, residues, ...)."""
     residues = range(3, 3 + 2 * len(geometry.shape), 2)
     return (0, *residues, 1, *(2 + 2 * a for a in (*geometry.others, geometry.line)))

@@ -1,7 +1,7 @@
 """Causal solves by the kernels of the core, which XLA calls without Python on a CPU and on CUDA.
 
-A program that JAX compiles for another platform, or exports, has the loop of `native.scan` in
-its place: there is a kernel of our own in this process only.
+A program that JAX compiles for another platform, or exports, has the loop of `native.scan` instead:
+our kernels exist in this process only.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from invconv.arrays.namespaces import Array
 from invconv.kernels.cpu import xla
 from invconv.kernels.cpu.compiled import CompiledSolve
 from invconv.kernels.cpu.compiler.target import host
-from invconv.kernels.cpu.plan import geometry_of
+from invconv.kernels.cpu.geometry import geometry_of
 from invconv.kernels.cuda.launch import Program
 from invconv_jax.native import launches
 from invconv_jax.native.fronts import Geometry
@@ -41,14 +41,14 @@ from invconv_jax.private import (
 )
 @dataclass(frozen=True, eq=False)
 class Kernel:
-    """Pixel after pixel, by a compiled kernel.
+    """A solve pixel after pixel, by a compiled kernel.
 
     Attributes
     ----------
     weights : array, or None
-        As the kernel lays them out; None where every call makes them anew.
+        The weights in the kernel's layout; None if every call computes them anew.
     platform : {"cpu", "cuda"}, or None
-        Whose weights they are: elsewhere they are not looked at.
+        The platform of the weights; other platforms ignore them.
     """
 
     weights: Array | None = None
@@ -56,7 +56,7 @@ class Kernel:
 
     @staticmethod
     def of(factored: CompiledSolve, matrices: Array) -> Kernel:
-        """Put the weights beside the matrices that they were made of."""
+        """Return the kernel with factored weights, put on the device of the matrices."""
         weights = jnp.asarray(factored.weights)
         if matrices.committed and matrices.is_fully_replicated:
             weights = jax.device_put(weights, matrices.sharding)
@@ -64,14 +64,14 @@ class Kernel:
 
     @staticmethod
     def on_cuda(geometry: Geometry, matrices: Array) -> Kernel | None:
-        """Make the weights where the matrices are; None where wavefronts must solve."""
+        """Compute the weights on the device of the matrices; None if wavefronts must solve."""
         if not launches.on_cuda(matrices):
             return None
         program = launches.program_of(geometry, matrices.shape[-1], matrices.dtype)
         return None if program is None else Kernel(launches.weigh(program, matrices), "cuda")
 
     def transpose(self) -> Kernel:
-        """Return that of the transposed matrices."""
+        """Return the kernel for the transposed matrices, without weights."""
         return Kernel()
 
     def solve(self, geometry: Geometry, matrices: Array, y: Array) -> Array:
@@ -125,7 +125,7 @@ _lock = threading.Lock()  # XLA refuses a second handler of a name
 
 @functools.cache
 def _register(name: str, code: Any) -> None:
-    """Tell XLA where a handler is. It may be at work until the process ends: the code stays."""
+    """Register a handler with XLA, which may run it until the process ends: its code stays."""
     ctypes.pythonapi.Py_IncRef(ctypes.py_object(code))
     capsule = jax.ffi.pycapsule(code.addresses["handler"])
     jax.ffi.register_ffi_target(name, capsule, platform="cpu")
@@ -160,7 +160,7 @@ def _vectorise(
     geometry: Geometry,
     weighed: str | None,
 ) -> tuple[Array, int]:
-    """Solve with as many matrices as there are: the kernel with one after the other."""
+    """Solve with a batch of matrices; on a CPU the kernel takes one after the other."""
 
     def one_by_one(*arrays: Array) -> Array:
         pairs = list(zip(arrays, axes, strict=True))

@@ -1,7 +1,7 @@
-"""The kernel of CUDA devices, which XLA launches without Python, on the stream of the program.
+"""The kernel of CUDA devices; XLA launches it without Python, on the stream of the program.
 
-Every CUDA device that JAX has in this process runs the same program: where they differ, or one of
-them has no kernel, there is none. Not yet run on a GPU.
+All CUDA devices of JAX in this process must run the same program: if they differ, or one has no
+kernel, none is used. Not yet run on a GPU.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from invconv_jax.native.fronts import Geometry
 
 
 def program_of(geometry: Geometry, channels: int, dtype: Any) -> Program | None:
-    """Return what solves on the CUDA devices of this process, or None where wavefronts do."""
+    """Return the program for the CUDA devices of this process, or None if wavefronts must solve."""
     g, ordinals, dtype = geometry, _ordinals(), np.dtype(dtype)
     if not ordinals or dtype not in (np.float32, np.float64) or not available(dtype.itemsize):
         return None
@@ -31,10 +31,10 @@ def program_of(geometry: Geometry, channels: int, dtype: Any) -> Program | None:
 
 
 def _ordinals() -> tuple[int, ...]:
-    """Return the numbers of the CUDA devices that JAX has."""
+    """Return the numbers of JAX's CUDA devices."""
     try:
         devices = jax.local_devices(backend="cuda")
-    except RuntimeError:  # it has no such backend
+    except RuntimeError:  # JAX has no such backend here
         return ()
     return tuple(device.local_hardware_id for device in devices)
 
@@ -44,8 +44,8 @@ def weigh(program: Program, matrices: Array) -> Array:
     """Return the weights of matrices (1 + T, C, C)."""
     call = xla.weigh(program)
     weights = jax.ShapeDtypeStruct((call.results,), matrices.dtype)
-    (found,) = _run(call, (weights,), matrices)
-    return found
+    (weighed,) = _run(call, (weights,), matrices)
+    return weighed
 
 
 def solve(program: Program, weights: Array, y: Array) -> Array:
@@ -56,7 +56,7 @@ def solve(program: Program, weights: Array, y: Array) -> Array:
 
 
 def on_cuda(x: Array) -> bool:
-    """Tell whether an array lies on accelerators; `_ordinals` tells whose they are."""
+    """Tell whether an array lies on GPUs; `_ordinals` is empty unless they are CUDA devices."""
     return all(device.platform == "gpu" for device in x.devices())
 
 
@@ -72,7 +72,7 @@ _lock, _known = threading.Lock(), set[str]()  # XLA refuses a second handler of 
 
 
 def _register(name: str, code: Any) -> None:
-    """Tell XLA where a handler is. It may be at work until the process ends: the code stays."""
+    """Register a handler with XLA, which may run it until the process ends: its code stays."""
     ctypes.pythonapi.Py_IncRef(ctypes.py_object(code))
     capsule = jax.ffi.pycapsule(code.addresses["handler"])
     jax.ffi.register_ffi_target(name, capsule, platform="CUDA")

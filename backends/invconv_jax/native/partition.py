@@ -1,8 +1,8 @@
-"""Functions that XLA runs whole, split between devices along the axes that are a batch to them.
+"""Functions that XLA splits between devices along their batch axes.
 
 XLA partitions convolutions, products and loops by itself. For a Fourier transform or a triangular
-solve it would gather a batch that is spread over several devices onto each of them. Told that the
-work on one sample is independent of the others, it leaves each sample where it is.
+solve it would gather a batch that is spread over several devices onto each of them. If it is told
+that samples are independent of each other, it leaves each sample on its device.
 """
 
 from __future__ import annotations
@@ -15,8 +15,7 @@ import jax
 from jax import lax
 from jax.sharding import NamedSharding, PartitionSpec
 
-from invconv.arrays.namespaces import Array
-from invconv.arrays.validation import explicit_spec
+from invconv.arrays.namespaces import Array, mesh_axes
 from invconv_jax.private import (
     Primitive,
     automatic_mesh,
@@ -34,21 +33,21 @@ Settings = tuple[tuple[str, Any], ...]
 
 
 class SplitByBatch:
-    """A function of arrays whose last one has axes that are a batch, as its result has.
+    """A function of arrays; its last array and its result have batch axes.
 
-    Calls of it can be compiled, vectorised and, given its transpose, differentiated.
+    Calls can be compiled, vectorised and, if the transpose is given, differentiated.
 
     Parameters
     ----------
     name : str
     function : callable
-        Takes arrays, then hashable settings by name. The last array and the result have one number
-        of axes; what happens at one place of the batch axes is independent of the others.
+        Takes arrays, then hashable settings by name. The last array and the result have the same
+        number of axes; results at different places of the batch axes are independent.
     whole : tuple of int
         The axes that are not a batch: all non-negative, the first ones; or all negative, the last.
     transpose : callable, optional
-        Of a function that is linear in its only array: takes the cotangent, the array's type and
-        the settings.
+        The transpose of a function that is linear in its only array: takes the cotangent, the
+        array's type and the settings.
     """
 
     def __init__(
@@ -88,7 +87,7 @@ class SplitByBatch:
         return lower_fun(run, multiple_results=False)(context, *arrays)
 
     def _in_place(self, mesh: Any, settings: Settings, *arrays: Array) -> Array:
-        """Run where XLA splits the work by itself, told which axes are whole."""
+        """Run the function, and tell XLA, which splits the work by itself, the whole axes."""
 
         def keep(x: Array) -> Array:
             whole = {axis % x.ndim for axis in self.whole}
@@ -110,7 +109,7 @@ class SplitByBatch:
     ) -> tuple[Array, int]:
         *others, x = arrays
         if any(axis is not None for axis in axes[:-1]):
-            # every sample has matrices of its own: a batch that XLA splits, or not, by itself
+            # every sample has matrices of its own: XLA may split that batch by itself
             function = functools.partial(self.function, **dict(settings))
             return jax.vmap(function, in_axes=axes)(*arrays), 0
         front = min(self.whole) < 0
@@ -118,7 +117,7 @@ class SplitByBatch:
         return self(*others, jax.numpy.moveaxis(x, axes[-1], there), **dict(settings)), there
 
     def spread(self, x: Any) -> PartitionSpec:
-        """Return how the last array, and the result, is spread: its whole axes not at all."""
+        """Return the partition of the last array and of the result: whole axes are not split."""
         ndim = len(x.shape)
         known = () if x.sharding is None else x.sharding.spec  # GSPMD may not know yet
         spec = (*known, *(None,) * ndim)[:ndim]
@@ -126,7 +125,7 @@ class SplitByBatch:
         return PartitionSpec(*(None if a in whole else s for a, s in enumerate(spec)))
 
     def rule(self, types: tuple[tuple[tuple[int, ...], Any], ...]) -> str:
-        """Name every axis of the arrays and the result, those of the batch alike."""
+        """Return a name for every axis of the arrays and the result; batch axes share names."""
         *others, ndim = (len(shape) for shape, _ in types)
         whole = {axis % ndim for axis in self.whole}
         arrays = [[f"m{i}_{a}" for a in range(rank)] for i, rank in enumerate(others)]
@@ -146,11 +145,11 @@ def _whole(ndim: int, batch_axes: int) -> SplitByBatch:
 
 
 def whole(x: Array, batch_axes: int = 1) -> Array:
-    """Return x, split between devices along its first axes only, as is its cotangent.
+    """Return x, split between devices along its first axes only; its cotangent is split likewise.
 
-    XLA splits a convolution as its operands are split, and may then return twice its gradient: by
-    the image, where the channels and the height are split; by the kernel, where the height is
-    split along one of two mesh axes (jax 0.10.2).
+    XLA splits a convolution like its operands, and may then return twice the right gradient: by the
+    image, if the channels and the height are split; by the kernel, if the height is split along one
+    of two mesh axes (jax 0.10.2).
     """
     result: Array = _whole(x.ndim, batch_axes)(x)
     return result
@@ -158,16 +157,16 @@ def whole(x: Array, batch_axes: int = 1) -> Array:
 
 def spread(x: Array, spec: tuple[Any, ...]) -> Array:
     """See `invconv.operators.base.calls.spread`."""
-    return x if explicit_spec(x) == spec else _on_the_mesh_of(x, x, spec)
+    return x if mesh_axes(x) == spec else _on_the_mesh_of(x, x, spec)
 
 
 def beside(weights: Array, x: Array) -> Array:
-    """Return weights of which each device has all where x is split along explicit mesh axes.
+    """Return weights that are whole on each device if x is split along explicit mesh axes.
 
-    Weights without a mesh in their type have a gradient without one, which is a sum over samples
-    that JAX refuses to place.
+    The gradient of weights without a mesh in their type has none either, and JAX refuses to place
+    that sum over samples.
     """
-    no_mesh = any(explicit_spec(x)) and jax.typeof(weights).sharding.mesh.empty
+    no_mesh = any(mesh_axes(x)) and jax.typeof(weights).sharding.mesh.empty
     return _on_the_mesh_of(x, weights, ()) if no_mesh else weights
 
 
@@ -182,7 +181,7 @@ def _program(
 ) -> Any:
     """Return the function as JAX's intermediate code, with its rules for the partitioner.
 
-    A program in a primitive's settings is where JAX finds out that it needs the devices.
+    From the program in a primitive's settings JAX learns that it needs the devices.
     """
 
     def local(*arrays: Array) -> Array:

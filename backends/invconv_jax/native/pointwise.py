@@ -16,7 +16,7 @@ from invconv_jax.native.solves import matmul, substitute
 
 def matrix_solver(matrix: Array) -> MatrixSolver:
     """See `invconv.kernels.matrices.matrix_solver`."""
-    # the rule of the solve differentiates it; what it solves with is a constant
+    # a constant: the rule of the linear solve has the derivative
     q, r = jnp.linalg.qr(lax.stop_gradient(matrix))
     return MatrixSolver(matrix, q, r)
 
@@ -24,7 +24,7 @@ def matrix_solver(matrix: Array) -> MatrixSolver:
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True, eq=False)
 class MatrixSolver:
-    """x = R^-1 Q^T y at every pixel, W = Q R; all of them arrays (C, C)."""
+    """x = R^-1 Q^T y at every pixel, with W = Q R; the arrays are (C, C)."""
 
     matrix: Array
     q: Array

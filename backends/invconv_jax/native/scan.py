@@ -1,7 +1,7 @@
 """Causal solves as a loop over wavefronts that XLA compiles once, whatever the image size.
 
-The loop overwrites its right-hand side front by front, at the places of `native.fronts`. It
-runs in exported programs, on accelerators that are not CUDA's, and where no kernel of ours does.
+The loop overwrites its right-hand side front by front, at the places of `native.fronts`. It runs in
+exported programs, on accelerators without CUDA, and if none of our kernels runs.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ from invconv_jax.native.solves import combine, matmul, substitute, triangular_so
 )
 @dataclass(frozen=True, eq=False)
 class Scan:
-    """Front after front: x = D^-1 (y - sum of taps[t] x at earlier fronts).
+    """A solve front after front: x = D^-1 (y - sum of taps[t] x at earlier fronts).
 
     Attributes
     ----------
     inverse : array, shape (C, C), or None
-        D^-1; without it D is solved with at every front.
+        D^-1; if None, every front solves with D.
     accurate : 0-d bool array, or None
-        Whether D^-1 may be used, where only the device knows; None where it may.
+        Whether D^-1 may be used, if only the device knows; None if it may.
     """
 
     inverse: Array | None
@@ -43,21 +43,21 @@ class Scan:
 
     @staticmethod
     def of(diagonal: Array, lower: bool) -> Scan:
-        """Invert D, as a constant: the rule of the solve is what differentiates it."""
+        """Invert D, as a constant: the rule of the linear solve has the derivative."""
         inverse, accurate = _invert(lax.stop_gradient(diagonal), lower=lower)
         if not readable(accurate):
             return Scan(inverse, accurate)
         return Scan(inverse if accurate else None, None)
 
     def plan(self, geometry: Geometry) -> dict[str, Any]:
-        """Say how the solve runs."""
+        """Return how the solve runs."""
         corner = "triangular solve" if self.inverse is None else "cached inverse"
         if self.accurate is not None:
             corner = "cached inverse where accurate, else triangular solve"
         return {"method": "wavefront", "at the pixel": corner, "levels": geometry.levels}
 
     def transpose(self) -> Scan:
-        """Return that of D^T."""
+        """Return the scan for D^T."""
         return Scan(None if self.inverse is None else self.inverse.mT, self.accurate)
 
     def solve(self, geometry: Geometry, matrices: Array, y: Array) -> Array:
@@ -85,7 +85,7 @@ def _invert(matrix: Array, lower: bool) -> tuple[Array, Array]:
 
 
 def _loop(geometry: Geometry, matrix: Array, inverted: bool, taps: Array, y: Array) -> Array:
-    """Overwrite y by x, front by front, with D^-1 for a matrix if it is inverted, else D."""
+    """Overwrite y by x, front by front; ``matrix`` is D^-1 if it is ``inverted``, else D."""
     g = geometry
     if y.size == 0:
         return y
@@ -102,7 +102,7 @@ def _loop(geometry: Geometry, matrix: Array, inverted: bool, taps: Array, y: Arr
     if inverted:
         weights = jnp.concatenate([matrix[None], matmul(matrix, weights)])
 
-    zero = jnp.zeros((), np.uint32)  # unsigned: JAX would see whether indices are negative
+    zero = jnp.zeros((), np.uint32)  # unsigned: JAX would test signed indices for negative ones
 
     def at(place: tuple[Any, Any]) -> list[Any]:
         row, column = (jnp.asarray(i).astype(np.uint32) for i in place)
@@ -119,7 +119,7 @@ def _loop(geometry: Geometry, matrix: Array, inverted: bool, taps: Array, y: Arr
             x = combine(weights, [y, *earlier])
         else:
             x = substitute(matrix, y + combine(weights, earlier), lower=g.lower)
-        # very many of a line that is yet to begin
+        # a huge unsigned number for a line that has not begun
         passed = jnp.asarray(level - first).astype(np.uint32)
         x = jnp.where(passed < length, x, y)
         return lax.dynamic_update_slice(buffer, x[:, None], at(front))

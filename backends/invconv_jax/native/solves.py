@@ -1,4 +1,4 @@
-"""Products at full precision, and solves with small matrices that leave a batch where it is."""
+"""Products at full precision, and solves with small matrices that keep a batch on its devices."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from jax import numpy as jnp
 from invconv.arrays.namespaces import Array
 from invconv_jax.native.partition import SplitByBatch, beside
 
-_FEW = 4  # channels: a product is slower to call than to write out
+_FEW = 4  # channels: up to this number a product is slower to call than to write out
 
 
 def _substitute(matrix: Array, rhs: Array, *, lower: bool) -> Array:
@@ -52,7 +52,7 @@ def triangular_solve(matrix: Array, rhs: Array, *, lower: bool) -> Array:
 def nan_where_singular(x: Array, log_det: Array) -> Array:
     """See `invconv.solve.state.nan_where_singular`.
 
-    Differentiated as it is, the choice would keep an image of zeros for the gradient.
+    The derivative of `where` itself would keep an image of zeros.
     """
     return jnp.where(log_det == -jnp.inf, jnp.full_like(log_det, jnp.nan), x)
 

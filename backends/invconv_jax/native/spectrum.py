@@ -26,7 +26,7 @@ from invconv_jax.native.solves import eliminate, matmul
 
 def spectral_solver(spectrum: Array, basis: Basis, shape: Shape) -> SpectralSolver:
     """See `invconv.kernels.frequencies.spectrum.spectral_solver`."""
-    # the rule of the solve differentiates it; what it solves with is a constant
+    # a constant: the rule of the linear solve has the derivative
     inverse, accurate = _invert(lax.stop_gradient(spectrum))
     if not readable(accurate):
         return SpectralSolver(spectrum, basis, shape, inverse, accurate)
@@ -56,9 +56,9 @@ class SpectralSolver:
     shape : tuple of int
         The grid.
     inverse : array, shape (F, C, C), or None
-        Without it the matrices are solved with at every call.
+        K_hat(f)^-1; if None, every call solves with K_hat(f).
     accurate : 0-d bool array, or None
-        Whether it may be used, where only the device knows; None where it may.
+        Whether the inverse may be used, if only the device knows; None if it may.
     """
 
     spectrum: Array
@@ -76,7 +76,7 @@ class SpectralSolver:
         return {"method": "spectral", "per frequency": kept, "frequencies": self.spectrum.shape[0]}
 
     def as_numpy(self) -> SpectralProduct | None:
-        """Return the solver on NumPy arrays, where there are inverses that may be used."""
+        """Return a product with the inverses on NumPy arrays, or None if they may not be used."""
         if self.inverse is None or self.accurate is not None:
             return None
         return SpectralProduct(to_numpy(self.inverse), self.basis, self.shape)
@@ -93,7 +93,7 @@ def _solve(
     if y.shape[0] == 0:
         return y
     scale = range_scale(lax.stop_gradient(y))
-    # JAX's rule for a linear solve: the solution is all that the derivative keeps
+    # JAX's rule for a linear solve: the derivative keeps only the solution
     x_hat = lax.custom_linear_solve(
         lambda x: matmul(spectrum, x),
         _to_frequencies(basis, y * scale),

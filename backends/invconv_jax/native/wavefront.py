@@ -1,9 +1,7 @@
-"""Causal solves: factored for a grid, and differentiated by the rule for a linear solve.
+"""The primitive `causal_solver`: causal solves, factored for a grid.
 
-The rule (`lax.custom_linear_solve`) keeps the solution and nothing else. There are two ways to
-solve: by a compiled kernel, on a CPU and on CUDA devices, and by a loop over wavefronts.
-
-The primitive `causal_solver`.
+The derivative is JAX's rule for a linear solve (`lax.custom_linear_solve`), which keeps only the
+solution. A compiled kernel solves on a CPU and on CUDA devices, a loop over wavefronts elsewhere.
 """
 
 from __future__ import annotations
@@ -66,7 +64,7 @@ class CausalSolver:
         D and the taps.
     way : Kernel or Scan
     entries : tuple of pairs
-        Those of the plan: a dict cannot be hashed, as jit asks of what is no array.
+        The items of the plan; no dict, since jit must hash fields that are no arrays.
     """
 
     causal: CausalStencil
@@ -85,7 +83,7 @@ class CausalSolver:
         return _solve(Geometry.of(self.causal, self.shape), self.way, self.matrices, y)
 
     def __reduce__(self) -> Any:
-        """Leave out what was factored: another processor lays it out in another way."""
+        """Pickle without the factors, since their layout depends on the processor."""
         return causal_solver, (self.causal, self.shape)
 
 

@@ -1,8 +1,8 @@
-"""Operators whose parameters are constants: what an ONNX file computes.
+"""Graphs for ONNX files: operators with parameters that are constants.
 
-The core evaluates on NumPy's float64 arrays what depends on parameters only: weights, inverses at
-the pixel and of spectra, log-determinants. The graph has the rest. Where a product with an inverse
-would lose digits that a solve keeps, one step of refinement gives them back.
+The core computes numbers that depend only on parameters in NumPy's float64: weights, inverses at
+the pixel and of spectra, log-determinants. The graph has the rest. If a product with an inverse
+would lose digits that a solve keeps, one step of refinement restores them.
 """
 
 from __future__ import annotations
@@ -42,20 +42,20 @@ Matrix: TypeAlias = np.ndarray[Any, Any]
 
 
 def evaluate(call: Call, conv: ic.InvertibleConv, *, inverse: bool) -> tuple[Tensor, Tensor]:
-    """Return K x + b and log|det K|, or those of the inverse, in a graph of constants.
+    """Return K x + b and log|det K|, or K^-1 (y - b) and log|det K^-1|, in a graph of constants.
 
     Parameters
     ----------
     call : Call
-        Of x.
+        The call with x or y.
     conv : InvertibleConv
-        Of NumPy's float64 arrays.
+        The operator in NumPy's float64 arrays.
     inverse : bool
 
     Raises
     ------
     NotImplementedError
-        If the grid is dynamic, or an operator's form in ONNX is not known.
+        If the grid is dynamic, or there is no ONNX form for a class of operators.
     """
     shape, name = call.spatial_shape, call.name
     if not all(isinstance(n, int) for n in shape):
@@ -133,7 +133,7 @@ def _correlation(stencil: Stencil, wrap: bool, x: Tensor) -> Callable[[Tensor], 
 
 
 def _reads(offsets: tuple[Offset, ...], wrap: bool, shape: Shape) -> Ints:
-    """Return the pixel that each tap sees from each pixel, their number for none, shape (T N,)."""
+    """Return the index of the pixel that each tap reads from each pixel, N outside, (T N,)."""
     pixels = np.indices(shape).reshape(1, len(shape), -1)
     there = pixels + np.asarray(offsets)[:, :, None]
     n = np.asarray(shape)[:, None]
@@ -143,7 +143,7 @@ def _reads(offsets: tuple[Offset, ...], wrap: bool, shape: Shape) -> Ints:
 
 
 def _exponential(conv: ic.ExponentialConv, x: Tensor, inverse: bool) -> Tensor:
-    """Return e^M x, or e^-M x: the core's series, of as many terms as the dtype needs."""
+    """Return e^M x, or e^-M x, by the core's series with the terms that the dtype needs."""
     family, taps = conv._family, conv._taps(tuple(x.shape[2:]))
     terms = series(maps, family, (-taps if inverse else taps).astype(str(x.dtype)[6:]), ())
     run = _correlation(Stencil(family.offsets, terms.taps), family.wrap, x)
@@ -165,9 +165,9 @@ def _solve(conv: Linear, y: Tensor) -> Tensor:
         inverse = inverse_at_the_pixel(c)
         at_the_pixel = _refined(c.diagonal) if inverse is None else (inverse,)
         matrices = [constant(matrix, y) for matrix in at_the_pixel]
-        found = lanes_of(c, shape, np)
-        gather, inside, reads, places = (constant(index, y) for index in found[:4])
-        lanes = Lanes(gather, inside, reads, places, found.back)
+        on_host = lanes_of(c, shape, np)
+        gather, inside, reads, places = (constant(index, y) for index in on_host[:4])
+        lanes = Lanes(gather, inside, reads, places, on_host.back)
         return causal_solve(replace(c, taps=constant(c.taps, y)), lanes, y, _multiply, *matrices)
     solver = conv._factor(shape).solver
     if isinstance(solver, SpectralSolver):
@@ -193,6 +193,6 @@ def _refined(matrix: Matrix) -> tuple[Matrix, ...]:
 
 
 def _multiply(y: Tensor, inverse: Tensor, matrix: Tensor | None = None) -> Tensor:
-    """Return A^-1 y for y (B, C, M), refined where A is given."""
+    """Return A^-1 y for y (B, C, M), with one step of refinement if A is given."""
     x = torch.matmul(inverse, y)
     return x if matrix is None else x + torch.matmul(inverse, y - torch.matmul(matrix, x))

@@ -1,4 +1,4 @@
-"""Our operators in PyTorch's own: for programs that run where invconv_torch is not imported."""
+"""Our operators in terms of PyTorch's own, for programs that run without invconv_torch."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _OURS = torch.ops.invconv
 def decompositions() -> dict[Any, Callable[..., Any]]:
     """Return PyTorch's table for `ExportedProgram.run_decompositions`, with our operators in it.
 
-    What it leaves of a program needs no import of invconv_torch, where it is loaded or compiled.
+    The decomposed program can be loaded and compiled without importing invconv_torch.
 
     Examples
     --------
@@ -63,7 +63,7 @@ def _free(whole: MirroredFamily) -> StencilFamily:
 
 
 def _mirrored(whole: MirroredFamily, x: Tensor) -> Tensor:
-    """Return what `MirroredFamily.mirrored` does, without constants."""
+    """Return `MirroredFamily.mirrored` of x, computed without constants."""
     for axis, k in enumerate(whole.kernel_size, 2):
         n = int(x.shape[axis])
         places = torch.arange(-(k // 2), n + k // 2, device=x.device) % (2 * n)
@@ -97,20 +97,20 @@ def _causal_solve(family: CausalFamily, w: Tensor, y: Tensor) -> Tensor:
 
 
 def _circular_solve(family: CircularFamily, w: Tensor, y: Tensor) -> Tensor:
-    """Solve with the spectrum of what A(w) makes of a unit pulse in each channel."""
+    """Solve with the spectrum: the transform of A(w) times a unit pulse in each channel."""
     shape = tuple(map(int, y.shape[2:]))
     sides = [side for n in reversed(shape) for side in (0, n - 1)]
     unit = torch.eye(y.shape[1], dtype=y.dtype, device=y.device)
     pulses = F.pad(unit.reshape(*unit.shape, *[1] * len(shape)), sides)
     basis = family.basis
     spectrum = basis.to_frequencies(kernels.apply(family, w, pulses))
-    lu, pivots, _ = torch.linalg.lu_factor_ex(spectrum)  # which never raises
+    lu, pivots, _ = torch.linalg.lu_factor_ex(spectrum)  # it never raises
     x_hat = torch.linalg.lu_solve(lu, pivots, basis.to_frequencies(y))
     return basis.from_frequencies(x_hat, shape)
 
 
 def _symmetric_solve(family: SymmetricFamily, w: Tensor, y: Tensor) -> Tensor:
-    """Solve with matrices of cosines, which the graph makes: see `kernels.frequencies.cosine`."""
+    """Solve with matrices of cosines, computed in the graph: see `kernels.frequencies.cosine`."""
     spectrum, x, back = w, y, []
     for axis, (h, n) in enumerate(zip(family.kernel_size, map(int, y.shape[2:]), strict=True), 2):
         m, t = torch.arange(n, device=y.device)[:, None], torch.arange(h, device=y.device)

@@ -47,7 +47,7 @@ def _mixed(x: Tensor, axis: int, matrix: Matrix) -> Tensor:
 def _at_the_frequencies(
     solver: SpectralSolver, rows: Tensor, real: Callable[[Matrix], Matrix]
 ) -> Tensor:
-    """Return K_hat(f)^-1 y(f), by a product that is refined where a solve would be better."""
+    """Return K_hat(f)^-1 y(f) by a product, refined unless the product is as good as a solve."""
     given = solver.product
     inverse = np.linalg.inv(solver.spectrum) if given is None else given.matrices
     solve = constant(real(inverse), rows)
@@ -86,7 +86,7 @@ def _from_frequencies(z: Tensor, like: Tensor, shape: tuple[int, ...]) -> Tensor
         z = _along(z, 3 + axis, _waves(n).conj() / n)
     last = shape[-1]
     half = Fourier((1,)).multiplicity((last,))[:, None] * _waves(last)[: last // 2 + 1] / last
-    # twice the real part of what has a conjugate
+    # twice the real part of each frequency that has a conjugate
     matrix = np.concatenate([half.real, half.imag])
     z = z.movedim(2, -2).flatten(-2)
     return torch.matmul(z, constant(matrix, like))
@@ -108,6 +108,6 @@ def _waves(n: int) -> Matrix:
 
 
 def _real(matrices: Matrix) -> Matrix:
-    """Return what multiplies real above imaginary parts as complex matrices multiply vectors."""
+    """Return the real 2C x 2C form [[Re, -Im], [Im, Re]] of complex matrices."""
     top = np.concatenate([matrices.real, -matrices.imag], axis=-1)
     return np.concatenate([top, np.concatenate([matrices.imag, matrices.real], axis=-1)], axis=-2)

@@ -1,4 +1,4 @@
-"""What torch.export hides: the values of parameters, and how to put arrays into a graph."""
+"""Values of parameters, which torch.export hides, and arrays as constants of a graph."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ Tensor: TypeAlias = torch.Tensor
 
 
 def values_of(tensor: Tensor) -> np.ndarray[Any, Any]:
-    """Return a parameter in NumPy's float64, also where torch.export has put a fake in its place.
+    """Return a parameter in NumPy's float64, even if torch.export has replaced it by a fake tensor.
 
     Raises
     ------
     NotImplementedError
-        If it is no parameter.
+        If the tensor is no parameter.
     """
     real = behind(tensor) if isinstance(tensor, FakeTensor) else tensor
     if real is None:
@@ -39,5 +39,5 @@ def constant(values: Any, like: Tensor) -> Tensor:
     array = np.ascontiguousarray(values)
     dtype = like.dtype if array.dtype.kind == "f" else None
     with without_modes():
-        made = torch.tensor(array, dtype=dtype, device=like.device)
-    return made.clone()  # as a node of the graph: a scan takes nothing else
+        tensor = torch.tensor(array, dtype=dtype, device=like.device)
+    return tensor.clone()  # a node of the graph, as a scan requires

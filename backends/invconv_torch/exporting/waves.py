@@ -2,8 +2,8 @@
 
 Counted along the convolution's direction pixel a has the level sum_k w_k (a_k // d_k), with the
 slope w, w_n = 1, and the dilation d. Pixels that differ by multiples of d_n in the last axis only
-are a lane: a_1, ..., a_(n-1) and a_n mod d_n say which. A lane has at most one pixel a level, and
-what a tap reads for a level is another lane at a level that is a fixed number earlier:
+are a lane: a_1, ..., a_(n-1) and a_n mod d_n identify it. A lane has at most one pixel a level, and
+for each level a tap reads other lanes at a level that is a fixed number earlier:
 
     x[level] = D^-1 (y[level] - [taps] window[reads])
 
@@ -29,20 +29,20 @@ Index: TypeAlias = Any  # integers or bools of NumPy or torch
 
 
 class Lanes(NamedTuple):
-    """Where the pixels of a grid are: L levels, M lanes, N pixels.
+    """The places of a grid's pixels: L levels, M lanes, N pixels.
 
     Attributes
     ----------
     gather : shape (L, M)
-        The pixel of each place; N for none.
+        The pixel of each place; N for a place without a pixel.
     inside : bool, shape (L, M)
-        Whether there is one.
+        Whether the place has a pixel.
     reads : shape (T, M)
-        The place in the window that each tap reads, its end for nothing.
+        The place in the window that each tap reads; the window's end outside the grid.
     places : shape (N,)
         The place of each pixel.
     back : int
-        How many levels the window holds.
+        The number of levels of the window.
     """
 
     gather: Index
@@ -60,9 +60,9 @@ def causal_solve(
     Parameters
     ----------
     c : CausalStencil
-        Of tensors, `within` the grid.
+        The stencil `within` the grid, of tensors.
     lanes : Lanes
-        Of tensors.
+        The lanes, of tensors.
     y : tensor, shape (B, C, *spatial)
     solve : callable
         (r, *matrices) to D^-1 r, for r (B, C, M).
@@ -80,7 +80,7 @@ def causal_solve(
         x = solve(row - torch.matmul(weights, seen), *more)
         x = torch.where(inside, x, torch.zeros_like(x))
         later = torch.cat([window[:, :, places[1] :], x], dim=2)
-        # in the memory of a new tensor, or the strides of a lone pixel would be those of the solve
+        # cloned, or a single pixel would keep the strides of the solve's result
         return [later.clone(memory_format=torch.contiguous_format), x.clone()]
 
     rows = F.pad(y.flatten(2), (0, 1)).index_select(2, lanes.gather.reshape(-1))
@@ -101,7 +101,7 @@ def lanes_of(c: CausalStencil, shape: Shape, xp: Any, **device: Any) -> Lanes:
     *along, residue = _unravel(xp.arange(math.prod(sizes), **device), sizes)
     start = sum(c.slope[k] * (along[k] // c.dilation[k]) for k in others) + 0 * residue
     levels = 1 + sum(w * ((s - 1) // d) for w, s, d in zip(c.slope, shape, c.dilation, strict=True))
-    at = xp.arange(levels, **device)[:, None] - start  # where in its lane a level is
+    at = xp.arange(levels, **device)[:, None] - start  # place of a level in its lane
     inside = (at >= 0) & (at * step + residue < n)
     pixel = _ravel(c.direction, shape, [*along, at * step + residue])
     drops = [sum(w * o for w, o in zip(c.slope, offset, strict=True)) for offset in c.reach]

@@ -1,7 +1,7 @@
-"""Affine couplings: half of the channels decide how the other half is scaled and shifted.
+"""Affine couplings: half of the channels determine scale and shift of the other half.
 
-L. Dinh, J. Sohl-Dickstein, S. Bengio, Density Estimation Using Real NVP, ICLR 2017; the form of
-scale and shift is that of D. P. Kingma, P. Dhariwal, Glow, NeurIPS 2018.
+L. Dinh, J. Sohl-Dickstein, S. Bengio, Density Estimation Using Real NVP, ICLR 2017. Scale and shift
+have the form of D. P. Kingma, P. Dhariwal, Glow, NeurIPS 2018.
 """
 
 from __future__ import annotations
@@ -39,22 +39,22 @@ def network(
 def shift_and_scale(h: Tensor, like: Tensor, floor: float) -> tuple[Tensor, Tensor]:
     """Return shift and scale from a network's output (B, 2 C, H, W).
 
-    They have the dtype of ``like``: under autocast the network may run in half precision, but the
-    map and its log-determinant are computed from the same full numbers.
+    They have the dtype of ``like``: under autocast the network may run in half precision, but map
+    and log-determinant are computed from the same numbers in full precision.
     """
     shift, h = h.to(like.dtype).chunk(2, dim=1)
     return shift, maps.coupling_scale(h, floor, torch.sigmoid)
 
 
 class AffineCoupling(nn.Module):  # type: ignore[misc]
-    """Scale and shift one half of the channels by numbers that a network makes of the other half.
+    """Scale and shift half of the channels; a network computes both from the other half.
 
         z_1 = x_1,    z_2 = (x_2 + shift(x_1)) scale(x_1),    log det = sum of log scale,
 
         scale = floor + (1 - floor) sigmoid(h(x_1) + 2),
 
-    where the network begins with h = shift = 0. Glow's floor is 0; with it the inverse, which
-    divides by the scale, may explode where the network leaves what it was trained on.
+    and the network begins with h = shift = 0. Glow's floor is 0: then the inverse, which divides by
+    the scale, may explode if the network's input is far from the training data.
 
     Parameters
     ----------
@@ -65,9 +65,9 @@ class AffineCoupling(nn.Module):  # type: ignore[misc]
     scale_floor : float
         The least scale, at least 0 and below 1.
     context : int, optional
-        Channels of a context, which the network sees too.
+        Channels of a context, a further input of the network.
     swapped : bool
-        Whether the second half decides, and the first one is changed.
+        Whether the second half is the network's input, and the first half is changed.
     device, dtype : optional
 
     Examples
@@ -108,8 +108,8 @@ class AffineCoupling(nn.Module):  # type: ignore[misc]
         ----------
         x : tensor, shape (B, C, H, W)
         context : tensor, shape (B, K) or (B, K, H', W'), optional
-            What the map is conditioned on: the same at all pixels, or images, which are averaged
-            over blocks to the grid of x.
+            The context: a vector for all pixels, or images, which are averaged over blocks to the
+            grid of x.
         """
         kept, changed = self._halves(x)
         z, log_det = affine(changed, *self._shift_and_scale(kept, context))
@@ -132,7 +132,7 @@ class AffineCoupling(nn.Module):  # type: ignore[misc]
         return shift_and_scale(self.net(beside(kept, context, self.context)), kept, self.floor)
 
     def extra_repr(self) -> str:
-        """Say the settings."""
+        """Return the settings as text."""
         return f"scale_floor={self.floor}, context={self.context}, swapped={self.swapped}"
 
 

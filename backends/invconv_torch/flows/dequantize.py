@@ -1,4 +1,4 @@
-"""A layer from pixels to numbers that have a density: `invconv.flows.density` has the equations."""
+"""A layer from pixels to real numbers, with noise: `invconv.flows.density` has the equations."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ Tensor: TypeAlias = torch.Tensor
 
 
 class Dequantize(nn.Module):  # type: ignore[misc]
-    """Pixels n become x = (n + u) / 256 with noise u, uniform in [0, 1).
+    """A layer that turns pixels n into x = (n + u) / 256 with noise u, uniform in [0, 1).
 
-    n/256 <= x < (n + 1)/256 holds for every u, also where rounding would break it, so that the
-    inverse gives back the pixels.
+    n/256 <= x < (n + 1)/256 holds for every u, despite rounding, so that the inverse returns the
+    pixels.
 
     Examples
     --------
@@ -45,7 +45,7 @@ class Dequantize(nn.Module):  # type: ignore[misc]
         ------
         TypeError, ValueError
             If the images are not in uint8, or the noise has another shape, no real dtype or, on a
-            CPU, numbers out of range. Elsewhere x is NaN there.
+            CPU, numbers out of range. On other devices x is NaN at such numbers.
         """
         device_kind("images", images)
         if noise is None:
@@ -61,7 +61,7 @@ class Dequantize(nn.Module):  # type: ignore[misc]
         Raises
         ------
         ValueError
-            If a number is NaN, on a CPU. Elsewhere its sample's log-determinant is NaN.
+            If a number is NaN, on a CPU. On other devices the sample's log-determinant is NaN.
         """
         log_det, lost = self._log_det(x, 1), x.isnan()
         if not readable(x):

@@ -1,7 +1,4 @@
-"""Layers and flows in files.
-
-Public as `invconv_torch.save` and `invconv_torch.load`.
-"""
+"""Saving and loading layers and flows of PyTorch."""
 
 from __future__ import annotations
 
@@ -24,18 +21,17 @@ def save(module: Glow | InvertibleModule, path: str | os.PathLike[str]) -> None:
     Parameters
     ----------
     module : Glow or InvertibleModule
-        A flow whose mixing has a name, or a layer of this package.
+        A flow with a named mixing, or a layer of this package.
     path : str or path-like
         By custom ``*.safetensors``.
 
     Raises
     ------
     TypeError
-        If it is neither.
+        If ``module`` is neither.
     ValueError
-        If the flow's mixing is a function, a layer was replaced by one that its architecture does
-        not have, its arrays are of several dtypes, or one holds NaN or inf; then a file that is
-        there stays as it was.
+        If the flow's mixing is a function, a layer differs from the architecture's, arrays are of
+        several dtypes, or one holds NaN or inf; then an existing file stays as it was.
     OSError
         If the file cannot be written.
 
@@ -70,7 +66,7 @@ def save(module: Glow | InvertibleModule, path: str | os.PathLike[str]) -> None:
 
 
 def _require_own_layers(flow: Glow) -> None:
-    """Raise if a layer differs from that of the architecture, which is all that the file says."""
+    """Raise if a layer differs from the architecture, which is all that a file describes."""
     if flow.architecture.mixing is None:  # the writer refuses it
         return
     with torch.random.fork_rng(devices=[]):
@@ -97,7 +93,7 @@ def load(
     device : optional
         PyTorch's default unless given.
     dtype : torch.dtype, optional
-        That of the file unless given.
+        The dtype of the file unless given.
 
     Returns
     -------
@@ -107,11 +103,11 @@ def load(
     Raises
     ------
     InvalidFileError
-        If it is no such file, or a damaged one.
+        If the file is no file of invconv, or is damaged.
     ValueError
         If a number in the file is beyond the range of ``dtype``.
     OSError
-        If the file cannot be read; FileNotFoundError if there is none.
+        If the file cannot be read; FileNotFoundError if it does not exist.
 
     Warns
     -----
@@ -140,12 +136,12 @@ def load(
     settings = stored.architecture.to_dict()
     kind = next(array.dtype for array in stored.arrays.values() if array.is_floating_point())
     with torch.random.fork_rng(devices=[]):
-        made = Glow(**settings, device=device, dtype=kind)
-    own = made.state_dict(keep_vars=True)
+        flow = Glow(**settings, device=device, dtype=kind)
+    own = flow.state_dict(keep_vars=True)
     with torch.no_grad():
         for name, values in stored.arrays.items():
             own[_PREFIX + name].copy_(values)
         for name, tensor in own.items():
             if name.endswith(_FLAG):
                 tensor.fill_(stored.initialized)
-    return made
+    return flow

@@ -3,13 +3,14 @@
 D. P. Kingma, P. Dhariwal, Glow, NeurIPS 2018; E. Hoogeboom, R. van den Berg, M. Welling, Emerging
 Convolutions for Generative Normalizing Flows, ICML 2019.
 
-Where the code of the paper's authors (github.com/ehoogeboom/emerging) does something else:
+Differences from the code of the paper's authors (github.com/ehoogeboom/emerging):
 
-- Priors: theirs of the last level is learned, too, for CIFAR-10 and ImageNet, and for galaxies none
-  is; here those of splits are, and that of the last level is N(0, 1).
-- The couplings' networks: theirs have actnorm after both hidden convolutions, a channel that marks
-  the image's edges, and learned factors after the last convolution; here they are three plain
-  convolutions.
+- Priors: the authors also learn the prior of the last level for CIFAR-10 and ImageNet, and learn no
+  prior for galaxies. Here the priors of splits are learned, and the prior of the last level is
+  N(0, 1).
+- The couplings' networks: the authors' have actnorm after both hidden convolutions, a channel that
+  marks the image's edges, and learned factors after the last convolution. Here a network is three
+  plain convolutions.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ class Glow(Multiscale):
     shape : tuple of int
         (C, H, W) of an image; H and W are multiples of 2^levels.
     levels : int
-        How often the image is halved.
+        Number of times that the image is halved.
     depth : int
         Steps a level.
     width : int
@@ -61,9 +62,9 @@ class Glow(Multiscale):
         Taps an axis of a mixing convolution, odd.
     scale_floor : float
         The least scale of a coupling or split, by which samples are divided; 0, as in the paper,
-        is none. Of 10,000 samples of a small flow, trained with 0, 0.1 and 0.5, 4272, none and
-        none were not finite, and of the others 621, 4427 and 1 had numbers outside [-1, 2]; it
-        took 3.77, 3.78 and 3.78 bits/dim
+        is no limit. Of 10,000 samples of a small flow, trained with 0, 0.1 and 0.5, 4272, none and
+        none were not finite; of the finite ones 621, 4427 and 1 had numbers outside [-1, 2]. The
+        flows reached 3.77, 3.78 and 3.78 bits/dim
         (``python -m invconv_benchmarks.density.compare.floors --floors 0,0.1,0.5``).
     context : int, optional
         Channels of a context on which the couplings are conditioned.
@@ -126,18 +127,18 @@ class Glow(Multiscale):
 def _layers(
     architecture: GlowArchitecture, mixing: Mixing, where: dict[str, Any]
 ) -> dict[str, nn.Module]:
-    """Return the layers by name, in the order in which an image meets them."""
-    floor, found = architecture.scale_floor, {}
+    """Return the layers by name, in the order in which an image passes through them."""
+    floor, layers = architecture.scale_floor, {}
     for level in range(architecture.levels):
         channels = architecture.channels(level)
-        found[f"level{level}_squeeze"] = Squeeze(basis=architecture.squeeze)
+        layers[f"level{level}_squeeze"] = Squeeze(basis=architecture.squeeze)
         for step in range(architecture.depth):
             at = f"level{level}_step{step}"
-            found[f"{at}_actnorm"] = ActNorm(channels, **where)
+            layers[f"{at}_actnorm"] = ActNorm(channels, **where)
             if architecture.mixing == "exponential":  # nearly the identity at the start
-                found[f"{at}_conv1x1"] = Conv1x1(channels, bias=False, **where)
-            found[f"{at}_mixing"] = mixing(channels)
-            found[f"{at}_coupling"] = AffineCoupling(
+                layers[f"{at}_conv1x1"] = Conv1x1(channels, bias=False, **where)
+            layers[f"{at}_mixing"] = mixing(channels)
+            layers[f"{at}_coupling"] = AffineCoupling(
                 channels,
                 architecture.width,
                 scale_floor=floor,
@@ -145,14 +146,14 @@ def _layers(
                 **where,
             )
         if level < architecture.levels - 1:
-            found[f"level{level}_split"] = Split(channels, scale_floor=floor, **where)
-    return found
+            layers[f"level{level}_split"] = Split(channels, scale_floor=floor, **where)
+    return layers
 
 
 def mixing_layer(
     name: str, size: int, channels: int, device: Any = None, dtype: Any = None
 ) -> nn.Module:
-    """Return the layer between couplings, whose bias is that of the actnorm before it."""
+    """Return the layer between couplings, without a bias: the actnorm before it has one."""
     where = {"bias": False, "device": device, "dtype": dtype}
     match name:
         case "periodic":

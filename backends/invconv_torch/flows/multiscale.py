@@ -1,4 +1,4 @@
-"""A density of images that is made of layers: maps with log-determinants, and noise.
+"""A density of images from layers: maps with log-determinants, and noise.
 
 log p(x) = sum of log N(z; 0, 1) + log|det dz/dx|
 """
@@ -26,21 +26,21 @@ Layers: TypeAlias = Mapping[str, nn.Module] | Iterable[nn.Module]
 class Multiscale(nn.Module):  # type: ignore[misc]
     """A flow of images in [0, 1): layers one after the other, from x - 1/2 to noise.
 
-    The noise is what each `Split` lets go, and the output of the last layer: independent N(0, 1)
-    numbers, says the model.
+    The noise is the part that each `Split` splits off, and the output of the last layer. The model
+    assumes independent N(0, 1) numbers.
 
     Parameters
     ----------
     shape : tuple of int
         (C, H, W) of an image.
     layers : mapping of str to nn.Module, or iterable of nn.Module
-        In the order in which an image meets them, each with ``forward(x) -> (z, log_det)`` and
-        ``inverse(z) -> (x, log_det)``, one log-determinant a sample: layers of invconv_torch,
-        `AffineCoupling`, `Split`, your own. A layer whose attribute ``context`` is not None is
-        called with the context as second argument.
+        In the order in which an image passes through them, each with
+        ``forward(x) -> (z, log_det)`` and ``inverse(z) -> (x, log_det)``, one log-determinant a
+        sample: layers of invconv_torch, `AffineCoupling`, `Split`, your own. A layer with an
+        attribute ``context`` that is not None is called with the context as second argument.
     reversible : bool
-        Keep only inputs and outputs of the layers between splits for the gradient, and compute the
-        rest again, as in `ReversibleChain`, in about twice the time.
+        Keep only inputs and outputs of the layers between splits for the gradient, and recompute
+        the rest, as in `ReversibleChain`, in about twice the time.
 
     Attributes
     ----------
@@ -51,7 +51,7 @@ class Multiscale(nn.Module):  # type: ignore[misc]
     Raises
     ------
     ValueError
-        If a layer does not take what the one before it makes: the message names it.
+        If a layer does not take the output of the layer before it; the message names the layer.
 
     Examples
     --------
@@ -78,12 +78,12 @@ class Multiscale(nn.Module):  # type: ignore[misc]
         self.dequantize = Dequantize()
         self.latent_shapes = running.latent_shapes(self.layers, self.shape, self._like)
         self._recomputes = flag("reversible", reversible)
-        # in a list, which is no module: parameters keep their names
+        # in a list, which is no module, so that parameters keep their names
         self._runs = running.reversible(self.layers, []) if self._recomputes else []
 
     @property
     def dimensions(self) -> int:
-        """How many numbers an image has."""
+        """The number of numbers of an image."""
         return math.prod(self.shape)
 
     @property
@@ -92,16 +92,16 @@ class Multiscale(nn.Module):  # type: ignore[misc]
         return any(running.takes_context(layer) for layer in self.layers.values())
 
     def steps(self) -> list[tuple[str, nn.Module]]:
-        """Return the layers in order, by the names that ``named_modules`` gives them."""
+        """Return the layers in order, with their names in ``named_modules``."""
         return [(f"layers.{name}", layer) for name, layer in self.layers.items()]
 
     @property
     def initialized(self) -> bool:
-        """Whether `initialize` has run, which each actnorm saves with its parameters."""
+        """Whether `initialize` has run; each actnorm saves that with its parameters."""
         return all(bool(layer.initialized) for layer in self._to_be_initialized().values())
 
     def _to_be_initialized(self) -> dict[str, nn.Module]:
-        """Return the actnorms, and others like them, at any depth inside of layers."""
+        """Return the actnorms, and other layers with ``initialize``, at any depth."""
         return {
             name: layer
             for name, layer in self.layers.named_modules(prefix="layers")
@@ -110,23 +110,23 @@ class Multiscale(nn.Module):  # type: ignore[misc]
 
     @torch.no_grad()  # type: ignore[untyped-decorator]
     def initialize(self, x: Tensor, *, context: Tensor | None = None) -> None:
-        """Choose each actnorm so that these images leave it with mean 0 and variance 1, once.
+        """Initialize each actnorm, once: its output for these images gets mean 0 and variance 1.
 
-        Actnorms inside of other layers are chosen, too. If an error, or the user, stops this
-        method, every actnorm is as it was before.
+        Actnorms inside of other layers are initialized, too. If an error, or the user, stops this
+        method, every actnorm stays as it was before.
 
         Parameters
         ----------
         x : tensor, shape (B, C, H, W)
-            In [0, 1).
+            Images in [0, 1).
         context : tensor, optional
 
         Raises
         ------
         RuntimeError
-            If it has been done.
+            If the flow is initialized already.
         ValueError
-            If a channel is the same in all images, or not finite.
+            If a channel is constant, or not finite.
         """
         todo = self._to_be_initialized()
         if todo and self.initialized:
@@ -137,17 +137,17 @@ class Multiscale(nn.Module):  # type: ignore[misc]
             running.encode(dict(self.steps()), x - 0.5, context)
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
-        """Return `log_prob`, as what wraps a module (DistributedDataParallel, compile) expects."""
+        """Return `log_prob`; wrappers (DistributedDataParallel, compile) call ``forward``."""
         return self.log_prob(x, context=context)
 
     def log_prob(self, x: Tensor, *, context: Tensor | None = None) -> Tensor:
-        """Return log p(x) in nats, shape (B,), the density's of images (B, C, H, W) in [0, 1).
+        """Return log p(x) in nats, shape (B,), for images (B, C, H, W) in [0, 1).
 
         Raises
         ------
         ValueError
-            If the images have another shape or, on a CPU, leave the range. Elsewhere, and in
-            compiled code, log p(x) is NaN for an image that does.
+            If the images have another shape or, on a CPU, leave the range. On other devices, and in
+            compiled code, log p(x) is NaN for an image that leaves it.
         """
         device_kind("x", x)
         density.require_in_range(x)
@@ -179,10 +179,10 @@ class Multiscale(nn.Module):  # type: ignore[misc]
         ----------
         x : tensor, shape (B, C, H, W)
         context : tensor, shape (B, K) or (B, K, H', W'), optional
-            What the layers are conditioned on that take a context.
+            The context, for the layers that take one.
         watch : callable, optional
             Called with the name and the output of each layer (of a `Split`, with z and then with
-            what stays); the next layer is given what it returns.
+            the remaining channels); the next layer is given its result.
 
         Returns
         -------
@@ -211,7 +211,7 @@ class Multiscale(nn.Module):  # type: ignore[misc]
         context : tensor, optional
             As for `encode`.
         watch : callable, optional
-            As for `encode`, called with what each layer is about to invert.
+            As for `encode`, called with the input of each layer's inverse.
         """
         density.require_latents(zs, self.latent_shapes)
         self._require_context(context)
@@ -243,7 +243,7 @@ class Multiscale(nn.Module):  # type: ignore[misc]
         ----------
         n : int
         temperature : float
-            What the noise is multiplied with: below 1 samples are less varied, and cleaner.
+            The factor of the noise: below 1 samples are less varied, and cleaner.
         context : tensor, shape (n, K) or (n, K, H', W'), optional
         generator : torch.Generator, optional
             PyTorch's own unless it is given.
@@ -255,12 +255,12 @@ class Multiscale(nn.Module):  # type: ignore[misc]
     def prepare(self, *, check: bool = True) -> Self:
         """Set eval mode and factor the inverses of all layers, which samples then reuse.
 
-        It decodes an image, so that the layers inside of other layers are factored, too.
+        One image is decoded, so that layers inside of other layers are factored, too.
 
         Parameters
         ----------
         check : bool
-            Whether to judge them.
+            Whether to judge the inverses.
 
         Raises
         ------

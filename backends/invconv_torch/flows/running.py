@@ -1,4 +1,4 @@
-"""How an image goes through the layers of a flow, and noise through their inverses."""
+"""Running images through the layers of a flow, and noise through their inverses."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def _beside(layer: nn.Module, context: Tensor | None) -> tuple[Tensor | None, ..
 
 
 def zero_context(layers: Iterable[nn.Module], like: Tensor) -> Tensor | None:
-    """Return a context of zeros for one image, None where no layer takes a context."""
+    """Return a context of zeros for one image, or None if no layer takes a context."""
     widths = [layer.context for layer in layers if takes_context(layer)]
     return like.new_zeros(1, widths[0]) if widths else None
 
@@ -72,7 +72,7 @@ def decode(
     context: Tensor | None = None,
     watch: Watch | None = None,
 ) -> Tensor:
-    """Return what `encode` would make zs of; ``watch`` is called with what is inverted next."""
+    """Undo `encode`; ``watch`` is called with the input of each layer's inverse."""
     *left, x = zs
     for name, layer in reversed(list(layers.items())):
         x = x if watch is None else watch(name, x)
@@ -85,7 +85,7 @@ def decode(
 
 
 def judge_remembered(flow: nn.Module) -> None:
-    """Warn where an inverse that a layer, at any depth, remembers cannot be right."""
+    """Judge the remembered inverses of all layers, at any depth; warn of each that is lost."""
     for layer in flow.modules():
         if isinstance(layer, InvertibleModule) and layer._inverses is not None:
             for grid in layer._inverses.grids():
@@ -94,9 +94,9 @@ def judge_remembered(flow: nn.Module) -> None:
 
 @contextlib.contextmanager
 def initializing(layers: Layers) -> Iterator[None]:
-    """Initialize each layer for the images that it is called with first: all layers, or none.
+    """Initialize each layer with its first input inside this context: all layers, or none.
 
-    If the block ends by an error, KeyboardInterrupt included, all layers are as they were before.
+    If the block ends by an error, KeyboardInterrupt included, all layers are restored.
     """
     before = [(x, dict(vars(x)), copy.deepcopy(x.state_dict())) for x in layers.values()]
     try:
@@ -106,7 +106,7 @@ def initializing(layers: Layers) -> Iterator[None]:
             yield
     except BaseException:
         for layer, attributes, state in before:
-            vars(layer).update(attributes)  # in which a user's layer may keep a plain flag
+            vars(layer).update(attributes)  # a user's layer may keep its flag in an attribute
             layer.load_state_dict(state)
         raise
 
@@ -119,9 +119,9 @@ def _initialize(name: str, layer: nn.Module, inputs: tuple[Any, ...]) -> None:
 
 
 def reversible(layers: Layers, before: list[nn.Module]) -> list[nn.Module]:
-    """Return the layers with each run of them between splits as one that stores no activations.
+    """Return the layers, each run of them between splits joined into a `ReversibleChain`.
 
-    ``before`` is the last result, which is returned again while the layers are the same ones.
+    ``before`` is the last result; it is returned again if the layers have not changed.
     """
     runs = [run if isinstance(run, ReversibleChain) else [run] for run in before]
     if [layer for run in runs for layer in run] == list(layers.values()):
@@ -135,23 +135,23 @@ def reversible(layers: Layers, before: list[nn.Module]) -> list[nn.Module]:
 
 
 def latent_shapes(layers: Layers, shape: Shape, like: Tensor) -> list[Shape]:
-    """Return the shape (C, H, W) of each piece of noise that the layers make of an image.
+    """Return the shape (C, H, W) of each piece of noise for an image.
 
     Parameters
     ----------
     layers : mapping of str to nn.Module
-        Those that are not of this package are run once.
+        Layers of other packages are run once.
     shape : tuple of int
-        Of an image.
+        The shape of an image.
     like : tensor
-        Of the flow's dtype and device.
+        A tensor of the flow's dtype and device.
 
     Raises
     ------
     ValueError
-        If a layer does not take what the one before it makes: the message names it.
+        If a layer does not take the output of the layer before it; the message names the layer.
     TypeError
-        If one of them has no inverse.
+        If a layer has no inverse.
     """
     noise: list[Shape] = []
     for name, layer in layers.items():
@@ -172,7 +172,7 @@ def latent_shapes(layers: Layers, shape: Shape, like: Tensor) -> list[Shape]:
 
 
 def _shape_after(layer: nn.Module, shape: Shape, like: Tensor) -> Shape:
-    """Return the shape of what a layer makes of an image; of a split, of each half."""
+    """Return the shape of a layer's output for an image; for a split, the shape of each half."""
     channels, height, width = shape
     own = layer.channels if isinstance(layer, AffineCoupling | Split) else None
     if isinstance(layer, InvertibleModule):

@@ -18,14 +18,14 @@ Tensor: TypeAlias = torch.Tensor
 
 
 class Split(nn.Module):  # type: ignore[misc]
-    """The second half of the channels leaves, in units of a learned normal distribution.
+    """A layer that splits off half of the channels, in units of a learned normal distribution.
 
     z = (x_2 - mean(x_1)) scale(x_1), so that log N(x_2; mean, 1 / scale) is log N(z; 0, 1) plus
-    the log-determinant, sum of log scale, where
+    the log-determinant, the sum of log scale. At first mean is 0 and
 
         scale = floor + (1 - floor) exp(-h(x_1))
 
-    begins at 1, and mean at 0. Glow's floor is 0: samples, which are divided by it, may explode.
+    is 1. Glow's floor is 0: then samples, which are divided by the scale, may explode.
 
     Parameters
     ----------
@@ -58,7 +58,7 @@ class Split(nn.Module):  # type: ignore[misc]
         nn.init.zeros_(self.prior.bias)
 
     def forward(self, x: Tensor) -> tuple[tuple[Tensor, Tensor], Tensor]:
-        """Return what stays and z, both of shape (B, C / 2, H, W), and the log-determinants."""
+        """Return x_1 and z, both of shape (B, C / 2, H, W), and the log-determinants."""
         kept, left = x.chunk(2, dim=1)
         z, log_det = affine(left, *self._shift_and_scale(kept))
         return (kept.clone(), z), log_det  # a view of x could not be edited in place
@@ -74,5 +74,5 @@ class Split(nn.Module):  # type: ignore[misc]
         return -mean, maps.split_scale(h, self.floor)
 
     def extra_repr(self) -> str:
-        """Say the settings."""
+        """Return the settings as text."""
         return f"scale_floor={self.floor}"

@@ -22,17 +22,17 @@ Tensor: TypeAlias = torch.Tensor
 class TorchTransform(Transform, nn.Module):  # type: ignore[misc]
     """A layer for ``torch.distributions.TransformedDistribution``.
 
-    It is a module too, with the layer's parameters. The transform is latent to data, as
-    `TransformedDistribution` wants it: the layer's *inverse*; ``.inv`` is the layer itself.
+    The transform is a module too, with the layer's parameters. It is latent to data, as
+    `TransformedDistribution` expects: the layer's *inverse*; ``.inv`` is the layer itself.
 
     Parameters
     ----------
     conv : layer or InvertibleConv
     ndim : int, optional
-        The number of spatial axes, where the layer leaves it open, as 1x1 convolutions do. A sample
+        The number of spatial axes, if the layer leaves it open, as 1x1 convolutions do. A sample
         has ``event_dim`` = ndim + 1 axes; there may be any number of batch axes.
     cache_size : {0, 1}
-        Whether to remember the last (z, x), as torch.distributions says; not while training, where
+        Whether to remember the last (z, x), as in torch.distributions; use 0 while training, since
         the parameters change.
 
     Examples
@@ -68,7 +68,7 @@ class TorchTransform(Transform, nn.Module):  # type: ignore[misc]
         kind = y.device.type
         conv = self.layer.operator()
         if not autocasting(kind):
-            as_batch(conv, "y", y.reshape(size(batch), *event))  # which refuses what does not fit
+            as_batch(conv, "y", y.reshape(size(batch), *event))  # raises if y does not fit
         with torch.autocast(kind, enabled=False) if autocasting(kind) else nullcontext():
             return -conv.log_det(event[1:]).repeat(batch)
 

@@ -23,9 +23,9 @@ class FreiaModule(Base):  # type: ignore[misc]
     Parameters
     ----------
     dims_in : sequence with one tuple (C, *spatial)
-        FrEIA passes it.
+        The input's shape, which FrEIA passes.
     dims_c : sequence, optional
-        No conditions: the layer has none.
+        Must be empty: the layer takes no conditions.
     conv : layer or InvertibleConv
 
     Examples
@@ -64,9 +64,9 @@ class FreiaModule(Base):  # type: ignore[misc]
         """Return ((z,), log|det K|), or ((x,), log|det K^-1|) if ``rev``; log-dets one a sample."""
         (x,) = x_or_z
         y, log_det = viewable(self.layer.inverse(x) if rev else self.layer(x))
-        # backwards, FrEIA's HaarDownsampling edits in place what the derivative of an inverse needs
+        # a copy: FrEIA's HaarDownsampling edits its input, which an inverse's derivative needs
         return (y.clone() if rev and y.requires_grad else y,), log_det
 
     def output_dims(self, input_dims: list[Dims]) -> list[Dims]:
-        """Return the shapes of the outputs: those of the inputs."""
+        """Return the shapes of the outputs, which are the inputs' shapes."""
         return input_dims

@@ -38,5 +38,5 @@ class NormflowsFlow(Flow):  # type: ignore[misc]
         return viewable(self.layer.inverse(z))
 
     def inverse(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Return K x + b and log|det K|, one a sample, of data that normflows also names z."""
+        """Return K x + b and log|det K|, one a sample, for data x, which normflows names z."""
         return viewable(self.layer(z))

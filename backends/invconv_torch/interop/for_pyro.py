@@ -10,8 +10,8 @@ from invconv_torch.interop.for_distributions import TorchTransform
 class PyroTransform(TorchTransform, TransformModule):  # type: ignore[misc]
     """A layer for ``pyro.distributions.TransformedDistribution``: latent to data.
 
-    The same as `TorchTransform`, and one of Pyro's ``TransformModule``: ``pyro.module`` registers
-    its parameters.
+    A `TorchTransform` that is also a ``TransformModule`` of Pyro: ``pyro.module`` registers its
+    parameters.
 
     Examples
     --------

@@ -15,7 +15,7 @@ Layer: TypeAlias = ic.InvertibleConv | nn.Module
 
 
 def layer_of(conv: Layer) -> nn.Module:
-    """Return a layer as it is, or a new one of an operator's arrays, which are copied."""
+    """Return a layer as it is, or a new layer with copies of an operator's arrays."""
     if isinstance(conv, ic.InvertibleConv):
         return InvertibleModule(conv)
     if isinstance(conv, nn.Module) and callable(getattr(conv, "inverse", None)):
@@ -27,12 +27,12 @@ def layer_of(conv: Layer) -> nn.Module:
 
 
 def ndim_of(layer: nn.Module) -> int | None:
-    """Return the number of spatial axes of a layer or of those that it is made of."""
+    """Return the number of spatial axes of a layer or of the layers inside it."""
     inside = (m for m in layer.modules() if isinstance(m, InvertibleModule))
     return next((n for m in inside if (n := m.operator().ndim) is not None), None)
 
 
 def viewable(result: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
-    """Return a value in the default layout: flow libraries ``view`` what comes from a part."""
+    """Return a value in the default layout: flow libraries call ``view`` on it."""
     value, log_det = result
     return value.contiguous(), log_det

@@ -1,8 +1,8 @@
 """The kernels with the derivatives of `kernels.rules`, opaque to autograd, torch.func and compile.
 
-One autograd Function takes a rule: what runs, and its two derivatives. It comes in two classes:
-torch.compile cannot trace one with a ``jvp``. To call either costs as much as a small solve, so it
-is left out where nobody watches.
+An autograd Function takes a rule: an operation and its two derivatives. torch.compile cannot trace
+a Function with a ``jvp``, so there are two classes. A call of either costs as much as a small
+solve, so it is left out if nothing observes the operation.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from invconv_torch.traced import (
 
 Tensor: TypeAlias = torch.Tensor
 Cotangents: TypeAlias = tuple[Tensor | None, ...]
-Settings: TypeAlias = Any  # a family, with its factors where there are any
+Settings: TypeAlias = Any  # a family, perhaps with factors
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Rule:
     run : callable
         (settings, *tensors) to the result, in plain PyTorch; the settings are no tensors.
     traced : callable
-        The same as one node of a graph (`invconv_torch.native.ops`).
+        The operation as one node of a graph (`invconv_torch.native.ops`).
     keeps_result : bool
         Whether the derivatives need the result instead of the last tensor.
     vjp : callable
@@ -59,7 +59,7 @@ class Rule:
 
 @dataclass(frozen=True)
 class Operation:
-    """A rule with its settings: one leaf to torch.func, where a tuple would be two."""
+    """A rule with its settings: one leaf for torch.func; a tuple would be two."""
 
     rule: Rule
     settings: Settings
@@ -68,7 +68,7 @@ class Operation:
         return iter((self.rule, self.settings))
 
 
-_MOST = 5  # tensors of a traced operation, for the compiler counts the arguments of `forward`
+_MOST = 5  # tensors of a traced operation at most: the compiler needs a fixed number of arguments
 
 
 class _Eager(Function):  # type: ignore[misc]
@@ -98,7 +98,7 @@ class _Eager(Function):  # type: ignore[misc]
 
 
 class _Traced(Function):  # type: ignore[misc]
-    """The same for torch.compile: no ``jvp``, and `_MOST` tensors, of which some are None."""
+    """The Function for torch.compile: without ``jvp``, and with `_MOST` tensors, some None."""
 
     generate_vmap_rule = True
 
@@ -120,12 +120,12 @@ class _Traced(Function):  # type: ignore[misc]
     def backward(ctx: Any, bar: Tensor) -> tuple[Any, ...]:
         saved = ctx.saved_tensors
         wanted = ctx.needs_input_grad[1 : 1 + len(saved)]
-        found = ctx.rule.vjp(ctx.settings, saved, bar, wanted)
-        return None, *found, *[None] * (_MOST - len(saved))
+        bars = ctx.rule.vjp(ctx.settings, saved, bar, wanted)
+        return None, *bars, *[None] * (_MOST - len(saved))
 
 
 class _Plain(_Eager):
-    """The same outside torch.func: for one with a setup_context PyTorch reads signatures."""
+    """The Function outside torch.func: without a setup_context, PyTorch inspects no signature."""
 
     @staticmethod
     def forward(  # type: ignore[override]  # as PyTorch calls it where there is no setup_context
@@ -144,14 +144,14 @@ class _Plain(_Eager):
 
 
 def run(rule: Rule, settings: Settings, *tensors: Tensor) -> Tensor:
-    """Run an operation, and record its derivatives where anybody wants them."""
+    """Run an operation, and record it for derivatives if it is observed."""
     watched = watch(*tensors)
     if watched is Watch.NOBODY:
         return rule.run(settings, *tensors)
     result: Tensor
     if watched is Watch.COMPILER:
         refuse_compiled_transforms()
-        # the compiler knows only of views which of them `torch.func.grad` asks for
+        # views: only for these the compiler knows which ones `torch.func.grad` differentiates by
         views = [tensor.view_as(tensor) for tensor in tensors]
         result = _Traced.apply((rule, settings), *views, *[None] * (_MOST - len(views)))
     elif watched is Watch.TRANSFORMS:

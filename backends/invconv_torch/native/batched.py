@@ -1,7 +1,7 @@
-"""Backwards of several cotangents at once: ``is_grads_batched``, ``jacobian(vectorize=True)``.
+"""Backward passes with several cotangents: ``is_grads_batched``, ``jacobian(vectorize=True)``.
 
 PyTorch runs these with an older kind of vmap than `torch.func`, inside which few operations work.
-So a node of ours takes the cotangents apart and pulls one after another back.
+So our nodes split the batch of cotangents and pull them back one by one.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ Backward: TypeAlias = Callable[..., tuple[Any, ...]]
 
 
 def one_by_one(backward: Backward) -> Backward:
-    """Return the backward of a Function, which meets cotangents one at a time."""
+    """Return a backward for batches of cotangents that calls ``backward`` with one at a time."""
 
     @functools.wraps(backward)
     def each(ctx: Any, *bars: Any) -> tuple[Any, ...]:
-        for bar in bars:  # a generator would be a call for each
+        for bar in bars:  # a generator would cost a call for each
             if bar is not None and is_legacy_batchedtensor(bar):
                 break
         else:
@@ -41,7 +41,7 @@ def one_by_one(backward: Backward) -> Backward:
 
 
 def _pull_back(backward: Backward, bars: tuple[Any, ...], level: int) -> tuple[Any, ...]:
-    """Pull back the cotangents that a level of vmap runs over; those of lower levels within."""
+    """Pull back the cotangents of a level of vmap, and of lower levels inside it."""
     rows = [None if bar is None else _rows(bar, level) for bar in bars]
     count = max((len(bar) for bar in rows if bar is not None), default=0)
     leave_legacy_vmap()
@@ -61,6 +61,6 @@ def _pull_back(backward: Backward, bars: tuple[Any, ...], level: int) -> tuple[A
 
 
 def _rows(bar: torch.Tensor, level: int) -> torch.Tensor | None:
-    """Return what a level runs over, along the first axis; None if it does not run over this."""
+    """Return the batch of a level along the first axis, or None if the cotangent has none."""
     one, two = (remove_batch_dim(bar, level, size, 0) for size in (1, 2))
-    return one if len(one) == len(two) else None  # what has no such axis takes any size
+    return one if len(one) == len(two) else None  # a tensor without the axis takes any size

@@ -14,9 +14,9 @@ import torch.nn.functional as F
 from invconv.arrays.stencil import Offset, Stencil, reaching
 from invconv.kernels import primitives
 from invconv.kernels.convolutions import CausalFamily, CircularFamily
+from invconv.kernels.cpu.correlate.bands import Places
 from invconv.kernels.cpu.correlate.correlation import compiled_correlation
 from invconv.kernels.cpu.correlate.gram import compiled_gram
-from invconv.kernels.cpu.correlate.plan import Places
 from invconv.kernels.cpu.machine import reason
 from invconv.kernels.families import StencilFamily
 from invconv.kernels.primitives import fold, pad_periodic
@@ -28,9 +28,10 @@ Tensor: TypeAlias = torch.Tensor
 Shape: TypeAlias = tuple[int, ...]
 Correlation: TypeAlias = CausalFamily | CircularFamily | MirroredFamily | StencilFamily
 
-_WIDE, _SUMS = 32, {4: 224, 8: 300}  # channels, and times taps: see `prefers_kernel_for_gradient`
-_BATCH = 2**16, 2**22  # bytes
-_CACHED, _VECTOR = 2**19, 16  # bytes of images that a cache holds thrice, and images of a vector
+# see `prefers_kernel_for_gradient`: channels, channels times taps by itemsize, bytes of a batch
+_WIDE, _SUMS = 32, {4: 224, 8: 300}
+_BATCH = 2**16, 2**22
+_CACHED, _VECTOR = 2**19, 16  # a third of the bytes in a cache, and images of a vector
 _CONV = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
 
 
@@ -41,13 +42,13 @@ class Grid:
     Attributes
     ----------
     taps : tuple of int
-        The taps that count, in the order of `places`.
+        The taps that reach a pixel, in the order of `places`.
     places : tuple of int
-        The flat index of each in the grid.
+        The flat index of each of these taps in the grid.
     low, high : tuple of int
         The first and last offset along each axis.
     spacing, size : tuple of int
-        Of the grid, per axis.
+        Distance and number of taps of the grid, per axis.
     """
 
     taps: tuple[int, ...]
@@ -60,7 +61,7 @@ class Grid:
 
 @functools.lru_cache(maxsize=256)
 def grid_of(offsets: tuple[Offset, ...], wrap: bool, shape: Shape) -> Grid | None:
-    """Return the grid of the offsets that count, or None where no tap reaches a pixel."""
+    """Return the grid of the taps that reach a pixel, or None if no tap does."""
     if wrap:
         offsets = tuple(fold(offset, shape) for offset in offsets)
     taps = tuple(reaching(offsets, shape))
@@ -130,10 +131,10 @@ def convolution_vjp(grid: Grid, count: int, wrap: bool, x: Tensor, y_bar: Tensor
 
 
 def prefers_kernel(x: Tensor) -> bool:
-    """Tell whether the compiled kernel is used for forwards: wherever it runs.
+    """Tell whether the compiled kernel computes forward maps: it does if it runs.
 
     ``python -m invconv_benchmarks.studies.torch_convolutions`` compares it with PyTorch's own
-    convolution. Gradients of mirrored images go by the same rule: PyTorch would pad both images.
+    convolution. Gradients of mirrored images use the kernel, too: PyTorch would pad both images.
     """
     if not (in_host_memory(x) and x.is_contiguous() and x.numel()):
         return False
@@ -141,10 +142,11 @@ def prefers_kernel(x: Tensor) -> bool:
 
 
 def prefers_kernel_for_gradient(x: Tensor, taps: int) -> bool:
-    """Tell whether the compiled kernel is used for the gradient by so many taps.
+    """Tell whether the compiled kernel computes the gradient by ``taps`` taps.
 
-    PyTorch's is one large product of matrices, faster for many channels and taps, of a batch that
-    is neither tiny nor leaves the cache: the same study says where.
+    PyTorch computes one large product of matrices, which is faster for many channels and taps if
+    the batch is neither tiny nor larger than the cache. The study of `prefers_kernel` has the
+    limits.
     """
     if not prefers_kernel(x):
         return False
@@ -154,17 +156,17 @@ def prefers_kernel_for_gradient(x: Tensor, taps: int) -> bool:
 
 
 def correlate_compiled(family: Correlation, w: Tensor, x: Tensor) -> Tensor:
-    """Return the correlation by the compiled kernel, which reads the weights where they are."""
+    """Return the correlation by the compiled kernel, which reads the weights in place."""
     settings = family.offsets, family.wrap, x.element_size()
-    found = compiled_correlation(x.shape[1], tuple(x.shape[2:]), *settings)
-    if found is None:  # no tap reaches a pixel
+    kernel = compiled_correlation(x.shape[1], tuple(x.shape[2:]), *settings)
+    if kernel is None:  # no tap reaches a pixel
         return torch.zeros_like(x)
     if x.is_neg() or w.is_neg():
         x, w = x.resolve_neg(), w.resolve_neg()
     w, first, places = _placed(family, w)
     y = torch.empty_like(x)
     images = x.data_ptr(), y.data_ptr()
-    found.run(first, places, *images, x.shape[0], torch.get_num_threads(), w, x, y)
+    kernel.run(first, places, *images, x.shape[0], torch.get_num_threads(), w, x, y)
     return y
 
 
@@ -173,8 +175,8 @@ def horner_compiled(
 ) -> list[Tensor]:
     """See `invconv.kernels.maps.horner`.
 
-    Where sums are not kept, two places take turns, and one thread takes few images at a time
-    through all maps: from one to the next they stay in its cache.
+    Unless sums are kept, two buffers take turns, and one thread takes a few images at a time
+    through all maps, so that they stay in its cache.
     """
     settings = family.offsets, family.wrap, x.element_size()
     kernel = compiled_correlation(x.shape[1], tuple(x.shape[2:]), *settings)
@@ -182,37 +184,37 @@ def horner_compiled(
         return [x.clone() for _ in (ws if keep else ws[:1])]
     x, number, image = x.resolve_neg(), torch.get_num_threads(), x[0].numel() * x.element_size()
     part = len(x) if keep or number > 1 else max(1, _CACHED // image // _VECTOR) * _VECTOR
-    found = [torch.empty_like(x) for _ in (ws if keep else ws[:1])]
+    sums = [torch.empty_like(x) for _ in (ws if keep else ws[:1])]
     spare = x[:0] if keep else torch.empty_like(x[:part])
     maps = [_placed(family, w.resolve_neg()) for w in reversed(ws)]
     for start in range(0, len(x), part):
-        turns = spare.data_ptr(), found[0].data_ptr() + start * image
+        turns = spare.data_ptr(), sums[0].data_ptr() + start * image
         places = [turns[n % 2] for n in range(len(ws), 0, -1)]
         if keep:
-            places = [z.data_ptr() for z in found]
+            places = [z.data_ptr() for z in sums]
         here = plus = x.data_ptr() + start * image
         for (_, taps, strides), to in zip(maps, places, strict=True):
-            images, keeps = (here, to, min(part, len(x) - start)), (x, spare, maps, found)
+            images, keeps = (here, to, min(part, len(x) - start)), (x, spare, maps, sums)
             kernel.run(taps, strides, *images, number, *keeps, plus=plus)
             here = to
-    return found
+    return sums
 
 
 def compiled_vjp(family: Correlation, x: Tensor, y_bar: Tensor) -> Tensor:
     """Return the gradient by the weights by the compiled kernel; masked entries are zero."""
     channels, settings = x.shape[1], (family.offsets, family.wrap, x.element_size())
     shape = weights_shape(family, channels)
-    found = compiled_gram(channels, tuple(x.shape[2:]), *settings)
-    if found is None:  # no tap reaches a pixel
+    gram = compiled_gram(channels, tuple(x.shape[2:]), *settings)
+    if gram is None:  # no tap reaches a pixel
         return x.new_zeros(shape)
     x, y_bar = x.resolve_neg().contiguous(), y_bar.resolve_neg().contiguous()
     batch = x.shape[0]
-    parts = found.parts(batch, torch.get_num_threads())
+    parts = gram.parts(batch, torch.get_num_threads())
     totals = x.new_zeros(shape if parts == 1 else (parts, *shape))
     total = totals if parts == 1 else totals[0]
     _, first, places = _placed(family, total)
     given = x.data_ptr(), y_bar.data_ptr(), first, places, total.nbytes
-    found.run(*given, batch, parts, x, y_bar, totals)
+    gram.run(*given, batch, parts, x, y_bar, totals)
     return total if parts == 1 else totals.sum(0)
 
 
@@ -224,12 +226,12 @@ def weights_shape(family: Correlation, channels: int) -> Shape:
 
 
 def _placed(family: Correlation, w: Tensor) -> tuple[Tensor, int, Places]:
-    """Return weights, the address of the first tap's matrix, and where all entries are."""
+    """Return weights, the address of the first tap's matrix, and the layout of all matrices."""
     stride = w.stride()
     if isinstance(family, StencilFamily):
         return w, w.data_ptr(), (*stride, 0)
     if not w.is_contiguous() and stride[2:] != _dense(family.kernel_size):
-        # the taps of two channels are to follow each other
+        # the taps of a pair of channels must be adjacent
         w = w.contiguous()
         stride = w.stride()
     if isinstance(family, CircularFamily | MirroredFamily):
@@ -245,7 +247,7 @@ def _dense(shape: Shape) -> Shape:
 
 
 def has_convolution(x: Tensor, grid: Grid) -> bool:
-    """Tell whether PyTorch has a convolution: not of four axes, nor with most taps missing."""
+    """Tell whether PyTorch's convolution can be used: at most three axes, and few missing taps."""
     return x.ndim - 2 in _CONV and math.prod(grid.size) <= 4 * len(grid.taps)
 
 
@@ -255,16 +257,16 @@ def _kernel(grid: Grid, taps: Tensor) -> Tensor:
     if grid.places == tuple(range(len(taps))) and len(taps) == count:
         full = taps
     else:
-        found: dict[int, Tensor] = {}
+        by_place: dict[int, Tensor] = {}
         for t, place in zip(grid.taps, grid.places, strict=True):
-            found[place] = found[place] + taps[t] if place in found else taps[t]
+            by_place[place] = by_place[place] + taps[t] if place in by_place else taps[t]
         blank = taps.new_zeros((channels, channels))
-        full = torch.stack([found.get(place, blank) for place in range(count)])
+        full = torch.stack([by_place.get(place, blank) for place in range(count)])
     return full.permute(1, 2, 0).reshape(channels, channels, *grid.size)
 
 
 def _padded(x: Tensor, grid: Grid, wrap: bool) -> Tensor:
-    """Return x from its pixel ``low`` to ``high`` beyond the last, zero or periodic outside."""
+    """Return x extended from pixel ``low`` to ``high`` beyond the last, zero or periodic."""
     if wrap:
         for axis, (lo, h) in enumerate(zip(grid.low, grid.high, strict=True)):
             x = pad_periodic(x, 2 + axis, max(0, -lo), max(0, h))

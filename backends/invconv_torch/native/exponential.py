@@ -42,7 +42,7 @@ def _run_gram(settings: Settings, w: Tensor, x: Tensor, y: Tensor, *directions: 
 
 
 def _stacked(w: Tensor, directions: Sequence[Tensor]) -> Tensor:
-    """Return directions as one tensor (k, T, C, C), which an operator of PyTorch takes."""
+    """Return directions as one tensor (k, T, C, C), as a custom operator of PyTorch takes them."""
     return torch.stack(directions) if directions else w.new_empty((0, *w.shape))
 
 
@@ -57,12 +57,12 @@ def _vjp(cotangent: Callable[..., Tensor]) -> Callable[..., Cotangents]:
 
 def _jvp(tangent: Callable[..., Tensor]) -> Callable[..., Tensor | None]:
     def jvp(settings: Settings, saved: Sequence[Tensor], *dots: Tensor | None) -> Tensor | None:
-        found, (family, counts) = None, settings
+        total, (family, counts) = None, settings
         for slot, dot in enumerate(dots):
             if dot is not None:
                 part = tangent(family, saved, slot, dot, counts)
-                found = part if found is None else found + part
-        return found
+                total = part if total is None else total + part
+        return total
 
     return jvp
 
@@ -105,7 +105,7 @@ def exponential_gram(
 def exponential_vjp(
     family: StencilFamily, w: Tensor, x: Tensor, y_bar: Tensor, counts: Counts | None = None
 ) -> tuple[Tensor, Tensor]:
-    """See `invconv.kernels.exponential`: in one pass where nobody differentiates it."""
+    """See `invconv.kernels.exponential`; one pass if no second derivative is recorded."""
     if watch(w, x, y_bar) is Watch.NOBODY and has_values(w):
         return series(kernels, family, w, (), counts, orders=1).pull_back(x, y_bar)
     w_bar = exponential_gram(family, w, x, y_bar, counts=counts)

@@ -1,4 +1,4 @@
-"""Every operation on a family of matrices: plain PyTorch, at full precision, with no derivative.
+"""The operations on a family of matrices: plain PyTorch, at full precision, with no derivative.
 
 `invconv_torch.native.autodiff` adds the derivatives.
 """
@@ -42,7 +42,7 @@ _CORRELATIONS = (CausalFamily, CircularFamily, StencilFamily)
 
 def apply(family: LinearFamily, w: Tensor, x: Tensor) -> Tensor:
     """Return A(w) x."""
-    if isinstance(family, _CORRELATIONS):  # which see to their precision
+    if isinstance(family, _CORRELATIONS):  # these set the precision themselves
         if isinstance(family, CircularFamily) and family.by_frequencies(x):
             with full_precision(x):
                 return laid_out(torch.as_tensor(family.apply(w, x)).contiguous(), x)
@@ -97,7 +97,7 @@ def gram(family: LinearFamily, x: Tensor, y: Tensor) -> Tensor:
 
 
 def _taps(family: Correlation, w: Tensor) -> Tensor:
-    """Return the taps (T, C, C) of a correlation, without those that are masked."""
+    """Return the taps (T, C, C) of a correlation, without masked taps."""
     if isinstance(family, StencilFamily):
         return w
     if isinstance(family, CausalFamily):
@@ -115,11 +115,11 @@ def _kernel(family: Correlation, taps: Tensor) -> Tensor:
 
 def _masked(family: CausalFamily, taps: Tensor) -> Tensor:
     here = taps[:1].tril() if family.lower else taps[:1].triu()
-    return torch.cat([here, taps[1:]])  # nothing in place: programs of torch.export have that
+    return torch.cat([here, taps[1:]])  # not in place, for programs of torch.export
 
 
 def factor(family: LinearFamily, w: Tensor, shape: tuple[int, ...], quiet: bool) -> Factor | None:
-    """Factor A(w) for a grid; ``quiet`` where nobody has looked whether it is singular."""
+    """Factor A(w) for a grid; ``quiet``, without errors, if it was not tested for singularity."""
     with full_precision(w):
         if isinstance(family, CausalFamily):
             return CausalFactor.of(family, w, shape)
@@ -131,11 +131,11 @@ def factor(family: LinearFamily, w: Tensor, shape: tuple[int, ...], quiet: bool)
 
 
 def solve(factored: tuple[LinearFamily, Factor | None], w: Tensor, y: Tensor) -> Tensor:
-    """Return A(w)^-1 y for a family, with the factors of A(w) if they are there."""
+    """Return A(w)^-1 y for a family, with the factors of A(w) if they are given."""
     family, factors = factored
     if y.numel() == 0:
         return torch.empty_like(y)
-    if isinstance(factors, CausalFactor):  # which sees to its precision
+    if isinstance(factors, CausalFactor):  # it sets the precision itself
         return laid_out(factors.solve(y), y)
     with full_precision(y):
         if isinstance(family, TriangularFamily):

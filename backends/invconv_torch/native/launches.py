@@ -1,8 +1,8 @@
-"""What the kernel of CUDA devices needs to know of tensors (`invconv.kernels.cuda.launch`).
+"""Functions on tensors for the kernel of CUDA devices (`invconv.kernels.cuda.launch`).
 
-Memory comes from torch's pool, the stream is torch's current one: a solve runs in the order of the
-program, and torch.cuda.graph records it. As with all of PyTorch, a call before the recording
-compiles and loads what is recorded.
+Memory comes from torch's pool, and launches go to torch's current stream: a solve runs in the order
+of the program, and torch.cuda.graph records it. As always in PyTorch, call it once before the
+recording, to compile and load the code.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _PLAIN = (Tensor, torch.nn.Parameter)
 
 
 def _ordinal(x: Tensor) -> int | None:
-    """Fake tensors have no memory, and on AMD's devices, "cuda" too, the kernel does not run."""
+    """Return the number of the device; None for fake tensors and on AMD's devices, "cuda" too."""
     there = x.device.type == "cuda" and type(x) in _PLAIN and torch.version.cuda is not None
     return x.device.index if there else None
 

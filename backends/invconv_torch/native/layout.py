@@ -1,4 +1,4 @@
-"""Results of a call: laid out in memory as its argument is, and no views."""
+"""Results of a call: in the memory layout of its argument, and no views."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _CHANNELS_LAST = {4: torch.channels_last, 5: torch.channels_last_3d}
 
 
 def laid_out(result: Tensor, x: Tensor) -> Tensor:
-    """Return a result in channels_last where what it came from is."""
+    """Return a result in channels_last if the argument x is."""
     if x.is_contiguous() or x.ndim not in _CHANNELS_LAST:
         return result
     layout = _CHANNELS_LAST[x.ndim]
@@ -20,5 +20,5 @@ def laid_out(result: Tensor, x: Tensor) -> Tensor:
 
 
 def owned(result: Tensor) -> Tensor:
-    """Return a Function's result as no view: autograd refuses to edit a view in place."""
+    """Return a Function's result, detached if it is a view: autograd refuses edits of a view."""
     return result.detach() if result._is_view() else result

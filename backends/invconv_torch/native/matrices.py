@@ -1,7 +1,7 @@
 """Log-determinants and inverses of matrices, and products of reflections.
 
-The host never waits for a device: what PyTorch's `slogdet` and `inv` would raise for is known on
-the device only, and a zero pivot gives -inf, a singular matrix NaN.
+The host never waits for a device. PyTorch's `slogdet` and `inv` would, to raise for a singular
+matrix; here a zero pivot gives -inf, and a singular matrix NaN.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from invconv_torch.traced import unwatched
 
 Tensor: TypeAlias = torch.Tensor
 
-_MOST = 96  # channels, beyond which products of matrices are quicker
+_MOST = 96  # channels: products of matrices are quicker with more
 
 
 def log_of_pivots(factors: Tensor) -> Tensor:
@@ -31,7 +31,7 @@ def log_of_pivots(factors: Tensor) -> Tensor:
 
 
 def inverse_unchecked(matrices: Tensor) -> Tensor:
-    """Return A^-1 of matrices (..., C, C), NaN where one is singular."""
+    """Return A^-1 of matrices (..., C, C), NaN for a singular one."""
     inverse, info = torch.linalg.inv_ex(matrices, check_errors=False)
     return inverse.masked_fill(info[..., None, None] != 0, math.nan)
 
@@ -56,13 +56,13 @@ class LogAbsDet(Function):  # type: ignore[misc]
 
 
 def log_abs_det_saving(matrices: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-    """See `invconv.kernels.primitives.log_abs_det_saving`: LU factors, and where rows went."""
+    """See `invconv.kernels.primitives.log_abs_det_saving`; it saves LU factors and pivots."""
     factors, pivots = factored(matrices)
     return log_of_pivots(factors), (factors, pivots)
 
 
 def factored(matrices: Tensor) -> tuple[Tensor, Tensor]:
-    """Return LU factors (..., C, C), and LAPACK's numbers of the rows that were swapped."""
+    """Return LU factors (..., C, C), and pivots: LAPACK's numbers of the swapped rows."""
     channels, parts = matrices.shape[-1], 2 if matrices.is_complex() else 1
     itemsize, count = matrices.element_size() // parts, matrices.shape[:-1].numel() // channels
     compiled = unwatched() and in_host_memory(matrices) and prefers_lanes(count, channels, itemsize)
@@ -76,7 +76,7 @@ def factored(matrices: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def inverse_saved(matrices: Tensor, memo: Any) -> Tensor:
-    """See `invconv.kernels.primitives.inverse_saved`; with a derivative where one may be asked."""
+    """See `invconv.kernels.primitives.inverse_saved`; differentiable if gradients are enabled."""
     if memo is None or torch.is_grad_enabled():
         return inverse_unchecked(matrices)
     unit = torch.eye(matrices.shape[-1], dtype=matrices.dtype, device=matrices.device)
@@ -84,15 +84,15 @@ def inverse_saved(matrices: Tensor, memo: Any) -> Tensor:
 
 
 def reflected(reflectors: Tensor, matrix: Tensor) -> tuple[Tensor, Any]:
-    """See `invconv.kernels.reflections.reflected`; the compiled one keeps the product only."""
+    """See `invconv.kernels.reflections.reflected`; the compiled version saves only the product."""
     itemsize = matrix.element_size()
     if (
         len(matrix) > _MOST
         or not (unwatched() and in_host_memory(reflectors) and in_host_memory(matrix))
         or reason(itemsize) is not None
     ):
-        found: tuple[Tensor, Any] = reflections.reflected.agnostic(reflectors, matrix)
-        return found
+        by_blocks: tuple[Tensor, Any] = reflections.reflected.agnostic(reflectors, matrix)
+        return by_blocks
     v, u = _plain(reflectors), _plain(matrix)
     product = torch.empty_like(u)
     address = v.data_ptr(), u.data_ptr(), product.data_ptr()
@@ -103,8 +103,8 @@ def reflected(reflectors: Tensor, matrix: Tensor) -> tuple[Tensor, Any]:
 def reflected_vjp(reflectors: Tensor, memo: Any, bar: Tensor) -> tuple[Tensor, Tensor]:
     """See `invconv.kernels.reflections.reflected_vjp`."""
     if not isinstance(memo, torch.Tensor):
-        found: tuple[Tensor, Tensor] = reflections.reflected_vjp.agnostic(reflectors, memo, bar)
-        return found
+        bars: tuple[Tensor, Tensor] = reflections.reflected_vjp.agnostic(reflectors, memo, bar)
+        return bars
     v, bar = _plain(reflectors), _plain(bar)
     v_bar, matrix_bar = torch.empty_like(v), torch.empty_like(bar)
     given = [t.data_ptr() for t in (v, memo, bar, v_bar, matrix_bar)]
@@ -113,5 +113,5 @@ def reflected_vjp(reflectors: Tensor, memo: Any, bar: Tensor) -> tuple[Tensor, T
 
 
 def _plain(x: Tensor) -> Tensor:
-    """Return a tensor whose numbers follow each other in memory."""
+    """Return a contiguous tensor with the same numbers."""
     return x.resolve_neg().contiguous()

@@ -1,8 +1,8 @@
-"""The kernels as operators of PyTorch, for code that is traced: one node in a graph each.
+"""The kernels as custom operators of PyTorch, for traced code: each is one node in a graph.
 
-torch.compile and torch.export neither look into these nor unroll a solve, and the switches of
-`invconv_torch.precision` work when the graph runs, not when it is made. Families of matrices
-travel as text, which is what an operator may take.
+torch.compile and torch.export do not trace into the operators, and unroll no solve. The switches of
+`invconv_torch.precision` are set when the graph runs, not when it is traced. Families of matrices
+are passed as text, a type that an operator may take.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ _BY_NAME = {kind.__name__: kind for kind in _KINDS}
 
 @functools.lru_cache(maxsize=256)
 def family_of(text: str) -> Any:
-    """Return the family whose ``text`` this is, such as "TriangularFamily(lower=True)"."""
+    """Return the family with this ``text``, such as "TriangularFamily(lower=True)"."""
     call = ast.parse(text, mode="eval").body
     assert isinstance(call, ast.Call)
     assert isinstance(call.func, ast.Name)
@@ -87,15 +87,15 @@ def exponential_gram(family: str, w: Tensor, x: Tensor, y: Tensor, directions: T
 @torch.library.custom_op("invconv::spectral_log_det", mutates_args=())  # type: ignore[untyped-decorator]
 def spectral_log_det(family: str, kernel: Tensor, shape: Sequence[int]) -> Tensor:
     """Return the sum over frequencies of log|det K_hat(f)|; see `kernels.frequencies`."""
-    found: Tensor = spectrum.spectral_log_det.agnostic(kernel, family_of(family), tuple(shape))
-    return found
+    log_det: Tensor = spectrum.spectral_log_det.agnostic(kernel, family_of(family), tuple(shape))
+    return log_det
 
 
 @torch.library.custom_op("invconv::spectral_log_det_vjp", mutates_args=())  # type: ignore[untyped-decorator]
 def spectral_log_det_vjp(family: str, kernel: Tensor, shape: Sequence[int]) -> Tensor:
-    """Return its gradient with respect to the kernel."""
-    found: Tensor = spectrum.spectral_log_det_vjp(kernel, family_of(family), tuple(shape))
-    return _own(found, kernel)
+    """Return the gradient of `spectral_log_det` with respect to the kernel."""
+    gradient: Tensor = spectrum.spectral_log_det_vjp(kernel, family_of(family), tuple(shape))
+    return _own(gradient, kernel)
 
 
 def _own(result: Tensor, argument: Tensor) -> Tensor:
@@ -168,7 +168,7 @@ def _one_by_one(operator: Callable[..., Tensor]) -> Callable[..., Any]:
 
 
 def _on_images(operator: Callable[..., Tensor]) -> Callable[..., Any]:
-    """Return a vmap rule that makes one batch of images where the weights are not mapped over."""
+    """Return a vmap rule that joins images to one batch if the weights are not mapped over."""
 
     def rule(
         info: Any, in_dims: tuple[Any, ...], family: str, w: Tensor, x: Tensor

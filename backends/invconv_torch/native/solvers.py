@@ -1,4 +1,4 @@
-"""Solves on PyTorch: what is factored once, and how a factored operator runs."""
+"""Factored operators on PyTorch, and their solves."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class CausalFactor:
     shape : tuple of int
         The grid.
     state : CompiledSolve, DeviceSolve or PitchedSolver
-        The kernel of the CPU or of CUDA devices, where it runs; wavefronts elsewhere.
+        The kernel of the CPU or of CUDA devices if it runs, else wavefronts.
     """
 
     family: CausalFamily
@@ -49,7 +49,7 @@ class CausalFactor:
 
     @staticmethod
     def of(family: CausalFamily, weights: Tensor, shape: tuple[int, ...]) -> CausalFactor:
-        """Factor the convolution with these weights, on detached copies of what it needs."""
+        """Factor the convolution with these weights, detached."""
         weights = weights.detach()
         return CausalFactor(family, weights, shape, _causal_state(family.stencil(weights), shape))
 
@@ -73,14 +73,14 @@ class CausalFactor:
         return x
 
     def __reduce__(self) -> Any:
-        """Leave the state out: another processor lays weights out in another way."""
+        """Pickle without the state: the layout of weights depends on the processor."""
         return CausalFactor.of, (self.family, self.weights, self.shape)
 
 
 def _causal_state(
     c: CausalStencil, shape: tuple[int, ...]
 ) -> CompiledSolve | DeviceSolve | PitchedSolver:
-    """Choose how a solve runs, and make what it needs."""
+    """Return a factored solve, by the quickest way that runs on the device."""
     stencil = shape, c.reach, c.direction, c.dilation, c.lower
     if in_host_memory(c.taps) and available(c.taps.element_size()):
         return compiled_solve(torch.cat([c.diagonal[None], c.taps]).numpy(force=True), *stencil)
@@ -108,7 +108,7 @@ class SpectralFactor:
         shape: tuple[int, ...],
         quiet: bool = False,
     ) -> SpectralFactor:
-        """Factor a kernel's spectrum; ``quiet`` where nobody has looked whether it is singular."""
+        """Factor a kernel's spectrum; ``quiet``, without errors, if it may be singular."""
         basis = family.basis
         spectrum = kernel_spectrum(kernel.detach(), basis, shape)
         if readable(spectrum) and not quiet:
@@ -152,7 +152,7 @@ def by_frequencies(product: SpectralProduct, y: Tensor) -> Tensor:
 
 
 def run_compiled(product: SpectralProduct, y: Tensor) -> Tensor:
-    """Return what `by_frequencies` does, by the compiled kernel."""
+    """Return the product of `by_frequencies`, computed by the compiled kernel."""
     y = y.resolve_neg().contiguous()
     x = torch.empty_like(y)
     workers = torch.get_num_threads()
@@ -163,10 +163,10 @@ def run_compiled(product: SpectralProduct, y: Tensor) -> Tensor:
 
 @dataclass(frozen=True, eq=False)
 class MatrixFactor:
-    """A matrix W that is applied at every pixel: its inverse, or its LU factors.
+    """The inverse or the LU factors of a matrix W that is applied at every pixel.
 
-    The inverse is formed in float64, and used where it is as accurate as a solve, which only the
-    host can tell.
+    The inverse is formed in float64, and used if it is as accurate as a solve; that is tested on
+    the host.
     """
 
     inverse: Tensor | None
@@ -175,7 +175,7 @@ class MatrixFactor:
 
     @staticmethod
     def of(matrix: Tensor, quiet: bool = False) -> MatrixFactor:
-        """Factor a matrix (C, C); ``quiet`` where nobody has looked whether it is singular."""
+        """Factor a matrix (C, C); ``quiet``, without errors, if it may be singular."""
         matrix = matrix.detach()
         inverse = accurate_inverse(matrix) if readable(matrix) and not quiet else None
         if inverse is not None:

@@ -1,7 +1,7 @@
-"""Log-determinants frequency by frequency in compiled code: inductor sees no complex number.
+"""Log-determinants of spectra in compiled code, as an operator that hides complex numbers.
 
-Of the derivative of a complex LU factorisation it mistakes the strides, and raises. A program of
-torch.export, which need not know our operators, has the formula itself.
+Inductor mistakes the strides in the derivative of a complex LU factorisation, and raises. A program
+of torch.export has the formula itself, since it must run without our operators.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""How many terms an exponential's series has, remembered as long as its kernel stays as it was.
+"""The number of terms of an exponential's series, remembered until its kernel changes.
 
-The number is the host's business and depends on values. On a device it is read once for every
-version of a kernel that torch counts. An edit that no version tells of, such as one through
-``.data`` or by a graph that is replayed, is seen by the device: taps of a larger norm than was
-counted for become NaN there, so that no result has too few terms.
+The host needs the number, which depends on values. From a device it is read once for every version
+of a kernel that torch counts. Edits through ``.data`` or by a replayed graph change no version. The
+device detects them: taps with a larger norm than the number allows become NaN there, so that no
+result has too few terms.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from invconv_torch.traced import traced, unwatched
 Tensor: TypeAlias = torch.Tensor
 Shape: TypeAlias = tuple[int, ...]
 
-_GRIDS = 8  # how many are remembered of a kernel
+_GRIDS = 8  # numbers of terms that are remembered for a kernel
 
 
 @dataclass
 class _Known:
-    """The numbers of terms of one version of a kernel, by family and grid."""
+    """The numbers of terms for one version of a kernel, by family and grid."""
 
     version: tuple[int, int]
     counts: dict[tuple[StencilFamily, Shape], Counts] = field(default_factory=dict)
@@ -38,7 +38,7 @@ _known = WeakTensorKeyDictionary()
 
 
 def has_values(w: Tensor) -> bool:
-    """Tell whether there are values by which to count terms; fake and meta tensors have none."""
+    """Tell whether a tensor has values, to count terms by; fake and meta tensors have none."""
     return type(w) in host.PLAIN and not w.is_meta
 
 
@@ -48,11 +48,12 @@ def counted(
     """See `invconv.kernels.exponential`."""
     if traced() or not has_values(w):
         return w, None
-    if host.in_host_memory(w):  # NumPy takes less time for few numbers; of a copy, since what it
-        taps = w.detach().clone()  # sees cannot be resized any more, as FSDP does with parameters
+    if host.in_host_memory(w):
+        # NumPy is quicker for few numbers; of a copy: FSDP could not resize a tensor that it views
+        taps = w.detach().clone()
         return w, counts_of(family, taps.resolve_neg().numpy())
     eps = torch.finfo(w.dtype).eps
-    if kernel.is_inference():  # which has no versions
+    if kernel.is_inference():  # inference tensors have no versions
         return w, counts_for(_read(_norm(family, w)), eps)
     version = host.version_of(kernel)
     known = _known.get(kernel)
@@ -70,7 +71,7 @@ def counted(
 
 
 def without_mean(family: StencilFamily, w: Tensor) -> tuple[Tensor, Tensor]:
-    """See `invconv.kernels.series.without_mean`: in the place of a copy."""
+    """See `invconv.kernels.series.without_mean`; it works in place on a copy."""
     here = (0,) * len(family.offsets[0])
     if here not in family.offsets or not unwatched():
         taps, mean = series.without_mean.agnostic(family, w)
@@ -83,10 +84,10 @@ def without_mean(family: StencilFamily, w: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _norm(family: StencilFamily, w: Tensor) -> Tensor:
-    found: Tensor = norm_bound(without_mean(family, w.detach())[0])
-    return found
+    norm: Tensor = norm_bound(without_mean(family, w.detach())[0])
+    return norm
 
 
 def _read(norm: Tensor) -> float:
-    """Return a number, for which the host waits."""
+    """Return a 0-d tensor's number; the host waits for it."""
     return float(norm)

@@ -1,8 +1,8 @@
-"""What the plain wavefront of `invconv.kernels.plain.pitched` needs of PyTorch.
+"""PyTorch's functions for the plain wavefront of `invconv.kernels.plain.pitched`.
 
-For devices: on the CPU other ways run on a tensor's memory. Buffers come from torch's pool, in a
-captured graph from the graph's own, since streams may not share one. Nothing here waits for a
-device, or looks at a value.
+They are for devices: on the CPU a compiled kernel runs. Buffers come from torch's pool, or in a
+captured graph from the graph's own pool, since streams may not share one. Nothing here waits for a
+device, or reads a value.
 """
 
 from __future__ import annotations

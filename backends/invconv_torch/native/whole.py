@@ -1,7 +1,7 @@
-"""An operator's call as one node of autograd, with the derivative that the core has for it.
+"""An operator's call as one node of autograd, with the core's derivative.
 
-Recorded step by step, a call would be a dozen nodes or more, each of which takes as long as a small
-convolution. `torch.func`, forward mode and torch.compile look inside instead
+Recorded step by step, a call would be a dozen nodes or more, and each takes as long as a small
+convolution. `torch.func`, forward mode and torch.compile see the single steps instead
 (`invconv_torch.native.autodiff`).
 """
 
@@ -40,7 +40,7 @@ def evaluate(x: Tensor, conv: Any) -> Pair:
 def invert(y: Tensor, conv: Any, state: State | None) -> Pair:
     """Return x = K^-1 (y - b) and log|det K^-1| for y (B, C, *spatial).
 
-    The state is that of the operator, made of detached tensors, or None: then it is factored here.
+    The state is the factored operator, from detached tensors; if None, the operator is factored.
     """
     tensors: list[Tensor] = []
     conv._trained(tensors)
@@ -52,17 +52,17 @@ def invert(y: Tensor, conv: Any, state: State | None) -> Pair:
 
 
 def records(x: Tensor, tensors: list[Tensor]) -> bool:
-    """Tell whether autograd records what is done with tensors, and nobody else looks at it."""
+    """Tell whether autograd, and nothing else, records operations on these tensors."""
     if not torch.is_grad_enabled() or traced() or forward_level() >= 0:
         return False
-    found = x.requires_grad
+    required = x.requires_grad
     if is_functorch_wrapped_tensor(x):
         return False
     for tensor in tensors:
-        found = found or tensor.requires_grad
+        required = required or tensor.requires_grad
         if is_functorch_wrapped_tensor(tensor):
             return False
-    return bool(found)
+    return bool(required)
 
 
 class _Forward(Node):
@@ -70,13 +70,13 @@ class _Forward(Node):
     def forward(ctx: Any, conv: Any, x: Tensor, *tensors: Tensor) -> tuple[Tensor, Tensor | None]:
         y, ctx.memo = conv._forward_saving(x)
         y, ctx.conv, ctx.log_det_memo = owned(y), conv, None
-        # of what is saved, autograd sees whether it was edited
+        # autograd raises in backward if a saved tensor was edited meanwhile
         ctx.save_for_backward(x, y if conv._keeps_y else None, *tensors)
         ctx.set_materialize_grads(False)
         if not conv._saves_log_det:
             return y, None
         log_det, ctx.log_det_memo = conv._log_det_saving(tuple(x.shape[2:]))
-        if in_host_memory(log_det):  # what `for_each` does, in one operation
+        if in_host_memory(log_det):  # `for_each` in one operation
             return y, log_det.new_full(x.shape[:1], log_det.item())
         return y, for_each(x.shape[:1], log_det)
 
@@ -87,7 +87,7 @@ class _Forward(Node):
         conv, needed = _with(ctx.conv, tensors), ctx.needs_input_grad
         wanted, again = any(needed[2:]), torch.is_grad_enabled()
         gradients, x_bar = {}, None
-        # for a second derivative everything is run again, where autograd sees it
+        # for a second derivative everything runs again, recorded by autograd
         if y_bar is not None:
             memo = conv._forward_saving(x)[1] if again else ctx.memo
             gradients, x_bar = conv._forward_vjp(memo, like(y_bar, x), (wanted, needed[1]))
@@ -117,12 +117,12 @@ class _Inverse(Node):
 
 
 def _with(conv: Any, tensors: list[Tensor]) -> Any:
-    """Return an operator with the tensors that were saved of it: itself, if no hook changed one."""
+    """Return an operator with its saved tensors: the operator itself, if no hook changed one."""
     own: list[Tensor] = []
     conv._trained(own)
     return conv if all(map(operator.is_, own, tensors)) else conv._retrained(iter(tensors))
 
 
 def like(bar: Tensor, x: Tensor) -> Tensor:
-    """Return a cotangent in the layout of what it belongs to: that of a sum is one number."""
+    """Return a cotangent in the layout of x: a sum's cotangent is an expanded number."""
     return bar.contiguous() if x.is_contiguous() else bar

@@ -23,7 +23,7 @@ from invconv_conformance.fuzz.call import Arr, Call, arrays_of, changed, host_va
 from invconv_conformance.fuzz.engine import Batch, Begin, Tally
 from invconv_conformance.fuzz.strategies import calls
 
-_OURS = {"invconv", "invconv_torch", "invconv_jax", "invconv_cupy"}
+_OURS = {"invconv", "invconv_torch", "invconv_jax", "invconv_cupy", "invconv_mlx"}
 _SAME_AS_ARGUMENT = (
     *("forward", "inverse", "forward_and_log_det", "inverse_and_log_det"),
     *("prepare.inverse", "prepare.inverse_and_log_det"),

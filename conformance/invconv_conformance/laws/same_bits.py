@@ -12,8 +12,8 @@ import numpy as np
 import invconv as ic
 from invconv.arrays.namespaces import to_numpy
 from invconv.kernels.cpu import assembly, compiled, machine, threads
+from invconv.kernels.cpu.geometry import Geometry
 from invconv.kernels.cpu.lanes import pipeline
-from invconv.kernels.cpu.plan import Geometry
 from invconv_conformance.cases.case import Shape
 from invconv_conformance.laws.law import law, truth
 from invconv_conformance.laws.setting import Floats, Measure, Setting

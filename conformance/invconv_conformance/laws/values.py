@@ -182,7 +182,7 @@ def composition(s: Setting) -> Iterator[Measure]:
 )
 def precision(s: Setting) -> Iterator[Measure]:
     """Of data in a narrower dtype, whose own digits are what is left; they keep their dtype."""
-    if s.dtype == "float64":
+    if s.dtype == "float64" or "float64" not in s.target.library.dtypes:
         return
     made = s.plain.prepare(s.case.spatial_shape, check=False, precision="float64")
     within = C_FACTOR * s.scales.terms * EPS["float64"] * s.scales.gain * s.scales.loss

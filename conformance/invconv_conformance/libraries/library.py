@@ -15,7 +15,9 @@ import array_api_compat
 import numpy as np
 
 from invconv.arrays.errors import CommandError
-from invconv.arrays.namespaces import to_numpy
+from invconv.arrays.namespaces import device, library_name, namespace, to_numpy
+from invconv.arrays.registry import PRIMITIVES
+from invconv.arrays.validation import require_array
 from invconv_conformance.libraries.requirements import lacking
 
 Array = Any
@@ -204,7 +206,7 @@ _PROBES: dict[str, Callable[[Array], Any]] = {
     "a shape": lambda x: x.shape,
     "ndim": lambda x: x.ndim,
     "a dtype": lambda x: x.dtype,
-    "a device": array_api_compat.device,
+    "a device": device,
     "a way to NumPy (DLPack or __array__)": lambda x: to_numpy(x).astype(float),
 }
 
@@ -230,7 +232,13 @@ _distributions = functools.cache(importlib.metadata.packages_distributions)  # r
 
 def _namespace_of(module: ModuleType) -> Any:
     x = module.asarray(np.zeros(1))
-    return array_api_compat.array_namespace(x) if array_api_compat.is_array_api_obj(x) else module
+    return namespace(x) if array_api_compat.is_array_api_obj(x) else module
+
+
+def _refused(xp: Any, dtype: str) -> bool:
+    """Tell whether an adapter refuses a dtype, as MLX's refuses float64."""
+    x = xp.asarray([0.0], dtype=getattr(xp, dtype))
+    return not _fails(device, x) and _fails(lambda x: require_array("x", x), x)
 
 
 @functools.cache
@@ -253,9 +261,15 @@ def unadapted(name: str) -> Unadapted:
             f"--namespace: {name} has no asarray, so it is no array-API namespace; "
             "expected an import name such as dask.array"
         ) from None
-    dtypes = tuple(d for d in ("float64", "float32") if hasattr(xp, d))
+    dtypes = tuple(d for d in ("float64", "float32") if hasattr(xp, d) and not _refused(xp, d))
     if not dtypes:
         raise CommandError(f"--namespace: {name} has neither float64 nor float32")
+    library = library_name(xp.asarray([0.0], dtype=getattr(xp, dtypes[0])))
+    native = any(primitive.native(library) for primitive in PRIMITIVES.values())
     return Unadapted(
-        name, name, name, None, dtypes, lambda: ["default"], lambda device: None, host=()
+        *(name, name, name, None, dtypes),
+        lambda: ["default"],
+        lambda device: None,
+        host=(),
+        native=native,
     )

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import invconv as ic
-from invconv.arrays import registry
+from invconv.arrays import array_ops, registry
 from invconv.arrays.registry import agnostic
 from invconv_conformance.libraries.requirements import required_functions
 
@@ -43,7 +43,7 @@ def test_required_functions_exist_in_the_standard() -> None:
 
 
 @pytest.mark.parametrize(
-    ("library", "title"), [("torch", "PyTorch"), ("jax", "JAX"), ("cupy", "CuPy")]
+    ("library", "title"), [("torch", "PyTorch"), ("jax", "JAX"), ("cupy", "CuPy"), ("mlx", "MLX")]
 )
 def test_without_a_library_its_adapter_says_what_to_install(library: str, title: str) -> None:
     code = f"import sys; sys.modules[{library!r}] = None; import invconv_{library}"
@@ -78,8 +78,8 @@ def test_a_third_party_backend_replaces_a_primitive(
         "[invconv.backends]\narray_api_strict = toy_backend\n"
     )
     monkeypatch.syspath_prepend(str(tmp_path))
-    for cache in ("_backends", "_modules"):
-        monkeypatch.setattr(registry, cache, {})  # as in a process that has not looked yet
+    monkeypatch.setattr(array_ops, "_backends", {})  # as in a process that has not looked yet
+    monkeypatch.setattr(registry, "_modules", {})
     x = strict.ones((1, 2, 3, 3), dtype=strict.float64)
     conv = ic.PeriodicConv.init(2, rng=RNG, like=x)
     conv.forward(x)
@@ -92,7 +92,7 @@ def test_a_third_party_backend_replaces_a_primitive(
 
 
 def test_numpys_own_primitives_are_registered_as_any_others() -> None:
-    backend = registry.backend("numpy")
+    backend = array_ops.backend("numpy")
     assert backend is not None
     assert backend.__name__ == "invconv.kernels.numpy_primitives"
-    assert registry.backend("no_such_library") is None
+    assert array_ops.backend("no_such_library") is None

@@ -127,7 +127,7 @@ def test_the_numbers_that_a_launcher_passes() -> None:
 
 def test_taps_are_in_the_order_of_the_cpu() -> None:
     from invconv.kernels.cpu.compiler.target import Target
-    from invconv.kernels.cpu.plan import geometry_of
+    from invconv.kernels.cpu.geometry import geometry_of
 
     reach = corner(3, 3)
     settings = (1, 1, 1), (1, 2, 3), True, 4

@@ -15,8 +15,8 @@ from invconv.kernels import maps
 from invconv.kernels.cpu.compiled import address_of
 from invconv.kernels.cpu.compiler.target import Target, host
 from invconv.kernels.cpu.correlate import correlation, gram
+from invconv.kernels.cpu.correlate.bands import of_taps
 from invconv.kernels.cpu.correlate.correlation import CompiledCorrelation, compiled_correlation
-from invconv.kernels.cpu.correlate.plan import of_taps
 from invconv.kernels.families import StencilFamily
 from invconv_torch.native import correlation as torch_correlation
 from invconv_torch.native import kernels

@@ -16,9 +16,9 @@ from invconv.kernels.cpu import assembly, compiled, machine, sums, threads
 from invconv.kernels.cpu.compiled import CompiledSolve, address_of, compiled_solve
 from invconv.kernels.cpu.compiler.ir import Writer
 from invconv.kernels.cpu.compiler.target import Target, host
-from invconv.kernels.cpu.correlate.images_driver import write_images_correlation
-from invconv.kernels.cpu.driver import write_solve_module, write_weights_module
+from invconv.kernels.cpu.correlate.images_loop import write_images_correlation
 from invconv.kernels.cpu.lanes import pipeline, rows
+from invconv.kernels.cpu.loop import write_solve_module, write_weights_module
 from invconv.kernels.order import accumulators
 from invconv_conformance.truth.oracle import affine
 from tests.selected import seeds

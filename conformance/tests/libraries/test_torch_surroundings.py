@@ -13,7 +13,7 @@ import torch
 
 import invconv as ic
 import invconv_torch as it
-from invconv_torch.pointwise_layers import CONV1X1
+from invconv.flows.architecture import POINTWISE
 
 
 def duplicates(thing: Any) -> list[Any]:
@@ -30,7 +30,7 @@ def test_pickles_and_copies_of_what_is_public() -> None:
     bounded = it.ActNorm(4, max_gain=3.0)
     torch.nn.init.constant_(bounded.log_scale, -2.0)  # which the bound changes
     layers = [cls(4) for cls in classes] + [bounded]
-    layers += [it.Conv1x1(4, name) for name in CONV1X1]
+    layers += [it.Conv1x1(4, name) for name in POINTWISE]
     layers += [
         it.InvertibleModule(ic.QRConv1x1.init(4, rng=np.random.default_rng(0)), dtype=x.dtype)
     ]

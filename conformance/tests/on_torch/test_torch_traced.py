@@ -18,9 +18,9 @@ from torch.overrides import TorchFunctionMode
 
 import invconv as ic
 import invconv_torch as it
-from invconv.arrays import namespaces
 from invconv.arrays.namespaces import constant
 from invconv.arrays.registry import agnostic
+from invconv_torch.native import host
 from tests.conftest import TORCH_LAYERS
 
 Build = Callable[..., tuple[Any, Any]]
@@ -268,11 +268,11 @@ def test_a_constant_that_a_graph_reads_stays(monkeypatch: pytest.MonkeyPatch) ->
     """Of others the oldest are forgotten, and their memory is used again."""
     monkeypatch.setattr(torch.Tensor, "is_cuda", property(lambda x: True), raising=False)
     there, kept = torch.zeros(1, device="meta"), []
-    monkeypatch.setattr(namespaces, "_in_graphs", {})
+    monkeypatch.setattr(host, "_in_graphs", {})
     for recorded in (False, True):
         monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda r=recorded: r)
         kept.append(weakref.ref(constant(np.arange(7.0) + recorded, there)))
-    namespaces._constant_on_device.cache_clear()
+    host._constant_on_device.cache_clear()
     gc.collect()
     assert [found() is None for found in kept] == [True, False]
 

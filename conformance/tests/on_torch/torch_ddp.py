@@ -22,7 +22,7 @@ from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
 from torch.nn.parallel import DistributedDataParallel
 
 import invconv_torch as it
-from invconv_torch.pointwise_layers import CONV1X1
+from invconv.flows.architecture import POINTWISE
 
 STEPS, BATCH, RATE = 3, 8, 0.05
 
@@ -41,7 +41,7 @@ class Flow(nn.Module):  # type: ignore[misc]
                 it.ExponentialConv2d(4),
                 it.ExponentialConv2d(4, padding="circular"),
                 it.AutoregressiveConv2d(4, mask="raster"),
-                *(it.Conv1x1(4, name) for name in CONV1X1),
+                *(it.Conv1x1(4, name) for name in POINTWISE),
             ]
         )
 

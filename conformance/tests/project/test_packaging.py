@@ -71,7 +71,7 @@ def test_the_wheel_holds_the_packages_and_nothing_large(wheel: Path) -> None:
         names = archive.namelist()
         assert max(entry.file_size for entry in archive.infolist()) < 2**20
     tops = {name.partition("/")[0] for name in names if ".dist-info" not in name}
-    adapters = {"invconv_torch", "invconv_jax", "invconv_cupy"}
+    adapters = {"invconv_torch", "invconv_jax", "invconv_cupy", "invconv_mlx"}
     assert tops == {"invconv", "invconv_conformance", "invconv_benchmarks", *adapters}
     assert {f"{top}/py.typed" for top in tops} <= set(names)
     pages = ("pages/base.html", "pages/conformance.html")
@@ -94,7 +94,7 @@ def test_the_wheel_holds_the_packages_and_nothing_large(wheel: Path) -> None:
 def test_the_wheel_imports_and_runs_from_an_empty_folder(outside: Path, tmp_path: Path) -> None:
     code = (
         "import invconv, invconv_conformance, invconv_benchmarks;"
-        "from invconv.arrays.registry import backend;"
+        "from invconv.arrays.array_ops import backend;"
         "assert backend('numpy').__name__ == 'invconv.kernels.numpy_primitives';"
         "print(invconv.__file__)"
     )

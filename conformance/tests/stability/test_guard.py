@@ -62,10 +62,15 @@ ROWS = {
     "torch-reversible": Row(it, lambda _: it.ReversibleChain(layers()), None, "0"),
     "torch-flow": Row(it, flow, None, "layers.level0_step0_mixing", "first.kernel", (2, 4), 4),
     "torch-conv": Row(it, lambda _: chain(torch.empty(0)), GRID, ".steps[1]"),
-    "jax": Row(ij, lambda _: {"a": chain(jax.numpy.empty(0)), "b": 1}, GRID, "['a'].steps[2]"),
+    "jax": Row(
+        ij, lambda _: {"a": chain(jax.numpy.empty(0, "float32")), "b": 1}, GRID, "['a'].steps[2]"
+    ),
     "jax-half": Row(ij, lambda _: list(chain(jax.numpy.empty(0, "float16")).steps), GRID, "[1]"),
     "jax-reversible": Row(
-        ij, lambda _: ij.reversible(chain(jax.numpy.empty(0)), GRID), GRID, ".chain.steps[0]"
+        ij,
+        lambda _: ij.reversible(chain(jax.numpy.empty(0, "float32")), GRID),
+        GRID,
+        ".chain.steps[0]",
     ),
     "jax-flow": Row(
         ij,

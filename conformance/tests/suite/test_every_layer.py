@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 import invconv_torch as it
-from invconv.operators.base.register import own_operators
+from invconv.flows.architecture import BEFORE_EMERGING, MIXINGS, POINTWISE
+from invconv.operators.base.register import mixings, own_operators
 from invconv_torch.layer import Layer
-from invconv_torch.pointwise_layers import CONV1X1
 from tests.conftest import TORCH_LAYERS
 from tests.selected import ONE_OF_EACH, cases_named
 
@@ -24,10 +24,14 @@ def test_every_operator_is_listed() -> None:
     assert without(expected, listed[1:]) == {listed[0]}  # it would be seen
 
 
+def test_every_mixing_is_listed() -> None:
+    assert {*MIXINGS} == {*mixings(), *BEFORE_EMERGING}
+
+
 def test_every_layer_is_listed() -> None:
     public = {name: getattr(it, name) for name in it.__all__}
     expected = [n for n, cls in public.items() if isinstance(cls, type) and issubclass(cls, Layer)]
     assert len(expected) > 15
     assert not without(expected, (kind for kind, *_ in TORCH_LAYERS.values()))
     matrices = [arguments for kind, arguments, *_ in TORCH_LAYERS.values() if kind == "Conv1x1"]
-    assert not without(CONV1X1, ((*arguments, "plain")[1] for arguments in matrices))
+    assert not without(POINTWISE, ((*arguments, "plain")[1] for arguments in matrices))

@@ -40,7 +40,7 @@ UPWARDS = {
         "Rooms and classes of invconv.operators",
     ),
     "the compiled kernel": (
-        "invconv/kernels/cpu/plan.py",
+        "invconv/kernels/cpu/geometry.py",
         "from invconv.kernels import wavefront",
         "Rooms of invconv.kernels: cpu imports primitives only",
     ),

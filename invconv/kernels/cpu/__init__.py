@@ -1,4 +1,4 @@
-"""The compiled kernel of the CPU, written with LLVM: programs, machine code, threads.
+"""The compiled kernel of the CPU, written with LLVM: its programs, machine code and threads.
 
 Imports `invconv.arrays` and the pure functions of `invconv.kernels.primitives` only.
 """

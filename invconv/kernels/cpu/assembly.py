@@ -1,4 +1,4 @@
-"""The program of a solve: header, lists of taps, masks, segments in one array of integers."""
+"""The program of a solve: one array of integers with header, lists of taps, masks and segments."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from typing import Any, Literal
 
 import numpy as np
 
+from invconv.kernels.cpu.geometry import Geometry, TapList
 from invconv.kernels.cpu.lanes import images, pipeline, rows
 from invconv.kernels.cpu.lanes.strips import Strips
-from invconv.kernels.cpu.plan import Geometry, TapList
 from invconv.kernels.cpu.program import Header, names, numbers
 
-_APART = 0.97  # of the cost of a batch, which two parts have to save
-# what a channel of a pixel costs besides, to be copied in and out
+_WORTH = 0.97  # split a batch in two only if that takes less than this part of its time
+# products that take as long as to copy a channel of a pixel in and out
 _BESIDE: dict[Way, int] = {"images": 60, "rows": 64, "pipeline": 96}
 
 Ints = np.ndarray[Any, np.dtype[np.int64]]
@@ -25,16 +25,16 @@ Way = Literal["images", "rows", "pipeline"]
 
 @dataclass(frozen=True, eq=False)
 class Program:
-    """The numbers that a solve goes by.
+    """The integers that the compiled code reads to run a solve.
 
     Attributes
     ----------
     numbers : array of int64
-        Read by the compiled code, so it is never edited.
+        The program; the compiled code reads it in place, so it is never edited.
     header : Header
         Its first numbers.
     lanes : {"images", "rows"}
-        What is in the lanes of a vector.
+        The contents of the lanes of a vector.
     """
 
     numbers: Ints
@@ -42,7 +42,7 @@ class Program:
     lanes: str
 
     def units(self, batch: int) -> int:
-        """Return into how many units of work a batch falls."""
+        """Return the number of units of work of a batch."""
         return -(-batch // self.header.images) * self.header.units
 
 
@@ -54,7 +54,7 @@ def program(g: Geometry, way: Way, shared: bool) -> Program:
     ----------
     g : Geometry
     way : {"images", "rows", "pipeline"}
-        Which of the modules of these names says what is in the lanes.
+        The module of `invconv.kernels.cpu.lanes` that assigns the lanes.
     shared : bool
         Whether several threads may solve the rows of one image.
     """
@@ -89,48 +89,48 @@ def program(g: Geometry, way: Way, shared: bool) -> Program:
         keep=after_lists + len(places),
         body=after_lists + len(places) + masks.size,
     )
-    taps_read = itertools.chain(*(_filled(found, g) for found in lists))
+    taps_read = itertools.chain(*(_filled(pixel_taps, g) for pixel_taps in lists))
     start = [*numbers(header), *g.order, *taps_read, *places]
     segments = [numbers(segment) for unit in body for segment in unit]
-    found = np.concatenate([np.asarray(start, np.int64), masks, np.ravel(segments)])
-    found.setflags(write=False)
-    return Program(found, header, "images" if way == "images" else "rows")
+    integers = np.concatenate([np.asarray(start, np.int64), masks, np.ravel(segments)])
+    integers.setflags(write=False)
+    return Program(integers, header, "images" if way == "images" else "rows")
 
 
 def _filled(taps: TapList, g: Geometry) -> list[int]:
-    """Return a list of taps as `invconv.kernels.cpu.sums` reads it, as long as that of all taps."""
-    size = g.block * g.channels  # weights of a tap and a block
+    """Return a list of taps in the layout of `cpu.sums`, padded to the length of all taps."""
+    size = g.block * g.channels  # weights of one tap in a block
     pairs = [n for tap, distance in taps for n in (tap * size, distance)]
     return [len(taps), *pairs, *[0] * (2 * len(g.reach) - len(pairs))]
 
 
 def _whole_integers(masks: np.ndarray[Any, Any]) -> Ints:
-    """Return bytes as 64-bit integers, with zeros at the end."""
+    """Return bytes as 64-bit integers, padded with zeros."""
     padded = np.zeros(-(-masks.size // 8) * 8, np.int8)
     padded[: masks.size] = masks.ravel()
     return padded.view(np.int64)
 
 
 def best_way(g: Geometry, batch: int, workers: int) -> Way:
-    """Return which way is quickest for a batch."""
-    found = costs(g, batch, workers)
-    return min(found, key=found.__getitem__)
+    """Return the quickest way to solve a batch."""
+    by_way = costs(g, batch, workers)
+    return min(by_way, key=by_way.__getitem__)
 
 
 def best_parts(g: Geometry, batch: int, workers: int) -> list[int]:
-    """Return the images of each part of a batch: those that fill vectors, and the rest, or all."""
+    """Return the sizes of a batch's parts: one that fills vectors and the rest, or the whole."""
     rest = batch % g.lanes
     parts = [n for n in (batch - rest, rest) if n]
     apart = sum(min(costs(g, n, workers).values()) for n in parts)
     together = min(costs(g, batch, workers).values()) if batch else 0
-    return parts if apart < _APART * together else [batch]
+    return parts if apart < _WORTH * together else [batch]
 
 
 @functools.lru_cache(maxsize=256)
 def costs(g: Geometry, batch: int, workers: int) -> dict[Way, float]:
-    """Return what a solve costs each way, in products of a channel's vector with a number."""
+    """Return the cost of each way, in products of a channel's vector with a number."""
     groups, products = -(-batch // g.lanes), len(g.reach) * g.channels
-    found: dict[Way, float] = {
+    by_way: dict[Way, float] = {
         "images": -(-groups // workers) * g.pixels * (products + _BESIDE["images"])
     }
     if rows.possible(g):
@@ -140,8 +140,8 @@ def costs(g: Geometry, batch: int, workers: int) -> dict[Way, float]:
             levels *= -(-batch // workers) * math.prod(g.shape[:-2])
         else:  # threads share an image, too
             levels = -(-batch * levels // workers)
-        found["rows"] = levels * (products + _BESIDE["rows"])
+        by_way["rows"] = levels * (products + _BESIDE["rows"])
     if pipeline.possible(g):
         levels = -(-batch // workers) * pipeline.Pipeline(g).levels
-        found["pipeline"] = levels * (products + _BESIDE["pipeline"])
-    return found
+        by_way["pipeline"] = levels * (products + _BESIDE["pipeline"])
+    return by_way

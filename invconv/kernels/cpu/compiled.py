@@ -2,7 +2,7 @@
 
     x[p] = D^-1 (y[p] - sum over t of K_t x[p - o_t])
 
-`compiled_solve` factors: plan, machine code, weights.
+`compiled_solve` factors: it finds the geometry, compiles the code, and computes the weights.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ from invconv.arrays.stencil import Offset
 from invconv.kernels.cpu import machine, threads
 from invconv.kernels.cpu.assembly import best_parts, best_way, program
 from invconv.kernels.cpu.compiler.target import Target, host
-from invconv.kernels.cpu.plan import Geometry, Shape, geometry_of
+from invconv.kernels.cpu.geometry import Geometry, Shape, geometry_of
 
 Floats = np.ndarray[Any, Any]
 Buffer = tuple[int, Floats]
 
-_KEPT = 2**25  # bytes of a buffer that a thread keeps
-_ALIGNED = 64  # bytes: vectors do not lie across two lines of the cache
-# seconds, about: to copy a float32 in and out, to multiply one, and from which on threads share
+_KEPT = 2**25  # bytes at most of the buffer that a thread keeps
+_ALIGNED = 64  # bytes: no vector lies across two lines of the cache
+# about, in seconds: to copy a float32 in and out, to multiply one; a longer solve uses threads
 _COPY, _MULTIPLY, _SHARED = 3.5e-10, 1.25e-11, 5e-4
 
-_state = operator.methodcaller("shared")  # a new one of a `_Run`
+_state = operator.methodcaller("shared")  # makes the shared state of a `_Run`
 
 _PREPARE = ctypes.CFUNCTYPE(None, *[ctypes.c_void_p] * 4)
 _SOLVE = ctypes.CFUNCTYPE(None, *[ctypes.c_void_p] * 7, ctypes.c_int64)
@@ -44,14 +44,14 @@ def available(itemsize: int) -> bool:
 
 @dataclass(frozen=True, eq=False)
 class CompiledSolve:
-    """A causal stencil on a grid, factored: its weights, and all that the kernel goes by.
+    """A factored causal stencil on a grid: its geometry, and weights for the kernel.
 
     Attributes
     ----------
     geometry : Geometry
     target : Target
     weights : array
-        As `invconv.kernels.cpu.weights` lays them out.
+        The weights, in the layout of `invconv.kernels.cpu.weights`.
     """
 
     geometry: Geometry
@@ -77,7 +77,7 @@ class CompiledSolve:
         }
 
     def require(self, shape: Shape, itemsize: int) -> None:
-        """Raise ValueError unless images are such as the kernel will read: it looks at no shape."""
+        """Raise ValueError unless images fit the program: the kernel itself checks no shape."""
         g = self.geometry
         if shape[1:] != self._sample or itemsize != g.itemsize:
             require_images((g.channels, g.pixels, g.itemsize), shape, itemsize)
@@ -91,14 +91,14 @@ class CompiledSolve:
             Addresses of contiguous arrays (batch, C, *shape) of the stencil's dtype.
         batch : int
         workers : int
-            Threads at most: few images are solved by one.
+            The number of threads at most: one thread solves a few images.
         *keeps
-            What must not be freed while another thread may still be at work.
+            Objects that must not be freed while another thread may still be at work.
         """
         key, (runs, most) = self._last
-        if key != (batch, workers):  # to hash a geometry takes as long as a small solve
-            runs, most = found = _runs(self.geometry, self.target, batch, workers)
-            vars(self).update(_last=((batch, workers), found))
+        if key != (batch, workers):  # hashing a geometry takes as long as a small solve
+            runs, most = prepared = _runs(self.geometry, self.target, batch, workers)
+            vars(self).update(_last=((batch, workers), prepared))
         states = list(map(_state, runs))
 
         def work(*_: object) -> None:
@@ -111,18 +111,18 @@ class CompiledSolve:
         if most == 1:
             work()
         else:
-            # after an interrupt the others go on for a while: they have what they use
+            # after an interrupt other threads go on for a while: they keep the memory they use
             threads.together(functools.partial(work, self, runs, states, keeps), most)
 
 
 def require_images(expected: tuple[int, int, int], shape: Shape, itemsize: int) -> None:
-    """Raise ValueError unless images have the expected channels, pixels, and bytes of a number."""
-    found = shape[1], math.prod(shape[2:]), itemsize
-    if found != expected:
+    """Raise ValueError unless images have the expected channels, pixels and bytes a number."""
+    got = shape[1], math.prod(shape[2:]), itemsize
+    if got != expected:
         channels, pixels, size = expected
         raise ValueError(
             f"y: expected {channels} channels of {pixels} pixels of {size} bytes, "
-            f"got {found[0]} of {found[1]} of {found[2]}"
+            f"got {got[0]} of {got[1]} of {got[2]}"
         )
 
 
@@ -140,7 +140,7 @@ def compiled_solve(
     Parameters
     ----------
     matrices : array, shape (1 + T, C, C)
-        Float32 or float64: D, then the taps'.
+        In float32 or float64: D, then the matrices of the taps.
     shape : tuple of int
         The grid.
     reach, direction, dilation, lower
@@ -161,27 +161,27 @@ def compiled_solve(
 
 @functools.lru_cache(maxsize=256)
 def _prepare(g: Geometry, target: Target) -> tuple[Any, int, object]:
-    """Return the function that lays out weights, its program's address, and what keeps both."""
+    """Return the function that computes weights, its program's address, and owners of both."""
     code, numbers = machine.prepare(target, g.itemsize), program(g, "images", False).numbers
     return _PREPARE(code.addresses["prepare"]), address_of(numbers), (code, numbers)
 
 
 @dataclass(frozen=True, eq=False)
 class _Run:
-    """What solves of some images of a batch have in common.
+    """A prepared solve of some images of a batch, for any addresses of images.
 
     Attributes
     ----------
     start, batch : int
-        How many bytes are before the first image, and how many images there are.
+        Bytes before the first image, and number of images.
     solve : object
         The compiled function.
     sums, program : int
-        Addresses.
+        Addresses of the compiled sums and of the program.
     keeps : tuple
-        What keeps them.
+        Owners of the memory at these addresses.
     shared : type
-        Of the ticket, and each unit's progress.
+        The type of the shared state: the ticket, and each unit's progress.
     size : int
         Bytes of a thread's buffer.
     workers : int
@@ -200,9 +200,9 @@ class _Run:
 
 @functools.lru_cache(maxsize=256)
 def _runs(g: Geometry, target: Target, batch: int, workers: int) -> tuple[tuple[_Run, ...], int]:
-    """Return the runs of a batch, and how many threads the largest has.
+    """Return the runs of a batch, and the number of threads of the largest.
 
-    They are of all images, or of those that fill vectors and of the rest.
+    There is one run of all images, or one of the images that fill vectors and one of the rest.
     """
     numbers = batch * g.channels * g.pixels
     seconds = numbers * (_COPY + _MULTIPLY * g.channels * len(g.reach)) * g.itemsize / 4
@@ -210,20 +210,20 @@ def _runs(g: Geometry, target: Target, batch: int, workers: int) -> tuple[tuple[
         workers = 1
     image, runs, start = g.channels * g.pixels * g.itemsize, list[_Run](), 0
     for count in best_parts(g, batch, workers):
-        found = program(g, best_way(g, count, workers), workers > 1)
-        solve = machine.solve(target, g.itemsize, found.lanes)
+        plan = program(g, best_way(g, count, workers), workers > 1)
+        solve = machine.solve(target, g.itemsize, plan.lanes)
         sums = machine.sums(target, g.itemsize, g.block, g.single)
-        units = found.units(count)
+        units = plan.units(count)
         runs.append(
             _Run(
                 start=start * image,
                 batch=count,
                 solve=_SOLVE(solve.addresses["solve"]),
                 sums=sums.addresses["sums"],
-                program=address_of(found.numbers),
-                keeps=(found, solve, sums),
+                program=address_of(plan.numbers),
+                keeps=(plan, solve, sums),
                 shared=ctypes.c_int64 * (1 + units),
-                size=found.header.size * g.itemsize,
+                size=plan.header.size * g.itemsize,
                 workers=min(workers, units),
             )
         )
@@ -232,22 +232,22 @@ def _runs(g: Geometry, target: Target, batch: int, workers: int) -> tuple[tuple[
 
 
 class _Buffers(threading.local):
-    """The memory that a thread solves in, kept from one solve to the next, up to 32 MiB.
+    """The buffer that a thread solves in, kept from one solve to the next, up to 32 MiB.
 
-    It has one user at a time: a signal's handler that solves meanwhile finds none, and makes one.
+    A buffer has one user at a time: a signal handler that solves meanwhile allocates its own.
     """
 
     def __init__(self) -> None:
         self._kept: Buffer | None = None
 
     def take(self, size: int) -> Buffer:
-        """Return the address of so many bytes, and the array that has them."""
-        found, self._kept = self._kept, None
-        if found is None or found[1].size < size + _ALIGNED:
+        """Return the aligned address of ``size`` bytes, and the array that owns them."""
+        buffer, self._kept = self._kept, None
+        if buffer is None or buffer[1].size < size + _ALIGNED:
             memory = np.empty(size + _ALIGNED, np.int8)
             start = address_of(memory)
-            found = start + -start % _ALIGNED, memory
-        return found
+            buffer = start + -start % _ALIGNED, memory
+        return buffer
 
     def keep(self, buffer: Buffer) -> None:
         """Keep a buffer for the next solve."""
@@ -259,6 +259,6 @@ BUFFERS = _Buffers()
 
 
 def address_of(array: Floats) -> int:
-    """Return where an array's first number is."""
-    found: int = array.__array_interface__["data"][0]
-    return found
+    """Return the address of an array's first number."""
+    address: int = array.__array_interface__["data"][0]
+    return address

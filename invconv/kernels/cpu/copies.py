@@ -1,4 +1,4 @@
-"""Copies between images in memory and the kernel's buffer, where vectors hold the lanes.
+"""Copies between images in memory and the kernel's buffer, which holds a vector a position.
 
 Lane l of the vector at position t is the number t - skew l of line l: lines are images, or rows of
 one image that lag behind each other by the skew. A square of some lines and as many positions is
@@ -15,10 +15,10 @@ from llvmlite import ir
 
 from invconv.kernels.cpu.compiler.ir import I32, VOID, Int, Value, Writer
 
-# Lines of a square at most. Images often lie whole pages apart, which a cache keeps in one set: it
-# holds eight at the least.
+# Lines of a square at most. Images often lie whole pages apart, so that all go to one set of the
+# cache, which holds eight at least.
 _SIDES = {"images": 8, "wholes": 8, "rows": 64}
-_AHEAD = 1  # vectors by which memory is asked for that is going to be written
+_AHEAD = 1  # vectors: memory this far ahead is prefetched before it is written
 
 POINTERS = ("lines", "z", "places")
 INTEGERS = (
@@ -38,48 +38,48 @@ INTEGERS = (
 
 
 def in_order(**given: Int | int) -> list[Int | int]:
-    """Return the integers that `write_copy` asks for, those that are not given being zero."""
+    """Return the integer arguments of `write_copy` in their order; missing ones are zero."""
     return [given.get(name, 0) for name in INTEGERS]
 
 
-def write_copy(w: Writer, name: str, what: str) -> None:
+def write_copy(w: Writer, name: str, kind: str) -> None:
     """Write a function, such as "enter_rows": "enter" copies lines into the buffer, "leave" back.
 
-    The lines are "images", "wholes" (images whose pixels follow each other in the buffer, too), or
-    "rows". Its arguments:
+    The kind of lines is "images", "wholes" (images with adjacent pixels in the buffer, too), or
+    "rows". Arguments of the written function:
 
     lines, z, places
-        Line 0 from its position 0 on; the buffer; and, of "images", how far in the buffer each of
-        the positions that are copied is from the first one.
+        The address of position 0 of line 0; the buffer; and, for "images", the distance in the
+        buffer of each copied position from the first one.
     lines_there, line_step, channel_stride
-        How many lines there are, and what is between them and between channels, less the skew.
+        The number of lines, and the distance between lines and between channels, less the skew.
     skew, start, count, width
-        Positions ``start`` to ``start + count`` are copied; a line has the numbers 0 to width - 1,
-        and zeros enter where it has none.
+        Positions ``start`` to ``start + count`` are copied. A line has the numbers 0 to width - 1;
+        positions outside get zeros.
     place, channel_step, step
-        Position ``start`` is at ``place`` in the buffer, and channels are ``channel_step`` apart,
-        as positions are ``step`` that have no ``places``.
+        Position ``start`` is at ``place`` in the buffer; the next channel is ``channel_step``
+        further, and the next position ``step``, unless ``places`` are given.
     channels, adds
-        How many channels there are; and whether other rows are in the same vectors, which stay.
+        The number of channels; and whether the vectors hold other rows already, which stay.
     """
-    with w.function(f"{name}_{what}", POINTERS, INTEGERS, inside=True) as a:
-        side = min(w.lanes, _SIDES[what])
+    with w.function(f"{name}_{kind}", POINTERS, INTEGERS, inside=True) as a:
+        side = min(w.lanes, _SIDES[kind])
         narrow = w.narrowed(side)
         with w.loop(0, a["channels"]) as c, w.loop(0, w.lanes, side) as lane:
             lines = w.at(a["lines"], c * a["channel_stride"] + lane * a["line_step"])
             start = a["place"] + c * a["channel_step"] + lane
             there = a["lines_there"] - lane
             part = a | {"safe": a["lines"], "lines": lines, "lines_there": there}
-            _copy_lines(narrow, part, start, lane, into=name == "enter", what=what)
+            _copy_lines(narrow, part, start, lane, into=name == "enter", kind=kind)
 
 
 def _copy_lines(
-    w: Writer, a: dict[str, Any], start: Int, lane: Int, *, into: bool, what: str
+    w: Writer, a: dict[str, Any], start: Int, lane: Int, *, into: bool, kind: str
 ) -> None:
-    """Write the copy of as many lines as a square has, from line ``lane`` on, of one channel."""
+    """Write the copy of a square's lines, from line ``lane`` on, of one channel."""
     with w.loop(0, a["count"], w.lanes) as j:
         t = a["start"] + j
-        if what == "images":
+        if kind == "images":
             places = [start + w.entry(a["places"], j + i) for i in range(w.lanes)]
         else:
             places = [start + j * a["step"]]
@@ -90,7 +90,7 @@ def _copy_lines(
             rows.append(w.at(rows[-1], a["line_step"]))
         a = a | {"first": t - a["skew"] * lane}
         lines = _Lines(w, a, j, rows)
-        positions = _Positions(w, a, j, places, adds=what == "rows")
+        positions = _Positions(w, a, j, places, adds=kind == "rows")
         source, target = (lines, positions) if into else (positions, lines)
         whole, square = _all_there(w, a, j), [w.variable(w.vector) for _ in rows]
         with w.b.if_else(whole, likely=True) as (then, otherwise):
@@ -107,13 +107,13 @@ def _copy_lines(
 
 
 def _keep(w: Writer, vectors: list[Value], variables: list[Value]) -> None:
-    """Put vectors into variables, which outlast the branch that runs."""
+    """Store vectors in variables, since values of a branch are not seen outside it."""
     for vector, variable in zip(vectors, variables, strict=True):
         w.b.store(vector, variable)
 
 
 def _all_there(w: Writer, a: dict[str, Any], j: Int) -> Value:
-    """Return whether every line has all of its positions, and they are to be copied."""
+    """Return the condition that every line has all positions of the square, and all are copied."""
     t = a["first"]
     last = t - a["skew"] * (w.lanes - 1)
     conditions = (
@@ -128,10 +128,10 @@ def _all_there(w: Writer, a: dict[str, Any], j: Int) -> Value:
 def _masks(
     w: Writer, a: dict[str, Any], j: Int, rows: list[Value]
 ) -> tuple[list[Value], list[Value]]:
-    """Return, for each line, which of its positions it has and are to be copied.
+    """Return, for each line, the mask of the positions that exist and are copied; and addresses.
 
-    Also return where they are in memory. Of a line that has none that is the start of line 0:
-    a processor takes long to find out that nothing is to be read where no memory is.
+    A line without such positions gets the address of line 0: a masked load of unmapped memory is
+    slow, even if nothing is read.
     """
     kind = ir.VectorType(I32, w.lanes)
     iota = w.indices(range(w.lanes))
@@ -150,18 +150,18 @@ def _masks(
 
 @dataclass(frozen=True)
 class _Lines:
-    """A vector of each line in memory; at an edge, what the lines have and is to be copied.
+    """One vector of each line in memory; at an edge, only positions that exist and are copied.
 
     Attributes
     ----------
     w : Writer
     a : dict
-        Pointers and integers of `write_copy`, and ``first``, the position of line 0 where these
+        Pointers and integers of `write_copy`, and ``first``, the position of line 0 at which these
         vectors start.
     j : Int
-        How many positions were copied before.
+        Number of positions that were copied before.
     rows : list
-        Where the vectors are.
+        Addresses of the vectors.
     """
 
     w: Writer
@@ -170,10 +170,10 @@ class _Lines:
     rows: list[Value]
 
     def load(self) -> list[Value]:
-        found = [self.w.b.load(row, typ=self.w.vector) for row in self.rows]
-        for vector in found:
+        vectors = [self.w.b.load(row, typ=self.w.vector) for row in self.rows]
+        for vector in vectors:
             vector.align = self.w.itemsize
-        return found
+        return vectors
 
     def load_edge(self) -> list[Value]:
         pairs = zip(*_masks(self.w, self.a, self.j, self.rows), strict=True)
@@ -195,16 +195,16 @@ class _Lines:
 
 @dataclass(frozen=True)
 class _Positions:
-    """A vector of each position in the buffer; at an edge, of those that are to be copied.
+    """One vector of each position in the buffer; at an edge, only positions that are copied.
 
     Attributes
     ----------
     w, a, j
-        As of `_Lines`.
+        As in `_Lines`.
     places : list of Int
-        Where the vectors are in the buffer.
+        Positions of the vectors in the buffer.
     adds : bool
-        Whether other lines may be in the same vectors; ``a`` says whether they are.
+        Whether the vectors may hold other lines; at run time ``a["adds"]`` tells whether they do.
     """
 
     w: Writer
@@ -217,7 +217,7 @@ class _Positions:
         return [self.w.load(self.a["z"], place) for place in self.places]
 
     def load_edge(self) -> list[Value]:
-        """Load the first position, which is there, for those that do not count."""
+        """Load the vectors; a position that is not copied loads the first one, which exists."""
         pairs = zip(self.places, self._here(), strict=True)
         return [self.w.load(self.a["z"], p.if_(here, self.places[0])) for p, here in pairs]
 
@@ -229,7 +229,7 @@ class _Positions:
         w, z = self.w, self.a["z"]
         for vector, place, here in zip(vectors, self.places, self._here(), strict=True):
             with w.b.if_then(here):
-                if self.adds:  # lanes that are not of these lines are zero
+                if self.adds:  # lanes of other lines are zero in these vectors
                     adds = self.a["adds"].is_("!=", 0)
                     vector = _either(w, vector, w.b.select(adds, w.load(z, place), w.zero))
                 w.store(vector, z, place)
@@ -240,7 +240,7 @@ class _Positions:
 
 
 def _either(w: Writer, a: Value, b: Value) -> Value:
-    """Return, in each lane, the number of a or b that is not zero; there is one at most."""
+    """Return, in each lane, the nonzero one of a and b; at most one of them is nonzero."""
     bits = ir.VectorType(ir.IntType(8 * w.itemsize), w.lanes)
     both = (w.b.bitcast(vector, bits) for vector in (a, b))
     return w.b.bitcast(w.b.or_(*both), w.vector)

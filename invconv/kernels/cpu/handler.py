@@ -10,66 +10,66 @@ from contextlib import contextmanager
 
 from llvmlite import ir
 
-from invconv.kernels.cpu import driver
+from invconv.kernels.cpu import loop
 from invconv.kernels.cpu.compiler import frame as xla
 from invconv.kernels.cpu.compiler.ir import I32, I64, POINTER, VOID, Int, Value, Writer
 
-ALIGNED = 64  # bytes: vectors do not lie across two lines of the cache
+ALIGNED = 64  # bytes: no vector lies across two lines of the cache
 
 
 def write_handler(w: Writer, addresses: Mapping[str, int]) -> None:
     """Write the function "handler" of a call frame.
 
-    Arguments of the custom call are the matrices (1 + T, C, C), or the weights that were made of
-    them, an array of one axis; and the images. Results are the images, and memory to work in.
-    Attributes are the numbers of `cpu.program` and of `cpu.xla.Call`.
+    Arguments of the custom call are the matrices (1 + T, C, C), or the weights computed from them,
+    an array of one axis; and the images. Results are the images, and memory to work in. Attributes
+    are the numbers of `cpu.program` and of `cpu.xla.Call`.
 
     Parameters
     ----------
     w : Writer
     addresses : dict of str to int
-        Of the compiled functions "prepare", "solve" and "sums".
+        The addresses of the compiled functions "prepare", "solve" and "sums".
     """
     with xla.handler(w) as frame, _denormal_numbers(w):
         _solve(w, frame, addresses)
 
 
 def _solve(w: Writer, frame: Value, addresses: Mapping[str, int]) -> None:
-    """Write the making of weights, if there are none, and the solve."""
+    """Write the computation of the weights, unless they are given, and the solve."""
     given, y = (xla.argument(w, frame, i) for i in range(2))
     x, memory = (xla.result(w, frame, i) for i in range(2))
     program, room = (xla.attribute(w, frame, i) for i in range(2))
     images, *places, words = (w.entry(room, i) for i in range(5))
     start = w.integer(w.b.ptrtoint(xla.data(w, memory), I64))
     z = start + (-start) % ALIGNED
-    made, scratch, shared = (_address(w, z + place) for place in places)
+    computed, scratch, shared = (_address(w, z + place) for place in places)
     to_make = w.entry(given, 4).is_("!=", 1)
     with w.b.if_then(to_make):
-        _call(w, addresses["prepare"], xla.data(w, given), made, program, scratch)
+        _call(w, addresses["prepare"], xla.data(w, given), computed, program, scratch)
     w.clear(shared, words * (8 // w.itemsize))
-    weights = w.b.select(to_make, made, xla.data(w, given))
+    weights = w.b.select(to_make, computed, xla.data(w, given))
     arrays = xla.data(w, y), xla.data(w, x), weights
-    known = dict(zip(driver.POINTERS, (*arrays, program, shared, _address(w, z)), strict=False))
+    known = dict(zip(loop.POINTERS, (*arrays, program, shared, _address(w, z)), strict=False))
     known["sums"] = _address(w, w.integer(addresses["sums"]))
     _call(w, addresses["solve"], *known.values(), images.value)
 
 
 @contextmanager
 def _denormal_numbers(w: Writer) -> Iterator[None]:
-    """Write code in which numbers near zero are as elsewhere: XLA has the processor flush them."""
+    """Write code that keeps denormal numbers: XLA sets the processor to flush them to zero."""
     if w.target.triple.startswith("x86_64"):
         register, flush = w.variable(I32), 1 << 15 | 1 << 6
         w.call("llvm.x86.sse.stmxcsr", VOID, register)
-        found, changed = w.b.load(register, typ=I32), w.variable(I32)
-        w.b.store(w.b.and_(found, I32(~flush)), changed)
+        mode, changed = w.b.load(register, typ=I32), w.variable(I32)
+        w.b.store(w.b.and_(mode, I32(~flush)), changed)
         w.call("llvm.x86.sse.ldmxcsr", VOID, changed)
         yield
         w.call("llvm.x86.sse.ldmxcsr", VOID, register)
     elif w.target.triple.startswith(("aarch64", "arm64")):
-        found = w.call("llvm.aarch64.get.fpcr", I64)
-        w.call("llvm.aarch64.set.fpcr", VOID, w.b.and_(found, I64(~(1 << 24))))
+        mode = w.call("llvm.aarch64.get.fpcr", I64)
+        w.call("llvm.aarch64.set.fpcr", VOID, w.b.and_(mode, I64(~(1 << 24))))
         yield
-        w.call("llvm.aarch64.set.fpcr", VOID, found)
+        w.call("llvm.aarch64.set.fpcr", VOID, mode)
     else:
         yield
 

@@ -23,7 +23,7 @@ from invconv.kernels.cpu.compiler.target import host
 if TYPE_CHECKING:
     from invconv.kernels.cpu.compiler.ir import Int, Value, Writer
 
-_ROWS = 4  # that a sum goes over at a time, each in a register of its own
+_ROWS = 4  # rows that a sum takes at a time, each with an accumulator of its own
 _SIZES = ("m", "channels", "columns")
 _FORWARD = ("v", "matrix", "product", "z")
 _BACKWARD = ("v", "product", "bar", "v_bar", "matrix_bar", "z")
@@ -35,7 +35,7 @@ def reflect(address: tuple[int, int, int], sizes: tuple[int, int, int], itemsize
     Parameters
     ----------
     address : tuple of int
-        Of contiguous arrays: the v_i (m, C), U (C, M), and W.
+        The addresses of contiguous arrays: the v_i (m, C), U (C, M), and W.
     sizes : (m, C, M)
     itemsize : int
         4 or 8 bytes a number.
@@ -46,7 +46,7 @@ def reflect(address: tuple[int, int, int], sizes: tuple[int, int, int], itemsize
 def reflect_vjp(
     address: tuple[int, int, int, int, int], sizes: tuple[int, int, int], itemsize: int
 ) -> None:
-    """Write the gradients by the v_i and by U: addresses of the v_i, W, W_bar, and of those two."""
+    """Write the gradients by the v_i and by U; the addresses: v_i, W, W_bar, both gradients."""
     _run(_functions(itemsize)[1], address, sizes, itemsize)
 
 
@@ -71,14 +71,14 @@ def _functions(itemsize: int) -> tuple[Any, Any, machine.Code]:
         ctypes.CFUNCTYPE(None, *[ctypes.c_void_p] * len(names), *[ctypes.c_int64] * 3)
         for names in (_FORWARD, _BACKWARD)
     ]
-    found = (kind(code.addresses[n]) for kind, n in zip(kinds, code.addresses, strict=True))
-    return *found, code  # type: ignore[return-value]
+    functions = (kind(code.addresses[n]) for kind, n in zip(kinds, code.addresses, strict=True))
+    return *functions, code  # type: ignore[return-value]
 
 
 class _Reflections:
-    """A function that is being written: its buffer has the u_i, s_i and max|v_i|, and matrices.
+    """Code of one function; its buffer holds the u_i, s_i and max|v_i|, and matrices.
 
-    Of these, rows are whole vectors, and there are `_ROWS` of them or a multiple: zeros beyond.
+    The matrices are padded with zeros to rows of whole vectors, and to a multiple of `_ROWS` rows.
     """
 
     def __init__(self, w: Writer, a: dict[str, Any]) -> None:
@@ -96,7 +96,7 @@ class _Reflections:
         self._scale_reflectors()
 
     def every(self, place: Int) -> Value:
-        """Return a number of the buffer in all lanes."""
+        """Return a vector with a number of the buffer in every lane."""
         return self.w.splat(self.w.load(self.z, place, self.w.number))
 
     def _some(self, left: Int) -> Value:
@@ -110,7 +110,7 @@ class _Reflections:
         return w.b.icmp_signed("<", w.indices(range(w.lanes)), count)
 
     def read(self, matrix: Value, rows: Int, columns: Int, to: Int, width: Int) -> None:
-        """Copy a matrix into the buffer, with zeros beside its rows."""
+        """Copy a matrix into the buffer, its rows padded with zeros."""
         w = self.w
         with w.loop(0, rows) as r, w.loop(0, width, w.lanes) as j:
             mask = self._some((columns - j).most(0))
@@ -125,13 +125,13 @@ class _Reflections:
             w.masked_store(vector, w.at(matrix, r * self.columns + j), self._some(self.columns - j))
 
     def take(self, matrix: Value, to: Int) -> None:
-        """Copy a matrix (C, M) into the buffer, with rows of zeros below."""
+        """Copy a matrix (C, M) into the buffer, padded with rows of zeros."""
         beyond = (self.rows - self.channels) * self.width
         self.w.clear(self.w.at(self.z, to + self.channels * self.width), beyond)
         self.read(matrix, self.channels, self.columns, to, self.width)
 
     def _scale_reflectors(self) -> None:
-        """Write the u_i, s_i and max|v_i|."""
+        """Write the computation of the u_i, s_i and max|v_i|."""
         w, b = self.w, self.w.b
         self.read(self.a["v"], self.m, self.channels, w.integer(0), self.rows)
         with w.loop(0, self.m) as i:

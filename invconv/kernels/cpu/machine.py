@@ -1,6 +1,6 @@
-"""From a kernel's description to machine code, by llvmlite; `reason` says why there is none.
+"""Compile the kernel to machine code by llvmlite; `reason` says why that is impossible.
 
-Code is kept, once for each processor and precision.
+Code is cached for each processor and precision.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class Code:
     ----------
     addresses : dict of str to int
     engine : object
-        Keeps the code.
+        The owner of the code's memory.
     """
 
     addresses: dict[str, int]
@@ -35,7 +35,7 @@ class Code:
 
 @functools.cache
 def reason(itemsize: int = 4) -> str | None:
-    """Return why there is no kernel for numbers of so many bytes here, or None where there is."""
+    """Return why no kernel runs here for numbers of so many bytes, or None if one does."""
     if itemsize not in (4, 8):
         return f"the kernel is for float32 and float64, not for numbers of {itemsize} bytes"
     if sys.maxsize < 2**63 - 1:
@@ -52,7 +52,7 @@ def reason(itemsize: int = 4) -> str | None:
         prepare(host(), itemsize)
     except ImportError:
         return "llvmlite is not installed: pip install 'invconv[fast]'"
-    except Exception as error:  # whatever LLVM says of a processor: the plain way runs
+    except Exception as error:  # LLVM may not know a processor: then the plain wavefront runs
         return f"llvmlite could not compile for this processor: {error}"
     return None
 
@@ -60,11 +60,11 @@ def reason(itemsize: int = 4) -> str | None:
 def _may_make_code() -> bool:
     """Tell whether memory that was written to may be executed: some systems forbid it.
 
-    LLVM would not tell.
+    LLVM does not report it.
     """
     try:
         mprotect = ctypes.CDLL(None).mprotect
-    except (OSError, AttributeError, TypeError):  # not where systems have none
+    except (OSError, AttributeError, TypeError):  # a system without mprotect
         return True
     page = mmap.mmap(-1, mmap.PAGESIZE)
     start = ctypes.c_void_p(ctypes.addressof(ctypes.c_char.from_buffer(page)))
@@ -74,9 +74,9 @@ def _may_make_code() -> bool:
 
 @functools.lru_cache(maxsize=64)
 def prepare(target: Target, itemsize: int) -> Code:
-    """Compile what makes the weights: "prepare"."""
+    """Compile the function "prepare", which computes the weights."""
     from invconv.kernels.cpu.compiler.ir import Writer
-    from invconv.kernels.cpu.driver import write_weights_module
+    from invconv.kernels.cpu.loop import write_weights_module
 
     writer = Writer(target, itemsize)
     write_weights_module(writer)
@@ -85,9 +85,9 @@ def prepare(target: Target, itemsize: int) -> Code:
 
 @functools.lru_cache(maxsize=64)
 def solve(target: Target, itemsize: int, lanes: str) -> Code:
-    """Compile "solve" with "images" or "rows" in the lanes, all but for the sums."""
+    """Compile "solve" with "images" or "rows" in the lanes, without the sums."""
     from invconv.kernels.cpu.compiler.ir import Writer
-    from invconv.kernels.cpu.driver import write_solve_module
+    from invconv.kernels.cpu.loop import write_solve_module
 
     writer = Writer(target, itemsize)
     write_solve_module(writer, lanes)
@@ -117,11 +117,10 @@ def compiled(text: str, target: Target, names: tuple[str, ...], *, thorough: boo
 
 
 def optimised(module: Any, target: Target, *, thorough: bool) -> Any:
-    """Optimise a module in place, and return the machine that it is for.
+    """Optimise a module in place, and return the target machine.
 
-    Straight code, such as the copies, is written as it is to run: variables in registers are all
-    that is wanting, and every further pass over so much code takes long. Short loops are worth
-    LLVM's whole pipeline.
+    Straight code, such as the copies, only needs its variables put into registers; further passes
+    over so much code take long. Short loops are worth LLVM's whole pipeline: ``thorough``.
     """
     from llvmlite import binding
 

@@ -1,7 +1,8 @@
-"""The numbers that a compiled solve goes by: header, lists of taps, segments; 64-bit integers.
+"""The records of a solve's program, of 64-bit integers: one header, and segments.
 
-A solve is some *units*: those of one image, or of as many images as there are lanes, follow each
-other. A unit is some *segments*: what is copied in, solved, and copied out at a time.
+The work on an image, or on as many images as there are lanes, is divided into *units*, which follow
+each other. A unit is divided into *segments*: pixels that are copied in, solved and copied out
+together.
 """
 
 from __future__ import annotations
@@ -11,42 +12,44 @@ from dataclasses import dataclass, fields
 
 @dataclass(frozen=True)
 class Header:
-    """What all segments have in common.
+    """Settings of all segments.
 
     Attributes
     ----------
     images : int
-        Of a unit: as many as there are lanes, or one.
+        Images of a unit: as many as there are lanes, or one.
     units, segments : int
-        Units of one image (or of those in the lanes), and segments of a unit.
+        Units of one image (or of the images in the lanes), and segments of a unit.
     channels, pixels, taps : int
-        C, pixels of an image, and taps, that of the pixel itself included.
+        C, pixels of an image, and taps, the pixel itself included.
     lower : int
         Whether D is lower triangular.
     block, blocks : int
-        Output channels that are solved at once, and how often.
+        Output channels that are solved at once, and the number of such blocks.
     line_step, skew, width : int
-        Of `cpu.copies`: from line to line in memory less the skew; the skew; and how
-        long a line is, the longest integer for a whole image.
+        For `cpu.copies`: the distance from line to line in memory less the skew; the skew; and the
+        length of a line, a huge integer if it is a whole image.
     step, channel_step : int
-        In the buffer: from position to position of a row, and from channel to channel.
+        Distances in the buffer from position to position of a row, and from channel to channel.
     row_step, column_step : int
-        In the buffer, in the order of the solve.
+        Distances in the buffer from row to row and from column to column, in the order of the
+        solve.
     above, above_step, lag : int
-        How many rows above a strip it reads, from row to row above in memory, and by how many
-        levels a row lags behind the one above it.
+        The number of rows above a strip that it reads, the distance between them in memory, and the
+        number of levels by which a row lags behind the one above it.
     along, wide : int
-        +1 or -1, the direction of a row of a strip in memory, and how long it is.
+        +1 or -1, the direction of a strip's row in memory, and its length.
     masked : int
         Whether lanes outside the grid are cleared after each pixel.
     cleared, spare, size : int
-        How many numbers of the buffer are zero at first, where the room of a pixel's sums is, and
-        how long the buffer is.
+        The count of numbers at the buffer's start that must be zero at first, the place of a
+        pixel's sums, and the length of the buffer.
     last_row, last_column : int
-        Up to which row and column the taps that read something differ from pixel to pixel.
+        Rows and columns up to these have lists of taps of their own; later ones share the last
+        list.
     order, lists, places, keep, body : int
-        Where the order of the taps, the lists of `invconv.kernels.cpu.sums`, the places of
-        `invconv.kernels.cpu.copies`, the masks, and the segments are in the program.
+        Places in the program of the order of the taps, of the lists for `invconv.kernels.cpu.sums`,
+        of the places for `invconv.kernels.cpu.copies`, of the masks, and of the segments.
     """
 
     images: int = 0
@@ -85,34 +88,35 @@ class Header:
 
 @dataclass(frozen=True)
 class Segment:
-    """What is copied in, solved and copied out at a time.
+    """Pixels that are copied in, solved and copied out together.
 
     Attributes
     ----------
     clear, clear_count : int
-        Numbers of the buffer that are zero from now on.
+        Start and count of the buffer's numbers that are set to zero first.
     move_to, move_from, move_count : int
-        Numbers of the buffer that are copied, to have the last pixels where the next ones read.
+        Numbers of the buffer that are then moved, so that the last pixels are where taps read them.
     memory, lines : int
-        Where line 0 starts in a channel of an image, and how many lines there are.
+        Place of line 0 in a channel of an image, and number of lines.
     start, entered, left, place : int
-        From which position on lines are copied, how many are copied in and how many out, and where
-        the first one is in the buffer.
+        First position of the lines to be copied, number of positions copied in and copied out, and
+        place of the first position in the buffer.
     adds : int
-        Whether other lines are in the same vectors already: theirs are kept.
+        Whether the vectors hold other lines already, which are kept.
     at, top, rows, columns : int
-        Where the first pixel is that is solved, in which row of the grid, and how many there are.
+        Place of the first pixel to be solved, its row in the grid, and numbers of rows and columns.
     lists : int
-        Which lists the taps are in: where they start among all.
+        Place of this segment's lists of taps among all lists.
     keep : int
-        Where the masks of the first column are.
+        Place of the first column's masks.
     first, low, level : int
-        Of a strip: whether it has rows above, the first level whose rows above are copied, and the
+        For a strip: whether it has rows above, the first level at which these are copied, and the
         level of the first position, counted along the row.
     origin : int
-        Of a strip: the place of level ``level``, row 0, channel 0.
+        For a strip: the place of level ``level``, row 0, channel 0.
     needed, done : int
-        How many columns of the unit before must be solved, and how many of this are afterwards.
+        Columns of the unit before that must be solved first, and columns of this unit that are
+        solved afterwards.
     """
 
     clear: int = 0

@@ -1,6 +1,6 @@
 """The arithmetic of the kernel: sums over taps and channels, pixel after pixel.
 
-The equation and the order of the sums are those of `invconv.kernels.order`.
+`invconv.kernels.order` has the equation and the order of the sums.
 """
 
 from __future__ import annotations
@@ -40,18 +40,18 @@ def write_sums(w: Writer, block: int, single: bool) -> None:
 
     The pixels are ``rows`` rows of ``columns``, in this order; every number of a pixel is a vector
     in z, ``channel_step`` apart from channel to channel. The results replace it, or go to the same
-    place of ``out``. The first row is row ``top`` of the grid; rows and columns up to ``last_row``
-    and ``last_column``, and then all others alike, have lists of their own of the taps that read
-    something: how many there are, and for each where its weights are in a block's and how far away
-    it reads.
+    place of ``out``. The first row is row ``top`` of the grid. A list has the taps that read inside
+    the grid: their number, and for each tap the place of its weights in a block and the distance of
+    the pixel that it reads. Rows and columns up to ``last_row`` and ``last_column`` have lists of
+    their own; all others share the last list.
 
     Parameters
     ----------
     w : Writer
     block : int
-        Output channels whose sums are in registers at once.
+        Number of output channels with sums in registers at once.
     single : bool
-        Whether these are all channels.
+        Whether the block has all channels.
     """
     with (
         w.function("sums", POINTERS, INTEGERS, inside=False, constant=_READ) as a,
@@ -75,7 +75,7 @@ def _taps(w: Writer, a: dict[str, Any], row: Int, column: Int) -> Value:
 
 
 def _sum(w: Writer, a: dict[str, Any], here: Int, block: int, single: bool) -> None:
-    """Write steps 1 to 3."""
+    """Write steps 1 to 3 of `invconv.kernels.order`."""
     at_once, count = unrolled(block, single), accumulators(block, single)
     sums = [[w.variable(w.vector) for _ in range(block)] for _ in range(count)]
     weight, place, taps = w.variable(I64), w.variable(I64), a["taps read"]
@@ -86,7 +86,7 @@ def _sum(w: Writer, a: dict[str, Any], here: Int, block: int, single: bool) -> N
         for variable in itertools.chain(*sums):
             w.b.store(w.zero, variable)
         with w.loop(0, w.entry(taps, 0)) as i:
-            with w.b.if_then(some_missing):  # else they follow each other, and nothing waits
+            with w.b.if_then(some_missing):  # else weights follow each other: no load to wait for
                 w.b.store((before + w.entry(taps, i * 2 + 1)).value, weight)
             w.b.store((here + w.entry(taps, i * 2 + 2)).value, place)
             with w.loop(0, a["channels"], at_once):
@@ -113,7 +113,7 @@ def _sum(w: Writer, a: dict[str, Any], here: Int, block: int, single: bool) -> N
 
 
 def _substitute(w: Writer, a: dict[str, Any], here: Int) -> None:
-    """Write step 4."""
+    """Write step 4 of `invconv.kernels.order`."""
     with w.loop(0, a["channels"]) as i:
         c = a["first"] + i * a["order"]
         place = here + c * a["channel_step"]
@@ -129,7 +129,7 @@ def _substitute(w: Writer, a: dict[str, Any], here: Int) -> None:
 
 
 def _mask(w: Writer, a: dict[str, Any], here: Int, step: Int) -> None:
-    """Write zeros into the lanes that are outside the grid, for taps that read ahead in a row."""
+    """Write zeros into the lanes outside the grid, since some taps read ahead in a row."""
     bytes_ = ir.VectorType(I8, w.lanes)
     address = w.b.gep(a["keep"], [(step * w.lanes).value], source_etype=I8)
     kept = w.b.load(address, typ=bytes_)

@@ -21,7 +21,7 @@ _pool: ThreadPoolExecutor | None = None
 def set_num_threads(n: int) -> None:
     """Set how many threads the compiled kernel uses on NumPy arrays: 1 unless set.
 
-    For PyTorch's tensors ``torch.set_num_threads`` says so.
+    For PyTorch's tensors ``torch.set_num_threads`` sets it.
 
     Parameters
     ----------
@@ -56,10 +56,10 @@ def number() -> int:
 
 
 def together(work: Callable[[], object], threads: int) -> None:
-    """Call ``work`` in this thread, and in others beside it, until all have returned.
+    """Call ``work`` in this thread and in other threads, and wait until all have returned.
 
-    The work must be such that this thread alone could finish it: others may come late or never. It
-    must hold what it uses, since after an interrupt others may be at work for a while.
+    This thread alone must be able to finish the work: other threads may come late or never. The
+    work must own the memory it uses, since other threads may go on for a while after an interrupt.
     """
     others: list[Future[object]] = []
     try:

@@ -1,11 +1,12 @@
 """The kernel's weights, from the matrices of a convolution: D^-1 folded in, if that is accurate.
 
-With D the triangular C x C matrix at the pixel itself and K_t those of the other taps, the weights
-are W_0 = D^-1 and W_t = -D^-1 K_t, all found by substitution. A product with D^-1 is as accurate as
-substitution at every pixel where |D|_1 |D^-1|_1 is at most 10. Otherwise W_0 = 1 and W_t = -K_t,
-and the kernel substitutes. The weights of a block of output channels lie together, those of one
-input channel of one tap next to each other; after all blocks there is D, and then one number, 1
-where the kernel is to substitute.
+With D the triangular C x C matrix at the pixel itself and K_t the matrices of the other taps, the
+weights are W_0 = D^-1 and W_t = -D^-1 K_t, computed by substitution. A product with D^-1 is as
+accurate as substitution at every pixel if |D|_1 |D^-1|_1 is at most 10. Otherwise W_0 = 1 and
+W_t = -K_t, and the kernel substitutes.
+
+The weights of a block of output channels lie together; within it, the weights of one input channel
+of one tap. After all blocks come D, and one number: 1 if the kernel is to substitute, else 0.
 """
 
 from __future__ import annotations
@@ -25,13 +26,13 @@ def write_weights(w: Writer) -> None:
     Its arguments:
 
     matrices, order
-        D, then K_t, each C x C; and which of them each tap of the kernel has, D's first.
+        D, then K_t, each C x C; and for each tap of the kernel the index of its matrix, D's first.
     weights, scratch
-        Where the weights go, and room for C rows of taps C numbers, each in whole vectors.
+        Memory for the weights, and for C rows of taps C numbers, each padded to whole vectors.
     taps, channels, block, blocks
-        How many there are; output channels are solved in blocks.
+        Numbers of taps, of channels, of channels of a block, and of blocks of output channels.
     first, step
-        Of the channels in the order of the substitution.
+        First channel of the substitution, and step to the next: 1 or -1.
     """
     with w.function("fold", POINTERS, INTEGERS, inside=True) as a:
         a["row"] = ((a["taps"] * a["channels"]) + (w.lanes - 1)) // w.lanes * w.lanes
@@ -65,7 +66,7 @@ def _right_hand_sides(w: Writer, a: dict[str, Any]) -> None:
 
 
 def _substitute(w: Writer, a: dict[str, Any]) -> None:
-    """Solve with D in the scratch, row after row."""
+    """Write the substitution with D for all columns of the scratch, row after row."""
     with w.loop(0, a["channels"]) as i:
         o = a["first"] + i * a["step"]
         pivot = w.load(a["matrices"], o * a["channels"] + o, w.number)
@@ -95,7 +96,7 @@ def _norm(w: Writer, a: dict[str, Any], matrix: Value, row: Int) -> Value:
             size = w.call(absolute, w.number, w.load(matrix, o * row + k, w.number))
             w.b.store(w.b.fadd(w.b.load(total, typ=w.number), size), total)
         now, known = w.b.load(total, typ=w.number), w.b.load(largest, typ=w.number)
-        # NaN, of which no comparison holds, is to stay
+        # keep NaN, which no comparison would
         larger = w.b.fcmp_unordered(">", now, known)
         take = w.b.and_(larger, w.b.fcmp_ordered("ord", known, known))
         w.b.store(w.b.select(take, now, known), largest)
@@ -103,7 +104,7 @@ def _norm(w: Writer, a: dict[str, Any], matrix: Value, row: Int) -> Value:
 
 
 def _pack(w: Writer, a: dict[str, Any]) -> None:
-    """Write the weights of each block, with zeros for channels that are not there."""
+    """Write the weights of each block, with zeros for channels beyond the last."""
     taps, channels, block = a["taps"], a["channels"], a["block"]
     with w.loop(0, a["blocks"]) as b, w.loop(0, taps * channels) as k, w.loop(0, block) as o:
         channel = b * block + o

@@ -1,4 +1,4 @@
-"""The compiled kernel as a custom call of XLA: the program, the room it needs, and its handler.
+"""The compiled kernel as a custom call of XLA: program, working memory and handler.
 
 `handler` has the calling convention.
 """
@@ -13,7 +13,7 @@ import numpy as np
 from invconv.kernels.cpu import machine
 from invconv.kernels.cpu.assembly import Ints, best_way, program
 from invconv.kernels.cpu.compiler.target import Target
-from invconv.kernels.cpu.plan import Geometry
+from invconv.kernels.cpu.geometry import Geometry
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,15 +23,15 @@ class Call:
     Attributes
     ----------
     name : str
-        Of the handler: the same in every process, so that XLA may keep the program on a disk.
+        The name of the handler, the same in every process, so that XLA may cache programs on disk.
     lanes : {"images", "rows"}
     program : array of int64
-        What the kernel goes by.
+        The program of the kernel.
     room : array of int64
-        How many images there are; where the weights, what they are made in and the state of the
-        units are in the memory; and how many words that state is.
+        Number of images; places in the working memory of the weights, of the scratch memory in
+        which they are computed, and of the units' state; and the number of words of that state.
     memory : int
-        Bytes.
+        Bytes of working memory.
     """
 
     name: str
@@ -46,16 +46,16 @@ def call(g: Geometry, target: Target, batch: int) -> Call:
     """Return the call that solves a batch of images."""
     from invconv.kernels.cpu.handler import ALIGNED
 
-    found = program(g, best_way(g, batch, 1), False)
-    words = 1 + found.units(batch)
-    numbers = found.header.size, g.weights, g.scratch
+    plan = program(g, best_way(g, batch, 1), False)
+    words = 1 + plan.units(batch)
+    numbers = plan.header.size, g.weights, g.scratch
     sizes = [*(n * g.itemsize for n in numbers), words * 8]
     *places, memory = np.cumsum([-(-size // ALIGNED) * ALIGNED for size in sizes])
     blocks = "all" if g.single else "some"
     return Call(
-        f"invconv_{target.bits}_f{8 * g.itemsize}_{g.block}_{blocks}_{found.lanes}",
-        found.lanes,
-        found.numbers,
+        f"invconv_{target.bits}_f{8 * g.itemsize}_{g.block}_{blocks}_{plan.lanes}",
+        plan.lanes,
+        plan.numbers,
         np.asarray([batch, *places, words], np.int64),
         int(memory) + ALIGNED,
     )
@@ -63,7 +63,7 @@ def call(g: Geometry, target: Target, batch: int) -> Call:
 
 @functools.cache
 def handler(target: Target, itemsize: int, block: int, single: bool, lanes: str) -> machine.Code:
-    """Compile the handler of the calls with a block of output channels."""
+    """Compile the handler of calls with these lanes and blocks of output channels."""
     from invconv.kernels.cpu.compiler.ir import Writer
     from invconv.kernels.cpu.handler import write_handler
 

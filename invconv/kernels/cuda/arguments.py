@@ -1,4 +1,4 @@
-"""What a launcher passes to the kernels of `common.cuh`, `weights.cu`, `solve.cu`.
+"""The arguments of the kernels of `common.cuh`, `weights.cu`, `solve.cu`.
 
 `launch` does this for any library, on the library's current stream, and nothing on the host waits:
 
@@ -8,25 +8,26 @@
    functions in it are "fold", "decide", "solve". So that a launch may have more than 48 KiB of
    shared memory, the attribute CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES of "solve" is the
    device's limit.
-3. When an operator is factored: allocate ``plan.weights`` numbers of the data's dtype, and launch
-   the two of ``plan.weigh()``. Their arguments, in this order:
+3. To factor an operator, allocate ``plan.weights`` numbers of the data's dtype, and launch the two
+   kernels of ``plan.weigh()``. Their arguments, in this order:
 
    =============  ==================================================================
    matrices       pointer: D, then the taps of the stencil, (1 + T, C, C), contiguous
-   weights        pointer: what was allocated; it need not be zeroed
+   weights        pointer: the allocated memory; it need not be zeroed
    grid           the launch's ``integers``, by value: one struct of 18 ints
    =============  ==================================================================
 
-   The matrices are all those of the stencil, in its own order, D with zeros in the other triangle.
-   Whether D^-1 is folded in is decided there, and read from there by "solve": the host never knows.
-4. When it solves: launch ``plan.solve(batch)``. Its arguments, in this order:
+   The matrices are all matrices of the stencil, in its own order; D has zeros in its other
+   triangle. "decide" decides on the device whether D^-1 is folded in, and "solve" reads the
+   decision there: the host never knows.
+4. To solve, launch ``plan.solve(batch)``. Its arguments, in this order:
 
    =============  ==================================================================
    y              pointer: (batch, C, *shape), contiguous
    x              pointer: likewise, other memory than y
    weights        pointer: as above; read only
    counters       pointer: ``counters`` ints of 32 bits, set to zero in the same stream before
-                  every launch, used by no other launch meanwhile; null where there are none
+                  every launch, used by no other launch meanwhile; null if there are none
    grid           the launch's ``integers``, by value
    =============  ==================================================================
 
@@ -67,7 +68,7 @@ class Launch:
     shared : int
         Bytes of dynamic shared memory.
     counters : int
-        How many ints of 32 bits must be zero before the launch.
+        Number of 32-bit ints that must be set to zero before the launch.
     integers : tuple of int
         The struct `Grid`, in the order of `GRID`.
     """
@@ -82,8 +83,8 @@ class Launch:
     @functools.cached_property
     def struct(self) -> np.void:
         """The integers as one scalar of `STRUCT`."""
-        found: np.void = np.array([self.integers], STRUCT)[0]
-        return found
+        scalar: np.void = np.array([self.integers], STRUCT)[0]
+        return scalar
 
 
 def grid_integers(

@@ -1,4 +1,4 @@
-"""From the sources to machine code, by NVRTC: no device, no driver and no nvcc are needed.
+"""Compile the sources to machine code by NVRTC: no device, no driver and no nvcc are needed.
 
 NVRTC comes with the wheels `nvidia-cuda-nvrtc` (which torch's wheels for CUDA require), conda's
 `cuda-nvrtc` or a CUDA toolkit. It is loaded here by ctypes.
@@ -20,7 +20,7 @@ from typing import Any
 
 from invconv.kernels.cuda.source import Constants, source
 
-# sums are written with fma where they have one, and nowhere else; the rest is the default
+# the sources call fma themselves, so the compiler must not fuse; the other options are the defaults
 OPTIONS = ("--std=c++17", "--fmad=false", "--ftz=false", "--prec-div=true")
 _NAMES = (
     "libnvrtc.so.13",
@@ -38,10 +38,10 @@ class Code:
     Attributes
     ----------
     image : bytes
-        For cuModuleLoadData: a cubin, or PTX (with a zero at its end) where this NVRTC does not
-        know the architecture.
+        For cuModuleLoadData: a cubin, or PTX (with a zero at its end) if this NVRTC does not know
+        the architecture.
     log : str
-        What the compiler says: with ``verbose`` registers, spills and shared bytes.
+        The compiler's log: with ``verbose`` registers, spills and shared bytes.
     """
 
     image: bytes
@@ -49,22 +49,22 @@ class Code:
 
 
 class CompileError(RuntimeError):
-    """NVRTC is not there, or refuses."""
+    """NVRTC is missing, or refuses to compile."""
 
 
 @functools.lru_cache(maxsize=256)
 def compiled(constants: Constants, architecture: int, driver: int | None = None) -> Code | None:
     """Return the code for a plan's constants on an architecture, such as 90.
 
-    Where there is none, one warning says why, and the result is None.
+    If it cannot be compiled, one warning says why, and the result is None.
 
     Parameters
     ----------
     constants : tuple of (name, value)
     architecture : int
     driver : int, optional
-        What cuDriverGetVersion says, such as 12080: a driver of CUDA 12 does not load what NVRTC of
-        CUDA 13 makes.
+        The result of cuDriverGetVersion, such as 12080: a driver of CUDA 12 does not load code from
+        NVRTC of CUDA 13.
     """
     try:
         return compile_text(source(constants), architecture, driver=driver)
@@ -76,7 +76,7 @@ def compiled(constants: Constants, architecture: int, driver: int | None = None)
 def compile_text(
     text: str, architecture: int, *, driver: int | None = None, verbose: bool = False
 ) -> Code:
-    """Compile a text with NVRTC, or raise `CompileError`."""
+    """Compile a source text with NVRTC, or raise `CompileError`."""
     nvrtc = library(None if driver is None else driver // 1000)
     if nvrtc is None:
         of = "" if driver is None else f" of CUDA {driver // 1000} or before"
@@ -118,42 +118,42 @@ def _call(nvrtc: Any, name: str, *arguments: Any) -> None:
 
 def _reason(nvrtc: Any, code: int) -> str:
     nvrtc.nvrtcGetErrorString.restype = ctypes.c_char_p
-    found: bytes = nvrtc.nvrtcGetErrorString(code)
-    return found.decode(errors="replace")
+    text: bytes = nvrtc.nvrtcGetErrorString(code)
+    return text.decode(errors="replace")
 
 
-def _text(nvrtc: Any, program: Any, what: str) -> bytes:
+def _text(nvrtc: Any, program: Any, output: str) -> bytes:
     size = ctypes.c_size_t()
-    _call(nvrtc, f"nvrtcGet{what}Size", program, ctypes.byref(size))
+    _call(nvrtc, f"nvrtcGet{output}Size", program, ctypes.byref(size))
     text = ctypes.create_string_buffer(size.value)
-    _call(nvrtc, f"nvrtcGet{what}", program, text)
+    _call(nvrtc, f"nvrtcGet{output}", program, text)
     return text.raw
 
 
 def _architectures(nvrtc: Any) -> list[int]:
     count = ctypes.c_int()
     _call(nvrtc, "nvrtcGetNumSupportedArchs", ctypes.byref(count))
-    found = (ctypes.c_int * count.value)()
-    _call(nvrtc, "nvrtcGetSupportedArchs", found)
-    return sorted(found)
+    architectures = (ctypes.c_int * count.value)()
+    _call(nvrtc, "nvrtcGetSupportedArchs", architectures)
+    return sorted(architectures)
 
 
 @functools.cache
 def library(newest: int | None = None) -> Any:
-    """Return NVRTC as a ctypes library, the newest that is found, or None.
+    """Return the newest NVRTC on this machine as a ctypes library, or None.
 
-    The newest in wheels, in Python's own environment (conda's), in CUDA_PATH and in CUDA_HOME is
-    tried first, the system's own last.
+    Wheels, Python's own environment (conda's), CUDA_PATH and CUDA_HOME are searched for the newest
+    first, the system's own library last.
 
     Parameters
     ----------
     newest : int, optional
-        The first number of its version at most.
+        The largest major version that is accepted.
     """
     for name in _candidates():
         try:
             nvrtc = ctypes.CDLL(name)
-            _architectures(nvrtc)  # not before CUDA 11.2
+            _architectures(nvrtc)  # raises before CUDA 11.2
             major, minor = ctypes.c_int(), ctypes.c_int()
             _call(nvrtc, "nvrtcVersion", ctypes.byref(major), ctypes.byref(minor))
         except (OSError, AttributeError, CompileError):
@@ -169,11 +169,11 @@ def _candidates() -> Iterator[str]:
     folders += [Path(os.environ[name]) for name in ("CUDA_PATH", "CUDA_HOME") if name in os.environ]
     below = ("", "*/", "targets/*/", "Library/")  # the last two are conda's
     names = ("lib/libnvrtc.so.*", "lib64/libnvrtc.so.*", "bin/nvrtc64_*.dll", "bin/x64/nvrtc64_*")
-    found = [
+    paths = [
         path
         for folder, under, name in itertools.product(folders, below, names)
         for path in folder.glob(under + name)
         if re.fullmatch(r"libnvrtc\.so\.\d+|nvrtc64_\d+_\d+\.dll", path.name)
     ]
-    yield from map(str, sorted(found, key=lambda p: p.name, reverse=True))
+    yield from map(str, sorted(paths, key=lambda p: p.name, reverse=True))
     yield from _NAMES

@@ -1,8 +1,8 @@
-"""The CUDA driver by ctypes: what a device is, and how code is loaded and launched on it.
+"""The CUDA driver by ctypes: attributes of a device; loading and launching of code.
 
-It is the same driver, and the same context of a device, that PyTorch, CuPy and JAX use: handles and
-addresses of theirs are good here. Code is loaded as a library (cuLibraryLoadData, CUDA 12), which
-belongs to no context.
+PyTorch, CuPy and JAX use the same driver and the same context of a device, so their handles and
+addresses are valid here. Code is loaded as a library (cuLibraryLoadData, CUDA 12), which belongs to
+no context.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ _ARGUMENTS = {
 
 
 class DriverError(RuntimeError):
-    """The driver is not there, or refuses."""
+    """The driver is missing, or refuses a call."""
 
 
 @functools.cache
@@ -47,40 +47,40 @@ def library() -> Any:
     """Return the driver as a ctypes library, or raise `DriverError`."""
     for name in NAMES:
         try:
-            found = ctypes.CDLL(name)
+            cuda = ctypes.CDLL(name)
         except OSError:
             continue
         for function, arguments in _ARGUMENTS.items():
             try:
-                getattr(found, function).argtypes = arguments
+                getattr(cuda, function).argtypes = arguments
             except AttributeError:
                 raise DriverError(f"the CUDA driver has no {function}: it is too old") from None
-        _check("cuInit", found.cuInit(0), found)
-        return found
+        _check("cuInit", cuda.cuInit(0), cuda)
+        return cuda
     raise DriverError("the CUDA driver was not found")
 
 
 def call(name: str, *arguments: Any) -> None:
     """Call a function of the driver, or raise `DriverError`."""
-    found = library()
-    if code := getattr(found, name)(*arguments):
-        _check(name, code, found)
+    cuda = library()
+    if code := getattr(cuda, name)(*arguments):
+        _check(name, code, cuda)
 
 
 def address(name: str) -> int:
-    """Return where a function of the driver is, for machine code that calls it."""
+    """Return the address of a function of the driver, for machine code that calls it."""
     try:
-        found = ctypes.cast(getattr(library(), name), c_void_p).value
+        place = ctypes.cast(getattr(library(), name), c_void_p).value
     except AttributeError:
         raise DriverError(f"the CUDA driver has no {name}: it is too old") from None
-    assert found is not None
-    return found
+    assert place is not None
+    return place
 
 
-def _check(name: str, code: int, found: Any) -> None:
+def _check(name: str, code: int, cuda: Any) -> None:
     if code:
         reason = c_char_p()
-        found.cuGetErrorString(code, ctypes.byref(reason))
+        cuda.cuGetErrorString(code, ctypes.byref(reason))
         text = (reason.value or b"unknown error").decode(errors="replace")
         raise DriverError(f"{name} failed: {text} ({code})")
 
@@ -117,7 +117,7 @@ def _context(ordinal: int) -> int | None:
 
 @contextmanager
 def current(ordinal: int) -> Iterator[None]:
-    """Make the primary context of a device the calling thread's: a new thread has none."""
+    """Make a device's primary context current in the calling thread: a new thread has none."""
     call("cuCtxPushCurrent_v2", _context(ordinal))
     try:
         yield
@@ -127,7 +127,7 @@ def current(ordinal: int) -> Iterator[None]:
 
 @contextmanager
 def loading() -> Iterator[None]:
-    """Let the calling thread load code while it records a graph, which is forbidden otherwise."""
+    """Allow the calling thread to load code while it records a graph."""
     mode = c_int(_RELAXED)
     call("cuThreadExchangeStreamCaptureMode", ctypes.byref(mode))
     try:
@@ -137,7 +137,7 @@ def loading() -> Iterator[None]:
 
 
 def load(image: bytes, names: tuple[str, ...]) -> dict[str, int]:
-    """Load machine code, and return the handles of its kernels. It stays until the process ends."""
+    """Load machine code until the process ends, and return the handles of its kernels."""
     code, handles = c_void_p(), {}
     call("cuLibraryLoadData", ctypes.byref(code), image, None, None, 0, None, None, 0)
     for name in names:
@@ -149,12 +149,12 @@ def load(image: bytes, names: tuple[str, ...]) -> dict[str, int]:
 
 
 def allow_shared(kernel: int, size: int, ordinal: int) -> None:
-    """Let launches of a kernel on a device have as many bytes of dynamic shared memory."""
+    """Allow launches of a kernel on a device ``size`` bytes of dynamic shared memory."""
     call("cuKernelSetAttribute", _MAX_DYNAMIC_SHARED, size, kernel, _device(ordinal))
 
 
 def put_on_device(kernel: int) -> None:
-    """Load a kernel on the current device, which its first launch would do: none in a graph may."""
+    """Load a kernel on the current device now: its first launch would, but may not in a graph."""
     call("cuKernelGetFunction", ctypes.byref(c_void_p()), kernel)
 
 

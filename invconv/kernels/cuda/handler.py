@@ -1,9 +1,9 @@
 """A handler for XLA's foreign function interface that launches kernels: no Python in the call.
 
-It asks XLA for the stream of the call, and the driver for the context of the stream, of which
-every device has its own. It puts a copy of the launch's numbers, and nothing else, on that stream
-and keeps nothing for the next call, so it tells XLA that a CUDA graph may record it: nobody has
-seen that on a device yet. `invconv.kernels.cpu.compiler.frame` has the calling convention.
+The handler asks XLA for the stream of the call, and the driver for the context of the stream; every
+device has its own context. It queues the launches with their numbers by value, and keeps nothing
+for the next call, so it tells XLA that a CUDA graph may record it; that was never tried on a
+device. `invconv.kernels.cpu.compiler.frame` has the calling convention.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from invconv.kernels.cpu.compiler.ir import I8, I32, I64, POINTER, Int, Value, W
 from invconv.kernels.cuda.arguments import GRID, POINTERS
 
 SIZES = ("blocks", "threads", "shared", "counters")
-ROW = len(SIZES) + len(GRID)  # ints of 32 bits of a launch: its sizes, then the struct
+ROW = len(SIZES) + len(GRID)  # 32-bit ints of a launch: its sizes, then the struct
 DRIVER = (
     "cuStreamGetCtx",
     "cuCtxPushCurrent_v2",
@@ -34,27 +34,27 @@ def write_handler(
 ) -> None:
     """Write the function "handler" of a call frame, which launches kernels one after the other.
 
-    Its only attribute has a row of `ROW` ints for each of them.
+    Its only attribute has a row of `ROW` ints for each kernel.
 
     Parameters
     ----------
     w : Writer
     addresses : dict of str to int
-        Of the functions of the driver, `DRIVER`.
+        The addresses of the driver's functions `DRIVER`.
     kernels : dict of str to int
-        What is launched, in this order: handles by the names in `POINTERS`.
+        Handles of the kernels, in the order of the launches, by the names in `POINTERS`.
     arrays : dict of str to int
-        Where each array is: i is argument i, and -1 - i is result i.
+        The position of each array: i for argument i, and -1 - i for result i.
     """
     with xla.handler(w, xla.RECORDABLE) as frame:
         driver = _Driver(w, frame, addresses)
         stream, rows = xla.stream(w, frame), xla.attribute(w, frame, 0)
         data = {}
         for name, place in arrays.items():
-            found = (
+            record = (
                 xla.argument(w, frame, place) if place >= 0 else xla.result(w, frame, -1 - place)
             )
-            data[name] = xla.data(w, found)
+            data[name] = xla.data(w, record)
         context = w.variable(POINTER)
         driver.call("cuStreamGetCtx", stream, context)
         driver.call("cuCtxPushCurrent_v2", w.b.load(context, typ=POINTER))
@@ -66,7 +66,7 @@ def write_handler(
 
 
 def _launch(driver: _Driver, handle: int, row: Value, pointers: list[Value], stream: Value) -> None:
-    """Write a launch; counters, if there are any, are the last of the pointers."""
+    """Write a launch; counters, if it has any, are the last of the pointers."""
     w = driver.w
     places = [w.b.gep(row, [I64(i)], source_etype=I32) for i in range(len(SIZES) + 1)]
     *sizes, counters = (w.b.load(place, typ=I32) for place in places[:-1])
@@ -91,7 +91,7 @@ def _launch(driver: _Driver, handle: int, row: Value, pointers: list[Value], str
 
 
 class _Driver:
-    """Writes calls of the driver, after each of which the handler returns an error if it failed."""
+    """Writer of calls of the driver; the handler returns an error if a call fails."""
 
     def __init__(self, w: Writer, frame: Value, addresses: Mapping[str, int]) -> None:
         self.w, self.frame, self.addresses = w, frame, addresses
@@ -106,7 +106,7 @@ class _Driver:
             xla.fail(self.w, self.frame, self._message(self.w.integer(b.zext(code, I64))))
 
     def pop(self) -> None:
-        """Take the context away again."""
+        """Write the call that pops the context."""
         self._call("cuCtxPopCurrent_v2", self.w.variable(POINTER))
 
     def _call(self, name: str, *arguments: Value) -> Value:
@@ -115,7 +115,7 @@ class _Driver:
         return self.w.b.call(function, arguments)
 
     def _message(self, code: Int) -> Value:
-        """Return the address of a text with the three digits of a code."""
+        """Return the address of the error's text, with the three digits of a code."""
         text = bytearray(_ERROR.encode() + b"000\0")
         kind = ir.ArrayType(I8, len(text))
         place = xla.memory(self.w, I8, len(text))

@@ -1,13 +1,11 @@
 """Solves by the kernel of CUDA devices, for every library that has arrays on one.
 
-A library's adapter says where its arrays lie and what its current stream is (`DeviceOps`). All
+A library's adapter gives the addresses of its arrays and its current stream (`DeviceOps`). All
 memory is the library's. Nothing waits for the device and no value is read: a solve is one launch,
-before which at most one array of counters is set to zero. A CUDA graph may record it, also one for
-which nothing was compiled before.
+and before it at most one array of counters is set to zero. A CUDA graph may record it, even if
+nothing was compiled before.
 
-Not yet run on a GPU. `arguments` says what is launched.
-
-`xla` has the launches of JAX's programs.
+Not yet run on a GPU. `arguments` describes the launches; `xla` has the launches for JAX's programs.
 """
 
 from __future__ import annotations
@@ -29,14 +27,14 @@ from invconv.kernels.cuda.source import Constants
 
 @dataclass(frozen=True)
 class DeviceOps:
-    """What a launch must know of a library's arrays, in functions at the top of a module.
+    """Functions on a library's arrays that a launch needs; module-level ones, so that they pickle.
 
     Attributes
     ----------
     ordinal : callable
-        (x): the number of the CUDA device whose memory ``x`` lies in; None where it lies elsewhere.
+        (x): the number of the CUDA device that holds ``x``; None if no CUDA device does.
     address : callable
-        (x): where the numbers of a contiguous array are.
+        (x): the address of a contiguous array's numbers.
     stream : callable
         (x): the handle of the current stream of the device of ``x``.
     contiguous : callable
@@ -51,15 +49,15 @@ class DeviceOps:
 
 @dataclass(frozen=True, eq=False)
 class Program:
-    """A plan whose code is loaded on a device.
+    """A plan with its code, loaded on a device.
 
     Attributes
     ----------
     plan : Plan
     ordinal : int
-        Of the device.
+        The number of the device.
     kernels : dict of str to int
-        Their handles.
+        Handles of the kernels, by name.
     """
 
     plan: Plan
@@ -67,7 +65,7 @@ class Program:
     kernels: dict[str, int]
 
     def weigh(self, matrices: int, weights: int, stream: int) -> None:
-        """Queue what makes weights; the arguments are addresses, and the handle of a stream."""
+        """Queue the kernels that compute weights, given addresses and the handle of a stream."""
         for launch in self.plan.weigh():
             self._queue(launch, stream, {"matrices": matrices, "weights": weights})
 
@@ -76,7 +74,7 @@ class Program:
         self._queue(_solve_launch(self, batch), stream, addresses)
 
     def counters(self, batch: int) -> int:
-        """Return how many counters a solve needs."""
+        """Return the number of counters of a solve."""
         return _solve_launch(self, batch).counters
 
     def _queue(self, launch: Launch, stream: int, addresses: dict[str, int]) -> None:
@@ -103,10 +101,11 @@ def program_of(
     itemsize: int,
     ordinal: int,
 ) -> Program | None:
-    """Return the loaded program of a causal stencil on a grid, or None where wavefronts solve.
+    """Return the loaded program of a causal stencil on a grid, or None if wavefronts must solve.
 
-    The parameters but the last are those of `invconv.kernels.cuda.plan.plan_of`. Where the driver
-    or the compiler is not there or refuses, a warning says why.
+    ``ordinal`` is the number of the device; the other parameters are those of
+    `invconv.kernels.cuda.plan.plan_of`. If the driver or the compiler is missing or refuses, a
+    warning says why.
     """
     settings = channels, shape, reach, direction, dilation, lower, itemsize
     try:
@@ -151,7 +150,7 @@ class DeviceSolve:
     program : Program
     weights : array, shape (plan.weights,)
     shape : tuple of int
-        Of one image, (C, *grid).
+        The shape of one image, (C, *grid).
     ops : DeviceOps
     """
 
@@ -162,7 +161,7 @@ class DeviceSolve:
 
     @property
     def plan(self) -> dict[str, Any]:
-        """How the solve runs; which way at the pixel only the device knows."""
+        """How the solve runs; only the device knows the way at the pixel."""
         corner = "cached inverse where accurate, else triangular solve"
         return {"method": "CUDA kernel", "at the pixel": corner}
 
@@ -190,11 +189,11 @@ class DeviceSolve:
         return x
 
     def _require(self, y: Array) -> None:
-        """Raise ValueError unless images are such as the kernel will read: it looks at no shape."""
-        found = tuple(y.shape[1:]), y.dtype, device(y)
+        """Raise ValueError unless images fit the program: the kernel itself checks no shape."""
+        actual = tuple(y.shape[1:]), y.dtype, device(y)
         wanted = self.shape, self.weights.dtype, device(self.weights)
-        if found != wanted:
-            expected, got = ("{} of {} on {}".format(*triple) for triple in (wanted, found))
+        if actual != wanted:
+            expected, got = ("{} of {} on {}".format(*triple) for triple in (wanted, actual))
             raise ValueError(f"y: expected images {expected}, got {got}")
 
 
@@ -207,7 +206,7 @@ def device_solve(
     lower: bool,
     ops: DeviceOps,
 ) -> DeviceSolve | None:
-    """Factor a causal stencil for a grid on its device, or return None where wavefronts solve.
+    """Factor a causal stencil for a grid on its device, or return None if wavefronts must solve.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""What the compiled code depends on: channels, taps, precision; and a pixel in shared memory."""
+"""The constants of the compiled code: channels, taps, precision, and a pixel in shared memory."""
 
 from __future__ import annotations
 
@@ -9,24 +9,24 @@ from invconv.arrays.stencil import Offset
 from invconv.kernels.cuda.source import Constants
 from invconv.kernels.order import INVERSE_LIMIT, accumulators, unrolled
 
-PIXELS = 4  # of a thread at a time, at most
-_THREADS = 256  # of a block, unless a pixel has more channels
-_KEPT = 256  # bytes of the weights that a thread keeps in registers
+PIXELS = 4  # pixels of a thread at a time, at most
+_THREADS = 256  # threads of a block at most, unless a pixel has more channels
+_KEPT = 256  # bytes of weights, at most, that a thread keeps in registers
 _VECTOR = 16  # bytes that are read at once
 
 
 @dataclass(frozen=True)
 class Layout:
-    """What the compiled code depends on, whatever the grid and the batch.
+    """Settings of the compiled code, which serves every grid and batch.
 
     Attributes
     ----------
     channels : int
     offsets : tuple of offsets
-        How far back each tap reads along four axes, in taps, without that of the pixel itself, in
-        the order in which they are added up: first those of earlier planes, then those of its own.
+        How far back each tap reads along four axes, in taps, without the pixel itself, in the order
+        in which they are added up: first taps into earlier planes, then taps into the same plane.
     order : tuple of int
-        Which tap of the stencil each of them is.
+        The index in the stencil of each of these taps.
     itemsize : int
         Bytes of a number.
     """
@@ -38,32 +38,32 @@ class Layout:
 
     @functools.cached_property
     def within(self) -> tuple[Offset, ...]:
-        """The taps that read the pixel's own plane."""
+        """The offsets of the taps that read the pixel's own plane."""
         return tuple(o for o in self.offsets if not any(o[:2]))
 
     @property
     def slope(self) -> int:
-        """By how many levels a row lags behind the one above it: the least that the taps allow."""
+        """The least lag, in levels, of a row behind the row above it that the taps allow."""
         return max([0, *(-((o[3] - 1) // o[2]) for o in self.within if o[2] > 0)])
 
     @property
     def depth(self) -> int:
-        """How many rows up the taps read."""
+        """The number of rows up that the taps read."""
         return max([0, *(o[2] for o in self.within)])
 
     @property
     def gap(self) -> int:
-        """How many columns to either side the taps read: zeros between the rows."""
+        """The number of columns to either side that the taps read: zeros between the rows."""
         return max([0, *(abs(o[3]) for o in self.within)])
 
     @property
     def sums(self) -> int:
-        """Into how many sums the products of an output channel go."""
+        """The number of sums that share the products of an output channel."""
         return accumulators(self.channels, single=self.channels == unrolled(self.channels, True))
 
     @property
     def vector(self) -> int:
-        """How many channels are read at once."""
+        """The number of channels that are read at once."""
         return min(_VECTOR // self.itemsize, 4 if self.channels > 2 else self.channels)
 
     @functools.cached_property
@@ -74,7 +74,7 @@ class Layout:
 
     @property
     def threads(self) -> int:
-        """How many threads a block has at most."""
+        """The number of threads of a block at most."""
         return max(_THREADS, -(-self.channels // 32) * 32)
 
     @property
@@ -83,7 +83,7 @@ class Layout:
         return 0 < len(self.within) * self.channels * self.itemsize <= _KEPT
 
     def constants(self, weights_shared: bool) -> Constants:
-        """Return the macros of the sources, by name."""
+        """Return the names and values of the sources' macros."""
         taps = ",".join(f"{{{{{','.join(map(str, offset))}}}}}" for offset in self.offsets)
         values = {
             "REAL": "float" if self.itemsize == 4 else "double",

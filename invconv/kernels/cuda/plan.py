@@ -1,12 +1,12 @@
-"""What to compile and what to launch, for a convolution, a grid and a device.
+"""The plan of a solve on a CUDA device: constants of the code, and launches.
 
-A grid is given four axes. The last two are a plane; a band of rows of a plane lies in shared
-memory, a record for each pixel, with gaps of zeros between the rows and the rows above that the
-taps read. Records are an odd number of vectors long, and rows an odd number of records more than
-the slope, so that threads next to each other read different banks.
+A grid is extended to four axes. The last two are a plane; a band of rows of a plane lies in shared
+memory, a record for each pixel, with gaps of zeros between the rows, and with the rows above that
+the taps read. Records are an odd number of vectors long, and rows an odd number of records more
+than the slope, so that neighbouring threads read different banks.
 
-`plan_of` returns None where wavefronts must solve: where not even a row fits into shared memory,
-or channels, taps or numbers are too many.
+`plan_of` returns None if wavefronts must solve: if not even a row fits into shared memory, or if
+channels, taps or numbers are too many.
 """
 
 from __future__ import annotations
@@ -25,29 +25,30 @@ from invconv.kernels.order import tap_order
 MOST_CHANNELS = 512
 _AXES = 4
 _MOST_TAPS = 1024
-_MOST_NUMBERS = 2**31  # of an image: places in it are integers of 32 bits
-_MOST_BLOCKS = 2**31 - 2  # of a launch, which has a counter more
-_CHUNK = 8  # levels between two looks at the band above
-# A band has as many rows where it can, and up to so many until a level has so many numbers: to wait
-# for the band above takes as long as some levels. A level of few numbers has a thread for each, one
-# of more has a thread for four pixels. All from a model of an H100: nothing here was measured.
+_MOST_NUMBERS = 2**31  # numbers of an image: places in it are 32-bit integers
+_MOST_BLOCKS = 2**31 - 2  # blocks of a launch, which has one counter more
+_CHUNK = 8  # levels between two checks of the band above
+# A band has at least _FEW_ROWS rows, and up to _SEVERAL_ROWS if a level would have fewer than
+# _NUMBERS numbers: waiting for the band above takes as long as some levels. A level of up to
+# _FEW_THREADS numbers has a thread for each; a larger one has a thread for four pixels. All from a
+# model of an H100: nothing here was measured.
 _FEW_ROWS, _SEVERAL_ROWS, _NUMBERS = 8, 16, 192
 _FEW_THREADS = 96
-_FOLDING = 32  # threads of a block: each has a column, which is to stay in the cache
-_DECIDING, _DECIDING_BLOCKS = 128, 256  # each thread looks at all norms
+_FOLDING = 32  # threads of a block of "fold": each has a column, which should stay in the cache
+_DECIDING, _DECIDING_BLOCKS = 128, 256  # threads of a block, and blocks at most, of "decide"
 
 
 @dataclass(frozen=True)
 class Device:
-    """What a plan must know of a device.
+    """Properties of a device that a plan depends on.
 
     Attributes
     ----------
     architecture : int
         10 times the compute capability: 90.
     shared : int
-        Bytes of shared memory that a block may have at most, the attribute
-        MAX_SHARED_MEMORY_PER_BLOCK_OPTIN of a device; `SHARED_MEMORY` where none can be asked.
+        Bytes of shared memory of a block at most: the device's attribute
+        MAX_SHARED_MEMORY_PER_BLOCK_OPTIN, or the entry of `SHARED_MEMORY` without a device.
     processors : int
         Streaming multiprocessors.
     """
@@ -65,12 +66,12 @@ SHARED_MEMORY = {
     **dict.fromkeys([90, 100, 103, 110], 227 * 1024),
 }
 LEAST_SHARED_MEMORY = 48 * 1024  # of any device
-OLDEST = 70  # the first architecture whose loads and stores have a memory order
+OLDEST = 70  # the first architecture that has loads and stores with a memory order
 
 
 @dataclass(frozen=True)
 class Plan:
-    """How a stencil on a grid is solved on a device, for any batch.
+    """The constants and launches of a stencil's solve on a grid and a device, for any batch.
 
     Attributes
     ----------
@@ -78,7 +79,7 @@ class Plan:
     extent : tuple of int
         The grid, of four axes.
     direction, dilation : tuple of int
-        Of each axis.
+        The direction and the dilation of each axis.
     lower : bool
         Whether D is lower triangular.
     device : Device
@@ -96,12 +97,12 @@ class Plan:
 
     @property
     def constants(self) -> Constants:
-        """What to compile the sources with."""
+        """The constants with which to compile the sources."""
         return self.layout.constants(self.weights_shared)
 
     @property
     def weights(self) -> int:
-        """How many numbers the weights are: W_0, W_1, ..., D, the flag, norms of columns."""
+        """Numbers of the weights: W_0, W_1, ..., D, the flag, norms of columns."""
         square = self.layout.channels**2
         return (2 + len(self.layout.offsets)) * square + 1 + 2 * self.layout.channels
 
@@ -119,7 +120,7 @@ class Plan:
         return least + (least - self.layout.slope + 1) % 2
 
     def band_bytes(self, rows: int) -> int:
-        """Return how much shared memory a band needs."""
+        """Return the bytes of shared memory of a band."""
         layout = self.layout
         numbers = (layout.gap + (rows + layout.depth) * self.pitch) * layout.record
         if self.weights_shared:
@@ -128,18 +129,18 @@ class Plan:
 
     @property
     def most_rows(self) -> int:
-        """How many rows of a band fit into shared memory."""
+        """The most rows of a band that fit into shared memory."""
         left = self.device.shared - self.band_bytes(0)
         return min(self.plane[0], left // (self.pitch * self.layout.record * self.layout.itemsize))
 
     @property
     def most_images(self) -> int:
-        """How many images a launch may have, however many bands they are taken apart into."""
+        """The most images of a launch, whatever the number of bands of an image."""
         units = math.prod(self.extent[:2]) * self.plane[0] * math.prod(self.dilation[2:])
         return _MOST_BLOCKS // units
 
     def weigh(self) -> tuple[Launch, Launch]:
-        """Return the launches of "fold" and "decide", which make the weights, in this order."""
+        """Return the launches of "fold" and "decide", which compute the weights, in this order."""
         taps, channels, integers = len(self.layout.offsets), self.layout.channels, self._integers()
         columns, numbers = (1 + taps) * channels, (2 + taps) * channels**2 + 1
         blocks = min(-(-numbers // _DECIDING), _DECIDING_BLOCKS)
@@ -196,7 +197,7 @@ def plan_of(
     itemsize: int,
     device: Device,
 ) -> Plan | None:
-    """Return the plan of a causal stencil on a grid, or None where wavefronts must solve.
+    """Return the plan of a causal stencil on a grid, or None if wavefronts must solve.
 
     Parameters
     ----------
@@ -204,8 +205,8 @@ def plan_of(
     shape : tuple of int
         The grid, of one to four axes.
     reach, direction, dilation, lower
-        As in `invconv.kernels.wavefront.CausalStencil`; taps that reach beyond the grid are left
-        out here.
+        As in `invconv.kernels.wavefront.CausalStencil`; taps that read beyond the grid from every
+        pixel are left out.
     itemsize : int
         Bytes of a number: 4 or 8.
     device : Device
@@ -220,7 +221,7 @@ def plan_of(
         return None
     front = _AXES - len(shape)
     offsets = tuple((0,) * front + reach[t] for t in order)
-    # a dilation longer than the grid is as long as it
+    # a dilation longer than the grid becomes as long as the grid
     dilation = tuple(min(d, n) for d, n in zip(dilation, shape, strict=True))
     extent, direction, dilation = ((1,) * front + n for n in (shape, direction, dilation))
     layout = Layout(channels, offsets, order, itemsize)

@@ -1,4 +1,4 @@
-"""The text that is compiled: the constants of a plan as macros, then the sources in this folder."""
+"""The source text: the constants of a plan as macros, then the source files of this folder."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ def source(constants: Constants, texts: dict[str, str] | None = None) -> str:
     Parameters
     ----------
     constants : tuple of (name, value)
-        Of a `invconv.kernels.cuda.plan.Plan`.
+        The constants of a `invconv.kernels.cuda.plan.Plan`.
     texts : dict, optional
-        To be compiled instead of `sources`.
+        Texts to be compiled instead of `sources`.
     """
     macros = [f"#define {name} {value}" for name, value in constants]
     parts = [f'#line 1 "{name}"\n{text}' for name, text in (texts or sources()).items()]

@@ -1,9 +1,9 @@
-"""The kernel of CUDA devices as custom calls of XLA: "weigh" makes weights, "solve" solves.
+"""The kernel of CUDA devices as custom calls of XLA: "weigh" computes weights, "solve" solves.
 
-A call's handler has the handles of its kernels in its code, and is named after what they were
-compiled from: a program that XLA keeps on a disk has no address of a process in it.
+A call's handler has the handles of its kernels in its code. Its name is a hash of their source
+constants, so that a program that XLA keeps on disk contains no address of a process.
 
-`handler` says what happens in a call.
+`handler` writes the code of a call.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from invconv.kernels.cuda import driver
 from invconv.kernels.cuda.arguments import Launch
 from invconv.kernels.cuda.launch import Program, program_of
 
-# where XLA passes what kernels take: i is argument i, and -1 - i is result i
+# positions of the kernels' arrays in a call: i is argument i, and -1 - i is result i
 _ARRAYS = {
     "weigh": {"matrices": 0, "weights": -1},
     "solve": {"weights": 0, "y": 1, "x": -1, "counters": -2},
@@ -35,19 +35,19 @@ _KERNELS = {"weigh": ("fold", "decide"), "solve": ("solve",)}
 class Call:
     """A custom call.
 
-    "weigh" takes matrices (1 + T, C, C) and gives weights; "solve" takes weights and images, and
-    gives images and counters: memory that is used in the call.
+    "weigh" takes matrices (1 + T, C, C) and returns weights. "solve" takes weights and images, and
+    returns images, and counters, which are working memory.
 
     Attributes
     ----------
     name : str
-        Of the handler.
+        The name of the handler.
     code : Code
         The handler.
     launches : array of int32
         The attribute ``launches``.
     results : int
-        How many numbers the weights are, or the counters, at least one.
+        Size of the weights, or of the counters; at least one.
     """
 
     name: str
@@ -66,22 +66,22 @@ def common_program(
     itemsize: int,
     ordinals: tuple[int, ...],
 ) -> Program | None:
-    """Return the program of `launch.program_of` that serves on each of some devices, or None.
+    """Return a program of `launch.program_of` that runs on each of some devices, or None.
 
-    None where a device has none, where devices differ, and where there is no device.
+    The result is None if a device has no program, if the devices' plans differ, or without devices.
     """
     stencil = reach, direction, dilation, lower
-    found: Program | None = None
+    common: Program | None = None
     for ordinal in ordinals:
         program = program_of(channels, shape, *stencil, itemsize, ordinal)
-        if program is None or (found is not None and program.plan != found.plan):
+        if program is None or (common is not None and program.plan != common.plan):
             return None
-        found = program
-    return found
+        common = program
+    return common
 
 
 def weigh(program: Program) -> Call:
-    """Return the call that makes weights of matrices."""
+    """Return the call that computes weights from matrices."""
     return _call(program, "weigh", program.plan.weigh(), program.plan.weights)
 
 
@@ -91,23 +91,23 @@ def solve(program: Program, batch: int) -> Call:
     return _call(program, "solve", (launch,), max(1, launch.counters))
 
 
-def _call(program: Program, what: str, launches: tuple[Launch, ...], results: int) -> Call:
+def _call(program: Program, task: str, launches: tuple[Launch, ...], results: int) -> Call:
     sizes = ((n.blocks, n.threads, n.shared, n.counters, *n.integers) for n in launches)
     numbers = np.asarray([i for row in sizes for i in row], np.int32)
     plan = program.plan
-    said = repr((plan.constants, plan.device.architecture)).encode()
-    name = f"invconv_cuda_{what}_{hashlib.sha256(said).hexdigest()[:20]}"
-    kernels = tuple((kernel, program.kernels[kernel]) for kernel in _KERNELS[what])
-    return Call(name, _handler(what, kernels), numbers, results)
+    description = repr((plan.constants, plan.device.architecture)).encode()
+    name = f"invconv_cuda_{task}_{hashlib.sha256(description).hexdigest()[:20]}"
+    kernels = tuple((kernel, program.kernels[kernel]) for kernel in _KERNELS[task])
+    return Call(name, _handler(task, kernels), numbers, results)
 
 
 @functools.lru_cache(maxsize=256)
-def _handler(what: str, kernels: tuple[tuple[str, int], ...]) -> machine.Code:
-    """Compile the handler of a call."""
+def _handler(task: str, kernels: tuple[tuple[str, int], ...]) -> machine.Code:
+    """Compile the handler of a call for the task "weigh" or "solve"."""
     from invconv.kernels.cpu.compiler.ir import Writer
     from invconv.kernels.cuda.handler import DRIVER, write_handler
 
     writer = Writer(host(), 4)
     addresses = {name: driver.address(name) for name in DRIVER}
-    write_handler(writer, addresses, dict(kernels), _ARRAYS[what])
+    write_handler(writer, addresses, dict(kernels), _ARRAYS[task])
     return machine.compiled(str(writer.module), host(), ("handler",), thorough=False)

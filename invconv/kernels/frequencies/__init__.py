@@ -1,4 +1,4 @@
-"""Maps that frequencies decouple: one C x C matrix each, in the basis of Fourier or of cosines.
+"""Maps that are one C x C matrix a frequency, in the basis of Fourier or of cosines.
 
-Imports `invconv.kernels.primitives`, `solver` and what is below them.
+Imports `invconv.kernels.primitives`, `solver` and lower modules.
 """

@@ -1,6 +1,6 @@
-"""What a basis in which convolutions decouple says: frequencies, phases of taps, transforms.
+"""The protocol of a basis in which convolutions decouple: frequencies, phases, transforms.
 
-Implemented by `fourier` and `cosine`; `spectrum` and `products` are written for any.
+`fourier` and `cosine` implement it; `spectrum` and `products` work with any basis.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Protocol
 import numpy as np
 
 from invconv.arrays.namespaces import Array, Shape
-from invconv.kernels.cpu.spectral.plan import RealTransform
+from invconv.kernels.cpu.spectral.product_program import RealTransform
 
 Floats = np.ndarray[Any, np.dtype[np.float64]]
 Places = tuple[np.ndarray[Any, np.dtype[np.intp]], ...]
@@ -23,16 +23,16 @@ class Basis(Hashable, Protocol):
     Attributes
     ----------
     period : number
-        Of frequency 1, how many across the grid.
+        How many periods frequency 1 has across the grid.
     """
 
     period: ClassVar[float]
 
     def dtype(self, like: Array) -> Any:
-        """Return the dtype of a spectrum of the precision of ``like``, real or complex."""
+        """Return the dtype of a spectrum, real or complex, in the precision of ``like``."""
 
     def frequencies(self, shape: Shape) -> Shape:
-        """Return how many frequencies there are along each axis of a grid."""
+        """Return the number of frequencies along each axis of a grid."""
 
     def multiplicity(self, shape: Shape) -> Floats:
         """Return how often each frequency occurs, shape (F,)."""
@@ -40,9 +40,10 @@ class Basis(Hashable, Protocol):
     def phases(
         self, kernel_size: Shape, shape: Shape, places: Places | None = None
     ) -> list[np.ndarray[Any, Any]]:
-        """Return, per axis, what each tap is multiplied by in K_hat, shape (k, frequencies).
+        """Return, per axis, the factor of each tap in K_hat, shape (k, frequencies).
 
-        With ``places``, the frequencies of each axis, only there, and in longdouble.
+        If ``places``, some frequencies along each axis, are given, return only the factors at them,
+        in longdouble.
         """
 
     def to_frequencies(self, x: Array) -> Array:
@@ -52,4 +53,4 @@ class Basis(Hashable, Protocol):
         """Undo `to_frequencies`, to a grid of ``shape``."""
 
     def real(self, shape: Shape) -> RealTransform:
-        """Return the same transform in real arithmetic, for the compiled kernel; kept."""
+        """Return the transform in real arithmetic, for the compiled kernel; it is cached."""

@@ -2,10 +2,10 @@
 
     W = diag(left) circ(c) diag(right),    circ(c)[i, j] = c[(i - j) mod C]
 
-A circulant matrix is a periodic convolution along the channels: c_hat, the Fourier transform of c,
-has its eigenvalues, and circ(c)^-1 divides by c_hat between a transform and its inverse, which are
-products with real matrices here, of cosines and sines: there are few channels and many
-pixels.
+A circulant matrix is a periodic convolution along the channels. Its eigenvalues are c_hat, the
+Fourier transform of c, so circ(c)^-1 transforms, divides by c_hat and transforms back. The
+transforms are products with real matrices of cosines and sines here, as there are few channels and
+many pixels.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ Floats = np.ndarray[Any, np.dtype[np.float64]]
 
 
 def _transforms(size: int) -> tuple[Floats, Floats]:
-    """Return D (2F, C), the real over the imaginary parts of half a transform, and its inverse."""
+    """Return D (2F, C), real parts of half a transform above imaginary ones, and its inverse."""
     entries, frequencies = np.arange(size), np.arange(size // 2 + 1)
     half = turns(np.outer(frequencies, entries), size)
     turned = turns(np.outer(entries, frequencies), size)  # half.T, contiguous
@@ -39,7 +39,7 @@ def channel_multiplicity(size: int) -> Floats:
 
 
 def spectrum(c: Array) -> tuple[Array, Array]:
-    """Return the real and imaginary parts of c_hat, half of it, shapes (C // 2 + 1,)."""
+    """Return the real and the imaginary parts of half of c_hat, shapes (C // 2 + 1,)."""
     there = constant(_transforms(int(c.shape[0]))[0], c, c.dtype)
     both = matmul(there, c[:, None])[:, 0]
     half = both.shape[0] // 2
@@ -47,13 +47,13 @@ def spectrum(c: Array) -> tuple[Array, Array]:
 
 
 def from_spectrum(real: Array, imag: Array, size: int) -> Array:
-    """Return c, shape (C,), of half its transform."""
+    """Return c, shape (C,), given half of its transform."""
     back = constant(_transforms(size)[1], real, real.dtype)
     return matmul(back, namespace(real).concat([real, imag])[:, None])[:, 0]
 
 
 def inverse_of(real: Array, imag: Array) -> tuple[Array, Array]:
-    """Return the parts of 1 / c_hat, which no square takes out of range."""
+    """Return the real and imaginary parts of 1 / c_hat, scaled so that no square overflows."""
     xp = namespace(real)
     larger = xp.maximum(xp.abs(real), xp.abs(imag))
     real, imag = real / larger, imag / larger
@@ -86,7 +86,7 @@ class CirculantSteps:
     ----------
     left, circulant, right : array, shape (C,)
     inverse : pair of array, shape (C // 2 + 1,)
-        The parts of 1 / c_hat.
+        The real and the imaginary parts of 1 / c_hat.
     """
 
     left: Array
@@ -96,7 +96,7 @@ class CirculantSteps:
 
     @staticmethod
     def of(left: Array, circulant: Array, right: Array) -> CirculantSteps:
-        """Return the steps, c transformed."""
+        """Return the steps for these factors; c is transformed here."""
         return CirculantSteps(left, circulant, right, inverse_of(*spectrum(circulant)))
 
     @property
@@ -106,7 +106,7 @@ class CirculantSteps:
 
     @property
     def arrays(self) -> list[Array]:
-        """What W is made of."""
+        """The arrays of the factors of W."""
         return [self.left, self.circulant, self.right]
 
     def on_host(self) -> tuple[Floats, Floats]:
@@ -117,7 +117,7 @@ class CirculantSteps:
         return left[:, None] * circulant_matrix(c) * right, back
 
     def factors(self) -> list[Array]:
-        """Return the factors as matrices, that which runs first first."""
+        """Return the factors as matrices, in the order in which they are applied."""
         right, left = diagonal_matrix(self.right), diagonal_matrix(self.left)
         return [right, circulant_matrix(self.circulant), left]
 
@@ -151,7 +151,7 @@ class CirculantSteps:
         )
 
     def _divide(self, rows: Array, sign: int) -> Array:
-        """Return circ(c)^-1, or with the sign -1 its transpose, times (C, pixels)."""
+        """Return circ(c)^-1 times rows (C, pixels); with the sign -1, its transpose times rows."""
         xp, size = namespace(rows), rows.shape[0]
         there, back = (constant(m, rows, rows.dtype) for m in _transforms(size))
         both = matmul(there, rows)

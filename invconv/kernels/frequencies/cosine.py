@@ -1,16 +1,14 @@
 """The basis of cosines: an even kernel on a mirrored image is one real C x C matrix a frequency.
 
-With the image continued by half-sample symmetry, d c b a | a b c d | d c b a, and a kernel whose
-tap t stands at the offsets +-t along each axis,
+The image is continued by half-sample symmetry, d c b a | a b c d | d c b a, and tap t of the kernel
+stands at the offsets +-t along each axis. Then
 
     K_hat(m) = sum over t of w_t K[..., t] prod over axes of cos(pi m t / N)
 
 with w_t the product over the axes of 1 at t = 0 and 2 elsewhere (S. A. Martucci, Symmetric
 Convolution and the Discrete Sine and Cosine Transforms, 1994). The transform is the DCT-II along
-each axis, orthonormal: a matrix product of short axes, and beyond that one FFT of N points
-(J. Makhoul, 1980).
-
-`spectrum` is written for any basis.
+each axis, orthonormal: a product with a matrix along short axes, and one FFT of N points along
+longer ones (J. Makhoul, 1980).
 """
 
 from __future__ import annotations
@@ -22,7 +20,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from invconv.arrays.namespaces import Array, Shape, constant, namespace, size
-from invconv.kernels.cpu.spectral.plan import RealTransform
+from invconv.kernels.cpu.spectral.product_program import RealTransform
 from invconv.kernels.frequencies.basis import Places
 from invconv.kernels.frequencies.fourier import complex_dtype, complex_of
 from invconv.kernels.frequencies.turns import LONG_TURN, turns
@@ -30,7 +28,7 @@ from invconv.kernels.primitives import matmul
 
 Floats = np.ndarray[Any, np.dtype[np.float64]]
 
-BY_MATRIX = 128  # points of an axis, up to which a product with a matrix is used
+BY_MATRIX = 128  # points: an axis of at most so many is transformed by a product with a matrix
 
 
 @dataclass(frozen=True)
@@ -83,7 +81,7 @@ class Cosine:
         return xp.permute_dims(x, (ndim + 1, ndim, *range(ndim)))
 
     def real(self, shape: Shape) -> RealTransform:
-        """See `Basis`: all of it is real."""
+        """See `Basis`: the transform is real already."""
         return _real(tuple(shape))
 
 
@@ -102,7 +100,7 @@ def _real(shape: Shape) -> RealTransform:
 
 @functools.lru_cache(maxsize=32)
 def cosine_matrix(n: int) -> Floats:
-    """Return the orthonormal DCT-II of n points, rows the frequencies."""
+    """Return the orthonormal DCT-II of n points as a matrix, a row for each frequency."""
     m, p = np.indices((n, n))
     return np.asarray(turns(m * (2 * p + 1), 4 * n).real * _scale(n)[:, None])
 
@@ -113,7 +111,10 @@ def _scale(n: int) -> Floats:
 
 @functools.lru_cache(maxsize=32)
 def _order(n: int) -> tuple[np.ndarray[Any, Any], ...]:
-    """Return where the even and then the odd points, backwards, are, the inverse, and the turns."""
+    """Return the order of points for one FFT, its inverse, and the factors of the frequencies.
+
+    The even points come first, then the odd ones backwards.
+    """
     order = np.concatenate([np.arange(0, n, 2), np.arange(1, n, 2)[::-1]])
     half = np.arange(n // 2 + 1)
     return order, np.argsort(order), np.conj(turns(half, 4 * n)) * _scale(n)[half]

@@ -3,7 +3,7 @@
     y_hat(f) = K_hat(f) x_hat(f)
     d<y, A(K) x>/dK[..., t] = sum over f, samples of conj(y_hat(f)) x_hat(f)^T phases(f, t) / N
 
-`CircularFamily` says from how many taps on they run.
+`CircularFamily` chooses them for kernels of `WIDE` taps or more.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ def spectral_apply(kernel: Array, basis: Fourier, x: Array) -> Array:
     ----------
     kernel : array, shape (C, C, *k)
     basis : Fourier
-        Of the kernel's dilation.
+        The basis for the kernel's dilation.
     x : array, shape (B, C, *spatial)
     """
     shape = tuple(x.shape[2:])
     if 0 in x.shape:
         return namespace(x).empty_like(x)
     product = SpectralProduct(kernel_spectrum(kernel, basis, shape), basis, shape)
-    # by the library's transforms: the kernel's values may be traced
+    # by the library's transforms, since the kernel may be traced
     return within_range(functools.partial(by_frequencies.agnostic, product), x)
 
 
@@ -48,8 +48,8 @@ def spectral_gram(x: Array, y: Array, kernel_size: Shape, basis: Fourier) -> Arr
     xp, shape = namespace(x), tuple(x.shape[2:])
     weights: Any = basis.multiplicity(shape) / size(shape)
     weights = constant(weights, x, basis.dtype(x))
-    # weighted before the product, which is then no larger than the sums over pixels
+    # weighted before the product, so that the product is no larger than the sums over pixels
     x_hat = basis.to_frequencies(x) * weights[:, None, None]
     y_hat = basis.to_frequencies(y)
-    found = matmul(xp.conj(y_hat), xp.permute_dims(x_hat, (0, 2, 1)))  # (F, C_out, C_in)
-    return taps_of_spectrum(found, basis, kernel_size, x, shape)
+    products = matmul(xp.conj(y_hat), xp.permute_dims(x_hat, (0, 2, 1)))  # (F, C_out, C_in)
+    return taps_of_spectrum(products, basis, kernel_size, x, shape)

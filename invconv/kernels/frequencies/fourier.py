@@ -1,8 +1,6 @@
 """The basis of Fourier: a periodic convolution is one C x C matrix a frequency (section 3.2).
 
 The images are real: half of the last axis's frequencies suffice, the rest are their conjugates.
-
-`spectrum` is written for any basis.
 """
 
 from __future__ import annotations
@@ -14,7 +12,7 @@ import numpy as np
 
 from invconv.arrays.namespaces import Array, Shape, device, namespace, size
 from invconv.arrays.registry import Primitive
-from invconv.kernels.cpu.spectral.plan import RealTransform
+from invconv.kernels.cpu.spectral.product_program import RealTransform
 from invconv.kernels.frequencies.basis import Places
 from invconv.kernels.frequencies.real_fourier import real_fourier
 from invconv.kernels.frequencies.turns import LONG_TURN, turns
@@ -40,7 +38,7 @@ class Fourier:
     Attributes
     ----------
     dilation : tuple of int
-        Of the kernels whose spectra are asked for.
+        The dilation of the kernels.
     """
 
     dilation: Shape
@@ -91,7 +89,7 @@ class Fourier:
         """
         xp = namespace(x)
         batch, channels = x.shape[:2]
-        if batch == 0:  # of which torch has no transform
+        if batch == 0:  # torch does not transform an empty batch
             count = size(self.frequencies(x.shape[2:]))
             return xp.zeros((count, channels, 0), dtype=complex_dtype(x), device=device(x))
         if isinstance(x, np.ndarray):

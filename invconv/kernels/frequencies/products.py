@@ -1,7 +1,7 @@
 """Products with a matrix a frequency: x_hat(f) = A(f) y_hat(f) of images.
 
-On the CPU the transforms, too, are products with matrices, of cosines and sines, and all of it is
-one call of the compiled kernel (`invconv.kernels.cpu.spectral`); elsewhere, and where that would be
+On the CPU the transforms are products with matrices of cosines and sines, and one call of the
+compiled kernel (`invconv.kernels.cpu.spectral`) does all. On other devices, or if the call would be
 slower, the library transforms and multiplies.
 """
 
@@ -26,7 +26,7 @@ class SpectralProduct:
     Attributes
     ----------
     matrices : array, shape (F, C, C)
-        A(f), real or complex, as the basis has it.
+        A(f), of the dtype of the basis, real or complex.
     basis : Basis
     shape : tuple of int
         The grid.
@@ -43,17 +43,17 @@ class SpectralProduct:
         return within_range(functools.partial(by_frequencies, self), y)
 
     def prefers_kernel(self, batch: int, itemsize: int) -> bool:
-        """Tell whether the compiled kernel runs, and is the faster one, for so many images."""
+        """Tell whether the compiled kernel runs and is faster for a batch of this size."""
         return prefers_kernel(batch, int(self.matrices.shape[1]), self.shape, itemsize)
 
     @functools.cached_property
     def compiled(self) -> CompiledProduct:
-        """The matrices, laid out for the compiled kernel."""
+        """The product in the layout of the compiled kernel."""
         return compiled_product(to_numpy(self.matrices), self.shape, self.basis.real(self.shape))
 
     @functools.cached_property
     def transposed(self) -> SpectralProduct:
-        """The transpose, of A(f)^H."""
+        """The transpose of the map: the product with A(f)^H."""
         xp, matrices = namespace(self.matrices), self.matrices
         turned = xp.conj(matrices) if xp.isdtype(matrices.dtype, "complex floating") else matrices
         return SpectralProduct(xp.matrix_transpose(turned), self.basis, self.shape)
@@ -63,12 +63,12 @@ class SpectralProduct:
         return SpectralProduct(to_numpy(self.matrices), self.basis, self.shape)
 
     def __reduce__(self) -> Any:
-        """Leave the layout out: another processor has another."""
+        """Pickle without the compiled layout, which depends on the processor."""
         return SpectralProduct, (self.matrices, self.basis, self.shape)
 
 
 def _by_frequencies(product: SpectralProduct, y: Array) -> Array:
-    """Return x with x_hat(f) = A(f) y_hat(f), shape (B, C, *shape), of a batch that is not empty.
+    """Return x with x_hat(f) = A(f) y_hat(f), shape (B, C, *shape); the batch must not be empty.
 
     Parameters
     ----------
@@ -83,7 +83,7 @@ by_frequencies = Primitive(_by_frequencies, "by_frequencies", on=1)
 
 
 def within_range(solve: Callable[[Array], Array], y: Array) -> Array:
-    """Return a linear map of y (B, C, *shape), samples beyond `range_scale` scaled on the way."""
+    """Return a linear map of y (B, C, *shape), scaling samples that might overflow on the way."""
     if readable(y) and hasattr(y, "max"):  # methods are quicker than functions
         limit = _root_of_largest(y)
         low, high = y.aminmax() if hasattr(y, "aminmax") else (y.min(), y.max())
@@ -96,8 +96,8 @@ def within_range(solve: Callable[[Array], Array], y: Array) -> Array:
 def range_scale(y: Array) -> Array:
     """Return a power of two for each sample: 1, unless sums over its pixels might overflow.
 
-    A power of two is exact, so that no digit depends on it; that of a sample beyond the root of
-    the largest number is the inverse of that root.
+    Scaling by a power of two is exact. A sample that exceeds the root of the largest number of the
+    dtype gets the inverse of that root.
 
     Parameters
     ----------
@@ -115,5 +115,5 @@ def range_scale(y: Array) -> Array:
 
 
 def _root_of_largest(y: Array) -> float:
-    """Return the root of the largest number of a dtype, about: 2^64 of float32."""
+    """Return about the square root of the largest number of y's dtype: 2^64 for float32."""
     return 2.0**512 if namespace(y).finfo(y.dtype).bits == 64 else 2.0**64

@@ -1,12 +1,12 @@
 """The Fourier transform of real images in real arithmetic, in place: cosines and sines.
 
-Along an axis of n points the places 0 ... n // 2 have Re x_hat(k), those after them Im x_hat(k) of
-k = 1 ... (n - 1) // 2: C and S in exp(-2 pi i k p / n) = C + i S. Along two axes
+Along an axis of n points the places 0 ... n // 2 hold Re x_hat(k), and the places after them hold
+Im x_hat(k) for k = 1 ... (n - 1) // 2: C and S in exp(-2 pi i k p / n) = C + i S. Along two axes
 
     x_hat(k, f) = (C + i S)(re + i im) = (C re - S im) + i (C im + S re)
     x_hat(-k, f) = (C - i S)(re + i im) = (C re + S im) + i (C im - S re)
 
-so that the products C re and S im, and C im and S re, become their difference and their sum.
+so that each of the pairs C re and S im, C im and S re is replaced by its difference and its sum.
 """
 
 from __future__ import annotations
@@ -17,40 +17,40 @@ from typing import Any
 import numpy as np
 
 from invconv.arrays.namespaces import Shape
-from invconv.kernels.cpu.spectral.plan import RealTransform
+from invconv.kernels.cpu.spectral.product_program import RealTransform
 from invconv.kernels.frequencies.turns import turns
 
 Floats = np.ndarray[Any, np.dtype[np.float64]]
-Number = tuple[Shape, int, int, int]  # frequency, places of its parts, how many pairs made it
+Number = tuple[Shape, int, int, int]  # frequency, places of its two parts, pairs it was made of
 
 
 @functools.lru_cache(maxsize=32)
 def real_fourier(shape: Shape) -> RealTransform:
     """Return the transform of images on a grid to half of their frequencies."""
-    found: list[Number] = [((), 0, -1, 0)]
+    parts: list[Number] = [((), 0, -1, 0)]
     pairs: list[tuple[int, int]] = []
     step = 1
     for n in reversed(shape):
         pairs = [(u + j * step, v + j * step) for u, v in pairs for j in range(n)]
         grown = list[Number]()
-        for number in found:
+        for number in parts:
             for k in range(n // 2 + 1):
                 grown += _along(number, k, n, step, pairs)
-        found, step = grown, step * n
-    found.sort(key=lambda number: (number[2] >= 0, number[1]))
+        parts, step = grown, step * n
+    parts.sort(key=lambda number: (number[2] >= 0, number[1]))
     counts = (*shape[:-1], shape[-1] // 2 + 1)
     return RealTransform(
         tuple(_matrix(n) for n in shape),
         tuple(_matrix(n).T * _weights(n) for n in shape),
         np.asarray(pairs, np.int64).reshape(-1, 2),
-        np.asarray([(real, imag) for _, real, imag, _ in found]),
-        np.asarray([np.ravel_multi_index(f, counts) for f, *_ in found]),
-        np.asarray([0.5**paired for *_, paired in found]),
+        np.asarray([(real, imag) for _, real, imag, _ in parts]),
+        np.asarray([np.ravel_multi_index(f, counts) for f, *_ in parts]),
+        np.asarray([0.5**paired for *_, paired in parts]),
     )
 
 
 def _along(number: Number, k: int, n: int, step: int, pairs: list[tuple[int, int]]) -> list[Number]:
-    """Return what a number becomes at frequency k of one more axis, and add the pairs it takes."""
+    """Return the numbers for frequency k of one more axis, and append the pairs that they need."""
     f, real, imag, paired = number
     c, s = k * step, (n // 2 + k) * step
     if 2 * k % n == 0:
@@ -68,6 +68,6 @@ def _matrix(n: int) -> Floats:
 
 
 def _weights(n: int) -> Floats:
-    """Return how often each place's frequency occurs along the axis, over n."""
+    """Return, for each place, how often its frequency occurs along the axis, divided by n."""
     k = np.concatenate([np.arange(n // 2 + 1), np.arange(1, (n + 1) // 2)])
     return np.where(2 * k % n == 0, 1.0, 2.0) / n

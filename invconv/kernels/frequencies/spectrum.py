@@ -1,7 +1,6 @@
-"""Convolutions in the frequency domain, in any basis: periodic ones, and those of mirrored images.
+"""Convolutions of periodic or of mirrored images, in the frequency domain of any `basis.Basis`.
 
-In its basis (`basis`) a convolution decouples: y_hat(f) = K_hat(f) x_hat(f), one C x C matrix a
-frequency.
+In its basis a convolution decouples: y_hat(f) = K_hat(f) x_hat(f), one C x C matrix a frequency.
 """
 
 from __future__ import annotations
@@ -29,10 +28,10 @@ from invconv.kernels.solver import Solver
 
 Floats = np.ndarray[Any, np.dtype[np.float64]]
 
-# An explicit inverse is as good as a solve only where the matrix is well conditioned: its error
-# grows with the square of the condition number.
+# An explicit inverse is as good as a solve only if the matrix is well conditioned: its error grows
+# with the square of the condition number.
 _INVERSE_LIMIT = 10.0
-_AT_ONCE = 2**16  # taps times pixels, up to which all phases are kept
+_AT_ONCE = 2**16  # taps times pixels at most, for the table of all phases to be kept
 
 
 class SpectralFamily(Protocol):
@@ -44,7 +43,7 @@ class SpectralFamily(Protocol):
 
     @property
     def text(self) -> str:
-        """How it is written, as an operator of PyTorch takes it."""
+        """The family as text, which a custom operator of PyTorch takes as an argument."""
 
 
 def kernel_spectrum(kernel: Array, basis: Basis, shape: Shape) -> Array:
@@ -73,18 +72,18 @@ def spectrum_at(
     shape : tuple of int
         The grid.
     places : array of int
-        Which of `kernel_spectrum` they are.
+        Indices of the frequencies in the result of `kernel_spectrum`.
     """
     along = np.unravel_index(places, basis.frequencies(shape))
-    found = kernel.astype(np.longdouble)[..., None]
+    spectrum = kernel.astype(np.longdouble)[..., None]
     for phase in basis.phases(kernel.shape[2:], shape, along):
-        broad = phase.reshape(len(phase), *(1 for _ in found.shape[3:-1]), -1)
-        found = (found * broad).sum(axis=2)
-    return np.moveaxis(found, 2, 0)
+        broad = phase.reshape(len(phase), *(1 for _ in spectrum.shape[3:-1]), -1)
+        spectrum = (spectrum * broad).sum(axis=2)
+    return np.moveaxis(spectrum, 2, 0)
 
 
 def _spectrum_at_once(kernel: Array, phases: tuple[Floats, ...]) -> Array:
-    """Return the spectrum by a product of all taps with all frequencies, of small kernels."""
+    """Return the spectrum of a small kernel by one product of all taps with all phases."""
     xp, channels = namespace(kernel), kernel.shape[0]
     taps = xp.matrix_transpose(xp.reshape(kernel, (channels * channels, -1)))
     parts = [matmul(constant(part, kernel, kernel.dtype), taps) for part in phases]
@@ -94,7 +93,7 @@ def _spectrum_at_once(kernel: Array, phases: tuple[Floats, ...]) -> Array:
 
 @functools.lru_cache(maxsize=32)
 def _all_phases(basis: Basis, kernel_size: Shape, shape: Shape) -> tuple[Floats, ...]:
-    """Return the real and, if there are, the imaginary parts of all phases, shape (F, T)."""
+    """Return the real parts of all phases and, if they are complex, the imaginary ones, (F, T)."""
     joint = np.ones((1, 1))
     for phase in basis.phases(kernel_size, shape):
         joint = np.einsum("tf,ug->tufg", joint, phase).reshape(
@@ -127,7 +126,7 @@ def spectral_log_det(kernel: Array, family: SpectralFamily, shape: Shape) -> Arr
 def spectral_log_det_saving(
     kernel: Array, family: SpectralFamily, shape: Shape
 ) -> tuple[Array, Any]:
-    """Return the same, and what `spectral_log_det_vjp` would have to compute again."""
+    """Return `spectral_log_det`, and the spectrum with its factors for `spectral_log_det_vjp`."""
     spectrum = kernel_spectrum(kernel, family.basis, shape)
     logs, factors = log_abs_det_saving(spectrum)
     return _summed(logs, family, shape), (spectrum, factors)
@@ -161,11 +160,11 @@ def taps_of_spectrum(
     Parameters
     ----------
     spectrum : array, shape (F, C, C)
-        A, as often as each frequency occurs.
+        A, each matrix times the multiplicity of its frequency.
     basis : Basis
     kernel_size : tuple of int
     like : array
-        Of the library and precision of the result, shape (C, C, *kernel_size).
+        An array of the library and precision of the result, which is (C, C, *kernel_size).
     shape : tuple of int
         The grid.
     """
@@ -177,12 +176,16 @@ def taps_of_spectrum(
         if len(phases) > 1:
             taps = taps - matmul(phases[1], xp.imag(rows))
         return xp.reshape(xp.matrix_transpose(taps), (channels, channels, *kernel_size))
-    found = xp.permute_dims(spectrum, (1, 2, 0))
-    found = xp.reshape(found, (channels, channels, *basis.frequencies(shape)))
+    taps_by_axis = xp.permute_dims(spectrum, (1, 2, 0))
+    taps_by_axis = xp.reshape(taps_by_axis, (channels, channels, *basis.frequencies(shape)))
     for phase in basis.phases(kernel_size, shape):
         factor = constant(phase, like, basis.dtype(like))
-        found = _contract(found, xp.matrix_transpose(factor))
-    return xp.real(found) if xp.isdtype(found.dtype, "complex floating") else found
+        taps_by_axis = _contract(taps_by_axis, xp.matrix_transpose(factor))
+    return (
+        xp.real(taps_by_axis)
+        if xp.isdtype(taps_by_axis.dtype, "complex floating")
+        else taps_by_axis
+    )
 
 
 @Primitive
@@ -194,7 +197,7 @@ def spectral_solver(spectrum: Array, basis: Basis, shape: Shape) -> Solver:
     spectrum : array, shape (F, C, C)
         From `kernel_spectrum`.
     basis : Basis
-        That of the spectrum.
+        The basis of the spectrum.
     shape : tuple of int
         The grid.
 
@@ -205,19 +208,19 @@ def spectral_solver(spectrum: Array, basis: Basis, shape: Shape) -> Solver:
     """
     if readable(spectrum):
         xp = namespace(spectrum)
-        if not xp.all(xp.isfinite(spectrum)):  # which a library's inverse might take for singular
+        if not xp.all(xp.isfinite(spectrum)):  # a library's inverse might raise: "singular"
             inverse = xp.full_like(spectrum, math.nan)
         else:
             inverse = stable_spectral_inverse(spectrum)
         product = None if inverse is None else SpectralProduct(inverse, basis, shape)
         return SpectralSolver(spectrum, product, basis, shape)
-    # `Linear` puts NaN where K_hat(f) is singular
+    # `Linear` replaces the result by NaN if a K_hat(f) is singular
     return SpectralSolver(split_singular(spectrum)[1], None, basis, shape)
 
 
 def stable_spectral_inverse(spectrum: Array) -> Array | None:
-    """Return the inverse of every matrix where that is as accurate as a solve, else None."""
-    if spectrum.shape[-1] == 1:  # for which a library's inverse takes a call a frequency
+    """Return the inverse of every matrix if products with them are as accurate as solves."""
+    if spectrum.shape[-1] == 1:  # a library's inverse takes one call a frequency
         with np.errstate(divide="ignore", over="ignore", invalid="ignore"):
             inverse = 1 / spectrum
     else:
@@ -265,7 +268,7 @@ class SpectralSolver:
         """Solve for x, shape (B, C, *shape)."""
         if self.product is not None:
             return self.product(y)
-        if not y.shape[0]:  # torch has no FFT of none
+        if not y.shape[0]:  # torch does not transform an empty batch
             return namespace(y).empty_like(y)
         return within_range(self._solve, y)
 

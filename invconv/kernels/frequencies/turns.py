@@ -1,4 +1,4 @@
-"""Roots of unity, of integers."""
+"""Roots of unity: exp(2 pi i steps / n) of integers."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ LONG_TURN = 8j * np.arctan(np.longdouble(1))
 
 
 def turns(steps: np.ndarray[Any, Any], n: int, turn: Any = _TURN) -> np.ndarray[Any, Any]:
-    """Return exp(2 pi i steps / n) of integers; quarter turns are exact, and no phase is large.
+    """Return exp(2 pi i steps / n) of integers, reduced modulo n; quarter turns are exact.
 
     ``turn`` is 2 pi i, in the precision of the result.
     """
@@ -21,7 +21,7 @@ def turns(steps: np.ndarray[Any, Any], n: int, turn: Any = _TURN) -> np.ndarray[
         every = turns(np.arange(n), n, turn)
         looked_up: np.ndarray[Any, Any] = every[steps]
         return looked_up
-    quarter = 4 * steps % n == 0  # of a turn, where exp would leave a rounding error for a zero
+    quarter = 4 * steps % n == 0  # quarter turns: exp would return a rounding error for a zero
     exact = np.asarray([1, 1j, -1, -1j])[4 * steps // n]
     result: np.ndarray[Any, Any] = np.where(quarter, exact, np.exp(turn * steps / n))
     return result

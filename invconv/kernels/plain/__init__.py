@@ -1,4 +1,4 @@
-"""The plain wavefront, where no kernel is compiled: a matrix product a wavefront, on any library.
+"""The plain wavefront, for machines without a compiled kernel: one matrix product a wavefront.
 
 May import `invconv.arrays.namespaces`, the primitives and causal stencils.
 """

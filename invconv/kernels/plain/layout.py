@@ -1,7 +1,7 @@
-"""Where the images of the plain wavefront lie in its buffer, and in what order they are solved.
+"""The buffer of the plain wavefront: positions of the images, and the order of the solve.
 
-See `invconv.kernels.plain.pitched`. There is no array here: only sizes, places and distances,
-counted in numbers.
+See `invconv.kernels.plain.pitched`. No array is made here: only sizes, places and distances,
+counted in array elements.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 from invconv.arrays.stencil import Offset
 
-_POWER = 512  # numbers: pixels so far apart, or multiples of it, share few sets of the cache
+_POWER = 512  # numbers: pixels at multiples of this distance share few sets of the cache
 _LINE = 16  # numbers: a line of the cache, or two
 
 Block = tuple[int, int, int, int]
@@ -21,33 +21,33 @@ Block = tuple[int, int, int, int]
 def order_in_memory(
     reach: tuple[Offset, ...], direction: tuple[int, ...]
 ) -> list[tuple[int, Offset]]:
-    """Return (t, what tap t reads from its pixel on), in the order of memory; -1 is the pixel."""
+    """Return (t, offset of the pixel that tap t reads), sorted by memory; t = -1 is the pixel."""
     here = (-1, (0,) * len(direction))
     read = [tuple(-s * o for s, o in zip(direction, tap, strict=True)) for tap in reach]
-    return sorted([here, *enumerate(read)], key=lambda found: found[1])
+    return sorted([here, *enumerate(read)], key=lambda pair: pair[1])
 
 
 @dataclass(frozen=True, eq=False)
 class Layout:
-    """Where everything lies in the buffer, counted in numbers, not bytes.
+    """The layout of the buffer, counted in array elements, not bytes.
 
     Attributes
     ----------
     length : int
-        Of the buffer.
+        Length of the buffer.
     start : int
-        Of the first pixel of sample 0.
+        Position of the first pixel of sample 0.
     strides : tuple of int
-        Of the images (B, C, *shape).
+        Strides of the images (B, C, *shape).
     pitch : int
-        From a row of a wavefront's matrix to the next.
+        Distance from a row of a wavefront's matrix to the next.
     blocks : tuple of (shift, step, many, run)
-        What a pixel reads, in the order of memory: from ``shift`` after it on, ``many`` runs of
-        ``run`` numbers, each a ``step`` after the one before.
+        The numbers that a pixel reads, in the order of memory: ``many`` runs of ``run`` numbers,
+        the first one ``shift`` after the pixel, each next one ``step`` further.
     steps : tuple of (place, count)
-        In the order of the solve: where a wavefront starts, and how many pixels it has.
+        Start and number of pixels of each wavefront, in the order of the solve.
     longest : int
-        How many the longest has.
+        Number of pixels of the longest wavefront.
     """
 
     length: int

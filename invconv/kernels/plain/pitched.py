@@ -1,22 +1,22 @@
 """The plain wavefront: an autoregressive solve by one matrix product a wavefront, on any library.
 
-It runs where no compiled kernel does. All images lie in one flat buffer, channels last, with zeros
+It runs if no kernel is compiled. All images lie in one flat buffer, channels last, with zeros
 around each. In two dimensions the C numbers of pixel (i, j) of sample b, one of B, start at
 
     start + i row + b pitch + j C        with row = B pitch + slope C,
 
-so that from the last sample at (i, j) to the first at (i + 1, j - slope), the next pixel of the
-wavefront, it is one pitch, as from sample to sample. So a whole wavefront is *one* strided matrix,
-and what a tap reads for it is another one, a fixed distance before it: nothing is gathered by
-index. The buffer holds y, and x overwrites it as the wave passes:
+so that the distance from the last sample at (i, j) to the first at (i + 1, j - slope), the next
+pixel of the wavefront, is one pitch, as from sample to sample. So a whole wavefront is *one*
+strided matrix, and the pixels that a tap reads for it are another one, a fixed distance before it:
+nothing is gathered by index. The buffer holds y, and x overwrites it as the wave passes:
 
     x = [y at the pixel, x at every tap] M        M = D^-T above the -(D^-1 taps)^T
 
-or, where D^-1 would cost accuracy, the same without it and a triangular solve at the end.
+or, if D^-1 would cost accuracy, M without D^-1 and then a triangular solve.
 
-- Where the two directions differ, the slope is negative: nothing is flipped.
-- Of more axes, the planes of the last two follow each other in the same buffer.
-- With dilation d, pixels whose coordinates differ modulo d never meet: they are separate images.
+- If the two directions differ, the slope is negative: nothing is flipped.
+- With more than two axes, the planes of the last two follow each other in the same buffer.
+- With dilation d, the residue classes of pixels modulo d are independent: they are separate images.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ from invconv.kernels.plain.layout import Layout, layout, order_in_memory
 from invconv.kernels.primitives import matmul, triangular_solve
 from invconv.kernels.wavefront import CausalStencil
 
-_FEW = 8  # channels: a loop over no more takes longer to start than to run
-_SHORT = 16  # numbers: of longer runs a copy takes no longer than their bytes do
+_FEW = 8  # channels: up to this number, NumPy's inner loop takes longer to start than to run
+_SHORT = 16  # numbers: copies of longer runs are limited by the memory already
 
 
 def assign(target: Array, source: Array) -> None:
@@ -50,20 +50,20 @@ def substitute(diagonal: Array, rows: Array, lower: bool) -> Array:
 
 @dataclass(frozen=True)
 class StridedOps:
-    """What a library must have, in functions at the top of a module: for pickle.
+    """Functions of a library that the wavefront needs; module-level ones, so that they pickle.
 
     Attributes
     ----------
     as_strided : callable
         (x, shape, strides, start): a view of the memory of ``x``. The last two count numbers.
     matmul : callable
-        (a, b, out): puts the product A B into ``out``, whose rows need not follow each other.
+        (a, b, out): puts the product A B into ``out``; its rows need not be adjacent.
     exact : callable
         (x): a context in which products on the device of ``x`` keep all digits.
     copy : callable
         (target, source): copies images (B, C, *shape), or pixels (M, C), into others.
     copy_runs : callable
-        (target, source): copies (M, runs, run), where the numbers of a run follow each other.
+        (target, source): copies (M, runs, run); the numbers of a run are adjacent.
     substitute : callable
         (D, rows, lower): solves for every row (M, C) by substitution with D.
     """
@@ -84,18 +84,18 @@ class PitchedSolver:
     ----------
     causal : CausalStencil
     inverse : array, shape (C, C), or None
-        D^-1 where it may be used, see `invconv.kernels.wavefront.inverse_at_the_pixel`.
+        D^-1 if it may be used, see `invconv.kernels.wavefront.inverse_at_the_pixel`.
     shape : tuple of int
         The grid.
     ops : StridedOps
-        Of the library of the arrays.
+        Functions of the arrays' library.
     """
 
     causal: CausalStencil
     inverse: Array | None
     shape: Shape
     ops: StridedOps
-    # the stencil without taps that reach beyond the grid, and M
+    # the stencil without the taps that reach beyond the grid everywhere, and M
     _kept: CausalStencil = field(init=False, repr=False)
     _weights: Array = field(init=False, repr=False)
 
@@ -123,7 +123,7 @@ class PitchedSolver:
         return x
 
     def _residues(self) -> list[tuple[Any, ...]]:
-        """Return an index of the pixels of each residue class modulo the dilation."""
+        """Return an index for each residue class of pixels modulo the dilation."""
         every = [[slice(i, None, d) for i in range(d)] for d in self._kept.dilation]
         return [(..., *part) for part in itertools.product(*every)]
 
@@ -155,7 +155,7 @@ class PitchedSolver:
 
 
 def _weights(causal: CausalStencil, inverse: Array | None) -> Array:
-    """Return M, ((1 + T) C, C), as `order_in_memory` says."""
+    """Return M, ((1 + T) C, C), its blocks in the order of `order_in_memory`."""
     xp, taps = namespace(causal.taps), -causal.taps
     here = identity(causal.diagonal.shape[0], taps) if inverse is None else inverse
     if inverse is not None and causal.reach:
@@ -168,18 +168,18 @@ def _weights(causal: CausalStencil, inverse: Array | None) -> Array:
 def _as_strided(
     x: np.ndarray[Any, Any], shape: tuple[int, ...], strides: tuple[int, ...], start: int
 ) -> np.ndarray[Any, Any]:
-    """Return a view, which NumPy refuses where it would leave the array."""
+    """Return a view; NumPy refuses one that would leave the array."""
     size = x.itemsize
     return np.ndarray(shape, x.dtype, x, start * size, [s * size for s in strides])
 
 
 def _quiet(x: np.ndarray[Any, Any]) -> np.errstate:
-    """Let no product warn: see `kernels.numpy_primitives`, and an inverse may grow beyond range."""
+    """Silence products: see `kernels.numpy_primitives`; and an inverse may overflow."""
     return np.errstate(invalid="ignore", over="ignore")
 
 
 def _channel_by_channel(target: np.ndarray[Any, Any], source: np.ndarray[Any, Any]) -> None:
-    """Copy images; of few channels one by one, since NumPy's inner loop would run over them."""
+    """Copy images; few channels one by one, since NumPy's inner loop would run over them."""
     if target.shape[1] > _FEW:
         target[...] = source
         return
@@ -188,7 +188,7 @@ def _channel_by_channel(target: np.ndarray[Any, Any], source: np.ndarray[Any, An
 
 
 def _short_runs(target: np.ndarray[Any, Any], source: np.ndarray[Any, Any]) -> None:
-    """Copy runs of numbers; short ones each as if it were one number, in a third of the time."""
+    """Copy runs of numbers; a short run as one opaque element, in a third of the time."""
     if target.shape[-1] <= _SHORT:
         run = f"V{target.shape[-1] * target.itemsize}"
         target, source = target.view(run), source.view(run)

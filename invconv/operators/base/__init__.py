@@ -1,4 +1,4 @@
-"""What every operator has: parameters, calls, the protocol of a class, and what follows from it.
+"""The base of every operator: parameters, calls, the protocol of a class, and public methods.
 
-Imports `invconv.trust` and what is below it, and no class of operators.
+Imports `invconv.trust` and lower rooms, and no class of operators.
 """

@@ -1,7 +1,6 @@
 """From a user's arrays (*batch, C, *spatial) to the core's (B, C, *spatial), and back.
 
-`as_batch` validates an argument against its operator. Called first thing by each public method
-(`base.operator`, `base.prepared`) and by the layers.
+`as_batch` validates an argument against its operator.
 """
 
 from __future__ import annotations
@@ -10,31 +9,32 @@ import operator
 from collections.abc import Mapping, Sequence, Set
 from typing import Any, NamedTuple
 
+from invconv.arrays.array_ops import KNOWN
 from invconv.arrays.namespaces import (
     Array,
     Shape,
     as_array,
     cast,
     dtype_name,
+    mesh_axes,
     namespace,
-    same_kind,
     size,
     zeros,
 )
 from invconv.arrays.registry import Primitive
 from invconv.arrays.settings import LARGEST
-from invconv.arrays.validation import explicit_spec, require_alike, require_current_device
+from invconv.arrays.validation import require_alike, require_current_device
 from invconv.operators.base.protocol import Protocol
 
 
 class Call(NamedTuple):
-    """A validated call: the operator and its argument in the precision that is computed in.
+    """A validated call: the operator and its argument in the working precision.
 
     Attributes
     ----------
     conv : operator
     name : str
-        That of the argument, for errors.
+        The name of the argument, for errors.
     original : array, shape (*batch, C, *spatial)
     x : array, shape (B, C, *spatial)
     batch_shape : tuple of int
@@ -52,7 +52,7 @@ class Call(NamedTuple):
         return tuple(self.x.shape[2:])
 
     def alike(self, name: str, x: Any) -> Array:
-        """Flatten another argument, which must be like the first one."""
+        """Validate and flatten another argument, of the shape and dtype of the first one."""
         require_alike(name, x, self.name, self.original)
         if tuple(x.shape) != tuple(self.original.shape):
             raise ValueError(
@@ -60,23 +60,23 @@ class Call(NamedTuple):
                 f"got {tuple(x.shape)}"
             )
         return namespace(x).reshape(
-            cast(spread(x, explicit_spec(self.x)), self.x.dtype), tuple(self.x.shape)
+            cast(spread(x, mesh_axes(self.x)), self.x.dtype), tuple(self.x.shape)
         )
 
     def restore_shape(self, y: Array) -> Array:
-        """Return a result in the shape and dtype of the argument, and where that is."""
+        """Return a result in the shape and dtype, and on the devices, of the argument."""
         if self.x is self.original and y.dtype == self.x.dtype:
             return y
         y = namespace(y).reshape(cast(y, self.original.dtype), tuple(self.original.shape))
-        return spread(y, explicit_spec(self.original))
+        return spread(y, mesh_axes(self.original))
 
     def broadcast(self, log_det: Array) -> Array:
-        """Return a log-determinant once for every sample."""
+        """Return a log-determinant broadcast to the batch shape."""
         return for_each(self.batch_shape, log_det)
 
 
 def for_each(batch_shape: Shape, log_det: Array) -> Array:
-    """Return a log-determinant once for every sample."""
+    """Return a log-determinant broadcast to a batch shape."""
     if hasattr(log_det, "expand"):  # PyTorch's: quicker
         return log_det.expand(batch_shape).clone()
     every = zeros(batch_shape, log_det) + log_det
@@ -85,24 +85,25 @@ def for_each(batch_shape: Shape, log_det: Array) -> Array:
 
 @Primitive
 def spread(x: Array, spec: tuple[Any, ...]) -> Array:
-    """Return x split between devices along explicit mesh axes (`explicit_spec`), which JAX has."""
+    """Return x split between devices along explicit mesh axes (`mesh_axes`)."""
     return x
 
 
 def fits(conv: Protocol, x: Any) -> bool:
-    """Tell at little cost that an array is (B, C, *spatial) of an operator's kind.
+    """Tell cheaply whether an array is (B, C, *spatial), of an operator's library and dtype.
 
-    False says only that it must be looked at more closely, by `as_batch`.
+    If False, `as_batch` must validate the array in full.
     """
-    ndim = conv.ndim
+    ndim, like, ops = conv.ndim, conv._reference()[1], KNOWN.get(type(x))
     return (
-        same_kind(x, conv._reference()[1])
+        ops is not None
+        and ops is KNOWN.get(type(like))
+        and ops.same_kind(x, like)
         and x.ndim >= 2
         and (ndim is None or x.ndim == ndim + 2)
         and x.shape[1] == conv.channels
         and 0 not in x.shape[2:]
         and conv._stacked is None
-        and not (hasattr(x, "aval") and any(explicit_spec(x)[1:]))
     )
 
 
@@ -129,8 +130,8 @@ def as_batch(conv: Protocol, name: str, x: Any) -> Call:
     shape = tuple(x.shape)
     spatial_shape = require_spatial_shape(conv, shape[batch_axes + 1 :], name)
     working = conv._in_working_precision()
-    # each device has whole images, of the first batch axis
-    x, original = spread(x, explicit_spec(x)[: min(batch_axes, 1)]), x
+    # each device keeps whole images, split along the first batch axis
+    x, original = spread(x, mesh_axes(x)[: min(batch_axes, 1)]), x
     flat = namespace(x).reshape(
         cast(x, working._reference()[1].dtype), (size(shape[:batch_axes]), channels, *spatial_shape)
     )
@@ -138,7 +139,7 @@ def as_batch(conv: Protocol, name: str, x: Any) -> Call:
 
 
 def _require_one(conv: Protocol) -> None:
-    """Raise where an operator's arrays are those of several, as JAX's trees may hold them."""
+    """Raise if an operator's arrays are stacked arrays of several operators, as in JAX's trees."""
     if (name := conv._stacked) is not None:
         raise ValueError(
             f"{name}: expected that of one {type(conv).__name__}, got shape "
@@ -149,18 +150,18 @@ def _require_one(conv: Protocol) -> None:
 
 
 def grid_of(conv: Protocol, shape: Sequence[int]) -> Shape:
-    """Return the grid of an array of a shape that an operator takes, (*batch, C, *spatial)."""
+    """Return the grid of an array of shape (*batch, C, *spatial)."""
     return tuple(shape[2 if conv.ndim is None else len(shape) - conv.ndim :])
 
 
 def require_spatial_shape(
     conv: Protocol, shape: Sequence[Any], name: str = "spatial_shape"
 ) -> Shape:
-    """Return a grid as a tuple of ints, or raise where the operator has no such grid."""
+    """Return a grid as a tuple of ints, or raise if it does not fit the operator."""
     require_current_device(*conv._reference())
     _require_one(conv)
     try:
-        if isinstance(shape, Set | Mapping):  # in no order, or one of names
+        if isinstance(shape, Set | Mapping):  # unordered, or keyed by names
             raise TypeError
         sizes = tuple(operator.index(n) for n in shape)
     except TypeError:

@@ -1,4 +1,4 @@
-"""Warnings of inverses that cannot be right."""
+"""Warnings of inverses that are certainly wrong in their dtype."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from invconv.arrays.array_ops import adapters
 from invconv.arrays.errors import IllConditionedWarning
 from invconv.arrays.namespaces import (
     Array,
@@ -17,7 +18,6 @@ from invconv.arrays.namespaces import (
     cast,
     device,
     is_half,
-    library_name,
     namespace,
     readable,
     size,
@@ -29,14 +29,14 @@ from invconv.operators.base.protocol import Protocol
 from invconv.solve.state import State
 from invconv.trust.condition import EPS, digits_left
 
-_ROUNDING = 64.0  # eps by which a recomputed input may be off
-TOLERATED = 1e-2  # error of an entry, relative to the largest, beyond which two digits are lost
+_ROUNDING = 64.0  # eps: tolerated error of a recomputed input
+TOLERATED = 1e-2  # tolerated error of an entry relative to the largest: two digits are left
 
 
 def warn_of_loss(conv: Protocol, shape: Shape, result: Array, state: State | None = None) -> None:
-    """Warn if an inverse that gave such a result cannot be right in its dtype.
+    """Warn if an inverse with this result cannot be right in its dtype.
 
-    ``state`` is the factored operator, where that is known.
+    ``state`` is the factored operator, if it is known.
     """
     precision = _precision_of(result)
     if readable(result) and exceeds(conv, shape, precision, TOLERATED, state):
@@ -49,11 +49,11 @@ def solved_in(conv: Protocol) -> str:
     return _precision_of(conv._reference()[1])
 
 
-_precisions: dict[Any, str] = {}  # by library and dtype
+_precisions: dict[tuple[type, Any], str] = {}  # by the type of an array and its dtype
 
 
 def _precision_of(like: Array) -> str:
-    key = library_name(like), like.dtype
+    key = type(like), like.dtype
     found = _precisions.get(key)
     if found is None:
         found = "float64" if namespace(like).finfo(like.dtype).bits == 64 else "float32"
@@ -62,7 +62,7 @@ def _precision_of(like: Array) -> str:
 
 
 def callers_level() -> int:
-    """Return the ``stacklevel`` at which a warning points to the line that called the library."""
+    """Return the ``stacklevel`` with which a warning points to the line that called the library."""
     level, frame = 1, sys._getframe(1)
     while frame.f_back is not None and _ours(str(frame.f_globals.get("__name__"))):
         level, frame = level + 1, frame.f_back
@@ -70,13 +70,13 @@ def callers_level() -> int:
 
 
 def _ours(module: str) -> bool:
-    return module.partition(".")[0] in ("invconv", "invconv_torch", "invconv_jax", "invconv_cupy")
+    return module.partition(".")[0] in {"invconv", *adapters()}
 
 
 def describe_loss(conv: Protocol, shape: Shape, precision: str, state: State | None = None) -> str:
-    """Say what is lost, where, and what to do, for the warning.
+    """Return the warning's text: the lost digits, their cause, and a remedy.
 
-    ``state`` is the factored operator, where that is known.
+    ``state`` is the factored operator, if it is known.
     """
     grid = " x ".join(map(str, shape)) or "1"
     name = f"the inverse of {type(conv).__name__} on a grid of {grid}"
@@ -84,8 +84,8 @@ def describe_loss(conv: Protocol, shape: Shape, precision: str, state: State | N
     broken = [n for n, a in conv.parameters().items() if not np.isfinite(to_numpy(a)).all()]
     if broken:
         return f"{name} has condition number inf: {', '.join(broken)} holds NaN or inf"
-    found = remembered(conv, shape, precision)
-    left, worst = found.digits(precision), digits_left(number, EPS[precision])
+    judgement = remembered(conv, shape, precision)
+    left, worst = judgement.digits(precision), digits_left(number, EPS[precision])
     advice = "bring the parameters closer to their initialisation"
     if precision == "float32" and number * EPS["float64"] <= TOLERATED:
         advice += ", or use float64"
@@ -96,7 +96,8 @@ def describe_loss(conv: Protocol, shape: Shape, precision: str, state: State | N
     lost = blame(conv, shape, precision)
     most = f", most of them lost by {lost.name} ({lost.kind})" if lost and lost.name else ""
     return (
-        f"{name} is off by {found.error:.1e} of its largest entry, {found.leg} {found.rests_on}: "
+        f"{name} is off by {judgement.error:.1e} of its largest entry, "
+        f"{judgement.leg} {judgement.rests_on}: "
         f"{left:.1f} digits are left in {precision}{most}, {min(left, worst):.1f} at worst (it has "
         f"condition number {'about ' * carried}{number:.3g}){though}; {advice} "
         f"(invconv.diagnose says where it comes from; prepare(..., check=False) does not look)"
@@ -104,20 +105,21 @@ def describe_loss(conv: Protocol, shape: Shape, precision: str, state: State | N
 
 
 def relative_error(x: Array, again: Array, z: Array) -> tuple[Array, Array]:
-    """Compare each image that was recomputed from an output with the input.
+    """Compare images with their recomputation from an output.
 
     Parameters
     ----------
     x, again, z : array, shape (B, ...)
-        The input, what was recomputed of it, and the output.
+        The input, its recomputation, and the output.
 
     Returns
     -------
     error : array, shape (B,)
-        |again - x| / |x| of each image: in the 2-norm or in the largest entry, the worse of both.
+        |again - x| / |x| of each image, in the 2-norm or in the largest entry: the larger of both.
     right : bool array, shape (B,)
-        Whether that is tolerated. An input that is nothing beside its output may be off by the
-        rounding of that, and one that is not finite is right: its gradient is NaN anyway.
+        Whether the error is tolerated. An input far smaller than its output may have an error of
+        the output's rounding. An input that is not finite counts as right: its gradient is NaN
+        anyway.
     """
     xp = namespace(x)
     eps = xp.finfo(x.dtype).eps
@@ -129,7 +131,7 @@ def relative_error(x: Array, again: Array, z: Array) -> tuple[Array, Array]:
 
     off = again - x
     most, largest, end = (over(xp.max, xp.abs(a)) for a in (off, x, z))
-    unit = xp.where(largest > 0, largest, xp.ones_like(largest))  # no square leaves the range
+    unit = xp.where(largest > 0, largest, xp.ones_like(largest))  # so that no square overflows
     unit = xp.reshape(unit, (-1, *(1,) * (x.ndim - 1)))
     norm, size = (xp.sqrt(over(xp.sum, (a / unit) ** 2)) for a in (off, x))
     error = xp.maximum(most / largest, norm / size)
@@ -139,9 +141,9 @@ def relative_error(x: Array, again: Array, z: Array) -> tuple[Array, Array]:
 
 
 def noise_like(x: Array) -> Array:
-    """Return an image of noise of variance 1 for images (B, C, *spatial), always the same one.
+    """Return noise of variance 1, (1, C, *spatial), for images (B, C, *spatial); always the same.
 
-    What makes it can be traced, and draws from no generator.
+    The computation can be traced, and uses no random generator.
     """
     xp = namespace(x)
     count = size(x.shape[1:])
@@ -152,7 +154,7 @@ def noise_like(x: Array) -> Array:
 
 
 def require_invertible(name: str, conv: Protocol, shape: Shape) -> None:
-    """Raise ValueError where an inverse in the operator's precision cannot be right."""
+    """Raise ValueError if an inverse in the operator's precision cannot be right."""
     precision = solved_in(conv)
     if exceeds(conv, shape, precision, TOLERATED):
         loss = describe_loss(conv, shape, precision)

@@ -1,7 +1,7 @@
 """Condition numbers of operators, from their values in host memory, in NumPy float64.
 
-`invconv.trust` has the numbers of maps; this module brings an operator to the host, and says why
-an operator has no finite number.
+`invconv.trust` computes the numbers of maps; this module copies an operator to the host, and
+explains an infinite number.
 """
 
 from __future__ import annotations
@@ -31,19 +31,19 @@ def number(conv: Protocol, shape: Shape, norm: float | None = None) -> Condition
     shape : tuple of int
         The grid.
     norm : {1, inf}, optional
-        That of the class unless given.
+        The norm of the operator's class unless given.
     """
 
     def compute(host: Protocol) -> Condition:
         if norm is None and host._pixelwise:
-            host._linear_maps(shape)  # raises where the operator is exactly singular
+            host._linear_maps(shape)  # raises if the operator is exactly singular
         if norm is None:
-            found = host._condition(shape)
+            condition = host._condition(shape)
         else:
-            found = replace(one_norm(*_maps(host, shape, norm)), norm=f"{norm:g}-norm")
-        if not math.isfinite(found.value):
+            condition = replace(one_norm(*_maps(host, shape, norm)), norm=f"{norm:g}-norm")
+        if not math.isfinite(condition.value):
             raise SolveOverflowError
-        return found
+        return condition
 
     try:
         return _on_host(compute, conv)
@@ -56,7 +56,7 @@ def number(conv: Protocol, shape: Shape, norm: float | None = None) -> Condition
 
 
 def norm_values(conv: Protocol, shape: Shape, norm: float = 1) -> tuple[float, float]:
-    """Return or estimate |K| and |K^-1|, (inf, inf) where K is singular or one overflows."""
+    """Return or estimate |K| and |K^-1|; (inf, inf) if K is singular or a norm overflows."""
     try:
         gain, back = _on_host(lambda host: norms(*_maps(host, shape, norm)), conv)
     except FAILURES:
@@ -75,7 +75,7 @@ def in_one_norm(conv: Protocol, shape: Shape) -> Condition:
 
 
 def _maps(conv: Protocol, shape: Shape, norm: float) -> Any:
-    """Return the parameters of `invconv.trust.norms.norms`, for K, or for K^T in the other norm."""
+    """Return the arguments of `invconv.trust.norms.norms`: for K, or for K^T if norm is inf."""
     if conv._pixelwise:
         shape = tuple(1 for _ in shape)
     maps = conv._linear_maps, conv._transposed_maps
@@ -86,9 +86,9 @@ def _maps(conv: Protocol, shape: Shape, norm: float) -> Any:
 
 
 def remembered(conv: Protocol, shape: Shape, norm: float | None = None) -> float:
-    """Return the condition number that the operator remembers, computed the first time."""
+    """Return the condition number, which is computed at the first call and remembered."""
     if norm is None:
-        found = conv._conditions.find("exact", shape, lambda: number(conv, shape).value)
+        value = conv._conditions.find("exact", shape, lambda: number(conv, shape).value)
     else:
-        found = conv._conditions.find(str(norm), shape, lambda: number(conv, shape, norm).value)
-    return float(found)
+        value = conv._conditions.find(str(norm), shape, lambda: number(conv, shape, norm).value)
+    return float(value)

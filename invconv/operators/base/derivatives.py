@@ -1,4 +1,4 @@
-"""The derivatives of every invertible convolution, pulled back without an autodiff library.
+"""The derivatives of every invertible convolution, without an autodiff library.
 
 A class supplies `_forward_vjp`, `_inverse_vjp` and `_log_det_vjp` (`base.protocol`).
 """
@@ -24,7 +24,7 @@ class Differentiable(Protocol):
         """Factor an operator for a grid, and judge its inverse."""
 
     def _check_forward(self, shape: Shape, result: Array) -> None:
-        """Warn if the way forward contains an inverse that cannot be right."""
+        """Warn if the forward map contains an inverse that cannot be right."""
 
     def forward_vjp(
         self, x: Array, y_bar: Array, log_det_bar: Array | None = None
@@ -41,7 +41,7 @@ class Differentiable(Protocol):
         Returns
         -------
         gradients : dict of str to array
-            By the names of `parameters`, of the parameters' shapes.
+            The gradient of each parameter, by the names of `parameters`.
         x_bar : array, shape (*batch, C, *spatial)
 
         Examples
@@ -77,7 +77,7 @@ class Differentiable(Protocol):
         Returns
         -------
         gradients : dict of str to array
-            By the names of `parameters`, of the parameters' shapes.
+            The gradient of each parameter, by the names of `parameters`.
         y_bar : array, shape (*batch, C, *spatial)
 
         Examples
@@ -99,7 +99,7 @@ class Differentiable(Protocol):
     def _finish(
         self, call: Call, gradients: Gradients, log_det_bar: Array | None, sign: int
     ) -> Gradients:
-        """Add what the log-determinant contributes, and cast to the parameters' dtype."""
+        """Add the gradients of the log-determinant, and cast to the parameters' dtype."""
         if log_det_bar is not None:
             require_cotangent(call, log_det_bar)
             total = namespace(log_det_bar).sum(log_det_bar) * sign

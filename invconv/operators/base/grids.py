@@ -1,11 +1,11 @@
-"""Which grid is small enough to judge on, and what is carried on from there to a larger one.
+"""Grids that are small enough to judge an inverse on, and extrapolation to a larger grid.
 
     cost of K x of an image = slow * products + 8 C pixels
     error on the larger grid = error of y = K x * |K^-1 noise| there / |K^-1 noise| here
 
-The products are of taps with numbers, one by one and not compiled, so that beside a solve they
-would take long where a kernel is wide or a grid is large. Rounding errors of y = K x go through
-K^-1 as noise does, whose solve is one more of those that are asked for.
+The products are of taps with numbers, one by one and not compiled: with a wide kernel or on a large
+grid they would take far longer than the solve. Rounding errors of y = K x grow in K^-1 as noise
+does, so one more solve, of noise, gives the growth from the smaller grid to the larger.
 """
 
 from __future__ import annotations
@@ -21,38 +21,39 @@ from invconv.operators.base.protocol import Protocol
 from invconv.solve.state import State
 from invconv.trust.condition import FAILURES
 
-# The cost of K x of an image, in additions of arrays of numbers: a product is one of these and
-# as much as a C-th of another one; a number of the image is drawn, solved for and compared
-WORK, _ESTIMATE = 2.0**18, 2.0**19  # of samples; and of norms
+# The cost of K x of an image is counted in additions of arrays. With BLAS a product costs _BLAS and
+# a C-th; in longdouble, _LONGDOUBLE. A number of the image costs _NUMBER: it is drawn, solved for
+# and compared.
+WORK, _ESTIMATE = 2.0**18, 2.0**19  # the cost at most of samples, and of estimated norms
 _BLAS, _LONGDOUBLE, _NUMBER = 1 / 8, 4.0, 8.0
-_LEAST = 2**7  # numbers of an image
-_GROWN = 2.0
-_COMPILED, _APPLIED = 16, 12  # times as quick are compiled products; K x in estimating a norm
+_LEAST = 2**7  # numbers of an image at least
+_GROWN = 2.0  # growth of noise that counts
+_COMPILED, _APPLIED = 16, 12  # speed-up of compiled products; products K x in estimating a norm
 
 
 def affordable(
     conv: Protocol, shape: Shape, precision: str, *, higher: bool = False, times: float = 1
 ) -> Shape:
-    """Return a part of a grid on which K x is quick enough, or of few numbers.
+    """Return the grid, reduced until K x is quick enough or the image has few numbers.
 
-    Its longest axes are halved, or divided by their least factor where the grid is closed.
+    The longest axis is halved, or divided by its least factor if the grid is closed, repeatedly.
 
     Parameters
     ----------
     higher : bool
-        In the higher precision; else in that which is judged.
+        True for K x in the higher precision, False for the precision that is judged.
     times : float
-        How often it is to be done.
+        The number of products K x.
     """
     return _part(conv, shape, times * _work(conv, shape, precision, higher), WORK)
 
 
 def estimable(conv: Protocol, shape: Shape, times: float = 1) -> Shape:
-    """Return the same for estimates of so many norms, by compiled kernels in float64."""
+    """Return the grid, reduced until compiled kernels estimate ``times`` norms quickly."""
     products = conv._on_host(np.float64)._products(shape) / _COMPILED
     numbers = _NUMBER * conv.channels * size(shape)
     alike = None not in conv._longest_columns(shape, transposed=False)
-    applied = min(_APPLIED, 2 * conv.channels) if alike else _APPLIED  # of one column of a channel
+    applied = min(_APPLIED, 2 * conv.channels) if alike else _APPLIED  # or one column a channel
     return _part(conv, shape, times * applied * (products + numbers), _ESTIMATE)
 
 
@@ -62,7 +63,8 @@ def _part(conv: Protocol, shape: Shape, work: float, most: float) -> Shape:
     while size(shape) > least and a_pixel * size(shape) > most:
         longest = int(np.argmax(shape))
         n = shape[longest]
-        # a closed grid has the frequencies of its parts, of which none is worse conditioned
+        # the frequencies of an n-th part of a closed grid are among its own: none is conditioned
+        # worse
         part = n // _least_factor(n) if conv._closed else (n + 1) // 2
         shape = (*shape[:longest], part, *shape[longest + 1 :])
     return shape
@@ -73,12 +75,12 @@ def _least_factor(n: int) -> int:
 
 
 def samples(conv: Protocol, shape: Shape, precision: str) -> int:
-    """Return for how many images K x is quick enough in the higher precision."""
+    """Return the number of images for which K x is quick enough in the higher precision."""
     return max(1, int(WORK / _work(conv, shape, precision, higher=True)))
 
 
 def _work(conv: Protocol, shape: Shape, precision: str, higher: bool) -> float:
-    """Return the cost of K x of an image: in the higher precision, or in that which is judged."""
+    """Return the cost of K x of one image, in the higher precision or in the judged one."""
     longdouble = higher and precision == "float64"
     slow = _LONGDOUBLE if longdouble else 1 / conv.channels + _BLAS
     products = conv._on_host(np.float64)._products(shape, compiled=not longdouble)
@@ -88,10 +90,10 @@ def _work(conv: Protocol, shape: Shape, precision: str, higher: bool) -> float:
 def carried_on(
     conv: Protocol, grid: Shape, shape: Shape, precision: str, state: State | None = None
 ) -> float:
-    """Return what noise grows by, from a grid to a larger one, on its way through K^-1.
+    """Return the growth of K^-1 noise from a grid to a larger one, ``shape``.
 
-    1 below 2, since the largest of more numbers is larger. ``state`` is the operator factored for
-    the larger one, where that is known.
+    A growth below 2 counts as 1, since the largest of more numbers is larger anyway. ``state`` is
+    the operator factored for the larger grid, if it is known.
     """
     if grid == shape:
         return 1.0
@@ -102,23 +104,23 @@ def carried_on(
 
 
 def _gain(conv: Protocol, shape: Shape, precision: str, state: State | None = None) -> float:
-    """Return the largest entry of the inverse of noise, which the operator remembers."""
+    """Return the largest entry of K^-1 noise, which the operator remembers."""
 
     def measure() -> float:
         whole = conv._on_host(np.dtype(precision))._factor(shape) if state is None else state
-        # of one sign, as images are, whose rounding errors may add up from pixel to pixel
+        # all of one sign, as in images, so that errors can add up from pixel to pixel
         noise = np.random.default_rng().uniform(size=(1, conv.channels, *shape))
         return float(np.abs(whole.solve(noise.astype(precision))).max())
 
     known: float = conv._conditions.find("gain", shape, lambda: tried(measure))
     if math.isfinite(known) or precision == "float32":
         return known
-    found: float = conv._conditions.find("gain, float64", shape, lambda: tried(measure))
-    return found
+    gain: float = conv._conditions.find("gain, float64", shape, lambda: tried(measure))
+    return gain
 
 
 def about_condition(conv: Protocol, shape: Shape, precision: str) -> tuple[float, bool]:
-    """Return the condition number, and whether it is carried on from a smaller grid."""
+    """Return the condition number, and whether it was extrapolated from a smaller grid."""
     known = conv._spectral or conv._pixelwise
     grid = shape if known else estimable(conv, shape)
     number = conditions.remembered(conv, grid)
@@ -127,7 +129,7 @@ def about_condition(conv: Protocol, shape: Shape, precision: str) -> tuple[float
 
 
 def tried(measure: Callable[[], float]) -> float:
-    """Return what a function measures, inf where an inverse fails."""
+    """Return the result of a function, or inf if it raises one of `FAILURES`."""
     try:
         with np.errstate(all="ignore"):
             return measure()

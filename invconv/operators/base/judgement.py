@@ -1,12 +1,13 @@
-"""How far the inverse of an operator is off, as it runs: the judgement behind every warning.
+"""The error of an operator's inverse as it runs: the judgement behind every warning.
 
-A bound says at no cost where an inverse is safe (`invconv.trust.bound`). Elsewhere the error is
-measured on the host (`invconv.trust.measured`): on y = K x, whose x is known, and on random y,
-whose x is found in float64 for float32, and in longdouble for float64. K x is a sum over taps,
-which would outlast the solve where there are many of them or of pixels: then what is spectral is
-measured by frequencies (`invconv.trust.frequencies`), and the rest on a part of the grid, from
-where the error of y = K x, the larger one, is carried on (`base.grids`). Where longdouble is no
-wider than float64, the error of results that are rounded on purpose has to do.
+A bound that costs nothing shows that some inverses are safe (`invconv.trust.bound`). The error of
+any other is measured on the host (`invconv.trust.measured`): on y = K x with a known x, and on
+random y, for which x is computed in float64 for float32, and in longdouble for float64.
+
+K x is a sum over taps, which would take longer than the solve if there are many taps or pixels.
+Then spectral operators are measured by frequencies (`invconv.trust.frequencies`), and the others on
+a part of the grid; the error of y = K x, the larger one, is extrapolated from there (`base.grids`).
+If longdouble is no wider than float64, results are rounded on purpose to model the error.
 """
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from invconv.arrays.namespaces import Shape, dtype_name, library_name, readable, size
+from invconv.arrays.array_ops import ops_of
+from invconv.arrays.namespaces import Shape, dtype_name, readable, size
 from invconv.operators.base.grids import affordable, carried_on, samples, tried
 from invconv.operators.base.protocol import Protocol
 from invconv.solve.state import State
@@ -25,8 +27,8 @@ from invconv.trust.bound import error_bound
 from invconv.trust.condition import EPS, FAILURES
 from invconv.trust.measured import Computation, Step
 
-_NEAR = 0.3  # of the errors of y = K x, from which on those of random y count
-_PIXELS = 64  # that are enough of a map that is the same at every pixel
+_NEAR = 0.3  # errors of random y count if they exceed this part of the errors of y = K x
+_PIXELS = 64  # enough pixels to judge a map that is the same at every pixel
 _HAS_WIDER = bool(np.finfo(np.longdouble).eps < EPS["float64"])  # not on every machine
 _HIGHER = {"float32": np.float64, "float64": np.longdouble}
 _AGAINST = {
@@ -37,16 +39,17 @@ _AGAINST = {
 
 @dataclass(frozen=True)
 class Judgement:
-    """How far an inverse is off.
+    """The error of an inverse, and how it was obtained.
 
     Attributes
     ----------
     error : float
-        The largest error of an entry of x over the largest entry; inf where nothing is right.
+        The largest error of an entry of x over the largest entry; inf if the inverse fails.
     leg : {"measured", "modelled"}
-        Whether samples were solved in two precisions, or results rounded on purpose had to do.
+        "measured" by solving samples in two precisions, or "modelled" by results rounded on
+        purpose.
     rests_on : str
-        What was compared with what.
+        The samples and the reference, in words.
     """
 
     error: float
@@ -54,7 +57,7 @@ class Judgement:
     rests_on: str
 
     def digits(self, precision: str) -> float:
-        """Return the decimal digits that are left of those of a precision."""
+        """Return the number of right decimal digits that are left in a precision."""
         error = max(self.error, EPS[precision])
         return max(0.0, -math.log10(error)) if math.isfinite(error) else 0.0
 
@@ -62,17 +65,17 @@ class Judgement:
 def exceeds(
     conv: Protocol, shape: Shape, precision: str, limit: float, state: State | None = None
 ) -> bool:
-    """Tell whether an inverse is off by more than a limit, by a bound where that is enough.
+    """Tell whether the error of an inverse exceeds a limit, by a bound if that is enough.
 
-    The operator remembers what was found. False where its values cannot be looked at. ``state`` is
-    the factored operator, where that is known: what it can lend to the host is not factored again.
+    The operator remembers the bound and the judgement. False if its values are not readable.
+    ``state`` is the factored operator, if known: the host reuses the parts that it can.
     """
-    found = conv._conditions.get("bound", shape)
-    if found is None:
+    largest = conv._conditions.get("bound", shape)
+    if largest is None:
         if not all(readable(a) for a in conv._arrays().values()):
             return False
-        found = conv._conditions.find("bound", shape, lambda: bound(conv, shape))
-    if found * EPS[precision] <= limit:
+        largest = conv._conditions.find("bound", shape, lambda: bound(conv, shape))
+    if largest * EPS[precision] <= limit:
         return False
     return remembered(conv, shape, precision, state).error > limit
 
@@ -80,11 +83,11 @@ def exceeds(
 def remembered(
     conv: Protocol, shape: Shape, precision: str, state: State | None = None
 ) -> Judgement:
-    """Return the judgement that the operator remembers, made the first time."""
-    found: Judgement = conv._conditions.find(
+    """Return the judgement, which is made at the first call and remembered."""
+    judgement: Judgement = conv._conditions.find(
         precision, shape, lambda: judge(conv, shape, precision, state)
     )
-    return found
+    return judgement
 
 
 def bound(conv: Protocol, shape: Shape) -> float:
@@ -99,14 +102,14 @@ def bound(conv: Protocol, shape: Shape) -> float:
 def judge(
     conv: Protocol, shape: Shape, precision: str, state: State | None = None, times: float = 1
 ) -> Judgement:
-    """Measure how far the inverse is off in a precision.
+    """Measure the error of the inverse in a precision.
 
     Parameters
     ----------
     state : State, optional
-        The factored operator, where that is known: it is not factored again.
+        The factored operator, if it is known: it is not factored again.
     times : float
-        How many operators are judged together: each for as much less work.
+        The number of operators that are judged together; each gets as much less work.
     """
     if state is not None and dtype_name(state.log_det.dtype) != precision:
         state = None
@@ -129,16 +132,16 @@ def judge(
     if precision == "float64" and not _HAS_WIDER:
         against = "by results rounded on purpose, for want of a wider longdouble"
         return Judgement(max(error, given, _modelled(conv, grid)), "modelled", against)
-    if smaller != shape and conv._solves_by_applying:  # nothing is factored: y = K x tells all
+    if smaller != shape and conv._solves_by_applying:  # nothing is factored: y = K x is enough
         return Judgement(given, "measured", against)
     random = tried(lambda: steps(smaller).error_of_random_y(_NEAR * given))
     return Judgement(max(error, given, random), "measured", against)
 
 
 def _by_frequencies(conv: Protocol, shape: Shape, precision: str, state: State | None) -> float:
-    """Return the largest error of the spectral operators in one, which each of them remembers.
+    """Return the largest error of the spectral operators in an operator; each remembers its own.
 
-    Those that are turned lose it on their way forward, which is judged as such.
+    An `Inverse` has the error in its forward map, which is judged separately.
     """
     if not conv._spectral:
         parts = [] if conv._turned else conv._operators()
@@ -149,12 +152,12 @@ def _by_frequencies(conv: Protocol, shape: Shape, precision: str, state: State |
         return conv._on_host(np.dtype(precision))._error_by_frequencies(shape, known)
 
     key = f"by frequencies, {precision}"
-    found: float = conv._conditions.find(key, shape, lambda: tried(measure))
-    return found
+    error: float = conv._conditions.find(key, shape, lambda: tried(measure))
+    return error
 
 
 def blame(conv: Protocol, shape: Shape, precision: str) -> Step | None:
-    """Return the step that loses most, None where nothing can be said."""
+    """Return the step that loses most digits, or None if it cannot be determined."""
     if not (steps := len(conv._operators())):
         return None
     try:
@@ -178,13 +181,13 @@ def _computation(
     working = conv._on_host(dtypes[0])
     higher = working._on_host(dtypes[1])  # of the same, rounded values
     runs = working._computation(shape, state=state)
-    if library_name(conv._reference()[1]) == "jax":  # XLA takes subnormal numbers for zero
+    if ops_of(conv._reference()[1]).flushes_subnormals:
         runs = [step.flushed() for step in runs]
     steps = runs, higher._computation(shape, factored)
-    found = Computation(
+    computation = Computation(
         *steps, dtypes, (conv.channels, *shape), conv._pixelwise, samples(conv, shape, precision)
     )
-    return found if factored else found.refined()
+    return computation if factored else computation.refined()
 
 
 def _few_pixels(shape: Shape) -> Shape:
@@ -192,7 +195,7 @@ def _few_pixels(shape: Shape) -> Shape:
 
 
 def _modelled(conv: Protocol, shape: Shape) -> float:
-    """Return the error of float64 where every step's result is rounded once more."""
+    """Return the error of float64 if every step's result is rounded once more."""
     kind = np.dtype(np.float64)
 
     def measure() -> float:

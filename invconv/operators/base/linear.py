@@ -1,16 +1,15 @@
-"""Operators of one matrix that is linear in weights: all of the base's pieces from a few.
+"""Operators of one matrix that is linear in weights; they fill in most of the protocol.
 
     y = A(w) x + b
 
 A class supplies the family of A (`invconv.kernels.families`), the weights w, the log-determinant
-with its gradient, and what to say of its condition. `invconv.kernels.rules` has the derivatives.
+with its gradient, and its condition. `invconv.kernels.rules` has the derivatives.
 """
 
 from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -47,7 +46,7 @@ class Linear(InvertibleConv, abstract=True):
     @property
     @abstractmethod
     def _singular_hint(self) -> str:
-        """What to look at when the operator is singular."""
+        """The parameter to check if the operator is singular, for the error."""
 
     @abstractmethod
     def transpose(self) -> Linear:
@@ -68,26 +67,23 @@ class Linear(InvertibleConv, abstract=True):
         return maps.factor(family.transpose(), family.adjoint(self._weights()), shape)
 
     def _factor(self, shape: Shape) -> State:
-        return self._regular_state(shape, self._solver)
-
-    def _regular_state(self, shape: Shape, solver: Callable[[Shape], Solver]) -> State:
-        """Return the state of a solver that is made where K is not known to be singular."""
         log_det = self._log_det(shape)
-        self._require_regular(shape, log_det)
-        bias, guarded = getattr(self, "bias", None), not readable(log_det)
-        return State(solver(shape), log_det, bias, guarded=guarded)
+        known = self._require_regular(shape, log_det)
+        return State(self._solver(shape), log_det, getattr(self, "bias", None), guarded=not known)
 
-    def _require_regular(self, shape: Shape, log_det: Array) -> None:
-        """Raise where log|det K| can be looked at and is -inf."""
-        if readable(log_det) and to_float(log_det) == -math.inf:
+    def _require_regular(self, shape: Shape, log_det: Array) -> bool:
+        """Return whether log|det K| can be looked at; raise where it is -inf."""
+        known = readable(log_det)
+        if known and to_float(log_det) == -math.inf:
             grid = " x ".join(map(str, shape))
             raise SingularConvError(
                 f"{type(self).__name__} is exactly singular on a grid of {grid} (log_det is -inf"
                 f"{self._finite_elsewhere(shape)}), so it has no inverse: {self._singular_hint}"
             )
+        return known
 
     def _finite_elsewhere(self, shape: Shape) -> str:
-        """Return what to say of numbers that are zero only in this dtype, or in this library."""
+        """Return a note for the error if float64 on NumPy is not singular, else ""."""
         with np.errstate(all="ignore"):
             log_det = to_float(self._on_host(np.float64)._log_det(shape))
         if not math.isfinite(log_det):
@@ -109,7 +105,7 @@ class Linear(InvertibleConv, abstract=True):
     def _solve_vjp(self, y: Array | None, x: Array, x_bar: Array) -> tuple[Gradients, Array]:
         shape = tuple(x.shape[2:])
         transposed = self._transposed_solver(shape)
-        if not readable(x):  # elsewhere the solve for x has raised where K is singular
+        if not readable(x):  # of a readable x the solve has raised already if K is singular
             x_bar = nan_where_singular(x_bar, self._log_det(shape))
         w_bar, y_bar = rules.solve_vjp(self._family, transposed, x, x_bar, BOTH)
         return self._weights_vjp(w_bar), y_bar

@@ -1,9 +1,9 @@
-"""What every invertible convolution offers, derived from the protocol that its class fills in.
+"""The public methods of every invertible convolution, derived from the protocol of its class.
 
     y = K x + b,    x = K^-1 (y - b),    log|det K|
 
-A call goes from here to a piece of the class (`_apply`, `_factor`, ...), and from there to a
-primitive of `invconv.kernels.maps`.
+A method calls methods of the class (`_apply`, `_factor`, ...), and these call the primitives of
+`invconv.kernels.maps`.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any
 
 from invconv.arrays.namespaces import Array, Shape, as_array, namespace
 from invconv.arrays.registry import Primitive
@@ -30,12 +30,12 @@ from invconv.solve.state import State
 class InvertibleConv(Differentiable):
     """An affine map y = K x + b on arrays (*batch, C, *spatial) with exact inverse and log|det K|.
 
-    Arrays of a call are of one library, dtype and device, those of the operator; nothing is moved
-    or promoted. float16 and bfloat16 are computed in float32 and cast at the end.
+    The arrays of a call must have the operator's library, dtype and device; nothing is moved or
+    promoted. float16 and bfloat16 are computed in float32 and cast at the end.
 
-    An operator remembers condition numbers, nothing else: after its arrays were edited in place
-    (a torch optimiser does), those may be out of date, values and inverses never; a copy by
-    ``replace()`` has forgotten them.
+    An operator remembers condition numbers and nothing else. After its arrays are edited in place
+    (as a torch optimiser does), these numbers may be out of date; values and inverses never are. A
+    copy by ``replace()`` remembers none.
 
     Examples
     --------
@@ -50,8 +50,9 @@ class InvertibleConv(Differentiable):
     (5,) True
     """
 
-    def __init_subclass__(cls, abstract: bool = False, **settings: Any) -> None:
-        super().__init_subclass__(**settings)
+    def __init_subclass__(cls, abstract: bool = False, mixing: str | None = None) -> None:
+        super().__init_subclass__()
+        cls._mixing = mixing
         if not abstract:
             register.enter(cls)
 
@@ -67,18 +68,6 @@ class InvertibleConv(Differentiable):
         >>> conv.transpose().forward(np.asarray([[1.0, 0.0, 0.0, 0.0]]))
         array([[2., 0., 0., 1.]])
         """
-
-    def _within(self, gain: float) -> Self:
-        """Return an operator of other arrays whose inverse has a 2-norm of at most ``gain``.
-
-        Raises
-        ------
-        TypeError
-            Where the class has no such parametrisation.
-        """
-        raise TypeError(
-            f"conv: expected an operator whose class bounds its inverse, got {type(self).__name__}"
-        )
 
     # --- values ------------------------------------------------------------------------------
 
@@ -130,8 +119,8 @@ class InvertibleConv(Differentiable):
 
         Notes
         -----
-        NaN and inf in a sample stay in it. There they may reach pixels that do not depend on them,
-        those that are solved at once (frequencies, channels).
+        NaN and inf in a sample stay in that sample. There they may reach pixels that do not depend
+        on them but are solved together with them (frequencies, channels).
 
         Examples
         --------
@@ -211,8 +200,8 @@ class InvertibleConv(Differentiable):
             Whether to judge the inverse and warn of an inverse that cannot be right. Never
             done inside traced code nor for arrays on an accelerator.
         precision : "float64", optional
-            To solve data of another dtype in float64 (`base.precision`). That of the data unless
-            given.
+            Solve data of another dtype in float64 (`base.precision`); by default in their own
+            precision.
 
         Raises
         ------
@@ -237,7 +226,7 @@ class InvertibleConv(Differentiable):
     def _state(
         self, held: InvertibleConv, shape: Shape, check: bool = True, wide: bool = False
     ) -> State:
-        """Factor ``held``, this operator or a copy; its condition is remembered here."""
+        """Factor ``held``, this operator or a copy of it; this operator remembers the condition."""
         working = held._in_working_precision()
         state = (in_float64(working) if wide else working)._factor(shape)
         if check:
@@ -249,10 +238,10 @@ class InvertibleConv(Differentiable):
     def condition(self, spatial_shape: Shape, *, norm: float | None = None) -> float:
         """Return the condition number |K| |K^-1| on a grid.
 
-        It is of the map: how far an error of y may move x, both relative to their norms. It does
-        not tell what the solve itself loses, which is less where rows differ in scale, and more
-        where factors grow that their product does not show, or where steps undo each other: that
-        `invconv.diagnose` tells, and the warning.
+        The number belongs to the map: it bounds the relative error of x by the relative error of y.
+        The solve itself may lose fewer digits, if rows differ in scale, or more, if factors are
+        large and their product is not, or if steps undo each other: `invconv.diagnose` and the
+        warning measure that.
 
         Parameters
         ----------
@@ -264,11 +253,11 @@ class InvertibleConv(Differentiable):
         Returns
         -------
         float
-            In the 2-norm exact; else exact up to 512 unknowns (16 x 32 x 32 for corners;
-            fewer of wide exponentials) and a Hager-Higham estimate from below beyond. inf if K is
-            singular or its inverse overflows.
+            Exact in the 2-norm. In the other norms exact up to 512 unknowns (16 x 32 x 32 for
+            corners; fewer for wide exponentials), and a Hager-Higham estimate from below beyond.
+            inf if K is singular or its inverse overflows.
             The values are copied to host memory and the work is done there, in float64.
-            `diagnose` says where rounding may account for the number, from about 1e15 on.
+            `diagnose` tells whether rounding may account for the number, from about 1e15 on.
 
         Examples
         --------
@@ -283,7 +272,7 @@ class InvertibleConv(Differentiable):
         return remembered(self, shape, norm)
 
     def _check_inverse(self, shape: Shape, result: Array, state: State | None = None) -> None:
-        """Warn if an inverse that gave such a result cannot be right in its dtype."""
+        """Warn if an inverse with this result cannot be right in its dtype."""
         warn_of_loss(self, shape, result, state)
 
 
@@ -291,7 +280,8 @@ class InvertibleConv(Differentiable):
 def evaluate(x: Array, conv: InvertibleConv) -> tuple[Array, Array]:
     """Return K x + b and log|det K| for every sample, shape (B,), for x (B, C, *spatial).
 
-    A library that records derivatives may record one for the whole, by the operator's own.
+    A library that records derivatives may record the whole as one step, with the operator's own
+    derivative.
     """
     return conv._forward(x), for_each(x.shape[:1], conv._log_det(tuple(x.shape[2:])))
 

@@ -1,4 +1,4 @@
-"""The arrays that an operator holds: names, copies with others, and another library's.
+"""The arrays of an operator: their names, and copies of the operator with other arrays.
 
 `Parametrised` is the root of all operators: `parameters`, `replace`, `asarrays`, and the private
 copies without validation that the adapters make.
@@ -26,34 +26,32 @@ from invconv.arrays.namespaces import (
     place,
     to_numpy,
 )
-from invconv.arrays.registry import backend
 from invconv.arrays.validation import require_alike, require_array, require_real
 from invconv.trust.remembered import ConditionCache
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Parametrised:
-    """A frozen dataclass whose fields hold arrays, or other such objects (its parts)."""
+    """A frozen dataclass with fields for arrays, for parts (operators) and for settings."""
 
     _array_names: ClassVar[tuple[str, ...]] = ()  # trained, in the order of `parameters`
     _constant_names: ClassVar[tuple[str, ...]] = ()  # neither trained nor given a gradient
     _part_names: ClassVar[tuple[str, ...]] = ()  # fields that hold operators
-    # the operator and the gain that `invconv.bounded` made this one of; copies by ``replace``, of
-    # other arrays, have none
+    # the arguments of `invconv.bounded` if it made this operator; copies by ``replace`` have None
     _bounded_from: ClassVar[tuple[Any, float] | None] = None
 
     @derived
     def _conditions(self) -> ConditionCache:
-        """Return the condition numbers that were computed."""
+        """Return the cache of condition numbers."""
         return ConditionCache()
 
     def __getstate__(self) -> dict[str, Any]:
-        """Return a snapshot of the fields, which another thread may add to; conditions are left."""
+        """Return a snapshot of the fields without conditions; other threads may add fields."""
         return {name: value for name, value in dict(vars(self)).items() if name != "_conditions"}
 
     @classmethod
     def _field_names(cls) -> tuple[list[str], list[str]]:
-        """Return the fields that hold arrays, and those that hold settings (mask, ndim, ...)."""
+        """Return the names of the fields for arrays, and for settings (mask, ndim, ...)."""
         names = [
             f.name for f in dataclasses.fields(cls) if f.init and f.name not in cls._part_names
         ]
@@ -61,11 +59,11 @@ class Parametrised:
         return [n for n in names if n in arrays], [n for n in names if n not in arrays]
 
     def _parts(self) -> Mapping[str, Parametrised]:
-        """Return the operators that this one is made of, by the prefix of their names."""
+        """Return the parts of this operator, by the prefix of their arrays' names."""
         return {}
 
     def _rebuild(self, own: Mapping[str, Any], parts: Mapping[str, Any]) -> Self:
-        """Return a copy with other arrays of its own, and with other parts."""
+        """Return a validated copy with other own arrays and other parts."""
         return dataclasses.replace(self, **own, **parts)
 
     def parameters(self) -> dict[str, Array]:
@@ -81,19 +79,19 @@ class Parametrised:
         >>> list(Chain([Conv1x1(np.eye(2)), mix]).parameters())
         ['0.weight', '1.first.kernel', '1.second.kernel']
         """
-        found = {
+        inner = {
             f"{prefix}.{name}": array
             for prefix, part in self._parts().items()
             for name, array in part.parameters().items()
         }
         own = {name: getattr(self, name) for name in self._array_names}
-        return found | {name: array for name, array in own.items() if array is not None}
+        return inner | {name: array for name, array in own.items() if array is not None}
 
     def replace(self, **arrays: Array) -> Self:
         """Return a copy with other arrays, named as in `parameters`.
 
-        A bias that is absent may be added, and one that is there removed with None. Names with
-        a dot are passed as ``conv.replace(**{"first.kernel": kernel})``.
+        A missing bias may be added, and None removes a bias. Names with a dot are passed as
+        ``conv.replace(**{"first.kernel": kernel})``.
 
         Examples
         --------
@@ -122,12 +120,12 @@ class Parametrised:
         )
 
     def _names(self) -> list[str]:
-        """Return every name that `replace` knows."""
+        """Return all names that `replace` accepts."""
         inner = [f"{p}.{name}" for p, part in self._parts().items() for name in part._names()]
         return [*inner, *self._array_names, *self._constant_names]
 
     def _arrays(self) -> dict[str, Array]:
-        """Return all arrays, constants too."""
+        """Return all arrays by name, constants included."""
         inner = {
             f"{p}.{n}": a for p, part in self._parts().items() for n, a in part._arrays().items()
         }
@@ -139,14 +137,14 @@ class Parametrised:
         """Return the names of `parameters`."""
         return tuple(self.parameters())
 
-    def _trained(self, found: list[Array]) -> None:
-        """Append the trained arrays, in the order of `parameters`."""
+    def _trained(self, arrays: list[Array]) -> None:
+        """Append the trained arrays to a list, in the order of `parameters`."""
         if self._part_names:
             for part in self._parts().values():
-                part._trained(found)
+                part._trained(arrays)
         for name in self._array_names:
             if (array := getattr(self, name)) is not None:
-                found.append(array)
+                arrays.append(array)
 
     def _retrained(self, arrays: Iterator[Array]) -> Self:
         """Return a copy with other trained arrays, in the order of `parameters`, unchecked."""
@@ -155,46 +153,46 @@ class Parametrised:
         return self._with({name: next(arrays) for name in there}, parts)
 
     def _map(self, function: Callable[[Array], Array]) -> Self:
-        """Return a copy with the function applied to every array; what is bounded stays so."""
+        """Return a copy with a function applied to every array; it keeps the bound, if any."""
         arrays = {n: getattr(self, n) for n in (*self._array_names, *self._constant_names)}
         own = {n: function(a) for n, a in arrays.items() if a is not None}
         parts = {prefix: part._map(function) for prefix, part in self._parts().items()}
-        made = self._rebuild(own, parts)
+        mapped = self._rebuild(own, parts)
         if self._bounded_from is not None:
             free, gain = self._bounded_from
-            made._remember_bound(free._map(function), gain)
-        return made
+            mapped._remember_bound(free._map(function), gain)
+        return mapped
 
     def _remember_bound(self, free: Self, gain: float) -> None:
-        """Remember of what, and with which gain, `invconv.bounded` made this operator."""
+        """Remember the arguments with which `invconv.bounded` made this operator."""
         object.__setattr__(self, "_bounded_from", (free, gain))
 
     @classmethod
     def _unchecked(cls, fields: Mapping[str, Any]) -> Self:
-        """Return an operator with these fields, which nobody looks at."""
-        made = object.__new__(cls)
-        made.__dict__.update(fields)
-        return made
+        """Return an operator with these fields, without validation."""
+        conv = object.__new__(cls)
+        conv.__dict__.update(fields)
+        return conv
 
     def _with(self, own: Mapping[str, Any], parts: Sequence[Any] = ()) -> Self:
-        """Return a copy with these arrays and parts, which nobody looks at.
+        """Return a copy with these arrays and parts, without validation.
 
         Parameters
         ----------
         own : mapping of str to array or None
-            Arrays of its own.
+            Own arrays, by name.
         parts : sequence of operators, optional
-            In the order of ``_parts()``; none keeps its own.
+            New parts in the order of ``_parts()``; if empty, the parts stay.
         """
-        made = object.__new__(type(self))
-        fields = made.__dict__
+        copy = object.__new__(type(self))
+        fields = copy.__dict__
         fields.update(self.__dict__)
         fields.update(own)
         if parts:
             fields.update(zip(self._part_names, parts, strict=True))
         fields.pop("_conditions", None)  # of the old arrays
         fields.pop("_bounded_from", None)
-        return made
+        return copy
 
     def _held(self) -> Self:
         """Return a copy with copies of all arrays."""
@@ -205,7 +203,7 @@ class Parametrised:
         return self._with(own)
 
     def _reference(self) -> tuple[str, Array]:
-        """Return one array, with its name, whose library, dtype and device are those of all."""
+        """Return the name and value of one array; all have its library, dtype and device."""
         if self._part_names:
             for prefix, part in self._parts().items():
                 name, array = part._reference()
@@ -232,14 +230,14 @@ class Parametrised:
         return self._map(lambda array: _carry(array, like))
 
     def _in_working_precision(self) -> Self:
-        """Return this operator with half-precision arrays in float32, in which they are used."""
+        """Return this operator, or a copy in float32 if its arrays are of a half type."""
         reference = self._reference()[1]
         if not is_half(reference.dtype, reference):
             return self
         return self._in_dtype(namespace(reference).float32)
 
     def _on_host(self, dtype: Any) -> Self:
-        """Return a copy of NumPy arrays in a dtype, also in longdouble, which no user may take."""
+        """Return a copy of NumPy arrays in a dtype; longdouble too, which users may not choose."""
         arrays = {n: getattr(self, n) for n in (*self._array_names, *self._constant_names)}
         present = {n: to_numpy(a) for n, a in arrays.items() if a is not None}
         own = {n: a if a.dtype.kind in "iu" else a.astype(dtype) for n, a in present.items()}
@@ -251,7 +249,7 @@ class Parametrised:
         return self.replace(**real)
 
     def _validate_arrays(self) -> None:
-        """Raise unless the trained arrays of this operator's own are real and alike."""
+        """Raise unless the operator's own trained arrays are real, of one library and dtype."""
         present = [(n, getattr(self, n)) for n in self._array_names]
         for name, array in present:
             if name != "bias":
@@ -262,16 +260,15 @@ class Parametrised:
             require_alike(name, array, *present[0])
         for name in self._constant_names:
             require_array(name, getattr(self, name))
-        backend(library_name(present[0][1]))  # loaded here, since a compiler cannot trace an import
 
     def __repr__(self) -> str:
-        """Say the shapes of the arrays instead of their values."""
+        """Show the shapes of the arrays instead of their values."""
         shown = []
         for f in dataclasses.fields(self):
             if f.name.startswith("_"):
                 continue
             value = getattr(self, f.name)
-            # under JAX a tree of the same structure may hold anything in place of its arrays
+            # under JAX a tree of this structure may hold any object in the place of an array
             is_array = compat.is_array_api_obj(value)
             text = f"<{describe(value)}>" if is_array else repr(value)
             shown.append(f"{f.name}={text}")

@@ -1,9 +1,9 @@
-"""Inverses with more right digits than a solve in the dtype of the data leaves.
+"""Inverses of float32 data computed in float64, for more right digits.
 
-A solve in a precision eps has an error of up to condition x eps, even of a y that is exact, as a
-random number to sample from is. With all arrays in float64, rounded at the end, the result of
-float32 data is right to the last digit. It does not help with a y that has been rounded: the
-condition number amplifies its last digit.
+A solve in a precision eps has an error of up to condition x eps, even if y is exact, such as random
+numbers to sample from. With all arrays in float64, rounded at the end, the result for float32 data
+is right to the last digit. It does not help if y has been rounded before: the condition number
+amplifies the error in its last digit.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ P = TypeVar("P", bound=Protocol)
 
 
 def in_float64(conv: P) -> P:
-    """Return an operator in float64, differentiable in its own arrays."""
+    """Return an operator in float64; it stays differentiable by its own arrays."""
     like = conv._reference()[1]
     xp = namespace(like)
     wide = conv._in_dtype(xp.float64)
@@ -31,7 +31,7 @@ def in_float64(conv: P) -> P:
 
 
 def wants_float64(conv: Protocol, precision: str | None) -> bool:
-    """Tell whether to solve in float64 the data of an operator in a narrower dtype."""
+    """Tell whether to solve in float64 although the operator's arrays have another dtype."""
     if precision is None:
         return False
     choice("precision", precision, ("float64",))

@@ -1,8 +1,4 @@
-"""An operator factored for one grid: x = K^-1 (y - b), factor once, solve often.
-
-`InvertibleConv.prepare` makes it; the torch layer remembers it in eval mode
-(`invconv_torch.remembered`).
-"""
+"""An operator factored for one grid: x = K^-1 (y - b), factor once, solve often."""
 
 from __future__ import annotations
 
@@ -16,16 +12,16 @@ from invconv.solve.state import State
 
 @dataclass(frozen=True, eq=False, repr=False)
 class PreparedInverse:
-    """What `InvertibleConv.prepare` returns. It holds the values the operator had then.
+    """An operator factored by `InvertibleConv.prepare`, with the values that it had then.
 
-    JAX's arrays, which nobody can edit, are not copied for it: do not donate them. Of those it is a
-    pytree, as its operator is, and an argument of ``jax.jit``.
+    JAX's arrays are immutable and not copied: do not donate them. With JAX's arrays it is a pytree,
+    as its operator is, and can be an argument of ``jax.jit``.
 
     Attributes
     ----------
     conv : InvertibleConv
     spatial_shape : tuple of int
-        The grid it was factored for.
+        The grid for which the operator was factored.
 
     Examples
     --------
@@ -38,17 +34,17 @@ class PreparedInverse:
     True
     """
 
-    conv: Any  # an InvertibleConv, whose module imports this one
+    conv: Any  # an InvertibleConv: its module imports this one
     spatial_shape: Shape
     _state: State
 
     @property
     def plan(self) -> dict[str, Any]:
-        """How the solve runs: the method, and what it chose."""
+        """How the solve runs: the method, and its choices."""
         return self._state.plan
 
     def __repr__(self) -> str:
-        """Say the plan instead of the factors."""
+        """Show the plan instead of the factors."""
         return f"PreparedInverse({self.conv!r}, {self.spatial_shape}, plan={self.plan})"
 
     def inverse(self, y: Array) -> Array:
@@ -86,7 +82,7 @@ class PreparedInverse:
         return x, call.broadcast(-self._state.log_det)
 
     def _takes(self, y: Array) -> bool:
-        """Tell at little cost that nothing of y is to be changed; False: look closer."""
+        """Tell cheaply whether y can be solved for as it is; if False, `_as_batch` validates it."""
         return fits(self.conv, y) and tuple(y.shape[2:]) == self.spatial_shape
 
     def _as_batch(self, y: Array) -> Call:

@@ -1,20 +1,20 @@
-"""The protocol of a class of invertible convolutions: what it supplies, and what the bias adds.
+"""The protocol of a class of invertible convolutions: its private methods, and the bias.
 
-The pieces work on arrays (B, C, *spatial) in a precision that can be solved in. `_apply` is K x,
-and everything about the bias b is here, once:
+The methods work on arrays (B, C, *spatial) in a precision that can be solved in. `_apply` is K x;
+the bias b is handled here, once:
 
     forward   y = K x + b           gradients of <y_bar, y>:  x_bar = K^T y_bar,  b_bar = sum y_bar
     inverse   x = K^-1 (y - b)      gradients of <x_bar, x>:  y_bar = K^-T x_bar, b_bar = -sum y_bar
 
 `base.operator` derives the public methods from these. `base.linear` has most of them for operators
-of one matrix, `operators.composite` for those made of others.
+of one matrix, `operators.composite` for operators made of operators.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 from invconv.arrays.derived import derived
 from invconv.arrays.namespaces import Array, Shape, namespace, size
@@ -33,14 +33,14 @@ BOTH = (True, True)
 
 
 def add_gradients(gradients: Gradients, part: str, more: Gradients) -> None:
-    """Put the gradients of a part, which has a name, among those of the whole."""
+    """Add the gradients of a named part to the gradients of the whole operator."""
     for name, gradient in more.items():
         gradients[f"{part}.{name}"] = gradient
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Protocol(Parametrised, ABC):
-    """What `InvertibleConv` is derived from."""
+    """The private methods of an operator, from which `InvertibleConv` derives the public ones."""
 
     @property
     @abstractmethod
@@ -56,41 +56,43 @@ class Protocol(Parametrised, ABC):
     def transpose(self) -> Protocol:
         """Return the operator of the transposed matrix, without bias."""
 
-    # whether K is one matrix at every pixel, which `operators.composite` gathers with the next step
+    _mixing: ClassVar[str | None] = None  # the word by which flows and torch's Conv1x1 know it
+    # K is one C x C matrix at every pixel, which `operators.composite` multiplies into the next
+    # step
     _pointwise: ClassVar[bool] = False
-    # whether K is the same at every pixel and sees no other, so that any grid is like any other
+    # K acts on each pixel alone and alike, so that the grid does not matter
     _pixelwise: ClassVar[bool] = False
-    # whether the inverse is of what the way forward is of, and `_made_ready` makes that ready
+    # the inverse is a map of the forward map's kind; `_made_ready` prepares the forward map
     _solves_by_applying: ClassVar[bool] = False
-    # whether it is solved forward and applied backward
+    # the operator is an `Inverse`: it solves forward and applies backward
     _turned: ClassVar[bool] = False
-    # whether frequencies decouple K, so that the error of its inverse is found without its taps
+    # K is one matrix a frequency, so that the error of its inverse is measured without its taps
     _spectral: ClassVar[bool] = False
-    # whether the way forward contains an inverse, whose condition has to be looked at
+    # the forward map contains an inverse, which must be judged
     _inverts_forward: ClassVar[bool] = False
-    # whether `_log_det_saving` and `_add_log_det_vjp` are as quick as a derivative by autodiff
+    # `_log_det_saving` and `_add_log_det_vjp` are as quick as a derivative by autodiff
     _saves_log_det: ClassVar[bool] = False
-    # whether the derivative of x = inverse(y) needs y, besides x
+    # the derivative of x = inverse(y) needs y besides x
     _needs_y: ClassVar[bool] = False
-    # whether the memo of `_forward_saving` holds y
+    # the memo of `_forward_saving` holds y
     _keeps_y: ClassVar[bool] = False
-    # how many axes the array of `_reference` has, where a class knows it
+    # the number of axes of the array of `_reference`, if it is fixed for the class
     _rank: ClassVar[int | None] = None
 
     @derived
     def _stacked(self) -> str | None:
-        """Return the name of an array with a further axis, as JAX's trees may have, or None."""
+        """Return the name of an array with one axis too many, as in JAX's trees, or None."""
         if self._rank is None:
             return None
         name, array = self._reference()
         return name if array.ndim > self._rank else None
 
     def _weights(self) -> Array:
-        """Return what the map is linear in: the C x C matrix of a pointwise one."""
+        """Return the weights w in which the map is linear, such as the matrix of a 1x1."""
         raise NotImplementedError
 
     def _weights_saving(self) -> tuple[Array, Any]:
-        """Return w, and what its derivative would have to compute again."""
+        """Return w, and intermediate results for `_weights_vjp`."""
         return self._weights(), None
 
     def _weights_vjp(self, w_bar: Array, memo: Any = None) -> Gradients:
@@ -98,7 +100,7 @@ class Protocol(Parametrised, ABC):
         raise NotImplementedError
 
     def _prime(self) -> None:
-        """Compute what depends on no value, so that copies by ``_with`` have it."""
+        """Compute the cached properties that depend on no values, so that copies share them."""
         _ = self.channels, self.ndim, self._parameter_names, self._stacked
 
     @abstractmethod
@@ -110,9 +112,9 @@ class Protocol(Parametrised, ABC):
         """Return the factored map, with its bias."""
 
     def _factor_by_substitution(self, shape: Shape, state: State | None = None) -> State:
-        """Return the factored map as code that is traced or differentiated runs it.
+        """Return the factored map in the form that traced or differentiated code runs.
 
-        It is the ``state`` that `_factor` returned, if given, where the two do not differ.
+        If ``state``, the result of `_factor`, is given and has this form, it is returned.
         """
         return self._factor(shape) if state is None else state
 
@@ -122,7 +124,7 @@ class Protocol(Parametrised, ABC):
     ) -> tuple[Gradients, Array]:
         """Return the gradients of <y_bar, K x>, and K^T y_bar.
 
-        The memo is what `_forward_saving` kept; ``wanted`` says which of the two are asked for.
+        ``memo`` comes from `_forward_saving`; ``wanted`` tells which of the two are needed.
         """
 
     @abstractmethod
@@ -138,15 +140,15 @@ class Protocol(Parametrised, ABC):
         """Return the gradients of log_det_bar log|det K|."""
 
     def _log_det_saving(self, shape: Shape) -> tuple[Array, Any]:
-        """Return log|det K|, and what its derivative would have to compute again."""
+        """Return log|det K|, and intermediate results for `_add_log_det_vjp`."""
         return self._log_det(shape), None
 
     def _add_log_det_vjp(
         self, gradients: Gradients, shape: Shape, log_det_bar: Array, memo: Any
     ) -> Gradients:
-        """Return gradients with those of log_det_bar log|det K| added, perhaps in their memory.
+        """Return gradients plus the gradients of log_det_bar log|det K|, perhaps in their memory.
 
-        The memo is what `_log_det_saving` kept. Where K is singular, they are not finite.
+        ``memo`` comes from `_log_det_saving`. If K is singular, the gradients are not finite.
         """
         more = self._log_det_vjp(shape, log_det_bar)
         return gradients | {n: gradients[n] + g if n in gradients else g for n, g in more.items()}
@@ -160,9 +162,9 @@ class Protocol(Parametrised, ABC):
         return self.transpose()._linear_maps(shape)
 
     def _longest_columns(self, shape: Shape, transposed: bool) -> tuple[int | None, ...]:
-        """Return where along an axis the pixels are whose columns of K hold all others', shifted.
+        """Return a pixel index per axis: every column of K is a shift of the column at that pixel.
 
-        None where they may be anywhere; ``transposed`` asks for those of K^T.
+        The index is None along an axis without such a pixel; ``transposed`` asks for K^T.
         """
         return tuple(0 if self._pixelwise else None for _ in shape)
 
@@ -171,46 +173,46 @@ class Protocol(Parametrised, ABC):
         """Return the condition; the operator is NumPy float64."""
 
     def _bounds(self, shape: Shape) -> list[Bounds]:
-        """Return what bounds the errors of each step at O(1) cost, or `UNBOUNDED`; likewise."""
+        """Return bounds of each step's errors at O(1) cost, or `UNBOUNDED`, in NumPy float64."""
         return [UNBOUNDED]
 
     def _products(self, shape: Shape, compiled: bool = False) -> float:
-        """Return how many products K x takes of one sample, about.
+        """Return about how many products K x takes for one sample.
 
-        ``compiled`` says whether those count less that a compiled kernel does as it is judged.
+        If ``compiled``, products that a compiled kernel computes count less.
         """
         parts = sum(part._products(shape, compiled) for part in self._operators())
         return parts or float(sum(size(a.shape) for a in self._arrays().values()) * size(shape))
 
     @derived
     def _closed(self) -> bool:
-        """Return whether a part of it sees the grid as closed on itself, or mirrored."""
+        """Tell whether a part of the operator continues the grid periodically or by mirroring."""
         return any(part._closed for part in self._operators())
 
     def _operators(self) -> list[Protocol]:
-        """Return the operators that this one is made of."""
+        """Return the parts of this operator."""
         return [part for part in self._parts().values() if isinstance(part, Protocol)]
 
     def _made_ready(self, shape: Shape) -> Map:
-        """Return x -> K x for one grid, as quick as the inverse."""
+        """Return x -> K x prepared for one grid, as quick as the inverse."""
         raise NotImplementedError
 
     def _error_by_frequencies(self, shape: Shape, state: State | None = None) -> float:
         """Return the error of a spectral operator of NumPy arrays.
 
-        ``state`` is what `_factor` returned of NumPy arrays, where that is known.
+        ``state`` is the result of `_factor` on NumPy arrays, if it is known.
         """
         raise NotImplementedError
 
     def _computation(
         self, shape: Shape, factored: bool = True, state: State | None = None
     ) -> list[Step]:
-        """Return the steps as they run, of NumPy arrays, or only the ways forward.
+        """Return the steps on NumPy arrays as they run; unless ``factored``, without solves.
 
-        The way forward is that of BLAS: to compile a kernel would take longer than to judge.
-        ``state`` is what `_factor` returned, of whichever library, where that is known.
+        The forward maps run by BLAS: to compile a kernel would take longer than to judge.
+        ``state`` is the result of `_factor`, in any library, if it is known.
         """
-        longdouble = self._reference()[1].dtype.itemsize > 8  # of which twins have no solves
+        longdouble = self._reference()[1].dtype.itemsize > 8  # BLAS has no longdouble
 
         def apply(x: Array) -> Array:
             with agnostic(not longdouble):
@@ -226,6 +228,18 @@ class Protocol(Parametrised, ABC):
         solves = state.solve, state.linear().solve
         return [Step("", type(self).__name__, forward, *solves)]
 
+    def _within(self, gain: float) -> Self:
+        """Return an operator with other arrays; its inverse has a 2-norm of at most ``gain``.
+
+        Raises
+        ------
+        TypeError
+            Where the class has no such parametrisation.
+        """
+        raise TypeError(
+            f"conv: expected an operator whose class bounds its inverse, got {type(self).__name__}"
+        )
+
     def _forward(self, x: Array) -> Array:
         y, bias = self._apply(x), getattr(self, "bias", None)
         return y if bias is None else y + per_channel(bias, y)
@@ -239,18 +253,18 @@ class Protocol(Parametrised, ABC):
         return self._apply(multiply(weight, x))
 
     def _forward_saving(self, x: Array) -> tuple[Array, Any]:
-        """Return K x + b, and what its derivative needs: x, or that of every step."""
+        """Return K x + b, and a memo for `_forward_vjp`: x, or the memo of every step."""
         return self._forward(x), x
 
     def _forward_after_saving(self, weight: Array, x: Array) -> tuple[Array, Any]:
-        """Return forward(W x) for a C x C matrix W, and what `_forward_after_vjp` needs."""
+        """Return forward(W x) for a C x C matrix W, and a memo for `_forward_after_vjp`."""
         y, memo = self._forward_saving(multiply(weight, x))
         return y, (weight, x, memo)
 
     def _forward_after_vjp(
         self, memo: Any, y_bar: Array, wanted: tuple[bool, bool] = BOTH
     ) -> tuple[Gradients, Array, Array]:
-        """Return the gradients of <y_bar, forward(W x)>, the one by W, and that by x."""
+        """Return the gradients of <y_bar, forward(W x)> by the parameters, by W and by x."""
         weight, x, kept = memo
         gradients, bar = self._forward_vjp(kept, y_bar, (wanted[0], True))
         return gradients, *rules.apply_vjp(MatrixFamily(), weight, x, bar, wanted)

@@ -1,7 +1,7 @@
 """The register of operators: every class under its name, from the moment it is defined.
 
-Files look classes up by name. Adapters are told of every class, so that JAX, for one, takes a
-user's operator for a pytree as it takes those of the library.
+Files look classes up by name. Adapters listen to new classes, so that JAX, for example, registers a
+user's operator as a pytree like the library's own.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ _listeners: list[Callable[[type[Any]], None]] = []
 def enter(cls: type[Any]) -> None:
     """Put a class into the register.
 
-    A class that is defined once more, as by a notebook's cell that runs again, takes its own place.
+    A class that is defined again, as in a notebook's cell that runs twice, replaces the first one.
 
     Raises
     ------
     TypeError
-        If another class has the name, since a file says no more of a class than that.
+        If another class has the name, by which files identify a class.
     """
     known = _operators.get(cls.__name__)
     if known is not None and _place(known) != _place(cls):
@@ -44,7 +44,7 @@ def operators() -> dict[str, type[Any]]:
 
 
 def is_own(cls: type[Any]) -> bool:
-    """Tell whether a class is this library's, not a user's."""
+    """Tell whether a class belongs to this library, not to a user."""
     return cls.__module__.startswith("invconv.")
 
 
@@ -53,8 +53,13 @@ def own_operators() -> tuple[type[Any], ...]:
     return tuple(cls for cls in operators().values() if is_own(cls))
 
 
+def mixings() -> dict[str, type[Any]]:
+    """Return the classes of this library that flows know by a word, such as "qr", by that word."""
+    return {cls._mixing: cls for cls in own_operators() if cls._mixing}
+
+
 def for_each_operator(listener: Callable[[type[Any]], None]) -> None:
-    """Call a function with every class of operators, and with those that are defined later."""
+    """Call a function with every class of operators, now and when one is defined later."""
     for cls in operators().values():
         listener(cls)
     _listeners.append(listener)

@@ -1,4 +1,4 @@
 """One matrix at every pixel: 1x1 convolutions in their parametrisations, and actnorm.
 
-Imports `invconv.operators.base` and what is below it.
+Imports `invconv.operators.base` and lower rooms.
 """

@@ -98,7 +98,7 @@ class ActNorm(Linear):
         return conv if like is None else conv.asarrays(like)
 
     def initialize(self, x: Array) -> Self:
-        """Return a copy whose output for these images has mean 0 and variance 1 in every channel.
+        """Return a copy; its output for these images has mean 0 and variance 1 in every channel.
 
         log_scale = -log s and bias = -m / s, with m and s the mean and the standard deviation of a
         channel over batch and pixels: Glow's data-dependent initialisation. Without a bias only
@@ -107,12 +107,12 @@ class ActNorm(Linear):
         Parameters
         ----------
         x : array, shape (*batch, C, *spatial)
-            What reaches this layer: the images after the layers before it.
+            The inputs of this layer: the images after the layers before it.
 
         Raises
         ------
         ValueError
-            If a channel is constant or not finite (where values can be looked at).
+            If a channel is constant or not finite (if values are readable).
 
         Examples
         --------
@@ -130,11 +130,11 @@ class ActNorm(Linear):
         centred = call.x - per_channel(mean, call.x)
         deviation = xp.sqrt(xp.sum(centred * centred, axis=axes) / number)
         if readable(deviation):
-            found = to_numpy(deviation)
-            if not np.all(np.isfinite(found) & (found > 0)):
+            values = to_numpy(deviation)
+            if not np.all(np.isfinite(values) & (values > 0)):
                 raise ValueError(
                     f"x: expected images that vary in every channel and are finite, got standard "
-                    f"deviations {found.tolist()}; give more images, with noise"
+                    f"deviations {values.tolist()}; give more images, with noise"
                 )
         dtype = self.log_scale.dtype
         arrays = {"log_scale": cast(-xp.log(deviation), dtype)}

@@ -34,8 +34,8 @@ from invconv.trust.gains import squashed
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class CirculantConv1x1(Factored):
-    """A 1x1 convolution with W = diag(left) circ(c) diag(right), of 3 C parameters.
+class CirculantConv1x1(Factored, mixing="circulant"):
+    """A 1x1 convolution with W = diag(left) circ(c) diag(right): 3 C parameters.
 
     circ(c)[i, j] = c[(i - j) mod C] is a periodic convolution along the channels, and
     log det = N (sum log|left| + sum log|c_hat| + sum log|right|), c_hat the Fourier transform of c.
@@ -115,7 +115,7 @@ class CirculantConv1x1(Factored):
         return int(self.left.shape[0])
 
     def transpose(self) -> CirculantConv1x1:
-        """Return diag(right) circ(c)^T diag(left), without bias; circ(c)^T is of c reversed."""
+        """Return diag(right) circ(c)^T diag(left), without bias; circ(c)^T is circ(c reversed)."""
         xp, c = namespace(self.circulant), self.circulant
         backwards = xp.concat([c[:1], xp.flip(c[1:], axis=0)])
         return CirculantConv1x1(self.right, backwards, self.left, ndim=self.ndim)
@@ -125,7 +125,7 @@ class CirculantConv1x1(Factored):
         xp, limit = namespace(self.left), math.log(gain) / 3
         left, right = (xp.exp(squashed(v - 1, limit)) for v in (self.left, self.right))
         real, imag = spectrum(self.circulant)
-        nothing = (real == 0) & (imag == 0)  # which has no phase
+        nothing = (real == 0) & (imag == 0)  # a zero has no phase: take 1
         real = xp.where(nothing, xp.ones_like(real), real)
         length = xp.hypot(real, imag)
         factor = xp.exp(squashed(xp.log(length), limit)) / length

@@ -1,9 +1,8 @@
-"""1x1 convolutions: one C x C matrix at every pixel, in three parametrisations.
+"""1x1 convolutions: one C x C matrix at every pixel.
 
     y[:, p] = W x[:, p] + b        log|det| = N log|det W|, N the number of pixels
 
-This file has what they share and the plain one (Kingma & Dhariwal, Glow, 2018); `plu`
-and `qr` have the others, `factored` what those two share.
+This file has the base class and the plain 1x1 convolution (Kingma & Dhariwal, Glow, 2018).
 """
 
 from __future__ import annotations
@@ -33,11 +32,11 @@ class Pointwise(Linear, abstract=True):
     _pointwise = True
     _pixelwise = True
     _rank = 2
-    _given_factors: ClassVar[bool] = False  # whether the parameters are factors that are solved in
+    _given_factors: ClassVar[bool] = False  # True if the solve uses factors that are parameters
 
     @abstractmethod
     def _matrix(self) -> Array:
-        """Return W, shape (C, C), in a precision that can be solved in."""
+        """Return W, shape (C, C), in the working precision."""
 
     def matrix(self) -> Array:
         """Return W, shape (C, C), in the parameters' dtype.
@@ -78,8 +77,9 @@ class Pointwise(Linear, abstract=True):
 def random_orthogonal(channels: int, rng: np.random.Generator | None) -> np.ndarray[Any, Any]:
     """Return a C x C orthogonal matrix from the uniform (Haar) distribution.
 
-    Q of A = Q R for a matrix A of N(0, 1) numbers, with signs that make R's diagonal positive; the
-    bits are those of `scipy.stats.ortho_group`, whose import takes longer than that of invconv.
+    The matrix is Q of A = Q R for a matrix A of N(0, 1) numbers, with signs that make R's diagonal
+    positive. It agrees bit for bit with `scipy.stats.ortho_group`, which takes longer to import
+    than invconv.
 
     References
     ----------
@@ -94,8 +94,8 @@ def random_orthogonal(channels: int, rng: np.random.Generator | None) -> np.ndar
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Conv1x1(Pointwise):
-    """A plain 1x1 convolution: any C x C matrix.
+class Conv1x1(Pointwise, mixing="plain"):
+    """A plain 1x1 convolution with any C x C matrix.
 
     y[:, p] = W x[:, p] + b, log det = N log|det W|. The inverse goes through W = Q R.
 
@@ -107,7 +107,7 @@ class Conv1x1(Pointwise):
         Added to the channels of every pixel.
     ndim : int or None
         The number of spatial axes, with any number of batch axes; None for one batch axis and
-        any number of spatial ones.
+        any number of spatial axes.
 
     Examples
     --------

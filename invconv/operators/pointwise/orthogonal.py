@@ -1,4 +1,4 @@
-"""The orthogonal 1x1 convolution (Tomczak & Welling, 2016): a rotation, whose inverse is exact.
+"""The orthogonal 1x1 convolution (Tomczak & Welling, 2016): a rotation with an exact inverse.
 
 W = H_1 H_2 ... H_m, a product of Householder reflections (`reflections`), so that W^-1 = W^T and
 log|det W| = 0.
@@ -25,12 +25,12 @@ from invconv.trust.norms import SolveOverflowError
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class OrthogonalConv1x1(Pointwise):
+class OrthogonalConv1x1(Pointwise, mixing="orthogonal"):
     """A 1x1 convolution with W = H_1 ... H_m, a product of Householder reflections.
 
-    y[:, p] = W x[:, p] + b, log det = 0. The inverse is a product with W^T, and its condition 1,
-    whatever the parameters are. Every orthogonal matrix is a product of at most C reflections; an
-    even number of them has determinant 1, an odd number -1.
+    y[:, p] = W x[:, p] + b, log det = 0. The inverse is a product with W^T, and the condition is 1
+    for all parameters. Every orthogonal matrix is a product of at most C reflections; the
+    determinant is 1 for an even number of reflections, -1 for an odd one.
 
     Parameters
     ----------
@@ -105,7 +105,7 @@ class OrthogonalConv1x1(Pointwise):
         return OrthogonalConv1x1(backwards, ndim=self.ndim)
 
     def _within(self, gain: float) -> Self:
-        return self  # whose inverse has the norm 1
+        return self  # its inverse has norm 1
 
     def _matrix(self) -> Array:
         return self._weights_saving()[0]
@@ -125,7 +125,7 @@ class OrthogonalConv1x1(Pointwise):
         return Product(self._matrix(), "transpose")
 
     def _log_det(self, shape: Shape) -> Array:
-        # zero, but NaN where a reflector is none: then W is no orthogonal matrix
+        # zero, but NaN if a reflector is not finite: then W is no orthogonal matrix
         return namespace(self.reflectors).sum(0.0 * self.reflectors)
 
     def _log_det_vjp(self, shape: Shape, log_det_bar: Array) -> Gradients:

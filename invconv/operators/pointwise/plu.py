@@ -37,13 +37,13 @@ from invconv.trust.gains import strict_below, triangle_within
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class PLUConv1x1(TriangularlyFactored):
+class PLUConv1x1(TriangularlyFactored, mixing="plu"):
     """A 1x1 convolution with W = P L (U + diag(sign exp(log_scale))).
 
-    log det = N sum(log_scale). The permutation and the sign are neither trained nor given a
-    gradient, so training cannot change the sign of the determinant. ``jax.grad`` refuses integers,
-    the permutation, among what it differentiates by: use ``equinox.filter_grad``, or differentiate
-    by ``conv.parameters()`` and make the operator of them, ``conv.replace(**parameters)``.
+    log det = N sum(log_scale). The permutation and the sign are not trained and get no gradient, so
+    training cannot change the sign of the determinant. ``jax.grad`` refuses an operator with a
+    permutation, since that holds integers: use ``equinox.filter_grad``, or differentiate by
+    ``conv.parameters()`` and build the operator from them, ``conv.replace(**parameters)``.
 
     Parameters
     ----------
@@ -54,9 +54,9 @@ class PLUConv1x1(TriangularlyFactored):
     upper : array, shape (C, C)
         U is its strict upper triangle; other entries are ignored.
     sign : array, shape (C,)
-        Only whether a number is positive or negative counts: what else changes it, such as an
-        optimiser's weight decay where it is a leaf like others, changes nothing. 0, which only an
-        edit in place can put there, makes W singular, as an index that a permutation has twice.
+        Only the signs of the numbers count: an optimiser's weight decay that shrinks them changes
+        nothing. A zero, which only an edit in place can write, makes W singular; so does a
+        permutation that has an index twice.
     log_scale : array, shape (C,)
     bias : array, shape (C,), optional
         Added to the channels of every pixel.
@@ -217,7 +217,7 @@ class PLUConv1x1(TriangularlyFactored):
     def _log_det(self, shape: Shape) -> Array:
         xp = namespace(self.log_scale)
         total = xp.sum(log_of_exp(self.log_scale, self._scale()))
-        # P was validated, but an array may have been edited since, or been out of sight
+        # P was validated, but may have been edited since, or may not have been readable
         rows = constant(np.arange(self.channels), self.permutation)
         regular = xp.all(xp.sort(self.permutation) == rows)
         return size(shape) * xp.where(regular, total, xp.full_like(total, -math.inf))

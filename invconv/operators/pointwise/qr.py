@@ -1,4 +1,4 @@
-"""The QR 1x1 convolution (the paper's section 3.3): flexible as a plain one, and stable.
+"""The QR 1x1 convolution (the paper's section 3.3): as flexible as a plain one, and stable.
 
 W = Q (U + diag(scale)) with Q = H_1 H_2 ... H_m a product of Householder reflections
 H_i = I - 2 v_i v_i^T / (v_i^T v_i) (`reflections`), so log|det W| = sum log|scale|.
@@ -32,7 +32,7 @@ from invconv.trust.gains import triangle_within
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class QRConv1x1(TriangularlyFactored):
+class QRConv1x1(TriangularlyFactored, mixing="qr"):
     """A 1x1 convolution with W = Q (U + diag(scale)), Q a product of Householder reflections.
 
     log det = N sum(log|scale|).
@@ -154,7 +154,7 @@ class QRConv1x1(TriangularlyFactored):
         return gradients | {"scale": more if known is None else known + more}
 
     def _known_scale(self) -> Array:
-        """Return scale, or NaN where a reflector is not finite: then Q is no orthogonal matrix."""
+        """Return scale, or NaN if a reflector is not finite: then Q is no orthogonal matrix."""
         return self.scale + namespace(self.reflectors).sum(0.0 * self.reflectors)
 
     def _steps(self) -> TriangularSteps:

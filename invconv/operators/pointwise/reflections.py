@@ -1,4 +1,4 @@
-"""What vectors can be reflectors; `invconv.kernels.reflections` reflects."""
+"""Validation of reflectors; `invconv.kernels.reflections` has the reflections."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from invconv.operators.base.parameters import require_shape
 
 
 def require_reflectors(reflectors: Array, channels: int) -> None:
-    """Raise ValueError unless an array (m, C) holds vectors of which none is zero."""
+    """Raise ValueError unless an array (m, C) holds nonzero vectors."""
     count = reflectors.shape[0] if reflectors.ndim else 0
     require_shape("reflectors", reflectors, (count, channels), "m vectors of C numbers")
     if readable(reflectors):

@@ -1,4 +1,4 @@
-"""What machine code is made with: a writer of LLVM's IR, and the processor that it is for.
+"""The compiler: a writer of LLVM's IR, and the processor that code is compiled for.
 
-`frame` is how XLA calls it. May import llvmlite, at the top of `ir` and `frame`; nothing of ours.
+`frame` has XLA's calling convention. `ir` and `frame` import llvmlite; nothing of ours is imported.
 """

@@ -1,8 +1,7 @@
-"""XLA's foreign function interface, for functions that no compiler of C makes.
+"""XLA's foreign function interface, for functions that are written without a C compiler.
 
-XLA calls a handler with the address of a record, the call frame, that leads to arrays and
-attributes. This is what is read of version 0 (xla/ffi/api/c_api.h, which comes with jaxlib), in
-words of 64 bits:
+XLA calls a handler with the address of a record, the call frame, that points to arrays and
+attributes. Handlers read these words of 64 bits of version 0 (xla/ffi/api/c_api.h in jaxlib):
 
     call frame   1 extension, 2 API, 3 context, 4 stage, 9 arguments, 14 results, 20 attributes
     extension    1 kind, 3 metadata          API        4 version, 6 make an error, 10 get a stream
@@ -10,8 +9,8 @@ words of 64 bits:
     attribute    1 how many numbers, 2 data
 
 Arguments, results and attributes, by name, are arrays of addresses of such records; kinds, stages
-and the code of an error have 32 bits. Asked for metadata, a handler answers that it speaks XLA's
-version, and its traits. What it returns is null, or an error.
+and the code of an error have 32 bits. Asked for metadata, a handler answers with XLA's own version
+and its traits. A handler returns null or an error.
 """
 
 from __future__ import annotations
@@ -33,7 +32,7 @@ RECORDABLE = 1  # a trait: a command buffer, such as a CUDA graph, may record th
 
 @contextmanager
 def handler(w: Writer, traits: int = 0) -> Iterator[Value]:
-    """Write the function "handler"; what is written inside this context runs when XLA calls it.
+    """Write the function "handler"; code written inside this context runs when XLA calls it.
 
     Yields the call frame.
     """
@@ -51,27 +50,27 @@ def handler(w: Writer, traits: int = 0) -> Iterator[Value]:
 
 
 def argument(w: Writer, frame: Value, place: int) -> Value:
-    """Return the record of an array that is given."""
+    """Return the record of an input array."""
     return w.link(w.link(frame, _ARGUMENTS), place)
 
 
 def result(w: Writer, frame: Value, place: int) -> Value:
-    """Return the record of an array that is to be filled."""
+    """Return the record of an output array."""
     return w.link(w.link(frame, _RESULTS), place)
 
 
 def attribute(w: Writer, frame: Value, place: int) -> Value:
-    """Return where the numbers of an attribute are."""
+    """Return the address of an attribute's numbers."""
     return w.link(w.link(w.link(frame, _ATTRIBUTES), place), 2)
 
 
 def data(w: Writer, array: Value) -> Value:
-    """Return where the numbers of an array are."""
+    """Return the address of an array's numbers."""
     return w.link(array, 3)
 
 
 def stream(w: Writer, frame: Value) -> Value:
-    """Return the stream of the call; where XLA has none, its error is returned from the handler."""
+    """Return the stream of the call; if XLA has none, the handler returns XLA's error."""
     context = w.entry(frame, _CONTEXT)
     known = _record(w, 4 * 8, w.integer(0), context, w.integer(0))
     error = _ask(w, frame, _GET_STREAM, known)
@@ -81,7 +80,7 @@ def stream(w: Writer, frame: Value) -> Value:
 
 
 def fail(w: Writer, frame: Value, message: Value) -> None:
-    """Return an error from the handler; XLA copies the message, whose end is a zero."""
+    """Return an error from the handler; XLA copies the zero-terminated message."""
     text = w.integer(w.b.ptrtoint(message, I64))
     w.b.ret(_ask(w, frame, _MAKE_ERROR, _record(w, 4 * 8, w.integer(0), text, _INTERNAL)))
 
@@ -99,10 +98,10 @@ def memory(w: Writer, kind: Any, count: int) -> Value:
 
 def _record(w: Writer, *words: Int | int) -> Value:
     """Return the address of a new record."""
-    found = memory(w, I64, len(words))
+    record = memory(w, I64, len(words))
     for place, word in enumerate(words):
-        put(w, found, place, w.integer(word))
-    return found
+        put(w, record, place, w.integer(word))
+    return record
 
 
 def _ask(w: Writer, frame: Value, place: int, record: Value) -> Value:
@@ -113,5 +112,5 @@ def _ask(w: Writer, frame: Value, place: int, record: Value) -> Value:
 
 
 def _short(w: Writer, record: Value, place: int) -> Int:
-    """Return the number of 32 bits at a word; what follows it is undefined."""
+    """Return the 32-bit number in the low half of a word; the high half is undefined."""
     return w.entry(record, place) % 2**32

@@ -1,7 +1,7 @@
 """A writer of functions in LLVM's intermediate representation: integers, loops, vectors.
 
-What a kernel says is then `here = at + r * rs` instead of calls of an IR builder. Pointers have no
-type of their own; every load says what it loads.
+A kernel is then written as `here = at + r * rs` instead of calls of an IR builder. Pointers have no
+type of their own; every load states the type.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ class Int:
         return self.if_(self.is_(">", other), other)
 
     def if_(self, condition: Value, otherwise: Number) -> Int:
-        """Return self where the condition holds."""
+        """Return self if a condition holds, else another number."""
         chosen = self.builder.select(condition, self.value, self._other(otherwise))
         return Int(self.builder, chosen)
 
@@ -126,8 +126,9 @@ class Writer:
     ) -> Iterator[dict[str, Any]]:
         """Write a function, of pointers and then integers, inside this context.
 
-        Yields the arguments by name. One that is only called ``inside`` the module may be inlined.
-        Nothing is written where ``constant`` pointers read. A result, if there is one, is zero.
+        Yields the arguments by name. A function that is only called ``inside`` the module may be
+        inlined. The function never writes to the memory of ``constant`` pointers. A result, if the
+        function has one, is zero.
         """
         kind = ir.FunctionType(result, [POINTER] * len(pointers) + [I64] * len(integers))
         function = ir.Function(self.module, kind, name)
@@ -159,7 +160,7 @@ class Writer:
 
     @contextmanager
     def repeat_while(self) -> Iterator[list[Value]]:
-        """Write a loop's body, which puts the condition for another turn into the list."""
+        """Write the body of a loop; it appends the condition for another turn to the list."""
         body, after = (self.b.function.append_basic_block() for _ in range(2))
         self.b.branch(body)
         self.b.position_at_end(body)
@@ -187,7 +188,7 @@ class Writer:
         self.b.call(self.module.globals[name], [*pointers, *values])
 
     def typed(self, address: Value, kind: Any) -> Value:
-        """Return an address that says what is there, as indirect calls and atomic stores ask."""
+        """Return a typed address, which indirect calls and atomic stores need."""
         return self.b.inttoptr(self.b.ptrtoint(address, I64), kind.as_pointer())
 
     # --- numbers ------------------------------------------------------------------------------
@@ -214,9 +215,9 @@ class Writer:
 
     def load(self, pointer: Value, place: Number, kind: Any = None) -> Value:
         """Return the vector, or something of another kind, that starts at a place."""
-        found = self.b.load(self.at(pointer, place), typ=kind or self.vector)
-        found.align = self.itemsize
-        return found
+        loaded = self.b.load(self.at(pointer, place), typ=kind or self.vector)
+        loaded.align = self.itemsize
+        return loaded
 
     def store(self, value: Value, pointer: Value, place: Number) -> None:
         """Put a vector or a number at a place."""
@@ -250,13 +251,13 @@ class Writer:
         return self.b.shuffle_vector(one, blank, self.indices([0] * self.lanes))
 
     def fma(self, a: Value, b: Value, c: Value) -> Value:
-        """Return a b + c of vectors, rounded once where the processor can."""
+        """Return a b + c of vectors, rounded once if the processor can."""
         if not self.target.fma:
             return self.b.fadd(self.b.fmul(a, b), c)
         return self.call(f"llvm.fma.v{self.lanes}{self.suffix}", self.vector, a, b, c)
 
     def sum(self, vector: Value) -> Value:
-        """Return the sum of a vector's numbers: of its halves, of their halves, and so on."""
+        """Return the sum of a vector's numbers, by adding halves repeatedly."""
         width = self.lanes
         while width > 1:
             width //= 2
@@ -268,12 +269,12 @@ class Writer:
         return self.b.extract_element(vector, I32(0))
 
     def masked_load(self, address: Value, mask: Value) -> Value:
-        """Return a vector with zeros where the mask is not set; nothing is read there."""
+        """Return a vector, zero in lanes where the mask is not set; memory there is not read."""
         name = f"llvm.masked.load.v{self.lanes}{self.suffix}.p0"
         return self.call(name, self.vector, address, I32(self.itemsize), mask, self.zero)
 
     def masked_store(self, value: Value, address: Value, mask: Value) -> None:
-        """Put the lanes where the mask is set; nothing is written elsewhere."""
+        """Store only the lanes where the mask is set."""
         name = f"llvm.masked.store.v{self.lanes}{self.suffix}.p0"
         self.call(name, VOID, value, address, I32(self.itemsize), mask)
 

@@ -15,9 +15,9 @@ class Target:
     triple, cpu, features : str
         As LLVM names them.
     bits : int
-        Of a vector.
+        Bits of a vector.
     registers : int
-        How many vectors they hold.
+        Number of vector registers.
     fma : bool
         Whether it multiplies and adds with one rounding.
     """
@@ -31,7 +31,7 @@ class Target:
 
     @property
     def most_channels(self) -> int:
-        """How many sums stay in registers, beside a vector that is read and a weight."""
+        """The number of sums that fit into registers, beside a vector that is read and a weight."""
         return 24 if self.registers == 32 else 12
 
 
@@ -44,15 +44,15 @@ def host() -> Target:
     """Return this processor: AVX-512, AVX2 with FMA, or else vectors of 128 bits."""
     from llvmlite import binding
 
-    found = binding.get_host_cpu_features()
+    features = binding.get_host_cpu_features()
     triple = str(binding.get_process_triple())
-    has = {name for name, there in found.items() if there}
+    has = {name for name, there in features.items() if there}
     arm = triple.startswith(("aarch64", "arm64"))
     bits = 512 if "avx512f" in has else 256 if {"avx2", "fma"} <= has else 128
     settings = (
         triple,
         str(binding.get_host_cpu_name()),
-        str(found.flatten()),
+        str(features.flatten()),
         bits,
         32 if arm or bits == 512 else 16,  # registers
         arm or "fma" in has,

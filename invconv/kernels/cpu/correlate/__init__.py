@@ -1,4 +1,4 @@
-"""Correlations and their gradients by the taps as compiled functions: forwards that need no solve.
+"""Correlations and their gradients by the taps as compiled functions.
 
 May import `invconv.kernels` and `invconv.kernels.cpu.compiler`, and stencils.
 """

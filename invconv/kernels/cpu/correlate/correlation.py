@@ -2,7 +2,7 @@
 
     y[b, :, p] = sum over t of taps[t] x[b, :, p + offset_t]
 
-The matrices of the taps are read where they are, such as in a kernel (C, C, *k).
+The matrices of the taps are read in place, for example from a kernel (C, C, *k).
 """
 
 from __future__ import annotations
@@ -16,20 +16,21 @@ from invconv.arrays.stencil import Offset
 from invconv.kernels.cpu import machine, threads
 from invconv.kernels.cpu.compiled import BUFFERS, address_of
 from invconv.kernels.cpu.compiler.target import Target, host
+from invconv.kernels.cpu.correlate.bands import CorrelationProgram, Places, correlation_program
 from invconv.kernels.cpu.correlate.images import images_program
-from invconv.kernels.cpu.correlate.plan import CorrelationProgram, Places, correlation_program
 from invconv.kernels.cpu.correlate.reading import Border, Reading, reading
-from invconv.kernels.cpu.plan import Shape
+from invconv.kernels.cpu.geometry import Shape
 
 Lanes = Literal["images", "pixels"]
 
 _CORRELATE = ctypes.CFUNCTYPE(None, *[ctypes.c_void_p] * 8, *[ctypes.c_int64] * 5)
-# seconds, about: to begin the sums of a lane, and to copy a float32 in and out, by what is in the
-# lanes, and where images are larger than so many bytes; to multiply one; and for threads to share
+# about, in seconds: to begin the sums of a lane and to copy a float32 in and out, for each kind of
+# lanes, and to copy one of an image that is larger than _LARGE bytes; to multiply one. A call that
+# takes longer than _SHARED uses threads.
 _BEGIN, _COPY = {"pixels": 6e-10, "images": 8e-10}, {"pixels": 4.5e-10, "images": 3.5e-10}
 _LARGE, _COPY_LARGE = 2**19, 7e-10
 _MULTIPLY, _SHARED = 1.25e-11, 5e-4
-_FEW = 4  # images, which leave most lanes idle
+_FEW = 4  # images: so few leave most lanes idle
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,13 +43,13 @@ class CompiledCorrelation:
     reading : Reading
     program : CorrelationProgram
     lanes : {"pixels", "images"}
-        What is in the lanes of a vector.
+        The contents of the lanes of a vector.
     call : object
         The compiled function.
     sums, numbers : int
-        Addresses: of the function that adds, and of the program.
+        Addresses of the compiled sums and of the program.
     code : tuple
-        What keeps the functions.
+        Owners of the functions' memory.
     """
 
     target: Target
@@ -70,21 +71,21 @@ class CompiledCorrelation:
     def of(
         cls,
         target: Target,
-        found: Reading,
+        read: Reading,
         program: CorrelationProgram,
         lanes: Lanes,
         itemsize: int,
     ) -> Self:
-        """Compile what goes by a program."""
+        """Compile the functions that run a program."""
         h = program.header
         shared = code(target, itemsize, lanes)
         sums = machine.sums(target, itemsize, h.block, h.blocks == 1)
         call = _CORRELATE(shared.addresses["correlate"])
         addresses = sums.addresses["sums"], address_of(program.numbers)
-        return cls(target, found, program, lanes, itemsize, call, *addresses, (shared, sums))
+        return cls(target, read, program, lanes, itemsize, call, *addresses, (shared, sums))
 
     def seconds(self, batch: int, workers: int = 1) -> float:
-        """Return about how long so many images take."""
+        """Return about how long a batch takes."""
         h, units, copy = self.program.header, self.units(batch), _COPY[self.lanes]
         if self.lanes == "images":
             batch = units * h.images  # idle lanes included
@@ -95,7 +96,7 @@ class CompiledCorrelation:
         return float(batch * image * share * self.itemsize / 4 * 512 / self.target.bits)
 
     def units(self, batch: int) -> int:
-        """Return into how many units of work a batch falls."""
+        """Return the number of units of work of a batch."""
         h = self.program.header
         return int(-(-batch // h.images) * h.bands)
 
@@ -148,28 +149,28 @@ def compiled_correlation(
     itemsize: int,
     target: Target | None = None,
 ) -> CompiledCorrelation | None:
-    """Return the correlation with taps at some offsets; None where no tap reaches a pixel."""
-    target, found = target or host(), reading(shape, offsets, wrap)
-    if found is None:
+    """Return the correlation with taps at some offsets, or None if no tap reaches a pixel."""
+    target, read = target or host(), reading(shape, offsets, wrap)
+    if read is None:
         return None
     lanes = target.bits // 8 // itemsize
-    program = correlation_program(found, channels, lanes, target.most_channels, itemsize)
-    return CompiledCorrelation.of(target, found, program, "pixels", itemsize)
+    program = correlation_program(read, channels, lanes, target.most_channels, itemsize)
+    return CompiledCorrelation.of(target, read, program, "pixels", itemsize)
 
 
 @functools.lru_cache(maxsize=256)
 def _way(given: CompiledCorrelation, batch: int, workers: int) -> tuple[CompiledCorrelation, int]:
-    """Return what is quickest for a batch, with pixels or images in the lanes, and its threads."""
-    found, workers = [given], workers if given.seconds(batch) >= _SHARED else 1
+    """Return the quickest correlation, pixels or images in the lanes, and its number of threads."""
+    ways, workers = [given], workers if given.seconds(batch) >= _SHARED else 1
     if batch > _FEW and (by_images := _by_images(given)):
-        found.append(by_images)
-    best = min(found, key=lambda one: one.seconds(batch, workers))
+        ways.append(by_images)
+    best = min(ways, key=lambda one: one.seconds(batch, workers))
     return best, min(workers, best.units(batch))
 
 
 @functools.lru_cache(maxsize=256)
 def _by_images(given: CompiledCorrelation) -> CompiledCorrelation | None:
-    """Return a correlation with images in the lanes, or None where they are too large."""
+    """Return a correlation with images in the lanes, or None if the images are too large."""
     target, itemsize, channels = given.target, given.itemsize, given.program.header.channels
     lanes = target.bits // 8 // itemsize
     program = images_program(given.reading, channels, lanes, target.most_channels, itemsize)
@@ -180,10 +181,10 @@ def _by_images(given: CompiledCorrelation) -> CompiledCorrelation | None:
 
 @functools.lru_cache(maxsize=64)
 def code(target: Target, itemsize: int, lanes: Lanes) -> machine.Code:
-    """Compile what does not depend on the number of channels: "correlate"."""
+    """Compile "correlate", which serves any number of channels."""
     from invconv.kernels.cpu.compiler.ir import Writer
-    from invconv.kernels.cpu.correlate.driver import write_correlation
-    from invconv.kernels.cpu.correlate.images_driver import write_images_correlation
+    from invconv.kernels.cpu.correlate.bands_loop import write_correlation
+    from invconv.kernels.cpu.correlate.images_loop import write_images_correlation
 
     writer = Writer(target, itemsize)
     (write_correlation if lanes == "pixels" else write_images_correlation)(writer)

@@ -2,9 +2,10 @@
 
 taps_bar[t] = sum over b, p of y_bar[b, :, p] x[b, :, p + offset_t]^T
 
-Both lie in buffers as a correlation's images and results do (`invconv.kernels.cpu.correlate.plan`),
-so that for every tap a vector of pixels of the one meets the same vector of the other, a distance
-away. Some output and input channels at a time have their sums in registers.
+x and y_bar lie in buffers like the images and results of a correlation
+(`invconv.kernels.cpu.correlate.bands`), so that for every tap a vector of y_bar is multiplied with
+the vector of x at a fixed distance. Sums of some output and input channels at a time are kept in
+registers.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from invconv.arrays.stencil import Offset
 from invconv.kernels.cpu import machine, threads
 from invconv.kernels.cpu.compiled import BUFFERS, address_of
 from invconv.kernels.cpu.compiler.target import Target, host
-from invconv.kernels.cpu.correlate.plan import (
+from invconv.kernels.cpu.correlate.bands import (
     Band,
     CorrelationHeader,
     CorrelationProgram,
@@ -30,7 +31,7 @@ from invconv.kernels.cpu.correlate.plan import (
     of_taps,
 )
 from invconv.kernels.cpu.correlate.reading import Border, reading
-from invconv.kernels.cpu.plan import Shape
+from invconv.kernels.cpu.geometry import Shape
 
 if TYPE_CHECKING:
     from invconv.kernels.cpu.compiler.ir import Int, Writer
@@ -45,11 +46,11 @@ POINTERS = ("x", "y_bar", "total", "program", "z")
 def write_gram(w: Writer, outputs: int, inputs: int) -> None:
     """Write the function "gram" of `POINTERS`, the number of images, and the places of matrices.
 
-    ``total`` is the first tap's matrix, and is added to; ``z`` is a buffer. The sums of so many
-    output channels and input channels are in registers at once.
+    The function adds to the matrices from ``total`` on, the first tap's; ``z`` is a buffer. The
+    sums of ``outputs`` output channels and ``inputs`` input channels are in registers at once.
     """
-    from invconv.kernels.cpu.correlate.driver import PLACES, clear, copy_pieces, write_run
-    from invconv.kernels.cpu.driver import load_record
+    from invconv.kernels.cpu.correlate.bands_loop import PLACES, clear, copy_pieces, write_run
+    from invconv.kernels.cpu.loop import load_record
 
     write_run(w)
     with w.function("gram", POINTERS, ("images", *PLACES), inside=False) as a:
@@ -62,9 +63,9 @@ def write_gram(w: Writer, outputs: int, inputs: int) -> None:
             here = (a["images"] - image).least(h["images"])
             place = image * h["channels"] * h["pixels"]
             images = w.at(a["x"], place), a["z"]
-            copy_pieces(w, a["program"], h, band, here, *images, "read")
+            copy_pieces(w, a["program"], h, band, here, *images, "in")
             bars = w.at(a["y_bar"], place), out
-            copy_pieces(w, a["program"], h, band, here, *bars, "written", back=True)
+            copy_pieces(w, a["program"], h, band, here, *bars, "out", back=True)
             positions = (here - 1) * h["image_step"] + band["positions"]
             with w.loop(0, h["channels"]) as c:  # the last vector ends in zeros
                 end = c * h["channel_step"] + band["at"] + positions
@@ -82,7 +83,7 @@ def _products(
     inputs: int,
 ) -> None:
     """Write the products of all pairs of channels, for each tap."""
-    from invconv.kernels.cpu.correlate.driver import counts, place_of
+    from invconv.kernels.cpu.correlate.bands_loop import counts, place_of
 
     channels, last = h["channels"], h["channels"] - 1
     out = w.at(a["z"], h["out"])
@@ -93,7 +94,7 @@ def _products(
         w.loop(0, channels, inputs) as start,
     ):
         offset = w.entry(a["program"], h["taps_read"] + t * 2 + 2)
-        # channels that are not there are the last one again, and are not added
+        # beyond the last channel, the last one is read again, and its products are not added
         rows = [(first + o).least(last) * h["channel_step"] for o in range(outputs)]
         columns = [(start + k).least(last) * h["channel_step"] + offset for k in range(inputs)]
         for variable in (v for row in sums for v in row):
@@ -140,11 +141,11 @@ class CompiledGram:
     numbers : int
         The address of the program.
     buffer : int
-        Bytes that a thread needs.
+        Bytes of a thread's buffer.
     seconds : float
-        That an image takes, about.
+        About how long an image takes.
     code : object
-        What keeps the function.
+        The owner of the function's memory.
     """
 
     program: CorrelationProgram
@@ -155,7 +156,7 @@ class CompiledGram:
     code: machine.Code
 
     def parts(self, batch: int, workers: int) -> int:
-        """Return into how many parts a batch is cut, each summed by a thread."""
+        """Return the number of parts of a batch; each is summed by one thread."""
         return min(workers, batch) if workers > 1 and batch * self.seconds >= _SHARED else 1
 
     def run(
@@ -179,10 +180,10 @@ class CompiledGram:
             The address of the first tap's matrix of the first part.
         places : Places
         apart : int
-            Bytes from a part's matrices to those of the next.
+            Bytes from a part's matrices to the next part's.
         batch, parts : int
         *keeps
-            What keeps the memory, for threads that an interrupt leaves at work.
+            Owners of the memory, for threads that go on after an interrupt.
         """
         h, take = self.program.header, itertools.count().__next__
         image = h.channels * h.pixels * self.buffer // h.size
@@ -210,7 +211,7 @@ def compiled_gram(
     itemsize: int,
     target: Target | None = None,
 ) -> CompiledGram | None:
-    """Return the gradient by taps at some offsets; None where no tap reaches a pixel."""
+    """Return the gradient by taps at some offsets, or None if no tap reaches a pixel."""
     target = target or host()
     lanes = target.bits // 8 // itemsize
     read = reading(shape, offsets, wrap)
@@ -245,17 +246,17 @@ def compiled_kernel_vjp(
     wrap : bool
         As in `invconv.kernels.primitives.correlate`.
     workers : int
-        Threads at most; each sums over a part of the batch.
+        Number of threads at most; each sums over a part of the batch.
     target : Target, optional
         This processor unless given.
     """
     channels = x.shape[1]
-    found = compiled_gram(channels, x.shape[2:], offsets, wrap, x.itemsize, target)
-    parts = 1 if found is None else found.parts(len(x), workers)
+    gram = compiled_gram(channels, x.shape[2:], offsets, wrap, x.itemsize, target)
+    parts = 1 if gram is None else gram.parts(len(x), workers)
     totals = np.zeros((parts, len(offsets), channels, channels), x.dtype)
-    if found is not None:
+    if gram is not None:
         given = address_of(x), address_of(y_bar), address_of(totals)
         places, apart = of_taps(channels), totals[0].nbytes
-        found.run(*given, places, apart, len(x), parts, x, y_bar, totals)
+        gram.run(*given, places, apart, len(x), parts, x, y_bar, totals)
     total: Floats = totals.sum(axis=0) if parts > 1 else totals[0]
     return total

@@ -1,9 +1,9 @@
-"""How a correlation goes through small images: the lanes are images of a batch, as in a solve.
+"""The program of a correlation of small images: the lanes are images of a batch, as in a solve.
 
-The buffer has, pixel by pixel, C vectors, and nothing around the grid. Pixels whose taps are
-equally far away share a list of them: a tap that would read beyond the grid is left out, or reads
-the pixel that a continuation has there. So no lane is idle, and no product is with a zero; but
-images are transposed on the way in and out.
+The buffer has C vectors for each pixel, and no margin around the grid. Pixels that read at equal
+distances share a list of taps; a tap that would read beyond the grid is left out, or reads the
+pixel of the continued image. So no lane is idle and no product is with a zero; but images are
+transposed on the way in and out.
 """
 
 from __future__ import annotations
@@ -16,22 +16,22 @@ from dataclasses import astuple, dataclass, fields
 
 import numpy as np
 
-from invconv.kernels.cpu.correlate.plan import CorrelationProgram, Sizes
+from invconv.kernels.cpu.correlate.bands import CorrelationProgram, Sizes
 from invconv.kernels.cpu.correlate.reading import Reading, repeated
-from invconv.kernels.cpu.plan import blocks_of
+from invconv.kernels.cpu.geometry import blocks_of
 
-_BUFFER = 2**21  # bytes of images and results that stay in the cache
-_LISTS = 2**14  # numbers of lists of taps, which stay there, too
+_BUFFER = 2**21  # bytes of images and results, at most, to stay in the cache
+_LISTS = 2**14  # numbers of all lists of taps, at most, to stay there too
 
 
 @dataclass(frozen=True)
 class ImagesHeader(Sizes):
-    """What all runs have in common: as many images as there are lanes, each in one band.
+    """The settings of all runs: there are as many images as lanes, each in one band.
 
     Attributes
     ----------
     lists, body, runs : int
-        Where the lists of taps and the runs start in the program, and how many runs there are.
+        Places of the lists of taps and of the runs in the program, and the number of runs.
     """
 
     lists: int
@@ -41,14 +41,14 @@ class ImagesHeader(Sizes):
 
 @dataclass(frozen=True)
 class Run:
-    """Pixels that follow each other, and read pixels equally far away.
+    """Adjacent pixels that share a list of taps.
 
     Attributes
     ----------
     at, columns : int
-        Where the first pixel is in the buffer, and how many there are.
+        Place of the first pixel in the buffer, and number of pixels.
     taps : int
-        Where the list of their taps is among all lists.
+        Place of their list of taps among all lists.
     """
 
     at: int
@@ -58,23 +58,23 @@ class Run:
 
 @functools.lru_cache(maxsize=64)
 def images_program(
-    found: Reading, channels: int, lanes: int, most: int, itemsize: int
+    read: Reading, channels: int, lanes: int, most: int, itemsize: int
 ) -> CorrelationProgram | None:
-    """Return the program of a correlation for any batch, or None where it would leave the cache.
+    """Return the program of a correlation for any batch, or None if the cache is too small for it.
 
     Parameters
     ----------
-    found : Reading
+    read : Reading
     channels : int
     lanes, most, itemsize
-        As in `invconv.kernels.cpu.plan.Geometry`.
+        As in `invconv.kernels.cpu.geometry.Geometry`.
     """
-    taps, (blocks, block), step = len(found.order), blocks_of(channels, most), channels * lanes
-    out = math.prod(found.shape) * step
+    taps, (blocks, block), step = len(read.order), blocks_of(channels, most), channels * lanes
+    out = math.prod(read.shape) * step
     if 2 * out * itemsize > _BUFFER:
         return None
     lists, body, products = dict[tuple[int, ...], int](), list[Run](), 0
-    for at, columns, distances in _runs(found):
+    for at, columns, distances in _runs(read):
         pairs = [(t * block * channels, d * step) for t, d in enumerate(distances) if d is not None]
         few = len(pairs), *itertools.chain(*pairs), *[0] * (2 * (taps - len(pairs)))
         products += columns * len(pairs)
@@ -99,15 +99,15 @@ def images_program(
         body=first + taps + len(lists) * (1 + 2 * taps),
         runs=len(body),
     )
-    numbers = itertools.chain(astuple(header), found.order, *lists, *map(astuple, body))
+    numbers = itertools.chain(astuple(header), read.order, *lists, *map(astuple, body))
     array = np.asarray(list(numbers), np.int64)
     array.setflags(write=False)
     return CorrelationProgram(array, header, products)
 
 
-def _runs(found: Reading) -> list[tuple[int, int, list[int | None]]]:
-    """Return all runs: the first pixel, how many, and how far away each tap reads, None outside."""
-    axes = [_along(found, axis) for axis in range(len(found.shape))]
+def _runs(read: Reading) -> list[tuple[int, int, list[int | None]]]:
+    """Return (first pixel, number of pixels, distances of the taps, None outside) of each run."""
+    axes = [_along(read, axis) for axis in range(len(read.shape))]
     columns = [(distances, len(list(same))) for distances, same in itertools.groupby(axes[-1])]
     runs, at = list[tuple[int, int, list[int | None]]](), 0
     for outer in itertools.product(*axes[:-1]):
@@ -117,12 +117,12 @@ def _runs(found: Reading) -> list[tuple[int, int, list[int | None]]]:
     return runs
 
 
-def _along(found: Reading, axis: int) -> list[list[int | None]]:
-    """Return, for each pixel of an axis, how far away along it each tap reads."""
-    n, stride = found.shape[axis], math.prod(found.shape[axis + 1 :])
-    there = [[repeated(i + o[axis], n, found.wrap) for o in found.offsets] for i in range(n)]
+def _along(read: Reading, axis: int) -> list[list[int | None]]:
+    """Return, for each pixel of an axis, the distance along it of each tap, or None outside."""
+    n, stride = read.shape[axis], math.prod(read.shape[axis + 1 :])
+    there = [[repeated(i + o[axis], n, read.wrap) for o in read.offsets] for i in range(n)]
     return [
-        [(j - i) * stride if 0 <= j < n else None for j in read] for i, read in enumerate(there)
+        [(j - i) * stride if 0 <= j < n else None for j in pixels] for i, pixels in enumerate(there)
     ]
 
 

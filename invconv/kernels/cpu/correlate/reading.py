@@ -1,4 +1,4 @@
-"""Which pixels a correlation reads, and what is beyond the grid."""
+"""The pixels that a correlation reads, and the continuation of images beyond the grid."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from invconv.arrays.stencil import Offset, reaching
-from invconv.kernels.cpu.plan import Shape
+from invconv.kernels.cpu.geometry import Shape
 from invconv.kernels.primitives import fold
 
 Border = bool | Literal["mirror"]  # zero, periodic, or mirrored pixels beyond a grid
@@ -14,16 +14,16 @@ Border = bool | Literal["mirror"]  # zero, periodic, or mirrored pixels beyond a
 
 @dataclass(frozen=True)
 class Reading:
-    """Which pixels a correlation reads.
+    """The taps of a correlation that reach a pixel, and the border of its images.
 
     Attributes
     ----------
     shape : tuple of int
         The grid, of at least two axes.
     order : tuple of int
-        The taps that reach a pixel.
+        Indices of the taps that reach a pixel.
     offsets : tuple of offsets
-        Theirs.
+        The offsets of these taps.
     wrap : bool or "mirror"
     """
 
@@ -34,7 +34,7 @@ class Reading:
 
 
 def reading(shape: Shape, offsets: tuple[Offset, ...], wrap: Border) -> Reading | None:
-    """Return what taps at some offsets read, or None where none reaches a pixel."""
+    """Return the reading of taps at some offsets, or None if no tap reaches a pixel."""
     if len(shape) == 1:  # an image of one row
         shape, offsets = (1, *shape), tuple((0, *o) for o in offsets)
     offsets = tuple(fold(o, shape) for o in offsets) if wrap is True else offsets
@@ -45,7 +45,7 @@ def reading(shape: Shape, offsets: tuple[Offset, ...], wrap: Border) -> Reading 
 
 
 def repeated(i: int, n: int, wrap: Border) -> int:
-    """Return the pixel that position i of an axis of n pixels repeats; itself without wrap."""
+    """Return the pixel of an axis of n pixels that position i repeats; i itself without wrap."""
     if wrap == "mirror":
         return min(i % (2 * n), 2 * n - 1 - i % (2 * n))
     return i % n if wrap else i

@@ -1,4 +1,4 @@
-"""What is in the lanes of a solve: images of a batch, or rows of one image.
+"""The three assignments of the lanes of a solve: to images of a batch, or to rows of one image.
 
-May import from `invconv.kernels.cpu.plan` and `program`.
+May import from `invconv.kernels.cpu.geometry` and `program`.
 """

@@ -1,8 +1,8 @@
-"""The lanes are images of a batch: where pixels are in the buffer, and the segments of a solve.
+"""The lanes are images of a batch: layout of the buffer, and segments of a solve.
 
 A pixel has C vectors. The buffer has some slices of the grid along the first axis, with zeros
-around the pixels of the other axes: one gap serves what is before it and what is behind it. The
-slices that the taps still read are copied to where the next slices expect them.
+around the pixels of the other axes; one gap serves the pixels on both its sides. The slices that
+the taps still read are moved to the place where the next slices expect them.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from invconv.kernels.cpu.plan import BAND, Geometry, TapList
+from invconv.kernels.cpu.geometry import BAND, Geometry, TapList
 from invconv.kernels.cpu.program import Header, Segment
 
-_LISTS = 16  # of taps at most: more, and a program is long
+_LISTS = 16  # lists of taps, at most, to keep programs short
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Window:
     ----------
     geometry : Geometry
     slices : int
-        That are solved at a time, besides those that they read.
+        Number of slices that are solved at a time, without the slices that they read.
     """
 
     geometry: Geometry
@@ -35,7 +35,7 @@ class Window:
 
     @classmethod
     def of(cls, g: Geometry) -> Window:
-        """Take as many slices as stay in the cache."""
+        """Return the window of as many slices as stay in the cache."""
         one = cls(g, 1)
         size = one.strides[0] * one.pixel * g.itemsize
         return cls(g, max(1, min(g.shape[0], BAND // size)))
@@ -55,13 +55,13 @@ class Window:
 
     @property
     def lead(self) -> int:
-        """Pixels before the first slice and after the last, that taps may read."""
+        """Pixels before the first slice and after the last that taps may read."""
         pairs = zip(self.geometry.margins[1:], self.strides[1:], strict=True)
         return sum(margin * stride for margin, stride in pairs)
 
     @property
     def behind(self) -> int:
-        """How many solved slices taps read."""
+        """Number of solved slices that taps read."""
         return self.geometry.margins[0]
 
     @property
@@ -71,13 +71,13 @@ class Window:
         return pixels * self.pixel
 
     def place(self, index: tuple[int, ...]) -> int:
-        """Return where a pixel is, its slice counted in the buffer."""
+        """Return the place of a pixel; its slice is counted from the buffer's first."""
         pairs = zip(index, self.strides, strict=True)
         return (self.lead + sum(i * stride for i, stride in pairs)) * self.pixel
 
 
 def header(g: Geometry) -> Header:
-    """Return what the segments have in common."""
+    """Return the header of the program."""
     window = Window.of(g)
     return Header(
         images=g.lanes,
@@ -96,21 +96,21 @@ def header(g: Geometry) -> Header:
 
 
 def places(g: Geometry) -> list[int]:
-    """Return how far in the buffer each pixel of a segment is from the first one.
+    """Return the distance in the buffer of each pixel of a segment from the first one.
 
     Zeros follow, for the rest of a vector.
     """
     window = Window.of(g)
     rows = g.shape[-2] if len(g.shape) > 2 else min(window.slices, g.shape[0])
     pixels = itertools.product(range(rows), range(g.shape[-1]))
-    found = [(i * window.strides[-2] + j) * window.pixel for i, j in pixels]
-    return [*found, *[0] * g.lanes]
+    distances = [(i * window.strides[-2] + j) * window.pixel for i, j in pixels]
+    return [*distances, *[0] * g.lanes]
 
 
 def lists(g: Geometry) -> list[TapList]:
-    """Return the taps that read something, for each of the first rows and columns, and the others.
+    """Return lists of (tap, distance in the buffer) of the taps that read inside the grid.
 
-    How far each reads in the buffer goes with it.
+    Each of the first rows and columns has a list; all others share the last one.
     """
     window = Window.of(g)
     scale = [-s * n * window.pixel for s, n in zip(g.direction, window.strides, strict=True)]
@@ -125,22 +125,22 @@ def lists(g: Geometry) -> list[TapList]:
 
 
 def _last(g: Geometry) -> tuple[int, int]:
-    """Return up to which row and column pixels have lists of their own."""
+    """Return the last row and column with lists of their own."""
     last = tuple(max(o[a] for o in g.reach) for a in (-2, -1))
     return (last[0], last[1]) if math.prod(n + 1 for n in last) <= _LISTS else (0, 0)
 
 
 def segments(g: Geometry) -> list[list[Segment]]:
     """Return the segments of the only unit, in the order of the solve."""
-    window, found = Window.of(g), list[Segment]()
+    window, solved = Window.of(g), list[Segment]()
     for first in range(0, g.shape[0], window.slices):
         band = _band(window, first)
-        found += [replace(next(band), **_before(window, first)), *band]
-    return [found]
+        solved += [replace(next(band), **_before(window, first)), *band]
+    return [solved]
 
 
 def _before(window: Window, first: int) -> dict[str, int]:
-    """Return what happens before a band: solved slices are put where it reads them."""
+    """Return fields of a band's first segment, which move solved slices to where the band reads."""
     upwards = window.geometry.direction[0] < 0
     count = window.behind * window.strides[0] * window.pixel
     here, there = window.slices * window.strides[0] * window.pixel, 0

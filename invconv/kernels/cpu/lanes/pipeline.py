@@ -1,12 +1,12 @@
-"""The lanes are rows of one image and never pause: a lane that is through goes on with a later row.
+"""The lanes are rows of one image and never pause: a lane that finishes a row takes a later row.
 
 As in `strips`, lane l lags behind lane l - 1. Here strips of rows follow each other in the same
 levels: pixel j of row l of strip s is lane l of level j + lag l + period s. The period is the width
-and a gap of zeros, for what taps read before the start and behind the end of a row. A strip's first
-row reads the last ones of the strip before, which were solved at least a part earlier.
+and a gap of zeros, which taps read before the start and behind the end of a row. A strip's first
+row reads the last rows of the strip before, which were solved at least a part earlier.
 
-A part is some levels. First the rows of each strip that has pixels in it enter, then all is solved,
-then they leave.
+A part is some levels. First the rows of each strip with pixels in the part enter, then the part is
+solved, then they leave.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from typing import Any
 
 import numpy as np
 
+from invconv.kernels.cpu.geometry import BAND, Geometry
 from invconv.kernels.cpu.lanes import rows
 from invconv.kernels.cpu.lanes.strips import Strips
-from invconv.kernels.cpu.plan import BAND, Geometry
 from invconv.kernels.cpu.program import Header, Segment
 
-_LONGEST = 2**12  # levels, each of which has a mask in the program
+_LONGEST = 2**12  # levels at most: each has a mask in the program
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Pipeline:
     Attributes
     ----------
     geometry : Geometry
-        Of a grid of two axes.
+        The geometry of a grid of two axes.
     """
 
     geometry: Geometry
@@ -51,7 +51,7 @@ class Pipeline:
 
     @functools.cached_property
     def levels(self) -> int:
-        """How many levels an image has."""
+        """The number of levels of an image."""
         last = self.strips.count - 1
         return self.period * last + self.strips.levels(last)
 
@@ -62,20 +62,20 @@ class Pipeline:
 
     @functools.cached_property
     def part(self) -> int:
-        """Levels that are solved at a time, so that the rows above have left before they enter."""
+        """Levels that are solved at a time: so few that rows above leave before they are read."""
         g, s = self.geometry, self.strips
         most = min(BAND // (s.level * g.itemsize), self.period - s.lag * g.lanes)
         return most // self.unit * self.unit
 
     @property
     def size(self) -> int:
-        """Numbers of the buffer but for the sums of a pixel."""
+        """Numbers of the buffer without the sums of a pixel."""
         return (self.strips.back + self.part) * self.strips.level + 2 * self.geometry.lanes
 
     def present(self, first: int, stop: int) -> list[int]:
-        """Return the strips that have pixels in some levels, or rows above that are read there.
+        """Return the strips that have pixels, or read rows above them, in some levels.
 
-        Or the last one before, where none has.
+        If no strip has, return the last one before.
         """
         s = self.strips
         starts = [self.period * n - (s.lag * s.above if n else 0) for n in range(s.count)]
@@ -85,7 +85,7 @@ class Pipeline:
 
 
 def possible(g: Geometry) -> bool:
-    """Tell whether an image has strips that can follow each other so."""
+    """Tell whether the strips of an image can follow each other without a pause."""
     if len(g.shape) != 2 or not rows.possible(g):
         return False
     p = Pipeline(g)
@@ -93,13 +93,13 @@ def possible(g: Geometry) -> bool:
 
 
 def header(g: Geometry) -> Header:
-    """Return what the segments have in common."""
+    """Return the header of the program."""
     size = Pipeline(g).size
     return replace(rows.header(g, False), units=1, masked=1, spare=size, size=size + g.spare)
 
 
 def masks(g: Geometry) -> np.ndarray[Any, np.dtype[np.int8]]:
-    """Return, for each level, which lanes are inside the grid."""
+    """Return, for each level, the mask of the lanes inside the grid."""
     p, lane = Pipeline(g), np.arange(g.lanes)
     column = np.arange(p.levels)[:, None] - p.strips.lag * lane
     strip, column = np.divmod(column, p.period)
@@ -110,14 +110,14 @@ def masks(g: Geometry) -> np.ndarray[Any, np.dtype[np.int8]]:
 def segments(g: Geometry) -> list[list[Segment]]:
     """Return the segments of the only unit, in the order of the solve."""
     p = Pipeline(g)
-    found = list[Segment]()
+    solved = list[Segment]()
     for first in range(0, p.levels, p.part):
-        found += _part(p, first, min(first + p.part, p.levels))
-    return [found]
+        solved += _part(p, first, min(first + p.part, p.levels))
+    return [solved]
 
 
 def _part(p: Pipeline, first: int, stop: int) -> Iterator[Segment]:
-    """Yield what solves levels first to stop."""
+    """Yield the segments that copy in, solve and copy out levels first to stop."""
     s, g = p.strips, p.geometry
     back = s.back * s.level
     before = {"move_from": p.part * s.level, "move_count": back}
@@ -134,14 +134,14 @@ def _part(p: Pipeline, first: int, stop: int) -> Iterator[Segment]:
 
 
 def _blocks(p: Pipeline, first: int, stop: int) -> list[tuple[int, int, list[int]]]:
-    """Return levels that are copied together, from and to, and which strips are in them."""
-    found = []
+    """Return (first level, end, strips) of the levels that are copied together."""
+    units = []
     for start in range(first, stop, p.unit):
         end = min(start + p.unit, stop)
-        found.append((start, end, p.present(start, end)))
+        units.append((start, end, p.present(start, end)))
     return [
         (same[0][0], same[-1][1], strips)
-        for strips, group in itertools.groupby(found, key=lambda block: block[2])
+        for strips, group in itertools.groupby(units, key=lambda block: block[2])
         for same in [list(group)]
     ]
 
@@ -149,7 +149,7 @@ def _blocks(p: Pipeline, first: int, stop: int) -> list[tuple[int, int, list[int
 def _copied(
     p: Pipeline, strip: int, first: int, start: int, entered: int = 0, left: int = 0, **others: int
 ) -> Segment:
-    """Return what copies levels of a strip, in a part whose first level is ``first``."""
+    """Return the segment that copies levels of a strip; the part begins at level ``first``."""
     s, g = p.strips, p.geometry
     (down, along), (height, wide) = g.direction, g.shape
     level, count, row = start - strip * p.period, entered or left, strip * g.lanes

@@ -1,6 +1,6 @@
 """The lanes are rows of one image, a strip at a time: the segments of a solve.
 
-`strips` says where things are in the buffer.
+`strips` has the layout of the buffer.
 """
 
 from __future__ import annotations
@@ -11,18 +11,18 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from invconv.kernels.cpu.geometry import Geometry, TapList
 from invconv.kernels.cpu.lanes.strips import Strips
-from invconv.kernels.cpu.plan import Geometry, TapList
 from invconv.kernels.cpu.program import Header, Segment
 
 _LARGEST = 2**26  # bytes of a buffer
 
 
 def possible(g: Geometry) -> bool:
-    """Tell whether rows can be the lanes.
+    """Tell whether the lanes can be rows.
 
-    No tap may read below, or further above than there are lanes, and a buffer for whole planes must
-    not be too large.
+    No tap may read a row below, or more rows above than there are lanes, and a buffer for whole
+    planes must not be too large.
     """
     strips = Strips(g, shared=False)
     ups = [o[-2] for o in g.reach]
@@ -30,7 +30,7 @@ def possible(g: Geometry) -> bool:
 
 
 def header(g: Geometry, shared: bool) -> Header:
-    """Return what the segments have in common."""
+    """Return the header of the program."""
     s, (along, wide) = Strips(g, shared), (g.direction[-1], g.shape[-1])
     skew, down = along * s.lag, g.direction[-2] * wide
     return Header(
@@ -54,21 +54,21 @@ def header(g: Geometry, shared: bool) -> Header:
 
 
 def lists(g: Geometry, shared: bool) -> list[TapList]:
-    """Return all taps, and how far each reads in the buffer, from a plane in each of the slots."""
-    s, found = Strips(g, shared), list[TapList]()
+    """Return, for a plane in each slot, the list of (tap, distance in the buffer)."""
+    s, by_slot = Strips(g, shared), list[TapList]()
     for slot in range(s.slots):
         earlier = [(slot - s.planes_back(o)) % s.slots for o in g.reach]
-        found.append(
+        by_slot.append(
             [
                 (t, (earlier[t] - slot) * s.slot_size - s.levels_back[t] * s.level - o[-2])
                 for t, o in enumerate(g.reach)
             ]
         )
-    return found
+    return by_slot
 
 
 def masks(g: Geometry) -> np.ndarray[tuple[int, int], np.dtype[np.int8]]:
-    """Return, for each level, which lanes are inside the grid."""
+    """Return, for each level, the mask of the lanes inside the grid."""
     s = Strips(g, shared=False)
     column = np.arange(s.levels(0))[:, None] - s.lag * np.arange(g.lanes)
     return ((column >= 0) & (column < g.shape[-1])).astype(np.int8)
@@ -109,7 +109,7 @@ def _parts(s: Strips, strip: int) -> Iterator[Segment]:
 
 
 def _volume(s: Strips) -> Iterator[Segment]:
-    """Yield the strips of all planes; of the empty planes between them, what clears a slot."""
+    """Yield the segments of all planes' strips; an empty plane between them clears its slot."""
     g = s.geometry
     lead, clear = g.shape[:-2], (0, s.slots * s.slot_size)
     number = 0

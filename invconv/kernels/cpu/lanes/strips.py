@@ -1,10 +1,10 @@
-"""Strips of rows of an image that are the lanes: how far rows lag, and where they are.
+"""Strips of rows of an image as lanes: the lag of rows, and the layout of the buffer.
 
 With lag w, pixel (l, j) of a strip is lane l of level j + w l: every tap reads an earlier level. A
-level has C times two vectors. The second one is the strip's rows; before it, in the first one, are
-the rows above them that the taps read, so that a tap that reads u rows above reads u lanes before.
+level has C times two vectors. The second vector has the strip's rows; the first one, before it, has
+the rows above that the taps read, so that a tap that reads u rows above reads u lanes before.
 
-Strips follow each other, and a wide one is solved some levels at a time. Of three and more axes,
+Strips follow each other, and a wide strip is solved some levels at a time. With more than two axes,
 the planes of the last two follow each other; the buffer then has whole planes, as many as taps
 read, in slots that are used in turn.
 """
@@ -14,9 +14,9 @@ from __future__ import annotations
 import functools
 from dataclasses import dataclass
 
-from invconv.kernels.cpu.plan import BAND, Geometry
+from invconv.kernels.cpu.geometry import BAND, Geometry
 
-_PARTS = 4  # of a strip, so that another thread may follow
+_PARTS = 4  # parts of a strip, so that another thread may follow
 
 
 @dataclass(frozen=True)
@@ -27,8 +27,8 @@ class Strips:
     ----------
     geometry : Geometry
     shared : bool
-        Whether several threads solve the strips of an image: then a strip has parts, after each of
-        which the next strip may go on.
+        Whether several threads solve the strips of an image: then a strip has parts, and the next
+        strip may go on after each part.
     """
 
     geometry: Geometry
@@ -36,33 +36,33 @@ class Strips:
 
     @property
     def above(self) -> int:
-        """How many rows above its own a strip reads."""
+        """The number of rows above its own that a strip reads."""
         return self.geometry.margins[-2]
 
     @functools.cached_property
     def lag(self) -> int:
-        """By how many levels a row lags behind the one above it."""
+        """The number of levels by which a row lags behind the row above it."""
         taps = [o for o in self.geometry.reach if not any(o[:-2]) and o[-2] > 0]
         return max([0, *(-((o[-1] - 1) // o[-2]) for o in taps)])
 
     @functools.cached_property
     def levels_back(self) -> list[int]:
-        """How many levels back each tap reads."""
+        """The number of levels back that each tap reads."""
         return [self.lag * o[-2] + o[-1] for o in self.geometry.reach]
 
     @functools.cached_property
     def back(self) -> int:
-        """The most of them."""
+        """The most levels back that a tap reads."""
         return max(self.levels_back)
 
     @functools.cached_property
     def ahead(self) -> int:
-        """How many levels ahead taps read, in earlier planes."""
+        """The most levels ahead that a tap reads, in earlier planes."""
         return max(0, -min(self.levels_back))
 
     @property
     def masked(self) -> bool:
-        """Whether a tap reads ahead in a row, and so beyond its end."""
+        """Whether a tap reads ahead in a row, and thus beyond its end."""
         return any(o[-1] < 0 for o in self.geometry.reach)
 
     @property
@@ -77,15 +77,15 @@ class Strips:
 
     @property
     def count(self) -> int:
-        """How many strips a plane has."""
+        """The number of strips of a plane."""
         return -(-self.geometry.shape[-2] // self.geometry.lanes)
 
     def lines(self, strip: int) -> int:
-        """Return how many rows a strip has."""
+        """Return the number of rows of a strip."""
         return min(self.geometry.lanes, self.geometry.shape[-2] - strip * self.geometry.lanes)
 
     def levels(self, strip: int) -> int:
-        """Return how many levels a strip has."""
+        """Return the number of levels of a strip."""
         return self.geometry.shape[-1] + self.lag * (self.lines(strip) - 1)
 
     @functools.cached_property
@@ -104,9 +104,10 @@ class Strips:
     def starts(self) -> tuple[list[int], list[int]]:
         """Return the first level of each part of an even strip, and of an odd one.
 
-        What part p of an odd strip reads is solved when part p of the strip above it is: its parts
-        end by as many levels earlier as the last row lags behind. So a thread follows another one
-        closely, and is some parts ahead of what the other one has to wait for.
+        All pixels that part p of an odd strip reads are solved as soon as part p of the strip above
+        is, since parts of odd strips end earlier, by the lag of the last row. So a thread follows
+        the thread of the strip above closely, and that thread, which takes a later strip, rarely
+        waits.
         """
         even = list(range(0, self.levels(0), self.part))
         late, unit = self.lag * (self.lines(0) - 1 + self.above), max(8, self.geometry.lanes)
@@ -117,7 +118,7 @@ class Strips:
 
     @functools.cached_property
     def strip_size(self) -> int:
-        """Numbers of a strip, or of a part of it, with what it reads."""
+        """Numbers of a strip, or of a part of it, with the levels that it reads."""
         return (self.back + min(self.part, self.levels(0)) + self.ahead) * self.level
 
     @functools.cached_property
@@ -129,12 +130,12 @@ class Strips:
         return (*strides, 1) if len(g.shape) > 2 else ()
 
     def planes_back(self, reach: tuple[int, ...]) -> int:
-        """Return how many planes back a tap reads."""
+        """Return the number of planes back that a tap reads."""
         return sum(o * stride for o, stride in zip(reach, self.planes, strict=False))
 
     @functools.cached_property
     def slots(self) -> int:
-        """How many planes are in the buffer at a time."""
+        """The number of planes in the buffer at a time."""
         return 1 + max(map(self.planes_back, self.geometry.reach))
 
     @functools.cached_property
@@ -144,11 +145,11 @@ class Strips:
 
     @property
     def size(self) -> int:
-        """Numbers of the buffer but for the sums of a pixel."""
+        """Numbers of the buffer without the sums of a pixel."""
         return self.slots * self.slot_size + 2 * self.geometry.lanes
 
     def place(self, slot: int, strip: int, level: int) -> int:
-        """Return where lane 0 of a level is, counted from the first one of a part."""
+        """Return the place of lane 0 of a level, which is counted from the first one of a part."""
         start = slot * self.slot_size + strip * self.strip_size
         lane = self.geometry.lanes if self.above else 0
         return start + (self.back + level) * self.level + lane

@@ -1,4 +1,4 @@
-"""What is compiled for a matrix a frequency: products, with the transforms; and LU factors.
+"""Compiled products with a matrix a frequency, transforms included; and LU factors.
 
-May import `invconv.kernels.cpu` and its compiler; what the transforms are it is told.
+May import `invconv.kernels.cpu` and its compiler; callers pass the matrices of the transforms.
 """

@@ -1,9 +1,9 @@
-"""LU factors of many small matrices, compiled: a matrix, such as that of a frequency, in each lane.
+"""LU factors of many small matrices, compiled: each lane has a matrix, such as one frequency's.
 
     P A = L U
 
-Column after column, with partial pivoting: the largest |Re| + |Im| of what is left of the column,
-as in LAPACK's getrf, which takes one call a matrix.
+The elimination runs column after column. The pivot is the entry with the largest |Re| + |Im| in the
+rest of the column, as in LAPACK's getrf, which takes one call a matrix.
 """
 
 from __future__ import annotations
@@ -23,22 +23,22 @@ if TYPE_CHECKING:
 
     from invconv.kernels.cpu.compiler.ir import Int, Value, Writer
 
-    Parts = Sequence[Value]  # of a vector of numbers: real, or real and imaginary
+    Parts = Sequence[Value]  # vectors of real parts, or of real and imaginary parts
 
 _POINTERS = ("matrices", "rows", "places", "z")
 _INTEGERS = ("count", "channels")
-_MOST = 192  # bytes of a row's real numbers, beyond which LAPACK is quicker
+_MOST = 192  # bytes of a row's real numbers: LAPACK is quicker with longer rows
 _LEAST = 12  # matrices: LAPACK is as quick with fewer
 _KIND = ctypes.CFUNCTYPE(None, *[ctypes.c_void_p] * 4, *[ctypes.c_int64] * 2)
 
 
 def prefers_lanes(count: int, channels: int, itemsize: int) -> bool:
-    """Tell whether the compiled function runs here, and is the faster one.
+    """Tell whether the compiled function runs here and is faster than LAPACK.
 
     Parameters
     ----------
     count, channels : int
-        Of matrices, and of rows of each.
+        Numbers of matrices, and of rows of each.
     itemsize : int
         4 or 8 bytes a real number.
     """
@@ -54,15 +54,15 @@ def factor(
     itemsize: int,
     target: Target | None = None,
 ) -> None:
-    """Put the factors in the place of matrices (count, C, C), L below the diagonal of U.
+    """Overwrite matrices (count, C, C) with their factors, L below the diagonal of U.
 
     Parameters
     ----------
     matrices : int
         The address of contiguous numbers.
     rows : int
-        That of an array (count, C) of as many bytes a number, which is filled with floats: the
-        row, counted from 0, that was swapped with row k when it became the pivot's.
+        The address of floats (count, C) of the same precision, for the result: the row, counted
+        from 0, that was swapped with row k.
     sizes : (count, C)
     parts : int
         1 for real numbers, 2 for complex ones.
@@ -83,7 +83,7 @@ def factor(
 
 @functools.lru_cache(maxsize=16)
 def _places(numbers: int, lanes: int) -> Any:
-    """Return where in the buffer numbers are; a square of the copy may end beyond the last one."""
+    """Return the places of numbers in the buffer; a square of the copy may read beyond the last."""
     return np.arange(numbers + lanes) * lanes
 
 
@@ -109,10 +109,9 @@ def _function(target: Target, itemsize: int, parts: int) -> tuple[Any, machine.C
 
 
 class _Elimination:
-    """The function that is being written.
+    """Code of the elimination; a[i, j] is a vector, or two: a real and an imaginary part.
 
-    In its buffer a[i, j] is a vector, or two: a real and an imaginary part. After all of them
-    follow the rows of the pivots.
+    The rows of the pivots follow the matrices in the buffer.
     """
 
     def __init__(self, w: Writer, a: dict[str, Any], parts: int) -> None:
@@ -121,7 +120,7 @@ class _Elimination:
         self.numbers = self.n * self.n * parts
 
     def copy(self, way: str, matrices: Value, first: Int, place: Int, numbers: Int) -> None:
-        """Copy numbers that are ``place`` in the buffer, of a matrix a lane."""
+        """Write the copy of numbers from ``place`` in the buffer on, one matrix a lane."""
         from invconv.kernels.cpu import copies
 
         w = self.w
@@ -137,7 +136,7 @@ class _Elimination:
         w.call_inside(f"{way}_images", (*pointers, self.a["places"]), integers)
 
     def place(self, i: Int, j: Int) -> Int:
-        """Return where a[i, j] is."""
+        """Return the place of a[i, j]."""
         return (self.n * i + j) * (self.parts * self.w.lanes)
 
     def read(self, i: Int, j: Int) -> list[Value]:
@@ -152,7 +151,7 @@ class _Elimination:
             self.w.store(value, self.a["z"], place + p * lanes)
 
     def absolute(self, value: Value) -> Value:
-        """Return |.| of a real part or an imaginary one."""
+        """Return the magnitudes of real parts, or of imaginary ones."""
         w = self.w
         return w.call(f"llvm.fabs.v{w.lanes}{w.suffix}", w.vector, value)
 
@@ -161,10 +160,10 @@ class _Elimination:
         return self.w.splat(self.w.b.sitofp(i.value, self.w.number))
 
     def find_pivot(self, k: Int) -> Value:
-        """Return which row has the largest number of column k, of those from row k on."""
+        """Return the row of the largest number of column k from row k on."""
         w, b = self.w, self.w.b
         most, row = w.variable(w.vector), w.variable(w.vector)
-        b.store(w.zero, most)  # a column of zeros or NaN stays as it is
+        b.store(w.zero, most)  # a column of zeros or NaN keeps row k
         b.store(self.number(k), row)
         with w.loop(k, self.n) as i:
             size = functools.reduce(b.fadd, map(self.absolute, self.read(i, k)))
@@ -173,12 +172,12 @@ class _Elimination:
             b.store(b.select(larger, size, known), most)
             here = b.select(larger, self.number(i), b.load(row, typ=w.vector))
             b.store(here, row)
-        found = b.load(row, typ=w.vector)
-        w.store(found, self.a["z"], (self.numbers + k) * w.lanes)
-        return found
+        pivots = b.load(row, typ=w.vector)
+        w.store(pivots, self.a["z"], (self.numbers + k) * w.lanes)
+        return pivots
 
     def swap(self, k: Int, pivots: Value) -> None:
-        """Swap row k with the one of the pivot, which differs from lane to lane."""
+        """Swap row k with the pivot's row, which differs from lane to lane."""
         w, b = self.w, self.w.b
         with w.loop(k + 1, self.n) as i:
             here = b.fcmp_ordered("==", pivots, self.number(i))
@@ -189,7 +188,7 @@ class _Elimination:
                 self.write([b.select(here, u, v) for u, v in pairs], i, j)
 
     def eliminate(self, k: Int) -> None:
-        """Subtract multiples of row k from those below it, and write the multiples in column k."""
+        """Subtract multiples of row k from the rows below, and store the multiples in column k."""
         w, b = self.w, self.w.b
         divide = self._divider(self.read(k, k))
         with w.loop(k + 1, self.n) as i:
@@ -208,9 +207,9 @@ class _Elimination:
         return [real, fma(m[1], u[0], fma(m[0], u[1], a[1]))]
 
     def _divider(self, pivot: Parts) -> Callable[[Parts], list[Value]]:
-        """Return what divides by the pivots; those that are zero leave zeros, and NaN.
+        """Return a function that divides by the pivots; a zero pivot leaves zeros and NaN as is.
 
-        A complex one is scaled first, so that its square is not too large or too small.
+        A complex pivot is scaled first, so that its square neither overflows nor underflows.
         """
         w, b = self.w, self.w.b
         one = w.splat(w.number(1.0))

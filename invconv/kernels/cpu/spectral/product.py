@@ -2,7 +2,7 @@
 
     x_hat(f) = A(f) y_hat(f)
 
-`compiled_product` lays out the matrices.
+`compiled_product` prepares the matrices.
 """
 
 from __future__ import annotations
@@ -19,20 +19,20 @@ from invconv.kernels.cpu import machine, threads
 from invconv.kernels.cpu.assembly import Ints
 from invconv.kernels.cpu.compiled import BUFFERS, address_of, require_images
 from invconv.kernels.cpu.compiler.target import Target, host
-from invconv.kernels.cpu.plan import Shape
-from invconv.kernels.cpu.spectral.plan import Blocks, Header, RealTransform, program
+from invconv.kernels.cpu.geometry import Shape
+from invconv.kernels.cpu.spectral.product_program import Blocks, Header, RealTransform, program
 
 Floats = np.ndarray[Any, Any]
 
 _PRODUCT = ctypes.CFUNCTYPE(None, *[ctypes.c_void_p] * 7, ctypes.c_int64)
-_AN_FFT, _A_CALL = 512, 2**22  # products that FFTs take: a number, and besides
+_AN_FFT, _A_CALL = 512, 2**22  # products that take as long as FFTs: for a number, for a call
 _LARGEST = 2**24  # bytes of a buffer, or of matrices
 _COPY, _MULTIPLY, _SHARED = 3.5e-10, 1.25e-11, 5e-4  # seconds, as in `invconv.kernels.cpu.compiled`
 
 
 @dataclass(frozen=True, eq=False)
 class Frame:
-    """What products on a grid have in common: all but the matrices of the frequencies.
+    """A compiled product on a grid without the matrices of the frequencies.
 
     Attributes
     ----------
@@ -41,14 +41,14 @@ class Frame:
     numbers, transforms : array
         The program, and the matrices of the axes.
     blocks : Blocks
-        Of the channels.
+        Blocks of channels.
     lanes, itemsize : int
     seconds : float
-        That the images of a vector's lanes take, about.
+        About how long the images in the lanes of a vector take.
     call : object
         The compiled function.
     code : tuple
-        What keeps the functions.
+        Owners of the functions' memory.
     """
 
     transform: RealTransform
@@ -71,7 +71,7 @@ def frame(
     itemsize: int,
     target: Target | None = None,
 ) -> Frame:
-    """Return what products on a grid have in common."""
+    """Compile products on a grid, for any matrices of the frequencies."""
     target = target or host()
     lanes = target.bits // 8 // itemsize
     most = target.most_channels
@@ -102,7 +102,7 @@ def frame(
 @functools.lru_cache(maxsize=8)
 def _code(target: Target, itemsize: int) -> machine.Code:
     from invconv.kernels.cpu.compiler.ir import Writer
-    from invconv.kernels.cpu.spectral.driver import write_product
+    from invconv.kernels.cpu.spectral.product_loop import write_product
 
     writer = Writer(target, itemsize)
     write_product(writer)
@@ -117,14 +117,14 @@ class CompiledProduct:
     ----------
     frame : Frame
     weights : array
-        The matrices, as `invconv.kernels.cpu.sums` reads them.
+        The matrices, in the layout of `invconv.kernels.cpu.sums`.
     """
 
     frame: Frame
     weights: Floats
 
     def require(self, shape: Shape, itemsize: int) -> None:
-        """Raise ValueError unless images are such as the kernel will read: it looks at no shape."""
+        """Raise ValueError unless images fit the program: the kernel itself checks no shape."""
         h = self.frame.header
         require_images((h.channels, h.pixels, self.frame.itemsize), shape, itemsize)
 
@@ -174,23 +174,23 @@ def compiled_product(
         This processor unless given.
     """
     channels, number = matrices.shape[1], matrices.real.dtype
-    made = frame(channels, tuple(shape), transform, number.itemsize, target)
+    shared = frame(channels, tuple(shape), transform, number.itemsize, target)
     chosen = matrices[transform.frequencies] * transform.scale[:, None, None].astype(number)
-    first, blocks = transform.reals, made.blocks
+    first, blocks = transform.reals, shared.blocks
     parts = [blocks.packed([chosen.real[:first]])]
     if first < len(chosen):
         real, imag = chosen.real[first:], chosen.imag[first:]
         pairs = blocks.packed([real, -imag]), blocks.packed([imag, real])
         parts.append(np.stack(pairs, axis=1))
     weights = np.concatenate([part.reshape(-1) for part in parts])
-    return CompiledProduct(made, weights)
+    return CompiledProduct(shared, weights)
 
 
 def prefers_kernel(batch: int, channels: int, shape: Shape, itemsize: int) -> bool:
-    """Tell whether the compiled kernel runs here, and is the faster one.
+    """Tell whether the compiled kernel runs here and is faster than FFTs.
 
-    Its transforms take n products a number along an axis of n points, and it fills all lanes;
-    ``python -m invconv_benchmarks.studies.spectral_products`` compares it with FFTs.
+    Its transforms take n products a number along an axis of n points, and its last vector of images
+    may be partly idle. ``python -m invconv_benchmarks.studies.spectral_products`` compares the two.
     """
     if machine.reason(itemsize) is not None:
         return False
@@ -198,5 +198,5 @@ def prefers_kernel(batch: int, channels: int, shape: Shape, itemsize: int) -> bo
     image, filled = channels * math.prod(shape), -(-batch // lanes) * lanes
     if filled * image * (2 * sum(shape) + 2 * channels) > _AN_FFT * batch * image + _A_CALL:
         return False
-    # the buffer stays in the cache for the most part, and few matrices are quickly laid out
+    # the buffer mostly stays in the cache, and preparing few matrices is quick
     return max(2 * lanes * image, 4 * channels * image) * itemsize <= _LARGEST

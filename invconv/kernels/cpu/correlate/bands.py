@@ -1,9 +1,9 @@
-"""How a compiled correlation goes through images: the lanes are pixels that follow each other.
+"""The program of a compiled correlation: the lanes are adjacent pixels.
 
-The buffer has, channel by channel, some rows of an image or some small images, with the pixels that
-taps read beyond the grid around them: zeros, or those of the periodic continuation. In flat memory
-a tap is a distance, the same for every pixel, so a vector may run on from one row into the next;
-what it finds between them is not copied out.
+The buffer has, channel by channel, some rows of an image or some small images, surrounded by the
+pixels that taps read beyond the grid: zeros, or pixels of the continued image. In flat memory a tap
+is a distance, the same for every pixel, so a vector may run on from one row into the next; results
+at the positions between rows are not copied out.
 """
 
 from __future__ import annotations
@@ -20,25 +20,25 @@ import numpy as np
 from invconv.arrays.stencil import Offset
 from invconv.kernels.cpu.assembly import Ints
 from invconv.kernels.cpu.correlate.reading import Border, Reading, repeated
-from invconv.kernels.cpu.plan import Shape, blocks_of
+from invconv.kernels.cpu.geometry import Shape, blocks_of
 
-_BAND = 2**18  # bytes of the buffers that stay in the cache, of images that are whole in them
-_LARGEST = 2**19  # of those that are not: what rows read besides is copied more than once
-_APART = 64  # bytes that keep channels from lying whole pages apart
+_BAND = 2**18  # bytes of the buffers for whole images, to stay in the cache
+_LARGEST = 2**19  # bytes for bands of rows: larger, as rows above and below are copied again
+_PADDING = 64  # bytes, so that channels do not lie whole pages apart
 _PAGE = 4096
 
 
 @dataclass(frozen=True)
 class Grid:
-    """A grid of at least two axes, with what taps read beyond it.
+    """A grid of at least two axes, with margins that taps read beyond it.
 
     Attributes
     ----------
     shape : tuple of int
     low, high : tuple of int
-        How many pixels are read before the first one and after the last one along each axis.
+        Number of pixels read before the first one and after the last one along each axis.
     wrap : bool or "mirror"
-        Whether they are those of a periodic continuation, of a mirrored one, or zero.
+        Continuation of the image there: periodic if True, zeros if False, or mirrored.
     """
 
     shape: Shape
@@ -59,24 +59,24 @@ class Grid:
         return sum(i * stride for i, stride in zip(index, self.strides, strict=True))
 
     def read(self, first: int, stop: int) -> list[tuple[int, int, int]]:
-        """Return what is copied in for rows first to stop of axis 0: (source, target, count).
+        """Return the copies in, (source, target, count), for rows first to stop of axis 0.
 
-        A source of -1 are zeros. The first position is that of row first - low.
+        A source of -1 stands for zeros. Target 0 is the start of row first - low.
         """
         rows = range(first - self.low[0], stop + self.high[0])
         others = zip(self.shape[1:-1], self.low[1:-1], self.high[1:-1], strict=True)
         axes = [rows, *(range(-low, n + high) for n, low, high in others)]
-        found = list[tuple[int, int, int]]()
+        copies = list[tuple[int, int, int]]()
         for index in itertools.product(*axes):
             target = self.flat((index[0] - rows.start, *self._from_low(index), 0))
-            found += self._row(index, target)
-        return found
+            copies += self._row(index, target)
+        return copies
 
     def _from_low(self, index: Offset) -> Iterator[int]:
         return (i + low for i, low in zip(index[1:], self.low[1:-1], strict=True))
 
     def _row(self, index: Offset, target: int) -> Iterator[tuple[int, int, int]]:
-        """Yield what is copied for a row of the last axis, which may be outside the grid."""
+        """Yield the copies in for a row of the last axis, which may be outside the grid."""
         n, low, high = self.shape[-1], self.low[-1], self.high[-1]
         inside = all(0 <= i < m for i, m in zip(index, self.shape, strict=False))
         if not inside and not self.wrap:
@@ -96,18 +96,18 @@ class Grid:
             yield source, target + low + n, high
 
     def written(self, first: int, stop: int) -> list[tuple[int, int, int]]:
-        """Return what is copied out for the same rows: (source, target, count)."""
-        found = []
+        """Return the copies out, (source, target, count), for rows first to stop of axis 0."""
+        copies = []
         for index in itertools.product(range(first, stop), *map(range, self.shape[1:-1])):
             padded = (index[0] - first + self.low[0], *self._from_low(index), self.low[-1])
             target = int(np.ravel_multi_index(index, self.shape[:-1])) * self.shape[-1]
-            found.append((self.flat(padded), target, self.shape[-1]))
-        return found
+            copies.append((self.flat(padded), target, self.shape[-1]))
+        return copies
 
 
-# Where the matrices of taps are in memory: the numbers from one matrix to that of the next tap,
-# from row to row, and from column to column; and 1 or -1 where only the lower or the upper triangle
-# of the first matrix counts, or 0. Other entries are neither read nor written.
+# The layout of the matrices of taps in memory: the distances in numbers from one tap's matrix to
+# the next, from row to row, and from column to column; and 1 or -1 if only the lower or the upper
+# triangle of the first matrix is used, else 0. Other entries are neither read nor written.
 Places: TypeAlias = tuple[int, int, int, int]
 
 
@@ -118,18 +118,18 @@ def of_taps(channels: int) -> Places:
 
 @dataclass(frozen=True)
 class Sizes:
-    """What the headers of all correlations begin with; 64-bit integers.
+    """The first fields of the header of every correlation; 64-bit integers.
 
     Attributes
     ----------
     channels, pixels, taps, block, blocks
         As in `invconv.kernels.cpu.program.Header`.
     images, bands : int
-        Images that are in the buffer together, and the bands that one is cut into.
+        Number of images in the buffer together, and of bands that an image is cut into.
     out, spare, weights, size : int
-        Where results, the sums of a pixel and the weights are, and how long the buffer is.
+        Places in the buffer of the results, of a pixel's sums and of the weights; and its length.
     order : int
-        Where, in the program, it says which matrix each tap has.
+        Place in the program of the indices of the taps' matrices.
     """
 
     channels: int
@@ -148,17 +148,16 @@ class Sizes:
 
 @dataclass(frozen=True)
 class CorrelationHeader(Sizes):
-    """What all bands have in common.
+    """The settings of all bands.
 
     Attributes
     ----------
     image_step : int
-        Positions from one image that is whole in the buffer to the next.
+        Distance in positions from one whole image in the buffer to the next.
     channel_step : int
-        Numbers from channel to channel in the buffer.
+        Distance in numbers from channel to channel in the buffer.
     taps_read, body : int
-        Where, in the program, the list of taps for `invconv.kernels.cpu.sums` is, and what the
-        bands are.
+        Places in the program of the list of taps for `invconv.kernels.cpu.sums`, and of the bands.
     """
 
     image_step: int
@@ -169,14 +168,14 @@ class CorrelationHeader(Sizes):
 
 @dataclass(frozen=True)
 class Band:
-    """Rows of an image, or all: where its copies are in the program, and its results.
+    """Rows of an image, or all of them: the copies in and out, and the results.
 
     Attributes
     ----------
     read, reads, written, writes : int
-        Where the copies in and out start in the program, and how many there are.
+        Place in the program and number of the copies in, and of the copies out.
     at, positions : int
-        The first position that has a result, and how many follow.
+        The first position that has a result, and the number of positions.
     """
 
     read: int
@@ -189,16 +188,16 @@ class Band:
 
 @dataclass(frozen=True, eq=False)
 class CorrelationProgram:
-    """What a correlation goes by.
+    """The integers that the compiled code reads to run a correlation.
 
     Attributes
     ----------
     numbers : array of int64
-        Read by the compiled code, so it is never edited.
+        The program; the compiled code reads it in place, so it is never edited.
     header : CorrelationHeader
         Its first numbers; or `invconv.kernels.cpu.correlate.images.ImagesHeader`.
     products : int
-        Of a C x C matrix with a pixel, which an image takes, gaps between rows included.
+        Number of products of a C x C matrix with a pixel for one image, gaps between rows included.
     """
 
     numbers: Ints
@@ -208,21 +207,21 @@ class CorrelationProgram:
 
 @functools.lru_cache(maxsize=64)
 def correlation_program(
-    found: Reading, channels: int, lanes: int, most: int, itemsize: int
+    reading: Reading, channels: int, lanes: int, most: int, itemsize: int
 ) -> CorrelationProgram:
     """Return the program of a correlation for any batch.
 
     Parameters
     ----------
-    found : Reading
+    reading : Reading
     channels : int
     lanes, most, itemsize
-        As in `invconv.kernels.cpu.plan.Geometry`.
+        As in `invconv.kernels.cpu.geometry.Geometry`.
     """
-    shape, kept = found.shape, found.order
-    axes = list(zip(*found.offsets, strict=True))
+    shape, kept = reading.shape, reading.order
+    axes = list(zip(*reading.offsets, strict=True))
     low, high = (tuple(max(0, *(s * o for o in axis)) for axis in axes) for s in (-1, 1))
-    grid = Grid(shape, low, high, found.wrap)
+    grid = Grid(shape, low, high, reading.wrap)
     rows, header = _header(grid, channels, len(kept), lanes, most, itemsize)
     body, pieces = list[Band](), list[tuple[int, int, int]]()
     start = header.body + header.bands * len(fields(Band))
@@ -238,7 +237,7 @@ def correlation_program(
         *astuple(header),
         *kept,
         len(kept),
-        *itertools.chain(*((i * size, grid.flat(o)) for i, o in enumerate(found.offsets))),
+        *itertools.chain(*((i * size, grid.flat(o)) for i, o in enumerate(reading.offsets))),
         *itertools.chain(*map(astuple, body)),
         *itertools.chain(*pieces),
     ]
@@ -251,17 +250,17 @@ def correlation_program(
 def _header(
     grid: Grid, channels: int, taps: int, lanes: int, most: int, itemsize: int
 ) -> tuple[int, CorrelationHeader]:
-    """Return how many rows of the first axis a band has, and what all bands have in common."""
+    """Return the number of rows of the first axis in a band, and the header."""
     n, beside = grid.shape[0], grid.low[0] + grid.high[0]
     row = grid.strides[0] * channels * 2 * itemsize  # bytes, read and written
     rows, images = max(1, beside, _LARGEST // row - beside), 1
     if (n + beside) * row <= _LARGEST:
         rows, images = n, max(1, _BAND // ((n + beside) * row))
     image_step = (rows + beside) * grid.strides[0]
-    margin = grid.flat(grid.low) + grid.flat(grid.high) + lanes  # vectors at the ends read beyond
+    margin = grid.flat(grid.low) + grid.flat(grid.high) + lanes  # for vectors that run beyond
     step = -(-(images * image_step + margin) // lanes) * lanes
     if step * itemsize % _PAGE == 0:
-        step += _APART // itemsize
+        step += _PADDING // itemsize
     blocks, block = blocks_of(channels, most)
     out = channels * step + margin + lanes
     spare = 2 * out

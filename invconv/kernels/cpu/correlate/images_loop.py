@@ -7,7 +7,7 @@ from typing import Any
 
 from invconv.kernels.cpu import copies
 from invconv.kernels.cpu.compiler.ir import Int, Writer
-from invconv.kernels.cpu.correlate.driver import (
+from invconv.kernels.cpu.correlate.bands_loop import (
     PLACES,
     POINTERS,
     call_sums,
@@ -16,11 +16,11 @@ from invconv.kernels.cpu.correlate.driver import (
     write_add,
 )
 from invconv.kernels.cpu.correlate.images import ImagesHeader, Run
-from invconv.kernels.cpu.driver import each_unit, load_record
+from invconv.kernels.cpu.loop import each_unit, load_record
 
 
 def write_images_correlation(w: Writer) -> None:
-    """Write the function "correlate", with the arguments that it has in `driver`."""
+    """Write the function "correlate", with the arguments that it has in `bands_loop`."""
     copies.write_copy(w, "enter", "wholes")
     copies.write_copy(w, "leave", "wholes")
     write_add(w)
@@ -33,7 +33,7 @@ def write_images_correlation(w: Writer) -> None:
 
 
 def _group(w: Writer, a: dict[str, Any], h: dict[str, Int], image: Int) -> None:
-    """Write what correlates the images in the lanes, from number ``image`` on."""
+    """Write the correlation of the images in the lanes, the first one number ``image``."""
     here = (a["images"] - image).least(h["images"])
     size, step = h["channels"] * h["pixels"], h["channels"] * h["images"]
     x, y, plus = (w.at(a[name], image * size) for name in ("x", "y", "plus"))
@@ -48,7 +48,7 @@ def _group(w: Writer, a: dict[str, Any], h: dict[str, Int], image: Int) -> None:
         step=step,
         channels=h["channels"],
     )
-    nowhere = a["program"]  # of wholes no places are read
+    nowhere = a["program"]  # any address: places are not read for "wholes"
     w.call_inside("enter_wholes", (x, a["z"], nowhere), integers)
     with w.loop(0, h["runs"]) as i:
         run = load_record(w, Run, a["program"], h["body"] + i * len(fields(Run)))

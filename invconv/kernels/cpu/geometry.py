@@ -1,11 +1,11 @@
-"""How a compiled solve goes through an image: which pixels are in the lanes, and what lies where.
+"""The geometry of a compiled solve: shapes, taps and the processor, but no values.
 
-A `Geometry` is all that a solve depends on besides values. Three ways lead through it:
+The lanes of a vector can be assigned in three ways:
 
-- `cpu.lanes.images`: the lanes are images of a batch, pixel after pixel.
-- `cpu.lanes.rows`: the lanes are rows of one image. Row l lags behind row l - 1 by so many
-  pixels that what it reads is there: the lanes are a wavefront.
-- `cpu.lanes.pipeline`: the same without a pause, a lane that is through taking a later row.
+- `cpu.lanes.images`: the lanes are images of a batch, solved pixel after pixel.
+- `cpu.lanes.rows`: the lanes are rows of one image. Row l lags behind row l - 1 so far that the
+  pixels it reads are solved: the lanes are a wavefront.
+- `cpu.lanes.pipeline`: rows without a pause: a lane that has finished a row takes a later row.
 """
 
 from __future__ import annotations
@@ -19,15 +19,14 @@ from invconv.kernels.cpu.compiler.target import Target
 from invconv.kernels.order import tap_order
 
 Shape = tuple[int, ...]
-TapList = list[tuple[int, int]]  # of taps that read something: which one, and how far away
-_CACHE = "/sys/devices/system/cpu/cpu0/cache/index2/size"  # of the second level, such as "2048K"
+TapList = list[tuple[int, int]]  # (index, distance) of each tap that reads inside the grid
+_CACHE = "/sys/devices/system/cpu/cpu0/cache/index2/size"  # second level, such as "2048K"
 
 
 def _band() -> int:
-    """Return how many bytes of a buffer stay in the cache, beside images and weights.
+    """Return the bytes of a buffer that stay in the cache, beside images and weights.
 
-    Where it is large, so are the buffers: numbers of an image that follow each other are read the
-    quicker, the more of them there are.
+    A larger cache gets larger buffers: longer runs of an image's numbers are read more quickly.
     """
     try:
         with open(_CACHE, encoding="ascii") as file:
@@ -41,16 +40,16 @@ BAND = _band()
 
 
 def blocks_of(channels: int, most: int) -> tuple[int, int]:
-    """Return into how many blocks output channels fall, and how many a block has, of ``most``."""
+    """Return the number of blocks of output channels, and a block's channels, at most ``most``."""
     blocks = -(-channels // most)
     return blocks, -(-channels // blocks)
 
 
 @dataclass(frozen=True, eq=False)
 class Geometry:
-    """What a solve depends on besides values, for grids of at least two axes.
+    """Settings of a solve, without values, for grids of at least two axes.
 
-    `geometry_of` returns the same object for the same question, so it is compared by identity.
+    `geometry_of` returns the same object for the same arguments, so it is compared by identity.
 
     Attributes
     ----------
@@ -58,15 +57,14 @@ class Geometry:
     shape : tuple of int
         The grid.
     reach : tuple of offsets
-        How many pixels back each tap reads, counted along `direction`, that of the pixel itself
-        first.
+        How many pixels back each tap reads, counted along `direction`; the pixel itself first.
     order : tuple of int
-        Which matrix each of these taps has.
+        The index of each tap's matrix.
     direction : tuple of int
     lower : bool
         Whether D is lower triangular.
     lanes, most : int
-        Of a vector, and how many output channels may be solved at once.
+        Lanes of a vector, and output channels that may be solved at once, at most.
     itemsize : int
         Bytes of a number.
     """
@@ -83,12 +81,12 @@ class Geometry:
 
     @functools.cached_property
     def blocks(self) -> int:
-        """How many blocks of output channels are solved one after the other."""
+        """The number of blocks of output channels, which are solved one after the other."""
         return blocks_of(self.channels, self.most)[0]
 
     @functools.cached_property
     def block(self) -> int:
-        """Output channels of a block."""
+        """The number of output channels of a block."""
         return blocks_of(self.channels, self.most)[1]
 
     @functools.cached_property
@@ -103,23 +101,23 @@ class Geometry:
 
     @functools.cached_property
     def spare(self) -> int:
-        """How many numbers the sums of a pixel are."""
+        """Numbers of the sums of a pixel."""
         return self.blocks * self.block * self.lanes
 
     @functools.cached_property
     def weights(self) -> int:
-        """How many numbers the weights are (`invconv.kernels.cpu.weights`)."""
+        """Numbers of the weights (`invconv.kernels.cpu.weights`)."""
         taps = len(self.reach)
         return self.blocks * self.block * taps * self.channels + self.channels**2 + 1
 
     @functools.cached_property
     def scratch(self) -> int:
-        """How many numbers of room the weights are made in."""
+        """Numbers of the scratch memory in which the weights are computed."""
         return self.channels * -(-len(self.reach) * self.channels // self.lanes) * self.lanes
 
     @functools.cached_property
     def margins(self) -> tuple[int, ...]:
-        """How far a tap reads along each axis, either way."""
+        """The farthest distance that a tap reads along each axis, either way."""
         return tuple(max(abs(o[a]) for o in self.reach) for a in range(len(self.shape)))
 
 

@@ -1,8 +1,8 @@
-"""The numbers that a compiled product with a matrix a frequency goes by: 64-bit integers.
+"""The program of a compiled product with a matrix a frequency: 64-bit integers.
 
 The lanes are images. A channel's plane, a vector a pixel, is transformed in place, axis by axis, by
-products with real matrices. Some pairs of the results then become their difference and their sum,
-after which every frequency is one number, or two: a real and an imaginary part.
+products with real matrices. Then some pairs of results are replaced by their difference and their
+sum. After that every frequency is one number, or two: a real and an imaginary part.
 """
 
 from __future__ import annotations
@@ -15,32 +15,32 @@ from typing import Any
 import numpy as np
 
 from invconv.kernels.cpu.assembly import Ints
-from invconv.kernels.cpu.plan import Shape
+from invconv.kernels.cpu.geometry import Shape
 
 Floats = np.ndarray[Any, Any]
 
-_APART = 64  # bytes that keep planes from lying whole pages apart
+_PADDING = 64  # bytes, so that planes do not lie whole pages apart
 _PAGE = 4096
 
 
 @dataclass(frozen=True, eq=False)
 class RealTransform:
-    """How images on a grid are transformed to frequencies, in real arithmetic, in place.
+    """The transform of images on a grid to frequencies, in real arithmetic, in place.
 
     Attributes
     ----------
     there, back : tuple of array, shape (n, n)
-        What multiplies each axis, and what undoes it but for a power of two (`scale`).
+        The matrix along each axis, and its inverse but for a power of two (`scale`).
     pairs : array, shape (P, 2)
-        Places (u, v), flat, that become u - v and u + v, one pair after the other. Twice the way
-        back is the same with v and u, from the last pair to the first.
+        Flat places (u, v) that become u - v and u + v, one pair after the other. The way back does
+        the same with v and u exchanged, from the last pair to the first, and doubles them.
     places : array, shape (E, 2)
-        Where the real and the imaginary part of a number are; -1 for the latter of real numbers,
-        which come first.
+        Places of the real and the imaginary part of each number. Real numbers come first, and have
+        -1 for the imaginary part.
     frequencies : array, shape (E,)
-        Which frequency each number is of.
+        The frequency of each number.
     scale : array, shape (E,)
-        What it is multiplied by before the way back.
+        The factor of each number before the way back.
     """
 
     there: tuple[Floats, ...]
@@ -52,18 +52,18 @@ class RealTransform:
 
     @property
     def reals(self) -> int:
-        """How many numbers are real."""
+        """The count of real numbers."""
         return int(np.count_nonzero(self.places[:, 1] < 0))
 
 
 @dataclass(frozen=True)
 class Blocks:
-    """How so many outputs are summed up: in blocks, whose sums are in registers.
+    """Blocks of outputs; the sums of a block are in registers.
 
     Attributes
     ----------
     count, block : int
-        Blocks, and outputs of a block.
+        The number of blocks, and of outputs of a block.
     """
 
     count: int
@@ -71,24 +71,24 @@ class Blocks:
 
     @staticmethod
     def of(outputs: int, most: int) -> Blocks:
-        """Return as few blocks as there can be, as long as each other."""
+        """Return as few blocks as possible, of equal size, at most ``most``."""
         count = -(-outputs // most)
         return Blocks(count, -(-outputs // count))
 
     @staticmethod
     def along(points: int, most: int) -> Blocks:
-        """Return blocks of 8 or 16, for which code is made once for axes of any length."""
+        """Return blocks of 8 or 16, so that axes of any length share the compiled code."""
         few = -(-points // 8)
         many = -(-points // 16)
         return Blocks(many, 16) if most >= 16 and 5 * 2 * many <= 6 * few else Blocks(few, 8)
 
     @property
     def size(self) -> int:
-        """How many outputs there is room for."""
+        """The number of outputs of all blocks, padding included."""
         return self.count * self.block
 
     def packed(self, taps: Sequence[Floats]) -> Floats:
-        """Lay out matrices as `invconv.kernels.cpu.sums` reads them.
+        """Return matrices in the layout of `invconv.kernels.cpu.sums`.
 
         Parameters
         ----------
@@ -100,39 +100,38 @@ class Blocks:
         """
         number, outputs, inputs = taps[0].shape
         shape = number, self.count, len(taps), inputs, self.block
-        found = np.zeros(shape, taps[0].dtype)
+        laid_out = np.zeros(shape, taps[0].dtype)
         for b, first in enumerate(range(0, outputs, self.block)):
             for t, matrices in enumerate(taps):
                 rows = matrices[:, first : first + self.block].swapaxes(1, 2)
-                found[:, b, t, :, : rows.shape[2]] = rows
-        return found
+                laid_out[:, b, t, :, : rows.shape[2]] = rows
+        return laid_out
 
 
 @dataclass(frozen=True)
 class Header:
-    """What all units have in common.
+    """The settings of all units.
 
     Attributes
     ----------
     channels, pixels : int
     plane, step : int
-        In the buffer: from channel to channel, and from its first half, where images enter, to the
-        second, from which they leave.
+        Distances in the buffer from channel to channel, and from its first half, where images
+        enter, to the second, from which they leave.
     spare, size : int
-        Where the sums of a pixel have room, and how long the buffer is.
+        Place of a pixel's sums in the buffer, and its length.
     stages, axes, back : int
-        How many stages (`Stage`) a transform has, where they are in the program, and where the
-        matrices of the way back are among those of the axes.
+        Number of stages (`Stage`) of a transform, their place in the program, and the place of the
+        way back's matrices among the matrices of the axes.
     pairs, paired : int
-        How many pairs there are, and where.
+        Number of pairs, and their place in the program.
     outputs, multiplied : int
-        How many real and imaginary parts there are, and where it says how each is made
-        (`invconv.kernels.cpu.spectral.driver`).
+        Number of real and imaginary parts, and place of their records of `OUTPUT` numbers.
     places, one : int
-        Where the list of `invconv.kernels.cpu.copies` is, and that of one tap, of
-        `invconv.kernels.cpu.sums`.
+        Places in the program of the list for `invconv.kernels.cpu.copies`, and of the list of one
+        tap for `invconv.kernels.cpu.sums`.
     sums : int
-        The address of the function that sums up channels.
+        The address of the function that sums over channels.
     """
 
     channels: int
@@ -160,13 +159,13 @@ class Stage:
     Attributes
     ----------
     points, apart : int
-        Of the axis, and numbers from one to the next.
+        Number of points of the axis, and distance from one to the next.
     rows, row_step, columns : int
-        Lines along the axis: so many rows of columns that follow each other.
+        Lines along the axis: the number of rows, the distance between them, and adjacent columns.
     weights : int
-        Where its matrix is among those of the transforms.
+        Place of its matrix among the matrices of the transforms.
     sums : int
-        The address of the function that sums up points.
+        The address of the function that sums over points.
     """
 
     points: int
@@ -178,7 +177,7 @@ class Stage:
     sums: int
 
 
-OUTPUT = 8  # numbers that say how a real or an imaginary part is made
+OUTPUT = 8  # numbers of the record of a real or an imaginary part: see `_outputs`
 
 
 def program(
@@ -199,20 +198,20 @@ def program(
         The grid.
     transform : RealTransform
     blocks, sums : sequence
-        Of each axis, and then of the channels: how they are summed up, and the address of the
-        function that does it.
+        For each axis, and then for the channels: the blocks of the sums, and the address of the
+        function that computes them.
     lanes, itemsize : int
     """
     pixels = math.prod(shape)
     plane = pixels * lanes
-    plane += _APART // itemsize * (plane * itemsize % _PAGE == 0)
+    plane += _PADDING // itemsize * (plane * itemsize % _PAGE == 0)
     spare = 2 * channels * plane
     stages = list(_stages(shape, blocks, sums, lanes))
     parts: list[Any] = [
         [n for stage in stages for n in astuple(stage)],
         transform.pairs.reshape(-1) * lanes,
         list(_outputs(channels, transform, blocks[-1], lanes)),
-        np.arange(pixels + lanes) * lanes,  # a square of the copy may end beyond the last pixel
+        np.arange(pixels + lanes) * lanes,  # a square of the copy may read beyond the last pixel
         [1, 0, 0],
     ]
     starts = np.cumsum([len(fields(Header)), *map(len, parts)])
@@ -251,7 +250,7 @@ def _stages(
 
 
 def _outputs(channels: int, transform: RealTransform, blocks: Blocks, lanes: int) -> Iterator[int]:
-    """Yield, of each output: its place, taps, weights, and the list of the taps that it sums."""
+    """Yield each output's record: place, number of taps, place of weights, and list of taps."""
     matrix, weights = blocks.size * channels, 0
     next_tap = blocks.block * channels  # in a block's weights
     for real, imag in (transform.places * lanes).tolist():

@@ -9,8 +9,8 @@ from llvmlite import ir
 
 from invconv.kernels.cpu import copies, sums
 from invconv.kernels.cpu.compiler.ir import I64, POINTER, VOID, Int, Value, Writer
-from invconv.kernels.cpu.driver import each_unit, load_record
-from invconv.kernels.cpu.spectral.plan import OUTPUT, Header, Stage
+from invconv.kernels.cpu.loop import each_unit, load_record
+from invconv.kernels.cpu.spectral.product_program import OUTPUT, Header, Stage
 
 POINTERS = ("y", "x", "transforms", "weights", "program", "shared", "z")
 
@@ -18,8 +18,8 @@ POINTERS = ("y", "x", "transforms", "weights", "program", "shared", "z")
 def write_product(w: Writer) -> None:
     """Write the function "product" of `POINTERS` and the number of images.
 
-    ``transforms`` and ``weights`` are the matrices of the axes, and of the frequencies; the others
-    are as for "solve" of `invconv.kernels.cpu.driver`.
+    ``transforms`` and ``weights`` are the matrices of the axes and of the frequencies. The other
+    arguments are as for "solve" of `invconv.kernels.cpu.loop`.
     """
     copies.write_copy(w, "enter", "images")
     copies.write_copy(w, "leave", "images")
@@ -73,7 +73,7 @@ def _transform(
 
 
 def _turn(w: Writer, a: dict[str, Any], plane: Value, start: Int, first: int) -> None:
-    """Write (u, v) -> (u - v, u + v) of a pair of places, the one of which is ``first``."""
+    """Write (u, v) -> (u - v, u + v) for a pair of places; u is the one with index ``first``."""
     places = [w.entry(a["program"], start + i) for i in (first, 1 - first)]
     u, v = (w.load(plane, place) for place in places)
     w.store(w.b.fsub(u, v), plane, places[0])
@@ -81,7 +81,7 @@ def _turn(w: Writer, a: dict[str, Any], plane: Value, start: Int, first: int) ->
 
 
 def _multiply(w: Writer, a: dict[str, Any], h: dict[str, Int]) -> None:
-    """Write the product with a matrix a frequency, from the first half of the buffer."""
+    """Write the product with a matrix a frequency, from the buffer's first half to the second."""
     out, spare = w.at(a["z"], h["step"]), w.at(a["z"], h["spare"])
     with w.loop(0, h["outputs"]) as i:
         start = h["multiplied"] + i * OUTPUT
@@ -99,7 +99,7 @@ def _sum(
     taps: Value,
     integers: tuple[Int | int, ...],
 ) -> None:
-    """Call `invconv.kernels.cpu.sums`, without a substitution."""
+    """Write the call of the sums of `invconv.kernels.cpu.sums`, without a substitution."""
     values = [w.integer(n).value for n in integers]
     values += [I64(0)] * (len(sums.INTEGERS) - len(values))
     kind = ir.FunctionType(VOID, [POINTER] * len(sums.POINTERS) + [I64] * len(values))

@@ -6,24 +6,24 @@ y[b, :, p] = sum over t of taps[t] x[b, :, p + offset_t]
 from __future__ import annotations
 
 from dataclasses import fields
-from typing import Any
+from typing import Any, Literal
 
 from llvmlite import ir
 
 from invconv.kernels.cpu import sums
 from invconv.kernels.cpu.compiler.ir import I1, I32, I64, POINTER, VOID, Int, Value, Writer
-from invconv.kernels.cpu.correlate.plan import Band, CorrelationHeader
-from invconv.kernels.cpu.driver import each_unit, load_record
+from invconv.kernels.cpu.correlate.bands import Band, CorrelationHeader
+from invconv.kernels.cpu.loop import each_unit, load_record
 
 POINTERS = ("x", "y", "plus", "taps", "program", "shared", "z", "sums")
-PLACES = ("tap", "row", "column", "triangle")  # `invconv.kernels.cpu.correlate.plan.Places`
+PLACES = ("tap", "row", "column", "triangle")  # `invconv.kernels.cpu.correlate.bands.Places`
 
 
 def write_correlation(w: Writer) -> None:
     """Write the function "correlate" of `POINTERS`, the number of images, and `PLACES`.
 
-    ``taps`` is the first tap's matrix, and ``plus`` are images that are added to the results, or
-    null; the others are as for "solve" of `invconv.kernels.cpu.driver`.
+    ``taps`` is the address of the first tap's matrix, and ``plus`` of images that are added to the
+    results, or null. The other arguments are as for "solve" of `invconv.kernels.cpu.loop`.
     """
     write_run(w)
     write_add(w)
@@ -38,23 +38,23 @@ def write_correlation(w: Writer) -> None:
 
 
 def _band(w: Writer, a: dict[str, Any], h: dict[str, Int], image: Int, number: Int) -> None:
-    """Write what correlates a band of some images."""
+    """Write the correlation of a band of some images."""
     band = load_record(w, Band, a["program"], h["body"] + number * len(fields(Band)))
     here = (a["images"] - image).least(h["images"])
     place = image * h["channels"] * h["pixels"]
-    copy_pieces(w, a["program"], h, band, here, w.at(a["x"], place), a["z"], "read")
+    copy_pieces(w, a["program"], h, band, here, w.at(a["x"], place), a["z"], "in")
     _sums(w, a, h, band, here)
     out = w.at(a["z"], h["out"])
     with w.b.if_else(is_null(w, a["plus"])) as (then, otherwise):
         with then:
-            copy_pieces(w, a["program"], h, band, here, w.at(a["y"], place), out, "written")
+            copy_pieces(w, a["program"], h, band, here, w.at(a["y"], place), out, "out")
         with otherwise:
             images = w.at(a["y"], place), w.at(a["plus"], place)
             _add_pieces(w, a["program"], h, band, here, images, out)
 
 
 def is_null(w: Writer, pointer: Value) -> Value:
-    """Return the truth of an address being none."""
+    """Return the condition that an address is null."""
     return w.integer(w.b.ptrtoint(pointer, I64)).is_("==", 0)
 
 
@@ -67,7 +67,7 @@ def _add_pieces(
     memory: tuple[Value, Value],
     buffer: Value,
 ) -> None:
-    """Write the copies of what is written, with what is added to it, of the second images."""
+    """Write the copies out of a band, and add the second images in memory to the results."""
     with w.loop(0, images) as i, w.loop(0, h["channels"]) as c, w.loop(0, band["writes"]) as n:
         source, target, size = (w.entry(program, band["written"] + n * 3 + k) for k in range(3))
         place = (i * h["channels"] + c) * h["pixels"] + target
@@ -77,7 +77,7 @@ def _add_pieces(
 
 
 def clear(w: Writer, buffer: Value, h: dict[str, Int], images: Int) -> None:
-    """Write zeros into a buffer of images: where so many of them are, or all it has room for."""
+    """Write zeros into the part of a buffer that so many images take, at most all of it."""
     unused = h["images"] - images.least(h["images"])
     count = h["channel_step"] - unused * h["image_step"]
     with w.loop(0, h["channels"]) as c:
@@ -92,23 +92,23 @@ def copy_pieces(
     images: Int,
     memory: Value,
     buffer: Value,
-    what: str,
+    way: Literal["in", "out"],
     *,
     back: bool = False,
 ) -> None:
-    """Write the copies of a band: what is "read", or "written", between memory and a buffer.
+    """Write the copies of a band: the way in, from memory to a buffer, or the way out.
 
-    With ``back`` what would be written is copied into the buffer instead.
+    With ``back``, the pieces of the way out are copied from memory into the buffer.
     """
-    count = band["reads" if what == "read" else "writes"]
-    with w.loop(0, images) as i, w.loop(0, h["channels"]) as c, w.loop(0, count) as n:
-        source, target, size = (w.entry(program, band[what] + n * 3 + k) for k in range(3))
-        if what == "written":
+    start, count = ("read", "reads") if way == "in" else ("written", "writes")
+    with w.loop(0, images) as i, w.loop(0, h["channels"]) as c, w.loop(0, band[count]) as n:
+        source, target, size = (w.entry(program, band[start] + n * 3 + k) for k in range(3))
+        if way == "out":
             source, target = target, source
         there = source.is_(">=", 0)
         in_memory = w.at(memory, (i * h["channels"] + c) * h["pixels"] + source.if_(there, 0))
         in_buffer = w.at(buffer, i * h["image_step"] + c * h["channel_step"] + target)
-        if what == "read" or back:
+        if way == "in" or back:
             flag = w.integer(w.b.zext(there, I64))
             w.call_inside("copy_run", [in_buffer, in_memory], [size, flag])
         else:
@@ -131,7 +131,7 @@ def call_sums(
     channel_step: Int,
     taps_read: Int,
 ) -> None:
-    """Write the sums of so many vectors of pixels, ``step`` apart, which share a list of taps."""
+    """Write the sums of ``columns`` vectors of pixels, ``step`` apart, which share a tap list."""
     zero, taps = w.integer(0), w.b.gep(a["program"], [taps_read.value], source_etype=I64)
     weights = w.at(a["z"], h["weights"])
     pointers = (
@@ -160,7 +160,7 @@ def call_sums(
 
 
 def pack(w: Writer, a: dict[str, Any], h: dict[str, Int]) -> None:
-    """Write the weights as `invconv.kernels.cpu.weights` has them, zero for channels not there."""
+    """Write the weights in the layout of `cpu.weights`, with zeros for channels beyond the last."""
     channels, block, taps = h["channels"], h["block"], h["taps"]
     with w.loop(0, h["blocks"]) as b, w.loop(0, taps) as t:
         tap = w.entry(a["program"], h["order"] + t)
@@ -173,19 +173,19 @@ def pack(w: Writer, a: dict[str, Any], h: dict[str, Int]) -> None:
 
 
 def place_of(a: dict[str, Any], tap: Int, row: Int, column: Int) -> Int:
-    """Return where an entry of a tap's matrix is."""
+    """Return the place of an entry of a tap's matrix."""
     place: Int = tap * a["tap"] + row * a["row"] + column * a["column"]
     return place
 
 
 def counts(a: dict[str, Any], tap: Int, row: Int, column: Int) -> Value:
-    """Return the truth of an entry of a tap's matrix not being masked."""
+    """Return the condition that an entry of a tap's matrix is not masked."""
     triangle = a["triangle"].if_(tap.is_("==", 0), 0)
     return ((row - column) * triangle).is_(">=", 0)
 
 
 def write_run(w: Writer) -> None:
-    """Write the function "copy_run": copy numbers that follow each other, or zeros."""
+    """Write the function "copy_run": copy adjacent numbers, or write zeros."""
     with w.function("copy_run", ("target", "source"), ("count", "there"), inside=True) as a:
         there = a["there"].is_("!=", 0)
         kind = ir.VectorType(I32, w.lanes)
@@ -205,7 +205,7 @@ def write_run(w: Writer) -> None:
 
 
 def write_add(w: Writer) -> None:
-    """Write the function "add_run": add numbers that follow each other."""
+    """Write the function "add_run": add adjacent numbers."""
     with w.function("add_run", ("target", "one", "other"), ("count",), inside=True) as a:
         kind = ir.VectorType(I32, w.lanes)
         iota = w.indices(range(w.lanes))

@@ -1,8 +1,8 @@
-"""The loop of a solve: units of work, taken in order by as many threads as come.
+"""The loop of a solve: threads take units of work in order, however many threads there are.
 
-A thread that takes a unit waits until the unit before it, of the same image, has solved what this
-one reads. That unit was taken earlier, and the thread that took it is at work, so one thread alone
-finishes too. Units of different images do not wait for each other.
+A thread that takes a unit waits until the unit before it, of the same image, has solved the pixels
+that this unit reads. The earlier unit was taken before, and its thread is at work, so one thread
+alone finishes too. Units of different images do not wait for each other.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ def write_fold(w: Writer) -> None:
         w.call_inside("fold", [a["matrices"], order, a["weights"], a["scratch"]], integers)
 
 
-def write_solve(w: Writer, what: str) -> None:
+def write_solve(w: Writer, lanes: str) -> None:
     """Write the function "solve" of `POINTERS` and the number of images.
 
-    ``what`` is in the lanes: "images" or "rows". ``shared`` is the next unit that is not taken, and
-    for each unit how many columns are solved: zeros at first, the same memory for all threads.
-    ``z`` is a buffer of one thread. ``sums`` is the function of `invconv.kernels.cpu.sums`.
+    The lanes hold "images" or "rows". ``shared`` has the next unit to be taken, and for each unit
+    the number of its solved columns: zeros at first, the same memory for all threads. ``z`` is the
+    buffer of one thread. ``sums`` is the function of `invconv.kernels.cpu.sums`.
     """
     with w.function("solve", POINTERS, ("images",), inside=False) as a:
         h = load_record(w, Header, a["program"], w.integer(0))
@@ -46,11 +46,11 @@ def write_solve(w: Writer, what: str) -> None:
         groups = (a["images"] + (h["images"] - 1)) // h["images"]
         total = groups * h["units"]
         with each_unit(w, a["shared"], total) as taken:
-            _unit(w, a | {"what": what}, h, taken % groups, taken // groups)
+            _unit(w, a | {"lines": lanes}, h, taken % groups, taken // groups)
 
 
 def _unit(w: Writer, a: dict[str, Any], h: dict[str, Int], group: Int, unit: Int) -> None:
-    """Write one unit's work; ``group`` is the image, or those in the lanes."""
+    """Write the work of one unit; ``group`` is the number of an image, or of a group of images."""
     image = group * h["images"]
     progress = group * h["units"] + unit + 1
     plane = image * h["channels"] * h["pixels"]
@@ -72,12 +72,12 @@ def _unit(w: Writer, a: dict[str, Any], h: dict[str, Int], group: Int, unit: Int
 
 
 def _segment(w: Writer, a: dict[str, Any], h: dict[str, Int], s: dict[str, Int]) -> None:
-    """Write what copies in, solves and copies out."""
-    what, lines = a["what"], s["lines"]
-    if what == "images":
-        lines = (a["images"] - a["image"]).least(h["images"])
+    """Write the code of a segment: copy in, solve, copy out."""
+    kind, count = a["lines"], s["lines"]
+    if kind == "images":
+        count = (a["images"] - a["image"]).least(h["images"])
     copied = {
-        "lines_there": lines,
+        "lines_there": count,
         "line_step": h["line_step"],
         "channel_stride": h["pixels"],
         "skew": h["skew"],
@@ -93,12 +93,12 @@ def _segment(w: Writer, a: dict[str, Any], h: dict[str, Int], s: dict[str, Int])
     with w.b.if_then(s["needed"].is_(">", 0)):
         _ask_for_rows_above(w, a, h, s)
     pointers = w.at(a["y"], s["memory"]), a["z"], places
-    w.call_inside(f"enter_{what}", pointers, copies.in_order(**copied, count=s["entered"]))
+    w.call_inside(f"enter_{kind}", pointers, copies.in_order(**copied, count=s["entered"]))
     with w.b.if_then(h["above"].is_(">", 0)):
         _rows_above(w, a, h, s)
     _solve_pixels(w, a, h, s)
     pointers = w.at(a["x"], s["memory"]), a["z"], places
-    w.call_inside(f"leave_{what}", pointers, copies.in_order(**copied, count=s["left"]))
+    w.call_inside(f"leave_{kind}", pointers, copies.in_order(**copied, count=s["left"]))
 
 
 def _solve_pixels(w: Writer, a: dict[str, Any], h: dict[str, Int], s: dict[str, Int]) -> None:
@@ -139,7 +139,7 @@ def _solve_pixels(w: Writer, a: dict[str, Any], h: dict[str, Int], s: dict[str, 
 
 
 def _ask_for_rows_above(w: Writer, a: dict[str, Any], h: dict[str, Int], s: dict[str, Int]) -> None:
-    """Write what asks for all of the rows above at once: another thread's cache may have them."""
+    """Write prefetches of all rows above a strip, which another thread's cache may hold."""
     solved = w.at(a["x"], s["memory"])
     with (
         w.loop(1, h["above"] + 1) as up,
@@ -152,10 +152,11 @@ def _ask_for_rows_above(w: Writer, a: dict[str, Any], h: dict[str, Int], s: dict
 
 
 def _rows_above(w: Writer, a: dict[str, Any], h: dict[str, Int], s: dict[str, Int]) -> None:
-    """Write the copy of what a strip reads of the rows above it, which are solved already.
+    """Write the copy of the solved rows above a strip that its taps read.
 
-    They are before lane 0, so that a tap that reads ``up`` rows above reads ``up`` lanes before.
-    What is before their start is zero already, and what is behind their end becomes zero.
+    They are put before lane 0, so that a tap that reads ``up`` rows above reads ``up`` lanes
+    before. Positions before their start are zero already; positions behind their end are set to
+    zero.
     """
     solved = w.at(a["x"], s["memory"])
     step = h["step"].if_(h["along"].is_(">", 0), -h["step"])
@@ -170,14 +171,14 @@ def _rows_above(w: Writer, a: dict[str, Any], h: dict[str, Int], s: dict[str, In
                 place = _place_above(h, c, up, start + level)
                 w.store(w.load(solved, place, w.number), there, level * step)
             with (
-                w.b.if_then(s["adds"].is_("==", 0)),  # else other rows are in the same levels
+                w.b.if_then(s["adds"].is_("==", 0)),  # else these levels hold other rows, too
                 w.loop(last, s["entered"]) as level,
             ):
                 w.store(w.number(0.0), there, level * step)
 
 
 def _place_above(h: dict[str, Int], channel: Int, up: Int, column: Int) -> Int:
-    """Return where a pixel above a strip is in memory, from the strip's first one on."""
+    """Return the position in memory of a pixel above a strip, relative to the strip's first one."""
     in_memory = column.if_(h["along"].is_(">", 0), h["wide"] - 1 - column)
     return channel * h["pixels"] + h["above_step"] * up + in_memory
 
@@ -190,7 +191,7 @@ def _channels(w: Writer, h: dict[str, Int]) -> tuple[Int, Int]:
 
 @contextmanager
 def each_unit(w: Writer, shared: Value, total: Int) -> Iterator[Int]:
-    """Write what is done for each unit of work that this thread takes, and no other has then."""
+    """Write the loop over the units that this thread takes; no two threads take the same one."""
     unit = w.variable(I64)
     w.b.store(w.b.atomic_rmw("add", shared, I64(1), "monotonic"), unit)
     with w.loop(0, total):
@@ -217,13 +218,13 @@ def _entries(w: Writer, program: Value, place: Int) -> Value:
 
 
 def write_weights_module(w: Writer) -> None:
-    """Write "prepare", and what it calls."""
+    """Write "prepare" and the functions that it calls."""
     weights.write_weights(w)
     write_fold(w)
 
 
-def write_solve_module(w: Writer, what: str) -> None:
-    """Write "solve" with images or rows in the lanes, and what it calls but for the sums."""
-    copies.write_copy(w, "enter", what)
-    copies.write_copy(w, "leave", what)
-    write_solve(w, what)
+def write_solve_module(w: Writer, lanes: str) -> None:
+    """Write "solve" with images or rows in the lanes, and its copies; the sums are elsewhere."""
+    copies.write_copy(w, "enter", lanes)
+    copies.write_copy(w, "leave", lanes)
+    write_solve(w, lanes)

@@ -18,7 +18,7 @@ import invconv_jax  # noqa: F401 - makes operators pytrees
 import invconv_torch as it
 from invconv.operators.base.register import own_operators
 
-KERNEL = np.asarray([[[0.1, 1.0, 0.3]]])
+KERNEL = np.asarray([[[0.25, 1.0, 0.5]]])
 X = np.random.default_rng(0).standard_normal((2, 1, 8))
 
 
