@@ -37,19 +37,17 @@ class InvertibleModule(nn.Module):  # type: ignore[misc]
 
     In eval mode an inverse is factored once for each of the last grids and reused until a parameter
     changes. On a CPU the parameters are compared by value, so the inverse is never out of date. On
-    an accelerator, which would have to wait for that, they are compared by identity and version.
-    All of PyTorch's own updates change the version; edits through ``.data``, replayed graphs and
-    FSDP do not: call ``train()`` and ``eval()`` after them. Compiled code and `torch.func` always
-    factor.
+    an accelerator they are compared by identity and version. All of PyTorch's own updates change
+    the version; edits through ``.data``, replayed graphs and FSDP do not: call ``train()`` and
+    ``eval()`` after them. Compiled code and `torch.func` always factor.
 
     Parameters
     ----------
     conv : invconv.InvertibleConv
         An operator of NumPy or PyTorch arrays; they are copied.
     max_gain : float, optional
-        The largest gain of the inverse: the parameters are mapped to an operator within it, see
-        `invconv.bounded`. An operator with a bound, from `invconv.bounded` or `invconv.load`, keeps
-        its own.
+        The largest gain of the inverse, by `invconv.bounded`. An operator with a bound, from
+        `invconv.bounded` or `invconv.load`, keeps its own.
     device, dtype : optional
         The device and dtype of ``conv`` unless given; for NumPy arrays PyTorch's default device.
 
@@ -176,8 +174,7 @@ class InvertibleModule(nn.Module):  # type: ignore[misc]
     def inverse(self, z: Tensor) -> tuple[Tensor, Tensor]:
         """Return x = K^-1 (z - b) and log|det K^-1|.
 
-        The inverse is not judged here: ``layer.operator().prepare(shape)`` and `invconv.diagnose`
-        judge it.
+        ``layer.operator().prepare(shape)`` and `invconv.diagnose` judge the inverse, this does not.
 
         Parameters
         ----------
