@@ -36,17 +36,17 @@ class InvertibleModule(nn.Module):  # type: ignore[misc]
 
     In eval mode an inverse is factored once for each of the last grids and reused until a parameter
     changes. On a CPU the parameters are compared by value, so the inverse is never out of date. On
-    an accelerator, which would have to wait for that, their identity and version are compared:
-    PyTorch's own updates change the version; edits through ``.data``, replayed graphs and FSDP do
-    not: call ``train()`` and ``eval()`` after them. Compiled code and `torch.func` always factor.
+    an accelerator they are compared by identity and version. All of PyTorch's own updates change
+    the version; edits through ``.data``, replayed graphs and FSDP do not: call ``train()`` and
+    ``eval()`` after them. Compiled code and `torch.func` always factor.
 
     Parameters
     ----------
     conv : invconv.InvertibleConv
         An operator of NumPy or PyTorch arrays; they are copied.
     max_gain : float, optional
-        The largest gain of the inverse, kept by `invconv.bounded`. An operator that has a bound,
-        from there or from `invconv.load`, keeps its own.
+        The largest gain of the inverse, by `invconv.bounded`. An operator with a bound, from
+        `invconv.bounded` or `invconv.load`, keeps its own.
     device, dtype : optional
         The device and dtype of ``conv`` unless given; for NumPy arrays PyTorch's default device.
 
@@ -173,7 +173,7 @@ class InvertibleModule(nn.Module):  # type: ignore[misc]
     def inverse(self, z: Tensor) -> tuple[Tensor, Tensor]:
         """Return x = K^-1 (z - b) and log|det K^-1|.
 
-        `invconv.diagnose` and ``layer.operator().prepare(shape)`` judge the inverse.
+        ``layer.operator().prepare(shape)`` and `invconv.diagnose` judge the inverse, this does not.
 
         Parameters
         ----------

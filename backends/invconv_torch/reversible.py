@@ -132,7 +132,7 @@ class ReversibleChain(nn.ModuleList):  # type: ignore[misc]
     def judge(self, i: int, x: Tensor) -> None:
         """Raise ValueError if layer i cannot invert on the grid of its input; judge once a grid.
 
-        The last of several layers of this package in a row is judged with those before it, too.
+        The last of several layers of this package in a row is also judged with those before it.
 
         Examples
         --------

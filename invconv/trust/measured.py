@@ -34,8 +34,8 @@ _NEAR = 0.3  # errors of random y count if they exceed this part of the errors o
 _REFINEMENTS = 8
 _CONVERGES = 0.5  # relative change of x by the last refinement, at most, for x to be trusted
 _QUICKLY = 0.05  # refinement ends if x changes by less than this part of the change before
-# Rounding m 2^e has a root mean square error of 2^e eps / sqrt(12), 0.21 eps of the number on the
-# average over 1 <= m < 2 by Benford's law, as a uniform error within _ROUNDING eps of zero has.
+# Rounding m 2^e has an error of 2^e eps / sqrt(12) in the root mean square: relative to the number
+# 0.21 eps, for 1 <= m < 2 by Benford's law, as a uniform error up to +-_ROUNDING eps has
 _ROUNDING = math.sqrt(3 * 0.375 / math.log(2) / 12)
 
 
@@ -191,8 +191,7 @@ class Computation:
     def error_of_given_x(self) -> float:
         """Return the error on y = K x with a known x: no solve runs in the higher precision.
 
-        If factors are shared, y is computed in the higher precision, too, and the larger error
-        counts.
+        If factors are shared, y is also computed in the higher precision; the larger error counts.
         """
         return self._largest(self._on_given_x)
 

@@ -33,9 +33,8 @@ class InvertibleConv(Differentiable):
     The arrays of a call must have the operator's library, dtype and device; nothing is moved or
     promoted. float16 and bfloat16 are computed in float32 and cast at the end.
 
-    An operator remembers condition numbers and nothing else. After its arrays are edited in place
-    (as a torch optimiser does), these numbers may be out of date; values and inverses never are. A
-    copy by ``replace()`` remembers none.
+    An operator remembers only condition numbers. They are out of date after edits of its arrays in
+    place (by a torch optimiser), values and inverses never; a copy by ``replace()`` has none.
 
     Examples
     --------
@@ -200,8 +199,7 @@ class InvertibleConv(Differentiable):
             Whether to judge the inverse and warn of an inverse that cannot be right. Never
             done inside traced code nor for arrays on an accelerator.
         precision : "float64", optional
-            Solve data of another dtype in float64 (`base.precision`); by default in their own
-            precision.
+            Solve data of another dtype in float64 (`base.precision`).
 
         Raises
         ------
@@ -238,10 +236,9 @@ class InvertibleConv(Differentiable):
     def condition(self, spatial_shape: Shape, *, norm: float | None = None) -> float:
         """Return the condition number |K| |K^-1| on a grid.
 
-        The number belongs to the map: it bounds the relative error of x by the relative error of y.
-        The solve itself may lose fewer digits, if rows differ in scale, or more, if factors are
-        large and their product is not, or if steps undo each other: `invconv.diagnose` and the
-        warning measure that.
+        It bounds the relative error of x by the relative error of y. The solve itself may lose
+        fewer digits, if rows differ in scale, or more, if factors grow and their product does not,
+        or if steps undo each other: `invconv.diagnose` and the warning measure that.
 
         Parameters
         ----------
@@ -255,9 +252,8 @@ class InvertibleConv(Differentiable):
         float
             Exact in the 2-norm. In the other norms exact up to 512 unknowns (16 x 32 x 32 for
             corners; fewer for wide exponentials), and a Hager-Higham estimate from below beyond.
-            inf if K is singular or its inverse overflows.
-            The values are copied to host memory and the work is done there, in float64.
-            `diagnose` tells whether rounding may account for the number, from about 1e15 on.
+            inf if K is singular or its inverse overflows. It is computed on the host, in float64;
+            `diagnose` tells whether rounding may account for it, from about 1e15 on.
 
         Examples
         --------
@@ -280,8 +276,7 @@ class InvertibleConv(Differentiable):
 def evaluate(x: Array, conv: InvertibleConv) -> tuple[Array, Array]:
     """Return K x + b and log|det K| for every sample, shape (B,), for x (B, C, *spatial).
 
-    A library that records derivatives may record the whole as one step, with the operator's own
-    derivative.
+    A library may record the whole as one step, with the operator's own derivative.
     """
     return conv._forward(x), for_each(x.shape[:1], conv._log_det(tuple(x.shape[2:])))
 
