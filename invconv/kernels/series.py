@@ -120,7 +120,7 @@ def block_taps(w: Array, directions: Sequence[Array]) -> Array:
     """Return the taps of the block matrix, a block for every set of directions, as bits."""
     if not directions:
         return w
-    xp, blank, sets = namespace(w), zeros(w.shape, w), range(2 ** len(directions))
+    xp, blank, sets = namespace(w), namespace(w).zeros_like(w), range(2 ** len(directions))
     apart = {0: w} | {1 << j: direction for j, direction in enumerate(directions)}
     rows = [[apart.get(i ^ j, blank) if i >= j else blank for j in sets] for i in sets]
     return xp.concat([xp.concat(row, axis=2) for row in rows], axis=1)
@@ -130,8 +130,9 @@ def in_block(x: Array, blocks: int, block: int) -> Array:
     """Return images with x in one of so many blocks of channels, and zeros in the others."""
     if blocks == 1:
         return x
-    blank = zeros(x.shape, x)
-    return namespace(x).concat([x if i == block else blank for i in range(blocks)], axis=1)
+    xp = namespace(x)
+    blank = xp.zeros_like(x)  # split over devices as x is
+    return xp.concat([x if i == block else blank for i in range(blocks)], axis=1)
 
 
 def last_block(x: Array, blocks: int) -> Array:
