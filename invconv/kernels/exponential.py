@@ -14,8 +14,9 @@ PyTorch and JAX run them their own way, by the rules below.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -86,17 +87,22 @@ exponential_vjp = Primitive(_exponential_vjp, "exponential_vjp", on=1)
 counted = Primitive(_counted, "counted", on=1)
 
 
-def exponential_tangent(
+def _tangent(
+    linear: Callable[..., Array],
     family: StencilFamily,
     arrays: Sequence[Array],
     slot: int,
     tangent: Array,
     counts: Counts | None = None,
 ) -> Array:
-    """Return the part of P's tangent that comes from a tangent of its argument ``slot``."""
-    if slot == 0:
-        return exponential(family, *arrays, tangent, counts=counts)
-    return exponential(family, *arrays[:slot], tangent, *arrays[slot + 1 :], counts=counts)
+    """Return the part of the tangent of P or Q that comes from a tangent of argument ``slot``."""
+    if slot:
+        return linear(family, *arrays[:slot], tangent, *arrays[slot + 1 :], counts=counts)
+    return linear(family, *arrays, tangent, counts=counts)
+
+
+exponential_tangent = partial(_tangent, exponential)
+gram_tangent = partial(_tangent, exponential_gram)
 
 
 def exponential_cotangent(
@@ -113,19 +119,6 @@ def exponential_cotangent(
     if slot > 1:
         del directions[slot - 2]
     return exponential_gram(family, w, x, bar, *directions, counts=counts)
-
-
-def gram_tangent(
-    family: StencilFamily,
-    arrays: Sequence[Array],
-    slot: int,
-    tangent: Array,
-    counts: Counts | None = None,
-) -> Array:
-    """Return the part of Q's tangent that comes from a tangent of its argument ``slot``."""
-    if slot == 0:
-        return exponential_gram(family, *arrays, tangent, counts=counts)
-    return exponential_gram(family, *arrays[:slot], tangent, *arrays[slot + 1 :], counts=counts)
 
 
 def gram_cotangent(

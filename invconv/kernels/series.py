@@ -7,10 +7,10 @@ least number with phi^(m+1) e^phi / (m+1)! <= eps, phi = |M|/s, which bounds the
 truncation. The mean mu of M's diagonal is taken out first: e^M = e^mu e^(M - mu).
 
 D^k e^M [v_1, ..., v_k] is a corner of the exponential of the block matrix that has M on its
-diagonal and the directions beside it (N. J. Higham, Functions of Matrices, 2008, section 3.2).
-There is one block for every set of directions.
+diagonal and the directions beside it (N. J. Higham, Functions of Matrices, 2008, section 3.2): a
+block for every set of directions. It is a correlation, too, of 2^k C channels.
 
-PyTorch and JAX take the number of terms from here.
+PyTorch runs this series, JAX one of its own, in loops, with blocks and number of terms from here.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import bisect
 import functools
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -116,20 +116,56 @@ def _unit(offsets: tuple[Offset, ...], channels: int) -> np.ndarray[Any, Any]:
     return taps
 
 
+def block_taps(w: Array, directions: Sequence[Array]) -> Array:
+    """Return the taps of the block matrix: one block for every set of directions, as bits."""
+    if not directions:
+        return w
+    xp, blank, sets = namespace(w), namespace(w).zeros_like(w), range(2 ** len(directions))
+    apart = {0: w} | {1 << j: direction for j, direction in enumerate(directions)}
+    rows = [[apart.get(i ^ j, blank) if i >= j else blank for j in sets] for i in sets]
+    return xp.concat([xp.concat(row, axis=2) for row in rows], axis=1)
+
+
+def in_block(x: Array, blocks: int, block: int) -> Array:
+    """Return images with x in one of several blocks of channels, and zeros in the others."""
+    if blocks == 1:
+        return x
+    xp = namespace(x)
+    blank = xp.zeros_like(x)  # split over devices as x is
+    return xp.concat([x if i == block else blank for i in range(blocks)], axis=1)
+
+
+def last_block(x: Array, blocks: int) -> Array:
+    """Return the last of several blocks of channels."""
+    return x if blocks == 1 else x[:, -(x.shape[1] // blocks) :, ...]
+
+
+def diagonal_block(w_bar: Array, blocks: int) -> Array:
+    """Return the sum of the diagonal blocks: the gradient by w from the one by `block_taps`."""
+    if blocks == 1:
+        return w_bar
+    xp, (taps, channels, _) = namespace(w_bar), w_bar.shape
+    apart = xp.reshape(w_bar, (taps, blocks, channels // blocks, blocks, channels // blocks))
+    total: Array = sum(apart[:, i, :, i, :] for i in range(blocks))
+    return total
+
+
 @dataclass(frozen=True, eq=False)
 class Series:
     """Taylor's series of e^M, or of its derivative in some directions.
+
+    A step is z_1 of z_n = x + M z_(n+1) / n, z_(m+1) = x.
 
     Attributes
     ----------
     kernels : Kernels
     family : StencilFamily
-    taps : array, shape (T, C, C)
-        The taps of (M - mu)/s.
+    taps : array, shape (T, 2^k C, 2^k C)
+        Of (M - mu)/s, with v/s of k directions beside it.
     scale : 0-d array
         e^(mu/s).
-    directions : sequence of array
-        v/s of each direction v.
+    blocks : int
+        2^k.
     counts : Counts
         m is larger by one for each direction: a derivative of the series has one term less.
     """
@@ -138,104 +174,42 @@ class Series:
     family: StencilFamily
     taps: Array
     scale: Array
-    directions: Sequence[Array]
+    blocks: int
     counts: Counts
 
     def __call__(self, x: Array) -> Array:
         """Return P(w; x, directions)."""
-        result = self._inputs(x)[-1][-1]
-        return zeros(x.shape, x) if result is None else result
+        return last_block(self._points(in_block(x, self.blocks, 0))[-1], self.blocks)
 
     @functools.cached_property
     def _over(self) -> list[Array]:
         """The taps over n = 1, ..., m, computed together: quicker than between products."""
         return [self.taps / n for n in range(1, self.counts.terms + 1)]
 
-    def _inputs(self, x: Array) -> list[Blocks]:
-        """Return the blocks at the start of each step, and at the end of the last one."""
-        blocks: Blocks = [None] * 2 ** len(self.directions)
-        blocks[0] = x
-        if not self.counts.steps:
-            return [[x * math.nan] * len(blocks)]
-        points = [blocks]
+    def _points(self, x: Array) -> list[Array]:
+        """Return what each step begins with, and the last one ends with."""
+        points = [x] if self.counts.steps else [x * math.nan]
         for _ in range(self.counts.steps):
-            blocks = self._horner(points[-1])[-1]
-            for block in blocks:
-                if block is not None:
-                    block *= self.scale  # in place: no other name refers to it
-            points.append(blocks)
+            y = self.kernels.horner(self.family, self._over, points[-1], False)[-1]
+            y *= self.scale  # in place: nobody else has it
+            points.append(y)
         return points
-
-    def _scaled(self, blocks: Blocks) -> Blocks:
-        return [None if block is None else block * self.scale for block in blocks]
-
-    def _horner(self, blocks: Blocks) -> list[Blocks]:
-        """Return z_(m+1), ..., z_1 of z_n = x + M z_(n+1) / n, z_(m+1) = x; z_1 is the sum.
-
-        Unless ``_keeps`` is set, intermediate ones may be missing.
-        """
-        points = [blocks]
-        if not self.directions:
-            sums = self.kernels.horner(self.family, self._over, blocks[0], self._keeps)
-            return points + [[z] for z in sums]
-        for n in range(self.counts.terms, 0, -1):
-            pairs = zip(self._apply(points[-1], n), blocks, strict=True)
-            points.append([_sum(product, block) for product, block in pairs])
-        return points
-
-    _keeps = False
-
-    def _apply(self, blocks: Blocks, n: int) -> Blocks:
-        """Return the block matrix, divided by n, times blocks."""
-        taps = self._over[n - 1]
-        products = [self._times(taps, block) for block in blocks]
-        for j, direction in enumerate(self.directions):
-            for i, block in enumerate(blocks):
-                if not i >> j & 1 and block is not None:
-                    more = self._times(direction / n, block)
-                    products[i | 1 << j] = _sum(products[i | 1 << j], more)
-        return products
-
-    def _times(self, taps: Array, block: Array | None) -> Array | None:
-        return None if block is None else self.kernels.apply(self.family, taps, block)
 
     def pull_back(self, x: Array, y: Array) -> tuple[Array, Array]:
-        """Return Q(w; x, y, directions), and the gradient of <y, P(w; x, directions)> by x."""
-        keeping = _Keeping(**{f.name: getattr(self, f.name) for f in fields(self)})
-        back = self._transposed()
+        """Return Q(w; x, y, directions), and without directions the gradient by x."""
+        x, bar = in_block(x, self.blocks, 0), in_block(y, self.blocks, self.blocks - 1)
         total = zeros(self.taps.shape, self.taps)
         if not self.counts.steps:
-            return total * math.nan, x * math.nan
-        bars: Blocks = [None] * 2 ** len(self.directions)
-        bars[0] = y  # blocks of the transpose, indexed by the directions that are still to come
-        for blocks in reversed(self._inputs(x)[:-1]):
-            points = keeping._horner(blocks)
-            term = bars = self._scaled(bars)
+            total, bar = total * math.nan, bar * math.nan
+        turned, over = self.family.transpose(), [self.family.adjoint(taps) for taps in self._over]
+        for start in reversed(self._points(x)[:-1]):
+            points = [start, *self.kernels.horner(self.family, self._over, start, True)]
+            term = bar = bar * self.scale
             for n in range(1, self.counts.terms + 1):
-                total = _sum(total, self._gram(points[-1 - n], term, n))
-                term = back._apply(term, n)
-                bars = [_sum(a, b, fresh=False) for a, b in zip(bars, term, strict=True)]
-        x_bar = bars[-1]
-        return total / self.counts.steps, zeros(x.shape, x) if x_bar is None else x_bar
-
-    def _transposed(self) -> Series:
-        adjoint = self.family.adjoint
-        turned = [adjoint(v) for v in self.directions]
-        family = self.family.transpose()
-        return replace(self, family=family, taps=adjoint(self.taps), directions=turned)
-
-    def _gram(self, blocks: Blocks, bars: Blocks, n: int) -> Array | None:
-        total = None
-        for block, bar in zip(blocks, reversed(bars), strict=True):
-            if block is not None and bar is not None:
-                total = _sum(total, self.kernels.gram(self.family, block, bar))
-        return None if total is None else total / n
-
-
-class _Keeping(Series):
-    """A series that keeps the intermediate sums, which its derivative needs."""
-
-    _keeps = True
+                total += self.kernels.gram(self.family, points[-1 - n], term) / n
+                term = self.kernels.apply(turned, over[n - 1], term)
+                bar = bar + term
+        return diagonal_block(total, self.blocks) / max(1, self.counts.steps), bar
 
 
 def series(
@@ -252,18 +226,8 @@ def series(
     taps, mean = without_mean(family, w)
     if counts is None:
         counts = counts_for(to_float(norm_bound(taps)), float(xp.finfo(w.dtype).eps))
-    steps = max(1, counts.steps)
+    taps, steps = block_taps(taps, directions), max(1, counts.steps)
     if steps > 1:
-        taps, mean, directions = taps / steps, mean / steps, [v / steps for v in directions]
+        taps, mean = taps / steps, mean / steps
     counts = Counts(counts.steps, counts.terms + orders)
-    return Series(kernels, family, taps, xp.exp(mean), directions, counts)
-
-
-def _sum(a: Array | None, b: Array | None, fresh: bool = True) -> Array | None:
-    """Return a + b, written over a if a is ``fresh``: no other name refers to it."""
-    if a is None or b is None:
-        return b if a is None else a
-    if fresh:
-        a += b
-        return a
-    return a + b
+    return Series(kernels, family, taps, xp.exp(mean), 2 ** len(directions), counts)

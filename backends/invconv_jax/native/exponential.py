@@ -20,7 +20,18 @@ from invconv.arrays.namespaces import Array, Shape
 from invconv.arrays.stencil import Stencil
 from invconv.kernels import exponential as core
 from invconv.kernels.families import StencilFamily
-from invconv.kernels.series import LARGEST, LARGEST_STEP, Counts, norm_bound, reaches, without_mean
+from invconv.kernels.series import (
+    LARGEST,
+    LARGEST_STEP,
+    Counts,
+    block_taps,
+    diagonal_block,
+    in_block,
+    last_block,
+    norm_bound,
+    reaches,
+    without_mean,
+)
 from invconv_jax.native.convolve import correlate, correlate_kernel_vjp
 from invconv_jax.native.partition import whole
 from invconv_jax.private import (
@@ -35,8 +46,6 @@ from invconv_jax.private import (
     register_lowering,
 )
 
-Blocks = tuple[Array, ...]  # indexed by the set of directions, as bits
-
 
 class _Series:
     """Taylor's series of e^M with directions, by the equations of `invconv.kernels.series`."""
@@ -44,7 +53,7 @@ class _Series:
     def __init__(
         self, family: StencilFamily, w: Array, directions: Sequence[Array], orders: int
     ) -> None:
-        self.family, self.directions = family, directions
+        self.family, self.blocks = family, 2 ** len(directions)
         taps, mean = without_mean(family, w)
         norm = norm_bound(taps)
         self.finite = norm <= LARGEST
@@ -54,103 +63,78 @@ class _Series:
         few = jnp.asarray(reaches(float(jnp.finfo(w.dtype).eps)), w.dtype)
         self.most = len(few) + 1 + orders
         self.terms = 1 + orders + jnp.sum(norm / self.divisor > few, dtype=jnp.int32)
-        self.taps = taps / self.divisor
-        self.scaled = [v / self.divisor for v in directions]
+        self.taps = block_taps(taps, directions) / self.divisor
         self.scale = jnp.exp(mean / self.divisor)
 
-    def begin(self, x: Array) -> Blocks:
-        """Return x, and zeros for all other sets of directions."""
-        return (x, *[jnp.zeros_like(x)] * (2 ** len(self.directions) - 1))
+    def __call__(self, x: Array) -> Array:
+        """Return P(w; x, directions)."""
+        y = self.after(in_block(x, self.blocks, 0), self.steps)
+        return self.result(last_block(y, self.blocks))
 
     def result(self, a: Array) -> Array:
         """Return a result, or NaN if the norm is beyond `LARGEST` or NaN."""
         return jnp.where(self.finite, a, jnp.full_like(a, math.nan))
 
-    def after(self, blocks: Blocks, steps: Array) -> Blocks:
-        """Return blocks after ``steps`` steps."""
-        last: Blocks = lax.fori_loop(0, steps, lambda _, b: self.step(b), blocks)
-        return last
+    def after(self, x: Array, steps: Array) -> Array:
+        """Return e^(M steps/s) x."""
+        y: Array = lax.fori_loop(0, steps, lambda _, x: self.step(x), x)
+        return y
 
-    def step(self, blocks: Blocks) -> Blocks:
-        """Return e^(M/s) times blocks."""
+    def step(self, x: Array) -> Array:
+        """Return e^(M/s) x."""
+        z: Array = lax.fori_loop(0, self.terms, lambda i, z: x + self.apply(z, self.terms - i), x)
+        return self.scale * z
 
-        def horner(i: Array, z: Blocks) -> Blocks:
-            return self.horner(blocks, z, self.terms - i)
-
-        z = lax.fori_loop(0, self.terms, horner, blocks)
-        return tuple(self.scale * a for a in z)
-
-    def horner(self, blocks: Blocks, z: Blocks, n: Array) -> Blocks:
-        """Return x + M z / n."""
-        return tuple(a + b for a, b in zip(blocks, self.apply(z, n), strict=True))
-
-    def apply(self, blocks: Blocks, n: Array, turned: bool = False) -> Blocks:
-        """Return the block matrix, or its transpose, divided by n, times blocks."""
+    def apply(self, x: Array, n: Array, turned: bool = False) -> Array:
+        """Return M x, or M^T x, over n."""
         family = self.family.transpose() if turned else self.family
-        over = 1 / n.astype(self.taps.dtype)
-
-        def times(taps: Array, block: Array) -> Array:
-            taps = (taps.mT if turned else taps) * over
-            return correlate(Stencil(family.offsets, taps), block, wrap=family.wrap)
-
-        products = [times(self.taps, block) for block in blocks]
-        for j, direction in enumerate(self.scaled):
-            for i, block in enumerate(blocks):
-                if not i >> j & 1:
-                    products[i | 1 << j] = products[i | 1 << j] + times(direction, block)
-        return tuple(products)
+        taps = (self.taps.mT if turned else self.taps) * (1 / n.astype(self.taps.dtype))
+        return correlate(Stencil(family.offsets, taps), x, wrap=family.wrap)
 
     def gram(self, x: Array, y: Array) -> Array:
-        """Return Q(w; x, y, directions), from the last step to the first."""
-        start = self.begin(x)
-        total = jnp.zeros_like(self.taps)
+        """Return Q(w; x, y, directions): step after step, the last one first."""
+        x, y = in_block(x, self.blocks, 0), in_block(y, self.blocks, self.blocks - 1)
 
-        def one_step(i: Array, carry: tuple[Array, Blocks]) -> tuple[Array, Blocks]:
+        def one_step(i: Array, carry: tuple[Array, Array]) -> tuple[Array, Array]:
             # recompute the step's input from the start: few kernels need many steps
-            return self.pull_back(self.after(start, self.steps - 1 - i), *carry)
+            return self.pull_back(self.after(x, self.steps - 1 - i), *carry)
 
-        total, _ = lax.fori_loop(0, self.steps, one_step, (total, self.begin(y)))
-        return total / self.divisor
+        total, _ = lax.fori_loop(0, self.steps, one_step, (jnp.zeros_like(self.taps), y))
+        return self.result(diagonal_block(total, self.blocks) / self.divisor)
 
-    def pull_back(self, blocks: Blocks, total: Array, bars: Blocks) -> tuple[Array, Blocks]:
-        """Pull cotangents back through a step, and add the step's part to the gradient."""
-        # a buffer on the devices of the blocks; its values do not matter: they are overwritten
-        kept = [jnp.broadcast_to(b, (self.most, *b.shape)) for b in blocks]
+    def pull_back(self, x: Array, total: Array, bar: Array) -> tuple[Array, Array]:
+        """Pull a cotangent back through a step, and add the step's part to the gradient."""
+        # a buffer on the devices of the images; its values do not matter: they are overwritten
+        kept = jnp.broadcast_to(x, (self.most, *x.shape))
 
-        def forward(i: Array, carry: tuple[Blocks, Any]) -> tuple[Blocks, Any]:
+        def forward(i: Array, carry: tuple[Array, Array]) -> tuple[Array, Array]:
             z, kept = carry
-            kept = [
-                lax.dynamic_update_index_in_dim(k, a, i, 0) for k, a in zip(kept, z, strict=True)
-            ]
-            return self.horner(blocks, z, self.terms - i), kept
+            kept = lax.dynamic_update_index_in_dim(kept, z, i, 0)
+            return x + self.apply(z, self.terms - i), kept
 
-        _, kept = lax.fori_loop(0, self.terms, forward, (blocks, kept))
-        bars = tuple(self.scale * bar for bar in bars)
+        _, kept = lax.fori_loop(0, self.terms, forward, (x, kept))
+        bar = self.scale * bar
 
-        def backward(n: Array, carry: tuple[Array, Blocks, Blocks]) -> Any:
-            total, term, bars = carry
-            offsets, wrap = self.family.offsets, self.family.wrap
-            for k, bar in zip(kept, reversed(term), strict=True):
-                z = lax.dynamic_index_in_dim(k, self.terms - n, 0, keepdims=False)
-                part = correlate_kernel_vjp(z, bar, offsets, wrap=wrap)
-                total = total + part / n.astype(total.dtype)
+        def backward(n: Array, carry: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
+            total, term, bar = carry
+            z = lax.dynamic_index_in_dim(kept, self.terms - n, 0, keepdims=False)
+            part = correlate_kernel_vjp(z, term, self.family.offsets, wrap=self.family.wrap)
+            total = total + part / n.astype(total.dtype)
             term = self.apply(term, n, turned=True)
-            return total, term, tuple(a + b for a, b in zip(bars, term, strict=True))
+            return total, term, bar + term
 
-        total, _, bars = lax.fori_loop(1, self.terms + 1, backward, (total, bars, bars))
-        return total, bars
+        total, _, bar = lax.fori_loop(1, self.terms + 1, backward, (total, bar, bar))
+        return total, bar
 
 
 def _exponential(w: Array, x: Array, *directions: Array, family: StencilFamily) -> Array:
-    series = _Series(family, w, directions, len(directions))
-    return series.result(series.after(series.begin(x), series.steps)[-1])
+    return _Series(family, w, directions, len(directions))(x)
 
 
 def _exponential_gram(
     w: Array, x: Array, y: Array, *directions: Array, family: StencilFamily
 ) -> Array:
-    series = _Series(family, w, directions, 1 + len(directions))
-    return series.result(series.gram(x, y))
+    return _Series(family, w, directions, 1 + len(directions)).gram(x, y)
 
 
 def _primitive(
