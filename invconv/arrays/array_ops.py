@@ -34,6 +34,9 @@ class ArrayOps:
         Whether arithmetic takes numbers below the smallest normal one for zero.
     gathers_transforms : bool
         Whether Fourier transforms gather a batch that is split between devices.
+    bits : dict
+        The bits of the real floating dtypes that were asked for. Each library has a dictionary of
+        its own, since torch.compile cannot trace one that another library's dtypes are in.
     """
 
     flushes_subnormals = False
@@ -41,6 +44,7 @@ class ArrayOps:
 
     def __init__(self, name: str, xp: Namespace) -> None:
         self.name, self.xp = name, xp
+        self.bits: dict[Any, int] = {}
 
     def require(self, name: str, x: Array) -> None:
         """Raise TypeError where an array is of a kind that no operator takes."""

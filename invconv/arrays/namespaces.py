@@ -20,8 +20,6 @@ Array: TypeAlias = Any
 Namespace: TypeAlias = Any
 Shape: TypeAlias = tuple[int, ...]
 
-_halves: dict[tuple[type, Any], bool] = {}  # by the type of an array and a dtype
-
 
 def namespace(*arrays: Array) -> Namespace:
     """Return the array-API namespace that all arrays (None is passed over) belong to."""
@@ -143,10 +141,15 @@ def log_of_exp(log_scale: Array, scale: Array) -> Array:
 
 def is_half(dtype: Any, like: Array) -> bool:
     """Tell whether ``dtype`` is a 16-bit float (float16, bfloat16), whose work runs in float32."""
-    key = type(like), dtype
-    if key not in _halves:
-        _halves[key] = bool(namespace(like).finfo(dtype).bits == 16)
-    return _halves[key]
+    return bits(dtype, like) == 16
+
+
+def bits(dtype: Any, like: Array) -> int:
+    """Return the number of bits of a real floating dtype of the library of ``like``."""
+    known = (KNOWN.get(type(like)) or ops_of(like)).bits
+    if dtype not in known:
+        known[dtype] = int(namespace(like).finfo(dtype).bits)
+    return known[dtype]
 
 
 def readable(x: Array) -> bool:

@@ -6,7 +6,6 @@ import math
 import sys
 import warnings
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 
@@ -15,6 +14,7 @@ from invconv.arrays.errors import IllConditionedWarning
 from invconv.arrays.namespaces import (
     Array,
     Shape,
+    bits,
     cast,
     device,
     is_half,
@@ -49,16 +49,8 @@ def solved_in(conv: Protocol) -> str:
     return _precision_of(conv._reference()[1])
 
 
-_precisions: dict[tuple[type, Any], str] = {}  # by the type of an array and its dtype
-
-
 def _precision_of(like: Array) -> str:
-    key = type(like), like.dtype
-    found = _precisions.get(key)
-    if found is None:
-        found = "float64" if namespace(like).finfo(like.dtype).bits == 64 else "float32"
-        _precisions[key] = found
-    return found
+    return "float64" if bits(like.dtype, like) == 64 else "float32"
 
 
 def callers_level() -> int:
