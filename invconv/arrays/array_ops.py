@@ -165,6 +165,12 @@ def register_backend(library: str, module: ModuleType) -> None:
         The import name of its library, of which no array may have been seen yet.
     module : module
         With native primitives by their names, and ``ARRAY_OPS``; both may be left out.
+
+    Examples
+    --------
+    >>> from types import ModuleType
+    >>> from invconv.extend import register_backend
+    >>> register_backend("my_arrays", ModuleType("my_primitives"))
     """
     if library in _by_name:
         raise ValueError(f"library: expected one that was not used before, got {library!r}")

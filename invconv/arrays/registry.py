@@ -8,7 +8,7 @@ module in the entry-point group ``invconv.backends`` under the library's import 
     torch = "invconv_torch.primitives"
 
 and defines functions there with the primitives' names and signatures; those it leaves out
-stay agnostic; `array_ops.register_backend` does without an entry point. The module's
+stay agnostic; `invconv.extend.register_backend` does without an entry point. The module's
 ``ARRAY_OPS`` answers what else the core asks of the library (`array_ops`). NumPy's own
 (`invconv.kernels.numpy_primitives`) are registered in the same way.
 
@@ -48,7 +48,7 @@ def agnostic(forced: bool = True) -> Iterator[None]:
     --------
     >>> import numpy as np
     >>> from invconv import PeriodicConv
-    >>> from invconv.arrays.registry import agnostic
+    >>> from invconv.extend import agnostic
     >>> rng = np.random.default_rng(0)
     >>> conv, x = PeriodicConv.init(2, rng=rng), rng.standard_normal((1, 2, 4, 5))
     >>> with agnostic():

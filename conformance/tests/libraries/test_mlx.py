@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 import invconv as ic
-from invconv.arrays.array_ops import backend, register_backend
+from invconv.arrays.array_ops import backend
 from invconv.arrays.namespaces import to_numpy
+from invconv.extend import register_backend
 from invconv_conformance.cases import CASES
 from invconv_conformance.cases.case import Case
 from invconv_conformance.cases.quick import QUICK, QUICK_MORE

@@ -63,6 +63,14 @@ def differentiated(convs: list[Any], x: Any, weights: Any) -> Any:
     return jax.value_and_grad(loss, argnums=(0, 1), has_aux=True, allow_int=True)(convs, x)
 
 
+def twice_differentiated(conv: Any, x: Any) -> Any:
+    """Return a product with the matrix of second derivatives by the parameters."""
+    import jax
+
+    gradient = jax.grad(lambda conv: (conv.forward(x) ** 3).sum())
+    return jax.jvp(gradient, (conv,), (conv,))[1]
+
+
 def compare(got: Any, expected: Any, what: str) -> None:
     """Raise where arrays differ, and name those that do."""
     import jax
@@ -105,6 +113,14 @@ def main(name: str, explicit: bool) -> None:
                 pairs.append((convs[0].inverse(batches), batches))
             for y, like in pairs:
                 assert y.sharding.is_equivalent_to(like.sharding, y.ndim), (name, axes, y.sharding)
+    if name == "some" and explicit:
+        conv = operators("ExponentialConv")[0].asarrays(x)
+        twice = jax.jit(twice_differentiated)
+        expected = twice(conv, x)
+        with jax.set_mesh(mesh):
+            conv = jax.device_put(conv, NamedSharding(mesh, PartitionSpec()))
+            split = jax.device_put(x, NamedSharding(mesh, PartitionSpec("a")))
+            compare(twice(conv, split), expected, "second derivatives of an exponential")
     if name == "some" and not explicit:
         kept, axes = convs[:1], SOME[-1]
         split = jax.device_put(x, NamedSharding(mesh, PartitionSpec(*axes)))
