@@ -60,7 +60,7 @@ def _register(cls: type[ic.InvertibleConv]) -> None:
 
     register_pytree_with_keys(cls, flatten_with_keys, unflatten, flatten)
     name = f"{'invconv' if is_own(cls) else cls.__module__}.{cls.__qualname__}"
-    if name not in _exported:  # a class that is defined again is written like the first one
+    if name not in _exported:  # JAX takes a name once: a class defined again is not exported
         _exported.add(name)
         export.register_pytree_node_serialization(
             cls,

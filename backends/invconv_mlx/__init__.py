@@ -1,7 +1,6 @@
-"""MLX adapter of invconv, for eager work in float32 on Linux's CPUs and on Apple's processors.
+"""MLX adapter of invconv, for eager work in float32, in one thread; run on Linux's CPU only.
 
-The core imports it by itself when it first sees an array of MLX. Use one thread: MLX, by 0.32,
-may crash where several compute with the same arrays.
+The core imports it by itself when it first sees an array of MLX.
 """
 
 try:

@@ -23,6 +23,8 @@ class MlxOps(ArrayOps):
     -inf and an inverse of NaN, as on an accelerator, and no inverse is judged.
     """
 
+    shared_by_threads = False  # MLX, by 0.32, may crash
+
     def __init__(self, name: str, xp: Any) -> None:
         super().__init__(name, Namespace())
 

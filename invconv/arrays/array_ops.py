@@ -34,6 +34,8 @@ class ArrayOps:
         Whether arithmetic takes numbers below the smallest normal one for zero.
     gathers_transforms : bool
         Whether Fourier transforms gather a batch that is split between devices.
+    shared_by_threads : bool
+        Whether several threads may compute with the same arrays.
     bits : dict
         The bits of the real floating dtypes that were asked for. Each library has a dictionary of
         its own, since torch.compile cannot trace one that another library's dtypes are in.
@@ -41,6 +43,7 @@ class ArrayOps:
 
     flushes_subnormals = False
     gathers_transforms = False
+    shared_by_threads = True
 
     def __init__(self, name: str, xp: Namespace) -> None:
         self.name, self.xp = name, xp
@@ -156,13 +159,13 @@ def backend(library: str) -> ModuleType | None:
     return _backends[library]
 
 
-def register_backend(library: str, module: ModuleType) -> None:
+def register_backend(import_name: str, module: ModuleType) -> None:
     """Register an adapter that has no entry point.
 
     Parameters
     ----------
-    library : str
-        The import name of its library, of which no array may have been seen yet.
+    import_name : str
+        The name of its library, of which no array may have been seen yet.
     module : module
         With native primitives by their names, and ``ARRAY_OPS``; both may be left out.
 
@@ -172,9 +175,11 @@ def register_backend(library: str, module: ModuleType) -> None:
     >>> from invconv.extend import register_backend
     >>> register_backend("my_arrays", ModuleType("my_primitives"))
     """
-    if library in _by_name:
-        raise ValueError(f"library: expected one that was not used before, got {library!r}")
-    _backends[library] = module
+    if import_name in _by_name:
+        raise ValueError(
+            f"import_name: expected a library that was not used before, got {import_name!r}"
+        )
+    _backends[import_name] = module
 
 
 def adapters() -> set[str]:

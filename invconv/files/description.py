@@ -151,11 +151,13 @@ def _class_of(description: Any, depth: int) -> type[InvertibleConv]:
     fits = least <= entries <= least | {"max_gain", "module"}
     also = "perhaps max_gain and module"
     require(fits, f"an operator has {sorted(wanted)} and {also}, not {sorted(entries)}")
-    name, module = description["class"], description.get("module", "invconv")
-    named = isinstance(module, str) and _MODULE.fullmatch(module)
-    require(bool(named), f"module: expected the name of one, got {module!r:.80}")
-    known = operators()
-    hint = f"; import {module}, which defines it, before" if "module" in description else ""
+    name, hint, known = description["class"], "", operators()
+    if "module" in description:
+        module = description["module"]
+        named = isinstance(module, str) and _MODULE.fullmatch(module)
+        require(bool(named), f"module: expected the name of one, got {module!r:.80}")
+        where = "in a script or notebook" if module == "__main__" else f"in the module {module}"
+        hint = f"; it was defined {where}: run that before you load the file"
     require(isinstance(name, str) and name in known, f"unknown class {name!r:.80}{hint}")
     for entry in wanted[1:]:
         require(isinstance(description[entry], dict), f"{name}: {entry} is no object")

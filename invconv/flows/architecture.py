@@ -165,13 +165,13 @@ def mixing_steps(mixing: str) -> dict[str, InvertibleConv]:
 def mixing_arrays(architecture: GlowArchitecture, channels: int) -> dict[str, tuple[int, ...]]:
     """Return the shapes of a mixing layer's arrays by name; no layer is made."""
     assert architecture.mixing is not None
-    found, half = {}, architecture.kernel_size // 2
+    shapes, half = {}, architecture.kernel_size // 2
     for prefix, conv in mixing_steps(architecture.mixing).items():
         for name, array in conv._arrays().items():
             # the first axes are of channels; of three taps an array has all, or the centre and one
             taps = [1 + (n - 1) * half for n in array.shape[2:]]
-            found[prefix + name] = (*[channels] * min(array.ndim, 2), *taps)
-    return found
+            shapes[prefix + name] = (*[channels] * min(array.ndim, 2), *taps)
+    return shapes
 
 
 def mixing_operator(architecture: GlowArchitecture, arrays: Mapping[str, Array]) -> Chain:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 import invconv as ic
+from invconv.arrays.array_ops import ops_of
 from invconv.arrays.namespaces import to_numpy
 from invconv_conformance.cases.case import Shape
 from invconv_conformance.laws.law import law, truth, values
@@ -36,6 +37,8 @@ Run = Callable[[Array], tuple[Array, ...]]
 def threads(s: Setting) -> Iterator[Measure]:
     """Of an operator that has run on no grid before, wherever it has an inverse."""
     like = s.array(np.zeros(()))
+    if not ops_of(like).shared_by_threads:
+        return
     alone, shared = (_ways(s, s.case.conv().asarrays(like)) for _ in range(2))
     every = [s.array(image) for image in _on_grids(s)]
     for way, run in alone.items():

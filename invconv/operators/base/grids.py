@@ -5,7 +5,7 @@
 
 The products are of taps with numbers, one by one and not compiled: with a wide kernel or on a large
 grid they would take far longer than the solve. Rounding errors of y = K x grow in K^-1 as noise
-does, so one more solve, of noise, gives the growth from the smaller grid to the larger.
+does, so solves of noise give the growth from the smaller grid to the larger.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ WORK, _ESTIMATE = 2.0**18, 2.0**19  # the cost at most of samples, and of estima
 _BLAS, _LONGDOUBLE, _NUMBER = 1 / 8, 4.0, 8.0
 _LEAST = 2**7  # numbers of an image at least
 _GROWN = 2.0  # growth of noise that counts
+_IMAGES, _NOISE = 8, 2**19  # images of noise at most; and numbers in all of them
 _COMPILED, _APPLIED = 16, 12  # speed-up of compiled products; products K x in estimating a norm
 
 
@@ -104,13 +105,16 @@ def carried_on(
 
 
 def _gain(conv: Protocol, shape: Shape, precision: str, state: State | None = None) -> float:
-    """Return the largest entry of K^-1 noise, which the operator remembers."""
+    """Return the largest entry of K^-1 noise, the mean of some images; it is remembered."""
 
     def measure() -> float:
         whole = conv._on_host(np.dtype(precision))._factor(shape) if state is None else state
+        # one image may hit what grows little, by chance ten times too little
+        count = max(1, min(_IMAGES, _NOISE // (conv.channels * size(shape))))
         # all of one sign, as in images, so that errors can add up from pixel to pixel
-        noise = np.random.default_rng().uniform(size=(1, conv.channels, *shape))
-        return float(np.abs(whole.solve(noise.astype(precision))).max())
+        noise = np.random.default_rng().uniform(size=(count, conv.channels, *shape))
+        solved = np.abs(whole.solve(noise.astype(precision))).reshape(count, -1)
+        return float(solved.max(axis=1).mean(dtype=np.float64))
 
     known: float = conv._conditions.find("gain", shape, lambda: tried(measure))
     if math.isfinite(known) or precision == "float32":
