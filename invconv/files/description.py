@@ -156,8 +156,9 @@ def _class_of(description: Any, depth: int) -> type[InvertibleConv]:
         module = description["module"]
         named = isinstance(module, str) and _MODULE.fullmatch(module)
         require(bool(named), f"module: expected the name of one, got {module!r:.80}")
-        where = "in a script or notebook" if module == "__main__" else f"in the module {module}"
-        hint = f"; it was defined {where}: run that before you load the file"
+        hint = f"; first import {module}, which defines it"
+        if module == "__main__":
+            hint = "; first define it, as the script or notebook did that saved it"
     require(isinstance(name, str) and name in known, f"unknown class {name!r:.80}{hint}")
     for entry in wanted[1:]:
         require(isinstance(description[entry], dict), f"{name}: {entry} is no object")

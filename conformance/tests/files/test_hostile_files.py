@@ -127,11 +127,11 @@ HOSTILE: dict[str, tuple[bytes, str]] = {
     "a class of no text": (plain(**{"class": ["Conv1x1"]}), "unknown class"),
     "a class of a module": (
         plain(**{"class": "Sharpen", "module": "my.filters"}),
-        "unknown class 'Sharpen'; it was defined in the module my.filters: run that before",
+        "unknown class 'Sharpen'; first import my.filters, which defines it",
     ),
     "a class of a script": (
         plain(**{"class": "Sharpen", "module": "__main__"}),
-        "unknown class 'Sharpen'; it was defined in a script or notebook: run that before",
+        "unknown class 'Sharpen'; first define it, as the script or notebook did",
     ),
     "a module of no text": (plain(module=["os"]), "module: expected the name of one"),
     "a module that is a command": (plain(module="os; rm -r /"), "module: expected the name of one"),

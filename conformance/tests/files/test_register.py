@@ -60,7 +60,7 @@ def test_a_file_says_what_to_import(tmp_path: Path) -> None:
     load = "import invconv; print(type(invconv.load('a.st')).__name__)"
     for program, status, output in (
         (save, 0, ""),
-        (load, 1, "unknown class 'Sharpen'; it was defined in the module sharpening"),
+        (load, 1, "unknown class 'Sharpen'; first import sharpening, which defines it"),
         (f"import sharpening; {load}", 0, "Sharpen"),
     ):
         done = subprocess.run(

@@ -28,7 +28,7 @@ WORK, _ESTIMATE = 2.0**18, 2.0**19  # the cost at most of samples, and of estima
 _BLAS, _LONGDOUBLE, _NUMBER = 1 / 8, 4.0, 8.0
 _LEAST = 2**7  # numbers of an image at least
 _GROWN = 2.0  # growth of noise that counts
-_IMAGES, _NOISE = 8, 2**19  # images of noise at most; and numbers in all of them
+_IMAGES, _NOISE = 8, 3 * 2.0**21  # images of noise at most; and their cost by compiled solves
 _COMPILED, _APPLIED = 16, 12  # speed-up of compiled products; products K x in estimating a norm
 
 
@@ -51,11 +51,15 @@ def affordable(
 
 def estimable(conv: Protocol, shape: Shape, times: float = 1) -> Shape:
     """Return the grid, reduced until compiled kernels estimate ``times`` norms quickly."""
-    products = conv._on_host(np.float64)._products(shape) / _COMPILED
-    numbers = _NUMBER * conv.channels * size(shape)
     alike = None not in conv._longest_columns(shape, transposed=False)
     applied = min(_APPLIED, 2 * conv.channels) if alike else _APPLIED  # or one column a channel
-    return _part(conv, shape, times * applied * (products + numbers), _ESTIMATE)
+    return _part(conv, shape, times * applied * _compiled_work(conv, shape), _ESTIMATE)
+
+
+def _compiled_work(conv: Protocol, shape: Shape) -> float:
+    """Return the cost of a compiled K x, or of a solve, of one image."""
+    products = conv._on_host(np.float64)._products(shape) / _COMPILED
+    return products + _NUMBER * conv.channels * size(shape)
 
 
 def _part(conv: Protocol, shape: Shape, work: float, most: float) -> Shape:
@@ -110,7 +114,7 @@ def _gain(conv: Protocol, shape: Shape, precision: str, state: State | None = No
     def measure() -> float:
         whole = conv._on_host(np.dtype(precision))._factor(shape) if state is None else state
         # one image may hit what grows little, by chance ten times too little
-        count = max(1, min(_IMAGES, _NOISE // (conv.channels * size(shape))))
+        count = max(1, min(_IMAGES, int(_NOISE / _compiled_work(conv, shape))))
         # all of one sign, as in images, so that errors can add up from pixel to pixel
         noise = np.random.default_rng().uniform(size=(count, conv.channels, *shape))
         solved = np.abs(whole.solve(noise.astype(precision))).reshape(count, -1)
