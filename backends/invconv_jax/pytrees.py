@@ -6,7 +6,6 @@ Runs on import of `invconv_jax`.
 from __future__ import annotations
 
 import dataclasses
-import functools
 import json
 from collections.abc import Sequence
 from typing import Any
@@ -37,22 +36,17 @@ def _register(cls: type[ic.InvertibleConv]) -> None:
     leaves may be any objects: tracers, arrays with a further axis for vmap or scan, ints for
     ``in_axes``, None. Constants, such as PLU's sign, have no gradient.
     """
-
-    @functools.cache  # computed at the first use: a class is entered before it is a dataclass
-    def names() -> tuple[list[str], list[str]]:
-        static = cls._field_names()[1]
-        return [f.name for f in dataclasses.fields(cls) if f.init and f.name not in static], static
+    static = cls._setting_names
+    children = [f.name for f in dataclasses.fields(cls) if f.init and f.name not in static]
 
     def flatten(conv: Any) -> tuple[list[Any], tuple[Any, ...]]:
-        children, static = names()
         return [getattr(conv, n) for n in children], tuple(getattr(conv, n) for n in static)
 
     def flatten_with_keys(conv: Any) -> tuple[list[tuple[Any, Any]], tuple[Any, ...]]:
         values, settings = flatten(conv)
-        return [(GetAttrKey(n), v) for n, v in zip(names()[0], values, strict=True)], settings
+        return [(GetAttrKey(n), v) for n, v in zip(children, values, strict=True)], settings
 
     def unflatten(settings: tuple[Any, ...], values: Sequence[Any]) -> Any:
-        children, static = names()
         fields = dict(zip(static, settings, strict=True))
         fields |= zip(children, values, strict=True)
         fields |= {n: _without_gradient(fields[n]) for n in cls._constant_names}

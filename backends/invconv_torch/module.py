@@ -11,7 +11,7 @@ from torch import nn
 
 import invconv as ic
 from invconv.operators.base.calls import as_batch
-from invconv.operators.base.operator import require_operator
+from invconv.operators.base.fields import require_operator
 from invconv.operators.base.prepared import PreparedInverse
 from invconv_torch.checkpoints import before_loading, note_kind
 from invconv_torch.exporting.constant import evaluate
@@ -90,7 +90,7 @@ class InvertibleModule(nn.Module):  # type: ignore[misc]
         self._kinds: list[Any] | None = None  # and the dtypes, devices and shapes of its tensors
         parts = conv._parts()
         self._part_names = tuple(parts)
-        self._settings = {name: getattr(conv, name) for name in conv._field_names()[1]}
+        self._settings = {name: getattr(conv, name) for name in conv._setting_names}
         for prefix, part in parts.items():
             assert isinstance(part, ic.InvertibleConv)
             self.add_module(prefix, InvertibleModule(part, device=device, dtype=dtype))
@@ -149,11 +149,8 @@ class InvertibleModule(nn.Module):  # type: ignore[misc]
         return current
 
     def _validated(self, arrays: dict[str, Any], parts: list[Any]) -> ic.InvertibleConv:
-        if self._class is ic.Chain:
-            return ic.Chain(parts)
-        conv: ic.InvertibleConv = self._class(
-            **arrays, **dict(zip(self._part_names, parts, strict=True)), **self._settings
-        )
+        named = self._class._part_fields(dict(zip(self._part_names, parts, strict=True)))
+        conv: ic.InvertibleConv = self._class(**arrays, **named, **self._settings)
         return conv
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:

@@ -21,9 +21,9 @@ import numpy as np
 from invconv.arrays.errors import InvalidFileError
 from invconv.arrays.namespaces import Array
 from invconv.files.ranges import finite
-from invconv.operators.base.operator import InvertibleConv, require_operator
+from invconv.operators.base.fields import require_operator
+from invconv.operators.base.operator import InvertibleConv
 from invconv.operators.base.register import is_own, operators
-from invconv.operators.chain import Chain
 from invconv.stability.bounded import bounded
 
 Json = dict[str, Any]
@@ -56,12 +56,11 @@ def describe(
         return describe(free, arrays, prefix, depth) | {"max_gain": gain}
     if depth > DEEPEST:
         raise ValueError(f"conv: expected operators nested {DEEPEST} deep at most")
-    symbols, settings = cls._field_names()
-    held = {s: getattr(conv, s) for s in symbols if getattr(conv, s) is not None}
+    held = conv._own()
     arrays |= {prefix + symbol: array for symbol, array in held.items()}
-    values = {name: getattr(conv, name) for name in settings}
+    values = {name: getattr(conv, name) for name in cls._setting_names}
     parts = {
-        name: describe(part, arrays, f"{prefix}{name}.", depth + 1)  # type: ignore[arg-type]
+        name: describe(part, arrays, f"{prefix}{name}.", depth + 1)
         for name, part in conv._parts().items()
     }
     return {
@@ -94,7 +93,7 @@ def build(
     """
     cls = _class_of(description, depth)
     name, settings = cls.__name__, description["settings"]
-    symbols, setting_names = cls._field_names()
+    symbols, setting_names = list(cls._specs), list(cls._setting_names)
     require(set(settings) == set(setting_names), f"{name} has the settings {setting_names}")
     for setting, value in settings.items():
         numbers = value if isinstance(value, list) else [value]
@@ -110,10 +109,11 @@ def build(
         used.add(array)
         held[symbol] = arrays[array]
     parts = {p: build(part, arrays, used, depth + 1) for p, part in description["parts"].items()}
-    names = tuple(map(str, range(len(parts)))) if cls is Chain else cls._part_names
+    several = len(cls._part_names) == 1 and "0" in parts
+    names = tuple(map(str, range(len(parts)))) if several else cls._part_names
     require(tuple(parts) == names, f"{name} has the parts {names}, not {tuple(parts)}")
     try:
-        conv = Chain(tuple(parts.values())) if cls is Chain else cls(**held, **settings, **parts)
+        conv = cls(**held, **settings, **cls._part_fields(parts))
         return _bounded(conv, description["max_gain"]) if "max_gain" in description else conv
     except (TypeError, ValueError) as error:
         raise InvalidFileError(f"{name}: {error}") from None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 import warnings
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -66,9 +67,9 @@ def judge_range(arrays: Mapping[str, Values], like: Array, argument: str = "like
 def _unbounded(conv: InvertibleConv) -> InvertibleConv:
     """Return the operator that the file holds: without bounds, which are applied after loading."""
     free: InvertibleConv = conv._bounded_from[0] if conv._bounded_from else conv
-    parts: dict[str, Any] = {name: _unbounded(part) for name, part in free._parts().items()}  # type: ignore[arg-type]
-    same = all(parts[name] is part for name, part in free._parts().items())
-    return free if same else free._rebuild({}, parts)
+    given = free._parts().values()
+    parts = [_unbounded(part) for part in given]
+    return free if all(map(operator.is_, parts, given)) else free._rebuild({}, parts)
 
 
 def _vanishing(array: Values, limit: float) -> tuple[int, float]:

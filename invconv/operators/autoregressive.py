@@ -12,7 +12,7 @@ and the inverse is a substitution, pixel after pixel (`kernels.wavefront` does w
 
 from __future__ import annotations
 
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import KW_ONLY
 from typing import Any, Self
 
 import numpy as np
@@ -37,7 +37,6 @@ from invconv.trust.bound import UNBOUNDED, Bounds, largest_entry, of_taps
 from invconv.trust.gains import taps_within, triangular_within
 
 
-@dataclass(frozen=True, eq=False, repr=False)
 class AutoregressiveConv(Convolution):
     """A convolution with a kernel that sees only pixels on one side of each pixel.
 
@@ -84,13 +83,14 @@ class AutoregressiveConv(Convolution):
 
     _saves_log_det = True
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
+    def validate(self) -> None:
+        """See `Fields`."""
         choice("mask", self.mask, ("corner", "raster"))
         choice("channel_order", self.channel_order, ("lower", "upper"))
-        direction = directions("direction", self.direction, self.ndim)
+        axes = len(self._kernel_size)
+        direction = directions("direction", self.direction, axes)
         object.__setattr__(self, "direction", direction)
-        object.__setattr__(self, "dilation", sizes("dilation", self.dilation, self.ndim))
+        object.__setattr__(self, "dilation", sizes("dilation", self.dilation, axes))
         if self.mask == "raster":
             if any(k % 2 == 0 for k in self._kernel_size[1:]):
                 raise ValueError(
@@ -161,7 +161,7 @@ class AutoregressiveConv(Convolution):
     def _centre(self) -> Offset:
         """The index of the tap with o = 0."""
         if self.mask == "corner":
-            return (0,) * self.ndim
+            return (0,) * len(self._kernel_size)
         return (0, *((k - 1) // 2 for k in self._kernel_size[1:]))
 
     @derived
@@ -223,7 +223,7 @@ class AutoregressiveConv(Convolution):
         assert isinstance(self.direction, tuple)
         ways = [-s if transposed else s for s in self.direction]
         first = [0 if s > 0 else n - 1 for s, n in zip(ways, shape, strict=True)]
-        followed = self.ndim if self.mask == "corner" else 1
+        followed = len(shape) if self.mask == "corner" else 1
         return tuple(p if axis < followed else None for axis, p in enumerate(first))
 
     def _bounds(self, shape: Shape) -> list[Bounds]:

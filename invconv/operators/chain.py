@@ -5,16 +5,15 @@ K = K_n ... K_1,   log|det K| = sum of log|det K_i|,   K^-1 = K_1^-1 ... K_n^-1
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, Self, overload
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+from typing import Self, overload
 
-from invconv.arrays.derived import derived
-from invconv.operators.base.operator import InvertibleConv, require_operator
-from invconv.operators.composite import Composite, require_same
+from invconv.operators.base.fields import part
+from invconv.operators.base.operator import InvertibleConv
+from invconv.operators.composite import Composite
 
 
-@dataclass(frozen=True, eq=False, repr=False)
 class Chain(Composite):
     """One operator after another.
 
@@ -45,9 +44,7 @@ class Chain(Composite):
     True
     """
 
-    steps: Sequence[InvertibleConv]
-
-    _part_names = ("steps",)
+    steps: Sequence[InvertibleConv] = part()
 
     def __post_init__(self) -> None:
         if isinstance(self.steps, InvertibleConv):
@@ -57,32 +54,8 @@ class Chain(Composite):
         steps = tuple(self.steps)
         if not steps:
             raise ValueError("steps: expected at least one operator, got none")
-        for i, step in enumerate(steps):
-            require_operator(f"steps[{i}]", step)
-            require_same(f"steps[{i}]", step, "steps[0]", steps[0])
         object.__setattr__(self, "steps", steps)
-        ndims = [step.ndim for step in steps]
-        if len({*ndims} - {None}) > 1:
-            raise ValueError(f"steps: expected one number of spatial axes, got {ndims}")
-
-    @derived
-    def ndim(self) -> int | None:
-        """Return the number of spatial axes that the steps agree on."""
-        # ask each step once: nested chains would double the work at every level
-        return next((n for step in self.steps if (n := step.ndim) is not None), None)
-
-    @property
-    def _steps(self) -> tuple[InvertibleConv, ...]:
-        return tuple(self.steps)
-
-    def _parts(self) -> Mapping[str, InvertibleConv]:
-        return {str(i): step for i, step in enumerate(self.steps)}
-
-    def _rebuild(self, own: Mapping[str, Any], parts: Mapping[str, Any]) -> Self:
-        return type(self)(tuple(parts.values()))
-
-    def _with(self, own: Mapping[str, Any], parts: Sequence[Any] = ()) -> Self:
-        return super()._with({"steps": tuple(parts)} if parts else {})
+        super().__post_init__()
 
     def __len__(self) -> int:
         """Return the number of steps."""

@@ -7,14 +7,11 @@
 
 from __future__ import annotations
 
-from abc import abstractmethod
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import Any
 
 from invconv.arrays.derived import derived
 from invconv.arrays.namespaces import Array, Shape
-from invconv.arrays.validation import require_alike
 from invconv.kernels import rules
 from invconv.kernels.families import MatrixFamily
 from invconv.kernels.primitives import matmul, multiply, per_channel, shifted
@@ -65,26 +62,12 @@ def _matrix_vjp(
     return step._weights_vjp(matrix_bar, parts), before_bar
 
 
-@dataclass(frozen=True, eq=False, repr=False)
 class Composite(InvertibleConv, abstract=True):
     """Several operators one after the other: log-determinants add up."""
 
-    @abstractmethod
-    def _parts(self) -> Mapping[str, InvertibleConv]: ...
-
-    @derived
+    @property
     def _steps(self) -> tuple[InvertibleConv, ...]:
         return tuple(self._parts().values())
-
-    @derived
-    def channels(self) -> int:
-        """C, the number of channels."""
-        return self._steps[0].channels
-
-    @derived
-    def _stacked(self) -> str | None:
-        stacked = ((name, part._stacked) for name, part in self._parts().items())
-        return next((f"{name}.{inside}" for name, inside in stacked if inside), None)
 
     def _apply_after(self, weight: Array, x: Array) -> Array:
         return self._apply(x, weight)
@@ -270,13 +253,3 @@ class Composite(InvertibleConv, abstract=True):
         if (bias := getattr(self, "bias", None)) is not None:
             steps.append(shift("bias", lambda x: per_channel(bias, x)))
         return steps
-
-
-def require_same(name: str, conv: InvertibleConv, like_name: str, like: InvertibleConv) -> None:
-    """Raise unless two operators agree in channels, library, dtype and device."""
-    if conv.channels != like.channels:
-        raise ValueError(
-            f"{name}: expected {like.channels} channels as {like_name} has, got {conv.channels}"
-        )
-    array_name, array = conv._reference()
-    require_alike(f"{name}.{array_name}", array, like_name, like._reference()[1])

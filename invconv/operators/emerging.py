@@ -8,24 +8,20 @@ convolution.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, Self
 
 import numpy as np
 
-from invconv.arrays.derived import derived
 from invconv.arrays.namespaces import Array, Shape, size
 from invconv.arrays.settings import positive_int, sizes
-from invconv.arrays.validation import require_alike
 from invconv.kernels.primitives import log_abs_pivots
 from invconv.operators.autoregressive import AutoregressiveConv
+from invconv.operators.base.fields import array, part
 from invconv.operators.base.operator import InvertibleConv
-from invconv.operators.base.parameters import require_shape
-from invconv.operators.composite import Composite, require_same
+from invconv.operators.composite import Composite
 
 
-@dataclass(frozen=True, eq=False, repr=False)
 class EmergingConv(Composite):
     """``second`` after ``first``, two autoregressive convolutions of opposite directions.
 
@@ -50,34 +46,23 @@ class EmergingConv(Composite):
     (True, (5,))
     """
 
-    first: AutoregressiveConv
-    second: AutoregressiveConv
-    bias: Array | None = None
+    first: AutoregressiveConv = part()
+    second: AutoregressiveConv = part()
+    bias: Array | None = array("C", optional=True)
 
-    _array_names = ("bias",)
-    _part_names = ("first", "second")
-
-    def __post_init__(self) -> None:
+    def validate(self) -> None:
+        """See `Fields`."""
         for name in ("first", "second"):
-            part = getattr(self, name)
-            if not isinstance(part, AutoregressiveConv):
+            conv = getattr(self, name)
+            if not isinstance(conv, AutoregressiveConv):
                 raise TypeError(
-                    f"{name}: expected an AutoregressiveConv, got {type(part).__name__}"
+                    f"{name}: expected an AutoregressiveConv, got {type(conv).__name__}"
                 )
-        if self.first.ndim != self.second.ndim:
-            raise ValueError(
-                f"second: expected {self.first.ndim} spatial axes as first has, "
-                f"got {self.second.ndim}"
-            )
-        require_same("second", self.second, "first", self.first)
         one, two = self.first.direction, self.second.direction
         assert isinstance(one, tuple)
         assert isinstance(two, tuple)
         if any(a != -b for a, b in zip(one, two, strict=True)):
             raise ValueError(f"second: expected the direction opposite to first's {one}, got {two}")
-        if self.bias is not None:
-            require_alike("bias", self.bias, "first.kernel", self.first.kernel)
-            require_shape("bias", self.bias, (self.channels,), "one number a channel")
 
     @classmethod
     def init(
@@ -139,16 +124,6 @@ class EmergingConv(Composite):
 
         return cls(factor(-1, "lower"), factor(1, "upper"))
 
-    @derived
-    def channels(self) -> int:
-        """C, the number of channels."""
-        return self.first.channels
-
-    @derived
-    def ndim(self) -> int:
-        """Return the number of spatial axes."""
-        return self.first.ndim
-
     @property
     def _steps(self) -> tuple[InvertibleConv, ...]:
         return self.first, self.second
@@ -160,12 +135,6 @@ class EmergingConv(Composite):
         first, second = self.first, self.second
         centres = first._family.centre, second._family.centre
         return log_abs_pivots(size(shape), centres, first.kernel, second.kernel)
-
-    def _reference(self) -> tuple[str, Array]:
-        return "first.kernel", self.first.kernel
-
-    def _parts(self) -> Mapping[str, AutoregressiveConv]:
-        return {"first": self.first, "second": self.second}
 
     def _within(self, gain: float) -> Self:
         first, second = self.first._within(gain**0.5), self.second._within(gain**0.5)

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import KW_ONLY
 from typing import Any, Self
 
 import numpy as np
@@ -39,7 +39,6 @@ from invconv.trust.bound import UNBOUNDED, Bounds, largest_entry
 from invconv.trust.gains import norm_bound, shrinking
 
 
-@dataclass(frozen=True, eq=False, repr=False)
 class ExponentialConv(WithKernel, mixing="exponential"):
     """The exponential of a convolution, y = e^M x + b = x + M x + M^2 x / 2! + ... + b.
 
@@ -100,10 +99,12 @@ class ExponentialConv(WithKernel, mixing="exponential"):
 
     _needs_y = _solves_by_applying = True
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
+    def validate(self) -> None:
+        """See `Fields`."""
         choice("padding", self.padding, ("zeros", "circular"))
-        object.__setattr__(self, "dilation", sizes("dilation", self.dilation, self.ndim))
+        object.__setattr__(
+            self, "dilation", sizes("dilation", self.dilation, len(self._kernel_size))
+        )
         if any(k % 2 == 0 for k in self._kernel_size):
             raise ValueError(
                 "kernel: expected an odd size along every axis, since an even one has no centre, "

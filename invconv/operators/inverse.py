@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, Self
 
 from invconv.arrays.derived import derived
 from invconv.arrays.namespaces import Array, Shape
-from invconv.operators.base.operator import InvertibleConv, require_operator
+from invconv.operators.base.fields import part, require_operator
+from invconv.operators.base.operator import InvertibleConv
 from invconv.operators.base.protocol import BOTH, Gradients
 from invconv.solve.state import Forward, Map, State
 from invconv.trust.bound import Bounds
@@ -16,7 +15,6 @@ from invconv.trust.condition import Condition
 from invconv.trust.measured import Step
 
 
-@dataclass(frozen=True, eq=False, repr=False)
 class Inverse(InvertibleConv):
     """Forward and inverse exchanged: forward(x) solves conv(y) = x.
 
@@ -35,36 +33,19 @@ class Inverse(InvertibleConv):
     True
     """
 
-    conv: InvertibleConv
+    conv: InvertibleConv = part()
 
-    _part_names = ("conv",)
+    def validate(self) -> None:
+        """See `Fields`."""
+        require_operator("conv", self.conv)  # not several
+
     _inverts_forward = _turned = True
     _needs_y = True
     _keeps_y = True
 
-    def __post_init__(self) -> None:
-        require_operator("conv", self.conv)
-
-    @property
-    def channels(self) -> int:
-        """C, the number of channels."""
-        return self.conv.channels
-
-    @property
-    def ndim(self) -> int | None:
-        """The number of spatial axes, or None for one batch axis and any number of spatial ones."""
-        return self.conv.ndim
-
     @derived
     def _pixelwise(self) -> bool:
         return self.conv._pixelwise
-
-    @derived
-    def _stacked(self) -> str | None:
-        return None if self.conv._stacked is None else f"conv.{self.conv._stacked}"
-
-    def _parts(self) -> Mapping[str, InvertibleConv]:
-        return {"conv": self.conv}
 
     def transpose(self) -> Inverse:
         """Return the inverse of the transposed operator, without bias."""

@@ -8,7 +8,7 @@ log|det| = sum over f of log|det K_hat(f)| and x_hat(f) = K_hat(f)^-1 y_hat(f).
 
 from __future__ import annotations
 
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import KW_ONLY
 from typing import Self
 
 import numpy as np
@@ -22,7 +22,6 @@ from invconv.operators.pointwise.conv1x1 import random_orthogonal
 from invconv.operators.spectral import SpectralConv
 
 
-@dataclass(frozen=True, eq=False, repr=False)
 class PeriodicConv(SpectralConv, mixing="periodic"):
     """A standard convolution with circular padding, with its exact inverse.
 
@@ -68,9 +67,11 @@ class PeriodicConv(SpectralConv, mixing="periodic"):
     _: KW_ONLY
     dilation: int | tuple[int, ...] = 1
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        object.__setattr__(self, "dilation", sizes("dilation", self.dilation, self.ndim))
+    def validate(self) -> None:
+        """See `Fields`."""
+        object.__setattr__(
+            self, "dilation", sizes("dilation", self.dilation, len(self._kernel_size))
+        )
         _ = self._family  # torch.compile can look a family up, but cannot make one
 
     @classmethod

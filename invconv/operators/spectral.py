@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from typing import Any, Self
 
@@ -30,7 +30,6 @@ from invconv.trust.gains import matrix_within, taps_within
 from invconv.trust.norms import SolveOverflowError
 
 
-@dataclass(frozen=True, eq=False, repr=False)
 class SpectralConv(Convolution, abstract=True):
     """A convolution with one C x C matrix K_hat(f) a frequency; log det = sum log|det K_hat(f)|."""
 

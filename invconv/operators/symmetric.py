@@ -14,7 +14,6 @@ with w_t the number of offsets +-t. There is no wrap-around and no order of the 
 from __future__ import annotations
 
 import warnings
-from dataclasses import dataclass
 from typing import Any, Self
 
 import numpy as np
@@ -31,7 +30,6 @@ from invconv.operators.pointwise.conv1x1 import random_orthogonal
 from invconv.operators.spectral import SpectralConv
 
 
-@dataclass(frozen=True, eq=False, repr=False)
 class SymmetricConv(SpectralConv, mixing="symmetric"):
     """An even kernel on an image that is mirrored at its border, with its exact inverse.
 
@@ -71,8 +69,8 @@ class SymmetricConv(SpectralConv, mixing="symmetric"):
     array([[0., 1., 2., 3., 4.]])
     """
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
+    def validate(self) -> None:
+        """See `Fields`."""
         if readable(self.kernel):
             _warn_of_whole_kernel(to_numpy(self.kernel))
         _ = self._family  # torch.compile can look a family up, but cannot make one

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TypeVar
 
 from invconv.arrays.settings import finite_or_nan
-from invconv.operators.base.operator import InvertibleConv, require_operator
+from invconv.operators.base.fields import require_operator
+from invconv.operators.base.operator import InvertibleConv
 
 C = TypeVar("C", bound=InvertibleConv)
 

@@ -34,7 +34,8 @@ from invconv.operators.autoregressive import AutoregressiveConv
 from invconv.operators.base import conditions, grids, judgement
 from invconv.operators.base.calls import require_spatial_shape
 from invconv.operators.base.checks import solved_in
-from invconv.operators.base.operator import InvertibleConv, require_operator
+from invconv.operators.base.fields import require_operator
+from invconv.operators.base.operator import InvertibleConv
 from invconv.operators.chain import Chain
 from invconv.operators.composite import Composite
 from invconv.operators.inverse import Inverse

@@ -50,6 +50,7 @@ class Name:
             return []
         ours = [c for c in self.value.__mro__ if c.__module__.partition(".")[0] in _OURS]
         named = {name: None for c in ours for name in vars(c) if name[0] != "_"}
+        named = {name: None for name in named if name not in _FOR_AUTHORS}
         return [name for name in named if _is_documented(getattr(self.value, name))]
 
     def has_example(self, member: str) -> bool:
@@ -69,6 +70,8 @@ class Name:
         return any(c.__module__.partition(".")[0] not in _OURS for c in classes)
 
 
+# methods that authors of operators write, and nobody calls
+_FOR_AUTHORS = {"validate", "factors", "factors_vjp", "within"}
 _REFERENCE = re.compile(r"See `InvertibleConv\.\w+`")
 _OURS = {package.partition(".")[0] for package in PACKAGES}
 

@@ -166,7 +166,7 @@ def _wrong_settings(s: Setting) -> Iterator[Measure]:
         "ndim": -1,
         "padding": "reflect",
     }
-    for name in s.plain._field_names()[1]:
+    for name in s.plain._setting_names:
         change = functools.partial(dataclasses.replace, s.plain, **{name: wrong[name]})
         yield _refuses(name, ValueError, f"{name}: expected", change)
     no_flag: dict[str, Any] = {"check": "no"}

@@ -20,12 +20,12 @@ WRONG: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
     "reflectors-vector": (
         lambda: ic.OrthogonalConv1x1(np.ones(3)),
         ValueError,
-        r"reflectors: expected shape \(3, 1\) \(m vectors of C numbers\), got \(3,\)",
+        r"reflectors: expected shape \(m, C\), got \(3,\)",
     ),
     "circulant-shape": (
         lambda: ic.CirculantConv1x1(ONES, np.ones(2), ONES),
         ValueError,
-        r"circulant: expected shape \(3,\) \(one number a channel\), got \(2,\)",
+        r"circulant: expected shape \(C,\) with C = 3 as left has, got \(2,\)",
     ),
     "circulant-dtype": (
         lambda: ic.CirculantConv1x1(ONES, ONES, np.ones(3, np.float32)),

@@ -219,7 +219,7 @@ HOSTILE: dict[str, tuple[bytes, str]] = {
     "unknown part": (plain(parts={"conv": PLAIN}), "used twice|has the parts"),
     "a chain of nothing": (
         packed(described({"class": "Chain", "settings": {}, "arrays": {}, "parts": {}})),
-        "steps: expected at least one operator",
+        "Chain has the parts",
     ),
     "too deep": (nested(DEEPEST + 1), f"nested more than {DEEPEST} deep"),
     "far too deep": (nested(200), f"nested more than {DEEPEST} deep"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import KW_ONLY
 from pathlib import Path
 
 import jax
@@ -22,7 +22,6 @@ KERNEL = np.asarray([[[0.25, 1.0, 0.5]]])
 X = np.random.default_rng(0).standard_normal((2, 1, 8))
 
 
-@dataclass(frozen=True, eq=False, repr=False)
 class Scaled(ic.PeriodicConv):
     """A periodic convolution with a further array, a constant and a setting."""
 

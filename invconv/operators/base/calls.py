@@ -143,7 +143,7 @@ def _require_one(conv: Protocol) -> None:
     if (name := conv._stacked) is not None:
         raise ValueError(
             f"{name}: expected that of one {type(conv).__name__}, got shape "
-            f"{tuple(conv.parameters()[name].shape)}, one axis more, as of several that are "
+            f"{tuple(conv._arrays()[name].shape)}, one axis more, as of several that are "
             "stacked; call it under jax.vmap or jax.lax.scan, which take that axis away, or take "
             "one of them: jax.tree.map(lambda array: array[0], conv)"
         )

@@ -6,7 +6,6 @@ A class supplies `_forward_vjp`, `_inverse_vjp` and `_log_det_vjp` (`base.protoc
 from __future__ import annotations
 
 from abc import abstractmethod
-from dataclasses import dataclass
 from typing import Any
 
 from invconv.arrays.namespaces import Array, Shape, cast, namespace
@@ -15,8 +14,7 @@ from invconv.operators.base.protocol import Gradients, Protocol
 from invconv.solve.state import State
 
 
-@dataclass(frozen=True, eq=False, repr=False)
-class Differentiable(Protocol):
+class Differentiable(Protocol, abstract=True):
     """The vector-Jacobian products of value, inverse and log-determinant."""
 
     @abstractmethod

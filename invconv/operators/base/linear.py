@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -26,7 +25,6 @@ from invconv.operators.base.protocol import BOTH, Gradients
 from invconv.solve.state import Map, State, nan_where_singular
 
 
-@dataclass(frozen=True, eq=False, repr=False)
 class Linear(InvertibleConv, abstract=True):
     """y = A(w) x + b."""
 

@@ -10,13 +10,10 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from dataclasses import dataclass
-from typing import Any
 
 from invconv.arrays.namespaces import Array, Shape, as_array, namespace
 from invconv.arrays.registry import Primitive
-from invconv.arrays.settings import flag, instead
-from invconv.operators.base import register
+from invconv.arrays.settings import flag
 from invconv.operators.base.calls import as_batch, for_each, require_spatial_shape
 from invconv.operators.base.checks import warn_of_loss
 from invconv.operators.base.conditions import remembered
@@ -26,8 +23,7 @@ from invconv.operators.base.prepared import PreparedInverse
 from invconv.solve.state import State
 
 
-@dataclass(frozen=True, eq=False, repr=False)
-class InvertibleConv(Differentiable):
+class InvertibleConv(Differentiable, abstract=True):
     """An affine map y = K x + b on arrays (*batch, C, *spatial) with exact inverse and log|det K|.
 
     The arrays of a call must have the operator's library, dtype and device; nothing is moved or
@@ -48,12 +44,6 @@ class InvertibleConv(Differentiable):
     (5,) True
     (5,) True
     """
-
-    def __init_subclass__(cls, abstract: bool = False, mixing: str | None = None) -> None:
-        super().__init_subclass__()
-        cls._mixing = mixing
-        if not abstract:
-            register.enter(cls)
 
     @abstractmethod
     def transpose(self) -> InvertibleConv:
@@ -279,11 +269,3 @@ def evaluate(x: Array, conv: InvertibleConv) -> tuple[Array, Array]:
     A library may record the whole as one step, with the operator's own derivative.
     """
     return conv._forward(x), for_each(x.shape[:1], conv._log_det(tuple(x.shape[2:])))
-
-
-def require_operator(name: str, value: Any) -> None:
-    """Raise TypeError unless a value is an operator."""
-    if not isinstance(value, InvertibleConv):
-        raise TypeError(
-            f"{name}: expected an InvertibleConv, got {type(value).__name__}{instead(value)}"
-        )

@@ -1,14 +1,13 @@
 """The arrays of an operator: their names, and copies of the operator with other arrays.
 
-`Parametrised` is the root of all operators: `parameters`, `replace`, `asarrays`, and the private
-copies without validation that the adapters make.
+`Parametrised` has `parameters`, `replace`, `asarrays`, and the private copies without validation
+that the adapters make. All follow from the fields of a class.
 """
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
 import array_api_compat as compat
@@ -26,17 +25,14 @@ from invconv.arrays.namespaces import (
     place,
     to_numpy,
 )
-from invconv.arrays.validation import require_alike, require_array, require_real
+from invconv.arrays.validation import require_real
+from invconv.operators.base.fields import Fields
 from invconv.trust.remembered import ConditionCache
 
 
-@dataclass(frozen=True, eq=False, repr=False)
-class Parametrised:
-    """A frozen dataclass with fields for arrays, for parts (operators) and for settings."""
+class Parametrised(Fields, abstract=True):
+    """The arrays of an operator by name, and copies with other arrays."""
 
-    _array_names: ClassVar[tuple[str, ...]] = ()  # trained, in the order of `parameters`
-    _constant_names: ClassVar[tuple[str, ...]] = ()  # neither trained nor given a gradient
-    _part_names: ClassVar[tuple[str, ...]] = ()  # fields that hold operators
     # the arguments of `invconv.bounded` if it made this operator; copies by ``replace`` have None
     _bounded_from: ClassVar[tuple[Any, float] | None] = None
 
@@ -49,22 +45,22 @@ class Parametrised:
         """Return a snapshot of the fields without conditions; other threads may add fields."""
         return {name: value for name, value in dict(vars(self)).items() if name != "_conditions"}
 
+    # --- names -------------------------------------------------------------------------------
+
     @classmethod
-    def _field_names(cls) -> tuple[list[str], list[str]]:
-        """Return the names of the fields for arrays, and for settings (mask, ndim, ...)."""
-        names = [
-            f.name for f in dataclasses.fields(cls) if f.init and f.name not in cls._part_names
-        ]
-        arrays = {*cls._array_names, *cls._constant_names}
-        return [n for n in names if n in arrays], [n for n in names if n not in arrays]
+    def _part_fields(cls, parts: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the fields that hold parts, given by prefix: "0", "1", ... are of one tuple."""
+        return {cls._part_names[0]: tuple(parts.values())} if "0" in parts else dict(parts)
 
-    def _parts(self) -> Mapping[str, Parametrised]:
-        """Return the parts of this operator, by the prefix of their arrays' names."""
-        return {}
-
-    def _rebuild(self, own: Mapping[str, Any], parts: Mapping[str, Any]) -> Self:
+    def _rebuild(self, own: Mapping[str, Any], parts: Sequence[Any]) -> Self:
         """Return a validated copy with other own arrays and other parts."""
-        return dataclasses.replace(self, **own, **parts)
+        named = dict(zip(self._parts(), parts, strict=True))
+        return dataclasses.replace(self, **own, **self._part_fields(named))
+
+    def _own(self) -> dict[str, Array]:
+        """Return the operator's own arrays, constants included, but no absent ones."""
+        own = ((name, getattr(self, name)) for name in self._specs)
+        return {name: value for name, value in own if value is not None}
 
     def parameters(self) -> dict[str, Array]:
         """Return the trained arrays by name: "kernel", "first.kernel", "0.weight".
@@ -106,7 +102,7 @@ class Parametrised:
         parts = self._parts()
         for name, array in arrays.items():
             prefix, dot, rest = name.partition(".")
-            if name in (*self._array_names, *self._constant_names):
+            if name in self._specs:
                 own[name] = array
             elif dot and prefix in parts:
                 inner.setdefault(prefix, {})[rest] = array
@@ -116,21 +112,20 @@ class Parametrised:
                     f"it has {', '.join(self._names())}"
                 )
         return self._rebuild(
-            own, {prefix: part.replace(**inner.get(prefix, {})) for prefix, part in parts.items()}
+            own, [part.replace(**inner.get(prefix, {})) for prefix, part in parts.items()]
         )
 
     def _names(self) -> list[str]:
         """Return all names that `replace` accepts."""
         inner = [f"{p}.{name}" for p, part in self._parts().items() for name in part._names()]
-        return [*inner, *self._array_names, *self._constant_names]
+        return [*inner, *self._specs]
 
     def _arrays(self) -> dict[str, Array]:
         """Return all arrays by name, constants included."""
         inner = {
             f"{p}.{n}": a for p, part in self._parts().items() for n, a in part._arrays().items()
         }
-        own = {n: getattr(self, n) for n in (*self._array_names, *self._constant_names)}
-        return inner | {n: a for n, a in own.items() if a is not None}
+        return inner | self._own()
 
     @derived
     def _parameter_names(self) -> tuple[str, ...]:
@@ -154,10 +149,8 @@ class Parametrised:
 
     def _map(self, function: Callable[[Array], Array]) -> Self:
         """Return a copy with a function applied to every array; it keeps the bound, if any."""
-        arrays = {n: getattr(self, n) for n in (*self._array_names, *self._constant_names)}
-        own = {n: function(a) for n, a in arrays.items() if a is not None}
-        parts = {prefix: part._map(function) for prefix, part in self._parts().items()}
-        mapped = self._rebuild(own, parts)
+        own = {n: function(a) for n, a in self._own().items()}
+        mapped = self._rebuild(own, [part._map(function) for part in self._parts().values()])
         if self._bounded_from is not None:
             free, gain = self._bounded_from
             mapped._remember_bound(free._map(function), gain)
@@ -189,25 +182,27 @@ class Parametrised:
         fields.update(self.__dict__)
         fields.update(own)
         if parts:
-            fields.update(zip(self._part_names, parts, strict=True))
+            names = self._part_names
+            several = isinstance(fields[names[0]], tuple)
+            fields.update({names[0]: tuple(parts)} if several else zip(names, parts, strict=True))
         fields.pop("_conditions", None)  # of the old arrays
         fields.pop("_bounded_from", None)
         return copy
 
     def _held(self) -> Self:
         """Return a copy with copies of all arrays."""
-        arrays = {n: getattr(self, n) for n in (*self._array_names, *self._constant_names)}
-        own = {n: copy_of(a) for n, a in arrays.items() if a is not None}
-        if parts := self._parts():
-            return self._rebuild(own, {prefix: part._held() for prefix, part in parts.items()})
-        return self._with(own)
+        own = {n: copy_of(a) for n, a in self._own().items()}
+        return self._with(own, [part._held() for part in self._parts().values()])
 
     def _reference(self) -> tuple[str, Array]:
         """Return the name and value of one array; all have its library, dtype and device."""
         if self._part_names:
-            for prefix, part in self._parts().items():
-                name, array = part._reference()
-                return f"{prefix}.{name}", array
+            prefix = self._part_names[0]
+            part = getattr(self, prefix)
+            if isinstance(part, tuple):
+                prefix, part = "0", part[0]
+            name, array = part._reference()
+            return f"{prefix}.{name}", array
         for name in self._array_names:  # a generator would take twice as long
             if (array := getattr(self, name)) is not None:
                 return name, array
@@ -238,8 +233,7 @@ class Parametrised:
 
     def _on_host(self, dtype: Any) -> Self:
         """Return a copy of NumPy arrays in a dtype; longdouble too, which users may not choose."""
-        arrays = {n: getattr(self, n) for n in (*self._array_names, *self._constant_names)}
-        present = {n: to_numpy(a) for n, a in arrays.items() if a is not None}
+        present = {n: to_numpy(a) for n, a in self._own().items()}
         own = {n: a if a.dtype.kind in "iu" else a.astype(dtype) for n, a in present.items()}
         return self._with(own, [part._on_host(dtype) for part in self._parts().values()])
 
@@ -248,30 +242,15 @@ class Parametrised:
         real = {n: cast(a, dtype) for n, a in self._arrays().items() if _is_real(a)}
         return self.replace(**real)
 
-    def _validate_arrays(self) -> None:
-        """Raise unless the operator's own trained arrays are real, of one library and dtype."""
-        present = [(n, getattr(self, n)) for n in self._array_names]
-        for name, array in present:
-            if name != "bias":
-                require_real(name, array)
-        present = [(n, array) for n, array in present if array is not None]
-        for name, array in present:
-            require_real(name, array)
-            require_alike(name, array, *present[0])
-        for name in self._constant_names:
-            require_array(name, getattr(self, name))
-
     def __repr__(self) -> str:
         """Show the shapes of the arrays instead of their values."""
         shown = []
-        for f in dataclasses.fields(self):
-            if f.name.startswith("_"):
-                continue
-            value = getattr(self, f.name)
+        for name in (*self._part_names, *self._specs, *self._setting_names):
+            value = getattr(self, name)
             # under JAX a tree of this structure may hold any object in the place of an array
             is_array = compat.is_array_api_obj(value)
             text = f"<{describe(value)}>" if is_array else repr(value)
-            shown.append(f"{f.name}={text}")
+            shown.append(f"{name}={text}")
         return f"{type(self).__name__}({', '.join(shown)})"
 
 
@@ -286,9 +265,3 @@ def _carry(array: Array, like: Array) -> Array:
         return from_host(to_numpy(array), like)
     carried = place(cast(array, like.dtype) if real else array, like)
     return copy_of(carried) if carried is array else carried
-
-
-def require_shape(name: str, array: Array, expected: tuple[int, ...], why: str) -> None:
-    """Raise ValueError unless an array has the expected shape."""
-    if tuple(array.shape) != expected:
-        raise ValueError(f"{name}: expected shape {expected} ({why}), got {tuple(array.shape)}")

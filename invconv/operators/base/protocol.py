@@ -13,7 +13,6 @@ of one matrix, `operators.composite` for operators made of operators.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
 from invconv.arrays.derived import derived
@@ -38,25 +37,13 @@ def add_gradients(gradients: Gradients, part: str, more: Gradients) -> None:
         gradients[f"{part}.{name}"] = gradient
 
 
-@dataclass(frozen=True, eq=False, repr=False)
-class Protocol(Parametrised, ABC):
+class Protocol(Parametrised, ABC, abstract=True):
     """The private methods of an operator, from which `InvertibleConv` derives the public ones."""
-
-    @property
-    @abstractmethod
-    def channels(self) -> int:
-        """C, the number of channels."""
-
-    @property
-    @abstractmethod
-    def ndim(self) -> int | None:
-        """The number of spatial axes; None for one batch axis and any number of spatial ones."""
 
     @abstractmethod
     def transpose(self) -> Protocol:
         """Return the operator of the transposed matrix, without bias."""
 
-    _mixing: ClassVar[str | None] = None  # the word by which flows and torch's Conv1x1 know it
     # K is one C x C matrix at every pixel, which `operators.composite` multiplies into the next
     # step
     _pointwise: ClassVar[bool] = False
@@ -76,16 +63,6 @@ class Protocol(Parametrised, ABC):
     _needs_y: ClassVar[bool] = False
     # the memo of `_forward_saving` holds y
     _keeps_y: ClassVar[bool] = False
-    # the number of axes of the array of `_reference`, if it is fixed for the class
-    _rank: ClassVar[int | None] = None
-
-    @derived
-    def _stacked(self) -> str | None:
-        """Return the name of an array with one axis too many, as in JAX's trees, or None."""
-        if self._rank is None:
-            return None
-        name, array = self._reference()
-        return name if array.ndim > self._rank else None
 
     def _weights(self) -> Array:
         """Return the weights w in which the map is linear, such as the matrix of a 1x1."""

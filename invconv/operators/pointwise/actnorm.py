@@ -6,7 +6,7 @@ y[c, p] = exp(log_scale[c]) x[c, p] + bias[c]        log|det| = N sum of log_sca
 from __future__ import annotations
 
 import math
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import KW_ONLY
 from typing import Any, Self
 
 import numpy as np
@@ -26,15 +26,14 @@ from invconv.arrays.settings import optional_ndim, positive_int
 from invconv.kernels.families import ScaleFamily
 from invconv.kernels.primitives import per_channel
 from invconv.operators.base.calls import as_batch
+from invconv.operators.base.fields import array
 from invconv.operators.base.linear import Linear
-from invconv.operators.base.parameters import require_shape
 from invconv.operators.base.protocol import Gradients
 from invconv.trust import condition
 from invconv.trust.bound import Bounds, largest_entry
 from invconv.trust.gains import squashed
 
 
-@dataclass(frozen=True, eq=False, repr=False)
 class ActNorm(Linear):
     """y = exp(log_scale) x + bias, per channel; log det = N sum(log_scale).
 
@@ -56,24 +55,17 @@ class ActNorm(Linear):
     np.True_
     """
 
-    log_scale: Array
-    bias: Array | None
+    log_scale: Array = array("C")
+    bias: Array | None = array("C", optional=True)
     _: KW_ONLY
     ndim: int | None = None
 
-    _array_names = ("log_scale", "bias")
     _saves_log_det = True
     _pixelwise = True
-    _rank = 1
 
-    def __post_init__(self) -> None:
+    def validate(self) -> None:
+        """See `Fields`."""
         optional_ndim(self)
-        self._validate_arrays()
-        channels = self.log_scale.shape[0] if self.log_scale.ndim else 0
-        for name in ("log_scale", "bias"):
-            array = getattr(self, name)
-            if array is not None:
-                require_shape(name, array, (max(channels, 1),), "one number a channel")
 
     @classmethod
     def init(
@@ -141,11 +133,6 @@ class ActNorm(Linear):
         if self.bias is not None:
             arrays["bias"] = cast(-mean / deviation, dtype)
         return self.replace(**arrays)
-
-    @property
-    def channels(self) -> int:
-        """C, the number of channels."""
-        return int(self.log_scale.shape[0])
 
     def transpose(self) -> ActNorm:
         """Return the same scaling, without bias."""

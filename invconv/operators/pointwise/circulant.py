@@ -10,7 +10,7 @@ with c_hat the Fourier transform of c (`kernels.frequencies.circulant_steps`).
 from __future__ import annotations
 
 import math
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import KW_ONLY
 from typing import Any, Self
 
 import numpy as np
@@ -26,14 +26,13 @@ from invconv.kernels.frequencies.circulant_steps import (
     inverse_of,
     spectrum,
 )
-from invconv.operators.base.parameters import require_shape
+from invconv.operators.base.fields import array
 from invconv.operators.base.protocol import Gradients
 from invconv.operators.pointwise.factored import Factored
 from invconv.trust.bound import Bounds, largest_entry, row_sum
 from invconv.trust.gains import squashed
 
 
-@dataclass(frozen=True, eq=False, repr=False)
 class CirculantConv1x1(Factored, mixing="circulant"):
     """A 1x1 convolution with W = diag(left) circ(c) diag(right): 3 C parameters.
 
@@ -61,24 +60,16 @@ class CirculantConv1x1(Factored, mixing="circulant"):
            [0., 1., 0.]])
     """
 
-    left: Array
-    circulant: Array
-    right: Array
-    bias: Array | None = None
+    left: Array = array("C")
+    circulant: Array = array("C")
+    right: Array = array("C")
+    bias: Array | None = array("C", optional=True)
     _: KW_ONLY
     ndim: int | None = None
 
-    _array_names = ("left", "circulant", "right", "bias")
-    _rank = 1
-
-    def __post_init__(self) -> None:
+    def validate(self) -> None:
+        """See `Fields`."""
         optional_ndim(self)
-        self._validate_arrays()
-        channels = self.left.shape[0] if self.left.ndim else 0
-        for name in self._array_names:
-            array = getattr(self, name)
-            if array is not None:
-                require_shape(name, array, (max(channels, 1),), "one number a channel")
 
     @classmethod
     def init(
@@ -108,11 +99,6 @@ class CirculantConv1x1(Factored, mixing="circulant"):
         circulant = from_spectrum(turns.real.copy(), turns.imag.copy(), channels)
         conv = cls(np.ones(channels), circulant, np.ones(channels), ndim=ndim)
         return conv if like is None else conv.asarrays(like)
-
-    @property
-    def channels(self) -> int:
-        """C, the number of channels."""
-        return int(self.left.shape[0])
 
     def transpose(self) -> CirculantConv1x1:
         """Return diag(right) circ(c)^T diag(left), without bias; circ(c)^T is circ(c reversed)."""

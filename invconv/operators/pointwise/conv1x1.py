@@ -8,7 +8,7 @@ This file has the base class and the plain 1x1 convolution (Kingma & Dhariwal, G
 from __future__ import annotations
 
 from abc import abstractmethod
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import KW_ONLY
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -17,21 +17,19 @@ from invconv.arrays.namespaces import Array, Shape, cast, constant, namespace, s
 from invconv.arrays.settings import generator, optional_ndim, positive_int
 from invconv.kernels.families import MatrixFamily
 from invconv.kernels.primitives import inverse_saved, log_abs_det, log_abs_det_saving
+from invconv.operators.base.fields import array
 from invconv.operators.base.linear import Linear
-from invconv.operators.base.parameters import require_shape
 from invconv.operators.base.protocol import Gradients
 from invconv.trust import condition
 from invconv.trust.bound import Bounds, largest_entry, of_matrix
 from invconv.trust.gains import matrix_within
 
 
-@dataclass(frozen=True, eq=False, repr=False)
 class Pointwise(Linear, abstract=True):
     """A C x C matrix W at every pixel."""
 
     _pointwise = True
     _pixelwise = True
-    _rank = 2
     _given_factors: ClassVar[bool] = False  # True if the solve uses factors that are parameters
 
     @abstractmethod
@@ -93,7 +91,6 @@ def random_orthogonal(channels: int, rng: np.random.Generator | None) -> np.ndar
     return np.asarray(q * np.sign(np.diagonal(r)))
 
 
-@dataclass(frozen=True, eq=False, repr=False)
 class Conv1x1(Pointwise, mixing="plain"):
     """A plain 1x1 convolution with any C x C matrix.
 
@@ -120,21 +117,16 @@ class Conv1x1(Pointwise, mixing="plain"):
     0.0
     """
 
-    weight: Array
-    bias: Array | None = None
+    weight: Array = array("C", "C")
+    bias: Array | None = array("C", optional=True)
     _: KW_ONLY
     ndim: int | None = None
 
-    _array_names = ("weight", "bias")
     _saves_log_det = True
 
-    def __post_init__(self) -> None:
+    def validate(self) -> None:
+        """See `Fields`."""
         optional_ndim(self)
-        self._validate_arrays()
-        channels = self.weight.shape[0] if self.weight.ndim else 0
-        require_shape("weight", self.weight, (max(channels, 1),) * 2, "a square matrix")
-        if self.bias is not None:
-            require_shape("bias", self.bias, (channels,), "one number a channel")
 
     @classmethod
     def init(
@@ -158,11 +150,6 @@ class Conv1x1(Pointwise, mixing="plain"):
         weight = random_orthogonal(positive_int("channels", channels), rng)
         conv = cls(weight, ndim=ndim)
         return conv if like is None else conv.asarrays(like)
-
-    @property
-    def channels(self) -> int:
-        """C, the number of channels."""
-        return int(self.weight.shape[0])
 
     def _within(self, gain: float) -> Self:
         return self.replace(weight=matrix_within(self.weight, gain)[0])

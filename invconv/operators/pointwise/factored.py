@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from dataclasses import dataclass
 
 import numpy as np
 
@@ -17,7 +16,6 @@ from invconv.solve.state import State, nan_where_singular
 from invconv.trust.bound import Bounds, largest_entry, of_matrix, row_sum
 
 
-@dataclass(frozen=True, eq=False, repr=False)
 class Factored(Pointwise, abstract=True):
     """A matrix W given by factors; W is never inverted: it lacks digits that its factors have."""
 
@@ -55,7 +53,6 @@ class Factored(Pointwise, abstract=True):
         return self._steps_vjp(*steps.vjp(y, x_bar)), steps.transposed(x_bar)
 
 
-@dataclass(frozen=True, eq=False, repr=False)
 class TriangularlyFactored(Factored, abstract=True):
     """A matrix W: an orthogonal matrix or a permutation, times triangular matrices."""
 

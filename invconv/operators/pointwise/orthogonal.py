@@ -6,7 +6,7 @@ log|det W| = 0.
 
 from __future__ import annotations
 
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import KW_ONLY
 from typing import Any, Self
 
 import numpy as np
@@ -15,7 +15,7 @@ from invconv.arrays.namespaces import Array, Shape, identity, namespace
 from invconv.arrays.settings import generator, optional_ndim, positive_int
 from invconv.kernels.matrices import Product
 from invconv.kernels.reflections import reflected, reflected_vjp
-from invconv.operators.base.parameters import require_shape
+from invconv.operators.base.fields import array
 from invconv.operators.base.protocol import Gradients
 from invconv.operators.pointwise.conv1x1 import Pointwise
 from invconv.operators.pointwise.reflections import require_reflectors
@@ -24,7 +24,6 @@ from invconv.trust.bound import Bounds, largest_entry, row_sum
 from invconv.trust.norms import SolveOverflowError
 
 
-@dataclass(frozen=True, eq=False, repr=False)
 class OrthogonalConv1x1(Pointwise, mixing="orthogonal"):
     """A 1x1 convolution with W = H_1 ... H_m, a product of Householder reflections.
 
@@ -55,21 +54,17 @@ class OrthogonalConv1x1(Pointwise, mixing="orthogonal"):
     0.0
     """
 
-    reflectors: Array
-    bias: Array | None = None
+    reflectors: Array = array("m", "C")
+    bias: Array | None = array("C", optional=True)
     _: KW_ONLY
     ndim: int | None = None
 
-    _array_names = ("reflectors", "bias")
     _saves_log_det = True
 
-    def __post_init__(self) -> None:
+    def validate(self) -> None:
+        """See `Fields`."""
         optional_ndim(self)
-        self._validate_arrays()
-        channels = self.reflectors.shape[1] if self.reflectors.ndim == 2 else 0
-        require_reflectors(self.reflectors, max(channels, 1))
-        if self.bias is not None:
-            require_shape("bias", self.bias, (channels,), "one number a channel")
+        require_reflectors(self.reflectors)
 
     @classmethod
     def init(
@@ -93,11 +88,6 @@ class OrthogonalConv1x1(Pointwise, mixing="orthogonal"):
         channels = positive_int("channels", channels)
         conv = cls(generator(rng).standard_normal((channels, channels)), ndim=ndim)
         return conv if like is None else conv.asarrays(like)
-
-    @property
-    def channels(self) -> int:
-        """C, the number of channels."""
-        return int(self.reflectors.shape[1])
 
     def transpose(self) -> OrthogonalConv1x1:
         """Return the same reflections in the opposite order, without bias."""

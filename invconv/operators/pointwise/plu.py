@@ -6,7 +6,7 @@ W = P L (U + diag(sign exp(log_scale)))        log|det W| = sum of log_scale
 from __future__ import annotations
 
 import math
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import KW_ONLY
 from typing import Any, Self
 
 import numpy as np
@@ -29,14 +29,13 @@ from invconv.arrays.settings import optional_ndim, positive_int
 from invconv.arrays.validation import require_alike, require_array
 from invconv.kernels.primitives import matmul
 from invconv.kernels.triangular_steps import TriangularSteps
-from invconv.operators.base.parameters import require_shape
+from invconv.operators.base.fields import array
 from invconv.operators.base.protocol import Gradients
 from invconv.operators.pointwise.conv1x1 import permutation_matrix, random_orthogonal
 from invconv.operators.pointwise.factored import TriangularlyFactored
 from invconv.trust.gains import strict_below, triangle_within
 
 
-@dataclass(frozen=True, eq=False, repr=False)
 class PLUConv1x1(TriangularlyFactored, mixing="plu"):
     """A 1x1 convolution with W = P L (U + diag(sign exp(log_scale))).
 
@@ -75,29 +74,20 @@ class PLUConv1x1(TriangularlyFactored, mixing="plu"):
            [ 3.,  4.]])
     """
 
-    permutation: Array
-    lower: Array
-    upper: Array
-    sign: Array
-    log_scale: Array
-    bias: Array | None = None
+    permutation: Array = array("C", constant=True)
+    lower: Array = array("C", "C")
+    upper: Array = array("C", "C")
+    sign: Array = array("C", constant=True)
+    log_scale: Array = array("C")
+    bias: Array | None = array("C", optional=True)
     _: KW_ONLY
     ndim: int | None = None
 
-    _array_names = ("lower", "upper", "log_scale", "bias")
     _saves_log_det = True
-    _constant_names = ("permutation", "sign")
 
-    def __post_init__(self) -> None:
+    def validate(self) -> None:
+        """See `Fields`."""
         optional_ndim(self)
-        self._validate_arrays()
-        channels = self.lower.shape[0] if self.lower.ndim else 0
-        for name in ("lower", "upper"):
-            require_shape(name, getattr(self, name), (max(channels, 1),) * 2, "a square matrix")
-        for name in ("permutation", "sign", "log_scale", "bias"):
-            array = getattr(self, name)
-            if array is not None:
-                require_shape(name, array, (channels,), "one number a channel")
         require_alike("sign", self.sign, "lower", self.lower)
         xp = require_array("permutation", self.permutation)
         if library_name(self.permutation) != library_name(self.lower):
@@ -114,9 +104,9 @@ class PLUConv1x1(TriangularlyFactored, mixing="plu"):
             raise TypeError(f"permutation: expected integers, got {self.permutation.dtype}")
         if readable(self.permutation):
             order = to_numpy(self.permutation).tolist()
-            if sorted(order) != list(range(channels)):
+            if sorted(order) != list(range(self.channels)):
                 raise ValueError(
-                    f"permutation: expected each of 0 to {channels - 1} once, got {order}"
+                    f"permutation: expected each of 0 to {self.channels - 1} once, got {order}"
                 )
         if readable(self.sign) and not (np.abs(to_numpy(self.sign)) > 0).all():
             raise ValueError(
@@ -157,11 +147,6 @@ class PLUConv1x1(TriangularlyFactored, mixing="plu"):
             ndim=ndim,
         )
         return conv if like is None else conv.asarrays(like)
-
-    @property
-    def channels(self) -> int:
-        """C, the number of channels."""
-        return int(self.lower.shape[0])
 
     def _lower(self) -> Array:
         """Return L, unit lower triangular."""

@@ -6,7 +6,7 @@ H_i = I - 2 v_i v_i^T / (v_i^T v_i) (`reflections`), so log|det W| = sum log|sca
 
 from __future__ import annotations
 
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import KW_ONLY
 from typing import Any, Self
 
 import numpy as np
@@ -24,14 +24,13 @@ from invconv.arrays.settings import generator, optional_ndim, positive_int
 from invconv.kernels.primitives import add_pivots, log_abs_product
 from invconv.kernels.reflections import reflected, reflected_vjp
 from invconv.kernels.triangular_steps import TriangularSteps
-from invconv.operators.base.parameters import require_shape
+from invconv.operators.base.fields import array
 from invconv.operators.base.protocol import Gradients
 from invconv.operators.pointwise.factored import TriangularlyFactored
 from invconv.operators.pointwise.reflections import require_reflectors
 from invconv.trust.gains import triangle_within
 
 
-@dataclass(frozen=True, eq=False, repr=False)
 class QRConv1x1(TriangularlyFactored, mixing="qr"):
     """A 1x1 convolution with W = Q (U + diag(scale)), Q a product of Householder reflections.
 
@@ -60,25 +59,19 @@ class QRConv1x1(TriangularlyFactored, mixing="qr"):
            [2., 0.]])
     """
 
-    reflectors: Array
-    upper: Array
-    scale: Array
-    bias: Array | None = None
+    reflectors: Array = array("m", "C")
+    upper: Array = array("C", "C")
+    scale: Array = array("C")
+    bias: Array | None = array("C", optional=True)
     _: KW_ONLY
     ndim: int | None = None
 
-    _array_names = ("reflectors", "upper", "scale", "bias")
     _saves_log_det = True
 
-    def __post_init__(self) -> None:
+    def validate(self) -> None:
+        """See `Fields`."""
         optional_ndim(self)
-        self._validate_arrays()
-        channels = self.upper.shape[0] if self.upper.ndim else 0
-        require_shape("upper", self.upper, (max(channels, 1),) * 2, "a square matrix")
-        require_shape("scale", self.scale, (channels,), "one number a channel")
-        if self.bias is not None:
-            require_shape("bias", self.bias, (channels,), "one number a channel")
-        require_reflectors(self.reflectors, channels)
+        require_reflectors(self.reflectors)
 
     @classmethod
     def init(
@@ -107,11 +100,6 @@ class QRConv1x1(TriangularlyFactored, mixing="qr"):
             ndim=ndim,
         )
         return conv if like is None else conv.asarrays(like)
-
-    @property
-    def channels(self) -> int:
-        """C, the number of channels."""
-        return int(self.upper.shape[0])
 
     def _upper(self) -> Array:
         """Return R = U + diag(scale)."""

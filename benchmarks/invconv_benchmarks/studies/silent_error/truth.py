@@ -112,7 +112,7 @@ def maps(conv: ic.InvertibleConv, shape: Shape) -> tuple[Solve, Solve]:
 
 def _by_pixels(conv: ic.AutoregressiveConv) -> tuple[Solve, Solve]:
     bias = np.zeros(conv.channels) if conv.bias is None else conv.bias
-    shift = np.asarray(bias).reshape(-1, *(1 for _ in range(conv.ndim)))
+    shift = np.asarray(bias).reshape(-1, *(1 for _ in conv.kernel.shape[2:]))
     return (
         lambda x: np.stack([convolve(conv, image) + shift for image in x]),
         lambda y: np.stack([substitute(conv, image - shift) for image in y]),

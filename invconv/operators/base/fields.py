@@ -1,0 +1,268 @@
+"""The fields of an operator: arrays, other operators, and settings.
+
+    class QRConv1x1(Pointwise):
+        reflectors: Array = array("m", "C")             # m is not known before, C is
+        upper: Array = array("C", "C")
+        scale: Array = array("C")
+        bias: Array | None = array("C", optional=True)
+        ndim: int | None = None                         # every other field is a setting
+
+A class says the shapes of its arrays in names: "C" is the number of channels, "*k" stands for one
+axis or more, and a name stands for the same number in all arrays. Validation, copies, files,
+pytrees and layers follow from the fields.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, NamedTuple, dataclass_transform
+
+from invconv.arrays.derived import derived
+from invconv.arrays.namespaces import Array, Shape
+from invconv.arrays.settings import instead
+from invconv.arrays.validation import require_alike, require_array, require_real
+from invconv.operators.base import register
+
+Sizes = dict[str, tuple[int, str]]  # by the name of an axis, with the array that it is of
+
+
+class ArraySpec(NamedTuple):
+    """What a class says of one of its arrays.
+
+    Attributes
+    ----------
+    shape : tuple of str
+        The names of the axes.
+    optional : bool
+        Whether the array may be None.
+    constant : bool
+        Whether it is neither trained nor given a gradient.
+    """
+
+    shape: tuple[str, ...]
+    optional: bool
+    constant: bool
+
+    @property
+    def fixed(self) -> tuple[str, ...]:
+        """The axes before "*k"."""
+        return self.shape[:-1] if self.open else self.shape
+
+    @property
+    def open(self) -> bool:
+        """Whether "*k" comes last."""
+        return self.shape[-1] == "*k"
+
+
+def array(*shape: str, optional: bool = False, constant: bool = False) -> Any:
+    """Return a field for an array.
+
+    Parameters
+    ----------
+    *shape : str
+        A name for each axis; "*k", as the last one, stands for one spatial axis or more.
+    optional : bool
+        Whether None is allowed, and the default.
+    constant : bool
+        Whether the array is a constant, such as a permutation: it gets no gradient, and validates
+        its dtype in the class's own ``validate``.
+
+    Examples
+    --------
+    >>> from invconv.extend import array
+    >>> array("C", optional=True).default is None
+    True
+    """
+    given: Any = {"default": None} if optional else {}
+    return dataclasses.field(metadata={"array": ArraySpec(shape, optional, constant)}, **given)
+
+
+def part() -> Any:
+    """Return a field for an operator, or for a tuple of operators.
+
+    Examples
+    --------
+    >>> from invconv.extend import part
+    >>> part().name is None  # a field of `dataclasses`
+    True
+    """
+    return dataclasses.field(metadata={"part": True})
+
+
+@dataclass_transform(frozen_default=True, eq_default=False)
+@dataclass(frozen=True, eq=False, repr=False)
+class Fields:
+    """A frozen dataclass; a subclass becomes one as it is defined, and enters the register."""
+
+    _specs: ClassVar[dict[str, ArraySpec]] = {}
+    _array_names: ClassVar[tuple[str, ...]] = ()  # trained, in the order of `parameters`
+    _constant_names: ClassVar[tuple[str, ...]] = ()  # neither trained nor given a gradient
+    _part_names: ClassVar[tuple[str, ...]] = ()  # fields that hold operators
+    _setting_names: ClassVar[tuple[str, ...]] = ()  # all other fields
+    # the word by which flows and torch's Conv1x1 know the class
+    _mixing: ClassVar[str | None] = None
+
+    def __init_subclass__(cls, abstract: bool = False, mixing: str | None = None) -> None:
+        super().__init_subclass__()
+        dataclass(frozen=True, eq=False, repr=False)(cls)
+        fields = [f for f in dataclasses.fields(cls) if f.init]
+        cls._specs = {f.name: f.metadata["array"] for f in fields if "array" in f.metadata}
+        cls._array_names = tuple(n for n, spec in cls._specs.items() if not spec.constant)
+        cls._constant_names = tuple(n for n, spec in cls._specs.items() if spec.constant)
+        cls._part_names = tuple(f.name for f in fields if "part" in f.metadata)
+        others = {*cls._specs, *cls._part_names}
+        cls._setting_names = tuple(f.name for f in fields if f.name not in others)
+        cls._mixing = mixing
+        if not abstract:
+            register.enter(cls)
+
+    def __post_init__(self) -> None:
+        self._validate_parts()
+        self._validate_arrays()
+        self.validate()
+
+    def validate(self) -> None:
+        """Raise unless the settings fit, and normalise them; the arrays' shapes fit by now."""
+
+    def _parts(self) -> Mapping[str, Any]:
+        """Return the parts of this operator, by the prefix of their arrays' names."""
+        parts: dict[str, Any] = {}
+        for name in self._part_names:
+            value = getattr(self, name)
+            if isinstance(value, tuple):
+                parts |= {str(i): one for i, one in enumerate(value)}
+            else:
+                parts[name] = value
+        return parts
+
+    def _validate_parts(self) -> None:
+        """Raise unless the parts are operators that fit together."""
+        first: tuple[str, Any] | None = None
+        ndim: tuple[str, int] | None = None
+        for prefix, conv in self._parts().items():
+            name = f"{self._part_names[0]}[{prefix}]" if prefix.isdecimal() else prefix
+            require_operator(name, conv)
+            first = first or (name, conv)
+            _require_same(name, conv, *first)
+            if conv.ndim is not None:
+                ndim = ndim or (name, conv.ndim)
+                if conv.ndim != ndim[1]:
+                    raise ValueError(
+                        f"{name}: expected {ndim[1]} spatial axes as {ndim[0]} has, got {conv.ndim}"
+                    )
+
+    def _validate_arrays(self) -> None:
+        """Raise unless the own arrays have their shapes, and are real, of one library and dtype."""
+        sizes: Sizes = {}
+        first: tuple[str, Any] | None = None
+        for prefix, conv in self._parts().items():  # of the first part
+            inside, reference = conv._reference()
+            sizes["C"] = conv.channels, prefix
+            first = f"{prefix}.{inside}", reference
+            break
+        for name, spec in self._specs.items():
+            if (value := getattr(self, name)) is None and spec.optional:
+                continue
+            if spec.constant:
+                require_array(name, value)
+            else:
+                require_real(name, value)
+                first = first or (name, value)
+                require_alike(name, value, *first)
+            _require_fit(name, value, spec, sizes)
+
+    @derived
+    def channels(self) -> int:
+        """C, the number of channels."""
+        for conv in self._parts().values() if self._part_names else ():
+            return int(conv.channels)
+        places = ((n, s.shape.index("C")) for n, s in self._specs.items() if "C" in s.shape)
+        sizes = ((getattr(self, name), axis) for name, axis in places)
+        return next(int(value.shape[axis]) for value, axis in sizes if value is not None)
+
+    @derived
+    def ndim(self) -> int | None:
+        """Return the number of spatial axes; None for one batch axis and any number of others."""
+        if self._part_names:  # ask each part once: nested chains would double the work each
+            return next((n for p in self._parts().values() if (n := p.ndim) is not None), None)
+        kernels = (n for n, spec in self._specs.items() if spec.open)
+        return next((getattr(self, n).ndim - len(self._specs[n].fixed) for n in kernels), None)
+
+    @derived
+    def _kernel_size(self) -> tuple[int, ...]:
+        """Return the sizes of the kernel."""
+        name, spec = next((n, spec) for n, spec in self._specs.items() if spec.open)
+        shape = getattr(self, name).shape[len(spec.fixed) :]
+        return tuple(map(int, shape))  # a tracer may have its own integers
+
+    @derived
+    def _stacked(self) -> str | None:
+        """Return the name of an array with one axis too many, as in JAX's trees, or None."""
+        for prefix, conv in self._parts().items() if self._part_names else ():
+            if (inside := conv._stacked) is not None:
+                return f"{prefix}.{inside}"
+        for name, spec in self._specs.items():
+            if (value := getattr(self, name)) is not None and self._has_further_axis(value, spec):
+                return name
+        return None
+
+    def _has_further_axis(self, value: Array, spec: ArraySpec) -> bool:
+        if not spec.open:
+            return bool(value.ndim > len(spec.shape))
+        # a further axis may be taken for a spatial one: compare it with settings for each axis
+        axes = value.ndim - len(spec.fixed)
+        settings = (getattr(self, name) for name in self._setting_names)
+        uneven = any(isinstance(v, tuple) and len(v) != axes for v in settings)
+        return bool(uneven or value.shape[0] != value.shape[1])
+
+
+def require_operator(name: str, value: Any) -> None:
+    """Raise TypeError unless a value is an operator."""
+    if not isinstance(value, Fields):
+        raise TypeError(
+            f"{name}: expected an InvertibleConv, got {type(value).__name__}{instead(value)}"
+        )
+
+
+def _require_same(name: str, conv: Any, like_name: str, like: Any) -> None:
+    """Raise unless two operators agree in channels, library, dtype and device."""
+    if conv.channels != like.channels:
+        raise ValueError(
+            f"{name}: expected {like.channels} channels as {like_name} has, got {conv.channels}"
+        )
+    array_name, value = conv._reference()
+    require_alike(f"{name}.{array_name}", value, like_name, like._reference()[1])
+
+
+def _require_fit(name: str, value: Array, spec: ArraySpec, sizes: Sizes) -> None:
+    """Raise ValueError unless an array has the shape that its class says.
+
+    Parameters
+    ----------
+    sizes : dict of str to (int, str)
+        The sizes that other arrays have, and the name of one; those of this array are added.
+    """
+    shape, fixed = tuple(map(int, value.shape)), spec.fixed
+    fits = len(shape) > len(fixed) if spec.open else len(shape) == len(fixed)
+    for axis, n in zip(fixed, shape, strict=False):
+        fits = fits and n == sizes.setdefault(axis, (n, name))[0] and (n >= 1 or axis != "C")
+    if fits and min(shape[len(fixed) :], default=1) >= 1:
+        return
+    expected = ", ".join((*fixed, "*k")) if spec.open else _tuple_of(fixed)
+    known = [f"{axis} = {n} as {of} has" for axis, (n, of) in sizes.items() if axis in fixed]
+    others = [text for text in known if not text.endswith(f" {name} has")]
+    raise ValueError(
+        f"{name}: expected shape ({expected}){' with ' * bool(others)}{', '.join(others)}, got "
+        f"{shape}{_hint(name, shape, spec)}"
+    )
+
+
+def _tuple_of(names: tuple[str, ...]) -> str:
+    return f"{names[0]}," if len(names) == 1 else ", ".join(names)
+
+
+def _hint(name: str, shape: Shape, spec: ArraySpec) -> str:
+    single = spec.open and 1 <= len(shape) < len(spec.shape)
+    return f"; of one channel it is {name}[{', '.join(['None'] * len(spec.fixed))}]" * single
