@@ -1,12 +1,56 @@
 """Tools for authors of operators and of array libraries.
 
-A class of operators says its fields by `array` and `part`. For a library, `register_backend` takes
-a module of native primitives, `ArrayOps` is what its ``ARRAY_OPS`` derives from, and inside
-`agnostic` every primitive runs as pure array API.
+An operator is a list of factors. A class says its arrays by `array` and its parts by `part`, and
+gives its factors: each is a `Family` of maps with weights. What else an operator has follows:
+values, inverses, log-determinants, all derivatives, files, layers of PyTorch, pytrees of JAX.
+
+    class HouseholderConv1x1(Pointwise):
+        log_scale: np.ndarray = array("C")
+        reflectors: np.ndarray = array("m", "C")
+        bias: np.ndarray | None = array("C", optional=True)
+
+        def factors(self):                 # the factor that runs first comes first
+            return [(LogScale(), self.log_scale), (Householder(), self.reflectors)]
+
+        def factors_vjp(self, bars):       # gradients by the arrays, from those by the weights
+            return {"log_scale": bars[0], "reflectors": bars[1]}
+
+A class may also have ``validate`` (raise unless settings fit), ``transpose``, and ``within`` (a
+rule for `invconv.bounded`). A part is a factor list by itself, and needs neither method.
+
+For an array library, `register_backend` takes a module of native primitives, `ArrayOps` is what its
+``ARRAY_OPS`` derives from, and inside `agnostic` every primitive runs as pure array API.
 """
 
 from invconv.arrays.array_ops import ArrayOps, register_backend
 from invconv.arrays.registry import agnostic
+from invconv.families.circulant import Circulant
+from invconv.families.convolutions import Causal, Spectral
+from invconv.families.exponential import Exponential
+from invconv.families.family import Family
+from invconv.families.orthogonal import Householder
+from invconv.families.pointwise import LogScale, Matrix, Scale
+from invconv.families.triangular import Triangular
 from invconv.operators.base.fields import array, part
+from invconv.operators.inverse import Transposed
+from invconv.operators.pointwise.conv1x1 import Pointwise
 
-__all__ = ["ArrayOps", "agnostic", "array", "part", "register_backend"]
+__all__ = [
+    "ArrayOps",
+    "Causal",
+    "Circulant",
+    "Exponential",
+    "Family",
+    "Householder",
+    "LogScale",
+    "Matrix",
+    "Pointwise",
+    "Scale",
+    "Spectral",
+    "Transposed",
+    "Triangular",
+    "agnostic",
+    "array",
+    "part",
+    "register_backend",
+]

@@ -15,15 +15,16 @@ from jax import export, lax
 from jax.tree_util import GetAttrKey, register_pytree_with_keys
 
 import invconv as ic
+from invconv.families.factored import Forward, Solvers, Unshifted
 from invconv.kernels.exponential import ExponentialSolver
 from invconv.kernels.families import Division
-from invconv.kernels.frequencies.circulant_steps import CirculantSteps
+from invconv.kernels.frequencies.circulant import CirculantStep
 from invconv.kernels.matrices import Product
-from invconv.kernels.triangular_steps import TriangularSteps
+from invconv.kernels.pixel_steps import Divided, PixelSteps, Triangle, Turned
 from invconv.kernels.wavefront import CausalStencil
 from invconv.operators.base.prepared import PreparedInverse
 from invconv.operators.base.register import for_each_operator, is_own
-from invconv.solve.state import Forward, State, Steps
+from invconv.solve.state import State
 
 _exported: set[str] = set()
 
@@ -87,15 +88,19 @@ for_each_operator(_register)
 # register themselves
 _PREPARED: dict[type, tuple[str, ...]] = {
     PreparedInverse: ("conv", "_state"),
-    State: ("solver", "log_det", "bias"),
-    Steps: ("states",),
-    Forward: ("conv",),
+    State: ("solver", "log_det", "bias", "guard"),
+    Solvers: ("solvers",),
+    Unshifted: ("bias",),
+    Forward: ("weights",),
     CausalStencil: ("diagonal", "taps"),
-    CirculantSteps: ("left", "circulant", "right", "inverse"),
+    CirculantStep: ("circulant", "inverse"),
+    Divided: ("scale",),
     Division: ("scale",),
     ExponentialSolver: ("taps",),
+    PixelSteps: ("steps",),
     Product: ("inverse",),
-    TriangularSteps: ("first", "triangles"),
+    Triangle: ("matrix",),
+    Turned: ("matrix",),
 }
 for _class, _data in _PREPARED.items():
     _fields = [f.name for f in dataclasses.fields(_class) if f.init]

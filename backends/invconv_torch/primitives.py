@@ -60,9 +60,9 @@ __all__ = [
     "inverse_saved",
     "log_abs_det",
     "log_abs_det_saving",
-    "log_abs_pivots",
     "log_abs_product",
     "matmul",
+    "pivots",
     "reflected",
     "reflected_vjp",
     "shifted",
@@ -156,19 +156,10 @@ def log_abs_product(pixels: int, *vectors: Tensor) -> Tensor:
     return torch.as_tensor(primitives.log_abs_product.agnostic(pixels, *vectors))
 
 
-def log_abs_pivots(
-    pixels: int, centres: Sequence[Offset], *kernels: Tensor
-) -> tuple[Tensor, tuple[Tensor, ...]]:
-    """See `invconv.kernels.primitives.log_abs_pivots`."""
-    if not (unwatched() and all(map(in_host_memory, kernels))):
-        logs, diagonals = primitives.log_abs_pivots.agnostic(pixels, centres, *kernels)
-        return logs, diagonals
-    diagonals = tuple(map(_pivots, kernels, centres))
-    return _of_few_numbers(pixels, diagonals), diagonals
-
-
-def _pivots(kernel: Tensor, centre: Offset) -> Tensor:
-    """Return K[c, c, centre] by one view, which is quicker than several in a row."""
+def pivots(kernel: Tensor, centre: Offset) -> Tensor:
+    """See `invconv.kernels.primitives.pivots`; one view is quicker than several in a row."""
+    if not (unwatched() and in_host_memory(kernel)):
+        return torch.as_tensor(primitives.pivots.agnostic(kernel, centre))
     row, column, *strides = kernel.stride()
     place = kernel.storage_offset() + sum(map(operator.mul, strides, centre))
     return kernel.as_strided(kernel.shape[:1], (row + column,), place)

@@ -11,6 +11,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
+import numpy as np
+
 from invconv.arrays.namespaces import Array, Shape, namespace, triangle
 from invconv.arrays.stencil import Offset, Stencil, kernel_of, tap_indices, taps_of
 from invconv.kernels.families import StencilFamily
@@ -177,6 +179,7 @@ class CircularFamily:
     kernel_size: Shape
     dilation: tuple[int, ...]
     wrap: ClassVar[bool] = True
+    uniform: ClassVar[bool] = True  # all pixels are alike
     offsets: tuple[Offset, ...] = field(init=False, repr=False, compare=False)
     basis: Fourier = field(init=False, repr=False, compare=False)
     wide: bool = field(init=False, repr=False, compare=False)
@@ -201,6 +204,10 @@ class CircularFamily:
     def kernel(self, taps: Array) -> Array:
         """Return the kernel with these taps."""
         return kernel_of(taps, self.kernel_size)
+
+    def counts(self) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
+        """Return the number of offsets of each tap, shape (T,)."""
+        return np.ones(len(self.offsets))
 
     def by_frequencies(self, x: Array) -> bool:
         """Tell whether A(w) x, and the gradient by w, are quicker in the frequency domain."""

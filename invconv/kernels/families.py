@@ -17,6 +17,7 @@ from typing import Any, ClassVar, Protocol, Self
 from invconv.arrays.namespaces import Array, Shape, namespace, triangle
 from invconv.arrays.stencil import Offset, Stencil, tap_indices
 from invconv.kernels.matrices import matrix_solver
+from invconv.kernels.pixel_steps import Triangle
 from invconv.kernels.primitives import (
     correlate,
     correlate_kernel_vjp,
@@ -24,7 +25,6 @@ from invconv.kernels.primitives import (
     multiply,
     per_channel,
     pixel_rows,
-    triangular_solve,
 )
 from invconv.kernels.solver import Solver
 
@@ -181,23 +181,6 @@ class TriangularFamily:
     def adjoint(self, w: Array) -> Array:
         """See `LinearFamily`."""
         return namespace(w).matrix_transpose(w)
-
-
-@dataclass(frozen=True, eq=False)
-class Triangle:
-    """x = T^-1 y for y (C, M)."""
-
-    matrix: Array
-    lower: bool
-
-    @property
-    def plan(self) -> dict[str, Any]:
-        """How the solve runs."""
-        return {"method": "substitution"}
-
-    def __call__(self, y: Array) -> Array:
-        """Solve for x."""
-        return triangular_solve(self.matrix, y, lower=self.lower)
 
 
 @dataclass(frozen=True)

@@ -7,15 +7,15 @@ If it is not, or if its values cannot be read, each pixel is solved with factors
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
 from invconv.arrays.namespaces import Array, from_host, namespace, readable, recorded, to_numpy
 from invconv.arrays.registry import Primitive
+from invconv.kernels.pixel_steps import PixelSteps, Triangle, Turned
 from invconv.kernels.primitives import multiply
 from invconv.kernels.solver import Solver
-from invconv.kernels.triangular_steps import TriangularSteps
 
 Matrix = np.ndarray[Any, np.dtype[np.float64]]
 
@@ -65,9 +65,8 @@ def matrix_solver(matrix: Array) -> Solver:
         inverse = accurate_inverse(matrix)
         if inverse is not None:
             return Product(inverse, "LU factorisation")
-    xp = namespace(matrix)
-    q, r = xp.linalg.qr(matrix)
-    return TriangularSteps(xp.matrix_transpose(q), (r,), (False,), "QR factorisation")
+    q, r = namespace(matrix).linalg.qr(matrix)
+    return PixelSteps((Turned(q), Triangle(r, False)), "QR factorisation")
 
 
 def accurate_inverse(matrix: Array) -> Array | None:
@@ -80,50 +79,7 @@ def accurate_inverse(matrix: Array) -> Array | None:
     return _accurate(values, inverse, matrix)
 
 
-class FactoredSteps(Protocol):
-    """A solve W^-1 y, factor by factor, for a matrix W given by factors."""
-
-    @property
-    def plan(self) -> dict[str, Any]:
-        """How the solve runs."""
-
-    @property
-    def arrays(self) -> list[Array]:
-        """The arrays of the factors of W."""
-
-    def on_host(self) -> tuple[Matrix, Matrix]:
-        """Return W and W^-1 in float64."""
-
-    def factors(self) -> list[Array]:
-        """Return the factors of W as matrices, in the order in which they are applied."""
-
-    def __call__(self, y: Array, /) -> Array:
-        """Solve for x, shape (B, C, *spatial)."""
-
-    def transposed(self, x_bar: Array) -> Array:
-        """Return W^-T x_bar, shape (B, C, *spatial)."""
-
-    def vjp(self, y: Array, x_bar: Array) -> tuple[Any, ...]:
-        """Pull x_bar back to the factors, without losing digits that the solve keeps."""
-
-
-@dataclass(frozen=True, eq=False)
-class Transposed:
-    """The solver of the transposed matrix, x = W^-T y."""
-
-    steps: FactoredSteps
-
-    @property
-    def plan(self) -> dict[str, Any]:
-        """How the solve runs."""
-        return self.steps.plan
-
-    def __call__(self, y: Array) -> Array:
-        """Solve for x, shape (B, C, *spatial)."""
-        return self.steps.transposed(y)
-
-
-def solver_of_steps(steps: FactoredSteps) -> Product | FactoredSteps:
+def solver_of_steps(steps: PixelSteps) -> Product | PixelSteps:
     """Return a product with W^-1 if it is as accurate as the steps, else the steps."""
     if not all(map(readable, steps.arrays)) or any(map(recorded, steps.arrays)):
         return steps
@@ -133,7 +89,7 @@ def solver_of_steps(steps: FactoredSteps) -> Product | FactoredSteps:
     except np.linalg.LinAlgError:  # a zero beside an inf: the log-determinant did not show it
         return steps
     accurate = _accurate(matrix, inverse, steps.arrays[0])
-    return steps if accurate is None else Product(accurate, str(steps.plan["method"]))
+    return steps if accurate is None else Product(accurate, steps.method)
 
 
 def _accurate(matrix: Matrix, inverse: Matrix, like: Array) -> Array | None:

@@ -9,7 +9,6 @@ The solvers of whole convolutions, primitives too, are in `invconv.kernels.wavef
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from typing import Any
 
 from invconv.arrays.namespaces import (
@@ -171,28 +170,10 @@ def shifted(y: Array, v: Array) -> Array:
     return y + per_channel(v, y)
 
 
+@Primitive
 def pivots(kernel: Array, centre: Offset) -> Array:
     """Return K[c, c, centre] of a kernel (C, C, *k), shape (C,)."""
     return diagonal(kernel[(..., *centre)])
-
-
-def _log_abs_pivots(
-    pixels: int, centres: Sequence[Offset], *kernels: Array
-) -> tuple[Array, tuple[Array, ...]]:
-    """Return pixels times the sum of log|K[c, c, centre]|, and K[c, c, centre] of each kernel.
-
-    Parameters
-    ----------
-    pixels : int
-    centres : sequence of offset
-        The centre of each kernel.
-    *kernels : array, shape (C, C, *k)
-    """
-    diagonals = tuple(map(pivots, kernels, centres))
-    return log_abs_product(pixels, *diagonals), diagonals
-
-
-log_abs_pivots = Primitive(_log_abs_pivots, "log_abs_pivots", on=2)
 
 
 @Primitive

@@ -15,7 +15,7 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 
 from invconv.arrays.namespaces import Array, Shape, constant, namespace
-from invconv.arrays.stencil import Offset, Stencil, kernel_of, taps_of
+from invconv.arrays.stencil import Offset, Stencil, kernel_of, tap_indices, taps_of
 from invconv.kernels.convolutions import circular_family
 from invconv.kernels.frequencies.cosine import Cosine
 from invconv.kernels.frequencies.spectrum import kernel_spectrum, spectral_solver
@@ -88,6 +88,7 @@ class SymmetricFamily:
     """
 
     kernel_size: Shape
+    uniform: ClassVar[bool] = False  # pixels near the border are not like others
     whole: MirroredFamily = field(init=False, repr=False, compare=False)
     basis: Cosine = field(init=False, repr=False, compare=False)
     text: str = field(init=False, repr=False, compare=False)
@@ -107,6 +108,10 @@ class SymmetricFamily:
     def factor(self, w: Array, shape: Shape) -> Solver:
         """See `LinearFamily`."""
         return spectral_solver(kernel_spectrum(w, self.basis, shape), self.basis, shape)
+
+    def counts(self) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
+        """Return the number of offsets of each tap, shape (T,)."""
+        return np.asarray([2.0 ** np.count_nonzero(t) for t in tap_indices(self.kernel_size)])
 
     def transpose(self) -> SymmetricFamily:
         """See `LinearFamily`."""

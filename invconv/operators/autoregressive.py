@@ -13,31 +13,25 @@ and the inverse is a substitution, pixel after pixel (`kernels.wavefront` does w
 from __future__ import annotations
 
 from dataclasses import KW_ONLY
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 
 from invconv.arrays.derived import derived
 from invconv.arrays.namespaces import (
     Array,
-    Shape,
     namespace,
-    size,
 )
 from invconv.arrays.settings import choice, directions, generator, positive_int, sizes
 from invconv.arrays.stencil import Offset, kernel_of
-from invconv.kernels.convolutions import CausalFamily, causal_family
-from invconv.kernels.primitives import add_pivots, log_abs_pivots, pivots
+from invconv.families.convolutions import Causal
+from invconv.kernels.convolutions import causal_family
 from invconv.kernels.wavefront import CausalStencil
-from invconv.operators.base.conditions import in_one_norm
-from invconv.operators.base.protocol import Gradients
-from invconv.operators.convolution import Convolution
-from invconv.trust import condition
-from invconv.trust.bound import UNBOUNDED, Bounds, largest_entry, of_taps
+from invconv.operators.convolution import WithKernel
 from invconv.trust.gains import taps_within, triangular_within
 
 
-class AutoregressiveConv(Convolution):
+class AutoregressiveConv(WithKernel):
     """A convolution with a kernel that sees only pixels on one side of each pixel.
 
     y[p] = sum over t of K[..., t] x[p - direction dilation o(t)] + b, zero outside the grid, and
@@ -80,8 +74,6 @@ class AutoregressiveConv(Convolution):
     direction: int | tuple[int, ...] = 1
     channel_order: str = "lower"
     dilation: int | tuple[int, ...] = 1
-
-    _saves_log_det = True
 
     def validate(self) -> None:
         """See `Fields`."""
@@ -154,7 +146,8 @@ class AutoregressiveConv(Convolution):
             dilation=dilation,
         )
         conv.kernel[(..., *conv._centre)] += np.eye(channels)
-        conv = conv.replace(kernel=kernel_of(conv._causal().stencil().taps, conv._kernel_size))
+        linear = conv._family.linear
+        conv = conv.replace(kernel=linear.kernel(linear.taps(conv.kernel)))
         return conv if like is None else conv.asarrays(like)
 
     @property
@@ -165,27 +158,29 @@ class AutoregressiveConv(Convolution):
         return (0, *((k - 1) // 2 for k in self._kernel_size[1:]))
 
     @derived
-    def _family(self) -> CausalFamily:
+    def _family(self) -> Causal:
         assert isinstance(self.direction, tuple)
         assert isinstance(self.dilation, tuple)
         lower = self.channel_order == "lower"
-        return causal_family(self._kernel_size, self._centre, self.direction, self.dilation, lower)
+        size, centre = self._kernel_size, self._centre
+        return Causal(causal_family(size, centre, self.direction, self.dilation, lower))
 
     def _causal(self) -> CausalStencil:
-        return self._family.stencil(self.kernel)
+        return self._family.linear.stencil(self.kernel)
 
     def transpose(self) -> AutoregressiveConv:
         """Return the operator of K^T: flipped direction and channel order, transposed matrices."""
-        family = self._family.transpose()
+        family = self._family.linear.transpose()
         return AutoregressiveConv(
-            self._family.adjoint(self.kernel),
+            self._family.linear.adjoint(self.kernel),
             mask=self.mask,
             direction=family.direction,
             channel_order="lower" if family.lower else "upper",
             dilation=self.dilation,
         )
 
-    def _within(self, gain: float) -> Self:
+    def within(self, gain: float) -> Self:
+        """See `Factored`."""
         causal = self._causal()
         own = gain ** (1 / 3) if causal.reach else gain
         block, inverse_norm = triangular_within(causal.diagonal, own)
@@ -194,44 +189,3 @@ class AutoregressiveConv(Convolution):
             others = taps_within(others, inverse_norm, gain / own)
         taps = namespace(others).concat([block[None, ...], others], axis=0)
         return self.replace(kernel=kernel_of(taps, self._kernel_size))
-
-    def _pivots(self) -> Array:
-        """Return K[c, c, at 0], shape (C,)."""
-        return pivots(self.kernel, self._family.centre)
-
-    def _log_det(self, shape: Shape) -> Array:
-        return self._log_det_saving(shape)[0]
-
-    def _log_det_saving(self, shape: Shape) -> tuple[Array, Any]:
-        log_det, (diagonal,) = log_abs_pivots(size(shape), (self._family.centre,), self.kernel)
-        return log_det, diagonal
-
-    def _add_log_det_vjp(
-        self, gradients: Gradients, shape: Shape, log_det_bar: Array, memo: Any
-    ) -> Gradients:
-        known = gradients.get("kernel")
-        known = namespace(self.kernel).zeros_like(self.kernel) if known is None else known
-        more = size(shape) * log_det_bar / (self._pivots() if memo is None else memo)
-        return gradients | {"kernel": add_pivots(known, self._family.centre, more)}
-
-    def _condition(self, shape: Shape) -> condition.Condition:
-        return in_one_norm(self, shape)
-
-    def _longest_columns(self, shape: Shape, transposed: bool) -> tuple[int | None, ...]:
-        # along an axis on which no offset points back, K and K^-1 are triangular and Toeplitz: the
-        # column of a pixel is the first pixel's column, shifted and cut off by the grid
-        assert isinstance(self.direction, tuple)
-        ways = [-s if transposed else s for s in self.direction]
-        first = [0 if s > 0 else n - 1 for s, n in zip(ways, shape, strict=True)]
-        followed = len(shape) if self.mask == "corner" else 1
-        return tuple(p if axis < followed else None for axis, p in enumerate(first))
-
-    def _bounds(self, shape: Shape) -> list[Bounds]:
-        causal = self._causal()
-        if not all(np.isfinite(a).all() for a in (causal.diagonal, causal.taps)):
-            return [UNBOUNDED]
-        return [of_taps(causal.diagonal, causal.taps, largest_entry(self.bias))]
-
-    @property
-    def _singular_hint(self) -> str:
-        return "the kernel has a zero on the diagonal of its C x C matrix at the pixel itself"

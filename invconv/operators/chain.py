@@ -11,10 +11,9 @@ from typing import Self, overload
 
 from invconv.operators.base.fields import part
 from invconv.operators.base.operator import InvertibleConv
-from invconv.operators.composite import Composite
 
 
-class Chain(Composite):
+class Chain(InvertibleConv):
     """One operator after another.
 
     Parameters
@@ -75,8 +74,9 @@ class Chain(Composite):
             return Chain(tuple(self.steps)[index])
         return self.steps[index]
 
-    def _within(self, gain: float) -> Self:
-        return replace(self, steps=[s._within(gain ** (1 / len(self))) for s in self.steps])
+    def within(self, gain: float) -> Self:
+        """See `Factored`."""
+        return replace(self, steps=[s.within(gain ** (1 / len(self))) for s in self.steps])
 
     def transpose(self) -> Chain:
         """Return the transposed steps in the opposite order, without biases."""

@@ -9,20 +9,18 @@ convolution.
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 
-from invconv.arrays.namespaces import Array, Shape, size
+from invconv.arrays.namespaces import Array
 from invconv.arrays.settings import positive_int, sizes
-from invconv.kernels.primitives import log_abs_pivots
 from invconv.operators.autoregressive import AutoregressiveConv
 from invconv.operators.base.fields import array, part
 from invconv.operators.base.operator import InvertibleConv
-from invconv.operators.composite import Composite
 
 
-class EmergingConv(Composite):
+class EmergingConv(InvertibleConv):
     """``second`` after ``first``, two autoregressive convolutions of opposite directions.
 
     Kernels are as in `AutoregressiveConv`: cross-correlations with direction -1, convolutions with
@@ -124,20 +122,9 @@ class EmergingConv(Composite):
 
         return cls(factor(-1, "lower"), factor(1, "upper"))
 
-    @property
-    def _steps(self) -> tuple[InvertibleConv, ...]:
-        return self.first, self.second
-
-    def _log_det(self, shape: Shape) -> Array:
-        return self._log_det_saving(shape)[0]
-
-    def _log_det_saving(self, shape: Shape) -> tuple[Array, Any]:
-        first, second = self.first, self.second
-        centres = first._family.centre, second._family.centre
-        return log_abs_pivots(size(shape), centres, first.kernel, second.kernel)
-
-    def _within(self, gain: float) -> Self:
-        first, second = self.first._within(gain**0.5), self.second._within(gain**0.5)
+    def within(self, gain: float) -> Self:
+        """See `Factored`."""
+        first, second = self.first.within(gain**0.5), self.second.within(gain**0.5)
         return replace(self, first=first, second=second)
 
     def transpose(self) -> EmergingConv:

@@ -11,31 +11,19 @@ Generalized Sylvester Flows, NeurIPS 2020, arXiv 2006.01910.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from dataclasses import KW_ONLY
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 
 from invconv.arrays.derived import derived
-from invconv.arrays.namespaces import Array, Shape, constant, diagonal, namespace, size, total
+from invconv.arrays.namespaces import Array, namespace, size
 from invconv.arrays.settings import choice, generator, positive_int, sizes
-from invconv.arrays.stencil import kernel_of, reaching, tap_indices, taps_of
-from invconv.kernels.exponential import (
-    ExponentialSolver,
-    counted,
-    exponential,
-    exponential_vjp,
-)
-from invconv.kernels.families import StencilFamily, centred_family
-from invconv.kernels.primitives import per_channel
-from invconv.kernels.series import LARGEST, Counts
-from invconv.operators.base.conditions import in_one_norm
-from invconv.operators.base.protocol import BOTH, Gradients
+from invconv.arrays.stencil import taps_of
+from invconv.families.exponential import Exponential
+from invconv.kernels.families import centred_family
+from invconv.kernels.series import LARGEST
 from invconv.operators.convolution import WithKernel
-from invconv.solve.state import Map, State
-from invconv.trust import condition
-from invconv.trust.bound import UNBOUNDED, Bounds, largest_entry
 from invconv.trust.gains import norm_bound, shrinking
 
 
@@ -97,8 +85,6 @@ class ExponentialConv(WithKernel, mixing="exponential"):
     padding: str = "zeros"
     dilation: int | tuple[int, ...] = 1
 
-    _needs_y = _solves_by_applying = True
-
     def validate(self) -> None:
         """See `Fields`."""
         choice("padding", self.padding, ("zeros", "circular"))
@@ -155,35 +141,19 @@ class ExponentialConv(WithKernel, mixing="exponential"):
         conv = cls(kernel / math.sqrt(size(taps)), padding=padding, dilation=dilation)
         return conv if like is None else conv.asarrays(like)
 
-    def _prime(self) -> None:
-        super()._prime()
-        _ = self._family
-
     @derived
-    def _family(self) -> StencilFamily:
-        """Return the family of M, with all taps."""
+    def _family(self) -> Exponential:
+        """Return the family of e^M."""
         assert isinstance(self.dilation, tuple)
-        return centred_family(self._kernel_size, self.dilation, self.padding == "circular")
-
-    def _taps(self, shape: Shape) -> Array:
-        """Return the taps of M, shape (T, C, C); taps that reach no pixel of the grid are zero."""
-        assert isinstance(self.dilation, tuple)
-        family, taps = self._family, taps_of(self.kernel)
-        reach = (d * (k // 2) for k, d in zip(self._kernel_size, self.dilation, strict=True))
-        if family.wrap or all(r < n for r, n in zip(reach, shape, strict=True)):
-            return taps
-        kept = set(reaching(family.offsets, shape))
-        xp = namespace(taps)
-        blank = xp.zeros_like(taps[0, ...])
-        return xp.stack([taps[t, ...] if t in kept else blank for t in range(taps.shape[0])])
+        size = self._kernel_size
+        return Exponential(centred_family(size, self.dilation, self.padding == "circular"), size)
 
     def transpose(self) -> ExponentialConv:
         """Return the operator of (e^M)^T = e^(M^T): flipped taps, transposed matrices."""
-        xp, axes = namespace(self.kernel), tuple(range(2, self.kernel.ndim))
-        flipped = xp.flip(xp.permute_dims(self.kernel, (1, 0, *axes)), axis=axes)
-        return ExponentialConv(flipped, padding=self.padding, dilation=self.dilation)
+        kernel = self._family.transposed(self.kernel)[1]
+        return ExponentialConv(kernel, padding=self.padding, dilation=self.dilation)
 
-    def _within(self, gain: float) -> Self:
+    def within(self, gain: float) -> Self:
         """Return e^(S + A) with |S| <= log(gain), S the symmetric part of M, and A the skew part.
 
         |e^-(S + A)| <= e^|S|, since the logarithmic norm of -(S + A) is the largest eigenvalue of
@@ -201,92 +171,3 @@ class ExponentialConv(WithKernel, mixing="exponential"):
     def _symmetric(self) -> Array:
         """Return the kernel of the symmetric part of M."""
         return (self.kernel + self.transpose().kernel) / 2
-
-    def _counted(self, shape: Shape) -> tuple[Array, Counts | None]:
-        """Return the taps, and the number of terms that they need."""
-        return counted(self._family, self._taps(shape), self.kernel, shape)
-
-    def _apply(self, x: Array) -> Array:
-        taps, counts = self._counted(tuple(x.shape[2:]))
-        return exponential(self._family, taps, x, counts=counts)
-
-    def _forward_saving(self, x: Array) -> tuple[Array, Any]:
-        taps, counts = self._counted(tuple(x.shape[2:]))
-        y = exponential(self._family, taps, x, counts=counts)
-        return y if self.bias is None else y + per_channel(self.bias, y), (x, taps, counts)
-
-    def _apply_vjp(
-        self, memo: Any, y_bar: Array, wanted: tuple[bool, bool] = BOTH
-    ) -> tuple[Gradients, Array]:
-        family, (x, taps, counts) = self._family, memo
-        if not wanted[0]:
-            turned, adjoint = family.transpose(), family.adjoint(taps)
-            return {}, exponential(turned, adjoint, y_bar, counts=counts)
-        taps_bar, x_bar = exponential_vjp(family, taps, x, y_bar, counts)
-        return {"kernel": kernel_of(taps_bar, self._kernel_size)}, x_bar
-
-    def _factor(self, shape: Shape) -> State:
-        taps, counts = self._counted(shape)
-        solver = ExponentialSolver.of(self._family, -taps, counts, shape)
-        return State(solver, self._log_det(shape), self.bias)
-
-    def _solve_vjp(self, y: Array | None, x: Array, x_bar: Array) -> tuple[Gradients, Array]:
-        taps, counts = self._counted(tuple(x.shape[2:]))
-        taps_bar, y_bar = exponential_vjp(self._family, -taps, y, x_bar, counts)
-        return {"kernel": kernel_of(-taps_bar, self._kernel_size)}, y_bar
-
-    def _at_the_pixel(self, shape: Shape) -> Iterator[Any]:
-        """Yield the taps that land on the pixel itself."""
-        taps = tap_indices(self._kernel_size)
-        for tap, offset in zip(taps, self._family.offsets, strict=True):
-            folded = (o % n for o, n in zip(offset, shape, strict=True))
-            if not any(folded if self._family.wrap else offset):
-                yield tap
-
-    def _log_det(self, shape: Shape) -> Array:
-        traces = [total(diagonal(self.kernel[(..., *tap)])) for tap in self._at_the_pixel(shape)]
-        return size(shape) * sum(traces[1:], start=traces[0])
-
-    def _log_det_vjp(self, shape: Shape, log_det_bar: Array) -> Gradients:
-        ones = np.zeros(self.kernel.shape)
-        for tap in self._at_the_pixel(shape):
-            ones[(..., *tap)] = size(shape) * np.eye(self.channels)
-        return {"kernel": log_det_bar * constant(ones, self.kernel, self.kernel.dtype)}
-
-    @derived
-    def _closed(self) -> bool:
-        return self._family.wrap
-
-    def _products(self, shape: Shape, compiled: bool = False) -> float:
-        if compiled and self._family.wrap:  # by frequencies
-            return float(self.channels**2 * size(shape))
-        counts = self._counted(shape)[1]
-        terms = 1 if counts is None else counts.steps * counts.terms
-        return terms * super()._products(shape) / (_COMPILED if compiled else 1.0)
-
-    def _linear_maps(self, shape: Shape) -> tuple[Map, Map]:
-        return self._made_ready(shape), self._factor(shape).linear().solve
-
-    def _made_ready(self, shape: Shape) -> Map:
-        taps, counts = self._counted(shape)
-        return ExponentialSolver.of(self._family, taps, counts, shape)
-
-    def _condition(self, shape: Shape) -> condition.Condition:
-        return in_one_norm(self, shape)
-
-    def _longest_columns(self, shape: Shape, transposed: bool) -> tuple[int | None, ...]:
-        return tuple(0 if self._family.wrap else None for _ in shape)  # a circular grid is uniform
-
-    def _bounds(self, shape: Shape) -> list[Bounds]:
-        if not np.isfinite(self.kernel).all():
-            return [UNBOUNDED]
-        norm = float(np.abs(self.kernel).sum(axis=(1, *range(2, self.kernel.ndim))).max())
-        if norm > _BOUNDED:
-            return [UNBOUNDED]
-        # Horner's step n rounds (C T + 2) products of |M|/n: (C T + 2) |M| e^|M| all together
-        terms = (self.kernel[0].size + 2) * (norm + 1) + 2
-        return [Bounds(math.exp(norm), math.exp(norm), terms, largest_entry(self.bias))]
-
-
-_COMPILED = 16.0  # speed-up of the compiled kernel's products over BLAS
-_BOUNDED = 60.0  # norm: beyond it e^norm is no useful bound

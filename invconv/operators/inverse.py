@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Self
 
 from invconv.arrays.derived import derived
 from invconv.arrays.namespaces import Array, Shape
+from invconv.families import path as paths
+from invconv.families.path import FactorLike
+from invconv.operators.base.factored import Gradients, inside
 from invconv.operators.base.fields import part, require_operator
 from invconv.operators.base.operator import InvertibleConv
-from invconv.operators.base.protocol import BOTH, Gradients
-from invconv.solve.state import Forward, Map, State
-from invconv.trust.bound import Bounds
-from invconv.trust.condition import Condition
-from invconv.trust.measured import Step
 
 
 class Inverse(InvertibleConv):
@@ -39,77 +38,78 @@ class Inverse(InvertibleConv):
         """See `Fields`."""
         require_operator("conv", self.conv)  # not several
 
-    _inverts_forward = _turned = True
-    _needs_y = True
-    _keeps_y = True
+    def factors(self) -> Sequence[FactorLike]:
+        """See `Factored`."""
+        return paths.inverse(self.conv._path())
+
+    def factors_vjp(self, bars: Sequence[Any]) -> Gradients:
+        """See `Factored`."""
+        return super().factors_vjp(bars[::-1])
 
     @derived
-    def _pixelwise(self) -> bool:
-        return self.conv._pixelwise
+    def _labels(self) -> tuple[tuple[str, str], ...]:
+        return inside("conv", self.conv._labels)[::-1]
 
     def transpose(self) -> Inverse:
         """Return the inverse of the transposed operator, without bias."""
         return Inverse(self.conv.transpose())
 
-    def _within(self, gain: float) -> Self:
+    def within(self, gain: float) -> Self:
+        """Raise TypeError: the inverse of an inverse is another operator's forward map."""
         raise TypeError(
             "conv: expected an operator whose class bounds its inverse, got Inverse; bound what it "
             "is the inverse of"
         )
 
-    def _apply(self, x: Array) -> Array:
-        return self.conv._factor(tuple(x.shape[2:])).solve(x)
-
-    def _factor(self, shape: Shape) -> State:
-        if isinstance(self.conv, Inverse):
-            return self.conv.conv._factor(shape)
-        return State(Forward(self.conv), self._log_det(shape))
-
     def _check_forward(self, shape: Shape, result: Array) -> None:
         self.conv._check_inverse(shape, result)
 
-    def _linear_maps(self, shape: Shape) -> tuple[Map, Map]:
-        apply, solve = self.conv._linear_maps(shape)
-        return solve, apply
 
-    def _transposed_maps(self, shape: Shape) -> tuple[Map, Map]:
-        apply, solve = self.conv._transposed_maps(shape)
-        return solve, apply
+class Transposed(InvertibleConv):
+    """The operator of K^T, without bias, in the parameters of K; those of biases get no gradient.
 
-    def _forward_saving(self, x: Array) -> tuple[Array, Any]:
-        y = self._apply(x)
-        return y, (x, y)
+    It is the transpose of an operator whose class has no other.
 
-    def _apply_vjp(
-        self, memo: Any, y_bar: Array, wanted: tuple[bool, bool] = BOTH
-    ) -> tuple[Gradients, Array]:
-        gradients, x_bar = self.conv._inverse_vjp(memo[0], memo[1], y_bar)
-        return self._renamed(gradients), x_bar
+    Parameters
+    ----------
+    conv : InvertibleConv
+        K.
 
-    def _solve_vjp(self, y: Array | None, x: Array, x_bar: Array) -> tuple[Gradients, Array]:
-        gradients, y_bar = self.conv._forward_vjp(self.conv._forward_saving(y)[1], x_bar)
-        return self._renamed(gradients), y_bar
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from invconv import EmergingConv
+    >>> from invconv.extend import Transposed
+    >>> conv, x = EmergingConv.init(2, rng=np.random.default_rng(0)), np.ones((2, 4, 4))
+    >>> bool(np.allclose(Transposed(conv).forward(x), conv.transpose().forward(x)))
+    True
+    """
 
-    def _log_det(self, shape: Shape) -> Array:
-        return -self.conv._log_det(shape)
+    conv: InvertibleConv = part()
 
-    def _log_det_vjp(self, shape: Shape, log_det_bar: Array) -> Gradients:
-        return self._renamed(self.conv._log_det_vjp(shape, -log_det_bar))
+    def validate(self) -> None:
+        """See `Fields`."""
+        require_operator("conv", self.conv)  # not several
 
-    def _renamed(self, gradients: Gradients) -> Gradients:
-        return {f"conv.{name}": g for name, g in gradients.items()}
+    def factors(self) -> Sequence[FactorLike]:
+        """See `Factored`."""
+        return paths.transposed(self.conv._path())
 
-    def _longest_columns(self, shape: Shape, transposed: bool) -> tuple[int | None, ...]:
-        return self.conv._longest_columns(shape, transposed)
+    def factors_vjp(self, bars: Sequence[Any]) -> Gradients:
+        """See `Factored`."""
+        rest = iter(bars[::-1])
+        own = [
+            0 * f.w if f.is_shift else f.family.transposed_vjp(next(rest))
+            for f in self.conv._path()
+        ]
+        return super().factors_vjp(own)
 
-    def _condition(self, shape: Shape) -> Condition:
-        return self.conv._condition(shape)
+    @derived
+    def _labels(self) -> tuple[tuple[str, str], ...]:
+        pairs = zip(self.conv._path(), inside("conv", self.conv._labels), strict=True)
+        return tuple(label for factor, label in pairs if not factor.is_shift)[::-1]
 
-    def _bounds(self, shape: Shape) -> list[Bounds]:
-        return [bounds.inverted() for bounds in reversed(self.conv._bounds(shape))]
-
-    def _computation(
-        self, shape: Shape, factored: bool = True, state: State | None = None
-    ) -> list[Step]:
-        inner = reversed(self.conv._computation(shape, factored))
-        return [step.inverted().within("conv") for step in inner]
+    def transpose(self) -> InvertibleConv:
+        """Return K, without bias."""
+        biases = [name for name in self.conv.parameters() if name.split(".")[-1] == "bias"]
+        return self.conv.replace(**dict.fromkeys(biases))

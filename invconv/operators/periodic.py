@@ -14,10 +14,11 @@ from typing import Self
 import numpy as np
 
 from invconv.arrays.derived import derived
-from invconv.arrays.namespaces import Array, Shape, cast
+from invconv.arrays.namespaces import Array, cast
 from invconv.arrays.settings import generator, positive_int, sizes
 from invconv.arrays.stencil import Offset
-from invconv.kernels.convolutions import CircularFamily, circular_family
+from invconv.families.convolutions import Spectral
+from invconv.kernels.convolutions import circular_family
 from invconv.operators.pointwise.conv1x1 import random_orthogonal
 from invconv.operators.spectral import SpectralConv
 
@@ -117,9 +118,9 @@ class PeriodicConv(SpectralConv, mixing="periodic"):
         return conv if like is None else conv.asarrays(like)
 
     @derived
-    def _family(self) -> CircularFamily:
+    def _family(self) -> Spectral:
         assert isinstance(self.dilation, tuple)
-        return circular_family(self._kernel_size, self.dilation)
+        return Spectral(circular_family(self._kernel_size, self.dilation))
 
     def _own_place(self) -> Offset:
         return tuple((k - 1) // 2 for k in self._kernel_size)
@@ -130,8 +131,7 @@ class PeriodicConv(SpectralConv, mixing="periodic"):
         The centre of an even axis is the left one of the two middle taps. A flip moves it to the
         right; one zero tap behind the flipped taps moves it back.
         """
-        kernel = cast(self._family.adjoint(self.kernel), self.kernel.dtype)  # NumPy: its byte order
+        kernel = cast(
+            self._family.linear.adjoint(self.kernel), self.kernel.dtype
+        )  # NumPy: its byte order
         return PeriodicConv(kernel, dilation=self.dilation)
-
-    def _longest_columns(self, shape: Shape, transposed: bool) -> tuple[int | None, ...]:
-        return (0,) * len(shape)  # all pixels are alike

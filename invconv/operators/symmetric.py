@@ -19,12 +19,10 @@ from typing import Any, Self
 import numpy as np
 
 from invconv.arrays.derived import derived
-from invconv.arrays.namespaces import Array, readable, size, to_numpy
+from invconv.arrays.namespaces import Array, readable, to_numpy
 from invconv.arrays.settings import generator, positive_int, sizes
-from invconv.arrays.stencil import kernel_of, tap_indices, taps_of
-from invconv.kernels import maps
-from invconv.kernels.primitives import matmul, multiply
-from invconv.kernels.symmetric import SymmetricFamily, symmetric_family
+from invconv.families.convolutions import Spectral
+from invconv.kernels.symmetric import symmetric_family
 from invconv.operators.base.checks import callers_level
 from invconv.operators.pointwise.conv1x1 import random_orthogonal
 from invconv.operators.spectral import SpectralConv
@@ -120,22 +118,12 @@ class SymmetricConv(SpectralConv, mixing="symmetric"):
         return conv if like is None else conv.asarrays(like)
 
     @derived
-    def _family(self) -> SymmetricFamily:
-        return symmetric_family(self._kernel_size)
+    def _family(self) -> Spectral:
+        return Spectral(symmetric_family(self._kernel_size))
 
     def transpose(self) -> SymmetricConv:
         """Return the operator of K^T: transposed matrices at the same taps, without bias."""
-        return SymmetricConv(self._family.adjoint(self.kernel))
-
-    def _apply_after(self, weight: Array, x: Array) -> Array:
-        kernel, pixels = self.kernel, x.shape[0] * size(x.shape[2:])
-        if size(kernel.shape[2:]) >= pixels:
-            return maps.apply(self._family, kernel, multiply(weight, x))
-        taps = matmul(taps_of(kernel), weight)
-        return maps.apply(self._family, kernel_of(taps, self._kernel_size), x)
-
-    def _counts(self) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
-        return np.asarray([2.0 ** np.count_nonzero(t) for t in tap_indices(self._kernel_size)])
+        return SymmetricConv(self._family.linear.adjoint(self.kernel))
 
 
 def _warn_of_whole_kernel(kernel: np.ndarray[Any, Any]) -> None:

@@ -9,7 +9,7 @@ whether the result must be NaN if K is singular.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -43,9 +43,9 @@ class State:
         log|det K|.
     bias : array, shape (C,), or None
         b.
-    guarded : bool
-        True if log_det was not readable when K was factored: then the result is NaN if K is
-        singular.
+    guard : 0-d array, or None
+        log|det| of the factors that are solved, if it was not readable when K was factored: the
+        result is NaN where it is -inf.
     dtype : dtype, or None
         The dtype of K^-1, if data of another dtype are cast to it.
     """
@@ -53,7 +53,7 @@ class State:
     solver: Solver
     log_det: Array
     bias: Array | None = None
-    guarded: bool = False
+    guard: Array | None = None
     dtype: Any = None
 
     def solve(self, y: Array) -> Array:
@@ -64,13 +64,9 @@ class State:
         if self.bias is not None:
             y = y - per_channel(self.bias, y)
         x = self.solver(y)
-        if self.guarded:
-            x = nan_where_singular(x, self.log_det)
+        if self.guard is not None:
+            x = nan_where_singular(x, self.guard)
         return x if self.dtype is None else cast(x, given)
-
-    def linear(self) -> State:
-        """Return the state of K alone."""
-        return self if self.bias is None else replace(self, bias=None)
 
     def as_numpy(self) -> State | None:
         """Return the state on NumPy arrays, or None if K would have to be factored again."""
@@ -93,43 +89,3 @@ class State:
         """How the solve runs: the method, and its choices."""
         inside = {} if self.dtype is None else {"precision": "float64"}
         return self.solver.plan | inside
-
-
-@dataclass(frozen=True, eq=False)
-class Steps:
-    """The solver of several maps in a row; it undoes the last map first."""
-
-    states: tuple[State, ...]
-
-    @property
-    def plan(self) -> dict[str, Any]:
-        """How the solve runs."""
-        return {"method": "steps, last first", "steps": [state.plan for state in self.states]}
-
-    def __call__(self, y: Array) -> Array:
-        """Solve for x, shape (B, C, *spatial)."""
-        for state in reversed(self.states):
-            y = state.solve(y)
-        return y
-
-
-@dataclass(frozen=True, eq=False)
-class Forward:
-    """The solver of an inverse, which is the forward map of an operator."""
-
-    conv: Any  # an InvertibleConv: its module imports this one
-
-    @property
-    def plan(self) -> dict[str, Any]:
-        """How the solve runs."""
-        return {"method": "forward"}
-
-    def __call__(self, y: Array) -> Array:
-        """Return K y + b, shape (B, C, *spatial)."""
-        return self.conv._forward(y)
-
-
-def one_after_another(states: Sequence[State], bias: Array | None = None) -> State:
-    """Return the state of several steps, the first one first, with a bias at the end."""
-    log_det = sum((state.log_det for state in states[1:]), start=states[0].log_det)
-    return State(Steps(tuple(states)), log_det, bias)

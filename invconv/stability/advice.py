@@ -9,11 +9,11 @@ from dataclasses import replace
 import numpy as np
 
 from invconv.arrays.stencil import taps_of
+from invconv.families.pointwise import Pointwise
 from invconv.operators.autoregressive import AutoregressiveConv
 from invconv.operators.base.judgement import judge
 from invconv.operators.base.operator import InvertibleConv
 from invconv.operators.exponential import ExponentialConv
-from invconv.operators.pointwise.factored import Factored
 from invconv.operators.spectral import SpectralConv
 from invconv.stability.report import Diagnosis, grid_text
 from invconv.trust import bound, condition
@@ -83,7 +83,8 @@ def _cause(host: InvertibleConv, d: Diagnosis) -> str:
             f"make the other taps smaller against those of the pixel itself: |D^-1| sum |taps| is "
             f"{rho:.3g}, and below 1 the inverse is safe on every grid"
         )
-    if isinstance(host, Factored) and d.loss > _FACTORS_GROW * d.condition:
+    matrices = all(isinstance(family, Pointwise) for family in host._families)
+    if matrices and len(host._families) > 1 and d.loss > _FACTORS_GROW * d.condition:
         return "bring the factors closer to their initialisation: their product hides how they grow"
     if isinstance(host, ExponentialConv):
         taps = taps_of(host._symmetric())

@@ -65,7 +65,7 @@ def bounded(conv: C, max_gain: float) -> C:
         )
     require_operator("conv", conv)
     working = conv._in_working_precision()
-    limited = working._within(gain)
+    limited = working.within(gain)
     if working is not conv:
         limited = limited._in_dtype(conv._reference()[1].dtype)
     if limited is conv:  # bounded already: a copy remembers the bound

@@ -30,16 +30,15 @@ from typing import Any
 import numpy as np
 
 from invconv.arrays.namespaces import Array, Shape, dtype_name, size, to_float
-from invconv.operators.autoregressive import AutoregressiveConv
+from invconv.families import path as paths
+from invconv.families.path import Path
+from invconv.families.pointwise import Pointwise
 from invconv.operators.base import conditions, grids, judgement
 from invconv.operators.base.calls import require_spatial_shape
 from invconv.operators.base.checks import solved_in
 from invconv.operators.base.fields import require_operator
 from invconv.operators.base.operator import InvertibleConv
-from invconv.operators.chain import Chain
-from invconv.operators.composite import Composite
 from invconv.operators.inverse import Inverse
-from invconv.operators.pointwise.factored import Factored
 from invconv.stability import advice
 from invconv.stability.report import UNRESOLVED, Diagnosis
 from invconv.trust import condition
@@ -118,12 +117,13 @@ def _diagnose(host: InvertibleConv, shape: Shape, precision: str, times: float =
     if isinstance(host, Inverse):  # its forward map loses as many digits as the other's inverse
         inner = _diagnose(host.conv, shape, precision, times)
         return replace(inner, name=f"Inverse of {inner.name}", log_det=-inner.log_det)
-    steps = _steps(host)
+    steps = host._parts()
     named = {n: _diagnose(s, shape, precision, times * len(steps)) for n, s in steps.items()}
-    grid = grids.estimable(host, shape, times * (1 + len(_leaves(host))) / 2)
+    path = paths.linear(host._path())
+    grid = grids.estimable(host, shape, times * (1 + len(path)) / 2)
     more = 1.0 if host._spectral else grids.carried_on(host, grid, shape, precision)
     number = _condition(host, grid, shape, more)
-    loss, cancelled = _carried_on(host, number, grid)
+    loss, cancelled = _carried_on(path, host.channels, number, grid)
     loss = max(number.value, loss * more)
     resolved = number.resolved and all(step.resolved for step in named.values())
     resolved = resolved and not min(loss, cancelled) * EPS["float64"] > condition.UNRESOLVED
@@ -181,10 +181,6 @@ def _half(shape: Shape) -> Shape:
     return tuple(max(1, n // 2) for n in shape)
 
 
-def _steps(host: InvertibleConv) -> dict[str, InvertibleConv]:
-    return dict(host._parts()) if isinstance(host, Composite) else {}
-
-
 def _blame(host: InvertibleConv, shape: Shape, precision: str, judged: judgement.Judgement) -> str:
     """Return the name of the step that loses most, or "" if three digits are right."""
     if judged.error < _LOST:
@@ -193,41 +189,34 @@ def _blame(host: InvertibleConv, shape: Shape, precision: str, judged: judgement
     return lost.name if lost else ""
 
 
-def _leaves(host: InvertibleConv) -> list[InvertibleConv]:
-    """Return the innermost steps, and the factors of 1x1s, in the order in which they run."""
-    if isinstance(host, Factored):
-        return list(host._factors())
-    steps = _steps(host).values()
-    return [leaf for step in steps for leaf in _leaves(step)] if steps else [host]
-
-
 def _carried_on(
-    host: InvertibleConv, number: condition.Condition, shape: Shape
+    path: Path, channels: int, number: condition.Condition, shape: Shape
 ) -> tuple[float, float]:
-    """Return the loss of an operator in steps, and the cancellation between its steps.
+    """Return the loss of factors one after the other, and the cancellation between them.
 
-    The loss is max over i of |P_i^-1| |K_i| |P_(i-1)|. The inverse of a step that is an `Inverse`
-    is a product, not a solve: its result has an error of eps |K_i^-1| |P_i x|, and P_(i-1)^-1
-    carries it on. The cancellation is the larger of prod |K_i| / |K| and prod |K_i^-1| / |K^-1|.
-    Rounding makes |K| and |K^-1| uncertain by no more than eps times the smaller of the two.
+    The loss is max over i of |P_i^-1| |K_i| |P_(i-1)|. The inverse of a factor that is solved
+    forwards is a product: its result has an error of eps |K_i^-1| |P_i x|, and P_(i-1)^-1 carries
+    it on. The cancellation is the larger of prod |K_i| / |K| and prod |K_i^-1| / |K^-1|.
+    Rounding makes |K| and |K^-1| uncertain by no more than eps times the smaller of the two; the
+    inverse of matrices is right at any condition, since it is computed from the factors.
     """
     if not math.isfinite(number.value):
         return number.value, 1.0
-    steps = _leaves(host)
-    legs = [_along(steps, shape, norm) for norm in (1, math.inf)]
-    cancelled = 1.0 if isinstance(host, Factored) else legs[0][1]
-    return max(loss for loss, _ in legs), cancelled
+    legs = [_along(path, channels, shape, norm) for norm in (1, math.inf)]
+    matrices = len(path) > 1 and all(isinstance(factor.family, Pointwise) for factor in path)
+    return max(loss for loss, _ in legs), 1.0 if matrices else legs[0][1]
 
 
-def _along(steps: list[InvertibleConv], shape: Shape, norm: float) -> tuple[float, float]:
+def _along(path: Path, channels: int, shape: Shape, norm: float) -> tuple[float, float]:
     """Return the loss and the cancellation in a norm."""
     loss, gain_before, back_before = 0.0, 1.0, 1.0
     gains, backs = 1.0, 1.0
-    for i, step in enumerate(steps):
-        own_gain, own_back = conditions.norm_values(step, shape, norm)
-        path = Chain(steps[: i + 1]) if i else step
-        gain, back = conditions.norm_values(path, shape, norm) if i else (own_gain, own_back)
-        if isinstance(step, Inverse):
+    for i, factor in enumerate(path):
+        own_gain, own_back = conditions.norms_of_path([factor], channels, shape, norm)
+        gain, back = own_gain, own_back
+        if i:
+            gain, back = conditions.norms_of_path(path[: i + 1], channels, shape, norm)
+        if factor.inverted:
             loss = max(loss, back_before * own_back * gain)
         else:
             loss = max(loss, back * own_gain * gain_before)
@@ -245,25 +234,13 @@ def _growth(conv: InvertibleConv, shape: Shape) -> tuple[float, ...] | None:
         return None
     factors = []
     for axis, n in enumerate(shape):
-        if n <= _reach(conv, axis):
+        if n <= max(family.reach(axis) for family in conv._families):
             factors.append(math.nan)
             continue
         fewer = n // 2
         smaller = conditions.norm_values(conv, (*shape[:axis], n - fewer, *shape[axis + 1 :]))[1]
         factors.append((norm / smaller) ** (1 / max(1, fewer)))
     return tuple(factors)
-
-
-def _reach(conv: InvertibleConv, axis: int) -> int:
-    """Return the number of pixels along an axis that the farthest tap of any part reaches."""
-    inside = [_reach(step, axis) for step in (*_steps(conv).values(), *_turned_round(conv))]
-    if isinstance(conv, AutoregressiveConv):
-        inside += [abs(offset[axis]) for offset in conv._causal().offsets]
-    return max(inside, default=0)
-
-
-def _turned_round(conv: InvertibleConv) -> list[InvertibleConv]:
-    return [conv.conv] if isinstance(conv, Inverse) else []
 
 
 def impulse_response(conv: InvertibleConv, diagnosis: Diagnosis) -> Array:
@@ -276,4 +253,5 @@ def impulse_response(conv: InvertibleConv, diagnosis: Diagnosis) -> Array:
     unit = np.zeros((1, conv.channels, *shape))
     unit[(0, diagnosis.channel or 0, *pixel)] = 1.0
     with np.errstate(all="ignore"):
-        return conv.asarrays(unit)._linear_maps(shape)[1](unit)[0]
+        path = paths.linear(conv.asarrays(unit)._path())
+        return conditions.linear_maps(path, shape)[1](unit)[0]

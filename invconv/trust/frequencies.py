@@ -25,14 +25,13 @@ from invconv.kernels.frequencies.basis import Basis
 from invconv.kernels.frequencies.products import SpectralProduct, by_frequencies
 from invconv.kernels.frequencies.spectrum import SpectralSolver, kernel_spectrum, spectrum_at
 from invconv.kernels.primitives import per_channel
-from invconv.solve.state import State
 from invconv.trust.measured import Floats, relative_error
 
 _PLACES, _SUMMANDS = 256, 2**18  # at most: frequencies drawn, and summands of their K_hat(f)
 
 
 def error_by_frequencies(
-    kernel: Floats, basis: Basis, shape: Shape, state: State, *, by_taps: bool
+    kernel: Floats, basis: Basis, shape: Shape, solver: Any, bias: Any, *, by_taps: bool
 ) -> float:
     """Return the larger of the two errors of a factored convolution of NumPy arrays.
 
@@ -44,23 +43,26 @@ def error_by_frequencies(
         The basis in which the convolution decouples.
     shape : tuple of int
         The grid.
-    state : State
-        The result of `_factor`.
+    solver : Solver
+        The factored convolution.
+    bias : array, shape (C,), or None
     by_taps : bool
         True if the operator's own K x is a sum over taps. Its rounding error has about half the
         square of the transforms' error here; the solve has the other half of the error.
     """
-    given = _error_of_given_x(kernel, basis, shape, state) * (math.sqrt(0.75) if by_taps else 1.0)
-    return max(given, _error_of_random_y(kernel, basis, shape, state.solver))
+    part = math.sqrt(0.75) if by_taps else 1.0
+    given = part * _error_of_given_x(kernel, basis, shape, solver, bias)
+    return max(given, _error_of_random_y(kernel, basis, shape, solver))
 
 
-def _error_of_given_x(kernel: Floats, basis: Basis, shape: Shape, state: State) -> float:
+def _error_of_given_x(kernel: Floats, basis: Basis, shape: Shape, solver: Any, bias: Any) -> float:
     x = np.random.default_rng().uniform(size=(1, len(kernel), *shape)).astype(kernel.dtype)
     forward = SpectralProduct(kernel_spectrum(kernel, basis, shape), basis, shape)
     y = by_frequencies.agnostic(forward, x)
-    if state.bias is not None:
-        y = y + per_channel(state.bias, y)
-    return relative_error(state.solve(y), x)
+    if bias is None:
+        return relative_error(solver(y), x)
+    shift = per_channel(bias, y)
+    return relative_error(solver(y + shift - shift), x)
 
 
 def _error_of_random_y(kernel: Floats, basis: Basis, shape: Shape, solver: Any) -> float:

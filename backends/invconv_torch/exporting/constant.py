@@ -20,18 +20,23 @@ import torch.nn.functional as F
 import invconv as ic
 from invconv.arrays.namespaces import Shape, size
 from invconv.arrays.stencil import Offset, Stencil, taps_of
+from invconv.families import path as paths
+from invconv.families.convolutions import Causal
+from invconv.families.exponential import Exponential
+from invconv.families.path import Path
+from invconv.families.pointwise import Pointwise, Scale
+from invconv.families.route import Multiply, runs, undoing, undone_as_one
 from invconv.kernels import maps
 from invconv.kernels.convolutions import CausalFamily, CircularFamily
 from invconv.kernels.families import MatrixFamily, ScaleFamily
 from invconv.kernels.frequencies.spectrum import SpectralSolver
 from invconv.kernels.matrices import Product
+from invconv.kernels.pixel_steps import PixelSteps
 from invconv.kernels.primitives import per_channel
 from invconv.kernels.series import series
 from invconv.kernels.symmetric import SymmetricFamily, unfolded
 from invconv.kernels.wavefront import Ints, inverse_at_the_pixel
 from invconv.operators.base.calls import Call
-from invconv.operators.base.linear import Linear
-from invconv.operators.composite import Composite
 from invconv_torch.exporting.spectral import spectral_solve
 from invconv_torch.exporting.values import constant
 from invconv_torch.exporting.waves import Lanes, causal_solve, lanes_of
@@ -65,40 +70,43 @@ def evaluate(call: Call, conv: ic.InvertibleConv, *, inverse: bool) -> tuple[Ten
             "grid. Export the layer once for each grid"
         )
     log_det = conv.log_det(shape)
-    y = _run(conv, call.x, inverse)
+    path = paths.inverse(conv._path()) if inverse else conv._path()
+    conv._require_regular(shape, back=inverse)
+    y = _run(path, call.x)
     return call.restore_shape(y), call.broadcast(constant(-log_det if inverse else log_det, call.x))
 
 
-def _run(conv: ic.InvertibleConv, x: Tensor, inverse: bool) -> Tensor:
-    """Return K x + b, or K^-1 (x - b), for an operator of NumPy's arrays."""
-    if isinstance(conv, ic.Inverse):
-        return _run(conv.conv, x, not inverse)
-    bias = getattr(conv, "bias", None)
-    shift = None if bias is None else per_channel(constant(bias, x), x)
-    if inverse and shift is not None:
-        x = x - shift
-    if isinstance(conv, Composite):
-        for step in reversed(conv._steps) if inverse else conv._steps:
-            x = _run(step, x, inverse)
-    elif isinstance(conv, ic.ExponentialConv):
-        x = _exponential(conv, x, inverse)
-    elif isinstance(conv, Linear):
-        x = (_solve if inverse else _apply)(conv, x)
-    else:
-        raise _refusal(conv)
-    return x if inverse or shift is None else x + shift
+def _run(path: Path, x: Tensor) -> Tensor:
+    """Return the result of factors of NumPy's arrays."""
+    for run in runs(path):
+        factor = run[0]
+        if factor.is_shift:
+            shift = per_channel(constant(factor.w, x), x)
+            x = x - shift if factor.inverted else x + shift
+        elif factor.inverted and undone_as_one(run):
+            x = _undo(undoing(run), x)
+        elif factor.inverted:
+            x = _solve(factor.family, factor.w, x)
+        elif isinstance(factor.family, Pointwise) and (factor.family.multiplied or len(run) > 1):
+            x = _apply(MatrixFamily(), Multiply(run).product, x)
+        elif isinstance(factor.family, Exponential):
+            x = _exponential(factor.family, factor.w, x, 1)
+        elif isinstance(factor.family, Scale):
+            x = _apply(ScaleFamily(), factor.family.scale(factor.w), x)
+        else:
+            x = _apply(getattr(factor.family, "linear", None), factor.w, x)
+    return x
 
 
-def _refusal(conv: ic.InvertibleConv) -> NotImplementedError:
+def _refusal(family: Any) -> NotImplementedError:
     return NotImplementedError(
-        f"torch.onnx.export: expected layers whose ONNX form is known, got {type(conv).__name__}, "
-        "which has none yet"
+        "torch.onnx.export: expected layers whose ONNX form is known, got "
+        f"{type(family).__name__}, which has none yet"
     )
 
 
-def _apply(conv: Linear, x: Tensor) -> Tensor:
-    """Return A(w) x."""
-    family, w = conv._family, conv._weights()
+def _apply(family: Any, w: Matrix, x: Tensor) -> Tensor:
+    """Return A(w) x, by what a family lowers to."""
     if isinstance(family, CausalFamily):
         return _correlation(family.stencil(w).stencil(), False, x)(x)
     if isinstance(family, CircularFamily):
@@ -111,7 +119,7 @@ def _apply(conv: Linear, x: Tensor) -> Tensor:
         return torch.matmul(constant(w, x), x.flatten(2)).unflatten(2, x.shape[2:])
     if isinstance(family, ScaleFamily):
         return per_channel(constant(w, x), x) * x
-    raise _refusal(conv)
+    raise _refusal(family)
 
 
 def _correlation(stencil: Stencil, wrap: bool, x: Tensor) -> Callable[[Tensor], Tensor]:
@@ -142,11 +150,11 @@ def _reads(offsets: tuple[Offset, ...], wrap: bool, shape: Shape) -> Ints:
     return np.where(inside, flat, size(shape)).reshape(-1)
 
 
-def _exponential(conv: ic.ExponentialConv, x: Tensor, inverse: bool) -> Tensor:
+def _exponential(family: Exponential, w: Matrix, x: Tensor, sign: int) -> Tensor:
     """Return e^M x, or e^-M x, by the core's series with the terms that the dtype needs."""
-    family, taps = conv._family, conv._taps(tuple(x.shape[2:]))
-    terms = series(maps, family, (-taps if inverse else taps).astype(str(x.dtype)[6:]), ())
-    run = _correlation(Stencil(family.offsets, terms.taps), family.wrap, x)
+    linear, taps = family.linear, sign * family.taps(w, tuple(x.shape[2:]))
+    terms = series(maps, linear, taps.astype(str(x.dtype)[6:]), ())
+    run = _correlation(Stencil(linear.offsets, terms.taps), linear.wrap, x)
     steps, count = terms.counts
     for _ in range(steps):
         start = x
@@ -156,12 +164,13 @@ def _exponential(conv: ic.ExponentialConv, x: Tensor, inverse: bool) -> Tensor:
     return x if steps else x * math.nan
 
 
-def _solve(conv: Linear, y: Tensor) -> Tensor:
-    """Return A(w)^-1 y."""
-    family, shape = conv._family, tuple(y.shape[2:])
-    if isinstance(family, CausalFamily):
-        conv._require_regular(shape, conv._log_det(shape))
-        c = family.stencil(conv._weights()).within(shape)
+def _solve(family: Any, w: Matrix, y: Tensor) -> Tensor:
+    """Return A(w)^-1 y for a family that solves as a whole."""
+    shape = tuple(y.shape[2:])
+    if isinstance(family, Exponential):
+        return _exponential(family, w, y, -1)
+    if isinstance(family, Causal):
+        c = family.linear.stencil(w).within(shape)
         inverse = inverse_at_the_pixel(c)
         at_the_pixel = _refined(c.diagonal) if inverse is None else (inverse,)
         matrices = [constant(matrix, y) for matrix in at_the_pixel]
@@ -169,22 +178,25 @@ def _solve(conv: Linear, y: Tensor) -> Tensor:
         gather, inside, reads, places = (constant(index, y) for index in on_host[:4])
         lanes = Lanes(gather, inside, reads, places, on_host.back)
         return causal_solve(replace(c, taps=constant(c.taps, y)), lanes, y, _multiply, *matrices)
-    solver = conv._factor(shape).solver
-    if isinstance(solver, SpectralSolver):
-        return spectral_solve(solver, y)
-    if isinstance(family, ScaleFamily):
-        return y / per_channel(constant(conv._weights(), y), y)
+    if isinstance(family, Scale):
+        return y / per_channel(constant(family.scale(w), y), y)
+    solver = family.factor(w, shape)
+    return spectral_solve(solver, y) if isinstance(solver, SpectralSolver) else _undo(solver, y)
+
+
+def _undo(solver: Any, y: Tensor) -> Tensor:
+    """Return W^-1 y at every pixel, by a product with W^-1 or factor by factor."""
     steps: list[tuple[Matrix, ...]]
     if isinstance(solver, Product):
         steps = [(solver.inverse,)]
-    elif isinstance(family, MatrixFamily) and hasattr(solver, "factors"):
+    elif isinstance(solver, PixelSteps):
         steps = [_refined(matrix) for matrix in reversed(solver.factors())]
     else:
-        raise _refusal(conv)
+        raise _refusal(solver)
     x = y.flatten(2)
     for step in steps:
         x = _multiply(x, *(constant(matrix, y) for matrix in step))
-    return x.unflatten(2, shape)
+    return x.unflatten(2, y.shape[2:])
 
 
 def _refined(matrix: Matrix) -> tuple[Matrix, ...]:

@@ -12,6 +12,7 @@ from typing import Any, TypeAlias
 
 import torch
 
+from invconv.operators.base import operator as core
 from invconv.operators.base.calls import for_each
 from invconv.solve.state import State
 from invconv_torch.native.batched import one_by_one
@@ -29,12 +30,10 @@ def evaluate(x: Tensor, conv: Any) -> Pair:
     tensors: list[Tensor] = []
     conv._trained(tensors)
     if records(x, tensors):
-        y, log_dets = _Forward.apply(conv, x, *tensors)
-    else:
-        y, log_dets = conv._forward(x), None
-    if log_dets is None:
-        log_dets = for_each(x.shape[:1], conv._log_det(tuple(x.shape[2:])))
-    return y, log_dets
+        recorded: Pair = _Forward.apply(conv, x, *tensors)
+        return recorded
+    result: Pair = core.evaluate.agnostic(x, conv)
+    return result
 
 
 def invert(y: Tensor, conv: Any, state: State | None) -> Pair:
@@ -67,15 +66,12 @@ def records(x: Tensor, tensors: list[Tensor]) -> bool:
 
 class _Forward(Node):
     @staticmethod
-    def forward(ctx: Any, conv: Any, x: Tensor, *tensors: Tensor) -> tuple[Tensor, Tensor | None]:
-        y, ctx.memo = conv._forward_saving(x)
-        y, ctx.conv, ctx.log_det_memo = owned(y), conv, None
+    def forward(ctx: Any, conv: Any, x: Tensor, *tensors: Tensor) -> Pair:
+        y, log_det, ctx.memo = conv._saving(x)
+        y, ctx.conv = owned(y), conv
         # autograd raises in backward if a saved tensor was edited meanwhile
         ctx.save_for_backward(x, y if conv._keeps_y else None, *tensors)
         ctx.set_materialize_grads(False)
-        if not conv._saves_log_det:
-            return y, None
-        log_det, ctx.log_det_memo = conv._log_det_saving(tuple(x.shape[2:]))
         if in_host_memory(log_det):  # `for_each` in one operation
             return y, log_det.new_full(x.shape[:1], log_det.item())
         return y, for_each(x.shape[:1], log_det)
@@ -85,16 +81,12 @@ class _Forward(Node):
     def backward(ctx: Any, y_bar: Tensor | None, log_det_bar: Tensor | None) -> tuple[Any, ...]:
         x, _, *tensors = ctx.saved_tensors
         conv, needed = _with(ctx.conv, tensors), ctx.needs_input_grad
-        wanted, again = any(needed[2:]), torch.is_grad_enabled()
-        gradients, x_bar = {}, None
         # for a second derivative everything runs again, recorded by autograd
-        if y_bar is not None:
-            memo = conv._forward_saving(x)[1] if again else ctx.memo
-            gradients, x_bar = conv._forward_vjp(memo, like(y_bar, x), (wanted, needed[1]))
-        if log_det_bar is not None and wanted:
-            shape = tuple(x.shape[2:])
-            memo = conv._log_det_saving(shape)[1] if again else ctx.log_det_memo
-            gradients = conv._add_log_det_vjp(gradients, shape, log_det_bar.sum(), memo)
+        memo = conv._saving(x)[2] if torch.is_grad_enabled() else ctx.memo
+        y_bar = None if y_bar is None else like(y_bar, x)
+        log_det_bar = None if log_det_bar is None else log_det_bar.sum()
+        wanted = any(needed[2:]), needed[1]
+        gradients, x_bar = conv._pull_back(memo, y_bar, log_det_bar, wanted)
         return None, x_bar if needed[1] else None, *map(gradients.get, conv._parameter_names)
 
 

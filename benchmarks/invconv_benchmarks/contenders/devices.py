@@ -39,7 +39,7 @@ def contenders(setup: Setup) -> list[Contender]:
 def wavefront(setup: Setup) -> Call:
     """Return the solve that runs where no kernel does, whatever runs here."""
     conv: Any = setup.conv
-    causal = conv._family.stencil(conv.kernel)
+    causal = conv._family.linear.stencil(conv.kernel)
     at_pixel = inverse_at_the_pixel(causal)
     return setup.on_images(PitchedSolver(causal, at_pixel, setup.grid, _ops(setup)))
 

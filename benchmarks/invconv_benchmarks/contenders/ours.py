@@ -50,7 +50,7 @@ def _prepared(setup: Setup) -> Call:
 def _kernel(setup: Setup) -> Call:
     """Return the solve alone, without the operator's checks and bias."""
     conv: Any = setup.conv
-    solve = factor(conv._family, conv.kernel, setup.grid)
+    solve = factor(conv._family.linear, conv.kernel, setup.grid)
     if setup.target.on_cuda and solve.plan["method"] != "CUDA kernel":
         raise RuntimeError(f"no CUDA kernel here: {solve.plan['method']}")
     return setup.on_images(solve)

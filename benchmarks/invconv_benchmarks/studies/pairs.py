@@ -110,7 +110,7 @@ def _exponential(shape: Shape, limit: float) -> Iterator[Pair]:
         conv = ic.ExponentialConv.init(channels, padding=padding, rng=rng, like=x)
         plain = nn.Conv2d(channels, channels, 3, padding=1, padding_mode=padding)
         prepared = conv.prepare(shape[2:])
-        counts = counts_of(conv._family, conv._taps(shape[2:]))
+        counts = counts_of(conv._family.linear, conv._family.taps(conv.kernel, shape[2:]))
         calls = {"forward": functools.partial(conv.forward, x)}
         calls["inverse"] = functools.partial(prepared.inverse, x)
         convolutions = functools.partial(_again, plain, x, counts.steps * counts.terms + 1)

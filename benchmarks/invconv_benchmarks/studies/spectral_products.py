@@ -58,7 +58,7 @@ def pairs(shapes: Sequence[Shape]) -> Iterator[tuple[Pair, bool]]:
 def product_of(conv: Any, grid: Shape) -> SpectralProduct:
     """Return the product with K_hat(f)^-1 of a convolution on a grid."""
     inverse = torch.linalg.inv(conv._spectrum(grid))
-    return SpectralProduct(inverse, conv._family.basis, grid)
+    return SpectralProduct(inverse, conv._family.linear.basis, grid)
 
 
 def verdict(gain: Interval, taken: bool) -> str:

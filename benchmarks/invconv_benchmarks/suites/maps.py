@@ -89,7 +89,7 @@ def _terms(group: Group) -> int:
         return 1
     conv = build(group.map, group.shape[1]).asarrays(np.empty(0, group.dtype or "float32"))
     assert isinstance(conv, ic.ExponentialConv)
-    counts = counts_of(conv._family, conv._taps(group.shape[2:]))
+    counts = counts_of(conv._family.linear, conv._family.taps(conv.kernel, group.shape[2:]))
     return counts.steps * counts.terms
 
 

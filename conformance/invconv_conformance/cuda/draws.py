@@ -22,7 +22,7 @@ _IMAGES = 3  # of a case at most: more of them are more blocks that do the same
 
 def skewed(conv: ic.AutoregressiveConv, size: float) -> ic.AutoregressiveConv:
     """Return the operator with large numbers beside D's diagonal: D^-1 is not folded in then."""
-    kernel, here = np.array(conv.kernel), conv._family.centre
+    kernel, here = np.array(conv.kernel), conv._family.linear.centre
     at: Any = (slice(None), slice(None), *here)
     strict = np.ones((conv.channels, conv.channels))
     strict = np.tril(strict, -1) if conv.channel_order == "lower" else np.triu(strict, 1)
@@ -46,7 +46,7 @@ def drawn(
         "dilation": tuple(int(d) for d in rng.choice([1, 1, 2, 3], ndim)),
     }
     conv = ic.AutoregressiveConv.init(channels, ndim=ndim, rng=rng, **(given | settings))
-    terms = channels * len(conv._family.reach)
+    terms = channels * len(conv._family.linear.reach)
     moved = 0.3 / np.sqrt(terms) * rng.standard_normal(conv.kernel.shape)
     conv = conv.replace(kernel=conv.kernel + moved)
     return skewed(conv, 6 / channels) if rng.integers(3) == 0 else conv

@@ -11,8 +11,9 @@ import numpy as np
 
 import invconv as ic
 from invconv.arrays.namespaces import to_numpy
+from invconv.families import path as paths
 from invconv.operators import dropins
-from invconv.operators.base import judgement
+from invconv.operators.base import conditions, judgement
 from invconv.stability.guard import MOST_DIGITS, InverseGuard, steps_of
 from invconv_conformance.laws.law import law, truth, values
 from invconv_conformance.laws.setting import Measure, Setting
@@ -47,7 +48,8 @@ def condition(s: Setting) -> Iterator[Measure]:
 
 def _transposed_maps(s: Setting) -> Iterator[Measure]:
     """Hold K^T and K^-T, by which norms of large grids are estimated, to the dense matrix."""
-    apply, solve = s.host._transposed_maps(s.case.spatial_shape)
+    turned = paths.transposed(s.host._path())
+    apply, solve = conditions.linear_maps(turned, s.case.spatial_shape)
     batch = s.images[0].reshape(-1, s.host.channels, *s.case.spatial_shape)
     rows, unit = s.rows(batch), C_FACTOR * s.scales.terms * EPS["float64"]
     wanted = rows @ s.affine[0]

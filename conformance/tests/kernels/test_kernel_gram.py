@@ -30,7 +30,7 @@ def always_shared(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_gradients_of_many_taps_and_channels(kind: Any, dtype: str) -> None:
     """Which are PyTorch's own: the gradient of <y, A(w) x>, against its definition in float64."""
     rng = np.random.default_rng(0)
-    family = kind.init(48, 3, 2, rng=rng)._family
+    family = kind.init(48, 3, 2, rng=rng)._family.linear
     x, y = rng.standard_normal((2, 9, 48, 7, 6)).astype(dtype)
     tensors = torch.from_numpy(x), torch.from_numpy(y)
     assert not torch_correlation.prefers_kernel_for_gradient(tensors[0], 9)

@@ -83,7 +83,7 @@ def random_case(
         dilation=tuple(int(d) for d in rng.integers(1, 4, ndim)),
         rng=rng,
     )
-    terms = conv.channels * len(conv._family.reach)
+    terms = conv.channels * len(conv._family.linear.reach)
     moved = 0.3 / np.sqrt(terms) * rng.standard_normal(conv.kernel.shape)
     most = {1: 50, 2: 21, 3: 6, 4: 4}[ndim]
     return conv.replace(kernel=conv.kernel + moved), tuple(map(int, rng.integers(1, most, ndim)))

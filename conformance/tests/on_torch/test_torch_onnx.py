@@ -177,7 +177,7 @@ def test_lanes(ndim: int, mask: str) -> None:
         layer = it.InvertibleModule(conv)
         x = torch.randn(2, 2, *shape, dtype=torch.float64)
         check(layer, x, eagerly(layer, x))
-        causal = conv._family.stencil(conv.kernel).within(shape)
+        causal = conv._family.linear.stencil(conv.kernel).within(shape)
         for one, other in zip(
             lanes_of(causal, shape, np), lanes_of(causal, shape, torch), strict=True
         ):

@@ -18,8 +18,9 @@ import torch
 import invconv as ic
 import invconv_jax as ij
 import invconv_torch as it
+from invconv.families import path as paths
 from invconv.kernels.frequencies import spectrum
-from invconv.operators.base import judgement
+from invconv.operators.base import conditions, judgement
 from invconv.operators.base.checks import require_invertible
 from invconv.operators.base.judgement import Judgement
 from invconv.stability.guard import InverseGuard
@@ -128,8 +129,8 @@ def test_steps_that_undo_each_other_lose_what_they_lose() -> None:
 
 def test_a_matrix_cannot_hide_from_start_vectors_that_are_drawn_anew() -> None:
     host: Any = hidden().asarrays(np.empty(0))
-    apply, solve = host._linear_maps((6,))
-    apply_t, solve_t = host._transposed_maps((6,))
+    apply, solve = conditions.linear_maps(host._path(), (6,))
+    apply_t, solve_t = conditions.linear_maps(paths.transposed(host._path()), (6,))
     product = 1.0
     for pair in ((apply, apply_t), (solve, solve_t)):
         product *= norms.map_norm(*pair, (96, 6)).value
@@ -287,7 +288,7 @@ def test_a_wide_kernel_on_a_large_grid_is_judged_without_its_taps(
     def by_taps(*_: Any, **__: Any) -> Any:
         raise AssertionError("K was applied by its taps")
 
-    monkeypatch.setattr(type(conv), "_computation", by_taps)
+    monkeypatch.setattr(judgement, "computation_of", by_taps)
     found = judgement.judge(conv, grid, "float32")
     assert "single frequencies" in found.rests_on
     assert error / 3 < found.error < 5 * error

@@ -24,7 +24,7 @@ from invconv.arrays.namespaces import (
 from invconv.arrays.registry import Primitive
 from invconv.arrays.settings import LARGEST
 from invconv.arrays.validation import require_alike, require_current_device
-from invconv.operators.base.protocol import Protocol
+from invconv.operators.base.factored import Factored
 
 
 class Call(NamedTuple):
@@ -89,7 +89,7 @@ def spread(x: Array, spec: tuple[Any, ...]) -> Array:
     return x
 
 
-def fits(conv: Protocol, x: Any) -> bool:
+def fits(conv: Factored, x: Any) -> bool:
     """Tell cheaply whether an array is (B, C, *spatial), of an operator's library and dtype.
 
     If False, `as_batch` must validate the array in full.
@@ -107,7 +107,7 @@ def fits(conv: Protocol, x: Any) -> bool:
     )
 
 
-def as_batch(conv: Protocol, name: str, x: Any) -> Call:
+def as_batch(conv: Factored, name: str, x: Any) -> Call:
     """Validate an argument and flatten its batch axes."""
     if fits(conv, x):
         return Call(conv, name, x, x, (x.shape[0],))
@@ -138,7 +138,7 @@ def as_batch(conv: Protocol, name: str, x: Any) -> Call:
     return Call(working, name, original, flat, shape[:batch_axes])
 
 
-def _require_one(conv: Protocol) -> None:
+def _require_one(conv: Factored) -> None:
     """Raise if an operator's arrays are stacked arrays of several operators, as in JAX's trees."""
     if (name := conv._stacked) is not None:
         raise ValueError(
@@ -149,13 +149,13 @@ def _require_one(conv: Protocol) -> None:
         )
 
 
-def grid_of(conv: Protocol, shape: Sequence[int]) -> Shape:
+def grid_of(conv: Factored, shape: Sequence[int]) -> Shape:
     """Return the grid of an array of shape (*batch, C, *spatial)."""
     return tuple(shape[2 if conv.ndim is None else len(shape) - conv.ndim :])
 
 
 def require_spatial_shape(
-    conv: Protocol, shape: Sequence[Any], name: str = "spatial_shape"
+    conv: Factored, shape: Sequence[Any], name: str = "spatial_shape"
 ) -> Shape:
     """Return a grid as a tuple of ints, or raise if it does not fit the operator."""
     require_current_device(*conv._reference())

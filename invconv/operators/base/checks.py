@@ -23,9 +23,9 @@ from invconv.arrays.namespaces import (
     size,
     to_numpy,
 )
+from invconv.operators.base.factored import Factored
 from invconv.operators.base.grids import about_condition
 from invconv.operators.base.judgement import blame, exceeds, remembered
-from invconv.operators.base.protocol import Protocol
 from invconv.solve.state import State
 from invconv.trust.condition import EPS, digits_left
 
@@ -33,7 +33,7 @@ _ROUNDING = 64.0  # eps: tolerated error of a recomputed input
 TOLERATED = 1e-2  # tolerated error of an entry relative to the largest: two digits are left
 
 
-def warn_of_loss(conv: Protocol, shape: Shape, result: Array, state: State | None = None) -> None:
+def warn_of_loss(conv: Factored, shape: Shape, result: Array, state: State | None = None) -> None:
     """Warn if an inverse with this result cannot be right in its dtype.
 
     ``state`` is the factored operator, if it is known.
@@ -44,7 +44,7 @@ def warn_of_loss(conv: Protocol, shape: Shape, result: Array, state: State | Non
         warnings.warn(message, IllConditionedWarning, stacklevel=callers_level())
 
 
-def solved_in(conv: Protocol) -> str:
+def solved_in(conv: Factored) -> str:
     """Return the precision in which an operator is solved, "float32" or "float64"."""
     return _precision_of(conv._reference()[1])
 
@@ -65,7 +65,7 @@ def _ours(module: str) -> bool:
     return module.partition(".")[0] in {"invconv", *adapters()}
 
 
-def describe_loss(conv: Protocol, shape: Shape, precision: str, state: State | None = None) -> str:
+def describe_loss(conv: Factored, shape: Shape, precision: str, state: State | None = None) -> str:
     """Return the warning's text: the lost digits, their cause, and a remedy.
 
     ``state`` is the factored operator, if it is known.
@@ -145,7 +145,7 @@ def noise_like(x: Array) -> Array:
     return cast(xp.reshape(math.sqrt(12) * (uniform - 0.5), (1, *x.shape[1:])), x.dtype)
 
 
-def require_invertible(name: str, conv: Protocol, shape: Shape) -> None:
+def require_invertible(name: str, conv: Factored, shape: Shape) -> None:
     """Raise ValueError if an inverse in the operator's precision cannot be right."""
     precision = solved_in(conv)
     if exceeds(conv, shape, precision, TOLERATED):

@@ -1,20 +1,21 @@
 """The derivatives of every invertible convolution, without an autodiff library.
 
-A class supplies `_forward_vjp`, `_inverse_vjp` and `_log_det_vjp` (`base.protocol`).
+They follow from the factors (`base.factored`).
 """
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
 from typing import Any
 
-from invconv.arrays.namespaces import Array, Shape, cast, namespace
+from invconv.arrays.namespaces import Array, Shape, cast, namespace, readable, to_float
 from invconv.operators.base.calls import Call, as_batch, require_cotangent
-from invconv.operators.base.protocol import Gradients, Protocol
+from invconv.operators.base.factored import Factored, Gradients
 from invconv.solve.state import State
 
 
-class Differentiable(Protocol, abstract=True):
+class Differentiable(Factored, abstract=True):
     """The vector-Jacobian products of value, inverse and log-determinant."""
 
     @abstractmethod
@@ -23,6 +24,8 @@ class Differentiable(Protocol, abstract=True):
 
     def _check_forward(self, shape: Shape, result: Array) -> None:
         """Warn if the forward map contains an inverse that cannot be right."""
+        for conv in self._parts().values():
+            conv._check_forward(shape, result)
 
     def forward_vjp(
         self, x: Array, y_bar: Array, log_det_bar: Array | None = None
@@ -53,10 +56,13 @@ class Differentiable(Protocol, abstract=True):
                [3., 3.]])
         """
         call = as_batch(self, "x", x)
-        memo = call.conv._forward_saving(call.x)[1]
-        gradients, x_bar = call.conv._forward_vjp(memo, call.alike("y_bar", y_bar))
+        y_bar, total = call.alike("y_bar", y_bar), _total(call, log_det_bar)
+        _, log_det, memo = call.conv._saving(call.x, log_det=total is not None)
+        if total is not None:
+            _require_finite(call, log_det)
+        gradients, x_bar = call.conv._pull_back(memo, y_bar, total)
         self._check_forward(call.spatial_shape, x_bar)
-        return self._finish(call, gradients, log_det_bar, 1), call.restore_shape(x_bar)
+        return self._named(gradients), call.restore_shape(x_bar)
 
     def inverse_vjp(
         self, y: Array, x_bar: Array, log_det_bar: Array | None = None, *, check: bool = True
@@ -91,17 +97,28 @@ class Differentiable(Protocol, abstract=True):
         x = self._state(self, call.spatial_shape, check).solve(call.x)
         if check:
             self._check_forward(call.spatial_shape, x)
-        gradients, y_bar = call.conv._inverse_vjp(call.x, x, call.alike("x_bar", x_bar))
-        return self._finish(call, gradients, log_det_bar, -1), call.restore_shape(y_bar)
+        x_bar, total = call.alike("x_bar", x_bar), _total(call, log_det_bar)
+        if total is not None:
+            _require_finite(call, call.conv._log_det(call.spatial_shape))
+            total = -total
+        gradients, y_bar = call.conv._inverse_vjp(call.x, x, x_bar, total)
+        return self._named(gradients), call.restore_shape(y_bar)
 
-    def _finish(
-        self, call: Call, gradients: Gradients, log_det_bar: Array | None, sign: int
-    ) -> Gradients:
-        """Add the gradients of the log-determinant, and cast to the parameters' dtype."""
-        if log_det_bar is not None:
-            require_cotangent(call, log_det_bar)
-            total = namespace(log_det_bar).sum(log_det_bar) * sign
-            more = call.conv._log_det_vjp(call.spatial_shape, total)
-            gradients = gradients | {name: gradients[name] + g for name, g in more.items()}
+    def _named(self, gradients: Gradients) -> Gradients:
+        """Return the gradients in the order of `parameters`, and in the parameters' dtype."""
         dtype = self._reference()[1].dtype
         return {name: cast(gradients[name], dtype) for name in self.parameters()}
+
+
+def _total(call: Call, log_det_bar: Array | None) -> Array | None:
+    """Return the sum of a log-determinant's cotangents over the batch."""
+    if log_det_bar is None:
+        return None
+    require_cotangent(call, log_det_bar)
+    return namespace(log_det_bar).sum(log_det_bar)
+
+
+def _require_finite(call: Call, log_det: Array) -> None:
+    """Raise SingularConvError if a log-determinant is -inf, as far as it is readable."""
+    if readable(log_det) and to_float(log_det) == -math.inf:
+        call.conv._require_regular(call.spatial_shape, back=True)

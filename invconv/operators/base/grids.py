@@ -16,8 +16,9 @@ from collections.abc import Callable
 import numpy as np
 
 from invconv.arrays.namespaces import Shape, size
+from invconv.families import path as paths
 from invconv.operators.base import conditions
-from invconv.operators.base.protocol import Protocol
+from invconv.operators.base.factored import Factored
 from invconv.solve.state import State
 from invconv.trust.condition import FAILURES
 
@@ -33,7 +34,7 @@ _COMPILED, _APPLIED = 16, 12  # speed-up of compiled products; products K x in e
 
 
 def affordable(
-    conv: Protocol, shape: Shape, precision: str, *, higher: bool = False, times: float = 1
+    conv: Factored, shape: Shape, precision: str, *, higher: bool = False, times: float = 1
 ) -> Shape:
     """Return the grid, reduced until K x is quick enough or the image has few numbers.
 
@@ -49,20 +50,26 @@ def affordable(
     return _part(conv, shape, times * _work(conv, shape, precision, higher), WORK)
 
 
-def estimable(conv: Protocol, shape: Shape, times: float = 1) -> Shape:
+def estimable(conv: Factored, shape: Shape, times: float = 1) -> Shape:
     """Return the grid, reduced until compiled kernels estimate ``times`` norms quickly."""
-    alike = None not in conv._longest_columns(shape, transposed=False)
+    alike = None not in conditions.longest_columns(paths.linear(conv._path()), shape)
     applied = min(_APPLIED, 2 * conv.channels) if alike else _APPLIED  # or one column a channel
     return _part(conv, shape, times * applied * _compiled_work(conv, shape), _ESTIMATE)
 
 
-def _compiled_work(conv: Protocol, shape: Shape) -> float:
+def _compiled_work(conv: Factored, shape: Shape) -> float:
     """Return the cost of a compiled K x, or of a solve, of one image."""
-    products = conv._on_host(np.float64)._products(shape) / _COMPILED
+    products = _products(conv, shape) / _COMPILED
     return products + _NUMBER * conv.channels * size(shape)
 
 
-def _part(conv: Protocol, shape: Shape, work: float, most: float) -> Shape:
+def _products(conv: Factored, shape: Shape, compiled: bool = False) -> float:
+    """Return about how many products K x takes for one sample."""
+    path = paths.linear(conv._on_host(np.float64)._path())
+    return sum(factor.family.products(factor.w, shape, compiled) for factor in path)
+
+
+def _part(conv: Factored, shape: Shape, work: float, most: float) -> Shape:
     a_pixel = work / size(shape)
     least = max(1.0, _LEAST / conv.channels)
     while size(shape) > least and a_pixel * size(shape) > most:
@@ -79,21 +86,21 @@ def _least_factor(n: int) -> int:
     return next((d for d in range(2, math.isqrt(n) + 1) if n % d == 0), n)
 
 
-def samples(conv: Protocol, shape: Shape, precision: str) -> int:
+def samples(conv: Factored, shape: Shape, precision: str) -> int:
     """Return the number of images for which K x is quick enough in the higher precision."""
     return max(1, int(WORK / _work(conv, shape, precision, higher=True)))
 
 
-def _work(conv: Protocol, shape: Shape, precision: str, higher: bool) -> float:
+def _work(conv: Factored, shape: Shape, precision: str, higher: bool) -> float:
     """Return the cost of K x of one image, in the higher precision or in the judged one."""
     longdouble = higher and precision == "float64"
     slow = _LONGDOUBLE if longdouble else 1 / conv.channels + _BLAS
-    products = conv._on_host(np.float64)._products(shape, compiled=not longdouble)
+    products = _products(conv, shape, compiled=not longdouble)
     return slow * products + _NUMBER * conv.channels * size(shape)
 
 
 def carried_on(
-    conv: Protocol, grid: Shape, shape: Shape, precision: str, state: State | None = None
+    conv: Factored, grid: Shape, shape: Shape, precision: str, state: State | None = None
 ) -> float:
     """Return the growth of K^-1 noise from a grid to a larger one, ``shape``.
 
@@ -108,7 +115,7 @@ def carried_on(
     return grown if grown > _GROWN else 1.0
 
 
-def _gain(conv: Protocol, shape: Shape, precision: str, state: State | None = None) -> float:
+def _gain(conv: Factored, shape: Shape, precision: str, state: State | None = None) -> float:
     """Return the largest entry of K^-1 noise, the mean of some images; it is remembered."""
 
     def measure() -> float:
@@ -127,7 +134,7 @@ def _gain(conv: Protocol, shape: Shape, precision: str, state: State | None = No
     return gain
 
 
-def about_condition(conv: Protocol, shape: Shape, precision: str) -> tuple[float, bool]:
+def about_condition(conv: Factored, shape: Shape, precision: str) -> tuple[float, bool]:
     """Return the condition number, and whether it was extrapolated from a smaller grid."""
     known = conv._spectral or conv._pixelwise
     grid = shape if known else estimable(conv, shape)

@@ -13,18 +13,25 @@ If longdouble is no wider than float64, results are rounded on purpose to model 
 from __future__ import annotations
 
 import functools
+import itertools
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from invconv.arrays.array_ops import ops_of
 from invconv.arrays.namespaces import Shape, dtype_name, readable, size
+from invconv.families import path as paths
+from invconv.families.factored import solvers_by_factor
+from invconv.families.path import Factor
+from invconv.operators.base.computation import computation_of
+from invconv.operators.base.factored import Factored
 from invconv.operators.base.grids import affordable, carried_on, samples, tried
-from invconv.operators.base.protocol import Protocol
 from invconv.solve.state import State
-from invconv.trust.bound import error_bound
+from invconv.trust.bound import Bounds, error_bound
 from invconv.trust.condition import EPS, FAILURES
+from invconv.trust.frequencies import error_by_frequencies
 from invconv.trust.measured import Computation, Step
 
 _NEAR = 0.3  # errors of random y count if they exceed this part of the errors of y = K x
@@ -63,7 +70,7 @@ class Judgement:
 
 
 def exceeds(
-    conv: Protocol, shape: Shape, precision: str, limit: float, state: State | None = None
+    conv: Factored, shape: Shape, precision: str, limit: float, state: State | None = None
 ) -> bool:
     """Tell whether the error of an inverse exceeds a limit, by a bound if that is enough.
 
@@ -81,7 +88,7 @@ def exceeds(
 
 
 def remembered(
-    conv: Protocol, shape: Shape, precision: str, state: State | None = None
+    conv: Factored, shape: Shape, precision: str, state: State | None = None
 ) -> Judgement:
     """Return the judgement, which is made at the first call and remembered."""
     judgement: Judgement = conv._conditions.find(
@@ -90,17 +97,22 @@ def remembered(
     return judgement
 
 
-def bound(conv: Protocol, shape: Shape) -> float:
+def bound(conv: Factored, shape: Shape) -> float:
     """Return a bound of the error in units of eps at O(1) cost, or inf."""
     try:
         with np.errstate(all="ignore"):
-            return error_bound(conv._on_host(np.float64)._bounds(shape))
+            return error_bound(map(_bounds, conv._on_host(np.float64)._path()))
     except FAILURES:
         return math.inf
 
 
+def _bounds(factor: Factor) -> Bounds:
+    bounds = factor.family.bounds(factor.w)
+    return bounds.inverted() if factor.inverted else bounds
+
+
 def judge(
-    conv: Protocol, shape: Shape, precision: str, state: State | None = None, times: float = 1
+    conv: Factored, shape: Shape, precision: str, state: State | None = None, times: float = 1
 ) -> Judgement:
     """Measure the error of the inverse in a precision.
 
@@ -138,27 +150,36 @@ def judge(
     return Judgement(max(error, given, random), "measured", against)
 
 
-def _by_frequencies(conv: Protocol, shape: Shape, precision: str, state: State | None) -> float:
-    """Return the largest error of the spectral operators in an operator; each remembers its own.
-
-    An `Inverse` has the error in its forward map, which is judged separately.
-    """
-    if not conv._spectral:
-        parts = [] if conv._turned else conv._operators()
-        return max((_by_frequencies(p, shape, precision, None) for p in parts), default=0.0)
+def _by_frequencies(conv: Factored, shape: Shape, precision: str, state: State | None) -> float:
+    """Return the largest error of the spectral factors that are undone."""
+    if not any(family.spectral for family in conv._families):
+        return 0.0
+    path = conv._on_host(np.dtype(precision))._path()
+    known = {} if state is None else solvers_by_factor(state, paths.inverse(path))
 
     def measure() -> float:
-        known = None if state is None else state.as_numpy()
-        return conv._on_host(np.dtype(precision))._error_by_frequencies(shape, known)
+        errors = [0.0]
+        for i, (factor, after) in enumerate(itertools.zip_longest(path, path[1:])):
+            if factor.family.spectral and not factor.inverted:
+                solver = known.get(len(path) - 1 - i) or factor.family.factor(factor.w, shape)
+                bias = after.w if after is not None and after.is_shift else None
+                linear: Any = vars(factor.family)["linear"]
+                by_taps = not getattr(linear, "wide", False)
+                errors.append(
+                    error_by_frequencies(
+                        factor.w, linear.basis, shape, solver, bias, by_taps=by_taps
+                    )
+                )
+        return max(errors)
 
     key = f"by frequencies, {precision}"
     error: float = conv._conditions.find(key, shape, lambda: tried(measure))
     return error
 
 
-def blame(conv: Protocol, shape: Shape, precision: str) -> Step | None:
+def blame(conv: Factored, shape: Shape, precision: str) -> Step | None:
     """Return the step that loses most digits, or None if it cannot be determined."""
-    if not (steps := len(conv._operators())):
+    if not (steps := len(conv._parts())):
         return None
     try:
         grid = affordable(conv, shape, precision, higher=True, times=16 * steps)
@@ -169,7 +190,7 @@ def blame(conv: Protocol, shape: Shape, precision: str) -> Step | None:
 
 
 def _computation(
-    conv: Protocol,
+    conv: Factored,
     shape: Shape,
     precision: str,
     factored: bool = False,
@@ -180,10 +201,10 @@ def _computation(
     dtypes = np.dtype(precision), np.dtype(_HIGHER[precision])
     working = conv._on_host(dtypes[0])
     higher = working._on_host(dtypes[1])  # of the same, rounded values
-    runs = working._computation(shape, state=state)
+    runs = computation_of(working, shape, state=state)
     if ops_of(conv._reference()[1]).flushes_subnormals:
         runs = [step.flushed() for step in runs]
-    steps = runs, higher._computation(shape, factored)
+    steps = runs, computation_of(higher, shape, factored)
     computation = Computation(
         *steps, dtypes, (conv.channels, *shape), conv._pixelwise, samples(conv, shape, precision)
     )
@@ -194,12 +215,12 @@ def _few_pixels(shape: Shape) -> Shape:
     return (min(size(shape), _PIXELS), *(1 for _ in shape[1:])) if shape else shape
 
 
-def _modelled(conv: Protocol, shape: Shape) -> float:
+def _modelled(conv: Factored, shape: Shape) -> float:
     """Return the error of float64 if every step's result is rounded once more."""
     kind = np.dtype(np.float64)
 
     def measure() -> float:
-        exact = conv._on_host(kind)._computation(shape)
+        exact = computation_of(conv._on_host(kind), shape)
         rounded = [step.rounded(EPS["float64"]) for step in exact]
         return Computation(
             rounded, exact, (kind, kind), (conv.channels, *shape)

@@ -1,19 +1,19 @@
-"""The public methods of every invertible convolution, derived from the protocol of its class.
+"""The public methods of every invertible convolution, derived from its factors.
 
     y = K x + b,    x = K^-1 (y - b),    log|det K|
 
-A method calls methods of the class (`_apply`, `_factor`, ...), and these call the primitives of
-`invconv.kernels.maps`.
+A method validates its arguments, and runs the operator's factors (`base.factored`).
 """
 
 from __future__ import annotations
 
 import math
-from abc import abstractmethod
 
 from invconv.arrays.namespaces import Array, Shape, as_array, namespace
 from invconv.arrays.registry import Primitive
 from invconv.arrays.settings import flag
+from invconv.families import path as paths
+from invconv.operators.base import register
 from invconv.operators.base.calls import as_batch, for_each, require_spatial_shape
 from invconv.operators.base.checks import warn_of_loss
 from invconv.operators.base.conditions import remembered
@@ -45,7 +45,6 @@ class InvertibleConv(Differentiable, abstract=True):
     (5,) True
     """
 
-    @abstractmethod
     def transpose(self) -> InvertibleConv:
         """Return the operator of the transposed matrix, without bias.
 
@@ -57,6 +56,8 @@ class InvertibleConv(Differentiable, abstract=True):
         >>> conv.transpose().forward(np.asarray([[1.0, 0.0, 0.0, 0.0]]))
         array([[2., 0., 0., 1.]])
         """
+        transposed: InvertibleConv = register.operators()["Transposed"](self)
+        return transposed
 
     # --- values ------------------------------------------------------------------------------
 
@@ -268,4 +269,6 @@ def evaluate(x: Array, conv: InvertibleConv) -> tuple[Array, Array]:
 
     A library may record the whole as one step, with the operator's own derivative.
     """
-    return conv._forward(x), for_each(x.shape[:1], conv._log_det(tuple(x.shape[2:])))
+    path = conv._path()
+    log_det = paths.log_det(path, tuple(x.shape[2:]))[0]
+    return conv._route(path, x)(x), for_each(x.shape[:1], log_det)

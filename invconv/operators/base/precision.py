@@ -12,9 +12,9 @@ from typing import TypeVar
 
 from invconv.arrays.namespaces import library_name, namespace
 from invconv.arrays.settings import choice
-from invconv.operators.base.protocol import Protocol
+from invconv.operators.base.factored import Factored
 
-P = TypeVar("P", bound=Protocol)
+P = TypeVar("P", bound=Factored)
 
 
 def in_float64(conv: P) -> P:
@@ -30,7 +30,7 @@ def in_float64(conv: P) -> P:
     return wide
 
 
-def wants_float64(conv: Protocol, precision: str | None) -> bool:
+def wants_float64(conv: Factored, precision: str | None) -> bool:
     """Tell whether to solve in float64 although the operator's arrays have another dtype."""
     if precision is None:
         return False

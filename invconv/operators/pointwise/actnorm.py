@@ -6,35 +6,33 @@ y[c, p] = exp(log_scale[c]) x[c, p] + bias[c]        log|det| = N sum of log_sca
 from __future__ import annotations
 
 import math
-from dataclasses import KW_ONLY
+from collections.abc import Sequence
 from typing import Any, Self
 
 import numpy as np
 
 from invconv.arrays.namespaces import (
     Array,
-    Shape,
     cast,
-    log_of_exp,
     namespace,
     readable,
     size,
     to_numpy,
-    zeros,
 )
-from invconv.arrays.settings import optional_ndim, positive_int
-from invconv.kernels.families import ScaleFamily
+from invconv.arrays.settings import positive_int
+from invconv.families.family import Family
+from invconv.families.pointwise import LogScale
 from invconv.kernels.primitives import per_channel
 from invconv.operators.base.calls import as_batch
+from invconv.operators.base.factored import Gradients
 from invconv.operators.base.fields import array
-from invconv.operators.base.linear import Linear
-from invconv.operators.base.protocol import Gradients
-from invconv.trust import condition
-from invconv.trust.bound import Bounds, largest_entry
+from invconv.operators.pointwise.conv1x1 import OnPixels
 from invconv.trust.gains import squashed
 
+_LOG_SCALE = LogScale()
 
-class ActNorm(Linear):
+
+class ActNorm(OnPixels):
     """y = exp(log_scale) x + bias, per channel; log det = N sum(log_scale).
 
     Parameters
@@ -57,15 +55,6 @@ class ActNorm(Linear):
 
     log_scale: Array = array("C")
     bias: Array | None = array("C", optional=True)
-    _: KW_ONLY
-    ndim: int | None = None
-
-    _saves_log_det = True
-    _pixelwise = True
-
-    def validate(self) -> None:
-        """See `Fields`."""
-        optional_ndim(self)
 
     @classmethod
     def init(
@@ -134,43 +123,18 @@ class ActNorm(Linear):
             arrays["bias"] = cast(-mean / deviation, dtype)
         return self.replace(**arrays)
 
+    def factors(self) -> Sequence[tuple[Family, Any]]:
+        """See `Factored`."""
+        return [(_LOG_SCALE, self.log_scale)]
+
+    def factors_vjp(self, bars: Sequence[Any]) -> Gradients:
+        """See `Factored`."""
+        return {"log_scale": bars[0]}
+
     def transpose(self) -> ActNorm:
         """Return the same scaling, without bias."""
         return ActNorm(self.log_scale, None, ndim=self.ndim)
 
-    def _within(self, gain: float) -> Self:
+    def within(self, gain: float) -> Self:
+        """See `Factored`."""
         return self.replace(log_scale=squashed(self.log_scale, math.log(gain)))
-
-    def _scale(self) -> Array:
-        return namespace(self.log_scale).exp(self.log_scale)
-
-    @property
-    def _family(self) -> ScaleFamily:
-        return ScaleFamily()
-
-    def _weights(self) -> Array:
-        return self._scale()
-
-    def _weights_vjp(self, w_bar: Array, memo: Any = None) -> Gradients:
-        return {"log_scale": w_bar * self._scale()}
-
-    def _log_det(self, shape: Shape) -> Array:
-        xp = namespace(self.log_scale)
-        return size(shape) * xp.sum(log_of_exp(self.log_scale, self._scale()))
-
-    def _log_det_vjp(self, shape: Shape, log_det_bar: Array) -> Gradients:
-        return {"log_scale": size(shape) * log_det_bar + zeros((self.channels,), self.log_scale)}
-
-    def _condition(self, shape: Shape) -> condition.Condition:
-        scale = self._scale()
-        value = float(scale.max() / scale.min()) if scale.min() else math.inf
-        return condition.Condition(value, "2-norm", channel=int(scale.argmin()))
-
-    def _bounds(self, shape: Shape) -> list[Bounds]:
-        scale = self._scale()
-        back = 1 / float(scale.min()) if scale.min() else math.inf
-        return [Bounds(float(scale.max()), back, 2, largest_entry(self.bias))]
-
-    @property
-    def _singular_hint(self) -> str:
-        return "exp(log_scale) is zero for a channel; raise log_scale"

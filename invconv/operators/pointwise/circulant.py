@@ -4,36 +4,36 @@
 
     log|det W| = sum of log|left| + sum of log|c_hat| + sum of log|right|
 
-with c_hat the Fourier transform of c (`kernels.frequencies.circulant_steps`).
+with c_hat the Fourier transform of c (`kernels.frequencies.circulant`).
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import KW_ONLY
+from collections.abc import Sequence
 from typing import Any, Self
 
 import numpy as np
 
-from invconv.arrays.namespaces import Array, Shape, constant, log_abs, namespace, size, total
-from invconv.arrays.settings import generator, optional_ndim, positive_int
-from invconv.kernels.frequencies.circulant_steps import (
-    CirculantSteps,
-    channel_multiplicity,
-    circulant_matrix,
-    circulant_vjp,
+from invconv.arrays.namespaces import Array, namespace
+from invconv.arrays.settings import generator, positive_int
+from invconv.families.circulant import Circulant
+from invconv.families.family import Family
+from invconv.families.pointwise import Scale
+from invconv.kernels.frequencies.circulant import (
     from_spectrum,
-    inverse_of,
     spectrum,
 )
+from invconv.operators.base.factored import Gradients
 from invconv.operators.base.fields import array
-from invconv.operators.base.protocol import Gradients
-from invconv.operators.pointwise.factored import Factored
-from invconv.trust.bound import Bounds, largest_entry, row_sum
+from invconv.operators.pointwise.conv1x1 import Pointwise
 from invconv.trust.gains import squashed
 
+_SCALE = Scale()
+_CIRCULANT = Circulant()
 
-class CirculantConv1x1(Factored, mixing="circulant"):
+
+class CirculantConv1x1(Pointwise, mixing="circulant"):
     """A 1x1 convolution with W = diag(left) circ(c) diag(right): 3 C parameters.
 
     circ(c)[i, j] = c[(i - j) mod C] is a periodic convolution along the channels, and
@@ -64,12 +64,6 @@ class CirculantConv1x1(Factored, mixing="circulant"):
     circulant: Array = array("C")
     right: Array = array("C")
     bias: Array | None = array("C", optional=True)
-    _: KW_ONLY
-    ndim: int | None = None
-
-    def validate(self) -> None:
-        """See `Fields`."""
-        optional_ndim(self)
 
     @classmethod
     def init(
@@ -100,13 +94,21 @@ class CirculantConv1x1(Factored, mixing="circulant"):
         conv = cls(np.ones(channels), circulant, np.ones(channels), ndim=ndim)
         return conv if like is None else conv.asarrays(like)
 
+    def factors(self) -> Sequence[tuple[Family, Any]]:
+        """See `Factored`."""
+        return [(_SCALE, self.right), (_CIRCULANT, self.circulant), (_SCALE, self.left)]
+
+    def factors_vjp(self, bars: Sequence[Any]) -> Gradients:
+        """See `Factored`."""
+        return dict(zip(("right", "circulant", "left"), bars, strict=True))
+
     def transpose(self) -> CirculantConv1x1:
         """Return diag(right) circ(c)^T diag(left), without bias; circ(c)^T is circ(c reversed)."""
         xp, c = namespace(self.circulant), self.circulant
         backwards = xp.concat([c[:1], xp.flip(c[1:], axis=0)])
         return CirculantConv1x1(self.right, backwards, self.left, ndim=self.ndim)
 
-    def _within(self, gain: float) -> Self:
+    def within(self, gain: float) -> Self:
         """Bound |left|, |c_hat| and |right| from below, a third of the gain for each."""
         xp, limit = namespace(self.left), math.log(gain) / 3
         left, right = (xp.exp(squashed(v - 1, limit)) for v in (self.left, self.right))
@@ -117,58 +119,3 @@ class CirculantConv1x1(Factored, mixing="circulant"):
         factor = xp.exp(squashed(xp.log(length), limit)) / length
         circulant = from_spectrum(factor * real, factor * imag, self.channels)
         return self.replace(left=left, circulant=circulant, right=right)
-
-    def _matrix(self) -> Array:
-        return self._weights_saving()[0]
-
-    def _weights_saving(self) -> tuple[Array, Any]:
-        inner = circulant_matrix(self.circulant)
-        return self.left[:, None] * inner * self.right[None, :], inner
-
-    def _weights_vjp(self, w_bar: Array, memo: Any = None) -> Gradients:
-        xp = namespace(w_bar)
-        inner = circulant_matrix(self.circulant) if memo is None else memo
-        left, right = self.left[:, None], self.right[None, :]
-        return {
-            "left": xp.sum(w_bar * inner * right, axis=1),
-            "circulant": circulant_vjp(w_bar * left * right),
-            "right": xp.sum(w_bar * left * inner, axis=0),
-        }
-
-    def _log_det(self, shape: Shape) -> Array:
-        half = namespace(self.circulant).hypot(*spectrum(self.circulant))
-        often = constant(channel_multiplicity(self.channels), half, half.dtype)
-        outer = total(log_abs(self.left)) + total(log_abs(self.right))
-        return size(shape) * (outer + total(often * log_abs(half)))
-
-    def _log_det_vjp(self, shape: Shape, log_det_bar: Array) -> Gradients:
-        self._require_regular(shape, self._log_det(shape))
-        bar = size(shape) * log_det_bar
-        # the sum of log|c_hat| has the derivative C circ(c)^-T e_0
-        real, imag = inverse_of(*spectrum(self.circulant))
-        return {
-            "left": bar / self.left,
-            "circulant": (bar * self.channels) * from_spectrum(real, -imag, self.channels),
-            "right": bar / self.right,
-        }
-
-    def _steps(self) -> CirculantSteps:
-        return CirculantSteps.of(self.left, self.circulant, self.right)
-
-    def _steps_vjp(self, *bars: Array) -> Gradients:
-        return dict(zip(("left", "circulant", "right"), bars, strict=True))
-
-    def _bounds(self, shape: Shape) -> list[Bounds]:
-        steps = self._steps()
-        back = circulant_matrix(from_spectrum(*steps.inverse, self.channels))
-        scales = [
-            Bounds(float(abs(v).max()), float((1 / abs(v)).max()), 2)
-            for v in (self.right, self.left)
-        ]
-        inner = Bounds(row_sum(circulant_matrix(self.circulant)), row_sum(back), 2 * self.channels)
-        last = Bounds(scales[1].gain, scales[1].back, 2, largest_entry(self.bias))
-        return [scales[0], inner, last]
-
-    @property
-    def _singular_hint(self) -> str:
-        return "left, right or the Fourier transform of circulant has a zero; change it"

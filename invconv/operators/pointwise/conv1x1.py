@@ -7,34 +7,61 @@ This file has the base class and the plain 1x1 convolution (Kingma & Dhariwal, G
 
 from __future__ import annotations
 
-from abc import abstractmethod
+from collections.abc import Sequence
 from dataclasses import KW_ONLY
-from typing import Any, ClassVar, Self
+from typing import Any, Self
 
 import numpy as np
 
-from invconv.arrays.namespaces import Array, Shape, cast, constant, namespace, size
+from invconv.arrays.namespaces import Array, cast, constant, namespace
 from invconv.arrays.settings import generator, optional_ndim, positive_int
-from invconv.kernels.families import MatrixFamily
-from invconv.kernels.primitives import inverse_saved, log_abs_det, log_abs_det_saving
+from invconv.families import path as paths
+from invconv.families.family import Family
+from invconv.families.pointwise import Matrix
+from invconv.families.route import Multiply
+from invconv.operators.base.factored import Gradients
 from invconv.operators.base.fields import array
-from invconv.operators.base.linear import Linear
-from invconv.operators.base.protocol import Gradients
-from invconv.trust import condition
-from invconv.trust.bound import Bounds, largest_entry, of_matrix
+from invconv.operators.base.operator import InvertibleConv
 from invconv.trust.gains import matrix_within
 
+_MATRIX = Matrix()  # torch.compile can look a family up, but cannot make one
 
-class Pointwise(Linear, abstract=True):
-    """A C x C matrix W at every pixel."""
 
-    _pointwise = True
-    _pixelwise = True
-    _given_factors: ClassVar[bool] = False  # True if the solve uses factors that are parameters
+class OnPixels(InvertibleConv, abstract=True):
+    """A map that is the same at every pixel."""
 
-    @abstractmethod
+    _: KW_ONLY
+    ndim: int | None = None
+
+    def validate(self) -> None:
+        """See `Fields`."""
+        optional_ndim(self)
+
+
+class Pointwise(OnPixels, abstract=True):
+    """A C x C matrix W at every pixel, from the factors of a class.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from invconv.extend import Householder, LogScale, Pointwise, array
+    >>> class Turned(Pointwise):
+    ...     log_scale: np.ndarray = array("C")
+    ...     vectors: np.ndarray = array("m", "C")
+    ...
+    ...     def factors(self):
+    ...         return [(LogScale(), self.log_scale), (Householder(), self.vectors)]
+    ...
+    ...     def factors_vjp(self, bars):
+    ...         return {"log_scale": bars[0], "vectors": bars[1]}
+    >>> Turned(np.log([2.0, 1.0]), np.asarray([[1.0, -1.0]])).matrix().round(12)
+    array([[0., 1.],
+           [2., 0.]])
+    """
+
     def _matrix(self) -> Array:
-        """Return W, shape (C, C), in the working precision."""
+        """Return W in the working precision."""
+        return Multiply(paths.linear(self._path())).product
 
     def matrix(self) -> Array:
         """Return W, shape (C, C), in the parameters' dtype.
@@ -51,25 +78,10 @@ class Pointwise(Linear, abstract=True):
         """
         return cast(self._in_working_precision()._matrix(), self._reference()[1].dtype)
 
-    @property
-    def _family(self) -> MatrixFamily:
-        return MatrixFamily()
-
-    def _weights(self) -> Array:
-        return self._matrix()
-
-    def transpose(self) -> Pointwise:
+    def transpose(self) -> InvertibleConv:
         """Return the plain 1x1 convolution with W^T, without bias."""
         matrix = self.matrix()
         return Conv1x1(namespace(matrix).matrix_transpose(matrix), ndim=self.ndim)
-
-    def _condition(self, shape: Shape) -> condition.Condition:
-        columns = self._solver(shape)(np.eye(self.channels)[..., None])
-        return condition.of_inverse(self._matrix(), columns[..., 0].T, self._given_factors)
-
-    @property
-    def _singular_hint(self) -> str:
-        return "the C x C matrix has not full rank; change its weights"
 
 
 def random_orthogonal(channels: int, rng: np.random.Generator | None) -> np.ndarray[Any, Any]:
@@ -119,14 +131,6 @@ class Conv1x1(Pointwise, mixing="plain"):
 
     weight: Array = array("C", "C")
     bias: Array | None = array("C", optional=True)
-    _: KW_ONLY
-    ndim: int | None = None
-
-    _saves_log_det = True
-
-    def validate(self) -> None:
-        """See `Fields`."""
-        optional_ndim(self)
 
     @classmethod
     def init(
@@ -151,32 +155,17 @@ class Conv1x1(Pointwise, mixing="plain"):
         conv = cls(weight, ndim=ndim)
         return conv if like is None else conv.asarrays(like)
 
-    def _within(self, gain: float) -> Self:
+    def factors(self) -> Sequence[tuple[Family, Any]]:
+        """See `Factored`."""
+        return [(_MATRIX, self.weight)]
+
+    def factors_vjp(self, bars: Sequence[Any]) -> Gradients:
+        """See `Factored`."""
+        return {"weight": bars[0]}
+
+    def within(self, gain: float) -> Self:
+        """See `Factored`."""
         return self.replace(weight=matrix_within(self.weight, gain)[0])
-
-    def _matrix(self) -> Array:
-        return self.weight
-
-    def _weights_vjp(self, w_bar: Array, memo: Any = None) -> Gradients:
-        return {"weight": w_bar}
-
-    def _bounds(self, shape: Shape) -> list[Bounds]:
-        return [of_matrix(self.weight, np.linalg.inv(self.weight), largest_entry(self.bias))]
-
-    def _log_det(self, shape: Shape) -> Array:
-        return size(shape) * log_abs_det(self.weight)
-
-    def _log_det_saving(self, shape: Shape) -> tuple[Array, Any]:
-        log_det, memo = log_abs_det_saving(self.weight)
-        return size(shape) * log_det, memo
-
-    def _add_log_det_vjp(
-        self, gradients: Gradients, shape: Shape, log_det_bar: Array, memo: Any
-    ) -> Gradients:
-        inverse = inverse_saved(self.weight, memo)
-        more = (size(shape) * log_det_bar) * namespace(inverse).matrix_transpose(inverse)
-        known = gradients.get("weight")
-        return gradients | {"weight": more if known is None else known + more}
 
 
 def permutation_matrix(permutation: Array, like: Array) -> Array:

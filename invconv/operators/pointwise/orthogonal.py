@@ -6,22 +6,21 @@ log|det W| = 0.
 
 from __future__ import annotations
 
-from dataclasses import KW_ONLY
+from collections.abc import Sequence
 from typing import Any, Self
 
 import numpy as np
 
-from invconv.arrays.namespaces import Array, Shape, identity, namespace
-from invconv.arrays.settings import generator, optional_ndim, positive_int
-from invconv.kernels.matrices import Product
-from invconv.kernels.reflections import reflected, reflected_vjp
+from invconv.arrays.namespaces import Array, namespace
+from invconv.arrays.settings import generator, positive_int
+from invconv.families.family import Family
+from invconv.families.orthogonal import Householder
+from invconv.operators.base.factored import Gradients
 from invconv.operators.base.fields import array
-from invconv.operators.base.protocol import Gradients
 from invconv.operators.pointwise.conv1x1 import Pointwise
 from invconv.operators.pointwise.reflections import require_reflectors
-from invconv.trust import condition
-from invconv.trust.bound import Bounds, largest_entry, row_sum
-from invconv.trust.norms import SolveOverflowError
+
+_REFLECTIONS = Householder()
 
 
 class OrthogonalConv1x1(Pointwise, mixing="orthogonal"):
@@ -56,14 +55,10 @@ class OrthogonalConv1x1(Pointwise, mixing="orthogonal"):
 
     reflectors: Array = array("m", "C")
     bias: Array | None = array("C", optional=True)
-    _: KW_ONLY
-    ndim: int | None = None
-
-    _saves_log_det = True
 
     def validate(self) -> None:
         """See `Fields`."""
-        optional_ndim(self)
+        super().validate()
         require_reflectors(self.reflectors)
 
     @classmethod
@@ -89,44 +84,19 @@ class OrthogonalConv1x1(Pointwise, mixing="orthogonal"):
         conv = cls(generator(rng).standard_normal((channels, channels)), ndim=ndim)
         return conv if like is None else conv.asarrays(like)
 
+    def factors(self) -> Sequence[tuple[Family, Any]]:
+        """See `Factored`."""
+        return [(_REFLECTIONS, self.reflectors)]
+
+    def factors_vjp(self, bars: Sequence[Any]) -> Gradients:
+        """See `Factored`."""
+        return {"reflectors": bars[0]}
+
     def transpose(self) -> OrthogonalConv1x1:
         """Return the same reflections in the opposite order, without bias."""
         backwards = namespace(self.reflectors).flip(self.reflectors, axis=0)
         return OrthogonalConv1x1(backwards, ndim=self.ndim)
 
-    def _within(self, gain: float) -> Self:
-        return self  # its inverse has norm 1
-
-    def _matrix(self) -> Array:
-        return self._weights_saving()[0]
-
-    def _weights_saving(self) -> tuple[Array, Any]:
-        return reflected(self.reflectors, identity(self.channels, self.reflectors))
-
-    def _weights_vjp(self, w_bar: Array, memo: Any = None) -> Gradients:
-        memo = self._weights_saving()[1] if memo is None else memo
-        return {"reflectors": reflected_vjp(self.reflectors, memo, w_bar)[0]}
-
-    def _solver(self, shape: Shape) -> Product:
-        matrix = self._matrix()
-        return Product(namespace(matrix).matrix_transpose(matrix), "transpose")
-
-    def _transposed_solver(self, shape: Shape) -> Product:
-        return Product(self._matrix(), "transpose")
-
-    def _log_det(self, shape: Shape) -> Array:
-        # zero, but NaN if a reflector is not finite: then W is no orthogonal matrix
-        return namespace(self.reflectors).sum(0.0 * self.reflectors)
-
-    def _log_det_vjp(self, shape: Shape, log_det_bar: Array) -> Gradients:
-        return {}
-
-    def _condition(self, shape: Shape) -> condition.Condition:
-        if not np.isfinite(self.reflectors).all():
-            raise SolveOverflowError
-        return condition.Condition(1.0, "2-norm")
-
-    def _bounds(self, shape: Shape) -> list[Bounds]:
-        matrix = self._matrix()
-        terms = self.channels + len(self.reflectors) + 2
-        return [Bounds(row_sum(matrix), row_sum(matrix.T), terms, largest_entry(self.bias))]
+    def within(self, gain: float) -> Self:
+        """Return the operator itself: its inverse has norm 1."""
+        return self

@@ -5,38 +5,38 @@ W = P L (U + diag(sign exp(log_scale)))        log|det W| = sum of log_scale
 
 from __future__ import annotations
 
-import math
-from dataclasses import KW_ONLY
+from collections.abc import Sequence
 from typing import Any, Self
 
 import numpy as np
 
 from invconv.arrays.namespaces import (
     Array,
-    Shape,
-    constant,
     device,
+    diagonal,
     diagonal_matrix,
     identity,
     library_name,
-    log_of_exp,
     namespace,
     readable,
-    size,
     to_numpy,
 )
-from invconv.arrays.settings import optional_ndim, positive_int
+from invconv.arrays.settings import positive_int
 from invconv.arrays.validation import require_alike, require_array
-from invconv.kernels.primitives import matmul
-from invconv.kernels.triangular_steps import TriangularSteps
+from invconv.families.family import Family
+from invconv.families.orthogonal import Permutation
+from invconv.families.triangular import LogTriangular, Triangular
+from invconv.operators.base.factored import Gradients
 from invconv.operators.base.fields import array
-from invconv.operators.base.protocol import Gradients
-from invconv.operators.pointwise.conv1x1 import permutation_matrix, random_orthogonal
-from invconv.operators.pointwise.factored import TriangularlyFactored
+from invconv.operators.pointwise.conv1x1 import Pointwise, permutation_matrix, random_orthogonal
 from invconv.trust.gains import strict_below, triangle_within
 
+_UPPER = LogTriangular(Triangular(lower=False))
+_LOWER = Triangular(lower=True)
+_PERMUTATION = Permutation()
 
-class PLUConv1x1(TriangularlyFactored, mixing="plu"):
+
+class PLUConv1x1(Pointwise, mixing="plu"):
     """A 1x1 convolution with W = P L (U + diag(sign exp(log_scale))).
 
     log det = N sum(log_scale). The permutation and the sign are not trained and get no gradient, so
@@ -80,14 +80,10 @@ class PLUConv1x1(TriangularlyFactored, mixing="plu"):
     sign: Array = array("C", constant=True)
     log_scale: Array = array("C")
     bias: Array | None = array("C", optional=True)
-    _: KW_ONLY
-    ndim: int | None = None
-
-    _saves_log_det = True
 
     def validate(self) -> None:
         """See `Fields`."""
-        optional_ndim(self)
+        super().validate()
         require_alike("sign", self.sign, "lower", self.lower)
         xp = require_array("permutation", self.permutation)
         if library_name(self.permutation) != library_name(self.lower):
@@ -148,21 +144,35 @@ class PLUConv1x1(TriangularlyFactored, mixing="plu"):
         )
         return conv if like is None else conv.asarrays(like)
 
-    def _lower(self) -> Array:
-        """Return L, unit lower triangular."""
-        return namespace(self.lower).tril(self.lower, k=-1) + identity(self.channels, self.lower)
-
     def _scale(self) -> Array:
         xp = namespace(self.log_scale)
         scale = xp.exp(self.log_scale)
         positive = xp.where(self.sign > 0, scale, xp.zeros_like(scale))
         return xp.where(self.sign < 0, -scale, positive)
 
-    def _upper(self) -> Array:
-        """Return U + diag(sign exp(log_scale))."""
-        return namespace(self.upper).triu(self.upper, k=1) + diagonal_matrix(self._scale())
+    def factors(self) -> Sequence[tuple[Family, Any]]:
+        """See `Factored`."""
+        xp = namespace(self.lower)
+        lower = xp.tril(self.lower, k=-1) + identity(self.channels, self.lower)
+        upper = xp.triu(self.upper, k=1) + diagonal_matrix(self._scale())
+        return [
+            (_UPPER, (upper, self.log_scale)),
+            (_LOWER, lower),
+            (_PERMUTATION, permutation_matrix(self.permutation, self.lower)),
+        ]
 
-    def _within(self, gain: float) -> Self:
+    def factors_vjp(self, bars: Sequence[Any]) -> Gradients:
+        """See `Factored`."""
+        (upper, logs), lower, _ = bars
+        xp = namespace(lower)
+        return {
+            "lower": xp.tril(lower, k=-1),
+            "upper": xp.triu(upper, k=1),
+            "log_scale": diagonal(upper) * self._scale() + logs,
+        }
+
+    def within(self, gain: float) -> Self:
+        """See `Factored`."""
         xp = namespace(self.upper)
         third = gain ** (1 / 3)
         upper = xp.triu(self.upper, k=1)
@@ -170,55 +180,3 @@ class PLUConv1x1(TriangularlyFactored, mixing="plu"):
         lower = strict_below(xp.tril(self.lower, k=-1), 1 - 1 / third)
         signed = (self.sign * scale)[:, None]
         return self.replace(lower=lower, upper=signed * upper, log_scale=xp.log(scale))
-
-    def _matrix(self) -> Array:
-        return self._weights_saving()[0]
-
-    def _weights_saving(self) -> tuple[Array, Any]:
-        xp, factors = namespace(self.lower), (self._lower(), self._upper())
-        return xp.take(matmul(*factors), self.permutation, axis=0), factors
-
-    def _weights_vjp(self, matrix_bar: Array, memo: Any = None) -> Gradients:
-        xp = namespace(matrix_bar)
-        lower, upper = memo or (self._lower(), self._upper())
-        product_bar = matmul(self._inverse_permutation(), matrix_bar)
-        lower_bar = matmul(product_bar, xp.matrix_transpose(upper))
-        return self._factors_vjp(lower_bar, matmul(xp.matrix_transpose(lower), product_bar))
-
-    def _factors_vjp(self, lower_bar: Array, upper_bar: Array) -> Gradients:
-        """Return the gradients of <lower_bar, L> + <upper_bar, U + diag(sign exp(log_scale))>."""
-        xp = namespace(lower_bar)
-        return {
-            "lower": xp.tril(lower_bar, k=-1),
-            "upper": xp.triu(upper_bar, k=1),
-            "log_scale": xp.linalg.diagonal(upper_bar) * self._scale(),
-        }
-
-    def _inverse_permutation(self) -> Array:
-        """Return P^-1 = P^T as a matrix."""
-        xp = namespace(self.lower)
-        return xp.matrix_transpose(permutation_matrix(self.permutation, self.lower))
-
-    def _log_det(self, shape: Shape) -> Array:
-        xp = namespace(self.log_scale)
-        total = xp.sum(log_of_exp(self.log_scale, self._scale()))
-        # P was validated, but may have been edited since, or may not have been readable
-        rows = constant(np.arange(self.channels), self.permutation)
-        regular = xp.all(xp.sort(self.permutation) == rows)
-        return size(shape) * xp.where(regular, total, xp.full_like(total, -math.inf))
-
-    @property
-    def _singular_hint(self) -> str:
-        return "a scale is zero, by its log_scale or sign, or permutation has an index twice"
-
-    def _log_det_vjp(self, shape: Shape, log_det_bar: Array) -> Gradients:
-        ones = namespace(self.log_scale).ones_like(self.log_scale)
-        return {"log_scale": size(shape) * log_det_bar * ones}
-
-    def _steps(self) -> TriangularSteps:
-        triangles = self._lower(), self._upper()
-        return TriangularSteps(self._inverse_permutation(), triangles, (True, False), "PLU factors")
-
-    def _steps_vjp(self, *bars: Array) -> Gradients:
-        _, lower_bar, upper_bar = bars
-        return self._factors_vjp(lower_bar, upper_bar)

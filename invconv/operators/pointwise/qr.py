@@ -6,32 +6,33 @@ H_i = I - 2 v_i v_i^T / (v_i^T v_i) (`reflections`), so log|det W| = sum log|sca
 
 from __future__ import annotations
 
-from dataclasses import KW_ONLY
+from collections.abc import Sequence
 from typing import Any, Self
 
 import numpy as np
 
 from invconv.arrays.namespaces import (
     Array,
-    Shape,
     copy_of,
     diagonal,
-    identity,
     namespace,
-    size,
 )
-from invconv.arrays.settings import generator, optional_ndim, positive_int
-from invconv.kernels.primitives import add_pivots, log_abs_product
-from invconv.kernels.reflections import reflected, reflected_vjp
-from invconv.kernels.triangular_steps import TriangularSteps
+from invconv.arrays.settings import generator, positive_int
+from invconv.families.family import Family
+from invconv.families.orthogonal import Householder
+from invconv.families.triangular import Triangular
+from invconv.kernels.primitives import add_pivots
+from invconv.operators.base.factored import Gradients
 from invconv.operators.base.fields import array
-from invconv.operators.base.protocol import Gradients
-from invconv.operators.pointwise.factored import TriangularlyFactored
+from invconv.operators.pointwise.conv1x1 import Pointwise
 from invconv.operators.pointwise.reflections import require_reflectors
 from invconv.trust.gains import triangle_within
 
+_UPPER = Triangular(lower=False)
+_REFLECTIONS = Householder()
 
-class QRConv1x1(TriangularlyFactored, mixing="qr"):
+
+class QRConv1x1(Pointwise, mixing="qr"):
     """A 1x1 convolution with W = Q (U + diag(scale)), Q a product of Householder reflections.
 
     log det = N sum(log|scale|).
@@ -63,14 +64,10 @@ class QRConv1x1(TriangularlyFactored, mixing="qr"):
     upper: Array = array("C", "C")
     scale: Array = array("C")
     bias: Array | None = array("C", optional=True)
-    _: KW_ONLY
-    ndim: int | None = None
-
-    _saves_log_det = True
 
     def validate(self) -> None:
         """See `Fields`."""
-        optional_ndim(self)
+        super().validate()
         require_reflectors(self.reflectors)
 
     @classmethod
@@ -101,59 +98,21 @@ class QRConv1x1(TriangularlyFactored, mixing="qr"):
         )
         return conv if like is None else conv.asarrays(like)
 
-    def _upper(self) -> Array:
-        """Return R = U + diag(scale)."""
-        return add_pivots(namespace(self.upper).triu(self.upper, k=1), (), self.scale)
+    def factors(self) -> Sequence[tuple[Family, Any]]:
+        """See `Factored`."""
+        strict = namespace(self.upper).triu(self.upper, k=1)
+        upper = add_pivots(strict, (), self.scale)
+        return [(_UPPER, upper), (_REFLECTIONS, self.reflectors)]
 
-    def _within(self, gain: float) -> Self:
+    def factors_vjp(self, bars: Sequence[Any]) -> Gradients:
+        """See `Factored`."""
+        upper, reflectors = bars
+        strict = namespace(upper).triu(upper, k=1)
+        # NumPy's diagonal is a view, and read-only
+        return {"reflectors": reflectors, "upper": strict, "scale": copy_of(diagonal(upper))}
+
+    def within(self, gain: float) -> Self:
+        """See `Factored`."""
         strict = namespace(self.upper).triu(self.upper, k=1)
         scale, strict, _ = triangle_within(self.scale - 1, strict, gain)
         return self.replace(upper=scale[:, None] * strict, scale=scale)
-
-    def _matrix(self) -> Array:
-        return self._weights_saving()[0]
-
-    def _weights_saving(self) -> tuple[Array, Any]:
-        return reflected(self.reflectors, self._upper())
-
-    def _weights_vjp(self, w_bar: Array, memo: Any = None) -> Gradients:
-        memo = self._weights_saving()[1] if memo is None else memo
-        reflectors_bar, upper_bar = reflected_vjp(self.reflectors, memo, w_bar)
-        return {"reflectors": reflectors_bar} | self._upper_vjp(upper_bar)
-
-    def _upper_vjp(self, upper_bar: Array) -> Gradients:
-        """Return the gradients of <upper_bar, U + diag(scale)>."""
-        xp = namespace(upper_bar)
-        # NumPy's diagonal is a view, and read-only
-        return {"upper": xp.triu(upper_bar, k=1), "scale": copy_of(diagonal(upper_bar))}
-
-    def _log_det(self, shape: Shape) -> Array:
-        return self._log_det_saving(shape)[0]
-
-    def _log_det_saving(self, shape: Shape) -> tuple[Array, Any]:
-        scale = self._known_scale()
-        return log_abs_product(size(shape), scale), scale
-
-    def _add_log_det_vjp(
-        self, gradients: Gradients, shape: Shape, log_det_bar: Array, memo: Any
-    ) -> Gradients:
-        more = size(shape) * log_det_bar / (self._known_scale() if memo is None else memo)
-        known = gradients.get("scale")
-        return gradients | {"scale": more if known is None else known + more}
-
-    def _known_scale(self) -> Array:
-        """Return scale, or NaN if a reflector is not finite: then Q is no orthogonal matrix."""
-        return self.scale + namespace(self.reflectors).sum(0.0 * self.reflectors)
-
-    def _steps(self) -> TriangularSteps:
-        q = reflected(self.reflectors, identity(self.channels, self.reflectors))[0]
-        return TriangularSteps(
-            namespace(q).matrix_transpose(q), (self._upper(),), (False,), "QR factors"
-        )
-
-    def _steps_vjp(self, *bars: Array) -> Gradients:
-        first_bar, upper_bar = bars
-        memo = reflected(self.reflectors, identity(self.channels, self.reflectors))[1]
-        q_bar = namespace(first_bar).matrix_transpose(first_bar)
-        reflectors_bar, _ = reflected_vjp(self.reflectors, memo, q_bar)
-        return {"reflectors": reflectors_bar} | self._upper_vjp(upper_bar)

@@ -1,6 +1,6 @@
-"""Circulant matrices between two diagonal ones, and solves with them step by step.
+"""Circulant matrices, and solves with them.
 
-    W = diag(left) circ(c) diag(right),    circ(c)[i, j] = c[(i - j) mod C]
+    circ(c)[i, j] = c[(i - j) mod C]
 
 A circulant matrix is a periodic convolution along the channels. Its eigenvalues are c_hat, the
 Fourier transform of c, so circ(c)^-1 transforms, divides by c_hat and transforms back. The
@@ -15,10 +15,11 @@ from typing import Any
 
 import numpy as np
 
-from invconv.arrays.namespaces import Array, constant, diagonal_matrix, namespace, to_numpy
+from invconv.arrays.namespaces import Array, constant, namespace
 from invconv.kernels.frequencies.fourier import Fourier
 from invconv.kernels.frequencies.turns import turns
-from invconv.kernels.primitives import from_pixel_rows, matmul, pixel_rows
+from invconv.kernels.pixel_steps import in_float64
+from invconv.kernels.primitives import matmul
 
 Floats = np.ndarray[Any, np.dtype[np.float64]]
 
@@ -79,79 +80,49 @@ def circulant_vjp(matrix_bar: Array) -> Array:
 
 
 @dataclass(frozen=True, eq=False)
-class CirculantSteps:
-    """y -> x = diag(1 / right) circ(c)^-1 diag(1 / left) y at every pixel.
+class CirculantStep:
+    """The inverse of circ(c) (`invconv.kernels.pixel_steps`).
 
     Attributes
     ----------
-    left, circulant, right : array, shape (C,)
+    circulant : array, shape (C,)
+        c.
     inverse : pair of array, shape (C // 2 + 1,)
         The real and the imaginary parts of 1 / c_hat.
     """
 
-    left: Array
     circulant: Array
-    right: Array
     inverse: tuple[Array, Array]
 
     @staticmethod
-    def of(left: Array, circulant: Array, right: Array) -> CirculantSteps:
-        """Return the steps for these factors; c is transformed here."""
-        return CirculantSteps(left, circulant, right, inverse_of(*spectrum(circulant)))
+    def of(circulant: Array) -> CirculantStep:
+        """Return the step for c, which is transformed here."""
+        return CirculantStep(circulant, inverse_of(*spectrum(circulant)))
 
     @property
-    def plan(self) -> dict[str, Any]:
-        """How the solve runs."""
-        return {"method": "circulant factors"}
+    def matrix(self) -> Array:
+        """See `PixelStep`."""
+        return circulant_matrix(self.circulant)
 
     @property
-    def arrays(self) -> list[Array]:
-        """The arrays of the factors of W."""
-        return [self.left, self.circulant, self.right]
+    def given(self) -> Array:
+        """See `PixelStep`."""
+        return self.circulant
 
-    def on_host(self) -> tuple[Floats, Floats]:
-        """Return W and W^-1 in float64."""
-        left, c, right = (to_numpy(a).astype(np.float64, copy=False) for a in self.arrays)
-        inverse = from_spectrum(*inverse_of(*spectrum(c)), len(c))
-        back = circulant_matrix(inverse) / right[:, None] / left
-        return left[:, None] * circulant_matrix(c) * right, back
+    def on_host(self) -> CirculantStep:
+        """See `PixelStep`."""
+        return CirculantStep.of(in_float64(self.circulant))
 
-    def factors(self) -> list[Array]:
-        """Return the factors as matrices, in the order in which they are applied."""
-        right, left = diagonal_matrix(self.right), diagonal_matrix(self.left)
-        return [right, circulant_matrix(self.circulant), left]
+    def __call__(self, rows: Array) -> Array:
+        """See `PixelStep`."""
+        return self._divide(rows, 1)
 
-    def __call__(self, y: Array) -> Array:
-        """Solve for x, shape (B, C, *spatial)."""
-        inner = self._divide(pixel_rows(y) / self.left[:, None], 1)
-        return from_pixel_rows(inner / self.right[:, None], y.shape)
-
-    def transposed(self, x_bar: Array) -> Array:
-        """Return diag(1 / left) circ(c)^-T diag(1 / right) x_bar, shape (B, C, *spatial)."""
-        inner = self._divide(pixel_rows(x_bar) / self.right[:, None], -1)
-        return from_pixel_rows(inner / self.left[:, None], x_bar.shape)
-
-    def vjp(self, y: Array, x_bar: Array) -> tuple[Array, Array, Array]:
-        """Pull x_bar back to left, c and right, without losing digits that the solve keeps.
-
-        Parameters
-        ----------
-        y, x_bar : array, shape (B, C, *spatial)
-        """
-        xp = namespace(y)
-        first = pixel_rows(y) / self.left[:, None]
-        second = self._divide(first, 1)
-        x, bar = second / self.right[:, None], pixel_rows(x_bar)
-        second_bar = bar / self.right[:, None]
-        first_bar = self._divide(second_bar, -1)
-        return (
-            -xp.sum(first_bar * first, axis=1) / self.left,
-            -circulant_vjp(matmul(first_bar, xp.matrix_transpose(second))),
-            -xp.sum(second_bar * x, axis=1),
-        )
+    def transposed(self, rows: Array) -> Array:
+        """See `PixelStep`."""
+        return self._divide(rows, -1)
 
     def _divide(self, rows: Array, sign: int) -> Array:
-        """Return circ(c)^-1 times rows (C, pixels); with the sign -1, its transpose times rows."""
+        """Return circ(c)^-1 times rows (C, M); with the sign -1, its transpose times rows."""
         xp, size = namespace(rows), rows.shape[0]
         there, back = (constant(m, rows, rows.dtype) for m in _transforms(size))
         both = matmul(there, rows)

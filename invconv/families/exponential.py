@@ -1,0 +1,144 @@
+"""The family of exponentials of convolutions: invertible with every kernel."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+
+from invconv.arrays.namespaces import Array, Shape, constant, diagonal, namespace, size, total
+from invconv.arrays.stencil import Offset, kernel_of, reaching, tap_indices, taps_of
+from invconv.families.family import Family, Wanted
+from invconv.kernels.exponential import ExponentialSolver, counted, exponential, exponential_vjp
+from invconv.kernels.families import StencilFamily
+from invconv.kernels.series import Counts
+from invconv.trust.bound import UNBOUNDED, Bounds
+
+_COMPILED = 16.0  # speed-up of the compiled kernel's products over BLAS
+_BOUNDED = 60.0  # norm: beyond it e^norm is no useful bound
+
+
+@dataclass(frozen=True)
+class Exponential(Family):
+    """e^M of the correlation M with the kernel w (C, C, *k); log|det| = tr M.
+
+    Attributes
+    ----------
+    linear : StencilFamily
+        The family of M.
+    kernel_size : tuple of int
+    """
+
+    linear: StencilFamily
+    kernel_size: Shape
+    needs_y: ClassVar[bool] = True
+    solves_by_applying: ClassVar[bool] = True
+
+    @property
+    def closed(self) -> bool:  # type: ignore[override]
+        """Whether the grid continues periodically."""
+        return self.linear.wrap
+
+    def taps(self, w: Array, shape: Shape) -> Array:
+        """Return the taps of M, shape (T, C, C); taps that reach no pixel of the grid are zero."""
+        taps, offsets = taps_of(w), self.linear.offsets
+        sizes = zip(self._farthest(), shape, strict=True)
+        if self.linear.wrap or all(r < n for r, n in sizes):
+            return taps
+        kept, xp = set(reaching(offsets, shape)), namespace(taps)
+        blank = xp.zeros_like(taps[0, ...])
+        return xp.stack([taps[t, ...] if t in kept else blank for t in range(taps.shape[0])])
+
+    def _farthest(self) -> Offset:
+        """Return the reach of the kernel along each axis, which its first tap has."""
+        return tuple(abs(o) for o in self.linear.offsets[0])
+
+    def prepared(self, w: Array, shape: Shape) -> tuple[Array, Counts | None]:
+        """Return the taps of M, and the number of terms that they need."""
+        return counted(self.linear, self.taps(w, shape), w, shape)
+
+    def apply(self, w: Array, x: Array, prepared: Any = None) -> Array:
+        """See `Family`."""
+        taps, counts = prepared or self.prepared(w, tuple(x.shape[2:]))
+        return exponential(self.linear, taps, x, counts=counts)
+
+    def vjp(
+        self, w: Array, x: Array, y_bar: Array, wanted: Wanted, prepared: Any = None
+    ) -> tuple[Array, Array]:
+        """See `Family`."""
+        linear, (taps, counts) = self.linear, prepared or self.prepared(w, tuple(x.shape[2:]))
+        if not wanted[0]:
+            turned, adjoint = linear.transpose(), linear.adjoint(taps)
+            return None, exponential(turned, adjoint, y_bar, counts=counts)
+        taps_bar, x_bar = exponential_vjp(linear, taps, x, y_bar, counts)
+        return kernel_of(taps_bar, self.kernel_size), x_bar
+
+    def factor(self, w: Array, shape: Shape) -> ExponentialSolver:
+        """See `Family`."""
+        taps, counts = self.prepared(w, shape)
+        return ExponentialSolver.of(self.linear, -taps, counts, shape)
+
+    def made_ready(self, w: Array, shape: Shape) -> ExponentialSolver:
+        """See `Family`."""
+        taps, counts = self.prepared(w, shape)
+        return ExponentialSolver.of(self.linear, taps, counts, shape)
+
+    def solve_vjp(
+        self, w: Array, y: Array | None, x: Array, x_bar: Array, wanted: Wanted
+    ) -> tuple[Array, Array]:
+        """See `Family`."""
+        taps, counts = self.prepared(w, tuple(x.shape[2:]))
+        taps_bar, y_bar = exponential_vjp(self.linear, -taps, y, x_bar, counts)
+        return kernel_of(-taps_bar, self.kernel_size), y_bar
+
+    def transposed(self, w: Array) -> tuple[Family, Array]:
+        """Return the family, and flipped taps with transposed matrices."""
+        xp, axes = namespace(w), tuple(range(2, w.ndim))
+        return self, xp.flip(xp.permute_dims(w, (1, 0, *axes)), axis=axes)
+
+    def _at_the_pixel(self, shape: Shape) -> Iterator[Any]:
+        """Yield the taps that land on the pixel itself."""
+        taps = tap_indices(self.kernel_size)
+        for tap, offset in zip(taps, self.linear.offsets, strict=True):
+            folded = (o % n for o, n in zip(offset, shape, strict=True))
+            if not any(folded if self.linear.wrap else offset):
+                yield tap
+
+    def log_det(self, w: Array, shape: Shape, saving: bool = False) -> tuple[Array, Any]:
+        """See `Family`."""
+        traces = [total(diagonal(w[(..., *tap)])) for tap in self._at_the_pixel(shape)]
+        return size(shape) * sum(traces[1:], start=traces[0]), None
+
+    def add_log_det_vjp(self, known: Any, w: Array, shape: Shape, memo: Any, bar: Array) -> Array:
+        """See `Family`."""
+        ones = np.zeros(w.shape)
+        for tap in self._at_the_pixel(shape):
+            ones[(..., *tap)] = size(shape) * np.eye(w.shape[0])
+        more = bar * constant(ones, w, w.dtype)
+        return more if known is None else known + more
+
+    def products(self, w: Any, shape: Shape, compiled: bool = False) -> float:
+        """See `Family`."""
+        if compiled and self.linear.wrap:  # by frequencies
+            return float(len(w) ** 2 * size(shape))
+        counts = self.prepared(w, shape)[1]
+        terms = 1 if counts is None else counts.steps * counts.terms
+        return terms * super().products(w, shape) / (_COMPILED if compiled else 1.0)
+
+    def longest_columns(self, shape: Shape) -> tuple[int | None, ...]:
+        """See `Family`; a circular grid is uniform."""
+        return tuple(0 if self.linear.wrap else None for _ in shape)
+
+    def bounds(self, w: np.ndarray[Any, Any]) -> Bounds:
+        """See `Family`."""
+        if not np.isfinite(w).all():
+            return UNBOUNDED
+        norm = float(np.abs(w).sum(axis=(1, *range(2, w.ndim))).max())
+        if norm > _BOUNDED:
+            return UNBOUNDED
+        # Horner's step n rounds (C T + 2) products of |M|/n: (C T + 2) |M| e^|M| all together
+        terms = (w[0].size + 2) * (norm + 1) + 2
+        return Bounds(math.exp(norm), math.exp(norm), terms)

@@ -1,0 +1,127 @@
+"""A path that is factored for one grid: factor once, solve often."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Any
+
+import numpy as np
+
+from invconv.arrays.namespaces import Array, Shape, size
+from invconv.families.family import Family
+from invconv.families.path import Factor, Path
+from invconv.families.route import Route, legs_of, runs, undoing, undone_as_one
+from invconv.kernels.primitives import per_channel
+from invconv.kernels.solver import Solver
+from invconv.solve.state import State
+
+
+@dataclass(frozen=True, eq=False)
+class Unshifted:
+    """x = y - b."""
+
+    bias: Array
+
+    @property
+    def plan(self) -> dict[str, Any]:
+        """How the solve runs."""
+        return {"method": "subtraction"}
+
+    def __call__(self, y: Array) -> Array:
+        """Solve for x, shape (B, C, *spatial)."""
+        return y - per_channel(self.bias, y)
+
+
+@dataclass(frozen=True, eq=False)
+class Forward:
+    """The solver of an inverse, which is a forward map: of factors with these weights."""
+
+    families: tuple[Family, ...]
+    weights: tuple[Any, ...]
+
+    @property
+    def plan(self) -> dict[str, Any]:
+        """How the solve runs."""
+        return {"method": "forward"}
+
+    def __call__(self, y: Array) -> Array:
+        """Return the forward map of y, shape (B, C, *spatial)."""
+        path, shape = list(map(Factor, self.families, self.weights)), tuple(y.shape[2:])
+        return Route(legs_of(path, shape, pixels=y.shape[0] * size(shape)))(y)
+
+
+@dataclass(frozen=True, eq=False)
+class Solvers:
+    """Several solvers, in the order in which they run: the last factor is undone first."""
+
+    solvers: tuple[Solver, ...]
+
+    @property
+    def plan(self) -> dict[str, Any]:
+        """How the solve runs."""
+        steps = [s.plan for s in reversed(self.solvers) if not isinstance(s, Unshifted)]
+        return {"method": "steps, last first", "steps": steps}
+
+    def __call__(self, y: Array) -> Array:
+        """Solve for x, shape (B, C, *spatial)."""
+        for solver in self.solvers:
+            y = solver(y)
+        return y
+
+
+def factored(path: Path, shape: Shape, log_det: Array, guard: Array | None) -> State:
+    """Return the state of a path that solves, such as the inverse of an operator's path.
+
+    Parameters
+    ----------
+    path : sequence of Factor
+    shape : tuple of int
+        The grid.
+    log_det : 0-d array
+        log|det| of the map that the path undoes.
+    guard : 0-d array, or None
+        As for `State`.
+    """
+    solvers: list[Any] = [_solver(unit, shape) for unit in units(path)]
+    bias = None
+    if len(solvers) == 2 and isinstance(solvers[0], Unshifted):
+        bias = solvers.pop(0).bias
+    solver = solvers[0] if len(solvers) == 1 else Solvers(tuple(solvers))
+    return State(solver, log_det, bias, guard)
+
+
+def units(path: Path) -> list[list[Factor]]:
+    """Split a path into units with a solver each: factors that are applied, or a run to undo."""
+    groups = ((inverted, list(group)) for inverted, group in groupby(path, lambda f: f.inverted))
+    return [unit for inverted, group in groups for unit in (runs(group) if inverted else [group])]
+
+
+def _solver(unit: list[Factor], shape: Shape) -> Solver:
+    first = unit[0]
+    if not first.inverted:
+        return Forward(tuple(f.family for f in unit), tuple(f.w for f in unit))
+    if first.is_shift:
+        return Unshifted(first.w)
+    return undoing(unit) if undone_as_one(unit) else first.family.factor(first.w, shape)
+
+
+def solvers_by_factor(state: State, path: Path) -> dict[int, Solver]:
+    """Return the solvers of a state on NumPy arrays, by the places of their factors in the path.
+
+    Solvers that undo several factors at once, or of other libraries, are left out.
+    """
+    inner = state.solver.solvers if isinstance(state.solver, Solvers) else (state.solver,)
+    solvers = inner if state.bias is None else (None, *inner)
+    known, place = {}, 0
+    for unit, solver in zip(units(path), solvers, strict=True):
+        if len(unit) == 1 and unit[0].inverted and not undone_as_one(unit):
+            known[place] = _on_numpy(solver, state.log_det)
+        place += len(unit)
+    return {place: solver for place, solver in known.items() if solver is not None}
+
+
+def _on_numpy(solver: Any, log_det: Array) -> Any:
+    if isinstance(log_det, np.ndarray | np.generic):
+        return solver
+    return getattr(solver, "as_numpy", lambda: None)()

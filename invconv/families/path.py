@@ -1,0 +1,114 @@
+"""Lists of factors: an operator, its inverse, its transpose, and its log-determinant.
+
+    y = A_n ... A_1 x,    log|det| = sum over i of log|det A_i|
+
+A path lists the factors in the order in which they run. A factor may run inverted, so the inverse
+of a path is a path: the factors in the opposite order, each of them turned.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from invconv.arrays.namespaces import Array, Shape, size, to_float
+from invconv.families.family import Family, Shift
+from invconv.kernels.primitives import log_abs_product
+
+
+class Factor(NamedTuple):
+    """A factor A(w), or A(w)^-1.
+
+    Attributes
+    ----------
+    family : Family
+    w : array, or tuple of arrays
+        The weights.
+    inverted : bool
+        Whether A(w)^-1 runs.
+    """
+
+    family: Family
+    w: Any
+    inverted: bool = False
+
+    @property
+    def is_shift(self) -> bool:
+        """Whether the factor is a bias."""
+        return type(self.family) is Shift
+
+    def turned(self) -> Factor:
+        """Return the factor that undoes this one."""
+        return Factor(self.family, self.w, not self.inverted)
+
+    def transposed(self) -> Factor:
+        """Return the factor of the transposed matrix."""
+        return Factor(*self.family.transposed(self.w), self.inverted)
+
+
+Path = Sequence[Factor]
+FactorLike = tuple[Family, Any] | Factor  # what a class gives for a factor
+Bars = list[Any]  # the gradients by the weights of each factor; None stands for zero
+
+
+def inverse(path: Path) -> list[Factor]:
+    """Return the path that undoes a path."""
+    return [factor.turned() for factor in reversed(path)]
+
+
+def linear(path: Path) -> list[Factor]:
+    """Return a path without its biases."""
+    return [factor for factor in path if not factor.is_shift]
+
+
+def transposed(path: Path) -> list[Factor]:
+    """Return the path of the transposed matrix."""
+    return [factor.transposed() for factor in reversed(linear(path))]
+
+
+def log_det(path: Path, shape: Shape, *, saving: bool = False) -> tuple[Array, list[Any]]:
+    """Return log|det| on a grid, a 0-d array, and intermediate results for `add_log_det_vjp`."""
+    applied: list[Array] = []
+    solved: list[Array] = []
+    terms: list[Array] = []
+    memos: list[Any] = []
+    for family, w, inverted in path:
+        memo = None
+        if type(family) is not Shift:
+            memo = family.pivots(w)
+            if memo is not None:
+                (solved if inverted else applied).append(memo)
+            else:
+                term, memo = family.log_det(w, shape, saving)
+                terms.append(-term if inverted else term)
+        memos.append(memo)
+    pixels = size(shape)
+    if applied:  # the pivots of all factors at once
+        terms.append(log_abs_product(pixels, *applied))
+    if solved:
+        terms.append(-log_abs_product(pixels, *solved))
+    return sum(terms[1:], start=terms[0]), memos
+
+
+def add_log_det_vjp(
+    known: Sequence[Any], path: Path, shape: Shape, memos: Sequence[Any], bar: Array
+) -> Bars:
+    """Return bars plus the gradients of bar log|det|, perhaps in their memory."""
+    bars: Bars = []
+    for (family, w, inverted), old, memo in zip(path, known, memos, strict=True):
+        if type(family) is Shift:
+            bars.append(old)
+        else:
+            own = -bar if inverted else bar
+            bars.append(family.add_log_det_vjp(old, w, shape, memo, own))
+    return bars
+
+
+def singular(path: Path, shape: Shape) -> int | None:
+    """Return the index of a factor with log|det A| = -inf, or None; the values are readable."""
+    for i, (family, w, _) in enumerate(path):
+        one = [Factor(family, w)]
+        if type(family) is not Shift and to_float(log_det(one, shape)[0]) == -math.inf:
+            return i
+    return None

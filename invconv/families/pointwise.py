@@ -1,0 +1,271 @@
+"""Families of matrices: one C x C matrix W(w) at every pixel.
+
+    y[:, p] = W x[:, p],    log|det| = N log|det W|, N the number of pixels
+
+A run of such factors is one matrix, the product (`invconv.families.route`). Its inverse is solved
+factor by factor, or is a product with W^-1 if that is as accurate.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+
+from invconv.arrays.namespaces import (
+    Array,
+    Shape,
+    copy_of,
+    diagonal,
+    diagonal_matrix,
+    log_of_exp,
+    namespace,
+    size,
+)
+from invconv.families.family import BOTH, Family, Wanted
+from invconv.kernels import maps, rules
+from invconv.kernels.families import MatrixFamily, ScaleFamily
+from invconv.kernels.matrices import solver_of_steps
+from invconv.kernels.pixel_steps import Divided, PixelStep, PixelSteps
+from invconv.kernels.primitives import (
+    from_pixel_rows,
+    inverse_saved,
+    log_abs_det,
+    log_abs_det_saving,
+    matmul,
+    pixel_rows,
+)
+from invconv.kernels.solver import Solver
+from invconv.trust.bound import Bounds, of_matrix
+from invconv.trust.condition import Condition
+
+MATRIX, SCALE = MatrixFamily(), ScaleFamily()
+
+
+@dataclass(frozen=True)
+class Pointwise(Family):
+    """A matrix W(w) at every pixel.
+
+    Attributes
+    ----------
+    multiplied : bool
+        Whether the matrix is formed even if the factor runs alone.
+    stepwise : bool
+        Whether W^-1 is steps, which can be joined to those of other factors.
+    """
+
+    hint: ClassVar[str] = "the C x C matrix has not full rank; change its weights"
+    pixelwise: ClassVar[bool] = True
+    needs_y: ClassVar[bool] = True
+    multiplied: ClassVar[bool] = True
+    stepwise: ClassVar[bool] = True
+
+    # --- matrices ----------------------------------------------------------------------------
+
+    def matrix(self, w: Any) -> tuple[Array, Any]:
+        """Return W(w), shape (C, C), and intermediate results for `matrix_vjp`."""
+        raise NotImplementedError
+
+    def matrix_vjp(self, w: Any, memo: Any, bar: Array) -> Any:
+        """Return the gradient of <bar, W(w)>."""
+        raise NotImplementedError
+
+    def times(self, w: Any, before: Array) -> tuple[Array, Any]:
+        """Return W(w) times a matrix (C, M), and intermediate results for `times_vjp`."""
+        matrix, memo = self.matrix(w)
+        return matmul(matrix, before), (matrix, memo, before)
+
+    def times_vjp(self, w: Any, memo: Any, bar: Array) -> tuple[Any, Array]:
+        """Return the gradients of <bar, W(w) M> by w and by M."""
+        matrix, inside, before = memo
+        matrix_bar, before_bar = rules.matmul_vjp(matrix, before, bar, BOTH)
+        return self.matrix_vjp(w, inside, matrix_bar), before_bar
+
+    def undoing(self, w: Any) -> tuple[PixelStep, ...]:
+        """Return the steps of W(w)^-1, the first one first."""
+        raise NotImplementedError
+
+    def gram(self, w: Any, left: Array, right: Array) -> Any:
+        """Return the gradient of <left, W(w) right> for matrices (C, M)."""
+        bar = matmul(left, namespace(right).matrix_transpose(right))
+        return self.matrix_vjp(w, self.matrix(w)[1], bar)
+
+    # --- images ------------------------------------------------------------------------------
+
+    def apply(self, w: Any, x: Array, prepared: Any = None) -> Array:
+        """See `Family`."""
+        return maps.apply(MATRIX, self.matrix(w)[0], x)
+
+    def factor(self, w: Any, shape: Shape) -> Solver:
+        """See `Family`."""
+        return solver_of_steps(PixelSteps(self.undoing(w)))
+
+    def solve_vjp(
+        self, w: Any, y: Array | None, x: Array, x_bar: Array, wanted: Wanted
+    ) -> tuple[Any, Array]:
+        """See `Family`; for families that do not need y."""
+        rows = PixelSteps(self.undoing(w)).bars(pixel_rows(x_bar))[0]
+        w_bar = self.gram(w, -rows, pixel_rows(x)) if wanted[0] else None
+        return w_bar, from_pixel_rows(rows, x.shape)
+
+
+@dataclass(frozen=True)
+class Matrix(Pointwise):
+    """Any matrix w."""
+
+    needs_y: ClassVar[bool] = False
+    stepwise: ClassVar[bool] = False
+
+    def matrix(self, w: Array) -> tuple[Array, Any]:
+        """See `Pointwise`."""
+        return w, None
+
+    def matrix_vjp(self, w: Array, memo: Any, bar: Array) -> Array:
+        """See `Pointwise`."""
+        return bar
+
+    def factor(self, w: Array, shape: Shape) -> Solver:
+        """See `Family`."""
+        return maps.factor(MATRIX, w, shape)
+
+    def solve_vjp(
+        self, w: Array, y: Array | None, x: Array, x_bar: Array, wanted: Wanted
+    ) -> tuple[Any, Array]:
+        """See `Family`."""
+        back = self.factor(MATRIX.adjoint(w), tuple(x.shape[2:]))
+        return rules.solve_vjp(MATRIX, back, x, x_bar, wanted)
+
+    def transposed(self, w: Array) -> tuple[Family, Array]:
+        """See `Family`."""
+        return self, MATRIX.adjoint(w)
+
+    def log_det(self, w: Array, shape: Shape, saving: bool = False) -> tuple[Array, Any]:
+        """See `Family`."""
+        log_det, memo = log_abs_det_saving(w) if saving else (log_abs_det(w), None)
+        return size(shape) * log_det, memo
+
+    def add_log_det_vjp(self, known: Any, w: Array, shape: Shape, memo: Any, bar: Array) -> Array:
+        """See `Family`."""
+        inverse = inverse_saved(w, memo)
+        more = (size(shape) * bar) * namespace(inverse).matrix_transpose(inverse)
+        return more if known is None else known + more
+
+    def bounds(self, w: np.ndarray[Any, Any]) -> Bounds:
+        """See `Family`."""
+        return of_matrix(w, np.linalg.inv(w), 0.0)
+
+
+@dataclass(frozen=True)
+class Scale(Pointwise):
+    """A scale w (C,) for each channel."""
+
+    hint: ClassVar[str] = "the scale of a channel is zero; change it"
+    needs_y: ClassVar[bool] = False
+    multiplied: ClassVar[bool] = False
+
+    def scale(self, w: Array) -> Array:
+        """Return the scale, shape (C,)."""
+        return w
+
+    def scale_vjp(self, w: Array, bar: Array) -> Array:
+        """Return the gradient of <bar, scale(w)>."""
+        return bar
+
+    def matrix(self, w: Array) -> tuple[Array, Any]:
+        """See `Pointwise`."""
+        return diagonal_matrix(self.scale(w)), None
+
+    def matrix_vjp(self, w: Array, memo: Any, bar: Array) -> Array:
+        """See `Pointwise`."""
+        return self.scale_vjp(w, copy_of(diagonal(bar)))  # NumPy's is a view, and read-only
+
+    def times(self, w: Array, before: Array) -> tuple[Array, Any]:
+        """See `Pointwise`."""
+        return self.scale(w)[:, None] * before, before
+
+    def times_vjp(self, w: Array, memo: Any, bar: Array) -> tuple[Array, Array]:
+        """See `Pointwise`."""
+        return self.gram(w, bar, memo), self.scale(w)[:, None] * bar
+
+    def undoing(self, w: Array) -> tuple[PixelStep, ...]:
+        """See `Pointwise`."""
+        return (Divided(self.scale(w)),)
+
+    def gram(self, w: Array, left: Array, right: Array) -> Array:
+        """See `Pointwise`."""
+        return self.scale_vjp(w, namespace(left).sum(left * right, axis=1))
+
+    def apply(self, w: Array, x: Array, prepared: Any = None) -> Array:
+        """See `Family`."""
+        return maps.apply(SCALE, self.scale(w), x)
+
+    def vjp(
+        self, w: Array, x: Array, y_bar: Array, wanted: Wanted, prepared: Any = None
+    ) -> tuple[Array, Array]:
+        """See `Family`."""
+        bar, x_bar = rules.apply_vjp(SCALE, self.scale(w), x, y_bar, wanted)
+        return None if bar is None else self.scale_vjp(w, bar), x_bar
+
+    def factor(self, w: Array, shape: Shape) -> Solver:
+        """See `Family`."""
+        return maps.factor(SCALE, self.scale(w), shape)
+
+    def solve_vjp(
+        self, w: Array, y: Array | None, x: Array, x_bar: Array, wanted: Wanted
+    ) -> tuple[Array, Array]:
+        """See `Family`."""
+        bar, y_bar = rules.solve_vjp(SCALE, self.factor(w, tuple(x.shape[2:])), x, x_bar, wanted)
+        return None if bar is None else self.scale_vjp(w, bar), y_bar
+
+    def transposed(self, w: Array) -> tuple[Family, Array]:
+        """See `Family`."""
+        return self, w
+
+    def pivots(self, w: Array) -> Array | None:
+        """See `Family`."""
+        return w
+
+    def add_log_det_vjp(self, known: Any, w: Array, shape: Shape, memo: Any, bar: Array) -> Array:
+        """See `Family`."""
+        more = size(shape) * bar / w
+        return more if known is None else known + more
+
+    def condition(self, w: np.ndarray[Any, Any], shape: Shape) -> Condition:
+        """See `Family`."""
+        scale = np.abs(self.scale(w))
+        value = float(scale.max() / scale.min()) if scale.min() else math.inf
+        return Condition(value, "2-norm", channel=int(scale.argmin()))
+
+    def bounds(self, w: np.ndarray[Any, Any]) -> Bounds:
+        """See `Family`."""
+        scale = np.abs(self.scale(w))
+        back = 1 / float(scale.min()) if scale.min() else math.inf
+        return Bounds(float(scale.max()), back, 2)
+
+
+@dataclass(frozen=True)
+class LogScale(Scale):
+    """A scale exp(w) for each channel; log|det| = N sum(w)."""
+
+    hint: ClassVar[str] = "exp(log_scale) is zero for a channel; raise log_scale"
+
+    def scale(self, w: Array) -> Array:
+        """See `Scale`."""
+        return namespace(w).exp(w)
+
+    def scale_vjp(self, w: Array, bar: Array) -> Array:
+        """See `Scale`."""
+        return bar * self.scale(w)
+
+    def pivots(self, w: Array) -> None:
+        """Return None: the logarithms are known."""
+
+    def log_det(self, w: Array, shape: Shape, saving: bool = False) -> tuple[Array, Any]:
+        """See `Family`."""
+        return size(shape) * namespace(w).sum(log_of_exp(w, self.scale(w))), None
+
+    def add_log_det_vjp(self, known: Any, w: Array, shape: Shape, memo: Any, bar: Array) -> Array:
+        """See `Family`."""
+        return size(shape) * bar + (namespace(w).zeros_like(w) if known is None else known)

@@ -1,0 +1,98 @@
+"""The computation of an operator as it runs, step by step, on NumPy arrays.
+
+A step is what one class computes: a part of an operator, or the operator itself. Its factors of one
+direction are taken together. The steps are what `invconv.trust.measured` compares.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import groupby
+from typing import Any
+
+from invconv.arrays.namespaces import Array, Shape
+from invconv.arrays.registry import agnostic
+from invconv.families import path as paths
+from invconv.families.factored import Solvers, Unshifted, solvers_by_factor, units
+from invconv.families.family import arrays_of
+from invconv.families.path import Factor, Path
+from invconv.families.pointwise import Pointwise
+from invconv.families.route import Route, legs_of, undone_as_one
+from invconv.kernels.pixel_steps import PixelSteps
+from invconv.kernels.primitives import per_channel
+from invconv.operators.base.factored import Factored
+from invconv.solve.state import Map, State
+from invconv.trust.measured import Step, shift, unknown
+
+
+def computation_of(
+    conv: Factored, shape: Shape, solved: bool = True, state: State | None = None
+) -> list[Step]:
+    """Return the steps of an operator of NumPy arrays; unless ``solved``, without solves.
+
+    ``state`` is the operator factored for the grid, in any library, if it is known.
+    """
+    path = conv._path()
+    back = paths.inverse(path)
+    if solved:  # raises if a factor is exactly singular
+        conv._require_regular(shape, back=True)
+        conv._require_regular(shape)
+    from_back = {} if state is None else solvers_by_factor(state, back)
+    known = {len(path) - 1 - place: solver for place, solver in from_back.items()}
+    places = range(len(path))
+    keys = [(label, f.inverted) for label, f in zip(conv._labels, path, strict=True)]
+    steps = []
+    for (label, inverted), group in groupby(places, lambda place: keys[place]):
+        own = list(group)
+        factors = [path[i] for i in own]
+        base = paths.inverse(factors) if inverted else factors
+        given = {path[i].family: known[i] for i in own if i in known}
+        step = _step(label, base, shape, solved, given)
+        steps.append(step.inverted() if inverted else step)
+    return steps
+
+
+def _step(
+    label: tuple[str, str], path: Path, shape: Shape, solved: bool, known: dict[Any, Any]
+) -> Step:
+    """Return the step of factors that are applied forwards."""
+    if all(factor.is_shift for factor in path):
+        bias = path[0].w
+        return shift(label[0], lambda x: per_channel(bias, x))
+    solves: tuple[Map, Map] = unknown, unknown
+    if solved:
+        solvers = [_solver(unit, shape, known) for unit in units(paths.inverse(path))]
+        linear = [solver for solver in solvers if not isinstance(solver, Unshifted)]
+        solves = Solvers(tuple(solvers)), Solvers(tuple(linear))
+    return Step(*label, _forward(path, shape), *solves)
+
+
+def _forward(path: Path, shape: Shape) -> Map:
+    """Return the forward map by BLAS: to compile a kernel would take longer than to judge."""
+    longdouble = any(a.dtype.itemsize > 8 for f in path for a in arrays_of(f.w))
+    with agnostic(False):
+        route = Route(legs_of(path, shape))
+    first = path[0].family
+    if first.solves_by_applying and not longdouble:
+        ready: Sequence[Map] = [first.made_ready(path[0].w, shape)]
+        rest = Route(legs_of(path[1:], shape))
+        return lambda x: rest(ready[0](x))
+    if all(factor.family.pixelwise for factor in path) and not longdouble:
+        return route
+
+    def apply(x: Array) -> Array:
+        with agnostic(not longdouble):  # BLAS has no longdouble
+            return route(x)
+
+    return apply
+
+
+def _solver(unit: list[Factor], shape: Shape, known: dict[Any, Any]) -> Any:
+    """Return the solver of a unit; of several matrices the one that undoes them one by one."""
+    first = unit[0]
+    if first.is_shift:
+        return Unshifted(first.w)
+    if isinstance(first.family, Pointwise) and undone_as_one(unit):
+        steps = (step for f in unit for step in f.family.undoing(f.w))  # type: ignore[attr-defined]
+        return PixelSteps(tuple(steps))
+    return known.get(first.family) or first.family.factor(first.w, shape)

@@ -1,0 +1,290 @@
+"""An operator as a list of factors, from which its maps and their derivatives follow.
+
+    K = A_n ... A_1,    y = K x + b
+
+A class says its factors, and how gradients by their weights become gradients by its own arrays.
+A part, and a bias, are factors by themselves. `invconv.families` has the factors.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Sequence
+from typing import Any, Self
+
+import numpy as np
+
+from invconv.arrays.derived import derived
+from invconv.arrays.errors import SingularConvError
+from invconv.arrays.namespaces import Array, Shape, namespace, readable, size, to_float
+from invconv.families import path as paths
+from invconv.families.factored import factored
+from invconv.families.family import BOTH, SHIFT, Family, Wanted
+from invconv.families.path import Bars, Factor, FactorLike, Path
+from invconv.families.route import Route, legs_of, runs, undone_as_one
+from invconv.operators.base.parameters import Parametrised
+from invconv.solve.state import State
+
+Gradients = dict[str, Array]
+
+
+class Factored(Parametrised, abstract=True):
+    """What follows from an operator's factors, on arrays (B, C, *spatial) that can be solved in."""
+
+    # --- what a class says -------------------------------------------------------------------
+
+    def factors(self) -> Sequence[FactorLike]:
+        """Return the factors of K: a family and its weights each, in the order in which they run.
+
+        Unless a class says otherwise, the factors of its parts, one part after the other.
+        """
+        return [factor for conv in self._parts().values() for factor in conv._path()]
+
+    def factors_vjp(self, bars: Sequence[Any]) -> Gradients:
+        """Return the gradients by the own arrays, given those by the weights of each factor.
+
+        Unless a class says otherwise, those of its parts.
+        """
+        gradients: Gradients = {}
+        rest = iter(bars)
+        for prefix, conv in self._parts().items():
+            own = conv._gradients(list(itertools.islice(rest, conv._count)))
+            gradients |= {f"{prefix}.{name}": gradient for name, gradient in own.items()}
+        return gradients
+
+    def within(self, gain: float) -> Self:
+        """Return an operator with other arrays; its inverse has a 2-norm of at most ``gain``.
+
+        Raises
+        ------
+        TypeError
+            Where the class has no such parametrisation.
+        """
+        raise TypeError(
+            f"conv: expected an operator whose class bounds its inverse, got {type(self).__name__}"
+        )
+
+    # --- the path ----------------------------------------------------------------------------
+
+    def _path(self) -> list[Factor]:
+        """Return the factors, the bias last."""
+        path = [Factor(*factor) for factor in self.factors()]
+        if (bias := getattr(self, "bias", None)) is not None:
+            path.append(Factor(SHIFT, bias))
+        return path
+
+    def _gradients(self, bars: Sequence[Any]) -> Gradients:
+        """Return the gradients by the arrays, given those by the weights of `_path`."""
+        if getattr(self, "bias", None) is None:
+            return self.factors_vjp(bars)
+        gradients = self.factors_vjp(bars[:-1])
+        return gradients if bars[-1] is None else gradients | {"bias": bars[-1]}
+
+    @derived
+    def _labels(self) -> tuple[tuple[str, str], ...]:
+        """Return the part that each factor belongs to: its prefix and its class."""
+        parts = self._parts().items()
+        inner = tuple(label for prefix, conv in parts for label in inside(prefix, conv._labels))
+        if not inner:
+            return (("", type(self).__name__),) * len(self._path())
+        return inner if getattr(self, "bias", None) is None else (*inner, ("bias", "bias"))
+
+    @derived
+    def _count(self) -> int:
+        """Return the number of factors."""
+        return len(self._labels)
+
+    @derived
+    def _families(self) -> tuple[Family, ...]:
+        """Return the families of the factors without biases."""
+        return tuple(factor.family for factor in paths.linear(self._path()))
+
+    @derived
+    def _closed(self) -> bool:
+        """Tell whether a factor continues the grid periodically or by mirroring."""
+        return any(family.closed for family in self._families)
+
+    @derived
+    def _inverts_forward(self) -> bool:
+        """Tell whether the forward map contains a solve, which must be judged."""
+        return any(factor.inverted and not factor.is_shift for factor in self._path())
+
+    @derived
+    def _pixelwise(self) -> bool:
+        """Tell whether K acts on each pixel alone and alike, so that the grid does not matter."""
+        return all(family.pixelwise for family in self._families)
+
+    @derived
+    def _spectral(self) -> bool:
+        """Tell whether K is one matrix a frequency."""
+        return len(self._families) == 1 and self._families[0].spectral and not self._inverts_forward
+
+    @derived
+    def _solves_by_applying(self) -> bool:
+        """Tell whether the inverse is a map of the forward map's kind: nothing is factored."""
+        return len(self._families) == 1 and self._families[0].solves_by_applying
+
+    @derived
+    def _needs_y(self) -> bool:
+        """Tell whether the derivative of x = inverse(y) needs y besides x."""
+        back = paths.inverse(self._path())
+        first = next(run for run in runs(back) if not run[0].is_shift)
+        applied = not first[0].inverted
+        return applied or undone_as_one(first) or first[0].family.needs_y
+
+    @derived
+    def _keeps_y(self) -> bool:
+        """Tell whether the derivative of y = forward(x) holds y."""
+        last = self._path()[-1]
+        return last.inverted and not last.is_shift
+
+    def _prime(self) -> None:
+        """Compute the cached properties that depend on no values, so that copies share them."""
+        _ = self.channels, self.ndim, self._parameter_names, self._stacked, self._count
+        _ = self._inverts_forward, self._needs_y, self._keeps_y
+
+    # --- values ------------------------------------------------------------------------------
+
+    def _forward(self, x: Array) -> Array:
+        """Return K x + b."""
+        return self._route(self._path(), x)(x)
+
+    def _route(self, path: Path, x: Array) -> Route:
+        shape = tuple(x.shape[2:])
+        guard = self._require_regular(shape) if self._inverts_forward else None
+        return Route(legs_of(path, shape, pixels=x.shape[0] * size(shape)), guard)
+
+    def _factor(self, shape: Shape) -> State:
+        """Return the factored map, with its bias."""
+        path = self._path()
+        log_det, back = paths.log_det(path, shape)[0], paths.inverse(path)
+        known = None if self._inverts_forward else log_det
+        guard = self._require_regular(shape, back=True, log_det=known)
+        return factored(back, shape, log_det, guard)
+
+    def _require_regular(
+        self, shape: Shape, *, back: bool = False, log_det: Any = None
+    ) -> Array | None:
+        """Raise if a factor that is solved is exactly singular, as far as it is readable.
+
+        Parameters
+        ----------
+        back : bool
+            True for the factors that the inverse solves, False for those of the forward map.
+        log_det : 0-d array, optional
+            log|det| of these factors, if it is known.
+
+        Returns
+        -------
+        0-d array or None
+            log|det| of these factors if it is not readable.
+        """
+        path = self._path()
+        path = paths.inverse(path)[::-1] if back else path
+        if log_det is None:
+            solved = [factor.turned() for factor in path if factor.inverted and not factor.is_shift]
+            if not solved:
+                return None
+            log_det = paths.log_det(solved, shape)[0]
+        if not readable(log_det):
+            return log_det
+        if not math.isfinite(to_float(log_det)):
+            with np.errstate(all="ignore"):
+                inverted = [f if f.inverted else Factor(SHIFT, None) for f in path]
+                worst = paths.singular(inverted, shape)
+            if worst is not None:
+                raise SingularConvError(self._singular(path[worst].family, worst, shape))
+        return None
+
+    def _singular(self, family: Family, place: int, shape: Shape) -> str:
+        """Return the error of a singular factor."""
+        grid = " x ".join(map(str, shape))
+        with np.errstate(all="ignore"):
+            host = self._on_host(np.float64)._path()[place]
+            elsewhere = to_float(paths.log_det([Factor(family, host.w)], shape)[0])
+            resolved = math.isfinite(elsewhere)
+            if resolved and (condition := family.condition(host.w, shape)) is not None:
+                resolved = condition.resolved  # else the number may be the rounding of a zero
+        note = f", and {elsewhere:.6g} in NumPy's float64: a number is too small here" * resolved
+        return (
+            f"{self._labels[place][1]} is exactly singular on a grid of {grid} (log_det is -inf"
+            f"{note}), so it has no inverse: {family.hint}"
+        )
+
+    def _log_det(self, shape: Shape) -> Array:
+        """Return log|det K|."""
+        return paths.log_det(self._path(), shape)[0]
+
+    # --- derivatives -------------------------------------------------------------------------
+
+    def _saving(self, x: Array, *, log_det: bool = True) -> tuple[Array, Any, Any]:
+        """Return K x + b, log|det K| or None, and a memo for `_pull_back`."""
+        path, shape = self._path(), tuple(x.shape[2:])
+        route = self._route(path, x)
+        y, kept = route.saving(x)
+        number, memos = paths.log_det(path, shape, saving=True) if log_det else (None, None)
+        return y, number, (path, shape, route, kept, memos)
+
+    def _pull_back(
+        self, memo: Any, y_bar: Any, log_det_bar: Any = None, wanted: Wanted = BOTH
+    ) -> tuple[Gradients, Any]:
+        """Return the gradients of <y_bar, K x + b> + log_det_bar log|det K|, and those by x."""
+        path, shape, route, kept, memos = memo
+        bars: Bars = [None] * len(path)
+        x_bar = None
+        if y_bar is not None:
+            bars, x_bar = route.pull_back(kept, y_bar, wanted)
+        if not wanted[0]:
+            return {}, x_bar
+        if log_det_bar is not None:
+            bars = paths.add_log_det_vjp(bars, path, shape, memos, log_det_bar)
+        return self._gradients(_filled(path, bars)), x_bar
+
+    def _inverse_vjp(
+        self, y: Any, x: Array, x_bar: Array, log_det_bar: Any = None
+    ) -> tuple[Gradients, Array]:
+        """Pull x_bar back through x = inverse(y), without solving for x again.
+
+        y may be None unless `_needs_y`. ``log_det_bar`` is the cotangent of log|det K|.
+        """
+        path, shape = self._path(), tuple(x.shape[2:])
+        back = paths.inverse(path)
+        guard = None if readable(x) else self._require_regular(shape, back=True)
+        route = Route(legs_of(back, shape, bare=True), guard)
+        ends = _ends(back, route, y, x)
+        bars, y_bar = route.pull_back(list(itertools.pairwise(ends)), x_bar)
+        bars = bars[::-1]
+        if log_det_bar is not None:
+            memos = paths.log_det(path, shape, saving=True)[1]
+            bars = paths.add_log_det_vjp(bars, path, shape, memos, log_det_bar)
+        return self._gradients(_filled(path, bars)), y_bar
+
+
+def inside(prefix: str, labels: Sequence[tuple[str, str]]) -> tuple[tuple[str, str], ...]:
+    """Return the labels of a part, as they are in the whole."""
+    return tuple((f"{prefix}.{name}" if name else prefix, kind) for name, kind in labels)
+
+
+def _ends(back: Path, route: Route, y: Any, x: Array) -> list[Any]:
+    """Return y and the result of each leg of the inverse: from x, by the forward map."""
+    points, split = [x], runs(back)
+    biased = len(split) > 1 and split[0][0].is_shift
+    for run in split[:biased:-1]:
+        leg = Route(legs_of(paths.inverse(run), tuple(x.shape[2:])))
+        points.append(leg(points[-1]))
+    if biased:
+        points.append(None if y is None else route.legs[0](y))
+    return [y, *points[::-1]]
+
+
+def _filled(path: Path, bars: Bars) -> Bars:
+    """Return the gradients with zeros in the place of None, but for biases."""
+    pairs = zip(path, bars, strict=True)
+    return [bar if factor.is_shift else _zeros(factor.w, bar) for factor, bar in pairs]
+
+
+def _zeros(w: Any, bar: Any) -> Any:
+    if isinstance(w, tuple):
+        return tuple(map(_zeros, w, (None,) * len(w) if bar is None else bar))
+    return namespace(w).zeros_like(w) if bar is None else bar
