@@ -34,6 +34,7 @@ ONE_OF_EACH = (
     "exponential-bias",
     "chain-flow-step",
     "inverse-emerging-biases",
+    "transposed-emerging-biases",
 )
 
 

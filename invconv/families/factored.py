@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import groupby
 from typing import Any
 
 import numpy as np
 
 from invconv.arrays.namespaces import Array, Shape, size
-from invconv.families.family import Family
+from invconv.families.family import Family, Shift
 from invconv.families.path import Factor, Path
 from invconv.families.route import Route, legs_of, runs, undoing, undone_as_one
 from invconv.kernels.primitives import per_channel
@@ -93,15 +92,20 @@ def factored(path: Path, shape: Shape, log_det: Array, guard: Array | None) -> S
 
 def units(path: Path) -> list[list[Factor]]:
     """Split a path into units with a solver each: factors that are applied, or a run to undo."""
-    groups = ((inverted, list(group)) for inverted, group in groupby(path, lambda f: f.inverted))
-    return [unit for inverted, group in groups for unit in (runs(group) if inverted else [group])]
+    split: list[list[Factor]] = []
+    for run in runs(path):
+        if split and not (run[0].inverted or split[-1][0].inverted):
+            split[-1] += run
+        else:
+            split.append(run)
+    return split
 
 
 def _solver(unit: list[Factor], shape: Shape) -> Solver:
     first = unit[0]
     if not first.inverted:
         return Forward(tuple(f.family for f in unit), tuple(f.w for f in unit))
-    if first.is_shift:
+    if type(first.family) is Shift:
         return Unshifted(first.w)
     return undoing(unit) if undone_as_one(unit) else first.family.factor(first.w, shape)
 

@@ -8,11 +8,10 @@ of a path is a path: the factors in the opposite order, each of them turned.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from invconv.arrays.namespaces import Array, Shape, size, to_float
+from invconv.arrays.namespaces import Array, Shape, size
 from invconv.families.family import Family, Shift
 from invconv.kernels.primitives import log_abs_product
 
@@ -105,10 +104,13 @@ def add_log_det_vjp(
     return bars
 
 
-def singular(path: Path, shape: Shape) -> int | None:
-    """Return the index of a factor with log|det A| = -inf, or None; the values are readable."""
-    for i, (family, w, _) in enumerate(path):
-        one = [Factor(family, w)]
-        if type(family) is not Shift and to_float(log_det(one, shape)[0]) == -math.inf:
-            return i
-    return None
+def solved(path: Path, back: bool) -> list[tuple[int, Factor]]:
+    """Return the factors that a path solves, or that its inverse does if ``back``, as they are.
+
+    Each comes with its place in the path.
+    """
+    return [
+        (place, Factor(family, w))
+        for place, (family, w, inverted) in enumerate(path)
+        if inverted != back and type(family) is not Shift
+    ]

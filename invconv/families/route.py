@@ -302,7 +302,13 @@ def runs(path: Path) -> list[list[Factor]]:
             split[-1].append(factor)
         else:
             split.append([factor])
-    return [one for run in split for one in _of_scales(run)]
+    separate: list[list[Factor]] = []
+    for run in split:
+        if len(run) > 1 and not any(map(_multiplied, run)):
+            separate += [[factor] for factor in run]  # scales alone are quicker than a matrix
+        else:
+            separate.append(run)
+    return separate
 
 
 def _joins(last: Factor, factor: Factor) -> bool:
@@ -313,10 +319,8 @@ def _joins(last: Factor, factor: Factor) -> bool:
     return last.inverted == factor.inverted and (stepwise or not factor.inverted)
 
 
-def _of_scales(run: list[Factor]) -> list[list[Factor]]:
-    """Split a run of scales alone, which are quicker than a matrix."""
-    multiplied = any(getattr(factor.family, "multiplied", False) for factor in run)
-    return [run] if multiplied or len(run) == 1 else [[factor] for factor in run]
+def _multiplied(factor: Factor) -> bool:
+    return isinstance(factor.family, Pointwise) and factor.family.multiplied
 
 
 def _takes(family: Family, pixels: int) -> bool:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 import invconv as ic
+from invconv.extend import Transposed
 from invconv_conformance.cases.autoregressive import GRIDS, autoregressive_cases
 from invconv_conformance.cases.case import Build, Case, perturbed, with_bias
 from invconv_conformance.cases.exponential import exponential_cases
@@ -148,10 +149,17 @@ def _composite() -> Iterator[Case]:
             build = functools.partial(_inverse_of, case)
             shape, batch = case.spatial_shape, case.batch_shape
             yield Case(f"inverse-{case.name}", build, shape, batch, wide=case.wide)
+        if case.name == "emerging-biases":
+            build = functools.partial(_transposed, case)
+            yield Case("transposed-emerging-biases", build, case.spatial_shape, case.batch_shape)
 
 
 def _inverse_of(case: Case, rng: np.random.Generator) -> ic.Inverse:
     return ic.Inverse(case.build(rng))
+
+
+def _transposed(case: Case, rng: np.random.Generator) -> Transposed:
+    return Transposed(case.build(rng))
 
 
 CASES: tuple[Case, ...] = (

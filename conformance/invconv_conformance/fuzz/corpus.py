@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 import invconv as ic
+from invconv.extend import Transposed
 from invconv_conformance.cases.case import with_bias
 from invconv_conformance.laws.state import unsealed
 
@@ -44,6 +45,7 @@ def operators() -> dict[str, ic.InvertibleConv]:
         "circulant": with_bias(ic.CirculantConv1x1.init(3, rng=rng), rng),
         "exponential": ic.ExponentialConv.init(2, padding="circular", dilation=(1, 2), rng=rng),
         "symmetric": with_bias(ic.SymmetricConv.init(2, (3, 5), rng=rng), rng),
+        "transposed": Transposed(emerging),
     }
     return found
 

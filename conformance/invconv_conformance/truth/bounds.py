@@ -27,6 +27,7 @@ from dataclasses import dataclass
 import numpy as np
 
 import invconv as ic
+from invconv.extend import Transposed
 from invconv_conformance.truth import oracle
 from invconv_conformance.truth.extended import EXTENDED, ExtendedLU
 from invconv_conformance.truth.oracle import Matrix, Shape
@@ -68,6 +69,8 @@ def scales(
     if isinstance(conv, ic.Inverse):
         s = scales(conv.conv, shape)
         return Scales(s.terms, s.loss, s.gain, s.logs)
+    if isinstance(conv, Transposed):
+        return scales(conv.conv, shape)
     if isinstance(conv, ic.Chain | ic.EmergingConv):
         parts = conv.steps if isinstance(conv, ic.Chain) else (conv.first, conv.second)
         found = [scales(part, shape) for part in parts]

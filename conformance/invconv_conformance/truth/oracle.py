@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 import invconv as ic
+from invconv.extend import Transposed
 from invconv_conformance.truth.extended import EXTENDED, ExtendedLU
 
 Matrix = np.ndarray[Any, Any]
@@ -38,6 +39,9 @@ def affine(conv: ic.InvertibleConv, shape: Shape, dtype: Any = np.float64) -> tu
         matrix, shift = affine(conv.conv, shape, dtype)
         inverse = ExtendedLU(matrix).solve(_identity(len(matrix))).astype(dtype)
         return inverse, -inverse @ shift
+    if isinstance(conv, Transposed):
+        matrix = affine(conv.conv, shape, dtype)[0].T
+        return matrix, np.zeros(len(matrix), dtype)
     pixels = math.prod(shape)
     bias = getattr(conv, "bias", None)
     bias = np.zeros(conv.channels) if bias is None else bias

@@ -101,7 +101,9 @@ def test_a_zero_put_into_the_constants_of_plu_is_singular(name: str) -> None:
     for conv, y in ((host, x), (layer.operator(), torch.from_numpy(x))):
         assert float(conv.log_det((4, 6))) == -math.inf
         assert float(conv.forward_and_log_det(y)[1][0]) == -math.inf
-        with pytest.raises(ic.SingularConvError, match="sign, or permutation has an index twice"):
+        with pytest.raises(
+            ic.SingularConvError, match=r"log_scale or sign|permutation has an index twice"
+        ):
             conv.inverse(y)
     with pytest.raises(ic.SingularConvError):
         layer.inverse(torch.from_numpy(x))

@@ -16,6 +16,7 @@ from jax import export
 import invconv as ic
 import invconv_jax  # noqa: F401 - makes operators pytrees
 import invconv_torch as it
+from invconv import extend
 from invconv.operators.base.register import own_operators
 
 KERNEL = np.asarray([[[0.25, 1.0, 0.5]]])
@@ -34,9 +35,10 @@ class Plain(ic.PeriodicConv):
 
 
 def test_the_library_knows_its_own() -> None:
-    public = [getattr(ic, name) for name in ic.__all__]
-    base = ic.InvertibleConv
-    expected = {c for c in public if isinstance(c, type) and issubclass(c, base) and c is not base}
+    public = [getattr(of, name) for of in (ic, extend) for name in of.__all__]
+    bases = ic.InvertibleConv, extend.Pointwise
+    classes = {c for c in public if isinstance(c, type) and issubclass(c, ic.InvertibleConv)}
+    expected = classes - {*bases}
     assert set(own_operators()) == expected
     assert Scaled not in own_operators()
 

@@ -28,6 +28,7 @@ from rich.progress import track
 from rich.table import Table
 
 import invconv as ic
+from invconv.extend import Pointwise
 from invconv.operators.base import conditions
 from invconv.trust import norms
 from invconv_conformance.cases.drawn import FAMILIES
@@ -117,7 +118,15 @@ def _is_normal(conv: ic.InvertibleConv) -> bool:
     """Tell whether `condition` is documented to be in the 2-norm."""
     if isinstance(conv, ic.Inverse):
         return _is_normal(conv.conv)
-    return not isinstance(conv, ic.AutoregressiveConv | ic.EmergingConv | ic.Chain)
+    if isinstance(conv, ic.Chain):
+        return all(map(_at_the_pixel, conv)) or (len(conv) == 1 and _is_normal(conv[0]))
+    return not isinstance(conv, ic.AutoregressiveConv | ic.EmergingConv)
+
+
+def _at_the_pixel(conv: ic.InvertibleConv) -> bool:
+    if isinstance(conv, ic.Chain | ic.Inverse):
+        return all(map(_at_the_pixel, conv if isinstance(conv, ic.Chain) else [conv.conv]))
+    return isinstance(conv, Pointwise | ic.ActNorm)
 
 
 def _norm(matrix: Matrix, conv: ic.InvertibleConv) -> float:

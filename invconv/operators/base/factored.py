@@ -158,10 +158,13 @@ class Factored(Parametrised, abstract=True):
     def _factor(self, shape: Shape) -> State:
         """Return the factored map, with its bias."""
         path = self._path()
-        log_det, back = paths.log_det(path, shape)[0], paths.inverse(path)
-        known = None if self._inverts_forward else log_det
-        guard = self._require_regular(shape, back=True, log_det=known)
-        return factored(back, shape, log_det, guard)
+        if self._inverts_forward:
+            guard = self._require_regular(shape, back=True)
+            log_det = paths.log_det(path, shape)[0]
+        else:
+            log_det = paths.log_det(path, shape)[0]
+            guard = self._require_regular(shape, back=True, log_det=log_det)
+        return factored(paths.inverse(path), shape, log_det, guard)
 
     def _require_regular(
         self, shape: Shape, *, back: bool = False, log_det: Any = None
@@ -180,21 +183,16 @@ class Factored(Parametrised, abstract=True):
         0-d array or None
             log|det| of these factors if it is not readable.
         """
-        path = self._path()
-        path = paths.inverse(path)[::-1] if back else path
         if log_det is None:
-            solved = [factor.turned() for factor in path if factor.inverted and not factor.is_shift]
-            if not solved:
+            if not (solved := paths.solved(self._path(), back)):
                 return None
-            log_det = paths.log_det(solved, shape)[0]
+            log_det = paths.log_det([factor for _, factor in solved], shape)[0]
         if not readable(log_det):
             return log_det
         if not math.isfinite(to_float(log_det)):
-            with np.errstate(all="ignore"):
-                inverted = [f if f.inverted else Factor(SHIFT, None) for f in path]
-                worst = paths.singular(inverted, shape)
-            if worst is not None:
-                raise SingularConvError(self._singular(path[worst].family, worst, shape))
+            for place, factor in paths.solved(self._path(), back):
+                if to_float(paths.log_det([factor], shape)[0]) == -math.inf:
+                    raise SingularConvError(self._singular(factor.family, place, shape))
         return None
 
     def _singular(self, family: Family, place: int, shape: Shape) -> str:
