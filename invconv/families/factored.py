@@ -9,8 +9,9 @@ import numpy as np
 
 from invconv.arrays.namespaces import Array, Shape, size
 from invconv.families.family import Family, Shift
+from invconv.families.legs import undoing
 from invconv.families.path import Factor, Path
-from invconv.families.route import Route, legs_of, runs, undoing, undone_as_one
+from invconv.families.route import Route, legs_of, runs, undone_as_one
 from invconv.kernels.primitives import per_channel
 from invconv.kernels.solver import Solver
 from invconv.solve.state import State

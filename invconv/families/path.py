@@ -68,26 +68,40 @@ def transposed(path: Path) -> list[Factor]:
 
 def log_det(path: Path, shape: Shape, *, saving: bool = False) -> tuple[Array, list[Any]]:
     """Return log|det| on a grid, a 0-d array, and intermediate results for `add_log_det_vjp`."""
-    applied: list[Array] = []
-    solved: list[Array] = []
-    terms: list[Array] = []
+    applied, undone = _Terms(), _Terms()
     memos: list[Any] = []
     for family, w, inverted in path:
         memo = None
         if type(family) is not Shift:
+            terms = undone if inverted else applied
             memo = family.pivots(w)
             if memo is not None:
-                (solved if inverted else applied).append(memo)
+                terms.pivots.append(memo)
             else:
                 term, memo = family.log_det(w, shape, saving)
-                terms.append(-term if inverted else term)
+                terms.others.append(term)
         memos.append(memo)
-    pixels = size(shape)
-    if applied:  # the pivots of all factors at once
-        terms.append(log_abs_product(pixels, *applied))
-    if solved:
-        terms.append(-log_abs_product(pixels, *solved))
-    return sum(terms[1:], start=terms[0]), memos
+    # the factors of an inverse come in the opposite order: so K K^-1 has exactly 0
+    back = undone.total(shape, -1)
+    total = applied.total(shape)
+    if total is None:
+        return -back, memos
+    return total if back is None else total - back, memos
+
+
+class _Terms:
+    """The terms of a log-determinant of factors that run in one direction."""
+
+    def __init__(self) -> None:
+        self.pivots: list[Array] = []
+        self.others: list[Array] = []
+
+    def total(self, shape: Shape, order: int = 1) -> Any:
+        """Return the sum of all terms, the pivots of all factors at once, or None of none."""
+        terms = self.others[::order]
+        if self.pivots:
+            terms.append(log_abs_product(size(shape), *self.pivots[::order]))
+        return sum(terms[1:], start=terms[0]) if terms else None
 
 
 def add_log_det_vjp(

@@ -23,9 +23,10 @@ from invconv.arrays.stencil import Offset, Stencil, taps_of
 from invconv.families import path as paths
 from invconv.families.convolutions import Causal
 from invconv.families.exponential import Exponential
+from invconv.families.legs import Multiply, undoing
 from invconv.families.path import Path
 from invconv.families.pointwise import Pointwise, Scale
-from invconv.families.route import Multiply, runs, undoing, undone_as_one
+from invconv.families.route import runs, undone_as_one
 from invconv.kernels import maps
 from invconv.kernels.convolutions import CausalFamily, CircularFamily
 from invconv.kernels.families import MatrixFamily, ScaleFamily

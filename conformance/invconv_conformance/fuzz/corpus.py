@@ -38,14 +38,13 @@ def operators() -> dict[str, ic.InvertibleConv]:
         "qr": ic.QRConv1x1.init(3, rng=rng),
         "qr-no-reflectors": qr,
         "actnorm": ic.ActNorm.init(3),
-        "actnorm-no-bias": ic.ActNorm(np.zeros(3), None),
+        "transposed": Transposed(emerging),
         "inverse": ic.Inverse(emerging),
         "chain": ic.Chain([ic.PLUConv1x1.init(2, rng=rng), ic.Inverse(corner), qr, emerging]),
         "orthogonal": with_bias(ic.OrthogonalConv1x1.init(3, rng=rng), rng),
         "circulant": with_bias(ic.CirculantConv1x1.init(3, rng=rng), rng),
         "exponential": ic.ExponentialConv.init(2, padding="circular", dilation=(1, 2), rng=rng),
         "symmetric": with_bias(ic.SymmetricConv.init(2, (3, 5), rng=rng), rng),
-        "transposed": Transposed(emerging),
     }
     return found
 

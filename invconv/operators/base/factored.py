@@ -76,6 +76,8 @@ class Factored(Parametrised, abstract=True):
 
     def _gradients(self, bars: Sequence[Any]) -> Gradients:
         """Return the gradients by the arrays, given those by the weights of `_path`."""
+        if all(bar is None for bar in bars):
+            return {}
         if getattr(self, "bias", None) is None:
             return self.factors_vjp(bars)
         gradients = self.factors_vjp(bars[:-1])
@@ -237,7 +239,7 @@ class Factored(Parametrised, abstract=True):
             return {}, x_bar
         if log_det_bar is not None:
             bars = paths.add_log_det_vjp(bars, path, shape, memos, log_det_bar)
-        return self._gradients(_filled(path, bars)), x_bar
+        return self._gradients(self._filled(path, bars)), x_bar
 
     def _inverse_vjp(
         self, y: Any, x: Array, x_bar: Array, log_det_bar: Any = None
@@ -256,7 +258,16 @@ class Factored(Parametrised, abstract=True):
         if log_det_bar is not None:
             memos = paths.log_det(path, shape, saving=True)[1]
             bars = paths.add_log_det_vjp(bars, path, shape, memos, log_det_bar)
-        return self._gradients(_filled(path, bars)), y_bar
+        return self._gradients(self._filled(path, bars)), y_bar
+
+    def _filled(self, path: Path, bars: Bars) -> Bars:
+        """Return the gradients, with zeros for None if another factor of the part has one."""
+        labels = self._labels
+        given = {label for label, bar in zip(labels, bars, strict=True) if bar is not None}
+        return [
+            _zeros(factor.w, bar) if label in given and not factor.is_shift else bar
+            for factor, label, bar in zip(path, labels, bars, strict=True)
+        ]
 
 
 def inside(prefix: str, labels: Sequence[tuple[str, str]]) -> tuple[tuple[str, str], ...]:
@@ -274,12 +285,6 @@ def _ends(back: Path, route: Route, y: Any, x: Array) -> list[Any]:
     if biased:
         points.append(None if y is None else route.legs[0](y))
     return [y, *points[::-1]]
-
-
-def _filled(path: Path, bars: Bars) -> Bars:
-    """Return the gradients with zeros in the place of None, but for biases."""
-    pairs = zip(path, bars, strict=True)
-    return [bar if factor.is_shift else _zeros(factor.w, bar) for factor, bar in pairs]
 
 
 def _zeros(w: Any, bar: Any) -> Any:

@@ -17,8 +17,8 @@ from invconv.arrays.namespaces import Array, cast, constant, namespace
 from invconv.arrays.settings import generator, optional_ndim, positive_int
 from invconv.families import path as paths
 from invconv.families.family import Family
+from invconv.families.legs import Multiply
 from invconv.families.pointwise import Matrix
-from invconv.families.route import Multiply
 from invconv.operators.base.factored import Gradients
 from invconv.operators.base.fields import array
 from invconv.operators.base.operator import InvertibleConv

@@ -1,0 +1,213 @@
+"""The legs of a route: how one factor runs on images, or several, and how it is pulled back.
+
+A leg that solves undoes one factor, or a run of matrices, factor by factor.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from invconv.arrays.namespaces import Array, namespace
+from invconv.families.family import BOTH, Family, Wanted
+from invconv.families.path import Bars, Factor, Path
+from invconv.families.pointwise import MATRIX
+from invconv.kernels import maps, rules
+from invconv.kernels.matrices import solver_of_steps
+from invconv.kernels.pixel_steps import PixelSteps
+from invconv.kernels.primitives import from_pixel_rows, matmul, per_channel, pixel_rows, shifted
+from invconv.kernels.solver import Solver
+
+Pulled = tuple[Bars, Any]  # the gradients by the weights of a leg's factors, and by its input
+
+
+@dataclass(eq=False)
+class Leg:
+    """A part of a route, y = A x + b for one factor or several.
+
+    Attributes
+    ----------
+    keeps_start, keeps_end : bool
+        Whether `pull_back` needs x, and y.
+    """
+
+    keeps_start = True
+    keeps_end = False
+
+    def __call__(self, x: Array) -> Array:
+        """Return y."""
+        raise NotImplementedError
+
+    def pull_back(self, x: Any, y: Any, bar: Array, wanted: Wanted) -> Pulled:
+        """Return the gradients of <bar, y> by the weights, and by x."""
+        raise NotImplementedError
+
+
+@dataclass(eq=False)
+class Apply(Leg):
+    """y = A(w) x; ``prepared`` comes from the family."""
+
+    family: Family
+    w: Any
+    prepared: Any
+
+    def __call__(self, x: Array) -> Array:
+        """See `Leg`."""
+        return self.family.apply(self.w, x, self.prepared)
+
+    def pull_back(self, x: Any, y: Any, bar: Array, wanted: Wanted) -> Pulled:
+        """See `Leg`."""
+        w_bar, x_bar = self.family.vjp(self.w, x, bar, wanted, self.prepared)
+        return [w_bar], x_bar
+
+
+@dataclass(eq=False)
+class Bias(Leg):
+    """y = x + b, or y = x - b; in the memory of x if that is ``free``."""
+
+    b: Array
+    inverted: bool
+    free: bool = False
+    keeps_start = False
+
+    def __call__(self, x: Array) -> Array:
+        """See `Leg`."""
+        if self.inverted:
+            return x - per_channel(self.b, x)
+        return shifted(x, self.b) if self.free else x + per_channel(self.b, x)
+
+    def pull_back(self, x: Any, y: Any, bar: Array, wanted: Wanted) -> Pulled:
+        """See `Leg`."""
+        if not wanted[0]:
+            return [None], bar
+        b_bar = namespace(bar).sum(bar, axis=(0, *range(2, bar.ndim)))
+        return [-b_bar if self.inverted else b_bar], bar
+
+
+class Multiply(Leg):
+    """y = W x for the product W of a run of matrices."""
+
+    def __init__(self, run: Path) -> None:
+        self.run, self.memos = run, []
+        product: Any = None
+        for factor in run:
+            family: Any = factor.family
+            if product is None:
+                product, memo = family.matrix(factor.w)
+            else:
+                product, memo = family.times(factor.w, product)
+            self.memos.append(memo)
+        self.product = product
+
+    def __call__(self, x: Array) -> Array:
+        """See `Leg`."""
+        return maps.apply(MATRIX, self.product, x)
+
+    def pull_back(self, x: Any, y: Any, bar: Array, wanted: Wanted) -> Pulled:
+        """See `Leg`."""
+        product_bar, x_bar = rules.apply_vjp(MATRIX, self.product, x, bar, wanted)
+        return self.factors_vjp(product_bar), x_bar
+
+    def factors_vjp(self, bar: Array | None) -> Bars:
+        """Return the gradients of <bar, W> by the weights."""
+        bars: Bars = [None] * len(self.run)
+        if bar is None:
+            return bars
+        for i in reversed(range(1, len(self.run))):
+            family: Any = self.run[i].family
+            bars[i], bar = family.times_vjp(self.run[i].w, self.memos[i], bar)
+        first: Any = self.run[0].family
+        bars[0] = first.matrix_vjp(self.run[0].w, self.memos[0], bar)
+        return bars
+
+
+class Merged(Leg):
+    """y = K (W x) for a convolution K and a product W of matrices, which goes into the taps."""
+
+    def __init__(self, before: Multiply, conv: Factor) -> None:
+        self.before = before
+        linear: Any = conv.family.linear  # type: ignore[attr-defined]
+        self.free, self.kernel = linear.free, linear.kernel
+        self.taps = linear.taps(conv.w)
+        self.after = matmul(self.taps, before.product)
+
+    def __call__(self, x: Array) -> Array:
+        """See `Leg`."""
+        return maps.apply(self.free, self.after, x)
+
+    def pull_back(self, x: Any, y: Any, bar: Array, wanted: Wanted) -> Pulled:
+        """See `Leg`."""
+        after_bar, x_bar = rules.apply_vjp(self.free, self.after, x, bar, wanted)
+        if not wanted[0]:
+            return [None] * (len(self.before.run) + 1), x_bar
+        taps_bar, product_bar = rules.matmul_vjp(self.taps, self.before.product, after_bar, BOTH)
+        return [*self.before.factors_vjp(product_bar), self.kernel(taps_bar)], x_bar
+
+
+@dataclass(eq=False)
+class Solve(Leg):
+    """y = A(w)^-1 x; it is factored at each call unless ``solver`` is given."""
+
+    family: Family
+    w: Any
+    solver: Solver | None
+    keeps_end = True
+
+    def __post_init__(self) -> None:
+        self.keeps_start = self.family.needs_y
+
+    def __call__(self, x: Array) -> Array:
+        """See `Leg`."""
+        return (self.solver or self.family.factor(self.w, tuple(x.shape[2:])))(x)
+
+    def pull_back(self, x: Any, y: Any, bar: Array, wanted: Wanted) -> Pulled:
+        """See `Leg`."""
+        w_bar, x_bar = self.family.solve_vjp(self.w, x, y, bar, wanted)
+        return [w_bar], x_bar
+
+
+@dataclass(eq=False)
+class Undo(Leg):
+    """y = W^-1 x for a product W of matrices, given in the order in which they are undone.
+
+    Cotangents are pulled back factor by factor, without losing digits that the solve keeps.
+    """
+
+    run: Path
+    solver: Solver | None
+
+    def __call__(self, x: Array) -> Array:
+        """See `Leg`."""
+        return (self.solver or undoing(self.run))(x)
+
+    def pull_back(self, x: Any, y: Any, bar: Array, wanted: Wanted) -> Pulled:
+        """See `Leg`."""
+        steps = [factor.family.undoing(factor.w) for factor in self.run]  # type: ignore[attr-defined]
+        points = [pixel_rows(x)]
+        for own in steps:
+            points.append(_through(own, points[-1]))
+        rows, bars = pixel_rows(bar), []
+        for factor, own, point in zip(self.run[::-1], steps[::-1], points[:0:-1], strict=True):
+            rows = _through([step.transposed for step in reversed(own)], rows)
+            family: Any = factor.family
+            bars.append(_negative(family.gram(factor.w, rows, point)) if wanted[0] else None)
+        return bars[::-1], from_pixel_rows(rows, bar.shape)
+
+
+def _through(steps: Sequence[Any], rows: Array) -> Array:
+    for step in steps:
+        rows = step(rows)
+    return rows
+
+
+def _negative(bar: Any) -> Any:
+    if isinstance(bar, tuple):
+        return tuple(map(_negative, bar))
+    return None if bar is None else -bar
+
+
+def undoing(run: Sequence[Factor]) -> Solver:
+    """Return the solver of a run of matrices, given in the order in which they are undone."""
+    steps = (step for f in run for step in f.family.undoing(f.w))  # type: ignore[attr-defined]
+    return solver_of_steps(PixelSteps(tuple(steps)))
