@@ -1,5 +1,20 @@
 """Cases, an oracle and laws: what every array library must agree on.
 
-Rooms, from the top: the commands; fuzz, golden, report; run; laws; cases, libraries, pages, truth.
-A room imports those after it and `invconv`, none before or beside it. `arguments` imports nothing.
+`check_operator` holds an operator of one's own to every law that holds for any.
+
+Rooms, from the top: the commands, `own`; fuzz, golden, report; run; laws; cases, libraries, pages,
+truth. A room imports those after it and `invconv`, none before or beside it. `arguments` imports
+nothing.
 """
+
+from typing import Any
+
+__all__ = ["check_operator"]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "check_operator":  # loaded here, so that the command starts quickly
+        from invconv_conformance.own import check_operator
+
+        return check_operator
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -20,7 +20,7 @@ def cases_named(*names: str) -> list[Case]:
     return found
 
 
-ONE_OF_EACH = (
+_CHOSEN = (
     "actnorm-2d",
     "conv1x1-2d",
     "pluconv1x1-2d",
@@ -36,6 +36,17 @@ ONE_OF_EACH = (
     "inverse-emerging-biases",
     "transposed-emerging-biases",
 )
+
+
+def _one_of_each() -> tuple[str, ...]:
+    """Return the chosen cases, and the first case of every class that they leave out."""
+    known = {type(case.conv()) for case in cases_named(*_CHOSEN)}
+    first = {type(case.conv()): case.name for case in reversed(CASES)}
+    rest = [name for cls, name in first.items() if cls not in known]
+    return (*_CHOSEN, *sorted(rest))
+
+
+ONE_OF_EACH = _one_of_each()
 
 
 def of_each_class(*names: str) -> list[Any]:

@@ -23,7 +23,12 @@ import numpy as np
 from invconv.arrays.namespaces import Shape, size
 from invconv.kernels.frequencies.basis import Basis
 from invconv.kernels.frequencies.products import SpectralProduct, by_frequencies
-from invconv.kernels.frequencies.spectrum import SpectralSolver, kernel_spectrum, spectrum_at
+from invconv.kernels.frequencies.spectrum import (
+    SpectralSolver,
+    kernel_spectrum,
+    solved,
+    spectrum_at,
+)
 from invconv.kernels.primitives import per_channel
 from invconv.trust.measured import Floats, relative_error
 
@@ -57,7 +62,9 @@ def error_by_frequencies(
 
 def _error_of_given_x(kernel: Floats, basis: Basis, shape: Shape, solver: Any, bias: Any) -> float:
     x = np.random.default_rng().uniform(size=(1, len(kernel), *shape)).astype(kernel.dtype)
-    forward = SpectralProduct(kernel_spectrum(kernel, basis, shape), basis, shape)
+    known = isinstance(solver, SpectralSolver)  # the same numbers, once more
+    spectrum = solver.spectrum if known else kernel_spectrum(kernel, basis, shape)
+    forward = SpectralProduct(spectrum, basis, shape)
     y = by_frequencies.agnostic(forward, x)
     if bias is None:
         return relative_error(solver(y), x)
@@ -67,10 +74,11 @@ def _error_of_given_x(kernel: Floats, basis: Basis, shape: Shape, solver: Any, b
 
 def _error_of_random_y(kernel: Floats, basis: Basis, shape: Shape, solver: Any) -> float:
     rng, count = np.random.default_rng(), size(basis.frequencies(shape))
-    y = rng.standard_normal((2, count, len(kernel), 1)).astype(kernel.dtype)
-    y_hat = y[0] + 1j * y[1] if np.dtype(basis.dtype(kernel)).kind == "c" else y[0]
+    parts = 2 if np.dtype(basis.dtype(kernel)).kind == "c" else 1
+    y = rng.standard_normal((parts, count, len(kernel), 1), kernel.dtype)
+    y_hat = y[0] + 1j * y[1] if parts > 1 else y[0]
     x_hat = _solved(solver, slice(None), y_hat)
-    share = np.cumsum((np.abs(x_hat.astype(_wide(x_hat))) ** 2).sum(axis=(1, 2)))
+    share = np.cumsum(_squares(x_hat).sum(axis=(1, 2)))
     if not np.isfinite(share[-1]):
         return math.inf
     drawn = rng.uniform(size=max(1, min(_PLACES, _SUMMANDS // kernel.size))) * share[-1]
@@ -82,8 +90,10 @@ def _error_of_random_y(kernel: Floats, basis: Basis, shape: Shape, solver: Any) 
     return error if math.isfinite(error) else math.inf
 
 
-def _wide(a: Floats) -> Any:
-    return np.complex128 if a.dtype.kind == "c" else np.float64
+def _squares(a: Floats) -> Floats:
+    """Return |a|^2 in float64."""
+    squares: Floats = np.square(a.real, dtype=np.float64)
+    return squares + np.square(a.imag, dtype=np.float64) if a.dtype.kind == "c" else squares
 
 
 def _solved(solver: Any, places: Any, y_hat: Floats) -> Floats:
@@ -91,7 +101,7 @@ def _solved(solver: Any, places: Any, y_hat: Floats) -> Floats:
     product = solver.product if isinstance(solver, SpectralSolver) else solver
     x_hat: Floats
     if product is None:
-        x_hat = np.linalg.solve(solver.spectrum[places], y_hat)
+        x_hat = solved(solver.spectrum[places], y_hat)
     else:
         x_hat = product.matrices[places] @ y_hat
     return x_hat

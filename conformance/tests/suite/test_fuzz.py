@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import invconv as ic
+from invconv.extend import Pointwise
 from invconv.files.description import describe
 from invconv.operators.base.register import own_operators
 from invconv_conformance.fuzz import calls, corpus, files
@@ -58,7 +59,8 @@ def test_the_corpus_is_what_the_command_writes() -> None:
     assert sum(path.stat().st_size for path in found) < 100_000
     convs = corpus.operators()
     assert len(found) == 2 * len(convs)
-    assert {type(conv) for conv in convs.values()} == set(own_operators())
+    missing = set(own_operators()) - {type(conv) for conv in convs.values()}
+    assert all(issubclass(cls, Pointwise) for cls in missing)  # its file is like another's
     for path in found:
         name = path.stem.removesuffix("-float16").removesuffix("-float32").removesuffix("-bfloat16")
         conv = ic.load(path, like=np.empty(0))

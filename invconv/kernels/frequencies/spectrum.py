@@ -273,5 +273,13 @@ class SpectralSolver:
         return within_range(self._solve, y)
 
     def _solve(self, y: Array) -> Array:
-        x_hat = namespace(y).linalg.solve(self.spectrum, self.basis.to_frequencies(y))
+        x_hat = solved(self.spectrum, self.basis.to_frequencies(y))
         return self.basis.from_frequencies(x_hat, self.shape)
+
+
+def solved(spectrum: Array, y_hat: Array) -> Array:
+    """Return K_hat(f)^-1 y_hat(f) at all frequencies, shape (F, C, B)."""
+    if spectrum.shape[-1] > 1:
+        return namespace(y_hat).linalg.solve(spectrum, y_hat)
+    with np.errstate(divide="ignore", over="ignore", invalid="ignore"):  # a library would not say
+        return y_hat / spectrum  # a library's solve takes one call a frequency

@@ -151,9 +151,12 @@ def judge(
 
 
 def _by_frequencies(conv: Factored, shape: Shape, precision: str, state: State | None) -> float:
-    """Return the largest error of the spectral factors that are undone."""
+    """Return the largest error of the spectral factors that are undone; parts remember theirs."""
     if not any(family.spectral for family in conv._families):
         return 0.0
+    if type(conv).factors is Factored.factors:
+        parts = conv._parts().values()
+        return max(_by_frequencies(part, shape, precision, None) for part in parts)
     path = conv._on_host(np.dtype(precision))._path()
     known = {} if state is None else solvers_by_factor(state, paths.inverse(path))
 

@@ -1,0 +1,111 @@
+"""Every law that holds for any operator, on an operator of one's own."""
+
+from __future__ import annotations
+
+import functools
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+import invconv as ic
+from invconv.arrays.namespaces import library_name
+from invconv_conformance.cases.case import Case
+from invconv_conformance.laws.setting import Floats, Setting
+from invconv_conformance.laws.table import LAWS
+from invconv_conformance.libraries.library import Column
+from invconv_conformance.libraries.table import LIBRARIES, targets
+from invconv_conformance.run.runner import check
+from invconv_conformance.truth.bounds import Scales
+from invconv_conformance.truth.extended import EXTENDED
+
+_AXES = {1: (7,), 2: (4, 5), 3: (3, 2, 3), 4: (2, 3, 2, 2)}
+_OPERATOR_ONLY = {"drop_in", "squeeze"}  # about other functions of the library
+
+
+@dataclass(frozen=True, eq=False)
+class _Own(Setting):
+    """A setting whose truth is a given matrix, or the operator's own forward map."""
+
+    matrix: Floats | None = None
+
+    @functools.cached_property
+    def affine(self) -> tuple[Floats, Floats]:
+        """The dense matrix and shift."""
+        shape = self.case.spatial_shape
+        size = self.host.channels * math.prod(shape)
+        images = np.concatenate([np.zeros((1, size)), np.eye(size)])
+        found = self.host.forward(images.reshape(-1, self.host.channels, *shape)).reshape(-1, size)
+        shift, columns = found[0].astype(EXTENDED), (found[1:] - found[0]).T
+        if self.matrix is None:
+            return columns.astype(EXTENDED), shift
+        wide = len(self.matrix) == size
+        dense = self.matrix if wide else np.kron(self.matrix, np.eye(size // len(self.matrix)))
+        return dense.astype(EXTENDED), shift
+
+    @functools.cached_property
+    def scales(self) -> Scales:
+        """What the bounds depend on: every entry of the matrix is a product."""
+        values = np.linalg.svd(self.affine[0].astype(float), compute_uv=False)
+        size, condition = len(values), float(values[0] / values[-1])
+        logs = size * (float(np.abs(np.log(values)).sum()) + size * condition)
+        return Scales(size, float(values[0]), float(1 / values[-1]), logs)
+
+
+def check_operator(
+    conv: ic.InvertibleConv, matrix: Any = None, *, xp: Any = np, spatial_shape: Any = None
+) -> None:
+    """Hold an operator to every law that holds for any operator.
+
+    Values, inverses, log-determinants and derivatives agree with a dense matrix, samples do not mix,
+    files, copies and pickles keep it, singular or ill-conditioned inverses are judged.
+
+    Parameters
+    ----------
+    conv : InvertibleConv
+        An operator of any class, of any library; its values are used.
+    matrix : array, optional
+        The dense matrix K on one sample, (C N, C N) with N pixels and the channels as the slower
+        index, or (C, C) for an operator that is one matrix at every pixel. Unless given, K is what
+        ``conv.forward`` does in NumPy's float64: then the laws hold the rest to that.
+    xp : module
+        The array library to check with, in float32 and float64: numpy, torch, jax.numpy, ...
+    spatial_shape : tuple of int, optional
+        The grid; one of about 20 pixels unless given.
+
+    Raises
+    ------
+    AssertionError
+        With the law, the output, the error and its bound.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import invconv
+    >>> from invconv_conformance import check_operator
+    >>> check_operator(invconv.Conv1x1(np.asarray([[2.0, 1.0], [0.0, 1.0]])), [[2, 1], [0, 1]])
+    """
+    host = conv.asarrays(np.empty(0))
+    shape = tuple(spatial_shape or _AXES.get(host.ndim or 2, (2,) * (host.ndim or 2)))
+    case = Case(type(conv).__name__, lambda rng: host, shape)
+    name = library_name(xp.zeros(1))
+    found = [t for t in targets() if t.library.name == name and t.device == t.library.devices()[0]]
+    if not found:
+        known = ", ".join(library.name for library in LIBRARIES)
+        raise ValueError(f"xp: expected a library that the suite knows ({known}), got {name}")
+    dense = None if matrix is None else np.asarray(matrix, dtype=np.float64)
+    for dtype in ("float64", "float32"):
+        if dtype not in found[0].library.dtypes:
+            continue
+        setting = _Own(case, found[0], dtype, dense)
+        column = Column(name, found[0].device, "eager", dtype)
+        for law in LAWS.values():
+            if law.id in _OPERATOR_ONLY:
+                continue
+            result = check(law, setting, column)
+            if result.bad:
+                raise AssertionError(
+                    f"{case.name}, {name} {dtype}: {law.id}, {result.what}: error "
+                    f"{result.error:.3g}, bound {result.bound:.3g} ({law.definition})"
+                )

@@ -1,0 +1,154 @@
+"""`check_operator`: a user's operator is held to the laws of any operator."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import torch
+from scipy.linalg import block_diag
+
+import invconv as ic
+import invconv_torch as it
+from invconv.extend import Householder, LogScale, Matrix, Pointwise, Scale, array, part
+from invconv_conformance import check_operator
+from tests.libraries.onnx_programs import exported, run
+
+RNG = np.random.default_rng(0)
+
+
+class Mirrored(Pointwise):
+    """W = H_1 ... H_m diag(exp(s))."""
+
+    reflectors: Any = array("m", "C")
+    log_scale: Any = array("C")
+    bias: Any = array("C", optional=True)
+
+    def factors(self) -> Any:
+        """Scale, then reflect."""
+        return [(LogScale(), self.log_scale), (Householder(), self.reflectors)]
+
+    def factors_vjp(self, bars: Any) -> Any:
+        """Return the gradients."""
+        return {"log_scale": bars[0], "reflectors": bars[1]}
+
+    def within(self, gain: float) -> Any:
+        """Bound the scales."""
+        limit = np.log(gain)
+        return self.replace(log_scale=limit * self.log_scale / (limit + abs(self.log_scale)))
+
+
+class Sandwich(ic.InvertibleConv):
+    """K = A^-1 S A for a part A and scales S: a part that is undone."""
+
+    inside: ic.InvertibleConv = part()
+    scale: Any = array("C")
+
+    def factors(self) -> Any:
+        """Go there, scale, and come back."""
+        path = self.inside._path()
+        back = [factor.turned() for factor in reversed(path)]
+        return [*path, (Scale(), self.scale), *back]
+
+    def factors_vjp(self, bars: Any) -> Any:
+        """Add what the part gets from its two places."""
+        count = len(bars) // 2
+        there, back = bars[:count], bars[:count:-1]
+        gradients = self.inside._gradients([a + b for a, b in zip(there, back, strict=True)])
+        return {"scale": bars[count]} | {f"inside.{n}": g for n, g in gradients.items()}
+
+
+class Twice(ic.InvertibleConv):
+    """K = W W for a matrix W, with a wrong gradient."""
+
+    weight: Any = array("C", "C")
+
+    def factors(self) -> Any:
+        """Multiply twice."""
+        return [(Matrix(), self.weight), (Matrix(), self.weight)]
+
+    def factors_vjp(self, bars: Any) -> Any:
+        """Forget one of the two."""
+        return {"weight": bars[0]}
+
+
+def mirrored() -> Mirrored:
+    return Mirrored(RNG.standard_normal((2, 3)), RNG.standard_normal(3) / 3, RNG.standard_normal(3))
+
+
+def weight(conv: Mirrored) -> np.ndarray[Any, Any]:
+    w = np.diag(np.exp(conv.log_scale))
+    for v in conv.reflectors[::-1]:
+        w = w - 2 * np.outer(v, v @ w) / (v @ v)
+    return w
+
+
+@pytest.mark.parametrize("xp", [np, torch, jnp], ids=["numpy", "torch", "jax"])
+def test_an_operator_of_ones_own_obeys_every_law(xp: Any) -> None:
+    conv = mirrored()
+    check_operator(conv, weight(conv), xp=xp)
+    emerging = ic.EmergingConv.init(3, rng=RNG)
+    check_operator(Sandwich(emerging, 1 + RNG.random(3)), xp=xp)
+
+
+def test_what_is_wrong_is_said() -> None:
+    conv = mirrored()
+    with pytest.raises(AssertionError, match=r"Mirrored, numpy float64: forward.value, .*bound"):
+        check_operator(conv, 1.001 * weight(conv))
+    with pytest.raises(AssertionError, match=r"Twice, numpy float64: vjp.parameters"):
+        check_operator(Twice(RNG.standard_normal((2, 2))))
+    with pytest.raises(ValueError, match="xp: expected a library that the suite knows"):
+        check_operator(conv, xp=Unknown)
+
+
+class Unknown:
+    """No library of arrays."""
+
+    @staticmethod
+    def zeros(shape: Any) -> Any:
+        """Return something of MLX."""
+        import mlx.core as mx
+
+        return mx.zeros(shape)
+
+
+def test_a_dense_matrix_of_the_whole_grid() -> None:
+    conv = ic.AutoregressiveConv(np.asarray([[[1.0, -0.5]]]))
+    dense = block_diag(*[np.eye(5)]) - 0.5 * np.eye(5, k=-1)
+    check_operator(conv, dense, spatial_shape=(5,))
+    with pytest.raises(AssertionError, match=r"forward\.value"):
+        check_operator(conv, dense.T, spatial_shape=(5,))
+
+
+def test_it_is_saved_a_layer_compiled_mapped_and_exported(tmp_path: Path) -> None:
+    conv, x = mirrored(), RNG.standard_normal((4, 3, 4, 5))
+    ic.save(conv, tmp_path / "conv.safetensors")
+    again = ic.load(tmp_path / "conv.safetensors")
+    np.testing.assert_array_equal(again.forward(x), conv.forward(x))
+    layer, images = it.InvertibleModule(conv), torch.asarray(x)
+    expected = layer(images)
+    for found in (torch.compile(layer, backend="eager", fullgraph=True)(images), expected):
+        for one, other in zip(found, expected, strict=True):
+            torch.testing.assert_close(one, other)
+    mapped = torch.func.vmap(lambda image: layer(image[None])[0][0])(images)
+    torch.testing.assert_close(mapped, expected[0])
+    on_jax = conv.asarrays(jnp.zeros(()))
+    jitted = jax.jit(lambda conv, x: conv.inverse(conv.forward(x)))(on_jax, jnp.asarray(x))
+    np.testing.assert_allclose(jitted, x, atol=1e-5)
+    layer, images = layer.float(), images.float()
+    z, log_det = run(exported(layer, (images,)), (images,))
+    np.testing.assert_allclose(z, conv.forward(x), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(log_det, [20 * conv.log_scale.sum()] * 4, rtol=1e-5)
+
+
+def test_it_is_bounded_and_judged() -> None:
+    conv = mirrored().replace(log_scale=np.asarray([-20.0, 0.0, 1.0]))
+    with pytest.warns(ic.IllConditionedWarning, match="Mirrored"):
+        conv.asarrays(np.zeros(1, np.float32)).prepare((2, 2))
+    assert conv.condition((2, 2)) == pytest.approx(np.exp(21))
+    assert np.linalg.norm(np.linalg.inv(ic.bounded(conv, 5.0).matrix()), 2) <= 5
+    assert ic.diagnose(conv, (2, 2), "float32").digits < 2
