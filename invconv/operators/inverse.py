@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, Self
 
 from invconv.arrays.derived import derived
@@ -108,6 +109,10 @@ class Transposed(InvertibleConv):
     def _labels(self) -> tuple[tuple[str, str], ...]:
         pairs = zip(self.conv._path(), inside("conv", self.conv._labels), strict=True)
         return tuple(label for factor, label in pairs if not factor.is_shift)[::-1]
+
+    def within(self, gain: float) -> Self:
+        """See `Factored`; the transpose of an inverse has its norm."""
+        return replace(self, conv=self.conv.within(gain))
 
     def transpose(self) -> InvertibleConv:
         """Return K, without bias."""

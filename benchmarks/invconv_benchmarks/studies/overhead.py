@@ -143,10 +143,10 @@ def counts() -> list[Count]:
     prepared = conv.prepare(grid)
     layer, fixed = it.EmergingConv2d(channels), it.EmergingConv2d(channels).eval()
     found = [
-        Count("EmergingConv inverse, NumPy", python_calls(lambda: conv.inverse(y)), 120),
+        Count("EmergingConv inverse, NumPy", python_calls(lambda: conv.inverse(y)), 140),
         Count("prepared inverse, NumPy", python_calls(lambda: prepared.inverse(y)), 40),
-        Count("EmergingConv2d forward", python_calls(lambda: layer(x)), 100),
-        Count("EmergingConv2d step", python_calls(step_of(layer, x)), 250),
+        Count("EmergingConv2d forward", python_calls(lambda: layer(x)), 150),
+        Count("EmergingConv2d step", python_calls(step_of(layer, x)), 300),
     ]
     with torch.no_grad():
         calls = python_calls(lambda: fixed.inverse(x))

@@ -18,7 +18,7 @@ from invconv_benchmarks.measure.contender import Call
 from invconv_benchmarks.suites.group import Shape
 
 SMALL = (1, 12, 8, 8)
-EMERGING = {SMALL: (3.0, 5.0), (64, 12, 16, 16): (1.3, 1.6), (32, 48, 8, 8): (1.3, 1.6)}
+EMERGING = {SMALL: (5.0, 7.0), (64, 12, 16, 16): (1.3, 1.6), (32, 48, 8, 8): (1.3, 1.6)}
 POINTWISE, POINTWISE_LIMIT = (100, 12, 32, 32), 1.5
 PERIODIC, PERIODIC_LIMIT = (64, 12, 16, 16), 2.0
 EXPONENTIAL, EXPONENTIAL_LIMIT = (64, 12, 16, 16), 1.0

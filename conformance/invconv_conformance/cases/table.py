@@ -150,8 +150,8 @@ def _composite() -> Iterator[Case]:
             shape, batch = case.spatial_shape, case.batch_shape
             yield Case(f"inverse-{case.name}", build, shape, batch, wide=case.wide)
         if case.name == "emerging-biases":
-            build = functools.partial(_transposed, case)
-            yield Case("transposed-emerging-biases", build, case.spatial_shape, case.batch_shape)
+            turned = functools.partial(_transposed, case)
+            yield Case("transposed-emerging-biases", turned, case.spatial_shape, case.batch_shape)
 
 
 def _inverse_of(case: Case, rng: np.random.Generator) -> ic.Inverse:

@@ -9,7 +9,6 @@ import numpy as np
 
 from invconv_conformance.laws.law import law, values
 from invconv_conformance.laws.setting import Array, Floats, Measure, Setting
-from invconv_conformance.truth import oracle
 from invconv_conformance.truth.bounds import EPS
 
 _DIFFERENCES_HOLD = 1e-10  # condition x eps beyond which the dense differences are no truth
@@ -123,7 +122,7 @@ def _differences(
     slopes, size = np.zeros(4), np.zeros(4)
     for steps, weight in ((1, 8 / 12), (-1, -8 / 12), (2, -1 / 12), (-2, 1 / 12)):
         moved = array + steps * step * direction
-        matrix, shift = oracle.affine(s.host.replace(**{name: moved}), s.case.spatial_shape)
+        matrix, shift = s.dense(s.host.replace(**{name: moved}))
         log_det = float(np.linalg.slogdet(matrix)[1])
         rows = x.reshape(-1, len(matrix)) @ matrix.T + shift
         solved = np.linalg.solve(matrix, (y.reshape(-1, len(matrix)) - shift).T).T

@@ -81,6 +81,10 @@ class Setting:
         """The same numbers in NumPy float64."""
         return self.plain.asarrays(np.empty(0))
 
+    def dense(self, conv: ic.InvertibleConv) -> tuple[Floats, Floats]:
+        """Return the dense matrix and shift of an operator of the case's class, in float64."""
+        return oracle.affine(conv, self.case.spatial_shape)
+
     @functools.cached_property
     def affine(self) -> tuple[Floats, Floats]:
         """The dense matrix and shift."""

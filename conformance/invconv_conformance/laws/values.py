@@ -11,7 +11,6 @@ import invconv as ic
 from invconv.arrays.namespaces import dtype_name, to_numpy
 from invconv_conformance.laws.law import law, truth, values
 from invconv_conformance.laws.setting import Array, Floats, Measure, Setting
-from invconv_conformance.truth import oracle
 from invconv_conformance.truth.bounds import C_FACTOR, EPS
 from invconv_conformance.truth.extended import EXTENDED
 
@@ -209,8 +208,9 @@ def bounded(s: Setting) -> Iterator[Measure]:
     try:
         conv = ic.bounded(s.plain.replace(**far), _GAIN)
     except TypeError:
-        yield truth("Inverse(" in repr(s.plain), "refused without need")
+        unruled = type(s.plain).within is ic.InvertibleConv.within
+        yield truth("Inverse(" in repr(s.plain) or unruled, "refused without need")
         return
-    matrix = oracle.affine(conv.asarrays(np.empty(0)), s.case.spatial_shape)[0]
+    matrix = s.dense(conv.asarrays(np.empty(0)))[0]
     rounding = 1 + C_FACTOR * s.scales.terms * EPS[s.dtype]
     yield Measure("|K^-1|", float(1 / np.linalg.norm(matrix, -2)), _GAIN * rounding)

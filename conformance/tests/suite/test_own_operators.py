@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +39,7 @@ class Mirrored(Pointwise):
 
     def within(self, gain: float) -> Any:
         """Bound the scales."""
-        limit = np.log(gain)
+        limit = math.log(gain)
         return self.replace(log_scale=limit * self.log_scale / (limit + abs(self.log_scale)))
 
 
@@ -62,7 +63,7 @@ class Sandwich(ic.InvertibleConv):
         return {"scale": bars[count]} | {f"inside.{n}": g for n, g in gradients.items()}
 
 
-class Twice(ic.InvertibleConv):
+class Squared(ic.InvertibleConv):
     """K = W W for a matrix W, with a wrong gradient."""
 
     weight: Any = array("C", "C")
@@ -99,8 +100,8 @@ def test_what_is_wrong_is_said() -> None:
     conv = mirrored()
     with pytest.raises(AssertionError, match=r"Mirrored, numpy float64: forward.value, .*bound"):
         check_operator(conv, 1.001 * weight(conv))
-    with pytest.raises(AssertionError, match=r"Twice, numpy float64: vjp.parameters"):
-        check_operator(Twice(RNG.standard_normal((2, 2))))
+    with pytest.raises(AssertionError, match=r"Squared, numpy float64: vjp.parameters"):
+        check_operator(Squared(RNG.standard_normal((2, 2))))
     with pytest.raises(ValueError, match="xp: expected a library that the suite knows"):
         check_operator(conv, xp=Unknown)
 
@@ -124,6 +125,7 @@ def test_a_dense_matrix_of_the_whole_grid() -> None:
         check_operator(conv, dense.T, spatial_shape=(5,))
 
 
+@pytest.mark.filterwarnings("ignore:<class 'torch.autograd.function.Function'>")
 def test_it_is_saved_a_layer_compiled_mapped_and_exported(tmp_path: Path) -> None:
     conv, x = mirrored(), RNG.standard_normal((4, 3, 4, 5))
     ic.save(conv, tmp_path / "conv.safetensors")

@@ -86,10 +86,10 @@ class Factored(Parametrised, abstract=True):
     @derived
     def _labels(self) -> tuple[tuple[str, str], ...]:
         """Return the part that each factor belongs to: its prefix and its class."""
+        if type(self).factors is not Factored.factors:
+            return (("", type(self).__name__),) * len(self._path())
         parts = self._parts().items()
         inner = tuple(label for prefix, conv in parts for label in inside(prefix, conv._labels))
-        if not inner:
-            return (("", type(self).__name__),) * len(self._path())
         return inner if getattr(self, "bias", None) is None else (*inner, ("bias", "bias"))
 
     @derived

@@ -45,6 +45,7 @@ class Pointwise(OnPixels, abstract=True):
     --------
     >>> import numpy as np
     >>> from invconv.extend import Householder, LogScale, Pointwise, array
+    >>> __name__ = "my_operators"  # the file in which the class is
     >>> class Turned(Pointwise):
     ...     log_scale: np.ndarray = array("C")
     ...     vectors: np.ndarray = array("m", "C")
