@@ -18,6 +18,7 @@ from invconv.operators.periodic import PeriodicConv
 from invconv.operators.pointwise.actnorm import ActNorm
 from invconv.operators.pointwise.circulant import CirculantConv1x1
 from invconv.operators.pointwise.conv1x1 import Conv1x1
+from invconv.operators.pointwise.householder import HouseholderConv1x1
 from invconv.operators.pointwise.orthogonal import OrthogonalConv1x1
 from invconv.operators.pointwise.plu import PLUConv1x1
 from invconv.operators.pointwise.qr import QRConv1x1
@@ -38,6 +39,7 @@ __all__ = [
     "Diagnosis",
     "EmergingConv",
     "ExponentialConv",
+    "HouseholderConv1x1",
     "IllConditionedWarning",
     "InvalidFileError",
     "Inverse",

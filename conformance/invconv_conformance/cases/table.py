@@ -70,7 +70,7 @@ def _symmetric() -> Iterator[Case]:
 
 def _pointwise() -> Iterator[Case]:
     classes: list[Any] = [ic.Conv1x1, ic.PLUConv1x1, ic.QRConv1x1, ic.ActNorm]
-    classes += [ic.OrthogonalConv1x1, ic.CirculantConv1x1]
+    classes += [ic.OrthogonalConv1x1, ic.CirculantConv1x1, ic.HouseholderConv1x1]
     for cls in classes:
 
         def build(rng: np.random.Generator, cls: Any = cls, ndim: int | None = None) -> Any:

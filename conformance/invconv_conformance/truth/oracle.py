@@ -81,6 +81,8 @@ def _matrix(conv: ic.InvertibleConv, shape: Shape) -> Matrix:
         weight = qr(conv.reflectors, conv.upper, conv.scale)
     elif isinstance(conv, ic.CirculantConv1x1):
         weight = circulant(conv.left, conv.circulant, conv.right)
+    elif isinstance(conv, ic.HouseholderConv1x1):
+        weight = orthogonal(conv.reflectors) * np.exp(conv.log_scale.astype(EXTENDED))
     elif isinstance(conv, ic.OrthogonalConv1x1):
         weight = orthogonal(conv.reflectors)
     elif isinstance(conv, ic.ActNorm):

@@ -1,0 +1,96 @@
+"""The Householder 1x1 convolution: reflections after positive scales.
+
+W = H_1 H_2 ... H_m diag(exp(s))        log|det| = N sum of s, N the number of pixels
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any, Self
+
+import numpy as np
+
+from invconv.arrays.namespaces import Array
+from invconv.arrays.settings import generator, positive_int
+from invconv.families.family import Family
+from invconv.families.orthogonal import Householder
+from invconv.families.pointwise import LogScale
+from invconv.operators.base.factored import Gradients
+from invconv.operators.base.fields import array
+from invconv.operators.pointwise.conv1x1 import Pointwise
+from invconv.operators.pointwise.reflections import require_reflectors
+from invconv.trust.gains import squashed
+
+_LOG_SCALE, _REFLECTIONS = LogScale(), Householder()
+
+
+class HouseholderConv1x1(Pointwise):
+    """A 1x1 convolution with W = H_1 ... H_m diag(exp(log_scale)).
+
+    log det = N sum(log_scale), and W^-1 = diag(exp(-log_scale)) H_m ... H_1.
+
+    Parameters
+    ----------
+    reflectors : array, shape (m, C)
+        v_1 ... v_m of H_i = I - 2 v_i v_i^T / (v_i^T v_i), none of them zero; their lengths do not
+        matter.
+    log_scale : array, shape (C,)
+    bias : array, shape (C,), optional
+        Added to the channels of every pixel.
+    ndim : int or None
+        As for `Conv1x1`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> conv = HouseholderConv1x1(np.asarray([[1.0, -1.0]]), np.log([2.0, 3.0]))
+    >>> conv.matrix().round(12)  # the reflection exchanges two channels
+    array([[0., 3.],
+           [2., 0.]])
+    """
+
+    reflectors: Array = array("m", "C")
+    log_scale: Array = array("C")
+    bias: Array | None = array("C", optional=True)
+
+    def validate(self) -> None:
+        """See `Fields`."""
+        super().validate()
+        require_reflectors(self.reflectors)
+
+    @classmethod
+    def init(
+        cls,
+        channels: int,
+        *,
+        ndim: int | None = None,
+        rng: np.random.Generator | None = None,
+        like: Array | None = None,
+    ) -> Self:
+        """Return C random reflections with scales of 1; NumPy float64 unless ``like`` is given.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from invconv import HouseholderConv1x1
+        >>> w = HouseholderConv1x1.init(3, rng=np.random.default_rng(0)).matrix()
+        >>> bool(np.allclose(w @ w.T, np.eye(3)))
+        True
+        """
+        channels = positive_int("channels", channels)
+        vectors = generator(rng).standard_normal((channels, channels))
+        conv = cls(vectors, np.zeros(channels), ndim=ndim)
+        return conv if like is None else conv.asarrays(like)
+
+    def factors(self) -> Sequence[tuple[Family, Any]]:
+        """See `Factored`."""
+        return [(_LOG_SCALE, self.log_scale), (_REFLECTIONS, self.reflectors)]
+
+    def factors_vjp(self, bars: Sequence[Any]) -> Gradients:
+        """See `Factored`."""
+        return dict(zip(("log_scale", "reflectors"), bars, strict=True))
+
+    def within(self, gain: float) -> Self:
+        """See `Factored`."""
+        return self.replace(log_scale=squashed(self.log_scale, math.log(gain)))
