@@ -30,24 +30,19 @@ class Circulant(Pointwise):
     hint: ClassVar[str] = "the Fourier transform of the circulant has a zero; change it"
 
     def matrix(self, w: Array) -> tuple[Array, Any]:
-        """See `Pointwise`."""
         return circulant_matrix(w), None
 
     def matrix_vjp(self, w: Array, memo: Any, bar: Array) -> Array:
-        """See `Pointwise`."""
         return circulant_vjp(bar)
 
     def undoing(self, w: Array) -> tuple[PixelStep, ...]:
-        """See `Pointwise`."""
         return (CirculantStep.of(w),)
 
     def transposed(self, w: Array) -> tuple[Family, Array]:
-        """See `Family`."""
         xp = namespace(w)
         return self, xp.concat([w[:1], xp.flip(w[1:], axis=0)])
 
     def log_det(self, w: Array, shape: Shape, saving: bool = False) -> tuple[Array, Any]:
-        """See `Family`."""
         half = namespace(w).hypot(*spectrum(w))
         often = constant(channel_multiplicity(int(w.shape[0])), half, half.dtype)
         return size(shape) * total(often * log_abs(half)), None
@@ -60,6 +55,5 @@ class Circulant(Pointwise):
         return more if known is None else known + more
 
     def bounds(self, w: np.ndarray[Any, Any]) -> Bounds:
-        """See `Family`."""
         back = circulant_matrix(from_spectrum(*inverse_of(*spectrum(w)), len(w)))
         return replace(of_matrix(circulant_matrix(w), back, 0.0), terms=2 * len(w))

@@ -38,24 +38,20 @@ class Causal(Linear):
     )
 
     def pivots(self, w: Array) -> Array | None:
-        """See `Family`."""
         return pivots(w, self.linear.centre)
 
     def add_log_det_vjp(self, known: Any, w: Array, shape: Shape, memo: Any, bar: Array) -> Array:
-        """See `Family`."""
         known = namespace(w).zeros_like(w) if known is None else known
         memo = self.pivots(w) if memo is None else memo
         return add_pivots(known, self.linear.centre, size(shape) * bar / memo)
 
     def bounds(self, w: np.ndarray[Any, Any]) -> Bounds:
-        """See `Family`."""
         causal = self.linear.stencil(w)
         if not all(np.isfinite(a).all() for a in (causal.diagonal, causal.taps)):
             return UNBOUNDED
         return of_taps(causal.diagonal, causal.taps, 0.0)
 
     def longest_columns(self, shape: Shape) -> tuple[int | None, ...]:
-        """See `Family`."""
         # along an axis on which no offset points back, A and A^-1 are triangular and Toeplitz: the
         # column of a pixel is the first pixel's column, shifted and cut off by the grid
         ways = zip(self.linear.direction, shape, strict=True)
@@ -64,7 +60,6 @@ class Causal(Linear):
         return tuple(p if axis < followed else None for axis, p in enumerate(first))
 
     def reach(self, axis: int) -> int:
-        """See `Family`."""
         return max(abs(offset[axis]) for offset in self.linear.offsets)
 
 
@@ -86,13 +81,11 @@ class Spectral(Linear):
         return back[(slice(None), slice(None), *(slice(n - k, None) for n, k in sizes))]
 
     def log_det(self, w: Array, shape: Shape, saving: bool = False) -> tuple[Array, Any]:
-        """See `Family`."""
         if saving:
             return spectral_log_det_saving(w, self.linear, shape)
         return spectral_log_det(w, self.linear, shape), None
 
     def add_log_det_vjp(self, known: Any, w: Array, shape: Shape, memo: Any, bar: Array) -> Array:
-        """See `Family`."""
         more = bar * spectral_log_det_vjp(w, self.linear, shape, memo)
         return more if known is None else known + more
 
@@ -104,7 +97,6 @@ class Spectral(Linear):
         return partial(agnostic, product)
 
     def condition(self, w: np.ndarray[Any, Any], shape: Shape) -> condition.Condition:
-        """See `Family`."""
         if not np.isfinite(w).all():
             raise SolveOverflowError
         taps = float(np.linalg.norm(taps_of(w), 2, axis=(1, 2)) @ self.counts())
@@ -124,5 +116,4 @@ class Spectral(Linear):
         return tuple(0 if self.linear.uniform else None for _ in shape)
 
     def products(self, w: Any, shape: Shape, compiled: bool = False) -> float:
-        """See `Family`."""
         return float(len(w) ** 2 * self.counts().sum() * size(shape))

@@ -61,14 +61,12 @@ class Exponential(Family):
         return counted(self.linear, self.taps(w, shape), w, shape)
 
     def apply(self, w: Array, x: Array, prepared: Any = None) -> Array:
-        """See `Family`."""
         taps, counts = prepared or self.prepared(w, tuple(x.shape[2:]))
         return exponential(self.linear, taps, x, counts=counts)
 
     def vjp(
         self, w: Array, x: Array, y_bar: Array, wanted: Wanted, prepared: Any = None
     ) -> tuple[Array, Array]:
-        """See `Family`."""
         linear, (taps, counts) = self.linear, prepared or self.prepared(w, tuple(x.shape[2:]))
         if not wanted[0]:
             turned, adjoint = linear.transpose(), linear.adjoint(taps)
@@ -77,19 +75,16 @@ class Exponential(Family):
         return kernel_of(taps_bar, self.kernel_size), x_bar
 
     def factor(self, w: Array, shape: Shape) -> ExponentialSolver:
-        """See `Family`."""
         taps, counts = self.prepared(w, shape)
         return ExponentialSolver.of(self.linear, -taps, counts, shape)
 
     def made_ready(self, w: Array, shape: Shape) -> ExponentialSolver:
-        """See `Family`."""
         taps, counts = self.prepared(w, shape)
         return ExponentialSolver.of(self.linear, taps, counts, shape)
 
     def solve_vjp(
         self, w: Array, y: Array | None, x: Array, x_bar: Array, wanted: Wanted
     ) -> tuple[Array, Array]:
-        """See `Family`."""
         taps, counts = self.prepared(w, tuple(x.shape[2:]))
         taps_bar, y_bar = exponential_vjp(self.linear, -taps, y, x_bar, counts)
         return kernel_of(-taps_bar, self.kernel_size), y_bar
@@ -108,12 +103,10 @@ class Exponential(Family):
                 yield tap
 
     def log_det(self, w: Array, shape: Shape, saving: bool = False) -> tuple[Array, Any]:
-        """See `Family`."""
         traces = [total(diagonal(w[(..., *tap)])) for tap in self._at_the_pixel(shape)]
         return size(shape) * sum(traces[1:], start=traces[0]), None
 
     def add_log_det_vjp(self, known: Any, w: Array, shape: Shape, memo: Any, bar: Array) -> Array:
-        """See `Family`."""
         ones = np.zeros(w.shape)
         for tap in self._at_the_pixel(shape):
             ones[(..., *tap)] = size(shape) * np.eye(w.shape[0])
@@ -121,7 +114,6 @@ class Exponential(Family):
         return more if known is None else known + more
 
     def products(self, w: Any, shape: Shape, compiled: bool = False) -> float:
-        """See `Family`."""
         if compiled and self.linear.wrap:  # by frequencies
             return float(len(w) ** 2 * size(shape))
         counts = self.prepared(w, shape)[1]
@@ -133,7 +125,6 @@ class Exponential(Family):
         return tuple(0 if self.linear.wrap else None for _ in shape)
 
     def bounds(self, w: np.ndarray[Any, Any]) -> Bounds:
-        """See `Family`."""
         if not np.isfinite(w).all():
             return UNBOUNDED
         norm = float(np.abs(w).sum(axis=(1, *range(2, w.ndim))).max())

@@ -149,29 +149,24 @@ class Linear(Family):
     linear: Any  # a LinearFamily
 
     def apply(self, w: Array, x: Array, prepared: Any = None) -> Array:
-        """See `Family`."""
         return maps.apply(self.linear, w, x)
 
     def vjp(
         self, w: Array, x: Array, y_bar: Array, wanted: Wanted, prepared: Any = None
     ) -> tuple[Array, Array]:
-        """See `Family`."""
         return rules.apply_vjp(self.linear, w, x, y_bar, wanted)
 
     def factor(self, w: Array, shape: Shape) -> Solver:
-        """See `Family`."""
         return maps.factor(self.linear, w, shape)
 
     def solve_vjp(
         self, w: Array, y: Array | None, x: Array, x_bar: Array, wanted: Wanted
     ) -> tuple[Array, Array]:
-        """See `Family`."""
         linear: LinearFamily = self.linear
         back = maps.factor(linear.transpose(), linear.adjoint(w), tuple(x.shape[2:]))
         return rules.solve_vjp(linear, back, x, x_bar, wanted)
 
     def transposed(self, w: Array) -> tuple[Family, Array]:
-        """See `Family`."""
         return replace(self, linear=self.linear.transpose()), self.linear.adjoint(w)
 
 
@@ -182,7 +177,6 @@ class Shift(Family):
     pixelwise: ClassVar[bool] = True
 
     def bounds(self, w: np.ndarray[Any, Any]) -> Bounds:
-        """See `Family`."""
         return Bounds(1.0, 1.0, 1, largest_entry(w))
 
 

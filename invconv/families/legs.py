@@ -53,11 +53,9 @@ class Apply(Leg):
     prepared: Any
 
     def __call__(self, x: Array) -> Array:
-        """See `Leg`."""
         return self.family.apply(self.w, x, self.prepared)
 
     def pull_back(self, x: Any, y: Any, bar: Array, wanted: Wanted) -> Pulled:
-        """See `Leg`."""
         w_bar, x_bar = self.family.vjp(self.w, x, bar, wanted, self.prepared)
         return [w_bar], x_bar
 
@@ -72,13 +70,11 @@ class Bias(Leg):
     keeps_start = False
 
     def __call__(self, x: Array) -> Array:
-        """See `Leg`."""
         if self.inverted:
             return x - per_channel(self.b, x)
         return shifted(x, self.b) if self.free else x + per_channel(self.b, x)
 
     def pull_back(self, x: Any, y: Any, bar: Array, wanted: Wanted) -> Pulled:
-        """See `Leg`."""
         if not wanted[0]:
             return [None], bar
         b_bar = namespace(bar).sum(bar, axis=(0, *range(2, bar.ndim)))
@@ -101,11 +97,9 @@ class Multiply(Leg):
         self.product = product
 
     def __call__(self, x: Array) -> Array:
-        """See `Leg`."""
         return maps.apply(MATRIX, self.product, x)
 
     def pull_back(self, x: Any, y: Any, bar: Array, wanted: Wanted) -> Pulled:
-        """See `Leg`."""
         product_bar, x_bar = rules.apply_vjp(MATRIX, self.product, x, bar, wanted)
         return self.factors_vjp(product_bar), x_bar
 
@@ -133,11 +127,9 @@ class Merged(Leg):
         self.after = matmul(self.taps, before.product)
 
     def __call__(self, x: Array) -> Array:
-        """See `Leg`."""
         return maps.apply(self.free, self.after, x)
 
     def pull_back(self, x: Any, y: Any, bar: Array, wanted: Wanted) -> Pulled:
-        """See `Leg`."""
         after_bar, x_bar = rules.apply_vjp(self.free, self.after, x, bar, wanted)
         if not wanted[0]:
             return [None] * (len(self.before.run) + 1), x_bar
@@ -158,11 +150,9 @@ class Solve(Leg):
         self.keeps_start = self.family.needs_y
 
     def __call__(self, x: Array) -> Array:
-        """See `Leg`."""
         return (self.solver or self.family.factor(self.w, tuple(x.shape[2:])))(x)
 
     def pull_back(self, x: Any, y: Any, bar: Array, wanted: Wanted) -> Pulled:
-        """See `Leg`."""
         w_bar, x_bar = self.family.solve_vjp(self.w, x, y, bar, wanted)
         return [w_bar], x_bar
 
@@ -178,11 +168,9 @@ class Undo(Leg):
     solver: Solver | None
 
     def __call__(self, x: Array) -> Array:
-        """See `Leg`."""
         return (self.solver or undoing(self.run))(x)
 
     def pull_back(self, x: Any, y: Any, bar: Array, wanted: Wanted) -> Pulled:
-        """See `Leg`."""
         steps = [factor.family.undoing(factor.w) for factor in self.run]  # type: ignore[attr-defined]
         points = [pixel_rows(x)]
         for own in steps:

@@ -26,11 +26,9 @@ class Orthogonal(Pointwise):
     needs_y: ClassVar[bool] = False
 
     def undoing(self, w: Array) -> tuple[PixelStep, ...]:
-        """See `Pointwise`."""
         return (Turned(self.matrix(w)[0]),)
 
     def factor(self, w: Array, shape: Shape) -> Product:
-        """See `Family`."""
         return Product(namespace(w).matrix_transpose(self.matrix(w)[0]), "transpose")
 
     def log_det(self, w: Array, shape: Shape, saving: bool = False) -> tuple[Array, Any]:
@@ -38,17 +36,14 @@ class Orthogonal(Pointwise):
         return namespace(w).sum(0.0 * w), None
 
     def add_log_det_vjp(self, known: Any, w: Array, shape: Shape, memo: Any, bar: Array) -> Any:
-        """See `Family`."""
         return known
 
     def condition(self, w: np.ndarray[Any, Any], shape: Shape) -> Condition:
-        """See `Family`."""
         if not np.isfinite(w).all():
             raise SolveOverflowError
         return Condition(1.0, "2-norm")
 
     def bounds(self, w: np.ndarray[Any, Any]) -> Bounds:
-        """See `Family`."""
         matrix = self.matrix(w)[0]
         bounds = of_matrix(matrix, matrix.T, 0.0)
         return replace(bounds, terms=len(matrix) + len(w) + 2)
@@ -59,23 +54,18 @@ class Householder(Orthogonal):
     """H_1 H_2 ... H_m, H_i = I - 2 v_i v_i^T / (v_i^T v_i), v_1 ... v_m the rows of w (m, C)."""
 
     def matrix(self, w: Array) -> tuple[Array, Any]:
-        """See `Pointwise`."""
         return reflected(w, identity(w.shape[1], w))
 
     def matrix_vjp(self, w: Array, memo: Any, bar: Array) -> Array:
-        """See `Pointwise`."""
         return reflected_vjp(w, memo, bar)[0]
 
     def times(self, w: Array, before: Array) -> tuple[Array, Any]:
-        """See `Pointwise`."""
         return reflected(w, before)
 
     def times_vjp(self, w: Array, memo: Any, bar: Array) -> tuple[Array, Array]:
-        """See `Pointwise`."""
         return reflected_vjp(w, memo, bar)
 
     def transposed(self, w: Array) -> tuple[Family, Array]:
-        """See `Family`."""
         return self, namespace(w).flip(w, axis=0)
 
 
@@ -86,7 +76,6 @@ class Permutation(Orthogonal):
     hint: ClassVar[str] = "permutation has an index twice"
 
     def matrix(self, w: Array) -> tuple[Array, Any]:
-        """See `Pointwise`."""
         return w, None
 
     def matrix_vjp(self, w: Array, memo: Any, bar: Array) -> None:
@@ -100,5 +89,4 @@ class Permutation(Orthogonal):
         return xp.where(regular, xp.sum(0.0 * total), xp.full_like(total[0], -math.inf)), None
 
     def transposed(self, w: Array) -> tuple[Family, Array]:
-        """See `Family`."""
         return self, namespace(w).matrix_transpose(w)

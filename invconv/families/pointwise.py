@@ -95,11 +95,9 @@ class Pointwise(Family):
     # --- images ------------------------------------------------------------------------------
 
     def apply(self, w: Any, x: Array, prepared: Any = None) -> Array:
-        """See `Family`."""
         return maps.apply(MATRIX, self.matrix(w)[0], x)
 
     def factor(self, w: Any, shape: Shape) -> Solver:
-        """See `Family`."""
         return solver_of_steps(PixelSteps(self.undoing(w)))
 
     def solve_vjp(
@@ -119,41 +117,33 @@ class Matrix(Pointwise):
     stepwise: ClassVar[bool] = False
 
     def matrix(self, w: Array) -> tuple[Array, Any]:
-        """See `Pointwise`."""
         return w, None
 
     def matrix_vjp(self, w: Array, memo: Any, bar: Array) -> Array:
-        """See `Pointwise`."""
         return bar
 
     def factor(self, w: Array, shape: Shape) -> Solver:
-        """See `Family`."""
         return maps.factor(MATRIX, w, shape)
 
     def solve_vjp(
         self, w: Array, y: Array | None, x: Array, x_bar: Array, wanted: Wanted
     ) -> tuple[Any, Array]:
-        """See `Family`."""
         back = self.factor(MATRIX.adjoint(w), tuple(x.shape[2:]))
         return rules.solve_vjp(MATRIX, back, x, x_bar, wanted)
 
     def transposed(self, w: Array) -> tuple[Family, Array]:
-        """See `Family`."""
         return self, MATRIX.adjoint(w)
 
     def log_det(self, w: Array, shape: Shape, saving: bool = False) -> tuple[Array, Any]:
-        """See `Family`."""
         log_det, memo = log_abs_det_saving(w) if saving else (log_abs_det(w), None)
         return size(shape) * log_det, memo
 
     def add_log_det_vjp(self, known: Any, w: Array, shape: Shape, memo: Any, bar: Array) -> Array:
-        """See `Family`."""
         inverse = inverse_saved(w, memo)
         more = (size(shape) * bar) * namespace(inverse).matrix_transpose(inverse)
         return more if known is None else known + more
 
     def bounds(self, w: np.ndarray[Any, Any]) -> Bounds:
-        """See `Family`."""
         return of_matrix(w, np.linalg.inv(w), 0.0)
 
 
@@ -174,72 +164,57 @@ class Scale(Pointwise):
         return bar
 
     def matrix(self, w: Array) -> tuple[Array, Any]:
-        """See `Pointwise`."""
         return diagonal_matrix(self.scale(w)), None
 
     def matrix_vjp(self, w: Array, memo: Any, bar: Array) -> Array:
-        """See `Pointwise`."""
         return self.scale_vjp(w, copy_of(diagonal(bar)))  # NumPy's is a view, and read-only
 
     def times(self, w: Array, before: Array) -> tuple[Array, Any]:
-        """See `Pointwise`."""
         return self.scale(w)[:, None] * before, before
 
     def times_vjp(self, w: Array, memo: Any, bar: Array) -> tuple[Array, Array]:
-        """See `Pointwise`."""
         return self.gram(w, bar, memo), self.scale(w)[:, None] * bar
 
     def undoing(self, w: Array) -> tuple[PixelStep, ...]:
-        """See `Pointwise`."""
         return (Divided(self.scale(w)),)
 
     def gram(self, w: Array, left: Array, right: Array) -> Array:
-        """See `Pointwise`."""
         return self.scale_vjp(w, namespace(left).sum(left * right, axis=1))
 
     def apply(self, w: Array, x: Array, prepared: Any = None) -> Array:
-        """See `Family`."""
         return maps.apply(SCALE, self.scale(w), x)
 
     def vjp(
         self, w: Array, x: Array, y_bar: Array, wanted: Wanted, prepared: Any = None
     ) -> tuple[Array, Array]:
-        """See `Family`."""
         bar, x_bar = rules.apply_vjp(SCALE, self.scale(w), x, y_bar, wanted)
         return None if bar is None else self.scale_vjp(w, bar), x_bar
 
     def factor(self, w: Array, shape: Shape) -> Solver:
-        """See `Family`."""
         return maps.factor(SCALE, self.scale(w), shape)
 
     def solve_vjp(
         self, w: Array, y: Array | None, x: Array, x_bar: Array, wanted: Wanted
     ) -> tuple[Array, Array]:
-        """See `Family`."""
         bar, y_bar = rules.solve_vjp(SCALE, self.factor(w, tuple(x.shape[2:])), x, x_bar, wanted)
         return None if bar is None else self.scale_vjp(w, bar), y_bar
 
     def transposed(self, w: Array) -> tuple[Family, Array]:
-        """See `Family`."""
         return self, w
 
     def pivots(self, w: Array) -> Array | None:
-        """See `Family`."""
         return w
 
     def add_log_det_vjp(self, known: Any, w: Array, shape: Shape, memo: Any, bar: Array) -> Array:
-        """See `Family`."""
         more = size(shape) * bar / w
         return more if known is None else known + more
 
     def condition(self, w: np.ndarray[Any, Any], shape: Shape) -> Condition:
-        """See `Family`."""
         scale = np.abs(self.scale(w))
         value = float(scale.max() / scale.min()) if scale.min() else math.inf
         return Condition(value, "2-norm", channel=int(scale.argmin()))
 
     def bounds(self, w: np.ndarray[Any, Any]) -> Bounds:
-        """See `Family`."""
         scale = np.abs(self.scale(w))
         back = 1 / float(scale.min()) if scale.min() else math.inf
         return Bounds(float(scale.max()), back, 2)
@@ -252,20 +227,16 @@ class LogScale(Scale):
     hint: ClassVar[str] = "exp(log_scale) is zero for a channel; raise log_scale"
 
     def scale(self, w: Array) -> Array:
-        """See `Scale`."""
         return namespace(w).exp(w)
 
     def scale_vjp(self, w: Array, bar: Array) -> Array:
-        """See `Scale`."""
         return bar * self.scale(w)
 
     def pivots(self, w: Array) -> None:
         """Return None: the logarithms are known."""
 
     def log_det(self, w: Array, shape: Shape, saving: bool = False) -> tuple[Array, Any]:
-        """See `Family`."""
         return size(shape) * namespace(w).sum(log_of_exp(w, self.scale(w))), None
 
     def add_log_det_vjp(self, known: Any, w: Array, shape: Shape, memo: Any, bar: Array) -> Array:
-        """See `Family`."""
         return size(shape) * bar + (namespace(w).zeros_like(w) if known is None else known)

@@ -28,32 +28,25 @@ class Triangular(Pointwise):
     lower: bool
 
     def matrix(self, w: Array) -> tuple[Array, Any]:
-        """See `Pointwise`."""
         return w, None
 
     def matrix_vjp(self, w: Array, memo: Any, bar: Array) -> Array:
-        """See `Pointwise`."""
         return bar
 
     def undoing(self, w: Array) -> tuple[PixelStep, ...]:
-        """See `Pointwise`."""
         return (Triangle(w, self.lower),)
 
     def transposed(self, w: Array) -> tuple[Family, Array]:
-        """See `Family`."""
         return replace(self, lower=not self.lower), namespace(w).matrix_transpose(w)
 
     def pivots(self, w: Array) -> Array | None:
-        """See `Family`."""
         return pivots(w, ())
 
     def add_log_det_vjp(self, known: Any, w: Array, shape: Shape, memo: Any, bar: Array) -> Array:
-        """See `Family`."""
         known = namespace(w).zeros_like(w) if known is None else known
         return add_pivots(known, (), size(shape) * bar / (pivots(w, ()) if memo is None else memo))
 
     def bounds(self, w: np.ndarray[Any, Any]) -> Bounds:
-        """See `Family`."""
         inverse = solved(w, np.eye(len(w)), lower=self.lower)
         return of_matrix(w, inverse, 0.0, triangular=True)
 
@@ -72,43 +65,35 @@ class LogTriangular(Pointwise):
     hint: ClassVar[str] = "a scale is zero, by its log_scale or sign"
 
     def matrix(self, w: tuple[Array, Array]) -> tuple[Array, Any]:
-        """See `Pointwise`."""
         return w[0], None
 
     def matrix_vjp(self, w: Any, memo: Any, bar: Array) -> tuple[Any, Any]:
-        """See `Pointwise`."""
         return bar, None
 
     def undoing(self, w: tuple[Array, Array]) -> tuple[PixelStep, ...]:
-        """See `Pointwise`."""
         return self.triangular.undoing(w[0])
 
     def transposed(self, w: tuple[Array, Array]) -> tuple[Family, Any]:
-        """See `Family`."""
         turned = Triangular(not self.triangular.lower)
         return LogTriangular(turned), (namespace(w[0]).matrix_transpose(w[0]), w[1])
 
     def transposed_vjp(self, bar: tuple[Any, Any]) -> tuple[Any, Any]:
-        """See `Family`."""
         matrix = None if bar[0] is None else namespace(bar[0]).matrix_transpose(bar[0])
         return matrix, bar[1]
 
     def log_det(
         self, w: tuple[Array, Array], shape: Shape, saving: bool = False
     ) -> tuple[Array, Any]:
-        """See `Family`."""
         logs = log_of_exp(w[1], pivots(w[0], ()))
         return size(shape) * namespace(logs).sum(logs), None
 
     def add_log_det_vjp(
         self, known: Any, w: tuple[Array, Array], shape: Shape, memo: Any, bar: Array
     ) -> tuple[Any, Array]:
-        """See `Family`."""
         matrix, logs = (None, None) if known is None else known
         return matrix, size(shape) * bar + (
             namespace(w[1]).zeros_like(w[1]) if logs is None else logs
         )
 
     def bounds(self, w: Any) -> Bounds:
-        """See `Family`."""
         return self.triangular.bounds(w[0])

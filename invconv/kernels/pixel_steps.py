@@ -54,19 +54,15 @@ class Triangle:
 
     @property
     def given(self) -> Array:
-        """See `PixelStep`."""
         return self.matrix
 
     def on_host(self) -> Triangle:
-        """See `PixelStep`."""
         return Triangle(in_float64(self.matrix), self.lower)
 
     def __call__(self, rows: Array) -> Array:
-        """See `PixelStep`."""
         return triangular_solve(self.matrix, rows, lower=self.lower)
 
     def transposed(self, rows: Array) -> Array:
-        """See `PixelStep`."""
         return triangular_solve(_transpose(self.matrix), rows, lower=not self.lower)
 
 
@@ -78,19 +74,15 @@ class Turned:
 
     @property
     def given(self) -> Array:
-        """See `PixelStep`."""
         return self.matrix
 
     def on_host(self) -> Turned:
-        """See `PixelStep`."""
         return Turned(in_float64(self.matrix))
 
     def __call__(self, rows: Array) -> Array:
-        """See `PixelStep`."""
         return matmul(_transpose(self.matrix), rows)
 
     def transposed(self, rows: Array) -> Array:
-        """See `PixelStep`."""
         return matmul(self.matrix, rows)
 
 
@@ -102,24 +94,19 @@ class Divided:
 
     @property
     def matrix(self) -> Array:
-        """See `PixelStep`."""
         return diagonal_matrix(self.scale)
 
     @property
     def given(self) -> Array:
-        """See `PixelStep`."""
         return self.scale
 
     def on_host(self) -> Divided:
-        """See `PixelStep`."""
         return Divided(in_float64(self.scale))
 
     def __call__(self, rows: Array) -> Array:
-        """See `PixelStep`."""
         return rows / self.scale[:, None]
 
     def transposed(self, rows: Array) -> Array:
-        """See `PixelStep`."""
         return self(rows)
 
 

@@ -76,7 +76,6 @@ class AutoregressiveConv(WithKernel):
     dilation: int | tuple[int, ...] = 1
 
     def validate(self) -> None:
-        """See `Fields`."""
         choice("mask", self.mask, ("corner", "raster"))
         choice("channel_order", self.channel_order, ("lower", "upper"))
         axes = len(self._kernel_size)
@@ -180,7 +179,6 @@ class AutoregressiveConv(WithKernel):
         )
 
     def within(self, gain: float) -> Self:
-        """See `Factored`."""
         causal = self._causal()
         own = gain ** (1 / 3) if causal.reach else gain
         block, inverse_norm = triangular_within(causal.diagonal, own)

@@ -75,7 +75,6 @@ class Chain(InvertibleConv):
         return self.steps[index]
 
     def within(self, gain: float) -> Self:
-        """See `Factored`."""
         return replace(self, steps=[s.within(gain ** (1 / len(self))) for s in self.steps])
 
     def transpose(self) -> Chain:

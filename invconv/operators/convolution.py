@@ -25,9 +25,7 @@ class WithKernel(InvertibleConv, abstract=True):
         """The family whose weight is the kernel."""
 
     def factors(self) -> Sequence[tuple[Family, Any]]:
-        """See `Factored`."""
         return [(self._family, self.kernel)]
 
     def factors_vjp(self, bars: Sequence[Any]) -> Gradients:
-        """See `Factored`."""
         return {"kernel": bars[0]}

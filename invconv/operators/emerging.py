@@ -49,7 +49,6 @@ class EmergingConv(InvertibleConv):
     bias: Array | None = array("C", optional=True)
 
     def validate(self) -> None:
-        """See `Fields`."""
         for name in ("first", "second"):
             conv = getattr(self, name)
             if not isinstance(conv, AutoregressiveConv):
@@ -123,7 +122,6 @@ class EmergingConv(InvertibleConv):
         return cls(factor(-1, "lower"), factor(1, "upper"))
 
     def within(self, gain: float) -> Self:
-        """See `Factored`."""
         first, second = self.first.within(gain**0.5), self.second.within(gain**0.5)
         return replace(self, first=first, second=second)
 

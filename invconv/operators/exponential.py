@@ -86,7 +86,6 @@ class ExponentialConv(WithKernel, mixing="exponential"):
     dilation: int | tuple[int, ...] = 1
 
     def validate(self) -> None:
-        """See `Fields`."""
         choice("padding", self.padding, ("zeros", "circular"))
         object.__setattr__(
             self, "dilation", sizes("dilation", self.dilation, len(self._kernel_size))

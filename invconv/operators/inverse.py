@@ -36,15 +36,12 @@ class Inverse(InvertibleConv):
     conv: InvertibleConv = part()
 
     def validate(self) -> None:
-        """See `Fields`."""
         require_operator("conv", self.conv)  # not several
 
     def factors(self) -> Sequence[FactorLike]:
-        """See `Factored`."""
         return paths.inverse(self.conv._path())
 
     def factors_vjp(self, bars: Sequence[Any]) -> Gradients:
-        """See `Factored`."""
         return super().factors_vjp(bars[::-1])
 
     @derived
@@ -89,15 +86,12 @@ class Transposed(InvertibleConv):
     conv: InvertibleConv = part()
 
     def validate(self) -> None:
-        """See `Fields`."""
         require_operator("conv", self.conv)  # not several
 
     def factors(self) -> Sequence[FactorLike]:
-        """See `Factored`."""
         return paths.transposed(self.conv._path())
 
     def factors_vjp(self, bars: Sequence[Any]) -> Gradients:
-        """See `Factored`."""
         rest = iter(bars[::-1])
         own = [
             0 * f.w if f.is_shift else f.family.transposed_vjp(next(rest))

@@ -69,7 +69,6 @@ class PeriodicConv(SpectralConv, mixing="periodic"):
     dilation: int | tuple[int, ...] = 1
 
     def validate(self) -> None:
-        """See `Fields`."""
         object.__setattr__(
             self, "dilation", sizes("dilation", self.dilation, len(self._kernel_size))
         )

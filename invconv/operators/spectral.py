@@ -25,7 +25,6 @@ class SpectralConv(WithKernel, abstract=True):
         return (0,) * len(self._kernel_size)
 
     def within(self, gain: float) -> Self:
-        """See `Factored`."""
         size = self._kernel_size
         centre = tap_indices(size).index(self._own_place())
         often = constant(self._family.counts(), self.kernel, self.kernel.dtype)[:, None, None]

@@ -68,7 +68,6 @@ class SymmetricConv(SpectralConv, mixing="symmetric"):
     """
 
     def validate(self) -> None:
-        """See `Fields`."""
         if readable(self.kernel):
             _warn_of_whole_kernel(to_numpy(self.kernel))
         _ = self._family  # torch.compile can look a family up, but cannot make one

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import invconv
+from invconv import extend
 from invconv.arrays.errors import CommandError
 from invconv_benchmarks.docs.names import PACKAGES, Name, public
 from invconv_benchmarks.gallery import command as gallery
@@ -36,7 +37,8 @@ def write(folder: Path) -> list[dict[str, Any]]:
     """Write the sources into a folder, and return the navigation in mkdocs' form."""
     (folder / "wide.css").write_text(_STYLE, encoding="utf-8")
     api = [{f"API: {package}": _api(folder, package)} for package in PACKAGES]
-    return [{"Guide": _guide(folder)}, {"Gallery": _gallery(folder)}, *api]
+    toolbox = {"API: invconv.extend": [_toolbox(folder)]}
+    return [{"Guide": _guide(folder)}, {"Gallery": _gallery(folder)}, *api, toolbox]
 
 
 def _guide(folder: Path) -> list[dict[str, str]]:
@@ -99,6 +101,16 @@ def _api(folder: Path, package: str) -> list[str | dict[str, str]]:
     for name in names:
         (folder / name.page).write_text(_page(name), encoding="utf-8")
     return [index, *({n.name: n.page} for n in names)]
+
+
+def _toolbox(folder: Path) -> str:
+    """Write one page for authors of operators and of array libraries: an example, and the names."""
+    page, names = "api/invconv.extend.md", public("invconv.extend")
+    doc = inspect.getdoc(extend) or ""
+    rows = [f"| `{n.name}` | {n.summary} |" for n in names]
+    table = "\n".join(["| name | what it is |", "|---|---|", *rows])
+    (folder / page).write_text(f"# invconv.extend\n\n{doc}\n\n{table}\n", encoding="utf-8")
+    return page
 
 
 def _doctests(doc: str) -> str:

@@ -101,24 +101,19 @@ class CirculantStep:
 
     @property
     def matrix(self) -> Array:
-        """See `PixelStep`."""
         return circulant_matrix(self.circulant)
 
     @property
     def given(self) -> Array:
-        """See `PixelStep`."""
         return self.circulant
 
     def on_host(self) -> CirculantStep:
-        """See `PixelStep`."""
         return CirculantStep.of(in_float64(self.circulant))
 
     def __call__(self, rows: Array) -> Array:
-        """See `PixelStep`."""
         return self._divide(rows, 1)
 
     def transposed(self, rows: Array) -> Array:
-        """See `PixelStep`."""
         return self._divide(rows, -1)
 
     def _divide(self, rows: Array, sign: int) -> Array:

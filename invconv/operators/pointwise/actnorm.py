@@ -124,11 +124,9 @@ class ActNorm(OnPixels):
         return self.replace(**arrays)
 
     def factors(self) -> Sequence[tuple[Family, Any]]:
-        """See `Factored`."""
         return [(_LOG_SCALE, self.log_scale)]
 
     def factors_vjp(self, bars: Sequence[Any]) -> Gradients:
-        """See `Factored`."""
         return {"log_scale": bars[0]}
 
     def transpose(self) -> ActNorm:
@@ -136,5 +134,4 @@ class ActNorm(OnPixels):
         return ActNorm(self.log_scale, None, ndim=self.ndim)
 
     def within(self, gain: float) -> Self:
-        """See `Factored`."""
         return self.replace(log_scale=squashed(self.log_scale, math.log(gain)))

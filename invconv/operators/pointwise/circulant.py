@@ -95,11 +95,9 @@ class CirculantConv1x1(Pointwise, mixing="circulant"):
         return conv if like is None else conv.asarrays(like)
 
     def factors(self) -> Sequence[tuple[Family, Any]]:
-        """See `Factored`."""
         return [(_SCALE, self.right), (_CIRCULANT, self.circulant), (_SCALE, self.left)]
 
     def factors_vjp(self, bars: Sequence[Any]) -> Gradients:
-        """See `Factored`."""
         return dict(zip(("right", "circulant", "left"), bars, strict=True))
 
     def transpose(self) -> CirculantConv1x1:

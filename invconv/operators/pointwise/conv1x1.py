@@ -34,7 +34,6 @@ class OnPixels(InvertibleConv, abstract=True):
     ndim: int | None = None
 
     def validate(self) -> None:
-        """See `Fields`."""
         optional_ndim(self)
 
 
@@ -157,15 +156,12 @@ class Conv1x1(Pointwise, mixing="plain"):
         return conv if like is None else conv.asarrays(like)
 
     def factors(self) -> Sequence[tuple[Family, Any]]:
-        """See `Factored`."""
         return [(_MATRIX, self.weight)]
 
     def factors_vjp(self, bars: Sequence[Any]) -> Gradients:
-        """See `Factored`."""
         return {"weight": bars[0]}
 
     def within(self, gain: float) -> Self:
-        """See `Factored`."""
         return self.replace(weight=matrix_within(self.weight, gain)[0])
 
 

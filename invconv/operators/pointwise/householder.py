@@ -55,7 +55,6 @@ class HouseholderConv1x1(Pointwise):
     bias: Array | None = array("C", optional=True)
 
     def validate(self) -> None:
-        """See `Fields`."""
         super().validate()
         require_reflectors(self.reflectors)
 
@@ -84,13 +83,10 @@ class HouseholderConv1x1(Pointwise):
         return conv if like is None else conv.asarrays(like)
 
     def factors(self) -> Sequence[tuple[Family, Any]]:
-        """See `Factored`."""
         return [(_LOG_SCALE, self.log_scale), (_REFLECTIONS, self.reflectors)]
 
     def factors_vjp(self, bars: Sequence[Any]) -> Gradients:
-        """See `Factored`."""
         return dict(zip(("log_scale", "reflectors"), bars, strict=True))
 
     def within(self, gain: float) -> Self:
-        """See `Factored`."""
         return self.replace(log_scale=squashed(self.log_scale, math.log(gain)))

@@ -57,7 +57,6 @@ class OrthogonalConv1x1(Pointwise, mixing="orthogonal"):
     bias: Array | None = array("C", optional=True)
 
     def validate(self) -> None:
-        """See `Fields`."""
         super().validate()
         require_reflectors(self.reflectors)
 
@@ -85,11 +84,9 @@ class OrthogonalConv1x1(Pointwise, mixing="orthogonal"):
         return conv if like is None else conv.asarrays(like)
 
     def factors(self) -> Sequence[tuple[Family, Any]]:
-        """See `Factored`."""
         return [(_REFLECTIONS, self.reflectors)]
 
     def factors_vjp(self, bars: Sequence[Any]) -> Gradients:
-        """See `Factored`."""
         return {"reflectors": bars[0]}
 
     def transpose(self) -> OrthogonalConv1x1:

@@ -82,7 +82,6 @@ class PLUConv1x1(Pointwise, mixing="plu"):
     bias: Array | None = array("C", optional=True)
 
     def validate(self) -> None:
-        """See `Fields`."""
         super().validate()
         require_alike("sign", self.sign, "lower", self.lower)
         xp = require_array("permutation", self.permutation)
@@ -151,7 +150,6 @@ class PLUConv1x1(Pointwise, mixing="plu"):
         return xp.where(self.sign < 0, -scale, positive)
 
     def factors(self) -> Sequence[tuple[Family, Any]]:
-        """See `Factored`."""
         xp = namespace(self.lower)
         lower = xp.tril(self.lower, k=-1) + identity(self.channels, self.lower)
         upper = xp.triu(self.upper, k=1) + diagonal_matrix(self._scale())
@@ -162,7 +160,6 @@ class PLUConv1x1(Pointwise, mixing="plu"):
         ]
 
     def factors_vjp(self, bars: Sequence[Any]) -> Gradients:
-        """See `Factored`."""
         (upper, logs), lower, _ = bars
         xp = namespace(lower)
         return {
@@ -172,7 +169,6 @@ class PLUConv1x1(Pointwise, mixing="plu"):
         }
 
     def within(self, gain: float) -> Self:
-        """See `Factored`."""
         xp = namespace(self.upper)
         third = gain ** (1 / 3)
         upper = xp.triu(self.upper, k=1)

@@ -66,7 +66,6 @@ class QRConv1x1(Pointwise, mixing="qr"):
     bias: Array | None = array("C", optional=True)
 
     def validate(self) -> None:
-        """See `Fields`."""
         super().validate()
         require_reflectors(self.reflectors)
 
@@ -99,20 +98,17 @@ class QRConv1x1(Pointwise, mixing="qr"):
         return conv if like is None else conv.asarrays(like)
 
     def factors(self) -> Sequence[tuple[Family, Any]]:
-        """See `Factored`."""
         strict = namespace(self.upper).triu(self.upper, k=1)
         upper = add_pivots(strict, (), self.scale)
         return [(_UPPER, upper), (_REFLECTIONS, self.reflectors)]
 
     def factors_vjp(self, bars: Sequence[Any]) -> Gradients:
-        """See `Factored`."""
         upper, reflectors = bars
         strict = namespace(upper).triu(upper, k=1)
         # NumPy's diagonal is a view, and read-only
         return {"reflectors": reflectors, "upper": strict, "scale": copy_of(diagonal(upper))}
 
     def within(self, gain: float) -> Self:
-        """See `Factored`."""
         strict = namespace(self.upper).triu(self.upper, k=1)
         scale, strict, _ = triangle_within(self.scale - 1, strict, gain)
         return self.replace(upper=scale[:, None] * strict, scale=scale)
