@@ -61,7 +61,7 @@ class Family:
         return None
 
     def apply(self, w: Any, x: Array, prepared: Any = None) -> Array:
-        """Return A(w) x."""
+        """Return A(w) x, a new array."""
         raise NotImplementedError
 
     def vjp(

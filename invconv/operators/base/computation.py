@@ -46,14 +46,14 @@ def computation_of(
         own = list(group)
         factors = [path[i] for i in own]
         base = paths.inverse(factors) if inverted else factors
-        given = {path[i].family: known[i] for i in own if i in known}
+        given = {id(path[i].w): known[i] for i in own if i in known}  # each has arrays of its own
         step = _step(label, base, shape, solved, given)
         steps.append(step.inverted() if inverted else step)
     return steps
 
 
 def _step(
-    label: tuple[str, str], path: Path, shape: Shape, solved: bool, known: dict[Any, Any]
+    label: tuple[str, str], path: Path, shape: Shape, solved: bool, known: dict[int, Any]
 ) -> Step:
     """Return the step of factors that are applied forwards."""
     if all(factor.is_shift for factor in path):
@@ -87,7 +87,7 @@ def _forward(path: Path, shape: Shape) -> Map:
     return apply
 
 
-def _solver(unit: list[Factor], shape: Shape, known: dict[Any, Any]) -> Any:
+def _solver(unit: list[Factor], shape: Shape, known: dict[int, Any]) -> Any:
     """Return the solver of a unit; of several matrices the one that undoes them one by one."""
     first = unit[0]
     if first.is_shift:
@@ -95,4 +95,4 @@ def _solver(unit: list[Factor], shape: Shape, known: dict[Any, Any]) -> Any:
     if isinstance(first.family, Pointwise) and undone_as_one(unit):
         steps = (step for f in unit for step in f.family.undoing(f.w))  # type: ignore[attr-defined]
         return PixelSteps(tuple(steps))
-    return known.get(first.family) or first.family.factor(first.w, shape)
+    return known.get(id(first.w)) or first.family.factor(first.w, shape)
