@@ -82,19 +82,25 @@ class Bias(Leg):
 
 
 class Multiply(Leg):
-    """y = W x for the product W of a run of matrices."""
+    """y = W x for the product W of a run of matrices.
+
+    A scale that runs first multiplies the columns of the product P of the others, W = P diag(s).
+    """
 
     def __init__(self, run: Path) -> None:
-        self.run, self.memos = run, []
+        first: Any = run[0].family
+        self.scale = first.scale(run[0].w) if len(run) > 1 and not first.multiplied else None
+        self.run = run
+        self.others: Any = run if self.scale is None else run[1:]
+        self.memos: list[Any] = []
         product: Any = None
-        for factor in run:
+        for factor in self.others:
             family: Any = factor.family
-            if product is None:
-                product, memo = family.matrix(factor.w)
-            else:
-                product, memo = family.times(factor.w, product)
+            w = factor.w
+            product, memo = family.matrix(w) if product is None else family.times(w, product)
             self.memos.append(memo)
-        self.product = product
+        self.inner = product
+        self.product = product if self.scale is None else product * self.scale[None, :]
 
     def __call__(self, x: Array) -> Array:
         return maps.apply(MATRIX, self.product, x)
@@ -105,15 +111,20 @@ class Multiply(Leg):
 
     def factors_vjp(self, bar: Array | None) -> Bars:
         """Return the gradients of <bar, W> by the weights."""
-        bars: Bars = [None] * len(self.run)
         if bar is None:
-            return bars
-        for i in reversed(range(1, len(self.run))):
-            family: Any = self.run[i].family
-            bars[i], bar = family.times_vjp(self.run[i].w, self.memos[i], bar)
-        first: Any = self.run[0].family
-        bars[0] = first.matrix_vjp(self.run[0].w, self.memos[0], bar)
-        return bars
+            return [None] * len(self.run)
+        before: Bars = []
+        if self.scale is not None:
+            first: Any = self.run[0].family
+            s_bar = namespace(bar).sum(bar * self.inner, axis=0)
+            before, bar = [first.scale_vjp(self.run[0].w, s_bar)], bar * self.scale[None, :]
+        bars: Bars = [None] * len(self.others)
+        for i in reversed(range(1, len(self.others))):
+            family, w, _ = self.others[i]
+            bars[i], bar = family.times_vjp(w, self.memos[i], bar)
+        family, w, _ = self.others[0]
+        bars[0] = family.matrix_vjp(w, self.memos[0], bar)
+        return [*before, *bars]
 
 
 class Merged(Leg):

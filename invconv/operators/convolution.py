@@ -6,6 +6,7 @@ from abc import abstractmethod
 from collections.abc import Sequence
 from typing import Any
 
+from invconv.arrays.derived import derived
 from invconv.arrays.namespaces import Array
 from invconv.families.family import Family
 from invconv.operators.base.factored import Gradients
@@ -18,6 +19,11 @@ class WithKernel(InvertibleConv, abstract=True):
 
     kernel: Array = array("C", "C", "*k")
     bias: Array | None = array("C", optional=True)
+
+    @derived
+    def ndim(self) -> int:
+        """Return the number of spatial axes."""
+        return len(self._kernel_size)
 
     @property
     @abstractmethod

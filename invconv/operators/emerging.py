@@ -13,6 +13,7 @@ from typing import Self
 
 import numpy as np
 
+from invconv.arrays.derived import derived
 from invconv.arrays.namespaces import Array
 from invconv.arrays.settings import positive_int, sizes
 from invconv.operators.autoregressive import AutoregressiveConv
@@ -120,6 +121,11 @@ class EmergingConv(InvertibleConv):
             )
 
         return cls(factor(-1, "lower"), factor(1, "upper"))
+
+    @derived
+    def ndim(self) -> int:
+        """Return the number of spatial axes."""
+        return self.first.ndim
 
     def within(self, gain: float) -> Self:
         first, second = self.first.within(gain**0.5), self.second.within(gain**0.5)

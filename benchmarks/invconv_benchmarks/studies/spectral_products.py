@@ -19,6 +19,7 @@ from rich.table import Table
 
 import invconv as ic
 from invconv.kernels.frequencies.products import SpectralProduct, by_frequencies
+from invconv.kernels.frequencies.spectrum import kernel_spectrum
 from invconv_benchmarks.measure.spread import Interval
 from invconv_benchmarks.report.tables import new
 from invconv_benchmarks.studies.overhead import compare
@@ -57,7 +58,7 @@ def pairs(shapes: Sequence[Shape]) -> Iterator[tuple[Pair, bool]]:
 
 def product_of(conv: Any, grid: Shape) -> SpectralProduct:
     """Return the product with K_hat(f)^-1 of a convolution on a grid."""
-    inverse = torch.linalg.inv(conv._spectrum(grid))
+    inverse = torch.linalg.inv(kernel_spectrum(conv.kernel, conv._family.linear.basis, grid))
     return SpectralProduct(inverse, conv._family.linear.basis, grid)
 
 
