@@ -75,7 +75,7 @@ class LogTriangular(Pointwise):
 
     def transposed(self, w: tuple[Array, Array]) -> tuple[Family, Any]:
         turned = Triangular(not self.triangular.lower)
-        return LogTriangular(turned), (namespace(w[0]).matrix_transpose(w[0]), w[1])
+        return replace(self, triangular=turned), (namespace(w[0]).matrix_transpose(w[0]), w[1])
 
     def transposed_vjp(self, bar: tuple[Any, Any]) -> tuple[Any, Any]:
         matrix = None if bar[0] is None else namespace(bar[0]).matrix_transpose(bar[0])
@@ -97,3 +97,24 @@ class LogTriangular(Pointwise):
 
     def bounds(self, w: Any) -> Bounds:
         return self.triangular.bounds(w[0])
+
+
+@dataclass(frozen=True)
+class KnownTriangular(LogTriangular):
+    """Triangular matrices with a known diagonal, by w = (matrix, diagonal).
+
+    The log-determinant does not read the matrix: Inductor loses the gradient by a diagonal that is
+    read from a matrix in some graphs.
+    """
+
+    hint: ClassVar[str] = Triangular.hint
+
+    def pivots(self, w: tuple[Array, Array]) -> Array | None:
+        return w[1]
+
+    def add_log_det_vjp(
+        self, known: Any, w: tuple[Array, Array], shape: Shape, memo: Any, bar: Array
+    ) -> tuple[Any, Array]:
+        matrix, diagonal = (None, None) if known is None else known
+        more = size(shape) * bar / w[1]
+        return matrix, more if diagonal is None else diagonal + more

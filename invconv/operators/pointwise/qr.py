@@ -13,14 +13,13 @@ import numpy as np
 
 from invconv.arrays.namespaces import (
     Array,
-    copy_of,
     diagonal,
     namespace,
 )
 from invconv.arrays.settings import generator, positive_int
 from invconv.families.family import Family
 from invconv.families.orthogonal import Householder
-from invconv.families.triangular import Triangular
+from invconv.families.triangular import KnownTriangular, Triangular
 from invconv.kernels.primitives import add_pivots
 from invconv.operators.base.factored import Gradients
 from invconv.operators.base.fields import array
@@ -28,7 +27,7 @@ from invconv.operators.pointwise.conv1x1 import Pointwise
 from invconv.operators.pointwise.reflections import require_reflectors
 from invconv.trust.gains import triangle_within
 
-_UPPER = Triangular(lower=False)
+_UPPER = KnownTriangular(Triangular(lower=False))
 _REFLECTIONS = Householder()
 
 
@@ -100,13 +99,12 @@ class QRConv1x1(Pointwise, mixing="qr"):
     def factors(self) -> Sequence[tuple[Family, Any]]:
         strict = namespace(self.upper).triu(self.upper, k=1)
         upper = add_pivots(strict, (), self.scale)
-        return [(_UPPER, upper), (_REFLECTIONS, self.reflectors)]
+        return [(_UPPER, (upper, self.scale)), (_REFLECTIONS, self.reflectors)]
 
     def factors_vjp(self, bars: Sequence[Any]) -> Gradients:
-        upper, reflectors = bars
+        (upper, scale), reflectors = bars
         strict = namespace(upper).triu(upper, k=1)
-        # NumPy's diagonal is a view, and read-only
-        return {"reflectors": reflectors, "upper": strict, "scale": copy_of(diagonal(upper))}
+        return {"reflectors": reflectors, "upper": strict, "scale": diagonal(upper) + scale}
 
     def within(self, gain: float) -> Self:
         strict = namespace(self.upper).triu(self.upper, k=1)
