@@ -12,7 +12,7 @@ from typing import Any
 from invconv.arrays.namespaces import Array, namespace
 from invconv.families.family import BOTH, Family, Wanted
 from invconv.families.path import Bars, Factor, Path
-from invconv.families.pointwise import MATRIX
+from invconv.families.pointwise import MATRIX, Scale
 from invconv.kernels import maps, rules
 from invconv.kernels.matrices import solver_of_steps
 from invconv.kernels.pixel_steps import PixelSteps
@@ -88,8 +88,8 @@ class Multiply(Leg):
     """
 
     def __init__(self, run: Path) -> None:
-        first: Any = run[0].family
-        self.scale = first.scale(run[0].w) if len(run) > 1 and not first.multiplied else None
+        first = run[0].family if len(run) > 1 else None
+        self.scale = first.scale(run[0].w) if isinstance(first, Scale) else None
         self.run = run
         self.others: Any = run if self.scale is None else run[1:]
         self.memos: list[Any] = []
@@ -182,22 +182,17 @@ class Undo(Leg):
         return (self.solver or undoing(self.run))(x)
 
     def pull_back(self, x: Any, y: Any, bar: Array, wanted: Wanted) -> Pulled:
-        steps = [factor.family.undoing(factor.w) for factor in self.run]  # type: ignore[attr-defined]
+        factors: list[Any] = [(factor.family, factor.w) for factor in self.run]
+        solves = [PixelSteps(family.undoing(w)) for family, w in factors]
         points = [pixel_rows(x)]
-        for own in steps:
-            points.append(_through(own, points[-1]))
+        for solve in solves:
+            points.append(solve.points(points[-1])[-1])
         rows, bars = pixel_rows(bar), []
-        for factor, own, point in zip(self.run[::-1], steps[::-1], points[:0:-1], strict=True):
-            rows = _through([step.transposed for step in reversed(own)], rows)
-            family: Any = factor.family
-            bars.append(_negative(family.gram(factor.w, rows, point)) if wanted[0] else None)
+        pairs = zip(factors, solves, points[1:], strict=True)
+        for (family, w), solve, point in reversed(list(pairs)):
+            rows = solve.bars(rows)[0]
+            bars.append(_negative(family.gram(w, rows, point)) if wanted[0] else None)
         return bars[::-1], from_pixel_rows(rows, bar.shape)
-
-
-def _through(steps: Sequence[Any], rows: Array) -> Array:
-    for step in steps:
-        rows = step(rows)
-    return rows
 
 
 def _negative(bar: Any) -> Any:

@@ -50,8 +50,6 @@ class Pointwise(Family):
 
     Attributes
     ----------
-    multiplied : bool
-        Whether the matrix is formed even if the factor runs alone.
     stepwise : bool
         Whether W^-1 is steps, which can be joined to those of other factors.
     """
@@ -59,7 +57,6 @@ class Pointwise(Family):
     hint: ClassVar[str] = "the C x C matrix has not full rank; change its weights"
     pixelwise: ClassVar[bool] = True
     needs_y: ClassVar[bool] = True
-    multiplied: ClassVar[bool] = True
     stepwise: ClassVar[bool] = True
 
     # --- matrices ----------------------------------------------------------------------------
@@ -153,7 +150,6 @@ class Scale(Pointwise):
 
     hint: ClassVar[str] = "the scale of a channel is zero; change it"
     needs_y: ClassVar[bool] = False
-    multiplied: ClassVar[bool] = False
 
     def scale(self, w: Array) -> Array:
         """Return the scale, shape (C,)."""

@@ -15,7 +15,7 @@ from invconv.arrays.namespaces import Array, Shape
 from invconv.families.family import BOTH, Family, Shift, Wanted
 from invconv.families.legs import Apply, Bias, Leg, Merged, Multiply, Solve, Undo, undoing
 from invconv.families.path import Bars, Factor, Path
-from invconv.families.pointwise import Pointwise
+from invconv.families.pointwise import Pointwise, Scale
 from invconv.solve.state import nan_where_singular
 
 
@@ -86,7 +86,7 @@ def legs_of(path: Path, shape: Shape, *, pixels: int = 0, bare: bool = False) ->
             legs.append(Undo(run, None if bare else undoing(run)))
         elif inverted:
             legs.append(Solve(family, w, None if bare else family.factor(w, shape)))
-        elif isinstance(family, Pointwise) and (family.multiplied or len(run) > 1):
+        elif multiplied(run):
             legs.append(Multiply(run))
         elif legs and isinstance(legs[-1], Multiply) and _takes(family, pixels):
             legs[-1] = Merged(legs[-1], run[0])
@@ -105,10 +105,7 @@ def runs(path: Path) -> list[list[Factor]]:
             split.append([factor])
     separate: list[list[Factor]] = []
     for run in split:
-        if len(run) > 1 and not any(map(_multiplied, run)):
-            separate += [[factor] for factor in run]  # scales alone are quicker than a matrix
-        else:
-            separate.append(run)
+        separate += [run] if multiplied(run) or len(run) == 1 else [[factor] for factor in run]
     return separate
 
 
@@ -120,8 +117,11 @@ def _joins(last: Factor, factor: Factor) -> bool:
     return last.inverted == factor.inverted and (stepwise or not factor.inverted)
 
 
-def _multiplied(factor: Factor) -> bool:
-    return isinstance(factor.family, Pointwise) and factor.family.multiplied
+def multiplied(run: Sequence[Factor]) -> bool:
+    """Tell whether a run becomes one matrix; scales alone are quicker as they are."""
+    families = [factor.family for factor in run]
+    matrices = all(isinstance(family, Pointwise) for family in families)
+    return matrices and not all(isinstance(family, Scale) for family in families)
 
 
 def _takes(family: Family, pixels: int) -> bool:

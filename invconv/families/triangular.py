@@ -52,8 +52,10 @@ class Triangular(Pointwise):
 
 
 @dataclass(frozen=True)
-class LogTriangular(Pointwise):
-    """Triangular matrices with a diagonal of +-exp(log_scale), by w = (matrix, log_scale).
+class WithDiagonal(Pointwise):
+    """Triangular matrices, by w = (matrix, what its diagonal is made of).
+
+    The log-determinant has a gradient by the second alone.
 
     Attributes
     ----------
@@ -62,7 +64,6 @@ class LogTriangular(Pointwise):
     """
 
     triangular: Triangular
-    hint: ClassVar[str] = "a scale is zero, by its log_scale or sign"
 
     def matrix(self, w: tuple[Array, Array]) -> tuple[Array, Any]:
         return w[0], None
@@ -81,40 +82,46 @@ class LogTriangular(Pointwise):
         matrix = None if bar[0] is None else namespace(bar[0]).matrix_transpose(bar[0])
         return matrix, bar[1]
 
-    def log_det(
-        self, w: tuple[Array, Array], shape: Shape, saving: bool = False
-    ) -> tuple[Array, Any]:
-        logs = log_of_exp(w[1], pivots(w[0], ()))
-        return size(shape) * namespace(logs).sum(logs), None
+    def logs_vjp(self, v: Array, bar: Array) -> Array:
+        """Return the gradient of bar log|det A| at one pixel by the second array."""
+        raise NotImplementedError
 
     def add_log_det_vjp(
         self, known: Any, w: tuple[Array, Array], shape: Shape, memo: Any, bar: Array
     ) -> tuple[Any, Array]:
-        matrix, logs = (None, None) if known is None else known
-        return matrix, size(shape) * bar + (
-            namespace(w[1]).zeros_like(w[1]) if logs is None else logs
-        )
+        matrix, old = (None, None) if known is None else known
+        more = self.logs_vjp(w[1], size(shape) * bar)
+        return matrix, more if old is None else old + more
 
     def bounds(self, w: Any) -> Bounds:
         return self.triangular.bounds(w[0])
 
 
 @dataclass(frozen=True)
-class KnownTriangular(LogTriangular):
+class KnownTriangular(WithDiagonal):
     """Triangular matrices with a known diagonal, by w = (matrix, diagonal).
 
-    The log-determinant does not read the matrix: Inductor loses the gradient by a diagonal that is
-    read from a matrix in some graphs.
+    In some graphs Inductor loses the gradient by a diagonal that is read from a matrix.
     """
-
-    hint: ClassVar[str] = Triangular.hint
 
     def pivots(self, w: tuple[Array, Array]) -> Array | None:
         return w[1]
 
-    def add_log_det_vjp(
-        self, known: Any, w: tuple[Array, Array], shape: Shape, memo: Any, bar: Array
-    ) -> tuple[Any, Array]:
-        matrix, diagonal = (None, None) if known is None else known
-        more = size(shape) * bar / w[1]
-        return matrix, more if diagonal is None else diagonal + more
+    def logs_vjp(self, v: Array, bar: Array) -> Array:
+        return bar / v
+
+
+@dataclass(frozen=True)
+class LogTriangular(WithDiagonal):
+    """Triangular matrices with a diagonal of +-exp(log_scale), by w = (matrix, log_scale)."""
+
+    hint: ClassVar[str] = "a scale is zero, by its log_scale or sign"
+
+    def log_det(
+        self, w: tuple[Array, Array], shape: Shape, saving: bool = False
+    ) -> tuple[Array, Any]:
+        logs = log_of_exp(w[1], pivots(w[0], ()))
+        return size(shape) * namespace(logs).sum(logs), None
+
+    def logs_vjp(self, v: Array, bar: Array) -> Array:
+        return bar + namespace(v).zeros_like(v)

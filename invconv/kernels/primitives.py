@@ -112,7 +112,7 @@ def triangular_solve(matrix: Array, rhs: Array, *, lower: bool) -> Array:
     -------
     array, shape (C, M)
     """
-    # Some libraries raise at a zero pivot. `Linear` has refused singular matrices if it can read
+    # Some libraries raise at a zero pivot. An operator refuses singular matrices if it can read
     # them; so here the values do not matter, as long as nothing is raised.
     xp = namespace(matrix)
     finite = xp.all(xp.isfinite(matrix))

@@ -25,8 +25,8 @@ from invconv.families.convolutions import Causal
 from invconv.families.exponential import Exponential
 from invconv.families.legs import Multiply, undoing
 from invconv.families.path import Path
-from invconv.families.pointwise import Pointwise, Scale
-from invconv.families.route import runs, undone_as_one
+from invconv.families.pointwise import Scale
+from invconv.families.route import multiplied, runs, undone_as_one
 from invconv.kernels import maps
 from invconv.kernels.convolutions import CausalFamily, CircularFamily
 from invconv.kernels.families import MatrixFamily, ScaleFamily
@@ -88,7 +88,7 @@ def _run(path: Path, x: Tensor) -> Tensor:
             x = _undo(undoing(run), x)
         elif factor.inverted:
             x = _solve(factor.family, factor.w, x)
-        elif isinstance(factor.family, Pointwise) and (factor.family.multiplied or len(run) > 1):
+        elif multiplied(run):
             x = _apply(MatrixFamily(), Multiply(run).product, x)
         elif isinstance(factor.family, Exponential):
             x = _exponential(factor.family, factor.w, x, 1)

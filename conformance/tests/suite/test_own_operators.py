@@ -106,6 +106,67 @@ def test_what_is_wrong_is_said() -> None:
         check_operator(conv, xp=Unknown)
 
 
+class Nothing(ic.InvertibleConv):
+    """No factors."""
+
+    scale: Any = array("C")
+
+
+class NoGradients(Nothing):
+    """Factors, and no rule for gradients."""
+
+    def factors(self) -> Any:
+        """Scale."""
+        return [(Scale(), self.scale)]
+
+
+class NoPairs(Nothing):
+    """A family beside its weights."""
+
+    def factors(self) -> Any:
+        """Forget the pair."""
+        return [Scale(), self.scale]
+
+
+class Misnamed(NoGradients):
+    """A gradient by what is not there."""
+
+    def factors_vjp(self, bars: Any) -> Any:
+        """Misspell the name."""
+        return {"scales": bars[0]}
+
+
+class Forgetful(NoGradients):
+    """No gradient by what is there."""
+
+    def factors_vjp(self, bars: Any) -> Any:
+        """Forget."""
+        return {}
+
+
+@pytest.mark.parametrize(
+    ("cls", "error", "message"),
+    [
+        (Nothing, TypeError, "Nothing: expected a method `factors`, or parts"),
+        (NoGradients, TypeError, "NoGradients: expected a method `factors_vjp` beside `factors`"),
+        (NoPairs, TypeError, "NoPairs.factors: expected pairs of a family and its weights, got"),
+        (Misnamed, ValueError, "expected gradients by scale, got one by scales"),
+        (Forgetful, ValueError, "expected gradients by scale, got none by scale"),
+    ],
+)
+def test_what_a_class_lacks_is_said(cls: Any, error: Any, message: str) -> None:
+    x = np.ones((1, 2, 3))
+    with pytest.raises(error, match=message):
+        cls(np.ones(2)).forward_vjp(x, x)
+
+
+def test_a_part_that_is_undone_is_judged_in_the_forward_map() -> None:
+    growing = ic.AutoregressiveConv(np.asarray([[[1.0, -3.0]]], np.float32))
+    conv, x = Sandwich(growing, np.full(1, 2.0, np.float32)), np.ones((1, 1, 30), np.float32)
+    with pytest.warns(ic.IllConditionedWarning, match="Sandwich"):
+        conv.forward(x)
+
+
 class Unknown:
     """No library of arrays."""
 

@@ -214,7 +214,7 @@ def spectral_solver(spectrum: Array, basis: Basis, shape: Shape) -> Solver:
             inverse = stable_spectral_inverse(spectrum)
         product = None if inverse is None else SpectralProduct(inverse, basis, shape)
         return SpectralSolver(spectrum, product, basis, shape)
-    # `Linear` replaces the result by NaN if a K_hat(f) is singular
+    # an operator replaces the result by NaN if a K_hat(f) is singular
     return SpectralSolver(split_singular(spectrum)[1], None, basis, shape)
 
 

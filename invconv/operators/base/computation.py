@@ -6,7 +6,6 @@ direction are taken together. The steps are what `invconv.trust.measured` compar
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from itertools import groupby
 from typing import Any
 
@@ -74,9 +73,8 @@ def _forward(path: Path, shape: Shape) -> Map:
         route = Route(legs_of(path, shape))
     first = path[0].family
     if first.solves_by_applying and not longdouble:
-        ready: Sequence[Map] = [first.made_ready(path[0].w, shape)]
-        rest = Route(legs_of(path[1:], shape))
-        return lambda x: rest(ready[0](x))
+        ready, rest = first.made_ready(path[0].w, shape), Route(legs_of(path[1:], shape))
+        return lambda x: rest(ready(x))
     if all(factor.family.pixelwise for factor in path) and not longdouble:
         return route
 

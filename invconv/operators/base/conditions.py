@@ -82,8 +82,7 @@ def _condition(path: Path, channels: int, shape: Shape) -> Condition:
 def norm_values(conv: Factored, shape: Shape, norm: float = 1) -> tuple[float, float]:
     """Return or estimate |K| and |K^-1|; (inf, inf) if K is singular or a norm overflows."""
     try:
-        host_norms = partial(_norms, shape=shape, norm=norm)
-        return _on_host(lambda host: host_norms(_regular(host, shape), host.channels), conv)
+        return _on_host(lambda h: _norms(_regular(h, shape), h.channels, shape, norm), conv)
     except FAILURES:
         return math.inf, math.inf
 

@@ -9,7 +9,9 @@ import math
 from abc import abstractmethod
 from typing import Any
 
+from invconv.arrays.derived import derived
 from invconv.arrays.namespaces import Array, Shape, cast, namespace, readable, to_float
+from invconv.operators.base import register
 from invconv.operators.base.calls import Call, as_batch, require_cotangent
 from invconv.operators.base.factored import Factored, Gradients
 from invconv.solve.state import State
@@ -24,8 +26,16 @@ class Differentiable(Factored, abstract=True):
 
     def _check_forward(self, shape: Shape, result: Array) -> None:
         """Warn if the forward map contains an inverse that cannot be right."""
-        for conv in self._parts().values():
-            conv._check_forward(shape, result)
+        if type(self).factors is Factored.factors:
+            for conv in self._parts().values():
+                conv._check_forward(shape, result)
+        elif self._inverts_forward:
+            self._turned._check_inverse(shape, result)
+
+    @derived
+    def _turned(self) -> Any:
+        """Return the inverse as an operator, which remembers how the forward map is judged."""
+        return register.operators()["Inverse"](self)
 
     def forward_vjp(
         self, x: Array, y_bar: Array, log_det_bar: Array | None = None
@@ -106,8 +116,13 @@ class Differentiable(Factored, abstract=True):
 
     def _named(self, gradients: Gradients) -> Gradients:
         """Return the gradients in the order of `parameters`, and in the parameters' dtype."""
-        dtype = self._reference()[1].dtype
-        return {name: cast(gradients[name], dtype) for name in self.parameters()}
+        dtype, names = self._reference()[1].dtype, self._parameter_names
+        if missing := set(names) - gradients.keys():
+            raise ValueError(
+                f"{type(self).__name__}.factors_vjp: expected gradients by {', '.join(names)}, "
+                f"got none by {', '.join(sorted(missing))}"
+            )
+        return {name: cast(gradients[name], dtype) for name in names}
 
 
 def _total(call: Call, log_det_bar: Array | None) -> Array | None:

@@ -39,6 +39,8 @@ class Factored(Parametrised, abstract=True):
 
         Unless a class says otherwise, the factors of its parts, one part after the other.
         """
+        if not self._part_names:
+            raise TypeError(f"{type(self).__name__}: expected a method `factors`, or parts")
         return [factor for conv in self._parts().values() for factor in conv._path()]
 
     def factors_vjp(self, bars: Sequence[Any]) -> Gradients:
@@ -46,6 +48,10 @@ class Factored(Parametrised, abstract=True):
 
         Unless a class says otherwise, those of its parts.
         """
+        if type(self).factors is not Factored.factors and not self._part_names:
+            raise TypeError(
+                f"{type(self).__name__}: expected a method `factors_vjp` beside `factors`"
+            )
         gradients: Gradients = {}
         rest = iter(bars)
         for prefix, conv in self._parts().items():
@@ -69,7 +75,14 @@ class Factored(Parametrised, abstract=True):
 
     def _path(self) -> list[Factor]:
         """Return the factors, the bias last."""
-        path = [Factor(*factor) for factor in self.factors()]
+        factors = self.factors()
+        try:
+            path = [Factor(*factor) for factor in factors]
+        except TypeError:
+            raise TypeError(
+                f"{type(self).__name__}.factors: expected pairs of a family and its weights, "
+                f"got {factors!r:.80}"
+            ) from None
         if (bias := getattr(self, "bias", None)) is not None:
             path.append(Factor(SHIFT, bias))
         return path
@@ -78,10 +91,14 @@ class Factored(Parametrised, abstract=True):
         """Return the gradients by the arrays, given those by the weights of `_path`."""
         if all(bar is None for bar in bars):
             return {}
-        if getattr(self, "bias", None) is None:
-            return self.factors_vjp(bars)
-        gradients = self.factors_vjp(bars[:-1])
-        return gradients if bars[-1] is None else gradients | {"bias": bars[-1]}
+        bias = getattr(self, "bias", None)
+        gradients = self.factors_vjp(bars if bias is None else bars[:-1])
+        if unknown := gradients.keys() - set(self._parameter_names):
+            raise ValueError(
+                f"{type(self).__name__}.factors_vjp: expected gradients by "
+                f"{', '.join(self._parameter_names)}, got one by {', '.join(sorted(unknown))}"
+            )
+        return gradients if bias is None or bars[-1] is None else gradients | {"bias": bars[-1]}
 
     @derived
     def _labels(self) -> tuple[tuple[str, str], ...]:

@@ -43,7 +43,8 @@ class Parametrised(Fields, abstract=True):
 
     def __getstate__(self) -> dict[str, Any]:
         """Return a snapshot of the fields without conditions; other threads may add fields."""
-        return {name: value for name, value in dict(vars(self)).items() if name != "_conditions"}
+        fields = dict(vars(self))
+        return {n: v for n, v in fields.items() if n not in ("_conditions", "_turned")}
 
     # --- names -------------------------------------------------------------------------------
 
@@ -185,8 +186,8 @@ class Parametrised(Fields, abstract=True):
             names = self._part_names
             several = isinstance(fields[names[0]], tuple)
             fields.update({names[0]: tuple(parts)} if several else zip(names, parts, strict=True))
-        fields.pop("_conditions", None)  # of the old arrays
-        fields.pop("_bounded_from", None)
+        for name in ("_conditions", "_turned", "_bounded_from"):  # of the old arrays
+            fields.pop(name, None)
         return copy
 
     def _held(self) -> Self:
