@@ -105,7 +105,8 @@ def runs(path: Path) -> list[list[Factor]]:
             split.append([factor])
     separate: list[list[Factor]] = []
     for run in split:
-        separate += [run] if multiplied(run) or len(run) == 1 else [[factor] for factor in run]
+        scales = len(run) > 1 and all(isinstance(factor.family, Scale) for factor in run)
+        separate += [[factor] for factor in run] if scales else [run]
     return separate
 
 
@@ -118,10 +119,9 @@ def _joins(last: Factor, factor: Factor) -> bool:
 
 
 def multiplied(run: Sequence[Factor]) -> bool:
-    """Tell whether a run becomes one matrix; scales alone are quicker as they are."""
-    families = [factor.family for factor in run]
-    matrices = all(isinstance(family, Pointwise) for family in families)
-    return matrices and not all(isinstance(family, Scale) for family in families)
+    """Tell whether a run becomes one matrix; a scale alone is quicker as it is."""
+    family = run[0].family
+    return isinstance(family, Pointwise) and (len(run) > 1 or not isinstance(family, Scale))
 
 
 def _takes(family: Family, pixels: int) -> bool:
