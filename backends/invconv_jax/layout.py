@@ -10,7 +10,7 @@ from jax import numpy as jnp
 
 import invconv as ic
 from invconv.arrays.namespaces import Array, Shape
-from invconv.operators.base.factored import Gradients
+from invconv.operators.base.factors import Gradients
 
 
 @jax.tree_util.register_dataclass

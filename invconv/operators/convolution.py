@@ -9,7 +9,7 @@ from typing import Any
 from invconv.arrays.derived import derived
 from invconv.arrays.namespaces import Array
 from invconv.families.family import Family
-from invconv.operators.base.factored import Gradients
+from invconv.operators.base.factors import Gradients
 from invconv.operators.base.fields import array
 from invconv.operators.base.operator import InvertibleConv
 

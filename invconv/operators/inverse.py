@@ -10,7 +10,7 @@ from invconv.arrays.derived import derived
 from invconv.arrays.namespaces import Array, Shape
 from invconv.families import path as paths
 from invconv.families.path import FactorLike
-from invconv.operators.base.factored import Gradients, inside
+from invconv.operators.base.factors import Gradients, inside
 from invconv.operators.base.fields import part, require_operator
 from invconv.operators.base.operator import InvertibleConv
 

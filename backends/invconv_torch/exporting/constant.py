@@ -38,6 +38,7 @@ from invconv.kernels.series import series
 from invconv.kernels.symmetric import SymmetricFamily, unfolded
 from invconv.kernels.wavefront import Ints, inverse_at_the_pixel
 from invconv.operators.base.calls import Call
+from invconv.operators.base.factors import require_regular
 from invconv_torch.exporting.spectral import spectral_solve
 from invconv_torch.exporting.values import constant
 from invconv_torch.exporting.waves import Lanes, causal_solve, lanes_of
@@ -72,7 +73,7 @@ def evaluate(call: Call, conv: ic.InvertibleConv, *, inverse: bool) -> tuple[Ten
         )
     log_det = conv.log_det(shape)
     path = paths.inverse(conv._path()) if inverse else conv._path()
-    conv._require_regular(shape, back=inverse)
+    require_regular(conv, shape, back=inverse)
     y = _run(path, call.x)
     return call.restore_shape(y), call.broadcast(constant(-log_det if inverse else log_det, call.x))
 

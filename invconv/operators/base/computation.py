@@ -20,6 +20,7 @@ from invconv.families.route import Route, legs_of, undone_as_one
 from invconv.kernels.pixel_steps import PixelSteps
 from invconv.kernels.primitives import per_channel
 from invconv.operators.base.factored import Factored
+from invconv.operators.base.factors import require_regular
 from invconv.solve.state import Map, State
 from invconv.trust.measured import Step, shift, unknown
 
@@ -34,8 +35,8 @@ def computation_of(
     path = conv._path()
     back = paths.inverse(path)
     if solved:  # raises if a factor is exactly singular
-        conv._require_regular(shape, back=True)
-        conv._require_regular(shape)
+        require_regular(conv, shape, back=True)
+        require_regular(conv, shape)
     from_back = {} if state is None else solvers_by_factor(state, back)
     known = {len(path) - 1 - place: solver for place, solver in from_back.items()}
     places = range(len(path))

@@ -20,6 +20,7 @@ from invconv.families import path as paths
 from invconv.families.path import Path
 from invconv.families.pointwise import Matrix
 from invconv.operators.base.factored import Factored
+from invconv.operators.base.factors import require_regular
 from invconv.solve.state import Map
 from invconv.trust.condition import FAILURES, OVERFLOW, Condition, of_inverse, one_norm
 from invconv.trust.norms import SolveOverflowError, norms
@@ -63,8 +64,8 @@ def number(conv: Factored, shape: Shape, norm: float | None = None) -> Condition
 def _regular(host: Factored, shape: Shape) -> Path:
     """Return the path without biases, or raise if a factor is exactly singular."""
     path = host._path()
-    host._require_regular(shape)
-    host._require_regular(shape, back=True)
+    require_regular(host, shape)
+    require_regular(host, shape, back=True)
     return paths.linear(path)
 
 

@@ -13,7 +13,8 @@ from invconv.arrays.derived import derived
 from invconv.arrays.namespaces import Array, Shape, cast, namespace, readable, to_float
 from invconv.operators.base import register
 from invconv.operators.base.calls import Call, as_batch, require_cotangent
-from invconv.operators.base.factored import Factored, Gradients
+from invconv.operators.base.factored import Factored
+from invconv.operators.base.factors import FactorList, Gradients, require_regular
 from invconv.solve.state import State
 
 
@@ -26,7 +27,7 @@ class Differentiable(Factored, abstract=True):
 
     def _check_forward(self, shape: Shape, result: Array) -> None:
         """Warn if the forward map contains an inverse that cannot be right."""
-        if type(self).factors is Factored.factors:
+        if type(self).factors is FactorList.factors:
             for conv in self._parts().values():
                 conv._check_forward(shape, result)
         elif self._inverts_forward:
@@ -136,4 +137,4 @@ def _total(call: Call, log_det_bar: Array | None) -> Array | None:
 def _require_finite(call: Call, log_det: Array) -> None:
     """Raise SingularConvError if a log-determinant is -inf, as far as it is readable."""
     if readable(log_det) and to_float(log_det) == -math.inf:
-        call.conv._require_regular(call.spatial_shape, back=True)
+        require_regular(call.conv, call.spatial_shape, back=True)

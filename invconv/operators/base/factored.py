@@ -9,159 +9,20 @@ A part, and a bias, are factors by themselves. `invconv.families` has the factor
 from __future__ import annotations
 
 import itertools
-import math
-from collections.abc import Sequence
-from typing import Any, Self
+from typing import Any
 
-import numpy as np
-
-from invconv.arrays.derived import derived
-from invconv.arrays.errors import SingularConvError
-from invconv.arrays.namespaces import Array, Shape, namespace, readable, size, to_float
+from invconv.arrays.namespaces import Array, Shape, namespace, readable, size
 from invconv.families import path as paths
 from invconv.families.factored import factored
-from invconv.families.family import BOTH, SHIFT, Family, Wanted
-from invconv.families.path import Bars, Factor, FactorLike, Path
-from invconv.families.route import Route, legs_of, runs, undone_as_one
-from invconv.operators.base.parameters import Parametrised
+from invconv.families.family import BOTH, Wanted
+from invconv.families.path import Bars, Path
+from invconv.families.route import Route, legs_of, runs
+from invconv.operators.base.factors import FactorList, Gradients, require_regular
 from invconv.solve.state import State
 
-Gradients = dict[str, Array]
 
-
-class Factored(Parametrised, abstract=True):
+class Factored(FactorList, abstract=True):
     """What follows from an operator's factors, on arrays (B, C, *spatial) that can be solved in."""
-
-    # --- what a class says -------------------------------------------------------------------
-
-    def factors(self) -> Sequence[FactorLike]:
-        """Return the factors of K: a family and its weights each, in the order in which they run.
-
-        Unless a class says otherwise, the factors of its parts, one part after the other.
-        """
-        if not self._part_names:
-            raise TypeError(f"{type(self).__name__}: expected a method `factors`, or parts")
-        return [factor for conv in self._parts().values() for factor in conv._path()]
-
-    def factors_vjp(self, bars: Sequence[Any]) -> Gradients:
-        """Return the gradients by the own arrays, given those by the weights of each factor.
-
-        Unless a class says otherwise, those of its parts.
-        """
-        if type(self).factors is not Factored.factors and not self._part_names:
-            raise TypeError(
-                f"{type(self).__name__}: expected a method `factors_vjp` beside `factors`"
-            )
-        gradients: Gradients = {}
-        rest = iter(bars)
-        for prefix, conv in self._parts().items():
-            own = conv._gradients(list(itertools.islice(rest, conv._count)))
-            gradients |= {f"{prefix}.{name}": gradient for name, gradient in own.items()}
-        return gradients
-
-    def within(self, gain: float) -> Self:
-        """Return an operator with other arrays; its inverse has a 2-norm of at most ``gain``.
-
-        Raises
-        ------
-        TypeError
-            Where the class has no such parametrisation.
-        """
-        raise TypeError(
-            f"conv: expected an operator whose class bounds its inverse, got {type(self).__name__}"
-        )
-
-    # --- the path ----------------------------------------------------------------------------
-
-    def _path(self) -> list[Factor]:
-        """Return the factors, the bias last."""
-        factors = self.factors()
-        try:
-            path = [Factor(*factor) for factor in factors]
-        except TypeError:
-            raise TypeError(
-                f"{type(self).__name__}.factors: expected pairs of a family and its weights, "
-                f"got {factors!r:.80}"
-            ) from None
-        if (bias := getattr(self, "bias", None)) is not None:
-            path.append(Factor(SHIFT, bias))
-        return path
-
-    def _gradients(self, bars: Sequence[Any]) -> Gradients:
-        """Return the gradients by the arrays, given those by the weights of `_path`."""
-        if all(bar is None for bar in bars):
-            return {}
-        bias = getattr(self, "bias", None)
-        gradients = self.factors_vjp(bars if bias is None else bars[:-1])
-        if unknown := gradients.keys() - set(self._parameter_names):
-            raise ValueError(
-                f"{type(self).__name__}.factors_vjp: expected gradients by "
-                f"{', '.join(self._parameter_names)}, got one by {', '.join(sorted(unknown))}"
-            )
-        return gradients if bias is None or bars[-1] is None else gradients | {"bias": bars[-1]}
-
-    @derived
-    def _labels(self) -> tuple[tuple[str, str], ...]:
-        """Return the part that each factor belongs to: its prefix and its class."""
-        if type(self).factors is not Factored.factors:
-            return (("", type(self).__name__),) * len(self._path())
-        parts = self._parts().items()
-        inner = tuple(label for prefix, conv in parts for label in inside(prefix, conv._labels))
-        return inner if getattr(self, "bias", None) is None else (*inner, ("bias", "bias"))
-
-    @derived
-    def _count(self) -> int:
-        """Return the number of factors."""
-        return len(self._labels)
-
-    @derived
-    def _families(self) -> tuple[Family, ...]:
-        """Return the families of the factors without biases."""
-        return tuple(factor.family for factor in paths.linear(self._path()))
-
-    @derived
-    def _closed(self) -> bool:
-        """Tell whether a factor continues the grid periodically or by mirroring."""
-        return any(family.closed for family in self._families)
-
-    @derived
-    def _inverts_forward(self) -> bool:
-        """Tell whether the forward map contains a solve, which must be judged."""
-        return any(factor.inverted and not factor.is_shift for factor in self._path())
-
-    @derived
-    def _pixelwise(self) -> bool:
-        """Tell whether K acts on each pixel alone and alike, so that the grid does not matter."""
-        return all(family.pixelwise for family in self._families)
-
-    @derived
-    def _spectral(self) -> bool:
-        """Tell whether K is one matrix a frequency."""
-        return len(self._families) == 1 and self._families[0].spectral and not self._inverts_forward
-
-    @derived
-    def _solves_by_applying(self) -> bool:
-        """Tell whether the inverse is a map of the forward map's kind: nothing is factored."""
-        return len(self._families) == 1 and self._families[0].solves_by_applying
-
-    @derived
-    def _needs_y(self) -> bool:
-        """Tell whether the derivative of x = inverse(y) needs y besides x."""
-        back = paths.inverse(self._path())
-        first = next(run for run in runs(back) if not run[0].is_shift)
-        applied = not first[0].inverted
-        return applied or undone_as_one(first) or first[0].family.needs_y
-
-    @derived
-    def _keeps_y(self) -> bool:
-        """Tell whether the derivative of y = forward(x) holds y."""
-        last = self._path()[-1]
-        return last.inverted and not last.is_shift
-
-    def _prime(self) -> None:
-        """Compute the cached properties that depend on no values, so that copies share them."""
-        _ = self.channels, self.ndim, self._parameter_names, self._stacked, self._count
-        _ = self._inverts_forward, self._needs_y, self._keeps_y
 
     # --- values ------------------------------------------------------------------------------
 
@@ -171,63 +32,19 @@ class Factored(Parametrised, abstract=True):
 
     def _route(self, path: Path, x: Array) -> Route:
         shape = tuple(x.shape[2:])
-        guard = self._require_regular(shape) if self._inverts_forward else None
+        guard = require_regular(self, shape) if self._inverts_forward else None
         return Route(legs_of(path, shape, pixels=x.shape[0] * size(shape)), guard)
 
     def _factor(self, shape: Shape) -> State:
         """Return the factored map, with its bias."""
         path = self._path()
         if self._inverts_forward:
-            guard = self._require_regular(shape, back=True)
+            guard = require_regular(self, shape, back=True)
             log_det = paths.log_det(path, shape)[0]
         else:
             log_det = paths.log_det(path, shape)[0]
-            guard = self._require_regular(shape, back=True, log_det=log_det)
+            guard = require_regular(self, shape, back=True, log_det=log_det)
         return factored(paths.inverse(path), shape, log_det, guard)
-
-    def _require_regular(
-        self, shape: Shape, *, back: bool = False, log_det: Any = None
-    ) -> Array | None:
-        """Raise if a factor that is solved is exactly singular, as far as it is readable.
-
-        Parameters
-        ----------
-        back : bool
-            True for the factors that the inverse solves, False for those of the forward map.
-        log_det : 0-d array, optional
-            log|det| of these factors, if it is known.
-
-        Returns
-        -------
-        0-d array or None
-            log|det| of these factors if it is not readable.
-        """
-        if log_det is None:
-            if not (solved := paths.solved(self._path(), back)):
-                return None
-            log_det = paths.log_det([factor for _, factor in solved], shape)[0]
-        if not readable(log_det):
-            return log_det
-        if not math.isfinite(to_float(log_det)):
-            for place, factor in paths.solved(self._path(), back):
-                if to_float(paths.log_det([factor], shape)[0]) == -math.inf:
-                    raise SingularConvError(self._singular(factor.family, place, shape))
-        return None
-
-    def _singular(self, family: Family, place: int, shape: Shape) -> str:
-        """Return the error of a singular factor."""
-        grid = " x ".join(map(str, shape))
-        with np.errstate(all="ignore"):
-            host = self._on_host(np.float64)._path()[place]
-            elsewhere = to_float(paths.log_det([Factor(family, host.w)], shape)[0])
-            resolved = math.isfinite(elsewhere)
-            if resolved and (condition := family.condition(host.w, shape)) is not None:
-                resolved = condition.resolved  # else the number may be the rounding of a zero
-        note = f", and {elsewhere:.6g} in NumPy's float64: a number is too small here" * resolved
-        return (
-            f"{self._labels[place][1]} is exactly singular on a grid of {grid} (log_det is -inf"
-            f"{note}), so it has no inverse: {family.hint}"
-        )
 
     def _log_det(self, shape: Shape) -> Array:
         """Return log|det K|."""
@@ -267,7 +84,7 @@ class Factored(Parametrised, abstract=True):
         """
         path, shape = self._path(), tuple(x.shape[2:])
         back = paths.inverse(path)
-        guard = None if readable(x) else self._require_regular(shape, back=True)
+        guard = None if readable(x) else require_regular(self, shape, back=True)
         route = Route(legs_of(back, shape, bare=True), guard)
         ends = _ends(back, route, y, x)
         bars, y_bar = route.pull_back(list(itertools.pairwise(ends)), x_bar)
@@ -285,11 +102,6 @@ class Factored(Parametrised, abstract=True):
             _zeros(factor.w, bar) if label in given and not factor.is_shift else bar
             for factor, label, bar in zip(path, labels, bars, strict=True)
         ]
-
-
-def inside(prefix: str, labels: Sequence[tuple[str, str]]) -> tuple[tuple[str, str], ...]:
-    """Return the labels of a part, as they are in the whole."""
-    return tuple((f"{prefix}.{name}" if name else prefix, kind) for name, kind in labels)
 
 
 def _ends(back: Path, route: Route, y: Any, x: Array) -> list[Any]:

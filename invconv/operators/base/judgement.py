@@ -27,6 +27,7 @@ from invconv.families.factored import solvers_by_factor
 from invconv.families.path import Factor
 from invconv.operators.base.computation import computation_of
 from invconv.operators.base.factored import Factored
+from invconv.operators.base.factors import FactorList
 from invconv.operators.base.grids import affordable, carried_on, samples, tried
 from invconv.solve.state import State
 from invconv.trust.bound import Bounds, error_bound
@@ -154,7 +155,7 @@ def _by_frequencies(conv: Factored, shape: Shape, precision: str, state: State |
     """Return the largest error of the spectral factors that are undone; parts remember theirs."""
     if not any(family.spectral for family in conv._families):
         return 0.0
-    if type(conv).factors is Factored.factors:
+    if type(conv).factors is FactorList.factors:
         parts = conv._parts().values()
         return max(_by_frequencies(part, shape, precision, None) for part in parts)
     path = conv._on_host(np.dtype(precision))._path()

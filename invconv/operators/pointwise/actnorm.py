@@ -24,7 +24,7 @@ from invconv.families.family import Family
 from invconv.families.pointwise import LogScale
 from invconv.kernels.primitives import per_channel
 from invconv.operators.base.calls import as_batch
-from invconv.operators.base.factored import Gradients
+from invconv.operators.base.factors import Gradients
 from invconv.operators.base.fields import array
 from invconv.operators.pointwise.conv1x1 import OnPixels
 from invconv.trust.gains import squashed

@@ -24,7 +24,7 @@ from invconv.kernels.frequencies.circulant import (
     from_spectrum,
     spectrum,
 )
-from invconv.operators.base.factored import Gradients
+from invconv.operators.base.factors import Gradients
 from invconv.operators.base.fields import array
 from invconv.operators.pointwise.conv1x1 import Pointwise
 from invconv.trust.gains import squashed

@@ -19,7 +19,7 @@ from invconv.families import path as paths
 from invconv.families.family import Family
 from invconv.families.legs import Multiply
 from invconv.families.pointwise import Matrix
-from invconv.operators.base.factored import Gradients
+from invconv.operators.base.factors import Gradients
 from invconv.operators.base.fields import array
 from invconv.operators.base.operator import InvertibleConv
 from invconv.trust.gains import matrix_within

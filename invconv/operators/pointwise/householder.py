@@ -16,7 +16,7 @@ from invconv.arrays.settings import generator, positive_int
 from invconv.families.family import Family
 from invconv.families.orthogonal import Householder
 from invconv.families.pointwise import LogScale
-from invconv.operators.base.factored import Gradients
+from invconv.operators.base.factors import Gradients
 from invconv.operators.base.fields import array
 from invconv.operators.pointwise.conv1x1 import Pointwise
 from invconv.operators.pointwise.reflections import require_reflectors

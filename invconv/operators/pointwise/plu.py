@@ -26,7 +26,7 @@ from invconv.arrays.validation import require_alike, require_array
 from invconv.families.family import Family
 from invconv.families.orthogonal import Permutation
 from invconv.families.triangular import LogTriangular, Triangular
-from invconv.operators.base.factored import Gradients
+from invconv.operators.base.factors import Gradients
 from invconv.operators.base.fields import array
 from invconv.operators.pointwise.conv1x1 import Pointwise, permutation_matrix, random_orthogonal
 from invconv.trust.gains import strict_below, triangle_within
