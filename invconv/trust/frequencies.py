@@ -22,7 +22,7 @@ import numpy as np
 
 from invconv.arrays.namespaces import Shape, size
 from invconv.kernels.frequencies.basis import Basis
-from invconv.kernels.frequencies.products import SpectralProduct, by_frequencies
+from invconv.kernels.frequencies.products import SpectralProduct, at_frequencies, by_frequencies
 from invconv.kernels.frequencies.spectrum import (
     SpectralSolver,
     kernel_spectrum,
@@ -33,6 +33,7 @@ from invconv.kernels.primitives import per_channel
 from invconv.trust.measured import Floats, relative_error
 
 _PLACES, _SUMMANDS = 256, 2**18  # at most: frequencies drawn, and summands of their K_hat(f)
+_DRAWN = 2**16  # random y_hat(f) at most
 
 
 def error_by_frequencies(
@@ -61,7 +62,7 @@ def error_by_frequencies(
 
 
 def _error_of_given_x(kernel: Floats, basis: Basis, shape: Shape, solver: Any, bias: Any) -> float:
-    x = np.random.default_rng().uniform(size=(1, len(kernel), *shape)).astype(kernel.dtype)
+    x = np.random.default_rng().random((1, len(kernel), *shape), kernel.dtype)
     known = isinstance(solver, SpectralSolver)  # the same numbers, once more
     spectrum = solver.spectrum if known else kernel_spectrum(kernel, basis, shape)
     forward = SpectralProduct(spectrum, basis, shape)
@@ -74,9 +75,11 @@ def _error_of_given_x(kernel: Floats, basis: Basis, shape: Shape, solver: Any, b
 
 def _error_of_random_y(kernel: Floats, basis: Basis, shape: Shape, solver: Any) -> float:
     rng, count = np.random.default_rng(), size(basis.frequencies(shape))
-    parts = 2 if np.dtype(basis.dtype(kernel)).kind == "c" else 1
-    y = rng.standard_normal((parts, count, len(kernel), 1), kernel.dtype)
-    y_hat = y[0] + 1j * y[1] if parts > 1 else y[0]
+    kind = np.dtype(basis.dtype(kernel))
+    numbers = rng.standard_normal(
+        min(count, _DRAWN) * len(kernel) * kind.itemsize // kernel.itemsize, kernel.dtype
+    )
+    y_hat = np.resize(numbers.view(kind), (count, len(kernel), 1))  # repeated if there are more
     x_hat = _solved(solver, slice(None), y_hat)
     share = np.cumsum(_squares(x_hat).sum(axis=(1, 2)))
     if not np.isfinite(share[-1]):
@@ -103,5 +106,5 @@ def _solved(solver: Any, places: Any, y_hat: Floats) -> Floats:
     if product is None:
         x_hat = solved(solver.spectrum[places], y_hat)
     else:
-        x_hat = product.matrices[places] @ y_hat
+        x_hat = at_frequencies(product.matrices[places], y_hat)
     return x_hat

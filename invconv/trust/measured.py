@@ -267,7 +267,8 @@ def _drawn(shape: Shape) -> Floats:
     Rounding errors of a constant image add up: they are the same at every pixel.
     """
     rng = np.random.default_rng()
-    samples = rng.standard_normal(shape)
+    samples = np.empty(shape)
+    samples[::_KINDS] = rng.standard_normal(samples[::_KINDS].shape)
     samples[1::_KINDS] = rng.uniform(0.5, 1, (len(samples[1::_KINDS]), *(1 for _ in shape[1:])))
     samples[2::_KINDS] = rng.uniform(size=samples[2::_KINDS].shape)
     return samples

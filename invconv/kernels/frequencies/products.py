@@ -75,8 +75,15 @@ def _by_frequencies(product: SpectralProduct, y: Array) -> Array:
     product : SpectralProduct
     y : array, shape (B, C, *shape)
     """
-    x_hat = matmul(product.matrices, product.basis.to_frequencies(y))
+    x_hat = at_frequencies(product.matrices, product.basis.to_frequencies(y))
     return product.basis.from_frequencies(x_hat, product.shape)
+
+
+def at_frequencies(matrices: Array, y_hat: Array) -> Array:
+    """Return A(f) y_hat(f) at all frequencies, shape (F, C, B)."""
+    if matrices.shape[-1] > 1:
+        return matmul(matrices, y_hat)
+    return matrices * y_hat  # a library's product takes one call a frequency
 
 
 by_frequencies = Primitive(_by_frequencies, "by_frequencies", on=1)

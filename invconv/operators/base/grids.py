@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
@@ -120,12 +121,14 @@ def _gain(conv: Factored, shape: Shape, precision: str, state: State | None = No
 
     def measure() -> float:
         whole = conv._on_host(np.dtype(precision))._factor(shape) if state is None else state
+        dtype: Any = np.dtype(precision)
         # one image may hit what grows little, by chance ten times too little
         count = max(1, min(_IMAGES, int(_NOISE / _compiled_work(conv, shape))))
         # all of one sign, as in images, so that errors can add up from pixel to pixel
-        noise = np.random.default_rng().uniform(size=(count, conv.channels, *shape))
-        solved = np.abs(whole.solve(noise.astype(precision))).reshape(count, -1)
-        return float(solved.max(axis=1).mean(dtype=np.float64))
+        noise = np.random.default_rng().random((count, conv.channels, *shape), dtype)
+        solved = whole.solve(noise).reshape(count, -1)
+        largest = np.maximum(solved.max(axis=1), -solved.min(axis=1))
+        return float(largest.mean(dtype=np.float64))
 
     known: float = conv._conditions.find("gain", shape, lambda: tried(measure))
     if math.isfinite(known) or precision == "float32":

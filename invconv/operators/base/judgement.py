@@ -15,6 +15,7 @@ from __future__ import annotations
 import functools
 import itertools
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,6 +26,7 @@ from invconv.arrays.namespaces import Shape, dtype_name, readable, size
 from invconv.families import path as paths
 from invconv.families.factored import solvers_by_factor
 from invconv.families.path import Factor
+from invconv.kernels.solver import Solver
 from invconv.operators.base.computation import computation_of
 from invconv.operators.base.factored import Factored
 from invconv.operators.base.factors import FactorList
@@ -132,7 +134,10 @@ def judge(
     smaller = affordable(conv, grid, precision, higher=True, times=times)
     error, against = 0.0, _AGAINST[precision]
     if smaller != shape:
-        error = _by_frequencies(conv, shape, precision, state)
+        back = paths.inverse(conv._on_host(np.dtype(precision))._path())
+        known = {} if state is None else solvers_by_factor(state, back)
+        solvers = [known.get(place) for place in reversed(range(len(back)))]
+        error = _by_frequencies(conv, shape, precision, solvers)
         if conv._spectral:
             return Judgement(error, "measured", f"{against} at single frequencies")
     steps = functools.cache(
@@ -151,21 +156,28 @@ def judge(
     return Judgement(max(error, given, random), "measured", against)
 
 
-def _by_frequencies(conv: Factored, shape: Shape, precision: str, state: State | None) -> float:
-    """Return the largest error of the spectral factors that are undone; parts remember theirs."""
+def _by_frequencies(
+    conv: Factored, shape: Shape, precision: str, solvers: Sequence[Solver | None]
+) -> float:
+    """Return the largest error of the spectral factors that are undone; parts remember theirs.
+
+    ``solvers`` has the solver of each factor on the whole grid, if it is known.
+    """
     if not any(family.spectral for family in conv._families):
         return 0.0
     if type(conv).factors is FactorList.factors:
-        parts = conv._parts().values()
-        return max(_by_frequencies(part, shape, precision, None) for part in parts)
+        rest, parts = iter(solvers), conv._parts().values()
+        return max(
+            _by_frequencies(part, shape, precision, list(itertools.islice(rest, part._count)))
+            for part in parts
+        )
     path = conv._on_host(np.dtype(precision))._path()
-    known = {} if state is None else solvers_by_factor(state, paths.inverse(path))
 
     def measure() -> float:
         errors = [0.0]
-        for i, (factor, after) in enumerate(itertools.zip_longest(path, path[1:])):
+        for known, factor, after in itertools.zip_longest(solvers, path, path[1:]):
             if factor.family.spectral and not factor.inverted:
-                solver = known.get(len(path) - 1 - i) or factor.family.factor(factor.w, shape)
+                solver = known or factor.family.factor(factor.w, shape)
                 bias = after.w if after is not None and after.is_shift else None
                 linear: Any = vars(factor.family)["linear"]
                 by_taps = not getattr(linear, "wide", False)
