@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import functools
-import math
-import operator
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -13,7 +10,6 @@ import torch
 
 from invconv.arrays.namespaces import readable
 from invconv.arrays.stencil import Offset, Stencil
-from invconv.kernels import primitives
 from invconv.kernels.families import (
     LinearFamily,
     ScaleFamily,
@@ -24,7 +20,7 @@ from invconv.kernels.frequencies.products import SpectralProduct
 from invconv_torch.native import kernels
 from invconv_torch.native.autodiff import APPLY, GRAM, MATMUL, SOLVE, run
 from invconv_torch.native.exponential import exponential, exponential_gram, exponential_vjp
-from invconv_torch.native.host import TorchOps, in_host_memory
+from invconv_torch.native.host import TorchOps
 from invconv_torch.native.matrices import (
     LogAbsDet,
     factored,
@@ -32,18 +28,15 @@ from invconv_torch.native.matrices import (
     inverse_unchecked,
     log_abs_det_saving,
     log_of_pivots,
-    reflected,
-    reflected_vjp,
 )
 from invconv_torch.native.solvers import Factor, SpectralFactor, by_frequencies
 from invconv_torch.native.spectral import spectral_log_det
 from invconv_torch.native.terms import counted, without_mean
 from invconv_torch.native.whole import evaluate, records
-from invconv_torch.traced import require_onnx_form, traced, unwatched
+from invconv_torch.traced import require_onnx_form, traced
 
 __all__ = [
     "ARRAY_OPS",
-    "add_pivots",
     "apply",
     "by_frequencies",
     "complex_of",
@@ -60,12 +53,7 @@ __all__ = [
     "inverse_saved",
     "log_abs_det",
     "log_abs_det_saving",
-    "log_abs_product",
     "matmul",
-    "pivots",
-    "reflected",
-    "reflected_vjp",
-    "shifted",
     "spectral_log_det",
     "triangular_solve",
     "without_mean",
@@ -73,7 +61,6 @@ __all__ = [
 
 Tensor: TypeAlias = torch.Tensor
 ARRAY_OPS = TorchOps
-_LEAST = 1e-280  # the least product with all digits; 1 / _LEAST is the largest
 _TRIANGLES = {lower: TriangularFamily(lower) for lower in (False, True)}
 
 
@@ -132,47 +119,6 @@ def log_abs_det(matrices: Tensor) -> Tensor:
 def inverse_or_nan(matrices: Tensor) -> Tensor:
     """See `invconv.kernels.primitives.inverse_or_nan`."""
     return torch.linalg.inv(matrices) if readable(matrices) else inverse_unchecked(matrices)
-
-
-def add_pivots(kernel: Tensor, centre: Offset, v: Tensor) -> Tensor:
-    """See `invconv.kernels.primitives.add_pivots`."""
-    if not unwatched():
-        return torch.as_tensor(primitives.add_pivots.agnostic(kernel, centre, v))
-    primitives.pivots(kernel, centre).add_(v)
-    return kernel
-
-
-def shifted(y: Tensor, v: Tensor) -> Tensor:
-    """See `invconv.kernels.primitives.shifted`."""
-    if not unwatched():
-        return torch.as_tensor(primitives.shifted.agnostic(y, v))
-    return y.add_(v.view(-1, *[1] * (y.ndim - 2)))
-
-
-def log_abs_product(pixels: int, *vectors: Tensor) -> Tensor:
-    """See `invconv.kernels.primitives.log_abs_product`."""
-    if unwatched() and all(map(in_host_memory, vectors)):
-        return _of_few_numbers(pixels, vectors)
-    return torch.as_tensor(primitives.log_abs_product.agnostic(pixels, *vectors))
-
-
-def pivots(kernel: Tensor, centre: Offset) -> Tensor:
-    """See `invconv.kernels.primitives.pivots`; one view is quicker than several in a row."""
-    if not (unwatched() and in_host_memory(kernel)):
-        return torch.as_tensor(primitives.pivots.agnostic(kernel, centre))
-    row, column, *strides = kernel.stride()
-    place = kernel.storage_offset() + sum(map(operator.mul, strides, centre))
-    return kernel.as_strided(kernel.shape[:1], (row + column,), place)
-
-
-def _of_few_numbers(pixels: int, vectors: Sequence[Tensor]) -> Tensor:
-    """Return pixels times the sum of log|v|, by a product of Python's floats."""
-    product = 1.0
-    for vector in vectors:
-        product = math.prod(vector.tolist(), start=product)
-    if _LEAST < abs(product) < 1 / _LEAST:  # False for NaN, too
-        return torch.scalar_tensor(pixels * math.log(abs(product)), dtype=vectors[0].dtype)
-    return torch.as_tensor(primitives.log_abs_product.agnostic(pixels, *vectors))
 
 
 @dataclass(frozen=True, eq=False)

@@ -16,7 +16,7 @@ from invconv.families.pointwise import MATRIX, Scale
 from invconv.kernels import maps, rules
 from invconv.kernels.matrices import solver_of_steps
 from invconv.kernels.pixel_steps import PixelSteps
-from invconv.kernels.primitives import from_pixel_rows, matmul, per_channel, pixel_rows, shifted
+from invconv.kernels.primitives import from_pixel_rows, matmul, per_channel, pixel_rows
 from invconv.kernels.solver import Solver
 
 Pulled = tuple[Bars, Any]  # the gradients by the weights of a leg's factors, and by its input
@@ -62,17 +62,15 @@ class Apply(Leg):
 
 @dataclass(eq=False)
 class Bias(Leg):
-    """y = x + b, or y = x - b; in the memory of x if that is ``free``."""
+    """y = x + b, or y = x - b."""
 
     b: Array
     inverted: bool
-    free: bool = False
     keeps_start = False
 
     def __call__(self, x: Array) -> Array:
-        if self.inverted:
-            return x - per_channel(self.b, x)
-        return shifted(x, self.b) if self.free else x + per_channel(self.b, x)
+        b = per_channel(self.b, x)
+        return x - b if self.inverted else x + b
 
     def pull_back(self, x: Any, y: Any, bar: Array, wanted: Wanted) -> Pulled:
         if not wanted[0]:

@@ -13,7 +13,7 @@ from invconv.families.family import Family
 from invconv.families.pointwise import Pointwise
 from invconv.kernels.matrices import Product
 from invconv.kernels.pixel_steps import PixelStep, Turned
-from invconv.kernels.reflections import reflected, reflected_vjp
+from invconv.kernels.reflections import Reflections
 from invconv.trust.bound import Bounds, of_matrix
 from invconv.trust.condition import Condition
 from invconv.trust.norms import SolveOverflowError
@@ -54,16 +54,19 @@ class Householder(Orthogonal):
     """H_1 H_2 ... H_m, H_i = I - 2 v_i v_i^T / (v_i^T v_i), v_1 ... v_m the rows of w (m, C)."""
 
     def matrix(self, w: Array) -> tuple[Array, Any]:
-        return reflected(w, identity(w.shape[1], w))
+        return self.times(w, identity(w.shape[1], w))
 
     def matrix_vjp(self, w: Array, memo: Any, bar: Array) -> Array:
-        return reflected_vjp(w, memo, bar)[0]
+        return self.times_vjp(w, memo, bar)[0]
 
     def times(self, w: Array, before: Array) -> tuple[Array, Any]:
-        return reflected(w, before)
+        reflections = Reflections.of(w)
+        product, memo = reflections.times(before)
+        return product, (reflections, memo)
 
     def times_vjp(self, w: Array, memo: Any, bar: Array) -> tuple[Array, Array]:
-        return reflected_vjp(w, memo, bar)
+        reflections: Reflections = memo[0]
+        return reflections.vjp(memo[1], bar)
 
     def transposed(self, w: Array) -> tuple[Family, Array]:
         return self, namespace(w).flip(w, axis=0)

@@ -11,9 +11,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from invconv.arrays.namespaces import Array, Shape, size
+from invconv.arrays.namespaces import Array, Shape, log_abs, namespace, size, total
 from invconv.families.family import Family, Shift
-from invconv.kernels.primitives import log_abs_product
 
 
 class Factor(NamedTuple):
@@ -100,7 +99,9 @@ class _Terms:
         """Return the sum of all terms, the pivots of all factors at once, or None of none."""
         terms = self.others[::order]
         if self.pivots:
-            terms.append(log_abs_product(size(shape), *self.pivots[::order]))
+            vectors = self.pivots[::order]
+            every = vectors[0] if len(vectors) == 1 else namespace(vectors[0]).concat(vectors)
+            terms.append(size(shape) * total(log_abs(every)))
         return sum(terms[1:], start=terms[0]) if terms else None
 
 

@@ -81,7 +81,7 @@ def legs_of(path: Path, shape: Shape, *, pixels: int = 0, bare: bool = False) ->
     for run in runs(path):
         family, w, inverted = run[0]
         if type(family) is Shift:
-            legs.append(Bias(w, inverted, bool(legs) and not legs[-1].keeps_end))
+            legs.append(Bias(w, inverted))
         elif inverted and undone_as_one(run):
             legs.append(Undo(run, None if bare else undoing(run)))
         elif inverted:

@@ -8,25 +8,25 @@ The solvers of whole convolutions, primitives too, are in `invconv.kernels.wavef
 
 from __future__ import annotations
 
+import functools
 import math
 from typing import Any
+
+import numpy as np
 
 from invconv.arrays.namespaces import (
     Array,
     Shape,
-    device,
+    constant,
     diagonal,
-    diagonal_matrix,
     identity,
-    log_abs,
     namespace,
     readable,
     size,
-    total,
     zeros,
 )
 from invconv.arrays.registry import Primitive
-from invconv.arrays.stencil import Offset, Stencil, reaching, tap_indices
+from invconv.arrays.stencil import Offset, Stencil, reaching
 
 
 @Primitive
@@ -133,15 +133,6 @@ def log_abs_det(matrices: Array) -> Array:
     return xp.where(known, logs, xp.full_like(logs, math.nan))
 
 
-def _log_abs_product(pixels: int, *vectors: Array) -> Array:
-    """Return pixels times the sum of log|.| of all entries of some vectors, a 0-d array."""
-    every = vectors[0] if len(vectors) == 1 else namespace(vectors[0]).concat(vectors)
-    return pixels * total(log_abs(every))
-
-
-log_abs_product = Primitive(_log_abs_product, "log_abs_product", on=1)
-
-
 @Primitive
 def log_abs_det_saving(matrices: Array) -> tuple[Array, Any]:
     """Return log|det A| of matrices (..., C, C), and a factorisation for `inverse_saved`."""
@@ -154,23 +145,22 @@ def inverse_saved(matrices: Array, memo: Any) -> Array:
     return inverse_or_nan(matrices)
 
 
-@Primitive
 def add_pivots(kernel: Array, centre: Offset, v: Array) -> Array:
-    """Return a kernel (C, C, *k) with v (C,) added to K[c, c, centre], perhaps changed in place."""
-    xp, kernel_size = namespace(kernel), tuple(kernel.shape[2:])
-    places = xp.arange(size(kernel_size), device=device(kernel))
-    here = xp.reshape(places == tap_indices(kernel_size).index(centre), kernel_size)
-    matrix = diagonal_matrix(v)[(..., *(None,) * len(kernel_size))]
-    return kernel + xp.where(here, matrix, xp.zeros_like(matrix))
+    """Return a kernel (C, C, *k) with v (C,) added to K[c, c, centre]."""
+    here = constant(_pivots_of(tuple(map(int, kernel.shape)), centre), kernel)
+    more = kernel + namespace(v).reshape(v, (-1, *(1,) * (kernel.ndim - 1)))
+    return namespace(kernel).where(here, more, kernel)
 
 
-@Primitive
-def shifted(y: Array, v: Array) -> Array:
-    """Return y (B, C, *spatial) with v (C,) added at every pixel, perhaps changed in place."""
-    return y + per_channel(v, y)
+@functools.lru_cache(maxsize=64)
+def _pivots_of(shape: Shape, centre: Offset) -> np.ndarray[Any, np.dtype[np.bool_]]:
+    """Return the mask of K[c, c, centre] among the entries of a kernel."""
+    here = np.zeros(shape, bool)
+    pivots: Any = *np.diag_indices(shape[0]), *centre
+    here[pivots] = True
+    return here
 
 
-@Primitive
 def pivots(kernel: Array, centre: Offset) -> Array:
     """Return K[c, c, centre] of a kernel (C, C, *k), shape (C,)."""
     return diagonal(kernel[(..., *centre)])

@@ -7,49 +7,25 @@ lengths, as the rows of V,
 
 for a block of reflections at a time, since S costs the square of their number. S^-1 is applied by
 substitution.
-
-`kernels.cpu.householder` is the compiled version.
 """
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from invconv.arrays.namespaces import (
     Array,
-    diagonal,
+    constant,
     namespace,
     zeros,
 )
-from invconv.arrays.registry import Primitive
-from invconv.kernels.primitives import add_pivots, matmul, triangular_solve
+from invconv.kernels.primitives import matmul, triangular_solve
 
 _BLOCK = 96  # reflections of one S
-
-
-@Primitive
-def reflected(reflectors: Array, matrix: Array) -> tuple[Array, Any]:
-    """Return H_1 ... H_m U, and intermediate results for `reflected_vjp`.
-
-    Parameters
-    ----------
-    reflectors : array, shape (m, C)
-        v_1 ... v_m.
-    matrix : array, shape (C, M)
-        U.
-    """
-    reflections = Reflections.of(reflectors)
-    product, memo = reflections.times(matrix)
-    return product, (reflections, memo)
-
-
-@Primitive
-def reflected_vjp(reflectors: Array, memo: Any, bar: Array) -> tuple[Array, Array]:
-    """Return the gradients of <bar, H_1 ... H_m U> with respect to the reflectors and to U."""
-    reflections, kept = memo
-    gradients: tuple[Array, Array] = reflections.vjp(kept, bar)
-    return gradients
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,9 +77,8 @@ class Reflections:
         for (v, s), (matrix, x) in zip(self.blocks, reversed(memo), strict=True):
             v_t, s_t = xp.matrix_transpose(v), xp.matrix_transpose(s)
             y_bar = -triangular_solve(s_t, matmul(v, bar), lower=True)
-            s_bar = -matmul(y_bar, xp.matrix_transpose(x))
-            above = xp.triu(s_bar, k=1)
-            gram_bar = add_pivots(above + xp.matrix_transpose(above), (), diagonal(s_bar))
+            above = _half(-matmul(y_bar, xp.matrix_transpose(x)))
+            gram_bar = above + xp.matrix_transpose(above)
             from_x = matmul(x, xp.matrix_transpose(bar))
             from_y = matmul(y_bar, xp.matrix_transpose(matrix))
             v_bars.append(from_y - from_x + matmul(gram_bar, v))
@@ -125,6 +100,14 @@ def scaled_rows(reflectors: Array) -> tuple[Array, Array]:
 
 def _triangle(v: Array) -> Array:
     """Return S, shape (m, m)."""
-    xp = namespace(v)
-    gram = matmul(v, xp.matrix_transpose(v))
-    return add_pivots(xp.triu(gram, k=1), (), 0.5 * diagonal(gram))
+    return _half(matmul(v, namespace(v).matrix_transpose(v)))
+
+
+def _half(gram: Array) -> Array:
+    """Return striu(A) + diag(A) / 2 of a matrix A."""
+    return gram * constant(_halves(int(gram.shape[0])), gram, gram.dtype)
+
+
+@functools.lru_cache(maxsize=32)
+def _halves(count: int) -> np.ndarray[Any, Any]:
+    return np.triu(np.ones((count, count)), 1) + 0.5 * np.eye(count)

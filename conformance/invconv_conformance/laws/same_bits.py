@@ -11,9 +11,7 @@ import numpy as np
 
 import invconv as ic
 from invconv.arrays.namespaces import to_numpy
-from invconv.kernels.cpu import assembly, compiled, machine, threads
-from invconv.kernels.cpu.geometry import Geometry
-from invconv.kernels.cpu.lanes import pipeline
+from invconv.kernels.cpu import compiled, machine, threads
 from invconv_conformance.cases.case import Shape
 from invconv_conformance.laws.law import law, truth
 from invconv_conformance.laws.setting import Floats, Measure, Setting
@@ -27,7 +25,6 @@ _LARGE: dict[int, list[Shape]] = {
     3: [(7, 20, 90)],
     4: [(3, 5, 20, 30)],
 }
-_TALL = (100, 64)  # of one channel: rows that go on with others while some are not through
 _WIDE = (50, 36000)  # a second thread comes before the first one has done it all
 _THREADS = 2
 _ROUNDS = 5  # so that threads meet in different places
@@ -67,7 +64,6 @@ def same_bits(s: Setting) -> Iterator[Measure]:
             yield from _large(s, grid)
         if len(shape) == 2:
             yield from _shared(s)
-            yield from _pipelined(s)
 
 
 def _however_called(
@@ -103,15 +99,6 @@ def _shared(s: Setting) -> Iterator[Measure]:
     with _shared_out():
         found = (_same(solve(y[i : i + 1])[0], wanted[i]) for i in (0, 1) * _ROUNDS)
         yield truth(all(found), "wide, shared by threads")
-
-
-def _pipelined(s: Setting) -> Iterator[Measure]:
-    """Solve an image whose rows follow each other in the lanes, also where that is not quickest."""
-    solve, y = _two_images(s, _TALL)
-    wanted = solve(y)
-    with _by_a_pipeline():
-        again, y = _two_images(s, _TALL)
-        yield truth(_same(again(y), wanted), "tall, by a pipeline")
 
 
 def _two_images(s: Setting, grid: Shape) -> tuple[Solve, Floats]:
@@ -164,20 +151,4 @@ def _shared_out() -> Iterator[None]:
     finally:
         ic.set_num_threads(number)
         compiled._SHARED = before
-        compiled._runs.cache_clear()
-
-
-@contextmanager
-def _by_a_pipeline() -> Iterator[None]:
-    """Let rows follow each other in the lanes wherever they can, inside this context."""
-
-    def way(g: Geometry, batch: int, workers: int) -> assembly.Way:
-        return "pipeline" if pipeline.possible(g) else assembly.best_way(g, batch, workers)
-
-    vars(compiled)["best_way"] = way
-    compiled._runs.cache_clear()
-    try:
-        yield
-    finally:
-        vars(compiled)["best_way"] = assembly.best_way
         compiled._runs.cache_clear()

@@ -17,14 +17,13 @@ from invconv.kernels.cpu.compiled import CompiledSolve, address_of, compiled_sol
 from invconv.kernels.cpu.compiler.ir import Writer
 from invconv.kernels.cpu.compiler.target import Target, host
 from invconv.kernels.cpu.correlate.images_loop import write_images_correlation
-from invconv.kernels.cpu.lanes import pipeline, rows
+from invconv.kernels.cpu.lanes import rows
 from invconv.kernels.cpu.loop import write_solve_module, write_weights_module
 from invconv.kernels.order import accumulators
 from invconv_conformance.truth.oracle import affine
 from tests.selected import seeds
 
 Floats = np.ndarray[Any, Any]
-POSSIBLE = {"rows": rows.possible, "pipeline": pipeline.possible}
 AARCH64 = Target("aarch64-unknown-linux-gnu", "neoverse-n1", "", 128, registers=32, fma=True)
 
 
@@ -51,12 +50,12 @@ def solved(state: CompiledSolve, y: Floats, workers: int = 1) -> Floats:
     return x
 
 
-@pytest.fixture(params=["images", "rows", "pipeline"])
+@pytest.fixture(params=["images", "rows"])
 def lanes(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """Force what is in the lanes, where it can be, and threads for solves of any size."""
 
     def chosen(g: Any, batch: int, workers: int) -> str:
-        possible = request.param == "images" or POSSIBLE[request.param](g)
+        possible = request.param == "images" or rows.possible(g)
         return request.param if possible else assembly.best_way(g, batch, workers)
 
     monkeypatch.setattr(compiled, "best_way", chosen)

@@ -11,16 +11,16 @@ from typing import Any, Literal
 import numpy as np
 
 from invconv.kernels.cpu.geometry import Geometry, TapList
-from invconv.kernels.cpu.lanes import images, pipeline, rows
+from invconv.kernels.cpu.lanes import images, rows
 from invconv.kernels.cpu.lanes.strips import Strips
 from invconv.kernels.cpu.program import Header, names, numbers
 
 _WORTH = 0.97  # split a batch in two only if that takes less than this part of its time
 # products that take as long as to copy a channel of a pixel in and out
-_BESIDE: dict[Way, int] = {"images": 60, "rows": 64, "pipeline": 96}
+_BESIDE: dict[Way, int] = {"images": 60, "rows": 64}
 
 Ints = np.ndarray[Any, np.dtype[np.int64]]
-Way = Literal["images", "rows", "pipeline"]
+Way = Literal["images", "rows"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,7 +53,7 @@ def program(g: Geometry, way: Way, shared: bool) -> Program:
     Parameters
     ----------
     g : Geometry
-    way : {"images", "rows", "pipeline"}
+    way : {"images", "rows"}
         The module of `invconv.kernels.cpu.lanes` that assigns the lanes.
     shared : bool
         Whether several threads may solve the rows of one image.
@@ -62,16 +62,13 @@ def program(g: Geometry, way: Way, shared: bool) -> Program:
     if way == "images":
         header, lists, body = images.header(g), images.lists(g), images.segments(g)
         places = images.places(g)
-    elif way == "rows":
+    else:
         header, lists, body = (
             rows.header(g, shared),
             rows.lists(g, shared),
             rows.segments(g, shared),
         )
         masks = _whole_integers(rows.masks(g)) if header.masked else masks
-    else:
-        header, lists, body = pipeline.header(g), rows.lists(g, False), pipeline.segments(g)
-        masks = _whole_integers(pipeline.masks(g))
     first, taps = len(names(Header)), len(g.reach)
     after_lists = first + taps + len(lists) * (1 + 2 * taps)
     header = replace(
@@ -94,7 +91,7 @@ def program(g: Geometry, way: Way, shared: bool) -> Program:
     segments = [numbers(segment) for unit in body for segment in unit]
     integers = np.concatenate([np.asarray(start, np.int64), masks, np.ravel(segments)])
     integers.setflags(write=False)
-    return Program(integers, header, "images" if way == "images" else "rows")
+    return Program(integers, header, way)
 
 
 def _filled(taps: TapList, g: Geometry) -> list[int]:
@@ -141,7 +138,4 @@ def costs(g: Geometry, batch: int, workers: int) -> dict[Way, float]:
         else:  # threads share an image, too
             levels = -(-batch * levels // workers)
         by_way["rows"] = levels * (products + _BESIDE["rows"])
-    if pipeline.possible(g):
-        levels = -(-batch // workers) * pipeline.Pipeline(g).levels
-        by_way["pipeline"] = levels * (products + _BESIDE["pipeline"])
     return by_way

@@ -33,7 +33,6 @@ INTEGERS = (
     "channel_step",
     "step",
     "channels",
-    "adds",
 )
 
 
@@ -59,8 +58,8 @@ def write_copy(w: Writer, name: str, kind: str) -> None:
     place, channel_step, step
         Position ``start`` is at ``place`` in the buffer; the next channel is ``channel_step``
         further, and the next position ``step``, unless ``places`` are given.
-    channels, adds
-        The number of channels; and whether the vectors hold other rows already, which stay.
+    channels
+        The number of channels.
     """
     with w.function(f"{name}_{kind}", POINTERS, INTEGERS, inside=True) as a:
         side = min(w.lanes, _SIDES[kind])
@@ -90,7 +89,7 @@ def _copy_lines(
             rows.append(w.at(rows[-1], a["line_step"]))
         a = a | {"first": t - a["skew"] * lane}
         lines = _Lines(w, a, j, rows)
-        positions = _Positions(w, a, j, places, adds=kind == "rows")
+        positions = _Positions(w, a, j, places)
         source, target = (lines, positions) if into else (positions, lines)
         whole, square = _all_there(w, a, j), [w.variable(w.vector) for _ in rows]
         with w.b.if_else(whole, likely=True) as (then, otherwise):
@@ -203,15 +202,12 @@ class _Positions:
         As in `_Lines`.
     places : list of Int
         Positions of the vectors in the buffer.
-    adds : bool
-        Whether the vectors may hold other lines; at run time ``a["adds"]`` tells whether they do.
     """
 
     w: Writer
     a: dict[str, Any]
     j: Int
     places: list[Int]
-    adds: bool
 
     def load(self) -> list[Value]:
         return [self.w.load(self.a["z"], place) for place in self.places]
@@ -229,18 +225,8 @@ class _Positions:
         w, z = self.w, self.a["z"]
         for vector, place, here in zip(vectors, self.places, self._here(), strict=True):
             with w.b.if_then(here):
-                if self.adds:  # lanes of other lines are zero in these vectors
-                    adds = self.a["adds"].is_("!=", 0)
-                    vector = _either(w, vector, w.b.select(adds, w.load(z, place), w.zero))
                 w.store(vector, z, place)
 
     def _here(self) -> list[Value]:
         """Return whether each position is to be copied."""
         return [(self.j + i).is_("<", self.a["count"]) for i in range(self.w.lanes)]
-
-
-def _either(w: Writer, a: Value, b: Value) -> Value:
-    """Return, in each lane, the nonzero one of a and b; at most one of them is nonzero."""
-    bits = ir.VectorType(ir.IntType(8 * w.itemsize), w.lanes)
-    both = (w.b.bitcast(vector, bits) for vector in (a, b))
-    return w.b.bitcast(w.b.or_(*both), w.vector)

@@ -1,11 +1,10 @@
 """The geometry of a compiled solve: shapes, taps and the processor, but no values.
 
-The lanes of a vector can be assigned in three ways:
+The lanes of a vector can be assigned in two ways:
 
 - `cpu.lanes.images`: the lanes are images of a batch, solved pixel after pixel.
 - `cpu.lanes.rows`: the lanes are rows of one image. Row l lags behind row l - 1 so far that the
   pixels it reads are solved: the lanes are a wavefront.
-- `cpu.lanes.pipeline`: rows without a pause: a lane that has finished a row takes a later row.
 """
 
 from __future__ import annotations

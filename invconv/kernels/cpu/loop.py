@@ -87,7 +87,6 @@ def _segment(w: Writer, a: dict[str, Any], h: dict[str, Int], s: dict[str, Int])
         "channel_step": h["channel_step"],
         "step": h["step"],
         "channels": h["channels"],
-        "adds": s["adds"],
     }
     places = _entries(w, a["program"], h["places"])
     with w.b.if_then(s["needed"].is_(">", 0)):
@@ -170,10 +169,7 @@ def _rows_above(w: Writer, a: dict[str, Any], h: dict[str, Int], s: dict[str, In
             with w.loop(first, last) as level:
                 place = _place_above(h, c, up, start + level)
                 w.store(w.load(solved, place, w.number), there, level * step)
-            with (
-                w.b.if_then(s["adds"].is_("==", 0)),  # else these levels hold other rows, too
-                w.loop(last, s["entered"]) as level,
-            ):
+            with w.loop(last, s["entered"]) as level:
                 w.store(w.number(0.0), there, level * step)
 
 

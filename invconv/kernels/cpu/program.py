@@ -101,8 +101,6 @@ class Segment:
     start, entered, left, place : int
         First position of the lines to be copied, number of positions copied in and copied out, and
         place of the first position in the buffer.
-    adds : int
-        Whether the vectors hold other lines already, which are kept.
     at, top, rows, columns : int
         Place of the first pixel to be solved, its row in the grid, and numbers of rows and columns.
     lists : int
@@ -130,7 +128,6 @@ class Segment:
     entered: int = 0
     left: int = 0
     place: int = 0
-    adds: int = 0
     at: int = 0
     top: int = 0
     rows: int = 0
