@@ -12,7 +12,6 @@ from invconv.arrays.namespaces import readable
 from invconv.arrays.stencil import Offset, Stencil
 from invconv.kernels.families import (
     LinearFamily,
-    ScaleFamily,
     StencilFamily,
     TriangularFamily,
 )
@@ -77,7 +76,7 @@ gram = functools.partial(run, GRAM)  # of a family, x and y
 
 def factor(family: LinearFamily, w: Tensor, shape: tuple[int, ...]) -> Any:
     """See `invconv.kernels.maps.factor`."""
-    if isinstance(family, ScaleFamily | TriangularFamily):
+    if family.solved in ("scale", "triangle"):
         return family.factor(w, shape)
     require_onnx_form()
     known = None if traced() else kernels.factor(family, w.detach(), shape, quiet=False)

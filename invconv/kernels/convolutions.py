@@ -14,18 +14,17 @@ from typing import Any, ClassVar
 import numpy as np
 
 from invconv.arrays.namespaces import Array, Shape, namespace, triangle
-from invconv.arrays.stencil import Offset, Stencil, kernel_of, tap_indices, taps_of
-from invconv.kernels.families import StencilFamily
+from invconv.arrays.stencil import Offset, kernel_of, tap_indices, taps_of
+from invconv.kernels.families import StencilFamily, TapsFamily
 from invconv.kernels.frequencies.forward import spectral_apply, spectral_gram
 from invconv.kernels.frequencies.fourier import Fourier
 from invconv.kernels.frequencies.spectrum import kernel_spectrum, spectral_solver
-from invconv.kernels.primitives import correlate, correlate_kernel_vjp
 from invconv.kernels.solver import Solver
 from invconv.kernels.wavefront import CausalStencil, causal_solver, least_slope
 
 
 @dataclass(frozen=True)
-class CausalFamily:
+class CausalFamily(TapsFamily):
     """Autoregressive convolutions, by their kernels w (C, C, *k) with a mask.
 
     A(w) x[p] = sum over t of w[..., t] x[p - direction dilation o(t)], zero outside the grid.
@@ -56,12 +55,14 @@ class CausalFamily:
     direction: tuple[int, ...]
     dilation: tuple[int, ...]
     lower: bool
-    wrap: ClassVar[bool] = False
+    solved = "causal"
+    wrap = False
     first: int = field(init=False, repr=False, compare=False)
     reach: tuple[Offset, ...] = field(init=False, repr=False, compare=False)
     offsets: tuple[Offset, ...] = field(init=False, repr=False, compare=False)
     slope: tuple[int, ...] = field(init=False, repr=False, compare=False)
     free: StencilFamily = field(init=False, repr=False, compare=False)
+    kept: int = field(init=False, repr=False, compare=False)
     text: str = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -78,6 +79,7 @@ class CausalFamily:
             offsets=offsets,
             free=StencilFamily(offsets, False),
             slope=least_slope(reach, len(self.centre)),
+            kept=1 if self.lower else -1,
             text=repr(self),
         )
 
@@ -106,14 +108,6 @@ class CausalFamily:
         here = triangle(taps[0, ...], lower=self.lower)[None, ...]
         return namespace(taps).concat([here, taps[1:, ...]], axis=0)
 
-    def apply(self, w: Array, x: Array) -> Array:
-        """See `LinearFamily`."""
-        return correlate(self.stencil(w).stencil(), x)
-
-    def gram(self, x: Array, y: Array) -> Array:
-        """See `LinearFamily`."""
-        return self.kernel(correlate_kernel_vjp(x, y, self.offsets))
-
     def factor(self, w: Array, shape: Shape) -> Solver:
         """See `LinearFamily`."""
         return causal_solver(self.stencil(w), shape)
@@ -122,10 +116,6 @@ class CausalFamily:
         """Return the family with flipped directions and the other order of the channels."""
         away = tuple(-s for s in self.direction)
         return causal_family(self.kernel_size, self.centre, away, self.dilation, not self.lower)
-
-    def adjoint(self, w: Array) -> Array:
-        """See `LinearFamily`."""
-        return namespace(w).permute_dims(w, (1, 0, *range(2, w.ndim)))
 
 
 _causal: dict[Any, CausalFamily] = {}  # a dict, since torch.compile reads it
@@ -157,7 +147,7 @@ WIDE = 600  # taps; `python -m invconv_benchmarks.studies.wide_kernels`
 
 
 @dataclass(frozen=True)
-class CircularFamily:
+class CircularFamily(TapsFamily):
     """Periodic convolutions, by their kernels w (C, C, *k).
 
     A(w) x[p] = sum over t of w[..., t] x[(p + dilation (t - (k - 1)//2)) mod n]. The solve is one
@@ -178,7 +168,8 @@ class CircularFamily:
 
     kernel_size: Shape
     dilation: tuple[int, ...]
-    wrap: ClassVar[bool] = True
+    solved = "spectral"
+    wrap = True
     uniform: ClassVar[bool] = True  # all pixels are alike
     offsets: tuple[Offset, ...] = field(init=False, repr=False, compare=False)
     basis: Fourier = field(init=False, repr=False, compare=False)
@@ -197,33 +188,25 @@ class CircularFamily:
         basis = Fourier(dilation)
         vars(self).update(offsets=offsets, basis=basis, wide=wide, free=free, text=repr(self))
 
-    def taps(self, w: Array) -> Array:
-        """Return the taps (T, C, C) of a kernel."""
-        return taps_of(w)
-
-    def kernel(self, taps: Array) -> Array:
-        """Return the kernel with these taps."""
-        return kernel_of(taps, self.kernel_size)
-
     def counts(self) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
         """Return the number of offsets of each tap, shape (T,)."""
         return np.ones(len(self.offsets))
 
     def by_frequencies(self, x: Array) -> bool:
-        """Tell whether A(w) x, and the gradient by w, are quicker in the frequency domain."""
+        """See `TapsFamily`."""
         return self.wide and namespace(x).finfo(x.dtype).bits <= 64  # longdouble has no transform
 
     def apply(self, w: Array, x: Array) -> Array:
         """See `LinearFamily`."""
         if self.by_frequencies(x):
             return spectral_apply(w, self.basis, x)
-        return correlate(Stencil(self.offsets, taps_of(w)), x, wrap=True)
+        return super().apply(w, x)
 
     def gram(self, x: Array, y: Array) -> Array:
         """See `LinearFamily`."""
         if self.by_frequencies(x):
             return spectral_gram(x, y, self.kernel_size, self.basis)
-        return self.kernel(correlate_kernel_vjp(x, y, self.offsets, wrap=True))
+        return super().gram(x, y)
 
     def factor(self, w: Array, shape: Shape) -> Solver:
         """See `LinearFamily`."""

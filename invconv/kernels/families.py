@@ -4,18 +4,18 @@
     solve   x = A(w)^-1 y       A(w)^T  is of the family ``transpose()`` with weights ``adjoint(w)``
 
 The weights are an array of the user: a kernel (C, C, *k), a matrix, a scale. A family holds the
-settings: a mask, a direction, a dilation. `invconv.kernels.maps` runs families for every library,
-and `invconv.kernels.rules` differentiates them all alike.
+settings: a mask, a direction, a dilation. A family *lowers* to taps with offsets and a border, a
+matrix, a scale or a triangle: an array library needs to know these four. `invconv.kernels.maps`
+runs families for every library, and `invconv.kernels.rules` differentiates them all alike.
 """
 
 from __future__ import annotations
 
-from abc import abstractmethod
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Protocol, Self
+from typing import Any, ClassVar, Literal, Self
 
 from invconv.arrays.namespaces import Array, Shape, namespace, triangle
-from invconv.arrays.stencil import Offset, Stencil, tap_indices
+from invconv.arrays.stencil import Offset, Stencil, kernel_of, tap_indices, taps_of
 from invconv.kernels.matrices import matrix_solver
 from invconv.kernels.pixel_steps import Triangle
 from invconv.kernels.primitives import (
@@ -28,37 +28,118 @@ from invconv.kernels.primitives import (
 )
 from invconv.kernels.solver import Solver
 
+MIRROR = "mirror"  # a border: the image is continued by mirroring
 
-class LinearFamily(Protocol):
-    """Matrices A(w) that depend linearly on weights w; hashable."""
 
-    @property
-    def text(self) -> str:
-        """The ``repr``, for libraries that pass settings as text."""
+class LinearFamily:
+    """Matrices A(w) that depend linearly on weights w; hashable, and registered under its name.
 
-    @abstractmethod
+    Attributes
+    ----------
+    lowers : {"taps", "matrix", "scale", "triangle"}
+        The kind of map that runs.
+    solved : {"causal", "spectral", "matrix", "scale", "triangle"} or None
+        The kind of solve.
+    text : str
+        The ``repr``, for libraries that pass settings as text.
+    """
+
+    named: ClassVar[dict[str, type[LinearFamily]]] = {}
+    lowers: ClassVar[Literal["taps", "matrix", "scale", "triangle"]]
+    solved: ClassVar[Literal["causal", "spectral", "matrix", "scale", "triangle"] | None] = None
+    text: Any
+
+    def __init_subclass__(cls) -> None:
+        cls.named[cls.__name__] = cls
+
     def apply(self, w: Array, x: Array) -> Array:
         """Return A(w) x."""
+        raise NotImplementedError
 
-    @abstractmethod
     def gram(self, x: Array, y: Array) -> Array:
         """Return the gradient of <y, A(w) x> with respect to w."""
+        raise NotImplementedError
 
-    @abstractmethod
+    def shape_of(self, x: Array) -> Shape:
+        """Return the shape of the weights for images like x."""
+        raise NotImplementedError
+
     def factor(self, w: Array, shape: Shape) -> Solver:
         """Factor A(w) on a grid."""
+        raise NotImplementedError(f"{type(self).__name__} has no inverse")
 
-    @abstractmethod
     def transpose(self) -> Self:
         """Return the family of A(w)^T; its weights are ``adjoint(w)``."""
+        raise NotImplementedError
 
-    @abstractmethod
     def adjoint(self, w: Array) -> Array:
         """Return the weights of A(w)^T."""
+        return namespace(w).permute_dims(w, (1, 0, *range(2, w.ndim)))
+
+
+class TapsFamily(LinearFamily):
+    """Correlations: y[p] = sum over t of taps(w)[t] x[p + offsets[t]], for a border of the image.
+
+    Attributes
+    ----------
+    kernel_size : tuple of int
+        w is a kernel (C, C, *kernel_size).
+    offsets : tuple of offsets
+    wrap : bool or "mirror"
+        The border: periodic, zero, or mirrored.
+    first : int
+        The flat position in the kernel of the first tap; those before it are masked.
+    kept : int
+        The triangle of the first tap's matrix that is kept: 1 lower, -1 upper, 0 both.
+    """
+
+    lowers = "taps"
+    kernel_size: Shape
+    offsets: tuple[Offset, ...]
+    wrap: Any
+    first: int = 0
+    kept: int = 0
+
+    @property
+    def whole(self) -> TapsFamily:
+        """The family of ``unfolded(w)``, which has every tap."""
+        return self
+
+    def unfolded(self, w: Array) -> Array:
+        """Return the weights of ``whole``."""
+        return w
+
+    def folded(self, bar: Array) -> Array:
+        """Return the gradient by w, given that by ``unfolded(w)``."""
+        return bar
+
+    def taps(self, w: Array) -> Array:
+        """Return the taps (T, C, C), without masked ones."""
+        return taps_of(w)
+
+    def kernel(self, taps: Array) -> Array:
+        """Return the weights with these taps; masked entries are zero."""
+        return kernel_of(taps, self.kernel_size)
+
+    def by_frequencies(self, x: Array) -> bool:
+        """Tell whether A(w) x, and the gradient by w, are quicker in the frequency domain."""
+        return False
+
+    def shape_of(self, x: Array) -> Shape:
+        """See `LinearFamily`."""
+        return (x.shape[1], x.shape[1], *self.kernel_size)
+
+    def apply(self, w: Array, x: Array) -> Array:
+        """See `LinearFamily`."""
+        return correlate(Stencil(self.offsets, self.taps(w)), x, wrap=self.wrap)
+
+    def gram(self, x: Array, y: Array) -> Array:
+        """See `LinearFamily`."""
+        return self.kernel(correlate_kernel_vjp(x, y, self.offsets, wrap=self.wrap))
 
 
 @dataclass(frozen=True)
-class StencilFamily:
+class StencilFamily(TapsFamily):
     """Correlations with free taps w (T, C, C) at fixed offsets; there is no solve."""
 
     offsets: tuple[Offset, ...]
@@ -69,17 +150,17 @@ class StencilFamily:
         """The ``repr``."""
         return f"StencilFamily(offsets={self.offsets}, wrap={self.wrap})"
 
-    def apply(self, w: Array, x: Array) -> Array:
-        """See `LinearFamily`."""
-        return correlate(Stencil(self.offsets, w), x, wrap=self.wrap)
+    def taps(self, w: Array) -> Array:
+        """See `TapsFamily`."""
+        return w
 
-    def gram(self, x: Array, y: Array) -> Array:
-        """See `LinearFamily`."""
-        return correlate_kernel_vjp(x, y, self.offsets, wrap=self.wrap)
+    def kernel(self, taps: Array) -> Array:
+        """See `TapsFamily`."""
+        return taps
 
-    def factor(self, w: Array, shape: Shape) -> Solver:
+    def shape_of(self, x: Array) -> Shape:
         """See `LinearFamily`."""
-        raise NotImplementedError("free taps have no inverse")
+        return len(self.offsets), x.shape[1], x.shape[1]
 
     def transpose(self) -> StencilFamily:
         """See `LinearFamily`."""
@@ -125,10 +206,15 @@ def centred_family(kernel_size: Shape, dilation: Shape, wrap: bool) -> CentredFa
 
 
 @dataclass(frozen=True)
-class MatrixFamily:
+class MatrixFamily(LinearFamily):
     """One matrix w (C, C) at every pixel of x (B, C, *spatial)."""
 
-    text: ClassVar[str] = "MatrixFamily()"
+    lowers = solved = "matrix"
+    text = "MatrixFamily()"
+
+    def shape_of(self, x: Array) -> Shape:
+        """See `LinearFamily`."""
+        return x.shape[1], x.shape[1]
 
     def apply(self, w: Array, x: Array) -> Array:
         """See `LinearFamily`."""
@@ -146,16 +232,17 @@ class MatrixFamily:
         """See `LinearFamily`."""
         return self
 
-    def adjoint(self, w: Array) -> Array:
-        """See `LinearFamily`."""
-        return namespace(w).matrix_transpose(w)
-
 
 @dataclass(frozen=True)
-class TriangularFamily:
+class TriangularFamily(LinearFamily):
     """Triangular matrices (C, C) for x (C, M); the entries of w beyond the triangle are ignored."""
 
+    lowers = solved = "triangle"
     lower: bool
+
+    def shape_of(self, x: Array) -> Shape:
+        """See `LinearFamily`."""
+        return x.shape[0], x.shape[0]
 
     @property
     def text(self) -> str:
@@ -178,16 +265,17 @@ class TriangularFamily:
         """See `LinearFamily`."""
         return TriangularFamily(not self.lower)
 
-    def adjoint(self, w: Array) -> Array:
-        """See `LinearFamily`."""
-        return namespace(w).matrix_transpose(w)
-
 
 @dataclass(frozen=True)
-class ScaleFamily:
+class ScaleFamily(LinearFamily):
     """A scale w (C,) for each channel of x (B, C, *spatial)."""
 
-    text: ClassVar[str] = "ScaleFamily()"
+    lowers = solved = "scale"
+    text = "ScaleFamily()"
+
+    def shape_of(self, x: Array) -> Shape:
+        """See `LinearFamily`."""
+        return (x.shape[1],)
 
     def apply(self, w: Array, x: Array) -> Array:
         """See `LinearFamily`."""

@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import functools
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import numpy as np
 
 from invconv.arrays.namespaces import Array, Shape, constant, namespace
-from invconv.arrays.stencil import Offset, Stencil, kernel_of, tap_indices, taps_of
+from invconv.arrays.stencil import Offset, Stencil, tap_indices
 from invconv.kernels.convolutions import circular_family
+from invconv.kernels.families import MIRROR, TapsFamily
 from invconv.kernels.frequencies.cosine import Cosine
 from invconv.kernels.frequencies.spectrum import kernel_spectrum, spectral_solver
 from invconv.kernels.primitives import correlate, correlate_kernel_vjp, flat, pad_zero
@@ -24,7 +25,7 @@ from invconv.kernels.solver import Solver
 
 
 @dataclass(frozen=True)
-class MirroredFamily:
+class MirroredFamily(TapsFamily):
     """Correlations of whole kernels w (C, C, *k), k odd, with mirrored images; there is no solve.
 
     Attributes
@@ -36,7 +37,7 @@ class MirroredFamily:
     """
 
     kernel_size: Shape
-    wrap: ClassVar[Literal["mirror"]] = "mirror"
+    wrap = MIRROR
     offsets: tuple[Offset, ...] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -45,13 +46,12 @@ class MirroredFamily:
 
     def apply(self, w: Array, x: Array) -> Array:
         """Return the correlation on the grid of x."""
-        y = correlate(Stencil(self.offsets, taps_of(w)), self.mirrored(x))
+        y = correlate(Stencil(self.offsets, self.taps(w)), self.mirrored(x))
         return self.cropped(y)
 
     def gram(self, x: Array, y: Array) -> Array:
         """Return the gradient of <y, A(w) x> with respect to w."""
-        taps = correlate_kernel_vjp(self.mirrored(x), self.in_zeros(y), self.offsets)
-        return kernel_of(taps, self.kernel_size)
+        return self.kernel(correlate_kernel_vjp(self.mirrored(x), self.in_zeros(y), self.offsets))
 
     def mirrored(self, x: Array) -> Array:
         """Return x (B, C, *spatial), continued by (k - 1)/2 pixels on each side."""
@@ -74,36 +74,62 @@ class MirroredFamily:
 
 
 @dataclass(frozen=True)
-class SymmetricFamily:
+class SymmetricFamily(TapsFamily):
     """Symmetric convolutions, by the taps w (C, C, *h) of their even kernels.
 
     Attributes
     ----------
     kernel_size : tuple of int
         h.
-    whole : MirroredFamily
+    mirrored : MirroredFamily
         The family of the whole kernels, of 2 h - 1 taps an axis.
     basis : Cosine
         The basis in which the convolution decouples.
     """
 
     kernel_size: Shape
+    solved = "spectral"
+    wrap = MIRROR
     uniform: ClassVar[bool] = False  # pixels near the border are not like others
-    whole: MirroredFamily = field(init=False, repr=False, compare=False)
+    mirrored: MirroredFamily = field(init=False, repr=False, compare=False)
     basis: Cosine = field(init=False, repr=False, compare=False)
     text: str = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        whole = MirroredFamily(tuple(2 * h - 1 for h in self.kernel_size))
-        vars(self).update(whole=whole, basis=Cosine(), text=repr(self))
+        mirrored = MirroredFamily(tuple(2 * h - 1 for h in self.kernel_size))
+        vars(self).update(mirrored=mirrored, basis=Cosine(), text=repr(self))
+
+    @property
+    def whole(self) -> MirroredFamily:
+        """See `TapsFamily`."""
+        return self.mirrored
 
     def apply(self, w: Array, x: Array) -> Array:
         """See `LinearFamily`."""
-        return self.whole.apply(unfolded(w), x)
+        return self.whole.apply(self.unfolded(w), x)
 
     def gram(self, x: Array, y: Array) -> Array:
         """See `LinearFamily`."""
-        return folded(self.whole.gram(x, y))
+        return self.folded(self.whole.gram(x, y))
+
+    def unfolded(self, w: Array) -> Array:
+        """Return the whole kernel, (C, C, *(2 h - 1)), of taps 0 ... h - 1 along each axis."""
+        xp = namespace(w)
+        for axis in range(2, w.ndim):
+            others = w[(*(slice(None),) * axis, slice(1, None), ...)]
+            w = xp.concat([xp.flip(others, axis=axis), w], axis=axis)
+        return w
+
+    def folded(self, bar: Array) -> Array:
+        """See `TapsFamily`."""
+        xp = namespace(bar)
+        for axis in range(2, bar.ndim):
+            h, lead = (bar.shape[axis] + 1) // 2, (slice(None),) * axis
+            centre = bar[(*lead, slice(h - 1, h), ...)]
+            before = xp.flip(bar[(*lead, slice(0, h - 1), ...)], axis=axis)
+            others = bar[(*lead, slice(h, None), ...)] + before
+            bar = xp.concat([centre, others], axis=axis)
+        return bar
 
     def factor(self, w: Array, shape: Shape) -> Solver:
         """See `LinearFamily`."""
@@ -117,10 +143,6 @@ class SymmetricFamily:
         """See `LinearFamily`."""
         return self
 
-    def adjoint(self, w: Array) -> Array:
-        """See `LinearFamily`."""
-        return namespace(w).permute_dims(w, (1, 0, *range(2, w.ndim)))
-
 
 @functools.lru_cache(maxsize=32)
 def _mirror(kernel_size: Shape, shape: Shape) -> tuple[np.ndarray[Any, Any], Shape]:
@@ -131,27 +153,6 @@ def _mirror(kernel_size: Shape, shape: Shape) -> tuple[np.ndarray[Any, Any], Sha
         along = np.minimum(period, 2 * n - 1 - period)
         places = (places[:, None] * n + along).reshape(-1)
     return places, tuple(n + k - 1 for k, n in zip(kernel_size, shape, strict=True))
-
-
-def unfolded(w: Array) -> Array:
-    """Return the whole kernel, (C, C, *(2 h - 1)), of taps 0 ... h - 1 along each axis."""
-    xp = namespace(w)
-    for axis in range(2, w.ndim):
-        others = w[(*(slice(None),) * axis, slice(1, None), ...)]
-        w = xp.concat([xp.flip(others, axis=axis), w], axis=axis)
-    return w
-
-
-def folded(whole: Array) -> Array:
-    """Return the gradient by the taps, given the gradient by the whole kernel."""
-    xp = namespace(whole)
-    for axis in range(2, whole.ndim):
-        h, lead = (whole.shape[axis] + 1) // 2, (slice(None),) * axis
-        centre = whole[(*lead, slice(h - 1, h), ...)]
-        before = xp.flip(whole[(*lead, slice(0, h - 1), ...)], axis=axis)
-        others = whole[(*lead, slice(h, None), ...)] + before
-        whole = xp.concat([centre, others], axis=axis)
-    return whole
 
 
 _symmetric: dict[Shape, SymmetricFamily] = {}  # a dict, since torch.compile reads it

@@ -19,7 +19,7 @@ import torch.nn.functional as F
 
 import invconv as ic
 from invconv.arrays.namespaces import Shape, size
-from invconv.arrays.stencil import Offset, Stencil, taps_of
+from invconv.arrays.stencil import Offset, Stencil
 from invconv.families import path as paths
 from invconv.families.convolutions import Causal
 from invconv.families.exponential import Exponential
@@ -28,14 +28,12 @@ from invconv.families.path import Path
 from invconv.families.pointwise import Scale
 from invconv.families.route import multiplied, runs, undone_as_one
 from invconv.kernels import maps
-from invconv.kernels.convolutions import CausalFamily, CircularFamily
-from invconv.kernels.families import MatrixFamily, ScaleFamily
+from invconv.kernels.families import MIRROR, MatrixFamily, ScaleFamily
 from invconv.kernels.frequencies.spectrum import SpectralSolver
 from invconv.kernels.matrices import Product
 from invconv.kernels.pixel_steps import PixelSteps
 from invconv.kernels.primitives import per_channel
 from invconv.kernels.series import series
-from invconv.kernels.symmetric import SymmetricFamily, unfolded
 from invconv.kernels.wavefront import Ints, inverse_at_the_pixel
 from invconv.operators.base.calls import Call
 from invconv.operators.base.factors import require_regular
@@ -108,20 +106,21 @@ def _refusal(family: Any) -> NotImplementedError:
 
 
 def _apply(family: Any, w: Matrix, x: Tensor) -> Tensor:
-    """Return A(w) x, by what a family lowers to."""
-    if isinstance(family, CausalFamily):
-        return _correlation(family.stencil(w).stencil(), False, x)(x)
-    if isinstance(family, CircularFamily):
-        return _correlation(Stencil(family.offsets, taps_of(w)), True, x)(x)
-    if isinstance(family, SymmetricFamily):
-        x = family.whole.mirrored(x)
-        stencil = Stencil(family.whole.offsets, taps_of(unfolded(w)))
-        return family.whole.cropped(_correlation(stencil, False, x)(x))
-    if isinstance(family, MatrixFamily):
+    """Return A(w) x, by the kind of map that a family lowers to."""
+    kind = getattr(family, "lowers", None)
+    if kind == "matrix":
         return torch.matmul(constant(w, x), x.flatten(2)).unflatten(2, x.shape[2:])
-    if isinstance(family, ScaleFamily):
+    if kind == "scale":
         return per_channel(constant(w, x), x) * x
-    raise _refusal(family)
+    if kind != "taps":
+        raise _refusal(family)
+    whole: Any = family.whole
+    stencil = Stencil(whole.offsets, whole.taps(family.unfolded(w)))
+    if whole.wrap != MIRROR:
+        return _correlation(stencil, whole.wrap, x)(x)
+    x = whole.mirrored(x)
+    cropped: Tensor = whole.cropped(_correlation(stencil, False, x)(x))
+    return cropped
 
 
 def _correlation(stencil: Stencil, wrap: bool, x: Tensor) -> Callable[[Tensor], Tensor]:

@@ -9,11 +9,10 @@ from typing import Any, TypeAlias
 import torch
 import torch.nn.functional as F
 
-from invconv.arrays.stencil import kernel_of, taps_of
 from invconv.kernels.convolutions import CausalFamily, CircularFamily
-from invconv.kernels.families import StencilFamily
+from invconv.kernels.families import MIRROR, LinearFamily, StencilFamily
 from invconv.kernels.frequencies.products import within_range
-from invconv.kernels.symmetric import MirroredFamily, SymmetricFamily, folded, unfolded
+from invconv.kernels.symmetric import MirroredFamily, SymmetricFamily
 from invconv_torch.exporting.waves import causal_solve, lanes_of
 from invconv_torch.native import kernels, ops
 
@@ -42,20 +41,24 @@ def decompositions() -> dict[Any, Callable[..., Any]]:
 
 def _apply(family: str, w: Tensor, x: Tensor) -> Tensor:
     known = ops.family_of(family)
-    if not isinstance(known, SymmetricFamily):
+    if not _is_mirrored(known):
         return kernels.apply(known, w, x)
     whole = known.whole
-    y = kernels.apply(_free(whole), torch.as_tensor(taps_of(unfolded(w))), _mirrored(whole, x))
+    y = kernels.apply(_free(whole), whole.taps(known.unfolded(w)), _mirrored(whole, x))
     return torch.as_tensor(whole.cropped(y))
 
 
 def _gram(family: str, x: Tensor, y: Tensor) -> Tensor:
     known = ops.family_of(family)
-    if not isinstance(known, SymmetricFamily):
+    if not _is_mirrored(known):
         return kernels.gram(known, x, y)
     whole = known.whole
     taps = kernels.gram(_free(whole), _mirrored(whole, x), torch.as_tensor(whole.in_zeros(y)))
-    return torch.as_tensor(folded(kernel_of(taps, whole.kernel_size)))
+    return torch.as_tensor(known.folded(whole.kernel(taps)))
+
+
+def _is_mirrored(family: LinearFamily) -> bool:
+    return getattr(family, "wrap", None) == MIRROR
 
 
 def _free(whole: MirroredFamily) -> StencilFamily:
@@ -77,12 +80,11 @@ def _matmul(a: Tensor, b: Tensor) -> Tensor:
 
 def _solve(family: str, w: Tensor, y: Tensor) -> Tensor:
     known = ops.family_of(family)
-    if isinstance(known, CausalFamily):
+    if known.solved == "causal":
         return _causal_solve(known, w, y)
-    if isinstance(known, CircularFamily):
-        return within_range(lambda y: _circular_solve(known, w, y), y)
-    if isinstance(known, SymmetricFamily):
-        return within_range(lambda y: _symmetric_solve(known, w, y), y)
+    if known.solved == "spectral":
+        solve = _symmetric_solve if _is_mirrored(known) else _circular_solve
+        return within_range(lambda y: solve(known, w, y), y)
     return kernels.solve((known, None), w, y)
 
 

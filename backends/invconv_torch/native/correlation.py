@@ -13,20 +13,17 @@ import torch.nn.functional as F
 
 from invconv.arrays.stencil import Offset, Stencil, reaching
 from invconv.kernels import primitives
-from invconv.kernels.convolutions import CausalFamily, CircularFamily
 from invconv.kernels.cpu.correlate.bands import Places
 from invconv.kernels.cpu.correlate.correlation import compiled_correlation
 from invconv.kernels.cpu.correlate.gram import compiled_gram
 from invconv.kernels.cpu.machine import reason
-from invconv.kernels.families import StencilFamily
+from invconv.kernels.families import StencilFamily, TapsFamily
 from invconv.kernels.primitives import fold, pad_periodic
-from invconv.kernels.symmetric import MirroredFamily
 from invconv_torch.native.host import in_host_memory
 from invconv_torch.precision import full_precision
 
 Tensor: TypeAlias = torch.Tensor
 Shape: TypeAlias = tuple[int, ...]
-Correlation: TypeAlias = CausalFamily | CircularFamily | MirroredFamily | StencilFamily
 
 # see `prefers_kernel_for_gradient`: channels, channels times taps by itemsize, bytes of a batch
 _WIDE, _SUMS = 32, {4: 224, 8: 300}
@@ -155,7 +152,7 @@ def prefers_kernel_for_gradient(x: Tensor, taps: int) -> bool:
     return few or not least <= x.nbytes < most
 
 
-def correlate_compiled(family: Correlation, w: Tensor, x: Tensor) -> Tensor:
+def correlate_compiled(family: TapsFamily, w: Tensor, x: Tensor) -> Tensor:
     """Return the correlation by the compiled kernel, which reads the weights in place."""
     settings = family.offsets, family.wrap, x.element_size()
     kernel = compiled_correlation(x.shape[1], tuple(x.shape[2:]), *settings)
@@ -200,10 +197,10 @@ def horner_compiled(
     return sums
 
 
-def compiled_vjp(family: Correlation, x: Tensor, y_bar: Tensor) -> Tensor:
+def compiled_vjp(family: TapsFamily, x: Tensor, y_bar: Tensor) -> Tensor:
     """Return the gradient by the weights by the compiled kernel; masked entries are zero."""
     channels, settings = x.shape[1], (family.offsets, family.wrap, x.element_size())
-    shape = weights_shape(family, channels)
+    shape = family.shape_of(x)
     gram = compiled_gram(channels, tuple(x.shape[2:]), *settings)
     if gram is None:  # no tap reaches a pixel
         return x.new_zeros(shape)
@@ -218,26 +215,17 @@ def compiled_vjp(family: Correlation, x: Tensor, y_bar: Tensor) -> Tensor:
     return total if parts == 1 else totals.sum(0)
 
 
-def weights_shape(family: Correlation, channels: int) -> Shape:
-    """Return the shape of a family's weights."""
-    if isinstance(family, StencilFamily):
-        return len(family.offsets), channels, channels
-    return channels, channels, *family.kernel_size
-
-
-def _placed(family: Correlation, w: Tensor) -> tuple[Tensor, int, Places]:
+def _placed(family: TapsFamily, w: Tensor) -> tuple[Tensor, int, Places]:
     """Return weights, the address of the first tap's matrix, and the layout of all matrices."""
     stride = w.stride()
-    if isinstance(family, StencilFamily):
+    if isinstance(family, StencilFamily):  # the taps come first
         return w, w.data_ptr(), (*stride, 0)
     if not w.is_contiguous() and stride[2:] != _dense(family.kernel_size):
         # the taps of a pair of channels must be adjacent
         w = w.contiguous()
         stride = w.stride()
-    if isinstance(family, CircularFamily | MirroredFamily):
-        return w, w.data_ptr(), (1, stride[0], stride[1], 0)
     first = w.data_ptr() + family.first * w.element_size()
-    return w, first, (1, stride[0], stride[1], 1 if family.lower else -1)
+    return w, first, (1, stride[0], stride[1], family.kept)
 
 
 @functools.lru_cache(maxsize=256)

@@ -14,27 +14,12 @@ from typing import Any, TypeAlias
 
 import torch
 
-from invconv.kernels.convolutions import CausalFamily, CircularFamily
-from invconv.kernels.families import MatrixFamily, ScaleFamily, StencilFamily, TriangularFamily
+from invconv.kernels.families import LinearFamily
 from invconv.kernels.frequencies import spectrum
 from invconv.kernels.series import series
-from invconv.kernels.symmetric import SymmetricFamily
 from invconv_torch.native import kernels
-from invconv_torch.native.correlation import weights_shape
 
 Tensor: TypeAlias = torch.Tensor
-
-
-_KINDS = (
-    CausalFamily,
-    CircularFamily,
-    MatrixFamily,
-    ScaleFamily,
-    StencilFamily,
-    SymmetricFamily,
-    TriangularFamily,
-)
-_BY_NAME = {kind.__name__: kind for kind in _KINDS}
 
 
 @functools.lru_cache(maxsize=256)
@@ -44,7 +29,7 @@ def family_of(text: str) -> Any:
     assert isinstance(call, ast.Call)
     assert isinstance(call.func, ast.Name)
     settings = {str(k.arg): ast.literal_eval(k.value) for k in call.keywords}
-    return _BY_NAME[call.func.id](**settings)
+    return LinearFamily.named[call.func.id](**settings)
 
 
 @torch.library.custom_op("invconv::apply", mutates_args=())  # type: ignore[untyped-decorator]
@@ -126,14 +111,7 @@ def _(family: str, w: Tensor, x: Tensor, y: Tensor, directions: Tensor) -> Tenso
 
 @gram.register_fake  # type: ignore[untyped-decorator]
 def _(family: str, x: Tensor, y: Tensor) -> Tensor:
-    known = family_of(family)
-    if isinstance(known, TriangularFamily):
-        return x.new_empty((x.shape[0], x.shape[0]))
-    if isinstance(known, ScaleFamily):
-        return x.new_empty(x.shape[1])
-    if isinstance(known, MatrixFamily):
-        return x.new_empty((x.shape[1], x.shape[1]))
-    return x.new_empty(weights_shape(known, x.shape[1]))
+    return x.new_empty(family_of(family).shape_of(x))
 
 
 @matmul.register_fake  # type: ignore[untyped-decorator]
@@ -173,7 +151,7 @@ def _on_images(operator: Callable[..., Tensor]) -> Callable[..., Any]:
     def rule(
         info: Any, in_dims: tuple[Any, ...], family: str, w: Tensor, x: Tensor
     ) -> tuple[Tensor, int]:
-        if isinstance(in_dims[1], int) or isinstance(family_of(family), TriangularFamily):
+        if isinstance(in_dims[1], int) or family_of(family).lowers == "triangle":
             alone: tuple[Tensor, int] = _one_by_one(operator)(info, in_dims, family, w, x)
             return alone
         images = x.movedim(in_dims[2], 0)

@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 import torch
 
 from invconv.arrays.namespaces import readable
-from invconv.kernels.convolutions import CausalFamily, CircularFamily
+from invconv.kernels.convolutions import CausalFamily
 from invconv.kernels.cpu.compiled import CompiledSolve, available, compiled_solve
 from invconv.kernels.cuda.launch import DeviceSolve, device_solve
 from invconv.kernels.frequencies import products
@@ -18,7 +18,6 @@ from invconv.kernels.frequencies.spectrum import kernel_spectrum, stable_spectra
 from invconv.kernels.matrices import accurate_inverse
 from invconv.kernels.plain.pitched import PitchedSolver
 from invconv.kernels.primitives import flat, from_pixel_rows, pixel_rows
-from invconv.kernels.symmetric import SymmetricFamily
 from invconv.kernels.wavefront import CausalStencil, inverse_at_the_pixel
 from invconv_torch.native.host import in_host_memory
 from invconv_torch.native.launches import CUDA
@@ -103,13 +102,12 @@ class SpectralFactor:
 
     @staticmethod
     def of(
-        family: CircularFamily | SymmetricFamily,
+        basis: Basis,
         kernel: Tensor,
         shape: tuple[int, ...],
         quiet: bool = False,
     ) -> SpectralFactor:
         """Factor a kernel's spectrum; ``quiet``, without errors, if it may be singular."""
-        basis = family.basis
         spectrum = kernel_spectrum(kernel.detach(), basis, shape)
         if readable(spectrum) and not quiet:
             inverse = stable_spectral_inverse(spectrum)
