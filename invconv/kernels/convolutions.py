@@ -109,7 +109,6 @@ class CausalFamily(TapsFamily):
         return namespace(taps).concat([here, taps[1:, ...]], axis=0)
 
     def factor(self, w: Array, shape: Shape) -> Solver:
-        """See `LinearFamily`."""
         return causal_solver(self.stencil(w), shape)
 
     def transpose(self) -> CausalFamily:
@@ -193,23 +192,19 @@ class CircularFamily(TapsFamily):
         return np.ones(len(self.offsets))
 
     def by_frequencies(self, x: Array) -> bool:
-        """See `TapsFamily`."""
         return self.wide and namespace(x).finfo(x.dtype).bits <= 64  # longdouble has no transform
 
     def apply(self, w: Array, x: Array) -> Array:
-        """See `LinearFamily`."""
         if self.by_frequencies(x):
             return spectral_apply(w, self.basis, x)
         return super().apply(w, x)
 
     def gram(self, x: Array, y: Array) -> Array:
-        """See `LinearFamily`."""
         if self.by_frequencies(x):
             return spectral_gram(x, y, self.kernel_size, self.basis)
         return super().gram(x, y)
 
     def factor(self, w: Array, shape: Shape) -> Solver:
-        """See `LinearFamily`."""
         return spectral_solver(kernel_spectrum(w, self.basis, shape), self.basis, shape)
 
     def transpose(self) -> CircularFamily:

@@ -126,15 +126,12 @@ class TapsFamily(LinearFamily):
         return False
 
     def shape_of(self, x: Array) -> Shape:
-        """See `LinearFamily`."""
         return (x.shape[1], x.shape[1], *self.kernel_size)
 
     def apply(self, w: Array, x: Array) -> Array:
-        """See `LinearFamily`."""
         return correlate(Stencil(self.offsets, self.taps(w)), x, wrap=self.wrap)
 
     def gram(self, x: Array, y: Array) -> Array:
-        """See `LinearFamily`."""
         return self.kernel(correlate_kernel_vjp(x, y, self.offsets, wrap=self.wrap))
 
 
@@ -151,23 +148,18 @@ class StencilFamily(TapsFamily):
         return f"StencilFamily(offsets={self.offsets}, wrap={self.wrap})"
 
     def taps(self, w: Array) -> Array:
-        """See `TapsFamily`."""
         return w
 
     def kernel(self, taps: Array) -> Array:
-        """See `TapsFamily`."""
         return taps
 
     def shape_of(self, x: Array) -> Shape:
-        """See `LinearFamily`."""
         return len(self.offsets), x.shape[1], x.shape[1]
 
     def transpose(self) -> StencilFamily:
-        """See `LinearFamily`."""
         return StencilFamily(tuple(tuple(-o for o in offset) for offset in self.offsets), self.wrap)
 
     def adjoint(self, w: Array) -> Array:
-        """See `LinearFamily`."""
         return namespace(w).matrix_transpose(w)
 
 
@@ -179,7 +171,6 @@ class CentredFamily(StencilFamily):
     turned: CentredFamily = field(init=False, repr=False, compare=False)
 
     def transpose(self) -> CentredFamily:
-        """See `LinearFamily`."""
         return self.turned
 
 
@@ -213,23 +204,18 @@ class MatrixFamily(LinearFamily):
     text = "MatrixFamily()"
 
     def shape_of(self, x: Array) -> Shape:
-        """See `LinearFamily`."""
         return x.shape[1], x.shape[1]
 
     def apply(self, w: Array, x: Array) -> Array:
-        """See `LinearFamily`."""
         return multiply(w, x)
 
     def gram(self, x: Array, y: Array) -> Array:
-        """See `LinearFamily`."""
         return matmul(pixel_rows(y), namespace(x).matrix_transpose(pixel_rows(x)))
 
     def factor(self, w: Array, shape: Shape) -> Solver:
-        """See `LinearFamily`."""
         return matrix_solver(w)
 
     def transpose(self) -> MatrixFamily:
-        """See `LinearFamily`."""
         return self
 
 
@@ -241,7 +227,6 @@ class TriangularFamily(LinearFamily):
     lower: bool
 
     def shape_of(self, x: Array) -> Shape:
-        """See `LinearFamily`."""
         return x.shape[0], x.shape[0]
 
     @property
@@ -250,19 +235,15 @@ class TriangularFamily(LinearFamily):
         return "TriangularFamily(lower=True)" if self.lower else "TriangularFamily(lower=False)"
 
     def apply(self, w: Array, x: Array) -> Array:
-        """See `LinearFamily`."""
         return matmul(triangle(w, lower=self.lower), x)
 
     def gram(self, x: Array, y: Array) -> Array:
-        """See `LinearFamily`."""
         return triangle(matmul(y, namespace(x).matrix_transpose(x)), lower=self.lower)
 
     def factor(self, w: Array, shape: Shape) -> Solver:
-        """See `LinearFamily`."""
         return Triangle(w, self.lower)
 
     def transpose(self) -> TriangularFamily:
-        """See `LinearFamily`."""
         return TriangularFamily(not self.lower)
 
 
@@ -274,27 +255,21 @@ class ScaleFamily(LinearFamily):
     text = "ScaleFamily()"
 
     def shape_of(self, x: Array) -> Shape:
-        """See `LinearFamily`."""
         return (x.shape[1],)
 
     def apply(self, w: Array, x: Array) -> Array:
-        """See `LinearFamily`."""
         return per_channel(w, x) * x
 
     def gram(self, x: Array, y: Array) -> Array:
-        """See `LinearFamily`."""
         return namespace(x).sum(x * y, axis=(0, *range(2, x.ndim)))
 
     def factor(self, w: Array, shape: Shape) -> Solver:
-        """See `LinearFamily`."""
         return Division(w)
 
     def transpose(self) -> ScaleFamily:
-        """See `LinearFamily`."""
         return self
 
     def adjoint(self, w: Array) -> Array:
-        """See `LinearFamily`."""
         return w
 
 

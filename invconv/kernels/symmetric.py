@@ -101,15 +101,12 @@ class SymmetricFamily(TapsFamily):
 
     @property
     def whole(self) -> MirroredFamily:
-        """See `TapsFamily`."""
         return self.mirrored
 
     def apply(self, w: Array, x: Array) -> Array:
-        """See `LinearFamily`."""
         return self.whole.apply(self.unfolded(w), x)
 
     def gram(self, x: Array, y: Array) -> Array:
-        """See `LinearFamily`."""
         return self.folded(self.whole.gram(x, y))
 
     def unfolded(self, w: Array) -> Array:
@@ -121,7 +118,6 @@ class SymmetricFamily(TapsFamily):
         return w
 
     def folded(self, bar: Array) -> Array:
-        """See `TapsFamily`."""
         xp = namespace(bar)
         for axis in range(2, bar.ndim):
             h, lead = (bar.shape[axis] + 1) // 2, (slice(None),) * axis
@@ -132,7 +128,6 @@ class SymmetricFamily(TapsFamily):
         return bar
 
     def factor(self, w: Array, shape: Shape) -> Solver:
-        """See `LinearFamily`."""
         return spectral_solver(kernel_spectrum(w, self.basis, shape), self.basis, shape)
 
     def counts(self) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
@@ -140,7 +135,6 @@ class SymmetricFamily(TapsFamily):
         return np.asarray([2.0 ** np.count_nonzero(t) for t in tap_indices(self.kernel_size)])
 
     def transpose(self) -> SymmetricFamily:
-        """See `LinearFamily`."""
         return self
 
 

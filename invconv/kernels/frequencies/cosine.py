@@ -38,11 +38,9 @@ class Cosine:
     period: ClassVar[float] = 0.5
 
     def dtype(self, like: Array) -> Any:
-        """See `Basis`."""
         return like.dtype
 
     def frequencies(self, shape: Shape) -> Shape:
-        """See `Basis`."""
         return shape
 
     def multiplicity(self, shape: Shape) -> Floats:

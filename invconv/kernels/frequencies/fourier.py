@@ -45,11 +45,9 @@ class Fourier:
     period: ClassVar[float] = 1
 
     def dtype(self, like: Array) -> Any:
-        """See `Basis`."""
         return complex_dtype(like)
 
     def frequencies(self, shape: Shape) -> Shape:
-        """See `Basis`."""
         return (*shape[:-1], shape[-1] // 2 + 1)
 
     def multiplicity(self, shape: Shape) -> np.ndarray[Any, Any]:
@@ -109,5 +107,4 @@ class Fourier:
         return xp.fft.irfftn(x_hat, s=shape, axes=tuple(range(2, x_hat.ndim)))
 
     def real(self, shape: Shape) -> RealTransform:
-        """See `Basis`."""
         return real_fourier(tuple(shape))
