@@ -30,7 +30,7 @@ from invconv_torch.native.matrices import (
 )
 from invconv_torch.native.solvers import Factor, SpectralFactor, by_frequencies
 from invconv_torch.native.spectral import spectral_log_det
-from invconv_torch.native.terms import counted, without_mean
+from invconv_torch.native.terms import counted
 from invconv_torch.native.whole import evaluate, records
 from invconv_torch.traced import require_onnx_form, traced
 
@@ -55,7 +55,6 @@ __all__ = [
     "matmul",
     "spectral_log_det",
     "triangular_solve",
-    "without_mean",
 ]
 
 Tensor: TypeAlias = torch.Tensor

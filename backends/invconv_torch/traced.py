@@ -61,12 +61,6 @@ def require_onnx_form() -> None:
         )
 
 
-def unwatched() -> bool:
-    """Tell whether autograd, forward mode, torch.func and torch.compile are all off."""
-    # traced first: Dynamo cannot read the level
-    return not (torch.is_grad_enabled() or traced() or forward_level() >= 0)
-
-
 def device_kind(name: str, x: Any) -> str:
     """Return the kind of device of a tensor ("cpu", "cuda"), or raise if x is no tensor."""
     if not isinstance(x, torch.Tensor):

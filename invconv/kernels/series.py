@@ -25,7 +25,6 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 
 from invconv.arrays.namespaces import Array, constant, namespace, to_float, total, zeros
-from invconv.arrays.registry import Primitive
 from invconv.arrays.stencil import Offset
 from invconv.kernels.families import LinearFamily, StencilFamily
 
@@ -96,14 +95,11 @@ def counts_of(family: StencilFamily, w: Array) -> Counts:
     return counts_for(to_float(norm_bound(without_mean(family, w)[0])), eps)
 
 
-def _without_mean(family: StencilFamily, w: Array) -> tuple[Array, Array]:
+def without_mean(family: StencilFamily, w: Array) -> tuple[Array, Array]:
     """Return the taps of M - mu, and mu, the mean of M's diagonal, from the tap at the pixel."""
     unit = constant(_unit(family.offsets, int(w.shape[1])), w, w.dtype)
     mean = total(w * unit) / w.shape[1]
     return w - mean * unit, mean
-
-
-without_mean = Primitive(_without_mean, "without_mean", on=1)
 
 
 @functools.lru_cache(maxsize=64)

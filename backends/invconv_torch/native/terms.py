@@ -14,11 +14,17 @@ from typing import TypeAlias
 import torch
 from torch.utils.weak import WeakTensorKeyDictionary
 
-from invconv.kernels import series
 from invconv.kernels.families import StencilFamily
-from invconv.kernels.series import Counts, counts_for, counts_of, largest_norm, norm_bound
+from invconv.kernels.series import (
+    Counts,
+    counts_for,
+    counts_of,
+    largest_norm,
+    norm_bound,
+    without_mean,
+)
 from invconv_torch.native import host
-from invconv_torch.traced import traced, unwatched
+from invconv_torch.traced import traced
 
 Tensor: TypeAlias = torch.Tensor
 Shape: TypeAlias = tuple[int, ...]
@@ -68,19 +74,6 @@ def counted(
         return w, counts
     enough = _norm(family, w) <= largest_norm(counts, eps)
     return torch.where(enough, w, torch.nan), counts
-
-
-def without_mean(family: StencilFamily, w: Tensor) -> tuple[Tensor, Tensor]:
-    """See `invconv.kernels.series.without_mean`; it works in place on a copy."""
-    here = (0,) * len(family.offsets[0])
-    if here not in family.offsets or not unwatched():
-        taps, mean = series.without_mean.agnostic(family, w)
-        return taps, mean
-    taps = w.clone()
-    centre = taps[family.offsets.index(here)].diagonal()
-    mean = centre.mean()
-    centre.sub_(mean)
-    return taps, mean
 
 
 def _norm(family: StencilFamily, w: Tensor) -> Tensor:
