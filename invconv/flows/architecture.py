@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -129,21 +130,25 @@ class GlowArchitecture:
 
     def arrays(self) -> dict[str, tuple[int, ...]]:
         """Return the shapes of all arrays by their names in a file, and in PyTorch."""
-        shapes: dict[str, tuple[int, ...]] = {}
-        for level in range(self.levels):
-            channels = self.channels(level)
-            half, inputs = channels // 2, channels // 2 + (self.context or 0)
-            for step in range(self.depth):
-                at = f"level{level}_step{step}"
-                shapes[f"{at}_actnorm.log_scale"] = shapes[f"{at}_actnorm.bias"] = (channels,)
-                mixing = mixing_arrays(self, channels)
-                shapes |= {f"{at}_{name}": shape for name, shape in mixing.items()}
-                shapes |= _conv(f"{at}_coupling.net.0", self.width, inputs, 3)
-                shapes |= _conv(f"{at}_coupling.net.2", self.width, self.width, 1)
-                shapes |= _conv(f"{at}_coupling.net.4", channels, self.width, 3)
-            if level < self.levels - 1:
-                shapes |= _conv(f"level{level}_split.prior", channels, half, 3)
-        return shapes
+        levels = (_level_arrays(self, level) for level in range(self.levels))
+        return dict(itertools.chain.from_iterable(arrays.items() for arrays in levels))
+
+
+def _level_arrays(a: GlowArchitecture, level: int) -> dict[str, tuple[int, ...]]:
+    shapes: dict[str, tuple[int, ...]] = {}
+    channels = a.channels(level)
+    half, inputs = channels // 2, channels // 2 + (a.context or 0)
+    for step in range(a.depth):
+        at = f"level{level}_step{step}"
+        shapes[f"{at}_actnorm.log_scale"] = shapes[f"{at}_actnorm.bias"] = (channels,)
+        mixing = mixing_arrays(a, channels)
+        shapes |= {f"{at}_{name}": shape for name, shape in mixing.items()}
+        shapes |= _conv(f"{at}_coupling.net.0", a.width, inputs, 3)
+        shapes |= _conv(f"{at}_coupling.net.2", a.width, a.width, 1)
+        shapes |= _conv(f"{at}_coupling.net.4", channels, a.width, 3)
+    if level < a.levels - 1:
+        shapes |= _conv(f"level{level}_split.prior", channels, half, 3)
+    return shapes
 
 
 def _conv(name: str, outputs: int, inputs: int, size: int) -> dict[str, tuple[int, ...]]:

@@ -84,25 +84,7 @@ class PLUConv1x1(Pointwise, mixing="plu"):
     def validate(self) -> None:
         super().validate()
         require_alike("sign", self.sign, "lower", self.lower)
-        xp = require_array("permutation", self.permutation)
-        if library_name(self.permutation) != library_name(self.lower):
-            raise TypeError(
-                f"permutation: expected an array of {library_name(self.lower)} as lower is, "
-                f"got one of {library_name(self.permutation)}"
-            )
-        if device(self.permutation) != device(self.lower):
-            raise ValueError(
-                f"permutation: expected an array on device {device(self.lower)} as lower is, "
-                f"got one on {device(self.permutation)}"
-            )
-        if not xp.isdtype(self.permutation.dtype, "integral"):
-            raise TypeError(f"permutation: expected integers, got {self.permutation.dtype}")
-        if readable(self.permutation):
-            order = to_numpy(self.permutation).tolist()
-            if sorted(order) != list(range(self.channels)):
-                raise ValueError(
-                    f"permutation: expected each of 0 to {self.channels - 1} once, got {order}"
-                )
+        _require_permutation(self.permutation, self.channels, self.lower)
         if readable(self.sign) and not (np.abs(to_numpy(self.sign)) > 0).all():
             raise ValueError(
                 f"sign: expected a positive or negative number a channel, as +1 or -1, got "
@@ -176,3 +158,24 @@ class PLUConv1x1(Pointwise, mixing="plu"):
         lower = strict_below(xp.tril(self.lower, k=-1), 1 - 1 / third)
         signed = (self.sign * scale)[:, None]
         return self.replace(lower=lower, upper=signed * upper, log_scale=xp.log(scale))
+
+
+def _require_permutation(permutation: Array, channels: int, lower: Array) -> None:
+    """Raise unless an array has each channel once, in the library and on the device of another."""
+    xp = require_array("permutation", permutation)
+    if library_name(permutation) != library_name(lower):
+        raise TypeError(
+            f"permutation: expected an array of {library_name(lower)} as lower is, "
+            f"got one of {library_name(permutation)}"
+        )
+    if device(permutation) != device(lower):
+        raise ValueError(
+            f"permutation: expected an array on device {device(lower)} as lower is, "
+            f"got one on {device(permutation)}"
+        )
+    if not xp.isdtype(permutation.dtype, "integral"):
+        raise TypeError(f"permutation: expected integers, got {permutation.dtype}")
+    if readable(permutation):
+        order = to_numpy(permutation).tolist()
+        if sorted(order) != list(range(channels)):
+            raise ValueError(f"permutation: expected each of 0 to {channels - 1} once, got {order}")
