@@ -9,10 +9,8 @@ from typing import Any, TypeAlias
 import torch
 
 from invconv.arrays.namespaces import readable
-from invconv.arrays.stencil import Offset, Stencil
 from invconv.kernels.families import (
     LinearFamily,
-    StencilFamily,
     TriangularFamily,
 )
 from invconv.kernels.frequencies.products import SpectralProduct
@@ -39,8 +37,6 @@ __all__ = [
     "apply",
     "by_frequencies",
     "complex_of",
-    "correlate",
-    "correlate_kernel_vjp",
     "counted",
     "evaluate",
     "exponential",
@@ -80,18 +76,6 @@ def factor(family: LinearFamily, w: Tensor, shape: tuple[int, ...]) -> Any:
     require_onnx_form()
     known = None if traced() else kernels.factor(family, w.detach(), shape, quiet=False)
     return Solver(family, w, known)
-
-
-def correlate(stencil: Stencil, x: Tensor, *, wrap: bool = False) -> Tensor:
-    """See `invconv.kernels.primitives.correlate`."""
-    return run(APPLY, StencilFamily(stencil.offsets, wrap), stencil.taps, x)
-
-
-def correlate_kernel_vjp(
-    x: Tensor, y_bar: Tensor, offsets: tuple[Offset, ...], *, wrap: bool = False
-) -> Tensor:
-    """See `invconv.kernels.primitives.correlate_kernel_vjp`."""
-    return run(GRAM, StencilFamily(offsets, wrap), x, y_bar)
 
 
 def triangular_solve(matrix: Tensor, rhs: Tensor, *, lower: bool) -> Tensor:
