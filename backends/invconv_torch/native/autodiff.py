@@ -18,7 +18,6 @@ from invconv.kernels import rules
 from invconv_torch.native import kernels, ops
 from invconv_torch.native.batched import one_by_one
 from invconv_torch.native.layout import owned
-from invconv_torch.private import forward_level
 from invconv_torch.traced import (
     Watch,
     as_nodes,
@@ -77,7 +76,7 @@ class _Eager(Function):  # type: ignore[misc]
     @staticmethod
     def forward(operation: Any, *tensors: Tensor) -> Tensor:
         rule, settings = operation
-        return (rule.traced if as_nodes() else rule.run)(settings, *tensors)
+        return owned((rule.traced if as_nodes() else rule.run)(settings, *tensors))
 
     @staticmethod
     def setup_context(ctx: Any, inputs: Any, output: Tensor) -> None:
@@ -88,6 +87,7 @@ class _Eager(Function):  # type: ignore[misc]
         ctx.save_for_forward(*kept)
 
     @staticmethod
+    @one_by_one
     def backward(ctx: Any, bar: Tensor) -> tuple[Any, ...]:
         wanted = ctx.needs_input_grad[1:]
         return None, *ctx.rule.vjp(ctx.settings, ctx.saved_tensors, bar, wanted)
@@ -124,25 +124,6 @@ class _Traced(Function):  # type: ignore[misc]
         return None, *bars, *[None] * (_MOST - len(saved))
 
 
-class _Plain(_Eager):
-    """The Function outside torch.func: without a setup_context, PyTorch inspects no signature."""
-
-    @staticmethod
-    def forward(  # type: ignore[override]  # as PyTorch calls it where there is no setup_context
-        ctx: Any, operation: Any, *tensors: Tensor
-    ) -> Tensor:
-        ctx.rule, ctx.settings = rule, settings = operation
-        output = owned(rule.run(settings, *tensors))
-        kept = (*tensors[:-1], output) if rule.keeps_result else tensors
-        ctx.save_for_backward(*kept)
-        if forward_level() >= 0:
-            ctx.save_for_forward(*kept)
-        return output
-
-    setup_context = Function.setup_context
-    backward = staticmethod(one_by_one(_Eager.backward))
-
-
 def run(rule: Rule, settings: Settings, *tensors: Tensor) -> Tensor:
     """Run an operation, and record it for derivatives if it is observed."""
     watched = watch(*tensors)
@@ -154,11 +135,10 @@ def run(rule: Rule, settings: Settings, *tensors: Tensor) -> Tensor:
         # views: only for these the compiler knows which ones `torch.func.grad` differentiates by
         views = [tensor.view_as(tensor) for tensor in tensors]
         result = _Traced.apply((rule, settings), *views, *[None] * (_MOST - len(views)))
-    elif watched is Watch.TRANSFORMS:
-        refuse_nested_forward_mode()
-        result = _Eager.apply(Operation(rule, settings), *tensors)
     else:
-        result = _Plain.apply((rule, settings), *tensors)
+        if watched is Watch.TRANSFORMS:
+            refuse_nested_forward_mode()
+        result = _Eager.apply(Operation(rule, settings), *tensors)
     return result
 
 

@@ -217,7 +217,7 @@ def test_a_planted_cpu_constant_is_caught(torch_layer: Build, monkeypatch: Any) 
 
 def test_a_planted_host_read_is_caught(torch_layer: Build, monkeypatch: Any) -> None:
     layer, x = torch_layer("autoregressive-2d")
-    monkeypatch.setattr("invconv.operators.base.factored.readable", lambda x: True)
+    monkeypatch.setattr("invconv.operators.base.factors.readable", lambda x: True)
     with pytest.raises(Exception, match=r"Cannot access data pointer|_local_scalar_dense|\.numpy"):
         on_cuda(layer, "inverse", x)
 
