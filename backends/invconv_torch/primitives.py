@@ -8,7 +8,6 @@ from typing import Any, TypeAlias
 
 import torch
 
-from invconv.arrays.namespaces import readable
 from invconv.kernels.families import (
     LinearFamily,
     TriangularFamily,
@@ -18,14 +17,7 @@ from invconv_torch.native import kernels
 from invconv_torch.native.autodiff import APPLY, GRAM, MATMUL, SOLVE, run
 from invconv_torch.native.exponential import exponential, exponential_gram, exponential_vjp
 from invconv_torch.native.host import TorchOps
-from invconv_torch.native.matrices import (
-    LogAbsDet,
-    factored,
-    inverse_saved,
-    inverse_unchecked,
-    log_abs_det_saving,
-    log_of_pivots,
-)
+from invconv_torch.native.matrices import LogAbsDet, inverse_or_nan, log_of_pivots
 from invconv_torch.native.solvers import Factor, SpectralFactor, by_frequencies
 from invconv_torch.native.spectral import spectral_log_det
 from invconv_torch.native.terms import counted
@@ -45,9 +37,7 @@ __all__ = [
     "factor",
     "gram",
     "inverse_or_nan",
-    "inverse_saved",
     "log_abs_det",
-    "log_abs_det_saving",
     "matmul",
     "spectral_log_det",
     "triangular_solve",
@@ -95,12 +85,7 @@ def log_abs_det(matrices: Tensor) -> Tensor:
     if records(matrices, []):
         logs: Tensor = LogAbsDet.apply(matrices)
         return logs
-    return log_of_pivots(factored(matrices)[0])
-
-
-def inverse_or_nan(matrices: Tensor) -> Tensor:
-    """See `invconv.kernels.primitives.inverse_or_nan`."""
-    return torch.linalg.inv(matrices) if readable(matrices) else inverse_unchecked(matrices)
+    return log_of_pivots(matrices)
 
 
 @dataclass(frozen=True, eq=False)

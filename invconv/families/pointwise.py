@@ -31,9 +31,8 @@ from invconv.kernels.matrices import solver_of_steps
 from invconv.kernels.pixel_steps import Divided, PixelStep, PixelSteps
 from invconv.kernels.primitives import (
     from_pixel_rows,
-    inverse_saved,
+    inverse_or_nan,
     log_abs_det,
-    log_abs_det_saving,
     matmul,
     pixel_rows,
 )
@@ -132,11 +131,10 @@ class Matrix(Pointwise):
         return self, MATRIX.adjoint(w)
 
     def log_det(self, w: Array, shape: Shape, saving: bool = False) -> tuple[Array, Any]:
-        log_det, memo = log_abs_det_saving(w) if saving else (log_abs_det(w), None)
-        return size(shape) * log_det, memo
+        return size(shape) * log_abs_det(w), None
 
     def add_log_det_vjp(self, known: Any, w: Array, shape: Shape, memo: Any, bar: Array) -> Array:
-        inverse = inverse_saved(w, memo)
+        inverse = inverse_or_nan(w)
         more = (size(shape) * bar) * namespace(inverse).matrix_transpose(inverse)
         return more if known is None else known + more
 

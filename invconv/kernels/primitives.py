@@ -133,18 +133,6 @@ def log_abs_det(matrices: Array) -> Array:
     return xp.where(known, logs, xp.full_like(logs, math.nan))
 
 
-@Primitive
-def log_abs_det_saving(matrices: Array) -> tuple[Array, Any]:
-    """Return log|det A| of matrices (..., C, C), and a factorisation for `inverse_saved`."""
-    return log_abs_det(matrices), None
-
-
-@Primitive
-def inverse_saved(matrices: Array, memo: Any) -> Array:
-    """Return A^-1 from the saved factorisation; inf, NaN or an error if A is singular."""
-    return inverse_or_nan(matrices)
-
-
 def add_pivots(kernel: Array, centre: Offset, v: Array) -> Array:
     """Return a kernel (C, C, *k) with v (C,) added to K[c, c, centre]."""
     here = constant(_pivots_of(tuple(map(int, kernel.shape)), centre), kernel)

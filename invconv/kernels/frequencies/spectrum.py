@@ -18,9 +18,8 @@ from invconv.kernels.frequencies.basis import Basis
 from invconv.kernels.frequencies.fourier import complex_of
 from invconv.kernels.frequencies.products import SpectralProduct, within_range
 from invconv.kernels.primitives import (
-    inverse_saved,
+    inverse_or_nan,
     log_abs_det,
-    log_abs_det_saving,
     matmul,
     split_singular,
 )
@@ -126,10 +125,9 @@ def spectral_log_det(kernel: Array, family: SpectralFamily, shape: Shape) -> Arr
 def spectral_log_det_saving(
     kernel: Array, family: SpectralFamily, shape: Shape
 ) -> tuple[Array, Any]:
-    """Return `spectral_log_det`, and the spectrum with its factors for `spectral_log_det_vjp`."""
+    """Return `spectral_log_det`, and the spectrum for `spectral_log_det_vjp`."""
     spectrum = kernel_spectrum(kernel, family.basis, shape)
-    logs, factors = log_abs_det_saving(spectrum)
-    return _summed(logs, family, shape), (spectrum, factors)
+    return _summed(log_abs_det(spectrum), family, shape), spectrum
 
 
 def _summed(logs: Array, family: SpectralFamily, shape: Shape) -> Array:
@@ -138,15 +136,15 @@ def _summed(logs: Array, family: SpectralFamily, shape: Shape) -> Array:
 
 
 def spectral_log_det_vjp(
-    kernel: Array, family: SpectralFamily, shape: Shape, memo: Any = None
+    kernel: Array, family: SpectralFamily, shape: Shape, spectrum: Array | None = None
 ) -> Array:
     """Return the gradient of the log-determinant with respect to the kernel.
 
     d/dK[o, c, t] = Re sum over f of K_hat(f)^-1[c, o] times the phases of t
     """
     basis = family.basis
-    spectrum, factors = memo or (kernel_spectrum(kernel, basis, shape), None)
-    inverse = inverse_saved(spectrum, factors)  # (F, C_in, C_out)
+    spectrum = kernel_spectrum(kernel, basis, shape) if spectrum is None else spectrum
+    inverse = inverse_or_nan(spectrum)  # (F, C_in, C_out)
     weights = constant(basis.multiplicity(shape), kernel, basis.dtype(kernel))
     grad = namespace(kernel).matrix_transpose(inverse * weights[:, None, None])
     return taps_of_spectrum(grad, basis, tuple(map(int, kernel.shape[2:])), kernel, shape)
