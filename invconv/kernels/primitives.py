@@ -156,7 +156,7 @@ def pivots(kernel: Array, centre: Offset) -> Array:
 
 @Primitive
 def inverse_or_nan(matrices: Array) -> Array:
-    """Return A^-1 of each matrix (..., C, C); a singular one that is not readable gives NaN.
+    """Return A^-1 of each matrix (..., C, C); a singular one gives NaN, or an error if readable.
 
     It is a primitive, since some libraries wait for the device to test for singular matrices.
     """

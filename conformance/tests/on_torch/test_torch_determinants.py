@@ -64,8 +64,6 @@ def test_a_zero_pivot_is_minus_infinity_and_its_inverse_nan(dtype: Any) -> None:
     a = a.requires_grad_()
     (grad,) = torch.autograd.grad(primitives.log_abs_det(a).sum(), a)
     assert grad.isfinite().flatten(1).all(1).tolist() == [True, False, True]
-    with pytest.raises(RuntimeError, match="singular"):  # as the core has it, where it may look
-        primitives.inverse_or_nan(a.detach())
 
 
 @pytest.mark.parametrize("name", ["plain", "periodic-2d"])
