@@ -36,8 +36,6 @@ class Pair:
     limit : float or None
         What its time should be at most, as a part of PyTorch's; None where we set no limit.
     ours, theirs : callable
-    library : str
-        Ours.
     gradients : bool
         Whether PyTorch keeps what a gradient needs.
     """
@@ -47,7 +45,6 @@ class Pair:
     limit: float | None
     ours: Call
     theirs: Call
-    library: str = "torch"
     gradients: bool = True
 
 
@@ -84,9 +81,7 @@ def _pointwise(shape: Shape, limit: float) -> Iterator[Pair]:
         rng = np.random.default_rng(0)
         conv = kinds[name].init(shape[1], rng=rng, ndim=2, like=images)
         inverse, does = conv.prepare(shape[2:]).inverse, f"{name} inverse {library}"
-        return Pair(
-            does, shape, limit, lambda: inverse(images), lambda: plain(y), library, gradients=False
-        )
+        return Pair(does, shape, limit, lambda: inverse(images), lambda: plain(y), gradients=False)
 
     for name in kinds:
         yield pair(name, "torch", y)
