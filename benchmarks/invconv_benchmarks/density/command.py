@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import argparse
 import math
+import os
 import signal
 from pathlib import Path
 from typing import Any
 
 import torch
+from rich.console import Console
 from rich.table import Table
 
 from invconv.arrays.errors import CommandError, as_command_errors
@@ -22,8 +24,7 @@ from invconv_benchmarks.density.models.architecture import MIXINGS
 from invconv_benchmarks.density.recipes.recipe import PRECISIONS, Recipe, load_preset, preset_names
 from invconv_benchmarks.density.training import dry_run
 from invconv_benchmarks.density.training.display import Display
-from invconv_benchmarks.density.training.loop import train
-from invconv_benchmarks.density.training.processes import joined, stopping
+from invconv_benchmarks.density.training.run import stopping, train
 from invconv_benchmarks.options import numbers
 from invconv_conformance import printing
 from invconv_conformance.arguments import words
@@ -151,44 +152,40 @@ def _train(arguments: argparse.Namespace) -> int:
         return _dry_run(recipe, arguments)
     name = f"{arguments.mixing}-seed{recipe.seed}"
     folder = arguments.out or Path(f"invconv-density-{preset.name}") / name
-    data = load(recipe.data, arguments.path)
-    console = printing.console()
-    with joined(arguments.device) as (processes, device), stopping(processes) as stopped:
-        if not processes.first:
-            train(recipe, data, folder, device=device, processes=processes)
-            return 0
-        console.print(f"{_words(recipe)}: {len(data)} tiles an epoch", highlight=False)
-        total = recipe.training.length(len(data))
-        with Display(console, total) as display:
-            trainer = train(
-                recipe,
-                data,
-                folder,
-                report=lambda progress: display.show(name, progress),
-                should_stop=lambda: bool(stopped),
-                device=device,
-                processes=processes,
-            )
-    if trainer.step < trainer.steps:
-        console.print(
-            f"stopped after {trainer.step} of {trainer.steps} steps; the same command goes on"
+    data, console = load(recipe.data, arguments.path), _console()
+    console.print(f"{_words(recipe)}: {len(data)} tiles an epoch", highlight=False)
+    total = recipe.training.length(len(data))
+    with stopping() as asked, Display(console, total) as display:
+        run = train(
+            recipe,
+            data,
+            folder,
+            report=lambda progress: display.show(name, progress),
+            should_stop=lambda: bool(asked),
+            device=arguments.device,
         )
+    if run.step < run.steps:
+        console.print(f"stopped after {run.step} of {run.steps} steps; the same command goes on")
         return 130
-    ended = f"{trainer.history[-1]['held_out']:.4f} bits/dim of the {data.watched} tiles"
-    console.print(f"{folder}: {ended}", markup=False)
+    if run.history:
+        ended = f"{run.history[-1]['held_out']:.4f} bits/dim of the {data.watched} tiles"
+        console.print(f"{folder}: {ended}", markup=False)
     return 0
+
+
+def _console() -> Console:
+    """Return the terminal, or nothing for all but the first of torchrun's processes."""
+    console = printing.console()
+    console.quiet = os.environ.get("RANK", "0") != "0"
+    return console
 
 
 def _dry_run(recipe: Recipe, arguments: argparse.Namespace) -> int:
     noise = stand_in(recipe.data) if arguments.path is None else None
-    data = noise or load(recipe.data, arguments.path)
-    with joined(arguments.device) as (processes, device):
-        found = dry_run.measure(recipe, data, device, processes)
-    if processes.first:
-        images = "noise of the size of its images" if noise else "its images"
-        console = printing.console()
-        console.print(f"{_words(recipe)}, on {images}", highlight=False)
-        console.print(found.table())
+    found = dry_run.measure(recipe, noise or load(recipe.data, arguments.path), arguments.device)
+    images, console = "noise of the size of its images" if noise else "its images", _console()
+    console.print(f"{_words(recipe)}, on {images}", highlight=False)
+    console.print(found.table())
     return 0
 
 

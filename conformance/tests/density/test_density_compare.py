@@ -81,7 +81,7 @@ def test_the_result_has_every_row_and_what_the_models_say(compared: tuple[Path, 
         for seed in (0, 1):
             stored = checkpoint.read(folder / f"{mixing}-seed{seed}-rate0.01" / checkpoint.NAME)
             model = build(stored.recipe.architecture, stored.image_shape, seed=9)
-            model.load_state_dict(stored.part("average"))
+            model.load_state_dict(stored.average)
             x = torch.from_numpy((data.test + noise_of(data).astype(float)) / 256)
             with torch.no_grad():
                 nats = -model.double().log_prob(x).mean() / 64

@@ -61,8 +61,8 @@ def test_changes_replace_a_presets_values() -> None:
 def test_epochs_and_warm_up_in_steps() -> None:
     training = Training(batch=32, learning_rate=0.5, epochs=3, warm_up_epochs=1)
     assert training.length(100) == 10  # 300 images
-    assert [training.rate(step, 100) for step in range(5)] == [0.125, 0.25, 0.375, 0.5, 0.5]
-    assert Training(batch=1, learning_rate=0.5, steps=3).rate(0, 100) == 0.5
+    assert [training.warm_up(step, 100) for step in range(5)] == [0.25, 0.5, 0.75, 1, 1]
+    assert Training(batch=1, learning_rate=0.5, steps=3).warm_up(0, 100) == 1
 
 
 GOOD = """

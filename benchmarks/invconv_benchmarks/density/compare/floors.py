@@ -21,7 +21,7 @@ from invconv_benchmarks.density.models.architecture import MIXINGS
 from invconv_benchmarks.density.recipes.recipe import Recipe, load_preset
 from invconv_benchmarks.density.training.display import Display
 from invconv_benchmarks.density.training.health import DivergedError
-from invconv_benchmarks.density.training.loop import train
+from invconv_benchmarks.density.training.run import train
 from invconv_benchmarks.options import numbers
 from invconv_benchmarks.report.tables import new
 from invconv_conformance import printing
@@ -33,8 +33,8 @@ def measure(
 ) -> tuple[float, Leaving]:
     """Train, or go on where it stopped; return bits/dim of held-out tiles and what leaves."""
     name = f"floor {recipe.architecture.scale_floor:g}"
-    trainer = train(recipe, data, folder, report=lambda progress: display.show(name, progress))
-    return trainer.history[-1]["held_out"], leaving.of_model(trainer.average, samples)
+    run = train(recipe, data, folder, report=lambda progress: display.show(name, progress))
+    return run.history[-1]["held_out"], leaving.of_model(run.average, samples)
 
 
 def table(title: str, found: Mapping[float, tuple[float, Leaving]]) -> Table:

@@ -16,7 +16,7 @@ from invconv.arrays.errors import CommandError
 from invconv_benchmarks.density.compare.outcome import Job, Outcome, perform
 from invconv_benchmarks.density.data.dataset import Dataset
 from invconv_benchmarks.density.data.users_data import load
-from invconv_benchmarks.density.training.loop import Progress
+from invconv_benchmarks.density.training.run import Progress
 from invconv_benchmarks.measure import processes
 from invconv_conformance.libraries.environment import settings
 

@@ -79,10 +79,10 @@ class Training:
         """Return the number of steps, for data with so many tiles an epoch."""
         return self.steps or self._in_steps(self.epochs, epoch)
 
-    def rate(self, step: int, epoch: int) -> float:
-        """Return the learning rate of a step, counted from 0."""
-        warm_up = self.warm_up_steps or self._in_steps(self.warm_up_epochs, epoch)
-        return self.learning_rate * min(1.0, (step + 1) / max(1, warm_up))
+    def warm_up(self, step: int, epoch: int) -> float:
+        """Return the share of the learning rate that a step has, counted from 0."""
+        length = self.warm_up_steps or self._in_steps(self.warm_up_epochs, epoch)
+        return min(1.0, (step + 1) / max(1, length))
 
     def _in_steps(self, epochs: int, epoch: int) -> int:
         return -(-epochs * epoch // self.batch)
