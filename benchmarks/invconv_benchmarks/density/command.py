@@ -21,7 +21,8 @@ from invconv_benchmarks.density.compare.summary import standard_error
 from invconv_benchmarks.density.data.users_data import NAMES, load, stand_in
 from invconv_benchmarks.density.evaluation import evaluation, grid, leaving, sampling_chart
 from invconv_benchmarks.density.models.architecture import MIXINGS
-from invconv_benchmarks.density.recipes.recipe import PRECISIONS, Recipe, load_preset, preset_names
+from invconv_benchmarks.density.recipes.preset import load_preset, preset_names
+from invconv_benchmarks.density.recipes.recipe import PRECISIONS, Recipe
 from invconv_benchmarks.density.training import dry_run
 from invconv_benchmarks.density.training.display import Display
 from invconv_benchmarks.density.training.run import stopping, train

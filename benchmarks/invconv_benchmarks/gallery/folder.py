@@ -17,7 +17,7 @@ from rich.progress import Progress
 
 from invconv_benchmarks.density.data.users_data import load
 from invconv_benchmarks.density.evaluation import evaluation
-from invconv_benchmarks.density.recipes.recipe import load_preset
+from invconv_benchmarks.density.recipes.preset import load_preset
 from invconv_benchmarks.density.training.run import train
 from invconv_benchmarks.report import figures
 

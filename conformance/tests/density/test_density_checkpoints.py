@@ -20,7 +20,7 @@ pytest.importorskip("lightning", reason="lightning is not installed")
 from invconv._cli import main  # noqa: E402
 from invconv_benchmarks.density.data.users_data import load  # noqa: E402
 from invconv_benchmarks.density.recipes import checkpoint  # noqa: E402
-from invconv_benchmarks.density.recipes.recipe import load_preset  # noqa: E402
+from invconv_benchmarks.density.recipes.preset import load_preset  # noqa: E402
 from invconv_benchmarks.density.training.run import train  # noqa: E402
 
 DIGITS = load("digits")
@@ -30,7 +30,7 @@ TRAINS_AND_WRITES = """
 import sys
 from pathlib import Path
 import torch
-from invconv_benchmarks.density.recipes.recipe import load_preset
+from invconv_benchmarks.density.recipes.preset import load_preset
 from invconv_benchmarks.density.training.run import train
 from invconv_benchmarks.density.data.users_data import load
 torch.set_num_threads(1)

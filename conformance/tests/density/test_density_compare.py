@@ -27,7 +27,7 @@ from invconv_benchmarks.density.models.appearance import title  # noqa: E402
 from invconv_benchmarks.density.models.architecture import MIXINGS  # noqa: E402
 from invconv_benchmarks.density.models.build import build  # noqa: E402
 from invconv_benchmarks.density.recipes import checkpoint  # noqa: E402
-from invconv_benchmarks.density.recipes.recipe import load_preset  # noqa: E402
+from invconv_benchmarks.density.recipes.preset import load_preset  # noqa: E402
 from invconv_benchmarks.results import sealed  # noqa: E402
 
 ROOT = Path(__file__).parents[3]

@@ -12,7 +12,7 @@ torch = pytest.importorskip("torch", reason="torch is not installed")
 
 from invconv._cli import main  # noqa: E402
 from invconv_benchmarks.density.data.users_data import LAYOUTS, load, stand_in  # noqa: E402
-from invconv_benchmarks.density.recipes.recipe import load_preset  # noqa: E402
+from invconv_benchmarks.density.recipes.preset import load_preset  # noqa: E402
 from invconv_benchmarks.density.training import dry_run  # noqa: E402
 from invconv_benchmarks.density.training.module import DensityModule  # noqa: E402
 from invconv_conformance import printing  # noqa: E402
@@ -40,7 +40,7 @@ def test_the_peak_is_that_of_the_process() -> None:
     """In a new process: an old one may have as much memory at hand that others have freed."""
     program = (
         "from invconv_benchmarks.density.data.users_data import load\n"
-        "from invconv_benchmarks.density.recipes.recipe import load_preset\n"
+        "from invconv_benchmarks.density.recipes.preset import load_preset\n"
         "from invconv_benchmarks.density.training import dry_run\n"
         "recipe = load_preset('digits').recipe('plain')\n"
         "print(dry_run.measure(recipe, load('digits')).peak)"

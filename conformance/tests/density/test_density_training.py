@@ -17,7 +17,8 @@ pytest.importorskip("lightning", reason="lightning is not installed")
 
 from invconv_benchmarks.density.data.users_data import load  # noqa: E402
 from invconv_benchmarks.density.recipes import checkpoint  # noqa: E402
-from invconv_benchmarks.density.recipes.recipe import Recipe, load_preset  # noqa: E402
+from invconv_benchmarks.density.recipes.preset import load_preset  # noqa: E402
+from invconv_benchmarks.density.recipes.recipe import Recipe  # noqa: E402
 from invconv_benchmarks.density.training.health import DivergedError  # noqa: E402
 from invconv_benchmarks.density.training.module import DensityModule  # noqa: E402
 from invconv_benchmarks.density.training.run import Progress, train  # noqa: E402

@@ -46,7 +46,7 @@ def perform(comparison: Comparison, data: Dataset, console: Console) -> Result |
     if comparison.left(outcomes):
         return None
     jobs = comparison.final(outcomes)
-    architecture, training = jobs[0].recipe.architecture.to_dict(), jobs[0].recipe.training
+    architecture, training = asdict(jobs[0].recipe.architecture), jobs[0].recipe.training
     del architecture["mixing"]
     settings = asdict(training) | {"steps": training.length(len(data))}
     del settings["learning_rate"]
@@ -125,12 +125,10 @@ def _described(data: Dataset) -> dict[str, Any]:
 
 
 def show(found: Result, folder: Path, console: Console) -> None:
-    """Print what was found."""
-    for table in report.tables(found):
-        console.print(table)
+    """Print the tables and the findings."""
+    for section in report.sections(found):
+        console.print(section.table())
         console.print()
-    console.print(report.notes(found), highlight=False, soft_wrap=True)
-    console.print()
     for sentence in summary.findings(found.rows, found.sweep):
         console.print(sentence, highlight=False, soft_wrap=True)
     ended = f"{folder}/result.json and comparison.jpg: {found.seconds:.0f} s"

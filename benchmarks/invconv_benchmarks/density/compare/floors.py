@@ -18,7 +18,8 @@ from invconv_benchmarks.density.data.users_data import load
 from invconv_benchmarks.density.evaluation import leaving
 from invconv_benchmarks.density.evaluation.leaving import Leaving
 from invconv_benchmarks.density.models.architecture import MIXINGS
-from invconv_benchmarks.density.recipes.recipe import Recipe, load_preset
+from invconv_benchmarks.density.recipes.preset import load_preset
+from invconv_benchmarks.density.recipes.recipe import Recipe
 from invconv_benchmarks.density.training.display import Display
 from invconv_benchmarks.density.training.health import DivergedError
 from invconv_benchmarks.density.training.run import train

@@ -12,7 +12,7 @@ from typing import Any
 from invconv.files.whole_files import write_text
 from invconv_benchmarks.density.data.dataset import Dataset
 from invconv_benchmarks.density.evaluation import evaluation
-from invconv_benchmarks.density.evaluation.evaluation import Trip
+from invconv_benchmarks.density.evaluation.round_trip import Trip
 from invconv_benchmarks.density.recipes.recipe import Recipe
 from invconv_benchmarks.density.training.health import DivergedError
 from invconv_benchmarks.density.training.module import DensityModule

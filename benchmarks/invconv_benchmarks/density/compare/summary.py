@@ -10,7 +10,7 @@ import numpy as np
 
 from invconv_benchmarks.density.compare.outcome import Job, Outcome
 from invconv_benchmarks.density.compare.result import Difference, Rate, Row, Run, Spread
-from invconv_benchmarks.density.evaluation.evaluation import NEAR, Trip
+from invconv_benchmarks.density.evaluation.round_trip import NEAR, Trip
 from invconv_benchmarks.density.models.appearance import title
 from invconv_benchmarks.density.models.architecture import MIXINGS
 

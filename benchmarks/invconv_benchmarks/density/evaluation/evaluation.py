@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -13,7 +11,7 @@ import torch
 from invconv.arrays.errors import CommandError
 from invconv_benchmarks.density.data.dataset import Dataset, Part, noise_of
 from invconv_benchmarks.density.evaluation import round_trip
-from invconv_benchmarks.density.evaluation.round_trip import RoundTrip
+from invconv_benchmarks.density.evaluation.round_trip import Trip
 from invconv_benchmarks.density.models.build import build
 from invconv_benchmarks.density.recipes import checkpoint
 from invconv_benchmarks.density.recipes.checkpoint import Checkpoint
@@ -22,7 +20,6 @@ from invconv_torch.flows import Multiscale
 Tensor: TypeAlias = torch.Tensor
 Floats = np.ndarray[Any, Any]
 
-NEAR = 1e-3  # of N(0, 1) noise
 SAMPLE_SEED = 0  # of the noise, the same for every model with latents of the same shapes
 
 
@@ -77,59 +74,12 @@ def images_of_test(model: Multiscale, data: Dataset, count: int) -> Tensor:
     return x.to(next(model.parameters()).device)
 
 
-@dataclass(frozen=True)
-class Trip:
-    """How many images or samples came back, as JSON has it: None where there is no number.
-
-    Attributes
-    ----------
-    count, in_range, in_range_within, outside, outside_within, non_finite : int
-        As of a `RoundTrip`.
-    numbers_outside, error, bound, share : float or None
-        As of a `RoundTrip`.
-    returned : int or None
-        Of samples, those that came back within `NEAR` of their noise.
-    """
-
-    count: int
-    in_range: int
-    in_range_within: int
-    outside: int
-    outside_within: int
-    non_finite: int
-    numbers_outside: float | None
-    error: float | None
-    bound: float | None
-    share: float | None
-    returned: int | None = None
-
-
 def round_trips(
     model: Multiscale, data: Dataset, images: int, samples: int, temperature: float = 1.0
 ) -> dict[str, Trip]:
-    """Return what became of "images" and "samples" on their way through the model and back.
-
-    Of samples that leave the range far behind the rounding's bound may be large, or overflow:
-    "returned" counts those that come back within `NEAR` of their noise.
-    """
+    """Return what became of "images" and "samples" on their way through the model and back."""
     generator = torch.Generator().manual_seed(SAMPLE_SEED)
-    there = round_trip.reconstruct(model, images_of_test(model, data, images))
-    back = round_trip.resample(model, samples, generator, temperature)
-    return {"images": _trip(there), "samples": _trip(back, _returned(model, samples, temperature))}
-
-
-@torch.no_grad()  # type: ignore[untyped-decorator]
-def _returned(model: Multiscale, count: int, temperature: float) -> int:
-    generator = torch.Generator().manual_seed(SAMPLE_SEED)
-    zs = [temperature * z for z in model.draw_latents(count, generator)]
-    again, _ = model.encode(model.decode(zs))
-    errors = [(a - z).abs().flatten(1).amax(dim=1) for a, z in zip(again, zs, strict=True)]
-    return int((torch.stack(errors).amax(dim=0) <= NEAR).sum())
-
-
-def _trip(found: RoundTrip, returned: int | None = None) -> Trip:
-    values = asdict(found)
-    for name, value in values.items():
-        if isinstance(value, float) and not math.isfinite(value):
-            values[name] = None
-    return Trip(**values, non_finite=found.non_finite, returned=returned)
+    return {
+        "images": round_trip.reconstruct(model, images_of_test(model, data, images)),
+        "samples": round_trip.resample(model, samples, generator, temperature),
+    }
