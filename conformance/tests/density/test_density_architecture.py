@@ -10,13 +10,12 @@ import pytest
 torch = pytest.importorskip("torch", reason="torch is not installed")
 
 from invconv_benchmarks.density.models.architecture import (  # noqa: E402
-    MIXINGS,
     Architecture,
     from_table,
 )
 from invconv_benchmarks.density.models.build import build  # noqa: E402
 
-mixings = pytest.mark.parametrize("mixing", MIXINGS)
+mixings = pytest.mark.parametrize("mixing", ["emerging", "real_nvp", "maf"])
 
 
 @mixings
