@@ -21,7 +21,7 @@ from __future__ import annotations
 import argparse
 import fnmatch
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -44,18 +44,8 @@ _PASSES = 3
 _LEAST, _MOST = 5, 1000  # rounds of a pass
 
 
-@dataclass(frozen=True)
-class Timed:
-    """The times of a pair.
-
-    Attributes
-    ----------
-    pair : Pair
-    seconds : float
-        Our median.
-    ratio : Interval
-        Our time / PyTorch's.
-    """
+class Timed(NamedTuple):
+    """A pair, the median seconds of our call, and the ratio of both calls' medians."""
 
     pair: Pair
     seconds: float
@@ -68,15 +58,8 @@ class Timed:
         return "-" if limit is None else self.ratio.verdict(limit)
 
 
-@dataclass(frozen=True)
-class Count:
-    """How many functions of Python a call enters.
-
-    Attributes
-    ----------
-    does : str
-    calls, limit : int
-    """
+class Count(NamedTuple):
+    """The number of Python functions that a call enters, and its limit."""
 
     does: str
     calls: int

@@ -12,7 +12,6 @@ import argparse
 import functools
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 from rich.console import Console
 from rich.progress import track
@@ -23,7 +22,6 @@ from invconv_benchmarks.contenders import ours
 from invconv_benchmarks.contenders.everyone import targets_of
 from invconv_benchmarks.contenders.setup import Setup
 from invconv_benchmarks.measure import spread, threads, turns
-from invconv_benchmarks.measure.contender import Contender
 from invconv_benchmarks.measure.spread import Interval
 from invconv_benchmarks.report.tables import new
 from invconv_benchmarks.results.row import TITLES
@@ -38,17 +36,7 @@ _PASSES = 3
 
 @dataclass(frozen=True)
 class Gain:
-    """The speed-up by a second thread at a shape.
-
-    Attributes
-    ----------
-    group : Group
-    library : str
-    seconds : float
-        The median with one thread.
-    gain : Interval
-        One thread's time / two threads'.
-    """
+    """One thread's median seconds of a solve, and its time / two threads'."""
 
     group: Group
     library: str
@@ -66,14 +54,6 @@ class Gain:
         return self.gain.verdict(self.bound, least=True)
 
 
-@dataclass(frozen=True)
-class _Samples:
-    group: Group
-    library: str
-    one: spread.Passes
-    two: spread.Passes
-
-
 def compare(shapes: Sequence[Shape], dtypes: Sequence[str], seconds: float) -> list[Gain]:
     """Return what a second thread gains in each library, at each shape, in each dtype.
 
@@ -84,63 +64,42 @@ def compare(shapes: Sequence[Shape], dtypes: Sequence[str], seconds: float) -> l
     seconds : float
         For each number of threads in each of three passes.
     """
-    jobs = [
-        (library, Group("inverse", "corner 2", shape, ("inverse",), dtype=dtype))
-        for library in LIBRARIES
+    groups = [
+        Group("inverse", "corner 2", shape, ("inverse",), dtype=dtype)
         for dtype in dtypes
         for shape in shapes
     ]
-    shown = track(jobs, "measuring", console=Console(stderr=True), transient=True)
-    with threadpool_limits(
-        1, user_api="blas"
-    ):  # waiting threads of other pools would slow this one down
-        samples = [_samples(library, group, seconds) for library, group in shown]
-    between = {
-        library: spread.between_passes((s.one, s.two) for s in samples if s.library == library)
-        for library in LIBRARIES
-    }
-    return [
-        Gain(
-            s.group,
-            s.library,
-            spread.quantiles(s.one)[1],
-            spread.ratio(s.one, s.two, between[s.library]),
-        )
-        for s in samples
-    ]
+    found = []
+    with threadpool_limits(1, user_api="blas"):  # waiting threads of other pools slow this one down
+        for library in LIBRARIES:
+            shown = track(groups, library, console=Console(stderr=True), transient=True)
+            samples = [_in_turns(library, group, seconds) for group in shown]
+            between = spread.between_passes(samples)
+            found += [
+                Gain(group, library, spread.quantiles(one)[1], spread.ratio(one, two, between))
+                for group, (one, two) in zip(groups, samples, strict=True)
+            ]
+    return found
 
 
-def _samples(library: str, group: Group, seconds: float) -> _Samples:
-    """Time one thread and two in turns, in passes."""
-    before = threads.number(library)
-    try:
-        inverse = _inverse(library, group)
-        one, two = _in_turns([_with_threads(inverse, count) for count in (1, 2)], group, seconds)
-        return _Samples(group, library, one, two)
-    finally:
-        threads.set_number(library, before)
-
-
-def _inverse(library: str, group: Group) -> Contender:
+def _in_turns(library: str, group: Group, seconds: float) -> tuple[spread.Passes, spread.Passes]:
+    """Return the samples of one thread and of two, which take turns, in passes."""
     (target,) = targets_of([(library, "cpu")])
     (inverse,) = ours.contenders(Setup(group, target))
-    return inverse
-
-
-def _in_turns(contenders: list[Contender], group: Group, seconds: float) -> list[Any]:
-    """Return the samples of each contender, in passes."""
-    passes = [turns.measure(contenders, len(contenders) * seconds) for _ in range(_PASSES)]
+    before = threads.number(library)
+    both = [
+        replace(inverse, before=functools.partial(threads.set_number, library, count))
+        for count in (1, 2)
+    ]
+    try:
+        passes = [turns.measure(both, 2 * seconds) for _ in range(_PASSES)]
+    finally:
+        threads.set_number(library, before)
     errors = [timing.error for timings in passes for timing in timings if timing.error]
     if errors:
-        library = contenders[0].target.library.name
         raise RuntimeError(f"{library}, {group.title}: {errors[0]}")
-    return [[timings[i].samples for timings in passes] for i in range(len(contenders))]
-
-
-def _with_threads(contender: Contender, count: int) -> Contender:
-    library = contender.target.library.name
-    set_number = functools.partial(threads.set_number, library, count)
-    return replace(contender, name=f"{count} threads", before=set_number)
+    one, two = ([timings[i].samples for timings in passes] for i in range(2))
+    return one, two
 
 
 def table(found: Sequence[Gain]) -> Table:
