@@ -24,7 +24,7 @@ from invconv_benchmarks.density.models.architecture import MIXINGS
 from invconv_benchmarks.density.recipes.preset import load_preset, preset_names
 from invconv_benchmarks.density.recipes.recipe import PRECISIONS, Recipe
 from invconv_benchmarks.density.training import dry_run
-from invconv_benchmarks.density.training.display import Display
+from invconv_benchmarks.density.training.lines import Lines
 from invconv_benchmarks.density.training.run import stopping, train
 from invconv_benchmarks.options import numbers
 from invconv_conformance import printing
@@ -155,15 +155,15 @@ def _train(arguments: argparse.Namespace) -> int:
     folder = arguments.out or Path(f"invconv-density-{preset.name}") / name
     data, console = load(recipe.data, arguments.path), _console()
     console.print(f"{_words(recipe)}: {len(data)} tiles an epoch", highlight=False)
-    total = recipe.training.length(len(data))
-    with stopping() as asked, Display(console, total) as display:
+    with stopping() as asked:
         run = train(
             recipe,
             data,
             folder,
-            report=lambda progress: display.show(name, progress),
+            report=Lines(console, name, bar=console.is_terminal),
             should_stop=lambda: bool(asked),
             device=arguments.device,
+            bar=console.is_terminal,
         )
     if run.step < run.steps:
         console.print(f"stopped after {run.step} of {run.steps} steps; the same command goes on")

@@ -26,10 +26,10 @@ class Section:
 
     def table(self) -> Table:
         """Return the table for a terminal."""
-        style = {"title_justify": "left", "title_style": "", "padding": 0, "show_edge": False}
-        table = Table(title=self.about, box=box.SIMPLE_HEAD, **style)  # type: ignore[arg-type]
+        table = Table(box=box.SIMPLE_HEAD, padding=0, show_edge=False)
         for name in self.head:
-            table.add_column(name, justify="right" if name else "left", overflow="fold")
+            plain = name.replace("**", "")
+            table.add_column(plain, justify="right" if name else "left", overflow="fold")
         for row in self.rows:
             table.add_row(*row)
         return table
@@ -49,11 +49,11 @@ def sections(result: Result) -> Iterator[Section]:
         f"{settings['batch']} tiles, {_seeds(result)}, one thread a run, "
         f"{result.environment['cpu']}, torch {result.environment['versions']['torch']}, "
         f"{result.date[:10]}{_busy(result)}. Mean ± standard deviation over seeds; differences are "
-        "paired: the same tiles, order and noise.",
-        ("", "learning rate", "parameters", "bits/dim", "from plain", "ms a step", "100 samples",
-         f"the paper, **other images**: {result.paper.get('of', '–')}"),
+        "paired: the same tiles, order and noise. ms: of a step; 100 of: time for 100 samples; "
+        f"paper: **other images**, {result.paper.get('of', 'no numbers')}.",
+        ("", "rate", "params", "bits/dim", "from plain", "ms", "100 of", "paper"),
         [_cells(row, result) for row in result.rows],
-    )  # fmt: skip
+    )
     slow = [time for time in result.sampling if time.model in ("emerging", "maf")]
     count = result.sampling[0].count if result.sampling else 0
     yield Section(

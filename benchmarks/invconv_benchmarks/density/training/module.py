@@ -61,6 +61,7 @@ class DensityModule(lightning.LightningModule):  # type: ignore[misc]
         self.batch = batch
         loss = self.flow.bits_per_dim(*batch).mean()
         self.loss = loss.detach()
+        self.log("bits/dim", self.loss, prog_bar=True)
         return loss
 
     def configure_optimizers(self) -> Any:

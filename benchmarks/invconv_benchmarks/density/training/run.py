@@ -34,10 +34,11 @@ _PRECISIONS: dict[str, Any] = {"float32": "32-true", "bfloat16": "bf16-mixed"}
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a run is, what was just measured if anything, and notes for the user."""
+    """How far a run is, whether it begins, a measurement if any, and notes for the user."""
 
     step: int
     steps: int
+    begins: bool = False
     measured: dict[str, Any] | None = None
     notes: list[str] = field(default_factory=list)
 
@@ -54,6 +55,7 @@ def train(
     should_stop: Callable[[], bool] = lambda: False,
     device: str = "cpu",
     seconds: float = 300.0,
+    bar: bool = False,
 ) -> DensityModule:
     """Train until the recipe's last step, from where the folder's checkpoint is.
 
@@ -70,6 +72,8 @@ def train(
     device : str
     seconds : float
         After which another checkpoint is written; one is written after each measurement, too.
+    bar : bool
+        Whether Lightning shows its progress.
 
     Raises
     ------
@@ -87,7 +91,7 @@ def train(
         module.history, module.step = stored.history, stored.step
         return module
     keeper = Keeper(path, report, should_stop, seconds)
-    fit(module, device, keeper, path if stored is not None else None)
+    fit(module, device, keeper, path if stored is not None else None, bar=bar)
     return module
 
 
@@ -109,6 +113,7 @@ def fit(
     callback: lightning.Callback,
     path: Path | None = None,
     steps: int | None = None,
+    bar: bool = False,
 ) -> None:
     """Run a module's steps, all that are left unless told how many, from a checkpoint if any."""
     size, batch = int(os.environ.get("WORLD_SIZE", 1)), module.recipe.training.batch
@@ -126,7 +131,7 @@ def fit(
             plugins=[WholeFiles()],
             logger=False,
             enable_checkpointing=False,  # `Keeper` says when
-            enable_progress_bar=False,
+            enable_progress_bar=bar,
             enable_model_summary=False,
             **_where(device, size),
         )
@@ -169,7 +174,7 @@ class Keeper(lightning.Callback):  # type: ignore[misc]
     def on_train_start(self, trainer: lightning.Trainer, module: Any) -> None:
         """Watch the layers' inverses, and say where the run is."""
         self._watch = Watch(module.flow)
-        self._tell(module, None)
+        self._tell(module, begins=True)
 
     def on_train_batch_start(self, *_: Any) -> None:
         """Start the clock of a step."""
@@ -188,10 +193,12 @@ class Keeper(lightning.Callback):  # type: ignore[misc]
             self._save(trainer, module)
         self._tell(module, measured)
 
-    def _tell(self, module: DensityModule, measured: dict[str, Any] | None) -> None:
+    def _tell(
+        self, module: DensityModule, measured: dict[str, Any] | None = None, begins: bool = False
+    ) -> None:
         notes, self._watch.warnings = self._watch.warnings, []
         if module.trainer.is_global_zero:
-            self._report(Progress(module.step, module.steps, measured, notes))
+            self._report(Progress(module.step, module.steps, begins, measured, notes))
 
     def _add(self, module: DensityModule) -> None:
         """Take a step into the sums since the last measurement."""
@@ -223,6 +230,7 @@ class Keeper(lightning.Callback):  # type: ignore[misc]
             "inverse_error": worst.error,
         }
         module.history.append(entry)
+        module.log("held out", bits, prog_bar=True, rank_zero_only=True)
         return entry
 
     def _save(self, trainer: lightning.Trainer, module: DensityModule) -> None:
