@@ -228,6 +228,7 @@ def test_two_processes_train_as_one(tmp_path: Path) -> None:
 def test_a_batch_that_the_processes_cannot_share(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "one")
     monkeypatch.setenv("WORLD_SIZE", "3")
     with pytest.raises(ValueError, match="a multiple of the 3 processes, got 16"):
         train(recipe("plain"), DIGITS, tmp_path)

@@ -116,7 +116,7 @@ def fit(
     bar: bool = False,
 ) -> None:
     """Run a module's steps, all that are left unless told how many, from a checkpoint if any."""
-    size, batch = int(os.environ.get("WORLD_SIZE", 1)), module.recipe.training.batch
+    size, batch = _processes(), module.recipe.training.batch
     if batch % size:
         raise CommandError(f"batch: expected a multiple of the {size} processes, got {batch}")
     for name in ("lightning.fabric", "lightning.pytorch"):
@@ -136,6 +136,11 @@ def fit(
             **_where(device, size),
         )
         trainer.fit(module, ckpt_path=path)
+
+
+def _processes() -> int:
+    """Return how many processes torchrun has started, 1 without it."""
+    return int(os.environ["WORLD_SIZE"]) if "TORCHELASTIC_RUN_ID" in os.environ else 1
 
 
 def _where(device: str, processes: int) -> dict[str, Any]:
@@ -259,8 +264,7 @@ def stopping() -> Iterator[list[int]]:
             raise KeyboardInterrupt
         asked.append(number)
 
-    alone = int(os.environ.get("WORLD_SIZE", 1)) == 1
-    kinds = (signal.SIGINT, signal.SIGTERM) if alone else ()
+    kinds = (signal.SIGINT, signal.SIGTERM) if _processes() == 1 else ()
     before = {kind: signal.signal(kind, hear) for kind in kinds}
     try:
         yield asked
