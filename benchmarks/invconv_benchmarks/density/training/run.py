@@ -175,9 +175,11 @@ class Keeper(lightning.Callback):  # type: ignore[misc]
     ) -> None:
         self._path, self._report, self._should_stop = path, report, should_stop
         self._seconds, self._saved, self._start = seconds, time.monotonic(), 0.0
+        self._sigterm = signal.getsignal(signal.SIGTERM)
 
     def on_train_start(self, trainer: lightning.Trainer, module: Any) -> None:
         """Watch the layers' inverses, and say where the run is."""
+        signal.signal(signal.SIGTERM, self._sigterm)  # Lightning's own would not save
         self._watch = Watch(module.flow)
         self._tell(module, begins=True)
 
