@@ -42,9 +42,7 @@ def restore(path: Path, device: str = "cpu") -> tuple[Checkpoint, Multiscale]:
 
 
 @torch.no_grad()  # type: ignore[untyped-decorator]
-def bits_per_dim(
-    model: Multiscale, data: Dataset, part: Part = "test", batch: int = 100, draw: int = 0
-) -> Floats:
+def bits_per_dim(model: Multiscale, data: Dataset, part: Part = "test", batch: int = 100) -> Floats:
     """Return bits a dimension of each tile held out, float64; every model has the same noise.
 
     Parameters
@@ -54,11 +52,9 @@ def bits_per_dim(
     part : {"test", "validation"}
     batch : int
         Images at a time.
-    draw : int
-        Which noise.
     """
     device = next(model.parameters()).device
-    tiles, noise = data.held_out(part), noise_of(data, part, draw)
+    tiles, noise = data.held_out(part), noise_of(data, part)
     found = []
     for start in range(0, len(tiles), batch):
         some = slice(start, start + batch)
