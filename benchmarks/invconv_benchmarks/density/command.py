@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import argparse
 import math
+import os
 import signal
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
+from rich.console import Console
 from rich.table import Table
 
 from invconv.arrays.errors import CommandError, as_command_errors
@@ -19,51 +22,68 @@ from invconv_benchmarks.density.compare.summary import standard_error
 from invconv_benchmarks.density.data.users_data import NAMES, load, stand_in
 from invconv_benchmarks.density.evaluation import evaluation, grid, leaving, sampling_chart
 from invconv_benchmarks.density.models.architecture import MIXINGS
-from invconv_benchmarks.density.recipes.recipe import PRECISIONS, Recipe, load_preset, preset_names
+from invconv_benchmarks.density.recipes.preset import load_preset, preset_names
+from invconv_benchmarks.density.recipes.recipe import PRECISIONS, Recipe
 from invconv_benchmarks.density.training import dry_run
-from invconv_benchmarks.density.training.display import Display
-from invconv_benchmarks.density.training.loop import train
-from invconv_benchmarks.density.training.processes import joined, stopping
+from invconv_benchmarks.density.training.lines import Lines
+from invconv_benchmarks.density.training.run import stopping, train
 from invconv_benchmarks.options import numbers
 from invconv_conformance import printing
 from invconv_conformance.arguments import words
 
-_ABOUT = "presets: " + ", ".join(preset_names())
-_SIZES = {
-    "levels": "of the multi-scale flow, each of which squeezes the image",
-    "depth": "steps of the flow a level",
-    "width": "channels inside the networks of the couplings",
-    "steps": "updates of the parameters",
-    "batch": "images an update",
+_SETTINGS: dict[str, tuple[type[Any], str]] = {
+    "levels": (int, "of the multi-scale flow, each of which squeezes the image"),
+    "depth": (int, "steps of the flow a level"),
+    "width": (int, "channels inside the networks of the couplings"),
+    "steps": (int, "updates of the parameters"),
+    "batch": (int, "images an update"),
+    "learning_rate": (float, "of Adamax, once it has warmed up"),
 }
-_CHANGES = ("data", "levels", "depth", "width", "steps", "batch", "learning_rate", "precision")
+_DEFAULT = "default: %(default)s"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
-    verbs = parser.add_subparsers(
-        dest="verb", required=True, metavar="train|sample|evaluate|compare|sampling-chart"
-    )
-    one = verbs.add_parser("train", help="train one model, or go on where it stopped")
-    one.add_argument("--mixing", default="emerging", choices=MIXINGS, help="default: %(default)s")
-    one.add_argument("--seed", type=int, default=0)
-    one.add_argument("--device", default="cpu", help="such as cuda (default: %(default)s)")
-    one.add_argument(
+    names = "train|sample|evaluate|compare|sampling-chart"
+    verbs = parser.add_subparsers(dest="verb", required=True, metavar=names)
+    _add_train(verbs.add_parser("train", help="train one model, or go on where it stopped"))
+    _add_compare(verbs.add_parser("compare", help="train every mixing layer on equal terms"))
+    verb = verbs.add_parser("sample", help="draw samples from a checkpoint into a picture")
+    _add_checkpoint(verb, _sample)
+    verb.add_argument("--count", type=int, default=64, help=_DEFAULT)
+    verb.add_argument("--seed", type=int, default=0, help="of the noise")
+    verb.add_argument("--stretch", action="store_true", help="brighten dark pixels")
+    verb.add_argument("--out", type=Path, default=Path("samples.png"))
+    verb = verbs.add_parser("evaluate", help="bits/dim of the test set, and round trips")
+    _add_checkpoint(verb, _evaluate)
+    verb.add_argument("--path", type=Path, help="of the data, if they are yours")
+    returning = "of images and samples that go and return"
+    verb.add_argument("--count", type=int, default=100, help=returning)
+    chart = verbs.add_parser("sampling-chart", help="time to sample each layer, by images' size")
+    sampling_chart.add_arguments(chart)
+
+
+def _add_train(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--mixing", default="emerging", choices=MIXINGS, help=_DEFAULT)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--device", default="cpu", help=f"such as cuda ({_DEFAULT})")
+    parser.add_argument(
         "--out", type=Path, help="the folder of the checkpoint (default: invconv-density-PRESET-…)"
     )
-    one.add_argument(
+    parser.add_argument(
         "--dry-run",
         action="store_true",
         help="print parameters, memory and the time a step and an epoch will take, from a few "
         "steps, and write nothing; without --path on noise of the size of the data",
     )
-    _add_settings(one, "hubble")
-    one.set_defaults(verb_run=_train)
-    _add_for_checkpoints(verbs)
-    several = verbs.add_parser("compare", help="train every mixing layer on equal terms")
-    several.add_argument("--quick", action="store_true", help="minutes: one seed, few steps")
-    several.add_argument("--seeds", type=words, help="such as 0,1,2 (the default; with --quick: 0)")
-    several.add_argument(
+    _add_settings(parser, "hubble")
+    parser.set_defaults(verb_run=_train)
+
+
+def _add_compare(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--quick", action="store_true", help="minutes: one seed, few steps")
+    parser.add_argument("--seeds", type=words, help="such as 0,1,2 (the default; with --quick: 0)")
+    parser.add_argument(
         "--learning-rates",
         type=words,
         default=(),
@@ -71,57 +91,33 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "best is not the outermost (default: the preset's and its neighbours; with --quick or "
         "--learning-rate: that one alone)",
     )
-    several.add_argument(
-        "--mixings", type=words, default=MIXINGS, help="the rows, such as plain,emerging"
-    )
-    several.add_argument("--workers", type=int, default=2, help="processes (default: %(default)s)")
-    several.add_argument("--out", type=Path, help="the folder of the runs and the result")
-    _add_settings(several, None)
-    several.set_defaults(verb_run=_compare)
-    sampling_chart.add_arguments(
-        verbs.add_parser("sampling-chart", help="time to sample each layer, by the images' size")
-    )
+    rows = "the rows, such as plain,emerging"
+    parser.add_argument("--mixings", type=words, default=MIXINGS, help=rows)
+    parser.add_argument("--workers", type=int, default=2, help=f"processes ({_DEFAULT})")
+    parser.add_argument("--out", type=Path, help="the folder of the runs and the result")
+    _add_settings(parser, None)
+    parser.set_defaults(verb_run=_compare)
 
 
-def _add_for_checkpoints(verbs: Any) -> None:
-    """Declare what one can do with a checkpoint."""
-    for name, does, what in (
-        ("sample", _sample, "draw samples from a checkpoint into a picture"),
-        ("evaluate", _evaluate, "bits/dim of the test set, and round trips"),
-    ):
-        verb = verbs.add_parser(name, help=what)
-        verb.add_argument("of", type=Path, help="the folder of a run, or its checkpoint")
-        verb.add_argument("--device", default="cpu", help="such as cuda (default: %(default)s)")
-        verb.add_argument(
-            "--temperature", type=float, default=1.0, help="of the noise (default: %(default)s)"
-        )
-        verb.set_defaults(verb_run=does)
-        if name == "sample":
-            verb.add_argument("--count", type=int, default=64, help="default: %(default)s")
-            verb.add_argument("--seed", type=int, default=0, help="of the noise")
-            verb.add_argument("--stretch", action="store_true", help="brighten what is dark")
-            verb.add_argument("--out", type=Path, default=Path("samples.png"))
-        else:
-            verb.add_argument("--path", type=Path, help="of the data, if they are yours")
-            verb.add_argument(
-                "--count", type=int, default=100, help="of images and samples that go and return"
-            )
+def _add_checkpoint(parser: argparse.ArgumentParser, does: Callable[..., int]) -> None:
+    """Declare the options of both verbs that take a checkpoint."""
+    parser.add_argument("of", type=Path, help="the folder of a run, or its checkpoint")
+    parser.add_argument("--device", default="cpu", help=f"such as cuda ({_DEFAULT})")
+    parser.add_argument("--temperature", type=float, default=1.0, help=f"of the noise ({_DEFAULT})")
+    parser.set_defaults(verb_run=does)
 
 
 def _add_settings(parser: argparse.ArgumentParser, preset: str | None) -> None:
-    parser.add_argument("--preset", default=preset, help=f"{_ABOUT}; or a .toml file")
+    """Declare the preset, the data, and the settings that replace the preset's."""
+    names = f"presets: {', '.join(preset_names())}; or a .toml file"
+    parser.add_argument("--preset", default=preset, help=names)
     parser.add_argument("--data", choices=NAMES, help="instead of the preset's")
     parser.add_argument("--path", type=Path, help="of the data, if they are yours")
-    for name, what in _SIZES.items():
-        parser.add_argument(f"--{name}", type=int, help=f"{what}, instead of the preset's")
-    parser.add_argument(
-        "--learning-rate",
-        type=float,
-        help="of Adamax, once it has warmed up, instead of the preset's",
-    )
-    parser.add_argument(
-        "--precision", choices=PRECISIONS, help="inside the couplings' networks; default: float32"
-    )
+    for name, (kind, about) in _SETTINGS.items():
+        option = f"--{name.replace('_', '-')}"
+        parser.add_argument(option, type=kind, help=f"{about}, instead of the preset's")
+    inside = "inside the couplings' networks; default: float32"
+    parser.add_argument("--precision", choices=PRECISIONS, help=inside)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -131,7 +127,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _changes(arguments: argparse.Namespace) -> dict[str, Any]:
-    return {name: getattr(arguments, name) for name in _CHANGES}
+    return {name: getattr(arguments, name) for name in ("data", *_SETTINGS, "precision")}
 
 
 def _require_device(device: str) -> None:
@@ -151,44 +147,40 @@ def _train(arguments: argparse.Namespace) -> int:
         return _dry_run(recipe, arguments)
     name = f"{arguments.mixing}-seed{recipe.seed}"
     folder = arguments.out or Path(f"invconv-density-{preset.name}") / name
-    data = load(recipe.data, arguments.path)
-    console = printing.console()
-    with joined(arguments.device) as (processes, device), stopping(processes) as stopped:
-        if not processes.first:
-            train(recipe, data, folder, device=device, processes=processes)
-            return 0
-        console.print(f"{_words(recipe)}: {len(data)} tiles an epoch", highlight=False)
-        total = recipe.training.length(len(data))
-        with Display(console, total) as display:
-            trainer = train(
-                recipe,
-                data,
-                folder,
-                report=lambda progress: display.show(name, progress),
-                should_stop=lambda: bool(stopped),
-                device=device,
-                processes=processes,
-            )
-    if trainer.step < trainer.steps:
-        console.print(
-            f"stopped after {trainer.step} of {trainer.steps} steps; the same command goes on"
+    data, console = load(recipe.data, arguments.path), _console()
+    console.print(f"{_words(recipe)}: {len(data)} tiles an epoch", highlight=False)
+    with stopping() as asked:
+        run = train(
+            recipe,
+            data,
+            folder,
+            report=Lines(console, name, bar=console.is_terminal),
+            should_stop=lambda: bool(asked),
+            device=arguments.device,
+            bar=console.is_terminal,
         )
+    if run.step < run.steps:
+        console.print(f"stopped after {run.step} of {run.steps} steps; the same command goes on")
         return 130
-    ended = f"{trainer.history[-1]['held_out']:.4f} bits/dim of the {data.watched} tiles"
-    console.print(f"{folder}: {ended}", markup=False)
+    if run.history:
+        ended = f"{run.history[-1]['held_out']:.4f} bits/dim of the {data.watched} tiles"
+        console.print(f"{folder}: {ended}", markup=False)
     return 0
+
+
+def _console() -> Console:
+    """Return the terminal, or nothing for all but the first of torchrun's processes."""
+    console = printing.console()
+    console.quiet = os.environ.get("RANK", "0") != "0"
+    return console
 
 
 def _dry_run(recipe: Recipe, arguments: argparse.Namespace) -> int:
     noise = stand_in(recipe.data) if arguments.path is None else None
-    data = noise or load(recipe.data, arguments.path)
-    with joined(arguments.device) as (processes, device):
-        found = dry_run.measure(recipe, data, device, processes)
-    if processes.first:
-        images = "noise of the size of its images" if noise else "its images"
-        console = printing.console()
-        console.print(f"{_words(recipe)}, on {images}", highlight=False)
-        console.print(found.table())
+    found = dry_run.measure(recipe, noise or load(recipe.data, arguments.path), arguments.device)
+    images, console = "noise of the size of its images" if noise else "its images", _console()
+    console.print(f"{_words(recipe)}, on {images}", highlight=False)
+    console.print(found.table())
     return 0
 
 

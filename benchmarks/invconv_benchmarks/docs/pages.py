@@ -15,7 +15,7 @@ from invconv import extend
 from invconv.arrays.errors import CommandError
 from invconv_benchmarks.docs.names import PACKAGES, Name, public
 from invconv_benchmarks.gallery import command as gallery
-from invconv_benchmarks.results.committed import newest
+from invconv_benchmarks.results.committed import RESULTS
 
 CHECKOUT = Path(invconv.__file__).parents[1]
 GUIDE = {
@@ -75,8 +75,7 @@ def _gallery(folder: Path) -> list[str | dict[str, str]]:
     for name in gallery.NAMES:
         source = gallery.source(name)
         title, _, rest = (ast.get_docstring(ast.parse(source)) or "").partition("\n")
-        (picture,) = newest(f"gallery/{name}.jpg")
-        shutil.copyfile(picture, folder / "gallery" / picture.name)
+        shutil.copyfile(RESULTS / "gallery" / f"{name}.jpg", folder / "gallery" / f"{name}.jpg")
         body = source.partition('"""\n\n')[2]
         index += f"\n## [{title}]({name}.md)\n\n[![{title}]({name}.jpg)]({name}.md)\n"
         head = f"# {title}\n\n`python -m invconv example {name}`\n\n{rest}\n\n"

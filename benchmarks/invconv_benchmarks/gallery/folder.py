@@ -17,8 +17,8 @@ from rich.progress import Progress
 
 from invconv_benchmarks.density.data.users_data import load
 from invconv_benchmarks.density.evaluation import evaluation
-from invconv_benchmarks.density.recipes.recipe import load_preset
-from invconv_benchmarks.density.training.loop import train
+from invconv_benchmarks.density.recipes.preset import load_preset
+from invconv_benchmarks.density.training.run import train
 from invconv_benchmarks.report import figures
 
 _SMALL = {"levels": 2, "depth": 2, "width": 32, "steps": 120, "batch": 32, "learning_rate": 1e-2}
@@ -39,13 +39,13 @@ def draw(out: Path, path: Path | None = None) -> None:
     data = load(recipe.data, path)
     with tempfile.TemporaryDirectory() as folder, Progress() as progress:
         task = progress.add_task("training", total=_SMALL["steps"])
-        trainer = train(
+        run = train(
             recipe,
             data,
             Path(folder),
             report=lambda done: progress.update(task, completed=done.step),
         )
-        bits = trainer.history[-1]["held_out"]
+        bits = run.history[-1]["held_out"]
         _, model = evaluation.restore(Path(folder), "cpu")
         samples = model.sample(32, 0.8, generator=torch.Generator().manual_seed(0)).numpy()
     print(f"{bits:.2f} bits/dim of tiles that it has not seen, 8 without a model")

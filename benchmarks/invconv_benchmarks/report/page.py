@@ -10,9 +10,8 @@ from pathlib import Path
 from invconv_benchmarks.contenders.plain import CONV2D
 from invconv_benchmarks.measure.spread import Interval
 from invconv_benchmarks.report import tables
+from invconv_benchmarks.report.tables import Section
 from invconv_benchmarks.results import fits
-from invconv_benchmarks.results.fits import Fit
-from invconv_benchmarks.results.limits import Verdict
 from invconv_benchmarks.results.result import Result
 from invconv_benchmarks.results.row import Row, grouped
 from invconv_conformance.pages.templates import Line, Styled, render
@@ -43,8 +42,8 @@ def as_page(result: Result, pictures: Mapping[str, Path]) -> str:
             (caption, base64.b64encode(path.read_bytes()).decode())
             for caption, path in pictures.items()
         ],
-        limits=list(_limits(result.limits)),
-        exponents=[_exponent(fit) for fit in result.exponents],
+        limits=[(limit.title, _lines(limit)) for limit in tables.limits(result.limits)],
+        exponents=[Line(cells) for cells in tables.exponents(result.exponents).rows],
         unstated=fits.unstated(result.rows),
         head=_HEAD,
         suites=list(_suites(result.rows)),
@@ -52,33 +51,9 @@ def as_page(result: Result, pictures: Mapping[str, Path]) -> str:
     )
 
 
-def _limits(verdicts: Sequence[Verdict]) -> Iterator[tuple[str, list[Line]]]:
-    """Yield a title and the lines of each limit."""
-    for limit, group in groupby(verdicts, key=lambda v: v.limit):
-        some = list(group)
-        passed = sum(v.verdict == "pass" for v in some)
-        yield f"{limit}: {passed} of {len(some)}", [_verdict(v) for v in some]
-
-
-def _verdict(v: Verdict) -> Line:
-    spread = "" if v.low == v.high else f"{v.low:.3g}–{v.high:.3g}"
-    verdict = Styled(v.verdict, v.verdict)
-    return Line((v.what, f"{v.bound:g}", f"{v.value:.3g}", spread, verdict))
-
-
-def _exponent(fit: Fit) -> Line:
-    return Line(
-        (
-            fit.axis,
-            tables.place(fit),
-            fit.contender,
-            fit.range,
-            f"{tables.size(fit.start)}–{tables.size(fit.stop)}",
-            str(fit.points),
-            f"{fit.value:.2f} ± {fit.error:.2f}",
-        ),
-        kind="ours" if fit.role == "ours" else "",
-    )
+def _lines(section: Section) -> list[Line]:
+    """Return a table's lines, the last cell in the style of its verdict."""
+    return [Line((*cells, Styled(last, last))) for *cells, last in section.rows]
 
 
 def _suites(rows: Sequence[Row]) -> Iterator[tuple[str, list[Line]]]:

@@ -11,7 +11,6 @@ import matplotlib
 matplotlib.use("Agg")
 
 import matplotlib.pyplot as plt
-import numpy as np
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLocator
 
 from invconv_benchmarks.contenders.plain import CONV2D
@@ -20,11 +19,10 @@ from invconv_benchmarks.report.tables import place
 from invconv_benchmarks.results import fits
 from invconv_benchmarks.results.fits import Fit
 from invconv_benchmarks.results.result import Result
-from invconv_benchmarks.results.row import Row, grouped
+from invconv_benchmarks.results.row import Row
 from invconv_benchmarks.suites.group import as_text
 
 COLORS = {"numpy": "#4c78a8", "torch": "#e4572e", "jax": "#2a9d8f", "cupy": "#8e6bbf"}
-_MARKS = ("s", "D", "^", "v", "P", "X")
 
 
 def draw(result: Result, folder: Path) -> dict[str, Path]:
@@ -38,7 +36,6 @@ def draw(result: Result, folder: Path) -> dict[str, Path]:
             _ratios,
         ),
         ("scaling", "Cost against size, with fitted exponents", _scaling),
-        ("accuracy", "Accuracy against speed of the inverse", _accuracy),
     )
     for name, caption, make in pictures:
         figure = make(result.rows)
@@ -173,7 +170,7 @@ def _scaling(rows: list[Row]) -> Any:
 
 
 def _setting(series: list[list[Row]]) -> str:
-    """Say what stays the same along a series."""
+    """Return the map and the sizes that stay the same along a series."""
     if not series:
         return ""
     first, last = series[0][0], series[0][-1]
@@ -211,61 +208,3 @@ def _curves(axis: Any, series: list[list[Row]], exponents: list[Fit]) -> None:
     axis.grid(alpha=0.3, lw=0.5)
     if series:
         axis.legend(fontsize=7, title="exponent, all sizes", title_fontsize=7)
-
-
-def _accuracy(rows: list[Row]) -> Any:
-    """Scatter the residual against the time a number, for the shapes that have peers."""
-    groups = [
-        g
-        for g in grouped(rows)
-        if g[0].suite == "inverse" and any(r.role == "peer" and r.residual for r in g)
-    ]
-    shapes = list(dict.fromkeys(g[0].shape for g in groups))
-    if not shapes:
-        return None
-    figure, axes = plt.subplots(
-        1, len(shapes), figsize=(1 + 5.2 * len(shapes), 4.6), squeeze=False, layout="constrained"
-    )
-    least = min(r.threads for g in groups for r in g)
-    for axis, shape in zip(axes[0], shapes, strict=True):
-        here = [r for g in groups if g[0].shape == shape for r in g]
-        here = [r for r in here if r.passes and r.threads == least]
-        some = [r for r in here if r.residual and r.does != "kernel"]
-        dots = {_name(r): _dot(axis, r, some) for r in some} | _lines(axis, here)
-        for dtype in dict.fromkeys(r.dtype for r in some):
-            level = max(r.residual or 0.0 for r in some if r.dtype == dtype)
-            axis.text(0.01, level, dtype, transform=axis.get_yaxis_transform(), fontsize=8)
-        axis.set_xscale("log")
-        axis.set_yscale("log")
-        axis.set_title(f"inverse of {some[0].map}, {as_text(shape)}", fontsize=10)
-        axis.set_xlabel("milliseconds")
-        axis.set_ylabel("‖K x − y‖ / (‖x‖ + ‖y‖)")
-        axis.grid(alpha=0.3)
-        axis.margins(0.2, 0.1)
-        axis.yaxis.set_minor_formatter(NullFormatter())
-        axis.legend(dots.values(), dots.keys(), fontsize=8, loc="center right")
-    return figure
-
-
-def _lines(axis: Any, rows: list[Row]) -> dict[str, Any]:
-    """Draw the yardstick's times, a kind of line a dtype; return them for the legend."""
-    kinds = zip((r for r in rows if r.contender == CONV2D), ("--", ":", "-."), strict=False)
-    return {
-        f"{CONV2D}, {row.dtype}": axis.axvline(1e3 * row.seconds, color="black", lw=1, ls=kind)
-        for row, kind in kinds
-    }
-
-
-def _name(row: Row) -> str:
-    return place(row) if row.role == "ours" else f"{row.contender}, {place(row)}"
-
-
-def _dot(axis: Any, row: Row, rows: list[Row]) -> Any:
-    """Draw a row, ours full, each kind of peer by a mark of its own; return it for the legend."""
-    x, y = 1e3 * row.seconds, max(row.residual or 0.0, float(np.finfo(np.float64).tiny))
-    peers = list(dict.fromkeys(r.contender for r in rows if r.role != "ours"))
-    if row.role == "ours":
-        mark, face = "o", color(row)
-    else:
-        mark, face = _MARKS[peers.index(row.contender) % len(_MARKS)], "white"
-    return axis.plot(x, y, mark, ms=8, mfc=face, mec=color(row), ls="")[0]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from itertools import groupby
 
 from rich import box
@@ -15,6 +16,8 @@ from invconv_benchmarks.results.limits import Verdict
 from invconv_benchmarks.results.result import Result
 from invconv_benchmarks.results.row import TITLES, Row, grouped
 from invconv_benchmarks.suites import maps
+
+_COLORS = {"pass": "green", "miss": "red", "unclear": "yellow"}
 
 
 def tables(result: Result) -> Iterator[Table]:
@@ -29,8 +32,8 @@ def tables(result: Result) -> Iterator[Table]:
     if peers:
         yield _peers(peers)
     if result.exponents:
-        yield exponents(result.exponents)
-    yield from limits(result.limits)
+        yield exponents(result.exponents).table()
+    yield from (limit.table() for limit in limits(result.limits))
 
 
 def new(title: str, left: tuple[str, ...], right: tuple[str, ...]) -> Table:
@@ -126,16 +129,34 @@ def counterpart(row: Row, group: list[Row]) -> Row | None:
     return next((r for r in mine if r.passes), None)
 
 
-def exponents(fits: Sequence[Fit]) -> Table:
-    """Return the table of fitted exponents."""
+@dataclass(frozen=True)
+class Section:
+    """A titled table, for a terminal or a page: heads of words, heads of numbers, and cells."""
+
+    title: str
+    left: tuple[str, ...]
+    right: tuple[str, ...]
+    rows: Sequence[tuple[str, ...]]
+
+    def table(self) -> Table:
+        """Return it for a terminal, with verdicts in colour."""
+        shown = new(self.title, self.left, self.right)
+        for *cells, last in self.rows:
+            color = _COLORS.get(last)
+            shown.add_row(*cells, f"[{color}]{last}[/]" if color else last)
+        return shown
+
+
+def exponents(fits: Sequence[Fit]) -> Section:
+    """Return the fitted exponents."""
     title = "cost = c size^exponent, over all sizes and the larger ones (± 95 % of the fit)"
-    table = new(title, ("axis", "library", "what"), ("range", "all", "range", "larger"))
+    rows = []
     for _, both in groupby(fits, key=lambda f: f.series):
         some = {f.range: f for f in both}
         first = next(iter(some.values()))
         cells = [c for name in ("all", "upper half") for c in _fit(some.get(name))]
-        table.add_row(first.axis, place(first), first.contender.replace("invconv ", ""), *cells)
-    return table
+        rows.append((first.axis, place(first), first.contender.replace("invconv ", ""), *cells))
+    return Section(title, ("axis", "library", "what"), ("range", "all", "range", "larger"), rows)
 
 
 def _fit(fit: Fit | None) -> tuple[str, str]:
@@ -146,27 +167,18 @@ def _fit(fit: Fit | None) -> tuple[str, str]:
 
 def size(value: float) -> str:
     """Return "16.8M" for a large size."""
-    return (
-        f"{value:g}"
-        if value < 1e4
-        else f"{value / 1e3:.3g}k"
-        if value < 1e6
-        else f"{value / 1e6:.3g}M"
-    )
+    if value < 1e4:
+        return f"{value:g}"
+    return f"{value / 1e3:.3g}k" if value < 1e6 else f"{value / 1e6:.3g}M"
 
 
-def limits(verdicts: Sequence[Verdict]) -> Iterator[Table]:
-    """Yield a table a limit: pass or miss where the whole spread agrees, else unclear."""
-    colors = {"pass": "green", "miss": "red", "unclear": "yellow"}
+def limits(verdicts: Sequence[Verdict]) -> Iterator[Section]:
+    """Yield each limit: pass or miss where the whole spread agrees, else unclear."""
     for limit, some in groupby(verdicts, key=lambda v: v.limit):
-        mine = list(some)
-        passed = sum(v.verdict == "pass" for v in mine)
-        title = f"limit: {limit} ({passed} of {len(mine)} pass)"
-        table = new(title, ("row",), ("limit", "value", "spread", "verdict"))
-        for v in mine:
-            color = colors[v.verdict]
-            exact = v.low == v.high
-            spread = "" if exact else f"{v.low:.3g}-{v.high:.3g}"
-            verdict = f"[{color}]{v.verdict}[/]"
-            table.add_row(v.what, f"{v.bound:g}", f"{v.value:.3g}", spread, verdict)
-        yield table
+        rows = []
+        for v in some:
+            spread = "" if v.low == v.high else f"{v.low:.3g}-{v.high:.3g}"
+            rows.append((v.what, f"{v.bound:g}", f"{v.value:.3g}", spread, v.verdict))
+        passed = sum(row[-1] == "pass" for row in rows)
+        title = f"limit: {limit} ({passed} of {len(rows)} pass)"
+        yield Section(title, ("row",), ("limit", "value", "spread", "verdict"), rows)

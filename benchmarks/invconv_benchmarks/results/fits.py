@@ -7,22 +7,17 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
 from invconv_benchmarks.measure import spread
-from invconv_benchmarks.measure.spread import LEAST_SIZES
+from invconv_benchmarks.measure.spread import LEAST_SIZES, Exponent
 from invconv_benchmarks.results.row import Key, Row
 
+_SERIES = "axis", "library", "device", "mode", "dtype", "threads", "contender", "does", "role"
 
-@dataclass(frozen=True)
-class Fit:
-    """An exponent fitted to a series.
 
-    Attributes
-    ----------
-    axis, library, device, mode, dtype, threads, contender, does, role
-        Of the series' rows.
-    range : {"all", "upper half"}
-        The part of the sizes that it is fitted to.
-    value, error, start, stop, points
-        As of `spread.Exponent`.
+@dataclass(frozen=True, kw_only=True)
+class Fit(Exponent):
+    """An exponent fitted to a series, whose rows have these attributes.
+
+    ``range`` is the part of the sizes that it is fitted to, "all" or the "upper half".
     """
 
     axis: str
@@ -35,11 +30,6 @@ class Fit:
     does: str
     role: str
     range: str
-    value: float
-    error: float
-    start: float
-    stop: float
-    points: int
 
     @property
     def series(self) -> Key:
@@ -84,20 +74,8 @@ def exponents(rows: Sequence[Row]) -> list[Fit]:
             if len(sizes) - start < LEAST_SIZES or (part != "all" and start < 1):
                 continue
             fit = spread.exponent(sizes[start:], seconds[start:])
-            first = points[0]
-            fits.append(
-                Fit(
-                    first.axis,
-                    *first.place,
-                    first.dtype,
-                    first.threads,
-                    first.contender,
-                    first.does,
-                    first.role,
-                    part,
-                    **asdict(fit),
-                )
-            )
+            common = {name: getattr(points[0], name) for name in _SERIES}
+            fits.append(Fit(**asdict(fit), **common, range=part))
     return fits
 
 

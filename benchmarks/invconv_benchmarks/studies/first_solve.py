@@ -15,7 +15,8 @@ import statistics
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import astuple, dataclass
+from dataclasses import astuple
+from typing import NamedTuple
 
 import numpy as np
 from rich.console import Console
@@ -44,22 +45,15 @@ Step = tuple[str, int]
 Seconds = dict[Step, float]
 
 
-@dataclass(frozen=True)
-class Cost:
-    """A time that is spent once in a process.
+class Cost(NamedTuple):
+    """Seconds that are spent once in a process, over several of them, and the most they should be.
 
-    Attributes
-    ----------
-    what : str
-    seconds : Interval
-        The median over processes, with the least and the most.
-    bound : float or None
-        What it should be at most.
+    The interval is the median, the least and the most; a limit of None is none.
     """
 
-    what: str
+    about: str
     seconds: Interval
-    bound: float | None
+    limit: float | None
 
 
 def imported() -> float:
@@ -115,9 +109,9 @@ def table(found: Sequence[Cost]) -> Table:
     for cost in found:
         value, low, high = (1e3 * seconds for seconds in astuple(cost.seconds))
         limit = ("", "")
-        if cost.bound is not None:
-            limit = f"{1e3 * cost.bound:g}", cost.seconds.verdict(cost.bound)
-        shown.add_row(cost.what, f"{value:.0f}", f"{low:.0f}-{high:.0f}", *limit)
+        if cost.limit is not None:
+            limit = f"{1e3 * cost.limit:g}", cost.seconds.verdict(cost.limit)
+        shown.add_row(cost.about, f"{value:.0f}", f"{low:.0f}-{high:.0f}", *limit)
     return shown
 
 

@@ -10,8 +10,7 @@ PyTorch's part: prepared inverses beside their forwards, and a Glow (L = 2, K = 
 of 32 x 32) with each mixing layer beside the same with plain 1x1s. A step is forward and backward,
 with gradients set to None before; a Glow's is one of Adamax, too. The ratio is that of the medians.
 Each call finds the processor's caches as the other one has left them, as a layer of a network does.
-"repeated" is the ratio where each runs again and again before the other's turn, which favours short
-calls: all that they touch stays in the caches. ``--only "Glow*"`` measures these lines alone.
+``--only "Glow*"`` measures these lines alone.
 
 The second counts the Python functions that a call enters once its caches are filled. A
 comprehension is such a function in Python 3.11.
@@ -22,7 +21,7 @@ from __future__ import annotations
 import argparse
 import fnmatch
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -32,10 +31,8 @@ from rich.table import Table
 
 import invconv as ic
 import invconv_torch as it
-from invconv_benchmarks.contenders.everyone import targets_of
-from invconv_benchmarks.measure import spread, threads, timing, turns
+from invconv_benchmarks.measure import spread, threads, timing
 from invconv_benchmarks.measure.calls import python_calls
-from invconv_benchmarks.measure.contender import Contender
 from invconv_benchmarks.measure.spread import Interval
 from invconv_benchmarks.report.tables import new
 from invconv_benchmarks.studies.flow_pairs import flow_pairs
@@ -47,25 +44,12 @@ _PASSES = 3
 _LEAST, _MOST = 5, 1000  # rounds of a pass
 
 
-@dataclass(frozen=True)
-class Found:
-    """The times of a pair.
-
-    Attributes
-    ----------
-    pair : Pair
-    seconds : float
-        Our median.
-    ratio : Interval
-        Our time / PyTorch's.
-    repeated : float
-        The same where each is called again and again in its turn.
-    """
+class Timed(NamedTuple):
+    """A pair, the median seconds of our call, and the ratio of both calls' medians."""
 
     pair: Pair
     seconds: float
     ratio: Interval
-    repeated: float
 
     @property
     def verdict(self) -> str:
@@ -74,15 +58,8 @@ class Found:
         return "-" if limit is None else self.ratio.verdict(limit)
 
 
-@dataclass(frozen=True)
-class Count:
-    """How many functions of Python a call enters.
-
-    Attributes
-    ----------
-    does : str
-    calls, limit : int
-    """
+class Count(NamedTuple):
+    """The number of Python functions that a call enters, and its limit."""
 
     does: str
     calls: int
@@ -95,7 +72,7 @@ class Count:
 
 
 @threads.one()
-def compare(jobs: Iterable[Pair], seconds: float) -> list[Found]:
+def compare(jobs: Iterable[Pair], seconds: float) -> list[Timed]:
     """Return our time beside PyTorch's, with one thread.
 
     Parameters
@@ -104,33 +81,25 @@ def compare(jobs: Iterable[Pair], seconds: float) -> list[Found]:
     seconds : float
         For each call in each of three passes.
     """
-    found = list(jobs)
-    shown = track(found, "measuring", console=Console(stderr=True), transient=True)
+    pairs = list(jobs)
+    shown = track(pairs, "measuring", console=Console(stderr=True), transient=True)
     samples = [_samples(pair, seconds) for pair in shown]
-    between = spread.between_passes(both for both, _ in samples)
+    between = spread.between_passes(samples)
     return [
-        Found(pair, spread.quantiles(ours)[1], spread.ratio(ours, theirs, between), repeated)
-        for pair, ((ours, theirs), repeated) in zip(found, samples, strict=True)
+        Timed(pair, spread.quantiles(ours)[1], spread.ratio(ours, theirs, between))
+        for pair, (ours, theirs) in zip(pairs, samples, strict=True)
     ]
 
 
-def _samples(pair: Pair, seconds: float) -> tuple[tuple[spread.Passes, spread.Passes], float]:
-    """Return the times of both calls, in passes, and the ratio where they are repeated."""
+def _samples(pair: Pair, seconds: float) -> tuple[spread.Passes, spread.Passes]:
+    """Return the times of both calls, in passes."""
     calls = {"ours": pair.ours, "theirs": pair.theirs}
-    target, plain = targets_of([(pair.library, "cpu"), ("torch", "cpu")])
-    both = [
-        Contender("ours", "ours", pair.does, target, lambda: pair.ours),
-        Contender("PyTorch", "plain", pair.does, plain, lambda: pair.theirs),
-    ]
     with torch.set_grad_enabled(pair.gradients):
-        again = turns.measure(both, seconds)
-        if error := again[0].error or again[1].error:
-            raise RuntimeError(f"{pair.does}: {error}")
         round_seconds = sum(timing.medians(calls, _LEAST).values())
         rounds = min(max(int(2 * seconds / round_seconds), _LEAST), _MOST)
         passes = [timing.samples(calls, rounds) for _ in range(_PASSES)]
     ours, theirs = ([one[name] for one in passes] for name in calls)
-    return (ours, theirs), spread.ratio([again[0].samples], [again[1].samples]).value
+    return ours, theirs
 
 
 @threads.one()
@@ -153,13 +122,13 @@ def counts() -> list[Count]:
     return [*found, Count("EmergingConv2d inverse, eval, no_grad", calls, 60)]
 
 
-def times_table(found: Sequence[Found]) -> Table:
+def times_table(found: Sequence[Timed]) -> Table:
     """Return a line for each pair."""
     shown = new(
         "one thread, float32: ratio = our time / that of nn.Conv2d\n"
         "(Emerging: two of 2x2, padded before; 1x1: one 1x1; Periodic: a circular 3x3)",
         ("shape", "does"),
-        ("us", "ratio", "spread", "repeated", "limit", "verdict"),
+        ("us", "ratio", "spread", "limit", "verdict"),
     )
     for one in found:
         shown.add_row(
@@ -168,7 +137,6 @@ def times_table(found: Sequence[Found]) -> Table:
             f"{1e6 * one.seconds:.0f}",
             f"{one.ratio.value:.2f}",
             f"{one.ratio.low:.2f}-{one.ratio.high:.2f}",
-            f"{one.repeated:.2f}",
             "-" if one.pair.limit is None else f"{one.pair.limit:g}",
             one.verdict,
         )

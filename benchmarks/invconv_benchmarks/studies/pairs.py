@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Iterator
+from functools import partial
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -17,27 +16,32 @@ from invconv.kernels.series import counts_of
 from invconv_benchmarks.measure.contender import Call
 from invconv_benchmarks.suites.group import Shape
 
-SMALL = (1, 12, 8, 8)
-EMERGING = {SMALL: (5.0, 7.0), (64, 12, 16, 16): (1.3, 1.6), (32, 48, 8, 8): (1.3, 1.6)}
-POINTWISE, POINTWISE_LIMIT = (100, 12, 32, 32), 1.5
-PERIODIC, PERIODIC_LIMIT = (64, 12, 16, 16), 2.0
-EXPONENTIAL, EXPONENTIAL_LIMIT = (64, 12, 16, 16), 1.0
-PREPARED, PREPARED_LIMIT, SYMMETRIC_LIMIT = (64, 12, 16, 16), 1.3, 2.0
+SMALL, LARGE = (1, 12, 8, 8), (64, 12, 16, 16)
+# at most, of a step and of one with QR mixing, as a part of PyTorch's time
+EMERGING = {SMALL: (5.0, 7.0), LARGE: (1.3, 1.6), (32, 48, 8, 8): (1.3, 1.6)}
+POINTWISE: dict[str, Any] = {
+    "1x1": ic.Conv1x1, "PLU 1x1": ic.PLUConv1x1, "QR 1x1": ic.QRConv1x1,
+}  # fmt: skip
+PREPARED: dict[str, Any] = {
+    "symmetric": ic.SymmetricConv.init,
+    "periodic": ic.PeriodicConv.init,
+    "exponential, zeros": ic.ExponentialConv.init,
+    "exponential, circular": partial(ic.ExponentialConv.init, padding="circular"),
+    "orthogonal 1x1": partial(ic.OrthogonalConv1x1.init, ndim=2),
+    "circulant 1x1": partial(ic.CirculantConv1x1.init, ndim=2),
+}
 
 
-@dataclass(frozen=True)
-class Pair:
-    """One of our calls, and PyTorch's that it is compared with.
+class Pair(NamedTuple):
+    """One of our calls, and the one that it is compared with.
 
     Attributes
     ----------
     does : str
     shape : (B, C, H, W)
     limit : float or None
-        What its time should be at most, as a part of PyTorch's; None where we set no limit.
+        Of its time, as a part of the other's; None where we set no limit.
     ours, theirs : callable
-    library : str
-        Ours.
     gradients : bool
         Whether PyTorch keeps what a gradient needs.
     """
@@ -47,50 +51,40 @@ class Pair:
     limit: float | None
     ours: Call
     theirs: Call
-    library: str = "torch"
     gradients: bool = True
 
 
 def pairs() -> Iterator[Pair]:
-    """Yield what is timed."""
+    """Yield all pairs of layers."""
     for shape, limits in EMERGING.items():
         yield from _emerging(shape, *limits)
-    yield from _pointwise(POINTWISE, POINTWISE_LIMIT)
-    yield from _periodic(PERIODIC, PERIODIC_LIMIT)
-    yield from _exponential(EXPONENTIAL, EXPONENTIAL_LIMIT)
-    yield from _prepared(PREPARED, SYMMETRIC_LIMIT, PREPARED_LIMIT)
+    yield from _pointwise((100, 12, 32, 32), 1.5)
+    yield from _periodic(LARGE, 2.0)
+    yield from _exponential(LARGE, 1.0)
+    yield from _prepared(LARGE, 2.0, 1.3)
 
 
 def _emerging(shape: Shape, limit: float, limit_qr: float) -> Iterator[Pair]:
     """Yield forward and step beside two convolutions, which make images a pixel smaller each."""
     batch, channels, height, width = shape
     x, padded = torch.randn(shape), torch.randn(batch, channels, height + 2, width + 2)
-    first, second = nn.Conv2d(channels, channels, 2), nn.Conv2d(channels, channels, 2)
+    plain = nn.Sequential(nn.Conv2d(channels, channels, 2), nn.Conv2d(channels, channels, 2))
     layer, qr = it.EmergingConv2d(channels), it.EmergingConv2d(channels, mixing="qr")
-    step = _plain_step([first, second], padded)
-    yield Pair(
-        "EmergingConv2d forward", shape, limit, lambda: layer(x), lambda: second(first(padded))
-    )
+    step, forward = step_of(plain, padded), partial(plain, padded)
+    yield Pair("EmergingConv2d forward", shape, limit, lambda: layer(x), forward)
     yield Pair("EmergingConv2d step", shape, limit, step_of(layer, x), step)
     yield Pair("EmergingConv2d QR step", shape, limit_qr, step_of(qr, x), step)
 
 
 def _pointwise(shape: Shape, limit: float) -> Iterator[Pair]:
     """Yield prepared inverses beside a 1x1 convolution."""
-    y, plain = torch.randn(shape), nn.Conv2d(shape[1], shape[1], 1, bias=False)
-    kinds: dict[str, Any] = {"1x1": ic.Conv1x1, "PLU 1x1": ic.PLUConv1x1, "QR 1x1": ic.QRConv1x1}
-
-    def pair(name: str, library: str, images: Any) -> Pair:
-        rng = np.random.default_rng(0)
-        conv = kinds[name].init(shape[1], rng=rng, ndim=2, like=images)
-        inverse, does = conv.prepare(shape[2:]).inverse, f"{name} inverse {library}"
-        return Pair(
-            does, shape, limit, lambda: inverse(images), lambda: plain(y), library, gradients=False
-        )
-
-    for name in kinds:
-        yield pair(name, "torch", y)
-        yield pair(name, "numpy", y.numpy())
+    y = torch.randn(shape)
+    plain = partial(nn.Conv2d(shape[1], shape[1], 1, bias=False), y)
+    for name, kind in POINTWISE.items():
+        for library, images in {"torch": y, "numpy": y.numpy()}.items():
+            conv = kind.init(shape[1], rng=np.random.default_rng(0), ndim=2, like=images)
+            call = partial(conv.prepare(shape[2:]).inverse, images)
+            yield Pair(f"{name} inverse {library}", shape, limit, call, plain, gradients=False)
 
 
 def _periodic(shape: Shape, limit: float) -> Iterator[Pair]:
@@ -98,8 +92,8 @@ def _periodic(shape: Shape, limit: float) -> Iterator[Pair]:
     channels, x = shape[1], torch.randn(shape)
     layer = it.PeriodicConv2d(channels)
     plain = nn.Conv2d(channels, channels, 3, padding=1, padding_mode="circular")
-    yield Pair("PeriodicConv2d forward", shape, limit, lambda: layer(x), lambda: plain(x))
-    yield Pair("PeriodicConv2d step", shape, limit, step_of(layer, x), _plain_step([plain], x))
+    yield Pair("PeriodicConv2d forward", shape, limit, lambda: layer(x), partial(plain, x))
+    yield Pair("PeriodicConv2d step", shape, limit, step_of(layer, x), step_of(plain, x))
 
 
 def _exponential(shape: Shape, limit: float) -> Iterator[Pair]:
@@ -109,73 +103,41 @@ def _exponential(shape: Shape, limit: float) -> Iterator[Pair]:
         rng = np.random.default_rng(0)
         conv = ic.ExponentialConv.init(channels, padding=padding, rng=rng, like=x)
         plain = nn.Conv2d(channels, channels, 3, padding=1, padding_mode=padding)
-        prepared = conv.prepare(shape[2:])
         counts = counts_of(conv._family.linear, conv._family.taps(conv.kernel, shape[2:]))
-        calls = {"forward": functools.partial(conv.forward, x)}
-        calls["inverse"] = functools.partial(prepared.inverse, x)
-        convolutions = functools.partial(_again, plain, x, counts.steps * counts.terms + 1)
-        for does, call in calls.items():
-            name = f"exponential {does}, {padding}"
-            yield Pair(name, shape, limit, call, convolutions, gradients=False)
+        again = nn.Sequential(*[plain] * (counts.steps * counts.terms + 1))
+        ways = {"forward": conv.forward, "inverse": conv.prepare(shape[2:]).inverse}
+        for does, way in ways.items():
+            name, both = f"exponential {does}, {padding}", (partial(way, x), partial(again, x))
+            yield Pair(name, shape, limit, *both, gradients=False)
 
 
 def _prepared(shape: Shape, limit: float, limit_inverse: float) -> Iterator[Pair]:
     """Yield symmetric beside periodic, and prepared inverses beside their own forwards."""
-    x, circular = torch.randn(shape), {"padding": "circular"}
-    kinds: dict[str, tuple[Any, dict[str, Any]]] = {
-        "symmetric": (ic.SymmetricConv, {}),
-        "periodic": (ic.PeriodicConv, {}),
-        "exponential, zeros": (ic.ExponentialConv, {}),
-        "exponential, circular": (ic.ExponentialConv, circular),
-        "orthogonal 1x1": (ic.OrthogonalConv1x1, {"ndim": 2}),
-        "circulant 1x1": (ic.CirculantConv1x1, {"ndim": 2}),
-    }
-    calls: dict[str, tuple[Call, Call]] = {}
-    for name, (kind, settings) in kinds.items():
-        conv = kind.init(shape[1], rng=np.random.default_rng(0), like=x, **settings)
-        inverse = conv.prepare(shape[2:]).inverse
-        calls[name] = functools.partial(inverse, x), functools.partial(conv.forward, x)
-    for i, does in ((1, "forward"), (0, "inverse")):
-        both = calls["symmetric"][i], calls["periodic"][i]
+    x, forward, inverse = torch.randn(shape), dict[str, Call](), dict[str, Call]()
+    for name, init in PREPARED.items():
+        conv = init(shape[1], rng=np.random.default_rng(0), like=x)
+        forward[name] = partial(conv.forward, x)
+        inverse[name] = partial(conv.prepare(shape[2:]).inverse, x)
+    for does, calls in (("forward", forward), ("inverse", inverse)):
+        both = calls["symmetric"], calls["periodic"]
         yield Pair(f"symmetric {does} / periodic", shape, limit, *both, gradients=False)
-    for name, both in calls.items():
-        title = f"inverse / forward, {name}"
+    for name in PREPARED:
+        title, both = f"inverse / forward, {name}", (inverse[name], forward[name])
         yield Pair(title, shape, limit_inverse, *both, gradients=False)
 
 
-def _again(layer: nn.Module, x: Any, times: int) -> Any:
-    """Return what a layer that is run so often makes of images."""
-    for _ in range(times):
-        x = layer(x)
-    return x
-
-
 def step_of(layer: nn.Module, x: Any) -> Call:
-    """Return forward and backward of a layer that returns images and log-determinants."""
+    """Return forward and backward of a layer, whose log-determinants count if it has any."""
     parameters = list(layer.parameters())
 
     def step() -> Any:
         for parameter in parameters:
             parameter.grad = None
-        z, log_det = layer(x)
-        loss = z.square().sum() - log_det.sum()
-        loss.backward()
-        return loss
-
-    return step
-
-
-def _plain_step(layers: Sequence[nn.Module], x: Any) -> Call:
-    """Return forward and backward of layers one after another that return images."""
-    parameters = [parameter for layer in layers for parameter in layer.parameters()]
-
-    def step() -> Any:
-        for parameter in parameters:
-            parameter.grad = None
-        z = x
-        for layer in layers:
-            z = layer(z)
+        out = layer(x)
+        z, log_det = out if isinstance(out, tuple) else (out, None)
         loss = z.square().sum()
+        if log_det is not None:
+            loss = loss - log_det.sum()
         loss.backward()
         return loss
 

@@ -4,9 +4,6 @@
 the ten shapes of the limits, with one thread and with two in turns, in one process. A solve of more
 than a millisecond with one thread should be 1.6 times as fast with two. No solve should be slower;
 a difference of one part in twenty counts as equal.
-
-Beside a long solve's gain stands what the machine gives: how many times as many solves two
-processes make, of one thread each, that share nothing but its memory and caches.
 """
 
 from __future__ import annotations
@@ -15,7 +12,6 @@ import argparse
 import functools
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 from rich.console import Console
 from rich.progress import track
@@ -26,8 +22,6 @@ from invconv_benchmarks.contenders import ours
 from invconv_benchmarks.contenders.everyone import targets_of
 from invconv_benchmarks.contenders.setup import Setup
 from invconv_benchmarks.measure import spread, threads, turns
-from invconv_benchmarks.measure.contender import Call, Contender
-from invconv_benchmarks.measure.neighbour import Neighbour
 from invconv_benchmarks.measure.spread import Interval
 from invconv_benchmarks.report.tables import new
 from invconv_benchmarks.results.row import TITLES
@@ -41,26 +35,13 @@ _PASSES = 3
 
 
 @dataclass(frozen=True)
-class Found:
-    """The speed-up by a second thread at a shape.
-
-    Attributes
-    ----------
-    group : Group
-    library : str
-    seconds : float
-        The median with one thread.
-    gain : Interval
-        One thread's time / two threads'.
-    processes : Interval or None
-        The solves of two processes / those of one, of long solves.
-    """
+class Gain:
+    """One thread's median seconds of a solve, and its time / two threads'."""
 
     group: Group
     library: str
     seconds: float
     gain: Interval
-    processes: Interval | None = None
 
     @property
     def bound(self) -> float:
@@ -73,17 +54,7 @@ class Found:
         return self.gain.verdict(self.bound, least=True)
 
 
-@dataclass(frozen=True)
-class _Samples:
-    group: Group
-    library: str
-    one: spread.Passes
-    two: spread.Passes
-    alone: spread.Passes = ()
-    beside: spread.Passes = ()
-
-
-def compare(shapes: Sequence[Shape], dtypes: Sequence[str], seconds: float) -> list[Found]:
+def compare(shapes: Sequence[Shape], dtypes: Sequence[str], seconds: float) -> list[Gain]:
     """Return what a second thread gains in each library, at each shape, in each dtype.
 
     Parameters
@@ -93,97 +64,50 @@ def compare(shapes: Sequence[Shape], dtypes: Sequence[str], seconds: float) -> l
     seconds : float
         For each number of threads in each of three passes.
     """
-    jobs = [
-        (library, Group("inverse", "corner 2", shape, ("inverse",), dtype=dtype))
-        for library in LIBRARIES
+    groups = [
+        Group("inverse", "corner 2", shape, ("inverse",), dtype=dtype)
         for dtype in dtypes
         for shape in shapes
     ]
-    shown = track(jobs, "measuring", console=Console(stderr=True), transient=True)
-    with threadpool_limits(
-        1, user_api="blas"
-    ):  # waiting threads of other pools would slow this one down
-        samples = [_samples(library, group, seconds) for library, group in shown]
-    between = {
-        library: spread.between_passes((s.one, s.two) for s in samples if s.library == library)
-        for library in LIBRARIES
-    }
-    return [
-        Found(
-            s.group,
-            s.library,
-            spread.quantiles(s.one)[1],
-            spread.ratio(s.one, s.two, between[s.library]),
-            _of_processes(s),
-        )
-        for s in samples
-    ]
+    found = []
+    with threadpool_limits(1, user_api="blas"):  # waiting threads of other pools slow this one down
+        for library in LIBRARIES:
+            shown = track(groups, library, console=Console(stderr=True), transient=True)
+            samples = [_in_turns(library, group, seconds) for group in shown]
+            between = spread.between_passes(samples)
+            found += [
+                Gain(group, library, spread.quantiles(one)[1], spread.ratio(one, two, between))
+                for group, (one, two) in zip(groups, samples, strict=True)
+            ]
+    return found
 
 
-def _of_processes(samples: _Samples) -> Interval | None:
-    if not samples.beside:
-        return None
-    share = spread.ratio(samples.alone, samples.beside)
-    return Interval(2 * share.value, 2 * share.low, 2 * share.high)
-
-
-def _samples(library: str, group: Group, seconds: float) -> _Samples:
-    """Time one thread and two in turns, in passes; then one, alone and beside another process."""
-    before = threads.number(library)
-    try:
-        inverse = _inverse(library, group)
-        one, two = _in_turns([_with_threads(inverse, count) for count in (1, 2)], group, seconds)
-        if spread.quantiles(one)[1] <= LONG:
-            return _Samples(group, library, one, two)
-        with Neighbour(_solve, library, group) as neighbour:
-            alone, beside = (_with_threads(inverse, 1) for _ in range(2))
-            alone = replace(alone, before=functools.partial(_after, neighbour.rest, alone.before))
-            beside = replace(beside, before=functools.partial(_after, neighbour.go, beside.before))
-            return _Samples(group, library, one, two, *_in_turns([alone, beside], group, seconds))
-    finally:
-        threads.set_number(library, before)
-
-
-def _after(first: Call, second: Call | None) -> None:
-    first()
-    if second is not None:
-        second()
-
-
-def _inverse(library: str, group: Group) -> Contender:
+def _in_turns(library: str, group: Group, seconds: float) -> tuple[spread.Passes, spread.Passes]:
+    """Return the samples of one thread and of two, which take turns, in passes."""
     (target,) = targets_of([(library, "cpu")])
     (inverse,) = ours.contenders(Setup(group, target))
-    return inverse
-
-
-def _solve(library: str, group: Group) -> Call:
-    """Return the solve of one thread, in a process of its own."""
-    threads.set_number(library, 1)
-    return _inverse(library, group).build()
-
-
-def _in_turns(contenders: list[Contender], group: Group, seconds: float) -> list[Any]:
-    """Return the samples of each contender, in passes."""
-    passes = [turns.measure(contenders, len(contenders) * seconds) for _ in range(_PASSES)]
+    before = threads.number(library)
+    both = [
+        replace(inverse, before=functools.partial(threads.set_number, library, count))
+        for count in (1, 2)
+    ]
+    try:
+        passes = [turns.measure(both, 2 * seconds) for _ in range(_PASSES)]
+    finally:
+        threads.set_number(library, before)
     errors = [timing.error for timings in passes for timing in timings if timing.error]
     if errors:
-        library = contenders[0].target.library.name
         raise RuntimeError(f"{library}, {group.title}: {errors[0]}")
-    return [[timings[i].samples for timings in passes] for i in range(len(contenders))]
+    one, two = ([timings[i].samples for timings in passes] for i in range(2))
+    return one, two
 
 
-def _with_threads(contender: Contender, count: int) -> Contender:
-    library = contender.target.library.name
-    set_number = functools.partial(threads.set_number, library, count)
-    return replace(contender, name=f"{count} threads", before=set_number)
-
-
-def table(found: Sequence[Found]) -> Table:
+def table(found: Sequence[Gain]) -> Table:
     """Return a line for each library, dtype and shape."""
     shown = new(
         "inverse of corner 2: gain = time with one thread / with two",
         ("B x C x H x W", "", "library"),
-        ("ms, 1 thr", "gain", "spread", "2 procs", "least", "verdict"),
+        ("ms, 1 thr", "gain", "spread", "least", "verdict"),
     )
     for one in found:
         shown.add_row(
@@ -193,14 +117,13 @@ def table(found: Sequence[Found]) -> Table:
             f"{1e3 * one.seconds:.3g}",
             f"{one.gain.value:.2f}",
             f"{one.gain.low:.2f}-{one.gain.high:.2f}",
-            "" if one.processes is None else f"{one.processes.value:.2f}",
             f"{one.bound:g}",
             one.verdict,
         )
     return shown
 
 
-def summary(found: Sequence[Found]) -> list[str]:
+def summary(found: Sequence[Gain]) -> list[str]:
     """Return a sentence on the long solves, and one on the others."""
     lines = []
     for name, bound in (

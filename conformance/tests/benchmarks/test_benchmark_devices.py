@@ -20,7 +20,7 @@ from invconv_benchmarks.contenders.setup import Setup
 from invconv_benchmarks.density.evaluation import beside_finc
 from invconv_benchmarks.measure import gpu
 from invconv_benchmarks.runs.schedule import Plan
-from invconv_benchmarks.suites.group import LIMIT_SHAPES, Group
+from invconv_benchmarks.suites.group import Group
 from invconv_benchmarks.suites.groups import select
 from invconv_conformance.libraries.table import LIBRARIES, Target
 from invconv_conformance.truth import oracle
@@ -51,19 +51,14 @@ def test_each_solves_with_the_dense_matrix(way: str, name: str, shape: tuple[int
         np.testing.assert_allclose(to_numpy(solve()), expected, rtol=1e-12, atol=1e-12)
 
 
-def test_fincs_way_waits_for_each_channel_of_each_diagonal(monkeypatch: pytest.MonkeyPatch) -> None:
-    waits: list[Any] = []
-    monkeypatch.setitem(vars(KNOWN["torch"]), "synchronise", waits.append)
-    devices.finc(setup("corner 2", (2, 3, 4, 5)))()
-    assert len(waits) == 3 * (4 + 5 - 1)
-
-
 def test_the_rows_of_a_device() -> None:
     """With no device: nothing is built."""
     cupy, jax = Target(KNOWN["cupy"], "cuda:0"), Target(KNOWN["jax"], "cuda:0", "jit")
     targets = [*gpu.with_graphs([Target(KNOWN["torch"], "cuda:0")]), cupy, jax]
     (group,) = (g for g in select("inverse", [], ("float32",), quick=False) if _is_listed(g))
-    found = {(c.name, c.target.library.name, c.target.mode) for c in _contenders(group, targets)}
+    found = {
+        (c.name, c.target.library.name, c.target.mode) for c in everyone.contenders(group, targets)
+    }
     for mode in ("eager", "graph"):
         for name in ("kernel", "wavefront", "invconv inverse", plain.CONV2D):
             assert (name, "torch", mode) in found
@@ -71,22 +66,12 @@ def test_the_rows_of_a_device() -> None:
     assert (devices.FINC, "torch", "graph") not in found
     assert {("kernel", "cupy", "eager"), ("wavefront", "cupy", "eager")} <= found
     assert {("kernel", "jax", "jit"), ("invconv inverse", "jax", "jit")} <= found
-    on_cpu = {c.name for c in _contenders(group, [TORCH])}
+    on_cpu = {c.name for c in everyone.contenders(group, [TORCH])}
     assert not {"kernel", "wavefront", devices.FINC} & on_cpu
 
 
 def _is_listed(group: Group) -> bool:
     return (group.map, group.shape) == ("corner 2", (100, 12, 32, 32))
-
-
-def _contenders(group: Group, targets: list[Target]) -> list[Any]:
-    return everyone.contenders(group, targets)
-
-
-def test_a_kernel_is_timed_at_every_shape_of_the_table() -> None:
-    groups = select("inverse", [], ("float32",), quick=False)
-    timed = {g.shape for g in groups if "kernel" in g.does and g.map == "corner 2"}
-    assert timed == {*LIMIT_SHAPES, (64, 48, 16, 16)}
 
 
 class OnCpu(Target):

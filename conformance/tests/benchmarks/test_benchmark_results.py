@@ -124,14 +124,13 @@ def test_the_page_holds_everything_and_escapes_words(tmp_path: Path) -> None:
     _, read = written(tmp_path)
     pictures = plots.draw(read, tmp_path)
     text = page.as_page(read, pictures)
-    assert len(pictures) == 3
-    assert text.count("data:image/png;base64,") == 3
+    assert text.count("data:image/png;base64,") == len(pictures) == 2
     assert "{{" not in text
     assert "://" not in text
     assert "benchmark &lt;inverse&gt;" in text
     assert "not yet run" in text
     assert "busy with other work" in text
-    for word in ("slow one", "not installed", "im2col", "miss", "1.50 ± 0.00"):
+    for word in ("slow one", "not installed", "im2col", "miss", "1.50±"):
         assert word in text
     assert len(list(tables.tables(read))) >= 5
 

@@ -90,17 +90,6 @@ def test_a_verdict_is_of_the_whole_spread(
     assert spread.Interval(value, low, high).verdict(bound, least=least) == verdict
 
 
-@pytest.mark.parametrize(
-    ("value", "error", "verdict"),
-    [(0.93, 6.25, "unclear"), (0.93, 0.1, "pass"), (1.05, 0.2, "unclear"), (1.4, 0.2, "miss")],
-)
-def test_an_exponent_passes_where_its_spread_does(value: float, error: float, verdict: str) -> None:
-    fit = replace(made().exponents[0], axis="batch", value=value, error=error)
-    (found,) = limits.verdicts([], [fit])
-    assert found.verdict == verdict
-    assert found.bound == 1.1
-
-
 def test_four_sizes_give_no_exponent() -> None:
     rows = [r for r in made().rows if not r.axis or r.shape[2] <= 16]
     assert fits.exponents(rows) == []

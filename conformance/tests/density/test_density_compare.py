@@ -27,7 +27,7 @@ from invconv_benchmarks.density.models.appearance import title  # noqa: E402
 from invconv_benchmarks.density.models.architecture import MIXINGS  # noqa: E402
 from invconv_benchmarks.density.models.build import build  # noqa: E402
 from invconv_benchmarks.density.recipes import checkpoint  # noqa: E402
-from invconv_benchmarks.density.recipes.recipe import load_preset  # noqa: E402
+from invconv_benchmarks.density.recipes.preset import load_preset  # noqa: E402
 from invconv_benchmarks.results import sealed  # noqa: E402
 
 ROOT = Path(__file__).parents[3]
@@ -81,7 +81,7 @@ def test_the_result_has_every_row_and_what_the_models_say(compared: tuple[Path, 
         for seed in (0, 1):
             stored = checkpoint.read(folder / f"{mixing}-seed{seed}-rate0.01" / checkpoint.NAME)
             model = build(stored.recipe.architecture, stored.image_shape, seed=9)
-            model.load_state_dict(stored.part("average"))
+            model.load_state_dict(stored.average)
             x = torch.from_numpy((data.test + noise_of(data).astype(float)) / 256)
             with torch.no_grad():
                 nats = -model.double().log_prob(x).mean() / 64

@@ -15,13 +15,14 @@ pytest.importorskip("skimage", reason="scikit-image is not installed")
 from skimage.data import hubble_deep_field  # noqa: E402
 
 from invconv_benchmarks.density.evaluation import round_trip  # noqa: E402
-from invconv_benchmarks.density.models.architecture import MIXINGS, Architecture  # noqa: E402
+from invconv_benchmarks.density.models.architecture import Architecture  # noqa: E402
 from invconv_benchmarks.density.models.build import build  # noqa: E402
 from invconv_benchmarks.density.training.health import first_non_finite  # noqa: E402
 from invconv_torch import Conv1x1, InverseGuard  # noqa: E402
 from invconv_torch.flows import AffineCoupling, Dequantize, Multiscale  # noqa: E402
 
-mixings = pytest.mark.parametrize("mixing", MIXINGS)
+# the mixing layers of a Glow are those of tests/flows
+mixings = pytest.mark.parametrize("mixing", ["emerging", "exponential", "real_nvp", "maf"])
 
 
 def tiles(count: int, size: int) -> Any:
@@ -89,53 +90,6 @@ def test_decode_undoes_encode(mixing: str) -> None:
 
 
 @mixings
-def test_layers_undo_themselves_with_the_opposite_log_determinant(mixing: str) -> None:
-    model, x = model_of(mixing, 8, torch.float64), images(2, 8, torch.float64)
-    with torch.no_grad():
-        for name, layer in model.steps():
-            out, log_det = layer(x)
-            back, inverse_log_det = layer.inverse(out)
-            torch.testing.assert_close(
-                back, x, rtol=0, atol=1e-9, msg=lambda m, n=name: f"{n}: {m}"
-            )
-            torch.testing.assert_close(inverse_log_det, -log_det, rtol=1e-9, atol=1e-9)
-            x = out[0] if isinstance(out, tuple) else out
-
-
-@mixings
-def test_gradients_go_through_sampling(mixing: str) -> None:
-    """The Jacobian of decode is the inverse of that of encode."""
-    model = model_of(mixing, 4, torch.float64, 0.05, **few(mixing))
-    x = images(1, 4, torch.float64)
-    sizes = [math.prod(shape) for shape in model.latent_shapes]
-
-    def encode(flat: Any) -> Any:
-        return torch.cat([z.flatten() for z in model.encode(flat.reshape(1, 3, 4, 4))[0]])
-
-    def decode(flat: Any) -> Any:
-        pieces = zip(flat.split(sizes), model.latent_shapes, strict=True)
-        return model.decode([z.reshape(1, *shape) for z, shape in pieces]).flatten()
-
-    there = torch.autograd.functional.jacobian(encode, x.flatten())
-    back = torch.autograd.functional.jacobian(decode, encode(x).detach())
-    identity = torch.eye(48, dtype=torch.float64)
-    torch.testing.assert_close(back @ there, identity, rtol=0, atol=1e-8)
-
-
-@mixings
-def test_autocast_trains_in_full_precision_but_for_the_networks(mixing: str) -> None:
-    model, x = model_of(mixing, 8, spread=0.02), images(4, 8)
-    expected = model.log_prob(x)
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        found = model.log_prob(x)
-    assert found.dtype == torch.float32
-    assert 0 < ((found - expected).abs() / model.dimensions).max() < 0.05
-    found.sum().backward()
-    gradients = [p.grad for p in model.parameters()]
-    assert all(g is not None and torch.isfinite(g).all() for g in gradients)
-
-
-@mixings
 def test_real_images_come_back_from_their_noise(mixing: str) -> None:
     size = 8 if mixing == "maf" else 32
     model = model_of(mixing, size, spread=0.03, depth=4)
@@ -143,6 +97,7 @@ def test_real_images_come_back_from_their_noise(mixing: str) -> None:
     assert found.count == found.in_range == 4
     assert found.numbers_outside == 0
     assert found.holds, found
+    assert found.bound is not None
     assert found.bound < 1e-2, found
 
 
@@ -156,6 +111,7 @@ def test_samples_go_back_to_their_noise(mixing: str) -> None:
     assert found.in_range > 0
     assert found.holds, found
     assert found.outside_within == found.outside, found
+    assert found.bound is not None
     assert found.bound < 1e-1, found
 
 
@@ -163,21 +119,21 @@ def test_samples_that_are_no_images_are_counted_apart() -> None:
     model = model_of("plain", 8, spread=0.0)
     found = round_trip.resample(model, 8, torch.Generator().manual_seed(0), temperature=2.0)
     assert found.outside == found.outside_within == 8
-    assert 0 < found.numbers_outside < 1
-    assert 0 < found.share < 1
+    assert 0 < (found.numbers_outside or 0) < 1
+    assert 0 < (found.share or 0) < 1
     with torch.no_grad():
         model.layers["level1_step0_actnorm"].log_scale.fill_(-90.0)  # the inverse: times e^90
     found = round_trip.resample(model, 8, torch.Generator().manual_seed(0))
     assert found.non_finite == 8
     assert found.holds
-    assert math.isnan(found.error)
+    assert found.error is None
 
 
 def test_a_bound_that_overflows_is_kept_by_none() -> None:
     x, inf = torch.zeros(3, 1, 1, 1), math.inf
     found = round_trip._judged(x, torch.tensor([1.0, 1.0, inf]), torch.tensor([2.0, inf, inf]))
     assert (found.in_range, found.in_range_within) == (3, 1)
-    assert found.share == inf
+    assert found.share is None
     assert not found.holds
     found = round_trip._judged(x[:2], torch.tensor([1.0, 3.0]), torch.tensor([4.0, 5.0]))
     assert [found.error, found.bound, found.share] == pytest.approx([3.0, 5.0, 0.6])

@@ -10,7 +10,7 @@ import pytest
 
 from invconv_benchmarks.density.compare.outcome import Outcome
 from invconv_benchmarks.density.compare.plan import RATES, Comparison, around
-from invconv_benchmarks.density.recipes.recipe import load_preset
+from invconv_benchmarks.density.recipes.preset import load_preset
 
 START = (0.01, 0.03, 0.1)
 

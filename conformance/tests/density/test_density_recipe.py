@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from invconv_benchmarks.density.models.architecture import MIXINGS
-from invconv_benchmarks.density.recipes.recipe import Recipe, Training, load_preset, preset_names
+from invconv_benchmarks.density.recipes.preset import load_preset, preset_names
+from invconv_benchmarks.density.recipes.recipe import Recipe, Training
 
 # arXiv 1901.11137, the tables: levels, depth, and bits/dim of Real NVP, plain, periodic, emerging
 PAPER = {
@@ -61,8 +62,8 @@ def test_changes_replace_a_presets_values() -> None:
 def test_epochs_and_warm_up_in_steps() -> None:
     training = Training(batch=32, learning_rate=0.5, epochs=3, warm_up_epochs=1)
     assert training.length(100) == 10  # 300 images
-    assert [training.rate(step, 100) for step in range(5)] == [0.125, 0.25, 0.375, 0.5, 0.5]
-    assert Training(batch=1, learning_rate=0.5, steps=3).rate(0, 100) == 0.5
+    assert [training.warm_up(step, 100) for step in range(5)] == [0.25, 0.5, 0.75, 1, 1]
+    assert Training(batch=1, learning_rate=0.5, steps=3).warm_up(0, 100) == 1
 
 
 GOOD = """
@@ -84,8 +85,8 @@ steps = 2
         ("levels = 1", "level = 1", "architecture: expected mixing, levels"),
         ("depth = 1", "depth = 0", "depth: "),
         ("batch = 4", "batch = 4.5", "batch: expected an integer of at least 1, got 4.5"),
-        ("batch = 4", "batch = 4\nspeed = 3", "training: expected some of batch.*'speed'"),
-        ("batch = 4", "", "training: batch is missing"),
+        ("batch = 4", "batch = 4\nspeed = 3", "training: expected batch.*speed"),
+        ("batch = 4", "", "training: expected batch, .*got learning_rate"),
         ("steps = 2", "", "expected steps or epochs, one of the two, got 0 and 0"),
         ("steps = 2", "steps = 2\nepochs = 1", "expected steps or epochs, one of the two"),
         ("1e-2", "0.0", "learning_rate: expected a number above 0 and below 1, got 0.0"),
@@ -93,7 +94,7 @@ steps = 2
         ("steps = 2", "steps = 2\naverage = 1", "average: expected a number of at least 0"),
         ("steps = 2", 'steps = 2\nprecision = "int8"', "precision: expected one of float32"),
         ("[training]", "[training", "own.toml: no TOML"),
-        ("[training]", "[exercise]", "own.toml: expected .*'training'.*got .*'exercise'"),
+        ("[training]", "[exercise]", "own.toml: expected .*training.*got .*exercise"),
     ],
 )
 def test_wrong_presets(old: str, new: str, message: str, tmp_path: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -68,12 +67,6 @@ def test_a_chart_goes_on_and_a_whole_one_begins_anew(
     asked.clear()
     assert main([*command, "--sizes", "8"]) == 130  # of other sizes: all of it
     assert asked == every[:10]
-
-
-def test_a_busy_machine_is_named() -> None:
-    chart = sampling_chart.Chart("2026-01-01", {"cores": 2}, {"start": 1.0}, 1, [8], [])
-    assert not chart.busy
-    assert replace(chart, load={"start": 1.0, "end": 9.0}).busy
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,6 @@ from invconv_benchmarks.density.data.dataset import Dataset
 from invconv_benchmarks.density.evaluation import evaluation
 from invconv_benchmarks.density.evaluation.sampling import SamplingTime, time_sampling
 from invconv_benchmarks.density.models.architecture import MIXINGS
-from invconv_benchmarks.density.training.display import Display
 from invconv_benchmarks.measure import environment
 from invconv_torch.flows import Multiscale
 
@@ -46,7 +46,7 @@ def perform(comparison: Comparison, data: Dataset, console: Console) -> Result |
     if comparison.left(outcomes):
         return None
     jobs = comparison.final(outcomes)
-    architecture, training = jobs[0].recipe.architecture.to_dict(), jobs[0].recipe.training
+    architecture, training = asdict(jobs[0].recipe.architecture), jobs[0].recipe.training
     del architecture["mixing"]
     settings = asdict(training) | {"steps": training.length(len(data))}
     del settings["learning_rate"]
@@ -81,33 +81,21 @@ def _run(
     comparison: Comparison, data: Dataset, console: Console
 ) -> tuple[dict[str, Outcome], list[SamplingTime], dict[str, picture.Gallery]]:
     """Train, and sample from what was trained; jobs are left if it was interrupted."""
-    lengths: dict[str, int] = {}
-    with Display(console) as display:
-
-        def plan(outcomes: Mapping[str, Outcome]) -> list[Job]:
-            left = comparison.left(outcomes)
-            for job in left:
-                if job.name not in lengths:
-                    lengths[job.name] = job.recipe.training.length(len(data))
-                    display.expect(lengths[job.name])
-            return left
-
-        display.say(
-            f"training in {comparison.folder}, {comparison.workers} runs at a time: "
-            "interrupted, the same command goes on from there"
-        )
-        outcomes = run(
-            plan,
-            (data.name, comparison.path),
-            comparison.folder,
-            comparison.workers,
-            display.show,
-            lambda name, outcome: display.finish(name, _ending(outcome), lengths[name]),
-        )
-        if comparison.left(outcomes):
-            return outcomes, [], {}
-        jobs = comparison.final(outcomes)
-        return outcomes, *_sampled(jobs, outcomes, comparison.folder, data, display.say)
+    say = partial(console.print, highlight=False, soft_wrap=True)
+    say(
+        f"training in {comparison.folder}, {comparison.workers} runs at a time: "
+        "interrupted, the same command goes on from there"
+    )
+    outcomes = run(
+        comparison.left,
+        (data.name, comparison.path),
+        comparison.folder,
+        comparison.workers,
+        lambda name, outcome: say(f"{name}: {_ending(outcome)}"),
+    )
+    if comparison.left(outcomes):
+        return outcomes, [], {}
+    return outcomes, *_sampled(comparison.final(outcomes), outcomes, comparison.folder, data, say)
 
 
 def _ending(outcome: Outcome) -> str:
@@ -125,12 +113,11 @@ def _described(data: Dataset) -> dict[str, Any]:
 
 
 def show(found: Result, folder: Path, console: Console) -> None:
-    """Print what was found."""
-    for table in report.tables(found):
-        console.print(table)
+    """Print the tables and the findings."""
+    for section in report.sections(found):
+        console.print(section.about.replace("**", ""), highlight=False, soft_wrap=True)
+        console.print(section.table())
         console.print()
-    console.print(report.notes(found), highlight=False, soft_wrap=True)
-    console.print()
     for sentence in summary.findings(found.rows, found.sweep):
         console.print(sentence, highlight=False, soft_wrap=True)
     ended = f"{folder}/result.json and comparison.jpg: {found.seconds:.0f} s"

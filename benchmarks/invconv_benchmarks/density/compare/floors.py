@@ -18,10 +18,11 @@ from invconv_benchmarks.density.data.users_data import load
 from invconv_benchmarks.density.evaluation import leaving
 from invconv_benchmarks.density.evaluation.leaving import Leaving
 from invconv_benchmarks.density.models.architecture import MIXINGS
-from invconv_benchmarks.density.recipes.recipe import Recipe, load_preset
-from invconv_benchmarks.density.training.display import Display
+from invconv_benchmarks.density.recipes.preset import load_preset
+from invconv_benchmarks.density.recipes.recipe import Recipe
 from invconv_benchmarks.density.training.health import DivergedError
-from invconv_benchmarks.density.training.loop import train
+from invconv_benchmarks.density.training.lines import Lines
+from invconv_benchmarks.density.training.run import Report, train
 from invconv_benchmarks.options import numbers
 from invconv_benchmarks.report.tables import new
 from invconv_conformance import printing
@@ -29,12 +30,11 @@ from invconv_conformance.arguments import words
 
 
 def measure(
-    recipe: Recipe, data: Dataset, folder: Path, samples: int, display: Display
+    recipe: Recipe, data: Dataset, folder: Path, samples: int, report: Report
 ) -> tuple[float, Leaving]:
     """Train, or go on where it stopped; return bits/dim of held-out tiles and what leaves."""
-    name = f"floor {recipe.architecture.scale_floor:g}"
-    trainer = train(recipe, data, folder, report=lambda progress: display.show(name, progress))
-    return trainer.history[-1]["held_out"], leaving.of_model(trainer.average, samples)
+    run = train(recipe, data, folder, report=report)
+    return run.history[-1]["held_out"], leaving.of_model(run.average, samples)
 
 
 def table(title: str, found: Mapping[float, tuple[float, Leaving]]) -> Table:
@@ -66,15 +66,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     arguments = parser.parse_args(argv)
     preset, console = load_preset(arguments.preset), printing.console()
     found: dict[float, tuple[float, Leaving]] = {}
-    with Display(console) as display:
-        for floor in numbers("--floors", arguments.floors, float):
-            recipe = preset.recipe(arguments.mixing, steps=arguments.steps, scale_floor=floor)
-            data, folder = load(recipe.data), arguments.out / f"{arguments.mixing}-{floor:g}"
-            display.expect(recipe.training.length(len(data)))
-            try:
-                found[floor] = measure(recipe, data, folder, arguments.count, display)
-            except DivergedError as error:
-                console.print(f"floor {floor:g}: {error}", markup=False)
+    for floor in numbers("--floors", arguments.floors, float):
+        recipe = preset.recipe(arguments.mixing, steps=arguments.steps, scale_floor=floor)
+        data, folder = load(recipe.data), arguments.out / f"{arguments.mixing}-{floor:g}"
+        lines = Lines(console, f"floor {floor:g}")
+        try:
+            found[floor] = measure(recipe, data, folder, arguments.count, lines)
+        except DivergedError as error:
+            console.print(f"floor {floor:g}: {error}", markup=False)
     title = f"{arguments.count} samples each: {preset.name}, {arguments.mixing}"
     console.print(table(title, found))
 

@@ -12,11 +12,11 @@ from typing import Any
 from invconv.files.whole_files import write_text
 from invconv_benchmarks.density.data.dataset import Dataset
 from invconv_benchmarks.density.evaluation import evaluation
-from invconv_benchmarks.density.evaluation.evaluation import Trip
+from invconv_benchmarks.density.evaluation.round_trip import Trip
 from invconv_benchmarks.density.recipes.recipe import Recipe
 from invconv_benchmarks.density.training.health import DivergedError
-from invconv_benchmarks.density.training.loop import Progress, train
-from invconv_benchmarks.density.training.trainer import Trainer
+from invconv_benchmarks.density.training.module import DensityModule
+from invconv_benchmarks.density.training.run import Progress, train
 from invconv_benchmarks.results.records import structured
 
 NAME = "outcome.json"
@@ -111,30 +111,28 @@ def perform(
     if known is not None and job.answered(known):
         return known
     try:
-        trainer = train(
-            job.recipe, data, folder, report=report, should_stop=should_stop, seconds=30
-        )
+        run = train(job.recipe, data, folder, report=report, should_stop=should_stop, seconds=30)
     except DivergedError as error:
         found = Outcome(error=str(error))
     else:
-        if trainer.step < trainer.steps:
+        if run.step < run.steps:
             return None
-        found = _evaluated(trainer, data, job)
+        found = _evaluated(run, data, job)
     write_text(folder / NAME, json.dumps(identity | asdict(found), allow_nan=False) + "\n")
     return found
 
 
-def _evaluated(trainer: Trainer, data: Dataset, job: Job) -> Outcome:
+def _evaluated(run: DensityModule, data: Dataset, job: Job) -> Outcome:
     trips: dict[str, Trip] = {}
     if job.trips:
-        counts = FEWER.get(trainer.recipe.architecture.mixing, (IMAGES, SAMPLES))
-        trips = evaluation.round_trips(trainer.average, data, *counts)
+        counts = FEWER.get(run.recipe.architecture.mixing, (IMAGES, SAMPLES))
+        trips = evaluation.round_trips(run.average, data, *counts)
     return Outcome(
-        parameters=sum(p.numel() for p in trainer.model.parameters()),
-        validation=None if data.watched == "test" else trainer.history[-1]["held_out"],
-        bits=evaluation.bits_per_dim(trainer.average, data).tolist() if job.final else None,
-        history=trainer.history,
-        seconds_per_step=statistics.median(e["seconds_per_step"] for e in trainer.history),
+        parameters=sum(p.numel() for p in run.flow.parameters()),
+        validation=None if data.watched == "test" else run.history[-1]["held_out"],
+        bits=evaluation.bits_per_dim(run.average, data).tolist() if job.final else None,
+        history=run.history,
+        seconds_per_step=statistics.median(e["seconds_per_step"] for e in run.history),
         images=trips.get("images"),
         samples=trips.get("samples"),
     )

@@ -17,7 +17,7 @@ from typing import Any
 
 from invconv_benchmarks.density.compare.outcome import Job, Outcome
 from invconv_benchmarks.density.models.architecture import MIXINGS
-from invconv_benchmarks.density.recipes.recipe import Preset
+from invconv_benchmarks.density.recipes.preset import Preset
 
 RATES = tuple(float(f"{digit}e{power}") for power in range(-5, 0) for digit in (1, 3))
 # slowest first, so that the workers end at about the same time

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from invconv_benchmarks.density.evaluation.evaluation import Trip
+from invconv_benchmarks.density.evaluation.round_trip import Trip
 from invconv_benchmarks.density.evaluation.sampling import SamplingTime
 from invconv_benchmarks.results import sealed
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from invconv_benchmarks.density.compare.outcome import Job, Outcome
 from invconv_benchmarks.density.compare.result import Difference, Rate, Row, Run, Spread
-from invconv_benchmarks.density.evaluation.evaluation import NEAR, Trip
+from invconv_benchmarks.density.evaluation.round_trip import NEAR, Trip
 from invconv_benchmarks.density.models.appearance import title
 from invconv_benchmarks.density.models.architecture import MIXINGS
 
@@ -111,7 +111,7 @@ def best(entries: Sequence[Rate]) -> dict[str, tuple[float, float]]:
 
 
 def findings(rows: Sequence[Row], rates: Sequence[Rate]) -> list[str]:
-    """Say in sentences what was found, whichever way it came out."""
+    """Return the findings in sentences, whichever way they came out."""
     said = []
     if any(row.difference and row.difference.count == 1 for row in rows):
         said.append("One seed does not tell how much seeds differ.")
@@ -121,9 +121,12 @@ def findings(rows: Sequence[Row], rates: Sequence[Rate]) -> list[str]:
         for run in row.runs:
             if run.error:
                 said.append(f"{title(row.mixing)}, seed {run.seed}, stopped: {run.error}.")
-    if rates:
-        said += _rates(rates)
-    return [*said, *_round_trips(rows)]
+    stopped = [
+        f"Stopped in the sweep, {title(rate.mixing)} at {rate.learning_rate:g}: {rate.error}."
+        for rate in rates
+        if rate.error
+    ]
+    return [*said, *stopped, *_round_trips(rows)]
 
 
 def _round_trips(rows: Sequence[Row]) -> list[str]:
@@ -149,8 +152,8 @@ def _round_trips(rows: Sequence[Row]) -> list[str]:
     ]
 
 
-def _total(trips: Sequence[Trip], what: str) -> int:
-    return sum(getattr(trip, what) for trip in trips)
+def _total(trips: Sequence[Trip], name: str) -> int:
+    return sum(getattr(trip, name) for trip in trips)
 
 
 def _verdict(difference: Difference) -> str:
@@ -165,29 +168,3 @@ def _verdict(difference: Difference) -> str:
     if lower in (0, count) and abs(mean) > std:
         return f"{side} plain in every seed, {spread_text}"
     return f"level with plain, {spread_text}, lower in {lower} of them"
-
-
-def _rates(entries: Sequence[Rate]) -> list[str]:
-    """Say which rates were chosen, whether each is inside its sweep, and which runs stopped."""
-    chosen = {mixing: rate for mixing, (_, rate) in best(entries).items()}
-    by_rate: dict[float, list[str]] = {}
-    for mixing, rate in chosen.items():
-        by_rate.setdefault(rate, []).append(title(mixing))
-    parts = [f"{rate:g} for {', '.join(names)}" for rate, names in sorted(by_rate.items())]
-    tried: dict[str, list[float]] = {}
-    for entry in entries:
-        tried.setdefault(entry.mixing, []).append(entry.learning_rate)
-    outermost = [
-        title(mixing)
-        for mixing, rate in chosen.items()
-        if rate in (min(tried[mixing]), max(tried[mixing]))
-    ]
-    inside = "none of them the outermost of its sweep"
-    if outermost:
-        inside = f"the outermost that was tried for {', '.join(outermost)}"
-    said = [
-        f"The learning rate with the fewest bits/dim, seed {entries[0].seed}: "
-        f"{'; '.join(parts)}; {inside}."
-    ]
-    stopped = [f"{title(e.mixing)} at {e.learning_rate:g}: {e.error}." for e in entries if e.error]
-    return said + [f"Stopped in the sweep, {text}" for text in stopped]

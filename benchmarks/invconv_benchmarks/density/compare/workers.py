@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import queue
 import signal
-import time
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Future
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from concurrent.futures.process import BrokenProcessPool
 from functools import lru_cache
 from pathlib import Path
@@ -14,13 +12,14 @@ from typing import Any
 
 from invconv.arrays.errors import CommandError
 from invconv_benchmarks.density.compare.outcome import Job, Outcome, perform
-from invconv_benchmarks.density.data.dataset import Dataset
 from invconv_benchmarks.density.data.users_data import load
-from invconv_benchmarks.density.training.loop import Progress
+from invconv_benchmarks.density.training.lines import Lines
 from invconv_benchmarks.measure import processes
+from invconv_conformance import printing
 from invconv_conformance.libraries.environment import settings
 
-_OFTEN = 0.5  # seconds between two reports of a run
+_load = lru_cache(maxsize=1)(load)
+_stop: Any = None
 
 
 def run(
@@ -28,7 +27,6 @@ def run(
     data: tuple[str, Path | None],
     folder: Path,
     workers: int,
-    report: Callable[[str, Progress], None],
     finished: Callable[[str, Outcome], None],
 ) -> dict[str, Outcome]:
     """Perform a plan's jobs, and return their outcomes by name; not all if the user interrupts.
@@ -44,27 +42,28 @@ def run(
         Each job has a folder of its name in it.
     workers : int
         How many at a time.
-    report, finished : callable
-        Are told the job's name and where it is, or what came out.
+    finished : callable
+        Is told a job's name and its outcome.
 
     Raises
     ------
     ValueError, OSError
         What stopped a job, other than divergence; the others were stopped and saved.
     """
-    messages, stop = processes.SPAWN.Queue(), processes.SPAWN.Event()
-    done: dict[str, Outcome] = {}
-    with processes.pool(workers, settings(1, ""), _begin, messages, stop) as pool:
-        begun: dict[Job, Future[Outcome | None]] = {}
-
-        def begin() -> dict[Future[Outcome | None], str]:
-            """Submit what is new in the plan."""
-            new = [job for job in plan(done) if job not in begun]
-            begun.update((job, pool.submit(_perform, job, data, folder)) for job in new)
-            return {begun[job]: job.name for job in new}
-
+    stop, done = processes.SPAWN.Event(), dict[str, Outcome]()
+    begun: dict[Job, Future[Outcome | None]] = {}
+    with processes.pool(workers, settings(1, ""), _begin, stop) as pool:
         try:
-            _follow(begin, messages, report, finished, done)
+            while left := plan(done):
+                for job in left:
+                    if job not in begun:
+                        begun[job] = pool.submit(_perform, job, data, folder)
+                wait([begun[job] for job in left], return_when=FIRST_COMPLETED)
+                for job in left:
+                    outcome = begun[job].result() if begun[job].done() else None
+                    if outcome is not None:
+                        done[job.name] = outcome
+                        finished(job.name, outcome)
         except KeyboardInterrupt:
             pass
         except BrokenProcessPool:
@@ -78,59 +77,16 @@ def run(
     return done
 
 
-def _follow(
-    begin: Callable[[], dict[Future[Outcome | None], str]],
-    messages: Any,
-    report: Callable[[str, Progress], None],
-    finished: Callable[[str, Outcome], None],
-    done: dict[str, Outcome],
-) -> None:
-    left = begin()
-    while left:
-        ended = [future for future in left if future.done()]
-        try:
-            report(*messages.get(timeout=0.2))
-            while True:
-                report(*messages.get_nowait())
-        except queue.Empty:
-            pass
-        for future in ended:
-            name = left.pop(future)
-            outcome = future.result()
-            if outcome is not None:
-                done[name] = outcome
-                finished(name, outcome)
-                left |= begin()
-
-
-_messages: Any = None
-_stop: Any = None
-
-
-def _begin(messages: Any, stop: Any) -> None:
+def _begin(stop: Any) -> None:
     """Prepare a worker process."""
-    global _messages, _stop
+    global _stop
     import torch
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent sets `stop` instead
     torch.set_num_threads(1)
-    messages.cancel_join_thread()  # do not wait until the parent has read all messages
-    _messages, _stop = messages, stop
+    _stop = stop
 
 
 def _perform(job: Job, data: tuple[str, Path | None], folder: Path) -> Outcome | None:
-    last = 0.0
-
-    def report(progress: Progress) -> None:
-        nonlocal last
-        now = time.monotonic()
-        if progress.measured or progress.notes or now - last > _OFTEN:
-            _messages.put((job.name, progress))
-            last = now
-
-    return perform(job, _data(*data), folder / job.name, report, lambda: bool(_stop.is_set()))
-
-
-@lru_cache(maxsize=1)
-def _data(name: str, path: Path | None) -> Dataset:
-    return load(name, path)
+    lines = Lines(printing.console(), job.name)
+    return perform(job, _load(*data), folder / job.name, lines, lambda: bool(_stop.is_set()))

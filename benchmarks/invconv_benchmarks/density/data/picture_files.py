@@ -1,8 +1,7 @@
-"""Images in the user's files: their sizes and kinds are checked before memory is allocated."""
+"""Images in the user's files, whose sizes and kinds are checked."""
 
 from __future__ import annotations
 
-import io
 import os
 import sys
 import tokenize
@@ -23,11 +22,10 @@ SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
 _FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF")
 _MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr")  # of 8 bits at most
 _MOST_PIXELS = 2**27
-_HEADER = 10_000  # bytes of an array's header, at most, as in NumPy
 # what zipfile and NumPy raise for files that are damaged
 _DAMAGE = (
     zipfile.BadZipFile, zlib.error, tokenize.TokenError,
-    OSError, ValueError, EOFError, NotImplementedError, RuntimeError,
+    OSError, ValueError, EOFError, NotImplementedError, RuntimeError, MemoryError, TypeError,
 )  # fmt: skip
 
 
@@ -68,12 +66,8 @@ def read_all(
                 raise
             unusable.append(str(error))
     if unusable:
-        print(
-            f"skipped {len(unusable)} of {len(paths)} files:",
-            *unusable,
-            sep="\n  ",
-            file=sys.stderr,
-        )
+        skipped = f"skipped {len(unusable)} of {len(paths)} files:"
+        print(skipped, *unusable, sep="\n  ", file=sys.stderr)
     return images
 
 
@@ -108,7 +102,7 @@ def read_npz(paths: Sequence[Path], key: str, layout: str, row: tuple[int, ...])
     key : str
         The array's name in each file.
     layout : str
-        What it must be, in words.
+        Its shape, in words.
     row : tuple of int
         The other axes; -1 for any size, but the same in all files.
 
@@ -117,58 +111,33 @@ def read_npz(paths: Sequence[Path], key: str, layout: str, row: tuple[int, ...])
     ValueError
         That names the file and says what it holds instead. Nothing in a file is run (no pickle).
     """
-    shapes = [_shape(path, key, layout, row) for path in paths]
-    if len({shape[1:] for shape in shapes}) != 1:
-        raise CommandError(f"{paths[0].parent}: expected one size in all files, got {shapes}")
-    require_memory(sum(int(np.prod(shape)) for shape in shapes), paths[0].parent)
-    out = np.empty((sum(shape[0] for shape in shapes), *shapes[0][1:]), np.uint8)
-    start = 0
-    for path, shape in zip(paths, shapes, strict=True):
-        try:
-            with np.load(path, allow_pickle=False) as file:
-                out[start : start + shape[0]] = file[key]
-        except _DAMAGE as error:
-            raise CommandError(f"{path}: the file is damaged or cut off: {error}") from None
-        start += shape[0]
-    return out
+    parts = [_array(path, key, layout, row) for path in paths]
+    if len({part.shape[1:] for part in parts}) != 1:
+        sizes = [part.shape for part in parts]
+        raise CommandError(f"{paths[0].parent}: expected one size in all files, got {sizes}")
+    return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
 
-def _shape(path: Path, key: str, layout: str, row: tuple[int, ...]) -> tuple[int, ...]:
-    """Return the shape that an array's header declares, if the file can hold it."""
+def _array(path: Path, key: str, layout: str, row: tuple[int, ...]) -> Bytes:
     wanted = f"expected an array {key!r} of {layout}"
     try:
-        with zipfile.ZipFile(path) as archive, archive.open(f"{key}.npy") as file:
-            start = io.BytesIO(file.read(_HEADER))  # however long it claims to be
-            version = np.lib.format.read_magic(start)
-            read = np.lib.format.read_array_header_1_0
-            if version != (1, 0):
-                read = np.lib.format.read_array_header_2_0
-            shape, _, dtype = read(start)
-            declared = archive.getinfo(f"{key}.npy").file_size
-            size = int(np.prod(shape, dtype=object)) + start.tell()
-    except KeyError:
-        raise CommandError(f"{path}: {wanted}, but there is none of that name") from None
+        with open(path, "rb") as content, np.load(content, allow_pickle=False) as file:
+            if key not in file.files:
+                raise CommandError(f"{path}: {wanted}, but there is none of that name")
+            array: Bytes = file[key]
+    except CommandError:
+        raise
     except _DAMAGE as error:
         raise CommandError(f"{path}: no npz file, damaged or cut off: {error}") from None
-    if (
-        dtype != np.uint8
-        or len(shape) != 1 + len(row)
-        or any(want not in (-1, got) for want, got in zip(row, shape[1:], strict=True))
-    ):
-        raise CommandError(f"{path}: {wanted}, got {dtype} of shape {shape}")
-    if size != declared:
-        raise CommandError(f"{path}: {key!r} declares {size} bytes and has {declared}")
-    return tuple(int(n) for n in shape)
+    shape = array.shape[1:]
+    fits = len(shape) == len(row) and all(n in (-1, m) for n, m in zip(row, shape, strict=True))
+    if array.dtype != np.uint8 or not fits:
+        raise CommandError(f"{path}: {wanted}, got {array.dtype} of shape {array.shape}")
+    return array
 
 
 def require_memory(size: int, path: Path) -> None:
-    """Raise unless the machine can hold so many bytes of images.
-
-    Raises
-    ------
-    ValueError
-        If it has not as much memory; where the system does not tell, nothing is raised.
-    """
+    """Raise unless the machine can hold so many bytes of images, where the system tells."""
     try:
         there = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (ValueError, OSError, AttributeError):

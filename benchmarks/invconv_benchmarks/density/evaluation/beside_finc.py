@@ -49,19 +49,7 @@ _ROUNDS = 5
 
 @dataclass(frozen=True)
 class Sampled:
-    """What samples took.
-
-    Attributes
-    ----------
-    way : str
-    size : int
-        Rows and columns of an image.
-    count : int
-        Images at a time.
-    parameters : int
-    seconds : float
-        The median.
-    """
+    """The median seconds of so many images of a size, at a time."""
 
     way: str
     size: int
@@ -96,7 +84,9 @@ def measure(
 
 def table(found: Sequence[Sampled], where: str) -> Table:
     """Return our seconds and the published ones."""
-    shown = new(f"seconds for samples of a Glow on {where}", ("",), tuple(map(_as_text, SIZES)))
+    shown = new(
+        f"seconds for samples of a Glow on {where}", ("",), tuple(f"{n}x{n}" for n in SIZES)
+    )
     for way in dict.fromkeys(f.way for f in found):
         of = {f.size: f for f in found if f.way == way}
         some = next(iter(of.values()))
@@ -105,10 +95,6 @@ def table(found: Sequence[Sampled], where: str) -> Table:
     for name, numbers in PUBLISHED.items():
         shown.add_row(f"{name} (published, other hardware)", *(f"{n:.3g}" for n in numbers))
     return shown
-
-
-def _as_text(size: int) -> str:
-    return f"{size}x{size}"
 
 
 def run(device: str, console: Console, folder: Path | None = None) -> None:

@@ -73,10 +73,10 @@ def _everywhere(numbers: Tensor) -> Any:
     return numbers.flatten(1).all(dim=1)
 
 
-def of_model(model: Multiscale, samples: int, temperature: float = 1.0, seed: int = 0) -> Leaving:
+def of_model(model: Multiscale, samples: int) -> Leaving:
     """Draw so many samples of a model, some at a time, and count what leaves."""
-    generator, found = torch.Generator().manual_seed(seed), Leaving()
+    generator, found = torch.Generator().manual_seed(0), Leaving()
     while found.samples < samples:
         n = min(_AT_A_TIME, samples - found.samples)
-        found += count(model.sample(n, temperature, generator=generator))
+        found += count(model.sample(n, generator=generator))
     return found

@@ -18,7 +18,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 import torch
@@ -29,32 +29,34 @@ from invconv_torch.flows.running import Watch
 
 Tensor: TypeAlias = torch.Tensor
 
+NEAR = 1e-3  # of N(0, 1) noise
 _PROBES = 8
 
 
 @dataclass(frozen=True)
-class RoundTrip:
-    """How many images or samples came back.
+class Trip:
+    """The number of images or samples that came back, as JSON has it: None is no finite number.
 
     Attributes
     ----------
     count : int
         All of them.
-    in_range : int
-        Those that are images, all numbers in [0, 1).
-    in_range_within : int
-        Of these, those that came back within their bound.
-    outside : int
-        Those that are finite, but leave that range somewhere.
-    outside_within : int
-        Of these, those that came back within their bound.
-    numbers_outside : float
+    in_range, in_range_within : int
+        Those that are images, all numbers in [0, 1), and of these those within their bound.
+    outside, outside_within : int
+        Those that are finite, but leave that range somewhere, and of these those within.
+    non_finite : int
+        Those with a NaN or inf.
+    numbers_outside : float or None
         The share of the numbers of finite ones that are outside the range: of a dark image, nearly
         every sample has a few.
-    error, bound : float
-        The largest of those that are finite; NaN if there are none.
-    share : float
-        The largest share of its bound that one of them used up; inf if a bound is not finite.
+    error, bound : float or None
+        The largest of those that are finite.
+    share : float or None
+        The largest share of its bound that one of them used up.
+    returned : int or None
+        Of samples, those that came back within `NEAR` of their noise. Of samples that leave the
+        range far behind, the rounding's bound may be large, or overflow.
     """
 
     count: int
@@ -62,15 +64,12 @@ class RoundTrip:
     in_range_within: int
     outside: int
     outside_within: int
-    numbers_outside: float
-    error: float
-    bound: float
-    share: float
-
-    @property
-    def non_finite(self) -> int:
-        """How many have a NaN or inf."""
-        return self.count - self.in_range - self.outside
+    non_finite: int
+    numbers_outside: float | None
+    error: float | None
+    bound: float | None
+    share: float | None
+    returned: int | None = None
 
     @property
     def holds(self) -> bool:
@@ -79,10 +78,10 @@ class RoundTrip:
 
 
 @torch.no_grad()  # type: ignore[untyped-decorator]
-def reconstruct(model: Multiscale, x: Tensor, seed: int = 0) -> RoundTrip:
+def reconstruct(model: Multiscale, x: Tensor) -> Trip:
     """Send images (B, C, H, W) in [0, 1) to their noise and back."""
     back = model.decode(model.encode(x)[0])
-    return _judged(x, _largest(back - x), image_bounds(model, x, seed))
+    return _judged(x, _largest(back - x), image_bounds(model, x))
 
 
 @torch.no_grad()  # type: ignore[untyped-decorator]
@@ -91,33 +90,34 @@ def resample(
     count: int,
     generator: torch.Generator,
     temperature: float = 1.0,
-    seed: int = 0,
-) -> RoundTrip:
+) -> Trip:
     """Draw samples, and send them back to their noise."""
     zs = [temperature * z for z in model.draw_latents(count, generator)]
     x = model.decode(zs)
-    error = _largest_of(model.encode(x)[0], zs)
-    return _judged(x, error, noise_bounds(model, zs, seed))
+    errors = [_largest(f - z) for f, z in zip(model.encode(x)[0], zs, strict=True)]
+    error = torch.stack(errors).amax(dim=0)
+    found = _judged(x, error, noise_bounds(model, zs))
+    return replace(found, returned=int((error <= NEAR).sum()))
 
 
 @torch.no_grad()  # type: ignore[untyped-decorator]
-def image_bounds(model: Multiscale, x: Tensor, seed: int = 0) -> Tensor:
+def image_bounds(model: Multiscale, x: Tensor) -> Tensor:
     """Bound the largest error of decode(encode(x)), shape (B,), in the model's precision."""
     twin, x = _in_float64(model), x.double()
     sizes = _Sizes(twin, x)
     zs, _ = twin.encode(x, watch=sizes)
-    back = twin.decode([_repeated(z) for z in zs], watch=_errors(model, sizes, seed))
+    back = twin.decode([_repeated(z) for z in zs], watch=_errors(model, sizes))
     return _spread([back])
 
 
 @torch.no_grad()  # type: ignore[untyped-decorator]
-def noise_bounds(model: Multiscale, zs: Sequence[Tensor], seed: int = 0) -> Tensor:
+def noise_bounds(model: Multiscale, zs: Sequence[Tensor]) -> Tensor:
     """Bound the largest error of encode(decode(zs)), shape (B,), in the model's precision."""
     twin = _in_float64(model)
     x = twin.decode([z.double() for z in zs])
     sizes = _Sizes(twin, x)
     twin.encode(x, watch=sizes)
-    found, _ = twin.encode(_repeated(x), watch=_errors(model, sizes, seed))
+    found, _ = twin.encode(_repeated(x), watch=_errors(model, sizes))
     return _spread(found)
 
 
@@ -140,14 +140,14 @@ class _Sizes:
         return out
 
 
-def _errors(model: Multiscale, sizes: _Sizes, seed: int) -> Watch:
+def _errors(model: Multiscale, sizes: _Sizes) -> Watch:
     """Return a watch that adds what rounding may do in the model's precision, to all but one copy.
 
     Of `_repeated` samples, that is; the first copy stays exact.
     """
     unit = torch.finfo(next(model.parameters()).dtype).eps / 2
     terms = {name: _terms(layer) for name, layer in model.steps()}
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(0)
 
     def add(name: str, out: Tensor) -> Tensor:
         size = math.sqrt(2 * terms[name]) * unit * sizes.by_name[name]
@@ -184,28 +184,25 @@ def _largest(x: Tensor) -> Tensor:
     return x.abs().flatten(1).amax(dim=1)
 
 
-def _largest_of(found: Sequence[Tensor], exact: Sequence[Tensor]) -> Tensor:
-    pairs = zip(found, exact, strict=True)
-    return torch.stack([_largest(f - e) for f, e in pairs]).amax(dim=0)
-
-
-def _judged(x: Tensor, error: Tensor, bound: Tensor) -> RoundTrip:
+def _judged(x: Tensor, error: Tensor, bound: Tensor) -> Trip:
     finite = torch.isfinite(x).flatten(1).all(dim=1)
     ranged = ((x >= 0) & (x < 1)).flatten(1)
     image = ranged.all(dim=1)
     within = (error <= bound) & torch.isfinite(bound)
     outside = finite & ~image
 
-    def largest(values: Tensor) -> float:
-        return float(values[finite].max()) if finite.any() else math.nan
+    def largest(values: Tensor) -> float | None:
+        most = float(values[finite].max()) if finite.any() else math.inf
+        return most if math.isfinite(most) else None
 
-    return RoundTrip(
+    return Trip(
         len(x),
         in_range=int(image.sum()),
         in_range_within=int((image & within).sum()),
         outside=int(outside.sum()),
         outside_within=int((outside & within).sum()),
-        numbers_outside=float((~ranged[finite]).double().mean()),
+        non_finite=int((~finite).sum()),
+        numbers_outside=float((~ranged[finite]).double().mean()) if finite.any() else None,
         error=largest(error),
         bound=largest(bound),
         share=largest(torch.where(torch.isfinite(bound), error / bound, math.inf)),

@@ -10,7 +10,7 @@ import copy
 import itertools
 import statistics
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 import torch
@@ -60,12 +60,14 @@ class SamplingTime:
 
 
 @dataclass(frozen=True)
-class _Contender:
+class _Way:
+    """A call that samples, the share of the work that it does, and its times so far."""
+
     model: str
     method: str
     run: Callable[[], Any]
-    share: float
-    samples: list[float]
+    share: float = 1.0
+    samples: list[float] = field(default_factory=list)
 
     def measure(self) -> None:
         self.samples.append(timing.seconds(self._run_to_the_end) / self.share)
@@ -85,7 +87,6 @@ def time_sampling(
     models: Mapping[str, Multiscale],
     count: int = 100,
     repeats: int = 3,
-    temperature: float = 1.0,
     progress: Callable[[str], None] = lambda text: None,
 ) -> list[SamplingTime]:
     """Time each model's ways to sample; they take turns, after a first call that is not counted.
@@ -97,60 +98,43 @@ def time_sampling(
     count : int
         Samples at a time.
     repeats : int
-    temperature : float
     progress : callable
-        Told what is about to run.
+        Told the way that is about to run.
 
     Returns
     -------
     list of SamplingTime
         In the order of the models.
     """
-    contenders = [
-        contender
-        for name, model in models.items()
-        for contender in _contenders(name, model, count, temperature)
-    ]
+    ways = [way for name, model in models.items() for way in _ways(name, model, count)]
     for turn in range(repeats + 1):
-        for contender in contenders:
-            if turn == 0 or not contender.slow:
-                progress(f"{contender.model}: {contender.method}")
-                contender.measure()
-    return [_result(contender, count) for contender in contenders]
+        for way in ways:
+            if turn == 0 or not way.slow:
+                progress(f"{way.model}: {way.method}")
+                way.measure()
+    found = []
+    for way in ways:
+        counted = way.samples[1:] or way.samples
+        median = statistics.median(counted)
+        found.append(SamplingTime(way.model, way.method, count, median, len(counted), way.share))
+    return found
 
 
-def _result(contender: _Contender, count: int) -> SamplingTime:
-    counted = contender.samples[1:] or contender.samples
-    return SamplingTime(
-        contender.model,
-        contender.method,
-        count,
-        statistics.median(counted),
-        len(counted),
-        contender.share,
-    )
-
-
-def _contenders(name: str, model: Multiscale, count: int, temperature: float) -> list[_Contender]:
+def _ways(name: str, model: Multiscale, count: int) -> list[_Way]:
     model = copy.deepcopy(model).eval()
-    generator = torch.Generator().manual_seed(0)
-    zs = [temperature * z for z in model.draw_latents(count, generator)]
+    zs = model.draw_latents(count, torch.Generator().manual_seed(0))
     layers = list(model.layers.values())
-
-    def contender(method: str, run: Callable[[], Any], share: float = 1.0) -> _Contender:
-        return _Contender(name, method, run, share, [])
-
     if any(isinstance(layer, AutoregressiveAffine) for layer in layers):
         x = model.decode([0 * z[:1] for z in zs]).expand(count, -1, -1, -1).contiguous()
         return [
-            contender(NUMBER_BY_NUMBER, lambda: model.decode(zs)),
-            contender(WHOLE_IMAGES, lambda: _passes(model, x), _PASSES / x[0].numel()),
+            _Way(name, NUMBER_BY_NUMBER, lambda: model.decode(zs)),
+            _Way(name, WHOLE_IMAGES, lambda: _passes(model, x), _PASSES / x[0].numel()),
         ]
-    found = [contender(EXACT, lambda: model.decode(zs))]
+    ways = [_Way(name, EXACT, lambda: model.decode(zs))]
     if any(isinstance(layer, EmergingConv2d) for layer in layers):
         slow = pixel_by_pixel(model)
-        found.append(contender(PIXEL_BY_PIXEL, lambda: slow.decode(zs)))
-    return found
+        ways.append(_Way(name, PIXEL_BY_PIXEL, lambda: slow.decode(zs)))
+    return ways
 
 
 def _passes(model: Multiscale, x: Tensor) -> None:
@@ -207,18 +191,13 @@ def _substitute(conv: ic.AutoregressiveConv, y: Tensor, pixels: int | None) -> T
     """Solve x[p] = D^-1 (y[p] - what the convolution makes of the pixels before p)."""
     if conv.mask != "corner":
         raise ValueError(f"mask: expected 'corner', got {conv.mask!r}")
+    steps: Any = conv.direction  # the side of the pixels that a pixel sees
     upper = conv.channel_order == "upper"
     own = conv.kernel[:, :, 0, 0]
     own = own.triu() if upper else own.tril()
     x = torch.zeros_like(y)
-    rows, columns = (range(n)[::step] for n, step in zip(y.shape[2:], _steps(conv), strict=True))
+    rows, columns = (range(n)[::step] for n, step in zip(y.shape[2:], steps, strict=True))
     for i, j in itertools.islice(itertools.product(rows, columns), pixels):
         rest = y[:, :, i, j] - conv.forward(x)[:, :, i, j]
         x[:, :, i, j] = torch.linalg.solve_triangular(own.mT, rest, upper=not upper, left=False)
     return x
-
-
-def _steps(conv: ic.AutoregressiveConv) -> tuple[int, ...]:
-    """Return +1 or -1 for each axis: where the pixel comes after those that it sees."""
-    assert isinstance(conv.direction, tuple)
-    return conv.direction

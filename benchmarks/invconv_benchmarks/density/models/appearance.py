@@ -2,36 +2,23 @@
 
 from __future__ import annotations
 
-TITLES = {
-    "plain": "plain 1×1",
-    "plu": "PLU 1×1",
-    "qr": "QR 1×1",
-    "orthogonal": "orthogonal 1×1",
-    "circulant": "circulant 1×1",
-    "emerging": "emerging 3×3",
-    "emerging_plu": "emerging, PLU",
-    "emerging_qr": "emerging, QR",
-    "periodic": "periodic 3×3",
-    "symmetric": "symmetric 3×3",
-    "exponential": "exponential 3×3",
-    "real_nvp": "Real NVP",
-    "maf": "MAF",
+_APPEARANCE = {
+    "plain": ("plain 1×1", "#333333"),
+    "plu": ("PLU 1×1", "#8c8c8c"),
+    "qr": ("QR 1×1", "#4c78a8"),
+    "orthogonal": ("orthogonal 1×1", "#5aa9e6"),
+    "circulant": ("circulant 1×1", "#1b3a8a"),
+    "emerging": ("emerging 3×3", "#e4572e"),
+    "emerging_plu": ("emerging, PLU", "#f4a259"),
+    "emerging_qr": ("emerging, QR", "#8c1c13"),
+    "periodic": ("periodic 3×3", "#2a9d8f"),
+    "symmetric": ("symmetric 3×3", "#70a01f"),
+    "exponential": ("exponential 3×3", "#c2378f"),
+    "real_nvp": ("Real NVP", "#b07d2b"),
+    "maf": ("MAF", "#8e6bbf"),
 }
-COLORS = {
-    "plain": "#333333",
-    "plu": "#8c8c8c",
-    "qr": "#4c78a8",
-    "orthogonal": "#5aa9e6",
-    "circulant": "#1b3a8a",
-    "emerging": "#e4572e",
-    "emerging_plu": "#f4a259",
-    "emerging_qr": "#8c1c13",
-    "periodic": "#2a9d8f",
-    "symmetric": "#70a01f",
-    "exponential": "#c2378f",
-    "real_nvp": "#b07d2b",
-    "maf": "#8e6bbf",
-}
+TITLES = {mixing: title for mixing, (title, _) in _APPEARANCE.items()}
+COLORS = {mixing: color for mixing, (_, color) in _APPEARANCE.items()}
 
 
 def title(mixing: str) -> str:

@@ -5,15 +5,17 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from invconv.arrays.errors import CommandError, as_command_errors
 from invconv.arrays.settings import choice, positive_int
 from invconv.flows import architecture as glow
 from invconv.flows.affine import scale_floor
 
-EMERGING = tuple(name for name in glow.MIXINGS if name.startswith("emerging"))
 MIXINGS = (*glow.MIXINGS, "real_nvp", "maf")
+EMERGING = tuple(name for name in MIXINGS if name.startswith("emerging"))
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -55,34 +57,6 @@ class Architecture:
         if self.kernel_size % 2 == 0:
             raise CommandError(f"kernel_size: expected an odd number, got {self.kernel_size}")
 
-    @property
-    def multiscale(self) -> bool:
-        """Whether it has levels."""
-        return self.mixing != "maf"
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the attributes by name, of which JSON can be made."""
-        return dataclasses.asdict(self)
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> Architecture:
-        """Undo `to_dict`.
-
-        Raises
-        ------
-        ValueError
-            If a name is unknown or missing, or a value is out of range.
-        TypeError
-            If a value is of another type.
-        """
-        known = {field.name: field.default for field in dataclasses.fields(cls)}
-        needed = {name for name, default in known.items() if default is dataclasses.MISSING}
-        if not needed <= set(values) <= set(known):
-            raise CommandError(
-                f"architecture: expected {', '.join(known)}, got {', '.join(map(str, values))}"
-            )
-        return cls(**values)
-
     def require_fits(self, image_shape: tuple[int, ...]) -> tuple[int, int, int]:
         """Return an image's shape (C, H, W).
 
@@ -94,10 +68,31 @@ class Architecture:
         if len(image_shape) != 3 or min(image_shape) < 1:
             raise CommandError(f"image_shape: expected (C, H, W), got {tuple(image_shape)}")
         channels, height, width = map(int, image_shape)
-        unit = 2**self.levels
-        if self.multiscale and (height % unit or width % unit):
+        unit = 1 if self.mixing == "maf" else 2**self.levels
+        if height % unit or width % unit:
             raise CommandError(
                 f"image_shape: with levels={self.levels} expected a height and a width that are "
                 f"multiples of {unit}, got {height} x {width}"
             )
         return channels, height, width
+
+
+def from_table(kind: type[T], name: str, values: Any) -> T:
+    """Return a dataclass of the values in a table of TOML or JSON.
+
+    Raises
+    ------
+    ValueError
+        If a name is unknown or missing, or a value is out of range.
+    TypeError
+        If it is no table, or a value is of another type.
+    """
+    if not isinstance(values, Mapping):
+        raise TypeError(f"{name}: expected names with values, got {values!r:.80}")
+    fields = {f.name: f.default for f in dataclasses.fields(kind)}  # type: ignore[arg-type]
+    needed = {n for n, default in fields.items() if default is dataclasses.MISSING}
+    if not needed <= set(values) <= set(fields):
+        raise CommandError(
+            f"{name}: expected {', '.join(fields)}, got {', '.join(map(str, values))}"
+        )
+    return kind(**values)

@@ -1,18 +1,14 @@
-"""The recipe of a run: data, architecture, training and seed. Presets are TOML files."""
+"""The recipe of a run: data, architecture, training and seed."""
 
 from __future__ import annotations
 
-import dataclasses
-import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
-from importlib.resources import files
-from pathlib import Path
 from typing import Any
 
 from invconv.arrays.errors import CommandError
-from invconv_benchmarks.density.models.architecture import Architecture
+from invconv_benchmarks.density.models.architecture import Architecture, from_table
 
 PRECISIONS = ("float32", "bfloat16")
 
@@ -53,36 +49,31 @@ class Training:
     def __post_init__(self) -> None:
         for name in ("batch", "initial_images"):
             _integer(name, getattr(self, name), 1)
-        for unit in ("steps", "epochs"):
-            _integer(unit, getattr(self, unit), 0)
-            _integer(f"warm_up_{unit}", getattr(self, f"warm_up_{unit}"), 0)
+        for name in ("steps", "epochs", "warm_up_steps", "warm_up_epochs"):
+            _integer(name, getattr(self, name), 0)
         if bool(self.steps) == bool(self.epochs):
-            raise CommandError(
-                f"expected steps or epochs, one of the two, got {self.steps} and {self.epochs}"
-            )
+            given = f"{self.steps} and {self.epochs}"
+            raise CommandError(f"expected steps or epochs, one of the two, got {given}")
         if self.warm_up_steps and self.warm_up_epochs:
             raise CommandError("expected warm_up_steps or warm_up_epochs, not both")
         if not _is_number(self.learning_rate) or not 0 < self.learning_rate < 1:
-            raise CommandError(
-                f"learning_rate: expected a number above 0 and below 1, got {self.learning_rate!r}"
-            )
+            given = repr(self.learning_rate)
+            raise CommandError(f"learning_rate: expected a number above 0 and below 1, got {given}")
         if not _is_number(self.average) or not 0 <= self.average < 1:
-            raise CommandError(
-                f"average: expected a number of at least 0 and below 1, got {self.average!r}"
-            )
+            given = repr(self.average)
+            raise CommandError(f"average: expected a number of at least 0 and below 1, got {given}")
         if self.precision not in PRECISIONS:
-            raise CommandError(
-                f"precision: expected one of {', '.join(PRECISIONS)}, got {self.precision!r}"
-            )
+            names = ", ".join(PRECISIONS)
+            raise CommandError(f"precision: expected one of {names}, got {self.precision!r}")
 
     def length(self, epoch: int) -> int:
         """Return the number of steps, for data with so many tiles an epoch."""
         return self.steps or self._in_steps(self.epochs, epoch)
 
-    def rate(self, step: int, epoch: int) -> float:
-        """Return the learning rate of a step, counted from 0."""
-        warm_up = self.warm_up_steps or self._in_steps(self.warm_up_epochs, epoch)
-        return self.learning_rate * min(1.0, (step + 1) / max(1, warm_up))
+    def warm_up(self, step: int, epoch: int) -> float:
+        """Return the share of the learning rate that a step has, counted from 0."""
+        length = self.warm_up_steps or self._in_steps(self.warm_up_epochs, epoch)
+        return min(1.0, (step + 1) / max(1, length))
 
     def _in_steps(self, epochs: int, epoch: int) -> int:
         return -(-epochs * epoch // self.batch)
@@ -112,146 +103,25 @@ class Recipe:
 
     def __post_init__(self) -> None:
         _integer("seed", self.seed, 0)
+        for name in ("preset", "data"):
+            if not isinstance(getattr(self, name), str):
+                raise TypeError(f"{name}: expected a name, got {getattr(self, name)!r}")
 
     @cached_property
     def settings(self) -> dict[str, Any]:
         """All that its numbers depend on, of which JSON can be made."""
-        return {
-            "data": self.data,
-            "architecture": self.architecture.to_dict(),
-            "training": dataclasses.asdict(self.training),
-            "seed": self.seed,
-        }
+        return {name: value for name, value in self.to_dict().items() if name != "preset"}
 
     def to_dict(self) -> dict[str, Any]:
         """Return the attributes by name, of which JSON can be made."""
-        return {"preset": self.preset, **self.settings}
+        return asdict(self)
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Recipe:
-        """Undo `to_dict`.
-
-        Raises
-        ------
-        ValueError, TypeError
-            If a name is unknown or missing, or a value is out of range or of another type.
-        """
-        _names("recipe", values, {field.name for field in dataclasses.fields(cls)})
-        architecture = Architecture.from_dict(_table("architecture", values["architecture"]))
-        training = Training(**_training(_table("training", values["training"])))
-        for name in ("preset", "data"):
-            if not isinstance(values[name], str):
-                raise TypeError(f"{name}: expected a name, got {values[name]!r}")
-        return cls(values["preset"], values["data"], architecture, training, values["seed"])
-
-
-@dataclass(frozen=True)
-class Preset:
-    """A file of settings, for every mixing layer.
-
-    Attributes
-    ----------
-    name : str
-    about : str
-        The comment at its top.
-    paper : mapping of str to str
-        The paper's bits/dim by mixing, as printed there.
-    """
-
-    name: str
-    about: str
-    data: str
-    architecture: Mapping[str, Any]
-    training: Mapping[str, Any]
-    paper: Mapping[str, str]
-
-    def recipe(self, mixing: str, seed: int = 0, **changes: Any) -> Recipe:
-        """Return the run of a mixing layer.
-
-        Parameters
-        ----------
-        mixing : str
-        seed : int
-        **changes
-            Other values for ``data`` or for names of the architecture or training, such as
-            ``width=64``; None changes nothing. Steps replace epochs, and the other way round.
-        """
-        changes = {name: value for name, value in changes.items() if value is not None}
-        data = changes.pop("data", self.data)
-        architecture, training = {"mixing": mixing, **self.architecture}, dict(self.training)
-        for one, other in (("steps", "epochs"), ("warm_up_steps", "warm_up_epochs")):
-            for name, replaced in ((one, other), (other, one)):
-                if name in changes:
-                    training.pop(replaced, None)
-        architecture_names = {field.name for field in dataclasses.fields(Architecture)}
-        for name, value in changes.items():
-            (architecture if name in architecture_names else training)[name] = value
-        values = {"preset": self.name, "data": data, "seed": seed}
-        return Recipe.from_dict(values | {"architecture": architecture, "training": training})
-
-
-def preset_names() -> list[str]:
-    """Return the names of the presets that come with this package."""
-    there = files(__package__).joinpath("presets").iterdir()
-    return sorted(entry.name[:-5] for entry in there if entry.name.endswith(".toml"))
-
-
-def load_preset(name: str) -> Preset:
-    """Return a preset of ours by its name, or any by the path of a TOML file.
-
-    Raises
-    ------
-    ValueError
-        If there is none, it is no TOML, or has unknown or missing names.
-    """
-    path: Any = Path(name)
-    if not name.endswith(".toml"):
-        if name not in preset_names():
-            raise CommandError(
-                f"--preset: expected one of {', '.join(preset_names())}, or the path of a .toml "
-                f"file, got {name!r}"
-            )
-        path = files(__package__).joinpath("presets", f"{name}.toml")
-    try:
-        text = path.read_text(encoding="utf-8")
-        values = tomllib.loads(text)
-    except FileNotFoundError:
-        raise CommandError(f"--preset: there is no file {name}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise CommandError(f"{name}: no TOML: {error}") from None
-    values.setdefault("paper", {})
-    _names(name, values, {"data", "architecture", "training", "paper"})
-    comment = [line[1:].strip() for line in text.splitlines() if line.startswith("#")]
-    tables = {key: _table(key, values[key]) for key in ("architecture", "training", "paper")}
-    preset = Preset(Path(name).stem, " ".join(comment), values["data"], **tables)
-    for mixing, bits in preset.paper.items():
-        if not isinstance(bits, str):
-            raise CommandError(
-                f'paper: {mixing}: expected bits/dim as printed, "3.46", got {bits!r}'
-            )
-    preset.recipe("plain")  # raises where a value is wrong
-    return preset
-
-
-def _training(values: Mapping[str, Any]) -> Mapping[str, Any]:
-    known = [field.name for field in dataclasses.fields(Training)]
-    if unknown := set(values) - set(known):
-        raise CommandError(f"training: expected some of {', '.join(known)}, got {sorted(unknown)}")
-    for name in ("batch", "learning_rate"):
-        if name not in values:
-            raise CommandError(f"training: {name} is missing")
-    return values
-
-
-def _names(what: str, values: Mapping[str, Any], known: set[str]) -> None:
-    if set(values) != known:
-        raise CommandError(f"{what}: expected {sorted(known)}, got {sorted(values)}")
-
-
-def _table(name: str, value: Any) -> Mapping[str, Any]:
-    if not isinstance(value, dict):
-        raise TypeError(f"{name}: expected names with values, got {value!r:.80}")
-    return value
+        """Undo `to_dict`; errors are those of `from_table`."""
+        tables: dict[str, type[Any]] = {"architecture": Architecture, "training": Training}
+        parts = {n: from_table(kind, n, values.get(n)) for n, kind in tables.items()}
+        return from_table(cls, "recipe", {**values, **parts})
 
 
 def _integer(name: str, value: Any, least: int) -> None:

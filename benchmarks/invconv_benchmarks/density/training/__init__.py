@@ -1,4 +1,4 @@
-"""The steps of a run, the loop around them, what stops it, and how far it is.
+"""A run as a module of Lightning, its training, what stops it, and what it says of itself.
 
 May import `data`, `models`, `recipes` and `evaluation`.
 """

@@ -2,112 +2,97 @@
 
 from __future__ import annotations
 
+import statistics
+import time
 from dataclasses import dataclass
+from typing import Any
 
-import numpy as np
+import lightning
 import torch
 from rich.table import Table
 
 from invconv_benchmarks.density.data.dataset import Dataset
 from invconv_benchmarks.density.recipes.recipe import Recipe
-from invconv_benchmarks.density.training.processes import ALONE, Processes
-from invconv_benchmarks.density.training.trainer import Trainer
-from invconv_benchmarks.measure import timing
+from invconv_benchmarks.density.training.module import DensityModule
+from invconv_benchmarks.density.training.run import fit
 from invconv_benchmarks.measure.memory import peak_of
 
 STEPS = 5  # measured, after one that compiles and fills caches
 
 
+class _Clock(lightning.Callback):  # type: ignore[misc]
+    """Seconds of each step, waited for."""
+
+    def __init__(self) -> None:
+        self.seconds: list[float] = []
+        self._start = 0.0
+
+    def on_train_batch_start(self, *_: Any) -> None:
+        self._start = time.perf_counter()
+
+    def on_train_batch_end(self, trainer: lightning.Trainer, module: Any, *_: Any) -> None:
+        float(module.loss)  # a GPU has done the step then
+        self.seconds.append(time.perf_counter() - self._start)
+
+
 @dataclass(frozen=True)
 class Expected:
-    """What a run is expected to take.
+    """The costs that a run is expected to have.
 
     Attributes
     ----------
-    parameters : int
-    held : int
-        Bytes of parameters, their gradients and average, and the optimiser's state.
+    module : DensityModule
     peak : int or None
-        Bytes at most, ``held`` and the start of actnorm included: on a GPU, or of the process,
-        images left out and what compiles kernels included; None where that cannot be told.
-    seconds : tuple of float
+        Bytes at most, those between steps and the start of actnorm included: on a GPU, or of the
+        process, images left out and the compiling of kernels included; None where nobody can tell.
+    seconds : list of float
         Of each measured step.
-    images : int
-        Of an epoch.
-    batch : int
-        Images a step.
-    steps : int
-        Of the run.
     """
 
-    parameters: int
-    held: int
+    module: DensityModule
     peak: int | None
-    seconds: tuple[float, ...]
-    images: int
-    batch: int
-    steps: int
+    seconds: list[float]
 
     @property
-    def step(self) -> float:
-        """The median of the steps' seconds."""
-        return float(np.median(self.seconds))
+    def held(self) -> int:
+        """Bytes of parameters, their gradients and average, and Adamax's two states."""
+        own = sum(p.numel() * p.element_size() for p in self.module.flow.parameters())
+        return 5 * int(own)
 
     def table(self) -> Table:
-        """Return what is printed."""
-        shown = Table(show_header=False)
-        epoch = self.images / self.batch
+        """Return a line for each cost."""
+        shown, module, step = Table(show_header=False), self.module, statistics.median(self.seconds)
+        batch, images = module.recipe.training.batch, len(module.data)
+        epoch = images / batch
         peak = "unknown" if self.peak is None else _bytes(self.peak)
         low, high = min(self.seconds), max(self.seconds)
-        for what, value in (
-            ("parameters", f"{self.parameters:,}"),
+        parameters = sum(p.numel() for p in module.flow.parameters())
+        for name, value in (
+            ("parameters", f"{parameters:,}"),
             ("memory", f"{peak} at the peak, {_bytes(self.held)} of it between steps"),
-            ("a step", f"{_time(self.step)} ({_time(low)} to {_time(high)}), {self.batch} images"),
-            ("an epoch", f"{_time(epoch * self.step)}, {epoch:,.0f} steps, {self.images:,} images"),
-            ("the run", f"{_time(self.steps * self.step)}, {self.steps:,} steps"),
+            ("a step", f"{_time(step)} ({_time(low)} to {_time(high)}), {batch} images"),
+            ("an epoch", f"{_time(epoch * step)}, {epoch:,.0f} steps, {images:,} images"),
+            ("the run", f"{_time(module.steps * step)}, {module.steps:,} steps"),
         ):
-            shown.add_row(what, value)
+            shown.add_row(name, value)
         return shown
 
 
-def measure(
-    recipe: Recipe, data: Dataset, device: str = "cpu", processes: Processes = ALONE
-) -> Expected:
-    """Run the first steps of a recipe.
-
-    Parameters
-    ----------
-    recipe : Recipe
-    data : Dataset
-    device : str
-    processes : Processes
-        Memory and parameters are those of one of them.
-    """
-    on_gpu = torch.device(device).type == "cuda"
+def measure(recipe: Recipe, data: Dataset, device: str = "cpu") -> Expected:
+    """Run the first steps of a recipe."""
+    on_gpu, clock = torch.device(device).type == "cuda", _Clock()
     if on_gpu:
         torch.cuda.reset_peak_memory_stats(device)
-    peak, (trainer, seconds) = peak_of(lambda: _first_steps(recipe, data, device, processes))
-    parameters = list(trainer.model.parameters())
-    # parameter, gradient, average and Adamax's two
-    held = 5 * sum(p.numel() * p.element_size() for p in parameters)
-    return Expected(
-        parameters=sum(p.numel() for p in parameters),
-        held=held,
-        peak=torch.cuda.max_memory_allocated(device) if on_gpu else peak,
-        seconds=seconds,
-        images=len(data),
-        batch=recipe.training.batch,
-        steps=trainer.steps,
-    )
 
+    def first_steps() -> DensityModule:
+        module = DensityModule(recipe, data)
+        fit(module, device, clock, steps=STEPS + 1)
+        return module
 
-def _first_steps(
-    recipe: Recipe, data: Dataset, device: str, processes: Processes
-) -> tuple[Trainer, tuple[float, ...]]:
-    """Return a trainer and the seconds of its steps after the first, each waited for."""
-    trainer = Trainer(recipe, data, device, processes)
-    trainer.advance()
-    return trainer, tuple(timing.seconds(trainer.advance) for _ in range(STEPS))
+    peak, module = peak_of(first_steps)
+    if on_gpu:
+        peak = torch.cuda.max_memory_allocated(device)
+    return Expected(module, peak, clock.seconds[1:])
 
 
 def _bytes(size: float) -> str:
