@@ -8,28 +8,26 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from invconv_conformance.report.documents import Run, as_json
-from invconv_conformance.run.expected import Expected
+from invconv_conformance.report.run import Run
 from invconv_conformance.run.result import Result
 
 _SHOWN = 12  # kinds of failure that the terminal lists; the files have them all
 
 
-def show(console: Console, found: Run, stale: list[Expected], laws: int, cases: int) -> None:
+def show(console: Console, run: Run) -> None:
     """Print the tables, each kind of failure, what did not run, and the totals."""
-    console.print("Share of its bound that the worst case of each law uses up:")
-    for table in summaries(found):
+    if run.results:
+        console.print("Share of its bound that the worst case of each law uses up:")
+    for table in summaries(run):
         console.print(table)
-    _print_failures(console, [r for r in found.results if r.bad])
-    for name, missing in as_json(found)["lacks"].items():
+    _print_failures(console, [r for r in run.results if r.bad])
+    for name, missing in run.lacks.items():
         console.print(f"{name} lacks what the core needs: {', '.join(missing)}", highlight=False)
-    for entry in stale:
-        console.print(f"[red]no longer fails[/]: {entry}; take it off the list", highlight=False)
-    for reason in found.not_run:
+    for reason in run.not_run:
         console.print(f"not run: {reason}")
-    memory = f", {found.peak / 2**20:.0f} MiB in a process at most" if found.peak else ""
-    ran = f"{laws} laws on {cases} cases, {found.seconds:.0f} s{memory}"
-    console.print(_totals(found.results), ran)
+    laws, cases = ({getattr(r, name) for r in run.results} for name in ("law", "case"))
+    ran = f"{len(laws)} laws on {len(cases)} cases, {run.seconds:.0f} s"
+    console.print(_totals(run.results), ran)
 
 
 def _print_failures(console: Console, bad: list[Result]) -> None:

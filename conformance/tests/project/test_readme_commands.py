@@ -21,8 +21,11 @@ from tests.project.test_readme import ROOT, TEXTS
 PIP, PYTEST, CUDA = "test_packaging.py installs", "it is these tests", "needs a CUDA device"
 # Those that are not run as pasted: what is added, or runs in their place (a whole line).
 SHORTER = {
-    "python -m invconv conformance --html report.html": "--library numpy --cases corner-bias",
-    "python -m invconv conformance --library torch --mode aot_eager": "--cases corner-bias",
+    "python -m invconv conformance --html report.html": "--library numpy -k corner-bias",
+    "python -m invconv conformance --library torch --mode aot_eager": "-k corner-bias",
+    'pytest --pyargs invconv_conformance --namespace cupy -k "periodic and inverse" -x': "python -m "
+    "pytest -p invconv_conformance.plugin --pyargs invconv_conformance --namespace numpy -k "
+    "'periodic-2d and inverse'",
     "python -m invconv benchmark --quick": "--library numpy --shapes 1x12x16x16",
     "python -m invconv benchmark inverse": "--quick --library numpy --shapes 1x12x16x16",
     "python -m invconv density compare --quick": "--preset digits --steps 2 --mixings plain",
