@@ -143,18 +143,18 @@ def _libraries(wanted: Wanted) -> tuple[list[Library], list[str]]:
         return ([], [lacks]) if lacks else ([library], [])
     every = name is None and named in (None, ("all",))
     found, absent = [], []
-    for name in known if every else named or (name,):
-        if name not in known:
+    for one in known if every else named or (name,):
+        if one not in known:
             raise CommandError(
-                f"--library: expected all, or some of {', '.join(known)}, got {name!r}; "
+                f"--library: expected all, or some of {', '.join(known)}, got {one!r}; "
                 f"a library that is not among them is run by --namespace"
             )
-        if reason := known[name].absent():
+        if reason := known[one].absent():
             if not every:
                 raise CommandError(f"--library: {reason}")
             absent.append(reason)
         else:
-            found.append(known[name])
+            found.append(known[one])
     return found, absent
 
 

@@ -23,8 +23,8 @@ PIP, PYTEST, CUDA = "test_packaging.py installs", "it is these tests", "needs a 
 SHORTER = {
     "python -m invconv conformance --html report.html": "--library numpy -k corner-bias",
     "python -m invconv conformance --library torch --mode aot_eager": "-k corner-bias",
-    'pytest --pyargs invconv_conformance --namespace cupy -k "periodic and inverse" -x': "python -m "
-    "pytest -p invconv_conformance.plugin --pyargs invconv_conformance --namespace numpy -k "
+    'pytest --pyargs invconv_conformance --namespace cupy -k "periodic and inverse" -x': "python "
+    "-m pytest -p invconv_conformance.plugin --pyargs invconv_conformance --namespace numpy -k "
     "'periodic-2d and inverse'",
     "python -m invconv benchmark --quick": "--library numpy --shapes 1x12x16x16",
     "python -m invconv benchmark inverse": "--quick --library numpy --shapes 1x12x16x16",
@@ -46,8 +46,6 @@ SHORTER = {
     "python -m invconv_benchmarks.studies.torch_convolutions": "--quick --seconds 0.01",
     "python -m invconv_benchmarks.studies.two_threads": "--quick --seconds 0.01",
     "python -m invconv_benchmarks.studies.wide_kernels": "--seconds 0.01",
-    "python -m invconv_conformance.fuzz files --count 100000": "python -m invconv_conformance.fuzz "
-    "files --count 50",
     "python conformance/tests/suite/planted_faults.py": "--names 'sixteen images of a batch'",
     "python conformance/tests/suite/flow_faults.py": "--names 'pixels rounded up'",
 }
@@ -61,6 +59,7 @@ LEFT_OUT = {
     "python -m pytest -n auto --dist worksteal -m slow": PYTEST,
     "python -m pytest conformance/tests/launches": PYTEST,
     "python -m pytest -m gpu": CUDA,
+    "python -m pytest conformance/tests/fuzz --hypothesis-profile=long": "hours",
     "python -m invconv conformance --device cuda": CUDA,
     "python -m invconv benchmark inverse --device cuda": CUDA,
     "python -m invconv_benchmarks.density.evaluation.beside_finc": CUDA,
