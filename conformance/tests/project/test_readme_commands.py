@@ -67,7 +67,6 @@ LEFT_OUT = {
     "python -m invconv docs": "test_docs.py builds the site",
     "python -m invconv_benchmarks.report.readme": "it writes the README, which a test compares",
     "python -m invconv_benchmarks.density.compare.readme": "as above",
-    "python -m invconv_conformance.peers": "test_peers.py runs it",
     "python -m invconv_conformance.cuda": ".ci/run runs it",
     "python conformance/tests/stability/condition_accuracy.py [--estimate]": "hours; a part is a "
     "test beside it",
