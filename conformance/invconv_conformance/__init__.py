@@ -2,7 +2,7 @@
 
 `check_operator` holds an operator of one's own to every law that holds for any.
 
-Rooms, from the top: the commands, `own`; `plugin`; cuda, golden, report; run; laws; cases,
+Rooms, from the top: the commands, `own`; `plugin`; cuda, report; run; laws; cases,
 libraries, pages, truth. A room imports those after it and `invconv`, none before or beside it.
 """
 

@@ -57,6 +57,7 @@ LEFT_OUT = {
     'python -m pip install "invconv[conformance,jax,torch]"': PIP,
     "python -m pytest -n auto --dist worksteal": PYTEST,
     "python -m pytest -n auto --dist worksteal -m slow": PYTEST,
+    "python -m pytest conformance/tests/golden": PYTEST,
     "python -m pytest conformance/tests/launches": PYTEST,
     "python -m pytest -m gpu": CUDA,
     "python -m pytest conformance/tests/fuzz --hypothesis-profile=long": "hours",
