@@ -28,7 +28,7 @@ from invconv_conformance.laws.table import LAWS
 from invconv_conformance.libraries.library import Column
 from invconv_conformance.pages.conformance import as_page
 from invconv_conformance.report import agreement
-from invconv_conformance.report.run import Run, as_json, dumps
+from invconv_conformance.report.document import document, dumps
 from invconv_conformance.report.terminal import show
 from invconv_conformance.run import expected
 from invconv_conformance.run.check import NAMED, Check, outputs, setting
@@ -221,20 +221,18 @@ class Collected:
             key=lambda r: (columns.index(r.column), cases.index(r.case), laws.index(r.law))
         )
         todo = [Check(r.case, r.column, r.law) for r in self.results]
-        run = Run(
+        run = document(
             _command(),
-            self.suite.columns,
+            columns,
             self.results,
             self.suite.absent + few_eager(todo),
             agreement.agreement(self.outputs),
             time.perf_counter() - self._start,
         )
         show(printing.console(), run)
-        document = as_json(run) if self.config.option.json or self.config.option.html else {}
-        if self.config.option.json:
-            write_text(Path(self.config.option.json), dumps(document))
-        if self.config.option.html:
-            write_text(Path(self.config.option.html), as_page(document))
+        for name, written in (("json", dumps), ("html", as_page)):
+            if (path := self.config.getoption(name)) is not None:
+                write_text(Path(path), written(run))
 
 
 def _command() -> str:

@@ -74,14 +74,14 @@ class Cell:
         if result["status"] in _SEVERITY:
             self.bad.append(result)
         elif result["status"] == "pass" and (
-            self.worst is None or _or_inf(share(result)) > self.share
+            self.worst is None or or_inf(share(result)) > self.share
         ):
             self.worst = result
 
     @property
     def share(self) -> float:
         """The share of its bound that the worst pass uses up."""
-        return 0.0 if self.worst is None else _or_inf(share(self.worst))
+        return 0.0 if self.worst is None else or_inf(share(self.worst))
 
     @property
     def broken(self) -> int:
@@ -126,7 +126,7 @@ def cells(document: Mapping[str, Any]) -> list[Cell]:
         key = (result["law"], places[tuple(result[k] for k in _COLUMN)])
         found.setdefault(key, Cell(*key)).add(result)
     for cell in found.values():
-        cell.bad.sort(key=lambda r: (_SEVERITY.index(r["status"]), -_or_inf(share(r))))
+        cell.bad.sort(key=lambda r: (_SEVERITY.index(r["status"]), -or_inf(share(r))))
     return list(found.values())
 
 
@@ -139,7 +139,8 @@ def share(result: Found) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def _or_inf(value: float | None) -> float:
+def or_inf(value: float | None) -> float:
+    """Return a number of the document, in which None is an infinite one."""
     return math.inf if value is None else value
 
 
