@@ -68,12 +68,12 @@ def _words(arguments: argparse.Namespace, workers: int) -> list[str]:
     here = Path(__file__).parent
     found = [str(plugin.SUITE), f"--rootdir={here}", "-c", str(here / "pytest.ini"), *_QUIET]
     found += [word for name in _PLUGINS for word in ("-p", name)]
-    names = ("library", "namespace", "device", "mode", "dtype", "expected_failures", *_FILES)
-    for name in names:
+    for name in ("library", "namespace", "device", "mode", "dtype", "seconds"):
         if (value := getattr(arguments, name)) is not None:
-            text = ",".join(value) if isinstance(value, tuple) else str(Path(value).absolute())
-            text = value if name == "namespace" else text
-            found.append(f"--{name.replace('_', '-')}={text}")
+            found.append(f"--{name}={','.join(value) if isinstance(value, tuple) else value}")
+    for name in ("expected_failures", *_FILES):
+        if (value := getattr(arguments, name)) is not None:
+            found.append(f"--{name.replace('_', '-')}={Path(value).absolute()}")
     found += ["--quick"] * arguments.quick
     found += [f"-k{arguments.keyword}"] * (arguments.keyword is not None)
     return found + ([f"--numprocesses={workers}"] if workers > 1 else [])

@@ -15,6 +15,7 @@ import shlex
 import sys
 import time
 from collections.abc import Generator, Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -26,12 +27,14 @@ from invconv_conformance import printing
 from invconv_conformance.arguments import words
 from invconv_conformance.laws.table import LAWS
 from invconv_conformance.libraries.library import Column
+from invconv_conformance.libraries.table import target_of
 from invconv_conformance.pages.conformance import as_page
 from invconv_conformance.report import agreement
 from invconv_conformance.report.document import document, dumps
 from invconv_conformance.report.terminal import show
 from invconv_conformance.run import expected
 from invconv_conformance.run.check import NAMED, Check, outputs, setting
+from invconv_conformance.run.limit import limited
 from invconv_conformance.run.result import Result
 from invconv_conformance.run.selection import Wanted, checks, choose, few_eager
 
@@ -58,6 +61,8 @@ def add_options(add: Any) -> None:
     add("--dtype", type=words, help="only these dtypes, such as float64,float32")
     quick = "one case of each kind, in float64 and float32 (compiled: float32; eager JAX, which "
     add("--quick", action="store_true", help=f"{quick}compiles too: float64)")
+    seconds = "that a library may take in all which nobody adapted; 60 unless given"
+    add("--seconds", type=float, default=60.0, help=seconds)
     add("--expected-failures", help="a TOML file of known failures, instead of our own")
     add("--json", help="write every result here")
     add("--html", help="write a page to look at here")
@@ -88,6 +93,7 @@ class Suite:
     absent: list[str]
     quick: bool
     known: list[expected.Expected]
+    start: float = 0.0
 
     @classmethod
     def of(cls, config: pytest.Config) -> Suite:
@@ -103,6 +109,11 @@ _SUITE = pytest.StashKey[Suite]()
 def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> pytest.Collector | None:
     """Take the file that stands for the suite."""
     return SuiteFile.from_parent(parent, path=file_path) if file_path == SUITE else None
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Begin to count the time of a library that nobody adapted."""
+    session.config.stash[_SUITE].start = time.monotonic()
 
 
 class SuiteFile(pytest.File):
@@ -146,7 +157,12 @@ class LawTest(pytest.Item):
 
     def runtest(self) -> None:
         """Hold the case to the law."""
-        self.result = self.check.run()
+        library = target_of(self.check.column).library
+        used = time.monotonic() - self.config.stash[_SUITE].start
+        if library.strange and used > self.config.option.seconds:
+            pytest.skip("its time is over")
+        with limited() if library.strange else nullcontext():
+            self.result = self.check.run()
         if self.result.status == "not applicable":
             pytest.skip("the law says nothing of this case here")
         if self.result.bad:
@@ -189,6 +205,7 @@ class Collected:
         self.suite, self.config = suite, config
         self.results: list[Result] = []
         self.outputs: list[agreement.Output] = []
+        self.late = 0  # tests that were left out, since the library's time was over
         self._start = time.perf_counter()
 
     def pytest_runtest_logreport(self, report: Any) -> None:
@@ -200,13 +217,14 @@ class Collected:
             self.outputs.append(agreement.Output(result.column, result.case, arrays))
         elif f"{SUITE.name}::" in report.nodeid and report.failed:
             self.results.append(_lost(report.nodeid, str(report.longrepr)))
+        elif f"{SUITE.name}::" in report.nodeid and report.skipped:
+            self.late += 1
 
     def pytest_report_teststatus(self, report: Any) -> tuple[str, str, str] | None:
-        """Show no letter for each of the thousands of tests that pass."""
-        silent = hasattr(report, "law_result") and not (
-            report.failed or self.config.option.verbose > 0
-        )
-        return (report.outcome, "", "") if silent and not hasattr(report, "wasxfail") else None
+        """Show no letter for each of the thousands of tests that pass or say nothing."""
+        ours = f"{SUITE.name}::" in report.nodeid and report.when == "call"
+        silent = ours and self.config.option.verbose <= 0 and not hasattr(report, "wasxfail")
+        return (report.outcome, "", "") if silent and not report.failed else None
 
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
         """Tell that nothing was checked where all laws say nothing."""
@@ -221,11 +239,12 @@ class Collected:
             key=lambda r: (columns.index(r.column), cases.index(r.case), laws.index(r.law))
         )
         todo = [Check(r.case, r.column, r.law) for r in self.results]
+        late = f"{self.late} checks, since {self.config.option.seconds:g} s were over (--seconds)"
         run = document(
             _command(),
             columns,
             self.results,
-            self.suite.absent + few_eager(todo),
+            self.suite.absent + few_eager(todo) + [late] * (self.late > 0),
             agreement.agreement(self.outputs),
             time.perf_counter() - self._start,
         )

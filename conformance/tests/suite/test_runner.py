@@ -8,6 +8,7 @@ import re
 import shlex
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
@@ -20,8 +21,11 @@ import pytest
 
 from invconv._cli import main
 from invconv.kernels import numpy_primitives
+from invconv_conformance.laws import LAWS
+from invconv_conformance.laws.law import truth
 from invconv_conformance.libraries import LIBRARIES
 from invconv_conformance.report.agreement import difference
+from invconv_conformance.run import limit
 from tests.libraries.gpus import without_gpu
 
 
@@ -201,7 +205,7 @@ def test_a_library_that_nobody_adapted(tmp_path: Path, capsys: pytest.CaptureFix
     path = tmp_path / "found.json"
     few = "conv1x1-2d and (forward.value or transpose or file or log_det.value)"
     options = ["--namespace", "dask.array", "-k", f"{few} and not exp and not inverse"]
-    options += ["--dtype", "float64"]
+    options += ["--dtype", "float64", "--seconds", "600"]
     assert main(["conformance", *options, "--json", str(path)]) == 1
     out = capsys.readouterr().out
     assert "dask.array lacks what the core needs" in out
@@ -241,3 +245,21 @@ def test_the_front_reads_no_configuration_of_the_users(tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert "1 of 1 hold" in done.stdout
+
+
+def test_a_library_that_is_slow_ends_in_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def slow(s: Any) -> Any:
+        yield truth(True, "begun")
+        time.sleep(60)
+
+    monkeypatch.setitem(LAWS, "kind", replace(LAWS["kind"], check=slow))
+    monkeypatch.setattr(limit, "A_CHECK", 0.2)
+    options = ["--namespace", "dask.array", "--dtype", "float64", "--seconds", "0.5"]
+    start = time.perf_counter()
+    assert main(["conformance", *options, "-k", "actnorm and kind"]) == 1
+    assert time.perf_counter() - start < 40
+    out = capsys.readouterr().out
+    assert "TimeoutError: took more than 0.2 s" in out
+    assert "checks, since 0.5 s were over (--seconds)" in out
