@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import re
 import shlex
 import sys
 import time
@@ -39,6 +40,10 @@ from invconv_conformance.run.result import Result
 from invconv_conformance.run.selection import Wanted, checks, choose, few_eager
 
 SUITE = Path(__file__).with_name("test_laws.py")
+_ID = re.compile(
+    rf"{re.escape(SUITE.name)}::(?P<library>[^:-]+)-(?P<case>.+)::(?P<law>[a-z_.]+)"
+    r"\[(?P<device>[^-]+)-(?P<mode>[^-]+)-(?P<dtype>\w+)\]$"
+)
 
 
 class LawBrokenError(AssertionError):
@@ -150,6 +155,7 @@ class LawTest(pytest.Item):
         super().__init__(**options)
         self.check = check
         self.result: Result | None = None
+        self.outputs: agreement.Packed = {}
         for entry in self.config.stash[_SUITE].known:
             if entry.matches(check):
                 reason = f"{entry.reason} ({entry.link})"
@@ -163,6 +169,8 @@ class LawTest(pytest.Item):
             pytest.skip("its time is over")
         with limited() if library.strange else nullcontext():
             self.result = self.check.run()
+            if self.check.law == "forward.value":  # of every case
+                self.outputs = agreement.packed(outputs(setting(*self.check[:2])))
         if self.result.status == "not applicable":
             pytest.skip("the law says nothing of this case here")
         if self.result.bad:
@@ -193,8 +201,7 @@ def pytest_runtest_makereport(
         elif report.failed and not item.result.bad:
             marks = {"status": "fail", "what": str(report.longrepr)}  # it should have failed
         report.law_result = dataclasses.asdict(dataclasses.replace(item.result, **marks))
-        defines = item.check.law == "forward.value"  # of every case
-        report.law_outputs = agreement.packed(outputs(setting(*item.check[:2])) if defines else {})
+        report.law_outputs = item.outputs
     return report
 
 
@@ -215,14 +222,16 @@ class Collected:
             self.results.append(result)
             arrays = agreement.unpacked(report.law_outputs)
             self.outputs.append(agreement.Output(result.column, result.case, arrays))
-        elif f"{SUITE.name}::" in report.nodeid and report.failed:
-            self.results.append(_lost(report.nodeid, str(report.longrepr)))
-        elif f"{SUITE.name}::" in report.nodeid and report.skipped:
+        elif (named := _ID.search(report.nodeid)) and report.failed:
+            fields: dict[str, Any] = named.groupdict()
+            fields |= {"status": "error", "what": str(report.longrepr), "seconds": 0.0}
+            self.results.append(Result(**fields, error=math.inf, bound=1.0))
+        elif named and report.skipped:
             self.late += 1
 
     def pytest_report_teststatus(self, report: Any) -> tuple[str, str, str] | None:
         """Show no letter for each of the thousands of tests that pass or say nothing."""
-        ours = f"{SUITE.name}::" in report.nodeid and report.when == "call"
+        ours = _ID.search(report.nodeid) and report.when == "call"
         silent = ours and self.config.option.verbose <= 0 and not hasattr(report, "wasxfail")
         return (report.outcome, "", "") if silent and not report.failed else None
 
@@ -257,12 +266,3 @@ class Collected:
 def _command() -> str:
     program = "pytest" if "pytest" in sys.argv[0] else "python -m invconv"
     return f"{program} {shlex.join(sys.argv[1:])}"
-
-
-def _lost(nodeid: str, what: str) -> Result:
-    """Return the error of a test whose process died."""
-    _, group, test = nodeid.rsplit("::", 2)
-    library, _, case = group.partition("-")
-    law, _, place = test.removesuffix("]").partition("[")
-    device, mode, dtype = place.split("-")
-    return Result(law, case, library, device, mode, dtype, "error", what, math.inf, 1.0, 0.0)
