@@ -18,7 +18,7 @@ from invconv_conformance.laws.setting import Floats, Setting
 from invconv_conformance.laws.table import LAWS
 from invconv_conformance.libraries.library import Column
 from invconv_conformance.libraries.table import LIBRARIES, targets
-from invconv_conformance.run.runner import check
+from invconv_conformance.run.check import check
 from invconv_conformance.truth.bounds import Scales
 from invconv_conformance.truth.extended import EXTENDED
 

@@ -17,7 +17,7 @@ from invconv_conformance.truth import oracle
 from invconv_conformance.truth.bounds import C_FACTOR, EPS
 
 
-@law("kind", "results have the library, dtype, device and shape of the argument", "design")
+@law("kind", "results have the library, dtype, device and shape of the argument")
 def kind(s: Setting) -> Iterator[Measure]:
     """Of values, log-determinants and gradients."""
     x = s.array(s.images[0])
@@ -43,7 +43,7 @@ def kind(s: Setting) -> Iterator[Measure]:
             yield truth(tuple(found[name].shape) == tuple(array.shape), f"shape of {name}_bar")
 
 
-@law("no_mutation", "arguments and parameters keep their values", "design")
+@law("no_mutation", "arguments and parameters keep their values")
 def no_mutation(s: Setting) -> Iterator[Measure]:
     """Through every method that computes."""
     x = s.array(s.images[0])
@@ -123,12 +123,7 @@ def empty(s: Setting) -> Iterator[Measure]:
             yield truth(found.shape == tuple(array.shape) and not found.any(), f"{what}, {name}")
 
 
-@law(
-    "layout",
-    "a view with strides, or read-only memory, gives the same values",
-    "design",
-    eager=True,
-)
+@law("layout", "a view with strides, or read-only memory, gives the same values", eager=True)
 def layout(s: Setting) -> Iterator[Measure]:
     """Of the argument and of the parameters, where the library has such views."""
     if not s.target.library.views:
@@ -154,10 +149,7 @@ def layout(s: Setting) -> Iterator[Measure]:
 
 
 @law(
-    "prepared",
-    "a prepared inverse is the inverse of the values held when it was made",
-    "design",
-    eager=True,
+    "prepared", "a prepared inverse is the inverse of the values held when it was made", eager=True
 )
 def prepared(s: Setting) -> Iterator[Measure]:
     """Whatever is written into the arrays afterwards, where they can be written to."""

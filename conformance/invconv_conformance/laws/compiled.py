@@ -13,11 +13,12 @@ import invconv as ic
 from invconv.arrays.namespaces import Array, Shape, copy_of
 
 Compile = Callable[[Callable[..., Any]], Callable[..., Any]]
-Gradients = dict[str, Array]
 
 
 class Compiled:
-    """What a user has who compiles every call.
+    """An operator as users have it who compile every call.
+
+    Its methods are the operator's: ``forward_and_log_det``, ``inverse_vjp``, ``log_det``, ...
 
     Parameters
     ----------
@@ -56,50 +57,23 @@ class Compiled:
             "transpose": conv.transpose().forward(x),
         }
 
-    def _run(self, x: Array, bar: Array | None = None, log_det_bar: Array | None = None) -> Any:
+    def run(self, what: str, x: Array, bar: Array = None, log_det_bar: Array = None) -> Any:
+        """Return one result of the program."""
         if log_det_bar is None:
             log_det_bar = self._zeros(tuple(x.shape[: x.ndim - 1 - len(self.spatial_shape)]))
         if bar is None or bar is x:  # torch.compile makes a program of its own for one array twice
             bar = copy_of(x)
-        return self._program(self.parameters(), x, bar, log_det_bar)
+        return self._program(self.parameters(), x, bar, log_det_bar)[what]
+
+    def __getattr__(self, name: str) -> Callable[..., Any]:
+        """Return a method: a result of the program."""
+        if name.startswith("_"):
+            raise AttributeError(name)
+        both = f"{name}_and_log_det"
+        if name in ("forward", "inverse"):
+            return lambda x: self.run(both, x)[0]
+        return lambda *arrays: self.run(name, *arrays)
 
     def parameters(self) -> dict[str, Array]:
         """Return the operator's own."""
         return self.conv.parameters()
-
-    def forward(self, x: Array) -> Array:
-        """Return y."""
-        return self.forward_and_log_det(x)[0]
-
-    def inverse(self, y: Array) -> Array:
-        """Return x."""
-        return self.inverse_and_log_det(y)[0]
-
-    def forward_and_log_det(self, x: Array) -> tuple[Array, Array]:
-        """Return y and the log-determinant."""
-        y, log_det = self._run(x)["forward_and_log_det"]
-        return y, log_det
-
-    def inverse_and_log_det(self, y: Array) -> tuple[Array, Array]:
-        """Return x and the inverse's log-determinant."""
-        x, log_det = self._run(y)["inverse_and_log_det"]
-        return x, log_det
-
-    def forward_vjp(self, *arrays: Array) -> tuple[Gradients, Array]:
-        """Return gradients."""
-        gradients, x_bar = self._run(*arrays)["forward_vjp"]
-        return gradients, x_bar
-
-    def inverse_vjp(self, *arrays: Array) -> tuple[Gradients, Array]:
-        """Return gradients."""
-        gradients, y_bar = self._run(*arrays)["inverse_vjp"]
-        return gradients, y_bar
-
-    def log_det_and_transpose(self, x: Array) -> tuple[Array, Array]:
-        """Return the log-determinant of one sample, and K^T x."""
-        found = self._run(x)
-        return found["log_det"], found["transpose"]
-
-    def log_det_of_inverse(self, x: Array) -> Array:
-        """Return the log-determinant of the inverse as an operator, for one sample."""
-        return self._run(x)["log_det_of_inverse"]

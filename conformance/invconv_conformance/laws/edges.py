@@ -19,7 +19,6 @@ from invconv_conformance.laws.setting import Measure, Setting
 @law(
     "singular",
     "log_det = -inf; the inverse is a SingularConvError, or not finite where nobody may look",
-    "design",
     regular=False,
     singular=True,
 )
@@ -56,7 +55,7 @@ def singular(s: Setting) -> Iterator[Measure]:
         )
 
 
-@law("no_promotion", "an argument of another dtype or library is a TypeError", "design", eager=True)
+@law("no_promotion", "an argument of another dtype or library is a TypeError", eager=True)
 def no_promotion(s: Setting) -> Iterator[Measure]:
     """Whatever the library itself would have done with it."""
     x = s.images[0]
@@ -83,7 +82,7 @@ def no_promotion(s: Setting) -> Iterator[Measure]:
         yield _refuses("log_det_bar's dtype", TypeError, "", pull, good, good, log_det_bar)
 
 
-@law("no_transfer", "an argument on another device is a ValueError", "design", eager=True)
+@law("no_transfer", "an argument on another device is a ValueError", eager=True)
 def no_transfer(s: Setting) -> Iterator[Measure]:
     """Where the library has another device."""
     elsewhere = s.target.library.stranger(s.target.device)
@@ -98,7 +97,6 @@ def no_transfer(s: Setting) -> Iterator[Measure]:
 @law(
     "errors",
     "a wrong argument is a ValueError that names it and says what was expected",
-    "design",
     eager=True,
 )
 def errors(s: Setting) -> Iterator[Measure]:

@@ -47,7 +47,12 @@ class Law:
 Check = Callable[[Setting], Iterator[Measure]]
 
 
-def law(id: str, definition: str, source: str, **scope: bool) -> Callable[[Check], Law]:  # noqa: A002
+def law(
+    id: str,  # noqa: A002
+    definition: str,
+    source: str = "design",
+    **scope: bool,
+) -> Callable[[Check], Law]:
     """Turn a check into a law."""
     return lambda check: Law(id, definition, source, check, **scope)
 

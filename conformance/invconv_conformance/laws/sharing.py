@@ -31,7 +31,6 @@ Run = Callable[[Array], tuple[Array, ...]]
     "threads",
     "threads that call one operator, prepared inverse or layer on many grids get the bits that "
     "one thread gets",
-    "design",
     eager=True,
 )
 def threads(s: Setting) -> Iterator[Measure]:
@@ -110,7 +109,6 @@ def _equal(one: list[Floats] | None, other: list[Floats] | None) -> bool:
     "edits",
     "an edit of a result in place changes no other result, no argument, no parameter, and no "
     "later result; autograd takes it, and its gradient is that of the edit or refused",
-    "design",
     eager=True,
 )
 def edits(s: Setting) -> Iterator[Measure]:

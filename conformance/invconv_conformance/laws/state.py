@@ -22,12 +22,7 @@ from invconv_conformance.laws.setting import Array, Floats, Measure, Setting
 _CHANGE = 1.25  # exact in every dtype, and regular stays regular
 
 
-@law(
-    "updates",
-    "after any change of the parameters nothing comes from the old ones",
-    "design",
-    eager=True,
-)
+@law("updates", "after any change of the parameters nothing comes from the old ones", eager=True)
 def updates(s: Setting) -> Iterator[Measure]:
     """Of copies with other arrays, of arrays that are written into, and of a library's layers."""
     x = s.array(s.images[0])
@@ -73,7 +68,6 @@ def _equal(one: list[Floats], other: list[Floats]) -> bool:
 @law(
     "copies",
     "a deep copy, or a pickle, of an operator or a prepared inverse gives the same bits",
-    "design",
     eager=True,
 )
 def copies(s: Setting) -> Iterator[Measure]:
@@ -100,7 +94,6 @@ def _pickled(thing: object) -> ic.InvertibleConv:
 @law(
     "file.same",
     "save -> load gives the same settings, bits and log-determinant",
-    "design",
     singular=True,
     eager=True,
 )
@@ -122,7 +115,6 @@ def file_same(s: Setting) -> Iterator[Measure]:
 @law(
     "file",
     "a damaged file is refused, and a write that fails leaves no trace",
-    "design",
     singular=True,
     eager=True,
 )

@@ -70,7 +70,6 @@ def _conditions(s: Setting, *norms: float) -> tuple[float, ...]:
     "warning",
     "an inverse warns if and only if an entry is off by more than 1e-2 of the largest, as it says; "
     "what it says is right to a digit",
-    "design",
     eager=True,
 )
 def warning(s: Setting) -> Iterator[Measure]:
@@ -117,7 +116,6 @@ def _error(s: Setting) -> float:
 @law(
     "diagnosis",
     "diagnose says the condition, the log-determinant, the worst column and the digits as they are",
-    "design",
     eager=True,
 )
 def diagnosis(s: Setting) -> Iterator[Measure]:
@@ -148,7 +146,6 @@ def diagnosis(s: Setting) -> Iterator[Measure]:
 @law(
     "guard",
     "a guard looks at every layer in turn, knows the worst one, and warns below its digits",
-    "design",
     eager=True,
 )
 def guard(s: Setting) -> Iterator[Measure]:
@@ -177,7 +174,6 @@ def guard(s: Setting) -> Iterator[Measure]:
 @law(
     "drop_in",
     "what a flow library calls takes any number of batch axes, as the operator does",
-    "design",
     eager=True,
 )
 def drop_in(s: Setting) -> Iterator[Measure]:

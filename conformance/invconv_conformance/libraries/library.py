@@ -135,6 +135,11 @@ class Library:
         ]
 
     @property
+    def strange(self) -> bool:
+        """Whether nobody here knows it, nor made it quick."""
+        return False
+
+    @property
     def compile(self) -> Callable[[Function], Function]:
         """What the library's users do to a function that they call in a loop."""
         return self.modes.get("jit", as_it_is)
@@ -178,6 +183,11 @@ class Library:
 @dataclass(frozen=True)
 class Unadapted(Library):
     """An array library that nobody here knows, found by its import name."""
+
+    @property
+    def strange(self) -> bool:
+        """Whether no adapter is registered for it."""
+        return not self.native
 
     def absent(self) -> str | None:
         """Return what its arrays lack, without which no law can run, or None."""

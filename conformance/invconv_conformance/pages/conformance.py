@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import groupby
+from operator import itemgetter
 from typing import Any, NamedTuple
 
 from invconv_conformance.pages.templates import Line, Styled, render
@@ -17,6 +18,7 @@ Found = Mapping[str, Any]  # a result of the document
 
 _COLUMN = ("library", "device", "mode", "dtype")
 _SEVERITY = ("fail", "error", "expected")
+_KIND = {"pass": "pass", "expected": "unclear"}
 _LOWEST = -4  # decade at which the colours of the shares begin: 0.01 %
 
 
@@ -33,7 +35,7 @@ def as_page(document: Mapping[str, Any]) -> str:
         laws=laws,
         cells={(cell.law, cell.column): cell for cell in found},
         names=[_name(column) for column in document["columns"]],
-        heads=[_spans(document["columns"], part) for part in (_library, _place, None)],
+        heads=[_spans(document["columns"], *_COLUMN[:n]) for n in (1, 3, 4)],
         edges=_edges(document["columns"]),
         failing=[cell for cell in found if cell.broken],
         closest=max((c for c in found if c.share), key=lambda c: c.share, default=None),
@@ -72,14 +74,14 @@ class Cell:
         if result["status"] in _SEVERITY:
             self.bad.append(result)
         elif result["status"] == "pass" and (
-            self.worst is None or _or_inf(share(result)) > self.share
+            self.worst is None or or_inf(share(result)) > self.share
         ):
             self.worst = result
 
     @property
     def share(self) -> float:
         """The share of its bound that the worst pass uses up."""
-        return 0.0 if self.worst is None else _or_inf(share(self.worst))
+        return 0.0 if self.worst is None else or_inf(share(self.worst))
 
     @property
     def broken(self) -> int:
@@ -124,7 +126,7 @@ def cells(document: Mapping[str, Any]) -> list[Cell]:
         key = (result["law"], places[tuple(result[k] for k in _COLUMN)])
         found.setdefault(key, Cell(*key)).add(result)
     for cell in found.values():
-        cell.bad.sort(key=lambda r: (_SEVERITY.index(r["status"]), -_or_inf(share(r))))
+        cell.bad.sort(key=lambda r: (_SEVERITY.index(r["status"]), -or_inf(share(r))))
     return list(found.values())
 
 
@@ -137,7 +139,8 @@ def share(result: Found) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def _or_inf(value: float | None) -> float:
+def or_inf(value: float | None) -> float:
+    """Return a number of the document, in which None is an infinite one."""
     return math.inf if value is None else value
 
 
@@ -150,78 +153,67 @@ class Span(NamedTuple):
     edge: str
 
 
-def _library(column: Mapping[str, Any]) -> tuple[str, str]:
-    return column["title"], column["version"] or ""
+def _place(column: Found) -> str:
+    return f"{column['device']} · {column['mode']}"
 
 
-def _place(column: Mapping[str, Any]) -> tuple[str, str]:
-    return " · ".join(filter(None, (column["device"], column["mode"]))), ""
+def _name(column: Found) -> str:
+    return f"{column['title']} {_place(column)} {column['dtype']}"
 
 
-def _name(column: Mapping[str, Any]) -> str:
-    return f"{column['title']} {_place(column)[0]} {column['dtype']}"
-
-
-def _edges(columns: Sequence[Mapping[str, Any]]) -> list[str]:
+def _edges(columns: Sequence[Found]) -> list[str]:
     """Return for each column whether a library or a device begins with it."""
-    found = []
-    for i, column in enumerate(columns):
-        before = columns[i - 1] if i else None
-        if before is None or before["library"] != column["library"]:
-            found.append("library")
-        else:
-            found.append("" if _place(before) == _place(column) else "device")
-    return found
+    pairs = zip([None, *columns], columns, strict=False)
+    return [
+        "library"
+        if one is None or one["library"] != two["library"]
+        else "device"
+        if _place(one) != _place(two)
+        else ""
+        for one, two in pairs
+    ]
 
 
-def _spans(columns: Sequence[Mapping[str, Any]], part: Any) -> list[Span]:
-    """Return one row of the heading; ``part`` None gives each column's dtype."""
-    edges = _edges(columns)
-    if part is None:
-        return [Span(c["dtype"], "", 1, e) for c, e in zip(columns, edges, strict=True)]
-    numbers = groupby(range(len(columns)), lambda i: (columns[i]["library"], part(columns[i])))
-    found = []
-    for (_, (text, soft)), group in numbers:
+def _spans(columns: Sequence[Found], *keys: str) -> list[Span]:
+    """Return one row of the heading: a span for columns that have the same keys."""
+    edges, found = _edges(columns), []
+    for _, group in groupby(enumerate(columns), lambda c: [c[1][k] for k in keys]):
         some = list(group)
-        found.append(Span(text, soft, len(some), edges[some[0]]))
+        first, column = some[0]
+        text = column["title"] if keys == _COLUMN[:1] else _place(column)
+        text = column["dtype"] if keys == _COLUMN else text
+        soft = column["version"] if keys == _COLUMN[:1] else ""
+        found.append(Span(text, soft, len(some), edges[first]))
     return found
 
 
-def _details(
-    document: Mapping[str, Any], number: int, found: Sequence[Cell], law: str
-) -> list[Line]:
+def _details(document: Found, number: int, found: Sequence[Cell], law: str) -> list[Line]:
     """Return a line for the worst pass of each column, and for every result that does not pass."""
     lines = []
     for cell in sorted((c for c in found if c.law == law), key=lambda c: c.column):
         name, at = _name(document["columns"][cell.column]), f"law-{number}-{cell.column}"
-        for result in ([cell.worst] if cell.worst else []) + cell.bad:
-            lines.append(_detail(name, result, at))
-            at = ""  # a link leads to the first line of a column
+        for i, result in enumerate(([cell.worst] if cell.worst else []) + cell.bad):
+            lines.append(_detail(name, result, "" if i else at))  # a link leads to the first
     return lines
 
 
 def _detail(name: str, result: Found, at: str) -> Line:
-    status = result["status"]
-    kind = {"pass": "pass", "expected": "unclear"}.get(status, "miss")
     used = share(result)
-    numbers = ("–", "–", "–")
-    if status != "error":
-        numbers = (
-            short(result["error"]),
-            short(result["bound"]),
-            "∞" if used is None else percent(used),
-        )
-    return Line(
-        (
-            name,
-            Styled(status, kind),
-            Styled(result["case"], "code"),
-            result["what"] + (f" ({result['reason']})" if result.get("reason") else ""),
-            *numbers,
-            Styled(result["reproduce"], "text code"),
-        ),
-        id=at,
+    numbers = (
+        short(result["error"]),
+        short(result["bound"]),
+        "∞" if used is None else percent(used),
     )
+    reason = f" ({result['reason']})" if result.get("reason") else ""
+    cells = (
+        name,
+        Styled(result["status"], _KIND.get(result["status"], "miss")),
+        Styled(result["case"], "code"),
+        result["what"] + reason,
+        *(("–", "–", "–") if result["status"] == "error" else numbers),
+        Styled(result["reproduce"], "text code"),
+    )
+    return Line(cells, id=at)
 
 
 @dataclass(frozen=True)
@@ -242,19 +234,13 @@ class Matrix:
         return "fail" if entry["difference"] is None else shade(entry["difference"], 0)
 
 
-def _matrices(document: Mapping[str, Any]) -> Iterator[Matrix]:
+def _matrices(document: Found) -> Iterator[Matrix]:
     """Yield a matrix for each dtype and quantity that libraries are compared in."""
-    order = [" ".join(filter(None, (c[k] for k in _COLUMN[:3]))) for c in document["columns"]]
-    groups: dict[tuple[str, str], dict[frozenset[str], Found]] = {}
-    for entry in document["agreement"]:
-        pairs = groups.setdefault((entry["dtype"], entry["quantity"]), {})
-        pair = frozenset((entry["a"], entry["b"]))
-        if pair not in pairs or _or_inf(entry["difference"]) > _or_inf(pairs[pair]["difference"]):
-            pairs[pair] = entry
-    for (dtype, quantity), pairs in groups.items():
-        names = sorted(
-            {name for pair in pairs for name in pair},
-            key=lambda n: order.index(n) if n in order else len(order),
-        )
+    order = list(dict.fromkeys(" ".join(c[k] for k in _COLUMN[:3]) for c in document["columns"]))
+    kind = itemgetter("dtype", "quantity")
+    for (dtype, quantity), group in groupby(sorted(document["agreement"], key=kind), kind):
+        pairs = {frozenset((entry["a"], entry["b"])): entry for entry in group}
+        known = {name for pair in pairs for name in pair}
+        names = [n for n in order if n in known] + sorted(known - set(order))
         rows = [[pairs.get(frozenset((a, b))) for b in names[:i]] for i, a in enumerate(names)]
         yield Matrix(dtype, quantity, names, rows)

@@ -1,4 +1,1 @@
-"""What a run found, as terminal tables, JSON and JUnit, and how far libraries agree.
-
-Imports `run` and what is below it.
-"""
+"""A run as terminal tables and as JSON, and how far libraries agree. Imports `run`."""

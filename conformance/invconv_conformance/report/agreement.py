@@ -8,6 +8,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -15,8 +16,27 @@ from invconv_conformance.cases.case import Case
 from invconv_conformance.cases.table import CASES
 from invconv_conformance.laws.setting import Floats
 from invconv_conformance.libraries.library import Column
-from invconv_conformance.run.result import Outcome
 from invconv_conformance.truth.bounds import EPS, scales
+
+Packed = dict[str, tuple[bytes, tuple[int, ...]]]
+
+
+class Output(NamedTuple):
+    """The arrays of a case in a column that are compared with other columns'."""
+
+    column: Column
+    case: str
+    arrays: dict[str, Floats]
+
+
+def packed(arrays: dict[str, Floats]) -> Packed:
+    """Return arrays as what pytest-xdist takes from one process to another."""
+    return {name: (array.tobytes(), array.shape) for name, array in arrays.items()}
+
+
+def unpacked(arrays: Packed) -> dict[str, Floats]:
+    """Return the arrays."""
+    return {name: np.frombuffer(data).reshape(shape) for name, (data, shape) in arrays.items()}
 
 
 @dataclass(frozen=True)
@@ -32,12 +52,12 @@ class Agreement:
     condition: float
 
 
-def agreement(outcomes: Iterable[Outcome]) -> list[Agreement]:
+def agreement(outputs: Iterable[Output]) -> list[Agreement]:
     """Return the largest difference for every dtype, quantity and pair of columns."""
     found: dict[tuple[str, str], dict[Column, Floats]] = {}
-    for outcome in outcomes:
-        for quantity, value in outcome.outputs.items():
-            found.setdefault((outcome.case, quantity), {})[outcome.column] = value
+    for column, case, arrays in outputs:
+        for quantity, value in arrays.items():
+            found.setdefault((case, quantity), {})[column] = value
     worst: dict[tuple[str, str, str, str], tuple[float, str]] = {}
     for (case, quantity), columns in found.items():
         for (a, x), (b, y) in itertools.combinations(columns.items(), 2):

@@ -1,87 +1,73 @@
-"""What a run found, as the terminal shows it."""
+"""A run as the terminal shows it."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 
 from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from invconv_conformance.report.documents import Run, as_json
-from invconv_conformance.run.expected import Expected
-from invconv_conformance.run.result import Result
+from invconv_conformance.pages.conformance import Found, cells, or_inf, share
+from invconv_conformance.report.document import Document
 
 _SHOWN = 12  # kinds of failure that the terminal lists; the files have them all
 
 
-def show(console: Console, found: Run, stale: list[Expected], laws: int, cases: int) -> None:
+def show(console: Console, run: Document) -> None:
     """Print the tables, each kind of failure, what did not run, and the totals."""
-    console.print("Share of its bound that the worst case of each law uses up:")
-    for table in summaries(found):
+    results: list[Found] = run["results"]
+    if results:
+        console.print("Share of its bound that the worst case of each law uses up:")
+    for table in _tables(run):
         console.print(table)
-    _print_failures(console, [r for r in found.results if r.bad])
-    for name, missing in as_json(found)["lacks"].items():
+    _print_failures(console, [r for r in results if r["status"] in ("fail", "error")])
+    for name, missing in run["lacks"].items():
         console.print(f"{name} lacks what the core needs: {', '.join(missing)}", highlight=False)
-    for entry in stale:
-        console.print(f"[red]no longer fails[/]: {entry}; take it off the list", highlight=False)
-    for reason in found.not_run:
+    for reason in run["not_run"]:
         console.print(f"not run: {reason}")
-    memory = f", {found.peak / 2**20:.0f} MiB in a process at most" if found.peak else ""
-    ran = f"{laws} laws on {cases} cases, {found.seconds:.0f} s{memory}"
-    console.print(_totals(found.results), ran)
+    counts = Counter(r["status"] for r in results)
+    of = counts.total() - counts["not applicable"]
+    known = f", {counts['expected']} fail as expected" if counts["expected"] else ""
+    laws, cases = (len({r[name] for r in results}) for name in ("law", "case"))
+    ran = f"{laws} laws on {cases} cases, {run['seconds']:.0f} s"
+    console.print(f"{counts['pass']} of {of} hold{known}: {ran}")
 
 
-def _print_failures(console: Console, bad: list[Result]) -> None:
+def _print_failures(console: Console, bad: list[Found]) -> None:
     """Print each kind of failure once, with its worst case."""
-    groups: dict[tuple[str, str, str], list[Result]] = {}
+    groups: dict[tuple[str, str, str], list[Found]] = {}
     for r in bad:
-        groups.setdefault(
-            (r.library, r.status, r.what if r.status == "error" else r.law), []
-        ).append(r)
+        kind = r["what"] if r["status"] == "error" else r["law"]
+        groups.setdefault((r["library"], r["status"], kind), []).append(r)
     for group in list(groups.values())[:_SHOWN]:
-        worst = max(group, key=lambda r: r.share)
-        console.print(f"[red]{worst.status}[/] {worst.law}, {worst.case}: ", end="")
-        console.print(worst.what, highlight=False, markup=False)
-        if worst.status == "fail":
-            console.print(f"  error {worst.error:.3g}, bound {worst.bound:.3g}", highlight=False)
+        worst = max(group, key=lambda r: or_inf(share(r)))
+        console.print(f"[red]{worst['status']}[/] {worst['law']}, {worst['case']}: ", end="")
+        console.print(worst["what"], highlight=False, markup=False)
+        if worst["status"] == "fail":
+            error, bound = (or_inf(worst[n]) for n in ("error", "bound"))
+            console.print(f"  error {error:.3g}, bound {bound:.3g}", highlight=False)
         if len(group) > 1:
-            laws = ", ".join(dict.fromkeys(r.law for r in group))
+            laws = ", ".join(dict.fromkeys(r["law"] for r in group))
             console.print(f"  {len(group)} times, in {laws}", highlight=False)
-        console.print(f"  {worst.reproduce}", highlight=False, markup=False, soft_wrap=True)
+        console.print(f"  {worst['reproduce']}", highlight=False, markup=False, soft_wrap=True)
     if len(groups) > _SHOWN:
         console.print(f"and {len(groups) - _SHOWN} more kinds; --json and --html have them all")
 
 
-def _totals(results: list[Result]) -> str:
-    ran = [r for r in results if r.status != "not applicable"]
-    known = sum(r.status == "expected" for r in ran)
-    text = f"{sum(r.status == 'pass' for r in ran)} of {len(ran)} hold"
-    return f"{text}, {known} fail as expected:" if known else f"{text}:"
-
-
-def summaries(run: Run) -> Iterator[Table]:
+def _tables(run: Document) -> Iterator[Table]:
     """Yield a table a library: how much of its bound the worst case of a law uses up."""
-    for name in dict.fromkeys(column.library for column in run.columns):
-        columns = [column for column in run.columns if column.library == name]
+    found = {(cell.law, cell.column): cell for cell in cells(run)}
+    for name in dict.fromkeys(column["library"] for column in run["columns"]):
+        places = [i for i, column in enumerate(run["columns"]) if column["library"] == name]
         table = Table(box=box.SIMPLE_HEAD, title=name, title_justify="left", title_style="bold")
         table.add_column("law", no_wrap=True)
-        for column in columns:
-            mode = "" if column.mode == "eager" else f" {column.mode}"
-            table.add_column(f"{column.device}{mode}\n{column.dtype}", justify="right")
-        mine = [r for r in run.results if r.library == name]
-        for law in dict.fromkeys(r.law for r in mine):
-            rows = [r for r in mine if r.law == law]
-            table.add_row(law, *(_cell([r for r in rows if r.column == c]) for c in columns))
+        for column in (run["columns"][i] for i in places):
+            mode = "" if column["mode"] == "eager" else f" {column['mode']}"
+            table.add_column(f"{column['device']}{mode}\n{column['dtype']}", justify="right")
+        for law in [law for law in run["laws"] if any((law, i) in found for i in places)]:
+            mine = [found.get((law, i)) for i in places]
+            texts = [f"{cell.text} {cell.mark}".strip() if cell else "-" for cell in mine]
+            table.add_row(law, *(f"[red]{t}[/]" if t[0] in "✕!" else t for t in texts))
         yield table
-
-
-def _cell(results: list[Result]) -> str:
-    bad = sum(r.bad for r in results)
-    if bad:
-        return f"[red]{bad} fail[/]"
-    held = [r for r in results if r.status == "pass"]
-    known = len([r for r in results if r.status == "expected"])
-    worst = max((r.share for r in held), default=None)
-    text = "-" if worst is None else f"{worst:.1%}" if worst else "ok"
-    return f"{text} ({known} known)" if known else text

@@ -1,4 +1,1 @@
-"""Running the laws: what to run, worker processes, results, and failures that are expected.
-
-Imports `laws` and what is below it.
-"""
+"""What is checked, one law on one case in one column, and what comes out. Imports `laws`."""

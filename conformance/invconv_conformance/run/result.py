@@ -5,14 +5,14 @@ from __future__ import annotations
 import shlex
 from dataclasses import dataclass
 
-from invconv_conformance.laws.setting import Floats, Measure
+from invconv_conformance.laws.setting import Measure
 from invconv_conformance.libraries.library import Column
 from invconv_conformance.libraries.table import LIBRARIES
 
 
 @dataclass(frozen=True)
 class Result:
-    """What a law said of a case on a library, device, mode and dtype.
+    """The verdict of a law on a case, on a library, device, mode and dtype.
 
     Attributes
     ----------
@@ -42,7 +42,7 @@ class Result:
 
     @property
     def column(self) -> Column:
-        """What it is listed under."""
+        """Its column of the table."""
         return Column(self.library, self.device, self.mode, self.dtype)
 
     @property
@@ -52,36 +52,15 @@ class Result:
 
     @property
     def share(self) -> float:
-        """How much of the bound is used up; over 1 is a failure."""
+        """The share of the bound that is used up; over 1 is a failure."""
         return Measure(self.what, self.error, self.bound).share
 
     @property
     def reproduce(self) -> str:
         """The command that runs this law and case alone."""
         known = self.library in (library.name for library in LIBRARIES)
+        test = f"{self.library}-{self.case} and {self.law}[{'-'.join(self.column[1:])}]"
         return (
             f"python -m invconv conformance {'--library' if known else '--namespace'} "
-            f"{self.library} --device {self.device} --mode {self.mode} --dtype {self.dtype} "
-            f"--cases {shlex.quote(self.case)} --laws {self.law}"
+            f"{self.library} --mode {self.mode} --dtype {self.dtype} -k {shlex.quote(test)}"
         )
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What a case gave on a column.
-
-    Attributes
-    ----------
-    results : list of Result
-        What the laws said.
-    outputs : dict of str to array
-        What is compared with other columns.
-    peak : int
-        The most bytes of memory that the process had until then, 0 where that is not known.
-    """
-
-    column: Column
-    case: str
-    results: list[Result]
-    outputs: dict[str, Floats]
-    peak: int = 0

@@ -1,11 +1,9 @@
-"""What a run is to hold: which libraries, devices, modes and dtypes, cases and laws."""
+"""Which libraries, devices, modes and dtypes run, on which cases and laws."""
 
 from __future__ import annotations
 
-import argparse
-import fnmatch
-from collections.abc import Iterator
-from dataclasses import replace
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 
 from invconv.arrays.errors import CommandError
 from invconv_conformance.cases.quick import (
@@ -16,65 +14,75 @@ from invconv_conformance.cases.quick import (
     QUICK_MORE,
     QUICK_SHARED_LAWS,
 )
-from invconv_conformance.cases.table import CASES
 from invconv_conformance.laws.table import LAWS
 from invconv_conformance.libraries.library import Column, Library, as_it_is, unadapted
 from invconv_conformance.libraries.table import COMPILING_EAGERLY, LIBRARIES
-from invconv_conformance.run.runner import Task, without_eager
+from invconv_conformance.run.check import NAMED, Check
+
+Words = tuple[str, ...] | None
 
 
-def select(pattern: str, quick: bool) -> list[str]:
-    """Return the names of the cases that match a pattern such as "periodic-*"."""
-    found = [c.name for c in CASES if fnmatch.fnmatchcase(c.name, pattern)]
-    if quick:
-        found = [name for name in found if name in (*QUICK, *QUICK_MORE)]
-    if not found:
-        raise CommandError(f"--cases: nothing is named {pattern!r}{' in --quick' * quick}")
-    return found
+@dataclass(frozen=True)
+class Wanted:
+    """What is asked for, as options say it: None is all there is."""
+
+    library: Words = None
+    namespace: str | None = None
+    device: Words = None
+    mode: Words = None
+    dtype: Words = None
+    quick: bool = False
 
 
-def select_laws(pattern: str) -> list[str]:
-    """Return the ids of the laws that match a pattern."""
-    found = [name for name in LAWS if fnmatch.fnmatchcase(name, pattern)]
-    if not found:
-        raise CommandError(f"--laws: nothing is named {pattern!r}; there are {', '.join(LAWS)}")
-    return found
+def checks(
+    columns: Sequence[Column],
+    cases: Iterable[str] = NAMED,
+    laws: Iterable[str] = LAWS,
+    quick: bool = False,
+) -> Iterator[Check]:
+    """Yield what there is to check, library by library, case by case and column by column.
+
+    Where a library compiles eager code too, eager columns that stand beside compiled ones run on
+    the cases `QUICK` only: they run the same code, and take five times as long.
+    """
+    libraries: dict[str, list[Column]] = {}
+    for column in columns:
+        libraries.setdefault(column.library, []).append(column)
+    cases, laws = list(cases), list(laws)
+    for mine in libraries.values():
+        beside = any(c.mode != "eager" for c in mine) and mine[0].library in COMPILING_EAGERLY
+        # eager ones last: compiled code is what they are beside
+        ordered = sorted(mine, key=lambda c: c.mode == "eager") if beside else mine
+        for case in cases:
+            for column in ordered:
+                for law in laws:
+                    one = Check(case, column, law)
+                    usual = case in QUICK or not beside or column.mode != "eager"
+                    if one.speaks and (_is_quick(one, beside) if quick else usual):
+                        yield one
 
 
-def quickly(todo: list[Task]) -> list[Task]:
-    """Return the tasks of --quick: most libraries have fewer, and eager code that is compiled."""
-    quick = {lib.name for lib in LIBRARIES if lib.native and lib.compile is as_it_is}
-    kept = [t for t in todo if t.case in QUICK or t.columns[0].library in quick]
-    return [part for task in kept for part in _quick_parts(_without_shared_laws(task))]
+def _is_quick(one: Check, beside: bool) -> bool:
+    """Tell whether --quick runs a check: less where a compiler takes all the time."""
+    case, column, law = one
+    if case not in QUICK:
+        library = next((lib for lib in LIBRARIES if lib.name == column.library), None)
+        native = library is not None and library.native and library.compile is as_it_is
+        return native and case in QUICK_MORE and law not in QUICK_SHARED_LAWS
+    if not beside:
+        return True
+    if column.mode != "eager":
+        return case in QUICK_COMPILED_LAWS.get(law, QUICK)
+    return case in QUICK_EAGER or law in QUICK_EAGER_LAWS.get(case, ())
 
 
-def _without_shared_laws(task: Task) -> Task:
-    """Return a task without the laws that cases of `QUICK` are enough for, unless it is of one."""
-    skipped = () if task.case in QUICK else QUICK_SHARED_LAWS
-    return replace(task, laws=tuple(law for law in task.laws if law not in skipped))
-
-
-def _quick_parts(task: Task) -> Iterator[Task]:
-    """Yield the columns of a task with their laws: fewer where a compiler takes all the time."""
-    compiled = without_eager(task.columns)
-    if compiled == task.columns:
-        yield task
-        return
-    eager = tuple(c for c in task.columns if c not in compiled)
-    skipped = {law for law, cases in QUICK_COMPILED_LAWS.items() if task.case not in cases}
-    yield replace(task, columns=compiled, laws=tuple(x for x in task.laws if x not in skipped))
-    some = QUICK_EAGER_LAWS.get(task.case, task.laws if task.case in QUICK_EAGER else ())
-    if laws := tuple(law for law in task.laws if law in some):
-        yield replace(task, columns=eager, laws=laws)
-
-
-def few_eager(todo: list[Task]) -> list[str]:
-    """Return a line for each library of which only some cases run eagerly (see `tasks`)."""
+def few_eager(todo: Sequence[Check]) -> list[str]:
+    """Return a line for each library of which only some cases run eagerly (see `checks`)."""
     lines = []
     for library in (one for one in LIBRARIES if one.compiles_eagerly):
-        mine = [task for task in todo if task.columns[0].library == library.name]
-        cases = {task.case for task in mine}
-        eager = {task.case for task in mine if any(c.mode == "eager" for c in task.columns)}
+        mine = [one for one in todo if one.column.library == library.name]
+        cases = {one.case for one in mine}
+        eager = {one.case for one in mine if one.column.mode == "eager"}
         if 0 < len(eager) < len(cases):
             lines.append(
                 f"{library.title}, eager: {len(cases - eager)} of {len(cases)} cases, which run "
@@ -83,43 +91,27 @@ def few_eager(todo: list[Task]) -> list[str]:
     return lines
 
 
-def choose(arguments: argparse.Namespace) -> tuple[list[Column], list[str]]:
+def choose(wanted: Wanted) -> tuple[list[Column], list[str]]:
     """Return what to run, and why the rest is not run.
 
     Raises
     ------
-    ValueError
+    CommandError
         If a library that was asked for by name cannot run, or nothing is left to run.
     """
-    found, absent = _libraries(arguments)
-    if not found:
-        return [], absent
-    _require_known(arguments, found)
-    columns = [
-        column
-        for library in found
-        for column in library.columns(
-            every_dtype=arguments.dtype is not None, every_mode=arguments.mode is not None
-        )
-        if _asked(arguments.device, column.device)
-        and _asked(arguments.mode, column.mode)
-        and _asked(arguments.dtype, column.dtype)
-        and (not arguments.quick or arguments.dtype or column.dtype in quick_dtypes(column))
-    ]
-    if not columns:
-        asked = {
-            name: ",".join(getattr(arguments, name) or ["any"])
-            for name in ("device", "mode", "dtype")
-        }
-        every = [c for lib in found for c in lib.columns(every_dtype=True, every_mode=True)]
-        there = [f"{k} {', '.join(dict.fromkeys(getattr(c, k) for c in every))}" for k in asked]
-        raise CommandError(
-            f"nothing to run with {', '.join(f'--{k} {v}' for k, v in asked.items())}: "
-            f"{', '.join(library.title for library in found)} here has {'; '.join(there)}"
-        )
-    chosen = {column.library for column in columns}
+    found, absent = _libraries(wanted)
+    every = [c for lib in found for c in lib.columns(every_dtype=True, every_mode=True)]
+    columns = [c for library in found for c in _columns(library, wanted)]
+    for name in ("device", "mode", "dtype") if every else ():
+        known = list(dict.fromkeys(getattr(c, name) for c in every))
+        for word in getattr(wanted, name) or ():
+            if not any(_asked((word,), one) for one in known):
+                raise CommandError(f"--{name}: expected some of {', '.join(known)}, got {word!r}")
+    if every and not columns:
+        there = ", ".join("-".join(c) for c in every)
+        raise CommandError(f"nothing to run with these --device, --mode and --dtype of {there}")
     for library in found:
-        if arguments.library not in (None, ("all",)) and library.name not in chosen:
+        if wanted.library not in (None, ("all",)) and not _columns(library, wanted):
             absent.append(f"{library.title}: has nothing of what was asked for")
         gpu = not library.host or any(d not in library.host for d in library.devices())
         if library.extra in ("torch", "jax") and not gpu:
@@ -127,43 +119,42 @@ def choose(arguments: argparse.Namespace) -> tuple[list[Column], list[str]]:
     return columns, absent
 
 
-def _require_known(arguments: argparse.Namespace, found: list[Library]) -> None:
-    """Raise where a word is that of no device, mode or dtype of these libraries."""
-    every = [c for lib in found for c in lib.columns(every_dtype=True, every_mode=True)]
-    for name in ("device", "mode", "dtype"):
-        known = list(dict.fromkeys(getattr(c, name) for c in every))
-        for word in getattr(arguments, name) or ():
-            if not any(_asked((word,), one) for one in known):
-                raise CommandError(f"--{name}: expected some of {', '.join(known)}, got {word!r}")
+def _columns(library: Library, wanted: Wanted) -> list[Column]:
+    columns = library.columns(
+        every_dtype=wanted.dtype is not None, every_mode=wanted.mode is not None
+    )
+    return [
+        c
+        for c in columns
+        if all(_asked(getattr(wanted, name), getattr(c, name)) for name in ("device", "mode"))
+        and _asked(wanted.dtype, c.dtype)
+        and (not wanted.quick or wanted.dtype or c.dtype in quick_dtypes(c))
+    ]
 
 
-def _libraries(arguments: argparse.Namespace) -> tuple[list[Library], list[str]]:
+def _libraries(wanted: Wanted) -> tuple[list[Library], list[str]]:
     known = {library.name: library for library in LIBRARIES}
-    if arguments.namespace is not None:
-        if arguments.library is not None:
-            raise CommandError("--library and --namespace: expected one of them")
-        if arguments.namespace in known:
-            raise CommandError(
-                f"--namespace: {arguments.namespace} has an adapter: use --library "
-                f"{arguments.namespace}"
-            )
-        library = unadapted(arguments.namespace)
+    name, named = wanted.namespace, wanted.library
+    if name is not None and named is not None:
+        raise CommandError("--library and --namespace: expected one of them")
+    if name is not None and name not in known:
+        library = unadapted(name)
         lacks = library.absent()
         return ([], [lacks]) if lacks else ([library], [])
-    every = arguments.library in (None, ("all",))
+    every = name is None and named in (None, ("all",))
     found, absent = [], []
-    for name in known if every else arguments.library:
-        if name not in known:
+    for one in known if every else named or (name,):
+        if one not in known:
             raise CommandError(
-                f"--library: expected all, or some of {', '.join(known)}, got {name!r}; "
+                f"--library: expected all, or some of {', '.join(known)}, got {one!r}; "
                 f"a library that is not among them is run by --namespace"
             )
-        if reason := known[name].absent():
+        if reason := known[one].absent():
             if not every:
                 raise CommandError(f"--library: {reason}")
             absent.append(reason)
         else:
-            found.append(known[name])
+            found.append(known[one])
     return found, absent
 
 
@@ -182,6 +173,6 @@ def quick_dtypes(column: Column) -> tuple[str, ...]:
     return ("float64",) if column.library in COMPILING_EAGERLY else ("float64", "float32")
 
 
-def _asked(wanted: tuple[str, ...] | None, name: str) -> bool:
+def _asked(wanted: Words, name: str) -> bool:
     """Tell whether a name is one of those wanted; "cuda" stands for every "cuda:0"."""
     return wanted is None or any(word in (name, name.partition(":")[0]) for word in wanted)

@@ -13,7 +13,7 @@ import invconv as ic
 from invconv.arrays.registry import agnostic
 from invconv_conformance.truth import oracle
 
-# the same examples each time; `python -m invconv_conformance.fuzz calls` looks for new ones
+# the same examples each time; tests.fuzz looks for new ones
 often = settings(
     max_examples=200,
     deadline=None,

@@ -22,7 +22,7 @@ import invconv as ic
 import invconv_torch
 from invconv.arrays.namespaces import library_name
 from invconv.files.description import DEEPEST, describe
-from invconv_conformance.fuzz.corpus import operators
+from tests.fuzz.corpus import operators
 
 jax.config.update("jax_enable_x64", True)
 

@@ -15,9 +15,9 @@ from jax import numpy as jnp
 import invconv as ic
 import invconv_jax
 from invconv_conformance.cases.case import Case
-from invconv_conformance.peers.flow import Flow
-from invconv_conformance.peers.jax_flows import JAX as LIBRARIES
 from invconv_jax import interop
+from tests.interop.peers.flow import Flow
+from tests.interop.peers.jax_flows import JAX as LIBRARIES
 from tests.selected import cases_named, installed, of_each_class
 
 jax.config.update("jax_enable_x64", True)

@@ -13,9 +13,9 @@ import torch
 import invconv as ic
 import invconv_torch as it
 from invconv_conformance.cases.case import Case
-from invconv_conformance.peers.flow import Flow
-from invconv_conformance.peers.torch_flows import TORCH as LIBRARIES
 from invconv_torch import interop
+from tests.interop.peers.flow import Flow
+from tests.interop.peers.torch_flows import TORCH as LIBRARIES
 from tests.selected import installed, of_each_class
 
 Shape = tuple[int, ...]

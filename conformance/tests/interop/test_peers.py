@@ -1,24 +1,29 @@
-"""The drop-ins by the rules of their libraries: the table in the README, and a planted fault."""
+"""The drop-ins by the rules of their libraries, and a planted fault."""
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
 import pytest
 
 from invconv.families.convolutions import Spectral
-from invconv_conformance.peers import __main__ as peers
-from invconv_conformance.peers.checks import OPERATORS
-from invconv_conformance.peers.own import checks
-from invconv_conformance.peers.subjects import LIBRARIES, float64, subject
+from tests.interop.peers.checks import OPERATORS
+from tests.interop.peers.own import checks
+from tests.interop.peers.subjects import LIBRARIES, float64, subject
 from tests.selected import installed
 
 
 @pytest.mark.parametrize("library", installed(LIBRARIES))
-def test_a_drop_in_keeps_its_librarys_rules(library: str) -> None:
+@pytest.mark.parametrize(
+    "operator",
+    [
+        "periodic",
+        *(pytest.param(n, marks=pytest.mark.slow) for n in OPERATORS if n != "periodic"),
+    ],
+)
+def test_a_drop_in_keeps_its_librarys_rules(operator: str, library: str) -> None:
     with float64():
-        asked = subject(library, OPERATORS["periodic"]())
+        asked = subject(library, OPERATORS[operator]())
         for check in checks(library):
             check(asked)
 
@@ -42,37 +47,3 @@ def test_a_wrong_log_determinant_is_caught(library: str, monkeypatch: Any) -> No
             except AssertionError:
                 caught.append(check.__name__)
     assert caught == ["the_log_determinant_is_that_of_the_jacobian"]
-
-
-def test_the_table_in_the_readme_is_of_these_checks() -> None:
-    text = peers.README.read_text(encoding="utf-8")
-    shown = text[text.index(peers.START) : text.index(peers.END)]
-    rows = re.findall(r"^\| `(\w+)` \| [\w-]+ [\d.]+ \| (\d+) of (\d+) \| (\d+) \|$", shown, re.M)
-    expected = []
-    for library in LIBRARIES:
-        number = len(OPERATORS) * len(checks(library))
-        name, _ = peers._DROP_INS[library]
-        expected.append((name, str(number), str(number), str(len(OPERATORS))))
-    assert rows == expected, "run python -m invconv_conformance.peers --write"
-
-
-@pytest.mark.slow
-def test_the_command_finds_what_the_readme_says(capsys: pytest.CaptureFixture[str]) -> None:
-    assert peers.main([]) == 0
-    printed = capsys.readouterr().out.strip()
-    versions = re.compile(r"(?<= )[\d.]+(?= \|)")
-    shown = peers.README.read_text(encoding="utf-8")
-    assert versions.sub("", printed) in versions.sub("", shown)
-
-
-def test_a_failure_is_told(monkeypatch: Any, capsys: pytest.CaptureFixture[str]) -> None:
-    def fails(subject: Any) -> None:
-        raise AssertionError("planted")
-
-    monkeypatch.setattr(peers, "rows", lambda: [peers._row("torch")])
-    monkeypatch.setattr(peers, "checks", lambda library: [fails])
-    monkeypatch.setattr(peers, "COMMON", ())
-    assert peers.main(["--write"]) == 1
-    out = capsys.readouterr().out
-    assert f"| 0 of {len(OPERATORS)} | {len(OPERATORS)} |" in out
-    assert "torch, periodic: fails: planted" in out

@@ -75,7 +75,7 @@ def test_the_wheel_holds_the_packages_and_nothing_large(wheel: Path) -> None:
     assert tops == {"invconv", "invconv_conformance", "invconv_benchmarks", *adapters}
     assert {f"{top}/py.typed" for top in tops} <= set(names)
     pages = ("pages/base.html", "pages/conformance.html")
-    for data in (*pages, "conformance.schema.json"):
+    for data in (*pages, "conformance.schema.json", "pytest.ini"):
         assert f"invconv_conformance/{data}" in names
     for data in ("common.cuh", "weights.cu", "solve.cu"):
         assert f"invconv/kernels/cuda/{data}" in names

@@ -21,8 +21,11 @@ from tests.project.test_readme import ROOT, TEXTS
 PIP, PYTEST, CUDA = "test_packaging.py installs", "it is these tests", "needs a CUDA device"
 # Those that are not run as pasted: what is added, or runs in their place (a whole line).
 SHORTER = {
-    "python -m invconv conformance --html report.html": "--library numpy --cases corner-bias",
-    "python -m invconv conformance --library torch --mode aot_eager": "--cases corner-bias",
+    "python -m invconv conformance --html report.html": "--library numpy -k corner-bias",
+    "python -m invconv conformance --library torch --mode aot_eager": "-k corner-bias",
+    'pytest --pyargs invconv_conformance --namespace cupy -k "periodic and inverse" -x': "python "
+    "-m pytest -p invconv_conformance.plugin --pyargs invconv_conformance --namespace numpy -k "
+    "'periodic-2d and inverse'",
     "python -m invconv benchmark --quick": "--library numpy --shapes 1x12x16x16",
     "python -m invconv benchmark inverse": "--quick --library numpy --shapes 1x12x16x16",
     "python -m invconv density compare --quick": "--preset digits --steps 2 --mixings plain",
@@ -41,8 +44,6 @@ SHORTER = {
     "python -m invconv_benchmarks.studies.precision": "--picture precision.png",
     "python -m invconv_benchmarks.studies.silent_error": "--quick",
     "python -m invconv_benchmarks.studies.two_threads": "--quick --seconds 0.01",
-    "python -m invconv_conformance.fuzz files --count 100000": "python -m invconv_conformance.fuzz "
-    "files --count 50",
     "python conformance/tests/suite/planted_faults.py": "--names 'sixteen images of a batch'",
     "python conformance/tests/suite/flow_faults.py": "--names 'pixels rounded up'",
 }
@@ -54,8 +55,10 @@ LEFT_OUT = {
     'python -m pip install "invconv[conformance,jax,torch]"': PIP,
     "python -m pytest -n auto --dist worksteal": PYTEST,
     "python -m pytest -n auto --dist worksteal -m slow": PYTEST,
+    "python -m pytest conformance/tests/golden": PYTEST,
     "python -m pytest conformance/tests/launches": PYTEST,
     "python -m pytest -m gpu": CUDA,
+    "python -m pytest conformance/tests/fuzz --hypothesis-profile=long": "hours",
     "python -m invconv conformance --device cuda": CUDA,
     "python -m invconv benchmark inverse --device cuda": CUDA,
     "python -m invconv_benchmarks.density.evaluation.beside_finc": CUDA,
@@ -63,7 +66,6 @@ LEFT_OUT = {
     "python -m invconv docs": "test_docs.py builds the site",
     "python -m invconv_benchmarks.report.readme": "it writes the README, which a test compares",
     "python -m invconv_benchmarks.density.compare.readme": "as above",
-    "python -m invconv_conformance.peers": "test_peers.py runs it",
     "python -m invconv_conformance.cuda": ".ci/run runs it",
     "python conformance/tests/stability/condition_accuracy.py [--estimate]": "hours; a part is a "
     "test beside it",

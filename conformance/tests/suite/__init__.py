@@ -1,4 +1,4 @@
-"""The shipped suite itself: verdicts, golden values, fuzzing, and faults that it must catch.
+"""The shipped suite itself: verdicts, and faults that it must catch.
 
 Imports invconv_conformance.
 """

@@ -235,8 +235,8 @@ def _in_fork(folder: Path, report: Path, output: Path, fault: Fault, stage: Stag
     sys.dont_write_bytecode = True
     from invconv_conformance.laws.table import LAWS
     from invconv_conformance.libraries.table import LIBRARIES
-    from invconv_conformance.run.runner import perform, tasks
-    from invconv_conformance.run.selection import quick_dtypes, quickly, select
+    from invconv_conformance.run.check import NAMED, perform
+    from invconv_conformance.run.selection import checks, quick_dtypes
 
     assert str(sys.modules["invconv"].__file__).startswith(str(folder))
     (library,) = (one for one in LIBRARIES if one.name == fault.library)
@@ -244,9 +244,8 @@ def _in_fork(folder: Path, report: Path, output: Path, fault: Fault, stage: Stag
     if fault.quick:
         columns = [c for c in columns if c.dtype in quick_dtypes(c)]
     laws = fnmatch.filter(LAWS, stage.laws)
-    todo = tasks(columns, select(fault.cases, fault.quick), laws)
-    todo = quickly(todo) if fault.quick else todo
-    results = [asdict(r) for task in todo for o in perform(task) for r in o.results]
+    cases = fnmatch.filter(NAMED, fault.cases)
+    results = [asdict(r) for r in perform(checks(columns, cases, laws, fault.quick))]
     report.write_text(json.dumps(results))
     sys.exit(any(r["status"] in ("fail", "error") for r in results))
 

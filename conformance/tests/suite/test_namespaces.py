@@ -14,7 +14,9 @@ import invconv as ic
 from invconv._cli import main
 from invconv_conformance.laws import setting
 from invconv_conformance.libraries.library import Column
-from invconv_conformance.run.runner import Task, perform
+from invconv_conformance.run import check
+from invconv_conformance.run.check import outputs, perform
+from invconv_conformance.run.selection import checks
 
 # as MLX on Linux: arrays without a device, and a namespace with few functions
 MODULE = """
@@ -65,7 +67,8 @@ def test_arrays_that_cannot_be_read_are_an_error_of_each_law(monkeypatch: Any) -
     monkeypatch.setattr(setting, "to_numpy", refuse)
     laws = ("forward.value", "inverse.value")
     column = Column("numpy", "cpu", "eager", "float64")
-    (outcome,) = perform(Task("corner-bias", (column,), laws))
-    assert [(r.law, r.status) for r in outcome.results] == [(law, "error") for law in laws]
-    assert all("no values for the host" in r.what for r in outcome.results)
-    assert outcome.outputs == {}
+    results = perform(checks([column], ["corner-bias"], laws))
+    assert [(r.law, r.status) for r in results] == [(law, "error") for law in laws]
+    assert all("no values for the host" in r.what for r in results)
+    assert outputs(check.setting("corner-bias", column)) == {}
+    check.setting.cache_clear()

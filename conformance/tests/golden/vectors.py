@@ -10,11 +10,11 @@ import numpy as np
 
 import invconv as ic
 from invconv_conformance.cases.case import Case
-from invconv_conformance.golden.files import Golden
 from invconv_conformance.truth import oracle
 from invconv_conformance.truth.bounds import C_FACTOR, EPS, scales
 from invconv_conformance.truth.extended import EXTENDED, ExtendedLU
 from invconv_conformance.truth.oracle import Matrix, Shape
+from tests.golden.files import Golden
 
 _SAME = 1e-6  # relative, of conditions and tolerances, which need no more digits
 

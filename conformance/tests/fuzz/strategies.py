@@ -7,7 +7,7 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from invconv_conformance.fuzz.call import FILLS, LIBRARIES, Arr, Call, Op
+from tests.fuzz.call import FILLS, LIBRARIES, Arr, Call, Op
 
 _JUNK: tuple[Any, ...] = (
     *(None, True, "", "corner", "raster", "lower", (), (1,), (1, 1), (1, 2, 3), (-1, 1), "rng"),

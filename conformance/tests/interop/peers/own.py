@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from invconv_conformance.peers.checks import COMMON, Check, Subject, close
+from tests.interop.peers.checks import COMMON, Check, Subject, close
 
 
 def _identity(s: Subject, found: tuple[Any, Any], z: Any) -> None:

@@ -8,8 +8,8 @@ from typing import Any
 import jax
 from jax import numpy as jnp
 
-from invconv_conformance.peers.flow import Flow
 from invconv_jax import interop
+from tests.interop.peers.flow import Flow
 
 Shape = tuple[int, ...]
 

@@ -1,4 +1,4 @@
-"""Random calls: each ends in a result or in an exception that the documentation names.
+"""How a random call may end: each ends in a result or in an exception that the documentation names.
 
 What is documented: ValueError, TypeError and SingularConvError that invconv itself raises, and
 IllConditionedWarning. A result that is not finite, of ordinary numbers and without a warning, is
@@ -14,14 +14,11 @@ import warnings
 from typing import Any
 
 import numpy as np
-from hypothesis import HealthCheck, Phase, given, seed, settings
 
 import invconv as ic
 from invconv.arrays.namespaces import describe
 from invconv.operators.base.checks import TOLERATED
-from invconv_conformance.fuzz.call import Arr, Call, arrays_of, changed, host_values, made
-from invconv_conformance.fuzz.engine import Batch, Begin, Tally
-from invconv_conformance.fuzz.strategies import calls
+from tests.fuzz.call import Arr, Call, arrays_of, changed, host_values, made
 
 _OURS = {"invconv", "invconv_torch", "invconv_jax", "invconv_cupy", "invconv_mlx"}
 _SAME_AS_ARGUMENT = (
@@ -33,40 +30,6 @@ _DOCUMENTED = (ValueError, TypeError, ic.SingularConvError)
 
 class Undocumented(Exception):
     """A call ended as no documentation says."""
-
-
-def perform(batch: Batch, begin: Begin) -> Tally:
-    """Run one random call after the other; Hypothesis makes the first that fails small."""
-    tally = Tally()
-    shrinking = False
-
-    def one(call: Call) -> None:
-        nonlocal shrinking
-        begin(f"calls --seed {batch.seed} --only {batch.first}: {call}")
-        try:
-            end = judge(call)
-        except Exception:
-            shrinking = True
-            raise
-        if not shrinking:
-            tally.ends[end] += 1
-
-    run = settings(
-        max_examples=batch.count,
-        database=None,
-        deadline=None,
-        phases=(Phase.generate, Phase.shrink),
-        suppress_health_check=list(HealthCheck),
-        report_multiple_bugs=False,
-    )(seed(hash((batch.seed, batch.first)))(given(calls())(one)))
-    try:
-        run()
-    except Exception as error:
-        tally.ends["failed"] += 1
-        known = isinstance(error, Undocumented)
-        told = str(error) if known else "".join(traceback.format_exception(error))
-        tally.failures.append(f"calls --seed {batch.seed} --only {batch.first}: {told}")
-    return tally
 
 
 def judge(call: Call) -> str:

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 import invconv as ic
-from invconv_conformance.peers.flow import Flow
+from tests.interop.peers.flow import Flow
 
 EVENT = (2, 3)
 _RNG = np.random.default_rng

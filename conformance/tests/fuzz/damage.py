@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import struct
 from collections.abc import Callable
+from random import Random
 from typing import Any
 
 import numpy as np
 
-from invconv_conformance.fuzz import corpus
-
-Random = np.random.Generator
+from tests.fuzz import corpus
 
 _NUMBERS = (-1, 0, 1, 2, 3, 7, 2**31, 2**53, 2**63 - 1, 2**63, 2**64, 2**70, 10**400, 0.5, 1e308)
 _WORDS = ("", "F64", "F32", "F16", "BF16", "I64", "BOOL", "C64", "F8_E4M3", "F4", "corner", "upper")
@@ -26,9 +26,9 @@ _DTYPES = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2", "I64": "<i8"
 def damaged(rng: Random) -> bytes:
     """Return a file of the corpus, damaged up to three times; one in fifty is as it was."""
     seeds = corpus.read()
-    data = seeds[rng.integers(len(seeds))]
-    for _ in range(0 if rng.random() < 0.02 else rng.integers(1, 4)):
-        data = _DAMAGES[rng.integers(len(_DAMAGES))](data, rng)
+    data = rng.choice(seeds)
+    for _ in range(0 if rng.random() < 0.02 else rng.randrange(1, 4)):
+        data = rng.choice(_DAMAGES)(data, rng)
     return data
 
 
@@ -44,34 +44,34 @@ def _flip_in_header(data: bytes, rng: Random) -> bytes:
 
 def _flipped(data: bytes, end: int, rng: Random) -> bytes:
     changed = bytearray(data)
-    for _ in range(rng.integers(1, 9) if end else 0):
-        changed[rng.integers(end)] ^= 1 << int(rng.integers(8))
+    for _ in range(rng.randrange(1, 9) if end else 0):
+        changed[rng.randrange(end)] ^= 1 << rng.randrange(8)
     return bytes(changed)
 
 
 def _cut(data: bytes, rng: Random) -> bytes:
-    return data[: rng.integers(len(data) + 1)]
+    return data[: rng.randrange(len(data) + 1)]
 
 
 def _lengthen(data: bytes, rng: Random) -> bytes:
-    return data + rng.bytes(int(rng.integers(1, 64)))
+    return data + rng.randbytes(rng.randrange(1, 64))
 
 
 def _splice(data: bytes, rng: Random) -> bytes:
     """Go on as another file does, from anywhere or behind its header."""
     seeds = corpus.read()
-    other = seeds[rng.integers(len(seeds))]
+    other = rng.choice(seeds)
     if rng.random() < 0.5:
-        return data[: rng.integers(len(data) + 1)] + other[rng.integers(len(other)) :]
+        return data[: rng.randrange(len(data) + 1)] + other[rng.randrange(len(other)) :]
     header, body = _parse(data), _parse(other)
     return data if header is None or body is None else _file(header[0], body[1])
 
 
 def _declare(data: bytes, rng: Random) -> bytes:
     """Change what the file says is the length of its header."""
-    length = int.from_bytes(data[:8], "little") + int(rng.integers(-9, 10))
+    length = int.from_bytes(data[:8], "little") + rng.randrange(-9, 10)
     extreme = (0, 1, 2**24, 2**32, 2**63, 2**64 - 1)
-    wanted = length if rng.random() < 0.5 else extreme[rng.integers(len(extreme))]
+    wanted = length if rng.random() < 0.5 else rng.choice(extreme)
     return struct.pack("<Q", wanted % 2**64) + data[8:]
 
 
@@ -92,7 +92,7 @@ def _edit_description(data: bytes, rng: Random) -> bytes:
 
 def _nest(data: bytes, rng: Random) -> bytes:
     """Put the operator into others, many times."""
-    times = int(rng.choice([1, 2, 31, 32, 33, 400, 30000]))
+    times = rng.choice([1, 2, 31, 32, 33, 400, 30000])
     nest = '{"class":"Inverse","settings":{},"arrays":{},"parts":{"conv":'
 
     def edit(document: Any) -> Any:
@@ -119,9 +119,9 @@ def _describe_anew(data: bytes, edit: Callable[[Any], Any]) -> bytes:
 def _edited(value: Any, rng: Random) -> Any:
     """Return JSON with one value replaced, left out, doubled or renamed, anywhere in it."""
     if not isinstance(value, (dict, list)) or not value or rng.random() < 0.1:
-        return _JUNK[rng.integers(len(_JUNK))]
+        return copy.deepcopy(rng.choice(_JUNK))  # later damage changes it
     names = list(value) if isinstance(value, dict) else list(range(len(value)))
-    name = names[rng.integers(len(names))]
+    name = rng.choice(names)
     kind = rng.random()
     if kind < 0.7:
         value[name] = _edited(value[name], rng)
@@ -130,7 +130,7 @@ def _edited(value: Any, rng: Random) -> Any:
     elif isinstance(value, list):
         value.append(value[name])
     else:
-        value[_NAMES[rng.integers(len(_NAMES))]] = value[name] if kind < 0.9 else value.pop(name)
+        value[rng.choice(_NAMES)] = value[name] if kind < 0.9 else value.pop(name)
     return value
 
 
@@ -140,17 +140,17 @@ def _edit_numbers(data: bytes, rng: Random) -> bytes:
     try:
         header, body = parsed or ({}, b"")
         names = [name for name in header if name != "__metadata__"]
-        entry = header[names[rng.integers(len(names))]]
+        entry = header[rng.choice(names)]
         if rng.random() < 0.3:
-            entry["shape"] = [int(n) for n in rng.permutation(entry["shape"])]
+            entry["shape"] = rng.sample(entry["shape"], len(entry["shape"]))
             return _file(header, body)
         start, stop = entry["data_offsets"]
         values = np.frombuffer(body[start:stop], _DTYPES[entry["dtype"]]).copy()
-        number = _SPECIAL[rng.integers(len(_SPECIAL))]
+        number = rng.choice(_SPECIAL)
         with np.errstate(all="ignore"):
             if entry["dtype"] == "BF16":  # the upper half of a float32
                 number = int(np.float32(number).view(np.uint32)) >> 16
-            values[rng.integers(len(values))] = np.asarray(number).astype(values.dtype)
+            values[rng.randrange(len(values))] = np.asarray(number).astype(values.dtype)
     except (KeyError, TypeError, ValueError, IndexError, OverflowError):
         return data  # damaged before, so that there is no such array
     return _file(header, body[:start] + values.tobytes() + body[stop:])

@@ -2,7 +2,7 @@
 
 They have no checksum, which would refuse all damage before anything else is checked.
 
-``python -m invconv_conformance.fuzz corpus`` makes them anew.
+`write` makes them anew.
 """
 
 from __future__ import annotations

@@ -8,8 +8,8 @@ from typing import Any
 
 import torch
 
-from invconv_conformance.peers.flow import Flow
 from invconv_torch import interop
+from tests.interop.peers.flow import Flow
 
 Shape = tuple[int, ...]
 

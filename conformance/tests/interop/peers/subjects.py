@@ -8,9 +8,9 @@ from contextlib import contextmanager
 from typing import Any
 
 import invconv as ic
-from invconv_conformance.peers.checks import EVENT, Subject
-from invconv_conformance.peers.jax_flows import JAX
-from invconv_conformance.peers.torch_flows import TORCH
+from tests.interop.peers.checks import EVENT, Subject
+from tests.interop.peers.jax_flows import JAX
+from tests.interop.peers.torch_flows import TORCH
 
 LIBRARIES = (*TORCH, *JAX)
 

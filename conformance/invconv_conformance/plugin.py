@@ -1,0 +1,268 @@
+"""The suite as a pytest plugin: a test for each law, case and column of the capability table.
+
+``pytest --pyargs invconv_conformance --namespace cupy -k "periodic and inverse"`` runs it, and
+``python -m invconv conformance`` is a front for it. A test's id is
+``test_laws.py::numpy-periodic-2d::inverse.value[cpu-eager-float64]``: tests of one library and case
+stand together, so that with pytest-xdist's ``--dist loadscope`` one process runs them all and what
+it compiles for one law serves the others.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import re
+import shlex
+import sys
+import time
+from collections.abc import Generator, Iterator
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from invconv.arrays.errors import CommandError
+from invconv.files.whole_files import write_text
+from invconv_conformance import printing
+from invconv_conformance.arguments import words
+from invconv_conformance.laws.table import LAWS
+from invconv_conformance.libraries.library import Column
+from invconv_conformance.libraries.table import target_of
+from invconv_conformance.pages.conformance import as_page
+from invconv_conformance.report import agreement
+from invconv_conformance.report.document import document, dumps
+from invconv_conformance.report.terminal import show
+from invconv_conformance.run import expected
+from invconv_conformance.run.check import NAMED, Check, outputs, setting
+from invconv_conformance.run.limit import limited
+from invconv_conformance.run.result import Result
+from invconv_conformance.run.selection import Wanted, checks, choose, few_eager
+
+SUITE = Path(__file__).with_name("test_laws.py")
+_ID = re.compile(
+    rf"{re.escape(SUITE.name)}::(?P<library>[^:-]+)-(?P<case>.+)::(?P<law>[a-z_.]+)"
+    r"\[(?P<device>[^-]+)-(?P<mode>[^-]+)-(?P<dtype>\w+)\]$"
+)
+
+
+class LawBrokenError(AssertionError):
+    """A law does not hold, or ended in an error."""
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Declare what to run, and what to write."""
+    group = parser.getgroup("invconv conformance")
+    add_options(group.addoption)
+
+
+def add_options(add: Any) -> None:
+    """Declare the options, with pytest's or argparse's function for it."""
+    add("--library", type=words, help="all (the default), or some names with commas between")
+    add("--namespace", help="an array library that nobody adapted, by import name: dask.array")
+    add("--device", type=words, help="only these devices, such as cpu,cuda:0; cuda means all")
+    modes = "only these modes: eager, jit; torch also aot_eager, inductor"
+    add("--mode", type=words, help=modes)
+    add("--dtype", type=words, help="only these dtypes, such as float64,float32")
+    quick = "one case of each kind, in float64 and float32 (compiled: float32; eager JAX, which "
+    add("--quick", action="store_true", help=f"{quick}compiles too: float64)")
+    seconds = "that a library may take in all which nobody adapted; 60 unless given"
+    add("--seconds", type=float, default=60.0, help=seconds)
+    add("--expected-failures", help="a TOML file of known failures, instead of our own")
+    add("--json", help="write every result here")
+    add("--html", help="write a page to look at here")
+
+
+def wanted(options: Any) -> Wanted:
+    """Return what options ask for."""
+    names = [field.name for field in dataclasses.fields(Wanted)]
+    return Wanted(**{name: getattr(options, name) for name in names})
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Choose the columns; a worker of pytest-xdist only runs."""
+    try:
+        suite = Suite.of(config)
+    except CommandError as error:
+        raise pytest.UsageError(str(error)) from None
+    config.stash[_SUITE] = suite
+    if not hasattr(config, "workerinput"):
+        config.pluginmanager.register(Collected(suite, config), "invconv-conformance")
+
+
+@dataclasses.dataclass
+class Suite:
+    """What is run in this session, and which failures are expected."""
+
+    columns: list[Column]
+    absent: list[str]
+    quick: bool
+    known: list[expected.Expected]
+    start: float = 0.0
+
+    @classmethod
+    def of(cls, config: pytest.Config) -> Suite:
+        """Return that of a session's options."""
+        columns, absent = choose(wanted(config.option))
+        known = expected.load(config.option.expected_failures)
+        return cls(columns, absent, config.option.quick, known)
+
+
+_SUITE = pytest.StashKey[Suite]()
+
+
+def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> pytest.Collector | None:
+    """Take the file that stands for the suite."""
+    return SuiteFile.from_parent(parent, path=file_path) if file_path == SUITE else None
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Begin to count the time of a library that nobody adapted."""
+    session.config.stash[_SUITE].start = time.monotonic()
+
+
+class SuiteFile(pytest.File):
+    """All tests."""
+
+    def collect(self) -> Iterator[pytest.Collector]:
+        """Yield the cases of each library."""
+        suite = self.config.stash[_SUITE]
+        groups: dict[str, list[Check]] = {}
+        for one in checks(suite.columns, quick=suite.quick):
+            groups.setdefault(f"{one.column.library}-{one.case}", []).append(one)
+        for name, mine in groups.items():
+            yield CaseOfLibrary.from_parent(self, name=name, checks=mine)
+
+
+class CaseOfLibrary(pytest.Collector):
+    """The tests of one case on one library."""
+
+    def __init__(self, *, checks: list[Check], **options: Any) -> None:
+        super().__init__(**options)
+        self.checks = checks
+
+    def collect(self) -> Iterator[pytest.Item]:
+        """Yield a test for each column and law."""
+        for one in self.checks:
+            name = f"{one.law}[{'-'.join(one.column[1:])}]"
+            yield LawTest.from_parent(self, name=name, check=one)
+
+
+class LawTest(pytest.Item):
+    """One law on one case in one column."""
+
+    def __init__(self, *, check: Check, **options: Any) -> None:
+        super().__init__(**options)
+        self.check = check
+        self.result: Result | None = None
+        self.outputs: agreement.Packed = {}
+        for entry in self.config.stash[_SUITE].known:
+            if entry.matches(check):
+                reason = f"{entry.reason} ({entry.link})"
+                self.add_marker(pytest.mark.xfail(reason=reason, strict=True))
+
+    def runtest(self) -> None:
+        """Hold the case to the law."""
+        library = target_of(self.check.column).library
+        used = time.monotonic() - self.config.stash[_SUITE].start
+        if library.strange and used > self.config.option.seconds:
+            pytest.skip("its time is over")
+        with limited() if library.strange else nullcontext():
+            self.result = self.check.run()
+            if self.check.law == "forward.value":  # of every case
+                self.outputs = agreement.packed(outputs(setting(*self.check[:2])))
+        if self.result.status == "not applicable":
+            pytest.skip("the law says nothing of this case here")
+        if self.result.bad:
+            raise LawBrokenError
+
+    def repr_failure(self, excinfo: pytest.ExceptionInfo[BaseException], style: Any = None) -> Any:
+        """Say what is off, by how much, and how to see it again."""
+        if self.result is None or not isinstance(excinfo.value, LawBrokenError):
+            return super().repr_failure(excinfo, style)
+        r = self.result
+        return f"{r.what}: error {r.error:.3g}, bound {r.bound:.3g}\n{r.reproduce}"
+
+    def reportinfo(self) -> tuple[Path, None, str]:
+        """Return where it is."""
+        return self.path, None, f"{self.parent.name if self.parent else ''}::{self.name}"
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, Any, Any]:
+    """Give a report the result, which pytest-xdist takes along."""
+    report: Any = yield
+    if isinstance(item, LawTest) and call.when == "call" and item.result is not None:
+        marks = {}
+        if report.skipped and hasattr(report, "wasxfail"):
+            marks = {"status": "expected", "reason": report.wasxfail}
+        elif report.failed and not item.result.bad:
+            marks = {"status": "fail", "what": str(report.longrepr)}  # it should have failed
+        report.law_result = dataclasses.asdict(dataclasses.replace(item.result, **marks))
+        report.law_outputs = item.outputs
+    return report
+
+
+class Collected:
+    """What the tests report, and its tables and files at the end."""
+
+    def __init__(self, suite: Suite, config: pytest.Config) -> None:
+        self.suite, self.config = suite, config
+        self.results: list[Result] = []
+        self.outputs: list[agreement.Output] = []
+        self.late = 0  # tests that were left out, since the library's time was over
+        self._start = time.perf_counter()
+
+    def pytest_runtest_logreport(self, report: Any) -> None:
+        """Keep a result; a worker that died has left none."""
+        if hasattr(report, "law_result"):
+            result = Result(**report.law_result)
+            self.results.append(result)
+            arrays = agreement.unpacked(report.law_outputs)
+            self.outputs.append(agreement.Output(result.column, result.case, arrays))
+        elif (named := _ID.search(report.nodeid)) and report.failed:
+            fields: dict[str, Any] = named.groupdict()
+            fields |= {"status": "error", "what": str(report.longrepr), "seconds": 0.0}
+            self.results.append(Result(**fields, error=math.inf, bound=1.0))
+        elif named and report.skipped:
+            self.late += 1
+
+    def pytest_report_teststatus(self, report: Any) -> tuple[str, str, str] | None:
+        """Show no letter for each of the thousands of tests that pass or say nothing."""
+        ours = _ID.search(report.nodeid) and report.when == "call"
+        silent = ours and self.config.option.verbose <= 0 and not hasattr(report, "wasxfail")
+        return (report.outcome, "", "") if silent and not report.failed else None
+
+    def pytest_sessionfinish(self, session: pytest.Session) -> None:
+        """Tell that nothing was checked where all laws say nothing."""
+        if self.results and all(r.status == "not applicable" for r in self.results):
+            session.exitstatus = pytest.ExitCode.NO_TESTS_COLLECTED
+
+    def pytest_terminal_summary(self) -> None:
+        """Print the tables, and write the files, in the order of the lists."""
+        columns, laws, cases = self.suite.columns, list(LAWS), list(NAMED)
+        self.outputs.sort(key=lambda o: (columns.index(o.column), cases.index(o.case)))
+        self.results.sort(
+            key=lambda r: (columns.index(r.column), cases.index(r.case), laws.index(r.law))
+        )
+        todo = [Check(r.case, r.column, r.law) for r in self.results]
+        late = f"{self.late} checks, since {self.config.option.seconds:g} s were over (--seconds)"
+        run = document(
+            _command(),
+            columns,
+            self.results,
+            self.suite.absent + few_eager(todo) + [late] * (self.late > 0),
+            agreement.agreement(self.outputs),
+            time.perf_counter() - self._start,
+        )
+        show(printing.console(), run)
+        for name, written in (("json", dumps), ("html", as_page)):
+            if (path := self.config.getoption(name)) is not None:
+                write_text(Path(path), written(run))
+
+
+def _command() -> str:
+    program = "pytest" if "pytest" in sys.argv[0] else "python -m invconv"
+    return f"{program} {shlex.join(sys.argv[1:])}"

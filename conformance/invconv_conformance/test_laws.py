@@ -1,0 +1,1 @@
+"""Stands for the suite: `invconv_conformance.plugin` collects every law, case and column here."""

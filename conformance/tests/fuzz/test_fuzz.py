@@ -1,0 +1,108 @@
+"""Random damage to files, random calls and random lives of an operator, each by Hypothesis.
+
+``--hypothesis-profile=long`` makes 100,000 examples of each, new ones every time.
+"""
+
+from __future__ import annotations
+
+import json
+import warnings
+from collections import Counter
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import invconv as ic
+from invconv.extend import Pointwise
+from invconv.files.description import build, describe
+from invconv.operators.base.register import own_operators
+from tests.fuzz import corpus, judge
+from tests.fuzz.call import Arr, Call, Op
+from tests.fuzz.damage import damaged
+from tests.fuzz.strategies import calls
+
+KERNEL = Arr("numpy", "float64", (1, 1, 2), "near identity", 0)
+IMAGE = Arr("numpy", "float64", (2, 1, 5), "normal", 1)
+CONV = Op("AutoregressiveConv", (("kernel", KERNEL),))
+
+
+def load(path: Path) -> str:
+    """Load a file and say how that ended; any other error should not have been raised."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        try:
+            conv = ic.load(path, like=np.empty(0))
+        except ic.InvalidFileError as error:
+            return "InvalidFileError" if str(path) in str(error) else "no file in the message"
+        repr(conv)
+        arrays: dict[str, Any] = {}
+        document = json.loads(json.dumps(describe(conv, arrays)))
+        assert describe(build(document, arrays, set()), {}) == document
+        assert all(np.isfinite(a).all() for a in arrays.values()), "NaN or inf came through"
+    return "an operator"
+
+
+def test_damaged_files_are_refused_or_read(tmp_path: Path) -> None:
+    ends: Counter[str] = Counter()
+    path = tmp_path / "damaged.safetensors"
+
+    # of a seed: how deep JSON may nest, and so what is drawn, depends on the stack
+    @given(st.randoms(use_true_random=True))
+    def one(rng: Random) -> None:
+        path.write_bytes(damaged(rng))
+        ends[load(path)] += 1
+
+    one()
+    assert set(ends) == {"InvalidFileError", "an operator"}
+    assert ends["an operator"] >= ends.total() / 33
+
+
+def test_random_calls_end_as_documented() -> None:
+    ends: Counter[str] = Counter()
+
+    @given(calls())
+    def one(call: Call) -> None:
+        ends[judge.judge(call)] += 1
+
+    one()
+    assert {"a result", "ValueError", "TypeError", "SingularConvError"} <= set(ends)
+    assert ends["a result"] >= ends.total() / 4
+
+
+def test_the_corpus_is_what_the_command_writes() -> None:
+    found = sorted(corpus.FOLDER.rglob("*.safetensors"))
+    assert sum(path.stat().st_size for path in found) < 100_000
+    convs = corpus.operators()
+    assert len(found) == 2 * len(convs)
+    missing = set(own_operators()) - {type(conv) for conv in convs.values()}
+    assert all(issubclass(cls, Pointwise) for cls in missing)  # its file is like another's
+    for path in found:
+        name = path.stem.removesuffix("-float16").removesuffix("-float32").removesuffix("-bfloat16")
+        conv = ic.load(path, like=np.empty(0))
+        tolerance = 1e-12 if name == path.stem else 1e-2
+        ours, theirs = convs[name]._arrays(), conv._arrays()
+        assert describe(conv, {}) == describe(convs[name], {})
+        assert all(np.allclose(a, theirs[n], atol=tolerance) for n, a in ours.items())
+
+
+def test_a_call_that_is_not_documented_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    call = Call(CONV, "forward", (("x", IMAGE),))
+    assert judge.judge(call) == "a result"
+    for wrong, told in (
+        (lambda conv, x: 1 / 0, "ZeroDivisionError"),
+        (lambda conv, x: np.linalg.inv(np.zeros((2, 2))), "LinAlgError"),
+        (lambda conv, x: np.zeros(3) @ np.zeros(2), "ValueError: matmul"),
+        (lambda conv, x: np.nan * x, "silence"),
+        (lambda conv, x: x[:1], r"of \(2, 1, 5\) float64 numpy made \(1, 1, 5\)"),
+        (lambda conv, x: x.astype(np.float32), "made .* float32"),
+    ):
+        monkeypatch.setattr(ic.AutoregressiveConv, "forward", wrong)
+        if told == "silence":  # the reference must not share the fault
+            monkeypatch.setattr(judge, "changed", lambda call, change: Call("invconv", "x", ()))
+        with pytest.raises(judge.Undocumented, match=told):
+            judge.judge(call)

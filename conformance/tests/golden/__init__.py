@@ -1,0 +1,1 @@
+"""The golden vectors in ``conformance/golden``: one reader, one writer, and whether they hold."""

@@ -1,0 +1,265 @@
+"""The suite by pytest and by its front: what it selects, shows, refuses, keeps and survives."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shlex
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import jsonschema
+import numpy as np
+import pytest
+
+from invconv._cli import main
+from invconv.kernels import numpy_primitives
+from invconv_conformance.laws import LAWS
+from invconv_conformance.laws.law import truth
+from invconv_conformance.libraries import LIBRARIES
+from invconv_conformance.report.agreement import difference
+from invconv_conformance.run import limit
+from tests.libraries.gpus import without_gpu
+
+
+def test_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    kept = {name: tmp_path / f"results.{name}" for name in ("json", "html", "junit")}
+    options = [text for name, path in kept.items() for text in (f"--{name}", str(path))]
+    few = [
+        "--library",
+        "numpy,torch",
+        "--dtype",
+        "float64,float32",
+        "-k",
+        "numpy-periodic-k1 or torch-periodic-k1",
+    ]
+    assert main(["conformance", *few, *options]) == 0
+    document = json.loads(kept["json"].read_text())
+    schema = json.loads((files("invconv_conformance") / "conformance.schema.json").read_text())
+    jsonschema.validate(document, schema)
+    ran = [r for r in document["results"] if r["status"] != "not applicable"]
+    assert all(r["status"] == "pass" and r["error"] <= r["bound"] for r in ran)
+    suites = ElementTree.parse(kept["junit"]).getroot()
+    assert sum(int(suite.attrib["tests"]) for suite in suites) == len(document["results"])
+    assert "log_det.value" in kept["html"].read_text()
+    assert f"{len(ran)} of {len(ran)} hold" in capsys.readouterr().out
+    pairs = [(row["dtype"], row["quantity"]) for row in document["agreement"]]
+    assert len(pairs) == len(set(pairs)) == 6  # three quantities, two dtypes
+    assert all(row["difference"] * 2**-10 < 1 for row in document["agreement"])
+
+
+def test_workers_find_the_same(tmp_path: Path) -> None:
+    found = []
+    for workers in ("1", "2"):
+        path = tmp_path / f"{workers}.json"
+        options = [
+            "-k",
+            "numpy-conv1x1-2d and not warning",
+            "--workers",
+            workers,
+            "--json",
+            str(path),
+        ]
+        assert main(["conformance", "--library", "numpy", "--dtype", "float32", *options]) == 0
+        document = json.loads(path.read_text())
+        fresh = ("diagnosis", "guard")  # which judge samples that are drawn anew
+        results = [r | {"seconds": 0} for r in document["results"] if r["law"] not in fresh]
+        found.append((results, document["agreement"]))
+    assert found[0] == found[1]
+
+
+def pytest_alone(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    """Run the suite by pytest's own command, as the author of an array library does."""
+    paths = [str(folder), *sys.path]
+    suite = ["--pyargs", "invconv_conformance", "-c", os.devnull, "--library=numpy"]
+    suite += ["-p", "invconv_conformance.plugin", "--dtype=float64"]
+    return subprocess.run(
+        [sys.executable, "-m", "pytest", *suite, *words],
+        cwd=folder,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(paths), "PYTEST_ADDOPTS": ""},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_a_worker_that_dies_is_an_error_and_the_rest_is_kept(tmp_path: Path) -> None:
+    """As of a library that crashes: the process of pytest-xdist dies, not the run."""
+    (tmp_path / "crashing.py").write_text(
+        "import os\ndef pytest_runtest_call(item): item.name.startswith('kind') and os._exit(7)\n"
+    )
+    few = ["-p", "crashing", "-n", "1", "--dist=loadscope", "-k", "numpy-actnorm-2d and (kind or"]
+    done = pytest_alone(tmp_path, *few[:-1], f"{few[-1]} value)", "--json", "found.json")
+    assert done.returncode == 1, done.stdout + done.stderr
+    results = {r["law"]: r for r in json.loads((tmp_path / "found.json").read_text())["results"]}
+    assert results["kind"]["status"] == "error"
+    assert "crashed" in results["kind"]["what"]
+    assert results["forward.value"]["status"] == results["inverse.value"]["status"] == "pass"
+    assert "crashed" in done.stdout
+
+
+def test_results_of_different_shapes_do_not_agree() -> None:
+    assert difference(np.zeros((2, 3)), np.zeros((2, 1)), "forward", "float64") == np.inf
+
+
+def _off_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    right = numpy_primitives.correlate
+
+    def wrong(stencil: Any, x: Any, *, wrap: bool = False) -> Any:
+        return np.roll(right(stencil, x, wrap=wrap), int(wrap), axis=-1)
+
+    monkeypatch.setattr(numpy_primitives, "correlate", wrong)
+
+
+def test_a_failure_is_shown(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _off_by_one(monkeypatch)
+    few = ["--dtype", "float64", "-k", "numpy-periodic-2d and value"]
+    assert main(["conformance", "--library", "numpy", *few]) == 1
+    out = capsys.readouterr().out
+    assert "fail" in out
+    (again,) = re.findall(
+        r"python -m invconv (conformance .* -k 'numpy-periodic-2d and forward.value.*')", out
+    )
+    assert main(shlex.split(again)) == 1
+    assert "0 of 1 hold: 1 laws on 1 cases" in capsys.readouterr().out
+
+
+def test_expected_failures(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """An expected failure passes; one that does not fail is an error."""
+    known = tmp_path / "known.toml"
+    known.write_text(
+        '[[expected]]\nlibrary = "numpy"\nlaw = "forward.value"\ncase = "periodic-2d"\n'
+        'reason = "planted"\nlink = "https://example.org/1"\n'
+    )
+    options = ["conformance", "--library", "numpy", "--expected-failures", str(known)]
+    assert main([*options, "-k", "numpy-periodic-2d and (forward.value or kind)"]) == 1
+    assert "XPASS(strict)" in capsys.readouterr().out
+    assert main([*options, "-k", "numpy-periodic-2d and kind"]) == 0  # another law may fail
+    _off_by_one(monkeypatch)
+    assert main([*options, "-k", "numpy-periodic-2d and (forward.value or kind)"]) == 0
+    assert "fail as expected" in capsys.readouterr().out
+    for wrong in (
+        '[[expected]]\nlibrary = "numpy"\nlaw = "*"\n',
+        '[[expcted]]\nlibrary = "numpy"\n',
+        '[[expected]]\nlibrary = 1\nlaw = "*"\nreason = "planted"\nlink = "none"\n',
+    ):
+        known.write_text(wrong)
+        assert main(options) == 2
+        assert "expected failures" in capsys.readouterr().err
+
+
+def test_a_library_of_another_distribution_has_a_version() -> None:
+    """As CuPy has, which comes as cupy-cuda12x, cupy-cuda13x and others."""
+    (numpy,) = [library for library in LIBRARIES if library.name == "numpy"]
+    other = replace(numpy, distribution="numpy-cuda99")
+    assert (other.installed_as, other.version) == ("numpy", np.__version__)
+    alone = replace(other, name="math")
+    assert (alone.installed_as, alone.version) == (None, "unknown")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--library", "nupmy"], "--library: expected all, or some of numpy, array_api_strict"),
+        pytest.param(["--library", "cupy"], "--library: CuPy: not", marks=without_gpu),
+        (["--library", "numpy", "-k", "emergent"], "nothing was checked: no test has such a name"),
+        (["--library", "numpy", "--device", "cuda:0"], "--device: expected some of cpu, got 'cuda"),
+        (["--library", "numpy", "--mode", "jit"], "--mode: expected some of eager, got 'jit'"),
+        (["--dtype", "float64,flaot32"], "bfloat16, got 'flaot32'"),
+        (
+            [
+                *("--library=torch", "--mode=inductor", "--device=cpu", "--dtype=float64"),
+                *("--quick", "-k", "corner-bias and layout"),
+            ],
+            "nothing was checked",
+        ),
+        (["--library", "numpy", "--dtype", "float16", "-k", "huge-conv1x1"], "was checked"),
+        (["--library", "numpy", "-k", "actnorm-2d and autodiff"], "these laws say nothing"),
+        pytest.param(["--namespace", "cupy"], "--library: CuPy: not", marks=without_gpu),
+        (["--json", "/no/such/folder/x.json"], "there is no folder /no/such/folder"),
+        (["--namespace", "no.such"], "--namespace: cannot import no.such"),
+        (["--namespace", "math"], "--namespace: math has no asarray"),
+        (["--namespace", "numpy", "--library", "numpy"], "expected one of them"),
+    ],
+)
+def test_what_cannot_run_is_refused(
+    options: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["conformance", *options]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_a_library_that_nobody_adapted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """One that lacks functions is told so, law by law, and what it can do is shown to hold."""
+    path = tmp_path / "found.json"
+    few = "conv1x1-2d and (forward.value or transpose or file or log_det.value)"
+    options = ["--namespace", "dask.array", "-k", f"{few} and not exp and not inverse"]
+    options += ["--dtype", "float64", "--seconds", "600"]
+    assert main(["conformance", *options, "--json", str(path)]) == 1
+    out = capsys.readouterr().out
+    assert "dask.array lacks what the core needs" in out
+    document = json.loads(path.read_text())
+    assert {c["library"] for c in document["columns"]} == {"dask.array"}
+    held = {r["law"] for r in document["results"] if r["status"] == "pass"}
+    assert {"forward.value", "transpose", "file"} <= held
+    assert "log_det.value" not in {
+        r["law"] for r in document["results"] if r["case"] == "conv1x1-2d" and r["status"] == "pass"
+    }
+
+
+def test_pytest_selects_and_shows_a_law_that_breaks(tmp_path: Path) -> None:
+    done = pytest_alone(tmp_path, "-k", "actnorm-2d and forward")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "1 of 1 hold: 1 laws on 1 cases" in done.stdout
+    (tmp_path / "known.toml").write_text(
+        '[[expected]]\nlibrary = "numpy"\nlaw = "forward.value"\nreason = "none"\nlink = "none"\n'
+    )
+    known = ("--expected-failures", "known.toml")
+    done = pytest_alone(tmp_path, "-k", "numpy-actnorm-2d and forward", *known)
+    assert done.returncode == 1
+    assert "XPASS(strict)" in done.stdout
+
+
+def test_the_front_reads_no_configuration_of_the_users(tmp_path: Path) -> None:
+    (tmp_path / "pytest.ini").write_text("[pytest]\naddopts = --no-such-option\n")
+    (tmp_path / "conftest.py").write_text("raise SystemExit('a conftest of the user')\n")
+    few = ["--library", "numpy", "--dtype", "float64", "-k", "numpy-actnorm-2d and forward"]
+    done = subprocess.run(
+        [sys.executable, "-m", "invconv", "conformance", *few],
+        cwd=tmp_path,
+        env=os.environ | {"PYTEST_ADDOPTS": "--no-such-option", "PYTEST_PLUGINS": "no_such"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "1 of 1 hold" in done.stdout
+
+
+def test_a_library_that_is_slow_ends_in_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def slow(s: Any) -> Any:
+        yield truth(True, "begun")
+        time.sleep(60)
+
+    monkeypatch.setitem(LAWS, "kind", replace(LAWS["kind"], check=slow))
+    monkeypatch.setattr(limit, "A_CHECK", 0.2)
+    options = ["--namespace", "dask.array", "--dtype", "float64", "--seconds", "0.5"]
+    start = time.perf_counter()
+    assert main(["conformance", *options, "-k", "actnorm and kind"]) == 1
+    assert time.perf_counter() - start < 40
+    out = capsys.readouterr().out
+    assert "TimeoutError: took more than 0.2 s" in out
+    assert "checks, since 0.5 s were over (--seconds)" in out
