@@ -69,21 +69,3 @@ def test_the_result_is_no_view_of_the_image(run: Callable[..., Any], factor: int
         for image in (np.ones(shape), torch.ones(shape)):
             run(image, factor, ndim=1)[...] = 7.0
             assert bool((image == 1).all())
-
-
-@pytest.mark.parametrize(
-    ("options", "error", "message"),
-    [
-        ({"factor": 3, "basis": "haar"}, ValueError, r"factor: expected a power of 2 .* got 3"),
-        (
-            {"basis": "wavelet"},
-            ValueError,
-            r"basis: expected 'pixels' or 'haar' or 'dct', got 'wavelet'",
-        ),
-    ],
-)
-def test_wrong_settings(options: dict[str, object], error: type[Exception], message: str) -> None:
-    with pytest.raises(error, match=message):
-        ic.squeeze(np.ones((1, 6, 6)), **options)  # type: ignore[arg-type]
-    with pytest.raises(TypeError, match="x: expected a real floating dtype"):
-        ic.squeeze(np.ones((1, 4, 4), int), basis="dct")
