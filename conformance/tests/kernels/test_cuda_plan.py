@@ -8,8 +8,8 @@ import itertools
 import numpy as np
 import pytest
 
-from invconv.kernels.cuda.arguments import GRID, HEAD
-from invconv.kernels.cuda.plan import LEAST_SHARED_MEMORY, SHARED_MEMORY, Device, Plan, plan_of
+from invconv.kernels.cuda.arguments import GRID
+from invconv.kernels.cuda.plan import Device, Plan, plan_of
 
 KIB = 1024
 LIMITS = (48 * KIB, 64 * KIB, 99 * KIB, 163 * KIB, 227 * KIB)
@@ -84,14 +84,6 @@ def test_one_row_less_would_fit_and_one_more_would_not() -> None:
             assert plan.band_bytes(plan.most_rows) <= shared < plan.band_bytes(plan.most_rows + 1)
 
 
-def test_few_images_are_solved_in_bands_and_many_whole() -> None:
-    plan = planned(12, (64, 64))
-    assert plan is not None
-    bands = {batch: dict(zip(GRID, plan.solve(batch).integers, strict=True))["bands"]
-             for batch in (1, 32, 64, 132, 1000)}  # fmt: skip
-    assert bands == {1: 4, 32: 4, 64: 2, 132: 1, 1000: 1}
-
-
 def test_what_the_kernel_is_not_for() -> None:
     assert planned(3, (4,) * 4) is not None
     assert planned(3, (4,) * 5) is None
@@ -135,18 +127,3 @@ def test_taps_are_in_the_order_of_the_cpu() -> None:
     g = geometry_of(5, (3, 7, 5), reach, *settings, Target("", "", "", 512, 32, True))
     assert plan is not None
     assert tuple(1 + t for t in plan.layout.order) == g.order[1:]
-
-
-def test_rows_lie_in_different_banks() -> None:
-    for channels, itemsize, columns in itertools.product((1, 2, 3, 7, 48), (4, 8), range(1, 40)):
-        plan = planned(channels, (9, columns), itemsize=itemsize)
-        assert plan is not None
-        layout = plan.layout
-        assert layout.record % layout.vector == 0
-        assert layout.record // layout.vector % 2 == 1
-        assert (plan.pitch - layout.slope) % 2 == 1
-        assert HEAD % (layout.vector * itemsize) == 0
-
-
-def test_the_table_of_devices() -> None:
-    assert {48 * KIB, *LIMITS} == {LEAST_SHARED_MEMORY, *SHARED_MEMORY.values()}

@@ -132,23 +132,6 @@ def test_pixels_or_images_in_the_lanes(
         assert np.abs(y - wanted).max() <= 4 * np.finfo(x.dtype).eps * scale
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_small_images_of_a_batch_are_in_the_lanes(dtype: str) -> None:
-    """And neither few of them, nor those that would leave the cache, nor endless lists of taps."""
-    itemsize, offsets = np.dtype(dtype).itemsize, ((0, 0), (0, -1))
-
-    def lanes(batch: int, channels: int, *grid: int, taps: Any = offsets) -> str:
-        given = compiled_correlation(channels, grid, taps, False, itemsize)
-        assert given is not None
-        return correlation._way(given, batch, 1)[0].lanes
-
-    assert lanes(64, 12, 8, 8) == "images"
-    assert lanes(1, 12, 8, 8) == "pixels"
-    assert lanes(64, 12, 128, 128) == "pixels"
-    everywhere = tuple(itertools.product(range(-7, 8), repeat=2))
-    assert lanes(64, 3, 16, 16, taps=everywhere) == "pixels"
-
-
 @pytest.mark.parametrize("cached", [torch_correlation._CACHED, 0], ids=["at once", "in parts"])
 @pytest.mark.parametrize("seed", [*range(4), "bands"])
 def test_a_polynomial_of_maps(
@@ -199,17 +182,6 @@ def test_bands_of_large_images(shape: tuple[int, ...], wrap: bool) -> None:
     y = correlated(taps, offsets, x, wrap)
     np.testing.assert_allclose(y, wanted, rtol=1e-11, atol=1e-11)
     assert np.array_equal(correlated(taps, offsets, x, wrap, workers=2), y)
-
-
-@pytest.mark.parametrize("bits", [128, 256])
-@pytest.mark.parametrize("seed", range(6))
-def test_narrower_vectors(seed: int, bits: int) -> None:
-    target = narrower(bits)
-    taps, offsets, x = random_case(np.random.default_rng(seed))
-    y = correlated(taps, offsets, x, wrap=True, target=target)
-    scale = np.abs(taps).sum(axis=(0, 2)).max() * np.abs(x).max()
-    wanted = expected(taps, offsets, x, wrap=True)
-    assert np.abs(y - wanted).max() <= 4 * np.finfo(x.dtype).eps * scale
 
 
 @pytest.mark.parametrize("layout", ["contiguous", "transposed", "channels_last", "every other"])
@@ -272,13 +244,3 @@ def test_torch_takes_the_kernel_for_large_images(dtype: torch.dtype, wrap: bool)
     torch.testing.assert_close(y, torch.as_tensor(wanted, dtype=dtype))
     negative = torch._neg_view(x)  # negated when somebody reads it
     assert torch.equal(of_stencil(Stencil(offsets, taps), negative, wrap=wrap), -y)
-
-
-def test_a_forward_in_foreign_byte_order_keeps_it() -> None:
-    rng = np.random.default_rng(0)
-    conv = ic.PeriodicConv.init(3, rng=rng)
-    x = rng.standard_normal((2, 3, 5, 5))
-    foreign = np.dtype("float64").newbyteorder()
-    swapped = conv.replace(**{n: p.astype(foreign) for n, p in conv.parameters().items()})
-    y = swapped.forward(x.astype(foreign))
-    assert np.array_equal(y, conv.forward(x))

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import copy
-import itertools
-import pickle
 import signal
 import subprocess
 import sys
@@ -96,27 +93,6 @@ def test_sixteen_threads_that_each_have_two(library: str) -> None:
     for i, x in enumerate(found):
         assert np.array_equal(x, wanted[i % len(batches)]), i
     assert threads._pool is not None
-
-
-@libraries
-@pytest.mark.usefixtures("shared_out")
-def test_copies_while_others_solve(library: str) -> None:
-    """Copied, pickled and printed, it is what it was, and so are its copies."""
-    made, batches = prepared(library), images(library, 3)
-    wanted = alone(made, batches)
-    ways: list[Callable[[Any], Any]] = [
-        copy.deepcopy,
-        copy.copy,
-        lambda p: pickle.loads(pickle.dumps(p)),
-    ]
-    with ThreadPoolExecutor(8) as pool:
-        solves = [pool.submit(made.inverse, batches[i % 3]) for i in range(90)]
-        for i, way in zip(range(12), itertools.cycle(ways), strict=False):
-            copied = way(made)
-            assert repr(copied) == repr(made)
-            assert np.array_equal(to_numpy(copied.inverse(batches[i % 3])), wanted[i % 3])
-        for i, solve in enumerate(solves):
-            assert np.array_equal(to_numpy(solve.result()), wanted[i % 3]), i
 
 
 @libraries
