@@ -7,7 +7,6 @@ import dataclasses
 import sys
 import threading
 import warnings
-from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
@@ -122,17 +121,6 @@ def test_a_graph_records_what_was_not_compiled_before(driver: Driver) -> None:
     assert [launched.kernel for launched in driver.launches] == ["fold", "decide", "solve"]
 
 
-@pytest.mark.parametrize("forgotten", ["loading", "put_on_device"])
-def test_loading_while_a_graph_records_is_caught(
-    driver: Driver, forgotten: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(cuda_driver, forgotten, lambda *_: nullcontext())
-    driver.library.stand_in_capture(True)
-    conv, y = convolution(), images(2, 3, 5, 7)
-    with pytest.raises((RuntimeWarning, cuda_driver.DriverError), match="900"):
-        factored(conv, (5, 7))(y)
-
-
 def test_more_images_than_a_launch_may_have_are_several(
     driver: Driver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -175,28 +163,6 @@ def test_a_thread_without_a_context_launches(driver: Driver) -> None:
     thread.start()
     thread.join()
     check(conv, y, found[0])
-
-
-def test_an_array_that_is_not_contiguous_is_copied(driver: Driver) -> None:
-    conv, y = convolution(), images(2, 7, 5, 3).transpose(0, 3, 2, 1)
-    check(conv, np.ascontiguousarray(y), factored(conv, (5, 7))(y))
-
-
-ELSEWHERE = np.zeros(1000)
-PLANTED = {
-    "a wrong stride": {"contiguous": lambda x: x},
-    "another array's address": {"address": lambda x: address(ELSEWHERE)},
-}
-
-
-@pytest.mark.parametrize("planted", PLANTED)
-def test_a_planted_mistake_is_caught(driver: Driver, planted: str) -> None:
-    conv, y = convolution(), images(2, 7, 5, 3).transpose(0, 3, 2, 1)
-    solve = factored(conv, (5, 7))
-    parts = vars(MEMORY) | PLANTED[planted]
-    solve = DeviceSolve(solve.program, solve.weights, solve.shape, DeviceOps(**parts))
-    with pytest.raises(AssertionError):
-        check(conv, np.ascontiguousarray(y), solve(y))
 
 
 @pytest.mark.parametrize(
