@@ -81,26 +81,9 @@ class Counting:
         return _unpickle, (self.prepared,)
 
 
-def _run(y: np.ndarray[Any, Any], prepared: Counting) -> np.ndarray[Any, Any]:
-    return prepared(y)
-
-
 def _unpickle(prepared: ic.PreparedInverse) -> Counting:
     Counting.unpickled += 1
     return Counting(prepared)
-
-
-@pytest.mark.slow
-def test_a_prepared_inverse_travels_once_to_a_worker(client: Client) -> None:
-    conv = ic.AutoregressiveConv.init(4, rng=np.random.default_rng(0), like=np.empty(0, "f4"))
-    y = blocks_of_noise((8 * BLOCK, 4, 8, 8))
-    shared = dask.delayed(Counting(conv.prepare((8, 8))))
-    counts = da.map_blocks(_run, y, shared, dtype=y.dtype, meta=y._meta)
-    assert float(counts.max().compute()) == 1
-    once = dask.delayed(conv.prepare((8, 8)))
-    x = da.map_blocks(ic.PreparedInverse.inverse, once, y, dtype=y.dtype, meta=y._meta)
-    block = y[:BLOCK].compute()
-    np.testing.assert_array_equal(x[:BLOCK].compute(), conv.inverse(block))
 
 
 @pytest.mark.parametrize("size", [16, 256])
