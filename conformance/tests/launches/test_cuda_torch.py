@@ -16,7 +16,8 @@ from invconv.kernels.cuda.launch import DeviceOps, DeviceSolve
 from invconv_torch.native import launches, solvers
 from tests.launches import checks
 from tests.launches.stand_in_driver import STREAM, Driver, Launched, forget
-from tests.on_torch.test_torch_traced import Method, WithoutDriver, gradients, on_cuda
+from tests.on_torch.modules import Method
+from tests.on_torch.test_torch_traced import WithoutDriver, gradients, on_cuda
 
 Build = Callable[..., tuple[Any, Any]]
 NAMES = ("autoregressive-2d", "autoregressive-3d", "emerging-2d")

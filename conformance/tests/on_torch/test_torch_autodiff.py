@@ -14,6 +14,7 @@ from torch.nn.functional import leaky_relu
 
 import invconv_torch as it
 from invconv_conformance.truth import oracle
+from tests.on_torch.modules import Method
 
 # what PyTorch's own forward mode imports
 pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit.script:DeprecationWarning")
@@ -21,18 +22,6 @@ pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit.script:DeprecationWar
 Build = Callable[..., tuple[Any, Any]]
 
 directions = pytest.mark.parametrize("direction", ["forward", "inverse"])
-
-
-class Method(torch.nn.Module):  # type: ignore[misc]
-    """A layer whose forward is one of its directions, as `functional_call` wants it."""
-
-    def __init__(self, layer: Any, direction: str) -> None:
-        super().__init__()
-        self.layer, self.direction = layer, direction
-
-    def forward(self, x: Any) -> Any:
-        """Run the direction."""
-        return getattr(self.layer, self.direction)(x)
 
 
 def as_function(layer: Any, direction: str) -> tuple[Callable[..., Any], dict[str, Any]]:

@@ -24,6 +24,7 @@ from invconv.arrays.namespaces import constant
 from invconv.arrays.registry import agnostic
 from invconv_torch.native import host
 from tests.conftest import TORCH_LAYERS
+from tests.on_torch.modules import Method
 
 Build = Callable[..., tuple[Any, Any]]
 
@@ -47,18 +48,6 @@ agnostic_layers = pytest.mark.parametrize(
     ],
 )
 directions = pytest.mark.parametrize("direction", ["forward", "inverse"])
-
-
-class Method(torch.nn.Module):  # type: ignore[misc]
-    """A layer whose forward is one of its directions."""
-
-    def __init__(self, layer: Any, direction: str) -> None:
-        super().__init__()
-        self.layer, self.direction = layer, direction
-
-    def forward(self, x: Any) -> Any:
-        """Run the direction."""
-        return getattr(self.layer, self.direction)(x)
 
 
 def gradients(function: Callable[..., Any], layer: Any, x: Any) -> list[Any]:

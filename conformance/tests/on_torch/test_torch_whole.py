@@ -14,41 +14,8 @@ import torch
 from torch.autograd.functional import hessian, jacobian
 
 import invconv_torch as it
-from invconv.arrays.registry import agnostic
-from tests.conftest import TORCH_LAYERS
 
 Build = Callable[..., tuple[Any, Any]]
-LAYERS = [name for name in TORCH_LAYERS if not name.endswith("3d")]
-
-
-def gradients(layer: Any, x: Any, wanted: tuple[bool, bool], order: int) -> list[Any]:
-    """Return the gradients of a loss of the images, the log-determinants or both."""
-    given = [x, *layer.parameters()]
-    z, log_det = layer(x)
-    losses = (z.sin().sum(), (torch.arange(1.0, len(x) + 1).double() * log_det.sin()).sum())
-    loss = sum(part for part, take in zip(losses, wanted, strict=True) if take)
-    for _ in range(order):
-        found = torch.autograd.grad(loss, given, create_graph=True, allow_unused=True)
-        if all(g is None for g in found):  # of the log-determinants of rotations
-            break
-        loss = sum(g.sin().sum() for g in found if g is not None)
-    return [torch.zeros_like(a) if g is None else g for a, g in zip(given, found, strict=True)]
-
-
-@pytest.mark.parametrize("wanted", [(True, True), (True, False), (False, True)])
-@pytest.mark.parametrize("order", [1, 2])
-@pytest.mark.parametrize("name", LAYERS)
-def test_gradients_are_those_of_the_steps(
-    name: str, wanted: Any, order: int, torch_layer: Build
-) -> None:
-    """Against autograd's own, of the core's operations one by one."""
-    layer, x = torch_layer(name)
-    x.requires_grad_()
-    found = gradients(layer, x, wanted, order)
-    with agnostic():
-        expected = gradients(layer, x, wanted, order)
-    for a, b in zip(found, expected, strict=True):
-        torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-9)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -84,23 +51,6 @@ def test_a_singular_layer_has_a_gradient_and_no_exception() -> None:
     assert log_det.item() == -math.inf
     (z.sum() + log_det.sum()).backward()
     assert layer.first.kernel.grad[0, 0, 0, 0].isinf()
-
-
-@pytest.mark.parametrize("direction", ["forward", "inverse"])
-def test_batched_gradients(layer_name: str, direction: str, torch_layer: Build) -> None:
-    layer, x = torch_layer(layer_name)
-    parameters = list(layer.parameters())
-    x.requires_grad_()
-    y, log_det = getattr(layer, direction)(x)
-    bars = torch.randn(3, *y.shape, dtype=y.dtype), torch.randn(3, *log_det.shape, dtype=y.dtype)
-    inputs = [x, *parameters]
-    every = torch.autograd.grad(
-        (y, log_det), inputs, bars, is_grads_batched=True, retain_graph=True
-    )
-    for n in range(3):
-        one = torch.autograd.grad((y, log_det), inputs, [b[n] for b in bars], retain_graph=True)
-        for got, expected in zip(every, one, strict=True):
-            torch.testing.assert_close(got[n], expected, rtol=1e-12, atol=1e-12)
 
 
 @pytest.mark.parametrize("direction", ["forward", "inverse"])
