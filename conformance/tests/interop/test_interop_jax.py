@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -21,6 +21,7 @@ from invconv_jax import interop
 from tests.selected import cases_named, installed, of_each_class
 
 jax.config.update("jax_enable_x64", True)
+pytestmark = pytest.mark.usefixtures("quick_compilation")
 
 Shape = tuple[int, ...]
 every_library = pytest.mark.parametrize("library", installed(LIBRARIES))
@@ -28,14 +29,6 @@ every_library = pytest.mark.parametrize("library", installed(LIBRARIES))
 every_case = pytest.mark.parametrize(
     "case", of_each_class("emerging-biases", "conv1x1-2d", "periodic-3d")
 )
-
-
-@pytest.fixture(autouse=True, scope="module")
-def quick_compilation() -> Iterator[None]:
-    """Have XLA spend less on programs that run once."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
 
 
 def in_library(library: str, case: Case) -> tuple[Flow, Any, Shape]:

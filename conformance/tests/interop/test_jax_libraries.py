@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import pickle
-from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -17,18 +16,11 @@ import invconv_jax
 from invconv_jax import interop
 
 jax.config.update("jax_enable_x64", True)
+pytestmark = pytest.mark.usefixtures("quick_compilation")
 
 equinox: Any = pytest.importorskip("equinox")
 
 EVENT = (4, 4, 4)
-
-
-@pytest.fixture(autouse=True, scope="module")
-def quick_compilation() -> Iterator[None]:
-    """Have XLA spend less on programs that run a few times."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
 
 
 def step() -> ic.Chain:
