@@ -210,6 +210,17 @@ def test_plans_say_how_a_solve_runs() -> None:
     assert [plan["method"] for plan in steps] == ["compiled kernel", "division"]
 
 
+@pytest.mark.parametrize("size", [16, 256])
+def test_a_prepared_inverse_pickles_small(size: int) -> None:
+    conv = ic.EmergingConv.init(12, rng=np.random.default_rng(0), like=np.empty(0, np.float32))
+    prepared = conv.prepare((size, size))
+    y = np.random.default_rng(1).standard_normal((1, 12, size, size)).astype(np.float32)
+    x = prepared.inverse(y)  # what a solve keeps for the next one is not sent
+    text = pickle.dumps(prepared)
+    assert len(text) < 40_000
+    np.testing.assert_array_equal(pickle.loads(text).inverse(y), x)
+
+
 def test_chains_fold_a_1x1_into_the_next_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
     """X -> K (W x) runs as one convolution with the taps K W."""
     periodic = ic.PeriodicConv.init(3, rng=RNG)
