@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import statistics
-import warnings
 from typing import Any
 
 import numpy as np
@@ -15,7 +14,6 @@ import invconv as ic
 from invconv.kernels import convolutions, families, primitives, symmetric
 from invconv.operators.base import grids, judgement
 from invconv.operators.base.judgement import Judgement
-from invconv_benchmarks.studies import checks
 from invconv_benchmarks.studies.silent_error.drawing import large_grids
 from invconv_benchmarks.suites.group import Shape
 
@@ -130,32 +128,3 @@ def test_the_check_of_a_wide_spectral_kernel_does_not_apply_its_taps(
         assert not products
         conv.forward(np.ones((1, 1, *shape)))
         assert products.pop() >= psf.size * 200 * 240
-
-
-def test_a_wide_causal_kernel_is_applied_on_a_part_of_the_grid(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    products: list[int] = []
-
-    def counted(stencil: Any, x: Any, **settings: Any) -> Any:
-        products.append(len(stencil.offsets) * x.size)
-        return primitives.correlate(stencil, x, **settings)
-
-    monkeypatch.setattr(convolutions, "correlate", counted)
-    kernel, shape = np.full((1, 1, 15, 15), -0.001), (300, 400)
-    kernel[..., 0, 0] = 0.2
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        ic.AutoregressiveConv(kernel).inverse(np.ones((1, 1, *shape)))
-    assert 0 < sum(products) < kernel.size * 300 * 400
-
-
-def test_the_study_of_checks_has_a_line_for_each(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("COLUMNS", "120")  # a table that cuts no name
-    checks.main(["--quick", "--rounds", "1", "--only", "ActNorm"])
-    said = capsys.readouterr().out
-    assert said.count("ActNorm") == 4
-    slow = checks.Found("", (1, 2), 3, "float32", solve=1.0, check=3.2, diagnosis=3.1)
-    assert slow.shares == (3.2 / 3.05, 3.1 / 6.2)
