@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import invconv as ic
-from invconv.arrays.stencil import Offset, Stencil
+from invconv.arrays.stencil import Offset
 from invconv.kernels import maps
 from invconv.kernels.cpu.compiled import address_of
 from invconv.kernels.cpu.compiler.target import Target, host
@@ -20,7 +20,6 @@ from invconv.kernels.cpu.correlate.correlation import CompiledCorrelation, compi
 from invconv.kernels.families import StencilFamily
 from invconv_torch.native import correlation as torch_correlation
 from invconv_torch.native import kernels
-from invconv_torch.primitives import correlate as of_stencil
 from tests.kernels.test_kernels import narrower
 
 Floats = np.ndarray[Any, Any]
@@ -227,20 +226,3 @@ def test_nan_reaches_the_pixels_that_read_it_and_no_others(bad: float) -> None:
     reached[4, :, 1, 5] = True  # the pixel to the right would be outside the grid
     assert not np.isfinite(found[reached]).any()
     assert np.array_equal(found[~reached], good[~reached])
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-@pytest.mark.parametrize("wrap", [False, True])
-def test_torch_takes_the_kernel_for_large_images(dtype: torch.dtype, wrap: bool) -> None:
-    """It, PyTorch's convolution and the core agree; a view's layout does not matter."""
-    torch.manual_seed(0)
-    x = torch.randn(20, 4, 16, 16, dtype=dtype)
-    offsets, taps = ((0, 0), (0, -1), (-1, 0)), torch.randn(3, 4, 4, dtype=dtype)
-    assert x.numel() >= 2**13
-    y = of_stencil(Stencil(offsets, taps), x, wrap=wrap)
-    last = x.to(memory_format=torch.channels_last)
-    torch.testing.assert_close(of_stencil(Stencil(offsets, taps), last, wrap=wrap), y)
-    wanted = expected(taps.numpy(), offsets, x.numpy(), wrap)
-    torch.testing.assert_close(y, torch.as_tensor(wanted, dtype=dtype))
-    negative = torch._neg_view(x)  # negated when somebody reads it
-    assert torch.equal(of_stencil(Stencil(offsets, taps), negative, wrap=wrap), -y)

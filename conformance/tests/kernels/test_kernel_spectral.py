@@ -89,18 +89,6 @@ def test_products_of_transforms(seed: int, basis: str, monkeypatch: pytest.Monke
         assert np.array_equal(multiplied(chosen, known, images[-1:], bits, 1), x[-1:])
 
 
-def test_nothing_crosses_from_an_image_to_another() -> None:
-    rng, basis = np.random.default_rng(0), Fourier((1, 1))
-    y = rng.standard_normal((20, 2, 4, 5))
-    matrices = spectrum(rng, basis, (4, 5), 2)
-    wanted = multiplied(matrices, basis, y, None, 1)
-    y[7, 0, 1, 2] = np.nan
-    x = multiplied(matrices, basis, y, None, 1)
-    others = np.arange(20) != 7
-    assert np.array_equal(x[others], wanted[others])
-    assert np.isnan(x[7]).all()
-
-
 def test_images_of_another_size_are_not_read() -> None:
     product = SpectralProduct(np.zeros((20, 3, 3), np.float32), Cosine(), (4, 5))
     for shape, kind in (((7, 2, 4, 5), "f4"), ((7, 3, 4, 6), "f4"), ((7, 3, 4, 5), "f8")):

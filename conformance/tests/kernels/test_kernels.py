@@ -228,14 +228,6 @@ def test_a_product_with_a_large_inverse_at_the_pixel_would_cost_digits(order: st
     assert backward_error(conv, solution, y) < 4 * np.finfo("float64").eps
 
 
-@pytest.mark.parametrize("pivot", [0.0, np.nan])
-def test_a_bad_pivot_gives_no_finite_numbers(pivot: float, lanes: str) -> None:
-    kernel = np.eye(3)[:, :, None, None] * np.ones((1, 1, 2, 2))
-    kernel[1, 1, 0, 0] = pivot
-    state = factored(ic.AutoregressiveConv(kernel), (4, 4), "float64")
-    assert not np.isfinite(solved(state, np.ones((2, 3, 4, 4)))[:, 1]).any()
-
-
 def test_nan_stays_in_its_image_and_before_nothing(lanes: str) -> None:
     rng = np.random.default_rng(0)
     for mask in ("corner", "raster"):

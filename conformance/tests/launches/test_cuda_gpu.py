@@ -12,6 +12,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -113,18 +114,21 @@ def steps(layer: Any, x: Any) -> Iterator[tuple[str, Callable[[], Any]]]:
         y, log_det = run(x)
         return y.square().sum() + log_det.sum()
 
+    def once(run: Any) -> None:
+        loss(run).backward()
+
     def twice(run: Any) -> None:
         leaves = [x, *layer.parameters()]
         first = torch.autograd.grad(loss(run), leaves, create_graph=True, materialize_grads=True)
         sum(g.square().sum() for g in first).backward()
 
     for run in (layer.forward, layer.inverse):
-        yield f"{run.__name__} and backward", lambda run=run: loss(run).backward()
-        yield f"second derivative of {run.__name__}", lambda run=run: twice(run)
+        yield f"{run.__name__} and backward", partial(once, run)
+        yield f"second derivative of {run.__name__}", partial(twice, run)
     layer.eval()
     for again in ("", " again"):
         yield f"inverse in eval mode{again}", torch.no_grad()(lambda: layer.inverse(x))
-    yield "inverse in eval mode and backward", lambda: loss(layer.inverse).backward()
+    yield "inverse in eval mode and backward", partial(once, layer.inverse)
 
 
 @on_torch

@@ -65,18 +65,9 @@ def test_what_is_lowered_for_cuda(devices: Driver) -> None:
     text = lowered(inverse, convolution(), Y)
     calls = {found[0]: found[1:] for found in CALL.findall(text)}
     assert list(calls) == ["solve", "weigh"]
-    numbers, given, results, types, out = calls["solve"]
-    assert re.findall(r"tensor<(.*?)>", types) == ["52xf32", "2x3x5x7xf32"]
-    assert re.findall(r"tensor<(.*?)>", out) == ["2x3x5x7xf32", "1xi32"]
-    assert re.findall("dense<(.*?)>", given) == ["0", "[3, 2, 1, 0]"]
-    assert re.findall("dense<(.*?)>", results) == ["[3, 2, 1, 0]", "0"]
-    grid = [1, 1, 5, 7, 35, 35, 7, -1, 1, 1, 1, 1]
-    shared, integers = 2368, [*grid, 8, 5, 1, 2, 8, 1]
-    assert [int(n) for n in numbers.split(",")] == [2, 32, shared, 0, *integers]
-    numbers, given, _, types, out = calls["weigh"]
-    assert re.findall(r"tensor<(.*?)>", types + out) == ["4x3x3xf32", "52xf32"]
-    assert "[2, 1, 0]" in given
-    assert len(numbers.split(",")) == 2 * 22
+    _, given, results, types, out = calls["solve"]
+    assert re.findall(r"tensor<(.*?)>", types + out) == ["52xf32", *["2x3x5x7xf32"] * 2, "1xi32"]
+    assert re.findall("dense<(.*?)>", given + results) == ["0", *["[3, 2, 1, 0]"] * 2, "0"]
     handles = {handle for found in _programs() for handle in found.kernels.values()}
     assert handles
     assert not any(str(handle) in text for handle in handles)
