@@ -16,7 +16,8 @@ import invconv_torch as it
 from invconv_conformance.truth import oracle
 from invconv_torch.exporting import constant
 from invconv_torch.exporting.waves import lanes_of
-from tests.libraries.onnx_programs import BATCH, Both, exported, run
+from tests.libraries.onnx_programs import BATCH, exported, run
+from tests.on_torch.modules import Both
 
 Build = Callable[..., tuple[Any, Any]]
 FEW = ("raster-2d", "qr", "actnorm")  # the slow run has all

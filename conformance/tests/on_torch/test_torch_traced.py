@@ -21,7 +21,6 @@ from torch.utils._python_dispatch import TorchDispatchMode
 import invconv as ic
 import invconv_torch as it
 from invconv.arrays.namespaces import constant
-from invconv.arrays.registry import agnostic
 from invconv_torch.native import host
 from tests.conftest import TORCH_LAYERS
 from tests.on_torch.modules import Method
@@ -38,14 +37,6 @@ SLOW = [name for name in TORCH_LAYERS if name not in COMPILED and not name.endsw
 SLOW += ["exponential-1d"]
 compiled_layers = pytest.mark.parametrize(
     "name", [*COMPILED, *(pytest.param(name, marks=pytest.mark.slow) for name in SLOW)]
-)
-agnostic_layers = pytest.mark.parametrize(
-    "name",
-    [
-        pytest.param(name, marks=[pytest.mark.slow] * name.endswith(("1d", "3d")))
-        for name in TORCH_LAYERS
-        if not name.startswith("exponential")  # whose series counts its terms on the host
-    ],
 )
 directions = pytest.mark.parametrize("direction", ["forward", "inverse"])
 
@@ -208,17 +199,6 @@ def test_runs_on_cuda_tensors(layer_name: str, direction: str, torch_layer: Buil
     assert {r.device.type for r in results} == {"cuda"}
     assert results[0].shape == results[1].shape == x.shape
     assert results[0].dtype == torch.float16
-
-
-@agnostic_layers
-@directions
-def test_runs_on_cuda_tensors_by_the_agnostic_code(
-    name: str, direction: str, torch_layer: Build
-) -> None:
-    layer, x = torch_layer(name)
-    with agnostic():
-        results = on_cuda(layer, direction, x)
-    assert {r.device.type for r in results} == {"cuda"}
 
 
 @compiled_layers
