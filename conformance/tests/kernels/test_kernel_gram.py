@@ -58,16 +58,3 @@ def test_the_gradient_by_the_taps(seed: int, wrap: bool, bits: int | None) -> No
             terms = np.asarray(y_bar, "float64") * expected(unit, offsets, x, wrap)
             bound = 20 * np.finfo(x.dtype).eps * np.sqrt(x[:, 0].size) * 4
             assert abs(found[place] - terms.sum()) <= bound
-
-
-@pytest.mark.parametrize("workers", [1, 2])
-@pytest.mark.usefixtures("always_shared")
-def test_the_gradient_by_taps_that_reach_no_pixel_is_zero(workers: int) -> None:
-    rng = np.random.default_rng(5)
-    x, y_bar = rng.standard_normal((2, 5, 3, 2, 3))
-    offsets = ((-4, 0), (0, 0), (0, 3), (-1, -1))
-    wanted = np.zeros((4, 3, 3))
-    wanted[1] = np.einsum("bohw,bkhw->ok", y_bar, x)
-    wanted[3] = np.einsum("bohw,bkhw->ok", y_bar[..., 1:, 1:], x[..., :-1, :-1])
-    found = compiled_kernel_vjp(x, y_bar, offsets, False, workers)
-    np.testing.assert_allclose(found, wanted, rtol=1e-13, atol=1e-13)
