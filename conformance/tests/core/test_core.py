@@ -77,6 +77,14 @@ def test_operators_are_frozen_compare_by_identity_and_print_shapes() -> None:
     )
 
 
+def test_asarrays_stays_differentiable_within_a_library() -> None:
+    weight = torch.eye(2, requires_grad=True)
+    conv = ic.Conv1x1(weight).asarrays(torch.zeros((), dtype=torch.float64))
+    conv.log_det((3,)).backward()
+    assert weight.grad is not None
+    assert torch.equal(weight.grad, 3 * torch.eye(2))
+
+
 def test_init_is_the_papers_and_reproducible() -> None:
     conv = ic.EmergingConv.init(12, kernel_size=5, rng=np.random.default_rng(3))
     again = ic.EmergingConv.init(12, kernel_size=5, rng=np.random.default_rng(3))

@@ -16,7 +16,7 @@ import torch
 from jax import numpy as jnp
 
 import invconv as ic
-from invconv.arrays.namespaces import namespace
+from invconv.arrays.namespaces import namespace, to_numpy
 from invconv_conformance.cases import CASES
 from invconv_conformance.cases.case import Case
 from invconv_torch import InvertibleModule
@@ -184,3 +184,48 @@ def test_one_number_out_of_range_is_no_error_of_the_library(
                 with contextlib.suppress(ic.SingularConvError):
                     use(y)
     assert capfd.readouterr().err == ""  # nor a message of LAPACK's
+
+
+SMALL = {
+    "1x1": ic.Conv1x1(np.ones((2, 2))),
+    "qr": ic.QRConv1x1(np.ones((1, 2)), np.eye(2), np.asarray([0.0, 1.0])),
+    "corner": ic.AutoregressiveConv(np.zeros((2, 2, 2))),
+    "periodic": ic.PeriodicConv(np.ones((2, 2, 3))),
+    "symmetric": ic.SymmetricConv(np.ones((2, 2, 2))),
+    "circulant": ic.CirculantConv1x1(np.ones(2), np.ones(2), np.ones(2)),
+}
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_a_singular_operator_that_nobody_can_look_at_gives_no_finite_value(name: str) -> None:
+    """Mapped by JAX and torch: not finite, and nothing is raised; the laws have jit and devices."""
+    host = SMALL[name]
+    y = np.ones((3, 1, 2, 5))
+    parameters = {n: np.stack([p] * 3) for n, p in host.parameters().items()}
+    for vmap, convert in (
+        (lambda run: jax.jit(jax.vmap(run)), jnp.asarray),
+        (torch.func.vmap, torch.as_tensor),
+    ):
+        there = host.asarrays(convert(y))
+
+        def solve(values: dict[str, Any], y: Any, there: Any = there) -> Any:
+            return there.replace(**values).inverse(y)
+
+        got = vmap(solve)({n: convert(p) for n, p in parameters.items()}, convert(y))
+        assert not np.isfinite(to_numpy(got)).any()
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_a_jitted_gradient_through_a_singular_operator_is_no_number(name: str) -> None:
+    """Of a sum, whose own gradient knows nothing of it; but for entries that are not used."""
+    y = jnp.ones((1, 2, 5))
+    conv = SMALL[name].asarrays(y)
+
+    def total(parameters: dict[str, Any], y: Any) -> Any:
+        return conv.replace(**parameters).inverse(y).sum()
+
+    gradients, y_bar = jax.jit(jax.grad(total, argnums=(0, 1)))(conv.parameters(), y)
+    assert not np.isfinite(np.asarray(y_bar)).any()
+    for gradient in map(np.asarray, gradients.values()):
+        assert not np.isfinite(gradient).all()
+        assert (gradient[np.isfinite(gradient)] == 0).all()

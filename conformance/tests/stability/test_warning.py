@@ -5,8 +5,10 @@ from __future__ import annotations
 import warnings
 from typing import Any
 
+import jax
 import numpy as np
 import pytest
+from jax import numpy as jnp
 
 import invconv as ic
 from invconv.operators.base import judgement
@@ -22,6 +24,13 @@ def test_no_check_for_values_that_cannot_be_read() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         conv.prepare((32, 32))
+
+
+def test_the_condition_is_not_looked_at_inside_jit() -> None:
+    kernel = jnp.asarray([[[1.0, -30.0]]])
+    jax.jit(ic.AutoregressiveConv(kernel).inverse)(jnp.ones((1, 1, 64)))
+    with pytest.warns(ic.IllConditionedWarning):
+        ic.AutoregressiveConv(kernel).inverse(jnp.ones((1, 1, 64)))
 
 
 def test_the_warning_points_to_the_callers_line() -> None:
