@@ -22,6 +22,8 @@ import invconv as ic
 import invconv_torch as it
 from invconv.arrays.namespaces import constant
 from invconv_torch.native import host
+from invconv_torch.native.matrices import inverse_unchecked
+from invconv_torch.primitives import log_abs_det
 from tests.conftest import TORCH_LAYERS
 from tests.on_torch.modules import Method
 
@@ -199,6 +201,13 @@ def test_runs_on_cuda_tensors(layer_name: str, direction: str, torch_layer: Buil
     assert {r.device.type for r in results} == {"cuda"}
     assert results[0].shape == results[1].shape == x.shape
     assert results[0].dtype == torch.float16
+
+
+def test_matrices_of_a_second_derivative_do_not_wait() -> None:
+    """What a gradient alone has no need of, since factors are saved."""
+    with FakeTensorMode(), WithoutDriver(), WithoutWaits(), torch.no_grad():
+        a = torch.empty(3, 2, 2, device="cuda")
+        assert inverse_unchecked(a).device == log_abs_det(a).device == a.device
 
 
 @compiled_layers
