@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pickle
-from typing import Any
 
 import array_api_strict as strict
 import numpy as np
@@ -227,27 +226,6 @@ def test_a_prepared_inverse_pickles_small(size: int) -> None:
     text = pickle.dumps(prepared)
     assert len(text) < 40_000
     np.testing.assert_array_equal(pickle.loads(text).inverse(y), x)
-
-
-def test_chains_fold_a_1x1_into_the_next_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
-    """X -> K (W x) runs as one convolution with the taps K W."""
-    periodic = ic.PeriodicConv.init(3, rng=RNG)
-    chain = ic.Chain([ic.Conv1x1.init(3, rng=RNG), ic.QRConv1x1.init(3, rng=RNG), periodic])
-    x = RNG.standard_normal((2, 3, 8, 8))
-    seen, operands = [], []
-    original = np.matmul
-
-    def matmul(a: Any, b: Any, **options: Any) -> Any:
-        seen.append(a.shape)
-        operands.append(b.shape)
-        return original(a, b, **options)
-
-    expected = periodic.forward(chain.steps[1].forward(chain.steps[0].forward(x)))
-    monkeypatch.setattr(np, "matmul", matmul)
-    np.testing.assert_allclose(chain.forward(x), expected, rtol=1e-12, atol=1e-12)
-    assert set(seen) <= {(3, 3), (9, 3, 3)}, "products of C x C matrices only"
-    assert (9, 3, 3) in seen
-    assert all(np.prod(shape) < 3 * 64 for shape in operands), "none over pixels"
 
 
 def test_a_chain_is_a_sequence_of_its_steps() -> None:

@@ -6,15 +6,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from scipy.linalg import lu_factor
 
-import invconv as ic
-import invconv_torch as it
 from invconv.kernels import numpy_primitives, primitives
 from invconv.kernels.cpu.compiled import address_of
 from invconv.kernels.cpu.spectral.factors import factor
-from invconv_torch.native import matrices as native
 from tests.kernels.test_kernels import narrower
 from tests.selected import seeds
 
@@ -88,27 +84,6 @@ def test_a_singular_matrix_has_a_zero_pivot(dtype: str) -> None:
     assert (pivots[3:6].min(1) == 0).all()
     assert np.isnan(pivots[6]).any()
     np.testing.assert_array_equal(factors[regular], factored(matrices[regular])[0])
-
-
-@pytest.mark.parametrize("library", [np, torch], ids=["numpy", "torch"])
-@pytest.mark.parametrize("kind", [ic.PeriodicConv, ic.SymmetricConv])
-def test_spectra_are_factored_by_them(
-    kind: Any, library: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The laws hold their log-determinants and gradients to dense matrices."""
-    calls: list[Any] = []
-
-    def counted(*given: Any) -> None:
-        calls.append(given)
-        factor(*given)
-
-    monkeypatch.setattr(native, "factor", counted)
-    monkeypatch.setattr(numpy_primitives, "factor_each", counted)
-    conv = kind.init(6, rng=np.random.default_rng(0), like=library.ones(1, dtype=library.float32))
-    run = it.InvertibleModule(conv) if library is torch else conv.forward_and_log_det
-    _, log_det = run(library.zeros((1, 6, 6, 7), dtype=library.float32))
-    assert bool(library.isfinite(log_det).all())
-    assert len(calls) == 1
 
 
 @pytest.mark.filterwarnings("error")

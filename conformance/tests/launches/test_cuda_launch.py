@@ -219,14 +219,14 @@ def test_where_nothing_can_be_launched_one_warning_says_why(
     matrices = np.concatenate([c.diagonal[None], c.taps])
     stencil = (5, 7), c.reach, c.direction, c.dilation, c.lower
 
-    def tried() -> None:
+    def require_no_solve() -> None:
         assert device_solve(matrices, *stencil, MEMORY) is None
 
     with pytest.warns(RuntimeWarning, match=f"no CUDA kernel, wavefronts solve: {WHY[why]}"):
-        tried()
+        require_no_solve()
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        tried()
+        require_no_solve()
 
 
 def test_other_numbers_have_no_kernel(driver: Driver) -> None:

@@ -24,7 +24,7 @@ def loss_of(outputs: tuple[Any, Any]) -> Any:
     return (z**3).sum() - (log_det * log_det).sum()
 
 
-def wrong(value: Any) -> Any:
+def untyped(value: Any) -> Any:
     """Return what type checkers would refuse."""
     return value
 
@@ -110,11 +110,11 @@ def one() -> Any:
 
 
 REFUSED: dict[str, Callable[[], Any]] = {
-    "chain: expected an invconv.Chain, got list": lambda: ij.reversible(wrong([]), (4,)),
+    "chain: expected an invconv.Chain, got list": lambda: ij.reversible(untyped([]), (4,)),
     "chain: expected arrays of JAX, got .* numpy as 0.log_scale": lambda: ij.reversible(
         ic.Chain([ic.ActNorm.init(2)]), (4,)
     ),
-    "spatial_shape: expected a tup": lambda: ij.reversible(one(), wrong(4)),
+    "spatial_shape: expected a tup": lambda: ij.reversible(one(), untyped(4)),
     "got a traced 0.weight; call this outside jit": lambda: jax.jit(
         lambda c: ij.reversible(c, (4, 4)).chain
     )(one()),

@@ -18,7 +18,7 @@ import invconv_torch as it
 jax.config.update("jax_enable_x64", True)
 
 
-def lost(how: str) -> tuple[list[Any], list[Any], Any]:
+def before_and_after_training(how: str) -> tuple[list[Any], list[Any], Any]:
     """Return steps, the same after training, where float32 loses their inverse, and images."""
     step = ic.AutoregressiveConv(np.asarray([[[1.0, 0.0]]]))
     images = np.random.default_rng(0).standard_normal((2, 1, 12))
@@ -77,7 +77,7 @@ def recomputed(library: str, steps: list[Any], trained: list[Any], x: Any, bar: 
     ],
 )
 def test_an_inverse_that_training_loses_gives_no_gradient(library: str, how: str) -> None:
-    steps, trained, images = lost(how)
+    steps, trained, images = before_and_after_training(how)
     if library == "torch":
         with pytest.raises(RuntimeError, match="so the gradient would be wrong"):
             recomputed(library, steps, trained, images, np.ones_like(images))

@@ -11,8 +11,6 @@ import pytest
 from jax import numpy as jnp
 
 import invconv as ic
-from invconv.operators.base import judgement
-from invconv.operators.base.judgement import Judgement
 from tests.stability.test_condition import authors_conv, between_rotations
 
 
@@ -69,23 +67,6 @@ def test_who_does_not_look_does_not_look_at_inverses_inside_either() -> None:
     ):
         with pytest.warns(ic.IllConditionedWarning, match="the inverse of (Conv1x1|Inverse) on"):
             call(one)
-
-
-def test_the_judgement_of_half_types_is_remembered_going_forward(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    calls: list[object] = []
-    judge = judgement.judge
-
-    def counted(conv: ic.InvertibleConv, *others: Any) -> Judgement:
-        calls.append(conv)
-        return judge(conv, *others)
-
-    monkeypatch.setattr(judgement, "judge", counted)
-    conv = ic.AutoregressiveConv(np.asarray([[[1, -1.2]]], np.float16))
-    for _ in range(3):
-        ic.Chain([ic.Inverse(conv)]).forward(np.ones((1, 1, 9), np.float16))
-    assert len(calls) == 1
 
 
 def test_the_warning_says_fine_only_of_what_is_fine() -> None:
