@@ -148,18 +148,11 @@ def test_what_cannot_be_reversed_is_refused(message: str) -> None:
 
 
 def test_torch_judges_every_layer_on_its_own_grid() -> None:
-    class Squeeze(torch.nn.Module):  # type: ignore[misc]
-        def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-            return torch.pixel_unshuffle(x, 2), x.new_zeros(x.shape[0])
-
-        def inverse(self, z: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-            return torch.pixel_shuffle(z, 2), z.new_zeros(z.shape[0])
-
     weak = it.AutoregressiveConv2d(4)
     with torch.no_grad():
         weak.kernel[:, :, 0, 1] = -1.5 * torch.eye(4)
         weak.kernel[:, :, 1, 0] = -1.5 * torch.eye(4)
-    chain = it.ReversibleChain([it.ActNorm(1), Squeeze(), weak])
+    chain = it.ReversibleChain([it.ActNorm(1), it.Squeeze(), weak])
     chain(torch.randn(1, 1, 8, 8))[0].sum().backward()  # 4 x 4 are few enough pixels, 8 x 8 not
     with pytest.raises(ValueError, match=r"layer 2: .* on a grid of 8 x 8 is off by"):
         chain(torch.randn(1, 1, 16, 16))
