@@ -189,32 +189,28 @@ def test_an_empty_batch_is_not_launched(driver: Driver) -> None:
     assert len(driver.launches) == 2
 
 
-def absent(why: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    if why == "no driver":
-        monkeypatch.setattr(cuda_driver, "NAMES", ("libabsent.so.1",))
-    elif why == "an old driver":
-        libc = ctypes.util.find_library("c")
-        monkeypatch.setattr(cuda_driver, "NAMES", (libc,))
-    elif why == "no compiler":
-        monkeypatch.setattr(compiler, "library", lambda newest: None)
-        monkeypatch.setattr(compiler, "compile_text", compile_text)
-    else:
-        monkeypatch.setattr(compiler, "compile_text", lambda *_, **__: Code(b"/dev/null", ""))
+def not_loaded(*_: Any, **__: Any) -> Code:
+    return Code(b"/dev/null", "")
 
 
-WHY = {
-    "no driver": "the CUDA driver was not found",
-    "an old driver": "the CUDA driver has no cu",
-    "no compiler": "NVRTC of CUDA 12 or before was not found",
-    "code of another kind": "cuLibraryLoadData failed: invalid argument",
+ABSENT: dict[str, tuple[dict[str, Any], str]] = {
+    "no driver": ({"NAMES": ("libabsent.so.1",)}, "the CUDA driver was not found"),
+    "an old driver": ({"NAMES": (ctypes.util.find_library("c"),)}, "the CUDA driver has no cu"),
+    "no compiler": (
+        {"library": lambda newest: None, "compile_text": compile_text},
+        "NVRTC of CUDA 12 or before was not found",
+    ),
+    "another kind": ({"compile_text": not_loaded}, "cuLibraryLoadData failed: invalid argument"),
 }
 
 
-@pytest.mark.parametrize("why", WHY)
+@pytest.mark.parametrize("why", ABSENT)
 def test_where_nothing_can_be_launched_one_warning_says_why(
     driver: Driver, why: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    absent(why, monkeypatch)
+    changes, words = ABSENT[why]
+    for name, value in changes.items():
+        monkeypatch.setattr(cuda_driver if name == "NAMES" else compiler, name, value)
     c = convolution()._causal()
     matrices = np.concatenate([c.diagonal[None], c.taps])
     stencil = (5, 7), c.reach, c.direction, c.dilation, c.lower
@@ -222,7 +218,7 @@ def test_where_nothing_can_be_launched_one_warning_says_why(
     def require_no_solve() -> None:
         assert device_solve(matrices, *stencil, MEMORY) is None
 
-    with pytest.warns(RuntimeWarning, match=f"no CUDA kernel, wavefronts solve: {WHY[why]}"):
+    with pytest.warns(RuntimeWarning, match=f"no CUDA kernel, wavefronts solve: {words}"):
         require_no_solve()
     with warnings.catch_warnings():
         warnings.simplefilter("error")
