@@ -5,21 +5,30 @@ from __future__ import annotations
 import re
 from typing import Any
 
+import numpy as np
 import pytest
 
 from invconv_conformance.peers import __main__ as peers
-from invconv_conformance.peers.checks import OPERATORS
+from invconv_conformance.peers.checks import EVENT, OPERATORS, close
 from invconv_conformance.peers.own import checks
 from invconv_conformance.peers.subjects import LIBRARIES, float64, subject
+from invconv_conformance.truth import oracle
 from tests.selected import installed
 
 
 @pytest.mark.parametrize("library", installed(LIBRARIES))
-def test_a_drop_in_keeps_its_librarys_rules(library: str) -> None:
+def test_a_drop_in_keeps_its_librarys_rules_and_goes_our_way(library: str) -> None:
     with float64():
-        asked = subject(library, OPERATORS["periodic"]())
+        conv = OPERATORS["periodic"]()
+        asked = subject(library, conv)
         for check in checks(library):
             check(asked)
+        matrix, shift = oracle.affine(conv, EVENT[1:])
+        x = asked.normal(asked.batch)
+        z, log_det = asked.flow.to_latent(x)  # K x + b, whatever a library calls forward
+        rows = np.asarray(x).reshape(-1, len(matrix))
+        close(z, (rows @ matrix.T + shift).reshape(x.shape))
+        close(log_det, np.full(asked.batch, np.linalg.slogdet(matrix)[1]))
 
 
 def test_the_table_in_the_readme_is_of_these_checks() -> None:
