@@ -64,25 +64,6 @@ def alone(made: ic.PreparedInverse, batches: list[Any]) -> list[Any]:
     ]
 
 
-@pytest.mark.usefixtures("shared_out")
-@pytest.mark.parametrize("seed", range(12))
-def test_strips_of_an_image_that_threads_share(seed: int) -> None:
-    """In parts that end elsewhere in every other strip; the bits are those of one thread."""
-    rng = np.random.default_rng(seed)
-    sizes, mask = tuple(int(k) for k in rng.integers(2, 5, 2)), ("corner", "raster")[seed % 2]
-    conv = ic.AutoregressiveConv.init(
-        2, sizes, mask=mask, direction=(-1, 1)[seed // 2 % 2], rng=rng, like=LIKE["numpy"]
-    )
-    grid = int(rng.integers(33, 90)), int(rng.integers(30, 300))
-    y = rng.standard_normal((1, 2, *grid)).astype(np.float32)
-    made = conv.prepare(grid, check=False)
-    found = [made.inverse(y) for _ in range(3)]
-    ic.set_num_threads(1)
-    wanted = made.inverse(y)
-    assert all(np.array_equal(x, wanted) for x in found)
-    assert np.abs(conv.forward(wanted) - y).max() < 1e-4
-
-
 @libraries
 @pytest.mark.usefixtures("shared_out")
 def test_sixteen_threads_that_each_have_two(library: str) -> None:
