@@ -13,11 +13,13 @@ import torch
 
 import invconv as ic
 import invconv_torch as it
+from invconv_conformance.cases.case import Case
 from invconv_conformance.truth import oracle
 from invconv_torch.exporting import constant
 from invconv_torch.exporting.waves import lanes_of
 from tests.libraries.onnx_programs import BATCH, exported, run
 from tests.on_torch.modules import Both
+from tests.selected import cases_named
 
 Build = Callable[..., tuple[Any, Any]]
 FEW = ("raster-2d", "qr", "actnorm")  # the slow run has all
@@ -57,25 +59,18 @@ def test_what_is_traced(layer_name: str, dtype: Any, torch_layer: Build) -> None
     check(layer, x, eagerly(layer, x))
 
 
-OTHERS: dict[str, tuple[Callable[[Any], Any], tuple[int, ...]]] = {
-    "four axes": (lambda rng: ic.AutoregressiveConv.init(2, ndim=4, rng=rng), (2, 3, 1, 2)),
-    "chain": (
-        lambda rng: ic.Chain([ic.PLUConv1x1.init(2, rng=rng), ic.PeriodicConv.init(2, rng=rng)]),
-        (3, 4),
-    ),
-    "inverse": (lambda rng: ic.Inverse(ic.EmergingConv.init(2, rng=rng)), (3, 4)),
-    "wide": (lambda rng: ic.PeriodicConv.init(2, 7, 1, dilation=2, rng=rng), (5,)),
-    "bounded": (lambda rng: ic.bounded(ic.PeriodicConv.init(2, rng=rng), 3), (4, 4)),
-    "circulant": (lambda rng: ic.CirculantConv1x1.init(2, rng=rng), (2, 2)),
-}
+OTHERS = "corner-4d-++-", "chain-merged", "inverse-emerging-biases", "periodic-k7"
 
 
-@pytest.mark.parametrize("name", OTHERS)
-def test_operators(name: str) -> None:
-    init, grid = OTHERS[name]
-    layer = it.InvertibleModule(init(np.random.default_rng(0)))
-    x = torch.randn(3, 2, *grid, dtype=torch.float64)
-    check(layer, x, eagerly(layer, x))
+@pytest.mark.parametrize("case", cases_named(*OTHERS), ids=lambda case: case.name)
+def test_operators(case: Case) -> None:
+    convs = [case.conv()]
+    if case.name == "periodic-k7":
+        convs.append(ic.bounded(convs[0], 3.0))
+    for conv in convs:
+        layer = it.InvertibleModule(conv)
+        x = torch.randn(3, conv.channels, *case.spatial_shape, dtype=torch.float64)
+        check(layer, x, eagerly(layer, x))
 
 
 def test_half_types_are_computed_in_float32() -> None:
