@@ -1,4 +1,4 @@
-"""JAX on a CPU calls the compiled kernel: NumPy's numbers bit for bit, however it is called."""
+"""JAX on a CPU calls the compiled kernel, however it is called; its bits are a law."""
 
 from __future__ import annotations
 
@@ -21,28 +21,12 @@ pytestmark = pytest.mark.usefixtures("quick_compilation")
 Floats = np.ndarray[Any, Any]
 
 RNG = np.random.default_rng(0)
-KINDS: dict[str, tuple[dict[str, Any], tuple[int, ...], str, int]] = {
-    "one axis": ({"kernel_size": 3, "ndim": 1, "direction": -1}, (11,), "float32", 2),
-    "many channels": ({"kernel_size": 2, "direction": (1, 1)}, (17, 5), "float64", 25),
-    "upper": (
-        {"kernel_size": (2, 3), "direction": (-1, 1), "channel_order": "upper"},
-        *((3, 11), "float32", 2),
-    ),
-    "dilated": (
-        {"kernel_size": 3, "direction": (-1, -1), "dilation": (2, 1)},
-        (9, 4),
-        "float64",
-        2,
-    ),
-    "raster": ({"kernel_size": 3, "mask": "raster", "direction": 1}, (18, 5), "float32", 25),
-    "dilated raster": (
-        {"kernel_size": 3, "mask": "raster", "direction": -1, "dilation": 9},
-        *((5, 9), "float64", 2),
-    ),
-    "volume": ({"kernel_size": 2, "ndim": 3, "direction": (1, -1, -1)}, (3, 2, 5), "float64", 25),
-    "four axes": ({"ndim": 4, "direction": (1, -1, 1, 1)}, (2, 3, 2, 3), "float32", 2),
+KINDS: dict[str, tuple[dict[str, Any], tuple[int, ...]]] = {
+    "one axis": ({"kernel_size": 3, "ndim": 1, "direction": -1}, (11,)),
+    "dilated": ({"kernel_size": 3, "direction": (-1, -1), "dilation": (2, 1)}, (9, 4)),
+    "raster": ({"kernel_size": 3, "mask": "raster", "direction": -1, "dilation": 9}, (5, 9)),
+    "volume": ({"kernel_size": 2, "ndim": 3, "direction": (1, -1, -1)}, (3, 2, 5)),
 }
-SCANNED = ("one axis", "dilated", "volume")
 
 
 @pytest.fixture
@@ -75,25 +59,6 @@ def dense_solution(conv: Any, y: Floats, *, transposed: bool = False) -> Floats:
 @jax.jit  # type: ignore[untyped-decorator]
 def inverse(conv: Any, y: Any) -> Any:
     return conv.inverse(y)
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_it_is_numpys_inverse_bit_for_bit(kind: str) -> None:
-    settings, grid, dtype, channels = KINDS[kind]
-    host = convolution(channels, dtype, **settings)
-    y = images(3, channels, *grid, dtype=dtype)
-    wanted, conv = host.inverse(y), in_jax(host)
-    prepared = conv.prepare(grid, check=False)
-    assert prepared.plan == host.prepare(grid, check=False).plan
-    assert prepared.plan["method"] == "compiled kernel"
-    given = jnp.asarray(y)
-    for found in (conv.inverse(given), prepared.inverse(given), inverse(conv, given)):
-        assert found.dtype == dtype
-        np.testing.assert_array_equal(found, wanted)
-    for i in range(3):
-        np.testing.assert_array_equal(inverse(conv, y[i : i + 1]), wanted[i : i + 1])
-    error = np.abs(wanted - dense_solution(host, y)).max()
-    assert error <= 100 * np.finfo(dtype).eps * np.abs(wanted).max()
 
 
 @pytest.mark.parametrize("axes", [(None, 0), (None, 3), (0, None), (0, 0)], ids=str)
@@ -179,10 +144,10 @@ def test_an_exported_program_needs_nothing_of_ours() -> None:
             np.testing.assert_allclose(found, host.inverse(y), rtol=1e-12, atol=1e-12)
 
 
-@pytest.mark.parametrize("kind", SCANNED)
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.usefixtures("no_kernel")
 def test_without_llvmlite_the_scan_runs(kind: str) -> None:
-    settings, grid, *_ = KINDS[kind]
+    settings, grid = KINDS[kind]
     host = convolution(2, **settings)
     conv, y, bar = in_jax(host), images(3, 2, *grid), images(3, 2, *grid)
     prepared = conv.prepare(grid, check=False)
