@@ -1,4 +1,4 @@
-"""What several test files need: PyTorch layers, true densities, a disk soon full."""
+"""What several test files need: PyTorch layers, a disk soon full, quick compilation."""
 
 from __future__ import annotations
 
@@ -7,9 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
-import scipy.stats
 import torch
 
 from tests import scratch
@@ -57,8 +55,6 @@ def layer_name(request: pytest.FixtureRequest) -> str:
 @pytest.fixture
 def torch_layer() -> Callable[..., tuple[Any, Any]]:
     """Return a function of a name that makes a layer and two images for it."""
-    import torch
-
     import invconv_torch
 
     def build(name: str, grid_factor: int = 1, **options: Any) -> tuple[Any, Any]:
@@ -77,23 +73,6 @@ def torch_layer() -> Callable[..., tuple[Any, Any]]:
 
 
 @pytest.fixture
-def gaussian() -> Callable[..., tuple[Any, Any, Any]]:
-    """Return a function of a NumPy operator and a grid: K, b and the density of x = K^-1 (z - b).
-
-    z is N(0, I), so x is N(-K^-1 b, (K' K)^-1); K is built pixel by pixel.
-    """
-    from invconv_conformance.truth import oracle
-
-    def density(conv: Any, grid: tuple[int, ...]) -> tuple[Any, Any, Any]:
-        matrix, shift = oracle.affine(conv, grid)
-        inverse = np.linalg.inv(matrix)
-        normal = scipy.stats.multivariate_normal(-inverse @ shift, inverse @ inverse.T)
-        return matrix, shift, normal
-
-    return density
-
-
-@pytest.fixture
 def small_disk(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Path]:
     """Return a folder on a file system of its own, of the size that is the parameter ("1m")."""
     folder = tmp_path / "disk"
@@ -107,9 +86,11 @@ def small_disk(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Path]
     subprocess.run(["umount", str(folder)], check=True)
 
 
-@pytest.fixture
-def two_threads() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(2)
+@pytest.fixture(scope="module")
+def quick_compilation() -> Iterator[None]:
+    """Have XLA spend less on programs that run once."""
+    import jax
+
+    jax.config.update("jax_disable_most_optimizations", True)
     yield
-    torch.set_num_threads(before)
+    jax.config.update("jax_disable_most_optimizations", False)

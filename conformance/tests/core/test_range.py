@@ -101,3 +101,11 @@ def test_a_scale_too_small_for_ordinary_images_warns_of_no_digit_that_is_left() 
     assert left == pytest.approx(-np.log10(error), abs=0.5)
     with np.errstate(over="ignore"):
         assert not np.isfinite(conv.inverse(np.ones_like(x))).any()  # which nobody overlooks
+
+
+def test_a_gradient_by_frequencies_overflows_only_where_its_sums_do() -> None:
+    """Of a kernel as wide as the box."""
+    x = np.random.default_rng(0).standard_normal((3, 2, 24, 27)).astype("float32")
+    conv, large = ic.PeriodicConv(x[:2]), x * np.float32(2.0**58)
+    least = conv.forward_vjp(x, x)[0]["kernel"]
+    assert np.array_equal(conv.forward_vjp(large, large)[0]["kernel"], least * 2.0**116)

@@ -89,10 +89,3 @@ def test_a_third_party_backend_replaces_a_primitive(
         conv.forward(x)
     assert toy.calls == [True]
     conv.inverse(x)  # primitives that the backend leaves out stay agnostic
-
-
-def test_numpys_own_primitives_are_registered_as_any_others() -> None:
-    backend = array_ops.backend("numpy")
-    assert backend is not None
-    assert backend.__name__ == "invconv.kernels.numpy_primitives"
-    assert array_ops.backend("no_such_library") is None

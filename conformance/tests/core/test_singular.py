@@ -16,19 +16,15 @@ import torch
 from jax import numpy as jnp
 
 import invconv as ic
-from invconv.arrays.namespaces import namespace
+from invconv.arrays.namespaces import namespace, to_numpy
+from invconv_conformance.cases import CASES
+from invconv_conformance.cases.case import Case
 from invconv_torch import InvertibleModule
 
 jax.config.update("jax_enable_x64", True)
 
 RNG = np.random.default_rng(0)
 KERNEL = ic.AutoregressiveConv.init(3, rng=RNG).kernel
-ONE = ic.Conv1x1.init(3, rng=RNG)
-EYE = np.eye(3)
-
-
-def plu(log_scale: Any) -> ic.PLUConv1x1:
-    return ic.PLUConv1x1(np.arange(3), EYE, EYE, np.ones(3), log_scale)
 
 
 LIKE: dict[str, Any] = {
@@ -45,47 +41,25 @@ def zero_pivot() -> ic.AutoregressiveConv:
     return ic.AutoregressiveConv(kernel)
 
 
-SINGULAR: dict[str, Callable[[], ic.InvertibleConv]] = {
-    "zero weight": lambda: ic.Conv1x1(np.zeros((3, 3))),
-    "rank-deficient weight": lambda: ic.Conv1x1(np.asarray([[1.0, 2], [2, 4]])),
-    "PLU": lambda: plu(log_scale=np.asarray([0.0, -math.inf, 0])),
-    "PLU underflow": lambda: plu(log_scale=np.asarray([0.0, -800.0, 0])),
-    "QR": lambda: ic.QRConv1x1(EYE, EYE, np.asarray([1.0, 0, 1])),
-    "actnorm": lambda: ic.ActNorm(np.asarray([0.0, -800.0]), None),
-    "autoregressive": zero_pivot,
-    "emerging": lambda: ic.EmergingConv(
-        zero_pivot(), ic.AutoregressiveConv.init(3, direction=-1, rng=RNG)
-    ),
-    "zero spectrum": lambda: ic.PeriodicConv(np.zeros((2, 2, 3, 3))),
-    "difference": lambda: ic.PeriodicConv(np.asarray([[[[1.0, -1.0]]]])),
-    "chain": lambda: ic.Chain([ONE, zero_pivot()]),
-}
+SINGULAR = [case for case in CASES if case.singular]
 
 
-@pytest.mark.parametrize("name", SINGULAR)
-@pytest.mark.parametrize("library", LIKE)
-def test_exactly_singular(name: str, library: str) -> None:
-    like = LIKE[library]
-    host = SINGULAR[name]()
-    conv = host.asarrays(like)
-    assert float(conv.log_det((4, 6))) == -math.inf
-    images = namespace(like).ones((1, host.channels, 4, 6), dtype=like.dtype)
-    _, log_det = conv.forward_and_log_det(images)
-    assert float(log_det[0]) == -math.inf
-    attempts: list[Callable[[], Any]] = [
-        lambda: conv.prepare((4, 6)),
-        lambda: conv.prepare((4, 6), check=False),
-        lambda: conv.inverse(images),
-        lambda: conv.inverse_and_log_det(images),
-        lambda: conv.inverse_vjp(images, images),
-        lambda: ic.Inverse(conv).forward(images),
+@pytest.mark.parametrize("case", SINGULAR, ids=lambda case: case.name)
+def test_every_way_to_an_inverse_says_so(case: Case) -> None:
+    """The law "singular" asks the others, in every library."""
+    conv, grid = case.conv(), case.spatial_shape
+    ways: list[Callable[[], Any]] = [
+        lambda: conv.prepare(grid),
+        lambda: conv.prepare(grid, check=False),
+        lambda: ic.Inverse(conv).forward(case.images(1)[0]),
     ]
-    for attempt in attempts:
+    size = " x ".join(map(str, grid))
+    for way in ways:
         with pytest.raises(
-            ic.SingularConvError, match=r"exactly singular on a grid of 4 x 6 .*: \w+"
+            ic.SingularConvError, match=rf"exactly singular on a grid of {size} .*:"
         ):
-            attempt()
-    assert host.condition((4, 6)) == math.inf
+            way()
+    assert conv.condition(grid) == math.inf
 
 
 @pytest.mark.parametrize("name", ["permutation", "sign"])
@@ -143,13 +117,6 @@ def test_scales_out_of_range_are_those_of_the_map_that_ran() -> None:
     with np.errstate(over="ignore"):
         assert float(ic.ActNorm(np.asarray([800.0, 0]), None).log_det((2,))) == math.inf
     assert float(ic.ActNorm(np.asarray([-800.0, 0]), None).log_det((2,))) == -math.inf
-
-
-def test_an_exact_zero_of_the_spectrum_is_found() -> None:
-    """A box of 2 has its zero at the Nyquist frequency, a quarter-turn kernel at n / 4."""
-    for kernel, n in ((np.ones((1, 1, 2)), 4), (np.asarray([[[1.0, 0.0, 1.0]]]), 8)):
-        with pytest.raises(ic.SingularConvError):
-            ic.PeriodicConv(kernel).prepare((n,))
 
 
 def test_a_number_that_is_zero_only_here_is_told() -> None:
@@ -217,3 +184,48 @@ def test_one_number_out_of_range_is_no_error_of_the_library(
                 with contextlib.suppress(ic.SingularConvError):
                     use(y)
     assert capfd.readouterr().err == ""  # nor a message of LAPACK's
+
+
+SMALL = {
+    "1x1": ic.Conv1x1(np.ones((2, 2))),
+    "qr": ic.QRConv1x1(np.ones((1, 2)), np.eye(2), np.asarray([0.0, 1.0])),
+    "corner": ic.AutoregressiveConv(np.zeros((2, 2, 2))),
+    "periodic": ic.PeriodicConv(np.ones((2, 2, 3))),
+    "symmetric": ic.SymmetricConv(np.ones((2, 2, 2))),
+    "circulant": ic.CirculantConv1x1(np.ones(2), np.ones(2), np.ones(2)),
+}
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_a_singular_operator_that_nobody_can_look_at_gives_no_finite_value(name: str) -> None:
+    """Mapped by JAX and torch: not finite, and nothing is raised; the laws have jit and devices."""
+    host = SMALL[name]
+    y = np.ones((3, 1, 2, 5))
+    parameters = {n: np.stack([p] * 3) for n, p in host.parameters().items()}
+    for vmap, convert in (
+        (lambda run: jax.jit(jax.vmap(run)), jnp.asarray),
+        (torch.func.vmap, torch.as_tensor),
+    ):
+        there = host.asarrays(convert(y))
+
+        def solve(values: dict[str, Any], y: Any, there: Any = there) -> Any:
+            return there.replace(**values).inverse(y)
+
+        got = vmap(solve)({n: convert(p) for n, p in parameters.items()}, convert(y))
+        assert not np.isfinite(to_numpy(got)).any()
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_a_jitted_gradient_through_a_singular_operator_is_no_number(name: str) -> None:
+    """Of a sum, whose own gradient knows nothing of it; but for entries that are not used."""
+    y = jnp.ones((1, 2, 5))
+    conv = SMALL[name].asarrays(y)
+
+    def total(parameters: dict[str, Any], y: Any) -> Any:
+        return conv.replace(**parameters).inverse(y).sum()
+
+    gradients, y_bar = jax.jit(jax.grad(total, argnums=(0, 1)))(conv.parameters(), y)
+    assert not np.isfinite(np.asarray(y_bar)).any()
+    for gradient in map(np.asarray, gradients.values()):
+        assert not np.isfinite(gradient).all()
+        assert (gradient[np.isfinite(gradient)] == 0).all()

@@ -40,13 +40,6 @@ def test_cosines_are_scipys() -> None:
     np.testing.assert_allclose(found, scipy.fft.dctn(blocks, axes=(0, 1), norm="ortho"), atol=1e-15)
 
 
-def test_two_squeezes_by_2_have_the_mean_of_one_by_4() -> None:
-    x = RNG.standard_normal((1, 8, 8))
-    twice = ic.squeeze(ic.squeeze(x, basis="haar")[:1], basis="haar")
-    np.testing.assert_allclose(twice[0], ic.squeeze(x, 4, basis="haar")[0], atol=1e-14)
-    np.testing.assert_allclose(twice[0, 0, 0], 4 * x[0, :4, :4].mean(), atol=1e-14)
-
-
 def test_libraries_differentiate_it() -> None:
     x = RNG.standard_normal((2, 4, 4)).astype(np.float32)
     bar = RNG.standard_normal((8, 2, 2)).astype(np.float32)
@@ -69,21 +62,3 @@ def test_the_result_is_no_view_of_the_image(run: Callable[..., Any], factor: int
         for image in (np.ones(shape), torch.ones(shape)):
             run(image, factor, ndim=1)[...] = 7.0
             assert bool((image == 1).all())
-
-
-@pytest.mark.parametrize(
-    ("options", "error", "message"),
-    [
-        ({"factor": 3, "basis": "haar"}, ValueError, r"factor: expected a power of 2 .* got 3"),
-        (
-            {"basis": "wavelet"},
-            ValueError,
-            r"basis: expected 'pixels' or 'haar' or 'dct', got 'wavelet'",
-        ),
-    ],
-)
-def test_wrong_settings(options: dict[str, object], error: type[Exception], message: str) -> None:
-    with pytest.raises(error, match=message):
-        ic.squeeze(np.ones((1, 6, 6)), **options)  # type: ignore[arg-type]
-    with pytest.raises(TypeError, match="x: expected a real floating dtype"):
-        ic.squeeze(np.ones((1, 4, 4), int), basis="dct")

@@ -7,7 +7,6 @@ import copy
 import itertools
 import sys
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import jax.numpy as jnp
@@ -37,30 +36,6 @@ OPERATORS: dict[str, Callable[[np.random.Generator], ic.InvertibleConv]] = {
         [ic.QRConv1x1.init(4, rng=rng), ic.EmergingConv.init(4, rng=rng)]
     ),
 }
-
-
-def assert_threads_agree(solve: Callable[[Any], Any], images: list[Any]) -> None:
-    """Solve every image in turn, then all in threads, many times."""
-    expected = [to_numpy(solve(y)) for y in images]
-    with ThreadPoolExecutor(THREADS) as pool:
-        found = list(pool.map(lambda y: to_numpy(solve(y)), images * ROUNDS))
-    for i, x in enumerate(found):
-        assert np.array_equal(x, expected[i % len(images)]), f"image {i % len(images)}"
-
-
-@pytest.mark.parametrize("settings", [{}, {"precision": "float64"}], ids=str)
-@pytest.mark.parametrize("library", LIKE)
-@pytest.mark.parametrize("name", OPERATORS)
-def test_threads_share_a_prepared_inverse(name: str, library: str, settings: Any) -> None:
-    if library == "jax" and settings:
-        pytest.skip("float64 is the process's choice in JAX")
-    rng = np.random.default_rng(0)
-    conv = OPERATORS[name](rng).asarrays(LIKE[library])
-    prepared = conv.prepare(GRID, **settings)
-    batches = (1, 2, 3, 8) * 2  # buffers of several sizes
-    images = [rng.standard_normal((b, 4, *GRID)).astype(np.float32) for b in batches]
-    carry = {"numpy": np.asarray, "torch": torch.as_tensor, "jax": jnp.asarray}[library]
-    assert_threads_agree(prepared.inverse, [carry(y) for y in images])
 
 
 def _at_every_line(run: Callable[[], Any], do: Callable[[int], None]) -> Any:
@@ -145,14 +120,6 @@ def test_a_copy_while_another_thread_solves(name: str) -> None:
         if last >= len(lines):
             break
     assert last > 50
-
-
-def test_threads_share_a_layer_in_eval_mode() -> None:
-    """Which factors when it is first asked, on two grids in turn."""
-    layer = it.EmergingConv2d(4, mixing="plu").eval()
-    images = [torch.randn(2, 4, n, 12) for n in (12, 8) * 4]
-    with torch.no_grad():
-        assert_threads_agree(lambda y: layer.inverse(y)[0], images)
 
 
 def test_a_layer_solves_on_many_grids_while_it_looks_for_one() -> None:

@@ -163,17 +163,6 @@ def test_odd_memory_is_written_in_order(tmp_path: Path) -> None:
     assert np.array_equal(safetensors.numpy.load_file(path)["weight"], weight.T)
 
 
-def test_a_trained_torch_layer_runs_in_jax(tmp_path: Path) -> None:
-    path, x = tmp_path / "conv.safetensors", torch.randn(2, 3, 6, 5, dtype=torch.float64)
-    layer = invconv_torch.EmergingConv2d(3, mixing="plu", dtype=torch.float64)
-    ic.save(layer.operator(), path)
-    y = ic.load(path, like=jnp.empty(0)).inverse(jnp.asarray(x.numpy()))
-    expected, _ = layer.inverse(x)
-    assert np.allclose(y, expected.detach().numpy(), rtol=0, atol=1e-12)
-    again = invconv_torch.InvertibleModule(ic.load(path, like=x))
-    assert torch.equal(again.inverse(x)[0], expected)
-
-
 def nested(depth: int) -> ic.InvertibleConv:
     conv: ic.InvertibleConv = OPERATORS["conv1x1"]
     for _ in range(depth - 1):

@@ -1,4 +1,7 @@
-"""Files that are damaged or made to do harm: refused, with the file and the reason, at no cost."""
+"""Files that are damaged or made to do harm: refused, with the file and the reason, at no cost.
+
+The law "file" damages every operator's file; here is what it does not think of.
+"""
 
 from __future__ import annotations
 
@@ -53,6 +56,12 @@ def nested(depth: int) -> bytes:
     return packed(described(operator))
 
 
+def corner(**changes: Any) -> bytes:
+    settings = {"mask": "corner", "direction": 1, "channel_order": "lower", "dilation": 1} | changes
+    operator = {"class": "AutoregressiveConv", "settings": settings, "arrays": {"kernel": "w"}}
+    return packed(described(operator | {"parts": {}}, {"w": ENTRY | {"shape": [2, 2, 1]}}))
+
+
 def of_array(body: bytes = WEIGHT.tobytes(), **changes: Any) -> bytes:
     return packed(described(PLAIN, {"w": ENTRY | changes}), body)
 
@@ -65,13 +74,11 @@ class Evil:
 
 
 DEEP = '{"schema": "invconv-operator/1", "operator": ' + "[" * 50_000 + "]" * 50_000 + "}"
-NAN, BIG = np.where(WEIGHT == 3, np.nan, WEIGHT), np.where(WEIGHT == 3, np.inf, WEIGHT)
+BIG = np.where(WEIGHT == 3, np.inf, WEIGHT)
 TWO = {"0": PLAIN, "1": PLAIN}
 EMERGING: Json = {"class": "EmergingConv", "settings": {}, "arrays": {}, "parts": {"first": PLAIN}}
 INVERSE: Json = {"class": "Inverse", "settings": {}, "arrays": {}, "parts": {"conv": PLAIN}}
-CORNER: Json = {"mask": "corner", "direction": 1, "channel_order": "lower", "dilation": 1}
 
-DOCUMENT = json.dumps({"schema": "invconv-operator/1", "operator": PLAIN})
 HEADER = json.dumps(described(PLAIN)).encode()
 
 HOSTILE: dict[str, tuple[bytes, str]] = {
@@ -83,7 +90,6 @@ HOSTILE: dict[str, tuple[bytes, str]] = {
     "header too long": (packed(b" " * 2**24 + b"{}"), "at most 16777216"),
     "header of no JSON": (packed(b"nothing"), "no whole safetensors file: .*invalid JSON"),
     "header not UTF-8": (packed(b'{"\xff": 1}'), "invalid UTF-8"),
-    "truncated": (packed(described(PLAIN))[:-1], "not fully covered"),
     "too long": (packed(described(PLAIN)) + b"0", "not fully covered"),
     "offsets beyond the file": (of_array(data_offsets=[0, 2**50]), "invalid shape|not fully"),
     "offsets that overlap": (
@@ -110,7 +116,6 @@ HOSTILE: dict[str, tuple[bytes, str]] = {
         ),
         r"expected arrays of one real dtype, got \['BF16', 'F64'\]",
     ),
-    "NaN": (of_array(NAN.tobytes()), "'w' holds NaN or inf"),
     "inf": (of_array(BIG.tobytes()), "'w' holds NaN or inf"),
     "another's file": (packed({"w": ENTRY}), "its metadata has no entry 'invconv'"),
     "no description": (packed(described("")), "the description is no JSON: "),
@@ -121,7 +126,6 @@ HOSTILE: dict[str, tuple[bytes, str]] = {
         "expected the schema 'invconv-operator/1', got 'invconv-operator/2'",
     ),
     "no operator": (packed(described(7)), "expected an operator, got 7"),
-    "another class": (plain(**{"class": "Popen"}), "unknown class 'Popen'"),
     "a base class": (plain(**{"class": "InvertibleConv"}), "unknown class 'InvertibleConv'"),
     "a dotted class": (plain(**{"class": "os.system"}), "unknown class"),
     "a class of no text": (plain(**{"class": ["Conv1x1"]}), "unknown class"),
@@ -151,31 +155,9 @@ HOSTILE: dict[str, tuple[bytes, str]] = {
     "settings of no object": (plain(settings=[]), "settings is no object"),
     "setting of a wrong kind": (plain(settings={"ndim": "2"}), "ndim: expected None or a number"),
     "setting out of range": (plain(settings={"ndim": -1}), "ndim: expected None or a number"),
-    "setting far out of range": (
-        plain(settings={"ndim": 10**30}),
-        "ndim: .*, 64 at most, got 10+$",
-    ),
-    "a truth value for an integer": (
-        plain(settings={"ndim": True}),
-        "Conv1x1: ndim: expected no truth value, got True",
-    ),
     "truth values for integers": (
-        packed(
-            described(
-                {
-                    "class": "AutoregressiveConv",
-                    "settings": CORNER | {"dilation": [True]},
-                    "arrays": {"kernel": "w"},
-                    "parts": {},
-                },
-                {"w": ENTRY | {"shape": [2, 2, 1]}},
-            )
-        ),
+        corner(dilation=[True]),
         r"AutoregressiveConv: dilation: expected no truth value, got \[True\]",
-    ),
-    "setting twice": (
-        packed(described(DOCUMENT.replace('"ndim": null', '"ndim": null, "ndim": 2'))),
-        "an object has the entry 'ndim' twice",
     ),
     "array twice": (
         packed(HEADER[:-1] + b', "w": ' + json.dumps(ENTRY).encode() + b"}"),
@@ -202,17 +184,7 @@ HOSTILE: dict[str, tuple[bytes, str]] = {
         r"PeriodicConv: kernel: expected shape \(C, C, \*k\)",
     ),
     "setting that the class refuses": (
-        packed(
-            described(
-                {
-                    "class": "AutoregressiveConv",
-                    "settings": CORNER | {"mask": "exec"},
-                    "arrays": {"kernel": "w"},
-                    "parts": {},
-                },
-                {"w": ENTRY | {"shape": [2, 2, 1]}},
-            )
-        ),
+        corner(mask="exec"),
         "mask: expected 'corner' or 'raster', got 'exec'",
     ),
     "missing part": (packed(described(EMERGING)), r"has the parts \('first', 'second'\)"),

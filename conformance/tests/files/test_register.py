@@ -15,7 +15,6 @@ from jax import export
 
 import invconv as ic
 import invconv_jax  # noqa: F401 - makes operators pytrees
-import invconv_torch as it
 from invconv import extend
 from invconv.operators.base.register import own_operators
 
@@ -69,16 +68,6 @@ def test_a_file_says_what_to_import(tmp_path: Path) -> None:
         )
         assert done.returncode == status, done.stderr
         assert output in done.stdout + done.stderr
-
-
-def test_it_is_bounded_and_a_layer() -> None:
-    conv = Plain(np.asarray([[[1.0, 1.0, 1.0]]]))  # singular on six points
-    bounded = ic.bounded(conv, 3.0)
-    assert type(bounded) is Plain
-    dense = np.stack([bounded.forward(row[None]) for row in np.eye(6)])[:, 0]
-    assert np.linalg.norm(np.linalg.inv(dense), 2) <= 3
-    layer = it.InvertibleModule(bounded)
-    assert type(layer.operator()) is Plain
 
 
 def test_it_is_a_pytree_from_the_start() -> None:

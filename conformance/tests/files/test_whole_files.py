@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 import invconv as ic
-from invconv.files.whole_files import replacing, write_text
+from invconv.files.whole_files import write_text
 
 NEVER_STOPS = """
 import itertools, sys
@@ -89,21 +89,6 @@ def test_on_a_full_disk_the_old_file_is_whole(small_disk: Path) -> None:
         write_text(path, "x" * 2**20)
     assert path.read_bytes() == before
     assert names(small_disk) == [path.name]
-
-
-def test_an_error_in_the_block_leaves_everything_as_it_was(tmp_path: Path) -> None:
-    path = tmp_path / "text"
-    write_text(path, "old")
-
-    def fail() -> None:
-        with replacing(path) as part:
-            part.write_text("new")
-            raise ZeroDivisionError
-
-    with pytest.raises(ZeroDivisionError):
-        fail()
-    assert path.read_text() == "old"
-    assert names(tmp_path) == ["text"]
 
 
 def test_a_link_stays_a_link_and_permissions_stay(tmp_path: Path) -> None:

@@ -1,9 +1,8 @@
-"""A flow of bijx on a lattice without a channel axis, and one that trains."""
+"""bijx: its free field theory is a periodic convolution; constants and states."""
 
 from __future__ import annotations
 
 from importlib.util import find_spec
-from typing import Any
 
 import jax
 import numpy as np
@@ -20,14 +19,6 @@ jax.config.update("jax_enable_x64", True)
 pytestmark = pytest.mark.skipif(find_spec("bijx") is None, reason="bijx is not installed")
 
 GRID = (4, 6)
-
-
-def lattice(conv: Any) -> Any:
-    """Return a flow of fields (*batch, *GRID), which have no channel axis."""
-    import bijx
-
-    step = bijx.Chain(bijx.ExpandDims(-3), interop.BijxBijection(conv), bijx.SqueezeDims(-3))
-    return bijx.Transformed(bijx.IndependentNormal(GRID), step)
 
 
 def test_the_free_field_is_a_periodic_convolution() -> None:
@@ -66,25 +57,3 @@ def test_constants_are_not_trained_and_a_state_is_restored() -> None:
     for name in ("sign", "permutation"):
         assert (getattr(first.conv, name) == getattr(convs[0], name)).all()
     assert not np.allclose(first.conv.upper, convs[0].upper)
-
-
-@pytest.mark.slow
-def test_bijx_trains() -> None:
-    import optax
-    from flax import nnx
-
-    target = lattice(ic.PeriodicConv(jnp.asarray([[[[0.1, 0.3], [1.0, -0.5], [0.2, 0.1]]]])))
-    x, density = target.sample((512,), rng=jax.random.key(0))
-    flow = lattice(invconv_jax.init(jax.random.key(1), ic.PeriodicConv, 1, (3, 2)))
-    optimizer = nnx.Optimizer(flow, optax.adam(0.03), wrt=nnx.Param)
-
-    @nnx.jit
-    def step(flow: Any, optimizer: Any) -> Any:
-        loss, gradient = nnx.value_and_grad(lambda flow: -flow.log_density(x).mean())(flow)
-        optimizer.update(flow, gradient)
-        return loss
-
-    losses = [float(step(flow, optimizer)) for _ in range(150)]
-    entropy = -float(density.mean())
-    assert losses[0] > entropy + 10
-    assert abs(losses[-1] - entropy) < 0.02 * (losses[0] - entropy)  # most of it is learned

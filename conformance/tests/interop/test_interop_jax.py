@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -18,119 +17,45 @@ from invconv_conformance.cases.case import Case
 from invconv_jax import interop
 from tests.interop.peers.flow import Flow
 from tests.interop.peers.jax_flows import JAX as LIBRARIES
-from tests.selected import cases_named, installed, of_each_class
+from tests.interop.slopes import direction, slope_of_density
+from tests.selected import cases_named, installed
 
 jax.config.update("jax_enable_x64", True)
+pytestmark = pytest.mark.usefixtures("quick_compilation")
 
 Shape = tuple[int, ...]
-NAMES = (
-    "raster-1d-1",
-    "emerging-biases",
-    "periodic-bias",
-    "periodic-3d",
-    "conv1x1-2d",
-    "pluconv1x1-1d",
-    "actnorm-2d",
-    "chain-flow-step",
-    "inverse-emerging-biases",
-)
 every_library = pytest.mark.parametrize("library", installed(LIBRARIES))
-# bijx runs the same operator as the others, so three cases tell: XLA takes seconds for each
-FEW = ("emerging-biases", "conv1x1-2d", "periodic-3d")
-PAIRS = [
-    pytest.param(
-        library.values[0],
-        case.values[0],
-        id=f"{library.values[0]}-{case.id}",
-        marks=[*library.marks, *case.marks],
-    )
-    for library in installed(LIBRARIES)
-    for case in of_each_class(*(FEW if library.values[0] == "bijx" else NAMES))
-]
-every_case = pytest.mark.parametrize(("library", "case"), PAIRS)
 
 
-@pytest.fixture(autouse=True, scope="module")
-def quick_compilation() -> Iterator[None]:
-    """Have XLA spend less on programs that run once."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
-
-
-def made(library: str, case: Case) -> tuple[Flow, Any, Shape]:
+def in_library(library: str, case: Case) -> tuple[Flow, Any, Shape]:
     conv = case.conv().asarrays(jnp.zeros(1))
     event = (conv.channels, *case.spatial_shape)
     return LIBRARIES[library](conv, event), conv, event
-
-
-def flat(a: Any, event: Shape) -> Any:
-    return np.asarray(a).reshape(-1, math.prod(event))
 
 
 def normal(seed: int, *shape: int) -> Any:
     return jax.random.normal(jax.random.key(seed), shape)
 
 
-@every_case
-def test_values_and_directions(library: str, case: Case, gaussian: Any) -> None:
-    flow, _, event = made(library, case)
-    matrix, shift, _ = gaussian(case.conv(), case.spatial_shape)
-    log_det = np.linalg.slogdet(matrix)[1]
-    x = normal(0, 2, 3, *event)
-    for run, expected, total in (
-        (flow.to_latent, flat(x, event) @ matrix.T + shift, log_det),
-        (flow.to_data, np.linalg.solve(matrix, (flat(x, event) - shift).T).T, -log_det),
-    ):
-        ways = (run, jax.jit(run)) if case.name == "periodic-bias" else (jax.jit(run),)
-        for way in ways:
-            y, found = way(x)
-            assert y.shape == x.shape
-            np.testing.assert_allclose(flat(y, event), expected, rtol=1e-8, atol=1e-8)
-            assert found.shape == (2, 3)
-            np.testing.assert_allclose(found, total, rtol=1e-9, atol=1e-9)
-
-
-@every_case
-def test_the_density_is_that_of_the_gaussian(library: str, case: Case, gaussian: Any) -> None:
-    flow, _, event = made(library, case)
-    matrix, shift, truth = gaussian(case.conv(), case.spatial_shape)
-    x = jax.jit(lambda key: flow.sample(key, (200, 3)))(jax.random.key(1))
-    assert x.shape == (200, 3, *event)
-    z = flat(x, event) @ matrix.T + shift  # N(0, I) if the samples are from the density
-    assert abs(z.mean(0)).max() < 0.25  # six standard deviations
-    assert abs(np.cov(z.T) - np.eye(z.shape[1])).max() < 0.35
-    points = jnp.concatenate([x[0], normal(2, 5, *event)])
-    expected = truth.logpdf(flat(points, event))
-    np.testing.assert_allclose(jax.jit(flow.log_prob)(points), expected, rtol=1e-8)
-    assert jax.eval_shape(flow.log_prob, points[0]).shape == ()
-
-
 @every_library
 @pytest.mark.parametrize("name", ["pluconv1x1-1d", "chain-flow-step", "inverse-emerging-biases"])
-def test_gradients_reach_the_operator(library: str, name: str, gaussian: Any) -> None:
+def test_gradients_reach_the_operator(library: str, name: str) -> None:
     (case,) = cases_named(name)
-    _, conv, event = made(library, case)
-    x, h = normal(3, 3, *event), 1e-5
-    rng = np.random.default_rng(0)
-    way = {n: rng.standard_normal(a.shape) for n, a in case.conv().parameters().items()}
+    _, conv, event = in_library(library, case)
+    x, along = normal(3, 3, *event), direction(case)
 
     def density(parameters: dict[str, Any]) -> Any:
         return LIBRARIES[library](conv.replace(**parameters), event).log_prob(x).sum()
 
-    def truth(step: float) -> float:
-        moved = {n: a + step * way[n] for n, a in case.conv().parameters().items()}
-        there = gaussian(case.conv().replace(**moved), case.spatial_shape)[2]
-        return float(there.logpdf(flat(x, event)).sum())
-
     gradients = jax.jit(jax.grad(density))(conv.parameters())
-    slope = sum(float((gradients[n] * way[n]).sum()) for n in way)
-    assert slope == pytest.approx((truth(h) - truth(-h)) / (2 * h), rel=1e-4, abs=1e-4)
+    slope = sum(float((gradients[n] * along[n]).sum()) for n in along)
+    rows = np.asarray(x).reshape(len(x), -1)
+    assert slope == pytest.approx(slope_of_density(case, rows, along), rel=1e-4, abs=1e-4)
 
 
 @every_library
 def test_a_drop_in_is_a_tree_of_the_operators_arrays(library: str) -> None:
-    conv = made(library, cases_named("raster-1d-1")[0])[1]
+    conv = in_library(library, cases_named("raster-1d-1")[0])[1]
     event = (conv.channels, 4)
     part = LIBRARIES[library](conv, event).part
     leaves, structure = jax.tree.flatten(part)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 
 from invconv.families.convolutions import Spectral
-from tests.interop.peers.checks import OPERATORS
+from invconv_conformance.truth import oracle
+from tests.interop.peers.checks import EVENT, OPERATORS, close
 from tests.interop.peers.own import checks
 from tests.interop.peers.subjects import LIBRARIES, float64, subject
 from tests.selected import installed
@@ -21,11 +23,18 @@ from tests.selected import installed
         *(pytest.param(n, marks=pytest.mark.slow) for n in OPERATORS if n != "periodic"),
     ],
 )
-def test_a_drop_in_keeps_its_librarys_rules(operator: str, library: str) -> None:
+def test_a_drop_in_keeps_its_librarys_rules_and_goes_our_way(operator: str, library: str) -> None:
     with float64():
-        asked = subject(library, OPERATORS[operator]())
+        conv = OPERATORS[operator]()
+        asked = subject(library, conv)
         for check in checks(library):
             check(asked)
+        matrix, shift = oracle.affine(conv, EVENT[1:])
+        x = asked.normal(asked.batch)
+        z, log_det = asked.flow.to_latent(x)  # K x + b, whatever a library calls forward
+        rows = np.asarray(x).reshape(-1, len(matrix))
+        close(z, (rows @ matrix.T + shift).reshape(x.shape))
+        close(log_det, np.full(asked.batch, np.linalg.slogdet(matrix)[1]))
 
 
 @pytest.mark.parametrize("library", ["torch", "numpyro"])

@@ -1,4 +1,4 @@
-"""Compiled correlations against sums over shifted images, written out in float64."""
+"""Compiled correlations and their gradients against sums over shifted images, in float64."""
 
 from __future__ import annotations
 
@@ -17,10 +17,12 @@ from invconv.kernels.cpu.compiler.target import Target, host
 from invconv.kernels.cpu.correlate import correlation, gram
 from invconv.kernels.cpu.correlate.bands import of_taps
 from invconv.kernels.cpu.correlate.correlation import CompiledCorrelation, compiled_correlation
+from invconv.kernels.cpu.correlate.gram import compiled_kernel_vjp
 from invconv.kernels.families import StencilFamily
 from invconv_torch.native import correlation as torch_correlation
 from invconv_torch.native import kernels
 from tests.kernels.test_kernels import narrower
+from tests.selected import seeds
 
 Floats = np.ndarray[Any, Any]
 
@@ -92,18 +94,6 @@ def random_case(rng: np.random.Generator) -> tuple[Floats, tuple[Offset, ...], F
     return rng.standard_normal((count, channels, channels)).astype(dtype), offsets, x
 
 
-@pytest.mark.parametrize("wrap", [False, True], ids=["zeros", "periodic"])
-@pytest.mark.parametrize("seed", range(40))
-@pytest.mark.usefixtures("always_shared")
-def test_sums_over_shifted_images(seed: int, wrap: bool) -> None:
-    taps, offsets, x = random_case(np.random.default_rng(seed))
-    y, wanted = correlated(taps, offsets, x, wrap), expected(taps, offsets, x, wrap)
-    scale = np.abs(taps).sum(axis=(0, 2)).max() * np.abs(x).max()
-    assert np.abs(y - wanted).max() <= 4 * np.finfo(x.dtype).eps * scale
-    assert np.array_equal(correlated(taps, offsets, x, wrap, workers=2), y)
-    assert np.array_equal(correlated(taps, offsets, x[-1:], wrap), y[-1:])
-
-
 @pytest.mark.parametrize("bits", [128, 256, None])
 @pytest.mark.parametrize("wrap", [False, True, "mirror"], ids=["zeros", "periodic", "mirror"])
 @pytest.mark.parametrize("seed", range(10))
@@ -129,23 +119,6 @@ def test_pixels_or_images_in_the_lanes(
     wanted = expected(taps, offsets, x, wrap)
     for y in found:
         assert np.abs(y - wanted).max() <= 4 * np.finfo(x.dtype).eps * scale
-
-
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_small_images_of_a_batch_are_in_the_lanes(dtype: str) -> None:
-    """And neither few of them, nor those that would leave the cache, nor endless lists of taps."""
-    itemsize, offsets = np.dtype(dtype).itemsize, ((0, 0), (0, -1))
-
-    def lanes(batch: int, channels: int, *grid: int, taps: Any = offsets) -> str:
-        given = compiled_correlation(channels, grid, taps, False, itemsize)
-        assert given is not None
-        return correlation._way(given, batch, 1)[0].lanes
-
-    assert lanes(64, 12, 8, 8) == "images"
-    assert lanes(1, 12, 8, 8) == "pixels"
-    assert lanes(64, 12, 128, 128) == "pixels"
-    everywhere = tuple(itertools.product(range(-7, 8), repeat=2))
-    assert lanes(64, 3, 16, 16, taps=everywhere) == "pixels"
 
 
 @pytest.mark.parametrize("cached", [torch_correlation._CACHED, 0], ids=["at once", "in parts"])
@@ -200,17 +173,6 @@ def test_bands_of_large_images(shape: tuple[int, ...], wrap: bool) -> None:
     assert np.array_equal(correlated(taps, offsets, x, wrap, workers=2), y)
 
 
-@pytest.mark.parametrize("bits", [128, 256])
-@pytest.mark.parametrize("seed", range(6))
-def test_narrower_vectors(seed: int, bits: int) -> None:
-    target = narrower(bits)
-    taps, offsets, x = random_case(np.random.default_rng(seed))
-    y = correlated(taps, offsets, x, wrap=True, target=target)
-    scale = np.abs(taps).sum(axis=(0, 2)).max() * np.abs(x).max()
-    wanted = expected(taps, offsets, x, wrap=True)
-    assert np.abs(y - wanted).max() <= 4 * np.finfo(x.dtype).eps * scale
-
-
 @pytest.mark.parametrize("layout", ["contiguous", "transposed", "channels_last", "every other"])
 @pytest.mark.parametrize("workers", [1, 2])
 @pytest.mark.parametrize(("mask", "order"), [("corner", "lower"), ("raster", "upper")])
@@ -256,29 +218,36 @@ def test_nan_reaches_the_pixels_that_read_it_and_no_others(bad: float) -> None:
     assert np.array_equal(found[~reached], good[~reached])
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-@pytest.mark.parametrize("wrap", [False, True])
-def test_torch_takes_the_kernel_for_large_images(dtype: torch.dtype, wrap: bool) -> None:
-    """It, PyTorch's convolution and the core agree; a view's layout does not matter."""
-    torch.manual_seed(0)
-    x = torch.randn(20, 4, 16, 16, dtype=dtype)
-    offsets, taps = ((0, 0), (0, -1), (-1, 0)), torch.randn(3, 4, 4, dtype=dtype)
-    assert x.numel() >= 2**13
-    family = StencilFamily(offsets, wrap)
-    y = kernels.apply(family, taps, x)
-    last = x.to(memory_format=torch.channels_last)
-    torch.testing.assert_close(kernels.apply(family, taps, last), y)
-    wanted = expected(taps.numpy(), offsets, x.numpy(), wrap)
-    torch.testing.assert_close(y, torch.as_tensor(wanted, dtype=dtype))
-    negative = torch._neg_view(x)  # negated when somebody reads it
-    assert torch.equal(kernels.apply(family, taps, negative), -y)
-
-
-def test_a_forward_in_foreign_byte_order_keeps_it() -> None:
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("kind", [ic.PeriodicConv, ic.AutoregressiveConv, ic.ExponentialConv])
+def test_gradients_of_many_taps_and_channels(kind: Any, dtype: str) -> None:
+    """Which are PyTorch's own: the gradient of <y, A(w) x>, against its definition in float64."""
     rng = np.random.default_rng(0)
-    conv = ic.PeriodicConv.init(3, rng=rng)
-    x = rng.standard_normal((2, 3, 5, 5))
-    foreign = np.dtype("float64").newbyteorder()
-    swapped = conv.replace(**{n: p.astype(foreign) for n, p in conv.parameters().items()})
-    y = swapped.forward(x.astype(foreign))
-    assert np.array_equal(y, conv.forward(x))
+    family = kind.init(48, 3, 2, rng=rng)._family.linear
+    x, y = rng.standard_normal((2, 9, 48, 7, 6)).astype(dtype)
+    tensors = torch.from_numpy(x), torch.from_numpy(y)
+    assert not torch_correlation.prefers_kernel_for_gradient(tensors[0], 9)
+    found = kernels.gram(family, *tensors).numpy()
+    wanted = family.gram(x.astype("float64"), y.astype("float64"))
+    assert np.abs(found - wanted).max() <= 1e3 * np.finfo(dtype).eps
+
+
+@pytest.mark.parametrize("bits", [128, 256, None])
+@pytest.mark.parametrize("wrap", [False, True], ids=["zeros", "periodic"])
+@pytest.mark.parametrize("seed", seeds(10, more=15))
+@pytest.mark.usefixtures("always_shared")
+def test_the_gradient_by_the_taps(seed: int, wrap: bool, bits: int | None) -> None:
+    """<y_bar, correlate(taps, x)> is linear in each tap: its value for a unit is the gradient."""
+    rng = np.random.default_rng(seed)
+    taps, offsets, x = random_case(rng)
+    target = host() if bits is None else narrower(bits)
+    y_bar = np.asarray(rng.standard_normal(x.shape), x.dtype)
+    for workers in (1, 2):
+        found = compiled_kernel_vjp(x, y_bar, offsets, wrap, workers, target)
+        for _ in range(4):
+            place = tuple(int(rng.integers(n)) for n in taps.shape)
+            unit = np.zeros(taps.shape)
+            unit[place] = 1.0
+            terms = np.asarray(y_bar, "float64") * expected(unit, offsets, x, wrap)
+            bound = 20 * np.finfo(x.dtype).eps * np.sqrt(x[:, 0].size) * 4
+            assert abs(found[place] - terms.sum()) <= bound

@@ -6,11 +6,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from scipy.linalg import lu_factor
 
-import invconv as ic
-import invconv_torch as it
 from invconv.kernels import numpy_primitives, primitives
 from invconv.kernels.cpu.compiled import address_of
 from invconv.kernels.cpu.spectral.factors import factor
@@ -87,53 +84,6 @@ def test_a_singular_matrix_has_a_zero_pivot(dtype: str) -> None:
     assert (pivots[3:6].min(1) == 0).all()
     assert np.isnan(pivots[6]).any()
     np.testing.assert_array_equal(factors[regular], factored(matrices[regular])[0])
-
-
-def slogdet(kind: Any, kernel: Array, shape: tuple[int, ...]) -> float:
-    """Return log|det| of the dense matrix, whose columns are what the unit images become."""
-    size = len(kernel) * int(np.prod(shape))
-    columns = kind(kernel).forward(np.eye(size).reshape(size, len(kernel), *shape))
-    return float(np.linalg.slogdet(columns.reshape(size, size))[1])
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-@pytest.mark.parametrize(
-    ("layer", "kind"),
-    [(it.PeriodicConv2d, ic.PeriodicConv), (it.SymmetricConv2d, ic.SymmetricConv)],
-)
-def test_log_determinants_of_layers(layer: Any, kind: Any, dtype: torch.dtype) -> None:
-    """And their gradients, against the dense matrix in float64 and its differences."""
-    torch.manual_seed(0)
-    made, shape = layer(6, kernel_size=3).to(dtype), (6, 7)
-    log_det = made(torch.zeros(1, 6, *shape, dtype=dtype))[1].sum()
-    log_det.backward()
-    kernel = made.kernel.detach().double().numpy()
-    expected = slogdet(kind, kernel, shape)
-    assert log_det.item() == pytest.approx(expected, abs=1e3 * torch.finfo(dtype).eps)
-    step = 1e-5 * np.random.default_rng(0).standard_normal(kernel.shape)
-    ends = [slogdet(kind, kernel + sign * step, shape) for sign in (1, -1)]
-    along = float((made.kernel.grad.double().numpy() * step).sum())
-    assert along == pytest.approx((ends[0] - ends[1]) / 2, rel=1e-3)
-
-
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
-@pytest.mark.parametrize("kind", [ic.PeriodicConv, ic.SymmetricConv])
-def test_numpy_uses_them(kind: Any, dtype: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Log-determinant, against the dense matrix in float64."""
-    calls: list[Any] = []
-
-    def counted(*given: Any) -> None:
-        calls.append(given)
-        factor(*given)
-
-    monkeypatch.setattr(numpy_primitives, "factor_each", counted)
-    rng, shape = np.random.default_rng(0), (6, 7)
-    conv = kind.init(6, kernel_size=3, rng=rng, like=np.ones(1, dtype))
-    found = conv.log_det(shape)
-    assert len(calls) == 1
-    assert found.dtype == dtype
-    expected = slogdet(kind, conv.kernel.astype(np.float64), shape)
-    assert float(found) == pytest.approx(expected, abs=float(1e3 * np.finfo(dtype).eps))
 
 
 @pytest.mark.filterwarnings("error")

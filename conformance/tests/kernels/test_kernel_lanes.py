@@ -43,15 +43,3 @@ def test_buffers_of_any_size(way: str, dtype: str, monkeypatch: pytest.MonkeyPat
     assert parts[0] > parts[1] >= parts[2]
     assert all(np.array_equal(found[0], other) for other in found[1:])
     np.testing.assert_allclose(found[0], x, atol=300 * float(np.finfo(dtype).eps))
-
-
-def test_a_batch_falls_into_parts_where_that_leaves_fewer_lanes_idle() -> None:
-    conv = ic.AutoregressiveConv.init(12, rng=np.random.default_rng(0))
-    state = factored(conv, (32, 32), "float32")
-    lanes = state.geometry.lanes
-    assert assembly.best_parts(state.geometry, 3 * lanes, 1) == [3 * lanes]
-    assert assembly.best_parts(state.geometry, 3 * lanes + 2, 1) == [3 * lanes, 2]
-    assert assembly.best_parts(state.geometry, 3 * lanes - 1, 1) == [3 * lanes - 1]
-    y = np.random.default_rng(1).standard_normal((3 * lanes + 2, 12, 32, 32)).astype("float32")
-    x = solved(state, y)
-    assert np.array_equal(x, np.concatenate([solved(state, image[None]) for image in y]))

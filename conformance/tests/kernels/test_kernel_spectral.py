@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
 from typing import Any
 
 import numpy as np
@@ -10,7 +9,6 @@ import pytest
 import scipy.fft
 import torch
 
-import invconv as ic
 from invconv.kernels.cpu.compiled import address_of
 from invconv.kernels.cpu.spectral import product as compiled
 from invconv.kernels.cpu.spectral.product import compiled_product
@@ -89,18 +87,6 @@ def test_products_of_transforms(seed: int, basis: str, monkeypatch: pytest.Monke
         assert np.array_equal(multiplied(chosen, known, images[-1:], bits, 1), x[-1:])
 
 
-def test_nothing_crosses_from_an_image_to_another() -> None:
-    rng, basis = np.random.default_rng(0), Fourier((1, 1))
-    y = rng.standard_normal((20, 2, 4, 5))
-    matrices = spectrum(rng, basis, (4, 5), 2)
-    wanted = multiplied(matrices, basis, y, None, 1)
-    y[7, 0, 1, 2] = np.nan
-    x = multiplied(matrices, basis, y, None, 1)
-    others = np.arange(20) != 7
-    assert np.array_equal(x[others], wanted[others])
-    assert np.isnan(x[7]).all()
-
-
 def test_images_of_another_size_are_not_read() -> None:
     product = SpectralProduct(np.zeros((20, 3, 3), np.float32), Cosine(), (4, 5))
     for shape, kind in (((7, 2, 4, 5), "f4"), ((7, 3, 4, 6), "f4"), ((7, 3, 4, 5), "f8")):
@@ -108,38 +94,3 @@ def test_images_of_another_size_are_not_read() -> None:
         for images in (y, torch.from_numpy(y)):
             with pytest.raises(ValueError, match="expected 3 channels of 20 pixels of 4 bytes"):
                 product(images)
-
-
-@pytest.mark.parametrize("kind", [ic.PeriodicConv, ic.SymmetricConv])
-def test_inverses_use_it_for_small_grids_and_full_lanes(
-    kind: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """In NumPy and PyTorch, gradients too; a large grid, or a pickled one, is as right."""
-    rng, calls = np.random.default_rng(0), list[int]()
-    run = compiled.CompiledProduct.run
-
-    def counted(self: compiled.CompiledProduct, y: int, x: int, batch: int, *more: Any) -> None:
-        calls.append(batch)
-        run(self, y, x, batch, *more)
-
-    monkeypatch.setattr(compiled.CompiledProduct, "run", counted)
-    conv = kind.init(3, rng=rng)
-    x = rng.standard_normal((5, 3, 6, 7))
-    y = conv.forward(x)
-    prepared = pickle.loads(pickle.dumps(conv.prepare((6, 7), check=False)))
-    np.testing.assert_allclose(prepared.inverse(y), x, atol=1e-13)
-    assert calls == [5]
-    on_torch = conv.asarrays(torch.zeros(1, dtype=torch.float64)).prepare((6, 7), check=False)
-    bar = torch.from_numpy(y).requires_grad_()
-    found = on_torch.inverse(bar)
-    np.testing.assert_allclose(found.detach(), x, atol=1e-13)
-    assert calls == [5, 5]
-    found.square().sum().backward()
-    turned = conv.transpose().prepare((6, 7), check=False)
-    assert len(calls) == 3
-    np.testing.assert_allclose(bar.grad, turned.inverse(2 * x), atol=1e-13)
-    with monkeypatch.context() as patch:
-        patch.setattr(SpectralProduct, "prefers_kernel", lambda *_: False)
-        np.testing.assert_allclose(prepared.inverse(y), x, atol=1e-13)
-    assert len(calls) == 4
-    assert not SpectralProduct(np.zeros((1, 3, 3)), Cosine(), (256, 256)).prefers_kernel(1, 8)

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import copy
-import itertools
-import pickle
 import signal
 import subprocess
 import sys
@@ -67,25 +64,6 @@ def alone(made: ic.PreparedInverse, batches: list[Any]) -> list[Any]:
     ]
 
 
-@pytest.mark.usefixtures("shared_out")
-@pytest.mark.parametrize("seed", range(12))
-def test_strips_of_an_image_that_threads_share(seed: int) -> None:
-    """In parts that end elsewhere in every other strip; the bits are those of one thread."""
-    rng = np.random.default_rng(seed)
-    sizes, mask = tuple(int(k) for k in rng.integers(2, 5, 2)), ("corner", "raster")[seed % 2]
-    conv = ic.AutoregressiveConv.init(
-        2, sizes, mask=mask, direction=(-1, 1)[seed // 2 % 2], rng=rng, like=LIKE["numpy"]
-    )
-    grid = int(rng.integers(33, 90)), int(rng.integers(30, 300))
-    y = rng.standard_normal((1, 2, *grid)).astype(np.float32)
-    made = conv.prepare(grid, check=False)
-    found = [made.inverse(y) for _ in range(3)]
-    ic.set_num_threads(1)
-    wanted = made.inverse(y)
-    assert all(np.array_equal(x, wanted) for x in found)
-    assert np.abs(conv.forward(wanted) - y).max() < 1e-4
-
-
 @libraries
 @pytest.mark.usefixtures("shared_out")
 def test_sixteen_threads_that_each_have_two(library: str) -> None:
@@ -96,27 +74,6 @@ def test_sixteen_threads_that_each_have_two(library: str) -> None:
     for i, x in enumerate(found):
         assert np.array_equal(x, wanted[i % len(batches)]), i
     assert threads._pool is not None
-
-
-@libraries
-@pytest.mark.usefixtures("shared_out")
-def test_copies_while_others_solve(library: str) -> None:
-    """Copied, pickled and printed, it is what it was, and so are its copies."""
-    made, batches = prepared(library), images(library, 3)
-    wanted = alone(made, batches)
-    ways: list[Callable[[Any], Any]] = [
-        copy.deepcopy,
-        copy.copy,
-        lambda p: pickle.loads(pickle.dumps(p)),
-    ]
-    with ThreadPoolExecutor(8) as pool:
-        solves = [pool.submit(made.inverse, batches[i % 3]) for i in range(90)]
-        for i, way in zip(range(12), itertools.cycle(ways), strict=False):
-            copied = way(made)
-            assert repr(copied) == repr(made)
-            assert np.array_equal(to_numpy(copied.inverse(batches[i % 3])), wanted[i % 3])
-        for i, solve in enumerate(solves):
-            assert np.array_equal(to_numpy(solve.result()), wanted[i % 3]), i
 
 
 @libraries

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from tests.libraries.stand_in_cupy import install
+from tests.libraries.stand_in_cupy import runner
 
 Run = Callable[[str], "subprocess.CompletedProcess[str]"]
 
@@ -48,60 +46,17 @@ again = pickle.loads(pickle.dumps(prepared._state.solver))
 np.testing.assert_array_equal(to_numpy(again(y)), to_numpy(prepared._state.solver(y)))
 """
 
-WRONG = """\
-x = conv.inverse(xp.permute_dims(y, (0, 1, 3, 2)))
-wanted = host.inverse(np.ascontiguousarray(values.transpose(0, 1, 3, 2)))
-np.testing.assert_array_equal(to_numpy(x), wanted)
-"""
+WHAT_A_GPU_MUST_DO = "from tests.launches import checks\nchecks.of_cupy(checks.SMALL)\n"
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory, compiled_kernels: Path) -> Run:
     """Return a function that runs Python with the stand-ins."""
-    folder = tmp_path_factory.mktemp("cupy")
-    install(folder)
-
-    def python(code: str) -> subprocess.CompletedProcess[str]:
-        path = os.pathsep.join([str(folder), *sys.path])
-        stand_in = {"PYTHONPATH": path, "PYTHONWARNINGS": "error", "STAND_IN_DRIVER": "1"}
-        command = [sys.executable, "-c", BEFORE + code, str(compiled_kernels)]
-        environment = os.environ | stand_in
-        return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=100)
-
-    return python
+    python = runner(tmp_path_factory.mktemp("cupy"), STAND_IN_DRIVER="1")
+    return lambda code: python("-c", BEFORE + code, str(compiled_kernels))
 
 
-def test_a_solve_is_one_launch_on_the_current_stream(run: Run) -> None:
-    done = run(SOLVES + WRONG)
-    assert done.returncode == 0, done.stderr
-
-
-def test_what_a_gpu_must_do(run: Run) -> None:
-    done = run("from tests.launches import checks\nchecks.of_cupy(checks.SMALL)\n")
-    assert done.returncode == 0, done.stderr
-
-
-PLANTED = {
-    "a wrong stride": (
-        "p.CUDA = p.DeviceOps(**vars(p.CUDA) | {'contiguous': lambda x: x})\n" + WRONG,
-        "Arrays are not equal",
-    ),
-    "a wrong dtype": (
-        "joined = p.cupy.concatenate\n"
-        "p.cupy.concatenate = lambda parts: joined(parts).astype(np.float32)\n" + WRONG,
-        "expected images (3, 7, 5) of float32",
-    ),
-    "a CPU constant": (
-        "p.cupy.concatenate = lambda parts: np.zeros((4, 3, 3))\n" + WRONG,
-        "no attribute 'id'",
-    ),
-    "another stream": ("p._stream.__code__ = (lambda x: 0).__code__\n" + SOLVES, "AssertionError"),
-}
-
-
-@pytest.mark.parametrize("planted", PLANTED)
-def test_a_planted_mistake_is_caught(planted: str, run: Run) -> None:
-    code, message = PLANTED[planted]
+@pytest.mark.parametrize("code", [SOLVES, WHAT_A_GPU_MUST_DO], ids=["one launch", "checks"])
+def test_it_runs(code: str, run: Run) -> None:
     done = run(code)
-    assert done.returncode == 1
-    assert message in done.stderr
+    assert done.returncode == 0, done.stderr

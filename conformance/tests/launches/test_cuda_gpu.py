@@ -10,15 +10,18 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+import invconv_torch
 from invconv_conformance.libraries import LIBRARIES
+from tests.conftest import TORCH_LAYERS
 from tests.launches import checks
 from tests.libraries.gpus import CUPY
 
@@ -102,6 +105,49 @@ def test_streams_and_threads_do_not_share_counters() -> None:
         thread.join()
     assert [len(found[i]) for i in range(2)] == [20, 20]
     assert all(torch.equal(x, expected) for xs in found.values() for x in xs)
+
+
+def steps(layer: Any, x: Any) -> Iterator[tuple[str, Callable[[], Any]]]:
+    """Yield what training and sampling do with a layer, second derivatives and eval mode too."""
+
+    def loss(run: Any) -> Any:
+        y, log_det = run(x)
+        return y.square().sum() + log_det.sum()
+
+    def once(run: Any) -> None:
+        loss(run).backward()
+
+    def twice(run: Any) -> None:
+        leaves = [x, *layer.parameters()]
+        first = torch.autograd.grad(loss(run), leaves, create_graph=True, materialize_grads=True)
+        sum(g.square().sum() for g in first).backward()
+
+    for run in (layer.forward, layer.inverse):
+        yield f"{run.__name__} and backward", partial(once, run)
+        yield f"second derivative of {run.__name__}", partial(twice, run)
+    layer.eval()
+    for again in ("", " again"):
+        yield f"inverse in eval mode{again}", torch.no_grad()(lambda: layer.inverse(x))
+    yield "inverse in eval mode and backward", partial(once, layer.inverse)
+
+
+@on_torch
+@pytest.mark.parametrize("name", TORCH_LAYERS)
+def test_no_step_of_a_layer_waits(name: str) -> None:
+    """PyTorch itself raises as soon as anything waits."""
+    kind, arguments, settings, grid = TORCH_LAYERS[name]
+    layer: Any = getattr(invconv_torch, kind)(*arguments, **settings, device="cuda")
+    x = torch.randn(2, arguments[0], *grid, device="cuda", requires_grad=True)
+    for _, step in steps(layer, x):
+        step()  # compiles, and copies constants
+    layer.train()
+    torch.cuda.synchronize()
+    for what, step in steps(layer, x):
+        if name.startswith("exponential") and what == "inverse in eval mode":
+            step()  # counts terms
+            continue
+        with no_waiting():
+            step()
 
 
 @on_torch

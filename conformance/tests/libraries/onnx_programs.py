@@ -8,27 +8,13 @@ from typing import Any
 import pytest
 import torch
 
+from tests.on_torch.modules import Both
+
 onnx = pytest.importorskip("onnx")
 onnxruntime = pytest.importorskip("onnxruntime")
 pytest.importorskip("onnxscript")
 
 BATCH = torch.export.Dim.DYNAMIC
-
-
-class Both(torch.nn.Module):  # type: ignore[misc]
-    """Each layer's forward and inverse, on an image of its own."""
-
-    def __init__(self, layers: Sequence[Any]) -> None:
-        super().__init__()
-        self.layers = torch.nn.ModuleList(layers)
-
-    def forward(self, *images: Any) -> Any:
-        """Return (z, log_det, x, log_det) of each layer."""
-        return [
-            result
-            for layer, x in zip(self.layers, images, strict=True)
-            for result in (*layer(x), *layer.inverse(x))
-        ]
 
 
 def exported(module: Any, images: Sequence[Any], **options: Any) -> Any:

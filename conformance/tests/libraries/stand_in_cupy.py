@@ -17,6 +17,7 @@ import functools
 import json
 import operator
 import os
+import subprocess
 import sys
 import types
 from collections.abc import Callable
@@ -37,6 +38,19 @@ def install(folder: Path) -> None:
     (folder / "cupy" / "_stand_in.py").write_text(Path(__file__).read_text(encoding="utf-8"))
     (folder / "cupy" / "__init__.py").write_text(_ENTRY)
     (folder / "cupyx" / "__init__.py").write_text("import cupy\n")
+
+
+def runner(folder: Path, **settings: str) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Write the packages, and return a function that runs Python with them."""
+    install(folder)
+    paths = {"PYTHONPATH": os.pathsep.join([str(folder), *sys.path]), "PYTHONWARNINGS": "error"}
+
+    def python(*arguments: str, **more: str) -> subprocess.CompletedProcess[str]:
+        environment = os.environ | paths | settings | more
+        command = [sys.executable, *arguments]
+        return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+
+    return python
 
 
 class HostReadError(AssertionError):

@@ -10,16 +10,14 @@ import functools
 import importlib
 import inspect
 import json
-import os
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.libraries.stand_in_cupy import install
+from tests.libraries.stand_in_cupy import runner
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -27,16 +25,7 @@ Run = Callable[..., subprocess.CompletedProcess[str]]
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     """Return a function that runs Python with the stand-in for CuPy."""
-    folder = tmp_path_factory.mktemp("cupy")
-    install(folder)
-
-    def python(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
-        path = os.pathsep.join([str(folder), *sys.path])
-        environment = os.environ | {"PYTHONPATH": path, "PYTHONWARNINGS": "error"} | variables
-        command = [sys.executable, *arguments]
-        return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
-
-    return python
+    return runner(tmp_path_factory.mktemp("cupy"))
 
 
 @pytest.fixture(
@@ -117,32 +106,13 @@ def _from_source(path: str, name: str) -> inspect.Signature:
     return inspect.signature(space[name])
 
 
-PLANTED = {
-    "a host read": ("invconv.kernels.wavefront.readable = lambda x: True", "HostReadError"),
-    "a copy to the host": ("p.inverse_at_the_pixel = lambda c: c.diagonal.get()", "HostReadError"),
-    "an operand of NumPy": ("p.inverse_at_the_pixel = lambda c: np.eye(2)", "Unsupported type"),
-}
-
 SOLVE = """\
 import array_api_compat.cupy as xp, numpy as np
 import invconv, invconv.kernels.wavefront, invconv_cupy.primitives as p
 y = xp.asarray(np.ones((1, 2, 3, 3)))
 conv = invconv.AutoregressiveConv.init(2, rng=np.random.default_rng(0), like=y)
-{planted}
 conv.inverse(y)
 """
-
-
-def test_the_stand_in_runs_what_is_sound(run: Run) -> None:
-    assert run("-c", SOLVE.format(planted="")).returncode == 0
-
-
-@pytest.mark.parametrize("planted", PLANTED)
-def test_the_stand_in_catches(planted: str, run: Run) -> None:
-    line, message = PLANTED[planted]
-    done = run("-c", SOLVE.format(planted=line))
-    assert done.returncode == 1
-    assert message in done.stderr
 
 
 ELSEWHERE = """\
@@ -156,18 +126,6 @@ for call in (*[lambda f=f: f(y) for f in calls], lambda: conv.log_det((3, 3)),
     with pytest.raises(ValueError, match=re.escape("make that current: with cupy.cuda.Device(0):")):
         call()
 """
-
-
-def test_the_suite_runs_in_the_process_of_its_command(run: Run) -> None:
-    command = ("conformance", "--library=cupy", "--dtype=float32", "--workers=1")
-    done = run("-m", "invconv", *command, "--cases=corner-bias", "--laws=[fi]*.value")
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "2 of 2 hold" in done.stdout
-
-
-def test_a_device_that_is_not_current_is_named(run: Run) -> None:
-    done = run("-c", SOLVE.format(planted="") + ELSEWHERE)
-    assert done.returncode == 0, done.stderr
 
 
 PRECISION = """\
@@ -194,11 +152,6 @@ assert core.get_compute_type("float32") == 3
 """
 
 
-def test_tf32_decides_no_result(run: Run) -> None:
-    done = run("-c", PRECISION)
-    assert done.returncode == 0, done.stderr
-
-
 FILES = """\
 import array_api_compat.cupy as xp, numpy as np, sys
 import invconv
@@ -214,19 +167,23 @@ for name, array in back._arrays().items():
 """
 
 
-def test_files_are_written_and_read(run: Run, tmp_path: Path) -> None:
-    done = run("-c", FILES, str(tmp_path / "conv.safetensors"))
-    assert done.returncode == 0, done.stderr
+PICKLES = """\
+import pickle
+s = conv.prepare((3, 3))._state.solver
+before = dict(vars(s))
+s(y)
+assert type(pickle.loads(pickle.dumps(s))) is p.CausalSolver
+assert vars(s) == before and s.state.ops is p.CUPY
+"""
+PROGRAMS = {
+    "a device that is not current is named": SOLVE + ELSEWHERE,
+    "TF32 decides no result": PRECISION,
+    "files are written and read": FILES,
+    "solvers can be pickled and keep no buffer": SOLVE + PICKLES,
+}
 
 
-def test_solvers_can_be_pickled_and_keep_no_buffer(run: Run) -> None:
-    code = SOLVE.format(planted="") + (
-        "import pickle\n"
-        "s = conv.prepare((3, 3))._state.solver\n"
-        "before = dict(vars(s))\n"
-        "s(y)\n"
-        "assert type(pickle.loads(pickle.dumps(s))) is p.CausalSolver\n"
-        "assert vars(s) == before and s.state.ops is p.CUPY\n"
-    )
-    done = run("-c", code)
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_a_program(name: str, run: Run, tmp_path: Path) -> None:
+    done = run("-c", PROGRAMS[name], str(tmp_path / "conv.safetensors"))
     assert done.returncode == 0, done.stderr

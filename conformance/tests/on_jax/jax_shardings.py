@@ -1,5 +1,7 @@
 """Compare operators on images split over a 2 x 2 mesh with the same unsplit, in float64.
 
+A batch that is split is gathered nowhere in the compiled programs.
+
 It is a program of its own, which `test_jax_devices` starts, since the number of virtual CPU devices
 is set before JAX starts. Its arguments: "some" for a few operators and the splits that XLA is known
 to get wrong, or the name of one operator for every split; and "explicit" for a mesh whose axes are
@@ -10,10 +12,12 @@ from __future__ import annotations
 
 import itertools
 import os
+import re
 import sys
 from typing import Any
 
 SHAPE = (4, 4, 4, 8)  # of the images
+COLLECTIVES = r"\b(all-gather|all-to-all|collective-permute|reduce-scatter|all-reduce)(?:-start)?\("
 SOME = [(None, "a", None, "b"), (None, None, "a")]
 PAIRS = itertools.combinations(range(4), 2)
 EVERY = [
@@ -38,7 +42,7 @@ def operators(name: str) -> list[Any]:
     if name == "dilated":
         periodic, closed = ic.PeriodicConv, ic.ExponentialConv
         more = [periodic.init(4, rng=rng, dilation=2), closed.init(4, rng=rng, padding="circular")]
-        return [raster, *more]
+        return [raster, ic.Inverse(more[0]), *more]
     periodic = perturbed(ic.PeriodicConv.init(4, rng=rng), rng, 0.05)
     return [raster, periodic, perturbed(ic.PLUConv1x1.init(4, rng=rng), rng, 0.05)]
 
@@ -85,6 +89,24 @@ def compare(got: Any, expected: Any, what: str) -> None:
     assert not wrong, f"{what}: {wrong} differ from the result of one device"
 
 
+def require_no_gather(convs: list[Any], split: Any, weights: Any) -> None:
+    """Raise where a program for a split batch moves it; a parameter's gradient is a sum over it."""
+    import jax
+
+    programs = {
+        "values": jax.jit(values).lower(convs, split),
+        "gradients": jax.jit(differentiated).lower(convs, split, weights),
+    }
+    for what, program in programs.items():
+        text = program.compile().as_text()
+        moves = set(re.findall(COLLECTIVES, text)) - (
+            {"all-reduce"} if what == "gradients" else set()
+        )
+        assert not moves, f"{convs}, {what}: {moves}"
+    gather = jax.jit(jax.numpy.fft.rfft2).lower(split).compile().as_text()
+    assert re.search(COLLECTIVES, gather), "the check saw no gather where there is one"
+
+
 def main(name: str, explicit: bool) -> None:
     """Check all splits, and that explicit axes come back as they went in."""
     import jax
@@ -101,6 +123,11 @@ def main(name: str, explicit: bool) -> None:
     convs = [host.asarrays(x) for host in operators(name)]
     run = jax.jit(differentiated)
     expected = run(convs, x, weights)
+    batch = NamedSharding(mesh, PartitionSpec("a"))
+    if not explicit:
+        spread = jax.device_put((x, weights), batch)
+        everywhere = jax.device_put(convs, NamedSharding(mesh, PartitionSpec()))
+        require_no_gather(everywhere, *spread)
     for axes in EVERY if name != "some" else SOME[: 1 if explicit else None]:
         split = jax.device_put(x, NamedSharding(mesh, PartitionSpec(*axes)))
         compare(run(convs, split, weights), expected, f"{name}, jit, {axes}")

@@ -11,7 +11,6 @@ import jax
 import numpy as np
 import pytest
 from jax import export
-from jax import numpy as jnp
 
 import invconv as ic
 import invconv_jax
@@ -96,32 +95,3 @@ def test_an_exported_program_takes_and_returns_operators() -> None:
     expected = jax.jit(step)(conv, X)[1:]
     np.testing.assert_allclose(z, expected[0], rtol=1e-10, atol=1e-12)
     np.testing.assert_allclose(log_det, expected[1], rtol=1e-10)
-
-
-def test_a_linen_module_trains_and_its_variables_are_restored() -> None:
-    from flax import linen, serialization
-
-    optax = pytest.importorskip("optax")
-    template = chain(0)
-
-    class Flow(linen.Module):
-        @linen.compact
-        def __call__(self, x: Any) -> Any:
-            weights = self.param("flow", lambda key: template.parameters())
-            return template.replace(**weights).forward_and_log_det(x)
-
-    def loss(variables: Any) -> Any:
-        z, log_det = flow.apply(variables, X)
-        return (z**2).sum() / 2 - log_det.sum()
-
-    flow, optimizer = Flow(), optax.adam(0.01)
-    variables = flow.init(jax.random.key(0), X)
-    state, before = optimizer.init(variables), float(loss(variables))
-    for _ in range(3):
-        updates, state = optimizer.update(jax.jit(jax.grad(loss))(variables), state)
-        variables = optax.apply_updates(variables, updates)
-    assert loss(variables) < before
-    data = serialization.to_bytes(variables)
-    restored = serialization.from_bytes(flow.init(jax.random.key(1), X), data)  # NumPy's
-    restored = jax.tree.map(jnp.asarray, restored)
-    np.testing.assert_array_equal(flow.apply(restored, X)[0], flow.apply(variables, X)[0])

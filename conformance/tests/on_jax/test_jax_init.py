@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -15,17 +14,10 @@ import invconv_jax
 from invconv.operators.base.register import own_operators
 
 jax.config.update("jax_enable_x64", True)
+pytestmark = pytest.mark.usefixtures("quick_compilation")
 
 CLASSES = [cls for cls in own_operators() if hasattr(cls, "init")]
 every_class = pytest.mark.parametrize("cls", CLASSES, ids=lambda cls: cls.__name__)
-
-
-@pytest.fixture(autouse=True, scope="module")
-def quick_compilation() -> Iterator[None]:
-    """Have XLA spend less on programs that run once."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
 
 
 @every_class

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -13,11 +12,11 @@ from jax import numpy as jnp
 
 import invconv as ic
 import invconv_jax
-from invconv_conformance.cases.case import perturbed
 from invconv_conformance.truth import oracle
 from tests.selected import of_each_class
 
 jax.config.update("jax_enable_x64", True)
+pytestmark = pytest.mark.usefixtures("quick_compilation")
 
 NAMES = (
     "pluconv1x1-2d",
@@ -38,14 +37,6 @@ some_cases = pytest.mark.parametrize("case", of_each_class(*NAMES))
 def on_jax(case: Any) -> tuple[Any, Any]:
     x = jnp.asarray(case.images(1)[0])
     return case.conv().asarrays(x), x
-
-
-@pytest.fixture(autouse=True, scope="module")
-def quick_compilation() -> Iterator[None]:
-    """Have XLA spend less on programs that run once."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
 
 
 @some_cases
@@ -254,14 +245,3 @@ def test_channels_last(case: Any) -> None:
         assert log_det.shape == case.batch_shape
     with pytest.raises(ValueError, match="spatial"):
         last.forward(nhwc[..., :1] if conv.channels > 1 else nhwc[..., 0])
-
-
-def test_channels_last_parameters() -> None:
-    rng = np.random.default_rng(0)
-    conv = perturbed(ic.PeriodicConv.init(3, rng=rng), rng).asarrays(jnp.zeros(()))
-    last = invconv_jax.channels_last(conv)
-    doubled = last.replace(kernel=2 * last.parameters()["kernel"])
-    x = jnp.asarray(rng.standard_normal((2, 5, 4, 3)))
-    np.testing.assert_allclose(doubled.forward(x), 2 * last.forward(x), rtol=1e-12)
-    inner = (last.transpose().forward(x) * x).sum()
-    np.testing.assert_allclose(inner, (x * last.forward(x)).sum(), rtol=1e-10)

@@ -24,7 +24,7 @@ def loss_of(outputs: tuple[Any, Any]) -> Any:
     return (z**3).sum() - (log_det * log_det).sum()
 
 
-def wrong(value: Any) -> Any:
+def untyped(value: Any) -> Any:
     """Return what type checkers would refuse."""
     return value
 
@@ -105,49 +105,26 @@ def test_jax_memory_does_not_grow_with_depth() -> None:
     assert planned(12, lambda chain: chain) > 2 * ours[1]
 
 
-def test_jax_refuses_a_step_whose_inverse_is_lost() -> None:
-    good, bad = jax_chains()["alike"].steps[:2]
-    assert isinstance(bad, ic.EmergingConv)
-    kernel = bad.first.kernel.at[:, :, 0, 1].set(-9.0 * jnp.eye(4))
-    chain = ic.Chain([good, bad.replace(**{"first.kernel": kernel})])
-    with pytest.raises(ValueError, match=r"steps\[1\]: expected an inverse that can be trusted"):
-        ij.reversible(chain, (24, 24))
+def one() -> Any:
+    return jax_chains()["one"]
 
 
-@pytest.mark.parametrize(
-    ("make", "error", "message"),
-    [
-        (
-            lambda: ij.reversible(wrong([]), (4,)),
-            TypeError,
-            "chain: expected an invconv.Chain, got list",
-        ),
-        (
-            lambda: ij.reversible(ic.Chain([ic.ActNorm.init(2)]), (4,)),
-            TypeError,
-            "chain: expected arrays of JAX, got .* numpy as 0.log_scale",
-        ),
-        (
-            lambda: ij.reversible(jax_chains()["one"], wrong(4)),
-            TypeError,
-            "spatial_shape: expected a tup",
-        ),
-        (
-            lambda: jax.jit(lambda c: ij.reversible(c, (4, 4)).chain)(jax_chains()["one"]),
-            TypeError,
-            "got a traced 0.weight; call this outside jit",
-        ),
-        (
-            lambda: ij.reversible(jax_chains()["one"], (4, 4)).forward_and_log_det(
-                jnp.zeros((1, 4, 5, 4))
-            ),
-            ValueError,
-            r"expected the grid \(4, 4\) on which this chain was judged, got \(5, 4\); reversible",
-        ),
-    ],
-)
-def test_what_cannot_be_reversed_is_refused(
-    make: Callable[[], Any], error: type[Exception], message: str
-) -> None:
-    with pytest.raises(error, match=message):
-        make()
+REFUSED: dict[str, Callable[[], Any]] = {
+    "chain: expected an invconv.Chain, got list": lambda: ij.reversible(untyped([]), (4,)),
+    "chain: expected arrays of JAX, got .* numpy as 0.log_scale": lambda: ij.reversible(
+        ic.Chain([ic.ActNorm.init(2)]), (4,)
+    ),
+    "spatial_shape: expected a tup": lambda: ij.reversible(one(), untyped(4)),
+    "got a traced 0.weight; call this outside jit": lambda: jax.jit(
+        lambda c: ij.reversible(c, (4, 4)).chain
+    )(one()),
+    r"expected the grid \(4, 4\) on which this chain was judged, got \(5, 4\)": lambda: (
+        ij.reversible(one(), (4, 4)).forward_and_log_det(jnp.zeros((1, 4, 5, 4)))
+    ),
+}
+
+
+@pytest.mark.parametrize("message", REFUSED)
+def test_what_cannot_be_reversed_is_refused(message: str) -> None:
+    with pytest.raises((TypeError, ValueError), match=message):
+        REFUSED[message]()

@@ -10,10 +10,8 @@ import jax
 import numpy as np
 import pytest
 import torch
-from jax import numpy as jnp
 
 import invconv as ic
-import invconv_jax as ij
 import invconv_torch as it
 
 jax.config.update("jax_enable_x64", True)
@@ -124,69 +122,37 @@ def test_torch_refuses_a_layer_whose_inverse_is_lost() -> None:
         chain(x)  # another layer, on the same grid
 
 
-def wrong(value: Any) -> Any:
-    """Return what type checkers would refuse."""
-    return value
+ACTNORM = it.ActNorm(2)
+REFUSED: dict[str, Callable[[], Any]] = {
+    "layers: expected modules .* got none": lambda: it.ReversibleChain([]),
+    "layers: expected modules with forward.* got Linear at 1": lambda: it.ReversibleChain(
+        [ACTNORM, torch.nn.Linear(2, 2)]  # found at once, not after an epoch
+    ),
+    "in a list, got one ActNorm": lambda: it.ReversibleChain(ACTNORM),
+    r"got ActNorm at 0; InvertibleModule\(conv\) is one": lambda: it.ReversibleChain(
+        [ic.ActNorm.init(2)]
+    ),
+    "x: expected a torch.Tensor, got ndarray": lambda: it.ReversibleChain([ACTNORM])(
+        np.zeros((1, 2, 3))
+    ),
+    r"x: expected shape \(batch, 2, \*spatial\)": lambda: it.ReversibleChain([ACTNORM])(
+        torch.zeros(1, 3, 4)
+    ),
+}
 
 
-def no_inverse() -> None:
-    it.ReversibleChain([it.ActNorm(2), torch.nn.Linear(2, 2)])  # found at once, not after an epoch
-
-
-@pytest.mark.parametrize(
-    ("make", "error", "message"),
-    [
-        (lambda: it.ReversibleChain([]), ValueError, "layers: expected modules .* got none"),
-        (no_inverse, TypeError, "layers: expected modules with forward.* got Linear at 1"),
-        (lambda: it.ReversibleChain(it.ActNorm(2)), TypeError, "in a list, got one ActNorm"),
-        (
-            lambda: it.ReversibleChain([ic.ActNorm.init(2)]),
-            TypeError,
-            r"got ActNorm at 0; InvertibleModule\(conv\) is one",
-        ),
-        (
-            lambda: it.ReversibleChain([it.ActNorm(2)])(np.zeros((1, 2, 3))),
-            TypeError,
-            "x: expected a torch.Tensor, got ndarray",
-        ),
-        (
-            lambda: it.ReversibleChain([it.ActNorm(2)])(torch.zeros(1, 3, 4)),
-            ValueError,
-            r"x: expected shape \(batch, 2, \*spatial\)",
-        ),
-    ],
-)
-def test_what_cannot_be_reversed_is_refused(
-    make: Callable[[], Any], error: type[Exception], message: str
-) -> None:
-    with pytest.raises(error, match=message):
-        make()
-
-
-def test_torch_lets_nan_in_and_out() -> None:
-    chain = it.ReversibleChain([it.ActNorm(2), it.AutoregressiveConv2d(2)])
-    x = torch.randn(2, 2, 4, 4)
-    x[0, 0, 0, 0] = torch.nan
-    x.requires_grad_()
-    gradients = torch.autograd.grad(chain(x)[0].square().sum(), [x, chain[0].log_scale])
-    assert gradients[0][1].isfinite().all()
-    assert gradients[0][0].isnan().any()
-    assert gradients[1].isnan().any()
+@pytest.mark.parametrize("message", REFUSED)
+def test_what_cannot_be_reversed_is_refused(message: str) -> None:
+    with pytest.raises((TypeError, ValueError), match=message):
+        REFUSED[message]()
 
 
 def test_torch_judges_every_layer_on_its_own_grid() -> None:
-    class Squeeze(torch.nn.Module):  # type: ignore[misc]
-        def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-            return torch.pixel_unshuffle(x, 2), x.new_zeros(x.shape[0])
-
-        def inverse(self, z: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-            return torch.pixel_shuffle(z, 2), z.new_zeros(z.shape[0])
-
     weak = it.AutoregressiveConv2d(4)
     with torch.no_grad():
         weak.kernel[:, :, 0, 1] = -1.5 * torch.eye(4)
         weak.kernel[:, :, 1, 0] = -1.5 * torch.eye(4)
-    chain = it.ReversibleChain([it.ActNorm(1), Squeeze(), weak])
+    chain = it.ReversibleChain([it.ActNorm(1), it.Squeeze(), weak])
     chain(torch.randn(1, 1, 8, 8))[0].sum().backward()  # 4 x 4 are few enough pixels, 8 x 8 not
     with pytest.raises(ValueError, match=r"layer 2: .* on a grid of 8 x 8 is off by"):
         chain(torch.randn(1, 1, 16, 16))
@@ -209,55 +175,3 @@ def test_torch_recomputes_as_autocast_computed() -> None:
         strict=True,
     ):
         assert (a - b).norm() < 1e-2 * b.norm()
-
-
-def test_a_gradient_that_would_be_wrong_is_nan_where_nobody_can_raise(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    chain = it.ReversibleChain([it.ActNorm(2), it.AutoregressiveConv2d(2)])
-    x = torch.randn(1, 2, 24, 24, requires_grad=True)
-    monkeypatch.setattr("invconv_torch.reversible.readable", lambda x: False)  # as on a GPU
-    wanted = [x, *chain.parameters()]
-    assert all(g.isfinite().all() for g in torch.autograd.grad(chain(x)[0].sum(), wanted))
-    with torch.no_grad():
-        chain[1].kernel[:, :, 0, 1] = -2 * torch.eye(2)
-    assert all(g.isnan().all() for g in torch.autograd.grad(chain(x)[0].sum(), wanted))
-
-    flow = ij.reversible(ic.Chain([ic.AutoregressiveConv(jnp.eye(2)[:, :, None] * 1.0)] * 2), (64,))
-    image = jax.random.normal(jax.random.key(0), (1, 2, 64), "float64")
-    gradient = jax.jit(jax.grad(lambda flow, x: flow.forward_and_log_det(x)[0].sum(), (0, 1)))
-    assert all(jnp.isfinite(g).all() for g in jax.tree.leaves(gradient(flow, image)))
-    grown = jax.tree.map(lambda k: jnp.concat([k, -3 * k], axis=-1), flow)
-    assert all(jnp.isnan(g).all() for g in jax.tree.leaves(gradient(grown, image)))
-
-
-@pytest.mark.parametrize("library", ["torch", "jax"])
-@pytest.mark.parametrize("strength", [0.05, 0.2, 0.3, 0.35])
-def test_float32_gradients_are_as_right_as_the_condition_says(
-    strength: float, library: str
-) -> None:
-    """Against float64 and stored activations, for chains that lose one to five digits."""
-    rng = np.random.default_rng(0)
-    kernels = strength * rng.standard_normal((4, 3, 3, 2, 2))
-    kernels[:, :, :, 0, 0] = np.eye(3)
-    chain = ic.Chain([ic.AutoregressiveConv(kernel) for kernel in kernels])
-    x, z_bar = rng.standard_normal((2, 4, 3, 8, 8))
-    expected, x_bar = chain.forward_vjp(x, z_bar)
-    loss = ic.diagnose(chain, (8, 8), "float32").loss
-    found: list[Any]
-    if library == "torch":
-        like = torch.empty(0)
-        flow = it.ReversibleChain([it.InvertibleModule(s.asarrays(like)) for s in chain.steps])
-        image = torch.as_tensor(x, dtype=torch.float32).requires_grad_()
-        bar = torch.as_tensor(z_bar, dtype=torch.float32)
-        found = list(torch.autograd.grad(flow(image)[0], [*flow.parameters(), image], bar))
-    else:
-        there = ij.reversible(chain.asarrays(jnp.empty(0, "float32")), (8, 8))
-        pull = jax.vjp(
-            lambda flow, x: flow.forward_and_log_det(x)[0], there, jnp.asarray(x, "float32")
-        )[1]
-        flow_bar, image_bar = pull(jnp.asarray(z_bar, "float32"))
-        found = [*flow_bar.chain.parameters().values(), image_bar]
-    assert 1 < loss < 1e-2 * 2**23
-    for a, b in zip(found, [*expected.values(), x_bar], strict=True):
-        assert np.linalg.norm(np.asarray(a) - b) <= 2 * loss * 2.0**-23 * np.linalg.norm(b)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from torch.autograd import gradcheck, gradgradcheck
@@ -13,7 +12,7 @@ from torch.func import functional_call
 from torch.nn.functional import leaky_relu
 
 import invconv_torch as it
-from invconv_conformance.truth import oracle
+from tests.on_torch.modules import Method
 
 # what PyTorch's own forward mode imports
 pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit.script:DeprecationWarning")
@@ -21,18 +20,6 @@ pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit.script:DeprecationWar
 Build = Callable[..., tuple[Any, Any]]
 
 directions = pytest.mark.parametrize("direction", ["forward", "inverse"])
-
-
-class Method(torch.nn.Module):  # type: ignore[misc]
-    """A layer whose forward is one of its directions, as `functional_call` wants it."""
-
-    def __init__(self, layer: Any, direction: str) -> None:
-        super().__init__()
-        self.layer, self.direction = layer, direction
-
-    def forward(self, x: Any) -> Any:
-        """Run the direction."""
-        return getattr(self.layer, self.direction)(x)
 
 
 def as_function(layer: Any, direction: str) -> tuple[Callable[..., Any], dict[str, Any]]:
@@ -139,21 +126,6 @@ def test_func_grad_jvp_vmap(layer_name: str, torch_layer: Build) -> None:
                 wanted, log_det = function(images[i], *own)
                 torch.testing.assert_close(got[i], wanted, rtol=1e-9, atol=1e-9)
                 torch.testing.assert_close(log_dets[i], log_det, rtol=1e-9, atol=1e-9)
-
-
-def test_jacobian_is_the_oracles_matrix(layer_name: str, torch_layer: Build) -> None:
-    layer, x = torch_layer(layer_name)
-    host = layer.operator().asarrays(np.empty(0))
-    matrix, shift = oracle.affine(host, tuple(x.shape[2:]))
-    sample = x[:1]
-    jacobian = torch.func.jacrev(lambda x: layer(x)[0])(sample)
-    n = sample.numel()
-    np.testing.assert_allclose(jacobian.detach().reshape(n, n).numpy(), matrix, atol=1e-12)
-    log_det = layer(sample)[1].item()
-    np.testing.assert_allclose(log_det, np.linalg.slogdet(matrix)[1], rtol=1e-11, atol=1e-11)
-    solved = np.linalg.solve(matrix, sample.numpy().reshape(-1) - shift)
-    got = layer.inverse(sample)[0].detach().numpy().reshape(-1)
-    np.testing.assert_allclose(got, solved, rtol=1e-9, atol=1e-9)
 
 
 @pytest.mark.parametrize("name", ["autoregressive-2d", "emerging-3d", "periodic-2d"])

@@ -1,14 +1,17 @@
-"""log|det A| and A^-1 by what never waits for a device, and their derivatives."""
+"""log|det A| and A^-1 by what never waits for a device, in layers too, and their derivatives."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from torch.autograd.functional import hessian, jacobian
 
+import invconv_torch as it
 from invconv_torch import primitives
 from invconv_torch.native.matrices import inverse_or_nan
 
@@ -85,3 +88,73 @@ def test_half_types_have_log_dets_and_gradients_of_float32(
     assert found.dtype == dtype
     eps = torch.finfo(dtype).eps
     torch.testing.assert_close(found.double(), wanted, rtol=8 * eps, atol=8 * eps)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("scale", [1e-30, 1.0, 1e30, 0.0, math.nan, math.inf])
+def test_log_determinants_of_any_size(scale: float, dtype: torch.dtype) -> None:
+    """Products of pivots may leave the range where the sum of their logarithms does not."""
+    torch.manual_seed(0)
+    layer = it.AutoregressiveConv2d(30, dtype=dtype)
+    with torch.no_grad():
+        layer.kernel[..., 0, 0] *= scale
+        log_det = layer(torch.zeros(1, 30, 2, 2, dtype=dtype))[1]
+    pivots = layer.kernel.detach()[..., 0, 0].diagonal().double()
+    expected = (4 * pivots.abs().log().sum()).to(dtype).expand(1)
+    torch.testing.assert_close(log_det, expected, rtol=1e-6, atol=1e-5, equal_nan=True)
+
+
+def test_an_image_that_is_not_finite_spoils_no_gradient_of_the_log_determinant() -> None:
+    torch.manual_seed(0)
+    layer = it.EmergingConv2d(2)
+    x = torch.full((1, 2, 3, 3), torch.inf)
+    layer(x)[1].sum().backward()
+    expected = 9 / layer.first.kernel.detach()[..., 0, 0].diagonal()
+    found = layer.first.kernel.grad
+    torch.testing.assert_close(found[..., 0, 0].diagonal(), expected)
+    assert torch.count_nonzero(found) == 2
+
+
+def test_a_singular_layer_has_a_gradient_and_no_exception() -> None:
+    layer = it.EmergingConv2d(2)
+    with torch.no_grad():
+        layer.first.kernel[0, 0, 0, 0] = 0.0
+    z, log_det = layer(torch.randn(1, 2, 3, 3))
+    assert log_det.item() == -math.inf
+    (z.sum() + log_det.sum()).backward()
+    assert layer.first.kernel.grad[0, 0, 0, 0].isinf()
+
+
+@pytest.mark.parametrize("direction", ["forward", "inverse"])
+@pytest.mark.parametrize("layer_name", ["autoregressive-1d", "periodic-1d", "plain", "qr", "plu"])
+def test_vectorized_jacobians(direction: str, layer_name: str, torch_layer: Build) -> None:
+    layer, x = torch_layer(layer_name)
+    x = x[:1]
+
+    def cubes(z: Any) -> Any:
+        return (getattr(layer, direction)(z)[0] ** 3).flatten()
+
+    def slope(z: Any, vectorize: bool) -> Any:
+        return jacobian(cubes, z, create_graph=True, vectorize=vectorize)
+
+    torch.testing.assert_close(slope(x, True), slope(x, False))
+    of_sum = [hessian(lambda z: cubes(z).sum(), x, vectorize=v) for v in (True, False)]
+    torch.testing.assert_close(*of_sum)
+    assert of_sum[1].abs().max() > 1e-3  # there is something to compare
+    # one level of vmap inside another
+    nested = [jacobian(lambda z, v=v: slope(z, v)[:2], x, vectorize=v) for v in (True, False)]
+    torch.testing.assert_close(*nested)
+
+
+def test_an_image_that_has_left_a_transform_has_gradients() -> None:
+    layer, x, left = it.EmergingConv2d(3), torch.randn(1, 3, 4, 4, requires_grad=True), []
+
+    def keep(t: Any) -> Any:
+        left.append(t)
+        return t.sum()
+
+    torch.func.grad(keep)(x)
+    given, found = [x, *layer.parameters()], []
+    for image in (x, left[0]):
+        found.append(torch.autograd.grad(layer(image)[0].square().sum(), given))
+    assert all(map(torch.equal, *found))

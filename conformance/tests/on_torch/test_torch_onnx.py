@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,10 +13,13 @@ import torch
 
 import invconv as ic
 import invconv_torch as it
+from invconv_conformance.cases.case import Case
 from invconv_conformance.truth import oracle
 from invconv_torch.exporting import constant
 from invconv_torch.exporting.waves import lanes_of
-from tests.libraries.onnx_programs import BATCH, Both, exported, run
+from tests.libraries.onnx_programs import BATCH, exported, run
+from tests.on_torch.modules import Both
+from tests.selected import cases_named
 
 Build = Callable[..., tuple[Any, Any]]
 FEW = ("raster-2d", "qr", "actnorm")  # the slow run has all
@@ -57,25 +59,18 @@ def test_what_is_traced(layer_name: str, dtype: Any, torch_layer: Build) -> None
     check(layer, x, eagerly(layer, x))
 
 
-OTHERS: dict[str, tuple[Callable[[Any], Any], tuple[int, ...]]] = {
-    "four axes": (lambda rng: ic.AutoregressiveConv.init(2, ndim=4, rng=rng), (2, 3, 1, 2)),
-    "chain": (
-        lambda rng: ic.Chain([ic.PLUConv1x1.init(2, rng=rng), ic.PeriodicConv.init(2, rng=rng)]),
-        (3, 4),
-    ),
-    "inverse": (lambda rng: ic.Inverse(ic.EmergingConv.init(2, rng=rng)), (3, 4)),
-    "wide": (lambda rng: ic.PeriodicConv.init(2, 7, 1, dilation=2, rng=rng), (5,)),
-    "bounded": (lambda rng: ic.bounded(ic.PeriodicConv.init(2, rng=rng), 3), (4, 4)),
-    "circulant": (lambda rng: ic.CirculantConv1x1.init(2, rng=rng), (2, 2)),
-}
+OTHERS = "corner-4d-++-", "chain-merged", "inverse-emerging-biases", "periodic-k7"
 
 
-@pytest.mark.parametrize("name", OTHERS)
-def test_operators(name: str) -> None:
-    init, grid = OTHERS[name]
-    layer = it.InvertibleModule(init(np.random.default_rng(0)))
-    x = torch.randn(3, 2, *grid, dtype=torch.float64)
-    check(layer, x, eagerly(layer, x))
+@pytest.mark.parametrize("case", cases_named(*OTHERS), ids=lambda case: case.name)
+def test_operators(case: Case) -> None:
+    convs = [case.conv()]
+    if case.name == "periodic-k7":
+        convs.append(ic.bounded(convs[0], 3.0))
+    for conv in convs:
+        layer = it.InvertibleModule(conv)
+        x = torch.randn(3, conv.channels, *case.spatial_shape, dtype=torch.float64)
+        check(layer, x, eagerly(layer, x))
 
 
 def test_half_types_are_computed_in_float32() -> None:
@@ -105,46 +100,6 @@ def test_every_layer_in_onnxruntime(dtype: Any, torch_layer: Build) -> None:
     from tests.conftest import TORCH_LAYERS
 
     in_onnxruntime(tuple(TORCH_LAYERS), dtype, torch_layer)
-
-
-class DensityAndSampler(torch.nn.Module):  # type: ignore[misc]
-    """log p(x) of a flow, and x of z."""
-
-    def __init__(self, flow: Any) -> None:
-        super().__init__()
-        self.flow = flow
-
-    def density(self, x: Any) -> Any:
-        """Return one number a sample."""
-        z, log_det = self.flow(x)
-        return log_det - (0.5 * z.square() + 0.5 * math.log(2 * math.pi)).sum((1, 2, 3))
-
-    def forward(self, x: Any, z: Any) -> Any:
-        """Return both."""
-        return self.density(x), self.flow.inverse(z)[0]
-
-
-@pytest.mark.slow
-def test_a_trained_flow() -> None:
-    torch.manual_seed(0)
-    layers = [
-        *(it.Squeeze(), it.ActNorm(4), it.EmergingConv2d(4, mixing="qr", max_gain=10)),
-        *(it.PeriodicConv2d(4), it.Squeeze(basis="haar"), it.Conv1x1(16, "plu")),
-    ]
-    flow, images = it.ReversibleChain(layers), torch.randn(64, 1, 8, 12).cumsum(-1)
-    optimizer = torch.optim.Adam(flow.parameters(), lr=0.02)
-    both = DensityAndSampler(flow)
-    for _ in range(10):
-        loss = -both.density(images).mean()
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-    x, z = images[:5], torch.randn(5, 16, 2, 3)
-    log_prob, samples = run(exported(both, (x[:2], z[:2])), (x, z))
-    with torch.no_grad():
-        wanted, images = both(x, z)
-    torch.testing.assert_close(torch.tensor(log_prob), wanted)
-    torch.testing.assert_close(torch.tensor(samples), images, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.slow
@@ -206,24 +161,6 @@ def test_an_ill_conditioned_triangle_is_refined(kind: str, monkeypatch: Any) -> 
     plain = constant._multiply
     monkeypatch.setattr(constant, "_multiply", lambda y, inverse, matrix=None: plain(y, inverse))
     assert residual(layer, y) > 3 * refined
-
-
-@pytest.mark.parametrize("fault", ["reads", "places", "mask", "waves"])
-def test_planted_faults_are_caught(fault: str, torch_layer: Build, monkeypatch: Any) -> None:
-    from invconv_torch.exporting import spectral
-
-    def wrong(c: Any, shape: Any, xp: Any) -> Any:
-        lanes = lanes_of(c, shape, xp)
-        if fault == "mask":
-            return lanes._replace(inside=np.ones_like(lanes.inside))
-        return lanes._replace(**{fault: getattr(lanes, fault)[..., ::-1].copy()})
-
-    name = "periodic-2d" if fault == "waves" else "raster-2d"
-    monkeypatch.setattr(constant, "lanes_of", wrong)
-    monkeypatch.setattr(spectral, "_waves", lambda n: np.exp(2j * np.pi * np.eye(n)))
-    layer, x = torch_layer(name)
-    with pytest.raises(AssertionError):
-        check(layer, x, eagerly(layer, x))
 
 
 def test_the_older_exporter_is_refused(tmp_path: Path) -> None:

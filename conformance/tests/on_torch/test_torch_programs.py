@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ import invconv_torch as it
 from invconv.kernels.convolutions import causal_family, circular_family
 from invconv.kernels.symmetric import symmetric_family
 from tests.conftest import TORCH_LAYERS
+from tests.on_torch.modules import Both
 
 Build = Callable[..., tuple[Any, Any]]
 FEW = ("raster-2d", "periodic-2d", "symmetric-1d", "qr")
@@ -34,22 +35,6 @@ for got, want in zip(program.module()(*images), wanted, strict=True):
     torch.testing.assert_close(got, want, rtol=1e-9, atol=1e-9)
 assert not any("invconv" in name for name in sys.modules)
 """
-
-
-class Both(torch.nn.Module):  # type: ignore[misc]
-    """Each layer's forward and inverse, on an image of its own."""
-
-    def __init__(self, layers: Sequence[Any]) -> None:
-        super().__init__()
-        self.layers = torch.nn.ModuleList(layers)
-
-    def forward(self, *images: Any) -> Any:
-        """Return (z, log_det, x, log_det) of each layer."""
-        return [
-            result
-            for layer, x in zip(self.layers, images, strict=True)
-            for result in (*layer(x), *layer.inverse(x))
-        ]
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,6 @@ from pathlib import Path
 
 import pytest
 
-import invconv
 import invconv_benchmarks
 from invconv._cli import main
 from invconv_benchmarks.docs.names import PACKAGES, Name, public
@@ -40,23 +39,6 @@ def test_every_method_has_an_example(names: list[Name]) -> None:
         if not name.has_example(member)
     }
     assert lacking == set()
-
-
-class _Without(invconv.Conv1x1):
-    def forward(self, x: object) -> object:
-        """Return something."""
-        return x
-
-    def more(self) -> None:
-        """Return nothing."""
-
-
-_Without.__module__ = "invconv"
-
-
-def test_a_method_without_an_example_is_found() -> None:
-    name = Name("invconv", "Without", _Without)
-    assert {m for m in name.members if not name.has_example(m)} == {"more"}
 
 
 def test_a_name_has_an_example_and_says_what_its_members_are(names: list[Name]) -> None:

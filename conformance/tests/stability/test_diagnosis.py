@@ -136,17 +136,6 @@ def test_the_worst_frequency() -> None:
     assert "not defined: the grid is closed" in repr(found)
 
 
-def test_the_worst_channel_and_pixel() -> None:
-    scales = ic.diagnose(ic.ActNorm(np.asarray([0.0, -3.0, 2.0]), None), (4,))
-    assert (scales.channel, scales.pixel) == (1, None)
-    conv = ic.EmergingConv.init(2, rng=np.random.default_rng(0))
-    found = ic.diagnose(conv, (5, 6))
-    inverse = np.linalg.inv(oracle.affine(conv, (5, 6))[0])
-    sums = np.abs(inverse).sum(axis=0).reshape(2, 5, 6)
-    assert found.pixel is not None
-    assert sums[(found.channel, *found.pixel)] == pytest.approx(sums.max())
-
-
 @pytest.mark.parametrize(
     ("conv", "words"),
     [

@@ -158,25 +158,24 @@ def test_it_follows_copies_and_modules_around_a_model() -> None:
 JAX, TORCH = ic.ActNorm(jax.numpy.ones(2), None), it.ActNorm(2)
 
 
+REFUSED: dict[str, tuple[tuple[Any, ...], dict[str, Any]]] = {
+    "model: expected an operator or .* got list without any": (([1, 2], (4,)), {}),
+    "digits: expected a number from 0": ((JAX, (4,)), {"digits": -1}),
+    "digits: .* got '3'": ((JAX, (4,)), {"digits": "3"}),
+    "digits: .* got nan": ((JAX, (4,)), {"digits": np.nan}),
+    "every: expected a positive integer up to": ((JAX, (4,)), {"every": 0}),
+    "every: expected a positive integer, got 0.5": ((JAX, (4,)), {"every": 0.5}),
+    "spatial_shape: expected a tuple of integers .* got 4": ((JAX, 4), {}),
+    "spatial_shape: expected at least one pixel": ((JAX, lambda name: (0,)), {}),
+    "spatial_shape: expected a grid .* got None": ((JAX,), {}),
+}
+
+
 @pytest.mark.parametrize("library", [it, ij])
-@pytest.mark.parametrize(
-    ("arguments", "options", "error", "message"),
-    [
-        (([1, 2], (4,)), {}, ValueError, "model: expected an operator or .* got list without any"),
-        ((JAX, (4,)), {"digits": -1}, ValueError, "digits: expected a number from 0"),
-        ((JAX, (4,)), {"digits": "3"}, ValueError, "digits: .* got '3'"),
-        ((JAX, (4,)), {"digits": np.nan}, ValueError, "digits: .* got nan"),
-        ((JAX, (4,)), {"every": 0}, ValueError, "every: expected a positive integer up to"),
-        ((JAX, (4,)), {"every": 0.5}, TypeError, "every: expected a positive integer, got 0.5"),
-        ((JAX, 4), {}, TypeError, "spatial_shape: expected a tuple of integers .* got 4"),
-        ((JAX, lambda name: (0,)), {}, ValueError, "spatial_shape: expected at least one pixel"),
-        ((JAX,), {}, ValueError, "spatial_shape: expected a grid .* got None"),
-    ],
-)
-def test_what_cannot_be_guarded_is_refused(
-    library: Any, arguments: Any, options: Any, error: type[Exception], message: str
-) -> None:
-    with pytest.raises(error, match=message):
+@pytest.mark.parametrize("message", REFUSED)
+def test_what_cannot_be_guarded_is_refused(library: Any, message: str) -> None:
+    arguments, options = REFUSED[message]
+    with pytest.raises((TypeError, ValueError), match=message):
         library.InverseGuard(*arguments, **options).step(JAX)
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import statistics
-import warnings
 from typing import Any
 
 import numpy as np
@@ -12,10 +11,8 @@ import pytest
 import torch
 
 import invconv as ic
-from invconv.kernels import convolutions, families, primitives, symmetric
 from invconv.operators.base import grids, judgement
 from invconv.operators.base.judgement import Judgement
-from invconv_benchmarks.studies import checks
 from invconv_benchmarks.studies.silent_error.drawing import large_grids
 from invconv_benchmarks.suites.group import Shape
 
@@ -104,58 +101,3 @@ def test_a_frequency_that_alone_is_wrong_is_found(
     assert off > 0.01
     found = judgement.judge(conv, (32, 32), "float32")
     assert found.error == pytest.approx(off, rel=0.2)
-
-
-def test_the_check_of_a_wide_spectral_kernel_does_not_apply_its_taps(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """Its warning and its diagnosis do not either."""
-    products: list[int] = []
-    correlate = primitives.correlate
-
-    def counted(stencil: Any, x: Any, **settings: Any) -> Any:
-        products.append(len(stencil.offsets) * x.size)
-        return correlate(stencil, x, **settings)
-
-    for module in (convolutions, families, symmetric):
-        monkeypatch.setattr(module, "correlate", counted)
-    along, shape = np.exp(-(np.arange(-7, 8) ** 2) / 4.5), (200, 240)
-    psf = np.multiply.outer(along, along)[None, None] / along.sum() ** 2
-    for conv in (ic.SymmetricConv(psf[..., 7:, 7:]), ic.PeriodicConv(psf)):
-        single = conv.asarrays(np.empty(0, np.float32))
-        with pytest.warns(ic.IllConditionedWarning, match=r"0\.\d digits are left in float32"):
-            single.inverse(np.ones((1, 1, *shape), np.float32))
-        conv.inverse(np.ones((1, 1, *shape)))
-        ic.diagnose(conv, shape)
-        assert not products
-        conv.forward(np.ones((1, 1, *shape)))
-        assert products.pop() >= psf.size * 200 * 240
-
-
-def test_a_wide_causal_kernel_is_applied_on_a_part_of_the_grid(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    products: list[int] = []
-
-    def counted(stencil: Any, x: Any, **settings: Any) -> Any:
-        products.append(len(stencil.offsets) * x.size)
-        return primitives.correlate(stencil, x, **settings)
-
-    monkeypatch.setattr(convolutions, "correlate", counted)
-    kernel, shape = np.full((1, 1, 15, 15), -0.001), (300, 400)
-    kernel[..., 0, 0] = 0.2
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        ic.AutoregressiveConv(kernel).inverse(np.ones((1, 1, *shape)))
-    assert 0 < sum(products) < kernel.size * 300 * 400
-
-
-def test_the_study_of_checks_has_a_line_for_each(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("COLUMNS", "120")  # a table that cuts no name
-    checks.main(["--quick", "--rounds", "1", "--only", "ActNorm"])
-    said = capsys.readouterr().out
-    assert said.count("ActNorm") == 4
-    slow = checks.Found("", (1, 2), 3, "float32", solve=1.0, check=3.2, diagnosis=3.1)
-    assert slow.shares == (3.2 / 3.05, 3.1 / 6.2)

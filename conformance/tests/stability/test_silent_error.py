@@ -12,14 +12,12 @@ from typing import Any
 import jax
 import numpy as np
 import pytest
-import scipy.ndimage
 import torch
 
 import invconv as ic
 import invconv_jax as ij
 import invconv_torch as it
 from invconv.families import path as paths
-from invconv.kernels.frequencies import spectrum
 from invconv.operators.base import conditions, judgement
 from invconv.operators.base.checks import require_invertible
 from invconv.operators.base.judgement import Judgement
@@ -27,8 +25,7 @@ from invconv.stability.guard import InverseGuard
 from invconv.trust import norms
 from invconv.trust.condition import EPS
 from invconv.trust.measured import Computation, Step
-from invconv_benchmarks.studies.silent_error import __main__ as study
-from invconv_benchmarks.studies.silent_error import climbing, comparison, drawing
+from invconv_benchmarks.studies.silent_error import comparison, drawing
 from invconv_benchmarks.studies.silent_error.constructions import Shape, constructions, hidden
 from invconv_benchmarks.studies.silent_error.truth import digits, error_of
 
@@ -241,54 +238,3 @@ def test_it_is_judged_once_a_grid_and_anew_for_other_values(
         for shape in ((4, 5), (5, 4)):
             other.prepare(shape)
     assert grids == [(4, 5), (5, 4)] * 2
-
-
-@pytest.mark.parametrize(
-    "like", [torch.empty(0), jax.numpy.empty(0, "float32")], ids=["torch", "jax"]
-)
-@pytest.mark.parametrize("cls", [ic.PeriodicConv, ic.SymmetricConv])
-def test_the_inverse_of_a_spectrum_is_not_computed_again_to_be_judged(
-    cls: Any, like: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    rng, shape = np.random.default_rng(0), (4, 5)
-    conv = ic.Chain([cls.init(2, rng=rng).replace(bias=np.ones(2)), ic.ActNorm.init(2)])
-    there = conv.asarrays(like)
-    with monkeypatch.context() as m:
-        m.setattr(spectrum, "stable_spectral_inverse", lambda _: pytest.fail("inverted"))
-        there.prepare(shape)
-    found = there._conditions.get("float32", shape)
-    assert found, "a bound was enough"
-    left = digits(error_of(conv.asarrays(np.empty(0, np.float32)), shape, rng), "float32")
-    assert found.digits("float32") == pytest.approx(left, abs=0.5)
-
-
-def test_the_study_finds_what_is_silent(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    for name, few in (("_FAMILY", 20), ("_CHAINS", 20), ("_LARGE", 0), ("_EVALUATIONS", 300)):
-        monkeypatch.setattr(study, name, few)
-    monkeypatch.setattr(climbing, "STARTS", climbing.STARTS[:1])
-    assert study.main(["--quick", "--seed", "5"]) == 0
-    assert "0 silent" in capsys.readouterr().out
-    monkeypatch.setattr(judgement, "judge", lambda *a: SILENT)
-    assert study.main(["--quick", "--seed", "5"]) == 1
-
-
-def test_a_wide_kernel_on_a_large_grid_is_judged_without_its_taps(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    along = np.exp(-((np.arange(15) - 7) ** 2) / 2)
-    psf, grid = np.outer(along, along) / along.sum() ** 2, (300, 280)
-    conv = ic.SymmetricConv(psf[None, None, 7:, 7:].astype(np.float32))
-    whole = np.pad(conv.kernel[0, 0].astype(float), ((7, 0), (7, 0)), "reflect")
-    x = np.random.default_rng(0).random(grid)
-    y = scipy.ndimage.correlate(x, whole, mode="reflect").astype(np.float32)[None]
-    error = np.abs(conv.prepare(grid, check=False).inverse(y)[0] - x).max() / x.max()
-
-    def by_taps(*_: Any, **__: Any) -> Any:
-        raise AssertionError("K was applied by its taps")
-
-    monkeypatch.setattr(judgement, "computation_of", by_taps)
-    found = judgement.judge(conv, grid, "float32")
-    assert "single frequencies" in found.rests_on
-    assert error / 3 < found.error < 5 * error
