@@ -203,8 +203,8 @@ def test_runs_on_cuda_tensors(layer_name: str, direction: str, torch_layer: Buil
     assert results[0].dtype == torch.float16
 
 
-def test_matrices_of_a_second_derivative_do_not_wait() -> None:
-    """What a gradient alone has no need of, since factors are saved."""
+def test_matrices_do_not_wait() -> None:
+    """The inverse and the log-determinant of matrices."""
     with FakeTensorMode(), WithoutDriver(), WithoutWaits(), torch.no_grad():
         a = torch.empty(3, 2, 2, device="cuda")
         assert inverse_or_nan(a).device == log_abs_det(a).device == a.device
