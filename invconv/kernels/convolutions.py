@@ -142,7 +142,7 @@ def causal_family(
     return _causal[key]
 
 
-WIDE = 600  # taps; `python -m invconv_benchmarks.studies.wide_kernels`
+WIDE = 600  # taps; `python -m invconv_benchmarks.studies.choices --only wide`
 
 
 @dataclass(frozen=True)
