@@ -42,7 +42,7 @@ _QUICK_TO_COMPILE = "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emi
 os.environ.setdefault("XLA_FLAGS", _QUICK_TO_COMPILE)
 
 # what tests start as processes of their own: to look for doctests imports what they need
-collect_ignore_glob = ["tests/*/torch_ddp.py", "tests/*/jax_on_eight_devices.py"]
+collect_ignore_glob = ["tests/*/torch_ddp.py"]
 
 _MOST_MEMORY = 2 * 2**30  # bytes of a process that runs tests
 _MORE_MEMORY = 300 * 2**20  # bytes after which a process forgets compiled programs
