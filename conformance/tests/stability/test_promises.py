@@ -27,7 +27,7 @@ NAMES = (
     *("circulantconv1x1-2d", "corner-2d++", "raster-2d-1", "corner-one-channel", "corner-k2x4"),
     *("corner-2d-dilated", "corner-2d+-", "corner-k1", "emerging-2d", "emerging-raster"),
     *("emerging-dilated", "periodic-2d", "periodic-k7", "periodic-even-dilated", "periodic-k1"),
-    *("symmetric-2d", "exponential-circular-2d", "chain-flow-step", "chain-merged"),
+    *("symmetric-2d", "chain-flow-step", "chain-merged"),
 )
 
 
