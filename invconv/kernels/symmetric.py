@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from invconv.arrays.namespaces import Array, Shape, constant, namespace
-from invconv.arrays.stencil import Offset, Stencil, tap_indices
+from invconv.arrays.stencil import Offset, Stencil
 from invconv.kernels.convolutions import circular_family
 from invconv.kernels.families import MIRROR, TapsFamily
 from invconv.kernels.frequencies.cosine import Cosine
@@ -132,7 +132,8 @@ class SymmetricFamily(TapsFamily):
 
     def counts(self) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
         """Return the number of offsets of each tap, shape (T,)."""
-        return np.asarray([2.0 ** np.count_nonzero(t) for t in tap_indices(self.kernel_size)])
+        along = [np.where(np.arange(h) == 0, 1.0, 2.0) for h in self.kernel_size]
+        return functools.reduce(np.multiply.outer, along).reshape(-1)
 
     def transpose(self) -> SymmetricFamily:
         return self
