@@ -8,17 +8,14 @@ The solvers of whole convolutions, primitives too, are in `invconv.kernels.wavef
 
 from __future__ import annotations
 
-import functools
 import math
-from typing import Any
-
-import numpy as np
 
 from invconv.arrays.namespaces import (
     Array,
     Shape,
-    constant,
+    device,
     diagonal,
+    diagonal_matrix,
     identity,
     namespace,
     readable,
@@ -26,7 +23,7 @@ from invconv.arrays.namespaces import (
     zeros,
 )
 from invconv.arrays.registry import Primitive
-from invconv.arrays.stencil import Offset, Stencil, reaching
+from invconv.arrays.stencil import Offset, Stencil, reaching, tap_indices
 
 
 @Primitive
@@ -135,18 +132,14 @@ def log_abs_det(matrices: Array) -> Array:
 
 def add_pivots(kernel: Array, centre: Offset, v: Array) -> Array:
     """Return a kernel (C, C, *k) with v (C,) added to K[c, c, centre]."""
-    here = constant(_pivots_of(tuple(map(int, kernel.shape)), centre), kernel)
-    more = kernel + namespace(v).reshape(v, (-1, *(1,) * (kernel.ndim - 1)))
-    return namespace(kernel).where(here, more, kernel)
-
-
-@functools.lru_cache(maxsize=64)
-def _pivots_of(shape: Shape, centre: Offset) -> np.ndarray[Any, np.dtype[np.bool_]]:
-    """Return the mask of K[c, c, centre] among the entries of a kernel."""
-    here = np.zeros(shape, bool)
-    pivots: Any = *np.diag_indices(shape[0]), *centre
-    here[pivots] = True
-    return here
+    matrix = diagonal_matrix(v)
+    if not centre:
+        return kernel + matrix
+    xp, kernel_size = namespace(kernel), tuple(kernel.shape[2:])
+    places = xp.arange(size(kernel_size), device=device(kernel))
+    here = xp.reshape(places == tap_indices(kernel_size).index(centre), kernel_size)
+    matrix = matrix[(..., *(None,) * len(kernel_size))]
+    return kernel + xp.where(here, matrix, xp.zeros_like(matrix))
 
 
 def pivots(kernel: Array, centre: Offset) -> Array:

@@ -11,15 +11,10 @@ substitution.
 
 from __future__ import annotations
 
-import functools
 from dataclasses import dataclass
-from typing import Any
-
-import numpy as np
 
 from invconv.arrays.namespaces import (
     Array,
-    constant,
     namespace,
     zeros,
 )
@@ -105,9 +100,5 @@ def _triangle(v: Array) -> Array:
 
 def _half(gram: Array) -> Array:
     """Return striu(A) + diag(A) / 2 of a matrix A."""
-    return gram * constant(_halves(int(gram.shape[0])), gram, gram.dtype)
-
-
-@functools.lru_cache(maxsize=32)
-def _halves(count: int) -> np.ndarray[Any, Any]:
-    return np.triu(np.ones((count, count)), 1) + 0.5 * np.eye(count)
+    xp = namespace(gram)
+    return 0.5 * (xp.triu(gram) + xp.triu(gram, k=1))
