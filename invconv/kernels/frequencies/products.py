@@ -12,6 +12,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from invconv.arrays.namespaces import Array, Shape, namespace, readable, to_numpy
 from invconv.arrays.registry import Primitive
 from invconv.kernels.cpu.spectral.product import CompiledProduct, compiled_product, prefers_kernel
@@ -81,9 +83,9 @@ def _by_frequencies(product: SpectralProduct, y: Array) -> Array:
 
 def at_frequencies(matrices: Array, y_hat: Array) -> Array:
     """Return A(f) y_hat(f) at all frequencies, shape (F, C, B)."""
-    if matrices.shape[-1] > 1:
-        return matmul(matrices, y_hat)
-    return matrices * y_hat  # a library's product takes one call a frequency
+    if matrices.shape[-1] == 1 and isinstance(matrices, np.ndarray):
+        return matrices * y_hat  # NumPy's product takes one call a frequency
+    return matmul(matrices, y_hat)
 
 
 by_frequencies = Primitive(_by_frequencies, "by_frequencies", on=1)
