@@ -5,6 +5,21 @@ from __future__ import annotations
 import argparse
 
 
+def positive(text: str) -> float:
+    """Return a number above zero.
+
+    >>> positive("0.5")
+    0.5
+    """
+    try:
+        number = float(text)
+    except ValueError:
+        number = 0.0
+    if not number > 0:
+        raise argparse.ArgumentTypeError(f"expected a positive number, got {text!r}")
+    return number
+
+
 def words(text: str) -> tuple[str, ...]:
     """Return the parts of a list with commas between them, each once.
 

@@ -25,7 +25,7 @@ import pytest
 from invconv.arrays.errors import CommandError
 from invconv.files.whole_files import write_text
 from invconv_conformance import printing
-from invconv_conformance.arguments import words
+from invconv_conformance.arguments import positive, words
 from invconv_conformance.laws.table import LAWS
 from invconv_conformance.libraries.library import Column
 from invconv_conformance.libraries.table import target_of
@@ -67,7 +67,7 @@ def add_options(add: Any) -> None:
     quick = "one case of each kind, in float64 and float32 (compiled: float32; eager JAX, which "
     add("--quick", action="store_true", help=f"{quick}compiles too: float64)")
     seconds = "that a library may take in all which nobody adapted; 60 unless given"
-    add("--seconds", type=float, default=60.0, help=seconds)
+    add("--seconds", type=positive, default=60.0, help=seconds)
     add("--expected-failures", help="a TOML file of known failures, instead of our own")
     add("--json", help="write every result here")
     add("--html", help="write a page to look at here")

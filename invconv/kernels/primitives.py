@@ -15,7 +15,6 @@ from invconv.arrays.namespaces import (
     Shape,
     device,
     diagonal,
-    diagonal_matrix,
     identity,
     namespace,
     readable,
@@ -132,14 +131,14 @@ def log_abs_det(matrices: Array) -> Array:
 
 def add_pivots(kernel: Array, centre: Offset, v: Array) -> Array:
     """Return a kernel (C, C, *k) with v (C,) added to K[c, c, centre]."""
-    matrix = diagonal_matrix(v)
-    if not centre:
-        return kernel + matrix
-    xp, kernel_size = namespace(kernel), tuple(kernel.shape[2:])
-    places = xp.arange(size(kernel_size), device=device(kernel))
-    here = xp.reshape(places == tap_indices(kernel_size).index(centre), kernel_size)
-    matrix = matrix[(..., *(None,) * len(kernel_size))]
-    return kernel + xp.where(here, matrix, xp.zeros_like(matrix))
+    xp, on, kernel_size = namespace(kernel), device(kernel), tuple(kernel.shape[2:])
+    here = xp.eye(kernel.shape[0], dtype=kernel.dtype, device=on) != 0
+    if kernel_size:
+        places = xp.arange(math.prod(kernel_size), device=on)
+        at_centre = xp.reshape(places == tap_indices(kernel_size).index(centre), kernel_size)
+        here = here[(..., *(None,) * len(kernel_size))] & at_centre
+    more = kernel + v[(slice(None), *(None,) * (kernel.ndim - 1))]
+    return xp.where(here, more, kernel)
 
 
 def pivots(kernel: Array, centre: Offset) -> Array:

@@ -115,7 +115,7 @@ def counts() -> list[Count]:
         Count("EmergingConv inverse, NumPy", python_calls(lambda: conv.inverse(y)), 140),
         Count("prepared inverse, NumPy", python_calls(lambda: prepared.inverse(y)), 40),
         Count("EmergingConv2d forward", python_calls(lambda: layer(x)), 150),
-        Count("EmergingConv2d step", python_calls(step_of(layer, x)), 350),
+        Count("EmergingConv2d step", python_calls(step_of(layer, x)), 300),
     ]
     with torch.no_grad():
         calls = python_calls(lambda: fixed.inverse(x))

@@ -7,12 +7,14 @@ from typing import Any
 
 from hypothesis import strategies as st
 
+from invconv.operators.base.register import own_operators
 from tests.fuzz.call import FILLS, LIBRARIES, Arr, Call, Op
 
 _JUNK: tuple[Any, ...] = (
     *(None, True, "", "corner", "raster", "lower", (), (1,), (1, 1), (1, 2, 3), (-1, 1), "rng"),
     *(-(2**70), -1, 0, 1, 2, 3, 7, 2**31, 2**63, 2**70, 0.5, float("nan"), float("inf"), 1j),
 )
+_NAMES = [cls.__name__ for cls in own_operators() if hasattr(cls, "init")]
 Named = tuple[tuple[str, Any], ...]
 
 
@@ -51,17 +53,7 @@ class Draw:
 
     def operator(self, depth: int = 0) -> Op:
         """Return an operator that is right."""
-        names = ["AutoregressiveConv", "PeriodicConv", "EmergingConv", "Conv1x1", "PLUConv1x1"]
-        names += [
-            "ExponentialConv",
-            "SymmetricConv",
-            "QRConv1x1",
-            "OrthogonalConv1x1",
-            "CirculantConv1x1",
-            "ActNorm",
-        ]
-        names += ["Chain", "Inverse"] if depth < 2 else []
-        name = self.one_of(*names)
+        name = self.one_of(*_NAMES, *(("Chain", "Inverse") if depth < 2 else ()))
         if name == "Inverse":
             return Op(name, (("conv", self.operator(depth + 1)),))
         if name == "Chain":
@@ -121,6 +113,8 @@ class Draw:
             return (("left", self.array(c)), ("circulant", c_hat), ("right", self.array(c)), ndim)
         if name == "OrthogonalConv1x1":
             return (("reflectors", reflectors), ndim)
+        if name == "HouseholderConv1x1":
+            return (("log_scale", self.array(c)), ("reflectors", reflectors), ndim)
         if name == "QRConv1x1":
             scale = self.array(c, fill=self.one_of("normal", "normal", "zeros"))
             return (("reflectors", reflectors), ("upper", square), ("scale", scale), ndim)
@@ -175,17 +169,7 @@ def _function(d: Draw) -> Call:
         basis = ("basis", d.one_of("pixels", "haar", "dct"))
         settings = ("factor", d.one_of(1, 2)), ("ndim", d.ndim), basis
         return Call("invconv", kind, (("x", image), *settings))
-    name = d.one_of(
-        *("AutoregressiveConv", "PeriodicConv", "EmergingConv", "Conv1x1", "PLUConv1x1"),
-        *(
-            "ExponentialConv",
-            "SymmetricConv",
-            "QRConv1x1",
-            "OrthogonalConv1x1",
-            "CirculantConv1x1",
-            "ActNorm",
-        ),
-    )
+    name = d.one_of(*_NAMES)
     arguments: Named = (("channels", d.channels), ("rng", "rng"), ("like", d.image()))
     if name.endswith("Conv"):
         arguments = (*arguments, ("kernel_size", d.per_axis(1, 3, 5)), ("ndim", d.ndim))

@@ -128,6 +128,14 @@ class NoPairs(Nothing):
         return [Scale(), self.scale]
 
 
+class AClass(NoGradients):
+    """The class of a family in the place of a family."""
+
+    def factors(self) -> Any:
+        """Forget the call."""
+        return [(Scale, self.scale)]
+
+
 class Misnamed(NoGradients):
     """A gradient by what is not there."""
 
@@ -149,7 +157,8 @@ class Forgetful(NoGradients):
     [
         (Nothing, TypeError, "Nothing: expected a method `factors`, or parts"),
         (NoGradients, TypeError, "NoGradients: expected a method `factors_vjp` beside `factors`"),
-        (NoPairs, TypeError, "NoPairs.factors: expected pairs of a family and its weights, got"),
+        (NoPairs, TypeError, r"NoPairs.factors: expected pairs of a family, such as Matrix\(\)"),
+        (AClass, TypeError, r"AClass.factors: expected pairs of a family, such as Matrix\(\)"),
         (Misnamed, ValueError, "expected gradients by scale, got one by scales"),
         (Forgetful, ValueError, "expected gradients by scale, got none by scale"),
     ],

@@ -71,13 +71,17 @@ class FactorList(Parametrised, abstract=True):
         try:
             path = [Factor(*factor) for factor in factors]
         except TypeError:
-            raise TypeError(
-                f"{type(self).__name__}.factors: expected pairs of a family and its weights, "
-                f"got {factors!r:.80}"
-            ) from None
+            raise self._no_pairs(factors) from None
         if (bias := getattr(self, "bias", None)) is not None:
             path.append(Factor(SHIFT, bias))
         return path
+
+    def _no_pairs(self, factors: Any) -> TypeError:
+        """Return the error of what `factors` gave."""
+        return TypeError(
+            f"{type(self).__name__}.factors: expected pairs of a family, such as Matrix(), and its "
+            f"weights, got {factors!r:.80}"
+        )
 
     def _gradients(self, bars: Sequence[Any]) -> Gradients:
         """Return the gradients by the arrays, given those by the weights of `_path`."""
@@ -119,7 +123,10 @@ class FactorList(Parametrised, abstract=True):
     @derived
     def _inverts_forward(self) -> bool:
         """Tell whether the forward map contains a solve, which must be judged."""
-        return any(factor.inverted and not factor.is_shift for factor in self._path())
+        path = self._path()
+        if not all(isinstance(factor.family, Family) for factor in path):  # once an operator
+            raise self._no_pairs(path)
+        return any(factor.inverted and not factor.is_shift for factor in path)
 
     @derived
     def _pixelwise(self) -> bool:
