@@ -5,8 +5,6 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -29,6 +27,7 @@ _PLUGINS = (
     "no:unraisableexception",
 )
 _QUIET = ("-q", "--no-header", "-rN", "--tb=no", "--capture=no", "--dist=loadscope")
+_OWN = {"PYTEST_ADDOPTS": "", "PYTEST_PLUGINS": "", "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -50,24 +49,27 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.workers is not None and arguments.workers < 1:
         raise CommandError(f"--workers: expected at least 1, got {arguments.workers}")
     expected.load(arguments.expected_failures)
-    count = arguments.workers or _workers(arguments, columns)
-    with _surroundings(count):
-        status = pytest.main(_words(arguments, count))
+    workers = arguments.workers or _workers(arguments, columns)
+    with TemporaryDirectory(prefix="invconv-") as programs:
+        # each worker takes a core, unless the user says how many
+        shared = settings(1, programs) if workers > 1 else {}
+        with environment(_OWN | {k: v for k, v in shared.items() if k not in os.environ}):
+            status = pytest.main(_words(arguments, workers))
     if status == pytest.ExitCode.INTERRUPTED:
         raise KeyboardInterrupt
-    if status == pytest.ExitCode.NO_TESTS_COLLECTED and columns:
+    nothing = status == pytest.ExitCode.NO_TESTS_COLLECTED
+    if nothing and columns:
         raise CommandError(
             "nothing was checked: no test has such a name, or these laws say nothing of these cases"
         )
-    failed = status in (pytest.ExitCode.TESTS_FAILED, pytest.ExitCode.NO_TESTS_COLLECTED)
-    return 1 if failed else 2 * (status != 0)
+    return 1 if nothing or status == pytest.ExitCode.TESTS_FAILED else 2 * (status != 0)
 
 
 def _words(arguments: argparse.Namespace, workers: int) -> list[str]:
     """Return pytest's arguments."""
     here = Path(__file__).parent
     found = [str(plugin.SUITE), f"--rootdir={here}", "-c", str(here / "pytest.ini"), *_QUIET]
-    found += [word for name in _PLUGINS for word in ("-p", name)]
+    found += [f"-p{name}" for name in _PLUGINS]
     for name in ("library", "namespace", "device", "mode", "dtype", "seconds"):
         if (value := getattr(arguments, name)) is not None:
             found.append(f"--{name}={','.join(value) if isinstance(value, tuple) else value}")
@@ -100,13 +102,3 @@ def _workers(arguments: argparse.Namespace, columns: list[Column]) -> int:
         return 1
     on_gpu = any(column.device.startswith("cuda") for column in columns)
     return min(os.cpu_count() or 1, _ON_A_GPU if on_gpu else sys.maxsize)
-
-
-@contextmanager
-def _surroundings(workers: int) -> Iterator[None]:
-    """Keep the user's pytest out, and let workers take a core each, unless the user says how."""
-    own = {"PYTEST_ADDOPTS": "", "PYTEST_PLUGINS": "", "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
-    with TemporaryDirectory(prefix="invconv-") as programs:
-        shared = settings(1, programs) if workers > 1 else {}
-        with environment(own | {k: v for k, v in shared.items() if k not in os.environ}):
-            yield

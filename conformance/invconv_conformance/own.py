@@ -14,10 +14,10 @@ import numpy as np
 import invconv as ic
 from invconv.arrays.namespaces import library_name
 from invconv_conformance.cases.case import Case
-from invconv_conformance.laws.setting import Floats, Setting
+from invconv_conformance.laws.law import Floats
+from invconv_conformance.laws.setting import Setting
 from invconv_conformance.laws.table import LAWS
-from invconv_conformance.libraries.library import Column
-from invconv_conformance.libraries.table import LIBRARIES, targets
+from invconv_conformance.libraries.table import KNOWN, targets
 from invconv_conformance.run.check import check
 from invconv_conformance.truth.bounds import Scales
 from invconv_conformance.truth.extended import EXTENDED
@@ -60,11 +60,6 @@ class _Own(Setting):
         return Scales(size, float(values[0]), float(1 / values[-1]), logs)
 
 
-def _can_be_found(cls: type) -> bool:
-    """Tell whether pickle finds a class by its name: not one that a function has defined."""
-    return getattr(sys.modules.get(cls.__module__), cls.__qualname__, None) is cls
-
-
 def check_operator(
     conv: ic.InvertibleConv, matrix: Any = None, *, xp: Any = np, spatial_shape: Any = None
 ) -> None:
@@ -100,25 +95,26 @@ def check_operator(
     """
     host = conv.asarrays(np.empty(0))
     shape = tuple(spatial_shape or _AXES.get(host.ndim or 2, (2,) * (host.ndim or 2)))
-    case = Case(type(conv).__name__, lambda rng: host, shape)
-    name = library_name(xp.zeros(1))
-    found = [t for t in targets() if t.library.name == name and t.device == t.library.devices()[0]]
-    if not found:
-        known = ", ".join(library.name for library in LIBRARIES)
-        raise ValueError(f"xp: expected a library that the suite knows ({known}), got {name}")
+    case, cls = Case(type(conv).__name__, lambda rng: host, shape), type(conv)
+    target = next((t for t in targets() if t.library.name == library_name(xp.zeros(1))), None)
+    if target is None:
+        raise ValueError(
+            f"xp: expected a library that the suite knows ({', '.join(KNOWN)}), got "
+            f"{library_name(xp.zeros(1))}"
+        )
+    # pickle finds a class by its name: not one that a function has defined
+    can_be_found = getattr(sys.modules.get(cls.__module__), cls.__qualname__, None) is cls
+    left_out = _OTHERS if can_be_found else {*_OTHERS, "copies"}
     dense = None if matrix is None else np.asarray(matrix, dtype=np.float64)
     for dtype in ("float64", "float32"):
-        if dtype not in found[0].library.dtypes:
+        if dtype not in target.library.dtypes:
             continue
         # in float32 the arrays are rounded: their matrix is another one
-        setting = _Own(case, found[0], dtype, dense if dtype == "float64" else None)
-        column = Column(name, found[0].device, "eager", dtype)
-        for law in LAWS.values():
-            if law.id in _OTHERS or (law.id == "copies" and not _can_be_found(type(conv))):
-                continue
-            result = check(law, setting, column)
+        setting = _Own(case, target, dtype, dense if dtype == "float64" else None)
+        for law in (law for law in LAWS.values() if law.id not in left_out):
+            result = check(law, setting)
             if result.bad:
                 raise AssertionError(
-                    f"{case.name}, {name} {dtype}: {law.id}, {result.what}: error "
+                    f"{case.name}, {target.library.name} {dtype}: {law.id}, {result.what}: error "
                     f"{result.error:.3g}, bound {result.bound:.3g} ({law.definition})"
                 )

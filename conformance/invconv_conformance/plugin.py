@@ -52,8 +52,7 @@ class LawBrokenError(AssertionError):
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Declare what to run, and what to write."""
-    group = parser.getgroup("invconv conformance")
-    add_options(group.addoption)
+    add_options(parser.getgroup("invconv conformance").addoption)
 
 
 def add_options(add: Any) -> None:
@@ -75,40 +74,31 @@ def add_options(add: Any) -> None:
 
 def wanted(options: Any) -> Wanted:
     """Return what options ask for."""
-    names = [field.name for field in dataclasses.fields(Wanted)]
-    return Wanted(**{name: getattr(options, name) for name in names})
+    return Wanted(**{f.name: getattr(options, f.name) for f in dataclasses.fields(Wanted)})
+
+
+@dataclasses.dataclass
+class Suite:
+    """What is run in this session, why other libraries are not, and which failures are expected."""
+
+    columns: list[Column]
+    absent: list[str]
+    known: list[expected.Expected]
+    start: float = 0.0
+
+
+_SUITE = pytest.StashKey[Suite]()
 
 
 def pytest_configure(config: pytest.Config) -> None:
     """Choose the columns; a worker of pytest-xdist only runs."""
     try:
-        suite = Suite.of(config)
+        known = expected.load(config.option.expected_failures)
+        config.stash[_SUITE] = suite = Suite(*choose(wanted(config.option)), known)
     except CommandError as error:
         raise pytest.UsageError(str(error)) from None
-    config.stash[_SUITE] = suite
     if not hasattr(config, "workerinput"):
         config.pluginmanager.register(Collected(suite, config), "invconv-conformance")
-
-
-@dataclasses.dataclass
-class Suite:
-    """What is run in this session, and which failures are expected."""
-
-    columns: list[Column]
-    absent: list[str]
-    quick: bool
-    known: list[expected.Expected]
-    start: float = 0.0
-
-    @classmethod
-    def of(cls, config: pytest.Config) -> Suite:
-        """Return that of a session's options."""
-        columns, absent = choose(wanted(config.option))
-        known = expected.load(config.option.expected_failures)
-        return cls(columns, absent, config.option.quick, known)
-
-
-_SUITE = pytest.StashKey[Suite]()
 
 
 def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> pytest.Collector | None:
@@ -122,29 +112,12 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 
 
 class SuiteFile(pytest.File):
-    """All tests."""
-
-    def collect(self) -> Iterator[pytest.Collector]:
-        """Yield the cases of each library."""
-        suite = self.config.stash[_SUITE]
-        groups: dict[str, list[Check]] = {}
-        for one in checks(suite.columns, quick=suite.quick):
-            groups.setdefault(f"{one.column.library}-{one.case}", []).append(one)
-        for name, mine in groups.items():
-            yield CaseOfLibrary.from_parent(self, name=name, checks=mine)
-
-
-class CaseOfLibrary(pytest.Collector):
-    """The tests of one case on one library."""
-
-    def __init__(self, *, checks: list[Check], **options: Any) -> None:
-        super().__init__(**options)
-        self.checks = checks
+    """All tests, those of one library and case beside each other."""
 
     def collect(self) -> Iterator[pytest.Item]:
-        """Yield a test for each column and law."""
-        for one in self.checks:
-            name = f"{one.law}[{'-'.join(one.column[1:])}]"
+        """Yield a test for each library, case, column and law."""
+        for one in checks(self.config.stash[_SUITE].columns, quick=self.config.option.quick):
+            name = f"{one.column.library}-{one.case}::{one.law}[{'-'.join(one.column[1:])}]"
             yield LawTest.from_parent(self, name=name, check=one)
 
 
@@ -185,7 +158,7 @@ class LawTest(pytest.Item):
 
     def reportinfo(self) -> tuple[Path, None, str]:
         """Return where it is."""
-        return self.path, None, f"{self.parent.name if self.parent else ''}::{self.name}"
+        return self.path, None, self.name
 
 
 @pytest.hookimpl(wrapper=True)
@@ -200,7 +173,7 @@ def pytest_runtest_makereport(
             marks = {"status": "expected", "reason": report.wasxfail}
         elif report.failed and not item.result.bad:
             marks = {"status": "fail", "what": str(report.longrepr)}  # it should have failed
-        report.law_result = dataclasses.asdict(dataclasses.replace(item.result, **marks))
+        report.law_result = dataclasses.asdict(item.result) | marks
         report.law_outputs = item.outputs
     return report
 
@@ -220,12 +193,11 @@ class Collected:
         if hasattr(report, "law_result"):
             result = Result(**report.law_result)
             self.results.append(result)
-            arrays = agreement.unpacked(report.law_outputs)
-            self.outputs.append(agreement.Output(result.column, result.case, arrays))
+            self.outputs.append(agreement.Output(result.column, result.case, report.law_outputs))
         elif (named := _ID.search(report.nodeid)) and report.failed:
-            fields: dict[str, Any] = named.groupdict()
+            fields: dict[str, Any] = named.groupdict() | {"error": math.inf, "bound": 1.0}
             fields |= {"status": "error", "what": str(report.longrepr), "seconds": 0.0}
-            self.results.append(Result(**fields, error=math.inf, bound=1.0))
+            self.results.append(Result(**fields))
         elif named and report.skipped:
             self.late += 1
 
@@ -249,8 +221,9 @@ class Collected:
         )
         todo = [Check(r.case, r.column, r.law) for r in self.results]
         late = f"{self.late} checks, since {self.config.option.seconds:g} s were over (--seconds)"
+        program = "pytest" if "pytest" in sys.argv[0] else "python -m invconv"
         run = document(
-            _command(),
+            f"{program} {shlex.join(sys.argv[1:])}",
             columns,
             self.results,
             self.suite.absent + few_eager(todo) + [late] * (self.late > 0),
@@ -261,8 +234,3 @@ class Collected:
         for name, written in (("json", dumps), ("html", as_page)):
             if (path := self.config.getoption(name)) is not None:
                 write_text(Path(path), written(run))
-
-
-def _command() -> str:
-    program = "pytest" if "pytest" in sys.argv[0] else "python -m invconv"
-    return f"{program} {shlex.join(sys.argv[1:])}"

@@ -17,27 +17,14 @@ Build = Callable[[np.random.Generator], ic.InvertibleConv]
 
 @dataclass(frozen=True)
 class Case:
-    """An operator on a grid.
-
-    Attributes
-    ----------
-    name : str
-    build : callable
-        Makes the operator, in NumPy float64, from a random generator.
-    spatial_shape : tuple of int
-    batch_shape : tuple of int
-    singular : bool
-        Whether the operator is exactly singular, as computed.
-    wide : bool
-        Whether its numbers leave the range of float16.
-    """
+    """An operator on a grid."""
 
     name: str
-    build: Build
+    build: Build  # makes the operator, in NumPy float64, from a random generator
     spatial_shape: Shape
     batch_shape: Shape = (2,)
-    singular: bool = False
-    wide: bool = False
+    singular: bool = False  # exactly, as computed
+    wide: bool = False  # whether its numbers leave the range of float16
 
     def rng(self) -> np.random.Generator:
         """Return the case's own generator, the same on every run."""
@@ -54,16 +41,29 @@ class Case:
         return [rng.standard_normal(shape) for _ in range(count)]
 
 
+def built(cls: Any, channels: int = 3, scale: float = 0.05, **options: Any) -> Build:
+    """Return what makes an operator of a class, its parameters moved by N(0, scale^2)."""
+    return lambda rng: perturbed(cls.init(channels, rng=rng, **options), rng, scale)
+
+
 def perturbed(conv: ic.InvertibleConv, rng: np.random.Generator, scale: float = 0.1) -> Any:
     """Return a copy with N(0, scale^2) added to every parameter, masked entries too."""
-    return conv.replace(
-        **{
-            name: array + scale * rng.standard_normal(array.shape)
-            for name, array in conv.parameters().items()
-        }
-    )
+    arrays = conv.parameters().items()
+    return conv.replace(**{n: a + scale * rng.standard_normal(a.shape) for n, a in arrays})
 
 
 def with_bias(conv: Any, rng: np.random.Generator) -> Any:
     """Return a copy with a random bias."""
     return conv.replace(bias=rng.standard_normal(conv.channels))
+
+
+def biased(build: Build) -> Build:
+    """Return what makes the operator with a random bias."""
+    return lambda rng: with_bias(build(rng), rng)
+
+
+def edited(conv: Any, name: str, place: Any, value: Any) -> Any:
+    """Return a copy with other numbers in a place of a parameter."""
+    array = conv.parameters()[name].copy()
+    array[place] = value
+    return conv.replace(**{name: array})

@@ -11,155 +11,130 @@ import numpy as np
 import invconv as ic
 from invconv.extend import Transposed
 from invconv_conformance.cases.autoregressive import GRIDS, autoregressive_cases
-from invconv_conformance.cases.case import Build, Case, perturbed, with_bias
+from invconv_conformance.cases.case import Build, Case, biased, built, perturbed, with_bias
 from invconv_conformance.cases.exponential import exponential_cases
 from invconv_conformance.cases.special import special_cases
 
+_EMERGING = functools.partial(built, ic.EmergingConv)
+_PERIODIC = functools.partial(built, ic.PeriodicConv)
+_SYMMETRIC = functools.partial(built, ic.SymmetricConv)
+
 
 def _emerging() -> Iterator[Case]:
-    def build(channels: int, **options: Any) -> Build:
-        return lambda rng: perturbed(ic.EmergingConv.init(channels, rng=rng, **options), rng, 0.05)
-
     for ndim, grid in GRIDS.items():
-        yield Case(f"emerging-{ndim}d", build(3, ndim=ndim), grid)
-    yield Case("emerging-k5", build(3, kernel_size=5), (4, 5))
-    yield Case("emerging-k1x3", build(3, kernel_size=(1, 3)), (4, 5))
-    yield Case("emerging-raster", build(3, mask="raster"), (4, 5))
-    yield Case("emerging-dilated", build(3, dilation=(1, 2)), (4, 5), ())
+        yield Case(f"emerging-{ndim}d", _EMERGING(ndim=ndim), grid)
+    yield Case("emerging-k5", _EMERGING(kernel_size=5), (4, 5))
+    yield Case("emerging-k1x3", _EMERGING(kernel_size=(1, 3)), (4, 5))
+    yield Case("emerging-raster", _EMERGING(mask="raster"), (4, 5))
+    yield Case("emerging-dilated", _EMERGING(dilation=(1, 2)), (4, 5), ())
 
-    def biased(rng: np.random.Generator) -> ic.InvertibleConv:
-        conv = with_bias(build(3)(rng), rng)
-        biases = {f"{part}.bias": rng.standard_normal(3) for part in ("first", "second")}
-        replaced: ic.InvertibleConv = conv.replace(**biases)
-        return replaced
+    def with_biases(rng: np.random.Generator) -> Any:
+        conv = with_bias(_EMERGING()(rng), rng)
+        parts = ("first", "second")
+        return conv.replace(**{f"{part}.bias": rng.standard_normal(3) for part in parts})
 
-    yield Case("emerging-biases", biased, (4, 5), (1, 2, 1))
+    yield Case("emerging-biases", with_biases, (4, 5), (1, 2, 1))
 
 
 def _periodic() -> Iterator[Case]:
-    def build(channels: int, **options: Any) -> Build:
-        return lambda rng: perturbed(ic.PeriodicConv.init(channels, rng=rng, **options), rng, 0.05)
-
     for ndim, grid in GRIDS.items():
-        yield Case(f"periodic-{ndim}d", build(3, ndim=ndim), grid)
+        yield Case(f"periodic-{ndim}d", _PERIODIC(ndim=ndim), grid)
     for k in (1, 2, 4, 5, 7):
-        yield Case(f"periodic-k{k}", build(3, kernel_size=k), (4, 5))
-    yield Case("periodic-k2x3", build(3, kernel_size=(2, 3)), (4, 5))
+        yield Case(f"periodic-k{k}", _PERIODIC(kernel_size=k), (4, 5))
+    yield Case("periodic-k2x3", _PERIODIC(kernel_size=(2, 3)), (4, 5))
     # so many taps that its forward is a product a frequency
-    yield Case("periodic-k25x24", build(2, kernel_size=(25, 24)), (4, 5), (2,))
-    yield Case("periodic-even-dilated", build(3, kernel_size=(4, 2), dilation=(1, 3)), (4, 5), ())
-    yield Case("periodic-one-pixel", build(3), (1, 1))
-    yield Case("periodic-one-row", build(3), (1, 6))
-    yield Case("periodic-one-column", build(3), (6, 1))
+    yield Case("periodic-k25x24", _PERIODIC(2, kernel_size=(25, 24)), (4, 5))
+    even = _PERIODIC(kernel_size=(4, 2), dilation=(1, 3))
+    yield Case("periodic-even-dilated", even, (4, 5), ())
+    yield Case("periodic-one-pixel", _PERIODIC(), (1, 1))
+    yield Case("periodic-one-row", _PERIODIC(), (1, 6))
+    yield Case("periodic-one-column", _PERIODIC(), (6, 1))
     for grid in ((7, 7), (8, 8), (6, 9)):
-        yield Case(f"periodic-{grid[0]}x{grid[1]}", build(1), grid)
-    yield Case("periodic-bias", lambda rng: with_bias(build(3)(rng), rng), (4, 5), (2, 2))
+        yield Case(f"periodic-{grid[0]}x{grid[1]}", _PERIODIC(1), grid)
+    yield Case("periodic-bias", biased(_PERIODIC()), (4, 5), (2, 2))
 
 
 def _symmetric() -> Iterator[Case]:
-    def build(channels: int, **options: Any) -> Build:
-        return lambda rng: perturbed(ic.SymmetricConv.init(channels, rng=rng, **options), rng, 0.05)
-
     for ndim, grid in GRIDS.items():
-        yield Case(f"symmetric-{ndim}d", build(3, ndim=ndim), grid)
-    yield Case("symmetric-k9x3", build(2, kernel_size=(9, 3)), (3, 4))
-    yield Case("symmetric-one-row", build(3), (1, 6), ())
-    yield Case("symmetric-long", build(1, ndim=1), (131,))
-    yield Case("symmetric-bias", lambda rng: with_bias(build(3)(rng), rng), (4, 5), (2, 2))
+        yield Case(f"symmetric-{ndim}d", _SYMMETRIC(ndim=ndim), grid)
+    yield Case("symmetric-k9x3", _SYMMETRIC(2, kernel_size=(9, 3)), (3, 4))
+    yield Case("symmetric-one-row", _SYMMETRIC(), (1, 6), ())
+    yield Case("symmetric-long", _SYMMETRIC(1, ndim=1), (131,))
+    yield Case("symmetric-bias", biased(_SYMMETRIC()), (4, 5), (2, 2))
 
 
 def _pointwise() -> Iterator[Case]:
     classes: list[Any] = [ic.Conv1x1, ic.PLUConv1x1, ic.QRConv1x1, ic.ActNorm]
     classes += [ic.OrthogonalConv1x1, ic.CirculantConv1x1, ic.HouseholderConv1x1]
     for cls in classes:
-
-        def build(rng: np.random.Generator, cls: Any = cls, ndim: int | None = None) -> Any:
-            conv = with_bias(perturbed(cls.init(3, ndim=ndim, rng=rng), rng), rng)
-            if cls is ic.PLUConv1x1:  # a permutation that is not its own inverse
-                conv = conv.replace(permutation=np.asarray([2, 0, 1]))
-            return conv
-
+        name = cls.__name__.lower()
         for ndim, grid in GRIDS.items():
-            yield Case(f"{cls.__name__}-{ndim}d".lower(), build, grid)
-        batched = functools.partial(build, ndim=2)
-        yield Case(f"{cls.__name__}-batch-axes".lower(), batched, (4, 5), (2, 1, 2))
+            yield Case(f"{name}-{ndim}d", _one_by_one(cls), grid)
+        yield Case(f"{name}-batch-axes", _one_by_one(cls, ndim=2), (4, 5), (2, 1, 2))
+    of = functools.partial
     for m in (0, 1, 2, 6, 100):
-        yield Case(f"qrconv1x1-m{m}", functools.partial(_qr, 3, m), (4, 5), wide=True)
+        yield Case(f"qrconv1x1-m{m}", of(_qr, m), (4, 5), wide=True)
     for channels in (1, 4):
-        build = functools.partial(_circulant, channels)
-        yield Case(f"circulantconv1x1-c{channels}", build, (4, 5))
+        yield Case(f"circulantconv1x1-c{channels}", of(_circulant, channels), (4, 5))
     for m in (0, 2):
-        build = functools.partial(_orthogonal, m)
-        yield Case(f"orthogonalconv1x1-m{m}", build, (4, 5), wide=True)
+        yield Case(f"orthogonalconv1x1-m{m}", of(_orthogonal, m), (4, 5), wide=True)
     yield Case("conv1x1-one-channel", lambda rng: ic.Conv1x1.init(1, rng=rng), (4,))
 
 
-def _qr(channels: int, m: int, rng: np.random.Generator) -> ic.QRConv1x1:
-    reflectors = rng.standard_normal((m, channels)) * 10.0 ** rng.integers(-3, 4, (m, 1))
-    upper = rng.standard_normal((channels, channels))
-    return ic.QRConv1x1(reflectors, upper, np.exp(rng.standard_normal(channels)))
+def _one_by_one(cls: Any, ndim: int | None = None) -> Build:
+    build = biased(built(cls, scale=0.1, ndim=ndim))
+    if cls is not ic.PLUConv1x1:
+        return build
+    order = np.asarray([2, 0, 1])  # a permutation that is not its own inverse
+    return lambda rng: build(rng).replace(permutation=order)
+
+
+def _qr(m: int, rng: np.random.Generator) -> ic.QRConv1x1:
+    reflectors = rng.standard_normal((m, 3)) * 10.0 ** rng.integers(-3, 4, (m, 1))
+    return ic.QRConv1x1(reflectors, rng.standard_normal((3, 3)), np.exp(rng.standard_normal(3)))
 
 
 def _circulant(channels: int, rng: np.random.Generator) -> ic.CirculantConv1x1:
-    left, c, right = rng.standard_normal((3, channels))
-    return ic.CirculantConv1x1(left, c, right)
+    return ic.CirculantConv1x1(*rng.standard_normal((3, channels)))
 
 
 def _orthogonal(m: int, rng: np.random.Generator) -> ic.OrthogonalConv1x1:
-    return ic.OrthogonalConv1x1(_qr(3, m, rng).reflectors, rng.standard_normal(3))
+    return ic.OrthogonalConv1x1(_qr(m, rng).reflectors, rng.standard_normal(3))
+
+
+def _flow_step(rng: np.random.Generator) -> ic.InvertibleConv:
+    norm = perturbed(ic.ActNorm.init(3), rng)
+    return ic.Chain([norm, built(ic.QRConv1x1, scale=0.1)(rng), _EMERGING()(rng)])
+
+
+def _merged(rng: np.random.Generator) -> ic.InvertibleConv:
+    steps = [cls.init(3, rng=rng) for cls in (ic.Conv1x1, ic.PLUConv1x1)]
+    return ic.Chain([*steps, _PERIODIC()(rng), ic.QRConv1x1.init(3, rng=rng)])
+
+
+def _with_inverses(rng: np.random.Generator) -> ic.InvertibleConv:
+    emerging = ic.Inverse(biased(_EMERGING())(rng))
+    periodic = ic.Inverse(ic.Chain([_PERIODIC()(rng)]))
+    return ic.Chain([emerging, periodic, with_bias(ic.Conv1x1.init(3, rng=rng), rng)])
 
 
 def _composite() -> Iterator[Case]:
-    def flow_step(rng: np.random.Generator) -> ic.InvertibleConv:
-        return ic.Chain(
-            [
-                perturbed(ic.ActNorm.init(3), rng),
-                perturbed(ic.QRConv1x1.init(3, rng=rng), rng),
-                perturbed(ic.EmergingConv.init(3, rng=rng), rng, 0.05),
-            ]
-        )
-
-    def merged(rng: np.random.Generator) -> ic.InvertibleConv:
-        return ic.Chain(
-            [
-                ic.Conv1x1.init(3, rng=rng),
-                ic.PLUConv1x1.init(3, rng=rng),
-                perturbed(ic.PeriodicConv.init(3, rng=rng), rng, 0.05),
-                ic.QRConv1x1.init(3, rng=rng),
-            ]
-        )
-
-    def with_inverse(rng: np.random.Generator) -> ic.InvertibleConv:
-        return ic.Chain(
-            [
-                ic.Inverse(with_bias(perturbed(ic.EmergingConv.init(3, rng=rng), rng, 0.05), rng)),
-                ic.Inverse(ic.Chain([perturbed(ic.PeriodicConv.init(3, rng=rng), rng, 0.05)])),
-                with_bias(ic.Conv1x1.init(3, rng=rng), rng),
-            ]
-        )
-
-    yield Case("chain-flow-step", flow_step, (4, 5))
-    yield Case("chain-flow-step-no-batch", flow_step, (4, 5), ())
-    yield Case("chain-merged", merged, (4, 5))
-    yield Case("chain-merged-one-pixel", merged, (1, 1), (1,))
-    yield Case("chain-inverses", with_inverse, (4, 5))
+    yield Case("chain-flow-step", _flow_step, (4, 5))
+    yield Case("chain-flow-step-no-batch", _flow_step, (4, 5), ())
+    yield Case("chain-merged", _merged, (4, 5))
+    yield Case("chain-merged-one-pixel", _merged, (1, 1), (1,))
+    yield Case("chain-inverses", _with_inverses, (4, 5))
     yield Case("chain-1x1", lambda rng: ic.Chain([ic.Conv1x1.init(3, rng=rng)] * 2), (4, 5))
+    of = ("periodic-2d", "periodic-bias", "emerging-biases", "qrconv1x1-m2")
+    turned: list[tuple[str, Any]] = [("inverse", ic.Inverse), ("transposed", Transposed)]
     for case in (*_periodic(), *_emerging(), *_pointwise()):
-        if case.name in ("periodic-2d", "periodic-bias", "emerging-biases", "qrconv1x1-m2"):
-            build = functools.partial(_inverse_of, case)
-            shape, batch = case.spatial_shape, case.batch_shape
-            yield Case(f"inverse-{case.name}", build, shape, batch, wide=case.wide)
-        if case.name == "emerging-biases":
-            turned = functools.partial(_transposed, case)
-            yield Case("transposed-emerging-biases", turned, case.spatial_shape, case.batch_shape)
+        for kind, cls in turned if case.name == "emerging-biases" else turned[: case.name in of]:
 
+            def build(rng: np.random.Generator, case: Case = case, cls: Any = cls) -> Any:
+                return cls(case.build(rng))
 
-def _inverse_of(case: Case, rng: np.random.Generator) -> ic.Inverse:
-    return ic.Inverse(case.build(rng))
-
-
-def _transposed(case: Case, rng: np.random.Generator) -> Transposed:
-    return Transposed(case.build(rng))
+            shapes = case.spatial_shape, case.batch_shape
+            yield Case(f"{kind}-{case.name}", build, *shapes, wide=case.wide)
 
 
 CASES: tuple[Case, ...] = (

@@ -26,7 +26,8 @@ _FLAGS: dict[Mode, list[str]] = {
     "races": ["-O0", "-fsanitize=thread"],
     "edges": ["-O0", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"],
 }
-_KERNEL = ["-march=native", "-ffp-contract=off"]
+_COMMON = ["-std=c++17", "-Wno-unknown-pragmas", "-I", str(HERE)]
+_KERNEL = ["-march=native", "-ffp-contract=off", "-pthread"]
 _STRICT = ["-Wall", "-Wextra", "-Werror"]
 _WHAT = {
     3: "waits for ever",
@@ -51,15 +52,10 @@ class RunError(RuntimeError):
 
 @dataclass(frozen=True)
 class Builder:
-    """Compiles for a mode, into a folder.
+    """Compiles for a mode, into a folder of files that are kept while this process runs.
 
-    Attributes
-    ----------
-    folder : Path
-        Of files that are kept while this process runs.
-    mode : {"values", "races", "edges"}
-        Fibers, or threads under ThreadSanitizer, or under the sanitizers of memory and of undefined
-        behaviour.
+    The modes are fibers ("values"), and threads under ThreadSanitizer ("races") or under the
+    sanitizers of memory and of undefined behaviour ("edges").
     """
 
     folder: Path
@@ -73,8 +69,8 @@ class Builder:
 
         Other ``texts`` than the sources may be compiled. A run that takes longer has failed.
         """
-        warnings = _STRICT if texts is None else []
-        program = self._program(source(jobs[0].plan.constants, texts), warnings)
+        text = source(jobs[0].plan.constants, texts)
+        program = self._program(text, _STRICT if texts is None else [])
         given, found = (program.with_suffix(suffix) for suffix in (".in", ".out"))
         given.write_bytes(b"".join(job.packed() for job in jobs))
         command = [*_same_addresses(), str(program), str(given), str(found)]
@@ -84,8 +80,8 @@ class Builder:
         except subprocess.TimeoutExpired:
             raise RunError("does not end") from None
         if run.returncode:
-            text = run.stderr.decode(errors="replace")
-            raise RunError(f"{_WHAT.get(run.returncode, f'exit code {run.returncode}')}\n{text}")
+            said = run.stderr.decode(errors="replace")
+            raise RunError(f"{_WHAT.get(run.returncode, f'exit code {run.returncode}')}\n{said}")
         written, results = found.read_bytes(), []
         for job in jobs:
             result, written = job.unpack(written)
@@ -93,36 +89,26 @@ class Builder:
         return results
 
     def _program(self, text: str, warnings: list[str]) -> Path:
+        with self._lock:
+            blocks = "fibers" if self.mode == "values" else "threads"
+            sources = [HERE / f"{name}.cpp" for name in ("main", blocks)]
+            harness = [self._compiled(path.stem, "-c", path) for path in sources]
         name = hashlib.sha256(text.encode()).hexdigest()[:20]
-        program = self.folder / f"{self.mode}-{name}"
-        if not program.exists():
-            kernel = program.with_suffix(".cpp")
-            kernel.write_text(text, "utf-8")
-            with self._lock:
-                harness = self._harness()
-            target = program.with_suffix(".part")
-            self._compile(
-                [*_KERNEL, *warnings, str(kernel), *map(str, harness), "-pthread"], target
-            )
-            target.rename(program)
-        return program
+        kernel = self.folder / f"{self.mode}-{name}.cpp"
+        kernel.write_text(text, "utf-8")
+        return self._compiled(name, *_KERNEL, *warnings, kernel, *harness)
 
-    def _harness(self) -> list[Path]:
-        blocks = "fibers" if self.mode == "values" else "threads"
-        objects = []
-        for name in ("main", blocks):
-            target = self.folder / f"{self.mode}-{name}.o"
-            if not target.exists():
-                self._compile(["-c", str(HERE / f"{name}.cpp")], target)
-            objects.append(target)
-        return objects
-
-    def _compile(self, arguments: list[str], target: Path) -> None:
-        flags = ["-std=c++17", "-Wno-unknown-pragmas", *_FLAGS[self.mode], "-I", str(HERE)]
-        command = ["g++", *flags, *arguments, "-o", str(target)]
+    def _compiled(self, name: str, *arguments: str | Path) -> Path:
+        """Compile arguments unless that was done, and return where the result is."""
+        target = self.folder / f"{self.mode}-{name}"
+        if target.exists():
+            return target
+        part = target.with_suffix(".part")
+        command = ["g++", *_COMMON, *_FLAGS[self.mode], *map(str, arguments), "-o", str(part)]
         run = subprocess.run(command, capture_output=True, text=True)
         if run.returncode:
             raise BuildError(run.stderr)
+        return part.rename(target)
 
 
 @functools.cache

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import itertools
 import re
 from collections.abc import Iterator
-from concurrent.futures import Executor
 from dataclasses import dataclass
 
 import numpy as np
@@ -38,50 +36,30 @@ SETTINGS: tuple[Setting, ...] = (
     (2, 4, 7, (40, 40), "raster", 4),
 )
 
-_FUNCTION = re.compile(r"Compiling entry function '(\w+)'")
-_FRAME = re.compile(r"(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) bytes spill loads")
-_USED = re.compile(r"Used (\d+) registers")
+_FUNCTION = re.compile(
+    r"Compiling entry function '(?P<name>\w+)'.*?(?P<stack>\d+) bytes stack frame, "
+    r"(?P<stores>\d+) bytes spill stores, (?P<loads>\d+) bytes spill loads.*?"
+    r"Used (?P<registers>\d+) registers",
+    re.DOTALL,
+)
 
 
 @dataclass(frozen=True)
 class Report:
-    """What the compiler says of a function.
+    """What the compiler says of a function."""
 
-    Attributes
-    ----------
-    name : str
-        Of the setting.
-    architecture : int
-    function : str
-    registers, spilled, stack : int
-        Of a thread: how many, and bytes.
-    threads, shared, limit : int
-        Of a block: the most threads, and bytes of shared memory as planned and at most.
-    """
-
-    name: str
-    architecture: int
     function: str
-    registers: int
-    spilled: int
-    stack: int
-    threads: int
-    shared: int
-    limit: int
+    registers: int  # of a thread
+    spilled: int  # bytes of a thread, the stack's too
+    threads: int  # the most of a block
+    shared: int  # bytes of a block, as planned
+    limit: int  # and at most
 
     @property
     def right(self) -> bool:
         """Whether nothing spills and a block fits into a multiprocessor."""
         fits = self.registers * self.threads <= REGISTERS and self.shared <= self.limit
-        return fits and self.spilled == 0 and self.stack == 0
-
-
-def reports(workers: Executor, *, quick: bool) -> Iterator[Report]:
-    """Compile settings for architectures, and yield what is said of each function."""
-    settings = SETTINGS[:3] if quick else SETTINGS
-    pairs = itertools.product(settings, ARCHITECTURES[1:2] if quick else ARCHITECTURES)
-    for found in workers.map(lambda pair: list(report(*pair)), pairs):
-        yield from found
+        return fits and self.spilled == 0
 
 
 def planned(setting: Setting, architecture: int) -> Plan:
@@ -97,30 +75,17 @@ def planned(setting: Setting, architecture: int) -> Plan:
 
 def report(setting: Setting, architecture: int) -> Iterator[Report]:
     """Compile a setting, and yield what is said of each function."""
-    plan = planned(setting, architecture)
+    plan, images = planned(setting, architecture), setting[0]
     log = compile_text(source(plan.constants), architecture, verbose=True).log
-    return read(log, setting, plan)
-
-
-def read(log: str, setting: Setting, plan: Plan) -> Iterator[Report]:
-    """Yield what a compiler's log says of each function."""
-    images, channels, size, shape, mask, itemsize = setting
-    grid = "×".join(map(str, (images, channels, *shape)))
     launches = {launch.kernel: launch for launch in (*plan.weigh(), plan.solve(images))}
-    for part in re.split(r"(?=Compiling entry function)", log)[1:]:
-        function, frame, used = (p.search(part) for p in (_FUNCTION, _FRAME, _USED))
-        assert function is not None, part
-        assert frame is not None, part
-        assert used is not None, part
-        stack, stores, loads = map(int, frame.groups())
+    found = list(_FUNCTION.finditer(log))
+    assert {function["name"] for function in found} == set(launches), log
+    for function in found:
         yield Report(
-            name=f"{grid} {mask} {size} float{8 * itemsize}",
-            architecture=plan.device.architecture,
-            function=function[1],
-            registers=int(used[1]),
-            spilled=stores + loads,
-            stack=stack,
+            function["name"],
+            registers=int(function["registers"]),
+            spilled=sum(int(function[name]) for name in ("stack", "stores", "loads")),
             threads=plan.layout.threads,
-            shared=launches[function[1]].shared,
+            shared=launches[function["name"]].shared,
             limit=plan.device.shared,
         )

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import itertools
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
 import invconv as ic
 from invconv.arrays.namespaces import Shape
-from invconv.kernels.cuda.plan import Device
+from invconv.kernels.cuda.plan import LEAST_SHARED_MEMORY, SHARED_MEMORY, Device
 from invconv_conformance.cases.case import Case
 from invconv_conformance.cases.table import CASES
 from invconv_conformance.cuda.jobs import LARGE, Floats, Job, in_precision, plan_for
@@ -20,20 +21,16 @@ _CHANNELS = (1, 2, 3, 4, 5, 6, 7, 8, 9, 12, 13, 17, 24, 25, 33, 48)
 _IMAGES = 3  # of a case at most: more of them are more blocks that do the same
 
 
-def skewed(conv: ic.AutoregressiveConv, size: float) -> ic.AutoregressiveConv:
+def skewed(conv: ic.AutoregressiveConv, size: float) -> Any:
     """Return the operator with large numbers beside D's diagonal: D^-1 is not folded in then."""
-    kernel, here = np.array(conv.kernel), conv._family.linear.centre
-    at: Any = (slice(None), slice(None), *here)
+    kernel: Any = np.array(conv.kernel)
     strict = np.ones((conv.channels, conv.channels))
     strict = np.tril(strict, -1) if conv.channel_order == "lower" else np.triu(strict, 1)
-    kernel[at] += size * strict
-    found: ic.AutoregressiveConv = conv.replace(kernel=kernel)
-    return found
+    kernel[(..., *conv._family.linear.centre)] += size * strict
+    return conv.replace(kernel=kernel)
 
 
-def drawn(
-    rng: np.random.Generator, channels: int, ndim: int, **settings: Any
-) -> ic.AutoregressiveConv:
+def drawn(rng: np.random.Generator, channels: int, ndim: int, **settings: Any) -> Any:
     """Return an operator of a mild condition, whose D may be badly conditioned."""
     mask = str(rng.choice(["corner", "raster"]))
     direction = tuple(int(s) for s in rng.choice([-1, 1], ndim))
@@ -68,24 +65,23 @@ def random_jobs(count: int, seed: int) -> Iterator[Job]:
 
 def many_channels() -> Iterator[Job]:
     """Yield solves with up to 512 channels."""
-    for n, (channels, dtype) in enumerate(
-        ((96, "float32"), (200, "float64"), (512, "float32"), (512, "float64"))
-    ):
-        rng = np.random.default_rng(n)
+    for n, channels in enumerate((96, 200, 512, 512)):
+        rng, dtype = np.random.default_rng(n), f"float{64 if n % 2 else 32}"
         conv = ic.AutoregressiveConv.init(channels, 2, rng=rng, channel_order="upper")
         y = rng.standard_normal((1, channels, 2, 3))
         yield from _jobs(f"{channels} channels", in_precision(conv, dtype), y, LARGE, rng)
 
 
-def listed_jobs(cases: tuple[Case, ...] = CASES) -> Iterator[Job]:
-    """Yield the solves of every autoregressive operator in the case list, in both precisions."""
+def listed_jobs(
+    cases: Iterable[Case], dtypes: Sequence[str] = ("float32", "float64")
+) -> Iterator[Job]:
+    """Yield the solves of every autoregressive operator in a list of cases."""
     for case in cases:
         rng, operator = case.rng(), case.conv()
         for part, conv in enumerate(factors(operator)):
-            shape = case.spatial_shape
             images = min(_IMAGES, int(np.prod(case.batch_shape)))
-            y = rng.standard_normal((images, conv.channels, *shape))
-            for dtype in ("float32", "float64"):
+            y = rng.standard_normal((images, conv.channels, *case.spatial_shape))
+            for dtype in dtypes:
                 name = f"{case.name} {part} {dtype}"
                 yield from _jobs(name, in_precision(conv, dtype), y, LARGE, rng)
 
@@ -94,13 +90,20 @@ def factors(operator: Any) -> Iterator[ic.AutoregressiveConv]:
     """Yield the autoregressive parts of an operator."""
     if isinstance(operator, ic.AutoregressiveConv):
         yield operator
-    elif isinstance(operator, ic.EmergingConv):
-        yield from (operator.first, operator.second)
-    elif isinstance(operator, ic.Inverse):
-        yield from factors(operator.conv)
-    elif isinstance(operator, ic.Chain):
-        for step in operator.steps:
-            yield from factors(step)
+    for part in operator._parts().values() if operator._part_names else ():
+        yield from factors(part)
+
+
+def without_plan() -> tuple[int, list[str]]:
+    """Return how many plans were asked for, of all cases and sizes of memory, and which lack."""
+    asked, lacking = 0, []
+    for case in CASES:
+        sizes = sorted({LEAST_SHARED_MEMORY, *SHARED_MEMORY.values()})
+        for conv, shared, itemsize in itertools.product(factors(case.conv()), sizes, (4, 8)):
+            asked += 1
+            if plan_for(conv, case.spatial_shape, itemsize, Device(90, shared, 132)) is None:
+                lacking.append(f"{case.name} ({shared} bytes, float{8 * itemsize})")
+    return asked, lacking
 
 
 def _jobs(
@@ -126,25 +129,20 @@ def small_jobs() -> Iterator[list[Job]]:
 
     The jobs of a group have the same constants, and one of each pair has a D that is not folded in.
     """
-    settings: tuple[tuple[int, Any, Shape, dict[str, Any], Device], ...] = (
-        (3, (2, 2), (6, 5), {"direction": (1, -1)}, LARGE),
-        (2, (2, 2, 2), (2, 4, 3), {"channel_order": "upper"}, LARGE),
-        (7, (2, 3), (4, 6), {"mask": "raster", "dilation": (1, 2)}, LARGE),
-        (9, (2, 2), (4, 4), {"kernel_size": (2, 2)}, LARGE),
+    settings: tuple[tuple[int, Shape, dict[str, Any]], ...] = (
+        (3, (6, 5), {"kernel_size": (2, 2), "direction": (1, -1)}),
+        (2, (2, 4, 3), {"kernel_size": (2, 2, 2), "channel_order": "upper"}),
+        (7, (4, 6), {"kernel_size": (2, 3), "mask": "raster", "dilation": (1, 2)}),
+        (9, (4, 4), {"kernel_size": (2, 2)}),
     )
-    for channels, kernel_size, shape, options, device in settings:
+    for channels, shape, options in settings:
         rng = np.random.default_rng(channels)
-        given = {
-            "kernel_size": kernel_size,
-            "mask": "corner",
-            "direction": 1,
-            "dilation": 1,
-        } | options
+        given = {"mask": "corner", "direction": 1, "dilation": 1} | options
         conv = in_precision(drawn(rng, channels, len(shape), **given), "float32")
         y = rng.standard_normal((2 if len(shape) < 3 else 1, channels, *shape)).astype("float32")
         group: list[Job] = []
         for one in (conv, skewed(conv, 6 / channels)):
-            plan = plan_for(one, shape, 4, device)
+            plan = plan_for(one, shape, 4, LARGE)
             assert plan is not None
             for chunk, resident in ((1, 8), (8, 8), (2, 3), (1, 1)):
                 rows = max(2, plan.layout.depth)

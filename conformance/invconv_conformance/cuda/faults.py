@@ -9,20 +9,19 @@ that no longer go on together) more steps.
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from invconv.kernels.cuda.source import sources
 from invconv_conformance.cuda.build import Builder, RunError
 from invconv_conformance.cuda.jobs import Job, Result
 
-_BARRIER = re.compile(r"__syncthreads\(\);")
 _ORDER = re.compile(r'"(acquire|release)\.gpu"')
-_WAIT = re.compile(r"\bwait\((?P<flag>.*), (?P<value>[^,\n]*)\);")
-_PUBLISH = re.compile(r"\bpublish\((?!int)(?P<flag>.*), (?P<value>[^,\n]*)\);")
+_CALL = re.compile(r"\b(?P<name>wait|publish)\((?!int).*, (?P<value>[^,\n]*)\);")
 _TICKET = re.compile(r"atomicAdd\((?P<counter>\w+), 1\)")
-_ZEROS = re.compile(r"X\[n\] = 0;")
+_WHOLE = {r"__syncthreads\(\);": "no barrier", r"X\[n\] = 0;": "no zeros around a band"}
 _CONSTANTS = {"LEVELS_DONE": "ALL_DONE", "ALL_DONE": "LEVELS_DONE"}  # each instead of the other
 _SECONDS = 60  # of a run that may never end
 _WORDS = ("__syncthreads(", "atomicAdd(", "wait(", "publish(", "acquire", "release")
@@ -30,15 +29,7 @@ _WORDS = ("__syncthreads(", "atomicAdd(", "wait(", "publish(", "acquire", "relea
 
 @dataclass(frozen=True)
 class Fault:
-    """A change of the source.
-
-    Attributes
-    ----------
-    what, file : str
-    line : int
-    texts : dict
-        The sources with the change.
-    """
+    """A change of the source: its place, and all texts with it."""
 
     what: str
     file: str
@@ -63,64 +54,48 @@ def unspoilt() -> list[str]:
         for number, line in enumerate(text.splitlines(), start=1):
             code = line.partition("//")[0]
             defined = code.startswith("DEVICE") and '"' not in code
-            if any(word in code for word in _WORDS) and not defined:
-                found.append((file, number))
-    return [f"{file}:{number}" for file, number in found if (file, number) not in spoilt]
+            waits = any(word in code for word in _WORDS) and not defined
+            if waits and (file, number) not in spoilt:
+                found.append(f"{file}:{number}")
+    return found
 
 
 def _changes(text: str) -> Iterator[tuple[int, int, str, str]]:
-    for found in _BARRIER.finditer(text):
-        yield *found.span(), "no barrier", ";"
+    """Yield where a fault begins and ends, what it is, and what takes its place."""
+    for pattern, what in _WHOLE.items():
+        for found in re.finditer(pattern, text):
+            yield *found.span(), what, ";"
     for found in _ORDER.finditer(text):
         yield *found.span(), f"{found[1]}: no order", '"relaxed.gpu"'
         yield *found.span(), f"{found[1]}: of a block only", f'"{found[1]}.cta"'
-    for found in _WAIT.finditer(text):
-        yield *found.span(), "no wait", ";"
-        less = _CONSTANTS.get(found["value"], f"{found['value']} - 1")
-        yield *found.span("value"), "waits too short", less
-    for found in _PUBLISH.finditer(text):
-        yield *found.span(), "never published", ";"
-        more = _CONSTANTS.get(found["value"], f"{found['value']} + 1")
-        if found["value"] != "ALL_DONE":  # that all is done cannot be said too early
-            yield *found.span("value"), "published too early", more
-    for found in _ZEROS.finditer(text):
-        yield *found.span(), "no zeros around a band", ";"
+    for found in _CALL.finditer(text):
+        value, waits = found["value"], found["name"] == "wait"
+        yield *found.span(), "no wait" if waits else "never published", ";"
+        what = "waits too short" if waits else "published too early"
+        if waits or value != "ALL_DONE":  # that all is done cannot be said too early
+            other = _CONSTANTS.get(value, f"{value} {'-' if waits else '+'} 1")
+            yield *found.span("value"), what, other
     for found in _TICKET.finditer(text):
         yield *found.span(), "a ticket not taken at once", f"(*{found['counter']})++"
         yield *found.span(), "no ticket", "(int)blockIdx.x"
 
 
-def too_small(job: Job) -> dict[str, Job]:
-    """Return a job with a number less of each kind of memory: AddressSanitizer must object."""
-    launch = job.launch
-    return {
-        "shared memory": replace(
-            job, launch=replace(launch, shared=launch.shared - job.y.itemsize)
-        ),
-        "counters": replace(job, launch=replace(launch, counters=launch.counters - 1)),
-    }
-
-
 def caught(fault: Fault, watchers: Sequence[Watcher]) -> str | None:
     """Return how the fault shows, or None: on a busy machine a race may not happen at once."""
-    for watcher in (*watchers, *watchers, *watchers):
-        if found := watcher.look(fault):
-            return found
-    return None
+    return next(filter(None, (watcher.look(fault) for watcher in [*watchers] * 3)), None)
 
 
 @dataclass(frozen=True, eq=False)
 class Watcher:
-    """Jobs of the same constants, and what they give with the source as it is."""
+    """Jobs of the same constants, in which faults may show."""
 
     builder: Builder
     jobs: list[Job]
-    sound: list[Result]
 
-    @classmethod
-    def of(cls, builder: Builder, jobs: list[Job]) -> Watcher:
-        """Run the source as it is."""
-        return cls(builder, jobs, builder.solve(jobs))
+    @functools.cached_property
+    def sound(self) -> list[Result]:
+        """What the source as it is gives."""
+        return self.builder.solve(self.jobs)
 
     def look(self, fault: Fault) -> str | None:
         """Return how a fault shows in these jobs, or None."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -16,29 +16,24 @@ Floats = np.ndarray[Any, Any]
 LARGE = Device(90, 227 * 1024, 132)
 
 
+class Result(NamedTuple):
+    """What a job gives."""
+
+    weights: Floats  # as `invconv.kernels.cuda.arguments` lays them out, norms of columns last
+    x: Floats
+    rounds: int  # steps that it took with fibers, all of them going on at the same time
+
+
 @dataclass(frozen=True, eq=False)
 class Job:
-    """A solve.
-
-    Attributes
-    ----------
-    name : str
-    conv : AutoregressiveConv
-        Of NumPy arrays of the precision that is solved in.
-    y : array, shape (B, C, *spatial)
-    plan : Plan
-    launch : Launch
-        Of "solve".
-    resident : int
-        How many blocks run at a time.
-    """
+    """A solve."""
 
     name: str
-    conv: ic.AutoregressiveConv
-    y: Floats
+    conv: ic.AutoregressiveConv  # of NumPy arrays of the precision that is solved in
+    y: Floats  # (B, C, *spatial)
     plan: Plan
-    launch: Launch
-    resident: int = 1
+    launch: Launch  # of "solve"
+    resident: int = 1  # how many blocks run at a time
 
     @property
     def matrices(self) -> Floats:
@@ -53,40 +48,16 @@ class Job:
         blocks = [n for launch in (*folds, self.launch) for n in (launch.blocks, launch.threads)]
         sizes = matrices.nbytes, self.plan.weights * self.y.itemsize, self.y.nbytes
         numbers = self.resident, *sizes, *blocks, self.launch.shared, self.launch.counters
-        structs = folds[0].struct.tobytes() + self.launch.struct.tobytes()
-        return (
-            np.array(numbers, "int64").tobytes() + structs + matrices.tobytes() + self.y.tobytes()
-        )
+        arrays = folds[0].struct, self.launch.struct, matrices, self.y
+        return b"".join(a.tobytes() for a in (np.array(numbers, "int64"), *arrays))
 
     def unpack(self, written: bytes) -> tuple[Result, bytes]:
         """Return the result, and the rest of what was written."""
-        rounds, written = np.frombuffer(written[:8], "int64"), written[8:]
-        size, dtype = self.plan.weights * self.y.itemsize, self.y.dtype
-        weights, x = written[:size], written[size : size + self.y.nbytes]
-        found = Result(
-            np.frombuffer(weights, dtype),
-            np.frombuffer(x, dtype).reshape(self.y.shape),
-            int(rounds[0]),
-        )
-        return found, written[size + self.y.nbytes :]
-
-
-@dataclass(frozen=True, eq=False)
-class Result:
-    """What a job gives.
-
-    Attributes
-    ----------
-    weights : array
-        As `invconv.kernels.cuda.arguments` lays them out, the norms of columns at the end.
-    x : array, shape (B, C, *spatial)
-    rounds : int
-        How many steps it took with fibers, all of them going on at the same time.
-    """
-
-    weights: Floats
-    x: Floats
-    rounds: int
+        first, dtype = 8 + self.plan.weights * self.y.itemsize, self.y.dtype
+        last = first + self.y.nbytes
+        x = np.frombuffer(written[first:last], dtype).reshape(self.y.shape)
+        rounds = int(np.frombuffer(written[:8], "int64")[0])
+        return Result(np.frombuffer(written[8:first], dtype), x, rounds), written[last:]
 
 
 def plan_for(
@@ -100,11 +71,10 @@ def plan_for(
 
 def in_precision(conv: ic.AutoregressiveConv, dtype: str) -> ic.AutoregressiveConv:
     """Return the operator without its bias, in float32 or float64."""
-    found: ic.AutoregressiveConv = ic.AutoregressiveConv(
+    return ic.AutoregressiveConv(
         conv.kernel.astype(dtype),
         mask=conv.mask,
         direction=conv.direction,
         channel_order=conv.channel_order,
         dilation=conv.dilation,
     )
-    return found

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import Executor
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 import invconv as ic
 from invconv.kernels.cpu.compiled import address_of, available, compiled_solve
+from invconv.kernels.cpu.compiler.target import host
 from invconv_conformance.cuda.build import Builder, RunError
 from invconv_conformance.cuda.jobs import Floats, Job, in_precision
 from invconv_conformance.truth.extended import EXTENDED
@@ -27,26 +27,15 @@ _DENSE = 20_000  # entries of a matrix that the oracle is asked for
 
 @dataclass(frozen=True)
 class Verdict:
-    """What was found of a job.
-
-    Attributes
-    ----------
-    job : Job
-    error : float
-        In eps; for a singular D infinite where the solution seems to be a finite one, else 0.
-    same_bits : bool, or None
-        Whether weights and solution are those of the CPU's kernel; None where that does not run.
-    substitutes : bool
-        Whether D^-1 was not folded in.
-    failure : str
-        What ended the run, or nothing.
-    """
+    """What was found of a job."""
 
     job: Job
+    # in eps; for a singular D infinite where the solution seems to be a finite one, else 0
     error: float = math.nan
+    # whether weights and solution are those of the CPU's kernel; None where that does not run
     same_bits: bool | None = None
-    substitutes: bool = False
-    failure: str = ""
+    substitutes: bool = False  # whether D^-1 was not folded in
+    failure: str = ""  # what ended the run
 
     @property
     def bound(self) -> float:
@@ -58,6 +47,15 @@ class Verdict:
         """Whether all is as it should be."""
         return not self.failure and self.error <= self.bound and self.same_bits is not False
 
+    def __str__(self) -> str:
+        """Return the job and what is wrong with it."""
+        job, c = self.job, self.job.conv
+        return (
+            f"{job.name}: kernel {c.kernel.shape}, {c.mask}, {c.direction}, dilation {c.dilation}, "
+            f"y {job.y.shape} {job.y.dtype}, {job.launch}, {job.resident} blocks at a time: error "
+            f"{self.error} eps of {self.bound}, bits {self.same_bits} {self.failure[:2000]}"
+        )
+
 
 def grouped(jobs: Iterable[Job]) -> list[list[Job]]:
     """Return jobs of the same constants together."""
@@ -67,30 +65,20 @@ def grouped(jobs: Iterable[Job]) -> list[list[Job]]:
     return list(groups.values())
 
 
-def verdicts(builder: Builder, jobs: Iterable[Job], workers: Executor) -> Iterator[Verdict]:
-    """Run jobs and yield what is found of each."""
-    for found in workers.map(lambda group: judge(builder, group), grouped(jobs)):
-        yield from found
-
-
 def judge(builder: Builder, group: Sequence[Job]) -> list[Verdict]:
     """Run jobs of the same constants."""
     try:
         results = builder.solve(group)
     except RunError as error:
         return [Verdict(job, failure=str(error)) for job in group]
-    return [
-        _verdict(job, result.weights, result.x) for job, result in zip(group, results, strict=True)
-    ]
+    return [_verdict(job, r.weights, r.x) for job, r in zip(group, results, strict=True)]
 
 
 def _verdict(job: Job, weights: Floats, x: Floats) -> Verdict:
     flag = bool(weights[-1 - 2 * job.conv.channels] != 0)
     if not np.all(np.diagonal(job.matrices[0])):
         return Verdict(job, math.inf if np.all(np.isfinite(x)) else 0.0, None, flag)
-    with np.errstate(
-        invalid="ignore", over="ignore"
-    ):  # what is not finite is wrong, and said to be
+    with np.errstate(invalid="ignore", over="ignore"):  # what is not finite is wrong
         error = backward_error(job.conv, x, job.y)
     return Verdict(job, error, _same_bits(job, weights, x), flag)
 
@@ -121,16 +109,13 @@ def _same_bits(job: Job, weights: Floats, x: Floats) -> bool | None:
     state.solve(address_of(y), address_of(expected), len(y), 1, y, expected)
     square = job.conv.channels**2
     ends = weights[-1 - 2 * job.conv.channels - square :][: square + 1]  # D, and the flag
-    same = [np.array_equal(x, expected, equal_nan=True)]
-    same.append(np.array_equal(ends, state.weights[-1 - square :], equal_nan=True))
+    pairs = [(x, expected), (ends, state.weights[-1 - square :])]
     if state.geometry.single:  # else the CPU's weights lie in blocks
         size = len(state.weights) - 1 - square
-        same.append(np.array_equal(weights[:size], state.weights[:size], equal_nan=True))
-    return all(same)
+        pairs.append((weights[:size], state.weights[:size]))
+    return all(np.array_equal(one, other, equal_nan=True) for one, other in pairs)
 
 
 def comparable(itemsize: int) -> bool:
     """Tell whether the CPU's kernel runs here, and with fused multiply-adds."""
-    from invconv.kernels.cpu.compiler.target import host
-
     return available(itemsize) and host().fma

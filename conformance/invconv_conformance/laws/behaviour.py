@@ -1,102 +1,45 @@
-"""The laws of behaviour: kinds of arrays, bad samples, and what is refused."""
+"""The laws of behaviour: kinds of arrays, memory, and other ways to the same numbers."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
 import invconv as ic
-from invconv.arrays.namespaces import dtype_name, library_name, namespace, to_numpy
+from invconv.arrays.namespaces import Array, dtype_name, library_name, namespace, to_numpy
 from invconv.arrays.registry import PRIMITIVES, agnostic
-from invconv_conformance.laws.law import law, truth, values
-from invconv_conformance.laws.setting import Array, Measure, Setting
+from invconv.operators import dropins
+from invconv_conformance.laws.compiled import DIRECTIONS, PULLBACKS, everything
+from invconv_conformance.laws.law import Measure, largest, law, same, truth, values
+from invconv_conformance.laws.setting import Setting
 from invconv_conformance.truth import oracle
 from invconv_conformance.truth.bounds import C_FACTOR, EPS
 
 
-@law("kind", "results have the library, dtype, device and shape of the argument")
+@law("kind")
 def kind(s: Setting) -> Iterator[Measure]:
-    """Of values, log-determinants and gradients."""
+    """Results have the library, dtype, device and shape of the argument."""
     x = s.array(s.images[0])
-    y, log_det = s.conv.forward_and_log_det(x)
-    back, inverse_log_det = s.conv.inverse_and_log_det(x)
-    gradients, x_bar = s.conv.forward_vjp(x, x)
-    inverse_gradients, y_bar = s.conv.inverse_vjp(x, x)
-    arrays = {"y": y, "x": back, "x_bar": x_bar, "y_bar": y_bar}
-    arrays |= {f"forward's {name}_bar": g for name, g in gradients.items()}
-    arrays |= {f"inverse's {name}_bar": g for name, g in inverse_gradients.items()}
-    for what, array in arrays.items():
+    found = everything(s.conv, x)
+    yield from _shapes(s, x, found)
+    for what, array in (found | {"log_det of one sample": s.more("log_det", x)}).items():
+        dtype = s.log_det_dtype if what.startswith("log_det") else s.dtype
         yield truth(library_name(array) == library_name(x), f"library of {what}")
-        yield truth(dtype_name(array.dtype) == s.dtype, f"dtype of {what}")
+        yield truth(dtype_name(array.dtype) == dtype, f"dtype of {what}")
         yield truth(_device(array) == _device(x), f"device of {what}")
-    for array in (log_det, inverse_log_det, s.log_det_and_transpose(x)[0]):
-        yield truth(library_name(array) == library_name(x), "library of the log-det")
-        yield truth(dtype_name(array.dtype) == s.log_det_dtype, "log-det dtype")
-        yield truth(_device(array) == _device(x), "log-det device")
-    for what in ("y", "x", "x_bar", "y_bar"):
-        yield truth(tuple(arrays[what].shape) == tuple(x.shape), f"shape of {what}")
-    for name, array in s.conv.parameters().items():
-        for found in (gradients, inverse_gradients):
-            yield truth(tuple(found[name].shape) == tuple(array.shape), f"shape of {name}_bar")
 
 
-@law("no_mutation", "arguments and parameters keep their values")
-def no_mutation(s: Setting) -> Iterator[Measure]:
-    """Through every method that computes."""
-    x = s.array(s.images[0])
-    wanted = s.case.conv().asarrays(x).parameters()  # the setting's may be overwritten by now
-    yield from (
-        truth(np.array_equal(to_numpy(array), to_numpy(wanted[name])), f"{name}, before")
-        for name, array in s.conv.parameters().items()
-    )
-    held = {"x": x, **s.conv.parameters()}
-    before = {name: to_numpy(array) for name, array in held.items()}
-    s.conv.forward_and_log_det(x)
-    s.conv.inverse_and_log_det(x)
-    s.conv.forward_vjp(x, x)
-    s.conv.inverse_vjp(x, x)
-    for name, array in held.items():
-        yield truth(np.array_equal(to_numpy(array), before[name]), name)
-
-
-@law("determinism", "two runs are equal bit by bit, whatever ran between", "reproducibility")
-def determinism(s: Setting) -> Iterator[Measure]:
-    """Of both directions and their gradients; no result is in memory that another call uses."""
-    x, other = (s.array(image) for image in s.images[:2])
-    for what in ("forward_and_log_det", "inverse_and_log_det", "forward_vjp", "inverse_vjp"):
-
-        def run(image: Array, what: str = what) -> list[Array]:
-            arguments = (image, image) if what.endswith("vjp") else (image,)
-            one, two = getattr(s.conv, what)(*arguments)
-            return [*one.values(), two] if isinstance(one, dict) else [one, two]
-
-        kept = run(x)
-        first = [to_numpy(array) for array in kept]
-        run(other)
-        for array, again, was in zip(kept, run(x), first, strict=True):
-            yield truth(np.array_equal(to_numpy(array), was), f"{what} keeps its result")
-            yield truth(np.array_equal(to_numpy(again), was), what)
-
-
-@law("isolation", "a NaN or inf in one sample leaves the others as they were", "linearity")
-def isolation(s: Setting) -> Iterator[Measure]:
-    """Bit for bit, and the log-determinant too."""
-    if not s.case.batch_shape or s.images[0].shape[0] < 2:
-        return
-    for bad, place in ((math.nan, 0), (math.inf, -1)):
-        x = s.images[0].copy()
-        x.reshape(x.shape[0], -1)[place, 0] = bad
-        others = slice(1, None) if place == 0 else slice(-1)
-        for what in ("forward_and_log_det", "inverse_and_log_det"):
-            with np.errstate(invalid="ignore"):
-                got, log_det = map(values, getattr(s.conv, what)(s.array(x)))
-            good, wanted = map(values, getattr(s.conv, what)(s.array(s.images[0])))
-            yield truth(np.array_equal(got[others], good[others]), f"{what}, {bad}")
-            yield truth(np.array_equal(log_det, wanted), f"log-determinant of {what}, {bad}")
-            yield truth(not np.isfinite(got[place]).all(), f"{what}, {bad} is passed on")
+def _shapes(s: Setting, x: Array, found: dict[str, Array]) -> Iterator[Measure]:
+    """Hold results to the shape of the image, of its batch axes, or of a parameter."""
+    parameters = s.conv.parameters()
+    for what, array in found.items():
+        like: Any = parameters.get(what.rpartition(" by ")[2], x)
+        wanted = tuple(like.shape)
+        if what.startswith("log_det"):
+            wanted = wanted[: len(s.case.batch_shape)]
+        yield truth(tuple(array.shape) == wanted, f"shape of {what}")
 
 
 def _device(array: Array) -> Any:
@@ -104,101 +47,63 @@ def _device(array: Array) -> Any:
     return getattr(array, "device", None)
 
 
-@law("empty", "an empty batch gives an empty result, and gradients of zero", "linearity")
+@law("no_mutation")
+def no_mutation(s: Setting) -> Iterator[Measure]:
+    """Arguments and parameters keep their values."""
+    x = s.array(s.images[0])
+    wanted = s.fresh().parameters()  # the setting's may be overwritten by now
+    for name, array in s.conv.parameters().items():
+        yield same(array, wanted[name], f"{name}, before")
+    held = {"x": x, **s.conv.parameters()}
+    before = {name: to_numpy(array) for name, array in held.items()}
+    everything(s.conv, x)
+    for name, array in held.items():
+        yield same(array, before[name], name)
+
+
+@law("determinism", "reproducibility")
+def determinism(s: Setting) -> Iterator[Measure]:
+    """Two runs are equal bit by bit, whatever ran between."""
+    x, other = (s.array(image) for image in s.images[:2])
+    kept = everything(s.conv, x)
+    first = {what: to_numpy(array) for what, array in kept.items()}
+    everything(s.conv, other)
+    for what, again in everything(s.conv, x).items():
+        yield same(kept[what], first[what], f"{what} keeps its result")
+        yield same(again, first[what], what)
+
+
+@law("empty", "linearity")
 def empty(s: Setting) -> Iterator[Measure]:
-    """Where there is a batch axis."""
+    """An empty batch gives an empty result, and gradients of zero."""
     if not s.case.batch_shape:
         return
-    shape = (0, *s.images[0].shape[1:])
-    x = s.array(np.empty(shape))
-    for what in ("forward_and_log_det", "inverse_and_log_det"):
-        value, log_det = getattr(s.conv, what)(x)
-        yield truth(tuple(value.shape) == shape, what)
-        yield truth(tuple(log_det.shape) == (0, *s.case.batch_shape[1:]), what)
-    for what in ("forward_vjp", "inverse_vjp"):
-        gradients, x_bar = getattr(s.conv, what)(x, x)
-        yield truth(tuple(x_bar.shape) == shape, f"{what}, by the image")
-        for name, array in s.conv.parameters().items():
-            found = to_numpy(gradients[name])
-            yield truth(found.shape == tuple(array.shape) and not found.any(), f"{what}, {name}")
+    x = s.array(np.empty((0, *s.images[0].shape[1:])))
+    found = everything(s.conv, x)
+    yield from _shapes(s, x, found)
+    for what, array in found.items():
+        yield truth(not to_numpy(array).any(), what)
 
 
-@law("layout", "a view with strides, or read-only memory, gives the same values", eager=True)
+@law("layout", eager=True)
 def layout(s: Setting) -> Iterator[Measure]:
-    """Of the argument and of the parameters, where the library has such views."""
+    """A view with strides, or read-only memory, gives the same values."""
     if not s.target.library.views:
         return
     x = s.images[0]
     strided = s.plain.replace(**{n: _view(a) for n, a in s.plain.parameters().items()})
-    array = _view(s.array(x))
-    reach = s.scales.gain * s.norm(x) + s.shift_norm
-    y = values(strided.forward(array))
-    yield s.worst("y", s.norm(y - s.forward(x)), s.unit * reach + s.cast(s.norm(y)))
+    array, y = _view(s.array(x)), s.forward(x)
+    found = strided.forward(array)
+    yield s.off("y", found, y, s.unit * s.reach(x) + s.cast(s.norm(values(found))))
     back = values(strided.inverse(array))
-    reach = s.scales.gain * s.norm(back) + s.shift_norm + s.norm(x)
-    bound = s.unit * reach + s.scales.gain * s.cast(s.norm(back))
-    yield s.worst("K x + b", s.norm(s.forward(back) - x), bound)
-    for what in ("forward_vjp", "inverse_vjp"):
+    bound = s.unit * (s.reach(back) + s.norm(x)) + s.scales.gain * s.cast(s.norm(back))
+    yield s.off("K x + b", s.forward(back), x, bound)
+    for what in PULLBACKS:
         found, _ = getattr(strided, what)(array, array)
         for name, wanted in getattr(s.plain, what)(s.array(x), s.array(x))[0].items():
-            error = np.abs(values(found[name]) - values(wanted)).max(initial=0)
-            size = float(np.abs(values(wanted)).max(initial=0)) + float(s.norm(x) @ s.norm(x))
-            lever = (s.scales.gain * s.scales.loss) ** 2
-            most = s.unit * lever * size + float(s.cast(np.asarray(size)))
-            yield Measure(f"{what}, {name}_bar", float(error), most)
-
-
-@law(
-    "prepared", "a prepared inverse is the inverse of the values held when it was made", eager=True
-)
-def prepared(s: Setting) -> Iterator[Measure]:
-    """Whatever is written into the arrays afterwards, where they can be written to."""
-    y = s.array(s.images[1])
-    x, log_det = s.plain.inverse_and_log_det(y)
-    conv = s.case.conv().asarrays(y)
-    made = conv.prepare(s.case.spatial_shape, check=False)
-    for array in conv.parameters().values():
-        try:
-            array[...] = 7.0
-        except TypeError:  # JAX's arrays are never written to
-            continue
-    found, found_log_det = made.inverse_and_log_det(y)
-    yield truth(np.array_equal(to_numpy(found), to_numpy(x)), "inverse")
-    yield truth(np.array_equal(to_numpy(found_log_det), to_numpy(log_det)), "log-determinant")
-    yield truth(isinstance(made.plan.get("method"), str), "plan")
-
-
-@law(
-    "squeeze",
-    "squeeze(x)[c f^2 + i f + j, h, w] = x[c, h f + i, w f + j], or sum T_ik T_jl x[c, h f + k, "
-    "w f + l] with Haar's or the cosines' T, and unsqueeze undoes it",
-    "torch's pixel_unshuffle",
-    eager=True,
-)
-def squeeze(s: Setting) -> Iterator[Measure]:
-    """On images of two axes, of even sizes."""
-    x = np.resize(s.images[0], (2, 3, 4, 6))
-    wanted = np.stack(
-        [x[:, c, i::2, j::2] for c in range(3) for i in range(2) for j in range(2)], 1
-    )
-    found = ic.squeeze(s.array(x))
-    yield truth(np.array_equal(values(found), wanted), "squeeze")
-    yield truth(np.array_equal(values(ic.unsqueeze(found)), x), "unsqueeze")
-    yield from _in_bases(s)
-
-
-def _in_bases(s: Setting) -> Iterator[Measure]:
-    """Yield the errors of blocks of 4 x 4 pixels in Haar's basis and in that of cosines."""
-    x = values(s.array(np.resize(s.images[0], (2, 3, 4, 8)))).astype(np.float64)
-    bound = (C_FACTOR * 16 * EPS[s.log_det_dtype] + 2 * EPS[s.dtype]) * float(np.linalg.norm(x))
-    for basis in ("haar", "dct"):
-        matrix = oracle.block_transform(basis, 4).astype(float)
-        blocks = x.reshape(2, 3, 1, 4, 2, 4)
-        wanted = np.einsum("ik,jl,bchkwl->bcijhw", matrix, matrix, blocks).reshape(2, 48, 1, 2)
-        found = ic.squeeze(s.array(x), 4, basis=basis)
-        back = ic.unsqueeze(found, 4, basis=basis)
-        for what, error in (("squeeze", values(found) - wanted), ("unsqueeze", values(back) - x)):
-            yield Measure(f"{what}, {basis}", float(np.linalg.norm(error)), bound)
+            size = largest(values(wanted)) + float(s.norm(x) @ s.norm(x))
+            error = largest(values(found[name]) - values(wanted))
+            yield Measure(f"{what}, {name}_bar", error, s.gradient_bound(size))
 
 
 def _view(array: Array) -> Array:
@@ -210,13 +115,61 @@ def _view(array: Array) -> Array:
     return view
 
 
-@law(
-    "parity",
-    "a native primitive gives what its agnostic twin gives, run by NumPy",
-    "one formula, several ways to run it",
-)
+@law("prepared", eager=True)
+def prepared(s: Setting) -> Iterator[Measure]:
+    """A prepared inverse is the inverse of the values held when it was made."""
+    y, conv = s.array(s.images[1]), s.fresh()
+    x, log_det = s.plain.inverse_and_log_det(y)
+    inverse = conv.prepare(s.case.spatial_shape, check=False)
+    for array in conv.parameters().values():
+        try:
+            array[...] = 7.0
+        except TypeError:  # JAX's arrays are never written to
+            continue
+    found, found_log_det = inverse.inverse_and_log_det(y)
+    yield same(found, x, "inverse")
+    yield same(found_log_det, log_det, "log-determinant")
+    yield truth(isinstance(inverse.plan.get("method"), str), "plan")
+
+
+@law("drop_in", eager=True)
+def drop_in(s: Setting) -> Iterator[Measure]:
+    """What a flow library calls takes any number of batch axes, as the operator does."""
+    x = s.array(s.images[0])
+    if not hasattr(x, "reshape"):
+        return
+    axes = dropins.event_ndim(s.plain.ndim, len(s.case.spatial_shape))
+    for what in DIRECTIONS:
+        run = getattr(s.plain, what)
+        for one, other in zip(dropins.on_batch(run, x, axes), run(x), strict=True):
+            yield same(one, other, what)
+
+
+@law("squeeze", "torch's pixel_unshuffle", eager=True)
+def squeeze(s: Setting) -> Iterator[Measure]:
+    """squeeze(x)[c f^2 + i f + j, h, w] = x[c, h f + i, w f + j], or sum T_ik T_jl x[c, h f + k, w
+    f + l] with Haar's or the cosines' T, and unsqueeze undoes it.
+    """
+    x = np.resize(s.images[0], (2, 3, 4, 6))
+    wanted = [x[:, c, i::2, j::2] for c in range(3) for i in range(2) for j in range(2)]
+    found = ic.squeeze(s.array(x))
+    yield truth(np.array_equal(values(found), np.stack(wanted, 1)), "squeeze")
+    yield truth(np.array_equal(values(ic.unsqueeze(found)), x), "unsqueeze")
+    x = values(s.array(np.resize(s.images[0], (2, 3, 4, 8)))).astype(np.float64)
+    bound = (C_FACTOR * 16 * EPS[s.log_det_dtype] + 2 * EPS[s.dtype]) * float(np.linalg.norm(x))
+    for basis in ("haar", "dct"):
+        matrix = oracle.block_transform(basis, 4).astype(float)
+        blocks = np.einsum("ik,jl,bchkwl->bcijhw", matrix, matrix, x.reshape(2, 3, 1, 4, 2, 4))
+        found = ic.squeeze(s.array(x), 4, basis=basis)
+        off = values(found) - blocks.reshape(2, 48, 1, 2)
+        yield Measure(f"squeeze, {basis}", float(np.linalg.norm(off)), bound)
+        off = values(ic.unsqueeze(found, 4, basis=basis)) - x
+        yield Measure(f"unsqueeze, {basis}", float(np.linalg.norm(off)), bound)
+
+
+@law("parity", "one formula, several ways to run it")
 def parity(s: Setting) -> Iterator[Measure]:
-    """Where the library has native primitives, in the dtypes that they run in."""
+    """A native primitive gives what its agnostic twin gives, run by NumPy."""
     library = library_name(s.array(s.images[0]))
     native = any(p.native(library) for p in PRIMITIVES.values())
     yield truth(native == s.target.library.native, "native primitives are found")
@@ -229,15 +182,13 @@ def parity(s: Setting) -> Iterator[Measure]:
         gradients, _ = twin.forward_vjp(x, bar)
         plan = twin.prepare(s.case.spatial_shape, check=False).plan
     yield truth("compiled kernel" not in str(plan), "the twin's own way")
-    error = s.norm(values(s.conv.forward(s.array(x))) - forward)
-    yield s.worst("y", error, s.unit * (s.scales.gain * s.norm(x) + s.shift_norm))
-    error = s.norm(values(s.conv.inverse(s.array(y))) - inverse)
-    lever = s.unit * s.scales.gain * s.scales.loss
-    yield s.worst("x", error, 2 * lever * (s.norm(inverse) + s.scales.loss * s.shift_norm))
+    yield s.off("y", s.conv.forward(s.array(x)), forward, s.unit * s.reach(x))
+    bound = 2 * s.lever * (s.norm(inverse) + s.scales.loss * s.shift_norm)
+    yield s.off("x", s.conv.inverse(s.array(y)), inverse, bound)
     found, _ = s.conv.forward_vjp(s.array(x), s.array(bar))
     for name, gradient in gradients.items():
         wanted = values(gradient)
         difference = float(np.sqrt(((values(found[name]) - wanted) ** 2).sum()))
         size = float(np.linalg.norm(s.norm(x)) * np.linalg.norm(s.norm(bar)))
         size += float(np.sqrt((wanted**2).sum()))
-        yield Measure(f"{name}_bar", difference, lever * size)
+        yield Measure(f"{name}_bar", difference, s.lever * size)

@@ -1,4 +1,4 @@
-"""An operator whose methods run inside one compiled program.
+"""All that an operator computes of an image, and an operator whose methods run compiled.
 
 A program a method would be closer to what users do, and would take a compiler ten times as long;
 what differs from eager code, traced values and fused operations, is the same in one.
@@ -14,21 +14,33 @@ from invconv.arrays.namespaces import Array, Shape, copy_of
 
 Compile = Callable[[Callable[..., Any]], Callable[..., Any]]
 
+# what is no method of an image: of an operator, a grid and an image
+MORE: dict[str, Callable[[ic.InvertibleConv, Shape, Array], Array]] = {
+    "log_det": lambda conv, shape, x: conv.log_det(shape),
+    "log_det of the inverse": lambda conv, shape, x: ic.Inverse(conv).log_det(shape),
+    "transpose": lambda conv, shape, x: conv.transpose().forward(x),
+}
+DIRECTIONS = ("forward_and_log_det", "inverse_and_log_det")
+PULLBACKS = ("forward_vjp", "inverse_vjp")
+
+
+def everything(conv: Any, x: Array) -> dict[str, Array]:
+    """Return the result of every method that computes, by name: "forward_vjp by kernel"."""
+    found = {}
+    for what in DIRECTIONS:
+        found[what], found[f"log_det of {what}"] = getattr(conv, what)(x)
+    for what in PULLBACKS:
+        gradients, found[what] = getattr(conv, what)(x, x)
+        found |= {f"{what} by {name}": gradient for name, gradient in gradients.items()}
+    return found
+
 
 class Compiled:
     """An operator as users have it who compile every call.
 
-    Its methods are the operator's: ``forward_and_log_det``, ``inverse_vjp``, ``log_det``, ...
-
-    Parameters
-    ----------
-    conv : InvertibleConv
-    spatial_shape : tuple of int
-        The grid.
-    compile : callable
-        Such as ``jax.jit``.
-    zeros : callable
-        Makes an array of a log-determinant's kind, of a batch's shape.
+    Its methods are the operator's: ``forward_and_log_det``, ``inverse_vjp``, ...; ``compile`` is
+    such as ``jax.jit``, and ``zeros`` makes an array of a log-determinant's kind, of a batch's
+    shape.
     """
 
     def __init__(
@@ -38,7 +50,7 @@ class Compiled:
         compile: Compile,  # noqa: A002
         zeros: Callable[[Shape], Array],
     ) -> None:
-        self.conv = conv
+        self.conv, self.parameters = conv, conv.parameters
         self.spatial_shape = spatial_shape
         self._zeros = zeros
         self._program = compile(self._everything)
@@ -47,15 +59,9 @@ class Compiled:
         self, parameters: dict[str, Array], x: Array, bar: Array, log_det_bar: Array
     ) -> dict[str, Any]:
         conv = self.conv.replace(**parameters)
-        return {
-            "forward_and_log_det": conv.forward_and_log_det(x),
-            "inverse_and_log_det": conv.inverse_and_log_det(x),
-            "forward_vjp": conv.forward_vjp(x, bar, log_det_bar),
-            "inverse_vjp": conv.inverse_vjp(x, bar, log_det_bar),
-            "log_det": conv.log_det(self.spatial_shape),
-            "log_det_of_inverse": ic.Inverse(conv).log_det(self.spatial_shape),
-            "transpose": conv.transpose().forward(x),
-        }
+        found = {what: getattr(conv, what)(x) for what in DIRECTIONS}
+        found |= {what: getattr(conv, what)(x, bar, log_det_bar) for what in PULLBACKS}
+        return found | {what: run(conv, self.spatial_shape, x) for what, run in MORE.items()}
 
     def run(self, what: str, x: Array, bar: Array = None, log_det_bar: Array = None) -> Any:
         """Return one result of the program."""
@@ -69,11 +75,6 @@ class Compiled:
         """Return a method: a result of the program."""
         if name.startswith("_"):
             raise AttributeError(name)
-        both = f"{name}_and_log_det"
         if name in ("forward", "inverse"):
-            return lambda x: self.run(both, x)[0]
+            return lambda x: self.run(f"{name}_and_log_det", x)[0]
         return lambda *arrays: self.run(name, *arrays)
-
-    def parameters(self) -> dict[str, Array]:
-        """Return the operator's own."""
-        return self.conv.parameters()

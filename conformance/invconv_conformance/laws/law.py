@@ -1,60 +1,65 @@
-"""What a law is, and what laws are written with."""
+"""What a law is, and what it measures."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
-from invconv.arrays.namespaces import to_numpy
-from invconv_conformance.laws.setting import Array, Floats, Measure, Setting
+import numpy as np
+
+from invconv.arrays.namespaces import Array, to_numpy
+from invconv_conformance.cases.case import Case
 from invconv_conformance.truth.extended import EXTENDED
+
+Floats = np.ndarray[Any, Any]
+
+
+@dataclass(frozen=True)
+class Measure:
+    """An error and its bound; ``what`` says of which output."""
+
+    what: str
+    error: float
+    bound: float
+
+    @property
+    def share(self) -> float:
+        """How much of the bound is used up, inf for NaN; over 1 is a failure."""
+        share = self.error / self.bound if self.bound else math.inf * self.error
+        return math.inf if math.isnan(share) else share
+
+
+Check = Callable[[Any], Iterator[Measure]]  # of a `Setting`
 
 
 @dataclass(frozen=True)
 class Law:
-    """What must hold.
-
-    Attributes
-    ----------
-    id : str
-    definition : str
-        In symbols.
-    source : str
-        Where it comes from.
-    check : callable
-        Setting to measures; none where there is nothing to check.
-    regular, singular : bool
-        Which operators it speaks of.
-    eager : bool
-        Whether it is about what happens outside compiled code only.
-    """
+    """What must hold; `check` yields no measure where there is nothing to check."""
 
     id: str
-    definition: str
-    source: str
-    check: Callable[[Setting], Iterator[Measure]]
-    regular: bool = True
-    singular: bool = False
-    eager: bool = False
+    definition: str  # in symbols
+    source: str  # where it comes from
+    check: Check
+    regular: bool = True  # whether it speaks of regular operators,
+    singular: bool = False  # and of singular ones
+    eager: bool = False  # whether it is about what happens outside compiled code only
 
-    def applies(self, setting: Setting) -> bool:
-        """Tell whether the law speaks of a case in a mode."""
-        kind = self.singular if setting.case.singular else self.regular
-        return kind and not (self.eager and setting.target.mode != "eager")
-
-
-Check = Callable[[Setting], Iterator[Measure]]
+    def speaks_of(self, case: Case, mode: str) -> bool:
+        """Tell whether it is about a case in a mode."""
+        kind = self.singular if case.singular else self.regular
+        return kind and not (self.eager and mode != "eager")
 
 
-def law(
-    id: str,  # noqa: A002
-    definition: str,
-    source: str = "design",
-    **scope: bool,
-) -> Callable[[Check], Law]:
-    """Turn a check into a law."""
-    return lambda check: Law(id, definition, source, check, **scope)
+def law(id: str, source: str = "design", **scope: bool) -> Callable[[Check], Law]:  # noqa: A002
+    """Turn a check into a law, which its docstring defines."""
+
+    def named(check: Check) -> Law:
+        definition = " ".join((check.__doc__ or "").split("\n\n")[0].split()).removesuffix(".")
+        return Law(id, definition, source, check, **scope)
+
+    return named
 
 
 def values(array: Array) -> Floats:
@@ -65,3 +70,13 @@ def values(array: Array) -> Floats:
 def truth(holds: bool, what: str) -> Measure:
     """Return the measure of a fact."""
     return Measure(what, 0.0 if holds else math.inf, 1.0)
+
+
+def same(found: Array, wanted: Array, what: str) -> Measure:
+    """Return the measure of two arrays having the same bits."""
+    return truth(np.array_equal(to_numpy(found), to_numpy(wanted)), what)
+
+
+def largest(array: Floats) -> float:
+    """Return the largest absolute value, 0 of no entries."""
+    return float(np.abs(array).max(initial=0))

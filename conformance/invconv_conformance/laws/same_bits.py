@@ -13,8 +13,8 @@ import invconv as ic
 from invconv.arrays.namespaces import to_numpy
 from invconv.kernels.cpu import compiled, machine, threads
 from invconv_conformance.cases.case import Shape
-from invconv_conformance.laws.law import law, truth
-from invconv_conformance.laws.setting import Floats, Measure, Setting
+from invconv_conformance.laws.law import Floats, Measure, law, truth
+from invconv_conformance.laws.setting import Setting
 
 _SAMPLES = 35  # of a batch: more than two vectors have lanes, and some are left over
 _FULL = 34  # of a batch that fills vectors, and has a rest that is solved apart
@@ -32,14 +32,11 @@ _ROUNDS = 5  # so that threads meet in different places
 Solve = Callable[[Floats], Floats]
 
 
-@law(
-    "same_bits",
-    "the compiled kernel gives an image's inverse the same bits alone, in a batch, in any thread, "
-    "in every library and mode",
-    "one order of the sums",
-)
+@law("same_bits", "one order of the sums")
 def same_bits(s: Setting) -> Iterator[Measure]:
-    """Where every step of a prepared inverse is the kernel; the bits are those that NumPy has."""
+    """The compiled kernel gives an image's inverse the same bits alone, in a batch, in any thread,
+    in every library and mode.
+    """
     shape, channels = s.case.spatial_shape, s.plain.channels
     if s.dtype not in ("float32", "float64"):
         return
@@ -50,12 +47,12 @@ def same_bits(s: Setting) -> Iterator[Measure]:
         yield truth(_is_kernel(host.plan) == there, "the kernel, where it is there")
     if not _is_kernel(host.plan):  # then it is no library's; JAX would compile it to say so
         return
-    made = s.plain.prepare(shape, check=False)
-    if not _is_kernel(made.plan):
+    prepared = s.plain.prepare(shape, check=False)
+    if not _is_kernel(prepared.plan):
         return
     wanted = np.concatenate([host.inverse(image[None]) for image in images[:_SAMPLES]])
     if s.target.mode == "eager":
-        yield from _however_called(s, made, images[:_SAMPLES], wanted)
+        yield from _however_called(s, prepared, images[:_SAMPLES], wanted)
     else:
         found = to_numpy(s.conv.inverse(s.array(s.images[1])))
         yield truth(_same(found.reshape(images.shape)[:_SAMPLES], wanted), "in compiled code")
@@ -67,12 +64,12 @@ def same_bits(s: Setting) -> Iterator[Measure]:
 
 
 def _however_called(
-    s: Setting, made: ic.PreparedInverse, images: Floats, wanted: Floats
+    s: Setting, prepared: ic.PreparedInverse, images: Floats, wanted: Floats
 ) -> Iterator[Measure]:
     """Solve images in a batch, and one by one in several threads."""
 
     def solve(some: Floats) -> Floats:
-        return to_numpy(made.inverse(s.array(some)))
+        return to_numpy(prepared.inverse(s.array(some)))
 
     batch, everywhere = (np.resize(a, (_SAMPLES, *a.shape[1:])) for a in (images, wanted))
     yield truth(_same(solve(batch), everywhere), "in a batch")
@@ -108,12 +105,12 @@ def _two_images(s: Setting, grid: Shape) -> tuple[Solve, Floats]:
     """
     channels = s.plain.channels
     grid = (*grid[:-1], max(2, grid[-1] // channels))
-    made = s.plain.prepare(grid, check=False)
+    prepared = s.plain.prepare(grid, check=False)
     y = np.resize(s.case.rng().standard_normal(9973), (2, channels, *grid)).astype(s.dtype)
 
     def solve(images: Floats) -> Floats:
         with np.errstate(over="ignore", invalid="ignore"):  # of inverses that grow
-            return np.asarray(made.inverse(images))
+            return np.asarray(prepared.inverse(images))
 
     return solve, y
 
@@ -126,17 +123,13 @@ def _is_kernel(plan: dict[str, Any]) -> bool:
 
 def _same(x: Floats, y: Floats) -> bool:
     """Tell whether x has the numbers of y, perhaps several times, but for the kind of a NaN."""
-    x = x.reshape(-1, *y.shape)
-    if all(np.array_equal(_bits(part), _bits(y)) for part in x):
+    x, bits = x.reshape(-1, *y.shape), f"u{y.itemsize}"
+    if (x.view(bits) == y.view(bits)).all():
         return True
     y = np.broadcast_to(y, x.shape)
     numbers = ~np.isnan(x)
     signs = np.array_equal(np.signbit(x[numbers]), np.signbit(y[numbers]))
     return signs and np.array_equal(x, y, equal_nan=True)
-
-
-def _bits(x: Floats) -> Floats:
-    return np.ascontiguousarray(x).view(f"u{x.itemsize}")
 
 
 @contextmanager

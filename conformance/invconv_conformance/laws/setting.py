@@ -5,36 +5,18 @@ from __future__ import annotations
 import functools
 import math
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 import invconv as ic
-from invconv.arrays.namespaces import to_numpy
+from invconv.arrays.namespaces import Array, to_numpy
 from invconv_conformance.cases.case import Case
-from invconv_conformance.laws.compiled import Compiled
+from invconv_conformance.laws.compiled import MORE, Compiled
+from invconv_conformance.laws.law import Floats, Measure, values
 from invconv_conformance.libraries.table import Target
 from invconv_conformance.truth import oracle
 from invconv_conformance.truth.bounds import C_FACTOR, EPS, LEAST, Scales, scales
 from invconv_conformance.truth.extended import EXTENDED, ExtendedLU
-
-Array = Any
-Floats = np.ndarray[Any, Any]
-
-
-@dataclass(frozen=True)
-class Measure:
-    """An error and its bound; ``what`` says of which output."""
-
-    what: str
-    error: float
-    bound: float
-
-    @property
-    def share(self) -> float:
-        """How much of the bound is used up, inf for NaN; over 1 is a failure."""
-        share = self.error / self.bound if self.bound else math.inf * self.error
-        return math.inf if math.isnan(share) else share
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,10 +30,14 @@ class Setting:
     target: Target
     dtype: str
 
+    def fresh(self) -> ic.InvertibleConv:
+        """Return the operator on the library, in memory of its own."""
+        return self.case.conv().asarrays(self.array(np.zeros(())))
+
     @functools.cached_property
     def plain(self) -> ic.InvertibleConv:
         """The operator on the library."""
-        return self.case.conv().asarrays(self.array(np.zeros(())))
+        return self.fresh()
 
     @functools.cached_property
     def conv(self) -> ic.InvertibleConv | Compiled:
@@ -60,21 +46,16 @@ class Setting:
             return self.plain
 
         def zeros(shape: tuple[int, ...]) -> Array:
-            return self.target.asarray(np.zeros(shape), self.log_det_dtype)
+            return self.cotangent(np.zeros(shape))
 
         return Compiled(self.plain, self.case.spatial_shape, self.target.compile, zeros)
 
-    def log_det_and_transpose(self, x: Array) -> tuple[Array, Array]:
-        """Return the log-determinant of one sample, and K^T x."""
+    def more(self, what: str, x: Array) -> Array:
+        """Return "log_det" (of one sample), "log_det of the inverse", or "transpose" (K^T x)."""
         if isinstance(self.conv, Compiled):
-            return self.conv.run("log_det", x), self.conv.run("transpose", x)
-        return self.conv.log_det(self.case.spatial_shape), self.conv.transpose().forward(x)
-
-    def log_det_of_inverse(self, x: Array) -> Array:
-        """Return the log-determinant of the inverse as an operator, for one sample."""
-        if isinstance(self.conv, Compiled):
-            return self.conv.run("log_det_of_inverse", x)
-        return ic.Inverse(self.plain).log_det(self.case.spatial_shape)
+            found: Array = self.conv.run(what, x)
+            return found
+        return MORE[what](self.conv, self.case.spatial_shape, x)
 
     @functools.cached_property
     def host(self) -> ic.InvertibleConv:
@@ -105,6 +86,11 @@ class Setting:
         """C m eps, of the dtype that is computed in."""
         return C_FACTOR * self.scales.terms * EPS[self.log_det_dtype]
 
+    @property
+    def lever(self) -> float:
+        """C m eps |K| |K^-1|."""
+        return self.unit * self.scales.condition
+
     def cast(self, size: Floats) -> Floats:
         """Return what is lost by the cast to a half type of arrays with these 2-norms, else 0."""
         if self.dtype == self.log_det_dtype:
@@ -112,25 +98,45 @@ class Setting:
         least = LEAST[self.dtype] * math.sqrt(len(self.affine[0]))
         return EPS[self.dtype] * size + least
 
+    def reach(self, x: Floats) -> Floats:
+        """Return |K| |x| + |b| of each sample."""
+        return self.scales.gain * self.norm(x) + self.shift_norm
+
+    def solve_bound(self, x: Floats) -> Floats:
+        """Return the bound of the error of each sample of an inverse, x."""
+        size = self.norm(x)
+        return self.lever * (size + self.scales.loss * self.shift_norm) + self.cast(size)
+
+    def gradient_bound(self, size: float) -> float:
+        """Return the bound of two ways to a gradient of a size, each with solves of its own."""
+        return self.lever * self.scales.condition * size + float(self.cast(np.asarray(size)))
+
     def array(self, values: Floats) -> Array:
         """Put values on the device."""
         return self.target.asarray(values, self.dtype)
 
+    def cotangent(self, values: Floats) -> Array:
+        """Put values on the device, in the dtype of a log-determinant."""
+        return self.target.asarray(values, self.log_det_dtype)
+
+    @functools.cached_property
+    def ones(self) -> Array:
+        """A cotangent of one for the log-determinant of each sample."""
+        return self.cotangent(np.ones(self.case.batch_shape))
+
     @functools.cached_property
     def images(self) -> tuple[Floats, ...]:
         """Three random arrays, rounded to the dtype."""
-        return tuple(to_numpy(self.array(x)).astype(np.float64) for x in self.case.images(3))
+        return tuple(self._rounded(x) for x in self.case.images(3))
+
+    def _rounded(self, x: Floats) -> Floats:
+        return to_numpy(self.array(x)).astype(np.float64)
 
     @functools.cached_property
-    def image_of_x(self) -> Floats:
-        """K x + b, rounded to the dtype."""
-        y = self.forward(self.images[0]).astype(np.float64)
-        return to_numpy(self.array(y)).astype(np.float64)
-
-    @property
     def outputs(self) -> dict[str, Floats]:
         """What the inverse is judged on: random y, and a y that comes from a random x."""
-        return {"random y": self.images[1], "y = K x + b": self.image_of_x}
+        image = self._rounded(self.forward(self.images[0]).astype(np.float64))
+        return {"random y": self.images[1], "y = K x + b": image}
 
     @property
     def log_det_dtype(self) -> str:
@@ -149,6 +155,12 @@ class Setting:
         """Return the true K^-1 (y - b)."""
         return self.lu.solve((self.rows(y) - self.affine[1]).T).T.reshape(y.shape)
 
+    def transposed(self, y: Floats, *, inverse: bool = False) -> Floats:
+        """Return the true K^T y, or K^-T y."""
+        rows = self.rows(y)
+        turned = self.lu.solve(rows.T, transposed=True).T if inverse else rows @ self.affine[0]
+        return turned.reshape(y.shape)
+
     def norm(self, x: Floats) -> Floats:
         """Return the 2-norm of each sample."""
         norms: Floats = np.sqrt((self.rows(x) ** 2).sum(axis=1)).astype(np.float64)
@@ -159,8 +171,9 @@ class Setting:
         """|b|."""
         return float(self.norm(self.affine[1])[0])
 
-    def worst(self, what: str, error: Floats, bound: Floats) -> Measure:
-        """Return the measure of the sample that uses up most of its bound."""
+    def off(self, what: str, found: Array, wanted: Floats, bound: Floats) -> Measure:
+        """Return the measure of the sample of an array that uses up most of its bound."""
+        error = self.norm(values(found) - wanted)
         if error.size == 0:
             return Measure(what, 0.0, 1.0)
         share = np.where(np.isfinite(error), error, math.inf) / bound

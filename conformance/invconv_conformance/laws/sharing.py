@@ -13,32 +13,28 @@ import numpy as np
 
 import invconv as ic
 from invconv.arrays.array_ops import ops_of
-from invconv.arrays.namespaces import to_numpy
+from invconv.arrays.namespaces import Array, to_numpy
 from invconv_conformance.cases.case import Shape
-from invconv_conformance.laws.law import law, truth, values
-from invconv_conformance.laws.setting import Array, Floats, Measure, Setting
+from invconv_conformance.laws.compiled import DIRECTIONS
+from invconv_conformance.laws.law import Floats, Measure, largest, law, same, truth, values
+from invconv_conformance.laws.setting import Setting
 from invconv_conformance.libraries.library import Parameters, Pullback
 
 _THREADS = 8
 _CALLS, _OF_A_LAYER = 4, 32  # on a grid: a layer decides each time what it keeps
 _SIZES = range(1, 9)  # of the last axis: more grids than a layer in eval mode keeps inverses of
-_METHODS = ("forward_and_log_det", "inverse_and_log_det")
 
 Run = Callable[[Array], tuple[Array, ...]]
 
 
-@law(
-    "threads",
-    "threads that call one operator, prepared inverse or layer on many grids get the bits that "
-    "one thread gets",
-    eager=True,
-)
+@law("threads", eager=True)
 def threads(s: Setting) -> Iterator[Measure]:
-    """Of an operator that has run on no grid before, wherever it has an inverse."""
-    like = s.array(np.zeros(()))
-    if not ops_of(like).shared_by_threads:
+    """Threads that call one operator, prepared inverse or layer on many grids get the bits that one
+    thread gets.
+    """
+    if not ops_of(s.array(np.zeros(()))).shared_by_threads:
         return
-    alone, shared = (_ways(s, s.case.conv().asarrays(like)) for _ in range(2))
+    alone, shared = _ways(s, s.fresh()), _ways(s, s.fresh())
     every = [s.array(image) for image in _on_grids(s)]
     for way, run in alone.items():
         # a grid is judged before it is first solved on, which takes the longest
@@ -66,14 +62,14 @@ def _switching_often() -> Iterator[None]:
 def _ways(s: Setting, conv: ic.InvertibleConv) -> dict[str, Run]:
     """Return how an operator is called: as it is, prepared for each grid, and in a layer."""
     axes = len(s.case.spatial_shape)
-    made: dict[Shape, ic.PreparedInverse] = {}
+    kept: dict[Shape, ic.PreparedInverse] = {}
 
     def prepared(y: Array) -> tuple[Array, Array]:
         grid = tuple(y.shape[y.ndim - axes :])
-        known = made.get(grid) or made.setdefault(grid, conv.prepare(grid, check=False))
+        known = kept.get(grid) or kept.setdefault(grid, conv.prepare(grid, check=False))
         return known.inverse_and_log_det(y)
 
-    found: dict[str, Run] = {what: getattr(conv, what) for what in _METHODS}
+    found: dict[str, Run] = {what: getattr(conv, what) for what in DIRECTIONS}
     found["a prepared inverse"] = prepared
     if s.target.library.layer is not None:
         layer = s.target.library.layer(conv)
@@ -87,8 +83,7 @@ def _on_grids(s: Setting) -> Iterator[Floats]:
     sizes = sorted({last, *_SIZES})
     slow = s.target.library.compiles_eagerly or not s.target.library.native
     for n in sizes[-2:] if slow else sizes:
-        shape = *s.case.batch_shape, s.plain.channels, *others, n
-        yield np.resize(s.images[1], shape)
+        yield np.resize(s.images[1], (*s.case.batch_shape, s.plain.channels, *others, n))
 
 
 def _outcome(run: Run, image: Array) -> list[Floats] | None:
@@ -105,28 +100,23 @@ def _equal(one: list[Floats] | None, other: list[Floats] | None) -> bool:
     return all(np.array_equal(a, b, equal_nan=True) for a, b in zip(one, other, strict=True))
 
 
-@law(
-    "edits",
-    "an edit of a result in place changes no other result, no argument, no parameter, and no "
-    "later result; autograd takes it, and its gradient is that of the edit or refused",
-    eager=True,
-)
+@law("edits", eager=True)
 def edits(s: Setting) -> Iterator[Measure]:
-    """Where the library's arrays can be written to."""
-    x, axes = s.array(s.images[0]), len(s.case.spatial_shape)
-    conv = s.case.conv().asarrays(x)
+    """An edit of a result in place changes no other result, no argument, no parameter, and no later
+    result; autograd takes it, and its gradient is that of the edit or refused.
+    """
+    x, axes, conv = s.array(s.images[0]), len(s.case.spatial_shape), s.fresh()
     held = {"x": x, **conv.parameters()}
     before = {name: to_numpy(array) for name, array in held.items()}
-    ways = _ways(s, conv)
-    calls: dict[str, Callable[[], tuple[Array, ...]]] = {
-        **{way: functools.partial(run, x) for way, run in ways.items()},
-        "forward_vjp": lambda: _flat(conv.forward_vjp(x, x)),
-        "inverse_vjp": lambda: _flat(conv.inverse_vjp(x, x)),
-        "log_det": lambda: (conv.log_det(s.case.spatial_shape),),
-        "squeeze": lambda: (ic.squeeze(x, 1, ndim=axes), ic.unsqueeze(x, 1, ndim=axes)),
+    calls: dict[str, Run] = {
+        **_ways(s, conv),
+        "forward_vjp": lambda x: _flat(conv.forward_vjp(x, x)),
+        "inverse_vjp": lambda x: _flat(conv.inverse_vjp(x, x)),
+        "log_det": lambda x: (conv.log_det(s.case.spatial_shape),),
+        "squeeze": lambda x: (ic.squeeze(x, 1, ndim=axes), ic.unsqueeze(x, 1, ndim=axes)),
     }
     for what, call in calls.items():
-        results = call()
+        results = call(x)
         wanted = [to_numpy(array) for array in results]
         for i, result in enumerate(results):
             try:
@@ -135,9 +125,9 @@ def edits(s: Setting) -> Iterator[Measure]:
                 return
             others = list(map(to_numpy, results[i + 1 :]))
             yield truth(_equal(others, wanted[i + 1 :]), f"{what}, another result")
-        yield truth(_equal(list(map(to_numpy, call())), wanted), f"{what}, once more")
+        yield truth(_equal(list(map(to_numpy, call(x))), wanted), f"{what}, once more")
         for name, array in held.items():
-            yield truth(np.array_equal(to_numpy(array), before[name]), f"{what}, {name}")
+            yield same(array, before[name], f"{what}, {name}")
     if s.target.library.pullback is not None:
         yield from _recorded(s, s.target.library.pullback)
 
@@ -149,7 +139,7 @@ def _flat(gradients: tuple[dict[str, Array], Array]) -> tuple[Array, ...]:
 def _recorded(s: Setting, pullback: Pullback) -> Iterator[Measure]:
     """Double results, of which autograd records how they came about, in place and beside them."""
     x = s.array(s.images[0])
-    for what in _METHODS:
+    for what in DIRECTIONS:
 
         def doubled(
             parameters: Parameters, x: Array, edit: bool, what: str = what
@@ -175,7 +165,6 @@ def _recorded(s: Setting, pullback: Pullback) -> Iterator[Measure]:
         size = float(np.linalg.norm(values(x)) ** 2)
         for one, other in zip(map(values, found), map(values, wanted), strict=True):
             number = np.isfinite(other)  # the half types overflow
-            size += float(np.abs(other[number]).max(initial=0))
-            bound = s.unit * (s.scales.gain * s.scales.loss) ** 2 * size
-            off = float(np.abs(one[number] - other[number]).max(initial=0))
-            yield Measure(f"{what}, recorded", off, bound + float(s.cast(np.asarray(size))))
+            size += largest(other[number])
+            off = largest(one[number] - other[number])
+            yield Measure(f"{what}, recorded", off, s.gradient_bound(size))

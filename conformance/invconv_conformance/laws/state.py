@@ -10,95 +10,80 @@ import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import numpy as np
 
 import invconv as ic
-from invconv.arrays.namespaces import to_numpy
+from invconv.arrays.namespaces import Array, to_numpy
 from invconv.files.whole_files import replacing
-from invconv_conformance.laws.law import law, truth
-from invconv_conformance.laws.setting import Array, Floats, Measure, Setting
+from invconv_conformance.laws.compiled import everything
+from invconv_conformance.laws.law import Floats, Measure, largest, law, same, truth
+from invconv_conformance.laws.setting import Setting
 
 _CHANGE = 1.25  # exact in every dtype, and regular stays regular
 
 
-@law("updates", "after any change of the parameters nothing comes from the old ones", eager=True)
+@law("updates", eager=True)
 def updates(s: Setting) -> Iterator[Measure]:
-    """Of copies with other arrays, of arrays that are written into, and of a library's layers."""
+    """After any change of the parameters nothing comes from the old ones."""
     x = s.array(s.images[0])
     try:
         x[...] = s.array(s.images[0])
     except TypeError:  # JAX's arrays are never written to
         return
-    conv = s.case.conv().asarrays(x)
+
+    def results(conv: ic.InvertibleConv) -> list[Floats]:
+        return list(map(to_numpy, everything(conv, x).values()))
+
+    conv = s.fresh()
     changed = {n: s.array(_CHANGE * to_numpy(a)) for n, a in conv.parameters().items()}
-    fresh = s.case.conv().asarrays(x).replace(**changed)
-    old, wanted = _everything(conv, x), _everything(fresh, x)
+    old, wanted = results(conv), results(s.fresh().replace(**changed))
     yield truth(not _equal(old, wanted), "a change that changes nothing")
-    yield truth(_equal(_everything(conv.replace(**changed), x), wanted), "replace")
-    yield truth(_equal(_everything(conv, x), old), "the operator that was copied")
+    yield truth(_equal(results(conv.replace(**changed)), wanted), "replace")
+    yield truth(_equal(results(conv), old), "the operator that was copied")
     if s.target.library.layers is not None:
         yield from _layers(s, x)
     for name, array in conv.parameters().items():
         array[...] = changed[name]
-    yield truth(_equal(_everything(conv, x), wanted), "in place")
+    yield truth(_equal(results(conv), wanted), "in place")
 
 
 def _layers(s: Setting, x: Array) -> Iterator[Measure]:
     """Invert with a layer, train it in every way there is, and invert again."""
     assert s.target.library.layers is not None
+    lever = s.lever * s.scales.condition
     for how, found, conv in s.target.library.layers(s.plain, x, _CHANGE):
-        error = np.abs(to_numpy(found) - to_numpy(conv.inverse(x))).reshape(len(x) or 1, -1)
-        lever = s.unit * (s.scales.gain * s.scales.loss) ** 2
-        size = float(np.abs(to_numpy(found)).max(initial=1.0))
-        yield Measure(f"a layer, {how}", float(error.max(initial=0)), lever * size)
-
-
-def _everything(conv: ic.InvertibleConv, x: Array) -> list[Floats]:
-    """Return all that an operator computes of an image."""
-    gradients, x_bar = conv.forward_vjp(x, x)
-    found = [*conv.forward_and_log_det(x), *conv.inverse_and_log_det(x), *gradients.values(), x_bar]
-    return list(map(to_numpy, found))
+        error = largest(to_numpy(found) - to_numpy(conv.inverse(x)))
+        yield Measure(f"a layer, {how}", error, lever * max(1.0, largest(to_numpy(found))))
 
 
 def _equal(one: list[Floats], other: list[Floats]) -> bool:
     return all(np.array_equal(a, b) for a, b in zip(one, other, strict=True))
 
 
-@law(
-    "copies",
-    "a deep copy, or a pickle, of an operator or a prepared inverse gives the same bits",
-    eager=True,
-)
+@law("copies", eager=True)
 def copies(s: Setting) -> Iterator[Measure]:
-    """Where the library's arrays can be pickled; the original is gone by then."""
+    """A deep copy, or a pickle, of an operator or a prepared inverse gives the same bits."""
     y = s.array(s.images[1])
     try:
         pickle.dumps(y)
     except Exception:  # array-api-strict's cannot
         return
-    wanted = to_numpy(s.plain.inverse(y))
-    for what, conv in (("a deep copy", copy.deepcopy(s.plain)), ("a pickle", _pickled(s.plain))):
-        yield truth(np.array_equal(to_numpy(conv.inverse(y)), wanted), what)
+    wanted = s.plain.inverse(y)
     for what, duplicate in (("deep copy", copy.deepcopy), ("pickle", _pickled)):
-        made = duplicate(s.case.conv().asarrays(y).prepare(s.case.spatial_shape, check=False))
-        found = to_numpy(made.inverse(y))
-        yield truth(np.array_equal(found, wanted), f"a {what} of a prepared inverse")
+        yield same(duplicate(s.plain).inverse(y), wanted, f"a {what}")
+        prepared = duplicate(s.fresh().prepare(s.case.spatial_shape, check=False))
+        yield same(prepared.inverse(y), wanted, f"a {what} of a prepared inverse")
 
 
-def _pickled(thing: object) -> ic.InvertibleConv:
-    found: ic.InvertibleConv = pickle.loads(pickle.dumps(thing))
-    return found
+def _pickled(thing: Any) -> Any:
+    return pickle.loads(pickle.dumps(thing))
 
 
-@law(
-    "file.same",
-    "save -> load gives the same settings, bits and log-determinant",
-    singular=True,
-    eager=True,
-)
+@law("file.same", singular=True, eager=True)
 def file_same(s: Setting) -> Iterator[Measure]:
-    """Of every operator that can be built, in the library and dtype that it was saved from."""
+    """Save -> load gives the same settings, bits and log-determinant."""
     if importlib.util.find_spec("safetensors") is None:
         return
     conv, like, shape = s.plain, s.array(np.zeros(())), s.case.spatial_shape
@@ -112,14 +97,9 @@ def file_same(s: Setting) -> Iterator[Measure]:
     yield truth(np.array_equal(one, other, equal_nan=True), "its log-determinant")
 
 
-@law(
-    "file",
-    "a damaged file is refused, and a write that fails leaves no trace",
-    singular=True,
-    eager=True,
-)
+@law("file", singular=True, eager=True)
 def file(s: Setting) -> Iterator[Measure]:
-    """With a checksum, which tells every damage, and without, as files of 0.2.0 are."""
+    """A damaged file is refused, and a write that fails leaves no trace."""
     if importlib.util.find_spec("safetensors") is None or s.dtype == "bfloat16":
         return
     conv, like = s.plain, s.array(np.zeros(()))
@@ -135,8 +115,7 @@ def file(s: Setting) -> Iterator[Measure]:
             whole = path.read_bytes() == content
         yield truth(whole and list(path.parent.iterdir()) == [path], "a write that fails")
         if s.dtype == "float64":
-            yield _too_large(s, path)
-            yield _too_small(s, path)
+            yield from _beyond_the_range(s, path)
         for what, damaged in _damages(s, conv, content):
             path.write_bytes(damaged)
             try:
@@ -147,33 +126,27 @@ def file(s: Setting) -> Iterator[Measure]:
                 yield truth(False, f"{what} is taken")
 
 
-def _too_large(s: Setting, path: Path) -> Measure:
-    """Load numbers beyond the range of another dtype into it."""
-    name = _save_with(s, path, 2.0**200)
-    try:
-        ic.load(path, like=s.target.asarray(np.zeros(()), "float32"))
-    except ValueError as error:
-        return truth(f"holds {name}" in str(error), "beyond the range: the message")
-    return truth(False, "numbers beyond the range are taken")
+def _beyond_the_range(s: Setting, path: Path) -> Iterator[Measure]:
+    """Load numbers that are infinite, or zero, in another dtype into it."""
+    name, array = _largest_parameter(s.plain)
+    like = s.target.asarray(np.zeros(()), "float32")
+    for number in (2.0**200, 2.0**-200):
+        numbers = to_numpy(array).copy()
+        numbers.reshape(-1)[-1] = number
+        ic.save(s.plain.replace(**{name: s.array(numbers)}), path)
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            try:
+                ic.load(path, like=like)
+                message = " ".join(str(w.message) for w in caught)
+            except ValueError as error:
+                message = str(error)
+        expected = f"holds {name}" if number > 1 else f"numbers of {name}"
+        yield truth(expected in message, f"{number:g} in float32 is told")
 
 
-def _too_small(s: Setting, path: Path) -> Measure:
-    """Load numbers that are zero in another dtype into it."""
-    name = _save_with(s, path, 2.0**-200)
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        ic.load(path, like=s.target.asarray(np.zeros(()), "float32"))
-    said = any(f"numbers of {name}" in str(w.message) for w in caught)
-    return truth(said, "numbers that become zero are told")
-
-
-def _save_with(s: Setting, path: Path, number: float) -> str:
-    """Save the operator with a number in its largest parameter, and return which that is."""
-    name, array = max(s.plain.parameters().items(), key=lambda item: np.prod(item[1].shape))
-    values = to_numpy(array).copy()
-    values.reshape(-1)[-1] = number
-    ic.save(s.plain.replace(**{name: s.array(values)}), path)
-    return name
+def _largest_parameter(conv: ic.InvertibleConv) -> tuple[str, Array]:
+    return max(conv.parameters().items(), key=lambda item: np.prod(item[1].shape))
 
 
 def _damages(s: Setting, conv: ic.InvertibleConv, content: bytes) -> Iterator[tuple[str, bytes]]:
@@ -183,7 +156,7 @@ def _damages(s: Setting, conv: ic.InvertibleConv, content: bytes) -> Iterator[tu
     """
     yield "a flipped bit", content[:-1] + bytes([content[-1] ^ 1])
     content = unsealed(content)
-    name, array = max(conv.parameters().items(), key=lambda item: np.prod(item[1].shape))
+    name, array = _largest_parameter(conv)
     numbers = to_numpy(array).astype(s.dtype)
     broken = np.full_like(numbers, np.nan).tobytes()
     yield f"NaN in {name}", content.replace(numbers.tobytes(), broken)

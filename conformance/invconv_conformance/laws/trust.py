@@ -5,18 +5,17 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 
 import invconv as ic
-from invconv.arrays.namespaces import to_numpy
 from invconv.families import path as paths
-from invconv.operators import dropins
 from invconv.operators.base import conditions, judgement
 from invconv.stability.guard import MOST_DIGITS, InverseGuard, steps_of
-from invconv_conformance.laws.law import law, truth, values
-from invconv_conformance.laws.setting import Measure, Setting
+from invconv_conformance.laws.law import Measure, law, truth, values
+from invconv_conformance.laws.setting import Setting
 from invconv_conformance.truth.bounds import C_FACTOR, EPS
 
 _TOLERATED = 1e-2  # error of an entry, over the largest: what a warning promises
@@ -24,25 +23,22 @@ _SAMPLES_DIFFER = 2.0  # digits, of the few images of a case and the worst of ma
 _ENOUGH = 2.0  # digits, with which nothing is to be done
 
 
-@law(
-    "condition",
-    "condition(shape) is |K| |K^-1|, in the 2-norm or in the 1-norm",
-    "N. J. Higham, ibid. ch. 15; exact up to 512 unknowns",
-    eager=True,
-)
+@law("condition", "N. J. Higham, ibid. ch. 15; exact up to 512 unknowns", eager=True)
 def condition(s: Setting) -> Iterator[Measure]:
-    """Against the dense matrix and its inverse in extended precision; another grid has its own."""
-    fresh = s.plain.replace()  # without the numbers that other laws made it remember
-    fresh.condition((1,) * len(s.case.spatial_shape))
-    found = fresh.condition(s.case.spatial_shape)
-    errors = [abs(found / number - 1) for number in _conditions(s)]
-    lost = max(_conditions(s)) * EPS["float64"]
-    yield Measure("condition", min(errors), 1e-9 + 1e2 * lost)
-    largest = _conditions(s, math.inf)
-    found = fresh.condition(s.case.spatial_shape, norm=math.inf)
-    yield Measure("condition in the infinity norm", abs(found / largest[0] - 1), 1e-9 + 1e2 * lost)
-    cheap = judgement.bound(s.host, s.case.spatial_shape)
-    yield truth(cheap >= largest[0] * (1 - 1e-9 - 1e2 * lost), "the bound from above")
+    """condition(shape) is |K| |K^-1|, in the 2-norm or in the 1-norm."""
+    shape, fresh = s.case.spatial_shape, s.plain.replace()  # which remembers no other law's numbers
+    fresh.condition((1,) * len(shape))
+    pair = s.affine[0].astype(float), s.lu.inverse.astype(float)
+    one, two, largest = (
+        math.prod(float(np.linalg.norm(a, n)) for a in pair) for n in (1, 2, math.inf)
+    )
+    bound = 1e-9 + 1e2 * max(one, two) * EPS["float64"]
+    found = fresh.condition(shape)
+    yield Measure("condition", min(abs(found / number - 1) for number in (one, two)), bound)
+    found = fresh.condition(shape, norm=math.inf)
+    yield Measure("condition in the infinity norm", abs(found / largest - 1), bound)
+    cheap = judgement.bound(s.host, shape)
+    yield truth(cheap >= largest * (1 - bound), "the bound from above")
     yield from _transposed_maps(s)
 
 
@@ -51,44 +47,40 @@ def _transposed_maps(s: Setting) -> Iterator[Measure]:
     turned = paths.transposed(s.host._path())
     apply, solve = conditions.linear_maps(turned, s.case.spatial_shape)
     batch = s.images[0].reshape(-1, s.host.channels, *s.case.spatial_shape)
-    rows, unit = s.rows(batch), C_FACTOR * s.scales.terms * EPS["float64"]
-    wanted = rows @ s.affine[0]
-    error = s.norm(values(apply(batch)).reshape(wanted.shape) - wanted)
-    yield s.worst("K^T x", error, unit * s.scales.gain * s.norm(rows))
-    wanted = s.lu.solve(rows.T, transposed=True).T
-    error = s.norm(values(solve(batch)).reshape(wanted.shape) - wanted)
-    yield s.worst("K^-T x", error, unit * s.scales.gain * s.scales.loss * s.norm(wanted))
+    unit = C_FACTOR * s.scales.terms * EPS["float64"]
+    yield s.off("K^T x", apply(batch), s.transposed(batch), unit * s.scales.gain * s.norm(batch))
+    wanted = s.transposed(batch, inverse=True)
+    yield s.off("K^-T x", solve(batch), wanted, unit * s.scales.condition * s.norm(wanted))
 
 
-def _conditions(s: Setting, *norms: float) -> tuple[float, ...]:
-    """Return the condition numbers in norms, the 1-norm and the 2-norm unless given."""
-    pair = s.affine[0].astype(float), s.lu.inverse.astype(float)
-    return tuple(math.prod(float(np.linalg.norm(a, n)) for a in pair) for n in norms or (1, 2))
-
-
-@law(
-    "warning",
-    "an inverse warns if and only if an entry is off by more than 1e-2 of the largest, as it says; "
-    "what it says is right to a digit",
-    eager=True,
-)
-def warning(s: Setting) -> Iterator[Measure]:
-    """Where the core may look at values; elsewhere it never does."""
-    conv, shape = s.plain.replace(), s.case.spatial_shape
+@contextmanager
+def _warned() -> Iterator[list[str]]:
+    """Give the warnings of ill-conditioned inverses inside this context."""
+    messages: list[str] = []
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", ic.IllConditionedWarning)
+        yield messages
+    messages += [str(w.message) for w in caught if issubclass(w.category, ic.IllConditionedWarning)]
+
+
+@law("warning", eager=True)
+def warning(s: Setting) -> Iterator[Measure]:
+    """An inverse warns if and only if an entry is off by more than 1e-2 of the largest, as it says;
+    what it says is right to a digit.
+    """
+    conv, shape = s.plain.replace(), s.case.spatial_shape
+    with _warned() as warned:
         conv.inverse(s.array(s.images[0]))
-    warned = any(issubclass(w.category, ic.IllConditionedWarning) for w in caught)
     if not s.target.looks:
         yield truth(not warned, "a warning where the core may not look")
         return
     said = judgement.remembered(conv, shape, s.log_det_dtype).error
-    yield truth(warned == (said > _TOLERATED), "a warning, or none, against what is said")
-    error = _error(s)
-    yield Measure("digits too many", _digits(s, said) - _digits(s, error), 1.0)
+    yield truth(bool(warned) == (said > _TOLERATED), "a warning, or none, against what is said")
+    digits = _digits(s, _error(s))
+    yield Measure("digits too many", _digits(s, said) - digits, 1.0)
     # one image says little, and sums of few bits may be exact, as those of half types
     if s.dtype == s.log_det_dtype and (not s.case.batch_shape or len(s.images[0]) > 1):
-        yield Measure("digits too few", _digits(s, error) - _digits(s, said), _SAMPLES_DIFFER)
+        yield Measure("digits too few", digits - _digits(s, said), _SAMPLES_DIFFER)
 
 
 def _digits(s: Setting, error: float) -> float:
@@ -102,7 +94,7 @@ def _error(s: Setting) -> float:
     """
     working: Any = s.plain._in_working_precision()
     inverse = working.prepare(s.case.spatial_shape, check=False).inverse
-    x, y = (s.target.asarray(image, s.log_det_dtype) for image in s.images[:2])
+    x, y = (s.cotangent(image) for image in s.images[:2])
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ic.IllConditionedWarning)
         pairs = [(working.forward(x), s.images[0]), (y, s.inverse(s.images[1]))]
@@ -113,24 +105,27 @@ def _error(s: Setting) -> float:
     return float(max(errors))
 
 
-@law(
-    "diagnosis",
-    "diagnose says the condition, the log-determinant, the worst column and the digits as they are",
-    eager=True,
-)
+def _on_the_host(s: Setting) -> bool:
+    """Tell whether to check what runs there whatever the library: for NumPy's float32 alone."""
+    return s.target.library.name == "numpy" and s.dtype == "float32"
+
+
+@law("diagnosis", eager=True)
 def diagnosis(s: Setting) -> Iterator[Measure]:
-    """On the host, where it runs whatever the library: of NumPy's float32 alone."""
-    if s.target.library.name != "numpy" or s.dtype != "float32":
+    """Diagnose says the condition, the log-determinant, the worst column and the digits as they
+    are.
+    """
+    if not _on_the_host(s):
         return
     shape = s.case.spatial_shape
     found = ic.diagnose(s.plain, shape)
     yield truth(found.condition == s.plain.condition(shape) or not found.exact, "condition")
     exact = float(s.lu.log_det())
-    gap, rounding = abs(found.log_det - exact), len(s.affine[0]) * s.scales.gain * s.scales.loss
+    gap, rounding = abs(found.log_det - exact), len(s.affine[0]) * s.scales.condition
     yield Measure("log_det", gap, 1e-9 * (1 + abs(exact)) + 1e2 * rounding * EPS["float64"])
-    error = _error(s)
-    for what, digits in (("digits", found.digits), ("digits in float32", found.digits_float32)):
-        yield Measure(f"{what}, too many", digits - _digits(s, error), 1.0)
+    measured = _digits(s, _error(s))
+    yield Measure("digits, too many", found.digits - measured, 1.0)
+    yield Measure("digits in float32, too many", found.digits_float32 - measured, 1.0)
     yield truth(found.digits_float64 >= found.digits, "fewer digits in float64")
     nothing = found.advice[0].startswith("nothing")
     yield truth(nothing == (found.digits >= _ENOUGH), "advice")
@@ -143,14 +138,10 @@ def diagnosis(s: Setting) -> Iterator[Measure]:
         yield truth(columns[place] >= (1 - 1e-6) * columns.max(), "the worst column")
 
 
-@law(
-    "guard",
-    "a guard looks at every layer in turn, knows the worst one, and warns below its digits",
-    eager=True,
-)
+@law("guard", eager=True)
 def guard(s: Setting) -> Iterator[Measure]:
-    """Beside a layer that loses nothing; on the host, as diagnoses are."""
-    if s.target.library.name != "numpy" or s.dtype != "float32":
+    """A guard looks at every layer in turn, knows the worst one, and warns below its digits."""
+    if not _on_the_host(s):
         return
     shape = s.case.spatial_shape
     good = ic.ActNorm(np.zeros(s.plain.channels, np.float32), None, ndim=len(shape))
@@ -158,32 +149,13 @@ def guard(s: Setting) -> Iterator[Measure]:
     names = list(steps_of("", chain))
     for digits, loud in ((0.0, False), (float(MOST_DIGITS), True)):
         watch = InverseGuard(chain, shape, digits=digits, every=1)
-        with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always", ic.IllConditionedWarning)
+        with _warned() as warned:
             for _ in names:
                 worst = watch.step(chain)
         yield truth(list(watch.known) == names, "layers that were judged")
-        yield truth(bool(caught) == loud, f"a warning below {digits:g} digits, or none")
+        yield truth(bool(warned) == loud, f"a warning below {digits:g} digits, or none")
         least = min(one.digits for one in watch.known.values())
         yield truth(worst.digits == least, "the worst layer")
     if len(names) == 2:  # the steps of a chain do not tell its own digits
         digits = watch.known[names[1]].digits
         yield Measure("digits too many", digits - _digits(s, _error(s)), 1.0)
-
-
-@law(
-    "drop_in",
-    "what a flow library calls takes any number of batch axes, as the operator does",
-    eager=True,
-)
-def drop_in(s: Setting) -> Iterator[Measure]:
-    """Of both directions, by what the drop-ins share; needs `reshape`, as those libraries have."""
-    x = s.array(s.images[0])
-    if not hasattr(x, "reshape"):
-        return
-    axes = dropins.event_ndim(s.plain.ndim, len(s.case.spatial_shape))
-    for what in ("forward_and_log_det", "inverse_and_log_det"):
-        run = getattr(s.plain, what)
-        for one, other in zip(dropins.on_batch(run, x, axes), run(x), strict=True):
-            yield truth(tuple(one.shape) == tuple(other.shape), f"shape of {what}")
-            yield truth(np.array_equal(to_numpy(one), to_numpy(other)), what)

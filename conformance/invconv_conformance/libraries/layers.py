@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
-Array = Any
+from invconv.arrays.namespaces import Array
+from invconv_conformance.libraries.library import Parameters, Run
 
 
 def torch_layers(conv: Any, y: Array, factor: float) -> Iterator[tuple[str, Array, Any]]:
@@ -15,13 +16,12 @@ def torch_layers(conv: Any, y: Array, factor: float) -> Iterator[tuple[str, Arra
 
     from invconv_torch import InvertibleModule
 
-    # in eval mode a layer keeps the factors of its inverse
     for how, change in _CHANGES.items():
-        layer = InvertibleModule(conv).eval()
+        layer = InvertibleModule(conv).eval()  # which keeps the factors of its inverse
         images = y if conv.ndim is None else y.reshape(-1, *y.shape[y.ndim - 1 - conv.ndim :])
         with torch.no_grad():
             layer.inverse(images)
-            change(layer, factor)
+            change(layer, list(layer.parameters()), factor)
             found, _ = layer.inverse(images)
             yield how, found.reshape(y.shape), layer.operator()
 
@@ -34,29 +34,28 @@ def torch_layer(conv: Any) -> Callable[[Array], tuple[Array, Array]]:
     return lambda y: layer.inverse(y)
 
 
-def _in_place(layer: Any, factor: float) -> None:
-    for parameter in layer.parameters():
+def _in_place(layer: Any, parameters: list[Array], factor: float) -> None:
+    for parameter in parameters:
         parameter.mul_(factor)
 
 
-def _through_data(layer: Any, factor: float) -> None:
-    for parameter in layer.parameters():
-        parameter.data.mul_(factor)
+def _through_data(layer: Any, parameters: list[Array], factor: float) -> None:
+    _in_place(layer, [parameter.data for parameter in parameters], factor)
 
 
-def _loaded(layer: Any, factor: float) -> None:
+def _loaded(layer: Any, parameters: list[Array], factor: float) -> None:
     trained = dict(layer.named_parameters())
     state = {n: factor * t if n in trained else t for n, t in layer.state_dict().items()}
     layer.load_state_dict(state)
 
 
-def _all_at_once(layer: Any, factor: float) -> None:
+def _all_at_once(layer: Any, parameters: list[Array], factor: float) -> None:
     import torch
 
-    torch._foreach_mul_(list(layer.parameters()), factor)
+    torch._foreach_mul_(parameters, factor)
 
 
-_CHANGES: dict[str, Callable[[Any, float], None]] = {
+_CHANGES = {
     "in place": _in_place,
     "through .data": _through_data,
     "load_state_dict": _loaded,
@@ -64,7 +63,7 @@ _CHANGES: dict[str, Callable[[Any, float], None]] = {
 }
 
 
-def torch_recomputing(chain: Any, x: Array) -> Callable[[dict[str, Array], Array], Any]:
+def torch_recomputing(chain: Any, x: Array) -> Run:
     """Return a chain of parameters and images without stored activations, judged on a grid."""
     import torch
 
@@ -76,13 +75,13 @@ def torch_recomputing(chain: Any, x: Array) -> Callable[[dict[str, Array], Array
     return lambda parameters, x: torch.func.functional_call(layers, parameters, (x,))
 
 
-def jax_recomputing(chain: Any, x: Array) -> Callable[[dict[str, Array], Array], Any]:
+def jax_recomputing(chain: Any, x: Array) -> Run:
     """Return a chain of parameters and images without stored activations, judged on a grid."""
     from invconv_jax import reversible
 
     flow = reversible(chain, x.shape[2:])
 
-    def run(parameters: dict[str, Array], x: Array) -> Any:
+    def run(parameters: Parameters, x: Array) -> Any:
         return replace(flow, chain=chain.replace(**parameters)).forward_and_log_det(x)
 
     return run

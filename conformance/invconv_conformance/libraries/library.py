@@ -8,27 +8,21 @@ import importlib.metadata
 import importlib.util
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from types import ModuleType
 from typing import Any, NamedTuple
 
 import array_api_compat
 import numpy as np
 
 from invconv.arrays.errors import CommandError
-from invconv.arrays.namespaces import device, library_name, namespace, to_numpy
+from invconv.arrays.namespaces import Array, device, library_name, namespace, to_numpy
 from invconv.arrays.registry import PRIMITIVES
 from invconv.arrays.validation import require_array
 from invconv_conformance.libraries.requirements import lacking
 
-Array = Any
 Function = Callable[[Array], Array]
 Parameters = dict[str, Array]
-Pullback = Callable[
-    [Callable[[Parameters, Array], tuple[Array, ...]], Parameters, Array, tuple[Array, ...]],
-    tuple[Parameters, Array],
-]
-Layers = Callable[[Any, Array, float], Iterator[tuple[str, Array, Any]]]
-Recomputing = Callable[[Any, Array], Callable[[Parameters, Array], tuple[Array, ...]]]
+Run = Callable[[Parameters, Array], tuple[Array, ...]]
+Pullback = Callable[[Run, Parameters, Array, tuple[Array, ...]], tuple[Parameters, Array]]
 
 
 class Column(NamedTuple):
@@ -47,83 +41,48 @@ def as_it_is(function: Function) -> Function:
 
 @dataclass(frozen=True)
 class Library:
-    """An array library.
+    """An array library: a row of the capability table."""
 
-    Attributes
-    ----------
-    name : str
-        Its import name.
-    title, distribution : str
-        How it is written, and how it is installed.
-    extra : str or None
-        The extra of invconv that installs it.
-    dtypes : tuple of str
-        The real floating dtypes that are tested.
-    devices : callable
-        Lists the names of the devices that are there.
-    device : callable
-        Turns such a name into what the library's creation functions take.
-    synchronise : callable
-        Waits until an array has been computed.
-    modes : dict of str to callable
-        The ways to run a function of arrays; each turns one into another. "eager" is the first.
-    slow_modes : tuple of str
-        Those that are run only when they are asked for.
-    host : tuple of str
-        The devices in host memory, whose values the core looks at.
-    compiles_eagerly : bool
-        Whether eager code is compiled too, operation by operation, which takes most of its time.
-    forget : callable
-        Frees the memory of all programs that were compiled.
-    views : bool
-        Whether an array may be a strided or read-only view of another one's memory.
-    stranger : callable
-        Given a device, returns the name of another one to put a misplaced array on, or None.
-    pullback : callable or None
-        Its automatic differentiation: takes a function of (parameters, x), those, and cotangents of
-        what it returns, and gives the gradients by the parameters and by x.
-    native : bool
-        Whether it has native primitives.
-    layers : callable or None
-        Of an operator, an image and a factor: for each way to train a layer, after an inverse
-        whose factors may be kept, yields its name, the layer's inverse of the image after all
-        parameters were multiplied by the factor, and the operator that the layer then is.
-    recomputing : callable or None
-        Of a chain and images: judges it on their grid, and returns the function of (parameters, x)
-        that gives its output and log-determinants, and recomputes activations for gradients.
-    layer : callable or None
-        Of an operator: the inverse of a layer in eval mode, which keeps factors.
-    """
-
-    name: str
+    name: str  # to import
     title: str
-    distribution: str
-    extra: str | None
-    dtypes: tuple[str, ...]
-    devices: Callable[[], list[str]]
-    device: Callable[[str], Any]
+    distribution: str  # to install
+    extra: str | None  # of invconv, that installs it
+    dtypes: tuple[str, ...]  # the real floating ones that are tested
+    devices: Callable[[], list[str]]  # those that are there
+    device: Callable[[str], Any]  # of such a name: what the library's creation functions take
+    # waits until an array has been computed
     synchronise: Callable[[Array], None] = lambda x: None
+    # the ways to run a function of arrays, "eager" the first; a slow one is run when asked for
     modes: Mapping[str, Callable[[Function], Function]] = field(
         default_factory=lambda: {"eager": as_it_is}
     )
     slow_modes: tuple[str, ...] = ()
-    host: tuple[str, ...] = ("cpu",)
+    host: tuple[str, ...] = ("cpu",)  # devices in host memory, whose values the core looks at
+    # eager code is compiled too, operation by operation, which takes most of its time
     compiles_eagerly: bool = False
+    # frees the memory of all programs that were compiled
     forget: Callable[[], None] = lambda: None
-    views: bool = True
+    views: bool = True  # an array may be a strided or read-only view of another one's memory
+    # of a device: another one to put a misplaced array on
     stranger: Callable[[str], str | None] = lambda device: None
+    # automatic differentiation of a function of (parameters, x), given those and cotangents
     pullback: Pullback | None = None
-    native: bool = False
-    layers: Layers | None = None
-    recomputing: Recomputing | None = None
+    native: bool = False  # has native primitives
+    # of an operator, an image and a factor: for each way to train a layer, after an inverse whose
+    # factors may be kept, its name, the layer's inverse of the image after all parameters were
+    # multiplied by the factor, and the operator that the layer then is
+    layers: Callable[[Any, Array, float], Iterator[tuple[str, Array, Any]]] | None = None
+    # of a chain and images: judges it on their grid, and returns a function that gives its output
+    # and log-determinants, and recomputes activations for gradients
+    recomputing: Callable[[Any, Array], Run] | None = None
+    # of an operator: the inverse of a layer in eval mode, which keeps factors
     layer: Callable[[Any], Callable[[Array], tuple[Array, Array]]] | None = None
 
     def columns(self, *, every_dtype: bool = False, every_mode: bool = False) -> list[Column]:
         """Return all that the library can be run as.
 
         Compiled code runs in float32 unless another dtype is asked for: a compiler is slow, and
-        the dtype changes little in what it makes. A mode that takes minutes an operator is run
-        when it is asked for.
+        the dtype changes little in the code.
         """
         return [
             Column(self.name, device, mode, dtype)
@@ -155,9 +114,11 @@ class Library:
     @property
     def installed_as(self) -> str | None:
         """The distribution that is installed, which for CuPy depends on the CUDA, or None."""
-        if _is_installed(self.distribution):
-            return self.distribution
-        return next(iter(_distributions().get(self.name.partition(".")[0], ())), None)
+        try:
+            importlib.metadata.distribution(self.distribution)
+        except importlib.metadata.PackageNotFoundError:
+            return next(iter(_distributions().get(self.name.partition(".")[0], ())), None)
+        return self.distribution
 
     @property
     def version(self) -> str:
@@ -174,10 +135,11 @@ class Library:
 
     def namespace(self) -> Any:
         """Return the library's array-API namespace."""
-        name = {"jax": "jax.numpy", "array_api_strict": "array_api_strict"}.get(
-            self.name, f"array_api_compat.{self.name}"
-        )
-        return importlib.import_module(name)
+        known = {"jax": "jax.numpy", "array_api_strict": "array_api_strict"}
+        return importlib.import_module(known.get(self.name, f"array_api_compat.{self.name}"))
+
+
+_distributions = functools.cache(importlib.metadata.packages_distributions)  # reads all of them
 
 
 @dataclass(frozen=True)
@@ -192,7 +154,7 @@ class Unadapted(Library):
     def absent(self) -> str | None:
         """Return what its arrays lack, without which no law can run, or None."""
         xp = self.namespace()
-        x = xp.asarray([0.0], dtype=getattr(xp, self.dtypes[0]))
+        x = self.asarray(np.zeros(1), self.dtypes[0], "")
         lacks = [what for what, probe in _PROBES.items() if _fails(probe, x)]
         if not lacks:
             return None
@@ -209,7 +171,9 @@ class Unadapted(Library):
 
     def namespace(self) -> Any:
         """Return what array-api-compat makes of the library, else the library itself."""
-        return _namespace_of(importlib.import_module(self.name))
+        module = importlib.import_module(self.name)
+        x = module.asarray(np.zeros(1))
+        return namespace(x) if array_api_compat.is_array_api_obj(x) else module
 
 
 _PROBES: dict[str, Callable[[Array], Any]] = {
@@ -229,22 +193,6 @@ def _fails(probe: Callable[[Array], Any], x: Array) -> bool:
     return False
 
 
-def _is_installed(distribution: str) -> bool:
-    try:
-        importlib.metadata.distribution(distribution)
-    except importlib.metadata.PackageNotFoundError:
-        return False
-    return True
-
-
-_distributions = functools.cache(importlib.metadata.packages_distributions)  # reads all of them
-
-
-def _namespace_of(module: ModuleType) -> Any:
-    x = module.asarray(np.zeros(1))
-    return namespace(x) if array_api_compat.is_array_api_obj(x) else module
-
-
 def _refused(xp: Any, dtype: str) -> bool:
     """Tell whether an adapter refuses a dtype, as MLX's refuses float64."""
     x = xp.asarray([0.0], dtype=getattr(xp, dtype))
@@ -257,13 +205,18 @@ def unadapted(name: str) -> Unadapted:
 
     Raises
     ------
-    ValueError
+    CommandError
         If it cannot be imported, or has no ``asarray`` or no float64 and float32.
     """
     if not all(part.isidentifier() for part in name.split(".")):
         raise CommandError(f"--namespace: expected an import name such as dask.array, got {name!r}")
+
+    def library(dtypes: tuple[str, ...], native: bool) -> Unadapted:
+        given = name, name, name, None, dtypes, lambda: ["default"], lambda device: None
+        return Unadapted(*given, host=(), native=native)
+
     try:
-        xp = _namespace_of(importlib.import_module(name))
+        xp = library((), False).namespace()
     except ImportError as error:
         raise CommandError(f"--namespace: cannot import {name}: {error}") from None
     except AttributeError:
@@ -274,12 +227,5 @@ def unadapted(name: str) -> Unadapted:
     dtypes = tuple(d for d in ("float64", "float32") if hasattr(xp, d) and not _refused(xp, d))
     if not dtypes:
         raise CommandError(f"--namespace: {name} has neither float64 nor float32")
-    library = library_name(xp.asarray([0.0], dtype=getattr(xp, dtypes[0])))
-    native = any(primitive.native(library) for primitive in PRIMITIVES.values())
-    return Unadapted(
-        *(name, name, name, None, dtypes),
-        lambda: ["default"],
-        lambda device: None,
-        host=(),
-        native=native,
-    )
+    known = library_name(xp.asarray([0.0], dtype=getattr(xp, dtypes[0])))
+    return library(dtypes, any(primitive.native(known) for primitive in PRIMITIVES.values()))

@@ -20,8 +20,13 @@ def required_functions() -> dict[str, list[str]]:
     found: dict[str, set[str]] = {"": set(), **{extension: set() for extension in EXTENSIONS}}
     for source in _agnostic(files("invconv")):
         for node in ast.walk(ast.parse(source.read_text(encoding="utf-8"))):
-            if isinstance(node, ast.Attribute):
-                _collect(node, found)
+            match node:
+                case ast.Attribute(ast.Name("xp") | ast.Call(ast.Name("namespace")), name):
+                    found[""].add(name)
+                case ast.Attribute(
+                    ast.Attribute(ast.Name("xp") | ast.Call(ast.Name("namespace")), extension), name
+                ):
+                    found.get(extension, set()).add(name)
     found[""] -= {*EXTENSIONS, "__name__"}
     return {extension: sorted(names) for extension, names in found.items()}
 
@@ -43,21 +48,3 @@ def lacking(xp: Any) -> list[str]:
         prefix = f"{extension}." if extension else ""
         missing += [prefix + name for name in names if not hasattr(where, name)]
     return missing
-
-
-def _collect(node: ast.Attribute, found: dict[str, set[str]]) -> None:
-    if _is_namespace(node.value):
-        found[""].add(node.attr)
-    elif (
-        isinstance(node.value, ast.Attribute)
-        and _is_namespace(node.value.value)
-        and node.value.attr in EXTENSIONS
-    ):
-        found[node.value.attr].add(node.attr)
-
-
-def _is_namespace(node: ast.expr) -> bool:
-    """Tell whether an expression is ``xp`` or ``namespace(...)``."""
-    if isinstance(node, ast.Call):
-        return isinstance(node.func, ast.Name) and node.func.id == "namespace"
-    return isinstance(node, ast.Name) and node.id == "xp"

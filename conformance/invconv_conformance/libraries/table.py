@@ -5,46 +5,43 @@ Tests, benchmarks, the demo and ``invconv info`` all read it from here.
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from invconv_conformance.libraries.layers import (
-    jax_recomputing,
-    torch_layer,
-    torch_layers,
-    torch_recomputing,
-)
+from invconv.arrays.namespaces import Array
+from invconv_conformance.libraries import layers
 from invconv_conformance.libraries.library import (
-    Array,
     Column,
     Function,
     Library,
     Parameters,
+    Run,
     as_it_is,
     unadapted,
 )
 
 
-def _torch_devices() -> list[str]:
-    import torch
+def _lazy(name: str) -> Any:
+    """Import a library when it is first asked for something."""
+    return importlib.import_module(name)
 
-    return ["cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))]
+
+def _torch_devices() -> list[str]:
+    return ["cpu", *(f"cuda:{i}" for i in range(_lazy("torch").cuda.device_count()))]
 
 
 def _torch_synchronise(x: Array) -> None:
     if x.is_cuda:
-        import torch
-
-        torch.cuda.synchronize(x.device)
+        _lazy("torch").cuda.synchronize(x.device)
 
 
 def _torch_compile(backend: str) -> Callable[[Function], Function]:
     def compile(function: Function) -> Function:  # noqa: A001
-        import torch
-
+        torch = _lazy("torch")
         torch.compiler.reset()  # what was compiled for other operators counts against a limit
         compiled: Function = torch.compile(function, backend=backend, fullgraph=True, dynamic=False)
         return compiled
@@ -53,32 +50,19 @@ def _torch_compile(backend: str) -> Callable[[Function], Function]:
 
 
 def _torch_pullback(
-    function: Callable[[Parameters, Array], tuple[Array, ...]],
-    parameters: Parameters,
-    x: Array,
-    cotangents: tuple[Array, ...],
+    function: Run, parameters: Parameters, x: Array, cotangents: tuple[Array, ...]
 ) -> tuple[Parameters, Array]:
-    import torch
-
     leaves = [array.detach().clone().requires_grad_() for array in (*parameters.values(), x)]
     results = function(dict(zip(parameters, leaves, strict=False)), leaves[-1])
-    *gradients, x_bar = torch.autograd.grad(
-        results,
-        leaves,
-        cotangents,
-        materialize_grads=True,  # an array of no entries is not used
-    )
+    grad = _lazy("torch").autograd.grad  # an array of no entries is not used
+    *gradients, x_bar = grad(results, leaves, cotangents, materialize_grads=True)
     return dict(zip(parameters, gradients, strict=True)), x_bar
 
 
 def _jax_pullback(
-    function: Callable[[Parameters, Array], tuple[Array, ...]],
-    parameters: Parameters,
-    x: Array,
-    cotangents: tuple[Array, ...],
+    function: Run, parameters: Parameters, x: Array, cotangents: tuple[Array, ...]
 ) -> tuple[Parameters, Array]:
-    import jax
-
+    jax = _lazy("jax")
     # one program takes less time to compile than all of its steps
     run = jax.jit(lambda p, x, cotangents: jax.vjp(function, p, x)[1](cotangents))
     gradients, x_bar = run(parameters, x, cotangents)
@@ -89,133 +73,78 @@ _JAX_PLATFORMS = {"gpu": "cuda"}  # as the other libraries call it, and JAX wher
 
 
 def _jax_devices() -> list[str]:
-    import jax
-
+    jax = _lazy("jax")
     jax.config.update("jax_enable_x64", True)  # without it JAX has no float64 to compare
     names = ((_JAX_PLATFORMS.get(d.platform, d.platform), d.id) for d in jax.devices())
     return ["cpu", *(f"{platform}:{index}" for platform, index in names if platform != "cpu")]
 
 
 def _jax_device(name: str) -> Any:
-    import jax
-
     platform, _, index = name.partition(":")
-    return next(d for d in jax.devices(platform) if d.id == int(index or 0))
-
-
-def _jax_jit(function: Function) -> Function:
-    import jax
-
-    compiled: Function = jax.jit(function)
-    return compiled
-
-
-def _jax_forget() -> None:
-    import jax
-
-    jax.clear_caches()
+    return next(d for d in _lazy("jax").devices(platform) if d.id == int(index or 0))
 
 
 def _cupy_devices() -> list[str]:
-    import cupy
-
+    runtime = _lazy("cupy").cuda.runtime
     try:
-        return [f"cuda:{i}" for i in range(cupy.cuda.runtime.getDeviceCount())]
-    except cupy.cuda.runtime.CUDARuntimeError:
+        return [f"cuda:{i}" for i in range(runtime.getDeviceCount())]
+    except runtime.CUDARuntimeError:
         return []
-
-
-def _cupy_device(name: str) -> Any:
-    import cupy
-
-    return cupy.cuda.Device(int(name.partition(":")[2]))
-
-
-def _cupy_synchronise(x: Array) -> None:
-    x.device.synchronize()
-
-
-def _strict_device(name: str) -> Any:
-    import array_api_strict
-
-    return array_api_strict.Device(name)
 
 
 LIBRARIES = (
     Library(
-        "numpy",
-        "NumPy",
-        "numpy",
-        None,
-        ("float64", "float32", "float16"),
-        lambda: ["cpu"],
-        lambda name: "cpu",
+        *("numpy", "NumPy", "numpy", None, ("float64", "float32", "float16")),
+        devices=lambda: ["cpu"],
+        device=lambda name: "cpu",
         native=True,
     ),
     Library(
-        "array_api_strict",
-        "array-api-strict",
-        "array-api-strict",
-        "conformance",
-        ("float64", "float32"),
-        lambda: ["CPU_DEVICE", "device1"],
-        _strict_device,
+        *("array_api_strict", "array-api-strict", "array-api-strict", "conformance"),
+        dtypes=("float64", "float32"),
+        devices=lambda: ["CPU_DEVICE", "device1"],
+        device=lambda name: _lazy("array_api_strict").Device(name),
         host=("CPU_DEVICE",),
         stranger=lambda device: "device1" if device == "CPU_DEVICE" else "CPU_DEVICE",
     ),
     Library(
-        "torch",
-        "PyTorch",
-        "torch",
-        "torch",
-        ("float64", "float32", "float16", "bfloat16"),
-        _torch_devices,
-        lambda name: name,
-        _torch_synchronise,
-        {
-            "eager": as_it_is,
-            "aot_eager": _torch_compile("aot_eager"),
-            "inductor": _torch_compile("inductor"),
-        },
+        *("torch", "PyTorch", "torch", "torch", ("float64", "float32", "float16", "bfloat16")),
+        devices=_torch_devices,
+        device=lambda name: name,
+        synchronise=_torch_synchronise,
+        modes={"eager": as_it_is} | {n: _torch_compile(n) for n in ("aot_eager", "inductor")},
         slow_modes=("aot_eager", "inductor"),
         stranger=lambda device: "meta",
         pullback=_torch_pullback,
         native=True,
-        layers=torch_layers,
-        recomputing=torch_recomputing,
-        layer=torch_layer,
+        layers=layers.torch_layers,
+        recomputing=layers.torch_recomputing,
+        layer=layers.torch_layer,
     ),
     Library(
-        "jax",
-        "JAX",
-        "jax",
-        "jax",
-        ("float64", "float32", "float16", "bfloat16"),
-        _jax_devices,
-        _jax_device,
-        lambda x: x.block_until_ready(),
-        {"eager": as_it_is, "jit": _jax_jit},
+        *("jax", "JAX", "jax", "jax", ("float64", "float32", "float16", "bfloat16")),
+        devices=_jax_devices,
+        device=_jax_device,
+        synchronise=lambda x: x.block_until_ready(),
+        modes={"eager": as_it_is, "jit": lambda function: _lazy("jax").jit(function)},
         compiles_eagerly=True,
-        forget=_jax_forget,
+        forget=lambda: _lazy("jax").clear_caches(),
         views=False,
         pullback=_jax_pullback,
         native=True,
-        recomputing=jax_recomputing,
+        recomputing=layers.jax_recomputing,
     ),
     Library(
-        "cupy",
-        "CuPy",
-        "cupy-cuda12x",
-        "cupy",
-        ("float64", "float32", "float16"),
-        _cupy_devices,
-        _cupy_device,
-        _cupy_synchronise,
+        *("cupy", "CuPy", "cupy-cuda12x", "cupy", ("float64", "float32", "float16")),
+        devices=_cupy_devices,
+        device=lambda name: _lazy("cupy").cuda.Device(int(name.partition(":")[2])),
+        synchronise=lambda x: x.device.synchronize(),
         host=(),
         native=True,
     ),
 )
 
+KNOWN = {library.name: library for library in LIBRARIES}
 COMPILING_EAGERLY = {library.name for library in LIBRARIES if library.compiles_eagerly}
 
 
@@ -268,7 +197,6 @@ def targets() -> list[Target]:
 
 def target_of(column: Column) -> Target:
     """Return what a column's words stand for."""
-    known = {library.name: library for library in LIBRARIES}
-    library = known.get(column.library) or unadapted(column.library)
+    library = KNOWN.get(column.library) or unadapted(column.library)
     library.devices()  # also prepares the library: JAX's float64 is switched on there
     return Target(library, column.device, column.mode)

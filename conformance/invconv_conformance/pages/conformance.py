@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import cached_property
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import groupby
 from operator import itemgetter
-from typing import Any, NamedTuple
+from typing import Any
 
 from invconv_conformance.pages.templates import Line, Styled, render
 from invconv_conformance.pages.words import percent, shade, short, tally
 
-Found = Mapping[str, Any]  # a result of the document
+Found = Mapping[str, Any]  # a result of the document, or a column
 
 _COLUMN = ("library", "device", "mode", "dtype")
 _SEVERITY = ("fail", "error", "expected")
@@ -24,59 +23,38 @@ _LOWEST = -4  # decade at which the colours of the shares begin: 0.01 %
 
 def as_page(document: Mapping[str, Any]) -> str:
     """Return the page that shows a document of schema ``invconv-conformance/1``."""
-    found = cells(document)
+    found, columns = cells(document), document["columns"]
     laws = list(dict.fromkeys(cell.law for cell in found))
-    counts = sum((cell.counts for cell in found), Counter[str]())
+    edges = _edges(columns)
     return render(
         __package__,
         "conformance.html",
         run=document,
-        tally=tally(counts),
+        tally=tally(sum((cell.counts for cell in found), Counter[str]())),
         laws=laws,
         cells={(cell.law, cell.column): cell for cell in found},
-        names=[_name(column) for column in document["columns"]],
-        heads=[_spans(document["columns"], *_COLUMN[:n]) for n in (1, 3, 4)],
-        edges=_edges(document["columns"]),
+        names=[_name(column) for column in columns],
+        heads=list(_heads(columns, edges)),
+        edges=edges,
         failing=[cell for cell in found if cell.broken],
         closest=max((c for c in found if c.share), key=lambda c: c.share, default=None),
-        details=[_details(document, i, found, law) for i, law in enumerate(laws)],
+        details=[list(_details(columns, i, found, law)) for i, law in enumerate(laws)],
         matrices=list(_matrices(document)),
         percent=percent,
+        short=short,
+        shade=shade,
     )
 
 
-@dataclass
+@dataclass(frozen=True)
 class Cell:
-    """The results of a law in a column: their number by status, the worst pass, all that fails.
-
-    Attributes
-    ----------
-    law : str
-    column : int
-        The position of the column in the document.
-    counts : Counter
-        Results by status.
-    worst : result or None
-        The result that passes with the largest share of its bound.
-    bad : list of results
-        The results that do not pass, the worst ones first.
-    """
+    """The results of a law in a column."""
 
     law: str
-    column: int
-    counts: Counter[str] = field(default_factory=Counter)
-    worst: Found | None = None
-    bad: list[Found] = field(default_factory=list)
-
-    def add(self, result: Found) -> None:
-        """Take a result in."""
-        self.counts[result["status"]] += 1
-        if result["status"] in _SEVERITY:
-            self.bad.append(result)
-        elif result["status"] == "pass" and (
-            self.worst is None or or_inf(share(result)) > self.share
-        ):
-            self.worst = result
+    column: int  # its position in the document
+    counts: Counter[str]  # results by status
+    worst: Found | None  # the result that passes with the largest share of its bound
+    bad: list[Found]  # the results that do not pass, the worst ones first
 
     @property
     def share(self) -> float:
@@ -88,7 +66,7 @@ class Cell:
         """The number of results that fail or end in an error."""
         return self.counts["fail"] + self.counts["error"]
 
-    @cached_property
+    @property
     def text(self) -> str:
         """The verdict in few characters."""
         if self.broken:
@@ -106,11 +84,9 @@ class Cell:
     @property
     def kind(self) -> str:
         """The CSS class."""
-        if self.broken:
-            return "fail"
-        if not self.counts["pass"]:
-            return "expected" if self.counts["expected"] else "none"
-        return shade(self.share, _LOWEST)
+        if self.broken or self.counts["pass"]:
+            return "fail" if self.broken else shade(self.share, _LOWEST)
+        return "expected" if self.counts["expected"] else "none"
 
     @property
     def words(self) -> str:
@@ -120,14 +96,19 @@ class Cell:
 
 def cells(document: Mapping[str, Any]) -> list[Cell]:
     """Return a cell for each law and column that the document has results of."""
-    places = {tuple(c[k] for k in _COLUMN): i for i, c in enumerate(document["columns"])}
-    found: dict[tuple[str, int], Cell] = {}
+    names = itemgetter(*_COLUMN)
+    places = {names(column): i for i, column in enumerate(document["columns"])}
+    groups: dict[tuple[str, int], list[Found]] = {}
     for result in document["results"]:
-        key = (result["law"], places[tuple(result[k] for k in _COLUMN)])
-        found.setdefault(key, Cell(*key)).add(result)
-    for cell in found.values():
-        cell.bad.sort(key=lambda r: (_SEVERITY.index(r["status"]), -or_inf(share(r))))
-    return list(found.values())
+        groups.setdefault((result["law"], places[names(result)]), []).append(result)
+    found = []
+    for key, group in groups.items():
+        passed = [r for r in group if r["status"] == "pass"]
+        bad = [r for r in group if r["status"] in _SEVERITY]
+        bad.sort(key=lambda r: (_SEVERITY.index(r["status"]), -or_inf(share(r))))
+        worst = max(passed, key=lambda r: or_inf(share(r)), default=None)
+        found.append(Cell(*key, Counter(r["status"] for r in group), worst, bad))
+    return found
 
 
 def share(result: Found) -> float | None:
@@ -144,15 +125,6 @@ def or_inf(value: float | None) -> float:
     return math.inf if value is None else value
 
 
-class Span(NamedTuple):
-    """A heading over several columns, and whether a library or a device begins there."""
-
-    text: str
-    soft: str
-    width: int
-    edge: str
-
-
 def _place(column: Found) -> str:
     return f"{column['device']} · {column['mode']}"
 
@@ -163,84 +135,54 @@ def _name(column: Found) -> str:
 
 def _edges(columns: Sequence[Found]) -> list[str]:
     """Return for each column whether a library or a device begins with it."""
-    pairs = zip([None, *columns], columns, strict=False)
-    return [
-        "library"
-        if one is None or one["library"] != two["library"]
-        else "device"
-        if _place(one) != _place(two)
-        else ""
-        for one, two in pairs
-    ]
+    edges = []
+    for one, two in zip([{}, *columns], columns, strict=False):
+        new = [name for name in _COLUMN[:3] if one.get(name) != two[name]]
+        edges.append("" if not new else "library" if new[0] == "library" else "device")
+    return edges
 
 
-def _spans(columns: Sequence[Found], *keys: str) -> list[Span]:
-    """Return one row of the heading: a span for columns that have the same keys."""
-    edges, found = _edges(columns), []
-    for _, group in groupby(enumerate(columns), lambda c: [c[1][k] for k in keys]):
-        some = list(group)
-        first, column = some[0]
-        text = column["title"] if keys == _COLUMN[:1] else _place(column)
-        text = column["dtype"] if keys == _COLUMN else text
-        soft = column["version"] if keys == _COLUMN[:1] else ""
-        found.append(Span(text, soft, len(some), edges[first]))
-    return found
+def _heads(columns: Sequence[Found], edges: Sequence[str]) -> Iterator[list[dict[str, Any]]]:
+    """Yield the rows of the heading: libraries, their devices and modes, dtypes."""
+    texts: dict[int, Callable[[Found], str]]
+    texts = {1: itemgetter("title"), 3: _place, 4: itemgetter("dtype")}
+    for depth, text in texts.items():
+        spans, first = [], 0
+        for _, group in groupby(columns, itemgetter(*_COLUMN[:depth])):
+            column, *others = group
+            span = {"text": text(column), "width": 1 + len(others), "edge": edges[first]}
+            spans.append(span | {"soft": column["version"] if depth == 1 else ""})
+            first += 1 + len(others)
+        yield spans
 
 
-def _details(document: Found, number: int, found: Sequence[Cell], law: str) -> list[Line]:
-    """Return a line for the worst pass of each column, and for every result that does not pass."""
-    lines = []
+def _details(columns: Sequence[Found], number: int, found: list[Cell], law: str) -> Iterator[Line]:
+    """Yield a line for the worst pass of each column, and for every result that does not pass."""
     for cell in sorted((c for c in found if c.law == law), key=lambda c: c.column):
-        name, at = _name(document["columns"][cell.column]), f"law-{number}-{cell.column}"
-        for i, result in enumerate(([cell.worst] if cell.worst else []) + cell.bad):
-            lines.append(_detail(name, result, "" if i else at))  # a link leads to the first
-    return lines
+        at = f"law-{number}-{cell.column}"  # a link leads to the first
+        for result in ([cell.worst] if cell.worst else []) + cell.bad:
+            used, status = share(result), result["status"]
+            shown = "∞" if used is None else percent(used)
+            numbers = short(result["error"]), short(result["bound"]), shown
+            texts = (
+                _name(columns[cell.column]),
+                Styled(status, _KIND.get(status, "miss")),
+                Styled(result["case"], "code"),
+                result["what"] + (f" ({result['reason']})" if result.get("reason") else ""),
+                *(("–", "–", "–") if status == "error" else numbers),
+                Styled(result["reproduce"], "text code"),
+            )
+            yield Line(texts, id=at)
+            at = ""
 
 
-def _detail(name: str, result: Found, at: str) -> Line:
-    used = share(result)
-    numbers = (
-        short(result["error"]),
-        short(result["bound"]),
-        "∞" if used is None else percent(used),
-    )
-    reason = f" ({result['reason']})" if result.get("reason") else ""
-    cells = (
-        name,
-        Styled(result["status"], _KIND.get(result["status"], "miss")),
-        Styled(result["case"], "code"),
-        result["what"] + reason,
-        *(("–", "–", "–") if result["status"] == "error" else numbers),
-        Styled(result["reproduce"], "text code"),
-    )
-    return Line(cells, id=at)
-
-
-@dataclass(frozen=True)
-class Matrix:
-    """How far libraries are apart in a quantity and dtype; the lower triangle, row by row."""
-
-    dtype: str
-    quantity: str
-    names: list[str]
-    rows: list[list[Found | None]]
-
-    def text(self, entry: Found) -> str:
-        """Return the difference of two libraries."""
-        return short(entry["difference"])
-
-    def kind(self, entry: Found) -> str:
-        """Return the CSS class of a difference."""
-        return "fail" if entry["difference"] is None else shade(entry["difference"], 0)
-
-
-def _matrices(document: Found) -> Iterator[Matrix]:
-    """Yield a matrix for each dtype and quantity that libraries are compared in."""
-    order = list(dict.fromkeys(" ".join(c[k] for k in _COLUMN[:3]) for c in document["columns"]))
+def _matrices(document: Found) -> Iterator[dict[str, Any]]:
+    """Yield how far libraries are apart, for each dtype and quantity: a lower triangle."""
+    order = [" ".join(c[k] for k in _COLUMN[:3]) for c in document["columns"]]
     kind = itemgetter("dtype", "quantity")
     for (dtype, quantity), group in groupby(sorted(document["agreement"], key=kind), kind):
         pairs = {frozenset((entry["a"], entry["b"])): entry for entry in group}
         known = {name for pair in pairs for name in pair}
-        names = [n for n in order if n in known] + sorted(known - set(order))
+        names = [*(n for n in dict.fromkeys(order) if n in known), *sorted(known - {*order})]
         rows = [[pairs.get(frozenset((a, b))) for b in names[:i]] for i, a in enumerate(names)]
-        yield Matrix(dtype, quantity, names, rows)
+        yield {"dtype": dtype, "quantity": quantity, "names": names, "rows": rows}

@@ -19,40 +19,16 @@ class Styled:
 
 @dataclass(frozen=True)
 class Line:
-    """A row of the table that the macro ``table`` of ``base.html`` writes.
-
-    Attributes
-    ----------
-    cells : sequence of str or Styled
-    kind : str
-        CSS classes of the row.
-    id : str
-        What a link to the row names.
-    """
+    """A row of the table that the macro ``table`` of ``base.html`` writes."""
 
     cells: Sequence[str | Styled]
-    kind: str = ""
-    id: str = ""
+    kind: str = ""  # CSS classes of the row
+    id: str = ""  # what a link to the row names
 
 
 def render(package: str, name: str, **values: Any) -> str:
-    """Return a page.
-
-    Parameters
-    ----------
-    package : str
-        The package that the template is in.
-    name : str
-        Of the template's file.
-    **values
-        What the template shows.
-    """
+    """Return a page: a template's file of a package, and the values that it shows."""
     loader = ChoiceLoader([PackageLoader(package, "."), PackageLoader(__package__, ".")])
-    environment = Environment(
-        loader=loader,
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    strict: dict[str, Any] = {"autoescape": True, "undefined": StrictUndefined}
+    environment = Environment(loader=loader, trim_blocks=True, lstrip_blocks=True, **strict)
     return environment.get_template(name).render(**values)

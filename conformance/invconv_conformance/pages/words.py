@@ -16,10 +16,10 @@ _STATUS = {
 
 def tally(counts: Mapping[str, int]) -> list[str]:
     """Return words for each status that occurs, such as "3 checks hold"."""
-    found = {status: counts.get(status, 0) for status in _STATUS}
-    if not any(found.values()):
-        return ["0 checks hold"]
-    return [f"{n:,} {_STATUS[status][n != 1]}" for status, n in found.items() if n]
+    words = [
+        f"{counts[s]:,} {text[counts[s] != 1]}" for s, text in _STATUS.items() if counts.get(s)
+    ]
+    return words or ["0 checks hold"]
 
 
 def percent(value: float) -> str:
@@ -43,21 +43,17 @@ def short(value: float | None) -> str:
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:#.3g}" if value else "0"
 
 
-def shade(value: float, lowest: int) -> str:
-    """Return the CSS class of a colour, two for each decade from ``lowest`` on."""
+def shade(value: float | None, lowest: int) -> str:
+    """Return the CSS class of a colour, two for each decade from ``lowest`` on, "fail" of None."""
+    if value is None:
+        return "fail"
     if value <= 0:
         return "s0"
     return f"s{min(8, max(0, math.ceil(2 * (math.log10(value) - lowest) - 1e-9)))}"
 
 
 def replaced(text: str, start: str, end: str, new: str) -> str:
-    """Return a text with another block in place of the one between two marks.
-
-    Parameters
-    ----------
-    text, start, end : str
-    new : str
-        With its marks.
+    """Return a text with another block, with its marks, in place of the one between two marks.
 
     Raises
     ------

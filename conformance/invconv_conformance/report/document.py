@@ -15,12 +15,8 @@ from invconv_conformance.laws.table import LAWS
 from invconv_conformance.libraries.library import Column
 from invconv_conformance.libraries.requirements import lacking
 from invconv_conformance.libraries.table import target_of
-from invconv_conformance.report.agreement import Agreement
 from invconv_conformance.run.result import Result
 from invconv_conformance.truth.bounds import C_FACTOR
-
-SCHEMA = "invconv-conformance/1"
-
 
 Document = dict[str, Any]
 
@@ -30,14 +26,14 @@ def document(
     columns: Sequence[Column],
     results: Sequence[Result],
     not_run: list[str],
-    agreement: Iterable[Agreement],
+    agreement: Iterable[Document],
     seconds: float,
 ) -> Document:
     """Return what came out of a run: which command, which columns, what was not run and why."""
     libraries = {column.library: target_of(column).library for column in columns}
     missing = {name: lacking(library.namespace()) for name, library in libraries.items()}
     return {
-        "schema": SCHEMA,
+        "schema": "invconv-conformance/1",
         "invconv": invconv.__version__,
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "python": platform.python_version(),
@@ -45,20 +41,19 @@ def document(
         "command": command,
         "seconds": round(seconds, 1),
         "c": C_FACTOR,
-        "columns": [_column(column) for column in columns],
+        "columns": [
+            c._asdict() | {"title": library.title, "version": library.version}
+            for c in columns
+            for library in [libraries[c.library]]
+        ],
         "not_run": not_run,
         "lacks": {name: functions for name, functions in missing.items() if functions},
         "laws": {
-            law.id: {"definition": law.definition, "source": law.source} for law in LAWS.values()
+            name: {"definition": x.definition, "source": x.source} for name, x in LAWS.items()
         },
         "results": [_plain(dataclasses.asdict(r) | {"reproduce": r.reproduce}) for r in results],
-        "agreement": [_plain(dataclasses.asdict(a)) for a in agreement],
+        "agreement": list(map(_plain, agreement)),
     }
-
-
-def _column(column: Column) -> dict[str, str]:
-    library = target_of(column).library
-    return {**column._asdict(), "title": library.title, "version": library.version}
 
 
 def _plain(fields: Document) -> Document:

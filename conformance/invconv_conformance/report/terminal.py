@@ -44,14 +44,15 @@ def _print_failures(console: Console, bad: list[Found]) -> None:
     for group in list(groups.values())[:_SHOWN]:
         worst = max(group, key=lambda r: or_inf(share(r)))
         console.print(f"[red]{worst['status']}[/] {worst['law']}, {worst['case']}: ", end="")
-        console.print(worst["what"], highlight=False, markup=False)
+        lines = [worst["what"]]
         if worst["status"] == "fail":
             error, bound = (or_inf(worst[n]) for n in ("error", "bound"))
-            console.print(f"  error {error:.3g}, bound {bound:.3g}", highlight=False)
+            lines.append(f"  error {error:.3g}, bound {bound:.3g}")
         if len(group) > 1:
             laws = ", ".join(dict.fromkeys(r["law"] for r in group))
-            console.print(f"  {len(group)} times, in {laws}", highlight=False)
-        console.print(f"  {worst['reproduce']}", highlight=False, markup=False, soft_wrap=True)
+            lines.append(f"  {len(group)} times, in {laws}")
+        for line in (*lines, f"  {worst['reproduce']}"):
+            console.print(line, highlight=False, markup=False, soft_wrap=True)
     if len(groups) > _SHOWN:
         console.print(f"and {len(groups) - _SHOWN} more kinds; --json and --html have them all")
 

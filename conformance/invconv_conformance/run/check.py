@@ -15,8 +15,8 @@ import numpy as np
 import invconv as ic
 from invconv.arrays.namespaces import to_numpy
 from invconv_conformance.cases.table import CASES
-from invconv_conformance.laws.law import Law
-from invconv_conformance.laws.setting import Floats, Measure, Setting
+from invconv_conformance.laws.law import Floats, Law, Measure
+from invconv_conformance.laws.setting import Setting
 from invconv_conformance.laws.table import LAWS
 from invconv_conformance.libraries.library import Column
 from invconv_conformance.libraries.table import target_of
@@ -24,7 +24,7 @@ from invconv_conformance.run.result import Result
 
 # JAX keeps every program that it compiled, up to 200 MB a case, and some serve the next case too.
 _REMEMBERED = 12  # settings after which a process forgets its programs
-_made = itertools.count(1)  # settings, by this process
+_settings = itertools.count(1)  # of this process
 NAMED = {case.name: case for case in CASES}
 
 
@@ -38,14 +38,13 @@ class Check(NamedTuple):
     @property
     def speaks(self) -> bool:
         """Whether the law is about such cases and modes at all."""
-        case, law = NAMED[self.case], LAWS[self.law]
-        kind = law.singular if case.singular else law.regular
-        eager = self.column.mode == "eager" or not law.eager
-        return kind and eager and not (case.wide and self.column.dtype == "float16")
+        case = NAMED[self.case]
+        fits = not (case.wide and self.column.dtype == "float16")
+        return fits and LAWS[self.law].speaks_of(case, self.column.mode)
 
     def run(self) -> Result:
         """Return what comes out."""
-        return check(LAWS[self.law], setting(self.case, self.column), self.column)
+        return check(LAWS[self.law], setting(self.case, self.column))
 
 
 def perform(checks: Iterable[Check]) -> list[Result]:
@@ -57,21 +56,19 @@ def perform(checks: Iterable[Check]) -> list[Result]:
 def setting(case: str, column: Column) -> Setting:
     """Return a case in a column: the laws share its operator, its truth and its programs."""
     target = target_of(column)
-    if next(_made) % _REMEMBERED == 0:
+    if next(_settings) % _REMEMBERED == 0:
         target.library.forget()
     return Setting(NAMED[case], target, column.dtype)
 
 
-def check(law: Law, setting: Setting, column: Column) -> Result:
+def check(law: Law, setting: Setting) -> Result:
     """Hold a case to a law: the worst of its measures decides."""
-    result = functools.partial(Result, law.id, setting.case.name, *column)
-    if not law.applies(setting):
-        return result("not applicable", "", 0.0, 1.0, 0.0)
-    start = time.perf_counter()
+    target, start = setting.target, time.perf_counter()
     status, worst = "not applicable", Measure("", 0.0, 1.0)
     try:
         with _strict():
-            for measure in law.check(setting):
+            speaks = law.speaks_of(setting.case, target.mode)
+            for measure in law.check(setting) if speaks else ():
                 if status == "not applicable":
                     status, worst = "pass", measure
                 if not measure.share <= worst.share:
@@ -81,8 +78,10 @@ def check(law: Law, setting: Setting, column: Column) -> Result:
     except Exception as error:  # a law that cannot run is a result, not an end
         first = next((line for line in str(error).splitlines() if line.strip()), "")
         status, worst = "error", Measure(f"{type(error).__name__}: {first}", np.inf, 1.0)
+    column = target.library.name, target.device, target.mode, setting.dtype
     seconds = time.perf_counter() - start
-    return result(status, worst.what, float(worst.error), float(worst.bound), seconds)
+    numbers = float(worst.error), float(worst.bound), seconds
+    return Result(law.id, setting.case.name, *column, status, worst.what, *numbers)
 
 
 @contextmanager
@@ -91,8 +90,6 @@ def _strict() -> Iterator[None]:
 
     But for one that depends on what was in memory before: on AVX-512, OpenBLAS's sgemv (0.3.31)
     reads what nothing was written to, for a matrix of five columns, and returns what is right.
-    NumPy's products are quiet here (`invconv.kernels.numpy_primitives`), those of array-api-strict
-    are not.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("error", RuntimeWarning)
@@ -111,7 +108,7 @@ def outputs(setting: Setting) -> dict[str, Floats]:
             found = {
                 "forward": setting.conv.forward(x),
                 "inverse": setting.conv.inverse(y),
-                "log_det": setting.log_det_and_transpose(x)[0],
+                "log_det": setting.more("log_det", x),
             }
             return {name: to_numpy(array).astype(float) for name, array in found.items()}
     except Exception:  # the laws have said so already

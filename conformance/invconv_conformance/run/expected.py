@@ -18,15 +18,7 @@ from invconv_conformance.run.check import Check
 
 @dataclass(frozen=True)
 class Expected:
-    """A pattern of tests that are expected to fail.
-
-    Attributes
-    ----------
-    library, law, case, device, mode, dtype : str
-        Patterns such as "periodic-*".
-    reason, link : str
-        Why, and where upstream knows of it.
-    """
+    """Patterns of tests that are expected to fail, why, and a link to where upstream knows it."""
 
     library: str
     law: str
@@ -36,6 +28,10 @@ class Expected:
     device: str = "*"
     mode: str = "*"
     dtype: str = "*"
+
+    def __post_init__(self) -> None:
+        if wrong := [value for value in vars(self).values() if type(value) is not str]:
+            raise TypeError(f"expected a text, got {wrong[0]!r}")
 
     def matches(self, check: Check) -> bool:
         """Tell whether a test is one of these."""
@@ -57,9 +53,6 @@ def load(path: str | None = None) -> list[Expected]:
         document = tomllib.loads(source.read_text(encoding="utf-8"))
         if unknown := set(document) - {"expected"}:
             raise TypeError(f"expected tables [[expected]], got {', '.join(sorted(unknown))}")
-        entries = [Expected(**entry) for entry in document.get("expected", [])]
-        if wrong := [v for entry in entries for v in vars(entry).values() if type(v) is not str]:
-            raise TypeError(f"expected a text, got {wrong[0]!r}")
-        return entries
+        return [Expected(**entry) for entry in document.get("expected", [])]
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, TypeError, OSError) as error:
         raise CommandError(f"expected failures: {source} cannot be used: {error}") from None

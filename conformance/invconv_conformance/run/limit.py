@@ -6,7 +6,6 @@ import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from types import FrameType
 
 A_CHECK = 10.0  # seconds; lazy libraries build graphs that grow without end
 
@@ -15,7 +14,7 @@ A_CHECK = 10.0  # seconds; lazy libraries build graphs that grow without end
 def limited() -> Iterator[None]:
     """Raise TimeoutError in what takes longer than a check may, where the system has alarms."""
 
-    def stop(number: int, frame: FrameType | None) -> None:
+    def stop(*_: object) -> None:
         raise TimeoutError(f"took more than {A_CHECK:g} s")
 
     here = threading.current_thread() is threading.main_thread()

@@ -6,17 +6,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from invconv.arrays.errors import CommandError
-from invconv_conformance.cases.quick import (
-    QUICK,
-    QUICK_COMPILED_LAWS,
-    QUICK_EAGER,
-    QUICK_EAGER_LAWS,
-    QUICK_MORE,
-    QUICK_SHARED_LAWS,
-)
+from invconv_conformance.cases import quick as of_quick
+from invconv_conformance.cases.quick import QUICK
 from invconv_conformance.laws.table import LAWS
 from invconv_conformance.libraries.library import Column, Library, as_it_is, unadapted
-from invconv_conformance.libraries.table import COMPILING_EAGERLY, LIBRARIES
+from invconv_conformance.libraries.table import COMPILING_EAGERLY, KNOWN
 from invconv_conformance.run.check import NAMED, Check
 
 Words = tuple[str, ...] | None
@@ -32,6 +26,12 @@ class Wanted:
     mode: Words = None
     dtype: Words = None
     quick: bool = False
+
+    def takes(self, column: Column) -> bool:
+        """Tell whether a column is asked for."""
+        few = quick_dtypes(column) if self.quick and not self.dtype else self.dtype
+        pairs = (self.device, column.device), (self.mode, column.mode), (few, column.dtype)
+        return all(_asked(*pair) for pair in pairs)
 
 
 def checks(
@@ -55,9 +55,8 @@ def checks(
         ordered = sorted(mine, key=lambda c: c.mode == "eager") if beside else mine
         for case in cases:
             for column in ordered:
-                for law in laws:
-                    one = Check(case, column, law)
-                    usual = case in QUICK or not beside or column.mode != "eager"
+                usual = case in QUICK or not beside or column.mode != "eager"
+                for one in (Check(case, column, law) for law in laws):
                     if one.speaks and (_is_quick(one, beside) if quick else usual):
                         yield one
 
@@ -66,27 +65,41 @@ def _is_quick(one: Check, beside: bool) -> bool:
     """Tell whether --quick runs a check: less where a compiler takes all the time."""
     case, column, law = one
     if case not in QUICK:
-        library = next((lib for lib in LIBRARIES if lib.name == column.library), None)
+        library = KNOWN.get(column.library)
         native = library is not None and library.native and library.compile is as_it_is
-        return native and case in QUICK_MORE and law not in QUICK_SHARED_LAWS
+        return native and case in of_quick.QUICK_MORE and law not in of_quick.QUICK_SHARED_LAWS
     if not beside:
         return True
     if column.mode != "eager":
-        return case in QUICK_COMPILED_LAWS.get(law, QUICK)
-    return case in QUICK_EAGER or law in QUICK_EAGER_LAWS.get(case, ())
+        return case in of_quick.QUICK_COMPILED_LAWS.get(law, QUICK)
+    return case in of_quick.QUICK_EAGER or law in of_quick.QUICK_EAGER_LAWS.get(case, ())
+
+
+def quick_dtypes(column: Column) -> tuple[str, ...]:
+    """Return the dtypes that --quick runs of a library in a mode.
+
+    Half types add only casts. A compiler takes most of the time: of a library that compiles eager
+    code too, eager code runs in float64, and compiled code in float32. Of one that has several
+    devices and no native code, each device has a dtype.
+    """
+    library = KNOWN.get(column.library)
+    if library is not None and not library.native and len(devices := library.devices()) > 1:
+        return ("float64",) if column.device == devices[0] else ("float32",)
+    if column.mode != "eager":
+        return ("float32",)
+    return ("float64",) if column.library in COMPILING_EAGERLY else ("float64", "float32")
 
 
 def few_eager(todo: Sequence[Check]) -> list[str]:
     """Return a line for each library of which only some cases run eagerly (see `checks`)."""
     lines = []
-    for library in (one for one in LIBRARIES if one.compiles_eagerly):
-        mine = [one for one in todo if one.column.library == library.name]
-        cases = {one.case for one in mine}
-        eager = {one.case for one in mine if one.column.mode == "eager"}
+    for name in COMPILING_EAGERLY:
+        cases = {one.case for one in todo if one.column.library == name}
+        eager = {one.case for one in todo if one.column[::2] == (name, "eager")}
         if 0 < len(eager) < len(cases):
             lines.append(
-                f"{library.title}, eager: {len(cases - eager)} of {len(cases)} cases, which run "
-                f"compiled; --library {library.name} --mode eager runs them"
+                f"{KNOWN[name].title}, eager: {len(cases - eager)} of {len(cases)} cases, which "
+                f"run compiled; --library {name} --mode eager runs them"
             )
     return lines
 
@@ -100,77 +113,52 @@ def choose(wanted: Wanted) -> tuple[list[Column], list[str]]:
         If a library that was asked for by name cannot run, or nothing is left to run.
     """
     found, absent = _libraries(wanted)
-    every = [c for lib in found for c in lib.columns(every_dtype=True, every_mode=True)]
-    columns = [c for library in found for c in _columns(library, wanted)]
+    every = [c for library in found for c in library.columns(every_dtype=True, every_mode=True)]
     for name in ("device", "mode", "dtype") if every else ():
         known = list(dict.fromkeys(getattr(c, name) for c in every))
         for word in getattr(wanted, name) or ():
             if not any(_asked((word,), one) for one in known):
                 raise CommandError(f"--{name}: expected some of {', '.join(known)}, got {word!r}")
-    if every and not columns:
-        there = ", ".join("-".join(c) for c in every)
-        raise CommandError(f"nothing to run with these --device, --mode and --dtype of {there}")
+    columns = []
+    dtype, mode = wanted.dtype is not None, wanted.mode is not None
     for library in found:
-        if wanted.library not in (None, ("all",)) and not _columns(library, wanted):
+        mine = list(filter(wanted.takes, library.columns(every_dtype=dtype, every_mode=mode)))
+        columns += mine
+        if not mine and wanted.library not in (None, ("all",)):
             absent.append(f"{library.title}: has nothing of what was asked for")
         gpu = not library.host or any(d not in library.host for d in library.devices())
         if library.extra in ("torch", "jax") and not gpu:
             absent.append(f"{library.title} on CUDA: no GPU")
+    if every and not columns:
+        there = ", ".join("-".join(c) for c in every)
+        raise CommandError(f"nothing to run with these --device, --mode and --dtype of {there}")
     return columns, absent
 
 
-def _columns(library: Library, wanted: Wanted) -> list[Column]:
-    columns = library.columns(
-        every_dtype=wanted.dtype is not None, every_mode=wanted.mode is not None
-    )
-    return [
-        c
-        for c in columns
-        if all(_asked(getattr(wanted, name), getattr(c, name)) for name in ("device", "mode"))
-        and _asked(wanted.dtype, c.dtype)
-        and (not wanted.quick or wanted.dtype or c.dtype in quick_dtypes(c))
-    ]
-
-
 def _libraries(wanted: Wanted) -> tuple[list[Library], list[str]]:
-    known = {library.name: library for library in LIBRARIES}
+    """Return the libraries that run, and why others do not."""
     name, named = wanted.namespace, wanted.library
     if name is not None and named is not None:
         raise CommandError("--library and --namespace: expected one of them")
-    if name is not None and name not in known:
+    if name is not None and name not in KNOWN:
         library = unadapted(name)
         lacks = library.absent()
         return ([], [lacks]) if lacks else ([library], [])
     every = name is None and named in (None, ("all",))
     found, absent = [], []
-    for one in known if every else named or (name,):
-        if one not in known:
+    for one in KNOWN if every else named or (name,):
+        if one not in KNOWN:
             raise CommandError(
-                f"--library: expected all, or some of {', '.join(known)}, got {one!r}; "
+                f"--library: expected all, or some of {', '.join(KNOWN)}, got {one!r}; "
                 f"a library that is not among them is run by --namespace"
             )
-        if reason := known[one].absent():
-            if not every:
-                raise CommandError(f"--library: {reason}")
+        if (reason := KNOWN[one].absent()) is None:
+            found.append(KNOWN[one])
+        elif every:
             absent.append(reason)
         else:
-            found.append(known[one])
+            raise CommandError(f"--library: {reason}")
     return found, absent
-
-
-def quick_dtypes(column: Column) -> tuple[str, ...]:
-    """Return the dtypes that --quick runs of a library in a mode.
-
-    Half types add only casts. A compiler takes most of the time: of a library that compiles eager
-    code too, eager code runs in float64, and compiled code in float32. Of one that has several
-    devices and no native code, each device has a dtype.
-    """
-    library = next((one for one in LIBRARIES if one.name == column.library), None)
-    if library is not None and not library.native and len(devices := library.devices()) > 1:
-        return ("float64",) if column.device == devices[0] else ("float32",)
-    if column.mode != "eager":
-        return ("float32",)
-    return ("float64",) if column.library in COMPILING_EAGERLY else ("float64", "float32")
 
 
 def _asked(wanted: Words, name: str) -> bool:

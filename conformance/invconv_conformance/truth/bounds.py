@@ -41,22 +41,17 @@ EPS = {"float64": 2.0**-52, "float32": 2.0**-23, "float16": 2.0**-10, "bfloat16"
 
 @dataclass(frozen=True)
 class Scales:
-    """What the bounds of an operator on a grid depend on.
+    """What the bounds of an operator on a grid depend on."""
 
-    Attributes
-    ----------
-    terms : float
-        m.
-    gain, loss : float
-        |K| and |K^-1|.
-    logs : float
-        The bound of the log-determinant's error, in units of c eps.
-    """
+    terms: float  # m
+    gain: float  # |K|
+    loss: float  # |K^-1|
+    logs: float  # the bound of the log-determinant's error, in units of c eps
 
-    terms: float
-    gain: float
-    loss: float
-    logs: float
+    @property
+    def condition(self) -> float:
+        """|K| |K^-1|."""
+        return self.gain * self.loss
 
 
 def scales(

@@ -20,13 +20,11 @@ class ExtendedLU:
         lu = np.array(matrix, dtype=EXTENDED)
         n = len(lu)
         self.order = np.arange(n)
-        self.sign = 1
         for k in range(n):
             pivot = k + int(np.abs(lu[k:, k]).argmax())
             if pivot != k:
                 lu[[k, pivot]] = lu[[pivot, k]]
                 self.order[[k, pivot]] = self.order[[pivot, k]]
-                self.sign = -self.sign
             if lu[k, k] != 0:
                 lu[k + 1 :, k] /= lu[k, k]
                 lu[k + 1 :, k + 1 :] -= np.outer(lu[k + 1 :, k], lu[k, k + 1 :])
@@ -44,19 +42,13 @@ class ExtendedLU:
 
     def solve(self, rhs: Matrix, *, transposed: bool = False) -> Matrix:
         """Return A^-1 B, or A^-T B, for B of shape (n, m)."""
-        n = len(self.lu)
-        if transposed:
-            x = np.array(rhs, dtype=EXTENDED)
-            for k in range(n):  # U^T z = B
-                x[k] = (x[k] - self.lu[:k, k] @ x[:k]) / self.lu[k, k]
-            for k in reversed(range(n)):  # L^T w = z
-                x[k] -= self.lu[k + 1 :, k] @ x[k + 1 :]
-            result = np.empty_like(x)
-            result[self.order] = x
-            return result
-        x = np.array(rhs, dtype=EXTENDED)[self.order]
+        n, x = len(self.lu), np.array(rhs, dtype=EXTENDED)
+        diagonals: list[Any] = [np.ones(n), np.diagonal(self.lu)]  # of L and U
+        first, second = diagonals[::-1] if transposed else diagonals
+        triangles = self.lu.T if transposed else self.lu  # U^T L^T P^-T x = B
+        x = x if transposed else x[self.order]
         for k in range(n):
-            x[k] -= self.lu[k, :k] @ x[:k]
+            x[k] = (x[k] - triangles[k, :k] @ x[:k]) / first[k]
         for k in reversed(range(n)):
-            x[k] = (x[k] - self.lu[k, k + 1 :] @ x[k + 1 :]) / self.lu[k, k]
-        return x
+            x[k] = (x[k] - triangles[k, k + 1 :] @ x[k + 1 :]) / second[k]
+        return x[np.argsort(self.order)] if transposed else x

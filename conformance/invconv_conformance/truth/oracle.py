@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -17,8 +18,11 @@ from invconv.extend import Transposed
 from invconv_conformance.truth.extended import EXTENDED, ExtendedLU
 
 Matrix = np.ndarray[Any, Any]
-_PI = 2 * np.arccos(EXTENDED(0))
 Shape = tuple[int, ...]
+Taps = Iterable[tuple[Shape, Matrix]]  # offsets and C x C matrices
+Border = Callable[[int, int], int | None]  # of an index and a number of pixels
+
+_PI = 2 * np.arccos(EXTENDED(0))
 
 
 def affine(conv: ic.InvertibleConv, shape: Shape, dtype: Any = np.float64) -> tuple[Matrix, Matrix]:
@@ -42,10 +46,9 @@ def affine(conv: ic.InvertibleConv, shape: Shape, dtype: Any = np.float64) -> tu
     if isinstance(conv, Transposed):
         matrix = affine(conv.conv, shape, dtype)[0].T
         return matrix, np.zeros(len(matrix), dtype)
-    pixels = math.prod(shape)
     bias = getattr(conv, "bias", None)
     bias = np.zeros(conv.channels) if bias is None else bias
-    shift = np.repeat(bias.astype(dtype), pixels)
+    shift = np.repeat(bias.astype(dtype), math.prod(shape))
     if isinstance(conv, ic.EmergingConv):
         parts = [affine(conv.first, shape, dtype), affine(conv.second, shape, dtype)]
         matrix, inner = _compose(parts)
@@ -66,69 +69,48 @@ def _compose(maps: list[tuple[Matrix, Matrix]]) -> tuple[Matrix, Matrix]:
 
 def _matrix(conv: ic.InvertibleConv, shape: Shape) -> Matrix:
     if isinstance(conv, ic.AutoregressiveConv):
-        return _autoregressive(conv, shape)
+        steps = ((tuple(-i for i in step), tap) for step, tap in autoregressive_taps(conv))
+        return correlate(steps, shape, zeros)
     if isinstance(conv, ic.PeriodicConv):
-        return _periodic(conv, shape)
+        return correlate(_centred(conv), shape, circular)
     if isinstance(conv, ic.ExponentialConv):
         return exponential(correlation(conv, shape))
     if isinstance(conv, ic.SymmetricConv):
-        return _symmetric(conv, shape)
+        offsets = itertools.product(*(range(1 - h, h) for h in conv.kernel.shape[2:]))
+        return correlate(((o, conv.kernel[(..., *map(abs, o))]) for o in offsets), shape, mirrored)
+    return np.kron(_weight(conv), np.eye(math.prod(shape)))
+
+
+def _weight(conv: Any) -> Any:
+    """Return the matrix W of an operator that is one at every pixel."""
     if isinstance(conv, ic.Conv1x1):
-        weight = conv.weight
-    elif isinstance(conv, ic.PLUConv1x1):
-        weight = plu(conv.permutation, conv.lower, conv.upper, conv.sign, conv.log_scale)
-    elif isinstance(conv, ic.QRConv1x1):
-        weight = qr(conv.reflectors, conv.upper, conv.scale)
-    elif isinstance(conv, ic.CirculantConv1x1):
-        weight = circulant(conv.left, conv.circulant, conv.right)
-    elif isinstance(conv, ic.HouseholderConv1x1):
-        weight = orthogonal(conv.reflectors) * np.exp(conv.log_scale.astype(EXTENDED))
-    elif isinstance(conv, ic.OrthogonalConv1x1):
-        weight = orthogonal(conv.reflectors)
-    elif isinstance(conv, ic.ActNorm):
-        weight = np.diag(np.exp(conv.log_scale.astype(EXTENDED)))
-    else:
-        raise TypeError(f"the oracle has no definition of {type(conv).__name__}")
-    return np.kron(weight, np.eye(math.prod(shape)))
+        return np.asarray(conv.weight)
+    if isinstance(conv, ic.PLUConv1x1):
+        return plu(conv.permutation, conv.lower, conv.upper, conv.sign, conv.log_scale)
+    if isinstance(conv, ic.QRConv1x1):
+        return qr(conv.reflectors, conv.upper, conv.scale)
+    if isinstance(conv, ic.CirculantConv1x1):
+        c, index = conv.circulant.astype(EXTENDED), np.arange(conv.channels)
+        return conv.left[:, None] * c[(index[:, None] - index) % conv.channels] * conv.right
+    if isinstance(conv, ic.HouseholderConv1x1):
+        return orthogonal(conv.reflectors) * np.exp(conv.log_scale.astype(EXTENDED))
+    if isinstance(conv, ic.OrthogonalConv1x1):
+        return orthogonal(conv.reflectors)
+    if isinstance(conv, ic.ActNorm):
+        return np.diag(np.exp(conv.log_scale.astype(EXTENDED)))
+    raise TypeError(f"the oracle has no definition of {type(conv).__name__}")
 
 
-def plu(
-    permutation: Matrix, lower: Matrix, upper: Matrix, sign: Matrix, log_scale: Matrix
-) -> Matrix:
+def plu(permutation: Matrix, lower: Matrix, upper: Matrix, sign: Matrix, log_scale: Matrix) -> Any:
     """Return P L (U + diag(sign exp(log_scale)))."""
-    channels = len(sign)
-    p, left, right = (np.zeros((channels, channels), EXTENDED) for _ in range(3))
-    for i in range(channels):
-        p[i, int(permutation[i])] = 1.0
-        for j in range(channels):
-            left[i, j] = 1.0 if i == j else (lower[i, j] if j < i else 0.0)
-            right[i, j] = (
-                sign[i] * np.exp(log_scale[i].astype(EXTENDED))
-                if i == j
-                else (upper[i, j] if j > i else 0.0)
-            )
-    return p @ left @ right
+    one = _identity(len(sign))
+    right = np.triu(upper, 1) + np.diag(sign * np.exp(log_scale.astype(EXTENDED)))
+    return one[permutation.astype(int)] @ (np.tril(lower, -1) + one) @ right
 
 
-def qr(reflectors: Matrix, upper: Matrix, scale: Matrix) -> Matrix:
+def qr(reflectors: Matrix, upper: Matrix, scale: Matrix) -> Any:
     """Return H_1 ... H_m (U + diag(scale))."""
-    channels = len(scale)
-    right = np.zeros((channels, channels), EXTENDED)
-    for i in range(channels):
-        right[i, i] = scale[i]
-        for j in range(i + 1, channels):
-            right[i, j] = upper[i, j]
-    return orthogonal(reflectors) @ right
-
-
-def circulant(left: Matrix, c: Matrix, right: Matrix) -> Matrix:
-    """Return diag(left) circ(c) diag(right)."""
-    channels = len(c)
-    weight = np.zeros((channels, channels), EXTENDED)
-    for i in range(channels):
-        for j in range(channels):
-            weight[i, j] = left[i].astype(EXTENDED) * c[(i - j) % channels] * right[j]
-    return weight
+    return orthogonal(reflectors) @ (np.triu(upper, 1) + np.diag(scale)).astype(EXTENDED)
 
 
 def orthogonal(reflectors: Matrix) -> Matrix:
@@ -140,109 +122,80 @@ def orthogonal(reflectors: Matrix) -> Matrix:
     return q
 
 
-def _grid(shape: Shape) -> list[Shape]:
-    return list(itertools.product(*map(range, shape)))
+def correlate(taps: Taps, shape: Shape, border: Border) -> Matrix:
+    """Return the matrix of y[p] = sum of tap x[p + offset], where a border has such a pixel."""
+    taps = list(taps)
+    channels, every = len(taps[0][1]), slice(None)
+    block = np.zeros((channels, *shape) * 2, EXTENDED)
+    for p in itertools.product(*map(range, shape)):
+        for offset, tap in taps:
+            source = [border(i + o, n) for i, o, n in zip(p, offset, shape, strict=True)]
+            if None not in source:
+                block[(every, *p, every, *source)] += tap
+    return block.reshape(channels * math.prod(shape), -1)
 
 
-def _autoregressive(conv: ic.AutoregressiveConv, shape: Shape) -> Matrix:
-    kernel, channels = conv.kernel, conv.channels
+def zeros(i: int, n: int) -> int | None:
+    """Return the pixel at an index, none outside."""
+    return i if 0 <= i < n else None
+
+
+def circular(i: int, n: int) -> int:
+    """Return the pixel of a c d | a b c d | a b."""
+    return i % n
+
+
+def mirrored(i: int, n: int) -> int:
+    """Return the pixel of d c b a | a b c d | d c b a."""
+    return i % (2 * n) if i % (2 * n) < n else 2 * n - 1 - i % (2 * n)
+
+
+def autoregressive_taps(conv: ic.AutoregressiveConv) -> Iterator[tuple[Shape, Matrix]]:
+    """Yield direction dilation o(t) and K[..., t] of every tap that is not masked, o = 0 first."""
     assert isinstance(conv.direction, tuple)
     assert isinstance(conv.dilation, tuple)
-    block = np.zeros((channels, *shape, channels, *shape), EXTENDED)
-    for p in _grid(shape):
-        for t in _grid(kernel.shape[2:]):
-            o = list(t)
-            if conv.mask == "raster":
-                for axis in range(1, len(t)):
-                    o[axis] = t[axis] - (kernel.shape[2 + axis] - 1) // 2
-            leading = next((i for i in o if i != 0), 0)
-            if leading < 0:
-                continue
-            source = tuple(
-                i - s * d * j
-                for i, s, d, j in zip(p, conv.direction, conv.dilation, o, strict=True)
-            )
-            if any(i < 0 or i >= n for i, n in zip(source, shape, strict=True)):
-                continue
-            for out in range(channels):
-                for inp in range(channels):
-                    masked = inp > out if conv.channel_order == "lower" else inp < out
-                    if not any(o) and masked:
-                        continue
-                    block[(out, *p, inp, *source)] += kernel[(out, inp, *t)]
-    return block.reshape(channels * math.prod(shape), -1)
+    size = conv.kernel.shape[2:]
+    centre = [0] * len(size)
+    if conv.mask == "raster":
+        centre = [0, *((k - 1) // 2 for k in size[1:])]
+    for t in itertools.product(*map(range, size)):  # in the order of o(t)
+        o = tuple(i - c for i, c in zip(t, centre, strict=True))
+        if o >= (0,) * len(o):
+            tap = conv.kernel[(..., *t)].astype(EXTENDED)
+            if not any(o):
+                tap = np.tril(tap) if conv.channel_order == "lower" else np.triu(tap)
+            ways = zip(o, conv.direction, conv.dilation, strict=True)
+            yield tuple(i * s * d for i, s, d in ways), tap
 
 
-def _periodic(conv: ic.PeriodicConv, shape: Shape) -> Matrix:
-    kernel, channels = conv.kernel, conv.channels
-    assert isinstance(conv.dilation, tuple)
-    block = np.zeros((channels, *shape, channels, *shape), EXTENDED)
-    for p in _grid(shape):
-        for t in _grid(kernel.shape[2:]):
-            source = tuple(
-                (i + d * (j - (k - 1) // 2)) % n
-                for i, j, k, d, n in zip(p, t, kernel.shape[2:], conv.dilation, shape, strict=True)
-            )
-            for out in range(channels):
-                for inp in range(channels):
-                    block[(out, *p, inp, *source)] += kernel[(out, inp, *t)]
-    return block.reshape(channels * math.prod(shape), -1)
+def _centred(conv: Any) -> Iterator[tuple[Shape, Matrix]]:
+    """Yield dilation (t - (k - 1) // 2) and K[..., t]."""
+    size = conv.kernel.shape[2:]
+    for t in itertools.product(*map(range, size)):
+        places = zip(t, size, conv.dilation, strict=True)
+        yield tuple(d * (j - (k - 1) // 2) for j, k, d in places), conv.kernel[(..., *t)]
 
 
-def _symmetric(conv: ic.SymmetricConv, shape: Shape) -> Matrix:
-    kernel, channels = conv.kernel, conv.channels
-    block = np.zeros((channels, *shape, channels, *shape), EXTENDED)
-    for p in _grid(shape):
-        for o in itertools.product(*(range(1 - h, h) for h in kernel.shape[2:])):
-            source = []
-            for i, n in zip(map(sum, zip(p, o, strict=True)), shape, strict=True):
-                while not 0 <= i < n:  # d c b a | a b c d | d c b a
-                    i = -1 - i if i < 0 else 2 * n - 1 - i
-                source.append(i)
-            for out in range(channels):
-                for inp in range(channels):
-                    block[(out, *p, inp, *source)] += kernel[(out, inp, *map(abs, o))]
-    return block.reshape(channels * math.prod(shape), -1)
+def correlation(conv: ic.ExponentialConv, shape: Shape) -> Matrix:
+    """Return M of e^M."""
+    return correlate(_centred(conv), shape, circular if conv.padding == "circular" else zeros)
 
 
 def block_transform(basis: str, factor: int) -> Matrix:
     """Return T of a squeeze in a basis, its rows the bands: Haar's wavelets, or the DCT-II."""
     matrix = np.zeros((factor, factor), EXTENDED)
-    for j in range(factor):
-        matrix[0, j] = 1 / np.sqrt(EXTENDED(factor))
+    matrix[0] = 1 / np.sqrt(EXTENDED(factor))
     for band in range(1, factor):
         if basis == "dct":
-            for j in range(factor):
-                angle = EXTENDED(band * (2 * j + 1)) / (2 * factor)
-                matrix[band, j] = np.sqrt(EXTENDED(2) / factor) * np.cos(_PI * angle)
+            angles = EXTENDED(band) * (2 * np.arange(factor) + 1) / (2 * factor)
+            matrix[band] = np.sqrt(EXTENDED(2) / factor) * np.cos(_PI * angles)
             continue
         scale = 1 << (band.bit_length() - 1)  # as many wavelets, each on so many pixels
-        width, place = factor // scale, band - scale
-        for j in range(width):
-            sign = 1 if j < width // 2 else -1
-            matrix[band, place * width + j] = sign / np.sqrt(EXTENDED(width))
+        width = factor // scale
+        first, half = (band - scale) * width, width // 2
+        matrix[band, first : first + half] = 1 / np.sqrt(EXTENDED(width))
+        matrix[band, first + half : first + width] = -1 / np.sqrt(EXTENDED(width))
     return matrix
-
-
-def correlation(conv: ic.ExponentialConv, shape: Shape) -> Matrix:
-    """Return M of e^M."""
-    kernel, channels = conv.kernel, conv.channels
-    assert isinstance(conv.dilation, tuple)
-    block = np.zeros((channels, *shape, channels, *shape), EXTENDED)
-    for p in _grid(shape):
-        for t in _grid(kernel.shape[2:]):
-            source = tuple(
-                i + d * (j - (k - 1) // 2)
-                for i, j, k, d in zip(p, t, kernel.shape[2:], conv.dilation, strict=True)
-            )
-            if conv.padding == "circular":
-                source = tuple(i % n for i, n in zip(source, shape, strict=True))
-            if any(i < 0 or i >= n for i, n in zip(source, shape, strict=True)):
-                continue
-            for out in range(channels):
-                for inp in range(channels):
-                    block[(out, *p, inp, *source)] += kernel[(out, inp, *t)]
-    return block.reshape(channels * math.prod(shape), -1)
 
 
 def exponential(matrix: Matrix) -> Matrix:
