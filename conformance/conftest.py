@@ -105,6 +105,16 @@ def _memory() -> int:
     return pages * os.sysconf("SC_PAGE_SIZE")
 
 
+def _peak_memory() -> int:
+    """Return the most bytes of memory that this process has had, 0 where that is not known."""
+    try:
+        import resource
+    except ImportError:  # on Windows
+        return 0
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return most if sys.platform == "darwin" else most * 1024
+
+
 def pytest_deselected(items: list[pytest.Item]) -> None:
     """Count what -m and -k leave out: every worker leaves out the same."""
     _deselected["this process"] = _deselected.get("this process", 0) + len(items)
@@ -112,13 +122,11 @@ def pytest_deselected(items: list[pytest.Item]) -> None:
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
     """Have a worker tell how much memory it took."""
-    from invconv_conformance.libraries.environment import peak_memory
-
     if _is_worker(session.config):
-        told = {"peak_memory": peak_memory(), "deselected": sum(_deselected.values())}
+        told = {"peak_memory": _peak_memory(), "deselected": sum(_deselected.values())}
         session.config.workeroutput.update(told)  # type: ignore[attr-defined]
     else:
-        _peaks["this process"] = peak_memory()
+        _peaks["this process"] = _peak_memory()
 
 
 @pytest.hookimpl(optionalhook=True)

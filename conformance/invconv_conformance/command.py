@@ -15,8 +15,7 @@ from invconv_conformance import plugin
 from invconv_conformance.libraries.environment import environment, settings, share_the_card
 from invconv_conformance.libraries.library import Column
 from invconv_conformance.libraries.table import COMPILING_EAGERLY
-from invconv_conformance.run import expected
-from invconv_conformance.run.selection import checks, choose
+from invconv_conformance.run.selection import checks, choose, load_expected
 
 _ON_A_GPU = 4  # workers, each of which takes some of its memory for itself
 _FILES = ("json", "html", "junitxml")
@@ -48,7 +47,7 @@ def run(arguments: argparse.Namespace) -> int:
     _require_places(arguments)
     if arguments.workers is not None and arguments.workers < 1:
         raise CommandError(f"--workers: expected at least 1, got {arguments.workers}")
-    expected.load(arguments.expected_failures)
+    load_expected(arguments.expected_failures)
     workers = arguments.workers or _workers(arguments, columns)
     with TemporaryDirectory(prefix="invconv-") as programs:
         # each worker takes a core, unless the user says how many

@@ -8,10 +8,14 @@ import platform
 from collections.abc import Iterator, Sequence
 from importlib import metadata
 
+from rich import box
+from rich.table import Table
+
 import invconv
 from invconv.arrays.registry import PRIMITIVES
 from invconv.kernels.cpu import machine
 from invconv.kernels.cpu.compiler.target import host
+from invconv_conformance import printing
 from invconv_conformance.libraries.requirements import required_functions
 from invconv_conformance.libraries.table import LIBRARIES
 
@@ -31,34 +35,26 @@ def run(arguments: argparse.Namespace) -> int:
     _print_table(("library", "version", "devices", "dtypes"), list(_libraries()))
     _print_table(("flow library", "version", "drop-in"), list(_drop_ins()))
     for library in LIBRARIES:
-        if library.absent():
-            continue
         native = [name for name, p in PRIMITIVES.items() if p.native(library.name)]
-        if native:
+        if native and not library.absent():
             print(f"native primitives of {library.title}: {', '.join(native)}")
-    print(f"autoregressive inverses on the CPU: {_kernel()}")
-    for line in _kernels():
-        print(line)
+    print(f"autoregressive inverses on the CPU: {_kernel()}", *_kernels(), sep="\n")
     for library in LIBRARIES:
         if library.absent() and library.extra:
             print(f"for {library.title}: pip install 'invconv[{library.extra}]'")
     print("What the core needs of a library (Python array API standard):")
     for extension, names in required_functions().items():
-        title = f"extension {extension}" if extension else "standard"
-        print(f"  {title}: {', '.join(names)}")
+        print(f"  {f'extension {extension}' if extension else 'standard'}: {', '.join(names)}")
     return 0
 
 
 def _print_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Print rows under a head, in columns as wide as they need to be; nothing without rows."""
-    if not rows:
-        return
-    widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
-    line = ["-" * width for width in widths]
-    for row in (head, line, *rows):
-        cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
-        print("  ".join(cells).rstrip())
-    print()
+    """Print rows under a head; nothing without rows."""
+    table = Table(*head, box=box.SIMPLE_HEAD, pad_edge=False)
+    for row in rows:
+        table.add_row(*row)
+    if rows:
+        printing.console().print(table)
 
 
 def _kernel() -> str:

@@ -13,10 +13,12 @@ import dataclasses
 import math
 import re
 import shlex
+import signal
 import sys
+import threading
 import time
 from collections.abc import Generator, Iterator
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -30,24 +32,24 @@ from invconv_conformance.laws.table import LAWS
 from invconv_conformance.libraries.library import Column
 from invconv_conformance.libraries.table import target_of
 from invconv_conformance.pages.conformance import as_page
-from invconv_conformance.report import agreement
-from invconv_conformance.report.document import document, dumps
-from invconv_conformance.report.terminal import show
-from invconv_conformance.run import expected
-from invconv_conformance.run.check import NAMED, Check, outputs, setting
-from invconv_conformance.run.limit import limited
-from invconv_conformance.run.result import Result
-from invconv_conformance.run.selection import Wanted, checks, choose, few_eager
+from invconv_conformance.report import Output, Packed, agreement, document, dumps, packed, show
+from invconv_conformance.run.check import NAMED, Check, Result, outputs, setting
+from invconv_conformance.run.selection import (
+    Expected,
+    Wanted,
+    checks,
+    choose,
+    expected,
+    few_eager,
+    load_expected,
+)
 
+A_CHECK = 10.0  # seconds, of a library that nobody adapted; lazy ones build graphs without end
 SUITE = Path(__file__).with_name("test_laws.py")
 _ID = re.compile(
     rf"{re.escape(SUITE.name)}::(?P<library>[^:-]+)-(?P<case>.+)::(?P<law>[a-z_.]+)"
     r"\[(?P<device>[^-]+)-(?P<mode>[^-]+)-(?P<dtype>\w+)\]$"
 )
-
-
-class LawBrokenError(AssertionError):
-    """A law does not hold, or ended in an error."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -83,7 +85,7 @@ class Suite:
 
     columns: list[Column]
     absent: list[str]
-    known: list[expected.Expected]
+    known: Expected
     start: float = 0.0
 
 
@@ -93,7 +95,7 @@ _SUITE = pytest.StashKey[Suite]()
 def pytest_configure(config: pytest.Config) -> None:
     """Choose the columns; a worker of pytest-xdist only runs."""
     try:
-        known = expected.load(config.option.expected_failures)
+        known = load_expected(config.option.expected_failures)
         config.stash[_SUITE] = suite = Suite(*choose(wanted(config.option)), known)
     except CommandError as error:
         raise pytest.UsageError(str(error)) from None
@@ -128,33 +130,26 @@ class LawTest(pytest.Item):
         super().__init__(**options)
         self.check = check
         self.result: Result | None = None
-        self.outputs: agreement.Packed = {}
-        for entry in self.config.stash[_SUITE].known:
-            if entry.matches(check):
-                reason = f"{entry.reason} ({entry.link})"
-                self.add_marker(pytest.mark.xfail(reason=reason, strict=True))
+        self.outputs: Packed = {}
+        for reason in expected(self.config.stash[_SUITE].known, check):
+            self.add_marker(pytest.mark.xfail(reason=reason, strict=True))
 
     def runtest(self) -> None:
         """Hold the case to the law."""
         library = target_of(self.check.column).library
+        strange = not (library.adapted or library.native)
         used = time.monotonic() - self.config.stash[_SUITE].start
-        if library.strange and used > self.config.option.seconds:
+        if strange and used > self.config.option.seconds:
             pytest.skip("its time is over")
-        with limited() if library.strange else nullcontext():
+        with limited() if strange else nullcontext():
             self.result = self.check.run()
             if self.check.law == "forward.value":  # of every case
-                self.outputs = agreement.packed(outputs(setting(*self.check[:2])))
+                self.outputs = packed(outputs(setting(*self.check[:2])))
         if self.result.status == "not applicable":
             pytest.skip("the law says nothing of this case here")
-        if self.result.bad:
-            raise LawBrokenError
-
-    def repr_failure(self, excinfo: pytest.ExceptionInfo[BaseException], style: Any = None) -> Any:
-        """Say what is off, by how much, and how to see it again."""
-        if self.result is None or not isinstance(excinfo.value, LawBrokenError):
-            return super().repr_failure(excinfo, style)
-        r = self.result
-        return f"{r.what}: error {r.error:.3g}, bound {r.bound:.3g}\n{r.reproduce}"
+        if (r := self.result).bad:
+            text = f"{r.what}: error {r.error:.3g}, bound {r.bound:.3g}\n{r.reproduce}"
+            pytest.fail(text, pytrace=False)
 
     def reportinfo(self) -> tuple[Path, None, str]:
         """Return where it is."""
@@ -178,13 +173,33 @@ def pytest_runtest_makereport(
     return report
 
 
+@contextmanager
+def limited() -> Iterator[None]:
+    """Raise TimeoutError in what takes longer than a check may, where the system has alarms."""
+
+    def stop(*_: object) -> None:
+        raise TimeoutError(f"took more than {A_CHECK:g} s")
+
+    here = threading.current_thread() is threading.main_thread()
+    if not (here and hasattr(signal, "setitimer")):
+        yield
+        return
+    before = signal.signal(signal.SIGALRM, stop)
+    signal.setitimer(signal.ITIMER_REAL, A_CHECK)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
 class Collected:
     """What the tests report, and its tables and files at the end."""
 
     def __init__(self, suite: Suite, config: pytest.Config) -> None:
         self.suite, self.config = suite, config
         self.results: list[Result] = []
-        self.outputs: list[agreement.Output] = []
+        self.outputs: list[Output] = []
         self.late = 0  # tests that were left out, since the library's time was over
         self._start = time.perf_counter()
 
@@ -193,7 +208,7 @@ class Collected:
         if hasattr(report, "law_result"):
             result = Result(**report.law_result)
             self.results.append(result)
-            self.outputs.append(agreement.Output(result.column, result.case, report.law_outputs))
+            self.outputs.append(Output(result.column, result.case, report.law_outputs))
         elif (named := _ID.search(report.nodeid)) and report.failed:
             fields: dict[str, Any] = named.groupdict() | {"error": math.inf, "bound": 1.0}
             fields |= {"status": "error", "what": str(report.longrepr), "seconds": 0.0}
@@ -227,7 +242,7 @@ class Collected:
             columns,
             self.results,
             self.suite.absent + few_eager(todo) + [late] * (self.late > 0),
-            agreement.agreement(self.outputs),
+            agreement(self.outputs),
             time.perf_counter() - self._start,
         )
         show(printing.console(), run)

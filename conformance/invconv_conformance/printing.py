@@ -14,11 +14,6 @@ def console(**settings: Any) -> Console:
     """Return a console of rich; in a file or a pipe, a table's rows are as long as they need to be.
 
     The environment's COLUMNS, where it is set, is the width anywhere.
-
-    Parameters
-    ----------
-    **settings
-        Those of `rich.console.Console`.
     """
     found = Console(**settings)
     if not found.is_terminal and "COLUMNS" not in os.environ:

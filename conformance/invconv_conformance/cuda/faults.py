@@ -15,8 +15,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from invconv.kernels.cuda.source import sources
-from invconv_conformance.cuda.build import Builder, RunError
-from invconv_conformance.cuda.jobs import Job, Result
+from invconv_conformance.cuda.build import Builder, Job, Result, RunError
 
 _ORDER = re.compile(r'"(acquire|release)\.gpu"')
 _CALL = re.compile(r"\b(?P<name>wait|publish)\((?!int).*, (?P<value>[^,\n]*)\);")

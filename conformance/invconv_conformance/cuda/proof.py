@@ -7,6 +7,7 @@ Those marked ``long`` take the place of those marked ``brief`` unless ``--quick`
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -18,12 +19,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from invconv.kernels.cuda.compile import library
+import invconv as ic
+from invconv.arrays.namespaces import Shape
+from invconv.kernels.cuda.compile import compile_text, library
+from invconv.kernels.cuda.plan import SHARED_MEMORY, Device
+from invconv.kernels.cuda.source import source
 from invconv_conformance.cases.quick import QUICK, QUICK_MORE
 from invconv_conformance.cases.table import CASES
-from invconv_conformance.cuda import compiler, draws, faults, values
-from invconv_conformance.cuda.build import Builder, Mode
-from invconv_conformance.cuda.jobs import Job
+from invconv_conformance.cuda import draws, faults, values
+from invconv_conformance.cuda.build import Builder, Job, Mode, plan_for
 
 Build = Callable[[Mode], Builder]
 _FEW = tuple(case for case in CASES if case.name in {*QUICK, *QUICK_MORE})
@@ -147,18 +151,57 @@ def test_faults_in_the_source_are_caught(build: Build, workers: Executor) -> Non
     assert None not in found
 
 
-SETTINGS: list[Any] = [
-    pytest.param(s, a, marks=() if s in compiler.SETTINGS[:3] and a == 90 else long)
-    for s, a in product(compiler.SETTINGS, compiler.ARCHITECTURES)
-]
+REGISTERS = 65_536  # of a multiprocessor
+PROCESSORS = {80: 108, 90: 132, 100: 148}
+
+Setting = tuple[int, int, int, Shape, str, int]
+# images, channels, kernel size, grid, mask, bytes of a number
+SETTINGS: tuple[Setting, ...] = (
+    (100, 12, 2, (32, 32), "corner", 4),
+    (64, 48, 2, (16, 16), "corner", 4),
+    (100, 3, 2, (32, 32), "corner", 4),
+    (1, 12, 3, (64, 64), "corner", 4),
+    (64, 24, 2, (8, 8), "corner", 8),
+    (16, 96, 3, (16, 16), "corner", 4),
+    (1, 3, 3, (256, 256), "raster", 8),
+    (8, 6, 2, (8, 8, 8), "corner", 4),
+    (4, 1, 3, (6, 6, 6, 6), "raster", 8),
+    (2, 512, 2, (4, 4), "corner", 4),
+    (2, 512, 3, (4, 4), "corner", 8),
+    (2, 4, 7, (40, 40), "raster", 4),
+)
+
+_FUNCTION = re.compile(
+    r"Compiling entry function '(?P<name>\w+)'.*?(?P<stack>\d+) bytes stack frame, "
+    r"(?P<stores>\d+) bytes spill stores, (?P<loads>\d+) bytes spill loads.*?"
+    r"Used (?P<registers>\d+) registers",
+    re.DOTALL,
+)
 
 
 @pytest.mark.skipif(library() is None, reason=no_nvrtc)
-@pytest.mark.parametrize(("setting", "architecture"), SETTINGS)
+@pytest.mark.parametrize(
+    ("setting", "architecture"),
+    [
+        pytest.param(s, a, marks=() if s in SETTINGS[:3] and a == 90 else long)
+        for s, a in product(SETTINGS, PROCESSORS)
+    ],
+)
 def test_nothing_spills_and_blocks_fit_into_a_multiprocessor(
-    setting: compiler.Setting, architecture: int
+    setting: Setting, architecture: int
 ) -> None:
-    found = list(compiler.report(setting, architecture))
-    solve = next(r for r in found if r.function == "solve")
-    print(f"{solve.registers} registers, {solve.threads} threads", end=" ")
-    assert not [r for r in found if not r.right]
+    images, channels, size, shape, mask, itemsize = setting
+    rng = np.random.default_rng(0)
+    conv = ic.AutoregressiveConv.init(channels, size, len(shape), mask=mask, rng=rng)
+    device = Device(architecture, SHARED_MEMORY[architecture], PROCESSORS[architecture])
+    plan = plan_for(conv, shape, itemsize, device)
+    assert plan is not None
+    log = compile_text(source(plan.constants), architecture, verbose=True).log
+    launches = {launch.kernel: launch for launch in (*plan.weigh(), plan.solve(images))}
+    used = {found["name"]: found.groupdict() for found in _FUNCTION.finditer(log)}
+    assert used.keys() == launches.keys(), log
+    print(f"{used['solve']['registers']} registers, {plan.layout.threads} threads", end=" ")
+    for name, numbers in used.items():
+        assert {numbers[memory] for memory in ("stack", "stores", "loads")} == {"0"}, name
+        assert int(numbers["registers"]) * plan.layout.threads <= REGISTERS, name
+        assert launches[name].shared <= plan.device.shared, name

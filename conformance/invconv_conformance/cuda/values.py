@@ -16,8 +16,7 @@ import numpy as np
 import invconv as ic
 from invconv.kernels.cpu.compiled import address_of, available, compiled_solve
 from invconv.kernels.cpu.compiler.target import host
-from invconv_conformance.cuda.build import Builder, RunError
-from invconv_conformance.cuda.jobs import Floats, Job, in_precision
+from invconv_conformance.cuda.build import Builder, Floats, Job, RunError, in_precision
 from invconv_conformance.truth.extended import EXTENDED
 from invconv_conformance.truth.oracle import affine
 from invconv_conformance.truth.substitution import convolve

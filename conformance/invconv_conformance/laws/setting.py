@@ -4,19 +4,77 @@ from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 import invconv as ic
-from invconv.arrays.namespaces import Array, to_numpy
+from invconv.arrays.namespaces import Array, Shape, copy_of, to_numpy
 from invconv_conformance.cases.case import Case
-from invconv_conformance.laws.compiled import MORE, Compiled
 from invconv_conformance.laws.law import Floats, Measure, values
 from invconv_conformance.libraries.table import Target
 from invconv_conformance.truth import oracle
 from invconv_conformance.truth.bounds import C_FACTOR, EPS, LEAST, Scales, scales
 from invconv_conformance.truth.extended import EXTENDED, ExtendedLU
+
+# what is no method of an image: of an operator, a grid and an image
+MORE: dict[str, Callable[[ic.InvertibleConv, Shape, Array], Array]] = {
+    "log_det": lambda conv, shape, x: conv.log_det(shape),
+    "log_det of the inverse": lambda conv, shape, x: ic.Inverse(conv).log_det(shape),
+    "transpose": lambda conv, shape, x: conv.transpose().forward(x),
+}
+DIRECTIONS = ("forward_and_log_det", "inverse_and_log_det")
+PULLBACKS = ("forward_vjp", "inverse_vjp")
+
+
+def everything(conv: Any, x: Array) -> dict[str, Array]:
+    """Return the result of every method that computes, by name: "forward_vjp by kernel"."""
+    found = {}
+    for what in DIRECTIONS:
+        found[what], found[f"log_det of {what}"] = getattr(conv, what)(x)
+    for what in PULLBACKS:
+        gradients, found[what] = getattr(conv, what)(x, x)
+        found |= {f"{what} by {name}": gradient for name, gradient in gradients.items()}
+    return found
+
+
+class Compiled:
+    """An operator as users have it who compile every call: its methods, run in one program.
+
+    A program a method would be closer to it, and would take a compiler ten times as long; what
+    differs from eager code, traced values and fused operations, is the same in one.
+    """
+
+    def __init__(self, setting: Setting) -> None:
+        self._setting, self.parameters = setting, setting.plain.parameters
+        self._program = setting.target.compile(self._everything)
+
+    def _everything(
+        self, parameters: dict[str, Array], x: Array, bar: Array, log_det_bar: Array
+    ) -> dict[str, Any]:
+        conv, shape = self._setting.plain.replace(**parameters), self._setting.case.spatial_shape
+        found = {what: getattr(conv, what)(x) for what in DIRECTIONS}
+        found |= {what: getattr(conv, what)(x, bar, log_det_bar) for what in PULLBACKS}
+        return found | {what: run(conv, shape, x) for what, run in MORE.items()}
+
+    def run(self, what: str, x: Array, bar: Array = None, log_det_bar: Array = None) -> Any:
+        """Return one result of the program."""
+        if log_det_bar is None:
+            batch = x.shape[: len(self._setting.case.batch_shape)]
+            log_det_bar = self._setting.cotangent(np.zeros(tuple(batch)))
+        if bar is None or bar is x:  # torch.compile makes a program of its own for one array twice
+            bar = copy_of(x)
+        return self._program(self.parameters(), x, bar, log_det_bar)[what]
+
+    def __getattr__(self, name: str) -> Callable[..., Any]:
+        """Return a method: a result of the program."""
+        if name.startswith("_"):
+            raise AttributeError(name)
+        if name in ("forward", "inverse"):
+            return lambda x: self.run(f"{name}_and_log_det", x)[0]
+        return lambda *arrays: self.run(name, *arrays)
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,13 +100,7 @@ class Setting:
     @functools.cached_property
     def conv(self) -> ic.InvertibleConv | Compiled:
         """The operator as the target's mode runs it."""
-        if self.target.mode == "eager":
-            return self.plain
-
-        def zeros(shape: tuple[int, ...]) -> Array:
-            return self.cotangent(np.zeros(shape))
-
-        return Compiled(self.plain, self.case.spatial_shape, self.target.compile, zeros)
+        return self.plain if self.target.mode == "eager" else Compiled(self)
 
     def more(self, what: str, x: Array) -> Array:
         """Return "log_det" (of one sample), "log_det of the inverse", or "transpose" (K^T x)."""

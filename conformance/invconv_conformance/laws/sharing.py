@@ -6,7 +6,6 @@ import functools
 import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -15,9 +14,8 @@ import invconv as ic
 from invconv.arrays.array_ops import ops_of
 from invconv.arrays.namespaces import Array, to_numpy
 from invconv_conformance.cases.case import Shape
-from invconv_conformance.laws.compiled import DIRECTIONS
 from invconv_conformance.laws.law import Floats, Measure, largest, law, same, truth, values
-from invconv_conformance.laws.setting import Setting
+from invconv_conformance.laws.setting import DIRECTIONS, Setting
 from invconv_conformance.libraries.library import Parameters, Pullback
 
 _THREADS = 8
@@ -42,21 +40,15 @@ def threads(s: Setting) -> Iterator[Measure]:
         wanted = [_outcome(run, image) for image in images]
         calls = _OF_A_LAYER if way == "a layer's inverse" else _CALLS
         order = s.case.rng().permutation(np.repeat(range(len(images)), calls))
-        with ThreadPoolExecutor(_THREADS) as pool, _switching_often():
-            again = [images[i] for i in order]
-            found = list(pool.map(functools.partial(_outcome, shared[way]), again))
+        before = sys.getswitchinterval()
+        sys.setswitchinterval(1e-6)  # threads take turns as often as Python can
+        try:
+            with ThreadPoolExecutor(_THREADS) as pool:
+                again = [images[i] for i in order]
+                found = list(pool.map(functools.partial(_outcome, shared[way]), again))
+        finally:
+            sys.setswitchinterval(before)
         yield truth(all(_equal(f, wanted[i]) for f, i in zip(found, order, strict=True)), way)
-
-
-@contextmanager
-def _switching_often() -> Iterator[None]:
-    """Let threads take turns as often as Python can, inside this context."""
-    before = sys.getswitchinterval()
-    sys.setswitchinterval(1e-6)
-    try:
-        yield
-    finally:
-        sys.setswitchinterval(before)
 
 
 def _ways(s: Setting, conv: ic.InvertibleConv) -> dict[str, Run]:
@@ -86,18 +78,17 @@ def _on_grids(s: Setting) -> Iterator[Floats]:
         yield np.resize(s.images[1], (*s.case.batch_shape, s.plain.channels, *others, n))
 
 
-def _outcome(run: Run, image: Array) -> list[Floats] | None:
-    """Return what a call gives, None where the operator is singular on the grid."""
+def _outcome(run: Run, image: Array) -> list[Floats]:
+    """Return what a call gives, nothing where the operator is singular on the grid."""
     try:
         return [to_numpy(array) for array in run(image)]
     except ic.SingularConvError:
-        return None
+        return []
 
 
-def _equal(one: list[Floats] | None, other: list[Floats] | None) -> bool:
-    if one is None or other is None:
-        return one is other
-    return all(np.array_equal(a, b, equal_nan=True) for a, b in zip(one, other, strict=True))
+def _equal(one: list[Floats], other: list[Floats]) -> bool:
+    same = [np.array_equal(a, b, equal_nan=True) for a, b in zip(one, other, strict=False)]
+    return len(one) == len(other) and all(same)
 
 
 @law("edits", eager=True)

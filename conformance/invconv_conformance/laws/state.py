@@ -17,9 +17,8 @@ import numpy as np
 import invconv as ic
 from invconv.arrays.namespaces import Array, to_numpy
 from invconv.files.whole_files import replacing
-from invconv_conformance.laws.compiled import everything
 from invconv_conformance.laws.law import Floats, Measure, largest, law, same, truth
-from invconv_conformance.laws.setting import Setting
+from invconv_conformance.laws.setting import Setting, everything
 
 _CHANGE = 1.25  # exact in every dtype, and regular stays regular
 
@@ -42,20 +41,14 @@ def updates(s: Setting) -> Iterator[Measure]:
     yield truth(not _equal(old, wanted), "a change that changes nothing")
     yield truth(_equal(results(conv.replace(**changed)), wanted), "replace")
     yield truth(_equal(results(conv), old), "the operator that was copied")
-    if s.target.library.layers is not None:
-        yield from _layers(s, x)
+    layers = s.target.library.layers
+    for how, found, trained in () if layers is None else layers(s.plain, x, _CHANGE):
+        error = largest(to_numpy(found) - to_numpy(trained.inverse(x)))
+        size = max(1.0, largest(to_numpy(found)))
+        yield Measure(f"a layer, {how}", error, s.lever * s.scales.condition * size)
     for name, array in conv.parameters().items():
         array[...] = changed[name]
     yield truth(_equal(results(conv), wanted), "in place")
-
-
-def _layers(s: Setting, x: Array) -> Iterator[Measure]:
-    """Invert with a layer, train it in every way there is, and invert again."""
-    assert s.target.library.layers is not None
-    lever = s.lever * s.scales.condition
-    for how, found, conv in s.target.library.layers(s.plain, x, _CHANGE):
-        error = largest(to_numpy(found) - to_numpy(conv.inverse(x)))
-        yield Measure(f"a layer, {how}", error, lever * max(1.0, largest(to_numpy(found))))
 
 
 def _equal(one: list[Floats], other: list[Floats]) -> bool:

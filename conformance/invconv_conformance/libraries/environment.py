@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
@@ -28,16 +27,6 @@ def share_the_card() -> None:
     JAX takes three quarters of it when it first looks for devices: call this before.
     """
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
-
-
-def peak_memory() -> int:
-    """Return the most bytes of memory that this process has had, 0 where that is not known."""
-    try:
-        import resource
-    except ImportError:  # on Windows
-        return 0
-    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return most if sys.platform == "darwin" else most * 1024
 
 
 @contextmanager

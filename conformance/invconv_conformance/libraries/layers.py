@@ -21,7 +21,7 @@ def torch_layers(conv: Any, y: Array, factor: float) -> Iterator[tuple[str, Arra
         images = y if conv.ndim is None else y.reshape(-1, *y.shape[y.ndim - 1 - conv.ndim :])
         with torch.no_grad():
             layer.inverse(images)
-            change(layer, list(layer.parameters()), factor)
+            change(layer, factor)
             found, _ = layer.inverse(images)
             yield how, found.reshape(y.shape), layer.operator()
 
@@ -34,30 +34,21 @@ def torch_layer(conv: Any) -> Callable[[Array], tuple[Array, Array]]:
     return lambda y: layer.inverse(y)
 
 
-def _in_place(layer: Any, parameters: list[Array], factor: float) -> None:
-    for parameter in parameters:
-        parameter.mul_(factor)
-
-
-def _through_data(layer: Any, parameters: list[Array], factor: float) -> None:
-    _in_place(layer, [parameter.data for parameter in parameters], factor)
-
-
-def _loaded(layer: Any, parameters: list[Array], factor: float) -> None:
+def _loaded(layer: Any, factor: float) -> None:
     trained = dict(layer.named_parameters())
     state = {n: factor * t if n in trained else t for n, t in layer.state_dict().items()}
     layer.load_state_dict(state)
 
 
-def _all_at_once(layer: Any, parameters: list[Array], factor: float) -> None:
+def _all_at_once(layer: Any, factor: float) -> None:
     import torch
 
-    torch._foreach_mul_(parameters, factor)
+    torch._foreach_mul_(list(layer.parameters()), factor)
 
 
-_CHANGES = {
-    "in place": _in_place,
-    "through .data": _through_data,
+_CHANGES: dict[str, Callable[[Any, float], object]] = {
+    "in place": lambda layer, factor: [p.mul_(factor) for p in layer.parameters()],
+    "through .data": lambda layer, factor: [p.data.mul_(factor) for p in layer.parameters()],
     "load_state_dict": _loaded,
     "all at once, as optimisers do": _all_at_once,
 }

@@ -19,7 +19,7 @@ from invconv.arrays.registry import PRIMITIVES
 from invconv.arrays.validation import require_array
 from invconv_conformance.libraries.requirements import lacking
 
-Function = Callable[[Array], Array]
+Function = Callable[..., Any]
 Parameters = dict[str, Array]
 Run = Callable[[Parameters, Array], tuple[Array, ...]]
 Pullback = Callable[[Run, Parameters, Array, tuple[Array, ...]], tuple[Parameters, Array]]
@@ -77,6 +77,7 @@ class Library:
     recomputing: Callable[[Any, Array], Run] | None = None
     # of an operator: the inverse of a layer in eval mode, which keeps factors
     layer: Callable[[Any], Callable[[Array], tuple[Array, Array]]] | None = None
+    adapted: bool = True  # else nobody here knows it, and it is found by its import name
 
     def columns(self, *, every_dtype: bool = False, every_mode: bool = False) -> list[Column]:
         """Return all that the library can be run as.
@@ -94,22 +95,29 @@ class Library:
         ]
 
     @property
-    def strange(self) -> bool:
-        """Whether nobody here knows it, nor made it quick."""
-        return False
-
-    @property
     def compile(self) -> Callable[[Function], Function]:
         """What the library's users do to a function that they call in a loop."""
         return self.modes.get("jit", as_it_is)
 
     def absent(self) -> str | None:
         """Return why the library cannot run here, or None if it can."""
+        if not self.adapted:
+            return self._lacks()
         if importlib.util.find_spec(self.name) is None:
             return f"{self.title}: not installed"
-        if not self.devices():
-            return f"{self.title}: not executed, no GPU"
-        return None
+        return None if self.devices() else f"{self.title}: not executed, no GPU"
+
+    def _lacks(self) -> str | None:
+        """Return what the arrays of an unknown library lack, without which no law can run."""
+        x = self.asarray(np.zeros(1), self.dtypes[0], self.devices()[0])
+        lacks = [what for what, probe in _PROBES.items() if _fails(probe, x)]
+        if not lacks:
+            return None
+        functions = ", ".join(lacking(self.namespace())) or "none"
+        return (
+            f"{self.name}: no law can run, since its arrays lack {' and '.join(lacks)}; functions "
+            f"that the core needs and it has not: {functions}"
+        )
 
     @property
     def installed_as(self) -> str | None:
@@ -129,51 +137,25 @@ class Library:
         return str(getattr(importlib.import_module(top), "__version__", "unknown"))
 
     def asarray(self, values: np.ndarray[Any, Any], dtype: str, device: str) -> Array:
-        """Copy NumPy values into the library."""
+        """Copy NumPy values into the library, of an unknown one onto its default device."""
         xp = self.namespace()
-        return xp.asarray(values, dtype=getattr(xp, dtype), device=self.device(device))
+        where = {"device": self.device(device)} if self.adapted else {}
+        return xp.asarray(values, dtype=getattr(xp, dtype), **where)
 
     def namespace(self) -> Any:
         """Return the library's array-API namespace."""
-        known = {"jax": "jax.numpy", "array_api_strict": "array_api_strict"}
-        return importlib.import_module(known.get(self.name, f"array_api_compat.{self.name}"))
+        return _namespace(self.name)
 
 
 _distributions = functools.cache(importlib.metadata.packages_distributions)  # reads all of them
 
 
-@dataclass(frozen=True)
-class Unadapted(Library):
-    """An array library that nobody here knows, found by its import name."""
-
-    @property
-    def strange(self) -> bool:
-        """Whether no adapter is registered for it."""
-        return not self.native
-
-    def absent(self) -> str | None:
-        """Return what its arrays lack, without which no law can run, or None."""
-        xp = self.namespace()
-        x = self.asarray(np.zeros(1), self.dtypes[0], "")
-        lacks = [what for what, probe in _PROBES.items() if _fails(probe, x)]
-        if not lacks:
-            return None
-        functions = ", ".join(lacking(xp)) or "none"
-        return (
-            f"{self.name}: no law can run, since its arrays lack {' and '.join(lacks)}; functions "
-            f"that the core needs and it has not: {functions}"
-        )
-
-    def asarray(self, values: np.ndarray[Any, Any], dtype: str, device: str) -> Array:
-        """Copy NumPy values into the library, onto its default device."""
-        xp = self.namespace()
-        return xp.asarray(values, dtype=getattr(xp, dtype))
-
-    def namespace(self) -> Any:
-        """Return what array-api-compat makes of the library, else the library itself."""
-        module = importlib.import_module(self.name)
-        x = module.asarray(np.zeros(1))
-        return namespace(x) if array_api_compat.is_array_api_obj(x) else module
+@functools.cache
+def _namespace(name: str) -> Any:
+    """Return what array-api-compat makes of a library, else the library itself."""
+    module = importlib.import_module("jax.numpy" if name == "jax" else name)
+    x = module.asarray(np.zeros(1))
+    return namespace(x) if array_api_compat.is_array_api_obj(x) else module
 
 
 _PROBES: dict[str, Callable[[Array], Any]] = {
@@ -200,7 +182,7 @@ def _refused(xp: Any, dtype: str) -> bool:
 
 
 @functools.cache
-def unadapted(name: str) -> Unadapted:
+def unadapted(name: str) -> Library:
     """Return a library by its import name, such as "dask.array".
 
     Raises
@@ -210,13 +192,8 @@ def unadapted(name: str) -> Unadapted:
     """
     if not all(part.isidentifier() for part in name.split(".")):
         raise CommandError(f"--namespace: expected an import name such as dask.array, got {name!r}")
-
-    def library(dtypes: tuple[str, ...], native: bool) -> Unadapted:
-        given = name, name, name, None, dtypes, lambda: ["default"], lambda device: None
-        return Unadapted(*given, host=(), native=native)
-
     try:
-        xp = library((), False).namespace()
+        xp = _namespace(name)
     except ImportError as error:
         raise CommandError(f"--namespace: cannot import {name}: {error}") from None
     except AttributeError:
@@ -228,4 +205,6 @@ def unadapted(name: str) -> Unadapted:
     if not dtypes:
         raise CommandError(f"--namespace: {name} has neither float64 nor float32")
     known = library_name(xp.asarray([0.0], dtype=getattr(xp, dtypes[0])))
-    return library(dtypes, any(primitive.native(known) for primitive in PRIMITIVES.values()))
+    native = any(primitive.native(known) for primitive in PRIMITIVES.values())
+    given = name, name, name, None, dtypes, lambda: ["default"], lambda device: None
+    return Library(*given, host=(), native=native, adapted=False)

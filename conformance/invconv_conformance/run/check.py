@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import functools
 import itertools
+import shlex
 import time
 import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -19,13 +21,50 @@ from invconv_conformance.laws.law import Floats, Law, Measure
 from invconv_conformance.laws.setting import Setting
 from invconv_conformance.laws.table import LAWS
 from invconv_conformance.libraries.library import Column
-from invconv_conformance.libraries.table import target_of
-from invconv_conformance.run.result import Result
+from invconv_conformance.libraries.table import KNOWN, target_of
 
 # JAX keeps every program that it compiled, up to 200 MB a case, and some serve the next case too.
 _REMEMBERED = 12  # settings after which a process forgets its programs
 _settings = itertools.count(1)  # of this process
 NAMED = {case.name: case for case in CASES}
+
+
+@dataclass(frozen=True)
+class Result:
+    """The verdict of a law on a case, on a library, device, mode and dtype."""
+
+    law: str
+    case: str
+    library: str
+    device: str
+    mode: str
+    dtype: str
+    status: str  # "pass", "fail", "error", "not applicable", or "expected": a known failure
+    what: str  # the output that used up most of its bound, or the error's last line
+    error: float
+    bound: float
+    seconds: float
+    reason: str = ""  # of an expected failure
+
+    @property
+    def column(self) -> Column:
+        """Its column of the table."""
+        return Column(self.library, self.device, self.mode, self.dtype)
+
+    @property
+    def bad(self) -> bool:
+        """Whether it is a failure that nobody expects."""
+        return self.status in ("fail", "error")
+
+    @property
+    def reproduce(self) -> str:
+        """The command that runs this law and case alone."""
+        option = "--library" if self.library in KNOWN else "--namespace"
+        test = f"{self.library}-{self.case} and {self.law}[{'-'.join(self.column[1:])}]"
+        return (
+            f"python -m invconv conformance {option} {self.library} "
+            f"--mode {self.mode} --dtype {self.dtype} -k {shlex.quote(test)}"
+        )
 
 
 class Check(NamedTuple):

@@ -1,9 +1,13 @@
-"""Which libraries, devices, modes and dtypes run, on which cases and laws."""
+"""Which libraries, devices, modes and dtypes run, on which cases and laws; known failures."""
 
 from __future__ import annotations
 
+import fnmatch
+import tomllib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
 
 from invconv.arrays.errors import CommandError
 from invconv_conformance.cases import quick as of_quick
@@ -14,6 +18,7 @@ from invconv_conformance.libraries.table import COMPILING_EAGERLY, KNOWN
 from invconv_conformance.run.check import NAMED, Check
 
 Words = tuple[str, ...] | None
+Expected = dict[str, str]  # reasons, by patterns such as "numpy-actnorm-* forward.value *-float16"
 
 
 @dataclass(frozen=True)
@@ -164,3 +169,26 @@ def _libraries(wanted: Wanted) -> tuple[list[Library], list[str]]:
 def _asked(wanted: Words, name: str) -> bool:
     """Tell whether a name is one of those wanted; "cuda" stands for every "cuda:0"."""
     return wanted is None or any(word in (name, name.partition(":")[0]) for word in wanted)
+
+
+def load_expected(path: str | None = None) -> Expected:
+    """Return the known failures of a file, of the one that ships unless a path is given.
+
+    They become pytest's strict xfail: a test that is listed and passes fails.
+    """
+    shipped = files("invconv_conformance") / "expected_failures.toml"
+    source = shipped if path is None else Path(path)
+    try:
+        known = tomllib.loads(source.read_text(encoding="utf-8"))
+        if wrong := [name for name, reason in known.items() if type(reason) is not str]:
+            raise TypeError(f'expected lines such as "pattern" = "reason", got {wrong[0]!r}')
+        return known
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, TypeError, OSError) as error:
+        raise CommandError(f"expected failures: {source} cannot be used: {error}") from None
+
+
+def expected(known: Expected, check: Check) -> list[str]:
+    """Return why a test is expected to fail, nothing of one that is not."""
+    library, *others = check.column
+    name = f"{library}-{check.case} {check.law} {'-'.join(others)}"
+    return [reason for pattern, reason in known.items() if fnmatch.fnmatchcase(name, pattern)]

@@ -1,1 +1,0 @@
-"""A run as terminal tables and as JSON, and how far libraries agree. Imports `run`."""
