@@ -31,7 +31,8 @@ _OWN = {"PYTEST_ADDOPTS": "", "PYTEST_PLUGINS": "", "PYTEST_DISABLE_PLUGIN_AUTOL
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options: the plugin's, and those of pytest's that are of use here."""
-    plugin.add_options(parser.add_argument)
+    for name, about in plugin.OPTIONS.items():
+        parser.add_argument(f"--{name}", **about)
     parser.add_argument("-k", dest="keyword", help='pytest\'s, such as "periodic and inverse"')
     parser.add_argument("--junit", dest="junitxml", help="write a JUnit report here")
     workers = "processes; one a core unless --quick or few cases are chosen, or a GPU"
@@ -43,7 +44,7 @@ def run(arguments: argparse.Namespace) -> int:
     # XLA compiles thousands of small programs here; how fast they run does not matter
     os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
     share_the_card()
-    columns, _ = choose(plugin.wanted(arguments))
+    columns, _ = choose(arguments)
     _require_places(arguments)
     if arguments.workers is not None and arguments.workers < 1:
         raise CommandError(f"--workers: expected at least 1, got {arguments.workers}")
@@ -69,13 +70,14 @@ def _words(arguments: argparse.Namespace, workers: int) -> list[str]:
     here = Path(__file__).parent
     found = [str(plugin.SUITE), f"--rootdir={here}", "-c", str(here / "pytest.ini"), *_QUIET]
     found += [f"-p{name}" for name in _PLUGINS]
-    for name in ("library", "namespace", "device", "mode", "dtype", "seconds"):
-        if (value := getattr(arguments, name)) is not None:
+    for name in (*plugin.OPTIONS, "junitxml"):
+        value = getattr(arguments, name.replace("-", "_"))
+        if name in ("expected-failures", *_FILES) and value is not None:
+            value = Path(value).absolute()
+        if isinstance(value, bool):
+            found += [f"--{name}"] * value
+        elif value is not None:
             found.append(f"--{name}={','.join(value) if isinstance(value, tuple) else value}")
-    for name in ("expected_failures", *_FILES):
-        if (value := getattr(arguments, name)) is not None:
-            found.append(f"--{name.replace('_', '-')}={Path(value).absolute()}")
-    found += ["--quick"] * arguments.quick
     found += [f"-k{arguments.keyword}"] * (arguments.keyword is not None)
     return found + ([f"--numprocesses={workers}"] if workers > 1 else [])
 

@@ -19,8 +19,6 @@ from invconv_conformance import printing
 from invconv_conformance.libraries.requirements import required_functions
 from invconv_conformance.libraries.table import LIBRARIES
 
-_NARROW = ("Haswell", "Zen")  # OpenBLAS's kernels for AVX2
-
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Take no options."""
@@ -38,7 +36,7 @@ def run(arguments: argparse.Namespace) -> int:
         native = [name for name, p in PRIMITIVES.items() if p.native(library.name)]
         if native and not library.absent():
             print(f"native primitives of {library.title}: {', '.join(native)}")
-    print(f"autoregressive inverses on the CPU: {_kernel()}", *_kernels(), sep="\n")
+    print(f"autoregressive inverses on the CPU: {_kernel()}")
     for library in LIBRARIES:
         if library.absent() and library.extra:
             print(f"for {library.title}: pip install 'invconv[{library.extra}]'")
@@ -67,28 +65,6 @@ def _kernel() -> str:
         f"one compiled kernel (llvmlite {_version('llvmlite')}, {target.cpu}, "
         f"vectors of {target.bits} bits)"
     )
-
-
-def _kernels() -> Iterator[str]:
-    """Yield which kernels OpenBLAS took, if that can be told, and which it could have taken."""
-    try:
-        from threadpoolctl import threadpool_info
-    except ImportError:
-        return
-    pools = [pool for pool in threadpool_info() if pool["internal_api"] == "openblas"]
-    for kernels in sorted({str(pool["architecture"]) for pool in pools}):
-        yield f"OpenBLAS's kernels: {kernels}"
-        if kernels in _NARROW and _wide_vectors():
-            yield (
-                "  this processor has AVX-512, which they do not use: with "
-                "OPENBLAS_CORETYPE=SkylakeX in the environment, products may take half the time"
-            )
-
-
-def _wide_vectors() -> bool:
-    """Tell whether the processor has all that OpenBLAS's kernels for AVX-512 use."""
-    features = importlib.import_module("numpy._core._multiarray_umath").__cpu_features__
-    return any(features.get(name, False) for name in ("AVX512_SKX", "X86_V4"))
 
 
 def _libraries() -> Iterator[tuple[str, str, str, str]]:

@@ -36,7 +36,6 @@ from invconv_conformance.report import Output, Packed, agreement, document, dump
 from invconv_conformance.run.check import NAMED, Check, Result, outputs, setting
 from invconv_conformance.run.selection import (
     Expected,
-    Wanted,
     checks,
     choose,
     expected,
@@ -52,31 +51,28 @@ _ID = re.compile(
 )
 
 
+_MODES = "only these modes: eager, jit; torch also aot_eager, inductor"
+_QUICK = "one case of each kind, in float64 and float32 (compiled: float32; eager JAX, which "
+_SECONDS = "that a library may take in all which nobody adapted; 60 unless given"
+OPTIONS: dict[str, dict[str, Any]] = {  # what to run, and what to write; of argparse, too
+    "library": {"type": words, "help": "all (the default), or some names with commas between"},
+    "namespace": {"help": "an array library that nobody adapted, by import name: dask.array"},
+    "device": {"type": words, "help": "only these, such as cpu,cuda:0; cuda means all"},
+    "mode": {"type": words, "help": _MODES},
+    "dtype": {"type": words, "help": "only these dtypes, such as float64,float32"},
+    "quick": {"action": "store_true", "help": f"{_QUICK}compiles too: float64)"},
+    "seconds": {"type": positive, "default": 60.0, "help": _SECONDS},
+    "expected-failures": {"help": "a TOML file of known failures, instead of our own"},
+    "json": {"help": "write every result here"},
+    "html": {"help": "write a page to look at here"},
+}
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Declare what to run, and what to write."""
-    add_options(parser.getgroup("invconv conformance").addoption)
-
-
-def add_options(add: Any) -> None:
-    """Declare the options, with pytest's or argparse's function for it."""
-    add("--library", type=words, help="all (the default), or some names with commas between")
-    add("--namespace", help="an array library that nobody adapted, by import name: dask.array")
-    add("--device", type=words, help="only these devices, such as cpu,cuda:0; cuda means all")
-    modes = "only these modes: eager, jit; torch also aot_eager, inductor"
-    add("--mode", type=words, help=modes)
-    add("--dtype", type=words, help="only these dtypes, such as float64,float32")
-    quick = "one case of each kind, in float64 and float32 (compiled: float32; eager JAX, which "
-    add("--quick", action="store_true", help=f"{quick}compiles too: float64)")
-    seconds = "that a library may take in all which nobody adapted; 60 unless given"
-    add("--seconds", type=positive, default=60.0, help=seconds)
-    add("--expected-failures", help="a TOML file of known failures, instead of our own")
-    add("--json", help="write every result here")
-    add("--html", help="write a page to look at here")
-
-
-def wanted(options: Any) -> Wanted:
-    """Return what options ask for."""
-    return Wanted(**{f.name: getattr(options, f.name) for f in dataclasses.fields(Wanted)})
+    """Declare the options."""
+    group = parser.getgroup("invconv conformance")
+    for name, about in OPTIONS.items():
+        group.addoption(f"--{name}", **about)
 
 
 @dataclasses.dataclass
@@ -96,7 +92,7 @@ def pytest_configure(config: pytest.Config) -> None:
     """Choose the columns; a worker of pytest-xdist only runs."""
     try:
         known = load_expected(config.option.expected_failures)
-        config.stash[_SUITE] = suite = Suite(*choose(wanted(config.option)), known)
+        config.stash[_SUITE] = suite = Suite(*choose(config.option), known)
     except CommandError as error:
         raise pytest.UsageError(str(error)) from None
     if not hasattr(config, "workerinput"):
@@ -208,7 +204,7 @@ class Collected:
         if hasattr(report, "law_result"):
             result = Result(**report.law_result)
             self.results.append(result)
-            self.outputs.append(Output(result.column, result.case, report.law_outputs))
+            self.outputs.append((result.column, result.case, report.law_outputs))
         elif (named := _ID.search(report.nodeid)) and report.failed:
             fields: dict[str, Any] = named.groupdict() | {"error": math.inf, "bound": 1.0}
             fields |= {"status": "error", "what": str(report.longrepr), "seconds": 0.0}
@@ -230,18 +226,17 @@ class Collected:
     def pytest_terminal_summary(self) -> None:
         """Print the tables, and write the files, in the order of the lists."""
         columns, laws, cases = self.suite.columns, list(LAWS), list(NAMED)
-        self.outputs.sort(key=lambda o: (columns.index(o.column), cases.index(o.case)))
+        self.outputs.sort(key=lambda o: (columns.index(o[0]), cases.index(o[1])))
         self.results.sort(
             key=lambda r: (columns.index(r.column), cases.index(r.case), laws.index(r.law))
         )
-        todo = [Check(r.case, r.column, r.law) for r in self.results]
         late = f"{self.late} checks, since {self.config.option.seconds:g} s were over (--seconds)"
         program = "pytest" if "pytest" in sys.argv[0] else "python -m invconv"
         run = document(
             f"{program} {shlex.join(sys.argv[1:])}",
             columns,
             self.results,
-            self.suite.absent + few_eager(todo) + [late] * (self.late > 0),
+            self.suite.absent + few_eager(self.results) + [late] * (self.late > 0),
             agreement(self.outputs),
             time.perf_counter() - self._start,
         )

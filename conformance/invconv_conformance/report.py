@@ -10,7 +10,7 @@ import math
 import platform
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from rich import box
@@ -30,12 +30,7 @@ from invconv_conformance.truth.bounds import C_FACTOR, EPS, scales
 Packed = dict[str, tuple[bytes, tuple[int, ...]]]
 
 
-class Output(NamedTuple):
-    """The arrays of a case in a column, packed, that are compared with other columns'."""
-
-    column: Column
-    case: str
-    arrays: Packed
+Output = tuple[Column, str, Packed]  # of a case in a column
 
 
 def packed(arrays: dict[str, Floats]) -> Packed:

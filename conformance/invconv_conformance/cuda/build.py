@@ -9,7 +9,7 @@ import shutil
 import subprocess
 import threading
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -106,13 +106,7 @@ def plan_for(
 
 def in_precision(conv: ic.AutoregressiveConv, dtype: str) -> ic.AutoregressiveConv:
     """Return the operator without its bias, in float32 or float64."""
-    return ic.AutoregressiveConv(
-        conv.kernel.astype(dtype),
-        mask=conv.mask,
-        direction=conv.direction,
-        channel_order=conv.channel_order,
-        dilation=conv.dilation,
-    )
+    return replace(conv, kernel=conv.kernel.astype(dtype), bias=None)
 
 
 class BuildError(RuntimeError):

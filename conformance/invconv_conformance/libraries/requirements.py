@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator
-from importlib.resources import files
-from importlib.resources.abc import Traversable
+from pathlib import Path
 from typing import Any
+
+import invconv
 
 EXTENSIONS = ("fft", "linalg")
 _NATIVE = {"numpy_primitives.py", "cpu", "plain"}  # of libraries that are known
@@ -18,7 +18,10 @@ def required_functions() -> dict[str, list[str]]:
     Only the agnostic code counts: a native primitive needs just its own library.
     """
     found: dict[str, set[str]] = {"": set(), **{extension: set() for extension in EXTENSIONS}}
-    for source in _agnostic(files("invconv")):
+    core = Path(invconv.__file__).parent
+    for source in core.rglob("*.py"):
+        if not _NATIVE.isdisjoint(source.relative_to(core).parts):
+            continue
         for node in ast.walk(ast.parse(source.read_text(encoding="utf-8"))):
             match node:
                 case ast.Attribute(ast.Name("xp") | ast.Call(ast.Name("namespace")), name):
@@ -29,15 +32,6 @@ def required_functions() -> dict[str, list[str]]:
                     found.get(extension, set()).add(name)
     found[""] -= {*EXTENSIONS, "__name__"}
     return {extension: sorted(names) for extension, names in found.items()}
-
-
-def _agnostic(folder: Traversable) -> Iterator[Traversable]:
-    """Yield the source files below a folder that any array library runs."""
-    for entry in folder.iterdir():
-        if entry.is_dir() and entry.name not in _NATIVE:
-            yield from _agnostic(entry)
-        elif entry.name.endswith(".py") and entry.name not in _NATIVE:
-            yield entry
 
 
 def lacking(xp: Any) -> list[str]:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import fnmatch
 import tomllib
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 from invconv.arrays.errors import CommandError
 from invconv_conformance.cases import quick as of_quick
@@ -15,28 +15,10 @@ from invconv_conformance.cases.quick import QUICK
 from invconv_conformance.laws.table import LAWS
 from invconv_conformance.libraries.library import Column, Library, as_it_is, unadapted
 from invconv_conformance.libraries.table import COMPILING_EAGERLY, KNOWN
-from invconv_conformance.run.check import NAMED, Check
+from invconv_conformance.run.check import NAMED, Check, Result
 
 Words = tuple[str, ...] | None
 Expected = dict[str, str]  # reasons, by patterns such as "numpy-actnorm-* forward.value *-float16"
-
-
-@dataclass(frozen=True)
-class Wanted:
-    """What is asked for, as options say it: None is all there is."""
-
-    library: Words = None
-    namespace: str | None = None
-    device: Words = None
-    mode: Words = None
-    dtype: Words = None
-    quick: bool = False
-
-    def takes(self, column: Column) -> bool:
-        """Tell whether a column is asked for."""
-        few = quick_dtypes(column) if self.quick and not self.dtype else self.dtype
-        pairs = (self.device, column.device), (self.mode, column.mode), (few, column.dtype)
-        return all(_asked(*pair) for pair in pairs)
 
 
 def checks(
@@ -95,12 +77,12 @@ def quick_dtypes(column: Column) -> tuple[str, ...]:
     return ("float64",) if column.library in COMPILING_EAGERLY else ("float64", "float32")
 
 
-def few_eager(todo: Sequence[Check]) -> list[str]:
+def few_eager(results: Iterable[Result]) -> list[str]:
     """Return a line for each library of which only some cases run eagerly (see `checks`)."""
-    lines = []
+    lines, results = [], list(results)
     for name in COMPILING_EAGERLY:
-        cases = {one.case for one in todo if one.column.library == name}
-        eager = {one.case for one in todo if one.column[::2] == (name, "eager")}
+        cases = {r.case for r in results if r.library == name}
+        eager = {r.case for r in results if r.library == name and r.mode == "eager"}
         if 0 < len(eager) < len(cases):
             lines.append(
                 f"{KNOWN[name].title}, eager: {len(cases - eager)} of {len(cases)} cases, which "
@@ -109,27 +91,32 @@ def few_eager(todo: Sequence[Check]) -> list[str]:
     return lines
 
 
-def choose(wanted: Wanted) -> tuple[list[Column], list[str]]:
-    """Return what to run, and why the rest is not run.
+def choose(options: Any) -> tuple[list[Column], list[str]]:
+    """Return what to run with the options of `plugin`, and why the rest is not run.
 
     Raises
     ------
     CommandError
         If a library that was asked for by name cannot run, or nothing is left to run.
     """
-    found, absent = _libraries(wanted)
+    found, absent = _libraries(options.namespace, options.library)
     every = [c for library in found for c in library.columns(every_dtype=True, every_mode=True)]
     for name in ("device", "mode", "dtype") if every else ():
         known = list(dict.fromkeys(getattr(c, name) for c in every))
-        for word in getattr(wanted, name) or ():
+        for word in getattr(options, name) or ():
             if not any(_asked((word,), one) for one in known):
                 raise CommandError(f"--{name}: expected some of {', '.join(known)}, got {word!r}")
     columns = []
-    dtype, mode = wanted.dtype is not None, wanted.mode is not None
+    dtype, mode = options.dtype is not None, options.mode is not None
     for library in found:
-        mine = list(filter(wanted.takes, library.columns(every_dtype=dtype, every_mode=mode)))
+        mine = [
+            c
+            for c in library.columns(every_dtype=dtype, every_mode=mode)
+            if _asked(options.device, c.device) and _asked(options.mode, c.mode)
+            if _asked(options.dtype or (quick_dtypes(c) if options.quick else None), c.dtype)
+        ]
         columns += mine
-        if not mine and wanted.library not in (None, ("all",)):
+        if not mine and options.library not in (None, ("all",)):
             absent.append(f"{library.title}: has nothing of what was asked for")
         gpu = not library.host or any(d not in library.host for d in library.devices())
         if library.extra in ("torch", "jax") and not gpu:
@@ -140,9 +127,8 @@ def choose(wanted: Wanted) -> tuple[list[Column], list[str]]:
     return columns, absent
 
 
-def _libraries(wanted: Wanted) -> tuple[list[Library], list[str]]:
+def _libraries(name: str | None, named: Words) -> tuple[list[Library], list[str]]:
     """Return the libraries that run, and why others do not."""
-    name, named = wanted.namespace, wanted.library
     if name is not None and named is not None:
         raise CommandError("--library and --namespace: expected one of them")
     if name is not None and name not in KNOWN:

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import threadpoolctl
 from matplotlib.image import imread
 from skimage.io import imsave
 
@@ -120,24 +119,6 @@ def test_help_comes_before_what_a_command_needs(
     assert "time forward, inverse and gradient" in shown
     assert "pip install 'invconv[benchmark]'" in shown
     assert _cli.main(["benchmark"]) == 2
-
-
-@pytest.mark.parametrize(
-    ("kernels", "wide", "advice"),
-    [("Haswell", True, True), ("Haswell", False, False), ("SkylakeX", True, False)],
-)
-def test_info_says_where_blas_could_be_faster(
-    kernels: str, wide: bool, advice: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    pools = [
-        {"internal_api": "openblas", "architecture": kernels},
-        {"internal_api": "openmp", "architecture": None},
-    ]
-    monkeypatch.setattr(threadpoolctl, "threadpool_info", lambda: pools)
-    monkeypatch.setattr(info, "_wide_vectors", lambda: wide)
-    first, *more = info._kernels()
-    assert first == f"OpenBLAS's kernels: {kernels}"
-    assert ["OPENBLAS_CORETYPE=SkylakeX" in line for line in more] == [True] * advice
 
 
 def test_info(tmp_path: Path) -> None:
