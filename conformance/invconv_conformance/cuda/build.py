@@ -70,6 +70,11 @@ class Job:
     launch: Launch  # of "solve"
     resident: int = 1  # how many blocks run at a time
 
+    def __str__(self) -> str:
+        """Return what solves what, and how."""
+        images = f"{self.y.shape} {self.y.dtype}"
+        return f"{self.name}: {self.conv!r}, y {images}, {self.launch}, {self.resident} at a time"
+
     @property
     def matrices(self) -> Floats:
         """D, then the taps, (1 + T, C, C)."""

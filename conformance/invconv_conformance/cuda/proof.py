@@ -64,7 +64,7 @@ def require(builder: Builder, groups: Iterable[Sequence[Job]], workers: Executor
         end=" ",
     )
     assert found
-    assert not [str(v) for v in found if not v.right]
+    assert not [v.wrong for v in found if v.wrong]
 
 
 def test_every_case_has_a_plan_on_every_device() -> None:

@@ -34,23 +34,12 @@ class Verdict:
     failure: str = ""  # what ended the run
 
     @property
-    def bound(self) -> float:
-        """What the error may be, in eps: the sums have C terms for each tap."""
-        return 10 + self.job.conv.channels * (1 + len(self.job.plan.layout.offsets))
-
-    @property
-    def right(self) -> bool:
-        """Whether all is as it should be."""
-        return not self.failure and self.error <= self.bound and self.same_bits is not False
-
-    def __str__(self) -> str:
-        """Return the job and what is wrong with it."""
-        job, c = self.job, self.job.conv
-        return (
-            f"{job.name}: kernel {c.kernel.shape}, {c.mask}, {c.direction}, dilation {c.dilation}, "
-            f"y {job.y.shape} {job.y.dtype}, {job.launch}, {job.resident} blocks at a time: error "
-            f"{self.error} eps of {self.bound}, bits {self.same_bits} {self.failure[:2000]}"
-        )
+    def wrong(self) -> str:
+        """What is not as it should be: the sums have C terms for each tap."""
+        bound = 10 + self.job.conv.channels * (1 + len(self.job.plan.layout.offsets))
+        right = not self.failure and self.error <= bound and self.same_bits is not False
+        found = f"error {self.error} eps of {bound}, bits {self.same_bits} {self.failure[:2000]}"
+        return "" if right else f"{self.job}: {found}"
 
 
 def grouped(jobs: Iterable[Job]) -> list[list[Job]]:
