@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from operator import itemgetter
@@ -25,7 +25,6 @@ def as_page(document: Mapping[str, Any]) -> str:
     """Return the page that shows a document of schema ``invconv-conformance/1``."""
     found, columns = cells(document), document["columns"]
     laws = list(dict.fromkeys(cell.law for cell in found))
-    edges = _edges(columns)
     return render(
         __package__,
         "conformance.html",
@@ -34,8 +33,7 @@ def as_page(document: Mapping[str, Any]) -> str:
         laws=laws,
         cells={(cell.law, cell.column): cell for cell in found},
         names=[_name(column) for column in columns],
-        heads=list(_heads(columns, edges)),
-        edges=edges,
+        columns=[c | {"edge": edge} for c, edge in zip(columns, _edges(columns), strict=True)],
         failing=[cell for cell in found if cell.broken],
         closest=max((c for c in found if c.share), key=lambda c: c.share, default=None),
         details=[list(_details(columns, i, found, law)) for i, law in enumerate(laws)],
@@ -140,20 +138,6 @@ def _edges(columns: Sequence[Found]) -> list[str]:
         new = [name for name in _COLUMN[:3] if one.get(name) != two[name]]
         edges.append("" if not new else "library" if new[0] == "library" else "device")
     return edges
-
-
-def _heads(columns: Sequence[Found], edges: Sequence[str]) -> Iterator[list[dict[str, Any]]]:
-    """Yield the rows of the heading: libraries, their devices and modes, dtypes."""
-    texts: dict[int, Callable[[Found], str]]
-    texts = {1: itemgetter("title"), 3: _place, 4: itemgetter("dtype")}
-    for depth, text in texts.items():
-        spans, first = [], 0
-        for _, group in groupby(columns, itemgetter(*_COLUMN[:depth])):
-            column, *others = group
-            span = {"text": text(column), "width": 1 + len(others), "edge": edges[first]}
-            spans.append(span | {"soft": column["version"] if depth == 1 else ""})
-            first += 1 + len(others)
-        yield spans
 
 
 def _details(columns: Sequence[Found], number: int, found: list[Cell], law: str) -> Iterator[Line]:
