@@ -27,8 +27,10 @@ def kind(s: Setting) -> Iterator[Measure]:
         dtype = s.log_det_dtype if what.startswith("log_det") else s.dtype
         yield truth(library_name(array) == library_name(x), f"library of {what}")
         yield truth(dtype_name(array.dtype) == dtype, f"dtype of {what}")
-        devices = {getattr(a, "device", None) for a in (array, x)}  # MLX has one memory, and none
-        yield truth(len(devices) == 1, f"device of {what}")
+        one, other = (
+            getattr(a, "device", None) for a in (array, x)
+        )  # MLX has one memory, and none
+        yield truth(one == other, f"device of {what}")
 
 
 def _shapes(s: Setting, x: Array, found: dict[str, Array]) -> Iterator[Measure]:
