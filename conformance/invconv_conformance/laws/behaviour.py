@@ -27,9 +27,8 @@ def kind(s: Setting) -> Iterator[Measure]:
         dtype = s.log_det_dtype if what.startswith("log_det") else s.dtype
         yield truth(library_name(array) == library_name(x), f"library of {what}")
         yield truth(dtype_name(array.dtype) == dtype, f"dtype of {what}")
-        one, other = (
-            getattr(a, "device", None) for a in (array, x)
-        )  # MLX has one memory, and none
+        # an array of MLX, which has one memory, says none
+        one, other = (getattr(a, "device", None) for a in (array, x))
         yield truth(one == other, f"device of {what}")
 
 
