@@ -12,7 +12,7 @@ stay agnostic; `invconv.extend.register_backend` does without an entry point. Th
 ``ARRAY_OPS`` answers what else the core asks of the library (`array_ops`). NumPy's own
 (`invconv.kernels.numpy_primitives`) are registered in the same way.
 
-`Primitive` decorates the functions of `kernels`, `solve` and `operators.base.operator`.
+`Primitive` decorates the functions of `kernels` and `operators.base.operator`.
 """
 
 from __future__ import annotations

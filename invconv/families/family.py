@@ -18,8 +18,7 @@ import numpy as np
 from invconv.arrays.namespaces import Array, Shape, size
 from invconv.kernels import maps, rules
 from invconv.kernels.families import LinearFamily
-from invconv.kernels.solver import Solver
-from invconv.solve.state import Map
+from invconv.kernels.solver import Map, Solver
 from invconv.trust.bound import UNBOUNDED, Bounds, largest_entry
 from invconv.trust.condition import Condition
 

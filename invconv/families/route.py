@@ -16,7 +16,7 @@ from invconv.families.family import BOTH, Family, Shift, Wanted
 from invconv.families.legs import Apply, Bias, Leg, Merged, Multiply, Solve, Undo, undoing
 from invconv.families.path import Bars, Factor, Path
 from invconv.families.pointwise import Pointwise, Scale
-from invconv.solve.state import nan_where_singular
+from invconv.kernels.primitives import nan_where_singular
 
 
 @dataclass(eq=False)

@@ -12,9 +12,9 @@ from typing import Any, TypeAlias
 
 import torch
 
+from invconv.families.factored import State
 from invconv.operators.base import operator as core
 from invconv.operators.base.calls import for_each
-from invconv.solve.state import State
 from invconv_torch.native.batched import one_by_one
 from invconv_torch.native.host import in_host_memory
 from invconv_torch.native.layout import laid_out, owned

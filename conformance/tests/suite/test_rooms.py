@@ -30,7 +30,7 @@ UPWARDS = {
         "Rooms of the core",
     ),
     "in a function": (
-        "invconv/solve/state.py",
+        "invconv/trust/measured.py",
         "def late():\n    from invconv.stability import guard",
         "Rooms of the core",
     ),

@@ -23,10 +23,11 @@ from invconv.arrays.namespaces import (
     size,
     to_numpy,
 )
+from invconv.families import path as paths
+from invconv.families.factored import State
 from invconv.operators.base.factored import Factored
 from invconv.operators.base.grids import about_condition
 from invconv.operators.base.judgement import blame, exceeds, remembered
-from invconv.solve.state import State
 from invconv.trust.condition import EPS, digits_left
 
 _ROUNDING = 64.0  # eps: tolerated error of a recomputed input
@@ -82,7 +83,8 @@ def describe_loss(conv: Factored, shape: Shape, precision: str, state: State | N
     if precision == "float32" and number * EPS["float64"] <= TOLERATED:
         advice += ", or use float64"
     with np.errstate(all="ignore"):
-        log_det = conv._in_working_precision()._log_det(shape) if state is None else state.log_det
+        path = conv._in_working_precision()._path()
+        log_det = paths.log_det(path, shape)[0] if state is None else state.log_det
         fine = np.isfinite(to_numpy(log_det))
     though = ", though K x - y and the log-determinant look fine" if fine else ""
     lost = blame(conv, shape, precision)

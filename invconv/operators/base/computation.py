@@ -12,16 +12,16 @@ from typing import Any
 from invconv.arrays.namespaces import Array, Shape
 from invconv.arrays.registry import agnostic
 from invconv.families import path as paths
-from invconv.families.factored import Solvers, Unshifted, solvers_by_factor, units
+from invconv.families.factored import Solvers, State, Unshifted, solvers_by_factor, units
 from invconv.families.family import arrays_of
 from invconv.families.path import Factor, Path
 from invconv.families.pointwise import Pointwise
 from invconv.families.route import Route, legs_of, undone_as_one
 from invconv.kernels.pixel_steps import PixelSteps
 from invconv.kernels.primitives import per_channel
+from invconv.kernels.solver import Map
 from invconv.operators.base.factored import Factored
 from invconv.operators.base.factors import require_regular
-from invconv.solve.state import Map, State
 from invconv.trust.measured import Step, shift, unknown
 
 

@@ -11,11 +11,11 @@ from typing import Any
 
 from invconv.arrays.derived import derived
 from invconv.arrays.namespaces import Array, Shape, cast, namespace, readable, to_float
+from invconv.families.factored import State
 from invconv.operators.base import register
 from invconv.operators.base.calls import Call, as_batch, require_cotangent
 from invconv.operators.base.factored import Factored
 from invconv.operators.base.factors import FactorList, Gradients, require_regular
-from invconv.solve.state import State
 
 
 class Differentiable(Factored, abstract=True):

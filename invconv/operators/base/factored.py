@@ -9,19 +9,19 @@ A part, and a bias, are factors by themselves. `invconv.families` has the factor
 from __future__ import annotations
 
 import itertools
+from abc import abstractmethod
 from typing import Any
 
 from invconv.arrays.namespaces import Array, Shape, namespace, readable, size
 from invconv.families import path as paths
-from invconv.families.factored import factored
+from invconv.families.factored import State
 from invconv.families.family import BOTH, Wanted
 from invconv.families.path import Bars, Path
 from invconv.families.route import Route, legs_of, runs
-from invconv.operators.base.factors import FactorList, Gradients, require_regular
-from invconv.solve.state import State
+from invconv.operators.base.factors import Gradients, Traits, require_regular
 
 
-class Factored(FactorList, abstract=True):
+class Factored(Traits, abstract=True):
     """What follows from an operator's factors, on arrays (B, C, *spatial) that can be solved in."""
 
     # --- values ------------------------------------------------------------------------------
@@ -35,20 +35,9 @@ class Factored(FactorList, abstract=True):
         guard = require_regular(self, shape) if self._inverts_forward else None
         return Route(legs_of(path, shape, pixels=x.shape[0] * size(shape)), guard)
 
+    @abstractmethod
     def _factor(self, shape: Shape) -> State:
         """Return the factored map, with its bias."""
-        path = self._path()
-        if self._inverts_forward:
-            guard = require_regular(self, shape, back=True)
-            log_det = paths.log_det(path, shape)[0]
-        else:
-            log_det = paths.log_det(path, shape)[0]
-            guard = require_regular(self, shape, back=True, log_det=log_det)
-        return factored(paths.inverse(path), shape, log_det, guard)
-
-    def _log_det(self, shape: Shape) -> Array:
-        """Return log|det K|."""
-        return paths.log_det(self._path(), shape)[0]
 
     # --- derivatives -------------------------------------------------------------------------
 

@@ -16,12 +16,12 @@ from invconv.families import path as paths
 from invconv.families.family import SHIFT, Family
 from invconv.families.path import Factor, FactorLike
 from invconv.families.route import runs, undone_as_one
-from invconv.operators.base.parameters import Parametrised
+from invconv.operators.base.copies import Carried
 
 Gradients = dict[str, Array]
 
 
-class FactorList(Parametrised, abstract=True):
+class FactorList(Carried, abstract=True):
     """The factors of an operator, in the order in which they run."""
 
     # --- what a class says -------------------------------------------------------------------
@@ -110,6 +110,10 @@ class FactorList(Parametrised, abstract=True):
         """Return the number of factors."""
         return len(self._labels)
 
+
+class Traits(FactorList, abstract=True):
+    """The traits of an operator that follow from its factors without their values."""
+
     @derived
     def _families(self) -> tuple[Family, ...]:
         """Return the families of the factors without biases."""
@@ -196,6 +200,19 @@ def require_regular(
             if to_float(paths.log_det([factor], shape)[0]) == -math.inf:
                 raise SingularConvError(_singular(conv, factor.family, place, shape))
     return None
+
+
+def log_det_and_guard(conv: FactorList, shape: Shape) -> tuple[Array, Array | None]:
+    """Return log|det K|, and that of the factors that the inverse solves if it is not readable.
+
+    Raises if one of them is exactly singular, as far as it is readable.
+    """
+    path = conv._path()
+    if any(factor.inverted and not factor.is_shift for factor in path):
+        guard = require_regular(conv, shape, back=True)
+        return paths.log_det(path, shape)[0], guard
+    log_det = paths.log_det(path, shape)[0]
+    return log_det, require_regular(conv, shape, back=True, log_det=log_det)
 
 
 def _singular(conv: FactorList, family: Family, place: int, shape: Shape) -> str:
