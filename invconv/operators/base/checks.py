@@ -17,6 +17,7 @@ from invconv.arrays.namespaces import (
     bits,
     cast,
     device,
+    grid_text,
     is_half,
     namespace,
     readable,
@@ -71,8 +72,7 @@ def describe_loss(conv: Factored, shape: Shape, precision: str, state: State | N
 
     ``state`` is the factored operator, if it is known.
     """
-    grid = " x ".join(map(str, shape)) or "1"
-    name = f"the inverse of {type(conv).__name__} on a grid of {grid}"
+    name = f"the inverse of {type(conv).__name__} on a grid of {grid_text(shape)}"
     number, carried = about_condition(conv, shape, precision)
     broken = [n for n, a in conv.parameters().items() if not np.isfinite(to_numpy(a)).all()]
     if broken:

@@ -6,7 +6,6 @@ import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar, Self
 
-from invconv.arrays.derived import derived
 from invconv.arrays.namespaces import (
     Array,
     cast,
@@ -21,7 +20,6 @@ from invconv.arrays.namespaces import (
 from invconv.arrays.settings import choice
 from invconv.arrays.validation import require_real
 from invconv.operators.base.parameters import Parametrised
-from invconv.trust.remembered import ConditionCache
 
 
 class Copies(Parametrised, abstract=True):
@@ -29,16 +27,6 @@ class Copies(Parametrised, abstract=True):
 
     # the arguments of `invconv.bounded` if it made this operator; copies by ``replace`` have None
     _bounded_from: ClassVar[tuple[Any, float] | None] = None
-
-    @derived
-    def _conditions(self) -> ConditionCache:
-        """Return the cache of condition numbers."""
-        return ConditionCache()
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Return a snapshot of the fields without conditions; other threads may add fields."""
-        fields = dict(vars(self))
-        return {n: v for n, v in fields.items() if n not in ("_conditions", "_turned")}
 
     @classmethod
     def _part_fields(cls, parts: Mapping[str, Any]) -> dict[str, Any]:

@@ -11,7 +11,7 @@ import numpy as np
 
 from invconv.arrays.derived import derived
 from invconv.arrays.errors import SingularConvError
-from invconv.arrays.namespaces import Array, Shape, readable, to_float
+from invconv.arrays.namespaces import Array, Shape, grid_text, readable, to_float
 from invconv.families import path as paths
 from invconv.families.family import SHIFT, Family
 from invconv.families.path import Factor, FactorLike
@@ -217,7 +217,6 @@ def log_det_and_guard(conv: FactorList, shape: Shape) -> tuple[Array, Array | No
 
 def _singular(conv: FactorList, family: Family, place: int, shape: Shape) -> str:
     """Return the error of a singular factor."""
-    grid = " x ".join(map(str, shape))
     with np.errstate(all="ignore"):
         host = conv._on_host(np.float64)._path()[place]
         elsewhere = to_float(paths.log_det([Factor(family, host.w)], shape)[0])
@@ -226,6 +225,6 @@ def _singular(conv: FactorList, family: Family, place: int, shape: Shape) -> str
             resolved = condition.resolved  # else the number may be the rounding of a zero
     note = f", and {elsewhere:.6g} in NumPy's float64: a number is too small here" * resolved
     return (
-        f"{conv._labels[place][1]} is exactly singular on a grid of {grid} (log_det is -inf"
-        f"{note}), so it has no inverse: {family.hint}"
+        f"{conv._labels[place][1]} is exactly singular on a grid of {grid_text(shape)} "
+        f"(log_det is -inf{note}), so it has no inverse: {family.hint}"
     )

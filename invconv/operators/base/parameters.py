@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import array_api_compat as compat
 
 from invconv.arrays.derived import derived
@@ -10,10 +12,21 @@ from invconv.arrays.namespaces import (
     describe,
 )
 from invconv.operators.base.fields import Fields
+from invconv.trust.remembered import ConditionCache
 
 
 class Parametrised(Fields, abstract=True):
     """The arrays of an operator by name."""
+
+    @derived
+    def _conditions(self) -> ConditionCache:
+        """Return the cache of condition numbers."""
+        return ConditionCache()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return a snapshot of the fields without conditions; other threads may add fields."""
+        fields = dict(vars(self))
+        return {n: v for n, v in fields.items() if n not in ("_conditions", "_turned")}
 
     def _own(self) -> dict[str, Array]:
         """Return the operator's own arrays, constants included, but no absent ones."""
