@@ -140,8 +140,8 @@ class InverseGuard:
             warnings.warn(
                 f"the inverse of {name} ({type(conv).__name__}) is off by {judged.error:.1e} "
                 f"of its largest entry on a grid of {grid_text(shape)}, {judged.leg} "
-                f"{judged.rests_on}: {digits:.1f} digits are left in {precision}; lower the learning rate, or train "
-                "with max_gain (invconv.bounded)",
+                f"{judged.rests_on}: {digits:.1f} digits are left in {precision}; lower the "
+                "learning rate, or train with max_gain (invconv.bounded)",
                 IllConditionedWarning,
                 stacklevel=callers_level(),
             )
