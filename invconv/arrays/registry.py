@@ -107,3 +107,12 @@ class Primitive(Generic[P, R]):
             if kind not in _modules:
                 _modules[kind] = backend(ops_of(array).name)
         return (getattr(_modules[kind], self.name, None) or self.agnostic)(*args, **kwargs)
+
+
+def method(name: str, *, on: int) -> Primitive[..., Any]:
+    """Return the primitive whose agnostic twin is a method of its first argument."""
+
+    def twin(owner: Any, *args: Any) -> Any:
+        return getattr(owner, name)(*args)
+
+    return Primitive(twin, name, on=on)
