@@ -44,7 +44,7 @@ class Exponential(Family):
 
     def prepared(self, w: Array, shape: Shape) -> tuple[Array, Counts | None]:
         """Return the taps of M, and the number of terms that they need."""
-        return counted(self.linear, _reaching_taps(self.linear, w, shape), w, shape)
+        return counted(self.linear, reaching_taps(self.linear, w, shape), w, shape)
 
     def apply(self, w: Array, x: Array, prepared: Any = None) -> Array:
         taps, counts = prepared or self.prepared(w, tuple(x.shape[2:]))
@@ -111,7 +111,7 @@ class Exponential(Family):
         return Bounds(math.exp(norm), math.exp(norm), terms)
 
 
-def _reaching_taps(linear: StencilFamily, w: Array, shape: Shape) -> Array:
+def reaching_taps(linear: StencilFamily, w: Array, shape: Shape) -> Array:
     """Return the taps of M, shape (T, C, C); taps that reach no pixel of the grid are zero."""
     taps, offsets = taps_of(w), linear.offsets
     farthest = map(abs, offsets[0])  # of the first tap, along each axis

@@ -14,7 +14,7 @@ from invconv.arrays.namespaces import Array, Shape, cast, size, to_numpy
 from invconv.families.family import Family, Shift
 from invconv.families.legs import undoing
 from invconv.families.path import Factor, Path
-from invconv.families.route import Route, legs_of, runs, undone_as_one
+from invconv.families.route import Route, runs, undone_as_one
 from invconv.kernels.primitives import nan_where_singular, per_channel
 from invconv.kernels.solver import Solver
 
@@ -110,7 +110,7 @@ class Forward:
     def __call__(self, y: Array) -> Array:
         """Return the forward map of y, shape (B, C, *spatial)."""
         path, shape = list(map(Factor, self.families, self.weights)), tuple(y.shape[2:])
-        return Route(legs_of(path, shape, pixels=y.shape[0] * size(shape)))(y)
+        return Route(path, shape, pixels=y.shape[0] * size(shape))(y)
 
 
 @dataclass(frozen=True, eq=False)

@@ -81,7 +81,7 @@ class InvertibleConv(Differentiable, abstract=True):
         array([[2., 1., 0., 0.]])
         """
         call = as_batch(self, "x", x)
-        y = call.conv._forward(call.x)
+        y = call.conv._route(call.x)(call.x)
         if self._inverts_forward:
             self._check_forward(call.spatial_shape, y)
         return call.restore_shape(y)
@@ -278,6 +278,6 @@ def evaluate(x: Array, conv: InvertibleConv) -> tuple[Array, Array]:
 
     A library may record the whole as one step, with the operator's own derivative.
     """
-    path = conv._path()
-    log_det = paths.log_det(path, tuple(x.shape[2:]))[0]
-    return conv._route(path, x)(x), for_each(x.shape[:1], log_det)
+    route = conv._route(x)
+    log_det = paths.log_det(route.path, route.shape)[0]
+    return route(x), for_each(x.shape[:1], log_det)
