@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import math
 import os
 import signal
-import time
+import statistics
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -25,8 +27,7 @@ from invconv_benchmarks.density.data.dataset import Dataset
 from invconv_benchmarks.density.data.users_data import NAMES, load
 from invconv_benchmarks.density.evaluation import evaluation
 from invconv_benchmarks.density.recipes.recipe import PRECISIONS, Recipe, load_preset, presets
-from invconv_benchmarks.density.training.module import DensityModule
-from invconv_benchmarks.density.training.run import fit, stopping, train
+from invconv_benchmarks.density.training.run import stopping, train
 from invconv_benchmarks.options import numbers
 from invconv_conformance import printing
 from invconv_conformance.arguments import words
@@ -40,7 +41,6 @@ _SETTINGS: dict[str, tuple[type[Any], str]] = {
     "learning_rate": (float, "of Adamax, once it has warmed up"),
 }
 _DEFAULT = "default: %(default)s"
-_DRY_STEPS = 5
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -167,15 +167,14 @@ def _train(arguments: argparse.Namespace) -> int:
 
 
 def _dry_run(recipe: Recipe, data: Dataset, device: str) -> int:
-    module = DensityModule(recipe, data)
-    fit(module, device, steps=1)  # compiles and fills caches
-    start = time.perf_counter()
-    fit(module, device, steps=_DRY_STEPS)
-    seconds = (time.perf_counter() - start) / _DRY_STEPS
-    parameters = sum(p.numel() for p in module.flow.parameters())
+    few, steps = dataclasses.replace(recipe, steps=6, epochs=0), recipe.length(len(data))
+    with tempfile.TemporaryDirectory() as folder:
+        run = train(few, data, Path(folder), device=device)
+    seconds = statistics.median(entry["seconds_per_step"] for entry in run.history)
+    parameters = sum(p.numel() for p in run.flow.parameters())
     _say(
         f"{_words(recipe)}: {parameters:,} parameters, about {seconds:.3g} s a step, "
-        f"{module.steps * seconds / 3600:.3g} h for {module.steps:,} steps"
+        f"{steps * seconds / 3600:.3g} h for {steps:,} steps"
     )
     return 0
 
@@ -208,12 +207,7 @@ def _evaluate(arguments: argparse.Namespace) -> int:
     x = evaluation.images_of_test(model, data, arguments.count)
     off = float((model.decode(model.encode(x)[0]) - x).abs().max())
     _say(f"{len(x)} images come back from their noise, off by {off:.1e} at most")
-    samples = evaluation.resample(model, arguments.count, arguments.temperature)
-    _say(
-        f"{samples.count} samples: {samples.finite} are finite and come back to their noise, off "
-        f"by {samples.error:.1e} at most; {samples.in_range} are in range everywhere, "
-        f"{samples.outside:.2%} of the numbers are not"
-    )
+    _say(evaluation.resampled(model, arguments.count, arguments.temperature))
     return 0
 
 
@@ -238,8 +232,7 @@ def _compare(arguments: argparse.Namespace) -> int:
     )
     if arguments.workers < 1:
         raise CommandError(f"--workers: expected at least 1, got {arguments.workers}")
-    recipe = comparison.recipe(comparison.mixings[0], comparison.seeds[0], rates[0])
-    data = load(recipe.data, comparison.path)
+    data = load(changes["data"] or preset.settings["data"], comparison.path)
     if len(rates) > 1:
         data.held_out("validation")  # raises where there is none to choose by
     comparison.folder.mkdir(parents=True, exist_ok=True)

@@ -116,7 +116,7 @@ def test_killed_in_mid_write_and_resumed_nothing_is_lost(tmp_path: Path) -> None
     assert same(tmp_path / "whole", folder)
 
 
-def test_actnorm_begins_from_the_first_images_and_the_average_is_polyaks(
+def test_the_average_is_polyaks_with_less_weight_on_the_start(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     modules = remembered(monkeypatch)
@@ -134,38 +134,13 @@ def test_actnorm_begins_from_the_first_images_and_the_average_is_polyaks(
         expected = keep * expected + (1 - keep) * value
     found = run.average.get_parameter(name).double()
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
-    with torch.no_grad():
-        zs, _ = start.encode(torch.from_numpy(DIGITS.test[:64] / 256).float())
-    assert all(0.5 < float(z.std()) < 2 for z in zs)
 
 
-def test_bfloat16_runs_in_the_networks_alone(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    modules, seen = remembered(monkeypatch), dict[str, Any]()
-
-    def hook(name: str) -> Any:
-        def look(module: Any, inputs: Any, output: Any) -> None:
-            first = output[0] if isinstance(output, tuple) else output
-            seen.setdefault(name, set()).add(first.dtype)
-
-        return look
-
-    def look_from_now_on() -> bool:
-        for name, part in modules[0].flow.named_modules() if modules[0].step == 1 else ():
-            if name.endswith(("net.0", "_mixing", "_actnorm", "_coupling")):
-                part.register_forward_hook(hook(name))
-        return False
-
-    run = recipe("emerging", steps=2, precision="bfloat16")
-    half = train(run, DIGITS, tmp_path / "a", should_stop=look_from_now_on)
-    exact = train(recipe("emerging", steps=2), DIGITS, tmp_path / "b")
-    networks = [dtypes for name, dtypes in seen.items() if name.endswith("net.0")]
-    assert networks
-    assert all(torch.bfloat16 in dtypes for dtypes in networks)
-    assert all(seen[name] == {torch.float32} for name in seen if not name.endswith("net.0"))
+def test_bfloat16_changes_the_loss_a_little_and_no_parameters_dtype(tmp_path: Path) -> None:
+    half = train(recipe("emerging", steps=6, precision="bfloat16"), DIGITS, tmp_path / "a")
+    exact = train(recipe("emerging", steps=6), DIGITS, tmp_path / "b")
     assert all(p.dtype == torch.float32 for p in half.flow.parameters())
-    assert float(half.loss) == pytest.approx(float(exact.loss), abs=0.05)
+    assert 0 < abs(float(half.loss) - float(exact.loss)) < 0.05
 
 
 def remembered(monkeypatch: pytest.MonkeyPatch) -> list[DensityModule]:

@@ -26,13 +26,7 @@ _SAMPLES = 100
 
 
 def perform(comparison: Comparison, data: Dataset, workers: int) -> Result:
-    """Train runs that are not yet trained, write result.json and comparison.jpg.
-
-    Raises
-    ------
-    ValueError, OSError, KeyboardInterrupt
-        As `train_rows`.
-    """
+    """Train runs that are not yet trained, write result.json and comparison.jpg."""
     start, load = time.monotonic(), {"start": environment.load()}
     rows, seed = list(train_rows(comparison, data.name, workers)), comparison.seeds[0]
     models = {

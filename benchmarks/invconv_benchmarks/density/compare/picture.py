@@ -3,13 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-import matplotlib
-
-matplotlib.use("Agg")
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -28,17 +23,9 @@ Floats = np.ndarray[Any, Any]
 RESTORED, SAMPLED = 4, 10  # tiles of each model
 
 
-@dataclass(frozen=True)
-class Gallery:
-    """Test images, their reconstructions and samples, bytes (N, C, H, W).
-
-    ``error`` (N, H, W) is the largest over the colours, in units of a pixel's 256 values.
-    """
-
-    images: Floats
-    restored: Floats
-    error: Floats
-    samples: Floats
+# test images, their reconstructions and samples, bytes (N, C, H, W); then the error (N, H, W), the
+# largest over the colours, in units of a pixel's 256 values
+Gallery = tuple[Floats, Floats, Floats, Floats]
 
 
 @torch.no_grad()  # type: ignore[untyped-decorator]
@@ -47,12 +34,9 @@ def gallery(model: Multiscale, data: Dataset) -> Gallery:
     x = evaluation.images_of_test(model, data, RESTORED)
     back = model.decode(model.encode(x)[0])
     generator = torch.Generator().manual_seed(evaluation.SAMPLE_SEED)
-    return Gallery(
-        data.test[:RESTORED],
-        evaluation.pixels(model, back),
-        256 * (back - x).abs().amax(dim=1).double().cpu().numpy(),
-        evaluation.pixels(model, model.sample(SAMPLED, generator=generator)),
-    )
+    samples = evaluation.pixels(model, model.sample(SAMPLED, generator=generator))
+    error = 256 * (back - x).abs().amax(dim=1).double().cpu().numpy()
+    return data.test[:RESTORED], evaluation.pixels(model, back), samples, error
 
 
 def draw(result: Result, galleries: Mapping[str, Gallery], path: Path) -> None:
@@ -113,15 +97,12 @@ def _differences(axis: Any, result: Result) -> None:
 def _tiles(figure: Any, galleries: Mapping[str, Gallery]) -> None:
     widths = [RESTORED, RESTORED, RESTORED, SAMPLED]
     axes = figure.subplots(len(galleries), 4, width_ratios=widths, squeeze=False)
-    for line, (mixing, found) in zip(axes, galleries.items(), strict=True):
-        for axis, pixels in zip(line[[0, 1, 3]], (found.images, found.restored, found.samples),
-                                strict=True):  # fmt: skip
-            axis.imshow(stretch(_strip(pixels) / 255), cmap="gray")
-        shades = line[2].imshow(
-            np.concatenate(list(found.error), axis=1).clip(1e-6),
-            norm=LogNorm(1e-5, 1),
-            cmap="magma",
-        )
+    for line, (mixing, (*tiles, error)) in zip(axes, galleries.items(), strict=True):
+        for axis, pixels in zip(line[[0, 1, 3]], tiles, strict=True):
+            strip = np.concatenate([np.moveaxis(tile, 0, -1) for tile in pixels], axis=1)
+            axis.imshow(stretch(strip / 255), cmap="gray")
+        across = np.concatenate(list(error), axis=1).clip(1e-6)
+        shades = line[2].imshow(across, norm=LogNorm(1e-5, 1), cmap="magma")
         line[0].set_ylabel(title(mixing), rotation=0, ha="right", va="center", size=8)
     for axis in axes.flat:
         axis.set_xticks([])
@@ -130,8 +111,3 @@ def _tiles(figure: Any, galleries: Mapping[str, Gallery]) -> None:
     for axis, text in zip(axes[0], titles, strict=True):
         axis.set_title(text, fontsize=10)
     figure.colorbar(shades, ax=axes, shrink=0.6, aspect=30, label="of 1 / 256")
-
-
-def _strip(tiles: Floats) -> Floats:
-    """Return (H, N W, C) of tiles (N, C, H, W)."""
-    return np.concatenate([np.moveaxis(tile, 0, -1) for tile in tiles], axis=1)

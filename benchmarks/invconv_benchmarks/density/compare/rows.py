@@ -170,12 +170,7 @@ def outcome_of(
 def train_rows(comparison: Comparison, data: str, workers: int) -> Iterator[Row]:
     """Yield all rows; so many are trained at a time, each in a process of one thread.
 
-    Raises
-    ------
-    ValueError, OSError
-        The cause that stopped a run, other than divergence; the others were saved.
-    KeyboardInterrupt
-        After the runs were saved.
+    After an error or KeyboardInterrupt all runs are saved.
     """
     stop = processes.SPAWN.Event()
     with processes.pool(workers, settings(1, ""), _begin, stop) as pool:

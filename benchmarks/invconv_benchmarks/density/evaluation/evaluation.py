@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -63,36 +62,20 @@ def images_of_test(model: Multiscale, data: Dataset, count: int) -> Tensor:
     return x.to(next(model.parameters()).device)
 
 
-@dataclass(frozen=True)
-class Samples:
-    """Samples: all, those that are finite, and of these those with all pixels in [0, 1).
-
-    ``outside`` is the share of the finite ones' pixels that are not in [0, 1), ``error`` the
-    largest error of their noise after decoding and encoding.
-    """
-
-    count: int
-    finite: int
-    in_range: int
-    outside: float
-    error: float
-
-
 @torch.no_grad()  # type: ignore[untyped-decorator]
-def resample(model: Multiscale, count: int, temperature: float = 1.0) -> Samples:
-    """Draw samples, and send them back to their noise."""
+def resampled(model: Multiscale, count: int, temperature: float = 1.0) -> str:
+    """Draw samples, send them back to their noise, and return a sentence about them."""
     zs = model.draw_latents(count, torch.Generator().manual_seed(SAMPLE_SEED))
     zs = [temperature * z for z in zs]
     x = model.decode(zs)
     finite = torch.isfinite(x).flatten(1).all(dim=1)
     inside = ((x >= 0) & (x < 1)).flatten(1)[finite]
-    errors = [(back - z)[finite].abs() for back, z in zip(model.encode(x)[0], zs, strict=True)]
-    return Samples(
-        count,
-        int(finite.sum()),
-        int(inside.all(dim=1).sum()),
-        float((~inside).double().mean()),
-        max(float(error.max()) for error in errors) if len(inside) else math.nan,
+    backs = zip(model.encode(x)[0], zs, strict=True)
+    errors = [float((back - z)[finite].abs().max()) for back, z in backs if len(inside)]
+    return (
+        f"{count} samples: {len(inside)} are finite and come back to their noise, off by "
+        f"{max(errors, default=math.nan):.1e} at most; {int(inside.all(dim=1).sum())} are in range "
+        f"everywhere, {float((~inside).double().mean()):.2%} of the numbers are not"
     )
 
 
@@ -109,10 +92,10 @@ def write(tiles: Floats, path: Path, *, bright: bool = False) -> None:
     count, channels, height, width = tiles.shape
     columns = math.ceil(math.sqrt(count))
     rows = math.ceil(count / columns)
-    sheet = np.zeros((rows * columns, channels, height, width), np.uint8)
-    sheet[:count] = tiles
-    sheet = sheet.reshape(rows, columns, channels, height, width).transpose(0, 3, 1, 4, 2)
-    picture = sheet.reshape(rows * height, columns * width, channels)
+    grid = np.zeros((rows * columns, channels, height, width), np.uint8)
+    grid[:count] = tiles
+    grid = grid.reshape(rows, columns, channels, height, width).transpose(0, 3, 1, 4, 2)
+    picture = grid.reshape(rows * height, columns * width, channels)
     if bright:
         picture = np.asarray(255 * stretch(picture / 255)).astype(np.uint8)
     with replacing(path) as part:

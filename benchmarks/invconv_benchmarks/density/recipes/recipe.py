@@ -34,30 +34,10 @@ _UNITS |= {epochs: steps for steps, epochs in _UNITS.items()}
 class Recipe:
     """A run: everything that its numbers depend on but the images themselves.
 
-    Attributes
-    ----------
-    preset, data : str
-        Names of the preset and of the data set.
-    mixing, levels, depth, width, kernel_size, scale_floor
-        As `invconv_torch.flows.Glow` takes them.
-    seed : int
-        Of parameters, order, noise and flips.
-    batch : int
-        Images a step, of all processes together.
-    learning_rate : float
-        Of Adamax, once it has warmed up.
-    steps, epochs : int
-        How long, in one of the two units; the other is 0.
-    warm_up_steps, warm_up_epochs : int
-        The learning rate grows from 0 during these; one of the two at most.
-    average : float
-        Polyak's: a = average a + (1 - average) p after each step, with less weight on a while
-        there were few steps.
-    initial_images : int
-        Actnorm gets its start from so many.
-    precision : str
-        "float32", or "bfloat16" inside the networks of the couplings and priors: the invertible
-        layers keep the dtype of their parameters, float32.
+    Mixing to scale_floor are those of `invconv_torch.flows.Glow`. ``average`` is Polyak's: a =
+    average a + (1 - average) p after each step, with less weight on a while there were few steps.
+    With "bfloat16" the networks of the couplings and priors run in it, and the invertible layers
+    keep the dtype of their parameters, float32.
     """
 
     preset: str
@@ -68,15 +48,15 @@ class Recipe:
     width: int
     kernel_size: int = 3
     scale_floor: float = 0.1
-    seed: int = 0
-    batch: int
-    learning_rate: float
-    steps: int = 0
+    seed: int = 0  # of parameters, order, noise and flips
+    batch: int  # images a step, of all processes together
+    learning_rate: float  # of Adamax, once it has warmed up
+    steps: int = 0  # of steps and epochs one is 0
     epochs: int = 0
-    warm_up_steps: int = 0
+    warm_up_steps: int = 0  # the learning rate grows from 0; of both one is 0
     warm_up_epochs: int = 0
     average: float = 0.995
-    initial_images: int = 256
+    initial_images: int = 256  # actnorm gets its start from them
     precision: str = "float32"
 
     def __post_init__(self) -> None:

@@ -16,6 +16,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -61,11 +62,6 @@ def train(
         Is told each measurement in a line, in the first of several processes.
     bar : bool
         Whether Lightning shows a bar.
-
-    Raises
-    ------
-    DivergedError
-        That names the layer; the last checkpoint is from before.
     """
     path = folder / checkpoint.NAME
     folder.mkdir(parents=True, exist_ok=True)
@@ -83,19 +79,11 @@ def train(
         module.history, module.step = stored.history, stored.step
         return module
     keeper = Keeper(path, should_stop, seconds, say)
-    fit(module, device, keeper, ckpt_path=path if stored else None, bar=bar)
+    _fit(module, keeper, device, stored is not None, bar)
     return module
 
 
-def fit(
-    module: DensityModule,
-    device: str,
-    *callbacks: lightning.Callback,
-    ckpt_path: Path | None = None,
-    steps: int | None = None,
-    bar: bool = False,
-) -> None:
-    """Run a module's steps, all that are left unless told how many, from a checkpoint if any."""
+def _fit(module: DensityModule, keeper: Keeper, device: str, goes_on: bool, bar: bool) -> None:
     here, world = (int(os.environ.get(f"{n}WORLD_SIZE", 1)) for n in ("LOCAL_", ""))  # torchrun's
     if module.recipe.batch % world:
         raise CommandError(
@@ -113,16 +101,16 @@ def fit(
             devices=here if world > 1 else one,
             num_nodes=world // here,
             strategy="ddp" if world > 1 else "auto",
-            max_steps=module.steps if steps is None else steps,
+            max_steps=module.steps,
             precision=_PRECISIONS[module.recipe.precision],
-            callbacks=list(callbacks),
+            callbacks=[keeper],
             plugins=[WholeFiles()],
             logger=False,
             enable_checkpointing=False,  # `Keeper` says when
             enable_progress_bar=bar,
             enable_model_summary=False,
         )
-        trainer.fit(module, ckpt_path=ckpt_path)
+        trainer.fit(module, ckpt_path=keeper.path if goes_on else None)
 
 
 class WholeFiles(TorchCheckpointIO):  # type: ignore[misc]
@@ -138,23 +126,20 @@ class WholeFiles(TorchCheckpointIO):  # type: ignore[misc]
             part.write_bytes(content.getbuffer())
 
 
+@dataclass(eq=False)
 class Keeper(lightning.Callback):  # type: ignore[misc]
-    """Measures and saves a run, and stops it when asked; arguments are `train`'s."""
+    """Measures and saves a run, and stops it when asked; the first four fields are `train`'s."""
 
-    def __init__(
-        self,
-        path: Path,
-        should_stop: Callable[[], bool],
-        seconds: float,
-        say: Callable[[str], object],
-    ) -> None:
-        self._path, self._should_stop, self._say = path, should_stop, say
-        self._seconds, self._saved = seconds, time.monotonic()
-        self._sigterm = signal.getsignal(signal.SIGTERM)
+    path: Path
+    should_stop: Callable[[], bool]
+    seconds: float
+    say: Callable[[str], object]
+    saved: float = field(default_factory=time.monotonic)
+    sigterm: Any = field(default_factory=lambda: signal.getsignal(signal.SIGTERM))
 
     def on_train_start(self, trainer: lightning.Trainer, module: Any) -> None:
         """Take Lightning's handler of SIGTERM away: it would not save."""
-        signal.signal(signal.SIGTERM, self._sigterm)
+        signal.signal(signal.SIGTERM, self.sigterm)
 
     def on_train_batch_end(self, trainer: lightning.Trainer, module: Any, *_: Any) -> None:
         """Measure twenty times in a run; save then, when time has passed, and at the end.
@@ -165,20 +150,20 @@ class Keeper(lightning.Callback):  # type: ignore[misc]
             module.measure()
             if trainer.is_global_zero:
                 last = "train {train:.3f}, held out {held_out:.3f}".format(**module.history[-1])
-                self._say(f"{module.step:>6}/{module.steps}  bits/dim: {last}")
+                self.say(f"{module.step:>6}/{module.steps}  bits/dim: {last}")
         anyone = trainer.strategy.reduce_boolean_decision
-        trainer.should_stop = anyone(self._should_stop(), all=False)
-        late = anyone(time.monotonic() - self._saved > self._seconds, all=False)
+        trainer.should_stop = anyone(self.should_stop(), all=False)
+        late = anyone(time.monotonic() - self.saved > self.seconds, all=False)
         if module.due or late or trainer.should_stop:
             module.require_numbers()
             try:
-                trainer.save_checkpoint(self._path)
+                trainer.save_checkpoint(self.path)
             except OSError as error:
                 raise OSError(
-                    f"{self._path}: the checkpoint of step {module.step} cannot be written, "
+                    f"{self.path}: the checkpoint of step {module.step} cannot be written, "
                     f"the one before is still there: {error}"
                 ) from None
-            self._saved = time.monotonic()
+            self.saved = time.monotonic()
 
 
 @contextmanager
