@@ -71,7 +71,7 @@ UPWARDS = {
     ),
     "density": (
         "benchmarks/invconv_benchmarks/density/data/shipped.py",
-        "from invconv_benchmarks.density.models import model",
+        "from invconv_benchmarks.density.recipes import recipe",
         "Rooms of invconv_benchmarks.density",
     ),
 }
