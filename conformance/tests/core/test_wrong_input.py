@@ -53,6 +53,7 @@ VALUES: dict[str, Callable[[], Any]] = {
     r"an array on device .*CPU_DEVICE.* got one on .*device1": lambda: CORNER.asarrays(
         strict.zeros((), dtype=strict.float64)
     ).forward(ELSEWHERE),
+    "norm: expected 1 or inf, or None, got 2": lambda: CORNER.condition((4, 5), norm=2),
     r"one pixel .* at most, got": lambda: CORNER.log_det((2**70, 5)),
     r"kernel: expected shape \(C, C, \*k\), got \(2, 3, ": lambda: ic.PeriodicConv(KERNEL[:2]),
     r"bias: expected shape \(C,\) with C = 3 as kernel has, got \(2,\)": lambda: ic.PeriodicConv(

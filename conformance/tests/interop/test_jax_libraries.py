@@ -52,22 +52,6 @@ def test_distrax_knows_that_it_is_affine() -> None:
             flow.kl_divergence(distrax.Transformed(base, different))
 
 
-def test_distrax_blocks_and_inverses() -> None:
-    distrax = pytest.importorskip("distrax")
-    part = interop.DistraxBijector(step())
-    x = jax.random.normal(jax.random.key(0), (2, 3, *EVENT))
-    block = distrax.Block(part, 1)
-    assert block.event_ndims_in == 4
-    y, log_det = jax.jit(block.forward_and_log_det)(x)
-    assert log_det.shape == (2,)
-    np.testing.assert_allclose(log_det, part.forward_log_det_jacobian(x).sum(1), rtol=1e-5)
-    turned = distrax.Inverse(part)
-    np.testing.assert_allclose(turned.forward(y), x, rtol=1e-2, atol=1e-3)
-    np.testing.assert_allclose(
-        turned.inverse_log_det_jacobian(x), -turned.forward_log_det_jacobian(y)
-    )
-
-
 def test_flowjax_leaves_constants_alone() -> None:
     pytest.importorskip("flowjax")
     import paramax
@@ -109,18 +93,6 @@ def test_flowjax_scans_over_stacked_operators() -> None:
     got = equinox.filter_jit(mapped.inverse)(jnp.stack([x] * 3))
     expected = jnp.stack([part.conv.forward(x) for part in alone])
     np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-6)
-
-
-def test_flowjax_shapes() -> None:
-    pytest.importorskip("flowjax")
-    from flowjax.distributions import StandardNormal, Transformed
-
-    part = interop.FlowjaxBijection(step(), EVENT)
-    assert part.cond_shape is None
-    with pytest.raises(ValueError, match="mismatched shapes"):
-        Transformed(StandardNormal((4, 5, 4)), part)
-    with pytest.raises(ValueError, match="Expected input shape"):
-        part.transform(jnp.zeros((2, *EVENT)))
 
 
 def test_a_transform_keeps_the_rules_of_numpyro() -> None:
