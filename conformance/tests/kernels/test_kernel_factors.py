@@ -73,19 +73,6 @@ def test_numbers_of_any_size(dtype: str) -> None:
         assert np.abs(upper - np.triu(found[0])).max() <= 300 * limits.eps
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
-def test_a_singular_matrix_has_a_zero_pivot(dtype: str) -> None:
-    """Beside others, which are as they would be; and what is no number stays none."""
-    matrices = drawn(np.random.default_rng(0), 24, 5, dtype)
-    matrices[3], matrices[4, :, 2], matrices[5, 1], matrices[6, 1, 2] = 0, 0, 0, np.nan
-    regular = [i for i in range(24) if i not in (3, 4, 5, 6)]
-    factors, _ = factored(matrices)
-    pivots = np.abs(np.diagonal(factors, axis1=1, axis2=2))
-    assert (pivots[3:6].min(1) == 0).all()
-    assert np.isnan(pivots[6]).any()
-    np.testing.assert_array_equal(factors[regular], factored(matrices[regular])[0])
-
-
 @pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_numpys_log_determinants(dtype: str) -> None:

@@ -1,8 +1,8 @@
 """A stand-in for CuPy that runs on NumPy: what is a host read or a mixed operand there raises here.
 
 `install` writes it as a package ``cupy`` for another process to import. It offers what the core and
-its adapter call, under array-api-compat's own wrappers for CuPy, and lists every call, by name and
-form, in the file that the environment names as STAND_IN_CALLS.
+its adapter call, under array-api-compat's own wrappers for CuPy, and lists what is called in the
+file that the environment names as STAND_IN_CALLS.
 
 - Values are out of reach, through ``bool``, ``float``, ``get``, NumPy, ``in`` or a mask that is an
   index, while a function of the core is running that must not wait.
@@ -14,7 +14,6 @@ form, in the file that the environment names as STAND_IN_CALLS.
 from __future__ import annotations
 
 import functools
-import json
 import operator
 import os
 import subprocess
@@ -149,16 +148,16 @@ def _wrap(x: Any) -> Any:
 
 
 @functools.cache
-def _record(name: str, positional: int, keywords: tuple[str, ...]) -> None:
-    """Add a line to the file of calls, once for each form of a call in a process."""
+def _record(name: str) -> None:
+    """Add a line to the file of calls, once for each name in a process."""
     if path := os.environ.get("STAND_IN_CALLS"):
         with open(path, "a", encoding="utf-8") as file:
-            file.write(json.dumps([name, positional, keywords]) + "\n")
+            file.write(f"{name}\n")
 
 
 def _on_device(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
     def call(*args: Any, **kwargs: Any) -> Any:
-        _record(name, len(args), tuple(sorted(kwargs)))
+        _record(name)
         plain = [_unwrap(a) for a in args]
         options = {key: _unwrap(value) for key, value in kwargs.items()}
         with np.errstate(all="ignore"):
@@ -178,7 +177,7 @@ for _name in [*_METHODS.split(), *(f"__{o}__" for o in _OPERATORS.split())]:
 
 def asarray(obj: Any, dtype: Any = None, copy: Any = None) -> ndarray:
     """Return a new array; NumPy's values go onto the device."""
-    _record("cupy.asarray", 1, () if dtype is None else ("dtype",))
+    _record("cupy.asarray")
     return ndarray(np.array(obj._values if isinstance(obj, ndarray) else obj, dtype=dtype))
 
 

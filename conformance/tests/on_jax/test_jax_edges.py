@@ -52,14 +52,6 @@ def test_taps_and_dilations_beyond_the_grid_cost_nothing(
     np.testing.assert_allclose(found, conv.inverse(y), rtol=1e-10, atol=1e-10)
 
 
-def test_ranks_are_not_promoted() -> None:
-    rng = np.random.default_rng(0)
-    conv = ic.EmergingConv.init(2, rng=rng).replace(bias=np.ones(2))
-    chain = ic.Chain([ic.ActNorm.init(2), conv]).asarrays(jnp.zeros(0))
-    with jax.numpy_rank_promotion("raise"):
-        chain.inverse(chain.forward(jnp.ones((2, 2, 4, 4))))
-
-
 @pytest.mark.parametrize("name", ["adamw", "lion"])
 def test_weight_decay_does_not_reach_the_sign_of_plu(name: str) -> None:
     optax, equinox = pytest.importorskip("optax"), pytest.importorskip("equinox")

@@ -6,9 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import jax
 import numpy as np
@@ -38,19 +36,6 @@ def test_a_large_solve_needs_a_third_of_its_input_beside_the_result(shape: tuple
     y = jax.ShapeDtypeStruct(shape, np.float32)
     compiled = jax.jit(conv.prepare(shape[2:], check=False).inverse).lower(y).compile()
     assert compiled.memory_analysis().temp_size_in_bytes <= 0.3 * 4 * np.prod(shape)
-
-
-def test_threads_that_need_a_new_handler_at_once() -> None:
-    hosts = [convolution(channels) for channels in (7, 7, 7, 9, 9, 9)]
-    y = [RNG.standard_normal((1, host.channels, 3, 4)) for host in hosts]
-
-    def solve(host: ic.AutoregressiveConv, y: Any) -> Any:
-        return jax.jit(lambda conv, y: conv.inverse(y))(host.asarrays(jnp.zeros(())), y)
-
-    with ThreadPoolExecutor(6) as pool:
-        found = list(pool.map(solve, hosts, y))
-    for host, given, x in zip(hosts, y, found, strict=True):
-        np.testing.assert_array_equal(x, host.inverse(given))
 
 
 def test_programs_on_a_disk_find_the_handler_in_another_process(tmp_path: Path) -> None:

@@ -180,26 +180,6 @@ def test_a_prepared_inverse_is_an_argument_of_jit(case: Any) -> None:
     assert len(traces) == 1
 
 
-@pytest.mark.parametrize("case", of_each_class("pluconv1x1-2d", "emerging-biases"))
-def test_prepared_inverses_are_stacked_and_vectorised(case: Any) -> None:
-    """Those that were prepared one by one, and those that vmap prepares."""
-    host, x = case.conv(), case.images(1)[0]
-    parameters = host.parameters().items()
-    hosts = [host.replace(**{n: f * a for n, a in parameters}) for f in (1, 1.05)]
-    images = jnp.stack([hosts[0].forward(x), hosts[1].forward(2 * x + 1)])
-    convs = [conv.asarrays(images) for conv in hosts]
-    prepared = [conv.prepare(case.spatial_shape, check=False) for conv in convs]
-    together = jax.tree.map(lambda *a: jnp.stack(a), *convs)
-    for stacked in (
-        jax.tree.map(lambda *a: jnp.stack(a), *prepared),
-        jax.vmap(lambda conv: conv.prepare(case.spatial_shape))(together),
-    ):
-        got = jax.jit(jax.vmap(lambda p, y: p.inverse(y)))(stacked, images)
-        np.testing.assert_allclose(got, jnp.stack([x, 2 * x + 1]), rtol=0, atol=1e-9)
-        with pytest.raises(ValueError, match="one axis more"):
-            stacked.inverse(images[0])
-
-
 def test_a_scan_over_stacked_layers_is_a_chain() -> None:
     keys = jax.random.split(jax.random.key(0), 4)
 

@@ -53,38 +53,6 @@ def test_the_seed_decides_the_start(layer_name: str, torch_layer: Build) -> None
         assert not all(torch.equal(t, state[n]) for n, t in third.state_dict().items())
 
 
-def test_the_gradients_of_an_empty_batch_are_zero(layer_name: str, torch_layer: Build) -> None:
-    layer, images = torch_layer(layer_name)
-    for function in (layer.forward, layer.inverse):
-        x = images[:0].detach().requires_grad_()
-        y, log_det = function(x)
-        (y.sum() + log_det.sum()).backward()
-        assert x.grad is not None
-        assert x.grad.shape == x.shape
-        gradients = [p.grad for p in layer.parameters() if p.grad is not None]
-        assert gradients
-        assert not any(g.any() for g in gradients)
-
-
-def test_the_start_is_the_papers() -> None:
-    torch.manual_seed(0)
-    layer = it.EmergingConv2d(24, 3, dtype=torch.float64)
-    first = layer.first.kernel.detach()
-    rest = first.clone()
-    rest[..., 0, 0] -= torch.eye(24)
-    assert 0.015 < rest[rest != 0].std() < 0.025
-    assert layer.first.kernel.shape == (24, 24, 2, 2)
-    centre = it.PeriodicConv2d(24, 3, dtype=torch.float64).kernel.detach()[..., 1, 1]
-    gram = centre @ centre.T
-    assert (gram - torch.eye(24)).abs().max() < 0.4
-    qr = it.Conv1x1(5, "qr")
-    assert torch.equal(qr.scale, torch.ones(5))
-    assert not qr.upper.any()
-    plain = it.Conv1x1(6, dtype=torch.float64).weight.detach()
-    torch.testing.assert_close(plain @ plain.T, torch.eye(6).double())
-    assert layer(torch.zeros(1, 24, 4, 4, dtype=torch.float64))[0].abs().max() == 0  # the bias
-
-
 def test_dtypes_and_devices(layer_name: str, torch_layer: Build) -> None:
     layer, x = torch_layer(layer_name)
     for half in (torch.float16, torch.bfloat16):
@@ -157,14 +125,6 @@ def test_a_reset_draws_in_the_dtype_of_the_layer() -> None:
     torch.nn.utils.parametrizations.orthogonal(layer, "weight")
     with pytest.raises(RuntimeError, match="reset_parameters: expected parameters named weight"):
         layer.reset_parameters()
-
-
-def test_an_inverse_names_its_own_argument() -> None:
-    layer = it.EmergingConv2d(3).eval()
-    with pytest.raises(ValueError, match=r"^z: expected shape"):
-        layer.inverse(torch.zeros(3))
-    with pytest.raises(TypeError, match=r"^z: expected dtype float32"):
-        layer.inverse(torch.zeros(1, 3, 4, 4, dtype=torch.float64))
 
 
 def test_autocast_of_a_layer_without_parameters() -> None:
