@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import subprocess
 import sys
@@ -15,7 +14,6 @@ from matplotlib.image import imread
 from skimage.io import imsave
 
 from invconv import _cli
-from invconv_benchmarks.measure import environment
 from invconv_conformance import info
 from tests.libraries.gpus import CUPY
 
@@ -149,13 +147,6 @@ def test_info(tmp_path: Path) -> None:
         assert word in done.stdout
 
 
-def test_help_lists_the_commands(tmp_path: Path) -> None:
-    done = invconv("--help", cwd=tmp_path)
-    assert done.returncode == 0
-    assert "demo" in done.stdout
-    assert "info" in done.stdout
-
-
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -231,30 +222,8 @@ def test_what_is_missing_is_said_before_the_work(tmp_path: Path) -> None:
         assert message in done.stdout + done.stderr
 
 
-@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="the system binds no processes")
-def test_cores_are_those_that_this_process_may_use() -> None:
-    own = os.sched_getaffinity(0)
-    try:
-        os.sched_setaffinity(0, {min(own)})
-        assert environment.cores() == 1
-    finally:
-        os.sched_setaffinity(0, own)
-
-
 def test_a_reader_who_has_read_enough_ends_it_quietly(tmp_path: Path) -> None:
     command = f"{sys.executable} -m invconv diagnose --example growth | head -1"
     done = subprocess.run(command, shell=True, cwd=tmp_path, capture_output=True, check=True)
     assert done.stdout.startswith(b"z = K x")
     assert done.stderr == b""
-
-
-@pytest.mark.slow
-def test_what_a_terminal_cannot_show_is_replaced(tmp_path: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "invconv", "diagnose", "--example", "growth"],
-        cwd=tmp_path,
-        capture_output=True,
-        check=True,
-        env={"PATH": "/usr/bin:/bin", "PYTHONIOENCODING": "ascii", "HOME": str(tmp_path)},
-    )
-    assert done.stdout.decode("ascii").count("the authors' issue  ") == 3
