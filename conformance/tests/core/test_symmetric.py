@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import jax
 import numpy as np
 import pytest
@@ -16,27 +14,6 @@ import invconv as ic
 jax.config.update("jax_enable_x64", True)
 
 RNG = np.random.default_rng(0)
-
-
-def even(kernel: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    """Return the whole kernel of taps 0 ... h - 1 along each axis."""
-    for axis in range(kernel.ndim):
-        others = np.flip(np.take(kernel, range(1, kernel.shape[axis]), axis), axis)
-        kernel = np.concatenate([others, kernel], axis)
-    return kernel
-
-
-@pytest.mark.parametrize(("taps", "grid"), [((2, 3), (5, 4)), ((4, 1), (3, 3)), ((3,), (2,))])
-def test_it_is_scipys_correlation_with_a_reflected_border(
-    taps: tuple[int, ...], grid: tuple[int, ...]
-) -> None:
-    kernel, x = RNG.standard_normal((2, 2, *taps)), RNG.standard_normal((2, *grid))
-    y = ic.SymmetricConv(kernel).forward(x)
-    for out in range(2):
-        parts = [
-            scipy.ndimage.correlate(x[i], even(kernel[out, i]), mode="reflect") for i in range(2)
-        ]
-        np.testing.assert_allclose(y[out], sum(parts), atol=1e-13)
 
 
 def test_a_whole_point_spread_function_warns_with_the_slice_to_pass() -> None:

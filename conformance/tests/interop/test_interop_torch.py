@@ -78,16 +78,6 @@ def test_what_is_no_layer_is_refused(library: str) -> None:
             LIBRARIES[library](wrong, (2, 4, 3))
 
 
-def test_a_log_determinant_of_what_does_not_fit_is_refused() -> None:
-    transform = interop.TorchTransform(it.EmergingConv2d(3))
-    for wrong, message in (
-        (torch.zeros(2, 4, 4, 4), "channel"),
-        (torch.zeros(2, 3, 4, 4, dtype=torch.float16), "dtype"),
-    ):
-        with pytest.raises((TypeError, ValueError), match=message):
-            transform.log_abs_det_jacobian(wrong, wrong)
-
-
 @pytest.mark.parametrize("library", installed(["nflows", "normflows", "zuko"]))
 def test_a_context_that_other_parts_have_is_taken_and_ignored(library: str) -> None:
     layer = it.EmergingConv2d(4)

@@ -74,27 +74,6 @@ def test_flowjax_leaves_constants_alone() -> None:
     np.testing.assert_array_equal(copy.inverse(x), part.inverse(x))
 
 
-def test_flowjax_scans_over_stacked_operators() -> None:
-    pytest.importorskip("flowjax")
-    from flowjax.bijections import Chain, Scan, Vmap
-
-    def make(key: Any) -> Any:
-        return interop.FlowjaxBijection(invconv_jax.init(key, ic.EmergingConv, 2), (2, 3, 3))
-
-    keys = jax.random.split(jax.random.key(0), 3)
-    stacked, alone = equinox.filter_vmap(make)(keys), [make(key) for key in keys]
-    x = jax.random.normal(jax.random.key(1), (2, 3, 3))
-    for method in ("transform_and_log_det", "inverse_and_log_det"):
-        got, found = equinox.filter_jit(getattr(Scan(stacked), method))(x)
-        expected, total = equinox.filter_jit(getattr(Chain(alone), method))(x)
-        np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-5)
-        np.testing.assert_allclose(found, total, rtol=1e-5, atol=1e-6)
-    mapped = Vmap(stacked, in_axes=equinox.if_array(0))
-    got = equinox.filter_jit(mapped.inverse)(jnp.stack([x] * 3))
-    expected = jnp.stack([part.conv.forward(x) for part in alone])
-    np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-6)
-
-
 def test_a_transform_keeps_the_rules_of_numpyro() -> None:
     pytest.importorskip("numpyro")
     from numpyro import distributions as dist

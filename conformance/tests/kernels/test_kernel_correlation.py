@@ -18,7 +18,6 @@ from invconv.kernels.cpu.correlate import correlation, gram
 from invconv.kernels.cpu.correlate.bands import of_taps
 from invconv.kernels.cpu.correlate.correlation import CompiledCorrelation, compiled_correlation
 from invconv.kernels.cpu.correlate.gram import compiled_kernel_vjp
-from invconv.kernels.families import StencilFamily
 from invconv_torch.native import correlation as torch_correlation
 from invconv_torch.native import kernels
 from tests.kernels.test_kernels import narrower
@@ -119,35 +118,6 @@ def test_pixels_or_images_in_the_lanes(
     wanted = expected(taps, offsets, x, wrap)
     for y in found:
         assert np.abs(y - wanted).max() <= 4 * np.finfo(x.dtype).eps * scale
-
-
-@pytest.mark.parametrize("cached", [torch_correlation._CACHED, 0], ids=["at once", "in parts"])
-@pytest.mark.parametrize("seed", [*range(4), "bands"])
-def test_a_polynomial_of_maps(
-    seed: int | str, cached: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """In NumPy and PyTorch as by one map after the other, to the bit, with all sums or the last."""
-    monkeypatch.setattr(torch_correlation, "_CACHED", cached)
-    rng = np.random.default_rng(0 if seed == "bands" else int(seed))
-    taps, offsets, x = random_case(rng)
-    x = np.concatenate([x, 2 * x, 3 * x, x])[:37]  # more than a vector has
-    if seed == "bands":  # of a large image, which read rows that others have written
-        offsets = tuple(itertools.product((-1, 0, 1), (-1, 0, 1)))
-        taps, x = rng.standard_normal((9, 3, 3)), rng.standard_normal((1, 3, 300, 200))
-    nowhere = ((9**9,) * (x.ndim - 2),)  # a tap that reaches no pixel adds nothing
-    given = x.copy()
-    for family in (StencilFamily(offsets, True), StencilFamily(nowhere, False)):
-        ws = [taps[: len(family.offsets)] / n for n in range(1, 6)]
-        wanted = [x]
-        for w in reversed(ws):
-            wanted.append(x + maps.apply(family, w, wanted[-1]))
-        tensors = [torch.from_numpy(w) for w in ws]
-        for keep, few in ((True, wanted[1:]), (False, wanted[-1:])):
-            found = [z.numpy() for z in kernels.horner(family, tensors, torch.from_numpy(x), keep)]
-            for some in (found, maps.horner(family, ws, x, keep)):
-                np.testing.assert_array_equal(some, few)
-                assert not any(np.shares_memory(z, x) for z in some)
-    assert np.array_equal(x, given)
 
 
 @pytest.mark.parametrize("wrap", [False, True], ids=["zeros", "periodic"])

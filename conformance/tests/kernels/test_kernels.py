@@ -19,7 +19,6 @@ from invconv.kernels.cpu.compiler.target import Target, host
 from invconv.kernels.cpu.correlate.images_loop import write_images_correlation
 from invconv.kernels.cpu.lanes import rows
 from invconv.kernels.cpu.loop import write_solve_module, write_weights_module
-from invconv.kernels.order import accumulators
 from invconv_conformance.truth.oracle import affine
 from tests.selected import seeds
 
@@ -108,31 +107,6 @@ def test_solves_what_the_dense_matrix_says(seed: int, lanes: str) -> None:
     assert backward_error(conv, x, y) < 4 * conv.channels * np.finfo(dtype).eps
     assert np.array_equal(solved(state, y, workers=2), x)
     assert np.array_equal(solved(state, y[-1:]), x[-1:])
-
-
-def test_the_sums_are_in_the_order_that_is_written_down(lanes: str) -> None:
-    """Step by step in Python, with products and sums rounded once (exact in longdouble)."""
-    if np.finfo(np.longdouble).nmant < 63 or not host().fma:
-        pytest.skip("needs a longdouble of 64 bits and a processor with FMA")
-    rng = np.random.default_rng(0)
-    conv = ic.AutoregressiveConv.init(5, 2, rng=rng)
-    state = factored(conv, (3, 4), "float32")
-    g, y = state.geometry, rng.standard_normal((1, 5, 3, 4)).astype("float32")
-    weights = state.weights[: 4 * 5 * 5].reshape(4, 5, 5)  # tap, input, output
-    count, x = accumulators(g.block, g.single), np.zeros_like(y[0])
-    for i, j in np.ndindex(3, 4):
-        partial = np.zeros((count, 5), np.float32)
-        for tap, (a, b) in enumerate(g.reach):
-            there = i >= a and j >= b
-            z = (y[0] if tap == 0 else x)[:, i - a, j - b] if there else np.zeros(5, np.float32)
-            for k in range(5):
-                exact = weights[tap, k].astype(np.longdouble) * z[k] + partial[k % count]
-                partial[k % count] = exact.astype(np.float32)
-        total = partial[0]
-        for part in partial[1:]:
-            total = total + part
-        x[:, i, j] = total
-    assert np.array_equal(solved(state, y)[0], x)
 
 
 @pytest.mark.parametrize("bits", [128, 256])

@@ -85,14 +85,6 @@ def test_weights_of_a_cpu_are_not_given_to_a_device(devices: Driver) -> None:
     assert re.findall("tensor<(.*?)>", calls["solve"]) == ["52xf32", "2x3x5x7xf32"]
 
 
-def test_half_types_are_solved_in_float32(devices: Driver) -> None:
-    half = jax.ShapeDtypeStruct(Y.shape, np.float16)
-    calls = {
-        found[0]: found[4] for found in CALL.findall(lowered(inverse, convolution("float16"), half))
-    }
-    assert re.findall("tensor<(.*?)>", calls["solve"]) == ["52xf32", "2x3x5x7xf32"]
-
-
 def by_scan(text: str) -> bool:
     return "invconv_cuda" not in text and "stablehlo.while" in text
 

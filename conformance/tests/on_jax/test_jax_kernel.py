@@ -81,19 +81,6 @@ def test_vmap(axes: tuple[int | None, int | None], outer: bool) -> None:
         np.testing.assert_array_equal(x, host.inverse(y if axes[1] is None else y[i]))
 
 
-def test_inside_a_loop_and_a_branch() -> None:
-    host = convolution(2)
-    y, conv = images(2, 2, 4, 5), in_jax(host)
-    wanted = y
-    for _ in range(3):
-        wanted = host.inverse(wanted)
-
-    def step(y: Any, _: Any) -> Any:
-        return jax.lax.cond(y.sum() < jnp.inf, conv.inverse, lambda y: y, y), None
-
-    np.testing.assert_array_equal(jax.lax.scan(step, y, length=3)[0], wanted)
-
-
 def test_numbers_near_zero_are_kept_as_in_numpy() -> None:
     """XLA has the processor take them for zero."""
     host = convolution(2, "float32")

@@ -7,7 +7,6 @@ import pickle
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 
@@ -104,37 +103,6 @@ def test_arguments_and_repr() -> None:
         it.Conv1x1(4, "lu")
     with pytest.raises(ValueError, match="4 channel"):
         layer(torch.zeros(1, 3, 8, 8))
-
-
-def test_any_operator_of_the_core_is_a_module() -> None:
-    rng = np.random.default_rng(0)
-    conv = ic.Chain([ic.ActNorm.init(3), ic.Inverse(ic.PeriodicConv.init(3, rng=rng))])
-    layer = it.InvertibleModule(conv, dtype=torch.float64)
-    x = rng.standard_normal((2, 3, 4, 4))
-    np.testing.assert_allclose(layer(torch.tensor(x))[0].detach(), conv.forward(x), atol=1e-12)
-    assert set(dict(layer.named_parameters())) == set(conv.parameters())
-
-
-def test_a_reset_draws_in_the_dtype_of_the_layer() -> None:
-    torch.manual_seed(1)
-    layer = it.Conv1x1(3, dtype=torch.float64)
-    first = layer.weight.detach().clone()
-    torch.manual_seed(1)
-    layer.reset_parameters()
-    assert torch.equal(layer.weight, first)
-    torch.nn.utils.parametrizations.orthogonal(layer, "weight")
-    with pytest.raises(RuntimeError, match="reset_parameters: expected parameters named weight"):
-        layer.reset_parameters()
-
-
-def test_autocast_of_a_layer_without_parameters() -> None:
-    layer = it.Conv1x1(3, bias=False)
-    weight = layer.weight.detach()
-    del layer.weight
-    layer.register_buffer("weight", weight)
-    with torch.autocast("cpu", torch.bfloat16):
-        z, _ = layer(torch.ones(1, 3, 2, 2, dtype=torch.bfloat16))
-    assert z.dtype == torch.float32
 
 
 def test_settings_are_named_and_operators_are_operators() -> None:

@@ -112,18 +112,6 @@ def test_restored_after_an_error_and_after_threads() -> None:
     assert switches() == before
 
 
-def test_a_switch_that_follows_another_one_still_does() -> None:
-    torch.backends.mkldnn.fp32_precision = "bf16"
-    try:
-        assert switches()["matmul"] == "bf16"
-        with full_precision(torch.zeros(1)):
-            assert switches()["matmul"] == switches()["conv"] == "ieee"
-        assert switches()["matmul"] == "bf16"
-    finally:
-        torch.backends.mkldnn.fp32_precision = "none"
-    assert switches() == {"matmul": "none", "conv": "none", "all": "none"}
-
-
 @pytest.mark.parametrize("reduced_to", ["bf16", "tf32"])
 @pytest.mark.parametrize("product", ["matmul", "conv"])
 def test_a_switch_of_one_kind_of_product_alone_is_seen(product: str, reduced_to: str) -> None:

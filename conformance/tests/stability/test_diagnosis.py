@@ -192,21 +192,6 @@ def test_the_command_reads_files_and_draws(
 
 
 @pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (["none.safetensors", "--grid", "4"], "none.safetensors"),
-        (["--example", "authors", "--picture", "a.tiff"], "--picture: expected a name that ends"),
-        (["--example", "growth", "--dtype", "float64"], "the growth example has its own"),
-    ],
-)
-def test_wrong_arguments(
-    arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert _cli.main(["diagnose", *arguments]) == 2
-    assert message in capsys.readouterr().err
-
-
-@pytest.mark.parametrize(
     ("conv", "grid", "growth"),
     [
         (growing.corner(-0.9), (1, 1), "not known along axis 0 and 1, too short for all taps"),
@@ -221,16 +206,6 @@ def test_growth_that_no_tap_has_shown_is_not_known(
     found = ic.diagnose(conv, grid)
     assert growth in " ".join(repr(found).split())
     assert not any("two digits last" in text for text in found.advice)
-
-
-def test_what_overflows_is_said_once() -> None:
-    kernel = np.asarray([[[1e-200], [0]], [[1e200], [1e-200]]])
-    found = ic.diagnose(ic.AutoregressiveConv(kernel), (4,))
-    assert found.advice == ("bring D, the matrix of the pixel itself, closer to 1: D^-1 overflows",)
-    found = ic.diagnose(ic.Conv1x1(np.diag([1e-200, 1e200])), (8, 8))
-    assert found.advice == ("make the matrix less singular",)
-    far = ic.AutoregressiveConv(np.asarray([[[1, 1e200]]]))
-    assert not any("nothing on this grid" in text for text in ic.diagnose(far, (4,)).advice)
 
 
 def test_frequencies_are_said_up_to_half_the_grid() -> None:
