@@ -56,6 +56,15 @@ def test_a_skew_kernel_loses_nothing_at_any_norm(padding: str) -> None:
     assert np.abs(bounded - kernel).max() < 1e-12 * np.abs(kernel).max()
 
 
+@pytest.mark.parametrize("norm", [1e-9, 1e-5, 1e-3, 0.5])
+def test_a_series_has_enough_terms_at_small_norms(norm: float) -> None:
+    """Of a shift around a circle, whose powers are shifts."""
+    conv = ic.ExponentialConv(np.asarray([[[0.0, 0.0, norm]]]), padding="circular")
+    found = conv.forward(np.eye(5)[:, None])[:, 0]
+    truth = scipy.linalg.expm(norm * np.roll(np.eye(5), 1, axis=1))
+    assert np.abs(found - truth.T).max() <= 1e-15 * np.abs(truth).max()
+
+
 def test_no_number_comes_of_a_norm_that_is_none() -> None:
     for value in (math.nan, math.inf, 1e5):
         conv = ic.ExponentialConv(np.asarray([[[0.0, 0.0, value]]]))

@@ -77,17 +77,3 @@ def test_vectorized_jacobians(direction: str, layer_name: str, torch_layer: Buil
     # one level of vmap inside another
     nested = [jacobian(lambda z, v=v: slope(z, v)[:2], x, vectorize=v) for v in (True, False)]
     torch.testing.assert_close(*nested)
-
-
-def test_an_image_that_has_left_a_transform_has_gradients() -> None:
-    layer, x, left = it.EmergingConv2d(3), torch.randn(1, 3, 4, 4, requires_grad=True), []
-
-    def keep(t: Any) -> Any:
-        left.append(t)
-        return t.sum()
-
-    torch.func.grad(keep)(x)
-    given, found = [x, *layer.parameters()], []
-    for image in (x, left[0]):
-        found.append(torch.autograd.grad(layer(image)[0].square().sum(), given))
-    assert all(map(torch.equal, *found))

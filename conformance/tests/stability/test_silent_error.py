@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 import warnings
-from typing import Any
 
 import jax
 import numpy as np
@@ -174,21 +173,3 @@ def test_nobody_judges_where_it_is_not_asked_for(monkeypatch: pytest.MonkeyPatch
     conv.prepare((4, 4), check=False).inverse(np.ones((1, 2, 4, 4)))
     there = conv.asarrays(jax.numpy.empty(0, "float32"))
     jax.jit(lambda conv, y: conv.inverse(y))(there, jax.numpy.ones((1, 2, 4, 4), "float32"))
-
-
-def test_it_is_judged_once_a_grid_and_anew_for_other_values(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    grids: list[Shape] = []
-    judge = judgement.judge
-
-    def counted(conv: ic.InvertibleConv, shape: Shape, *others: Any) -> Judgement:
-        grids.append(shape)
-        return judge(conv, shape, *others)
-
-    monkeypatch.setattr(judgement, "judge", counted)
-    conv = ic.PeriodicConv.init(2, rng=np.random.default_rng(0), like=np.empty(0, np.float32))
-    for other in (conv, conv, conv.replace(kernel=2 * conv.kernel)):
-        for shape in ((4, 5), (5, 4)):
-            other.prepare(shape)
-    assert grids == [(4, 5), (5, 4)] * 2
