@@ -37,6 +37,20 @@ def test_derivatives_are_those_of_finite_differences(dtype: Any, shape: tuple[in
         assert torch.autograd.gradgradcheck(function, a)
 
 
+@kinds
+def test_a_zero_pivot_is_minus_infinity_and_its_inverse_nan(dtype: Any) -> None:
+    a = matrices(dtype, 3).detach()
+    a[1, :, 1] = 0
+    found = primitives.log_abs_det(a)
+    assert found.isneginf().tolist() == [False, True, False]
+    inverses = inverse_or_nan(a)
+    assert inverses.isnan().flatten(1).all(1).tolist() == [False, True, False]
+    assert inverses[::2].isfinite().all()
+    a = a.requires_grad_()
+    (grad,) = torch.autograd.grad(primitives.log_abs_det(a).sum(), a)
+    assert grad.isfinite().flatten(1).all(1).tolist() == [True, False, True]
+
+
 def test_an_image_that_is_not_finite_spoils_no_gradient_of_the_log_determinant() -> None:
     torch.manual_seed(0)
     layer = it.EmergingConv2d(2)
