@@ -13,13 +13,12 @@ import os
 
 from invconv.arrays.namespaces import Array, from_host
 from invconv.arrays.validation import require_real
-from invconv.files.container import FLOW_SCHEMA, Stored, named, reading
+from invconv.files.container import FLOW_SCHEMA, Stored, reading, write
 from invconv.files.description import build, describe, require
-from invconv.files.document import Document
-from invconv.files.ranges import judge_operator
+from invconv.files.ranges import Values, judge_range
 from invconv.operators.base.operator import InvertibleConv
 
-SCHEMA = "invconv-operator/1"
+_SCHEMA = "invconv-operator/1"
 
 
 def save(conv: InvertibleConv, path: str | os.PathLike[str]) -> None:
@@ -61,10 +60,9 @@ def save(conv: InvertibleConv, path: str | os.PathLike[str]) -> None:
     >>> bool(np.all(same.forward(x) == conv.forward(x)))
     True
     """
-    named(path)
     arrays: dict[str, Array] = {}
-    description = {"schema": SCHEMA, "operator": describe(conv, arrays)}
-    Document("conv", description, arrays).write(path, operator_of)
+    description = {"schema": _SCHEMA, "operator": describe(conv, arrays)}
+    write(path, "conv", description, arrays, operator_of)
 
 
 def load(path: str | os.PathLike[str], like: Array | None = None) -> InvertibleConv:
@@ -115,7 +113,6 @@ def load(path: str | os.PathLike[str], like: Array | None = None) -> InvertibleC
     >>> bool((conv.forward(x) == same.forward(x)).all())
     True
     """
-    named(path)
     if like is not None:
         require_real("like", like)
     with reading(path) as stored:
@@ -130,20 +127,18 @@ def load(path: str | os.PathLike[str], like: Array | None = None) -> InvertibleC
 
 def in_library(conv: InvertibleConv, like: Array, argument: str = "like") -> InvertibleConv:
     """Return an operator of NumPy arrays in the library, dtype and device of ``like``."""
-    judge_operator(conv, like, argument)
+    arrays: dict[str, Values] = {}
+    describe(conv, arrays)  # those before a bound
+    judge_range(arrays, like, argument)
     return conv._map(lambda array: from_host(array, like))
 
 
 def operator_of(stored: Stored) -> InvertibleConv:
     """Return the operator of a file, or raise InvalidFileError."""
     document = stored.document
-    hint = "; invconv_torch.load and invconv_jax.load read flows"
     schema = document.get("schema")
-    require(
-        schema == SCHEMA,
-        f"expected the schema {SCHEMA!r}, got {schema!r:.80}"
-        f"{hint if schema == FLOW_SCHEMA else ''}",
-    )
+    hint = "; invconv_torch.load and invconv_jax.load read flows" if schema == FLOW_SCHEMA else ""
+    require(schema == _SCHEMA, f"expected the schema {_SCHEMA!r}, got {schema!r:.80}{hint}")
     require(set(document) == {"schema", "operator"}, f"the description has {sorted(document)}")
     used: set[str] = set()
     conv = build(document["operator"], stored, used)

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import operator
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -12,7 +11,6 @@ import numpy as np
 from invconv.arrays.array_ops import ops_of
 from invconv.arrays.namespaces import Array, dtype_name, namespace
 from invconv.operators.base.checks import callers_level
-from invconv.operators.base.operator import InvertibleConv
 
 _AT_ONCE = 2**16  # numbers
 
@@ -24,23 +22,11 @@ def finite(values: Values) -> bool:
     return values.size == 0 or bool(np.isfinite(values.min()) and np.isfinite(values.max()))
 
 
-def judge_operator(conv: InvertibleConv, like: Array, argument: str = "like") -> None:
-    """Judge the parameters of an operator of NumPy arrays, as `judge_range` does."""
-    if (free := _unbounded(conv)) is not conv:
-        judge_operator(free, like, argument)
-    judge_range(conv.parameters(), like, argument)
-
-
-def judge_range(arrays: Mapping[str, Values], like: Array, argument: str = "like") -> None:
+def judge_range(arrays: Mapping[str, Values], like: Array, argument: str) -> None:
     """Raise if a number is too large for the dtype of ``like``; warn if one becomes zero.
 
-    Parameters
-    ----------
-    arrays : mapping of str to NumPy array
-        Arrays of real numbers.
-    like : array
-    argument : str
-        The name of the argument by which the user chose the dtype, for messages.
+    ``arrays`` are NumPy's; those of integers pass. ``argument`` is the name of the argument by
+    which the user chose the dtype, for messages.
     """
     kind, dtype = namespace(like).finfo(like.dtype), dtype_name(like.dtype)
     largest, spacing = float(kind.max), float(kind.smallest_normal) * float(kind.eps)
@@ -49,6 +35,8 @@ def judge_range(arrays: Mapping[str, Values], like: Array, argument: str = "like
     least = float(kind.smallest_normal) if flushes else spacing
     rounded_off = least - spacing / 2 if flushes else spacing / 2  # spacing / 2 is 0 in float64
     for name, array in arrays.items():
+        if array.dtype.kind != "f":
+            continue
         top = float(max(abs(array.min()), abs(array.max()))) if array.size else 0.0
         if top > largest:
             raise ValueError(
@@ -64,24 +52,11 @@ def judge_range(arrays: Mapping[str, Values], like: Array, argument: str = "like
             )
 
 
-def _unbounded(conv: InvertibleConv) -> InvertibleConv:
-    """Return the operator that the file holds: without bounds, which are applied after loading."""
-    free: InvertibleConv = conv._bounded_from[0] if conv._bounded_from else conv
-    given = free._parts().values()
-    parts = [_unbounded(part) for part in given]
-    return free if all(map(operator.is_, parts, given)) else free._rebuild({}, parts)
-
-
 def _vanishing(array: Values, limit: float) -> tuple[int, float]:
     """Return the count of nonzero numbers up to a limit, and the largest of them."""
     count, largest = 0, 0.0
-    for part in _parts(array):
+    for part in np.array_split(array.reshape(-1), 1 + array.size // _AT_ONCE):
         sizes = np.abs(part)
         lost = sizes[(sizes > 0) & (sizes <= limit)]
         count, largest = count + lost.size, max(largest, float(lost.max(initial=0)))
     return count, largest
-
-
-def _parts(array: Values) -> Iterator[Values]:
-    rows = array.reshape(-1)
-    return (rows[i : i + _AT_ONCE] for i in range(0, rows.size, _AT_ONCE))
