@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import stat
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -49,7 +50,7 @@ def reading(path: str | os.PathLike[str]) -> Iterator[Stored]:
 
 def _read_file(name: str) -> Stored:
     safetensors = _needed("safetensors", "files need")
-    ordinary = os.path.isfile(name) or not os.path.exists(name)
+    ordinary = stat.S_ISREG(os.stat(name).st_mode)
     require(ordinary, "not an ordinary file")  # to open a pipe would wait for ever
     try:
         with safetensors.safe_open(name, framework="np", backend="pread") as file:
