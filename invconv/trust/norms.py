@@ -40,7 +40,7 @@ def norms(
     first: tuple[int | None, ...] | None = None,
     products: float = 0.0,
 ) -> tuple[Norm, Norm]:
-    """Return |K|_1 and |K^-1|_1.
+    """Return |K|_1 and |K^-1|_1, exactly on a small grid and by an estimate from below beyond.
 
     Parameters
     ----------
@@ -51,8 +51,7 @@ def norms(
     sample : tuple of int
         (C, *spatial).
     first : tuple of int or None, one per axis, optional
-        A pixel index per axis such that every column is a shift of that pixel's column; None along
-        an axis without one.
+        A pixel such that every column is a shift of its column; None along an axis without one.
     products : float
         Number of products that K x takes for one sample.
     """

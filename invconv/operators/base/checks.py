@@ -68,10 +68,7 @@ def _ours(module: str) -> bool:
 
 
 def describe_loss(conv: Factored, shape: Shape, precision: str, state: State | None = None) -> str:
-    """Return the warning's text: the lost digits, their cause, and a remedy.
-
-    ``state`` is the factored operator, if it is known.
-    """
+    """Return the warning's text: the lost digits, their cause, and a remedy."""
     name = f"the inverse of {type(conv).__name__} on a grid of {grid_text(shape)}"
     number, carried = about_condition(conv, shape, precision)
     broken = [n for n, a in conv.parameters().items() if not np.isfinite(to_numpy(a)).all()]
@@ -99,12 +96,7 @@ def describe_loss(conv: Factored, shape: Shape, precision: str, state: State | N
 
 
 def relative_error(x: Array, again: Array, z: Array) -> tuple[Array, Array]:
-    """Compare images with their recomputation from an output.
-
-    Parameters
-    ----------
-    x, again, z : array, shape (B, ...)
-        The input, its recomputation, and the output.
+    """Compare images x with their recomputation from an output z.
 
     Returns
     -------
