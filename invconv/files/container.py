@@ -41,7 +41,7 @@ def reading(path: str | os.PathLike[str]) -> Iterator[Stored]:
 
     An OSError is raised if the file cannot be read.
     """
-    name = _named(path)
+    name = os.fsdecode(path)
     try:
         yield _read_file(name)
     except InvalidFileError as error:
@@ -67,19 +67,6 @@ def _require_entries_once(name: str) -> None:
         most = _MOST_HEADER_BYTES
         require(length <= most, f"no safetensors file: a header of {length} bytes, at most {most}")
         parse(file.read(length))
-
-
-def _named(path: Any) -> str:
-    """Return a path as text, or raise if it is no path."""
-    if not isinstance(path, (str, bytes, os.PathLike)):
-        raise TypeError(
-            f"path: expected the name of a file, as text or a pathlib.Path, got "
-            f"{type(path).__name__}"
-        )
-    name = os.fsdecode(path)
-    if not name or "\0" in name:
-        raise ValueError(f"path: expected the name of a file, got {name!r}")
-    return name
 
 
 class Stored(Mapping[str, Values]):
@@ -146,29 +133,19 @@ def write(
     arrays: Mapping[str, Array],
     read: Callable[[Stored], Any],
 ) -> None:
-    """Write a file, whole or not at all, and only if its bytes can be read again.
+    """Write a file, whole or not at all; raise ValueError if ``read`` refuses what was written.
 
-    Parameters
-    ----------
-    argument : str
-        The name of the saved argument, for messages.
-    description : dict
-        With an entry "schema".
-    arrays : mapping of str to array
-        Arrays of any library.
-    read : callable
-        The function that loads the file, from its `Stored` arrays. It is called before the new file
-        replaces an old one; a ValueError is raised if it refuses the file.
+    The description has an entry "schema"; the arrays are of any library. ``argument`` is the name
+    of the saved argument, for messages.
     """
-    target = _named(path)
     contents = list(_contents(description, {n: _to_be_written(n, a) for n, a in arrays.items()}))
-    with replacing(target) as part:
+    with replacing(path) as part:
         try:
             with part.open("wb") as file:
                 file.writelines(contents)
         except OSError as error:
             text = f"cannot be written: {error.strerror}"
-            raise OSError(error.errno, text, target) from None
+            raise OSError(error.errno, text, os.fsdecode(path)) from None
         try:
             read(_read_file(str(part)))
         except InvalidFileError as error:

@@ -99,10 +99,8 @@ def diagnose(conv: InvertibleConv, spatial_shape: Shape, dtype: Any = None) -> D
 
 def _precision(dtype: Any) -> str:
     """Return "float32" or "float64", the precision in which arrays of a dtype are solved."""
-    if isinstance(dtype, str):
-        name = dtype
-    else:
-        name = dtype.__name__ if isinstance(dtype, type) else dtype_name(dtype)
+    name = dtype if isinstance(dtype, str) else getattr(dtype, "__name__", None)
+    name = name or dtype_name(dtype)
     if name in ("float16", "bfloat16"):
         return "float32"
     if name not in EPS:
@@ -152,7 +150,7 @@ def _diagnose(host: InvertibleConv, shape: Shape, precision: str, times: float =
         steps=tuple(named.items()),
     )
     if number.trouble == condition.OVERFLOW and max(shape) > 1:
-        smaller = min(grid, _half(shape), key=size)
+        smaller = min(grid, tuple(max(1, n // 2) for n in shape), key=size)
         return advice.beyond_range(host, diagnosis, _diagnose(host, smaller, precision))
     return replace(diagnosis, advice=advice.what_to_do(host, diagnosis, times))
 
@@ -164,21 +162,11 @@ def _condition(host: InvertibleConv, grid: Shape, shape: Shape, more: float) -> 
     part = conditions.number(host, grid)
     value = part.value * more
     trouble = part.trouble or ("" if math.isfinite(value) else condition.OVERFLOW)
-    return replace(
-        part, value=value, exact=False, trouble=trouble, pixel=_placed(part.pixel, grid, shape)
-    )
-
-
-def _placed(pixel: Shape | None, grid: Shape, shape: Shape) -> Shape | None:
-    """Return the pixel of a larger grid at the same distance from the nearest border, per axis."""
-    if pixel is None:
-        return None
-    places = zip(pixel, grid, shape, strict=True)
-    return tuple(p if 2 * p < m else p + n - m for p, m, n in places)
-
-
-def _half(shape: Shape) -> Shape:
-    return tuple(max(1, n // 2) for n in shape)
+    pixel = part.pixel
+    if pixel is not None:  # at the same distance from the nearest border, per axis
+        places = zip(pixel, grid, shape, strict=True)
+        pixel = tuple(p if 2 * p < m else p + n - m for p, m, n in places)
+    return replace(part, value=value, exact=False, trouble=trouble, pixel=pixel)
 
 
 def _blame(host: InvertibleConv, shape: Shape, precision: str, judged: judgement.Judgement) -> str:

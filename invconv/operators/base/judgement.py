@@ -31,7 +31,7 @@ from invconv.operators.base.factored import Factored
 from invconv.operators.base.factors import FactorList
 from invconv.operators.base.grids import affordable, carried_on, samples, tried
 from invconv.trust.bound import error_bound
-from invconv.trust.condition import EPS, FAILURES
+from invconv.trust.condition import EPS, FAILURES, digits_left
 from invconv.trust.frequencies import error_by_frequencies
 from invconv.trust.measured import Computation, Step
 
@@ -51,8 +51,7 @@ class Judgement:
 
     def digits(self, precision: str) -> float:
         """Return the number of right decimal digits that are left in a precision."""
-        error = max(self.error, EPS[precision])
-        return max(0.0, -math.log10(error)) if math.isfinite(error) else 0.0
+        return digits_left(self.error / EPS[precision], EPS[precision])
 
 
 def exceeds(
