@@ -69,53 +69,41 @@ def _require_entries_once(name: str) -> None:
         parse(file.read(length))
 
 
-class Stored(Mapping[str, Values]):
-    """The arrays of a file, and their ``document``, a description."""
+class Stored(dict[str, Values]):
+    """The arrays of a file, those of bfloat16 in float32, and their ``document``, a description.
+
+    ``dtype`` is the one real dtype: "float64", "float32", "float16" or "bfloat16".
+    """
 
     def __init__(self, name: str, file: Any) -> None:
         names = file.keys()
         require(len(names) <= _MOST_ARRAYS, f"{len(names)} arrays are more than {_MOST_ARRAYS}")
-        self.name = name
-        self._kinds = {name: file.get_slice(name).get_dtype() for name in names}
-        for name, kind in self._kinds.items():
+        kinds = {name: file.get_slice(name).get_dtype() for name in names}
+        for array, kind in kinds.items():
             known = ", ".join(_REAL.values())
             fits = kind in _KINDS.values()
-            require(fits, f"{name!r} is {kind}; expected one of {known} or {_INTEGRAL}")
-        if "BF16" in self._kinds.values():
+            require(fits, f"{array!r} is {kind}; expected one of {known} or {_INTEGRAL}")
+        real = sorted(set(kinds.values()) - {_INTEGRAL})
+        if "BF16" in real:
             _needed("ml_dtypes", "bfloat16 needs")  # makes the dtype known to NumPy
         metadata: dict[str, str] = file.metadata() or {}
         text = metadata.get(_KEY, "")
         require(_KEY in metadata, f"its metadata has no entry {_KEY!r}, as invconv.save writes")
-        self._arrays = {name: _array(file, name) for name in names}
+        super().__init__({name: _array(file, name) for name in names})
         stored = metadata.get(_CHECKSUM)
-        intact = stored is None or stored == _checksum(text, self._arrays)
+        intact = stored is None or stored == _checksum(text, self)
         require(intact, "damaged: its contents do not fit the checksum they were written with")
-        real = {kind for kind in self._kinds.values() if kind != _INTEGRAL}
         require(
             len(real) == 1,
-            f"expected arrays of one real dtype, got {sorted(real) or 'none'}; cast them to one "
-            "dtype before they are saved",
+            f"expected arrays of one real dtype, got {real or 'none'}; cast them to one dtype "
+            "before they are saved",
         )
+        self.name, self.dtype = name, next(n for n, kind in _REAL.items() if kind in real)
+        for array, values in self.items():
+            self[array] = values.astype(np.float32) if kinds[array] == "BF16" else values
+            require(finite(self[array]), f"{array!r} holds NaN or inf")
         self.document: Json = parse(text)
         require(isinstance(self.document, dict), "the description is no JSON object")
-
-    @property
-    def dtype(self) -> str:
-        """The one real dtype: "float64", "float32", "float16" or "bfloat16"."""
-        return next(name for name, kind in _REAL.items() if kind in self._kinds.values())
-
-    def __getitem__(self, name: str) -> Values:
-        values = self._arrays[name]
-        if self._kinds[name] == "BF16":
-            values = values.astype(np.float32)
-        require(finite(values), f"{name!r} holds NaN or inf")
-        return values
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._kinds)
-
-    def __len__(self) -> int:
-        return len(self._kinds)
 
 
 def _array(file: Any, name: str) -> Values:
