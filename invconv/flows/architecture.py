@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -89,20 +88,19 @@ class GlowArchitecture:
     @property
     def latent_shapes(self) -> list[tuple[int, int, int]]:
         """The shape (C, H, W) of each level's noise, the coarsest last."""
-        _, height, width = self.shape
-        return [
-            (
-                self.channels(level) // (1 if level == self.levels - 1 else 2),
-                height // 2 ** (level + 1),
-                width // 2 ** (level + 1),
-            )
-            for level in range(self.levels)
-        ]
+        channels, (_, height, width) = (
+            [self.channels(i) // 2 for i in range(self.levels)],
+            self.shape,
+        )
+        channels[-1] *= 2
+        return [(c, height >> i, width >> i) for i, c in enumerate(channels, 1)]
 
     def arrays(self) -> dict[str, tuple[int, ...]]:
         """Return the shapes of all arrays by their names in a file, and in PyTorch."""
-        levels = (_level_arrays(self, level) for level in range(self.levels))
-        return dict(itertools.chain.from_iterable(arrays.items() for arrays in levels))
+        shapes: dict[str, tuple[int, ...]] = {}
+        for level in range(self.levels):
+            shapes |= _level_arrays(self, level)
+        return shapes
 
 
 def _level_arrays(a: GlowArchitecture, level: int) -> dict[str, tuple[int, ...]]:

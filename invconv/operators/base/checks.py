@@ -26,6 +26,7 @@ from invconv.arrays.namespaces import (
 )
 from invconv.families import path as paths
 from invconv.families.factored import State
+from invconv.operators.base.conditions import broken
 from invconv.operators.base.factored import Factored
 from invconv.operators.base.grids import about_condition
 from invconv.operators.base.judgement import blame, exceeds, remembered
@@ -71,9 +72,8 @@ def describe_loss(conv: Factored, shape: Shape, precision: str, state: State | N
     """Return the warning's text: the lost digits, their cause, and a remedy."""
     name = f"the inverse of {type(conv).__name__} on a grid of {grid_text(shape)}"
     number, carried = about_condition(conv, shape, precision)
-    broken = [n for n, a in conv.parameters().items() if not np.isfinite(to_numpy(a)).all()]
-    if broken:
-        return f"{name} has condition number inf: {', '.join(broken)} holds NaN or inf"
+    if trouble := broken(conv):
+        return f"{name} has condition number inf: {trouble}"
     judgement = remembered(conv, shape, precision)
     left, worst = judgement.digits(precision), digits_left(number, EPS[precision])
     advice = "bring the parameters closer to their initialisation"

@@ -41,9 +41,14 @@ def number(conv: Factored, shape: Shape, norm: float | None = None) -> Condition
     except SingularConvError as error:
         trouble = str(error)
     except (SolveOverflowError, np.linalg.LinAlgError):
-        broken = [n for n, a in conv.parameters().items() if not np.isfinite(to_numpy(a)).all()]
-        trouble = f"{', '.join(broken)} holds NaN or inf" if broken else OVERFLOW
+        trouble = broken(conv) or OVERFLOW
     return Condition(math.inf, "any norm", trouble=trouble)
+
+
+def broken(conv: Factored) -> str:
+    """Return which parameters hold NaN or inf, in words, or ""."""
+    names = [n for n, a in conv.parameters().items() if not np.isfinite(to_numpy(a)).all()]
+    return f"{', '.join(names)} holds NaN or inf" if names else ""
 
 
 def remembered(conv: Factored, shape: Shape, norm: float | None = None) -> float:
