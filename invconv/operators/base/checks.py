@@ -37,10 +37,7 @@ TOLERATED = 1e-2  # tolerated error of an entry relative to the largest: two dig
 
 
 def warn_of_loss(conv: Factored, shape: Shape, result: Array, state: State | None = None) -> None:
-    """Warn if an inverse with this result cannot be right in its dtype.
-
-    ``state`` is the factored operator, if it is known.
-    """
+    """Warn if an inverse with this result is wrong; ``state`` is the factored operator, if any."""
     precision = _precision_of(result)
     if readable(result) and exceeds(conv, shape, precision, TOLERATED, state):
         message = describe_loss(conv, shape, precision, state)
@@ -71,9 +68,9 @@ def _ours(module: str) -> bool:
 def describe_loss(conv: Factored, shape: Shape, precision: str, state: State | None = None) -> str:
     """Return the warning's text: the lost digits, their cause, and a remedy."""
     name = f"the inverse of {type(conv).__name__} on a grid of {grid_text(shape)}"
-    number, carried = about_condition(conv, shape, precision)
     if trouble := broken(conv):
         return f"{name} has condition number inf: {trouble}"
+    number, carried = about_condition(conv, shape, precision)
     judgement = remembered(conv, shape, precision)
     left, worst = judgement.digits(precision), digits_left(number, EPS[precision])
     advice = "bring the parameters closer to their initialisation"
