@@ -23,7 +23,6 @@ from invconv.arrays.errors import InvalidFileError
 from invconv.arrays.namespaces import Array, dtype_name, is_half, to_numpy
 from invconv.arrays.validation import require_array
 from invconv.files.description import Json, parse, require
-from invconv.files.ranges import Values, finite
 from invconv.files.whole_files import replacing
 
 FLOW_SCHEMA = "invconv-flow/1"
@@ -33,6 +32,7 @@ _MOST_ARRAYS = 2**14
 _REAL = {"float64": "F64", "float32": "F32", "float16": "F16", "bfloat16": "BF16"}
 _INTEGRAL = "I64"
 _KINDS = _REAL | {"int64": _INTEGRAL}  # safetensors' names of dtypes
+Values = np.ndarray[Any, Any]
 
 
 @contextmanager
@@ -101,7 +101,7 @@ class Stored(dict[str, Values]):
         self.name, self.dtype = name, next(n for n, kind in _REAL.items() if kind in real)
         for array, values in self.items():
             self[array] = values.astype(np.float32) if kinds[array] == "BF16" else values
-            require(finite(self[array]), f"{array!r} holds NaN or inf")
+            require(_finite(self[array]), f"{array!r} holds NaN or inf")
         self.document: Json = parse(text)
         require(isinstance(self.document, dict), "the description is no JSON object")
 
@@ -167,7 +167,7 @@ def _to_be_written(name: str, array: Any) -> Values:
     """Return an array's values on the host, in C order and in the dtype of the file."""
     require_array(name, array)
     values = to_numpy(array)  # half types come as float32
-    if not finite(values):
+    if not _finite(values):
         raise ValueError(f"{name}: expected finite numbers, got NaN or inf")
     kind: Any = values.dtype
     if kind.kind != "f":
@@ -177,6 +177,11 @@ def _to_be_written(name: str, array: Any) -> Values:
         if dtype_name(array.dtype) == "bfloat16":
             kind = _needed("ml_dtypes", "bfloat16 needs").bfloat16
     return np.asarray(values, dtype=kind, order="C")
+
+
+def _finite(values: Values) -> bool:
+    """Tell whether all values are finite: NaN passes through minimum and maximum."""
+    return values.size == 0 or bool(np.isfinite(values.min()) and np.isfinite(values.max()))
 
 
 def _checksum(text: str, arrays: Mapping[str, Values]) -> str:

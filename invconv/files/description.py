@@ -20,7 +20,6 @@ import numpy as np
 
 from invconv.arrays.errors import InvalidFileError
 from invconv.arrays.namespaces import Array
-from invconv.files.ranges import finite
 from invconv.operators.base.fields import require_operator
 from invconv.operators.base.operator import InvertibleConv
 from invconv.operators.base.register import is_own, operators
@@ -103,7 +102,7 @@ def _bounded(free: InvertibleConv, max_gain: Any) -> InvertibleConv:
     with np.errstate(all="ignore"):
         conv = bounded(free, max_gain)
     for name, array in conv.parameters().items():
-        require(finite(array), f"{name}: its norm is too large to be bounded")
+        require(bool(np.isfinite(array).all()), f"{name}: its norm is too large to be bounded")
     return conv
 
 

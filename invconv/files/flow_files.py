@@ -19,10 +19,9 @@ from typing import Any
 from invconv.arrays.errors import InvalidFileError
 from invconv.arrays.namespaces import Array, from_host
 from invconv.arrays.validation import require_real
-from invconv.files.container import FLOW_SCHEMA, Stored, reading, write
+from invconv.files.container import FLOW_SCHEMA, Stored, Values, reading, write
 from invconv.files.description import require
-from invconv.files.operator_files import in_library, operator_of
-from invconv.files.ranges import Values, judge_range
+from invconv.files.operator_files import in_library, judge_range, operator_of
 from invconv.flows.architecture import GlowArchitecture, mixing_operator
 from invconv.operators.base.operator import InvertibleConv
 
