@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from invconv.arrays.errors import IllConditionedWarning
-from invconv.arrays.namespaces import Shape
+from invconv.arrays.namespaces import Shape, grid_text
 from invconv.arrays.settings import is_number, positive_int
 from invconv.operators.base import judgement
 from invconv.operators.base.calls import grid_of, require_spatial_shape
@@ -28,23 +28,12 @@ Layers = dict[str, tuple[InvertibleConv, Shape | None]]
 
 @dataclass(frozen=True)
 class LayerCondition:
-    """The last judgement of a layer.
-
-    Attributes
-    ----------
-    name : str
-    spatial_shape : tuple of int
-        The grid on which the layer was judged.
-    error : float
-        The largest error of an entry of the inverse, over the largest entry, as `diagnose` has it.
-    digits : float
-        Decimal digits that are left in the precision of the layer's solves.
-    """
+    """The last judgement of a layer."""
 
     name: str
-    spatial_shape: Shape
-    error: float
-    digits: float
+    spatial_shape: Shape  # the grid on which the layer was judged
+    error: float  # the largest error of an entry of the inverse over the largest entry
+    digits: float  # decimal digits that are left in the precision of the layer's solves
 
 
 class InverseGuard:
@@ -65,8 +54,7 @@ class InverseGuard:
             raise ValueError(f"digits: expected a number from 0 to {MOST_DIGITS}, got {digits!r}")
         self.digits, self.every = digits, positive_int("every", every)
         self.known: dict[str, LayerCondition] = {}
-        self._given = spatial_shape
-        self._calls = 0
+        self._given, self._calls = spatial_shape, 0
         self._warned: set[str] = set()
         self._on_grids(model)  # raises now, not in the last layer's turn
 
@@ -117,20 +105,20 @@ class InverseGuard:
 
     def _on_grids(self, model: Any) -> dict[str, tuple[InvertibleConv, Shape]]:
         """Return the operators that have a grid, with their grids."""
-        layers, given, grids = self._layers(model), self._given, {}
+        layers = self._layers(model)
         if not layers:
             raise ValueError(
                 "model: expected an operator or a model with layers of invconv in it, got "
                 f"{type(model).__name__} without any"
             )
-        for name, (conv, shape) in layers.items():
-            if given is not None:
-                grid = given(name) if callable(given) else given
-            else:
-                grid = None if shape is None else grid_of(conv, shape)
+        on_grids = {}
+        for name, (conv, last) in layers.items():
+            grid = self._given(name) if callable(self._given) else self._given
+            if self._given is None and last is not None:
+                grid = grid_of(conv, last)
             if grid is not None:
-                grids[name] = conv, require_spatial_shape(conv, grid)
-        return grids
+                on_grids[name] = conv, require_spatial_shape(conv, grid)
+        return on_grids
 
     def _judge(self, name: str, conv: InvertibleConv, shape: Shape) -> None:
         precision = solved_in(conv)
@@ -142,12 +130,11 @@ class InverseGuard:
             self._warned.discard(name)
         elif name not in self._warned:
             self._warned.add(name)
-            grid = " x ".join(map(str, shape))
             warnings.warn(
-                f"the inverse of {name} ({type(conv).__name__}) is off by {judged.error:.1e} of "
-                f"its largest entry on a grid of {grid}, {judged.leg} {judged.rests_on}: "
-                f"{digits:.1f} digits are left in {precision}; lower the learning rate, or train "
-                "with max_gain (invconv.bounded)",
+                f"the inverse of {name} ({type(conv).__name__}) is off by {judged.error:.1e} "
+                f"of its largest entry on a grid of {grid_text(shape)}, {judged.leg} "
+                f"{judged.rests_on}: {digits:.1f} digits are left in {precision}; lower the "
+                "learning rate, or train with max_gain (invconv.bounded)",
                 IllConditionedWarning,
                 stacklevel=callers_level(),
             )

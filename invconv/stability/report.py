@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import math
 import textwrap
-from collections.abc import Sequence
 from dataclasses import dataclass
 
-from invconv.arrays.namespaces import Shape
+from invconv.arrays.namespaces import Shape, grid_text
 from invconv.operators.base.judgement import Judgement
 from invconv.trust.condition import EPS, digits_left
 
@@ -121,17 +120,13 @@ class Diagnosis:
 
     def __repr__(self) -> str:
         """Return the report."""
-        return report(self)
-
-
-def report(d: Diagnosis) -> str:
-    """Return the text of a diagnosis."""
-    digits = "no digit is" if d.digits < 0.5 else f"{d.digits:.1f} digits are"
-    lines = [f"{d.name} on a grid of {grid_text(d.spatial_shape)}: {digits} left in {d.precision}"]
-    for label, text in _rows(d):
-        wrapped = [text] if len(text) <= _WIDTH - 15 else textwrap.wrap(text, _WIDTH - 15)
-        lines += [f"  {label:<13}{wrapped[0]}", *(" " * 15 + more for more in wrapped[1:])]
-    return "\n".join(lines)
+        digits = "no digit is" if self.digits < 0.5 else f"{self.digits:.1f} digits are"
+        grid = grid_text(self.spatial_shape)
+        lines = [f"{self.name} on a grid of {grid}: {digits} left in {self.precision}"]
+        for label, text in _rows(self):
+            wrapped = [text] if len(text) <= _WIDTH - 15 else textwrap.wrap(text, _WIDTH - 15)
+            lines += [f"  {label:<13}{wrapped[0]}", *(" " * 15 + more for more in wrapped[1:])]
+        return "\n".join(lines)
 
 
 def _rows(d: Diagnosis) -> list[tuple[str, str]]:
@@ -158,11 +153,6 @@ def _rows(d: Diagnosis) -> list[tuple[str, str]]:
         rows += [("", _step(name, step)) for name, step in d.steps]
     first, *others = d.advice
     return [*rows, ("to do", first), *(("", text) for text in others)]
-
-
-def grid_text(shape: Sequence[int]) -> str:
-    """Return "3 x 5" for (3, 5)."""
-    return " x ".join(map(str, shape)) or "1"
 
 
 def _growth(d: Diagnosis) -> str:

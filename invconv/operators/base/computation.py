@@ -6,23 +6,24 @@ direction are taken together. The steps are what `invconv.trust.measured` compar
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import groupby
 from typing import Any
 
 from invconv.arrays.namespaces import Array, Shape
 from invconv.arrays.registry import agnostic
 from invconv.families import path as paths
-from invconv.families.factored import Solvers, Unshifted, solvers_by_factor, units
+from invconv.families.factored import Solvers, State, Unshifted, solvers_by_factor, units
 from invconv.families.family import arrays_of
 from invconv.families.path import Factor, Path
 from invconv.families.pointwise import Pointwise
-from invconv.families.route import Route, legs_of, undone_as_one
+from invconv.families.route import Route, undone_as_one
 from invconv.kernels.pixel_steps import PixelSteps
 from invconv.kernels.primitives import per_channel
+from invconv.kernels.solver import Map
 from invconv.operators.base.factored import Factored
 from invconv.operators.base.factors import require_regular
-from invconv.solve.state import Map, State
-from invconv.trust.measured import Step, shift, unknown
+from invconv.trust.measured import Step
 
 
 def computation_of(
@@ -48,7 +49,7 @@ def computation_of(
         base = paths.inverse(factors) if inverted else factors
         given = {id(path[i].w): known[i] for i in own if i in known}  # each has arrays of its own
         step = _step(label, base, shape, solved, given)
-        steps.append(step.inverted() if inverted else step)
+        steps.append(replace(step, turned=inverted))
     return steps
 
 
@@ -58,8 +59,14 @@ def _step(
     """Return the step of factors that are applied forwards."""
     if all(factor.is_shift for factor in path):
         bias = path[0].w
-        return shift(label[0], lambda x: per_channel(bias, x))
-    solves: tuple[Map, Map] = unknown, unknown
+        return Step(
+            label[0],
+            "bias",
+            lambda x: x + per_channel(bias, x),
+            lambda y: y - per_channel(bias, y),
+            lambda y: y,
+        )
+    solves: tuple[Map, Map] = _not_factored, _not_factored
     if solved:
         solvers = [_solver(unit, shape, known) for unit in units(paths.inverse(path))]
         linear = [solver for solver in solvers if not isinstance(solver, Unshifted)]
@@ -67,14 +74,18 @@ def _step(
     return Step(*label, _forward(path, shape), *solves)
 
 
+def _not_factored(y: Array) -> Array:
+    raise NotImplementedError
+
+
 def _forward(path: Path, shape: Shape) -> Map:
     """Return the forward map by BLAS: to compile a kernel would take longer than to judge."""
     longdouble = any(a.dtype.itemsize > 8 for f in path for a in arrays_of(f.w))
     with agnostic(False):
-        route = Route(legs_of(path, shape))
+        route = Route(path, shape)
     first = path[0].family
     if first.solves_by_applying and not longdouble:
-        ready, rest = first.made_ready(path[0].w, shape), Route(legs_of(path[1:], shape))
+        ready, rest = first.made_ready(path[0].w, shape), Route(path[1:], shape)
         return lambda x: rest(ready(x))
     if all(factor.family.pixelwise for factor in path) and not longdouble:
         return route
