@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from invconv_benchmarks.contenders import devices, ours, plain, references
+from invconv_benchmarks.contenders import (
+    checking,
+    devices,
+    layers,
+    ours,
+    plain,
+    references,
+    two_threads,
+)
 from invconv_benchmarks.contenders.setup import Setup
 from invconv_benchmarks.measure.contender import Contender
 from invconv_benchmarks.measure.gpu import with_graphs
@@ -23,10 +31,13 @@ def targets_of(names: Sequence[tuple[str, str]]) -> list[Target]:
     return with_graphs(found)
 
 
+_SUITES = {"overhead": layers, "threads": two_threads, "checks": checking}
+
+
 def contenders(group: Group, targets: Sequence[Target]) -> list[Contender]:
-    """Return ours, plain convolutions and peers on all targets."""
-    setups, modules = (
-        [Setup(group, target) for target in targets],
-        (ours, devices, plain, references),
-    )
+    """Return all contenders of a group on all targets."""
+    setups = [Setup(group, target) for target in targets]
+    if group.suite in _SUITES:
+        return [c for s in setups for c in _SUITES[group.suite].contenders(s)]
+    modules = (ours,) if group.axis else (ours, devices, plain, references)
     return [c for s in setups for m in modules for c in m.contenders(s)]

@@ -10,6 +10,7 @@ from invconv.arrays.namespaces import to_numpy
 from invconv.kernels.maps import factor
 from invconv_benchmarks.contenders.setup import Setup
 from invconv_benchmarks.measure.contender import Call, Contender
+from invconv_conformance.libraries.table import Target
 
 Array = Any
 
@@ -18,32 +19,34 @@ def contenders(setup: Setup) -> list[Contender]:
     """Return one contender for each thing that the group does."""
     build = {
         "forward": lambda: setup.on_images(setup.conv.forward),
-        "inverse": lambda: _prepared(setup),
+        "inverse": lambda: prepared(setup),
         "kernel": lambda: _kernel(setup),
         "unprepared": lambda: _unprepared(setup),
-        "same weights": lambda: _prepared(setup),
-        "new weights": lambda: _unprepared(setup),
         "gradient": lambda: _gradient(setup),
         "matrix": lambda: _matrix(setup),
     }
     found = []
     for does in setup.group.does:
-        on_numpy = setup.target.library.name == "numpy"
-        if does == "matrix" and not on_numpy:
-            continue
-        if does == "kernel" and not (on_numpy or setup.target.on_cuda):
-            continue  # elsewhere the kernel is NumPy's
-        if does in ("unprepared", "new weights") and setup.target.mode != "eager":
-            continue  # compiled code has no plan to make at run time
-        if does == "gradient" and setup.target.mode == "graph":
-            continue  # a graph captures calls of images only
-        images = to_numpy if does in ("inverse", "kernel") else None
-        name = does if does == "kernel" else f"invconv {does}"
-        found.append(setup.contender(name, "ours", does, build[does], images=images))
+        if _is_done(does, setup.target):
+            images = to_numpy if does in ("inverse", "kernel") else None
+            name = does if does == "kernel" else f"invconv {does}"
+            found.append(setup.contender(name, "ours", does, build[does], images=images))
     return found
 
 
-def _prepared(setup: Setup) -> Call:
+def _is_done(does: str, target: Target) -> bool:
+    on_numpy = target.library.name == "numpy"
+    if does == "matrix":
+        return on_numpy
+    if does == "kernel":
+        return on_numpy or target.on_cuda  # elsewhere the kernel is NumPy's
+    if does == "unprepared":
+        return target.mode == "eager"  # compiled code has no plan to make at run time
+    return does != "gradient" or target.mode != "graph"  # a graph captures calls of images only
+
+
+def prepared(setup: Setup) -> Call:
+    """Return the inverse with its plan made."""
     return setup.on_images(setup.conv.prepare(setup.grid, check=False).inverse)
 
 
@@ -71,7 +74,7 @@ def _gradient(setup: Setup) -> Call:
     """Return the inverse and its gradient, by images and parameters."""
     name = setup.target.library.name
     if name == "torch":
-        return torch_gradient(setup)
+        return _torch_gradient(setup)
     if name == "jax":
         return _jax_gradient(setup)
     x_bar = setup.asarray(np.roll(setup.values, 1))
@@ -79,7 +82,7 @@ def _gradient(setup: Setup) -> Call:
     return lambda: conv.inverse_vjp(x, x_bar)
 
 
-def torch_gradient(setup: Setup) -> Call:
+def _torch_gradient(setup: Setup) -> Call:
     """Return `torch.autograd.grad` through the inverse."""
     import torch
 

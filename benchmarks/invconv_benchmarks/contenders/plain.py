@@ -30,21 +30,17 @@ def contenders(setup: Setup) -> list[Contender]:
         return []
     if gradient and setup.target.mode == "graph":
         return []  # a graph captures calls of images only
-    ways: dict[str, Callable[[Setup], Call]]
+    ways: dict[str, Callable[[Setup], Call]] = {}
     if name == "torch":
-        ways = {CONV2D: _torch_gradient if gradient else _torch}
+        ways[CONV2D] = _torch_gradient if gradient else _torch
     elif name == "jax":
-        ways = (
-            {"lax.conv": _jax_gradient} if gradient else {"lax.conv": _jax, "im2col": _jax_im2col}
-        )
-    elif gradient:
-        return []  # no automatic differentiation
-    else:
-        ways = {"im2col, one GEMM": _im2col, "GEMM, then shifts": _shifts}
+        ways["lax.conv"] = _jax_gradient if gradient else _jax
+    if not gradient and name != "torch":  # nor have the others automatic differentiation
+        ways["im2col, one GEMM"] = _im2col
+        if name != "jax" and not wraps(setup):
+            ways["GEMM, then shifts"] = _shifts
     if wraps(setup) and not gradient:
-        ways |= {FFT: _fft}
-    if setup.group.axis:  # the scaling suite compares with the library's own convolution only
-        ways = {way: build for way, build in ways.items() if way in (CONV2D, "lax.conv")}
+        ways[FFT] = _fft
     does = "gradient" if gradient else "forward"
     return [
         setup.contender(way, "plain", does, lambda build=build: build(setup))  # type: ignore[misc]
@@ -125,13 +121,6 @@ def _jax_gradient(setup: Setup) -> Call:
     return lambda: step(w, x)
 
 
-def _jax_im2col(setup: Setup) -> Call:
-    import jax.numpy as jnp
-
-    w = kernel(setup)
-    return setup.on_images(lambda x: im2col(jnp, x, w, wraps(setup)))
-
-
 def _im2col(setup: Setup) -> Call:
     xp, w = setup.target.library.namespace(), kernel(setup)
     return setup.on_images(lambda x: im2col(xp, x, w, wraps(setup)))
@@ -139,7 +128,7 @@ def _im2col(setup: Setup) -> Call:
 
 def _shifts(setup: Setup) -> Call:
     xp, w = setup.target.library.namespace(), kernel(setup)
-    return setup.on_images(lambda x: shifts(xp, x, w, wraps(setup)))
+    return setup.on_images(lambda x: shifts(xp, x, w))
 
 
 def _fft(setup: Setup) -> Call:
@@ -185,7 +174,7 @@ def im2col(xp: Any, x: Array, w: Array, wrap: bool) -> Array:
     return xp.reshape(xp.reshape(matrix, (channels, k * k * channels)) @ rows, x.shape)
 
 
-def shifts(xp: Any, x: Array, w: Array, wrap: bool) -> Array:
+def shifts(xp: Any, x: Array, w: Array) -> Array:
     """Return the convolution as one matrix product with all taps, added up in their places."""
     batch, channels, height, width = x.shape
     k = w.shape[2]
@@ -196,24 +185,11 @@ def shifts(xp: Any, x: Array, w: Array, wrap: bool) -> Array:
     )
     if k == 1:
         return products[:, 0, 0]
-    before, after = (k - 1) // 2, k // 2
-    edges = ((0, 0), (0, 0), (after, before), (after, before))
+    after = k // 2
+    edges = ((0, 0), (0, 0), *((after, (k - 1) // 2),) * 2)
     y = xp.zeros_like(xp.pad(x, edges))
     for a in range(k):
         for b in range(k):
             i, j = k - 1 - a, k - 1 - b
             y[:, :, i : i + height, j : j + width] += products[:, a, b]
-    if wrap:
-        return _folded(y, height, width, after)
     return y[:, :, after : after + height, after : after + width]
-
-
-def _folded(y: Array, height: int, width: int, after: int) -> Array:
-    """Add what hangs over an edge to the opposite side."""
-    rows = y.shape[2] - height - after
-    y[:, :, height : height + after] += y[:, :, :after]
-    y[:, :, after : after + rows] += y[:, :, height + after :]
-    y = y[:, :, after : after + height]
-    y[..., width : width + after] += y[..., :after]
-    y[..., after : after + rows] += y[..., width + after :]
-    return y[..., after : after + width]

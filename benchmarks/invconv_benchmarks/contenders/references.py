@@ -7,13 +7,10 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-import scipy.linalg
 import scipy.sparse
 from scipy.sparse.linalg import spsolve_triangular
 
 from invconv.arrays.namespaces import to_numpy
-from invconv.arrays.registry import agnostic
-from invconv_benchmarks.contenders.ours import torch_gradient
 from invconv_benchmarks.contenders.setup import Setup
 from invconv_benchmarks.measure.contender import Call, Contender
 
@@ -82,14 +79,6 @@ def _sparse(setup: Setup) -> list[Contender]:
         return lambda: spsolve_triangular(matrix, rows, lower=True)
 
     return _numpy_only(setup, "SciPy sparse solve", "inverse", build)
-
-
-def _dense(setup: Setup) -> list[Contender]:
-    def build() -> Call:
-        matrix, rows = _matrix(setup).toarray(), _right_hand_sides(setup)
-        return lambda: scipy.linalg.solve_triangular(matrix, rows, lower=True, check_finite=False)
-
-    return _numpy_only(setup, "dense solve", "inverse", build)
 
 
 def _reflections(setup: Setup) -> list[Contender]:
@@ -174,47 +163,6 @@ def _torch_layers(
     ]
 
 
-def _maf(setup: Setup) -> list[Contender]:
-    """Sample from a masked autoregressive flow of one layer on as many numbers."""
-    if setup.target.library.name != "torch":
-        return []
-
-    def build() -> Call:
-        import torch
-        from nflows.transforms.autoregressive import MaskedAffineAutoregressiveTransform
-
-        torch.manual_seed(0)
-        features = int(np.prod(setup.group.shape[1:]))
-        flow = MaskedAffineAutoregressiveTransform(features, hidden_features=64, num_blocks=1)
-        flow, z = flow.to(setup.x), setup.x.reshape(len(setup.x), features)
-
-        def run() -> Any:
-            with torch.no_grad():
-                return flow.inverse(z)[0]
-
-        return run
-
-    name = "MAF sampling (nflows)"
-    return [setup.contender(name, "peer", "inverse", build, _absent("nflows"))]
-
-
-def _autograd(setup: Setup) -> list[Contender]:
-    """Return autograd's own gradient of the inverse, through each step of the solve."""
-    if setup.target.library.name != "torch":
-        return []
-
-    def build() -> Call:
-        step = torch_gradient(setup)
-
-        def run() -> Any:
-            with agnostic():
-                return step()
-
-        return run
-
-    return [setup.contender("autograd through the wavefronts", "peer", "gradient", build)]
-
-
 def _absent(package: str) -> str:
     return "" if importlib.util.find_spec(package) else f"{package}: not installed"
 
@@ -222,10 +170,7 @@ def _absent(package: str) -> str:
 PEERS: dict[str, Callable[[Setup], list[Contender]]] = {
     "pixel by pixel": _pixel_by_pixel,
     "SciPy sparse solve": _sparse,
-    "dense solve": _dense,
     "reflections": _reflections,
     "normflows 1x1": _normflows,
     "nflows 1x1": _nflows,
-    "MAF sampling": _maf,
-    "autograd through the wavefronts": _autograd,
 }

@@ -34,7 +34,7 @@ class Setup:
     @functools.cached_property
     def host(self) -> ic.InvertibleConv:
         """The map, in NumPy float64."""
-        return maps.build(self.group.map, self.group.shape[1])
+        return maps.build(self.group.map, self.group.shape[1], len(self.grid))
 
     @functools.cached_property
     def values(self) -> Floats:

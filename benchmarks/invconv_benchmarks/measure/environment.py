@@ -25,6 +25,7 @@ def environment() -> dict[str, Any]:
         "platform": platform.platform(),
         "python": platform.python_version(),
         "versions": _versions(),
+        "blas": _blas(),
         "commit": _commit(),
     }
 
@@ -44,14 +45,9 @@ def load() -> float | None:
         return None
 
 
-def most_load(loads: Mapping[str, float | None]) -> float:
-    """Return the largest of loads, 0 where the system told none."""
-    return max((v for v in loads.values() if v is not None), default=0.0)
-
-
 def busy(loads: Mapping[str, float | None], cores: int) -> bool:
     """Tell by the loads around a measurement whether other processes wanted to run too."""
-    return most_load(loads) > cores + 1
+    return max((load or 0.0 for load in loads.values()), default=0.0) > cores + 1
 
 
 def _cpu() -> str:
@@ -77,13 +73,20 @@ def _gpus() -> list[str]:
 
 def _versions() -> dict[str, str]:
     libraries = (library.installed_as or library.distribution for library in LIBRARIES)
-    found, names = {}, [*libraries, *_OTHERS]
-    for name in names:
+    found = {}
+    for name in (*libraries, *_OTHERS):
         try:
             found[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
             found[name] = "not installed"
     return found
+
+
+def _blas() -> list[str]:
+    """Return the processors whose kernels BLAS libraries chose, such as "SkylakeX"."""
+    from threadpoolctl import threadpool_info  # the demo, which has no result, does without
+
+    return sorted({pool["architecture"] for pool in threadpool_info() if "architecture" in pool})
 
 
 def _commit() -> str:

@@ -40,28 +40,22 @@ def measure(contender: Contender) -> tuple[Peak, Any]:
         kept.append(contender.build())
         return kept[0]()
 
+    start = None
     if contender.role == "peer":  # peers can be slow, so one call is measured
         kept.append(contender.build())
-        start = None
     else:
         start, _ = _peak(target, first)
-        if target.mode == "jit":
-            start = None
     second, result = _peak(target, lambda: kept[0]())
-    return Peak(start, second), result
+    return Peak(None if target.mode == "jit" else start, second), result
 
 
 def _peak(target: Target, call: Call) -> tuple[int | None, Any]:
-    if target.on_cuda:
-        gc.collect()
-        return _device_peak(target, call)
-
     def run() -> Any:
         result = call()
         wait(target, result)
         return result
 
-    return peak_of(run)
+    return _device_peak(target, run) if target.on_cuda else peak_of(run)
 
 
 def peak_of(call: Call) -> tuple[int | None, Any]:
@@ -92,25 +86,20 @@ def _status(name: str) -> int | None:
 
 def _device_peak(target: Target, call: Call) -> tuple[int | None, Any]:
     """Return the peak on a CUDA device, and the result. Not yet run on a GPU."""
-    name = target.library.name
-    if name == "torch":
+    gc.collect()
+    if target.library.name == "torch":
         import torch
 
-        device = target.device
-        before = torch.cuda.memory_allocated(device)
-        torch.cuda.reset_peak_memory_stats(device)
+        before = torch.cuda.memory_allocated(target.device)
+        torch.cuda.reset_peak_memory_stats(target.device)
         result = call()
-        wait(target, result)
-        return int(torch.cuda.max_memory_allocated(device) - before), result
-    if name == "cupy":
+        return int(torch.cuda.max_memory_allocated(target.device) - before), result
+    if target.library.name == "cupy":
         import cupy
 
         pool = cupy.get_default_memory_pool()
         pool.free_all_blocks()
         before = pool.total_bytes()
         result = call()
-        wait(target, result)
         return int(pool.total_bytes() - before), result
-    result = call()
-    wait(target, result)
-    return None, result  # JAX's own peak cannot be reset
+    return None, call()  # JAX's own peak cannot be reset

@@ -14,9 +14,8 @@ from invconv.files.whole_files import write_text
 from invconv_benchmarks.contenders.plain import CONV2D
 from invconv_benchmarks.measure.spread import Interval
 from invconv_benchmarks.results import committed as kept
-from invconv_benchmarks.results.comparison import Comparison, yardstick
 from invconv_benchmarks.results.result import Result, read
-from invconv_benchmarks.results.row import Row, grouped
+from invconv_benchmarks.results.row import Row
 from invconv_benchmarks.suites.group import LIMIT_SHAPES, Shape
 from invconv_conformance.pages.words import replaced
 
@@ -30,11 +29,10 @@ def block(results: Sequence[Result]) -> str:
     """Return the marked block: a table for each machine and device."""
     parts = [START]
     for result in results:
-        common = Comparison(grouped(result.rows), yardstick)
         shown = [r for r in result.rows if _shown(r)]
         for place in dict.fromkeys(map(_place, shown)):
             rows = [r for r in shown if _place(r) == place]
-            parts += ["", _caption(result, *place), "", *_table(rows, common)]
+            parts += ["", _caption(result, *place), "", *_table(rows)]
     return "\n".join([*parts, "", END])
 
 
@@ -56,8 +54,7 @@ def _caption(result: Result, gpu: bool, graph: bool) -> str:
     environment = result.environment
     versions = environment["versions"]
     named = ", ".join(f"{n} {versions[n]}" for n in ("numpy", "torch", "jax"))
-    kernels = {p.get("architecture") for pools in result.pools.values() for p in pools}
-    named += "".join(f", OpenBLAS's kernels for {kernel}" for kernel in kernels - {None})
+    named += "".join(f", OpenBLAS's kernels for {kernel}" for kernel in environment["blas"])
     device = ", ".join(environment["gpus"]) if gpu else environment["cpu"]
     device += ", in a captured graph" * graph
     return (
@@ -70,7 +67,7 @@ def _caption(result: Result, gpu: bool, graph: bool) -> str:
     )
 
 
-def _table(rows: list[Row], common: Comparison) -> list[str]:
+def _table(rows: list[Row]) -> list[str]:
     """Return a table with two columns a library, one where its plain convolution is F.conv2d."""
     ratios: dict[str, dict[Shape, Interval]] = {}
     for library, title in _COLUMNS:
@@ -78,8 +75,8 @@ def _table(rows: list[Row], common: Comparison) -> list[str]:
             if row.library == library:
                 if row.against != CONV2D and row.ratio is not None:
                     ratios.setdefault(f"{title} ÷ its own", {})[row.shape] = row.ratio
-                if found := common.ratio(row):
-                    ratios.setdefault(f"{title} ÷ {CONV2D}", {})[row.shape] = found
+                if row.yardstick is not None:
+                    ratios.setdefault(f"{title} ÷ {CONV2D}", {})[row.shape] = row.yardstick
     lines = [f"| B, C, H, W | {' | '.join(ratios)} |", "|---" * (1 + len(ratios)) + "|"]
     for shape in PAGE_SHAPES:
         cells = [_cell(column.get(shape)) for column in ratios.values()]

@@ -1,11 +1,14 @@
-"""A row of a result: the measurements of a contender, and its comparison with others."""
+"""A row of a result: the measurements of a contender, and its ratios to others of its group."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
+from invconv_benchmarks.contenders.plain import CONV2D
+from invconv_benchmarks.measure import spread
+from invconv_benchmarks.measure.contender import Contender
 from invconv_benchmarks.measure.memory import Peak
 from invconv_benchmarks.measure.spread import Interval
 from invconv_benchmarks.suites.group import Group, as_text
@@ -22,11 +25,11 @@ class Row:
 
     Attributes
     ----------
-    suite, map, shape, axis, dtype
+    suite, map, shape, axis, dtype, limit
         As of the `Group`.
     threads : int
     contender, role, does, library, device, mode
-        As of the `Label`.
+        The contender's name, role and target.
     plan, first : float or None
         Seconds of the first pass, to plan and for the first call.
     calls : int
@@ -47,8 +50,6 @@ class Row:
         The standard deviation of the logarithm of the ratio from pass to pass.
     yardstick : Interval or None
         The ratio of medians to PyTorch's F.conv2d.
-    roofline : float or None
-        The least time at the measured ceilings over the median.
     """
 
     suite: str
@@ -56,6 +57,7 @@ class Row:
     shape: tuple[int, ...]
     axis: str
     dtype: str
+    limit: float | None
     threads: int
     contender: str
     role: str
@@ -77,11 +79,10 @@ class Row:
     ratio: Interval | None = None
     between: float = 0.0
     yardstick: Interval | None = None
-    roofline: float | None = None
 
     @property
     def key(self) -> Key:
-        """The attributes that identify a row within a result, and across results."""
+        """The attributes that identify a row within a result."""
         return (*self.turns, self.contender, self.does, *self.place)
 
     @property
@@ -95,12 +96,6 @@ class Row:
         return self.library, self.device, self.mode
 
     @property
-    def group(self) -> Group:
-        """The group, with what the row does alone."""
-        does = () if self.does == "all" else (self.does,)
-        return Group(self.suite, self.map, self.shape, does, axis=self.axis, dtype=self.dtype)
-
-    @property
     def words(self) -> tuple[str, str, str]:
         """The shape, the dtype and the number of threads, for a table."""
         return as_text(self.shape), self.dtype.replace("float", "f"), str(self.threads)
@@ -111,24 +106,81 @@ class Row:
         assert self.median is not None
         return self.median
 
-
-def as_json(row: Row) -> dict[str, Any]:
-    """Return what a result file holds of a row: the ratio is three numbers there."""
-    found = asdict(row)
-    ratio = found.pop("ratio") or dict.fromkeys(("value", "low", "high"))
-    return found | {"ratio": ratio["value"], "low": ratio["low"], "high": ratio["high"]}
+    def ratio_to(self, other: Row) -> Interval:
+        """Return the ratio of medians to another row of the group."""
+        return spread.ratio(self.passes, other.passes, self.between)
 
 
-def nested(values: dict[str, Any]) -> dict[str, Any]:
-    """Return a file's row with the ratio's three numbers in one place, as `Row` has them."""
-    found = dict(values)
-    ratio = {"value": found["ratio"], "low": found.pop("low"), "high": found.pop("high")}
-    return found | {"ratio": None if ratio["value"] is None else ratio}
+def row_of(group: Group, contender: Contender | None, threads: int, **found: Any) -> Row:
+    """Return a contender's row with what was found; that of a whole group without a contender."""
+    labels = ("all", "ours", "all", "", "", "")
+    if contender is not None:
+        target = contender.target
+        labels = (contender.name, contender.role, contender.does,
+                  target.library.name, target.device, target.mode)  # fmt: skip
+    place = group.suite, group.map, group.shape, group.axis, group.dtype, group.limit
+    return Row(*place, threads, *labels, **found)
 
 
-def grouped(rows: Sequence[Row]) -> list[list[Row]]:
+def grouped(rows: Iterable[Row]) -> list[list[Row]]:
     """Return the rows that were measured in turns, group by group."""
     groups: dict[Key, list[Row]] = {}
     for row in rows:
         groups.setdefault(row.turns, []).append(row)
     return list(groups.values())
+
+
+def merged(rows: Iterable[Row]) -> list[Row]:
+    """Return one row a contender: the samples of all passes, memory, and the ratios to others."""
+    found: dict[Key, Row] = {}
+    for row in rows:
+        known = found.setdefault(row.key, row)
+        if known is not row:
+            known.passes += row.passes
+            known.error = known.error or row.error
+            known.memory = known.memory or row.memory
+            known.residual = row.residual if known.residual is None else known.residual
+    for row in found.values():
+        if row.passes:
+            row.p10, row.median, row.p90 = spread.quantiles(row.passes)
+    groups = grouped(found.values())
+    for row, other, between in _pairs(groups, _baseline):
+        row.against, row.between = other.contender, between
+        row.ratio = row.ratio_to(other)
+    for row, other, between in _pairs(groups, _yardstick):
+        row.yardstick = spread.ratio(row.passes, other.passes, between)
+    return list(found.values())
+
+
+def _pairs(
+    groups: Sequence[list[Row]], to: Callable[[Row, list[Row]], Row | None]
+) -> Iterable[tuple[Row, Row, float]]:
+    """Return measured rows, what each is compared with, and how much its ratio varies.
+
+    The variance from pass to pass is pooled over all rows of a library, device, mode, dtype and
+    number of threads.
+    """
+    pairs = [(r, o) for group in groups for r in group if r.passes and (o := to(r, group))]
+    alike: dict[Key, list[tuple[spread.Passes, spread.Passes]]] = {}
+    for row, other in pairs:
+        if row is not other:
+            alike.setdefault(_kind(row), []).append((row.passes, other.passes))
+    between = {kind: spread.between_passes(found) for kind, found in alike.items()}
+    return [(row, other, between.get(_kind(row), 0.0)) for row, other in pairs]
+
+
+def _kind(row: Row) -> Key:
+    return *row.place, row.threads, row.dtype
+
+
+def _baseline(row: Row, group: list[Row]) -> Row | None:
+    """Return the fastest plain convolution of the row's library, device and mode."""
+    plain = [r for r in group if r.role == "plain" and r.passes and r.place == row.place]
+    return min(plain, key=lambda r: r.seconds, default=None)
+
+
+def _yardstick(row: Row, group: list[Row]) -> Row | None:
+    """Return PyTorch's F.conv2d, by which all libraries are measured, on the row's device."""
+    graph = row.mode == "graph"
+    found = (r for r in group if r.contender == CONV2D and r.device == row.device)
+    return next((r for r in found if r.passes and (r.mode == "graph") == graph), None)

@@ -10,11 +10,9 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 from rich.progress import track
-from rich.table import Table
 
 import invconv as ic
 from invconv.operators.base import judgement
-from invconv_benchmarks.report.tables import new
 from invconv_benchmarks.studies.silent_error.constructions import Construction, Shape
 from invconv_benchmarks.studies.silent_error.truth import digits, error_of
 
@@ -95,25 +93,3 @@ def compare_all(found: Iterable[Construction], what: str, *, ask: bool = False) 
     shown = track(list(found), what, console=Console(stderr=True), transient=True)
     compared = (compare(one, rng, ask=ask) for one in shown)
     return [one for one in compared if one is not None]
-
-
-def table(found: list[Compared]) -> Table:
-    """Return a line for each name."""
-    columns = ("all", "lost", "silent", "false", "close", "hopeful")
-    title = (
-        "digits that are said and left: lost = fewer than 2, false = a warning though 3 are left,\n"
-        "close = within half a digit, hopeful = how many digits too many are said at most"
-    )
-    shown = new(title, ("operators",), columns)
-    for name in dict.fromkeys(one.name for one in found):
-        mine = [one for one in found if one.name == name]
-        shown.add_row(
-            name,
-            str(len(mine)),
-            str(sum(one.left < LOST for one in mine)),
-            str(sum(one.silent for one in mine)),
-            str(sum(one.false_alarm for one in mine)),
-            f"{100 * sum(abs(one.hopeful) <= CLOSE for one in mine) / len(mine):.1f} %",
-            f"{max(one.hopeful for one in mine):+.2f}",
-        )
-    return shown
