@@ -1,8 +1,9 @@
-"""``invconv benchmark``: libraries, devices and layers side by side, and what we hold ourselves to."""
+"""``invconv benchmark``: libraries, devices and layers side by side, and how limits are kept."""
 
 from __future__ import annotations
 
 import argparse
+import importlib
 import shlex
 import sys
 from pathlib import Path
@@ -25,8 +26,6 @@ from invconv_benchmarks.report import page, plots, tables
 from invconv_benchmarks.results import result
 from invconv_benchmarks.results.result import Result
 from invconv_benchmarks.runs.schedule import Plan, Step, perform
-from invconv_benchmarks.studies import all_studies
-from invconv_benchmarks.studies.all_studies import STUDIES
 from invconv_benchmarks.suites.group import LIBRARY_SUITES, ONE_THREAD, SUITES, Shape
 from invconv_benchmarks.suites.groups import select
 from invconv_conformance import printing
@@ -37,6 +36,12 @@ from invconv_conformance.libraries.table import LIBRARIES
 _NEEDS = "needs an NVIDIA GPU with its driver, and PyTorch, JAX or CuPy built for CUDA: none here"
 _CHECKERS = ("array_api_strict",)  # these libraries are made to find mistakes, not to be fast
 _STRICT = ("checks", "silent_error")  # where a limit is missed, the command fails
+STUDIES = {  # modules whose ``measure(quick, folder)`` returns verdicts, and pictures by caption
+    "overhead": "calls",  # beside the suite of this name
+    "first_solve": "first_solve",
+    "precision": "precision",
+    "silent_error": "silent_error.study",
+}
 _NAMES = tuple(dict.fromkeys((*SUITES, *STUDIES)))
 
 
@@ -107,7 +112,8 @@ def run(arguments: argparse.Namespace) -> int:
     folder.mkdir(exist_ok=True)
     verdicts, pictures = [], {}
     if arguments.suite in STUDIES and arguments.only == "*":
-        verdicts, pictures = all_studies.measure(arguments.suite, arguments.quick, folder)
+        study = importlib.import_module(f"invconv_benchmarks.studies.{STUDIES[arguments.suite]}")
+        verdicts, pictures = study.measure(arguments.quick, folder)
     words = TextColumn("{task.description}", table_column=Column(ratio=1, no_wrap=True))
     bars = (BarColumn(16), MofNCompleteColumn(), TimeRemainingColumn(compact=True), words)
     with Progress(*bars, console=console, transient=True, expand=True) as progress:
@@ -192,10 +198,11 @@ def make_plan(arguments: argparse.Namespace) -> Plan:
 
 
 def _targets(arguments: argparse.Namespace) -> tuple[tuple[tuple[str, str], ...], tuple[str, ...]]:
+    """Return libraries with their devices, and why others do not run."""
     known = {library.name: library for library in LIBRARIES}
-    asked = arguments.library not in (None, ("all",))
-    names = arguments.library if asked else [n for n in known if n not in _CHECKERS]
-    wanted = arguments.device or ()
+    asked, wanted = arguments.library not in (None, ("all",)), arguments.device or ()
+    every = tuple(n for n in known if n not in _CHECKERS)
+    names = arguments.library if asked else ONE_THREAD.get(arguments.suite, every)
     chosen, absent = [], []
     for name in names:
         if name not in known:
@@ -215,7 +222,7 @@ def _targets(arguments: argparse.Namespace) -> tuple[tuple[tuple[str, str], ...]
         raise CommandError(f"--device: {','.join(wanted)} {_NEEDS}")
     if not chosen:
         raise CommandError(f"--device: nothing that is installed here has {','.join(wanted)!r}")
-    return tuple(chosen), tuple(absent)
+    return tuple(chosen), tuple(absent) if arguments.suite in (*LIBRARY_SUITES, "all") else ()
 
 
 def _threads(arguments: argparse.Namespace) -> tuple[int, ...]:

@@ -1,7 +1,4 @@
-"""What is timed on CUDA devices besides: our wavefronts where the kernel would run, FInC's way.
-
-Beside a group's kernel, of PyTorch also as a captured graph. Not yet run on a GPU.
-"""
+"""FInC's way to solve, for the chart of sampling times. Not yet run on a GPU."""
 
 from __future__ import annotations
 
@@ -10,48 +7,10 @@ from typing import Any
 import numpy as np
 
 from invconv.arrays.namespaces import to_numpy
-from invconv.kernels.plain.pitched import PitchedSolver, StridedOps
-from invconv.kernels.wavefront import inverse_at_the_pixel
 from invconv_benchmarks.contenders.setup import Setup
-from invconv_benchmarks.measure.contender import Call, Contender
+from invconv_benchmarks.measure.contender import Call
 
 Array = Any
-FINC = "FInC's way"
-
-
-def contenders(setup: Setup) -> list[Contender]:
-    """Return wavefronts in PyTorch and CuPy, and FInC's way in PyTorch."""
-    target = setup.target
-    if not target.on_cuda or "kernel" not in setup.group.does:
-        return []
-    found = []
-    if target.library.name in ("torch", "cupy"):
-        found.append(
-            setup.contender(
-                "wavefront", "ours", "wavefront", lambda: wavefront(setup), images=to_numpy
-            )
-        )
-    if target.library.name == "torch" and target.mode == "eager":
-        found.append(setup.contender(FINC, "peer", "inverse", lambda: finc(setup), images=to_numpy))
-    return found
-
-
-def wavefront(setup: Setup) -> Call:
-    """Return the solve that runs where no kernel does, whatever runs here."""
-    conv: Any = setup.conv
-    causal = conv._family.linear.stencil(conv.kernel)
-    at_pixel = inverse_at_the_pixel(causal)
-    return setup.on_images(PitchedSolver(causal, at_pixel, setup.grid, _ops(setup)))
-
-
-def _ops(setup: Setup) -> StridedOps:
-    if setup.target.library.name == "cupy":
-        from invconv_cupy.primitives import CUPY
-
-        return CUPY
-    from invconv_torch.native.waves import TORCH
-
-    return TORCH
 
 
 def finc(setup: Setup) -> Call:

@@ -4,15 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from invconv_benchmarks.contenders import (
-    checking,
-    devices,
-    layers,
-    ours,
-    plain,
-    references,
-    two_threads,
-)
+from invconv_benchmarks.contenders import alone, ours, plain, references
 from invconv_benchmarks.contenders.setup import Setup
 from invconv_benchmarks.measure.contender import Contender
 from invconv_benchmarks.measure.gpu import with_graphs
@@ -31,13 +23,18 @@ def targets_of(names: Sequence[tuple[str, str]]) -> list[Target]:
     return with_graphs(found)
 
 
-_SUITES = {"overhead": layers, "threads": two_threads, "checks": checking}
-
-
 def contenders(group: Group, targets: Sequence[Target]) -> list[Contender]:
     """Return all contenders of a group on all targets."""
-    setups = [Setup(group, target) for target in targets]
-    if group.suite in _SUITES:
-        return [c for s in setups for c in _SUITES[group.suite].contenders(s)]
-    modules = (ours,) if group.axis else (ours, devices, plain, references)
-    return [c for s in setups for m in modules for c in m.contenders(s)]
+    return [c for target in targets for c in _contenders(Setup(group, target))]
+
+
+def _contenders(setup: Setup) -> list[Contender]:
+    suite = setup.group.suite
+    if suite == "overhead":
+        from invconv_benchmarks.contenders import layers  # which imports PyTorch
+
+        return layers.contenders(setup)
+    if suite in ("threads", "checks"):
+        return getattr(alone, suite)(setup)  # type: ignore[no-any-return]
+    others = [] if setup.group.axis else [*plain.contenders(setup), *references.contenders(setup)]
+    return [*ours.contenders(setup), *others]

@@ -15,12 +15,16 @@ from functools import partial
 from typing import Any
 
 import numpy as np
+import torch
+from torch import nn
 
 import invconv as ic
+import invconv_torch as it
 from invconv.kernels.series import counts_of
 from invconv_benchmarks.contenders.setup import Setup
 from invconv_benchmarks.measure.contender import Call, Contender
 from invconv_benchmarks.suites.group import Shape
+from invconv_torch.flows import Glow
 
 Pair = tuple[Call, Call]
 _GLOW = {"levels": 2, "depth": 4, "width": 32}
@@ -41,8 +45,6 @@ def contenders(setup: Setup) -> list[Contender]:
 
 def pair(name: str, shape: Shape) -> Pair:
     """Return our call and the one that it is compared with, by the map's name."""
-    import torch
-
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         return next(make for begin, make in _PAIRS.items() if begin in name)(name, shape)
@@ -50,11 +52,6 @@ def pair(name: str, shape: Shape) -> Pair:
 
 def _emerging(name: str, shape: Shape) -> Pair:
     """Return forwards or steps; two convolutions make images a pixel smaller each."""
-    import torch
-    from torch import nn
-
-    import invconv_torch as it
-
     batch, channels, height, width = shape
     x, padded = torch.randn(shape), torch.randn(batch, channels, height + 2, width + 2)
     plain = nn.Sequential(nn.Conv2d(channels, channels, 2), nn.Conv2d(channels, channels, 2))
@@ -66,11 +63,6 @@ def _emerging(name: str, shape: Shape) -> Pair:
 
 def _periodic(name: str, shape: Shape) -> Pair:
     """Return forwards or steps; the convolution of the same receptive field wraps around."""
-    import torch
-    from torch import nn
-
-    import invconv_torch as it
-
     channels, x = shape[1], torch.randn(shape)
     layer = it.PeriodicConv2d(channels)
     plain = nn.Conv2d(channels, channels, 3, padding=1, padding_mode="circular")
@@ -81,9 +73,6 @@ def _periodic(name: str, shape: Shape) -> Pair:
 
 def _pointwise(name: str, shape: Shape) -> Pair:
     """Return a prepared inverse and a 1x1 convolution."""
-    import torch
-    from torch import nn
-
     y, channels = torch.randn(shape), shape[1]
     images = y.numpy() if name.endswith("numpy") else y
     plain = nn.Conv2d(channels, channels, 1, bias=False).requires_grad_(False)
@@ -96,9 +85,6 @@ def _pointwise(name: str, shape: Shape) -> Pair:
 
 def _exponential(name: str, shape: Shape) -> Pair:
     """Return a forward or a prepared inverse, and terms + 1 convolutions."""
-    import torch
-    from torch import nn
-
     channels, x, padding = shape[1], torch.randn(shape), name.rpartition(" ")[2]
     rng = np.random.default_rng(0)
     conv = ic.ExponentialConv.init(channels, padding=padding, rng=rng, like=x)
@@ -120,8 +106,6 @@ _INITS: dict[str, Callable[..., ic.InvertibleConv]] = {
 
 
 def _ours(name: str, does: str, shape: Shape) -> Call:
-    import torch
-
     x = torch.randn(shape)
     conv = _INITS[name](shape[1], rng=np.random.default_rng(0), like=x)
     return partial(conv.forward if does == "forward" else conv.prepare(shape[2:]).inverse, x)
@@ -146,8 +130,6 @@ def _glow(name: str, shape: Shape) -> Pair:
 
 def _glow_step(mixing: str, shape: Shape) -> Call:
     """Return a training step whose learning rate moves nothing far."""
-    import torch
-
     images, flow = _flow(mixing, shape)
     optimiser = torch.optim.Adamax(flow.parameters(), 1e-7)
 
@@ -162,16 +144,11 @@ def _glow_step(mixing: str, shape: Shape) -> Call:
 
 
 def _glow_samples(mixing: str, shape: Shape) -> Call:
-    import torch
-
     _, flow = _flow(mixing, shape)
     return torch.no_grad()(partial(flow.prepare().sample, shape[0]))
 
 
 def _flow(mixing: str, shape: Shape) -> tuple[Any, Any]:
-    import torch
-
-    from invconv_torch.flows import Glow
 
     images = torch.randint(256, shape, dtype=torch.uint8)
     flow = Glow(shape[1:], mixing=mixing, **_GLOW)

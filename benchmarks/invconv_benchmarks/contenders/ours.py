@@ -4,15 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-
 from invconv.arrays.namespaces import to_numpy
 from invconv.kernels.maps import factor
 from invconv_benchmarks.contenders.setup import Setup
 from invconv_benchmarks.measure.contender import Call, Contender
 from invconv_conformance.libraries.table import Target
-
-Array = Any
 
 
 def contenders(setup: Setup) -> list[Contender]:
@@ -22,7 +18,6 @@ def contenders(setup: Setup) -> list[Contender]:
         "inverse": lambda: prepared(setup),
         "kernel": lambda: _kernel(setup),
         "unprepared": lambda: _unprepared(setup),
-        "gradient": lambda: _gradient(setup),
         "matrix": lambda: _matrix(setup),
     }
     found = []
@@ -40,9 +35,7 @@ def _is_done(does: str, target: Target) -> bool:
         return on_numpy
     if does == "kernel":
         return on_numpy or target.on_cuda  # elsewhere the kernel is NumPy's
-    if does == "unprepared":
-        return target.mode == "eager"  # compiled code has no plan to make at run time
-    return does != "gradient" or target.mode != "graph"  # a graph captures calls of images only
+    return does != "unprepared" or target.mode == "eager"  # compiled code makes no plan
 
 
 def prepared(setup: Setup) -> Call:
@@ -68,45 +61,3 @@ def _unprepared(setup: Setup) -> Call:
 def _matrix(setup: Setup) -> Call:
     conv: Any = setup.conv
     return lambda: conv.matrix()
-
-
-def _gradient(setup: Setup) -> Call:
-    """Return the inverse and its gradient, by images and parameters."""
-    name = setup.target.library.name
-    if name == "torch":
-        return _torch_gradient(setup)
-    if name == "jax":
-        return _jax_gradient(setup)
-    x_bar = setup.asarray(np.roll(setup.values, 1))
-    conv, x = setup.conv, setup.x
-    return lambda: conv.inverse_vjp(x, x_bar)
-
-
-def _torch_gradient(setup: Setup) -> Call:
-    """Return `torch.autograd.grad` through the inverse."""
-    import torch
-
-    weights = {n: p.clone().requires_grad_() for n, p in setup.conv.parameters().items()}
-    y = setup.x.clone().requires_grad_()
-    x_bar = setup.asarray(np.roll(setup.values, 1))
-
-    def step() -> Any:
-        conv = setup.conv.replace(**weights)
-        x = conv.prepare(setup.grid, check=False).inverse(y)
-        return torch.autograd.grad(x, (y, *weights.values()), x_bar)
-
-    return step
-
-
-def _jax_gradient(setup: Setup) -> Call:
-    import jax
-
-    conv, x_bar = setup.conv, setup.asarray(np.roll(setup.values, 1))
-
-    def loss(weights: dict[str, Array], y: Array) -> Array:
-        x = conv.replace(**weights).prepare(setup.grid, check=False).inverse(y)
-        return (x * x_bar).sum()
-
-    run = jax.jit(jax.grad(loss, argnums=(0, 1)))
-    weights, y = conv.parameters(), setup.x
-    return lambda: run(weights, y)

@@ -12,6 +12,7 @@ import invconv as ic
 from invconv.arrays.errors import CommandError, as_command_errors
 from invconv.operators.base.calls import require_spatial_shape
 from invconv_benchmarks.demo import growing
+from invconv_benchmarks.options import require_picture
 
 _Shown = tuple[str, ic.InvertibleConv, tuple[int, ...], str | None]
 
@@ -98,17 +99,10 @@ def _drawing(picture: Path) -> Any:
     """Return the function that draws, or raise where it cannot write such a picture."""
     try:
         from invconv_benchmarks.demo import diagnosis_picture
-        from invconv_benchmarks.report import figures
     except ImportError as error:
         needed = (error.name or "").partition(".")[0]
         raise CommandError(f"--picture needs {needed}: pip install 'invconv[demo]'") from None
-    if picture.suffix.lower() not in figures.FORMATS:
-        raise CommandError(
-            f"--picture: expected a name that ends in {' or '.join(figures.FORMATS)}, "
-            f"got {picture.name!r}"
-        )
-    if not picture.absolute().parent.is_dir():
-        raise CommandError(f"--picture: there is no folder {picture.absolute().parent}")
+    require_picture("--picture", picture)
     return diagnosis_picture.draw
 
 

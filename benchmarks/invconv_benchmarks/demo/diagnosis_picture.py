@@ -24,11 +24,7 @@ _COLORS = ("tab:blue", "tab:orange", "tab:red", "tab:green", "tab:purple")
 def draw(shown: Shown, path: Path) -> None:
     """Draw a panel for each operator and one with the digits left of all.
 
-    Parameters
-    ----------
-    shown : sequence of (title, operator, diagnosis)
-    path : Path
-        The file to write, one of `pictures.FORMATS`.
+    ``shown`` has (title, operator, diagnosis) of each.
     """
     count = len(shown)
     figure = plt.figure(figsize=(2.7 * count + 4.8, 4.4), layout="constrained")

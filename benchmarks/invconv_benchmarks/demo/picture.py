@@ -19,7 +19,7 @@ def draw_demo(image: Floats, panels: dict[str, tuple[Floats, ...]], path: Path) 
     image : array, shape (H, W, 3), in [0, 1]
     panels : dict of str to (mapped, restored), both (H', W', 3)
     path : Path
-        The file to write, one of `FORMATS`; a half-written one never replaces it.
+        The file to write; a half-written one never replaces it.
     """
     rows = len(panels)
     height = 3.1 * image.shape[0] / image.shape[1]

@@ -8,7 +8,7 @@ import importlib
 from pathlib import Path
 
 from invconv.arrays.errors import CommandError
-from invconv_benchmarks.report import figures
+from invconv_benchmarks.options import require_picture
 
 NAMES = (
     "deblur",
@@ -47,12 +47,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Run one program and say where its picture is."""
     name: str = arguments.name
     out = arguments.out or Path(f"invconv-{name}.png")
-    if out.suffix.lower() not in figures.FORMATS:
-        raise CommandError(
-            f"--out: expected a name that ends in {' or '.join(figures.FORMATS)}, got {out.name!r}"
-        )
-    if not out.absolute().parent.is_dir():
-        raise CommandError(f"--out: there is no folder {out.absolute().parent}")
+    require_picture("--out", out)
     if arguments.path is not None and name != "folder":
         raise CommandError(f"--path: the example {name} has its own data; folder takes yours")
     try:

@@ -29,8 +29,6 @@ class Contender:
     target : Target
     build : callable
         Plans and returns the call.
-    absent : str
-        Why it cannot run here, if it cannot.
     images : callable or None
         Turns what the call returns into x (B, C, H, W) with K x = y, in NumPy, if it does that.
     before : callable or None
@@ -42,7 +40,6 @@ class Contender:
     does: str
     target: Target
     build: Callable[[], Call]
-    absent: str = ""
     images: Callable[[Any], Floats] | None = None
     before: Call | None = None
 

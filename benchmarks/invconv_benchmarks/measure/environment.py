@@ -12,7 +12,7 @@ from typing import Any
 
 from invconv_conformance.libraries.table import LIBRARIES
 
-_OTHERS = ("scipy", "array-api-compat", "llvmlite", "threadpoolctl", "normflows", "nflows")
+_OTHERS = ("scipy", "array-api-compat", "llvmlite", "threadpoolctl")
 
 
 def environment() -> dict[str, Any]:
@@ -67,19 +67,20 @@ def _memory() -> int | None:
 
 
 def _gpus() -> list[str]:
-    command = ["nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader"]
-    return (_output(command) or "").splitlines()
+    query = ("--query-gpu=name,driver_version", "--format=csv,noheader")
+    return _output("nvidia-smi", *query).splitlines()
 
 
 def _versions() -> dict[str, str]:
-    libraries = (library.installed_as or library.distribution for library in LIBRARIES)
-    found = {}
-    for name in (*libraries, *_OTHERS):
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            found[name] = "not installed"
-    return found
+    names = [library.installed_as or library.distribution for library in LIBRARIES]
+    return {name: _version(name) for name in (*names, *_OTHERS)}
+
+
+def _version(name: str) -> str:
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return "not installed"
 
 
 def _blas() -> list[str]:
@@ -91,17 +92,16 @@ def _blas() -> list[str]:
 
 def _commit() -> str:
     """Return the commit of the working tree that this file is in, "+" if files were changed."""
-    folder = Path(__file__).parents[1]
-    commit = _output(["git", "-C", str(folder), "rev-parse", "--short=12", "HEAD"])
-    if not commit or not _output(["git", "-C", str(folder), "ls-files", __file__]):
+    git = ("git", "-C", str(Path(__file__).parents[1]))
+    commit = _output(*git, "rev-parse", "--short=12", "HEAD")
+    if not commit or not _output(*git, "ls-files", __file__):
         return "not in a repository"
-    changed = _output(["git", "-C", str(folder), "status", "--porcelain", "-uno"])
-    return commit + ("+" if changed else "")
+    return commit + "+" * bool(_output(*git, "status", "--porcelain", "-uno"))
 
 
-def _output(command: list[str]) -> str | None:
+def _output(*command: str) -> str:
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True)
     except (OSError, subprocess.SubprocessError):
-        return None
+        return ""
     return done.stdout.strip()

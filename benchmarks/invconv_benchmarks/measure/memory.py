@@ -1,4 +1,4 @@
-"""Peak memory of calls: of the process as Linux counts it, of a device as its library does."""
+"""Peak memory of calls: of the process as Linux counts it, of a CUDA device as PyTorch does."""
 
 from __future__ import annotations
 
@@ -17,15 +17,10 @@ ENVIRONMENT = {"MALLOC_MMAP_THRESHOLD_": "524288", "MALLOC_TRIM_THRESHOLD_": "52
 
 @dataclass(frozen=True)
 class Peak:
-    """Bytes beyond those in use before the call, its result included; None where unknown.
+    """Bytes beyond those in use before a call, its result included; None where unknown.
 
-    Attributes
-    ----------
-    first : int or None
-        Of planning and the first call; None for a peer, and for compiled code, as the compiler's
-        own memory is not ours.
-    second : int or None
-        Of a second call.
+    The first call plans, too. It is unknown for peers, which are slow, and for compiled code, as
+    the compiler's own memory is not ours.
     """
 
     first: int | None
@@ -41,7 +36,7 @@ def measure(contender: Contender) -> tuple[Peak, Any]:
         return kept[0]()
 
     start = None
-    if contender.role == "peer":  # peers can be slow, so one call is measured
+    if contender.role == "peer":
         kept.append(contender.build())
     else:
         start, _ = _peak(target, first)
@@ -55,51 +50,30 @@ def _peak(target: Target, call: Call) -> tuple[int | None, Any]:
         wait(target, result)
         return result
 
-    return _device_peak(target, run) if target.on_cuda else peak_of(run)
+    if not target.on_cuda:
+        return peak_of(run)
+    if target.library.name != "torch":
+        return None, run()  # JAX's peak cannot be reset, and CuPy's pool has none
+    import torch
+
+    gc.collect()
+    before = torch.cuda.memory_allocated(target.device)
+    torch.cuda.reset_peak_memory_stats(target.device)
+    result = run()
+    return int(torch.cuda.max_memory_allocated(target.device) - before), result
 
 
 def peak_of(call: Call) -> tuple[int | None, Any]:
     """Return the peak of the process's memory during a call beyond what it had, and the result."""
     gc.collect()
-    before = _reset()
-    result = call()
-    after = _status("VmHWM")
-    return (None if before is None or after is None else max(0, after - before)), result
-
-
-def _reset() -> int | None:
-    """Reset the peak of the resident set, and return its present size."""
     try:
-        Path("/proc/self/clear_refs").write_text("5")
+        Path("/proc/self/clear_refs").write_text("5")  # resets the peak of the resident set
     except OSError:
-        return None
-    return _status("VmRSS")
+        return None, call()
+    before, result = _status("VmRSS"), call()
+    return max(0, _status("VmHWM") - before), result
 
 
-def _status(name: str) -> int | None:
-    try:
-        lines = Path("/proc/self/status").read_text().splitlines()
-    except OSError:
-        return None
-    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith(name)), None)
-
-
-def _device_peak(target: Target, call: Call) -> tuple[int | None, Any]:
-    """Return the peak on a CUDA device, and the result. Not yet run on a GPU."""
-    gc.collect()
-    if target.library.name == "torch":
-        import torch
-
-        before = torch.cuda.memory_allocated(target.device)
-        torch.cuda.reset_peak_memory_stats(target.device)
-        result = call()
-        return int(torch.cuda.max_memory_allocated(target.device) - before), result
-    if target.library.name == "cupy":
-        import cupy
-
-        pool = cupy.get_default_memory_pool()
-        pool.free_all_blocks()
-        before = pool.total_bytes()
-        result = call()
-        return int(pool.total_bytes() - before), result
-    return None, call()  # JAX's own peak cannot be reset
+def _status(name: str) -> int:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(name))

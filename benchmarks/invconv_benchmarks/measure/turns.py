@@ -17,20 +17,10 @@ _LONG = 0.1  # a call of fewer seconds is preceded by one that fills the cache
 
 @dataclass
 class Timing:
-    """The seconds that a contender took in one pass.
+    """The seconds that a contender took in one pass, or its error.
 
-    Attributes
-    ----------
-    plan : float or None
-        To plan: factor, copy, choose.
-    first : float or None
-        The first call, which may compile and makes workspaces.
-    calls : int
-        How many calls a sample is the mean of.
-    samples : list of float
-        One a round.
-    error : str
-        What went wrong, instead of all that.
+    ``plan`` is to factor, copy and choose; the ``first`` call may compile and makes workspaces. A
+    sample is the mean of so many ``calls``; there is one a round.
     """
 
     plan: float | None = None
@@ -51,7 +41,7 @@ class _Runner:
     def start(self) -> None:
         """Plan, make the first calls, and find out how many calls a sample needs."""
         try:
-            self.set()
+            self._set()
             self.timing.plan = seconds_of(self._build)
             self.timing.first = seconds_of(self._run)
             self.estimate = seconds_of(self._run)
@@ -77,13 +67,12 @@ class _Runner:
     def sample(self) -> float:
         """Return the mean time of a call, after one that is not counted where calls are short."""
         assert self.call is not None
-        self.set()
+        self._set()
         if self.estimate < _LONG and not self.alternating:
             self._run()  # the cache holds the data of other contenders
         return clock(self.contender.target)(self.call, self.timing.calls)
 
-    def set(self) -> None:
-        """Make the settings that the contender needs, as its turn comes."""
+    def _set(self) -> None:
         if self.contender.before is not None:
             self.contender.before()
 
@@ -109,10 +98,9 @@ def measure(
         Make one call in a turn, and as many rounds of all: each finds the processor's caches as the
         others left them, as a layer of a network does.
     """
-    runners = [_Runner(c, Timing(error=c.absent), alternating) for c in contenders]
+    runners = [_Runner(c, Timing(), alternating) for c in contenders]
     for runner in runners:
-        if not runner.timing.error:
-            runner.start()
+        runner.start()
     ready = [r for r in runners if r.call is not None]
     rounds = [r.rounds(seconds) for r in ready]
     if alternating:

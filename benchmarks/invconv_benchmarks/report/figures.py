@@ -18,8 +18,6 @@ from invconv.files.whole_files import replacing
 
 Floats = np.ndarray[Any, Any]
 
-FORMATS = (".png", ".jpg", ".pdf", ".svg")
-
 
 def stretch(pixels: Floats) -> Floats:
     """Brighten dark pixels by arcsinh, as astronomers do."""

@@ -60,14 +60,17 @@ def place(row: Row) -> str:
 
 def _ours(title: str, rows: Sequence[Row]) -> Table:
     """Return a line a row: milliseconds, and ratios with their spread."""
-    table = new(title, ("map", "shape", "", "thr", "library"), ("ms", "÷ plain", f"÷ {CONV2D}"))
-    before = None
+    columns = (
+        ("ms", "÷ plain", f"÷ {CONV2D}") if any(r.yardstick for r in rows) else ("ms", "ratio")
+    )
+    table, before = new(title, ("map", "shape", "", "thr", "library"), columns), None
     for row in rows:
         head = (row.map, *row.words)
         numbers = ("failed", "-", "-")
         if row.passes:
             numbers = (f"{1e3 * row.seconds:.3g}", ratio(row.ratio), ratio(row.yardstick))
-        table.add_row(*(("", "", "", "") if head == before else head), place(row), *numbers)
+        shown = ("", "", "", "") if head == before else head
+        table.add_row(*shown, place(row), *numbers[: len(columns)])
         before = head
     return table
 
@@ -93,7 +96,9 @@ def _peers(groups: list[list[Row]]) -> Table:
                 continue
             cells = (row.error.rpartition(": ")[2], "", "")
             if row.passes:
-                mine = [r for r in group if (r.role, r.does, r.place) == ("ours", row.does, row.place)]
+                mine = [
+                    r for r in group if (r.role, r.does, r.place) == ("ours", row.does, row.place)
+                ]
                 times = [f"{row.seconds / r.seconds:.3g}" for r in mine if r.passes]
                 common = f"{row.yardstick.value:.3g}" if row.yardstick else "-"
                 cells = (milliseconds(row.seconds), *(times or ["-"]), common)

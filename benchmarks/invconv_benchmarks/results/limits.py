@@ -138,7 +138,9 @@ def _threads(group: list[Row]) -> Iterator[Verdict]:
             (one,) = (r for r in group if r.role == "plain" and r.place == row.place)
             gain, long = row.ratio.inverse(), one.seconds > _LONG
             name = "two threads: gain of solves over 1 ms" if long else "two threads: gain"
-            yield judged(f"{name}, at least", _what(row), gain, _GAIN if long else _EQUAL, least=True)
+            yield judged(
+                f"{name}, at least", _what(row), gain, _GAIN if long else _EQUAL, least=True
+            )
 
 
 def _checks(group: list[Row]) -> Iterator[Verdict]:

@@ -16,24 +16,11 @@ SCHEMA = "invconv-benchmark/2"
 
 @dataclass(frozen=True)
 class Result:
-    """The result of a run.
+    """The result of a run: with which command and machine, and what was found.
 
-    Attributes
-    ----------
-    invconv, date, command : str
-    seconds : float
-    complete : bool
-        False if the run was interrupted: some rows are missing.
-    quick : bool
-    passes : int
-    environment : dict
-        From `invconv_benchmarks.measure.environment`.
-    load : dict
-        Processes that wanted to run at the start and at the end, None if the system does not tell.
-    not_run : list of str
-        What is absent, and why.
-    rows : list of Row
-    limits : list of Verdict
+    ``complete`` is False if the run was interrupted, so that some rows are missing. ``load`` has
+    the processes that wanted to run at the start and at the end, ``not_run`` what is absent and
+    why.
     """
 
     invconv: str

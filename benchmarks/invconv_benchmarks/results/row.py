@@ -21,15 +21,10 @@ TITLES = {library.name: library.title for library in LIBRARIES}
 
 @dataclass
 class Row:
-    """A contender of a group.
+    """A contender of a group: what of the `Group` and the `Contender` names it, and what was found.
 
     Attributes
     ----------
-    suite, map, shape, axis, dtype, limit
-        As of the `Group`.
-    threads : int
-    contender, role, does, library, device, mode
-        The contender's name, role and target.
     plan, first : float or None
         Seconds of the first pass, to plan and for the first call.
     calls : int
@@ -38,12 +33,10 @@ class Row:
         What went wrong.
     passes : list of list of float
         The samples in seconds, pass by pass.
-    memory : Peak or None
-    residual : float or None
     p10, median, p90 : float or None
         Quantiles of all samples.
     against : str or None
-        The fastest plain convolution of the same library.
+        The fastest plain contender of the same library.
     ratio : Interval or None
         Of the medians, to that one.
     between : float

@@ -59,10 +59,8 @@ class Plan:
         for number in (1, 0, *range(2, self.passes + 1)):
             for threads in self.threads if number else (most,):
                 groups = tuple(g for g in self.groups if g.thorough or threads == most)
-                if not number:  # series are about time
-                    groups = tuple(
-                        g for g in groups if g.suite in LIBRARY_SUITES and g.suite != "growth"
-                    )
+                if not number:
+                    groups = tuple(g for g in groups if g.suite in LIBRARY_SUITES and not g.axis)
                 if groups:
                     job = Job(groups, self.targets, threads, self.seconds, number == 0, cache)
                     yield number, job
@@ -71,14 +69,8 @@ class Plan:
 def perform(plan: Plan, step: Step, verdicts: Sequence[Verdict] = ()) -> Result:
     """Measure, and return the result.
 
-    Parameters
-    ----------
-    plan : Plan
-    step : callable
-        Is told, before each group and at the end: what comes next, how many groups are done, and of
-        how many.
-    verdicts : sequence of Verdict
-        Of a study, for the result.
+    ``step`` is told, before each group and at the end: what comes next, how many groups are done,
+    and of how many. The verdicts are a study's, for the result.
     """
     start, found, loads = time.monotonic(), list[Row](), {"start": environment.load()}
     with tempfile.TemporaryDirectory(prefix="invconv-") as cache:

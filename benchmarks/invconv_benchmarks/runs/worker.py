@@ -26,20 +26,10 @@ from invconv_conformance.libraries.table import Target
 
 @dataclass(frozen=True)
 class Job:
-    """The work of one worker process.
+    """The work of one worker process: to time contenders, or else to measure their memory.
 
-    Attributes
-    ----------
-    groups : tuple of Group
-    targets : tuple of (library, device)
-        By their names.
-    threads : int
-    seconds : float
-        For the rounds of a contender.
-    memory : bool
-        Measure memory instead of time.
-    cache : str
-        A folder where JAX keeps compiled code for the next pass.
+    ``targets`` are names of libraries and devices, ``seconds`` are for the rounds of a contender,
+    and in the folder ``cache`` JAX keeps compiled code for the next pass.
     """
 
     groups: tuple[Group, ...]
@@ -106,8 +96,6 @@ def _sizes_on(group: Group, target: Target, threads: int) -> Iterator[Row]:
     tiny = replace(group, shape=(1, group.shape[1], *(min(n, 8) for n in group.shape[2:])))
     few, many = contenders(tiny, [target]), contenders(group, [target])
     for small, contender in zip(few, many, strict=True):
-        if contender.absent:
-            continue
         with contextlib.suppress(Exception):  # the row of times reports the error
             if target.mode != "jit":
                 small.build()()  # loads code and tables that a library needs once

@@ -5,6 +5,8 @@ A comprehension is such a function in Python 3.11.
 
 from __future__ import annotations
 
+import gc
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +15,7 @@ import torch
 import invconv as ic
 import invconv_torch as it
 from invconv_benchmarks.contenders.layers import step_of
-from invconv_benchmarks.measure.calls import python_calls
+from invconv_benchmarks.measure.contender import Call
 from invconv_benchmarks.measure.spread import exactly
 from invconv_benchmarks.results.limits import Verdict, judged
 
@@ -38,3 +40,20 @@ def measure(quick: bool, folder: Path) -> tuple[list[Verdict], dict[str, Path]]:
     found.append(("EmergingConv2d inverse, eval, no_grad", calls, 60))
     name = "calls of Python, 1x12x8x8"
     return [judged(name, what, exactly(calls), most) for what, calls, most in found], {}
+
+
+def python_calls(function: Call) -> int:
+    """Return how many functions of Python a warm function of Python enters, itself not counted."""
+    for _ in range(5):
+        function()
+    events: list[str] = []
+    profile, collects = sys.getprofile(), gc.isenabled()
+    gc.disable()  # a collection calls what others have registered
+    sys.setprofile(lambda frame, event, argument: events.append(event))
+    try:
+        function()
+    finally:
+        sys.setprofile(profile)
+        if collects:
+            gc.enable()
+    return events.count("call") - 1

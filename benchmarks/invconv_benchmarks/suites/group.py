@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 Shape = tuple[int, ...]
 
-LIBRARY_SUITES = ("forward", "inverse", "periodic", "pointwise", "gradient", "growth")
-ONE_THREAD = ("overhead", "threads", "checks")  # suites that time one thread unless told otherwise
-SUITES = (*LIBRARY_SUITES, *ONE_THREAD)
+LIBRARY_SUITES = ("forward", "inverse", "periodic", "pointwise", "growth")
+ONE_THREAD = {"overhead": ("torch",), "threads": ("numpy", "torch"), "checks": ("numpy",)}
+SUITES = (*LIBRARY_SUITES, *ONE_THREAD)  # the latter in these libraries, with one thread
 ALTERNATING = ("overhead", "checks")  # one call each in turns, with the caches as others left them
 
 
@@ -19,14 +18,12 @@ class Group:
 
     Attributes
     ----------
-    suite : str
-        One of `SUITES`.
-    map : str
-        A name that the suite's contenders know, such as "corner 2".
+    suite, map : str
+        One of `SUITES`, and a name that its contenders know, such as "corner 2".
     shape : tuple of int
         (B, C, *grid).
     does : tuple of str
-        Calls to time: some of "forward", "inverse", "kernel", "gradient", "unprepared", "matrix".
+        Calls to time: some of "forward", "inverse", "kernel", "unprepared", "matrix".
     peers : tuple of str
         Alternatives, see `invconv_benchmarks.contenders.references.PEERS`.
     quick : bool
@@ -52,11 +49,6 @@ class Group:
     axis: str = ""
     limit: float | None = None
     dtype: str = ""
-
-    @property
-    def pixels(self) -> int:
-        """Pixels of one image."""
-        return math.prod(self.shape[2:])
 
     @property
     def title(self) -> str:

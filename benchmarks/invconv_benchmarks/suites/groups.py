@@ -12,7 +12,6 @@ from invconv_benchmarks.suites.group import LIBRARY_SUITES, LIMIT_SHAPES, Group,
 
 _BOTH = ("forward", "inverse")
 _SOLVERS = ("pixel by pixel", "SciPy sparse solve")
-_ONE_BY_ONES = ("normflows 1x1", "nflows 1x1")
 _LEVEL, _WIDE = (64, 12, 16, 16), (16, 48, 64, 64)
 
 
@@ -52,15 +51,8 @@ def _periodic() -> Iterator[Group]:
 def _pointwise() -> Iterator[Group]:
     for name in ("plain", "plu", "qr", "orthogonal", "circulant", "actnorm"):
         for shape in (_LEVEL, _WIDE, (64, 192, 8, 8)):
-            peers = _ONE_BY_ONES if name in ("plain", "plu") else ()
             quick = shape == _LEVEL and name == "plu"
-            yield Group("pointwise", name, shape, (*_BOTH, "unprepared"), peers, quick=quick)
-
-
-def _gradient() -> Iterator[Group]:
-    for shape in (_LEVEL, (64, 48, 4, 4), (100, 3, 32, 32), _WIDE):
-        quick = shape == (64, 48, 4, 4)
-        yield Group("gradient", "corner 2", shape, ("gradient",), quick=quick)
+            yield Group("pointwise", name, shape, (*_BOTH, "unprepared"), quick=quick)
 
 
 # of each axis, the shapes in two dimensions and in one; of "taps" those along an axis, too
@@ -70,7 +62,9 @@ _GROWTH: dict[str, list[tuple[int, Shape]]] = {
         *((2, (1, 3, n)) for n in (1000, 4000, 16_000, 64_000, 256_000)),
     ],
     "batch": [(2, (b, 12, *grid)) for grid in ((16, 16), (256,)) for b in (1, 4, 16, 64, 256)],
-    "channels": [(2, (16, c, *grid)) for grid in ((16, 16), (256,)) for c in (4, 8, 16, 32, 64, 128)],
+    "channels": [
+        (2, (16, c, *grid)) for grid in ((16, 16), (256,)) for c in (4, 8, 16, 32, 64, 128)
+    ],
     "taps": [(k, (16, 12, *grid)) for grid in ((32, 32), (1024,)) for k in (2, 3, 4, 5, 6)],
 }
 
@@ -117,7 +111,6 @@ GROUPS = (
     *_forward(),
     *_periodic(),
     *_pointwise(),
-    *_gradient(),
     *_growth(),
     *_overhead(),
     *_threads(),

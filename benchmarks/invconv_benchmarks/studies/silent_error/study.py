@@ -14,7 +14,13 @@ from pathlib import Path
 from invconv_benchmarks.measure.spread import exactly
 from invconv_benchmarks.results.limits import Verdict, judged
 from invconv_benchmarks.studies.silent_error import drawing
-from invconv_benchmarks.studies.silent_error.comparison import CLOSE, FAR, LOST, Compared, compare_all
+from invconv_benchmarks.studies.silent_error.comparison import (
+    CLOSE,
+    FAR,
+    LOST,
+    Compared,
+    compare_all,
+)
 from invconv_benchmarks.studies.silent_error.constructions import constructions
 
 _FAMILY, _CHAINS, _LARGE = 200, 200, 10
