@@ -27,7 +27,7 @@ CONV2D = "F.conv2d"  # the yardstick of all libraries
 def contenders(setup: Setup) -> list[Contender]:
     """Return the plain convolutions of the setup's library."""
     name, ways = setup.target.library.name, dict[str, Callable[[Setup], Call]]()
-    if setup.group.does == ("matrix",) or setup.group.map == "actnorm":
+    if setup.group.map == "actnorm":
         return []
     if name == "torch":
         ways[CONV2D] = _torch

@@ -1,4 +1,4 @@
-"""Peers: what a user could run instead of invconv."""
+"""Peers: what a user could run instead of invconv to invert an autoregressive convolution."""
 
 from __future__ import annotations
 
@@ -19,13 +19,11 @@ Array = Any
 
 def contenders(setup: Setup) -> list[Contender]:
     """Return the peers of a group that belong to the setup's library."""
-    found = []
-    for name in setup.group.peers:
-        does, libraries, build = PEERS[name]
-        if setup.target.library.name in libraries and setup.target.mode != "graph":
-            images = to_numpy if does == "inverse" else None
-            found.append(setup.contender(name, "peer", does, partial(build, setup), images))
-    return found
+    return [
+        setup.contender(name, "peer", "inverse", partial(PEERS[name][1], setup), to_numpy)
+        for name in setup.group.peers
+        if setup.target.library.name in PEERS[name][0] and setup.target.mode != "graph"
+    ]
 
 
 def _pixel_by_pixel(setup: Setup) -> Call:
@@ -65,24 +63,7 @@ def _sparse(setup: Setup) -> Call:
     return run
 
 
-def _reflections(setup: Setup) -> Call:
-    """Form W = H_1 ... H_m R by one rank-1 update a reflection."""
-    conv: Any = setup.conv
-    units = conv.reflectors / np.linalg.norm(conv.reflectors, axis=1, keepdims=True)
-    upper = np.triu(conv.upper, 1) + np.diag(conv.scale)
-
-    def run() -> Array:
-        matrix = upper.copy()
-        for v in units[::-1]:
-            matrix -= np.outer(2 * v, v @ matrix)
-        return matrix
-
-    return run
-
-
-# what each does, in which libraries
-PEERS: dict[str, tuple[str, tuple[str, ...], Callable[[Setup], Call]]] = {
-    "pixel by pixel": ("inverse", ("numpy", "torch"), _pixel_by_pixel),
-    "SciPy sparse solve": ("inverse", ("numpy",), _sparse),
-    "reflections": ("matrix", ("numpy",), _reflections),
+PEERS: dict[str, tuple[tuple[str, ...], Callable[[Setup], Call]]] = {  # in which libraries
+    "pixel by pixel": (("numpy", "torch"), _pixel_by_pixel),
+    "SciPy sparse solve": (("numpy",), _sparse),
 }

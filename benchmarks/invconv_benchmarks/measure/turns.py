@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from typing import Any
 
 from invconv_benchmarks.measure.contender import Call, Contender, wait
 from invconv_benchmarks.measure.gpu import clock
@@ -20,7 +21,7 @@ class Timing:
     """The seconds that a contender took in one pass, or its error.
 
     ``plan`` is to factor, copy and choose; the ``first`` call may compile and makes workspaces. A
-    sample is the mean of so many ``calls``; there is one a round.
+    sample is the mean of so many ``calls``; there is one a round. ``result`` is what one returned.
     """
 
     plan: float | None = None
@@ -28,6 +29,7 @@ class Timing:
     calls: int = 1
     samples: list[float] = field(default_factory=list)
     error: str = ""
+    result: Any = None
 
 
 @dataclass
@@ -81,7 +83,8 @@ class _Runner:
 
     def _run(self) -> None:
         assert self.call is not None
-        wait(self.contender.target, self.call())
+        self.timing.result = self.call()
+        wait(self.contender.target, self.timing.result)
 
 
 def measure(

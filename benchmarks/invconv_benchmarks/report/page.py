@@ -16,7 +16,7 @@ from invconv_conformance.pages.templates import Line, Styled, render
 
 _HEAD = (
     "map", "shape", "", "threads", "library", "what", "median", "p10–p90", "÷ plain", "spread",
-    f"÷ {CONV2D}", "spread", "peak memory", "residual", "first", "samples",
+    f"÷ {CONV2D}", "spread", "residual", "first", "samples",
 )  # fmt: skip
 
 
@@ -64,14 +64,12 @@ def _cells(row: Row) -> tuple[str, ...]:
     head = (row.map, *row.words, tables.place(row), row.contender)
     if row.p10 is None or row.p90 is None:
         return (*head, row.error, *("",) * (len(_HEAD) - 7))
-    memory = row.memory.second if row.memory else None
     return (
         *head,
         tables.milliseconds(row.seconds),
         f"{1e3 * row.p10:.3g}–{1e3 * row.p90:.3g}",
         *_stated(row.ratio),
         *_stated(row.yardstick),
-        f"{memory / 2**20:.1f} MiB" if memory is not None else "–",
         f"{row.residual:.1e}" if row.residual is not None else "–",
         tables.milliseconds((row.plan or 0) + (row.first or 0)),
         "+".join(str(len(samples)) for samples in row.passes),

@@ -29,7 +29,6 @@ _AGAINST_CONV2D: dict[Shape, tuple[float, float]] = {
 }
 _TIMES = {"numpy": 1.0, "torch": 1.1, "jax": 1.4}  # a library's limits are NumPy's times this
 _JAX_CALL = 6.0  # the limit at the first shape, where the overhead of JAX's call dominates
-_LARGE = 2**23  # in inputs of fewer bytes the library's own memory dominates
 _LONG, _GAIN, _EQUAL = 1e-3, 1.6, 0.95  # seconds of one thread, from which a second has to gain
 _CHECKS = {"check": (3, 0.05), "diagnosis": (6, 0.2)}  # solves, and seconds
 _GROWTH = {"batch": 1.1, "pixels": 1.1, "channels": 2.1, "taps": 1.1}
@@ -83,7 +82,7 @@ def _ours(group: list[Row], does: str) -> list[Row]:
 
 
 def _inverse(group: list[Row]) -> Iterator[Verdict]:
-    """Judge inverses by other calls of the group, by their memory and by their residual."""
+    """Judge inverses by other calls of the group, and by their residual."""
     for row in _ours(group, "inverse"):
         kind, _, size = row.map.partition(" ")
         what, bound = _what(row), _against_conv2d(row)
@@ -97,20 +96,10 @@ def _inverse(group: list[Row]) -> Iterator[Verdict]:
             if kind == "periodic" and other.contender == FFT:
                 name = "periodic inverse, prepared / FFT forward, prepared"
                 yield judged(name, what, row.ratio_to(other), 1.1)
-        nbytes = math.prod(row.shape) * np.dtype(row.dtype).itemsize
-        if row.memory is not None and nbytes >= _LARGE and kind == "corner":
-            for call, most in (("first", 3.0), ("second", 1.3)):
-                if (peak := getattr(row.memory, call)) is not None:
-                    name = f"peak memory of a {call} call / the input"
-                    yield judged(name, what, exactly(peak / nbytes), most)
         if row.residual is not None and kind in ("corner", "emerging"):
             k = (int(size) + 1) // 2 if kind == "emerging" else int(size)
             unit = row.shape[1] * k**2 * float(np.finfo(row.dtype).eps)
             yield judged("backward error / (C k k eps)", what, exactly(row.residual / unit), 1.0)
-    for row in _ours(group, "matrix"):
-        for peer in (r for r in group if r.contender == "reflections" and r.passes):
-            name = "QR, form W: reflections / ours, at least"
-            yield judged(name, _what(row), peer.ratio_to(row), 5.0, least=True)
 
 
 def _against_conv2d(row: Row) -> float | None:

@@ -9,7 +9,6 @@ from typing import Any
 from invconv_benchmarks.contenders.plain import CONV2D
 from invconv_benchmarks.measure import spread
 from invconv_benchmarks.measure.contender import Contender
-from invconv_benchmarks.measure.memory import Peak
 from invconv_benchmarks.measure.spread import Interval
 from invconv_benchmarks.suites.group import Group, as_text
 from invconv_conformance.libraries.table import LIBRARIES
@@ -33,6 +32,8 @@ class Row:
         What went wrong.
     passes : list of list of float
         The samples in seconds, pass by pass.
+    residual : float or None
+        ||K x - y|| / (||x|| + ||y||) of an inverse.
     p10, median, p90 : float or None
         Quantiles of all samples.
     against : str or None
@@ -63,7 +64,6 @@ class Row:
     calls: int = 1
     error: str = ""
     passes: list[list[float]] = field(default_factory=list)
-    memory: Peak | None = None
     residual: float | None = None
     p10: float | None = None
     median: float | None = None
@@ -124,15 +124,13 @@ def grouped(rows: Iterable[Row]) -> list[list[Row]]:
 
 
 def merged(rows: Iterable[Row]) -> list[Row]:
-    """Return one row a contender: the samples of all passes, memory, and the ratios to others."""
+    """Return one row a contender: the samples of all passes, and the ratios to others."""
     found: dict[Key, Row] = {}
     for row in rows:
         known = found.setdefault(row.key, row)
         if known is not row:
             known.passes += row.passes
             known.error = known.error or row.error
-            known.memory = known.memory or row.memory
-            known.residual = row.residual if known.residual is None else known.residual
     for row in found.values():
         if row.passes:
             row.p10, row.median, row.p90 = spread.quantiles(row.passes)

@@ -16,7 +16,7 @@ from invconv_benchmarks.results.limits import Verdict
 from invconv_benchmarks.results.result import Result
 from invconv_benchmarks.results.row import Row, merged
 from invconv_benchmarks.runs.worker import Job, run
-from invconv_benchmarks.suites.group import LIBRARY_SUITES, Group
+from invconv_benchmarks.suites.group import Group
 
 Step = Callable[[str, int, int], None]
 
@@ -40,7 +40,7 @@ class Plan:
     seconds : float
         For the rounds of a contender in a pass.
     deadline : float
-        Seconds after which no more passes begin; the first one, and memory, are always done.
+        Seconds after which no more passes begin; the first one is always done.
     """
 
     command: str
@@ -54,16 +54,12 @@ class Plan:
     deadline: float
 
     def jobs(self, cache: str) -> Iterator[tuple[int, Job]]:
-        """Yield (pass, job): the first pass, memory as pass 0, and the other passes."""
-        most = max(self.threads)
-        for number in (1, 0, *range(2, self.passes + 1)):
-            for threads in self.threads if number else (most,):
-                groups = tuple(g for g in self.groups if g.thorough or threads == most)
-                if not number:
-                    groups = tuple(g for g in groups if g.suite in LIBRARY_SUITES and not g.axis)
+        """Yield (pass, job)."""
+        for number in range(1, self.passes + 1):
+            for threads in self.threads:
+                groups = tuple(g for g in self.groups if g.thorough or threads == max(self.threads))
                 if groups:
-                    job = Job(groups, self.targets, threads, self.seconds, number == 0, cache)
-                    yield number, job
+                    yield number, Job(groups, self.targets, threads, self.seconds, cache)
 
 
 def perform(plan: Plan, step: Step, verdicts: Sequence[Verdict] = ()) -> Result:
@@ -83,7 +79,7 @@ def perform(plan: Plan, step: Step, verdicts: Sequence[Verdict] = ()) -> Result:
         date=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         command=plan.command,
         seconds=round(time.monotonic() - start, 1),
-        complete={number for number, _ in jobs} & {0, 1} <= passes,
+        complete={number for number, _ in jobs} & {1} <= passes,
         quick=plan.quick,
         passes=max({1} | passes),
         environment=environment.environment(),
@@ -115,5 +111,4 @@ def _measure(plan: Plan, jobs: Sequence[tuple[int, Job]], found: list[Row], step
 
 
 def _words(number: int, job: Job, group: Group) -> str:
-    kind = "memory" if number == 0 else f"pass {number}, {job.threads} thr"
-    return f"{kind}: {group.title}"
+    return f"pass {number}, {job.threads} thr: {group.title}"

@@ -23,7 +23,7 @@ class Group:
     shape : tuple of int
         (B, C, *grid).
     does : tuple of str
-        Calls to time: some of "forward", "inverse", "kernel", "unprepared", "matrix".
+        Calls to time: some of "forward", "inverse", "unprepared".
     peers : tuple of str
         Alternatives, see `invconv_benchmarks.contenders.references.PEERS`.
     quick : bool

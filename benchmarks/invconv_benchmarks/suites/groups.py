@@ -24,8 +24,7 @@ def _forward() -> Iterator[Group]:
 
 def _inverse() -> Iterator[Group]:
     quick = (_LEVEL, (64, 48, 4, 4), (1, 12, 64, 64), _WIDE)
-    one = Group("inverse", "corner 2", _LEVEL, _BOTH, thorough=True)
-    corner = replace(one, does=(*_BOTH, "kernel"))
+    corner = Group("inverse", "corner 2", _LEVEL, _BOTH, thorough=True)
     for shape in LIMIT_SHAPES:
         peers = _SOLVERS if shape in (_LEVEL, (64, 48, 4, 4)) else ()
         yield replace(corner, shape=shape, quick=shape in quick, peers=peers)
@@ -33,12 +32,11 @@ def _inverse() -> Iterator[Group]:
     yield replace(corner, map="corner 3")
     yield replace(corner, map="corner 3", shape=_WIDE)
     for name in ("emerging 3", "periodic 3"):
-        yield replace(one, map=name, quick=True)
-        yield replace(one, map=name, shape=_WIDE)
-    yield replace(one, map="symmetric 3", quick=True)
-    yield replace(one, map="exponential 3")
-    yield replace(one, map="circular 3")
-    yield replace(one, map="qr", shape=(1, 512, 1, 1), does=("matrix",), peers=("reflections",))
+        yield replace(corner, map=name, quick=True)
+        yield replace(corner, map=name, shape=_WIDE)
+    yield replace(corner, map="symmetric 3", quick=True)
+    yield replace(corner, map="exponential 3")
+    yield replace(corner, map="circular 3")
 
 
 def _periodic() -> Iterator[Group]:
@@ -139,7 +137,7 @@ def select(
     chosen = [g for g in GROUPS if g.suite in suites and (g.quick or not quick)]
     chosen = [g for g in chosen if fnmatch.fnmatchcase(g.map, only)]
     if shapes:
-        kept = [g for g in chosen if g.axis == "" and "matrix" not in g.does]
+        kept = [g for g in chosen if g.axis == ""]
         other = [replace(g, shape=s, peers=()) for g in kept for s in shapes]
         chosen = list({(g.suite, g.map, g.shape): g for g in reversed(other)}.values())[::-1]
     return [

@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 
 import invconv as ic
-from invconv_benchmarks.suites.group import Group
 
 _CLASSES: dict[str, type[ic.InvertibleConv]] = {
     "emerging": ic.EmergingConv,
@@ -57,8 +56,3 @@ def _tame(conv: ic.AutoregressiveConv) -> ic.AutoregressiveConv:
     terms = kernel.shape[1] * (kernel[0, 0].size - 1)
     factor = min(1.0, (48 * 3 / terms) ** 0.5)
     return conv.replace(kernel=np.rint(kernel) + factor * (kernel - np.rint(kernel)))
-
-
-def input_bytes(group: Group) -> int:
-    """Return the size of the images."""
-    return int(np.prod(group.shape)) * np.dtype(group.dtype).itemsize
