@@ -10,16 +10,8 @@ from pathlib import Path
 from invconv.arrays.errors import CommandError
 from invconv_benchmarks.options import require_picture
 
-NAMES = (
-    "deblur",
-    "whiten",
-    "random_field",
-    "lattice_field",
-    "echo",
-    "volume",
-    "folder",
-    "three_libraries",
-)
+NAMES = ("deblur", "whiten", "random_field", "lattice_field", "echo", "volume", "folder",
+         "three_libraries")  # fmt: skip
 
 
 def source(name: str) -> str:
@@ -53,13 +45,9 @@ def run(arguments: argparse.Namespace) -> int:
     try:
         module = importlib.import_module(f"invconv_benchmarks.gallery.{name}")
     except ImportError as error:
-        raise CommandError(
-            f"the example {name} needs {error.name}: pip install 'invconv[gallery]'"
-        ) from error
+        needs = f"the example {name} needs {error.name}: pip install 'invconv[gallery]'"
+        raise CommandError(needs) from error
     print(summary(name))
-    if arguments.path is not None:
-        module.draw(out, arguments.path)
-    else:
-        module.draw(out)
+    module.draw(out, *([arguments.path] if arguments.path else []))
     print(f"wrote {out}")
     return 0
