@@ -41,7 +41,7 @@ def draw(out: Path) -> None:
             "the moon": sharp,
             f"blurred, width {width} pixels": blurred,
             f"undone: off by {error:.0e} at most": undone,
-            f"rounded to 8 bits, then undone: off by {noise:.2g}": lost,
+            f"of 8 bits, undone: off by {noise:.2g}": lost,
         }
         for panel, (title, image) in zip(row, images.items(), strict=False):
             figures.show(panel, image[0], title, cmap="gray", vmin=0.2, vmax=0.75)
