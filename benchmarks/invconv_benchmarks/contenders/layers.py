@@ -27,7 +27,7 @@ from invconv_benchmarks.suites.group import Shape
 from invconv_torch.flows import Glow
 
 Pair = tuple[Call, Call]
-_GLOW = {"levels": 2, "depth": 4, "width": 32}
+_GLOW: dict[str, Any] = {"levels": 2, "depth": 4, "width": 32}
 
 
 def contenders(setup: Setup) -> list[Contender]:
@@ -55,7 +55,7 @@ def _emerging(name: str, shape: Shape) -> Pair:
     batch, channels, height, width = shape
     x, padded = torch.randn(shape), torch.randn(batch, channels, height + 2, width + 2)
     plain = nn.Sequential(nn.Conv2d(channels, channels, 2), nn.Conv2d(channels, channels, 2))
-    layer = it.EmergingConv2d(channels, mixing="qr" if "QR" in name else "plain")
+    layer: nn.Module = it.EmergingConv2d(channels, mixing="qr" if "QR" in name else "plain")
     if "step" in name:
         return step_of(layer, x), step_of(plain, padded)
     return partial(layer, x), partial(plain, padded)
@@ -64,7 +64,7 @@ def _emerging(name: str, shape: Shape) -> Pair:
 def _periodic(name: str, shape: Shape) -> Pair:
     """Return forwards or steps; the convolution of the same receptive field wraps around."""
     channels, x = shape[1], torch.randn(shape)
-    layer = it.PeriodicConv2d(channels)
+    layer: nn.Module = it.PeriodicConv2d(channels)
     plain = nn.Conv2d(channels, channels, 3, padding=1, padding_mode="circular")
     if "step" in name:
         return step_of(layer, x), step_of(plain, x)
@@ -145,7 +145,8 @@ def _glow_step(mixing: str, shape: Shape) -> Call:
 
 def _glow_samples(mixing: str, shape: Shape) -> Call:
     _, flow = _flow(mixing, shape)
-    return torch.no_grad()(partial(flow.prepare().sample, shape[0]))
+    draw: Call = torch.no_grad()(partial(flow.prepare().sample, shape[0]))
+    return draw
 
 
 def _flow(mixing: str, shape: Shape) -> tuple[Any, Any]:

@@ -11,7 +11,7 @@ from matplotlib.colors import LogNorm
 from invconv_benchmarks.report.figures import Floats, save, stretch
 
 
-def draw_demo(image: Floats, panels: dict[str, tuple[Floats, ...]], path: Path) -> None:
+def draw_demo(image: Floats, panels: dict[str, tuple[Floats, Floats]], path: Path) -> None:
     """Draw, a row per map: the image, the image under the map, the reconstruction, its error.
 
     Images are (H, W, 3) in [0, 1]; ``panels`` has (mapped, restored) by the map's name.

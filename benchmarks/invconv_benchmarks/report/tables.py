@@ -94,7 +94,7 @@ def _peers(groups: list[list[Row]]) -> Table:
         for row in group:
             if row.role != "peer":
                 continue
-            cells = (row.error.rpartition(": ")[2], "", "")
+            cells: tuple[str, ...] = (row.error.rpartition(": ")[2], "", "")
             if row.passes:
                 mine = [
                     r for r in group if (r.role, r.does, r.place) == ("ours", row.does, row.place)
@@ -110,7 +110,7 @@ def _peers(groups: list[list[Row]]) -> Table:
 def limits(verdicts: Sequence[Verdict]) -> Iterator[tuple[str, list[tuple[str, ...]]]]:
     """Yield each limit's title and lines: what, limit, value, spread, verdict."""
     for limit, some in groupby(verdicts, key=lambda v: v.limit):
-        lines = []
+        lines = list[tuple[str, ...]]()
         for v in some:
             spread = "" if v.low == v.high else f"{v.low:.3g}-{v.high:.3g}"
             lines.append((v.what, f"{v.bound:g}", f"{v.value:.3g}", spread, v.verdict))

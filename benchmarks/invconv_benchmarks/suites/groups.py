@@ -93,9 +93,9 @@ def _overhead() -> Iterator[Group]:
     for name in MIXINGS[1:]:
         lines += [(f"Glow step, {name} / plain", (32, 3, 32, 32), steps.get(name))]
         lines += [(f"Glow samples, {name} / plain", (100, 3, 32, 32), samples.get(name))]
-    for name, shape, limit in lines:
+    for name, size, most in lines:
         quick = "Glow" not in name
-        yield Group("overhead", name, shape, ("call",), quick=quick, limit=limit)
+        yield Group("overhead", name, size, ("call",), quick=quick, limit=most)
 
 
 def _threads() -> Iterator[Group]:

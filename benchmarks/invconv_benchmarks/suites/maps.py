@@ -8,7 +8,7 @@ import numpy as np
 
 import invconv as ic
 
-_CLASSES: dict[str, type[ic.InvertibleConv]] = {
+_CLASSES: dict[str, Any] = {
     "emerging": ic.EmergingConv,
     "periodic": ic.PeriodicConv,
     "exponential": ic.ExponentialConv,
@@ -43,8 +43,8 @@ def build(name: str, channels: int, ndim: int = 2) -> ic.InvertibleConv:
         return ic.ExponentialConv.init(channels, int(size), padding="circular", rng=rng)
     if kind not in _CLASSES:
         raise ValueError(f"expected the name of a map, got {name!r}")
-    init: Any = _CLASSES[kind].init
-    return init(channels, *([int(size)] if size else []), rng=rng)  # type: ignore[no-any-return]
+    conv: ic.InvertibleConv = _CLASSES[kind].init(channels, *map(int, size.split()), rng=rng)
+    return conv
 
 
 def _tame(conv: ic.AutoregressiveConv) -> ic.AutoregressiveConv:

@@ -25,7 +25,12 @@ ENVIRONMENT = {
 
 def row(contender: str, role: str, does: str, samples: list[float], **others: Any) -> Row:
     """Return what a worker tells of a contender in one pass."""
-    place = {"suite": "inverse", "map": "corner 2", "shape": (64, 12, 16, 16), "axis": ""}
+    place: dict[str, Any] = {
+        "suite": "inverse",
+        "map": "corner 2",
+        "shape": (64, 12, 16, 16),
+        "axis": "",
+    }
     place |= {"dtype": "float32", "limit": None, "threads": 1}
     names = {"contender": contender, "role": role, "does": does}
     names |= {"library": "numpy", "device": "cpu", "mode": "eager"}
