@@ -47,58 +47,27 @@ _NAMES = tuple(dict.fromkeys((*SUITES, *STUDIES)))
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
-    parser.add_argument(
-        "suite",
-        nargs="?",
-        default="all",
-        choices=(*_NAMES, "all"),
-        help=f"{', '.join(_NAMES)}, or all (the default): the first {len(LIBRARY_SUITES)}, which "
-        "compare libraries",
-    )
-    _add_choices(parser)
-    parser.add_argument(
-        "--quick", action="store_true", help="under 3 minutes; without it, under 30"
-    )
-    parser.add_argument(
-        "--seconds", type=positive, help="for each call in each pass; fewer widen the spreads"
-    )
-    parser.add_argument(
-        "--out",
-        type=Path,
-        default=Path("invconv-benchmark"),
-        help="the folder for result.json, index.html and pictures (default: %(default)s)",
-    )
-
-
-def _add_choices(parser: argparse.ArgumentParser) -> None:
-    """Declare what is measured, and where."""
+    choices = (*_NAMES, "all")
+    about = f"one of {', '.join(choices)}; all (the default) are the first {len(LIBRARY_SUITES)}"
+    parser.add_argument("suite", nargs="?", default="all", choices=choices, help=about)
     names = ", ".join(library.name for library in LIBRARIES)
-    parser.add_argument(
-        "--library", type=words, help=f"a comma-separated list of {names}; default: all"
-    )
-    parser.add_argument(
-        "--device", type=words, help="only these devices, such as cpu,cuda:0; cuda means all"
-    )
-    parser.add_argument(
-        "--dtype",
-        type=words,
-        default=("float32", "float64"),
-        help="such as float32,float64 (the default)",
-    )
-    parser.add_argument(
-        "--threads",
-        type=words,
-        help=f"such as 1,2; default: 1 and all cores; --quick, {', '.join(ONE_THREAD)}: 1",
-    )
-    parser.add_argument(
-        "--shapes",
-        type=words,
-        default=(),
-        help="B x C x H x W, such as 64x12x16x16,1x3x512x512, instead of the suite's",
-    )
-    parser.add_argument(
-        "--only", default="*", help='a pattern of the maps, such as "Glow*" or "Periodic*"'
-    )
+    lists = {
+        "--library": f"a comma-separated list of {names}; default: all",
+        "--device": "only these devices, such as cpu,cuda:0; cuda means all",
+        "--dtype": "such as float32,float64 (the default)",
+        "--threads": f"such as 1,2; default: 1 and all cores; --quick, {', '.join(ONE_THREAD)}: 1",
+        "--shapes": "B x C x H x W, such as 64x12x16x16,1x3x512x512, instead of the suite's",
+    }
+    for option, about in lists.items():
+        parser.add_argument(option, type=words, help=about)
+    about = 'a pattern of the maps, such as "Glow*" or "Periodic*"'
+    parser.add_argument("--only", default="*", help=about)
+    about = "under 3 minutes; without it, under 30"
+    parser.add_argument("--quick", action="store_true", help=about)
+    about = "for each call in each pass; fewer widen the spreads"
+    parser.add_argument("--seconds", type=positive, help=about)
+    about = "the folder for result.json, index.html and pictures (default: %(default)s)"
+    parser.add_argument("--out", type=Path, default=Path("invconv-benchmark"), help=about)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -144,8 +113,8 @@ def report(found: Result, pictures: dict[str, Path], folder: Path, console: Cons
     found = result.read(folder / "result.json")
     pictures = pictures | plots.draw(found, folder)
     write_text(folder / "index.html", page.as_page(found, pictures))
-    for table in tables.tables(found):
-        console.print(table)
+    for section in tables.all_of(found):
+        console.print(section.table())
         console.print()
     console.print(_NOTES, highlight=False, soft_wrap=True)
     for reason in found.not_run:
@@ -175,13 +144,13 @@ def make_plan(arguments: argparse.Namespace) -> Plan:
         left to run.
     """
     targets, not_run = _targets(arguments)
-    quick = arguments.quick
-    for dtype in arguments.dtype:
+    quick, suite, only = arguments.quick, arguments.suite, arguments.only
+    dtypes = arguments.dtype or ("float32", "float64")
+    for dtype in dtypes:
         if dtype not in ("float32", "float64"):
             raise CommandError(f"--dtype: expected some of float32, float64, got {dtype!r}")
-    shapes = [_shape(s) for s in arguments.shapes]
-    suite, only = arguments.suite, arguments.only
-    groups = tuple(select(suite, shapes, arguments.dtype, quick, only))
+    shapes = [_shape(s) for s in arguments.shapes or ()]
+    groups = tuple(select(suite, shapes, dtypes, quick, only))
     if not groups and (suite not in STUDIES or only != "*"):
         raise CommandError(f"the suite {suite} has nothing to run with these options")
     return Plan(
@@ -230,13 +199,13 @@ def _threads(arguments: argparse.Namespace) -> tuple[int, ...]:
     if arguments.threads is None:
         alone = arguments.quick or arguments.suite in ONE_THREAD
         return (1,) if alone else tuple(sorted({1, cores}))
-    found = sorted(numbers("--threads", arguments.threads, int))
-    if not found or found[0] < 1 or found[-1] > cores:
+    counts = sorted(numbers("--threads", arguments.threads, int))
+    if counts[0] < 1 or counts[-1] > cores:
         got = ",".join(arguments.threads)
         raise CommandError(
             f"--threads: expected numbers from 1 to {cores}, such as 1,2, got {got!r}"
         )
-    return tuple(found)
+    return tuple(counts)
 
 
 def _shape(text: str) -> Shape:

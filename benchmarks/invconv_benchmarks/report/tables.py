@@ -1,8 +1,9 @@
-"""A result as tables in a terminal."""
+"""The tables of a result, for a terminal and for a page."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from itertools import groupby
 
 from rich import box
@@ -15,23 +16,6 @@ from invconv_benchmarks.results.result import Result
 from invconv_benchmarks.results.row import TITLES, Row, grouped
 
 _COLORS = {"pass": "green", "miss": "red", "unclear": "yellow"}
-
-
-def tables(result: Result) -> Iterator[Table]:
-    """Yield all tables of a result."""
-    rows = [r for r in result.rows if not r.axis]
-    for suite in dict.fromkeys(r.suite for r in rows):
-        ours = [r for r in rows if r.suite == suite and r.role == "ours"]
-        for does in dict.fromkeys(r.does for r in ours):
-            yield _ours(f"{suite}: {does}", [r for r in ours if r.does == does])
-    peers = [g for g in grouped(rows) if any(r.role == "peer" for r in g)]
-    if peers:
-        yield _peers(peers)
-    for title, lines in limits(result.limits):
-        shown = new(title, ("row",), ("limit", "value", "spread", "verdict"))
-        for *cells, verdict in lines:
-            shown.add_row(*cells, f"[{_COLORS[verdict]}]{verdict}[/]")
-        yield shown
 
 
 def new(title: str, left: tuple[str, ...], right: tuple[str, ...]) -> Table:
@@ -51,6 +35,60 @@ def new(title: str, left: tuple[str, ...], right: tuple[str, ...]) -> Table:
     return table
 
 
+@dataclass(frozen=True)
+class Section:
+    """A titled table: heads of words, heads of numbers, and cells; the last may be a verdict."""
+
+    title: str
+    left: tuple[str, ...]
+    right: tuple[str, ...]
+    lines: Sequence[tuple[str, ...]]
+
+    def table(self) -> Table:
+        """Return it for a terminal, with verdicts in colour."""
+        shown = new(self.title, self.left, self.right)
+        for *cells, last in self.lines:
+            color = _COLORS.get(last)
+            shown.add_row(*cells, f"[{color}]{last}[/]" if color else last)
+        return shown
+
+
+def limits(verdicts: Sequence[Verdict]) -> Iterator[Section]:
+    """Yield a table for each limit, with how many rows keep it."""
+    for limit, some in groupby(verdicts, key=lambda v: v.limit):
+        lines = list[tuple[str, ...]]()
+        for v in some:
+            spread = "" if v.low == v.high else f"{v.low:.3g}-{v.high:.3g}"
+            lines.append((v.what, f"{v.bound:g}", f"{v.value:.3g}", spread, v.verdict))
+        passed = sum(line[-1] == "pass" for line in lines)
+        title = f"limit: {limit} ({passed} of {len(lines)} pass)"
+        yield Section(title, ("row",), ("limit", "value", "spread", "verdict"), lines)
+
+
+def times(rows: Sequence[Row]) -> Iterator[Section]:
+    """Yield a table for each thing that a suite does, a line a row, and one of the peers."""
+    for suite in dict.fromkeys(r.suite for r in rows):
+        ours = [r for r in rows if r.suite == suite and r.role == "ours"]
+        for does in dict.fromkeys(r.does for r in ours):
+            some = [r for r in ours if r.does == does]
+            columns: tuple[str, ...] = ("ms", "ratio")
+            if any(r.yardstick for r in some):
+                columns = ("ms", "÷ plain", f"÷ {CONV2D}")
+            lines = [(r.map, *r.words, place(r), *_numbers(r)[: len(columns)]) for r in some]
+            heads = ("map", "shape", "", "thr", "library")
+            yield Section(f"{suite}: {does}", heads, columns, lines)
+    peers = [_peer(r, group) for group in grouped(rows) for r in group if r.role == "peer"]
+    if peers:
+        heads = ("what", "instead", "in"), ("ms", "x ours", f"÷ {CONV2D}")
+        yield Section("what else there is", *heads, peers)
+
+
+def all_of(result: Result) -> Iterator[Section]:
+    """Yield all tables of a result."""
+    yield from times(result.rows)
+    yield from limits(result.limits)
+
+
 def place(row: Row) -> str:
     """Return a library's title, and its device and mode where those are not the usual ones."""
     title = str(TITLES.get(row.library, row.library))
@@ -58,61 +96,23 @@ def place(row: Row) -> str:
     return title if usual else f"{title} {row.device} {row.mode}"
 
 
-def _ours(title: str, rows: Sequence[Row]) -> Table:
-    """Return a line a row: milliseconds, and ratios with their spread."""
-    columns = (
-        ("ms", "÷ plain", f"÷ {CONV2D}") if any(r.yardstick for r in rows) else ("ms", "ratio")
-    )
-    table, before = new(title, ("map", "shape", "", "thr", "library"), columns), None
-    for row in rows:
-        head = (row.map, *row.words)
-        numbers = ("failed", "-", "-")
-        if row.passes:
-            numbers = (f"{1e3 * row.seconds:.3g}", ratio(row.ratio), ratio(row.yardstick))
-        shown = ("", "", "", "") if head == before else head
-        table.add_row(*shown, place(row), *numbers[: len(columns)])
-        before = head
-    return table
+def _numbers(row: Row) -> tuple[str, str, str]:
+    if not row.passes:
+        return row.error, "-", "-"
+    return f"{1e3 * row.seconds:.3g}", _ratio(row.ratio), _ratio(row.yardstick)
 
 
-def milliseconds(seconds: float) -> str:
-    """Return three digits."""
-    return f"{1e3 * seconds:.3g} ms" if seconds < 0.9995 else f"{seconds:.3g} s"
-
-
-def ratio(found: Interval | None) -> str:
+def _ratio(found: Interval | None) -> str:
     """Return a ratio with the larger side of the interval that the report states."""
     if found is None:
         return "-"
     return f"{found.value:.2f}±{max(found.high - found.value, found.value - found.low):.1g}"
 
 
-def _peers(groups: list[list[Row]]) -> Table:
-    """Return the alternatives, beside our row that does the same in the same library."""
-    table = new("what else there is", ("what", "instead", "in"), ("time", "x ours", f"÷ {CONV2D}"))
-    for group in groups:
-        for row in group:
-            if row.role != "peer":
-                continue
-            cells: tuple[str, ...] = (row.error.rpartition(": ")[2], "", "")
-            if row.passes:
-                mine = [
-                    r for r in group if (r.role, r.does, r.place) == ("ours", row.does, row.place)
-                ]
-                times = [f"{row.seconds / r.seconds:.3g}" for r in mine if r.passes]
-                common = f"{row.yardstick.value:.3g}" if row.yardstick else "-"
-                cells = (milliseconds(row.seconds), *(times or ["-"]), common)
-            what = f"{row.map} {row.does} {' '.join(row.words[:2])}"
-            table.add_row(what, row.contender, place(row), *cells)
-    return table
-
-
-def limits(verdicts: Sequence[Verdict]) -> Iterator[tuple[str, list[tuple[str, ...]]]]:
-    """Yield each limit's title and lines: what, limit, value, spread, verdict."""
-    for limit, some in groupby(verdicts, key=lambda v: v.limit):
-        lines = list[tuple[str, ...]]()
-        for v in some:
-            spread = "" if v.low == v.high else f"{v.low:.3g}-{v.high:.3g}"
-            lines.append((v.what, f"{v.bound:g}", f"{v.value:.3g}", spread, v.verdict))
-        passed = sum(line[-1] == "pass" for line in lines)
-        yield f"limit: {limit} ({passed} of {len(lines)} pass)", lines
+def _peer(row: Row, group: Sequence[Row]) -> tuple[str, ...]:
+    """Return an alternative's line, beside our row that does the same in the same library."""
+    what = f"{row.map} {row.does} {' '.join(row.words[:2])}"
+    milliseconds, _, common = _numbers(row)
+    mine = [r for r in group if (r.role, r.does, r.place) == ("ours", row.does, row.place)]
+    times = [f"{row.seconds / r.seconds:.3g}" for r in mine if r.passes and row.passes]
+    return what, row.contender, place(row), milliseconds, *(times or ["-"]), common

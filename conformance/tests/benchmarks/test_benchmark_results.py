@@ -172,7 +172,7 @@ def test_the_page_holds_everything_and_escapes_words(tmp_path: Path) -> None:
         "miss",
     ):
         assert words in text
-    assert len(list(tables.tables(made()))) >= 5
+    assert len([s.table() for s in tables.all_of(made())]) >= 5
 
 
 def test_the_readme_shows_the_committed_results() -> None:

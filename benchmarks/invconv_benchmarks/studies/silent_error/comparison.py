@@ -5,7 +5,6 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from rich.console import Console
@@ -51,17 +50,8 @@ class Compared:
         return self.inverse_warns and self.left >= ENOUGH
 
 
-def compare(found: Construction, rng: np.random.Generator, *, ask: bool = False) -> Compared | None:
-    """Return the comparison of an operator; None where it is refused as singular.
-
-    Parameters
-    ----------
-    found : (name, operator, grid)
-    rng : numpy.random.Generator
-        For the samples of the truth.
-    ask : bool
-        Whether to ask `invconv.diagnose`, which says much else, or the judgement that it reports.
-    """
+def compare(found: Construction, rng: np.random.Generator) -> Compared | None:
+    """Return the comparison of an operator; None where it is refused as singular."""
     name, conv, shape = found
     precision = str(conv._reference()[1].dtype)
     zeros = np.zeros((1, conv.channels, *shape), precision)
@@ -73,10 +63,7 @@ def compare(found: Construction, rng: np.random.Generator, *, ask: bool = False)
             return None
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ic.IllConditionedWarning)
-            judged: Any = (
-                ic.diagnose(conv, shape) if ask else judgement.judge(conv, shape, precision)
-            )
-    said = judged.digits if ask else judged.digits(precision)
+            said = judgement.judge(conv, shape, precision).digits(precision)
     return Compared(name, conv, shape, said, left, *warned)
 
 
@@ -87,9 +74,9 @@ def _warns(call: Callable[[], object]) -> bool:
     return any(issubclass(w.category, ic.IllConditionedWarning) for w in caught)
 
 
-def compare_all(found: Iterable[Construction], what: str, *, ask: bool = False) -> list[Compared]:
+def compare_all(found: Iterable[Construction], what: str) -> list[Compared]:
     """Compare operators, with a bar that shows how far it is."""
     rng = np.random.default_rng()
     shown = track(list(found), what, console=Console(stderr=True), transient=True)
-    compared = (compare(one, rng, ask=ask) for one in shown)
+    compared = (compare(one, rng) for one in shown)
     return [one for one in compared if one is not None]

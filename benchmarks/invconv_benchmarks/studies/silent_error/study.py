@@ -31,7 +31,7 @@ _MOST_FALSE = 0.01
 def measure(quick: bool, folder: Path) -> tuple[list[Verdict], dict[str, Path]]:
     """Judge constructions and random operators; ``quick`` takes a tenth of these."""
     share = _QUICK if quick else 1
-    constructed = compare_all(constructions(), "constructions", ask=True)
+    constructed = compare_all(constructions(), "constructions")
     drawn = compare_all(drawing.random_operators(_FAMILY // share), "random operators")
     chains, large = drawing.chains(_CHAINS // share), drawing.large_grids(_LARGE // share)
     others = compare_all([*chains, *large], "chains and large grids")
