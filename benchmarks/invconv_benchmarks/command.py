@@ -86,10 +86,10 @@ def run(arguments: argparse.Namespace) -> int:
     words = TextColumn("{task.description}", table_column=Column(ratio=1, no_wrap=True))
     bars = (BarColumn(16), MofNCompleteColumn(), TimeRemainingColumn(compact=True), words)
     with Progress(*bars, console=console, transient=True, expand=True) as progress:
-        found = perform(plan, _shown(progress), verdicts)
-    report(found, pictures, folder, console)
-    missed = any(v.verdict == "miss" for v in found.limits)
-    return int(arguments.suite in _STRICT and missed) if found.complete else 130
+        measured = perform(plan, _shown(progress), verdicts)
+    report(measured, pictures, folder, console)
+    missed = any(v.verdict == "miss" for v in measured.limits)
+    return int(arguments.suite in _STRICT and missed) if measured.complete else 130
 
 
 def _shown(progress: Progress) -> Step:
@@ -107,28 +107,28 @@ def _shown(progress: Progress) -> Step:
     return step
 
 
-def report(found: Result, pictures: dict[str, Path], folder: Path, console: Console) -> None:
+def report(measured: Result, pictures: dict[str, Path], folder: Path, console: Console) -> None:
     """Write the files of a result and print its tables."""
-    result.write(folder / "result.json", found)
-    found = result.read(folder / "result.json")
-    pictures = pictures | plots.draw(found, folder)
-    write_text(folder / "index.html", page.as_page(found, pictures))
-    for section in tables.all_of(found):
+    result.write(folder / "result.json", measured)
+    measured = result.read(folder / "result.json")
+    pictures = pictures | plots.draw(measured, folder)
+    write_text(folder / "index.html", page.as_page(measured, pictures))
+    for section in tables.all_of(measured):
         console.print(section.table())
         console.print()
     console.print(_NOTES, highlight=False, soft_wrap=True)
-    for reason in found.not_run:
+    for reason in measured.not_run:
         console.print(f"not run: {reason}")
-    for row in found.rows:
+    for row in measured.rows:
         if row.error and row.role == "ours":
             console.print(f"[red]failed[/]: {row.contender} {row.library} {row.map}: {row.error}")
-    if not found.complete:
+    if not measured.complete:
         console.print("[yellow]stopped early[/]: this is what was measured until then")
-    verdicts = [v.verdict for v in found.limits]
+    verdicts = [v.verdict for v in measured.limits]
     counts = ", ".join(f"{verdicts.count(v)} {v}" for v in ("pass", "unclear", "miss"))
     console.print(
         f"limits: {counts}. {folder}/index.html, result.json and {len(pictures)} pictures: "
-        f"{found.passes} passes, {found.seconds:.0f} s",
+        f"{measured.passes} passes, {measured.seconds:.0f} s",
         markup=False,
         highlight=False,
     )

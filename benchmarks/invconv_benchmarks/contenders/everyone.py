@@ -15,12 +15,12 @@ from invconv_conformance.libraries.table import LIBRARIES, Target
 def targets_of(names: Sequence[tuple[str, str]]) -> list[Target]:
     """Return the targets of (library, device) names, compiled where the library compiles."""
     known = {library.name: library for library in LIBRARIES}
-    found = []
+    targets = []
     for name, device in names:
         library = known[name]
         library.devices()  # this enables float64 in JAX
-        found.append(Target(library, device, "jit" if "jit" in library.modes else "eager"))
-    return with_graphs(found)
+        targets.append(Target(library, device, "jit" if "jit" in library.modes else "eager"))
+    return with_graphs(targets)
 
 
 def contenders(group: Group, targets: Sequence[Target]) -> list[Contender]:

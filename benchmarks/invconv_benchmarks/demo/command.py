@@ -56,8 +56,8 @@ def run(arguments: argparse.Namespace) -> int:
     with Progress(console=console, transient=True) as progress:
         task = progress.add_task("", total=len(convs) * (2 * len(targets()) + 1))
         step = lambda text: progress.update(task, advance=1, description=text)  # noqa: E731
-        found = [_table(name, conv, x, step) for name, conv in convs.items()]
-    for table in found:
+        tables = [_table(name, conv, x, step) for name, conv in convs.items()]
+    for table in tables:
         console.print()
         console.print(table)
     cores = environment.cores()

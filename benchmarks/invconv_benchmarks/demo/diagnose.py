@@ -114,9 +114,9 @@ def print_growth() -> None:
     print(f"{'kernel':28}{'grid':>10}{'condition':>11}   {pair}   {pair}   {'error':>7}")
     for name, conv, grid in growing.examples():
         d = ic.diagnose(conv, grid, "float32")
-        found = growing.measure(conv, d)
+        loss = growing.measure(conv, d)
         print(
             f"{name:28}{'{} x {}'.format(*grid):>10}{d.condition:>11.2g}   "
-            f"{d.worst_float32:>6.1f} {found.worst:>8.1f}   "
-            f"{d.digits_float32:>6.1f} {found.typical:>8.1f}   {found.largest:>7.0e}"
+            f"{d.worst_float32:>6.1f} {loss.worst:>8.1f}   "
+            f"{d.digits_float32:>6.1f} {loss.typical:>8.1f}   {loss.largest:>7.0e}"
         )

@@ -75,12 +75,12 @@ def _digits(axis: Any, shown: Shown) -> None:
     axis.text(0.98, 1, "the inverse warns", fontsize=9, **where)
     for (_, conv, diagnosis), color in zip(shown, _COLORS, strict=False):
         grids = _grids(diagnosis.spatial_shape)
-        found, sides = (
+        diagnoses, sides = (
             [ic.diagnose(conv, g, diagnosis.precision) for g in grids],
             [*map(max, grids)],
         )
-        axis.plot(sides, [d.worst_float64 for d in found], color=color, ls="--", lw=1.5)
-        axis.plot(sides, [d.worst_float32 for d in found], color=color, lw=2)
+        axis.plot(sides, [d.worst_float64 for d in diagnoses], color=color, ls="--", lw=1.5)
+        axis.plot(sides, [d.worst_float32 for d in diagnoses], color=color, lw=2)
     axis.plot([], [], "k-", lw=2, label="in float32")
     axis.plot([], [], "k--", lw=1.5, label="in float64")
     axis.set(xlabel="pixels along the longest axis", ylim=(0, 18.5), yticks=range(0, 17, 2))

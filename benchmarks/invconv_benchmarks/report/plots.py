@@ -28,9 +28,9 @@ def draw(result: Result, folder: Path) -> dict[str, Path]:
     for number, name in enumerate(places):
         mine = [r for r in rows if place(r) == name]
         lines = [labels.index(f"{r.map}\n{as_text(r.shape)}") for r in mine]
-        found = [r.yardstick for r in mine if r.yardstick]
-        values = [i.value for i in found]
-        sides = [[i.value - i.low for i in found], [i.high - i.value for i in found]]
+        intervals = [r.yardstick for r in mine if r.yardstick]
+        values = [i.value for i in intervals]
+        sides = [[i.value - i.low for i in intervals], [i.high - i.value for i in intervals]]
         shifted = [line + 0.6 * ((number + 0.5) / len(places) - 0.5) for line in lines]
         axis.errorbar(values, shifted, xerr=sides, fmt="o", ms=4, capsize=2, label=name)
     axis.axvline(1, color="black", lw=0.8)

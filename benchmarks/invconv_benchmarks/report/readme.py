@@ -70,9 +70,9 @@ def _table(rows: list[Row]) -> list[str]:
         columns = {CONV2D: row.yardstick}
         if row.against != CONV2D:
             columns = {"its own": row.ratio} | columns
-        for other, found in columns.items():
-            if found is not None:
-                cell = f"{found.value:.2g} ({found.low:.2g}–{found.high:.2g})"
+        for other, ratio in columns.items():
+            if ratio is not None:
+                cell = f"{ratio.value:.2g} ({ratio.low:.2g}–{ratio.high:.2g})"
                 ratios.setdefault(f"{TITLES[row.library]} ÷ {other}", {})[row.shape] = cell
     lines = [f"| B, C, H, W | {' | '.join(ratios)} |", "|---" * (1 + len(ratios)) + "|"]
     for shape in PAGE_SHAPES:

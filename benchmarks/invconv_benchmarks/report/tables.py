@@ -79,8 +79,8 @@ def times(rows: Sequence[Row]) -> Iterator[Section]:
             yield Section(f"{suite}: {does}", heads, columns, lines)
     peers = [_peer(r, group) for group in grouped(rows) for r in group if r.role == "peer"]
     if peers:
-        heads = ("what", "instead", "in"), ("ms", "x ours", f"÷ {CONV2D}")
-        yield Section("what else there is", *heads, peers)
+        columns = ("ms", "x ours", f"÷ {CONV2D}")
+        yield Section("what else there is", ("what", "instead", "in"), columns, peers)
 
 
 def all_of(result: Result) -> Iterator[Section]:
@@ -102,11 +102,12 @@ def _numbers(row: Row) -> tuple[str, str, str]:
     return f"{1e3 * row.seconds:.3g}", _ratio(row.ratio), _ratio(row.yardstick)
 
 
-def _ratio(found: Interval | None) -> str:
+def _ratio(interval: Interval | None) -> str:
     """Return a ratio with the larger side of the interval that the report states."""
-    if found is None:
+    if interval is None:
         return "-"
-    return f"{found.value:.2f}±{max(found.high - found.value, found.value - found.low):.1g}"
+    value, low, high = interval.value, interval.low, interval.high
+    return f"{value:.2f}±{max(high - value, value - low):.1g}"
 
 
 def _peer(row: Row, group: Sequence[Row]) -> tuple[str, ...]:

@@ -58,18 +58,20 @@ class Verdict:
     verdict: str
 
 
-def judged(limit: str, what: str, found: Interval, bound: float, *, least: bool = False) -> Verdict:
+def judged(
+    limit: str, what: str, measured: Interval, bound: float, *, least: bool = False
+) -> Verdict:
     """Judge a measurement by a bound not to be exceeded, or with ``least`` to be reached."""
-    verdict = found.verdict(bound, least=least)
-    return Verdict(limit, what, found.value, found.low, found.high, bound, verdict)
+    verdict = measured.verdict(bound, least=least)
+    return Verdict(limit, what, measured.value, measured.low, measured.high, bound, verdict)
 
 
 def verdicts(rows: Sequence[Row]) -> list[Verdict]:
     """Return the verdict of every limit on all that was measured."""
-    found = [v for group in grouped(rows) for v in _SUITES.get(group[0].suite, _stated)(group)]
-    found += _growth(rows)
-    order = list(dict.fromkeys(v.limit for v in found))
-    return sorted(found, key=lambda v: order.index(v.limit))
+    judgements = [v for group in grouped(rows) for v in _SUITES.get(group[0].suite, _stated)(group)]
+    judgements += _growth(rows)
+    order = list(dict.fromkeys(v.limit for v in judgements))
+    return sorted(judgements, key=lambda v: order.index(v.limit))
 
 
 def _what(row: Row) -> str:
@@ -162,11 +164,11 @@ def _growth(rows: Sequence[Row]) -> Iterator[Verdict]:
         points.sort(key=_size)
         if len(points) < spread.LEAST_SIZES:
             continue
-        found = spread.exponent([_size(p) for p in points], [p.seconds for p in points])
+        exponent = spread.exponent([_size(p) for p in points], [p.seconds for p in points])
         first, last = points[0], points[-1]
         what = f"{first.library} {does} {ndim - 2}-D {' '.join(first.words[1:])} thr"
         what += f", {first.map} {as_text(first.shape)} to {last.map} {as_text(last.shape)}"
-        yield judged(f"exponent of cost in {axis}", what, found, _GROWTH[axis])
+        yield judged(f"exponent of cost in {axis}", what, exponent, _GROWTH[axis])
 
 
 def _size(row: Row) -> float:

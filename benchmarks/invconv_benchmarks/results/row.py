@@ -104,15 +104,15 @@ class Row:
         return spread.ratio(self.passes, other.passes, self.between)
 
 
-def row_of(group: Group, contender: Contender | None, threads: int, **found: Any) -> Row:
-    """Return a contender's row with what was found; that of a whole group without a contender."""
+def row_of(group: Group, contender: Contender | None, threads: int, **measured: Any) -> Row:
+    """Return the measured row of a contender, or without one that of a whole group."""
     labels = ("all", "ours", "all", "", "", "")
     if contender is not None:
         target = contender.target
         labels = (contender.name, contender.role, contender.does,
                   target.library.name, target.device, target.mode)  # fmt: skip
     place = group.suite, group.map, group.shape, group.axis, group.dtype, group.limit
-    return Row(*place, threads, *labels, **found)
+    return Row(*place, threads, *labels, **measured)
 
 
 def grouped(rows: Iterable[Row]) -> list[list[Row]]:
@@ -125,22 +125,22 @@ def grouped(rows: Iterable[Row]) -> list[list[Row]]:
 
 def merged(rows: Iterable[Row]) -> list[Row]:
     """Return one row a contender: the samples of all passes, and the ratios to others."""
-    found: dict[Key, Row] = {}
+    by_key: dict[Key, Row] = {}
     for row in rows:
-        known = found.setdefault(row.key, row)
+        known = by_key.setdefault(row.key, row)
         if known is not row:
             known.passes += row.passes
             known.error = known.error or row.error
-    for row in found.values():
+    for row in by_key.values():
         if row.passes:
             row.p10, row.median, row.p90 = spread.quantiles(row.passes)
-    groups = grouped(found.values())
+    groups = grouped(by_key.values())
     for row, other, between in _pairs(groups, _baseline):
         row.against, row.between = other.contender, between
         row.ratio = row.ratio_to(other)
     for row, other, between in _pairs(groups, _yardstick):
         row.yardstick = spread.ratio(row.passes, other.passes, between)
-    return list(found.values())
+    return list(by_key.values())
 
 
 def _pairs(
@@ -156,7 +156,7 @@ def _pairs(
     for row, other in pairs:
         if row is not other:
             alike.setdefault(_kind(row), []).append((row.passes, other.passes))
-    between = {kind: spread.between_passes(found) for kind, found in alike.items()}
+    between = {kind: spread.between_passes(both) for kind, both in alike.items()}
     return [(row, other, between.get(_kind(row), 0.0)) for row, other in pairs]
 
 
@@ -173,5 +173,5 @@ def _baseline(row: Row, group: list[Row]) -> Row | None:
 def _yardstick(row: Row, group: list[Row]) -> Row | None:
     """Return PyTorch's F.conv2d, by which all libraries are measured, on the row's device."""
     graph = row.mode == "graph"
-    found = (r for r in group if r.contender == CONV2D and r.device == row.device)
-    return next((r for r in found if r.passes and (r.mode == "graph") == graph), None)
+    conv2d = (r for r in group if r.contender == CONV2D and r.device == row.device)
+    return next((r for r in conv2d if r.passes and (r.mode == "graph") == graph), None)

@@ -58,9 +58,9 @@ def read(path: Path, schema: Document) -> Document:
         raise CommandError(f"{path}: there is no such file") from None
     except ValueError:
         raise CommandError(f"{path}: expected JSON; the file is cut off or damaged") from None
-    found = document.get("schema") if isinstance(document, dict) else None
-    if found != name:
-        raise CommandError(f"{path}: expected a result of schema {name}, got {found!r}")
+    named = document.get("schema") if isinstance(document, dict) else None
+    if named != name:
+        raise CommandError(f"{path}: expected a result of schema {name}, got {named!r}")
     if document.get("checksum") != checksum(document):  # which refuses NaN, too
         raise CommandError(
             f"{path}: the checksum does not match, so the file was changed after it was written; "
@@ -80,8 +80,8 @@ def load(path: Path, kind: type[T], schema: Document) -> T:
     """Return the dataclass whose fields `write` wrote; what `read` refuses is refused."""
     document = read(path, schema)
     fields = {k: v for k, v in document.items() if k not in ("schema", "checksum")}
-    found: T = structured(kind, fields)
-    return found
+    loaded: T = structured(kind, fields)
+    return loaded
 
 
 def schema(package: str, name: str) -> Document:

@@ -68,12 +68,12 @@ def perform(plan: Plan, step: Step, verdicts: Sequence[Verdict] = ()) -> Result:
     ``step`` is told, before each group and at the end: what comes next, how many groups are done,
     and of how many. The verdicts are a study's, for the result.
     """
-    start, found, loads = time.monotonic(), list[Row](), {"start": environment.load()}
+    start, rows, loads = time.monotonic(), list[Row](), {"start": environment.load()}
     with tempfile.TemporaryDirectory(prefix="invconv-") as cache:
         jobs = list(plan.jobs(cache))
-        passes = _measure(plan, jobs, found, step)
+        passes = _measure(plan, jobs, rows, step)
     loads["end"] = environment.load()
-    rows = merged(found)
+    rows = merged(rows)
     return Result(
         invconv=invconv.__version__,
         date=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
@@ -90,7 +90,7 @@ def perform(plan: Plan, step: Step, verdicts: Sequence[Verdict] = ()) -> Result:
     )
 
 
-def _measure(plan: Plan, jobs: Sequence[tuple[int, Job]], found: list[Row], step: Step) -> set[int]:
+def _measure(plan: Plan, jobs: Sequence[tuple[int, Job]], rows: list[Row], step: Step) -> set[int]:
     """Run the jobs until the user stops it or time is up; return the passes that were completed."""
     start, passes = time.monotonic(), set[int]()
     total, done = sum(len(job.groups) for _, job in jobs), 0
@@ -98,8 +98,8 @@ def _measure(plan: Plan, jobs: Sequence[tuple[int, Job]], found: list[Row], step
         for number, job in jobs:
             step(_words(number, job, job.groups[0]), done, total)
             with contextlib.closing(run(job)) as measured:
-                for group, rows in measured:
-                    found += rows
+                for group, more in measured:
+                    rows += more
                     done += 1
                     step(_words(number, job, group), done, total)
                     if number > 1 and time.monotonic() - start > plan.deadline:

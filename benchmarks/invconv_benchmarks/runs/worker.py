@@ -74,9 +74,9 @@ def _begin(names: Sequence[tuple[str, str]], threads: int) -> None:
 
 
 def _measure(group: Group, threads: int, seconds: float) -> list[Row]:
-    found = contenders(group, _targets)
-    timings = turns.measure(found, seconds, alternating=group.suite in ALTERNATING)
-    return [_row(group, c, threads, t) for c, t in zip(found, timings, strict=True)]
+    calls = contenders(group, _targets)
+    timings = turns.measure(calls, seconds, alternating=group.suite in ALTERNATING)
+    return [_row(group, c, threads, t) for c, t in zip(calls, timings, strict=True)]
 
 
 def _row(group: Group, contender: Contender, threads: int, timing: Timing) -> Row:

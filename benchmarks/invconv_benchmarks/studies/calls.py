@@ -29,7 +29,7 @@ def measure(quick: bool, folder: Path) -> tuple[list[Verdict], dict[str, Path]]:
     conv = ic.EmergingConv.init(_SHAPE[1], rng=np.random.default_rng(0), like=y)
     prepared, layer = conv.prepare(grid), it.EmergingConv2d(_SHAPE[1])
     fixed = it.EmergingConv2d(_SHAPE[1]).eval()
-    found = [
+    counts = [
         ("EmergingConv inverse, NumPy", python_calls(lambda: conv.inverse(y)), 140),
         ("prepared inverse, NumPy", python_calls(lambda: prepared.inverse(y)), 40),
         ("EmergingConv2d forward", python_calls(lambda: layer(x)), 150),
@@ -37,9 +37,9 @@ def measure(quick: bool, folder: Path) -> tuple[list[Verdict], dict[str, Path]]:
     ]
     with torch.no_grad():
         calls = python_calls(lambda: fixed.inverse(x))
-    found.append(("EmergingConv2d inverse, eval, no_grad", calls, 60))
+    counts.append(("EmergingConv2d inverse, eval, no_grad", calls, 60))
     name = "calls of Python, 1x12x8x8"
-    return [judged(name, what, exactly(calls), most) for what, calls, most in found], {}
+    return [judged(name, what, exactly(calls), most) for what, calls, most in counts], {}
 
 
 def python_calls(function: Call) -> int:

@@ -43,12 +43,12 @@ def measure(quick: bool, folder: Path) -> tuple[list[Verdict], dict[str, Path]]:
     times = range(1 if quick else _PROCESSES)
     shown = track(times, "measuring", console=Console(stderr=True), transient=True)
     imported()  # the first may write the bytecode
-    found = [(imported(), *in_a_process("float32"), *in_a_process("float64")) for _ in shown]
+    seconds = [(imported(), *in_a_process("float32"), *in_a_process("float64")) for _ in shown]
     names = [("import invconv, after NumPy", _IMPORT)]
     for dtype in ("float32", "float64"):
         names += [(f"{dtype}, {_CHANNELS[0]} channels: the first solve", _FIRST)]
         names += [(f"{dtype}, then {channels} channels", _FURTHER) for channels in _CHANNELS[1:]]
-    steps = zip(names, zip(*found, strict=True), strict=True)
+    steps = zip(names, zip(*seconds, strict=True), strict=True)
     limit = "milliseconds, once a process"
     return [judged(limit, what, _stated(taken), 1e3 * most) for (what, most), taken in steps], {}
 
@@ -65,8 +65,8 @@ def in_a_process(dtype: str) -> list[float]:
 
 
 def _stated(seconds: Sequence[float]) -> Interval:
-    found = [1e3 * s for s in seconds]
-    return Interval(statistics.median(found), min(found), max(found))
+    milliseconds = [1e3 * s for s in seconds]
+    return Interval(statistics.median(milliseconds), min(milliseconds), max(milliseconds))
 
 
 def _extras(dtype: str) -> list[float]:
@@ -79,10 +79,10 @@ def _extras(dtype: str) -> list[float]:
     """
     if "llvmlite" in sys.modules:
         raise RuntimeError("expected that nothing but a solve imports llvmlite")
-    found = [_extra(dtype, channels) for channels in _CHANNELS]
+    seconds = [_extra(dtype, channels) for channels in _CHANNELS]
     if "llvmlite" not in sys.modules:
         raise RuntimeError("the solves did without the compiled kernel: python -m invconv info")
-    return found
+    return seconds
 
 
 def _extra(dtype: str, channels: int) -> float:

@@ -149,19 +149,19 @@ def _error(x: Floats, exact: Floats) -> float:
 
 def measure(quick: bool, folder: Path) -> tuple[list[Verdict], dict[str, Path]]:
     """Judge the largest error / bound of each task and method, where the bound is below 1."""
-    found, path = list(points(quick)), folder / "precision.png"
+    every, path = list(points(quick)), folder / "precision.png"
     verdicts = []
     for task in _TASKS:
         for method in METHODS:
-            mine = [p for p in found if (p.task, p.method) == (task, method) and p.bound < 1]
+            mine = [p for p in every if (p.task, p.method) == (task, method) and p.bound < 1]
             share = exactly(max(p.error / p.bound for p in mine))
             what = f"{task}, {method.name}: {len(mine)} inverses"
             verdicts.append(judged("error / (condition x eps)", what, share, 1.0))
-    _draw(found, path)
+    _draw(every, path)
     return verdicts, {_CAPTION: path}
 
 
-def _draw(found: list[Point], path: Path) -> None:
+def _draw(every: list[Point], path: Path) -> None:
     """Draw error against condition, a panel a task, with the bounds as lines."""
     import matplotlib.pyplot as plt
 
@@ -177,7 +177,7 @@ def _draw(found: list[Point], path: Path) -> None:
                           rotation=35, rotation_mode="anchor")  # fmt: skip
         for i, method in enumerate(METHODS):
             for family, marker in zip(FAMILIES, "o^sD", strict=True):
-                mine = [p for p in found if (p.task, p.method, p.family) == (task, method, family)]
+                mine = [p for p in every if (p.task, p.method, p.family) == (task, method, family)]
                 x = [min(p.condition, 1e20) for p in mine]
                 y = [min(max(p.error, 1e-17), 10.0) for p in mine]
                 label = method.name if marker == "o" else None

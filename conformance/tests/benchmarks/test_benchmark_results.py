@@ -13,7 +13,7 @@ from invconv_benchmarks.report import page, plots, readme, tables
 from invconv_benchmarks.results import limits, result
 from invconv_benchmarks.results.row import merged
 from invconv_benchmarks.suites.group import LIMIT_SHAPES
-from tests.benchmarks.made_results import made, row, samples
+from tests.benchmarks.invented_results import invented, row, samples
 
 ROOT = Path(__file__).parents[3]
 
@@ -70,16 +70,16 @@ def test_a_verdict_is_of_the_whole_spread(
 
 def test_limits_have_verdicts() -> None:
     name = "NumPy, one thread: inverse / F.conv2d"
-    found = {v.limit: v for v in made().limits}
+    found = {v.limit: v for v in invented().limits}
     assert (found[name].verdict, found[name].bound) == ("miss", 0.8)
     assert found[name].value == pytest.approx(1.3 / 1.5, rel=0.02)
     assert found["backward error / (C k k eps)"].verdict == "pass"
-    growth = [v for v in made().limits if v.limit == "exponent of cost in pixels"]
+    growth = [v for v in invented().limits if v.limit == "exponent of cost in pixels"]
     assert [v.verdict for v in growth] == ["pass", "miss"]
     assert [v.value for v in growth] == pytest.approx([1, 1.5])
-    unclear = {v.limit: v for v in made(inverse=1.15e-3, noise=0.2).limits}
+    unclear = {v.limit: v for v in invented(inverse=1.15e-3, noise=0.2).limits}
     assert unclear[name].verdict == "unclear"
-    rows = [r for r in made().rows if not r.axis or r.shape[2] <= 16]  # four sizes
+    rows = [r for r in invented().rows if not r.axis or r.shape[2] <= 16]  # four sizes
     assert not [v for v in limits.verdicts(rows) if "exponent" in v.limit]
     alone = merged([row("invconv inverse", "ours", "inverse", [1e-3] * 9)])
     assert limits.verdicts(alone) == []  # without the yardstick
@@ -104,10 +104,10 @@ def test_the_limits_against_conv2d(library: str, times: float) -> None:
 
 
 def test_limits_of_suites_that_compare_with_ours() -> None:
-    def judged(suite: str, *rows: tuple[str, str, float], **others: float) -> list[str]:
-        same = {"suite": suite} | others
-        made = [row(name, role, name, [seconds] * 9, **same) for name, role, seconds in rows]
-        return [v.verdict for v in limits.verdicts(merged(made))]
+    def judged(suite: str, *calls: tuple[str, str, float], **others: float) -> list[str]:
+        place = {"suite": suite} | others
+        rows = [row(name, role, name, [seconds] * 9, **place) for name, role, seconds in calls]
+        return [v.verdict for v in limits.verdicts(merged(rows))]
 
     one, ours = ("one thread", "plain", 2e-3), "two threads"
     assert judged("threads", one, (ours, "ours", 1.2e-3)) == ["pass"]
@@ -122,9 +122,9 @@ def test_limits_of_suites_that_compare_with_ours() -> None:
 
 def test_a_result_comes_back_as_it_was(tmp_path: Path) -> None:
     path = tmp_path / "result.json"
-    result.write(path, made())
+    result.write(path, invented())
     read = result.read(path)
-    assert read == made()
+    assert read == invented()
     found = {r.contender: r for r in read.rows if not r.axis}
     inverse = found["invconv inverse"]
     assert (inverse.against, [len(p) for p in inverse.passes]) == ("im2col", [30, 30])
@@ -149,7 +149,7 @@ def test_a_file_that_was_changed_is_refused(
     old: str, new: str, message: str, tmp_path: Path
 ) -> None:
     path = tmp_path / "result.json"
-    result.write(path, made())
+    result.write(path, invented())
     assert old in path.read_text()
     path.write_text(path.read_text().replace(old, new, 1))
     with pytest.raises(ValueError, match=message):
@@ -157,8 +157,8 @@ def test_a_file_that_was_changed_is_refused(
 
 
 def test_the_page_holds_everything_and_escapes_words(tmp_path: Path) -> None:
-    pictures = plots.draw(made(), tmp_path)
-    text = page.as_page(made(), pictures)
+    pictures = plots.draw(invented(), tmp_path)
+    text = page.as_page(invented(), pictures)
     assert text.count("data:image/png;base64,") == len(pictures) == 1
     assert "{{" not in text
     assert "://" not in text
@@ -172,7 +172,7 @@ def test_the_page_holds_everything_and_escapes_words(tmp_path: Path) -> None:
         "miss",
     ):
         assert words in text
-    assert len([s.table() for s in tables.all_of(made())]) >= 5
+    assert len([s.table() for s in tables.all_of(invented())]) >= 5
 
 
 def test_the_readme_shows_the_committed_results() -> None:

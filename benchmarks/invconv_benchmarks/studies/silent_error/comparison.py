@@ -50,9 +50,9 @@ class Compared:
         return self.inverse_warns and self.left >= ENOUGH
 
 
-def compare(found: Construction, rng: np.random.Generator) -> Compared | None:
+def compare(construction: Construction, rng: np.random.Generator) -> Compared | None:
     """Return the comparison of an operator; None where it is refused as singular."""
-    name, conv, shape = found
+    name, conv, shape = construction
     precision = str(conv._reference()[1].dtype)
     zeros = np.zeros((1, conv.channels, *shape), precision)
     with np.errstate(all="ignore"):
@@ -74,9 +74,9 @@ def _warns(call: Callable[[], object]) -> bool:
     return any(issubclass(w.category, ic.IllConditionedWarning) for w in caught)
 
 
-def compare_all(found: Iterable[Construction], what: str) -> list[Compared]:
+def compare_all(constructions: Iterable[Construction], what: str) -> list[Compared]:
     """Compare operators, with a bar that shows how far it is."""
     rng = np.random.default_rng()
-    shown = track(list(found), what, console=Console(stderr=True), transient=True)
+    shown = track(list(constructions), what, console=Console(stderr=True), transient=True)
     compared = (compare(one, rng) for one in shown)
     return [one for one in compared if one is not None]

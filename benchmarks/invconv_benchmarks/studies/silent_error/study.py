@@ -36,19 +36,19 @@ def measure(quick: bool, folder: Path) -> tuple[list[Verdict], dict[str, Path]]:
     chains, large = drawing.chains(_CHAINS // share), drawing.large_grids(_LARGE // share)
     others = compare_all([*chains, *large], "chains and large grids")
     false = sum(one.false_alarm for one in drawn) / len(drawn)
-    found = [v for one in constructed for v in _verdicts(_construction(one), [one])]
+    verdicts = [v for one in constructed for v in _verdicts(_construction(one), [one])]
     for name, some in groupby([*drawn, *others], key=lambda one: one.name):
         several = list(some)
-        found += _verdicts(_family(name, several), several)
+        verdicts += _verdicts(_family(name, several), several)
     title = "share that warns though three digits are left"
-    found.append(judged(title, f"{len(drawn)} random operators", exactly(false), _MOST_FALSE))
-    order = list(dict.fromkeys(v.limit for v in found))
-    return sorted(found, key=lambda v: order.index(v.limit)), {}
+    verdicts.append(judged(title, f"{len(drawn)} random operators", exactly(false), _MOST_FALSE))
+    order = list(dict.fromkeys(v.limit for v in verdicts))
+    return sorted(verdicts, key=lambda v: order.index(v.limit)), {}
 
 
-def _verdicts(what: str, found: Sequence[Compared]) -> list[Verdict]:
-    silent = sum(one.silent for one in found)
-    most = max(one.hopeful for one in found)
+def _verdicts(what: str, compared: Sequence[Compared]) -> list[Verdict]:
+    silent = sum(one.silent for one in compared)
+    most = max(one.hopeful for one in compared)
     return [
         judged("inverses of fewer than 1.5 digits that are silent", what, exactly(silent), 0),
         judged("digits said beyond those left, at most", what, exactly(most), FAR),
@@ -61,10 +61,10 @@ def _construction(one: Compared) -> str:
     return f"{one.name}: {condition}, {one.said:.1f} said, {one.left:.1f} left, {warns}"
 
 
-def _family(name: str, found: Sequence[Compared]) -> str:
-    lost = sum(one.left < LOST for one in found)
-    close = sum(abs(one.hopeful) <= CLOSE for one in found)
+def _family(name: str, compared: Sequence[Compared]) -> str:
+    lost = sum(one.left < LOST for one in compared)
+    close = sum(abs(one.hopeful) <= CLOSE for one in compared)
     return (
-        f"{name}: of {len(found)}, {lost} have fewer than two digits, {close} are said "
+        f"{name}: of {len(compared)}, {lost} have fewer than two digits, {close} are said "
         "within half a digit"
     )

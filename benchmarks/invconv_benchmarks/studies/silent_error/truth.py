@@ -132,13 +132,13 @@ def _samples(shape: Shape, rng: np.random.Generator) -> Floats:
     return np.where(kinds == 0, normal, np.where(kinds == 1, one_sign, even))
 
 
-def _relative(found: Floats, right: Floats) -> float:
+def _relative(computed: Floats, right: Floats) -> float:
     """Return the largest error of an entry over the largest one of its sample.
 
     Of y = K x first, and of random y then. A sample counts for no less than the median one of its
     kind: of few numbers, a bias that is subtracted may leave next to nothing by chance.
     """
-    off, largest = (np.abs(a).reshape(len(a), -1).max(axis=1) for a in (found - right, right))
+    off, largest = (np.abs(a).reshape(len(a), -1).max(axis=1) for a in (computed - right, right))
     if not np.isfinite(off).all():
         return math.inf
     for half in np.split(largest, 2):

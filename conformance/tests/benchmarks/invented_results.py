@@ -44,7 +44,7 @@ def samples(center: float, noise: float = 0.01, count: int = 30, seed: int = 0) 
     return [float(center * f) for f in factors]
 
 
-def made(inverse: float = 1.3e-3, noise: float = 0.01) -> Result:
+def invented(inverse: float = 1.3e-3, noise: float = 0.01) -> Result:
     """Return a result of one group in two passes, and of a series over image sizes."""
     found = []
     for number in range(2):
