@@ -150,7 +150,6 @@ def _glow_samples(mixing: str, shape: Shape) -> Call:
 
 
 def _flow(mixing: str, shape: Shape) -> tuple[Any, Any]:
-
     images = torch.randint(256, shape, dtype=torch.uint8)
     flow = Glow(shape[1:], mixing=mixing, **_GLOW)
     flow.initialize(flow.dequantize(images)[0])

@@ -39,8 +39,12 @@ def draw(out: Path, path: Path | None = None) -> None:
     data = load(recipe.data, path)
     with tempfile.TemporaryDirectory() as folder, Progress() as progress:
         task = progress.add_task("training", total=_SMALL["steps"])
-        told = lambda done: progress.update(task, completed=done.step)  # noqa: E731
-        run = train(recipe, data, Path(folder), report=told)
+        run = train(
+            recipe,
+            data,
+            Path(folder),
+            report=lambda done: progress.update(task, completed=done.step),
+        )
         bits = run.history[-1]["held_out"]
         _, model = evaluation.restore(Path(folder), "cpu")
         samples = model.sample(32, 0.8, generator=torch.Generator().manual_seed(0)).numpy()
