@@ -40,19 +40,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="instead of a file: the kernel of the authors' open issue, or a table of kernels "
         "whose inverse grows along the image or not, with what is lost, predicted and measured",
     )
-    parser.add_argument(
-        "--grid", type=int, nargs="+", metavar="N", help="pixels along each axis, as in 32 32"
-    )
-    parser.add_argument(
-        "--dtype",
-        choices=("float16", "bfloat16", "float32", "float64"),
-        help="in which to invert (default: that of the file)",
-    )
-    parser.add_argument(
-        "--picture",
-        type=Path,
-        help="draw the inverse's impulse response, and the digits left against the grid's size",
-    )
+    about = "pixels along each axis, as in 32 32"
+    parser.add_argument("--grid", type=int, nargs="+", metavar="N", help=about)
+    dtypes = ("float16", "bfloat16", "float32", "float64")
+    about = "in which to invert (default: that of the file)"
+    parser.add_argument("--dtype", choices=dtypes, help=about)
+    about = "draw the inverse's impulse response, and the digits left against the grid's size"
+    parser.add_argument("--picture", type=Path, help=about)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -60,9 +54,7 @@ def run(arguments: argparse.Namespace) -> int:
     draw = None if arguments.picture is None else _drawing(arguments.picture)
     if arguments.example == "growth":
         if arguments.grid or arguments.dtype:
-            raise CommandError(
-                "--grid and --dtype: the growth example has its own, and is in float32"
-            )
+            raise CommandError("--grid and --dtype: the growth example has its own, and float32")
         print_growth()
         shown: list[_Shown] = [(t, conv, (32, 32), "float32") for t, conv in _PICTURED]
     else:
@@ -75,9 +67,8 @@ def run(arguments: argparse.Namespace) -> int:
         print(ic.diagnose(conv, grid, dtype))
         shown = [(name, conv, grid, dtype)]
     if draw is not None:
-        draw(
-            [(t, c, ic.diagnose(c, grid, dtype)) for t, c, grid, dtype in shown], arguments.picture
-        )
+        diagnosed = [(t, c, ic.diagnose(c, grid, dtype)) for t, c, grid, dtype in shown]
+        draw(diagnosed, arguments.picture)
         print(f"{arguments.picture}: the response of the inverse to an error, and digits left")
     return 0
 
