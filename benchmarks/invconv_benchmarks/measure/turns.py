@@ -12,7 +12,7 @@ from invconv_benchmarks.measure.timing import seconds as seconds_of
 
 _SAMPLE = 1e-3  # a sample lasts at least so many seconds: short calls are repeated
 _LEAST, _MOST = 5, 40  # rounds
-_LEAST_ALTERNATING, _MOST_ALTERNATING = 3, 500
+_LEAST_LONG, _MOST_ALTERNATING = 3, 500  # of one call each
 _LONG = 0.1  # a call of fewer seconds is preceded by one that fills the cache
 
 
@@ -47,8 +47,8 @@ class _Runner:
             self.timing.plan = seconds_of(self._build)
             self.timing.first = seconds_of(self._run)
             self.estimate = seconds_of(self._run)
-            if self.estimate < _LONG:
-                self.estimate = seconds_of(self._run)
+            if self.estimate < _LONG:  # the least of three: a busy machine interrupts some
+                self.estimate = min(self.estimate, *(seconds_of(self._run) for _ in range(2)))
         except Exception as error:  # any error of a library; the row reports it
             self.call, lines = None, str(error).strip().splitlines() or [""]
             self.timing.error = f"{type(error).__name__}: {lines[0][:200]}"
@@ -59,8 +59,8 @@ class _Runner:
     def rounds(self, share: float) -> int:
         """Return how many rounds take so many seconds."""
         if self.alternating:
-            rounds = share / max(self.estimate, 1e-9)
-            return int(min(_MOST_ALTERNATING, max(_LEAST_ALTERNATING, rounds)))
+            least = _LEAST if self.estimate < _LONG else _LEAST_LONG
+            return int(min(_MOST_ALTERNATING, max(least, share / max(self.estimate, 1e-9))))
         if self.estimate > 4 * share:
             return 2  # this peer is so slow that its noise does not matter
         cost = self.estimate * (self.timing.calls + (self.estimate < _LONG))
