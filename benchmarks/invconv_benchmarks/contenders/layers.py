@@ -20,7 +20,6 @@ from torch import nn
 
 import invconv as ic
 import invconv_torch as it
-from invconv.kernels.series import counts_of
 from invconv_benchmarks.contenders.setup import Setup
 from invconv_benchmarks.measure.contender import Call, Contender
 from invconv_benchmarks.suites.group import Shape
@@ -89,7 +88,8 @@ def _exponential(name: str, shape: Shape) -> Pair:
     rng = np.random.default_rng(0)
     conv = ic.ExponentialConv.init(channels, padding=padding, rng=rng, like=x)
     plain = nn.Conv2d(channels, channels, 3, padding=1, padding_mode=padding).requires_grad_(False)
-    counts = counts_of(conv._family.linear, conv._family.taps(conv.kernel, shape[2:]))
+    _, counts = conv._family.prepared(conv.kernel, shape[2:])
+    assert counts is not None  # as the kernel is readable
     again = nn.Sequential(*[plain] * (counts.steps * counts.terms + 1))
     way = conv.forward if "forward" in name else conv.prepare(shape[2:]).inverse
     return partial(way, x), partial(again, x)

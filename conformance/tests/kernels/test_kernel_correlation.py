@@ -18,11 +18,9 @@ from invconv.kernels.cpu.correlate import correlation, gram
 from invconv.kernels.cpu.correlate.bands import of_taps
 from invconv.kernels.cpu.correlate.correlation import CompiledCorrelation, compiled_correlation
 from invconv.kernels.cpu.correlate.gram import compiled_kernel_vjp
-from invconv.kernels.families import StencilFamily
 from invconv_torch.native import correlation as torch_correlation
 from invconv_torch.native import kernels
 from tests.kernels.test_kernels import narrower
-from tests.selected import seeds
 
 Floats = np.ndarray[Any, Any]
 
@@ -121,35 +119,6 @@ def test_pixels_or_images_in_the_lanes(
         assert np.abs(y - wanted).max() <= 4 * np.finfo(x.dtype).eps * scale
 
 
-@pytest.mark.parametrize("cached", [torch_correlation._CACHED, 0], ids=["at once", "in parts"])
-@pytest.mark.parametrize("seed", [*range(4), "bands"])
-def test_a_polynomial_of_maps(
-    seed: int | str, cached: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """In NumPy and PyTorch as by one map after the other, to the bit, with all sums or the last."""
-    monkeypatch.setattr(torch_correlation, "_CACHED", cached)
-    rng = np.random.default_rng(0 if seed == "bands" else int(seed))
-    taps, offsets, x = random_case(rng)
-    x = np.concatenate([x, 2 * x, 3 * x, x])[:37]  # more than a vector has
-    if seed == "bands":  # of a large image, which read rows that others have written
-        offsets = tuple(itertools.product((-1, 0, 1), (-1, 0, 1)))
-        taps, x = rng.standard_normal((9, 3, 3)), rng.standard_normal((1, 3, 300, 200))
-    nowhere = ((9**9,) * (x.ndim - 2),)  # a tap that reaches no pixel adds nothing
-    given = x.copy()
-    for family in (StencilFamily(offsets, True), StencilFamily(nowhere, False)):
-        ws = [taps[: len(family.offsets)] / n for n in range(1, 6)]
-        wanted = [x]
-        for w in reversed(ws):
-            wanted.append(x + maps.apply(family, w, wanted[-1]))
-        tensors = [torch.from_numpy(w) for w in ws]
-        for keep, few in ((True, wanted[1:]), (False, wanted[-1:])):
-            found = [z.numpy() for z in kernels.horner(family, tensors, torch.from_numpy(x), keep)]
-            for some in (found, maps.horner(family, ws, x, keep)):
-                np.testing.assert_array_equal(some, few)
-                assert not any(np.shares_memory(z, x) for z in some)
-    assert np.array_equal(x, given)
-
-
 @pytest.mark.parametrize("wrap", [False, True], ids=["zeros", "periodic"])
 @pytest.mark.parametrize("shape", [(2, 12, 300, 40), (1, 3, 40, 700), (2, 3, 70, 16, 20)])
 @pytest.mark.usefixtures("always_shared")
@@ -204,20 +173,6 @@ def test_kernels_are_read_where_they_are(
     assert not found[known == 0].any()
 
 
-@pytest.mark.parametrize("bad", [np.nan, np.inf])
-def test_nan_reaches_the_pixels_that_read_it_and_no_others(bad: float) -> None:
-    rng = np.random.default_rng(0)
-    x, taps = rng.standard_normal((9, 3, 5, 6)), rng.standard_normal((2, 3, 3))
-    offsets = ((0, -1), (1, 0))
-    good = correlated(taps, offsets, x, False)
-    x[4, :, 2, 5] = bad
-    found = correlated(taps, offsets, x, False)
-    reached = np.zeros(x.shape, bool)
-    reached[4, :, 1, 5] = True  # the pixel to the right would be outside the grid
-    assert not np.isfinite(found[reached]).any()
-    assert np.array_equal(found[~reached], good[~reached])
-
-
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("kind", [ic.PeriodicConv, ic.AutoregressiveConv, ic.ExponentialConv])
 def test_gradients_of_many_taps_and_channels(kind: Any, dtype: str) -> None:
@@ -234,7 +189,7 @@ def test_gradients_of_many_taps_and_channels(kind: Any, dtype: str) -> None:
 
 @pytest.mark.parametrize("bits", [128, 256, None])
 @pytest.mark.parametrize("wrap", [False, True], ids=["zeros", "periodic"])
-@pytest.mark.parametrize("seed", seeds(10, more=15))
+@pytest.mark.parametrize("seed", range(10))
 @pytest.mark.usefixtures("always_shared")
 def test_the_gradient_by_the_taps(seed: int, wrap: bool, bits: int | None) -> None:
     """<y_bar, correlate(taps, x)> is linear in each tap: its value for a unit is the gradient."""

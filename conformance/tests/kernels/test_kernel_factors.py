@@ -8,11 +8,10 @@ import numpy as np
 import pytest
 from scipy.linalg import lu_factor
 
-from invconv.kernels import numpy_primitives, primitives
+from invconv.kernels import numpy_primitives
 from invconv.kernels.cpu.compiled import address_of
 from invconv.kernels.cpu.spectral.factors import factor
 from tests.kernels.test_kernels import narrower
-from tests.selected import seeds
 
 Array = np.ndarray[Any, Any]
 DTYPES = "float32", "float64", "complex64", "complex128"
@@ -44,7 +43,7 @@ def drawn(rng: np.random.Generator, count: int, channels: int, dtype: str) -> Ar
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("seed", seeds(4, more=32))
+@pytest.mark.parametrize("seed", range(8))
 def test_factors_are_those_of_the_matrices(dtype: str, seed: int) -> None:
     """Of any number of matrices, in vectors of any length, with the pivots that LAPACK takes."""
     rng = np.random.default_rng(seed)
@@ -73,19 +72,6 @@ def test_numbers_of_any_size(dtype: str) -> None:
         assert np.abs(upper - np.triu(found[0])).max() <= 300 * limits.eps
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
-def test_a_singular_matrix_has_a_zero_pivot(dtype: str) -> None:
-    """Beside others, which are as they would be; and what is no number stays none."""
-    matrices = drawn(np.random.default_rng(0), 24, 5, dtype)
-    matrices[3], matrices[4, :, 2], matrices[5, 1], matrices[6, 1, 2] = 0, 0, 0, np.nan
-    regular = [i for i in range(24) if i not in (3, 4, 5, 6)]
-    factors, _ = factored(matrices)
-    pivots = np.abs(np.diagonal(factors, axis1=1, axis2=2))
-    assert (pivots[3:6].min(1) == 0).all()
-    assert np.isnan(pivots[6]).any()
-    np.testing.assert_array_equal(factors[regular], factored(matrices[regular])[0])
-
-
 @pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_numpys_log_determinants(dtype: str) -> None:
@@ -110,18 +96,3 @@ def test_numpys_log_determinants(dtype: str) -> None:
     strided = np.repeat(matrices, 2, axis=0)[::2]
     np.testing.assert_array_equal(numpy_primitives.log_abs_det(strided), logs)
     assert numpy_primitives.log_abs_det(matrices[:0]).shape == (0,)
-
-
-@pytest.mark.filterwarnings("error")
-@pytest.mark.parametrize("count", [1, 24])
-@pytest.mark.parametrize("kind", ["numpy", "array_api_strict"])
-def test_a_zero_pivot_beside_what_is_not_finite_says_nothing(kind: str, count: int) -> None:
-    """By LAPACK and compiled: such a matrix is not called singular; its log-determinant is NaN."""
-    examples = [[np.nan, 1.0], [1.0, 1.0]], [[np.inf, 0.0], [0.0, 0.0]]
-    log_abs_det = numpy_primitives.log_abs_det if kind == "numpy" else primitives.log_abs_det
-    for matrix in examples:
-        matrices: Any = np.stack([matrix] * count)
-        if kind != "numpy":
-            matrices = pytest.importorskip(kind).asarray(matrices)
-        with np.errstate(invalid="warn" if kind == "numpy" else "ignore"):
-            assert np.isnan(np.asarray(log_abs_det(matrices))).all()

@@ -119,8 +119,11 @@ class Fields:
             register.enter(cls)
 
     def __post_init__(self) -> None:
-        self._validate_parts()
-        self._validate_arrays()
+        parts = named_parts(self)
+        for name, conv in parts.items():
+            require_operator(name, conv)
+        require_parts_alike(parts)
+        require_arrays(self)
         self.validate()
 
     def validate(self) -> None:
@@ -136,42 +139,6 @@ class Fields:
             else:
                 parts[name] = value
         return parts
-
-    def _validate_parts(self) -> None:
-        """Raise unless the parts are operators that fit together."""
-        first: tuple[str, Any] | None = None
-        ndim: tuple[str, int] | None = None
-        for prefix, conv in self._parts().items():
-            name = f"{self._part_names[0]}[{prefix}]" if prefix.isdecimal() else prefix
-            require_operator(name, conv)
-            first = first or (name, conv)
-            _require_same(name, conv, *first)
-            if conv.ndim is not None:
-                ndim = ndim or (name, conv.ndim)
-                if conv.ndim != ndim[1]:
-                    raise ValueError(
-                        f"{name}: expected {ndim[1]} spatial axes as {ndim[0]} has, got {conv.ndim}"
-                    )
-
-    def _validate_arrays(self) -> None:
-        """Raise unless the own arrays have their shapes, and are real, of one library and dtype."""
-        sizes: Sizes = {}
-        first: tuple[str, Any] | None = None
-        for prefix, conv in self._parts().items():  # of the first part
-            inside, reference = conv._reference()
-            sizes["C"] = conv.channels, prefix
-            first = f"{prefix}.{inside}", reference
-            break
-        for name, spec in self._specs.items():
-            if (value := getattr(self, name)) is None and spec.optional:
-                continue
-            if spec.constant:
-                require_array(name, value)
-            else:
-                require_real(name, value)
-                first = first or (name, value)
-                require_alike(name, value, *first)
-            _require_fit(name, value, spec, sizes)
 
     @derived
     def channels(self) -> int:
@@ -200,22 +167,7 @@ class Fields:
     @derived
     def _stacked(self) -> str | None:
         """Return the name of an array with one axis too many, as in JAX's trees, or None."""
-        for prefix, conv in self._parts().items() if self._part_names else ():
-            if (inside := conv._stacked) is not None:
-                return f"{prefix}.{inside}"
-        for name, spec in self._specs.items():
-            if (value := getattr(self, name)) is not None and self._has_further_axis(value, spec):
-                return name
-        return None
-
-    def _has_further_axis(self, value: Array, spec: ArraySpec) -> bool:
-        if not spec.open:
-            return bool(value.ndim > len(spec.shape))
-        # a further axis may be taken for a spatial one: compare it with settings for each axis
-        axes = value.ndim - len(spec.fixed)
-        settings = (getattr(self, name) for name in self._setting_names)
-        uneven = any(isinstance(v, tuple) and len(v) != axes for v in settings)
-        return bool(uneven or value.shape[0] != value.shape[1])
+        return stacked_array(self)
 
 
 def require_operator(name: str, value: Any) -> None:
@@ -224,6 +176,72 @@ def require_operator(name: str, value: Any) -> None:
         raise TypeError(
             f"{name}: expected an InvertibleConv, got {type(value).__name__}{instead(value)}"
         )
+
+
+def named_parts(conv: Any) -> dict[str, Any]:
+    """Return an operator's parts by their names in errors: "first", "steps[0]"."""
+    return {
+        f"{conv._part_names[0]}[{prefix}]" if prefix.isdecimal() else prefix: part
+        for prefix, part in conv._parts().items()
+    }
+
+
+def require_parts_alike(parts: Mapping[str, Any]) -> None:
+    """Raise unless operators agree in channels, spatial axes, library, dtype and device."""
+    first: tuple[str, Any] | None = None
+    ndim: tuple[str, int] | None = None
+    for name, conv in parts.items():
+        first = first or (name, conv)
+        _require_same(name, conv, *first)
+        if conv.ndim is not None:
+            ndim = ndim or (name, conv.ndim)
+            if conv.ndim != ndim[1]:
+                raise ValueError(
+                    f"{name}: expected {ndim[1]} spatial axes as {ndim[0]} has, got {conv.ndim}"
+                )
+
+
+def require_arrays(conv: Any) -> None:
+    """Raise unless an operator's own arrays have their shapes, one library and a real dtype."""
+    sizes: Sizes = {}
+    first: tuple[str, Any] | None = None
+    for prefix, part in conv._parts().items():  # of the first part
+        inside, reference = part._reference()
+        sizes["C"] = part.channels, prefix
+        first = f"{prefix}.{inside}", reference
+        break
+    for name, spec in conv._specs.items():
+        if (value := getattr(conv, name)) is None and spec.optional:
+            continue
+        if spec.constant:
+            require_array(name, value)
+        else:
+            require_real(name, value)
+            first = first or (name, value)
+            require_alike(name, value, *first)
+        _require_fit(name, value, spec, sizes)
+
+
+def stacked_array(conv: Any) -> str | None:
+    """Return the name of an array with one axis too many, as in JAX's trees, or None."""
+    for prefix, part in conv._parts().items() if conv._part_names else ():
+        if (inside := part._stacked) is not None:
+            return f"{prefix}.{inside}"
+    settings = [getattr(conv, name) for name in conv._setting_names]
+    for name, spec in conv._specs.items():
+        value = getattr(conv, name)
+        if value is not None and _has_further_axis(value, spec, settings):
+            return str(name)
+    return None
+
+
+def _has_further_axis(value: Array, spec: ArraySpec, settings: list[Any]) -> bool:
+    if not spec.open:
+        return bool(value.ndim > len(spec.shape))
+    # a further axis may be taken for a spatial one: compare it with settings for each axis
+    axes = value.ndim - len(spec.fixed)
+    uneven = any(isinstance(v, tuple) and len(v) != axes for v in settings)
+    return bool(uneven or value.shape[0] != value.shape[1])
 
 
 def _require_same(name: str, conv: Any, like_name: str, like: Any) -> None:
