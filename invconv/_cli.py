@@ -16,47 +16,25 @@ from collections.abc import Sequence
 from invconv import InvalidFileError, SingularConvError, __version__
 from invconv.arrays.errors import CommandError
 
-COMMANDS = {
-    "demo": (
-        "invconv_benchmarks.demo.command",
-        "demo",
-        "run every kind of convolution on a real image and every installed library",
-    ),
-    "conformance": (
-        "invconv_conformance.command",
-        "conformance",
-        "check that values, inverses, log-determinants and gradients are right on every library",
-    ),
-    "benchmark": (
-        "invconv_benchmarks.command",
-        "benchmark",
-        "time every library beside plain convolutions and peers, and judge it by our limits",
-    ),
-    "density": (
-        "invconv_benchmarks.density.command",
-        "density",
-        "train, sample from and compare density models with every mixing layer, as in the paper",
-    ),
-    "diagnose": (
-        "invconv_benchmarks.demo.diagnose",
-        "demo",
-        "tell whether the inverse of saved parameters can be trusted, and why not",
-    ),
-    "docs": (
-        "invconv_benchmarks.docs.command",
-        "docs",
-        "build the pages of every public name, and the guide",
-    ),
-    "example": (
-        "invconv_benchmarks.gallery.command",
-        "gallery",
-        "run a short program that ends in a picture: deblur, whiten, random_field, ...",
-    ),
-    "info": (
-        "invconv_conformance.info",
-        "conformance",
-        "list libraries, versions, devices, and what the core needs of a library",
-    ),
+COMMANDS = {  # the module, and the extra that it needs
+    "demo": ("invconv_benchmarks.demo.command", "demo"),
+    "conformance": ("invconv_conformance.command", "conformance"),
+    "benchmark": ("invconv_benchmarks.command", "benchmark"),
+    "density": ("invconv_benchmarks.density.command", "density"),
+    "diagnose": ("invconv_benchmarks.demo.diagnose", "demo"),
+    "docs": ("invconv_benchmarks.docs.command", "docs"),
+    "example": ("invconv_benchmarks.gallery.command", "gallery"),
+    "info": ("invconv_conformance.info", "conformance"),
+}
+_SUMMARIES = {
+    "demo": "run every kind of convolution on a real image and every installed library",
+    "conformance": "check values, inverses, log-determinants and gradients on every library",
+    "benchmark": "time every library beside plain convolutions and peers, and judge it by limits",
+    "density": "train, sample from and compare density models with every mixing layer",
+    "diagnose": "tell whether the inverse of saved parameters can be trusted, and why not",
+    "docs": "build the pages of every public name, and the guide",
+    "example": "run a short program that ends in a picture: deblur, whiten, random_field, ...",
+    "info": "list libraries, versions, devices, and what the core needs of a library",
 }
 
 
@@ -94,7 +72,8 @@ def _run(argv: Sequence[str]) -> int:
     close = difflib.get_close_matches(named, COMMANDS, n=1)
     if close and named not in COMMANDS:
         parser.error(f"there is no command {named!r}: did you mean {close[0]!r}?")
-    for name, (module_name, extra, summary) in COMMANDS.items():
+    for name, (module_name, extra) in COMMANDS.items():
+        summary = _SUMMARIES[name]
         subparser = subparsers.add_parser(name, help=summary, description=summary)
         if name != named:
             continue  # only the command that runs is imported

@@ -1,36 +1,37 @@
-"""Reading the files behind `save` and `load`: safetensors files with a description in JSON.
+"""The files behind `save` and `load`: safetensors files with a description in JSON.
 
 A file (https://github.com/huggingface/safetensors) is a header of JSON, then arrays, little-endian
 in C order. Its metadata has two entries: ``invconv``, JSON again, an object with a "schema", and
-``invconv-crc32``, a checksum, which files of 0.2.0 lack. A file is checked before it is used: the
-checksum, sizes against the length of the file, dtypes, and numbers for NaN and inf.
-
-`files.document` writes the files.
+``invconv-crc32``, a checksum, which files of 0.2.0 lack. safetensors checks the sizes and offsets
+against the length of the file; this module checks the checksum, dtypes, and numbers for NaN and
+inf, and reads a file that it wrote back before it puts it in place.
 """
 
 from __future__ import annotations
 
+import importlib
 import os
+import stat
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from types import ModuleType
 from typing import Any
 
 import numpy as np
 
 from invconv.arrays.errors import InvalidFileError
+from invconv.arrays.namespaces import Array, dtype_name, is_half, to_numpy
+from invconv.arrays.validation import require_array
 from invconv.files.description import Json, parse, require
-from invconv.files.ranges import finite
+from invconv.files.whole_files import replacing
 
 FLOW_SCHEMA = "invconv-flow/1"
-KEY, CHECKSUM = "invconv", "invconv-crc32"
-MOST_HEADER_BYTES = 2**24
-MOST_ARRAYS = 2**14
+_KEY, _CHECKSUM = "invconv", "invconv-crc32"
+_MOST_HEADER_BYTES = 2**24
+_MOST_ARRAYS = 2**14
 _REAL = {"float64": "F64", "float32": "F32", "float16": "F16", "bfloat16": "BF16"}
 _INTEGRAL = "I64"
-KINDS = _REAL | {"int64": _INTEGRAL}  # safetensors' names of dtypes
-
+_KINDS = _REAL | {"int64": _INTEGRAL}  # safetensors' names of dtypes
 Values = np.ndarray[Any, Any]
 
 
@@ -38,103 +39,71 @@ Values = np.ndarray[Any, Any]
 def reading(path: str | os.PathLike[str]) -> Iterator[Stored]:
     """Yield the arrays of a file; an InvalidFileError in the block is raised with the file's name.
 
-    Raises
-    ------
-    InvalidFileError
-        If the file is no file of invconv, or is damaged.
-    OSError
-        If the file cannot be read; FileNotFoundError if it does not exist.
+    An OSError is raised if the file cannot be read.
     """
-    name = named(path)
+    name = os.fsdecode(path)
     try:
-        yield read_file(name)
+        yield _read_file(name)
     except InvalidFileError as error:
         raise InvalidFileError(f"{name}: {error!s:.500}") from None
 
 
-def read_file(name: str) -> Stored:
-    """Return the arrays of a file."""
-    safetensors = _safetensors()
-    _require_sound_header(name)
+def _read_file(name: str) -> Stored:
+    safetensors = _needed("safetensors", "files need")
+    ordinary = stat.S_ISREG(os.stat(name).st_mode)
+    require(ordinary, "not an ordinary file")  # to open a pipe would wait for ever
     try:
         with safetensors.safe_open(name, framework="np", backend="pread") as file:
+            _require_entries_once(name)
             return Stored(name, file)
     except safetensors.SafetensorError as error:
         raise InvalidFileError(f"no whole safetensors file: {error!s:.500}") from None
 
 
-def named(path: Any) -> str:
-    """Return a path as text, or raise if it is no path."""
-    if not isinstance(path, (str, bytes, os.PathLike)):
-        raise TypeError(
-            f"path: expected the name of a file, as text or a pathlib.Path, got "
-            f"{type(path).__name__}"
-        )
-    name = os.fsdecode(path)
-    if not name or "\0" in name:
-        raise ValueError(f"path: expected the name of a file, got {name!r}")
-    return name
+def _require_entries_once(name: str) -> None:
+    """Raise if an object of the header has an entry twice, of which safetensors takes the last."""
+    with open(name, "rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        most = _MOST_HEADER_BYTES
+        require(length <= most, f"no safetensors file: a header of {length} bytes, at most {most}")
+        parse(file.read(length))
 
 
-class Stored(Mapping[str, Values]):
-    """The arrays of a file.
+class Stored(dict[str, Values]):
+    """The arrays of a file, those of bfloat16 in float32, and their ``document``, a description.
 
-    Attributes
-    ----------
-    name : str
-        The name of the file.
-    document : dict
-        The description of the arrays.
-    kinds : dict
-        The arrays' dtypes, by safetensors' names.
-    shapes : dict
+    ``dtype`` is the one real dtype: "float64", "float32", "float16" or "bfloat16".
     """
 
     def __init__(self, name: str, file: Any) -> None:
         names = file.keys()
-        require(len(names) <= MOST_ARRAYS, f"{len(names)} arrays are more than {MOST_ARRAYS}")
-        slices = {name: file.get_slice(name) for name in names}
-        self.name = name
-        self.kinds = {name: part.get_dtype() for name, part in slices.items()}
-        self.shapes = {name: tuple(part.get_shape()) for name, part in slices.items()}
-        for name, kind in self.kinds.items():
+        require(len(names) <= _MOST_ARRAYS, f"{len(names)} arrays are more than {_MOST_ARRAYS}")
+        kinds = {name: file.get_slice(name).get_dtype() for name in names}
+        for array, kind in kinds.items():
             known = ", ".join(_REAL.values())
-            fits = kind in KINDS.values()
-            require(fits, f"{name!r} is {kind}; expected one of {known} or {_INTEGRAL}")
-        if "BF16" in self.kinds.values():
-            ml_dtypes()  # makes the dtype known to NumPy
+            fits = kind in _KINDS.values()
+            require(fits, f"{array!r} is {kind}; expected one of {known} or {_INTEGRAL}")
+        real = sorted(set(kinds.values()) - {_INTEGRAL})
+        if "BF16" in real:
+            _needed("ml_dtypes", "bfloat16 needs")  # makes the dtype known to NumPy
         metadata: dict[str, str] = file.metadata() or {}
-        text = metadata.get(KEY, "")
-        require(KEY in metadata, f"its metadata has no entry {KEY!r}, as invconv.save writes")
-        self._arrays = {name: _array(file, name) for name in names}
-        stored = metadata.get(CHECKSUM)
-        intact = stored is None or stored == checksum(text, self._arrays)
+        text = metadata.get(_KEY, "")
+        require(_KEY in metadata, f"its metadata has no entry {_KEY!r}, as invconv.save writes")
+        super().__init__({name: _array(file, name) for name in names})
+        stored = metadata.get(_CHECKSUM)
+        intact = stored is None or stored == _checksum(text, self)
         require(intact, "damaged: its contents do not fit the checksum they were written with")
-        real = {kind for kind in self.kinds.values() if kind != _INTEGRAL}
         require(
             len(real) == 1,
-            f"expected arrays of one real dtype, got {sorted(real) or 'none'}; cast them to one "
-            "dtype before they are saved",
+            f"expected arrays of one real dtype, got {real or 'none'}; cast them to one dtype "
+            "before they are saved",
         )
-        self.document = _document(text)
-
-    @property
-    def dtype(self) -> str:
-        """The one real dtype: "float64", "float32", "float16" or "bfloat16"."""
-        return next(name for name, kind in _REAL.items() if kind in self.kinds.values())
-
-    def __getitem__(self, name: str) -> Values:
-        values = self._arrays[name]
-        if self.kinds[name] == "BF16":
-            values = values.astype(np.float32)
-        require(finite(values), f"{name!r} holds NaN or inf")
-        return values
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.kinds)
-
-    def __len__(self) -> int:
-        return len(self.kinds)
+        self.name, self.dtype = name, next(n for n, kind in _REAL.items() if kind in real)
+        for array, values in self.items():
+            self[array] = values.astype(np.float32) if kinds[array] == "BF16" else values
+            require(_finite(self[array]), f"{array!r} holds NaN or inf")
+        self.document: Json = parse(text)
+        require(isinstance(self.document, dict), "the description is no JSON object")
 
 
 def _array(file: Any, name: str) -> Values:
@@ -145,7 +114,77 @@ def _array(file: Any, name: str) -> Values:
     return values
 
 
-def checksum(text: str, arrays: Mapping[str, Values]) -> str:
+def write(
+    path: str | os.PathLike[str],
+    argument: str,
+    description: Json,
+    arrays: Mapping[str, Array],
+    read: Callable[[Stored], Any],
+) -> None:
+    """Write a file, whole or not at all; raise ValueError if ``read`` refuses what was written.
+
+    The description has an entry "schema"; the arrays are of any library. ``argument`` is the name
+    of the saved argument, for messages.
+    """
+    contents = list(_contents(description, {n: _to_be_written(n, a) for n, a in arrays.items()}))
+    with replacing(path) as part:
+        try:
+            with part.open("wb") as file:
+                file.writelines(contents)
+        except OSError as error:
+            text = f"cannot be written: {error.strerror}"
+            raise OSError(error.errno, text, os.fsdecode(path)) from None
+        try:
+            read(_read_file(str(part)))
+        except InvalidFileError as error:
+            raise ValueError(f"{argument}: cannot be saved: {error}") from None
+
+
+def _contents(description: Json, written: Mapping[str, Values]) -> Iterator[bytes | memoryview]:
+    """Yield the length of the header, the header, and the arrays, wide dtypes first.
+
+    So each array begins at a multiple of the size of its numbers. `safetensors.numpy.save_file`
+    is not used, since it writes the entries of the metadata in random order.
+    """
+    import json  # here, so that importing invconv is quicker
+
+    text = json.dumps(description, separators=(",", ":"))
+    header: Json = {"__metadata__": {_KEY: text, _CHECKSUM: _checksum(text, written)}}
+    arrays = sorted(written.items(), key=lambda item: (-item[1].itemsize, item[0]))
+    end = 0
+    for name, values in arrays:
+        start, end = end, end + values.nbytes
+        entry = {"dtype": _KINDS[values.dtype.name], "shape": list(values.shape)}
+        header[name] = entry | {"data_offsets": [start, end]}
+    line = json.dumps(header, separators=(",", ":")).encode()
+    line += b" " * (-len(line) % 8)
+    yield len(line).to_bytes(8, "little")
+    yield line
+    yield from (_bytes_of(values) for _, values in arrays)
+
+
+def _to_be_written(name: str, array: Any) -> Values:
+    """Return an array's values on the host, in C order and in the dtype of the file."""
+    require_array(name, array)
+    values = to_numpy(array)  # half types come as float32
+    if not _finite(values):
+        raise ValueError(f"{name}: expected finite numbers, got NaN or inf")
+    kind: Any = values.dtype
+    if kind.kind != "f":
+        kind = np.int64
+    elif is_half(array.dtype, array):
+        kind = np.float16
+        if dtype_name(array.dtype) == "bfloat16":
+            kind = _needed("ml_dtypes", "bfloat16 needs").bfloat16
+    return np.asarray(values, dtype=kind, order="C")
+
+
+def _finite(values: Values) -> bool:
+    """Tell whether all values are finite: NaN passes through minimum and maximum."""
+    return values.size == 0 or bool(np.isfinite(values.min()) and np.isfinite(values.max()))
+
+
+def _checksum(text: str, arrays: Mapping[str, Values]) -> str:
     """Return the CRC-32 of a description and of arrays in the dtypes of a file, as 8 digits.
 
     The checksum guards against accidents: it detects every damage of up to 32 bits in a row, and
@@ -155,63 +194,18 @@ def checksum(text: str, arrays: Mapping[str, Values]) -> str:
     crc = zlib.crc32(text.encode())
     for name, values in sorted(arrays.items()):
         crc = zlib.crc32(f"{name!r} {values.dtype.name} {values.shape}".encode(), crc)
-        crc = zlib.crc32(bytes_of(values), crc)
+        crc = zlib.crc32(_bytes_of(values), crc)
     return f"{crc:08x}"
 
 
-def bytes_of(values: Values) -> memoryview:
+def _bytes_of(values: Values) -> memoryview:
     """Return the bytes of an array in the format of a file: little-endian, in C order."""
     words = values.reshape(-1).view(f"u{values.itemsize}")
     return words.astype(f"<u{values.itemsize}", copy=False).data
 
 
-def _document(text: str) -> Json:
-    """Return the description in a file's metadata."""
+def _needed(package: str, sentence: str) -> Any:
     try:
-        document: Json = parse(text)
-    except InvalidFileError:
-        raise
-    except (ValueError, RecursionError) as error:
-        raise InvalidFileError(f"the description is no JSON: {error}") from None
-    require(isinstance(document, dict), "the description is no JSON object")
-    return document
-
-
-def _require_sound_header(name: str) -> None:
-    """Raise if the header is too long, or has an object with an entry twice."""
-    if os.path.exists(name) and not os.path.isdir(name):
-        require(os.path.isfile(name), "not an ordinary file")
-    with open(name, "rb") as file:
-        declared = int.from_bytes(file.read(8), "little")
-        size = os.fstat(file.fileno()).st_size
-        require(
-            size >= 8, f"no safetensors file: {size} bytes, which is less than the size of a header"
-        )
-        most = min(MOST_HEADER_BYTES, size - 8)
-        require(
-            declared <= most, f"no safetensors file: a header of {declared} bytes, at most {most}"
-        )
-        header = file.read(declared)
-    try:
-        parse(header)
-    except InvalidFileError:
-        raise
-    except (ValueError, RecursionError):
-        pass  # no JSON: safetensors raises
-
-
-def _safetensors() -> ModuleType:
-    try:
-        import safetensors
+        return importlib.import_module(package)
     except ImportError as error:
-        raise ImportError("files need safetensors: pip install 'invconv[files]'") from error
-    return safetensors
-
-
-def ml_dtypes() -> Any:
-    """Return the package that adds bfloat16 to NumPy."""
-    try:
-        import ml_dtypes
-    except ImportError as error:
-        raise ImportError("bfloat16 needs ml_dtypes: pip install 'invconv[files]'") from error
-    return ml_dtypes
+        raise ImportError(f"{sentence} {package}: pip install 'invconv[files]'") from error

@@ -20,7 +20,6 @@ import numpy as np
 
 from invconv.arrays.errors import InvalidFileError
 from invconv.arrays.namespaces import Array
-from invconv.files.ranges import finite
 from invconv.operators.base.fields import require_operator
 from invconv.operators.base.operator import InvertibleConv
 from invconv.operators.base.register import is_own, operators
@@ -35,15 +34,7 @@ _MODULE = re.compile(r"[A-Za-z_][\w.]{0,199}", re.ASCII)
 def describe(
     conv: InvertibleConv, arrays: dict[str, Array], prefix: str = "", depth: int = 1
 ) -> Json:
-    """Return an operator as JSON, and put its arrays into ``arrays`` under "prefix.name".
-
-    Raises
-    ------
-    TypeError
-        If ``conv`` is no operator, or its class has been defined again since.
-    ValueError
-        If operators are nested deeper than `DEEPEST`.
-    """
+    """Return an operator as JSON, and put its arrays into ``arrays`` under "prefix.name"."""
     require_operator("conv", conv)
     cls = type(conv)
     if operators().get(cls.__name__) is not cls:
@@ -75,21 +66,9 @@ def describe(
 def build(
     description: Any, arrays: Mapping[str, Array], used: set[str], depth: int = 1
 ) -> InvertibleConv:
-    """Return the operator of a description in JSON.
+    """Return the operator of a description, any value from a JSON file, or raise InvalidFileError.
 
-    Parameters
-    ----------
-    description : dict
-        Any value from a JSON file.
-    arrays : mapping of str to array
-        The arrays that the description may name, each of them once.
-    used : set of str
-        The names of the arrays that it names are added.
-
-    Raises
-    ------
-    InvalidFileError
-        If it describes no operator, or the class refuses the settings, arrays or parts.
+    It may name each of the arrays once; the names are added to ``used``.
     """
     cls = _class_of(description, depth)
     name, settings = cls.__name__, description["settings"]
@@ -123,12 +102,12 @@ def _bounded(free: InvertibleConv, max_gain: Any) -> InvertibleConv:
     with np.errstate(all="ignore"):
         conv = bounded(free, max_gain)
     for name, array in conv.parameters().items():
-        require(finite(array), f"{name}: its norm is too large to be bounded")
+        require(bool(np.isfinite(array).all()), f"{name}: its norm is too large to be bounded")
     return conv
 
 
 def parse(text: str | bytes) -> Any:
-    """Return the value of a JSON text; raise InvalidFileError if an object has an entry twice."""
+    """Return the value of a JSON text in which no object has an entry twice."""
     import json  # here, so that importing invconv is quicker
 
     def once(pairs: list[tuple[str, Any]]) -> Json:
@@ -138,7 +117,12 @@ def parse(text: str | bytes) -> Any:
             entries[name] = value
         return entries
 
-    return json.loads(text, object_pairs_hook=once)
+    try:
+        return json.loads(text, object_pairs_hook=once)
+    except InvalidFileError:
+        raise
+    except (ValueError, RecursionError) as error:
+        raise InvalidFileError(f"the description is no JSON: {error}") from None
 
 
 def _class_of(description: Any, depth: int) -> type[InvertibleConv]:

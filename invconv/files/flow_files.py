@@ -19,11 +19,9 @@ from typing import Any
 from invconv.arrays.errors import InvalidFileError
 from invconv.arrays.namespaces import Array, from_host
 from invconv.arrays.validation import require_real
-from invconv.files.container import FLOW_SCHEMA, Stored, reading
+from invconv.files.container import FLOW_SCHEMA, Stored, Values, reading, write
 from invconv.files.description import require
-from invconv.files.document import Document
-from invconv.files.operator_files import in_library, operator_of
-from invconv.files.ranges import judge_range
+from invconv.files.operator_files import in_library, judge_range, operator_of
 from invconv.flows.architecture import GlowArchitecture, mixing_operator
 from invconv.operators.base.operator import InvertibleConv
 
@@ -32,20 +30,11 @@ _INTEGERS = "permutation"  # the one array of integers that a mixing layer may h
 
 @dataclass(frozen=True)
 class StoredFlow:
-    """The contents of a flow's file.
-
-    Attributes
-    ----------
-    architecture : GlowArchitecture
-    arrays : dict of str to array
-        The arrays, by the names of ``architecture.arrays()``.
-    initialized : bool
-        Whether the actnorms are initialized.
-    """
+    """The contents of a flow's file."""
 
     architecture: GlowArchitecture
-    arrays: dict[str, Array]
-    initialized: bool
+    arrays: dict[str, Array]  # by the names of architecture.arrays()
+    initialized: bool  # whether the actnorms are initialized
 
 
 def write_flow(
@@ -54,16 +43,7 @@ def write_flow(
     arrays: Mapping[str, Array],
     initialized: bool,
 ) -> None:
-    """Write a flow to a file, whole or not at all.
-
-    Raises
-    ------
-    ValueError
-        If the mixing layers are a user's own, the arrays do not fit the architecture or have
-        several dtypes, or an array holds NaN or inf.
-    OSError
-        If the file cannot be written.
-    """
+    """Write a flow to a file, whole or not at all; raise ValueError if it could not be read."""
     if architecture.mixing is None:
         raise ValueError(
             "flow: its mixing is a function, which no file describes: expected a flow whose "
@@ -74,34 +54,16 @@ def write_flow(
         "flow": {"kind": "glow"} | architecture.to_dict(),
         "initialized": bool(initialized),
     }
-    Document("flow", description, arrays).write(path, _flow_of)
+    write(path, "flow", description, arrays, _flow_of)
 
 
 def read(
     path: str | os.PathLike[str], like_of: Callable[[str], Array]
 ) -> StoredFlow | InvertibleConv:
-    """Read a flow or an operator from a file; everything is checked before it is used.
+    """Read a flow or an operator from a file, as `invconv.load` does.
 
-    Parameters
-    ----------
-    path : str or path-like
-    like_of : callable
-        Returns, for the dtype of the file ("float32"), an array of the library, dtype and device
-        of the result.
-
-    Raises
-    ------
-    InvalidFileError
-        If the file is no file of invconv, or is damaged.
-    OSError
-        If the file cannot be read; FileNotFoundError if it does not exist.
-    ValueError
-        If a number is beyond the range of the dtype.
-
-    Warns
-    -----
-    UserWarning
-        If a number is too small for the dtype, and becomes zero.
+    ``like_of`` returns, for the dtype of the file ("float32"), an array of the library, dtype and
+    device of the result.
     """
     with reading(path) as stored:
         like = like_of(stored.dtype)
@@ -110,7 +72,7 @@ def read(
         model = _flow_of(stored) if is_flow else operator_of(stored)
     if isinstance(model, InvertibleConv):
         return in_library(model, like, "dtype")
-    judge_range({n: a for n, a in model.arrays.items() if a.dtype.kind == "f"}, like, "dtype")
+    judge_range(model.arrays, like, "dtype")
     arrays = {name: from_host(array, like) for name, array in model.arrays.items()}
     return dataclasses.replace(model, arrays=arrays)
 
@@ -123,10 +85,8 @@ def _flow_of(stored: Stored) -> StoredFlow:
     initialized = document["initialized"]
     require(isinstance(initialized, bool), "initialized is neither true nor false")
     architecture = _architecture(document["flow"], len(stored))
-    kinds = {name: "i" if kind == "I64" else "f" for name, kind in stored.kinds.items()}
-    _require_arrays(architecture, stored.shapes, kinds)
-    arrays = {name: stored[name] for name in stored}
-    _require_mixings(architecture, arrays)
+    arrays = dict(stored)
+    _require_arrays(architecture, arrays)
     return StoredFlow(architecture, arrays, initialized)
 
 
@@ -146,24 +106,16 @@ def _architecture(values: Any, held: int) -> GlowArchitecture:
     return glow
 
 
-def _require_arrays(
-    architecture: GlowArchitecture,
-    shapes: Mapping[str, tuple[int, ...]],
-    kinds: Mapping[str, str],
-) -> None:
-    """Raise unless names, shapes and kinds of dtype fit an architecture."""
+def _require_arrays(architecture: GlowArchitecture, arrays: Mapping[str, Values]) -> None:
+    """Raise unless the arrays fit an architecture, and the operators' classes accept theirs."""
     expected = architecture.arrays()
-    odd = sorted(set(expected) ^ set(shapes))
+    odd = sorted(set(expected) ^ set(arrays))
     require(not odd, f"other arrays than those of the flow, such as {odd[:3]}")
     for name, shape in expected.items():
-        stored = shapes[name]
-        require(stored == shape, f"{name!r} has the shape {stored}, expected {shape}")
+        stored = arrays[name]
+        require(stored.shape == shape, f"{name!r} has the shape {stored.shape}, expected {shape}")
         kind = "i" if name.endswith(_INTEGERS) else "f"
-        require(kinds[name] == kind, f"{name!r} has another kind of dtype than expected")
-
-
-def _require_mixings(architecture: GlowArchitecture, arrays: Mapping[str, Any]) -> None:
-    """Raise unless the operators' classes accept the arrays of all mixing layers."""
+        require(stored.dtype.kind == kind, f"{name!r} has another kind of dtype than expected")
     for at in step_names(architecture):
         try:
             mixing_operator(architecture, arrays_of(at, arrays))

@@ -19,11 +19,6 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
 
     A process killed at any moment, a full disk or a power cut leave the old file as it was. A link
     stays a link, and a file that is there already keeps its permissions.
-
-    Raises
-    ------
-    OSError
-        If the folder is missing, or ``path`` exists and is no ordinary file, or writing fails.
     """
     from pathlib import Path  # here, so that importing invconv is quicker
 

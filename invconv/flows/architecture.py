@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -35,40 +34,17 @@ MIXINGS = (*POINTWISE, *BEFORE_EMERGING, "periodic", "symmetric", "exponential")
 
 @dataclass(frozen=True)
 class GlowArchitecture:
-    """All settings of a Glow for images of one shape.
+    """All settings of a Glow for images of one shape."""
 
-    Attributes
-    ----------
-    shape : tuple of int
-        (C, H, W) of an image; H and W are multiples of 2^levels.
-    levels : int
-        Number of times that the image is halved.
-    depth : int
-        Steps a level.
-    width : int
-        Channels inside the couplings' networks.
-    mixing : str or None
-        One of `MIXINGS`: the layer between couplings. None stands for layers from a user's
-        function, which no file can describe.
-    squeeze : {"pixels", "haar", "dct"}
-        The basis in which blocks of pixels become channels.
-    scale_floor : float
-        The least scale of a coupling or split; 0 in the paper.
-    kernel_size : int
-        Taps an axis of a mixing convolution; odd.
-    context : int or None
-        Channels of the context of the couplings.
-    """
-
-    shape: tuple[int, ...]
-    levels: int = 3
-    depth: int = 32
-    width: int = 512
-    mixing: str | None = "emerging"
-    squeeze: str = "pixels"
-    scale_floor: float = 0.0
-    kernel_size: int = 3
-    context: int | None = None
+    shape: tuple[int, ...]  # (C, H, W) of an image; H and W are multiples of 2^levels
+    levels: int = 3  # times that the image is halved
+    depth: int = 32  # steps a level
+    width: int = 512  # channels inside the couplings' networks
+    mixing: str | None = "emerging"  # one of MIXINGS; None for a user's layers, which no file has
+    squeeze: str = "pixels"  # the basis in which blocks of pixels become channels
+    scale_floor: float = 0.0  # the least scale of a coupling or split; 0 in the paper
+    kernel_size: int = 3  # taps an axis of a mixing convolution; odd
+    context: int | None = None  # channels of the context of the couplings
 
     def __post_init__(self) -> None:
         if not isinstance(self.shape, tuple | list) or len(self.shape) != 3:
@@ -97,13 +73,7 @@ class GlowArchitecture:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> GlowArchitecture:
-        """Undo `to_dict`.
-
-        Raises
-        ------
-        ValueError, TypeError
-            If a name is unknown or missing, or a value is out of range or of another type.
-        """
+        """Undo `to_dict`, or raise ValueError or TypeError."""
         known = [field.name for field in dataclasses.fields(cls)]
         if set(values) != set(known):
             raise ValueError(f"expected {', '.join(known)}, got {', '.join(map(str, values))}")
@@ -118,20 +88,19 @@ class GlowArchitecture:
     @property
     def latent_shapes(self) -> list[tuple[int, int, int]]:
         """The shape (C, H, W) of each level's noise, the coarsest last."""
-        _, height, width = self.shape
-        return [
-            (
-                self.channels(level) // (1 if level == self.levels - 1 else 2),
-                height // 2 ** (level + 1),
-                width // 2 ** (level + 1),
-            )
-            for level in range(self.levels)
-        ]
+        channels, (_, height, width) = (
+            [self.channels(i) // 2 for i in range(self.levels)],
+            self.shape,
+        )
+        channels[-1] *= 2
+        return [(c, height >> i, width >> i) for i, c in enumerate(channels, 1)]
 
     def arrays(self) -> dict[str, tuple[int, ...]]:
         """Return the shapes of all arrays by their names in a file, and in PyTorch."""
-        levels = (_level_arrays(self, level) for level in range(self.levels))
-        return dict(itertools.chain.from_iterable(arrays.items() for arrays in levels))
+        shapes: dict[str, tuple[int, ...]] = {}
+        for level in range(self.levels):
+            shapes |= _level_arrays(self, level)
+        return shapes
 
 
 def _level_arrays(a: GlowArchitecture, level: int) -> dict[str, tuple[int, ...]]:

@@ -15,24 +15,10 @@ def optional_context(value: Any) -> int | None:
 
 
 def beside(x: Array, context: Array | None, channels: int | None) -> Array:
-    """Return images with the channels of a context appended.
+    """Return images x, shape (B, C, H, W), with the channels of a context appended.
 
-    Parameters
-    ----------
-    x : array, shape (B, C, H, W)
-    context : array, shape (B, K) or (B, K, H', W'), optional
-        A vector for all pixels, or images, which are averaged over blocks to the grid of x.
-    channels : int, optional
-        K, or None if no context is expected.
-
-    Returns
-    -------
-    array, shape (B, C + K, H, W)
-
-    Raises
-    ------
-    TypeError, ValueError
-        If the context is missing or unexpected, is no array, or has another shape or dtype.
+    The context is a vector for all pixels, shape (B, K), or images, shape (B, K, H', W'), which are
+    averaged over blocks to the grid of x. ``channels`` is K, or None if no context is expected.
     """
     if context is None and channels is None:
         return x

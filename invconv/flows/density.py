@@ -20,15 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from invconv.arrays.namespaces import (
-    Array,
-    Shape,
-    cast,
-    dtype_name,
-    namespace,
-    readable,
-    to_numpy,
-)
+from invconv.arrays.namespaces import Array, Shape, cast, dtype_name, namespace, readable, to_numpy
 from invconv.arrays.validation import require_array, require_real
 from invconv.flows.affine import in_full, sum_of_each
 
@@ -38,17 +30,8 @@ VALUES = 256  # of a pixel
 def dequantized(images: Array, noise: Array) -> Array:
     """Return x = (n + u) / 256 for pixels n and noise u; n/256 <= x < (n + 1)/256 despite rounding.
 
-    Parameters
-    ----------
-    images : uint8 array
-    noise : array of the same shape
-        Uniform in [0, 1); x has its dtype. A 1, to which a cast may round, is taken as less than 1.
-
-    Raises
-    ------
-    TypeError, ValueError
-        If the images are not in uint8, or the noise has another shape, no real dtype or, if it is
-        readable, numbers out of range. Unreadable numbers out of range become NaN.
+    The pixels are of uint8, the noise is uniform in [0, 1), and x has its dtype. A 1, to which a
+    cast may round, is taken as less than 1. Unreadable numbers out of range become NaN.
     """
     if images.dtype != require_array("images", images).uint8:
         raise TypeError(f"images: expected pixels in uint8, got {dtype_name(images.dtype)}")
@@ -75,12 +58,12 @@ def bits_per_dim(log_prob: Array, dimensions: int) -> Array:
 
 
 def log_prob(x: Array, zs: Sequence[Array], log_det: Array) -> Array:
-    """Return log p(x) in nats, shape (B,), given a flow's noise and log|det| for images x.
+    """Return log p(x) = log N(zs; 0, 1) + log|det| in nats, shape (B,), for images x.
 
     If x is not readable and an image is outside [0, 1), its log p(x) and gradients are NaN.
     """
     for z in zs:
-        log_det = log_det + standard_normal(z)
+        log_det = log_det - 0.5 * sum_of_each(in_full(z) ** 2 + math.log(2 * math.pi))
     return log_det if readable(x) else log_det * one_or_nan(_outside(x), log_det)
 
 
@@ -89,11 +72,6 @@ def one_or_nan(lost: Array, like: Array) -> Array:
     xp = namespace(lost, like)
     lost = xp.any(lost, axis=tuple(range(1, lost.ndim)))
     return xp.where(lost, xp.full_like(like, math.nan), xp.ones_like(like))
-
-
-def standard_normal(z: Array) -> Array:
-    """Return log N(z; 0, 1) of each sample, shape (B,)."""
-    return -0.5 * sum_of_each(in_full(z) ** 2 + math.log(2 * math.pi))
 
 
 def require_images(x: Any, shape: Shape) -> None:
@@ -108,8 +86,8 @@ def require_in_range(x: Any) -> None:
     """Raise if images are readable and not in [0, 1); NaN passes."""
     require_array("x", x)
     if readable(x):
-        expected = "images in [0, 1)"
-        _require_none("x", x, _outside(x), expected, "; bits_per_dim takes uint8 pixels")
+        hint = "; bits_per_dim takes uint8 pixels"
+        _require_none("x", x, _outside(x), "images in [0, 1)", hint)
 
 
 def _outside(x: Array) -> Array:

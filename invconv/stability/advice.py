@@ -20,7 +20,6 @@ from invconv.stability.report import Diagnosis
 from invconv.trust import bound, condition
 
 _WANTED = 2.0  # digits: with fewer, `inverse` warns
-_GROWING = 1.01  # per pixel, and
 _GROWS = 0.5  # digits lost over a grid: with more, the advice names the largest grid
 _REFINEMENTS, _CLOSE = 4, 0.1  # of "about" a grid: steps at most, and the last relative change
 _FARTHEST = 4  # times the grid: growth is not extrapolated farther
@@ -29,16 +28,7 @@ _LASTS = "two digits last"
 
 
 def what_to_do(host: InvertibleConv, d: Diagnosis, times: float = 1) -> tuple[str, ...]:
-    """Return advice, the most useful first.
-
-    Parameters
-    ----------
-    host : InvertibleConv
-        The diagnosed operator, in NumPy float64.
-    d : Diagnosis
-    times : float
-        The number of operators that share the work.
-    """
+    """Return advice, the most useful first; ``times`` operators share the work."""
     if d.digits >= _WANTED:
         return (f"nothing on this grid in {d.precision}", *_largest_grids(host, d, times))
     remedies = [_cause(host, d)]

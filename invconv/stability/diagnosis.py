@@ -29,7 +29,7 @@ from typing import Any
 
 import numpy as np
 
-from invconv.arrays.namespaces import Array, Shape, dtype_name, size, to_float
+from invconv.arrays.namespaces import Shape, dtype_name, size, to_float
 from invconv.families import path as paths
 from invconv.families.path import Path
 from invconv.families.pointwise import Pointwise
@@ -99,10 +99,8 @@ def diagnose(conv: InvertibleConv, spatial_shape: Shape, dtype: Any = None) -> D
 
 def _precision(dtype: Any) -> str:
     """Return "float32" or "float64", the precision in which arrays of a dtype are solved."""
-    if isinstance(dtype, str):
-        name = dtype
-    else:
-        name = dtype.__name__ if isinstance(dtype, type) else dtype_name(dtype)
+    name = dtype if isinstance(dtype, str) else getattr(dtype, "__name__", None)
+    name = name or dtype_name(dtype)
     if name in ("float16", "bfloat16"):
         return "float32"
     if name not in EPS:
@@ -144,7 +142,7 @@ def _diagnose(host: InvertibleConv, shape: Shape, precision: str, times: float =
         loss=loss,
         judgements=judgements,
         blame=_blame(host, shape, precision, judgements[precision]),
-        growth=_growth(host, grid),
+        growth=None if host._closed else _growth(host, path, grid),
         channel=number.channel,
         pixel=number.pixel,
         frequency=number.frequency,
@@ -152,7 +150,7 @@ def _diagnose(host: InvertibleConv, shape: Shape, precision: str, times: float =
         steps=tuple(named.items()),
     )
     if number.trouble == condition.OVERFLOW and max(shape) > 1:
-        smaller = min(grid, _half(shape), key=size)
+        smaller = min(grid, tuple(max(1, n // 2) for n in shape), key=size)
         return advice.beyond_range(host, diagnosis, _diagnose(host, smaller, precision))
     return replace(diagnosis, advice=advice.what_to_do(host, diagnosis, times))
 
@@ -164,28 +162,16 @@ def _condition(host: InvertibleConv, grid: Shape, shape: Shape, more: float) -> 
     part = conditions.number(host, grid)
     value = part.value * more
     trouble = part.trouble or ("" if math.isfinite(value) else condition.OVERFLOW)
-    return replace(
-        part, value=value, exact=False, trouble=trouble, pixel=_placed(part.pixel, grid, shape)
-    )
-
-
-def _placed(pixel: Shape | None, grid: Shape, shape: Shape) -> Shape | None:
-    """Return the pixel of a larger grid at the same distance from the nearest border, per axis."""
-    if pixel is None:
-        return None
-    places = zip(pixel, grid, shape, strict=True)
-    return tuple(p if 2 * p < m else p + n - m for p, m, n in places)
-
-
-def _half(shape: Shape) -> Shape:
-    return tuple(max(1, n // 2) for n in shape)
+    pixel = part.pixel
+    if pixel is not None:  # at the same distance from the nearest border, per axis
+        places = zip(pixel, grid, shape, strict=True)
+        pixel = tuple(p if 2 * p < m else p + n - m for p, m, n in places)
+    return replace(part, value=value, exact=False, trouble=trouble, pixel=pixel)
 
 
 def _blame(host: InvertibleConv, shape: Shape, precision: str, judged: judgement.Judgement) -> str:
     """Return the name of the step that loses most, or "" if three digits are right."""
-    if judged.error < _LOST:
-        return ""
-    lost = judgement.blame(host, shape, precision)
+    lost = judgement.blame(host, shape, precision) if judged.error >= _LOST else None
     return lost.name if lost else ""
 
 
@@ -225,11 +211,9 @@ def _along(path: Path, channels: int, shape: Shape, norm: float) -> tuple[float,
     return loss, max(gains / gain, backs / back)
 
 
-def _growth(conv: InvertibleConv, shape: Shape) -> tuple[float, ...] | None:
-    """Return the factor of |K^-1|_1 for one more pixel along each axis; None on a closed grid."""
-    if conv._closed:
-        return None
-    norm = conditions.norm_values(conv, shape)[1]
+def _growth(conv: InvertibleConv, path: Path, shape: Shape) -> tuple[float, ...] | None:
+    """Return the factor of |K^-1|_1 for one more pixel along each axis; None if it is infinite."""
+    norm = conditions.norms_of_path(path, conv.channels, shape, 1)[1]
     if not math.isfinite(norm):
         return None
     factors = []
@@ -237,21 +221,7 @@ def _growth(conv: InvertibleConv, shape: Shape) -> tuple[float, ...] | None:
         if n <= max(family.reach(axis) for family in conv._families):
             factors.append(math.nan)
             continue
-        fewer = n // 2
-        smaller = conditions.norm_values(conv, (*shape[:axis], n - fewer, *shape[axis + 1 :]))[1]
-        factors.append((norm / smaller) ** (1 / max(1, fewer)))
+        part = (*shape[:axis], n - n // 2, *shape[axis + 1 :])
+        smaller = conditions.norms_of_path(path, conv.channels, part, 1)[1]
+        factors.append((norm / smaller) ** (1 / max(1, n // 2)))
     return tuple(factors)
-
-
-def impulse_response(conv: InvertibleConv, diagnosis: Diagnosis) -> Array:
-    """Return the worst column of K^-1 by a diagnosis, shape (C, *spatial).
-
-    If all pixels are alike, it is the column of the grid's middle.
-    """
-    shape = diagnosis.spatial_shape
-    pixel = diagnosis.pixel or tuple(n // 2 for n in shape)
-    unit = np.zeros((1, conv.channels, *shape))
-    unit[(0, diagnosis.channel or 0, *pixel)] = 1.0
-    with np.errstate(all="ignore"):
-        path = paths.linear(conv.asarrays(unit)._path())
-        return conditions.linear_maps(path, shape)[1](unit)[0]

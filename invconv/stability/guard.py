@@ -28,23 +28,12 @@ Layers = dict[str, tuple[InvertibleConv, Shape | None]]
 
 @dataclass(frozen=True)
 class LayerCondition:
-    """The last judgement of a layer.
-
-    Attributes
-    ----------
-    name : str
-    spatial_shape : tuple of int
-        The grid on which the layer was judged.
-    error : float
-        The largest error of an entry of the inverse, over the largest entry, as `diagnose` has it.
-    digits : float
-        Decimal digits that are left in the precision of the layer's solves.
-    """
+    """The last judgement of a layer."""
 
     name: str
-    spatial_shape: Shape
-    error: float
-    digits: float
+    spatial_shape: Shape  # the grid on which the layer was judged
+    error: float  # the largest error of an entry of the inverse over the largest entry
+    digits: float  # decimal digits that are left in the precision of the layer's solves
 
 
 class InverseGuard:
@@ -122,10 +111,14 @@ class InverseGuard:
                 "model: expected an operator or a model with layers of invconv in it, got "
                 f"{type(model).__name__} without any"
             )
-        grids = {
-            name: (conv, _grid(self._given, name, conv, s)) for name, (conv, s) in layers.items()
-        }
-        return {name: (conv, grid) for name, (conv, grid) in grids.items() if grid is not None}
+        on_grids = {}
+        for name, (conv, last) in layers.items():
+            grid = self._given(name) if callable(self._given) else self._given
+            if self._given is None and last is not None:
+                grid = grid_of(conv, last)
+            if grid is not None:
+                on_grids[name] = conv, require_spatial_shape(conv, grid)
+        return on_grids
 
     def _judge(self, name: str, conv: InvertibleConv, shape: Shape) -> None:
         precision = solved_in(conv)
@@ -145,15 +138,6 @@ class InverseGuard:
                 IllConditionedWarning,
                 stacklevel=callers_level(),
             )
-
-
-def _grid(given: Any, name: str, conv: InvertibleConv, shape: Shape | None) -> Shape | None:
-    """Return the given grid of a layer, or that of its last input, or None."""
-    if given is None:
-        grid = None if shape is None else grid_of(conv, shape)
-    else:
-        grid = given(name) if callable(given) else given
-    return None if grid is None else require_spatial_shape(conv, grid)
 
 
 def steps_of(name: str, conv: InvertibleConv) -> Layers:

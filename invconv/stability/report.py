@@ -120,17 +120,13 @@ class Diagnosis:
 
     def __repr__(self) -> str:
         """Return the report."""
-        return report(self)
-
-
-def report(d: Diagnosis) -> str:
-    """Return the text of a diagnosis."""
-    digits = "no digit is" if d.digits < 0.5 else f"{d.digits:.1f} digits are"
-    lines = [f"{d.name} on a grid of {grid_text(d.spatial_shape)}: {digits} left in {d.precision}"]
-    for label, text in _rows(d):
-        wrapped = [text] if len(text) <= _WIDTH - 15 else textwrap.wrap(text, _WIDTH - 15)
-        lines += [f"  {label:<13}{wrapped[0]}", *(" " * 15 + more for more in wrapped[1:])]
-    return "\n".join(lines)
+        digits = "no digit is" if self.digits < 0.5 else f"{self.digits:.1f} digits are"
+        grid = grid_text(self.spatial_shape)
+        lines = [f"{self.name} on a grid of {grid}: {digits} left in {self.precision}"]
+        for label, text in _rows(self):
+            wrapped = [text] if len(text) <= _WIDTH - 15 else textwrap.wrap(text, _WIDTH - 15)
+            lines += [f"  {label:<13}{wrapped[0]}", *(" " * 15 + more for more in wrapped[1:])]
+        return "\n".join(lines)
 
 
 def _rows(d: Diagnosis) -> list[tuple[str, str]]:

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -28,36 +28,18 @@ from invconv.trust.measured import Floats
 
 @dataclass(frozen=True)
 class Bounds:
-    """Numbers that bound the errors of a step.
+    """Numbers that bound the errors of a step."""
 
-    Attributes
-    ----------
-    gain, back : float
-        |K| and |K^-1| in the infinity norm, or bounds of them.
-    terms : float
-        m, the number of products in a sum; times |D^-1| |D| if a substitution multiplies by D^-1.
-    bias : float
-        |b|.
-    solves_forward : bool
-        Whether the forward map is a solve.
-    """
-
-    gain: float
-    back: float
-    terms: float
-    bias: float = 0.0
+    gain: float  # |K| in the infinity norm, or a bound
+    back: float  # |K^-1| likewise
+    terms: float  # m, the products in a sum; times |D^-1| |D| if a substitution multiplies by D^-1
+    bias: float = 0.0  # |b|
     solves_forward: bool = False
 
     def inverted(self) -> Bounds:
         """Return the bounds of the step that undoes this one."""
-        gain, back = self.back, self.gain
-        return replace(
-            self,
-            gain=gain,
-            back=back,
-            bias=gain * self.bias,
-            solves_forward=not self.solves_forward,
-        )
+        bias = self.back * self.bias
+        return Bounds(self.back, self.gain, self.terms, bias, not self.solves_forward)
 
 
 _IN_RANGE = 1e30  # beyond it, numbers may overflow in float32, and inverses are subnormal
@@ -83,14 +65,7 @@ def error_bound(steps: Iterable[Bounds]) -> float:
 def of_taps(diagonal: Floats, taps: Floats, bias: float) -> Bounds:
     """Return the bounds of a causal convolution at every grid size, by Neumann's series.
 
-    Parameters
-    ----------
-    diagonal : array, shape (C, C)
-        D.
-    taps : array, shape (T, C, C)
-        The other taps.
-    bias : float
-        |b|.
+    ``diagonal`` is D, ``taps``, shape (T, C, C), are the others, and ``bias`` is |b|.
     """
     try:
         inverse = np.linalg.inv(diagonal)

@@ -41,23 +41,11 @@ def error_by_frequencies(
 ) -> float:
     """Return the larger of the two errors of a factored convolution of NumPy arrays.
 
-    Parameters
-    ----------
-    kernel : array, shape (C, C, *k)
-        The kernel in the judged precision.
-    basis : Basis
-        The basis in which the convolution decouples.
-    shape : tuple of int
-        The grid.
-    solver : Solver
-        The factored convolution.
-    bias : array, shape (C,), or None
-    by_taps : bool
-        True if the operator's own K x is a sum over taps. Its rounding error has about half the
-        square of the transforms' error here; the solve has the other half of the error.
+    ``by_taps`` is True if the operator's own K x is a sum over taps. Its rounding error has about
+    half the square of the transforms' error here; the solve has the other half of the error.
     """
-    part = math.sqrt(0.75) if by_taps else 1.0
-    given = part * _error_of_given_x(kernel, basis, shape, solver, bias)
+    given = _error_of_given_x(kernel, basis, shape, solver, bias)
+    given *= math.sqrt(0.75) if by_taps else 1.0
     return max(given, _error_of_random_y(kernel, basis, shape, solver))
 
 
@@ -65,12 +53,11 @@ def _error_of_given_x(kernel: Floats, basis: Basis, shape: Shape, solver: Any, b
     x = np.random.default_rng().random((1, len(kernel), *shape), kernel.dtype)
     known = isinstance(solver, SpectralSolver)  # the same numbers, once more
     spectrum = solver.spectrum if known else kernel_spectrum(kernel, basis, shape)
-    forward = SpectralProduct(spectrum, basis, shape)
-    y = by_frequencies.agnostic(forward, x)
-    if bias is None:
-        return relative_error(solver(y), x)
-    shift = per_channel(bias, y)
-    return relative_error(solver(y + shift - shift), x)
+    y = by_frequencies.agnostic(SpectralProduct(spectrum, basis, shape), x)
+    if bias is not None:
+        shift = per_channel(bias, y)
+        y = y + shift - shift
+    return relative_error(solver(y), x)
 
 
 def _error_of_random_y(kernel: Floats, basis: Basis, shape: Shape, solver: Any) -> float:
@@ -102,9 +89,6 @@ def _squares(a: Floats) -> Floats:
 def _solved(solver: Any, places: Any, y_hat: Floats) -> Floats:
     """Return x_hat(f) for y_hat (F, C, 1) at some frequencies, computed as the solver does."""
     product = solver.product if isinstance(solver, SpectralSolver) else solver
-    x_hat: Floats
     if product is None:
-        x_hat = solved(solver.spectrum[places], y_hat)
-    else:
-        x_hat = at_frequencies(product.matrices[places], y_hat)
-    return x_hat
+        return np.asarray(solved(solver.spectrum[places], y_hat))
+    return np.asarray(at_frequencies(product.matrices[places], y_hat))

@@ -41,49 +41,25 @@ _ROUNDING = math.sqrt(3 * 0.375 / math.log(2) / 12)
 
 @dataclass(frozen=True)
 class Step:
-    """A step of a computation, on arrays (B, C, *spatial) of one precision.
+    """A step of a computation, on arrays (B, C, *spatial) of one precision."""
 
-    Attributes
-    ----------
-    name : str
-        The step's prefix in `parameters`: "first", "0", "1.second".
-    kind : str
-        The name of the operator's class.
-    apply, solve : callable
-        x -> K x + b and its inverse.
-    solve_linear : callable
-        y -> K^-1 y.
-    turned : bool
-        True if the forward map is a solve and the inverse a product.
-    refine : callable, optional
-        (y, x of a lower precision) -> K^-1 (y - b).
-    """
+    name: str  # its prefix in `parameters`: "first", "0", "1.second"
+    kind: str  # the name of the operator's class
+    apply: Map  # x -> K x + b
+    solve: Map  # its inverse
+    solve_linear: Map  # y -> K^-1 y
+    turned: bool = False  # True if the forward map is a solve and the inverse a product
+    refine: Callable[[Floats, Floats], Floats] | None = None  # (y, rough x) -> K^-1 (y - b)
 
-    name: str
-    kind: str
-    apply: Map
-    solve: Map
-    solve_linear: Map
-    turned: bool = False
-    refine: Callable[[Floats, Floats], Floats] | None = None
+    @property
+    def forward(self) -> Map:
+        """The step's forward map."""
+        return self.solve if self.turned else self.apply
 
-    def forward(self, x: Floats) -> Floats:
-        """Return the step's forward map of x."""
-        result: Floats = (self.solve if self.turned else self.apply)(x)
-        return result
-
-    def backward(self, y: Floats) -> Floats:
-        """Return the step's inverse map of y."""
-        result: Floats = (self.apply if self.turned else self.solve)(y)
-        return result
-
-    def within(self, prefix: str) -> Step:
-        """Return the step with a prefix to its name, as a part of another operator."""
-        return replace(self, name=f"{prefix}.{self.name}" if self.name else prefix)
-
-    def inverted(self) -> Step:
-        """Return the step that undoes this one."""
-        return replace(self, turned=not self.turned)
+    @property
+    def backward(self) -> Map:
+        """The step's inverse map."""
+        return self.apply if self.turned else self.solve
 
     def cast(self, inside: Any, outside: Any) -> Step:
         """Return the step in a precision, ``inside``, for arrays of another one, ``outside``."""
@@ -97,14 +73,10 @@ class Step:
         """Return the step with results rounded once more, to a relative eps."""
         rng = np.random.default_rng()
 
-        def rounding(run: Map) -> Map:
-            def rounded(a: Floats) -> Floats:
-                result: Floats = run(a)
-                return result * (1 + eps * rng.uniform(-_ROUNDING, _ROUNDING, result.shape))
+        def noisy(a: Floats) -> Floats:
+            return a * (1 + eps * rng.uniform(-_ROUNDING, _ROUNDING, a.shape))
 
-            return rounded
-
-        return self._around(rounding)
+        return self._around(lambda run: lambda a: noisy(run(a)))
 
     def _around(self, function: Callable[[Map], Map]) -> Step:
         apply, solve, linear = map(function, (self.apply, self.solve, self.solve_linear))
@@ -139,41 +111,17 @@ def _without_subnormals(a: Floats) -> Floats:
     return flushed
 
 
-def shift(name: str, by: Map) -> Step:
-    """Return the step that adds a bias; ``by`` broadcasts the bias for an array."""
-    return Step(name, "bias", lambda x: x + by(x), lambda y: y - by(y), lambda y: y)
-
-
-def unknown(y: Floats) -> Floats:
-    """Stand for the solve of a step that is not factored."""
-    raise NotImplementedError
-
-
 @dataclass(frozen=True)
 class Computation:
-    """The steps of an operator in the precision they run in, and in a higher one.
+    """The steps of an operator in the precision they run in, and in a higher one."""
 
-    Attributes
-    ----------
-    working, higher : sequence of Step
-        The first runs first.
-    dtypes : (dtype, dtype)
-        NumPy's, of the two.
-    sample : tuple of int
-        (C, *spatial).
-    shares_factors : bool
-        True if forward map and inverse may use the same computed factors: their rounding errors
-        cancel.
-    most : number
-        Number of samples of a batch that are quick enough; `_FEWEST` are drawn in any case.
-    """
-
-    working: Sequence[Step]
+    working: Sequence[Step]  # the first runs first
     higher: Sequence[Step]
-    dtypes: tuple[Any, Any]
-    sample: Shape
+    dtypes: tuple[Any, Any]  # NumPy's, of the two
+    sample: Shape  # (C, *spatial)
+    # True if forward map and inverse may use the same computed factors, whose rounding cancels
     shares_factors: bool = False
-    most: float = math.inf
+    most: float = math.inf  # samples of a batch that are quick; _FEWEST are drawn in any case
 
     def refined(self) -> Self:
         """Return the computation with solves in the higher precision by iterative refinement."""
@@ -181,10 +129,7 @@ class Computation:
         return replace(self, higher=[high.refined_by(low, self.dtypes) for high, low in pairs])
 
     def error(self) -> float:
-        """Return the largest relative error of an entry, over samples that are drawn anew.
-
-        The result is inf if the working precision overflows or has no right digit.
-        """
+        """Return the larger of both errors: inf if the working precision overflows."""
         given = self.error_of_given_x()
         return max(given, self.error_of_random_y(_NEAR * given))
 
@@ -201,15 +146,12 @@ class Computation:
         If x overflows for y of an ordinary size, y is scaled to the size of K x.
         """
         error = self._largest(self._on_random_y, least)
-        if math.isinf(error) and 0 < (small := self._size_of_y()) < _SMALL:
-            unit = 2.0 ** math.floor(math.log2(small))
-            error = self._largest(functools.partial(self._on_random_y, unit=unit), least)
+        if math.isinf(error):
+            y = _forward(self.working, _drawn((1, *self.sample)).astype(self.dtypes[0]))
+            if 0 < (size_of_y := float(np.abs(y).max())) < _SMALL:
+                unit = 2.0 ** math.floor(math.log2(size_of_y))
+                error = self._largest(functools.partial(self._on_random_y, unit=unit), least)
         return error
-
-    def _size_of_y(self) -> float:
-        """Return the largest entry of K x + b for a random x."""
-        x = _drawn((1, *self.sample)).astype(self.dtypes[0])
-        return float(np.abs(_forward(self.working, x)).max())
 
     def _largest(self, errors: Callable[[int], float], least: float = 0.0) -> float:
         """Return the largest error of one batch, or of several if much is lost."""
@@ -227,23 +169,15 @@ class Computation:
         images = [_forward(self.working, x)]
         if self.shares_factors:
             images.append(_forward(self.higher, x.astype(self.dtypes[1])).astype(self.dtypes[0]))
-        return max(_largest_error(self._solved(y), x) for y in images)
+        return max(_largest_error(_backward(self.working, y), x) for y in images)
 
     def _on_random_y(self, count: int, unit: float = 1.0) -> float:
         y = (unit * _drawn((count, *self.sample))).astype(self.dtypes[0])
-        solved, x = self._solved(y), y.astype(self.dtypes[1])
+        solved, x = _backward(self.working, y), y.astype(self.dtypes[1])
         only = self.higher[0]
         if len(self.higher) == 1 and only.refine and not only.turned:  # refine this solution
             return _largest_error(solved, only.refine(x, solved.astype(x.dtype)))
-        for step in reversed(self.higher):
-            x = step.backward(x)
-        return _largest_error(solved, x)
-
-    def _solved(self, y: Floats) -> Floats:
-        """Return x', the inverse of y as it runs."""
-        for step in reversed(self.working):
-            y = step.backward(y)
-        return y
+        return _largest_error(solved, _backward(self.higher, x))
 
     def to_blame(self) -> Step:
         """Return the step with the largest error if it alone runs in the working precision."""
@@ -259,6 +193,12 @@ def _forward(steps: Sequence[Step], x: Floats) -> Floats:
     for step in steps:
         x = step.forward(x)
     return x
+
+
+def _backward(steps: Sequence[Step], y: Floats) -> Floats:
+    for step in reversed(steps):
+        y = step.backward(y)
+    return y
 
 
 def _drawn(shape: Shape) -> Floats:

@@ -17,7 +17,7 @@ Maps = tuple[Map, Map]
 
 _EXACT_NUMBERS = 512**2  # numbers formed for an exact norm, columns x unknowns, at most
 _EXACT_PRODUCTS = 2.0**30  # products for an exact norm, of all columns, at most
-_RANDOM_STARTS, _CLIMBS = 1, 4
+_CLIMBS = 4
 
 
 class SolveOverflowError(ArithmeticError):
@@ -37,10 +37,10 @@ def norms(
     maps: Maps,
     transposed: Callable[[], Maps],
     sample: Shape,
-    first: tuple[int | None, ...] | None = None,
-    products: float = 0.0,
+    first: tuple[int | None, ...],
+    products: float,
 ) -> tuple[Norm, Norm]:
-    """Return |K|_1 and |K^-1|_1.
+    """Return |K|_1 and |K^-1|_1, exactly on a small grid and by an estimate from below beyond.
 
     Parameters
     ----------
@@ -50,15 +50,14 @@ def norms(
         Returns x -> K^T x and y -> K^-T y; only an estimate calls it.
     sample : tuple of int
         (C, *spatial).
-    first : tuple of int or None, one per axis, optional
-        A pixel index per axis such that every column is a shift of that pixel's column; None along
-        an axis without one.
+    first : tuple of int or None, one per axis
+        A pixel such that every column is a shift of its column; None along an axis without one.
     products : float
         Number of products that K x takes for one sample.
     """
     apply, solve = maps
     numbers = np.arange(size(sample)).reshape(sample)
-    for axis, place in enumerate(first or ()):
+    for axis, place in enumerate(first):
         if place is not None:
             numbers = np.take(numbers, [place], axis=axis + 1)
     columns = numbers.reshape(-1)
@@ -91,7 +90,7 @@ def map_norm(apply: Map, apply_t: Map, sample: Shape) -> Norm:
     """
     n = size(sample)
     alternating = (-1.0) ** np.arange(n) * (1 + np.arange(n) / max(1, n - 1))
-    signs = np.random.default_rng().choice([-1.0, 1.0], (_RANDOM_STARTS, n))
+    signs = np.random.default_rng().choice([-1.0, 1.0], n)
     x = np.vstack([np.ones(n), alternating, signs])
     x /= np.abs(x).sum(axis=1, keepdims=True)
     best, column = 0.0, 0

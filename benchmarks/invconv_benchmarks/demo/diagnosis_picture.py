@@ -11,7 +11,8 @@ import numpy as np
 from matplotlib.colors import LogNorm
 
 import invconv as ic
-from invconv.stability.diagnosis import impulse_response
+from invconv.families import path as paths
+from invconv.operators.base import conditions
 from invconv_benchmarks.report.figures import Floats, save
 
 Shown = Sequence[tuple[str, ic.InvertibleConv, ic.Diagnosis]]
@@ -43,17 +44,22 @@ def draw(shown: Shown, path: Path) -> None:
 
 def _response(axis: Any, conv: ic.InvertibleConv, diagnosis: ic.Diagnosis) -> Any:
     """Show the largest |x| over the channels, and over the axes before the last two."""
-    response = np.abs(impulse_response(conv, diagnosis))
+    shape = diagnosis.spatial_shape
+    pixel = diagnosis.pixel or tuple(n // 2 for n in shape)  # the middle, if all are alike
+    unit = np.zeros((1, conv.channels, *shape))
+    unit[(0, diagnosis.channel or 0, *pixel)] = 1.0
+    with np.errstate(all="ignore"):
+        path = paths.linear(conv.asarrays(unit)._path())
+        response = np.abs(conditions.linear_maps(path, shape)[1](unit)[0])
     response = np.where(np.isfinite(response), response, np.inf)  # an overflow
     flat = response.reshape(-1, *response.shape[-2:]) if response.ndim > 2 else response[:, None, :]
     image: Floats = flat.max(axis=0)
-    pixel = diagnosis.pixel or tuple(n // 2 for n in diagnosis.spatial_shape)
     row, column = (0, *pixel)[-2:]
     shades = axis.imshow(
         np.where(image > 0, image.clip(1 / _LIMIT, _LIMIT), np.nan),
         norm=LogNorm(1 / _LIMIT, _LIMIT),
         cmap=plt.get_cmap("RdBu_r").with_extremes(bad="0.85"),
-        aspect="auto" if len(diagnosis.spatial_shape) == 1 else "equal",
+        aspect="auto" if len(shape) == 1 else "equal",
     )
     axis.plot(column, row, "k+", ms=9, mew=2)
     axis.set(xticks=[], yticks=[])

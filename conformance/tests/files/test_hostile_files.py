@@ -81,10 +81,10 @@ EMERGING: Json = {"class": "EmergingConv", "settings": {}, "arrays": {}, "parts"
 HEADER = json.dumps(described(PLAIN)).encode()
 
 HOSTILE: dict[str, tuple[bytes, str]] = {
-    "empty": (b"", "no safetensors file: 0 bytes, which is less than the size of a header"),
-    "a pickle": (pickle.dumps(Evil()), "no safetensors file: a header of"),
-    "header beyond the file": (packed(b"{}", length=2**62), "a header of 4611686018427387904"),
-    "header too long": (packed(b" " * 2**24 + b"{}"), "at most 16777216"),
+    "empty": (b"", "no whole safetensors file: .*header too small"),
+    "a pickle": (pickle.dumps(Evil()), "no whole safetensors file: .*header too large"),
+    "header beyond the file": (packed(b"{}", length=2**62), "header too large"),
+    "header too long": (packed(HEADER + b" " * 2**24), "at most 16777216"),
     "too long": (packed(described(PLAIN)) + b"0", "not fully covered"),
     "shape of 2^124 numbers": (of_array(shape=[2**62, 2**62]), "overflow"),
     "inf": (of_array(BIG.tobytes()), "'w' holds NaN or inf"),
@@ -193,10 +193,7 @@ def test_what_the_classes_check_by_value_is_checked() -> None:
 def test_what_is_no_file() -> None:
     with pytest.raises(FileNotFoundError):
         ic.load("nowhere.safetensors")
-    with pytest.raises(IsADirectoryError):
-        ic.load(".")
     os.mkfifo("pipe")  # to open it would wait for ever
-    with pytest.raises(ic.InvalidFileError, match="pipe: not an ordinary file"):
-        ic.load("pipe")
-    with pytest.raises(ic.InvalidFileError, match="/dev/zero: not an ordinary file"):
-        ic.load("/dev/zero")
+    for path in (".", "pipe", "/dev/zero"):
+        with pytest.raises(ic.InvalidFileError, match=f"^{path}: not an ordinary file"):
+            ic.load(path)

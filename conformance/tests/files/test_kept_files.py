@@ -13,7 +13,7 @@ import torch
 import invconv as ic
 import invconv_jax
 import invconv_torch
-from invconv.files import document
+from invconv.files import container
 from invconv.files.description import describe
 from invconv_conformance.laws.state import unsealed
 from tests.flows.small_flows import glow
@@ -125,16 +125,16 @@ def test_no_flipped_bit_changes_a_flow_in_silence(tmp_path: Path) -> None:
 def test_a_file_is_read_again_before_it_replaces_another(
     what: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    path, written = tmp_path / "file", document.Document._bytes
+    path, written = tmp_path / "file", container._contents
     SAVERS[what](path)
     before = path.read_bytes()
 
-    def as_a_faulty_disk(self: Any) -> Iterator[Any]:
-        *most, last = map(bytes, written(self))
+    def as_a_faulty_disk(*contents: Any) -> Iterator[Any]:
+        *most, last = map(bytes, written(*contents))
         yield from most
         yield last[:-1] + bytes([last[-1] ^ 1])
 
-    monkeypatch.setattr(document.Document, "_bytes", as_a_faulty_disk)
+    monkeypatch.setattr(container, "_contents", as_a_faulty_disk)
     with pytest.raises(ValueError, match="cannot be saved: damaged"):
         SAVERS[what](path)
     assert path.read_bytes() == before

@@ -26,6 +26,7 @@ from invconv.arrays.namespaces import (
 )
 from invconv.families import path as paths
 from invconv.families.factored import State
+from invconv.operators.base.conditions import broken
 from invconv.operators.base.factored import Factored
 from invconv.operators.base.grids import about_condition
 from invconv.operators.base.judgement import blame, exceeds, remembered
@@ -36,10 +37,7 @@ TOLERATED = 1e-2  # tolerated error of an entry relative to the largest: two dig
 
 
 def warn_of_loss(conv: Factored, shape: Shape, result: Array, state: State | None = None) -> None:
-    """Warn if an inverse with this result cannot be right in its dtype.
-
-    ``state`` is the factored operator, if it is known.
-    """
+    """Warn if an inverse with this result is wrong; ``state`` is the factored operator, if any."""
     precision = _precision_of(result)
     if readable(result) and exceeds(conv, shape, precision, TOLERATED, state):
         message = describe_loss(conv, shape, precision, state)
@@ -68,15 +66,11 @@ def _ours(module: str) -> bool:
 
 
 def describe_loss(conv: Factored, shape: Shape, precision: str, state: State | None = None) -> str:
-    """Return the warning's text: the lost digits, their cause, and a remedy.
-
-    ``state`` is the factored operator, if it is known.
-    """
+    """Return the warning's text: the lost digits, their cause, and a remedy."""
     name = f"the inverse of {type(conv).__name__} on a grid of {grid_text(shape)}"
+    if trouble := broken(conv):
+        return f"{name} has condition number inf: {trouble}"
     number, carried = about_condition(conv, shape, precision)
-    broken = [n for n, a in conv.parameters().items() if not np.isfinite(to_numpy(a)).all()]
-    if broken:
-        return f"{name} has condition number inf: {', '.join(broken)} holds NaN or inf"
     judgement = remembered(conv, shape, precision)
     left, worst = judgement.digits(precision), digits_left(number, EPS[precision])
     advice = "bring the parameters closer to their initialisation"
@@ -99,12 +93,7 @@ def describe_loss(conv: Factored, shape: Shape, precision: str, state: State | N
 
 
 def relative_error(x: Array, again: Array, z: Array) -> tuple[Array, Array]:
-    """Compare images with their recomputation from an output.
-
-    Parameters
-    ----------
-    x, again, z : array, shape (B, ...)
-        The input, its recomputation, and the output.
+    """Compare images x with their recomputation from an output z.
 
     Returns
     -------

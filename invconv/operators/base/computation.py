@@ -6,6 +6,7 @@ direction are taken together. The steps are what `invconv.trust.measured` compar
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import groupby
 from typing import Any
 
@@ -22,7 +23,7 @@ from invconv.kernels.primitives import per_channel
 from invconv.kernels.solver import Map
 from invconv.operators.base.factored import Factored
 from invconv.operators.base.factors import require_regular
-from invconv.trust.measured import Step, shift, unknown
+from invconv.trust.measured import Step
 
 
 def computation_of(
@@ -48,7 +49,7 @@ def computation_of(
         base = paths.inverse(factors) if inverted else factors
         given = {id(path[i].w): known[i] for i in own if i in known}  # each has arrays of its own
         step = _step(label, base, shape, solved, given)
-        steps.append(step.inverted() if inverted else step)
+        steps.append(replace(step, turned=inverted))
     return steps
 
 
@@ -58,13 +59,23 @@ def _step(
     """Return the step of factors that are applied forwards."""
     if all(factor.is_shift for factor in path):
         bias = path[0].w
-        return shift(label[0], lambda x: per_channel(bias, x))
-    solves: tuple[Map, Map] = unknown, unknown
+        return Step(
+            label[0],
+            "bias",
+            lambda x: x + per_channel(bias, x),
+            lambda y: y - per_channel(bias, y),
+            lambda y: y,
+        )
+    solves: tuple[Map, Map] = _not_factored, _not_factored
     if solved:
         solvers = [_solver(unit, shape, known) for unit in units(paths.inverse(path))]
         linear = [solver for solver in solvers if not isinstance(solver, Unshifted)]
         solves = Solvers(tuple(solvers)), Solvers(tuple(linear))
     return Step(*label, _forward(path, shape), *solves)
+
+
+def _not_factored(y: Array) -> Array:
+    raise NotImplementedError
 
 
 def _forward(path: Path, shape: Shape) -> Map:

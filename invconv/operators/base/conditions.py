@@ -7,10 +7,8 @@ path there, and explains an infinite number.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import replace
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 
@@ -22,89 +20,65 @@ from invconv.families.pointwise import Matrix
 from invconv.kernels.solver import Map
 from invconv.operators.base.factored import Factored
 from invconv.operators.base.factors import require_regular
-from invconv.trust.condition import FAILURES, OVERFLOW, Condition, of_inverse, one_norm
+from invconv.trust.condition import FAILURES, OVERFLOW, Condition, of_inverse, of_norms
 from invconv.trust.norms import SolveOverflowError, norms
-
-Result = TypeVar("Result")
 
 
 def number(conv: Factored, shape: Shape, norm: float | None = None) -> Condition:
     """Return the condition of any operator, from its values in host memory.
 
-    Parameters
-    ----------
-    conv : operator
-    shape : tuple of int
-        The grid.
-    norm : {1, inf}, optional
-        The 2-norm if the operator's families know it, else the 1-norm, unless given.
+    Unless a norm is given, 1 or inf, it is the 2-norm if the families know it, else the 1-norm.
     """
-
-    def compute(host: Factored) -> Condition:
-        path = _regular(host, shape)
-        if norm is None:
-            condition = _condition(path, host.channels, shape)
-        else:
-            maps = _maps(path, host.channels, shape, norm)
-            condition = replace(one_norm(*maps), norm=f"{norm:g}-norm")
-        if not math.isfinite(condition.value):
-            raise SolveOverflowError
-        return condition
-
     try:
-        return _on_host(compute, conv)
+        with np.errstate(all="ignore"):
+            host = conv.asarrays(np.empty(0))
+            require_regular(host, shape)
+            require_regular(host, shape, back=True)
+            condition = _condition(paths.linear(host._path()), host.channels, shape, norm)
+        if math.isfinite(condition.value):
+            return condition
+        raise SolveOverflowError
     except SingularConvError as error:
         trouble = str(error)
     except (SolveOverflowError, np.linalg.LinAlgError):
-        broken = [n for n, a in conv.parameters().items() if not np.isfinite(to_numpy(a)).all()]
-        trouble = f"{', '.join(broken)} holds NaN or inf" if broken else OVERFLOW
+        trouble = broken(conv) or OVERFLOW
     return Condition(math.inf, "any norm", trouble=trouble)
 
 
-def _regular(host: Factored, shape: Shape) -> Path:
-    """Return the path without biases, or raise if a factor is exactly singular."""
-    path = host._path()
-    require_regular(host, shape)
-    require_regular(host, shape, back=True)
-    return paths.linear(path)
+def broken(conv: Factored) -> str:
+    """Return which parameters hold NaN or inf, in words, or ""."""
+    names = [n for n, a in conv.parameters().items() if not np.isfinite(to_numpy(a)).all()]
+    return f"{', '.join(names)} holds NaN or inf" if names else ""
 
 
-def _condition(path: Path, channels: int, shape: Shape) -> Condition:
-    if len(path) == 1 and (known := path[0].family.condition(path[0].w, shape)) is not None:
-        return known
-    if not all(factor.family.pixelwise for factor in path):
-        return one_norm(*_maps(path, channels, shape, 1))
-    unit = np.eye(channels)[None]  # (1, C, N) with N = C pixels: one unit vector a pixel
-    apply, solve = linear_maps(path, unit.shape[2:])
-    given = not isinstance(path[0].family, Matrix) or len(path) > 1
-    return of_inverse(apply(unit)[0], solve(unit)[0], given)
+def remembered(conv: Factored, shape: Shape, norm: float | None = None) -> float:
+    """Return the condition number, which is computed at the first call and remembered."""
+    kind = f"condition, {norm}"
+    return conv._conditions.find(kind, shape, lambda: number(conv, shape, norm).value)
 
 
-def norm_values(conv: Factored, shape: Shape, norm: float = 1) -> tuple[float, float]:
-    """Return or estimate |K| and |K^-1|; (inf, inf) if K is singular or a norm overflows."""
-    try:
-        return _on_host(lambda h: _norms(_regular(h, shape), h.channels, shape, norm), conv)
-    except FAILURES:
-        return math.inf, math.inf
+def _condition(path: Path, channels: int, shape: Shape, norm: float | None) -> Condition:
+    if norm is None and len(path) == 1:
+        known = path[0].family.condition(path[0].w, shape)
+        if known is not None:
+            return known
+    if norm is None and all(factor.family.pixelwise for factor in path):
+        unit = np.eye(channels)[None]  # (1, C, N) with N = C pixels: one unit vector a pixel
+        apply, solve = linear_maps(path, unit.shape[2:])
+        given = not isinstance(path[0].family, Matrix) or len(path) > 1
+        return of_inverse(apply(unit)[0], solve(unit)[0], given)
+    maps = _maps(path, channels, shape, norm or 1)
+    return of_norms(*norms(*maps), maps[2], norm or 1)
 
 
 def norms_of_path(path: Path, channels: int, shape: Shape, norm: float) -> tuple[float, float]:
-    """Return `norm_values` of factors of NumPy's float64 arrays."""
+    """Return or estimate |K| and |K^-1| of float64 factors; (inf, inf) if a norm overflows."""
     try:
         with np.errstate(all="ignore"):
-            return _norms(path, channels, shape, norm)
+            gain, back = norms(*_maps(path, channels, shape, norm))
     except FAILURES:
         return math.inf, math.inf
-
-
-def _norms(path: Path, channels: int, shape: Shape, norm: float) -> tuple[float, float]:
-    gain, back = norms(*_maps(path, channels, shape, norm))
     return gain.value, back.value
-
-
-def _on_host(compute: Callable[[Any], Result], conv: Factored) -> Result:
-    with np.errstate(all="ignore"):
-        return compute(conv.asarrays(np.empty(0)))
 
 
 def _maps(path: Path, channels: int, shape: Shape, norm: float) -> Any:
@@ -144,12 +118,3 @@ def linear_maps(path: Path, shape: Shape) -> tuple[Map, Map]:
         return y
 
     return apply, solve
-
-
-def remembered(conv: Factored, shape: Shape, norm: float | None = None) -> float:
-    """Return the condition number, which is computed at the first call and remembered."""
-    if norm is None:
-        value = conv._conditions.find("exact", shape, lambda: number(conv, shape).value)
-    else:
-        value = conv._conditions.find(str(norm), shape, lambda: number(conv, shape, norm).value)
-    return float(value)

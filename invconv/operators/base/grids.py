@@ -37,16 +37,9 @@ _COMPILED, _APPLIED = 16, 12  # speed-up of compiled products; products K x in e
 def affordable(
     conv: Factored, shape: Shape, precision: str, *, higher: bool = False, times: float = 1
 ) -> Shape:
-    """Return the grid, reduced until K x is quick enough or the image has few numbers.
+    """Return the grid, reduced until ``times`` products K x are quick enough.
 
-    The longest axis is halved, or divided by its least factor if the grid is closed, repeatedly.
-
-    Parameters
-    ----------
-    higher : bool
-        True for K x in the higher precision, False for the precision that is judged.
-    times : float
-        The number of products K x.
+    They run in the precision that is judged, or in the higher one.
     """
     return _part(conv, shape, times * _work(conv, shape, precision, higher), WORK)
 
@@ -71,6 +64,7 @@ def _products(conv: Factored, shape: Shape, compiled: bool = False) -> float:
 
 
 def _part(conv: Factored, shape: Shape, work: float, most: float) -> Shape:
+    """Return the grid, reduced until the work is at most ``most`` or the image has few numbers."""
     a_pixel = work / size(shape)
     least = max(1.0, _LEAST / conv.channels)
     while size(shape) > least and a_pixel * size(shape) > most:
@@ -120,8 +114,8 @@ def _gain(conv: Factored, shape: Shape, precision: str, state: State | None = No
     """Return the largest entry of K^-1 noise, the mean of some images; it is remembered."""
 
     def measure() -> float:
-        whole = conv._on_host(np.dtype(precision))._factor(shape) if state is None else state
         dtype: Any = np.dtype(precision)
+        whole = conv._on_host(dtype)._factor(shape) if state is None else state
         # one image may hit what grows little, by chance ten times too little
         count = max(1, min(_IMAGES, int(_NOISE / _compiled_work(conv, shape))))
         # all of one sign, as in images, so that errors can add up from pixel to pixel
@@ -130,11 +124,10 @@ def _gain(conv: Factored, shape: Shape, precision: str, state: State | None = No
         largest = np.maximum(solved.max(axis=1), -solved.min(axis=1))
         return float(largest.mean(dtype=np.float64))
 
-    known: float = conv._conditions.find("gain", shape, lambda: tried(measure))
+    known = conv._conditions.find("gain", shape, lambda: tried(measure))
     if math.isfinite(known) or precision == "float32":
         return known
-    gain: float = conv._conditions.find("gain, float64", shape, lambda: tried(measure))
-    return gain
+    return conv._conditions.find("gain, float64", shape, lambda: tried(measure))
 
 
 def about_condition(conv: Factored, shape: Shape, precision: str) -> tuple[float, bool]:

@@ -25,14 +25,13 @@ from invconv.arrays.array_ops import ops_of
 from invconv.arrays.namespaces import Shape, dtype_name, readable, size
 from invconv.families import path as paths
 from invconv.families.factored import State, solvers_by_factor
-from invconv.families.path import Factor
 from invconv.kernels.solver import Solver
 from invconv.operators.base.computation import computation_of
 from invconv.operators.base.factored import Factored
 from invconv.operators.base.factors import FactorList
 from invconv.operators.base.grids import affordable, carried_on, samples, tried
-from invconv.trust.bound import Bounds, error_bound
-from invconv.trust.condition import EPS, FAILURES
+from invconv.trust.bound import error_bound
+from invconv.trust.condition import EPS, FAILURES, digits_left
 from invconv.trust.frequencies import error_by_frequencies
 from invconv.trust.measured import Computation, Step
 
@@ -40,35 +39,19 @@ _NEAR = 0.3  # errors of random y count if they exceed this part of the errors o
 _PIXELS = 64  # enough pixels to judge a map that is the same at every pixel
 _HAS_WIDER = bool(np.finfo(np.longdouble).eps < EPS["float64"])  # not on every machine
 _HIGHER = {"float32": np.float64, "float64": np.longdouble}
-_AGAINST = {
-    "float32": "on random samples, against float64",
-    "float64": "on random samples, against longdouble",
-}
 
 
 @dataclass(frozen=True)
 class Judgement:
-    """The error of an inverse, and how it was obtained.
+    """The error of an inverse, and how it was obtained."""
 
-    Attributes
-    ----------
-    error : float
-        The largest error of an entry of x over the largest entry; inf if the inverse fails.
-    leg : {"measured", "modelled"}
-        "measured" by solving samples in two precisions, or "modelled" by results rounded on
-        purpose.
-    rests_on : str
-        The samples and the reference, in words.
-    """
-
-    error: float
-    leg: str
-    rests_on: str
+    error: float  # the largest error of an entry of x over the largest entry; inf if it fails
+    leg: str  # "measured" in two precisions, or "modelled" by results rounded on purpose
+    rests_on: str  # the samples and the reference, in words
 
     def digits(self, precision: str) -> float:
         """Return the number of right decimal digits that are left in a precision."""
-        error = max(self.error, EPS[precision])
-        return max(0.0, -math.log10(error)) if math.isfinite(error) else 0.0
+        return digits_left(self.error / EPS[precision], EPS[precision])
 
 
 def exceeds(
@@ -79,7 +62,7 @@ def exceeds(
     The operator remembers the bound and the judgement. False if its values are not readable.
     ``state`` is the factored operator, if known: the host reuses the parts that it can.
     """
-    largest = conv._conditions.get("bound", shape)
+    largest = conv._conditions.get(("bound", shape))
     if largest is None:
         if not all(readable(a) for a in conv._arrays().values()):
             return False
@@ -93,24 +76,18 @@ def remembered(
     conv: Factored, shape: Shape, precision: str, state: State | None = None
 ) -> Judgement:
     """Return the judgement, which is made at the first call and remembered."""
-    judgement: Judgement = conv._conditions.find(
-        precision, shape, lambda: judge(conv, shape, precision, state)
-    )
-    return judgement
+    return conv._conditions.find(precision, shape, lambda: judge(conv, shape, precision, state))
 
 
 def bound(conv: Factored, shape: Shape) -> float:
     """Return a bound of the error in units of eps at O(1) cost, or inf."""
     try:
         with np.errstate(all="ignore"):
-            return error_bound(map(_bounds, conv._on_host(np.float64)._path()))
+            path = conv._on_host(np.float64)._path()
+            bounds = [(family.bounds(w), inverted) for family, w, inverted in path]
+            return error_bound(one.inverted() if inverted else one for one, inverted in bounds)
     except FAILURES:
         return math.inf
-
-
-def _bounds(factor: Factor) -> Bounds:
-    bounds = factor.family.bounds(factor.w)
-    return bounds.inverted() if factor.inverted else bounds
 
 
 def judge(
@@ -118,20 +95,16 @@ def judge(
 ) -> Judgement:
     """Measure the error of the inverse in a precision.
 
-    Parameters
-    ----------
-    state : State, optional
-        The factored operator, if it is known: it is not factored again.
-    times : float
-        The number of operators that are judged together; each gets as much less work.
+    ``state`` is the factored operator, if known. ``times`` is the number of operators that are
+    judged together; each gets as much less work.
     """
-    if state is not None and dtype_name(state.log_det.dtype) != precision:
+    if conv._pixelwise or (state is not None and dtype_name(state.log_det.dtype) != precision):
         state = None
-    if conv._pixelwise:
-        shape, state = _few_pixels(shape), None
+    shape = _few_pixels(conv, shape)
     grid = affordable(conv, shape, precision, higher=conv._spectral, times=times)
     smaller = affordable(conv, grid, precision, higher=True, times=times)
-    error, against = 0.0, _AGAINST[precision]
+    higher = "float64" if precision == "float32" else "longdouble"
+    error, against = 0.0, f"on random samples, against {higher}"
     if smaller != shape:
         back = paths.inverse(conv._on_host(np.dtype(precision))._path())
         known = {} if state is None else solvers_by_factor(state, back)
@@ -179,17 +152,13 @@ def _by_frequencies(
                 solver = known or factor.family.factor(factor.w, shape)
                 bias = after.w if after is not None and after.is_shift else None
                 linear: Any = vars(factor.family)["linear"]
+                of_factor = factor.w, linear.basis, shape, solver, bias
                 by_taps = not getattr(linear, "wide", False)
-                errors.append(
-                    error_by_frequencies(
-                        factor.w, linear.basis, shape, solver, bias, by_taps=by_taps
-                    )
-                )
+                errors.append(error_by_frequencies(*of_factor, by_taps=by_taps))
         return max(errors)
 
     key = f"by frequencies, {precision}"
-    error: float = conv._conditions.find(key, shape, lambda: tried(measure))
-    return error
+    return conv._conditions.find(key, shape, lambda: tried(measure))
 
 
 def blame(conv: Factored, shape: Shape, precision: str) -> Step | None:
@@ -197,7 +166,8 @@ def blame(conv: Factored, shape: Shape, precision: str) -> Step | None:
     if not (steps := len(conv._parts())):
         return None
     try:
-        grid = affordable(conv, shape, precision, higher=True, times=16 * steps)
+        grid = _few_pixels(conv, shape)
+        grid = affordable(conv, grid, precision, higher=True, times=16 * steps)
         with np.errstate(all="ignore"):
             return _computation(conv, grid, precision, factored=precision == "float32").to_blame()
     except FAILURES:
@@ -211,8 +181,6 @@ def _computation(
     factored: bool = False,
     state: State | None = None,
 ) -> Computation:
-    if conv._pixelwise:
-        shape, state = _few_pixels(shape), None
     dtypes = np.dtype(precision), np.dtype(_HIGHER[precision])
     working = conv._on_host(dtypes[0])
     higher = working._on_host(dtypes[1])  # of the same, rounded values
@@ -226,8 +194,10 @@ def _computation(
     return computation if factored else computation.refined()
 
 
-def _few_pixels(shape: Shape) -> Shape:
-    return (min(size(shape), _PIXELS), *(1 for _ in shape[1:])) if shape else shape
+def _few_pixels(conv: Factored, shape: Shape) -> Shape:
+    """Return the grid, or a small one if the map is the same at every pixel."""
+    small = (min(size(shape), _PIXELS), *(1 for _ in shape[1:]))
+    return small if conv._pixelwise and shape else shape
 
 
 def _modelled(conv: Factored, shape: Shape) -> float:
@@ -237,8 +207,7 @@ def _modelled(conv: Factored, shape: Shape) -> float:
     def measure() -> float:
         exact = computation_of(conv._on_host(kind), shape)
         rounded = [step.rounded(EPS["float64"]) for step in exact]
-        return Computation(
-            rounded, exact, (kind, kind), (conv.channels, *shape)
-        ).error_of_random_y()
+        both = Computation(rounded, exact, (kind, kind), (conv.channels, *shape))
+        return both.error_of_random_y()
 
     return tried(measure)

@@ -12,7 +12,7 @@ from invconv.arrays.namespaces import (
     describe,
 )
 from invconv.operators.base.fields import Fields
-from invconv.trust.remembered import ConditionCache
+from invconv.trust.condition import ConditionCache
 
 
 class Parametrised(Fields, abstract=True):
