@@ -29,7 +29,7 @@ COMMANDS = {  # the module, and the extra that it needs
 _SUMMARIES = {
     "demo": "run every kind of convolution on a real image and every installed library",
     "conformance": "check values, inverses, log-determinants and gradients on every library",
-    "benchmark": "time forward, inverse and gradient on every library, beside plain convolutions",
+    "benchmark": "time every library beside plain convolutions and peers, and judge it by limits",
     "density": "train, sample from and compare density models with every mixing layer",
     "diagnose": "tell whether the inverse of saved parameters can be trusted, and why not",
     "docs": "build the pages of every public name, and the guide",

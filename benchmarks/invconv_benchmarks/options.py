@@ -1,13 +1,17 @@
-"""Options that are lists of numbers: `invconv_conformance.arguments.words` takes them apart."""
+"""Options that several commands share: lists of numbers, and names of pictures to write."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TypeVar
 
 from invconv.arrays.errors import CommandError
 
 T = TypeVar("T")
+
+_FORMATS = (".png", ".jpg", ".pdf", ".svg")
 
 
 def numbers(option: str, parts: Sequence[str], kind: Callable[[str], T]) -> tuple[T, ...]:
@@ -23,3 +27,15 @@ def numbers(option: str, parts: Sequence[str], kind: Callable[[str], T]) -> tupl
     except ValueError:
         got = ",".join(parts)
         raise CommandError(f"{option}: expected numbers with commas between, got {got!r}") from None
+
+
+def require_picture(option: str, path: Path) -> None:
+    """Raise ValueError if no picture of this name can be written, before the work starts."""
+    folder = path.absolute().parent
+    if not folder.is_dir():
+        raise CommandError(f"{option}: there is no folder {folder}")
+    if not os.access(folder, os.W_OK) or path.is_dir():
+        raise CommandError(f"{option}: {path} cannot be written")
+    if path.suffix.lower() not in _FORMATS:
+        expected = " or ".join(_FORMATS)
+        raise CommandError(f"{option}: expected a name that ends in {expected}, got {path.name!r}")

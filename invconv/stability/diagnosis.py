@@ -17,7 +17,7 @@ And it is bounded along the path, in float64 on the host:
 
 The measured error decides how many digits are left, -log10(error). The bound holds for the worst
 image and the worst rounding, -log10(loss eps); it would condemn many random operators that keep
-three digits (``python -m invconv_benchmarks.studies.silent_error`` counts them). Every pixel along
+three digits (``python -m invconv benchmark silent_error`` counts them). Every pixel along
 axis a costs log10 g_a digits.
 """
 

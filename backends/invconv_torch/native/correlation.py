@@ -130,8 +130,7 @@ def convolution_vjp(grid: Grid, count: int, wrap: bool, x: Tensor, y_bar: Tensor
 def prefers_kernel(x: Tensor) -> bool:
     """Tell whether the compiled kernel computes forward maps: it does if it runs.
 
-    ``python -m invconv_benchmarks.studies.choices`` compares it with PyTorch's own
-    convolution. Gradients of mirrored images use the kernel, too: PyTorch would pad both images.
+    Gradients of mirrored images use the kernel, too: PyTorch would pad both images.
     """
     if not (in_host_memory(x) and x.is_contiguous() and x.numel()):
         return False

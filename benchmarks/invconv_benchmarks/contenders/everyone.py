@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from invconv_benchmarks.contenders import devices, ours, plain, references
+from invconv_benchmarks.contenders import alone, ours, plain, references
 from invconv_benchmarks.contenders.setup import Setup
 from invconv_benchmarks.measure.contender import Contender
 from invconv_benchmarks.measure.gpu import with_graphs
@@ -15,18 +15,26 @@ from invconv_conformance.libraries.table import LIBRARIES, Target
 def targets_of(names: Sequence[tuple[str, str]]) -> list[Target]:
     """Return the targets of (library, device) names, compiled where the library compiles."""
     known = {library.name: library for library in LIBRARIES}
-    found = []
+    targets = []
     for name, device in names:
         library = known[name]
         library.devices()  # this enables float64 in JAX
-        found.append(Target(library, device, "jit" if "jit" in library.modes else "eager"))
-    return with_graphs(found)
+        targets.append(Target(library, device, "jit" if "jit" in library.modes else "eager"))
+    return with_graphs(targets)
 
 
 def contenders(group: Group, targets: Sequence[Target]) -> list[Contender]:
-    """Return ours, plain convolutions and peers on all targets."""
-    setups, modules = (
-        [Setup(group, target) for target in targets],
-        (ours, devices, plain, references),
-    )
-    return [c for s in setups for m in modules for c in m.contenders(s)]
+    """Return all contenders of a group on all targets."""
+    return [c for target in targets for c in _contenders(Setup(group, target))]
+
+
+def _contenders(setup: Setup) -> list[Contender]:
+    suite = setup.group.suite
+    if suite == "overhead":
+        from invconv_benchmarks.contenders import layers  # which imports PyTorch
+
+        return layers.contenders(setup)
+    if suite in ("threads", "checks"):
+        return getattr(alone, suite)(setup)  # type: ignore[no-any-return]
+    others = [] if setup.group.axis else [*plain.contenders(setup), *references.contenders(setup)]
+    return [*ours.contenders(setup), *others]

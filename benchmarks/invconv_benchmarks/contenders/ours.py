@@ -2,58 +2,36 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-import numpy as np
+from collections.abc import Callable
+from functools import partial
 
 from invconv.arrays.namespaces import to_numpy
-from invconv.kernels.maps import factor
 from invconv_benchmarks.contenders.setup import Setup
 from invconv_benchmarks.measure.contender import Call, Contender
-
-Array = Any
 
 
 def contenders(setup: Setup) -> list[Contender]:
     """Return one contender for each thing that the group does."""
-    build = {
-        "forward": lambda: setup.on_images(setup.conv.forward),
-        "inverse": lambda: _prepared(setup),
-        "kernel": lambda: _kernel(setup),
-        "unprepared": lambda: _unprepared(setup),
-        "same weights": lambda: _prepared(setup),
-        "new weights": lambda: _unprepared(setup),
-        "gradient": lambda: _gradient(setup),
-        "matrix": lambda: _matrix(setup),
-    }
-    found = []
-    for does in setup.group.does:
-        on_numpy = setup.target.library.name == "numpy"
-        if does == "matrix" and not on_numpy:
-            continue
-        if does == "kernel" and not (on_numpy or setup.target.on_cuda):
-            continue  # elsewhere the kernel is NumPy's
-        if does in ("unprepared", "new weights") and setup.target.mode != "eager":
-            continue  # compiled code has no plan to make at run time
-        if does == "gradient" and setup.target.mode == "graph":
-            continue  # a graph captures calls of images only
-        images = to_numpy if does in ("inverse", "kernel") else None
-        name = does if does == "kernel" else f"invconv {does}"
-        found.append(setup.contender(name, "ours", does, build[does], images=images))
-    return found
+    return [
+        setup.contender(
+            f"invconv {does}",
+            "ours",
+            does,
+            partial(_BUILD[does], setup),
+            to_numpy if does == "inverse" else None,
+        )
+        for does in setup.group.does
+        if does != "unprepared" or setup.target.mode == "eager"  # compiled code makes no plan
+    ]
 
 
-def _prepared(setup: Setup) -> Call:
+def prepared(setup: Setup) -> Call:
+    """Return the inverse with its plan made."""
     return setup.on_images(setup.conv.prepare(setup.grid, check=False).inverse)
 
 
-def _kernel(setup: Setup) -> Call:
-    """Return the solve alone, without the operator's checks and bias."""
-    conv: Any = setup.conv
-    solve = factor(conv._family.linear, conv.kernel, setup.grid)
-    if setup.target.on_cuda and solve.plan["method"] != "CUDA kernel":
-        raise RuntimeError(f"no CUDA kernel here: {solve.plan['method']}")
-    return setup.on_images(solve)
+def _forward(setup: Setup) -> Call:
+    return setup.on_images(setup.conv.forward)
 
 
 def _unprepared(setup: Setup) -> Call:
@@ -62,48 +40,8 @@ def _unprepared(setup: Setup) -> Call:
     return lambda: conv.prepare(grid, check=False).inverse(x)
 
 
-def _matrix(setup: Setup) -> Call:
-    conv: Any = setup.conv
-    return lambda: conv.matrix()
-
-
-def _gradient(setup: Setup) -> Call:
-    """Return the inverse and its gradient, by images and parameters."""
-    name = setup.target.library.name
-    if name == "torch":
-        return torch_gradient(setup)
-    if name == "jax":
-        return _jax_gradient(setup)
-    x_bar = setup.asarray(np.roll(setup.values, 1))
-    conv, x = setup.conv, setup.x
-    return lambda: conv.inverse_vjp(x, x_bar)
-
-
-def torch_gradient(setup: Setup) -> Call:
-    """Return `torch.autograd.grad` through the inverse."""
-    import torch
-
-    weights = {n: p.clone().requires_grad_() for n, p in setup.conv.parameters().items()}
-    y = setup.x.clone().requires_grad_()
-    x_bar = setup.asarray(np.roll(setup.values, 1))
-
-    def step() -> Any:
-        conv = setup.conv.replace(**weights)
-        x = conv.prepare(setup.grid, check=False).inverse(y)
-        return torch.autograd.grad(x, (y, *weights.values()), x_bar)
-
-    return step
-
-
-def _jax_gradient(setup: Setup) -> Call:
-    import jax
-
-    conv, x_bar = setup.conv, setup.asarray(np.roll(setup.values, 1))
-
-    def loss(weights: dict[str, Array], y: Array) -> Array:
-        x = conv.replace(**weights).prepare(setup.grid, check=False).inverse(y)
-        return (x * x_bar).sum()
-
-    run = jax.jit(jax.grad(loss, argnums=(0, 1)))
-    weights, y = conv.parameters(), setup.x
-    return lambda: run(weights, y)
+_BUILD: dict[str, Callable[[Setup], Call]] = {
+    "forward": _forward,
+    "inverse": prepared,
+    "unprepared": _unprepared,
+}

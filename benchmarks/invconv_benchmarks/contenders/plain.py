@@ -9,6 +9,7 @@ of all libraries besides.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -25,195 +26,101 @@ CONV2D = "F.conv2d"  # the yardstick of all libraries
 
 def contenders(setup: Setup) -> list[Contender]:
     """Return the plain convolutions of the setup's library."""
-    name, gradient = setup.target.library.name, "gradient" in setup.group.does
-    if setup.group.does == ("matrix",) or setup.group.map == "actnorm":
+    name, ways = setup.target.library.name, dict[str, Callable[[Setup], Call]]()
+    if setup.group.map == "actnorm":
         return []
-    if gradient and setup.target.mode == "graph":
-        return []  # a graph captures calls of images only
-    ways: dict[str, Callable[[Setup], Call]]
     if name == "torch":
-        ways = {CONV2D: _torch_gradient if gradient else _torch}
+        ways[CONV2D] = _torch
     elif name == "jax":
-        ways = (
-            {"lax.conv": _jax_gradient} if gradient else {"lax.conv": _jax, "im2col": _jax_im2col}
-        )
-    elif gradient:
-        return []  # no automatic differentiation
-    else:
-        ways = {"im2col, one GEMM": _im2col, "GEMM, then shifts": _shifts}
-    if wraps(setup) and not gradient:
-        ways |= {FFT: _fft}
-    if setup.group.axis:  # the scaling suite compares with the library's own convolution only
-        ways = {way: build for way, build in ways.items() if way in (CONV2D, "lax.conv")}
-    does = "gradient" if gradient else "forward"
-    return [
-        setup.contender(way, "plain", does, lambda build=build: build(setup))  # type: ignore[misc]
-        for way, build in ways.items()
-    ]
+        ways["lax.conv"] = _jax
+    if name != "torch":  # NumPy and CuPy have no convolution
+        ways["im2col, one GEMM"] = _im2col
+    if _wraps(setup):
+        ways[FFT] = _fft
+    return [setup.contender(w, "plain", "forward", partial(b, setup)) for w, b in ways.items()]
 
 
-def size(setup: Setup) -> int:
-    """Return the taps an axis."""
-    _, _, k = setup.group.map.partition(" ")
-    return int(k or 1)
-
-
-def kernel(setup: Setup) -> Array:
+def _kernel(setup: Setup) -> Array:
     """Return a random kernel (C, C, k, k) in the library."""
-    channels, k = setup.group.shape[1], size(setup)
+    channels, k = setup.group.shape[1], int(setup.group.map.partition(" ")[2] or 1)
     return setup.asarray(np.random.default_rng(2).standard_normal((channels, channels, k, k)))
 
 
-def wraps(setup: Setup) -> bool:
+def _wraps(setup: Setup) -> bool:
     """Tell whether the padding is circular."""
     return setup.group.map.startswith("periodic")
 
 
-def padded(setup: Setup) -> Array:
-    """Return PyTorch's images with what the convolution needs around them, which no clock sees."""
-    import torch.nn.functional as F
-
-    k = size(setup)
-    edges = ((k - 1) // 2, k // 2) * 2
-    return F.pad(setup.x, edges, mode="circular" if wraps(setup) else "constant")
+def _edges(w: Array) -> tuple[int, int]:
+    """Return how many pixels a convolution needs before and after each axis."""
+    return (w.shape[2] - 1) // 2, w.shape[2] // 2
 
 
 def _torch(setup: Setup) -> Call:
+    """Return PyTorch's convolution; no clock sees that the images are padded."""
     import torch.nn.functional as F
 
-    w, x = kernel(setup), padded(setup)
+    w = _kernel(setup)
+    x = F.pad(setup.x, _edges(w) * 2, mode="circular" if _wraps(setup) else "constant")
     compiled = setup.target.compile(lambda x: F.conv2d(x, w))
     return lambda: compiled(x)
 
 
-def _torch_gradient(setup: Setup) -> Call:
-    import torch
-    import torch.nn.functional as F
-
-    w, x = kernel(setup).requires_grad_(), padded(setup).requires_grad_()
-    y_bar = setup.asarray(np.roll(setup.values, 1))
-    return lambda: torch.autograd.grad(F.conv2d(x, w), (x, w), y_bar)
-
-
-def _jax_function(setup: Setup) -> Callable[[Array, Array], Array]:
+def _jax(setup: Setup) -> Call:
     import jax
     import jax.numpy as jnp
 
-    k = size(setup)
-    edges = ((k - 1) // 2, k // 2)
+    w = _kernel(setup)
 
-    def run(x: Array, w: Array) -> Array:
-        padding = [edges, edges]
-        if wraps(setup):
-            x, padding = jnp.pad(x, ((0, 0), (0, 0), edges, edges), mode="wrap"), [(0, 0), (0, 0)]
+    def run(x: Array) -> Array:
+        padding = [_edges(w)] * 2
+        if _wraps(setup):
+            x, padding = jnp.pad(x, [(0, 0), (0, 0), *padding], mode="wrap"), [(0, 0)] * 2
         return jax.lax.conv_general_dilated(x, w, (1, 1), padding, precision="highest")
 
-    return run
-
-
-def _jax(setup: Setup) -> Call:
-    run, w = _jax_function(setup), kernel(setup)
-    return setup.on_images(lambda x: run(x, w))
-
-
-def _jax_gradient(setup: Setup) -> Call:
-    import jax
-
-    run, w, x = _jax_function(setup), kernel(setup), setup.x
-    y_bar = setup.asarray(np.roll(setup.values, 1))
-    step = jax.jit(jax.grad(lambda w, x: (run(x, w) * y_bar).sum(), argnums=(0, 1)))
-    return lambda: step(w, x)
-
-
-def _jax_im2col(setup: Setup) -> Call:
-    import jax.numpy as jnp
-
-    w = kernel(setup)
-    return setup.on_images(lambda x: im2col(jnp, x, w, wraps(setup)))
+    return setup.on_images(run)
 
 
 def _im2col(setup: Setup) -> Call:
-    xp, w = setup.target.library.namespace(), kernel(setup)
-    return setup.on_images(lambda x: im2col(xp, x, w, wraps(setup)))
+    """Return the convolution as one matrix product with all windows."""
+    xp, w, mode = setup.target.library.namespace(), _kernel(setup), {"mode": "wrap"}
+    _, channels, height, width = setup.group.shape
+    k = w.shape[2]
+    matrix = xp.reshape(xp.moveaxis(xp.reshape(w, (channels, channels, k * k)), 2, 1),
+                        (channels, k * k * channels))  # fmt: skip
 
+    def run(x: Array) -> Array:
+        windows = x
+        if k > 1:
+            edges = ((0, 0), (0, 0), *(_edges(w),) * 2)
+            padded = xp.pad(x, edges, **(mode if _wraps(setup) else {}))
+            places = np.ndindex(k, k)
+            windows = xp.stack([padded[:, :, a : a + height, b : b + width] for a, b in places], 1)
+        rows = xp.reshape(windows, (x.shape[0], k * k * channels, height * width))
+        return xp.reshape(matrix @ rows, x.shape)
 
-def _shifts(setup: Setup) -> Call:
-    xp, w = setup.target.library.namespace(), kernel(setup)
-    return setup.on_images(lambda x: shifts(xp, x, w, wraps(setup)))
+    return setup.on_images(run)
 
 
 def _fft(setup: Setup) -> Call:
-    w = to_numpy(kernel(setup))
-    matrices = spectrum(w, setup.grid).astype(np.result_type(w.dtype, np.complex64))
-    known = constant(matrices, setup.x)
-    return setup.on_images(lambda x: fft(namespace(x), x, known))
+    """Return the circular convolution by real FFTs and a product with each frequency's matrix."""
+    w = to_numpy(_kernel(setup))
+    matrices = _spectrum(w, setup.grid).astype(np.result_type(w.dtype, np.complex64))
+    known, xp = constant(matrices, setup.x), namespace(setup.x)
+
+    def run(x: Array) -> Array:
+        x_hat = xp.fft.rfftn(x, axes=(2, 3))
+        rows = xp.permute_dims(xp.reshape(x_hat, (*x.shape[:2], -1)), (2, 1, 0))
+        y_hat = xp.reshape(xp.permute_dims(known @ rows, (2, 1, 0)), x_hat.shape)
+        return xp.fft.irfftn(y_hat, s=x.shape[2:], axes=(2, 3))
+
+    return setup.on_images(run)
 
 
-def spectrum(w: Floats, grid: tuple[int, ...]) -> Floats:
+def _spectrum(w: Floats, grid: tuple[int, ...]) -> Floats:
     """Return the sum over t of w[..., t] exp(2 pi i f . (t - (k - 1) // 2) / n), (F, C, C)."""
     channels, k = w.shape[0], w.shape[2]
     spread = np.zeros((channels, channels, *grid), w.dtype)
     for a, b in np.ndindex(k, k):
         spread[:, :, (k - 1) // 2 - a, (k - 1) // 2 - b] = w[:, :, a, b]
     return np.moveaxis(np.fft.rfft2(spread).reshape(channels, channels, -1), 2, 0)
-
-
-def fft(xp: Any, x: Array, known: Array) -> Array:
-    """Return the circular convolution by real FFTs and a product with each frequency's matrix."""
-    batch, channels, height, width = x.shape
-    x_hat = xp.fft.rfftn(x, axes=(2, 3))
-    frequencies = x_hat.shape[2] * x_hat.shape[3]
-    rows = xp.permute_dims(xp.reshape(x_hat, (batch, channels, frequencies)), (2, 1, 0))
-    y_hat = xp.permute_dims(known @ rows, (2, 1, 0))
-    return xp.fft.irfftn(xp.reshape(y_hat, x_hat.shape), s=(height, width), axes=(2, 3))
-
-
-def im2col(xp: Any, x: Array, w: Array, wrap: bool) -> Array:
-    """Return the convolution as one matrix product with all windows."""
-    batch, channels, height, width = x.shape
-    k = w.shape[2]
-    if k == 1:
-        windows = x
-    else:
-        edges = ((0, 0), (0, 0), *(((k - 1) // 2, k // 2),) * 2)
-        padded = xp.pad(x, edges, **({"mode": "wrap"} if wrap else {}))
-        windows = xp.stack(
-            [padded[:, :, a : a + height, b : b + width] for a in range(k) for b in range(k)], 1
-        )
-    matrix = xp.moveaxis(xp.reshape(w, (channels, channels, k * k)), 2, 1)
-    rows = xp.reshape(windows, (batch, k * k * channels, height * width))
-    return xp.reshape(xp.reshape(matrix, (channels, k * k * channels)) @ rows, x.shape)
-
-
-def shifts(xp: Any, x: Array, w: Array, wrap: bool) -> Array:
-    """Return the convolution as one matrix product with all taps, added up in their places."""
-    batch, channels, height, width = x.shape
-    k = w.shape[2]
-    matrix = xp.reshape(xp.permute_dims(w, (2, 3, 0, 1)), (k * k * channels, channels))
-    products = xp.reshape(
-        matrix @ xp.reshape(x, (batch, channels, height * width)),
-        (batch, k, k, channels, height, width),
-    )
-    if k == 1:
-        return products[:, 0, 0]
-    before, after = (k - 1) // 2, k // 2
-    edges = ((0, 0), (0, 0), (after, before), (after, before))
-    y = xp.zeros_like(xp.pad(x, edges))
-    for a in range(k):
-        for b in range(k):
-            i, j = k - 1 - a, k - 1 - b
-            y[:, :, i : i + height, j : j + width] += products[:, a, b]
-    if wrap:
-        return _folded(y, height, width, after)
-    return y[:, :, after : after + height, after : after + width]
-
-
-def _folded(y: Array, height: int, width: int, after: int) -> Array:
-    """Add what hangs over an edge to the opposite side."""
-    rows = y.shape[2] - height - after
-    y[:, :, height : height + after] += y[:, :, :after]
-    y[:, :, after : after + rows] += y[:, :, height + after :]
-    y = y[:, :, after : after + height]
-    y[..., width : width + after] += y[..., :after]
-    y[..., after : after + rows] += y[..., width + after :]
-    return y[..., after : after + width]

@@ -34,7 +34,7 @@ class Setup:
     @functools.cached_property
     def host(self) -> ic.InvertibleConv:
         """The map, in NumPy float64."""
-        return maps.build(self.group.map, self.group.shape[1])
+        return maps.build(self.group.map, self.group.shape[1], len(self.grid))
 
     @functools.cached_property
     def values(self) -> Floats:
@@ -62,11 +62,10 @@ class Setup:
         role: str,
         does: str,
         build: Callable[[], Call],
-        absent: str = "",
         images: Callable[[Any], Floats] | None = None,
     ) -> Contender:
         """Return a contender of this library."""
-        return Contender(name, role, does, self.target, build, absent, images)
+        return Contender(name, role, does, self.target, build, images)
 
     def residual(self, x: Floats) -> float:
         """Return ||K x - y|| / (||x|| + ||y||), computed in float64, y being the images.

@@ -12,6 +12,7 @@ import invconv as ic
 from invconv.arrays.errors import CommandError, as_command_errors
 from invconv.operators.base.calls import require_spatial_shape
 from invconv_benchmarks.demo import growing
+from invconv_benchmarks.options import require_picture
 
 _Shown = tuple[str, ic.InvertibleConv, tuple[int, ...], str | None]
 
@@ -39,19 +40,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="instead of a file: the kernel of the authors' open issue, or a table of kernels "
         "whose inverse grows along the image or not, with what is lost, predicted and measured",
     )
-    parser.add_argument(
-        "--grid", type=int, nargs="+", metavar="N", help="pixels along each axis, as in 32 32"
-    )
-    parser.add_argument(
-        "--dtype",
-        choices=("float16", "bfloat16", "float32", "float64"),
-        help="in which to invert (default: that of the file)",
-    )
-    parser.add_argument(
-        "--picture",
-        type=Path,
-        help="draw the inverse's impulse response, and the digits left against the grid's size",
-    )
+    about = "pixels along each axis, as in 32 32"
+    parser.add_argument("--grid", type=int, nargs="+", metavar="N", help=about)
+    dtypes = ("float16", "bfloat16", "float32", "float64")
+    about = "in which to invert (default: that of the file)"
+    parser.add_argument("--dtype", choices=dtypes, help=about)
+    about = "draw the inverse's impulse response, and the digits left against the grid's size"
+    parser.add_argument("--picture", type=Path, help=about)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -59,9 +54,7 @@ def run(arguments: argparse.Namespace) -> int:
     draw = None if arguments.picture is None else _drawing(arguments.picture)
     if arguments.example == "growth":
         if arguments.grid or arguments.dtype:
-            raise CommandError(
-                "--grid and --dtype: the growth example has its own, and is in float32"
-            )
+            raise CommandError("--grid and --dtype: the growth example has its own, and float32")
         print_growth()
         shown: list[_Shown] = [(t, conv, (32, 32), "float32") for t, conv in _PICTURED]
     else:
@@ -74,9 +67,8 @@ def run(arguments: argparse.Namespace) -> int:
         print(ic.diagnose(conv, grid, dtype))
         shown = [(name, conv, grid, dtype)]
     if draw is not None:
-        draw(
-            [(t, c, ic.diagnose(c, grid, dtype)) for t, c, grid, dtype in shown], arguments.picture
-        )
+        diagnosed = [(t, c, ic.diagnose(c, grid, dtype)) for t, c, grid, dtype in shown]
+        draw(diagnosed, arguments.picture)
         print(f"{arguments.picture}: the response of the inverse to an error, and digits left")
     return 0
 
@@ -98,17 +90,10 @@ def _drawing(picture: Path) -> Any:
     """Return the function that draws, or raise where it cannot write such a picture."""
     try:
         from invconv_benchmarks.demo import diagnosis_picture
-        from invconv_benchmarks.report import figures
     except ImportError as error:
         needed = (error.name or "").partition(".")[0]
         raise CommandError(f"--picture needs {needed}: pip install 'invconv[demo]'") from None
-    if picture.suffix.lower() not in figures.FORMATS:
-        raise CommandError(
-            f"--picture: expected a name that ends in {' or '.join(figures.FORMATS)}, "
-            f"got {picture.name!r}"
-        )
-    if not picture.absolute().parent.is_dir():
-        raise CommandError(f"--picture: there is no folder {picture.absolute().parent}")
+    require_picture("--picture", picture)
     return diagnosis_picture.draw
 
 
@@ -120,9 +105,9 @@ def print_growth() -> None:
     print(f"{'kernel':28}{'grid':>10}{'condition':>11}   {pair}   {pair}   {'error':>7}")
     for name, conv, grid in growing.examples():
         d = ic.diagnose(conv, grid, "float32")
-        found = growing.measure(conv, d)
+        loss = growing.measure(conv, d)
         print(
             f"{name:28}{'{} x {}'.format(*grid):>10}{d.condition:>11.2g}   "
-            f"{d.worst_float32:>6.1f} {found.worst:>8.1f}   "
-            f"{d.digits_float32:>6.1f} {found.typical:>8.1f}   {found.largest:>7.0e}"
+            f"{d.worst_float32:>6.1f} {loss.worst:>8.1f}   "
+            f"{d.digits_float32:>6.1f} {loss.typical:>8.1f}   {loss.largest:>7.0e}"
         )

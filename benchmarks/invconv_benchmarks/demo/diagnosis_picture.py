@@ -25,11 +25,7 @@ _COLORS = ("tab:blue", "tab:orange", "tab:red", "tab:green", "tab:purple")
 def draw(shown: Shown, path: Path) -> None:
     """Draw a panel for each operator and one with the digits left of all.
 
-    Parameters
-    ----------
-    shown : sequence of (title, operator, diagnosis)
-    path : Path
-        The file to write, one of `pictures.FORMATS`.
+    ``shown`` has (title, operator, diagnosis) of each.
     """
     count = len(shown)
     figure = plt.figure(figsize=(2.7 * count + 4.8, 4.4), layout="constrained")
@@ -38,20 +34,10 @@ def draw(shown: Shown, path: Path) -> None:
     for axis, (title, conv, diagnosis), color in zip(axes, shown, _COLORS, strict=False):
         shades = _response(axis, conv, diagnosis)
         axis.set_title(title, fontsize=11, color=color)
-    bar = left.colorbar(
-        shades,
-        ax=list(axes),
-        orientation="horizontal",
-        fraction=0.06,
-        aspect=16 * count,
-        extend="both",
-    )
-    bar.set_label(
-        "an error of y at + is multiplied by this"
-        + (" " if count > 1 else "\n")
-        + "in x (grey: by 0)",
-        fontsize=9,
-    )
+    place = {"orientation": "horizontal", "fraction": 0.06, "aspect": 16 * count}
+    bar = left.colorbar(shades, ax=list(axes), extend="both", **place)
+    gap = " " if count > 1 else "\n"
+    bar.set_label(f"an error of y at + is multiplied by this{gap}in x (grey: by 0)", fontsize=9)
     _digits(right.subplots(), shown)
     save(figure, path)
 
@@ -76,8 +62,7 @@ def _response(axis: Any, conv: ic.InvertibleConv, diagnosis: ic.Diagnosis) -> An
         aspect="auto" if len(shape) == 1 else "equal",
     )
     axis.plot(column, row, "k+", ms=9, mew=2)
-    axis.set_xticks([])
-    axis.set_yticks([])
+    axis.set(xticks=[], yticks=[])
     axis.set_xlabel(_caption(diagnosis), fontsize=9)
     return shades
 
@@ -85,36 +70,27 @@ def _response(axis: Any, conv: ic.InvertibleConv, diagnosis: ic.Diagnosis) -> An
 def _caption(d: ic.Diagnosis) -> str:
     grid = " x ".join(map(str, d.spatial_shape))
     digits = d.worst_float32 if d.precision == "float32" else d.worst_float64
-    return (
-        f"{grid}: condition {d.condition:.2g}\n{digits:.1f} digits left in {d.precision} at worst"
-    )
+    left = f"{digits:.1f} digits left in {d.precision} at worst"
+    return f"{grid}: condition {d.condition:.2g}\n{left}"
 
 
 def _digits(axis: Any, shown: Shown) -> None:
     """Plot the digits left at worst against the longest axis, the grid's shape being kept."""
     axis.axhspan(0, 2, color="0.88")
-    axis.text(
-        0.98,
-        1,
-        "the inverse warns",
-        transform=axis.get_yaxis_transform(),
-        ha="right",
-        va="center",
-        fontsize=9,
-    )
+    where = {"transform": axis.get_yaxis_transform(), "ha": "right", "va": "center"}
+    axis.text(0.98, 1, "the inverse warns", fontsize=9, **where)
     for (_, conv, diagnosis), color in zip(shown, _COLORS, strict=False):
-        sides, found = [], []
-        for grid in _grids(diagnosis.spatial_shape):
-            sides.append(max(grid))
-            found.append(ic.diagnose(conv, grid, diagnosis.precision))
-        axis.plot(sides, [d.worst_float64 for d in found], color=color, ls="--", lw=1.5)
-        axis.plot(sides, [d.worst_float32 for d in found], color=color, lw=2)
+        grids = _grids(diagnosis.spatial_shape)
+        diagnoses, sides = (
+            [ic.diagnose(conv, g, diagnosis.precision) for g in grids],
+            [*map(max, grids)],
+        )
+        axis.plot(sides, [d.worst_float64 for d in diagnoses], color=color, ls="--", lw=1.5)
+        axis.plot(sides, [d.worst_float32 for d in diagnoses], color=color, lw=2)
     axis.plot([], [], "k-", lw=2, label="in float32")
     axis.plot([], [], "k--", lw=1.5, label="in float64")
-    axis.set_xlabel("pixels along the longest axis")
+    axis.set(xlabel="pixels along the longest axis", ylim=(0, 18.5), yticks=range(0, 17, 2))
     axis.set_title("digits left at worst", fontsize=11)
-    axis.set_ylim(0, 18.5)
-    axis.set_yticks(range(0, 17, 2))
     axis.set_xlim(left=1)
     axis.grid(alpha=0.3)
     axis.legend(fontsize=9, loc="upper center", ncols=2, frameon=False)

@@ -59,15 +59,9 @@ def examples() -> Iterator[tuple[str, ic.AutoregressiveConv, Shape]]:
 class Loss:
     """The digits of x that are right after z = K x was changed.
 
-    Attributes
-    ----------
-    largest : float
-        The largest error of a pixel of an image of N(0, 1) numbers, z being rounded to float32.
-    typical : float
-        The same in digits.
-    worst : float
-        The digits -log10(|error of x|_1 / |x|_1) of the worst image after the worst change of z
-        by float32's eps |z|_1, which is what a condition number speaks of.
+    ``largest`` is the largest error of a pixel of an image of N(0, 1) numbers, z being rounded to
+    float32, ``typical`` the same in digits. ``worst`` is -log10(|error of x|_1 / |x|_1) of the
+    worst image after the worst change of z by float32's eps |z|_1, as condition numbers tell.
     """
 
     largest: float
@@ -86,11 +80,8 @@ def measure(conv: ic.AutoregressiveConv, diagnosis: ic.Diagnosis) -> Loss:
     assert diagnosis.pixel is not None
     unit[(diagnosis.channel, *diagnosis.pixel)] = 1
     change = EPS * largest_column(conv, shape) * substitute(conv, unit)
-    return Loss(
-        float(np.abs(error).max()),
-        digits(np.abs(error).max()),
-        digits(np.abs(change).sum()),
-    )
+    largest = np.abs(error).max()
+    return Loss(float(largest), digits(largest), digits(np.abs(change).sum()))
 
 
 def largest_column(conv: ic.AutoregressiveConv, shape: Shape) -> Any:

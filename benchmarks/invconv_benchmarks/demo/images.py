@@ -44,15 +44,13 @@ def as_rgb(pixels: Image) -> Image:
     if pixels.ndim == 2:
         pixels = np.stack([pixels] * 3, axis=-1)
     if pixels.ndim != 3 or pixels.shape[2] not in (3, 4):
-        raise CommandError(
-            f"--image: expected a grey, RGB or RGBA picture, got an array of shape {pixels.shape}"
-        )
+        shape = pixels.shape
+        raise CommandError(f"--image: expected a grey, RGB or RGBA picture, got shape {shape}")
     if pixels.dtype.kind == "f" and not (0 <= pixels.min() <= pixels.max() <= 1):
         raise CommandError("--image: expected floating-point pixels in [0, 1], without NaN")
     if min(pixels.shape[:2]) < TILE:
-        raise CommandError(
-            f"--image: expected at least {TILE} x {TILE} pixels, got {pixels.shape[:2]}"
-        )
+        size = pixels.shape[:2]
+        raise CommandError(f"--image: expected at least {TILE} x {TILE} pixels, got {size}")
     return np.asarray(img_as_float64(pixels[..., :3]))
 
 

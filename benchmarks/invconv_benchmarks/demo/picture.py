@@ -11,15 +11,10 @@ from matplotlib.colors import LogNorm
 from invconv_benchmarks.report.figures import Floats, save, stretch
 
 
-def draw_demo(image: Floats, panels: dict[str, tuple[Floats, ...]], path: Path) -> None:
+def draw_demo(image: Floats, panels: dict[str, tuple[Floats, Floats]], path: Path) -> None:
     """Draw, a row per map: the image, the image under the map, the reconstruction, its error.
 
-    Parameters
-    ----------
-    image : array, shape (H, W, 3), in [0, 1]
-    panels : dict of str to (mapped, restored), both (H', W', 3)
-    path : Path
-        The file to write, one of `FORMATS`; a half-written one never replaces it.
+    Images are (H, W, 3) in [0, 1]; ``panels`` has (mapped, restored) by the map's name.
     """
     rows = len(panels)
     height = 3.1 * image.shape[0] / image.shape[1]
@@ -34,20 +29,14 @@ def draw_demo(image: Floats, panels: dict[str, tuple[Floats, ...]], path: Path) 
         line[2].imshow(stretch(restored.clip(0, 1)))
         shades = line[3].imshow(error.clip(1e-8), norm=LogNorm(1e-8, 1e-6), cmap="magma")
         line[0].set_ylabel(name, fontsize=13)
-    figure.colorbar(
-        shades, ax=axes, shrink=0.6, pad=0.01, label="largest error of a pixel's colours"
-    )
-    titles = (
-        "image x, in tiles of 32 x 32",
-        "y = forward(x), contrast stretched",
-        "inverse(y), in float32",
-        "|inverse(y) - x|",
-    )
+    label = "largest error of a pixel's colours"
+    figure.colorbar(shades, ax=axes, shrink=0.6, pad=0.01, label=label)
+    titles = ("image x, in tiles of 32 x 32", "y = forward(x), contrast stretched",
+              "inverse(y), in float32", "|inverse(y) - x|")  # fmt: skip
     for axis, title in zip(axes[0], titles, strict=True):
         axis.set_title(title)
     for axis in axes.flat:
-        axis.set_xticks([])
-        axis.set_yticks([])
+        axis.set(xticks=[], yticks=[])
     save(figure, path)
 
 

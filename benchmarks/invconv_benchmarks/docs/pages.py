@@ -89,14 +89,12 @@ def _gallery(folder: Path) -> list[str | dict[str, str]]:
 
 def _api(folder: Path, package: str) -> list[str | dict[str, str]]:
     """Write a page for each public name of a package, and one that lists them."""
-    names = public(package)
-    index = f"api/{package}/index.md"
+    names, index = public(package), f"api/{package}/index.md"
     (folder / index).parent.mkdir(parents=True, exist_ok=True)
-    rows = [f"| [`{n.name}`]({n.name}.md) | {n.summary} |" for n in names]
-    doc = inspect.getdoc(importlib.import_module(package)) or ""
-    heading = f"# {package}\n\nFor {PACKAGES[package]}.\n\n"
-    table = "\n".join(["| name | what it is |", "|---|---|", *rows])
-    (folder / index).write_text(f"{heading}{table}\n\n{_doctests(doc)}\n", encoding="utf-8")
+    doc = _doctests(inspect.getdoc(importlib.import_module(package)) or "")
+    table = _table([(f"[`{n.name}`]({n.name}.md)", n.summary) for n in names])
+    text = f"# {package}\n\nFor {PACKAGES[package]}.\n\n{table}\n\n{doc}\n"
+    (folder / index).write_text(text, encoding="utf-8")
     for name in names:
         (folder / name.page).write_text(_page(name), encoding="utf-8")
     return [index, *({n.name: n.page} for n in names)]
@@ -105,11 +103,15 @@ def _api(folder: Path, package: str) -> list[str | dict[str, str]]:
 def _toolbox(folder: Path) -> str:
     """Write one page for authors of operators and of array libraries: an example, and the names."""
     page, names = "api/invconv.extend.md", public("invconv.extend")
-    doc = inspect.getdoc(extend) or ""
-    rows = [f"| `{n.name}` | {n.summary} |" for n in names]
-    table = "\n".join(["| name | what it is |", "|---|---|", *rows])
-    (folder / page).write_text(f"# invconv.extend\n\n{doc}\n\n{table}\n", encoding="utf-8")
+    table = _table([(f"`{n.name}`", n.summary) for n in names])
+    text = f"# invconv.extend\n\n{inspect.getdoc(extend)}\n\n{table}\n"
+    (folder / page).write_text(text, encoding="utf-8")
     return page
+
+
+def _table(rows: list[tuple[str, str]]) -> str:
+    lines = [f"| {name} | {summary} |" for name, summary in rows]
+    return "\n".join(["| name | what it is |", "|---|---|", *lines])
 
 
 def _doctests(doc: str) -> str:

@@ -8,18 +8,10 @@ import importlib
 from pathlib import Path
 
 from invconv.arrays.errors import CommandError
-from invconv_benchmarks.report import figures
+from invconv_benchmarks.options import require_picture
 
-NAMES = (
-    "deblur",
-    "whiten",
-    "random_field",
-    "lattice_field",
-    "echo",
-    "volume",
-    "folder",
-    "three_libraries",
-)
+NAMES = ("deblur", "whiten", "random_field", "lattice_field", "echo", "volume", "folder",
+         "three_libraries")  # fmt: skip
 
 
 def source(name: str) -> str:
@@ -47,24 +39,15 @@ def run(arguments: argparse.Namespace) -> int:
     """Run one program and say where its picture is."""
     name: str = arguments.name
     out = arguments.out or Path(f"invconv-{name}.png")
-    if out.suffix.lower() not in figures.FORMATS:
-        raise CommandError(
-            f"--out: expected a name that ends in {' or '.join(figures.FORMATS)}, got {out.name!r}"
-        )
-    if not out.absolute().parent.is_dir():
-        raise CommandError(f"--out: there is no folder {out.absolute().parent}")
+    require_picture("--out", out)
     if arguments.path is not None and name != "folder":
         raise CommandError(f"--path: the example {name} has its own data; folder takes yours")
     try:
         module = importlib.import_module(f"invconv_benchmarks.gallery.{name}")
     except ImportError as error:
-        raise CommandError(
-            f"the example {name} needs {error.name}: pip install 'invconv[gallery]'"
-        ) from error
+        needs = f"the example {name} needs {error.name}: pip install 'invconv[gallery]'"
+        raise CommandError(needs) from error
     print(summary(name))
-    if arguments.path is not None:
-        module.draw(out, arguments.path)
-    else:
-        module.draw(out)
+    module.draw(out, *([arguments.path] if arguments.path else []))
     print(f"wrote {out}")
     return 0

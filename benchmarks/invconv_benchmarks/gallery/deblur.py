@@ -41,18 +41,14 @@ def draw(out: Path) -> None:
             "the moon": sharp,
             f"blurred, width {width} pixels": blurred,
             f"undone: off by {error:.0e} at most": undone,
-            f"rounded to 8 bits, then undone: off by {noise:.2g}": lost,
+            f"of 8 bits, undone: off by {noise:.2g}": lost,
         }
         for panel, (title, image) in zip(row, images.items(), strict=False):
-            panel.imshow(image[0], cmap="gray", vmin=0.2, vmax=0.75)
-            panel.set_title(title, fontsize=9)
-            panel.set_axis_off()
+            figures.show(panel, image[0], title, cmap="gray", vmin=0.2, vmax=0.75)
         gain = np.abs(np.fft.rfft2(spread, sharp.shape[1:]))
         frequency = np.hypot(np.fft.fftfreq(256)[:, None], np.fft.rfftfreq(256)[None])
         row[4].semilogy(frequency.ravel(), gain.ravel(), ",")
-        row[4].axhline(
-            1 / condition, color="tab:red", lw=1, label=f"1 / condition, {condition:.0f}"
-        )
+        row[4].axhline(1 / condition, color="tab:red", label=f"1 / condition, {condition:.0f}")
         row[4].set(xlabel="periods a pixel", ylabel="what the blur leaves")
         row[4].legend(loc="lower left")
     figures.save(figure, out)

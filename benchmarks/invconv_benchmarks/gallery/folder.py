@@ -43,11 +43,11 @@ def draw(out: Path, path: Path | None = None) -> None:
         samples = model.sample(32, 0.8, generator=torch.Generator().manual_seed(0)).numpy()
     print(f"{bits:.2f} bits/dim of tiles that it has not seen, 8 without a model")
     figure, axes = plt.subplots(1, 2, figsize=(12, 3.6), layout="constrained")
-    for panel, title, images in (
-        (axes[0], "tiles that it has not seen", data.held_out(data.watched)[:32] / 255.0),
-        (axes[1], f"dreamt up after {_SMALL['steps']} steps: {bits:.2f} bits/dim", samples),
-    ):
-        panel.imshow(figures.stretch(tiled(images)) if path is None else tiled(images).clip(0, 1))
-        panel.set_title(title)
-        panel.set_axis_off()
+    panels = {
+        "tiles that it has not seen": data.held_out(data.watched)[:32] / 255.0,
+        f"dreamt up after {_SMALL['steps']} steps: {bits:.2f} bits/dim": samples,
+    }
+    for panel, (title, images) in zip(axes, panels.items(), strict=True):
+        tiles = tiled(images).clip(0, 1)
+        figures.show(panel, tiles if path else figures.stretch(tiles), title)
     figures.save(figure, out)

@@ -46,14 +46,9 @@ def init(key: Any) -> Flow:
     for key_of_step in jax.random.split(key, _DEPTH):
         conv, inner = jax.random.split(key_of_step)
         hidden = jax.random.normal(inner, (len(_NEAR), _WIDTH)) / len(_NEAR) ** 0.5
-        flow.append(
-            {
-                "conv": invconv_jax.init(conv, PeriodicConv, 1),
-                "hidden": hidden,
-                "out": jnp.zeros((2, _WIDTH)),
-                "bend": jnp.asarray([-0.7, -0.7, 0.0]),
-            }
-        )
+        step = {"conv": invconv_jax.init(conv, PeriodicConv, 1), "hidden": hidden}
+        step |= {"out": jnp.zeros((2, _WIDTH)), "bend": jnp.asarray([-0.7, -0.7, 0.0])}
+        flow.append(step)
     return flow
 
 

@@ -64,9 +64,7 @@ def draw(out: Path) -> None:
     figure, axes = plt.subplots(1, 3, figsize=(13, 4.2), layout="constrained")
     titles = ("the first field", "the second, which it drives")
     for panel, image, title in zip(axes, x[0], titles, strict=False):
-        panel.imshow(image, cmap="magma")
-        panel.set_title(title)
-        panel.set_axis_off()
+        figures.show(panel, image, title, cmap="magma")
     k, theory = np.arange(1, n // 2), power(n)
     at = np.fft.fft2(x)[:, :, 0, 1 : n // 2] / n  # along one axis of the box
     for name, i, j in ("first", 0, 0), ("second", 1, 1), ("of both", 0, 1):

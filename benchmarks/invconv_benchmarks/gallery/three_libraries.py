@@ -55,22 +55,16 @@ def draw(out: Path) -> None:
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder, "flow.safetensors")
         save(chain, file)
-        for name, z in (
-            ("PyTorch", torch.as_tensor(noise)),
-            ("JAX", jax.numpy.asarray(noise)),
-            ("NumPy", noise),
-        ):
+        arrays = {"PyTorch": torch.as_tensor(noise), "JAX": jax.numpy.asarray(noise)}
+        for name, z in (arrays | {"NumPy": noise}).items():
             samples[name] = np.asarray(unsqueeze(load(file, like=z).inverse(z)))
     figure, axes = plt.subplots(1, 4, figsize=(14, 3.9), layout="constrained")
     panels = {"trained on": pixels[:16], **samples}
     for panel, (name, images) in zip(axes, panels.items(), strict=True):
         grid = (images + 0.5).reshape(4, 4, 3, 32, 32).transpose(0, 3, 1, 4, 2)
-        panel.imshow(figures.stretch(grid.reshape(128, 128, 3)))
-        apart = np.abs(images - samples["PyTorch"]).max()
-        title = {"trained on": name, "PyTorch": "sampled in PyTorch"}.get(
-            name, f"sampled in {name}: {apart:.0e} from PyTorch"
-        )
+        title = name if name == "trained on" else f"sampled in {name}"
+        if name in ("JAX", "NumPy"):
+            title += f": {np.abs(images - samples['PyTorch']).max():.0e} from PyTorch"
         print(title)
-        panel.set_title(title, fontsize=10)
-        panel.set_axis_off()
+        figures.show(panel, figures.stretch(grid.reshape(128, 128, 3)), title)
     figures.save(figure, out)

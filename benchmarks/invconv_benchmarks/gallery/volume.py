@@ -46,11 +46,7 @@ def draw(out: Path) -> None:
         "float32: error × 10⁶": np.abs(single - x) * 1e6,
     }
     for column, (title, volume) in zip(axes.T, images.items(), strict=True):
-        for panel, cut in zip(
-            column, (volume[0, _SIDE // 2], volume[0, :, _SIDE // 2]), strict=True
-        ):
-            panel.imshow(cut, cmap="gray", vmin=0, vmax=1)
-            panel.set_axis_off()
-        column[0].set_title(f"{title}\nacross the axis", fontsize=10)
-        column[1].set_title("along the axis", fontsize=10)
+        across, along = volume[0, _SIDE // 2], volume[0, :, _SIDE // 2]
+        figures.show(column[0], across, f"{title}\nacross the axis", cmap="gray", vmin=0, vmax=1)
+        figures.show(column[1], along, "along the axis", cmap="gray", vmin=0, vmax=1)
     figures.save(figure, out)

@@ -58,14 +58,11 @@ def draw(out: Path) -> None:
         back = np.abs(conv.inverse(white) - texture).max()
         new = conv.inverse(rng.standard_normal(white.shape))
         nats = (0.5 * (white**2).sum() - log_det) / white.size + 0.5 * np.log(2 * np.pi)
-        print(
-            f"{name}: {nats / np.log(2):.2f} bits a pixel, 2.05 if it were white; {back:.0e} back"
-        )
+        bits = nats / np.log(2)
+        print(f"{name}: {bits:.2f} bits a pixel, 2.05 if it were white; {back:.0e} back")
         images = {name: texture, "whitened": white[0], "the inverse of noise": new[0]}
         for panel, (title, image) in zip(row, images.items(), strict=False):
-            panel.imshow(image, cmap="gray", vmin=-2.5, vmax=2.5)
-            panel.set_title(title)
-            panel.set_axis_off()
+            figures.show(panel, image, title, cmap="gray", vmin=-2.5, vmax=2.5)
         for title, image in images.items():
             row[3].loglog(*spectrum(image), label=title)
         row[3].set(xlabel="periods a pixel", ylabel="power")

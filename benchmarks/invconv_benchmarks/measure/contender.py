@@ -15,28 +15,6 @@ Call = Callable[[], Any]
 
 
 @dataclass(frozen=True)
-class Label:
-    """A contender's name, what it does, and where it runs.
-
-    Attributes
-    ----------
-    contender : str
-        Its name.
-    role, does : str
-        As of a `Contender`.
-    library, device, mode : str
-        Of its target.
-    """
-
-    contender: str
-    role: str
-    does: str
-    library: str
-    device: str
-    mode: str
-
-
-@dataclass(frozen=True)
 class Contender:
     """A call to time.
 
@@ -44,15 +22,13 @@ class Contender:
     ----------
     name : str
     role : {"ours", "plain", "peer"}
-        Ours; a plain convolution of the same library, which cannot be undone; what a user would
-        pick instead of ours.
+        Ours; what it is compared with, in most suites a plain convolution of the same library; what
+        a user would pick instead of ours.
     does : str
         Which of the group's ``does`` it does.
     target : Target
     build : callable
         Plans and returns the call.
-    absent : str
-        Why it cannot run here, if it cannot.
     images : callable or None
         Turns what the call returns into x (B, C, H, W) with K x = y, in NumPy, if it does that.
     before : callable or None
@@ -64,16 +40,8 @@ class Contender:
     does: str
     target: Target
     build: Callable[[], Call]
-    absent: str = ""
     images: Callable[[Any], Floats] | None = None
     before: Call | None = None
-
-    @property
-    def label(self) -> Label:
-        """The label that reports show."""
-        target = self.target
-        place = target.library.name, target.device, target.mode
-        return Label(self.name, self.role, self.does, *place)
 
 
 def wait(target: Target, result: Any) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 
 from invconv_conformance.libraries.table import LIBRARIES
 
-_OTHERS = ("scipy", "array-api-compat", "llvmlite", "threadpoolctl", "normflows", "nflows")
+_OTHERS = ("scipy", "array-api-compat", "llvmlite", "threadpoolctl")
 
 
 def environment() -> dict[str, Any]:
@@ -25,6 +25,7 @@ def environment() -> dict[str, Any]:
         "platform": platform.platform(),
         "python": platform.python_version(),
         "versions": _versions(),
+        "blas": _blas(),
         "commit": _commit(),
     }
 
@@ -44,14 +45,9 @@ def load() -> float | None:
         return None
 
 
-def most_load(loads: Mapping[str, float | None]) -> float:
-    """Return the largest of loads, 0 where the system told none."""
-    return max((v for v in loads.values() if v is not None), default=0.0)
-
-
 def busy(loads: Mapping[str, float | None], cores: int) -> bool:
     """Tell by the loads around a measurement whether other processes wanted to run too."""
-    return most_load(loads) > cores + 1
+    return max((load or 0.0 for load in loads.values()), default=0.0) > cores + 1
 
 
 def _cpu() -> str:
@@ -71,34 +67,41 @@ def _memory() -> int | None:
 
 
 def _gpus() -> list[str]:
-    command = ["nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader"]
-    return (_output(command) or "").splitlines()
+    query = ("--query-gpu=name,driver_version", "--format=csv,noheader")
+    return _output("nvidia-smi", *query).splitlines()
 
 
 def _versions() -> dict[str, str]:
-    libraries = (library.installed_as or library.distribution for library in LIBRARIES)
-    found, names = {}, [*libraries, *_OTHERS]
-    for name in names:
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            found[name] = "not installed"
-    return found
+    names = [library.installed_as or library.distribution for library in LIBRARIES]
+    return {name: _version(name) for name in (*names, *_OTHERS)}
+
+
+def _version(name: str) -> str:
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return "not installed"
+
+
+def _blas() -> list[str]:
+    """Return the processors whose kernels BLAS libraries chose, such as "SkylakeX"."""
+    from threadpoolctl import threadpool_info  # the demo, which has no result, does without
+
+    return sorted({pool["architecture"] for pool in threadpool_info() if "architecture" in pool})
 
 
 def _commit() -> str:
     """Return the commit of the working tree that this file is in, "+" if files were changed."""
-    folder = Path(__file__).parents[1]
-    commit = _output(["git", "-C", str(folder), "rev-parse", "--short=12", "HEAD"])
-    if not commit or not _output(["git", "-C", str(folder), "ls-files", __file__]):
+    git = ("git", "-C", str(Path(__file__).parents[1]))
+    commit = _output(*git, "rev-parse", "--short=12", "HEAD")
+    if not commit or not _output(*git, "ls-files", __file__):
         return "not in a repository"
-    changed = _output(["git", "-C", str(folder), "status", "--porcelain", "-uno"])
-    return commit + ("+" if changed else "")
+    return commit + "+" * bool(_output(*git, "status", "--porcelain", "-uno"))
 
 
-def _output(command: list[str]) -> str | None:
+def _output(*command: str) -> str:
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True)
     except (OSError, subprocess.SubprocessError):
-        return None
+        return ""
     return done.stdout.strip()

@@ -70,12 +70,12 @@ class GraphTarget(Target):
 
 def with_graphs(targets: list[Target]) -> list[Target]:
     """Return targets, and each that can capture graphs a second time in mode "graph"."""
-    found = []
+    ways = []
     for target in targets:
-        found.append(target)
+        ways.append(target)
         if target.on_cuda and target.library.name == "torch":
-            found.append(GraphTarget(**vars(replace(target, mode="graph"))))
-    return found
+            ways.append(GraphTarget(**vars(replace(target, mode="graph"))))
+    return ways
 
 
 def full_precision(target: Target) -> None:

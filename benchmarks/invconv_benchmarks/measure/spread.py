@@ -1,9 +1,9 @@
-"""Statistics of samples: quantiles, ratios and differences with their spread, fitted exponents."""
+"""Statistics of samples: quantiles, ratios with their spread, fitted exponents."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +11,6 @@ import numpy as np
 from scipy import stats
 
 Passes = Sequence[Sequence[float]]
-Compare = Callable[[Any, Any], Any]
 
 LEAST_SIZES = 5  # the least number of sizes that an exponent is fitted to
 _RESAMPLES = 999
@@ -27,11 +26,6 @@ class Interval:
     low: float
     high: float
 
-    @property
-    def spread(self) -> float:
-        """Half the interval's width, as a part of the value."""
-        return (self.high - self.low) / 2 / self.value
-
     def verdict(self, bound: float, *, least: bool = False) -> str:
         """Judge it by a bound that is not to be exceeded, or with ``least`` to be reached.
 
@@ -44,9 +38,14 @@ class Interval:
         bound = -bound if least else bound
         return "pass" if high <= bound else "miss" if low > bound else "unclear"
 
-    def overlaps(self, other: Interval) -> bool:
-        """Tell whether the intervals have a value in common."""
-        return self.low <= other.high and other.low <= self.high
+    def inverse(self) -> Interval:
+        """Return 1 / it."""
+        return Interval(1 / self.value, 1 / self.high, 1 / self.low)
+
+
+def exactly(value: float) -> Interval:
+    """Return a value without a spread."""
+    return Interval(value, value, value)
 
 
 def quantiles(passes: Passes) -> tuple[float, float, float]:
@@ -82,35 +81,15 @@ def ratio(ours: Passes, theirs: Passes, between: float = 0.0) -> Interval:
     between : float
         From `between_passes`.
     """
-    value, ends = _spans(ours, theirs, np.divide)
-    ends.append((value * math.exp(-_WIDTH * between), value * math.exp(_WIDTH * between)))
-    return _around(value, ends)
-
-
-def difference(ours: Passes, theirs: Passes) -> Interval:
-    """Return the difference of medians; its interval is found as that of `ratio`.
-
-    What passes differ by is told from these passes alone.
-    """
-    value, ends = _spans(ours, theirs, np.subtract)
-    each = [np.median(a) - np.median(b) for a, b in zip(ours, theirs, strict=False) if a and b]
-    between = float(np.std(each, ddof=1)) if len(each) > 1 else 0.0
-    return _around(value, [*ends, (value - _WIDTH * between, value + _WIDTH * between)])
-
-
-def _spans(ours: Passes, theirs: Passes, of: Compare) -> tuple[float, list[tuple[float, float]]]:
-    """Compare medians; return what was found, and an interval of each pass and of all together."""
     pairs = [_paired(a, b) for a, b in zip(ours, theirs, strict=False) if a and b]
     if not pairs:
         raise ValueError("expected at least one sample of each")
-    ends = [_bootstrap(a, b, of) for a, b in pairs]
+    ends = [_bootstrap(a, b) for a, b in pairs]
     a, b = (np.concatenate([pair[i] for pair in pairs]) for i in range(2))
     if len(pairs) > 1:
-        ends.append(_bootstrap(a, b, of))
-    return float(of(np.median(a), np.median(b))), ends
-
-
-def _around(value: float, ends: Sequence[tuple[float, float]]) -> Interval:
+        ends.append(_bootstrap(a, b))
+    value = float(np.median(a) / np.median(b))
+    ends.append((value * math.exp(-_WIDTH * between), value * math.exp(_WIDTH * between)))
     lows, highs = zip(*ends, strict=True)
     return Interval(value, min(value, *lows), max(value, *highs))
 
@@ -120,13 +99,13 @@ def _paired(a: Sequence[float], b: Sequence[float]) -> tuple[Any, Any]:
     return np.asarray(a[:count]), np.asarray(b[:count])
 
 
-def _bootstrap(a: Any, b: Any, of: Compare) -> tuple[float, float]:
+def _bootstrap(a: Any, b: Any) -> tuple[float, float]:
     if len(a) < 3:
-        each = of(a, b)
+        each = a / b
         return float(each.min()), float(each.max())
 
     def statistic(x: Any, y: Any, axis: int = -1) -> Any:
-        return of(np.median(x, axis=axis), np.median(y, axis=axis))
+        return np.median(x, axis=axis) / np.median(y, axis=axis)
 
     interval = stats.bootstrap(
         (a, b),
@@ -141,28 +120,10 @@ def _bootstrap(a: Any, b: Any, of: Compare) -> tuple[float, float]:
     return float(interval.low), float(interval.high)
 
 
-@dataclass(frozen=True)
-class Exponent:
-    """A power law seconds = c size^value, fitted between two sizes.
+def exponent(sizes: Sequence[float], seconds: Sequence[float]) -> Interval:
+    """Fit a power law seconds = c size^value by least squares of the logarithms.
 
-    Attributes
-    ----------
-    value, error : float
-        The exponent, and half its 95 % interval (of the fit alone).
-    start, stop : float
-        The smallest and largest size.
-    points : int
-    """
-
-    value: float
-    error: float
-    start: float
-    stop: float
-    points: int
-
-
-def exponent(sizes: Sequence[float], seconds: Sequence[float]) -> Exponent:
-    """Fit a power law by least squares of the logarithms.
+    The interval is the 95 % one of the fit alone.
 
     Raises
     ------
@@ -172,5 +133,5 @@ def exponent(sizes: Sequence[float], seconds: Sequence[float]) -> Exponent:
     if len(sizes) < LEAST_SIZES:
         raise ValueError(f"expected at least {LEAST_SIZES} sizes, got {len(sizes)}")
     fit = stats.linregress(np.log(sizes), np.log(seconds))
-    width = float(stats.t.ppf(0.5 + _LEVEL / 2, len(sizes) - 2))
-    return Exponent(float(fit.slope), width * float(fit.stderr), min(sizes), max(sizes), len(sizes))
+    half = float(stats.t.ppf(0.5 + _LEVEL / 2, len(sizes) - 2)) * float(fit.stderr)
+    return Interval(float(fit.slope), float(fit.slope) - half, float(fit.slope) + half)

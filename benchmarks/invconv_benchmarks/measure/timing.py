@@ -29,8 +29,8 @@ def medians(calls: Mapping[K, Callable[[], Any]], rounds: int) -> dict[K, float]
 
 def samples(calls: Mapping[K, Callable[[], Any]], rounds: int) -> dict[K, list[float]]:
     """Return so many times of each call; they take turns, one call each."""
-    found: dict[K, list[float]] = {name: [] for name in calls}
+    times: dict[K, list[float]] = {name: [] for name in calls}
     for _ in range(rounds):
         for name, call in calls.items():
-            found[name].append(seconds(call))
-    return found
+            times[name].append(seconds(call))
+    return times

@@ -1,4 +1,4 @@
-"""Results for readers: tables, pictures, the HTML page, the README's table, changes of two results.
+"""Results for readers: tables, a picture, the HTML page, the README's table.
 
 May import `results` and the rooms below it; extends the template of `invconv_conformance.pages`.
 """

@@ -18,12 +18,17 @@ from invconv.files.whole_files import replacing
 
 Floats = np.ndarray[Any, Any]
 
-FORMATS = (".png", ".jpg", ".pdf", ".svg")
-
 
 def stretch(pixels: Floats) -> Floats:
     """Brighten dark pixels by arcsinh, as astronomers do."""
     return np.asarray(np.arcsinh(8 * pixels) / np.arcsinh(8.0)).clip(0, 1)
+
+
+def show(panel: Any, image: Floats, title: str, **settings: Any) -> None:
+    """Show an image without axes, with `imshow`'s settings."""
+    panel.imshow(image, **settings)
+    panel.set_title(title, fontsize=10)
+    panel.set_axis_off()
 
 
 def label_ends(axis: Any, ends: Sequence[tuple[str, float, float, str]], gap: float = 0.05) -> None:

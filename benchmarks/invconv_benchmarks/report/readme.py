@@ -12,33 +12,34 @@ from pathlib import Path
 
 from invconv.files.whole_files import write_text
 from invconv_benchmarks.contenders.plain import CONV2D
-from invconv_benchmarks.measure.spread import Interval
 from invconv_benchmarks.results import committed as kept
-from invconv_benchmarks.results.comparison import Comparison, yardstick
 from invconv_benchmarks.results.result import Result, read
-from invconv_benchmarks.results.row import Row, grouped
+from invconv_benchmarks.results.row import TITLES, Row
 from invconv_benchmarks.suites.group import LIMIT_SHAPES, Shape
 from invconv_conformance.pages.words import replaced
 
 START, END = "<!-- benchmark table -->", "<!-- end of benchmark table -->"
 ROOT = Path(__file__).parents[3]
 PAGE_SHAPES = (LIMIT_SHAPES[0], LIMIT_SHAPES[1], LIMIT_SHAPES[3], LIMIT_SHAPES[7], LIMIT_SHAPES[9])
-_COLUMNS = (("numpy", "NumPy"), ("torch", "PyTorch"), ("jax", "JAX"), ("cupy", "CuPy"))
 
 
 def block(results: Sequence[Result]) -> str:
     """Return the marked block: a table for each machine and device."""
     parts = [START]
     for result in results:
-        common = Comparison(grouped(result.rows), yardstick)
-        shown = [r for r in result.rows if _shown(r)]
-        for place in dict.fromkeys(map(_place, shown)):
-            rows = [r for r in shown if _place(r) == place]
-            parts += ["", _caption(result, *place), "", *_table(rows, common)]
+        shown = [r for r in result.rows if _is_shown(r)]
+        for device, mode in dict.fromkeys((r.device, r.mode == "graph") for r in shown):
+            rows = [r for r in shown if (r.device, r.mode == "graph") == (device, mode)]
+            parts += [
+                "",
+                _caption(result, device, ", in a captured graph" * mode),
+                "",
+                *_table(rows),
+            ]
     return "\n".join([*parts, "", END])
 
 
-def _shown(row: Row) -> bool:
+def _is_shown(row: Row) -> bool:
     return (
         (row.suite, row.map, row.does) == ("inverse", "corner 2", "inverse")
         and (row.role, row.dtype, row.threads) == ("ours", "float32", 1)
@@ -47,49 +48,37 @@ def _shown(row: Row) -> bool:
     )
 
 
-def _place(row: Row) -> tuple[bool, bool]:
-    """Return whether a row is of a GPU, and whether it replays a captured graph there."""
-    return row.device != "cpu", row.mode == "graph"
-
-
-def _caption(result: Result, gpu: bool, graph: bool) -> str:
+def _caption(result: Result, device: str, mode: str) -> str:
     environment = result.environment
-    versions = environment["versions"]
-    named = ", ".join(f"{n} {versions[n]}" for n in ("numpy", "torch", "jax"))
-    kernels = {p.get("architecture") for pools in result.pools.values() for p in pools}
-    named += "".join(f", OpenBLAS's kernels for {kernel}" for kernel in kernels - {None})
-    device = ", ".join(environment["gpus"]) if gpu else environment["cpu"]
-    device += ", in a captured graph" * graph
+    versions = [f"{n} {environment['versions'][n]}" for n in ("numpy", "torch", "jax")]
+    versions += [f"OpenBLAS's kernels for {kernel}" for kernel in environment["blas"]]
+    where = environment["cpu"] if device == "cpu" else ", ".join(environment["gpus"])
     return (
         f"Time of the inverse ÷ time of the library's plain convolution, and ÷ that of PyTorch's "
         f"`{CONV2D}`, on images padded beforehand: one 2×2 corner, float32, one thread, "
-        f"{device}, {named}, {result.date[:10]}"
+        f"{where}{mode}, {', '.join(versions)}, {result.date[:10]}"
         f"{', on a machine that was busy with other work' if result.busy else ''}. "
         f"In brackets what the run states as its spread. "
         f"{len(PAGE_SHAPES)} of {len(LIMIT_SHAPES)} shapes; all are in the committed results."
     )
 
 
-def _table(rows: list[Row], common: Comparison) -> list[str]:
+def _table(rows: list[Row]) -> list[str]:
     """Return a table with two columns a library, one where its plain convolution is F.conv2d."""
-    ratios: dict[str, dict[Shape, Interval]] = {}
-    for library, title in _COLUMNS:
-        for row in rows:
-            if row.library == library:
-                if row.against != CONV2D and row.ratio is not None:
-                    ratios.setdefault(f"{title} ÷ its own", {})[row.shape] = row.ratio
-                if found := common.ratio(row):
-                    ratios.setdefault(f"{title} ÷ {CONV2D}", {})[row.shape] = found
+    ratios: dict[str, dict[Shape, str]] = {}
+    for row in sorted(rows, key=lambda r: list(TITLES).index(r.library)):
+        columns = {CONV2D: row.yardstick}
+        if row.against != CONV2D:
+            columns = {"its own": row.ratio} | columns
+        for other, ratio in columns.items():
+            if ratio is not None:
+                cell = f"{ratio.value:.2g} ({ratio.low:.2g}–{ratio.high:.2g})"
+                ratios.setdefault(f"{TITLES[row.library]} ÷ {other}", {})[row.shape] = cell
     lines = [f"| B, C, H, W | {' | '.join(ratios)} |", "|---" * (1 + len(ratios)) + "|"]
     for shape in PAGE_SHAPES:
-        cells = [_cell(column.get(shape)) for column in ratios.values()]
-        if any(shape in column for column in ratios.values()):
-            lines.append(f"| {', '.join(map(str, shape))} | {' | '.join(cells)} |")
+        cells = [column.get(shape, "–") for column in ratios.values()]
+        lines.append(f"| {', '.join(map(str, shape))} | {' | '.join(cells)} |")
     return lines
-
-
-def _cell(found: Interval | None) -> str:
-    return "–" if found is None else f"{found.value:.2g} ({found.low:.2g}–{found.high:.2g})"
 
 
 def updated(text: str, results: Sequence[Result]) -> str:

@@ -1,4 +1,4 @@
-"""A result as tables in a terminal."""
+"""The tables of a result, for a terminal and for a page."""
 
 from __future__ import annotations
 
@@ -11,29 +11,11 @@ from rich.table import Table
 
 from invconv_benchmarks.contenders.plain import CONV2D
 from invconv_benchmarks.measure.spread import Interval
-from invconv_benchmarks.results.fits import Fit
 from invconv_benchmarks.results.limits import Verdict
 from invconv_benchmarks.results.result import Result
 from invconv_benchmarks.results.row import TITLES, Row, grouped
-from invconv_benchmarks.suites import maps
 
 _COLORS = {"pass": "green", "miss": "red", "unclear": "yellow"}
-
-
-def tables(result: Result) -> Iterator[Table]:
-    """Yield all tables of a result."""
-    groups = grouped([r for r in result.rows if not r.axis])
-    by_map = groupby(groups, key=lambda g: (g[0].suite, g[0].map))
-    for (suite, name), members in by_map:
-        some = list(members)
-        for does in dict.fromkeys(r.does for g in some for r in g if r.role == "ours"):
-            yield _ours(f"{suite}: {name}, {does}", does, some)
-    peers = [g for g in groups if any(r.role == "peer" for r in g)]
-    if peers:
-        yield _peers(peers)
-    if result.exponents:
-        yield exponents(result.exponents).table()
-    yield from (limit.table() for limit in limits(result.limits))
 
 
 def new(title: str, left: tuple[str, ...], right: tuple[str, ...]) -> Table:
@@ -53,132 +35,85 @@ def new(title: str, left: tuple[str, ...], right: tuple[str, ...]) -> Table:
     return table
 
 
-def place(row: Row | Fit) -> str:
+@dataclass(frozen=True)
+class Section:
+    """A titled table: heads of words, heads of numbers, and cells; the last may be a verdict."""
+
+    title: str
+    left: tuple[str, ...]
+    right: tuple[str, ...]
+    lines: Sequence[tuple[str, ...]]
+
+    def table(self) -> Table:
+        """Return it for a terminal, with verdicts in colour."""
+        shown = new(self.title, self.left, self.right)
+        for *cells, last in self.lines:
+            color = _COLORS.get(last)
+            shown.add_row(*cells, f"[{color}]{last}[/]" if color else last)
+        return shown
+
+
+def limits(verdicts: Sequence[Verdict]) -> Iterator[Section]:
+    """Yield a table for each limit, with how many rows keep it."""
+    for limit, some in groupby(verdicts, key=lambda v: v.limit):
+        lines = list[tuple[str, ...]]()
+        for v in some:
+            spread = "" if v.low == v.high else f"{v.low:.3g}-{v.high:.3g}"
+            lines.append((v.what, f"{v.bound:g}", f"{v.value:.3g}", spread, v.verdict))
+        passed = sum(line[-1] == "pass" for line in lines)
+        title = f"limit: {limit} ({passed} of {len(lines)} pass)"
+        yield Section(title, ("row",), ("limit", "value", "spread", "verdict"), lines)
+
+
+def times(rows: Sequence[Row]) -> Iterator[Section]:
+    """Yield a table for each thing that a suite does, a line a row, and one of the peers."""
+    for suite in dict.fromkeys(r.suite for r in rows):
+        ours = [r for r in rows if r.suite == suite and r.role == "ours"]
+        for does in dict.fromkeys(r.does for r in ours):
+            some = [r for r in ours if r.does == does]
+            columns: tuple[str, ...] = ("ms", "ratio")
+            if any(r.yardstick for r in some):
+                columns = ("ms", "÷ plain", f"÷ {CONV2D}")
+            lines = [(r.map, *r.words, place(r), *_numbers(r)[: len(columns)]) for r in some]
+            heads = ("map", "shape", "", "thr", "library")
+            yield Section(f"{suite}: {does}", heads, columns, lines)
+    peers = [_peer(r, group) for group in grouped(rows) for r in group if r.role == "peer"]
+    if peers:
+        columns = ("ms", "x ours", f"÷ {CONV2D}")
+        yield Section("what else there is", ("what", "instead", "in"), columns, peers)
+
+
+def all_of(result: Result) -> Iterator[Section]:
+    """Yield all tables of a result."""
+    yield from times(result.rows)
+    yield from limits(result.limits)
+
+
+def place(row: Row) -> str:
     """Return a library's title, and its device and mode where those are not the usual ones."""
     title = str(TITLES.get(row.library, row.library))
     usual = row.device == "cpu" and row.mode in ("eager", "jit")
     return title if usual else f"{title} {row.device} {row.mode}"
 
 
-def _ours(title: str, does: str, groups: list[list[Row]]) -> Table:
-    """Return a table with a line a library: milliseconds, and ratios with their spread."""
-    columns = ("ms", "÷ plain", f"÷ {CONV2D}", "roofline")
-    table = new(title, ("B x C x H x W", "", "thr", "library"), columns)
-    for group in groups:
-        mine = [r for r in group if r.role == "ours" and r.does == does]
-        for i, row in enumerate(mine):
-            table.add_row(*(("", "", "") if i else row.words), place(row), *_numbers(row))
-    return table
-
-
-def _numbers(row: Row) -> tuple[str, ...]:
+def _numbers(row: Row) -> tuple[str, str, str]:
     if not row.passes:
-        return ("failed", "-", "-", "-")
-    share = "-" if row.roofline is None else f"{row.roofline:.0%}"
-    return f"{1e3 * row.seconds:.3g}", ratio(row.ratio), ratio(row.yardstick), share
+        return row.error, "-", "-"
+    return f"{1e3 * row.seconds:.3g}", _ratio(row.ratio), _ratio(row.yardstick)
 
 
-def milliseconds(seconds: float) -> str:
-    """Return three digits."""
-    return f"{1e3 * seconds:.3g} ms" if seconds < 0.9995 else f"{seconds:.3g} s"
-
-
-def ratio(found: Interval | None) -> str:
+def _ratio(interval: Interval | None) -> str:
     """Return a ratio with the larger side of the interval that the report states."""
-    if found is None:
+    if interval is None:
         return "-"
-    return f"{found.value:.2f}±{max(found.high - found.value, found.value - found.low):.1g}"
+    value, low, high = interval.value, interval.low, interval.high
+    return f"{value:.2f}±{max(high - value, value - low):.1g}"
 
 
-def memory(row: Row) -> str:
-    """Return the peak memory of a second call, in inputs."""
-    if row.memory is None or row.memory.second is None or row.does == "matrix":
-        return "-"
-    return f"{row.memory.second / maps.input_bytes(row.group):.1f}"
-
-
-def _peers(groups: list[list[Row]]) -> Table:
-    table = new("what else there is", ("what", "instead", "in"), ("time", "x ours", f"÷ {CONV2D}"))
-    for column in table.columns[:2]:
-        column.no_wrap = False
-    for group in groups:
-        for row in group:
-            if row.role == "peer":
-                does = row.does.replace("unprepared", "inverse")
-                shape, dtype, _ = row.words
-                table.add_row(
-                    f"{row.map} {does} {shape} {dtype}",
-                    f"{row.contender.replace(' forward', '').replace(' inverse', '')}",
-                    place(row),
-                    *_against_ours(row, group),
-                )
-    return table
-
-
-def _against_ours(row: Row, group: list[Row]) -> tuple[str, str, str]:
-    if not row.passes:
-        return row.error.rpartition(": ")[2], "", ""
-    mine, common = counterpart(row, group), row.yardstick
-    times = f"{row.seconds / mine.seconds:.3g}" if mine else "-"
-    return milliseconds(row.seconds), times, f"{common.value:.3g}" if common else "-"
-
-
-def counterpart(row: Row, group: list[Row]) -> Row | None:
-    """Return our row that does what a peer does, in the same library."""
-    mine = (r for r in group if r.role == "ours" and r.does == row.does and r.place == row.place)
-    return next((r for r in mine if r.passes), None)
-
-
-@dataclass(frozen=True)
-class Section:
-    """A titled table, for a terminal or a page: heads of words, heads of numbers, and cells."""
-
-    title: str
-    left: tuple[str, ...]
-    right: tuple[str, ...]
-    rows: Sequence[tuple[str, ...]]
-
-    def table(self) -> Table:
-        """Return it for a terminal, with verdicts in colour."""
-        shown = new(self.title, self.left, self.right)
-        for *cells, last in self.rows:
-            color = _COLORS.get(last)
-            shown.add_row(*cells, f"[{color}]{last}[/]" if color else last)
-        return shown
-
-
-def exponents(fits: Sequence[Fit]) -> Section:
-    """Return the fitted exponents."""
-    title = "cost = c size^exponent, over all sizes and the larger ones (± 95 % of the fit)"
-    rows = []
-    for _, both in groupby(fits, key=lambda f: f.series):
-        some = {f.range: f for f in both}
-        first = next(iter(some.values()))
-        cells = [c for name in ("all", "upper half") for c in _fit(some.get(name))]
-        rows.append((first.axis, place(first), first.contender.replace("invconv ", ""), *cells))
-    return Section(title, ("axis", "library", "what"), ("range", "all", "range", "larger"), rows)
-
-
-def _fit(fit: Fit | None) -> tuple[str, str]:
-    if fit is None:
-        return "-", "-"
-    return f"{size(fit.start)}-{size(fit.stop)}", f"{fit.value:.2f}±{fit.error:.1g}"
-
-
-def size(value: float) -> str:
-    """Return "16.8M" for a large size."""
-    if value < 1e4:
-        return f"{value:g}"
-    return f"{value / 1e3:.3g}k" if value < 1e6 else f"{value / 1e6:.3g}M"
-
-
-def limits(verdicts: Sequence[Verdict]) -> Iterator[Section]:
-    """Yield each limit: pass or miss where the whole spread agrees, else unclear."""
-    for limit, some in groupby(verdicts, key=lambda v: v.limit):
-        rows = []
-        for v in some:
-            spread = "" if v.low == v.high else f"{v.low:.3g}-{v.high:.3g}"
-            rows.append((v.what, f"{v.bound:g}", f"{v.value:.3g}", spread, v.verdict))
-        passed = sum(row[-1] == "pass" for row in rows)
-        title = f"limit: {limit} ({passed} of {len(rows)} pass)"
-        yield Section(title, ("row",), ("limit", "value", "spread", "verdict"), rows)
+def _peer(row: Row, group: Sequence[Row]) -> tuple[str, ...]:
+    """Return an alternative's line, beside our row that does the same in the same library."""
+    what = f"{row.map} {row.does} {' '.join(row.words[:2])}"
+    milliseconds, _, common = _numbers(row)
+    mine = [r for r in group if (r.role, r.does, r.place) == ("ours", row.does, row.place)]
+    times = [f"{row.seconds / r.seconds:.3g}" for r in mine if r.passes and row.passes]
+    return what, row.contender, place(row), milliseconds, *(times or ["-"]), common

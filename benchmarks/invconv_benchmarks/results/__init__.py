@@ -1,4 +1,4 @@
-"""Results of a run: rows, ratios, exponents, verdicts on limits, and the file that keeps them.
+"""Results of a run: rows, ratios, verdicts on limits, and the file that keeps them.
 
 May import `measure`, `suites` and `contenders`.
 """

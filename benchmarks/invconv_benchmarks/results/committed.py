@@ -20,8 +20,8 @@ def newest(pattern: str) -> list[Path]:
     A version that measured nothing anew shows what an earlier one measured.
     """
     for folder in sorted(RESULTS.glob("[0-9]*"), key=_version, reverse=True):
-        if found := sorted(folder.glob(pattern)):
-            return found
+        if paths := sorted(folder.glob(pattern)):
+            return paths
     return []
 
 

@@ -1,12 +1,14 @@
-"""A row of a result: the measurements of a contender, and its comparison with others."""
+"""A row of a result: the measurements of a contender, and its ratios to others of its group."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
-from invconv_benchmarks.measure.memory import Peak
+from invconv_benchmarks.contenders.plain import CONV2D
+from invconv_benchmarks.measure import spread
+from invconv_benchmarks.measure.contender import Contender
 from invconv_benchmarks.measure.spread import Interval
 from invconv_benchmarks.suites.group import Group, as_text
 from invconv_conformance.libraries.table import LIBRARIES
@@ -18,15 +20,10 @@ TITLES = {library.name: library.title for library in LIBRARIES}
 
 @dataclass
 class Row:
-    """A contender of a group.
+    """A contender of a group: what of the `Group` and the `Contender` names it, and what was found.
 
     Attributes
     ----------
-    suite, map, shape, axis, dtype
-        As of the `Group`.
-    threads : int
-    contender, role, does, library, device, mode
-        As of the `Label`.
     plan, first : float or None
         Seconds of the first pass, to plan and for the first call.
     calls : int
@@ -35,20 +32,18 @@ class Row:
         What went wrong.
     passes : list of list of float
         The samples in seconds, pass by pass.
-    memory : Peak or None
     residual : float or None
+        ||K x - y|| / (||x|| + ||y||) of an inverse.
     p10, median, p90 : float or None
         Quantiles of all samples.
     against : str or None
-        The fastest plain convolution of the same library.
+        The fastest plain contender of the same library.
     ratio : Interval or None
         Of the medians, to that one.
     between : float
         The standard deviation of the logarithm of the ratio from pass to pass.
     yardstick : Interval or None
         The ratio of medians to PyTorch's F.conv2d.
-    roofline : float or None
-        The least time at the measured ceilings over the median.
     """
 
     suite: str
@@ -56,6 +51,7 @@ class Row:
     shape: tuple[int, ...]
     axis: str
     dtype: str
+    limit: float | None
     threads: int
     contender: str
     role: str
@@ -68,7 +64,6 @@ class Row:
     calls: int = 1
     error: str = ""
     passes: list[list[float]] = field(default_factory=list)
-    memory: Peak | None = None
     residual: float | None = None
     p10: float | None = None
     median: float | None = None
@@ -77,11 +72,10 @@ class Row:
     ratio: Interval | None = None
     between: float = 0.0
     yardstick: Interval | None = None
-    roofline: float | None = None
 
     @property
     def key(self) -> Key:
-        """The attributes that identify a row within a result, and across results."""
+        """The attributes that identify a row within a result."""
         return (*self.turns, self.contender, self.does, *self.place)
 
     @property
@@ -95,12 +89,6 @@ class Row:
         return self.library, self.device, self.mode
 
     @property
-    def group(self) -> Group:
-        """The group, with what the row does alone."""
-        does = () if self.does == "all" else (self.does,)
-        return Group(self.suite, self.map, self.shape, does, axis=self.axis, dtype=self.dtype)
-
-    @property
     def words(self) -> tuple[str, str, str]:
         """The shape, the dtype and the number of threads, for a table."""
         return as_text(self.shape), self.dtype.replace("float", "f"), str(self.threads)
@@ -111,24 +99,79 @@ class Row:
         assert self.median is not None
         return self.median
 
-
-def as_json(row: Row) -> dict[str, Any]:
-    """Return what a result file holds of a row: the ratio is three numbers there."""
-    found = asdict(row)
-    ratio = found.pop("ratio") or dict.fromkeys(("value", "low", "high"))
-    return found | {"ratio": ratio["value"], "low": ratio["low"], "high": ratio["high"]}
+    def ratio_to(self, other: Row) -> Interval:
+        """Return the ratio of medians to another row of the group."""
+        return spread.ratio(self.passes, other.passes, self.between)
 
 
-def nested(values: dict[str, Any]) -> dict[str, Any]:
-    """Return a file's row with the ratio's three numbers in one place, as `Row` has them."""
-    found = dict(values)
-    ratio = {"value": found["ratio"], "low": found.pop("low"), "high": found.pop("high")}
-    return found | {"ratio": None if ratio["value"] is None else ratio}
+def row_of(group: Group, contender: Contender | None, threads: int, **measured: Any) -> Row:
+    """Return the measured row of a contender, or without one that of a whole group."""
+    labels = ("all", "ours", "all", "", "", "")
+    if contender is not None:
+        target = contender.target
+        labels = (contender.name, contender.role, contender.does,
+                  target.library.name, target.device, target.mode)  # fmt: skip
+    place = group.suite, group.map, group.shape, group.axis, group.dtype, group.limit
+    return Row(*place, threads, *labels, **measured)
 
 
-def grouped(rows: Sequence[Row]) -> list[list[Row]]:
+def grouped(rows: Iterable[Row]) -> list[list[Row]]:
     """Return the rows that were measured in turns, group by group."""
     groups: dict[Key, list[Row]] = {}
     for row in rows:
         groups.setdefault(row.turns, []).append(row)
     return list(groups.values())
+
+
+def merged(rows: Iterable[Row]) -> list[Row]:
+    """Return one row a contender: the samples of all passes, and the ratios to others."""
+    by_key: dict[Key, Row] = {}
+    for row in rows:
+        known = by_key.setdefault(row.key, row)
+        if known is not row:
+            known.passes += row.passes
+            known.error = known.error or row.error
+    for row in by_key.values():
+        if row.passes:
+            row.p10, row.median, row.p90 = spread.quantiles(row.passes)
+    groups = grouped(by_key.values())
+    for row, other, between in _pairs(groups, _baseline):
+        row.against, row.between = other.contender, between
+        row.ratio = row.ratio_to(other)
+    for row, other, between in _pairs(groups, _yardstick):
+        row.yardstick = spread.ratio(row.passes, other.passes, between)
+    return list(by_key.values())
+
+
+def _pairs(
+    groups: Sequence[list[Row]], to: Callable[[Row, list[Row]], Row | None]
+) -> Iterable[tuple[Row, Row, float]]:
+    """Return measured rows, what each is compared with, and how much its ratio varies.
+
+    The variance from pass to pass is pooled over all rows of a library, device, mode, dtype and
+    number of threads.
+    """
+    pairs = [(r, o) for group in groups for r in group if r.passes and (o := to(r, group))]
+    alike: dict[Key, list[tuple[spread.Passes, spread.Passes]]] = {}
+    for row, other in pairs:
+        if row is not other:
+            alike.setdefault(_kind(row), []).append((row.passes, other.passes))
+    between = {kind: spread.between_passes(both) for kind, both in alike.items()}
+    return [(row, other, between.get(_kind(row), 0.0)) for row, other in pairs]
+
+
+def _kind(row: Row) -> Key:
+    return *row.place, row.threads, row.dtype
+
+
+def _baseline(row: Row, group: list[Row]) -> Row | None:
+    """Return the fastest plain convolution of the row's library, device and mode."""
+    plain = [r for r in group if r.role == "plain" and r.passes and r.place == row.place]
+    return min(plain, key=lambda r: r.seconds, default=None)
+
+
+def _yardstick(row: Row, group: list[Row]) -> Row | None:
+    """Return PyTorch's F.conv2d, by which all libraries are measured, on the row's device."""
+    graph = row.mode == "graph"
+    conv2d = (r for r in group if r.contender == CONV2D and r.device == row.device)
+    return next((r for r in conv2d if r.passes and (r.mode == "graph") == graph), None)

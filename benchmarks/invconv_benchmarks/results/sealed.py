@@ -1,6 +1,6 @@
-"""Files of strict JSON with a fixed schema and a checksum over all of it.
+"""Files of strict JSON with a named schema and a checksum over all of it.
 
-What is read is validated: a file that was cut off, edited or made by another version is refused.
+A file that was cut off, edited or made by another version is refused.
 """
 
 from __future__ import annotations
@@ -32,9 +32,8 @@ def write(path: Path, document: Document) -> None:
     document = json.loads(json.dumps(document, allow_nan=False))
     document["checksum"] = checksum(document)
     text = json.dumps(document, indent=1, allow_nan=False)
-    text = re.sub(
-        r"\[[-+.\de,\s]+\]", lambda m: " ".join(m[0].split()), text
-    )  # the samples of a pass stand in one line
+    # the samples of a pass stand in one line
+    text = re.sub(r"\[[-+.\de,\s]+\]", lambda m: " ".join(m[0].split()), text)
     write_text(path, text + "\n")
 
 
@@ -54,19 +53,15 @@ def read(path: Path, schema: Document) -> Document:
     """
     name = schema["properties"]["schema"]["const"]
     try:
-        document: Any = json.loads(path.read_text(encoding="utf-8"), parse_constant=_no_constant)
+        document: Any = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise CommandError(f"{path}: there is no such file") from None
-    except json.JSONDecodeError as error:
-        raise CommandError(
-            f"{path}: no JSON from line {error.lineno} on; the file is cut off or damaged"
-        ) from None
-    except UnicodeDecodeError:
-        raise CommandError(f"{path}: expected a JSON text, got other bytes") from None
-    found = document.get("schema") if isinstance(document, dict) else None
-    if found != name:
-        raise CommandError(f"{path}: expected a result of schema {name}, got {found!r}")
-    if document.get("checksum") != checksum(document):
+    except ValueError:
+        raise CommandError(f"{path}: expected JSON; the file is cut off or damaged") from None
+    named = document.get("schema") if isinstance(document, dict) else None
+    if named != name:
+        raise CommandError(f"{path}: expected a result of schema {name}, got {named!r}")
+    if document.get("checksum") != checksum(document):  # which refuses NaN, too
         raise CommandError(
             f"{path}: the checksum does not match, so the file was changed after it was written; "
             "measure again, or restore it"
@@ -85,15 +80,11 @@ def load(path: Path, kind: type[T], schema: Document) -> T:
     """Return the dataclass whose fields `write` wrote; what `read` refuses is refused."""
     document = read(path, schema)
     fields = {k: v for k, v in document.items() if k not in ("schema", "checksum")}
-    found: T = structured(kind, fields)
-    return found
+    loaded: T = structured(kind, fields)
+    return loaded
 
 
 def schema(package: str, name: str) -> Document:
     """Return the JSON schema in a file of a package."""
     loaded: Document = json.loads(files(package).joinpath(name).read_text("utf-8"))
     return loaded
-
-
-def _no_constant(name: str) -> float:
-    raise CommandError(f"expected finite numbers in a result file, got {name}")

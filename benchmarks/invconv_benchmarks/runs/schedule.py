@@ -11,10 +11,10 @@ from dataclasses import dataclass
 
 import invconv
 from invconv_benchmarks.measure import environment
-from invconv_benchmarks.results import fits, limits
-from invconv_benchmarks.results.collect import Collector
-from invconv_benchmarks.results.messages import Sizes, Times
+from invconv_benchmarks.results import limits
+from invconv_benchmarks.results.limits import Verdict
 from invconv_benchmarks.results.result import Result
+from invconv_benchmarks.results.row import Row, merged
 from invconv_benchmarks.runs.worker import Job, run
 from invconv_benchmarks.suites.group import Group
 
@@ -28,7 +28,7 @@ class Plan:
     Attributes
     ----------
     command : str
-        What was typed.
+        The words that were typed.
     groups : tuple of Group
     targets : tuple of (library, device)
     threads : tuple of int
@@ -40,7 +40,7 @@ class Plan:
     seconds : float
         For the rounds of a contender in a pass.
     deadline : float
-        Seconds after which no more passes begin; the first one, and memory, are always done.
+        Seconds after which no more passes begin; the first one is always done.
     """
 
     command: str
@@ -54,66 +54,56 @@ class Plan:
     deadline: float
 
     def jobs(self, cache: str) -> Iterator[tuple[int, Job]]:
-        """Yield (pass, job): the first pass, memory as pass 0, and the other passes."""
-        most = max(self.threads)
-        for number in (1, 0, *range(2, self.passes + 1)):
-            for threads in self.threads if number else (most,):
-                groups = tuple(g for g in self.groups if g.thorough or threads == most)
+        """Yield (pass, job)."""
+        for number in range(1, self.passes + 1):
+            for threads in self.threads:
+                groups = tuple(g for g in self.groups if g.thorough or threads == max(self.threads))
                 if groups:
-                    job = Job(groups, self.targets, threads, self.seconds, number == 0, cache)
-                    yield number, job
+                    yield number, Job(groups, self.targets, threads, self.seconds, cache)
 
 
-def perform(plan: Plan, step: Step) -> Result:
+def perform(plan: Plan, step: Step, verdicts: Sequence[Verdict] = ()) -> Result:
     """Measure, and return the result.
 
-    Parameters
-    ----------
-    plan : Plan
-    step : callable
-        Is told, before each group and at the end: what comes next, how many groups are done, and of
-        how many.
+    ``step`` is told, before each group and at the end: what comes next, how many groups are done,
+    and of how many. The verdicts are a study's, for the result.
     """
-    start, found, loads = time.monotonic(), Collector(), {"start": environment.load()}
+    start, rows, loads = time.monotonic(), list[Row](), {"start": environment.load()}
     with tempfile.TemporaryDirectory(prefix="invconv-") as cache:
-        passes = _measure(plan, list(plan.jobs(cache)), found, step)
+        jobs = list(plan.jobs(cache))
+        passes = _measure(plan, jobs, rows, step)
     loads["end"] = environment.load()
-    rows = found.rows()
-    exponents = fits.exponents(rows)
+    rows = merged(rows)
     return Result(
         invconv=invconv.__version__,
         date=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         command=plan.command,
         seconds=round(time.monotonic() - start, 1),
-        complete=0 in passes,
+        complete={number for number, _ in jobs} & {1} <= passes,
         quick=plan.quick,
         passes=max({1} | passes),
         environment=environment.environment(),
         load=loads,
         not_run=list(plan.not_run),
-        pools=found.pools,
-        ceilings=list(found.ceilings.values()),
         rows=rows,
-        exponents=exponents,
-        limits=limits.verdicts(rows, exponents),
+        limits=[*verdicts, *limits.verdicts(rows)],
     )
 
 
-def _measure(plan: Plan, jobs: Sequence[tuple[int, Job]], found: Collector, step: Step) -> set[int]:
+def _measure(plan: Plan, jobs: Sequence[tuple[int, Job]], rows: list[Row], step: Step) -> set[int]:
     """Run the jobs until the user stops it or time is up; return the passes that were completed."""
     start, passes = time.monotonic(), set[int]()
     total, done = sum(len(job.groups) for _, job in jobs), 0
     try:
         for number, job in jobs:
             step(_words(number, job, job.groups[0]), done, total)
-            with contextlib.closing(run(job)) as messages:
-                for message in messages:
-                    found.add(message, job.threads)
-                    if isinstance(message, Times | Sizes):
-                        done += 1
-                        step(_words(number, job, message.group), done, total)
-                        if number > 1 and time.monotonic() - start > plan.deadline:
-                            raise TimeoutError
+            with contextlib.closing(run(job)) as measured:
+                for group, more in measured:
+                    rows += more
+                    done += 1
+                    step(_words(number, job, group), done, total)
+                    if number > 1 and time.monotonic() - start > plan.deadline:
+                        raise TimeoutError
             passes.add(number)
     except (KeyboardInterrupt, TimeoutError):
         step("stopping", done, total)
@@ -121,5 +111,4 @@ def _measure(plan: Plan, jobs: Sequence[tuple[int, Job]], found: Collector, step
 
 
 def _words(number: int, job: Job, group: Group) -> str:
-    kind = "memory" if job.memory else f"pass {number}, {job.threads} thr"
-    return f"{kind}: {group.title}"
+    return f"pass {number}, {job.threads} thr: {group.title}"

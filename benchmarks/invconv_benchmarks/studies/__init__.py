@@ -1,4 +1,4 @@
-"""Questions that no suite asks: ``python -m invconv_benchmarks.studies.NAME`` answers one.
+"""Suites that time nothing in turns: each has ``measure(quick, folder)``, which judges by limits.
 
 May import every room but `demo` and `density`, and the adapters.
 """

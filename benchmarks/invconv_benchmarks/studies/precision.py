@@ -1,10 +1,9 @@
 """The error of an inverse against the condition number, for every method.
 
-``python -m invconv_benchmarks.studies.precision`` inverts kernels that grow from harmless to
-hopeless, twice: "sampling" solves K x = y for a random y and a kernel that every precision holds
-exactly, and compares with a substitution in extended precision that shares no code with the
-library; "round trip" computes y = K x in the data's precision, solves, and compares with x. It
-prints a table and writes the picture.
+Kernels that grow from harmless to hopeless are inverted twice: "sampling" solves K x = y for a
+random y and a kernel that every precision holds exactly, and compares with a substitution in
+extended precision that shares no code with the library; "round trip" computes y = K x in the data's
+precision, solves, and compares with x.
 
 The error is max |x - x*| / max |x*|. Beside it stands the bound that it follows, the condition
 number x eps, at least the rounding of the result: for sampling eps is that of the solve, for the
@@ -13,55 +12,44 @@ round trip that of the data, since no solve restores a digit of y that was round
 
 from __future__ import annotations
 
-import argparse
-import functools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from rich.console import Console
 from rich.progress import track
-from rich.table import Table
 
 import invconv as ic
-from invconv_benchmarks.results.committed import THIS_VERSION
-from invconv_conformance import printing
+from invconv_benchmarks.measure.spread import exactly
+from invconv_benchmarks.report import figures
+from invconv_benchmarks.results.limits import Verdict, judged
 from invconv_conformance.truth.extended import ExtendedLU
 from invconv_conformance.truth.substitution import substitute
 
 Floats = np.ndarray[Any, Any]
+Build = Callable[[float], ic.InvertibleConv]
 
-RESULT = THIS_VERSION / "precision.png"
+_TASKS = ("sampling", "round trip")
+_CAPTION = "Error of the inverse against its condition number, with the bounds that it follows"
 
 
 @dataclass(frozen=True)
 class Method:
-    """A way to solve.
-
-    Attributes
-    ----------
-    name : str
-    dtype : str
-        Of the data.
-    inside : str
-        Of the solve, whose eps the bound has.
-    settings : dict
-        For `prepare`.
-    """
+    """A way to solve: its name, the data's dtype, and that of the solve, whose eps counts."""
 
     name: str
     dtype: str
     inside: str
-    settings: dict[str, Any]
 
 
 METHODS = (
-    Method("float32", "float32", "float32", {}),
-    Method("float32, float64 inside", "float32", "float64", {"precision": "float64"}),
-    Method("float64", "float64", "float64", {}),
-    Method("float16, float32 inside", "float16", "float32", {}),
+    Method("float32", "float32", "float32"),
+    Method("float32, float64 inside", "float32", "float64"),
+    Method("float64", "float64", "float64"),
+    Method("float16, float32 inside", "float16", "float32"),
 )
 
 
@@ -71,7 +59,6 @@ class Point:
 
     task: str
     family: str
-    size: int
     method: Method
     condition: float
     error: float
@@ -84,7 +71,7 @@ class Point:
         return max(own, float(np.finfo(self.method.dtype).eps))
 
 
-def corner(channels: int, strength: float) -> ic.InvertibleConv:
+def _corner(channels: int, strength: float) -> ic.AutoregressiveConv:
     """Return an autoregressive 2 x 2 convolution with taps of a strength."""
     rng = np.random.default_rng(0)
     kernel = strength * rng.standard_normal((channels, channels, 2, 2)) / channels**0.5
@@ -92,32 +79,23 @@ def corner(channels: int, strength: float) -> ic.InvertibleConv:
     return ic.AutoregressiveConv(kernel)
 
 
-def emerging(channels: int, strength: float) -> ic.InvertibleConv:
-    """Return a pair of them."""
-    first, second = corner(channels, strength), corner(channels, -strength)
-    there = ic.AutoregressiveConv(first.parameters()["kernel"], direction=-1)
-    back = ic.AutoregressiveConv(second.parameters()["kernel"], channel_order="upper")
-    return ic.EmergingConv(there, back)
+def _emerging(channels: int, strength: float) -> ic.EmergingConv:
+    first, second = _corner(channels, strength), _corner(channels, -strength)
+    there = ic.AutoregressiveConv(first.kernel, direction=-1)
+    return ic.EmergingConv(there, ic.AutoregressiveConv(second.kernel, channel_order="upper"))
 
 
-def periodic(channels: int, strength: float) -> ic.InvertibleConv:
+def _periodic(channels: int, strength: float) -> ic.PeriodicConv:
     """Return a blur with circular padding, whose highest frequency is nearly lost."""
     line = np.asarray([0.25, 0.5, 0.25]) * (1 - np.exp2(-strength)) + [0, np.exp2(-strength), 0]
-    kernel = np.eye(channels)[:, :, None, None] * np.multiply.outer(line, line)
-    return ic.PeriodicConv(kernel)
+    return ic.PeriodicConv(np.eye(channels)[:, :, None, None] * np.multiply.outer(line, line))
 
 
-def rounded(conv: ic.InvertibleConv) -> ic.InvertibleConv:
-    """Return an operator whose arrays are exact in float16, in float64."""
-    return conv.asarrays(np.empty(0, np.float16)).asarrays(np.empty(0))
-
-
-Build = Callable[[float], ic.InvertibleConv]
 FAMILIES: dict[str, tuple[Build, tuple[int, ...], tuple[float, ...]]] = {
-    "corner, C = 1": (functools.partial(corner, 1), (16, 64), (0.1, 0.4, 0.6, 0.8, 0.9, 1.0, 1.2)),
-    "corner, C = 12": (functools.partial(corner, 12), (16, 32), (0.1, 0.3, 0.4, 0.5, 0.7, 1.0)),
-    "emerging, C = 3": (functools.partial(emerging, 3), (16, 32), (0.1, 0.3, 0.4, 0.5, 0.6, 0.8)),
-    "periodic, C = 1": (functools.partial(periodic, 1), (8, 16), (1, 2, 3, 4, 5)),
+    "corner, C = 1": (partial(_corner, 1), (16, 64), (0.1, 0.4, 0.6, 0.8, 0.9, 1.0, 1.2)),
+    "corner, C = 12": (partial(_corner, 12), (16, 32), (0.1, 0.3, 0.4, 0.5, 0.7, 1.0)),
+    "emerging, C = 3": (partial(_emerging, 3), (16, 32), (0.1, 0.3, 0.4, 0.5, 0.6, 0.8)),
+    "periodic, C = 1": (partial(_periodic, 1), (8, 16), (1, 2, 3, 4, 5)),
 }
 
 
@@ -133,17 +111,17 @@ def truth(conv: ic.InvertibleConv, y: Floats) -> Floats:
     return solution
 
 
-def points() -> Iterator[Point]:
-    """Yield the error of every method, family, size and strength."""
+def points(quick: bool) -> Iterator[Point]:
+    """Yield the error of every method, family, size and strength; ``quick``: of small sizes."""
     jobs = [
         (family, build, size, strength)
         for family, (build, sizes, strengths) in FAMILIES.items()
-        for size in sizes
+        for size in (sizes[:1] if quick else sizes)
         for strength in strengths
     ]
     for family, build, size, strength in track(jobs, "solving", console=Console(stderr=True)):
         conv, grid = build(strength), (size, size)
-        exact = rounded(conv)
+        exact = conv.asarrays(np.empty(0, np.float16)).asarrays(np.empty(0))
         draw = np.random.default_rng(1).standard_normal((conv.channels, *grid))
         y = draw.astype(np.float16).astype(np.float64)
         solution = truth(exact, y)
@@ -152,56 +130,46 @@ def points() -> Iterator[Point]:
             with np.errstate(all="ignore"):  # float16 overflows
                 sample = _prepared(exact, grid, method).inverse(y.astype(method.dtype))
                 back = prepared.inverse(prepared.conv.forward(x))
-                errors = {
-                    "sampling": (exact, _error(sample, solution)),
-                    "round trip": (conv, _error(back, x)),
-                }
-            for task, (which, error) in errors.items():
-                yield Point(task, family, size, method, which.condition(grid), error)
+                of_sample, of_trip = _error(sample, solution), _error(back, x)
+            yield Point("sampling", family, method, exact.condition(grid), of_sample)
+            yield Point("round trip", family, method, conv.condition(grid), of_trip)
 
 
 def _prepared(conv: ic.InvertibleConv, grid: tuple[int, int], method: Method) -> ic.PreparedInverse:
-    like = np.empty(0, method.dtype)
-    return conv.asarrays(like).prepare(grid, check=False, **method.settings)
+    settings: dict[str, Any] = {}
+    if (method.dtype, method.inside) == ("float32", "float64"):
+        settings["precision"] = "float64"
+    return conv.asarrays(np.empty(0, method.dtype)).prepare(grid, check=False, **settings)
 
 
 def _error(x: Floats, exact: Floats) -> float:
     error = float(np.abs(x.astype(np.float64) - exact).max() / np.abs(exact).max())
-    return error if np.isfinite(error) else np.inf
+    return error if np.isfinite(error) else 1e30  # JSON has no infinity
 
 
-def table(found: list[Point], task: str) -> Table:
-    """Return the errors, a row a condition number and a column a method."""
-    result = Table("operator", "grid", "condition", *(m.name for m in METHODS), title=task)
-    rows: dict[tuple[str, int, float], dict[str, Point]] = {}
-    for p in found:
-        if p.task == task:
-            rows.setdefault((p.family, p.size, p.condition), {})[p.method.name] = p
-    for (family, size, number), row in rows.items():
-        errors = [f"{row[m.name].error:.1e}" for m in METHODS]
-        result.add_row(family, f"{size} x {size}", f"{number:.1e}", *errors)
-    return result
+def measure(quick: bool, folder: Path) -> tuple[list[Verdict], dict[str, Path]]:
+    """Judge the largest error / bound of each task and method, where the bound is below 1."""
+    every, path = list(points(quick)), folder / "precision.png"
+    verdicts = []
+    for task in _TASKS:
+        for method in METHODS:
+            mine = [p for p in every if (p.task, p.method) == (task, method) and p.bound < 1]
+            share = exactly(max(p.error / p.bound for p in mine))
+            what = f"{task}, {method.name}: {len(mine)} inverses"
+            verdicts.append(judged("error / (condition x eps)", what, share, 1.0))
+    _draw(every, path)
+    return verdicts, {_CAPTION: path}
 
 
-def share(found: list[Point]) -> dict[tuple[str, str], float]:
-    """Return the largest error / bound of each task and method, where the bound is below 1."""
-    largest: dict[tuple[str, str], float] = {}
-    for p in found:
-        if p.bound < 1:
-            key = p.task, p.method.name
-            largest[key] = max(largest.get(key, 0.0), p.error / p.bound)
-    return largest
-
-
-def picture(found: list[Point], path: Path) -> None:
+def _draw(every: list[Point], path: Path) -> None:
     """Draw error against condition, a panel a task, with the bounds as lines."""
     import matplotlib.pyplot as plt
 
     figure, axes = plt.subplots(
-        1, 2, figsize=(11, 5.4), sharex=True, sharey=True, dpi=110, layout="constrained"
+        1, 2, figsize=(11, 5.4), sharex=True, sharey=True, layout="constrained"
     )
     numbers = np.logspace(0, 20, 200)
-    for axis, task in zip(axes, ("sampling", "round trip"), strict=True):
+    for axis, task in zip(axes, _TASKS, strict=True):
         solved = {m.inside if task == "sampling" else m.dtype for m in METHODS}
         for eps, name in sorted((float(np.finfo(name).eps), name) for name in solved):
             axis.loglog(numbers, np.clip(numbers * eps, None, 10), color="0.6", lw=1, zorder=1)
@@ -209,7 +177,7 @@ def picture(found: list[Point], path: Path) -> None:
                           rotation=35, rotation_mode="anchor")  # fmt: skip
         for i, method in enumerate(METHODS):
             for family, marker in zip(FAMILIES, "o^sD", strict=True):
-                mine = [p for p in found if (p.task, p.method, p.family) == (task, method, family)]
+                mine = [p for p in every if (p.task, p.method, p.family) == (task, method, family)]
                 x = [min(p.condition, 1e20) for p in mine]
                 y = [min(max(p.error, 1e-17), 10.0) for p in mine]
                 label = method.name if marker == "o" else None
@@ -223,25 +191,4 @@ def picture(found: list[Point], path: Path) -> None:
     figure.legend(handles, labels, fontsize=9, loc="outside lower center", ncols=3)
     markers = ", ".join(f"{m} {f}" for f, m in zip(FAMILIES, "●▲■◆", strict=True))
     figure.suptitle(f"What an inverse keeps   ({markers}; lines: condition x eps)", fontsize=11)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path)
-    plt.close(figure)
-
-
-def main() -> None:
-    """Print the tables, and write the picture."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--picture", type=Path, default=RESULT, metavar="PATH")
-    arguments = parser.parse_args()
-    found = list(points())
-    console = printing.console()
-    for task in ("sampling", "round trip"):
-        console.print(table(found, task))
-    for (task, name), value in share(found).items():
-        console.print(f"{task}, {name}: at most {value:.2g} of the bound")
-    picture(found, arguments.picture)
-    console.print(f"picture: {arguments.picture}")
-
-
-if __name__ == "__main__":
-    main()
+    figures.save(figure, path)

@@ -1,4 +1,4 @@
-"""Groups of maps and shapes to measure, and the arithmetic that a map needs.
+"""Groups of maps and shapes to measure.
 
 May import the core alone.
 """

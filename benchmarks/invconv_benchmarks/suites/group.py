@@ -6,7 +6,10 @@ from dataclasses import dataclass
 
 Shape = tuple[int, ...]
 
-SUITES = ("forward", "inverse", "periodic", "pointwise", "gradient", "scaling")
+LIBRARY_SUITES = ("forward", "inverse", "periodic", "pointwise", "growth")
+ONE_THREAD = {"overhead": ("torch",), "threads": ("numpy", "torch"), "checks": ("numpy",)}
+SUITES = (*LIBRARY_SUITES, *ONE_THREAD)  # the latter in these libraries, with one thread
+ALTERNATING = ("overhead", "checks")  # one call each in turns, with the caches as others left them
 
 
 @dataclass(frozen=True)
@@ -15,24 +18,23 @@ class Group:
 
     Attributes
     ----------
-    suite : str
-        One of `SUITES`.
-    map : str
-        A name that `invconv_benchmarks.suites.maps.build` knows, such as "corner 2".
+    suite, map : str
+        One of `SUITES`, and a name that its contenders know, such as "corner 2".
     shape : tuple of int
-        (B, C, H, W).
+        (B, C, *grid).
     does : tuple of str
-        What is timed: some of "forward", "inverse", "kernel", "gradient", "unprepared", "matrix",
-        "same weights", "new weights".
+        Calls to time: some of "forward", "inverse", "unprepared".
     peers : tuple of str
-        What else a user could run, see `invconv_benchmarks.contenders.references.PEERS`.
+        Alternatives, see `invconv_benchmarks.contenders.references.PEERS`.
     quick : bool
         Whether ``--quick`` runs it.
     thorough : bool
         Whether it runs in every dtype and with every number of threads, instead of in the first of
         the dtypes with the most threads.
     axis : str
-        Of the scaling suite: what grows along the series that this is a point of.
+        In the suite growth, the size that grows along the series of this group.
+    limit : float or None
+        The most that our time may be of the plain one's.
     dtype : str
         Filled in by `select`.
     """
@@ -45,12 +47,8 @@ class Group:
     quick: bool = False
     thorough: bool = False
     axis: str = ""
+    limit: float | None = None
     dtype: str = ""
-
-    @property
-    def pixels(self) -> int:
-        """Pixels of one image."""
-        return self.shape[2] * self.shape[3]
 
     @property
     def title(self) -> str:

@@ -2,99 +2,106 @@
 
 from __future__ import annotations
 
+import fnmatch
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
-from invconv_benchmarks.suites.group import LIMIT_SHAPES, Group, Shape
+from invconv.flows.architecture import MIXINGS
+from invconv_benchmarks.suites import checked
+from invconv_benchmarks.suites.group import LIBRARY_SUITES, LIMIT_SHAPES, Group, Shape
 
-BOTH = ("forward", "inverse")
-SOLVERS = ("pixel by pixel", "SciPy sparse solve", "dense solve")
-ONE_BY_ONES = ("normflows 1x1", "nflows 1x1")
-
-
-def _forward() -> list[Group]:
-    shapes = ((64, 12, 16, 16), (100, 3, 32, 32), (16, 48, 64, 64), (1, 12, 512, 512))
-    maps = ("corner 2", "corner 3", "emerging 3", "exponential 3")
-    return [
-        Group("forward", m, s, ("forward",), quick=s == shapes[0] and m == "emerging 3")
-        for m in maps
-        for s in shapes
-    ]
+_BOTH = ("forward", "inverse")
+_SOLVERS = ("pixel by pixel", "SciPy sparse solve")
+_LEVEL, _WIDE = (64, 12, 16, 16), (16, 48, 64, 64)
 
 
-def _inverse() -> list[Group]:
-    quick = ((64, 12, 16, 16), (64, 48, 4, 4), (1, 12, 64, 64), (16, 48, 64, 64))
-    peers = {(64, 12, 16, 16): SOLVERS, (64, 48, 4, 4): (*SOLVERS, "MAF sampling")}
-    one = Group("inverse", "corner 2", (1, 12, 16, 16), BOTH, thorough=True)
-    corner = replace(one, does=(*BOTH, "kernel"))
-    return [
-        *(replace(corner, shape=s, quick=s in quick, peers=peers.get(s, ())) for s in LIMIT_SHAPES),
-        replace(corner, shape=(64, 48, 16, 16)),
-        replace(corner, map="corner 3", shape=(64, 12, 16, 16)),
-        replace(corner, map="corner 3", shape=(16, 48, 64, 64)),
-        replace(one, map="emerging 3", shape=(64, 12, 16, 16), quick=True),
-        replace(one, map="emerging 3", shape=(16, 48, 64, 64)),
-        replace(one, map="periodic 3", shape=(64, 12, 16, 16), quick=True),
-        replace(one, map="periodic 3", shape=(16, 48, 64, 64)),
-        replace(one, map="exponential 3", shape=(64, 12, 16, 16)),
-        replace(one, map="symmetric 3", shape=(64, 12, 16, 16), quick=True),
-        replace(one, map="circular 3", shape=(64, 12, 16, 16)),
-        replace(one, map="qr", shape=(1, 512, 1, 1), does=("matrix",), peers=("reflections",)),
-        replace(one, shape=(1, 12, 8, 8), does=("same weights", "new weights"), quick=True),
-    ]
+def _forward() -> Iterator[Group]:
+    for name in ("corner 2", "corner 3", "emerging 3", "exponential 3"):
+        for shape in (_LEVEL, (100, 3, 32, 32), _WIDE, (1, 12, 512, 512)):
+            quick = shape == _LEVEL and name == "emerging 3"
+            yield Group("forward", name, shape, ("forward",), quick=quick)
 
 
-def _periodic() -> list[Group]:
-    does = ("forward", "inverse", "unprepared")
-    shapes = ((64, 12, 16, 16), (100, 3, 32, 32), (16, 48, 64, 64))
-    return [
-        Group("periodic", m, s, does, quick=s == shapes[0] and m == "periodic 5")
-        for m in ("periodic 3", "periodic 5", "symmetric 3")
-        for s in shapes
-    ]
+def _inverse() -> Iterator[Group]:
+    quick = (_LEVEL, (64, 48, 4, 4), (1, 12, 64, 64), _WIDE)
+    corner = Group("inverse", "corner 2", _LEVEL, _BOTH, thorough=True)
+    for shape in LIMIT_SHAPES:
+        peers = _SOLVERS if shape in (_LEVEL, (64, 48, 4, 4)) else ()
+        yield replace(corner, shape=shape, quick=shape in quick, peers=peers)
+    yield replace(corner, shape=(64, 48, 16, 16))
+    yield replace(corner, map="corner 3")
+    yield replace(corner, map="corner 3", shape=_WIDE)
+    for name in ("emerging 3", "periodic 3"):
+        yield replace(corner, map=name, quick=True)
+        yield replace(corner, map=name, shape=_WIDE)
+    yield replace(corner, map="symmetric 3", quick=True)
+    yield replace(corner, map="exponential 3")
+    yield replace(corner, map="circular 3")
 
 
-def _pointwise() -> list[Group]:
-    shapes = ((64, 12, 16, 16), (16, 48, 64, 64), (64, 192, 8, 8))
-    return [
-        Group(
-            "pointwise",
-            m,
-            s,
-            ("forward", "inverse", "unprepared"),
-            ONE_BY_ONES if m in ("plain", "plu") else (),
-            quick=s == shapes[0] and m == "plu",
-        )
-        for m in ("plain", "plu", "qr", "orthogonal", "circulant", "actnorm")
-        for s in shapes
-    ]
+def _periodic() -> Iterator[Group]:
+    for name in ("periodic 3", "periodic 5", "symmetric 3"):
+        for shape in (_LEVEL, (100, 3, 32, 32), _WIDE):
+            quick = shape == _LEVEL and name == "periodic 5"
+            yield Group("periodic", name, shape, (*_BOTH, "unprepared"), quick=quick)
 
 
-def _gradient() -> list[Group]:
-    shapes = ((64, 12, 16, 16), (64, 48, 4, 4), (100, 3, 32, 32), (16, 48, 64, 64))
-    return [
-        Group(
-            "gradient",
-            "corner 2",
-            s,
-            ("gradient",),
-            () if s == shapes[-1] else ("autograd through the wavefronts",),
-            quick=s == shapes[1],
-        )
-        for s in shapes
-    ]
+def _pointwise() -> Iterator[Group]:
+    for name in ("plain", "plu", "qr", "orthogonal", "circulant", "actnorm"):
+        for shape in (_LEVEL, _WIDE, (64, 192, 8, 8)):
+            quick = shape == _LEVEL and name == "plu"
+            yield Group("pointwise", name, shape, (*_BOTH, "unprepared"), quick=quick)
 
 
-def _scaling() -> list[Group]:
-    points: list[tuple[str, str, Shape, bool]] = []
-    for n in (64, 128, 256, 512, 1024, 2048, 4096):
-        points.append(("pixels", "corner 2", (1, 3, n, n), n in (64, 256, 1024)))
-    for b in (1, 4, 16, 64, 256):
-        points.append(("batch", "corner 2", (b, 12, 16, 16), b in (4, 16, 64)))
-    for c in (4, 8, 16, 32, 64, 128, 256):
-        points.append(("channels", "corner 2", (16, c, 16, 16), c in (8, 32, 128)))
-    for k in (2, 3, 4, 5, 6):
-        points.append(("kernel", f"corner {k}", (16, 12, 32, 32), k <= 4))
-    return [Group("scaling", m, s, BOTH, axis=axis, quick=quick) for axis, m, s, quick in points]
+# of each axis, the shapes in two dimensions and in one; of "taps" those along an axis, too
+_GROWTH: dict[str, list[tuple[int, Shape]]] = {
+    "pixels": [
+        *((2, (1, 3, n, n)) for n in (64, 128, 256, 512, 1024, 2048)),
+        *((2, (1, 3, n)) for n in (1000, 4000, 16_000, 64_000, 256_000)),
+    ],
+    "batch": [(2, (b, 12, *grid)) for grid in ((16, 16), (256,)) for b in (1, 4, 16, 64, 256)],
+    "channels": [
+        (2, (16, c, *grid)) for grid in ((16, 16), (256,)) for c in (4, 8, 16, 32, 64, 128)
+    ],
+    "taps": [(k, (16, 12, *grid)) for grid in ((32, 32), (1024,)) for k in (2, 3, 4, 5, 6)],
+}
+
+
+def _growth() -> Iterator[Group]:
+    for axis, points in _GROWTH.items():
+        for taps, shape in points:
+            quick = axis == "batch" and len(shape) == 4
+            yield Group("growth", f"corner {taps}", shape, _BOTH, axis=axis, quick=quick)
+
+
+def _overhead() -> Iterator[Group]:
+    """Yield the lines of `invconv_benchmarks.contenders.layers`, with our limits."""
+    small, lines = (1, 12, 8, 8), list[tuple[str, Shape, float | None]]()
+    for shape, limit, of_qr in ((small, 5.0, 7.0), (_LEVEL, 1.3, 1.6), ((32, 48, 8, 8), 1.3, 1.6)):
+        lines += [("emerging forward", shape, limit), ("emerging step", shape, limit)]
+        lines += [("emerging QR step", shape, of_qr)]
+    for name in ("1x1", "PLU 1x1", "QR 1x1"):
+        lines += [(f"{name} inverse, {lib}", (100, 12, 32, 32), 1.5) for lib in ("torch", "numpy")]
+    lines += [("periodic forward", _LEVEL, 2.0), ("periodic step", _LEVEL, 2.0)]
+    for padding in ("zeros", "circular"):
+        lines += [(f"exponential {does}, {padding}", _LEVEL, 1.0) for does in _BOTH]
+    lines += [(f"symmetric {does} / periodic", _LEVEL, 2.0) for does in _BOTH]
+    for name in ("symmetric", "periodic", "zeros", "circular", "orthogonal", "circulant"):
+        lines += [(f"{name} inverse / forward", _LEVEL, 1.3)]
+    steps = {"emerging": 1.25, "qr": 1.05}
+    samples = {"emerging": 1.2, "qr": 1.2, "periodic": 1.2}  # the paper's
+    for name in MIXINGS[1:]:
+        lines += [(f"Glow step, {name} / plain", (32, 3, 32, 32), steps.get(name))]
+        lines += [(f"Glow samples, {name} / plain", (100, 3, 32, 32), samples.get(name))]
+    for name, size, most in lines:
+        quick = "Glow" not in name
+        yield Group("overhead", name, size, ("call",), quick=quick, limit=most)
+
+
+def _threads() -> Iterator[Group]:
+    for shape in LIMIT_SHAPES:
+        quick = shape in ((1, 12, 16, 16), (100, 12, 32, 32))
+        yield Group("threads", "corner 2", shape, ("inverse",), quick=quick, thorough=True)
 
 
 GROUPS = (
@@ -102,31 +109,37 @@ GROUPS = (
     *_forward(),
     *_periodic(),
     *_pointwise(),
-    *_gradient(),
-    *_scaling(),
+    *_growth(),
+    *_overhead(),
+    *_threads(),
+    *checked.groups(),
 )
 
 
-def select(suite: str, shapes: list[Shape], dtypes: tuple[str, ...], quick: bool) -> list[Group]:
+def select(
+    suite: str, shapes: Sequence[Shape], dtypes: Sequence[str], quick: bool, only: str = "*"
+) -> list[Group]:
     """Return the groups of a suite, one a dtype.
 
     Parameters
     ----------
     suite : str
-        One of `SUITES`, or "all".
-    shapes : list of (B, C, H, W)
-        Instead of the suite's own; the scaling suite has only its own.
-    dtypes : tuple of str
+        One of `SUITES`, or "all" for those that compare libraries.
+    shapes : sequence of (B, C, H, W)
+        Instead of the suite's own; a series of growing sizes has only its own.
+    dtypes : sequence of str
     quick : bool
         Leave out what is not marked as quick, and all dtypes but the first.
+    only : str
+        A pattern of the maps' names.
     """
-    chosen = [g for g in GROUPS if suite in (g.suite, "all") and (g.quick or not quick)]
+    suites = LIBRARY_SUITES if suite == "all" else (suite,)
+    chosen = [g for g in GROUPS if g.suite in suites and (g.quick or not quick)]
+    chosen = [g for g in chosen if fnmatch.fnmatchcase(g.map, only)]
     if shapes:
-        kept = [g for g in chosen if g.axis == "" and "matrix" not in g.does]
-        first: dict[tuple[str, str, Shape], Group] = {}
-        for g in (replace(g, shape=s, peers=()) for g in kept for s in shapes):
-            first.setdefault((g.suite, g.map, g.shape), g)
-        chosen = list(first.values())
+        kept = [g for g in chosen if g.axis == ""]
+        other = [replace(g, shape=s, peers=()) for g in kept for s in shapes]
+        chosen = list({(g.suite, g.map, g.shape): g for g in reversed(other)}.values())[::-1]
     return [
         replace(g, dtype=dtype)
         for g in chosen

@@ -32,15 +32,13 @@ SHORTER = {
     "python -m invconv example folder --path FOLDER": "python -m invconv example folder",
     "python -m invconv diagnose FILE --grid 32 32 [--picture PATH]": "python -m invconv diagnose "
     "conv.safetensors --grid 32 32 --picture picture.png",
-    "python -m invconv_benchmarks.studies.NAME": "python -m invconv_benchmarks.studies.choices "
-    "--only wide --seconds 0.01",
-    "python -m invconv_benchmarks.studies.choices": "--only wide --seconds 0.01",
-    "python -m invconv_benchmarks.studies.checks": "--quick --rounds 1 --only ActNorm",
-    "python -m invconv_benchmarks.studies.first_solve": "--processes 1",
-    "python -m invconv_benchmarks.studies.overhead --seconds 5": "--seconds 0.01 --only '1x1*'",
-    "python -m invconv_benchmarks.studies.precision": "--picture precision.png",
-    "python -m invconv_benchmarks.studies.silent_error": "--quick",
-    "python -m invconv_benchmarks.studies.two_threads": "--quick --seconds 0.01",
+    "python -m invconv benchmark checks": "--quick --only ActNorm",
+    "python -m invconv benchmark first_solve": "--quick",
+    "python -m invconv benchmark overhead --seconds 5": "--quick --seconds 0.01 --only '1x1*'",
+    "python -m invconv benchmark precision": "--quick",
+    "python -m invconv benchmark silent_error": "--quick",
+    "python -m invconv benchmark threads": "--quick --seconds 0.01",
+    "python -m invconv benchmark growth": "--quick --library numpy --seconds 0.01",
     "python conformance/tests/suite/planted_faults.py": "--names 'sixteen images of a batch'",
     "python conformance/tests/suite/flow_faults.py": "--names 'pixels rounded up'",
 }

@@ -1,6 +1,6 @@
 """No inverse is wrong in silence: constructions that were, against dense matrices.
 
-``python -m invconv_benchmarks.studies.silent_error`` does the same for thousands of operators.
+``python -m invconv benchmark silent_error`` does the same for thousands of operators.
 """
 
 from __future__ import annotations

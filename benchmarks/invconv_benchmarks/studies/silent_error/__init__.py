@@ -1,4 +1,4 @@
-"""Is there an inverse that is wrong and says nothing? Constructions, random operators, hill-climbs.
+"""Is there an inverse that is wrong and says nothing? Constructions and random operators.
 
 May import what the other studies may.
 """

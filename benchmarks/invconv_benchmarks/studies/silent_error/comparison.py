@@ -5,16 +5,13 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from rich.console import Console
 from rich.progress import track
-from rich.table import Table
 
 import invconv as ic
 from invconv.operators.base import judgement
-from invconv_benchmarks.report.tables import new
 from invconv_benchmarks.studies.silent_error.constructions import Construction, Shape
 from invconv_benchmarks.studies.silent_error.truth import digits, error_of
 
@@ -53,18 +50,9 @@ class Compared:
         return self.inverse_warns and self.left >= ENOUGH
 
 
-def compare(found: Construction, rng: np.random.Generator, *, ask: bool = False) -> Compared | None:
-    """Return the comparison of an operator; None where it is refused as singular.
-
-    Parameters
-    ----------
-    found : (name, operator, grid)
-    rng : numpy.random.Generator
-        For the samples of the truth.
-    ask : bool
-        Whether to ask `invconv.diagnose`, which says much else, or the judgement that it reports.
-    """
-    name, conv, shape = found
+def compare(construction: Construction, rng: np.random.Generator) -> Compared | None:
+    """Return the comparison of an operator; None where it is refused as singular."""
+    name, conv, shape = construction
     precision = str(conv._reference()[1].dtype)
     zeros = np.zeros((1, conv.channels, *shape), precision)
     with np.errstate(all="ignore"):
@@ -75,10 +63,7 @@ def compare(found: Construction, rng: np.random.Generator, *, ask: bool = False)
             return None
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ic.IllConditionedWarning)
-            judged: Any = (
-                ic.diagnose(conv, shape) if ask else judgement.judge(conv, shape, precision)
-            )
-    said = judged.digits if ask else judged.digits(precision)
+            said = judgement.judge(conv, shape, precision).digits(precision)
     return Compared(name, conv, shape, said, left, *warned)
 
 
@@ -89,31 +74,9 @@ def _warns(call: Callable[[], object]) -> bool:
     return any(issubclass(w.category, ic.IllConditionedWarning) for w in caught)
 
 
-def compare_all(found: Iterable[Construction], what: str, *, ask: bool = False) -> list[Compared]:
+def compare_all(constructions: Iterable[Construction], what: str) -> list[Compared]:
     """Compare operators, with a bar that shows how far it is."""
     rng = np.random.default_rng()
-    shown = track(list(found), what, console=Console(stderr=True), transient=True)
-    compared = (compare(one, rng, ask=ask) for one in shown)
+    shown = track(list(constructions), what, console=Console(stderr=True), transient=True)
+    compared = (compare(one, rng) for one in shown)
     return [one for one in compared if one is not None]
-
-
-def table(found: list[Compared]) -> Table:
-    """Return a line for each name."""
-    columns = ("all", "lost", "silent", "false", "close", "hopeful")
-    title = (
-        "digits that are said and left: lost = fewer than 2, false = a warning though 3 are left,\n"
-        "close = within half a digit, hopeful = how many digits too many are said at most"
-    )
-    shown = new(title, ("operators",), columns)
-    for name in dict.fromkeys(one.name for one in found):
-        mine = [one for one in found if one.name == name]
-        shown.add_row(
-            name,
-            str(len(mine)),
-            str(sum(one.left < LOST for one in mine)),
-            str(sum(one.silent for one in mine)),
-            str(sum(one.false_alarm for one in mine)),
-            f"{100 * sum(abs(one.hopeful) <= CLOSE for one in mine) / len(mine):.1f} %",
-            f"{max(one.hopeful for one in mine):+.2f}",
-        )
-    return shown

@@ -95,27 +95,24 @@ def maps(conv: ic.InvertibleConv, shape: Shape) -> tuple[Solve, Solve]:
         pairs = [maps(step, shape) for step in steps]
         return _after([a for a, _ in pairs]), _after([s for _, s in reversed(pairs)])
     if isinstance(conv, ic.AutoregressiveConv):
-        return _by_pixels(conv)
+        zeros = np.zeros((conv.channels, *shape))
+        shift = zeros if conv.bias is None else (zeros.T + conv.bias).T
+        return (
+            lambda x: np.stack([convolve(conv, image) + shift for image in x]),
+            lambda y: np.stack([substitute(conv, image - shift) for image in y]),
+        )
     matrix, shift = oracle.affine(
         conv, (1,) * len(shape) if isinstance(conv, _POINTWISE) else shape, EXTENDED
     )
     factors, offset = ExtendedLU(matrix), np.asarray(shift).reshape(-1, 1)
 
-    def columns(x: Floats) -> Floats:
-        return x.reshape(len(x), len(matrix), -1)
+    def by_columns(solve: Solve) -> Solve:
+        return lambda x: np.stack([*map(solve, x.reshape(len(x), len(matrix), -1))]).reshape(
+            x.shape
+        )
 
-    return (
-        lambda x: np.stack([matrix @ c + offset for c in columns(x)]).reshape(x.shape),
-        lambda y: np.stack([factors.solve(c - offset) for c in columns(y)]).reshape(y.shape),
-    )
-
-
-def _by_pixels(conv: ic.AutoregressiveConv) -> tuple[Solve, Solve]:
-    bias = np.zeros(conv.channels) if conv.bias is None else conv.bias
-    shift = np.asarray(bias).reshape(-1, *(1 for _ in conv.kernel.shape[2:]))
-    return (
-        lambda x: np.stack([convolve(conv, image) + shift for image in x]),
-        lambda y: np.stack([substitute(conv, image - shift) for image in y]),
+    return by_columns(lambda c: matrix @ c + offset), by_columns(
+        lambda c: factors.solve(c - offset)
     )
 
 
@@ -135,13 +132,13 @@ def _samples(shape: Shape, rng: np.random.Generator) -> Floats:
     return np.where(kinds == 0, normal, np.where(kinds == 1, one_sign, even))
 
 
-def _relative(found: Floats, right: Floats) -> float:
+def _relative(computed: Floats, right: Floats) -> float:
     """Return the largest error of an entry over the largest one of its sample.
 
     Of y = K x first, and of random y then. A sample counts for no less than the median one of its
     kind: of few numbers, a bias that is subtracted may leave next to nothing by chance.
     """
-    off, largest = (np.abs(a).reshape(len(a), -1).max(axis=1) for a in (found - right, right))
+    off, largest = (np.abs(a).reshape(len(a), -1).max(axis=1) for a in (computed - right, right))
     if not np.isfinite(off).all():
         return math.inf
     for half in np.split(largest, 2):

@@ -190,7 +190,7 @@ def prefers_kernel(batch: int, channels: int, shape: Shape, itemsize: int) -> bo
     """Tell whether the compiled kernel runs here and is faster than FFTs.
 
     Its transforms take n products a number along an axis of n points, and its last vector of images
-    may be partly idle. ``python -m invconv_benchmarks.studies.choices`` compares the two.
+    may be partly idle.
     """
     if machine.reason(itemsize) is not None:
         return False

@@ -1,0 +1,185 @@
+"""Layers of ours beside PyTorch's, or beside others of ours, which the map's name tells.
+
+Emerging convolutions beside two of 2 x 2 on images that are padded already, exact inverses of the
+1x1s beside a 1x1, the periodic convolution beside a circular 3 x 3, an exponential beside a 3 x 3
+that runs once more than its series has terms; prepared inverses beside their forwards, and a Glow
+with each mixing layer beside the same with plain 1x1s. A step is forward and backward, with
+gradients set to None before; a Glow's is one of Adamax, too.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+import invconv as ic
+import invconv_torch as it
+from invconv_benchmarks.contenders.setup import Setup
+from invconv_benchmarks.measure.contender import Call, Contender
+from invconv_benchmarks.suites.group import Shape
+from invconv_torch.flows import Glow
+
+Pair = tuple[Call, Call]
+_GLOW: dict[str, Any] = {"levels": 2, "depth": 4, "width": 32}
+
+
+def contenders(setup: Setup) -> list[Contender]:
+    """Return both calls of a pair, in PyTorch on the CPU."""
+    if setup.target.library.name != "torch" or setup.target.on_cuda:
+        return []
+    name, shape = setup.group.map, setup.group.shape
+    both = functools.cache(lambda: pair(name, shape))
+    other = name.partition(" / ")[2] or "nn.Conv2d"
+    return [
+        setup.contender("invconv", "ours", "call", lambda: both()[0]),
+        setup.contender(other, "plain", "call", lambda: both()[1]),
+    ]
+
+
+def pair(name: str, shape: Shape) -> Pair:
+    """Return our call and the one that it is compared with, by the map's name."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return next(make for begin, make in _PAIRS.items() if begin in name)(name, shape)
+
+
+def _emerging(name: str, shape: Shape) -> Pair:
+    """Return forwards or steps; two convolutions make images a pixel smaller each."""
+    batch, channels, height, width = shape
+    x, padded = torch.randn(shape), torch.randn(batch, channels, height + 2, width + 2)
+    plain = nn.Sequential(nn.Conv2d(channels, channels, 2), nn.Conv2d(channels, channels, 2))
+    layer: nn.Module = it.EmergingConv2d(channels, mixing="qr" if "QR" in name else "plain")
+    if "step" in name:
+        return step_of(layer, x), step_of(plain, padded)
+    return partial(layer, x), partial(plain, padded)
+
+
+def _periodic(name: str, shape: Shape) -> Pair:
+    """Return forwards or steps; the convolution of the same receptive field wraps around."""
+    channels, x = shape[1], torch.randn(shape)
+    layer: nn.Module = it.PeriodicConv2d(channels)
+    plain = nn.Conv2d(channels, channels, 3, padding=1, padding_mode="circular")
+    if "step" in name:
+        return step_of(layer, x), step_of(plain, x)
+    return partial(layer, x), partial(plain, x)
+
+
+def _pointwise(name: str, shape: Shape) -> Pair:
+    """Return a prepared inverse and a 1x1 convolution."""
+    y, channels = torch.randn(shape), shape[1]
+    images = y.numpy() if name.endswith("numpy") else y
+    plain = nn.Conv2d(channels, channels, 1, bias=False).requires_grad_(False)
+    kinds: dict[str, Any] = {"PLU": ic.PLUConv1x1, "QR": ic.QRConv1x1}
+    kind = kinds.get(name.partition(" ")[0], ic.Conv1x1)
+    conv = kind.init(channels, rng=np.random.default_rng(0), ndim=2, like=images)
+    inverse = conv.prepare(shape[2:]).inverse
+    return lambda: torch.as_tensor(inverse(images)), partial(plain, y)
+
+
+def _exponential(name: str, shape: Shape) -> Pair:
+    """Return a forward or a prepared inverse, and terms + 1 convolutions."""
+    channels, x, padding = shape[1], torch.randn(shape), name.rpartition(" ")[2]
+    rng = np.random.default_rng(0)
+    conv = ic.ExponentialConv.init(channels, padding=padding, rng=rng, like=x)
+    plain = nn.Conv2d(channels, channels, 3, padding=1, padding_mode=padding).requires_grad_(False)
+    _, counts = conv._family.prepared(conv.kernel, shape[2:])
+    assert counts is not None  # as the kernel is readable
+    again = nn.Sequential(*[plain] * (counts.steps * counts.terms + 1))
+    way = conv.forward if "forward" in name else conv.prepare(shape[2:]).inverse
+    return partial(way, x), partial(again, x)
+
+
+_INITS: dict[str, Callable[..., ic.InvertibleConv]] = {
+    "symmetric": ic.SymmetricConv.init,
+    "periodic": ic.PeriodicConv.init,
+    "zeros": ic.ExponentialConv.init,
+    "circular": partial(ic.ExponentialConv.init, padding="circular"),
+    "orthogonal": partial(ic.OrthogonalConv1x1.init, ndim=2),
+    "circulant": partial(ic.CirculantConv1x1.init, ndim=2),
+}
+
+
+def _ours(name: str, does: str, shape: Shape) -> Call:
+    x = torch.randn(shape)
+    conv = _INITS[name](shape[1], rng=np.random.default_rng(0), like=x)
+    return partial(conv.forward if does == "forward" else conv.prepare(shape[2:]).inverse, x)
+
+
+def _own_forward(name: str, shape: Shape) -> Pair:
+    kind = name.partition(" ")[0]
+    return _ours(kind, "inverse", shape), _ours(kind, "forward", shape)
+
+
+def _beside_periodic(name: str, shape: Shape) -> Pair:
+    does = name.split()[1]
+    return _ours("symmetric", does, shape), _ours("periodic", does, shape)
+
+
+def _glow(name: str, shape: Shape) -> Pair:
+    """Return a training step or samples, of a Glow with a mixing layer and with plain 1x1s."""
+    mixing, plain = name.partition(", ")[2].split(" / ")
+    make = _glow_step if "step" in name else _glow_samples
+    return make(mixing, shape), make(plain, shape)
+
+
+def _glow_step(mixing: str, shape: Shape) -> Call:
+    """Return a training step whose learning rate moves nothing far."""
+    images, flow = _flow(mixing, shape)
+    optimiser = torch.optim.Adamax(flow.parameters(), 1e-7)
+
+    def step() -> Any:
+        optimiser.zero_grad()
+        loss = flow.bits_per_dim(images).mean()
+        loss.backward()
+        optimiser.step()
+        return loss
+
+    return step
+
+
+def _glow_samples(mixing: str, shape: Shape) -> Call:
+    _, flow = _flow(mixing, shape)
+    draw: Call = torch.no_grad()(partial(flow.prepare().sample, shape[0]))
+    return draw
+
+
+def _flow(mixing: str, shape: Shape) -> tuple[Any, Any]:
+    images = torch.randint(256, shape, dtype=torch.uint8)
+    flow = Glow(shape[1:], mixing=mixing, **_GLOW)
+    flow.initialize(flow.dequantize(images)[0])
+    return images, flow
+
+
+def step_of(layer: Any, x: Any) -> Call:
+    """Return forward and backward of a layer, whose log-determinants count if it has any."""
+    parameters = list(layer.parameters())
+
+    def step() -> Any:
+        for parameter in parameters:
+            parameter.grad = None
+        out = layer(x)
+        z, log_det = out if isinstance(out, tuple) else (out, None)
+        loss = z.square().sum()
+        if log_det is not None:
+            loss = loss - log_det.sum()
+        loss.backward()
+        return loss
+
+    return step
+
+
+_PAIRS: dict[str, Callable[[str, Shape], Pair]] = {  # the first whose words are in a name
+    "Glow": _glow,
+    "/ periodic": _beside_periodic,
+    "/ forward": _own_forward,
+    "exponential": _exponential,
+    "1x1": _pointwise,
+    "periodic": _periodic,
+    "emerging": _emerging,
+}

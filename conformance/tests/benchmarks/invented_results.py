@@ -1,0 +1,81 @@
+"""A result of invented samples, for the tests of reports."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from invconv_benchmarks.results import limits
+from invconv_benchmarks.results.result import Result
+from invconv_benchmarks.results.row import Row, merged
+
+ENVIRONMENT = {
+    "cpu": "a processor",
+    "cores": 2,
+    "memory_bytes": 2**34,
+    "gpus": [],
+    "platform": "Linux",
+    "python": "3.11",
+    "versions": {"numpy": "2", "torch": "2", "jax": "0"},
+    "blas": ["Haswell"],
+    "commit": "abc",
+}
+
+
+def row(contender: str, role: str, does: str, samples: list[float], **others: Any) -> Row:
+    """Return what a worker tells of a contender in one pass."""
+    place: dict[str, Any] = {
+        "suite": "inverse",
+        "map": "corner 2",
+        "shape": (64, 12, 16, 16),
+        "axis": "",
+    }
+    place |= {"dtype": "float32", "limit": None, "threads": 1}
+    names = {"contender": contender, "role": role, "does": does}
+    names |= {"library": "numpy", "device": "cpu", "mode": "eager"}
+    found: dict[str, Any] = {"passes": [samples] if samples else [], "plan": 1e-3, "first": 2e-3}
+    return Row(**place | names | found | others)
+
+
+def samples(center: float, noise: float = 0.01, count: int = 30, seed: int = 0) -> list[float]:
+    """Return seconds around a centre."""
+    factors = 1 + noise * np.random.default_rng(seed).standard_normal(count)
+    return [float(center * f) for f in factors]
+
+
+def invented(inverse: float = 1.3e-3, noise: float = 0.01) -> Result:
+    """Return a result of one group in two passes, and of a series over image sizes."""
+    found = []
+    for number in range(2):
+        found += [
+            row("invconv forward", "ours", "forward", samples(1.1e-3, noise, seed=number)),
+            row(
+                "invconv inverse", "ours", "inverse", samples(inverse, noise, seed=9), residual=1e-7
+            ),
+            row("im2col", "plain", "forward", samples(1e-3, noise, seed=20 + number)),
+            row("F.conv2d", "plain", "forward", samples(1.5e-3, noise, seed=30), library="torch"),
+            row("slow one", "peer", "inverse", samples(1.0, noise, 2)),
+            row("broken one", "peer", "inverse", [], error="RuntimeError: <no> such thing"),
+        ]
+    for n in (4, 8, 12, 16, 20):
+        for does, power in (("forward", 1.0), ("inverse", 1.5)):
+            place = {"suite": "growth", "shape": (1, 3, n, n), "axis": "pixels"}
+            found.append(
+                row(f"invconv {does}", "ours", does, [1e-6 * n ** (2 * power)] * 3, **place)
+            )
+    rows = merged(found)
+    return Result(
+        invconv="0.1.0",
+        date="2026-01-01T00:00:00+00:00",
+        command="python -m invconv benchmark <inverse>",
+        seconds=1.0,
+        complete=True,
+        quick=False,
+        passes=2,
+        environment=dict(ENVIRONMENT),
+        load={"start": 0.1, "end": 9.0},
+        not_run=["CuPy: not installed"],
+        rows=rows,
+        limits=limits.verdicts(rows),
+    )
