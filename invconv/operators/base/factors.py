@@ -202,17 +202,16 @@ def require_regular(
     return None
 
 
-def log_det_and_guard(conv: FactorList, shape: Shape) -> tuple[Array, Array | None]:
+def log_det_and_guard(conv: Traits, shape: Shape) -> tuple[Array, Array | None]:
     """Return log|det K|, and that of the factors that the inverse solves if it is not readable.
 
     Raises if one of them is exactly singular, as far as it is readable.
     """
-    path = conv._path()
-    if any(factor.inverted and not factor.is_shift for factor in path):
-        guard = require_regular(conv, shape, back=True)
-        return paths.log_det(path, shape)[0], guard
-    log_det = paths.log_det(path, shape)[0]
-    return log_det, require_regular(conv, shape, back=True, log_det=log_det)
+    guard = require_regular(conv, shape, back=True) if conv._inverts_forward else None
+    log_det = paths.log_det(conv._path(), shape)[0]
+    if not conv._inverts_forward:  # the inverse solves all factors
+        guard = require_regular(conv, shape, back=True, log_det=log_det)
+    return log_det, guard
 
 
 def _singular(conv: FactorList, family: Family, place: int, shape: Shape) -> str:
