@@ -14,7 +14,7 @@ from invconv.arrays.errors import SingularConvError
 from invconv.arrays.namespaces import Array, Shape, grid_text, readable, to_float
 from invconv.families import path as paths
 from invconv.families.family import SHIFT, Family
-from invconv.families.path import Factor, FactorLike
+from invconv.families.path import Factor, FactorLike, Path
 from invconv.families.route import runs, undone_as_one
 from invconv.operators.base.copies import Carried
 
@@ -202,13 +202,13 @@ def require_regular(
     return None
 
 
-def log_det_and_guard(conv: Traits, shape: Shape) -> tuple[Array, Array | None]:
+def log_det_and_guard(conv: Traits, path: Path, shape: Shape) -> tuple[Array, Array | None]:
     """Return log|det K|, and that of the factors that the inverse solves if it is not readable.
 
     Raises if one of them is exactly singular, as far as it is readable.
     """
     guard = require_regular(conv, shape, back=True) if conv._inverts_forward else None
-    log_det = paths.log_det(conv._path(), shape)[0]
+    log_det = paths.log_det(path, shape)[0]
     if not conv._inverts_forward:  # the inverse solves all factors
         guard = require_regular(conv, shape, back=True, log_det=log_det)
     return log_det, guard

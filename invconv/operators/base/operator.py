@@ -227,8 +227,9 @@ class InvertibleConv(Differentiable, abstract=True):
         return state.for_data_in(working._reference()[1].dtype) if wide else state
 
     def _factor(self, shape: Shape) -> State:
-        log_det, guard = log_det_and_guard(self, shape)
-        return factored(paths.inverse(self._path()), shape, log_det, guard)
+        path = self._path()
+        log_det, guard = log_det_and_guard(self, path, shape)
+        return factored(paths.inverse(path), shape, log_det, guard)
 
     # --- condition ---------------------------------------------------------------------------
 
