@@ -53,7 +53,7 @@ _ID = re.compile(
 
 _MODES = "only these modes: eager, jit; torch also aot_eager, inductor"
 _QUICK = "one case of each kind, in float64 and float32 (compiled: float32; eager JAX, which "
-_SECONDS = "that a library may take in all which nobody adapted; 60 unless given"
+_SECONDS = "that a library of --namespace may take in all; 60 unless given"
 OPTIONS: dict[str, dict[str, Any]] = {  # what to run, and what to write; of argparse, too
     "library": {"type": words, "help": "all (the default), or some names with commas between"},
     "namespace": {"help": "an array library that nobody adapted, by import name: dask.array"},
@@ -135,7 +135,7 @@ class LawTest(pytest.Item):
         library = target_of(self.check.column).library
         strange = not (library.adapted or library.native)
         used = time.monotonic() - self.config.stash[_SUITE].start
-        if strange and used > self.config.option.seconds:
+        if (strange or self.config.option.namespace) and used > self.config.option.seconds:
             pytest.skip("its time is over")
         with limited() if strange else nullcontext():
             self.result = self.check.run()
