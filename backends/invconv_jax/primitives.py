@@ -6,11 +6,9 @@ from invconv_jax.native.exponential import (
     counted,
     exponential,
     exponential_gram,
-    exponential_vjp,
 )
 from invconv_jax.native.partition import spread
-from invconv_jax.native.pointwise import matrix_solver
-from invconv_jax.native.solves import matmul, nan_where_singular, triangular_solve
+from invconv_jax.native.solves import matmul, triangular_solve
 from invconv_jax.native.spectrum import spectral_solver
 from invconv_jax.native.wavefront import causal_solver
 
@@ -22,10 +20,7 @@ __all__ = [
     "counted",
     "exponential",
     "exponential_gram",
-    "exponential_vjp",
     "matmul",
-    "matrix_solver",
-    "nan_where_singular",
     "spectral_solver",
     "spread",
     "triangular_solve",

@@ -15,12 +15,11 @@ from invconv.kernels.families import (
 from invconv.kernels.frequencies.products import SpectralProduct
 from invconv_torch.native import kernels
 from invconv_torch.native.autodiff import APPLY, GRAM, MATMUL, SOLVE, run
-from invconv_torch.native.exponential import exponential, exponential_gram, exponential_vjp
+from invconv_torch.native.exponential import counted, exponential, exponential_gram
 from invconv_torch.native.host import TorchOps
 from invconv_torch.native.matrices import LogAbsDet, inverse_or_nan, log_of_pivots
 from invconv_torch.native.solvers import Factor, SpectralFactor, by_frequencies
 from invconv_torch.native.spectral import spectral_log_det
-from invconv_torch.native.terms import counted
 from invconv_torch.native.whole import evaluate, records
 from invconv_torch.traced import require_onnx_form, traced
 
@@ -28,12 +27,10 @@ __all__ = [
     "ARRAY_OPS",
     "apply",
     "by_frequencies",
-    "complex_of",
     "counted",
     "evaluate",
     "exponential",
     "exponential_gram",
-    "exponential_vjp",
     "factor",
     "gram",
     "inverse_or_nan",
@@ -50,9 +47,6 @@ _TRIANGLES = {lower: TriangularFamily(lower) for lower in (False, True)}
 
 # See `invconv.kernels.primitives.matmul`.
 matmul = functools.partial(run, MATMUL, None)  # of two tensors
-
-# See `invconv.kernels.frequencies.fourier.complex_of`.
-complex_of = torch.complex
 
 # See `invconv.kernels.maps`.
 apply = functools.partial(run, APPLY)  # of a family, its weights and x

@@ -23,18 +23,13 @@ VERSIONS = Versions("PyTorch", "torch", oldest="2.9", newest="2.13.0")
 VERSIONS.require(torch.__version__)
 
 try:
-    from torch import _add_batch_dim as add_batch_dim
-    from torch import _remove_batch_dim as remove_batch_dim
     from torch._C import _get_fp32_precision_getter as fp32_precision
     from torch._C import _is_tracing as is_tracing
     from torch._C import _len_torch_dispatch_stack as open_modes
-    from torch._C import _vmapmode_decrement_nesting as leave_legacy_vmap
-    from torch._C import _vmapmode_increment_nesting as enter_legacy_vmap
     from torch._C._functorch import TransformType as Transform
     from torch._C._functorch import (
         get_interpreter_stack,
         is_functorch_wrapped_tensor,
-        is_legacy_batchedtensor,
         peek_interpreter_stack,
     )
     from torch._higher_order_ops.scan import scan_op
@@ -52,20 +47,15 @@ __all__ = [
     "FakeTensor",
     "Node",
     "Transform",
-    "add_batch_dim",
     "behind",
     "constant_in_graphs",
-    "enter_legacy_vmap",
     "forward_level",
     "fp32_precision",
     "get_interpreter_stack",
     "is_functorch_wrapped_tensor",
-    "is_legacy_batchedtensor",
     "is_tracing",
-    "leave_legacy_vmap",
     "open_modes",
     "peek_interpreter_stack",
-    "remove_batch_dim",
     "scan_op",
     "version",
     "without_modes",

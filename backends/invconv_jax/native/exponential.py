@@ -222,11 +222,3 @@ def exponential_gram(
 def counted(family: StencilFamily, w: Array, kernel: Array, shape: Shape) -> tuple[Array, None]:
     """See `invconv.kernels.exponential`."""
     return w, None
-
-
-def exponential_vjp(
-    family: StencilFamily, w: Array, x: Array, y_bar: Array, counts: Counts | None = None
-) -> tuple[Array, Array]:
-    """See `invconv.kernels.exponential`."""
-    w_bar = exponential_gram(family, w, x, y_bar)
-    return w_bar, exponential(family.transpose(), family.adjoint(w), y_bar)

@@ -24,9 +24,8 @@ from invconv.kernels.cpu.compiler.target import host
 from invconv.kernels.cpu.geometry import geometry_of
 from invconv.kernels.cuda.launch import Program
 from invconv_jax.native import launches
-from invconv_jax.native.fronts import Geometry
 from invconv_jax.native.partition import SplitByBatch
-from invconv_jax.native.scan import Scan
+from invconv_jax.native.scan import Geometry, Scan
 from invconv_jax.private import (
     Primitive,
     is_exported,

@@ -18,7 +18,7 @@ from invconv.arrays.namespaces import Array
 from invconv.kernels.cpu.compiled import available
 from invconv.kernels.cuda import xla
 from invconv.kernels.cuda.launch import Program
-from invconv_jax.native.fronts import Geometry
+from invconv_jax.native.scan import Geometry
 
 
 def program_of(geometry: Geometry, channels: int, dtype: Any) -> Program | None:

@@ -18,9 +18,8 @@ from invconv.arrays.namespaces import Array, Shape, readable
 from invconv.kernels.cpu.compiled import available, compiled_solve
 from invconv.kernels.wavefront import CausalStencil
 from invconv_jax.native.convolve import correlate
-from invconv_jax.native.fronts import Geometry
 from invconv_jax.native.kernel import Kernel
-from invconv_jax.native.scan import Scan
+from invconv_jax.native.scan import Geometry, Scan
 
 
 def causal_solver(stencil: CausalStencil, shape: Shape) -> CausalSolver:

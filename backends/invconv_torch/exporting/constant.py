@@ -32,6 +32,7 @@ from invconv.kernels.families import MIRROR, MatrixFamily, ScaleFamily
 from invconv.kernels.frequencies.spectrum import SpectralSolver
 from invconv.kernels.matrices import Product
 from invconv.kernels.pixel_steps import PixelSteps
+from invconv.kernels.plain.lanes import Lanes, lanes_of
 from invconv.kernels.primitives import per_channel
 from invconv.kernels.series import series
 from invconv.kernels.wavefront import Ints, inverse_at_the_pixel
@@ -39,7 +40,7 @@ from invconv.operators.base.calls import Call
 from invconv.operators.base.factors import require_regular
 from invconv_torch.exporting.spectral import spectral_solve
 from invconv_torch.exporting.values import constant
-from invconv_torch.exporting.waves import Lanes, causal_solve, lanes_of
+from invconv_torch.exporting.waves import causal_solve
 from invconv_torch.native import correlation
 
 Tensor: TypeAlias = torch.Tensor

@@ -16,7 +16,6 @@ from torch.autograd import Function
 
 from invconv.kernels import rules
 from invconv_torch.native import kernels, ops
-from invconv_torch.native.batched import one_by_one
 from invconv_torch.native.layout import owned
 from invconv_torch.traced import (
     Watch,
@@ -87,7 +86,6 @@ class _Eager(Function):  # type: ignore[misc]
         ctx.save_for_forward(*kept)
 
     @staticmethod
-    @one_by_one
     def backward(ctx: Any, bar: Tensor) -> tuple[Any, ...]:
         wanted = ctx.needs_input_grad[1:]
         return None, *ctx.rule.vjp(ctx.settings, ctx.saved_tensors, bar, wanted)

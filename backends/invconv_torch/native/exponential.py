@@ -14,14 +14,27 @@ from invconv.kernels.exponential import (
     gram_tangent,
 )
 from invconv.kernels.families import StencilFamily
-from invconv.kernels.series import Counts, series
+from invconv.kernels.series import Counts, counts_of, series
 from invconv_torch.native import kernels, ops
 from invconv_torch.native.autodiff import Cotangents, Rule, run
-from invconv_torch.native.terms import has_values
-from invconv_torch.traced import Watch, watch
+from invconv_torch.native.host import PLAIN
+from invconv_torch.traced import traced
 
 Tensor: TypeAlias = torch.Tensor
 Settings: TypeAlias = tuple[StencilFamily, Counts | None]
+
+
+def has_values(w: Tensor) -> bool:
+    """Tell whether a tensor has values, to count terms by; fake and meta tensors have none."""
+    return type(w) in PLAIN and not w.is_meta
+
+
+def counted(
+    family: StencilFamily, w: Tensor, kernel: Tensor, shape: tuple[int, ...]
+) -> tuple[Tensor, Counts | None]:
+    """See `invconv.kernels.exponential`; a traced series counts as it runs."""
+    known = has_values(w) and not traced()
+    return w, counts_of(family, w.detach()) if known else None
 
 
 def _run(settings: Settings, w: Tensor, x: Tensor, *directions: Tensor) -> Tensor:
@@ -100,13 +113,3 @@ def exponential_gram(
 ) -> Tensor:
     """See `invconv.kernels.exponential`."""
     return run(GRAM, (family, counts), w, x, y, *directions)
-
-
-def exponential_vjp(
-    family: StencilFamily, w: Tensor, x: Tensor, y_bar: Tensor, counts: Counts | None = None
-) -> tuple[Tensor, Tensor]:
-    """See `invconv.kernels.exponential`; one pass if no second derivative is recorded."""
-    if watch(w, x, y_bar) is Watch.NOBODY and has_values(w):
-        return series(kernels, family, w, (), counts, orders=1).pull_back(x, y_bar)
-    w_bar = exponential_gram(family, w, x, y_bar, counts=counts)
-    return w_bar, exponential(family.transpose(), family.adjoint(w), y_bar, counts=counts)

@@ -12,8 +12,6 @@ from typing import Any, TypeAlias
 import torch
 from torch.autograd import Function
 
-from invconv_torch.native.batched import one_by_one
-
 Tensor: TypeAlias = torch.Tensor
 
 
@@ -39,7 +37,6 @@ class LogAbsDet(Function):  # type: ignore[misc]
         return log_of_pivots(matrices)
 
     @staticmethod
-    @one_by_one
     def backward(ctx: Any, bar: Tensor) -> tuple[Tensor]:
         """Return the cotangent of the matrices."""
         return (bar[..., None, None] * inverse_or_nan(*ctx.saved_tensors).mH,)

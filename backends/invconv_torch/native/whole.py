@@ -15,7 +15,6 @@ import torch
 from invconv.operators.base import operator as core
 from invconv.operators.base.calls import for_each
 from invconv.solve.state import State
-from invconv_torch.native.batched import one_by_one
 from invconv_torch.native.host import in_host_memory
 from invconv_torch.native.layout import laid_out, owned
 from invconv_torch.private import Node, forward_level, is_functorch_wrapped_tensor
@@ -77,7 +76,6 @@ class _Forward(Node):
         return y, for_each(x.shape[:1], log_det)
 
     @staticmethod
-    @one_by_one
     def backward(ctx: Any, y_bar: Tensor | None, log_det_bar: Tensor | None) -> tuple[Any, ...]:
         x, _, *tensors = ctx.saved_tensors
         conv, needed = _with(ctx.conv, tensors), ctx.needs_input_grad
@@ -100,7 +98,6 @@ class _Inverse(Node):
         return x
 
     @staticmethod
-    @one_by_one
     def backward(ctx: Any, x_bar: Tensor) -> tuple[Any, ...]:
         y, x, *tensors = ctx.saved_tensors
         conv = _with(ctx.conv, tensors)

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch.autograd.functional import hessian, jacobian
 
 import invconv_torch as it
 from invconv_torch import primitives
@@ -123,27 +122,6 @@ def test_a_singular_layer_has_a_gradient_and_no_exception() -> None:
     assert log_det.item() == -math.inf
     (z.sum() + log_det.sum()).backward()
     assert layer.first.kernel.grad[0, 0, 0, 0].isinf()
-
-
-@pytest.mark.parametrize("direction", ["forward", "inverse"])
-@pytest.mark.parametrize("layer_name", ["autoregressive-1d", "periodic-1d", "plain", "qr", "plu"])
-def test_vectorized_jacobians(direction: str, layer_name: str, torch_layer: Build) -> None:
-    layer, x = torch_layer(layer_name)
-    x = x[:1]
-
-    def cubes(z: Any) -> Any:
-        return (getattr(layer, direction)(z)[0] ** 3).flatten()
-
-    def slope(z: Any, vectorize: bool) -> Any:
-        return jacobian(cubes, z, create_graph=True, vectorize=vectorize)
-
-    torch.testing.assert_close(slope(x, True), slope(x, False))
-    of_sum = [hessian(lambda z: cubes(z).sum(), x, vectorize=v) for v in (True, False)]
-    torch.testing.assert_close(*of_sum)
-    assert of_sum[1].abs().max() > 1e-3  # there is something to compare
-    # one level of vmap inside another
-    nested = [jacobian(lambda z, v=v: slope(z, v)[:2], x, vectorize=v) for v in (True, False)]
-    torch.testing.assert_close(*nested)
 
 
 def test_an_image_that_has_left_a_transform_has_gradients() -> None:

@@ -13,10 +13,10 @@ import torch
 
 import invconv as ic
 import invconv_torch as it
+from invconv.kernels.plain.lanes import lanes_of
 from invconv_conformance.cases.case import Case
 from invconv_conformance.truth import oracle
 from invconv_torch.exporting import constant
-from invconv_torch.exporting.waves import lanes_of
 from tests.libraries.onnx_programs import BATCH, exported, run
 from tests.on_torch.modules import Both
 from tests.selected import cases_named
