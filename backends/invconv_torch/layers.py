@@ -15,7 +15,7 @@ import invconv as ic
 from invconv.arrays.settings import choice
 from invconv.flows.architecture import POINTWISE
 from invconv_torch.layer import Convolution
-from invconv_torch.module import Read
+from invconv_torch.parameters import Read
 from invconv_torch.pointwise_layers import Conv1x1
 
 Tensor: TypeAlias = torch.Tensor

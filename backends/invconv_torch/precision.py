@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -51,29 +50,12 @@ def _enter(kind: str) -> None:
 
 def _leave(kind: str) -> None:
     with _lock:
-        depth = _depth.pop(kind, 1) - 1  # a child process has none
+        depth = _depth.pop(kind, 1) - 1
         if depth:
             _depth[kind] = depth
-        else:
-            _restore(kind)
-
-
-def _restore(kind: str) -> None:
-    for part, back in _saved.pop(kind, []):
-        part.fp32_precision = back
-
-
-def _forked() -> None:
-    """Restore the switches in a child process, which has no threads that would."""
-    global _lock
-    _lock = threading.RLock()
-    for kind in list(_saved):
-        _restore(kind)
-    _depth.clear()
-
-
-if hasattr(os, "register_at_fork"):  # not on Windows
-    os.register_at_fork(after_in_child=_forked)
+            return
+        for part, back in _saved.pop(kind, []):
+            part.fp32_precision = back
 
 
 def autocasting(kind: str) -> bool:

@@ -55,9 +55,10 @@ gram = functools.partial(run, GRAM)  # of a family, x and y
 
 def factor(family: LinearFamily, w: Tensor, shape: tuple[int, ...]) -> Any:
     """See `invconv.kernels.maps.factor`."""
-    if family.solved in ("scale", "triangle"):
+    if family.solved in ("causal", "spectral", "matrix"):
+        require_onnx_form()
+    if family.solved not in ("causal", "spectral"):
         return family.factor(w, shape)
-    require_onnx_form()
     known = None if traced() else kernels.factor(family, w.detach(), shape, quiet=False)
     return Solver(family, w, known)
 

@@ -8,14 +8,12 @@ from __future__ import annotations
 
 import functools
 from dataclasses import dataclass
-from typing import Any
 
-import jax
 import numpy as np
 from jax import lax
 from jax import numpy as jnp
 
-from invconv.arrays.namespaces import Array, Shape, readable
+from invconv.arrays.namespaces import Array, Shape
 from invconv.arrays.stencil import Offset
 from invconv.kernels.plain.lanes import lanes_of
 from invconv.kernels.primitives import flat
@@ -62,69 +60,20 @@ class Geometry:
         return 1 + sum(w * ((n - 1) // d) for w, n, d in axes)
 
 
-@functools.partial(
-    jax.tree_util.register_dataclass, data_fields=["inverse", "accurate"], meta_fields=[]
-)
-@dataclass(frozen=True, eq=False)
-class Scan:
-    """A solve front after front: x = D^-1 (y - sum of taps[t] x at earlier fronts).
+def solve(geometry: Geometry, matrices: Array, y: Array) -> Array:
+    """Return x, shape (B, C, *shape), for D and the taps (1 + T, C, C), without a derivative."""
+    diagonal, taps = matrices[0], matrices[1:]
+    unit = jnp.eye(diagonal.shape[0], dtype=diagonal.dtype)
+    inverse = triangular_solve(diagonal, unit, lower=geometry.lower)
 
-    Attributes
-    ----------
-    inverse : array, shape (C, C), or None
-        D^-1; if None, every front solves with D.
-    accurate : 0-d bool array, or None
-        Whether D^-1 may be used, if only the device knows; None if it may.
-    """
+    def multiply(y: Array) -> Array:
+        product = matmul(inverse, flat(y)).reshape(y.shape)
+        return _loop(geometry, None, matmul(inverse, taps), product)
 
-    inverse: Array | None
-    accurate: Array | None
+    def divide(y: Array) -> Array:
+        return _loop(geometry, diagonal, taps, y)
 
-    @staticmethod
-    def of(diagonal: Array, lower: bool) -> Scan:
-        """Invert D, as a constant: the rule of the linear solve has the derivative."""
-        inverse, accurate = _invert(lax.stop_gradient(diagonal), lower=lower)
-        if not readable(accurate):
-            return Scan(inverse, accurate)
-        return Scan(inverse if accurate else None, None)
-
-    def plan(self, geometry: Geometry) -> dict[str, Any]:
-        """Return how the solve runs."""
-        corner = "triangular solve" if self.inverse is None else "cached inverse"
-        if self.accurate is not None:
-            corner = "cached inverse where accurate, else triangular solve"
-        return {"method": "wavefront", "at the pixel": corner, "levels": geometry.levels}
-
-    def transpose(self) -> Scan:
-        """Return the scan for D^T."""
-        return Scan(None if self.inverse is None else self.inverse.mT, self.accurate)
-
-    def solve(self, geometry: Geometry, matrices: Array, y: Array) -> Array:
-        """Return x, shape (B, C, *shape), for D and the taps (1 + T, C, C)."""
-        diagonal, taps = matrices[0], matrices[1:]
-
-        def multiply(y: Array) -> Array:
-            return _loop(geometry, None, matmul(self.inverse, taps), _product(self.inverse, y))
-
-        def divide(y: Array) -> Array:
-            return _loop(geometry, diagonal, taps, y)
-
-        if self.inverse is None:
-            return divide(y)
-        if self.accurate is None:
-            return multiply(y)
-        return lax.cond(self.accurate, multiply, divide, y)
-
-
-@functools.partial(jax.jit, static_argnames="lower")
-def _invert(matrix: Array, lower: bool) -> tuple[Array, Array]:
-    """Return the inverse of a triangular matrix, and whether it may be used."""
-    inverse = triangular_solve(matrix, jnp.eye(matrix.shape[0], dtype=matrix.dtype), lower=lower)
-    return inverse, inverse_keeps_accuracy(matrix, inverse)
-
-
-def _product(matrix: Array | None, y: Array) -> Array:
-    return matmul(matrix, flat(y)).reshape(y.shape)
+    return lax.cond(inverse_keeps_accuracy(diagonal, inverse), multiply, divide, y)
 
 
 def _loop(geometry: Geometry, diagonal: Array | None, taps: Array, y: Array) -> Array:

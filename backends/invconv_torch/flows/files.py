@@ -102,17 +102,8 @@ def load(
 
     Raises
     ------
-    InvalidFileError
-        If the file is no file of invconv, or is damaged.
-    ValueError
-        If a number in the file is beyond the range of ``dtype``.
-    OSError
-        If the file cannot be read; FileNotFoundError if it does not exist.
-
-    Warns
-    -----
-    UserWarning
-        If a number in the file is too small for ``dtype``, and becomes zero.
+    InvalidFileError, ValueError, OSError
+        As `invconv.load`.
 
     Examples
     --------
