@@ -19,9 +19,8 @@ from invconv_torch.native.layout import laid_out
 from invconv_torch.native.whole import invert
 from invconv_torch.parameters import OperatorParameters, copied
 from invconv_torch.precision import autocasting, require_dtype
-from invconv_torch.private import is_tracing
 from invconv_torch.remembered import RememberedInverses, may_be_kept
-from invconv_torch.traced import TRACERS, device_kind, exporting_to_onnx, traced, with_fixed_grid
+from invconv_torch.traced import TRACERS, device_kind, exporting_to_onnx, refuse_trace, traced
 
 Tensor: TypeAlias = torch.Tensor
 Pair: TypeAlias = tuple[Tensor, Tensor]
@@ -143,12 +142,12 @@ class InvertibleModule(OperatorParameters):
     def _call(self, run: Callable[[Tensor, bool], Pair], name: str, x: Tensor) -> Pair:
         """Run a direction, in the parameters' dtype under autocast, else in the dtype of x."""
         kind = x.device.type if isinstance(x, torch.Tensor) else device_kind(name, x)
-        tracing = torch.compiler.is_compiling() or is_tracing()
-        if tracing:
-            x = with_fixed_grid(x)
-            if exporting_to_onnx():
-                call, inverse = as_batch(self._unbounded(True), name, x), run == self._inverse
-                return evaluate(call, self._current(True, values_of), inverse=inverse)
+        tracing = torch.compiler.is_compiling()
+        if not tracing:
+            refuse_trace()
+        elif exporting_to_onnx():
+            call, inverse = as_batch(self._unbounded(True), name, x), run == self._inverse
+            return evaluate(call, self._current(True, values_of), inverse=inverse)
         if autocasting(kind):
             with torch.autocast(kind, enabled=False):
                 return run(x.to(self.operator()._reference()[1].dtype), tracing)

@@ -23,18 +23,19 @@ VERSIONS = Versions("PyTorch", "torch", oldest="2.9", newest="2.13.0")
 VERSIONS.require(torch.__version__)
 
 try:
-    from torch._C import _get_fp32_precision_getter as fp32_precision
-    from torch._C import _is_tracing as is_tracing
-    from torch._C import _len_torch_dispatch_stack as open_modes
-    from torch._C._functorch import TransformType as Transform
-    from torch._C._functorch import (
-        get_interpreter_stack,
-        is_functorch_wrapped_tensor,
-        peek_interpreter_stack,
-    )
-    from torch._higher_order_ops.scan import scan_op
-    from torch._subclasses.fake_tensor import FakeTensor, MetaConverter
-    from torch.utils._python_dispatch import _disable_current_modes as without_modes
+    from torch._higher_order_ops.scan import scan_op as scan_op
+    from torch._subclasses.fake_tensor import FakeTensor as FakeTensor
+    from torch._subclasses.fake_tensor import MetaConverter
+    from torch.utils import _python_dispatch
+
+    fp32_precision = torch._C._get_fp32_precision_getter
+    is_tracing = torch._C._is_tracing
+    open_modes = torch._C._len_torch_dispatch_stack
+    Transform = torch._C._functorch.TransformType
+    get_interpreter_stack = torch._C._functorch.get_interpreter_stack
+    is_functorch_wrapped_tensor = torch._C._functorch.is_functorch_wrapped_tensor
+    peek_interpreter_stack = torch._C._functorch.peek_interpreter_stack
+    without_modes = _python_dispatch._disable_current_modes
 
     # parts that the functions below look up when they are used
     _converter = MetaConverter()
@@ -42,24 +43,6 @@ try:
     _parts += [forward_ad._current_level, super(Function, Function).apply]
 except (ImportError, AttributeError) as error:
     raise VERSIONS.refusal(torch.__version__, error) from error
-
-__all__ = [
-    "FakeTensor",
-    "Node",
-    "Transform",
-    "behind",
-    "constant_in_graphs",
-    "forward_level",
-    "fp32_precision",
-    "get_interpreter_stack",
-    "is_functorch_wrapped_tensor",
-    "is_tracing",
-    "open_modes",
-    "peek_interpreter_stack",
-    "scan_op",
-    "version",
-    "without_modes",
-]
 
 
 class Node(Function):  # type: ignore[misc]

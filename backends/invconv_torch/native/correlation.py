@@ -24,9 +24,6 @@ from invconv_torch.precision import full_precision
 Tensor: TypeAlias = torch.Tensor
 Shape: TypeAlias = tuple[int, ...]
 
-# see `prefers_kernel_for_gradient`: channels, channels times taps by itemsize, bytes of a batch
-_WIDE, _SUMS = 32, {4: 224, 8: 300}
-_BATCH = 2**16, 2**22
 _CONV = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
 
 
@@ -126,28 +123,13 @@ def convolution_vjp(grid: Grid, count: int, wrap: bool, x: Tensor, y_bar: Tensor
 
 
 def prefers_kernel(x: Tensor) -> bool:
-    """Tell whether the compiled kernel computes forward maps: it does if it runs.
+    """Tell whether the compiled kernel computes correlations and gradients: it does if it runs.
 
-    ``python -m invconv_benchmarks.studies.choices`` compares it with PyTorch's own
-    convolution. Gradients of mirrored images use the kernel, too: PyTorch would pad both images.
+    ``python -m invconv_benchmarks.studies.choices`` compares it with PyTorch's own convolution.
     """
     if not (in_host_memory(x) and x.is_contiguous() and x.numel()):
         return False
     return reason(x.element_size()) is None
-
-
-def prefers_kernel_for_gradient(x: Tensor, taps: int) -> bool:
-    """Tell whether the compiled kernel computes the gradient by ``taps`` taps.
-
-    PyTorch computes one large product of matrices, which is faster for many channels and taps if
-    the batch is neither tiny nor larger than the cache. The study of `prefers_kernel` has the
-    limits.
-    """
-    if not prefers_kernel(x):
-        return False
-    channels, (least, most) = x.shape[1], _BATCH
-    few = channels < _WIDE or channels * taps <= _SUMS[x.element_size()]
-    return few or not least <= x.nbytes < most
 
 
 def correlate_compiled(family: TapsFamily, w: Tensor, x: Tensor) -> Tensor:

@@ -18,7 +18,6 @@ from invconv_torch.native.correlation import (
     convolve_vjp,
     correlate_compiled,
     prefers_kernel,
-    prefers_kernel_for_gradient,
 )
 from invconv_torch.native.layout import laid_out
 from invconv_torch.native.solvers import CausalFactor, Factor, SpectralFactor
@@ -56,11 +55,10 @@ def gram(family: LinearFamily, x: Tensor, y: Tensor) -> Tensor:
     if family.lowers != "taps" or taps.by_frequencies(x):
         with full_precision(x):
             return torch.as_tensor(family.gram(x, y)).contiguous()
-    whole, mirrored = taps.whole, taps.wrap == MIRROR
-    # PyTorch would pad both images of a mirrored one
-    if prefers_kernel(x) if mirrored else prefers_kernel_for_gradient(x, len(whole.offsets)):
+    whole = taps.whole
+    if prefers_kernel(x):
         bar = compiled_vjp(whole, x, y)
-    elif mirrored:
+    elif taps.wrap == MIRROR:
         bar = whole.kernel(convolve_vjp(whole.offsets, False, whole.mirrored(x), whole.in_zeros(y)))
     else:
         bar = whole.kernel(convolve_vjp(whole.offsets, whole.wrap, x, y))

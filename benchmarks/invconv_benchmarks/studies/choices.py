@@ -64,7 +64,6 @@ def _convolutions(*, gradient: bool) -> Iterator[Choice]:
             if gradient:
                 ours = partial(correlation.compiled_vjp, family, x, x.flip(0))
                 theirs = partial(correlation.convolution_vjp, grid, count, False, x, x.flip(0))
-                taken = correlation.prefers_kernel_for_gradient(x, count)
             name = f"{'gradient' if gradient else 'convolution'}, {count} taps"
             yield Choice(Pair(name, shape, None, ours, theirs, gradients=False), taken)
 

@@ -19,7 +19,6 @@ from invconv.kernels.cpu.correlate.bands import of_taps
 from invconv.kernels.cpu.correlate.correlation import CompiledCorrelation, compiled_correlation
 from invconv.kernels.cpu.correlate.gram import compiled_kernel_vjp
 from invconv.kernels.families import StencilFamily
-from invconv_torch.native import correlation as torch_correlation
 from invconv_torch.native import kernels
 from tests.kernels.test_kernels import narrower
 from tests.selected import seeds
@@ -121,13 +120,9 @@ def test_pixels_or_images_in_the_lanes(
         assert np.abs(y - wanted).max() <= 4 * np.finfo(x.dtype).eps * scale
 
 
-@pytest.mark.parametrize("cached", [torch_correlation._CACHED, 0], ids=["at once", "in parts"])
 @pytest.mark.parametrize("seed", [*range(4), "bands"])
-def test_a_polynomial_of_maps(
-    seed: int | str, cached: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_polynomial_of_maps(seed: int | str) -> None:
     """In NumPy and PyTorch as by one map after the other, to the bit, with all sums or the last."""
-    monkeypatch.setattr(torch_correlation, "_CACHED", cached)
     rng = np.random.default_rng(0 if seed == "bands" else int(seed))
     taps, offsets, x = random_case(rng)
     x = np.concatenate([x, 2 * x, 3 * x, x])[:37]  # more than a vector has
@@ -221,12 +216,11 @@ def test_nan_reaches_the_pixels_that_read_it_and_no_others(bad: float) -> None:
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("kind", [ic.PeriodicConv, ic.AutoregressiveConv, ic.ExponentialConv])
 def test_gradients_of_many_taps_and_channels(kind: Any, dtype: str) -> None:
-    """Which are PyTorch's own: the gradient of <y, A(w) x>, against its definition in float64."""
+    """The gradient of <y, A(w) x>, against its definition in float64."""
     rng = np.random.default_rng(0)
     family = kind.init(48, 3, 2, rng=rng)._family.linear
     x, y = rng.standard_normal((2, 9, 48, 7, 6)).astype(dtype)
     tensors = torch.from_numpy(x), torch.from_numpy(y)
-    assert not torch_correlation.prefers_kernel_for_gradient(tensors[0], 9)
     found = kernels.gram(family, *tensors).numpy()
     wanted = family.gram(x.astype("float64"), y.astype("float64"))
     assert np.abs(found - wanted).max() <= 1e3 * np.finfo(dtype).eps

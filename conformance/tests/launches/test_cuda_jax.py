@@ -190,9 +190,9 @@ np.testing.assert_array_equal(compiled(spread_conv, spread), host.inverse(values
 images = [n.grid["images"] for n in driver.launches if n.kernel == "solve"]
 assert images == [2, 2], images
 prepared = jax.block_until_ready(spread_conv.prepare((5, 7)))
-assert launched().count("solve") == 2
+launched()
 np.testing.assert_array_equal(prepared._state.solver(spread), host.inverse(values))
-assert launched() == ["solve", "solve"]
+assert launched().count("solve") == 2
 
 driver.library.stand_in_refuse(1)
 try:
