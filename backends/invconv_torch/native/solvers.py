@@ -17,9 +17,8 @@ from invconv.kernels.frequencies.products import SpectralProduct, within_range
 from invconv.kernels.frequencies.spectrum import kernel_spectrum, stable_spectral_inverse
 from invconv.kernels.plain.pitched import PitchedSolver
 from invconv.kernels.wavefront import CausalStencil, inverse_at_the_pixel
+from invconv_torch.native.devices import CUDA, TORCH
 from invconv_torch.native.host import in_host_memory
-from invconv_torch.native.launches import CUDA
-from invconv_torch.native.waves import TORCH
 from invconv_torch.traced import Watch, watch
 
 Tensor: TypeAlias = torch.Tensor

@@ -49,7 +49,7 @@ def _ops(setup: Setup) -> StridedOps:
         from invconv_cupy.primitives import CUPY
 
         return CUPY
-    from invconv_torch.native.waves import TORCH
+    from invconv_torch.native.devices import TORCH
 
     return TORCH
 

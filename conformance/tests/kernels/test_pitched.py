@@ -17,7 +17,7 @@ from invconv.arrays.namespaces import to_numpy
 from invconv.kernels.plain.pitched import NUMPY, PitchedSolver
 from invconv.kernels.wavefront import inverse_at_the_pixel
 from invconv_conformance.truth.oracle import affine
-from invconv_torch.native.waves import TORCH
+from invconv_torch.native.devices import TORCH
 
 OPS = {"numpy": NUMPY, "torch": TORCH}
 Shape = tuple[int, ...]

@@ -22,7 +22,7 @@ import invconv as ic
 import invconv_torch as it
 from invconv.arrays.namespaces import constant
 from invconv_torch.native import host
-from invconv_torch.native.matrices import inverse_or_nan
+from invconv_torch.native.determinants import inverse_or_nan
 from invconv_torch.primitives import log_abs_det
 from tests.conftest import TORCH_LAYERS
 from tests.on_torch.modules import Method
