@@ -27,14 +27,10 @@ Steps = tuple[InvertibleConv, ...]
 def reversible(chain: Chain, spatial_shape: Shape) -> Reversible:
     """Return a chain that keeps only its input and output for the gradient, whatever its depth.
 
-    The backward pass inverts each step and differentiates it: about twice the time. Gradients agree
-    with the stored version up to rounding, which the condition of the steps amplifies. Every
-    backward pass checks the recomputed inputs: each image, and an image of noise that goes through
-    the chain and back. If one does not come back, an inverse was lost while training, and gradients
-    by the parameters and by the lost images are NaN instead of wrong: compiled code cannot raise.
-    "Comes back" means to two digits, relative to an image's largest entry and to its norm. The
-    check misses an error in small entries of an image, which matters if the loss depends on them
-    alone.
+    As `invconv_torch.ReversibleChain`, which has the details: about twice the time, gradients up to
+    rounding, and a check of every image and of noise in each backward pass. If an inverse was lost
+    while training, gradients by the parameters and by the lost images are NaN, since compiled code
+    cannot raise.
 
     Steps that differ only in their values (also chains of such steps) run in a loop: its memory
     does not grow with depth, and it compiles once. For other steps XLA decides what it keeps at a

@@ -12,12 +12,11 @@ import invconv as ic
 from invconv.operators.base.calls import as_batch
 from invconv.operators.base.fields import require_operator
 from invconv.operators.base.prepared import PreparedInverse
-from invconv_torch.checkpoints import before_loading, note_kind
 from invconv_torch.exporting.constant import evaluate
 from invconv_torch.exporting.values import values_of
 from invconv_torch.native.layout import laid_out
 from invconv_torch.native.whole import invert
-from invconv_torch.parameters import OperatorParameters, copied
+from invconv_torch.parameters import OperatorParameters, before_loading, copied, note_kind
 from invconv_torch.precision import autocasting, require_dtype
 from invconv_torch.remembered import RememberedInverses, may_be_kept
 from invconv_torch.traced import TRACERS, device_kind, exporting_to_onnx, refuse_trace, traced

@@ -1,4 +1,9 @@
-"""An operator that is made of the present parameters and buffers of a module."""
+"""An operator that is made of the present parameters and buffers of a module.
+
+Class and settings of a layer are in the metadata of its `state_dict`, and refuse the state of
+another layer: tensors alone do not tell layers apart. States without metadata, such as those of
+earlier versions or from a safetensors file, are loaded as they are.
+"""
 
 from __future__ import annotations
 
@@ -110,3 +115,40 @@ def copied(array: Any, device: Any, dtype: Any) -> Tensor:
         return torch.tensor(values, device=device)
     native = values.astype(values.dtype.newbyteorder("="), order="C", copy=False)
     return torch.tensor(native, device=device, dtype=dtype)
+
+
+def kind_of(module: Any) -> dict[str, Any]:
+    """Return class, settings (but ndim) and bound, which with the tensors determine the map."""
+    settings = {name: value for name, value in module._settings.items() if name != "ndim"}
+    return {"class": module._class.__name__} | settings | {"max_gain": module._max_gain}
+
+
+def note_kind(module: Any, state: Any, prefix: str, metadata: dict[str, Any]) -> None:
+    """Write a layer's kind into the metadata of its state; a hook of `torch.nn.Module`."""
+    metadata["invconv"] = kind_of(module)
+
+
+def before_loading(
+    module: Any,
+    state: Any,
+    prefix: str,
+    metadata: dict[str, Any],
+    strict: bool,
+    missing: list[str],
+    unexpected: list[str],
+    errors: list[str],
+) -> None:
+    """Refuse the state of another kind of layer, and let the next call validate; a hook, too."""
+    module._kinds = None
+    own, stored = kind_of(module), metadata.get("invconv", {})
+    if any(own.get(name, value) != value for name, value in stored.items()):
+        errors.append(
+            f"{prefix.removesuffix('.') or 'state_dict'}: expected the state of {_shown(own)}, got "
+            f"that of {_shown(stored)}, whose numbers mean another map here; dict(state_dict) says "
+            "nothing of its kind and is loaded all the same"
+        )
+
+
+def _shown(kind: dict[str, Any]) -> str:
+    settings = ", ".join(f"{n}={v!r}" for n, v in kind.items() if n != "class" and v is not None)
+    return f"{kind['class']}({settings})"

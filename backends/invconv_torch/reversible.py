@@ -37,17 +37,13 @@ class ReversibleChain(nn.ModuleList):  # type: ignore[misc]
 
     Memory does not grow with depth. The backward pass inverts each layer, runs it again and
     differentiates it: about twice the time. Gradients agree with the stored version up to rounding,
-    which the condition of the layers amplifies. So a layer is refused at the first call on a grid
-    if its inverse cannot be right there. Every backward pass, perhaps with new weights, checks the
-    recomputed inputs: each image, and an image of noise that goes through each row of this
-    package's layers. If one does not come back, the pass raises instead of returning a wrong
-    gradient. On an accelerator the host would have to wait for the check, so nothing raises:
-    gradients by the weights and by the lost images become NaN, and `InverseGuard` names the layer.
+    which the condition of the layers amplifies. A layer whose inverse cannot be right is refused at
+    the first call on a grid. Every backward pass checks that each image comes back, and an image of
+    noise that goes through each row of this package's layers; if one does not, the pass raises, or
+    on an accelerator makes gradients by the weights and by the lost images NaN. "Comes back" means
+    to two digits, relative to an image's largest entry and to its norm: an error in small entries
+    is missed, and one of layers of other packages, if the layers before them shrink it.
     torch.compile runs the chain with breaks in the graph, not with ``fullgraph=True``.
-
-    "Comes back" means to two digits, relative to an image's largest entry and to its norm. The
-    check misses an error in small entries of an image, which matters if the loss depends on them
-    alone, and an error of layers of other packages, if the layers before them shrink it.
 
     Parameters
     ----------
@@ -129,16 +125,10 @@ class ReversibleChain(nn.ModuleList):  # type: ignore[misc]
                 )
         return Chain([layer.operator() for layer in self])
 
-    def judge(self, i: int, x: Tensor) -> None:
+    def _judge(self, i: int, x: Tensor) -> None:
         """Raise ValueError if layer i cannot invert on the grid of its input; judge once a grid.
 
         The last of several layers of this package in a row is also judged with those before it.
-
-        Examples
-        --------
-        >>> from invconv_torch import Conv1x1, EmergingConv2d, ReversibleChain
-        >>> flow = ReversibleChain([Conv1x1(2), EmergingConv2d(2)])
-        >>> flow.judge(1, torch.zeros(3, 2, 8, 8))  # fine
         """
         key = i, id(self[i]), tuple(x.shape[1:])
         if key in self._seen or traced():
@@ -190,7 +180,7 @@ class _Reversible(Function):  # type: ignore[misc]
         z, log_dets = x, []
         with ctx.autocast:
             for i, layer in enumerate(chain):
-                chain.judge(i, z)
+                chain._judge(i, z)
                 z, log_det = layer(z)
                 log_dets.append(log_det)
         z, total = owned(z), owned(sum(log_dets[1:], start=log_dets[0]))

@@ -7,15 +7,10 @@ from typing import Any, TypeAlias
 
 import torch
 
-from invconv.kernels.exponential import (
-    exponential_cotangent,
-    exponential_tangent,
-    gram_cotangent,
-    gram_tangent,
-)
+from invconv.kernels import exponential as core
 from invconv.kernels.families import StencilFamily
-from invconv.kernels.series import Counts, counts_of, series
-from invconv_torch.native import kernels, ops
+from invconv.kernels.series import Counts, counts_of
+from invconv_torch.native import ops
 from invconv_torch.native.autodiff import Cotangents, Rule, run
 from invconv_torch.native.host import PLAIN
 from invconv_torch.traced import traced
@@ -41,17 +36,15 @@ def _run(settings: Settings, w: Tensor, x: Tensor, *directions: Tensor) -> Tenso
     family, counts = settings
     if not has_values(w):
         return ops.exponential(family.text, w, x, _stacked(w, directions))
-    result: Tensor = series(kernels, family, w, directions, counts)(x)
-    return result
+    return torch.as_tensor(core.exponential.agnostic(family, w, x, *directions, counts=counts))
 
 
 def _run_gram(settings: Settings, w: Tensor, x: Tensor, y: Tensor, *directions: Tensor) -> Tensor:
     family, counts = settings
     if not has_values(w):
         return ops.exponential_gram(family.text, w, x, y, _stacked(w, directions))
-    known = series(kernels, family, w, directions, counts, orders=1 + len(directions))
-    result: Tensor = known.pull_back(x, y)[0]
-    return result
+    gram = core.exponential_gram.agnostic(family, w, x, y, *directions, counts=counts)
+    return torch.as_tensor(gram)
 
 
 def _stacked(w: Tensor, directions: Sequence[Tensor]) -> Tensor:
@@ -84,15 +77,15 @@ EXPONENTIAL = Rule(
     _run,
     lambda settings, w, x, *v: ops.exponential(settings[0].text, w, x, _stacked(w, v)),
     False,
-    _vjp(exponential_cotangent),
-    _jvp(exponential_tangent),
+    _vjp(core.exponential_cotangent),
+    _jvp(core.exponential_tangent),
 )
 GRAM = Rule(
     _run_gram,
     lambda settings, w, x, y, *v: ops.exponential_gram(settings[0].text, w, x, y, _stacked(w, v)),
     False,
-    _vjp(gram_cotangent),
-    _jvp(gram_tangent),
+    _vjp(core.gram_cotangent),
+    _jvp(core.gram_tangent),
 )
 
 

@@ -5,12 +5,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any, TypeAlias
 
 import torch
 
-from invconv.kernels import maps
 from invconv.kernels.families import MIRROR, LinearFamily
 from invconv_torch.native.correlation import (
     compiled_vjp,
@@ -42,11 +40,6 @@ def apply(family: LinearFamily, w: Tensor, x: Tensor) -> Tensor:
         return convolve(whole.offsets, whole.wrap, whole.taps(w), x)
     y = convolve(whole.offsets, False, whole.taps(w), whole.mirrored(x))
     return laid_out(whole.cropped(y).contiguous(), x)
-
-
-def horner(family: LinearFamily, ws: Sequence[Tensor], x: Tensor, keep: bool) -> list[Tensor]:
-    """See `invconv.kernels.maps.horner`."""
-    return maps.recursion(lambda w, z, _: apply(family, w, z).add_(x), ws, x, keep)
 
 
 def gram(family: LinearFamily, x: Tensor, y: Tensor) -> Tensor:

@@ -14,9 +14,9 @@ from typing import Any, TypeAlias
 
 import torch
 
+from invconv.kernels import exponential as core
 from invconv.kernels.families import LinearFamily
 from invconv.kernels.frequencies import spectrum
-from invconv.kernels.series import series
 from invconv_torch.native import kernels
 
 Tensor: TypeAlias = torch.Tensor
@@ -59,14 +59,13 @@ def matmul(a: Tensor, b: Tensor) -> Tensor:
 @torch.library.custom_op("invconv::exponential", mutates_args=())  # type: ignore[untyped-decorator]
 def exponential(family: str, w: Tensor, x: Tensor, directions: Tensor) -> Tensor:
     """Return a derivative of e^M(w) x, in directions (k, T, C, C); see `kernels.exponential`."""
-    return _own(series(kernels, family_of(family), w, directions.unbind())(x), x)
+    return _own(core.exponential.agnostic(family_of(family), w, x, *directions.unbind()), x)
 
 
 @torch.library.custom_op("invconv::exponential_gram", mutates_args=())  # type: ignore[untyped-decorator]
 def exponential_gram(family: str, w: Tensor, x: Tensor, y: Tensor, directions: Tensor) -> Tensor:
     """Return the gradient by one more direction; see `kernels.exponential`."""
-    known = series(kernels, family_of(family), w, directions.unbind(), orders=1 + len(directions))
-    return _own(known.pull_back(x, y)[0], x)
+    return _own(core.exponential_gram.agnostic(family_of(family), w, x, y, *directions.unbind()), x)
 
 
 @torch.library.custom_op("invconv::spectral_log_det", mutates_args=())  # type: ignore[untyped-decorator]

@@ -138,7 +138,7 @@ def test_a_polynomial_of_maps(seed: int | str) -> None:
             wanted.append(x + maps.apply(family, w, wanted[-1]))
         tensors = [torch.from_numpy(w) for w in ws]
         for keep, few in ((True, wanted[1:]), (False, wanted[-1:])):
-            found = [z.numpy() for z in kernels.horner(family, tensors, torch.from_numpy(x), keep)]
+            found = [z.numpy() for z in maps.horner(family, tensors, torch.from_numpy(x), keep)]
             for some in (found, maps.horner(family, ws, x, keep)):
                 np.testing.assert_array_equal(some, few)
                 assert not any(np.shares_memory(z, x) for z in some)
