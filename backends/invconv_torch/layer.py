@@ -64,11 +64,25 @@ def _begin(init: Callable[..., ic.InvertibleConv], bias: bool) -> ic.InvertibleC
     return conv.replace(bias=np.zeros(conv.channels) if bias else None)
 
 
+_EVERY = """
+    max_gain, device, dtype : optional
+        See `InvertibleModule`.
+
+    Examples
+    --------
+    >>> import torch, invconv_torch
+    >>> layer, x = invconv_torch.{name}(3), torch.randn(5, 3{grid})
+    >>> z, log_det = layer(x)
+    >>> torch.allclose(layer.inverse(z)[0], x, atol=1e-5)
+    True
+    """  # the end of each layer's docstring
+
+
 class Convolution(Layer):
     """A layer with a kernel.
 
     A subclass adds its docstring, its class of operators (``of``), and the arguments of that one's
-    ``init``. Subclasses of one, two and three axes (``ndim``) add nothing else.
+    ``init``. Its subclasses of one, two and three axes (``ndim``) add an example.
     """
 
     _of: ClassVar[Any]
@@ -79,7 +93,9 @@ class Convolution(Layer):
         if of is not None:
             cls._of, cls.__signature__ = of, _signature(cls, of)  # type: ignore[attr-defined]
         if ndim is not None:
-            cls._ndim, cls.__doc__ = ndim, cls.__base__.__doc__
+            cls._ndim, grid = ndim, ", 8" * ndim
+            described = str(cls.__base__.__doc__).rstrip()
+            cls.__doc__ = described + _EVERY.format(name=cls.__name__, grid=grid)
 
     def __init__(
         self,

@@ -40,17 +40,6 @@ class _AutoregressiveConv(Convolution, of=ic.AutoregressiveConv):
         +1 or -1, per axis for corners.
     channel_order : {"lower", "upper"}
         Which triangle the C x C matrix at the pixel itself is.
-    max_gain, device, dtype : optional
-        See `InvertibleModule`.
-
-    Examples
-    --------
-    >>> from invconv_torch import AutoregressiveConv2d
-    >>> layer = AutoregressiveConv2d(3, kernel_size=2, mask="raster")
-    >>> x = torch.randn(5, 3, 8, 8)
-    >>> z, log_det = layer(x)
-    >>> torch.allclose(layer.inverse(z)[0], x, atol=1e-5)
-    True
     """
 
 
@@ -72,17 +61,6 @@ class _EmergingConv(Convolution, of=ic.EmergingConv):
         Of both.
     mixing : {"qr", "plu", "plain", "orthogonal", "circulant"} or None
         The parametrisation of a 1x1 convolution before the pair, as in the paper.
-    max_gain, device, dtype : optional
-        See `InvertibleModule`.
-
-    Examples
-    --------
-    >>> from invconv_torch import EmergingConv2d
-    >>> layer = EmergingConv2d(3, kernel_size=5, mixing="qr")
-    >>> x = torch.randn(5, 3, 8, 8)
-    >>> z, log_det = layer(x)
-    >>> torch.allclose(layer.inverse(z)[0], x, atol=1e-5)
-    True
     """
 
     def __init__(self, *sizes: Any, mixing: str | None = None, **settings: Any) -> None:
@@ -136,17 +114,6 @@ class _PeriodicConv(Convolution, of=ic.PeriodicConv):
         Odd, even, or wider than the grid.
     dilation : int or tuple of int
     bias : bool
-    max_gain, device, dtype : optional
-        See `InvertibleModule`.
-
-    Examples
-    --------
-    >>> from invconv_torch import PeriodicConv2d
-    >>> layer = PeriodicConv2d(3, kernel_size=3)
-    >>> x = torch.randn(5, 3, 8, 8)
-    >>> z, log_det = layer(x)
-    >>> torch.allclose(layer.inverse(z)[0], x, atol=1e-5)
-    True
     """
 
 
@@ -159,17 +126,6 @@ class _SymmetricConv(Convolution, of=ic.SymmetricConv):
     kernel_size : int or tuple of int
         Of the whole kernel, odd; the parameter has (kernel_size + 1)/2 taps an axis.
     bias : bool
-    max_gain, device, dtype : optional
-        See `InvertibleModule`.
-
-    Examples
-    --------
-    >>> from invconv_torch import SymmetricConv2d
-    >>> layer = SymmetricConv2d(3, kernel_size=3)
-    >>> x = torch.randn(5, 3, 8, 8)
-    >>> z, log_det = layer(x)
-    >>> torch.allclose(layer.inverse(z)[0], x, atol=1e-5)
-    True
     """
 
     def extra_repr(self) -> str:
@@ -195,17 +151,6 @@ class _ExponentialConv(Convolution, of=ic.ExponentialConv):
         What M sees beyond the border.
     dilation : int or tuple of int
     bias : bool
-    max_gain, device, dtype : optional
-        See `InvertibleModule`.
-
-    Examples
-    --------
-    >>> from invconv_torch import ExponentialConv2d
-    >>> layer = ExponentialConv2d(3, kernel_size=3)
-    >>> x = torch.randn(5, 3, 8, 8)
-    >>> z, log_det = layer(x)
-    >>> torch.allclose(layer.inverse(z)[0], x, atol=1e-5)
-    True
     """
 
 

@@ -99,19 +99,11 @@ def _switched(kind: str) -> Iterator[None]:
         _leave(kind)
 
 
-_CASTS = {  # methods of both tensors and modules
-    torch.float16: "half",
-    torch.bfloat16: "bfloat16",
-    torch.float32: "float",
-    torch.float64: "double",
-}
-
-
 def require_dtype(name: str, x: torch.Tensor, own: torch.dtype) -> None:
     """Raise TypeError if x has another floating dtype than a layer's parameters."""
-    if x.dtype != own and x.dtype in _CASTS:
+    if x.dtype != own and x.is_floating_point():
         raise TypeError(
             f"{name}: expected dtype {dtype_name(own)} as the layer's parameters have, got "
-            f"{dtype_name(x.dtype)}; nothing is promoted silently: cast {name} with "
-            f"{name}.{_CASTS[own]}(), or the layer with layer.{_CASTS[x.dtype]}()"
+            f"{dtype_name(x.dtype)}; nothing is promoted silently: cast it with {name}.to({own}), "
+            f"or the layer with layer.to({x.dtype})"
         ) from None

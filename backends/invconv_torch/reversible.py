@@ -66,7 +66,7 @@ class ReversibleChain(nn.ModuleList):  # type: ignore[misc]
     """
 
     def __init__(self, layers: Iterable[nn.Module]) -> None:
-        super().__init__(_invertible(layers))
+        super().__init__(invertible(layers))
         self._seen: set[tuple[int, int, Shape]] = set()
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -155,19 +155,20 @@ def _one_after_another(
     return x, sum(log_dets[1:], start=log_dets[0])
 
 
-def _invertible(layers: Iterable[nn.Module]) -> list[nn.Module]:
-    """Return layers in a list, or raise unless each can be inverted."""
+def invertible(layers: Any) -> list[nn.Module]:
+    """Return layers, a list or a mapping of names, as a list; raise unless each has an inverse."""
     modules = "modules with forward(x) -> (z, log_det) and inverse(z) -> (x, log_det)"
     if not isinstance(layers, Iterable):
         raise TypeError(f"layers: expected {modules}, in a list, got one {type(layers).__name__}")
-    listed = list(layers)
-    if not listed:
+    named = dict(layers.items() if hasattr(layers, "items") else enumerate(layers))
+    if not named:
         raise ValueError(f"layers: expected {modules}, at least one, got none")
-    for i, layer in enumerate(listed):
+    for name, layer in named.items():
         if not (isinstance(layer, nn.Module) and callable(getattr(layer, "inverse", None))):
             hint = "; InvertibleModule(conv) is one" if isinstance(layer, InvertibleConv) else ""
-            raise TypeError(f"layers: expected {modules}, got {type(layer).__name__} at {i}{hint}")
-    return listed
+            kind = type(layer).__name__
+            raise TypeError(f"layers: expected {modules}, got {kind} at {name}{hint}")
+    return list(named.values())
 
 
 class _Reversible(Function):  # type: ignore[misc]

@@ -192,15 +192,8 @@ def _program(
         whole = [NamedSharding(mesh, PartitionSpec()) for _ in arrays[:-1]]
         return mesh, local, kept, (*whole, kept)
 
-    def infer(mesh: Any, arrays: Any, result: Any) -> NamedSharding:
-        return NamedSharding(mesh, split.spread(arrays[-1]))
-
     function = custom_partitioning(local)
-    function.def_partition(
-        partition=partition,
-        infer_sharding_from_operands=infer,
-        sharding_rule=split.rule(types),
-    )
+    function.def_partition(partition=partition, sharding_rule=split.rule(types))
     return jax.make_jaxpr(function)(*(jax.ShapeDtypeStruct(*t) for t in types))
 
 

@@ -27,12 +27,7 @@ _FEW = 4  # channels: up to this number a product is slower to call than to writ
 class Geometry:
     """Settings of a solve, without values; hashable, so that JAX compiles once for each.
 
-    Attributes
-    ----------
-    lower, reach, direction, dilation, slope
-        As in `invconv.kernels.wavefront.CausalStencil`.
-    shape : tuple of int
-        The grid.
+    All but the grid, ``shape``, is as in `invconv.kernels.wavefront.CausalStencil`.
     """
 
     lower: bool

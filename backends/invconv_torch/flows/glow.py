@@ -36,6 +36,11 @@ from invconv_torch.pointwise_layers import ActNorm, Conv1x1
 from invconv_torch.squeezing import Squeeze
 
 Mixing: TypeAlias = Callable[[int], nn.Module]
+_CONVOLUTIONS: dict[str, Callable[..., nn.Module]] = {
+    "periodic": PeriodicConv2d,
+    "symmetric": SymmetricConv2d,
+    "exponential": ExponentialConv2d,
+}
 
 
 class Glow(Multiscale):
@@ -156,14 +161,8 @@ def mixing_layer(
 ) -> nn.Module:
     """Return the layer between couplings, without a bias: the actnorm before it has one."""
     where = {"bias": False, "device": device, "dtype": dtype}
-    match name:
-        case "periodic":
-            return PeriodicConv2d(channels, size, **where)
-        case "symmetric":
-            return SymmetricConv2d(channels, size, **where)
-        case "exponential":
-            return ExponentialConv2d(channels, size, **where)
-        case _ if name in BEFORE_EMERGING:
-            return EmergingConv2d(channels, size, mixing=BEFORE_EMERGING[name], **where)
-        case _:
-            return Conv1x1(channels, name, **where)
+    if name in _CONVOLUTIONS:
+        return _CONVOLUTIONS[name](channels, size, **where)
+    if name in BEFORE_EMERGING:
+        return EmergingConv2d(channels, size, mixing=BEFORE_EMERGING[name], **where)
+    return Conv1x1(channels, name, **where)

@@ -15,7 +15,7 @@ from torch import nn
 from invconv_torch.flows.coupling import AffineCoupling
 from invconv_torch.flows.split import Split
 from invconv_torch.module import InvertibleModule
-from invconv_torch.reversible import ReversibleChain
+from invconv_torch.reversible import ReversibleChain, invertible
 from invconv_torch.squeezing import Squeeze
 
 Tensor: TypeAlias = torch.Tensor
@@ -153,13 +153,9 @@ def latent_shapes(layers: Layers, shape: Shape, like: Tensor) -> list[Shape]:
     TypeError
         If a layer has no inverse.
     """
+    invertible(layers)
     noise: list[Shape] = []
     for name, layer in layers.items():
-        if not (isinstance(layer, nn.Module) and callable(getattr(layer, "inverse", None))):
-            raise TypeError(
-                f"layers: expected modules with forward(x) -> (z, log_det) and inverse(z) -> "
-                f"(x, log_det), got {type(layer).__name__} at {name}"
-            )
         try:
             shape = _shape_after(layer, shape, like)
         except (ValueError, RuntimeError) as error:

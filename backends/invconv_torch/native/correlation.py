@@ -29,26 +29,14 @@ _CONV = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
 
 @dataclass(frozen=True)
 class Grid:
-    """The regular grid of taps that holds a stencil's offsets.
+    """The regular grid of taps that holds a stencil's offsets."""
 
-    Attributes
-    ----------
-    taps : tuple of int
-        The taps that reach a pixel, in the order of `places`.
-    places : tuple of int
-        The flat index of each of these taps in the grid.
-    low, high : tuple of int
-        The first and last offset along each axis.
-    spacing, size : tuple of int
-        Distance and number of taps of the grid, per axis.
-    """
-
-    taps: tuple[int, ...]
-    places: tuple[int, ...]
-    low: Offset
-    high: Offset
-    spacing: Offset
-    size: Shape
+    taps: tuple[int, ...]  # that reach a pixel, in the order of `places`
+    places: tuple[int, ...]  # the flat index of each of these taps in the grid
+    low: Offset  # the first offset along each axis
+    high: Offset  # the last one
+    spacing: Offset  # distance between the grid's taps
+    size: Shape  # number of the grid's taps
 
 
 @functools.lru_cache(maxsize=256)

@@ -26,17 +26,7 @@ Tensor: TypeAlias = torch.Tensor
 
 @dataclass(frozen=True, eq=False)
 class CausalFactor:
-    """An autoregressive convolution, factored for a grid.
-
-    Attributes
-    ----------
-    family : CausalFamily
-    weights : tensor
-    shape : tuple of int
-        The grid.
-    state : CompiledSolve, DeviceSolve or PitchedSolver
-        The kernel of the CPU or of CUDA devices if it runs, else wavefronts.
-    """
+    """An autoregressive convolution, factored for a grid, by the quickest way that runs there."""
 
     family: CausalFamily
     weights: Tensor

@@ -120,7 +120,7 @@ def test_parameters_may_be_views_that_torch_negates_lazily() -> None:
         (lambda: it.PeriodicConv2d(2, padding=1), "PeriodicConv2d.__init__() got an unexpected"),  # type: ignore[call-arg]
         (
             lambda: LAYER(torch.as_tensor(X)),
-            "cast x with x.float(), or the layer with layer.double()",
+            "cast it with x.to(torch.float32), or the layer with layer.to(torch.float64)",
         ),
         (
             lambda: LAYER.inverse(torch.as_tensor(X)),
