@@ -35,6 +35,7 @@ from invconv.kernels.pixel_steps import PixelSteps
 from invconv.kernels.plain.lanes import Lanes, lanes_of
 from invconv.kernels.primitives import per_channel
 from invconv.kernels.series import series
+from invconv.kernels.tap_grid import grid_of
 from invconv.kernels.wavefront import Ints, inverse_at_the_pixel
 from invconv.operators.base.calls import Call
 from invconv.operators.base.factors import require_regular
@@ -127,7 +128,7 @@ def _apply(family: Any, w: Matrix, x: Tensor) -> Tensor:
 def _correlation(stencil: Stencil, wrap: bool, x: Tensor) -> Callable[[Tensor], Tensor]:
     """Return the correlation of images like x."""
     shape = tuple(x.shape[2:])
-    grid = correlation.grid_of(stencil.offsets, wrap, shape)
+    grid = grid_of(stencil.offsets, wrap, shape)
     # onnxruntime has no convolution in float64
     if x.dtype == torch.float32 and grid is not None and correlation.has_convolution(x, grid):
         return partial(correlation.convolution, grid, wrap, constant(stencil.taps, x))

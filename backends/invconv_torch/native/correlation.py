@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import functools
 import math
-from dataclasses import dataclass
 from typing import TypeAlias
 
 import torch
 import torch.nn.functional as F
 
-from invconv.arrays.stencil import Offset, Stencil, reaching
+from invconv.arrays.stencil import Offset, Stencil
 from invconv.kernels import primitives
 from invconv.kernels.cpu.correlate.bands import Places
 from invconv.kernels.cpu.correlate.correlation import compiled_correlation
 from invconv.kernels.cpu.correlate.gram import compiled_gram
 from invconv.kernels.cpu.machine import reason
 from invconv.kernels.families import StencilFamily, TapsFamily
-from invconv.kernels.primitives import fold, pad_periodic
+from invconv.kernels.primitives import pad_periodic
+from invconv.kernels.tap_grid import TapGrid, grid_of
 from invconv_torch.native.host import in_host_memory
 from invconv_torch.precision import full_precision
 
@@ -25,41 +25,6 @@ Tensor: TypeAlias = torch.Tensor
 Shape: TypeAlias = tuple[int, ...]
 
 _CONV = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
-
-
-@dataclass(frozen=True)
-class Grid:
-    """The regular grid of taps that holds a stencil's offsets."""
-
-    taps: tuple[int, ...]  # that reach a pixel, in the order of `places`
-    places: tuple[int, ...]  # the flat index of each of these taps in the grid
-    low: Offset  # the first offset along each axis
-    high: Offset  # the last one
-    spacing: Offset  # distance between the grid's taps
-    size: Shape  # number of the grid's taps
-
-
-@functools.lru_cache(maxsize=256)
-def grid_of(offsets: tuple[Offset, ...], wrap: bool, shape: Shape) -> Grid | None:
-    """Return the grid of the taps that reach a pixel, or None if no tap does."""
-    if wrap:
-        offsets = tuple(fold(offset, shape) for offset in offsets)
-    taps = tuple(reaching(offsets, shape))
-    if not taps:
-        return None
-    along = list(zip(*(offsets[t] for t in taps), strict=True))
-    low, high = tuple(map(min, along)), tuple(map(max, along))
-    spacing = tuple(
-        math.gcd(*(o - lo for o in axis)) or 1 for axis, lo in zip(along, low, strict=True)
-    )
-    size = tuple((h - lo) // s + 1 for h, lo, s in zip(high, low, spacing, strict=True))
-    places = []
-    for t in taps:
-        place = 0
-        for o, lo, s, n in zip(offsets[t], low, spacing, size, strict=True):
-            place = place * n + (o - lo) // s
-        places.append(place)
-    return Grid(taps, tuple(places), low, high, spacing, size)
 
 
 def convolve(offsets: tuple[Offset, ...], wrap: bool, taps: Tensor, x: Tensor) -> Tensor:
@@ -73,7 +38,7 @@ def convolve(offsets: tuple[Offset, ...], wrap: bool, taps: Tensor, x: Tensor) -
     return convolution(grid, wrap, taps, x)
 
 
-def convolution(grid: Grid, wrap: bool, taps: Tensor, x: Tensor) -> Tensor:
+def convolution(grid: TapGrid, wrap: bool, taps: Tensor, x: Tensor) -> Tensor:
     """Return the correlation by PyTorch's own convolution."""
     kernel = _kernel(grid, taps)
     conv = _CONV[x.ndim - 2]
@@ -94,7 +59,7 @@ def convolve_vjp(offsets: tuple[Offset, ...], wrap: bool, x: Tensor, y_bar: Tens
     return convolution_vjp(grid, len(offsets), wrap, x, y_bar)
 
 
-def convolution_vjp(grid: Grid, count: int, wrap: bool, x: Tensor, y_bar: Tensor) -> Tensor:
+def convolution_vjp(grid: TapGrid, count: int, wrap: bool, x: Tensor, y_bar: Tensor) -> Tensor:
     """Return the gradient by ``count`` taps by PyTorch's own convolution."""
     axes, channels = x.ndim - 2, x.shape[1]
     like = x.new_empty((channels, channels, *grid.size))
@@ -172,12 +137,12 @@ def _dense(shape: Shape) -> Shape:
     return tuple(math.prod(shape[axis + 1 :]) for axis in range(len(shape)))
 
 
-def has_convolution(x: Tensor, grid: Grid) -> bool:
+def has_convolution(x: Tensor, grid: TapGrid) -> bool:
     """Tell whether PyTorch's convolution can be used: at most three axes, and few missing taps."""
     return x.ndim - 2 in _CONV and math.prod(grid.size) <= 4 * len(grid.taps)
 
 
-def _kernel(grid: Grid, taps: Tensor) -> Tensor:
+def _kernel(grid: TapGrid, taps: Tensor) -> Tensor:
     """Return the taps as PyTorch's kernel (C, C, *size); taps at one place add up."""
     count, channels = math.prod(grid.size), taps.shape[1]
     if grid.places == tuple(range(len(taps))) and len(taps) == count:
@@ -191,13 +156,11 @@ def _kernel(grid: Grid, taps: Tensor) -> Tensor:
     return full.permute(1, 2, 0).reshape(channels, channels, *grid.size)
 
 
-def _padded(x: Tensor, grid: Grid, wrap: bool) -> Tensor:
+def _padded(x: Tensor, grid: TapGrid, wrap: bool) -> Tensor:
     """Return x extended from pixel ``low`` to ``high`` beyond the last, zero or periodic."""
+    ends = list(zip(grid.low, grid.high, strict=True))
     if wrap:
-        for axis, (lo, h) in enumerate(zip(grid.low, grid.high, strict=True)):
-            x = pad_periodic(x, 2 + axis, max(0, -lo), max(0, h))
-        crop = [(min(0, -lo), min(0, h)) for lo, h in zip(grid.low, grid.high, strict=True)]
-    else:
-        crop = [(-lo, h) for lo, h in zip(grid.low, grid.high, strict=True)]
-    sides = [side for pair in reversed(crop) for side in pair]
-    return F.pad(x, sides) if any(sides) else x
+        for axis, (low, high) in enumerate(ends, 2):
+            x = pad_periodic(x, axis, -low, high)
+        return x
+    return F.pad(x, [side for low, high in reversed(ends) for side in (-low, high)])

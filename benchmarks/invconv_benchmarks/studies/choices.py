@@ -28,6 +28,7 @@ from invconv.kernels.families import StencilFamily
 from invconv.kernels.frequencies.forward import spectral_apply
 from invconv.kernels.frequencies.products import SpectralProduct, by_frequencies
 from invconv.kernels.frequencies.spectrum import kernel_spectrum
+from invconv.kernels.tap_grid import grid_of
 from invconv_benchmarks.measure.spread import Interval
 from invconv_benchmarks.report.tables import new
 from invconv_benchmarks.studies.overhead import Timed, compare
@@ -56,7 +57,7 @@ def _convolutions(*, gradient: bool) -> Iterator[Choice]:
             conv = ic.AutoregressiveConv.init(shape[1], size, rng=np.random.default_rng(0), like=x)
             stencil = conv._causal().stencil()
             taps, family = stencil.taps.contiguous(), StencilFamily(stencil.offsets, wrap=False)
-            count, grid = len(taps), correlation.grid_of(stencil.offsets, False, shape[2:])
+            count, grid = len(taps), grid_of(stencil.offsets, False, shape[2:])
             assert grid is not None
             ours = partial(correlation.correlate_compiled, family, taps, x)
             theirs = partial(correlation.convolution, grid, False, taps, x)
