@@ -120,20 +120,11 @@ CUDA = DeviceOps(_ordinal, _address, _stream, _contiguous)
 
 @dataclass(frozen=True, eq=False)
 class CausalSolver:
-    """The map y -> x, both (B, C, *shape), that solves ``causal.stencil()`` x = y.
-
-    Attributes
-    ----------
-    causal : CausalStencil
-    shape : tuple of int
-        The grid.
-    state : DeviceSolve or PitchedSolver
-        The kernel if it runs, else wavefronts.
-    """
+    """The map y -> x, both (B, C, *shape), that solves ``causal.stencil()`` x = y."""
 
     causal: CausalStencil
     shape: tuple[int, ...]
-    state: DeviceSolve | PitchedSolver
+    state: DeviceSolve | PitchedSolver  # the kernel if it runs, else wavefronts
 
     @property
     def plan(self) -> dict[str, Any]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import jax
 import numpy as np
@@ -174,8 +173,9 @@ def _pull_back(
         z, sent, z_bar = carried
         prepared = step.prepare(grid_of(step, z.shape), check=False)
         x = prepared.inverse(z)
-        gradients, x_bar = step.forward_vjp(x, z_bar, total_bar)
-        return (x, prepared.inverse(sent), x_bar), _like_tree(step, gradients)
+        pull_back = jax.vjp(lambda step, x: step.forward_and_log_det(x), step, x)[1]
+        gradient, x_bar = pull_back((z_bar, total_bar))
+        return (x, prepared.inverse(sent), x_bar), gradient
 
     if _alike(steps):
         (x, sent, x_bar), stacked = jax.lax.scan(
@@ -191,21 +191,6 @@ def _pull_back(
 
 
 _run.defvjp(_remember, _backward)
-
-
-def _like_tree(step: InvertibleConv, gradients: dict[str, Array]) -> InvertibleConv:
-    """Return gradients by name as a pytree like the step's; constants have none."""
-
-    def gradient(path: tuple[Any, ...], leaf: Array) -> Array:
-        keys = (str(getattr(key, "name", getattr(key, "idx", ""))) for key in path)
-        name = ".".join(key for key in keys if key != "steps")
-        if name in gradients:
-            return gradients[name]
-        real = jnp.issubdtype(leaf.dtype, jnp.floating)
-        return np.zeros(leaf.shape, leaf.dtype if real else jax.dtypes.float0)
-
-    tree: InvertibleConv = jax.tree_util.tree_map_with_path(gradient, step)
-    return tree
 
 
 def _alike(steps: Steps) -> bool:

@@ -14,7 +14,7 @@ from invconv.operators.base.fields import require_operator
 from invconv.operators.base.prepared import PreparedInverse
 from invconv_torch.exporting.constant import evaluate
 from invconv_torch.exporting.values import values_of
-from invconv_torch.native.layout import laid_out
+from invconv_torch.native.host import laid_out
 from invconv_torch.native.whole import invert
 from invconv_torch.parameters import OperatorParameters, before_loading, copied, note_kind
 from invconv_torch.precision import autocasting, require_dtype

@@ -70,20 +70,11 @@ def log_abs_det(matrices: Tensor) -> Tensor:
 
 @dataclass(frozen=True, eq=False)
 class Solver:
-    """The map y -> A(w)^-1 y on a grid, differentiable in y and w.
-
-    Attributes
-    ----------
-    family : LinearFamily
-    weights : tensor
-        w.
-    factor : a factor of `invconv_torch.native.solvers`, or None
-        The factors of A(w), from detached weights; None in traced code: there each solve factors.
-    """
+    """The map y -> A(w)^-1 y on a grid, differentiable in y and w."""
 
     family: LinearFamily
     weights: Tensor
-    factor: Factor | None
+    factor: Factor | None  # from detached weights; None in traced code, where each solve factors
 
     @property
     def plan(self) -> dict[str, Any]:

@@ -23,7 +23,7 @@ from invconv.operators.base.checks import noise_like, relative_error, require_in
 from invconv.operators.base.operator import InvertibleConv
 from invconv.operators.chain import Chain
 from invconv_torch.module import InvertibleModule
-from invconv_torch.native.layout import owned
+from invconv_torch.native.host import owned
 from invconv_torch.precision import autocasting
 from invconv_torch.traced import device_kind, traced
 

@@ -24,13 +24,8 @@ def save(flow: Glow | ic.InvertibleConv, path: str | os.PathLike[str]) -> None:
 
     Raises
     ------
-    TypeError
-        If ``flow`` is neither.
-    ValueError
-        If arrays are of several dtypes, or one holds NaN or inf; then an existing file stays as it
-        was.
-    OSError
-        If the file cannot be written.
+    TypeError, ValueError, OSError
+        As `invconv.save`.
 
     Examples
     --------

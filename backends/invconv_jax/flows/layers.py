@@ -26,13 +26,7 @@ _register = jax.tree_util.register_dataclass
 @_register
 @dataclass(frozen=True)
 class Step:
-    """Actnorm and mixing, one operator; and the convolutions of the coupling's network.
-
-    Attributes
-    ----------
-    mixing : Chain
-    network : tuple of (weight, bias)
-    """
+    """Actnorm and mixing, one operator; and the convolutions of the coupling's network."""
 
     mixing: Chain
     network: tuple[Conv, ...]
@@ -68,13 +62,7 @@ class Step:
 @_register
 @dataclass(frozen=True)
 class Level:
-    """The steps of a level, and the convolution of its split's prior; the last level has none.
-
-    Attributes
-    ----------
-    steps : tuple of Step
-    prior : (weight, bias) or None
-    """
+    """The steps of a level, and the convolution of its split's prior; the last level has none."""
 
     steps: tuple[Step, ...]
     prior: Conv | None

@@ -44,25 +44,13 @@ def _invert(spectrum: Array) -> tuple[Array, Array]:
 )
 @dataclass(frozen=True, eq=False)
 class SpectralSolver:
-    """A transform, one C x C solve a frequency (or a product with its inverse), and back.
+    """A transform, one C x C solve a frequency (or a product with its inverse), and back."""
 
-    Attributes
-    ----------
-    spectrum : array, shape (F, C, C)
-    basis : Basis
-    shape : tuple of int
-        The grid.
-    inverse : array, shape (F, C, C)
-        K_hat(f)^-1.
-    accurate : 0-d bool array
-        Whether the inverse may be used; else every call solves with K_hat(f).
-    """
-
-    spectrum: Array
+    spectrum: Array  # (F, C, C)
     basis: Basis
     shape: Shape
-    inverse: Array
-    accurate: Array
+    inverse: Array  # of each matrix
+    accurate: Array  # 0-d bool: whether the inverse may be used
 
     @property
     def plan(self) -> dict[str, Any]:

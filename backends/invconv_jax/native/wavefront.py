@@ -29,14 +29,7 @@ def causal_solver(stencil: CausalStencil, shape: Shape) -> CausalSolver:
 @functools.partial(jax.tree_util.register_dataclass, data_fields=["causal"], meta_fields=["shape"])
 @dataclass(frozen=True, eq=False)
 class CausalSolver:
-    """The map y -> x, both (B, C, *shape), that solves ``causal.stencil()`` x = y.
-
-    Attributes
-    ----------
-    causal : CausalStencil
-    shape : tuple of int
-        The grid.
-    """
+    """The map y -> x, both (B, C, *shape), that solves ``causal.stencil()`` x = y."""
 
     causal: CausalStencil
     shape: Shape

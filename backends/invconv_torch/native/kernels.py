@@ -17,7 +17,7 @@ from invconv_torch.native.correlation import (
     correlate_compiled,
     prefers_kernel,
 )
-from invconv_torch.native.layout import laid_out
+from invconv_torch.native.host import laid_out
 from invconv_torch.native.solvers import CausalFactor, Factor, SpectralFactor
 from invconv_torch.precision import full_precision, nothing_reduces
 

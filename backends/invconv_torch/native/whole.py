@@ -15,8 +15,7 @@ import torch
 from invconv.operators.base import operator as core
 from invconv.operators.base.calls import for_each
 from invconv.solve.state import State
-from invconv_torch.native.host import in_host_memory
-from invconv_torch.native.layout import laid_out, owned
+from invconv_torch.native.host import in_host_memory, laid_out, owned
 from invconv_torch.private import Node, forward_level, is_functorch_wrapped_tensor
 from invconv_torch.traced import traced
 
