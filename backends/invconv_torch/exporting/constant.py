@@ -51,18 +51,8 @@ Matrix: TypeAlias = np.ndarray[Any, Any]
 def evaluate(call: Call, conv: ic.InvertibleConv, *, inverse: bool) -> tuple[Tensor, Tensor]:
     """Return K x + b and log|det K|, or K^-1 (y - b) and log|det K^-1|, in a graph of constants.
 
-    Parameters
-    ----------
-    call : Call
-        The call with x or y.
-    conv : InvertibleConv
-        The operator in NumPy's float64 arrays.
-    inverse : bool
-
-    Raises
-    ------
-    NotImplementedError
-        If the grid is dynamic, or there is no ONNX form for a class of operators.
+    ``call`` has x or y, and ``conv`` NumPy's float64 arrays. NotImplementedError if the grid is
+    dynamic, or a class of operators has no ONNX form.
     """
     shape, name = call.spatial_shape, call.name
     if not all(isinstance(n, int) for n in shape):

@@ -24,16 +24,8 @@ def causal_solve(
 ) -> Tensor:
     """Return x with ``c.stencil()`` x = y, shape (B, C, *spatial).
 
-    Parameters
-    ----------
-    c : CausalStencil
-        The stencil `within` the grid, of tensors.
-    lanes : Lanes
-        The lanes, of tensors.
-    y : tensor, shape (B, C, *spatial)
-    solve : callable
-        (r, *matrices) to D^-1 r, for r (B, C, M).
-    matrices : tensors
+    The stencil `within` the grid, and the lanes, are of tensors; ``solve`` takes r (B, C, M) and
+    the matrices to D^-1 r.
     """
     channels, count, places = y.shape[1], len(c.reach), lanes.gather.shape
     if not count:

@@ -28,8 +28,8 @@ def save(module: Glow | InvertibleModule, path: str | os.PathLike[str]) -> None:
     Raises
     ------
     TypeError, ValueError, OSError
-        As `invconv.save`; ValueError, too, if the flow's mixing is a function, or a layer is not the
-        architecture's.
+        As `invconv.save`; ValueError, too, if the flow's mixing is a function, or a layer was
+        replaced.
 
     Examples
     --------
