@@ -39,18 +39,6 @@ def decompositions() -> dict[Any, Callable[..., Any]]:
     return table
 
 
-def _apply(family: str, w: Tensor, x: Tensor) -> Tensor:
-    return kernels.apply(_known(family), w, x)
-
-
-def _gram(family: str, x: Tensor, y: Tensor) -> Tensor:
-    return kernels.gram(_known(family), x, y)
-
-
-def _matmul(a: Tensor, b: Tensor) -> Tensor:
-    return torch.matmul(a, b)
-
-
 def _solve(family: str, w: Tensor, y: Tensor) -> Tensor:
     known = _known(family)
     if known.solved == "causal":
@@ -104,10 +92,10 @@ def _refusal(name: str, why: str) -> NotImplementedError:
 
 
 _TABLE = {
-    _OURS.apply.default: _apply,
-    _OURS.gram.default: _gram,
+    _OURS.apply.default: lambda family, w, x: kernels.apply(_known(family), w, x),
+    _OURS.gram.default: lambda family, x, y: kernels.gram(_known(family), x, y),
     _OURS.exponential.default: _exponential,
     _OURS.exponential_gram.default: _exponential,
-    _OURS.matmul.default: _matmul,
+    _OURS.matmul.default: torch.matmul,
     _OURS.solve.default: _solve,
 }
