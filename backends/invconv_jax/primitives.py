@@ -15,6 +15,7 @@ from invconv_jax.native.exponential import exponential as exponential
 from invconv_jax.native.exponential import exponential_gram as exponential_gram
 from invconv_jax.native.partition import spread as spread
 from invconv_jax.native.solves import matmul as matmul
+from invconv_jax.native.solves import nan_where_singular as nan_where_singular
 from invconv_jax.native.solves import triangular_solve as triangular_solve
 from invconv_jax.native.spectrum import spectral_solver as spectral_solver
 from invconv_jax.native.wavefront import causal_solver as causal_solver

@@ -91,7 +91,7 @@ class Convolution(Layer):
     def __init_subclass__(cls, of: Any = None, ndim: int | None = None) -> None:
         super().__init_subclass__()
         if of is not None:
-            cls._of, cls.__signature__ = of, _signature(cls, of)  # type: ignore[attr-defined]
+            cls._of, cls.__signature__ = of, _signature(cls, of)
         if ndim is not None:
             cls._ndim, grid = ndim, ", 8" * ndim
             described = str(cls.__base__.__doc__).rstrip()
@@ -109,7 +109,7 @@ class Convolution(Layer):
         try:
             given = inspect.signature(type(self)).bind(*sizes, **settings)
         except TypeError as error:
-            raise TypeError(f"{type(self).__name__}: {error}") from None
+            raise TypeError(f"{type(self).__name__}.__init__() {error}") from None
         given.apply_defaults()
         own = inspect.signature(self._of.init).parameters
         init = partial(self._of.init, ndim=self._ndim)

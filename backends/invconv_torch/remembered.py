@@ -58,8 +58,8 @@ class Kept:
 
 def _unchanged(was: Any, t: Tensor) -> bool:
     if isinstance(was, tuple):
-        return was[0] is t and was[1:] == host.version_of(t)
-    return was.dtype == t.dtype and was.device == t.device and torch.equal(was, t)
+        return bool(was[0] is t and was[1:] == host.version_of(t))
+    return bool(was.dtype == t.dtype and was.device == t.device and torch.equal(was, t))
 
 
 def queue_of(t: Tensor) -> tuple[int | None, bool]:

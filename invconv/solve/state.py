@@ -16,12 +16,14 @@ from typing import Any
 import numpy as np
 
 from invconv.arrays.namespaces import Array, cast, namespace, to_numpy
+from invconv.arrays.registry import Primitive
 from invconv.kernels.primitives import per_channel
 from invconv.kernels.solver import Solver
 
 Map = Callable[[Array], Array]
 
 
+@Primitive
 def nan_where_singular(x: Array, log_det: Array) -> Array:
     """Return x, or NaN if the log-determinant is -inf."""
     xp = namespace(log_det)

@@ -112,17 +112,9 @@ class Glow(Multiscale):
     ) -> None:
         if not callable(mixing):
             choice("mixing", mixing, MIXINGS)
-        architecture = GlowArchitecture(
-            tuple(shape),
-            levels,
-            depth,
-            width,
-            None if callable(mixing) else mixing,
-            squeeze,
-            scale_floor,
-            kernel_size,
-            context,
-        )
+        named = None if callable(mixing) else mixing
+        sizes, last = (tuple(shape), levels, depth, width), (kernel_size, context)
+        architecture = GlowArchitecture(*sizes, named, squeeze, scale_floor, *last)
         where = {"device": device, "dtype": dtype}
         make = mixing if callable(mixing) else partial(mixing_layer, mixing, kernel_size, **where)
         layers = _layers(architecture, make, where)
@@ -144,13 +136,8 @@ def _layers(
             if architecture.mixing == "exponential":  # nearly the identity at the start
                 layers[f"{at}_conv1x1"] = Conv1x1(channels, bias=False, **where)
             layers[f"{at}_mixing"] = mixing(channels)
-            layers[f"{at}_coupling"] = AffineCoupling(
-                channels,
-                architecture.width,
-                scale_floor=floor,
-                context=architecture.context,
-                **where,
-            )
+            design = {"scale_floor": floor, "context": architecture.context, **where}
+            layers[f"{at}_coupling"] = AffineCoupling(channels, architecture.width, **design)
         if level < architecture.levels - 1:
             layers[f"level{level}_split"] = Split(channels, scale_floor=floor, **where)
     return layers
