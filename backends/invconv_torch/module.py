@@ -18,8 +18,9 @@ from invconv_torch.native.host import laid_out
 from invconv_torch.native.whole import invert
 from invconv_torch.parameters import OperatorParameters, before_loading, copied, note_kind
 from invconv_torch.precision import autocasting, require_dtype
+from invconv_torch.private import is_tracing
 from invconv_torch.remembered import RememberedInverses, may_be_kept
-from invconv_torch.traced import TRACERS, device_kind, exporting_to_onnx, refuse_trace, traced
+from invconv_torch.traced import TRACERS, device_kind, exporting_to_onnx, refused_trace, traced
 
 Tensor: TypeAlias = torch.Tensor
 Pair: TypeAlias = tuple[Tensor, Tensor]
@@ -136,9 +137,9 @@ class InvertibleModule(OperatorParameters):
         """Run a direction, in the parameters' dtype under autocast, else in the dtype of x."""
         kind = x.device.type if isinstance(x, torch.Tensor) else device_kind(name, x)
         tracing = torch.compiler.is_compiling()
-        if not tracing:
-            refuse_trace()
-        elif exporting_to_onnx():
+        if is_tracing():
+            raise refused_trace()
+        if tracing and exporting_to_onnx():
             call, inverse = as_batch(self._unbounded(True), name, x), run == self._inverse
             return evaluate(call, self._current(True, values_of), inverse=inverse)
         if autocasting(kind):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -56,6 +57,12 @@ def _leave(kind: str) -> None:
             return
         for part, back in _saved.pop(kind, []):
             part.fp32_precision = back
+
+
+if hasattr(os, "register_at_fork"):  # not on Windows; a child must find the lock free
+    os.register_at_fork(
+        before=_lock.acquire, after_in_parent=_lock.release, after_in_child=_lock.release
+    )
 
 
 def autocasting(kind: str) -> bool:

@@ -53,13 +53,17 @@ class Kept:
 
     def holds(self, tensors: list[Tensor]) -> bool:
         """Tell whether the tensors are unchanged."""
-        return len(tensors) == len(self.tensors) and all(map(_unchanged, self.tensors, tensors))
-
-
-def _unchanged(was: Any, t: Tensor) -> bool:
-    if isinstance(was, tuple):
-        return bool(was[0] is t and was[1:] == host.version_of(t))
-    return bool(was.dtype == t.dtype and was.device == t.device and torch.equal(was, t))
+        if len(tensors) != len(self.tensors):
+            return False
+        for was, t in zip(self.tensors, tensors, strict=True):
+            if isinstance(was, tuple):
+                same = was[0] is t and was[1:] == host.version_of(t)
+            else:
+                alike = was.dtype == t.dtype and was.device == t.device
+                same = alike and torch.equal(was, t)
+            if not same:
+                return False
+        return True
 
 
 def queue_of(t: Tensor) -> tuple[int | None, bool]:

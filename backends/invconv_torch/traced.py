@@ -73,20 +73,12 @@ def device_kind(name: str, x: Any) -> str:
     return str(x.device.type)
 
 
-def refuse_trace() -> None:
-    """Raise in torch.jit.trace, which would keep numbers of one grid as constants of any other.
-
-    The older exporter to ONNX begins with it.
-
-    Raises
-    ------
-    NotImplementedError
-    """
-    if is_tracing():
-        raise NotImplementedError(
-            "torch.jit.trace of a layer of invconv_torch, with which "
-            "torch.onnx.export begins unless told: expected dynamo=True, or torch.export.export"
-        )
+def refused_trace() -> NotImplementedError:
+    """Return the error for torch.jit.trace, which would keep numbers of one grid as constants."""
+    return NotImplementedError(
+        "torch.jit.trace of a layer of invconv_torch, with which torch.onnx.export begins unless "
+        "told: expected dynamo=True, or torch.export.export"
+    )
 
 
 def _forward_levels() -> int:

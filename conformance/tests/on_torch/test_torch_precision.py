@@ -174,7 +174,7 @@ def test_nobody_leaves_while_another_looks(monkeypatch: pytest.MonkeyPatch) -> N
 @pytest.mark.filterwarnings("ignore:.*fork:RuntimeWarning")
 @pytest.mark.usefixtures("reduced")
 def test_a_child_process_has_its_own_switches() -> None:
-    """Where the thread that had switched them is not there to put them back."""
+    """Which are free, though another thread was inside; and full precision, in doubt for good."""
     x = torch.zeros(1)
     entered, done = threading.Event(), threading.Event()
 
@@ -188,11 +188,9 @@ def test_a_child_process_has_its_own_switches() -> None:
     entered.wait()
     child = os.fork()
     if child == 0:
-        found = [switches()["matmul"]]
         with full_precision(x):
-            found.append(switches()["matmul"])
-        found.append(switches()["matmul"])
-        os._exit(0 if found == ["bf16", "ieee", "bf16"] else 1)
+            found = switches()["matmul"]
+        os._exit(0 if found == "ieee" else 1)
     done.set()
     thread.join()
     assert os.waitpid(child, 0)[1] == 0
