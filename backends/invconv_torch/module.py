@@ -137,7 +137,7 @@ class InvertibleModule(OperatorParameters):
         """Run a direction, in the parameters' dtype under autocast, else in the dtype of x."""
         kind = x.device.type if isinstance(x, torch.Tensor) else device_kind(name, x)
         tracing = torch.compiler.is_compiling()
-        if is_tracing():
+        if not tracing and is_tracing():
             raise refused_trace()
         if tracing and exporting_to_onnx():
             call, inverse = as_batch(self._unbounded(True), name, x), run == self._inverse

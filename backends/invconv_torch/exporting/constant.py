@@ -33,9 +33,9 @@ from invconv.kernels.frequencies.spectrum import SpectralSolver
 from invconv.kernels.matrices import Product
 from invconv.kernels.pixel_steps import PixelSteps
 from invconv.kernels.plain.lanes import Lanes, lanes_of
+from invconv.kernels.plain.tap_grid import grid_of
 from invconv.kernels.primitives import per_channel
 from invconv.kernels.series import series
-from invconv.kernels.tap_grid import grid_of
 from invconv.kernels.wavefront import Ints, inverse_at_the_pixel
 from invconv.operators.base.calls import Call
 from invconv.operators.base.factors import require_regular

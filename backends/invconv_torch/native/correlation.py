@@ -16,8 +16,8 @@ from invconv.kernels.cpu.correlate.correlation import compiled_correlation
 from invconv.kernels.cpu.correlate.gram import compiled_gram
 from invconv.kernels.cpu.machine import reason
 from invconv.kernels.families import StencilFamily, TapsFamily
+from invconv.kernels.plain.tap_grid import TapGrid, grid_of
 from invconv.kernels.primitives import pad_periodic
-from invconv.kernels.tap_grid import TapGrid, grid_of
 from invconv_torch.native.host import in_host_memory
 from invconv_torch.precision import full_precision
 

@@ -28,7 +28,7 @@ from invconv.kernels.families import StencilFamily
 from invconv.kernels.frequencies.forward import spectral_apply
 from invconv.kernels.frequencies.products import SpectralProduct, by_frequencies
 from invconv.kernels.frequencies.spectrum import kernel_spectrum
-from invconv.kernels.tap_grid import grid_of
+from invconv.kernels.plain.tap_grid import grid_of
 from invconv_benchmarks.measure.spread import Interval
 from invconv_benchmarks.report.tables import new
 from invconv_benchmarks.studies.overhead import Timed, compare
