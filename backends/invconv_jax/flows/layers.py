@@ -20,10 +20,8 @@ from invconv.operators.chain import Chain
 
 Conv: TypeAlias = tuple[Array, Array]  # weight (C_out, C_in, k, k) and bias (C_out,)
 
-_register = jax.tree_util.register_dataclass
 
-
-@_register
+@jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Step:
     """Actnorm and mixing, one operator; and the convolutions of the coupling's network."""
@@ -59,7 +57,7 @@ class Step:
         return shift, coupling_scale(h, design.scale_floor, jax.nn.sigmoid)
 
 
-@_register
+@jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Level:
     """The steps of a level, and the convolution of its split's prior; the last level has none."""
