@@ -64,7 +64,7 @@ class ExponentialConv(WithKernel, mixing="exponential"):
     accelerator it waits for the norm: once for a prepared inverse, and then for no solve; at every
     forward in CuPy; in PyTorch once a call, which is once a training step.
     (In PyTorch at every call if the kernel is computed in the call: compiled, with a half type, or
-    with ``max_gain``.) No derivative waits, and JAX counts on the device. In host memory the
+    with ``max_gain``.) No first derivative waits, and JAX counts on the device. In host memory the
     inverse on a circular grid is one product a frequency instead (not in JAX).
 
     Examples
