@@ -13,7 +13,7 @@ from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.func import functional_call
 
 from invconv.kernels.cuda.launch import DeviceOps, DeviceSolve
-from invconv_torch.native import launches, solvers
+from invconv_torch.native import devices, solvers
 from tests.launches import checks
 from tests.launches.stand_in_driver import STREAM, Driver, Launched, forget
 from tests.on_torch.modules import Method
@@ -75,7 +75,7 @@ def memory(driver: Driver, monkeypatch: pytest.MonkeyPatch) -> FakeMemory:
         lambda x: (x.device.index or 0) if isinstance(x, FakeTensor) else None,
         found.address,
         lambda x: STREAM,
-        launches._contiguous,
+        devices._contiguous,
     )
     monkeypatch.setattr(solvers, "CUDA", ops)
     return found
@@ -205,6 +205,6 @@ def test_where_no_row_fits_wavefronts_solve(on_this_processor: Driver, torch_lay
 
 
 def test_tensors_in_host_memory_and_fake_ones_are_not_launched() -> None:
-    assert launches.CUDA.ordinal(torch.zeros(1)) is None
+    assert devices.CUDA.ordinal(torch.zeros(1)) is None
     with FakeTensorMode():
-        assert launches.CUDA.ordinal(torch.empty(1, device="cuda")) is None
+        assert devices.CUDA.ordinal(torch.empty(1, device="cuda")) is None
