@@ -5,21 +5,47 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager
+import threading
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import cupy
 import numpy as np
+from cupy._core import get_compute_type, set_compute_type
+from cupy._core._routines_linalg import COMPUTE_TYPE_DEFAULT
 from cupy.lib.stride_tricks import as_strided
 
 from invconv.arrays.array_ops import ArrayOps
 from invconv.kernels.cuda.launch import DeviceOps, DeviceSolve, device_solve
 from invconv.kernels.plain.pitched import PitchedSolver, StridedOps
 from invconv.kernels.wavefront import CausalStencil, inverse_at_the_pixel
-from invconv_cupy.precision import full_precision
 
 Array: TypeAlias = Any
+
+# CuPy has one setting for all threads: the first to enter changes it, and the last restores it.
+_counting = threading.RLock()
+_inside = 0
+_outside: Any = COMPUTE_TYPE_DEFAULT
+
+
+@contextmanager
+def full_precision() -> Iterator[None]:
+    """Multiply float32 matrices with all digits here, even if CUPY_TF32=1 asks for TF32."""
+    global _inside, _outside
+    with _counting:
+        if not _inside:
+            _outside = get_compute_type("float32")
+            set_compute_type("float32", COMPUTE_TYPE_DEFAULT)
+        _inside += 1
+    try:
+        yield
+    finally:
+        with _counting:
+            _inside -= 1
+            if not _inside:
+                set_compute_type("float32", _outside)
 
 
 class CupyOps(ArrayOps):
@@ -94,20 +120,11 @@ CUDA = DeviceOps(_ordinal, _address, _stream, _contiguous)
 
 @dataclass(frozen=True, eq=False)
 class CausalSolver:
-    """The map y -> x, both (B, C, *shape), that solves ``causal.stencil()`` x = y.
-
-    Attributes
-    ----------
-    causal : CausalStencil
-    shape : tuple of int
-        The grid.
-    state : DeviceSolve or PitchedSolver
-        The kernel if it runs, else wavefronts.
-    """
+    """The map y -> x, both (B, C, *shape), that solves ``causal.stencil()`` x = y."""
 
     causal: CausalStencil
     shape: tuple[int, ...]
-    state: DeviceSolve | PitchedSolver
+    state: DeviceSolve | PitchedSolver  # the kernel if it runs, else wavefronts
 
     @property
     def plan(self) -> dict[str, Any]:

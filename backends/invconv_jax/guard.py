@@ -14,32 +14,9 @@ from invconv_jax.pytrees import require_values
 class InverseGuard(guard.InverseGuard):
     """Warn during training if an operator in a pytree is about to lose its inverse.
 
-    The first of every ``every`` calls of `step` judges one layer, with its present values. The
-    layers take turns, so that a bad layer is named within ``every`` calls for each layer. The
-    values of a layer on an accelerator are copied to the host. `invconv_torch.InverseGuard` has the
-    same signature and does the same.
-
-    Parameters
-    ----------
-    model : pytree
-        Every operator in it is a layer; of a `Chain`, every step is.
-    spatial_shape : tuple of int, or a function from a layer's name to one
-        The grid on which to judge; None for a layer that is not to be judged. It is required: a
-        pytree does not record its grids, as PyTorch's modules do.
-    digits : float
-        Warn below this number of decimal digits; with fewer than two an inverse counts as lost.
-    every : int
-        1 judges a layer at every call.
-
-    Attributes
-    ----------
-    known : dict of str to LayerCondition
-        The last judgement of each layer.
-
-    Raises
-    ------
-    TypeError, ValueError
-        If the model has no layers, a grid does not fit a layer, or a number is out of range.
+    Every operator in the pytree ``model`` is a layer; of a `Chain`, every step is. A pytree records
+    no grids, as PyTorch's modules do: ``spatial_shape`` is required. The arguments are those of
+    `invconv.stability.guard.InverseGuard`, as in `invconv_torch`.
 
     Examples
     --------

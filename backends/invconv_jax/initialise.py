@@ -76,7 +76,8 @@ def _drawn(key: Array, draw: Callable[..., Any], dtype: Any) -> Any:
             'jax.config.update("jax_enable_x64", True) brings it'
         )
     leaves, structure = jax.tree.flatten(draw(rng=np.random.default_rng(0)))
-    types = [_type_of(leaf, dtype) for leaf in leaves]
+    kinds = [dtype if np.issubdtype(a.dtype, np.floating) else jnp.result_type(int) for a in leaves]
+    types = [jax.ShapeDtypeStruct(a.shape, k) for a, k in zip(leaves, kinds, strict=True)]
 
     def host(seed: Any) -> list[np.ndarray[Any, Any]]:
         rng = np.random.default_rng(np.asarray(seed).ravel())
@@ -102,8 +103,3 @@ def _seed(key: Array) -> Array:
             f"use jax.vmap for several"
         )
     return data
-
-
-def _type_of(leaf: np.ndarray[Any, Any], dtype: Any) -> jax.ShapeDtypeStruct:
-    kind = dtype if np.issubdtype(leaf.dtype, np.floating) else jnp.result_type(int)
-    return jax.ShapeDtypeStruct(leaf.shape, kind)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +12,17 @@ from jax import numpy as jnp
 import invconv as ic
 from invconv.arrays.namespaces import Array, Shape
 from invconv.operators.base.factors import Gradients
+
+
+def _moved(name: str, argument: str) -> Callable[..., Any]:
+    """Return the method of this name, for images with the channels last."""
+
+    def method(self: channels_last, x: Array) -> Any:
+        result = getattr(self.conv, name)(self._in(argument, x))
+        return (self._out(result[0]), result[1]) if isinstance(result, tuple) else self._out(result)
+
+    method.__name__, method.__doc__ = name, f"See `InvertibleConv.{name}`."
+    return method
 
 
 @jax.tree_util.register_dataclass
@@ -46,27 +58,14 @@ class channels_last:  # named as a function, since it is called as one
         """The number of spatial axes, or None for one batch axis and any number of spatial ones."""
         return self.conv.ndim
 
-    def forward(self, x: Array) -> Array:
-        """See `InvertibleConv.forward`."""
-        return self._out(self.conv.forward(self._in("x", x)))
-
-    def inverse(self, y: Array) -> Array:
-        """See `InvertibleConv.inverse`."""
-        return self._out(self.conv.inverse(self._in("y", y)))
-
     def log_det(self, spatial_shape: Shape) -> Array:
         """See `InvertibleConv.log_det`."""
         return self.conv.log_det(spatial_shape)
 
-    def forward_and_log_det(self, x: Array) -> tuple[Array, Array]:
-        """See `InvertibleConv.forward_and_log_det`."""
-        y, log_det = self.conv.forward_and_log_det(self._in("x", x))
-        return self._out(y), log_det
-
-    def inverse_and_log_det(self, y: Array) -> tuple[Array, Array]:
-        """See `InvertibleConv.inverse_and_log_det`."""
-        x, log_det = self.conv.inverse_and_log_det(self._in("y", y))
-        return self._out(x), log_det
+    forward = _moved("forward", "x")
+    inverse = _moved("inverse", "y")
+    forward_and_log_det = _moved("forward_and_log_det", "x")
+    inverse_and_log_det = _moved("inverse_and_log_det", "y")
 
     def transpose(self) -> channels_last:
         """See `InvertibleConv.transpose`."""

@@ -1,34 +1,81 @@
-"""JAX's native primitives, which `invconv.arrays.registry` looks up here."""
+"""JAX's native primitives and `ArrayOps`, which `invconv.arrays.registry` looks up here."""
 
-from invconv_jax.array_ops import JaxOps
-from invconv_jax.native.convolve import correlate, correlate_kernel_vjp
-from invconv_jax.native.exponential import (
-    counted,
-    exponential,
-    exponential_gram,
-    exponential_vjp,
-)
-from invconv_jax.native.partition import spread
-from invconv_jax.native.pointwise import matrix_solver
-from invconv_jax.native.solves import matmul, nan_where_singular, triangular_solve
-from invconv_jax.native.spectrum import spectral_solver
-from invconv_jax.native.wavefront import causal_solver
+from __future__ import annotations
 
-__all__ = [
-    "ARRAY_OPS",
-    "causal_solver",
-    "correlate",
-    "correlate_kernel_vjp",
-    "counted",
-    "exponential",
-    "exponential_gram",
-    "exponential_vjp",
-    "matmul",
-    "matrix_solver",
-    "nan_where_singular",
-    "spectral_solver",
-    "spread",
-    "triangular_solve",
-]
+from typing import Any
+
+import jax
+import numpy as np
+
+from invconv.arrays.array_ops import Array, ArrayOps
+from invconv_jax.native.convolve import correlate as correlate
+from invconv_jax.native.convolve import correlate_kernel_vjp as correlate_kernel_vjp
+from invconv_jax.native.exponential import counted as counted
+from invconv_jax.native.exponential import exponential as exponential
+from invconv_jax.native.exponential import exponential_gram as exponential_gram
+from invconv_jax.native.partition import spread as spread
+from invconv_jax.native.solves import matmul as matmul
+from invconv_jax.native.solves import nan_where_singular as nan_where_singular
+from invconv_jax.native.solves import triangular_solve as triangular_solve
+from invconv_jax.native.spectrum import spectral_solver as spectral_solver
+from invconv_jax.native.wavefront import causal_solver as causal_solver
+
+
+class JaxOps(ArrayOps):
+    """JAX's answers, for arrays and for tracers.
+
+    XLA takes subnormal numbers for zero.
+    """
+
+    flushes_subnormals = True
+    gathers_transforms = True
+
+    def require(self, name: str, x: Array) -> None:
+        """Take every array."""
+
+    def device(self, x: Array) -> None:
+        """Return None: constants move to their operands, and a tracer has no device."""
+
+    def placement(self, x: Array) -> frozenset[Any] | None:
+        """Return the devices that an array is committed to, None for one that JAX may move."""
+        free = isinstance(x, jax.core.Tracer) or not x.committed
+        return None if free else frozenset(x.devices())
+
+    def place(self, x: Array, there: frozenset[Any]) -> Array:
+        """Return an array on a device; the split between several cannot be followed."""
+        (device,) = there if len(there) == 1 else (None,)
+        return self.xp.asarray(x, device=device)
+
+    def mesh_axes(self, x: Array) -> tuple[Any, ...]:
+        """Return the explicit mesh axes that split each axis, () if none does.
+
+        Automatic mesh axes are no part of an array's type, and XLA moves the array as needed.
+        """
+        sharding = getattr(x.aval, "sharding", None)
+        return () if sharding is None or not any(sharding.spec) else tuple(sharding.spec)
+
+    def readable(self, x: Array) -> bool:
+        """Say True of an array in host memory, outside traced code."""
+        traced = isinstance(x, jax.core.Tracer)
+        return not traced and all(d.platform == "cpu" for d in x.devices())
+
+    def same_kind(self, x: Array, like: Array) -> bool:
+        """See `ArrayOps.same_kind`; False for an image that is split along its channels too."""
+        return bool(
+            x.dtype == like.dtype
+            and x.dtype.itemsize != 2
+            and self.placement(x) == self.placement(like)
+            and not any(self.mesh_axes(x)[1:])
+        )
+
+    def copy(self, x: Array) -> Array:
+        """Return the array itself, which nobody can edit."""
+        return x
+
+    def to_numpy(self, x: Array) -> np.ndarray[Any, Any]:
+        """Copy the values of an array to the host, in float32 if it is of a half type."""
+        half = x.dtype.itemsize == 2 and x.dtype.kind not in "iu"
+        return np.array(x, dtype=np.float32 if half else x.dtype)
+
 
 ARRAY_OPS = JaxOps

@@ -18,23 +18,19 @@ VERSIONS = Versions("JAX", "jax", oldest="0.8.1", newest="0.10.2")
 VERSIONS.require(jax.__version__)
 
 try:
-    from jax.experimental.custom_partitioning import custom_partitioning
-    from jax.extend.core import Primitive, jaxpr_as_fun
-    from jax.interpreters.ad import (
-        Zero,
-        deflinear2,
-        instantiate_zeros,
-        is_undefined_primal,
-        primitive_jvps,
-        primitive_transposes,
-    )
-    from jax.interpreters.batching import primitive_batchers
-    from jax.interpreters.mlir import (
-        LoweringParameters,
-        ModuleContext,
-        lower_fun,
-        register_lowering,
-    )
+    from jax.experimental.custom_partitioning import custom_partitioning as custom_partitioning
+    from jax.extend.core import Primitive as Primitive
+    from jax.extend.core import jaxpr_as_fun as jaxpr_as_fun
+    from jax.interpreters.ad import Zero as Zero
+    from jax.interpreters.ad import deflinear2 as deflinear2
+    from jax.interpreters.ad import instantiate_zeros as instantiate_zeros
+    from jax.interpreters.ad import is_undefined_primal as is_undefined_primal
+    from jax.interpreters.ad import primitive_jvps as primitive_jvps
+    from jax.interpreters.ad import primitive_transposes as primitive_transposes
+    from jax.interpreters.batching import primitive_batchers as primitive_batchers
+    from jax.interpreters.mlir import LoweringParameters, ModuleContext
+    from jax.interpreters.mlir import lower_fun as lower_fun
+    from jax.interpreters.mlir import register_lowering as register_lowering
 
     _parts = (
         LoweringParameters.for_export,
@@ -43,24 +39,6 @@ try:
     )
 except (ImportError, AttributeError, KeyError) as error:
     raise VERSIONS.refusal(jax.__version__, error) from error
-
-__all__ = [
-    "Primitive",
-    "Zero",
-    "automatic_mesh",
-    "custom_partitioning",
-    "deflinear2",
-    "instantiate_zeros",
-    "is_exported",
-    "is_manual",
-    "is_undefined_primal",
-    "jaxpr_as_fun",
-    "lower_fun",
-    "primitive_batchers",
-    "primitive_jvps",
-    "primitive_transposes",
-    "register_lowering",
-]
 
 
 def is_exported(context: Any) -> bool:

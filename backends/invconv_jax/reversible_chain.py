@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import jax
 import numpy as np
@@ -27,14 +26,10 @@ Steps = tuple[InvertibleConv, ...]
 def reversible(chain: Chain, spatial_shape: Shape) -> Reversible:
     """Return a chain that keeps only its input and output for the gradient, whatever its depth.
 
-    The backward pass inverts each step and differentiates it: about twice the time. Gradients agree
-    with the stored version up to rounding, which the condition of the steps amplifies. Every
-    backward pass checks the recomputed inputs: each image, and an image of noise that goes through
-    the chain and back. If one does not come back, an inverse was lost while training, and gradients
-    by the parameters and by the lost images are NaN instead of wrong: compiled code cannot raise.
-    "Comes back" means to two digits, relative to an image's largest entry and to its norm. The
-    check misses an error in small entries of an image, which matters if the loss depends on them
-    alone.
+    As `invconv_torch.ReversibleChain`, which has the details: about twice the time, gradients up to
+    rounding, and a check of every image and of noise in each backward pass. If an inverse was lost
+    while training, gradients by the parameters and by the lost images are NaN, since compiled code
+    cannot raise.
 
     Steps that differ only in their values (also chains of such steps) run in a loop: its memory
     does not grow with depth, and it compiles once. For other steps XLA decides what it keeps at a
@@ -178,8 +173,9 @@ def _pull_back(
         z, sent, z_bar = carried
         prepared = step.prepare(grid_of(step, z.shape), check=False)
         x = prepared.inverse(z)
-        gradients, x_bar = step.forward_vjp(x, z_bar, total_bar)
-        return (x, prepared.inverse(sent), x_bar), _like_tree(step, gradients)
+        pull_back = jax.vjp(lambda step, x: step.forward_and_log_det(x), step, x)[1]
+        gradient, x_bar = pull_back((z_bar, total_bar))
+        return (x, prepared.inverse(sent), x_bar), gradient
 
     if _alike(steps):
         (x, sent, x_bar), stacked = jax.lax.scan(
@@ -195,21 +191,6 @@ def _pull_back(
 
 
 _run.defvjp(_remember, _backward)
-
-
-def _like_tree(step: InvertibleConv, gradients: dict[str, Array]) -> InvertibleConv:
-    """Return gradients by name as a pytree like the step's; constants have none."""
-
-    def gradient(path: tuple[Any, ...], leaf: Array) -> Array:
-        keys = (str(getattr(key, "name", getattr(key, "idx", ""))) for key in path)
-        name = ".".join(key for key in keys if key != "steps")
-        if name in gradients:
-            return gradients[name]
-        real = jnp.issubdtype(leaf.dtype, jnp.floating)
-        return np.zeros(leaf.shape, leaf.dtype if real else jax.dtypes.float0)
-
-    tree: InvertibleConv = jax.tree_util.tree_map_with_path(gradient, step)
-    return tree
 
 
 def _alike(steps: Steps) -> bool:

@@ -16,33 +16,10 @@ from invconv_torch.module import InvertibleModule
 class InverseGuard(guard.InverseGuard):
     """Warn during training if a layer of a model is about to lose its inverse.
 
-    The first of every ``every`` calls of `step` judges one layer, with its present values. The
-    layers take turns, so that a bad layer is named within ``every`` calls for each layer. The
-    values of a layer on an accelerator are copied to the host. `invconv_jax.InverseGuard` has the
-    same signature and does the same.
-
-    Parameters
-    ----------
-    model : nn.Module, or invconv.InvertibleConv
-        Every `InvertibleModule` in it that is no part of another one is a layer; of a `Chain` of
-        tensors, every step is.
-    spatial_shape : tuple of int, or a function from a layer's name to one, optional
-        The grid on which to judge; None for a layer that is not to be judged. By default the grid
-        of each module's last call; modules that have not run are not judged.
-    digits : float
-        Warn below this number of decimal digits; with fewer than two an inverse counts as lost.
-    every : int
-        1 judges a layer at every call.
-
-    Attributes
-    ----------
-    known : dict of str to LayerCondition
-        The last judgement of each layer.
-
-    Raises
-    ------
-    TypeError, ValueError
-        If the model has no layers, a grid does not fit a layer, or a number is out of range.
+    Every `InvertibleModule` in ``model`` that is no part of another one is a layer; of a `Chain` of
+    tensors, every step is. Without ``spatial_shape`` a module is judged on the grid of its last
+    call, and not at all if it has not run. The arguments are those of
+    `invconv.stability.guard.InverseGuard`, as in `invconv_jax`.
 
     Examples
     --------

@@ -5,30 +5,29 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
-import numpy as np
 import torch
 from torch import nn
 
 import invconv as ic
 from invconv.operators.base.calls import as_batch
 from invconv.operators.base.fields import require_operator
+from invconv.operators.base.operator import evaluate
 from invconv.operators.base.prepared import PreparedInverse
-from invconv_torch.checkpoints import before_loading, note_kind
-from invconv_torch.exporting.constant import evaluate
+from invconv_torch.exporting import constant
 from invconv_torch.exporting.values import values_of
-from invconv_torch.native.layout import laid_out
+from invconv_torch.native.host import laid_out
 from invconv_torch.native.whole import invert
+from invconv_torch.parameters import OperatorParameters, before_loading, copied, note_kind
 from invconv_torch.precision import autocasting, require_dtype
 from invconv_torch.private import is_tracing
 from invconv_torch.remembered import RememberedInverses, may_be_kept
-from invconv_torch.traced import TRACERS, device_kind, exporting_to_onnx, traced, with_fixed_grid
+from invconv_torch.traced import TRACERS, device_kind, exporting_to_onnx, refused_trace, traced
 
 Tensor: TypeAlias = torch.Tensor
 Pair: TypeAlias = tuple[Tensor, Tensor]
-Read: TypeAlias = Callable[[Tensor], Any]
 
 
-class InvertibleModule(nn.Module):  # type: ignore[misc]
+class InvertibleModule(OperatorParameters):
     """A module with the arrays of any operator of the core as parameters.
 
     Each direction returns its own log-determinants, one number a sample, float32 for half types.
@@ -59,6 +58,7 @@ class InvertibleModule(nn.Module):  # type: ignore[misc]
     >>> chain = Chain([QRConv1x1.init(3, rng=rng), PeriodicConv.init(3, rng=rng)])
     >>> layer = InvertibleModule(chain, dtype=torch.float32)
     >>> z, log_det = layer(torch.ones(5, 3, 8, 8))
+    >>> x, inverse_log_det = layer.inverse(z)
     >>> [name for name, _ in layer.named_parameters()]
     ['0.reflectors', '0.upper', '0.scale', '1.kernel']
     """
@@ -96,62 +96,13 @@ class InvertibleModule(nn.Module):  # type: ignore[misc]
             self.add_module(prefix, InvertibleModule(part, device=device, dtype=dtype))
         for name in conv._array_names:
             array = getattr(conv, name)
-            value = None if array is None else nn.Parameter(_tensor(array, device, dtype))
+            value = None if array is None else nn.Parameter(copied(array, device, dtype))
             self.register_parameter(name, value)
         for name in conv._constant_names:
-            self.register_buffer(name, _tensor(getattr(conv, name), device, dtype))
+            self.register_buffer(name, copied(getattr(conv, name), device, dtype))
         self._array_names = (*conv._array_names, *conv._constant_names)
         self.register_state_dict_post_hook(note_kind)
         self.register_load_state_dict_pre_hook(before_loading)
-
-    def operator(self) -> ic.InvertibleConv:
-        """Return the core's operator of the current parameters, differentiable in them.
-
-        Examples
-        --------
-        >>> from invconv_torch import EmergingConv2d
-        >>> list(EmergingConv2d(2).operator().parameters())
-        ['first.kernel', 'second.kernel', 'bias']
-        """
-        return self._current(torch.compiler.is_compiling() or is_tracing())
-
-    def _current(self, traced: bool, read: Read | None = None) -> ic.InvertibleConv:
-        conv = self._unbounded(traced, read)
-        return conv if self._max_gain is None else ic.bounded(conv, self._max_gain)
-
-    def _unbounded(self, traced: bool, read: Read | None = None) -> ic.InvertibleConv:
-        """Return the operator without ``max_gain``, with the current tensors.
-
-        If ``read`` is given, its results replace the tensors.
-
-        The tensors are put into the operator that was validated last; they are validated again only
-        if a dtype, device or shape changed. Code that torch.compile traces validates anew, once.
-        """
-        own, modules = self._parameters, self._modules
-        arrays, parts, kinds = {}, [], []
-        for name in self._array_names:
-            tensor = own[name] if name in own else getattr(self, name)
-            arrays[name] = tensor if read is None or tensor is None else read(tensor)
-            if tensor is not None:
-                kinds.append((tensor.dtype, tensor.device, tensor.shape))
-        for name in self._part_names:
-            parts.append(modules[name]._current(traced, read))
-            kinds.append(modules[name]._kinds)
-        if traced:
-            return self._validated(arrays, parts)
-        if kinds != self._kinds:
-            static = self._validated(arrays, parts)
-            static._prime()
-            # without tensors: they may hold a graph
-            self._static = static._with(dict.fromkeys(arrays), [None] * len(parts))
-            self._kinds = kinds
-        current: ic.InvertibleConv = self._static._with(arrays, parts)
-        return current
-
-    def _validated(self, arrays: dict[str, Any], parts: list[Any]) -> ic.InvertibleConv:
-        named = self._class._part_fields(dict(zip(self._part_names, parts, strict=True)))
-        conv: ic.InvertibleConv = self._class(**arrays, **named, **self._settings)
-        return conv
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Return z = K x + b and log|det K|.
@@ -180,21 +131,18 @@ class InvertibleModule(nn.Module):  # type: ignore[misc]
         -------
         x : tensor, shape (B, C, *spatial)
         log_det : tensor, shape (B,)
-
-        Examples
-        --------
-        >>> from invconv_torch import EmergingConv2d
-        >>> layer, x = EmergingConv2d(2), torch.ones(3, 2, 8, 8)
-        >>> torch.allclose(layer.inverse(layer(x)[0])[0], x, atol=1e-5)
-        True
         """
         return self._call(self._inverse, "z", z)
 
     def _call(self, run: Callable[[Tensor, bool], Pair], name: str, x: Tensor) -> Pair:
         """Run a direction, in the parameters' dtype under autocast, else in the dtype of x."""
         kind = x.device.type if isinstance(x, torch.Tensor) else device_kind(name, x)
-        tracing = torch.compiler.is_compiling() or is_tracing()
-        x = with_fixed_grid(x) if tracing else x
+        tracing = torch.compiler.is_compiling()
+        if not tracing and is_tracing():
+            raise refused_trace()
+        if tracing and exporting_to_onnx():
+            call, inverse = as_batch(self._unbounded(True), name, x), run == self._inverse
+            return constant.evaluate(call, self._current(True, values_of), inverse=inverse)
         if autocasting(kind):
             with torch.autocast(kind, enabled=False):
                 return run(x.to(self.operator()._reference()[1].dtype), tracing)
@@ -206,18 +154,15 @@ class InvertibleModule(nn.Module):  # type: ignore[misc]
             require_dtype(name, x, self.operator()._reference()[1].dtype)
             raise
 
-    def _forward(self, x: Tensor, tracing: bool) -> tuple[Tensor, Tensor]:
-        if tracing and exporting_to_onnx():
-            return self._exported("x", x, inverse=False)
-        return self._current(tracing).forward_and_log_det(x)
+    def _forward(self, x: Tensor, tracing: bool) -> Pair:
+        conv = self._current(tracing)
+        if conv._inverts_forward:  # which is judged
+            return conv.forward_and_log_det(x)
+        call = as_batch(conv, "x", x)
+        z, log_det = evaluate(call.x, call.conv)
+        return call.restore_shape(z), log_det.reshape(call.batch_shape)
 
-    def _exported(self, name: str, x: Tensor, inverse: bool) -> Pair:
-        call = as_batch(self._unbounded(True), name, x)
-        return evaluate(call, self._current(True, values_of), inverse=inverse)
-
-    def _inverse(self, z: Tensor, tracing: bool) -> tuple[Tensor, Tensor]:
-        if tracing and exporting_to_onnx():
-            return self._exported("z", z, inverse=True)
+    def _inverse(self, z: Tensor, tracing: bool) -> Pair:
         kept = None if self.training else self._kept(z)
         if kept is not None and not torch.is_grad_enabled():
             x, log_det = kept.inverse_and_log_det(z)
@@ -245,35 +190,12 @@ class InvertibleModule(nn.Module):  # type: ignore[misc]
             prepared = self._inverses.prepare(conv, shape, tensors)
         return prepared
 
-    def _collect(self, tensors: list[Tensor]) -> None:
-        """Append all tensors of the operator to a list."""
-        own = self._parameters
-        for name in self._array_names:
-            tensor = own[name] if name in own else getattr(self, name)
-            if tensor is not None:
-                tensors.append(tensor)
-        for name in self._part_names:
-            self._modules[name]._collect(tensors)
-
     def train(self, mode: bool = True) -> InvertibleModule:
         """Set the mode, and forget remembered inverses."""
         if self._inverses is not None:
             self._inverses.forget()
         super().train(mode)
         return self
-
-    def extra_repr(self) -> str:
-        """Return channels, sizes and settings as text."""
-        conv = self.operator()
-        shown = [str(conv.channels)]
-        if hasattr(self, "kernel"):
-            shown.append(f"kernel_size={tuple(self.kernel.shape[2:])}")
-        settings = self._settings | {"max_gain": self._max_gain}
-        shown += [f"{k}={v!r}" for k, v in settings.items() if v is not None]
-        if "bias" in self._array_names:
-            shown.append(f"bias={self.bias is not None}")
-        named = type(self).__name__.startswith(self._class.__name__)
-        return ", ".join(shown if named else [self._class.__name__, *shown])
 
     def __prepare_scriptable__(self) -> Any:
         """Refuse torch.jit.script, which compiles only a part of Python, too little for us."""
@@ -282,15 +204,3 @@ class InvertibleModule(nn.Module):  # type: ignore[misc]
     def __getstate__(self) -> dict[str, Any]:
         """Leave remembered inverses out of pickles and copies."""
         return self.__dict__ | {"_inverses": None, "_static": None, "_kinds": None}
-
-
-def _tensor(array: Any, device: Any, dtype: Any) -> Tensor:
-    """Copy an array; integers keep their dtype."""
-    if isinstance(array, torch.Tensor):
-        real = array.is_floating_point()
-        return array.detach().to(device=device, dtype=dtype if real else None, copy=True)
-    values = np.asarray(array)
-    if values.dtype.kind != "f":
-        return torch.tensor(values, device=device)
-    native = values.astype(values.dtype.newbyteorder("="), order="C", copy=False)
-    return torch.tensor(native, device=device, dtype=dtype)

@@ -1,7 +1,4 @@
-"""The layers of one matrix at every pixel: 1x1 convolutions, and actnorm.
-
-Public names of `invconv_torch`.
-"""
+"""The layers of one matrix at every pixel: 1x1 convolutions, and actnorm."""
 
 from __future__ import annotations
 

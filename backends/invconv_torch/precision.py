@@ -51,29 +51,18 @@ def _enter(kind: str) -> None:
 
 def _leave(kind: str) -> None:
     with _lock:
-        depth = _depth.pop(kind, 1) - 1  # a child process has none
+        depth = _depth.pop(kind, 1) - 1
         if depth:
             _depth[kind] = depth
-        else:
-            _restore(kind)
+            return
+        for part, back in _saved.pop(kind, []):
+            part.fp32_precision = back
 
 
-def _restore(kind: str) -> None:
-    for part, back in _saved.pop(kind, []):
-        part.fp32_precision = back
-
-
-def _forked() -> None:
-    """Restore the switches in a child process, which has no threads that would."""
-    global _lock
-    _lock = threading.RLock()
-    for kind in list(_saved):
-        _restore(kind)
-    _depth.clear()
-
-
-if hasattr(os, "register_at_fork"):  # not on Windows
-    os.register_at_fork(after_in_child=_forked)
+if hasattr(os, "register_at_fork"):  # not on Windows; a child must find the lock free
+    os.register_at_fork(
+        before=_lock.acquire, after_in_parent=_lock.release, after_in_child=_lock.release
+    )
 
 
 def autocasting(kind: str) -> bool:
@@ -117,19 +106,11 @@ def _switched(kind: str) -> Iterator[None]:
         _leave(kind)
 
 
-_CASTS = {  # methods of both tensors and modules
-    torch.float16: "half",
-    torch.bfloat16: "bfloat16",
-    torch.float32: "float",
-    torch.float64: "double",
-}
-
-
 def require_dtype(name: str, x: torch.Tensor, own: torch.dtype) -> None:
     """Raise TypeError if x has another floating dtype than a layer's parameters."""
-    if x.dtype != own and x.dtype in _CASTS:
+    if x.dtype != own and x.is_floating_point():
         raise TypeError(
             f"{name}: expected dtype {dtype_name(own)} as the layer's parameters have, got "
-            f"{dtype_name(x.dtype)}; nothing is promoted silently: cast {name} with "
-            f"{name}.{_CASTS[own]}(), or the layer with layer.{_CASTS[x.dtype]}()"
+            f"{dtype_name(x.dtype)}; nothing is promoted silently: cast it with {name}.to({own}), "
+            f"or the layer with layer.to({x.dtype})"
         ) from None

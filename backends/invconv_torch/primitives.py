@@ -8,40 +8,22 @@ from typing import Any, TypeAlias
 
 import torch
 
-from invconv.kernels.families import (
-    LinearFamily,
-    TriangularFamily,
-)
+from invconv.kernels.families import LinearFamily, TriangularFamily
 from invconv.kernels.frequencies.products import SpectralProduct
 from invconv_torch.native import kernels
 from invconv_torch.native.autodiff import APPLY, GRAM, MATMUL, SOLVE, run
-from invconv_torch.native.exponential import exponential, exponential_gram, exponential_vjp
+from invconv_torch.native.determinants import LogAbsDet, log_of_pivots
+from invconv_torch.native.determinants import inverse_or_nan as inverse_or_nan
+from invconv_torch.native.determinants import spectral_log_det as spectral_log_det
+from invconv_torch.native.exponential import counted as counted
+from invconv_torch.native.exponential import exponential as exponential
+from invconv_torch.native.exponential import exponential_gram as exponential_gram
 from invconv_torch.native.host import TorchOps
-from invconv_torch.native.matrices import LogAbsDet, inverse_or_nan, log_of_pivots
-from invconv_torch.native.solvers import Factor, SpectralFactor, by_frequencies
-from invconv_torch.native.spectral import spectral_log_det
-from invconv_torch.native.terms import counted
-from invconv_torch.native.whole import evaluate, records
+from invconv_torch.native.solvers import Factor, SpectralFactor
+from invconv_torch.native.solvers import by_frequencies as by_frequencies
+from invconv_torch.native.whole import evaluate as evaluate
+from invconv_torch.native.whole import records
 from invconv_torch.traced import require_onnx_form, traced
-
-__all__ = [
-    "ARRAY_OPS",
-    "apply",
-    "by_frequencies",
-    "complex_of",
-    "counted",
-    "evaluate",
-    "exponential",
-    "exponential_gram",
-    "exponential_vjp",
-    "factor",
-    "gram",
-    "inverse_or_nan",
-    "log_abs_det",
-    "matmul",
-    "spectral_log_det",
-    "triangular_solve",
-]
 
 Tensor: TypeAlias = torch.Tensor
 ARRAY_OPS = TorchOps
@@ -51,9 +33,6 @@ _TRIANGLES = {lower: TriangularFamily(lower) for lower in (False, True)}
 # See `invconv.kernels.primitives.matmul`.
 matmul = functools.partial(run, MATMUL, None)  # of two tensors
 
-# See `invconv.kernels.frequencies.fourier.complex_of`.
-complex_of = torch.complex
-
 # See `invconv.kernels.maps`.
 apply = functools.partial(run, APPLY)  # of a family, its weights and x
 gram = functools.partial(run, GRAM)  # of a family, x and y
@@ -61,9 +40,10 @@ gram = functools.partial(run, GRAM)  # of a family, x and y
 
 def factor(family: LinearFamily, w: Tensor, shape: tuple[int, ...]) -> Any:
     """See `invconv.kernels.maps.factor`."""
-    if family.solved in ("scale", "triangle"):
+    if family.solved in ("causal", "spectral", "matrix"):
+        require_onnx_form()
+    if family.solved not in ("causal", "spectral"):
         return family.factor(w, shape)
-    require_onnx_form()
     known = None if traced() else kernels.factor(family, w.detach(), shape, quiet=False)
     return Solver(family, w, known)
 
@@ -90,20 +70,11 @@ def log_abs_det(matrices: Tensor) -> Tensor:
 
 @dataclass(frozen=True, eq=False)
 class Solver:
-    """The map y -> A(w)^-1 y on a grid, differentiable in y and w.
-
-    Attributes
-    ----------
-    family : LinearFamily
-    weights : tensor
-        w.
-    factor : a factor of `invconv_torch.native.solvers`, or None
-        The factors of A(w), from detached weights; None in traced code: there each solve factors.
-    """
+    """The map y -> A(w)^-1 y on a grid, differentiable in y and w."""
 
     family: LinearFamily
     weights: Tensor
-    factor: Factor | None
+    factor: Factor | None  # from detached weights; None in traced code, where each solve factors
 
     @property
     def plan(self) -> dict[str, Any]:

@@ -23,23 +23,23 @@ VERSIONS = Versions("PyTorch", "torch", oldest="2.9", newest="2.13.0")
 VERSIONS.require(torch.__version__)
 
 try:
-    from torch import _add_batch_dim as add_batch_dim
-    from torch import _remove_batch_dim as remove_batch_dim
-    from torch._C import _get_fp32_precision_getter as fp32_precision
-    from torch._C import _is_tracing as is_tracing
-    from torch._C import _len_torch_dispatch_stack as open_modes
-    from torch._C import _vmapmode_decrement_nesting as leave_legacy_vmap
-    from torch._C import _vmapmode_increment_nesting as enter_legacy_vmap
-    from torch._C._functorch import TransformType as Transform
-    from torch._C._functorch import (
-        get_interpreter_stack,
-        is_functorch_wrapped_tensor,
-        is_legacy_batchedtensor,
-        peek_interpreter_stack,
-    )
-    from torch._higher_order_ops.scan import scan_op
-    from torch._subclasses.fake_tensor import FakeTensor, MetaConverter
-    from torch.utils._python_dispatch import _disable_current_modes as without_modes
+    from torch._higher_order_ops.scan import scan_op as scan_op
+    from torch._subclasses.fake_tensor import FakeTensor as FakeTensor
+    from torch._subclasses.fake_tensor import MetaConverter
+    from torch.utils import _python_dispatch
+
+    fp32_precision = torch._C._get_fp32_precision_getter
+    is_tracing = torch._C._is_tracing
+    open_modes = torch._C._len_torch_dispatch_stack
+    Transform = torch._C._functorch.TransformType
+    get_interpreter_stack = torch._C._functorch.get_interpreter_stack
+    is_legacy_batchedtensor = torch._C._functorch.is_legacy_batchedtensor
+    enter_legacy_vmap = torch._C._vmapmode_increment_nesting
+    leave_legacy_vmap = torch._C._vmapmode_decrement_nesting
+    add_batch_dim, remove_batch_dim = torch._add_batch_dim, torch._remove_batch_dim
+    is_functorch_wrapped_tensor = torch._C._functorch.is_functorch_wrapped_tensor
+    peek_interpreter_stack = torch._C._functorch.peek_interpreter_stack
+    without_modes = _python_dispatch._disable_current_modes
 
     # parts that the functions below look up when they are used
     _converter = MetaConverter()
@@ -48,37 +48,11 @@ try:
 except (ImportError, AttributeError) as error:
     raise VERSIONS.refusal(torch.__version__, error) from error
 
-__all__ = [
-    "FakeTensor",
-    "Node",
-    "Transform",
-    "add_batch_dim",
-    "behind",
-    "constant_in_graphs",
-    "enter_legacy_vmap",
-    "forward_level",
-    "fp32_precision",
-    "get_interpreter_stack",
-    "is_functorch_wrapped_tensor",
-    "is_legacy_batchedtensor",
-    "is_tracing",
-    "leave_legacy_vmap",
-    "open_modes",
-    "peek_interpreter_stack",
-    "remove_batch_dim",
-    "scan_op",
-    "version",
-    "without_modes",
-]
 
-
-class Node(Function):  # type: ignore[misc]
-    """A Function of tensors that are not wrapped by a transform of `torch.func`."""
-
-    @classmethod
-    def apply(cls, *arguments: Any) -> Any:
-        """Record the call, without the search for such wrappers."""
-        return super(Function, cls).apply(*arguments)
+def apply_of(function: type[Function]) -> Callable[..., Any]:
+    """Return ``apply`` of tensors that no transform of `torch.func` wraps: it looks for none."""
+    applied: Callable[..., Any] = super(Function, function).apply
+    return applied
 
 
 # the level of forward-mode differentiation, -1 if none is open; no Python function, to save a call

@@ -37,17 +37,10 @@ def may_be_kept(tensors: list[Tensor], z: Tensor) -> bool:
 
 @dataclass(frozen=True, eq=False)
 class Kept:
-    """A prepared inverse, and a record of the tensors from which it was factored.
-
-    Attributes
-    ----------
-    prepared : PreparedInverse
-    tensors : list
-        Copies of the tensors on a CPU; else each tensor with its address and version.
-    """
+    """A prepared inverse, and a record of the tensors from which it was factored."""
 
     prepared: PreparedInverse
-    tensors: list[Any]
+    tensors: list[Any]  # copies of those on a CPU; else each tensor with its address and version
 
     @staticmethod
     def of(prepared: PreparedInverse, tensors: list[Tensor]) -> Kept:

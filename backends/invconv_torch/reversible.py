@@ -23,7 +23,7 @@ from invconv.operators.base.checks import noise_like, relative_error, require_in
 from invconv.operators.base.operator import InvertibleConv
 from invconv.operators.chain import Chain
 from invconv_torch.module import InvertibleModule
-from invconv_torch.native.layout import owned
+from invconv_torch.native.host import owned
 from invconv_torch.precision import autocasting
 from invconv_torch.traced import device_kind, traced
 
@@ -37,17 +37,13 @@ class ReversibleChain(nn.ModuleList):  # type: ignore[misc]
 
     Memory does not grow with depth. The backward pass inverts each layer, runs it again and
     differentiates it: about twice the time. Gradients agree with the stored version up to rounding,
-    which the condition of the layers amplifies. So a layer is refused at the first call on a grid
-    if its inverse cannot be right there. Every backward pass, perhaps with new weights, checks the
-    recomputed inputs: each image, and an image of noise that goes through each row of this
-    package's layers. If one does not come back, the pass raises instead of returning a wrong
-    gradient. On an accelerator the host would have to wait for the check, so nothing raises:
-    gradients by the weights and by the lost images become NaN, and `InverseGuard` names the layer.
+    which the condition of the layers amplifies. A layer whose inverse cannot be right is refused at
+    the first call on a grid. Every backward pass checks that each image comes back, and an image of
+    noise that goes through each row of this package's layers; if one does not, the pass raises, or
+    on an accelerator makes gradients by the weights and by the lost images NaN. "Comes back" means
+    to two digits, relative to an image's largest entry and to its norm: an error in small entries
+    is missed, and one of layers of other packages, if the layers before them shrink it.
     torch.compile runs the chain with breaks in the graph, not with ``fullgraph=True``.
-
-    "Comes back" means to two digits, relative to an image's largest entry and to its norm. The
-    check misses an error in small entries of an image, which matters if the loss depends on them
-    alone, and an error of layers of other packages, if the layers before them shrink it.
 
     Parameters
     ----------
@@ -67,10 +63,12 @@ class ReversibleChain(nn.ModuleList):  # type: ignore[misc]
     >>> flow = ReversibleChain([ActNorm(3), EmergingConv2d(3), EmergingConv2d(3)])
     >>> z, log_det = flow(torch.zeros(2, 3, 8, 8))
     >>> log_det.mean().backward()
+    >>> flow.inverse(z)[0].shape, len(flow.operator())
+    (torch.Size([2, 3, 8, 8]), 3)
     """
 
     def __init__(self, layers: Iterable[nn.Module]) -> None:
-        super().__init__(_invertible(layers))
+        super().__init__(invertible(layers))
         self._seen: set[tuple[int, int, Shape]] = set()
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -94,16 +92,7 @@ class ReversibleChain(nn.ModuleList):  # type: ignore[misc]
         return result
 
     def inverse(self, z: Tensor) -> tuple[Tensor, Tensor]:
-        """Return x and the sum of the log-determinants of the inverses; activations are stored.
-
-        Examples
-        --------
-        >>> from invconv_torch import Conv1x1, EmergingConv2d, ReversibleChain
-        >>> flow = ReversibleChain([Conv1x1(2), EmergingConv2d(2)])
-        >>> x, log_det = flow.inverse(torch.zeros(3, 2, 8, 8))
-        >>> x.shape, log_det.shape
-        (torch.Size([3, 2, 8, 8]), torch.Size([3]))
-        """
+        """Return x and the sum of the log-determinants of the inverses; activations are stored."""
         return _one_after_another([layer.inverse for layer in reversed(self)], z)
 
     def operator(self) -> Chain:
@@ -113,13 +102,6 @@ class ReversibleChain(nn.ModuleList):  # type: ignore[misc]
         ------
         TypeError
             If a layer is not of this package.
-
-        Examples
-        --------
-        >>> from invconv_torch import Conv1x1, EmergingConv2d, ReversibleChain
-        >>> flow = ReversibleChain([Conv1x1(2), EmergingConv2d(2)])
-        >>> len(flow.operator())
-        2
         """
         for i, layer in enumerate(self):
             if not hasattr(layer, "operator"):
@@ -129,16 +111,10 @@ class ReversibleChain(nn.ModuleList):  # type: ignore[misc]
                 )
         return Chain([layer.operator() for layer in self])
 
-    def judge(self, i: int, x: Tensor) -> None:
+    def _judge(self, i: int, x: Tensor) -> None:
         """Raise ValueError if layer i cannot invert on the grid of its input; judge once a grid.
 
         The last of several layers of this package in a row is also judged with those before it.
-
-        Examples
-        --------
-        >>> from invconv_torch import Conv1x1, EmergingConv2d, ReversibleChain
-        >>> flow = ReversibleChain([Conv1x1(2), EmergingConv2d(2)])
-        >>> flow.judge(1, torch.zeros(3, 2, 8, 8))  # fine
         """
         key = i, id(self[i]), tuple(x.shape[1:])
         if key in self._seen or traced():
@@ -165,19 +141,20 @@ def _one_after_another(
     return x, sum(log_dets[1:], start=log_dets[0])
 
 
-def _invertible(layers: Iterable[nn.Module]) -> list[nn.Module]:
-    """Return layers in a list, or raise unless each can be inverted."""
+def invertible(layers: Any) -> list[nn.Module]:
+    """Return layers, a list or a mapping of names, as a list; raise unless each has an inverse."""
     modules = "modules with forward(x) -> (z, log_det) and inverse(z) -> (x, log_det)"
     if not isinstance(layers, Iterable):
         raise TypeError(f"layers: expected {modules}, in a list, got one {type(layers).__name__}")
-    listed = list(layers)
-    if not listed:
+    named = dict(layers.items() if hasattr(layers, "items") else enumerate(layers))
+    if not named:
         raise ValueError(f"layers: expected {modules}, at least one, got none")
-    for i, layer in enumerate(listed):
+    for name, layer in named.items():
         if not (isinstance(layer, nn.Module) and callable(getattr(layer, "inverse", None))):
             hint = "; InvertibleModule(conv) is one" if isinstance(layer, InvertibleConv) else ""
-            raise TypeError(f"layers: expected {modules}, got {type(layer).__name__} at {i}{hint}")
-    return listed
+            kind = type(layer).__name__
+            raise TypeError(f"layers: expected {modules}, got {kind} at {name}{hint}")
+    return list(named.values())
 
 
 class _Reversible(Function):  # type: ignore[misc]
@@ -190,7 +167,7 @@ class _Reversible(Function):  # type: ignore[misc]
         z, log_dets = x, []
         with ctx.autocast:
             for i, layer in enumerate(chain):
-                chain.judge(i, z)
+                chain._judge(i, z)
                 z, log_det = layer(z)
                 log_dets.append(log_det)
         z, total = owned(z), owned(sum(log_dets[1:], start=log_dets[0]))

@@ -46,14 +46,7 @@ class Squeeze(nn.Module):  # type: ignore[misc]
         return ic.squeeze(x, **self._settings), x.new_zeros(x.shape[:1])
 
     def inverse(self, z: Tensor) -> tuple[Tensor, Tensor]:
-        """Return x, shape (B, C, *spatial), and zeros, shape (B,).
-
-        Examples
-        --------
-        >>> from invconv_torch import Squeeze
-        >>> Squeeze().inverse(torch.zeros(5, 12, 4, 4))[0].shape
-        torch.Size([5, 3, 8, 8])
-        """
+        """Return x, shape (B, C, *spatial), and zeros, shape (B,)."""
         device_kind("z", z)
         return ic.unsqueeze(z, **self._settings), z.new_zeros(z.shape[:1])
 

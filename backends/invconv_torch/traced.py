@@ -20,7 +20,7 @@ from invconv_torch.private import (
     peek_interpreter_stack,
 )
 
-TRACERS = "torch.export.export and torch.compile can trace it, torch.jit.trace on one grid"
+TRACERS = "torch.export.export and torch.compile can trace it"
 
 
 def traced() -> bool:
@@ -73,25 +73,12 @@ def device_kind(name: str, x: Any) -> str:
     return str(x.device.type)
 
 
-def with_fixed_grid(x: torch.Tensor) -> torch.Tensor:
-    """Return an image that makes a program of `torch.jit.trace` raise on another grid.
-
-    A trace keeps numbers that depend on the grid, such as the log-determinant, as constants.
-
-    Raises
-    ------
-    NotImplementedError
-        Inside the older exporter to ONNX, which begins with a trace.
-    """
-    if torch.compiler.is_compiling():
-        return x
-    if torch.onnx.is_in_onnx_export():
-        raise NotImplementedError(
-            "torch.onnx.export of a layer of invconv_torch: expected dynamo=True, got dynamo=False"
-        )
-    for axis in range(2, x.ndim):
-        x = x.unflatten(axis, (int(x.shape[axis]),))
-    return x
+def refused_trace() -> NotImplementedError:
+    """Return the error for torch.jit.trace, which would keep numbers of one grid as constants."""
+    return NotImplementedError(
+        "torch.jit.trace of a layer of invconv_torch, with which torch.onnx.export begins unless "
+        "told: expected dynamo=True, or torch.export.export"
+    )
 
 
 def _forward_levels() -> int:

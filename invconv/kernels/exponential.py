@@ -63,13 +63,6 @@ def _exponential_gram(
     return taylor.pull_back(x, y)[0]
 
 
-def _exponential_vjp(
-    family: StencilFamily, w: Array, x: Array, y_bar: Array, counts: Counts | None = None
-) -> tuple[Array, Array]:
-    """Return the cotangents of w and of x for y = e^M(w) x, both from one pass."""
-    return series(maps, family, w, (), counts, orders=1).pull_back(x, y_bar)
-
-
 def _counted(
     family: StencilFamily, w: Array, kernel: Array, shape: Shape
 ) -> tuple[Array, Counts | None]:
@@ -83,8 +76,17 @@ def _counted(
 
 exponential = Primitive(_exponential, "exponential", on=1)
 exponential_gram = Primitive(_exponential_gram, "exponential_gram", on=1)
-exponential_vjp = Primitive(_exponential_vjp, "exponential_vjp", on=1)
 counted = Primitive(_counted, "counted", on=1)
+
+
+def exponential_vjp(
+    family: StencilFamily, w: Array, x: Array, y_bar: Array, counts: Counts | None = None
+) -> tuple[Array, Array]:
+    """Return the cotangents of w and of x for y = e^M(w) x, from one pass if nothing is traced."""
+    if counts is None or any(map(recorded, (w, x, y_bar))):
+        w_bar = exponential_gram(family, w, x, y_bar, counts=counts)
+        return w_bar, _transposed_exponential(family, w, y_bar, (), counts)
+    return series(maps, family, w, (), counts, orders=1).pull_back(x, y_bar)
 
 
 def _tangent(

@@ -61,7 +61,7 @@ def matrix_solver(matrix: Array) -> Solver:
     callable
         With a ``plan``, a dict that says how it works; it can be pickled.
     """
-    if readable(matrix):
+    if readable(matrix) and not recorded(matrix):
         inverse = accurate_inverse(matrix)
         if inverse is not None:
             return Product(inverse, "LU factorisation")

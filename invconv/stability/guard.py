@@ -39,7 +39,29 @@ class LayerCondition:
 class InverseGuard:
     """Judge an operator, or each step of a chain in turn; the adapters judge layers of models.
 
-    ``known`` has the last judgement of each layer by its name.
+    The first of every ``every`` calls of `step` judges one layer, with its present values. The
+    layers take turns, so that a bad layer is named within ``every`` calls for each layer. The
+    values of a layer on an accelerator are copied to the host.
+
+    Parameters
+    ----------
+    model : operator, nn.Module or pytree
+    spatial_shape : tuple of int, or a function from a layer's name to one, optional
+        The grid on which to judge; None for a layer that is not to be judged.
+    digits : float
+        Warn below this number of decimal digits; with fewer than two an inverse counts as lost.
+    every : int
+        1 judges a layer at every call.
+
+    Attributes
+    ----------
+    known : dict of str to LayerCondition
+        The last judgement of each layer.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If the model has no layers, a grid does not fit a layer, or a number is out of range.
     """
 
     def __init__(

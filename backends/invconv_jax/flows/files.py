@@ -24,13 +24,8 @@ def save(flow: Glow | ic.InvertibleConv, path: str | os.PathLike[str]) -> None:
 
     Raises
     ------
-    TypeError
-        If ``flow`` is neither.
-    ValueError
-        If arrays are of several dtypes, or one holds NaN or inf; then an existing file stays as it
-        was.
-    OSError
-        If the file cannot be written.
+    TypeError, ValueError, OSError
+        As `invconv.save`.
 
     Examples
     --------
@@ -66,17 +61,8 @@ def load(path: str | os.PathLike[str], *, dtype: Any = None) -> Glow | ic.Invert
 
     Raises
     ------
-    InvalidFileError
-        If the file is no file of invconv, or is damaged.
-    ValueError
-        If JAX has no such dtype here, or a number in the file is beyond its range.
-    OSError
-        If the file cannot be read; FileNotFoundError if it does not exist.
-
-    Warns
-    -----
-    UserWarning
-        If a number in the file is too small for ``dtype``, and becomes zero.
+    InvalidFileError, ValueError, OSError
+        As `invconv.load`; ValueError if JAX has no such dtype here, too.
 
     Examples
     --------

@@ -20,19 +20,11 @@ from invconv.operators.chain import Chain
 
 Conv: TypeAlias = tuple[Array, Array]  # weight (C_out, C_in, k, k) and bias (C_out,)
 
-_register = jax.tree_util.register_dataclass
 
-
-@_register
+@jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Step:
-    """Actnorm and mixing, one operator; and the convolutions of the coupling's network.
-
-    Attributes
-    ----------
-    mixing : Chain
-    network : tuple of (weight, bias)
-    """
+    """Actnorm and mixing, one operator; and the convolutions of the coupling's network."""
 
     mixing: Chain
     network: tuple[Conv, ...]
@@ -65,16 +57,10 @@ class Step:
         return shift, coupling_scale(h, design.scale_floor, jax.nn.sigmoid)
 
 
-@_register
+@jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Level:
-    """The steps of a level, and the convolution of its split's prior; the last level has none.
-
-    Attributes
-    ----------
-    steps : tuple of Step
-    prior : (weight, bias) or None
-    """
+    """The steps of a level, and the convolution of its split's prior; the last level has none."""
 
     steps: tuple[Step, ...]
     prior: Conv | None

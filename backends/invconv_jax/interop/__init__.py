@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING
 from invconv.operators.dropins import DropIn, lazily
 
 if TYPE_CHECKING:
-    from invconv_jax.interop.for_bijx import BijxBijection
-    from invconv_jax.interop.for_distrax import DistraxBijector
-    from invconv_jax.interop.for_flowjax import FlowjaxBijection
-    from invconv_jax.interop.for_numpyro import NumpyroTransform
+    from invconv_jax.interop.for_bijx import BijxBijection as BijxBijection
+    from invconv_jax.interop.for_distrax import DistraxBijector as DistraxBijector
+    from invconv_jax.interop.for_flowjax import FlowjaxBijection as FlowjaxBijection
+    from invconv_jax.interop.for_numpyro import NumpyroTransform as NumpyroTransform
 
 DROP_INS = {
     "BijxBijection": DropIn("for_bijx", "bijx"),
@@ -29,4 +29,4 @@ DROP_INS = {
 }
 __getattr__ = lazily(__name__, DROP_INS)
 
-__all__ = ["BijxBijection", "DistraxBijector", "FlowjaxBijection", "NumpyroTransform"]
+__all__ = list(DROP_INS)

@@ -27,8 +27,8 @@ class BijxBijection(Bijection):  # type: ignore[misc]
     ----------
     conv : InvertibleConv
     ndim : int, optional
-        The number of axes of the lattice, if the operator leaves it open, as 1x1 convolutions
-        do. A field has ndim + 1 axes; there may be any number of batch axes.
+        The number of axes of the lattice, if the operator leaves it open, as 1x1
+        convolutions do; any number of batch axes come before the channels.
 
     Examples
     --------

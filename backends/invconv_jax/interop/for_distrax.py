@@ -22,8 +22,8 @@ class DistraxBijector(distrax.Bijector):  # type: ignore[misc]
     ----------
     conv : InvertibleConv
     ndim : int, optional
-        The number of spatial axes, if the operator leaves it open, as 1x1 convolutions do. A
-        sample has ndim + 1 axes; there may be any number of batch axes.
+        The number of spatial axes, if the operator leaves it open, as 1x1
+        convolutions do; any number of batch axes come before the channels.
 
     Examples
     --------

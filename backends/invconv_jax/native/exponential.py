@@ -167,12 +167,6 @@ def _primitive(
         return [cotangent(family, arrays, slot, bar) if open_ else None for slot, open_ in pairs]
 
     def vectorise(arrays: Any, axes: Any, *, family: StencilFamily) -> tuple[Array, int]:
-        x = arrays[1]
-        if like == 1 and all(axis is None for i, axis in enumerate(axes) if i != 1):
-            images = jnp.moveaxis(x, axes[1], 0)
-            flat = images.reshape(-1, *images.shape[2:])
-            result = primitive.bind(arrays[0], flat, *arrays[2:], family=family)
-            return result.reshape(images.shape), 0
         run = functools.partial(function, family=family)
         return jax.vmap(run, in_axes=axes)(*arrays), 0
 
@@ -222,11 +216,3 @@ def exponential_gram(
 def counted(family: StencilFamily, w: Array, kernel: Array, shape: Shape) -> tuple[Array, None]:
     """See `invconv.kernels.exponential`."""
     return w, None
-
-
-def exponential_vjp(
-    family: StencilFamily, w: Array, x: Array, y_bar: Array, counts: Counts | None = None
-) -> tuple[Array, Array]:
-    """See `invconv.kernels.exponential`."""
-    w_bar = exponential_gram(family, w, x, y_bar)
-    return w_bar, exponential(family.transpose(), family.adjoint(w), y_bar)

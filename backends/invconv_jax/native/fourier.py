@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import jax
@@ -14,64 +15,53 @@ from jax import numpy as jnp
 from invconv.arrays.namespaces import Array
 from invconv_jax.native.partition import SplitByBatch
 
+_MOST = 3  # axes that XLA transforms together, at most
+
 
 def _transform(x: Array, *, kind: str, lengths: tuple[int, ...]) -> Array:
     return lax.fft(x, kind, lengths)
 
 
-def _transpose(bar: Array, like: Any, *, kind: str, lengths: tuple[int, ...]) -> Array:
-    """Transpose a transform: a complex one is symmetric, a real one a part of a complex one."""
-    if kind in ("fft", "ifft"):
-        return _fft(bar, kind, *lengths)
-    length = lengths[-1]
-
-    def part(x: Array) -> Array:
-        if len(lengths) > 1:
-            ndim = len(lengths)
-            return rfftn(x, ndim, 1) if kind == "rfft" else irfftn(x, ndim, length, 1)
-        return _complex(x)[..., : length // 2 + 1] if kind == "rfft" else _real(x, length)
-
-    result: Array = jax.linear_transpose(part, like)(bar)[0]
-    return result
+def _transposed(bar: Array, *, kind: str, lengths: tuple[int, ...]) -> Array:
+    """Return the transpose of `_transform` of a cotangent."""
+    *others, last = lengths
+    into = (*others, last // 2 + 1) if kind == "irfft" else lengths
+    dtype = jnp.finfo(bar.dtype).dtype if kind == "rfft" else jnp.result_type(bar, jnp.complex64)
+    like = jax.ShapeDtypeStruct((*bar.shape[: bar.ndim - len(into)], *into), dtype)
+    transpose = jax.linear_transpose(lambda x: lax.fft(x, kind, lengths), like)
+    return transpose(bar)[0]
 
 
-def _complex(x: Array) -> Array:
-    """Return the whole spectrum of real x."""
-    x = lax.complex(x, jnp.zeros_like(x))
-    return _fft(x, "fft", x.shape[-1])
+@functools.cache
+def _run(ndim: int, back: bool) -> SplitByBatch:
+    """Return the transform of the last axes, or its transpose: each is the other's transpose."""
+    name = f"invconv_fft_of_{ndim}" + "_transposed" * back
 
+    def transpose(bar: Array, _: Any, **settings: Any) -> Array:
+        return _run(ndim, not back)(bar, **settings)
 
-def _real(x: Array, length: int) -> Array:
-    """Return `irfft` of x, computed from the whole spectrum: x and its mirror image."""
-    mirrored = jnp.conj(x[..., 1 : (length + 1) // 2][..., ::-1])
-    whole = jnp.concatenate([x, mirrored], axis=-1)
-    return jnp.real(_fft(whole, "ifft", length))
-
-
-_MOST = 3  # axes that XLA transforms together, at most, which is faster than one by one
-_transforms = {
-    n: SplitByBatch(f"invconv_fft_of_{n}", _transform, tuple(range(-n, 0)), _transpose)
-    for n in range(1, _MOST + 1)
-}
+    return SplitByBatch(
+        name, _transposed if back else _transform, tuple(range(-ndim, 0)), transpose
+    )
 
 
 def _fft(x: Array, kind: str, *lengths: int) -> Array:
     """Transform the last axes, one for each length."""
-    return _transforms[len(lengths)](x, kind=kind, lengths=lengths)
+    return _run(len(lengths), False)(x, kind=kind, lengths=lengths)
 
 
-def rfftn(x: Array, ndim: int, at_once: int = _MOST) -> Array:
-    """Return half the spectrum of real x along its last ``ndim`` axes, ``at_once`` together."""
-    last = min(ndim, at_once)
+def rfftn(x: Array, ndim: int) -> Array:
+    """Return half the spectrum of real x along its last ``ndim`` axes."""
+    last = min(ndim, _MOST)
     x = _fft(x, "rfft", *x.shape[x.ndim - last :])
     for axis in range(x.ndim - ndim, x.ndim - last):
         x = _along(x, axis, "fft")
     return x
 
 
-def irfftn(x: Array, ndim: int, length: int, at_once: int = _MOST) -> Array:
+def irfftn(x: Array, ndim: int, length: int) -> Array:
     """Undo `rfftn`, to ``length`` points along the last axis."""
-    last = min(ndim, at_once)
+    last = min(ndim, _MOST)
     for axis in range(x.ndim - ndim, x.ndim - last):
         x = _along(x, axis, "ifft")
     return _fft(x, "irfft", *x.shape[x.ndim - last : -1], length)

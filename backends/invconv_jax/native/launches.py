@@ -18,7 +18,7 @@ from invconv.arrays.namespaces import Array
 from invconv.kernels.cpu.compiled import available
 from invconv.kernels.cuda import xla
 from invconv.kernels.cuda.launch import Program
-from invconv_jax.native.fronts import Geometry
+from invconv_jax.native.scan import Geometry
 
 
 def program_of(geometry: Geometry, channels: int, dtype: Any) -> Program | None:
@@ -55,24 +55,18 @@ def solve(program: Program, weights: Array, y: Array) -> Array:
     return _run(call, (jax.ShapeDtypeStruct(y.shape, y.dtype), counters), weights, y)[0]
 
 
-def on_cuda(x: Array) -> bool:
-    """Tell whether an array lies on GPUs; `_ordinals` is empty unless they are CUDA devices."""
-    return all(device.platform == "gpu" for device in x.devices())
-
-
 def _run(call: xla.Call, results: tuple[Any, ...], *arrays: Array) -> Any:
-    with _lock:
-        if call.name not in _known:
-            _register(call.name, call.code)
-            _known.add(call.name)
+    with LOCK:
+        register(call.name, call.code, "CUDA")
     return jax.ffi.ffi_call(call.name, results)(*arrays, launches=call.launches)
 
 
-_lock, _known = threading.Lock(), set[str]()  # XLA refuses a second handler of a name
-
-
-def _register(name: str, code: Any) -> None:
+@functools.cache
+def register(name: str, code: Any, platform: str) -> None:
     """Register a handler with XLA, which may run it until the process ends: its code stays."""
     ctypes.pythonapi.Py_IncRef(ctypes.py_object(code))
     capsule = jax.ffi.pycapsule(code.addresses["handler"])
-    jax.ffi.register_ffi_target(name, capsule, platform="CUDA")
+    jax.ffi.register_ffi_target(name, capsule, platform=platform)
+
+
+LOCK = threading.Lock()  # XLA refuses a second handler of a name

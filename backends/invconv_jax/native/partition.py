@@ -33,21 +33,13 @@ Settings = tuple[tuple[str, Any], ...]
 
 
 class SplitByBatch:
-    """A function of arrays; its last array and its result have batch axes.
+    """A function of arrays, then settings by name; its last array and its result have batch axes.
 
-    Calls can be compiled, vectorised and, if the transpose is given, differentiated.
-
-    Parameters
-    ----------
-    name : str
-    function : callable
-        Takes arrays, then hashable settings by name. The last array and the result have the same
-        number of axes; results at different places of the batch axes are independent.
-    whole : tuple of int
-        The axes that are not a batch: all non-negative, the first ones; or all negative, the last.
-    transpose : callable, optional
-        The transpose of a function that is linear in its only array: takes the cotangent, the
-        array's type and the settings.
+    Calls can be compiled, vectorised and, if the transpose is given, differentiated. The last array
+    and the result have the same number of axes, and results at different places of the batch axes
+    are independent. ``whole`` are the axes that are no batch: all non-negative, the first ones; or
+    all negative, the last. ``transpose`` is that of a function that is linear in its only array: it
+    takes the cotangent, the array's type and the settings.
     """
 
     def __init__(
@@ -192,15 +184,8 @@ def _program(
         whole = [NamedSharding(mesh, PartitionSpec()) for _ in arrays[:-1]]
         return mesh, local, kept, (*whole, kept)
 
-    def infer(mesh: Any, arrays: Any, result: Any) -> NamedSharding:
-        return NamedSharding(mesh, split.spread(arrays[-1]))
-
     function = custom_partitioning(local)
-    function.def_partition(
-        partition=partition,
-        infer_sharding_from_operands=infer,
-        sharding_rule=split.rule(types),
-    )
+    function.def_partition(partition=partition, sharding_rule=split.rule(types))
     return jax.make_jaxpr(function)(*(jax.ShapeDtypeStruct(*t) for t in types))
 
 

@@ -11,8 +11,6 @@ from jax import numpy as jnp
 from invconv.arrays.namespaces import Array
 from invconv_jax.native.partition import SplitByBatch, beside
 
-_FEW = 4  # channels: up to this number a product is slower to call than to write out
-
 
 def _substitute(matrix: Array, rhs: Array, *, lower: bool) -> Array:
     """Solve T x = b for b of shape (C, ...)."""
@@ -50,10 +48,7 @@ def triangular_solve(matrix: Array, rhs: Array, *, lower: bool) -> Array:
 
 @jax.custom_jvp  # type: ignore[untyped-decorator]
 def nan_where_singular(x: Array, log_det: Array) -> Array:
-    """See `invconv.kernels.primitives.nan_where_singular`.
-
-    The derivative of `where` itself would keep an image of zeros.
-    """
+    """See `primitives`; the derivative of `where` itself would keep an image of zeros."""
     return jnp.where(log_det == -jnp.inf, jnp.full_like(log_det, jnp.nan), x)
 
 
@@ -62,14 +57,3 @@ def _(primals: tuple[Array, Array], tangents: tuple[Array, Array]) -> tuple[Arra
     x, log_det = primals
     scale = jnp.where(log_det == -jnp.inf, jnp.full_like(log_det, jnp.nan), 1)
     return nan_where_singular(x, log_det), tangents[0] * scale
-
-
-def combine(matrices: Array, parts: list[Array]) -> Array:
-    """Return the sum of matrices (T, C, C) times T parts (C, M, N)."""
-    count, channels, _ = matrices.shape
-    if channels > _FEW:
-        weights = jnp.moveaxis(matrices, 0, 1).reshape(channels, count * channels)
-        return jnp.tensordot(weights, jnp.concatenate(parts), 1, precision=lax.Precision.HIGHEST)
-    pairs = zip(matrices[..., None], parts, strict=True)
-    terms = (m[:, c : c + 1] * part[c : c + 1] for m, part in pairs for c in range(channels))
-    return functools.reduce(jnp.add, terms)

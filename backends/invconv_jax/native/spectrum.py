@@ -27,10 +27,7 @@ from invconv_jax.native.solves import eliminate, matmul
 def spectral_solver(spectrum: Array, basis: Basis, shape: Shape) -> SpectralSolver:
     """See `invconv.kernels.frequencies.spectrum.spectral_solver`."""
     # a constant: the rule of the linear solve has the derivative
-    inverse, accurate = _invert(lax.stop_gradient(spectrum))
-    if not readable(accurate):
-        return SpectralSolver(spectrum, basis, shape, inverse, accurate)
-    return SpectralSolver(spectrum, basis, shape, inverse if accurate else None, None)
+    return SpectralSolver(spectrum, basis, shape, *_invert(lax.stop_gradient(spectrum)))
 
 
 @jax.jit  # type: ignore[untyped-decorator]
@@ -47,37 +44,25 @@ def _invert(spectrum: Array) -> tuple[Array, Array]:
 )
 @dataclass(frozen=True, eq=False)
 class SpectralSolver:
-    """A transform, one C x C solve a frequency (or a product with its inverse), and back.
+    """A transform, one C x C solve a frequency (or a product with its inverse), and back."""
 
-    Attributes
-    ----------
-    spectrum : array, shape (F, C, C)
-    basis : Basis
-    shape : tuple of int
-        The grid.
-    inverse : array, shape (F, C, C), or None
-        K_hat(f)^-1; if None, every call solves with K_hat(f).
-    accurate : 0-d bool array, or None
-        Whether the inverse may be used, if only the device knows; None if it may.
-    """
-
-    spectrum: Array
+    spectrum: Array  # (F, C, C)
     basis: Basis
     shape: Shape
-    inverse: Array | None
-    accurate: Array | None
+    inverse: Array  # of each matrix
+    accurate: Array  # 0-d bool: whether the inverse may be used
 
     @property
     def plan(self) -> dict[str, Any]:
         """How the solve runs."""
-        kept = "solve" if self.inverse is None else "cached inverse"
-        if self.accurate is not None:
-            kept = "cached inverse where accurate, else solve"
+        kept = "cached inverse where accurate, else solve"
+        if readable(self.accurate):
+            kept = "cached inverse" if self.accurate else "solve"
         return {"method": "spectral", "per frequency": kept, "frequencies": self.spectrum.shape[0]}
 
     def as_numpy(self) -> SpectralProduct | None:
         """Return a product with the inverses on NumPy arrays, or None if they may not be used."""
-        if self.inverse is None or self.accurate is not None:
+        if not readable(self.accurate) or not self.accurate:
             return None
         return SpectralProduct(to_numpy(self.inverse), self.basis, self.shape)
 
@@ -87,9 +72,7 @@ class SpectralSolver:
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _solve(
-    basis: Basis, spectrum: Array, inverse: Array | None, accurate: Array | None, y: Array
-) -> Array:
+def _solve(basis: Basis, spectrum: Array, inverse: Array, accurate: Array, y: Array) -> Array:
     if y.shape[0] == 0:
         return y
     scale = range_scale(lax.stop_gradient(y))
@@ -98,9 +81,7 @@ def _solve(
         lambda x: matmul(spectrum, x),
         _to_frequencies(basis, y * scale),
         lambda _, b: _at_the_frequencies(spectrum, inverse, accurate, b),
-        lambda _, b: _at_the_frequencies(
-            spectrum.mT, None if inverse is None else inverse.mT, accurate, b
-        ),
+        lambda _, b: _at_the_frequencies(spectrum.mT, inverse.mT, accurate, b),
     )
     return _from_frequencies(basis, x_hat, tuple(y.shape[2:])) / scale
 
@@ -137,9 +118,7 @@ def _along_axes(x: Array, matrices: Sequence[Array]) -> Array:
     return x
 
 
-def _at_the_frequencies(
-    spectrum: Array, inverse: Array | None, accurate: Array | None, y: Array
-) -> Array:
+def _at_the_frequencies(spectrum: Array, inverse: Array, accurate: Array, y: Array) -> Array:
     """Return K_hat(f)^-1 y(f) for y of shape (F, C, B)."""
 
     def multiply(y: Array) -> Array:
@@ -148,6 +127,4 @@ def _at_the_frequencies(
     def solve(y: Array) -> Array:
         return eliminate(spectrum, y)
 
-    if inverse is None:
-        return solve(y)
-    return multiply(y) if accurate is None else lax.cond(accurate, multiply, solve, y)
+    return lax.cond(accurate, multiply, solve, y)

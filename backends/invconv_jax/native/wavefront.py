@@ -1,4 +1,4 @@
-"""The primitive `causal_solver`: causal solves, factored for a grid.
+"""The primitive `causal_solver`: causal solves on a grid.
 
 The derivative is JAX's rule for a linear solve (`lax.custom_linear_solve`), which keeps only the
 solution. A compiled kernel solves on a CPU and on CUDA devices, a loop over wavefronts elsewhere.
@@ -11,92 +11,56 @@ from dataclasses import dataclass
 from typing import Any
 
 import jax
-import numpy as np
 from jax import lax
 
 from invconv.arrays.namespaces import Array, Shape, readable
-from invconv.kernels.cpu.compiled import available, compiled_solve
+from invconv.kernels.cpu.compiled import available
 from invconv.kernels.wavefront import CausalStencil
+from invconv_jax.native import kernel, launches
 from invconv_jax.native.convolve import correlate
-from invconv_jax.native.fronts import Geometry
-from invconv_jax.native.kernel import Kernel
-from invconv_jax.native.scan import Scan
+from invconv_jax.native.scan import Geometry
 
 
 def causal_solver(stencil: CausalStencil, shape: Shape) -> CausalSolver:
     """See `invconv.kernels.wavefront.causal_solver`."""
-    c = stencil.within(shape)
-    geometry, matrices = Geometry.of(c, shape), c.stencil().taps
-    if available(matrices.dtype.itemsize):
-        if isinstance(matrices, jax.core.Tracer):
-            return CausalSolver(c, shape, matrices, Kernel(), _PLAN + _CORNER)
-        if readable(matrices):
-            settings = shape, c.reach, c.direction, c.dilation, c.lower
-            factored = compiled_solve(np.asarray(matrices), *settings)
-            kernel = Kernel.of(factored, matrices)
-            return CausalSolver(c, shape, matrices, kernel, tuple(factored.plan.items()))
-        if on_cuda := Kernel.on_cuda(geometry, matrices):
-            return CausalSolver(c, shape, matrices, on_cuda, _CUDA_PLAN + _CORNER)
-    scan = Scan.of(c.diagonal, c.lower)
-    return CausalSolver(c, shape, matrices, scan, tuple(scan.plan(geometry).items()))
+    return CausalSolver(stencil.within(shape), shape)
 
 
-_PLAN = (("method", "compiled kernel on a CPU, kernel or wavefront on CUDA, wavefront elsewhere"),)
-_CUDA_PLAN = (("method", "CUDA kernel"),)
-_CORNER = (("at the pixel", "cached inverse where accurate, else triangular solve"),)
-
-
-@functools.partial(
-    jax.tree_util.register_dataclass,
-    data_fields=["causal", "matrices", "way"],
-    meta_fields=["shape", "entries"],
-)
+@functools.partial(jax.tree_util.register_dataclass, data_fields=["causal"], meta_fields=["shape"])
 @dataclass(frozen=True, eq=False)
 class CausalSolver:
-    """The map y -> x, both (B, C, *shape), that solves ``causal.stencil()`` x = y.
-
-    Attributes
-    ----------
-    causal : CausalStencil
-    shape : tuple of int
-        The grid.
-    matrices : array, shape (1 + T, C, C)
-        D and the taps.
-    way : Kernel or Scan
-    entries : tuple of pairs
-        The items of the plan; no dict, since jit must hash fields that are no arrays.
-    """
+    """The map y -> x, both (B, C, *shape), that solves ``causal.stencil()`` x = y."""
 
     causal: CausalStencil
     shape: Shape
-    matrices: Array
-    way: Kernel | Scan
-    entries: tuple[tuple[str, Any], ...]
 
     @property
     def plan(self) -> dict[str, Any]:
         """How the solve runs."""
-        return dict(self.entries)
+        geometry, diagonal = Geometry.of(self.causal, self.shape), self.causal.diagonal
+        corner = {"at the pixel": "cached inverse where accurate, else triangular solve"}
+        if not available(diagonal.dtype.itemsize):
+            return {"method": "wavefront", "levels": geometry.levels} | corner
+        if isinstance(diagonal, jax.core.Tracer):
+            kinds = "compiled kernel on a CPU, kernel or wavefront on CUDA, wavefront elsewhere"
+            return {"method": kinds} | corner
+        if readable(diagonal):
+            return {"method": "compiled kernel"} | corner
+        on_cuda = launches.program_of(geometry, diagonal.shape[0], diagonal.dtype) is not None
+        return {"method": "CUDA kernel" if on_cuda else "wavefront"} | corner
 
     def __call__(self, y: Array) -> Array:
         """Solve for x, shape (B, C, *shape)."""
-        return _solve(Geometry.of(self.causal, self.shape), self.way, self.matrices, y)
-
-    def __reduce__(self) -> Any:
-        """Pickle without the factors, since their layout depends on the processor."""
-        return causal_solver, (self.causal, self.shape)
+        return _solve(self.causal, y)
 
 
-@functools.partial(jax.jit, static_argnums=0)
-def _solve(geometry: Geometry, way: Kernel | Scan, matrices: Array, y: Array) -> Array:
+@jax.jit  # type: ignore[untyped-decorator]
+def _solve(causal: CausalStencil, y: Array) -> Array:
     """Return x, with the derivatives of a linear solve."""
-    g = geometry
-    causal = CausalStencil(
-        matrices[0], g.lower, matrices[1:], g.reach, g.direction, g.dilation, g.slope
-    )
+    geometry, matrices = Geometry.of(causal, y.shape[2:]), causal.stencil().taps
     return lax.custom_linear_solve(
         lambda x: correlate(causal.stencil(), x),
         y,
-        lambda _, b: way.solve(g, matrices, b),
-        lambda _, b: way.transpose().solve(g.transpose(), matrices.mT, b),
+        lambda _, b: kernel.solve(geometry, matrices, b),
+        lambda _, b: kernel.solve(geometry.transpose(), matrices.mT, b),
     )

@@ -32,6 +32,8 @@ from invconv.kernels.families import MIRROR, MatrixFamily, ScaleFamily
 from invconv.kernels.frequencies.spectrum import SpectralSolver
 from invconv.kernels.matrices import Product
 from invconv.kernels.pixel_steps import PixelSteps
+from invconv.kernels.plain.lanes import Lanes, lanes_of
+from invconv.kernels.plain.tap_grid import grid_of
 from invconv.kernels.primitives import per_channel
 from invconv.kernels.series import series
 from invconv.kernels.wavefront import Ints, inverse_at_the_pixel
@@ -39,7 +41,7 @@ from invconv.operators.base.calls import Call
 from invconv.operators.base.factors import require_regular
 from invconv_torch.exporting.spectral import spectral_solve
 from invconv_torch.exporting.values import constant
-from invconv_torch.exporting.waves import Lanes, causal_solve, lanes_of
+from invconv_torch.exporting.waves import causal_solve
 from invconv_torch.native import correlation
 
 Tensor: TypeAlias = torch.Tensor
@@ -49,18 +51,8 @@ Matrix: TypeAlias = np.ndarray[Any, Any]
 def evaluate(call: Call, conv: ic.InvertibleConv, *, inverse: bool) -> tuple[Tensor, Tensor]:
     """Return K x + b and log|det K|, or K^-1 (y - b) and log|det K^-1|, in a graph of constants.
 
-    Parameters
-    ----------
-    call : Call
-        The call with x or y.
-    conv : InvertibleConv
-        The operator in NumPy's float64 arrays.
-    inverse : bool
-
-    Raises
-    ------
-    NotImplementedError
-        If the grid is dynamic, or there is no ONNX form for a class of operators.
+    ``call`` has x or y, and ``conv`` NumPy's float64 arrays. NotImplementedError if the grid is
+    dynamic, or a class of operators has no ONNX form.
     """
     shape, name = call.spatial_shape, call.name
     if not all(isinstance(n, int) for n in shape):
@@ -126,7 +118,7 @@ def _apply(family: Any, w: Matrix, x: Tensor) -> Tensor:
 def _correlation(stencil: Stencil, wrap: bool, x: Tensor) -> Callable[[Tensor], Tensor]:
     """Return the correlation of images like x."""
     shape = tuple(x.shape[2:])
-    grid = correlation.grid_of(stencil.offsets, wrap, shape)
+    grid = grid_of(stencil.offsets, wrap, shape)
     # onnxruntime has no convolution in float64
     if x.dtype == torch.float32 and grid is not None and correlation.has_convolution(x, grid):
         return partial(correlation.convolution, grid, wrap, constant(stencil.taps, x))

@@ -15,6 +15,7 @@ import torch
 from invconv.kernels.frequencies.cosine import Cosine, cosine_matrix
 from invconv.kernels.frequencies.fourier import Fourier
 from invconv.kernels.frequencies.spectrum import SpectralSolver
+from invconv.kernels.frequencies.turns import turns
 from invconv_torch.exporting.values import constant
 
 Tensor: TypeAlias = torch.Tensor
@@ -102,8 +103,7 @@ def _along(z: Tensor, axis: int, matrix: Matrix) -> Tensor:
 
 def _waves(n: int) -> Matrix:
     """Return exp(-2 pi i p f / n), shape (n, n)."""
-    turns = np.outer(np.arange(n), np.arange(n)) % n
-    waves: Matrix = np.exp(-2j * np.pi * turns / n)
+    waves: Matrix = np.conj(turns(np.outer(np.arange(n), np.arange(n)), n))
     return waves
 
 

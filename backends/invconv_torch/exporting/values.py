@@ -13,13 +13,7 @@ Tensor: TypeAlias = torch.Tensor
 
 
 def values_of(tensor: Tensor) -> np.ndarray[Any, Any]:
-    """Return a parameter in NumPy's float64, even if torch.export has replaced it by a fake tensor.
-
-    Raises
-    ------
-    NotImplementedError
-        If the tensor is no parameter.
-    """
+    """Return a parameter in NumPy's float64, though torch.export may show a fake one."""
     real = behind(tensor) if isinstance(tensor, FakeTensor) else tensor
     if real is None:
         raise NotImplementedError(

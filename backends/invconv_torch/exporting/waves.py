@@ -1,55 +1,22 @@
 """An autoregressive solve as a scan over its wavefronts: a graph of one size for every grid.
 
-Counted along the convolution's direction pixel a has the level sum_k w_k (a_k // d_k), with the
-slope w, w_n = 1, and the dilation d. Pixels that differ by multiples of d_n in the last axis only
-are a lane: a_1, ..., a_(n-1) and a_n mod d_n identify it. A lane has at most one pixel a level, and
-for each level a tap reads other lanes at a level that is a fixed number earlier:
-
-    x[level] = D^-1 (y[level] - [taps] window[reads])
-
-with the last levels in a window. The index arrays are NumPy's, or made by torch in the graph, since
+The index arrays (`invconv.kernels.plain.lanes`) are NumPy's, or made by torch in the graph, since
 the decomposition of an operator cannot hold constants.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
-from typing import Any, NamedTuple, TypeAlias
+from typing import TypeAlias
 
 import torch
 import torch.nn.functional as F
 
-from invconv.arrays.namespaces import Shape
+from invconv.kernels.plain.lanes import Lanes
 from invconv.kernels.wavefront import CausalStencil
 from invconv_torch.private import scan_op
 
 Tensor: TypeAlias = torch.Tensor
-Index: TypeAlias = Any  # integers or bools of NumPy or torch
-
-
-class Lanes(NamedTuple):
-    """The places of a grid's pixels: L levels, M lanes, N pixels.
-
-    Attributes
-    ----------
-    gather : shape (L, M)
-        The pixel of each place; N for a place without a pixel.
-    inside : bool, shape (L, M)
-        Whether the place has a pixel.
-    reads : shape (T, M)
-        The place in the window that each tap reads; the window's end outside the grid.
-    places : shape (N,)
-        The place of each pixel.
-    back : int
-        The number of levels of the window.
-    """
-
-    gather: Index
-    inside: Index
-    reads: Index
-    places: Index
-    back: int
 
 
 def causal_solve(
@@ -57,16 +24,8 @@ def causal_solve(
 ) -> Tensor:
     """Return x with ``c.stencil()`` x = y, shape (B, C, *spatial).
 
-    Parameters
-    ----------
-    c : CausalStencil
-        The stencil `within` the grid, of tensors.
-    lanes : Lanes
-        The lanes, of tensors.
-    y : tensor, shape (B, C, *spatial)
-    solve : callable
-        (r, *matrices) to D^-1 r, for r (B, C, M).
-    matrices : tensors
+    The stencil `within` the grid, and the lanes, are of tensors; ``solve`` takes r (B, C, M) and
+    the matrices to D^-1 r.
     """
     channels, count, places = y.shape[1], len(c.reach), lanes.gather.shape
     if not count:
@@ -91,52 +50,3 @@ def causal_solve(
     levels = scan_op(step, [window], [rows, lanes.inside], held)[1]
     x = levels.permute(1, 2, 0, 3).flatten(2).index_select(2, lanes.places)
     return x.unflatten(2, y.shape[2:])
-
-
-def lanes_of(c: CausalStencil, shape: Shape, xp: Any, **device: Any) -> Lanes:
-    """Return the lanes of a grid, in arrays of NumPy or torch, ``xp``."""
-    *others, last = range(len(shape))
-    n, step = shape[last], c.dilation[last]
-    sizes = (*(shape[k] for k in others), step)
-    *along, residue = _unravel(xp.arange(math.prod(sizes), **device), sizes)
-    start = sum(c.slope[k] * (along[k] // c.dilation[k]) for k in others) + 0 * residue
-    levels = 1 + sum(w * ((s - 1) // d) for w, s, d in zip(c.slope, shape, c.dilation, strict=True))
-    at = xp.arange(levels, **device)[:, None] - start  # place of a level in its lane
-    inside = (at >= 0) & (at * step + residue < n)
-    pixel = _ravel(c.direction, shape, [*along, at * step + residue])
-    drops = [sum(w * o for w, o in zip(c.slope, offset, strict=True)) for offset in c.reach]
-    back, count = max(drops, default=0), math.prod(sizes)
-    reads = []
-    for offset, drop in zip(c.reach, drops, strict=True):
-        there = [along[k] - c.dilation[k] * offset[k] for k in others]
-        known = residue >= 0
-        for k in others:
-            known = known & (there[k] >= 0) & (there[k] < shape[k])
-        lane = _ravel((1,) * len(sizes), sizes, [*there, residue])
-        reads.append(xp.where(known, (back - drop) * count + lane, back * count))
-    *along, end = (
-        p if s > 0 else size - 1 - p
-        for p, s, size in zip(
-            _unravel(xp.arange(math.prod(shape), **device), shape), c.direction, shape, strict=True
-        )
-    )
-    level = sum(c.slope[k] * (along[k] // c.dilation[k]) for k in others) + end // step
-    places = level * count + _ravel((1,) * len(sizes), sizes, [*along, end % step])
-    gather = xp.where(inside, pixel, math.prod(shape))
-    return Lanes(gather, inside, xp.stack(reads) if reads else gather[:0], places, back)
-
-
-def _unravel(index: Index, shape: Shape) -> list[Index]:
-    """Return the coordinates of flat indices."""
-    return [
-        index // math.prod(shape[k + 1 :]) % n  # of the last axis the fastest
-        for k, n in enumerate(shape)
-    ]
-
-
-def _ravel(direction: tuple[int, ...], shape: Shape, along: list[Index]) -> Index:
-    """Return the flat indices of coordinates that are counted along a direction."""
-    total = 0
-    for p, s, n in zip(along, direction, shape, strict=True):
-        total = total * n + (p if s > 0 else n - 1 - p)
-    return total

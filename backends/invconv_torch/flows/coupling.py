@@ -39,8 +39,7 @@ def network(
 def shift_and_scale(h: Tensor, like: Tensor, floor: float) -> tuple[Tensor, Tensor]:
     """Return shift and scale from a network's output (B, 2 C, H, W).
 
-    They have the dtype of ``like``: under autocast the network may run in half precision, but map
-    and log-determinant are computed from the same numbers in full precision.
+    In the dtype of ``like``: under autocast the network may run in half precision.
     """
     shift, h = h.to(like.dtype).chunk(2, dim=1)
     return shift, maps.coupling_scale(h, floor, torch.sigmoid)

@@ -27,13 +27,9 @@ def save(module: Glow | InvertibleModule, path: str | os.PathLike[str]) -> None:
 
     Raises
     ------
-    TypeError
-        If ``module`` is neither.
-    ValueError
-        If the flow's mixing is a function, a layer differs from the architecture's, arrays are of
-        several dtypes, or one holds NaN or inf; then an existing file stays as it was.
-    OSError
-        If the file cannot be written.
+    TypeError, ValueError, OSError
+        As `invconv.save`; ValueError, too, if the flow's mixing is a function, or a layer was
+        replaced.
 
     Examples
     --------
@@ -102,17 +98,8 @@ def load(
 
     Raises
     ------
-    InvalidFileError
-        If the file is no file of invconv, or is damaged.
-    ValueError
-        If a number in the file is beyond the range of ``dtype``.
-    OSError
-        If the file cannot be read; FileNotFoundError if it does not exist.
-
-    Warns
-    -----
-    UserWarning
-        If a number in the file is too small for ``dtype``, and becomes zero.
+    InvalidFileError, ValueError, OSError
+        As `invconv.load`.
 
     Examples
     --------

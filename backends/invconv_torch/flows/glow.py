@@ -26,12 +26,21 @@ from invconv.flows.architecture import BEFORE_EMERGING, MIXINGS, GlowArchitectur
 from invconv_torch.flows.coupling import AffineCoupling
 from invconv_torch.flows.multiscale import Multiscale
 from invconv_torch.flows.split import Split
-from invconv_torch.layers import EmergingConv2d
-from invconv_torch.periodic_layers import ExponentialConv2d, PeriodicConv2d, SymmetricConv2d
+from invconv_torch.layers import (
+    EmergingConv2d,
+    ExponentialConv2d,
+    PeriodicConv2d,
+    SymmetricConv2d,
+)
 from invconv_torch.pointwise_layers import ActNorm, Conv1x1
 from invconv_torch.squeezing import Squeeze
 
 Mixing: TypeAlias = Callable[[int], nn.Module]
+_CONVOLUTIONS: dict[str, Callable[..., nn.Module]] = {
+    "periodic": PeriodicConv2d,
+    "symmetric": SymmetricConv2d,
+    "exponential": ExponentialConv2d,
+}
 
 
 class Glow(Multiscale):
@@ -105,17 +114,9 @@ class Glow(Multiscale):
     ) -> None:
         if not callable(mixing):
             choice("mixing", mixing, MIXINGS)
-        architecture = GlowArchitecture(
-            tuple(shape),
-            levels,
-            depth,
-            width,
-            None if callable(mixing) else mixing,
-            squeeze,
-            scale_floor,
-            kernel_size,
-            context,
-        )
+        named = None if callable(mixing) else mixing
+        sizes, last = (tuple(shape), levels, depth, width), (kernel_size, context)
+        architecture = GlowArchitecture(*sizes, named, squeeze, scale_floor, *last)
         where = {"device": device, "dtype": dtype}
         make = mixing if callable(mixing) else partial(mixing_layer, mixing, kernel_size, **where)
         layers = _layers(architecture, make, where)
@@ -137,13 +138,8 @@ def _layers(
             if architecture.mixing == "exponential":  # nearly the identity at the start
                 layers[f"{at}_conv1x1"] = Conv1x1(channels, bias=False, **where)
             layers[f"{at}_mixing"] = mixing(channels)
-            layers[f"{at}_coupling"] = AffineCoupling(
-                channels,
-                architecture.width,
-                scale_floor=floor,
-                context=architecture.context,
-                **where,
-            )
+            design = {"scale_floor": floor, "context": architecture.context, **where}
+            layers[f"{at}_coupling"] = AffineCoupling(channels, architecture.width, **design)
         if level < architecture.levels - 1:
             layers[f"level{level}_split"] = Split(channels, scale_floor=floor, **where)
     return layers
@@ -154,14 +150,8 @@ def mixing_layer(
 ) -> nn.Module:
     """Return the layer between couplings, without a bias: the actnorm before it has one."""
     where = {"bias": False, "device": device, "dtype": dtype}
-    match name:
-        case "periodic":
-            return PeriodicConv2d(channels, size, **where)
-        case "symmetric":
-            return SymmetricConv2d(channels, size, **where)
-        case "exponential":
-            return ExponentialConv2d(channels, size, **where)
-        case _ if name in BEFORE_EMERGING:
-            return EmergingConv2d(channels, size, mixing=BEFORE_EMERGING[name], **where)
-        case _:
-            return Conv1x1(channels, name, **where)
+    if name in _CONVOLUTIONS:
+        return _CONVOLUTIONS[name](channels, size, **where)
+    if name in BEFORE_EMERGING:
+        return EmergingConv2d(channels, size, mixing=BEFORE_EMERGING[name], **where)
+    return Conv1x1(channels, name, **where)

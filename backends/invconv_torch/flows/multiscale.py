@@ -16,14 +16,14 @@ from invconv.arrays.settings import flag, positive_int, sizes
 from invconv.flows import density
 from invconv_torch.flows import running
 from invconv_torch.flows.dequantize import Dequantize
-from invconv_torch.flows.running import Watch
+from invconv_torch.flows.in_order import LayersInOrder
 from invconv_torch.traced import device_kind
 
 Tensor: TypeAlias = torch.Tensor
 Layers: TypeAlias = Mapping[str, nn.Module] | Iterable[nn.Module]
 
 
-class Multiscale(nn.Module):  # type: ignore[misc]
+class Multiscale(LayersInOrder):
     """A flow of images in [0, 1): layers one after the other, from x - 1/2 to noise.
 
     The noise is the part that each `Split` splits off, and the output of the last layer. The model
@@ -81,61 +81,6 @@ class Multiscale(nn.Module):  # type: ignore[misc]
         # in a list, which is no module, so that parameters keep their names
         self._runs = running.reversible(self.layers, []) if self._recomputes else []
 
-    @property
-    def dimensions(self) -> int:
-        """The number of numbers of an image."""
-        return math.prod(self.shape)
-
-    @property
-    def conditional(self) -> bool:
-        """Whether a layer takes a context."""
-        return any(running.takes_context(layer) for layer in self.layers.values())
-
-    def steps(self) -> list[tuple[str, nn.Module]]:
-        """Return the layers in order, with their names in ``named_modules``."""
-        return [(f"layers.{name}", layer) for name, layer in self.layers.items()]
-
-    @property
-    def initialized(self) -> bool:
-        """Whether `initialize` has run; each actnorm saves that with its parameters."""
-        return all(bool(layer.initialized) for layer in self._to_be_initialized().values())
-
-    def _to_be_initialized(self) -> dict[str, nn.Module]:
-        """Return the actnorms, and other layers with ``initialize``, at any depth."""
-        return {
-            name: layer
-            for name, layer in self.layers.named_modules(prefix="layers")
-            if hasattr(layer, "initialized") and callable(getattr(layer, "initialize", None))
-        }
-
-    @torch.no_grad()  # type: ignore[untyped-decorator]
-    def initialize(self, x: Tensor, *, context: Tensor | None = None) -> None:
-        """Initialize each actnorm, once: its output for these images gets mean 0 and variance 1.
-
-        Actnorms inside of other layers are initialized, too. If an error, or the user, stops this
-        method, every actnorm stays as it was before.
-
-        Parameters
-        ----------
-        x : tensor, shape (B, C, H, W)
-            Images in [0, 1).
-        context : tensor, optional
-
-        Raises
-        ------
-        RuntimeError
-            If the flow is initialized already.
-        ValueError
-            If a channel is constant, or not finite.
-        """
-        todo = self._to_be_initialized()
-        if todo and self.initialized:
-            raise RuntimeError("initialize: the flow is initialized already")
-        self._require_fits(x, context)
-        density.require_in_range(x)
-        with running.initializing(todo):
-            running.encode(dict(self.steps()), x - 0.5, context)
-
     def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         """Return `log_prob`; wrappers (DistributedDataParallel, compile) call ``forward``."""
         return self.log_prob(x, context=context)
@@ -169,53 +114,6 @@ class Multiscale(nn.Module):  # type: ignore[misc]
             noise = torch.rand(images.shape, dtype=self._like.dtype, device=images.device)
         x, _ = self.dequantize(images, noise)
         return density.bits_per_dim(self.log_prob(x, context=context), self.dimensions)
-
-    def encode(
-        self, x: Tensor, *, context: Tensor | None = None, watch: Watch | None = None
-    ) -> tuple[tuple[Tensor, ...], Tensor]:
-        """Return the noise of images, and log|det dz/dx|, shape (B,).
-
-        Parameters
-        ----------
-        x : tensor, shape (B, C, H, W)
-        context : tensor, shape (B, K) or (B, K, H', W'), optional
-            The context, for the layers that take one.
-        watch : callable, optional
-            Called with the name and the output of each layer (of a `Split`, with z and then with
-            the remaining channels); the next layer is given its result.
-
-        Returns
-        -------
-        zs : tuple of tensor, shape (B, C, H, W) with each of ``latent_shapes``
-        log_det : tensor, shape (B,)
-        """
-        self._require_fits(x, context)
-        layers = dict(self.steps())
-        if self._recomputes and watch is None and torch.is_grad_enabled():
-            self._runs = running.reversible(self.layers, self._runs)
-            layers = {str(i): part for i, part in enumerate(self._runs)}
-        return running.encode(layers, x - 0.5, context, watch)
-
-    def decode(
-        self,
-        zs: Sequence[Tensor],
-        *,
-        context: Tensor | None = None,
-        watch: Watch | None = None,
-    ) -> Tensor:
-        """Return the images of noise, shape (B, C, H, W); some may be outside [0, 1).
-
-        Parameters
-        ----------
-        zs : sequence of tensor, shape (B, C, H, W) with each of ``latent_shapes``
-        context : tensor, optional
-            As for `encode`.
-        watch : callable, optional
-            As for `encode`, called with the input of each layer's inverse.
-        """
-        density.require_latents(zs, self.latent_shapes)
-        self._require_context(context)
-        return running.decode(dict(self.steps()), zs, context, watch) + 0.5
 
     def draw_latents(self, n: int, generator: torch.Generator | None = None) -> list[Tensor]:
         """Return noise for n images, drawn on the generator's device, on the flow's."""
@@ -251,6 +149,11 @@ class Multiscale(nn.Module):  # type: ignore[misc]
         zs = [temperature * z for z in self.draw_latents(n, generator)]
         return self.decode(zs, context=context)
 
+    @property
+    def dimensions(self) -> int:
+        """The number of numbers of an image."""
+        return math.prod(self.shape)
+
     @torch.no_grad()  # type: ignore[untyped-decorator]
     def prepare(self, *, check: bool = True) -> Self:
         """Set eval mode and factor the inverses of all layers, which samples then reuse.
@@ -278,17 +181,3 @@ class Multiscale(nn.Module):  # type: ignore[misc]
         if check:
             running.judge_remembered(self)
         return self
-
-    @property
-    def _like(self) -> Tensor:
-        """Return a tensor of the flow's dtype, on its device."""
-        return next((p for p in self.parameters() if p.is_floating_point()), torch.empty(0)).data
-
-    def _require_fits(self, x: Tensor, context: Tensor | None) -> None:
-        device_kind("x", x)
-        density.require_images(x, self.shape)
-        self._require_context(context)
-
-    def _require_context(self, context: Tensor | None) -> None:
-        if context is not None and not self.conditional:
-            raise ValueError("context: expected none, as no layer takes a context")

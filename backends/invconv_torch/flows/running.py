@@ -15,7 +15,7 @@ from torch import nn
 from invconv_torch.flows.coupling import AffineCoupling
 from invconv_torch.flows.split import Split
 from invconv_torch.module import InvertibleModule
-from invconv_torch.reversible import ReversibleChain
+from invconv_torch.reversible import ReversibleChain, invertible
 from invconv_torch.squeezing import Squeeze
 
 Tensor: TypeAlias = torch.Tensor
@@ -47,13 +47,7 @@ def encode(
 ) -> tuple[tuple[Tensor, ...], Tensor]:
     """Return the outputs of each split and of the last layer, and the sum of log-determinants.
 
-    Parameters
-    ----------
-    layers : mapping of str to nn.Module
-    x : tensor, shape (B, C, H, W)
-    context : tensor, optional
-    watch : callable, optional
-        Called with a layer's name and its output, which it may change.
+    ``watch`` is called with a layer's name and its output, which it may change.
     """
     zs, total = [], x.new_zeros(len(x))
     for name, layer in layers.items():
@@ -135,31 +129,14 @@ def reversible(layers: Layers, before: list[nn.Module]) -> list[nn.Module]:
 
 
 def latent_shapes(layers: Layers, shape: Shape, like: Tensor) -> list[Shape]:
-    """Return the shape (C, H, W) of each piece of noise for an image.
+    """Return the shape (C, H, W) of each piece of noise for an image of this shape.
 
-    Parameters
-    ----------
-    layers : mapping of str to nn.Module
-        Layers of other packages are run once.
-    shape : tuple of int
-        The shape of an image.
-    like : tensor
-        A tensor of the flow's dtype and device.
-
-    Raises
-    ------
-    ValueError
-        If a layer does not take the output of the layer before it; the message names the layer.
-    TypeError
-        If a layer has no inverse.
+    Layers of other packages are run once, on zeros ``like`` the flow's parameters. An error names
+    the layer that does not take the output of the layer before it.
     """
+    invertible(layers)
     noise: list[Shape] = []
     for name, layer in layers.items():
-        if not (isinstance(layer, nn.Module) and callable(getattr(layer, "inverse", None))):
-            raise TypeError(
-                f"layers: expected modules with forward(x) -> (z, log_det) and inverse(z) -> "
-                f"(x, log_det), got {type(layer).__name__} at {name}"
-            )
         try:
             shape = _shape_after(layer, shape, like)
         except (ValueError, RuntimeError) as error:

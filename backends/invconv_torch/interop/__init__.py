@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING
 from invconv.operators.dropins import DropIn, lazily
 
 if TYPE_CHECKING:
-    from invconv_torch.interop.for_distributions import TorchTransform
-    from invconv_torch.interop.for_freia import FreiaModule
-    from invconv_torch.interop.for_nflows import NflowsTransform
-    from invconv_torch.interop.for_normflows import NormflowsFlow
-    from invconv_torch.interop.for_pyro import PyroTransform
-    from invconv_torch.interop.for_zuko import ZukoTransform
+    from invconv_torch.interop.for_distributions import TorchTransform as TorchTransform
+    from invconv_torch.interop.for_freia import FreiaModule as FreiaModule
+    from invconv_torch.interop.for_nflows import NflowsTransform as NflowsTransform
+    from invconv_torch.interop.for_normflows import NormflowsFlow as NormflowsFlow
+    from invconv_torch.interop.for_pyro import PyroTransform as PyroTransform
+    from invconv_torch.interop.for_zuko import ZukoTransform as ZukoTransform
 
 DROP_INS = {
     "FreiaModule": DropIn("for_freia", "FrEIA"),
@@ -31,11 +31,4 @@ DROP_INS = {
 }
 __getattr__ = lazily(__name__, DROP_INS)
 
-__all__ = [
-    "FreiaModule",
-    "NflowsTransform",
-    "NormflowsFlow",
-    "PyroTransform",
-    "TorchTransform",
-    "ZukoTransform",
-]
+__all__ = list(DROP_INS)

@@ -29,8 +29,8 @@ class TorchTransform(Transform, nn.Module):  # type: ignore[misc]
     ----------
     conv : layer or InvertibleConv
     ndim : int, optional
-        The number of spatial axes, if the layer leaves it open, as 1x1 convolutions do. A sample
-        has ``event_dim`` = ndim + 1 axes; there may be any number of batch axes.
+        The number of spatial axes, if the layer leaves it open, as 1x1
+        convolutions do; any number of batch axes come before the channels.
     cache_size : {0, 1}
         Whether to remember the last (z, x), as in torch.distributions; use 0 while training, since
         the parameters change.

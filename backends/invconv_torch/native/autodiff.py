@@ -17,7 +17,7 @@ from torch.autograd import Function
 from invconv.kernels import rules
 from invconv_torch.native import kernels, ops
 from invconv_torch.native.batched import one_by_one
-from invconv_torch.native.layout import owned
+from invconv_torch.native.host import owned
 from invconv_torch.traced import (
     Watch,
     as_nodes,
@@ -33,27 +33,13 @@ Settings: TypeAlias = Any  # a family, perhaps with factors
 
 @dataclass(frozen=True)
 class Rule:
-    """An operation on tensors, and its derivatives.
+    """An operation on tensors, and its derivatives; settings are no tensors."""
 
-    Attributes
-    ----------
-    run : callable
-        (settings, *tensors) to the result, in plain PyTorch; the settings are no tensors.
-    traced : callable
-        The operation as one node of a graph (`invconv_torch.native.ops`).
-    keeps_result : bool
-        Whether the derivatives need the result instead of the last tensor.
-    vjp : callable
-        (settings, saved, cotangent, wanted) to the cotangents of the tensors.
-    jvp : callable
-        (settings, saved, *tangents) to the tangent of the result.
-    """
-
-    run: Callable[..., Tensor]
-    traced: Callable[..., Tensor]
-    keeps_result: bool
-    vjp: Callable[[Settings, Any, Tensor, Any], Cotangents]
-    jvp: Callable[..., Tensor | None]
+    run: Callable[..., Tensor]  # (settings, *tensors) to the result, in plain PyTorch
+    traced: Callable[..., Tensor]  # the same as one node of a graph (`invconv_torch.native.ops`)
+    keeps_result: bool  # whether the derivatives need the result instead of the last tensor
+    vjp: Callable[[Settings, Any, Tensor, Any], Cotangents]  # of saved, cotangent, wanted
+    jvp: Callable[..., Tensor | None]  # (settings, saved, *tangents) to the tangent of the result
 
 
 @dataclass(frozen=True)

@@ -4,79 +4,27 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TypeAlias
 
 import torch
 import torch.nn.functional as F
 
-from invconv.arrays.stencil import Offset, Stencil, reaching
+from invconv.arrays.stencil import Offset, Stencil
 from invconv.kernels import primitives
 from invconv.kernels.cpu.correlate.bands import Places
 from invconv.kernels.cpu.correlate.correlation import compiled_correlation
 from invconv.kernels.cpu.correlate.gram import compiled_gram
 from invconv.kernels.cpu.machine import reason
 from invconv.kernels.families import StencilFamily, TapsFamily
-from invconv.kernels.primitives import fold, pad_periodic
+from invconv.kernels.plain.tap_grid import TapGrid, grid_of
+from invconv.kernels.primitives import pad_periodic
 from invconv_torch.native.host import in_host_memory
 from invconv_torch.precision import full_precision
 
 Tensor: TypeAlias = torch.Tensor
 Shape: TypeAlias = tuple[int, ...]
 
-# see `prefers_kernel_for_gradient`: channels, channels times taps by itemsize, bytes of a batch
-_WIDE, _SUMS = 32, {4: 224, 8: 300}
-_BATCH = 2**16, 2**22
-_CACHED, _VECTOR = 2**19, 16  # a third of the bytes in a cache, and images of a vector
 _CONV = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
-
-
-@dataclass(frozen=True)
-class Grid:
-    """The regular grid of taps that holds a stencil's offsets.
-
-    Attributes
-    ----------
-    taps : tuple of int
-        The taps that reach a pixel, in the order of `places`.
-    places : tuple of int
-        The flat index of each of these taps in the grid.
-    low, high : tuple of int
-        The first and last offset along each axis.
-    spacing, size : tuple of int
-        Distance and number of taps of the grid, per axis.
-    """
-
-    taps: tuple[int, ...]
-    places: tuple[int, ...]
-    low: Offset
-    high: Offset
-    spacing: Offset
-    size: Shape
-
-
-@functools.lru_cache(maxsize=256)
-def grid_of(offsets: tuple[Offset, ...], wrap: bool, shape: Shape) -> Grid | None:
-    """Return the grid of the taps that reach a pixel, or None if no tap does."""
-    if wrap:
-        offsets = tuple(fold(offset, shape) for offset in offsets)
-    taps = tuple(reaching(offsets, shape))
-    if not taps:
-        return None
-    along = list(zip(*(offsets[t] for t in taps), strict=True))
-    low, high = tuple(map(min, along)), tuple(map(max, along))
-    spacing = tuple(
-        math.gcd(*(o - lo for o in axis)) or 1 for axis, lo in zip(along, low, strict=True)
-    )
-    size = tuple((h - lo) // s + 1 for h, lo, s in zip(high, low, spacing, strict=True))
-    places = []
-    for t in taps:
-        place = 0
-        for o, lo, s, n in zip(offsets[t], low, spacing, size, strict=True):
-            place = place * n + (o - lo) // s
-        places.append(place)
-    return Grid(taps, tuple(places), low, high, spacing, size)
 
 
 def convolve(offsets: tuple[Offset, ...], wrap: bool, taps: Tensor, x: Tensor) -> Tensor:
@@ -90,7 +38,7 @@ def convolve(offsets: tuple[Offset, ...], wrap: bool, taps: Tensor, x: Tensor) -
     return convolution(grid, wrap, taps, x)
 
 
-def convolution(grid: Grid, wrap: bool, taps: Tensor, x: Tensor) -> Tensor:
+def convolution(grid: TapGrid, wrap: bool, taps: Tensor, x: Tensor) -> Tensor:
     """Return the correlation by PyTorch's own convolution."""
     kernel = _kernel(grid, taps)
     conv = _CONV[x.ndim - 2]
@@ -111,7 +59,7 @@ def convolve_vjp(offsets: tuple[Offset, ...], wrap: bool, x: Tensor, y_bar: Tens
     return convolution_vjp(grid, len(offsets), wrap, x, y_bar)
 
 
-def convolution_vjp(grid: Grid, count: int, wrap: bool, x: Tensor, y_bar: Tensor) -> Tensor:
+def convolution_vjp(grid: TapGrid, count: int, wrap: bool, x: Tensor, y_bar: Tensor) -> Tensor:
     """Return the gradient by ``count`` taps by PyTorch's own convolution."""
     axes, channels = x.ndim - 2, x.shape[1]
     like = x.new_empty((channels, channels, *grid.size))
@@ -128,27 +76,10 @@ def convolution_vjp(grid: Grid, count: int, wrap: bool, x: Tensor, y_bar: Tensor
 
 
 def prefers_kernel(x: Tensor) -> bool:
-    """Tell whether the compiled kernel computes forward maps: it does if it runs.
-
-    Gradients of mirrored images use the kernel, too: PyTorch would pad both images.
-    """
+    """Tell whether the compiled kernel computes correlations and gradients: it does if it runs."""
     if not (in_host_memory(x) and x.is_contiguous() and x.numel()):
         return False
     return reason(x.element_size()) is None
-
-
-def prefers_kernel_for_gradient(x: Tensor, taps: int) -> bool:
-    """Tell whether the compiled kernel computes the gradient by ``taps`` taps.
-
-    PyTorch computes one large product of matrices, which is faster for many channels and taps if
-    the batch is neither tiny nor larger than the cache. The study of `prefers_kernel` has the
-    limits.
-    """
-    if not prefers_kernel(x):
-        return False
-    channels, (least, most) = x.shape[1], _BATCH
-    few = channels < _WIDE or channels * taps <= _SUMS[x.element_size()]
-    return few or not least <= x.nbytes < most
 
 
 def correlate_compiled(family: TapsFamily, w: Tensor, x: Tensor) -> Tensor:
@@ -164,36 +95,6 @@ def correlate_compiled(family: TapsFamily, w: Tensor, x: Tensor) -> Tensor:
     images = x.data_ptr(), y.data_ptr()
     kernel.run(first, places, *images, x.shape[0], torch.get_num_threads(), w, x, y)
     return y
-
-
-def horner_compiled(
-    family: StencilFamily, ws: Sequence[Tensor], x: Tensor, keep: bool
-) -> list[Tensor]:
-    """See `invconv.kernels.maps.horner`.
-
-    Unless sums are kept, two buffers take turns, and one thread takes a few images at a time
-    through all maps, so that they stay in its cache.
-    """
-    settings = family.offsets, family.wrap, x.element_size()
-    kernel = compiled_correlation(x.shape[1], tuple(x.shape[2:]), *settings)
-    if kernel is None:  # no tap reaches a pixel
-        return [x.clone() for _ in (ws if keep else ws[:1])]
-    x, number, image = x.resolve_neg(), torch.get_num_threads(), x[0].numel() * x.element_size()
-    part = len(x) if keep or number > 1 else max(1, _CACHED // image // _VECTOR) * _VECTOR
-    sums = [torch.empty_like(x) for _ in (ws if keep else ws[:1])]
-    spare = x[:0] if keep else torch.empty_like(x[:part])
-    maps = [_placed(family, w.resolve_neg()) for w in reversed(ws)]
-    for start in range(0, len(x), part):
-        turns = spare.data_ptr(), sums[0].data_ptr() + start * image
-        places = [turns[n % 2] for n in range(len(ws), 0, -1)]
-        if keep:
-            places = [z.data_ptr() for z in sums]
-        here = plus = x.data_ptr() + start * image
-        for (_, taps, strides), to in zip(maps, places, strict=True):
-            images, keeps = (here, to, min(part, len(x) - start)), (x, spare, maps, sums)
-            kernel.run(taps, strides, *images, number, *keeps, plus=plus)
-            here = to
-    return sums
 
 
 def compiled_vjp(family: TapsFamily, x: Tensor, y_bar: Tensor) -> Tensor:
@@ -233,12 +134,12 @@ def _dense(shape: Shape) -> Shape:
     return tuple(math.prod(shape[axis + 1 :]) for axis in range(len(shape)))
 
 
-def has_convolution(x: Tensor, grid: Grid) -> bool:
+def has_convolution(x: Tensor, grid: TapGrid) -> bool:
     """Tell whether PyTorch's convolution can be used: at most three axes, and few missing taps."""
     return x.ndim - 2 in _CONV and math.prod(grid.size) <= 4 * len(grid.taps)
 
 
-def _kernel(grid: Grid, taps: Tensor) -> Tensor:
+def _kernel(grid: TapGrid, taps: Tensor) -> Tensor:
     """Return the taps as PyTorch's kernel (C, C, *size); taps at one place add up."""
     count, channels = math.prod(grid.size), taps.shape[1]
     if grid.places == tuple(range(len(taps))) and len(taps) == count:
@@ -252,13 +153,11 @@ def _kernel(grid: Grid, taps: Tensor) -> Tensor:
     return full.permute(1, 2, 0).reshape(channels, channels, *grid.size)
 
 
-def _padded(x: Tensor, grid: Grid, wrap: bool) -> Tensor:
+def _padded(x: Tensor, grid: TapGrid, wrap: bool) -> Tensor:
     """Return x extended from pixel ``low`` to ``high`` beyond the last, zero or periodic."""
+    ends = list(zip(grid.low, grid.high, strict=True))
     if wrap:
-        for axis, (lo, h) in enumerate(zip(grid.low, grid.high, strict=True)):
-            x = pad_periodic(x, 2 + axis, max(0, -lo), max(0, h))
-        crop = [(min(0, -lo), min(0, h)) for lo, h in zip(grid.low, grid.high, strict=True)]
-    else:
-        crop = [(-lo, h) for lo, h in zip(grid.low, grid.high, strict=True)]
-    sides = [side for pair in reversed(crop) for side in pair]
-    return F.pad(x, sides) if any(sides) else x
+        for axis, (low, high) in enumerate(ends, 2):
+            x = pad_periodic(x, axis, -low, high)
+        return x
+    return F.pad(x, [side for low, high in reversed(ends) for side in (-low, high)])

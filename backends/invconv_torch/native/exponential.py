@@ -7,38 +7,44 @@ from typing import Any, TypeAlias
 
 import torch
 
-from invconv.kernels.exponential import (
-    exponential_cotangent,
-    exponential_tangent,
-    gram_cotangent,
-    gram_tangent,
-)
+from invconv.kernels import exponential as core
 from invconv.kernels.families import StencilFamily
-from invconv.kernels.series import Counts, series
-from invconv_torch.native import kernels, ops
+from invconv.kernels.series import Counts, counts_of
+from invconv_torch.native import ops
 from invconv_torch.native.autodiff import Cotangents, Rule, run
-from invconv_torch.native.terms import has_values
-from invconv_torch.traced import Watch, watch
+from invconv_torch.native.host import PLAIN
+from invconv_torch.traced import traced
 
 Tensor: TypeAlias = torch.Tensor
 Settings: TypeAlias = tuple[StencilFamily, Counts | None]
+
+
+def has_values(w: Tensor) -> bool:
+    """Tell whether a tensor has values, to count terms by; fake and meta tensors have none."""
+    return type(w) in PLAIN and not w.is_meta
+
+
+def counted(
+    family: StencilFamily, w: Tensor, kernel: Tensor, shape: tuple[int, ...]
+) -> tuple[Tensor, Counts | None]:
+    """See `invconv.kernels.exponential`; a traced series counts as it runs."""
+    known = has_values(w) and not traced()
+    return w, counts_of(family, w.detach()) if known else None
 
 
 def _run(settings: Settings, w: Tensor, x: Tensor, *directions: Tensor) -> Tensor:
     family, counts = settings
     if not has_values(w):
         return ops.exponential(family.text, w, x, _stacked(w, directions))
-    result: Tensor = series(kernels, family, w, directions, counts)(x)
-    return result
+    return torch.as_tensor(core.exponential.agnostic(family, w, x, *directions, counts=counts))
 
 
 def _run_gram(settings: Settings, w: Tensor, x: Tensor, y: Tensor, *directions: Tensor) -> Tensor:
     family, counts = settings
     if not has_values(w):
         return ops.exponential_gram(family.text, w, x, y, _stacked(w, directions))
-    known = series(kernels, family, w, directions, counts, orders=1 + len(directions))
-    result: Tensor = known.pull_back(x, y)[0]
-    return result
+    gram = core.exponential_gram.agnostic(family, w, x, y, *directions, counts=counts)
+    return torch.as_tensor(gram)
 
 
 def _stacked(w: Tensor, directions: Sequence[Tensor]) -> Tensor:
@@ -71,15 +77,15 @@ EXPONENTIAL = Rule(
     _run,
     lambda settings, w, x, *v: ops.exponential(settings[0].text, w, x, _stacked(w, v)),
     False,
-    _vjp(exponential_cotangent),
-    _jvp(exponential_tangent),
+    _vjp(core.exponential_cotangent),
+    _jvp(core.exponential_tangent),
 )
 GRAM = Rule(
     _run_gram,
     lambda settings, w, x, y, *v: ops.exponential_gram(settings[0].text, w, x, y, _stacked(w, v)),
     False,
-    _vjp(gram_cotangent),
-    _jvp(gram_tangent),
+    _vjp(core.gram_cotangent),
+    _jvp(core.gram_tangent),
 )
 
 
@@ -100,13 +106,3 @@ def exponential_gram(
 ) -> Tensor:
     """See `invconv.kernels.exponential`."""
     return run(GRAM, (family, counts), w, x, y, *directions)
-
-
-def exponential_vjp(
-    family: StencilFamily, w: Tensor, x: Tensor, y_bar: Tensor, counts: Counts | None = None
-) -> tuple[Tensor, Tensor]:
-    """See `invconv.kernels.exponential`; one pass if no second derivative is recorded."""
-    if watch(w, x, y_bar) is Watch.NOBODY and has_values(w):
-        return series(kernels, family, w, (), counts, orders=1).pull_back(x, y_bar)
-    w_bar = exponential_gram(family, w, x, y_bar, counts=counts)
-    return w_bar, exponential(family.transpose(), family.adjoint(w), y_bar, counts=counts)

@@ -1,4 +1,4 @@
-"""PyTorch's answers to what the core asks of an array library, and which tensors the host knows."""
+"""PyTorch's answers to what the core asks of an array library; place and layout of tensors."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from invconv_torch.traced import traced
 Tensor: TypeAlias = torch.Tensor
 
 PLAIN = (Tensor, torch.nn.Parameter)
+_CHANNELS_LAST = {4: torch.channels_last, 5: torch.channels_last_3d}
 _in_graphs: dict[Any, Tensor] = {}  # constants whose memory recorded CUDA graphs read
 
 
@@ -99,3 +100,17 @@ def version_of(t: Tensor) -> tuple[int, int]:
 def in_host_memory(x: Tensor) -> bool:
     """Tell whether a tensor's numbers are in host memory; fake tensors have none."""
     return bool(x.is_cpu and type(x) in PLAIN)
+
+
+def laid_out(result: Tensor, x: Tensor) -> Tensor:
+    """Return a result in channels_last if the argument x is."""
+    if x.is_contiguous() or x.ndim not in _CHANNELS_LAST:
+        return result
+    layout = _CHANNELS_LAST[x.ndim]
+    in_it = x.is_contiguous(memory_format=layout)
+    return result.contiguous(memory_format=layout) if in_it else result
+
+
+def owned(result: Tensor) -> Tensor:
+    """Return a Function's result, detached if it is a view: autograd refuses edits of a view."""
+    return result.detach() if result._is_view() else result

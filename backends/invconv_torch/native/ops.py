@@ -14,9 +14,9 @@ from typing import Any, TypeAlias
 
 import torch
 
+from invconv.kernels import exponential as core
 from invconv.kernels.families import LinearFamily
 from invconv.kernels.frequencies import spectrum
-from invconv.kernels.series import series
 from invconv_torch.native import kernels
 
 Tensor: TypeAlias = torch.Tensor
@@ -59,14 +59,13 @@ def matmul(a: Tensor, b: Tensor) -> Tensor:
 @torch.library.custom_op("invconv::exponential", mutates_args=())  # type: ignore[untyped-decorator]
 def exponential(family: str, w: Tensor, x: Tensor, directions: Tensor) -> Tensor:
     """Return a derivative of e^M(w) x, in directions (k, T, C, C); see `kernels.exponential`."""
-    return _own(series(kernels, family_of(family), w, directions.unbind())(x), x)
+    return _own(core.exponential.agnostic(family_of(family), w, x, *directions.unbind()), x)
 
 
 @torch.library.custom_op("invconv::exponential_gram", mutates_args=())  # type: ignore[untyped-decorator]
 def exponential_gram(family: str, w: Tensor, x: Tensor, y: Tensor, directions: Tensor) -> Tensor:
     """Return the gradient by one more direction; see `kernels.exponential`."""
-    known = series(kernels, family_of(family), w, directions.unbind(), orders=1 + len(directions))
-    return _own(known.pull_back(x, y)[0], x)
+    return _own(core.exponential_gram.agnostic(family_of(family), w, x, y, *directions.unbind()), x)
 
 
 @torch.library.custom_op("invconv::spectral_log_det", mutates_args=())  # type: ignore[untyped-decorator]
@@ -87,46 +86,6 @@ def _own(result: Tensor, argument: Tensor) -> Tensor:
     """Return a result in the default layout that shares no memory with an argument."""
     result = result.contiguous()
     return result.clone() if result.data_ptr() == argument.data_ptr() else result
-
-
-@apply.register_fake  # type: ignore[untyped-decorator]
-def _(family: str, w: Tensor, x: Tensor) -> Tensor:
-    return x.new_empty(x.shape)
-
-
-@solve.register_fake  # type: ignore[untyped-decorator]
-def _(family: str, w: Tensor, y: Tensor) -> Tensor:
-    return y.new_empty(y.shape)
-
-
-@exponential.register_fake  # type: ignore[untyped-decorator]
-def _(family: str, w: Tensor, x: Tensor, directions: Tensor) -> Tensor:
-    return x.new_empty(x.shape)
-
-
-@exponential_gram.register_fake  # type: ignore[untyped-decorator]
-def _(family: str, w: Tensor, x: Tensor, y: Tensor, directions: Tensor) -> Tensor:
-    return w.new_empty(w.shape)
-
-
-@gram.register_fake  # type: ignore[untyped-decorator]
-def _(family: str, x: Tensor, y: Tensor) -> Tensor:
-    return x.new_empty(family_of(family).shape_of(x))
-
-
-@matmul.register_fake  # type: ignore[untyped-decorator]
-def _(a: Tensor, b: Tensor) -> Tensor:
-    return a.new_empty(torch.matmul(a, b).shape)
-
-
-@spectral_log_det.register_fake  # type: ignore[untyped-decorator]
-def _(family: str, kernel: Tensor, shape: Sequence[int]) -> Tensor:
-    return kernel.new_empty(())
-
-
-@spectral_log_det_vjp.register_fake  # type: ignore[untyped-decorator]
-def _(family: str, kernel: Tensor, shape: Sequence[int]) -> Tensor:
-    return kernel.new_empty(kernel.shape)
 
 
 def _one_by_one(operator: Callable[..., Tensor]) -> Callable[..., Any]:
@@ -160,11 +119,17 @@ def _on_images(operator: Callable[..., Tensor]) -> Callable[..., Any]:
     return rule
 
 
-exponential.register_vmap(_one_by_one(exponential))
-exponential_gram.register_vmap(_one_by_one(exponential_gram))
-apply.register_vmap(_on_images(apply))
-solve.register_vmap(_on_images(solve))
-gram.register_vmap(_one_by_one(gram))
-matmul.register_vmap(_one_by_one(matmul))
-spectral_log_det.register_vmap(_one_by_one(spectral_log_det))
-spectral_log_det_vjp.register_vmap(_one_by_one(spectral_log_det_vjp))
+def _register(operator: Any, like: Callable[..., Tensor], vmap: Callable[..., Any]) -> None:
+    """Register an operator's result without values, and its rule for `torch.func.vmap`."""
+    operator.register_fake(like)
+    operator.register_vmap(vmap(operator))
+
+
+_register(apply, lambda family, w, x: x.new_empty(x.shape), _on_images)
+_register(solve, lambda family, w, y: y.new_empty(y.shape), _on_images)
+_register(gram, lambda family, x, y: x.new_empty(family_of(family).shape_of(x)), _one_by_one)
+_register(matmul, lambda a, b: a.new_empty(torch.matmul(a, b).shape), _one_by_one)
+_register(exponential, lambda family, w, x, v: x.new_empty(x.shape), _one_by_one)
+_register(exponential_gram, lambda family, w, x, y, v: w.new_empty(w.shape), _one_by_one)
+_register(spectral_log_det, lambda family, w, shape: w.new_empty(()), _one_by_one)
+_register(spectral_log_det_vjp, lambda family, w, shape: w.new_empty(w.shape), _one_by_one)

@@ -15,13 +15,10 @@ from invconv.kernels.frequencies import products
 from invconv.kernels.frequencies.basis import Basis
 from invconv.kernels.frequencies.products import SpectralProduct, within_range
 from invconv.kernels.frequencies.spectrum import kernel_spectrum, stable_spectral_inverse
-from invconv.kernels.matrices import accurate_inverse
 from invconv.kernels.plain.pitched import PitchedSolver
-from invconv.kernels.primitives import flat, from_pixel_rows, pixel_rows
 from invconv.kernels.wavefront import CausalStencil, inverse_at_the_pixel
+from invconv_torch.native.devices import CUDA, TORCH
 from invconv_torch.native.host import in_host_memory
-from invconv_torch.native.launches import CUDA
-from invconv_torch.native.waves import TORCH
 from invconv_torch.traced import Watch, watch
 
 Tensor: TypeAlias = torch.Tensor
@@ -29,17 +26,7 @@ Tensor: TypeAlias = torch.Tensor
 
 @dataclass(frozen=True, eq=False)
 class CausalFactor:
-    """An autoregressive convolution, factored for a grid.
-
-    Attributes
-    ----------
-    family : CausalFamily
-    weights : tensor
-    shape : tuple of int
-        The grid.
-    state : CompiledSolve, DeviceSolve or PitchedSolver
-        The kernel of the CPU or of CUDA devices if it runs, else wavefronts.
-    """
+    """An autoregressive convolution, factored for a grid, by the quickest way that runs there."""
 
     family: CausalFamily
     weights: Tensor
@@ -159,49 +146,4 @@ def run_compiled(product: SpectralProduct, y: Tensor) -> Tensor:
     return x
 
 
-@dataclass(frozen=True, eq=False)
-class MatrixFactor:
-    """The inverse or the LU factors of a matrix W that is applied at every pixel.
-
-    The inverse is formed in float64, and used if it is as accurate as a solve; that is tested on
-    the host.
-    """
-
-    inverse: Tensor | None
-    lu: tuple[Tensor, Tensor] | None
-    adjoint: bool = False
-
-    @staticmethod
-    def of(matrix: Tensor, quiet: bool = False) -> MatrixFactor:
-        """Factor a matrix (C, C); ``quiet``, without errors, if it may be singular."""
-        matrix = matrix.detach()
-        inverse = accurate_inverse(matrix) if readable(matrix) and not quiet else None
-        if inverse is not None:
-            return MatrixFactor(inverse, None)
-        lu, pivots, _ = torch.linalg.lu_factor_ex(matrix)
-        return MatrixFactor(None, (lu, pivots))
-
-    @property
-    def plan(self) -> dict[str, Any]:
-        """How the solve runs."""
-        kept = "LU factors" if self.inverse is None else "product with the inverse"
-        return {"method": "LU factorisation", "at the pixel": kept}
-
-    def transpose(self) -> MatrixFactor:
-        """Return the factored transpose."""
-        return replace(self, adjoint=not self.adjoint)
-
-    def solve(self, y: Tensor) -> Tensor:
-        """Return x, shape (B, C, *spatial)."""
-        rows = flat(y)
-        if self.inverse is not None:
-            matrix = self.inverse.mT if self.adjoint else self.inverse
-            return torch.matmul(matrix, rows).view(y.shape)
-        assert self.lu is not None
-        columns = pixel_rows(y)
-        return from_pixel_rows(
-            torch.linalg.lu_solve(*self.lu, columns, adjoint=self.adjoint), y.shape
-        )
-
-
-Factor: TypeAlias = CausalFactor | MatrixFactor | SpectralFactor
+Factor: TypeAlias = CausalFactor | SpectralFactor

@@ -11,14 +11,14 @@ import operator
 from typing import Any, TypeAlias
 
 import torch
+from torch.autograd import Function
 
 from invconv.families.factored import State
 from invconv.operators.base import operator as core
 from invconv.operators.base.calls import for_each
 from invconv_torch.native.batched import one_by_one
-from invconv_torch.native.host import in_host_memory
-from invconv_torch.native.layout import laid_out, owned
-from invconv_torch.private import Node, forward_level, is_functorch_wrapped_tensor
+from invconv_torch.native.host import in_host_memory, laid_out, owned
+from invconv_torch.private import apply_of, forward_level, is_functorch_wrapped_tensor
 from invconv_torch.traced import traced
 
 Tensor: TypeAlias = torch.Tensor
@@ -30,7 +30,7 @@ def evaluate(x: Tensor, conv: Any) -> Pair:
     tensors: list[Tensor] = []
     conv._trained(tensors)
     if records(x, tensors):
-        recorded: Pair = _Forward.apply(conv, x, *tensors)
+        recorded: Pair = _forward(conv, x, *tensors)
         return recorded
     result: Pair = core.evaluate.agnostic(x, conv)
     return result
@@ -45,7 +45,7 @@ def invert(y: Tensor, conv: Any, state: State | None) -> Pair:
     conv._trained(tensors)
     shape = tuple(y.shape[2:])
     if records(y, tensors):
-        return _Inverse.apply((conv, state), y, *tensors), -conv._log_det(shape)
+        return _inverse((conv, state), y, *tensors), -conv._log_det(shape)
     state = state or conv._factor(shape)
     return laid_out(state.solve(y), y), -state.log_det
 
@@ -64,7 +64,7 @@ def records(x: Tensor, tensors: list[Tensor]) -> bool:
     return bool(required)
 
 
-class _Forward(Node):
+class _Forward(Function):  # type: ignore[misc]
     @staticmethod
     def forward(ctx: Any, conv: Any, x: Tensor, *tensors: Tensor) -> Pair:
         y, log_det, ctx.memo = conv._route(x).saving(x)
@@ -90,7 +90,7 @@ class _Forward(Node):
         return None, x_bar if needed[1] else None, *map(gradients.get, conv._parameter_names)
 
 
-class _Inverse(Node):
+class _Inverse(Function):  # type: ignore[misc]
     @staticmethod
     def forward(ctx: Any, operator: Any, y: Tensor, *tensors: Tensor) -> Tensor:
         conv, state = operator
@@ -106,6 +106,9 @@ class _Inverse(Node):
         conv = _with(ctx.conv, tensors)
         gradients, y_bar = conv._inverse_vjp(y, x, like(x_bar, x))
         return None, y_bar, *map(gradients.get, conv._parameter_names)
+
+
+_forward, _inverse = apply_of(_Forward), apply_of(_Inverse)
 
 
 def _with(conv: Any, tensors: list[Tensor]) -> Any:

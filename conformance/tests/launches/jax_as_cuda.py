@@ -7,6 +7,7 @@ is ours. The stand-in driver has the launches.
 from __future__ import annotations
 
 import ctypes
+import functools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -29,8 +30,7 @@ def install(folder: Path) -> Driver:
     driver = Driver(folder).install()
     for module, name, value in (
         (launches, "_ordinals", lambda: (0, 1)),
-        (launches, "_register", _register),
-        (launches, "on_cuda", lambda x: True),
+        (launches, "register", functools.cache(_register)),
         (wavefront, "readable", lambda x: False),
     ):
         setattr(module, name, value)
@@ -38,7 +38,7 @@ def install(folder: Path) -> Driver:
     return driver
 
 
-def _register(name: str, code: Any) -> None:
+def _register(name: str, code: Any, platform: str) -> None:
     handler = _HANDLER(_with_a_stream(code.addresses["handler"]))
     _kept.extend([handler, code])
     jax.ffi.register_ffi_target(name, jax.ffi.pycapsule(handler), platform="cpu")

@@ -67,7 +67,7 @@ for call in (*[lambda f=f: f(y) for f in calls], lambda: conv.log_det((3, 3)),
 PRECISION = """\
 import cupy._core as core, array_api_compat.cupy as xp, numpy as np, pytest
 import invconv, invconv_cupy.primitives as p
-from invconv_cupy.precision import full_precision
+from invconv_cupy.primitives import full_precision
 core.set_compute_type("float32", 3)
 y = xp.asarray(np.ones((1, 2, 3, 3), np.float32))
 conv = invconv.AutoregressiveConv.init(2, rng=np.random.default_rng(0), like=y)

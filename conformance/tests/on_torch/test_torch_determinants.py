@@ -13,7 +13,7 @@ from torch.autograd.functional import hessian, jacobian
 
 import invconv_torch as it
 from invconv_torch import primitives
-from invconv_torch.native.matrices import inverse_or_nan
+from invconv_torch.native.determinants import inverse_or_nan
 
 Build = Callable[..., tuple[Any, Any]]
 pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated")

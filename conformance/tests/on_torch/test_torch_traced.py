@@ -198,6 +198,12 @@ def test_runs_on_cuda_tensors(layer_name: str, direction: str, torch_layer: Buil
     assert results[0].dtype == torch.float16
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_a_jit_trace_is_refused() -> None:
+    with pytest.raises(NotImplementedError, match="expected dynamo=True"):
+        torch.jit.trace(it.ActNorm(2), torch.zeros(1, 2, 3))
+
+
 @pytest.mark.parametrize("direction", [pytest.param("forward", marks=pytest.mark.slow), "inverse"])
 def test_a_periodic_layer_compiles_with_dynamic_shapes(direction: str) -> None:
     layer = it.PeriodicConv2d(3, 2)

@@ -11,7 +11,6 @@ from typing import Any, ClassVar
 import numpy as np
 
 from invconv.arrays.namespaces import Array, Shape, device, namespace, size
-from invconv.arrays.registry import Primitive
 from invconv.kernels.cpu.spectral.product_program import RealTransform
 from invconv.kernels.frequencies.basis import Places
 from invconv.kernels.frequencies.real_fourier import real_fourier
@@ -24,7 +23,6 @@ def complex_dtype(like: Array) -> Any:
     return xp.complex128 if xp.finfo(like.dtype).bits == 64 else xp.complex64
 
 
-@Primitive
 def complex_of(real: Array, imag: Array) -> Array:
     """Return real + i imag of two real arrays of one dtype."""
     xp = namespace(real)

@@ -1,4 +1,4 @@
-"""The plain wavefront, for machines without a compiled kernel: one matrix product a wavefront.
+"""Plain wavefronts, and the tables with which libraries run causal solves and correlations.
 
-May import `invconv.arrays.namespaces`, the primitives and causal stencils.
+May import `invconv.arrays`, the primitives and causal stencils.
 """
