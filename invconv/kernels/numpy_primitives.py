@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,7 +18,7 @@ from scipy.linalg import get_blas_funcs, get_lapack_funcs
 from invconv.arrays.array_ops import NumpyOps
 from invconv.arrays.namespaces import Shape
 from invconv.arrays.stencil import Offset, Stencil
-from invconv.kernels import maps, primitives
+from invconv.kernels import primitives
 from invconv.kernels.convolutions import CausalFamily
 from invconv.kernels.cpu import compiled, threads
 from invconv.kernels.cpu.correlate.bands import of_taps
@@ -28,7 +27,7 @@ from invconv.kernels.cpu.correlate.gram import compiled_kernel_vjp
 from invconv.kernels.cpu.machine import reason
 from invconv.kernels.cpu.spectral.factors import factor as factor_each
 from invconv.kernels.cpu.spectral.factors import prefers_lanes
-from invconv.kernels.families import LinearFamily, StencilFamily
+from invconv.kernels.families import LinearFamily
 from invconv.kernels.frequencies import products
 from invconv.kernels.frequencies.products import SpectralProduct
 from invconv.kernels.plain.pitched import NUMPY, PitchedSolver
@@ -54,42 +53,21 @@ def matmul(a: Floats, b: Floats) -> Floats:
     return product
 
 
-def horner(family: LinearFamily, ws: Sequence[Floats], x: Floats, keep: bool) -> list[Floats]:
-    """See `invconv.kernels.maps.horner`."""
-    if not isinstance(family, StencilFamily):
-        return maps.horner.agnostic(family, ws, x, keep)
-    offsets, wrap = family.offsets, family.wrap
-
-    def step(w: Floats, z: Floats, spare: Floats | None) -> Floats:
-        return correlate(Stencil(offsets, w), z, wrap=wrap, plus=x, into=spare)
-
-    return maps.recursion(step, ws, x, keep)
-
-
-def correlate(
-    stencil: Stencil,
-    x: Floats,
-    *,
-    wrap: bool = False,
-    plus: Floats | None = None,
-    into: Floats | None = None,
-) -> Floats:
-    """See `primitives.correlate`; ``plus`` is added, and the result is written to ``into``."""
+def correlate(stencil: Stencil, x: Floats, *, wrap: bool = False) -> Floats:
+    """See `invconv.kernels.primitives.correlate`."""
     if not x.size or reason(x.dtype.itemsize) is not None:
         by_taps: Floats = primitives.correlate.agnostic(stencil, x, wrap=wrap)
-        return by_taps if plus is None else by_taps + plus
+        return by_taps
     native = x.dtype.newbyteorder("=")
     settings = x.shape[1], x.shape[2:], stencil.offsets, wrap, x.dtype.itemsize
     correlation = compiled_correlation(*settings)
     if correlation is None:
-        return np.zeros_like(x) if plus is None else plus.copy()
+        return np.zeros_like(x)
     given, taps = (np.ascontiguousarray(a, native) for a in (x, stencil.taps))
-    y = np.empty(x.shape, native) if into is None or into.dtype != native else into
+    y = np.empty(x.shape, native)
     first, *images = map(compiled.address_of, (taps, given, y))
-    added = None if plus is None else np.ascontiguousarray(plus, native)
-    to = 0 if added is None else compiled.address_of(added)
-    keeps, workers = (taps, given, y, added), threads.number()
-    correlation.run(first, of_taps(x.shape[1]), *images, len(x), workers, *keeps, plus=to)
+    keeps, workers = (taps, given, y), threads.number()
+    correlation.run(first, of_taps(x.shape[1]), *images, len(x), workers, *keeps)
     return y.astype(x.dtype, copy=False)
 
 

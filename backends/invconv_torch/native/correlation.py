@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -28,7 +27,6 @@ Shape: TypeAlias = tuple[int, ...]
 # see `prefers_kernel_for_gradient`: channels, channels times taps by itemsize, bytes of a batch
 _WIDE, _SUMS = 32, {4: 224, 8: 300}
 _BATCH = 2**16, 2**22
-_CACHED, _VECTOR = 2**19, 16  # a third of the bytes in a cache, and images of a vector
 _CONV = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
 
 
@@ -165,36 +163,6 @@ def correlate_compiled(family: TapsFamily, w: Tensor, x: Tensor) -> Tensor:
     images = x.data_ptr(), y.data_ptr()
     kernel.run(first, places, *images, x.shape[0], torch.get_num_threads(), w, x, y)
     return y
-
-
-def horner_compiled(
-    family: StencilFamily, ws: Sequence[Tensor], x: Tensor, keep: bool
-) -> list[Tensor]:
-    """See `invconv.kernels.maps.horner`.
-
-    Unless sums are kept, two buffers take turns, and one thread takes a few images at a time
-    through all maps, so that they stay in its cache.
-    """
-    settings = family.offsets, family.wrap, x.element_size()
-    kernel = compiled_correlation(x.shape[1], tuple(x.shape[2:]), *settings)
-    if kernel is None:  # no tap reaches a pixel
-        return [x.clone() for _ in (ws if keep else ws[:1])]
-    x, number, image = x.resolve_neg(), torch.get_num_threads(), x[0].numel() * x.element_size()
-    part = len(x) if keep or number > 1 else max(1, _CACHED // image // _VECTOR) * _VECTOR
-    sums = [torch.empty_like(x) for _ in (ws if keep else ws[:1])]
-    spare = x[:0] if keep else torch.empty_like(x[:part])
-    maps = [_placed(family, w.resolve_neg()) for w in reversed(ws)]
-    for start in range(0, len(x), part):
-        turns = spare.data_ptr(), sums[0].data_ptr() + start * image
-        places = [turns[n % 2] for n in range(len(ws), 0, -1)]
-        if keep:
-            places = [z.data_ptr() for z in sums]
-        here = plus = x.data_ptr() + start * image
-        for (_, taps, strides), to in zip(maps, places, strict=True):
-            images, keeps = (here, to, min(part, len(x) - start)), (x, spare, maps, sums)
-            kernel.run(taps, strides, *images, number, *keeps, plus=plus)
-            here = to
-    return sums
 
 
 def compiled_vjp(family: TapsFamily, x: Tensor, y_bar: Tensor) -> Tensor:

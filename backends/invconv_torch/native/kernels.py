@@ -5,20 +5,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, TypeAlias
 
 import torch
 
-from invconv.kernels import maps
-from invconv.kernels.families import MIRROR, LinearFamily, StencilFamily
+from invconv.kernels.families import MIRROR, LinearFamily
 from invconv.kernels.primitives import flat, pixel_rows
 from invconv_torch.native.correlation import (
     compiled_vjp,
     convolve,
     convolve_vjp,
     correlate_compiled,
-    horner_compiled,
     prefers_kernel,
     prefers_kernel_for_gradient,
 )
@@ -67,13 +65,6 @@ _APPLY: dict[str, Callable[[Any, Tensor, Tensor], Tensor]] = {
     "scale": _scaled,
     "triangle": _triangle,
 }
-
-
-def horner(family: LinearFamily, ws: Sequence[Tensor], x: Tensor, keep: bool) -> list[Tensor]:
-    """See `invconv.kernels.maps.horner`."""
-    if isinstance(family, StencilFamily) and prefers_kernel(x):
-        return horner_compiled(family, ws, x, keep)
-    return maps.recursion(lambda w, z, _: apply(family, w, z).add_(x), ws, x, keep)
 
 
 def gram(family: LinearFamily, x: Tensor, y: Tensor) -> Tensor:

@@ -23,7 +23,7 @@ from invconv.kernels.cpu.geometry import Shape
 
 Lanes = Literal["images", "pixels"]
 
-_CORRELATE = ctypes.CFUNCTYPE(None, *[ctypes.c_void_p] * 8, *[ctypes.c_int64] * 5)
+_CORRELATE = ctypes.CFUNCTYPE(None, *[ctypes.c_void_p] * 7, *[ctypes.c_int64] * 5)
 # about, in seconds: to begin the sums of a lane and to copy a float32 in and out, for each kind of
 # lanes, and to copy one of an image that is larger than _LARGE bytes; to multiply one. A call that
 # takes longer than _SHARED uses threads.
@@ -109,7 +109,6 @@ class CompiledCorrelation:
         batch: int,
         workers: int,
         *keeps: object,
-        plus: int = 0,
     ) -> None:
         """Correlate images at the address ``x``, and put the results at ``y``.
 
@@ -122,12 +121,10 @@ class CompiledCorrelation:
             Addresses of contiguous arrays (batch, C, *shape).
         batch, workers, *keeps
             As for `invconv.kernels.cpu.compiled.CompiledSolve.solve`.
-        plus : int
-            The address of an array that is added to the results, as large as they are, or 0.
         """
         way, workers = _way(self, batch, workers)
         shared = ctypes.c_int64()  # the ticket
-        given = x, y, plus, taps, way.numbers, ctypes.addressof(shared)
+        given = x, y, taps, way.numbers, ctypes.addressof(shared)
 
         def work(*_: object) -> None:
             buffer = BUFFERS.take(way.size)
