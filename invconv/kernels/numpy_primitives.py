@@ -25,8 +25,7 @@ from invconv.kernels.cpu.correlate.bands import of_taps
 from invconv.kernels.cpu.correlate.correlation import compiled_correlation
 from invconv.kernels.cpu.correlate.gram import compiled_kernel_vjp
 from invconv.kernels.cpu.machine import reason
-from invconv.kernels.cpu.spectral.factors import factor as factor_each
-from invconv.kernels.cpu.spectral.factors import prefers_lanes
+from invconv.kernels.cpu.spectral.factors import eliminate, prefers_lanes
 from invconv.kernels.families import LinearFamily
 from invconv.kernels.frequencies import products
 from invconv.kernels.frequencies.products import SpectralProduct
@@ -122,13 +121,11 @@ def log_abs_det(matrices: Floats) -> Floats:
     if channels == 1 and not wide:
         logs = np.log(np.abs(matrices[..., 0, 0].astype(kind)))
         return np.asarray(logs, matrices.real.dtype.newbyteorder("="))
-    if wide or not prefers_lanes(count, channels, 8):
+    if wide or not prefers_lanes(count, channels):
         by_library: Floats = primitives.log_abs_det.agnostic(matrices)
         return by_library
     factors = np.array(matrices, kind, order="C")
-    rows = np.empty(factors.shape[:-1])
-    addresses = compiled.address_of(factors), compiled.address_of(rows)
-    factor_each(*addresses, (count, channels), parts, 8)
+    eliminate(compiled.address_of(factors), count, channels, parts)
     pivots = np.abs(np.diagonal(factors, axis1=-2, axis2=-1))
     return np.asarray(np.log(pivots).sum(-1), matrices.real.dtype.newbyteorder("="))
 
