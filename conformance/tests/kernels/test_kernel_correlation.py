@@ -12,9 +12,10 @@ import torch
 import invconv as ic
 from invconv.arrays.stencil import Offset
 from invconv.kernels import maps
+from invconv.kernels.cpu import costs
 from invconv.kernels.cpu.compiled import address_of
 from invconv.kernels.cpu.compiler.target import Target, host
-from invconv.kernels.cpu.correlate import correlation, gram
+from invconv.kernels.cpu.correlate import correlation
 from invconv.kernels.cpu.correlate.bands import of_taps
 from invconv.kernels.cpu.correlate.correlation import CompiledCorrelation, compiled_correlation
 from invconv.kernels.cpu.correlate.gram import compiled_kernel_vjp
@@ -29,8 +30,7 @@ Floats = np.ndarray[Any, Any]
 @pytest.fixture
 def always_shared(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let threads share out correlations and their gradients of any size."""
-    monkeypatch.setattr(correlation, "_SHARED", 0.0)
-    monkeypatch.setattr(gram, "_SHARED", 0.0)
+    monkeypatch.setattr(costs, "SHARED", 0.0)
 
 
 def correlated(

@@ -12,13 +12,14 @@ import functools
 import math
 import operator
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from invconv.arrays.stencil import Offset
-from invconv.kernels.cpu import machine, threads
+from invconv.kernels.cpu import costs, machine, threads
 from invconv.kernels.cpu.assembly import best_parts, best_way, program
 from invconv.kernels.cpu.compiler.target import Target, host
 from invconv.kernels.cpu.geometry import Geometry, Shape, geometry_of
@@ -28,8 +29,6 @@ Buffer = tuple[int, Floats]
 
 _KEPT = 2**25  # bytes at most of the buffer that a thread keeps
 _ALIGNED = 64  # bytes: no vector lies across two lines of the cache
-# about, in seconds: to copy a float32 in and out, to multiply one; a longer solve uses threads
-_COPY, _MULTIPLY, _SHARED = 3.5e-10, 1.25e-11, 5e-4
 
 _state = operator.methodcaller("shared")  # makes the shared state of a `_Run`
 
@@ -101,18 +100,12 @@ class CompiledSolve:
             vars(self).update(_last=((batch, workers), prepared))
         states = list(map(_state, runs))
 
-        def work(*_: object) -> None:
+        def work(z: int) -> None:
             for run, state in zip(runs, states, strict=True):
-                buffer, images = BUFFERS.take(run.size), (y + run.start, x + run.start)
-                given = *images, self._weights, run.program, ctypes.addressof(state), buffer[0]
-                run.solve(*given, run.sums, run.batch)
-                BUFFERS.keep(buffer)
+                given = y + run.start, x + run.start, self._weights, run.program
+                run.solve(*given, ctypes.addressof(state), z, run.sums, run.batch)
 
-        if most == 1:
-            work()
-        else:
-            # after an interrupt other threads go on for a while: they keep the memory they use
-            threads.together(functools.partial(work, self, runs, states, keeps), most)
+        in_buffers(work, max(run.size for run in runs), most, self, states, keeps)
 
 
 def require_images(expected: tuple[int, int, int], shape: Shape, itemsize: int) -> None:
@@ -204,9 +197,8 @@ def _runs(g: Geometry, target: Target, batch: int, workers: int) -> tuple[tuple[
 
     There is one run of all images, or one of the images that fill vectors and one of the rest.
     """
-    numbers = batch * g.channels * g.pixels
-    seconds = numbers * (_COPY + _MULTIPLY * g.channels * len(g.reach)) * g.itemsize / 4
-    if seconds * 512 / target.bits < _SHARED:
+    numbers, products = batch * g.channels * g.pixels, g.channels * len(g.reach)
+    if costs.seconds(numbers, products, g.itemsize, target) < costs.SHARED:
         workers = 1
     image, runs, start = g.channels * g.pixels * g.itemsize, list[_Run](), 0
     for count in best_parts(g, batch, workers):
@@ -256,6 +248,23 @@ class _Buffers(threading.local):
 
 
 BUFFERS = _Buffers()
+
+
+def in_buffers(work: Callable[[int], object], size: int, workers: int, *keeps: object) -> None:
+    """Call ``work`` in so many threads, each with the address of a buffer of ``size`` bytes.
+
+    After an interrupt other threads go on for a while: they keep the memory they use, ``keeps``.
+    """
+
+    def in_thread(*_: object) -> None:
+        buffer = BUFFERS.take(size)
+        work(buffer[0])
+        BUFFERS.keep(buffer)
+
+    if workers == 1:
+        in_thread()
+    else:
+        threads.together(functools.partial(in_thread, keeps), workers)
 
 
 def address_of(array: Floats) -> int:

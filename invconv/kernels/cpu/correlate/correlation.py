@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from typing import Any, Literal, Self
 
 from invconv.arrays.stencil import Offset
-from invconv.kernels.cpu import machine, threads
-from invconv.kernels.cpu.compiled import BUFFERS, address_of
+from invconv.kernels.cpu import costs, machine
+from invconv.kernels.cpu.compiled import address_of, in_buffers
 from invconv.kernels.cpu.compiler.target import Target, host
 from invconv.kernels.cpu.correlate.bands import CorrelationProgram, Places, correlation_program
 from invconv.kernels.cpu.correlate.images import images_program
@@ -24,12 +24,6 @@ from invconv.kernels.cpu.geometry import Shape
 Lanes = Literal["images", "pixels"]
 
 _CORRELATE = ctypes.CFUNCTYPE(None, *[ctypes.c_void_p] * 7, *[ctypes.c_int64] * 5)
-# about, in seconds: to begin the sums of a lane and to copy a float32 in and out, for each kind of
-# lanes, and to copy one of an image that is larger than _LARGE bytes; to multiply one. A call that
-# takes longer than _SHARED uses threads.
-_BEGIN, _COPY = {"pixels": 6e-10, "images": 8e-10}, {"pixels": 4.5e-10, "images": 3.5e-10}
-_LARGE, _COPY_LARGE = 2**19, 7e-10
-_MULTIPLY, _SHARED = 1.25e-11, 5e-4
 _FEW = 4  # images: so few leave most lanes idle
 
 
@@ -86,14 +80,15 @@ class CompiledCorrelation:
 
     def seconds(self, batch: int, workers: int = 1) -> float:
         """Return about how long a batch takes."""
-        h, units, copy = self.program.header, self.units(batch), _COPY[self.lanes]
+        h, units, copy = self.program.header, self.units(batch), costs.COPY[self.lanes]
         if self.lanes == "images":
             batch = units * h.images  # idle lanes included
-            copy = copy if 2 * h.out * self.itemsize <= _LARGE else _COPY_LARGE
-        multiply = _MULTIPLY * self.program.products * h.channels
-        image = h.pixels * _BEGIN[self.lanes] + h.channels * (h.pixels * copy + multiply)
-        share = -(-units // workers) / units
-        return float(batch * image * share * self.itemsize / 4 * 512 / self.target.bits)
+            if 2 * h.out * self.itemsize > costs.LARGE:
+                copy = costs.COPY_LARGE
+        copy += costs.BEGIN[self.lanes] / h.channels
+        numbers = batch * h.channels * h.pixels * -(-units // workers) / units
+        products = self.program.products / h.pixels
+        return costs.seconds(numbers, products, self.itemsize, self.target, copy)
 
     def units(self, batch: int) -> int:
         """Return the number of units of work of a batch."""
@@ -126,15 +121,10 @@ class CompiledCorrelation:
         shared = ctypes.c_int64()  # the ticket
         given = x, y, taps, way.numbers, ctypes.addressof(shared)
 
-        def work(*_: object) -> None:
-            buffer = BUFFERS.take(way.size)
-            way.call(*given, buffer[0], way.sums, batch, *places)
-            BUFFERS.keep(buffer)
+        def work(z: int) -> None:
+            way.call(*given, z, way.sums, batch, *places)
 
-        if workers == 1:
-            work()
-        else:
-            threads.together(functools.partial(work, self, shared, keeps), workers)
+        in_buffers(work, way.size, workers, way, shared, keeps)
 
 
 @functools.lru_cache(maxsize=256)
@@ -158,7 +148,7 @@ def compiled_correlation(
 @functools.lru_cache(maxsize=256)
 def _way(given: CompiledCorrelation, batch: int, workers: int) -> tuple[CompiledCorrelation, int]:
     """Return the quickest correlation, pixels or images in the lanes, and its number of threads."""
-    ways, workers = [given], workers if given.seconds(batch) >= _SHARED else 1
+    ways, workers = [given], workers if given.seconds(batch) >= costs.SHARED else 1
     if batch > _FEW and (by_images := _by_images(given)):
         ways.append(by_images)
     best = min(ways, key=lambda one: one.seconds(batch, workers))

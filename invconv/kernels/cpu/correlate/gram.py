@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from invconv.arrays.stencil import Offset
-from invconv.kernels.cpu import machine, threads
-from invconv.kernels.cpu.compiled import BUFFERS, address_of
+from invconv.kernels.cpu import costs, machine
+from invconv.kernels.cpu.compiled import address_of, in_buffers
 from invconv.kernels.cpu.compiler.target import Target, host
 from invconv.kernels.cpu.correlate.bands import (
     Band,
@@ -39,7 +39,6 @@ if TYPE_CHECKING:
 Floats = np.ndarray[Any, Any]
 
 _GRAM = ctypes.CFUNCTYPE(None, *[ctypes.c_void_p] * 5, *[ctypes.c_int64] * 5)
-_MULTIPLY, _SHARED = 1.25e-11, 5e-4  # seconds, as in `invconv.kernels.cpu.compiled`
 POINTERS = ("x", "y_bar", "total", "program", "z")
 
 
@@ -157,7 +156,7 @@ class CompiledGram:
 
     def parts(self, batch: int, workers: int) -> int:
         """Return the number of parts of a batch; each is summed by one thread."""
-        return min(workers, batch) if workers > 1 and batch * self.seconds >= _SHARED else 1
+        return min(workers, batch) if workers > 1 and batch * self.seconds >= costs.SHARED else 1
 
     def run(
         self,
@@ -188,18 +187,13 @@ class CompiledGram:
         h, take = self.program.header, itertools.count().__next__
         image = h.channels * h.pixels * self.buffer // h.size
 
-        def work(*_: object) -> None:
-            buffer = BUFFERS.take(self.buffer)
+        def work(z: int) -> None:
             while (i := take()) < parts:
                 start, stop = batch * i // parts, batch * (i + 1) // parts
                 given = x + start * image, y_bar + start * image, totals + i * apart
-                self.call(*given, self.numbers, buffer[0], stop - start, *places)
-            BUFFERS.keep(buffer)
+                self.call(*given, self.numbers, z, stop - start, *places)
 
-        if parts == 1:
-            work()
-        else:
-            threads.together(functools.partial(work, self, keeps), parts)
+        in_buffers(work, self.buffer, parts, self, keeps)
 
 
 @functools.lru_cache(maxsize=256)
@@ -222,8 +216,7 @@ def compiled_gram(
     block = min(channels, 4 if wide else 3), min(channels, 6 if wide else 4)
     call, code = _code(target, itemsize, *block)
     h, numbers = program.header, address_of(program.numbers)
-    products = channels * h.pixels * channels * len(offsets)
-    seconds = products * _MULTIPLY * itemsize / 4 * 512 / target.bits
+    seconds = costs.seconds(channels * h.pixels, channels * len(offsets), itemsize, target, 0.0)
     buffer = h.size * itemsize
     return CompiledGram(program, call, numbers, buffer, seconds, code)
 

@@ -15,9 +15,9 @@ from typing import Any
 
 import numpy as np
 
-from invconv.kernels.cpu import machine, threads
+from invconv.kernels.cpu import costs, machine
 from invconv.kernels.cpu.assembly import Ints
-from invconv.kernels.cpu.compiled import BUFFERS, address_of, require_images
+from invconv.kernels.cpu.compiled import address_of, in_buffers, require_images
 from invconv.kernels.cpu.compiler.target import Target, host
 from invconv.kernels.cpu.geometry import Shape
 from invconv.kernels.cpu.spectral.product_program import Blocks, Header, RealTransform, program
@@ -27,7 +27,6 @@ Floats = np.ndarray[Any, Any]
 _PRODUCT = ctypes.CFUNCTYPE(None, *[ctypes.c_void_p] * 7, ctypes.c_int64)
 _AN_FFT, _A_CALL = 512, 2**22  # products that take as long as FFTs: for a number, for a call
 _LARGEST = 2**24  # bytes of a buffer, or of matrices
-_COPY, _MULTIPLY, _SHARED = 3.5e-10, 1.25e-11, 5e-4  # seconds, as in `invconv.kernels.cpu.compiled`
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,7 +92,7 @@ def frame(
         blocks[-1],
         lanes,
         itemsize,
-        size * (_COPY + _MULTIPLY * products) * itemsize / 4 * 512 / target.bits,
+        costs.seconds(size, products, itemsize, target),
         _PRODUCT(main.addresses["product"]),
         (main, *code),
     )
@@ -139,20 +138,15 @@ class CompiledProduct:
         f = self.frame
         units = -(-batch // f.lanes)
         if workers > 1:
-            workers = min(workers, units) if units * f.seconds >= _SHARED else 1
+            workers = min(workers, units) if units * f.seconds >= costs.SHARED else 1
         shared = ctypes.c_int64()  # the ticket
         arrays = map(address_of, (f.transforms, self.weights, f.numbers))
         given = y, x, *arrays, ctypes.addressof(shared)
 
-        def work(*_: object) -> None:
-            buffer = BUFFERS.take(f.header.size * f.itemsize)
-            f.call(*given, buffer[0], batch)
-            BUFFERS.keep(buffer)
+        def work(z: int) -> None:
+            f.call(*given, z, batch)
 
-        if workers == 1:
-            work()
-        else:
-            threads.together(functools.partial(work, self, shared, keeps), workers)
+        in_buffers(work, f.header.size * f.itemsize, workers, self, shared, keeps)
 
 
 def compiled_product(
