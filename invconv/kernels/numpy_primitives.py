@@ -132,19 +132,11 @@ def log_abs_det(matrices: Floats) -> Floats:
 
 @dataclass(frozen=True, eq=False)
 class CompiledSolver:
-    """The map y -> x, both (B, C, *shape), that undoes a causal convolution, in one call.
-
-    Attributes
-    ----------
-    family : CausalFamily
-    kernel : array, shape (C, C, *k)
-    shape : tuple of int
-        The grid.
-    """
+    """The map y -> x, both (B, C, *shape), that undoes a causal convolution, in one call."""
 
     family: CausalFamily
-    kernel: Floats
-    shape: Shape
+    kernel: Floats  # shape (C, C, *k)
+    shape: Shape  # the grid
     _factored: compiled.CompiledSolve = field(init=False, repr=False)
 
     def __post_init__(self) -> None:

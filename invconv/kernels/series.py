@@ -150,26 +150,14 @@ class Series:
     """Taylor's series of e^M, or of its derivative in some directions.
 
     A step is z_1 of z_n = x + M z_(n+1) / n, z_(m+1) = x.
-
-    Attributes
-    ----------
-    kernels : Kernels
-    family : StencilFamily
-    taps : array, shape (T, 2^k C, 2^k C)
-        Of (M - mu)/s, with v/s of k directions beside it.
-    scale : 0-d array
-        e^(mu/s).
-    blocks : int
-        2^k.
-    counts : Counts
-        m is larger by one for each direction: a derivative of the series has one term less.
     """
 
     kernels: Kernels
     family: StencilFamily
-    taps: Array
-    scale: Array
-    blocks: int
+    taps: Array  # shape (T, 2^k C, 2^k C): of (M - mu)/s, with v/s of k directions beside it
+    scale: Array  # 0-d: e^(mu/s)
+    blocks: int  # 2^k
+    # m is larger by one for each direction: a derivative of the series has one term less
     counts: Counts
 
     def __call__(self, x: Array) -> Array:

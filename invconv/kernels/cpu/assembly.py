@@ -25,21 +25,11 @@ Way = Literal["images", "rows"]
 
 @dataclass(frozen=True, eq=False)
 class Program:
-    """The integers that the compiled code reads to run a solve.
+    """The integers that the compiled code reads to run a solve."""
 
-    Attributes
-    ----------
-    numbers : array of int64
-        The program; the compiled code reads it in place, so it is never edited.
-    header : Header
-        Its first numbers.
-    lanes : {"images", "rows"}
-        The contents of the lanes of a vector.
-    """
-
-    numbers: Ints
-    header: Header
-    lanes: str
+    numbers: Ints  # the program; the compiled code reads it in place, so it is never edited
+    header: Header  # its first numbers
+    lanes: str  # {"images", "rows"}: the contents of the lanes of a vector
 
     def units(self, batch: int) -> int:
         """Return the number of units of work of a batch."""

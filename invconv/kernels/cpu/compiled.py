@@ -43,19 +43,11 @@ def available(itemsize: int) -> bool:
 
 @dataclass(frozen=True, eq=False)
 class CompiledSolve:
-    """A factored causal stencil on a grid: its geometry, and weights for the kernel.
-
-    Attributes
-    ----------
-    geometry : Geometry
-    target : Target
-    weights : array
-        The weights, in the layout of `invconv.kernels.cpu.weights`.
-    """
+    """A factored causal stencil on a grid: its geometry, and weights for the kernel."""
 
     geometry: Geometry
     target: Target
-    weights: Floats
+    weights: Floats  # the weights, in the layout of `invconv.kernels.cpu.weights`
     _weights: int = field(init=False)
     _sample: Shape = field(init=False)
     # the last batch and number of threads, and their runs
@@ -161,33 +153,18 @@ def _prepare(g: Geometry, target: Target) -> tuple[Any, int, object]:
 
 @dataclass(frozen=True, eq=False)
 class _Run:
-    """A prepared solve of some images of a batch, for any addresses of images.
+    """A prepared solve of some images of a batch, for any addresses of images."""
 
-    Attributes
-    ----------
-    start, batch : int
-        Bytes before the first image, and number of images.
-    solve : object
-        The compiled function.
-    sums, program : int
-        Addresses of the compiled sums and of the program.
-    keeps : tuple
-        Owners of the memory at these addresses.
-    shared : type
-        The type of the shared state: the ticket, and each unit's progress.
-    size : int
-        Bytes of a thread's buffer.
-    workers : int
-    """
-
+    # bytes before the first image, and number of images
     start: int
     batch: int
-    solve: Any
+    solve: Any  # the compiled function
+    # addresses of the compiled sums and of the program
     sums: int
     program: int
-    keeps: tuple[Any, ...]
-    shared: Any
-    size: int
+    keeps: tuple[Any, ...]  # owners of the memory at these addresses
+    shared: Any  # the type of the shared state: the ticket, and each unit's progress
+    size: int  # bytes of a thread's buffer
     workers: int
 
 

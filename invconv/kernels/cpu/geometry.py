@@ -49,34 +49,19 @@ class Geometry:
     """Settings of a solve, without values, for grids of at least two axes.
 
     `geometry_of` returns the same object for the same arguments, so it is compared by identity.
-
-    Attributes
-    ----------
-    channels : int
-    shape : tuple of int
-        The grid.
-    reach : tuple of offsets
-        How many pixels back each tap reads, counted along `direction`; the pixel itself first.
-    order : tuple of int
-        The index of each tap's matrix.
-    direction : tuple of int
-    lower : bool
-        Whether D is lower triangular.
-    lanes, most : int
-        Lanes of a vector, and output channels that may be solved at once, at most.
-    itemsize : int
-        Bytes of a number.
     """
 
     channels: int
-    shape: Shape
+    shape: Shape  # the grid
+    # how many pixels back each tap reads, counted along `direction`; the pixel itself first
     reach: tuple[Offset, ...]
-    order: tuple[int, ...]
+    order: tuple[int, ...]  # the index of each tap's matrix
     direction: tuple[int, ...]
-    lower: bool
+    lower: bool  # whether D is lower triangular
+    # lanes of a vector, and output channels that may be solved at once, at most
     lanes: int
     most: int
-    itemsize: int
+    itemsize: int  # bytes of a number
 
     @functools.cached_property
     def blocks(self) -> int:

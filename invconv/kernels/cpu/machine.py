@@ -20,17 +20,10 @@ OLDEST = "0.45"  # llvmlite, as in pyproject.toml
 
 @dataclass(frozen=True, eq=False)
 class Code:
-    """Compiled functions.
-
-    Attributes
-    ----------
-    addresses : dict of str to int
-    engine : object
-        The owner of the code's memory.
-    """
+    """Compiled functions."""
 
     addresses: dict[str, int]
-    engine: Any
+    engine: Any  # the owner of the code's memory
 
 
 @functools.cache

@@ -18,27 +18,16 @@ from invconv.kernels.cpu.geometry import Geometry
 
 @dataclass(frozen=True, eq=False)
 class Call:
-    """A custom call that solves a batch on one thread; `invconv.kernels.cpu.handler` runs it.
+    """A custom call that solves a batch on one thread; `invconv.kernels.cpu.handler` runs it."""
 
-    Attributes
-    ----------
-    name : str
-        The name of the handler, the same in every process, so that XLA may cache programs on disk.
-    lanes : {"images", "rows"}
-    program : array of int64
-        The program of the kernel.
-    room : array of int64
-        Number of images; places in the working memory of the weights, of the scratch memory in
-        which they are computed, and of the units' state; and the number of words of that state.
-    memory : int
-        Bytes of working memory.
-    """
-
+    # the name of the handler, the same in every process, so that XLA may cache programs on disk
     name: str
-    lanes: str
-    program: Ints
+    lanes: str  # {"images", "rows"}
+    program: Ints  # the program of the kernel
+    # number of images; places in the working memory of the weights, of the scratch memory in which
+    # they are computed, and of the units' state; and the number of words of that state
     room: Ints
-    memory: int
+    memory: int  # bytes of working memory
 
 
 @functools.lru_cache(maxsize=256)

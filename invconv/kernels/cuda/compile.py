@@ -33,19 +33,12 @@ _NAMES = (
 
 @dataclass(frozen=True)
 class Code:
-    """Machine code of a module with the functions "fold", "decide" and "solve".
+    """Machine code of a module with the functions "fold", "decide" and "solve"."""
 
-    Attributes
-    ----------
-    image : bytes
-        For cuModuleLoadData: a cubin, or PTX (with a zero at its end) if this NVRTC does not know
-        the architecture.
-    log : str
-        The compiler's log: with ``verbose`` registers, spills and shared bytes.
-    """
-
+    # for cuModuleLoadData: a cubin, or PTX (with a zero at its end) if this NVRTC does not know the
+    # architecture
     image: bytes
-    log: str
+    log: str  # the compiler's log: with ``verbose`` registers, spills and shared bytes
 
 
 class CompileError(RuntimeError):

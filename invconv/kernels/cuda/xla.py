@@ -37,23 +37,12 @@ class Call:
 
     "weigh" takes matrices (1 + T, C, C) and returns weights. "solve" takes weights and images, and
     returns images, and counters, which are working memory.
-
-    Attributes
-    ----------
-    name : str
-        The name of the handler.
-    code : Code
-        The handler.
-    launches : array of int32
-        The attribute ``launches``.
-    results : int
-        Size of the weights, or of the counters; at least one.
     """
 
-    name: str
-    code: machine.Code
-    launches: np.ndarray[Any, np.dtype[np.int32]]
-    results: int
+    name: str  # the name of the handler
+    code: machine.Code  # the handler
+    launches: np.ndarray[Any, np.dtype[np.int32]]  # the attribute ``launches``
+    results: int  # size of the weights, or of the counters; at least one
 
 
 def common_program(

@@ -29,32 +29,18 @@ _FEW = 4  # images: so few leave most lanes idle
 
 @dataclass(frozen=True, eq=False)
 class CompiledCorrelation:
-    """A correlation on a grid, for any taps and images.
-
-    Attributes
-    ----------
-    target : Target
-    reading : Reading
-    program : CorrelationProgram
-    lanes : {"pixels", "images"}
-        The contents of the lanes of a vector.
-    call : object
-        The compiled function.
-    sums, numbers : int
-        Addresses of the compiled sums and of the program.
-    code : tuple
-        Owners of the functions' memory.
-    """
+    """A correlation on a grid, for any taps and images."""
 
     target: Target
     reading: Reading
     program: CorrelationProgram
-    lanes: Lanes
+    lanes: Lanes  # {"pixels", "images"}: the contents of the lanes of a vector
     itemsize: int
-    call: Any
+    call: Any  # the compiled function
+    # addresses of the compiled sums and of the program
     sums: int
     numbers: int
-    code: tuple[machine.Code, ...]
+    code: tuple[machine.Code, ...]  # owners of the functions' memory
 
     @functools.cached_property
     def size(self) -> int:

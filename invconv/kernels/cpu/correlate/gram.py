@@ -130,29 +130,14 @@ def _code(target: Target, itemsize: int, outputs: int, inputs: int) -> tuple[Any
 
 @dataclass(frozen=True, eq=False)
 class CompiledGram:
-    """The gradient of <y_bar, correlate(taps, x)> by the taps on a grid, for any images.
-
-    Attributes
-    ----------
-    program : CorrelationProgram
-    call : object
-        The compiled function.
-    numbers : int
-        The address of the program.
-    buffer : int
-        Bytes of a thread's buffer.
-    seconds : float
-        About how long an image takes.
-    code : object
-        The owner of the function's memory.
-    """
+    """The gradient of <y_bar, correlate(taps, x)> by the taps on a grid, for any images."""
 
     program: CorrelationProgram
-    call: Any
-    numbers: int
-    buffer: int
-    seconds: float
-    code: machine.Code
+    call: Any  # the compiled function
+    numbers: int  # the address of the program
+    buffer: int  # bytes of a thread's buffer
+    seconds: float  # about how long an image takes
+    code: machine.Code  # the owner of the function's memory
 
     def parts(self, batch: int, workers: int) -> int:
         """Return the number of parts of a batch; each is summed by one thread."""

@@ -26,14 +26,9 @@ _LISTS = 2**14  # numbers of all lists of taps, at most, to stay there too
 
 @dataclass(frozen=True)
 class ImagesHeader(Sizes):
-    """The settings of all runs: there are as many images as lanes, each in one band.
+    """The settings of all runs: there are as many images as lanes, each in one band."""
 
-    Attributes
-    ----------
-    lists, body, runs : int
-        Places of the lists of taps and of the runs in the program, and the number of runs.
-    """
-
+    # places of the lists of taps and of the runs in the program, and the number of runs
     lists: int
     body: int
     runs: int
@@ -41,19 +36,12 @@ class ImagesHeader(Sizes):
 
 @dataclass(frozen=True)
 class Run:
-    """Adjacent pixels that share a list of taps.
+    """Adjacent pixels that share a list of taps."""
 
-    Attributes
-    ----------
-    at, columns : int
-        Place of the first pixel in the buffer, and number of pixels.
-    taps : int
-        Place of their list of taps among all lists.
-    """
-
+    # place of the first pixel in the buffer, and number of pixels
     at: int
     columns: int
-    taps: int
+    taps: int  # place of their list of taps among all lists
 
 
 @functools.lru_cache(maxsize=64)

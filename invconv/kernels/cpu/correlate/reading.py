@@ -14,22 +14,11 @@ Border = bool | Literal["mirror"]  # zero, periodic, or mirrored pixels beyond a
 
 @dataclass(frozen=True)
 class Reading:
-    """The taps of a correlation that reach a pixel, and the border of its images.
+    """The taps of a correlation that reach a pixel, and the border of its images."""
 
-    Attributes
-    ----------
-    shape : tuple of int
-        The grid, of at least two axes.
-    order : tuple of int
-        Indices of the taps that reach a pixel.
-    offsets : tuple of offsets
-        The offsets of these taps.
-    wrap : bool or "mirror"
-    """
-
-    shape: Shape
-    order: tuple[int, ...]
-    offsets: tuple[Offset, ...]
+    shape: Shape  # the grid, of at least two axes
+    order: tuple[int, ...]  # indices of the taps that reach a pixel
+    offsets: tuple[Offset, ...]  # the offsets of these taps
     wrap: Border
 
 

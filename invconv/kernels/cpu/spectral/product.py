@@ -31,35 +31,19 @@ _LARGEST = 2**24  # bytes of a buffer, or of matrices
 
 @dataclass(frozen=True, eq=False)
 class Frame:
-    """A compiled product on a grid without the matrices of the frequencies.
-
-    Attributes
-    ----------
-    transform : RealTransform
-    header : Header
-    numbers, transforms : array
-        The program, and the matrices of the axes.
-    blocks : Blocks
-        Blocks of channels.
-    lanes, itemsize : int
-    seconds : float
-        About how long the images in the lanes of a vector take.
-    call : object
-        The compiled function.
-    code : tuple
-        Owners of the functions' memory.
-    """
+    """A compiled product on a grid without the matrices of the frequencies."""
 
     transform: RealTransform
     header: Header
+    # the program, and the matrices of the axes
     numbers: Ints
     transforms: Floats
-    blocks: Blocks
+    blocks: Blocks  # blocks of channels
     lanes: int
     itemsize: int
-    seconds: float
-    call: Any
-    code: tuple[machine.Code, ...]
+    seconds: float  # about how long the images in the lanes of a vector take
+    call: Any  # the compiled function
+    code: tuple[machine.Code, ...]  # owners of the functions' memory
 
 
 @functools.lru_cache(maxsize=64)
@@ -110,17 +94,10 @@ def _code(target: Target, itemsize: int) -> machine.Code:
 
 @dataclass(frozen=True, eq=False)
 class CompiledProduct:
-    """The map y -> x with x_hat(f) = A(f) y_hat(f).
-
-    Attributes
-    ----------
-    frame : Frame
-    weights : array
-        The matrices, in the layout of `invconv.kernels.cpu.sums`.
-    """
+    """The map y -> x with x_hat(f) = A(f) y_hat(f)."""
 
     frame: Frame
-    weights: Floats
+    weights: Floats  # the matrices, in the layout of `invconv.kernels.cpu.sums`
 
     def require(self, shape: Shape, itemsize: int) -> None:
         """Raise ValueError unless images fit the program: the kernel itself checks no shape."""
