@@ -127,7 +127,7 @@ _lock = threading.Lock()  # XLA refuses a second handler of a name
 def _register(name: str, code: Any) -> None:
     """Register a handler with XLA, which may run it until the process ends: its code stays."""
     ctypes.pythonapi.Py_IncRef(ctypes.py_object(code))
-    capsule = jax.ffi.pycapsule(code.addresses["handler"])
+    capsule = jax.ffi.pycapsule(code.address)
     jax.ffi.register_ffi_target(name, capsule, platform="cpu")
 
 

@@ -49,7 +49,7 @@ def test_a_graph_may_record_a_launch(monkeypatch: pytest.MonkeyPatch) -> None:
     for what in ("weigh", "solve"):
         kernels = tuple((name, 1) for name in on_cuda._KERNELS[what])
         code = on_cuda._handler.__wrapped__(what, kernels)
-        assert traits(code.addresses["handler"]) == 1 << int(bit[1])
+        assert traits(code.address) == 1 << int(bit[1])
 
 
 def test_which_is_so_as_long_as_it_calls_nothing_else() -> None:
@@ -58,4 +58,4 @@ def test_which_is_so_as_long_as_it_calls_nothing_else() -> None:
 
 def test_a_solve_on_the_cpu_is_in_no_graph() -> None:
     code = on_cpu.handler(host(), 4, 1, True, "rows")
-    assert traits(code.addresses["handler"]) == 0
+    assert traits(code.address) == 0

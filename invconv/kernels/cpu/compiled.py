@@ -148,7 +148,7 @@ def compiled_solve(
 def _prepare(g: Geometry, target: Target) -> tuple[Any, int, object]:
     """Return the function that computes weights, its program's address, and owners of both."""
     code, numbers = machine.prepare(target, g.itemsize), program(g, "images", False).numbers
-    return _PREPARE(code.addresses["prepare"]), address_of(numbers), (code, numbers)
+    return _PREPARE(code.address), address_of(numbers), (code, numbers)
 
 
 @dataclass(frozen=True, eq=False)
@@ -187,8 +187,8 @@ def _runs(g: Geometry, target: Target, batch: int, workers: int) -> tuple[tuple[
             _Run(
                 start=start * image,
                 batch=count,
-                solve=_SOLVE(solve.addresses["solve"]),
-                sums=sums.addresses["sums"],
+                solve=_SOLVE(solve.address),
+                sums=sums.address,
                 program=address_of(plan.numbers),
                 keeps=(plan, solve, sums),
                 shared=ctypes.c_int64 * (1 + units),

@@ -19,23 +19,9 @@ from invconv.kernels.order import tap_order
 
 Shape = tuple[int, ...]
 TapList = list[tuple[int, int]]  # (index, distance) of each tap that reads inside the grid
-_CACHE = "/sys/devices/system/cpu/cpu0/cache/index2/size"  # second level, such as "2048K"
 
 
-def _band() -> int:
-    """Return the bytes of a buffer that stay in the cache, beside images and weights.
-
-    A larger cache gets larger buffers: longer runs of an image's numbers are read more quickly.
-    """
-    try:
-        with open(_CACHE, encoding="ascii") as file:
-            size = int(file.read().strip().removesuffix("K")) * 1024
-    except (OSError, ValueError):  # not Linux, or a processor that does not say
-        size = 0
-    return 2**19 if size >= 2**21 else 2**18
-
-
-BAND = _band()
+BAND = 2**18  # bytes of a buffer that stay in the cache, beside images and weights
 
 
 def blocks_of(channels: int, most: int) -> tuple[int, int]:

@@ -53,15 +53,13 @@ def call(g: Geometry, target: Target, batch: int) -> Call:
 @functools.cache
 def handler(target: Target, itemsize: int, block: int, single: bool, lanes: str) -> machine.Code:
     """Compile the handler of calls with these lanes and blocks of output channels."""
-    from invconv.kernels.cpu.compiler.ir import Writer
     from invconv.kernels.cpu.handler import write_handler
 
-    parts = (
-        machine.prepare(target, itemsize),
-        machine.solve(target, itemsize, lanes),
-        machine.sums(target, itemsize, block, single),
-    )
-    writer = Writer(target, itemsize)
-    write_handler(writer, {name: a for part in parts for name, a in part.addresses.items()})
-    code = machine.compiled(str(writer.module), target, ("handler",), thorough=False)
-    return machine.Code(code.addresses, (code, parts))
+    parts = {
+        "prepare": machine.prepare(target, itemsize),
+        "solve": machine.solve(target, itemsize, lanes),
+        "sums": machine.sums(target, itemsize, block, single),
+    }
+    write = functools.partial(write_handler, addresses={n: c.address for n, c in parts.items()})
+    code = machine.compiled(target, itemsize, "handler", write)
+    return machine.Code(code.address, (code, parts))

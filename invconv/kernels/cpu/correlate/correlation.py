@@ -60,8 +60,8 @@ class CompiledCorrelation:
         h = program.header
         shared = code(target, itemsize, lanes)
         sums = machine.sums(target, itemsize, h.block, h.blocks == 1)
-        call = _CORRELATE(shared.addresses["correlate"])
-        addresses = sums.addresses["sums"], address_of(program.numbers)
+        call = _CORRELATE(shared.address)
+        addresses = sums.address, address_of(program.numbers)
         return cls(target, read, program, lanes, itemsize, call, *addresses, (shared, sums))
 
     def seconds(self, batch: int, workers: int = 1) -> float:
@@ -155,10 +155,8 @@ def _by_images(given: CompiledCorrelation) -> CompiledCorrelation | None:
 @functools.lru_cache(maxsize=64)
 def code(target: Target, itemsize: int, lanes: Lanes) -> machine.Code:
     """Compile "correlate", which serves any number of channels."""
-    from invconv.kernels.cpu.compiler.ir import Writer
     from invconv.kernels.cpu.correlate.bands_loop import write_correlation
     from invconv.kernels.cpu.correlate.images_loop import write_images_correlation
 
-    writer = Writer(target, itemsize)
-    (write_correlation if lanes == "pixels" else write_images_correlation)(writer)
-    return machine.compiled(str(writer.module), target, ("correlate",), thorough=False)
+    write = write_correlation if lanes == "pixels" else write_images_correlation
+    return machine.compiled(target, itemsize, "correlate", write)

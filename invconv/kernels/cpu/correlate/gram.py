@@ -120,12 +120,9 @@ def _products(
 
 @functools.lru_cache(maxsize=64)
 def _code(target: Target, itemsize: int, outputs: int, inputs: int) -> tuple[Any, machine.Code]:
-    from invconv.kernels.cpu.compiler.ir import Writer
-
-    writer = Writer(target, itemsize)
-    write_gram(writer, outputs, inputs)
-    code = machine.compiled(str(writer.module), target, ("gram",), thorough=True)
-    return _GRAM(code.addresses["gram"]), code
+    write = functools.partial(write_gram, outputs=outputs, inputs=inputs)
+    code = machine.compiled(target, itemsize, "gram", write, thorough=True)
+    return _GRAM(code.address), code
 
 
 @dataclass(frozen=True, eq=False)

@@ -69,10 +69,15 @@ def _places(numbers: int, lanes: int) -> Any:
 
 @functools.lru_cache(maxsize=8)
 def _function(target: Target, parts: int) -> tuple[Any, machine.Code]:
-    from invconv.kernels.cpu import copies
-    from invconv.kernels.cpu.compiler.ir import Writer
+    write = functools.partial(_write, parts=parts)
+    code = machine.compiled(target, 8, "eliminate", write)
+    return _KIND(code.address), code
 
-    w = Writer(target, 8)
+
+def _write(w: Writer, parts: int) -> None:
+    """Write the function "eliminate" of matrices, places, a buffer, and two sizes."""
+    from invconv.kernels.cpu import copies
+
     for way in ("enter", "leave"):
         copies.write_copy(w, way, "images")
     pointers, integers = ("matrices", "places", "z"), ("count", "channels")
@@ -94,8 +99,6 @@ def _function(target: Target, parts: int) -> tuple[Any, machine.Code]:
                 _swap(m, k, _find_pivot(m, k))
                 _eliminate(m, k)
             w.call_inside("leave_images", given, copied)
-    code = machine.compiled(str(w.module), target, ("eliminate",), thorough=False)
-    return _KIND(code.addresses["eliminate"]), code
 
 
 @dataclass(frozen=True)

@@ -61,7 +61,7 @@ def frame(
     blocks = [*(Blocks.along(n, most) for n in shape), Blocks.of(channels, most)]
     code = [machine.sums(target, itemsize, b.block, False) for b in blocks[:-1]]
     code.append(machine.sums(target, itemsize, blocks[-1].block, blocks[-1].count == 1))
-    sums = [c.addresses["sums"] for c in code]
+    sums = [c.address for c in code]
     header, numbers = program(channels, shape, transform, blocks, sums, lanes, itemsize)
     axes = [*zip(blocks, transform.there, strict=False), *zip(blocks, transform.back, strict=False)]
     transforms = np.concatenate([b.packed([m[None]]).reshape(-1) for b, m in axes])
@@ -77,19 +77,16 @@ def frame(
         lanes,
         itemsize,
         costs.seconds(size, products, itemsize, target),
-        _PRODUCT(main.addresses["product"]),
+        _PRODUCT(main.address),
         (main, *code),
     )
 
 
 @functools.lru_cache(maxsize=8)
 def _code(target: Target, itemsize: int) -> machine.Code:
-    from invconv.kernels.cpu.compiler.ir import Writer
     from invconv.kernels.cpu.spectral.product_loop import write_product
 
-    writer = Writer(target, itemsize)
-    write_product(writer)
-    return machine.compiled(str(writer.module), target, ("product",), thorough=False)
+    return machine.compiled(target, itemsize, "product", write_product)
 
 
 @dataclass(frozen=True, eq=False)
