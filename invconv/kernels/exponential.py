@@ -37,15 +37,8 @@ def _exponential(
 ) -> Array:
     """Return P(w; x, directions), which is e^M(w) x without directions.
 
-    Parameters
-    ----------
-    family : StencilFamily
-    w : array, shape (T, C, C)
-        The taps of M.
-    x : array, shape (B, C, *spatial)
-    directions : arrays, shape (T, C, C)
-    counts : Counts, optional
-        The result of `counts_of`, if it is known.
+    ``w`` and the directions are taps (T, C, C); ``counts`` is the result of `counts_of`, if it is
+    known.
     """
     return series(maps, family, w, directions, counts)(x)
 

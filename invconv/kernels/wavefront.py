@@ -114,12 +114,8 @@ def inverse_at_the_pixel(stencil: CausalStencil) -> Array | None:
 def stable_inverse(matrix: Array, invert: Callable[[Array], Array] | None = None) -> Array | None:
     """Return A^-1 if a product with it is as accurate as a solve, else None.
 
-    Parameters
-    ----------
-    matrix : array, shape (n, n)
-        Block triangular; the blocks on its diagonal are triangular.
-    invert : callable, optional
-        A function that inverts this matrix faster than the library's ``inv``.
+    The matrix is block triangular; the blocks on its diagonal are triangular. ``invert`` inverts it
+    faster than the library's ``inv``.
     """
     if not readable(matrix):
         return None

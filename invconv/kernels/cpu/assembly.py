@@ -40,13 +40,8 @@ class Program:
 def program(g: Geometry, way: Way, shared: bool) -> Program:
     """Return the program of a solve, for any batch.
 
-    Parameters
-    ----------
-    g : Geometry
-    way : {"images", "rows"}
-        The module of `invconv.kernels.cpu.lanes` that assigns the lanes.
-    shared : bool
-        Whether several threads may solve the rows of one image.
+    ``way`` is the module of `invconv.kernels.cpu.lanes` that assigns the lanes. If ``shared``,
+    several threads may solve the rows of one image.
     """
     places, masks = list[int](), np.zeros(0, np.int64)
     if way == "images":

@@ -76,15 +76,9 @@ class CompiledSolve:
     def solve(self, y: int, x: int, batch: int, workers: int, *keeps: object) -> None:
         """Solve images at the address ``y``, and put the results at ``x``.
 
-        Parameters
-        ----------
-        y, x : int
-            Addresses of contiguous arrays (batch, C, *shape) of the stencil's dtype.
-        batch : int
-        workers : int
-            The number of threads at most: one thread solves a few images.
-        *keeps
-            Objects that must not be freed while another thread may still be at work.
+        The addresses are of contiguous arrays (batch, C, *shape) of the stencil's dtype. At most so
+        many ``workers`` solve: one thread solves a few images. ``keeps`` must not be freed while
+        another thread may still be at work.
         """
         key, (runs, most) = self._last
         if key != (batch, workers):  # hashing a geometry takes as long as a small solve
@@ -122,16 +116,9 @@ def compiled_solve(
 ) -> CompiledSolve:
     """Factor a causal stencil on a grid.
 
-    Parameters
-    ----------
-    matrices : array, shape (1 + T, C, C)
-        In float32 or float64: D, then the matrices of the taps.
-    shape : tuple of int
-        The grid.
-    reach, direction, dilation, lower
-        As in `invconv.kernels.wavefront.CausalStencil`.
-    target : Target, optional
-        This processor unless given.
+    ``matrices`` (1 + T, C, C), in float32 or float64, are D and then those of the taps; the
+    settings are as in `invconv.kernels.wavefront.CausalStencil`. The target is this processor
+    unless given.
     """
     matrices = np.ascontiguousarray(matrices)
     target, channels, itemsize = target or host(), matrices.shape[1], matrices.dtype.itemsize

@@ -179,13 +179,8 @@ def device_solve(
 ) -> DeviceSolve | None:
     """Factor a causal stencil for a grid on its device, or return None if wavefronts must solve.
 
-    Parameters
-    ----------
-    matrices : array, shape (1 + T, C, C)
-        D, with zeros in its other triangle, then the taps.
-    shape, reach, direction, dilation, lower
-        As in `program_of`.
-    ops : DeviceOps
+    ``matrices`` (1 + T, C, C) are D, with zeros in its other triangle, then the taps; the settings
+    are as in `program_of`.
     """
     ordinal, xp = ops.ordinal(matrices), namespace(matrices)
     if ordinal is None or matrices.dtype not in (xp.float32, xp.float64):

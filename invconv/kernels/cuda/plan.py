@@ -177,17 +177,9 @@ def plan_of(
 ) -> Plan | None:
     """Return the plan of a causal stencil on a grid, or None if wavefronts must solve.
 
-    Parameters
-    ----------
-    channels : int
-    shape : tuple of int
-        The grid, of one to four axes.
-    reach, direction, dilation, lower
-        As in `invconv.kernels.wavefront.CausalStencil`; taps that read beyond the grid from every
-        pixel are left out.
-    itemsize : int
-        Bytes of a number: 4 or 8.
-    device : Device
+    The grid ``shape`` has one to four axes; the settings are as in
+    `invconv.kernels.wavefront.CausalStencil`; taps that read beyond the grid from every pixel are
+    left out.
     """
     if itemsize not in (4, 8) or len(shape) > _AXES or device.architecture < OLDEST:
         return None

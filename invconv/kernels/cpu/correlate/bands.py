@@ -170,12 +170,7 @@ def correlation_program(
 ) -> CorrelationProgram:
     """Return the program of a correlation for any batch.
 
-    Parameters
-    ----------
-    reading : Reading
-    channels : int
-    lanes, most, itemsize
-        As in `invconv.kernels.cpu.geometry.Geometry`.
+    ``lanes``, ``most`` and ``itemsize`` are as in `invconv.kernels.cpu.geometry.Geometry`.
     """
     shape, kept = reading.shape, reading.order
     axes = list(zip(*reading.offsets, strict=True))

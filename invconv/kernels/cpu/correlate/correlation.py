@@ -93,15 +93,9 @@ class CompiledCorrelation:
     ) -> None:
         """Correlate images at the address ``x``, and put the results at ``y``.
 
-        Parameters
-        ----------
-        taps : int
-            The address of the first tap's matrix.
-        places : Places
-        x, y : int
-            Addresses of contiguous arrays (batch, C, *shape).
-        batch, workers, *keeps
-            As for `invconv.kernels.cpu.compiled.CompiledSolve.solve`.
+        ``taps`` is the address of the first tap's matrix, and the others are of contiguous arrays
+        (batch, C, *shape). ``workers`` and ``keeps`` are as for
+        `invconv.kernels.cpu.compiled.CompiledSolve.solve`.
         """
         way, workers = _way(self, batch, workers)
         shared = ctypes.c_int64()  # the ticket

@@ -153,18 +153,10 @@ class CompiledGram:
     ) -> None:
         """Add the sums over parts of a batch to ``totals``.
 
-        Parameters
-        ----------
-        x, y_bar : int
-            Addresses of contiguous arrays (batch, C, *shape).
-        totals : int
-            The address of the first tap's matrix of the first part.
-        places : Places
-        apart : int
-            Bytes from a part's matrices to the next part's.
-        batch, parts : int
-        *keeps
-            Owners of the memory, for threads that go on after an interrupt.
+        ``x`` and ``y_bar`` are addresses of contiguous arrays (batch, C, *shape), ``totals`` is
+        that of the first tap's matrix of the first part, and ``apart`` the bytes from a part's
+        matrices to the next part's. ``keeps`` own the memory, for threads that go on after an
+        interrupt.
         """
         h, take = self.program.header, itertools.count().__next__
         image = h.channels * h.pixels * self.buffer // h.size
@@ -213,17 +205,9 @@ def compiled_kernel_vjp(
 ) -> Floats:
     """Return the gradient of <y_bar, correlate(taps, x)> by the taps, shape (T, C, C).
 
-    Parameters
-    ----------
-    x, y_bar : array, shape (B, C, *spatial)
-        Contiguous.
-    offsets : tuple of T offsets
-    wrap : bool
-        As in `invconv.kernels.primitives.correlate`.
-    workers : int
-        Number of threads at most; each sums over a part of the batch.
-    target : Target, optional
-        This processor unless given.
+    ``x`` and ``y_bar`` are contiguous arrays (B, C, *spatial), ``wrap`` is as in
+    `invconv.kernels.primitives.correlate`. There are at most so many ``workers``; each sums over a
+    part of the batch.
     """
     channels = x.shape[1]
     gram = compiled_gram(channels, x.shape[2:], offsets, wrap, x.itemsize, target)

@@ -50,12 +50,7 @@ def images_program(
 ) -> CorrelationProgram | None:
     """Return the program of a correlation for any batch, or None if the cache is too small for it.
 
-    Parameters
-    ----------
-    read : Reading
-    channels : int
-    lanes, most, itemsize
-        As in `invconv.kernels.cpu.geometry.Geometry`.
+    ``lanes``, ``most`` and ``itemsize`` are as in `invconv.kernels.cpu.geometry.Geometry`.
     """
     taps, (blocks, block), step = len(read.order), blocks_of(channels, most), channels * lanes
     out = math.prod(read.shape) * step

@@ -43,15 +43,8 @@ def eliminate(
 ) -> None:
     """Replace matrices (count, C, C) by matrices with the pivots on their diagonals.
 
-    Parameters
-    ----------
-    matrices : int
-        The address of contiguous numbers, float64 or complex128.
-    count, channels : int
-    parts : int
-        1 for real numbers, 2 for complex ones.
-    target : Target, optional
-        This processor unless given.
+    ``matrices`` is the address of contiguous numbers: float64, of one part each, or complex128, of
+    two. The target is this processor unless given.
     """
     target = target or host()
     lanes, numbers = target.bits // 64, channels * channels * parts

@@ -104,10 +104,7 @@ class CompiledProduct:
     def run(self, y: int, x: int, batch: int, workers: int, *keeps: object) -> None:
         """Map images at the address ``y``, and put the results at ``x``.
 
-        Parameters
-        ----------
-        y, x, batch, workers, *keeps
-            As for `invconv.kernels.cpu.compiled.CompiledSolve.solve`.
+        The other arguments are as for `invconv.kernels.cpu.compiled.CompiledSolve.solve`.
         """
         f = self.frame
         units = -(-batch // f.lanes)
@@ -131,15 +128,7 @@ def compiled_product(
 ) -> CompiledProduct:
     """Return the product with a matrix a frequency, in the precision of the matrices.
 
-    Parameters
-    ----------
-    matrices : array, shape (F, C, C)
-        Real or complex.
-    shape : tuple of int
-        The grid.
-    transform : RealTransform
-    target : Target, optional
-        This processor unless given.
+    ``matrices`` (F, C, C) are real or complex. The target is this processor unless given.
     """
     channels, number = matrices.shape[1], matrices.real.dtype
     shared = frame(channels, tuple(shape), transform, number.itemsize, target)

@@ -153,16 +153,8 @@ def program(
 ) -> tuple[Header, Ints]:
     """Return the header, and all numbers.
 
-    Parameters
-    ----------
-    channels : int
-    shape : tuple of int
-        The grid.
-    transform : RealTransform
-    blocks, sums : sequence
-        For each axis, and then for the channels: the blocks of the sums, and the address of the
-        function that computes them.
-    lanes, itemsize : int
+    For each axis, and then for the channels, there are the ``blocks`` of the sums, and the address
+    of the function that computes these ``sums``.
     """
     pixels = math.prod(shape)
     plane = pixels * lanes
