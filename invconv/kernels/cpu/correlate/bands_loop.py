@@ -11,7 +11,7 @@ from typing import Any, Literal
 from llvmlite import ir
 
 from invconv.kernels.cpu import sums
-from invconv.kernels.cpu.compiler.ir import I1, I32, I64, POINTER, VOID, Int, Value, Writer
+from invconv.kernels.cpu.compiler.ir import I1, I32, I64, Int, Value, Writer
 from invconv.kernels.cpu.correlate.bands import Band, CorrelationHeader
 from invconv.kernels.cpu.loop import each_unit, load_record
 
@@ -103,31 +103,25 @@ def call_sums(
     taps_read: Int,
 ) -> None:
     """Write the sums of ``columns`` vectors of pixels, ``step`` apart, which share a tap list."""
-    zero, taps = w.integer(0), w.b.gep(a["program"], [taps_read.value], source_etype=I64)
-    weights = w.at(a["z"], h["weights"])
-    pointers = (
-        a["z"],
-        w.at(a["z"], h["out"]),
-        weights,
-        weights,
-        w.at(a["z"], h["spare"]),
-        taps,
-        taps,
+    pointers = {
+        "z": a["z"],
+        "out": w.at(a["z"], h["out"]),
+        "w": w.at(a["z"], h["weights"]),
+        "spare": w.at(a["z"], h["spare"]),
+        "lists": w.b.gep(a["program"], [taps_read.value], source_etype=I64),
+    }
+    sums.call(
+        w,
+        a["sums"],
+        pointers,
+        at=at,
+        rows=1,
+        columns=columns,
+        column_step=step,
+        taps=h["taps"],
+        channels=h["channels"],
+        channel_step=channel_step,
     )
-    integers = (
-        at,
-        w.integer(1),
-        zero,
-        columns,
-        step,
-        h["taps"],
-        h["channels"],
-        channel_step,
-        *[zero] * 7,
-    )
-    kind = ir.FunctionType(VOID, [POINTER] * len(pointers) + [I64] * len(integers))
-    assert len(integers) == len(sums.INTEGERS)
-    w.b.call(w.typed(a["sums"], kind), [*pointers, *(n.value for n in integers)])
 
 
 def pack(w: Writer, a: dict[str, Any], h: dict[str, Int]) -> None:
