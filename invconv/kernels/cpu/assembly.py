@@ -10,14 +10,11 @@ from typing import Any, Literal
 
 import numpy as np
 
+from invconv.kernels.cpu.costs import BESIDE
 from invconv.kernels.cpu.geometry import Geometry, TapList
 from invconv.kernels.cpu.lanes import images, rows
 from invconv.kernels.cpu.lanes.strips import Strips
 from invconv.kernels.cpu.program import Header, names, numbers
-
-_WORTH = 0.97  # split a batch in two only if that takes less than this part of its time
-# products that take as long as to copy a channel of a pixel in and out
-_BESIDE: dict[Way, int] = {"images": 60, "rows": 64}
 
 Ints = np.ndarray[Any, np.dtype[np.int64]]
 Way = Literal["images", "rows"]
@@ -105,7 +102,7 @@ def best_parts(g: Geometry, batch: int, workers: int) -> list[int]:
     parts = [n for n in (batch - rest, rest) if n]
     apart = sum(min(costs(g, n, workers).values()) for n in parts)
     together = min(costs(g, batch, workers).values()) if batch else 0
-    return parts if apart < _WORTH * together else [batch]
+    return parts if apart < together else [batch]
 
 
 @functools.lru_cache(maxsize=256)
@@ -113,7 +110,7 @@ def costs(g: Geometry, batch: int, workers: int) -> dict[Way, float]:
     """Return the cost of each way, in products of a channel's vector with a number."""
     groups, products = -(-batch // g.lanes), len(g.reach) * g.channels
     by_way: dict[Way, float] = {
-        "images": -(-groups // workers) * g.pixels * (products + _BESIDE["images"])
+        "images": -(-groups // workers) * g.pixels * (products + BESIDE["images"])
     }
     if rows.possible(g):
         strips = Strips(g, shared=False)
@@ -122,5 +119,5 @@ def costs(g: Geometry, batch: int, workers: int) -> dict[Way, float]:
             levels *= -(-batch // workers) * math.prod(g.shape[:-2])
         else:  # threads share an image, too
             levels = -(-batch * levels // workers)
-        by_way["rows"] = levels * (products + _BESIDE["rows"])
+        by_way["rows"] = levels * (products + BESIDE["rows"])
     return by_way

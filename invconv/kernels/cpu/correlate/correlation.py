@@ -16,15 +16,20 @@ from invconv.arrays.stencil import Offset
 from invconv.kernels.cpu import costs, machine
 from invconv.kernels.cpu.compiled import address_of, in_buffers
 from invconv.kernels.cpu.compiler.target import Target, host
-from invconv.kernels.cpu.correlate.bands import CorrelationProgram, Places, correlation_program
+from invconv.kernels.cpu.correlate.bands import (
+    Border,
+    CorrelationProgram,
+    Places,
+    Reading,
+    correlation_program,
+    reading,
+)
 from invconv.kernels.cpu.correlate.images import images_program
-from invconv.kernels.cpu.correlate.reading import Border, Reading, reading
 from invconv.kernels.cpu.geometry import Shape
 
 Lanes = Literal["images", "pixels"]
 
 _CORRELATE = ctypes.CFUNCTYPE(None, *[ctypes.c_void_p] * 7, *[ctypes.c_int64] * 5)
-_FEW = 4  # images: so few leave most lanes idle
 
 
 @dataclass(frozen=True, eq=False)
@@ -129,7 +134,7 @@ def compiled_correlation(
 def _way(given: CompiledCorrelation, batch: int, workers: int) -> tuple[CompiledCorrelation, int]:
     """Return the quickest correlation, pixels or images in the lanes, and its number of threads."""
     ways, workers = [given], workers if given.seconds(batch) >= costs.SHARED else 1
-    if batch > _FEW and (by_images := _by_images(given)):
+    if batch > costs.FEW and (by_images := _by_images(given)):
         ways.append(by_images)
     best = min(ways, key=lambda one: one.seconds(batch, workers))
     return best, min(workers, best.units(batch))

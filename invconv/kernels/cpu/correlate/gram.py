@@ -24,13 +24,14 @@ from invconv.kernels.cpu.compiled import address_of, in_buffers
 from invconv.kernels.cpu.compiler.target import Target, host
 from invconv.kernels.cpu.correlate.bands import (
     Band,
+    Border,
     CorrelationHeader,
     CorrelationProgram,
     Places,
     correlation_program,
     of_taps,
+    reading,
 )
-from invconv.kernels.cpu.correlate.reading import Border, reading
 from invconv.kernels.cpu.geometry import Shape
 
 if TYPE_CHECKING:

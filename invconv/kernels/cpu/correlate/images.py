@@ -16,8 +16,7 @@ from dataclasses import astuple, dataclass, fields
 
 import numpy as np
 
-from invconv.kernels.cpu.correlate.bands import CorrelationProgram, Sizes
-from invconv.kernels.cpu.correlate.reading import Reading, repeated
+from invconv.kernels.cpu.correlate.bands import CorrelationProgram, Reading, Sizes, repeated
 from invconv.kernels.cpu.geometry import blocks_of
 
 _BUFFER = 2**21  # bytes of images and results, at most, to stay in the cache

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from invconv.kernels.cpu import machine
+from invconv.kernels.cpu import costs, machine
 from invconv.kernels.cpu.compiled import BUFFERS, address_of
 from invconv.kernels.cpu.compiler.target import Target, host
 
@@ -25,8 +25,6 @@ if TYPE_CHECKING:
 
     Parts = Sequence[Value]  # vectors of real parts, or of real and imaginary parts
 
-_MOST = 192  # bytes of a row's real numbers: LAPACK is quicker with longer rows
-_LEAST = 12  # matrices: LAPACK is as quick with fewer
 _KIND = ctypes.CFUNCTYPE(None, *[ctypes.c_void_p] * 3, *[ctypes.c_int64] * 2)
 
 
@@ -35,7 +33,9 @@ def prefers_lanes(count: int, channels: int) -> bool:
 
     There are ``count`` matrices of ``channels`` rows.
     """
-    return 8 * channels <= _MOST and count >= _LEAST and machine.reason(8) is None
+    return (
+        channels <= costs.PIVOT_ROWS and count >= costs.PIVOT_MATRICES and machine.reason(8) is None
+    )
 
 
 def eliminate(

@@ -25,7 +25,6 @@ from invconv.kernels.cpu.spectral.product_program import Blocks, Header, RealTra
 Floats = np.ndarray[Any, Any]
 
 _PRODUCT = ctypes.CFUNCTYPE(None, *[ctypes.c_void_p] * 7, ctypes.c_int64)
-_AN_FFT, _A_CALL = 512, 2**22  # products that take as long as FFTs: for a number, for a call
 _LARGEST = 2**24  # bytes of a buffer, or of matrices
 
 
@@ -153,7 +152,10 @@ def prefers_kernel(batch: int, channels: int, shape: Shape, itemsize: int) -> bo
         return False
     lanes = host().bits // 8 // itemsize
     image, filled = channels * math.prod(shape), -(-batch // lanes) * lanes
-    if filled * image * (2 * sum(shape) + 2 * channels) > _AN_FFT * batch * image + _A_CALL:
+    if (
+        filled * image * (2 * sum(shape) + 2 * channels)
+        > costs.AN_FFT * batch * image + costs.A_CALL
+    ):
         return False
     # the buffer mostly stays in the cache, and preparing few matrices is quick
     return max(2 * lanes * image, 4 * channels * image) * itemsize <= _LARGEST
