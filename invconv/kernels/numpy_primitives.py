@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -57,16 +58,21 @@ def correlate(stencil: Stencil, x: Floats, *, wrap: bool = False) -> Floats:
     if not x.size or reason(x.dtype.itemsize) is not None:
         by_taps: Floats = primitives.correlate.agnostic(stencil, x, wrap=wrap)
         return by_taps
-    native = x.dtype.newbyteorder("=")
     settings = x.shape[1], x.shape[2:], stencil.offsets, wrap, x.dtype.itemsize
     correlation = compiled_correlation(*settings)
     if correlation is None:
         return np.zeros_like(x)
-    given, taps = (np.ascontiguousarray(a, native) for a in (x, stencil.taps))
-    y = np.empty(x.shape, native)
-    first, *images = map(compiled.address_of, (taps, given, y))
-    keeps, workers = (taps, given, y), threads.number()
-    correlation.run(first, of_taps(x.shape[1]), *images, len(x), workers, *keeps)
+    taps = np.ascontiguousarray(stencil.taps, x.dtype.newbyteorder("="))
+    places = compiled.address_of(taps), of_taps(x.shape[1])
+    return _mapped(x, lambda *images: correlation.run(*places, *images, taps))
+
+
+def _mapped(x: Floats, run: Callable[..., object]) -> Floats:
+    """Return the images that ``run`` makes of images (B, C, *shape), in as many threads as set."""
+    given = np.ascontiguousarray(x, x.dtype.newbyteorder("="))
+    y = np.empty(x.shape, given.dtype)
+    addresses = compiled.address_of(given), compiled.address_of(y)
+    run(*addresses, len(x), threads.number(), given, y)
     return y.astype(x.dtype, copy=False)
 
 
@@ -157,12 +163,8 @@ class CompiledSolver:
         """Solve for x, shape (B, C, *shape)."""
         if y.size == 0:
             return y
-        given = np.ascontiguousarray(y, y.dtype.newbyteorder("="))
-        x = np.empty(y.shape, given.dtype)
-        addresses = compiled.address_of(given), compiled.address_of(x)
         self._factored.require(y.shape, y.itemsize)
-        self._factored.solve(*addresses, len(y), threads.number(), given, x)
-        return x.astype(y.dtype, copy=False)
+        return _mapped(y, self._factored.solve)
 
     def __reduce__(self) -> Any:
         """Leave the weights out: another processor lays them out in another way."""
@@ -188,12 +190,8 @@ def by_frequencies(product: SpectralProduct, y: Floats) -> Floats:
     if not product.prefers_kernel(len(y), y.dtype.itemsize):
         by_fft: Floats = products.by_frequencies.agnostic(product, y)
         return by_fft
-    given = np.ascontiguousarray(y, y.dtype.newbyteorder("="))
-    x = np.empty(y.shape, given.dtype)
-    addresses = compiled.address_of(given), compiled.address_of(x)
     product.compiled.require(y.shape, y.itemsize)
-    product.compiled.run(*addresses, len(y), threads.number(), given, x)
-    return x.astype(y.dtype, copy=False)
+    return _mapped(y, product.compiled.run)
 
 
 def causal_solver(stencil: CausalStencil, shape: Shape) -> PitchedSolver:

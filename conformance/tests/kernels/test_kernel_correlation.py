@@ -105,7 +105,7 @@ def test_pixels_or_images_in_the_lanes(
     for way in (given, by_images):
         monkeypatch.setattr(correlation, "_way", lambda *_, way=way: (way, 1))
         found.append(run(given, taps, x))
-    assert np.array_equal(*found)
+    assert np.array_equal(found[0], found[1])
     scale = np.abs(taps).sum(axis=(0, 2)).max() * np.abs(x).max()
     wanted = expected(taps, offsets, x, wrap)
     for y in found:

@@ -22,8 +22,9 @@ def pivots(matrices: Array, bits: int | None = None) -> Array:
     """Return the magnitudes of the pivots of float64 or complex128 matrices."""
     target = None if bits is None else narrower(bits)
     given, parts = matrices.copy(), 2 if matrices.dtype.kind == "c" else 1
-    eliminate(address_of(given), *matrices.shape[:2], parts, target)
-    return np.abs(np.diagonal(given, axis1=1, axis2=2))
+    count, channels = matrices.shape[:2]
+    eliminate(address_of(given), count, channels, parts, target)
+    return np.asarray(np.abs(np.diagonal(given, axis1=1, axis2=2)))
 
 
 def drawn(rng: np.random.Generator, count: int, channels: int, dtype: str) -> Array:
