@@ -15,7 +15,7 @@ from jax import export, lax
 from jax.tree_util import GetAttrKey, register_pytree_with_keys
 
 import invconv as ic
-from invconv.families.factored import Forward, Solvers, Unshifted
+from invconv.families.factored import Forward, Solvers, State, Unshifted
 from invconv.kernels.exponential import ExponentialSolver
 from invconv.kernels.families import Division
 from invconv.kernels.frequencies.circulant import CirculantStep
@@ -24,7 +24,6 @@ from invconv.kernels.pixel_steps import Divided, PixelSteps, Triangle, Turned
 from invconv.kernels.wavefront import CausalStencil
 from invconv.operators.base.prepared import PreparedInverse
 from invconv.operators.base.register import for_each_operator, is_own
-from invconv.solve.state import State
 
 _exported: set[str] = set()
 

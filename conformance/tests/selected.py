@@ -58,12 +58,6 @@ def of_each_class(*names: str) -> list[Any]:
     return [*(pytest.param(case, id=case.name) for case in chosen), *slow]
 
 
-def seeds(count: int, more: int) -> list[Any]:
-    """Return seeds of random tests: so many, and more in the slow run."""
-    slow = [pytest.param(seed, marks=pytest.mark.slow) for seed in range(count, count + more)]
-    return [*range(count), *slow]
-
-
 def installed(libraries: Iterable[str]) -> list[Any]:
     """Return libraries as parameters of a test, those that are not installed to be skipped."""
     return [

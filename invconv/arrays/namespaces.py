@@ -213,3 +213,8 @@ def size(shape: Sequence[int]) -> int:
     for n in shape:
         total *= n
     return total
+
+
+def grid_text(shape: Sequence[int]) -> str:
+    """Return "3 x 5" for (3, 5)."""
+    return " x ".join(map(str, shape)) or "1"

@@ -12,7 +12,7 @@ stay agnostic; `invconv.extend.register_backend` does without an entry point. Th
 ``ARRAY_OPS`` answers what else the core asks of the library (`array_ops`). NumPy's own
 (`invconv.kernels.numpy_primitives`) are registered in the same way.
 
-`Primitive` decorates the functions of `kernels`, `solve` and `operators.base.operator`.
+`Primitive` decorates the functions of `kernels` and `operators.base.operator`.
 """
 
 from __future__ import annotations
@@ -107,3 +107,12 @@ class Primitive(Generic[P, R]):
             if kind not in _modules:
                 _modules[kind] = backend(ops_of(array).name)
         return (getattr(_modules[kind], self.name, None) or self.agnostic)(*args, **kwargs)
+
+
+def method(name: str, *, on: int) -> Primitive[..., Any]:
+    """Return the primitive whose agnostic twin is a method of its first argument."""
+
+    def twin(owner: Any, *args: Any) -> Any:
+        return getattr(owner, name)(*args)
+
+    return Primitive(twin, name, on=on)

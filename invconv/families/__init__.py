@@ -1,4 +1,4 @@
 """Families of invertible maps, of which operators are made, and lists of them.
 
-Imports `trust`, `solve`, `kernels` and `arrays`; a family knows no operator.
+Imports `trust`, `kernels` and `arrays`; a family knows no operator.
 """

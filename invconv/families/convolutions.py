@@ -21,8 +21,8 @@ from invconv.kernels.frequencies.spectrum import (
     spectral_log_det_vjp,
 )
 from invconv.kernels.primitives import add_pivots, pivots
+from invconv.kernels.solver import Map
 from invconv.kernels.symmetric import SymmetricFamily
-from invconv.solve.state import Map
 from invconv.trust import condition
 from invconv.trust.bound import UNBOUNDED, Bounds, of_taps
 from invconv.trust.norms import SolveOverflowError

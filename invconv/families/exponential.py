@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from invconv.arrays.namespaces import Array, Shape, constant, diagonal, namespace, size, total
-from invconv.arrays.stencil import Offset, kernel_of, reaching, tap_indices, taps_of
+from invconv.arrays.stencil import kernel_of, reaching, tap_indices, taps_of
 from invconv.families.family import Family, Wanted
 from invconv.kernels.exponential import ExponentialSolver, counted, exponential, exponential_vjp
 from invconv.kernels.families import StencilFamily
@@ -42,23 +42,9 @@ class Exponential(Family):
         """Whether the grid continues periodically."""
         return self.linear.wrap
 
-    def taps(self, w: Array, shape: Shape) -> Array:
-        """Return the taps of M, shape (T, C, C); taps that reach no pixel of the grid are zero."""
-        taps, offsets = taps_of(w), self.linear.offsets
-        sizes = zip(self._farthest(), shape, strict=True)
-        if self.linear.wrap or all(r < n for r, n in sizes):
-            return taps
-        kept, xp = set(reaching(offsets, shape)), namespace(taps)
-        blank = xp.zeros_like(taps[0, ...])
-        return xp.stack([taps[t, ...] if t in kept else blank for t in range(taps.shape[0])])
-
-    def _farthest(self) -> Offset:
-        """Return the reach of the kernel along each axis, which its first tap has."""
-        return tuple(abs(o) for o in self.linear.offsets[0])
-
     def prepared(self, w: Array, shape: Shape) -> tuple[Array, Counts | None]:
         """Return the taps of M, and the number of terms that they need."""
-        return counted(self.linear, self.taps(w, shape), w, shape)
+        return counted(self.linear, reaching_taps(self.linear, w, shape), w, shape)
 
     def apply(self, w: Array, x: Array, prepared: Any = None) -> Array:
         taps, counts = prepared or self.prepared(w, tuple(x.shape[2:]))
@@ -94,21 +80,13 @@ class Exponential(Family):
         xp, axes = namespace(w), tuple(range(2, w.ndim))
         return self, xp.flip(xp.permute_dims(w, (1, 0, *axes)), axis=axes)
 
-    def _at_the_pixel(self, shape: Shape) -> Iterator[Any]:
-        """Yield the taps that land on the pixel itself."""
-        taps = tap_indices(self.kernel_size)
-        for tap, offset in zip(taps, self.linear.offsets, strict=True):
-            folded = (o % n for o, n in zip(offset, shape, strict=True))
-            if not any(folded if self.linear.wrap else offset):
-                yield tap
-
     def log_det(self, w: Array, shape: Shape, saving: bool = False) -> tuple[Array, Any]:
-        traces = [total(diagonal(w[(..., *tap)])) for tap in self._at_the_pixel(shape)]
+        traces = [total(diagonal(w[(..., *tap)])) for tap in _at_the_pixel(self, shape)]
         return size(shape) * sum(traces[1:], start=traces[0]), None
 
     def add_log_det_vjp(self, known: Any, w: Array, shape: Shape, memo: Any, bar: Array) -> Array:
         ones = np.zeros(w.shape)
-        for tap in self._at_the_pixel(shape):
+        for tap in _at_the_pixel(self, shape):
             ones[(..., *tap)] = size(shape) * np.eye(w.shape[0])
         more = bar * constant(ones, w, w.dtype)
         return more if known is None else known + more
@@ -125,11 +103,29 @@ class Exponential(Family):
         return tuple(0 if self.linear.wrap else None for _ in shape)
 
     def bounds(self, w: np.ndarray[Any, Any]) -> Bounds:
-        if not np.isfinite(w).all():
-            return UNBOUNDED
         norm = float(np.abs(w).sum(axis=(1, *range(2, w.ndim))).max())
-        if norm > _BOUNDED:
+        if not norm <= _BOUNDED:
             return UNBOUNDED
         # Horner's step n rounds (C T + 2) products of |M|/n: (C T + 2) |M| e^|M| all together
         terms = (w[0].size + 2) * (norm + 1) + 2
         return Bounds(math.exp(norm), math.exp(norm), terms)
+
+
+def reaching_taps(linear: StencilFamily, w: Array, shape: Shape) -> Array:
+    """Return the taps of M, shape (T, C, C); taps that reach no pixel of the grid are zero."""
+    taps, offsets = taps_of(w), linear.offsets
+    farthest = map(abs, offsets[0])  # of the first tap, along each axis
+    if linear.wrap or all(r < n for r, n in zip(farthest, shape, strict=True)):
+        return taps
+    kept, xp = set(reaching(offsets, shape)), namespace(taps)
+    blank = xp.zeros_like(taps[0, ...])
+    return xp.stack([taps[t, ...] if t in kept else blank for t in range(taps.shape[0])])
+
+
+def _at_the_pixel(family: Exponential, shape: Shape) -> Iterator[Any]:
+    """Yield the taps that land on the pixel itself."""
+    wrap = family.linear.wrap
+    for tap, offset in zip(tap_indices(family.kernel_size), family.linear.offsets, strict=True):
+        folded = (o % n for o, n in zip(offset, shape, strict=True))
+        if not any(folded if wrap else offset):
+            yield tap

@@ -1,7 +1,4 @@
-"""The legs of a route: how one factor runs on images, or several, and how it is pulled back.
-
-A leg that solves undoes one factor, or a run of matrices, factor by factor.
-"""
+"""The legs of a route for a run of matrices: one product, or undone factor by factor."""
 
 from __future__ import annotations
 
@@ -10,73 +7,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from invconv.arrays.namespaces import Array, namespace
-from invconv.families.family import BOTH, Family, Wanted
+from invconv.families.family import BOTH, Leg, Pulled, Wanted
 from invconv.families.path import Bars, Factor, Path
 from invconv.families.pointwise import MATRIX, Scale
 from invconv.kernels import maps, rules
 from invconv.kernels.matrices import solver_of_steps
 from invconv.kernels.pixel_steps import PixelSteps
-from invconv.kernels.primitives import from_pixel_rows, matmul, per_channel, pixel_rows
+from invconv.kernels.primitives import from_pixel_rows, matmul, pixel_rows
 from invconv.kernels.solver import Solver
-
-Pulled = tuple[Bars, Any]  # the gradients by the weights of a leg's factors, and by its input
-
-
-@dataclass(eq=False)
-class Leg:
-    """A part of a route, y = A x + b for one factor or several.
-
-    Attributes
-    ----------
-    keeps_start, keeps_end : bool
-        Whether `pull_back` needs x, and y.
-    """
-
-    keeps_start = True
-    keeps_end = False
-
-    def __call__(self, x: Array) -> Array:
-        """Return y."""
-        raise NotImplementedError
-
-    def pull_back(self, x: Any, y: Any, bar: Array, wanted: Wanted) -> Pulled:
-        """Return the gradients of <bar, y> by the weights, and by x."""
-        raise NotImplementedError
-
-
-@dataclass(eq=False)
-class Apply(Leg):
-    """y = A(w) x; ``prepared`` comes from the family."""
-
-    family: Family
-    w: Any
-    prepared: Any
-
-    def __call__(self, x: Array) -> Array:
-        return self.family.apply(self.w, x, self.prepared)
-
-    def pull_back(self, x: Any, y: Any, bar: Array, wanted: Wanted) -> Pulled:
-        w_bar, x_bar = self.family.vjp(self.w, x, bar, wanted, self.prepared)
-        return [w_bar], x_bar
-
-
-@dataclass(eq=False)
-class Bias(Leg):
-    """y = x + b, or y = x - b."""
-
-    b: Array
-    inverted: bool
-    keeps_start = False
-
-    def __call__(self, x: Array) -> Array:
-        b = per_channel(self.b, x)
-        return x - b if self.inverted else x + b
-
-    def pull_back(self, x: Any, y: Any, bar: Array, wanted: Wanted) -> Pulled:
-        if not wanted[0]:
-            return [None], bar
-        b_bar = namespace(bar).sum(bar, axis=(0, *range(2, bar.ndim)))
-        return [-b_bar if self.inverted else b_bar], bar
 
 
 class Multiply(Leg):
@@ -144,26 +82,6 @@ class Merged(Leg):
             return [None] * (len(self.before.run) + 1), x_bar
         taps_bar, product_bar = rules.matmul_vjp(self.taps, self.before.product, after_bar, BOTH)
         return [*self.before.factors_vjp(product_bar), self.kernel(taps_bar)], x_bar
-
-
-@dataclass(eq=False)
-class Solve(Leg):
-    """y = A(w)^-1 x; it is factored at each call unless ``solver`` is given."""
-
-    family: Family
-    w: Any
-    solver: Solver | None
-    keeps_end = True
-
-    def __post_init__(self) -> None:
-        self.keeps_start = self.family.needs_y
-
-    def __call__(self, x: Array) -> Array:
-        return (self.solver or self.family.factor(self.w, tuple(x.shape[2:])))(x)
-
-    def pull_back(self, x: Any, y: Any, bar: Array, wanted: Wanted) -> Pulled:
-        w_bar, x_bar = self.family.solve_vjp(self.w, x, y, bar, wanted)
-        return [w_bar], x_bar
 
 
 @dataclass(eq=False)

@@ -8,31 +8,40 @@ A route has a leg for each factor, or one for a run of matrices, which are multi
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from invconv.arrays.namespaces import Array, Shape
-from invconv.families.family import BOTH, Family, Shift, Wanted
-from invconv.families.legs import Apply, Bias, Leg, Merged, Multiply, Solve, Undo, undoing
+from invconv.families import path as paths
+from invconv.families.family import BOTH, Apply, Bias, Family, Leg, Shift, Solve, Wanted
+from invconv.families.legs import Merged, Multiply, Undo, undoing
 from invconv.families.path import Bars, Factor, Path
 from invconv.families.pointwise import Pointwise, Scale
-from invconv.solve.state import nan_where_singular
+from invconv.kernels.primitives import nan_where_singular
 
 
-@dataclass(eq=False)
 class Route:
     """The legs of a path, on one grid.
 
-    Attributes
+    Parameters
     ----------
-    legs : sequence of Leg
+    path : sequence of Factor
+    shape : tuple of int
+        The grid.
     guard : 0-d array, or None
         log|det| of the factors that are solved, if it was not readable; the result is NaN where it
         is -inf.
+    pixels : int
+        The number of pixels of all images: a matrix goes into the taps of a convolution if there
+        are fewer taps.
+    bare : bool
+        True if the legs only pull back: nothing is factored to solve.
     """
 
-    legs: Sequence[Leg]
-    guard: Array | None = None
+    def __init__(
+        self, path: Path, shape: Shape, guard: Any = None, *, pixels: int = 0, bare: bool = False
+    ) -> None:
+        self.path, self.shape, self.guard = path, shape, guard
+        self.legs = _legs(path, shape, pixels, bare)
 
     def __call__(self, x: Array) -> Array:
         """Return the result for x (B, C, *spatial)."""
@@ -40,19 +49,26 @@ class Route:
             x = leg(x)
         return x if self.guard is None else nan_where_singular(x, self.guard)
 
-    def saving(self, x: Array) -> tuple[Array, list[tuple[Any, Any]]]:
-        """Return the result, and the start and end of each leg as far as `pull_back` needs them."""
+    def saving(self, x: Array, log_det: bool = True) -> tuple[Array, Any, Memo]:
+        """Return the result, log|det| or None, and a memo for the derivative of both."""
         kept = []
         for leg in self.legs:
             y = leg(x)
             kept.append((x if leg.keeps_start else None, y if leg.keeps_end else None))
             x = y
-        return x if self.guard is None else nan_where_singular(x, self.guard), kept
+        x = x if self.guard is None else nan_where_singular(x, self.guard)
+        number, memos = None, None
+        if log_det:
+            number, memos = paths.log_det(self.path, self.shape, saving=True)
+        return x, number, Memo(self, kept, memos)
 
     def pull_back(
         self, kept: Sequence[tuple[Any, Any]], bar: Array, wanted: Wanted = BOTH
     ) -> tuple[Bars, Any]:
-        """Return the gradients of <bar, y> by the weights of every factor, and by x."""
+        """Return the gradients of <bar, y> by the weights of every factor, and by x.
+
+        ``kept`` has the start and the end of each leg, as far as the leg needs them.
+        """
         if self.guard is not None:
             bar = nan_where_singular(bar, self.guard)
         bars: list[Bars] = []
@@ -63,20 +79,26 @@ class Route:
         return [one for own in reversed(bars) for one in own], bar
 
 
-def legs_of(path: Path, shape: Shape, *, pixels: int = 0, bare: bool = False) -> list[Leg]:
-    """Return the legs of a path.
+class Memo(NamedTuple):
+    """What `Route.saving` keeps: the route, the points of its legs, and log_det's own."""
 
-    Parameters
-    ----------
-    path : sequence of Factor
-    shape : tuple of int
-        The grid.
-    pixels : int
-        The number of pixels of all images: a matrix goes into the taps of a convolution if there
-        are fewer taps.
-    bare : bool
-        True if the legs only pull back: nothing is factored to solve.
-    """
+    route: Route
+    kept: Sequence[tuple[Any, Any]]
+    memos: Any
+
+    def pull_back(self, bar: Any, log_det_bar: Any, wanted: Wanted) -> tuple[Bars, Any]:
+        """Return the gradients of <bar, y> + log_det_bar log|det| by all weights, and by x."""
+        route = self.route
+        bars: Bars = [None] * len(route.path)
+        x_bar = None
+        if bar is not None:
+            bars, x_bar = route.pull_back(self.kept, bar, wanted)
+        if wanted[0] and log_det_bar is not None:
+            bars = paths.add_log_det_vjp(bars, route.path, route.shape, self.memos, log_det_bar)
+        return bars, x_bar
+
+
+def _legs(path: Path, shape: Shape, pixels: int, bare: bool) -> list[Leg]:
     legs: list[Leg] = []
     for run in runs(path):
         family, w, inverted = run[0]

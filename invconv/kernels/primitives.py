@@ -166,6 +166,14 @@ def split_singular(matrices: Array) -> tuple[Array, Array]:
     return singular, xp.where(singular, identity(matrices.shape[-1], matrices), matrices)
 
 
+@Primitive
+def nan_where_singular(x: Array, log_det: Array) -> Array:
+    """Return x, or NaN if the log-determinant is -inf."""
+    xp = namespace(log_det)
+    # `where` keeps every bit of x; a sum would not: XLA flushes the smallest numbers to zero
+    return xp.where(log_det == -math.inf, xp.full_like(log_det, math.nan), x)
+
+
 def shifts(x: Array, offsets: tuple[Offset, ...], wrap: bool) -> list[tuple[int, Array]]:
     """Return (t, x[p + offsets[t]]) for each offset that can contribute."""
     shape = x.shape[2:]

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Protocol
 
 from invconv.arrays.namespaces import Array
+
+Map = Callable[[Array], Array]
 
 
 class Solver(Protocol):

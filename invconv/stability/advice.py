@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from invconv.arrays.namespaces import grid_text
 from invconv.arrays.stencil import taps_of
 from invconv.families.pointwise import Pointwise
 from invconv.operators.autoregressive import AutoregressiveConv
@@ -15,7 +16,7 @@ from invconv.operators.base.judgement import judge
 from invconv.operators.base.operator import InvertibleConv
 from invconv.operators.exponential import ExponentialConv
 from invconv.operators.spectral import SpectralConv
-from invconv.stability.report import Diagnosis, grid_text
+from invconv.stability.report import Diagnosis
 from invconv.trust import bound, condition
 
 _WANTED = 2.0  # digits: with fewer, `inverse` warns

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from invconv.arrays.errors import IllConditionedWarning
-from invconv.arrays.namespaces import Shape
+from invconv.arrays.namespaces import Shape, grid_text
 from invconv.arrays.settings import is_number, positive_int
 from invconv.operators.base import judgement
 from invconv.operators.base.calls import grid_of, require_spatial_shape
@@ -65,8 +65,7 @@ class InverseGuard:
             raise ValueError(f"digits: expected a number from 0 to {MOST_DIGITS}, got {digits!r}")
         self.digits, self.every = digits, positive_int("every", every)
         self.known: dict[str, LayerCondition] = {}
-        self._given = spatial_shape
-        self._calls = 0
+        self._given, self._calls = spatial_shape, 0
         self._warned: set[str] = set()
         self._on_grids(model)  # raises now, not in the last layer's turn
 
@@ -117,20 +116,16 @@ class InverseGuard:
 
     def _on_grids(self, model: Any) -> dict[str, tuple[InvertibleConv, Shape]]:
         """Return the operators that have a grid, with their grids."""
-        layers, given, grids = self._layers(model), self._given, {}
+        layers = self._layers(model)
         if not layers:
             raise ValueError(
                 "model: expected an operator or a model with layers of invconv in it, got "
                 f"{type(model).__name__} without any"
             )
-        for name, (conv, shape) in layers.items():
-            if given is not None:
-                grid = given(name) if callable(given) else given
-            else:
-                grid = None if shape is None else grid_of(conv, shape)
-            if grid is not None:
-                grids[name] = conv, require_spatial_shape(conv, grid)
-        return grids
+        grids = {
+            name: (conv, _grid(self._given, name, conv, s)) for name, (conv, s) in layers.items()
+        }
+        return {name: (conv, grid) for name, (conv, grid) in grids.items() if grid is not None}
 
     def _judge(self, name: str, conv: InvertibleConv, shape: Shape) -> None:
         precision = solved_in(conv)
@@ -142,15 +137,23 @@ class InverseGuard:
             self._warned.discard(name)
         elif name not in self._warned:
             self._warned.add(name)
-            grid = " x ".join(map(str, shape))
             warnings.warn(
-                f"the inverse of {name} ({type(conv).__name__}) is off by {judged.error:.1e} of "
-                f"its largest entry on a grid of {grid}, {judged.leg} {judged.rests_on}: "
-                f"{digits:.1f} digits are left in {precision}; lower the learning rate, or train "
-                "with max_gain (invconv.bounded)",
+                f"the inverse of {name} ({type(conv).__name__}) is off by {judged.error:.1e} "
+                f"of its largest entry on a grid of {grid_text(shape)}, {judged.leg} "
+                f"{judged.rests_on}: {digits:.1f} digits are left in {precision}; lower the "
+                "learning rate, or train with max_gain (invconv.bounded)",
                 IllConditionedWarning,
                 stacklevel=callers_level(),
             )
+
+
+def _grid(given: Any, name: str, conv: InvertibleConv, shape: Shape | None) -> Shape | None:
+    """Return the given grid of a layer, or that of its last input, or None."""
+    if given is None:
+        grid = None if shape is None else grid_of(conv, shape)
+    else:
+        grid = given(name) if callable(given) else given
+    return None if grid is None else require_spatial_shape(conv, grid)
 
 
 def steps_of(name: str, conv: InvertibleConv) -> Layers:

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import math
 import textwrap
-from collections.abc import Sequence
 from dataclasses import dataclass
 
-from invconv.arrays.namespaces import Shape
+from invconv.arrays.namespaces import Shape, grid_text
 from invconv.operators.base.judgement import Judgement
 from invconv.trust.condition import EPS, digits_left
 
@@ -158,11 +157,6 @@ def _rows(d: Diagnosis) -> list[tuple[str, str]]:
         rows += [("", _step(name, step)) for name, step in d.steps]
     first, *others = d.advice
     return [*rows, ("to do", first), *(("", text) for text in others)]
-
-
-def grid_text(shape: Sequence[int]) -> str:
-    """Return "3 x 5" for (3, 5)."""
-    return " x ".join(map(str, shape)) or "1"
 
 
 def _growth(d: Diagnosis) -> str:

@@ -1,4 +1,4 @@
 """Errors of inverses: norms, condition numbers, bounds and measurements of maps.
 
-Imports `invconv.solve` and lower rooms, and knows no class of operators.
+Imports `invconv.kernels` and lower rooms, and knows no class of operators.
 """

@@ -21,7 +21,7 @@ from typing import Any, Self
 import numpy as np
 
 from invconv.arrays.namespaces import Shape, size
-from invconv.solve.state import Map
+from invconv.kernels.solver import Map
 
 Floats = np.ndarray[Any, Any]
 

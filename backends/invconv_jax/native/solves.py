@@ -50,7 +50,7 @@ def triangular_solve(matrix: Array, rhs: Array, *, lower: bool) -> Array:
 
 @jax.custom_jvp  # type: ignore[untyped-decorator]
 def nan_where_singular(x: Array, log_det: Array) -> Array:
-    """See `invconv.solve.state.nan_where_singular`.
+    """See `invconv.kernels.primitives.nan_where_singular`.
 
     The derivative of `where` itself would keep an image of zeros.
     """

@@ -22,7 +22,7 @@ from invconv.arrays.namespaces import Shape, size
 from invconv.arrays.stencil import Offset, Stencil
 from invconv.families import path as paths
 from invconv.families.convolutions import Causal
-from invconv.families.exponential import Exponential
+from invconv.families.exponential import Exponential, reaching_taps
 from invconv.families.legs import Multiply, undoing
 from invconv.families.path import Path
 from invconv.families.pointwise import Scale
@@ -153,7 +153,8 @@ def _reads(offsets: tuple[Offset, ...], wrap: bool, shape: Shape) -> Ints:
 
 def _exponential(family: Exponential, w: Matrix, x: Tensor, sign: int) -> Tensor:
     """Return e^M x, or e^-M x, by the core's series with the terms that the dtype needs."""
-    linear, taps = family.linear, sign * family.taps(w, tuple(x.shape[2:]))
+    linear = family.linear
+    taps = sign * reaching_taps(linear, w, tuple(x.shape[2:]))
     terms = series(maps, linear, taps.astype(str(x.dtype)[6:]), ())
     run = _correlation(Stencil(linear.offsets, terms.taps), linear.wrap, x)
     steps, count = terms.counts

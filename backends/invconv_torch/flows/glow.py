@@ -64,8 +64,7 @@ class Glow(Multiscale):
         The least scale of a coupling or split, by which samples are divided; 0, as in the paper,
         is no limit. Of 10,000 samples of a small flow, trained with 0, 0.1 and 0.5, 4272, none and
         none were not finite; of the finite ones 621, 4427 and 1 had numbers outside [-1, 2]. The
-        flows reached 3.77, 3.78 and 3.78 bits/dim
-        (``python -m invconv_benchmarks.density.compare.floors --floors 0,0.1,0.5``).
+        flows reached 3.77, 3.78 and 3.78 bits/dim (benchmarks/README.md).
     context : int, optional
         Channels of a context on which the couplings are conditioned.
     reversible : bool

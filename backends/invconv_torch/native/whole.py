@@ -12,9 +12,9 @@ from typing import Any, TypeAlias
 
 import torch
 
+from invconv.families.factored import State
 from invconv.operators.base import operator as core
 from invconv.operators.base.calls import for_each
-from invconv.solve.state import State
 from invconv_torch.native.batched import one_by_one
 from invconv_torch.native.host import in_host_memory
 from invconv_torch.native.layout import laid_out, owned
@@ -67,7 +67,7 @@ def records(x: Tensor, tensors: list[Tensor]) -> bool:
 class _Forward(Node):
     @staticmethod
     def forward(ctx: Any, conv: Any, x: Tensor, *tensors: Tensor) -> Pair:
-        y, log_det, ctx.memo = conv._saving(x)
+        y, log_det, ctx.memo = conv._route(x).saving(x)
         y, ctx.conv = owned(y), conv
         # autograd raises in backward if a saved tensor was edited meanwhile
         ctx.save_for_backward(x, y if conv._keeps_y else None, *tensors)
@@ -82,7 +82,7 @@ class _Forward(Node):
         x, _, *tensors = ctx.saved_tensors
         conv, needed = _with(ctx.conv, tensors), ctx.needs_input_grad
         # for a second derivative everything runs again, recorded by autograd
-        memo = conv._saving(x)[2] if torch.is_grad_enabled() else ctx.memo
+        memo = conv._route(x).saving(x)[2] if torch.is_grad_enabled() else ctx.memo
         y_bar = None if y_bar is None else like(y_bar, x)
         log_det_bar = None if log_det_bar is None else log_det_bar.sum()
         wanted = any(needed[2:]), needed[1]

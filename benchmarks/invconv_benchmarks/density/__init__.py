@@ -1,6 +1,4 @@
-"""The paper's experiments: density models of images, one for every way to mix channels.
+"""Density models of images: flows of `invconv_torch.flows` trained by Lightning, and compared.
 
-E. Hoogeboom, R. van den Berg, M. Welling, Emerging Convolutions for Generative Normalizing Flows,
-ICML 2019. The rooms, bottom up: data, models, recipes, evaluation, training, compare, command.
-May import `options`, `measure`, `results` and `report`.
+Rooms, which import downwards: command, compare, training, evaluation, recipes, data.
 """

@@ -13,11 +13,10 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
-from rich.progress import Progress
 
 from invconv_benchmarks.density.data.users_data import load
 from invconv_benchmarks.density.evaluation import evaluation
-from invconv_benchmarks.density.recipes.preset import load_preset
+from invconv_benchmarks.density.recipes.recipe import load_preset
 from invconv_benchmarks.density.training.run import train
 from invconv_benchmarks.report import figures
 
@@ -37,14 +36,8 @@ def draw(out: Path, path: Path | None = None) -> None:
     """Train a small flow and set its samples beside tiles that it has not seen."""
     recipe = load_preset("folder" if path else "hubble").recipe("emerging", 0, **_SMALL)
     data = load(recipe.data, path)
-    with tempfile.TemporaryDirectory() as folder, Progress() as progress:
-        task = progress.add_task("training", total=_SMALL["steps"])
-        run = train(
-            recipe,
-            data,
-            Path(folder),
-            report=lambda done: progress.update(task, completed=done.step),
-        )
+    with tempfile.TemporaryDirectory() as folder:
+        run = train(recipe, data, Path(folder), say=print)
         bits = run.history[-1]["held_out"]
         _, model = evaluation.restore(Path(folder), "cpu")
         samples = model.sample(32, 0.8, generator=torch.Generator().manual_seed(0)).numpy()

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import jax
 import numpy as np
 import pytest
@@ -12,32 +10,10 @@ import scipy.ndimage
 import scipy.signal
 
 import invconv as ic
-from invconv.kernels.frequencies.cosine import Cosine
 
 jax.config.update("jax_enable_x64", True)
 
 RNG = np.random.default_rng(0)
-
-
-def even(kernel: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    """Return the whole kernel of taps 0 ... h - 1 along each axis."""
-    for axis in range(kernel.ndim):
-        others = np.flip(np.take(kernel, range(1, kernel.shape[axis]), axis), axis)
-        kernel = np.concatenate([others, kernel], axis)
-    return kernel
-
-
-@pytest.mark.parametrize(("taps", "grid"), [((2, 3), (5, 4)), ((4, 1), (3, 3)), ((3,), (2,))])
-def test_it_is_scipys_correlation_with_a_reflected_border(
-    taps: tuple[int, ...], grid: tuple[int, ...]
-) -> None:
-    kernel, x = RNG.standard_normal((2, 2, *taps)), RNG.standard_normal((2, *grid))
-    y = ic.SymmetricConv(kernel).forward(x)
-    for out in range(2):
-        parts = [
-            scipy.ndimage.correlate(x[i], even(kernel[out, i]), mode="reflect") for i in range(2)
-        ]
-        np.testing.assert_allclose(y[out], sum(parts), atol=1e-13)
 
 
 def test_a_whole_point_spread_function_warns_with_the_slice_to_pass() -> None:
@@ -51,24 +27,6 @@ def test_a_whole_point_spread_function_warns_with_the_slice_to_pass() -> None:
     np.testing.assert_allclose(ic.SymmetricConv(psf[None, None, 2:, 2:]).inverse(y), x, atol=1e-12)
     for half in ([3.0, 2, 1], [1.0, 2, 0.9], [1.0, 2], [[1.0]]):  # which are none
         ic.SymmetricConv(np.asarray(half)[None, None])
-
-
-@pytest.mark.parametrize("grid", [(5, 4), (1,), (130,), (131, 2)])
-def test_the_transform_is_scipys_dct(grid: tuple[int, ...]) -> None:
-    x, basis = RNG.standard_normal((3, 2, *grid)), Cosine()
-    found = basis.to_frequencies(x)
-    wanted = scipy.fft.dctn(x, axes=range(2, x.ndim), norm="ortho")
-    np.testing.assert_allclose(found, wanted.reshape(3, 2, -1).transpose(2, 1, 0), atol=1e-13)
-    np.testing.assert_allclose(basis.from_frequencies(found, grid), x, atol=1e-13)
-
-
-def test_init_is_a_rotation_and_noise() -> None:
-    kernel = ic.SymmetricConv.init(24, (5, 3), rng=RNG).kernel
-    assert kernel.shape == (24, 24, 3, 2)
-    assert np.abs(kernel[:, :, 0, 0] @ kernel[:, :, 0, 0].T - np.eye(24)).max() < 0.3
-    assert 0.018 < kernel[:, :, 1:].std() < 0.022
-    with pytest.raises(ValueError, match=r"kernel_size: expected odd sizes, .* got 4"):
-        ic.SymmetricConv.init(2, 4, rng=RNG)
 
 
 def test_diagnose_names_the_half_period() -> None:

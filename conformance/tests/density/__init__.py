@@ -1,4 +1,1 @@
-"""Density models: data, recipes, training, checkpoints, samples.
-
-Imports invconv_benchmarks.density, PyTorch and JAX.
-"""
+"""Density models: data, recipes, training, checkpoints, comparisons. Imports PyTorch."""

@@ -1,16 +1,17 @@
-"""The commands of density models: compared on equal terms, evaluated, sampled, resumed."""
+"""Comparisons: the sweep of rates, paired statistics, the files, and the commands around them."""
 
 from __future__ import annotations
 
-import json
+import math
 import os
 import re
-import shutil
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,48 +21,102 @@ torch = pytest.importorskip("torch", reason="torch is not installed")
 from matplotlib.image import imread  # noqa: E402
 
 from invconv._cli import main  # noqa: E402
-from invconv_benchmarks.density.compare import result  # noqa: E402
+from invconv_benchmarks.density.compare import readme, result, rows  # noqa: E402
 from invconv_benchmarks.density.data.dataset import noise_of  # noqa: E402
 from invconv_benchmarks.density.data.users_data import load  # noqa: E402
-from invconv_benchmarks.density.models.appearance import title  # noqa: E402
-from invconv_benchmarks.density.models.architecture import MIXINGS  # noqa: E402
-from invconv_benchmarks.density.models.build import build  # noqa: E402
+from invconv_benchmarks.density.evaluation import evaluation  # noqa: E402
 from invconv_benchmarks.density.recipes import checkpoint  # noqa: E402
-from invconv_benchmarks.density.recipes.preset import load_preset  # noqa: E402
-from invconv_benchmarks.results import sealed  # noqa: E402
+from invconv_benchmarks.density.recipes.recipe import load_preset  # noqa: E402
 
 ROOT = Path(__file__).parents[3]
+MIXINGS = ("plain", "emerging", "periodic")
 OPTIONS = ["density", "compare", "--preset", "digits", "--seeds", "0,1", "--steps", "3"]
-OPTIONS += ["--learning-rate", "1e-2"]
+OPTIONS += ["--learning-rate", "1e-2", "--mixings", ",".join(MIXINGS)]
+
+
+@pytest.mark.parametrize(
+    ("loss", "tried", "best"),
+    [
+        (lambda rate: abs(math.log(rate / 0.03)), [0.01, 0.03, 0.1], 0.03),
+        (lambda rate: abs(math.log(rate / 0.1)), [0.01, 0.03, 0.1, 0.3], 0.1),
+        (lambda rate: abs(math.log(rate / 0.003)), [0.001, 0.003, 0.01, 0.03, 0.1], 0.003),
+        (lambda rate: -rate if rate < 0.05 else math.inf, [0.01, 0.03, 0.1], 0.03),
+        (lambda rate: -rate, [0.01, 0.03, 0.1, 0.3], 0.3),
+        (lambda rate: math.inf, [rate for rate in rows.RATES if rate <= 0.1], 1e-5),
+    ],
+)
+def test_a_sweep_goes_on_until_the_best_is_inside_and_the_test_part_sees_no_other(
+    loss: Callable[[float], float], tried: list[float], best: float, monkeypatch: Any
+) -> None:
+    reported = []
+
+    def outcome(_: Any, mixing: str, seed: int, rate: float, data: Any, *, final: bool) -> Any:
+        if final:
+            reported.append((seed, rate))
+        return {"error": ""} if loss(rate) == math.inf else {"validation": loss(rate), "bits": [1]}
+
+    monkeypatch.setattr(rows, "outcome_of", outcome)
+    preset = load_preset("digits")
+    comparison = rows.Comparison(preset, {}, (0, 1), rows.around(0.03), None, Path("nowhere"))
+    row = rows.train_row(comparison, "plain", "digits")
+    assert (sorted(row.sweep), row.rate) == (tried, best)
+    assert reported == [(0, best), (1, best)]
+
+
+def test_differences_are_paired_by_seed_and_a_run_that_stopped_is_left_out() -> None:
+    def row(mixing: str, *seeds: list[float]) -> rows.Row:
+        outcomes = {
+            seed: {"bits": bits, "parameters": 5, "history": []} if bits else {"error": "a NaN"}
+            for seed, bits in enumerate(seeds)
+        }
+        return rows.Row(mixing, {}, 0.01, outcomes)
+
+    plain = row("plain", [3.0, 4.0], [3.1, 4.1], [3.2, 4.2])
+    found = result.statistics_of(
+        [row("periodic", [2.9, 4.15], [], [3.1, 4.2]), plain, row("qr", [3.0])], 0
+    )["rows"]
+    assert [entry["mixing"] for entry in found] == ["plain", "qr", "periodic"]
+    assert found[0]["difference"] is None
+    assert found[0]["bits"]["std"] == pytest.approx(0.1)
+    difference = found[2]["difference"]
+    assert difference["each"] == pytest.approx([0.025, -0.05])
+    assert difference["mean"] == pytest.approx(-0.0125)
+    assert difference["tiles_error"] == pytest.approx(0.0875)  # of -0.1 and 0.075
+    assert (difference["count"], difference["lower"]) == (2, 1)
+    assert found[2]["runs"][1] == {"seed": 1, "error": "a NaN", "bits": None, "history": []}
 
 
 def compare(folder: Path, *more: str) -> subprocess.Popen[str]:
-    folders = [ROOT / name for name in (".", "backends", "conformance", "benchmarks")]
-    paths = os.pathsep.join([*map(str, folders), os.environ.get("PYTHONPATH", "")])
     return subprocess.Popen(
         [sys.executable, "-m", "invconv", *OPTIONS, *more, "--out", str(folder)],
-        env=os.environ | {"PYTHONPATH": paths, "OMP_NUM_THREADS": "1", "COLUMNS": "80"},
+        env=environment(),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
     )
 
 
+def environment() -> dict[str, str]:
+    folders = [ROOT / name for name in (".", "backends", "conformance", "benchmarks")]
+    paths = os.pathsep.join([*map(str, folders), os.environ.get("PYTHONPATH", "")])
+    return os.environ | {"PYTHONPATH": paths, "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
+
+
 @pytest.fixture(scope="module")
 def compared(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
-    """Return the folder of a comparison that was interrupted and went on, and what was printed."""
+    """Return the folder of a comparison that was interrupted and went on, and its output."""
     folder = tmp_path_factory.mktemp("comparison")
     first = compare(folder, "--workers", "1")
     deadline = time.monotonic() + 300
     while not list(folder.glob("*/outcome.json")) and time.monotonic() < deadline:
         time.sleep(0.05)
-    first.send_signal(signal.SIGTERM)
+    first.send_signal(signal.SIGINT)
     out, error = first.communicate(timeout=300)
     assert first.returncode == 130, out + error
     assert "the same command goes on" in out
     assert not (folder / "result.json").exists()
     before = {path: path.stat().st_mtime_ns for path in folder.glob("*/outcome.json")}
-    assert 0 < len(before) < 26
+    assert 0 < len(before) < 6
     second = compare(folder)
     out, error = second.communicate(timeout=900)
     assert second.returncode == 0, out + error
@@ -70,105 +125,62 @@ def compared(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
 
 
 @pytest.mark.slow
-def test_the_result_has_every_row_and_what_the_models_say(compared: tuple[Path, str]) -> None:
+def test_the_result_is_what_the_models_say_on_the_same_images_and_noise(
+    compared: tuple[Path, str],
+) -> None:
     folder, out = compared
+    data, means = load("digits"), dict[tuple[str, int], float]()
     found = result.read(folder / "result.json")
-    assert [row.mixing for row in found.rows] == list(MIXINGS)
-    assert found.threads == 1
-    assert (found.training["steps"], found.seeds) == (3, [0, 1])
-    data, means = load("digits"), {}
-    for mixing in ("plain", "maf"):  # again, from the files, in float64, with scipy-free formulas
+    assert [row["mixing"] for row in found["rows"]] == list(MIXINGS)
+    for mixing in MIXINGS:  # again, from the files, in float64
         for seed in (0, 1):
-            stored = checkpoint.read(folder / f"{mixing}-seed{seed}-rate0.01" / checkpoint.NAME)
-            model = build(stored.recipe.architecture, stored.image_shape, seed=9)
-            model.load_state_dict(stored.average)
+            stored, model = evaluation.restore(folder / f"{mixing}-seed{seed}-rate0.01")
+            assert (stored.data, stored.recipe.seed) == (data.fingerprint, seed)
             x = torch.from_numpy((data.test + noise_of(data).astype(float)) / 256)
             with torch.no_grad():
                 nats = -model.double().log_prob(x).mean() / 64
             means[mixing, seed] = float(nats) / np.log(2) + 8
-    rows = {row.mixing: row for row in found.rows}
-    for mixing in ("plain", "maf"):
-        expected = [means[mixing, seed] for seed in (0, 1)]
-        bits = rows[mixing].bits
-        assert bits is not None
-        assert bits.mean == pytest.approx(np.mean(expected), abs=1e-5)
-        assert bits.std == pytest.approx(np.std(expected, ddof=1), abs=1e-5)
-    pairs = [means["maf", seed] - means["plain", seed] for seed in (0, 1)]
-    difference = rows["maf"].difference
-    assert difference is not None
-    assert difference.each == pytest.approx(pairs, abs=1e-5)
-    assert "100 samples" in out
-    for row in found.rows:
-        assert row.images is not None
-        assert row.samples is not None
-        assert row.images.count == row.images.in_range_within
-        assert row.samples.non_finite == 0
-        assert f"{title(row.mixing)}" in out
-    methods = {(time.model, time.method) for time in found.sampling}
-    assert len(methods) == 17  # the three emerging ones and MAF have two
+    for row in found["rows"]:
+        bits = [means[row["mixing"], seed] for seed in (0, 1)]
+        assert row["bits"]["mean"] == pytest.approx(np.mean(bits), abs=1e-5)
+        if row["difference"] is not None:
+            pairs = [means[row["mixing"], seed] - means["plain", seed] for seed in (0, 1)]
+            assert row["difference"]["each"] == pytest.approx(pairs, abs=1e-5)
+    assert [time["model"] for time in found["sampling"]] == list(MIXINGS)
     assert imread(folder / "comparison.jpg").shape[0] > 500
-    assert "…" not in out
+    assert "emerging 3×3" in out
 
 
 @pytest.mark.slow
-def test_all_rows_saw_the_same_images_and_noise(compared: tuple[Path, str]) -> None:
-    folder, _ = compared
-    stored = [checkpoint.read(folder / f"{m}-seed0-rate0.01" / checkpoint.NAME) for m in MIXINGS]
-    assert len({c.data for c in stored}) == 1
-    assert {c.recipe.seed for c in stored} == {0}
-    trainings = {c.recipe.training for c in stored}
-    assert len(trainings) == 1
-
-
-@pytest.mark.slow
-def test_a_result_that_was_changed_is_refused(compared: tuple[Path, str], tmp_path: Path) -> None:
-    path = tmp_path / "result.json"
+def test_another_comparison_in_the_same_folder_is_refused(compared: tuple[Path, str]) -> None:
     text = (compared[0] / "result.json").read_text()
-    path.write_text(text.replace('"quick": false', '"quick": true'))
-    with pytest.raises(ValueError, match="the checksum does not match"):
-        result.read(path)
-    path.write_text(text[: len(text) // 2])
-    with pytest.raises(ValueError, match="the file is cut off or damaged"):
-        result.read(path)
-    document = json.loads(text)
-    del document["sweep"]
-    sealed.write(path, document)
-    with pytest.raises(ValueError, match=r"not of schema invconv-density/2.*'sweep'"):
-        result.read(path)
-
-
-@pytest.mark.slow
-def test_another_comparison_in_the_same_folder_is_refused(
-    compared: tuple[Path, str], tmp_path: Path
-) -> None:
-    shutil.copytree(compared[0], tmp_path / "copy")
-    shutil.rmtree(tmp_path / "copy" / "maf-seed0-rate0.01")
-    before = (tmp_path / "copy" / "result.json").read_bytes()
-    process = compare(tmp_path / "copy", "--width", "4", "--workers", "1")
-    out, error = process.communicate(timeout=100)
-    assert process.returncode == 2, out
-    assert "the checkpoint is of another run: width was 8 and is 4" in error
+    out, error = compare(compared[0], "--width", "4").communicate(timeout=200)
+    assert "the checkpoint is of another run: width was 8 and is 4" in error, out
     assert "Traceback" not in error
-    assert (tmp_path / "copy" / "result.json").read_bytes() == before
+    assert (compared[0] / "result.json").read_text() == text
 
 
 @pytest.mark.slow
 def test_evaluate_and_sample(
     compared: tuple[Path, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    folder, _ = compared
-    found = result.read(folder / "result.json")
-    (row,) = (row for row in found.rows if row.mixing == "qr")
-    assert main(["density", "evaluate", str(folder / "qr-seed1-rate0.01"), "--count", "4"]) == 0
+    run = compared[0] / "periodic-seed1-rate0.01"
+    (row,) = (
+        r for r in result.read(compared[0] / "result.json")["rows"] if r["mixing"] == "periodic"
+    )
+    assert main(["density", "evaluate", str(run), "--count", "4"]) == 0
     out = capsys.readouterr().out
     (bits,) = re.findall(r"([\d.]+) bits/dim of 297 test images", out)
-    assert float(bits) == pytest.approx(row.runs[1].bits, abs=1e-4)
+    assert float(bits) == pytest.approx(row["runs"][1]["bits"], abs=1e-4)
+    (off,) = re.findall(r"4 images come back from their noise, off by (\S+) at most", out)
+    assert float(off) < 1e-5
+    assert "4 samples: 4 are finite" in out
     path = tmp_path / "grid.png"
-    run = str(folder / "qr-seed1-rate0.01" / checkpoint.NAME)
-    assert main(["density", "sample", run, "--count", "5", "--out", str(path)]) == 0
-    assert "5 samples of digits, qr, seed 1, step 3; 5 are finite" in capsys.readouterr().out
+    arguments = ["density", "sample", str(run / checkpoint.NAME), "--count", "5", "--out"]
+    assert main([*arguments, str(path)]) == 0
+    assert "5 samples of digits, periodic, seed 1, step 3" in capsys.readouterr().out
     assert imread(path).shape[:2] == (16, 24)
-    assert main(["density", "sample", run, "--out", str(tmp_path / "grid.tiff")]) == 2
+    assert main([*arguments, str(tmp_path / "grid.tiff")]) == 2
     assert "--out: expected a name that ends in .png" in capsys.readouterr().err
 
 
@@ -176,12 +188,9 @@ def test_evaluate_and_sample(
     ("arguments", "message"),
     [
         (["compare", "--seeds", "a"], "--seeds: expected numbers with commas between, got 'a'"),
-        (["compare", "--workers", "0"], "expected at least one of --workers, of"),
+        (["compare", "--workers", "0"], "--workers: expected at least 1, got 0"),
         (["compare", "--mixings", "plain,none"], "--mixings: expected 'plain' or 'plu'"),
-        (["compare", "--preset", "none"], "--preset: expected one of cifar10"),
         (["train", "--preset", "cifar10"], "--path: cifar10 needs the binary version of CIFAR-10"),
-        (["train", "--levels", "6"], "image_shape: with levels=6 expected a height and a width"),
-        (["train", "--learning-rate", "2"], "learning_rate: expected a number above 0 and below"),
         (["evaluate", "nowhere"], "nowhere: there is no such checkpoint"),
         (["sample", "nowhere", "--count", "0"], "expected a --count of at least 1"),
     ],
@@ -196,36 +205,37 @@ def test_wrong_arguments(
     monkeypatch.chdir(tmp_path)
     assert main(["density", *arguments]) == 2
     assert message in capsys.readouterr().err
-    assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == []
+    assert not list(tmp_path.rglob("*"))
 
 
-def test_a_papers_number_that_is_no_text_is_refused_before_the_work(tmp_path: Path) -> None:
-    preset = tmp_path / "own.toml"
-    preset.write_text(
-        'data = "digits"\n[architecture]\nlevels = 1\ndepth = 1\nwidth = 4\n[training]\n'
-        "batch = 8\nlearning_rate = 1e-3\nsteps = 2\n[paper]\nplain = 3.46\n"
-    )
-    with pytest.raises(ValueError, match="paper: plain: expected bits/dim as printed"):
-        load_preset(str(preset))
+def test_a_dry_run_prints_a_line_and_writes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["density", "train", "--preset", "digits", "--mixing", "plain", "--dry-run"]) == 0
+    assert re.search(r"1,648 parameters, about .* h for 20 steps", capsys.readouterr().out)
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.slow
-def test_a_run_that_is_asked_to_end_saves_itself_and_goes_on(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", [signal.SIGINT, signal.SIGTERM])
+def test_a_run_that_is_asked_to_end_saves_itself(kind: signal.Signals, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "invconv", "density", "train", "--preset", "digits"]
     command += ["--steps", "100000", "--mixing", "plain", "--out", str(tmp_path)]
-    folders = [ROOT / name for name in (".", "backends", "conformance", "benchmarks")]
-    paths = os.pathsep.join([*map(str, folders), os.environ.get("PYTHONPATH", "")])
-    process = subprocess.Popen(
-        command,
-        env=os.environ | {"PYTHONPATH": paths, "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"},
-        stdout=subprocess.PIPE,
-        text=True,
-    )
+    process = subprocess.Popen(command, env=environment(), stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
     assert "1300 tiles an epoch" in process.stdout.readline()
-    time.sleep(2)
-    process.send_signal(signal.SIGTERM)
+    time.sleep(5)
+    process.send_signal(kind)
     out, _ = process.communicate(timeout=100)
     assert process.returncode == 130
     (step,) = re.findall(r"stopped after (\d+) of 100000 steps; the same command goes on", out)
     assert checkpoint.read(tmp_path / checkpoint.NAME).step == int(step)
+
+
+def test_the_readme_shows_the_committed_comparison() -> None:
+    text = (ROOT / "benchmarks" / "README.md").read_text(encoding="utf-8")
+    assert readme.updated(text) == text
+    assert (ROOT / "benchmarks" / "results" / readme.committed()["invconv"]).is_dir()
+    for path in re.findall(r"\((results/[^)]*density[^)]*)\)", text):
+        assert (ROOT / "benchmarks" / path).is_file()

@@ -48,17 +48,17 @@ def test_cifar10_in_its_binary_version(tmp_path: Path) -> None:
 
 
 def test_cifar10_of_the_wrong_size_or_kind(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"there is no file .*data_batch_1.bin.*cifar-10-binary"):
+    with pytest.raises(ValueError, match=r"data_batch_1.bin.*cifar-10-binary"):
         load("cifar10", tmp_path)
     cifar(tmp_path)
     with open(tmp_path / "data_batch_3.bin", "r+b") as file:
         file.truncate(10_000 * 3073 - 1)
-    with pytest.raises(ValueError, match=r"data_batch_3.bin: expected 30730000 bytes.*30729999"):
+    with pytest.raises(ValueError, match=r"data_batch_3.bin: expected 10000 times.*30729999"):
         load("cifar10", tmp_path)
     cifar(tmp_path)
     with open(tmp_path / "test_batch.bin", "r+b") as file:
         file.write(b"\x80")
-    with pytest.raises(ValueError, match=r"test_batch.bin: expected labels from 0 to 9, got 128"):
+    with pytest.raises(ValueError, match=r"test_batch.bin: expected .* a label from 0 to 9"):
         load("cifar10", tmp_path)
 
 
@@ -172,14 +172,14 @@ def test_imagenet_as_png_files_and_as_npz_files(tmp_path: Path) -> None:
     found = load("imagenet32", tmp_path)
     np.testing.assert_array_equal(found.tile(2), pixels[2].transpose(2, 0, 1))
     picture(tmp_path / "train_32x32" / "1.png", 32, 33)
-    with pytest.raises(ValueError, match=r"1.png: expected 32 x 32 pixels, got 33 x 32"):
+    with pytest.raises(ValueError, match=r"1.png: expected 32 x 32 pixels.*got 33 x 32"):
         load("imagenet32", tmp_path)
     other = tmp_path / "npz"
     other.mkdir()
     rows = numbers(4, 3 * 64 * 64)
     np.savez(other / "train_data_batch_1.npz", data=rows[:3], labels=np.arange(3))
     np.savez(other / "val_data.npz", data=rows, labels=np.arange(4))
-    with pytest.raises(ValueError, match=r"nor train_data_batch_2.npz, train.*_10.npz; imagenet64"):
+    with pytest.raises(ValueError, match=r"train_data_batch_2.npz.*; imagenet64 needs"):
         load("imagenet64", other)
     for n in range(2, 11):
         np.savez(other / f"train_data_batch_{n}.npz", data=rows[3:], labels=np.arange(1))

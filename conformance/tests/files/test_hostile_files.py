@@ -77,49 +77,18 @@ DEEP = '{"schema": "invconv-operator/1", "operator": ' + "[" * 50_000 + "]" * 50
 BIG = np.where(WEIGHT == 3, np.inf, WEIGHT)
 TWO = {"0": PLAIN, "1": PLAIN}
 EMERGING: Json = {"class": "EmergingConv", "settings": {}, "arrays": {}, "parts": {"first": PLAIN}}
-INVERSE: Json = {"class": "Inverse", "settings": {}, "arrays": {}, "parts": {"conv": PLAIN}}
 
 HEADER = json.dumps(described(PLAIN)).encode()
 
 HOSTILE: dict[str, tuple[bytes, str]] = {
     "empty": (b"", "no safetensors file: 0 bytes, which is less than the size of a header"),
-    "five bytes": (b"junk\n", "no safetensors file: 5 bytes, which is less than"),
     "a pickle": (pickle.dumps(Evil()), "no safetensors file: a header of"),
-    "text": (b"import os; os.mkdir('harm')", "no safetensors file: a header of"),
     "header beyond the file": (packed(b"{}", length=2**62), "a header of 4611686018427387904"),
     "header too long": (packed(b" " * 2**24 + b"{}"), "at most 16777216"),
-    "header of no JSON": (packed(b"nothing"), "no whole safetensors file: .*invalid JSON"),
-    "header not UTF-8": (packed(b'{"\xff": 1}'), "invalid UTF-8"),
     "too long": (packed(described(PLAIN)) + b"0", "not fully covered"),
-    "offsets beyond the file": (of_array(data_offsets=[0, 2**50]), "invalid shape|not fully"),
-    "offsets that overlap": (
-        packed(described(PLAIN, {"w": ENTRY, "v": ENTRY})),
-        "invalid offset",
-    ),
-    "offsets from behind": (of_array(data_offsets=[32, 0]), "invalid"),
-    "shape of another size": (of_array(shape=[3, 3]), "invalid shape"),
     "shape of 2^124 numbers": (of_array(shape=[2**62, 2**62]), "overflow"),
-    "shape of 2^62 times 0": (of_array(b"", shape=[2**62, 0], data_offsets=[0, 0]), "too big"),
-    "shape of 70 axes": (of_array(shape=[4] + [1] * 69), "dimension"),
-    "negative shape": (of_array(shape=[-2, -2]), "invalid"),
-    "unknown dtype": (of_array(dtype="F128"), "no whole safetensors file"),
-    "complex": (of_array(dtype="C64"), "'w' is C64; expected one of F64, F32, F16, BF16 or I64"),
-    "float8": (of_array(b"1234", dtype="F8_E4M3", data_offsets=[0, 4]), "'w' is F8_E4M3"),
-    "integers": (of_array(dtype="I64"), "expected arrays of one real dtype, got none"),
-    "two dtypes": (
-        packed(
-            described(
-                PLAIN | {"arrays": {"weight": "w", "bias": "b"}},
-                {"w": ENTRY, "b": {"dtype": "BF16", "shape": [2], "data_offsets": [32, 36]}},
-            ),
-            WEIGHT.tobytes() + b"1234",
-        ),
-        r"expected arrays of one real dtype, got \['BF16', 'F64'\]",
-    ),
     "inf": (of_array(BIG.tobytes()), "'w' holds NaN or inf"),
-    "another's file": (packed({"w": ENTRY}), "its metadata has no entry 'invconv'"),
     "no description": (packed(described("")), "the description is no JSON: "),
-    "a description of no object": (packed(described("[1]")), "no JSON object"),
     "a deep description": (packed(described(DEEP)), "no JSON: .*recursion|expected an operator"),
     "another schema": (
         packed(described(PLAIN, schema="invconv-operator/2")),
@@ -127,8 +96,6 @@ HOSTILE: dict[str, tuple[bytes, str]] = {
     ),
     "no operator": (packed(described(7)), "expected an operator, got 7"),
     "a base class": (plain(**{"class": "InvertibleConv"}), "unknown class 'InvertibleConv'"),
-    "a dotted class": (plain(**{"class": "os.system"}), "unknown class"),
-    "a class of no text": (plain(**{"class": ["Conv1x1"]}), "unknown class"),
     "a class of a module": (
         plain(**{"class": "Sharpen", "module": "my.filters"}),
         "unknown class 'Sharpen'; first import my.filters, which defines it",
@@ -137,24 +104,13 @@ HOSTILE: dict[str, tuple[bytes, str]] = {
         plain(**{"class": "Sharpen", "module": "__main__"}),
         "unknown class 'Sharpen'; first define it, as the script or notebook did",
     ),
-    "a module of no text": (plain(module=["os"]), "module: expected the name of one"),
     "a module that is a command": (plain(module="os; rm -r /"), "module: expected the name of one"),
     "a further entry": (plain(code="harm"), "an operator has .*not .*code"),
     "a bound that is none": (plain(max_gain=1), "max_gain: expected a finite number above 1"),
-    "a bound that is text": (plain(max_gain="10"), "max_gain: expected a finite number above 1"),
-    "a bound of what has none": (
-        packed(described(INVERSE | {"max_gain": 10})),
-        "conv: expected an operator whose class bounds its inverse, got Inverse",
-    ),
     "a norm beyond all bounds": (
         packed(described(PLAIN | {"max_gain": 10}), np.full((2, 2), 1e308).tobytes()),
         "weight: its norm is too large to be bounded",
     ),
-    "unknown setting": (plain(settings={"ndim": None, "mode": 1}), "has the settings"),
-    "missing setting": (plain(settings={}), "has the settings"),
-    "settings of no object": (plain(settings=[]), "settings is no object"),
-    "setting of a wrong kind": (plain(settings={"ndim": "2"}), "ndim: expected None or a number"),
-    "setting out of range": (plain(settings={"ndim": -1}), "ndim: expected None or a number"),
     "truth values for integers": (
         corner(dilation=[True]),
         r"AutoregressiveConv: dilation: expected no truth value, got \[True\]",
@@ -163,10 +119,6 @@ HOSTILE: dict[str, tuple[bytes, str]] = {
         packed(HEADER[:-1] + b', "w": ' + json.dumps(ENTRY).encode() + b"}"),
         "an object has the entry 'w' twice",
     ),
-    "unknown array": (plain(arrays={"weight": "w", "scale": "w"}), "has the arrays"),
-    "missing array": (plain(arrays={}), "has the arrays"),
-    "array of no name": (plain(arrays={"weight": ["w"]}), "no array"),
-    "array that is not there": (plain(arrays={"weight": "v"}), "no array 'v'"),
     "array used twice": (
         packed(described({"class": "Chain", "settings": {}, "arrays": {}, "parts": TWO})),
         "the array 'w' is used twice",
@@ -178,23 +130,11 @@ HOSTILE: dict[str, tuple[bytes, str]] = {
         ),
         r"the operator has no arrays \['v'\]",
     ),
-    "wrong shape for the class": (of_array(shape=[4, 1]), r"Conv1x1: weight: expected shape"),
-    "wrong class for the shape": (
-        plain(**{"class": "PeriodicConv"}, settings={"dilation": 1}, arrays={"kernel": "w"}),
-        r"PeriodicConv: kernel: expected shape \(C, C, \*k\)",
-    ),
     "setting that the class refuses": (
         corner(mask="exec"),
         "mask: expected 'corner' or 'raster', got 'exec'",
     ),
-    "missing part": (packed(described(EMERGING)), r"has the parts \('first', 'second'\)"),
-    "unknown part": (plain(parts={"conv": PLAIN}), "used twice|has the parts"),
-    "a chain of nothing": (
-        packed(described({"class": "Chain", "settings": {}, "arrays": {}, "parts": {}})),
-        "Chain has the parts",
-    ),
     "too deep": (nested(DEEPEST + 1), f"nested more than {DEEPEST} deep"),
-    "far too deep": (nested(200), f"nested more than {DEEPEST} deep"),
 }
 
 

@@ -50,25 +50,6 @@ def test_names_and_shapes_are_those_of_torch_and_operators_the_same(mixing: str)
         torch.testing.assert_close(log_det, log_dets, rtol=1e-12, atol=1e-12)
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_a_flow_comes_back_from_its_file(dtype: Any, tmp_path: Path) -> None:
-    torch.manual_seed(0)
-    flow = moved(glow("emerging_plu", squeeze="haar", scale_floor=0.1, context=2), dtype=dtype)
-    state = torch.random.get_rng_state()
-    invconv_torch.save(flow, tmp_path / NAME)
-    same = invconv_torch.load(tmp_path / NAME)
-    assert torch.equal(torch.random.get_rng_state(), state)
-    assert same.architecture == flow.architecture
-    assert not same.initialized
-    for name, tensor in flow.state_dict().items():
-        assert torch.equal(same.state_dict()[name], tensor), name
-    wide = invconv_torch.load(tmp_path / NAME, dtype=torch.float64)
-    assert {p.dtype for p in wide.parameters()} == {torch.float64}
-    x, context = torch.rand(2, *SHAPE, dtype=torch.float64), torch.randn(2, 2).double()
-    expected = flow.double().log_prob(x, context=context)
-    torch.testing.assert_close(wide.log_prob(x, context=context), expected)
-
-
 def test_whether_it_is_initialized_is_in_the_file(tmp_path: Path) -> None:
     flow = glow()
     flow.initialize(torch.rand(8, *SHAPE))
@@ -132,31 +113,6 @@ def test_every_flow_comes_back_as_it_was(mixing: str, dtype: Any, tmp_path: Path
             given = {"context": context} if flow.architecture.context else {}
             with torch.no_grad():
                 assert torch.equal(same.log_prob(x, **given), flow.log_prob(x, **given))
-
-
-def test_a_flow_of_two_dtypes_leaves_the_file_that_is_there(tmp_path: Path) -> None:
-    flow = glow("plain")
-    invconv_torch.save(flow, tmp_path / NAME)
-    before = (tmp_path / NAME).read_bytes()
-    flow.layers["level0_step0_coupling"].to(torch.bfloat16)
-    with pytest.raises(ValueError, match=r"flow: .*one real dtype, got \['BF16', 'F32'\]; cast"):
-        invconv_torch.save(flow, tmp_path / NAME)
-    assert (tmp_path / NAME).read_bytes() == before
-    assert [path.name for path in tmp_path.iterdir()] == [NAME]
-
-
-@pytest.mark.parametrize(("dtype", "small"), [("float32", 1e-50), ("float16", 1e-9)])
-def test_numbers_of_a_flow_that_become_zero_are_told(
-    dtype: str, small: float, tmp_path: Path
-) -> None:
-    flow = glow("qr", dtype=torch.float64, levels=1)
-    with torch.no_grad():
-        flow.layers["level0_step0_mixing"].scale[:2] = small
-    invconv_torch.save(flow, tmp_path / NAME)
-    message = f"dtype: 2 of the 4 numbers of level0_step0_mixing.scale, up to .* zero in {dtype}"
-    with pytest.warns(UserWarning, match=message) as caught:
-        invconv_torch.load(tmp_path / NAME, dtype=getattr(torch, dtype))
-    assert [warning.filename for warning in caught] == [__file__]
 
 
 WEIGHT = "level0_step0_coupling.net.0.weight"

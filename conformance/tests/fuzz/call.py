@@ -116,7 +116,7 @@ class Op:
 
     def make(self) -> Any:
         """Return it."""
-        return getattr(ic, self.cls)(**{name: made(value) for name, value in self.arguments})
+        return getattr(ic, self.cls)(**{name: build(value) for name, value in self.arguments})
 
 
 @dataclass(frozen=True)
@@ -141,20 +141,20 @@ class Call:
         if isinstance(self.target, str):
             target = ic if self.target == "invconv" else getattr(ic, self.target)
         else:
-            target = made(self.target)
-        arguments = {name: made(value) for name, value in self.arguments}
+            target = build(self.target)
+        arguments = {name: build(value) for name, value in self.arguments}
         if self.method.startswith("prepare."):
             image = arguments.pop("y")
             target, arguments = target.prepare(**arguments), {"y": image}
         return getattr(target, self.method.removeprefix("prepare."))(**arguments)
 
 
-def made(value: Any) -> Any:
-    """Return a value with the arrays and operators in it made."""
+def build(value: Any) -> Any:
+    """Return a value with the arrays and operators in it built."""
     if isinstance(value, (Arr, Op)):
         return value.make()
     if isinstance(value, tuple):
-        return tuple(made(v) for v in value)
+        return tuple(build(v) for v in value)
     if value == "rng":
         return np.random.default_rng(0)
     return value

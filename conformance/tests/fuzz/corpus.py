@@ -1,14 +1,13 @@
 """The files that damage starts from: every operator in every dtype, as 0.2.0 wrote it.
 
 They have no checksum, which would refuse all damage before anything else is checked.
-
-`write` makes them anew.
 """
 
 from __future__ import annotations
 
 import functools
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -17,8 +16,6 @@ import invconv as ic
 from invconv.extend import Transposed
 from invconv_conformance.cases.case import with_bias
 from invconv_conformance.laws.state import unsealed
-
-FOLDER = Path(__file__).with_name("corpus")
 
 
 def operators() -> dict[str, ic.InvertibleConv]:
@@ -49,27 +46,18 @@ def operators() -> dict[str, ic.InvertibleConv]:
     return found
 
 
-def write(folder: Path = FOLDER) -> list[Path]:
-    """Write `float64`, and `narrow`: one operator after the other in the other dtypes."""
+@functools.cache
+def read() -> tuple[bytes, ...]:
+    """Return the files' contents: each operator in float64, and in the other dtypes by turns."""
     import torch
 
     narrow: list[Any] = [np.empty(0, np.float32), np.empty(0, np.float16)]
     narrow.append(torch.empty(0, dtype=torch.bfloat16))
-    paths = []
-    for i, (name, conv) in enumerate(operators().items()):
-        like = narrow[i % 3]
-        dtype = str(like.dtype).rpartition(".")[2]
-        cast = conv.asarrays(like)
-        for room, label, kept in (("float64", name, conv), ("narrow", f"{name}-{dtype}", cast)):
-            (folder / room).mkdir(parents=True, exist_ok=True)
-            paths.append(folder / room / f"{label}.safetensors")
-            ic.save(kept, paths[-1])
-            paths[-1].write_bytes(unsealed(paths[-1].read_bytes()))
-    return paths
-
-
-@functools.cache
-def read() -> tuple[bytes, ...]:
-    """Return the files' contents, in the order of their names."""
-    paths = sorted(FOLDER.rglob("*.safetensors"), key=lambda path: path.name)
-    return tuple(path.read_bytes() for path in paths)
+    contents = []
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "conv.safetensors"
+        for i, conv in enumerate(operators().values()):
+            for one in (conv, conv.asarrays(narrow[i % 3])):
+                ic.save(one, path)
+                contents.append(unsealed(path.read_bytes()))
+    return tuple(contents)

@@ -18,7 +18,7 @@ import numpy as np
 import invconv as ic
 from invconv.arrays.namespaces import describe
 from invconv.operators.base.checks import TOLERATED
-from tests.fuzz.call import Arr, Call, arrays_of, changed, host_values, made
+from tests.fuzz.call import Arr, Call, arrays_of, build, changed, host_values
 
 _OURS = {"invconv", "invconv_torch", "invconv_jax", "invconv_cupy", "invconv_mlx"}
 _SAME_AS_ARGUMENT = (
@@ -66,7 +66,7 @@ def _require_kin(call: Call, result: Any) -> None:
     """Raise Undocumented unless results are of the argument's library, dtype and shape."""
     if call.method not in _SAME_AS_ARGUMENT:
         return
-    argument = made(next(value for name, value in call.arguments if name in ("x", "y")))
+    argument = build(next(value for name, value in call.arguments if name in ("x", "y")))
     image, *log_dets = result if isinstance(result, tuple) else (result,)
     kin = type(image) is type(argument) and image.dtype == argument.dtype
     if not kin or image.shape != argument.shape:
@@ -115,8 +115,8 @@ def _require_right(call: Call, result: Any) -> None:
 
 def _is_singular(call: Call) -> bool:
     """Tell whether an operator of float64 has no inverse on the grid that it is called with."""
-    conv = made(call.target)
-    arguments = {name: made(value) for name, value in call.arguments}
+    conv = build(call.target)
+    arguments = {name: build(value) for name, value in call.arguments}
     image = arguments.get("x", arguments.get("y"))
     if image is None:
         grid = arguments["spatial_shape"]

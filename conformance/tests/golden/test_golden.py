@@ -20,57 +20,21 @@ Edit = Callable[[Any], Any]
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Return files with three of the shipped cases."""
-    names = ("corner-1d+", "periodic-even-dilated", "actnorm-2d")
+    """Return files with two of the shipped cases."""
+    names = ("corner-1d+", "actnorm-2d")
     write(tmp_path, [golden for golden in read(1) if golden.name in names], document(1))
     return tmp_path
 
 
-def edit_arrays(folder: Path, name: str, edit: Edit) -> None:
-    with np.load(folder / "golden-1.npz") as archive:
-        arrays = {key: archive[key] for key in archive.files}
-    np.savez(folder / "golden-1.npz", **(arrays | {name: edit(arrays.get(name))}))
-
-
-def edit_case(folder: Path, edit: Callable[[dict[str, Any]], None]) -> None:
-    page = document(1, folder)
-    edit(page["cases"][0])
-    (folder / "golden-1.json").write_text(json.dumps(page))
-
-
-def scaled(array: Any) -> Any:
-    array.flat[3] *= 1 + 1e-9
-    return array
-
-
-def lines(folder: Path = FOLDER, *versions: int) -> list[str]:
+def lines(folder: Path, *versions: int) -> list[str]:
     """Return a line for each value that moved."""
     return [line for v in versions or (1,) for golden in read(v, folder) for line in moved(golden)]
 
 
 def test_the_shipped_values_hold() -> None:
     assert lines(FOLDER, *VERSIONS) == []
-
-
-def test_the_files_are_small_and_cover_every_operator() -> None:
-    assert sum(path.stat().st_size for path in FOLDER.glob("golden-*")) < 450_000
-    goldens = [golden for version in VERSIONS for golden in read(version)]
-    convs = [golden.conv for golden in goldens]
-    leaves = {type(c) for conv in convs for c in [conv, *getattr(conv, "steps", [])]}
-    assert {cls.__name__ for cls in leaves} == set(ic.__all__) & {c.__name__ for c in leaves}
-    assert len(leaves) >= 10
-    assert {len(golden.spatial_shape) for golden in goldens} == {1, 2, 3, 4}
-    assert {len(golden.batch_shape) for golden in goldens} == {0, 1, 2, 3}
     for version in VERSIONS:
         assert tuple(golden.name for golden in read(version)) == SELECTIONS[version]
-
-
-def test_writing_twice_gives_the_same_bytes(tmp_path: Path) -> None:
-    names = ("corner-bias", "chain-inverses")
-    made = [make(case) for case in CASES if case.name in names]
-    first = [path.read_bytes() for path in write(tmp_path, made, document(1))]
-    assert [path.read_bytes() for path in write(tmp_path, made, document(1))] == first
-    assert lines(tmp_path) == []
 
 
 @pytest.mark.parametrize("version", VERSIONS)
@@ -82,21 +46,9 @@ def test_what_is_read_is_written_as_it_was(version: int, tmp_path: Path) -> None
         assert all(np.array_equal(new[name], old[name]) for name in old.files)
 
 
-@pytest.mark.parametrize("array", ["y", "x2", "kernel", "x", "z"])
-def test_a_moved_array_is_named(array: str, folder: Path) -> None:
-    edit_arrays(folder, f"periodic-even-dilated/{array}", scaled)
-    found = lines(folder)
-    assert found
-    if array in ("y", "x2"):
-        assert found[0].startswith(f"periodic-even-dilated: 1 of 60 values of {array}: {array}[0,")
-
-
-@pytest.mark.parametrize("number", ["log_det", "condition"])
-def test_a_moved_number_is_named(number: str, folder: Path) -> None:
-    edit_case(folder, lambda case: case.update({number: case[number] * (1 + 2e-6)}))
-    assert lines(folder)[0].startswith(
-        f"corner-1d+: {'1 of 1 values of ' * (number == 'log_det')}{number}"
-    )
+def test_a_case_is_made(tmp_path: Path) -> None:
+    write(tmp_path, [make(case) for case in CASES if case.name == "corner-bias"], document(1))
+    assert lines(tmp_path) == []
 
 
 def test_a_wrong_core_is_noticed(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -105,30 +57,43 @@ def test_a_wrong_core_is_noticed(folder: Path, monkeypatch: pytest.MonkeyPatch) 
 
 
 @pytest.mark.parametrize(
-    ("edit", "message"),
+    ("name", "edit", "line"),
     [
-        (lambda case: case["operator"].update({"class": "Popen"}), "unknown class 'Popen'"),
-        (lambda case: case["operator"]["arrays"].update(kernel="nowhere"), "no array 'nowhere'"),
-        (lambda case: case.update(spatial_shape=[8]), r"x has shape \(2, 2, 7\), not \(2, 2, 8\)"),
-        (lambda case: case.pop("tolerance"), "tolerance"),
-        (lambda case: case.update(log_det="0"), "expected finite numbers"),
+        ("y", lambda y: y * (1 + 1e-9), "values of y: y["),
+        ("kernel", lambda kernel: kernel * (1 + 1e-9), "values of y: y["),
+        ("x", lambda x: x.astype(np.float32), "float32 is not float64"),
+        ("x", lambda x: x * np.nan, "holds NaN or inf"),
+        ("other", lambda _: np.zeros(2), "no case uses the arrays"),
     ],
 )
-def test_a_wrong_description_is_refused(edit: Edit, message: str, folder: Path) -> None:
-    edit_case(folder, edit)
-    with pytest.raises((ValueError, KeyError), match=message):
-        read(1, folder)
+def test_wrong_arrays_are_named(name: str, edit: Edit, line: str, folder: Path) -> None:
+    with np.load(folder / "golden-1.npz") as archive:
+        arrays = dict(archive)
+    arrays |= {f"corner-1d+/{name}": edit(arrays.get(f"corner-1d+/{name}"))}
+    np.savez(folder / "golden-1.npz", **arrays)
+    assert line in first_fault(folder)
 
 
 @pytest.mark.parametrize(
-    ("name", "edit", "message"),
+    ("edit", "line"),
     [
-        ("corner-1d+/x", lambda x: x.astype(np.float32), "float32 is not float64"),
-        ("corner-1d+/x", lambda x: x * np.nan, "holds NaN or inf"),
-        ("corner-1d+/other", lambda x: np.zeros(2), "no case uses the arrays"),
+        (lambda case: case.update(log_det=case["log_det"] * (1 + 2e-6)), "values of log_det: log"),
+        (lambda case: case.update(condition=case["condition"] * (1 + 2e-6)), ": condition is"),
+        (lambda case: case["operator"].update({"class": "Popen"}), "unknown class 'Popen'"),
+        (lambda case: case.update(spatial_shape=[8]), "x has shape (2, 2, 7), not (2, 2, 8)"),
+        (lambda case: case.update(log_det="0"), "expected finite numbers"),
     ],
 )
-def test_wrong_arrays_are_refused(name: str, edit: Edit, message: str, folder: Path) -> None:
-    edit_arrays(folder, name, edit)
-    with pytest.raises(ValueError, match=message):
-        read(1, folder)
+def test_a_wrong_description_is_named(edit: Edit, line: str, folder: Path) -> None:
+    page = document(1, folder)
+    edit(page["cases"][0])
+    (folder / "golden-1.json").write_text(json.dumps(page))
+    assert line in first_fault(folder)
+
+
+def first_fault(folder: Path) -> str:
+    """Return the first line of what is wrong, or the error of reading."""
+    try:
+        return lines(folder)[0]
+    except (ValueError, KeyError) as error:
+        return str(error)

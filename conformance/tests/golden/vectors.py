@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -44,23 +44,12 @@ circulantconv1x1-2d circulantconv1x1-c1 circulantconv1x1-c4 circulantconv1x1-bat
 SELECTIONS = {1: tuple(_FIRST.split()), 2: tuple(_SECOND.split())}  # by version
 
 
-@dataclass(frozen=True, eq=False)
-class Truth:
-    """What the definition gives for a golden case, in extended precision.
+class Truth(NamedTuple):
+    """What the definition gives in extended precision, and the tolerances of float64."""
 
-    Attributes
-    ----------
-    outputs : dict
-        y, x2 and log_det.
-    numbers : dict
-        norm, inverse_norm and condition.
-    tolerance : dict
-        Of each output in float64, from the derived bounds.
-    """
-
-    outputs: dict[str, Matrix]
-    numbers: dict[str, float]
-    tolerance: dict[str, float]
+    outputs: dict[str, Matrix]  # y, x2 and log_det
+    numbers: dict[str, float]  # norm, inverse_norm and condition
+    tolerance: dict[str, float]  # of each output, from the derived bounds
 
     def largest_error(self, what: str) -> Matrix:
         """Return how far a stored output may be from this one, entry by entry.
@@ -69,10 +58,8 @@ class Truth:
         this one's or a better one. In extended precision the derived bounds hold with its epsilon.
         """
         unit = EPS["float64"]
-        return np.asarray(
-            unit * np.abs(self.outputs[what])
-            + self.tolerance[what] * float(np.finfo(EXTENDED).eps) / unit
-        )
+        extended = self.tolerance[what] * float(np.finfo(EXTENDED).eps) / unit
+        return np.asarray(unit * np.abs(self.outputs[what]) + extended)
 
 
 def truth(conv: ic.InvertibleConv, spatial_shape: Shape, x: Matrix, z: Matrix) -> Truth:

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import tomllib
 from pathlib import Path
 from typing import Any
-
-import pytest
 
 import invconv_jax.interop
 import invconv_torch.interop
@@ -43,23 +40,6 @@ def test_adapters_import_no_flow_library_and_no_compiler() -> None:
     assert {"torch", "jax"} <= loaded
     late = {"equinox", "sympy", "tensorflow_probability", "torch._dynamo", "torch._inductor"}
     assert loaded & (FLOW_LIBRARIES | late) == set()
-
-
-@pytest.mark.parametrize("package", PACKAGES, ids=lambda package: package.__name__)
-def test_names_are_listed_and_found(package: Any) -> None:
-    assert sorted(package.DROP_INS) == sorted(package.__all__)
-    for name, drop_in in package.DROP_INS.items():
-        pytest.importorskip(f"{package.__name__}.{drop_in.module}", exc_type=ImportError)
-        assert getattr(package, name).__name__ == name
-    with pytest.raises(AttributeError, match="has no attribute 'NoSuchFlow'"):
-        _ = package.NoSuchFlow
-
-
-def test_the_extra_brings_them_all() -> None:
-    needed = {d.package for p in PACKAGES for d in p.DROP_INS.values()} - {"torch"}
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    extra = project["optional-dependencies"]["interop"]
-    assert {line.partition(">")[0] for line in extra} == needed
 
 
 def test_a_missing_library_is_named() -> None:

@@ -52,22 +52,6 @@ def test_distrax_knows_that_it_is_affine() -> None:
             flow.kl_divergence(distrax.Transformed(base, different))
 
 
-def test_distrax_blocks_and_inverses() -> None:
-    distrax = pytest.importorskip("distrax")
-    part = interop.DistraxBijector(step())
-    x = jax.random.normal(jax.random.key(0), (2, 3, *EVENT))
-    block = distrax.Block(part, 1)
-    assert block.event_ndims_in == 4
-    y, log_det = jax.jit(block.forward_and_log_det)(x)
-    assert log_det.shape == (2,)
-    np.testing.assert_allclose(log_det, part.forward_log_det_jacobian(x).sum(1), rtol=1e-5)
-    turned = distrax.Inverse(part)
-    np.testing.assert_allclose(turned.forward(y), x, rtol=1e-2, atol=1e-3)
-    np.testing.assert_allclose(
-        turned.inverse_log_det_jacobian(x), -turned.forward_log_det_jacobian(y)
-    )
-
-
 def test_flowjax_leaves_constants_alone() -> None:
     pytest.importorskip("flowjax")
     import paramax
@@ -90,39 +74,6 @@ def test_flowjax_leaves_constants_alone() -> None:
     np.testing.assert_array_equal(copy.inverse(x), part.inverse(x))
 
 
-def test_flowjax_scans_over_stacked_operators() -> None:
-    pytest.importorskip("flowjax")
-    from flowjax.bijections import Chain, Scan, Vmap
-
-    def make(key: Any) -> Any:
-        return interop.FlowjaxBijection(invconv_jax.init(key, ic.EmergingConv, 2), (2, 3, 3))
-
-    keys = jax.random.split(jax.random.key(0), 3)
-    stacked, alone = equinox.filter_vmap(make)(keys), [make(key) for key in keys]
-    x = jax.random.normal(jax.random.key(1), (2, 3, 3))
-    for method in ("transform_and_log_det", "inverse_and_log_det"):
-        got, found = equinox.filter_jit(getattr(Scan(stacked), method))(x)
-        expected, total = equinox.filter_jit(getattr(Chain(alone), method))(x)
-        np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-5)
-        np.testing.assert_allclose(found, total, rtol=1e-5, atol=1e-6)
-    mapped = Vmap(stacked, in_axes=equinox.if_array(0))
-    got = equinox.filter_jit(mapped.inverse)(jnp.stack([x] * 3))
-    expected = jnp.stack([part.conv.forward(x) for part in alone])
-    np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-6)
-
-
-def test_flowjax_shapes() -> None:
-    pytest.importorskip("flowjax")
-    from flowjax.distributions import StandardNormal, Transformed
-
-    part = interop.FlowjaxBijection(step(), EVENT)
-    assert part.cond_shape is None
-    with pytest.raises(ValueError, match="mismatched shapes"):
-        Transformed(StandardNormal((4, 5, 4)), part)
-    with pytest.raises(ValueError, match="Expected input shape"):
-        part.transform(jnp.zeros((2, *EVENT)))
-
-
 def test_a_transform_keeps_the_rules_of_numpyro() -> None:
     pytest.importorskip("numpyro")
     from numpyro import distributions as dist
@@ -143,16 +94,10 @@ def test_a_transform_keeps_the_rules_of_numpyro() -> None:
     assert transform != transform.inv
     z = jax.random.normal(jax.random.key(0), (3, *EVENT))
     x, intermediates = transform.call_with_intermediates(z)
+    log_det = transform.log_abs_det_jacobian(z, x)
     np.testing.assert_allclose(
-        transform.log_abs_det_jacobian(z, x, intermediates),
-        transform.log_abs_det_jacobian(z, x),
-        rtol=1e-4,
+        transform.log_abs_det_jacobian(z, x, intermediates), log_det, rtol=1e-4
     )
-    matrix = jax.jacobian(transform)(z[0]).reshape(64, 64)
-    np.testing.assert_allclose(
-        transform.log_abs_det_jacobian(z, x), np.linalg.slogdet(matrix)[1], rtol=1e-3, atol=1e-4
-    )
-    np.testing.assert_allclose(transform.inv(x), z, rtol=1e-2, atol=1e-3)
     flow = dist.TransformedDistribution(dist.Normal(0, 1).expand((5, *EVENT)), transform)
     assert (flow.batch_shape, flow.event_shape) == ((5,), EVENT)
     samples, intermediates = flow.sample_with_intermediates(jax.random.key(1), (2,))
@@ -161,3 +106,22 @@ def test_a_transform_keeps_the_rules_of_numpyro() -> None:
     )
     copy = pickle.loads(pickle.dumps(transform))
     np.testing.assert_array_equal(copy(z), transform(z))
+
+
+def test_bijx_trains_no_constants_and_restores_a_state() -> None:
+    bijx, optax = map(pytest.importorskip, ("bijx", "optax"))
+    from flax import nnx
+
+    convs = [invconv_jax.init(jax.random.key(i), ic.PLUConv1x1, 3) for i in range(2)]
+    first, second = (interop.BijxBijection(conv, ndim=2) for conv in convs)
+    x = jax.random.normal(jax.random.key(2), (4, 3, 4, 6))
+    assert len(jax.tree.leaves(nnx.state(first, bijx.Const))) == 2  # permutation and sign
+    before = first.reverse(x, 0.0)[0]
+    nnx.update(second, nnx.state(first))
+    np.testing.assert_array_equal(second.reverse(x, 0.0)[0], before)
+    optimizer = nnx.Optimizer(first, optax.adamw(0.1, weight_decay=0.5), wrt=nnx.Param)
+    gradient = nnx.grad(lambda part: (part.reverse(x, 0.0)[0] ** 2).sum())(first)
+    optimizer.update(first, gradient)
+    for name in ("sign", "permutation"):
+        assert (getattr(first.conv, name) == getattr(convs[0], name)).all()
+    assert not np.allclose(first.conv.upper, convs[0].upper)

@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import copy
-import io
 import math
-import pickle
 
-import numpy as np
 import pytest
 import torch
 from torch.distributions import AffineTransform, ComposeTransform, Normal, TransformedDistribution
 
-import invconv as ic
 import invconv_torch as it
 from invconv_torch import interop
 
@@ -106,40 +101,3 @@ def test_the_number_of_axes() -> None:
     assert vectors(torch.randn(0, 3)).shape == (0, 3)
     chain = it.ReversibleChain([open_ended, it.PeriodicConv1d(3)])
     assert interop.TorchTransform(chain).event_dim == 2
-
-
-def test_copies_and_files() -> None:
-    transform = interop.TorchTransform(it.EmergingConv2d(2))
-    x = torch.randn(3, 2, 4, 4)
-    expected = transform.inv(x)
-    for other in (pickle.loads(pickle.dumps(transform)), copy.deepcopy(transform)):
-        assert torch.equal(other.inv(x), expected)
-    stream = io.BytesIO()
-    torch.save(transform.state_dict(), stream)
-    stream.seek(0)
-    other = interop.TorchTransform(it.EmergingConv2d(2))
-    other.load_state_dict(torch.load(stream))
-    assert torch.equal(other.inv(x), expected)
-    assert transform.double().inv(x.double()).dtype == torch.float64
-
-
-def test_autocast_leaves_the_density_as_it_is() -> None:
-    conv = ic.Chain([ic.QRConv1x1.init(3, rng=np.random.default_rng(0)), ic.ActNorm.init(3)])
-    conv = conv.asarrays(torch.zeros(1))
-    transform = interop.TorchTransform(conv, ndim=2)
-    flow = TransformedDistribution(Normal(torch.zeros(3, 4, 4), 1.0), [transform])
-    x = torch.randn(2, 3, 4, 4)
-    expected = transform.log_abs_det_jacobian(x, x)
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        assert torch.equal(transform.log_abs_det_jacobian(x, x), expected)
-        torch.testing.assert_close(flow.log_prob(x).float(), flow.log_prob(x))
-
-
-@pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")  # dynamo's
-def test_a_density_compiles() -> None:
-    transform = interop.TorchTransform(it.EmergingConv2d(2))
-    base = Normal(torch.zeros(2, 4, 4), 1.0, validate_args=False)
-    flow = TransformedDistribution(base, [transform], validate_args=False)
-    x = torch.randn(3, 2, 4, 4)
-    compiled = torch.compile(flow.log_prob, backend="aot_eager", fullgraph=True)
-    torch.testing.assert_close(compiled(x), flow.log_prob(x))

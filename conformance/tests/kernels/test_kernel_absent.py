@@ -161,34 +161,3 @@ def test_a_prepared_inverse_goes_where_there_is_no_llvmlite(library: str, tmp_pa
     assert (done.returncode, done.stdout) == (0, "pitched wavefront True\n"), done.stderr
     returned = pickle.loads((tmp_path / "returned").read_bytes())
     assert np.abs(to_numpy(returned.inverse(y)) - x).max() < 1e-12
-
-
-@processes
-def test_a_system_that_forbids_new_code_is_done_without(library: str) -> None:
-    """Linux can be told so, from then on, for a process."""
-    code = f"""
-        import ctypes, sys
-        import numpy as np
-        import invconv
-        if "{library}" == "torch":
-            import torch
-            import invconv_torch
-        pr_set_mdwe, refuse_exec_gain = 65, 1
-        if ctypes.CDLL(None).prctl(pr_set_mdwe, refuse_exec_gain, 0, 0, 0):
-            sys.exit("not known here")
-        conv = invconv.AutoregressiveConv.init(3, rng=np.random.default_rng(0))
-        x = np.ones((2, 3, 6, 6))
-        y = conv.forward(x)
-        if "{library}" == "torch":
-            y = torch.as_tensor(y)
-        conv = conv.asarrays(y)
-        assert np.allclose(conv.inverse(y), x)
-        print(conv.prepare((6, 6)).plan["method"])
-        print(invconv.kernels.cpu.machine.reason())
-    """
-    run = [sys.executable, "-c", textwrap.dedent(code)]
-    done = subprocess.run(run, capture_output=True, text=True)
-    if "not known here" in done.stderr or sys.platform != "linux":
-        pytest.skip("no memory-deny-write-execute here")
-    wanted = "pitched wavefront\nthis system forbids new machine code\n"
-    assert (done.returncode, done.stdout) == (0, wanted), done.stderr

@@ -22,7 +22,6 @@ from invconv.kernels.cpu.correlate.gram import compiled_kernel_vjp
 from invconv_torch.native import correlation as torch_correlation
 from invconv_torch.native import kernels
 from tests.kernels.test_kernels import narrower
-from tests.selected import seeds
 
 Floats = np.ndarray[Any, Any]
 
@@ -166,20 +165,6 @@ def test_kernels_are_read_where_they_are(
     assert not found[known == 0].any()
 
 
-@pytest.mark.parametrize("bad", [np.nan, np.inf])
-def test_nan_reaches_the_pixels_that_read_it_and_no_others(bad: float) -> None:
-    rng = np.random.default_rng(0)
-    x, taps = rng.standard_normal((9, 3, 5, 6)), rng.standard_normal((2, 3, 3))
-    offsets = ((0, -1), (1, 0))
-    good = correlated(taps, offsets, x, False)
-    x[4, :, 2, 5] = bad
-    found = correlated(taps, offsets, x, False)
-    reached = np.zeros(x.shape, bool)
-    reached[4, :, 1, 5] = True  # the pixel to the right would be outside the grid
-    assert not np.isfinite(found[reached]).any()
-    assert np.array_equal(found[~reached], good[~reached])
-
-
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("kind", [ic.PeriodicConv, ic.AutoregressiveConv, ic.ExponentialConv])
 def test_gradients_of_many_taps_and_channels(kind: Any, dtype: str) -> None:
@@ -196,7 +181,7 @@ def test_gradients_of_many_taps_and_channels(kind: Any, dtype: str) -> None:
 
 @pytest.mark.parametrize("bits", [128, 256, None])
 @pytest.mark.parametrize("wrap", [False, True], ids=["zeros", "periodic"])
-@pytest.mark.parametrize("seed", seeds(10, more=15))
+@pytest.mark.parametrize("seed", range(10))
 @pytest.mark.usefixtures("always_shared")
 def test_the_gradient_by_the_taps(seed: int, wrap: bool, bits: int | None) -> None:
     """<y_bar, correlate(taps, x)> is linear in each tap: its value for a unit is the gradient."""

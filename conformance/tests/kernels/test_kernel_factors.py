@@ -8,11 +8,10 @@ import numpy as np
 import pytest
 from scipy.linalg import lu_factor
 
-from invconv.kernels import numpy_primitives, primitives
+from invconv.kernels import numpy_primitives
 from invconv.kernels.cpu.compiled import address_of
 from invconv.kernels.cpu.spectral.factors import eliminate
 from tests.kernels.test_kernels import narrower
-from tests.selected import seeds
 
 Array = np.ndarray[Any, Any]
 DTYPES = "float32", "float64", "complex64", "complex128"
@@ -33,7 +32,7 @@ def drawn(rng: np.random.Generator, count: int, channels: int, dtype: str) -> Ar
 
 
 @pytest.mark.parametrize("dtype", DTYPES[1::2])
-@pytest.mark.parametrize("seed", seeds(4, more=32))
+@pytest.mark.parametrize("seed", range(8))
 def test_pivots_are_those_of_lapack(dtype: str, seed: int) -> None:
     """Of any number of matrices, in vectors of any length, of numbers of any size."""
     rng = np.random.default_rng(seed)
@@ -72,18 +71,3 @@ def test_numpys_log_determinants(dtype: str) -> None:
     strided = np.repeat(matrices, 2, axis=0)[::2]
     np.testing.assert_array_equal(numpy_primitives.log_abs_det(strided), logs)
     assert numpy_primitives.log_abs_det(matrices[:0]).shape == (0,)
-
-
-@pytest.mark.filterwarnings("error")
-@pytest.mark.parametrize("count", [1, 24])
-@pytest.mark.parametrize("kind", ["numpy", "array_api_strict"])
-def test_a_zero_pivot_beside_what_is_not_finite_says_nothing(kind: str, count: int) -> None:
-    """By LAPACK and compiled: such a matrix is not called singular; its log-determinant is NaN."""
-    examples = [[np.nan, 1.0], [1.0, 1.0]], [[np.inf, 0.0], [0.0, 0.0]]
-    log_abs_det = numpy_primitives.log_abs_det if kind == "numpy" else primitives.log_abs_det
-    for matrix in examples:
-        matrices: Any = np.stack([matrix] * count)
-        if kind != "numpy":
-            matrices = pytest.importorskip(kind).asarray(matrices)
-        with np.errstate(invalid="warn" if kind == "numpy" else "ignore"):
-            assert np.isnan(np.asarray(log_abs_det(matrices))).all()

@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 import pytest
 import scipy.fft
-import torch
 
 from invconv.kernels.cpu import costs
 from invconv.kernels.cpu.compiled import address_of
@@ -15,9 +14,7 @@ from invconv.kernels.cpu.spectral.product import compiled_product
 from invconv.kernels.frequencies.basis import Basis
 from invconv.kernels.frequencies.cosine import Cosine
 from invconv.kernels.frequencies.fourier import Fourier
-from invconv.kernels.frequencies.products import SpectralProduct
 from tests.kernels.test_kernels import narrower
-from tests.selected import seeds
 
 Array = np.ndarray[Any, Any]
 SHAPES = (37,), (13, 6), (3, 5, 4), (3, 4, 2, 3)  # three axes of which turn there and back
@@ -64,7 +61,7 @@ def random_grid(rng: np.random.Generator) -> tuple[int, ...]:
 
 
 @pytest.mark.parametrize("basis", ["fourier", "cosine"])
-@pytest.mark.parametrize("seed", seeds(4, more=32))
+@pytest.mark.parametrize("seed", range(8))
 def test_products_of_transforms(seed: int, basis: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(costs, "SHARED", 0.0)
     rng = np.random.default_rng(seed)
@@ -85,12 +82,3 @@ def test_products_of_transforms(seed: int, basis: str, monkeypatch: pytest.Monke
         assert np.abs(x - truth).max() <= 4 * eps * norm
         assert np.array_equal(multiplied(chosen, known, images, bits, 2), x)
         assert np.array_equal(multiplied(chosen, known, images[-1:], bits, 1), x[-1:])
-
-
-def test_images_of_another_size_are_not_read() -> None:
-    product = SpectralProduct(np.zeros((20, 3, 3), np.float32), Cosine(), (4, 5))
-    for shape, kind in (((7, 2, 4, 5), "f4"), ((7, 3, 4, 6), "f4"), ((7, 3, 4, 5), "f8")):
-        y = np.zeros(shape, kind)
-        for images in (y, torch.from_numpy(y)):
-            with pytest.raises(ValueError, match="expected 3 channels of 20 pixels of 4 bytes"):
-                product(images)

@@ -19,9 +19,7 @@ from invconv.kernels.cpu.compiler.target import Target, host
 from invconv.kernels.cpu.correlate.images_loop import write_images_correlation
 from invconv.kernels.cpu.lanes import rows
 from invconv.kernels.cpu.loop import write_solve_module, write_weights_module
-from invconv.kernels.order import accumulators
 from invconv_conformance.truth.oracle import affine
-from tests.selected import seeds
 
 Floats = np.ndarray[Any, Any]
 AARCH64 = Target("aarch64-unknown-linux-gnu", "neoverse-n1", "", 128, registers=32, fma=True)
@@ -110,45 +108,9 @@ def test_solves_what_the_dense_matrix_says(seed: int, lanes: str) -> None:
     assert np.array_equal(solved(state, y[-1:]), x[-1:])
 
 
-@pytest.mark.parametrize("channels", [1, 2, 7, 12, 24, 25, 48, 96, 200, 512])
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_any_number_of_channels(channels: int, dtype: str, lanes: str) -> None:
-    rng = np.random.default_rng(channels)
-    conv = ic.AutoregressiveConv.init(channels, 2, rng=rng, channel_order="upper")
-    y = rng.standard_normal((2, channels, 3, 4)).astype(dtype)
-    x = solved(factored(conv, (3, 4), dtype), y).astype("float64")
-    left = np.abs(conv.forward(x) - y).max()
-    assert left < 50 * np.finfo(dtype).eps * np.abs(x).max()
-
-
-def test_the_sums_are_in_the_order_that_is_written_down(lanes: str) -> None:
-    """Step by step in Python, with products and sums rounded once (exact in longdouble)."""
-    if np.finfo(np.longdouble).nmant < 63 or not host().fma:
-        pytest.skip("needs a longdouble of 64 bits and a processor with FMA")
-    rng = np.random.default_rng(0)
-    conv = ic.AutoregressiveConv.init(5, 2, rng=rng)
-    state = factored(conv, (3, 4), "float32")
-    g, y = state.geometry, rng.standard_normal((1, 5, 3, 4)).astype("float32")
-    weights = state.weights[: 4 * 5 * 5].reshape(4, 5, 5)  # tap, input, output
-    count, x = accumulators(g.block, g.single), np.zeros_like(y[0])
-    for i, j in np.ndindex(3, 4):
-        partial = np.zeros((count, 5), np.float32)
-        for tap, (a, b) in enumerate(g.reach):
-            there = i >= a and j >= b
-            z = (y[0] if tap == 0 else x)[:, i - a, j - b] if there else np.zeros(5, np.float32)
-            for k in range(5):
-                exact = weights[tap, k].astype(np.longdouble) * z[k] + partial[k % count]
-                partial[k % count] = exact.astype(np.float32)
-        total = partial[0]
-        for part in partial[1:]:
-            total = total + part
-        x[:, i, j] = total
-    assert np.array_equal(solved(state, y)[0], x)
-
-
 @pytest.mark.parametrize("bits", [128, 256])
 @pytest.mark.parametrize("fma", [True, False])
-@pytest.mark.parametrize("seed", seeds(3, more=5))
+@pytest.mark.parametrize("seed", range(3))
 def test_narrower_vectors(seed: int, bits: int, fma: bool, lanes: str) -> None:
     """SSE and AVX2, which this processor has too; without FMA a product is rounded by itself."""
     rng = np.random.default_rng(seed)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import ctypes.util
-import dataclasses
-import sys
 import threading
 import warnings
 from typing import Any
@@ -13,17 +11,15 @@ import numpy as np
 import pytest
 
 import invconv as ic
-from invconv.kernels.cpu.compiled import address_of, available, compiled_solve
 from invconv.kernels.cuda import compile as compiler
 from invconv.kernels.cuda import driver as cuda_driver
 from invconv.kernels.cuda import launch
 from invconv.kernels.cuda.compile import Code, compile_text
 from invconv.kernels.cuda.launch import DeviceOps, DeviceSolve, device_solve
 from invconv.kernels.cuda.plan import Plan
-from invconv_conformance.truth import oracle
+from tests.launches.checks import Floats, check, images
 from tests.launches.stand_in_driver import STREAM, Driver
 
-Floats = np.ndarray[Any, Any]
 RNG = np.random.default_rng(0)
 
 
@@ -48,26 +44,9 @@ def convolution(dtype: str = "float32", **settings: Any) -> ic.AutoregressiveCon
     return conv
 
 
-def images(*shape: int, dtype: str = "float32") -> Floats:
-    return RNG.standard_normal(shape).astype(dtype)
-
-
-def check(conv: ic.AutoregressiveConv, y: Floats, x: Floats) -> None:
-    """Compare with the definition, and with the CPU's kernel bit for bit."""
-    matrix, _ = oracle.affine(conv, y.shape[2:])
-    wanted = np.linalg.solve(matrix, y.reshape(len(y), -1).T.astype(float)).T.reshape(y.shape)
-    assert np.abs(x - wanted).max() <= 50 * np.finfo(y.dtype).eps * np.abs(wanted).max()
-    if available(y.itemsize):
-        c, expected = conv._causal(), np.empty_like(y)
-        matrices = np.concatenate([c.diagonal[None], c.taps])
-        state = compiled_solve(matrices, y.shape[2:], c.reach, c.direction, c.dilation, c.lower)
-        state.solve(address_of(y), address_of(expected), len(y), 1, y, expected)
-        np.testing.assert_array_equal(x, expected)
-
-
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_what_is_launched_solves(driver: Driver, dtype: str) -> None:
-    conv, y = convolution(dtype, direction=(1, -1)), images(2, 3, 5, 7, dtype=dtype)
+    conv, y = convolution(dtype, direction=(1, -1)), images((2, 3, 5, 7), dtype)
     solve = factored(conv, (5, 7))
     x = solve(y)
     assert (x.shape, x.dtype) == (y.shape, y.dtype)
@@ -91,7 +70,7 @@ def test_what_is_launched_solves(driver: Driver, dtype: str) -> None:
 
 
 def test_bands_follow_each_other_by_counters(driver: Driver) -> None:
-    conv, y = convolution(), images(1, 3, 40, 6)
+    conv, y = convolution(), images((1, 3, 40, 6), "float32")
     solve = factored(conv, (40, 6))
     for _ in range(2):  # whose counters are zero again
         check(conv, y, solve(y))
@@ -103,7 +82,7 @@ def test_bands_follow_each_other_by_counters(driver: Driver) -> None:
 def test_a_launch_may_have_more_shared_memory_than_other_kernels_have(
     driver: Driver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    conv, y = convolution(), images(1, 3, 8, 140)
+    conv, y = convolution(), images((1, 3, 8, 140), "float32")
     solve = factored(conv, (8, 140))
     check(conv, y, solve(y))
     assert 48 * 1024 < driver.launches[-1].shared <= 227 * 1024
@@ -115,7 +94,7 @@ def test_a_launch_may_have_more_shared_memory_than_other_kernels_have(
 
 
 def test_a_graph_records_what_was_not_compiled_before(driver: Driver) -> None:
-    conv, y = convolution(), images(2, 3, 5, 7)
+    conv, y = convolution(), images((2, 3, 5, 7), "float32")
     driver.library.stand_in_capture(True)
     check(conv, y, factored(conv, (5, 7))(y))
     assert [launched.kernel for launched in driver.launches] == ["fold", "decide", "solve"]
@@ -124,7 +103,7 @@ def test_a_graph_records_what_was_not_compiled_before(driver: Driver) -> None:
 def test_more_images_than_a_launch_may_have_are_several(
     driver: Driver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    conv, y = convolution(), images(5, 3, 5, 7)
+    conv, y = convolution(), images((5, 3, 5, 7), "float32")
     solve = factored(conv, (5, 7))
     assert solve.program.plan.most_images == (2**31 - 2) // 5
     monkeypatch.setattr(Plan, "most_images", 2)
@@ -133,31 +112,8 @@ def test_more_images_than_a_launch_may_have_are_several(
     assert solved == [2, 2, 1]
 
 
-def test_each_device_has_its_own_plan_and_shared_memory(
-    driver: Driver, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The second has few processors; both have the code that was compiled once."""
-    known, described = [launch._described(n) for n in (0, 1)], launch._described
-    assert known[0] == known[1]
-    few = dataclasses.replace(known[1], processors=1)
-    monkeypatch.setattr(launch, "_described", lambda n: few if n else described(n))
-    conv, y = convolution(), images(1, 3, 20, 70)
-    for ordinal in (0, 1):
-        monkeypatch.setattr(sys.modules[__name__], "MEMORY", on_device(ordinal))
-        check(conv, y, factored(conv, (20, 70))(y))
-    first, second = (found for found in driver.launches if found.kernel == "solve")
-    assert (first.device, second.device) == (0, 1)
-    assert second.shared > 48 * 1024
-    assert first.grid["bands"] > second.grid["bands"]
-    assert launch._loaded.cache_info().misses == 1
-
-
-def on_device(ordinal: int) -> DeviceOps:
-    return DeviceOps(**(vars(MEMORY) | {"ordinal": lambda x: ordinal}))
-
-
 def test_a_thread_without_a_context_launches(driver: Driver) -> None:
-    conv, y = convolution(), images(2, 3, 5, 7)
+    conv, y = convolution(), images((2, 3, 5, 7), "float32")
     solve, found = factored(conv, (5, 7)), []
     thread = threading.Thread(target=lambda: found.append(solve(y)))
     thread.start()
@@ -185,7 +141,7 @@ def test_other_images_than_the_kernel_reads_are_refused(
 
 
 def test_an_empty_batch_is_not_launched(driver: Driver) -> None:
-    assert factored(convolution(), (5, 7))(images(0, 3, 5, 7)).shape == (0, 3, 5, 7)
+    assert factored(convolution(), (5, 7))(images((0, 3, 5, 7), "float32")).shape == (0, 3, 5, 7)
     assert len(driver.launches) == 2
 
 
@@ -223,14 +179,3 @@ def test_where_nothing_can_be_launched_one_warning_says_why(
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         require_no_solve()
-
-
-def test_other_numbers_have_no_kernel(driver: Driver) -> None:
-    c = convolution()._causal()
-    stencil = (5, 7), c.reach, c.direction, c.dilation, c.lower
-    for dtype in ("float16", "complex64", "int32"):
-        matrices = np.concatenate([c.diagonal[None], c.taps]).astype(dtype)
-        assert device_solve(matrices, *stencil, MEMORY) is None
-    elsewhere = DeviceOps(**(vars(MEMORY) | {"ordinal": lambda x: None}))
-    assert device_solve(matrices, *stencil, elsewhere) is None
-    assert driver.launches == []

@@ -1,8 +1,8 @@
 """A stand-in for CuPy that runs on NumPy: what is a host read or a mixed operand there raises here.
 
-`install` writes it as a package ``cupy`` for another process to import. It offers what the core and
-its adapter call, under array-api-compat's own wrappers for CuPy, and lists every call, by name and
-form, in the file that the environment names as STAND_IN_CALLS.
+`runner` writes it as a package ``cupy`` for another process to import. It offers what the core and
+its adapter call, under array-api-compat's own wrappers for CuPy, and lists what is called in the
+file that the environment names as STAND_IN_CALLS.
 
 - Values are out of reach, through ``bool``, ``float``, ``get``, NumPy, ``in`` or a mask that is an
   index, while a function of the core is running that must not wait.
@@ -14,7 +14,6 @@ form, in the file that the environment names as STAND_IN_CALLS.
 from __future__ import annotations
 
 import functools
-import json
 import operator
 import os
 import subprocess
@@ -31,18 +30,12 @@ _MOVERS = {"asarrays", "init", "condition", "save", "to_numpy"}
 _COMMANDS = "invconv._cli"  # which run the suite: what that calls is the core
 
 
-def install(folder: Path) -> None:
-    """Write the packages cupy and cupyx."""
-    for name in ("cupy", "cupyx"):
-        (folder / name).mkdir()
-    (folder / "cupy" / "_stand_in.py").write_text(Path(__file__).read_text(encoding="utf-8"))
-    (folder / "cupy" / "__init__.py").write_text(_ENTRY)
-    (folder / "cupyx" / "__init__.py").write_text("import cupy\n")
-
-
 def runner(folder: Path, **settings: str) -> Callable[..., subprocess.CompletedProcess[str]]:
-    """Write the packages, and return a function that runs Python with them."""
-    install(folder)
+    """Write the packages cupy and cupyx, and return a function that runs Python with them."""
+    for name, text in (("cupy", _ENTRY), ("cupyx", "import cupy\n")):
+        (folder / name).mkdir()
+        (folder / name / "__init__.py").write_text(text)
+    (folder / "cupy" / "_stand_in.py").write_text(Path(__file__).read_text(encoding="utf-8"))
     paths = {"PYTHONPATH": os.pathsep.join([str(folder), *sys.path]), "PYTHONWARNINGS": "error"}
 
     def python(*arguments: str, **more: str) -> subprocess.CompletedProcess[str]:
@@ -51,10 +44,6 @@ def runner(folder: Path, **settings: str) -> Callable[..., subprocess.CompletedP
         return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
 
     return python
-
-
-class HostReadError(AssertionError):
-    """A value was read where nothing may wait for the device."""
 
 
 def _read(how: str) -> None:
@@ -72,7 +61,7 @@ def _read(how: str) -> None:
             entry = frame
         frame = frame.f_back  # type: ignore[assignment]
     if entry is not None and entry.f_code.co_name not in _MOVERS:
-        raise HostReadError(f"{how} in {entry.f_code.co_qualname}")
+        raise AssertionError(f"{how} in {entry.f_code.co_qualname}")
 
 
 def _forbidden(name: str) -> Callable[..., Any]:
@@ -149,16 +138,16 @@ def _wrap(x: Any) -> Any:
 
 
 @functools.cache
-def _record(name: str, positional: int, keywords: tuple[str, ...]) -> None:
-    """Add a line to the file of calls, once for each form of a call in a process."""
+def _record(name: str) -> None:
+    """Add a line to the file of calls, once for each name in a process."""
     if path := os.environ.get("STAND_IN_CALLS"):
         with open(path, "a", encoding="utf-8") as file:
-            file.write(json.dumps([name, positional, keywords]) + "\n")
+            file.write(f"{name}\n")
 
 
 def _on_device(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
     def call(*args: Any, **kwargs: Any) -> Any:
-        _record(name, len(args), tuple(sorted(kwargs)))
+        _record(name)
         plain = [_unwrap(a) for a in args]
         options = {key: _unwrap(value) for key, value in kwargs.items()}
         with np.errstate(all="ignore"):
@@ -178,7 +167,7 @@ for _name in [*_METHODS.split(), *(f"__{o}__" for o in _OPERATORS.split())]:
 
 def asarray(obj: Any, dtype: Any = None, copy: Any = None) -> ndarray:
     """Return a new array; NumPy's values go onto the device."""
-    _record("cupy.asarray", 1, () if dtype is None else ("dtype",))
+    _record("cupy.asarray")
     return ndarray(np.array(obj._values if isinstance(obj, ndarray) else obj, dtype=dtype))
 
 
@@ -199,28 +188,21 @@ def _as_strided(x: Any, shape: Any = None, strides: Any = None) -> Any:
 def _solve(a: Any, b: Any) -> Any:
     if a.shape[:-1] != b.shape[:-1]:
         raise ValueError("a must have (..., M, M) shape and b must have (..., M, K)")
-    try:
-        return np.linalg.solve(a, b)
-    except np.linalg.LinAlgError:
-        return np.full_like(b, np.nan)
+    return _or_nan(np.linalg.solve, a, b)
 
 
 def _inv(a: Any) -> Any:
+    return _or_nan(np.linalg.inv, a)
+
+
+def _or_nan(function: Callable[..., Any], *arrays: Any) -> Any:
     try:
-        return np.linalg.inv(a)
+        return function(*arrays)
     except np.linalg.LinAlgError:
-        return np.full_like(a, np.nan)
+        return np.full_like(arrays[-1], np.nan)
 
 
-def _solve_triangular(
-    a: Any,
-    b: Any,
-    trans: Any = 0,
-    lower: bool = False,
-    unit_diagonal: bool = False,
-    overwrite_b: bool = False,
-    check_finite: bool = False,
-) -> Any:
+def _solve_triangular(a: Any, b: Any, *, lower: bool) -> Any:
     return _solve(np.tril(a) if lower else np.triu(a), b)
 
 
@@ -232,9 +214,14 @@ def _module(name: str, **names: Any) -> Any:
     return module
 
 
-def _functions(prefix: str, source: Any, names: str, **own: Any) -> dict[str, Any]:
-    found = {name: getattr(source, name) for name in names.split()} | own
-    return {name: _on_device(f"{prefix}.{name}", function) for name, function in found.items()}
+def _functions(prefix: str, source: Any = None, **own: Any) -> dict[str, Any]:
+    """Return the functions of a module of NumPy's, and others, as they are on the device."""
+    names = [] if source is None else source.__all__
+    found = {name: getattr(source, name) for name in names if name != "test"} | own
+    return {
+        name: value if isinstance(value, type) else _on_device(f"{prefix}.{name}", value)
+        for name, value in found.items()
+    }
 
 
 class Device:
@@ -281,18 +268,15 @@ def populate(space: dict[str, Any]) -> None:
     device = _module("cupy.cuda.device", Device=Device)
     space["cuda"] = _module("cupy.cuda", Device=Device, device=device, runtime=runtime)
     space["cuda"].get_current_stream = _current_stream
-    names = "cholesky eigh matrix_rank norm pinv qr slogdet svd lstsq"
-    linalg = _functions("cupy.linalg", np.linalg, names, solve=_solve, inv=_inv)
+    linalg = _functions("cupy.linalg", np.linalg, solve=_solve, inv=_inv)
     space["linalg"] = _module("cupy.linalg", **linalg)
-    names = "fft ifft fftn ifftn rfft irfft rfftn irfftn hfft ihfft fftfreq rfftfreq"
-    fft = _functions("cupy.fft", np.fft, names + " fftshift ifftshift")
-    space["fft"] = _module("cupy.fft", **fft)
-    strides = _functions("cupy.lib.stride_tricks", np, "", as_strided=_as_strided)
+    space["fft"] = _module("cupy.fft", **_functions("cupy.fft", np.fft))
+    strides = _functions("cupy.lib.stride_tricks", as_strided=_as_strided)
     tricks = _module("cupy.lib.stride_tricks", **strides)
     space["lib"] = _module("cupy.lib", stride_tricks=tricks)
     kinds = {"float32": 0}
     _module("cupy._core", get_compute_type=kinds.get, set_compute_type=kinds.__setitem__)
     _module("cupy._core._routines_linalg", COMPUTE_TYPE_DEFAULT=0)
-    solves = _functions("cupyx.scipy.linalg", np, "", solve_triangular=_solve_triangular)
+    solves = _functions("cupyx.scipy.linalg", solve_triangular=_solve_triangular)
     _module("cupyx.scipy", linalg=_module("cupyx.scipy.linalg", **solves))
     space["__all__"] = [name for name in space if not name.startswith("_")]

@@ -29,37 +29,6 @@ def test_nothing_is_promoted(x64: bool, mask: str) -> None:
     np.testing.assert_allclose(conv.forward(np.asarray(x, float)), y, rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize(
-    ("kernel_size", "dilation", "grid"),
-    [
-        ((16, 16), 1, (3, 3)),
-        (2, 400, (4, 4)),
-        ((3, 2), (7, 1), (4, 5)),
-        ((2, 3, 5, 5), 3, (2, 4, 4, 4)),
-    ],
-)
-@pytest.mark.parametrize("mask", ["corner", "raster"])
-def test_taps_and_dilations_beyond_the_grid_cost_nothing(
-    kernel_size: Any, dilation: Any, grid: tuple[int, ...], mask: str
-) -> None:
-    """Once they were compiled one after the other, for minutes."""
-    rng = np.random.default_rng(0)
-    conv = ic.AutoregressiveConv.init(
-        2, kernel_size, len(grid), dilation=dilation, mask=mask, rng=rng
-    )
-    y = rng.standard_normal((2, 2, *grid))
-    found = conv.asarrays(jnp.zeros(0)).inverse(jnp.asarray(y))
-    np.testing.assert_allclose(found, conv.inverse(y), rtol=1e-10, atol=1e-10)
-
-
-def test_ranks_are_not_promoted() -> None:
-    rng = np.random.default_rng(0)
-    conv = ic.EmergingConv.init(2, rng=rng).replace(bias=np.ones(2))
-    chain = ic.Chain([ic.ActNorm.init(2), conv]).asarrays(jnp.zeros(0))
-    with jax.numpy_rank_promotion("raise"):
-        chain.inverse(chain.forward(jnp.ones((2, 2, 4, 4))))
-
-
 @pytest.mark.parametrize("name", ["adamw", "lion"])
 def test_weight_decay_does_not_reach_the_sign_of_plu(name: str) -> None:
     optax, equinox = pytest.importorskip("optax"), pytest.importorskip("equinox")

@@ -3,25 +3,17 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 import sys
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import jax
 import numpy as np
 import pytest
 from jax import numpy as jnp
-from llvmlite import binding
 
 import invconv as ic
 import invconv_jax  # noqa: F401 - makes operators pytrees
-from invconv.kernels.cpu import machine
-from invconv.kernels.cpu.compiler import frame, target
-from invconv.kernels.cpu.compiler.ir import Writer
-from invconv.kernels.cpu.handler import write_handler
 
 jax.config.update("jax_enable_x64", True)
 
@@ -38,19 +30,6 @@ def test_a_large_solve_needs_a_third_of_its_input_beside_the_result(shape: tuple
     y = jax.ShapeDtypeStruct(shape, np.float32)
     compiled = jax.jit(conv.prepare(shape[2:], check=False).inverse).lower(y).compile()
     assert compiled.memory_analysis().temp_size_in_bytes <= 0.3 * 4 * np.prod(shape)
-
-
-def test_threads_that_need_a_new_handler_at_once() -> None:
-    hosts = [convolution(channels) for channels in (7, 7, 7, 9, 9, 9)]
-    y = [RNG.standard_normal((1, host.channels, 3, 4)) for host in hosts]
-
-    def solve(host: ic.AutoregressiveConv, y: Any) -> Any:
-        return jax.jit(lambda conv, y: conv.inverse(y))(host.asarrays(jnp.zeros(())), y)
-
-    with ThreadPoolExecutor(6) as pool:
-        found = list(pool.map(solve, hosts, y))
-    for host, given, x in zip(hosts, y, found, strict=True):
-        np.testing.assert_array_equal(x, host.inverse(given))
 
 
 def test_programs_on_a_disk_find_the_handler_in_another_process(tmp_path: Path) -> None:
@@ -73,55 +52,3 @@ def test_programs_on_a_disk_find_the_handler_in_another_process(tmp_path: Path) 
         subprocess.run([sys.executable, "-c", program], check=True, env=os.environ | settings)
         kept.append({p.name for p in tmp_path.iterdir() if not p.name.endswith("-atime")})
     assert kept[0] == kept[1] != set()
-
-
-def test_the_handler_is_compiled_for_aarch64() -> None:
-    arm = target.Target("aarch64-unknown-linux-gnu", "neoverse-n1", "", 128, 32, fma=True)
-    writer = Writer(arm, 4)
-    write_handler(writer, {"prepare": 1 << 40, "solve": 2 << 40, "sums": 3 << 40})
-    binding.initialize_all_targets()
-    binding.initialize_all_asmprinters()
-    module = binding.parse_assembly(str(writer.module))
-    text = machine.optimised(module, arm, thorough=False).emit_assembly(module)
-    assert text.lower().count("fpcr") == 3
-
-
-LAYOUT = """\
-#include <cstddef>
-#include "xla/ffi/api/c_api.h"
-#define IS(record, member, word) static_assert(offsetof(record, member) == 8 * (word), #member);
-"""
-PLACES = {
-    "XLA_FFI_Api": {
-        "XLA_FFI_Error_Create": frame._MAKE_ERROR,
-        "XLA_FFI_Stream_Get": frame._GET_STREAM,
-    },
-    "XLA_FFI_CallFrame": {
-        "api": frame._API,
-        "ctx": frame._CONTEXT,
-        "stage": 4,
-        "args.args": frame._ARGUMENTS,
-        "rets.rets": frame._RESULTS,
-        "attrs.attrs": frame._ATTRIBUTES,
-    },
-    "XLA_FFI_Stream_Get_Args": {"ctx": 2, "stream": 3},
-    "XLA_FFI_Error_Create_Args": {"message": 2, "errc": 3},
-    "XLA_FFI_Array": {"data": 2},
-    "XLA_FFI_Buffer": {"data": 3, "rank": 4},
-}
-
-
-@pytest.mark.parametrize("late", [0, 1], ids=["as written", "planted"])
-def test_records_are_those_of_the_header(late: int) -> None:
-    if shutil.which("g++") is None:
-        pytest.skip("no g++")
-    lines = [
-        f"IS({record}, {member}, {place + late})"
-        for record, members in PLACES.items()
-        for member, place in members.items()
-    ]
-    command = ["g++", "-std=c++17", "-fsyntax-only", "-I", jax.ffi.include_dir(), "-x", "c++", "-"]
-    text = LAYOUT + "\n".join(lines)
-    done = subprocess.run(command, input=text, capture_output=True, text=True, timeout=60)
-    assert done.returncode == late
-    assert done.stderr.count("static assertion failed") == late * len(lines), done.stderr

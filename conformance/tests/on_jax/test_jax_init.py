@@ -46,12 +46,6 @@ def test_init_passes_settings_on() -> None:
         invconv_jax.init(jax.random.split(jax.random.key(0)), ic.Conv1x1, 2)
 
 
-@pytest.mark.parametrize("key", [0, np.zeros(2, np.uint32)])
-def test_init_asks_for_a_key(key: Any) -> None:
-    with pytest.raises(TypeError, match=r"key: expected a key such as jax.random.key\(0\), got"):
-        invconv_jax.init(key, ic.Conv1x1, 3)
-
-
 @pytest.mark.parametrize(
     ("arguments", "settings", "error", "message"),
     [

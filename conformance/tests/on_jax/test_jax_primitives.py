@@ -129,14 +129,6 @@ def test_the_gradient_of_an_inverse_stores_one_image() -> None:
     assert sum(int(np.prod(r.shape)) for r in residuals) < 1.05 * x.size
 
 
-def test_without_jit_it_computes_the_same() -> None:
-    conv = ic.AutoregressiveConv.init(2, rng=np.random.default_rng(0)).asarrays(jnp.zeros(0))
-    y = jnp.asarray(np.random.default_rng(1).standard_normal((1, 2, 3, 4)))
-    expected = conv.inverse(y)
-    with jax.disable_jit():
-        np.testing.assert_allclose(conv.inverse(y), expected, rtol=1e-12)
-
-
 @pytest.mark.parametrize("mask", ["corner", "raster"])
 def test_an_inverse_is_exported_for_any_batch(mask: str) -> None:
     conv = ic.AutoregressiveConv.init(3, mask=mask, rng=np.random.default_rng(0))

@@ -180,54 +180,6 @@ def test_a_prepared_inverse_is_an_argument_of_jit(case: Any) -> None:
     assert len(traces) == 1
 
 
-@pytest.mark.parametrize("case", of_each_class("pluconv1x1-2d", "emerging-biases"))
-def test_prepared_inverses_are_stacked_and_vectorised(case: Any) -> None:
-    """Those that were prepared one by one, and those that vmap prepares."""
-    host, x = case.conv(), case.images(1)[0]
-    parameters = host.parameters().items()
-    hosts = [host.replace(**{n: f * a for n, a in parameters}) for f in (1, 1.05)]
-    images = jnp.stack([hosts[0].forward(x), hosts[1].forward(2 * x + 1)])
-    convs = [conv.asarrays(images) for conv in hosts]
-    prepared = [conv.prepare(case.spatial_shape, check=False) for conv in convs]
-    together = jax.tree.map(lambda *a: jnp.stack(a), *convs)
-    for stacked in (
-        jax.tree.map(lambda *a: jnp.stack(a), *prepared),
-        jax.vmap(lambda conv: conv.prepare(case.spatial_shape))(together),
-    ):
-        got = jax.jit(jax.vmap(lambda p, y: p.inverse(y)))(stacked, images)
-        np.testing.assert_allclose(got, jnp.stack([x, 2 * x + 1]), rtol=0, atol=1e-9)
-        with pytest.raises(ValueError, match="one axis more"):
-            stacked.inverse(images[0])
-
-
-def test_a_scan_over_stacked_layers_is_a_chain() -> None:
-    keys = jax.random.split(jax.random.key(0), 4)
-
-    def layer(key: Any) -> ic.Chain:
-        one, two = jax.random.split(key)
-        steps = invconv_jax.init(one, ic.PLUConv1x1, 3), invconv_jax.init(two, ic.EmergingConv, 3)
-        return ic.Chain(steps)
-
-    stacked = jax.vmap(layer)(keys)
-    x = jax.random.normal(jax.random.key(1), (2, 3, 6, 5))
-
-    @jax.jit  # type: ignore[untyped-decorator]
-    def flow(stacked: Any, x: Any) -> Any:
-        def step(carry: Any, layer: Any) -> Any:
-            x, total = carry
-            x, log_det = layer.forward_and_log_det(x)
-            return (x, total + log_det), None
-
-        return jax.lax.scan(step, (x, jnp.zeros(2)), stacked)[0]
-
-    chain = ic.Chain([layer(key) for key in keys])
-    for got, wanted in zip(flow(stacked, x), chain.forward_and_log_det(x), strict=True):
-        np.testing.assert_allclose(got, wanted, rtol=0, atol=1e-12)
-    gradient = jax.grad(lambda s: flow(s, x)[0].sum(), allow_int=True)(stacked)
-    assert gradient.steps[1].first.kernel.shape == (4, 3, 3, 2, 2)
-    assert not gradient.steps[0].sign.any()
-
-
 @pytest.mark.parametrize("case", of_each_class("actnorm-2d", "periodic-bias", "emerging-biases"))
 def test_channels_last(case: Any) -> None:
     conv, x = on_jax(case)

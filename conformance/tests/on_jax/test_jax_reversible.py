@@ -87,6 +87,36 @@ def test_jax_gradients_are_those_of_the_stored_version(name: str) -> None:
     np.testing.assert_allclose(found[1], expected[1], rtol=1e-9, atol=1e-9)
 
 
+@pytest.mark.parametrize("batch", [(), (2,), (2, 3)])
+def test_jax_batch_axes_are_those_of_the_chain(batch: tuple[int, ...]) -> None:
+    """C = H: a 1x1 alone could not tell which axis is which."""
+    chain = jax_chains()["unlike"]
+    x = jnp.asarray(np.random.default_rng(1).standard_normal((*batch, 4, 4, 5)))
+    for got, expected in zip(
+        ij.reversible(chain, (4, 5)).forward_and_log_det(x),
+        chain.forward_and_log_det(x),
+        strict=True,
+    ):
+        assert got.shape == expected.shape
+        np.testing.assert_allclose(got, expected, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("scale", [0.0, 1e-30, 1e25])
+def test_jax_an_input_of_any_size_has_a_gradient(scale: float) -> None:
+    """Zero too, of which rounding leaves something else, and numbers whose squares overflow."""
+    rng = np.random.default_rng(0)
+    step = ic.AutoregressiveConv.init(3, rng=rng).replace(bias=np.ones(3) / 3)
+    chain = ic.Chain([step] * 4).asarrays(jnp.zeros(0, "float32"))
+    x = jnp.full((2, 3, 8, 8), scale, "float32")
+
+    def loss(flow: Any) -> Any:
+        return flow.forward_and_log_det(x)[0].sum()
+
+    got, expected = jax.grad(loss)(ij.reversible(chain, (8, 8))).chain, jax.grad(loss)(chain)
+    for a, b in zip(jax.tree.leaves(got), jax.tree.leaves(expected), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-3)
+
+
 @pytest.mark.slow
 def test_jax_memory_does_not_grow_with_depth() -> None:
     def planned(depth: int, wrap: Callable[[ic.Chain], Any]) -> int:

@@ -40,9 +40,10 @@ class Coupling(torch.nn.Module):  # type: ignore[misc]
 def torch_layers() -> list[torch.nn.Module]:
     torch.manual_seed(0)
     dtype = torch.float64
-    shared = it.PeriodicConv2d(4, dtype=dtype)
+    first, shared = it.ActNorm(4, dtype=dtype), it.PeriodicConv2d(4, dtype=dtype)
+    torch.nn.init.constant_(first.log_scale, 0.1)  # a log-determinant of 0 would not be missed
     return [
-        it.ActNorm(4, dtype=dtype),
+        first,
         it.EmergingConv2d(4, mixing="plu", dtype=dtype),
         shared,
         Coupling(),

@@ -9,9 +9,7 @@ import pytest
 import torch
 from torch.autograd import gradcheck, gradgradcheck
 from torch.func import functional_call
-from torch.nn.functional import leaky_relu
 
-import invconv_torch as it
 from tests.on_torch.modules import Method
 
 # what PyTorch's own forward mode imports
@@ -33,45 +31,15 @@ def as_function(layer: Any, direction: str) -> tuple[Callable[..., Any], dict[st
     return function, parameters
 
 
-# by default the Jacobian in random directions, in which any wrong entry shows; else entry by entry
-@pytest.mark.parametrize("fast", [True, pytest.param(False, marks=pytest.mark.slow)])
 @directions
-def test_gradcheck(layer_name: str, torch_layer: Build, direction: str, fast: bool) -> None:
+def test_gradcheck(layer_name: str, torch_layer: Build, direction: str) -> None:
+    """The Jacobian in random directions, in which any wrong entry shows."""
     layer, x = torch_layer(layer_name)
     function, parameters = as_function(layer, direction)
     inputs = (x.requires_grad_(), *parameters.values())
-    settings: Any = {"rtol": 1e-5, "atol": 1e-6, "check_forward_ad": True, "fast_mode": fast}
+    settings: Any = {"rtol": 1e-5, "atol": 1e-6, "check_forward_ad": True, "fast_mode": True}
     assert gradcheck(function, inputs, **settings, check_batched_grad=True)
     assert gradgradcheck(function, inputs, atol=1e-4, fast_mode=True)
-
-
-@directions
-def test_results_are_edited_in_place(layer_name: str, torch_layer: Build, direction: str) -> None:
-    """By the layer that comes next; the derivative of an inverse needs its result, and says so."""
-    layer, x = torch_layer(layer_name)
-    leaves = [x.requires_grad_(), *layer.parameters()]
-
-    def gradients(inplace: bool) -> Any:
-        z, log_det = getattr(layer, direction)(x)
-        z = leaky_relu(z, 0.1, inplace=inplace)
-        log_det = log_det.mul_(2) if inplace else 2 * log_det
-        loss = (z**3).sum() + (log_det**3).sum()
-        return torch.autograd.grad(loss, leaves, create_graph=True, allow_unused=True)
-
-    if direction == "inverse":
-        with pytest.raises(RuntimeError, match="modified by an inplace operation"):
-            gradients(inplace=True)
-    else:
-        torch.testing.assert_close(gradients(inplace=True), gradients(inplace=False))
-    for gradient in gradients(inplace=False):
-        if gradient is not None and gradient.requires_grad:
-            gradient.mul_(2)
-    leaky_relu(getattr(layer, direction)(x[:0])[0], 0.1, inplace=True)
-
-
-def test_an_empty_result_is_not_its_argument() -> None:
-    layer, x = it.PeriodicConv1d(1, 601), torch.empty(0, 1, 4, requires_grad=True)
-    leaky_relu(layer(x)[0], 0.1, inplace=True).sum().backward()
 
 
 def test_gradient_through_a_remembered_inverse(layer_name: str, torch_layer: Build) -> None:

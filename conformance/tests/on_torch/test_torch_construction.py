@@ -66,14 +66,6 @@ def test_layers_begin_in_the_default_dtype(layer_name: str) -> None:
     assert all(p.is_contiguous() for p in parameters), "torch.export.save warns of others"
 
 
-def test_no_parameter_is_pinned(layer_name: str, torch_layer: Build) -> None:
-    """FSDP resizes the memory of parameters, which PyTorch refuses once NumPy has seen it."""
-    layer, x = torch_layer(layer_name)
-    z, _ = layer(x)
-    layer.inverse(z)
-    assert all(p.untyped_storage().resizable() for p in layer.parameters())
-
-
 @pytest.mark.parametrize("name", [n for n in TORCH_LAYERS if not n.endswith(("1d", "3d"))])
 def test_channels_last_comes_back(name: str, torch_layer: Build) -> None:
     """For layers in the same format, too."""
@@ -87,28 +79,6 @@ def test_channels_last_comes_back(name: str, torch_layer: Build) -> None:
             assert direction(last)[0].is_contiguous(memory_format=torch.channels_last)
         assert got.is_contiguous(memory_format=torch.channels_last)
         torch.testing.assert_close(got, expected, rtol=1e-12, atol=1e-12)
-
-
-@pytest.mark.parametrize("reentrant", [True, False])
-def test_checkpointing(layer_name: str, torch_layer: Build, reentrant: bool) -> None:
-    layer, x = torch_layer(layer_name)
-    inputs = [x.requires_grad_(), *layer.parameters()]
-
-    def both(x: Any) -> Any:
-        z, log_det = layer(x)
-        back, _ = layer.inverse(z.tanh())
-        return z, log_det, back
-
-    def gradients(results: Any) -> Any:
-        for tensor in inputs:
-            tensor.grad = None
-        sum((r**2).sum() for r in results).backward()
-        return [tensor.grad for tensor in inputs]
-
-    expected = gradients(both(x))
-    found = gradients(torch.utils.checkpoint.checkpoint(both, x, use_reentrant=reentrant))
-    for got, wanted in zip(found, expected, strict=True):
-        torch.testing.assert_close(got, wanted, rtol=1e-12, atol=1e-12)
 
 
 def test_parametrizations(layer_name: str, torch_layer: Build) -> None:

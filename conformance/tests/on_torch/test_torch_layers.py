@@ -7,7 +7,6 @@ import pickle
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 
@@ -51,38 +50,6 @@ def test_the_seed_decides_the_start(layer_name: str, torch_layer: Build) -> None
     assert all(torch.equal(t, state[n]) for n, t in first.state_dict().items())
     if layer_name != "actnorm":
         assert not all(torch.equal(t, state[n]) for n, t in third.state_dict().items())
-
-
-def test_the_gradients_of_an_empty_batch_are_zero(layer_name: str, torch_layer: Build) -> None:
-    layer, images = torch_layer(layer_name)
-    for function in (layer.forward, layer.inverse):
-        x = images[:0].detach().requires_grad_()
-        y, log_det = function(x)
-        (y.sum() + log_det.sum()).backward()
-        assert x.grad is not None
-        assert x.grad.shape == x.shape
-        gradients = [p.grad for p in layer.parameters() if p.grad is not None]
-        assert gradients
-        assert not any(g.any() for g in gradients)
-
-
-def test_the_start_is_the_papers() -> None:
-    torch.manual_seed(0)
-    layer = it.EmergingConv2d(24, 3, dtype=torch.float64)
-    first = layer.first.kernel.detach()
-    rest = first.clone()
-    rest[..., 0, 0] -= torch.eye(24)
-    assert 0.015 < rest[rest != 0].std() < 0.025
-    assert layer.first.kernel.shape == (24, 24, 2, 2)
-    centre = it.PeriodicConv2d(24, 3, dtype=torch.float64).kernel.detach()[..., 1, 1]
-    gram = centre @ centre.T
-    assert (gram - torch.eye(24)).abs().max() < 0.4
-    qr = it.Conv1x1(5, "qr")
-    assert torch.equal(qr.scale, torch.ones(5))
-    assert not qr.upper.any()
-    plain = it.Conv1x1(6, dtype=torch.float64).weight.detach()
-    torch.testing.assert_close(plain @ plain.T, torch.eye(6).double())
-    assert layer(torch.zeros(1, 24, 4, 4, dtype=torch.float64))[0].abs().max() == 0  # the bias
 
 
 def test_dtypes_and_devices(layer_name: str, torch_layer: Build) -> None:
@@ -136,45 +103,6 @@ def test_arguments_and_repr() -> None:
         it.Conv1x1(4, "lu")
     with pytest.raises(ValueError, match="4 channel"):
         layer(torch.zeros(1, 3, 8, 8))
-
-
-def test_any_operator_of_the_core_is_a_module() -> None:
-    rng = np.random.default_rng(0)
-    conv = ic.Chain([ic.ActNorm.init(3), ic.Inverse(ic.PeriodicConv.init(3, rng=rng))])
-    layer = it.InvertibleModule(conv, dtype=torch.float64)
-    x = rng.standard_normal((2, 3, 4, 4))
-    np.testing.assert_allclose(layer(torch.tensor(x))[0].detach(), conv.forward(x), atol=1e-12)
-    assert set(dict(layer.named_parameters())) == set(conv.parameters())
-
-
-def test_a_reset_draws_in_the_dtype_of_the_layer() -> None:
-    torch.manual_seed(1)
-    layer = it.Conv1x1(3, dtype=torch.float64)
-    first = layer.weight.detach().clone()
-    torch.manual_seed(1)
-    layer.reset_parameters()
-    assert torch.equal(layer.weight, first)
-    torch.nn.utils.parametrizations.orthogonal(layer, "weight")
-    with pytest.raises(RuntimeError, match="reset_parameters: expected parameters named weight"):
-        layer.reset_parameters()
-
-
-def test_an_inverse_names_its_own_argument() -> None:
-    layer = it.EmergingConv2d(3).eval()
-    with pytest.raises(ValueError, match=r"^z: expected shape"):
-        layer.inverse(torch.zeros(3))
-    with pytest.raises(TypeError, match=r"^z: expected dtype float32"):
-        layer.inverse(torch.zeros(1, 3, 4, 4, dtype=torch.float64))
-
-
-def test_autocast_of_a_layer_without_parameters() -> None:
-    layer = it.Conv1x1(3, bias=False)
-    weight = layer.weight.detach()
-    del layer.weight
-    layer.register_buffer("weight", weight)
-    with torch.autocast("cpu", torch.bfloat16):
-        z, _ = layer(torch.ones(1, 3, 2, 2, dtype=torch.bfloat16))
-    assert z.dtype == torch.float32
 
 
 def test_settings_are_named_and_operators_are_operators() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,8 +14,6 @@ import invconv as ic
 import invconv_torch as it
 from invconv_conformance.cases.case import Case
 from invconv_conformance.truth import oracle
-from invconv_torch.exporting import constant
-from invconv_torch.exporting.waves import lanes_of
 from tests.libraries.onnx_programs import BATCH, exported, run
 from tests.on_torch.modules import Both
 from tests.selected import cases_named
@@ -59,7 +56,10 @@ def test_what_is_traced(layer_name: str, dtype: Any, torch_layer: Build) -> None
     check(layer, x, eagerly(layer, x))
 
 
-OTHERS = "corner-4d-++-", "chain-merged", "inverse-emerging-biases", "periodic-k7"
+OTHERS = (
+    *("corner-4d-++-", "corner-3d-dilated", "raster-k2x3-dilated", "chain-merged"),
+    *("inverse-emerging-biases", "periodic-k7"),
+)
 
 
 @pytest.mark.parametrize("case", cases_named(*OTHERS), ids=lambda case: case.name)
@@ -119,26 +119,6 @@ def test_a_graph_does_not_grow_with_the_grid() -> None:
     assert not inputs & {"layer.first.kernel", "layer.second.kernel"}
 
 
-@pytest.mark.parametrize("mask", ["corner", "raster"])
-@pytest.mark.parametrize("ndim", [1, 2, 3])
-def test_lanes(ndim: int, mask: str) -> None:
-    """Of odd grids, dilations and directions; index arrays of NumPy and of torch are the same."""
-    rng = np.random.default_rng(ndim)
-    for dilation, direction in itertools.product((1, 2, 3), (1, -1)):
-        settings: Any = {"mask": mask, "dilation": dilation, "direction": direction}
-        conv = ic.AutoregressiveConv.init(2, 2, ndim, **settings, rng=rng)
-        conv = conv.replace(kernel=conv.kernel + 0.2 * rng.standard_normal(conv.kernel.shape))
-        shape = tuple(int(n) for n in rng.integers(1, 6, ndim))
-        layer = it.InvertibleModule(conv)
-        x = torch.randn(2, 2, *shape, dtype=torch.float64)
-        check(layer, x, eagerly(layer, x))
-        causal = conv._family.linear.stencil(conv.kernel).within(shape)
-        for one, other in zip(
-            lanes_of(causal, shape, np), lanes_of(causal, shape, torch), strict=True
-        ):
-            assert np.array_equal(one, other)
-
-
 def residual(layer: Any, y: Any) -> float:
     """Return how far K x is from y, for x of what an export traces, in float64."""
     x = eagerly(layer, y)[2].double().numpy()
@@ -147,7 +127,7 @@ def residual(layer: Any, y: Any) -> float:
 
 
 @pytest.mark.parametrize("kind", ["autoregressive", "qr"])
-def test_an_ill_conditioned_triangle_is_refined(kind: str, monkeypatch: Any) -> None:
+def test_an_ill_conditioned_triangle_is_refined(kind: str) -> None:
     torch.manual_seed(0)
     layer: Any = it.AutoregressiveConv1d(8) if kind == "autoregressive" else it.Conv1x1(8, "qr")
     with torch.no_grad():
@@ -156,11 +136,7 @@ def test_an_ill_conditioned_triangle_is_refined(kind: str, monkeypatch: Any) -> 
         else:
             layer.kernel[:, :, 0] += 2 * torch.randn(8, 8).tril(-1)
         y = layer(torch.randn(4, 8, 12))[0]
-    refined = residual(layer, y)
-    assert refined < 1e-6
-    plain = constant._multiply
-    monkeypatch.setattr(constant, "_multiply", lambda y, inverse, matrix=None: plain(y, inverse))
-    assert residual(layer, y) > 3 * refined
+    assert residual(layer, y) < 4e-7  # 8e-7 where it is not refined
 
 
 def test_the_older_exporter_is_refused(tmp_path: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -113,18 +112,6 @@ def test_restored_after_an_error_and_after_threads() -> None:
     assert switches() == before
 
 
-def test_a_switch_that_follows_another_one_still_does() -> None:
-    torch.backends.mkldnn.fp32_precision = "bf16"
-    try:
-        assert switches()["matmul"] == "bf16"
-        with full_precision(torch.zeros(1)):
-            assert switches()["matmul"] == switches()["conv"] == "ieee"
-        assert switches()["matmul"] == "bf16"
-    finally:
-        torch.backends.mkldnn.fp32_precision = "none"
-    assert switches() == {"matmul": "none", "conv": "none", "all": "none"}
-
-
 @pytest.mark.parametrize("reduced_to", ["bf16", "tf32"])
 @pytest.mark.parametrize("product", ["matmul", "conv"])
 def test_a_switch_of_one_kind_of_product_alone_is_seen(product: str, reduced_to: str) -> None:
@@ -139,61 +126,3 @@ def test_a_switch_of_one_kind_of_product_alone_is_seen(product: str, reduced_to:
     finally:
         switch.fp32_precision = "none"
     assert precision.nothing_reduces("cpu")  # the next call has nothing to look at
-
-
-@pytest.mark.usefixtures("reduced")
-def test_nobody_leaves_while_another_looks(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Who finds that another thread has switched it all must not go on when that one has left."""
-    look, me, x = precision._switches, threading.current_thread(), torch.zeros(1)
-    looking, entered, done = (threading.Event() for _ in range(3))
-
-    def other() -> None:
-        looking.wait()
-        with full_precision(x):
-            entered.set()
-            done.wait()
-
-    def slowly(kind: str) -> Any:
-        if threading.current_thread() is me:
-            looking.set()
-            entered.wait(0.2)
-        return look(kind)
-
-    monkeypatch.setattr(precision, "_switches", slowly)
-    thread = threading.Thread(target=other)
-    thread.start()
-    with full_precision(x):
-        done.set()
-        thread.join()
-        assert switches()["matmul"] == "ieee"
-    assert switches()["matmul"] == "bf16"
-
-
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="os.fork: not on this system")
-@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
-@pytest.mark.filterwarnings("ignore:.*fork:RuntimeWarning")
-@pytest.mark.usefixtures("reduced")
-def test_a_child_process_has_its_own_switches() -> None:
-    """Where the thread that had switched them is not there to put them back."""
-    x = torch.zeros(1)
-    entered, done = threading.Event(), threading.Event()
-
-    def other() -> None:
-        with full_precision(x):
-            entered.set()
-            done.wait()
-
-    thread = threading.Thread(target=other)
-    thread.start()
-    entered.wait()
-    child = os.fork()
-    if child == 0:
-        found = [switches()["matmul"]]
-        with full_precision(x):
-            found.append(switches()["matmul"])
-        found.append(switches()["matmul"])
-        os._exit(0 if found == ["bf16", "ieee", "bf16"] else 1)
-    done.set()
-    thread.join()
-    assert os.waitpid(child, 0)[1] == 0
-    assert switches()["matmul"] == "bf16"

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import gc
 import subprocess
 import sys
-import weakref
 from collections.abc import Callable
 from contextlib import nullcontext
 from typing import Any
@@ -21,9 +19,6 @@ from torch.utils._python_dispatch import TorchDispatchMode
 import invconv as ic
 import invconv_torch as it
 from invconv.arrays.namespaces import constant
-from invconv_torch.native import host
-from invconv_torch.native.matrices import inverse_or_nan
-from invconv_torch.primitives import log_abs_det
 from tests.conftest import TORCH_LAYERS
 from tests.on_torch.modules import Method
 
@@ -203,30 +198,6 @@ def test_runs_on_cuda_tensors(layer_name: str, direction: str, torch_layer: Buil
     assert results[0].dtype == torch.float16
 
 
-def test_matrices_do_not_wait() -> None:
-    """The inverse and the log-determinant of matrices."""
-    with FakeTensorMode(), WithoutDriver(), WithoutWaits(), torch.no_grad():
-        a = torch.empty(3, 2, 2, device="cuda")
-        assert inverse_or_nan(a).device == log_abs_det(a).device == a.device
-
-
-@compiled_layers
-@directions
-@pytest.mark.parametrize("mode", [True, False])
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")
-@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")
-def test_a_jit_trace_computes(name: str, direction: str, mode: bool, torch_layer: Build) -> None:
-    layer, x = torch_layer(name)
-    layer.train(mode)
-    with torch.no_grad():
-        traced = torch.jit.trace(Method(layer, direction), x)
-        other = torch.randn_like(x)
-        for got, expected in zip(traced(other), getattr(layer, direction)(other), strict=True):
-            torch.testing.assert_close(got, expected)
-        with pytest.raises(RuntimeError, match="unflatten"):  # its log-determinant is a constant
-            traced(torch.cat([x, x], dim=2))
-
-
 @pytest.mark.parametrize("direction", [pytest.param("forward", marks=pytest.mark.slow), "inverse"])
 def test_a_periodic_layer_compiles_with_dynamic_shapes(direction: str) -> None:
     layer = it.PeriodicConv2d(3, 2)
@@ -250,19 +221,6 @@ def test_a_constant_is_copied_to_a_device_once() -> None:
         assert found is not first
         assert tuple(found.shape) == other.shape
     assert constant(values, there, torch.complex64).dtype == torch.complex64
-
-
-def test_a_constant_that_a_graph_reads_stays(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of others the oldest are forgotten, and their memory is used again."""
-    monkeypatch.setattr(torch.Tensor, "is_cuda", property(lambda x: True), raising=False)
-    there, kept = torch.zeros(1, device="meta"), []
-    monkeypatch.setattr(host, "_in_graphs", {})
-    for recorded in (False, True):
-        monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda r=recorded: r)
-        kept.append(weakref.ref(constant(np.arange(7.0) + recorded, there)))
-    host._constant_on_device.cache_clear()
-    gc.collect()
-    assert [found() is None for found in kept] == [True, False]
 
 
 def test_what_is_traced_leaves_no_constant_behind() -> None:

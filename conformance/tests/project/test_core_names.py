@@ -7,8 +7,6 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
-
 import invconv
 
 CORE = Path(invconv.__file__).parent
@@ -24,16 +22,6 @@ def _words(tree: ast.AST) -> Iterator[str]:
                 yield word
             case ast.Constant(value=str(word)) if id(node) not in docstrings:
                 yield word
-
-
-def frameworks(program: str) -> list[str]:
-    """Return what a program names in code that is, or holds, the name of a framework."""
-    return [word for word in _words(ast.parse(program)) if FRAMEWORK.search(word)]
-
-
-@pytest.mark.parametrize("file", sorted((CORE / "arrays").glob("*.py")), ids=lambda f: f.stem)
-def test_a_file_of_arrays_names_no_framework(file: Path) -> None:
-    assert frameworks(file.read_text()) == []
 
 
 def test_no_file_of_the_core_compares_with_a_framework_or_looks_for_loaded_modules() -> None:

@@ -3,20 +3,14 @@
 from __future__ import annotations
 
 import inspect
-import os
 import re
-import shutil
-import subprocess
-import sys
 from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
 
-import invconv_benchmarks
 from invconv._cli import main
 from invconv_benchmarks.docs.names import PACKAGES, Name, public
-from invconv_benchmarks.docs.pages import CHECKOUT
 
 
 @pytest.fixture(scope="module")
@@ -56,22 +50,6 @@ def test_a_folder_of_other_things_is_not_replaced(
     assert main(["docs", "--out", str(tmp_path)]) == 2
     assert "no folder of pages" in capsys.readouterr().err
     assert (tmp_path / "mine.txt").read_text(encoding="utf-8") == "mine"
-
-
-def test_the_pictures_are_those_of_the_clone(tmp_path: Path) -> None:
-    """As where an installed wheel serves `python -m invconv docs` in a clone."""
-    installed = Path(invconv_benchmarks.__file__).parent
-    shutil.copytree(installed, tmp_path / "invconv_benchmarks", ignore=lambda *_: ["__pycache__"])
-    program = "from invconv_benchmarks.results import committed as c; print(c.RESULTS / 'gallery')"
-    paths = [str(tmp_path), *(str(CHECKOUT / p) for p in ("", "backends", "conformance"))]
-    done = subprocess.run(
-        [sys.executable, "-c", program],
-        env=os.environ | {"PYTHONPATH": os.pathsep.join(paths)},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert (Path(done.stdout.strip()) / "echo.jpg").is_file()
 
 
 class _References(HTMLParser):

@@ -7,16 +7,17 @@ import re
 import warnings
 from typing import Any
 
+import array_api_strict as strict
+import jax
 import numpy as np
 import pytest
+from jax import numpy as jnp
 
 import invconv as ic
 from invconv.trust import norms
 from invconv_conformance.cases import drawn
 from invconv_conformance.cases.drawn import FAMILIES
 from invconv_conformance.truth import oracle
-from tests.selected import cases_named
-from tests.stability.condition_accuracy import compare
 
 # the authors' open issue "Numerical stability of inverse"; the masked entry is ignored
 AUTHORS = np.asarray([[[[9.0, 0.0462, -1.3683], [0.0, 0.0, 0.0]]]])
@@ -53,12 +54,7 @@ def test_the_authors_kernel_overflows_at_width_256(dtype: str) -> None:
         authors_conv(dtype).prepare((32, 256))
 
 
-WIDE = pytest.param(96, "float32", marks=pytest.mark.slow)  # which takes 3 GB
-
-
-@pytest.mark.parametrize(
-    ("channels", "dtype"), [(1, "float32"), (12, "float64"), (48, "float32"), WIDE]
-)
+@pytest.mark.parametrize(("channels", "dtype"), [(1, "float32"), (12, "float64"), (48, "float32")])
 def test_the_papers_initialisation_gives_no_warning(channels: int, dtype: str) -> None:
     rng = np.random.default_rng(channels)
     like = np.empty(0, dtype)
@@ -111,13 +107,6 @@ def test_scales_cost_condition_but_no_digit() -> None:
         assert np.abs(conv.inverse(conv.forward(x)) - x).max() < 1e-6
 
 
-def test_numerical_rank_loss_warns() -> None:
-    rotation = ic.Conv1x1.init(3, rng=np.random.default_rng(0)).weight
-    weight = rotation @ np.diag([1.0, 1.0, 1e-20]) @ rotation.T
-    with pytest.warns(ic.IllConditionedWarning, match="0.0 digits"):
-        ic.Conv1x1(weight).prepare((4,))
-
-
 def test_parameters_that_are_no_numbers_warn_and_do_not_crash() -> None:
     for conv in (
         ic.Conv1x1(np.full((2, 2), math.nan)),
@@ -128,30 +117,6 @@ def test_parameters_that_are_no_numbers_warn_and_do_not_crash() -> None:
         assert conv.condition((5,)) == math.inf
         with pytest.warns(ic.IllConditionedWarning, match="inf"), np.errstate(all="ignore"):
             assert np.isnan(conv.inverse(np.ones((1, 2, 5)))).all()
-
-
-@pytest.mark.parametrize("norm", [1, math.inf])
-@pytest.mark.parametrize("name", ["periodic-2d", "chain-flow-step", "qrconv1x1-2d", "actnorm-2d"])
-def test_the_norm_can_be_chosen(name: str, norm: float) -> None:
-    (case,) = cases_named(name)
-    conv, matrix = case.conv(), oracle.affine(case.conv(), case.spatial_shape)[0]
-    truth = float(np.linalg.norm(matrix, norm) * np.linalg.norm(np.linalg.inv(matrix), norm))
-    assert conv.condition(case.spatial_shape, norm=norm) == pytest.approx(truth, rel=1e-8)
-    with pytest.raises(ValueError, match="norm: expected 1 or inf, or None, got 2"):
-        conv.condition(case.spatial_shape, norm=2)
-
-
-@pytest.mark.parametrize("norm", [1, math.inf])
-@pytest.mark.parametrize("direction", [1, -1])
-def test_the_worst_pixel_of_a_raster_may_be_anywhere_but_along_the_first_axis(
-    direction: int, norm: float
-) -> None:
-    rng, grid = np.random.default_rng(0), (2, 3, 4)
-    conv = ic.AutoregressiveConv.init(1, ndim=3, mask="raster", direction=direction, rng=rng)
-    conv = conv.replace(kernel=conv.kernel + 0.3 * rng.standard_normal(conv.kernel.shape))
-    matrix = oracle.affine(conv, grid)[0]
-    truth = np.linalg.norm(matrix, norm) * np.linalg.norm(np.linalg.inv(matrix), norm)
-    assert conv.condition(grid, norm=norm) == pytest.approx(float(truth), rel=1e-8)
 
 
 def test_a_gradient_through_an_inverse_that_cannot_be_right_warns() -> None:
@@ -165,28 +130,75 @@ def test_a_gradient_through_an_inverse_that_cannot_be_right_warns() -> None:
 
 
 ESTIMATED = ("corner", "raster", "EmergingConv", "Chain")
-few_or_all = pytest.mark.parametrize("part", [0.4, pytest.param(1, marks=pytest.mark.slow)])
+KNOWN = 1e8  # up to which float64 knows a condition number
 
 
-@few_or_all
-@pytest.mark.parametrize("family", FAMILIES)
-def test_a_condition_is_right_or_called_uncertain(
-    family: str, part: float, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(drawn, "LARGE", 600)  # unknowns: some have more than 512
-    found = list(compare(family, int(40 * part), seed=2))
-    assert [c for c in found if not c.holds] == []
-    assert sum(c.certain for c in found) > len(found) / 2
-
-
-@few_or_all
 @pytest.mark.parametrize("family", ESTIMATED)
 def test_an_estimate_is_within_a_factor_of_three(
-    family: str, part: float, monkeypatch: pytest.MonkeyPatch
+    family: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Of random operators, on grids that are taken for large ones; the law has exact numbers."""
     monkeypatch.setattr(norms, "_EXACT_NUMBERS", 0)
-    monkeypatch.setattr(drawn, "LARGE", 600)
-    found = list(compare(family, int(part * (10 if family == "Chain" else 30)), seed=3))
-    assert [c for c in found if not c.holds] == []
-    assert sum(c.certain for c in found) > len(found) / 2
-    assert max(c.ratio for c in found if c.certain) <= 1 + 1e-6  # an estimate from below
+    monkeypatch.setattr(drawn, "LARGE", 600)  # unknowns
+    compared = 0
+    for rng in np.random.default_rng([3, list(FAMILIES).index(family)]).spawn(12):
+        conv, shape = FAMILIES[family](rng)
+        matrix, said = oracle.affine(conv, shape)[0], conv.condition(shape, norm=1)
+        truth = float(np.linalg.norm(matrix, 1) * np.linalg.norm(np.linalg.inv(matrix), 1))
+        if truth < KNOWN:
+            assert truth / 3 <= said <= truth * (1 + 1e-6)  # an estimate from below
+            compared += 1
+    assert compared >= 3
+
+
+def test_no_check_for_values_that_cannot_be_read() -> None:
+    like = strict.zeros((), dtype=strict.float64, device=strict.Device("device1"))
+    conv: Any = authors_conv("float64").asarrays(like)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        conv.prepare((32, 32))
+
+
+def test_the_condition_is_not_looked_at_inside_jit() -> None:
+    kernel = jnp.asarray([[[1.0, -30.0]]])
+    jax.jit(ic.AutoregressiveConv(kernel).inverse)(jnp.ones((1, 1, 64)))
+    with pytest.warns(ic.IllConditionedWarning):
+        ic.AutoregressiveConv(kernel).inverse(jnp.ones((1, 1, 64)))
+
+
+def test_the_warning_points_to_the_callers_line() -> None:
+    conv = authors_conv("float64")
+    x = np.ones((1, 1, 32, 32))
+    chain = ic.Chain([conv])
+    for attempt in (
+        lambda: conv.inverse_and_log_det(x),
+        lambda: ic.Inverse(conv).forward(x),
+        lambda: ic.Chain([ic.Inverse(conv)]).forward(x),
+        lambda: ic.Inverse(ic.Inverse(conv)).inverse(x),
+        lambda: chain.inverse(x),
+    ):
+        with pytest.warns(ic.IllConditionedWarning) as caught:
+            attempt()
+        assert caught[0].filename == __file__
+
+
+def shrinking() -> ic.Conv1x1:
+    return ic.Conv1x1(between_rotations([1.0, 1e-7]).astype(np.float32))
+
+
+def test_who_does_not_look_does_not_look_at_inverses_inside_either() -> None:
+    one = np.ones((1, 2, 2, 2), np.float32)
+    chain = ic.Chain([ic.Inverse(shrinking()), ic.ActNorm.init(2, like=one)])
+    with pytest.warns(ic.IllConditionedWarning):
+        chain.inverse_vjp(one, one)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        chain.inverse_vjp(one, one, check=False)
+        chain.prepare((2, 2), check=False).inverse(one)
+    for call in (
+        chain.forward,
+        ic.Inverse(shrinking()).forward,
+        ic.Inverse(chain.steps[0]).inverse,
+    ):
+        with pytest.warns(ic.IllConditionedWarning, match="the inverse of (Conv1x1|Inverse) on"):
+            call(one)

@@ -19,9 +19,6 @@ from invconv.trust import measured
 from invconv.trust.condition import digits_left
 from invconv_benchmarks.demo import growing
 from invconv_benchmarks.demo.growing import Shape
-from invconv_conformance.truth import oracle
-from invconv_conformance.truth.extended import EXTENDED
-from invconv_conformance.truth.substitution import convolve, substitute
 
 GROWTH = list(growing.examples())
 EPS = 2.0**-23
@@ -55,19 +52,6 @@ def test_the_growth_table(name: str, conv: ic.AutoregressiveConv, grid: Shape) -
     more = min(true.typical, 6.9) - found.digits_float32  # of one image than of the worst of 32
     assert -0.5 <= more <= 1.5
     assert true.typical >= found.worst_float32 - slack  # no image is worse than the worst
-
-
-@pytest.mark.parametrize("options", [{}, {"mask": "raster", "direction": -1, "dilation": (1, 2)}])
-def test_substitution_is_the_dense_matrixs(options: dict[str, Any]) -> None:
-    """What the table is measured with, against elimination."""
-    rng = np.random.default_rng(0)
-    conv = ic.AutoregressiveConv.init(2, rng=rng, channel_order="upper", **options)
-    conv = conv.replace(kernel=conv.kernel + 0.2 * rng.standard_normal(conv.kernel.shape))
-    matrix = oracle.affine(conv, (4, 5), EXTENDED)[0]
-    x = rng.standard_normal((2, 4, 5)).astype(EXTENDED)
-    y = convolve(conv, x)
-    assert np.abs(matrix @ x.reshape(-1) - y.reshape(-1)).max() < 1e-15
-    assert np.abs(substitute(conv, y) - x).max() < 1e-14
 
 
 @pytest.mark.parametrize("conv", [growing.corner(-0.5), growing.authors()])
@@ -104,20 +88,6 @@ def test_many_steps_of_which_none_is_guilty() -> None:
     assert found.worst_float32 <= found.digits_float32 < 2
     assert found.advice[0].startswith("no step is bad by itself (most is lost by step ")
     assert re.fullmatch(r"or solve in float64, where [789]\.\d digits are left", found.advice[1])
-
-
-def test_many_steps_lose_little_each() -> None:
-    """The product of 60 rotations' 1-norms is beyond 1e15, and means nothing."""
-    rng = np.random.default_rng(0)
-    rotations = [ic.QRConv1x1.init(6, rng=rng) for _ in range(60)]
-    assert math.prod(float(np.linalg.norm(r.matrix(), 1)) for r in rotations) > 1e15
-    chain = ic.Chain([*rotations, growing.random_corner(6, 0.1)])
-    found = ic.diagnose(chain, (2, 3), "float32")
-    matrix = oracle.affine(chain, (2, 3))[0]
-    truth = np.linalg.norm(matrix, 1) * np.linalg.norm(np.linalg.inv(matrix), 1)
-    assert found.condition == pytest.approx(truth)
-    assert found.resolved
-    assert found.digits_float32 > 4
 
 
 def test_the_worst_frequency() -> None:
@@ -222,21 +192,6 @@ def test_the_command_reads_files_and_draws(
 
 
 @pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (["none.safetensors", "--grid", "4"], "none.safetensors"),
-        (["--example", "authors", "--picture", "a.tiff"], "--picture: expected a name that ends"),
-        (["--example", "growth", "--dtype", "float64"], "the growth example has its own"),
-    ],
-)
-def test_wrong_arguments(
-    arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert _cli.main(["diagnose", *arguments]) == 2
-    assert message in capsys.readouterr().err
-
-
-@pytest.mark.parametrize(
     ("conv", "grid", "growth"),
     [
         (growing.corner(-0.9), (1, 1), "not known along axis 0 and 1, too short for all taps"),
@@ -251,21 +206,6 @@ def test_growth_that_no_tap_has_shown_is_not_known(
     found = ic.diagnose(conv, grid)
     assert growth in " ".join(repr(found).split())
     assert not any("two digits last" in text for text in found.advice)
-
-
-def test_what_overflows_is_said_once() -> None:
-    kernel = np.asarray([[[1e-200], [0]], [[1e200], [1e-200]]])
-    found = ic.diagnose(ic.AutoregressiveConv(kernel), (4,))
-    assert found.advice == ("bring D, the matrix of the pixel itself, closer to 1: D^-1 overflows",)
-    found = ic.diagnose(ic.Conv1x1(np.diag([1e-200, 1e200])), (8, 8))
-    assert found.advice == ("make the matrix less singular",)
-    far = ic.AutoregressiveConv(np.asarray([[[1, 1e200]]]))
-    assert not any("nothing on this grid" in text for text in ic.diagnose(far, (4,)).advice)
-
-
-def test_foreign_byte_order_is_diagnosed() -> None:
-    conv = ic.Conv1x1(np.eye(2).astype(np.dtype(np.float32).newbyteorder()))
-    assert ic.diagnose(conv, (2,)).precision == "float32"
 
 
 def test_frequencies_are_said_up_to_half_the_grid() -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import jax
 import numpy as np
 import pytest
@@ -11,9 +9,7 @@ import torch
 
 import invconv as ic
 import invconv_torch as it
-from invconv.trust.gains import norm_bound
 from invconv_conformance.cases.case import Case
-from tests.conftest import TORCH_LAYERS
 from tests.selected import cases_named
 
 jax.config.update("jax_enable_x64", True)
@@ -23,11 +19,9 @@ MAX_GAIN = 10.0
 GRID = (4, 4)
 
 NAMES = (
-    *("actnorm-2d", "conv1x1-2d", "pluconv1x1-2d", "qrconv1x1-2d", "qrconv1x1-m1"),
-    *("circulantconv1x1-2d", "corner-2d++", "raster-2d-1", "corner-one-channel", "corner-k2x4"),
-    *("corner-2d-dilated", "corner-2d+-", "corner-k1", "emerging-2d", "emerging-raster"),
-    *("emerging-dilated", "periodic-2d", "periodic-k7", "periodic-even-dilated", "periodic-k1"),
-    *("symmetric-2d", "chain-flow-step", "chain-merged"),
+    *("actnorm-2d", "conv1x1-2d", "pluconv1x1-2d", "qrconv1x1-m1", "circulantconv1x1-2d"),
+    *("corner-2d++", "raster-2d-1", "corner-one-channel", "emerging-dilated"),
+    *("periodic-even-dilated", "periodic-k7", "symmetric-2d", "chain-merged"),
 )
 
 
@@ -45,17 +39,15 @@ def in_torch(conv: Operator) -> tuple[Operator, dict[str, torch.Tensor]]:
     return conv, weights
 
 
-def attack(
-    conv: Operator, wrap: Callable[[Operator], Operator], spread: float, steps: int
-) -> list[float]:
+def attack(conv: Operator, spread: float) -> list[float]:
     """Let Adam look for parameters with a large gain, from parameters that are spread out."""
     rng = np.random.default_rng(int(1000 * spread))
     start = {n: p + spread * rng.standard_normal(p.shape) for n, p in conv.parameters().items()}
     conv, weights = in_torch(conv.replace(**start))
     search = torch.optim.Adam(weights.values(), lr=0.1 * max(spread, 1.0))
     found = []
-    for _ in range(steps):
-        size = gain(wrap(conv.replace(**weights)))
+    for _ in range(20):
+        size = gain(ic.bounded(conv.replace(**weights), MAX_GAIN))
         found.append(size.item())
         search.zero_grad()
         (-torch.log(size)).backward()
@@ -64,66 +56,12 @@ def attack(
     return found
 
 
-@pytest.mark.parametrize("steps", [20, pytest.param(60, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("case", cases_named(*NAMES), ids=lambda case: case.name)
-def test_no_search_breaks_the_promise(case: Case, steps: int) -> None:
+def test_no_search_breaks_the_promise(case: Case) -> None:
     conv = case.conv()
-    gains = [
-        size
-        for spread in (0.0, 1.0, 300.0)
-        for size in attack(conv, lambda c: ic.bounded(c, MAX_GAIN), spread, steps)
-    ]
+    gains = [size for spread in (0.0, 1.0, 300.0) for size in attack(conv, spread)]
     assert max(gains) <= MAX_GAIN * (1 + 1e-12)
     assert max(gains) > MAX_GAIN ** (1 / 3)  # the search was one
-
-
-@pytest.mark.parametrize("name", ["corner-2d++", "pluconv1x1-2d", "emerging-2d"])
-def test_the_search_breaks_what_has_no_promise(name: str) -> None:
-    (case,) = cases_named(name)
-    assert max(attack(case.conv(), lambda c: c, 0.3, 60)) > 3 * MAX_GAIN
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    "name", [n for n in TORCH_LAYERS if not n.endswith(("1d", "3d", "orthogonal"))]
-)
-def test_a_layer_trained_against_its_bound_inverts_large_images(name: str) -> None:
-    torch.manual_seed(0)
-    kind, arguments, settings, _ = TORCH_LAYERS[name]
-    layer = getattr(it, kind)(*arguments, **settings, max_gain=MAX_GAIN)
-    y = torch.randn(4, arguments[0], 8, 8)
-    optimizer = torch.optim.Adam(layer.parameters(), lr=0.03)
-    for _ in range(1000):
-        x, log_det = layer.inverse(y)
-        optimizer.zero_grad()
-        (-x.square().mean().log() - 0.01 * log_det.mean() / x[0].numel()).backward()
-        optimizer.step()
-    assert x.square().mean() > 2  # it grew as it was asked to
-    image = torch.randn(1, arguments[0], 256, 256, dtype=torch.float64)
-    with torch.no_grad():
-        conv = layer.operator()
-        far = conv.asarrays(image).forward(image)  # in float64, so that the rounding is known
-        size = float(far.norm() / image.norm())
-        error = conv.inverse(far.float()).double() - image
-    assert error.norm() / image.norm() < 100 * torch.finfo(torch.float32).eps * MAX_GAIN * size
-
-
-def test_the_norm_is_never_underestimated() -> None:
-    rng = np.random.default_rng(0)
-    for c in (1, 2, 5, 48, 96):
-        kinds = {
-            "random": rng.standard_normal((3, c, c)),
-            "identity": np.eye(c)[None],
-            "rank one": rng.standard_normal((3, c, 1)) * rng.standard_normal((3, 1, c)),
-            "huge": 1e200 * rng.standard_normal((3, c, c)),
-            "tiny": 1e-200 * rng.standard_normal((3, c, c)),
-            "triangular": np.tril(rng.standard_normal((3, c, c)), -1),
-        }
-        for kind, matrices in kinds.items():
-            truth = np.linalg.norm(matrices, 2, axis=(1, 2))
-            found = norm_bound(matrices)
-            assert (found >= truth * (1 - 1e-13)).all(), kind
-            assert (found <= truth * c ** (1 / 32) * (1 + 1e-13)).all(), kind
 
 
 def test_the_initialisation_is_hardly_changed() -> None:

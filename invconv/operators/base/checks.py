@@ -17,16 +17,18 @@ from invconv.arrays.namespaces import (
     bits,
     cast,
     device,
+    grid_text,
     is_half,
     namespace,
     readable,
     size,
     to_numpy,
 )
+from invconv.families import path as paths
+from invconv.families.factored import State
 from invconv.operators.base.factored import Factored
 from invconv.operators.base.grids import about_condition
 from invconv.operators.base.judgement import blame, exceeds, remembered
-from invconv.solve.state import State
 from invconv.trust.condition import EPS, digits_left
 
 _ROUNDING = 64.0  # eps: tolerated error of a recomputed input
@@ -70,8 +72,7 @@ def describe_loss(conv: Factored, shape: Shape, precision: str, state: State | N
 
     ``state`` is the factored operator, if it is known.
     """
-    grid = " x ".join(map(str, shape)) or "1"
-    name = f"the inverse of {type(conv).__name__} on a grid of {grid}"
+    name = f"the inverse of {type(conv).__name__} on a grid of {grid_text(shape)}"
     number, carried = about_condition(conv, shape, precision)
     broken = [n for n, a in conv.parameters().items() if not np.isfinite(to_numpy(a)).all()]
     if broken:
@@ -82,7 +83,8 @@ def describe_loss(conv: Factored, shape: Shape, precision: str, state: State | N
     if precision == "float32" and number * EPS["float64"] <= TOLERATED:
         advice += ", or use float64"
     with np.errstate(all="ignore"):
-        log_det = conv._in_working_precision()._log_det(shape) if state is None else state.log_det
+        path = conv._in_working_precision()._path()
+        log_det = paths.log_det(path, shape)[0] if state is None else state.log_det
         fine = np.isfinite(to_numpy(log_det))
     though = ", though K x - y and the log-determinant look fine" if fine else ""
     lost = blame(conv, shape, precision)

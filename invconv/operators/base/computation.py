@@ -12,16 +12,16 @@ from typing import Any
 from invconv.arrays.namespaces import Array, Shape
 from invconv.arrays.registry import agnostic
 from invconv.families import path as paths
-from invconv.families.factored import Solvers, Unshifted, solvers_by_factor, units
+from invconv.families.factored import Solvers, State, Unshifted, solvers_by_factor, units
 from invconv.families.family import arrays_of
 from invconv.families.path import Factor, Path
 from invconv.families.pointwise import Pointwise
-from invconv.families.route import Route, legs_of, undone_as_one
+from invconv.families.route import Route, undone_as_one
 from invconv.kernels.pixel_steps import PixelSteps
 from invconv.kernels.primitives import per_channel
+from invconv.kernels.solver import Map
 from invconv.operators.base.factored import Factored
 from invconv.operators.base.factors import require_regular
-from invconv.solve.state import Map, State
 from invconv.trust.measured import Step, shift, unknown
 
 
@@ -71,10 +71,10 @@ def _forward(path: Path, shape: Shape) -> Map:
     """Return the forward map by BLAS: to compile a kernel would take longer than to judge."""
     longdouble = any(a.dtype.itemsize > 8 for f in path for a in arrays_of(f.w))
     with agnostic(False):
-        route = Route(legs_of(path, shape))
+        route = Route(path, shape)
     first = path[0].family
     if first.solves_by_applying and not longdouble:
-        ready, rest = first.made_ready(path[0].w, shape), Route(legs_of(path[1:], shape))
+        ready, rest = first.made_ready(path[0].w, shape), Route(path[1:], shape)
         return lambda x: rest(ready(x))
     if all(factor.family.pixelwise for factor in path) and not longdouble:
         return route

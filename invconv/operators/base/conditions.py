@@ -19,9 +19,9 @@ from invconv.arrays.namespaces import Array, Shape, to_numpy
 from invconv.families import path as paths
 from invconv.families.path import Path
 from invconv.families.pointwise import Matrix
+from invconv.kernels.solver import Map
 from invconv.operators.base.factored import Factored
 from invconv.operators.base.factors import require_regular
-from invconv.solve.state import Map
 from invconv.trust.condition import FAILURES, OVERFLOW, Condition, of_inverse, one_norm
 from invconv.trust.norms import SolveOverflowError, norms
 

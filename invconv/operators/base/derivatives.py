@@ -11,11 +11,11 @@ from typing import Any
 
 from invconv.arrays.derived import derived
 from invconv.arrays.namespaces import Array, Shape, cast, namespace, readable, to_float
+from invconv.families.factored import State
 from invconv.operators.base import register
 from invconv.operators.base.calls import Call, as_batch, require_cotangent
 from invconv.operators.base.factored import Factored
 from invconv.operators.base.factors import FactorList, Gradients, require_regular
-from invconv.solve.state import State
 
 
 class Differentiable(Factored, abstract=True):
@@ -68,7 +68,7 @@ class Differentiable(Factored, abstract=True):
         """
         call = as_batch(self, "x", x)
         y_bar, total = call.alike("y_bar", y_bar), _total(call, log_det_bar)
-        _, log_det, memo = call.conv._saving(call.x, log_det=total is not None)
+        _, log_det, memo = call.conv._route(call.x).saving(call.x, total is not None)
         if total is not None:
             _require_finite(call, log_det)
         gradients, x_bar = call.conv._pull_back(memo, y_bar, total)

@@ -9,71 +9,38 @@ A part, and a bias, are factors by themselves. `invconv.families` has the factor
 from __future__ import annotations
 
 import itertools
+from abc import abstractmethod
 from typing import Any
 
 from invconv.arrays.namespaces import Array, Shape, namespace, readable, size
 from invconv.families import path as paths
-from invconv.families.factored import factored
+from invconv.families.factored import State
 from invconv.families.family import BOTH, Wanted
 from invconv.families.path import Bars, Path
-from invconv.families.route import Route, legs_of, runs
-from invconv.operators.base.factors import FactorList, Gradients, require_regular
-from invconv.solve.state import State
+from invconv.families.route import Memo, Route, runs
+from invconv.operators.base.factors import Gradients, Traits, require_regular
 
 
-class Factored(FactorList, abstract=True):
+class Factored(Traits, abstract=True):
     """What follows from an operator's factors, on arrays (B, C, *spatial) that can be solved in."""
 
-    # --- values ------------------------------------------------------------------------------
-
-    def _forward(self, x: Array) -> Array:
-        """Return K x + b."""
-        return self._route(self._path(), x)(x)
-
-    def _route(self, path: Path, x: Array) -> Route:
+    def _route(self, x: Array) -> Route:
+        """Return the route of K x + b for images like x."""
         shape = tuple(x.shape[2:])
         guard = require_regular(self, shape) if self._inverts_forward else None
-        return Route(legs_of(path, shape, pixels=x.shape[0] * size(shape)), guard)
+        return Route(self._path(), shape, guard, pixels=x.shape[0] * size(shape))
 
+    @abstractmethod
     def _factor(self, shape: Shape) -> State:
         """Return the factored map, with its bias."""
-        path = self._path()
-        if self._inverts_forward:
-            guard = require_regular(self, shape, back=True)
-            log_det = paths.log_det(path, shape)[0]
-        else:
-            log_det = paths.log_det(path, shape)[0]
-            guard = require_regular(self, shape, back=True, log_det=log_det)
-        return factored(paths.inverse(path), shape, log_det, guard)
-
-    def _log_det(self, shape: Shape) -> Array:
-        """Return log|det K|."""
-        return paths.log_det(self._path(), shape)[0]
-
-    # --- derivatives -------------------------------------------------------------------------
-
-    def _saving(self, x: Array, *, log_det: bool = True) -> tuple[Array, Any, Any]:
-        """Return K x + b, log|det K| or None, and a memo for `_pull_back`."""
-        path, shape = self._path(), tuple(x.shape[2:])
-        route = self._route(path, x)
-        y, kept = route.saving(x)
-        number, memos = paths.log_det(path, shape, saving=True) if log_det else (None, None)
-        return y, number, (path, shape, route, kept, memos)
 
     def _pull_back(
-        self, memo: Any, y_bar: Any, log_det_bar: Any = None, wanted: Wanted = BOTH
+        self, memo: Memo, y_bar: Any, log_det_bar: Any = None, wanted: Wanted = BOTH
     ) -> tuple[Gradients, Any]:
         """Return the gradients of <y_bar, K x + b> + log_det_bar log|det K|, and those by x."""
-        path, shape, route, kept, memos = memo
-        bars: Bars = [None] * len(path)
-        x_bar = None
-        if y_bar is not None:
-            bars, x_bar = route.pull_back(kept, y_bar, wanted)
-        if not wanted[0]:
-            return {}, x_bar
-        if log_det_bar is not None:
-            bars = paths.add_log_det_vjp(bars, path, shape, memos, log_det_bar)
-        return self._gradients(self._filled(path, bars)), x_bar
+        bars, x_bar = memo.pull_back(y_bar, log_det_bar, wanted)
+        gradients = self._gradients(self._filled(memo.route.path, bars)) if wanted[0] else {}
+        return gradients, x_bar
 
     def _inverse_vjp(
         self, y: Any, x: Array, x_bar: Array, log_det_bar: Any = None
@@ -85,7 +52,7 @@ class Factored(FactorList, abstract=True):
         path, shape = self._path(), tuple(x.shape[2:])
         back = paths.inverse(path)
         guard = None if readable(x) else require_regular(self, shape, back=True)
-        route = Route(legs_of(back, shape, bare=True), guard)
+        route = Route(back, shape, guard, bare=True)
         ends = _ends(back, route, y, x)
         bars, y_bar = route.pull_back(list(itertools.pairwise(ends)), x_bar)
         bars = bars[::-1]
@@ -109,7 +76,7 @@ def _ends(back: Path, route: Route, y: Any, x: Array) -> list[Any]:
     points, split = [x], runs(back)
     biased = len(split) > 1 and split[0][0].is_shift
     for run in split[:biased:-1]:
-        leg = Route(legs_of(paths.inverse(run), tuple(x.shape[2:])))
+        leg = Route(paths.inverse(run), tuple(x.shape[2:]))
         points.append(leg(points[-1]))
     if biased:
         points.append(None if y is None else route.legs[0](y))

@@ -11,17 +11,17 @@ import numpy as np
 
 from invconv.arrays.derived import derived
 from invconv.arrays.errors import SingularConvError
-from invconv.arrays.namespaces import Array, Shape, readable, to_float
+from invconv.arrays.namespaces import Array, Shape, grid_text, readable, to_float
 from invconv.families import path as paths
 from invconv.families.family import SHIFT, Family
 from invconv.families.path import Factor, FactorLike
 from invconv.families.route import runs, undone_as_one
-from invconv.operators.base.parameters import Parametrised
+from invconv.operators.base.copies import Carried
 
 Gradients = dict[str, Array]
 
 
-class FactorList(Parametrised, abstract=True):
+class FactorList(Carried, abstract=True):
     """The factors of an operator, in the order in which they run."""
 
     # --- what a class says -------------------------------------------------------------------
@@ -109,6 +109,10 @@ class FactorList(Parametrised, abstract=True):
     def _count(self) -> int:
         """Return the number of factors."""
         return len(self._labels)
+
+
+class Traits(FactorList, abstract=True):
+    """The traits of an operator that follow from its factors without their values."""
 
     @derived
     def _families(self) -> tuple[Family, ...]:
@@ -198,9 +202,21 @@ def require_regular(
     return None
 
 
+def log_det_and_guard(conv: FactorList, shape: Shape) -> tuple[Array, Array | None]:
+    """Return log|det K|, and that of the factors that the inverse solves if it is not readable.
+
+    Raises if one of them is exactly singular, as far as it is readable.
+    """
+    path = conv._path()
+    if any(factor.inverted and not factor.is_shift for factor in path):
+        guard = require_regular(conv, shape, back=True)
+        return paths.log_det(path, shape)[0], guard
+    log_det = paths.log_det(path, shape)[0]
+    return log_det, require_regular(conv, shape, back=True, log_det=log_det)
+
+
 def _singular(conv: FactorList, family: Family, place: int, shape: Shape) -> str:
     """Return the error of a singular factor."""
-    grid = " x ".join(map(str, shape))
     with np.errstate(all="ignore"):
         host = conv._on_host(np.float64)._path()[place]
         elsewhere = to_float(paths.log_det([Factor(family, host.w)], shape)[0])
@@ -209,6 +225,6 @@ def _singular(conv: FactorList, family: Family, place: int, shape: Shape) -> str
             resolved = condition.resolved  # else the number may be the rounding of a zero
     note = f", and {elsewhere:.6g} in NumPy's float64: a number is too small here" * resolved
     return (
-        f"{conv._labels[place][1]} is exactly singular on a grid of {grid} (log_det is -inf"
-        f"{note}), so it has no inverse: {family.hint}"
+        f"{conv._labels[place][1]} is exactly singular on a grid of {grid_text(shape)} "
+        f"(log_det is -inf{note}), so it has no inverse: {family.hint}"
     )

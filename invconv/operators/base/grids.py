@@ -18,9 +18,9 @@ import numpy as np
 
 from invconv.arrays.namespaces import Shape, size
 from invconv.families import path as paths
+from invconv.families.factored import State
 from invconv.operators.base import conditions
 from invconv.operators.base.factored import Factored
-from invconv.solve.state import State
 from invconv.trust.condition import FAILURES
 
 # The cost of K x of an image is counted in additions of arrays. With BLAS a product costs _BLAS and

@@ -24,14 +24,13 @@ import numpy as np
 from invconv.arrays.array_ops import ops_of
 from invconv.arrays.namespaces import Shape, dtype_name, readable, size
 from invconv.families import path as paths
-from invconv.families.factored import solvers_by_factor
+from invconv.families.factored import State, solvers_by_factor
 from invconv.families.path import Factor
 from invconv.kernels.solver import Solver
 from invconv.operators.base.computation import computation_of
 from invconv.operators.base.factored import Factored
 from invconv.operators.base.factors import FactorList
 from invconv.operators.base.grids import affordable, carried_on, samples, tried
-from invconv.solve.state import State
 from invconv.trust.bound import Bounds, error_bound
 from invconv.trust.condition import EPS, FAILURES
 from invconv.trust.frequencies import error_by_frequencies

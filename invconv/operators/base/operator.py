@@ -13,14 +13,14 @@ from invconv.arrays.namespaces import Array, Shape, as_array, namespace
 from invconv.arrays.registry import Primitive
 from invconv.arrays.settings import flag
 from invconv.families import path as paths
+from invconv.families.factored import State, factored
 from invconv.operators.base import register
 from invconv.operators.base.calls import as_batch, for_each, require_spatial_shape
 from invconv.operators.base.checks import warn_of_loss
 from invconv.operators.base.conditions import remembered
 from invconv.operators.base.derivatives import Differentiable
-from invconv.operators.base.precision import in_float64, wants_float64
+from invconv.operators.base.factors import log_det_and_guard
 from invconv.operators.base.prepared import PreparedInverse
-from invconv.solve.state import State
 
 
 class InvertibleConv(Differentiable, abstract=True):
@@ -81,7 +81,7 @@ class InvertibleConv(Differentiable, abstract=True):
         array([[2., 1., 0., 0.]])
         """
         call = as_batch(self, "x", x)
-        y = call.conv._forward(call.x)
+        y = call.conv._route(call.x)(call.x)
         if self._inverts_forward:
             self._check_forward(call.spatial_shape, y)
         return call.restore_shape(y)
@@ -139,6 +139,10 @@ class InvertibleConv(Differentiable, abstract=True):
         shape = require_spatial_shape(self, spatial_shape)
         return as_array(self._in_working_precision()._log_det(shape))
 
+    def _log_det(self, shape: Shape) -> Array:
+        """Return log|det K|."""
+        return paths.log_det(self._path(), shape)[0]
+
     def forward_and_log_det(self, x: Array) -> tuple[Array, Array]:
         """Return y = K x + b and log|det K|, the latter broadcast to the batch shape.
 
@@ -190,7 +194,7 @@ class InvertibleConv(Differentiable, abstract=True):
             Whether to judge the inverse and warn of an inverse that cannot be right. Never
             done inside traced code nor for arrays on an accelerator.
         precision : "float64", optional
-            Solve data of another dtype in float64 (`base.precision`).
+            Solve data of another dtype in float64, for more right digits.
 
         Raises
         ------
@@ -209,7 +213,7 @@ class InvertibleConv(Differentiable, abstract=True):
         """
         shape = require_spatial_shape(self, spatial_shape)
         held = self._held()  # later edits of the arrays do not reach it
-        wide = wants_float64(self, precision)
+        wide = self._wants_float64(precision)
         return PreparedInverse(held, shape, self._state(held, shape, flag("check", check), wide))
 
     def _state(
@@ -217,10 +221,14 @@ class InvertibleConv(Differentiable, abstract=True):
     ) -> State:
         """Factor ``held``, this operator or a copy of it; this operator remembers the condition."""
         working = held._in_working_precision()
-        state = (in_float64(working) if wide else working)._factor(shape)
+        state = (working._in_float64() if wide else working)._factor(shape)
         if check:
             self._check_inverse(shape, state.log_det, state)
         return state.for_data_in(working._reference()[1].dtype) if wide else state
+
+    def _factor(self, shape: Shape) -> State:
+        log_det, guard = log_det_and_guard(self, shape)
+        return factored(paths.inverse(self._path()), shape, log_det, guard)
 
     # --- condition ---------------------------------------------------------------------------
 
@@ -270,6 +278,6 @@ def evaluate(x: Array, conv: InvertibleConv) -> tuple[Array, Array]:
 
     A library may record the whole as one step, with the operator's own derivative.
     """
-    path = conv._path()
-    log_det = paths.log_det(path, tuple(x.shape[2:]))[0]
-    return conv._route(path, x)(x), for_each(x.shape[:1], log_det)
+    route = conv._route(x)
+    log_det = paths.log_det(route.path, route.shape)[0]
+    return route(x), for_each(x.shape[:1], log_det)

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from invconv.arrays.namespaces import Array, Shape
+from invconv.families.factored import State
 from invconv.operators.base.calls import Call, as_batch, fits, for_each
-from invconv.solve.state import State
 
 
 @dataclass(frozen=True, eq=False, repr=False)

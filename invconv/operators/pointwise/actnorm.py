@@ -19,7 +19,6 @@ from invconv.arrays.namespaces import (
     size,
     to_numpy,
 )
-from invconv.arrays.settings import positive_int
 from invconv.families.family import Family
 from invconv.families.pointwise import LogScale
 from invconv.kernels.primitives import per_channel
@@ -34,6 +33,8 @@ _LOG_SCALE = LogScale()
 
 class ActNorm(OnPixels):
     """y = exp(log_scale) x + bias, per channel; log det = N sum(log_scale).
+
+    `init` gives the identity (nothing is random), `initialize` Glow's start for some images.
 
     Parameters
     ----------
@@ -57,26 +58,8 @@ class ActNorm(OnPixels):
     bias: Array | None = array("C", optional=True)
 
     @classmethod
-    def init(
-        cls,
-        channels: int,
-        *,
-        ndim: int | None = None,
-        rng: np.random.Generator | None = None,
-        like: Array | None = None,
-    ) -> Self:
-        """Return the identity (nothing is random); NumPy float64 unless ``like`` is given.
-
-        Examples
-        --------
-        >>> import numpy as np
-        >>> from invconv import ActNorm
-        >>> ActNorm.init(2, ndim=2).parameters()
-        {'log_scale': array([0., 0.]), 'bias': array([0., 0.])}
-        """
-        channels = positive_int("channels", channels)
-        conv = cls(np.zeros(channels), np.zeros(channels), ndim=ndim)
-        return conv if like is None else conv.asarrays(like)
+    def drawn(cls, channels: int, rng: np.random.Generator) -> dict[str, Any]:
+        return {"log_scale": np.zeros(channels), "bias": np.zeros(channels)}
 
     def initialize(self, x: Array) -> Self:
         """Return a copy; its output for these images has mean 0 and variance 1 in every channel.

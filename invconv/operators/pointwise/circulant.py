@@ -16,7 +16,6 @@ from typing import Any, Self
 import numpy as np
 
 from invconv.arrays.namespaces import Array, namespace
-from invconv.arrays.settings import generator, positive_int
 from invconv.families.circulant import Circulant
 from invconv.families.family import Family
 from invconv.families.pointwise import Scale
@@ -38,6 +37,7 @@ class CirculantConv1x1(Pointwise, mixing="circulant"):
 
     circ(c)[i, j] = c[(i - j) mod C] is a periodic convolution along the channels, and
     log det = N (sum log|left| + sum log|c_hat| + sum log|right|), c_hat the Fourier transform of c.
+    `init` gives a random circulant rotation: |c_hat| = 1 with random phases, left and right 1.
 
     Parameters
     ----------
@@ -66,33 +66,12 @@ class CirculantConv1x1(Pointwise, mixing="circulant"):
     bias: Array | None = array("C", optional=True)
 
     @classmethod
-    def init(
-        cls,
-        channels: int,
-        *,
-        ndim: int | None = None,
-        rng: np.random.Generator | None = None,
-        like: Array | None = None,
-    ) -> Self:
-        """Return a random circulant rotation; NumPy float64 unless ``like`` is given.
-
-        |c_hat| = 1 with random phases, left and right are 1.
-
-        Examples
-        --------
-        >>> import numpy as np
-        >>> from invconv import CirculantConv1x1
-        >>> w = CirculantConv1x1.init(3, rng=np.random.default_rng(0)).matrix()
-        >>> bool(np.allclose(w @ w.T, np.eye(3)))
-        True
-        """
-        channels = positive_int("channels", channels)
-        turns = np.exp(2j * np.pi * generator(rng).random(channels // 2 + 1))
+    def drawn(cls, channels: int, rng: np.random.Generator) -> dict[str, Any]:
+        turns = np.exp(2j * np.pi * rng.random(channels // 2 + 1))
         real = np.arange(len(turns)) * 2 % channels == 0  # frequencies that are real
         turns[real] = np.sign(turns[real].real)
         circulant = from_spectrum(turns.real.copy(), turns.imag.copy(), channels)
-        conv = cls(np.ones(channels), circulant, np.ones(channels), ndim=ndim)
-        return conv if like is None else conv.asarrays(like)
+        return {"left": np.ones(channels), "circulant": circulant, "right": np.ones(channels)}
 
     def factors(self) -> Sequence[tuple[Family, Any]]:
         return [(_SCALE, self.right), (_CIRCULANT, self.circulant), (_SCALE, self.left)]

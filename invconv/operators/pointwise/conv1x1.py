@@ -36,6 +36,43 @@ class OnPixels(InvertibleConv, abstract=True):
     def validate(self) -> None:
         optional_ndim(self)
 
+    @classmethod
+    def init(
+        cls,
+        channels: int,
+        *,
+        ndim: int | None = None,
+        rng: np.random.Generator | None = None,
+        like: Array | None = None,
+    ) -> Self:
+        """Return the operator that training starts from; the class says which.
+
+        Parameters
+        ----------
+        channels : int
+        ndim : int or None
+            As for the class.
+        rng : numpy.random.Generator, optional
+        like : array, optional
+            An array of the library, dtype and device to use; NumPy float64 unless given.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from invconv import QRConv1x1
+        >>> w = QRConv1x1.init(3, rng=np.random.default_rng(0)).matrix()
+        >>> bool(np.allclose(w @ w.T, np.eye(3)))
+        True
+        """
+        arrays = cls.drawn(positive_int("channels", channels), generator(rng))
+        conv = cls(**arrays, ndim=ndim)
+        return conv if like is None else conv.asarrays(like)
+
+    @classmethod
+    def drawn(cls, channels: int, rng: np.random.Generator) -> dict[str, Any]:
+        """Return NumPy arrays for `init`."""
+        raise TypeError(f"{cls.__name__}: expected a method `drawn`, which `init` needs")
+
 
 class Pointwise(OnPixels, abstract=True):
     """A C x C matrix W at every pixel, from the factors of a class.
@@ -107,6 +144,7 @@ class Conv1x1(Pointwise, mixing="plain"):
     """A plain 1x1 convolution with any C x C matrix.
 
     y[:, p] = W x[:, p] + b, log det = N log|det W|. The inverse goes through W = Q R.
+    `init` gives a random rotation, as Glow does.
 
     Parameters
     ----------
@@ -133,27 +171,8 @@ class Conv1x1(Pointwise, mixing="plain"):
     bias: Array | None = array("C", optional=True)
 
     @classmethod
-    def init(
-        cls,
-        channels: int,
-        *,
-        ndim: int | None = None,
-        rng: np.random.Generator | None = None,
-        like: Array | None = None,
-    ) -> Self:
-        """Return a random rotation, as Glow does; NumPy float64 unless ``like`` is given.
-
-        Examples
-        --------
-        >>> import numpy as np
-        >>> from invconv import Conv1x1
-        >>> w = Conv1x1.init(3, rng=np.random.default_rng(0)).matrix()
-        >>> bool(np.allclose(w @ w.T, np.eye(3)))
-        True
-        """
-        weight = random_orthogonal(positive_int("channels", channels), rng)
-        conv = cls(weight, ndim=ndim)
-        return conv if like is None else conv.asarrays(like)
+    def drawn(cls, channels: int, rng: np.random.Generator) -> dict[str, Any]:
+        return {"weight": random_orthogonal(channels, rng)}
 
     def factors(self) -> Sequence[tuple[Family, Any]]:
         return [(_MATRIX, self.weight)]

@@ -12,7 +12,6 @@ from typing import Any, Self
 import numpy as np
 
 from invconv.arrays.namespaces import Array
-from invconv.arrays.settings import generator, positive_int
 from invconv.families.family import Family
 from invconv.families.orthogonal import Householder
 from invconv.families.pointwise import LogScale
@@ -28,7 +27,8 @@ _LOG_SCALE, _REFLECTIONS = LogScale(), Householder()
 class HouseholderConv1x1(Pointwise):
     """A 1x1 convolution with W = H_1 ... H_m diag(exp(log_scale)).
 
-    log det = N sum(log_scale), and W^-1 = diag(exp(-log_scale)) H_m ... H_1.
+    log det = N sum(log_scale), and W^-1 = diag(exp(-log_scale)) H_m ... H_1. `init` gives C
+    random reflections with scales of 1.
 
     Parameters
     ----------
@@ -59,28 +59,9 @@ class HouseholderConv1x1(Pointwise):
         require_reflectors(self.reflectors)
 
     @classmethod
-    def init(
-        cls,
-        channels: int,
-        *,
-        ndim: int | None = None,
-        rng: np.random.Generator | None = None,
-        like: Array | None = None,
-    ) -> Self:
-        """Return C random reflections with scales of 1; NumPy float64 unless ``like`` is given.
-
-        Examples
-        --------
-        >>> import numpy as np
-        >>> from invconv import HouseholderConv1x1
-        >>> w = HouseholderConv1x1.init(3, rng=np.random.default_rng(0)).matrix()
-        >>> bool(np.allclose(w @ w.T, np.eye(3)))
-        True
-        """
-        channels = positive_int("channels", channels)
-        vectors = generator(rng).standard_normal((channels, channels))
-        conv = cls(vectors, np.zeros(channels), ndim=ndim)
-        return conv if like is None else conv.asarrays(like)
+    def drawn(cls, channels: int, rng: np.random.Generator) -> dict[str, Any]:
+        vectors = rng.standard_normal((channels, channels))
+        return {"reflectors": vectors, "log_scale": np.zeros(channels)}
 
     def factors(self) -> Sequence[tuple[Family, Any]]:
         return [(_LOG_SCALE, self.log_scale), (_REFLECTIONS, self.reflectors)]

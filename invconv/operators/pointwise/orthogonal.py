@@ -12,7 +12,6 @@ from typing import Any, Self
 import numpy as np
 
 from invconv.arrays.namespaces import Array, namespace
-from invconv.arrays.settings import generator, positive_int
 from invconv.families.family import Family
 from invconv.families.orthogonal import Householder
 from invconv.operators.base.factors import Gradients
@@ -29,6 +28,7 @@ class OrthogonalConv1x1(Pointwise, mixing="orthogonal"):
     y[:, p] = W x[:, p] + b, log det = 0. The inverse is a product with W^T, and the condition is 1
     for all parameters. Every orthogonal matrix is a product of at most C reflections; the
     determinant is 1 for an even number of reflections, -1 for an odd one.
+    `init` gives C random reflections.
 
     Parameters
     ----------
@@ -61,27 +61,8 @@ class OrthogonalConv1x1(Pointwise, mixing="orthogonal"):
         require_reflectors(self.reflectors)
 
     @classmethod
-    def init(
-        cls,
-        channels: int,
-        *,
-        ndim: int | None = None,
-        rng: np.random.Generator | None = None,
-        like: Array | None = None,
-    ) -> Self:
-        """Return C random reflections; NumPy float64 unless ``like`` is given.
-
-        Examples
-        --------
-        >>> import numpy as np
-        >>> from invconv import OrthogonalConv1x1
-        >>> w = OrthogonalConv1x1.init(3, rng=np.random.default_rng(0)).matrix()
-        >>> bool(np.allclose(w @ w.T, np.eye(3)))
-        True
-        """
-        channels = positive_int("channels", channels)
-        conv = cls(generator(rng).standard_normal((channels, channels)), ndim=ndim)
-        return conv if like is None else conv.asarrays(like)
+    def drawn(cls, channels: int, rng: np.random.Generator) -> dict[str, Any]:
+        return {"reflectors": rng.standard_normal((channels, channels))}
 
     def factors(self) -> Sequence[tuple[Family, Any]]:
         return [(_REFLECTIONS, self.reflectors)]

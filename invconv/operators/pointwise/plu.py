@@ -21,7 +21,6 @@ from invconv.arrays.namespaces import (
     readable,
     to_numpy,
 )
-from invconv.arrays.settings import positive_int
 from invconv.arrays.validation import require_alike, require_array
 from invconv.families.family import Family
 from invconv.families.orthogonal import Permutation
@@ -43,6 +42,7 @@ class PLUConv1x1(Pointwise, mixing="plu"):
     training cannot change the sign of the determinant. ``jax.grad`` refuses an operator with a
     permutation, since that holds integers: use ``equinox.filter_grad``, or differentiate by
     ``conv.parameters()`` and build the operator from them, ``conv.replace(**parameters)``.
+    `init` gives the factors of a random rotation.
 
     Parameters
     ----------
@@ -92,38 +92,18 @@ class PLUConv1x1(Pointwise, mixing="plu"):
             )
 
     @classmethod
-    def init(
-        cls,
-        channels: int,
-        *,
-        ndim: int | None = None,
-        rng: np.random.Generator | None = None,
-        like: Array | None = None,
-    ) -> Self:
-        """Return the factors of a random rotation; NumPy float64 unless ``like`` is given.
-
-        Examples
-        --------
-        >>> import numpy as np
-        >>> from invconv import PLUConv1x1
-        >>> w = PLUConv1x1.init(3, rng=np.random.default_rng(0)).matrix()
-        >>> bool(np.allclose(w @ w.T, np.eye(3)))
-        True
-        """
+    def drawn(cls, channels: int, rng: np.random.Generator) -> dict[str, Any]:
         from scipy.linalg import lu  # here: it takes as long to import as invconv does
 
-        weight = random_orthogonal(positive_int("channels", channels), rng)
-        order, lower, upper = lu(weight, p_indices=True)
+        order, lower, upper = lu(random_orthogonal(channels, rng), p_indices=True)
         scale = np.diagonal(upper)
-        conv = cls(
-            np.asarray(order, dtype=np.int64),
-            np.tril(lower, -1),
-            np.triu(upper, 1),
-            np.sign(scale),
-            np.log(np.abs(scale)),
-            ndim=ndim,
-        )
-        return conv if like is None else conv.asarrays(like)
+        return {
+            "permutation": np.asarray(order, dtype=np.int64),
+            "lower": np.tril(lower, -1),
+            "upper": np.triu(upper, 1),
+            "sign": np.sign(scale),
+            "log_scale": np.log(np.abs(scale)),
+        }
 
     def _scale(self) -> Array:
         xp = namespace(self.log_scale)

@@ -16,7 +16,6 @@ from invconv.arrays.namespaces import (
     diagonal,
     namespace,
 )
-from invconv.arrays.settings import generator, positive_int
 from invconv.families.family import Family
 from invconv.families.orthogonal import Householder
 from invconv.families.triangular import KnownTriangular, Triangular
@@ -34,7 +33,7 @@ _REFLECTIONS = Householder()
 class QRConv1x1(Pointwise, mixing="qr"):
     """A 1x1 convolution with W = Q (U + diag(scale)), Q a product of Householder reflections.
 
-    log det = N sum(log|scale|).
+    log det = N sum(log|scale|). `init` gives C random reflections, U = 0 and a scale of 1.
 
     Parameters
     ----------
@@ -69,32 +68,10 @@ class QRConv1x1(Pointwise, mixing="qr"):
         require_reflectors(self.reflectors)
 
     @classmethod
-    def init(
-        cls,
-        channels: int,
-        *,
-        ndim: int | None = None,
-        rng: np.random.Generator | None = None,
-        like: Array | None = None,
-    ) -> Self:
-        """Return C random reflections, U = 0, scale 1; NumPy float64 unless ``like`` is given.
-
-        Examples
-        --------
-        >>> import numpy as np
-        >>> from invconv import QRConv1x1
-        >>> w = QRConv1x1.init(3, rng=np.random.default_rng(0)).matrix()
-        >>> bool(np.allclose(w @ w.T, np.eye(3)))
-        True
-        """
-        channels = positive_int("channels", channels)
-        conv = cls(
-            generator(rng).standard_normal((channels, channels)),
-            np.zeros((channels, channels)),
-            np.ones(channels),
-            ndim=ndim,
-        )
-        return conv if like is None else conv.asarrays(like)
+    def drawn(cls, channels: int, rng: np.random.Generator) -> dict[str, Any]:
+        square = (channels, channels)
+        vectors = rng.standard_normal(square)
+        return {"reflectors": vectors, "upper": np.zeros(square), "scale": np.ones(channels)}
 
     def factors(self) -> Sequence[tuple[Family, Any]]:
         strict = namespace(self.upper).triu(self.upper, k=1)

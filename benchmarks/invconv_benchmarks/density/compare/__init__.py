@@ -1,4 +1,1 @@
-"""Every model trained on equal terms: workers, the result file, its tables and its picture.
-
-May import every other room of `density`, and `measure`, `results` and `report`.
-"""
+"""Mixing layers trained on equal terms: the runs, the result file, its tables and its picture."""

@@ -1,126 +1,38 @@
-"""The result of a comparison, and its file: strict JSON of a fixed schema, with a checksum."""
+"""The result of a comparison: a JSON file with a checksum, and the statistics in it.
+
+The document's names:
+
+- invconv, date, command, environment, load, seconds, workers: of the measurement
+- preset, paper, training, seeds, and data with the sizes of its parts: of all rows
+- rows: mixing, learning_rate, parameters, seconds_per_step, bits (mean, std and count over seeds),
+  difference (the same of bits/dim from the plain row, seed by seed, and each; tiles_error is the
+  standard error of the mean over test tiles) and runs (seed, error, bits, history); None if absent
+- sampling: model and seconds for count samples
+- sweep: mixing, learning_rate, seed, validation (bits/dim), error
+"""
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+import statistics
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from invconv_benchmarks.density.evaluation.round_trip import Trip
-from invconv_benchmarks.density.evaluation.sampling import SamplingTime
+import numpy as np
+
+from invconv.flows.architecture import MIXINGS
+from invconv_benchmarks.density.compare.rows import Outcome, Row
 from invconv_benchmarks.results import sealed
 
-SCHEMA = "invconv-density/2"
+BASELINE = "plain"
+_SCHEMA = "invconv-density/2"
 
-
-@dataclass(frozen=True)
-class Spread:
-    """Mean and standard deviation of some values; None of one value."""
-
-    mean: float
-    std: float | None
-    count: int
-
-
-@dataclass(frozen=True)
-class Difference(Spread):
-    """The difference of bits/dim from the baseline, seed by seed.
-
-    Attributes
-    ----------
-    each : list of float
-        By seed.
-    lower : int
-        The number of seeds with less than the baseline.
-    tiles_error : float or None
-        The standard error of the mean over the test tiles: how much other tiles of the same kind
-        would change it.
-    """
-
-    each: list[float]
-    lower: int
-    tiles_error: float | None
-
-
-@dataclass(frozen=True)
-class Run:
-    """A seed of a row: its bits/dim, and what was measured on the way; or what stopped it."""
-
-    seed: int
-    error: str | None
-    bits: float | None
-    history: list[dict[str, Any]]
-
-
-@dataclass(frozen=True)
-class Row:
-    """A mixing layer, over all seeds.
-
-    Attributes
-    ----------
-    mixing : str
-    learning_rate : float
-        The chosen one, or the only one.
-    parameters : int or None
-        The number of them.
-    seconds_per_step : float or None
-    bits : Spread or None
-    difference : Difference or None
-    images, samples : Trip or None
-        What came back of the first seed's model.
-    runs : list of Run
-    """
-
-    mixing: str
-    learning_rate: float
-    parameters: int | None
-    seconds_per_step: float | None
-    bits: Spread | None
-    difference: Difference | None
-    images: Trip | None
-    samples: Trip | None
-    runs: list[Run]
-
-
-@dataclass(frozen=True)
-class Rate:
-    """A run of a mixing layer at a learning rate: bits/dim of the validation part."""
-
-    mixing: str
-    learning_rate: float
-    seed: int
-    validation: float | None
-    error: str | None
-
-
-@dataclass(frozen=True)
-class Result:
-    """What a comparison found; ``comparison.schema.json`` says what the rest is."""
-
-    invconv: str
-    date: str
-    command: str
-    environment: dict[str, Any]
-    workers: int
-    threads: int
-    quick: bool
-    preset: str
-    about: str
-    data: dict[str, Any]
-    architecture: dict[str, Any]
-    training: dict[str, Any]
-    seeds: list[int]
-    paper: dict[str, str]
-    seconds: float
-    load: dict[str, float | None]
-    rows: list[Row]
-    sampling: list[SamplingTime]
-    sweep: list[Rate]
+Result = dict[str, Any]
 
 
 def write(path: Path, result: Result) -> None:
     """Write a result with its checksum, at once or not at all."""
-    sealed.write(path, {"schema": SCHEMA} | asdict(result))
+    sealed.write(path, {"schema": _SCHEMA} | result)
 
 
 def read(path: Path) -> Result:
@@ -131,4 +43,76 @@ def read(path: Path) -> Result:
     ValueError
         If it is no result file, is cut off, or was changed after it was written.
     """
-    return sealed.load(path, Result, sealed.schema(__package__, "comparison.schema.json"))
+    return sealed.read(path, {"properties": {"schema": {"const": _SCHEMA}}})
+
+
+def statistics_of(rows: Sequence[Row], first_seed: int) -> Result:
+    """Return "rows" and "sweep" of a result."""
+    by_mixing = {row.mixing: row for row in rows}
+    ordered = [by_mixing[mixing] for mixing in MIXINGS if mixing in by_mixing]
+    plain = by_mixing[BASELINE].runs if BASELINE in by_mixing else {}
+    sweep = [
+        {
+            "mixing": row.mixing,
+            "learning_rate": rate,
+            "seed": first_seed,
+            "validation": outcome.get("validation"),
+            "error": outcome.get("error"),
+        }
+        for row in ordered
+        for rate, outcome in sorted(row.sweep.items())
+    ]
+    return {"rows": [_row(row, plain) for row in ordered], "sweep": sweep}
+
+
+def _row(row: Row, plain: Mapping[int, Outcome]) -> Result:
+    runs = [
+        {
+            "seed": seed,
+            "error": outcome.get("error"),
+            "bits": statistics.fmean(outcome["bits"]) if outcome.get("bits") else None,
+            "history": outcome.get("history", []),
+        }
+        for seed, outcome in row.runs.items()
+    ]
+    times = [entry["seconds_per_step"] for run in runs for entry in run["history"]]
+    return {
+        "mixing": row.mixing,
+        "learning_rate": row.rate,
+        "parameters": next((o["parameters"] for o in row.runs.values() if "bits" in o), None),
+        "seconds_per_step": statistics.median(times) if times else None,
+        "bits": spread([run["bits"] for run in runs if run["bits"] is not None]),
+        "difference": None if row.mixing == BASELINE else difference(row.runs, plain),
+        "runs": runs,
+    }
+
+
+def spread(values: Sequence[float]) -> Result | None:
+    """Return mean and standard deviation (None of one value), None of no value."""
+    if not values:
+        return None
+    std = statistics.stdev(values) if len(values) > 1 else None
+    return {"mean": statistics.fmean(values), "std": std, "count": len(values)}
+
+
+def standard_error(values: Any) -> float | None:
+    """Return that of the mean, None of one value."""
+    return float(np.std(values, ddof=1) / len(values) ** 0.5) if len(values) > 1 else None
+
+
+def difference(runs: Mapping[int, Outcome], plain: Mapping[int, Outcome]) -> Result | None:
+    """Return the difference of bits/dim from the baseline, seed by seed.
+
+    Both see the same tiles in the same order with the same noise, in training and in the test.
+    """
+    pairs = [
+        np.subtract(run["bits"], plain[seed]["bits"])
+        for seed, run in sorted(runs.items())
+        if run.get("bits") and plain.get(seed, {}).get("bits")
+    ]
+    each = [float(pair.mean()) for pair in pairs]
+    found = spread(each)
+    if found is None:
+        return None
+    tiles = standard_error(np.mean(pairs, axis=0))
+    return found | {"each": each, "lower": sum(d < 0 for d in each), "tiles_error": tiles}

@@ -1,4 +1,1 @@
-"""Images: data sets that packages ship, the user's files, batches, and their dequantisation.
-
-May import nothing of ours.
-"""
+"""Images: data sets that packages ship, the user's files, batches, and their dequantisation."""

@@ -33,9 +33,9 @@ class Dataset:
     name : str
     train : sequence of uint8 arrays, each (C, H, W), or one array (N, C, H, W)
     test : uint8 array, shape (N, C, S, S)
-        On which a model is reported.
+        Models are reported on these tiles.
     validation : uint8 array, shape (M, C, S, S), or None
-        By which settings are chosen: other images than the test's, or another region of them.
+        Settings are chosen by these: other images than the test's, or another region of them.
     grid : int
         Tiles are cut at multiples of so many pixels.
     symmetry : {"none", "horizontal", "all"}
@@ -58,13 +58,8 @@ class Dataset:
                 f"{self.name}: expected images to train and to test on, got {len(self.train)} "
                 f"and {len(self.test)}"
             )
-        channels, height, width = self.test.shape[1:]
-        sizes = _sizes(self.train)
-        if height != width or (sizes[:, 0] != channels).any() or (sizes[:, 1:] < height).any():
-            raise CommandError(
-                f"{self.name}: expected square tiles and training images of as many channels, no "
-                f"smaller, got {self.test.shape[1:]} and {tuple(sizes.min(axis=0).tolist())}"
-            )
+        if min(min(image.shape[1:]) for image in self.train) < self.image_shape[1]:
+            raise CommandError(f"{self.name}: a training image is smaller than those of the test")
 
     @property
     def watched(self) -> Part:
@@ -72,13 +67,7 @@ class Dataset:
         return "test" if self.validation is None else "validation"
 
     def held_out(self, part: Part) -> Bytes:
-        """Return the tiles of a part.
-
-        Raises
-        ------
-        ValueError
-            If there is no validation part.
-        """
+        """Return the tiles of a part; a validation part that is not there is a CommandError."""
         if part == "test":
             return self.test
         if self.validation is None:
@@ -94,7 +83,8 @@ class Dataset:
     @cached_property
     def _ends(self) -> np.ndarray[Any, np.dtype[np.int64]]:
         """The number of places for a tile in the first images, for each number of them."""
-        across = (_sizes(self.train)[:, 1:] - self.image_shape[1]) // self.grid + 1
+        sizes = np.asarray([image.shape[1:] for image in self.train])
+        across = (sizes - self.image_shape[1]) // self.grid + 1
         return np.asarray(np.cumsum(across.prod(axis=1)), dtype=np.int64)
 
     def __len__(self) -> int:
@@ -122,28 +112,12 @@ class Dataset:
         return digest.hexdigest()
 
 
-def _sizes(images: Sequence[Bytes] | Bytes) -> np.ndarray[Any, np.dtype[np.int64]]:
-    if isinstance(images, np.ndarray):
-        return np.broadcast_to(np.asarray(images.shape[1:]), (len(images), 3))
-    return np.asarray([image.shape for image in images])
-
-
 @dataclass(frozen=True)
 class Batches:
-    """The training data of a run: batch and noise of each step.
-
-    Every tile is seen once an epoch, in an order of its own.
-
-    Attributes
-    ----------
-    data : Dataset
-    size : int
-        Images a step.
-    seed : int
-    """
+    """Batch and noise of each step of a run; every tile is seen once an epoch, in a new order."""
 
     data: Dataset
-    size: int
+    size: int  # images a step
     seed: int
 
     def images(self, step: int, part: slice = slice(None)) -> Bytes:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 import tokenize
 import zipfile
@@ -12,7 +11,6 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
-from rich.progress import track
 
 from invconv.arrays.errors import CommandError
 from invconv_benchmarks.density.data.dataset import Bytes
@@ -21,7 +19,6 @@ from invconv_benchmarks.density.data.shipped import planes
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
 _FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF")
 _MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr")  # of 8 bits at most
-_MOST_PIXELS = 2**27
 # what zipfile and NumPy raise for files that are damaged
 _DAMAGE = (
     zipfile.BadZipFile, zlib.error, tokenize.TokenError,
@@ -29,41 +26,30 @@ _DAMAGE = (
 )  # fmt: skip
 
 
-def found(folder: Path) -> list[Path]:
-    """Return the image files of a folder, by name; hidden ones and others are passed over."""
-    names = folder.iterdir() if folder.is_dir() else ()
-    return sorted(p for p in names if p.suffix.lower() in SUFFIXES and p.name[0] != ".")
-
-
-def read_all(
-    paths: Sequence[Path], *, smallest: int = 1, exactly: int = 0, skip_unusable: bool = False
-) -> list[Bytes]:
-    """Read RGB images, each (3, H, W).
-
-    Parameters
-    ----------
-    paths : sequence of Path
-    smallest : int
-        Pixels that each side must have.
-    exactly : int
-        If given, pixels of each side.
-    skip_unusable : bool
-        Whether to leave out files that cannot be used, and to name them on standard error.
+def images_in(folder: Path) -> list[Path]:
+    """Return the image files of a folder, by name; hidden files and others are passed over.
 
     Raises
     ------
-    CommandError
-        That names the file that is no image, is cut off, or has another size.
+    FileNotFoundError
+        If there are none.
     """
-    shown = track(paths, description=f"reading {len(paths)} images", transient=True)
+    names = folder.iterdir() if folder.is_dir() else ()
+    paths = sorted(p for p in names if p.suffix.lower() in SUFFIXES and p.name[0] != ".")
+    if not paths:
+        raise FileNotFoundError(f"there are no images in {folder}")
+    return paths
+
+
+def read_usable(folder: Path, smallest: int) -> list[Bytes]:
+    """Read a folder's images; standard error names the files that cannot be used."""
     images: list[Bytes] = []
     unusable: list[str] = []
-    for path in shown if len(paths) > 500 else paths:
+    paths = images_in(folder)
+    for path in paths:
         try:
-            images.append(_read(path, smallest, exactly))
+            images.append(read(path, smallest))
         except CommandError as error:
-            if not skip_unusable:
-                raise
             unusable.append(str(error))
     if unusable:
         skipped = f"skipped {len(unusable)} of {len(paths)} files:"
@@ -71,16 +57,22 @@ def read_all(
     return images
 
 
-def _read(path: Path, smallest: int, exactly: int) -> Bytes:
+def read(path: Path, side: int, *, exactly: bool = False) -> Bytes:
+    """Read an RGB image, (3, H, W), with at least or exactly so many pixels a side.
+
+    Raises
+    ------
+    CommandError
+        That names the file that is no image, is cut off, or has another size.
+    """
     try:
         with Image.open(path, formats=_FORMATS) as image:
             width, height = image.size
-            if exactly and (width, height) != (exactly, exactly):
-                raise CommandError(f"expected {exactly} x {exactly} pixels, got {width} x {height}")
-            if min(width, height) < smallest or width * height > _MOST_PIXELS:
+            right = {width, height} == {side} if exactly else min(width, height) >= side
+            if not right:
+                least = "" if exactly else "at least "
                 raise CommandError(
-                    f"expected at least {smallest} x {smallest} pixels and at most {_MOST_PIXELS} "
-                    f"in all, got {width} x {height}"
+                    f"expected {least}{side} x {side} pixels, got {width} x {height}"
                 )
             if image.mode not in _MODES:
                 raise CommandError(f"expected 8 bits a colour, got Pillow's mode {image.mode!r}")
@@ -108,14 +100,15 @@ def read_npz(paths: Sequence[Path], key: str, layout: str, row: tuple[int, ...])
 
     Raises
     ------
-    ValueError
+    CommandError
         That names the file and says what it holds instead. Nothing in a file is run (no pickle).
+    FileNotFoundError
     """
     parts = [_array(path, key, layout, row) for path in paths]
     if len({part.shape[1:] for part in parts}) != 1:
         sizes = [part.shape for part in parts]
         raise CommandError(f"{paths[0].parent}: expected one size in all files, got {sizes}")
-    return parts[0] if len(parts) == 1 else np.concatenate(parts)
+    return np.concatenate(parts)
 
 
 def _array(path: Path, key: str, layout: str, row: tuple[int, ...]) -> Bytes:
@@ -125,7 +118,7 @@ def _array(path: Path, key: str, layout: str, row: tuple[int, ...]) -> Bytes:
             if key not in file.files:
                 raise CommandError(f"{path}: {wanted}, but there is none of that name")
             array: Bytes = file[key]
-    except CommandError:
+    except (CommandError, FileNotFoundError):
         raise
     except _DAMAGE as error:
         raise CommandError(f"{path}: no npz file, damaged or cut off: {error}") from None
@@ -134,15 +127,3 @@ def _array(path: Path, key: str, layout: str, row: tuple[int, ...]) -> Bytes:
     if array.dtype != np.uint8 or not fits:
         raise CommandError(f"{path}: {wanted}, got {array.dtype} of shape {array.shape}")
     return array
-
-
-def require_memory(size: int, path: Path) -> None:
-    """Raise unless the machine can hold so many bytes of images, where the system tells."""
-    try:
-        there = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (ValueError, OSError, AttributeError):
-        return
-    if size > there:
-        raise CommandError(
-            f"{path}: the images take {size / 1e9:.1f} GB, and this machine has {there / 1e9:.1f}"
-        )

@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 
-from invconv.arrays.errors import CommandError
 from invconv_benchmarks.density.data.dataset import Bytes, Dataset
 
 TILE = 32
@@ -51,27 +50,20 @@ def photos() -> Dataset:
 
 def _photographs() -> Iterator[Any]:
     from skimage import data
+    from sklearn.datasets import load_sample_images
 
     for name in ("astronaut", "chelsea", "coffee", "rocket"):
         yield getattr(data, name)()
     yield data.stereo_motorcycle()[0]  # the other view shows the same, further to the left
-    yield from _scikit_learn("photos").load_sample_images().images
+    yield from load_sample_images().images
 
 
 def digits() -> Dataset:
     """Return scikit-learn's handwritten digits, 8 x 8 in 17 shades of grey: small, for tests."""
-    images = (_scikit_learn("digits").load_digits().images * 15).astype(np.uint8)[:, None]
+    from sklearn.datasets import load_digits
+
+    images = (load_digits().images * 15).astype(np.uint8)[:, None]
     return Dataset("digits", images[:1300], images[1500:], images[1300:1500])
-
-
-def _scikit_learn(name: str) -> Any:
-    try:
-        import sklearn.datasets
-    except ImportError as error:
-        raise CommandError(
-            f"--data {name}: the images are scikit-learn's: pip install scikit-learn"
-        ) from error
-    return sklearn.datasets
 
 
 def planes(image: Any) -> Bytes:

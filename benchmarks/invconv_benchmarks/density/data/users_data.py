@@ -9,7 +9,7 @@ import numpy as np
 
 from invconv.arrays.errors import CommandError
 from invconv_benchmarks.density.data.dataset import Bytes, Dataset
-from invconv_benchmarks.density.data.picture_files import found, read_all, read_npz, require_memory
+from invconv_benchmarks.density.data.picture_files import images_in, read, read_npz, read_usable
 from invconv_benchmarks.density.data.shipped import TILE, digits, hubble, photos, tiles
 
 SHIPPED: dict[str, Callable[[], Dataset]] = {"hubble": hubble, "photos": photos, "digits": digits}
@@ -31,8 +31,6 @@ LAYOUTS = {
 }
 NAMES = (*SHIPPED, *LAYOUTS)
 
-# training images and pixels a side, of those that have one size
-_SIZES = {"cifar10": (50_000, 32), "imagenet32": (1_281_149, 32), "imagenet64": (1_281_149, 64)}
 _CIFAR_ROWS, _CIFAR_ROW = 10_000, 1 + 3 * 32 * 32
 
 
@@ -60,15 +58,6 @@ def load(name: str, path: Path | None = None) -> Dataset:
         raise CommandError(f"--path: {error}; {name} needs {LAYOUTS[name]}") from None
 
 
-def stand_in(name: str) -> Dataset | None:
-    """Return noise of a data set's size, which takes no memory; None where that is not known."""
-    if name not in _SIZES:
-        return None
-    count, side = _SIZES[name]
-    noise = np.random.default_rng(0).integers(0, 256, (1, 3, side, side), np.uint8)
-    return Dataset(name, np.broadcast_to(noise, (count, 3, side, side)), noise)
-
-
 def _cifar10(path: Path) -> Dataset:
     train = [_cifar_file(path / f"data_batch_{n}.bin") for n in range(1, 6)]
     test = _cifar_file(path / "test_batch.bin")
@@ -77,59 +66,40 @@ def _cifar10(path: Path) -> Dataset:
 
 
 def _cifar_file(path: Path) -> Bytes:
-    if not path.is_file():
-        raise FileNotFoundError(f"there is no file {path}")
-    size, expected = path.stat().st_size, _CIFAR_ROWS * _CIFAR_ROW
-    if size != expected:
+    rows = np.fromfile(path, np.uint8)
+    if rows.size != _CIFAR_ROWS * _CIFAR_ROW or rows[::_CIFAR_ROW].max() > 9:
         raise CommandError(
-            f"{path}: expected {expected} bytes, {_CIFAR_ROWS} times a label and an image of "
-            f"3 x 32 x 32, got {size}; it is no file of CIFAR-10's binary version, or cut off"
+            f"{path}: expected {_CIFAR_ROWS} times a label from 0 to 9 and an image of 3 x 32 x 32 "
+            f"bytes, got {rows.size} bytes of another kind, or cut off"
         )
-    rows = np.fromfile(path, np.uint8).reshape(_CIFAR_ROWS, _CIFAR_ROW)
-    if rows[:, 0].max() > 9:
-        raise CommandError(f"{path}: expected labels from 0 to 9, got {rows[:, 0].max()}")
-    return rows[:, 1:].reshape(_CIFAR_ROWS, 3, 32, 32)
+    return rows.reshape(_CIFAR_ROWS, _CIFAR_ROW)[:, 1:].reshape(_CIFAR_ROWS, 3, 32, 32)
 
 
 def _imagenet(path: Path, side: int) -> Dataset:
     name = f"imagenet{side}"
     folders = [path / f"{part}_{side}x{side}" for part in ("train", "valid")]
     if all(folder.is_dir() for folder in folders):
-        train, test = (_small_images(folder, side) for folder in folders)
+        train, test = (
+            np.stack([read(image, side, exactly=True) for image in images_in(folder)])
+            for folder in folders
+        )
         return Dataset(name, train, test)
     batches = [path / f"train_data_batch_{n}.npz" for n in range(1, 11)]
-    test_file = path / "val_data.npz"
-    absent = [file.name for file in (*batches, test_file) if not file.is_file()]
-    if absent:
-        without = f"and {folders[1].name}/, nor {', '.join(absent)}"
-        raise FileNotFoundError(f"{path} has neither {folders[0].name}/ {without}")
     row, layout = (3 * side * side,), f"bytes (N, {3 * side * side})"
     train, test = (
         read_npz(files, "data", layout, row).reshape(-1, 3, side, side)
-        for files in (batches, [test_file])
+        for files in (batches, [path / "val_data.npz"])
     )
     return Dataset(name, train, test)
 
 
-def _small_images(folder: Path, side: int) -> Bytes:
-    paths = found(folder)
-    if not paths:
-        raise FileNotFoundError(f"there are no images in {folder}")
-    require_memory(len(paths) * 3 * side * side, folder)
-    return np.stack(read_all(paths, exactly=side))
-
-
 def _galaxy(path: Path) -> Dataset:
-    parts = {name: found(path / name) for name in ("training", "validation", "test")}
-    for name, paths in parts.items():
-        if not paths:
-            raise FileNotFoundError(f"there are no images in {path / name}")
-    train, test = (
-        np.stack([_galaxy_tile(image) for image in read_all(paths, smallest=64)])
-        for paths in (parts["training"], parts["validation"] + parts["test"])
+    train, validation, test = (
+        [_galaxy_tile(read(image, 64)) for image in images_in(path / part)]
+        for part in ("training", "validation", "test")
     )
     # moved, flipped and turned about as the authors do, see `models.build`
-    return Dataset("galaxy", train, test, symmetry="all", shift=3)
+    return Dataset("galaxy", np.stack(train), np.stack(validation + test), symmetry="all", shift=3)
 
 
 def _galaxy_tile(image: Bytes) -> Bytes:
@@ -142,25 +112,23 @@ def _galaxy_tile(image: Bytes) -> Bytes:
 
 
 def _folder(path: Path) -> Dataset:
-    if (path / "train.npz").is_file() and (path / "test.npz").is_file():
+    arrays = [path / "train.npz", path / "test.npz"]
+    if all(file.is_file() for file in arrays):
         layout = "bytes (N, H, W, 3)"
         train, test = (
             np.ascontiguousarray(np.moveaxis(read_npz([p], "images", layout, (-1, -1, 3)), -1, 1))
-            for p in (path / "train.npz", path / "test.npz")
+            for p in arrays
         )
         return Dataset("folder", train, _cut(test))
-    train_images, test_images = (_usable(path / part) for part in ("train", "test"))
-    if not train_images and not test_images:
-        everything = _usable(path)
+    if (path / "train").is_dir() and (path / "test").is_dir():
+        train_images, test_images = (read_usable(path / part, TILE) for part in ("train", "test"))
+    else:
+        everything = read_usable(path, TILE)
         test_images = everything[::10]
         train_images = [image for i, image in enumerate(everything) if i % 10]
     if not train_images or not test_images:
         raise FileNotFoundError(f"there are not enough images in {path}")
     return Dataset("folder", train_images, _cut(test_images), symmetry="horizontal")
-
-
-def _usable(folder: Path) -> list[Bytes]:
-    return read_all(found(folder), smallest=TILE, skip_unusable=True)
 
 
 def _cut(images: Bytes | list[Bytes]) -> Bytes:

@@ -1,4 +1,1 @@
-"""Evaluation of a trained model: bits/dim, round trips, samples and the time they take.
-
-May import `data`, `models`, `recipes`, and the rooms below `density`.
-"""
+"""Bits/dim of a trained model, its round trips, its samples, and the time of samples."""

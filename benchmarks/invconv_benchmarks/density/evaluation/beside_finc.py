@@ -14,11 +14,8 @@ batch and hardware a comparison is of orders of magnitude only.
 from __future__ import annotations
 
 import argparse
-import dataclasses
-import datetime
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,17 +24,16 @@ from rich.console import Console
 from rich.table import Table
 
 from invconv.files.whole_files import write_text
-from invconv_benchmarks.density.models.architecture import Architecture
-from invconv_benchmarks.density.models.build import build
 from invconv_benchmarks.measure import environment, timing
 from invconv_benchmarks.measure.contender import wait
 from invconv_benchmarks.measure.gpu import full_precision, with_graphs
 from invconv_benchmarks.report.tables import new
 from invconv_conformance import printing
 from invconv_conformance.libraries.table import LIBRARIES, Target
+from invconv_torch.flows import Glow
 
 SIZES = (8, 16, 32, 64)
-GLOW = Architecture("emerging", levels=3, depth=32, width=512)
+GLOW: dict[str, Any] = {"levels": 3, "depth": 32, "width": 512}
 PUBLISHED = {
     "FInC": (0.175, 0.253, 0.528, 1.77),
     "MaCow": (1.67, 2.66, 4.76, 9.38),
@@ -46,52 +42,37 @@ PUBLISHED = {
 }
 _ROUNDS = 5
 
-
-@dataclass(frozen=True)
-class Sampled:
-    """The median seconds of so many images of a size, at a time."""
-
-    way: str
-    size: int
-    count: int
-    parameters: int
-    seconds: float
+Seconds = dict[str, dict[int, float]]
 
 
 @torch.no_grad()  # type: ignore[untyped-decorator]
-def measure(
-    target: Target, size: int, architecture: Architecture = GLOW, count: int = 100
-) -> list[Sampled]:
-    """Time all ways to sample on a device of PyTorch; they take turns."""
+def measure(target: Target, sizes: Sequence[int] = SIZES, count: int = 100, **glow: int) -> Seconds:
+    """Return the median seconds of all ways to sample, by way and size; they take turns."""
     full_precision(target)
-    calls, parameters = {}, {}
-    for mixing in ("emerging", "plain"):
-        changed = dataclasses.replace(architecture, mixing=mixing)
-        model = build(changed, (3, size, size), seed=0).to(target.device).eval()
-        first, *others = model.draw_latents(count, torch.Generator().manual_seed(0))
+    seconds: Seconds = {}
+    for size in sizes:
+        calls = {}
+        for mixing in ("emerging", "plain"):
+            model = Glow((3, size, size), mixing=mixing, **GLOW | glow).to(target.device).eval()
+            first, *others = model.draw_latents(count, torch.Generator().manual_seed(0))
 
-        def decode(z: Any, model: Any = model, others: Any = others) -> Any:
-            return model.decode([z, *others])
+            def decode(z: Any, model: Any = model, others: Any = others) -> Any:
+                return model.decode([z, *others])
 
-        for way in with_graphs([target]):
-            name = mixing if way is target else f"{mixing}, captured graph"
-            run = way.compile(decode)
-            calls[name] = lambda run=run, z=first: wait(target, run(z))
-            parameters[name] = sum(p.numel() for p in model.parameters())
-    medians = timing.medians(calls, _ROUNDS)
-    return [Sampled(n, size, count, parameters[n], medians[n]) for n in calls]
+            for way in with_graphs([target]):
+                name = mixing if way is target else f"{mixing}, captured graph"
+                run = way.compile(decode)
+                calls[name] = lambda run=run, z=first: wait(target, run(z))
+        for name, median in timing.medians(calls, _ROUNDS).items():
+            seconds.setdefault(name, {})[size] = median
+    return seconds
 
 
-def table(found: Sequence[Sampled], where: str) -> Table:
+def table(ours: Seconds, where: str) -> Table:
     """Return our seconds and the published ones."""
-    shown = new(
-        f"seconds for samples of a Glow on {where}", ("",), tuple(f"{n}x{n}" for n in SIZES)
-    )
-    for way in dict.fromkeys(f.way for f in found):
-        of = {f.size: f for f in found if f.way == way}
-        some = next(iter(of.values()))
-        label = f"invconv, {way}: {some.count} images, {some.parameters / 1e6:.3g} M parameters"
-        shown.add_row(label, *(f"{of[n].seconds:.3g}" if n in of else "-" for n in SIZES))
+    shown = new(f"seconds for 100 samples of a Glow on {where}", ("",), tuple(map(str, SIZES)))
+    for way, of in ours.items():
+        shown.add_row(f"invconv, {way}", *(f"{of[n]:.3g}" if n in of else "-" for n in SIZES))
     for name, numbers in PUBLISHED.items():
         shown.add_row(f"{name} (published, other hardware)", *(f"{n:.3g}" for n in numbers))
     return shown
@@ -101,13 +82,11 @@ def run(device: str, console: Console, folder: Path | None = None) -> None:
     """Measure, print the table, and write sampling.json where a folder is given."""
     (torch_library,) = (library for library in LIBRARIES if library.name == "torch")
     target, described = Target(torch_library, device), environment.environment()
-    found = [row for size in SIZES for row in measure(target, size)]
+    seconds = measure(target)
     where = next(iter(described["gpus"]), device) if target.on_cuda else described["cpu"]
-    console.print(table(found, f"{where}, {device}"))
+    console.print(table(seconds, f"{where}, {device}"))
     if folder is not None:
-        date = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-        rows = [dataclasses.asdict(row) for row in found]
-        content = {"date": date, "device": device, "environment": described, "rows": rows}
+        content = {"device": device, "environment": described, "seconds": seconds}
         write_text(folder / "sampling.json", json.dumps(content, indent=1) + "\n")
 
 

@@ -1,20 +1,21 @@
-"""Evaluation of a trained model: bits/dim, and round trips of images and of samples."""
+"""Evaluation of a trained model: bits/dim, round trips of images and of samples, a picture."""
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
 import torch
+from PIL import Image
 
 from invconv.arrays.errors import CommandError
+from invconv.files.whole_files import replacing
 from invconv_benchmarks.density.data.dataset import Dataset, Part, noise_of
-from invconv_benchmarks.density.evaluation import round_trip
-from invconv_benchmarks.density.evaluation.round_trip import Trip
-from invconv_benchmarks.density.models.build import build
 from invconv_benchmarks.density.recipes import checkpoint
 from invconv_benchmarks.density.recipes.checkpoint import Checkpoint
+from invconv_benchmarks.report.figures import stretch
 from invconv_torch.flows import Multiscale
 
 Tensor: TypeAlias = torch.Tensor
@@ -28,12 +29,12 @@ def restore(path: Path, device: str = "cpu") -> tuple[Checkpoint, Multiscale]:
 
     Raises
     ------
-    ValueError
+    CommandError
         If it is none, or damaged.
     """
     path = path / checkpoint.NAME if path.is_dir() else path
     stored = checkpoint.read(path)
-    model = build(stored.recipe.architecture, stored.image_shape, seed=0)
+    model = stored.recipe.flow(stored.image_shape)
     try:
         model.load_state_dict(stored.average)
     except RuntimeError as error:
@@ -43,24 +44,15 @@ def restore(path: Path, device: str = "cpu") -> tuple[Checkpoint, Multiscale]:
 
 @torch.no_grad()  # type: ignore[untyped-decorator]
 def bits_per_dim(model: Multiscale, data: Dataset, part: Part = "test", batch: int = 100) -> Floats:
-    """Return bits a dimension of each tile held out, float64; every model has the same noise.
-
-    Parameters
-    ----------
-    model : Multiscale
-    data : Dataset
-    part : {"test", "validation"}
-    batch : int
-        Images at a time.
-    """
+    """Return bits a dimension of each tile held out, float64; every model has the same noise."""
     device = next(model.parameters()).device
     tiles, noise = data.held_out(part), noise_of(data, part)
-    found = []
+    bits = []
     for start in range(0, len(tiles), batch):
         some = slice(start, start + batch)
         images, numbers = (torch.from_numpy(a[some]).to(device) for a in (tiles, noise))
-        found.append(model.bits_per_dim(images, numbers).double().cpu().numpy())
-    return np.concatenate(found)
+        bits.append(model.bits_per_dim(images, numbers).double().cpu().numpy())
+    return np.concatenate(bits)
 
 
 def images_of_test(model: Multiscale, data: Dataset, count: int) -> Tensor:
@@ -70,12 +62,41 @@ def images_of_test(model: Multiscale, data: Dataset, count: int) -> Tensor:
     return x.to(next(model.parameters()).device)
 
 
-def round_trips(
-    model: Multiscale, data: Dataset, images: int, samples: int, temperature: float = 1.0
-) -> dict[str, Trip]:
-    """Return what became of "images" and "samples" on their way through the model and back."""
-    generator = torch.Generator().manual_seed(SAMPLE_SEED)
-    return {
-        "images": round_trip.reconstruct(model, images_of_test(model, data, images)),
-        "samples": round_trip.resample(model, samples, generator, temperature),
-    }
+@torch.no_grad()  # type: ignore[untyped-decorator]
+def resampled(model: Multiscale, count: int, temperature: float = 1.0) -> str:
+    """Draw samples, send them back to their noise, and return a sentence about them."""
+    zs = model.draw_latents(count, torch.Generator().manual_seed(SAMPLE_SEED))
+    zs = [temperature * z for z in zs]
+    x = model.decode(zs)
+    finite = torch.isfinite(x).flatten(1).all(dim=1)
+    inside = ((x >= 0) & (x < 1)).flatten(1)[finite]
+    backs = zip(model.encode(x)[0], zs, strict=True)
+    errors = [float((back - z)[finite].abs().max()) for back, z in backs if len(inside)]
+    return (
+        f"{count} samples: {len(inside)} are finite and come back to their noise, off by "
+        f"{max(errors, default=math.nan):.1e} at most; {int(inside.all(dim=1).sum())} are in range "
+        f"everywhere, {float((~inside).double().mean()):.2%} of the numbers are not"
+    )
+
+
+def pixels(model: Multiscale, x: Tensor) -> Floats:
+    """Return images (N, C, H, W) as bytes; what is not finite is black."""
+    images, _ = model.dequantize.inverse(torch.nan_to_num(x, nan=0.0))
+    return np.asarray(images.cpu().numpy())
+
+
+def write(tiles: Floats, path: Path, *, bright: bool = False) -> None:
+    """Write images (N, C, H, W) of bytes in rows and columns as a PNG file."""
+    if path.suffix != ".png":
+        raise CommandError(f"--out: expected a name that ends in .png, got {path}")
+    count, channels, height, width = tiles.shape
+    columns = math.ceil(math.sqrt(count))
+    rows = math.ceil(count / columns)
+    grid = np.zeros((rows * columns, channels, height, width), np.uint8)
+    grid[:count] = tiles
+    grid = grid.reshape(rows, columns, channels, height, width).transpose(0, 3, 1, 4, 2)
+    picture = grid.reshape(rows * height, columns * width, channels)
+    if bright:
+        picture = np.asarray(255 * stretch(picture / 255)).astype(np.uint8)
+    with replacing(path) as part:
+        Image.fromarray(picture if channels == 3 else picture[:, :, 0]).save(part, format="PNG")

@@ -1,4 +1,1 @@
-"""A run as files: the recipe, the presets that recipes come from, and the checkpoint.
-
-May import `models`.
-"""
+"""Recipes of runs, the presets in `presets.toml`, and the checkpoint that describes a run."""

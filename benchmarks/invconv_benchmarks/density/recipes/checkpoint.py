@@ -8,9 +8,9 @@ from __future__ import annotations
 import pickle
 import zipfile
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 import torch
 
@@ -20,26 +20,10 @@ from invconv_benchmarks.density.recipes.recipe import Recipe
 NAME = "checkpoint.ckpt"
 KEY = "invconv-density"  # of the description in the file
 
-Tensor: TypeAlias = torch.Tensor
-
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A run as a checkpoint has it.
-
-    Attributes
-    ----------
-    recipe : Recipe
-    image_shape : tuple of int
-    data : str
-        The fingerprint of the data set.
-    step, steps : int
-        How many are done, and how many there will be.
-    history : list of dict
-        The measurements on the way.
-    average : mapping of str to tensor
-        The averaged parameters.
-    """
+    """A run after ``step`` of ``steps``: its images' fingerprint, and the averaged parameters."""
 
     recipe: Recipe
     image_shape: tuple[int, int, int]
@@ -47,7 +31,17 @@ class Checkpoint:
     step: int
     steps: int
     history: list[dict[str, Any]]
-    average: Mapping[str, Tensor]
+    average: Mapping[str, torch.Tensor]
+
+    def require_same(self, recipe: Recipe, data: str) -> None:
+        """Raise unless a run of this recipe on the data of this fingerprint can go on from here."""
+        then, now = asdict(self.recipe), asdict(recipe) | {"preset": self.recipe.preset}
+        if then != now:
+            names = [name for name in now if then[name] != now[name]]
+            changes = ", ".join(f"{n} was {then[n]!r} and is {now[n]!r}" for n in names)
+            raise CommandError(f"the checkpoint is of another run: {changes}")
+        if self.data != data:
+            raise CommandError("the checkpoint is of a run on other images")
 
 
 def read(path: Path) -> Checkpoint:
@@ -55,7 +49,7 @@ def read(path: Path) -> Checkpoint:
 
     Raises
     ------
-    ValueError
+    CommandError
         If there is none, or it is damaged: the message says how to go on.
     """
     try:
@@ -70,25 +64,9 @@ def read(path: Path) -> Checkpoint:
             f"{path}: no whole checkpoint: {error!s:.300}; delete it to begin anew, or restore it"
         ) from None
     try:
-        run = dict(content[KEY])
-        state = content["state_dict"].items()
+        run, state = dict(content[KEY]), content["state_dict"].items()
+        run["recipe"] = Recipe.of(run["recipe"])
         average = {n.removeprefix("average."): t for n, t in state if n.startswith("average.")}
-        run |= {"recipe": Recipe.from_dict(run["recipe"]), "average": average}
-        run["image_shape"] = tuple(run["image_shape"])
-        del run["pending"]
-        return Checkpoint(**run)
+        return Checkpoint(**run, average=average)
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise CommandError(f"{path}: no checkpoint of a density model: {error!s:.300}") from None
-
-
-def require_same(stored: Checkpoint, recipe: Recipe, data: str) -> None:
-    """Raise unless a run of this recipe on the data of this fingerprint can go on from there."""
-    then, now = stored.recipe.settings, recipe.settings
-    if then != now:
-        flat = [{**s, **s["architecture"], **s["training"]} for s in (then, now)]
-        names = (n for n in flat[1] if n not in ("architecture", "training"))
-        found = [(n, *(f.get(n) for f in flat)) for n in names]
-        changes = ", ".join(f"{n} was {a!r} and is {b!r}" for n, a, b in found if a != b)
-        raise CommandError(f"the checkpoint is of another run: {changes}")
-    if stored.data != data:
-        raise CommandError("the checkpoint is of a run on other images")

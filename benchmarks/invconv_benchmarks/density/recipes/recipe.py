@@ -1,133 +1,166 @@
-"""The recipe of a run: data, architecture, training and seed."""
+"""A run's recipe, the flow that it describes, and the presets of recipes in TOML.
+
+The flow of the paper is `invconv_torch.flows.Glow`, whose module lists how it differs from the code
+of the paper's authors (github.com/ehoogeboom/emerging). In training, theirs does something else:
+
+- The second decay of their Adamax depends on the steps of an epoch; here it is PyTorch's, 0.999.
+- They report the parameters as they are at the best test loss; here Polyak's average at the end.
+- Galaxies: they move 64 x 64 pixels by parts of a pixel and mirror the edges; here 32 x 32 are
+  moved by whole pixels, and the edges are repeated.
+"""
 
 from __future__ import annotations
 
+import tomllib
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from functools import cached_property
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
 from typing import Any
 
-from invconv.arrays.errors import CommandError
-from invconv_benchmarks.density.models.architecture import Architecture, from_table
+import torch
+
+from invconv.arrays.errors import CommandError, as_command_errors
+from invconv.arrays.settings import choice, is_number, positive_int
+from invconv.flows.architecture import MIXINGS, GlowArchitecture
+from invconv_torch.flows import Glow
 
 PRECISIONS = ("float32", "bfloat16")
+_UNITS = {"steps": "epochs", "warm_up_steps": "warm_up_epochs"}  # one takes the other's place
+_UNITS |= {epochs: steps for steps, epochs in _UNITS.items()}
 
 
-@dataclass(frozen=True)
-class Training:
-    """How a model is trained: Adamax, a linear warm-up, an average of the parameters.
-
-    Attributes
-    ----------
-    batch : int
-        Images a step, of all processes together.
-    learning_rate : float
-    steps, epochs : int
-        How long, in one of the two units; the other is 0.
-    warm_up_steps, warm_up_epochs : int
-        During which the learning rate grows from 0; one of the two at most.
-    average : float
-        Polyak's: a = average a + (1 - average) p after each step, with less weight on a while
-        there were few steps.
-    initial_images : int
-        From which actnorm gets its start.
-    precision : str
-        "float32", or "bfloat16" inside the networks of the couplings and priors: the invertible
-        layers keep the dtype of their parameters, float32.
-    """
-
-    batch: int
-    learning_rate: float
-    steps: int = 0
-    epochs: int = 0
-    warm_up_steps: int = 0
-    warm_up_epochs: int = 0
-    average: float = 0.995
-    initial_images: int = 256
-    precision: str = "float32"
-
-    def __post_init__(self) -> None:
-        for name in ("batch", "initial_images"):
-            _integer(name, getattr(self, name), 1)
-        for name in ("steps", "epochs", "warm_up_steps", "warm_up_epochs"):
-            _integer(name, getattr(self, name), 0)
-        if bool(self.steps) == bool(self.epochs):
-            given = f"{self.steps} and {self.epochs}"
-            raise CommandError(f"expected steps or epochs, one of the two, got {given}")
-        if self.warm_up_steps and self.warm_up_epochs:
-            raise CommandError("expected warm_up_steps or warm_up_epochs, not both")
-        if not _is_number(self.learning_rate) or not 0 < self.learning_rate < 1:
-            given = repr(self.learning_rate)
-            raise CommandError(f"learning_rate: expected a number above 0 and below 1, got {given}")
-        if not _is_number(self.average) or not 0 <= self.average < 1:
-            given = repr(self.average)
-            raise CommandError(f"average: expected a number of at least 0 and below 1, got {given}")
-        if self.precision not in PRECISIONS:
-            names = ", ".join(PRECISIONS)
-            raise CommandError(f"precision: expected one of {names}, got {self.precision!r}")
-
-    def length(self, epoch: int) -> int:
-        """Return the number of steps, for data with so many tiles an epoch."""
-        return self.steps or self._in_steps(self.epochs, epoch)
-
-    def warm_up(self, step: int, epoch: int) -> float:
-        """Return the share of the learning rate that a step has, counted from 0."""
-        length = self.warm_up_steps or self._in_steps(self.warm_up_epochs, epoch)
-        return min(1.0, (step + 1) / max(1, length))
-
-    def _in_steps(self, epochs: int, epoch: int) -> int:
-        return -(-epochs * epoch // self.batch)
-
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Recipe:
     """A run: everything that its numbers depend on but the images themselves.
 
-    Attributes
-    ----------
-    preset : str
-        From which it was made; its name alone.
-    data : str
-        The name of the data set.
-    architecture : Architecture
-    training : Training
-    seed : int
-        Of parameters, order, noise and flips.
+    Mixing to scale_floor are those of `invconv_torch.flows.Glow`. ``average`` is Polyak's: a =
+    average a + (1 - average) p after each step, with less weight on a while there were few steps.
+    With "bfloat16" the networks of the couplings and priors run in it, and the invertible layers
+    keep the dtype of their parameters, float32.
     """
 
     preset: str
     data: str
-    architecture: Architecture
-    training: Training
-    seed: int = 0
+    mixing: str
+    levels: int
+    depth: int
+    width: int
+    kernel_size: int = 3
+    scale_floor: float = 0.1
+    seed: int = 0  # of parameters, order, noise and flips
+    batch: int  # images a step, of all processes together
+    learning_rate: float  # of Adamax, once it has warmed up
+    steps: int = 0  # of steps and epochs one is 0
+    epochs: int = 0
+    warm_up_steps: int = 0  # the learning rate grows from 0; of both one is 0
+    warm_up_epochs: int = 0
+    average: float = 0.995
+    initial_images: int = 256  # actnorm gets its start from them
+    precision: str = "float32"
 
     def __post_init__(self) -> None:
-        _integer("seed", self.seed, 0)
-        for name in ("preset", "data"):
-            if not isinstance(getattr(self, name), str):
-                raise TypeError(f"{name}: expected a name, got {getattr(self, name)!r}")
-
-    @cached_property
-    def settings(self) -> dict[str, Any]:
-        """All that its numbers depend on, of which JSON can be made."""
-        return {name: value for name, value in self.to_dict().items() if name != "preset"}
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the attributes by name, of which JSON can be made."""
-        return asdict(self)
+        choice("mixing", self.mixing, MIXINGS)
+        choice("precision", self.precision, PRECISIONS)
+        for name in ("batch", "initial_images"):
+            positive_int(name, getattr(self, name))
+        for name in ("seed", "steps", "epochs", "warm_up_steps", "warm_up_epochs"):
+            if getattr(self, name) != 0:
+                positive_int(name, getattr(self, name))
+        if bool(self.steps) == bool(self.epochs):
+            given = f"{self.steps} and {self.epochs}"
+            raise ValueError(f"expected steps or epochs, one of the two, got {given}")
+        for name in ("learning_rate", "average"):
+            value = getattr(self, name)
+            if not is_number(value) or not 0 <= value < 1:
+                raise ValueError(f"{name}: expected a number from 0 to below 1, got {value!r}")
 
     @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> Recipe:
-        """Undo `to_dict`; errors are those of `from_table`."""
-        tables: dict[str, type[Any]] = {"architecture": Architecture, "training": Training}
-        parts = {n: from_table(kind, n, values.get(n)) for n, kind in tables.items()}
-        return from_table(cls, "recipe", {**values, **parts})
+    def of(cls, values: Mapping[str, Any]) -> Recipe:
+        """Return the recipe with these values; those that are wrong are a CommandError."""
+        with as_command_errors():
+            return cls(**values)
+
+    def length(self, epoch: int) -> int:
+        """Return the number of steps, for data with so many tiles an epoch."""
+        return self.steps or -(-self.epochs * epoch // self.batch)
+
+    def warm_up(self, step: int, epoch: int) -> float:
+        """Return the share of the learning rate that a step has, counted from 0."""
+        length = self.warm_up_steps or -(-self.warm_up_epochs * epoch // self.batch)
+        return min(1.0, (step + 1) / max(1, length))
+
+    def flow(self, image_shape: tuple[int, int, int]) -> Glow:
+        """Return the flow of images (C, H, W), its parameters drawn from the seed, on the CPU.
+
+        PyTorch's own generator is left as it was.
+
+        Raises
+        ------
+        CommandError
+            If a value is out of range, or the images cannot be halved as often as there are levels.
+        """
+        sizes = self.levels, self.depth, self.width
+        more: dict[str, Any] = {"scale_floor": self.scale_floor, "kernel_size": self.kernel_size}
+        with as_command_errors():
+            GlowArchitecture(image_shape, *sizes, **more)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(self.seed)
+            return Glow(image_shape, *sizes, mixing=self.mixing, **more)
 
 
-def _integer(name: str, value: Any, least: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise CommandError(f"{name}: expected an integer of at least {least}, got {value!r}")
+@dataclass(frozen=True)
+class Preset:
+    """Settings of runs but for mixing layer and seed, and the paper's bits/dim by mixing layer."""
+
+    name: str
+    settings: Mapping[str, Any]
+    paper: Mapping[str, str]
+
+    def recipe(self, mixing: str, seed: int = 0, **changes: Any) -> Recipe:
+        """Return the run of a mixing layer, with other values such as ``width=64``.
+
+        None changes nothing. Steps replace epochs, and the other way round.
+        """
+        changes = {name: value for name, value in changes.items() if value is not None}
+        values = {"preset": self.name, "mixing": mixing, "seed": seed}
+        return Recipe.of(_changed(self.settings, values | changes))
 
 
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+def presets() -> dict[str, dict[str, Any]]:
+    """Return the presets that come with this package, as TOML has them."""
+    text = files(__package__).joinpath("presets.toml").read_text(encoding="utf-8")
+    return tomllib.loads(text)
+
+
+def load_preset(name: str) -> Preset:
+    """Return a preset of ours by its name, or any by the path of a TOML file.
+
+    Raises
+    ------
+    CommandError
+        If there is none, it is no TOML, or has unknown or missing names.
+    """
+    known, values = presets(), dict[str, Any](like=name)
+    if name.endswith(".toml"):
+        try:
+            values = tomllib.loads(Path(name).read_text(encoding="utf-8"))
+        except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise CommandError(f"--preset {name}: no file of TOML: {error}") from None
+    while "like" in values:
+        other = values.pop("like")
+        if other not in known:
+            names = ", ".join(known)
+            raise CommandError(
+                f"--preset: expected one of {names}, or the path of a .toml file, got {other!r}"
+            )
+        values = _changed(known[other], values)
+    preset = Preset(Path(name).stem, values, values.pop("paper", {}))
+    preset.recipe("plain")  # raises where a value is wrong
+    return preset
+
+
+def _changed(values: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Return values with others in their place, or in their unit's."""
+    gone = {_UNITS[name] for name in changes if name in _UNITS}
+    return {n: v for n, v in values.items() if n not in gone} | dict(changes)

@@ -1,4 +1,1 @@
-"""A run as a module of Lightning, its training, what stops it, and what it says of itself.
-
-May import `data`, `models`, `recipes` and `evaluation`.
-"""
+"""A run as a module of Lightning, its training, and the causes that stop it."""

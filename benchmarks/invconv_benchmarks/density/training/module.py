@@ -4,61 +4,70 @@ from __future__ import annotations
 
 import copy
 import itertools
+import math
+import time
+import warnings
 from collections.abc import Iterator
+from dataclasses import asdict
 from typing import Any, TypeAlias
 
 import lightning
 import torch
 from torch import nn
 
+from invconv import IllConditionedWarning
+from invconv.arrays.errors import CommandError
 from invconv_benchmarks.density.data.dataset import Batches, Dataset
-from invconv_benchmarks.density.models.build import build
+from invconv_benchmarks.density.evaluation import evaluation
 from invconv_benchmarks.density.recipes.checkpoint import KEY
 from invconv_benchmarks.density.recipes.recipe import Recipe
-from invconv_benchmarks.density.training.health import require_finite
+from invconv_torch import InverseGuard, InvertibleModule
+from invconv_torch.flows import Multiscale
 
 Tensor: TypeAlias = torch.Tensor
 Pair: TypeAlias = tuple[Tensor, Tensor]
+
+MEASUREMENTS = 20  # of the tiles held out, in a run
+_LOST = 2.0  # digits: with fewer an inverse cannot be right
+
+
+class DivergedError(CommandError):
+    """A run that cannot go on; its last checkpoint is from before."""
 
 
 class DensityModule(lightning.LightningModule):  # type: ignore[misc]
     """A run that can be saved after any step and goes on from there, on a CPU bit for bit.
 
-    Parameters
-    ----------
-    recipe : Recipe
-    data : Dataset
-
-    Attributes
-    ----------
-    flow, average : Multiscale
-        With the parameters, and with Polyak's average of them.
-    step, steps : int
-        How many are done, and how many there will be.
-    history : list of dict
-        The measurements on the way.
-    pending : dict
-        Sums over the steps since the last measurement.
+    ``flow`` has the parameters, ``average`` Polyak's average of them, ``history`` the measurements;
+    ``step`` of ``steps`` are done.
     """
 
     def __init__(self, recipe: Recipe, data: Dataset) -> None:
         super().__init__()
         self.recipe, self.data = recipe, data
-        self.step, self.steps = 0, recipe.training.length(len(data))
+        self.step, self.steps = 0, recipe.length(len(data))
         self.history: list[dict[str, Any]] = []
-        self.pending: dict[str, float] = {}
-        self.flow = build(recipe.architecture, data.image_shape, recipe.seed)
-        first = Batches(data, recipe.training.initial_images, recipe.seed)
+        self.flow = recipe.flow(data.image_shape)
+        first = Batches(data, recipe.initial_images, recipe.seed)
         self.flow.initialize(self.flow.dequantize(*_pair(first, 0, slice(None)))[0])
         self.average = copy.deepcopy(self.flow).requires_grad_(False).eval()
 
-    def train_dataloader(self) -> Steps:
-        """Return the batches of the steps that are left."""
-        return Steps(self)
+    def train_dataloader(self) -> Iterator[Pair]:
+        """Yield the batches of the steps that are left; of several processes, this one's part."""
+        size, rank = self.recipe.batch, self.trainer.global_rank
+        each = size // self.trainer.world_size
+        batches = Batches(self.data, size, self.recipe.seed)
+        part = slice(rank * each, (rank + 1) * each)
+        return (_pair(batches, step, part) for step in itertools.count(self.step))
+
+    def on_train_start(self) -> None:
+        """Watch the layers' inverses, and start the clock."""
+        self._guard = InverseGuard(self.flow, digits=_LOST, every=1)
+        self._clock = self.step, time.perf_counter()
 
     def training_step(self, batch: Pair, index: int) -> Tensor:
         """Return the mean bits a dimension of a batch."""
-        self.batch = batch
+        self._batch = batch
         loss = self.flow.bits_per_dim(*batch).mean()
         self.loss = loss.detach()
         self.log("bits/dim", self.loss, prog_bar=True)
@@ -66,68 +75,117 @@ class DensityModule(lightning.LightningModule):  # type: ignore[misc]
 
     def configure_optimizers(self) -> Any:
         """Return Adamax and its warm-up."""
-        training = self.recipe.training
-        optimiser = torch.optim.Adamax(self.flow.parameters(), training.learning_rate)
+        recipe, epoch = self.recipe, len(self.data)
+        optimiser = torch.optim.Adamax(self.flow.parameters(), recipe.learning_rate)
         warm_up = torch.optim.lr_scheduler.LambdaLR(
-            optimiser, lambda step: training.warm_up(step, len(self.data))
+            optimiser, lambda step: recipe.warm_up(step, epoch)
         )
         return {"optimizer": optimiser, "lr_scheduler": {"scheduler": warm_up, "interval": "step"}}
 
     def on_before_optimizer_step(self, optimizer: Any) -> None:
-        """Raise DivergedError if a number is not finite; the model stays as it was."""
+        """Raise DivergedError, before the step, if the loss or a gradient is not finite."""
         gradients = [p.grad for p in self.flow.parameters() if p.grad is not None]
-        self.norm = nn.utils.get_total_norm(gradients)
-        x, _ = self.flow.dequantize(*self.batch)
-        require_finite(self.flow, x, self.loss, self.norm, self.step)
+        self._require_finite(self.loss + nn.utils.get_total_norm(gradients))
 
     def optimizer_step(self, *arguments: Any, **more: Any) -> None:
         """Do a step, and take it into the average: early ones weigh less, as in TensorFlow's."""
         super().optimizer_step(*arguments, **more)
         self.step += 1
-        keep = min(self.recipe.training.average, (1 + self.step) / (10 + self.step))
+        keep = min(self.recipe.average, (1 + self.step) / (10 + self.step))
         with torch.no_grad():
             pairs = zip(self.average.parameters(), self.flow.parameters(), strict=True)
             for average, parameter in pairs:
                 average.lerp_(parameter, 1 - keep)
 
+    @property
+    def due(self) -> bool:
+        """Whether it is time to measure."""
+        return self.step % -(-self.steps // MEASUREMENTS) == 0 or self.step == self.steps
+
+    def measure(self) -> None:
+        """Judge all inverses, and append bits/dim of tiles held out to the history.
+
+        Raises
+        ------
+        DivergedError
+            If a layer's inverse is lost, or bits/dim are not finite.
+        """
+        self._require_inverses()
+        if not self.trainer.is_global_zero:
+            return
+        watched = self.data.watched
+        bits = float(evaluation.bits_per_dim(self.average, self.data, watched).mean())
+        if not math.isfinite(bits):
+            raise self._diverged(f"the {watched} images have {bits} bits/dim with the average")
+        before, start = self._clock
+        self._clock = self.step, time.perf_counter()
+        seconds = (self._clock[1] - start) / (self.step - before)
+        entry = {"step": self.step, "train": float(self.loss), "held_out": bits}
+        self.history.append(entry | {"seconds_per_step": seconds})
+        self.log("held out", bits, prog_bar=True, rank_zero_only=True)
+
     @torch.no_grad()  # type: ignore[untyped-decorator]
-    def require_finite(self) -> None:
-        """Raise unless the model makes numbers of its last batch: only such a one is saved."""
-        bits = self.flow.bits_per_dim(*self.batch).mean()
-        x, _ = self.flow.dequantize(*self.batch)
-        require_finite(self.flow, x, bits, torch.zeros_like(bits), self.step)
+    def require_numbers(self) -> None:
+        """Raise DivergedError unless the last batch still has finite bits/dim: before saving."""
+        self._require_finite(self.flow.bits_per_dim(*self._batch).mean())
+
+    def _require_finite(self, number: Tensor) -> None:
+        if not torch.isfinite(number):
+            layer = first_non_finite(self.flow, self.flow.dequantize(*self._batch)[0])
+            raise self._diverged(
+                f"{layer or 'a gradient or the sum of all layers'} is not finite; "
+                "a floor of the coupling's scale may help"
+            )
+
+    def _require_inverses(self) -> None:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", IllConditionedWarning)
+            try:
+                for _, layer in self.flow.steps():
+                    if isinstance(layer, InvertibleModule):  # the guard takes them in turn
+                        self._guard.step(self.flow)
+            except IllConditionedWarning as warning:
+                raise self._diverged(str(warning)) from None
+
+    def _diverged(self, cause: str) -> DivergedError:
+        kept = "the checkpoint before it is kept. Lower the learning rate"
+        return DivergedError(f"step {self.step}: {cause}; {kept}")
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Describe the run in its checkpoint."""
         checkpoint[KEY] = {
-            "recipe": self.recipe.to_dict(),
+            "recipe": asdict(self.recipe),
             "image_shape": self.data.image_shape,
             "data": self.data.fingerprint,
             "step": self.step,
             "steps": self.steps,
             "history": self.history,
-            "pending": self.pending,
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Take the measurements up again."""
-        names = "step", "history", "pending"
-        self.step, self.history, self.pending = (checkpoint[KEY][name] for name in names)
+        self.step, self.history = checkpoint[KEY]["step"], checkpoint[KEY]["history"]
 
 
-class Steps:
-    """The batches from a module's step on; of several processes, this one's part of each."""
+@torch.no_grad()  # type: ignore[untyped-decorator]
+def first_non_finite(model: Multiscale, x: Tensor) -> str | None:
+    """Return the name of the first layer with an output or a gradient that is not finite, if any.
 
-    def __init__(self, module: DensityModule) -> None:
-        self._module = module
+    Gradients come from the last layer.
+    """
+    names: list[str] = []
 
-    def __iter__(self) -> Iterator[Pair]:
-        module, size = self._module, self._module.recipe.training.batch
-        batches = Batches(module.data, size, module.recipe.seed)
-        each = size // module.trainer.world_size
-        rank = module.trainer.global_rank
-        for step in itertools.count(module.step):
-            yield _pair(batches, step, slice(rank * each, (rank + 1) * each))
+    def look(name: str, out: Tensor) -> Tensor:
+        if not torch.isfinite(out).all():
+            names.append(f"the output of layer {name}")
+        return out
+
+    model.encode(x, watch=look)
+    for name, layer in reversed(model.steps()):
+        gradients = [p.grad for p in layer.parameters() if p.grad is not None]
+        if not all(bool(torch.isfinite(gradient).all()) for gradient in gradients):
+            names.append(f"a gradient of layer {name}")
+    return names[0] if names else None
 
 
 def _pair(batches: Batches, step: int, part: slice) -> Pair:

@@ -11,6 +11,5 @@ class Flow(NamedTuple):
 
     part: Any  # the drop-in
     log_prob: Callable[[Any], Any]
-    sample: Callable[..., Any]  # torch: of a number; JAX: of a key and a batch's shape
     to_latent: Callable[[Any], tuple[Any, Any]]
     to_data: Callable[[Any], tuple[Any, Any]]

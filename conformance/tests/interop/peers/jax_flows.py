@@ -31,7 +31,6 @@ def _in_bijx(conv: Any, event: Shape) -> Flow:
     return Flow(
         part,
         flow.log_density,
-        lambda key, shape: flow.sample(shape, rng=key)[0],
         run(part.reverse, axes),
         run(part.forward, axes),
     )
@@ -46,7 +45,6 @@ def _in_distrax(conv: Any, event: Shape) -> Flow:
     return Flow(
         part,
         flow.log_prob,
-        lambda key, shape: flow.sample(seed=key, sample_shape=shape),
         part.inverse_and_log_det,
         part.forward_and_log_det,
     )
@@ -64,7 +62,6 @@ def _in_flowjax(conv: Any, event: Shape) -> Flow:
     return Flow(
         part,
         flow.log_prob,
-        flow.sample,
         batched(part.inverse_and_log_det),
         batched(part.transform_and_log_det),
     )
@@ -81,9 +78,7 @@ def _in_numpyro(conv: Any, event: Shape) -> Flow:
         b = t(a)
         return b, t.log_abs_det_jacobian(a, b)
 
-    return Flow(
-        part, flow.log_prob, flow.sample, lambda x: run(part.inv, x), lambda z: run(part, z)
-    )
+    return Flow(part, flow.log_prob, lambda x: run(part.inv, x), lambda z: run(part, z))
 
 
 JAX: dict[str, Callable[[Any, Shape], Flow]] = {

@@ -26,7 +26,6 @@ def _in_torch(layer: Any, event: Shape, of: Any = torch.distributions, kind: Any
     return Flow(
         transform,
         flow.log_prob,
-        lambda n: flow.sample((n,)),
         lambda x: run(transform.inv, x),
         lambda z: run(transform, z),
     )
@@ -50,7 +49,6 @@ def _in_zuko(layer: Any, event: Shape) -> Flow:
     return Flow(
         transform,
         lambda x: flow().log_prob(x),
-        lambda n: flow().sample((n,)),
         lambda x: transform().call_and_ladj(x),
         lambda z: transform.inv().call_and_ladj(z),
     )
@@ -62,7 +60,7 @@ def _in_nflows(layer: Any, event: Shape) -> Flow:
 
     transform = interop.NflowsTransform(layer)
     flow = flows.Flow(transform, StandardNormal(event))
-    return Flow(transform, flow.log_prob, flow.sample, transform, transform.inverse)
+    return Flow(transform, flow.log_prob, transform, transform.inverse)
 
 
 def _in_normflows(layer: Any, event: Shape) -> Flow:
@@ -71,7 +69,7 @@ def _in_normflows(layer: Any, event: Shape) -> Flow:
     step = interop.NormflowsFlow(layer)
     base = normflows.distributions.DiagGaussian(event, trainable=False)
     flow = normflows.NormalizingFlow(base, [step])
-    return Flow(step, flow.log_prob, lambda n: flow.sample(n)[0], step.inverse, step)
+    return Flow(step, flow.log_prob, step.inverse, step)
 
 
 def _in_freia(layer: Any, event: Shape) -> Flow:
@@ -87,7 +85,6 @@ def _in_freia(layer: Any, event: Shape) -> Flow:
     return Flow(
         flow,
         log_prob,
-        lambda n: flow(torch.randn(n, *event), rev=True)[0],
         flow,
         lambda z: flow(z, rev=True),
     )

@@ -1,8 +1,8 @@
-"""How models are named and coloured in tables and pictures, by their mixing layers."""
+"""Names and colours of models in tables and pictures, by their mixing layers."""
 
 from __future__ import annotations
 
-_APPEARANCE = {
+APPEARANCE = {
     "plain": ("plain 1×1", "#333333"),
     "plu": ("PLU 1×1", "#8c8c8c"),
     "qr": ("QR 1×1", "#4c78a8"),
@@ -17,10 +17,13 @@ _APPEARANCE = {
     "real_nvp": ("Real NVP", "#b07d2b"),
     "maf": ("MAF", "#8e6bbf"),
 }
-TITLES = {mixing: title for mixing, (title, _) in _APPEARANCE.items()}
-COLORS = {mixing: color for mixing, (_, color) in _APPEARANCE.items()}
 
 
 def title(mixing: str) -> str:
     """Return a mixing layer's name for people."""
-    return TITLES.get(mixing, mixing)
+    return APPEARANCE.get(mixing, (mixing, ""))[0]
+
+
+def color(mixing: str) -> str:
+    """Return a mixing layer's colour."""
+    return APPEARANCE.get(mixing, ("", "black"))[1]

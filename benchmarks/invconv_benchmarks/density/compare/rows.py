@@ -1,0 +1,196 @@
+"""The runs of a comparison, row by row: a sweep of learning rates, then all seeds at the best.
+
+A row's rates are tried with the first seed, and the validation part chooses one. While the best of
+them is the largest or the smallest, the sweep goes on there; a run that is stopped by numbers that
+are not finite counts as worse than any that ended. The test part sees models of the chosen rate
+alone.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import signal
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import as_completed
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import asdict, dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from invconv.arrays.errors import CommandError
+from invconv.files.whole_files import write_text
+from invconv.flows.architecture import MIXINGS
+from invconv_benchmarks.density.data.dataset import Dataset
+from invconv_benchmarks.density.data.users_data import load
+from invconv_benchmarks.density.evaluation import evaluation
+from invconv_benchmarks.density.recipes.recipe import Preset, Recipe
+from invconv_benchmarks.density.training.module import DivergedError
+from invconv_benchmarks.density.training.run import train
+from invconv_benchmarks.measure import processes
+from invconv_conformance.libraries.environment import settings
+
+RATES = tuple(float(f"{digit}e{power}") for power in range(-5, 0) for digit in (1, 3))
+
+Outcome = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Rows with the same preset, changes (as `Preset.recipe` takes them), seeds and data.
+
+    ``rates`` are learning rates with which sweeps begin; a single one is taken as it is.
+    """
+
+    preset: Preset
+    changes: Mapping[str, Any]
+    seeds: Sequence[int]
+    rates: Sequence[float]
+    path: Path | None
+    folder: Path
+    mixings: Sequence[str] = MIXINGS
+
+    def recipe(self, mixing: str, seed: int, rate: float) -> Recipe:
+        """Return the recipe of a run."""
+        return self.preset.recipe(mixing, seed, **{**self.changes, "learning_rate": rate})
+
+    def run_folder(self, mixing: str, seed: int, rate: float) -> Path:
+        """Return the folder of a run."""
+        return self.folder / f"{mixing}-seed{seed}-rate{rate:g}"
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row's runs: outcomes of the sweep by learning rate, and at the best rate by seed.
+
+    An outcome has "error", the cause that stopped it, or "parameters", "history", "validation" and
+    "bits" (of each test tile); the last is None of a run of the sweep alone.
+    """
+
+    mixing: str
+    sweep: dict[float, Outcome]
+    rate: float
+    runs: dict[int, Outcome]
+
+
+class StoppedError(Exception):
+    """The user stopped the runs."""
+
+
+def around(rate: float) -> tuple[float, ...]:
+    """Return a learning rate and its neighbours among 1, 3, 10, 30, ... times a power of ten.
+
+    >>> around(0.03)
+    (0.01, 0.03, 0.1)
+    """
+    below, above = _beside(rate, rate)
+    return tuple(other for other in (below, rate, above) if other is not None)
+
+
+def _beside(least: float, most: float) -> tuple[float | None, float | None]:
+    below = [other for other in RATES if other < least / 1.5]
+    above = [other for other in RATES if other > most * 1.5]
+    return below[-1] if below else None, above[0] if above else None
+
+
+def next_rate(losses: Mapping[float, float]) -> float | None:
+    """Return the rate to try next, of losses by rate, inf of a run that stopped; None at the end.
+
+    >>> next_rate({0.01: 3.9, 0.03: 3.8, 0.1: 3.7})
+    0.3
+    """
+    best, least, most = best_rate(losses), min(losses), max(losses)
+    below, above = _beside(least, most)
+    if best == most and losses[best] < math.inf:
+        return above
+    return below if best == least else None
+
+
+def best_rate(losses: Mapping[float, float]) -> float:
+    """Return the rate of the least loss, the smallest of several."""
+    return min(sorted(losses), key=losses.__getitem__)
+
+
+_load = lru_cache(maxsize=1)(load)
+_stop: Any = None  # an event that all worker processes share
+
+
+def train_row(comparison: Comparison, mixing: str, data: str) -> Row:
+    """Train and evaluate all runs of a row, from where they were left; StoppedError if told so."""
+    first, waiting = comparison.seeds[0], sorted(comparison.rates)
+    best, sweep = waiting[0], dict[float, Outcome]()
+    images = _load(data, comparison.path)
+    while len(comparison.rates) > 1 and waiting:
+        rate = waiting.pop(0)
+        sweep[rate] = outcome_of(comparison, mixing, first, rate, images, final=False)
+        if not waiting:
+            losses = {r: outcome.get("validation", math.inf) for r, outcome in sweep.items()}
+            best, further = best_rate(losses), next_rate(losses)
+            waiting = [] if further is None else [further]
+    runs = {
+        seed: outcome_of(comparison, mixing, seed, best, images, final=True)
+        for seed in comparison.seeds
+    }
+    return Row(mixing, sweep, best, runs)
+
+
+def outcome_of(
+    comparison: Comparison, mixing: str, seed: int, rate: float, data: Dataset, *, final: bool
+) -> Outcome:
+    """Train and evaluate, or return the outcome that outcome.json keeps of the same run."""
+    recipe = comparison.recipe(mixing, seed, rate)
+    folder = comparison.run_folder(mixing, seed, rate)
+    path, identity = folder / "outcome.json", {"recipe": asdict(recipe), "data": data.fingerprint}
+    known = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    outcome: Outcome = known.pop("outcome", {})
+    if known == identity and ("error" in outcome or outcome["bits"] or not final):
+        return outcome
+    try:
+        run = train(recipe, data, folder, should_stop=_stop.is_set, seconds=30)
+        if run.step < run.steps:
+            raise StoppedError
+        outcome = {
+            "parameters": sum(p.numel() for p in run.flow.parameters()),
+            "history": run.history,
+            "bits": evaluation.bits_per_dim(run.average, data).tolist() if final else None,
+        }
+        bits = run.history[-1]["held_out"]
+        outcome |= {"validation": bits} if data.watched == "validation" else {}
+        print(f"{folder.name}: {bits:.3f} bits/dim ({data.watched})", flush=True)
+    except DivergedError as error:  # so it would again
+        outcome = {"error": str(error)}
+        print(f"{folder.name}: stopped at {error}", flush=True)
+    write_text(path, json.dumps(identity | {"outcome": outcome}, allow_nan=False) + "\n")
+    return outcome
+
+
+def train_rows(comparison: Comparison, data: str, workers: int) -> Iterator[Row]:
+    """Yield all rows; so many are trained at a time, each in a process of one thread.
+
+    After an error or KeyboardInterrupt all runs are saved.
+    """
+    stop = processes.SPAWN.Event()
+    with processes.pool(workers, settings(1, ""), _begin, stop) as pool:
+        try:
+            slowest_first = reversed([m for m in MIXINGS if m in comparison.mixings])
+            rows = [pool.submit(train_row, comparison, m, data) for m in slowest_first]
+            yield from (row.result() for row in as_completed(rows))
+        except BrokenProcessPool:
+            raise CommandError(
+                "a worker process was killed, perhaps for want of memory; "
+                "the same command goes on from the last checkpoints"
+            ) from None
+        finally:
+            stop.set()  # runs that go on save themselves and end
+            pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _begin(stop: Any) -> None:
+    """Prepare a worker process."""
+    global _stop
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent sets `stop` instead
+    torch.set_num_threads(1)
+    _stop = stop

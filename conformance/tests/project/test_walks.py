@@ -1,0 +1,98 @@
+"""CONTRIBUTING's walks, from a user's call down to the kernel, hold for the calls that run."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import torch
+
+import invconv as ic
+import invconv_torch
+
+ROOT = Path(__file__).parents[3]
+FOLDERS = ("invconv/", "backends/")
+VOCABULARY = (
+    "invconv/arrays/"  # dtypes, namespaces, and the registry, which picks a native function
+)
+
+
+def listed(title: str) -> list[str]:
+    """Return the files that CONTRIBUTING names for a walk, one a step."""
+    text = (ROOT / "invconv/README.md").read_text(encoding="utf-8")
+    walk = text.split(f"### {title}\n")[1].split("\n### ")[0]
+    files = re.findall(r"^\d\. `([\w/]+\.py)`", walk, re.MULTILINE)
+    return [name if name.startswith(FOLDERS) else f"invconv/{name}" for name in files]
+
+
+def stack_at(last: str, call: Callable[[], Any]) -> list[str]:
+    """Return the files of ours on the stack when the file ``last`` is first entered by a call."""
+    stacks: list[list[str]] = []
+
+    def note(frame: FrameType | None, event: str, _: Any) -> None:
+        if event != "call" or frame is None or not frame.f_code.co_filename.endswith(last):
+            return
+        files: list[str] = []
+        while frame is not None:
+            name = frame.f_code.co_filename.removeprefix(f"{ROOT}/")
+            if (
+                name.startswith(FOLDERS)
+                and not name.startswith(VOCABULARY)
+                and name not in files[-1:]
+            ):
+                files.append(name)
+            frame = frame.f_back
+        stacks.append(files[::-1])
+
+    call()  # compiles
+    sys.setprofile(note)
+    try:
+        call()
+    finally:
+        sys.setprofile(None)
+    return stacks[0]
+
+
+def numpy_inverse() -> Any:
+    conv = ic.EmergingConv.init(3, rng=np.random.default_rng(0))
+    return conv.inverse(np.ones((1, 3, 4, 4)))
+
+
+def torch_forward() -> Any:
+    return invconv_torch.EmergingConv2d(3)(torch.ones(1, 3, 4, 4))
+
+
+def jax_inverse() -> Any:
+    conv = ic.EmergingConv.init(3, rng=np.random.default_rng(0), like=jnp.ones(1))
+    return jax.jit(lambda y: conv.inverse(y))(jnp.ones((1, 3, 4, 4)))
+
+
+def periodic_log_det() -> Any:
+    return ic.PeriodicConv.init(3, rng=np.random.default_rng(0)).log_det((4, 4))
+
+
+@pytest.mark.parametrize(
+    ("title", "call", "between"),
+    [
+        ("`EmergingConv.inverse(y)`, NumPy", numpy_inverse, 0),
+        ("The torch layer's forward", torch_forward, 5),
+        ("JAX's jitted inverse", jax_inverse, 0),
+        ("`PeriodicConv.log_det(shape)`", periodic_log_det, 0),
+    ],
+)
+def test_a_walk_goes_down_through_the_listed_files(
+    title: str, call: Callable[[], Any], between: int
+) -> None:
+    steps = listed(title)
+    files = stack_at(steps[-1], call)
+    assert len(files) == len(set(files)), f"climbs back: {files}"
+    assert [name for name in files if name in steps] == steps
+    assert len(files) <= len(steps) + between, files

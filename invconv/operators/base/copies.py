@@ -1,0 +1,200 @@
+"""Copies of an operator: with other arrays, in another library, or in another dtype."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, ClassVar, Self
+
+from invconv.arrays.namespaces import (
+    Array,
+    cast,
+    copy_of,
+    from_host,
+    is_half,
+    library_name,
+    namespace,
+    place,
+    to_numpy,
+)
+from invconv.arrays.settings import choice
+from invconv.arrays.validation import require_real
+from invconv.operators.base.parameters import Parametrised
+
+
+class Copies(Parametrised, abstract=True):
+    """Copies with other arrays; those without validation are for the adapters."""
+
+    # the arguments of `invconv.bounded` if it made this operator; copies by ``replace`` have None
+    _bounded_from: ClassVar[tuple[Any, float] | None] = None
+
+    @classmethod
+    def _part_fields(cls, parts: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the fields that hold parts, given by prefix: "0", "1", ... are of one tuple."""
+        return {cls._part_names[0]: tuple(parts.values())} if "0" in parts else dict(parts)
+
+    def _rebuild(self, own: Mapping[str, Any], parts: Sequence[Any]) -> Self:
+        """Return a validated copy with other own arrays and other parts."""
+        named = dict(zip(self._parts(), parts, strict=True))
+        return dataclasses.replace(self, **own, **self._part_fields(named))
+
+    def replace(self, **arrays: Array) -> Self:
+        """Return a copy with other arrays, named as in `parameters`.
+
+        A missing bias may be added, and None removes a bias. Names with a dot are passed as
+        ``conv.replace(**{"first.kernel": kernel})``.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from invconv import Conv1x1
+        >>> conv = Conv1x1(np.eye(2))
+        >>> list(conv.replace(bias=np.zeros(2)).parameters())
+        ['weight', 'bias']
+        """
+        own: dict[str, Array] = {}
+        inner: dict[str, dict[str, Array]] = {}
+        parts = self._parts()
+        for name, array in arrays.items():
+            prefix, dot, rest = name.partition(".")
+            if name in self._specs:
+                own[name] = array
+            elif dot and prefix in parts:
+                inner.setdefault(prefix, {})[rest] = array
+            else:
+                raise ValueError(
+                    f"replace: {type(self).__name__} has no array named {name!r}; "
+                    f"it has {', '.join(self._names())}"
+                )
+        return self._rebuild(
+            own, [part.replace(**inner.get(prefix, {})) for prefix, part in parts.items()]
+        )
+
+    def _retrained(self, arrays: Iterator[Array]) -> Self:
+        """Return a copy with other trained arrays, in the order of `parameters`, unchecked."""
+        parts = [p._retrained(arrays) for p in self._parts().values()] if self._part_names else []
+        there = [name for name in self._array_names if getattr(self, name) is not None]
+        return self._with({name: next(arrays) for name in there}, parts)
+
+    def _map(self, function: Callable[[Array], Array]) -> Self:
+        """Return a copy with a function applied to every array; it keeps the bound, if any."""
+        own = {n: function(a) for n, a in self._own().items()}
+        mapped = self._rebuild(own, [part._map(function) for part in self._parts().values()])
+        if self._bounded_from is not None:
+            free, gain = self._bounded_from
+            mapped._remember_bound(free._map(function), gain)
+        return mapped
+
+    def _remember_bound(self, free: Self, gain: float) -> None:
+        """Remember the arguments with which `invconv.bounded` made this operator."""
+        object.__setattr__(self, "_bounded_from", (free, gain))
+
+    @classmethod
+    def _unchecked(cls, fields: Mapping[str, Any]) -> Self:
+        """Return an operator with these fields, without validation."""
+        conv = object.__new__(cls)
+        conv.__dict__.update(fields)
+        return conv
+
+    def _with(self, own: Mapping[str, Any], parts: Sequence[Any] = ()) -> Self:
+        """Return a copy with these arrays and parts, without validation.
+
+        Parameters
+        ----------
+        own : mapping of str to array or None
+            Own arrays, by name.
+        parts : sequence of operators, optional
+            New parts in the order of ``_parts()``; if empty, the parts stay.
+        """
+        copy = object.__new__(type(self))
+        fields = copy.__dict__
+        fields.update(self.__dict__)
+        fields.update(own)
+        if parts:
+            names = self._part_names
+            several = isinstance(fields[names[0]], tuple)
+            fields.update({names[0]: tuple(parts)} if several else zip(names, parts, strict=True))
+        for name in ("_conditions", "_turned", "_bounded_from"):  # of the old arrays
+            fields.pop(name, None)
+        return copy
+
+
+class Carried(Copies, abstract=True):
+    """Copies in another library or dtype."""
+
+    def _held(self) -> Self:
+        """Return a copy with copies of all arrays."""
+        own = {n: copy_of(a) for n, a in self._own().items()}
+        return self._with(own, [part._held() for part in self._parts().values()])
+
+    def asarrays(self, like: Array) -> Self:
+        """Return a copy in the library, dtype and device of ``like``.
+
+        Within one library the result stays differentiable with respect to this operator's
+        arrays; between two the values travel through host memory.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from invconv import Conv1x1
+        >>> Conv1x1(np.eye(2)).asarrays(like=np.zeros(1, np.float32)).weight.dtype
+        dtype('float32')
+        """
+        require_real("like", like)
+        return self._map(lambda array: _carry(array, like))
+
+    def _in_working_precision(self) -> Self:
+        """Return this operator, or a copy in float32 if its arrays are of a half type."""
+        reference = self._reference()[1]
+        if not is_half(reference.dtype, reference):
+            return self
+        return self._in_dtype(namespace(reference).float32)
+
+    def _on_host(self, dtype: Any) -> Self:
+        """Return a copy of NumPy arrays in a dtype; longdouble too, which users may not choose."""
+        present = {n: to_numpy(a) for n, a in self._own().items()}
+        own = {n: a if a.dtype.kind in "iu" else a.astype(dtype) for n, a in present.items()}
+        return self._with(own, [part._on_host(dtype) for part in self._parts().values()])
+
+    def _in_dtype(self, dtype: Any) -> Self:
+        """Return this operator with its real arrays in another dtype."""
+        real = {n: cast(a, dtype) for n, a in self._arrays().items() if _is_real(a)}
+        return self.replace(**real)
+
+    def _in_float64(self) -> Self:
+        """Return this operator in float64; it stays differentiable by its own arrays."""
+        like = self._reference()[1]
+        xp = namespace(like)
+        wide = self._in_dtype(xp.float64)
+        if wide._reference()[1].dtype != xp.float64:
+            raise ValueError(
+                f"precision: {library_name(like)} has no float64 here; for JAX, "
+                'jax.config.update("jax_enable_x64", True) brings it'
+            )
+        return wide
+
+    def _wants_float64(self, precision: str | None) -> bool:
+        """Tell whether to solve in float64 although the operator's arrays have another dtype.
+
+        A solve in a precision eps has an error of up to condition x eps, even if y is exact, such
+        as random numbers to sample from. With all arrays in float64, rounded at the end, the result
+        for float32 data is right to the last digit. It does not help if y has been rounded before.
+        """
+        if precision is None:
+            return False
+        choice("precision", precision, ("float64",))
+        like = self._in_working_precision()._reference()[1]
+        return bool(like.dtype != namespace(like).float64)
+
+
+def _is_real(array: Array) -> bool:
+    return bool(namespace(array).isdtype(array.dtype, "real floating"))
+
+
+def _carry(array: Array, like: Array) -> Array:
+    """Return ``array`` in the library and device of ``like``, and its dtype if it is real."""
+    real = _is_real(array)
+    if library_name(array) != library_name(like):
+        return from_host(to_numpy(array), like)
+    carried = place(cast(array, like.dtype) if real else array, like)
+    return copy_of(carried) if carried is array else carried
