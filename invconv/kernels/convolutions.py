@@ -28,39 +28,27 @@ class CausalFamily(TapsFamily):
     """Autoregressive convolutions, by their kernels w (C, C, *k) with a mask.
 
     A(w) x[p] = sum over t of w[..., t] x[p - direction dilation o(t)], zero outside the grid.
-
-    Attributes
-    ----------
-    kernel_size : tuple of int
-    centre : tuple of int
-        The tap at o = 0: (0, ...) of a corner, (0, (k_1 - 1)/2, ...) of a raster. Taps with a
-        lexicographically negative o are masked.
-    direction, dilation : tuple of int, one per axis
-    lower : bool
-        Whether the C x C matrix at o = 0 is lower triangular; the other triangle is masked.
-    first : int
-        The flat position of the tap at o = 0; the taps before it are masked.
-    reach : tuple of offsets
-        o(t) of the unmasked taps, in taps; the tap at o = 0 comes first.
-    offsets : tuple of offsets
-        - direction dilation o(t), in pixels.
-    slope : tuple of int
-        As in `invconv.kernels.wavefront.CausalStencil`.
-    free : StencilFamily
-        The family of A(w) M for C x C matrices M; its weights are ``taps(w) M``.
     """
 
     kernel_size: Shape
+    # The tap at o = 0: (0, ...) of a corner, (0, (k_1 - 1)/2, ...) of a raster. Taps with a
+    # lexicographically negative o are masked.
     centre: Offset
     direction: tuple[int, ...]
     dilation: tuple[int, ...]
+    # whether the C x C matrix at o = 0 is lower triangular; the other triangle is masked
     lower: bool
     solved = "causal"
     wrap = False
+    # the flat position of the tap at o = 0; the taps before it are masked
     first: int = field(init=False, repr=False, compare=False)
+    # o(t) of the unmasked taps, in taps; the tap at o = 0 comes first
     reach: tuple[Offset, ...] = field(init=False, repr=False, compare=False)
+    # - direction dilation o(t), in pixels
     offsets: tuple[Offset, ...] = field(init=False, repr=False, compare=False)
+    # as in `invconv.kernels.wavefront.CausalStencil`
     slope: tuple[int, ...] = field(init=False, repr=False, compare=False)
+    # the family of A(w) M for C x C matrices M; its weights are ``taps(w) M``
     free: StencilFamily = field(init=False, repr=False, compare=False)
     kept: int = field(init=False, repr=False, compare=False)
     text: str = field(init=False, repr=False, compare=False)
@@ -151,18 +139,6 @@ class CircularFamily(TapsFamily):
 
     A(w) x[p] = sum over t of w[..., t] x[(p + dilation (t - (k - 1)//2)) mod n]. The solve is one
     C x C system a frequency (`invconv.kernels.frequencies`).
-
-    Attributes
-    ----------
-    kernel_size, dilation : tuple of int
-    offsets : tuple of offsets
-        dilation (t - (k - 1)//2) of every tap.
-    basis : Fourier
-        The basis in which the convolution decouples.
-    wide : bool
-        True if the kernel has `WIDE` taps or more: then the frequency domain is quicker.
-    free : StencilFamily or None
-        The family of A(w) M for C x C matrices M, with weights ``taps(w) M``; None if wide.
     """
 
     kernel_size: Shape
@@ -170,9 +146,13 @@ class CircularFamily(TapsFamily):
     solved = "spectral"
     wrap = True
     uniform: ClassVar[bool] = True  # all pixels are alike
+    # dilation (t - (k - 1)//2) of every tap
     offsets: tuple[Offset, ...] = field(init=False, repr=False, compare=False)
+    # the basis in which the convolution decouples
     basis: Fourier = field(init=False, repr=False, compare=False)
+    # True if the kernel has `WIDE` taps or more: then the frequency domain is quicker
     wide: bool = field(init=False, repr=False, compare=False)
+    # the family of A(w) M for C x C matrices M, with weights ``taps(w) M``; None if wide
     free: StencilFamily | None = field(init=False, repr=False, compare=False)
     text: str = field(init=False, repr=False, compare=False)
 

@@ -37,15 +37,8 @@ def _exponential(
 ) -> Array:
     """Return P(w; x, directions), which is e^M(w) x without directions.
 
-    Parameters
-    ----------
-    family : StencilFamily
-    w : array, shape (T, C, C)
-        The taps of M.
-    x : array, shape (B, C, *spatial)
-    directions : arrays, shape (T, C, C)
-    counts : Counts, optional
-        The result of `counts_of`, if it is known.
+    ``w`` and the directions are taps (T, C, C); ``counts`` is the result of `counts_of`, if it is
+    known.
     """
     return series(maps, family, w, directions, counts)(x)
 
@@ -154,22 +147,12 @@ def _transposed_exponential(
 
 @dataclass(frozen=True, eq=False)
 class ExponentialSolver:
-    """x = e^-M y.
-
-    Attributes
-    ----------
-    family : StencilFamily
-    taps : array, shape (T, C, C)
-        The taps of -M.
-    counts : Counts or None
-        None if they are chosen as the solve runs.
-    product : SpectralProduct, or None
-        The product with e^-K_hat(f) at every frequency of a circular grid, if it was computed.
-    """
+    """x = e^-M y."""
 
     family: StencilFamily
-    taps: Array
-    counts: Counts | None
+    taps: Array  # shape (T, C, C): the taps of -M
+    counts: Counts | None  # None if they are chosen as the solve runs
+    # the product with e^-K_hat(f) at every frequency of a circular grid, if it was computed
     product: SpectralProduct | None = None
 
     @staticmethod

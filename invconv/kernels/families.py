@@ -32,22 +32,13 @@ MIRROR = "mirror"  # a border: the image is continued by mirroring
 
 
 class LinearFamily:
-    """Matrices A(w) that depend linearly on weights w; hashable, and registered under its name.
-
-    Attributes
-    ----------
-    lowers : {"taps", "matrix", "scale", "triangle"}
-        The kind of map that runs.
-    solved : {"causal", "spectral", "matrix", "scale", "triangle"} or None
-        The kind of solve.
-    text : str
-        The ``repr``, for libraries that pass settings as text.
-    """
+    """Matrices A(w) that depend linearly on weights w; hashable, and registered under its name."""
 
     named: ClassVar[dict[str, type[LinearFamily]]] = {}
-    lowers: ClassVar[Literal["taps", "matrix", "scale", "triangle"]]
+    lowers: ClassVar[Literal["taps", "matrix", "scale", "triangle"]]  # the kind of map that runs
+    # the kind of solve
     solved: ClassVar[Literal["causal", "spectral", "matrix", "scale", "triangle"] | None] = None
-    text: Any
+    text: Any  # the ``repr``, for libraries that pass settings as text
 
     def __init_subclass__(cls) -> None:
         cls.named[cls.__name__] = cls
@@ -78,27 +69,14 @@ class LinearFamily:
 
 
 class TapsFamily(LinearFamily):
-    """Correlations: y[p] = sum over t of taps(w)[t] x[p + offsets[t]], for a border of the image.
-
-    Attributes
-    ----------
-    kernel_size : tuple of int
-        w is a kernel (C, C, *kernel_size).
-    offsets : tuple of offsets
-    wrap : bool or "mirror"
-        The border: periodic, zero, or mirrored.
-    first : int
-        The flat position in the kernel of the first tap; those before it are masked.
-    kept : int
-        The triangle of the first tap's matrix that is kept: 1 lower, -1 upper, 0 both.
-    """
+    """Correlations: y[p] = sum over t of taps(w)[t] x[p + offsets[t]], for a border."""
 
     lowers = "taps"
-    kernel_size: Shape
+    kernel_size: Shape  # w is a kernel (C, C, *kernel_size)
     offsets: tuple[Offset, ...]
-    wrap: Any
-    first: int = 0
-    kept: int = 0
+    wrap: Any  # the border: periodic, zero, or mirrored
+    first: int = 0  # the flat position in the kernel of the first tap; those before it are masked
+    kept: int = 0  # the triangle of the first tap's matrix that is kept: 1 lower, -1 upper, 0 both
 
     @property
     def whole(self) -> TapsFamily:

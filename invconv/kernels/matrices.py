@@ -25,18 +25,10 @@ _INVERSE_LIMIT = 10.0
 
 @dataclass(frozen=True, eq=False)
 class Product:
-    """x = W^-1 y at every pixel.
+    """x = W^-1 y at every pixel."""
 
-    Attributes
-    ----------
-    inverse : array, shape (C, C)
-        W^-1.
-    method : str
-        The factorisation that gave W^-1, for the plan.
-    """
-
-    inverse: Array
-    method: str
+    inverse: Array  # shape (C, C): W^-1
+    method: str  # the factorisation that gave W^-1, for the plan
 
     @property
     def plan(self) -> dict[str, Any]:

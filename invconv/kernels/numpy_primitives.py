@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,16 +19,15 @@ from scipy.linalg import get_blas_funcs, get_lapack_funcs
 from invconv.arrays.array_ops import NumpyOps
 from invconv.arrays.namespaces import Shape
 from invconv.arrays.stencil import Offset, Stencil
-from invconv.kernels import maps, primitives
+from invconv.kernels import primitives
 from invconv.kernels.convolutions import CausalFamily
 from invconv.kernels.cpu import compiled, threads
 from invconv.kernels.cpu.correlate.bands import of_taps
 from invconv.kernels.cpu.correlate.correlation import compiled_correlation
 from invconv.kernels.cpu.correlate.gram import compiled_kernel_vjp
 from invconv.kernels.cpu.machine import reason
-from invconv.kernels.cpu.spectral.factors import factor as factor_each
-from invconv.kernels.cpu.spectral.factors import prefers_lanes
-from invconv.kernels.families import LinearFamily, StencilFamily
+from invconv.kernels.cpu.spectral.factors import eliminate, prefers_lanes
+from invconv.kernels.families import LinearFamily
 from invconv.kernels.frequencies import products
 from invconv.kernels.frequencies.products import SpectralProduct
 from invconv.kernels.plain.pitched import NUMPY, PitchedSolver
@@ -54,42 +53,26 @@ def matmul(a: Floats, b: Floats) -> Floats:
     return product
 
 
-def horner(family: LinearFamily, ws: Sequence[Floats], x: Floats, keep: bool) -> list[Floats]:
-    """See `invconv.kernels.maps.horner`."""
-    if not isinstance(family, StencilFamily):
-        return maps.horner.agnostic(family, ws, x, keep)
-    offsets, wrap = family.offsets, family.wrap
-
-    def step(w: Floats, z: Floats, spare: Floats | None) -> Floats:
-        return correlate(Stencil(offsets, w), z, wrap=wrap, plus=x, into=spare)
-
-    return maps.recursion(step, ws, x, keep)
-
-
-def correlate(
-    stencil: Stencil,
-    x: Floats,
-    *,
-    wrap: bool = False,
-    plus: Floats | None = None,
-    into: Floats | None = None,
-) -> Floats:
-    """See `primitives.correlate`; ``plus`` is added, and the result is written to ``into``."""
+def correlate(stencil: Stencil, x: Floats, *, wrap: bool = False) -> Floats:
+    """See `invconv.kernels.primitives.correlate`."""
     if not x.size or reason(x.dtype.itemsize) is not None:
         by_taps: Floats = primitives.correlate.agnostic(stencil, x, wrap=wrap)
-        return by_taps if plus is None else by_taps + plus
-    native = x.dtype.newbyteorder("=")
+        return by_taps
     settings = x.shape[1], x.shape[2:], stencil.offsets, wrap, x.dtype.itemsize
     correlation = compiled_correlation(*settings)
     if correlation is None:
-        return np.zeros_like(x) if plus is None else plus.copy()
-    given, taps = (np.ascontiguousarray(a, native) for a in (x, stencil.taps))
-    y = np.empty(x.shape, native) if into is None or into.dtype != native else into
-    first, *images = map(compiled.address_of, (taps, given, y))
-    added = None if plus is None else np.ascontiguousarray(plus, native)
-    to = 0 if added is None else compiled.address_of(added)
-    keeps, workers = (taps, given, y, added), threads.number()
-    correlation.run(first, of_taps(x.shape[1]), *images, len(x), workers, *keeps, plus=to)
+        return np.zeros_like(x)
+    taps = np.ascontiguousarray(stencil.taps, x.dtype.newbyteorder("="))
+    places = compiled.address_of(taps), of_taps(x.shape[1])
+    return _mapped(x, lambda *images: correlation.run(*places, *images, taps))
+
+
+def _mapped(x: Floats, run: Callable[..., object]) -> Floats:
+    """Return the images that ``run`` makes of images (B, C, *shape), in as many threads as set."""
+    given = np.ascontiguousarray(x, x.dtype.newbyteorder("="))
+    y = np.empty(x.shape, given.dtype)
+    addresses = compiled.address_of(given), compiled.address_of(y)
+    run(*addresses, len(x), threads.number(), given, y)
     return y.astype(x.dtype, copy=False)
 
 
@@ -144,32 +127,22 @@ def log_abs_det(matrices: Floats) -> Floats:
     if channels == 1 and not wide:
         logs = np.log(np.abs(matrices[..., 0, 0].astype(kind)))
         return np.asarray(logs, matrices.real.dtype.newbyteorder("="))
-    if wide or not prefers_lanes(count, channels, 8):
+    if wide or not prefers_lanes(count, channels):
         by_library: Floats = primitives.log_abs_det.agnostic(matrices)
         return by_library
     factors = np.array(matrices, kind, order="C")
-    rows = np.empty(factors.shape[:-1])
-    addresses = compiled.address_of(factors), compiled.address_of(rows)
-    factor_each(*addresses, (count, channels), parts, 8)
+    eliminate(compiled.address_of(factors), count, channels, parts)
     pivots = np.abs(np.diagonal(factors, axis1=-2, axis2=-1))
     return np.asarray(np.log(pivots).sum(-1), matrices.real.dtype.newbyteorder("="))
 
 
 @dataclass(frozen=True, eq=False)
 class CompiledSolver:
-    """The map y -> x, both (B, C, *shape), that undoes a causal convolution, in one call.
-
-    Attributes
-    ----------
-    family : CausalFamily
-    kernel : array, shape (C, C, *k)
-    shape : tuple of int
-        The grid.
-    """
+    """The map y -> x, both (B, C, *shape), that undoes a causal convolution, in one call."""
 
     family: CausalFamily
-    kernel: Floats
-    shape: Shape
+    kernel: Floats  # shape (C, C, *k)
+    shape: Shape  # the grid
     _factored: compiled.CompiledSolve = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -190,12 +163,8 @@ class CompiledSolver:
         """Solve for x, shape (B, C, *shape)."""
         if y.size == 0:
             return y
-        given = np.ascontiguousarray(y, y.dtype.newbyteorder("="))
-        x = np.empty(y.shape, given.dtype)
-        addresses = compiled.address_of(given), compiled.address_of(x)
         self._factored.require(y.shape, y.itemsize)
-        self._factored.solve(*addresses, len(y), threads.number(), given, x)
-        return x.astype(y.dtype, copy=False)
+        return _mapped(y, self._factored.solve)
 
     def __reduce__(self) -> Any:
         """Leave the weights out: another processor lays them out in another way."""
@@ -221,12 +190,8 @@ def by_frequencies(product: SpectralProduct, y: Floats) -> Floats:
     if not product.prefers_kernel(len(y), y.dtype.itemsize):
         by_fft: Floats = products.by_frequencies.agnostic(product, y)
         return by_fft
-    given = np.ascontiguousarray(y, y.dtype.newbyteorder("="))
-    x = np.empty(y.shape, given.dtype)
-    addresses = compiled.address_of(given), compiled.address_of(x)
     product.compiled.require(y.shape, y.itemsize)
-    product.compiled.run(*addresses, len(y), threads.number(), given, x)
-    return x.astype(y.dtype, copy=False)
+    return _mapped(y, product.compiled.run)
 
 
 def causal_solver(stencil: CausalStencil, shape: Shape) -> PitchedSolver:

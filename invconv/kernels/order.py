@@ -31,12 +31,7 @@ INVERSE_LIMIT = 10.0  # up to this |D|_1 |D^-1|_1 a product with D^-1 costs no a
 def accumulators(block: int, single: bool) -> int:
     """Return the number of sums that share the products of an output channel.
 
-    Parameters
-    ----------
-    block : int
-        Number of output channels that are computed at once.
-    single : bool
-        Whether the block has all channels.
+    A block is the output channels that are computed at once; ``single`` if it has all of them.
     """
     return min(unrolled(block, single), max(1, _HIDDEN // block))
 

@@ -112,18 +112,10 @@ class Divided:
 
 @dataclass(frozen=True, eq=False)
 class PixelSteps:
-    """The solve with W, one step after the other.
+    """The solve with W, one step after the other."""
 
-    Attributes
-    ----------
-    steps : tuple of PixelStep
-        The inverses of A_n, ..., A_1.
-    method : str
-        The method that the plan states.
-    """
-
-    steps: tuple[PixelStep, ...]
-    method: str = "factors"
+    steps: tuple[PixelStep, ...]  # the inverses of A_n, ..., A_1
+    method: str = "factors"  # the method that the plan states
 
     @property
     def plan(self) -> dict[str, Any]:

@@ -25,22 +25,13 @@ _BLOCK = 96  # reflections of one S
 
 @dataclass(frozen=True, eq=False)
 class Reflections:
-    """Q = H_1 ... H_m.
+    """Q = H_1 ... H_m."""
 
-    Attributes
-    ----------
-    largest : array, shape (m, 1)
-        The largest magnitude in each of the given vectors.
-    blocks : list of (array, array)
-        V and S for each block of reflections; V's rows are divided by their largest magnitude, so
-        that nothing overflows.
-    channels : int
-        C.
-    """
-
-    largest: Array
+    largest: Array  # shape (m, 1): the largest magnitude in each of the given vectors
+    # V and S for each block of reflections; V's rows are divided by their largest magnitude, so
+    # that nothing overflows
     blocks: list[tuple[Array, Array]]
-    channels: int
+    channels: int  # C
 
     @staticmethod
     def of(reflectors: Array) -> Reflections:

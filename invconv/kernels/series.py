@@ -45,7 +45,6 @@ class Kernels(Protocol):
     """Functions that run a correlation: `invconv.kernels.maps`, or a library's own."""
 
     apply: Callable[[LinearFamily, Array, Array], Array]
-    horner: Callable[[LinearFamily, Sequence[Array], Array, bool], list[Array]]
     gram: Callable[[LinearFamily, Array, Array], Array]
 
 
@@ -151,26 +150,14 @@ class Series:
     """Taylor's series of e^M, or of its derivative in some directions.
 
     A step is z_1 of z_n = x + M z_(n+1) / n, z_(m+1) = x.
-
-    Attributes
-    ----------
-    kernels : Kernels
-    family : StencilFamily
-    taps : array, shape (T, 2^k C, 2^k C)
-        Of (M - mu)/s, with v/s of k directions beside it.
-    scale : 0-d array
-        e^(mu/s).
-    blocks : int
-        2^k.
-    counts : Counts
-        m is larger by one for each direction: a derivative of the series has one term less.
     """
 
     kernels: Kernels
     family: StencilFamily
-    taps: Array
-    scale: Array
-    blocks: int
+    taps: Array  # shape (T, 2^k C, 2^k C): of (M - mu)/s, with v/s of k directions beside it
+    scale: Array  # 0-d: e^(mu/s)
+    blocks: int  # 2^k
+    # m is larger by one for each direction: a derivative of the series has one term less
     counts: Counts
 
     def __call__(self, x: Array) -> Array:
@@ -182,13 +169,18 @@ class Series:
         """The taps over n = 1, ..., m, computed together: quicker than between products."""
         return [self.taps / n for n in range(1, self.counts.terms + 1)]
 
+    def _next(self, taps: Array, x: Array, z: Array) -> Array:
+        """Return x + M z / n, given the taps of M / n."""
+        return x + self.kernels.apply(self.family, taps, z)
+
     def _points(self, x: Array) -> list[Array]:
         """Return what each step begins with, and the last one ends with."""
         points = [x] if self.counts.steps else [x * math.nan]
         for _ in range(self.counts.steps):
-            y = self.kernels.horner(self.family, self._over, points[-1], False)[-1]
-            y *= self.scale  # in place: nobody else has it
-            points.append(y)
+            y = points[-1]
+            for taps in reversed(self._over):
+                y = self._next(taps, points[-1], y)
+            points.append(y * self.scale)
         return points
 
     def pull_back(self, x: Array, y: Array) -> tuple[Array, Array]:
@@ -199,7 +191,9 @@ class Series:
             total, bar = total * math.nan, bar * math.nan
         turned, over = self.family.transpose(), [self.family.adjoint(taps) for taps in self._over]
         for start in reversed(self._points(x)[:-1]):
-            points = [start, *self.kernels.horner(self.family, self._over, start, True)]
+            points = [start]
+            for taps in reversed(self._over):
+                points.append(self._next(taps, start, points[-1]))
             term = bar = bar * self.scale
             for n in range(1, self.counts.terms + 1):
                 total += self.kernels.gram(self.family, points[-1 - n], term) / n

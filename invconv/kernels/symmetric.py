@@ -26,18 +26,11 @@ from invconv.kernels.solver import Solver
 
 @dataclass(frozen=True)
 class MirroredFamily(TapsFamily):
-    """Correlations of whole kernels w (C, C, *k), k odd, with mirrored images; there is no solve.
+    """Correlations of whole kernels (C, C, *k), k odd, with mirrored images; there is no solve."""
 
-    Attributes
-    ----------
-    kernel_size : tuple of int
-        k.
-    offsets : tuple of offsets
-        t - (k - 1)/2 of every tap.
-    """
-
-    kernel_size: Shape
+    kernel_size: Shape  # k
     wrap = MIRROR
+    # t - (k - 1)/2 of every tap
     offsets: tuple[Offset, ...] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -75,23 +68,15 @@ class MirroredFamily(TapsFamily):
 
 @dataclass(frozen=True)
 class SymmetricFamily(TapsFamily):
-    """Symmetric convolutions, by the taps w (C, C, *h) of their even kernels.
+    """Symmetric convolutions, by the taps w (C, C, *h) of their even kernels."""
 
-    Attributes
-    ----------
-    kernel_size : tuple of int
-        h.
-    mirrored : MirroredFamily
-        The family of the whole kernels, of 2 h - 1 taps an axis.
-    basis : Cosine
-        The basis in which the convolution decouples.
-    """
-
-    kernel_size: Shape
+    kernel_size: Shape  # h
     solved = "spectral"
     wrap = MIRROR
     uniform: ClassVar[bool] = False  # pixels near the border are not like others
+    # the family of the whole kernels, of 2 h - 1 taps an axis
     mirrored: MirroredFamily = field(init=False, repr=False, compare=False)
+    # the basis in which the convolution decouples
     basis: Cosine = field(init=False, repr=False, compare=False)
     text: str = field(init=False, repr=False, compare=False)
 

@@ -41,29 +41,15 @@ Ints = np.ndarray[Any, np.dtype[np.int64]]
 
 @dataclass(frozen=True, eq=False)
 class CausalStencil:
-    """y[p] = D x[p] + sum over t of taps[t] x[p - direction dilation o_t], zero outside the grid.
+    """y[p] = D x[p] + sum over t of taps[t] x[p - direction dilation o_t], zero outside."""
 
-    Attributes
-    ----------
-    diagonal : array, shape (C, C)
-        D, triangular.
-    lower : bool
-        Whether D is lower triangular.
-    taps : array, shape (T, C, C)
-    reach : tuple of T offsets
-        o_t, in taps; the first non-zero entry of each is positive.
-    direction, dilation : tuple of int, one per axis
-    slope : tuple of int, one per axis
-        w, with w . o_t > 0 for every t.
-    """
-
-    diagonal: Array
-    lower: bool
-    taps: Array
-    reach: tuple[Offset, ...]
+    diagonal: Array  # shape (C, C): D, triangular
+    lower: bool  # whether D is lower triangular
+    taps: Array  # shape (T, C, C)
+    reach: tuple[Offset, ...]  # o_t, in taps; the first non-zero entry of each is positive
     direction: tuple[int, ...]
     dilation: tuple[int, ...]
-    slope: tuple[int, ...]
+    slope: tuple[int, ...]  # w, with w . o_t > 0 for every t.
 
     @property
     def offsets(self) -> tuple[Offset, ...]:
@@ -128,12 +114,8 @@ def inverse_at_the_pixel(stencil: CausalStencil) -> Array | None:
 def stable_inverse(matrix: Array, invert: Callable[[Array], Array] | None = None) -> Array | None:
     """Return A^-1 if a product with it is as accurate as a solve, else None.
 
-    Parameters
-    ----------
-    matrix : array, shape (n, n)
-        Block triangular; the blocks on its diagonal are triangular.
-    invert : callable, optional
-        A function that inverts this matrix faster than the library's ``inv``.
+    The matrix is block triangular; the blocks on its diagonal are triangular. ``invert`` inverts it
+    faster than the library's ``inv``.
     """
     if not readable(matrix):
         return None
@@ -238,19 +220,10 @@ class Front:
 
 @dataclass(frozen=True, eq=False)
 class Schedule:
-    """The order of a solve; it depends on shapes and offsets only.
+    """The order of a solve; it depends on shapes and offsets only."""
 
-    Attributes
-    ----------
-    pixels : ints, shape (N,)
-        Flat indices of the pixels, level by level.
-    places : ints, shape (N,)
-        The position of each pixel in that order.
-    fronts : tuple of Front
-    """
-
-    pixels: Ints
-    places: Ints
+    pixels: Ints  # shape (N,): flat indices of the pixels, level by level
+    places: Ints  # shape (N,): the position of each pixel in that order
     fronts: tuple[Front, ...]
 
 

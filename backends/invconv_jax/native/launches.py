@@ -65,7 +65,7 @@ def _run(call: xla.Call, results: tuple[Any, ...], *arrays: Array) -> Any:
 def register(name: str, code: Any, platform: str) -> None:
     """Register a handler with XLA, which may run it until the process ends: its code stays."""
     ctypes.pythonapi.Py_IncRef(ctypes.py_object(code))
-    capsule = jax.ffi.pycapsule(code.addresses["handler"])
+    capsule = jax.ffi.pycapsule(code.address)
     jax.ffi.register_ffi_target(name, capsule, platform=platform)
 
 

@@ -11,7 +11,7 @@ import numpy as np
 
 import invconv as ic
 from invconv.arrays.namespaces import to_numpy
-from invconv.kernels.cpu import compiled, machine, threads
+from invconv.kernels.cpu import compiled, costs, machine, threads
 from invconv_conformance.cases.case import Shape
 from invconv_conformance.laws.law import Floats, Measure, law, truth
 from invconv_conformance.laws.setting import Setting
@@ -135,13 +135,13 @@ def _same(x: Floats, y: Floats) -> bool:
 @contextmanager
 def _shared_out() -> Iterator[None]:
     """Let threads share solves of any size, inside this context."""
-    before, number = compiled._SHARED, threads.number()
-    compiled._SHARED = 0.0
+    before, number = costs.SHARED, threads.number()
+    costs.SHARED = 0.0
     compiled._runs.cache_clear()
     ic.set_num_threads(_THREADS)
     try:
         yield
     finally:
         ic.set_num_threads(number)
-        compiled._SHARED = before
+        costs.SHARED = before
         compiled._runs.cache_clear()

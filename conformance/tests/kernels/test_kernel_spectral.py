@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import scipy.fft
 
+from invconv.kernels.cpu import costs
 from invconv.kernels.cpu.compiled import address_of
-from invconv.kernels.cpu.spectral import product as compiled
 from invconv.kernels.cpu.spectral.product import compiled_product
 from invconv.kernels.frequencies.basis import Basis
 from invconv.kernels.frequencies.cosine import Cosine
@@ -63,7 +63,7 @@ def random_grid(rng: np.random.Generator) -> tuple[int, ...]:
 @pytest.mark.parametrize("basis", ["fourier", "cosine"])
 @pytest.mark.parametrize("seed", range(8))
 def test_products_of_transforms(seed: int, basis: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(compiled, "_SHARED", 0.0)
+    monkeypatch.setattr(costs, "SHARED", 0.0)
     rng = np.random.default_rng(seed)
     bits = (None, None, None, 256, 128)[seed % 5]
     shape = SHAPES[seed] if seed < len(SHAPES) else random_grid(rng)

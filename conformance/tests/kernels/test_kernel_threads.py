@@ -16,7 +16,7 @@ import torch
 
 import invconv as ic
 from invconv.arrays.namespaces import to_numpy
-from invconv.kernels.cpu import compiled, threads
+from invconv.kernels.cpu import compiled, costs, threads
 
 GRID = (40, 300)
 LIKE: dict[str, Any] = {"numpy": np.empty(0, np.float32), "torch": torch.empty(0)}
@@ -31,7 +31,7 @@ processes = pytest.mark.parametrize(  # PyTorch's import takes seconds
 @pytest.fixture
 def shared_out(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Let two threads share a solve of any size."""
-    monkeypatch.setattr(compiled, "_SHARED", 0.0)
+    monkeypatch.setattr(costs, "SHARED", 0.0)
     compiled._runs.cache_clear()
     before = torch.get_num_threads()
     torch.set_num_threads(2)
@@ -120,10 +120,10 @@ def test_a_child_of_fork_solves_with_threads_of_its_own(library: str) -> None:
         import os, signal, sys, warnings
         import numpy as np
         import invconv
-        from invconv.kernels.cpu import compiled
+        from invconv.kernels.cpu import costs
         from invconv.kernels.cpu import threads
         warnings.simplefilter("ignore", DeprecationWarning)  # of fork beside threads
-        compiled._SHARED = 0.0
+        costs.SHARED = 0.0
         invconv.set_num_threads(2)
         y = np.random.default_rng(0).standard_normal((20, 3, 30, 40))
         if "LIBRARY" == "torch":

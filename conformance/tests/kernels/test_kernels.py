@@ -12,7 +12,7 @@ import pytest
 from llvmlite import binding
 
 import invconv as ic
-from invconv.kernels.cpu import assembly, compiled, machine, sums, threads
+from invconv.kernels.cpu import assembly, compiled, costs, machine, sums, threads
 from invconv.kernels.cpu.compiled import CompiledSolve, address_of, compiled_solve
 from invconv.kernels.cpu.compiler.ir import Writer
 from invconv.kernels.cpu.compiler.target import Target, host
@@ -57,7 +57,7 @@ def lanes(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> It
         return request.param if possible else assembly.best_way(g, batch, workers)
 
     monkeypatch.setattr(compiled, "best_way", chosen)
-    monkeypatch.setattr(compiled, "_SHARED", 0.0)
+    monkeypatch.setattr(costs, "SHARED", 0.0)
     compiled._runs.cache_clear()
     yield request.param
     compiled._runs.cache_clear()

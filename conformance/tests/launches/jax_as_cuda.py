@@ -39,7 +39,7 @@ def install(folder: Path) -> Driver:
 
 
 def _register(name: str, code: Any, platform: str) -> None:
-    handler = _HANDLER(_with_a_stream(code.addresses["handler"]))
+    handler = _HANDLER(_with_a_stream(code.address))
     _kept.extend([handler, code])
     jax.ffi.register_ffi_target(name, jax.ffi.pycapsule(handler), platform="cpu")
 

@@ -10,14 +10,11 @@ from typing import Any, Literal
 
 import numpy as np
 
+from invconv.kernels.cpu.costs import BESIDE
 from invconv.kernels.cpu.geometry import Geometry, TapList
 from invconv.kernels.cpu.lanes import images, rows
 from invconv.kernels.cpu.lanes.strips import Strips
 from invconv.kernels.cpu.program import Header, names, numbers
-
-_WORTH = 0.97  # split a batch in two only if that takes less than this part of its time
-# products that take as long as to copy a channel of a pixel in and out
-_BESIDE: dict[Way, int] = {"images": 60, "rows": 64}
 
 Ints = np.ndarray[Any, np.dtype[np.int64]]
 Way = Literal["images", "rows"]
@@ -25,21 +22,11 @@ Way = Literal["images", "rows"]
 
 @dataclass(frozen=True, eq=False)
 class Program:
-    """The integers that the compiled code reads to run a solve.
+    """The integers that the compiled code reads to run a solve."""
 
-    Attributes
-    ----------
-    numbers : array of int64
-        The program; the compiled code reads it in place, so it is never edited.
-    header : Header
-        Its first numbers.
-    lanes : {"images", "rows"}
-        The contents of the lanes of a vector.
-    """
-
-    numbers: Ints
-    header: Header
-    lanes: str
+    numbers: Ints  # the program; the compiled code reads it in place, so it is never edited
+    header: Header  # its first numbers
+    lanes: str  # {"images", "rows"}: the contents of the lanes of a vector
 
     def units(self, batch: int) -> int:
         """Return the number of units of work of a batch."""
@@ -50,13 +37,8 @@ class Program:
 def program(g: Geometry, way: Way, shared: bool) -> Program:
     """Return the program of a solve, for any batch.
 
-    Parameters
-    ----------
-    g : Geometry
-    way : {"images", "rows"}
-        The module of `invconv.kernels.cpu.lanes` that assigns the lanes.
-    shared : bool
-        Whether several threads may solve the rows of one image.
+    ``way`` is the module of `invconv.kernels.cpu.lanes` that assigns the lanes. If ``shared``,
+    several threads may solve the rows of one image.
     """
     places, masks = list[int](), np.zeros(0, np.int64)
     if way == "images":
@@ -120,7 +102,7 @@ def best_parts(g: Geometry, batch: int, workers: int) -> list[int]:
     parts = [n for n in (batch - rest, rest) if n]
     apart = sum(min(costs(g, n, workers).values()) for n in parts)
     together = min(costs(g, batch, workers).values()) if batch else 0
-    return parts if apart < _WORTH * together else [batch]
+    return parts if apart < together else [batch]
 
 
 @functools.lru_cache(maxsize=256)
@@ -128,7 +110,7 @@ def costs(g: Geometry, batch: int, workers: int) -> dict[Way, float]:
     """Return the cost of each way, in products of a channel's vector with a number."""
     groups, products = -(-batch // g.lanes), len(g.reach) * g.channels
     by_way: dict[Way, float] = {
-        "images": -(-groups // workers) * g.pixels * (products + _BESIDE["images"])
+        "images": -(-groups // workers) * g.pixels * (products + BESIDE["images"])
     }
     if rows.possible(g):
         strips = Strips(g, shared=False)
@@ -137,5 +119,5 @@ def costs(g: Geometry, batch: int, workers: int) -> dict[Way, float]:
             levels *= -(-batch // workers) * math.prod(g.shape[:-2])
         else:  # threads share an image, too
             levels = -(-batch * levels // workers)
-        by_way["rows"] = levels * (products + _BESIDE["rows"])
+        by_way["rows"] = levels * (products + BESIDE["rows"])
     return by_way

@@ -12,13 +12,14 @@ import functools
 import math
 import operator
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from invconv.arrays.stencil import Offset
-from invconv.kernels.cpu import machine, threads
+from invconv.kernels.cpu import costs, machine, threads
 from invconv.kernels.cpu.assembly import best_parts, best_way, program
 from invconv.kernels.cpu.compiler.target import Target, host
 from invconv.kernels.cpu.geometry import Geometry, Shape, geometry_of
@@ -28,8 +29,6 @@ Buffer = tuple[int, Floats]
 
 _KEPT = 2**25  # bytes at most of the buffer that a thread keeps
 _ALIGNED = 64  # bytes: no vector lies across two lines of the cache
-# about, in seconds: to copy a float32 in and out, to multiply one; a longer solve uses threads
-_COPY, _MULTIPLY, _SHARED = 3.5e-10, 1.25e-11, 5e-4
 
 _state = operator.methodcaller("shared")  # makes the shared state of a `_Run`
 
@@ -44,19 +43,11 @@ def available(itemsize: int) -> bool:
 
 @dataclass(frozen=True, eq=False)
 class CompiledSolve:
-    """A factored causal stencil on a grid: its geometry, and weights for the kernel.
-
-    Attributes
-    ----------
-    geometry : Geometry
-    target : Target
-    weights : array
-        The weights, in the layout of `invconv.kernels.cpu.weights`.
-    """
+    """A factored causal stencil on a grid: its geometry, and weights for the kernel."""
 
     geometry: Geometry
     target: Target
-    weights: Floats
+    weights: Floats  # the weights, in the layout of `invconv.kernels.cpu.weights`
     _weights: int = field(init=False)
     _sample: Shape = field(init=False)
     # the last batch and number of threads, and their runs
@@ -85,15 +76,9 @@ class CompiledSolve:
     def solve(self, y: int, x: int, batch: int, workers: int, *keeps: object) -> None:
         """Solve images at the address ``y``, and put the results at ``x``.
 
-        Parameters
-        ----------
-        y, x : int
-            Addresses of contiguous arrays (batch, C, *shape) of the stencil's dtype.
-        batch : int
-        workers : int
-            The number of threads at most: one thread solves a few images.
-        *keeps
-            Objects that must not be freed while another thread may still be at work.
+        The addresses are of contiguous arrays (batch, C, *shape) of the stencil's dtype. At most so
+        many ``workers`` solve: one thread solves a few images. ``keeps`` must not be freed while
+        another thread may still be at work.
         """
         key, (runs, most) = self._last
         if key != (batch, workers):  # hashing a geometry takes as long as a small solve
@@ -101,18 +86,12 @@ class CompiledSolve:
             vars(self).update(_last=((batch, workers), prepared))
         states = list(map(_state, runs))
 
-        def work(*_: object) -> None:
+        def work(z: int) -> None:
             for run, state in zip(runs, states, strict=True):
-                buffer, images = BUFFERS.take(run.size), (y + run.start, x + run.start)
-                given = *images, self._weights, run.program, ctypes.addressof(state), buffer[0]
-                run.solve(*given, run.sums, run.batch)
-                BUFFERS.keep(buffer)
+                given = y + run.start, x + run.start, self._weights, run.program
+                run.solve(*given, ctypes.addressof(state), z, run.sums, run.batch)
 
-        if most == 1:
-            work()
-        else:
-            # after an interrupt other threads go on for a while: they keep the memory they use
-            threads.together(functools.partial(work, self, runs, states, keeps), most)
+        in_buffers(work, max(run.size for run in runs), most, self, states, keeps)
 
 
 def require_images(expected: tuple[int, int, int], shape: Shape, itemsize: int) -> None:
@@ -137,16 +116,9 @@ def compiled_solve(
 ) -> CompiledSolve:
     """Factor a causal stencil on a grid.
 
-    Parameters
-    ----------
-    matrices : array, shape (1 + T, C, C)
-        In float32 or float64: D, then the matrices of the taps.
-    shape : tuple of int
-        The grid.
-    reach, direction, dilation, lower
-        As in `invconv.kernels.wavefront.CausalStencil`.
-    target : Target, optional
-        This processor unless given.
+    ``matrices`` (1 + T, C, C), in float32 or float64, are D and then those of the taps; the
+    settings are as in `invconv.kernels.wavefront.CausalStencil`. The target is this processor
+    unless given.
     """
     matrices = np.ascontiguousarray(matrices)
     target, channels, itemsize = target or host(), matrices.shape[1], matrices.dtype.itemsize
@@ -163,38 +135,23 @@ def compiled_solve(
 def _prepare(g: Geometry, target: Target) -> tuple[Any, int, object]:
     """Return the function that computes weights, its program's address, and owners of both."""
     code, numbers = machine.prepare(target, g.itemsize), program(g, "images", False).numbers
-    return _PREPARE(code.addresses["prepare"]), address_of(numbers), (code, numbers)
+    return _PREPARE(code.address), address_of(numbers), (code, numbers)
 
 
 @dataclass(frozen=True, eq=False)
 class _Run:
-    """A prepared solve of some images of a batch, for any addresses of images.
+    """A prepared solve of some images of a batch, for any addresses of images."""
 
-    Attributes
-    ----------
-    start, batch : int
-        Bytes before the first image, and number of images.
-    solve : object
-        The compiled function.
-    sums, program : int
-        Addresses of the compiled sums and of the program.
-    keeps : tuple
-        Owners of the memory at these addresses.
-    shared : type
-        The type of the shared state: the ticket, and each unit's progress.
-    size : int
-        Bytes of a thread's buffer.
-    workers : int
-    """
-
+    # bytes before the first image, and number of images
     start: int
     batch: int
-    solve: Any
+    solve: Any  # the compiled function
+    # addresses of the compiled sums and of the program
     sums: int
     program: int
-    keeps: tuple[Any, ...]
-    shared: Any
-    size: int
+    keeps: tuple[Any, ...]  # owners of the memory at these addresses
+    shared: Any  # the type of the shared state: the ticket, and each unit's progress
+    size: int  # bytes of a thread's buffer
     workers: int
 
 
@@ -204,9 +161,8 @@ def _runs(g: Geometry, target: Target, batch: int, workers: int) -> tuple[tuple[
 
     There is one run of all images, or one of the images that fill vectors and one of the rest.
     """
-    numbers = batch * g.channels * g.pixels
-    seconds = numbers * (_COPY + _MULTIPLY * g.channels * len(g.reach)) * g.itemsize / 4
-    if seconds * 512 / target.bits < _SHARED:
+    numbers, products = batch * g.channels * g.pixels, g.channels * len(g.reach)
+    if costs.seconds(numbers, products, g.itemsize, target) < costs.SHARED:
         workers = 1
     image, runs, start = g.channels * g.pixels * g.itemsize, list[_Run](), 0
     for count in best_parts(g, batch, workers):
@@ -218,8 +174,8 @@ def _runs(g: Geometry, target: Target, batch: int, workers: int) -> tuple[tuple[
             _Run(
                 start=start * image,
                 batch=count,
-                solve=_SOLVE(solve.addresses["solve"]),
-                sums=sums.addresses["sums"],
+                solve=_SOLVE(solve.address),
+                sums=sums.address,
                 program=address_of(plan.numbers),
                 keeps=(plan, solve, sums),
                 shared=ctypes.c_int64 * (1 + units),
@@ -256,6 +212,23 @@ class _Buffers(threading.local):
 
 
 BUFFERS = _Buffers()
+
+
+def in_buffers(work: Callable[[int], object], size: int, workers: int, *keeps: object) -> None:
+    """Call ``work`` in so many threads, each with the address of a buffer of ``size`` bytes.
+
+    After an interrupt other threads go on for a while: they keep the memory they use, ``keeps``.
+    """
+
+    def in_thread(*_: object) -> None:
+        buffer = BUFFERS.take(size)
+        work(buffer[0])
+        BUFFERS.keep(buffer)
+
+    if workers == 1:
+        in_thread()
+    else:
+        threads.together(functools.partial(in_thread, keeps), workers)
 
 
 def address_of(array: Floats) -> int:

@@ -149,24 +149,14 @@ def _masks(
 
 @dataclass(frozen=True)
 class _Lines:
-    """One vector of each line in memory; at an edge, only positions that exist and are copied.
-
-    Attributes
-    ----------
-    w : Writer
-    a : dict
-        Pointers and integers of `write_copy`, and ``first``, the position of line 0 at which these
-        vectors start.
-    j : Int
-        Number of positions that were copied before.
-    rows : list
-        Addresses of the vectors.
-    """
+    """One vector of each line in memory; at an edge, only positions that exist and are copied."""
 
     w: Writer
+    # pointers and integers of `write_copy`, and ``first``, the position of line 0 at which these
+    # vectors start
     a: dict[str, Any]
-    j: Int
-    rows: list[Value]
+    j: Int  # number of positions that were copied before
+    rows: list[Value]  # addresses of the vectors
 
     def load(self) -> list[Value]:
         vectors = [self.w.b.load(row, typ=self.w.vector) for row in self.rows]
@@ -194,20 +184,13 @@ class _Lines:
 
 @dataclass(frozen=True)
 class _Positions:
-    """One vector of each position in the buffer; at an edge, only positions that are copied.
+    """One vector of each position in the buffer; at an edge, only positions that are copied."""
 
-    Attributes
-    ----------
-    w, a, j
-        As in `_Lines`.
-    places : list of Int
-        Positions of the vectors in the buffer.
-    """
-
+    # as in `_Lines`
     w: Writer
     a: dict[str, Any]
     j: Int
-    places: list[Int]
+    places: list[Int]  # positions of the vectors in the buffer
 
     def load(self) -> list[Value]:
         return [self.w.load(self.a["z"], place) for place in self.places]

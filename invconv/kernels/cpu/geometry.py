@@ -19,23 +19,9 @@ from invconv.kernels.order import tap_order
 
 Shape = tuple[int, ...]
 TapList = list[tuple[int, int]]  # (index, distance) of each tap that reads inside the grid
-_CACHE = "/sys/devices/system/cpu/cpu0/cache/index2/size"  # second level, such as "2048K"
 
 
-def _band() -> int:
-    """Return the bytes of a buffer that stay in the cache, beside images and weights.
-
-    A larger cache gets larger buffers: longer runs of an image's numbers are read more quickly.
-    """
-    try:
-        with open(_CACHE, encoding="ascii") as file:
-            size = int(file.read().strip().removesuffix("K")) * 1024
-    except (OSError, ValueError):  # not Linux, or a processor that does not say
-        size = 0
-    return 2**19 if size >= 2**21 else 2**18
-
-
-BAND = _band()
+BAND = 2**18  # bytes of a buffer that stay in the cache, beside images and weights
 
 
 def blocks_of(channels: int, most: int) -> tuple[int, int]:
@@ -49,34 +35,19 @@ class Geometry:
     """Settings of a solve, without values, for grids of at least two axes.
 
     `geometry_of` returns the same object for the same arguments, so it is compared by identity.
-
-    Attributes
-    ----------
-    channels : int
-    shape : tuple of int
-        The grid.
-    reach : tuple of offsets
-        How many pixels back each tap reads, counted along `direction`; the pixel itself first.
-    order : tuple of int
-        The index of each tap's matrix.
-    direction : tuple of int
-    lower : bool
-        Whether D is lower triangular.
-    lanes, most : int
-        Lanes of a vector, and output channels that may be solved at once, at most.
-    itemsize : int
-        Bytes of a number.
     """
 
     channels: int
-    shape: Shape
+    shape: Shape  # the grid
+    # how many pixels back each tap reads, counted along `direction`; the pixel itself first
     reach: tuple[Offset, ...]
-    order: tuple[int, ...]
+    order: tuple[int, ...]  # the index of each tap's matrix
     direction: tuple[int, ...]
-    lower: bool
+    lower: bool  # whether D is lower triangular
+    # lanes of a vector, and output channels that may be solved at once, at most
     lanes: int
     most: int
-    itemsize: int
+    itemsize: int  # bytes of a number
 
     @functools.cached_property
     def blocks(self) -> int:

@@ -24,11 +24,7 @@ def write_handler(w: Writer, addresses: Mapping[str, int]) -> None:
     an array of one axis; and the images. Results are the images, and memory to work in. Attributes
     are the numbers of `cpu.program` and of `cpu.xla.Call`.
 
-    Parameters
-    ----------
-    w : Writer
-    addresses : dict of str to int
-        The addresses of the compiled functions "prepare", "solve" and "sums".
+    ``addresses`` are those of the compiled functions "prepare", "solve" and "sums".
     """
     with xla.handler(w) as frame, _denormal_numbers(w):
         _solve(w, frame, addresses)

@@ -11,10 +11,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from llvmlite import ir
-
 from invconv.kernels.cpu import copies, sums, weights
-from invconv.kernels.cpu.compiler.ir import I32, I64, POINTER, VOID, Int, Value, Writer
+from invconv.kernels.cpu.compiler.ir import I32, I64, VOID, Int, Value, Writer
 from invconv.kernels.cpu.program import Header, Segment, names
 
 _LINE = 64  # bytes of a line of the cache
@@ -105,36 +103,20 @@ def _solve_pixels(w: Writer, a: dict[str, Any], h: dict[str, Int], s: dict[str, 
     flag = w.load(a["weights"], diagonal + h["channels"] * h["channels"], w.number)
     substitute = w.integer(w.b.zext(w.b.fcmp_ordered("!=", flag, w.number(0.0)), I64))
     first, step = _channels(w, h)
-    pointers = (
-        a["z"],
-        a["z"],
-        a["weights"],
-        w.at(a["weights"], diagonal),
-        w.at(a["z"], h["spare"]),
-        _entries(w, a["program"], h["lists"] + s["lists"]),
-        _entries(w, a["program"], h["keep"] + s["keep"]),
-    )
-    integers = (
-        s["at"],
-        s["rows"],
-        h["row_step"],
-        s["columns"],
-        h["column_step"],
-        h["taps"],
-        h["channels"],
-        h["channel_step"],
-        s["top"],
-        h["last_row"],
-        h["last_column"],
-        substitute,
-        first,
-        step,
-        h["masked"],
-    )
-    kind = ir.FunctionType(VOID, [POINTER] * len(pointers) + [I64] * len(integers))
-    assert len(pointers) == len(sums.POINTERS)
-    assert len(integers) == len(sums.INTEGERS)
-    w.b.call(w.typed(a["sums"], kind), [*pointers, *(n.value for n in integers)])
+    pointers = {
+        "z": a["z"],
+        "out": a["z"],
+        "w": a["weights"],
+        "diagonal": w.at(a["weights"], diagonal),
+        "spare": w.at(a["z"], h["spare"]),
+        "lists": _entries(w, a["program"], h["lists"] + s["lists"]),
+        "keep": _entries(w, a["program"], h["keep"] + s["keep"]),
+    }
+    of_segment = {name: s[name] for name in ("at", "rows", "columns", "top")}
+    others = "row_step", "column_step", "taps", "channels", "channel_step"
+    of_all = {name: h[name] for name in (*others, "last_row", "last_column", "masked")}
+    last = {"substitute": substitute, "first": first, "order": step}
+    sums.call(w, a["sums"], pointers, **of_segment, **of_all, **last)
 
 
 def _ask_for_rows_above(w: Writer, a: dict[str, Any], h: dict[str, Int], s: dict[str, Int]) -> None:

@@ -9,28 +9,25 @@ import ctypes
 import functools
 import mmap
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from invconv.arrays.versions import release
 from invconv.kernels.cpu.compiler.target import Target, host
+
+if TYPE_CHECKING:
+    from invconv.kernels.cpu.compiler.ir import Writer
 
 OLDEST = "0.45"  # llvmlite, as in pyproject.toml
 
 
 @dataclass(frozen=True, eq=False)
 class Code:
-    """Compiled functions.
+    """A compiled function."""
 
-    Attributes
-    ----------
-    addresses : dict of str to int
-    engine : object
-        The owner of the code's memory.
-    """
-
-    addresses: dict[str, int]
-    engine: Any
+    address: int
+    engine: Any  # the owner of the code's memory
 
 
 @functools.cache
@@ -75,45 +72,47 @@ def _may_make_code() -> bool:
 @functools.lru_cache(maxsize=64)
 def prepare(target: Target, itemsize: int) -> Code:
     """Compile the function "prepare", which computes the weights."""
-    from invconv.kernels.cpu.compiler.ir import Writer
     from invconv.kernels.cpu.loop import write_weights_module
 
-    writer = Writer(target, itemsize)
-    write_weights_module(writer)
-    return compiled(str(writer.module), target, ("prepare",), thorough=False)
+    return compiled(target, itemsize, "prepare", write_weights_module)
 
 
 @functools.lru_cache(maxsize=64)
 def solve(target: Target, itemsize: int, lanes: str) -> Code:
     """Compile "solve" with "images" or "rows" in the lanes, without the sums."""
-    from invconv.kernels.cpu.compiler.ir import Writer
     from invconv.kernels.cpu.loop import write_solve_module
 
-    writer = Writer(target, itemsize)
-    write_solve_module(writer, lanes)
-    return compiled(str(writer.module), target, ("solve",), thorough=False)
+    return compiled(target, itemsize, "solve", lambda w: write_solve_module(w, lanes))
 
 
 @functools.lru_cache(maxsize=256)
 def sums(target: Target, itemsize: int, block: int, single: bool) -> Code:
     """Compile the sums of a block of output channels."""
-    from invconv.kernels.cpu.compiler.ir import Writer
     from invconv.kernels.cpu.sums import write_sums
 
-    writer = Writer(target, itemsize)
-    write_sums(writer, block, single)
-    return compiled(str(writer.module), target, ("sums",), thorough=True)
+    write = functools.partial(write_sums, block=block, single=single)
+    return compiled(target, itemsize, "sums", write, thorough=True)
 
 
-def compiled(text: str, target: Target, names: tuple[str, ...], *, thorough: bool) -> Code:
-    """Compile a module for this processor, and return its functions."""
+def compiled(
+    target: Target,
+    itemsize: int,
+    name: str,
+    write: Callable[[Writer], object],
+    *,
+    thorough: bool = False,
+) -> Code:
+    """Compile a module that ``write`` writes, and return its function ``name``."""
     from llvmlite import binding
 
-    module = binding.parse_assembly(text)
-    machine = optimised(module, target, thorough=thorough)
-    engine = binding.create_mcjit_compiler(module, machine)
+    from invconv.kernels.cpu.compiler.ir import Writer
+
+    writer = Writer(target, itemsize)
+    write(writer)
+    module = binding.parse_assembly(str(writer.module))
+    engine = binding.create_mcjit_compiler(module, optimised(module, target, thorough=thorough))
     engine.finalize_object()
-    return Code({name: engine.get_function_address(name) for name in names}, engine)
+    return Code(engine.get_function_address(name), engine)
 
 
 def optimised(module: Any, target: Target, *, thorough: bool) -> Any:

@@ -11,7 +11,7 @@ from typing import Any
 
 from llvmlite import ir
 
-from invconv.kernels.cpu.compiler.ir import I8, I64, Int, Value, Writer
+from invconv.kernels.cpu.compiler.ir import I8, I64, POINTER, VOID, Int, Value, Writer
 from invconv.kernels.order import accumulators, unrolled
 
 POINTERS = ("z", "out", "w", "diagonal", "spare", "lists", "keep")
@@ -35,6 +35,14 @@ INTEGERS = (
 )
 
 
+def call(w: Writer, function: Value, pointers: dict[str, Value], **integers: Int | int) -> None:
+    """Write a call of a function that `write_sums` wrote; missing integers are zero."""
+    kind = ir.FunctionType(VOID, [POINTER] * len(POINTERS) + [I64] * len(INTEGERS))
+    addresses = [pointers.get(name, pointers["lists"]) for name in POINTERS]  # some are not read
+    values = [w.integer(integers.get(name, 0)).value for name in INTEGERS]
+    w.b.call(w.typed(function, kind), [*addresses, *values])
+
+
 def write_sums(w: Writer, block: int, single: bool) -> None:
     """Write the function "sums": it solves some pixels, ``block`` output channels at a time.
 
@@ -45,13 +53,8 @@ def write_sums(w: Writer, block: int, single: bool) -> None:
     the pixel that it reads. Rows and columns up to ``last_row`` and ``last_column`` have lists of
     their own; all others share the last list.
 
-    Parameters
-    ----------
-    w : Writer
-    block : int
-        Number of output channels with sums in registers at once.
-    single : bool
-        Whether the block has all channels.
+    The sums of ``block`` output channels are in registers at once; the block is ``single`` if it
+    has all channels.
     """
     with (
         w.function("sums", POINTERS, INTEGERS, inside=False, constant=_READ) as a,

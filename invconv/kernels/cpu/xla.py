@@ -18,27 +18,16 @@ from invconv.kernels.cpu.geometry import Geometry
 
 @dataclass(frozen=True, eq=False)
 class Call:
-    """A custom call that solves a batch on one thread; `invconv.kernels.cpu.handler` runs it.
+    """A custom call that solves a batch on one thread; `invconv.kernels.cpu.handler` runs it."""
 
-    Attributes
-    ----------
-    name : str
-        The name of the handler, the same in every process, so that XLA may cache programs on disk.
-    lanes : {"images", "rows"}
-    program : array of int64
-        The program of the kernel.
-    room : array of int64
-        Number of images; places in the working memory of the weights, of the scratch memory in
-        which they are computed, and of the units' state; and the number of words of that state.
-    memory : int
-        Bytes of working memory.
-    """
-
+    # the name of the handler, the same in every process, so that XLA may cache programs on disk
     name: str
-    lanes: str
-    program: Ints
+    lanes: str  # {"images", "rows"}
+    program: Ints  # the program of the kernel
+    # number of images; places in the working memory of the weights, of the scratch memory in which
+    # they are computed, and of the units' state; and the number of words of that state
     room: Ints
-    memory: int
+    memory: int  # bytes of working memory
 
 
 @functools.lru_cache(maxsize=256)
@@ -64,15 +53,13 @@ def call(g: Geometry, target: Target, batch: int) -> Call:
 @functools.cache
 def handler(target: Target, itemsize: int, block: int, single: bool, lanes: str) -> machine.Code:
     """Compile the handler of calls with these lanes and blocks of output channels."""
-    from invconv.kernels.cpu.compiler.ir import Writer
     from invconv.kernels.cpu.handler import write_handler
 
-    parts = (
-        machine.prepare(target, itemsize),
-        machine.solve(target, itemsize, lanes),
-        machine.sums(target, itemsize, block, single),
-    )
-    writer = Writer(target, itemsize)
-    write_handler(writer, {name: a for part in parts for name, a in part.addresses.items()})
-    code = machine.compiled(str(writer.module), target, ("handler",), thorough=False)
-    return machine.Code(code.addresses, (code, parts))
+    parts = {
+        "prepare": machine.prepare(target, itemsize),
+        "solve": machine.solve(target, itemsize, lanes),
+        "sums": machine.sums(target, itemsize, block, single),
+    }
+    write = functools.partial(write_handler, addresses={n: c.address for n, c in parts.items()})
+    code = machine.compiled(target, itemsize, "handler", write)
+    return machine.Code(code.address, (code, parts))

@@ -58,27 +58,14 @@ POINTERS = {
 
 @dataclass(frozen=True)
 class Launch:
-    """One launch of one kernel.
+    """One launch of one kernel."""
 
-    Attributes
-    ----------
-    kernel : str
-        "fold", "decide" or "solve".
-    blocks, threads : int
-    shared : int
-        Bytes of dynamic shared memory.
-    counters : int
-        Number of 32-bit ints that must be set to zero before the launch.
-    integers : tuple of int
-        The struct `Grid`, in the order of `GRID`.
-    """
-
-    kernel: str
+    kernel: str  # "fold", "decide" or "solve"
     blocks: int
     threads: int
-    shared: int
-    counters: int
-    integers: tuple[int, ...]
+    shared: int  # bytes of dynamic shared memory
+    counters: int  # number of 32-bit ints that must be set to zero before the launch
+    integers: tuple[int, ...]  # the struct `Grid`, in the order of `GRID`
 
     @functools.cached_property
     def struct(self) -> np.void:

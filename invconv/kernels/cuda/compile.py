@@ -33,19 +33,12 @@ _NAMES = (
 
 @dataclass(frozen=True)
 class Code:
-    """Machine code of a module with the functions "fold", "decide" and "solve".
+    """Machine code of a module with the functions "fold", "decide" and "solve"."""
 
-    Attributes
-    ----------
-    image : bytes
-        For cuModuleLoadData: a cubin, or PTX (with a zero at its end) if this NVRTC does not know
-        the architecture.
-    log : str
-        The compiler's log: with ``verbose`` registers, spills and shared bytes.
-    """
-
+    # for cuModuleLoadData: a cubin, or PTX (with a zero at its end) if this NVRTC does not know the
+    # architecture
     image: bytes
-    log: str
+    log: str  # the compiler's log: with ``verbose`` registers, spills and shared bytes
 
 
 class CompileError(RuntimeError):
@@ -58,13 +51,8 @@ def compiled(constants: Constants, architecture: int, driver: int | None = None)
 
     If it cannot be compiled, one warning says why, and the result is None.
 
-    Parameters
-    ----------
-    constants : tuple of (name, value)
-    architecture : int
-    driver : int, optional
-        The result of cuDriverGetVersion, such as 12080: a driver of CUDA 12 does not load code from
-        NVRTC of CUDA 13.
+    An architecture is a number such as 90. ``driver`` is the result of cuDriverGetVersion, such as
+    12080: a driver of CUDA 12 does not load code from NVRTC of CUDA 13.
     """
     try:
         return compile_text(source(constants), architecture, driver=driver)
@@ -145,10 +133,7 @@ def library(newest: int | None = None) -> Any:
     Wheels, Python's own environment (conda's), CUDA_PATH and CUDA_HOME are searched for the newest
     first, the system's own library last.
 
-    Parameters
-    ----------
-    newest : int, optional
-        The largest major version that is accepted.
+    ``newest`` is the largest major version that is accepted.
     """
     for name in _candidates():
         try:

@@ -36,15 +36,9 @@ def write_handler(
 
     Its only attribute has a row of `ROW` ints for each kernel.
 
-    Parameters
-    ----------
-    w : Writer
-    addresses : dict of str to int
-        The addresses of the driver's functions `DRIVER`.
-    kernels : dict of str to int
-        Handles of the kernels, in the order of the launches, by the names in `POINTERS`.
-    arrays : dict of str to int
-        The position of each array: i for argument i, and -1 - i for result i.
+    ``addresses`` are those of the driver's functions `DRIVER`. ``kernels`` are handles, in the
+    order of the launches, by the names in `POINTERS`. ``arrays`` has the position of each array: i
+    for argument i, and -1 - i for result i.
     """
     with xla.handler(w, xla.RECORDABLE) as frame:
         driver = _Driver(w, frame, addresses)

@@ -27,42 +27,22 @@ from invconv.kernels.cuda.source import Constants
 
 @dataclass(frozen=True)
 class DeviceOps:
-    """Functions on a library's arrays that a launch needs; module-level ones, so that they pickle.
+    """Functions on a library's arrays for a launch; module-level ones, so that they pickle."""
 
-    Attributes
-    ----------
-    ordinal : callable
-        (x): the number of the CUDA device that holds ``x``; None if no CUDA device does.
-    address : callable
-        (x): the address of a contiguous array's numbers.
-    stream : callable
-        (x): the handle of the current stream of the device of ``x``.
-    contiguous : callable
-        (x): ``x``, or a contiguous copy.
-    """
-
+    # (x): the number of the CUDA device that holds ``x``; None if no CUDA device does
     ordinal: Callable[[Array], int | None]
-    address: Callable[[Array], int]
-    stream: Callable[[Array], int]
-    contiguous: Callable[[Array], Array]
+    address: Callable[[Array], int]  # (x): the address of a contiguous array's numbers
+    stream: Callable[[Array], int]  # (x): the handle of the current stream of the device of ``x``
+    contiguous: Callable[[Array], Array]  # (x): ``x``, or a contiguous copy
 
 
 @dataclass(frozen=True, eq=False)
 class Program:
-    """A plan with its code, loaded on a device.
-
-    Attributes
-    ----------
-    plan : Plan
-    ordinal : int
-        The number of the device.
-    kernels : dict of str to int
-        Handles of the kernels, by name.
-    """
+    """A plan with its code, loaded on a device."""
 
     plan: Plan
-    ordinal: int
-    kernels: dict[str, int]
+    ordinal: int  # the number of the device
+    kernels: dict[str, int]  # handles of the kernels, by name
 
     def weigh(self, matrices: int, weights: int, stream: int) -> None:
         """Queue the kernels that compute weights, given addresses and the handle of a stream."""
@@ -143,20 +123,11 @@ def _loaded(constants: Constants, architecture: int) -> dict[str, int] | None:
 
 @dataclass(frozen=True, eq=False)
 class DeviceSolve:
-    """The map y -> x, both (B, C, *shape), that solves a causal stencil on its device.
-
-    Attributes
-    ----------
-    program : Program
-    weights : array, shape (plan.weights,)
-    shape : tuple of int
-        The shape of one image, (C, *grid).
-    ops : DeviceOps
-    """
+    """The map y -> x, both (B, C, *shape), that solves a causal stencil on its device."""
 
     program: Program
-    weights: Array
-    shape: Shape
+    weights: Array  # shape (plan.weights,)
+    shape: Shape  # the shape of one image, (C, *grid)
     ops: DeviceOps
 
     @property
@@ -208,13 +179,8 @@ def device_solve(
 ) -> DeviceSolve | None:
     """Factor a causal stencil for a grid on its device, or return None if wavefronts must solve.
 
-    Parameters
-    ----------
-    matrices : array, shape (1 + T, C, C)
-        D, with zeros in its other triangle, then the taps.
-    shape, reach, direction, dilation, lower
-        As in `program_of`.
-    ops : DeviceOps
+    ``matrices`` (1 + T, C, C) are D, with zeros in its other triangle, then the taps; the settings
+    are as in `program_of`.
     """
     ordinal, xp = ops.ordinal(matrices), namespace(matrices)
     if ordinal is None or matrices.dtype not in (xp.float32, xp.float64):

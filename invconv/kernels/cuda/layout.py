@@ -17,24 +17,14 @@ _VECTOR = 16  # bytes that are read at once
 
 @dataclass(frozen=True)
 class Layout:
-    """Settings of the compiled code, which serves every grid and batch.
-
-    Attributes
-    ----------
-    channels : int
-    offsets : tuple of offsets
-        How far back each tap reads along four axes, in taps, without the pixel itself, in the order
-        in which they are added up: first taps into earlier planes, then taps into the same plane.
-    order : tuple of int
-        The index in the stencil of each of these taps.
-    itemsize : int
-        Bytes of a number.
-    """
+    """Settings of the compiled code, which serves every grid and batch."""
 
     channels: int
+    # how far back each tap reads along four axes, in taps, without the pixel itself, in the order
+    # in which they are added up: first taps into earlier planes, then taps into the same plane
     offsets: tuple[Offset, ...]
-    order: tuple[int, ...]
-    itemsize: int
+    order: tuple[int, ...]  # the index in the stencil of each of these taps
+    itemsize: int  # bytes of a number
 
     @functools.cached_property
     def within(self) -> tuple[Offset, ...]:

@@ -40,22 +40,13 @@ _DECIDING, _DECIDING_BLOCKS = 128, 256  # threads of a block, and blocks at most
 
 @dataclass(frozen=True)
 class Device:
-    """Properties of a device that a plan depends on.
+    """Properties of a device that a plan depends on."""
 
-    Attributes
-    ----------
-    architecture : int
-        10 times the compute capability: 90.
-    shared : int
-        Bytes of shared memory of a block at most: the device's attribute
-        MAX_SHARED_MEMORY_PER_BLOCK_OPTIN, or the entry of `SHARED_MEMORY` without a device.
-    processors : int
-        Streaming multiprocessors.
-    """
-
-    architecture: int
+    architecture: int  # 10 times the compute capability: 90
+    # bytes of shared memory of a block at most: the device's attribute
+    # MAX_SHARED_MEMORY_PER_BLOCK_OPTIN, or the entry of `SHARED_MEMORY` without a device
     shared: int
-    processors: int
+    processors: int  # streaming multiprocessors
 
 
 # by architecture, from NVIDIA's CUDA C++ programming guide, "Compute Capabilities"
@@ -71,29 +62,16 @@ OLDEST = 70  # the first architecture that has loads and stores with a memory or
 
 @dataclass(frozen=True)
 class Plan:
-    """The constants and launches of a stencil's solve on a grid and a device, for any batch.
-
-    Attributes
-    ----------
-    layout : Layout
-    extent : tuple of int
-        The grid, of four axes.
-    direction, dilation : tuple of int
-        The direction and the dilation of each axis.
-    lower : bool
-        Whether D is lower triangular.
-    device : Device
-    weights_shared : bool
-        Whether the weights of the taps within a plane lie in shared memory too.
-    """
+    """The constants and launches of a stencil's solve on a grid and a device, for any batch."""
 
     layout: Layout
-    extent: Shape
+    extent: Shape  # the grid, of four axes
+    # the direction and the dilation of each axis
     direction: tuple[int, ...]
     dilation: tuple[int, ...]
-    lower: bool
+    lower: bool  # whether D is lower triangular
     device: Device
-    weights_shared: bool
+    weights_shared: bool  # whether the weights of the taps within a plane lie in shared memory too
 
     @property
     def constants(self) -> Constants:
@@ -199,17 +177,9 @@ def plan_of(
 ) -> Plan | None:
     """Return the plan of a causal stencil on a grid, or None if wavefronts must solve.
 
-    Parameters
-    ----------
-    channels : int
-    shape : tuple of int
-        The grid, of one to four axes.
-    reach, direction, dilation, lower
-        As in `invconv.kernels.wavefront.CausalStencil`; taps that read beyond the grid from every
-        pixel are left out.
-    itemsize : int
-        Bytes of a number: 4 or 8.
-    device : Device
+    The grid ``shape`` has one to four axes; the settings are as in
+    `invconv.kernels.wavefront.CausalStencil`; taps that read beyond the grid from every pixel are
+    left out.
     """
     if itemsize not in (4, 8) or len(shape) > _AXES or device.architecture < OLDEST:
         return None

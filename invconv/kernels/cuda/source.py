@@ -20,12 +20,8 @@ def sources() -> dict[str, str]:
 def source(constants: Constants, texts: dict[str, str] | None = None) -> str:
     """Return the whole text for some constants.
 
-    Parameters
-    ----------
-    constants : tuple of (name, value)
-        The constants of a `invconv.kernels.cuda.plan.Plan`.
-    texts : dict, optional
-        Texts to be compiled instead of `sources`.
+    The constants are those of a `invconv.kernels.cuda.plan.Plan`; ``texts`` are compiled instead of
+    `sources`.
     """
     macros = [f"#define {name} {value}" for name, value in constants]
     parts = [f'#line 1 "{name}"\n{text}' for name, text in (texts or sources()).items()]

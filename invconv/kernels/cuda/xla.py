@@ -37,23 +37,12 @@ class Call:
 
     "weigh" takes matrices (1 + T, C, C) and returns weights. "solve" takes weights and images, and
     returns images, and counters, which are working memory.
-
-    Attributes
-    ----------
-    name : str
-        The name of the handler.
-    code : Code
-        The handler.
-    launches : array of int32
-        The attribute ``launches``.
-    results : int
-        Size of the weights, or of the counters; at least one.
     """
 
-    name: str
-    code: machine.Code
-    launches: np.ndarray[Any, np.dtype[np.int32]]
-    results: int
+    name: str  # the name of the handler
+    code: machine.Code  # the handler
+    launches: np.ndarray[Any, np.dtype[np.int32]]  # the attribute ``launches``
+    results: int  # size of the weights, or of the counters; at least one
 
 
 def common_program(
@@ -104,10 +93,10 @@ def _call(program: Program, task: str, launches: tuple[Launch, ...], results: in
 @functools.lru_cache(maxsize=256)
 def _handler(task: str, kernels: tuple[tuple[str, int], ...]) -> machine.Code:
     """Compile the handler of a call for the task "weigh" or "solve"."""
-    from invconv.kernels.cpu.compiler.ir import Writer
     from invconv.kernels.cuda.handler import DRIVER, write_handler
 
-    writer = Writer(host(), 4)
     addresses = {name: driver.address(name) for name in DRIVER}
-    write_handler(writer, addresses, dict(kernels), _ARRAYS[task])
-    return machine.compiled(str(writer.module), host(), ("handler",), thorough=False)
+    write = functools.partial(
+        write_handler, addresses=addresses, kernels=dict(kernels), arrays=_ARRAYS[task]
+    )
+    return machine.compiled(host(), 4, "handler", write)

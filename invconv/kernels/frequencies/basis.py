@@ -18,15 +18,9 @@ Places = tuple[np.ndarray[Any, np.dtype[np.intp]], ...]
 
 
 class Basis(Hashable, Protocol):
-    """An orthogonal basis of images in which a family of convolutions decouples; hashable.
+    """An orthogonal basis of images in which a family of convolutions decouples; hashable."""
 
-    Attributes
-    ----------
-    period : number
-        How many periods frequency 1 has across the grid.
-    """
-
-    period: ClassVar[float]
+    period: ClassVar[float]  # how many periods frequency 1 has across the grid
 
     def dtype(self, like: Array) -> Any:
         """Return the dtype of a spectrum, real or complex, in the precision of ``like``."""

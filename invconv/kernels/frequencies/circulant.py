@@ -81,17 +81,10 @@ def circulant_vjp(matrix_bar: Array) -> Array:
 
 @dataclass(frozen=True, eq=False)
 class CirculantStep:
-    """The inverse of circ(c) (`invconv.kernels.pixel_steps`).
+    """The inverse of circ(c) (`invconv.kernels.pixel_steps`)."""
 
-    Attributes
-    ----------
-    circulant : array, shape (C,)
-        c.
-    inverse : pair of array, shape (C // 2 + 1,)
-        The real and the imaginary parts of 1 / c_hat.
-    """
-
-    circulant: Array
+    circulant: Array  # shape (C,): c
+    # shape (C // 2 + 1,): the real and the imaginary parts of 1 / c_hat
     inverse: tuple[Array, Array]
 
     @staticmethod

@@ -19,15 +19,7 @@ from invconv.kernels.primitives import matmul
 
 
 def spectral_apply(kernel: Array, basis: Fourier, x: Array) -> Array:
-    """Return A(K) x, shape (B, C, *spatial).
-
-    Parameters
-    ----------
-    kernel : array, shape (C, C, *k)
-    basis : Fourier
-        The basis for the kernel's dilation.
-    x : array, shape (B, C, *spatial)
-    """
+    """Return A(K) x, shape (B, C, *spatial)."""
     shape = tuple(x.shape[2:])
     if 0 in x.shape:
         return namespace(x).empty_like(x)
@@ -37,14 +29,7 @@ def spectral_apply(kernel: Array, basis: Fourier, x: Array) -> Array:
 
 
 def spectral_gram(x: Array, y: Array, kernel_size: Shape, basis: Fourier) -> Array:
-    """Return the gradient of <y, A(K) x> with respect to K, shape (C, C, *kernel_size).
-
-    Parameters
-    ----------
-    x, y : array, shape (B, C, *spatial)
-    kernel_size : tuple of int
-    basis : Fourier
-    """
+    """Return the gradient of <y, A(K) x> with respect to K, shape (C, C, *kernel_size)."""
     xp, shape = namespace(x), tuple(x.shape[2:])
     weights: Any = basis.multiplicity(shape) / size(shape)
     weights = constant(weights, x, basis.dtype(x))

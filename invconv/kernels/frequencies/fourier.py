@@ -31,15 +31,9 @@ def complex_of(real: Array, imag: Array) -> Array:
 
 @dataclass(frozen=True)
 class Fourier:
-    """exp(2 pi i f . p / n), half of the frequencies f: a `Basis` of real images on a closed grid.
+    """exp(2 pi i f . p / n), half of the frequencies: a `Basis` of real images on a closed grid."""
 
-    Attributes
-    ----------
-    dilation : tuple of int
-        The dilation of the kernels.
-    """
-
-    dilation: Shape
+    dilation: Shape  # the dilation of the kernels
     period: ClassVar[float] = 1
 
     def dtype(self, like: Array) -> Any:

@@ -23,20 +23,11 @@ from invconv.kernels.primitives import matmul
 
 @dataclass(frozen=True, eq=False)
 class SpectralProduct:
-    """The map y -> x, both (B, C, *shape), with x_hat(f) = A(f) y_hat(f).
+    """The map y -> x, both (B, C, *shape), with x_hat(f) = A(f) y_hat(f)."""
 
-    Attributes
-    ----------
-    matrices : array, shape (F, C, C)
-        A(f), of the dtype of the basis, real or complex.
-    basis : Basis
-    shape : tuple of int
-        The grid.
-    """
-
-    matrices: Array
+    matrices: Array  # shape (F, C, C): A(f), of the dtype of the basis, real or complex
     basis: Basis
-    shape: Shape
+    shape: Shape  # the grid
 
     def __call__(self, y: Array) -> Array:
         """Return x."""

@@ -64,14 +64,7 @@ def spectrum_at(
 ) -> np.ndarray[Any, Any]:
     """Return K_hat(f) at some frequencies, (F, C, C), of a NumPy array, summed in longdouble.
 
-    Parameters
-    ----------
-    kernel : array, shape (C, C, *k)
-    basis : Basis
-    shape : tuple of int
-        The grid.
-    places : array of int
-        Indices of the frequencies in the result of `kernel_spectrum`.
+    ``places`` are indices of the frequencies in the result of `kernel_spectrum`.
     """
     along = np.unravel_index(places, basis.frequencies(shape))
     spectrum = kernel.astype(np.longdouble)[..., None]
@@ -110,15 +103,7 @@ def _contract(a: Array, factor: Array) -> Array:
 
 @Primitive
 def spectral_log_det(kernel: Array, family: SpectralFamily, shape: Shape) -> Array:
-    """Return the sum over all frequencies of log|det K_hat(f)|.
-
-    Parameters
-    ----------
-    kernel : array, shape (C, C, *k)
-    family : SpectralFamily
-    shape : tuple of int
-        The grid.
-    """
+    """Return the sum over all frequencies of log|det K_hat(f)|."""
     return _summed(log_abs_det(kernel_spectrum(kernel, family.basis, shape)), family, shape)
 
 
@@ -155,16 +140,8 @@ def taps_of_spectrum(
 ) -> Array:
     """Return the transpose of `kernel_spectrum`: Re sum over f of A(f) times the phases of a tap.
 
-    Parameters
-    ----------
-    spectrum : array, shape (F, C, C)
-        A, each matrix times the multiplicity of its frequency.
-    basis : Basis
-    kernel_size : tuple of int
-    like : array
-        An array of the library and precision of the result, which is (C, C, *kernel_size).
-    shape : tuple of int
-        The grid.
+    ``spectrum`` (F, C, C) is A, each matrix times the multiplicity of its frequency. The result (C,
+    C, *kernel_size) has the library and precision of ``like``.
     """
     xp, channels = namespace(spectrum), spectrum.shape[-1]
     if readable(spectrum) and size(kernel_size) * size(shape) <= _AT_ONCE:
@@ -190,19 +167,8 @@ def taps_of_spectrum(
 def spectral_solver(spectrum: Array, basis: Basis, shape: Shape) -> Solver:
     """Return the map y -> x, both (B, C, *shape), with x_hat(f) = K_hat(f)^-1 y_hat(f).
 
-    Parameters
-    ----------
-    spectrum : array, shape (F, C, C)
-        From `kernel_spectrum`.
-    basis : Basis
-        The basis of the spectrum.
-    shape : tuple of int
-        The grid.
-
-    Returns
-    -------
-    callable
-        With a ``plan``, a dict that says how it works; it can be pickled.
+    ``spectrum`` (F, C, C) is from `kernel_spectrum`, for the basis and the grid ``shape``. The
+    solver has a ``plan``, a dict that says how it works; it can be pickled.
     """
     if readable(spectrum):
         xp = namespace(spectrum)

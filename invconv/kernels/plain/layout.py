@@ -29,34 +29,18 @@ def order_in_memory(
 
 @dataclass(frozen=True, eq=False)
 class Layout:
-    """The layout of the buffer, counted in array elements, not bytes.
+    """The layout of the buffer, counted in array elements, not bytes."""
 
-    Attributes
-    ----------
-    length : int
-        Length of the buffer.
-    start : int
-        Position of the first pixel of sample 0.
-    strides : tuple of int
-        Strides of the images (B, C, *shape).
-    pitch : int
-        Distance from a row of a wavefront's matrix to the next.
-    blocks : tuple of (shift, step, many, run)
-        The numbers that a pixel reads, in the order of memory: ``many`` runs of ``run`` numbers,
-        the first one ``shift`` after the pixel, each next one ``step`` further.
-    steps : tuple of (place, count)
-        Start and number of pixels of each wavefront, in the order of the solve.
-    longest : int
-        Number of pixels of the longest wavefront.
-    """
-
-    length: int
-    start: int
-    strides: tuple[int, ...]
-    pitch: int
+    length: int  # length of the buffer
+    start: int  # position of the first pixel of sample 0
+    strides: tuple[int, ...]  # strides of the images (B, C, *shape)
+    pitch: int  # distance from a row of a wavefront's matrix to the next
+    # the numbers that a pixel reads, in the order of memory: ``many`` runs of ``run`` numbers, the
+    # first one ``shift`` after the pixel, each next one ``step`` further
     blocks: tuple[Block, ...]
+    # start and number of pixels of each wavefront, in the order of the solve
     steps: tuple[tuple[int, int], ...]
-    longest: int
+    longest: int  # number of pixels of the longest wavefront
 
 
 @functools.lru_cache(maxsize=64)

@@ -50,51 +50,31 @@ def substitute(diagonal: Array, rows: Array, lower: bool) -> Array:
 
 @dataclass(frozen=True)
 class StridedOps:
-    """Functions of a library that the wavefront needs; module-level ones, so that they pickle.
+    """Functions of a library that the wavefront needs; module-level ones, so that they pickle."""
 
-    Attributes
-    ----------
-    as_strided : callable
-        (x, shape, strides, start): a view of the memory of ``x``. The last two count numbers.
-    matmul : callable
-        (a, b, out): puts the product A B into ``out``; its rows need not be adjacent.
-    exact : callable
-        (x): a context in which products on the device of ``x`` keep all digits.
-    copy : callable
-        (target, source): copies images (B, C, *shape), or pixels (M, C), into others.
-    copy_runs : callable
-        (target, source): copies (M, runs, run); the numbers of a run are adjacent.
-    substitute : callable
-        (D, rows, lower): solves for every row (M, C) by substitution with D.
-    """
-
+    # (x, shape, strides, start): a view of the memory of ``x``. The last two count numbers.
     as_strided: Callable[[Array, tuple[int, ...], tuple[int, ...], int], Array]
+    # (a, b, out): puts the product A B into ``out``; its rows need not be adjacent
     matmul: Callable[[Array, Array, Array], object]
+    # (x): a context in which products on the device of ``x`` keep all digits
     exact: Callable[[Array], AbstractContextManager[object]]
+    # (target, source): copies images (B, C, *shape), or pixels (M, C), into others
     copy: Callable[[Array, Array], object] = assign
+    # (target, source): copies (M, runs, run); the numbers of a run are adjacent
     copy_runs: Callable[[Array, Array], object] = assign
+    # (D, rows, lower): solves for every row (M, C) by substitution with D
     substitute: Callable[[Array, Array, bool], Array] = substitute
 
 
 @dataclass(frozen=True, eq=False)
 class PitchedSolver:
-    """The map y -> x, both (B, C, *shape), that solves ``causal.stencil()`` x = y.
-
-    Attributes
-    ----------
-    causal : CausalStencil
-    inverse : array, shape (C, C), or None
-        D^-1 if it may be used, see `invconv.kernels.wavefront.inverse_at_the_pixel`.
-    shape : tuple of int
-        The grid.
-    ops : StridedOps
-        Functions of the arrays' library.
-    """
+    """The map y -> x, both (B, C, *shape), that solves ``causal.stencil()`` x = y."""
 
     causal: CausalStencil
+    # shape (C, C): D^-1 if it may be used, see `invconv.kernels.wavefront.inverse_at_the_pixel`
     inverse: Array | None
-    shape: Shape
-    ops: StridedOps
+    shape: Shape  # the grid
+    ops: StridedOps  # functions of the arrays' library
     # the stencil without the taps that reach beyond the grid everywhere, and M
     _kept: CausalStencil = field(init=False, repr=False)
     _weights: Array = field(init=False, repr=False)

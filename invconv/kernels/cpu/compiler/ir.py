@@ -36,15 +36,12 @@ class Int:
         return Int(self.builder, function(self.value, self._other(other)))
 
     def __add__(self, other: Number) -> Int:
-        """Return self + other."""
         return self._do("add", other)
 
     def __sub__(self, other: Number) -> Int:
-        """Return self - other."""
         return self._do("sub", other)
 
     def __mul__(self, other: Number) -> Int:
-        """Return self * other."""
         return self._do("mul", other)
 
     def __floordiv__(self, other: Number) -> Int:
@@ -56,7 +53,6 @@ class Int:
         return self._do("urem", other)
 
     def __neg__(self) -> Int:
-        """Return -self."""
         return Int(self.builder, self.builder.neg(self.value))
 
     def is_(self, relation: str, other: Number) -> Value:

@@ -8,26 +8,15 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, eq=False)
 class Target:
-    """A processor.
+    """A processor."""
 
-    Attributes
-    ----------
-    triple, cpu, features : str
-        As LLVM names them.
-    bits : int
-        Bits of a vector.
-    registers : int
-        Number of vector registers.
-    fma : bool
-        Whether it multiplies and adds with one rounding.
-    """
-
+    # as LLVM names them
     triple: str
     cpu: str
     features: str
-    bits: int
-    registers: int
-    fma: bool
+    bits: int  # bits of a vector
+    registers: int  # number of vector registers
+    fma: bool  # whether it multiplies and adds with one rounding
 
     @property
     def most_channels(self) -> int:

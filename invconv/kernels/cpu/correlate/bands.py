@@ -13,14 +13,14 @@ import itertools
 import math
 from collections.abc import Iterator
 from dataclasses import astuple, dataclass, fields
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 
-from invconv.arrays.stencil import Offset
+from invconv.arrays.stencil import Offset, reaching
 from invconv.kernels.cpu.assembly import Ints
-from invconv.kernels.cpu.correlate.reading import Border, Reading, repeated
 from invconv.kernels.cpu.geometry import Shape, blocks_of
+from invconv.kernels.primitives import fold
 
 _BAND = 2**18  # bytes of the buffers for whole images, to stay in the cache
 _LARGEST = 2**19  # bytes for bands of rows: larger, as rows above and below are copied again
@@ -28,23 +28,46 @@ _PADDING = 64  # bytes, so that channels do not lie whole pages apart
 _PAGE = 4096
 
 
+Border = bool | Literal["mirror"]  # zero, periodic, or mirrored pixels beyond a grid
+
+
+@dataclass(frozen=True)
+class Reading:
+    """The taps of a correlation that reach a pixel, and the border of its images."""
+
+    shape: Shape  # the grid, of at least two axes
+    order: tuple[int, ...]  # indices of the taps that reach a pixel
+    offsets: tuple[Offset, ...]  # the offsets of these taps
+    wrap: Border
+
+
+def reading(shape: Shape, offsets: tuple[Offset, ...], wrap: Border) -> Reading | None:
+    """Return the reading of taps at some offsets, or None if no tap reaches a pixel."""
+    if len(shape) == 1:  # an image of one row
+        shape, offsets = (1, *shape), tuple((0, *o) for o in offsets)
+    offsets = tuple(fold(o, shape) for o in offsets) if wrap is True else offsets
+    order = range(len(offsets)) if wrap == "mirror" else reaching(offsets, shape)
+    if not order:
+        return None
+    return Reading(shape, tuple(order), tuple(offsets[t] for t in order), wrap)
+
+
+def repeated(i: int, n: int, wrap: Border) -> int:
+    """Return the pixel of an axis of n pixels that position i repeats; i itself without wrap."""
+    if wrap == "mirror":
+        return min(i % (2 * n), 2 * n - 1 - i % (2 * n))
+    return i % n if wrap else i
+
+
 @dataclass(frozen=True)
 class Grid:
-    """A grid of at least two axes, with margins that taps read beyond it.
-
-    Attributes
-    ----------
-    shape : tuple of int
-    low, high : tuple of int
-        Number of pixels read before the first one and after the last one along each axis.
-    wrap : bool or "mirror"
-        Continuation of the image there: periodic if True, zeros if False, or mirrored.
-    """
+    """A grid of at least two axes, with margins that taps read beyond it."""
 
     shape: Shape
+    # number of pixels read before the first one and after the last one along each axis
     low: Offset
     high: Offset
-    wrap: Border
+    wrap: Border  # continuation of the image there: periodic if True, zeros if False, or mirrored
 
     @property
     def strides(self) -> tuple[int, ...]:
@@ -118,90 +141,57 @@ def of_taps(channels: int) -> Places:
 
 @dataclass(frozen=True)
 class Sizes:
-    """The first fields of the header of every correlation; 64-bit integers.
+    """The first fields of the header of every correlation; 64-bit integers."""
 
-    Attributes
-    ----------
-    channels, pixels, taps, block, blocks
-        As in `invconv.kernels.cpu.program.Header`.
-    images, bands : int
-        Number of images in the buffer together, and of bands that an image is cut into.
-    out, spare, weights, size : int
-        Places in the buffer of the results, of a pixel's sums and of the weights; and its length.
-    order : int
-        Place in the program of the indices of the taps' matrices.
-    """
-
+    # as in `invconv.kernels.cpu.program.Header`
     channels: int
     pixels: int
     taps: int
     block: int
     blocks: int
+    # number of images in the buffer together, and of bands that an image is cut into
     images: int
     bands: int
+    # places in the buffer of the results, of a pixel's sums and of the weights; and its length
     out: int
     spare: int
     weights: int
     size: int
-    order: int
+    order: int  # place in the program of the indices of the taps' matrices
 
 
 @dataclass(frozen=True)
 class CorrelationHeader(Sizes):
-    """The settings of all bands.
+    """The settings of all bands."""
 
-    Attributes
-    ----------
-    image_step : int
-        Distance in positions from one whole image in the buffer to the next.
-    channel_step : int
-        Distance in numbers from channel to channel in the buffer.
-    taps_read, body : int
-        Places in the program of the list of taps for `invconv.kernels.cpu.sums`, and of the bands.
-    """
-
-    image_step: int
-    channel_step: int
+    image_step: int  # distance in positions from one whole image in the buffer to the next
+    channel_step: int  # distance in numbers from channel to channel in the buffer
+    # places in the program of the list of taps for `invconv.kernels.cpu.sums`, and of the bands
     taps_read: int
     body: int
 
 
 @dataclass(frozen=True)
 class Band:
-    """Rows of an image, or all of them: the copies in and out, and the results.
+    """Rows of an image, or all of them: the copies in and out, and the results."""
 
-    Attributes
-    ----------
-    read, reads, written, writes : int
-        Place in the program and number of the copies in, and of the copies out.
-    at, positions : int
-        The first position that has a result, and the number of positions.
-    """
-
+    # place in the program and number of the copies in, and of the copies out
     read: int
     reads: int
     written: int
     writes: int
+    # the first position that has a result, and the number of positions
     at: int
     positions: int
 
 
 @dataclass(frozen=True, eq=False)
 class CorrelationProgram:
-    """The integers that the compiled code reads to run a correlation.
+    """The integers that the compiled code reads to run a correlation."""
 
-    Attributes
-    ----------
-    numbers : array of int64
-        The program; the compiled code reads it in place, so it is never edited.
-    header : CorrelationHeader
-        Its first numbers; or `invconv.kernels.cpu.correlate.images.ImagesHeader`.
-    products : int
-        Number of products of a C x C matrix with a pixel for one image, gaps between rows included.
-    """
-
-    numbers: Ints
-    header: Any
+    numbers: Ints  # the program; the compiled code reads it in place, so it is never edited
+    header: Any  # its first numbers; or `invconv.kernels.cpu.correlate.images.ImagesHeader`
+    # number of products of a C x C matrix with a pixel for one image, gaps between rows included
     products: int
 
 
@@ -211,12 +201,7 @@ def correlation_program(
 ) -> CorrelationProgram:
     """Return the program of a correlation for any batch.
 
-    Parameters
-    ----------
-    reading : Reading
-    channels : int
-    lanes, most, itemsize
-        As in `invconv.kernels.cpu.geometry.Geometry`.
+    ``lanes``, ``most`` and ``itemsize`` are as in `invconv.kernels.cpu.geometry.Geometry`.
     """
     shape, kept = reading.shape, reading.order
     axes = list(zip(*reading.offsets, strict=True))

@@ -11,22 +11,21 @@ from typing import Any, Literal
 from llvmlite import ir
 
 from invconv.kernels.cpu import sums
-from invconv.kernels.cpu.compiler.ir import I1, I32, I64, POINTER, VOID, Int, Value, Writer
+from invconv.kernels.cpu.compiler.ir import I1, I32, I64, Int, Value, Writer
 from invconv.kernels.cpu.correlate.bands import Band, CorrelationHeader
 from invconv.kernels.cpu.loop import each_unit, load_record
 
-POINTERS = ("x", "y", "plus", "taps", "program", "shared", "z", "sums")
+POINTERS = ("x", "y", "taps", "program", "shared", "z", "sums")
 PLACES = ("tap", "row", "column", "triangle")  # `invconv.kernels.cpu.correlate.bands.Places`
 
 
 def write_correlation(w: Writer) -> None:
     """Write the function "correlate" of `POINTERS`, the number of images, and `PLACES`.
 
-    ``taps`` is the address of the first tap's matrix, and ``plus`` of images that are added to the
-    results, or null. The other arguments are as for "solve" of `invconv.kernels.cpu.loop`.
+    ``taps`` is the address of the first tap's matrix. The other arguments are as for "solve" of
+    `invconv.kernels.cpu.loop`.
     """
     write_run(w)
-    write_add(w)
     with w.function("correlate", POINTERS, ("images", *PLACES), inside=False) as a:
         h = load_record(w, CorrelationHeader, a["program"], w.integer(0))
         pack(w, a, h)
@@ -45,35 +44,7 @@ def _band(w: Writer, a: dict[str, Any], h: dict[str, Int], image: Int, number: I
     copy_pieces(w, a["program"], h, band, here, w.at(a["x"], place), a["z"], "in")
     _sums(w, a, h, band, here)
     out = w.at(a["z"], h["out"])
-    with w.b.if_else(is_null(w, a["plus"])) as (then, otherwise):
-        with then:
-            copy_pieces(w, a["program"], h, band, here, w.at(a["y"], place), out, "out")
-        with otherwise:
-            images = w.at(a["y"], place), w.at(a["plus"], place)
-            _add_pieces(w, a["program"], h, band, here, images, out)
-
-
-def is_null(w: Writer, pointer: Value) -> Value:
-    """Return the condition that an address is null."""
-    return w.integer(w.b.ptrtoint(pointer, I64)).is_("==", 0)
-
-
-def _add_pieces(
-    w: Writer,
-    program: Value,
-    h: dict[str, Int],
-    band: dict[str, Int],
-    images: Int,
-    memory: tuple[Value, Value],
-    buffer: Value,
-) -> None:
-    """Write the copies out of a band, and add the second images in memory to the results."""
-    with w.loop(0, images) as i, w.loop(0, h["channels"]) as c, w.loop(0, band["writes"]) as n:
-        source, target, size = (w.entry(program, band["written"] + n * 3 + k) for k in range(3))
-        place = (i * h["channels"] + c) * h["pixels"] + target
-        in_buffer = w.at(buffer, i * h["image_step"] + c * h["channel_step"] + source)
-        y, plus = (w.at(start, place) for start in memory)
-        w.call_inside("add_run", [y, in_buffer, plus], [size])
+    copy_pieces(w, a["program"], h, band, here, w.at(a["y"], place), out, "out")
 
 
 def clear(w: Writer, buffer: Value, h: dict[str, Int], images: Int) -> None:
@@ -132,31 +103,25 @@ def call_sums(
     taps_read: Int,
 ) -> None:
     """Write the sums of ``columns`` vectors of pixels, ``step`` apart, which share a tap list."""
-    zero, taps = w.integer(0), w.b.gep(a["program"], [taps_read.value], source_etype=I64)
-    weights = w.at(a["z"], h["weights"])
-    pointers = (
-        a["z"],
-        w.at(a["z"], h["out"]),
-        weights,
-        weights,
-        w.at(a["z"], h["spare"]),
-        taps,
-        taps,
+    pointers = {
+        "z": a["z"],
+        "out": w.at(a["z"], h["out"]),
+        "w": w.at(a["z"], h["weights"]),
+        "spare": w.at(a["z"], h["spare"]),
+        "lists": w.b.gep(a["program"], [taps_read.value], source_etype=I64),
+    }
+    sums.call(
+        w,
+        a["sums"],
+        pointers,
+        at=at,
+        rows=1,
+        columns=columns,
+        column_step=step,
+        taps=h["taps"],
+        channels=h["channels"],
+        channel_step=channel_step,
     )
-    integers = (
-        at,
-        w.integer(1),
-        zero,
-        columns,
-        step,
-        h["taps"],
-        h["channels"],
-        channel_step,
-        *[zero] * 7,
-    )
-    kind = ir.FunctionType(VOID, [POINTER] * len(pointers) + [I64] * len(integers))
-    assert len(integers) == len(sums.INTEGERS)
-    w.b.call(w.typed(a["sums"], kind), [*pointers, *(n.value for n in integers)])
 
 
 def pack(w: Writer, a: dict[str, Any], h: dict[str, Int]) -> None:
@@ -202,15 +167,3 @@ def write_run(w: Writer) -> None:
                     given = w.b.and_(mask, w.splat(there, ir.VectorType(I1, w.lanes)))
                     vector = w.masked_load(w.at(a["source"], j), given)
                     w.masked_store(vector, w.at(a["target"], j), mask)
-
-
-def write_add(w: Writer) -> None:
-    """Write the function "add_run": add adjacent numbers."""
-    with w.function("add_run", ("target", "one", "other"), ("count",), inside=True) as a:
-        kind = ir.VectorType(I32, w.lanes)
-        iota = w.indices(range(w.lanes))
-        with w.loop(0, a["count"], w.lanes) as j:
-            left = (a["count"] - j).least(w.lanes)
-            mask = w.b.icmp_signed("<", iota, w.splat(w.b.trunc(left.value, I32), kind))
-            terms = (w.masked_load(w.at(a[name], j), mask) for name in ("one", "other"))
-            w.masked_store(w.b.fadd(*terms), w.at(a["target"], j), mask)

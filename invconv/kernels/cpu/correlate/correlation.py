@@ -13,54 +13,39 @@ from dataclasses import dataclass
 from typing import Any, Literal, Self
 
 from invconv.arrays.stencil import Offset
-from invconv.kernels.cpu import machine, threads
-from invconv.kernels.cpu.compiled import BUFFERS, address_of
+from invconv.kernels.cpu import costs, machine
+from invconv.kernels.cpu.compiled import address_of, in_buffers
 from invconv.kernels.cpu.compiler.target import Target, host
-from invconv.kernels.cpu.correlate.bands import CorrelationProgram, Places, correlation_program
+from invconv.kernels.cpu.correlate.bands import (
+    Border,
+    CorrelationProgram,
+    Places,
+    Reading,
+    correlation_program,
+    reading,
+)
 from invconv.kernels.cpu.correlate.images import images_program
-from invconv.kernels.cpu.correlate.reading import Border, Reading, reading
 from invconv.kernels.cpu.geometry import Shape
 
 Lanes = Literal["images", "pixels"]
 
-_CORRELATE = ctypes.CFUNCTYPE(None, *[ctypes.c_void_p] * 8, *[ctypes.c_int64] * 5)
-# about, in seconds: to begin the sums of a lane and to copy a float32 in and out, for each kind of
-# lanes, and to copy one of an image that is larger than _LARGE bytes; to multiply one. A call that
-# takes longer than _SHARED uses threads.
-_BEGIN, _COPY = {"pixels": 6e-10, "images": 8e-10}, {"pixels": 4.5e-10, "images": 3.5e-10}
-_LARGE, _COPY_LARGE = 2**19, 7e-10
-_MULTIPLY, _SHARED = 1.25e-11, 5e-4
-_FEW = 4  # images: so few leave most lanes idle
+_CORRELATE = ctypes.CFUNCTYPE(None, *[ctypes.c_void_p] * 7, *[ctypes.c_int64] * 5)
 
 
 @dataclass(frozen=True, eq=False)
 class CompiledCorrelation:
-    """A correlation on a grid, for any taps and images.
-
-    Attributes
-    ----------
-    target : Target
-    reading : Reading
-    program : CorrelationProgram
-    lanes : {"pixels", "images"}
-        The contents of the lanes of a vector.
-    call : object
-        The compiled function.
-    sums, numbers : int
-        Addresses of the compiled sums and of the program.
-    code : tuple
-        Owners of the functions' memory.
-    """
+    """A correlation on a grid, for any taps and images."""
 
     target: Target
     reading: Reading
     program: CorrelationProgram
-    lanes: Lanes
+    lanes: Lanes  # {"pixels", "images"}: the contents of the lanes of a vector
     itemsize: int
-    call: Any
+    call: Any  # the compiled function
+    # addresses of the compiled sums and of the program
     sums: int
     numbers: int
-    code: tuple[machine.Code, ...]
+    code: tuple[machine.Code, ...]  # owners of the functions' memory
 
     @functools.cached_property
     def size(self) -> int:
@@ -80,20 +65,21 @@ class CompiledCorrelation:
         h = program.header
         shared = code(target, itemsize, lanes)
         sums = machine.sums(target, itemsize, h.block, h.blocks == 1)
-        call = _CORRELATE(shared.addresses["correlate"])
-        addresses = sums.addresses["sums"], address_of(program.numbers)
+        call = _CORRELATE(shared.address)
+        addresses = sums.address, address_of(program.numbers)
         return cls(target, read, program, lanes, itemsize, call, *addresses, (shared, sums))
 
     def seconds(self, batch: int, workers: int = 1) -> float:
         """Return about how long a batch takes."""
-        h, units, copy = self.program.header, self.units(batch), _COPY[self.lanes]
+        h, units, copy = self.program.header, self.units(batch), costs.COPY[self.lanes]
         if self.lanes == "images":
             batch = units * h.images  # idle lanes included
-            copy = copy if 2 * h.out * self.itemsize <= _LARGE else _COPY_LARGE
-        multiply = _MULTIPLY * self.program.products * h.channels
-        image = h.pixels * _BEGIN[self.lanes] + h.channels * (h.pixels * copy + multiply)
-        share = -(-units // workers) / units
-        return float(batch * image * share * self.itemsize / 4 * 512 / self.target.bits)
+            if 2 * h.out * self.itemsize > costs.LARGE:
+                copy = costs.COPY_LARGE
+        copy += costs.BEGIN[self.lanes] / h.channels
+        numbers = batch * h.channels * h.pixels * -(-units // workers) / units
+        products = self.program.products / h.pixels
+        return costs.seconds(numbers, products, self.itemsize, self.target, copy)
 
     def units(self, batch: int) -> int:
         """Return the number of units of work of a batch."""
@@ -109,35 +95,21 @@ class CompiledCorrelation:
         batch: int,
         workers: int,
         *keeps: object,
-        plus: int = 0,
     ) -> None:
         """Correlate images at the address ``x``, and put the results at ``y``.
 
-        Parameters
-        ----------
-        taps : int
-            The address of the first tap's matrix.
-        places : Places
-        x, y : int
-            Addresses of contiguous arrays (batch, C, *shape).
-        batch, workers, *keeps
-            As for `invconv.kernels.cpu.compiled.CompiledSolve.solve`.
-        plus : int
-            The address of an array that is added to the results, as large as they are, or 0.
+        ``taps`` is the address of the first tap's matrix, and the others are of contiguous arrays
+        (batch, C, *shape). ``workers`` and ``keeps`` are as for
+        `invconv.kernels.cpu.compiled.CompiledSolve.solve`.
         """
         way, workers = _way(self, batch, workers)
         shared = ctypes.c_int64()  # the ticket
-        given = x, y, plus, taps, way.numbers, ctypes.addressof(shared)
+        given = x, y, taps, way.numbers, ctypes.addressof(shared)
 
-        def work(*_: object) -> None:
-            buffer = BUFFERS.take(way.size)
-            way.call(*given, buffer[0], way.sums, batch, *places)
-            BUFFERS.keep(buffer)
+        def work(z: int) -> None:
+            way.call(*given, z, way.sums, batch, *places)
 
-        if workers == 1:
-            work()
-        else:
-            threads.together(functools.partial(work, self, shared, keeps), workers)
+        in_buffers(work, way.size, workers, way, shared, keeps)
 
 
 @functools.lru_cache(maxsize=256)
@@ -161,8 +133,8 @@ def compiled_correlation(
 @functools.lru_cache(maxsize=256)
 def _way(given: CompiledCorrelation, batch: int, workers: int) -> tuple[CompiledCorrelation, int]:
     """Return the quickest correlation, pixels or images in the lanes, and its number of threads."""
-    ways, workers = [given], workers if given.seconds(batch) >= _SHARED else 1
-    if batch > _FEW and (by_images := _by_images(given)):
+    ways, workers = [given], workers if given.seconds(batch) >= costs.SHARED else 1
+    if batch > costs.FEW and (by_images := _by_images(given)):
         ways.append(by_images)
     best = min(ways, key=lambda one: one.seconds(batch, workers))
     return best, min(workers, best.units(batch))
@@ -182,10 +154,8 @@ def _by_images(given: CompiledCorrelation) -> CompiledCorrelation | None:
 @functools.lru_cache(maxsize=64)
 def code(target: Target, itemsize: int, lanes: Lanes) -> machine.Code:
     """Compile "correlate", which serves any number of channels."""
-    from invconv.kernels.cpu.compiler.ir import Writer
     from invconv.kernels.cpu.correlate.bands_loop import write_correlation
     from invconv.kernels.cpu.correlate.images_loop import write_images_correlation
 
-    writer = Writer(target, itemsize)
-    (write_correlation if lanes == "pixels" else write_images_correlation)(writer)
-    return machine.compiled(str(writer.module), target, ("correlate",), thorough=False)
+    write = write_correlation if lanes == "pixels" else write_images_correlation
+    return machine.compiled(target, itemsize, "correlate", write)

@@ -19,18 +19,19 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from invconv.arrays.stencil import Offset
-from invconv.kernels.cpu import machine, threads
-from invconv.kernels.cpu.compiled import BUFFERS, address_of
+from invconv.kernels.cpu import costs, machine
+from invconv.kernels.cpu.compiled import address_of, in_buffers
 from invconv.kernels.cpu.compiler.target import Target, host
 from invconv.kernels.cpu.correlate.bands import (
     Band,
+    Border,
     CorrelationHeader,
     CorrelationProgram,
     Places,
     correlation_program,
     of_taps,
+    reading,
 )
-from invconv.kernels.cpu.correlate.reading import Border, reading
 from invconv.kernels.cpu.geometry import Shape
 
 if TYPE_CHECKING:
@@ -39,7 +40,6 @@ if TYPE_CHECKING:
 Floats = np.ndarray[Any, Any]
 
 _GRAM = ctypes.CFUNCTYPE(None, *[ctypes.c_void_p] * 5, *[ctypes.c_int64] * 5)
-_MULTIPLY, _SHARED = 1.25e-11, 5e-4  # seconds, as in `invconv.kernels.cpu.compiled`
 POINTERS = ("x", "y_bar", "total", "program", "z")
 
 
@@ -121,43 +121,25 @@ def _products(
 
 @functools.lru_cache(maxsize=64)
 def _code(target: Target, itemsize: int, outputs: int, inputs: int) -> tuple[Any, machine.Code]:
-    from invconv.kernels.cpu.compiler.ir import Writer
-
-    writer = Writer(target, itemsize)
-    write_gram(writer, outputs, inputs)
-    code = machine.compiled(str(writer.module), target, ("gram",), thorough=True)
-    return _GRAM(code.addresses["gram"]), code
+    write = functools.partial(write_gram, outputs=outputs, inputs=inputs)
+    code = machine.compiled(target, itemsize, "gram", write, thorough=True)
+    return _GRAM(code.address), code
 
 
 @dataclass(frozen=True, eq=False)
 class CompiledGram:
-    """The gradient of <y_bar, correlate(taps, x)> by the taps on a grid, for any images.
-
-    Attributes
-    ----------
-    program : CorrelationProgram
-    call : object
-        The compiled function.
-    numbers : int
-        The address of the program.
-    buffer : int
-        Bytes of a thread's buffer.
-    seconds : float
-        About how long an image takes.
-    code : object
-        The owner of the function's memory.
-    """
+    """The gradient of <y_bar, correlate(taps, x)> by the taps on a grid, for any images."""
 
     program: CorrelationProgram
-    call: Any
-    numbers: int
-    buffer: int
-    seconds: float
-    code: machine.Code
+    call: Any  # the compiled function
+    numbers: int  # the address of the program
+    buffer: int  # bytes of a thread's buffer
+    seconds: float  # about how long an image takes
+    code: machine.Code  # the owner of the function's memory
 
     def parts(self, batch: int, workers: int) -> int:
         """Return the number of parts of a batch; each is summed by one thread."""
-        return min(workers, batch) if workers > 1 and batch * self.seconds >= _SHARED else 1
+        return min(workers, batch) if workers > 1 and batch * self.seconds >= costs.SHARED else 1
 
     def run(
         self,
@@ -172,34 +154,21 @@ class CompiledGram:
     ) -> None:
         """Add the sums over parts of a batch to ``totals``.
 
-        Parameters
-        ----------
-        x, y_bar : int
-            Addresses of contiguous arrays (batch, C, *shape).
-        totals : int
-            The address of the first tap's matrix of the first part.
-        places : Places
-        apart : int
-            Bytes from a part's matrices to the next part's.
-        batch, parts : int
-        *keeps
-            Owners of the memory, for threads that go on after an interrupt.
+        ``x`` and ``y_bar`` are addresses of contiguous arrays (batch, C, *shape), ``totals`` is
+        that of the first tap's matrix of the first part, and ``apart`` the bytes from a part's
+        matrices to the next part's. ``keeps`` own the memory, for threads that go on after an
+        interrupt.
         """
         h, take = self.program.header, itertools.count().__next__
         image = h.channels * h.pixels * self.buffer // h.size
 
-        def work(*_: object) -> None:
-            buffer = BUFFERS.take(self.buffer)
+        def work(z: int) -> None:
             while (i := take()) < parts:
                 start, stop = batch * i // parts, batch * (i + 1) // parts
                 given = x + start * image, y_bar + start * image, totals + i * apart
-                self.call(*given, self.numbers, buffer[0], stop - start, *places)
-            BUFFERS.keep(buffer)
+                self.call(*given, self.numbers, z, stop - start, *places)
 
-        if parts == 1:
-            work()
-        else:
-            threads.together(functools.partial(work, self, keeps), parts)
+        in_buffers(work, self.buffer, parts, self, keeps)
 
 
 @functools.lru_cache(maxsize=256)
@@ -222,8 +191,7 @@ def compiled_gram(
     block = min(channels, 4 if wide else 3), min(channels, 6 if wide else 4)
     call, code = _code(target, itemsize, *block)
     h, numbers = program.header, address_of(program.numbers)
-    products = channels * h.pixels * channels * len(offsets)
-    seconds = products * _MULTIPLY * itemsize / 4 * 512 / target.bits
+    seconds = costs.seconds(channels * h.pixels, channels * len(offsets), itemsize, target, 0.0)
     buffer = h.size * itemsize
     return CompiledGram(program, call, numbers, buffer, seconds, code)
 
@@ -238,17 +206,9 @@ def compiled_kernel_vjp(
 ) -> Floats:
     """Return the gradient of <y_bar, correlate(taps, x)> by the taps, shape (T, C, C).
 
-    Parameters
-    ----------
-    x, y_bar : array, shape (B, C, *spatial)
-        Contiguous.
-    offsets : tuple of T offsets
-    wrap : bool
-        As in `invconv.kernels.primitives.correlate`.
-    workers : int
-        Number of threads at most; each sums over a part of the batch.
-    target : Target, optional
-        This processor unless given.
+    ``x`` and ``y_bar`` are contiguous arrays (B, C, *spatial), ``wrap`` is as in
+    `invconv.kernels.primitives.correlate`. There are at most so many ``workers``; each sums over a
+    part of the batch.
     """
     channels = x.shape[1]
     gram = compiled_gram(channels, x.shape[2:], offsets, wrap, x.itemsize, target)

@@ -16,8 +16,7 @@ from dataclasses import astuple, dataclass, fields
 
 import numpy as np
 
-from invconv.kernels.cpu.correlate.bands import CorrelationProgram, Sizes
-from invconv.kernels.cpu.correlate.reading import Reading, repeated
+from invconv.kernels.cpu.correlate.bands import CorrelationProgram, Reading, Sizes, repeated
 from invconv.kernels.cpu.geometry import blocks_of
 
 _BUFFER = 2**21  # bytes of images and results, at most, to stay in the cache
@@ -26,14 +25,9 @@ _LISTS = 2**14  # numbers of all lists of taps, at most, to stay there too
 
 @dataclass(frozen=True)
 class ImagesHeader(Sizes):
-    """The settings of all runs: there are as many images as lanes, each in one band.
+    """The settings of all runs: there are as many images as lanes, each in one band."""
 
-    Attributes
-    ----------
-    lists, body, runs : int
-        Places of the lists of taps and of the runs in the program, and the number of runs.
-    """
-
+    # places of the lists of taps and of the runs in the program, and the number of runs
     lists: int
     body: int
     runs: int
@@ -41,19 +35,12 @@ class ImagesHeader(Sizes):
 
 @dataclass(frozen=True)
 class Run:
-    """Adjacent pixels that share a list of taps.
+    """Adjacent pixels that share a list of taps."""
 
-    Attributes
-    ----------
-    at, columns : int
-        Place of the first pixel in the buffer, and number of pixels.
-    taps : int
-        Place of their list of taps among all lists.
-    """
-
+    # place of the first pixel in the buffer, and number of pixels
     at: int
     columns: int
-    taps: int
+    taps: int  # place of their list of taps among all lists
 
 
 @functools.lru_cache(maxsize=64)
@@ -62,12 +49,7 @@ def images_program(
 ) -> CorrelationProgram | None:
     """Return the program of a correlation for any batch, or None if the cache is too small for it.
 
-    Parameters
-    ----------
-    read : Reading
-    channels : int
-    lanes, most, itemsize
-        As in `invconv.kernels.cpu.geometry.Geometry`.
+    ``lanes``, ``most`` and ``itemsize`` are as in `invconv.kernels.cpu.geometry.Geometry`.
     """
     taps, (blocks, block), step = len(read.order), blocks_of(channels, most), channels * lanes
     out = math.prod(read.shape) * step

@@ -11,9 +11,7 @@ from invconv.kernels.cpu.correlate.bands_loop import (
     PLACES,
     POINTERS,
     call_sums,
-    is_null,
     pack,
-    write_add,
 )
 from invconv.kernels.cpu.correlate.images import ImagesHeader, Run
 from invconv.kernels.cpu.loop import each_unit, load_record
@@ -23,7 +21,6 @@ def write_images_correlation(w: Writer) -> None:
     """Write the function "correlate", with the arguments that it has in `bands_loop`."""
     copies.write_copy(w, "enter", "wholes")
     copies.write_copy(w, "leave", "wholes")
-    write_add(w)
     with w.function("correlate", POINTERS, ("images", *PLACES), inside=False) as a:
         h = load_record(w, ImagesHeader, a["program"], w.integer(0))
         pack(w, a, h)
@@ -36,7 +33,7 @@ def _group(w: Writer, a: dict[str, Any], h: dict[str, Int], image: Int) -> None:
     """Write the correlation of the images in the lanes, the first one number ``image``."""
     here = (a["images"] - image).least(h["images"])
     size, step = h["channels"] * h["pixels"], h["channels"] * h["images"]
-    x, y, plus = (w.at(a[name], image * size) for name in ("x", "y", "plus"))
+    x, y = (w.at(a[name], image * size) for name in ("x", "y"))
     out = w.at(a["z"], h["out"])
     integers = copies.in_order(
         lines_there=here,
@@ -55,5 +52,3 @@ def _group(w: Writer, a: dict[str, Any], h: dict[str, Int], image: Int) -> None:
         taps = h["lists"] + run["taps"]
         call_sums(w, a, h, run["at"], run["columns"], step, h["images"], taps)
     w.call_inside("leave_wholes", (y, out, nowhere), integers)
-    with w.b.if_then(w.b.not_(is_null(w, a["plus"]))):
-        w.call_inside("add_run", [y, y, plus], [here * size])

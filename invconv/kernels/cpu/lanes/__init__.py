@@ -1,4 +1,4 @@
-"""The three assignments of the lanes of a solve: to images of a batch, or to rows of one image.
+"""The two assignments of the lanes of a solve: to images of a batch, or to rows of one image.
 
 May import from `invconv.kernels.cpu.geometry` and `program`.
 """

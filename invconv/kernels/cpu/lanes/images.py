@@ -21,17 +21,10 @@ _LISTS = 16  # lists of taps, at most, to keep programs short
 
 @dataclass(frozen=True)
 class Window:
-    """Some slices of a grid in the buffer.
-
-    Attributes
-    ----------
-    geometry : Geometry
-    slices : int
-        Number of slices that are solved at a time, without the slices that they read.
-    """
+    """Some slices of a grid in the buffer."""
 
     geometry: Geometry
-    slices: int
+    slices: int  # number of slices that are solved at a time, without the slices that they read
 
     @classmethod
     def of(cls, g: Geometry) -> Window:

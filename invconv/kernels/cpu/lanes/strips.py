@@ -21,17 +21,11 @@ _PARTS = 4  # parts of a strip, so that another thread may follow
 
 @dataclass(frozen=True)
 class Strips:
-    """Strips of rows of an image in the buffer.
-
-    Attributes
-    ----------
-    geometry : Geometry
-    shared : bool
-        Whether several threads solve the strips of an image: then a strip has parts, and the next
-        strip may go on after each part.
-    """
+    """Strips of rows of an image in the buffer."""
 
     geometry: Geometry
+    # whether several threads solve the strips of an image: then a strip has parts, and the next
+    # strip may go on after each part
     shared: bool
 
     @property

@@ -15,9 +15,9 @@ from typing import Any
 
 import numpy as np
 
-from invconv.kernels.cpu import machine, threads
+from invconv.kernels.cpu import costs, machine
 from invconv.kernels.cpu.assembly import Ints
-from invconv.kernels.cpu.compiled import BUFFERS, address_of, require_images
+from invconv.kernels.cpu.compiled import address_of, in_buffers, require_images
 from invconv.kernels.cpu.compiler.target import Target, host
 from invconv.kernels.cpu.geometry import Shape
 from invconv.kernels.cpu.spectral.product_program import Blocks, Header, RealTransform, program
@@ -25,42 +25,24 @@ from invconv.kernels.cpu.spectral.product_program import Blocks, Header, RealTra
 Floats = np.ndarray[Any, Any]
 
 _PRODUCT = ctypes.CFUNCTYPE(None, *[ctypes.c_void_p] * 7, ctypes.c_int64)
-_AN_FFT, _A_CALL = 512, 2**22  # products that take as long as FFTs: for a number, for a call
 _LARGEST = 2**24  # bytes of a buffer, or of matrices
-_COPY, _MULTIPLY, _SHARED = 3.5e-10, 1.25e-11, 5e-4  # seconds, as in `invconv.kernels.cpu.compiled`
 
 
 @dataclass(frozen=True, eq=False)
 class Frame:
-    """A compiled product on a grid without the matrices of the frequencies.
-
-    Attributes
-    ----------
-    transform : RealTransform
-    header : Header
-    numbers, transforms : array
-        The program, and the matrices of the axes.
-    blocks : Blocks
-        Blocks of channels.
-    lanes, itemsize : int
-    seconds : float
-        About how long the images in the lanes of a vector take.
-    call : object
-        The compiled function.
-    code : tuple
-        Owners of the functions' memory.
-    """
+    """A compiled product on a grid without the matrices of the frequencies."""
 
     transform: RealTransform
     header: Header
+    # the program, and the matrices of the axes
     numbers: Ints
     transforms: Floats
-    blocks: Blocks
+    blocks: Blocks  # blocks of channels
     lanes: int
     itemsize: int
-    seconds: float
-    call: Any
-    code: tuple[machine.Code, ...]
+    seconds: float  # about how long the images in the lanes of a vector take
+    call: Any  # the compiled function
+    code: tuple[machine.Code, ...]  # owners of the functions' memory
 
 
 @functools.lru_cache(maxsize=64)
@@ -78,7 +60,7 @@ def frame(
     blocks = [*(Blocks.along(n, most) for n in shape), Blocks.of(channels, most)]
     code = [machine.sums(target, itemsize, b.block, False) for b in blocks[:-1]]
     code.append(machine.sums(target, itemsize, blocks[-1].block, blocks[-1].count == 1))
-    sums = [c.addresses["sums"] for c in code]
+    sums = [c.address for c in code]
     header, numbers = program(channels, shape, transform, blocks, sums, lanes, itemsize)
     axes = [*zip(blocks, transform.there, strict=False), *zip(blocks, transform.back, strict=False)]
     transforms = np.concatenate([b.packed([m[None]]).reshape(-1) for b, m in axes])
@@ -93,35 +75,25 @@ def frame(
         blocks[-1],
         lanes,
         itemsize,
-        size * (_COPY + _MULTIPLY * products) * itemsize / 4 * 512 / target.bits,
-        _PRODUCT(main.addresses["product"]),
+        costs.seconds(size, products, itemsize, target),
+        _PRODUCT(main.address),
         (main, *code),
     )
 
 
 @functools.lru_cache(maxsize=8)
 def _code(target: Target, itemsize: int) -> machine.Code:
-    from invconv.kernels.cpu.compiler.ir import Writer
     from invconv.kernels.cpu.spectral.product_loop import write_product
 
-    writer = Writer(target, itemsize)
-    write_product(writer)
-    return machine.compiled(str(writer.module), target, ("product",), thorough=False)
+    return machine.compiled(target, itemsize, "product", write_product)
 
 
 @dataclass(frozen=True, eq=False)
 class CompiledProduct:
-    """The map y -> x with x_hat(f) = A(f) y_hat(f).
-
-    Attributes
-    ----------
-    frame : Frame
-    weights : array
-        The matrices, in the layout of `invconv.kernels.cpu.sums`.
-    """
+    """The map y -> x with x_hat(f) = A(f) y_hat(f)."""
 
     frame: Frame
-    weights: Floats
+    weights: Floats  # the matrices, in the layout of `invconv.kernels.cpu.sums`
 
     def require(self, shape: Shape, itemsize: int) -> None:
         """Raise ValueError unless images fit the program: the kernel itself checks no shape."""
@@ -131,28 +103,20 @@ class CompiledProduct:
     def run(self, y: int, x: int, batch: int, workers: int, *keeps: object) -> None:
         """Map images at the address ``y``, and put the results at ``x``.
 
-        Parameters
-        ----------
-        y, x, batch, workers, *keeps
-            As for `invconv.kernels.cpu.compiled.CompiledSolve.solve`.
+        The other arguments are as for `invconv.kernels.cpu.compiled.CompiledSolve.solve`.
         """
         f = self.frame
         units = -(-batch // f.lanes)
         if workers > 1:
-            workers = min(workers, units) if units * f.seconds >= _SHARED else 1
+            workers = min(workers, units) if units * f.seconds >= costs.SHARED else 1
         shared = ctypes.c_int64()  # the ticket
         arrays = map(address_of, (f.transforms, self.weights, f.numbers))
         given = y, x, *arrays, ctypes.addressof(shared)
 
-        def work(*_: object) -> None:
-            buffer = BUFFERS.take(f.header.size * f.itemsize)
-            f.call(*given, buffer[0], batch)
-            BUFFERS.keep(buffer)
+        def work(z: int) -> None:
+            f.call(*given, z, batch)
 
-        if workers == 1:
-            work()
-        else:
-            threads.together(functools.partial(work, self, shared, keeps), workers)
+        in_buffers(work, f.header.size * f.itemsize, workers, self, shared, keeps)
 
 
 def compiled_product(
@@ -163,15 +127,7 @@ def compiled_product(
 ) -> CompiledProduct:
     """Return the product with a matrix a frequency, in the precision of the matrices.
 
-    Parameters
-    ----------
-    matrices : array, shape (F, C, C)
-        Real or complex.
-    shape : tuple of int
-        The grid.
-    transform : RealTransform
-    target : Target, optional
-        This processor unless given.
+    ``matrices`` (F, C, C) are real or complex. The target is this processor unless given.
     """
     channels, number = matrices.shape[1], matrices.real.dtype
     shared = frame(channels, tuple(shape), transform, number.itemsize, target)
@@ -196,7 +152,10 @@ def prefers_kernel(batch: int, channels: int, shape: Shape, itemsize: int) -> bo
         return False
     lanes = host().bits // 8 // itemsize
     image, filled = channels * math.prod(shape), -(-batch // lanes) * lanes
-    if filled * image * (2 * sum(shape) + 2 * channels) > _AN_FFT * batch * image + _A_CALL:
+    if (
+        filled * image * (2 * sum(shape) + 2 * channels)
+        > costs.AN_FFT * batch * image + costs.A_CALL
+    ):
         return False
     # the buffer mostly stays in the cache, and preparing few matrices is quick
     return max(2 * lanes * image, 4 * channels * image) * itemsize <= _LARGEST

@@ -5,10 +5,8 @@ from __future__ import annotations
 from dataclasses import fields
 from typing import Any
 
-from llvmlite import ir
-
 from invconv.kernels.cpu import copies, sums
-from invconv.kernels.cpu.compiler.ir import I64, POINTER, VOID, Int, Value, Writer
+from invconv.kernels.cpu.compiler.ir import I64, POINTER, Int, Value, Writer
 from invconv.kernels.cpu.loop import each_unit, load_record
 from invconv.kernels.cpu.spectral.product_program import OUTPUT, Header, Stage
 
@@ -66,10 +64,24 @@ def _transform(
     """Write the products of a plane with a matrix along each axis."""
     with w.loop(0, h["stages"]) as i:
         s = load_record(w, Stage, a["program"], h["axes"] + i * len(fields(Stage)))
-        pointers = plane, plane, w.at(a["transforms"], s["weights"] + first)
-        lines = 0, s["rows"], s["row_step"], s["columns"], w.lanes
-        spare, taps = w.at(a["z"], h["spare"]), _list(w, a, h["one"])
-        _sum(w, s["sums"], pointers, spare, taps, (*lines, 1, s["points"], s["apart"]))
+        sums.call(
+            w,
+            w.b.inttoptr(s["sums"].value, POINTER),
+            {
+                "z": plane,
+                "out": plane,
+                "w": w.at(a["transforms"], s["weights"] + first),
+                "spare": w.at(a["z"], h["spare"]),
+                "lists": _list(w, a, h["one"]),
+            },
+            rows=s["rows"],
+            row_step=s["row_step"],
+            columns=s["columns"],
+            column_step=w.lanes,
+            taps=1,
+            channels=s["points"],
+            channel_step=s["apart"],
+        )
 
 
 def _turn(w: Writer, a: dict[str, Any], plane: Value, start: Int, first: int) -> None:
@@ -82,29 +94,19 @@ def _turn(w: Writer, a: dict[str, Any], plane: Value, start: Int, first: int) ->
 
 def _multiply(w: Writer, a: dict[str, Any], h: dict[str, Int]) -> None:
     """Write the product with a matrix a frequency, from the buffer's first half to the second."""
-    out, spare = w.at(a["z"], h["step"]), w.at(a["z"], h["spare"])
+    function = w.b.inttoptr(h["sums"].value, POINTER)
     with w.loop(0, h["outputs"]) as i:
         start = h["multiplied"] + i * OUTPUT
         here, taps, weights = (w.entry(a["program"], start + k) for k in range(3))
-        pointers = a["z"], out, w.at(a["weights"], weights)
-        integers = here, 1, 0, 1, w.lanes, taps, h["channels"], h["plane"]
-        _sum(w, h["sums"], pointers, spare, _list(w, a, start + 3), integers)
-
-
-def _sum(
-    w: Writer,
-    address: Int,
-    pointers: tuple[Value, Value, Value],
-    spare: Value,
-    taps: Value,
-    integers: tuple[Int | int, ...],
-) -> None:
-    """Write the call of the sums of `invconv.kernels.cpu.sums`, without a substitution."""
-    values = [w.integer(n).value for n in integers]
-    values += [I64(0)] * (len(sums.INTEGERS) - len(values))
-    kind = ir.FunctionType(VOID, [POINTER] * len(sums.POINTERS) + [I64] * len(values))
-    function = w.b.inttoptr(address.value, kind.as_pointer())
-    w.b.call(function, [*pointers, pointers[2], spare, taps, taps, *values])
+        pointers = {
+            "z": a["z"],
+            "out": w.at(a["z"], h["step"]),
+            "w": w.at(a["weights"], weights),
+            "spare": w.at(a["z"], h["spare"]),
+            "lists": _list(w, a, start + 3),
+        }
+        sizes = {"taps": taps, "channels": h["channels"], "channel_step": h["plane"]}
+        sums.call(w, function, pointers, at=here, rows=1, columns=1, **sizes)
 
 
 def _list(w: Writer, a: dict[str, Any], place: Int) -> Value:

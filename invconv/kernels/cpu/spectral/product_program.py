@@ -25,30 +25,20 @@ _PAGE = 4096
 
 @dataclass(frozen=True, eq=False)
 class RealTransform:
-    """The transform of images on a grid to frequencies, in real arithmetic, in place.
+    """The transform of images on a grid to frequencies, in real arithmetic, in place."""
 
-    Attributes
-    ----------
-    there, back : tuple of array, shape (n, n)
-        The matrix along each axis, and its inverse but for a power of two (`scale`).
-    pairs : array, shape (P, 2)
-        Flat places (u, v) that become u - v and u + v, one pair after the other. The way back does
-        the same with v and u exchanged, from the last pair to the first, and doubles them.
-    places : array, shape (E, 2)
-        Places of the real and the imaginary part of each number. Real numbers come first, and have
-        -1 for the imaginary part.
-    frequencies : array, shape (E,)
-        The frequency of each number.
-    scale : array, shape (E,)
-        The factor of each number before the way back.
-    """
-
+    # shape (n, n): the matrix along each axis, and its inverse but for a power of two (`scale`)
     there: tuple[Floats, ...]
     back: tuple[Floats, ...]
+    # shape (P, 2): Flat places (u, v) that become u - v and u + v, one pair after the other. The
+    # way back does the same with v and u exchanged, from the last pair to the first, and doubles
+    # them.
     pairs: Ints
+    # shape (E, 2): Places of the real and the imaginary part of each number. Real numbers come
+    # first, and have -1 for the imaginary part.
     places: Ints
-    frequencies: Ints
-    scale: Floats
+    frequencies: Ints  # shape (E,): the frequency of each number
+    scale: Floats  # shape (E,): the factor of each number before the way back
 
     @property
     def reals(self) -> int:
@@ -58,14 +48,9 @@ class RealTransform:
 
 @dataclass(frozen=True)
 class Blocks:
-    """Blocks of outputs; the sums of a block are in registers.
+    """Blocks of outputs; the sums of a block are in registers."""
 
-    Attributes
-    ----------
-    count, block : int
-        The number of blocks, and of outputs of a block.
-    """
-
+    # the number of blocks, and of outputs of a block
     count: int
     block: int
 
@@ -110,71 +95,48 @@ class Blocks:
 
 @dataclass(frozen=True)
 class Header:
-    """The settings of all units.
-
-    Attributes
-    ----------
-    channels, pixels : int
-    plane, step : int
-        Distances in the buffer from channel to channel, and from its first half, where images
-        enter, to the second, from which they leave.
-    spare, size : int
-        Place of a pixel's sums in the buffer, and its length.
-    stages, axes, back : int
-        Number of stages (`Stage`) of a transform, their place in the program, and the place of the
-        way back's matrices among the matrices of the axes.
-    pairs, paired : int
-        Number of pairs, and their place in the program.
-    outputs, multiplied : int
-        Number of real and imaginary parts, and place of their records of `OUTPUT` numbers.
-    places, one : int
-        Places in the program of the list for `invconv.kernels.cpu.copies`, and of the list of one
-        tap for `invconv.kernels.cpu.sums`.
-    sums : int
-        The address of the function that sums over channels.
-    """
+    """The settings of all units."""
 
     channels: int
     pixels: int
+    # distances in the buffer from channel to channel, and from its first half, where images enter,
+    # to the second, from which they leave
     plane: int
     step: int
+    # place of a pixel's sums in the buffer, and its length
     spare: int
     size: int
+    # number of stages (`Stage`) of a transform, their place in the program, and the place of the
+    # way back's matrices among the matrices of the axes
     stages: int
     axes: int
     back: int
+    # number of pairs, and their place in the program
     pairs: int
     paired: int
+    # number of real and imaginary parts, and place of their records of `OUTPUT` numbers
     outputs: int
     multiplied: int
+    # places in the program of the list for `invconv.kernels.cpu.copies`, and of the list of one tap
+    # for `invconv.kernels.cpu.sums`
     places: int
     one: int
-    sums: int
+    sums: int  # the address of the function that sums over channels
 
 
 @dataclass(frozen=True)
 class Stage:
-    """The transform of a plane along one axis.
+    """The transform of a plane along one axis."""
 
-    Attributes
-    ----------
-    points, apart : int
-        Number of points of the axis, and distance from one to the next.
-    rows, row_step, columns : int
-        Lines along the axis: the number of rows, the distance between them, and adjacent columns.
-    weights : int
-        Place of its matrix among the matrices of the transforms.
-    sums : int
-        The address of the function that sums over points.
-    """
-
+    # number of points of the axis, and distance from one to the next
     points: int
     apart: int
+    # lines along the axis: the number of rows, the distance between them, and adjacent columns
     rows: int
     row_step: int
     columns: int
-    weights: int
-    sums: int
+    weights: int  # place of its matrix among the matrices of the transforms
+    sums: int  # the address of the function that sums over points
 
 
 OUTPUT = 8  # numbers of the record of a real or an imaginary part: see `_outputs`
@@ -191,16 +153,8 @@ def program(
 ) -> tuple[Header, Ints]:
     """Return the header, and all numbers.
 
-    Parameters
-    ----------
-    channels : int
-    shape : tuple of int
-        The grid.
-    transform : RealTransform
-    blocks, sums : sequence
-        For each axis, and then for the channels: the blocks of the sums, and the address of the
-        function that computes them.
-    lanes, itemsize : int
+    For each axis, and then for the channels, there are the ``blocks`` of the sums, and the address
+    of the function that computes these ``sums``.
     """
     pixels = math.prod(shape)
     plane = pixels * lanes
