@@ -44,8 +44,6 @@ SHORTER = {
     "python -m invconv_benchmarks.studies.precision": "--picture precision.png",
     "python -m invconv_benchmarks.studies.silent_error": "--quick",
     "python -m invconv_benchmarks.studies.two_threads": "--quick --seconds 0.01",
-    "python conformance/tests/suite/planted_faults.py": "--names 'sixteen images of a batch'",
-    "python conformance/tests/suite/flow_faults.py": "--names 'pixels rounded up'",
 }
 # Those that are not run at all, and why.
 LEFT_OUT = {
@@ -57,6 +55,8 @@ LEFT_OUT = {
     "python -m pytest -n auto --dist worksteal -m slow": PYTEST,
     "python -m pytest conformance/tests/golden": PYTEST,
     "python -m pytest conformance/tests/launches": PYTEST,
+    "python -m pytest conformance/tests/suite/test_mutation.py -m slow": PYTEST,
+    'python -m pytest conformance/tests/suite/test_planted_faults.py -m "slow or not slow" -rA': PYTEST,
     "python -m pytest -m gpu": CUDA,
     "python -m pytest conformance/tests/fuzz --hypothesis-profile=long": "hours",
     "python -m invconv conformance --device cuda": CUDA,
