@@ -17,7 +17,7 @@ def exponential_cases() -> Iterator[Case]:
     for padding in ("zeros", "circular"):
         for ndim, grid in GRIDS.items():
             yield Case(f"exponential-{padding}-{ndim}d", _build(ndim, padding=padding), grid)
-        for k, grid in ((5, (4, 5)), (7, (2, 3)), (3, (1, 1)), ((1, 3), (4, 5))):
+        for k, grid in ((5, (4, 5)), (7, (2, 3)), (3, (1, 1)), ((1, 3), (4, 5)), (1, (2, 3))):
             size = k if isinstance(k, int) else "x".join(map(str, k))
             name = f"exponential-{padding}-k{size}-on-{grid[0]}x{grid[1]}"
             yield Case(name, _build(2, 0.05, padding=padding, kernel_size=k), grid)
