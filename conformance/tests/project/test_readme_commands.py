@@ -56,7 +56,7 @@ LEFT_OUT = {
     "python -m pytest conformance/tests/golden": PYTEST,
     "python -m pytest conformance/tests/launches": PYTEST,
     "python -m pytest conformance/tests/suite/test_mutation.py -m slow": PYTEST,
-    'python -m pytest conformance/tests/suite/test_planted_faults.py -m "slow or not slow" -rA': PYTEST,
+    'python -m pytest conformance/tests/suite/test_planted_faults.py -m "" -rA': PYTEST,
     "python -m pytest -m gpu": CUDA,
     "python -m pytest conformance/tests/fuzz --hypothesis-profile=long": "hours",
     "python -m invconv conformance --device cuda": CUDA,

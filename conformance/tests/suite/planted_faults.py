@@ -76,17 +76,17 @@ class Fault:
     laws: Laws | None = None
     test: str = ""
 
-    def plant(self, folder: Path) -> None:
-        """Edit a copy of the packages."""
+    def planted(self, folder: Path) -> tuple[Path, str]:
+        """Return a file of a copy of the packages, and what it becomes."""
         path = folder / ("" if self.file.startswith("invconv_") else "invconv") / self.file
         text = path.read_text(encoding="utf-8")
         assert text.count(self.old) == 1, f"{self.name}: {self.file} has `old` not once"
-        rewrite(path, text.replace(self.old, self.new))
+        return path, text.replace(self.old, self.new)
 
     def caught_by(self) -> str:
         """Tell what catches the fault; "" if nothing does."""
         with copied() as folder:
-            self.plant(folder)
+            rewrite(*self.planted(folder))
             if self.laws is None:
                 return _error(folder, self.test)
             broken, held = self.laws.hold(folder)

@@ -67,14 +67,14 @@ _POINTWISE = """
 """
 _ALL = _laws(_POINTWISE + _CAUSAL + _FREQUENCIES + _STEPS)
 ROOMS = {
-    "families": Room("families/*.py", _ALL, 0),
-    "trust": Room("trust/*.py", _ALL, 0),
-    "frequencies": Room("kernels/frequencies/*.py", _laws(_FREQUENCIES + "chain-merged"), 0),
-    "kernels": Room("kernels/*.py", replace(_ALL, plain=True), 0),
+    "families": Room("families/*.py", _ALL, 5),
+    "trust": Room("trust/*.py", _ALL, 5),
+    "frequencies": Room("kernels/frequencies/*.py", _laws(_FREQUENCIES + "chain-merged"), 6),
+    "kernels": Room("kernels/*.py", replace(_ALL, plain=True), 7),
     "plain": Room(
-        "kernels/plain/*.py", _laws("corner-[24]d* raster-2d* raster-k2x3-dilated ill-*", True), 0
+        "kernels/plain/*.py", _laws("corner-[24]d* raster-2d* raster-k2x3-dilated ill-*", True), 8
     ),
-    "operators": Room("operators/*.py", _laws(_CAUSAL + _FREQUENCIES + _STEPS), 0),
+    "operators": Room("operators/*.py", _laws(_CAUSAL + _FREQUENCIES + _STEPS), 8),
 }
 
 
