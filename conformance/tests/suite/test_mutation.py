@@ -40,7 +40,10 @@ def _laws(cases: str, plain: bool = False) -> Laws:
 
 
 class Room(NamedTuple):
-    """Files of the core, what judges a mutant, and how many of the sample are caught at least."""
+    """Files of the core, what judges a mutant, and how many of the sample are caught at least.
+
+    They are two fewer than were caught when it was measured, since an edit may draw other lines.
+    """
 
     files: str
     laws: Laws
@@ -67,14 +70,14 @@ _POINTWISE = """
 """
 _ALL = _laws(_POINTWISE + _CAUSAL + _FREQUENCIES + _STEPS)
 ROOMS = {
-    "families": Room("families/*.py", _ALL, 5),
-    "trust": Room("trust/*.py", _ALL, 5),
-    "frequencies": Room("kernels/frequencies/*.py", _laws(_FREQUENCIES + "chain-merged"), 6),
-    "kernels": Room("kernels/*.py", replace(_ALL, plain=True), 7),
+    "families": Room("families/*.py", _ALL, 4),
+    "trust": Room("trust/*.py", _ALL, 3),
+    "frequencies": Room("kernels/frequencies/*.py", _laws(_FREQUENCIES + "chain-merged"), 4),
+    "kernels": Room("kernels/*.py", replace(_ALL, plain=True), 5),
     "plain": Room(
-        "kernels/plain/*.py", _laws("corner-[24]d* raster-2d* raster-k2x3-dilated ill-*", True), 8
+        "kernels/plain/*.py", _laws("corner-[24]d* raster-2d* raster-k2x3-dilated ill-*", True), 6
     ),
-    "operators": Room("operators/*.py", _laws(_CAUSAL + _FREQUENCIES + _STEPS), 8),
+    "operators": Room("operators/*.py", _laws(_CAUSAL + _FREQUENCIES + _STEPS), 6),
 }
 
 
@@ -124,10 +127,10 @@ def sample(files: str, count: int = SAMPLE) -> list[Mutant]:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ROOMS)
 def test_laws_catch_mutants(name: str, record_property: Callable[[str, str], None]) -> None:
-    """Some survive that are equivalent: see the floor of each room, which was measured."""
+    """Half survive: slower ways to the same numbers, constants of bounds, ways of others' arrays."""
     room = ROOMS[name]
     drawn = sample(room.files)
     missed = [mutant for mutant in drawn if not mutant.caught_by(room.laws)]
-    score = f"{len(drawn) - len(missed)} of {len(drawn)} caught, expected {room.floor}"
+    score = f"{len(drawn) - len(missed)} of {len(drawn)} caught, expected {room.floor} at least"
     record_property(f"mutants of {room.files}", score)
     assert len(drawn) - len(missed) >= room.floor, "\n".join(map(str, missed))
