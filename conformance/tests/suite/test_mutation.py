@@ -127,7 +127,7 @@ def sample(files: str, count: int = SAMPLE) -> list[Mutant]:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ROOMS)
 def test_laws_catch_mutants(name: str, record_property: Callable[[str, str], None]) -> None:
-    """What survives is a slower way to the same numbers, a bound's constant, or another library's."""
+    """What survives is a slower way to the same numbers, a constant, or other libraries'."""
     room = ROOMS[name]
     drawn = sample(room.files)
     missed = [mutant for mutant in drawn if not mutant.caught_by(room.laws)]
