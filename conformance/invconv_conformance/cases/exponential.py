@@ -21,7 +21,7 @@ def exponential_cases() -> Iterator[Case]:
         name = f"exponential-{padding}"
         for ndim, grid in GRIDS.items():
             yield Case(f"{name}-{ndim}d", _build(ndim=ndim, padding=padding), grid)
-        for k, grid in ((5, (4, 5)), (7, (2, 3)), (3, (1, 1)), ((1, 3), (4, 5))):
+        for k, grid in ((5, (4, 5)), (7, (2, 3)), (3, (1, 1)), ((1, 3), (4, 5)), (1, (2, 3))):
             size = k if isinstance(k, int) else "x".join(map(str, k))
             build = _build(scale=0.05, kernel_size=k, padding=padding)
             yield Case(f"{name}-k{size}-on-{grid[0]}x{grid[1]}", build, grid)

@@ -40,7 +40,6 @@ SHORTER = {
     "python -m invconv benchmark threads": "--quick --seconds 0.01",
     "python -m invconv benchmark growth": "--quick --library numpy --seconds 0.01",
     "python conformance/tests/suite/planted_faults.py": "--names 'sixteen images of a batch'",
-    "python conformance/tests/suite/flow_faults.py": "--names 'pixels rounded up'",
 }
 # Those that are not run at all, and why.
 LEFT_OUT = {
@@ -52,6 +51,8 @@ LEFT_OUT = {
     "python -m pytest -n auto --dist worksteal -m slow": PYTEST,
     "python -m pytest conformance/tests/golden": PYTEST,
     "python -m pytest conformance/tests/launches": PYTEST,
+    "python -m pytest conformance/tests/suite/test_mutation.py -m slow": PYTEST,
+    'python -m pytest conformance/tests/suite/test_planted_faults.py -m "" -rA': PYTEST,
     "python -m pytest -m gpu": CUDA,
     "python -m pytest conformance/tests/fuzz --hypothesis-profile=long": "hours",
     "python -m invconv conformance --device cuda": CUDA,

@@ -1,53 +1,32 @@
-"""The conformance suite catches every fault in the core, and named tests those in flows."""
+"""Each planted fault is caught: by laws of ``--quick``, or by the test that it names."""
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 
-from tests.suite import flow_faults
-from tests.suite.flow_faults import FLOW_FAULTS, FlowFault
-from tests.suite.planted_faults import FAULTS, ROOT, Fault, copied, judge, path_of
+from tests.suite.planted_faults import Fault, copied, load
 
-# one in 109 by default, all of them in the slow run
-SOME = [
-    pytest.param(fault, marks=[] if i % 109 == 0 else pytest.mark.slow, id=fault.name)
-    for i, fault in enumerate(FAULTS)
+FAULTS = load()
+DEFAULT = (
+    "the pair transposed without being exchanged",
+    "a stale halo before the first part of a strip",
+)
+CHOSEN = [
+    pytest.param(fault, id=fault.name, marks=[] if fault.name in DEFAULT else pytest.mark.slow)
+    for fault in FAULTS
 ]
 
 
-@pytest.mark.parametrize("fault", SOME)
+@pytest.mark.parametrize("fault", CHOSEN)
 def test_it_is_caught(fault: Fault) -> None:
-    sound, verdict = judge(fault)
-    assert sound.status == 0, sound.output
-    assert verdict.caught, f"laws broken: {verdict.laws}; {verdict.output}"
+    catch = fault.caught_by()
+    print(catch)  # -rA shows it
+    assert catch
 
 
-def test_the_faults_are_distinct_and_everywhere_and_still_fit() -> None:
-    assert len({fault.name for fault in FAULTS}) == len(FAULTS) >= 25
-    assert len({fault.file for fault in FAULTS}) >= 15
+def test_the_faults_are_distinct_and_still_fit() -> None:
+    assert len({fault.name for fault in FAULTS}) == len(FAULTS) >= 60
+    assert {*DEFAULT} <= {fault.name for fault in FAULTS}
     with copied() as folder:
         for fault in FAULTS:
-            text = path_of(Path(folder), fault.file).read_text(encoding="utf-8")
-            assert text.count(fault.old) == 1, fault.name
-        next(fault for fault in FAULTS if fault.plain).plant(Path(folder))
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("fault", FLOW_FAULTS, ids=lambda fault: fault.name)
-def test_a_test_of_flows_finds_it(fault: FlowFault) -> None:
-    sound, said = flow_faults.judge_sound(), flow_faults.judge(fault)
-    assert sound.status == 0, sound.output
-    assert said.status == 1, said.output
-
-
-def test_faults_of_flows_are_distinct_and_still_fit() -> None:
-    assert len({fault.name for fault in FLOW_FAULTS}) == len(FLOW_FAULTS) >= 20
-    with copied() as folder:
-        for fault in FLOW_FAULTS:
-            text = path_of(Path(folder), fault.file).read_text(encoding="utf-8")
-            assert text.count(fault.old) == 1, fault.name
-            file, _, test = fault.test.partition("::")
-            path = ROOT / flow_faults.FLOWS / file
-            assert f"def {test.partition('[')[0]}(" in path.read_text(encoding="utf-8"), test
+            fault.planted(folder)
