@@ -11,7 +11,6 @@ import torch
 from invconv.kernels.families import LinearFamily, TriangularFamily
 from invconv.kernels.frequencies.products import SpectralProduct
 from invconv_torch.native import kernels
-from invconv_torch.native.autodiff import APPLY, GRAM, MATMUL, SOLVE, run
 from invconv_torch.native.determinants import LogAbsDet, log_of_pivots
 from invconv_torch.native.determinants import inverse_or_nan as inverse_or_nan
 from invconv_torch.native.determinants import spectral_log_det as spectral_log_det
@@ -19,6 +18,7 @@ from invconv_torch.native.exponential import counted as counted
 from invconv_torch.native.exponential import exponential as exponential
 from invconv_torch.native.exponential import exponential_gram as exponential_gram
 from invconv_torch.native.host import TorchOps
+from invconv_torch.native.kernels import APPLY, GRAM, MATMUL, SOLVE, run
 from invconv_torch.native.solvers import Factor, SpectralFactor
 from invconv_torch.native.solvers import by_frequencies as by_frequencies
 from invconv_torch.native.whole import evaluate as evaluate

@@ -1,6 +1,6 @@
 """Tests for autograd, torch.func and torch.compile: which of them observes an operation.
 
-`autodiff.run` chooses an implementation by the observer; `module` and `whole` take their shortcuts
+`kernels.run` chooses an implementation by the observer; `module` and `whole` take their shortcuts
 only without one, or with autograd.
 """
 

@@ -19,8 +19,8 @@ from torch.autograd import Function
 from invconv.kernels.frequencies import spectrum
 from invconv.kernels.frequencies.spectrum import SpectralFamily
 from invconv_torch.native import ops
-from invconv_torch.native.autodiff import Rule, run
 from invconv_torch.native.batched import one_by_one
+from invconv_torch.native.kernels import Rule, run
 from invconv_torch.traced import Watch, watch
 
 Tensor: TypeAlias = torch.Tensor

@@ -11,8 +11,8 @@ from invconv.kernels import exponential as core
 from invconv.kernels.families import StencilFamily
 from invconv.kernels.series import Counts, counts_of
 from invconv_torch.native import ops
-from invconv_torch.native.autodiff import Cotangents, Rule, run
 from invconv_torch.native.host import PLAIN
+from invconv_torch.native.kernels import Cotangents, Rule, run
 from invconv_torch.traced import traced
 
 Tensor: TypeAlias = torch.Tensor

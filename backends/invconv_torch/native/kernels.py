@@ -1,15 +1,23 @@
-"""The operations on a family of matrices: plain PyTorch, at full precision, with no derivative.
+"""The operations on a family of matrices at full precision, and their derivatives (`rules`).
 
-`invconv_torch.native.autodiff` adds the derivatives.
+An operation is opaque to autograd, torch.func and compile: an autograd Function takes its *rule*,
+the operation and its two derivatives. torch.compile cannot trace a Function with a ``jvp``, so
+there are two classes. A call of either costs as much as a small solve, so it is left out if nothing
+observes the operation. In traced code an operation is one node, a custom operator (`ops`).
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import torch
+from torch.autograd import Function
 
+from invconv.kernels import rules
 from invconv.kernels.families import MIRROR, LinearFamily
+from invconv_torch.native.batched import one_by_one
 from invconv_torch.native.correlation import (
     compiled_vjp,
     convolve,
@@ -17,11 +25,20 @@ from invconv_torch.native.correlation import (
     correlate_compiled,
     prefers_kernel,
 )
-from invconv_torch.native.host import laid_out
+from invconv_torch.native.host import laid_out, owned
 from invconv_torch.native.solvers import CausalFactor, Factor, SpectralFactor
 from invconv_torch.precision import full_precision, nothing_reduces
+from invconv_torch.traced import (
+    Watch,
+    as_nodes,
+    refuse_compiled_transforms,
+    refuse_nested_forward_mode,
+    watch,
+)
 
 Tensor: TypeAlias = torch.Tensor
+Cotangents: TypeAlias = tuple[Tensor | None, ...]
+Settings: TypeAlias = Any  # a family, perhaps with factors
 
 
 def apply(family: LinearFamily, w: Tensor, x: Tensor) -> Tensor:
@@ -90,3 +107,149 @@ def matmul(_: None, a: Tensor, b: Tensor) -> Tensor:
         return torch.matmul(a, b)
     with full_precision(a):
         return torch.matmul(a, b)
+
+
+@dataclass(frozen=True)
+class Rule:
+    """An operation on tensors, and its derivatives; settings are no tensors."""
+
+    run: Callable[..., Tensor]  # (settings, *tensors) to the result, in plain PyTorch
+    traced: Callable[..., Tensor]  # the same as one node of a graph (`invconv_torch.native.ops`)
+    keeps_result: bool  # whether the derivatives need the result instead of the last tensor
+    vjp: Callable[[Settings, Any, Tensor, Any], Cotangents]  # of saved, cotangent, wanted
+    jvp: Callable[..., Tensor | None]  # (settings, saved, *tangents) to the tangent of the result
+
+
+@dataclass(frozen=True)
+class Operation:
+    """A rule with its settings: one leaf for torch.func; a tuple would be two."""
+
+    rule: Rule
+    settings: Settings
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter((self.rule, self.settings))
+
+
+_MOST = 5  # tensors of a traced operation at most: the compiler needs a fixed number of arguments
+
+
+class _Eager(Function):  # type: ignore[misc]
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(operation: Any, *tensors: Tensor) -> Tensor:
+        rule, settings = operation
+        return owned((rule.traced if as_nodes() else rule.run)(settings, *tensors))
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: Any, output: Tensor) -> None:
+        (ctx.rule, ctx.settings), *kept = inputs
+        if ctx.rule.keeps_result:
+            kept[-1] = output
+        ctx.save_for_backward(*kept)
+        ctx.save_for_forward(*kept)
+
+    @staticmethod
+    @one_by_one
+    def backward(ctx: Any, bar: Tensor) -> tuple[Any, ...]:
+        wanted = ctx.needs_input_grad[1:]
+        return None, *ctx.rule.vjp(ctx.settings, ctx.saved_tensors, bar, wanted)
+
+    @staticmethod
+    def jvp(ctx: Any, _: None, *tangents: Tensor | None) -> Tensor | None:
+        return ctx.rule.jvp(ctx.settings, ctx.saved_tensors, *tangents)
+
+
+class _Traced(Function):  # type: ignore[misc]
+    """The Function for torch.compile: without ``jvp``, and with `_MOST` tensors, some None."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(operation: Any, a: Any, b: Any, c: Any, d: Any, e: Any) -> Tensor:
+        rule, settings = operation
+        tensors = [t for t in (a, b, c, d, e) if t is not None]
+        return (rule.traced if as_nodes() else rule.run)(settings, *tensors)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: Any, output: Tensor) -> None:
+        ctx.rule, ctx.settings = inputs[0]
+        kept = [t for t in inputs[1:] if t is not None]
+        if ctx.rule.keeps_result:
+            kept[-1] = output
+        ctx.save_for_backward(*kept)
+
+    @staticmethod
+    def backward(ctx: Any, bar: Tensor) -> tuple[Any, ...]:
+        saved = ctx.saved_tensors
+        wanted = ctx.needs_input_grad[1 : 1 + len(saved)]
+        bars = ctx.rule.vjp(ctx.settings, saved, bar, wanted)
+        return None, *bars, *[None] * (_MOST - len(saved))
+
+
+def run(rule: Rule, settings: Settings, *tensors: Tensor) -> Tensor:
+    """Run an operation, and record it for derivatives if it is observed."""
+    watched = watch(*tensors)
+    if watched is Watch.NOBODY:
+        return rule.run(settings, *tensors)
+    result: Tensor
+    if watched is Watch.COMPILER:
+        refuse_compiled_transforms()
+        # views: only for these the compiler knows which ones `torch.func.grad` differentiates by
+        views = [tensor.view_as(tensor) for tensor in tensors]
+        result = _Traced.apply((rule, settings), *views, *[None] * (_MOST - len(views)))
+    else:
+        if watched is Watch.TRANSFORMS:
+            refuse_nested_forward_mode()
+        result = _Eager.apply(Operation(rule, settings), *tensors)
+    return result
+
+
+def _solve_vjp(settings: Settings, saved: Any, x_bar: Tensor, wanted: Any) -> Cotangents:
+    (family, factor), (w, x) = settings, saved
+    transposed = None if factor is None else factor.transpose()
+
+    def solve_transposed(rhs: Tensor) -> Tensor:
+        return run(SOLVE, (family.transpose(), transposed), family.adjoint(w), rhs)
+
+    return rules.solve_vjp(family, solve_transposed, x, x_bar, wanted)
+
+
+def _solve_jvp(settings: Settings, saved: Any, w_dot: Any, y_dot: Any) -> Tensor | None:
+    (family, factor), (w, x) = settings, saved
+
+    def again(rhs: Tensor) -> Tensor:
+        return run(SOLVE, (family, factor), w, rhs)
+
+    return rules.solve_jvp(family, again, x, w_dot, y_dot)
+
+
+APPLY = Rule(
+    apply,
+    lambda family, w, x: torch.ops.invconv.apply(family.text, w, x),
+    False,
+    lambda settings, saved, bar, wanted: rules.apply_vjp(settings, saved[0], saved[1], bar, wanted),
+    lambda settings, saved, w, x: rules.apply_jvp(settings, saved[0], saved[1], w, x),
+)
+GRAM = Rule(
+    gram,
+    lambda family, x, y: torch.ops.invconv.gram(family.text, x, y),
+    False,
+    lambda settings, saved, bar, wanted: rules.gram_vjp(settings, saved[0], saved[1], bar, wanted),
+    lambda settings, saved, x, y: rules.gram_jvp(settings, saved[0], saved[1], x, y),
+)
+SOLVE = Rule(
+    solve,
+    lambda factored, w, y: torch.ops.invconv.solve(factored[0].text, w, y),
+    True,
+    _solve_vjp,
+    _solve_jvp,
+)
+MATMUL = Rule(
+    matmul,
+    lambda _, a, b: torch.ops.invconv.matmul(a, b),
+    False,
+    lambda settings, saved, bar, wanted: rules.matmul_vjp(saved[0], saved[1], bar, wanted),
+    lambda settings, saved, a, b: rules.matmul_jvp(saved[0], saved[1], a, b),
+)

@@ -2,7 +2,7 @@
 
 Recorded step by step, a call would be a dozen nodes or more, and each takes as long as a small
 convolution. `torch.func`, forward mode and torch.compile see the single steps instead
-(`invconv_torch.native.autodiff`).
+(`invconv_torch.native.kernels`).
 """
 
 from __future__ import annotations
