@@ -6,18 +6,16 @@ from collections.abc import Callable
 from typing import Any, TypeAlias
 
 import torch
-from torch import nn
 
 import invconv as ic
 from invconv.operators.base.calls import as_batch
-from invconv.operators.base.fields import require_operator
 from invconv.operators.base.operator import evaluate
 from invconv.operators.base.prepared import PreparedInverse
 from invconv_torch.exporting import constant
 from invconv_torch.exporting.values import values_of
 from invconv_torch.native.host import laid_out
 from invconv_torch.native.whole import invert
-from invconv_torch.parameters import OperatorParameters, before_loading, copied, note_kind
+from invconv_torch.parameters import OperatorParameters
 from invconv_torch.precision import autocasting, require_dtype
 from invconv_torch.private import is_tracing
 from invconv_torch.remembered import RememberedInverses, may_be_kept
@@ -63,46 +61,7 @@ class InvertibleModule(OperatorParameters):
     ['0.reflectors', '0.upper', '0.scale', '1.kernel']
     """
 
-    def __init__(
-        self,
-        conv: ic.InvertibleConv,
-        *,
-        max_gain: float | None = None,
-        device: Any = None,
-        dtype: Any = None,
-    ) -> None:
-        super().__init__()
-        require_operator("conv", conv)
-        if conv._bounded_from is not None:
-            conv, own = conv._bounded_from
-            if max_gain not in (None, own):
-                raise ValueError(
-                    f"max_gain: expected {own}, by which conv is bounded, got {max_gain!r}; "
-                    "conv.replace() has its values and no bound"
-                )
-            max_gain = own
-        if max_gain is not None:
-            ic.bounded(conv, max_gain)  # raises if the class or the number allows no bound
-        self._max_gain = max_gain
-        self._inverses: RememberedInverses | None = None
-        self._class = type(conv)
-        self._static: Any = None  # the operator that was validated last, without tensors,
-        self._kinds: list[Any] | None = None  # and the dtypes, devices and shapes of its tensors
-        parts = conv._parts()
-        self._part_names = tuple(parts)
-        self._settings = {name: getattr(conv, name) for name in conv._setting_names}
-        for prefix, part in parts.items():
-            assert isinstance(part, ic.InvertibleConv)
-            self.add_module(prefix, InvertibleModule(part, device=device, dtype=dtype))
-        for name in conv._array_names:
-            array = getattr(conv, name)
-            value = None if array is None else nn.Parameter(copied(array, device, dtype))
-            self.register_parameter(name, value)
-        for name in conv._constant_names:
-            self.register_buffer(name, copied(getattr(conv, name), device, dtype))
-        self._array_names = (*conv._array_names, *conv._constant_names)
-        self.register_state_dict_post_hook(note_kind)
-        self.register_load_state_dict_pre_hook(before_loading)
+    _inverses: RememberedInverses | None = None
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Return z = K x + b and log|det K|.
@@ -163,7 +122,7 @@ class InvertibleModule(OperatorParameters):
         return call.restore_shape(z), log_det.reshape(call.batch_shape)
 
     def _inverse(self, z: Tensor, tracing: bool) -> Pair:
-        kept = None if self.training else self._kept(z)
+        kept = None if self.training else _kept(self, z)
         if kept is not None and not torch.is_grad_enabled():
             x, log_det = kept.inverse_and_log_det(z)
             return laid_out(x, z), log_det
@@ -174,28 +133,15 @@ class InvertibleModule(OperatorParameters):
         x, log_det = invert(call.x, call.conv, kept._state if kept else None)
         return call.restore_shape(x), call.broadcast(log_det)
 
-    def _kept(self, z: Tensor) -> PreparedInverse | None:
-        """Return the remembered inverse for a grid, or None if it may not be remembered."""
-        tensors: list[Tensor] = []
-        self._collect(tensors)
-        if not may_be_kept(tensors, z):
-            return None
-        if self._inverses is None:
-            self._inverses = RememberedInverses()
-        shape = tuple(z.shape[2:])
-        prepared = self._inverses.find(shape, tensors)
-        if prepared is None:
-            conv = self.operator()
-            as_batch(conv, "z", z)  # raises if z does not fit
-            prepared = self._inverses.prepare(conv, shape, tensors)
-        return prepared
-
     def train(self, mode: bool = True) -> InvertibleModule:
         """Set the mode, and forget remembered inverses."""
         if self._inverses is not None:
             self._inverses.forget()
         super().train(mode)
         return self
+
+    def _module_of(self, part: ic.InvertibleConv, **options: Any) -> InvertibleModule:
+        return InvertibleModule(part, **options)
 
     def __prepare_scriptable__(self) -> Any:
         """Refuse torch.jit.script, which compiles only a part of Python, too little for us."""
@@ -204,3 +150,20 @@ class InvertibleModule(OperatorParameters):
     def __getstate__(self) -> dict[str, Any]:
         """Leave remembered inverses out of pickles and copies."""
         return self.__dict__ | {"_inverses": None, "_static": None, "_kinds": None}
+
+
+def _kept(module: InvertibleModule, z: Tensor) -> PreparedInverse | None:
+    """Return the remembered inverse for a grid, or None if it may not be remembered."""
+    tensors: list[Tensor] = []
+    module._collect(tensors)
+    if not may_be_kept(tensors, z):
+        return None
+    if module._inverses is None:
+        module._inverses = RememberedInverses()
+    shape = tuple(z.shape[2:])
+    prepared = module._inverses.find(shape, tensors)
+    if prepared is None:
+        conv = module.operator()
+        as_batch(conv, "z", z)  # raises if z does not fit
+        prepared = module._inverses.prepare(conv, shape, tensors)
+    return prepared

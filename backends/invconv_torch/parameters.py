@@ -15,14 +15,15 @@ import torch
 from torch import nn
 
 import invconv as ic
+from invconv.operators.base.fields import require_operator
 from invconv_torch.private import is_tracing
 
 Tensor: TypeAlias = torch.Tensor
 Read: TypeAlias = Callable[[Tensor], Any]
 
 
-class OperatorParameters(nn.Module):  # type: ignore[misc]
-    """The part of `InvertibleModule` that makes an operator of the module's present tensors."""
+class HeldOperator(nn.Module):  # type: ignore[misc]
+    """The part of `InvertibleModule` that holds an operator's arrays as parameters and buffers."""
 
     _class: type[ic.InvertibleConv]
     _max_gain: float | None
@@ -31,6 +32,54 @@ class OperatorParameters(nn.Module):  # type: ignore[misc]
     _part_names: tuple[str, ...]
     _static: Any  # the operator that was validated last, without tensors,
     _kinds: list[Any] | None  # and the dtypes, devices and shapes of its tensors
+
+    def __init__(
+        self,
+        conv: ic.InvertibleConv,
+        *,
+        max_gain: float | None = None,
+        device: Any = None,
+        dtype: Any = None,
+    ) -> None:
+        super().__init__()
+        require_operator("conv", conv)
+        if conv._bounded_from is not None:
+            conv, own = conv._bounded_from
+            if max_gain not in (None, own):
+                raise ValueError(
+                    f"max_gain: expected {own}, by which conv is bounded, got {max_gain!r}; "
+                    "conv.replace() has its values and no bound"
+                )
+            max_gain = own
+        if max_gain is not None:
+            ic.bounded(conv, max_gain)  # raises if the class or the number allows no bound
+        self._max_gain = max_gain
+        self._class = type(conv)
+        self._static = None
+        self._kinds = None
+        parts = conv._parts()
+        self._part_names = tuple(parts)
+        self._settings = {name: getattr(conv, name) for name in conv._setting_names}
+        for prefix, part in parts.items():
+            assert isinstance(part, ic.InvertibleConv)
+            self.add_module(prefix, self._module_of(part, device=device, dtype=dtype))
+        for name in conv._array_names:
+            array = getattr(conv, name)
+            value = None if array is None else nn.Parameter(copied(array, device, dtype))
+            self.register_parameter(name, value)
+        for name in conv._constant_names:
+            self.register_buffer(name, copied(getattr(conv, name), device, dtype))
+        self._array_names = (*conv._array_names, *conv._constant_names)
+        self.register_state_dict_post_hook(note_kind)
+        self.register_load_state_dict_pre_hook(before_loading)
+
+    def _module_of(self, part: ic.InvertibleConv, **options: Any) -> nn.Module:
+        """Return the module of a part."""
+        raise NotImplementedError
+
+
+class OperatorParameters(HeldOperator):
+    """The part of `InvertibleModule` that makes an operator of the module's present tensors."""
 
     def operator(self) -> ic.InvertibleConv:
         """Return the core's operator of the current parameters, differentiable in them.

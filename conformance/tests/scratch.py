@@ -6,7 +6,8 @@ from typing import Any
 
 from invconv.kernels.cpu import compiled, handler
 from invconv.kernels.cpu.compiler import frame as xla
-from invconv.kernels.cpu.compiler.ir import I64, Writer
+from invconv.kernels.cpu.compiler.integers import I64
+from invconv.kernels.cpu.compiler.ir import Writer
 
 # 64 bits that are NaN as float64 and as two of float32, and as a ticket leave no unit to take
 _NAN = 0x7FFFFFFF7FFFFFFF

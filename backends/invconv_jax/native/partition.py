@@ -108,22 +108,24 @@ class SplitByBatch:
         there = 0 if front else x.ndim - 1
         return self(*others, jax.numpy.moveaxis(x, axes[-1], there), **dict(settings)), there
 
-    def spread(self, x: Any) -> PartitionSpec:
-        """Return the partition of the last array and of the result: whole axes are not split."""
-        ndim = len(x.shape)
-        known = () if x.sharding is None else x.sharding.spec  # GSPMD may not know yet
-        spec = (*known, *(None,) * ndim)[:ndim]
-        whole = {axis % ndim for axis in self.whole}
-        return PartitionSpec(*(None if a in whole else s for a, s in enumerate(spec)))
 
-    def rule(self, types: tuple[tuple[tuple[int, ...], Any], ...]) -> str:
-        """Return a name for every axis of the arrays and the result; batch axes share names."""
-        *others, ndim = (len(shape) for shape, _ in types)
-        whole = {axis % ndim for axis in self.whole}
-        arrays = [[f"m{i}_{a}" for a in range(rank)] for i, rank in enumerate(others)]
-        x = [f"x{a}" if a in whole else f"b{a}" for a in range(ndim)]
-        y = [f"y{a}" if a in whole else f"b{a}" for a in range(ndim)]
-        return f"{', '.join(' '.join(names) for names in [*arrays, x])} -> {' '.join(y)}"
+def _partition(x: Any, axes: tuple[int, ...]) -> PartitionSpec:
+    """Return the partition of the last array and of the result: whole axes are not split."""
+    ndim = len(x.shape)
+    known = () if x.sharding is None else x.sharding.spec  # GSPMD may not know yet
+    spec = (*known, *(None,) * ndim)[:ndim]
+    whole = {axis % ndim for axis in axes}
+    return PartitionSpec(*(None if a in whole else s for a, s in enumerate(spec)))
+
+
+def _rule(types: tuple[tuple[tuple[int, ...], Any], ...], axes: tuple[int, ...]) -> str:
+    """Return a name for every axis of the arrays and the result; batch axes share names."""
+    *others, ndim = (len(shape) for shape, _ in types)
+    whole = {axis % ndim for axis in axes}
+    arrays = [[f"m{i}_{a}" for a in range(rank)] for i, rank in enumerate(others)]
+    x = [f"x{a}" if a in whole else f"b{a}" for a in range(ndim)]
+    y = [f"y{a}" if a in whole else f"b{a}" for a in range(ndim)]
+    return f"{', '.join(' '.join(names) for names in [*arrays, x])} -> {' '.join(y)}"
 
 
 @functools.cache
@@ -180,12 +182,12 @@ def _program(
         return split.function(*arrays, **dict(settings))
 
     def partition(mesh: Any, arrays: Any, result: Any) -> tuple[Any, ...]:
-        kept = NamedSharding(mesh, split.spread(arrays[-1]))
+        kept = NamedSharding(mesh, _partition(arrays[-1], split.whole))
         whole = [NamedSharding(mesh, PartitionSpec()) for _ in arrays[:-1]]
         return mesh, local, kept, (*whole, kept)
 
     function = custom_partitioning(local)
-    function.def_partition(partition=partition, sharding_rule=split.rule(types))
+    function.def_partition(partition=partition, sharding_rule=_rule(types, split.whole))
     return jax.make_jaxpr(function)(*(jax.ShapeDtypeStruct(*t) for t in types))
 
 

@@ -12,7 +12,7 @@ import torch
 from torch.func import functional_call
 
 import invconv_torch as it
-from invconv.operators.base.factored import Factored
+from invconv.operators.base.operator import InvertibleConv
 from invconv_conformance.truth.oracle import affine
 from invconv_torch import remembered
 from invconv_torch.remembered import Kept
@@ -37,7 +37,7 @@ def factored(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
         return counted
 
     with monkeypatch.context() as patch:
-        patch.setattr(Factored, "_factor", counting(Factored._factor))
+        patch.setattr(InvertibleConv, "_factor", counting(InvertibleConv._factor))
         yield count
 
 

@@ -13,7 +13,8 @@ from typing import Any
 
 from llvmlite import ir
 
-from invconv.kernels.cpu.compiler.ir import I32, VOID, Int, Value, Writer
+from invconv.kernels.cpu.compiler.integers import I32, VOID, Int, Value
+from invconv.kernels.cpu.compiler.ir import Writer
 
 # Lines of a square at most. Images often lie whole pages apart, so that all go to one set of the
 # cache, which holds eight at least.

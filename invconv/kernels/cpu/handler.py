@@ -12,7 +12,8 @@ from llvmlite import ir
 
 from invconv.kernels.cpu import loop
 from invconv.kernels.cpu.compiler import frame as xla
-from invconv.kernels.cpu.compiler.ir import I32, I64, POINTER, VOID, Int, Value, Writer
+from invconv.kernels.cpu.compiler.integers import I32, I64, POINTER, VOID, Int, Value
+from invconv.kernels.cpu.compiler.ir import Writer
 
 ALIGNED = 64  # bytes: no vector lies across two lines of the cache
 

@@ -12,7 +12,8 @@ from contextlib import contextmanager
 from typing import Any
 
 from invconv.kernels.cpu import copies, sums, weights
-from invconv.kernels.cpu.compiler.ir import I32, I64, VOID, Int, Value, Writer
+from invconv.kernels.cpu.compiler.integers import I32, I64, VOID, Int, Value
+from invconv.kernels.cpu.compiler.ir import Writer
 from invconv.kernels.cpu.program import Header, Segment, names
 
 _LINE = 64  # bytes of a line of the cache

@@ -11,7 +11,8 @@ from typing import Any
 
 from llvmlite import ir
 
-from invconv.kernels.cpu.compiler.ir import I8, I64, POINTER, VOID, Int, Value, Writer
+from invconv.kernels.cpu.compiler.integers import I8, I64, POINTER, VOID, Int, Value
+from invconv.kernels.cpu.compiler.ir import Writer
 from invconv.kernels.order import accumulators, unrolled
 
 POINTERS = ("z", "out", "w", "diagonal", "spare", "lists", "keep")

@@ -13,7 +13,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from invconv.kernels.cpu.compiler.ir import Int, Value, Writer
+from invconv.kernels.cpu.compiler.integers import Int, Value
+from invconv.kernels.cpu.compiler.ir import Writer
 from invconv.kernels.order import INVERSE_LIMIT
 
 POINTERS = ("matrices", "order", "weights", "scratch")

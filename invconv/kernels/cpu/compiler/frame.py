@@ -21,7 +21,8 @@ from typing import Any
 
 from llvmlite import ir
 
-from invconv.kernels.cpu.compiler.ir import I64, POINTER, Int, Value, Writer
+from invconv.kernels.cpu.compiler.integers import I64, POINTER, Int, Value
+from invconv.kernels.cpu.compiler.ir import Writer
 
 _METADATA, _EXECUTE = 1, 3  # a kind of extension, and a stage
 _API, _CONTEXT, _ARGUMENTS, _RESULTS, _ATTRIBUTES = 2, 3, 9, 14, 20

@@ -1,7 +1,6 @@
-"""A writer of functions in LLVM's intermediate representation: integers, loops, vectors.
+"""A writer of functions in LLVM's intermediate representation: loops, numbers, vectors.
 
-A kernel is then written as `here = at + r * rs` instead of calls of an IR builder. Pointers have no
-type of their own; every load states the type.
+Pointers have no type of their own; every load states the type.
 """
 
 from __future__ import annotations
@@ -9,105 +8,36 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, Self, TypeAlias
+from typing import Any, Self
 
 from llvmlite import ir
 
+from invconv.kernels.cpu.compiler.integers import (
+    I1,
+    I8,
+    I32,
+    I64,
+    POINTER,
+    VOID,
+    Int,
+    Number,
+    Value,
+)
 from invconv.kernels.cpu.compiler.target import Target
 
-Value: TypeAlias = Any
-Number: TypeAlias = "Int | int"
 
-I1, I8, I32, I64 = (ir.IntType(bits) for bits in (1, 8, 32, 64))
-POINTER, VOID = ir.PointerType(), ir.VoidType()
+class Control:
+    """Functions of a module, loops and calls."""
 
-
-class Int:
-    """A 64-bit integer of the function that is being written, with Python's operators."""
-
-    def __init__(self, builder: ir.IRBuilder, value: Value) -> None:
-        self.builder, self.value = builder, value
-
-    def _other(self, other: Number) -> Value:
-        return other.value if isinstance(other, Int) else I64(other)
-
-    def _do(self, operation: str, other: Number) -> Int:
-        function = getattr(self.builder, operation)
-        return Int(self.builder, function(self.value, self._other(other)))
-
-    def __add__(self, other: Number) -> Int:
-        return self._do("add", other)
-
-    def __sub__(self, other: Number) -> Int:
-        return self._do("sub", other)
-
-    def __mul__(self, other: Number) -> Int:
-        return self._do("mul", other)
-
-    def __floordiv__(self, other: Number) -> Int:
-        """Return self // other of numbers that are not negative."""
-        return self._do("udiv", other)
-
-    def __mod__(self, other: Number) -> Int:
-        """Return self % other of numbers that are not negative."""
-        return self._do("urem", other)
-
-    def __neg__(self) -> Int:
-        return Int(self.builder, self.builder.neg(self.value))
-
-    def is_(self, relation: str, other: Number) -> Value:
-        """Return the truth of ``self relation other``, such as "<"."""
-        return self.builder.icmp_signed(relation, self.value, self._other(other))
-
-    def least(self, other: Number) -> Int:
-        """Return the smaller of the two."""
-        return self.if_(self.is_("<", other), other)
-
-    def most(self, other: Number) -> Int:
-        """Return the larger of the two."""
-        return self.if_(self.is_(">", other), other)
-
-    def if_(self, condition: Value, otherwise: Number) -> Int:
-        """Return self if a condition holds, else another number."""
-        chosen = self.builder.select(condition, self.value, self._other(otherwise))
-        return Int(self.builder, chosen)
-
-
-class Writer:
-    """Writes a module of functions on numbers of one dtype, for one processor.
-
-    Parameters
-    ----------
-    target : Target
-    itemsize : int
-        4 for float32, 8 for float64.
-
-    Attributes
-    ----------
-    lanes : int
-        How many numbers a vector has.
-    number, vector : types
-    """
-
-    def __init__(self, target: Target, itemsize: int) -> None:
-        self.target, self.itemsize = target, itemsize
-        self.number = ir.FloatType() if itemsize == 4 else ir.DoubleType()
-        self._set_lanes(target.bits // 8 // itemsize)
-        self.suffix = f"f{8 * itemsize}"
+    def __init__(self) -> None:
         self.module = ir.Module()
-        self.module.triple = target.triple
-        self.b: Any = None
+        self.b: Any = None  # the builder of the function that is being written
 
-    def _set_lanes(self, lanes: int) -> None:
-        self.lanes, self.vector = lanes, ir.VectorType(self.number, lanes)
-
-    def narrowed(self, lanes: int) -> Self:
-        """Return a writer of the function that is being written, with shorter vectors."""
-        other = copy.copy(self)
-        other._set_lanes(lanes)
-        return other
-
-    # --- control ------------------------------------------------------------------------------
+    def integer(self, value: Any) -> Int:
+        """Return an integer, a constant or a value, as `Int`."""
+        if isinstance(value, Int):
+            return value
+        return Int(self.b, value if isinstance(value, ir.Value) else I64(value))
 
     @contextmanager
     def function(
@@ -178,6 +108,17 @@ class Writer:
             function = ir.Function(self.module, kind, name)
         return self.b.call(function, arguments)
 
+
+class Memory(Control):
+    """Numbers of one dtype in memory."""
+
+    vector: Any  # the type of several of them
+
+    def __init__(self, itemsize: int) -> None:
+        super().__init__()
+        self.itemsize = itemsize
+        self.number = ir.FloatType() if itemsize == 4 else ir.DoubleType()
+
     def call_inside(self, name: str, pointers: Sequence[Value], integers: Sequence[Number]) -> None:
         """Call a function that `function` wrote."""
         values = [self.integer(n).value for n in integers]
@@ -186,14 +127,6 @@ class Writer:
     def typed(self, address: Value, kind: Any) -> Value:
         """Return a typed address, which indirect calls and atomic stores need."""
         return self.b.inttoptr(self.b.ptrtoint(address, I64), kind.as_pointer())
-
-    # --- numbers ------------------------------------------------------------------------------
-
-    def integer(self, value: Any) -> Int:
-        """Return an integer, a constant or a value, as `Int`."""
-        if isinstance(value, Int):
-            return value
-        return Int(self.b, value if isinstance(value, ir.Value) else I64(value))
 
     def at(self, pointer: Value, place: Number) -> Value:
         """Return the address of a number of an array."""
@@ -229,7 +162,38 @@ class Writer:
         size = (count * self.itemsize).value
         self.call("llvm.memset.p0.i64", VOID, target, I8(0), size, I1(0))
 
-    # --- vectors ------------------------------------------------------------------------------
+
+class Writer(Memory):
+    """Writes a module of functions on numbers of one dtype, for one processor.
+
+    Parameters
+    ----------
+    target : Target
+    itemsize : int
+        4 for float32, 8 for float64.
+
+    Attributes
+    ----------
+    lanes : int
+        How many numbers a vector has.
+    number, vector : types
+    """
+
+    def __init__(self, target: Target, itemsize: int) -> None:
+        super().__init__(itemsize)
+        self.target = target
+        self._set_lanes(target.bits // 8 // itemsize)
+        self.suffix = f"f{8 * itemsize}"
+        self.module.triple = target.triple
+
+    def _set_lanes(self, lanes: int) -> None:
+        self.lanes, self.vector = lanes, ir.VectorType(self.number, lanes)
+
+    def narrowed(self, lanes: int) -> Self:
+        """Return a writer of the function that is being written, with shorter vectors."""
+        other = copy.copy(self)
+        other._set_lanes(lanes)
+        return other
 
     @property
     def zero(self) -> Value:

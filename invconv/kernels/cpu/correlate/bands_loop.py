@@ -11,7 +11,8 @@ from typing import Any, Literal
 from llvmlite import ir
 
 from invconv.kernels.cpu import sums
-from invconv.kernels.cpu.compiler.ir import I1, I32, I64, Int, Value, Writer
+from invconv.kernels.cpu.compiler.integers import I1, I32, I64, Int, Value
+from invconv.kernels.cpu.compiler.ir import Writer
 from invconv.kernels.cpu.correlate.bands import Band, CorrelationHeader
 from invconv.kernels.cpu.loop import each_unit, load_record
 

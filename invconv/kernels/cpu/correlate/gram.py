@@ -35,7 +35,8 @@ from invconv.kernels.cpu.correlate.bands import (
 from invconv.kernels.cpu.geometry import Shape
 
 if TYPE_CHECKING:
-    from invconv.kernels.cpu.compiler.ir import Int, Writer
+    from invconv.kernels.cpu.compiler.integers import Int
+    from invconv.kernels.cpu.compiler.ir import Writer
 
 Floats = np.ndarray[Any, Any]
 

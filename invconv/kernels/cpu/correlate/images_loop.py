@@ -6,7 +6,8 @@ from dataclasses import fields
 from typing import Any
 
 from invconv.kernels.cpu import copies
-from invconv.kernels.cpu.compiler.ir import Int, Writer
+from invconv.kernels.cpu.compiler.integers import Int
+from invconv.kernels.cpu.compiler.ir import Writer
 from invconv.kernels.cpu.correlate.bands_loop import (
     PLACES,
     POINTERS,

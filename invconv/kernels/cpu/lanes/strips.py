@@ -20,8 +20,8 @@ _PARTS = 4  # parts of a strip, so that another thread may follow
 
 
 @dataclass(frozen=True)
-class Strips:
-    """Strips of rows of an image in the buffer."""
+class Levels:
+    """The levels of the strips of a plane."""
 
     geometry: Geometry
     # whether several threads solve the strips of an image: then a strip has parts, and the next
@@ -81,6 +81,11 @@ class Strips:
     def levels(self, strip: int) -> int:
         """Return the number of levels of a strip."""
         return self.geometry.shape[-1] + self.lag * (self.lines(strip) - 1)
+
+
+@dataclass(frozen=True)
+class Strips(Levels):
+    """Strips of rows of an image in the buffer."""
 
     @functools.cached_property
     def part(self) -> int:

@@ -21,7 +21,8 @@ from invconv.kernels.cpu.compiler.target import Target, host
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from invconv.kernels.cpu.compiler.ir import Int, Value, Writer
+    from invconv.kernels.cpu.compiler.integers import Int, Value
+    from invconv.kernels.cpu.compiler.ir import Writer
 
     Parts = Sequence[Value]  # vectors of real parts, or of real and imaginary parts
 

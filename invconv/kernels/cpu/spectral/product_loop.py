@@ -6,7 +6,8 @@ from dataclasses import fields
 from typing import Any
 
 from invconv.kernels.cpu import copies, sums
-from invconv.kernels.cpu.compiler.ir import I64, POINTER, Int, Value, Writer
+from invconv.kernels.cpu.compiler.integers import I64, POINTER, Int, Value
+from invconv.kernels.cpu.compiler.ir import Writer
 from invconv.kernels.cpu.loop import each_unit, load_record
 from invconv.kernels.cpu.spectral.product_program import OUTPUT, Header, Stage
 

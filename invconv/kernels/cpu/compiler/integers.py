@@ -1,0 +1,67 @@
+"""64-bit integers of a function in LLVM's representation, with Python's operators.
+
+A kernel is then written as `here = at + r * rs` instead of calls of an IR builder.
+"""
+
+from __future__ import annotations
+
+from typing import Any, TypeAlias
+
+from llvmlite import ir
+
+Value: TypeAlias = Any
+Number: TypeAlias = "Int | int"
+
+I1, I8, I32, I64 = (ir.IntType(bits) for bits in (1, 8, 32, 64))
+POINTER, VOID = ir.PointerType(), ir.VoidType()
+
+
+class Int:
+    """A 64-bit integer of the function that is being written, with Python's operators."""
+
+    def __init__(self, builder: ir.IRBuilder, value: Value) -> None:
+        self.builder, self.value = builder, value
+
+    def _other(self, other: Number) -> Value:
+        return other.value if isinstance(other, Int) else I64(other)
+
+    def _do(self, operation: str, other: Number) -> Int:
+        function = getattr(self.builder, operation)
+        return Int(self.builder, function(self.value, self._other(other)))
+
+    def __add__(self, other: Number) -> Int:
+        return self._do("add", other)
+
+    def __sub__(self, other: Number) -> Int:
+        return self._do("sub", other)
+
+    def __mul__(self, other: Number) -> Int:
+        return self._do("mul", other)
+
+    def __floordiv__(self, other: Number) -> Int:
+        """Return self // other of numbers that are not negative."""
+        return self._do("udiv", other)
+
+    def __mod__(self, other: Number) -> Int:
+        """Return self % other of numbers that are not negative."""
+        return self._do("urem", other)
+
+    def __neg__(self) -> Int:
+        return Int(self.builder, self.builder.neg(self.value))
+
+    def is_(self, relation: str, other: Number) -> Value:
+        """Return the truth of ``self relation other``, such as "<"."""
+        return self.builder.icmp_signed(relation, self.value, self._other(other))
+
+    def least(self, other: Number) -> Int:
+        """Return the smaller of the two."""
+        return self.if_(self.is_("<", other), other)
+
+    def most(self, other: Number) -> Int:
+        """Return the larger of the two."""
+        return self.if_(self.is_(">", other), other)
+
+    def if_(self, condition: Value, otherwise: Number) -> Int:
+        """Return self if a condition holds, else another number."""
+        chosen = self.builder.select(condition, self.value, self._other(otherwise))
+        return Int(self.builder, chosen)
