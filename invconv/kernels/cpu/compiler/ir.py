@@ -27,7 +27,7 @@ from invconv.kernels.cpu.compiler.target import Target
 
 
 class Control:
-    """Functions of a module, loops and calls."""
+    """Functions of a module, and loops."""
 
     def __init__(self) -> None:
         self.module = ir.Module()
@@ -100,17 +100,9 @@ class Control:
         with self.b.goto_entry_block():
             return self.b.alloca(kind)
 
-    def call(self, name: str, result: Any, *arguments: Value) -> Value:
-        """Call a function of the module, or an intrinsic, by its name."""
-        function = self.module.globals.get(name)
-        if function is None:
-            kind = ir.FunctionType(result, [a.type for a in arguments])
-            function = ir.Function(self.module, kind, name)
-        return self.b.call(function, arguments)
-
 
 class Memory(Control):
-    """Numbers of one dtype in memory."""
+    """Calls, and numbers of one dtype in memory."""
 
     vector: Any  # the type of several of them
 
@@ -118,6 +110,14 @@ class Memory(Control):
         super().__init__()
         self.itemsize = itemsize
         self.number = ir.FloatType() if itemsize == 4 else ir.DoubleType()
+
+    def call(self, name: str, result: Any, *arguments: Value) -> Value:
+        """Call a function of the module, or an intrinsic, by its name."""
+        function = self.module.globals.get(name)
+        if function is None:
+            kind = ir.FunctionType(result, [a.type for a in arguments])
+            function = ir.Function(self.module, kind, name)
+        return self.b.call(function, arguments)
 
     def call_inside(self, name: str, pointers: Sequence[Value], integers: Sequence[Number]) -> None:
         """Call a function that `function` wrote."""
