@@ -8,14 +8,10 @@ import platform
 from collections.abc import Iterator, Sequence
 from importlib import metadata
 
-from rich import box
-from rich.table import Table
-
 import invconv
 from invconv.arrays.registry import PRIMITIVES
 from invconv.kernels.cpu import machine
 from invconv.kernels.cpu.compiler.target import host
-from invconv_conformance import printing
 from invconv_conformance.libraries.requirements import required_functions
 from invconv_conformance.libraries.table import LIBRARIES
 
@@ -47,12 +43,11 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _print_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Print rows under a head; nothing without rows."""
-    table = Table(*head, box=box.SIMPLE_HEAD, pad_edge=False)
-    for row in rows:
-        table.add_row(*row)
-    if rows:
-        printing.console().print(table)
+    """Print rows under a head, without a package for tables; nothing without rows."""
+    widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
+    for row in (head, *rows) if rows else ():
+        cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+        print(f"  {'  '.join(cells).rstrip()}")
 
 
 def _kernel() -> str:

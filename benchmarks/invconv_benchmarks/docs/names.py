@@ -56,7 +56,7 @@ class Name:
     def has_example(self, member: str) -> bool:
         """Tell whether a method has an example, once for all classes that inherit it.
 
-        Its own or one of the class that defines it, if that calls it; or it refers to such a
+        Its own, or one of the class or a base class that calls it; or it refers to such a
         method, or fills in what a library's base class documents. Properties need none.
         """
         classes = [c for c in self.value.__mro__ if member in vars(c)]
@@ -65,7 +65,8 @@ class Name:
         texts = [getattr(vars(c)[member], "__doc__", None) or "" for c in classes]
         if any(">>> " in text or _REFERENCE.match(text) for text in texts):
             return True
-        if any(re.search(rf">>> .*\.{member}\(", c.__doc__ or "") for c in classes):
+        calls = re.compile(rf">>> .*\.{member}\(")
+        if any(calls.search(c.__doc__ or "") for c in self.value.__mro__):
             return True
         return any(c.__module__.partition(".")[0] not in _OURS for c in classes)
 

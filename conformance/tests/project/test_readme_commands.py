@@ -39,7 +39,6 @@ SHORTER = {
     "python -m invconv benchmark silent_error": "--quick",
     "python -m invconv benchmark threads": "--quick --seconds 0.01",
     "python -m invconv benchmark growth": "--quick --library numpy --seconds 0.01",
-    "python conformance/tests/suite/planted_faults.py": "--names 'sixteen images of a batch'",
 }
 # Those that are not run at all, and why.
 LEFT_OUT = {

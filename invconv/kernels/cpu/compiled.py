@@ -51,7 +51,7 @@ class CompiledSolve:
     _weights: int = field(init=False)
     _sample: Shape = field(init=False)
     # the last batch and number of threads, and their runs
-    _last: Any = field(default=(None, (None, 1)), init=False)
+    _last: Any = field(default=(None, (None, 1, 0)), init=False)
 
     def __post_init__(self) -> None:
         sample = self.geometry.channels, *self.geometry.shape
@@ -80,10 +80,11 @@ class CompiledSolve:
         many ``workers`` solve: one thread solves a few images. ``keeps`` must not be freed while
         another thread may still be at work.
         """
-        key, (runs, most) = self._last
+        key, (runs, most, size) = self._last
         if key != (batch, workers):  # hashing a geometry takes as long as a small solve
-            runs, most = prepared = _runs(self.geometry, self.target, batch, workers)
-            vars(self).update(_last=((batch, workers), prepared))
+            runs, most = _runs(self.geometry, self.target, batch, workers)
+            size = max(run.size for run in runs)
+            vars(self).update(_last=((batch, workers), (runs, most, size)))
         states = list(map(_state, runs))
 
         def work(z: int) -> None:
@@ -91,7 +92,7 @@ class CompiledSolve:
                 given = y + run.start, x + run.start, self._weights, run.program
                 run.solve(*given, ctypes.addressof(state), z, run.sums, run.batch)
 
-        in_buffers(work, max(run.size for run in runs), most, self, states, keeps)
+        in_buffers(work, size, most, self, states, keeps)
 
 
 def require_images(expected: tuple[int, int, int], shape: Shape, itemsize: int) -> None:
@@ -225,8 +226,10 @@ def in_buffers(work: Callable[[int], object], size: int, workers: int, *keeps: o
         work(buffer[0])
         BUFFERS.keep(buffer)
 
-    if workers == 1:
-        in_thread()
+    if workers == 1:  # without the call of `in_thread`
+        buffer = BUFFERS.take(size)
+        work(buffer[0])
+        BUFFERS.keep(buffer)
     else:
         threads.together(functools.partial(in_thread, keeps), workers)
 
