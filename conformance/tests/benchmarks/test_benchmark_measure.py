@@ -147,7 +147,7 @@ def test_every_group_belongs_to_a_suite_and_is_unique() -> None:
 @compiled
 def test_calls_of_python_keep_their_limits(tmp_path: Path) -> None:
     found, _ = calls.measure(True, tmp_path)
-    assert [(v.verdict, v.value > 0) for v in found] == [("pass", True)] * 5
+    assert {v.what: v.value for v in found if v.verdict != "pass" or v.value <= 0} == {}
 
 
 @compiled

@@ -175,7 +175,7 @@ def test_memory_stays_bounded_over_many_batch_sizes() -> None:
         solved(state, np.zeros((batch, 3, 8, 8), "float32"))
     assert compiled._runs.cache_info().currsize <= 256
     assert assembly.program.cache_info().currsize <= 64
-    kept = compiled.BUFFERS._kept
+    kept = compiled.BUFFERS.kept
     assert kept is not None
     assert kept[1].nbytes <= compiled._KEPT
 

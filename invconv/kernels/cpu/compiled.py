@@ -195,21 +195,16 @@ class _Buffers(threading.local):
     """
 
     def __init__(self) -> None:
-        self._kept: Buffer | None = None
+        self.kept: Buffer | None = None
 
     def take(self, size: int) -> Buffer:
         """Return the aligned address of ``size`` bytes, and the array that owns them."""
-        buffer, self._kept = self._kept, None
+        buffer, self.kept = self.kept, None
         if buffer is None or buffer[1].size < size + _ALIGNED:
             memory = np.empty(size + _ALIGNED, np.int8)
             start = address_of(memory)
             buffer = start + -start % _ALIGNED, memory
         return buffer
-
-    def keep(self, buffer: Buffer) -> None:
-        """Keep a buffer for the next solve."""
-        if buffer[1].size <= _KEPT:
-            self._kept = buffer
 
 
 BUFFERS = _Buffers()
@@ -222,14 +217,13 @@ def in_buffers(work: Callable[[int], object], size: int, workers: int, *keeps: o
     """
 
     def in_thread(*_: object) -> None:
-        buffer = BUFFERS.take(size)
-        work(buffer[0])
-        BUFFERS.keep(buffer)
+        in_buffers(work, size, 1)
 
-    if workers == 1:  # without the call of `in_thread`
+    if workers == 1:
         buffer = BUFFERS.take(size)
         work(buffer[0])
-        BUFFERS.keep(buffer)
+        if buffer[1].size <= _KEPT:
+            BUFFERS.kept = buffer
     else:
         threads.together(functools.partial(in_thread, keeps), workers)
 

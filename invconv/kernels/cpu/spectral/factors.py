@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from invconv.kernels.cpu import costs, machine
-from invconv.kernels.cpu.compiled import BUFFERS, address_of
+from invconv.kernels.cpu.compiled import address_of, in_buffers
 from invconv.kernels.cpu.compiler.target import Target, host
 
 if TYPE_CHECKING:
@@ -49,10 +49,13 @@ def eliminate(
     """
     target = target or host()
     lanes, numbers = target.bits // 64, channels * channels * parts
-    buffer = BUFFERS.take((numbers + 2 * lanes) * lanes * 8)
     function, _ = _function(target, parts)
-    function(matrices, address_of(_places(numbers, lanes)), buffer[0], count, channels)
-    BUFFERS.keep(buffer)
+    places = address_of(_places(numbers, lanes))
+
+    def work(buffer: int) -> None:
+        function(matrices, places, buffer, count, channels)
+
+    in_buffers(work, (numbers + 2 * lanes) * lanes * 8, 1)
 
 
 @functools.lru_cache(maxsize=16)
