@@ -126,9 +126,8 @@ def compiled_solve(
     g = geometry_of(channels, shape, reach, direction, dilation, lower, itemsize, target)
     factored = CompiledSolve(g, target, np.empty(g.weights, matrices.dtype))
     prepare, numbers, _ = _prepare(g, target)
-    scratch = BUFFERS.take(g.scratch * itemsize)
-    prepare(address_of(matrices), factored._weights, numbers, scratch[0])
-    BUFFERS.keep(scratch)
+    given = address_of(matrices), factored._weights, numbers
+    in_buffers(lambda scratch: prepare(*given, scratch), g.scratch * itemsize, 1)
     return factored
 
 
