@@ -16,6 +16,7 @@ from jax import numpy as jnp
 
 import invconv as ic
 from invconv.arrays.namespaces import namespace, to_numpy
+from invconv.extend import Transposed
 from invconv_conformance.cases import CASES
 from invconv_conformance.cases.case import Case
 from invconv_torch import InvertibleModule
@@ -180,3 +181,9 @@ def test_a_jitted_gradient_through_a_singular_operator_is_no_number(name: str) -
     for gradient in map(np.asarray, gradients.values()):
         assert not np.isfinite(gradient).all()
         assert (gradient[np.isfinite(gradient)] == 0).all()
+
+
+def test_a_singular_step_of_a_transpose_is_named() -> None:
+    steps = [ic.Conv1x1(np.eye(2)), ic.PeriodicConv(np.zeros((2, 2, 3)))]
+    with pytest.raises(ic.SingularConvError, match=r"PeriodicConv is exactly singular"):
+        Transposed(ic.Chain(steps)).inverse(np.ones((1, 2, 4)))
