@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
@@ -9,9 +10,10 @@ import torch
 import torch.nn.functional as F
 
 from invconv.kernels.convolutions import CausalFamily, CircularFamily
-from invconv.kernels.families import MIRROR
+from invconv.kernels.families import MIRROR, LinearFamily, StencilFamily
 from invconv.kernels.frequencies.products import within_range
 from invconv.kernels.plain.lanes import lanes_of
+from invconv.kernels.symmetric import MirroredFamily, SymmetricFamily
 from invconv_torch.exporting.waves import causal_solve
 from invconv_torch.native import kernels, ops
 
@@ -22,8 +24,7 @@ _OURS = torch.ops.invconv
 def decompositions() -> dict[Any, Callable[..., Any]]:
     """Return PyTorch's table for `ExportedProgram.run_decompositions`, with our operators in it.
 
-    The decomposed program can be loaded and compiled without importing invconv_torch. SymmetricConv
-    and ExponentialConv have no decompositions.
+    The decomposed program can be loaded and compiled without importing invconv_torch.
 
     Examples
     --------
@@ -39,21 +40,49 @@ def decompositions() -> dict[Any, Callable[..., Any]]:
     return table
 
 
+def _apply(family: str, w: Tensor, x: Tensor) -> Tensor:
+    known = ops.family_of(family)
+    if not _is_mirrored(known):
+        return kernels.apply(known, w, x)
+    whole = known.whole
+    y = kernels.apply(_free(whole), whole.taps(known.unfolded(w)), _mirrored(whole, x))
+    return torch.as_tensor(whole.cropped(y))
+
+
+def _gram(family: str, x: Tensor, y: Tensor) -> Tensor:
+    known = ops.family_of(family)
+    if not _is_mirrored(known):
+        return kernels.gram(known, x, y)
+    whole = known.whole
+    taps = kernels.gram(_free(whole), _mirrored(whole, x), torch.as_tensor(whole.in_zeros(y)))
+    return torch.as_tensor(known.folded(whole.kernel(taps)))
+
+
+def _is_mirrored(family: LinearFamily) -> bool:
+    return getattr(family, "wrap", None) == MIRROR
+
+
+def _free(whole: MirroredFamily) -> StencilFamily:
+    return StencilFamily(whole.offsets, False)
+
+
+def _mirrored(whole: MirroredFamily, x: Tensor) -> Tensor:
+    """Return `MirroredFamily.mirrored` of x, computed without constants."""
+    for axis, k in enumerate(whole.kernel_size, 2):
+        n = int(x.shape[axis])
+        places = torch.arange(-(k // 2), n + k // 2, device=x.device) % (2 * n)
+        x = x.index_select(axis, torch.minimum(places, 2 * n - 1 - places))
+    return x
+
+
 def _solve(family: str, w: Tensor, y: Tensor) -> Tensor:
-    known = _known(family)
+    known = ops.family_of(family)
     if known.solved == "causal":
         return _causal_solve(known, w, y)
     if known.solved == "spectral":
-        return within_range(lambda y: _circular_solve(known, w, y), y)
+        solve = _symmetric_solve if _is_mirrored(known) else _circular_solve
+        return within_range(lambda y: solve(known, w, y), y)
     return kernels.solve((known, None), w, y)
-
-
-def _known(text: str) -> Any:
-    """Return the family of a text, or raise if its operators have no decomposition."""
-    family = ops.family_of(text)
-    if getattr(family, "wrap", None) == MIRROR:
-        raise _refusal("SymmetricConv", "its transforms are products with tables of cosines")
-    return family
 
 
 def _causal_solve(family: CausalFamily, w: Tensor, y: Tensor) -> Tensor:
@@ -79,21 +108,47 @@ def _circular_solve(family: CircularFamily, w: Tensor, y: Tensor) -> Tensor:
     return basis.from_frequencies(x_hat, shape)
 
 
+def _symmetric_solve(family: SymmetricFamily, w: Tensor, y: Tensor) -> Tensor:
+    """Solve with matrices of cosines, computed in the graph: see `kernels.frequencies.cosine`."""
+    spectrum, x, back = w, y, []
+    for axis, (h, n) in enumerate(zip(family.kernel_size, map(int, y.shape[2:]), strict=True), 2):
+        m, t = torch.arange(n, device=y.device)[:, None], torch.arange(h, device=y.device)
+        spectrum = _along(spectrum, axis, _cosines(m * t, 2 * n, y) * torch.where(t == 0, 1, 2))
+        waves = _cosines(m * (2 * m.mT + 1), 4 * n, y)
+        x = _along(x, axis, waves)
+        back.append(waves.mT * torch.where(m.mT == 0, 1, 2) / n)
+    x = torch.linalg.solve_ex(spectrum.flatten(2).permute(2, 0, 1), x.flatten(2).permute(2, 1, 0))[
+        0
+    ]
+    x = x.permute(2, 1, 0).unflatten(2, y.shape[2:])
+    for axis, matrix in enumerate(back, 2):
+        x = _along(x, axis, matrix)
+    return x
+
+
+def _along(x: Tensor, axis: int, matrix: Tensor) -> Tensor:
+    """Multiply along an axis by a matrix."""
+    return torch.matmul(x.movedim(axis, -1), matrix.mT).movedim(-1, axis)
+
+
+def _cosines(steps: Tensor, period: int, like: Tensor) -> Tensor:
+    """Return cos(2 pi steps / period) of integers; quarter turns are exact."""
+    steps = steps % period
+    cosines = torch.cos(steps.double() * (2 * math.pi / period))
+    return torch.where(4 * steps % (2 * period) == period, 0.0, cosines).to(like.dtype)
+
+
 def _exponential(family: str, w: Tensor, x: Tensor, *more: Tensor) -> Tensor:
-    raise _refusal("ExponentialConv", "its series has as many terms as the kernel's values ask for")
-
-
-def _refusal(name: str, why: str) -> NotImplementedError:
-    return NotImplementedError(
-        f"invconv_torch.decompositions: {name} has none, since {why}; leave its operators in the "
-        "program and import invconv_torch where it runs. In a file of torch.onnx.export the kernel "
-        "is a constant"
+    raise NotImplementedError(
+        "invconv_torch.decompositions: ExponentialConv has none, since its series has as many "
+        "terms as the values of the kernel ask for; leave its operators in the program and import "
+        "invconv_torch where it runs. In a file of torch.onnx.export the kernel is a constant"
     )
 
 
 _TABLE = {
-    _OURS.apply.default: lambda family, w, x: kernels.apply(_known(family), w, x),
-    _OURS.gram.default: lambda family, x, y: kernels.gram(_known(family), x, y),
+    _OURS.apply.default: _apply,
+    _OURS.gram.default: _gram,
     _OURS.exponential.default: _exponential,
     _OURS.exponential_gram.default: _exponential,
     _OURS.matmul.default: torch.matmul,
