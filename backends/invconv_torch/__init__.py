@@ -29,6 +29,9 @@ from invconv_torch.layers import (
     EmergingConv1d,
     EmergingConv2d,
     EmergingConv3d,
+)
+from invconv_torch.module import InvertibleModule
+from invconv_torch.periodic_layers import (
     ExponentialConv1d,
     ExponentialConv2d,
     ExponentialConv3d,
@@ -39,7 +42,6 @@ from invconv_torch.layers import (
     SymmetricConv2d,
     SymmetricConv3d,
 )
-from invconv_torch.module import InvertibleModule
 from invconv_torch.pointwise_layers import ActNorm, Conv1x1
 from invconv_torch.reversible import ReversibleChain
 from invconv_torch.squeezing import Squeeze

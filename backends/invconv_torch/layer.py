@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import inspect
-import itertools
 import sys
 from collections.abc import Callable
-from functools import partial
-from typing import Any, ClassVar
+from functools import partial, update_wrapper
+from types import FunctionType
+from typing import Any, ClassVar, TypeAlias
 
 import numpy as np
 import torch
@@ -15,6 +14,8 @@ import torch
 import invconv as ic
 from invconv_torch.module import InvertibleModule
 from invconv_torch.private import without_modes
+
+Sizes: TypeAlias = int | tuple[int, ...]
 
 
 class Layer(InvertibleModule):
@@ -57,6 +58,14 @@ class Layer(InvertibleModule):
                 own[name].copy_(tensor)
 
 
+def _renamed(function: Any, qualified_name: str) -> Any:
+    """Return the same function under the name that Python's own errors about its arguments say."""
+    code = function.__code__.replace(co_qualname=qualified_name)
+    copy = FunctionType(code, function.__globals__, closure=function.__closure__)
+    kept = ("__annotations__", "__defaults__", "__doc__", "__kwdefaults__", "__module__")
+    return update_wrapper(copy, function, assigned=kept)
+
+
 def _begin(init: Callable[..., ic.InvertibleConv], bias: bool) -> ic.InvertibleConv:
     with without_modes():  # inside FakeTensorMode, too, a number and not a fake one
         seed = int(torch.randint(2**63 - 1, (), device="cpu"))
@@ -64,61 +73,35 @@ def _begin(init: Callable[..., ic.InvertibleConv], bias: bool) -> ic.InvertibleC
     return conv.replace(bias=np.zeros(conv.channels) if bias else None)
 
 
-_EVERY = """
-    max_gain, device, dtype : optional
-        See `InvertibleModule`.
-
-    Examples
-    --------
-    >>> import torch, invconv_torch
-    >>> layer, x = invconv_torch.{name}(3), torch.randn(5, 3{grid})
-    >>> z, log_det = layer(x)
-    >>> torch.allclose(layer.inverse(z)[0], x, atol=1e-5)
-    True
-    """  # the end of each layer's docstring
-
-
 class Convolution(Layer):
-    """A layer with a kernel.
+    """A layer with a kernel, whose subclasses of one, two and three axes add nothing else.
 
-    A subclass adds its docstring, its class of operators (``of``), and the arguments of that one's
-    ``init``. Its subclasses of one, two and three axes (``ndim``) add an example.
+    They have its docstring and its ``__init__``, which Python's errors name after the subclass.
     """
 
-    _of: ClassVar[Any]
     _ndim: ClassVar[int]
 
-    def __init_subclass__(cls, of: Any = None, ndim: int | None = None) -> None:
+    def __init_subclass__(cls, ndim: int | None = None) -> None:
         super().__init_subclass__()
-        if of is not None:
-            cls._of, cls.__signature__ = of, _signature(cls, of)
         if ndim is not None:
-            cls._ndim, grid = ndim, ", 8" * ndim
-            described = str(cls.__base__.__doc__).rstrip()
-            cls.__doc__ = described + _EVERY.format(name=cls.__name__, grid=grid)
+            cls._ndim, cls.__doc__ = ndim, cls.__base__.__doc__
+            cls.__init__ = _renamed(cls.__init__, f"{cls.__name__}.__init__")  # type: ignore[method-assign]
 
     def __init__(
         self,
-        *sizes: Any,
-        bias: bool = True,
-        max_gain: float | None = None,
-        device: Any = None,
-        dtype: Any = None,
-        **settings: Any,
+        init: Callable[..., ic.InvertibleConv],
+        channels: int,
+        kernel_size: Sizes,
+        bias: bool,
+        max_gain: float | None,
+        device: Any,
+        dtype: Any,
     ) -> None:
-        try:
-            given = inspect.signature(type(self)).bind(*sizes, **settings)
-        except TypeError as error:
-            raise TypeError(f"{type(self).__name__}.__init__() {error}") from None
-        given.apply_defaults()
-        own = inspect.signature(self._of.init).parameters
-        init = partial(self._of.init, ndim=self._ndim)
-        init.keywords.update({n: v for n, v in given.arguments.items() if n in own})
-        self._require_size(given.arguments["kernel_size"])
+        init = partial(init, channels, self._sizes(kernel_size), self._ndim)
         super().__init__(init, bias, max_gain, device, dtype)
 
-    def _require_size(self, kernel_size: Any) -> None:
-        """Raise if a kernel size is that of a layer of other axes."""
+    def _sizes(self, kernel_size: Sizes) -> Sizes:
+        """Return a kernel size, or raise where it is that of a layer of other axes."""
         ndim, cls = self._ndim, type(self)
         count = len(kernel_size) if isinstance(kernel_size, tuple | list) else ndim
         if count != ndim:
@@ -128,14 +111,4 @@ class Convolution(Layer):
                 f"kernel_size: expected an integer, or {ndim} of them, one per spatial axis, got "
                 f"{count}: {kernel_size!r}" + (f"; {other} takes so many" if known else "")
             )
-
-
-def _signature(cls: type[Convolution], of: Any) -> inspect.Signature:
-    """Return the arguments of an operator's ``init``, and those of the layer, by keyword."""
-    own = inspect.signature(of.init).parameters.values()
-    layers = [inspect.signature(c.__init__).parameters.values() for c in (cls, Convolution)]
-    named = [p for p in itertools.chain(*layers) if p.kind is p.KEYWORD_ONLY]
-    sizes = [p for p in own if p.name in ("channels", "kernel_size")]
-    settings = [p for p in own if p.name not in ("channels", "kernel_size", "ndim", "rng", "like")]
-    keywords = {p.name: p.replace(kind=p.KEYWORD_ONLY) for p in (*settings, *named)}
-    return inspect.Signature([*sizes, *keywords.values()])
+        return kernel_size

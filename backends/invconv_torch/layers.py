@@ -1,10 +1,13 @@
-"""The layers of convolutions, with the arguments that PyTorch's users expect.
+"""The layers of autoregressive convolutions, with the arguments that PyTorch's users expect.
 
 Each is initialised as in the paper, from PyTorch's random generator.
+
+Public names of `invconv_torch`.
 """
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any, TypeAlias
 
 import torch
@@ -12,14 +15,14 @@ import torch
 import invconv as ic
 from invconv.arrays.settings import choice
 from invconv.flows.architecture import POINTWISE
-from invconv_torch.layer import Convolution
+from invconv_torch.layer import Convolution, Sizes
 from invconv_torch.parameters import Read
 from invconv_torch.pointwise_layers import Conv1x1
 
 Tensor: TypeAlias = torch.Tensor
 
 
-class _AutoregressiveConv(Convolution, of=ic.AutoregressiveConv):
+class _AutoregressiveConv(Convolution):
     """A convolution that sees only pixels on one side of each pixel, zero outside the grid.
 
     Its kernel is a cross-correlation with direction -1, a convolution with +1; what that means for
@@ -38,10 +41,39 @@ class _AutoregressiveConv(Convolution, of=ic.AutoregressiveConv):
         +1 or -1, per axis for corners.
     channel_order : {"lower", "upper"}
         Which triangle the C x C matrix at the pixel itself is.
+    max_gain, device, dtype : optional
+        See `InvertibleModule`.
+
+    Examples
+    --------
+    >>> from invconv_torch import AutoregressiveConv2d
+    >>> layer = AutoregressiveConv2d(3, kernel_size=2, mask="raster")
+    >>> x = torch.randn(5, 3, 8, 8)
+    >>> z, log_det = layer(x)
+    >>> torch.allclose(layer.inverse(z)[0], x, atol=1e-5)
+    True
     """
 
+    def __init__(
+        self,
+        channels: int,
+        kernel_size: Sizes = 2,
+        *,
+        dilation: Sizes = 1,
+        bias: bool = True,
+        mask: str = "corner",
+        direction: Sizes = 1,
+        channel_order: str = "lower",
+        max_gain: float | None = None,
+        device: Any = None,
+        dtype: Any = None,
+    ) -> None:
+        init = partial(ic.AutoregressiveConv.init, dilation=dilation, mask=mask)
+        init = partial(init, direction=direction, channel_order=channel_order)
+        super().__init__(init, channels, kernel_size, bias, max_gain, device, dtype)
 
-class _EmergingConv(Convolution, of=ic.EmergingConv):
+
+class _EmergingConv(Convolution):
     """Two autoregressive convolutions of opposite directions: the field of a standard one.
 
     The first one's kernel is a cross-correlation, as in `torch.nn.Conv2d`, the second one's a
@@ -59,17 +91,40 @@ class _EmergingConv(Convolution, of=ic.EmergingConv):
         Of both.
     mixing : {"qr", "plu", "plain", "orthogonal", "circulant"} or None
         The parametrisation of a 1x1 convolution before the pair, as in the paper.
+    max_gain, device, dtype : optional
+        See `InvertibleModule`.
+
+    Examples
+    --------
+    >>> from invconv_torch import EmergingConv2d
+    >>> layer = EmergingConv2d(3, kernel_size=5, mixing="qr")
+    >>> x = torch.randn(5, 3, 8, 8)
+    >>> z, log_det = layer(x)
+    >>> torch.allclose(layer.inverse(z)[0], x, atol=1e-5)
+    True
     """
 
-    def __init__(self, *sizes: Any, mixing: str | None = None, **settings: Any) -> None:
-        super().__init__(*sizes, **settings)
+    def __init__(
+        self,
+        channels: int,
+        kernel_size: Sizes = 3,
+        *,
+        dilation: Sizes = 1,
+        bias: bool = True,
+        mask: str = "corner",
+        mixing: str | None = None,
+        max_gain: float | None = None,
+        device: Any = None,
+        dtype: Any = None,
+    ) -> None:
+        init = partial(ic.EmergingConv.init, dilation=dilation, mask=mask)
+        super().__init__(init, channels, kernel_size, bias, max_gain, device, dtype)
         self._chain: Any = None  # the two as one operator that was validated last,
         self._chain_kinds: list[Any] | None = None  # and of which kind the tensors were
         self.mixing = None
         if mixing is not None:
             choice("mixing", mixing, POINTWISE)
-            where = {name: settings[name] for name in settings.keys() & {"device", "dtype"}}
-            self.mixing = Conv1x1(len(self.first.kernel), mixing, bias=False, **where)
+            self.mixing = Conv1x1(channels, mixing, bias=False, device=device, dtype=dtype)
 
     def _unbounded(self, traced: bool, read: Read | None = None) -> ic.InvertibleConv:
         pair = super()._unbounded(traced, read)
@@ -100,58 +155,6 @@ class _EmergingConv(Convolution, of=ic.EmergingConv):
             self.mixing.reset_parameters()
 
 
-class _PeriodicConv(Convolution, of=ic.PeriodicConv):
-    """A convolution with circular padding.
-
-    Its kernel is a cross-correlation, as in `torch.nn.Conv2d`: flip a point-spread function.
-
-    Parameters
-    ----------
-    channels : int
-    kernel_size : int or tuple of int
-        Odd, even, or wider than the grid.
-    dilation : int or tuple of int
-    bias : bool
-    """
-
-
-class _SymmetricConv(Convolution, of=ic.SymmetricConv):
-    """A convolution of an even kernel with an image that is mirrored at its border.
-
-    Parameters
-    ----------
-    channels : int
-    kernel_size : int or tuple of int
-        Of the whole kernel, odd; the parameter has (kernel_size + 1)/2 taps an axis.
-    bias : bool
-    """
-
-    def extra_repr(self) -> str:
-        """Say channels, the size of the whole kernel, and settings."""
-        taps = tuple(self.kernel.shape[2:])
-        whole = tuple(2 * h - 1 for h in taps)
-        said: str = super().extra_repr().replace(f"kernel_size={taps}", f"kernel_size={whole}")
-        return said
-
-
-class _ExponentialConv(Convolution, of=ic.ExponentialConv):
-    """The exponential of a convolution, z = e^M x + b: invertible with every kernel, on every grid.
-
-    M's kernel is a cross-correlation, as in `torch.nn.Conv2d`; log det = tr M. Nearly the identity
-    at the start. What it takes: `invconv.ExponentialConv`.
-
-    Parameters
-    ----------
-    channels : int
-    kernel_size : int or tuple of int
-        Odd; it may be wider than the grid.
-    padding : {"zeros", "circular"}
-        What M sees beyond the border.
-    dilation : int or tuple of int
-    bias : bool
-    """
-
-
 # fmt: off
 class AutoregressiveConv1d(_AutoregressiveConv, ndim=1): ...  # noqa: D101
 class AutoregressiveConv2d(_AutoregressiveConv, ndim=2): ...  # noqa: D101
@@ -159,12 +162,3 @@ class AutoregressiveConv3d(_AutoregressiveConv, ndim=3): ...  # noqa: D101
 class EmergingConv1d(_EmergingConv, ndim=1): ...  # noqa: D101
 class EmergingConv2d(_EmergingConv, ndim=2): ...  # noqa: D101
 class EmergingConv3d(_EmergingConv, ndim=3): ...  # noqa: D101
-class PeriodicConv1d(_PeriodicConv, ndim=1): ...  # noqa: D101
-class PeriodicConv2d(_PeriodicConv, ndim=2): ...  # noqa: D101
-class PeriodicConv3d(_PeriodicConv, ndim=3): ...  # noqa: D101
-class SymmetricConv1d(_SymmetricConv, ndim=1): ...  # noqa: D101
-class SymmetricConv2d(_SymmetricConv, ndim=2): ...  # noqa: D101
-class SymmetricConv3d(_SymmetricConv, ndim=3): ...  # noqa: D101
-class ExponentialConv1d(_ExponentialConv, ndim=1): ...  # noqa: D101
-class ExponentialConv2d(_ExponentialConv, ndim=2): ...  # noqa: D101
-class ExponentialConv3d(_ExponentialConv, ndim=3): ...  # noqa: D101

@@ -96,7 +96,7 @@ def test_foreign_byte_order_is_kept(kind: Any) -> None:
         (lambda: PERIODIC.forward(np.moveaxis(X, 1, -1)), "by moveaxis(x, -1, -3)"),
         (lambda: it.EmergingConv2d(2, (3, 3, 3)), "got 3: (3, 3, 3); EmergingConv3d takes so many"),
         (lambda: it.PeriodicConv2d(2, (3, 3, 3, 3)), "got 4: (3, 3, 3, 3)"),
-        (lambda: it.PeriodicConv2d(2, padding=1), "PeriodicConv2d.__init__() got an unexpected"),
+        (lambda: it.PeriodicConv2d(2, padding=1), "PeriodicConv2d.__init__() got an unexpected"),  # type: ignore[call-arg]
         (
             lambda: LAYER(torch.as_tensor(X)),
             "cast it with x.to(torch.float32), or the layer with layer.to(torch.float64)",

@@ -1,0 +1,154 @@
+"""The layers that are solved frequency by frequency, and exponentials of convolutions.
+
+Public names of `invconv_torch`.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import invconv as ic
+from invconv_torch.layer import Convolution, Sizes
+
+
+class _PeriodicConv(Convolution):
+    """A convolution with circular padding.
+
+    Its kernel is a cross-correlation, as in `torch.nn.Conv2d`: flip a point-spread function.
+
+    Parameters
+    ----------
+    channels : int
+    kernel_size : int or tuple of int
+        Odd, even, or wider than the grid.
+    dilation : int or tuple of int
+    bias : bool
+    max_gain, device, dtype : optional
+        See `InvertibleModule`.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from invconv_torch import PeriodicConv2d
+    >>> layer = PeriodicConv2d(3, kernel_size=3)
+    >>> x = torch.randn(5, 3, 8, 8)
+    >>> z, log_det = layer(x)
+    >>> torch.allclose(layer.inverse(z)[0], x, atol=1e-5)
+    True
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        kernel_size: Sizes = 3,
+        *,
+        dilation: Sizes = 1,
+        bias: bool = True,
+        max_gain: float | None = None,
+        device: Any = None,
+        dtype: Any = None,
+    ) -> None:
+        init = partial(ic.PeriodicConv.init, dilation=dilation)
+        super().__init__(init, channels, kernel_size, bias, max_gain, device, dtype)
+
+
+class _SymmetricConv(Convolution):
+    """A convolution of an even kernel with an image that is mirrored at its border.
+
+    Parameters
+    ----------
+    channels : int
+    kernel_size : int or tuple of int
+        Of the whole kernel, odd; the parameter has (kernel_size + 1)/2 taps an axis.
+    bias : bool
+    max_gain, device, dtype : optional
+        See `InvertibleModule`.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from invconv_torch import SymmetricConv2d
+    >>> layer = SymmetricConv2d(3, kernel_size=3)
+    >>> x = torch.randn(5, 3, 8, 8)
+    >>> z, log_det = layer(x)
+    >>> torch.allclose(layer.inverse(z)[0], x, atol=1e-5)
+    True
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        kernel_size: Sizes = 3,
+        *,
+        bias: bool = True,
+        max_gain: float | None = None,
+        device: Any = None,
+        dtype: Any = None,
+    ) -> None:
+        init = ic.SymmetricConv.init
+        super().__init__(init, channels, kernel_size, bias, max_gain, device, dtype)
+
+    def extra_repr(self) -> str:
+        """Say channels, the size of the whole kernel, and settings."""
+        taps = tuple(self.kernel.shape[2:])
+        whole = tuple(2 * h - 1 for h in taps)
+        said: str = super().extra_repr().replace(f"kernel_size={taps}", f"kernel_size={whole}")
+        return said
+
+
+class _ExponentialConv(Convolution):
+    """The exponential of a convolution, z = e^M x + b: invertible with every kernel, on every grid.
+
+    M's kernel is a cross-correlation, as in `torch.nn.Conv2d`; log det = tr M. Nearly the identity
+    at the start. What it takes: `invconv.ExponentialConv`.
+
+    Parameters
+    ----------
+    channels : int
+    kernel_size : int or tuple of int
+        Odd; it may be wider than the grid.
+    padding : {"zeros", "circular"}
+        What M sees beyond the border.
+    dilation : int or tuple of int
+    bias : bool
+    max_gain, device, dtype : optional
+        See `InvertibleModule`.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from invconv_torch import ExponentialConv2d
+    >>> layer = ExponentialConv2d(3, kernel_size=3)
+    >>> x = torch.randn(5, 3, 8, 8)
+    >>> z, log_det = layer(x)
+    >>> torch.allclose(layer.inverse(z)[0], x, atol=1e-5)
+    True
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        kernel_size: Sizes = 3,
+        *,
+        padding: str = "zeros",
+        dilation: Sizes = 1,
+        bias: bool = True,
+        max_gain: float | None = None,
+        device: Any = None,
+        dtype: Any = None,
+    ) -> None:
+        init = partial(ic.ExponentialConv.init, padding=padding, dilation=dilation)
+        super().__init__(init, channels, kernel_size, bias, max_gain, device, dtype)
+
+
+# fmt: off
+class PeriodicConv1d(_PeriodicConv, ndim=1): ...  # noqa: D101
+class PeriodicConv2d(_PeriodicConv, ndim=2): ...  # noqa: D101
+class PeriodicConv3d(_PeriodicConv, ndim=3): ...  # noqa: D101
+class SymmetricConv1d(_SymmetricConv, ndim=1): ...  # noqa: D101
+class SymmetricConv2d(_SymmetricConv, ndim=2): ...  # noqa: D101
+class SymmetricConv3d(_SymmetricConv, ndim=3): ...  # noqa: D101
+class ExponentialConv1d(_ExponentialConv, ndim=1): ...  # noqa: D101
+class ExponentialConv2d(_ExponentialConv, ndim=2): ...  # noqa: D101
+class ExponentialConv3d(_ExponentialConv, ndim=3): ...  # noqa: D101
