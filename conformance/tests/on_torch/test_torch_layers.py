@@ -107,7 +107,8 @@ def test_arguments_and_repr() -> None:
 
 def test_settings_are_named_and_operators_are_operators() -> None:
     with pytest.raises(TypeError, match="positional arguments"):
-        it.EmergingConv2d(3, 3, 3)  # not in, out, size, as PyTorch's own have it  # type: ignore[call-arg]
+        # not in, out, size, as PyTorch's own have it
+        it.EmergingConv2d(3, 3, 3)  # type: ignore[call-arg]
     with pytest.raises(TypeError, match=r"got ActNorm; of a layer pass layer.operator\(\)"):
         it.InvertibleModule(it.ActNorm(3))
     with pytest.raises(TypeError, match=r"got tuple; a layer returns \(z, log_det\)"):
