@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,12 +29,12 @@ DIRECTIONS = ("forward_and_log_det", "inverse_and_log_det")
 PULLBACKS = ("forward_vjp", "inverse_vjp")
 
 
-def everything(conv: Any, x: Array) -> dict[str, Array]:
+def everything(conv: Any, x: Array, pullbacks: Sequence[str] = PULLBACKS) -> dict[str, Array]:
     """Return the result of every method that computes, by name: "forward_vjp by kernel"."""
     found = {}
     for what in DIRECTIONS:
         found[what], found[f"log_det of {what}"] = getattr(conv, what)(x)
-    for what in PULLBACKS:
+    for what in pullbacks:
         gradients, found[what] = getattr(conv, what)(x, x)
         found |= {f"{what} by {name}": gradient for name, gradient in gradients.items()}
     return found

@@ -18,7 +18,7 @@ import invconv as ic
 from invconv.arrays.namespaces import Array, to_numpy
 from invconv.files.whole_files import replacing
 from invconv_conformance.laws.law import Floats, Measure, largest, law, same, truth
-from invconv_conformance.laws.setting import Setting, everything
+from invconv_conformance.laws.setting import PULLBACKS, Setting, everything
 
 _CHANGE = 1.25  # exact in every dtype, and regular stays regular
 
@@ -33,7 +33,8 @@ def updates(s: Setting) -> Iterator[Measure]:
         return
 
     def results(conv: ic.InvertibleConv) -> list[Floats]:
-        return list(map(to_numpy, everything(conv, x).values()))
+        # without the inverse's gradients, which overflow where numbers are tiny
+        return list(map(to_numpy, everything(conv, x, PULLBACKS[:1]).values()))
 
     conv = s.fresh()
     changed = {n: s.array(_CHANGE * to_numpy(a)) for n, a in conv.parameters().items()}
