@@ -80,7 +80,7 @@ class Route:
 
 
 class Memo(NamedTuple):
-    """What `Route.saving` keeps: the route, the points of its legs, and log_det's own."""
+    """A route, the points of its legs, and memos of log_det: for the derivative of both."""
 
     route: Route
     kept: Sequence[tuple[Any, Any]]

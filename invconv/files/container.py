@@ -35,13 +35,26 @@ _KINDS = _REAL | {"int64": _INTEGRAL}  # safetensors' names of dtypes
 Values = np.ndarray[Any, Any]
 
 
+def named(path: Any) -> str:
+    """Return a path as text, or raise if it is no path."""
+    if not isinstance(path, str | bytes | os.PathLike):
+        raise TypeError(
+            "path: expected the name of a file, as text or a pathlib.Path, got "
+            f"{type(path).__name__}"
+        )
+    name = os.fsdecode(path)
+    if not name or "\0" in name:
+        raise ValueError(f"path: expected the name of a file, got {name!r}")
+    return name
+
+
 @contextmanager
 def reading(path: str | os.PathLike[str]) -> Iterator[Stored]:
     """Yield the arrays of a file; an InvalidFileError in the block is raised with the file's name.
 
     An OSError is raised if the file cannot be read.
     """
-    name = os.fsdecode(path)
+    name = named(path)
     try:
         yield _read_file(name)
     except InvalidFileError as error:
@@ -127,13 +140,14 @@ def write(
     of the saved argument, for messages.
     """
     contents = list(_contents(description, {n: _to_be_written(n, a) for n, a in arrays.items()}))
-    with replacing(path) as part:
+    target = named(path)
+    with replacing(target) as part:
         try:
             with part.open("wb") as file:
                 file.writelines(contents)
         except OSError as error:
             text = f"cannot be written: {error.strerror}"
-            raise OSError(error.errno, text, os.fsdecode(path)) from None
+            raise OSError(error.errno, text, target) from None
         try:
             read(_read_file(str(part)))
         except InvalidFileError as error:

@@ -80,14 +80,6 @@ def counts_for(norm: float, eps: float) -> Counts:
     return Counts(steps, 1 + bisect.bisect_left(reaches(eps), norm / steps))
 
 
-def largest_norm(counts: Counts, eps: float) -> float:
-    """Return the largest norm of M for which s steps of m terms suffice, plus a thousandth."""
-    if not counts.steps:
-        return math.inf  # the result is NaN
-    most = (*reaches(eps), LARGEST_STEP)[counts.terms - 1]
-    return 1.001 * counts.steps * most
-
-
 def counts_of(family: StencilFamily, w: Array) -> Counts:
     """Return the steps s and terms m of a correlation, from the values of its taps."""
     eps = float(namespace(w).finfo(w.dtype).eps)

@@ -72,7 +72,7 @@ class Name:
 
 
 # methods that authors of operators write, and nobody calls
-_FOR_AUTHORS = {"validate", "factors", "factors_vjp", "within"}
+_FOR_AUTHORS = {"drawn", "factors", "factors_vjp", "validate", "within"}
 _REFERENCE = re.compile(r"See `InvertibleConv\.\w+`")
 _OURS = {package.partition(".")[0] for package in PACKAGES}
 

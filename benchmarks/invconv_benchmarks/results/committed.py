@@ -11,7 +11,6 @@ from pathlib import Path
 import invconv
 
 RESULTS = Path(invconv.__file__).parents[1] / "benchmarks" / "results"
-THIS_VERSION = RESULTS / invconv.__version__
 
 
 def newest(pattern: str) -> list[Path]:

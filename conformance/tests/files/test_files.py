@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import sys
 import tracemalloc
 from collections.abc import Callable
@@ -199,3 +200,12 @@ def test_without_safetensors_the_error_says_what_to_install(
     for call in (lambda path: ic.save(OPERATORS["qr"], path), ic.load):
         with pytest.raises(ImportError, match=r"pip install 'invconv\[files\]'"):
             call(tmp_path / "conv.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("path", "error"), [(3, TypeError), ("", ValueError), ("a\0b", ValueError)]
+)
+def test_what_is_no_name_of_a_file(path: Any, error: type[Exception]) -> None:
+    for call in (ic.load, functools.partial(ic.save, ic.ActNorm.init(1))):
+        with pytest.raises(error, match="path: expected the name of a file"):
+            call(path)

@@ -1,25 +1,22 @@
 """How long the compiled code takes, to choose between ways and numbers of threads.
 
-Seconds are for one thread, float32 and vectors of 512 bits. ``python -m
-invconv_benchmarks.studies.choices`` (with ``--only convolution``, ``gradient`` or ``frequencies``)
-shows where the constants choose the slower way, and ``... two_threads`` where a second thread does
-not pay.
+Seconds are for one thread, float32 and vectors of 512 bits. No command fits them: the suites of
+``python -m invconv benchmark`` that are named beside them time what they decide.
 """
 
 from __future__ import annotations
 
 from invconv.kernels.cpu.compiler.target import Target
 
-MULTIPLY = 1.25e-11  # seconds of a product; convolution
-COPY = {"pixels": 4.5e-10, "images": 3.5e-10}  # of a number in and out, by the lanes; convolution
-COPY_LARGE, LARGE = 7e-10, 2**19  # of a number of images in the lanes of more bytes; convolution
-BEGIN = {"pixels": 6e-10, "images": 8e-10}  # of the sums of a lane; convolution
-FEW = 4  # images of a batch that are not worth code with images in the lanes; convolution
-SHARED = 5e-4  # seconds of a call from which it uses threads; two_threads
-# products that take as long as to copy a channel of a pixel in and out, in a solve; two_threads
-# prints the seconds of both at the ten shapes
+MULTIPLY = 1.25e-11  # seconds of a product; forward
+COPY = {"pixels": 4.5e-10, "images": 3.5e-10}  # of a number in and out, by the lanes; forward
+COPY_LARGE, LARGE = 7e-10, 2**19  # of a number of images in the lanes of more bytes; forward
+BEGIN = {"pixels": 6e-10, "images": 8e-10}  # of the sums of a lane; forward
+FEW = 4  # images of a batch that are not worth code with images in the lanes; forward
+SHARED = 5e-4  # seconds of a call from which it uses threads; threads
+# products that take as long as to copy a channel of a pixel in and out, in a solve; threads
 BESIDE = {"images": 60, "rows": 64}
-AN_FFT, A_CALL = 512, 2**22  # products as long as FFTs, for a number and for a call; frequencies
+AN_FFT, A_CALL = 512, 2**22  # products as long as FFTs, for a number and for a call; periodic
 PIVOT_ROWS, PIVOT_MATRICES = 24, 12  # LAPACK is as quick with more rows, or with fewer matrices
 
 

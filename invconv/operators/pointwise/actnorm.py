@@ -58,7 +58,7 @@ class ActNorm(OnPixels):
     bias: Array | None = array("C", optional=True)
 
     @classmethod
-    def _drawn(cls, channels: int, rng: np.random.Generator) -> dict[str, Any]:
+    def drawn(cls, channels: int, rng: np.random.Generator) -> dict[str, Any]:
         return {"log_scale": np.zeros(channels), "bias": np.zeros(channels)}
 
     def initialize(self, x: Array) -> Self:

@@ -66,7 +66,7 @@ class CirculantConv1x1(Pointwise, mixing="circulant"):
     bias: Array | None = array("C", optional=True)
 
     @classmethod
-    def _drawn(cls, channels: int, rng: np.random.Generator) -> dict[str, Any]:
+    def drawn(cls, channels: int, rng: np.random.Generator) -> dict[str, Any]:
         turns = np.exp(2j * np.pi * rng.random(channels // 2 + 1))
         real = np.arange(len(turns)) * 2 % channels == 0  # frequencies that are real
         turns[real] = np.sign(turns[real].real)

@@ -64,14 +64,17 @@ class OnPixels(InvertibleConv, abstract=True):
         >>> bool(np.allclose(w @ w.T, np.eye(3)))
         True
         """
-        arrays = cls._drawn(positive_int("channels", channels), generator(rng))
+        arrays = cls.drawn(positive_int("channels", channels), generator(rng))
         conv = cls(**arrays, ndim=ndim)
         return conv if like is None else conv.asarrays(like)
 
     @classmethod
-    def _drawn(cls, channels: int, rng: np.random.Generator) -> dict[str, Any]:
+    def drawn(cls, channels: int, rng: np.random.Generator) -> dict[str, Any]:
         """Return NumPy arrays for `init`."""
-        raise TypeError(f"{cls.__name__}: expected a method `_drawn`, which `init` needs")
+        raise TypeError(
+            f"{cls.__name__}: expected a class method `drawn(channels, rng)`, which returns the "
+            "arrays by name: `init` needs it"
+        )
 
 
 class Pointwise(OnPixels, abstract=True):
@@ -171,7 +174,7 @@ class Conv1x1(Pointwise, mixing="plain"):
     bias: Array | None = array("C", optional=True)
 
     @classmethod
-    def _drawn(cls, channels: int, rng: np.random.Generator) -> dict[str, Any]:
+    def drawn(cls, channels: int, rng: np.random.Generator) -> dict[str, Any]:
         return {"weight": random_orthogonal(channels, rng)}
 
     def factors(self) -> Sequence[tuple[Family, Any]]:

@@ -59,7 +59,7 @@ class HouseholderConv1x1(Pointwise):
         require_reflectors(self.reflectors)
 
     @classmethod
-    def _drawn(cls, channels: int, rng: np.random.Generator) -> dict[str, Any]:
+    def drawn(cls, channels: int, rng: np.random.Generator) -> dict[str, Any]:
         vectors = rng.standard_normal((channels, channels))
         return {"reflectors": vectors, "log_scale": np.zeros(channels)}
 

@@ -61,7 +61,7 @@ class OrthogonalConv1x1(Pointwise, mixing="orthogonal"):
         require_reflectors(self.reflectors)
 
     @classmethod
-    def _drawn(cls, channels: int, rng: np.random.Generator) -> dict[str, Any]:
+    def drawn(cls, channels: int, rng: np.random.Generator) -> dict[str, Any]:
         return {"reflectors": rng.standard_normal((channels, channels))}
 
     def factors(self) -> Sequence[tuple[Family, Any]]:

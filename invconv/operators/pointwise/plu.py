@@ -92,7 +92,7 @@ class PLUConv1x1(Pointwise, mixing="plu"):
             )
 
     @classmethod
-    def _drawn(cls, channels: int, rng: np.random.Generator) -> dict[str, Any]:
+    def drawn(cls, channels: int, rng: np.random.Generator) -> dict[str, Any]:
         from scipy.linalg import lu  # here: it takes as long to import as invconv does
 
         order, lower, upper = lu(random_orthogonal(channels, rng), p_indices=True)

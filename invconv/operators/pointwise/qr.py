@@ -68,7 +68,7 @@ class QRConv1x1(Pointwise, mixing="qr"):
         require_reflectors(self.reflectors)
 
     @classmethod
-    def _drawn(cls, channels: int, rng: np.random.Generator) -> dict[str, Any]:
+    def drawn(cls, channels: int, rng: np.random.Generator) -> dict[str, Any]:
         square = (channels, channels)
         vectors = rng.standard_normal(square)
         return {"reflectors": vectors, "upper": np.zeros(square), "scale": np.ones(channels)}
