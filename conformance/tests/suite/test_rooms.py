@@ -28,6 +28,8 @@ def lines_of_code(text: str, cls: ast.ClassDef) -> int:
     """Return the number of lines of a class: no docstrings, comments, blank lines or `init`."""
     lines, left_out = text.splitlines(), set[int]()
     for node in ast.walk(cls):
+        if not isinstance(node, ast.Expr | ast.FunctionDef):
+            continue
         docstring = isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
         if docstring or (isinstance(node, ast.FunctionDef) and node.name == "init"):
             left_out |= {*range(node.lineno, (node.end_lineno or 0) + 1)}
