@@ -1,7 +1,8 @@
-"""What several test files need: PyTorch layers, a disk soon full, quick compilation."""
+"""What several test files need: PyTorch layers, a disk soon full, quick compilation, no COLUMNS."""
 
 from __future__ import annotations
 
+import os
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,6 +14,7 @@ import torch
 from tests import scratch
 
 scratch.fill()
+os.environ.pop("COLUMNS", None)  # tables are as wide as they need to be, whoever runs the tests
 
 TORCH_LAYERS: dict[str, tuple[str, tuple[Any, ...], dict[str, Any], tuple[int, ...]]] = {
     "autoregressive-1d": (
