@@ -61,12 +61,12 @@ def _by_kernel(matrices: Array, y: Array, *, geometry: Geometry) -> Array:
     settings = g.shape, g.reach, g.direction, g.dilation, g.lower, itemsize, target
     compiled = geometry_of(y.shape[1], *settings)
     call = xla.call(compiled, target, y.shape[0])
-    code = xla.handler(target, itemsize, compiled.block, compiled.single, call.lanes)
+    code = xla.handler(target, itemsize, call.plan.way, call.plan.sums)
     with launches.LOCK:
         launches.register(call.name, code, "cpu")
     memory = jax.ShapeDtypeStruct((call.memory,), np.uint8)
     run = jax.ffi.ffi_call(call.name, (jax.ShapeDtypeStruct(y.shape, y.dtype), memory))
-    x: Array = run(matrices, y, program=call.program, room=call.room)[0]
+    x: Array = run(matrices, y, program=call.plan.numbers, room=call.room)[0]
     return x
 
 

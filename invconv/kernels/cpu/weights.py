@@ -6,7 +6,8 @@ accurate as substitution at every pixel if |D|_1 |D^-1|_1 is at most 10. Otherwi
 W_t = -K_t, and the kernel substitutes.
 
 The weights of a block of output channels lie together; within it, the weights of one input channel
-of one tap. After all blocks come D, and one number: 1 if the kernel is to substitute, else 0.
+of one tap. After all blocks come D by columns, and one number: 1 if the kernel is to substitute,
+else 0.
 """
 
 from __future__ import annotations
@@ -49,7 +50,9 @@ def write_weights(w: Writer) -> None:
         flag = w.b.select(accurate, w.number(0.0), w.number(1.0))
         size = a["blocks"] * a["block"] * a["taps"] * a["channels"]
         square = a["channels"] * a["channels"]
-        w.move(w.at(a["weights"], size), w.at(a["matrices"], 0), square)
+        with w.loop(0, a["channels"]) as c, w.loop(0, a["channels"]) as m:
+            entry = w.load(a["matrices"], m * a["channels"] + c, w.number)
+            w.store(entry, a["weights"], size + c * a["channels"] + m)
         w.store(flag, a["weights"], size + square)
 
 

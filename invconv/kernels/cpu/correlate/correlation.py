@@ -64,7 +64,7 @@ class CompiledCorrelation:
         """Compile the functions that run a program."""
         h = program.header
         shared = code(target, itemsize, lanes)
-        sums = machine.sums(target, itemsize, h.block, h.blocks == 1)
+        sums = machine.sums(target, itemsize, "images", h.block, h.blocks == 1)
         call = _CORRELATE(shared.address)
         addresses = sums.address, address_of(program.numbers)
         return cls(target, read, program, lanes, itemsize, call, *addresses, (shared, sums))
