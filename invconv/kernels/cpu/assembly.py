@@ -109,9 +109,6 @@ def best_program(g: Geometry, batch: int, workers: int) -> Program:
 def best_way(g: Geometry, batch: int, workers: int) -> Way:
     """Return the quickest way to solve a batch."""
     by_way = costs(g, batch, workers)
-    import os
-    f=os.environ.get("WAY")
-    if f in by_way: return f
     return min(by_way, key=by_way.__getitem__)
 
 
@@ -126,7 +123,7 @@ def best_parts(g: Geometry, batch: int, workers: int) -> list[int]:
 
 @functools.lru_cache(maxsize=256)
 def costs(g: Geometry, batch: int, workers: int) -> dict[Way, float]:
-    """Return the cost of each way, in products of a channel's vector with a number."""
+    """Return the cost of each way, for each channel, in products of a vector with a number."""
     groups, products = -(-batch // g.lanes), len(g.reach) * g.channels
     by_way: dict[Way, float] = {
         "images": -(-groups // workers) * g.pixels * (products + BESIDE["images"])
@@ -140,7 +137,7 @@ def costs(g: Geometry, batch: int, workers: int) -> dict[Way, float]:
             levels = -(-batch * levels // workers)
         by_way["rows"] = levels * (products + BESIDE["rows"])
     if recursion.possible(g):
-        by_way["recursion"] = -(-batch // workers) * g.pixels * (len(g.reach) + 4.0)
+        by_way["recursion"] = -(-batch // workers) * g.pixels * (len(g.reach) + BESIDE["recursion"])
     elif g.channels > 1:
         by_way["channels"] = channels.cost(g, batch, workers)
     return by_way

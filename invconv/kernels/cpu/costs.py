@@ -14,8 +14,8 @@ COPY_LARGE, LARGE = 7e-10, 2**19  # of a number of images in the lanes of more b
 BEGIN = {"pixels": 6e-10, "images": 8e-10}  # of the sums of a lane; forward
 FEW = 4  # images of a batch that are not worth code with images in the lanes; forward
 SHARED = 5e-4  # seconds of a call from which it uses threads; threads
-# products that take as long as to copy a channel of a pixel in and out, in a solve; threads
-BESIDE = {"images": 60, "rows": 64}
+# products that take as long as the rest of a solve, for a vector of a pixel; inverse
+BESIDE = {"images": 60, "rows": 64, "channels": 75, "recursion": 4}
 AN_FFT, A_CALL = 512, 2**22  # products as long as FFTs, for a number and for a call; periodic
 PIVOT_ROWS, PIVOT_MATRICES = 24, 12  # LAPACK is as quick with more rows, or with fewer matrices
 

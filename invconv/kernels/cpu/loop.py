@@ -35,9 +35,9 @@ def write_fold(w: Writer) -> None:
 def write_solve(w: Writer, lanes: str) -> None:
     """Write the function "solve" of `POINTERS` and the number of images.
 
-    ``lanes`` is the module of `invconv.kernels.cpu.lanes` that assigns them. ``shared`` has the next unit to be taken, and for each unit
-    the number of its solved columns: zeros at first, the same memory for all threads. ``z`` is the
-    buffer of one thread. ``sums`` is the function of `invconv.kernels.cpu.sums`.
+    ``lanes`` is the module of `cpu.lanes` that assigns them. ``shared`` has the next unit to be
+    taken, and for each unit the number of its solved columns: zeros at first, the same memory for
+    all threads. ``z`` is the buffer of one thread. ``sums`` is the compiled function.
     """
     with w.function("solve", POINTERS, ("images",), inside=False) as a:
         h = load_record(w, Header, a["program"], w.integer(0))

@@ -20,12 +20,14 @@ def write_recursion(w: Writer, near: int) -> None:
     ``row_step`` apart from ``at`` on; ``last_row`` is the farthest that a tap reads back.
     """
     w = w.narrowed(1)
-    with w.function("sums", POINTERS, INTEGERS, inside=False, constant=READ) as a:
-        with w.b.if_else(a["substitute"].is_("!=", 0), likely=False) as (then, otherwise):
-            with then:
-                _solve(w, a, near, substitute=True)
-            with otherwise:
-                _solve(w, a, near, substitute=False)
+    with (
+        w.function("sums", POINTERS, INTEGERS, inside=False, constant=READ) as a,
+        w.b.if_else(a["substitute"].is_("!=", 0), likely=False) as (then, otherwise),
+    ):
+        with then:
+            _solve(w, a, near, substitute=True)
+        with otherwise:
+            _solve(w, a, near, substitute=False)
 
 
 def _solve(w: Writer, a: dict[str, Any], near: int, *, substitute: bool) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from invconv.kernels.cpu.costs import BESIDE
 from invconv.kernels.cpu.geometry import Geometry
 from invconv.kernels.cpu.lanes import images
 from invconv.kernels.cpu.lanes.images import Window
@@ -23,7 +24,7 @@ _ROOM = 2**20  # bytes of the buffer: with more rows, more pixels share weights
 class Vectors:
     """The vectors of a pixel of one image."""
 
-    width: int  # numbers of a vector: as many as the processor has, or eight for few channels
+    width: int  # numbers of a vector: as many as the processor has, or 8 for few channels
     count: int
     unrolled: int  # the number of channels, if the sums are written out for it, or zero
 
@@ -49,14 +50,17 @@ def together(batch: int, workers: int) -> int:
 
 
 def cost(g: Geometry, batch: int, workers: int) -> float:
-    """Return the cost of a solve, in products of a channel's vector with a number."""
+    """Return the cost of a solve for each channel, in products of a vector with a number.
+
+    Sums of fewer than `TOGETHER` vectors wait for each other; y's products wait for nothing.
+    """
     v, images = vectors_of(g), together(batch, workers)
     rows = min(g.shape[-2], TOGETHER)
     levels = g.shape[-1] + g.lag * (rows - 1)
-    at_once = min(TOGETHER, rows * g.shape[-1] / levels * images)
-    waits = max(1.0, TOGETHER / (at_once * min(v.count, TOGETHER)))
-    products = v.count * (1 + (len(g.reach) - 1) * waits)
-    return -(-batch // workers) * g.pixels * (products + 20.0)
+    at_once = v.count * images * rows * g.shape[-1] / levels
+    waits = max(1.0, TOGETHER / at_once)
+    of_vector = 1 + (len(g.reach) - 1) * waits + BESIDE["channels"] / g.channels
+    return -(-batch // workers) * g.pixels * v.count * of_vector
 
 
 def parts(g: Geometry, together: int) -> Parts:
@@ -86,4 +90,3 @@ def _header(window: Window, together: int) -> Header:
         last_column=0,
         size=window.size + TOGETHER * padded,
     )
-

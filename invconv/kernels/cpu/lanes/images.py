@@ -1,8 +1,9 @@
 """The lanes are images of a batch: layout of the buffer, and segments of a solve.
 
-A pixel has C vectors; in `channels`, which shares this layout, it has other numbers. The buffer has some slices of the grid along the first axis, with zeros
-around the pixels of the other axes; one gap serves the pixels on both its sides. The slices that
-the taps still read are moved to the place where the next slices expect them.
+A pixel has C vectors; in `channels`, which shares this layout, it has other numbers. The buffer has
+some slices of the grid along the first axis, with zeros around the pixels of the other axes; one
+gap serves the pixels on both its sides. The slices that the taps still read are moved to the place
+where the next slices expect them.
 """
 
 from __future__ import annotations
