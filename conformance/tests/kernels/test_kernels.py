@@ -115,7 +115,8 @@ def test_many_channels_have_the_same_bits_whatever_is_in_the_lanes(
 ) -> None:
     """Every second pixel's matrix is one whose inverse would cost digits: it is substituted."""
     rng = np.random.default_rng(seed)
-    conv, grid = random_case(rng, largest=2, channels=(1, 6, 17, 25, 48, 150))
+    conv, grid = random_case(rng, largest=2, channels=(1, 6, 17, 25, 48, 70))
+    grid = tuple(min(n, 7) for n in grid)
     kernel, order = conv.kernel.copy(), -1 if conv.channel_order == "lower" else 1
     if seed % 2:
         kernel[(..., *[0] * len(grid))] += np.eye(conv.channels, k=order)

@@ -115,13 +115,7 @@ class _Sums:
         """Write the solution of pixels whose taps read solved ones."""
         w, a = self.w, self.a
         if self.vectors.unrolled:
-            number = accumulators(self.vectors.unrolled, True)
-            several = [[self._new(w.zero) for _ in range(number)] for _ in places]
-            with w.loop(0, a["taps"]) as tap:
-                self._add_unrolled(places, tap, several)
-            for place, sums in zip(places, several, strict=True):
-                parts = (w.b.load(v, typ=w.vector) for v in sums)
-                w.store(functools.reduce(w.b.fadd, parts), a["z"], place)
+            self._solve_unrolled(places)
         else:
             with self._some_vectors(len(places)) as (o, count):
                 sums = [
@@ -135,6 +129,27 @@ class _Sums:
         with w.b.if_then(a["substitute"].is_("!=", 0), likely=False):
             for place in places:
                 self._substitute(place)
+
+    def _solve_unrolled(self, places: list[Int]) -> None:
+        """Write all sums of few channels; channel k belongs to the sum k mod accumulators."""
+        w, a, v = self.w, self.a, self.vectors
+        number = accumulators(v.unrolled, True)
+        vectors = [(p, j * w.lanes) for p in places for j in range(v.count)]
+        several = [[self._new(w.zero) for _ in range(number)] for _ in vectors]
+        with w.loop(0, a["taps"]) as tap:
+            weight, distance = self._tap(tap)
+            for c in range(v.unrolled):
+                weights = [
+                    w.load(a["w"], weight + (c * v.padded + j * w.lanes)) for j in range(v.count)
+                ]
+                for i, ((place, _), sums) in enumerate(zip(vectors, several, strict=True)):
+                    x = w.splat(w.load(a["z"], place + distance + c, w.number))
+                    variable = sums[c % number]
+                    total = w.fma(weights[i % v.count], x, w.b.load(variable, typ=w.vector))
+                    w.b.store(total, variable)
+        for (place, o), sums in zip(vectors, several, strict=True):
+            parts = (w.b.load(variable, typ=w.vector) for variable in sums)
+            w.store(functools.reduce(w.b.fadd, parts), a["z"], place + o)
 
     def _tap(self, tap: Int) -> tuple[Int, Int]:
         """Return the place of a tap's weights, and the distance of the pixel that it reads."""
@@ -163,17 +178,6 @@ class _Sums:
                 for vector, variable in zip(weights, of_pixel, strict=True):
                     total = w.fma(vector, x, w.b.load(variable, typ=w.vector))
                     w.b.store(total, variable)
-
-    def _add_unrolled(self, places: list[Int], tap: Int, several: list[list[Value]]) -> None:
-        """Write the products of one tap; channel k belongs to the sum k mod accumulators."""
-        w, vectors = self.w, self.vectors
-        weight, distance = self._tap(tap)
-        for c in range(vectors.unrolled):
-            vector = w.load(self.a["w"], weight + c * vectors.padded)
-            for place, sums in zip(places, several, strict=True):
-                x = w.splat(w.load(self.a["z"], place + distance + c, w.number))
-                variable = sums[c % len(sums)]
-                w.b.store(w.fma(vector, x, w.b.load(variable, typ=w.vector)), variable)
 
     def _store(self, sums: list[list[Value]], places: list[Int], o: Int) -> None:
         w = self.w
