@@ -92,7 +92,10 @@ def sums(target: Target, itemsize: int, way: str, *settings: int) -> Code:
     from invconv.kernels.cpu.recursion_sums import write_recursion
     from invconv.kernels.cpu.sums import write_sums
 
-    writers = {"channels": write_channel_sums, "recursion": write_recursion}
+    writers: dict[str, Callable[..., None]] = {
+        "channels": write_channel_sums,
+        "recursion": write_recursion,
+    }
     write = writers.get(way, write_sums)
     return compiled(target, itemsize, "sums", lambda w: write(w, *settings), thorough=True)
 
