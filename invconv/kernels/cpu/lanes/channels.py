@@ -52,12 +52,13 @@ def together(batch: int, workers: int) -> int:
 def cost(g: Geometry, batch: int, workers: int) -> float:
     """Return the cost of a solve for each channel, in products of a vector with a number.
 
-    Sums of fewer than `TOGETHER` vectors wait for each other; y's products wait for nothing.
+    Fewer sums than `TOGETHER` wait for each other; y's products wait for nothing.
     """
     v, images = vectors_of(g), together(batch, workers)
     rows = min(g.shape[-2], TOGETHER)
     levels = g.shape[-1] + g.lag * (rows - 1)
-    at_once = v.count * images * rows * g.shape[-1] / levels
+    sums = v.count * accumulators(g.block, g.single)
+    at_once = sums * images * rows * g.shape[-1] / levels
     waits = max(1.0, TOGETHER / at_once)
     of_vector = 1 + (len(g.reach) - 1) * waits + BESIDE["channels"] / g.channels
     return -(-batch // workers) * g.pixels * v.count * of_vector
