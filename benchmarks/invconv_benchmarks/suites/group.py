@@ -39,7 +39,7 @@ class Group:
     axis : str
         In the suite growth, the size that grows along the series of this group.
     limit : float or None
-        The most that our time may be of the plain one's; in "odd", that NumPy's may be of the yardstick's.
+        The most that our time may be of the plain one's; in "odd", NumPy's of the yardstick's.
     dtype : str
         Filled in by `select`.
     """
