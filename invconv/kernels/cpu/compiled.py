@@ -19,7 +19,7 @@ import numpy as np
 
 from invconv.arrays.stencil import Offset
 from invconv.kernels.cpu import costs, machine, threads
-from invconv.kernels.cpu.assembly import Program, best_parts, best_program
+from invconv.kernels.cpu.assembly import Program, Way, best_parts, best_program, program
 from invconv.kernels.cpu.compiler.target import Target, host
 from invconv.kernels.cpu.geometry import Geometry, Shape, geometry_of
 
@@ -55,24 +55,31 @@ class CompiledSolve:
     def _sample(self) -> Shape:
         return self.geometry.channels, *self.shape
 
-    def weights(self, program: Program) -> Floats:
+    def weights(self, plan: Program) -> Floats:
         """Return the weights for a program, in the layout of `invconv.kernels.cpu.weights`."""
-        known = self._weights.get(program.header.block)
+        known = self._weights.get(plan.header.block)
         if known is None:
             g, matrices = self.geometry, self.matrices
-            known = np.zeros(program.weights, matrices.dtype)
+            known = np.zeros(plan.weights, matrices.dtype)
             prepare = _PREPARE(machine.prepare(self.target, g.itemsize).address)
-            given = (address_of(a) for a in (matrices, known, program.numbers))
+            given = (address_of(a) for a in (matrices, known, plan.numbers))
             work = functools.partial(prepare, *given)
             in_buffers(work, g.scratch * g.itemsize, 1, known)
-            self._weights[program.header.block] = known
+            self._weights[plan.header.block] = known
         return known
+
+    def layouts(self) -> list[Floats]:
+        """Return the weights for all ways but "channels", and for "channels"."""
+        ways: tuple[Way, ...] = (
+            ("images", "channels") if self.geometry.channels > 1 else ("images",)
+        )
+        return [self.weights(program(self.geometry, way)) for way in ways]
 
     @property
     def plan(self) -> dict[str, Any]:
         """How the solve runs."""
-        program = best_program(self.geometry, 1, 1)
-        substitutes = self.weights(program)[program.flag]
+        first = best_program(self.geometry, 1, 1)
+        substitutes = self.weights(first)[first.flag]
         corner = "triangular solve" if substitutes else "cached inverse"
         return {
             "method": "compiled kernel",

@@ -21,7 +21,8 @@ ALIGNED = 64  # bytes: no vector lies across two lines of the cache
 def write_handler(w: Writer, addresses: Mapping[str, int]) -> None:
     """Write the function "handler" of a call frame.
 
-    Arguments of the custom call are the matrices (1 + T, C, C) and the images. Results are the
+    Arguments of the custom call are the matrices (1 + T, C, C), or the weights computed from them,
+    an array of one axis; and the images. Results are the
     images, and memory to work in. Attributes are the numbers of `cpu.program` and of
     `cpu.xla.Call`.
 
@@ -32,15 +33,18 @@ def write_handler(w: Writer, addresses: Mapping[str, int]) -> None:
 
 
 def _solve(w: Writer, frame: Value, addresses: Mapping[str, int]) -> None:
-    """Write the computation of the weights, and the solve."""
-    matrices, y = (xla.argument(w, frame, i) for i in range(2))
+    """Write the computation of the weights, unless they are given, and the solve."""
+    given, y = (xla.argument(w, frame, i) for i in range(2))
     x, memory = (xla.result(w, frame, i) for i in range(2))
     program, room = (xla.attribute(w, frame, i) for i in range(2))
     images, *places, words = (w.entry(room, i) for i in range(5))
     start = w.integer(w.b.ptrtoint(xla.data(w, memory), I64))
     z = start + (-start) % ALIGNED
-    weights, scratch, shared = (_address(w, z + place) for place in places)
-    _call(w, addresses["prepare"], xla.data(w, matrices), weights, program, scratch)
+    computed, scratch, shared = (_address(w, z + place) for place in places)
+    to_make = w.entry(given, 4).is_("!=", 1)
+    with w.b.if_then(to_make):
+        _call(w, addresses["prepare"], xla.data(w, given), computed, program, scratch)
+    weights = w.b.select(to_make, computed, xla.data(w, given))
     w.clear(shared, words * (8 // w.itemsize))
     arrays = xla.data(w, y), xla.data(w, x), weights
     known = dict(zip(loop.POINTERS, (*arrays, program, shared, _address(w, z)), strict=False))
