@@ -47,7 +47,9 @@ def test_a_program_runs_without_invconv(
     module = Both(layers)
     batch = tuple({0: torch.export.Dim.DYNAMIC} for _ in images)
     program = torch.export.export(module, images, dynamic_shapes=(batch,))
-    assert "invconv" in str(program.graph)
+    calls = [str(node.target) for node in program.graph.nodes]
+    assert any("invconv." in call for call in calls)  # a solve is one node, whatever the grid
+    assert len(calls) < 150 * len(names)
     program = program.run_decompositions(it.decompositions())
     assert "invconv" not in str(program.graph)
     others = [torch.randn(3, *x.shape[1:], dtype=x.dtype) for x in images]
