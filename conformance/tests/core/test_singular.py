@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Callable
 from typing import Any
 
 import array_api_strict as strict
@@ -41,16 +40,13 @@ SINGULAR = [case for case in CASES if case.singular]
 def test_every_way_to_an_inverse_says_so(case: Case) -> None:
     """The law "singular" asks the others, in every library."""
     conv, grid = case.conv(), case.spatial_shape
-    ways: list[Callable[[], Any]] = [
+    size = " x ".join(map(str, grid))
+    for way in (
         lambda: conv.prepare(grid),
         lambda: conv.prepare(grid, check=False),
         lambda: ic.Inverse(conv).forward(case.images(1)[0]),
-    ]
-    size = " x ".join(map(str, grid))
-    for way in ways:
-        with pytest.raises(
-            ic.SingularConvError, match=rf"exactly singular on a grid of {size} .*:"
-        ):
+    ):
+        with pytest.raises(ic.SingularConvError, match=f"exactly singular on a grid of {size} .*:"):
             way()
     assert conv.condition(grid) == math.inf
 
@@ -58,23 +54,19 @@ def test_every_way_to_an_inverse_says_so(case: Case) -> None:
 @pytest.mark.parametrize("name", ["permutation", "sign"])
 def test_a_zero_put_into_the_constants_of_plu_is_singular(name: str) -> None:
     """Nothing validates an edit in place, nor a value inside of jit."""
-    x, layer = np.ones((2, 3, 4, 6)), InvertibleModule(ic.PLUConv1x1.init(3, rng=RNG)).eval()
+    x, host = np.ones((2, 3, 4, 6)), ic.PLUConv1x1.init(3, rng=RNG)
+    regular, layer = host.asarrays(LIKE["jax"]), InvertibleModule(host).eval()
     layer.requires_grad_(False)
-    layer.inverse(torch.from_numpy(x))
-    host = ic.PLUConv1x1.init(3, rng=RNG)
+    layer.inverse(torch.from_numpy(x))  # and remembered
     for array in (getattr(host, name), getattr(layer, name)):
         array[:2] = 0
-    assert np.linalg.matrix_rank(host.matrix()) < 3
+    message = r"log_scale or sign|permutation has an index twice"
     for conv, y in ((host, x), (layer.operator(), torch.from_numpy(x))):
         assert float(conv.log_det((4, 6))) == -math.inf
-        assert float(conv.forward_and_log_det(y)[1][0]) == -math.inf
-        with pytest.raises(
-            ic.SingularConvError, match=r"log_scale or sign|permutation has an index twice"
-        ):
+        with pytest.raises(ic.SingularConvError, match=message):
             conv.inverse(y)
     with pytest.raises(ic.SingularConvError):
         layer.inverse(torch.from_numpy(x))
-    regular = ic.PLUConv1x1.init(3, rng=RNG).asarrays(LIKE["jax"])
     broken = getattr(regular, name).at[:2].set(0)
     both = jax.jit(lambda a, y: regular.replace(**{name: a}).inverse_and_log_det(y))
     found, log_det = both(broken, jnp.asarray(x))

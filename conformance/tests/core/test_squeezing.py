@@ -18,22 +18,19 @@ BASES = ("haar", "dct")
 
 
 @pytest.mark.parametrize("basis", BASES)
-@pytest.mark.parametrize(("ndim", "factor"), [(1, 8), (2, 4), (3, 2), (4, 2), (2, 1)])
+@pytest.mark.parametrize(("ndim", "factor"), [(1, 8), (3, 2), (4, 2), (2, 1)])
 def test_blocks_go_through_an_orthonormal_matrix(basis: str, ndim: int, factor: int) -> None:
-    one = block_transform(basis, factor).astype(float)
-    dense = functools.reduce(np.kron, [one] * ndim)
+    """Two axes are the law "squeeze"."""
+    dense = functools.reduce(np.kron, [block_transform(basis, factor).astype(float)] * ndim)
     np.testing.assert_allclose(dense @ dense.T, np.eye(len(dense)), atol=1e-15)
     x = RNG.standard_normal((2, 3, *(factor * n for n in range(1, ndim + 1))))
     pairs = x.reshape(2, 3, *(n for size in x.shape[2:] for n in (size // factor, factor)))
     inside, places = range(3, 3 + 2 * ndim, 2), range(2, 2 + 2 * ndim, 2)
-    pixels = pairs.transpose(0, 1, *inside, *places)
-    blocks = pixels.reshape(2, 3, factor**ndim, -1)
-    found = ic.squeeze(x, factor, ndim=ndim)
-    np.testing.assert_array_equal(found.reshape(blocks.shape), blocks)
-    np.testing.assert_array_equal(ic.unsqueeze(found, factor, ndim=ndim), x)
-    found = ic.squeeze(x, factor, ndim=ndim, basis=basis)
-    np.testing.assert_allclose(found.reshape(blocks.shape), dense @ blocks, atol=1e-14)
-    np.testing.assert_allclose(ic.unsqueeze(found, factor, ndim=ndim, basis=basis), x, atol=1e-14)
+    blocks = pairs.transpose(0, 1, *inside, *places).reshape(2, 3, factor**ndim, -1)
+    for how, wanted in (("pixels", blocks), (basis, dense @ blocks)):
+        found = ic.squeeze(x, factor, ndim=ndim, basis=how)
+        np.testing.assert_allclose(found.reshape(blocks.shape), wanted, atol=1e-14)
+        np.testing.assert_allclose(ic.unsqueeze(found, factor, ndim=ndim, basis=how), x, atol=1e-14)
 
 
 def test_cosines_are_scipys() -> None:

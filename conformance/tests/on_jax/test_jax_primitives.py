@@ -120,3 +120,15 @@ def test_an_inverse_is_exported_for_any_batch(mask: str) -> None:
     for count in (1, 3):
         y = jnp.asarray(np.random.default_rng(count).standard_normal((count, 3, 4, 5)))
         np.testing.assert_allclose(exported.call(y), conv.inverse(y), rtol=1e-12)
+
+
+@pytest.mark.parametrize("mask", ["corner", "raster"])
+@pytest.mark.parametrize("x64", [False, True])
+def test_nothing_is_promoted(x64: bool, mask: str) -> None:
+    conv = ic.AutoregressiveConv.init(2, 3, mask=mask, rng=np.random.default_rng(0))
+    y = np.random.default_rng(1).standard_normal((2, 2, 5, 6)).astype(np.float32)
+    strict = (jax.numpy_dtype_promotion("strict"), jax.numpy_rank_promotion("raise"))
+    with jax.enable_x64(x64), strict[0], strict[1]:
+        x = jax.jit(lambda conv, y: conv.inverse(y))(conv.asarrays(y), jnp.asarray(y))
+    assert x.dtype == np.float32
+    np.testing.assert_allclose(conv.forward(np.asarray(x, float)), y, rtol=0, atol=1e-5)

@@ -121,3 +121,30 @@ def test_channels_last(case: Any) -> None:
         assert log_det.shape == case.batch_shape
     with pytest.raises(ValueError, match="spatial"):
         last.forward(nhwc[..., :1] if conv.channels > 1 else nhwc[..., 0])
+
+
+@pytest.mark.parametrize("name", ["adamw", "lion"])
+def test_weight_decay_does_not_reach_the_sign_of_plu(name: str) -> None:
+    optax, equinox = pytest.importorskip("optax"), pytest.importorskip("equinox")
+    conv = invconv_jax.init(jax.random.key(0), ic.PLUConv1x1, 3, dtype="float32")
+    optimiser = getattr(optax, name)(1e-2, weight_decay=0.5)
+    x = jax.random.normal(jax.random.key(1), (16, 3, 8, 8), "float32")
+
+    def loss(conv: Any) -> Any:
+        z, log_det = conv.forward_and_log_det(x)
+        return ((z**2).sum() / 2 - log_det.sum()) / x.size
+
+    def step(conv: Any, state: Any) -> Any:
+        trained = equinox.filter(conv, equinox.is_inexact_array)
+        updates, state = optimiser.update(equinox.filter_grad(loss)(conv), state, trained)
+        return equinox.apply_updates(conv, updates), state
+
+    state, compiled = optimiser.init(equinox.filter(conv, equinox.is_inexact_array)), jax.jit(step)
+    for _ in range(40):
+        conv, state = compiled(conv, state)
+    assert abs(conv.sign).max() < 0.9, "the optimiser was meant to reach it"
+    units = jnp.eye(3, dtype="float32")[:, :, None]
+    matrix = np.asarray((conv.forward(units) - conv.forward(0 * units))[:, :, 0], float)
+    right = np.linalg.slogdet(matrix)[1]
+    np.testing.assert_allclose(conv.log_det((1,)), right, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(conv.inverse(conv.forward(x)), x, rtol=0, atol=1e-4)

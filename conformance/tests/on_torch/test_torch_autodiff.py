@@ -157,14 +157,16 @@ def test_an_image_that_is_not_finite_spoils_no_gradient_of_the_log_determinant()
     assert torch.count_nonzero(found) == 2
 
 
-def test_a_singular_layer_has_a_gradient_and_no_exception() -> None:
-    layer = it.EmergingConv2d(2)
+def test_singular_layers_have_gradients_and_no_exception() -> None:
+    emerging, plain = it.EmergingConv2d(2), it.Conv1x1(2)
     with torch.no_grad():
-        layer.first.kernel[0, 0, 0, 0] = 0.0
-    z, log_det = layer(torch.randn(1, 2, 3, 3))
-    assert log_det.item() == -math.inf
-    (z.sum() + log_det.sum()).backward()
-    assert layer.first.kernel.grad[0, 0, 0, 0].isinf()
+        emerging.first.kernel[0, 0, 0, 0] = 0.0
+        plain.weight.fill_(1.0)
+    for layer, weight in ((emerging, emerging.first.kernel), (plain, plain.weight)):
+        z, log_det = layer(torch.randn(1, 2, 3, 3))
+        assert log_det.item() == -math.inf
+        (z.sum() + log_det.sum()).backward()
+        assert not weight.grad[:, 0].isfinite().all()
 
 
 @directions

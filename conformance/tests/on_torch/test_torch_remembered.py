@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -19,45 +18,37 @@ from tests.on_torch.modules import Method
 Build = Callable[..., tuple[Any, Any]]
 
 
-@contextmanager
-def factored(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
-    """Count how often an operator is factored."""
-    count, depth = [0], [0]
+@pytest.fixture
+def factored(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Return a list that gets an entry whenever an operator, or a step of one, is factored."""
+    calls: list[str] = []
+    factor = InvertibleConv._factor
 
-    def counting(factor: Any) -> Any:
-        def counted(*args: Any) -> Any:
-            count[0] += not depth[0]  # the steps of an operator are not counted
-            depth[0] += 1
-            try:
-                return factor(*args)
-            finally:
-                depth[0] -= 1
+    def counted(conv: Any, *arguments: Any) -> Any:
+        calls.append(type(conv).__name__)
+        return factor(conv, *arguments)
 
-        return counted
-
-    with monkeypatch.context() as patch:
-        patch.setattr(InvertibleConv, "_factor", counting(InvertibleConv._factor))
-        yield count
+    monkeypatch.setattr(InvertibleConv, "_factor", counted)
+    return calls
 
 
-def test_factored_once(layer_name: str, torch_layer: Build, monkeypatch: Any) -> None:
+def test_factored_once(layer_name: str, torch_layer: Build, factored: list[str]) -> None:
     layer, x = torch_layer(layer_name)
     expected = layer.inverse(x)
-    layer.eval()
-    with factored(monkeypatch) as count:
-        for _ in range(3):
-            got = layer.inverse(x)
-        with torch.no_grad():
-            layer.inverse(x)
-        with torch.inference_mode():
-            layer.inverse(x)
-        assert count == [1]
-    for a, b in zip(got, expected, strict=True):
-        torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-12)
-    with factored(monkeypatch) as count:
-        layer.train().inverse(x)
-        layer.eval().inverse(x)
-        assert count == [2]
+    factored.clear()
+    layer.eval().inverse(x)
+    once = list(factored)
+    assert once
+    got = layer.inverse(x)
+    with torch.no_grad():
+        layer.inverse(x)
+    with torch.inference_mode():
+        layer.inverse(x)
+    assert factored == once
+    torch.testing.assert_close(got, expected, rtol=1e-12, atol=1e-12)
+    layer.train().inverse(x)
+    layer.eval().inverse(x)
+    assert factored == 3 * once
 
 
 @pytest.mark.parametrize("buffer", ["permutation", "sign"])
@@ -113,16 +104,17 @@ def test_several_grids_are_kept() -> None:
 
 
 def test_a_stream_has_its_own_and_a_graph_keeps_what_it_was_recorded_with(
-    monkeypatch: pytest.MonkeyPatch,
+    monkeypatch: pytest.MonkeyPatch, factored: list[str]
 ) -> None:
     """As on a CUDA device, whose streams run beside each other."""
     layer, x = it.PeriodicConv2d(2).eval(), torch.randn(1, 2, 3, 4)
 
     def factors(stream: int, recorded: bool = False) -> int:
         monkeypatch.setattr(remembered, "queue_of", lambda t: (stream, recorded))
-        with factored(monkeypatch) as count, torch.no_grad():
+        factored.clear()
+        with torch.no_grad():
             layer.inverse(x)
-        return count[0]
+        return len(factored)
 
     assert [factors(1), factors(1), factors(2), factors(2), factors(1)] == [1, 0, 1, 0, 0]
     assert [factors(3, recorded=True), factors(3, recorded=True)] == [0, 0]  # that of stream 1
