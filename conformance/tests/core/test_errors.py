@@ -58,10 +58,6 @@ VALUES: dict[str, Callable[[], Any]] = {
     r"x: expected shape \(batch, 3": lambda: ONE.forward(X[0, :, 0, 0]),
     "norm: expected 1 or inf, or None, got 2": lambda: CORNER.condition((4, 5), norm=2),
     r"one pixel .* at most, got": lambda: CORNER.log_det((2**70, 5)),
-    r"kernel: expected shape \(C, C, \*k\), got \(2, 3, ": lambda: ic.PeriodicConv(KERNEL[:2]),
-    r"bias: expected shape \(C,\) with C = 3 as kernel has, got \(2,\)": lambda: ic.PeriodicConv(
-        KERNEL, np.ones(2)
-    ),
     "kernel_size: expected odd sizes, .* got 4": lambda: ic.EmergingConv.init(3, 4),
     r"kernel_size: expected odd sizes, .*got 4": lambda: ic.SymmetricConv.init(2, 4),
     r"kernel_size: expected at least 1": lambda: ic.PeriodicConv.init(2, kernel_size=0),
@@ -96,7 +92,6 @@ VALUES: dict[str, Callable[[], Any]] = {
     r"upper: expected shape \(C, C\) with C = 2 as reflectors has, got \(3, 3\)": lambda: (
         ic.QRConv1x1(np.ones((2, 2)), EYE, ONES)
     ),
-    r"weight: expected shape \(C, C\), got \(2, 3\)": lambda: one(np.ones((2, 3))),
     r"channels: expected a positive": lambda: ic.ActNorm.init(0),
     r"steps: expected at least one operator": lambda: ic.Chain([]),
     r"steps\[1\]: expected 3 channels as steps\[0\] has, got 2": lambda: ic.Chain(

@@ -165,9 +165,6 @@ def test_what_a_flow_does_not_take_is_refused() -> None:
     rows = torch.zeros(3, 2)
     for bad, message in (
         ({"x": torch.rand(3, 1, 8, 8)}, "x: expected shape"),
-        ({"x": 255 * x}, r"images in \[0, 1\), got numbers from"),
-        ({"x": torch.ones(3, *SHAPE)}, r"images in \[0, 1\)"),
-        ({"x": x - 0.5}, r"images in \[0, 1\)"),
         ({"context": None}, r"expected float32 of shape \(3, 2\).*got none"),
         ({"context": rows[:2]}, r"got float32 of shape \(2, 2\)"),
         ({"context": rows[:, :1]}, "context"),
