@@ -101,6 +101,8 @@ def test_jax_an_input_of_any_size_has_a_gradient(scale: float) -> None:
 
 @pytest.mark.slow
 def test_jax_memory_does_not_grow_with_depth() -> None:
+    x = jnp.ones((8, 3, 32, 32), "float32")
+
     def planned(depth: int, wrap: Callable[[ic.Chain], Any]) -> int:
         keys = jax.random.split(jax.random.key(0), depth)
         chain = ic.Chain([ij.init(key, ic.EmergingConv, 3, dtype="float32") for key in keys])
@@ -108,12 +110,11 @@ def test_jax_memory_does_not_grow_with_depth() -> None:
         def loss(flow: Any, x: Any) -> Any:
             return loss_of(flow.forward_and_log_det(x))
 
-        x = jnp.ones((8, 3, 32, 32), "float32")
         run = jax.jit(jax.grad(loss)).lower(wrap(chain), x).compile()
         return int(run.memory_analysis().temp_size_in_bytes)
 
     ours = [planned(depth, lambda chain: ij.reversible(chain, (32, 32))) for depth in (3, 12)]
-    assert ours[1] < 1.05 * ours[0]
+    assert ours[1] - ours[0] < x.nbytes  # XLA's plans differ by one image at times
     assert planned(12, lambda chain: chain) > 2 * ours[1]
 
 
