@@ -174,27 +174,26 @@ def test_what_a_flow_does_not_take_is_refused() -> None:
     ):
         with pytest.raises(ValueError, match=message):
             flow.log_prob(**({"x": x, "context": rows} | bad))
-    with pytest.raises(ValueError, match="expected none, as no layer takes a context"):
-        glow("plain").log_prob(x, context=rows)
-    with pytest.raises(ValueError, match="zs: expected"):
-        glow("plain").decode([x])
-    with pytest.raises(ValueError, match="zs: expected a batch"):
-        glow("plain").decode([torch.zeros(2, 2, 2, 2), torch.zeros(3, 8, 1, 1)])
-    with pytest.raises(TypeError, match="zs: expected a tuple of arrays, one a level, got Tensor"):
-        glow("plain").decode(torch.zeros(2, 2, 2, 2))
-    with pytest.raises(TypeError, match="uint8"):
-        glow("plain").bits_per_dim(x)
-    with pytest.raises(TypeError, match=r"x: expected a real floating dtype .*got uint8"):
-        glow("plain").encode(torch.zeros(3, *SHAPE, dtype=torch.uint8))
-    with pytest.raises(TypeError, match="noise: expected a real floating dtype"):
-        Dequantize()(torch.zeros(3, 1, dtype=torch.uint8), torch.zeros(3, 1, dtype=torch.uint8))
-    for call in (glow("plain").log_prob, glow("plain").encode, Dequantize()):
-        with pytest.raises(TypeError, match=r"expected a torch.Tensor, got ndarray"):
-            call(x.numpy())
-    with pytest.raises(ValueError, match="noise"):
-        Dequantize()(torch.zeros(3, 1, dtype=torch.uint8), torch.zeros(2, 1))
-    with pytest.raises(ValueError, match="channels: expected an even number"):
-        Split(3)
+    plain, bytes3, dequantize = glow("plain"), torch.zeros(3, 1, dtype=torch.uint8), Dequantize()
+    halves = [torch.zeros(2, 2, 2, 2), torch.zeros(3, 8, 1, 1)]
+    calls: list[tuple[Any, str, Callable[[], Any]]] = [
+        (ValueError, "expected none, as no layer", lambda: plain.log_prob(x, context=rows)),
+        (ValueError, "zs: expected", lambda: plain.decode([x])),
+        (ValueError, "zs: expected a batch", lambda: plain.decode(halves)),
+        (TypeError, "zs: expected a tuple of .*got Tensor", lambda: plain.decode(halves[0])),
+        (TypeError, "uint8", lambda: plain.bits_per_dim(x)),
+        (TypeError, "x: expected a real .*got uint8", lambda: plain.encode(x.to(torch.uint8))),
+        (TypeError, "noise: expected a real floating", lambda: dequantize(bytes3, bytes3)),
+        (ValueError, "noise", lambda: dequantize(bytes3, torch.zeros(2, 1))),
+        (ValueError, "channels: expected an even number", lambda: Split(3)),
+        *(
+            (TypeError, "expected a torch.Tensor, got ndarray", partial(run, x.numpy()))
+            for run in (plain.log_prob, plain.encode, dequantize)
+        ),
+    ]
+    for error, message, call in calls:
+        with pytest.raises(error, match=message):
+            call()
     nan = x.clone()
     nan[1] = math.nan
     found = flow.log_prob(nan, context=rows)

@@ -13,6 +13,7 @@ from torch.autograd.functional import hessian, jacobian
 from torch.func import functional_call
 
 import invconv_torch as it
+from invconv_torch.native.determinants import inverse_or_nan
 from tests.on_torch.modules import Method
 
 # what PyTorch's own forward mode imports
@@ -155,6 +156,12 @@ def test_an_image_that_is_not_finite_spoils_no_gradient_of_the_log_determinant()
     found = layer.first.kernel.grad
     torch.testing.assert_close(found[..., 0, 0].diagonal(), expected)
     assert torch.count_nonzero(found) == 2
+
+
+def test_the_inverse_of_a_singular_matrix_is_nan_and_no_other_one_is() -> None:
+    matrices = torch.eye(3, dtype=torch.complex128).repeat(3, 1, 1)
+    matrices[1, :, 1] = 0
+    assert inverse_or_nan(matrices).isnan().flatten(1).all(1).tolist() == [False, True, False]
 
 
 def test_singular_layers_have_gradients_and_no_exception() -> None:
