@@ -155,9 +155,7 @@ def test_a_transform_keeps_the_rules_of_numpyro() -> None:
     assert transform.codomain is transform.inv.domain
     assert transform.domain.event_dim == transform.codomain.event_dim == 3
     assert transform == interop.NumpyroTransform(conv)
-    assert transform != interop.NumpyroTransform(
-        conv.replace(**{"0.scale": conv.steps[0].scale + 1})
-    )
+    assert transform != interop.NumpyroTransform(conv.replace(**{"0.scale": mixing.scale + 1}))
     assert transform != interop.NumpyroTransform(ic.Inverse(conv))
     same = transform.eq(interop.NumpyroTransform(jax.tree.map(jnp.array, conv)))
     assert bool(same)  # arrays that are equal and not the same

@@ -58,6 +58,15 @@ def test_compile_without_graph_breaks(name: str, direction: str, torch_layer: Bu
         torch.testing.assert_close(got, wanted, rtol=1e-10, atol=1e-10)
 
 
+@pytest.mark.parametrize("name", COMPILED)
+def test_a_prepared_inverse_of_the_core_is_compiled(name: str, torch_layer: Build) -> None:
+    layer, x = torch_layer(name)
+    prepared = layer.requires_grad_(False).operator().prepare(tuple(x.shape[2:]))
+    torch._dynamo.reset()
+    compiled = torch.compile(prepared.inverse, fullgraph=True, backend="aot_eager")
+    torch.testing.assert_close(compiled(x), prepared.inverse(x), rtol=1e-10, atol=1e-10)
+
+
 @pytest.mark.slow
 def test_compile_before_anything_else_ran_and_in_eval_mode() -> None:
     """In a process of its own: what is loaded and remembered lazily cannot be traced."""
