@@ -174,7 +174,8 @@ def test_what_a_flow_does_not_take_is_refused() -> None:
     ):
         with pytest.raises(ValueError, match=message):
             flow.log_prob(**({"x": x, "context": rows} | bad))
-    plain, bytes3, dequantize = glow("plain"), torch.zeros(3, 1, dtype=torch.uint8), Dequantize()
+    plain, bytes3 = glow("plain"), torch.zeros(3, 1, dtype=torch.uint8)
+    dequantize: Any = Dequantize()
     halves = [torch.zeros(2, 2, 2, 2), torch.zeros(3, 8, 1, 1)]
     calls: list[tuple[Any, str, Callable[[], Any]]] = [
         (ValueError, "expected none, as no layer", lambda: plain.log_prob(x, context=rows)),
