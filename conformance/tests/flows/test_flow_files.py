@@ -97,33 +97,12 @@ def test_what_no_file_describes_is_refused(tmp_path: Path) -> None:
         invconv_torch.load(tmp_path / NAME, dtype=torch.float32)
 
 
-@pytest.mark.parametrize("mixing", MIXINGS)
-@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.float16, torch.bfloat16])
-def test_every_flow_comes_back_as_it_was(mixing: str, dtype: Any, tmp_path: Path) -> None:
-    """Its settings, bits, and the likelihood of an image."""
-    for settings in ({"levels": 1, "depth": 2}, {"squeeze": "dct", "kernel_size": 5, "context": 1}):
-        flow = moved(glow(mixing, scale_floor=0.1, **settings), 0.05, dtype)
-        invconv_torch.save(flow, tmp_path / NAME)
-        same = invconv_torch.load(tmp_path / NAME).eval()
-        assert repr(same) == repr(flow)
-        assert same.architecture == flow.architecture
-        assert all(torch.equal(t, same.state_dict()[n]) for n, t in flow.state_dict().items())
-        if dtype in (torch.float64, torch.float32):
-            x, context = torch.rand(2, *SHAPE, dtype=dtype), torch.ones(2, 1, dtype=dtype)
-            given = {"context": context} if flow.architecture.context else {}
-            with torch.no_grad():
-                assert torch.equal(same.log_prob(x, **given), flow.log_prob(x, **given))
-
-
 WEIGHT = "level0_step0_coupling.net.0.weight"
 PERMUTATION = "level0_step0_mixing.permutation"
 CHANGES: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
     "another kind": ({"kind": "maf"}, {}, "expected the kind 'glow', got 'maf'"),
     "more": ({"colour": 1}, {}, "expected shape, levels"),
     "less": ({"depth": None}, {}, "flow: depth"),
-    "no name": ({"mixing": None}, {}, "flow: mixing"),
-    "code": ({"mixing": "os.system"}, {}, "flow: mixing"),
-    "truth": ({"levels": True}, {}, "flow: levels"),
     "text": ({"shape": "144"}, {}, "flow: shape"),
     "more levels": ({"shape": [1, 2**30, 2**30], "levels": 30}, {}, "have more than"),
     "another shape": ({"shape": [2, 4, 4]}, {}, "has the shape"),

@@ -85,12 +85,18 @@ def test_in_float64_they_agree_to_rounding(grid: tuple[int, ...], tmp_path: Path
 @pytest.mark.parametrize("mixing", MIXINGS)
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.float16, torch.bfloat16])
 def test_every_flow_comes_back_as_it_was(mixing: str, dtype: Any, tmp_path: Path) -> None:
-    flow = moved(glow(mixing, squeeze="dct", kernel_size=5, context=1), 0.05, dtype)
+    """Its settings and bits, in PyTorch, and by way of JAX."""
+    settings = {"squeeze": "dct", "kernel_size": 5, "context": 1, "scale_floor": 0.1}
+    flow = moved(glow(mixing, **settings), 0.05, dtype)
     for name, flag in flow.named_buffers():
         if name.endswith(".initialized"):
             flag.fill_(dtype != torch.float16)
     paths = tmp_path / "of_torch", tmp_path / "of_jax"
     invconv_torch.save(flow, paths[0])
+    same = invconv_torch.load(paths[0])
+    assert repr(same.eval()) == repr(flow)
+    assert same.architecture == flow.architecture
+    assert all(torch.equal(t, same.state_dict()[n]) for n, t in flow.state_dict().items())
     with jax.enable_x64(True):
         invconv_jax.save(invconv_jax.load(paths[0]), paths[1])
     assert paths[0].read_bytes() == paths[1].read_bytes()
@@ -137,24 +143,22 @@ def test_what_jax_has_trained_goes_back_to_torch(tmp_path: Path) -> None:
     np.testing.assert_array_equal(samples, trained.decode(zs))
 
 
-def test_what_is_no_image_no_noise_or_no_number_is_refused_as_in_torch(tmp_path: Path) -> None:
+def test_what_is_no_image_or_noise_is_refused_or_nan_where_it_is_traced(tmp_path: Path) -> None:
     _, flow = both(tmp_path, torch.float32, "plain", levels=1)
     x = as_jax(torch.rand(3, *SHAPE))
-    for number in (1.0, -1e-3):
-        bad = x.at[1, 2, 3, 3].set(number).at[0, 0, 0, 0].set(np.nan)
-        with pytest.raises(ValueError, match=r"x: expected images in \[0, 1\), got numbers from"):
-            flow.log_prob(bad)
-        traced = jax.jit(lambda flow, x: flow.log_prob(x))(flow, bad)
-        assert np.isnan(traced).tolist() == [True, True, False]
-    images = jax.numpy.zeros(x.shape, "uint8")
-    for bad in (x.at[1].add(-3.0), x.at[1].add(5.0)):
-        with pytest.raises(ValueError, match=r"noise: expected numbers in \[0, 1\), got numbers"):
-            flow.bits_per_dim(images, bad)
-        traced = jax.jit(lambda flow, u: flow.bits_per_dim(images, u))(flow, bad)
-        assert np.isnan(traced).tolist() == [False, True, False]
+    bad = x.at[1, 2, 3, 3].set(1.0).at[0, 0, 0, 0].set(np.nan)
+    with pytest.raises(ValueError, match=r"x: expected images in \[0, 1\), got numbers from"):
+        flow.log_prob(bad)
+    traced = jax.jit(lambda flow, x: flow.log_prob(x))(flow, bad)
+    assert np.isnan(traced).tolist() == [True, True, False]
+    images, noise = jax.numpy.zeros(x.shape, "uint8"), x.at[1].add(5.0)
+    with pytest.raises(ValueError, match=r"noise: expected numbers in \[0, 1\), got numbers"):
+        flow.bits_per_dim(images, noise)
+    traced = jax.jit(lambda flow, u: flow.bits_per_dim(images, u))(flow, noise)
+    assert np.isnan(traced).tolist() == [False, True, False]
     gradient = jax.jit(jax.grad(lambda flow: flow.log_prob(x - 2).mean()))(flow)
     assert all(np.isnan(p).any() for p in jax.tree.leaves(gradient.levels[0].steps[0].mixing))
-    for n, error in ((-1, ValueError), (0, ValueError), (1.5, TypeError), (True, TypeError)):
+    for n, error in ((0, ValueError), (1.5, TypeError)):
         with pytest.raises(error, match=f"n: expected a positive integer.*got {n}"):
             flow.sample(jax.random.key(0), n)
 

@@ -165,9 +165,6 @@ def test_what_a_flow_does_not_take_is_refused() -> None:
     rows = torch.zeros(3, 2)
     for bad, message in (
         ({"x": torch.rand(3, 1, 8, 8)}, "x: expected shape"),
-        ({"x": 255 * x}, r"images in \[0, 1\), got numbers from"),
-        ({"x": torch.ones(3, *SHAPE)}, r"images in \[0, 1\)"),
-        ({"x": x - 0.5}, r"images in \[0, 1\)"),
         ({"context": None}, r"expected float32 of shape \(3, 2\).*got none"),
         ({"context": rows[:2]}, r"got float32 of shape \(2, 2\)"),
         ({"context": rows[:, :1]}, "context"),
@@ -177,27 +174,27 @@ def test_what_a_flow_does_not_take_is_refused() -> None:
     ):
         with pytest.raises(ValueError, match=message):
             flow.log_prob(**({"x": x, "context": rows} | bad))
-    with pytest.raises(ValueError, match="expected none, as no layer takes a context"):
-        glow("plain").log_prob(x, context=rows)
-    with pytest.raises(ValueError, match="zs: expected"):
-        glow("plain").decode([x])
-    with pytest.raises(ValueError, match="zs: expected a batch"):
-        glow("plain").decode([torch.zeros(2, 2, 2, 2), torch.zeros(3, 8, 1, 1)])
-    with pytest.raises(TypeError, match="zs: expected a tuple of arrays, one a level, got Tensor"):
-        glow("plain").decode(torch.zeros(2, 2, 2, 2))
-    with pytest.raises(TypeError, match="uint8"):
-        glow("plain").bits_per_dim(x)
-    with pytest.raises(TypeError, match=r"x: expected a real floating dtype .*got uint8"):
-        glow("plain").encode(torch.zeros(3, *SHAPE, dtype=torch.uint8))
-    with pytest.raises(TypeError, match="noise: expected a real floating dtype"):
-        Dequantize()(torch.zeros(3, 1, dtype=torch.uint8), torch.zeros(3, 1, dtype=torch.uint8))
-    for call in (glow("plain").log_prob, glow("plain").encode, Dequantize()):
-        with pytest.raises(TypeError, match=r"expected a torch.Tensor, got ndarray"):
-            call(x.numpy())
-    with pytest.raises(ValueError, match="noise"):
-        Dequantize()(torch.zeros(3, 1, dtype=torch.uint8), torch.zeros(2, 1))
-    with pytest.raises(ValueError, match="channels: expected an even number"):
-        Split(3)
+    plain, bytes3 = glow("plain"), torch.zeros(3, 1, dtype=torch.uint8)
+    dequantize: Any = Dequantize()
+    halves = [torch.zeros(2, 2, 2, 2), torch.zeros(3, 8, 1, 1)]
+    calls: list[tuple[Any, str, Callable[[], Any]]] = [
+        (ValueError, "expected none, as no layer", lambda: plain.log_prob(x, context=rows)),
+        (ValueError, "zs: expected", lambda: plain.decode([x])),
+        (ValueError, "zs: expected a batch", lambda: plain.decode(halves)),
+        (TypeError, "zs: expected a tuple of .*got Tensor", lambda: plain.decode(halves[0])),
+        (TypeError, "uint8", lambda: plain.bits_per_dim(x)),
+        (TypeError, "x: expected a real .*got uint8", lambda: plain.encode(x.to(torch.uint8))),
+        (TypeError, "noise: expected a real floating", lambda: dequantize(bytes3, bytes3)),
+        (ValueError, "noise", lambda: dequantize(bytes3, torch.zeros(2, 1))),
+        (ValueError, "channels: expected an even number", lambda: Split(3)),
+        *(
+            (TypeError, "expected a torch.Tensor, got ndarray", partial(run, x.numpy()))
+            for run in (plain.log_prob, plain.encode, dequantize)
+        ),
+    ]
+    for error, message, call in calls:
+        with pytest.raises(error, match=message):
+            call()
     nan = x.clone()
     nan[1] = math.nan
     found = flow.log_prob(nan, context=rows)

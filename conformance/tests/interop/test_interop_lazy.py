@@ -4,25 +4,11 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from pathlib import Path
-from typing import Any
 
-import invconv_jax.interop
-import invconv_torch.interop
+from tests.interop.peers.jax_flows import JAX
+from tests.interop.peers.torch_flows import TORCH
 
-ROOT = Path(__file__).parents[3]
-PACKAGES: tuple[Any, ...] = (invconv_torch.interop, invconv_jax.interop)
-FLOW_LIBRARIES = {
-    "FrEIA",
-    "bijx",
-    "distrax",
-    "flowjax",
-    "nflows",
-    "normflows",
-    "numpyro",
-    "pyro",
-    "zuko",
-}
+FLOW_LIBRARIES = {*TORCH, *JAX} - {"torch"}
 
 
 def python(code: str) -> str:

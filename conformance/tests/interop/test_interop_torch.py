@@ -1,24 +1,20 @@
-"""The drop-ins for PyTorch's flow libraries, in the real packages, against dense matrices."""
+"""What PyTorch's flow libraries and torch.distributions ask of a layer; `test_peers` has values."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from torch.distributions import AffineTransform, ComposeTransform, Normal, TransformedDistribution
 
 import invconv as ic
 import invconv_torch as it
-from invconv_conformance.cases.case import Case
 from invconv_torch import interop
-from tests.interop.peers.flow import Flow
 from tests.interop.peers.torch_flows import TORCH as LIBRARIES
-from tests.interop.slopes import direction, slope_of_density
-from tests.selected import cases_named, installed
+from tests.selected import installed
 
-Shape = tuple[int, ...]
 every_library = pytest.mark.parametrize("library", installed(LIBRARIES))
 
 
@@ -28,35 +24,6 @@ def in_float64() -> Iterator[None]:
     torch.manual_seed(0)
     yield
     torch.set_default_dtype(torch.float32)
-
-
-def in_library(library: str, case: Case) -> tuple[Flow, Any, Shape]:
-    layer = it.InvertibleModule(case.conv())
-    event = (case.conv().channels, *case.spatial_shape)
-    return LIBRARIES[library](layer, event), layer, event
-
-
-@every_library
-@pytest.mark.parametrize("name", ["emerging-biases", "conv1x1-2d", "inverse-emerging-biases"])
-def test_gradients_reach_the_parameters(library: str, name: str) -> None:
-    (case,) = cases_named(name)
-    flow, layer, event = in_library(library, case)
-    x, along = torch.randn(3, *event), direction(case)
-    flow.log_prob(x).sum().backward()
-    gradients = dict(layer.named_parameters())
-    slope = sum((gradients[name].grad.numpy() * along[name]).sum() for name in along)
-    rows = x.numpy().reshape(len(x), -1)
-    assert slope == pytest.approx(slope_of_density(case, rows, along), rel=1e-4, abs=1e-4)
-
-
-@every_library
-def test_an_operator_becomes_a_trainable_layer(library: str) -> None:
-    conv = ic.PeriodicConv.init(2, rng=np.random.default_rng(0))
-    flow = LIBRARIES[library](conv, (2, 4, 3))
-    x = torch.randn(3, 2, 4, 3)
-    assert flow.log_prob(x).requires_grad
-    z = conv.forward(x.numpy())
-    torch.testing.assert_close(flow.to_latent(x)[0].detach().numpy(), z)
 
 
 @every_library
@@ -96,3 +63,67 @@ def test_pyro_finds_the_parameters_of_a_transform() -> None:
     transform = interop.PyroTransform(it.EmergingConv2d(2), ndim=2)
     assert isinstance(transform, pyro.distributions.TransformModule)
     assert len(list(transform.parameters())) == 3
+
+
+def test_freia_refuses_other_inputs() -> None:
+    framework = pytest.importorskip("FrEIA.framework")
+    layer = it.EmergingConv2d(4)
+    with pytest.raises(ValueError, match=r"dims_in: expected one input .* with 2 spatial axes"):
+        framework.SequenceINN(4).append(interop.FreiaModule, conv=layer)
+    with pytest.raises(ValueError, match="dims_in: expected 4 channels"):
+        framework.SequenceINN(3, 4, 4).append(interop.FreiaModule, conv=layer)
+    with pytest.raises(ValueError, match="dims_c: expected no conditions"):
+        framework.SequenceINN(4, 4, 4).append(
+            interop.FreiaModule, cond=0, cond_shape=(2,), conv=layer
+        )
+
+
+def test_a_transform_keeps_the_rules_of_torch_distributions() -> None:
+    transform = interop.TorchTransform(it.EmergingConv2d(2))
+    assert transform.bijective
+    assert transform.event_dim == transform.domain.event_dim == transform.codomain.event_dim == 3
+    assert transform.inv.inv is transform
+    assert transform == transform
+    assert transform != interop.TorchTransform(transform.layer)
+    assert len({transform, transform.inv.inv}) == 1
+    assert ComposeTransform([transform, AffineTransform(0.0, 2.0)]).event_dim == 3
+    assert transform.forward_shape((5, 2, 3, 3)) == (5, 2, 3, 3)
+    assert "EmergingConv2d" in repr(transform)
+    with pytest.raises(ValueError, match=r"expected shape \(\*batch, C, \*spatial\)"):
+        transform(torch.zeros(3, 3))
+    with pytest.raises(ValueError, match="cache_size must be 0 or 1"):
+        interop.TorchTransform(transform.layer, cache_size=2)
+
+
+def test_a_cache_remembers_the_last_pair() -> None:
+    plain = interop.TorchTransform(it.EmergingConv2d(2))
+    cached = plain.with_cache()
+    assert cached.with_cache() is cached
+    assert cached.layer is plain.layer
+    assert plain.inv.with_cache().inv.layer is plain.layer
+    z = torch.randn(3, 2, 4, 4)
+    x = cached(z)
+    assert cached.inv(x) is z
+    assert plain.inv(x) is not z
+    flow = TransformedDistribution(Normal(torch.zeros(2, 4, 4), 1.0), [cached])
+    x = flow.rsample((3,))
+    torch.testing.assert_close(
+        flow.log_prob(x), TransformedDistribution(flow.base_dist, [plain]).log_prob(x)
+    )
+
+
+def test_the_number_of_axes() -> None:
+    open_ended = it.Conv1x1(3)
+    with pytest.raises(ValueError, match="ndim: expected the number of spatial axes"):
+        interop.TorchTransform(open_ended)
+    with pytest.raises(ValueError, match="ndim: expected the operator's, 2, got 1"):
+        interop.TorchTransform(it.EmergingConv2d(3), ndim=1)
+    with pytest.raises(ValueError, match="ndim: expected 0 or more"):
+        interop.TorchTransform(open_ended, ndim=-1)
+    with pytest.raises(TypeError, match=r"ndim: expected a number of spatial axes, got 2\.0"):
+        interop.TorchTransform(open_ended, ndim=2.0)  # type: ignore[arg-type]
+    vectors = interop.TorchTransform(open_ended, ndim=0)
+    assert vectors(torch.randn(4, 5, 3)).shape == (4, 5, 3)
+    assert vectors(torch.randn(0, 3)).shape == (0, 3)
+    chain = it.ReversibleChain([open_ended, it.PeriodicConv1d(3)])
+    assert interop.TorchTransform(chain).event_dim == 2

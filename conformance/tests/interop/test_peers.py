@@ -16,9 +16,8 @@ import torch
 from jax import numpy as jnp
 
 import invconv as ic
-import invconv_torch
 from invconv_conformance.truth import oracle
-from tests.interop.peers.flow import Flow
+from tests.interop.peers import Flow
 from tests.interop.peers.jax_flows import JAX
 from tests.interop.peers.torch_flows import TORCH
 from tests.selected import installed
@@ -40,23 +39,13 @@ OPERATORS: dict[str, Callable[[], ic.InvertibleConv]] = {
 
 @dataclass(frozen=True)
 class Subject:
-    """A flow of one operator, with the arrays of its library.
-
-    Attributes
-    ----------
-    flow : Flow
-    normal : callable
-        Of a batch shape: N(0, 1), shape (*batch, *EVENT).
-    jacobian : callable
-        The library's: of a function of an array, at one.
-    batch : tuple of int
-        The batch axes that every library's flow takes.
-    """
+    """A flow of one operator, with the arrays of its library."""
 
     flow: Flow
-    normal: Callable[[tuple[int, ...]], Any]
-    jacobian: Callable[[Callable[[Any], Any], Any], Any]
-    batch: tuple[int, ...]
+    normal: Callable[[tuple[int, ...]], Any]  # of a batch shape: N(0, 1), shape (*batch, *EVENT)
+    jacobian: Callable[[Callable[[Any], Any], Any], Any]  # the library's, of a function at an array
+    batch: tuple[int, ...]  # the batch axes that the library's flow takes
+    gradients: Callable[[Any], dict[str, Any]]  # of the sum of log_prob(x), by the parameters
 
 
 @contextmanager
@@ -74,28 +63,49 @@ def float64() -> Iterator[None]:
 
 def subject(library: str, conv: ic.InvertibleConv) -> Subject:
     """Return the drop-in of a library for an operator of NumPy arrays."""
-    if library in TORCH:
-        flow = TORCH[library](invconv_torch.InvertibleModule(conv), EVENT)
-        jacobian = torch.autograd.functional.jacobian
-        return Subject(flow, lambda batch: torch.randn(*batch, *EVENT), jacobian, (4,))
+    return (in_torch if library in TORCH else in_jax)(library, conv)
+
+
+def in_torch(library: str, conv: ic.InvertibleConv) -> Subject:
+    flow = TORCH[library](conv, EVENT)
+
+    def gradients(x: Any) -> dict[str, Any]:
+        flow.log_prob(x).sum().backward()
+        return {n.rpartition("layer.")[2]: p.grad for n, p in flow.part.named_parameters()}
+
+    jacobian = torch.autograd.functional.jacobian
+    return Subject(flow, lambda batch: torch.randn(*batch, *EVENT), jacobian, (4,), gradients)
+
+
+def in_jax(library: str, conv: ic.InvertibleConv) -> Subject:
     keys = (jax.random.key(seed) for seed in itertools.count())
-    flow = JAX[library](conv.asarrays(jnp.zeros(1)), EVENT)
+    conv = conv.asarrays(jnp.zeros(1))
+    flow = JAX[library](conv, EVENT)
+    compiled = {what: jax.jit(getattr(flow, what)) for what in ("log_prob", "to_latent", "to_data")}
+
+    def gradients(x: Any) -> dict[str, Any]:
+        def density(parameters: dict[str, Any]) -> Any:
+            return JAX[library](conv.replace(**parameters), EVENT).log_prob(x).sum()
+
+        found: dict[str, Any] = jax.jit(jax.grad(density))(conv.parameters())
+        return found
+
     return Subject(
-        flow._replace(
-            log_prob=jax.jit(flow.log_prob),
-            to_latent=jax.jit(flow.to_latent),
-            to_data=jax.jit(flow.to_data),
-        ),
+        flow._replace(**compiled),
         lambda batch: jax.random.normal(next(keys), (*batch, *EVENT)),
         lambda function, z: jax.jit(jax.jacobian(function))(z),
         (2, 3),
+        gradients,
     )
+
+
+def host(array: Any) -> Any:
+    return np.asarray(array.detach() if hasattr(array, "detach") else array)
 
 
 def close(found: Any, expected: Any) -> None:
     """Raise AssertionError unless arrays of any library are the same to rounding."""
-    one, other = (np.asarray(a.detach() if hasattr(a, "detach") else a) for a in (found, expected))
-    np.testing.assert_allclose(one, other, rtol=1e-8, atol=1e-8)
+    np.testing.assert_allclose(host(found), host(expected), rtol=1e-8, atol=1e-8)
 
 
 @pytest.mark.parametrize("library", installed((*TORCH, *JAX)))
@@ -106,15 +116,18 @@ def test_a_drop_in_keeps_its_librarys_rules_and_goes_our_way(operator: str, libr
         s = subject(library, conv)
         matrix, shift = oracle.affine(conv, EVENT[1:])
         x = s.normal(s.batch)
-        z, log_det = s.flow.to_latent(x)  # K x + b, whatever a library calls forward
-        rows = np.asarray(x).reshape(-1, len(matrix))
+        latent, log_det = s.flow.to_latent(x)  # K x + b, whatever a library calls forward
+        z, rows = host(latent), host(x).reshape(-1, len(matrix))
         close(z, (rows @ matrix.T + shift).reshape(x.shape))
         close(log_det, np.full(s.batch, np.linalg.slogdet(matrix)[1]))
-        axes = tuple(range(len(s.batch), z.ndim))
-        close(s.flow.log_prob(x), log_det - 0.5 * (z**2 + math.log(2 * math.pi)).sum(axes))
-        back, inverse_log_det = s.flow.to_data(z)
+        normal = -0.5 * (z**2 + math.log(2 * math.pi)).sum(tuple(range(len(s.batch), z.ndim)))
+        close(s.flow.log_prob(x), host(log_det) + normal)
+        back, inverse_log_det = s.flow.to_data(latent)
         close(back, x)
         close(inverse_log_det, -log_det)
         one = s.normal(tuple(1 for _ in s.batch))
         dense = s.jacobian(lambda z: s.flow.to_data(z)[0].reshape(len(matrix)), one)
         close(np.asarray(dense).reshape(matrix.shape), np.linalg.inv(matrix))
+        gradients = s.gradients(x)
+        for name, gradient in conv.forward_vjp(host(x), -z, np.ones(s.batch))[0].items():
+            close(gradients[name], gradient)

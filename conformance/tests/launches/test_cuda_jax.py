@@ -97,8 +97,9 @@ def test_wavefronts_solve_where_no_launch_can(
         warnings.simplefilter("error")
         exported = jax.export.export(jax.jit(inverse), platforms=["cuda"])(conv, Y)
         assert by_scan(exported.mlir_module())
-        wide = jax.ShapeDtypeStruct((1, 3, 20_000, 20_000), np.float32)  # no row or column fits
-        assert by_scan(lowered(inverse, conv, wide))
+        wide = jax.ShapeDtypeStruct((1, 3, 2, 20_000), np.float32)  # a row that does not fit
+        raster = ic.AutoregressiveConv.init(3, mask="raster", rng=np.random.default_rng(0))
+        assert by_scan(lowered(inverse, raster.asarrays(conv.kernel), wide))
         monkeypatch.setattr(launches, "_ordinals", lambda: ())
         assert by_scan(lowered(inverse, conv, Y))
         monkeypatch.undo()

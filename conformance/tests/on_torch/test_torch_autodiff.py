@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
 from torch.autograd import gradcheck, gradgradcheck
+from torch.autograd.functional import hessian, jacobian
 from torch.func import functional_call
 
+import invconv_torch as it
+from invconv_torch.native.determinants import inverse_or_nan
 from tests.on_torch.modules import Method
 
 # what PyTorch's own forward mode imports
@@ -64,36 +68,31 @@ def _scalar(outputs: tuple[Any, Any]) -> Any:
     return (weights * x * x).sum() + (log_det * torch.arange(len(log_det))).sum()
 
 
-def test_func_grad_jvp_vmap(layer_name: str, torch_layer: Build) -> None:
+@directions
+def test_func_grad_jvp_vmap(layer_name: str, torch_layer: Build, direction: str) -> None:
     layer, x = torch_layer(layer_name)
-    for direction in ("forward", "inverse"):
-        function, parameters = as_function(layer, direction)
-        values = [p.detach() for p in parameters.values()]
-        dots = [torch.randn_like(v) for v in (x, *values)]
+    function, parameters = as_function(layer, direction)
+    primals = (x, *(p.detach() for p in parameters.values()))
 
-        def total(x: Any, *values: Any, function: Any = function) -> Any:
-            return _scalar(function(x, *values))
+    def total(*primals: Any) -> Any:
+        return _scalar(function(*primals))
 
-        every = tuple(range(len(values) + 1))
-        grads = torch.func.grad(total, argnums=every)(x, *values)
-        leaves = [v.clone().requires_grad_() for v in (x, *values)]
-        expected = torch.autograd.grad(total(*leaves), leaves)
-        for a, b in zip(grads, expected, strict=True):
-            torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-10)
-        _, slope = torch.func.jvp(total, (x, *values), tuple(dots))
-        pairing = sum((g * d).sum() for g, d in zip(grads, dots, strict=True))
-        torch.testing.assert_close(slope, pairing, rtol=1e-8, atol=1e-8)
-
-        images = torch.stack([x, 2 * x, x.flip(0)])
-        several = [torch.stack([v, 0.9 * v, 1.1 * v]) for v in values]
-        for mapped in (several, values):
-            in_dims = (0, *(0 if mapped is several else None for _ in values))
-            got, log_dets = torch.func.vmap(function, in_dims)(images, *mapped)
-            for i in range(3):
-                own = [v[i] for v in mapped] if mapped is several else mapped
-                wanted, log_det = function(images[i], *own)
-                torch.testing.assert_close(got[i], wanted, rtol=1e-9, atol=1e-9)
-                torch.testing.assert_close(log_dets[i], log_det, rtol=1e-9, atol=1e-9)
+    leaves = [p.clone().requires_grad_() for p in primals]
+    grads = torch.func.grad(total, argnums=tuple(range(len(primals))))(*primals)
+    expected = torch.autograd.grad(total(*leaves), leaves)
+    torch.testing.assert_close(grads, expected, rtol=1e-10, atol=1e-10)
+    dots = tuple(map(torch.randn_like, primals))
+    _, slope = torch.func.jvp(total, primals, dots)
+    pairing = sum((g * d).sum() for g, d in zip(grads, dots, strict=True))
+    torch.testing.assert_close(slope, pairing, rtol=1e-8, atol=1e-8)
+    stacks = [torch.stack([p, 0.9 * p, 1.1 * p]) for p in primals]
+    for mapped in (len(stacks), 1):  # all, or the images alone
+        given = (*stacks[:mapped], *primals[mapped:])
+        in_dims = tuple(0 if i < mapped else None for i in range(len(given)))
+        found = torch.func.vmap(function, in_dims)(*given)
+        each = [function(*(s[i] for s in stacks[:mapped]), *primals[mapped:]) for i in range(3)]
+        wanted = tuple(map(torch.stack, zip(*each, strict=True)))
+        torch.testing.assert_close(found, wanted, rtol=1e-9, atol=1e-9)
 
 
 @pytest.mark.parametrize("name", ["autoregressive-2d", "emerging-3d", "periodic-2d"])
@@ -125,8 +124,7 @@ def test_log_determinants_have_second_derivatives_in_every_order_of_modes(
     def log_det(w: Any) -> Any:
         return functional_call(layer, {key: w}, (x,))[1].sum()
 
-    hessian = torch.autograd.functional.hessian(log_det, weight)
-    expected = (hessian * v).sum(tuple(range(weight.ndim, 2 * weight.ndim)))
+    expected = (hessian(log_det, weight) * v).sum(tuple(range(weight.ndim, 2 * weight.ndim)))
     found = torch.func.grad(lambda w: torch.func.jvp(log_det, (w,), (v,))[1])(weight)
     torch.testing.assert_close(found, expected)
     found = torch.func.jvp(torch.func.grad(log_det), (weight,), (v,))[1]
@@ -147,3 +145,53 @@ def test_forward_mode_of_forward_mode_is_refused(
 
     with pytest.raises(NotImplementedError, match="use jacfwd of jacrev"):
         torch.func.jvp(once, (x,), (x,))
+
+
+def test_an_image_that_is_not_finite_spoils_no_gradient_of_the_log_determinant() -> None:
+    torch.manual_seed(0)
+    layer = it.EmergingConv2d(2)
+    x = torch.full((1, 2, 3, 3), torch.inf)
+    layer(x)[1].sum().backward()
+    expected = 9 / layer.first.kernel.detach()[..., 0, 0].diagonal()
+    found = layer.first.kernel.grad
+    torch.testing.assert_close(found[..., 0, 0].diagonal(), expected)
+    assert torch.count_nonzero(found) == 2
+
+
+def test_the_inverse_of_a_singular_matrix_is_nan_and_no_other_one_is() -> None:
+    matrices = torch.eye(3, dtype=torch.complex128).repeat(3, 1, 1)
+    matrices[1, :, 1] = 0
+    assert inverse_or_nan(matrices).isnan().flatten(1).all(1).tolist() == [False, True, False]
+
+
+def test_singular_layers_have_gradients_and_no_exception() -> None:
+    emerging, plain = it.EmergingConv2d(2), it.Conv1x1(2)
+    with torch.no_grad():
+        emerging.first.kernel[0, 0, 0, 0] = 0.0
+        plain.weight.fill_(1.0)
+    for layer, weight in ((emerging, emerging.first.kernel), (plain, plain.weight)):
+        z, log_det = layer(torch.randn(1, 2, 3, 3))
+        assert log_det.item() == -math.inf
+        (z.sum() + log_det.sum()).backward()
+        assert not weight.grad[:, 0].isfinite().all()
+
+
+@directions
+@pytest.mark.parametrize("layer_name", ["autoregressive-1d", "periodic-1d", "plain", "qr", "plu"])
+def test_vectorized_jacobians(direction: str, layer_name: str, torch_layer: Build) -> None:
+    layer, x = torch_layer(layer_name)
+    x = x[:1]
+
+    def cubes(z: Any) -> Any:
+        return (getattr(layer, direction)(z)[0] ** 3).flatten()
+
+    def slope(z: Any, vectorize: bool) -> Any:
+        return jacobian(cubes, z, create_graph=True, vectorize=vectorize)
+
+    torch.testing.assert_close(slope(x, True), slope(x, False))
+    of_sum = [hessian(lambda z: cubes(z).sum(), x, vectorize=v) for v in (True, False)]
+    torch.testing.assert_close(*of_sum)
+    assert of_sum[1].abs().max() > 1e-3  # there is something to compare
+    # one level of vmap inside another
+    nested = [jacobian(lambda z, v=v: slope(z, v)[:2], x, vectorize=v) for v in (True, False)]
+    torch.testing.assert_close(*nested)

@@ -1,55 +1,145 @@
-"""PyTorch layers as modules: arguments, state, dtypes, memory formats, autocast."""
+"""PyTorch layers as modules: how they begin, copies, states, dtypes, memory formats, autocast."""
 
 from __future__ import annotations
 
 import copy
+import inspect
+import io
 import pickle
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 
 import invconv as ic
 import invconv_torch as it
+from invconv_torch.interop import TorchTransform
+from tests.conftest import TORCH_LAYERS
 
 Build = Callable[..., tuple[Any, Any]]
 
 
-def assert_same_run(a: Any, b: Any, x: Any) -> None:
-    """Hold that two layers compute the same, bit for bit, both ways."""
-    for method in ("forward", "inverse"):
-        for got, expected in zip(getattr(a, method)(x), getattr(b, method)(x), strict=True):
-            assert torch.equal(got, expected)
+def make(name: str) -> Any:
+    kind, arguments, settings, _ = TORCH_LAYERS[name]
+    return getattr(it, kind)(*arguments, **settings)
 
 
-def test_pickle_deepcopy_state_dict(layer_name: str, torch_layer: Build) -> None:
+def test_parameters_begin_as_the_seed_says(layer_name: str) -> None:
+    """In the default dtype, whatever the memory of a layer held that was deferred."""
+    with torch.device("meta"):
+        layer = make(layer_name)
+    layer.to_empty(device="cpu")
+    with torch.no_grad():
+        for tensor in layer.state_dict(keep_vars=True).values():
+            tensor.fill_(-7)
+    expected = make(layer_name)
+    for each in (layer, expected):
+        torch.manual_seed(5)
+        each.reset_parameters()
+    state = expected.state_dict()
+    assert all(torch.equal(layer.state_dict()[n], t) for n, t in state.items())
+    assert {p.dtype for p in expected.parameters()} == {torch.float32}
+    contiguous = all(p.is_contiguous() for p in expected.parameters())
+    assert contiguous, "torch.export.save warns of others"
+    layer.reset_parameters()
+    again = all(torch.equal(layer.state_dict()[n], t) for n, t in state.items())
+    assert again == (layer_name == "actnorm")  # which begins at the identity
+
+
+def test_layers_are_made_of_fake_tensors(layer_name: str) -> None:
+    with FakeTensorMode():
+        layer = make(layer_name)
+        assert all(isinstance(p.data, FakeTensor) for p in layer.parameters())
+    assert [p.shape for p in layer.parameters()] == [p.shape for p in make(layer_name).parameters()]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64", ">f8"])
+def test_an_operator_keeps_its_dtype(dtype: str) -> None:
+    conv = ic.EmergingConv.init(3, rng=np.random.default_rng(0), like=np.zeros(1, dtype))
+    wanted = torch.float32 if dtype == "float32" else torch.float64
+    for module in (it.InvertibleModule(conv), TorchTransform(conv)):
+        assert {p.dtype for p in module.parameters()} == {wanted}
+    kernel = it.InvertibleModule(conv).first.kernel.detach().numpy()
+    np.testing.assert_array_equal(kernel, conv.first.kernel)
+    half = it.InvertibleModule(conv, dtype=torch.bfloat16)
+    assert {p.dtype for p in half.parameters()} == {torch.bfloat16}
+
+
+@pytest.mark.parametrize("name", [n for n in TORCH_LAYERS if not n.endswith(("1d", "3d"))])
+def test_channels_last_comes_back(name: str, torch_layer: Build) -> None:
+    """For layers in the same format, too."""
+    layer, _ = torch_layer(name)
+    x = torch.randn(2, TORCH_LAYERS[name][1][0], 5, 4, dtype=torch.float64)
+    last = x.to(memory_format=torch.channels_last)
+    layer.to(memory_format=torch.channels_last)
+    for direction in (layer.forward, layer.inverse, layer.eval().inverse):
+        got, expected = direction(last)[0], direction(x)[0]
+        with torch.no_grad():
+            assert direction(last)[0].is_contiguous(memory_format=torch.channels_last)
+        assert got.is_contiguous(memory_format=torch.channels_last)
+        torch.testing.assert_close(got, expected, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", [n for n in TORCH_LAYERS if n not in ("actnorm", "circulant")])
+def test_parametrizations(name: str, torch_layer: Build) -> None:
+    """PyTorch's weight_norm of the largest parameter: the same map, and gradients beneath it."""
+    layer, x = torch_layer(name)
+    largest, _ = max(layer.named_parameters(), key=lambda item: item[1].numel())
+    path, _, own = largest.rpartition(".")
+    module, expected = layer.get_submodule(path), layer(x)
+    torch.nn.utils.parametrizations.weight_norm(module, own)
+    z, log_det = layer(x)
+    torch.testing.assert_close((z, log_det), expected, rtol=1e-12, atol=1e-12)
+    for mode in (True, False):
+        back, _ = layer.train(mode).inverse(z)
+        torch.testing.assert_close(back, x, rtol=1e-9, atol=1e-9)
+    (z**2).sum().backward()
+    beneath = list(module.parametrizations[own].parameters())
+    assert beneath
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in beneath)
+
+
+def test_copies_and_states_are_the_same_layer(layer_name: str, torch_layer: Build) -> None:
+    """Pickled, copied, or by a file of its state, which only a layer of its own kind takes."""
     layer, x = torch_layer(layer_name)
     layer.eval().inverse(x)  # what is remembered does not travel
-    for other in (pickle.loads(pickle.dumps(layer)), copy.deepcopy(layer)):
-        assert other._inverses is None
-        assert_same_run(layer, other, x)
-    other, _ = torch_layer(layer_name)
-    with torch.no_grad():
-        for p in other.parameters():
-            p.mul_(1.5)
-    other.load_state_dict(layer.state_dict(), strict=True)
-    assert_same_run(layer, other.eval(), x)
+    stream = io.BytesIO()
+    torch.save(layer.state_dict(), stream)
+    stream.seek(0)
+    state = torch.load(stream)
+    kind, arguments, settings, _ = TORCH_LAYERS[layer_name]
+    make_another = partial(getattr(it, kind), *arguments, dtype=torch.float64)
+    loaded = make_another(**settings).eval()
+    loaded.load_state_dict(state)
+    for same in (loaded, pickle.loads(pickle.dumps(layer)), copy.deepcopy(layer)):
+        assert same._inverses is None
+        for method in ("forward", "inverse"):
+            torch.testing.assert_close(
+                getattr(same, method)(x), getattr(layer, method)(x), rtol=0, atol=0
+            )
+    for more in ({"max_gain": 7.0}, {"dilation": 3}, {"padding": "circular"}, {"direction": 1}):
+        if next(iter(more)) in inspect.signature(getattr(it, kind)).parameters:
+            another = make_another(**(settings | more))
+            if repr(another) == repr(loaded):
+                continue
+            with pytest.raises(RuntimeError, match="got that of"):
+                another.load_state_dict(state)
+            another.load_state_dict(dict(state))  # which says nothing of its kind
 
 
-def test_the_seed_decides_the_start(layer_name: str, torch_layer: Build) -> None:
-    first, _ = torch_layer(layer_name)
-    second, _ = torch_layer(layer_name)
-    torch.manual_seed(3)
-    first.reset_parameters()
-    torch.manual_seed(3)
-    second.reset_parameters()
-    third = copy.deepcopy(second)
-    third.reset_parameters()
-    state = second.state_dict()
-    assert all(torch.equal(t, state[n]) for n, t in first.state_dict().items())
-    if layer_name != "actnorm":
-        assert not all(torch.equal(t, state[n]) for n, t in third.state_dict().items())
+def test_a_state_of_another_class_is_refused_in_a_model_too() -> None:
+    one, other = (
+        torch.nn.Sequential(layer, it.ActNorm(2))
+        for layer in (it.PeriodicConv2d(2), it.ExponentialConv2d(2))
+    )
+    message = r"0: expected the state of ExponentialConv\(.*, got that of PeriodicConv\("
+    for strict in (True, False):
+        with pytest.raises(RuntimeError, match=message):
+            other.load_state_dict(one.state_dict(), strict=strict)
 
 
 def test_dtypes_and_devices(layer_name: str, torch_layer: Build) -> None:
@@ -88,21 +178,16 @@ def test_autocast_factors_in_the_parameters_dtype(layer_name: str, torch_layer: 
 
 def test_arguments_and_repr() -> None:
     layer = it.EmergingConv2d(4, (3, 5), dilation=(1, 2), mask="raster", mixing="plu", bias=False)
-    text = repr(layer)
     for shown in ("raster", "dilation=(1, 2)", "PLUConv1x1", "bias=False", "kernel_size=(2, 5)"):
-        assert shown in text
+        assert shown in repr(layer)
     names = set(layer.state_dict())
     assert {"first.kernel", "second.kernel", "mixing.lower", "mixing.permutation"} <= names
-    assert "kernel_size=(2, 2)" in repr(it.AutoregressiveConv2d(3))
-    assert "kernel_size=(3, 5)" in repr(it.SymmetricConv2d(3, (3, 5)))
     assert isinstance(layer.operator(), ic.Chain)
     for bad in ({"mixing": "lu"}, {"mask": "circle"}, {"kernel_size": 2}):
         with pytest.raises(ValueError, match=next(iter(bad))):
             it.EmergingConv2d(4, **bad)
     with pytest.raises(ValueError, match="parametrization"):
         it.Conv1x1(4, "lu")
-    with pytest.raises(ValueError, match="4 channel"):
-        layer(torch.zeros(1, 3, 8, 8))
 
 
 def test_settings_are_named_and_operators_are_operators() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -19,12 +20,9 @@ PRODUCTS = ("mm", "bmm", "addmm", "baddbmm", "convolution", "convolution_backwar
 
 def switches() -> dict[str, str]:
     """Return every switch of the CPU's products."""
-    mkldnn = torch.backends.mkldnn
-    return {
-        "matmul": mkldnn.matmul.fp32_precision,
-        "conv": mkldnn.conv.fp32_precision,
-        "all": mkldnn.fp32_precision,
-    }
+    cpu = torch.backends.mkldnn
+    kinds = {"matmul": cpu.matmul, "conv": cpu.conv, "all": cpu}
+    return {kind: switch.fp32_precision for kind, switch in kinds.items()}
 
 
 @pytest.fixture
@@ -82,18 +80,27 @@ def test_no_product_runs_in_reduced_precision(
     assert watch.loose == ["mm"]
 
 
-@pytest.mark.usefixtures("reduced")
-def test_restored_after_an_error_and_after_threads() -> None:
-    x, before = torch.zeros(2), switches()
-
-    def fail() -> None:
-        with full_precision(x):
-            assert switches()["matmul"] == "ieee"
+@pytest.mark.parametrize("reduced_to", ["bf16", "tf32"])
+@pytest.mark.parametrize("product", ["matmul", "conv"])
+def test_a_switch_of_one_kind_of_product_alone_is_seen(product: str, reduced_to: str) -> None:
+    """And restored, after an error too."""
+    switch = getattr(torch.backends.mkldnn, product)
+    try:
+        switch.fp32_precision = reduced_to
+        before = switches()
+        with suppress(ZeroDivisionError), full_precision(torch.zeros(1)):
+            assert switches()[product] == "ieee"
             raise ZeroDivisionError
+        assert switches() == before
+        assert before[product] == reduced_to
+    finally:
+        switch.fp32_precision = "none"
+    assert precision.nothing_reduces("cpu")  # the next call has nothing to look at
 
-    with pytest.raises(ZeroDivisionError):
-        fail()
-    assert switches() == before
+
+@pytest.mark.usefixtures("reduced")
+def test_switches_are_restored_after_the_last_thread() -> None:
+    x, before = torch.zeros(2), switches()
     inside, leave = threading.Event(), threading.Event()
 
     def hold() -> None:
@@ -110,19 +117,3 @@ def test_restored_after_an_error_and_after_threads() -> None:
     leave.set()
     thread.join()
     assert switches() == before
-
-
-@pytest.mark.parametrize("reduced_to", ["bf16", "tf32"])
-@pytest.mark.parametrize("product", ["matmul", "conv"])
-def test_a_switch_of_one_kind_of_product_alone_is_seen(product: str, reduced_to: str) -> None:
-    switch = getattr(torch.backends.mkldnn, product)
-    try:
-        switch.fp32_precision = reduced_to
-        before = switches()
-        with full_precision(torch.zeros(1)):
-            assert switches()[product] == "ieee"
-        assert switches() == before
-        assert before[product] == reduced_to
-    finally:
-        switch.fp32_precision = "none"
-    assert precision.nothing_reduces("cpu")  # the next call has nothing to look at

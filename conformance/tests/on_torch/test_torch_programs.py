@@ -47,7 +47,9 @@ def test_a_program_runs_without_invconv(
     module = Both(layers)
     batch = tuple({0: torch.export.Dim.DYNAMIC} for _ in images)
     program = torch.export.export(module, images, dynamic_shapes=(batch,))
-    assert "invconv" in str(program.graph)
+    calls = [str(node.target) for node in program.graph.nodes]
+    assert any("invconv." in call for call in calls)  # a solve is one node, whatever the grid
+    assert len(calls) < 150 * len(names)
     program = program.run_decompositions(it.decompositions())
     assert "invconv" not in str(program.graph)
     others = [torch.randn(3, *x.shape[1:], dtype=x.dtype) for x in images]
@@ -84,38 +86,33 @@ def test_an_exponential_has_no_decomposition() -> None:
 def test_inductor_trains_and_samples() -> None:
     """Of complex numbers, as a PeriodicConv's log-determinant has them, it has to see none."""
     torch.manual_seed(0)
-    flows = []
-    for _ in range(2):
-        torch.manual_seed(0)
-        kinds = it.PeriodicConv2d, it.SymmetricConv2d, it.ExponentialConv2d, it.ActNorm
-        layers = [kind(3) for kind in kinds]
-        flows.append(torch.nn.ModuleList([*layers, it.EmergingConv2d(3, mixing="qr")]))
+    kinds = it.PeriodicConv2d, it.SymmetricConv2d, it.ExponentialConv2d, it.ActNorm
+    emerging = it.EmergingConv2d(3, mixing="qr")
+    flow = torch.nn.ModuleList([*(kind(3) for kind in kinds), emerging])
+    weights, x = list(flow.parameters()), torch.randn(4, 3, 6, 6)
 
-    def loss(flow: Any, x: Any) -> Any:
+    def loss(x: Any) -> Any:
         total = 0.0
         for layer in flow:
             x, log_det = layer(x)
             total = total + log_det
         return (0.5 * x.square().sum((1, 2, 3)) - total).mean()
 
-    def sample(flow: Any, z: Any) -> Any:
+    def sample(z: Any) -> Any:
         for layer in reversed(flow):
             z = layer.inverse(z)[0]
         return z
 
-    x = torch.randn(4, 3, 6, 6)
     torch._dynamo.reset()
-    for flow, run in zip(flows, (lambda f: f, torch.compile), strict=True):
-        # of a rate at which no inverse explodes
-        optimizer, step = torch.optim.SGD(flow.parameters(), lr=1e-4), run(loss)
-        for _ in range(3):
-            optimizer.zero_grad()
-            step(flow, x).backward()
-            optimizer.step()
-    for one, other in zip(flows[0].parameters(), flows[1].parameters(), strict=True):
-        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
+    step = torch.compile(loss)
+    for _ in range(2):  # the parameters of the second step are those that the first one left
+        gradients = torch.autograd.grad(step(x), weights)
+        expected = torch.autograd.grad(loss(x), weights)
+        torch.testing.assert_close(gradients, expected, rtol=1e-4, atol=1e-4)
+        with torch.no_grad():
+            torch._foreach_sub_(weights, [1e-4 * g for g in gradients])
     with torch.no_grad():
-        torch.testing.assert_close(torch.compile(sample)(flows[1], x), sample(flows[1], x))
+        torch.testing.assert_close(torch.compile(sample)(x), sample(x))
 
 
 @pytest.mark.slow

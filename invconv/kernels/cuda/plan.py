@@ -209,9 +209,9 @@ def plan_of(
         layout = Layout(channels, tuple(map(turn, offsets)), order, itemsize)
         if any(o[2] < 0 for o in layout.within):
             continue
-        axes = tuple(map(turn, (extent, strides, direction, dilation)))
+        axes, steps, ways, factors = map(turn, (extent, strides, direction, dilation))
         for weights_shared in [False] if layout.weights_kept else [True, False]:
-            plan = Plan(layout, *axes, lower, device, weights_shared)
+            plan = Plan(layout, axes, steps, ways, factors, lower, device, weights_shared)
             least = _FEW_ROWS if weights_shared else max(1, layout.depth)
             if plan.most_rows >= min(plan.plane[0], least):
                 return plan

@@ -9,7 +9,7 @@ import jax
 from jax import numpy as jnp
 
 from invconv_jax import interop
-from tests.interop.peers.flow import Flow
+from tests.interop.peers import Flow
 
 Shape = tuple[int, ...]
 
@@ -28,12 +28,7 @@ def _in_bijx(conv: Any, event: Shape) -> Flow:
         return both
 
     axes = len(event)
-    return Flow(
-        part,
-        flow.log_density,
-        run(part.reverse, axes),
-        run(part.forward, axes),
-    )
+    return Flow(part, flow.log_density, run(part.reverse, axes), run(part.forward, axes))
 
 
 def _in_distrax(conv: Any, event: Shape) -> Flow:
@@ -42,12 +37,7 @@ def _in_distrax(conv: Any, event: Shape) -> Flow:
     part = interop.DistraxBijector(conv, ndim=len(event) - 1)
     normal = distrax.Normal(jnp.zeros(event), jnp.ones(event))
     flow = distrax.Transformed(distrax.Independent(normal, len(event)), part)
-    return Flow(
-        part,
-        flow.log_prob,
-        part.inverse_and_log_det,
-        part.forward_and_log_det,
-    )
+    return Flow(part, flow.log_prob, part.inverse_and_log_det, part.forward_and_log_det)
 
 
 def _in_flowjax(conv: Any, event: Shape) -> Flow:
@@ -56,15 +46,8 @@ def _in_flowjax(conv: Any, event: Shape) -> Flow:
     part = interop.FlowjaxBijection(conv, event)
     flow = distributions.Transformed(distributions.StandardNormal(event), part)
 
-    def batched(run: Any) -> Any:
-        return jax.vmap(jax.vmap(run))
-
-    return Flow(
-        part,
-        flow.log_prob,
-        batched(part.inverse_and_log_det),
-        batched(part.transform_and_log_det),
-    )
+    ways = part.inverse_and_log_det, part.transform_and_log_det
+    return Flow(part, flow.log_prob, *(jax.vmap(jax.vmap(way)) for way in ways))
 
 
 def _in_numpyro(conv: Any, event: Shape) -> Flow:

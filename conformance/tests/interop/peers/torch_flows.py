@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from invconv_torch import interop
-from tests.interop.peers.flow import Flow
+from tests.interop.peers import Flow
 
 Shape = tuple[int, ...]
 
@@ -23,12 +23,8 @@ def _in_torch(layer: Any, event: Shape, of: Any = torch.distributions, kind: Any
         b = t(a)
         return b, t.log_abs_det_jacobian(a, b)
 
-    return Flow(
-        transform,
-        flow.log_prob,
-        lambda x: run(transform.inv, x),
-        lambda z: run(transform, z),
-    )
+    there, back = lambda x: run(transform.inv, x), lambda z: run(transform, z)
+    return Flow(transform, flow.log_prob, there, back)
 
 
 def _in_pyro(layer: Any, event: Shape) -> Flow:
@@ -82,12 +78,7 @@ def _in_freia(layer: Any, event: Shape) -> Flow:
         z, log_det = flow(x)
         return -(z**2 + math.log(2 * math.pi)).sum(tuple(range(1, z.ndim))) / 2 + log_det
 
-    return Flow(
-        flow,
-        log_prob,
-        flow,
-        lambda z: flow(z, rev=True),
-    )
+    return Flow(flow, log_prob, flow, lambda z: flow(z, rev=True))
 
 
 TORCH: dict[str, Callable[[Any, Shape], Flow]] = {

@@ -1,0 +1,228 @@
+"""Beyond the laws: random operators, factors, exponentials, symmetric ones, squeezes."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import math
+import warnings
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+import scipy.fft
+import scipy.linalg
+import scipy.ndimage
+import scipy.signal
+import torch
+
+import invconv as ic
+from invconv.arrays.registry import agnostic
+from invconv_conformance.cases import drawn
+from invconv_conformance.cases.drawn import FAMILIES
+from invconv_conformance.truth import oracle
+
+RNG = np.random.default_rng(0)
+EPS_BOUND = {"float64": 1e-12, "float32": 2e-6}
+ENOUGH = 8  # of 150 draws, which are well and badly conditioned, up to overflow
+
+
+def require_that_it_is_the_oracles(
+    host: ic.InvertibleConv, grid: tuple[int, ...], dtype: str, rng: np.random.Generator
+) -> bool:
+    """Compare where the condition leaves digits, and tell whether it does."""
+    with np.errstate(all="ignore"):  # of what leaves the range, which is not compared
+        conv = host.asarrays(np.empty(0, dtype))
+        matrix, shift = oracle.affine(conv.asarrays(np.empty(0)), grid)
+        if not np.isfinite(matrix).all():
+            return False
+        values = np.linalg.svd(matrix, compute_uv=False)
+        condition = float(values[0] / values[-1]) if values[-1] > 0 else math.inf
+    within_range = condition < math.inf and np.abs(np.log(values)).max() < 30
+    if not within_range or not condition * EPS_BOUND[dtype] < 1e-3:
+        return False
+    bound = EPS_BOUND[dtype] * condition
+    batch = (2,) if host.ndim is None else tuple(int(n) for n in rng.integers(0, 3, 2))
+    x = rng.standard_normal((*batch, host.channels, *grid)).astype(dtype)
+    rows = x.reshape(math.prod(batch), len(matrix)).astype(float)
+    expected = (rows @ matrix.T + shift).reshape(x.shape)
+    with agnostic() if rng.random() < 0.5 else contextlib.nullcontext():
+        y, log_det = conv.forward_and_log_det(x)
+        back = conv.prepare(grid, check=False).inverse(expected.astype(dtype))
+    assert float(np.linalg.norm(y - expected)) <= bound * float(np.linalg.norm(expected))
+    assert float(np.linalg.norm(back - x)) <= 3 * bound * float(np.linalg.norm(x))
+    rounding = bound * max(1.0, float(np.abs(np.log(values)).sum()))
+    if isinstance(host, ic.PeriodicConv):
+        # taps that fall onto one pixel may cancel; the rounding of each stays, in every logarithm
+        reach = float(np.abs(host.kernel).sum() / values[-1])
+        rounding += float(np.finfo(dtype).eps) * len(matrix) * reach
+    assert np.all(np.abs(log_det - np.linalg.slogdet(matrix)[1]) <= rounding)
+    assert log_det.shape == batch
+    assert y.dtype == back.dtype == log_det.dtype == np.dtype(dtype)
+    return True
+
+
+@pytest.mark.parametrize("dtype", EPS_BOUND)
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_random_operator(family: str, dtype: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(drawn, "LARGE", 300)  # unknowns
+    compared, draws = 0, np.random.default_rng([7, list(FAMILIES).index(family)]).spawn(150)
+    while compared < ENOUGH:
+        rng = draws.pop()
+        conv, grid = FAMILIES[family](rng)
+        compared += require_that_it_is_the_oracles(conv, grid, dtype, rng)
+
+
+def ill_conditioned_plu(rng: np.random.Generator) -> ic.PLUConv1x1:
+    """Return factors of a condition of some 1e5, of which W itself would lose half the digits."""
+    conv = ic.PLUConv1x1.init(5, rng=rng)
+    log_scale = np.asarray([0, -2.0, 1, -9, 2])
+    return conv.replace(lower=2 * rng.standard_normal((5, 5)), log_scale=log_scale)
+
+
+def ill_conditioned_qr(rng: np.random.Generator) -> ic.QRConv1x1:
+    conv = ic.QRConv1x1.init(5, rng=rng)
+    scale = np.asarray([1e-2, 3.0, -1e-3, 1.0, 20.0])
+    return conv.replace(upper=rng.standard_normal((5, 5)), scale=scale)
+
+
+@pytest.mark.parametrize("kind", [ill_conditioned_plu, ill_conditioned_qr])
+@pytest.mark.parametrize("seed", range(4))
+def test_gradients_of_an_inverse_keep_the_digits_of_float32(kind: Any, seed: int) -> None:
+    """Against float64, which the laws hold to the dense matrix."""
+    rng = np.random.default_rng(seed)
+    conv = kind(rng).asarrays(np.empty(0, np.float32))
+    y, x_bar = rng.standard_normal((2, 3, 5, 2, 3)).astype(np.float32)
+    exact = conv.asarrays(np.empty(0))
+    assert 1e4 < float(np.linalg.cond(exact.matrix())) < 1e9
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        truth, truth_bar = exact.inverse_vjp(y.astype(float), x_bar.astype(float))
+        found, y_bar = conv.inverse_vjp(y, x_bar)
+    for name, right in (truth | {"y": truth_bar}).items():
+        error = np.abs((y_bar if name == "y" else found[name]) - right).max() / np.abs(right).max()
+        assert error < 3e-5, (name, error)
+
+
+def almost_singular(pivot: float) -> ic.PLUConv1x1:
+    """Return W = [[1, 1], [1, 1 + pivot]] by its factors; W rounds to a singular matrix."""
+    one = np.asarray([[0.0, 0], [1, 0]])
+    return ic.PLUConv1x1(np.arange(2), one, one.T, np.ones(2), np.asarray([0.0, math.log(pivot)]))
+
+
+@pytest.mark.filterwarnings("ignore::invconv.IllConditionedWarning")
+def test_a_matrix_that_rounds_to_a_singular_one_has_a_gradient() -> None:
+    conv = almost_singular(1e-20)
+    _, y_bar = conv.inverse_vjp(np.ones((1, 2, 1)), np.ones((1, 2, 1)))
+    np.testing.assert_allclose(y_bar[0, :, 0], [1, 0], atol=1e-12)  # W^-T (1, 1), exactly
+    _, y_bar = ic.Inverse(conv).forward_vjp(np.ones((1, 2, 1)), np.ones((1, 2, 1)))
+    np.testing.assert_allclose(y_bar[0, :, 0], [1, 0], atol=1e-12)
+
+
+@pytest.mark.parametrize("grid", [(8, 8), (40, 40)])
+def test_a_condition_by_norms_sees_the_factors(grid: tuple[int, int]) -> None:
+    """Exact on the small grid, an estimate by the transpose on the large one."""
+    chain = ic.Chain([almost_singular(1e-17), ic.ActNorm.init(2)])
+    assert chain.condition(grid) == pytest.approx(4e17)
+
+
+def test_the_oracle_agrees_with_scipy() -> None:
+    for norm in (0.0, 1e-3, 1.0, 20.0):
+        matrix = RNG.standard_normal((12, 12))
+        matrix *= norm / np.linalg.norm(matrix, 2)
+        truth, found = scipy.linalg.expm(matrix), oracle.exponential(matrix)
+        assert np.abs(found - truth).max() <= 1e-13 * np.abs(truth).max()
+
+
+def test_an_exponential_that_loses_everything_says_what_to_do() -> None:
+    conv = ic.ExponentialConv(np.full((1, 1, 3), 10.0))
+    found = ic.diagnose(conv, (12,))
+    assert found.digits < 2
+    assert "make the symmetric part of the kernel smaller" in found.advice[0]
+
+
+@pytest.mark.parametrize("padding", ["zeros", "circular"])
+def test_a_skew_kernel_loses_nothing_and_needs_no_bound(padding: str) -> None:
+    kernel = RNG.standard_normal((2, 2, 3))
+    kernel = 10 * (kernel - kernel.transpose(1, 0, 2)[:, :, ::-1])
+    conv = ic.ExponentialConv(kernel, padding=padding)
+    assert ic.diagnose(conv, (9,)).digits > 13
+    bounded = ic.bounded(conv, 1.5).kernel
+    assert np.abs(bounded - kernel).max() < 1e-12 * np.abs(kernel).max()
+
+
+@pytest.mark.parametrize("norm", [1e-9, 1e-5, 1e-3, 0.5])
+def test_a_series_has_enough_terms_at_small_norms(norm: float) -> None:
+    """Of a shift around a circle, whose powers are shifts."""
+    conv = ic.ExponentialConv(np.asarray([[[0.0, 0.0, norm]]]), padding="circular")
+    found = conv.forward(np.eye(5)[:, None])[:, 0]
+    truth = scipy.linalg.expm(norm * np.roll(np.eye(5), 1, axis=1))
+    assert np.abs(found - truth.T).max() <= 1e-15 * np.abs(truth).max()
+
+
+def test_no_number_comes_of_a_norm_that_is_none() -> None:
+    for value in (math.nan, math.inf, 1e5):
+        conv = ic.ExponentialConv(np.asarray([[[0.0, 0.0, value]]]))
+        with np.errstate(invalid="ignore"):
+            assert np.isnan(conv.forward(np.ones((1, 1, 4)))).all()
+            assert np.isnan(conv.forward(np.ones((1, 1, 1)))).any() == False  # noqa: E712 - no tap
+
+
+def test_a_whole_point_spread_function_warns_with_the_slice_to_pass() -> None:
+    one = scipy.signal.windows.gaussian(5, 0.5)
+    psf = np.outer(one, one) / one.sum() ** 2
+    with pytest.warns(UserWarning, match=r"pass kernel\[..., 2:, 2:\]") as issued:
+        ic.SymmetricConv(psf[None, None])
+    assert issued[0].filename == __file__
+    x = RNG.random((1, 20, 24))
+    y = scipy.ndimage.convolve(x[0], psf, mode="reflect")[None]
+    np.testing.assert_allclose(ic.SymmetricConv(psf[None, None, 2:, 2:]).inverse(y), x, atol=1e-12)
+    for half in ([3.0, 2, 1], [1.0, 2, 0.9], [1.0, 2], [[1.0]]):  # which are none
+        ic.SymmetricConv(np.asarray(half)[None, None])
+
+
+def test_diagnose_names_the_half_period() -> None:
+    conv = ic.SymmetricConv(np.asarray([1.0, -0.4999]).reshape(1, 1, 2))
+    assert ic.diagnose(conv, (8,)).frequency == (0.0,)
+    turned = ic.SymmetricConv(np.asarray([1.0, 0.5]).reshape(1, 1, 2))
+    found = ic.diagnose(turned, (8,))
+    assert found.frequency == (3.5,)  # the last cosine
+    assert "3.5 periods across the grid" in str(found)
+
+
+@pytest.mark.parametrize("basis", ["haar", "dct"])
+@pytest.mark.parametrize(("ndim", "factor"), [(1, 8), (3, 2), (4, 2), (2, 1)])
+def test_blocks_go_through_an_orthonormal_matrix(basis: str, ndim: int, factor: int) -> None:
+    """Two axes are the law "squeeze"."""
+    dense = functools.reduce(np.kron, [oracle.block_transform(basis, factor).astype(float)] * ndim)
+    np.testing.assert_allclose(dense @ dense.T, np.eye(len(dense)), atol=1e-15)
+    x = RNG.standard_normal((2, 3, *(factor * n for n in range(1, ndim + 1))))
+    pairs = x.reshape(2, 3, *(n for size in x.shape[2:] for n in (size // factor, factor)))
+    inside, places = range(3, 3 + 2 * ndim, 2), range(2, 2 + 2 * ndim, 2)
+    blocks = pairs.transpose(0, 1, *inside, *places).reshape(2, 3, factor**ndim, -1)
+    for how, wanted in (("pixels", blocks), (basis, dense @ blocks)):
+        found = ic.squeeze(x, factor, ndim=ndim, basis=how)
+        np.testing.assert_allclose(found.reshape(blocks.shape), wanted, atol=1e-14)
+        np.testing.assert_allclose(ic.unsqueeze(found, factor, ndim=ndim, basis=how), x, atol=1e-14)
+
+
+def test_cosines_are_scipys() -> None:
+    x = RNG.standard_normal((1, 6, 3))
+    found = ic.squeeze(x, 3, basis="dct").reshape(3, 3, 2)
+    blocks = x.reshape(2, 3, 3).transpose(1, 2, 0)
+    np.testing.assert_allclose(found, scipy.fft.dctn(blocks, axes=(0, 1), norm="ortho"), atol=1e-15)
+
+
+def test_libraries_differentiate_it() -> None:
+    x = RNG.standard_normal((2, 4, 4)).astype(np.float32)
+    bar = RNG.standard_normal((8, 2, 2)).astype(np.float32)
+    tensor = torch.as_tensor(x).requires_grad_()
+    (torch.as_tensor(bar) * ic.squeeze(tensor, basis="dct")).sum().backward()
+    squeezed = jax.jit(lambda x: ic.squeeze(x, basis="dct"))
+    (in_jax,) = jax.vjp(squeezed, jax.numpy.asarray(x))[1](jax.numpy.asarray(bar))
+    wanted = ic.unsqueeze(bar, basis="dct")  # the transpose of an orthogonal map
+    np.testing.assert_allclose(tensor.grad, wanted, atol=1e-6)
+    np.testing.assert_allclose(in_jax, wanted, atol=1e-6)
+    half = ic.squeeze(torch.as_tensor(x).to(torch.bfloat16), basis="haar")
+    assert half.dtype == torch.bfloat16
