@@ -107,8 +107,9 @@ def test_without_llvmlite_the_scan_runs(case: Case, monkeypatch: pytest.MonkeyPa
 @pytest.mark.parametrize("batch", [1, 16])
 def test_prepared_weights_have_the_layout_of_the_lanes(batch: int) -> None:
     """Of 48 channels both layouts have the same size; a vmap computes weights of its own."""
-    conv, y = convolution(48), images(batch, 48, 3, 4)
-    prepared = in_jax(conv).prepare((3, 4), check=False)
+    rng = np.random.default_rng(0)
+    conv, y = ic.AutoregressiveConv.init(48, rng=rng), rng.standard_normal((batch, 48, 3, 4))
+    prepared = conv.asarrays(jnp.zeros(())).prepare((3, 4), check=False)
     found = jax.jit(lambda p, y: p.inverse(y))(prepared, y)
     assert np.array_equal(found, conv.inverse(y))
     two = jax.tree.map(lambda leaf: jnp.stack([leaf, leaf]), prepared)
