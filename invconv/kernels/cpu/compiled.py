@@ -10,6 +10,7 @@ from __future__ import annotations
 import ctypes
 import functools
 import math
+import operator
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -28,6 +29,8 @@ Buffer = tuple[int, Floats]
 
 _KEPT = 2**25  # bytes at most of the buffer that a thread keeps
 _ALIGNED = 64  # bytes: no vector lies across two lines of the cache
+
+_state = operator.methodcaller("shared")  # makes the shared state of a `_Run`
 
 _PREPARE = ctypes.CFUNCTYPE(None, *[ctypes.c_void_p] * 4)
 _SOLVE = ctypes.CFUNCTYPE(None, *[ctypes.c_void_p] * 7, ctypes.c_int64)
@@ -49,7 +52,7 @@ class CompiledSolve:
     # the weights in the layouts that were needed, by the channels of a block
     _weights: dict[int, Floats] = field(default_factory=dict, init=False, repr=False)
     # the last batch and number of threads, and their runs
-    _last: Any = field(default=(None, (None, 1, 0)), init=False, repr=False)
+    _last: Any = field(default=(None, (None, None, 1, 0)), init=False, repr=False)
 
     @functools.cached_property
     def _sample(self) -> Shape:
@@ -61,9 +64,8 @@ class CompiledSolve:
         if known is None:
             g, matrices = self.geometry, self.matrices
             known = np.zeros(plan.weights, matrices.dtype)
-            prepare = _PREPARE(machine.prepare(self.target, g.itemsize).address)
-            given = (address_of(a) for a in (matrices, known, plan.numbers))
-            work = functools.partial(prepare, *given)
+            prepare, numbers = _prepare(self.target, g.itemsize, plan)
+            work = functools.partial(prepare, address_of(matrices), address_of(known), numbers)
             in_buffers(work, g.scratch * g.itemsize, 1, known)
             self._weights[plan.header.block] = known
         return known
@@ -100,16 +102,15 @@ class CompiledSolve:
         many ``workers`` solve: one thread solves a few images. ``keeps`` must not be freed while
         another thread may still be at work.
         """
-        key, (runs, most, size) = self._last
+        key, (runs, places, most, size) = self._last
         if key != (batch, workers):  # hashing a geometry takes as long as a small solve
-            found, most = _runs(self.geometry, self.target, batch, workers)
-            runs = [(run, address_of(self.weights(run.plan))) for run in found]
-            size = max(run.size for run in found)
-            vars(self).update(_last=((batch, workers), (runs, most, size)))
-        states = [run.shared() for run, _ in runs]
+            runs, most, size = _runs(self.geometry, self.target, batch, workers)
+            places = [address_of(self.weights(run.plan)) for run in runs]
+            vars(self).update(_last=((batch, workers), (runs, places, most, size)))
+        states = list(map(_state, runs))
 
         def work(z: int) -> None:
-            for (run, weights), state in zip(runs, states, strict=True):
+            for run, weights, state in zip(runs, places, states, strict=True):
                 given = y + run.start, x + run.start, weights, run.program
                 run.solve(*given, ctypes.addressof(state), z, run.sums, run.batch)
 
@@ -148,6 +149,12 @@ def compiled_solve(
     return CompiledSolve(g, target, matrices, shape)
 
 
+@functools.lru_cache(maxsize=256)
+def _prepare(target: Target, itemsize: int, plan: Program) -> tuple[Any, int]:
+    """Return the function that computes weights, and the address of a program, which it keeps."""
+    return _PREPARE(machine.prepare(target, itemsize).address), address_of(plan.numbers)
+
+
 @dataclass(frozen=True, eq=False)
 class _Run:
     """A prepared solve of some images of a batch, for any addresses of images."""
@@ -167,8 +174,10 @@ class _Run:
 
 
 @functools.lru_cache(maxsize=256)
-def _runs(g: Geometry, target: Target, batch: int, workers: int) -> tuple[tuple[_Run, ...], int]:
-    """Return the runs of a batch, and the number of threads of the largest.
+def _runs(
+    g: Geometry, target: Target, batch: int, workers: int
+) -> tuple[tuple[_Run, ...], int, int]:
+    """Return the runs of a batch, the number of threads and the bytes of the largest.
 
     There is one run of all images, or one of the images that fill vectors and one of the rest.
     """
@@ -196,7 +205,7 @@ def _runs(g: Geometry, target: Target, batch: int, workers: int) -> tuple[tuple[
             )
         )
         start += count
-    return tuple(runs), max(run.workers for run in runs)
+    return tuple(runs), max(run.workers for run in runs), max(run.size for run in runs)
 
 
 class _Buffers(threading.local):

@@ -1,0 +1,257 @@
+"""Recursive filters with SciPy's signatures, on every library and differentiable in all arguments.
+
+    a[0] y[n] = b[0] x[n] + ... + b[K] x[n - K] - a[1] y[n - 1] - ... - a[K] y[n - K]
+
+is A y = B x with two autoregressive convolutions of one channel: y = A^-1 B x. An initial state zi
+of the transposed direct form II is added to the first K numbers of B x.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from invconv.arrays.namespaces import (
+    Array,
+    constant,
+    is_known,
+    namespace,
+    readable,
+    size,
+    to_float,
+    zeros,
+)
+from invconv.arrays.validation import require_alike, require_array, require_real
+from invconv.kernels.primitives import matmul
+from invconv.operators.autoregressive import AutoregressiveConv
+
+
+def lfilter(b: Any, a: Any, x: Array, axis: int = -1, zi: Array | None = None) -> Any:
+    """Filter signals with a rational transfer function, as `scipy.signal.lfilter`.
+
+    Every step is differentiable, in b, a, x and zi.
+
+    Parameters
+    ----------
+    b, a : array or sequence of numbers, shape (..., k)
+        Numerator and denominator; a[0] is not zero. Axes before the last broadcast against the
+        other axes of x: there a filter of its own runs for each index.
+    x : array
+        Signals, real and floating. Its dtype is that of the result; b and a of plain numbers or of
+        NumPy are cast to it.
+    axis : int
+        The axis of time.
+    zi : array, optional
+        The state at first: as x, with K = max(len(a), len(b)) - 1 numbers along ``axis``, or 1
+        along other axes.
+
+    Returns
+    -------
+    array, or (array, array)
+        y, shaped as x; with ``zi`` also the state at the end, with which the next piece of the
+        signals goes on.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an array is complex or of another library, a[0] is zero, or shapes do not fit.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> lfilter([1.0], [1.0, -0.5], np.asarray([1.0, 0.0, 0.0]))
+    array([1.  , 0.5 , 0.25])
+    >>> y, state = lfilter([1.0], [1.0, -0.5], np.asarray([1.0, 0.0]), zi=np.zeros(1))
+    >>> lfilter([1.0], [1.0, -0.5], np.asarray([0.0]), zi=state)[0]
+    array([0.25])
+    """
+    require_array("x", x)
+    require_real("x", x)
+    b, a = _coefficients("b", b, x), _coefficients("a", a, x)
+    there, back = _last(x, axis)
+    signals = namespace(x).permute_dims(x, there)
+    state = None if zi is None else _state(zi, x, signals, there, _order(b, a))
+    run: Callable[..., tuple[Array, Array]] = _one if b.ndim == a.ndim == 1 else _each
+    y, last = run(b, a, signals, state)
+    xp = namespace(x)
+    y = xp.permute_dims(y, back)
+    return y if zi is None else (y, xp.permute_dims(last, back))
+
+
+def sosfilt(sos: Any, x: Array, axis: int = -1, zi: Array | None = None) -> Any:
+    """Filter signals with second-order sections one after the other, as `scipy.signal.sosfilt`.
+
+    Parameters
+    ----------
+    sos : array or sequence, shape (n, 6)
+        Numerator and denominator of each section, as `scipy.signal.butter(..., output="sos")` gives
+        them.
+    x : array
+        As for `lfilter`.
+    axis : int
+        The axis of time.
+    zi : array, optional
+        The states at first: n of x's shape, with 2 numbers along ``axis``.
+
+    Returns
+    -------
+    array, or (array, array)
+        y, shaped as x; with ``zi`` also the states at the end.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `lfilter`, or if ``sos`` or ``zi`` has another shape.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> sosfilt([[1.0, 0, 0, 1, -0.5, 0]], np.asarray([1.0, 0.0, 0.0]))
+    array([1.  , 0.5 , 0.25])
+    """
+    require_array("x", x)
+    require_real("x", x)
+    sos = _coefficients("sos", sos, x)
+    if sos.ndim != 2 or sos.shape[1] != 6:
+        raise ValueError(f"sos: expected the shape (sections, 6), got {tuple(sos.shape)}")
+    if zi is None:
+        for section in range(sos.shape[0]):
+            x = lfilter(sos[section, :3], sos[section, 3:], x, axis)
+        return x
+    if zi.ndim != x.ndim + 1 or zi.shape[0] != sos.shape[0]:
+        raise ValueError(
+            f"zi: expected {sos.shape[0]} states, one a section, each of {x.ndim} axes, "
+            f"got the shape {tuple(zi.shape)}"
+        )
+    states = []
+    for section in range(sos.shape[0]):
+        x, last = lfilter(sos[section, :3], sos[section, 3:], x, axis, zi[section, ...])
+        states.append(last)
+    return x, namespace(x).stack(states)
+
+
+def _coefficients(name: str, values: Any, x: Array) -> Array:
+    """Return coefficients as an array of x's library."""
+    if isinstance(values, np.ndarray) or not is_known(values):
+        numbers = np.asarray(values)
+        if numbers.dtype.kind not in "fiu":
+            raise TypeError(f"{name}: expected real numbers, got {numbers.dtype}")
+        values = constant(numbers, x, x.dtype)
+    require_alike(name, values, "x", x)
+    if values.ndim == 0 or values.shape[-1] == 0:
+        raise ValueError(f"{name}: expected at least one coefficient along the last axis")
+    if name == "a" and readable(values) and to_float(namespace(x).min(abs(values[..., 0]))) == 0:
+        raise ValueError("a: expected a[0] other than zero, since it divides all others, got 0")
+    return values
+
+
+def _last(x: Array, axis: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Return the permutation of axes that puts one last, and the one that puts it back."""
+    if not -x.ndim <= axis < x.ndim:
+        raise ValueError(f"axis: expected one of the {x.ndim} axes of x, got {axis}")
+    others = [n for n in range(x.ndim) if n != axis % x.ndim]
+    there = (*others, axis % x.ndim)
+    return there, tuple(there.index(n) for n in range(x.ndim))
+
+
+def _order(b: Array, a: Array) -> int:
+    return max(int(b.shape[-1]), int(a.shape[-1])) - 1
+
+
+def _state(zi: Array, x: Array, signals: Array, there: tuple[int, ...], order: int) -> Array:
+    """Return the state with time last, for every signal."""
+    require_alike("zi", zi, "x", x)
+    expected = (*signals.shape[:-1], order)
+    shape = tuple(zi.shape[n] for n in there) if zi.ndim == x.ndim else ()
+    alike = len(shape) == len(expected) and shape[-1] == order
+    if not alike or any(n not in (1, m) for n, m in zip(shape, expected, strict=True)):
+        raise ValueError(
+            f"zi: expected {order} numbers along the axis of time, the larger number of "
+            f"coefficients less one, and else the shape of x: {expected} with time last, got "
+            f"{tuple(zi.shape)}"
+        )
+    return namespace(x).broadcast_to(namespace(x).permute_dims(zi, there), expected)
+
+
+def _each(b: Array, a: Array, x: Array, zi: Array | None) -> tuple[Array, Array]:
+    """Run a filter of its own wherever b or a has one; time is the last axis."""
+    xp, lead = namespace(x), tuple(x.shape[:-1])
+    try:
+        own = np.broadcast_shapes(b.shape[:-1], a.shape[:-1])
+        fits = np.broadcast_shapes(own, lead) == lead
+    except ValueError:
+        fits = False
+    if not fits:
+        raise ValueError(
+            f"b, a: expected axes before the last that broadcast to {lead}, the other axes of x, "
+            f"got {tuple(b.shape[:-1])} and {tuple(a.shape[:-1])}"
+        )
+    own = (*[1] * (len(lead) - len(own)), *own)
+    first = [n for n, m in enumerate(own) if m > 1]
+    rest = [n for n, m in enumerate(own) if m == 1]
+    order = (*first, *rest, len(lead))
+    count = size([own[n] for n in first])
+    back = tuple(order.index(n) for n in range(len(order)))
+
+    def rows(array: Array, shape: tuple[int, ...]) -> Array:
+        """Return filters or signals, the axes of the filters as one."""
+        array = xp.permute_dims(xp.broadcast_to(array, (*shape, array.shape[-1])), order)
+        return xp.reshape(array, (count, -1, array.shape[-1]))
+
+    def restored(parts: list[Array]) -> Array:
+        length = parts[0].shape[-1]
+        whole = xp.reshape(xp.stack(parts), (*(lead[n] for n in (*first, *rest)), length))
+        return xp.permute_dims(whole, back)
+
+    bs, as_, xs = rows(b, own), rows(a, own), rows(x, lead)
+    states = None if zi is None else rows(zi, lead)
+    results = [
+        _one(bs[n, 0, :], as_[n, 0, :], xs[n, ...], None if states is None else states[n, ...])
+        for n in range(count)
+    ]
+    ys, lasts = zip(*results, strict=True)
+    return restored(list(ys)), restored(list(lasts))
+
+
+def _one(b: Array, a: Array, x: Array, zi: Array | None) -> tuple[Array, Array]:
+    """Run one filter on signals of shape (..., time), and return y and the state at the end."""
+    xp, length, order = namespace(x), int(x.shape[-1]), _order(b, a)
+    b, a = b / a[0], a / a[0]
+    rows = xp.reshape(x, (-1, 1, length))
+    state = None if zi is None else xp.reshape(zi, (rows.shape[0], 1, order))
+    if 0 in rows.shape:
+        return x, zeros((*x.shape[:-1], order), x) if zi is None else zi
+    driven = AutoregressiveConv(b[None, None, :]).forward(rows)
+    if state is not None:
+        driven = driven + _resized(state, length)
+    y = driven
+    if a.shape[0] > 1:
+        recursion = AutoregressiveConv(a[None, None, :])
+        y = recursion.prepare((length,), check=False).inverse(driven)
+    last = zeros((*x.shape[:-1], order), x)
+    if state is not None:
+        kept = _resized(state[..., length:], order)
+        last = kept + _left(b, rows, order) - _left(a, y, order)
+    return xp.reshape(y, x.shape), xp.reshape(last, (*x.shape[:-1], order))
+
+
+def _resized(x: Array, length: int) -> Array:
+    """Return the first numbers of signals, zeros behind the last."""
+    missing = max(0, length - int(x.shape[-1]))
+    rest = zeros((*x.shape[:-1], missing), x)
+    return namespace(x).concat([x[..., :length], rest], axis=-1)
+
+
+def _left(coefficients: Array, x: Array, order: int) -> Array:
+    """Return sum over k > i of c[k] x[end - k + i] for each number i of a state."""
+    xp = namespace(x)
+    missing = zeros((*x.shape[:-1], max(0, order - int(x.shape[-1]))), x)
+    ends = xp.concat([missing, x[..., max(0, int(x.shape[-1]) - order) :]], axis=-1)
+    which = order - np.arange(order)[:, None] + np.arange(order)  # of number j of the end, for i
+    padded = _resized(coefficients, 2 * order + 1)
+    padded = padded * constant((np.arange(2 * order + 1) <= order).astype(float), x)
+    indices = constant(which.ravel(), x, xp.int64)
+    matrix = xp.reshape(xp.take(padded, indices, axis=0), (order, order))
+    return matmul(ends, matrix)
